@@ -1,0 +1,111 @@
+"""Which resources a byte crosses between two GPUs' NICs, for many pairs at once.
+
+Three decisions live here. *Which NICs*: a GPU sends through its own NIC, unless the fabric has no cable between the two
+rails (multi_plane, rail_only) or the sender asks for rail forwarding (NCCL's PXN); then the bytes first hop over the
+scale-up switch to the GPU of the receiver's rail. *What if a NIC is dead*: the bytes spread evenly over the rails that
+are alive at both ends. *Which uplinks*: pooled (adaptive), hashed per queue pair (ecmp), or as given (static).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.cluster.topology import NONE, Cluster, Floats, Ints
+from sim.errors import InfeasibleError
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """The share of each pair's bytes that takes one pair of NICs; arrays [num_pairs]."""
+
+    fraction: Floats
+    via_src: Ints  # GPU whose NIC sends
+    via_dst: Ints  # GPU whose NIC receives
+
+
+def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = False) -> list[Leg]:
+    """Through which NICs the pairs (src, dst) [num_pairs] of GPUs exchange bytes; fractions of a pair add to 1.
+
+    Raises `InfeasibleError` where no living path joins a pair.
+    """
+    gpn = cluster.gpus_per_node
+    src_node, dst_node, dst_rail = src // gpn, dst // gpn, dst % gpn
+    via = src_node * gpn + dst_rail if forward_to_rail or not cluster.planes_joined else src
+    alive = cluster.nic_alive
+    direct = alive[via] & alive[dst]
+    if direct.all():
+        return [Leg(np.ones(len(src)), via, dst)]
+    by_node = alive.reshape(cluster.num_nodes, gpn)
+    both = by_node[src_node] & by_node[dst_node]  # [num_pairs, rails]
+    count = both.sum(axis=1)
+    if np.any(~direct & (count == 0)):
+        pair = int(np.flatnonzero(~direct & (count == 0))[0])
+        raise InfeasibleError(
+            f"no living rail joins node {src_node[pair]} and node {dst_node[pair]}: every NIC pair between them is dead"
+        )
+    found = [Leg(direct.astype(float), np.where(direct, via, src), dst)]
+    for rail in range(gpn):
+        share = np.where(~direct & both[:, rail], 1.0 / np.maximum(count, 1), 0.0)
+        if share.any():
+            found.append(Leg(share, src_node * gpn + rail, dst_node * gpn + rail))
+    return found
+
+
+def uplinks(
+    cluster: Cluster, src: Ints, dst: Ints, *, queue_pairs: int = 1, salt: int = 0
+) -> Iterator[tuple[Ints, Floats]]:
+    """Columns (row, fraction) of switch-to-switch resources between the NICs of `src` and `dst`, -1 = none.
+
+    `queue_pairs` [count] is how many connections a pair's bytes are spread over; ECMP hashes each to one uplink.
+    """
+    a, b = cluster.leaf[src], cluster.leaf[dst]
+    crosses = a != b
+    if not crosses.any():
+        return
+    one = np.ones(len(src))
+    if cluster.up.shape[1] == 1:
+        yield np.where(crosses, cluster.up[a, 0], NONE), one
+        yield from _cores(cluster, a, b)
+        yield np.where(crosses, cluster.down[b, 0], NONE), one
+        return
+    num_uplinks = cluster.up.shape[1]
+    share = np.full(len(src), 1.0 / queue_pairs)
+    for qp in range(queue_pairs):
+        pick = _hash(src, dst, qp, salt) % np.uint64(num_uplinks)
+        spine = pick.astype(np.int64)
+        yield np.where(crosses, cluster.up[a, spine], NONE), share
+        yield np.where(crosses, cluster.down[b, spine], NONE), share
+    yield from _cores(cluster, a, b)
+
+
+def _cores(cluster: Cluster, a: Ints, b: Ints) -> Iterator[tuple[Ints, Floats]]:
+    pod_a, pod_b = cluster.pod_of_leaf[a], cluster.pod_of_leaf[b]
+    if cluster.fabric.kind != "three_tier" or not (pod_a != pod_b).any():
+        return
+    one = np.ones(len(a))
+    yield np.where(pod_a != pod_b, cluster.pod_up[pod_a], NONE), one
+    yield np.where(pod_a != pod_b, cluster.pod_down[pod_b], NONE), one
+
+
+def extra_latency_s(cluster: Cluster, src: Ints, dst: Ints) -> Floats:
+    """What a path through the spine adds to one within a leaf [s]; through a core, twice that (assumed: two more hops)."""
+    a, b = cluster.leaf[src], cluster.leaf[dst]
+    step = cluster.cross_leaf_latency_s - cluster.same_leaf_latency_s
+    hops = np.where(a == b, 0, 1)
+    if cluster.fabric.kind == "three_tier":
+        hops = hops + (cluster.pod_of_leaf[a] != cluster.pod_of_leaf[b])
+    return np.asarray(hops * step, dtype=float)
+
+
+def _hash(src: Ints, dst: Ints, qp: int, salt: int) -> np.ndarray:
+    """splitmix64 of a queue pair's identity: the same on every machine and run."""
+    with np.errstate(over="ignore"):
+        x = src.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        x += dst.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)
+        x += np.uint64((qp + 1) * 0x94D049BB133111EB % 2**64) + np.uint64(salt)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(x ^ (x >> np.uint64(31)))

@@ -1,0 +1,1 @@
+"""Arithmetic answers, before any simulation."""

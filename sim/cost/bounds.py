@@ -1,0 +1,77 @@
+"""What an all-to-all takes by arithmetic alone: bounds that no machine beats, and the closed form of uniform traffic.
+
+`lower_bound_s` is bytes over datasheet rate on the busiest resource: no latency, no efficiency; a simulated time below
+it is a bug. `closed_form_s` adds what the kernel achieves and its fixed time, on the mean rank; it is the oracle that
+the flow level must meet within 2 % under uniform expected traffic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.cluster.topology import CLASSES, Cluster, Floats
+from sim.schedule.collectives import Exchange
+from sim.schedule.flows import Flows
+
+
+def busiest(flows: list[Flows], cluster: Cluster) -> tuple[float, int]:
+    """The lower bound [s] of flows that start together, and the resource row that sets it (-1 where none is used)."""
+    num = len(cluster.names)
+    load = np.zeros(num)
+    for one in flows:
+        load += one.bytes_by_resource(num)
+    load[cluster.class_idx == CLASSES.index("copy_sms")] = 0.0  # what an SM copies is no datasheet figure
+    times = _times(load, cluster.capacity)
+    row = int(times.argmax()) if num else -1
+    return (float(times[row]), row) if row >= 0 and times[row] > 0 else (0.0, -1)
+
+
+def lower_bound_s(flows: list[Flows], cluster: Cluster) -> float:
+    """Bytes over datasheet rate on the busiest resource [s]."""
+    return busiest(flows, cluster)[0]
+
+
+def _times(load: Floats, capacity: Floats) -> Floats:
+    return np.divide(load, capacity, out=np.zeros(len(load)), where=(load > 0) & (capacity > 0))
+
+
+def closed_form_s(x: Exchange) -> tuple[float, str]:
+    """Time of the mean rank [s] and the class that binds it.
+
+    Each class of resource takes its bytes over what the kernel achieves of it, all at once; the longest counts, and
+    the kernel's fixed time is added:
+
+        t = latency + max(nic / (eff_nic B_nic), scale_up / (eff_up B_up), copied / (SMs b_sm))
+
+    Valid for uniform traffic on a fabric whose uplinks do not bind, with every NIC alike.
+    """
+    c, k, r, p = x.cluster, x.kernel, x.routing, len(x.gpus)
+    tokens = r.tokens_per_rank * x.record_bytes
+    per_node = p / x.num_nodes
+    away, near = 1 - per_node / p, (per_node - 1) / p  # of uniform copies: to other nodes, to other ranks of the own node
+    copied = 0.0
+    if k.name == "two_hop":
+        nic = tokens * r.nodes_per_token * (1 - 1 / x.num_nodes)
+        scale_up = tokens * r.ranks_per_token * (1 - 1 / per_node)
+        copied = tokens * r.ranks_per_token
+    else:
+        per_expert = k.name == "low_latency" or (k.name == "flat" and x.copies == "per_expert")
+        copies = float(r.selections_to_rank.sum() / p / r.tokens_per_rank) if per_expert else r.ranks_per_token
+        over_nic = k.name == "low_latency" and not x.nvlink
+        nic = tokens * copies * (1 - 1 / p if over_nic else away)
+        scale_up = 0.0 if over_nic else tokens * copies * near
+        forwards = (k.name == "nccl" and x.pxn) or not c.planes_joined
+        if forwards:
+            scale_up += nic * (1 - 1 / per_node)
+        copied = tokens * copies * (1 - 1 / p)
+    up_rate = k.scale_up_efficiency_fraction.of(x.direction) * float(c.capacity[c.egress[x.gpus[0]]])
+    times = {"scale_up": scale_up / up_rate}
+    if x.uses_nic:
+        times["nic"] = nic / (k.nic_efficiency_fraction * float(c.capacity[c.nic_tx[x.gpus[0]]]))
+        times["nic"] += k.shorter_path_exposed_fraction.of(x.direction) * times["scale_up"]
+    if k.copy_rate_bytes_per_s_per_sm is not None and x.comm_sms:
+        per_sm = k.copy_rate_bytes_per_s_per_sm.of(uses_nic=x.uses_nic, direction=x.direction)
+        times["copy_sms"] = copied / (x.comm_sms * per_sm)
+    fixed = x.latency_s()
+    binding = max(times, key=lambda name: times[name])
+    return fixed + times[binding], binding if times[binding] >= fixed else "latency"

@@ -1,0 +1,433 @@
+"""YAML files as plain trees that remember where every key stood.
+
+Why this way: PyYAML's own loading forgets line numbers, keeps the last of duplicate keys, reads `on` as True and
+`1e9` as a string, and expands alias bombs. So the file is *composed* to nodes and walked here: safe scalars only
+(YAML 1.2 style), duplicate keys refused, bounded size, depth and node count. The tree is then checked by a pydantic
+model, and every fault is reported at its line and column, all together.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import yaml
+
+from sim import units
+from sim.errors import Fault, InputError, Mark, nearest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Path_ = tuple[str | int, ...]
+M = TypeVar("M", bound="BaseModel")
+
+MAX_FILE_BYTES = 32 * 2**20
+MAX_NODES = 200_000
+MAX_DEPTH = 64
+
+_INT = re.compile(r"[-+]?\d+")
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_CONSTANTS: Mapping[str, object] = {
+    "": None, "~": None, "null": None, "true": True, "false": False, "True": True, "False": False,
+}  # fmt: skip
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge")
+}
+
+
+@dataclass(slots=True)
+class Document:
+    """A tree of plain mappings, lists and scalars, and the mark of each key and value by path."""
+
+    tree: dict[str, Any]
+    name: str
+    keys: dict[Path_, Mark] = field(default_factory=dict)
+    values: dict[Path_, Mark] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def mark(self, path: Path_, *, key: bool = False) -> Mark:
+        """Where `path` stands: of its key or its value; of the nearest parent where it stands nowhere itself."""
+        first, second = (self.keys, self.values) if key else (self.values, self.keys)
+        for end in range(len(path), -1, -1):
+            mark = first.get(path[:end]) or second.get(path[:end])
+            if mark:
+                return mark
+        return Mark(self.name)
+
+    def fault(
+        self, path: Path_, got: object, wanted: str, near: str | None = None, *, key: bool = False
+    ) -> Fault:
+        """A fault at `path` of this document."""
+        text = got if isinstance(got, str) else repr(got)
+        return Fault(self.mark(path, key=key), dotted(path), text, wanted, near)
+
+    def copy(self) -> Document:
+        """An independent document with the same content and marks."""
+        return Document(_copy(self.tree), self.name, dict(self.keys), dict(self.values), self.folder)
+
+    def branch(self, path: Path_) -> Document:
+        """The mapping at `path` as a document of its own, marks kept (empty where there is none)."""
+        tree = self.get(path)
+        cut = len(path)
+        inside = [
+            {p[cut:]: mark for p, mark in marks.items() if p[:cut] == path} for marks in (self.keys, self.values)
+        ]
+        return Document(_copy(tree) if isinstance(tree, dict) else {}, self.name, *inside, self.folder)
+
+    def get(self, path: Path_) -> Any:
+        """The value at `path`, or None."""
+        node: Any = self.tree
+        for part in path:
+            if isinstance(node, dict) and part in node:
+                node = node[part]
+            elif isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node):
+                node = node[part]
+            else:
+                return None
+        return node
+
+    def put(self, path: Path_, value: Any, mark: Mark) -> None:
+        """Set `path` to `value`, making mappings on the way; what stood below is forgotten with its marks."""
+        node: Any = self.tree
+        for depth, part in enumerate(path[:-1]):
+            child: Any = node.get(part) if isinstance(node, dict) else None
+            if isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node):
+                child = node[part]
+            elif not isinstance(node, dict):
+                raise InputError(
+                    Fault(mark, dotted(path), f"'{part}'", f"a key inside a mapping; {dotted(path[:depth])} is none")
+                )
+            if not isinstance(child, dict | list):
+                child = {}
+                node[part] = child
+                self.keys[path[: depth + 1]] = self.values[path[: depth + 1]] = mark
+            node = child
+        last = path[-1]
+        if isinstance(node, list) and not (isinstance(last, int) and 0 <= last < len(node)):
+            raise InputError(Fault(mark, dotted(path), f"'{last}'", f"an index below {len(node)}"))
+        node[last] = _copy(value)
+        for marks in (self.keys, self.values):
+            for old in [p for p in marks if p[: len(path)] == path]:
+                del marks[old]
+        self.keys[path] = self.values[path] = mark
+
+    def overlay(self, other: Document, at: Path_ = ()) -> None:
+        """Lay `other` over the branch `at`: mappings merge, anything else replaces; marks follow the winner."""
+        for path, value in _leaves(other.tree):
+            here = at + path
+            kept = self.get(here)
+            if value == {} and isinstance(kept, dict):
+                continue
+            self.put(here, value, other.mark(path, key=True))
+            for marks, theirs in ((self.keys, other.keys), (self.values, other.values)):
+                for inside, mark in theirs.items():
+                    if inside[: len(path)] == path:
+                        marks[at + inside] = mark
+
+    def check(self, model: type[M]) -> M:
+        """Validate the tree with a pydantic model; raise `InputError` with all faults at their marks."""
+        from pydantic import ValidationError
+
+        try:
+            return model.model_validate(self.tree)
+        except ValidationError as error:
+            raise InputError(list(_faults(self, model, error))) from None
+
+
+def dotted(path: Path_) -> str:
+    """A path the way people write it: `cluster.faults.0.node`."""
+    return ".".join(str(part) for part in path)
+
+
+def split(key: str) -> Path_:
+    """The reverse of `dotted`: numbers are list indices."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def load(path: str | Path) -> Document:
+    """Read one YAML file. Raises `InputError` for anything but a mapping of plain values."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise InputError(Fault(Mark(str(path)), "", f"{size} bytes", f"at most {MAX_FILE_BYTES}"))
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(Fault(Mark(str(path)), "", reason.lower(), "a readable YAML file")) from None
+    except UnicodeDecodeError as error:
+        raise InputError(Fault(Mark(str(path)), "", f"a byte that is not UTF-8 at {error.start}", "UTF-8 text")) from None
+    document = loads(text, str(path))
+    document.folder = path.resolve().parent
+    return document
+
+
+def loads(text: str, name: str) -> Document:
+    """Read YAML text; `name` stands in messages."""
+    document = Document({}, name)
+    faults: list[Fault] = []
+    try:
+        _bound(text, name)
+        node = yaml.compose(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        at = error.problem_mark or error.context_mark
+        mark = Mark(name, at.line + 1, at.column + 1) if at else Mark(name)
+        raise InputError(Fault(mark, "", error.problem or "text that is not YAML", "well-formed YAML")) from None
+    except yaml.YAMLError as error:
+        raise InputError(Fault(Mark(name), "", str(error).splitlines()[0], "well-formed YAML")) from None
+    if not isinstance(node, yaml.MappingNode):
+        raise InputError(Fault(Mark(name, 1, 1), "", "no mapping" if node else "an empty document", "a mapping of keys"))
+    document.values[()] = _mark(node, name)
+    document.tree = _Walk(document, faults).visit(node, ())
+    if faults:
+        raise InputError(faults)
+    return document
+
+
+def parse_scalar(text: str, name: str) -> Any:
+    """A value typed by a person, as YAML: `64`, `[1, 2]`, `{kind: uniform}`, `400 GB/s`."""
+    return loads(f"value: {text}", name).tree["value"]
+
+
+class _Walk:
+    """Turns composed nodes into plain values, noting marks, duplicates, foreign tags and size."""
+
+    def __init__(self, document: Document, faults: list[Fault]) -> None:
+        self.document, self.faults, self.count = document, faults, 0
+        self.open: set[int] = set()
+
+    def visit(self, node: yaml.Node, path: Path_) -> Any:
+        self.count += 1
+        mark = _mark(node, self.document.name)
+        if self.count > MAX_NODES:
+            raise InputError([*self.faults, Fault(mark, dotted(path), f"more than {MAX_NODES} values", "a smaller file")])
+        if id(node) in self.open:
+            raise InputError([*self.faults, Fault(mark, dotted(path), "an alias inside itself", "a tree")])
+        if node.tag not in _PLAIN_TAGS:
+            self.faults.append(Fault(mark, dotted(path), f"the tag {node.tag}", "plain YAML without tags"))
+            return None
+        self.document.values.setdefault(path, mark)
+        if isinstance(node, yaml.ScalarNode):
+            return _scalar(node)
+        self.open.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            value: Any = [self.visit(child, (*path, i)) for i, child in enumerate(node.value)]
+        else:
+            value = self.mapping(node, path)
+        self.open.discard(id(node))
+        return value
+
+    def mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+        tree: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            mark = _mark(key_node, self.document.name)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.faults.append(Fault(mark, dotted(path), "a key that is not a word", "a word"))
+                continue
+            key = key_node.value
+            here = (*path, key)
+            if key in tree:
+                first = self.document.keys[here]
+                self.faults.append(
+                    Fault(mark, dotted(here), "a duplicate key", f"one; the first stands in line {first.line}")
+                )
+                continue
+            self.document.keys[here] = mark
+            tree[key] = self.visit(value_node, here)
+        return tree
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text = node.value
+    if node.style in ("'", '"', "|", ">") or node.tag == "tag:yaml.org,2002:merge":
+        return text
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text) and len(text) < 20:
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+def _mark(node: yaml.Node, name: str) -> Mark:
+    return Mark(name, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _bound(text: str, name: str) -> None:
+    """Refuse what is too deep before composing it: composing recurses."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                mark = Mark(name, event.start_mark.line + 1, event.start_mark.column + 1)
+                raise InputError(Fault(mark, "", f"more than {MAX_DEPTH} levels", "a flatter file"))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*at, key))
+        else:
+            yield (*at, key), value
+
+
+# --- data files ------------------------------------------------------------------------------------------------
+
+
+def data_folder(name: str) -> Path:
+    """The folder `hardware` or `scenarios`: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def shipped(folder: str) -> dict[str, Path]:
+    """Name -> file of the YAML files directly in a data folder such as `scenarios/models`."""
+    top, _, rest = folder.partition("/")
+    return {path.stem: path for path in sorted((data_folder(top) / rest).glob("*.yaml"))}
+
+
+def find(spec: str, folder: str, what: str, *, near: Path | None = None, mark: Mark | None = None) -> Path:
+    """The file that a person means by `spec`: a path (relative to `near` too), or the name of a shipped file."""
+    looks_like_path = spec.endswith((".yaml", ".yml")) or "/" in spec
+    if looks_like_path:
+        for base in [Path(), *([near] if near else []), data_folder(folder.partition("/")[0]).parent]:
+            if (base / spec).is_file():
+                return base / spec
+    known = shipped(folder)
+    stem = spec.removesuffix(".yaml").rpartition("/")[2]
+    if not looks_like_path and stem in known:
+        return known[stem]
+    near_name = nearest(stem, known)
+    raise InputError(
+        Fault(mark, "", f"'{spec}'", f"a {what} file or one of: {', '.join(known) or 'none shipped'}", near_name)
+    )
+
+
+# --- pydantic ----------------------------------------------------------------------------------------------------
+
+
+def quantity(dimension: str) -> Any:
+    """The pydantic type of a quantity: read with `units.parse`, held in SI units."""
+    from pydantic import BeforeValidator, WithJsonSchema
+
+    text = units.describe(dimension)
+    bare = dimension in ("fraction", "count", "number")
+    schema = {"type": ["string", "number"] if bare else "string", "description": text}
+    return Annotated[float, BeforeValidator(partial(_quantity, dimension)), WithJsonSchema(schema)]
+
+
+def _quantity(dimension: str, value: object) -> float:
+    return units.parse(value, dimension)
+
+
+def _faults(document: Document, model: type[BaseModel], error: Any) -> Iterator[Fault]:
+    for entry in error.errors():
+        loc = tuple(entry["loc"])
+        path, models = _resolve(model, loc, document.tree)
+        kind, got = entry["type"], entry.get("input")
+        cause = entry.get("ctx", {}).get("error")
+        if kind == "extra_forbidden":
+            fields = sorted({name for candidate in models for name in _field_names(candidate)})
+            wanted = f"one of: {', '.join(fields)}" if fields else "no such key"
+            yield document.fault(path, f"the unknown key '{path[-1]}'", wanted, nearest(str(path[-1]), fields), key=True)
+        elif kind == "missing":
+            yield document.fault(path[:-1], "nothing", f"the key '{path[-1]}'")
+        elif isinstance(cause, units.UnitError):
+            yield document.fault(path, cause.got, cause.wanted, cause.suggestion)
+        elif isinstance(cause, ValueError):
+            yield document.fault(path, _brief(got), str(cause))
+        elif kind in ("literal_error", "enum"):
+            allowed = entry["ctx"]["expected"].replace(" or ", ", ")
+            words = re.findall(r"'([^']*)'", allowed)
+            yield document.fault(path, _brief(got), f"one of: {', '.join(words)}", nearest(str(got), words))
+        elif kind == "union_tag_invalid":
+            words = re.findall(r"'([^']*)'", entry["ctx"]["expected_tags"])
+            tag = str(entry["ctx"]["tag"])
+            key = str(entry["ctx"]["discriminator"]).strip("'")
+            yield document.fault((*path, key), f"'{tag}'", f"one of: {', '.join(words)}", nearest(tag, words))
+        elif kind == "union_tag_not_found":
+            yield document.fault(path, _brief(got), "a mapping with the key 'kind'")
+        else:
+            message = entry["msg"][0].lower() + entry["msg"][1:]
+            yield document.fault(path, _brief(got), message.removeprefix("input should be "))
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _resolve(model: type[BaseModel], loc: Path_, tree: Any) -> tuple[Path_, list[type[BaseModel]]]:
+    """The document path of a pydantic location (union tags dropped), and the models that stand at its parent."""
+    path: list[str | int] = []
+    models: list[type[BaseModel]] = [model]
+    parents = models
+    node: Any = tree
+    for i, part in enumerate(loc):
+        by_name = [_annotation(m, part) for m in models]
+        known = [a for a in by_name if a is not None]
+        in_tree = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int))
+        if not in_tree and not known and i < len(loc) - 1:  # a union's tag: stays at the same place
+            tagged = [m for m in models if _tag(m) == part or m.__name__ == part]
+            models = tagged or models
+            continue
+        if not in_tree and not known and isinstance(part, str) and ("[" in part or "(" in part):
+            continue
+        path.append(part)
+        parents = models
+        node = node.get(part) if isinstance(node, dict) else (
+            node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
+        )  # fmt: skip
+        models = [inner for annotation in known for inner in _models(annotation)] or (
+            models if isinstance(part, int) else []
+        )
+    return tuple(path), parents
+
+
+def _annotation(model: type[BaseModel], name: object) -> Any:
+    for key, info in model.model_fields.items():
+        if name in (key, info.alias):
+            return info.annotation
+    return None
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    info = model.model_fields.get("kind")
+    values = typing.get_args(info.annotation) if info else ()
+    return str(values[0]) if values else None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    from pydantic import BaseModel
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) is typing.Literal or isinstance(annotation, types.GenericAlias) and not (
+        typing.get_args(annotation)
+    ):  # fmt: skip
+        return []
+    return [model for inner in typing.get_args(annotation) for model in _models(inner)]

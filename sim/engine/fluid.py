@@ -1,0 +1,279 @@
+"""The fluid network: rates by weighted max-min fairness, and flows that drain at these rates.
+
+Each flow f asks for a rate x_f = share_f * level. All levels rise together until a resource is full; the flows on it
+freeze at that level, the others go on (progressive filling; Bertsekas and Gallager, Data Networks, 6.5.2). Between two
+changes (a flow is released or done) the rates stay, so time jumps from change to change.
+
+Within one collective a flow's share is its byte count: a kernel that walks its tokens in order serves destinations in
+proportion. Then all flows frozen by one resource end together, and their end frees nothing that held another flow
+back: one rate solution tells the whole exchange. `gather_fraction` joins completions that lie closer than this fraction of the whole
+exchange's bound: capacity freed within the window is handed out at its end, so no resource is ever above its capacity
+and no flow is ever early.
+
+This module is the readable numpy version, the oracle of the tests; `fluid_compiled` is the same loop for numba, taken
+for problems of more than `COMPILED_FROM` entries. Both agree to 1e-9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.cluster.topology import Floats, Ints
+from sim.schedule.flows import Flows
+
+COMPILED_FROM = 3_000  # entries; below, starting numba costs more than it saves
+LOG_ROWS = 256
+FULL = 1.0 - 1e-9  # a resource above this share of its capacity is saturated
+_TIE = 1e-12
+
+
+class Stop(IntEnum):
+    """Why `Island.advance` returned."""
+
+    DONE = 0  # nothing left
+    HORIZON = 1
+    BATCH = 2  # the last flow of some batch is done
+    LOG_FULL = 3
+    STUCK = 4  # flows left, and none can move
+
+
+@dataclass(slots=True)
+class Island:
+    """Flows that share resources, directly or through others, and their state. Arrays are local to the island."""
+
+    time_s: float
+    payload: Floats  # [num_flows], bytes
+    share: Floats
+    latency: Floats
+    release: Floats  # absolute [s]; inf until the flow it waits for is done
+    after: Ints
+    start: Ints
+    resource: Ints  # local rows
+    line: Floats
+    capacity: Floats  # [num_local]
+    rows: Ints  # [num_local], the resource's row in the cluster
+    batch: Ints  # [num_flows], index into `numbers`
+    numbers: list[int]  # the transfers whose flows are here
+    flow_idx: Ints  # [num_flows], the flow's place in its transfer
+    window_s: float
+    left: Floats  # bytes still to send
+    rate: Floats  # bytes/s
+    finish: Floats  # absolute [s], nan while under way; latency not included
+    batch_left: Ints  # [num_batches], flows not done
+    saturated_s: Floats  # [num_local]
+    log_time: Floats  # [2, rows] start and end of each stretch
+    log_used: npt.NDArray[np.float32]  # [rows, num_local] capacity in use
+    log_count: int = 0
+
+    def advance(self, horizon_s: float) -> Stop:
+        """Let time pass until `horizon_s`, the end of a batch, or the end of all; returns why it stopped."""
+        loop = _loop(len(self.resource))
+        self.time_s, stop, self.log_count = loop(
+            self.time_s, horizon_s, self.window_s, self.share, self.latency, self.release, self.after, self.start,
+            self.resource, self.line, self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left,
+            self.saturated_s, self.log_time, self.log_used, self.log_count,
+        )  # fmt: skip
+        return Stop(stop)
+
+
+def island(flows: Flows, capacity: Floats, now_s: float, *, gather_fraction: float, number: int = 0) -> Island:
+    """A new island of one batch of flows, released relative to `now_s`; `number` names the batch."""
+    used = np.bincount(flows.resource, minlength=len(capacity)) > 0
+    rows = np.flatnonzero(used)
+    local = np.cumsum(used) - 1
+    num = flows.num_flows
+    here = Island(
+        time_s=now_s,
+        payload=flows.payload_bytes,
+        share=flows.share,
+        latency=flows.latency_s,
+        release=np.where(flows.after < 0, now_s + flows.release_s, np.inf),
+        after=flows.after,
+        start=flows.start,
+        resource=local[flows.resource],
+        line=flows.line,
+        capacity=capacity[rows],
+        rows=rows,
+        batch=np.zeros(num, dtype=np.int64),
+        numbers=[number],
+        flow_idx=np.arange(num),
+        window_s=0.0,
+        left=flows.payload_bytes.copy(),
+        rate=np.zeros(num),
+        finish=np.full(num, np.nan),
+        batch_left=np.array([num], dtype=np.int64),
+        saturated_s=np.zeros(len(rows)),
+        log_time=np.zeros((2, LOG_ROWS)),
+        log_used=np.zeros((LOG_ROWS, len(rows)), dtype=np.float32),
+    )
+    here.window_s = gather_fraction * bound_s(here)
+    return here
+
+
+def bound_s(here: Island) -> float:
+    """No schedule drains the island sooner [s]: the busiest resource's line bytes over its capacity."""
+    entries = here.line * here.left[np.repeat(np.arange(len(here.left)), np.diff(here.start))]
+    load = np.bincount(here.resource, entries, len(here.rows))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times = np.where(load > 0, load / here.capacity, 0.0)
+    return float(times[np.isfinite(times)].max(initial=0.0))
+
+
+def merge(islands: list[Island]) -> Island:
+    """One island of several that are at the same time and now share a resource; finished flows are left behind."""
+    rows = np.unique(np.concatenate([one.rows for one in islands]))
+    open_ = [np.isnan(one.finish) for one in islands]
+    offsets = np.cumsum([0] + [int(keep.sum()) for keep in open_])
+    numbers: list[int] = []
+    after, batch, start, resource, line = [], [], [np.zeros(1, dtype=np.int64)], [], []
+    for one, keep, offset in zip(islands, open_, offsets, strict=False):
+        batch.append(one.batch[keep] + len(numbers))
+        numbers += one.numbers
+        new_idx = np.cumsum(keep) - 1 + offset
+        waits = one.after[keep]
+        after.append(np.where(waits >= 0, new_idx[waits], -1))
+        counts = np.diff(one.start)
+        entries = np.repeat(keep, counts)
+        start.append(start[-1][-1] + np.cumsum(counts[keep]))
+        resource.append(np.searchsorted(rows, one.rows)[one.resource[entries]])
+        line.append(one.line[entries])
+    capacity, saturated = np.zeros(len(rows)), np.zeros(len(rows))
+    for one in islands:
+        at = np.searchsorted(rows, one.rows)
+        capacity[at] = one.capacity
+        saturated[at] += one.saturated_s
+
+    def joined(name: str) -> npt.NDArray[np.float64]:
+        return np.concatenate([getattr(one, name)[keep] for one, keep in zip(islands, open_, strict=True)])
+
+    return Island(
+        time_s=max(one.time_s for one in islands),
+        payload=joined("payload"),
+        share=joined("share"),
+        latency=joined("latency"),
+        release=joined("release"),
+        after=np.concatenate(after),
+        start=np.concatenate(start),
+        resource=np.concatenate(resource),
+        line=np.concatenate(line),
+        capacity=capacity,
+        rows=rows,
+        batch=np.concatenate(batch),
+        numbers=numbers,
+        flow_idx=joined("flow_idx").astype(np.int64),
+        window_s=min(one.window_s for one in islands),
+        left=joined("left"),
+        rate=joined("rate"),
+        finish=joined("finish"),
+        batch_left=np.concatenate([one.batch_left for one in islands]),
+        saturated_s=saturated,
+        log_time=np.zeros((2, LOG_ROWS)),
+        log_used=np.zeros((LOG_ROWS, len(rows)), dtype=np.float32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """A rate solution."""
+
+    rate: Floats  # [num_flows], bytes/s; infinite for a flow without entries
+    used: Floats  # [num_resources], capacity in use
+    bottleneck: Ints  # [num_flows], the resource that froze the flow, -1 where none did
+
+
+def max_min_rates(
+    start: Ints, resource: Ints, line: Floats, share: Floats, capacity: Floats, active: npt.NDArray[np.bool_]
+) -> Rates:
+    """Weighted max-min fair rates of the active flows, by progressive filling."""
+    flow = np.repeat(np.arange(len(share)), np.diff(start))
+    rate = np.zeros(len(share))
+    rate[active & (np.diff(start) == 0)] = np.inf
+    bottleneck = np.full(len(share), -1)
+    free = capacity.copy()
+    waiting = active & (np.diff(start) > 0)
+    while waiting.any():
+        entry = waiting[flow]
+        demand = np.bincount(resource[entry], (line * share[flow])[entry], len(capacity))
+        asked = np.bincount(resource[entry], minlength=len(capacity)) > 0
+        level = np.full(len(capacity), np.inf)
+        np.divide(np.maximum(free, 0.0), demand, out=level, where=asked & (demand > 0))
+        lowest = level.min()
+        tight = level <= lowest * (1 + _TIE)
+        frozen = np.zeros(len(share), dtype=bool)
+        holds = entry & tight[resource]
+        frozen[flow[holds]] = True
+        bottleneck[flow[holds]] = resource[holds]
+        rate[frozen] = share[frozen] * lowest
+        taken = frozen[flow]
+        free -= np.bincount(resource[taken], (line * rate[flow])[taken], len(capacity))
+        waiting &= ~frozen
+    return Rates(rate, capacity - np.maximum(free, 0.0), bottleneck)
+
+
+def advance_numpy(
+    now: float, horizon: float, window: float, share: Floats, latency: Floats, release: Floats, after: Ints,
+    start: Ints, resource: Ints, line: Floats, capacity: Floats, batch: Ints, left: Floats, rate: Floats,
+    finish: Floats, batch_left: Ints, saturated: Floats, log_time: Floats, log_used: npt.NDArray[np.float32],
+    log_count: int,
+) -> tuple[float, int, int]:  # fmt: skip
+    """One call of the event loop; changes the state arrays in place, returns (time, Stop, log_count)."""
+    flow = np.repeat(np.arange(len(share)), np.diff(start))
+    solution: Rates | None = None
+    while True:
+        open_ = np.isnan(finish)
+        if not open_.any():
+            return now, Stop.DONE, log_count
+        if log_count == log_time.shape[1]:
+            return now, Stop.LOG_FULL, log_count
+        active = open_ & (release <= now + _TIE * abs(now))
+        next_release = release[open_ & ~active].min(initial=np.inf)
+        if solution is None:
+            solution = max_min_rates(start, resource, line, share, capacity, active)
+            rate[:], used = solution.rate, solution.used
+        with np.errstate(divide="ignore", invalid="ignore"):
+            end = np.where(active, now + np.where(rate > 0, left / rate, np.inf), np.inf)
+        end[active & (left <= 0)] = now
+        first, last = end.min(initial=np.inf), end[active].max(initial=now)
+        stop_at = min(next_release, horizon)
+        if not np.isfinite(min(first, stop_at)):
+            return now, Stop.STUCK, log_count
+        then = min(max(first, min(first + window, last)), stop_at)
+        if then > now:
+            log_time[:, log_count] = now, then
+            log_used[log_count] = used
+            log_count += 1
+        saturated[used >= FULL * capacity] += then - now
+        done = active & (end <= then + _TIE * abs(then))
+        left[active & ~done] -= rate[active & ~done] * (then - now)
+        finish[done], left[done] = end[done], 0.0
+        freed = (after >= 0) & np.isinf(release) & done[after]
+        release[freed] = (finish + 2 * latency)[after[freed]]
+        np.subtract.at(batch_left, batch[done], 1)
+        now = then
+        if np.any(batch_left[batch[done]] == 0):
+            return now, Stop.BATCH, log_count
+        if now >= horizon:
+            return now, Stop.HORIZON, log_count
+        # Rates stay where the end of these flows frees nothing that holds another flow back.
+        held = np.bincount(solution.bottleneck[active & ~done] + 1, minlength=len(capacity) + 1)[1:] > 0
+        gone = done[flow]
+        if now >= next_release or freed.any() or held[resource[gone]].any():
+            solution = None
+        else:
+            used = used - np.bincount(resource[gone], (line * rate[flow])[gone], len(capacity))
+
+
+def _loop(num_entries: int) -> Callable[..., tuple[float, int, int]]:
+    """The compiled loop for large problems, the numpy one for small ones or where numba cannot be had."""
+    if num_entries < COMPILED_FROM:
+        return advance_numpy
+    try:
+        from sim.engine.fluid_compiled import advance
+    except ImportError:
+        return advance_numpy
+    return advance  # type: ignore[no-any-return]

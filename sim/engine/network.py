@@ -1,0 +1,167 @@
+"""The network in simulated time: one owner of all flows under way.
+
+Any number of collectives, pipeline sends and reductions contend here at once. `transfer` only notes a batch and arms one
+event at the end of the present instant, so that all that starts together is solved together. Batches that share a
+resource form an island; islands are solved apart.
+
+Why this way: an island runs ahead to the end of its next batch in one compiled call, as if nothing would disturb it,
+and wakes the network there. A newcomer that shares a resource takes it back to its last checkpoint, lets it run up to
+the present, and joins it. Undisturbed collectives, the common case, then cost one call; disturbed ones at most two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import simpy
+from simpy.events import Event
+
+from sim.cluster.topology import Cluster, Floats
+from sim.engine.fluid import Island, Stop, island, merge
+from sim.engine.records import Stretch
+from sim.errors import InfeasibleError
+from sim.schedule.flows import Flows
+
+_AFTER_ALL_ELSE = 2  # simpy priority: after every normal event of the instant
+_STATE = ("left", "finish", "release", "batch_left", "saturated_s")
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A transfer under way."""
+
+    flows: Flows
+    done: Event
+    finish_s: Floats  # absolute, latency included
+
+
+@dataclass(slots=True, eq=False)
+class _Runner:
+    """An island, its last checkpoint, and the stretches since then that are not yet certain."""
+
+    island: Island
+    checkpoint_s: float = 0.0
+    checkpoint: dict[str, np.ndarray] = field(default_factory=dict)
+    pending: list[Stretch] = field(default_factory=list)
+    version: int = 0
+
+    def run_ahead(self, horizon_s: float) -> Stop:
+        here = self.island
+        self.version += 1
+        self.checkpoint_s = here.time_s
+        self.checkpoint = {name: getattr(here, name).copy() for name in _STATE}
+        while (stop := here.advance(horizon_s)) is Stop.LOG_FULL:
+            self.stash()
+        self.stash()
+        return stop
+
+    def rewind(self, to_s: float) -> None:
+        """Back to the checkpoint, then forward to `to_s`."""
+        here = self.island
+        self.pending.clear()
+        here.time_s, here.log_count = self.checkpoint_s, 0
+        for name, value in self.checkpoint.items():
+            getattr(here, name)[:] = value
+        self.run_ahead(to_s)
+
+    def stash(self) -> None:
+        here, n = self.island, self.island.log_count
+        if n:
+            start, end = here.log_time[:, :n].copy()
+            self.pending.append(Stretch(start, end, here.rows, here.log_used[:n].copy()))
+        here.log_count = 0
+
+
+class Network:
+    """Owns the flows under way on a cluster; rates are those of `fluid`."""
+
+    def __init__(self, env: simpy.Environment, cluster: Cluster) -> None:
+        self.env, self.cluster = env, cluster
+        self.stretches: list[Stretch] = []
+        self.saturated_s = np.zeros(len(cluster.names))
+        self._batches: list[_Batch] = []
+        self._arrivals: list[Island] = []
+        self._runners: list[_Runner] = []
+
+    def transfer(self, flows: Flows, *, gather_fraction: float = 5e-4) -> Event:
+        """Start a batch of flows now. The event's value: when each flow's last byte has come [s, num_flows].
+
+        `gather_fraction`: see `fluid`; 0 is exact.
+        """
+        batch = _Batch(flows, self.env.event(), np.full(flows.num_flows, np.nan))
+        self._batches.append(batch)
+        if flows.num_flows == 0:
+            return batch.done.succeed(batch.finish_s)
+        number = len(self._batches) - 1
+        new = island(flows, self.cluster.capacity, self.env.now, gather_fraction=gather_fraction, number=number)
+        if not self._arrivals:
+            admit = self.env.event()
+            admit._ok, admit._value = True, None
+            admit.callbacks.append(self._admit)
+            self.env.schedule(admit, priority=_AFTER_ALL_ELSE)
+        self._arrivals.append(new)
+        return batch.done
+
+    def _admit(self, _: Event) -> None:
+        arrivals, self._arrivals = self._arrivals, []
+        fresh: list[_Runner] = []
+        for new in arrivals:
+            touched = [one for one in self._runners if np.isin(new.rows, one.island.rows, assume_unique=True).any()]
+            if not touched:
+                runner = _Runner(new)
+            else:
+                for one in touched:
+                    if one not in fresh:
+                        one.rewind(self.env.now)
+                        self._commit(one)
+                self._runners = [one for one in self._runners if one not in touched]
+                fresh = [one for one in fresh if one not in touched]
+                runner = _Runner(merge([*(one.island for one in touched), new]))
+            self._runners.append(runner)
+            fresh.append(runner)
+        for runner in fresh:
+            self._run(runner)
+
+    def _run(self, runner: _Runner) -> None:
+        if runner.run_ahead(np.inf) is Stop.STUCK:
+            raise InfeasibleError(self._why_stuck(runner.island))
+        wake = self.env.timeout(max(runner.island.time_s - self.env.now, 0.0))
+        assert wake.callbacks is not None
+        wake.callbacks.append(partial(self._wake, runner, runner.version))
+
+    def _wake(self, runner: _Runner, version: int, _: Event) -> None:
+        if runner.version != version or runner not in self._runners:
+            return  # it was rewound or merged since
+        self._commit(runner)
+        if np.isnan(runner.island.finish).any():
+            self._run(runner)
+        else:
+            self._runners.remove(runner)
+            self.saturated_s[runner.island.rows] += runner.island.saturated_s
+
+    def _commit(self, runner: _Runner) -> None:
+        """What the island did up to now is certain: keep its stretches, hand out finished flows, end whole batches."""
+        here = runner.island
+        self.stretches += runner.pending
+        runner.pending = []
+        ended = ~np.isnan(here.finish)
+        for local, number in enumerate(here.numbers):
+            batch = self._batches[number]
+            mine = ended & (here.batch == local)
+            batch.finish_s[here.flow_idx[mine]] = here.finish[mine] + here.latency[mine]
+            if here.batch_left[local] == 0 and not batch.done.triggered:
+                here.batch_left[local] = -1
+                self._deliver(batch)
+
+    def _deliver(self, batch: _Batch) -> None:
+        later = self.env.timeout(max(float(batch.finish_s.max()) - self.env.now, 0.0))
+        assert later.callbacks is not None
+        later.callbacks.append(lambda _: batch.done.succeed(batch.finish_s))
+
+    def _why_stuck(self, here: Island) -> str:
+        flow = int(np.flatnonzero(np.isnan(here.finish))[0])
+        entries = here.resource[here.start[flow] : here.start[flow + 1]]
+        dead = [self.cluster.names[here.rows[r]] for r in entries if here.capacity[r] <= 0]
+        return f"bytes wait forever: {', '.join(dead) or 'a flow whose predecessor never ends'} has no capacity"

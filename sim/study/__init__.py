@@ -1,0 +1,1 @@
+"""Questions asked of the house: scenarios, their metrics, validation."""

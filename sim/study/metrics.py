@@ -1,0 +1,174 @@
+"""Metrics: from records of what happened to the numbers of a result, by the names other people's scripts rely on.
+
+Instants first. A collective *starts* when its kernel starts on all ranks; a rank *ends* when its own sends are out and
+its own receives are in. `time_s` is the mean over ranks of end - start (what DeepEP's benchmark prints),
+`completion_time_s` the last rank's. Bytes are the mean rank's sends; `logical_*` counts as DeepEP's benchmark does,
+local copies included (DeepEP tests/legacy), `wire_*` is what crosses a cable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sim.cluster.topology import CLASSES, Cluster
+from sim.cost import bounds
+from sim.engine.records import Trace, TransferRecord
+from sim.schedule.collectives import Exchange
+from sim.workload.traffic import payload_bytes
+
+
+def of_exchange(trace: Trace, exchanges: Sequence[Exchange], dtype: str | None, hidden: int) -> dict[str, Any]:
+    """Metrics of one dispatch or combine of all groups; `dtype` None for a plain exchange."""
+    cluster = exchanges[0].cluster
+    times = np.concatenate([one.rank_ends_s - one.start_s for one in trace.transfers])
+    flows = [one.flows for one in trace.transfers]
+    binding, resource = binding_of(trace, cluster)
+    metrics: dict[str, Any] = {
+        "time_s": float(times.mean()),
+        "completion_time_s": float(times.max()),
+        "lower_bound_s": bounds.lower_bound_s(flows, cluster),
+        "binding": binding,
+        "binding_resource": resource,
+    }
+    crossed = np.sum([one.bytes_by_resource(len(cluster.names)) for one in flows], axis=0)
+    for key, rows in (("wire_nic_bytes", cluster.nic_tx), ("wire_nvlink_bytes", cluster.egress)):
+        metrics[key] = float(crossed[rows[rows >= 0]].sum() / len(times))
+    return metrics | logical(exchanges, metrics["time_s"], dtype, hidden)
+
+
+def of_closed_form(exchanges: Sequence[Exchange], dtype: str | None, hidden: int) -> dict[str, Any]:
+    """The same from arithmetic alone: the slowest group's closed form."""
+    time_s, binding = max(bounds.closed_form_s(one) for one in exchanges)
+    flows = [one.flows() for one in exchanges]
+    cluster = exchanges[0].cluster
+    metrics: dict[str, Any] = {
+        "time_s": time_s,
+        "completion_time_s": time_s,
+        "lower_bound_s": bounds.lower_bound_s(flows, cluster),
+        "binding": binding,
+        "binding_resource": None,
+    }
+    crossed = np.sum([one.bytes_by_resource(len(cluster.names)) for one in flows], axis=0)
+    num_ranks = sum(len(one.gpus) for one in exchanges)
+    for key, rows in (("wire_nic_bytes", cluster.nic_tx), ("wire_nvlink_bytes", cluster.egress)):
+        metrics[key] = float(crossed[rows[rows >= 0]].sum() / num_ranks)
+    return metrics | logical(exchanges, time_s, dtype, hidden)
+
+
+def logical(exchanges: Sequence[Exchange], time_s: float, dtype: str | None, hidden: int) -> dict[str, float]:
+    """Bandwidths as benchmarks print them [bytes/s].
+
+    DeepEP normal: RDMA counts every distinct node of a token, the own one included, NVLink every distinct rank; payload
+    without headers. DeepEP low latency: every (token, expert) selection as a whole record. Plain: algbw and busbw as
+    nccl-tests define them, the own part included.
+    """
+    first = exchanges[0]
+    if dtype is None:
+        algbw = first.record_bytes * len(first.gpus) / time_s
+        return {"algbw_bytes_per_s": algbw, "busbw_bytes_per_s": algbw * (len(first.gpus) - 1) / len(first.gpus)}
+    routings = [one.routing for one in exchanges]
+    nodes = float(np.mean([r.nodes_per_token for r in routings]))
+    ranks = float(np.mean([r.ranks_per_token for r in routings]))
+    tokens, top_k = routings[0].tokens_per_rank, routings[0].top_k
+    payload = tokens * payload_bytes(dtype, hidden)
+    low_latency = tokens * top_k * (payload_bytes(dtype, hidden) + (16 if first.direction == "dispatch" else 0))
+    return {
+        "logical_rdma_bytes_per_s": payload * nodes / time_s,
+        "logical_nvlink_bytes_per_s": payload * ranks / time_s,
+        "logical_selection_bytes_per_s": low_latency / time_s,
+        "ranks_per_token": ranks,
+        "nodes_per_token": nodes,
+    }
+
+
+def of_flows(trace: Trace, cluster: Cluster) -> dict[str, Any]:
+    """Metrics of a list of bare flows."""
+    record = trace.transfers[0]
+    begin = float(record.flows.release_s[record.flows.after < 0].min())
+    binding, resource = binding_of(trace, cluster)
+    return {
+        "completion_time_s": float(record.finish_s.max()) - begin,
+        "lower_bound_s": bounds.lower_bound_s([record.flows], cluster),
+        "binding": binding,
+        "binding_resource": resource,
+    }
+
+
+def binding_of(trace: Trace, cluster: Cluster) -> tuple[str, str | None]:
+    """The class, and the resource, that was saturated longest on the path of the flow that ended last."""
+    last = max(trace.transfers, key=lambda one: float(one.rank_ends_s.max()))
+    if last.flows.num_flows == 0:
+        return "latency", None
+    row, saturated_s = _longest(last, trace)
+    elapsed = float(last.rank_ends_s.max()) - last.start_s
+    if row < 0 or saturated_s < max(last.fixed_s, elapsed - saturated_s - last.fixed_s):
+        return "latency", None
+    return CLASSES[int(cluster.class_idx[row])], cluster.names[row]
+
+
+def _longest(last: TransferRecord, trace: Trace) -> tuple[int, float]:
+    finish = last.finish_s
+    latest = np.flatnonzero(finish >= finish.max() * (1 - 1e-12))
+    rows = np.concatenate([last.flows.resource[last.flows.start[f] : last.flows.start[f + 1]] for f in latest])
+    if len(rows) == 0:
+        return -1, 0.0
+    row = int(rows[np.argmax(trace.saturated_s[rows])])
+    return row, float(trace.saturated_s[row])
+
+
+def links(trace: Trace, cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """Per resource that carried anything: bytes, line time, utilisation, and how long it was full."""
+    num = len(cluster.names)
+    carried, used = np.zeros(num), np.zeros(num)
+    for one in trace.transfers:
+        carried += one.flows.bytes_by_resource(num)
+        used += one.flows.line_by_resource(num)
+    begin = min((one.start_s for one in trace.transfers), default=0.0)
+    elapsed = trace.end_s - begin
+    busy = np.divide(used, cluster.capacity, out=np.zeros(num), where=cluster.capacity > 0)
+    return {
+        cluster.names[row]: {
+            "class": CLASSES[int(cluster.class_idx[row])],
+            "bytes": float(carried[row]),
+            "busy_s": float(busy[row]),
+            "utilisation_fraction": float(busy[row] / elapsed) if elapsed > 0 else 0.0,
+            "saturated_s": float(trace.saturated_s[row]),
+        }
+        for row in np.flatnonzero(used > 0)
+    }
+
+
+def utilisation(trace: Trace, cluster: Cluster, num_bins: int = 120) -> dict[str, Any]:
+    """Utilisation over time by class: mean and busiest resource in each of `num_bins` equal spans."""
+    begin = min((one.start_s for one in trace.transfers), default=0.0)
+    if not trace.stretches or trace.end_s <= begin:
+        return {}
+    edges = np.linspace(begin, trace.end_s, num_bins + 1)
+    width = edges[1] - edges[0]
+    area = np.zeros((num_bins, len(cluster.names)))
+    for stretch in trace.stretches:
+        low = np.clip((stretch.start_s[:, None] - edges[None, :-1]) / width, 0.0, 1.0)
+        high = np.clip((stretch.end_s[:, None] - edges[None, :-1]) / width, 0.0, 1.0)
+        area[:, stretch.rows] += (high - low).T @ stretch.used.astype(float)
+    share = np.divide(area, cluster.capacity, out=np.zeros_like(area), where=cluster.capacity > 0)
+    ever = area.max(axis=0) > 0
+    series: dict[str, Any] = {"time_s": (edges[:-1] + width / 2).tolist()}
+    for i, name in enumerate(CLASSES):
+        mine = share[:, ever & (cluster.class_idx == i)]
+        if mine.size:
+            series[name] = {"mean": mine.mean(axis=1).tolist(), "busiest": mine.max(axis=1).tolist()}
+    return series
+
+
+def flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Dotted name -> number of every number in a metrics tree."""
+    found: dict[str, float] = {}
+    for key, value in metrics.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[prefix + key] = float(value)
+    return found

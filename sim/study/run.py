@@ -1,0 +1,224 @@
+"""Run a scenario: routing, flows, simulated time, metrics, and the result document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import sim
+from sim.cluster.topology import Cluster, LeafSpine
+from sim.documents import Document
+from sim.engine import executor
+from sim.engine.records import Trace, TransferRecord
+from sim.errors import Fault, InputError, nearest
+from sim.schedule import flow_list
+from sim.schedule.collectives import Exchange
+from sim.study import metrics as measure
+from sim.study import scenario as scenarios
+from sim.study.routing import record_of, routings
+from sim.study.scenario import AllToAll, FlowList, Scenario
+
+Result = dict[str, Any]
+Progress = Callable[[str], None]
+
+RESULT_SCHEMA = "moesim.result/1"
+_MATRIX_LIMIT = 256  # ranks; a larger traffic matrix is left out of the result
+
+
+def run_document(document: Document, progress: Progress = lambda _: None) -> Result:
+    """Run a scenario document, with its variants if it has any. Returns the result document."""
+    documents = scenarios.variants(document)
+    if not document.get(("variants",)):
+        return run_scenario(scenarios.resolve(document), progress)
+    resolved = {name: scenarios.resolve(one) for name, one in documents.items()}
+    results: dict[str, Result] = {}
+    for name, one in resolved.items():
+        results[name] = run_scenario(one, progress)
+    first, *others = results
+    reference = measure.flatten(results[first]["metrics"])
+    comparison = {
+        name: {
+            key: value / reference[key]
+            for key, value in measure.flatten(results[name]["metrics"]).items()
+            if reference.get(key)
+        }
+        for name in others
+    }
+    return {
+        "schema": RESULT_SCHEMA,
+        "name": str(document.get(("name",))),
+        "title": str(document.get(("title",)) or document.get(("name",))),
+        "variants": results,
+        "comparison": {"reference": first, **comparison},
+    }
+
+
+def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Result:
+    """Run one resolved scenario."""
+    progress(f"{scenario.name}: building the cluster")
+    cluster = scenario.cluster()
+    result: Result = {
+        "schema": RESULT_SCHEMA,
+        "name": scenario.name,
+        "title": scenario.title,
+        "scenario": scenario.document,
+        "provenance": provenance(scenario),
+    }
+    body = _RUNNERS[type(scenario.workload)](scenario, cluster, progress)
+    result |= body
+    result["expect"] = expectations(scenario, result["metrics"])
+    return result
+
+
+def _run_all_to_all(scenario: Scenario, cluster: Cluster, progress: Progress) -> Result:
+    work = scenario.workload
+    assert isinstance(work, AllToAll)
+    progress(f"{scenario.name}: routing tokens")
+    routed = routings(scenario)
+    plain = work.bytes_per_rank is not None
+    hidden = scenario.model.hidden if scenario.model else 0
+    found: dict[str, Any] = {}
+    timeline: list[dict[str, Any]] = []
+    traffic: dict[str, Any] = {}
+    whole = Trace(saturated_s=np.zeros(len(cluster.names)))
+    for name, direction in [("exchange", "dispatch")] if plain else [("dispatch", "dispatch"), ("combine", "combine")]:
+        record = record_of(scenario, direction)
+        exchanges = [
+            Exchange(
+                cluster=cluster,
+                kernel=work.kernel,
+                direction=direction,
+                gpus=group * scenario.ep + np.arange(scenario.ep),
+                routing=routing,
+                record_bytes=record,
+                comm_sms=work.comm_sms,
+                **work.options,
+            )
+            for group, routing in enumerate(routed)
+        ]
+        dtype = None if plain else (work.dispatch_dtype if direction == "dispatch" else work.combine_dtype)
+        if scenario.fidelity == "closed_form":
+            found[name] = measure.of_closed_form(exchanges, dtype, hidden)
+            continue
+        progress(f"{scenario.name}: {name}")
+        trace = executor.run_together(cluster, name, exchanges, start_s=whole.end_s)
+        found[name] = measure.of_exchange(trace, exchanges, dtype, hidden)
+        timeline += [_bars(one) for one in trace.transfers]
+        if scenario.ep <= _MATRIX_LIMIT:
+            matrix = routed[0].tokens_to_rank * record
+            traffic[name] = (matrix if direction == "dispatch" else matrix.T).round().astype(int).tolist()
+        whole.transfers += trace.transfers
+        whole.stretches += trace.stretches
+        whole.saturated_s += trace.saturated_s
+        whole.end_s = trace.end_s
+    if not whole.transfers:
+        return {"metrics": found, "links": {}, "timeline": {}}
+    return {
+        "metrics": found,
+        "links": measure.links(whole, cluster),
+        "timeline": {"kernels": timeline, "utilisation": measure.utilisation(whole, cluster)},
+        "traffic": traffic,
+    }
+
+
+def _bars(record: TransferRecord) -> dict[str, Any]:
+    """A kernel on the timeline: when it started, and when each rank ended."""
+    return {
+        "name": record.name,
+        "group": record.group,
+        "start_s": record.start_s,
+        "fixed_s": record.fixed_s,
+        "first_gpu": int(record.gpus[0]),
+        "rank_ends_s": record.rank_ends_s.tolist(),
+    }
+
+
+def _run_flows(scenario: Scenario, cluster: Cluster, progress: Progress) -> Result:
+    work = scenario.workload
+    assert isinstance(work, FlowList)
+    fabric = scenario.fabric if isinstance(scenario.fabric, LeafSpine) else None
+    table = flow_list.read(work.file, cluster.num_gpus, static=fabric is not None and fabric.routing == "static")
+    progress(f"{scenario.name}: {len(table.src)} flows")
+    flows = flow_list.plan(table, cluster, fabric)
+    trace = executor.run_flows(cluster, flows)
+    finish = trace.transfers[0].finish_s
+    released = np.where(table.after < 0, table.start_s, (finish + flows.latency_s)[table.after])
+    rows = np.stack([table.flow_id.astype(float), released * 1e6, finish * 1e6], axis=1)
+    return {
+        "metrics": measure.of_flows(trace, cluster),
+        "links": measure.links(trace, cluster),
+        "timeline": {"utilisation": measure.utilisation(trace, cluster)},
+        "flow_completion": rows.tolist(),
+    }
+
+
+_RUNNERS: dict[type, Callable[[Scenario, Cluster, Progress], Result]] = {
+    AllToAll: _run_all_to_all,
+    FlowList: _run_flows,
+}
+
+
+def provenance(scenario: Scenario) -> dict[str, Any]:
+    """Version, seed, and the assumed, derived and overridden figures that the run leaned on."""
+    leaned = list(scenario.hardware.figures) if scenario.hardware else []
+    if isinstance(scenario.workload, AllToAll):
+        leaned += list(scenario.workload.kernel.figures)
+    return {
+        "version": sim.__version__,
+        "seed": scenario.seed,
+        "leaned_on": [
+            {"key": f.path, "value": f.shown, "grade": f.grade, "source": f.citation, "detail": f.detail}
+            for f in leaned
+            if f.grade in ("assumed", "derived", "override")
+        ],
+    }
+
+
+def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each expected value beside ours. Raises `InputError` for a metric that the run does not have."""
+    known, rows, faults = measure.flatten(metrics), [], []
+    for one in scenario.expectations:
+        got = known.get(one.metric)
+        if got is None:
+            faults.append(
+                Fault(None, f"expect.{one.metric}", f"'{one.metric}'", "a metric of this run", nearest(one.metric, known))
+            )
+            continue
+        error = (got - one.value) / one.value if one.value else math.inf
+        rows.append(
+            {
+                "metric": one.metric,
+                "published": one.value,
+                "simulated": got,
+                "error_fraction": error,
+                "tolerance_fraction": one.tolerance_fraction,
+                "source": one.source,
+                "ok": abs(error) <= one.tolerance_fraction,
+            }
+        )
+    if faults:
+        raise InputError(faults)
+    return rows
+
+
+def missed(result: Result) -> list[str]:
+    """The expectations that a result (or any of its variants) misses, one line each."""
+    lines = []
+    for name, one in {"": result, **result.get("variants", {})}.items():
+        for row in one.get("expect", []):
+            if not row["ok"]:
+                where = f"{name}: " if name else ""
+                lines.append(
+                    f"{where}{row['metric']}: simulated {row['simulated']:.6g}, published {row['published']:.6g}, "
+                    f"error {row['error_fraction']:+.1%}, tolerance {row['tolerance_fraction']:.0%}"
+                )
+    return lines
+
+
+def run_file(spec: str | Path, settings: tuple[str, ...] = (), progress: Progress = lambda _: None) -> Result:
+    """Read and run a scenario file or shipped scenario."""
+    return run_document(scenarios.read(spec, settings), progress)

@@ -1,0 +1,292 @@
+"""What a scenario file may say, as pydantic models: the shape of the YAML, its defaults and its JSON Schema.
+
+Only shape is checked here; what must agree across branches (EP and ranks, groups and experts) is checked by `scenario`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+
+from sim.documents import quantity
+from sim.units import UnitError
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Index = Annotated[int, Field(ge=0, strict=True)]
+FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
+
+
+class Branch(BaseModel):
+    """A mapping of the scenario; unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+# --- cluster -------------------------------------------------------------------------------------------------------
+
+
+class LeafSpineSpec(Branch):
+    """A bare fabric of hosts, for `flows`."""
+
+    kind: Literal["leaf_spine"]
+    hosts: Count
+    hosts_per_leaf: Count
+    spines: Count
+    link: quantity("bytes/s")  # type: ignore[valid-type]
+    oversubscription: Annotated[float, Field(gt=0)] | None = None
+    """Must equal hosts_per_leaf / spines."""
+    link_latency: quantity("s") = "0 s"  # type: ignore[valid-type]
+    switch_latency: quantity("s") = "0 s"  # type: ignore[valid-type]
+    routing: Literal["adaptive", "ecmp", "static"] = "adaptive"
+    """adaptive: uplinks pooled; ecmp: each flow hashed to one path; static: paths given in the flows."""
+    payload_per_packet: quantity("bytes") = "4096 B"  # type: ignore[valid-type]
+    wire_per_packet: quantity("bytes") = "4096 B"  # type: ignore[valid-type]
+
+
+class FabricSpec(Branch):
+    """The scale-out fabric between nodes."""
+
+    kind: FabricKindName | None = None
+    """The profile's when left out."""
+    routing: Literal["adaptive", "ecmp"] = "adaptive"
+    oversubscription: Annotated[float, Field(gt=0)] = 1.0
+    nodes_per_leaf: Count | None = None
+    """Nodes that one leaf joins; the profile's when left out."""
+
+
+class FaultSpec(Branch):
+    """A NIC at another rate: of one node (`node` and `nic`) or of all nodes (`rail`)."""
+
+    node: Index | None = None
+    nic: Index | None = None
+    rail: Index | None = None
+    bandwidth: quantity("bytes/s")  # type: ignore[valid-type]
+
+    @field_validator("bandwidth")
+    @classmethod
+    def _not_negative(cls, value: float) -> float:
+        if value < 0:
+            raise UnitError(f"{value:g} bytes/s", "a rate of 0 or more")
+        return value
+
+
+def _fabric_tag(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "leaf_spine" if kind == "leaf_spine" else "cluster"
+
+
+class ClusterSpec(Branch):
+    """Hardware, its number of nodes, and how they are cabled; or a bare fabric alone."""
+
+    hardware: str | None = None
+    """A profile of `hardware/`, or a path to one."""
+    nodes: int | None = None
+    override: dict[str, Any] = {}
+    """Any value of the profile, as a tree or with dotted keys: {gpu.scale_up.bandwidth: 450 GB/s}."""
+    fabric: (
+        Annotated[
+            Annotated[FabricSpec, Tag("cluster")] | Annotated[LeafSpineSpec, Tag("leaf_spine")],
+            Discriminator(_fabric_tag),
+        ]
+        | None
+    ) = None
+    faults: list[FaultSpec] = []
+
+
+# --- layout --------------------------------------------------------------------------------------------------------
+
+
+class LayoutSpec(Branch):
+    """How ranks are split; what is left out is derived."""
+
+    ep: Count | None = None
+    pp: Count | None = None
+    tp: Count | None = None
+    dp: Count | None = None
+    cp: Count | None = None
+
+
+# --- workload ------------------------------------------------------------------------------------------------------
+
+
+class GateBase(Branch):
+    """Shared by all gates."""
+
+    sampling: Literal["tokens", "expected"] = "tokens"
+    """tokens: every token draws its experts. expected: mean bytes, no draw."""
+
+
+class UniformGate(GateBase):
+    """Any top-k of the experts, equally likely."""
+
+    kind: Literal["uniform"]
+
+
+class GroupLimitedGate(GateBase):
+    """DeepSeek's rule: the best groups by their score, then the best experts of these."""
+
+    kind: Literal["group_limited"]
+    top_groups: Count | None = None
+    """The model's when left out."""
+    num_groups: Count | None = None
+    group_score: Literal["top2_sum", "max"] | None = None
+
+
+class BalancedGate(GateBase):
+    """Every expert gets exactly tokens x top-k / experts."""
+
+    kind: Literal["balanced"]
+    top_groups: Count | None = None
+    num_groups: Count | None = None
+
+
+class BenchmarkGate(GateBase):
+    """The routing of DeepEP's own benchmark: groups are nodes, a group's score is its maximum."""
+
+    kind: Literal["deepep_benchmark"]
+    top_groups: Count | None = None
+
+
+class PopularityGate(GateBase):
+    """Shared by gates in which some experts are liked better."""
+
+    top_groups: Count | None = None
+    num_groups: Count | None = None
+    group_score: Literal["top2_sum", "max"] | None = None
+
+
+class ZipfGate(PopularityGate):
+    """Popularity of the r-th expert falls with r to the minus exponent, in random order."""
+
+    kind: Literal["zipf"]
+    exponent: Annotated[float, Field(ge=0, le=10)]
+
+
+class DirichletGate(PopularityGate):
+    """Popularity drawn from a symmetric Dirichlet distribution."""
+
+    kind: Literal["dirichlet"]
+    alpha: Annotated[float, Field(gt=0)]
+
+
+class LoadsGate(PopularityGate):
+    """Popularity from a file: one number an expert."""
+
+    kind: Literal["loads"]
+    file: str
+
+
+class TraceGate(GateBase):
+    """Tokens as recorded: one row of expert ids a token."""
+
+    kind: Literal["trace"]
+    file: str
+
+
+GateSpec = Annotated[
+    UniformGate | GroupLimitedGate | BalancedGate | BenchmarkGate | ZipfGate | DirichletGate | LoadsGate | TraceGate,
+    Field(discriminator="kind"),
+]
+
+
+class KernelBase(Branch):
+    """Shared by all kernels."""
+
+    override: dict[str, Any] = {}
+    """Any figure of the kernel generation, e.g. {nic_efficiency_fraction: 0.95}."""
+
+
+class TwoHopSpec(KernelBase):
+    """DeepEP's normal kernels: once per node over the NIC, then NVLink."""
+
+    kind: Literal["two_hop"]
+    comm_sms: Count | None = None
+    """SMs lent to the kernel; the generation's when left out."""
+
+
+class LowLatencySpec(KernelBase):
+    """DeepEP's low-latency kernels: one copy per token and expert."""
+
+    kind: Literal["low_latency"]
+    nvlink: bool = True
+    """Same-node copies over NVLink; false: over the NIC too, as before June 2025."""
+
+
+class FlatSpec(KernelBase):
+    """Straight over the NIC to other nodes."""
+
+    kind: Literal["flat"]
+    copies: Literal["per_expert", "per_rank"] = "per_rank"
+    comm_sms: Count | None = None
+
+
+class NcclSpec(KernelBase):
+    """NCCL's all-to-all from host-sorted buffers."""
+
+    kind: Literal["nccl"]
+    pxn: bool = True
+    """Forward to the receiver's rail over NVLink first."""
+
+
+KernelSpec = Annotated[TwoHopSpec | LowLatencySpec | FlatSpec | NcclSpec, Field(discriminator="kind")]
+
+
+class PlacementSpec(Branch):
+    """Which experts stand where."""
+
+    kind: Literal["contiguous", "eplb"] = "contiguous"
+    redundant_experts: Index = 0
+    """Replicas beside the model's experts (eplb)."""
+
+
+class AllToAllSpec(Branch):
+    """One dispatch and one combine of every EP group; or a plain exchange of `bytes_per_rank`."""
+
+    kind: Literal["all_to_all"]
+    tokens_per_rank: Count | None = None
+    bytes_per_rank: quantity("bytes") | None = None  # type: ignore[valid-type]
+    gate: GateSpec | None = None
+    kernel: KernelSpec
+    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
+    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
+    placement: PlacementSpec = PlacementSpec()
+
+
+class FlowsSpec(Branch):
+    """One's own flows, from a CSV."""
+
+    kind: Literal["flows"]
+    file: str
+    """flow_id,src,dst,bytes,start_us[,after_flow_id][,links]; relative to the scenario, or absolute."""
+
+
+WorkloadSpec = Annotated[AllToAllSpec | FlowsSpec, Field(discriminator="kind")]
+
+
+# --- the whole -----------------------------------------------------------------------------------------------------
+
+
+class ExpectSpec(Branch):
+    """A published value that a metric must meet."""
+
+    value: str | float | int
+    tolerance: quantity("fraction")  # type: ignore[valid-type]
+    source: str | None = None
+
+
+class ScenarioSpec(Branch):
+    """A scenario file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+    title: str | None = None
+    seed: Index = 0
+    fidelity: Literal["flow", "closed_form"] = "flow"
+    cluster: ClusterSpec
+    model: str | dict[str, Any] | None = None
+    """A model of `scenarios/models/`, a path, or the model itself."""
+    layout: LayoutSpec = LayoutSpec()
+    workload: WorkloadSpec
+    expect: dict[str, ExpectSpec] = {}
+    variants: dict[str, dict[str, Any]] = {}
+    """The scenario several ways: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""

@@ -1,0 +1,129 @@
+"""Quantities with units, at the border of the program: `"400 Gb/s"` -> 5e10 [bytes/s].
+
+Inside, everything is SI (s, bytes, bytes/s, FLOP/s; decimal G), and the unit stands in the name. Units are
+case-sensitive: `Gb` is a gigabit, `GB` a gigabyte, eight times as much. A bare number where a unit is due is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from sim.errors import nearest
+
+_DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_NUMBER = re.compile(r"\s*([-+]?(?:\d+(?:[_,]\d{3})*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*")
+
+
+def _prefixed(*units: str, scale: float = 1.0, binary: bool = False) -> dict[str, float]:
+    prefixes = {**_DECIMAL, **(_BINARY if binary else {})}
+    return {prefix + unit: factor * scale for unit in units for prefix, factor in prefixes.items()}
+
+
+_UNITS: Mapping[str, Mapping[str, float]] = {
+    "bytes": {**_prefixed("B", binary=True), **_prefixed("b", "bit", scale=1 / 8, binary=True)},
+    "bytes/s": {
+        **_prefixed("B/s", "Bps", binary=True),
+        **_prefixed("b/s", "bps", "bit/s", scale=1 / 8, binary=True),
+    },
+    "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0},
+    "flop/s": _prefixed("FLOP/s", "FLOPS", "OP/s"),
+    "Hz": _prefixed("Hz"),
+    "W": _prefixed("W"),
+    "mm2": {"mm2": 1.0, "mm²": 1.0},
+    "usd/gpu-hour": {"$/GPU-hour": 1.0, "USD/GPU-hour": 1.0, "$/GPU-h": 1.0, "USD/GPU-h": 1.0},
+    "fraction": {"": 1.0, "%": 0.01},
+    "count": _DECIMAL,
+    "number": {"": 1.0},
+}
+_EXAMPLE = {
+    "bytes": "a size with its unit, like '80 GB' or '16 GiB'",
+    "bytes/s": "a rate with its unit, like '400 GB/s' or '400 Gb/s'",
+    "s": "a time with its unit, like '3.2 us'",
+    "flop/s": "a compute rate with its unit, like '989 TFLOP/s'",
+    "Hz": "a frequency with its unit, like '1.83 GHz'",
+    "W": "a power with its unit, like '700 W'",
+    "mm2": "an area with its unit, like '814 mm2'",
+    "usd/gpu-hour": "a price with its unit, like '2 $/GPU-hour'",
+    "fraction": "a fraction, like '0.9' or '90 %'",
+    "count": "a count, like '4096' or '14.8 T'",
+    "number": "a number",
+}
+DIMENSIONS = tuple(_UNITS)
+
+
+class UnitError(ValueError):
+    """A quantity that cannot be read; carries what a `Fault` needs."""
+
+    def __init__(self, got: str, wanted: str, suggestion: str | None = None) -> None:
+        self.got, self.wanted, self.suggestion = got, wanted, suggestion
+        super().__init__(f"got {got}; wanted {wanted}")
+
+
+def parse(text: object, dimension: str) -> float:
+    """Read a quantity.
+
+    Parameters: `text`, e.g. `"400 Gb/s"`; a bare number only where the dimension has no unit. `dimension`, one of
+    `DIMENSIONS`. Returns the value in SI units. Raises `UnitError` naming what was wanted and the nearest unit.
+    """
+    units, wanted = _UNITS[dimension], _EXAMPLE[dimension]
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise UnitError(repr(text), wanted)
+    found = _NUMBER.fullmatch(str(text))
+    if not found:
+        raise UnitError(repr(text), wanted)
+    number, unit = float(found[1].replace("_", "").replace(",", "")), found[2]
+    if unit not in units:
+        close = nearest(unit, units) if unit else None
+        raise UnitError(repr(text), wanted, f"'{found[1]} {close}'" if close else None)
+    value = number * units[unit]
+    if not math.isfinite(value):
+        raise UnitError(repr(text), f"{wanted}, finite")
+    return value
+
+
+def describe(dimension: str) -> str:
+    """What a quantity of this dimension looks like, for messages and JSON Schema."""
+    return _EXAMPLE[dimension]
+
+
+_STEPS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+
+
+def show(value: float, dimension: str, digits: int = 4) -> str:
+    """Write a value of SI units the way a person reads it: 5e10 [bytes/s] -> '50 GB/s'."""
+    if dimension == "s":
+        for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+            if abs(value) >= factor:
+                return f"{value / factor:.{digits}g} {unit}"
+        return f"{value * 1e9:.{digits}g} ns" if value else "0 s"
+    if dimension == "fraction":
+        return f"{100 * value:.{digits}g} %"
+    if dimension == "number":
+        return f"{value:.{digits}g}"
+    if dimension == "mm2":
+        return f"{value:.{digits}g} mm2"
+    if dimension == "usd/gpu-hour":
+        return f"{value:.{digits}g} $/GPU-hour"
+    unit = {"bytes": "B", "bytes/s": "B/s", "flop/s": "FLOP/s", "count": ""}.get(dimension, dimension)
+    for factor, prefix in _STEPS:
+        if abs(value) >= factor and not (dimension == "count" and factor < 1e6):
+            return f"{value / factor:.{digits}g} {prefix}{unit}".rstrip()
+    return f"{value:.{digits}g} {unit}".rstrip()
+
+
+_SUFFIXES = (
+    ("_bytes_per_s", "bytes/s"),
+    ("_per_s", "number"),
+    ("_bytes", "bytes"),
+    ("_flops", "flop/s"),
+    ("_fraction", "fraction"),
+    ("_s", "s"),
+)
+
+
+def dimension_of(key: str) -> str:
+    """The dimension that a metric's name states by its suffix: `time_s` -> 's'."""
+    return next((dimension for suffix, dimension in _SUFFIXES if key.endswith(suffix)), "number")

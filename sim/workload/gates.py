@@ -1,0 +1,210 @@
+"""Gates as descriptions: what a scenario says about how tokens choose experts, and the files it may name.
+
+``gating`` draws from them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import Fault, InputError, Mark, nearest
+
+EXCHANGEABLE_KINDS = ("uniform", "group_limited", "balanced", "deepep_benchmark")
+POPULARITY_KINDS = ("zipf", "dirichlet", "loads")
+KINDS = (*EXCHANGEABLE_KINDS, *POPULARITY_KINDS, "trace")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How tokens choose experts.
+
+    Parameters
+    ----------
+    kind : str
+        One of ``KINDS``.
+    num_groups, top_groups : int or None [count]
+        A token's experts lie in at most ``top_groups`` of ``num_groups`` equal runs of consecutive experts.
+        None: no limit, where the kind allows it.
+    group_score : str
+        What ranks the groups: "top2_sum" (DeepSeek-V3) or "max" (DeepSeek-V2, DeepEP's benchmark).
+    exponent : float
+        zipf: popularity of the r-th most popular expert is proportional to ``r**-exponent``.
+    alpha : float
+        dirichlet: concentration; large is uniform.
+    loads : tuple of float or None
+        loads: relative load of each expert, [num_experts].
+    trace : array or None
+        trace: expert ids of recorded tokens, [num_recorded, top_k].
+    """
+
+    kind: str
+    num_groups: int | None = None
+    top_groups: int | None = None
+    group_score: str = "top2_sum"
+    exponent: float = 0.0
+    alpha: float = 1.0
+    loads: tuple[float, ...] | None = None
+    trace: NDArray[np.int32] | None = field(default=None, compare=False)
+
+    @property
+    def is_exchangeable(self) -> bool:
+        """Whether relabelling experts inside a group, or whole groups, leaves a token's law unchanged."""
+        return self.kind in EXCHANGEABLE_KINDS
+
+    @property
+    def limits_groups(self) -> bool:
+        """Whether the group limit excludes any group."""
+        if self.top_groups is None or self.num_groups is None:
+            return False
+        return self.top_groups < self.num_groups
+
+
+def complete(
+    gate: Gate,
+    *,
+    num_nodes: int,
+    model_num_groups: int = 1,
+    model_top_groups: int = 1,
+    model_group_score: str = "top2_sum",
+) -> Gate:
+    """Fill what the gate leaves open from its surroundings.
+
+    DeepEP's benchmark has one group per node, keeps ``min(num_nodes, 4)`` and ranks by the maximum; every
+    other kind takes the number of groups of the model, and ``group_limited`` its limit and its score as
+    well.
+    """
+    if gate.kind == "deepep_benchmark":
+        return replace(
+            gate,
+            num_groups=gate.num_groups or num_nodes,
+            top_groups=gate.top_groups or min(num_nodes, 4),
+            group_score="max",
+        )
+    if gate.kind == "group_limited":
+        if gate.num_groups is None and gate.top_groups is None:
+            gate = replace(gate, group_score=model_group_score)
+        return replace(
+            gate,
+            num_groups=gate.num_groups or model_num_groups,
+            top_groups=gate.top_groups or model_top_groups,
+        )
+    if gate.top_groups is not None and gate.num_groups is None:
+        return replace(gate, num_groups=model_num_groups)
+    return gate
+
+
+def check(gate: Gate, num_experts: int, top_k: int) -> None:
+    """Raise ``InputError`` with every reason why this gate cannot choose ``top_k`` of ``num_experts``."""
+    faults: list[Fault] = []
+
+    def fault(key: str, got: object, wanted: str) -> None:
+        faults.append(Fault(None, f"gate.{key}", str(got), wanted))
+
+    if gate.kind not in KINDS:
+        near = nearest(gate.kind, KINDS)
+        raise InputError(Fault(None, "gate.kind", gate.kind, "one of " + ", ".join(KINDS), near))
+    if not 1 <= top_k <= num_experts:
+        fault("top_k", top_k, f"1 to {num_experts}, the number of experts")
+    if gate.group_score not in ("top2_sum", "max"):
+        fault("group_score", gate.group_score, "top2_sum or max")
+    needs_groups = gate.kind in ("group_limited", "deepep_benchmark")
+    if needs_groups and (gate.num_groups is None or gate.top_groups is None):
+        fault("top_groups", gate.top_groups, f"num_groups and top_groups, which a {gate.kind} gate needs")
+    if gate.top_groups is not None and gate.num_groups is None:
+        fault("num_groups", None, "a number of groups beside top_groups")
+    if gate.num_groups is not None and gate.top_groups is not None:
+        if gate.num_groups < 1 or num_experts % gate.num_groups:
+            fault("num_groups", gate.num_groups, f"a divisor of the number of experts, {num_experts}")
+        elif gate.top_groups < 1:
+            fault("top_groups", gate.top_groups, f"1 to {gate.num_groups}, the number of groups")
+        elif top_k > gate.top_groups * (num_experts // gate.num_groups):
+            held = gate.top_groups * (num_experts // gate.num_groups)
+            fault("top_groups", gate.top_groups, f"groups with {top_k} experts or more, not {held}")
+    if gate.kind == "zipf" and not (math.isfinite(gate.exponent) and gate.exponent >= 0):
+        fault("exponent", gate.exponent, "a number of 0 or more")
+    if gate.kind == "dirichlet" and not (math.isfinite(gate.alpha) and gate.alpha > 0):
+        fault("alpha", gate.alpha, "a number above 0")
+    if gate.kind == "loads":
+        loads = np.asarray(gate.loads if gate.loads is not None else (), dtype=np.float64)
+        if loads.shape != (num_experts,):
+            fault("loads", f"{loads.size} numbers", f"{num_experts} numbers, one an expert")
+        elif not np.all(np.isfinite(loads)) or np.any(loads < 0) or loads.sum() <= 0:
+            fault("loads", "a negative, infinite or all-zero load", "loads of 0 or more, not all 0")
+    if gate.kind == "trace":
+        if gate.trace is None or gate.trace.ndim != 2 or gate.trace.shape[0] == 0:
+            fault("trace", "no rows", "rows of expert ids, one a token")
+        elif gate.trace.shape[1] != top_k:
+            fault("trace", f"{gate.trace.shape[1]} experts a token", f"{top_k}, the model's top-k")
+        elif gate.trace.min() < 0 or gate.trace.max() >= num_experts:
+            fault("trace", f"ids {gate.trace.min()} to {gate.trace.max()}", f"ids 0 to {num_experts - 1}")
+        elif top_k > 1 and np.any(np.diff(np.sort(gate.trace, axis=1), axis=1) == 0):
+            fault("trace", "a token that lists an expert twice", "distinct experts in each token")
+    if faults:
+        raise InputError(faults)
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def load_trace(path: str | Path) -> NDArray[np.int32]:
+    """Read recorded expert ids, [num_recorded, top_k], from CSV (a row a token) or from the one array of an
+    npy or npz.
+
+    A CSV may start with a header; a first column called ``token`` or ``token_idx`` is dropped.
+    """
+    table, names = _read_table(Path(path))
+    if table.ndim != 2 or table.size == 0 or not np.all(table == np.rint(table)):
+        raise InputError(Fault(Mark(str(path)), "trace", f"shape {table.shape}", "rows of whole expert ids"))
+    if names and names[0] in ("token", "token_idx"):
+        table = table[:, 1:]
+    ids = table.astype(np.int32)
+    ids.setflags(write=False)
+    return ids
+
+
+def load_loads(path: str | Path) -> tuple[float, ...]:
+    """Read a relative load per expert from CSV (a row, a column, or columns ``expert,load``), npy or npz."""
+    table, names = _read_table(Path(path))
+    if names and names[0] in ("expert", "expert_idx") and table.ndim == 2 and table.shape[1] == 2:
+        table = table[np.argsort(table[:, 0], kind="stable"), 1]
+    elif table.ndim == 2 and 1 in table.shape:
+        table = table.ravel()
+    if table.ndim != 1 or table.size == 0:
+        raise InputError(Fault(Mark(str(path)), "loads", f"shape {table.shape}", "one number per expert"))
+    return tuple(float(x) for x in table)
+
+
+def _read_table(path: Path) -> tuple[NDArray[np.float64], list[str]]:
+    """Numbers of a file and the names in its header, if it has one."""
+    try:
+        if path.suffix in (".npy", ".npz"):
+            stored = np.load(path, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                return stored.astype(np.float64), []
+            if len(stored.files) != 1:
+                got = ", ".join(stored.files)
+                raise InputError(Fault(Mark(str(path)), "array", got, "a file that holds one array"))
+            return stored[stored.files[0]].astype(np.float64), []
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names: list[str] = []
+        if lines and not _is_number(lines[0].split(",")[-1]):
+            names = [cell.strip() for cell in lines.pop(0).split(",")]
+        return np.array([[float(cell) for cell in line.split(",")] for line in lines]), names
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(Fault(Mark(str(path)), "file", reason, "a file that can be read")) from None
+    except ValueError as error:
+        raise InputError(Fault(Mark(str(path)), "file", str(error), "numbers separated by commas")) from None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
