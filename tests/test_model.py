@@ -57,7 +57,7 @@ def test_v3_layer_parts() -> None:
 
 
 def test_training_flops_per_token() -> None:
-    """DeepSeek-V3: 250.4 GFLOP causal, 281.2 non-causal, 260.6 with MTP. Table 2 of arXiv 2505.09343: V3 250, V2 155."""
+    """V3: 250.4 GFLOP causal, 281.2 not, 260.6 with MTP; arXiv 2505.09343 Table 2 prints V3 250, V2 155."""
     v3 = load_model("deepseek-v3")
     assert training_flops_per_token(v3, 4096, causal=True) == pytest.approx(250.4e9, rel=0.0005)
     assert training_flops_per_token(v3, 4096, causal=False) == pytest.approx(281.2e9, rel=0.0005)

@@ -96,7 +96,7 @@ def test_eplb_gives_more_copies_to_heavier_experts_and_keeps_them_all(
 def test_eplb_with_288_replicas_evens_the_load_of_the_busiest_rank(
     num_ranks: int, exponent: float, max_over_mean: float
 ) -> None:
-    """Global balancing of 256 experts under p ~ rank**-exponent; independent figures, from 20,000 tokens each."""
+    """Global balancing of 256 experts under p ~ rank**-exponent; independent figures, 20,000 tokens each."""
     ratios = []
     for seed in range(3):
         ids = draw(Gate("zipf", exponent=exponent), 20_000, 256, 8, np.random.default_rng(seed))

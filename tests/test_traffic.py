@@ -1,4 +1,4 @@
-"""Traffic: conservation, expectations against theory and against draws, symmetry, and the bytes of a record."""
+"""Traffic: conservation, expectations against theory and draws, symmetry, and the bytes of a record."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_the_same_seed_gives_the_same_counts() -> None:
     ],
 )
 def test_bytes_of_a_record(kernel: str, direction: str, dtype: str, expected: int) -> None:
-    """Hidden 7168, top-8; DeepEP csrc/kernels/internode.cu and internode_ll.cu."""
+    """Hidden 7168, top-8; DeepEP csrc/kernels/legacy/internode.cu and internode_ll.cu."""
     assert record_bytes(kernel, direction, dtype, 7168, 8) == expected
 
 

@@ -9,7 +9,7 @@
   fixed-seed sample of 131,072 tokens, a numerical quadrature with a standard error of 0.03 % of nodes per
   token or less. Equal ranks get equal traffic, to the last digit.
 - Popularity gates without a group limit, one copy of each expert: an integral over the arrival time of an
-  exponential race (the law of Gumbel-top-k), exact to about 1e-9.
+  exponential race (the law of Gumbel-top-k), exact to about 1e-8.
 - Everything else: a fixed-seed sample of 131,072 tokens (all rows of a trace); the relative standard error
   of a destination that a fraction p of the tokens reaches is sqrt((1 - p) / (131072 p)).
 

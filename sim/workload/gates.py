@@ -115,6 +115,8 @@ def check(gate: Gate, num_experts: int, top_k: int) -> None:
     needs_groups = gate.kind in ("group_limited", "deepep_benchmark")
     if needs_groups and (gate.num_groups is None or gate.top_groups is None):
         fault("top_groups", gate.top_groups, f"num_groups and top_groups, which a {gate.kind} gate needs")
+    if gate.kind in ("uniform", "trace") and gate.top_groups is not None:
+        fault("top_groups", gate.top_groups, f"no group limit, which a {gate.kind} gate cannot have")
     if gate.top_groups is not None and gate.num_groups is None:
         fault("num_groups", None, "a number of groups beside top_groups")
     if gate.num_groups is not None and gate.top_groups is not None:

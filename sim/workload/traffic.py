@@ -247,8 +247,7 @@ def payload_bytes(dtype: str, hidden: int) -> int:
     Notes
     -----
     fp8: a byte an element and a float32 scale per block of 128. bf16: two bytes an element. logfmt10: ten
-    bits an element and two bf16 (least and greatest exponent) per block of 128, every block being
-    compressible.
+    bits an element and (assumed) two bf16 bounds per block of 128, every block taken to be compressible.
     """
     blocks = -(-hidden // 128)
     if dtype == "fp8":
@@ -266,8 +265,8 @@ def record_bytes(kernel: str, direction: str, dtype: str, hidden: int, top_k: in
     Notes
     -----
     two_hop: the payload, 8 bytes of source metadata and, per selected expert, an id and a weight (combine:
-    only the weight), rounded up to 16 (``get_num_bytes_per_token`` in DeepEP csrc/kernels/internode.cu).
-    low_latency: a 16-byte header in dispatch, the bare payload in combine (csrc/kernels/internode_ll.cu).
+    only the weight), rounded up to 16 (``get_num_bytes_per_token``, DeepEP csrc/kernels/legacy/internode.cu).
+    low_latency: a 16-byte header in dispatch, the bare payload in combine (internode_ll.cu, same folder).
     flat, nccl: the payload.
     """
     for key, word, known in (("kernel", kernel, KERNELS), ("direction", direction, DIRECTIONS)):

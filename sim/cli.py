@@ -1,0 +1,428 @@
+"""The command `moesim`: thin verbs over the house.
+
+People's tables and progress go to standard error, so that `--json` leaves one document on standard output. Heavy imports
+stand inside the commands: `--help` touches none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sim import __version__
+from sim.errors import EXIT_BAD_INPUT, EXIT_MISSED, Fault, InputError, Mark, MoesimError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WHAT = ("hardware", "model", "scenario", "kernel")
+_SCHEMAS = ("scenario", "hardware", "model", "kernel")
+_SLOW_S = 2.0  # what takes longer says what it is doing
+
+
+class _Group(click.Group):
+    """Suggests the nearest command for an unknown one, and keeps the order of the house."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            near = nearest(name, self.commands)
+            hint = f"; did you mean {near}?" if near else ""
+            ctx.fail(f"got the unknown command '{name}'; wanted one of: {', '.join(self.commands)}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="moesim")
+def cli() -> None:
+    """Simulate GPU clusters that run mixture-of-experts models.
+
+    Start with: moesim run h800-vs-h100
+    """
+
+
+_out = click.option("--out", type=click.Path(path_type=Path), help="Folder for what is written [results/NAME].")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+
+
+@cli.command()
+@click.argument("scenarios", nargs=-1, required=True)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key: cluster.nodes=4.")
+@_out
+@_json
+@click.option("--no-report", is_flag=True, help="Write result.json only.")
+def run(scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, as_json: bool, no_report: bool) -> None:
+    """Run scenarios (paths or shipped names); write result.json and report.html."""
+    from sim.show import report, tables
+    from sim.study import run as study
+    from sim.study import scenario as reading
+
+    documents = [reading.read(spec, settings) for spec in scenarios]
+    for document in documents:  # every fault of every file before any of them runs
+        for one in reading.variants(document).values():
+            reading.resolve(one)
+    results: dict[str, study.Result] = {}
+    with _progress(as_json) as say:
+        for spec, document in zip(scenarios, documents, strict=True):
+            name = str(document.get(("name",)))
+            if name in results:
+                raise InputError(Fault(Mark(str(spec)), "name", f"'{name}' a second time", "scenarios of different names"))
+            results[name] = study.run_document(document, say)
+    for name, result in results.items():
+        folder = _folder(out, name, several=len(results) > 1)
+        files = {"result.json": _dump(result), **_csv(result)}
+        if not no_report:
+            files["report.html"] = report.report_html(result)
+        _write(folder, files)
+        if not as_json:
+            console = _console()
+            tables.print_result(result, console)
+            console.print(f"[dim]Written: {', '.join(str(folder / file) for file in files)}[/dim]")
+    if as_json:
+        several = {"schema": "moesim.results/1", "results": results}
+        click.echo(_dump(several if len(results) > 1 else next(iter(results.values()))))
+    missed = [line for result in results.values() for line in study.missed(result)]
+    if missed:
+        raise _Missed("missed expectations:\n" + "\n".join(missed))
+
+
+@cli.command()
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--kind", help="What to draw; see --list.")
+@click.option("--format", "formats", default="html", show_default=True, help="Comma-separated: html,png,svg,pdf.")
+@click.option("--list", "list_kinds", is_flag=True, help="The kinds, a sentence each.")
+@_out
+def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bool, out: Path | None) -> None:
+    """Draw one kind of figure from result.json files."""
+    from sim.show import images, plots
+
+    if list_kinds:
+        width = max(map(len, plots.KINDS))
+        for name, (sentence, _) in plots.KINDS.items():
+            click.echo(f"{name:{width}}  {sentence}")
+        return
+    if not results or kind is None:
+        wanted = "RESULT... --kind KIND (kinds: moesim plot --list)"
+        raise InputError(Fault(None, "plot", "no result" if not results else "no kind", wanted))
+    figures = {}
+    for path in results:
+        result = read_result(path)
+        figures[f"{result.get('name', path.stem)}-{kind}"] = plots.figure(result, kind)
+    written = images.write(figures, [word.strip() for word in formats.split(",")], out or Path("results"))
+    for path in written:
+        click.echo(str(path))
+
+
+@cli.command()
+@click.option("--group", "groups", multiple=True, help="Only this group; may be given several times.")
+@_out
+@_json
+def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Compare with published measurements; exit 1 where a tolerance is missed."""
+    from sim.show import report, tables
+    from sim.study.validate import validate as compare
+
+    with _progress(as_json) as say:
+        found = compare(groups or None, say)
+    if out is not None:
+        _write(out, {"validation.json": _dump(found), "report.html": report.report_html(found)})
+    if as_json:
+        click.echo(_dump(found))
+    else:
+        tables.print_validation(found, _console())
+    missed = [name for name, group in found["groups"].items() if not group["ok"]]
+    if missed:
+        raise _Missed(f"tolerance missed in: {', '.join(missed)}")
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True)
+def check(files: Sequence[str]) -> None:
+    """Read and cross-check YAML files; run nothing."""
+    faults: list[Fault] = []
+    for file in files:
+        try:
+            kind = _check(file)
+            click.echo(f"{file}: a valid {kind}", err=True)
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+
+
+def _check(file: str) -> str:
+    """Check one file by what it holds; returns its kind."""
+    from sim import documents
+
+    path = documents.find(file, "scenarios", "scenario")
+    tree = documents.load(path).tree
+    if "workload" in tree or "cluster" in tree:
+        from sim.study import scenario as reading
+
+        for one in reading.variants(reading.read(path)).values():
+            reading.resolve(one)
+        return "scenario"
+    if "gpu" in tree:
+        from sim.cluster.hardware import load_hardware
+
+        load_hardware(path)
+        return "hardware profile"
+    if "attention" in tree or "hidden" in tree:
+        from sim.workload.model import load_model
+
+        load_model(path)
+        return "model"
+    if "latency" in tree:
+        from sim.cluster.kernels import load_kernel
+
+        load_kernel(path)
+        return "kernel generation"
+    wanted = "a scenario (cluster, workload), a hardware profile (gpu), a model (attention) or a kernel generation"
+    raise InputError(Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted))
+
+
+@cli.command()
+@click.argument("what")
+@click.argument("name", required=False)
+@_json
+def show(what: str, name: str | None, as_json: bool) -> None:
+    """Show shipped hardware, models, scenarios or kernels: all names, or one whole."""
+    from sim import documents
+
+    if what not in _WHAT:
+        raise InputError(Fault(None, "show", f"'{what}'", f"one of: {', '.join(_WHAT)}", nearest(what, _WHAT)))
+    folder = {"hardware": "hardware", "model": "scenarios/models", "scenario": "scenarios", "kernel": "hardware/kernels"}
+    if name is None:
+        names = list(documents.shipped(folder[what]))
+        click.echo(_dump(names) if as_json else "\n".join(names))
+        return
+    _SHOW[what](name, as_json)
+
+
+def _show_hardware(name: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from sim.cluster.datasheet import describe
+    from sim.cluster.hardware import load_hardware
+    from sim.show import tables
+
+    hardware = load_hardware(name)
+    sheet = describe(hardware, load_hardware("h100") if hardware.name != "h100" else None)
+    if as_json:
+        click.echo(_dump(asdict(sheet)))
+    else:
+        tables.print_sheet(sheet, _console(stderr=False))
+
+
+def _show_model(name: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from sim.show import tables
+    from sim.workload import model as models
+
+    model = models.load_model(name)
+    facts = {
+        "model": asdict(model),
+        "parameters": asdict(models.parameters(model)),
+        "kv_bytes_per_token": models.kv_bytes_per_token(model),
+        "training_flops_per_token": models.training_flops_per_token(model, 4096, causal=True),
+    }
+    if as_json:
+        click.echo(_dump(facts))
+    else:
+        tables.print_model(facts, _console(stderr=False))
+
+
+def _show_scenario(name: str, as_json: bool) -> None:
+    from sim import documents
+    from sim.study import scenario as reading
+
+    path = documents.find(name, "scenarios", "scenario")
+    if as_json:
+        found = {key: reading.resolve(one).document for key, one in reading.variants(reading.read(path)).items()}
+        click.echo(_dump(found if len(found) > 1 else next(iter(found.values()))))
+    else:
+        click.echo(path.read_text(encoding="utf-8"), nl=False)
+
+
+def _show_kernel(name: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from sim.cluster.kernels import load_kernel
+
+    kernel = load_kernel(name)
+    if as_json:
+        click.echo(_dump([asdict(figure) for figure in kernel.figures]))
+        return
+    click.echo(kernel.title)
+    for figure in kernel.figures:
+        click.echo(f"  {figure.path:42} {figure.shown:>12}  {figure.grade:9} {figure.citation}")
+
+
+_SHOW: dict[str, Callable[[str, bool], None]] = {
+    "hardware": _show_hardware,
+    "model": _show_model,
+    "scenario": _show_scenario,
+    "kernel": _show_kernel,
+}
+
+
+@cli.command()
+@click.argument("what")
+def schema(what: str) -> None:
+    """Print the JSON Schema of scenario, hardware, model or kernel files, for editors."""
+    if what not in _SCHEMAS:
+        raise InputError(Fault(None, "schema", f"'{what}'", f"one of: {', '.join(_SCHEMAS)}", nearest(what, _SCHEMAS)))
+    click.echo(_dump(_schema_of(what).model_json_schema(by_alias=True)))
+
+
+def _schema_of(what: str) -> Any:
+    if what == "scenario":
+        from sim.study.specification import ScenarioSpec
+
+        return ScenarioSpec
+    if what == "hardware":
+        from sim.cluster.hardware import HardwareFile
+
+        return HardwareFile
+    if what == "kernel":
+        from sim.cluster.kernels import KernelFile
+
+        return KernelFile
+    from sim.workload.model import schema as model_schema
+
+    return model_schema()
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--from", "template", default="h800-vs-h100", show_default=True, help="Shipped scenario to start from.")
+def new(name: str, template: str) -> None:
+    """Write NAME.yaml here, an editable scenario."""
+    import re
+
+    from sim import documents
+
+    stem = name.removesuffix(".yaml")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", stem):
+        raise InputError(Fault(None, "new", f"'{name}'", "a name of letters, digits, '.', '_' and '-'"))
+    target = Path(f"{stem}.yaml")
+    if target.exists():
+        raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
+    text = documents.find(template, "scenarios", "scenario").read_text(encoding="utf-8")
+    _write(Path(), {target.name: re.sub(r"(?m)^name:.*$", f"name: {stem}", text, count=1)})
+    click.echo(f"{target}: edit it, then: moesim run {target}", err=True)
+
+
+# --- what the commands share ---------------------------------------------------------------------------------------
+
+
+class _Missed(MoesimError):
+    """A tolerance was missed: exit 1."""
+
+    exit_code = EXIT_MISSED
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result document; a folder stands for the result.json in it."""
+    file = path / "result.json" if path.is_dir() else path
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(Fault(Mark(str(file)), "", (error.strerror or "unreadable").lower(), "a result.json")) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", 0)
+        raise InputError(Fault(Mark(str(file), line, 1), "", "text that is not whole JSON", "a result.json")) from None
+    known = ("moesim.result/1", "moesim.results/1")
+    if not isinstance(result, dict) or not (result.get("schema") in known or "groups" in result):
+        got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"
+        raise InputError(Fault(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(known)}"))
+    return result
+
+
+def _dump(document: Any) -> str:
+    return json.dumps(document, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def _csv(result: dict[str, Any]) -> dict[str, str]:
+    """flow_completion.csv of a `flows` run and of each of its variants; the rows leave the result document."""
+    files = {}
+    for name, one in {"": result, **result.get("variants", {})}.items():
+        rows = one.pop("flow_completion", None)
+        if rows is not None:
+            lines = [f"{int(flow)},{start:.6f},{done:.6f}" for flow, start, done in rows]
+            file = f"flow_completion{'-' + name if name else ''}.csv"
+            files[file] = "flow_id,start_us,rx_done_us\n" + "\n".join(lines) + "\n"
+    return files
+
+
+def _folder(out: Path | None, name: str, *, several: bool) -> Path:
+    if out is None:
+        return Path("results") / name
+    return out / name if several else out
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    """Write files under a temporary name, then rename: nothing is ever half-written."""
+    import os
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            temporary = folder / f".{name}.{os.getpid()}.tmp"
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, folder / name)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(Fault(Mark(str(folder)), "--out", reason, "a folder that can be written")) from None
+
+
+def _console(*, stderr: bool = True) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+class _progress:
+    """Says on standard error what takes longer than two seconds; silent with --json."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.begun = quiet, time.monotonic()
+
+    def __enter__(self) -> Callable[[str], None]:
+        return self.say
+
+    def say(self, what: str) -> None:
+        if not self.quiet and time.monotonic() - self.begun > _SLOW_S:
+            click.echo(f"  {time.monotonic() - self.begun:5.1f} s  {what}", err=True)
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def main() -> None:
+    """Entry point: our messages without traceback, exit codes as documented."""
+    try:
+        cli.main(standalone_mode=False)
+    except MoesimError as error:
+        click.echo(f"moesim: {error}" if not isinstance(error, InputError) else str(error), err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_BAD_INPUT)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; finished work is kept", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
