@@ -252,8 +252,9 @@ def _lay_over(document: Document, override: Document) -> None:
     """
     for origin, path, value in _replacements(override.tree):
         old = document.get(path)
-        is_figure = isinstance(value, Mapping) or len(path) > 1
-        is_branch = isinstance(old, Mapping) and "value" not in old
+        was_figure = isinstance(old, Mapping) and "value" in old
+        is_figure = was_figure or isinstance(value, Mapping) or len(path) > 1
+        is_branch = isinstance(old, Mapping) and not was_figure
         if value is None or not is_figure or isinstance(old, str) or is_branch:
             document.put(path, value, override.mark(origin))
             continue

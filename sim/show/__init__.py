@@ -1,0 +1,1 @@
+"""Drawing and printing: reads result documents, never simulates."""

@@ -1,0 +1,154 @@
+"""What a result says, in one or two sentences with numbers; tables, titles of plots and the report share them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sim.show.cases import LABEL, Case, Result, Twin, cases, is_validation, over_bound, time_of, twins
+from sim.units import dimension_of, show
+
+_SAME = 0.015  # gains below this are told as "the same"
+
+
+def finding(result: Result) -> list[str]:
+    """The sentences that answer a result document, the most important first."""
+    if is_validation(result):
+        return of_validation(result)
+    found = cases(result)
+    if len(found) == 1:
+        return of_case(found[0])
+    pairs = twins(found)
+    if pairs:
+        return of_twins(pairs)
+    return of_variants(found)
+
+
+def of_case(case: Case) -> list[str]:
+    """How long each direction takes, beside its bound, and what binds."""
+    return [_transfer(case, name, metrics) for name, metrics in case.transfers.items()]
+
+
+def _transfer(case: Case, name: str, metrics: Mapping[str, Any]) -> str:
+    ratio = over_bound(metrics)
+    beside = f", {ratio:.2f}x its lower bound" if ratio else ""
+    resource = metrics.get("binding_resource")
+    where = f" ({resource})" if resource else ""
+    time = show(time_of(metrics), "s", 3)
+    if name == "flows":
+        flows = case.result.get("flow_completion") or []
+        return f"{len(flows):,} flows complete in {time}{beside}; {binds(metrics)}{where}."
+    return f"{name.capitalize()} takes {time}{beside}; {binds(metrics)}{where}."
+
+
+def binds(metrics: Mapping[str, Any]) -> str:
+    """`the NIC binds`, or that nothing was full for long."""
+    binding = str(metrics.get("binding"))
+    return "latency decides, no link stays full" if binding == "latency" else f"the {label(binding)} binds"
+
+
+def label(name: str) -> str:
+    """A resource class as a reader calls it."""
+    return LABEL.get(name, name.replace("_", " "))
+
+
+def of_twins(pairs: Sequence[Twin]) -> list[str]:
+    """By how much other hardware gains: where most, where least, and what binds there."""
+    gains = []
+    for pair in pairs:
+        for direction in pair.reference.transfers:
+            ratio = pair.ratio(direction)
+            if ratio:
+                gains.append((ratio, pair, direction))
+    if not gains:
+        return []
+    gains.sort(key=lambda one: one[0])
+    most, least = gains[0], gains[-1]
+    if abs(most[0] - 1) <= _SAME and abs(least[0] - 1) <= _SAME:
+        shared = sorted({label(p.reference.transfers[d]["binding"]) for _, p, d in gains})
+        names = " and ".join(dict.fromkeys(p.other.hardware for p in pairs))
+        same = dict.fromkeys(p.reference.hardware for p in pairs)
+        return [
+            f"{hardware_name(names)} takes as long as {hardware_name(' and '.join(same))} in every case, within "
+            f"{max(abs(r - 1) for r, _, _ in gains):.1%}: what binds is the same on both ({', '.join(shared)})."
+        ]
+    sentences = [_gain(*most, lead="gains most in")]
+    if len(gains) > 1 and least[0] - most[0] > _SAME:
+        sentences.append(_gain(*least, lead="gains least in"))
+    return sentences
+
+
+def _gain(ratio: float, pair: Twin, direction: str, lead: str) -> str:
+    ours, theirs = pair.reference.transfers[direction], pair.other.transfers[direction]
+    times = f"{show(time_of(theirs), 's', 3)} against {show(time_of(ours), 's', 3)}"
+    if abs(ratio - 1) <= _SAME:
+        size = f"the same within {abs(ratio - 1):.1%}"
+    elif ratio < 1:
+        size = f"{1 / ratio:.2f}x faster"
+    else:
+        size = f"{ratio:.2f}x slower"
+    here, there = label(ours["binding"]), label(theirs["binding"])
+    why = f"{here} binds on both" if here == there else f"{here} binds on {_upper(pair.reference)}, {there} on {_upper(pair.other)}"
+    place = f"{direction} of {pair.reference.name}"
+    return f"{_upper(pair.other)} {lead} {place}: {times}, {size}; {why}."
+
+
+def of_variants(found: Sequence[Case]) -> list[str]:
+    """The fastest and the slowest variant of each direction."""
+    sentences = []
+    for direction in dict.fromkeys(name for case in found for name in case.transfers):
+        timed = [(time_of(case.transfers[direction]), case) for case in found if direction in case.transfers]
+        fast, slow = min(timed, key=lambda one: one[0]), max(timed, key=lambda one: one[0])
+        if slow[0] <= fast[0] * (1 + _SAME):
+            sentences.append(f"{direction.capitalize()} takes {show(fast[0], 's', 3)} in every variant, within {slow[0] / fast[0] - 1:.1%}.")
+            continue
+        bound = [label(case.transfers[direction]["binding"]) for _, case in (fast, slow)]
+        sentences.append(
+            f"{direction.capitalize()} is fastest in {fast[1].name} ({show(fast[0], 's', 3)}, bound by {bound[0]}) and takes "
+            f"{slow[0] / fast[0]:.2f}x as long in {slow[1].name} ({show(slow[0], 's', 3)}, bound by {bound[1]})."
+        )
+    return sentences
+
+
+def of_validation(report: Result) -> list[str]:
+    """How many rows are met, the mean error, and the worst."""
+    groups = report["groups"]
+    rows = [(group, row) for group, one in groups.items() for row in one["rows"]]
+    if not rows:
+        return ["No published figure was compared."]
+    met = sum(bool(row["ok"]) for _, row in rows)
+    predicted = [row for _, row in rows if row.get("use") == "prediction"]
+    group, worst = max(rows, key=lambda one: abs(one[1]["error_fraction"]))
+    said = f"{met} of {len(rows)} published figures are met within tolerance"
+    if met < len(rows):
+        failing = [name for name, one in groups.items() if not one["ok"]]
+        said += f"; {', '.join(failing)} {'misses' if len(failing) == 1 else 'miss'}"
+    mean = sum(abs(row["error_fraction"]) for row in predicted) / len(predicted) if predicted else None
+    second = f"The worst row is {group} {worst['id']} at {worst['error_fraction']:+.1%}"
+    if mean is not None:
+        second = f"The {len(predicted)} predictions are off by {mean:.1%} on average; the worst row is {group} {worst['id']} at {worst['error_fraction']:+.1%}"
+    return [said + ".", second + "."]
+
+
+def of_expectations(result: Result) -> str | None:
+    """How the published values of `expect` were met; None without any."""
+    rows = [row for case in cases(result) for row in case.result.get("expect") or []]
+    if not rows:
+        return None
+    met = sum(bool(row["ok"]) for row in rows)
+    worst = max(rows, key=lambda row: abs(row["error_fraction"]))
+    return f"{met} of {len(rows)} published values are met; the largest error is {worst['error_fraction']:+.1%} ({worst['metric']})."
+
+
+def value(key: str, number: float, digits: int = 4) -> str:
+    """A metric by its dotted name, with the unit that its suffix states."""
+    return show(number, dimension_of(key), digits)
+
+
+def hardware_name(name: str) -> str:
+    """`h800` -> `H800`; longer names stay as they are."""
+    return " ".join(word.upper() if any(c.isdigit() for c in word) and len(word) <= 5 else word for word in name.split())
+
+
+def _upper(case: Case) -> str:
+    return hardware_name(case.hardware)

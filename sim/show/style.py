@@ -1,0 +1,105 @@
+"""House style of the figures: one colour-blind-safe palette, one layout, the same meaning of a colour everywhere.
+
+Why this way: a colour always names a *resource class* (blue is the NIC, vermilion NVLink, ...), in bars, curves and
+dots alike, so that a reader learns it once. Hues are Okabe and Ito's (Color Universal Design, 2008); those that vanish on
+white are darkened a little, and all keep a contrast of 3:1 or nearly on white and on near-black. Text takes its colour from
+the template alone, so a page may swap `LIGHT` for `DARK` without touching the traces.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+COLOUR = {
+    "nic": "#0A7ABF",
+    "scale_up": "#D55E00",
+    "leaf_uplink": "#009E73",
+    "pcie": "#B766A0",
+    "copy_sms": "#CC8400",
+    "hbm": "#3FA3D6",
+    "compute": "#8F8A00",
+    "latency": "#7B858F",
+}
+"""Resource class -> colour."""
+
+SERIES = ("#0A7ABF", "#D55E00", "#009E73", "#B766A0", "#CC8400", "#3FA3D6")
+"""Colours of series that are no resource classes."""
+
+GOOD, BAD, NEUTRAL = "#0A7ABF", "#D55E00", "#7B858F"
+BAND = "rgba(123,133,143,0.22)"
+RULE = "rgba(123,133,143,0.55)"
+
+LOAD = [[0.0, "#C3CED8"], [0.4, "#7FB2D6"], [0.7, "#E3A008"], [1.0, "#C2410C"]]
+"""Colour scale of a utilisation from 0 to 1; blue to orange survives every common colour blindness."""
+
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif'
+WIDTH = 1000
+_INK = {"light": ("#1C2126", "#5A646E", "#E3E7EB", "#FFFFFF"), "dark": ("#E8ECF0", "#A3AEB9", "#313A43", "#14181C")}
+
+
+def template(theme: str) -> dict[str, Any]:
+    """The plotly template of a theme, `light` or `dark`, as plain data."""
+    ink, soft, grid, paper = _INK[theme]
+    axis = {
+        "gridcolor": grid,
+        "linecolor": soft,
+        "tickcolor": soft,
+        "zerolinecolor": soft,
+        "zerolinewidth": 1,
+        "tickfont": {"color": soft, "size": 13},
+        "title": {"font": {"color": soft, "size": 13}, "standoff": 10},
+        "automargin": True,
+        "ticks": "",
+        "showline": False,
+        "separatethousands": True,
+    }
+    return {
+        "layout": {
+            "font": {"family": FONT, "size": 13, "color": ink},
+            "title": {"font": {"size": 18, "color": ink}, "x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 20}},
+            "paper_bgcolor": paper,
+            "plot_bgcolor": paper,
+            "colorway": list(SERIES),
+            "xaxis": axis,
+            "yaxis": axis,
+            "hoverlabel": {"font": {"family": FONT, "size": 13}},
+            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "font": {"color": ink}},
+            "bargap": 0.34,
+        }
+    }
+
+
+def finish(figure: Any, title: str, *, height: int, alt: str = "", top: int = 50) -> Any:
+    """Give a figure the house's look: its title (a sentence), size and margins.
+
+    `height` [px] is that of the drawing without the title; `top` [px] is kept free above for legend and panel names. The
+    sentence and the spoken description travel in `layout.meta`, where the report finds them.
+    """
+    lines = textwrap.wrap(title, 88)
+    title_px = 26 * len(lines) + 24
+    figure.update_layout(
+        template=template("light"),
+        title={"text": "<br>".join(lines), "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18, "l": 20}},
+        width=WIDTH,
+        height=height + title_px,
+        margin={"l": 20, "r": 30, "t": top + title_px, "b": 56},
+        meta={"title": title, "alt": alt or title, "top_px": top, "height_px": height},
+    )
+    return figure
+
+
+def time_unit(longest_s: float) -> tuple[float, str]:
+    """Divisor and unit in which times up to `longest_s` [s] are read well."""
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if longest_s >= factor:
+            return factor, unit
+    return 1e-9, "ns"
+
+
+def bytes_unit(largest: float) -> tuple[float, str]:
+    """Divisor and unit in which sizes up to `largest` [bytes] are read well."""
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if largest >= factor:
+            return factor, unit
+    return 1.0, "B"
