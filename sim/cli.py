@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _WHAT = ("hardware", "model", "scenario", "kernel")
 _SCHEMAS = ("scenario", "hardware", "model", "kernel")
+_WIDTH = 110  # columns, where the output is no terminal
 _SLOW_S = 2.0  # what takes longer says what it is doing
 
 
@@ -81,17 +82,19 @@ def run(scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, a
             results[name] = study.run_document(document, say)
     for name, result in results.items():
         folder = _folder(out, name, several=len(results) > 1)
-        files = {"result.json": _dump(result), **_csv(result)}
+        files = _csv(result)
         if not no_report:
             files["report.html"] = report.report_html(result)
+        files = {"result.json": _dump(_document(result)), **files}
         _write(folder, files)
         if not as_json:
             console = _console()
             tables.print_result(result, console)
             console.print(f"[dim]Written: {', '.join(str(folder / file) for file in files)}[/dim]")
     if as_json:
-        several = {"schema": "moesim.results/1", "results": results}
-        click.echo(_dump(several if len(results) > 1 else next(iter(results.values()))))
+        printed = {name: _document(result) for name, result in results.items()}
+        several = {"schema": "moesim.results/1", "results": printed}
+        click.echo(_dump(several if len(printed) > 1 else next(iter(printed.values()))), nl=False)
     missed = [line for result in results.values() for line in study.missed(result)]
     if missed:
         raise _Missed("missed expectations:\n" + "\n".join(missed))
@@ -138,7 +141,7 @@ def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     if out is not None:
         _write(out, {"validation.json": _dump(found), "report.html": report.report_html(found)})
     if as_json:
-        click.echo(_dump(found))
+        click.echo(_dump(found), nl=False)
     else:
         tables.print_validation(found, _console())
     missed = [name for name, group in found["groups"].items() if not group["ok"]]
@@ -355,11 +358,19 @@ def _dump(document: Any) -> str:
     return json.dumps(document, indent=1, allow_nan=False, default=str) + "\n"
 
 
+def _document(result: dict[str, Any]) -> dict[str, Any]:
+    """What stands in result.json: everything but the rows that have a CSV of their own."""
+    kept = {key: value for key, value in result.items() if key != "flow_completion"}
+    if "variants" in kept:
+        kept["variants"] = {name: _document(one) for name, one in kept["variants"].items()}
+    return kept
+
+
 def _csv(result: dict[str, Any]) -> dict[str, str]:
-    """flow_completion.csv of a `flows` run and of each of its variants; the rows leave the result document."""
+    """flow_completion.csv of a `flows` run and of each of its variants."""
     files = {}
     for name, one in {"": result, **result.get("variants", {})}.items():
-        rows = one.pop("flow_completion", None)
+        rows = one.get("flow_completion")
         if rows is not None:
             lines = [f"{int(flow)},{start:.6f},{done:.6f}" for flow, start, done in rows]
             file = f"flow_completion{'-' + name if name else ''}.csv"
@@ -391,7 +402,8 @@ def _write(folder: Path, files: dict[str, str]) -> None:
 def _console(*, stderr: bool = True) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _WIDTH)
 
 
 class _progress:

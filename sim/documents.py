@@ -78,10 +78,10 @@ class Document:
         """The mapping at `path` as a document of its own, marks kept (empty where there is none)."""
         tree = self.get(path)
         cut = len(path)
-        inside = [
+        keys, values = (
             {p[cut:]: mark for p, mark in marks.items() if p[:cut] == path} for marks in (self.keys, self.values)
-        ]
-        return Document(_copy(tree) if isinstance(tree, dict) else {}, self.name, *inside, self.folder)
+        )
+        return Document(_copy(tree) if isinstance(tree, dict) else {}, self.name, keys, values, self.folder)
 
     def get(self, path: Path_) -> Any:
         """The value at `path`, or None."""
@@ -222,6 +222,7 @@ class _Walk:
         if isinstance(node, yaml.SequenceNode):
             value: Any = [self.visit(child, (*path, i)) for i, child in enumerate(node.value)]
         else:
+            assert isinstance(node, yaml.MappingNode)
             value = self.mapping(node, path)
         self.open.discard(id(node))
         return value
@@ -260,6 +261,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 
 def _mark(node: yaml.Node, name: str) -> Mark:
+    assert node.start_mark is not None
     return Mark(name, node.start_mark.line + 1, node.start_mark.column + 1)
 
 

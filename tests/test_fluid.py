@@ -336,3 +336,47 @@ def test_the_order_of_resources_changes_nothing(problem: tuple[Flows, np.ndarray
     moved[order] = capacity
     for loop in LOOPS:
         np.testing.assert_allclose(finish(renamed, list(moved), loop), finish(some, list(capacity), loop), rtol=1e-9)
+
+
+def test_a_completion_an_ulp_before_a_release_hides_it_not(loop: str) -> None:
+    """The first ends at the last float below 1; the second, released at 1, shares the link with the third until 3."""
+    some = flows([np.nextafter(1.0, 0.0), 1, 3], [{0: 1}, {1: 1}, {1: 1}], release=[0, 1, 0], share=[1, 1, 1])
+    assert finish(some, [1, 1], loop) == pytest.approx([1, 3, 4])
+
+
+# --- gathering completions -----------------------------------------------------------------------------------------
+
+
+@given(st.lists(NUMBER, min_size=1, max_size=30), NUMBER, st.sampled_from([5e-4, 0.01, 0.1]))
+def test_gathering_on_one_link_is_never_early_and_late_by_a_window_a_completion(
+    payload: list[float], capacity: float, gather: float
+) -> None:
+    """Capacity idles for at most one window after each gathered completion, and is never given out twice."""
+    some = flows(payload, [{0: 1}] * len(payload))
+    exact = finish(some, [capacity])
+    window = gather * sum(payload) / capacity
+    for loop in LOOPS:
+        late = finish(some, [capacity], loop, gather) - exact
+        before = np.argsort(np.argsort(exact, kind="stable"), kind="stable")
+        assert np.all(late >= -1e-9 * exact)
+        assert np.all(late <= before * window + 1e-9 * exact)
+
+
+@given(problems(dead=False), st.sampled_from([5e-4, 0.01]))
+def test_gathering_moves_a_completion_by_a_window_a_flow_at_most(
+    problem: tuple[Flows, np.ndarray], gather: float
+) -> None:
+    some, capacity = problem
+    window = gather * (line_load(some, len(capacity)) / capacity).max()
+    exact = finish(some, list(capacity)).max()
+    for loop in LOOPS:
+        assert abs(finish(some, list(capacity), loop, gather).max() - exact) <= some.num_flows * window + 1e-9 * exact
+
+
+@given(problems(timed=False, dead=False, by_bytes=True))
+def test_gathering_costs_a_lone_collective_nothing(problem: tuple[Flows, np.ndarray]) -> None:
+    """Shares by bytes, one start: no completion frees what holds another flow back."""
+    some, capacity = problem
+    for loop in LOOPS:
+        gathered = finish(some, list(capacity), loop, gather=0.01)
+        np.testing.assert_allclose(gathered, finish(some, list(capacity)), rtol=1e-9)

@@ -69,7 +69,7 @@ class Cluster:
     num_nodes: int
     gpus_per_node: int
     fabric: Fabric
-    graph: nx.DiGraph
+    graph: nx.DiGraph[str]
     names: tuple[str, ...]  # [num_resources]
     class_idx: Ints  # [num_resources], index into CLASSES
     capacity: Floats  # [num_resources], bytes/s (copy_sms: SMs)
@@ -93,6 +93,7 @@ class Cluster:
 
     @property
     def num_gpus(self) -> int:
+        """All GPUs (hosts, on a bare fabric)."""
         return self.num_nodes * self.gpus_per_node
 
     @property
@@ -113,7 +114,7 @@ def build(
     gpus_per_node = hardware.gpu.scale_up.domain
     if fabric.kind == "scale_up":
         num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
-    graph = nx.DiGraph(title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}")
+    graph: nx.DiGraph[str] = nx.DiGraph(title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}")
     _add_nodes(graph, hardware, num_nodes, gpus_per_node, comm_sms)
     if hardware.nic is not None and fabric.kind != "scale_up" and num_nodes >= 1:
         _add_nics(graph, hardware, num_nodes, gpus_per_node, faults)
@@ -129,12 +130,12 @@ def build(
     )
 
 
-def _duplex(graph: nx.DiGraph, a: str, b: str, rate: float, kind: str, forth: str, back: str) -> None:
+def _duplex(graph: nx.DiGraph[str], a: str, b: str, rate: float, kind: str, forth: str, back: str) -> None:
     graph.add_edge(a, b, capacity=rate, kind=kind, resource=forth)
     graph.add_edge(b, a, capacity=rate, kind=kind, resource=back)
 
 
-def _add_nodes(graph: nx.DiGraph, hardware: Hardware, num_nodes: int, gpus_per_node: int, comm_sms: int) -> None:
+def _add_nodes(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, comm_sms: int) -> None:
     gpu = hardware.gpu
     for node in range(num_nodes):
         switch = f"node{node}/nvswitch"
@@ -160,7 +161,7 @@ def _add_nodes(graph: nx.DiGraph, hardware: Hardware, num_nodes: int, gpus_per_n
 
 
 def _add_nics(
-    graph: nx.DiGraph, hardware: Hardware, num_nodes: int, gpus_per_node: int, faults: Sequence[LinkFault]
+    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, faults: Sequence[LinkFault]
 ) -> None:
     assert hardware.nic is not None
     healthy = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
@@ -176,18 +177,18 @@ def _add_nics(
                 _duplex(graph, gpu, nic, pcie, "pcie", f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")
 
 
-def _plug(graph: nx.DiGraph, nic: str, leaf: str) -> None:
+def _plug(graph: nx.DiGraph[str], nic: str, leaf: str) -> None:
     _duplex(graph, nic, leaf, graph.nodes[nic]["rate"], "nic", f"{nic}/tx", f"{nic}/rx")
 
 
-def _uplink(graph: nx.DiGraph, low: str, high: str, rate: float, pooled: bool) -> None:
+def _uplink(graph: nx.DiGraph[str], low: str, high: str, rate: float, pooled: bool) -> None:
     forth = f"{low}/up" if pooled else f"{low}->{high}"
     back = f"{low}/down" if pooled else f"{high}->{low}"
     _duplex(graph, low, high, rate, "leaf_uplink", forth, back)
 
 
 def _leaves(
-    graph: nx.DiGraph, num_nodes: int, gpus_per_node: int, fabric: Fabric, prefix: str
+    graph: nx.DiGraph[str], num_nodes: int, gpus_per_node: int, fabric: Fabric, prefix: str
 ) -> Iterator[tuple[int, int, str]]:
     """Make the leaf of each (rail, pod), plug its NICs in, and yield (rail, pod, name)."""
     for rail in range(gpus_per_node):
@@ -211,7 +212,7 @@ def _uplink_rate(hardware: Hardware, fabric: Fabric) -> float:
 
 
 def _rail_optimized(
-    graph: nx.DiGraph, hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
+    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
 ) -> None:
     rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
     spines = [f"spine{s}" for s in range(_num_uplinks(fabric))]
@@ -222,7 +223,7 @@ def _rail_optimized(
 
 
 def _multi_plane(
-    graph: nx.DiGraph, hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
+    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
 ) -> None:
     rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
     leaves = list(_leaves(graph, num_nodes, gpus_per_node, fabric, "plane"))
@@ -236,7 +237,7 @@ def _multi_plane(
 
 
 def _rail_only(
-    graph: nx.DiGraph, hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
+    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
 ) -> None:
     if num_nodes > fabric.nodes_per_leaf:
         raise InfeasibleError(
@@ -246,7 +247,7 @@ def _rail_only(
 
 
 def _three_tier(
-    graph: nx.DiGraph, hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
+    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
 ) -> None:
     rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
     pods: set[int] = set()
@@ -266,7 +267,7 @@ def _three_tier(
             _duplex(graph, f"pod{pod}/spine{s}", core, up_rate, "leaf_uplink", f"pod{pod}/up", f"pod{pod}/down")
 
 
-_FABRICS: dict[str, Callable[[nx.DiGraph, Any, int, int, Fabric], None]] = {
+_FABRICS: dict[str, Callable[[nx.DiGraph[str], Any, int, int, Fabric], None]] = {
     "rail_optimized": _rail_optimized,
     "multi_plane": _multi_plane,
     "rail_only": _rail_only,
@@ -303,7 +304,7 @@ class LeafSpine:
 
 def build_leaf_spine(spec: LeafSpine) -> Cluster:
     """Bare hosts on leaves, leaves on spines; a host counts as a node with one NIC and nothing else."""
-    graph = nx.DiGraph(title=f"{spec.hosts} hosts, {spec.spines} spines")
+    graph: nx.DiGraph[str] = nx.DiGraph(title=f"{spec.hosts} hosts, {spec.spines} spines")
     num_leaves = -(-spec.hosts // spec.hosts_per_leaf)
     for leaf in range(num_leaves):
         graph.add_node(f"leaf{leaf}", kind="leaf", rail=0, pod=leaf)
@@ -320,7 +321,7 @@ def build_leaf_spine(spec: LeafSpine) -> Cluster:
 
 
 def compile_cluster(
-    graph: nx.DiGraph,
+    graph: nx.DiGraph[str],
     num_nodes: int,
     gpus_per_node: int,
     fabric: Fabric,
@@ -380,7 +381,7 @@ def compile_cluster(
     )
 
 
-def _uplink_tables(graph: nx.DiGraph, leaves: list[str], row: dict[str, int]) -> tuple[Ints, Ints]:
+def _uplink_tables(graph: nx.DiGraph[str], leaves: list[str], row: dict[str, int]) -> tuple[Ints, Ints]:
     """Rows of each leaf's uplinks and downlinks, [num_leaves, num_uplinks] (one column where pooled)."""
     spines = {leaf: [peer for peer in graph.successors(leaf) if graph.nodes[peer]["kind"] == "spine"] for leaf in leaves}
     ups = [list(dict.fromkeys(row[graph.edges[leaf, s]["resource"]] for s in spines[leaf])) for leaf in leaves]

@@ -161,7 +161,8 @@ class Network:
         later.callbacks.append(lambda _: batch.done.succeed(batch.finish_s))
 
     def _why_stuck(self, here: Island) -> str:
-        flow = int(np.flatnonzero(np.isnan(here.finish))[0])
-        entries = here.resource[here.start[flow] : here.start[flow + 1]]
-        dead = [self.cluster.names[here.rows[r]] for r in entries if here.capacity[r] <= 0]
-        return f"bytes wait forever: {', '.join(dead) or 'a flow whose predecessor never ends'} has no capacity"
+        waits = np.repeat(np.isnan(here.finish), np.diff(here.start))
+        dead = np.unique(here.rows[here.resource[waits & (here.capacity[here.resource] <= 0)]])
+        if not len(dead):
+            return "bytes wait forever: a flow waits for one that never ends"
+        return f"bytes wait forever: no capacity in {', '.join(self.cluster.names[row] for row in dead)}"

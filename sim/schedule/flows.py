@@ -34,6 +34,7 @@ class Flows:
 
     @property
     def num_flows(self) -> int:
+        """How many flows there are."""
         return len(self.payload_bytes)
 
     @property
@@ -51,7 +52,7 @@ class Flows:
 
     def _by_resource(self, weight: Floats, num_resources: int) -> Floats:
         used = weight * self.payload_bytes[self.flow_of_entry]
-        return np.bincount(self.resource, used, num_resources)
+        return np.asarray(np.bincount(self.resource, used, num_resources), dtype=np.float64)
 
     def rank_ends(self, finish_s: Floats, num_ranks: int, floor_s: float) -> Floats:
         """When each rank's own sends and receives are done [s], [num_ranks]; `floor_s` for a rank without any."""

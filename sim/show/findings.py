@@ -8,6 +8,7 @@ from typing import Any
 from sim.show.cases import LABEL, Case, Result, Twin, cases, is_validation, over_bound, time_of, twins
 from sim.units import dimension_of, show
 
+_NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
 _SAME = 0.015  # gains below this are told as "the same"
 
 
@@ -44,7 +45,10 @@ def _transfer(case: Case, name: str, metrics: Mapping[str, Any]) -> str:
 def binds(metrics: Mapping[str, Any]) -> str:
     """`the NIC binds`, or that nothing was full for long."""
     binding = str(metrics.get("binding"))
-    return "latency decides, no link stays full" if binding == "latency" else f"the {label(binding)} binds"
+    if binding == "latency":
+        return "latency decides, no link stays full"
+    verb = "bind" if binding == "copy_sms" else "binds"
+    return f"{'' if binding in _NAMES else 'the '}{label(binding)} {verb}"
 
 
 def label(name: str) -> str:
@@ -69,28 +73,31 @@ def of_twins(pairs: Sequence[Twin]) -> list[str]:
         names = " and ".join(dict.fromkeys(p.other.hardware for p in pairs))
         same = dict.fromkeys(p.reference.hardware for p in pairs)
         return [
-            f"{hardware_name(names)} takes as long as {hardware_name(' and '.join(same))} in every case, within "
-            f"{max(abs(r - 1) for r, _, _ in gains):.1%}: what binds is the same on both ({', '.join(shared)})."
+            f"The {hardware_name(names)} takes as long as the {hardware_name(' and '.join(same))} in every case, within "
+            f"{_within(1 + max(abs(r - 1) for r, _, _ in gains))}; what binds: {', '.join(shared)}."
         ]
-    sentences = [_gain(*most, lead="gains most in")]
+    sentences = [_gain(*most, f"The {_upper(most[1].other)} {'gains most' if most[0] < 1 else 'loses least'}")]
     if len(gains) > 1 and least[0] - most[0] > _SAME:
-        sentences.append(_gain(*least, lead="gains least in"))
+        subject = "It" if least[1].other.hardware == most[1].other.hardware else f"The {_upper(least[1].other)}"
+        sentences.append(_gain(*least, f"{subject} {'gains least' if least[0] < 1 + _SAME else 'loses most'}"))
     return sentences
 
 
 def _gain(ratio: float, pair: Twin, direction: str, lead: str) -> str:
     ours, theirs = pair.reference.transfers[direction], pair.other.transfers[direction]
-    times = f"{show(time_of(theirs), 's', 3)} against {show(time_of(ours), 's', 3)}"
+    our_time, their_time = show(time_of(ours), "s", 3), show(time_of(theirs), "s", 3)
     if abs(ratio - 1) <= _SAME:
-        size = f"the same within {abs(ratio - 1):.1%}"
-    elif ratio < 1:
-        size = f"{1 / ratio:.2f}x faster"
+        times = f"{their_time} on both" if our_time == their_time else f"{their_time} against {our_time}, the same within {_within(ratio)}"
     else:
-        size = f"{ratio:.2f}x slower"
-    here, there = label(ours["binding"]), label(theirs["binding"])
-    why = f"{here} binds on both" if here == there else f"{here} binds on {_upper(pair.reference)}, {there} on {_upper(pair.other)}"
-    place = f"{direction} of {pair.reference.name}"
-    return f"{_upper(pair.other)} {lead} {place}: {times}, {size}; {why}."
+        times = f"{their_time} against {our_time} ({1 / ratio if ratio < 1 else ratio:.2f}x {'faster' if ratio < 1 else 'slower'})"
+    here, there = binds(ours), binds(theirs)
+    why = f"{here} on both" if here == there else f"{here} on {_upper(pair.reference)}, {there} on {_upper(pair.other)}"
+    return f"{lead} at {pair.reference.name}: {direction} takes {times}; {why}."
+
+
+def _within(ratio: float) -> str:
+    """How close a ratio is to 1, never told as 0."""
+    return f"{max(abs(ratio - 1), 0.001):.1%}"
 
 
 def of_variants(found: Sequence[Case]) -> list[str]:
@@ -100,7 +107,7 @@ def of_variants(found: Sequence[Case]) -> list[str]:
         timed = [(time_of(case.transfers[direction]), case) for case in found if direction in case.transfers]
         fast, slow = min(timed, key=lambda one: one[0]), max(timed, key=lambda one: one[0])
         if slow[0] <= fast[0] * (1 + _SAME):
-            sentences.append(f"{direction.capitalize()} takes {show(fast[0], 's', 3)} in every variant, within {slow[0] / fast[0] - 1:.1%}.")
+            sentences.append(f"{direction.capitalize()} takes {show(fast[0], 's', 3)} in every variant, within {_within(slow[0] / fast[0])}.")
             continue
         bound = [label(case.transfers[direction]["binding"]) for _, case in (fast, slow)]
         sentences.append(

@@ -11,6 +11,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from sim.show.canvas import Canvas
+
 COLOUR = {
     "nic": "#0A7ABF",
     "scale_up": "#D55E00",
@@ -70,15 +72,15 @@ def template(theme: str) -> dict[str, Any]:
     }
 
 
-def finish(figure: Any, title: str, *, height: int, alt: str = "", top: int = 50) -> Any:
-    """Give a figure the house's look: its title (a sentence), size and margins.
+def finish(canvas: Canvas, title: str, *, height: int, alt: str = "", top: int = 50) -> Any:
+    """Make the figure, with the house's look: its title (a sentence), size and margins.
 
     `height` [px] is that of the drawing without the title; `top` [px] is kept free above for legend and panel names. The
     sentence and the spoken description travel in `layout.meta`, where the report finds them.
     """
     lines = textwrap.wrap(title, 88)
     title_px = 26 * len(lines) + 24
-    figure.update_layout(
+    return canvas.figure(
         template=template("light"),
         title={"text": "<br>".join(lines), "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18, "l": 20}},
         width=WIDTH,
@@ -86,7 +88,6 @@ def finish(figure: Any, title: str, *, height: int, alt: str = "", top: int = 50
         margin={"l": 20, "r": 30, "t": top + title_px, "b": 56},
         meta={"title": title, "alt": alt or title, "top_px": top, "height_px": height},
     )
-    return figure
 
 
 def time_unit(longest_s: float) -> tuple[float, str]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sim.study.scenario import AllToAll, Scenario
+from sim.study.descriptions import AllToAll, Scenario
 from sim.workload.gates import Gate
 from sim.workload.gating import popularity
 from sim.workload.placement import Placement, contiguous, eplb
@@ -22,14 +22,13 @@ _POPULARITY, _PAST, _TOKENS = 0, 1, 2  # purposes of the derived generators
 def routings(scenario: Scenario) -> list[Routing]:
     """One routing per EP group, [num_ranks / ep]."""
     work, ep = scenario.workload, scenario.ep
-    assert isinstance(work, AllToAll) and scenario.hardware is not None
-    per_node = scenario.hardware.gpu.scale_up.domain
-    if not hasattr(scenario.fabric, "kind") or scenario.fabric.kind == "scale_up":
-        per_node = scenario.num_ranks
+    assert isinstance(work, AllToAll)
+    per_node = scenario.gpus_per_node
     groups = scenario.num_ranks // ep
     if work.bytes_per_rank is not None:
         return [_plain(work.bytes_per_rank, ep, per_node, offset=group * ep) for group in range(groups)]
-    assert scenario.model is not None and work.gate is not None
+    assert scenario.model is not None
+    assert work.gate is not None
     model = scenario.model
     args = (work.gate, work.placement, work.redundant_experts, model.num_experts, model.top_k, model.num_groups)
     shape = (work.tokens_per_rank, work.sampling, ep, per_node, scenario.seed)

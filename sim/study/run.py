@@ -20,7 +20,7 @@ from sim.schedule.collectives import Exchange
 from sim.study import metrics as measure
 from sim.study import scenario as scenarios
 from sim.study.routing import record_of, routings
-from sim.study.scenario import AllToAll, FlowList, Scenario
+from sim.study.descriptions import AllToAll, FlowList, Scenario
 
 Result = dict[str, Any]
 Progress = Callable[[str], None]

@@ -1,0 +1,244 @@
+"""One optimizer step in simulated time: rank groups run their tasks, exchange, and send to one another.
+
+A rank group is the ranks of one EP group at one pipeline rank; it is one process whose clocks are vectors over its ranks
+(lanes): compute runs at each lane's own pace, an all-to-all starts by a barrier when the slowest lane is there, and ends
+for each lane when its own bytes have come. Waiting at that barrier is skew, not a constant. Groups meet in pipeline
+sends, lane to lane, and on their NICs (`ports`).
+
+Sends are those of the published DualPipe code: what an operation produced is sent in one batch with the receives that
+the next operation needs, and a send waits until its receiver has posted (rendezvous). With `blocking=False` a sender
+goes on at once and only the receiver waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import simpy
+from simpy.events import Event
+
+from sim.cluster.topology import Floats
+from sim.engine.ports import Ports
+from sim.schedule.programs import Node, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one pipeline rank sends another: activations (F) or gradients (B) for a stage and microbatch."""
+
+    half: str
+    stage: int  # of the receiver
+    microbatch: int
+    source: int  # pipeline rank
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One operation of a pipeline rank, ready to run."""
+
+    kind: str  # F | B | B_in | W | FB
+    program: Program
+    microbatch_f: int
+    microbatch_b: int
+    overlapped: bool
+    receives: tuple[Message, ...]
+    sends: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeTimes:
+    """An all-to-all with the NICs to itself: time of each lane [s], and what it takes of its NIC."""
+
+    alone_s: Floats  # [lanes]
+    fill: float
+    nic_bytes: float
+
+
+class Costs(Protocol):
+    """What a step asks of the models of cost; arrays are over lanes."""
+
+    def exchange(self, kernel: str, overlapped: bool, group: int, layer: int, microbatch: int) -> ExchangeTimes:
+        """The all-to-all of a layer and microbatch."""
+
+    def load(self, group: int, layer: int, microbatch: int) -> Floats | float:
+        """Routed load of each lane over the mean."""
+
+    def jitter(self, group: int) -> Floats | float:
+        """A factor on the next kernel's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """Everything that `run_step` needs."""
+
+    tasks: tuple[tuple[Task, ...], ...]  # [pipeline ranks]
+    num_groups: int  # EP groups of a pipeline rank
+    lanes: int
+    costs: Costs
+    speed: Sequence[Sequence[Floats | float]]  # [pipeline ranks][groups]: time factor of each GPU for the whole step
+    send_s: float  # a pipeline send alone
+    send_bytes: float
+    blocking: bool = True
+
+
+@dataclass(slots=True)
+class TaskRecord:
+    """A task as it ran; times are means over the group's lanes [s]."""
+
+    kind: str
+    microbatch_f: int
+    microbatch_b: int
+    start_s: float
+    end_s: float
+    exposed_s: float  # compute waited for communication
+    barrier_s: float  # lanes waited for the slowest at the start of exchanges
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """A node of a task as it ran, means over lanes [s]."""
+
+    name: str
+    stream: str
+    task: int
+    start_s: float
+    end_s: float
+
+
+@dataclass(slots=True)
+class GroupRecord:
+    """One rank group's step."""
+
+    pipeline_rank: int
+    group: int
+    tasks: list[TaskRecord] = field(default_factory=list)
+    nodes: list[NodeRecord] = field(default_factory=list)
+    end_s: Floats = field(default_factory=lambda: np.zeros(1))
+
+
+@dataclass(slots=True)
+class _Meeting:
+    """A message's two sides; the transfer starts when both have posted."""
+
+    event: Event
+    clocks: list[Floats] = field(default_factory=list)
+
+
+class _Step:
+    def __init__(self, plan: StepPlan, keep_nodes: int) -> None:
+        self.env = simpy.Environment()
+        self.plan, self.keep_nodes = plan, keep_nodes
+        self.ports = Ports(self.env)
+        self.meetings: dict[tuple[int, Message], _Meeting] = {}
+
+    def port(self, pipeline_rank: int, group: int, receives: bool) -> int:
+        return 2 * (pipeline_rank * self.plan.num_groups + group) + receives
+
+    def post(self, group: int, message: Message, clock: Floats) -> Event:
+        """One side of a message is ready; the event's value is when each lane's bytes have come."""
+        key = (group, message)
+        meeting = self.meetings.get(key)
+        if meeting is None:
+            meeting = self.meetings[key] = _Meeting(self.env.event())
+        meeting.clocks.append(clock)
+        if len(meeting.clocks) == 2:
+            self.env.process(self.send(group, message, meeting))
+            del self.meetings[key]
+        return meeting.event
+
+    def send(self, group: int, message: Message, meeting: _Meeting) -> Generator[Event, object, None]:
+        ready = np.maximum(*meeting.clocks)
+        begin = float(ready.mean())
+        if begin > self.env.now:
+            yield self.env.timeout(begin - self.env.now)
+        begun = self.env.now
+        ports = (self.port(message.source, group, False), self.port(message.target, group, True))
+        yield self.ports.use(self.plan.send_s, 1.0, self.plan.send_bytes, ports)
+        meeting.event.succeed(ready + (self.env.now - begun))
+
+    def group(self, record: GroupRecord) -> Generator[Event, object, None]:
+        rank, group = record.pipeline_rank, record.group
+        clock: Floats = np.zeros(self.plan.lanes)
+        leaving: tuple[Message, ...] = ()
+        for number, task in enumerate(self.plan.tasks[rank]):
+            waits = [self.post(group, message, clock) for message in leaving]
+            if not self.plan.blocking:
+                waits = []
+            waits += [self.post(group, message, clock) for message in task.receives]
+            for wait in waits:
+                arrived = yield wait
+                assert isinstance(arrived, np.ndarray)
+                clock = np.maximum(clock, arrived)
+            clock = yield from self.run(record, number, task, clock)
+            leaving = task.sends
+        for message in leaving:
+            self.post(group, message, clock)
+        record.end_s = clock
+
+    def run(
+        self, record: GroupRecord, number: int, task: Task, clock: Floats
+    ) -> Generator[Event, object, Floats]:
+        costs, group = self.plan.costs, record.group
+        speed = self.plan.speed[record.pipeline_rank][group]
+        ports = (self.port(record.pipeline_rank, group, False), self.port(record.pipeline_rank, group, True))
+        compute = comm = clock
+        ends: list[Floats] = []
+        exposed = barrier = 0.0
+        keep = len(record.nodes) < self.keep_nodes
+        for node in task.program:
+            microbatch = task.microbatch_f if node.half == "F" else task.microbatch_b
+            if node.exchange is None:
+                start = self._after(ends, node, compute)
+                exposed += float((start - compute).mean())
+                load = costs.load(group, node.layer, microbatch) if node.routed_s else 1.0
+                compute = start + (node.fixed_s + node.routed_s * load) * (speed * costs.jitter(group))
+                ends.append(compute)
+            else:
+                ready = self._after(ends, node, comm)
+                start = np.full_like(ready, ready.max())
+                barrier += float((start - ready).mean())
+                begin = float(start[0])
+                if begin > self.env.now:
+                    yield self.env.timeout(begin - self.env.now)
+                begin = self.env.now
+                times = costs.exchange(node.exchange, task.overlapped, group, node.layer, microbatch)
+                longest = float(times.alone_s.max())
+                yield self.ports.use(longest, times.fill, times.nic_bytes, ports)
+                stretched = (self.env.now - begin) / longest
+                comm = begin + times.alone_s * stretched
+                ends.append(comm)
+            if keep:
+                stream = "compute" if node.exchange is None else "communication"
+                record.nodes.append(
+                    NodeRecord(node.name, stream, number, float(start.mean()), float(ends[-1].mean()))
+                )
+        end = np.maximum(compute, comm)
+        exposed += float((end - compute).mean())
+        record.tasks.append(
+            TaskRecord(
+                task.kind, task.microbatch_f, task.microbatch_b, float(clock.mean()), float(end.mean()), exposed, barrier
+            )
+        )
+        return end
+
+    @staticmethod
+    def _after(ends: list[Floats], node: Node, stream: Floats) -> Floats:
+        for i in node.waits:
+            stream = np.maximum(stream, ends[i])
+        return stream
+
+
+def run_step(plan: StepPlan, *, keep_nodes: int = 0) -> list[GroupRecord]:
+    """Run all tasks of all rank groups; the optimizer is not part of it.
+
+    `keep_nodes`: how many nodes of each group to keep for the timeline. Returns a record per (pipeline rank, group).
+    """
+    step = _Step(plan, keep_nodes)
+    records = [GroupRecord(rank, group) for rank in range(len(plan.tasks)) for group in range(plan.num_groups)]
+    processes = [step.env.process(step.group(record)) for record in records]
+    step.env.run(until=step.env.all_of(processes))
+    return records

@@ -1,0 +1,172 @@
+"""Replay of a pipeline with given durations: when every operation starts and ends, and who waits how long.
+
+Pure arithmetic without a network: an operation starts when its rank is free and everything it waits for has happened
+(the longest path through the order). Sends between stages take no time here; the executor adds them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sim.errors import Fault, InputError
+from sim.schedule.pipelines import Event, Operation, Pipeline
+from sim.schedule.zero_bubble import FREED_BY_INPUT_PART
+
+Durations = Callable[[Operation], float] | Mapping[str, float] | Mapping[tuple[str, int], float]
+"""Duration of an operation [s]: a function of it, a mapping by kind (all stages alike), or one by (kind, stage). An FB is
+looked up by the stage of its forward. A kind that a mapping leaves out is the sum of its parts: B of B_in and W, FB of F
+and B (of the stage that the backward belongs to)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Times of a replayed pipeline [s], all counted from the start of the first operation.
+
+    Parameters
+    ----------
+    starts, ends : tuple of tuple of float, [num_ranks][...]
+        Of each operation, in the order of `Pipeline.orders`.
+    busy_s : tuple of float, [num_ranks]
+        Sum of the operations of a rank.
+    """
+
+    starts: tuple[tuple[float, ...], ...]
+    ends: tuple[tuple[float, ...], ...]
+    busy_s: tuple[float, ...]
+
+    @property
+    def total_s(self) -> float:
+        """From the first start to the last end."""
+        return max(ends[-1] for ends in self.ends)
+
+    @property
+    def idle_s(self) -> tuple[float, ...]:
+        """What is left of the total beside a rank's own work, [num_ranks]."""
+        return tuple(self.total_s - busy for busy in self.busy_s)
+
+    @property
+    def bubble_s(self) -> float:
+        """Largest idle time of a rank between its own first start and its own last end.
+
+        The measure of the zero-bubble papers: ranks that start later may end later too, and the next step follows as
+        staggered as this one. Where one rank starts first and ends last it is `total_s` less that rank's work.
+        """
+        return max(
+            ends[-1] - starts[0] - busy for starts, ends, busy in zip(self.starts, self.ends, self.busy_s, strict=True)
+        )
+
+
+def replay(pipeline: Pipeline, durations: Durations) -> Replay:
+    """Run the orders of all ranks against one another.
+
+    Parameters
+    ----------
+    durations : function or mapping [s]
+        See `Durations`.
+
+    Raises
+    ------
+    InputError
+        Where a mapping does not say how long an operation takes.
+    """
+    duration = durations if callable(durations) else _lookup(durations)
+    happened: dict[Event, float] = {}
+    blocked: dict[Event, int] = {}
+    starts: list[list[float]] = [[] for _ in pipeline.orders]
+    ends: list[list[float]] = [[] for _ in pipeline.orders]
+    busy = [0.0] * pipeline.num_ranks
+    runnable = deque(range(pipeline.num_ranks))
+    while runnable:
+        rank = runnable.popleft()
+        order, mine = pipeline.orders[rank], ends[rank]
+        clock = mine[-1] if mine else 0.0
+        for operation in order[len(mine) :]:
+            start = clock
+            for event in operation.waits_for:
+                at = happened.get(event)
+                if at is None:
+                    blocked[event] = rank
+                    break
+                if at > start:
+                    start = at
+            else:
+                takes = duration(operation)
+                clock = start + takes
+                busy[rank] += takes
+                starts[rank].append(start)
+                mine.append(clock)
+                for event in operation.completes:
+                    happened[event] = clock
+                    if event in blocked:
+                        runnable.append(blocked.pop(event))
+                continue
+            break
+    assert all(len(done) == len(order) for done, order in zip(ends, pipeline.orders, strict=True)), "orders deadlock"
+    return Replay(tuple(map(tuple, starts)), tuple(map(tuple, ends)), tuple(busy))
+
+
+def peaks(
+    pipeline: Pipeline,
+    stage_bytes: Sequence[float] | None = None,
+    freed_by_input_part: float = FREED_BY_INPUT_PART,
+) -> tuple[float, ...]:
+    """Most activations that each rank keeps at a time, [num_ranks].
+
+    Parameters
+    ----------
+    stage_bytes : sequence of float [bytes], [num_stages], optional
+        What one microbatch keeps on each stage; 1 where left out, so that the answer counts microbatches of one chunk.
+    freed_by_input_part : float [fraction]
+        What B_in lets go; W lets go the rest. The peaks of `SCHEDULES` hold for any value but ZB's, which are counted with
+        the default.
+
+    Notes
+    -----
+    Follows from the order alone: what a forward keeps counts from its start, a backward frees at its end.
+    """
+    kept = stage_bytes if stage_bytes is not None else [1.0] * pipeline.num_stages
+    freed = {"B": 1.0, "FB": 1.0, "B_in": freed_by_input_part, "W": 1.0 - freed_by_input_part}
+    most = []
+    for order in pipeline.orders:
+        live = peak = 0.0
+        for operation in order:
+            if operation.forward:
+                live += kept[operation.forward.stage]
+                peak = max(peak, live)
+            if operation.backward:
+                live -= freed[operation.kind] * kept[operation.backward.stage]
+        most.append(peak)
+    return tuple(most)
+
+
+def _lookup(durations: Mapping[str, float] | Mapping[tuple[str, int], float]) -> Callable[[Operation], float]:
+    """The function that a mapping stands for."""
+    table: dict[tuple[str, int], float] = {}
+
+    def of(kind: str, stage: int) -> float | None:
+        either: Mapping[object, float] = durations  # type: ignore[assignment]
+        return either.get((kind, stage), either.get(kind))
+
+    def part(kind: str, stage: int) -> float:
+        if (kind, stage) not in table:
+            value = of(kind, stage)
+            if value is None and kind == "B":
+                value = part("B_in", stage) + part("W", stage)
+            if value is None or value < 0:
+                wanted = f"a duration of at least 0 for {kind} on stage {stage}"
+                raise InputError(Fault(None, "durations", "nothing" if value is None else str(value), wanted))
+            table[kind, stage] = value
+        return table[kind, stage]
+
+    def duration(operation: Operation) -> float:
+        forward, backward = operation.forward, operation.backward
+        if forward and backward:
+            whole = of("FB", forward.stage)
+            return part("F", forward.stage) + part("B", backward.stage) if whole is None else whole
+        one = forward or backward
+        assert one is not None
+        return part(operation.kind, one.stage)
+
+    return duration

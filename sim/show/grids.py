@@ -1,0 +1,276 @@
+"""A grid: one table as plain text cells, before the terminal or a page gives it a look.
+
+Why this way: the terminal and the report must never state different numbers, so both print the same grids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sim.show import findings
+from sim.show.cases import Case, Result, Twin, cases, over_bound, twins
+from sim.units import show
+
+Cell = str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Title, column heads and rows of text; numbers stand right, words left."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    words: frozenset[int] = frozenset({0})
+    """Columns of words."""
+    bad: frozenset[int] = frozenset()
+    """Rows that miss a tolerance."""
+    breaks: frozenset[int] = frozenset()
+    """Rows before which a new group begins."""
+    note: str = ""
+
+    def without_empty(self) -> Grid:
+        """The grid without columns that say nothing."""
+        keep = [i for i in range(len(self.heads)) if i == 0 or any(row[i] not in ("", "-") for row in self.rows)]
+        return Grid(
+            self.title,
+            tuple(self.heads[i] for i in keep),
+            tuple(tuple(row[i] for i in keep) for row in self.rows),
+            frozenset(new for new, old in enumerate(keep) if old in self.words),
+            self.bad,
+            self.breaks,
+            self.note,
+        )
+
+
+def of_result(result: Result, *, wide: bool = True) -> list[Grid]:
+    """The grids of a run: times beside bounds, bytes and bandwidths, published values.
+
+    Names of resources are left out of a comparison that is not `wide`.
+    """
+    found = cases(result)
+    made = [times(found, wide=wide), bandwidths(found), expectations(found)]
+    return [one.without_empty() for one in made if one.rows]
+
+
+def times(found: Sequence[Case], *, wide: bool = True) -> Grid:
+    """Time, completion, bound and what binds, a row for each case and direction."""
+    pairs = {id(pair.other): pair for pair in twins(found)}
+    many = len(found) > 1
+    against, head = _reference(found, list(pairs.values()))
+    rows, breaks = [], []
+    for case in found:
+        breaks.append(len(rows))
+        for direction, m in case.transfers.items():
+            ratio = over_bound(m)
+            resource = m.get("binding_resource")
+            twin = pairs.get(id(case)) or against.get(id(case))
+            gain = twin.ratio(direction) if twin else None
+            rows.append(
+                (
+                    *((case.name,) if many else ()),
+                    direction,
+                    _time(m.get("time_s")),
+                    _time(m["completion_time_s"]),
+                    _time(m.get("lower_bound_s")),
+                    f"{ratio:.3f}" if ratio else "-",
+                    findings.label(str(m["binding"])),
+                    str(resource or "-") if wide or not many else "-",
+                    f"{gain:.3f}" if gain else ("1" if many and _is_reference(case, pairs, against) else "-"),
+                )
+            )
+    heads = ("direction", "time", "last rank", "bound", "/ bound", "binds", "fullest on its path", head)
+    first = 1 if many else 0
+    return Grid(
+        title="Times beside their lower bounds",
+        heads=(("variant", *heads) if many else heads),
+        rows=tuple(rows),
+        words=frozenset({0, first, first + 5, first + 6}),
+        breaks=frozenset(breaks[1:]) if many and len(rows) > len(found) else frozenset(),
+        note="time: mean over ranks; / bound: the last rank's completion over its lower bound",
+    )
+
+
+def _reference(found: Sequence[Case], pairs: Sequence[Twin]) -> tuple[dict[int, Twin], str]:
+    """What each case is compared with where it has no twin, and the head of that column."""
+    if pairs:
+        names = {pair.reference.hardware for pair in pairs}
+        return {}, f"/ {findings.hardware_name(names.pop())}" if len(names) == 1 else "/ twin"
+    if len(found) > 1:
+        return {id(case): Twin(found[0], case) for case in found[1:]}, f"/ {found[0].name}"
+    return {}, ""
+
+
+def _is_reference(case: Case, pairs: Mapping[int, Twin], against: Mapping[int, Twin]) -> bool:
+    return any(twin.reference is case for twin in [*pairs.values(), *against.values()])
+
+
+def bandwidths(found: Sequence[Case]) -> Grid:
+    """Bytes that cross cables, bandwidths as benchmarks print them, and what a token touches."""
+    many, rows, breaks = len(found) > 1, [], []
+    for case in found:
+        breaks.append(len(rows))
+        low_latency = case.kernel == "low_latency"
+        for direction, m in case.transfers.items():
+            if direction == "flows":
+                continue
+            rows.append(
+                (
+                    *((case.name,) if many else ()),
+                    direction,
+                    _value("bytes", m.get("wire_nic_bytes")),
+                    _value("bytes", m.get("wire_nvlink_bytes")),
+                    "-" if low_latency else _value("bytes/s", m.get("logical_rdma_bytes_per_s")),
+                    "-" if low_latency else _value("bytes/s", m.get("logical_nvlink_bytes_per_s")),
+                    _value("bytes/s", m.get("logical_selection_bytes_per_s")) if low_latency else "-",
+                    _value("bytes/s", m.get("algbw_bytes_per_s")),
+                    _value("bytes/s", m.get("busbw_bytes_per_s")),
+                    _value("number", m.get("nodes_per_token")),
+                    _value("number", m.get("ranks_per_token")),
+                )
+            )
+    heads = (
+        "direction", "NIC wire", "NVLink wire", "logical RDMA", "logical NVLink", "logical", "algbw", "busbw",
+        "nodes/token", "ranks/token",
+    )  # fmt: skip
+    return Grid(
+        title="Bytes a rank sends, and bandwidths as benchmarks count them",
+        heads=(("variant", *heads) if many else heads),
+        rows=tuple(rows),
+        words=frozenset({0, 1}) if many else frozenset({0}),
+        breaks=frozenset(breaks[1:]) if many and len(rows) > len(found) else frozenset(),
+        note="wire: what crosses a cable; logical: DeepEP's count, local copies included",
+    )
+
+
+def expectations(found: Sequence[Case]) -> Grid:
+    """Published values beside ours."""
+    rows, bad = [], []
+    many = len(found) > 1
+    for case in found:
+        for row in case.result.get("expect") or []:
+            if not row["ok"]:
+                bad.append(len(rows))
+            rows.append(
+                (
+                    *((case.name,) if many else ()),
+                    str(row["metric"]),
+                    findings.value(row["metric"], row["published"]),
+                    findings.value(row["metric"], row["simulated"]),
+                    f"{row['error_fraction']:+.1%}",
+                    f"±{row['tolerance_fraction']:.1%}",
+                    "ok" if row["ok"] else "missed",
+                    str(row.get("source") or "-"),
+                )
+            )
+    heads = ("metric", "published", "simulated", "error", "tolerance", "", "source")
+    first = 1 if many else 0
+    return Grid(
+        title="Published values beside ours",
+        heads=(("variant", *heads) if many else heads),
+        rows=tuple(rows),
+        words=frozenset({0, first, first + 5, first + 6}),
+        bad=frozenset(bad),
+    )
+
+
+def of_group(name: str, group: Mapping[str, Any]) -> Grid:
+    """The rows of one group of a validation."""
+    return Grid(
+        title=f"{name}: mean error {group['mean_abs_error_fraction']:.2%}, worst {group['worst_error_fraction']:.2%}",
+        heads=("row", "quantity", "published", "simulated", "error", "tolerance", "use", ""),
+        rows=tuple(
+            (
+                str(row["id"]),
+                str(row["quantity"]),
+                measured(row["published"], row["unit"]),
+                measured(row["simulated"], row["unit"]),
+                f"{row['error_fraction']:+.2%}",
+                f"±{row['tolerance_fraction']:.2%}" if row["tolerance_fraction"] else "exact",
+                str(row.get("use", "")),
+                "ok" if row["ok"] else "missed",
+            )
+            for row in group["rows"]
+        ),
+        words=frozenset({0, 1, 6, 7}),
+        bad=frozenset(i for i, row in enumerate(group["rows"]) if not row["ok"]),
+    )
+
+
+def of_groups(groups: Mapping[str, Mapping[str, Any]]) -> Grid:
+    """The summary of a validation, a row for each group."""
+    rows = []
+    for name, group in groups.items():
+        uses = [str(row.get("use", "")) for row in group["rows"]]
+        met = sum(bool(row["ok"]) for row in group["rows"])
+        rows.append(
+            (
+                name,
+                str(len(uses)),
+                str(uses.count("calibration")),
+                str(len(uses) - uses.count("calibration")),
+                f"{met}",
+                f"{group['mean_abs_error_fraction']:.2%}",
+                f"{group['worst_error_fraction']:.2%}",
+                "ok" if group["ok"] else "missed",
+            )
+        )
+    return Grid(
+        title="Groups",
+        heads=("group", "rows", "calibrated on", "predicted", "met", "mean error", "worst", ""),
+        rows=tuple(rows),
+        words=frozenset({0, 7}),
+        bad=frozenset(i for i, group in enumerate(groups.values()) if not group["ok"]),
+    )
+
+
+def leaned_on(found: Iterable[Case]) -> Grid:
+    """Assumed, derived and overridden figures, each once, the weakest grade first."""
+    order = {"override": 0, "assumed": 1, "derived": 2}
+    seen: dict[tuple[str, ...], list[str]] = {}
+    all_cases = list(found)
+    for case in all_cases:
+        for one in (case.result.get("provenance") or {}).get("leaned_on") or []:
+            why = " · ".join(part for part in (one.get("detail"), one.get("source")) if part)
+            seen.setdefault((one["key"], one["value"], one["grade"], why), []).append(case.hardware)
+    hardware = set(case.hardware for case in all_cases)
+    rows = [
+        (grade, key, value, ", ".join(sorted(set(names))) if set(names) != hardware else ("both" if len(hardware) == 2 else "all"), why)
+        for (key, value, grade, why), names in seen.items()
+    ]
+    rows.sort(key=lambda row: (order.get(row[0], 9), row[1]))
+    if len(hardware) < 2:
+        short = tuple((grade, key, value, why) for grade, key, value, _, why in rows)
+        return Grid("Assumptions leaned on", ("grade", "figure", "value", "why and source"), short, words=frozenset({0, 1, 3}))
+    heads = ("grade", "figure", "value", "hardware", "why and source")
+    return Grid("Assumptions leaned on", heads, tuple(rows), words=frozenset({0, 1, 3, 4}))
+
+
+def measured(value: Any, unit: str) -> str:
+    """A value of a validation row with its unit."""
+    if isinstance(value, str | bool):
+        return str(value)
+    if unit in ("s", "bytes", "bytes/s", "flop/s", "count", "fraction"):
+        return show(float(value), unit)
+    return f"{value:.6g} {unit}".rstrip()
+
+
+
+
+def _time(value: Any) -> str:
+    return "-" if value is None else _padded(show(float(value), "s"))
+
+
+def _value(dimension: str, value: Any) -> str:
+    return "-" if value is None or value == 0 else _padded(show(float(value), dimension))
+
+
+def _padded(text: str, digits: int = 4) -> str:
+    """The number of a quantity with all its digits, so that columns align: `1.36 ms` -> `1.360 ms`."""
+    number, space, unit = text.partition(" ")
+    missing = digits - sum(c.isdigit() for c in number.lstrip("-0."))
+    if "e" in number or missing <= 0:
+        return text
+    return f"{number if '.' in number else number + '.'}{'0' * missing}{space}{unit}"

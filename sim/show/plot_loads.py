@@ -1,0 +1,168 @@
+"""Plots of load: over time, on every link, and between every pair of ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sim.show import style
+from sim.show.canvas import Canvas
+from sim.show.cases import LABEL, Case, Result, cases
+from sim.show.findings import label
+from sim.show.plot_times import absent
+from sim.units import show
+
+_GOLDEN = 0.6180339887498949  # spreads dots evenly without a random draw
+
+
+def utilisation(result: Result) -> Any:
+    """Mean and busiest link of each class over time."""
+    case = cases(result)[0]
+    timeline = case.result.get("timeline") or {}
+    series = timeline.get("utilisation") or {}
+    if not series:
+        raise absent("utilisation", "a closed form has no course in time")
+    scale, unit = style.time_unit(max(series["time_s"]))
+    time = [t / scale for t in series["time_s"]]
+    figure = Canvas()
+    present = [name for name in LABEL if name in series]
+    for name in present:
+        colour, mine = style.COLOUR[name], series[name]
+        figure.add(
+            "scatter",
+            x=time, y=_percent(mine["mean"]), name=label(name), legendgroup=name, mode="lines", line={"color": colour, "width": 2.6},
+            hovertemplate=f"{label(name)}, mean: %{{y:.0f}} % at %{{x:.3g}} {unit}<extra></extra>",
+        )  # fmt: skip
+        figure.add(
+            "scatter",
+            x=time, y=_percent(mine["busiest"]), name=f"{label(name)}, busiest", legendgroup=name, showlegend=False, mode="lines",
+            line={"color": colour, "width": 1.2, "dash": "dot"}, hovertemplate=f"{label(name)}, busiest: %{{y:.0f}} % at %{{x:.3g}} {unit}<extra></extra>",
+        )  # fmt: skip
+    for name, start, end in _spans(timeline.get("kernels") or []):
+        figure.upright(start / scale, style.RULE)
+        figure.note(name, (start + end) / 2 / scale, 1.0, yref="paper", yanchor="bottom", font={"size": 13})
+    figure.axis("x", title=f"time [{unit}]", range=[0, max(time) * 1.01], showgrid=False)
+    figure.axis("y", title="utilisation [%], solid mean, dotted busiest", range=[0, 105])
+    figure.layout["legend"] = {"y": 1.08}
+    means = {name: sum(series[name]["mean"]) / len(time) for name in present}
+    top = max(means, key=lambda name: means[name])
+    rest = [f"{label(name)} {means[name]:.0%}" for name in present if name != top and name in ("nic", "scale_up", "leaf_uplink")]
+    beside = f", {' and '.join(rest)}" if rest else ""
+    lead = f"{case.name}: " if case.variant else ""
+    title = f"{lead}{label(top)} is full {means[top]:.0%} of the time on average{beside}"
+    alt = f"Curves of utilisation over time; means: {', '.join(f'{label(n)} {m:.0%}' for n, m in means.items())}"
+    return style.finish(figure, title, height=430, alt=alt, top=84)
+
+
+def _percent(shares: list[float]) -> list[float]:
+    return [round(100 * share, 3) for share in shares]
+
+
+def _spans(kernels: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
+    """Name, start and end of each kind of kernel, all groups together."""
+    spans: dict[str, tuple[float, float]] = {}
+    for kernel in kernels:
+        start, end = kernel["start_s"], max(kernel["rank_ends_s"])
+        first, last = spans.get(kernel["name"], (start, end))
+        spans[kernel["name"]] = (min(first, start), max(last, end))
+    return [(name, *span) for name, span in spans.items()]
+
+
+def links(result: Result) -> Any:
+    """Every link's utilisation as a dot, in a row for its class and direction."""
+    case = cases(result)[0]
+    rows = by_row(case)
+    if not rows:
+        raise absent("links", "this run recorded no link (a closed form has none)")
+    figure = Canvas()
+    names = list(rows)
+    many = sum(len(row) for row in rows.values()) > 3000
+    dots = "scattergl" if many else "scatter"
+    means, seen = {}, set()
+    for i, name in enumerate(names):
+        mine = sorted(rows[name], key=lambda one: one[1])
+        kind = mine[0][2]
+        shares = [share for _, share, _ in mine]
+        means[name] = sum(shares) / len(shares)
+        spread = [0.62 * ((j * _GOLDEN) % 1 - 0.5) if len(mine) > 1 else 0.0 for j in range(len(mine))]
+        figure.add(
+            dots, x=_percent(shares), y=[i + s for s in spread], mode="markers", name=label(kind), legendgroup=kind, showlegend=False,
+                marker={"color": style.COLOUR[kind], "size": 4 if many else 7, "opacity": 0.6},
+                text=[resource for resource, _, _ in mine], hovertemplate="%{text}: %{x:.1f} %<extra></extra>",
+        )  # fmt: skip
+        figure.add(
+            "scatter",
+            x=[100 * means[name]] * 2, y=[i - 0.4, i + 0.4], mode="lines", line={"color": style.COLOUR[kind], "width": 3.5},
+            hovertemplate=f"{name}: mean of {len(mine)} {100 * means[name]:.1f} %<extra></extra>", name="mean of the row", showlegend=False,
+        )  # fmt: skip
+        seen.add(kind)
+    top = max(means, key=lambda name: means[name])
+    resource, share, _ = max((one for row in rows.values() for one in row), key=lambda one: one[1])
+    figure.axis("x", title="utilisation over the whole run [%]; each dot a link, the bar their mean", range=[0, 104])
+    figure.axis("y", 
+        tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6], showgrid=False,
+        zeroline=False,
+    )  # fmt: skip
+    lead = f"{case.name}: " if case.variant else ""
+    title = f"{lead}{top} is the fullest of the links, {means[top]:.0%} on average; the busiest one is {resource} at {share:.0%}"
+    alt = f"Dots by link; mean utilisation: {', '.join(f'{n} {m:.0%}' for n, m in means.items())}"
+    return style.finish(figure, title, height=120 + 44 * len(names), alt=alt, top=24)
+
+
+def by_row(case: Case) -> dict[str, list[tuple[str, float, str]]]:
+    """Resource, utilisation and class of each link under `NVLink egress`, `NIC receive`, ... in the order of classes."""
+    rows: dict[str, list[tuple[str, float, str]]] = {}
+    for kind in LABEL:
+        for resource, link in case.links.items():
+            if link["class"] == kind:
+                rows.setdefault(f"{label(kind)}{_way(resource)}", []).append((resource, link["utilisation_fraction"], kind))
+    return rows
+
+
+def _way(resource: str) -> str:
+    """Direction of a link, from its name."""
+    end = resource.rpartition("/")[2]
+    words = {"tx": " send", "rx": " receive", "egress": " egress", "ingress": " ingress", "up": " up", "down": " down"}
+    if end in words:
+        return words[end]
+    if "->" in resource:
+        return " up" if "leaf" in resource.partition("->")[0] else " down"
+    return ""
+
+
+def traffic_matrix(result: Result) -> Any:
+    """Bytes between every pair of ranks of the first EP group."""
+    case = cases(result)[0]
+    traffic = case.result.get("traffic") or {}
+    if not traffic:
+        raise absent("traffic_matrix", "flows, closed forms and more than 256 ranks come without a traffic matrix")
+    name, matrix = next(iter(traffic.items()))
+    num, per_node = len(matrix), case.gpus_per_node
+    largest = max(max(row) for row in matrix)
+    scale, unit = style.bytes_unit(largest)
+    figure = Canvas()
+    figure.add(
+        "heatmap",
+            z=[[cell / scale for cell in row] for row in matrix], colorscale="Cividis", zmin=0,
+            colorbar={"title": {"text": unit}, "thickness": 14, "outlinewidth": 0, "len": 0.9},
+            hovertemplate=f"rank %{{y}} to rank %{{x}}: %{{z:.3g}} {unit}<extra></extra>",
+    )  # fmt: skip
+    if 1 < per_node < num and num // per_node <= 32:
+        for edge in range(per_node, num, per_node):
+            for draw in (figure.upright, figure.level):
+                draw(edge - 0.5, "rgba(255,255,255,0.75)", "above")
+    figure.axis("x", title="to rank", showgrid=False, zeroline=False, constrain="domain", range=[-0.5, num - 0.5])
+    figure.axis("y", 
+        title="from rank", range=[num - 0.5, -0.5], showgrid=False, zeroline=False, scaleanchor="x", constrain="domain"
+    )
+    total = sum(sum(row) for row in matrix)
+    away = sum(cell for s, row in enumerate(matrix) for d, cell in enumerate(row) if s // per_node != d // per_node)
+    own = sum(matrix[r][r] for r in range(num))
+    received = [sum(row[d] for row in matrix) for d in range(num)]
+    hottest = max(range(num), key=lambda d: received[d])
+    lead = f"{case.name}: " if case.variant else ""
+    over = received[hottest] / (total / num) - 1
+    title = (
+        f"{lead}{name} moves {show(total / num, 'bytes', 3)} a rank: {away / total:.0%} to other nodes, "
+        f"{(total - away - own) / total:.0%} inside the node, {own / total:.0%} stays; rank {hottest} receives {over:.1%} above the mean"
+    )
+    return style.finish(figure, title if lead else title[0].upper() + title[1:], height=640, top=24, alt=f"Heat map. {title}")

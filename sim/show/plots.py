@@ -1,0 +1,71 @@
+"""Every kind of plot by its name: `KINDS[name]` is a sentence and a function from a result document to a figure.
+
+Kinds in `OF_ONE_CASE` show a single run; `figures` draws one for each variant, the functions themselves the first.
+Plotly is imported when something is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sim.errors import Fault, InputError, nearest
+from sim.show import plot_fabric, plot_loads, plot_times
+from sim.show.cases import Result, cases, is_validation
+
+Figure = Any  # plotly.graph_objects.Figure, which carries no types
+Draw = Callable[[Result], Figure]
+
+KINDS: dict[str, tuple[str, Draw]] = {
+    "bars": ("Time of dispatch and combine beside its lower bound, coloured by what binds.", plot_times.bars),
+    "utilisation": ("How full each class of links is over time: mean and busiest.", plot_loads.utilisation),
+    "links": ("Utilisation of every single link, by class and direction.", plot_loads.links),
+    "rank_times": ("When each rank ends, beside the mean.", plot_times.rank_times),
+    "fabric_map": ("The cluster from GPUs to spines, coloured by load.", plot_fabric.fabric_map),
+    "traffic_matrix": ("Bytes from every rank to every other, with node borders.", plot_loads.traffic_matrix),
+    "validation": ("Error of every published figure, with its tolerance, by group.", plot_times.validation),
+}
+
+OF_ONE_CASE = ("utilisation", "links", "rank_times", "fabric_map", "traffic_matrix")
+
+
+def figure(kind: str, result: Result) -> Figure:
+    """Draw one kind. Raises `InputError` for an unknown kind, and for one that the result has no data for."""
+    if kind not in KINDS:
+        wanted = f"one of: {', '.join(KINDS)}"
+        raise InputError(Fault(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
+    if is_validation(result) != (kind == "validation"):
+        which = "a document of `moesim validate --json`" if kind == "validation" else "the result of a run"
+        has = [k for k in KINDS if (k == "validation") == is_validation(result)]
+        raise InputError(Fault(None, "kind", f"'{kind}'", f"{which}; this document can be drawn as {', '.join(has)}"))
+    return KINDS[kind][1](result)
+
+
+def figures(kind: str, result: Result) -> dict[str, Figure]:
+    """The figures of one kind by file name without ending: `utilisation`, or `utilisation-h800-ep8` for each variant.
+
+    Variants without the data are left out where another has it; where none has, the `InputError` says why.
+    """
+    if kind not in OF_ONE_CASE or "variants" not in result:
+        return {kind: figure(kind, result)}
+    found: dict[str, Figure] = {}
+    refused: list[InputError] = []
+    for case in cases(result):
+        try:
+            found[f"{kind}-{case.variant}"] = figure(kind, {"variants": {case.variant: case.result}})
+        except InputError as error:
+            refused.append(error)
+    if refused and not found:
+        raise InputError(refused[0].faults)
+    return found
+
+
+def drawable(result: Result, kinds: Iterable[str] = KINDS) -> dict[str, Figure]:
+    """All kinds that the result has data for, drawn."""
+    found = {}
+    for kind in kinds:
+        try:
+            found[kind] = figure(kind, result)
+        except InputError:
+            continue
+    return found

@@ -1,0 +1,85 @@
+"""What a scenario resolves to: frozen descriptions, SI units, nothing left to look up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sim.cluster import topology
+from sim.cluster.hardware import Hardware
+from sim.cluster.kernels import Kernel
+from sim.workload.gates import Gate
+from sim.workload.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class AllToAll:
+    """A dispatch and a combine of every EP group, ready to be routed."""
+
+    kernel: Kernel
+    comm_sms: int
+    options: dict[str, Any]  # nvlink, copies, pxn: what the kernel's kind has
+    tokens_per_rank: int
+    bytes_per_rank: float | None  # a plain exchange instead of tokens
+    gate: Gate | None
+    sampling: str
+    dispatch_dtype: str
+    combine_dtype: str
+    redundant_experts: int
+    placement: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlowList:
+    """Flows from a CSV on a bare fabric or a cluster."""
+
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A published value that a metric must meet."""
+
+    metric: str
+    value: float
+    tolerance_fraction: float
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run, resolved."""
+
+    name: str
+    title: str
+    seed: int
+    fidelity: str
+    hardware: Hardware | None
+    num_nodes: int
+    fabric: topology.Fabric | topology.LeafSpine
+    faults: tuple[topology.LinkFault, ...]
+    model: Model | None
+    ep: int
+    workload: AllToAll | FlowList
+    expectations: tuple[Expectation, ...]
+    document: dict[str, Any] = field(repr=False)
+
+    @property
+    def num_ranks(self) -> int:
+        """GPUs of the cluster."""
+        return self.num_nodes * (self.hardware.gpu.scale_up.domain if self.hardware else 1)
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of one scale-up domain."""
+        joined = isinstance(self.fabric, topology.Fabric) and self.fabric.kind == "scale_up"
+        return self.num_ranks if joined else self.num_ranks // self.num_nodes
+
+    def cluster(self) -> topology.Cluster:
+        """The cabled cluster."""
+        if isinstance(self.fabric, topology.LeafSpine):
+            return topology.build_leaf_spine(self.fabric)
+        assert self.hardware is not None
+        sms = self.workload.comm_sms if isinstance(self.workload, AllToAll) else 0
+        return topology.build(self.hardware, self.num_nodes, self.fabric, self.faults, comm_sms=sms)

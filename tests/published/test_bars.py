@@ -1,0 +1,152 @@
+"""The bars that moesim promises to hold against what was published; see `scenarios/published/` for the sources."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+
+from sim.documents import data_folder
+from sim.errors import InputError
+from sim.study import published
+from sim.study.validate import GROUPS, validate
+
+
+@cache
+def group(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = validate([name])["groups"][name]
+    return found
+
+
+def rows(name: str, bar: str = "main") -> list[dict[str, Any]]:
+    return [row for row in group(name)["rows"] if row["bar"] == bar]
+
+
+def mean_error(of: list[dict[str, Any]]) -> float:
+    return sum(abs(row["error_fraction"]) for row in of) / len(of)
+
+
+def worst_error(of: list[dict[str, Any]]) -> float:
+    return max(abs(row["error_fraction"]) for row in of)
+
+
+def test_two_hop_all_to_all_on_h800_is_within_4_percent() -> None:
+    found = rows("two_hop")
+    assert {row["id"] for row in found} == {f"ep{ep}.{way}" for ep in (8, 16, 32, 64) for way in ("dispatch", "combine")}
+    assert mean_error(found) <= 0.04
+    assert worst_error(found) <= 0.10
+
+
+def test_low_latency_all_to_all_on_h800_is_within_5_percent() -> None:
+    found = rows("low_latency")
+    tables = {"feb": (8, 16, 32, 64, 128, 256), "june": (8, 16, 32, 64)}
+    assert {row["id"] for row in found} == {
+        f"{table}-ep{ep}.{way}" for table, sizes in tables.items() for ep in sizes for way in ("dispatch", "combine")
+    }
+    assert mean_error(found) <= 0.05
+    assert worst_error(found) <= 0.12
+
+
+def test_nccl_from_256_mib_is_within_5_percent() -> None:
+    found = rows("nccl")
+    assert len(found) == 42
+    assert not [row for row in found if "128mib" in row["id"]]
+    assert mean_error(found) <= 0.05
+
+
+def test_completion_of_flows_is_that_of_the_packet_level() -> None:
+    found = rows("packet_level")
+    ecmp = [row for row in found if "ecmp" in row["id"]]
+    spray = [row for row in found if "spray" in row["id"]]
+    assert (len(spray), len(ecmp)) == (8, 1)
+    assert mean_error(found) <= 0.02
+    assert worst_error(spray) <= 0.04
+    assert worst_error(ecmp) <= 0.05
+
+
+def test_single_flows_of_all_to_alls_end_as_on_the_packet_level() -> None:
+    found = rows("packet_level", "flows")
+    assert len(found) == 7
+    assert mean_error(found) <= 0.05
+
+
+@pytest.mark.parametrize("name", ["export_rules", "eplb"])
+def test_tables_are_met_exactly(name: str) -> None:
+    assert rows(name)
+    assert all(row["error_fraction"] == 0.0 and row["ok"] for row in rows(name))
+
+
+def test_models_are_within_half_a_percent() -> None:
+    assert worst_error(rows("models")) <= 0.005
+    assert all(row["error_fraction"] == 0.0 for row in rows("models") if row["quantity"] == "kv_bytes_per_token")
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_says_what_scripts_rely_on(name: str) -> None:
+    one = group(name)
+    assert one["ok"] is True
+    assert isinstance(one["mean_abs_error_fraction"], float)
+    assert one["worst_error_fraction"] >= one["mean_abs_error_fraction"]
+    for row in one["rows"]:
+        assert {"id", "quantity", "unit", "published", "simulated", "error_fraction", "tolerance_fraction", "use", "ok"} <= set(row)
+        assert isinstance(row["error_fraction"], float)
+        assert row["use"] in ("calibration", "validation")
+        assert row["source"] in one["sources"]
+    ids = [row["id"] for row in one["rows"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_what_calibrated_says_so() -> None:
+    """Two-hop EP8 and EP64 dispatch, low-latency EP8 and EP64 of each table, NCCL's plateau; the rest is predicted."""
+
+    def fitted(name: str) -> set[str]:
+        return {row["id"] for row in rows(name) if row["use"] == "calibration"}
+
+    assert fitted("two_hop") == {"ep8.dispatch", "ep64.dispatch"}
+    assert fitted("low_latency") == {
+        f"{table}-ep{ep}.{way}" for table in ("feb", "june") for ep in (8, 64) for way in ("dispatch", "combine")
+    }
+    assert fitted("nccl") == {f"{net}-{n}gpus-16gib.exchange" for net in ("mrft", "mpft") for n in (32, 64, 128)}
+    assert fitted("packet_level") == set()
+
+
+def test_predictions_alone_hold_the_bars_too() -> None:
+    for name, bar in (("two_hop", 0.04), ("low_latency", 0.05), ("nccl", 0.05)):
+        assert group(name)["predicted_mean_abs_error_fraction"] <= bar
+
+
+def test_every_published_file_is_a_group() -> None:
+    assert set(published.groups()) == set(GROUPS)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_figure_has_a_public_source(name: str) -> None:
+    spec, _ = published.load(name)
+    assert spec.group == name
+    used = {entry.source for entry in (*spec.runs, *spec.facts, *spec.placements)}
+    assert used == set(spec.sources)
+    text = (data_folder("scenarios") / "published" / f"{name}.yaml").read_text()
+    assert not re.search(r"(^|[\s'\"])/(work|tmp|home|mnt)/", text)
+
+
+def test_an_unknown_group_is_named_beside_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean low_latency"):
+        validate(["low-latency"])
+
+
+def test_a_missed_bar_fails_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = published.load
+
+    def stricter(name: str) -> Any:
+        spec, document = real(name)
+        (facts, *rest) = spec.facts
+        wrong = facts.model_copy(update={"values": {**facts.values, "a800": True}})
+        return spec.model_copy(update={"facts": [wrong, *rest]}), document
+
+    monkeypatch.setattr(published, "load", stricter)
+    found = validate(["export_rules"])["groups"]["export_rules"]
+    assert found["ok"] is False
+    assert [row["id"] for row in found["rows"] if not row["ok"]] == ["a800.R2022"]
+    assert found["worst_error_fraction"] == 1.0

@@ -1,0 +1,119 @@
+"""The house stands as CONTRIBUTING describes it: imports point down, libraries have one home, modules stay small."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SIM = ROOT / "sim"
+MODULES = sorted(SIM.rglob("*.py"))
+
+ROOMS = ("ground", "cluster", "workload", "cost", "schedule", "engine", "study", "show", "door")
+"""From the ground up; `ground` is units, errors and documents, `door` the command line and the package itself."""
+FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
+GROUND = ("errors", "units", "documents")
+MAX_LINES = 400
+
+HOMES = {
+    "yaml": ("documents",),
+    "networkx": ("cluster.topology",),
+    "simpy": ("engine",),
+    "numba": ("engine",),
+    "plotly": ("show",),
+    "kaleido": ("show",),
+    "rich": ("show", "cli"),
+    "click": ("cli",),
+}
+"""Library -> the only rooms or modules that import it."""
+
+HEAVY = ("numpy", "networkx", "plotly", "pydantic", "simpy", "yaml", "numba", "rich", "kaleido")
+
+
+def name_of(path: Path) -> str:
+    """Dotted name below `sim`: `cluster.topology`; "" is the package itself."""
+    parts = path.relative_to(SIM).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path): path for path in MODULES}
+
+
+def floor(module: str) -> int:
+    room = module.partition(".")[0]
+    return FLOORS["ground" if room in GROUND else "door" if room in ("", "cli", "__main__") else room]
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Every module that a file imports, wherever the import stands, with its line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield (whole if whole.removeprefix("sim.") in NAMES else str(node.module)), node.lineno
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {name.partition(".")[0] for name in NAMES} <= {*ROOMS, *GROUND, "", "cli", "__main__"}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_imports_point_down(module: str) -> None:
+    upward = [
+        f"{module}:{line} imports {target}"
+        for target, line in imported(NAMES[module])
+        if target.startswith("sim.") and floor(target.removeprefix("sim.")) > floor(module)
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_is_imported_only_at_home(library: str) -> None:
+    strangers = [
+        f"{module}:{line}"
+        for module, path in NAMES.items()
+        for target, line in imported(path)
+        if target.partition(".")[0] == library
+        and not any(module == home or module.startswith(f"{home}.") for home in HOMES[library])
+    ]
+    assert not strangers
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_a_module_stays_one_noun(module: str) -> None:
+    lines = len(NAMES[module].read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{module} has {lines} lines: look for the second noun"
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [name for name, path in NAMES.items() if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
+    assert not silent
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = {"utils", "util", "common", "helpers", "base", "manager", "misc"}
+    assert not [name for name in NAMES if name.rpartition(".")[2] in drawers]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys\nsys.argv = ['moesim', '--help']\nfrom sim.cli import main\nmain()\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert "click" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_the_house_in_contributing_is_the_house_on_disk() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = set(re.findall(r"^sim/(\w+)/", text, re.MULTILINE))
+    assert drawn == {name.partition(".")[0] for name in NAMES if "." in name}

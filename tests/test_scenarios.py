@@ -1,0 +1,135 @@
+"""Every shipped scenario: it says what it asks and expects, resolves, runs, and what it expects comes true."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import pytest
+
+import sim
+from sim.documents import shipped
+from sim.study import published, run
+from sim.study import scenario as scenarios
+from sim.study.metrics import flatten
+
+SLOW = ("deepep-low-latency-february", "group-limit")
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in shipped("scenarios")]
+
+
+@cache
+def result(name: str) -> dict[str, Any]:
+    return sim.run(name)
+
+
+def variants(name: str) -> dict[str, Any]:
+    found = result(name)
+    return found.get("variants") or {"": found}
+
+
+def metric(name: str, variant: str, key: str) -> float:
+    return flatten(variants(name)[variant]["metrics"])[key]
+
+
+@pytest.mark.parametrize("name", shipped("scenarios"))
+def test_a_scenario_says_what_it_asks_and_expects(name: str) -> None:
+    first, second = shipped("scenarios")[name].read_text().splitlines()[:2]
+    assert first.startswith("# Asks: ")
+    assert first.endswith("?")
+    assert second.startswith("# Expects: ")
+    assert second.endswith(".")
+
+
+@pytest.mark.parametrize("name", shipped("scenarios"))
+def test_a_scenario_resolves_with_lower_case_variants(name: str) -> None:
+    document = scenarios.read(name)
+    assert document.get(("name",)) == name
+    for variant, one in scenarios.variants(document).items():
+        assert variant == variant.lower()
+        scenarios.resolve(one)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scenario_runs_and_meets_its_bounds_and_expectations(name: str) -> None:
+    assert run.missed(result(name)) == []
+    for one in variants(name).values():
+        metrics = one["metrics"]
+        for collective in [metrics] if "completion_time_s" in metrics else metrics.values():
+            assert 0 < collective["lower_bound_s"] <= collective["completion_time_s"]
+            assert collective.get("time_s", 0) <= collective["completion_time_s"] * (1 + 1e-12)
+        assert all(math.isfinite(value) for value in flatten(metrics).values())
+        assert all(link["utilisation_fraction"] <= 1 + 1e-9 for link in one["links"].values())
+
+
+def test_expectations_name_a_published_source() -> None:
+    sources = {key for group in published.groups() for key in published.load(group)[0].sources}
+    named = {
+        expectation.source
+        for name in shipped("scenarios")
+        for one in scenarios.variants(scenarios.read(name)).values()
+        for expectation in scenarios.resolve(one).expectations
+    }
+    assert named
+    assert named <= sources
+
+
+# --- what the comments promise --------------------------------------------------------------------------------------
+
+
+def test_an_h800_is_slower_within_two_nodes_and_equal_from_ep32_on() -> None:
+    def ratio(ep: int, key: str) -> float:
+        h800, h100 = (metric("h800-vs-h100", f"{gpu}-ep{ep}", key) for gpu in ("h800", "h100"))
+        return h800 / h100
+
+    assert ratio(8, "dispatch.time_s") == pytest.approx(2.2, abs=0.05)
+    assert ratio(16, "dispatch.time_s") == pytest.approx(1.7, abs=0.05)
+    for ep in (32, 64):
+        assert ratio(ep, "dispatch.time_s") == pytest.approx(1, abs=0.01)
+        assert ratio(ep, "combine.time_s") == pytest.approx(1, abs=0.01)
+        assert variants("h800-vs-h100")[f"h800-ep{ep}"]["metrics"]["dispatch"]["binding"] == "nic"
+
+
+@pytest.mark.slow
+def test_a_limit_below_three_nodes_binds_the_h800_by_nvlink() -> None:
+    for groups in range(1, 9):
+        ours = metric("group-limit", f"h800-groups{groups}", "dispatch.time_s")
+        ratio = ours / metric("group-limit", f"h100-groups{groups}", "dispatch.time_s")
+        binding = variants("group-limit")[f"h800-groups{groups}"]["metrics"]["dispatch"]["binding"]
+        assert ratio == pytest.approx({1: 1.8, 2: 1.13}.get(groups, 1.0), abs=0.02)
+        assert binding == ("scale_up" if groups < 3 else "nic")
+
+
+def test_replicas_win_back_what_popular_experts_cost() -> None:
+    even, skewed, balanced, moved = (
+        metric("skewed-eplb", one, "dispatch.completion_time_s")
+        for one in ("even", "skewed", "skewed-eplb", "skewed-moved")
+    )
+    assert skewed > 1.4 * even
+    assert balanced < 1.03 * even
+    assert balanced < moved < skewed
+
+
+def test_one_slow_nic_halves_everyone_and_a_dead_rail_costs_an_eighth() -> None:
+    healthy, half, dead = (metric("faults", one, "dispatch.time_s") for one in ("healthy", "nic-at-half", "dead-rail"))
+    assert half == pytest.approx(2 * healthy, rel=0.04)
+    assert dead == pytest.approx(8 / 7 * healthy, rel=0.02)
+
+
+def test_three_senders_into_one_host_end_together_after_the_time_of_three() -> None:
+    rows = {int(row[0]): row for row in result("flows-example")["flow_completion"]}
+    three_us = 3 * 1048576 * 4160 / 4096 / 50e9 * 1e6
+    for flow in (1, 2, 3):
+        assert rows[flow][2] == pytest.approx(three_us, abs=3.2)  # and at most 3.15 us of idle latency
+    assert rows[5][1] > rows[4][2]
+
+
+def test_planes_cost_nccl_nothing() -> None:
+    plane, rail = (metric("nccl-multi-plane", one, "exchange.time_s") for one in ("multi-plane", "rail-optimized"))
+    assert plane == pytest.approx(rail, rel=1e-3)
+
+
+def test_an_h800_with_an_h100s_nvlink_is_an_h100() -> None:
+    found = variants("h800-450")
+    assert found["h800-450"]["metrics"] == found["h100"]["metrics"]
+    assert found["h800"]["metrics"] != found["h100"]["metrics"]
