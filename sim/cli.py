@@ -118,13 +118,15 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
     if not results or kind is None:
         wanted = "RESULT... --kind KIND (kinds: moesim plot --list)"
         raise InputError(Fault(None, "plot", "no result" if not results else "no kind", wanted))
-    figures = {}
-    for path in results:
-        result = read_result(path)
-        figures[f"{result.get('name', path.stem)}-{kind}"] = plots.figure(result, kind)
-    written = images.write(figures, [word.strip() for word in formats.split(",")], out or Path("results"))
-    for path in written:
-        click.echo(str(path))
+    asked = images.check_formats(word.strip() for word in formats.split(","))
+    read = [read_result(path) for path in results]
+    figures: dict[str, Any] = {}
+    for result in read:
+        prefix = f"{result.get('name', 'validation')}-" if len(read) > 1 else ""
+        figures |= {prefix + name: drawn for name, drawn in plots.figures(kind, result).items()}
+    folder = out or (results[0] if results[0].is_dir() else results[0].parent)
+    for written in images.write(figures, folder, asked):
+        click.echo(str(written))
 
 
 @cli.command()
@@ -208,7 +210,7 @@ def show(what: str, name: str | None, as_json: bool) -> None:
     folder = {"hardware": "hardware", "model": "scenarios/models", "scenario": "scenarios", "kernel": "hardware/kernels"}
     if name is None:
         names = list(documents.shipped(folder[what]))
-        click.echo(_dump(names) if as_json else "\n".join(names))
+        click.echo(_dump(names) if as_json else "\n".join(names) + "\n", nl=False)
         return
     _SHOW[what](name, as_json)
 
@@ -223,7 +225,7 @@ def _show_hardware(name: str, as_json: bool) -> None:
     hardware = load_hardware(name)
     sheet = describe(hardware, load_hardware("h100") if hardware.name != "h100" else None)
     if as_json:
-        click.echo(_dump(asdict(sheet)))
+        click.echo(_dump(asdict(sheet)), nl=False)
     else:
         tables.print_sheet(sheet, _console(stderr=False))
 
@@ -235,16 +237,12 @@ def _show_model(name: str, as_json: bool) -> None:
     from sim.workload import model as models
 
     model = models.load_model(name)
-    facts = {
-        "model": asdict(model),
-        "parameters": asdict(models.parameters(model)),
-        "kv_bytes_per_token": models.kv_bytes_per_token(model),
-        "training_flops_per_token": models.training_flops_per_token(model, 4096, causal=True),
-    }
+    counted, kv_bytes = models.parameters(model), models.kv_bytes_per_token(model)
     if as_json:
-        click.echo(_dump(facts))
+        facts = {"model": asdict(model), "parameters": asdict(counted), "kv_bytes_per_token": kv_bytes}
+        click.echo(_dump(facts), nl=False)
     else:
-        tables.print_model(facts, _console(stderr=False))
+        tables.print_model(model, counted, kv_bytes, _console(stderr=False))
 
 
 def _show_scenario(name: str, as_json: bool) -> None:
@@ -254,7 +252,7 @@ def _show_scenario(name: str, as_json: bool) -> None:
     path = documents.find(name, "scenarios", "scenario")
     if as_json:
         found = {key: reading.resolve(one).document for key, one in reading.variants(reading.read(path)).items()}
-        click.echo(_dump(found if len(found) > 1 else next(iter(found.values()))))
+        click.echo(_dump(found if len(found) > 1 else next(iter(found.values()))), nl=False)
     else:
         click.echo(path.read_text(encoding="utf-8"), nl=False)
 
@@ -266,7 +264,7 @@ def _show_kernel(name: str, as_json: bool) -> None:
 
     kernel = load_kernel(name)
     if as_json:
-        click.echo(_dump([asdict(figure) for figure in kernel.figures]))
+        click.echo(_dump([asdict(figure) for figure in kernel.figures]), nl=False)
         return
     click.echo(kernel.title)
     for figure in kernel.figures:
@@ -287,7 +285,7 @@ def schema(what: str) -> None:
     """Print the JSON Schema of scenario, hardware, model or kernel files, for editors."""
     if what not in _SCHEMAS:
         raise InputError(Fault(None, "schema", f"'{what}'", f"one of: {', '.join(_SCHEMAS)}", nearest(what, _SCHEMAS)))
-    click.echo(_dump(_schema_of(what).model_json_schema(by_alias=True)))
+    click.echo(_dump(_schema_of(what).model_json_schema(by_alias=True)), nl=False)
 
 
 def _schema_of(what: str) -> Any:

@@ -150,7 +150,7 @@ def dotted(path: Path_) -> str:
 
 def split(key: str) -> Path_:
     """The reverse of `dotted`: numbers are list indices."""
-    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    return tuple(int(part) if part.isdecimal() and len(part) < 10 else part for part in key.split("."))
 
 
 def load(path: str | Path) -> Document:
@@ -196,6 +196,11 @@ def loads(text: str, name: str) -> Document:
 def parse_scalar(text: str, name: str) -> Any:
     """A value typed by a person, as YAML: `64`, `[1, 2]`, `{kind: uniform}`, `400 GB/s`."""
     return loads(f"value: {text}", name).tree["value"]
+
+
+def dumps(tree: Mapping[str, Any]) -> str:
+    """A tree of plain values as YAML text, keys in their order."""
+    return str(yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
 
 
 class _Walk:

@@ -6,11 +6,10 @@ case-sensitive: `Gb` is a gigabit, `GB` a gigabyte, eight times as much. A bare 
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Mapping
-
-from sim.errors import nearest
+from collections.abc import Iterable, Mapping
 
 _DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -76,12 +75,19 @@ def parse(text: object, dimension: str) -> float:
         raise UnitError(repr(text), wanted)
     number, unit = float(found[1].replace("_", "").replace(",", "")), found[2]
     if unit not in units:
-        close = nearest(unit, units) if unit else None
+        close = _closest(unit, units) if unit else None
         raise UnitError(repr(text), wanted, f"'{found[1]} {close}'" if close else None)
     value = number * units[unit]
     if not math.isfinite(value):
         raise UnitError(repr(text), f"{wanted}, finite")
     return value
+
+
+def _closest(unit: str, known: Iterable[str]) -> str | None:
+    """The unit most likely meant: the case counts, lest a byte be taken for a bit."""
+    same = [one for one in known if one.lower() == unit.lower()] or list(known)
+    found = difflib.get_close_matches(unit, same, n=1, cutoff=0.5)
+    return found[0] if found else None
 
 
 def describe(dimension: str) -> str:

@@ -28,7 +28,9 @@ FLAGS = (
 
 def find() -> str | None:
     """The browser's path, or None where this machine has none."""
-    return os.environ.get("BROWSER_PATH") or next((path for name in NAMES if (path := shutil.which(name))), None)
+    return os.environ.get("BROWSER_PATH") or next(
+        (path for name in NAMES if (path := shutil.which(name))), None
+    )
 
 
 class Tab:
@@ -63,7 +65,13 @@ class Tab:
     def open(self, path: Path, *, width: int = 1400, height: int = 1000, dark: bool = False) -> None:
         """Load a file at a size and in a colour scheme, and wait until it is drawn."""
         mobile = width < 600
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=mobile,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.errors.clear()
@@ -78,7 +86,9 @@ class Tab:
 
     def settle(self) -> None:
         """Wait for two frames and for what they set off."""
-        self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 120))))")
+        self.run(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 120))))"
+        )
 
     def run(self, script: str) -> Any:
         """The value of a script; promises are awaited."""
@@ -116,7 +126,9 @@ class Tab:
         if method == "Runtime.exceptionThrown":
             self.errors.append(str(params["exceptionDetails"].get("exception", params["exceptionDetails"])))
         elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
-            self.errors.append(" ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"]))
+            self.errors.append(
+                " ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"])
+            )
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.errors.append(params["entry"]["text"])
         elif method == "Network.requestWillBeSent":

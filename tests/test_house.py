@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,13 @@ def floor(module: str) -> int:
     return FLOORS["ground" if room in GROUND else "door" if room in ("", "cli", "__main__") else room]
 
 
-def imported(path: Path) -> Iterator[tuple[str, int]]:
+@cache
+def imported(path: Path) -> tuple[tuple[str, int], ...]:
     """Every module that a file imports, wherever the import stands, with its line."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -96,7 +102,11 @@ def test_a_module_stays_one_noun(module: str) -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    silent = [name for name, path in NAMES.items() if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
+    silent = [
+        name
+        for name, path in NAMES.items()
+        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
     assert not silent
 
 
@@ -106,7 +116,9 @@ def test_no_module_is_a_drawer() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys\nsys.argv = ['moesim', '--help']\nfrom sim.cli import main\nmain()\nprint(*sys.modules)"
+    code = (
+        "import sys\nsys.argv = ['moesim', '--help']\nfrom sim.cli import main\nmain()\nprint(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
     assert "click" in loaded

@@ -260,7 +260,6 @@ def bytes_of(found: dict[str, Any], ending: str) -> float:
 def test_bytes_that_go_in_come_out_and_no_link_is_overfull(kernel: dict[str, Any], gate: dict[str, Any]) -> None:
     found = all_to_all(nodes=4, gate=gate, kernel=kernel, tokens_per_rank=128)
     metrics, ranks = found["metrics"], 32
-    assert bytes_of(found, "/nic/tx") == 0  # names are node3/nic5/tx
     sent = sum(link["bytes"] for name, link in found["links"].items() if "/nic" in name and name.endswith("/tx"))
     received = sum(link["bytes"] for name, link in found["links"].items() if "/nic" in name and name.endswith("/rx"))
     assert sent == pytest.approx(received, rel=1e-12)
@@ -285,7 +284,7 @@ def relabelled(ids: np.ndarray, order: Sequence[int]) -> np.ndarray:
     return out.reshape(ids.shape)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**16), nodes=st.permutations(range(4)), rails=st.permutations(range(8)))
 @pytest.mark.parametrize("kernel", LAW_KERNELS, ids=lambda k: str(k["kind"]))
 def test_renaming_nodes_and_rails_changes_no_time(

@@ -14,7 +14,7 @@ from sim.study import published, run
 from sim.study import scenario as scenarios
 from sim.study.metrics import flatten
 
-SLOW = ("deepep-low-latency-february", "group-limit")
+SLOW = ("group-limit",)
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in shipped("scenarios")]
 
 

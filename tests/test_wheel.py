@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 def call(*command: str | Path, cwd: Path) -> str:
     """Standard output of a command that must succeed, away from this checkout and its settings."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV", "PYTEST"))}
-    done = subprocess.run([str(word) for word in command], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(word) for word in command], cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -54,7 +56,12 @@ def installed(environment: Path, built: Path) -> Iterator[Path]:
 
 def data_files() -> set[str]:
     """Every file of hardware/ and scenarios/ that belongs to the project."""
-    return {str(p.relative_to(ROOT)) for top in ("hardware", "scenarios") for p in (ROOT / top).rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(ROOT))
+        for top in ("hardware", "scenarios")
+        for p in (ROOT / top).rglob("*")
+        if p.is_file()
+    }
 
 
 def test_the_wheel_holds_every_data_file_and_no_test(built: Path) -> None:
@@ -70,13 +77,23 @@ def test_the_sdist_holds_what_builds_and_what_tests(built: Path) -> None:
     [sdist] = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "sim/cli.py", "tests/test_wheel.py"):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "sim/cli.py",
+        "tests/test_wheel.py",
+    ):
         assert name in names
     assert data_files() <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(("results", ".venv"))]
 
 
-def test_the_installed_command_finds_its_data_and_writes_from_any_folder(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_command_finds_its_data_and_writes_from_any_folder(
+    installed: Path, tmp_path: Path
+) -> None:
     moesim = installed / "moesim"
     where = call(installed / "python", "-c", "import sim; print(sim.__file__)", cwd=tmp_path)
     assert str(ROOT) not in where

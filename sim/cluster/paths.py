@@ -3,13 +3,15 @@
 Three decisions live here. *Which NICs*: a GPU sends through its own NIC, unless the fabric has no cable between the two
 rails (multi_plane, rail_only) or the sender asks for rail forwarding (NCCL's PXN); then the bytes first hop over the
 scale-up switch to the GPU of the receiver's rail. *What if a NIC is dead*: the bytes spread evenly over the rails that
-are alive at both ends. *Which uplinks*: pooled (adaptive), hashed per queue pair (ecmp), or as given (static).
+are alive at both ends (over all pairs of living NICs where there is no such rail, and cables join the rails).
+*Which uplinks*: pooled (adaptive), hashed per queue pair (ecmp), or as given (static).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -39,18 +41,25 @@ def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = Fals
     if direct.all():
         return [Leg(np.ones(len(src)), via, dst)]
     by_node = alive.reshape(cluster.num_nodes, gpn)
-    both = by_node[src_node] & by_node[dst_node]  # [num_pairs, rails]
+    at_src, at_dst = by_node[src_node], by_node[dst_node]  # [num_pairs, rails]
+    both = at_src & at_dst
     count = both.sum(axis=1)
-    if np.any(~direct & (count == 0)):
-        pair = int(np.flatnonzero(~direct & (count == 0))[0])
+    crossed = ~direct & (count == 0)  # no rail lives at both ends; where rails are joined, any two will do
+    pairs = at_src.sum(axis=1) * at_dst.sum(axis=1) if cluster.planes_joined else np.zeros(len(src), dtype=np.int64)
+    if np.any(crossed & (pairs == 0)):
+        pair = int(np.flatnonzero(crossed & (pairs == 0))[0])
         raise InfeasibleError(
             f"no living rail joins node {src_node[pair]} and node {dst_node[pair]}: every NIC pair between them is dead"
         )
-    found = [Leg(direct.astype(float), np.where(direct, via, src), dst)]
-    for rail in range(gpn):
-        share = np.where(~direct & both[:, rail], 1.0 / np.maximum(count, 1), 0.0)
+    found = [Leg(direct.astype(float), via, dst)]
+    rails = product(range(gpn), repeat=2) if crossed.any() else zip(range(gpn), range(gpn), strict=True)
+    for rail, other in rails:
+        if rail == other:
+            share = np.where(~direct & both[:, rail], 1.0 / np.maximum(count, 1), 0.0)
+        else:
+            share = np.where(crossed & at_src[:, rail] & at_dst[:, other], 1.0 / np.maximum(pairs, 1), 0.0)
         if share.any():
-            found.append(Leg(share, src_node * gpn + rail, dst_node * gpn + rail))
+            found.append(Leg(share, src_node * gpn + rail, dst_node * gpn + other))
     return found
 
 
@@ -71,14 +80,15 @@ def uplinks(
         yield from _cores(cluster, a, b)
         yield np.where(crosses, cluster.down[b, 0], NONE), one
         return
-    num_uplinks = cluster.up.shape[1]
     share = np.full(len(src), 1.0 / queue_pairs)
-    for qp in range(queue_pairs):
-        pick = _hash(src, dst, qp, salt) % np.uint64(num_uplinks)
-        spine = pick.astype(np.int64)
+    spines = [
+        (_hash(src, dst, qp, salt) % np.uint64(cluster.up.shape[1])).astype(np.int64) for qp in range(queue_pairs)
+    ]
+    for spine in spines:
         yield np.where(crosses, cluster.up[a, spine], NONE), share
-        yield np.where(crosses, cluster.down[b, spine], NONE), share
     yield from _cores(cluster, a, b)
+    for spine in spines:
+        yield np.where(crosses, cluster.down[b, spine], NONE), share
 
 
 def _cores(cluster: Cluster, a: Ints, b: Ints) -> Iterator[tuple[Ints, Floats]]:

@@ -281,18 +281,18 @@ def _exchange(file: ExchangeFile) -> ExchangeTime:
 
 def _faults(document: Document, file: ProfileFile) -> list[Fault]:
     faults: list[Fault] = []
-    wanted_branches = (("phases", get_args(PhaseName), file.phases), ("exchanges", get_args(ExchangeName), file.exchanges))
-    for branch, names, present in wanted_branches:
+    branches = (("phases", get_args(PhaseName), file.phases), ("exchanges", get_args(ExchangeName), file.exchanges))
+    for branch, names, present in branches:
         missing = [name for name in names if name not in present]
         if missing:
             faults.append(document.fault((branch,), f"no {', '.join(missing)}", f"all of: {', '.join(names)}"))
         for name, one in present.items():
             if len(one.per_layer) != file.context.layers:
-                got = f"{len(one.per_layer)} times"
-                faults.append(document.fault((branch, name, "per_layer"), got, f"one for each of {file.context.layers} layers"))
+                got, wanted = f"{len(one.per_layer)} times", f"one for each of {file.context.layers} layers"
+                faults.append(document.fault((branch, name, "per_layer"), got, wanted))
     for name, phase in file.phases.items():
         total = phase.sm_bound + phase.memory_bound + phase.idle
         if abs(total - phase.elapsed) > _SUM_TOLERANCE_FRACTION * phase.elapsed:
-            got = f"{phase.elapsed:g} s"
-            faults.append(document.fault(("phases", name, "elapsed"), got, f"sm_bound + memory_bound + idle = {total:g} s"))
+            wanted = f"sm_bound + memory_bound + idle = {total:g} s"
+            faults.append(document.fault(("phases", name, "elapsed"), f"{phase.elapsed:g} s", wanted))
     return faults

@@ -28,6 +28,7 @@ from sim.cluster.topology import Floats, Ints
 from sim.schedule.flows import Flows
 
 COMPILED_FROM = 20_000  # entries; below, starting numba (a second; the first time ten) costs more than it saves
+LONG_COMPILED_FROM = 2_000  # entries of a problem that has already taken LOG_ROWS stretches
 LOG_ROWS = 256
 FULL = 1.0 - 1e-9  # a resource above this share of its capacity is saturated
 _TIE = 1e-12
@@ -70,19 +71,23 @@ class Island:
     log_time: Floats  # [2, rows] start and end of each stretch
     log_used: npt.NDArray[np.float32]  # [rows, num_local] capacity in use
     log_count: int = 0
+    long: bool = False  # took more than LOG_ROWS stretches: worth the compiled loop, however small
 
     def advance(self, horizon_s: float) -> Stop:
         """Let time pass until `horizon_s`, the end of a batch, or the end of all; returns why it stopped."""
-        loop = _loop(len(self.resource))
+        loop = _loop(len(self.resource), self.long)
         self.time_s, stop, self.log_count = loop(
             self.time_s, horizon_s, self.window_s, self.share, self.latency, self.release, self.after, self.start,
             self.resource, self.line, self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left,
             self.saturated_s, self.log_time, self.log_used, self.log_count,
         )  # fmt: skip
+        self.long = self.long or stop == Stop.LOG_FULL
         return Stop(stop)
 
 
-def island(flows: Flows, capacity: Floats, now_s: float, *, gather_fraction: float, number: int = 0) -> Island:
+def island(
+    flows: Flows, capacity: Floats, now_s: float, *, gather_fraction: float, number: int = 0, log_rows: int = LOG_ROWS
+) -> Island:
     """A new island of one batch of flows, released relative to `now_s`; `number` names the batch."""
     used = np.bincount(flows.resource, minlength=len(capacity)) > 0
     rows = np.flatnonzero(used)
@@ -103,17 +108,30 @@ def island(flows: Flows, capacity: Floats, now_s: float, *, gather_fraction: flo
         batch=np.zeros(num, dtype=np.int64),
         numbers=[number],
         flow_idx=np.arange(num),
-        window_s=0.0,
+        window_s=gather_fraction,
         left=flows.payload_bytes.copy(),
         rate=np.zeros(num),
         finish=np.full(num, np.nan),
         batch_left=np.array([num], dtype=np.int64),
         saturated_s=np.zeros(len(rows)),
-        log_time=np.zeros((2, LOG_ROWS)),
-        log_used=np.zeros((LOG_ROWS, len(rows)), dtype=np.float32),
+        log_time=np.zeros((2, log_rows)),
+        log_used=np.zeros((log_rows, len(rows)), dtype=np.float32),
     )
-    here.window_s = gather_fraction * bound_s(here)
+    if 0 < gather_fraction < np.inf:
+        here.window_s = gather_fraction * bound_s(here)
     return here
+
+
+def alone(flows: Flows, capacity: Floats) -> Floats:
+    """When each flow of a lone collective ends [s, num_flows], latency included.
+
+    Shares are bytes, so one rate solution tells all; always the compiled loop, since who asks this asks it often.
+    """
+    here = island(flows, capacity, 0.0, gather_fraction=np.inf, log_rows=2)
+    here.long = True
+    while here.advance(np.inf) is Stop.LOG_FULL:
+        here.log_count = 0
+    return here.finish + flows.latency_s
 
 
 def bound_s(here: Island) -> float:
@@ -196,23 +214,21 @@ def max_min_rates(
     rate[active & (np.diff(start) == 0)] = np.inf
     bottleneck = np.full(len(share), -1)
     free = capacity.copy()
-    waiting = active & (np.diff(start) > 0)
-    while waiting.any():
-        entry = waiting[flow]
-        demand = np.bincount(resource[entry], (line * share[flow])[entry], len(capacity))
-        asked = np.bincount(resource[entry], minlength=len(capacity)) > 0
+    waiting = active[flow]  # [num_entries]
+    flow, resource, weight = flow[waiting], resource[waiting], (line * share[flow])[waiting]
+    while len(flow):
+        demand = np.bincount(resource, weight, len(capacity))
         level = np.full(len(capacity), np.inf)
-        np.divide(np.maximum(free, 0.0), demand, out=level, where=asked & (demand > 0))
+        np.divide(np.maximum(free, 0.0), demand, out=level, where=demand > 0)
         lowest = level.min()
-        tight = level <= lowest * (1 + _TIE)
+        holds = (level <= lowest * (1 + _TIE))[resource]
         frozen = np.zeros(len(share), dtype=bool)
-        holds = entry & tight[resource]
         frozen[flow[holds]] = True
         bottleneck[flow[holds]] = resource[holds]
         rate[frozen] = share[frozen] * lowest
         taken = frozen[flow]
-        free -= np.bincount(resource[taken], (line * rate[flow])[taken], len(capacity))
-        waiting &= ~frozen
+        free -= np.bincount(resource[taken], weight[taken] * lowest, len(capacity))
+        flow, resource, weight = flow[~taken], resource[~taken], weight[~taken]
     return Rates(rate, capacity - np.maximum(free, 0.0), bottleneck)
 
 
@@ -262,17 +278,17 @@ def advance_numpy(
             return now, Stop.HORIZON, log_count
         # Rates stay where the end of these flows frees nothing that holds another flow back.
         held = np.bincount(solution.bottleneck[active & ~done] + 1, minlength=len(capacity) + 1)[1:] > 0
-        gone = done[flow]
+        gone = np.flatnonzero(done[flow])
         released = now + _TIE * abs(now) >= next_release  # as `active` above: an end may fall an ulp before a release
         if released or freed.any() or held[resource[gone]].any():
             solution = None
         else:
-            used = used - np.bincount(resource[gone], (line * rate[flow])[gone], len(capacity))
+            used = used - np.bincount(resource[gone], line[gone] * rate[flow[gone]], len(capacity))
 
 
-def _loop(num_entries: int) -> Callable[..., tuple[float, int, int]]:
-    """The compiled loop for large problems, the numpy one for small ones or where numba cannot be had."""
-    if num_entries < COMPILED_FROM:
+def _loop(num_entries: int, long: bool) -> Callable[..., tuple[float, int, int]]:
+    """The compiled loop for large or long problems, the numpy one for small ones or where numba cannot be had."""
+    if num_entries < COMPILED_FROM and not (long and num_entries > LONG_COMPILED_FROM):
         return advance_numpy
     try:
         from sim.engine.fluid_compiled import advance

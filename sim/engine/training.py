@@ -5,13 +5,16 @@ A rank group is the ranks of one EP group at one pipeline rank; it is one proces
 for each lane when its own bytes have come. Waiting at that barrier is skew, not a constant. Groups meet in pipeline
 sends, lane to lane, and on their NICs (`ports`).
 
-Sends are those of the published DualPipe code: what an operation produced is sent in one batch with the receives that
-the next operation needs, and a send waits until its receiver has posted (rendezvous). With `blocking=False` a sender
-goes on at once and only the receiver waits.
+Sends follow the published DualPipe code (deepseek-ai/DualPipe @3da1bba): what an operation produced goes out with the
+receives that come next, a transfer starts when both sides have posted (rendezvous), and a rank waits for its sends
+before it starts the next operation but one. A receiver has one buffer posted ahead for each kind of message it gets (F or
+B of each of its stages), so the next microbatch may arrive while this one is computed. With `blocking=False` senders
+never wait.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,31 +25,8 @@ from simpy.events import Event
 
 from sim.cluster.topology import Floats
 from sim.engine.ports import Ports
-from sim.schedule.programs import Node, Program
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What one pipeline rank sends another: activations (F) or gradients (B) for a stage and microbatch."""
-
-    half: str
-    stage: int  # of the receiver
-    microbatch: int
-    source: int  # pipeline rank
-    target: int
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One operation of a pipeline rank, ready to run."""
-
-    kind: str  # F | B | B_in | W | FB
-    program: Program
-    microbatch_f: int
-    microbatch_b: int
-    overlapped: bool
-    receives: tuple[Message, ...]
-    sends: tuple[Message, ...]
+from sim.schedule.programs import Node
+from sim.schedule.training import Message, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +143,26 @@ class _Step:
     def group(self, record: GroupRecord) -> Generator[Event, object, None]:
         rank, group = record.pipeline_rank, record.group
         clock: Floats = np.zeros(self.plan.lanes)
+        coming: dict[tuple[str, int], deque[Message]] = {}
+        for task in self.plan.tasks[rank]:
+            for message in task.receives:
+                coming.setdefault((message.half, message.stage), deque()).append(message)
+        posted = {queue[0]: self.post(group, queue[0], clock) for queue in coming.values()}
         leaving: tuple[Message, ...] = ()
+        outstanding: list[Event] = []
         for number, task in enumerate(self.plan.tasks[rank]):
-            waits = [self.post(group, message, clock) for message in leaving]
-            if not self.plan.blocking:
-                waits = []
-            waits += [self.post(group, message, clock) for message in task.receives]
+            outstanding = [self.post(group, message, clock) for message in leaving]
+            waits = outstanding if self.plan.blocking else []
+            waits = waits + [posted.pop(message) for message in task.receives]
             for wait in waits:
                 arrived = yield wait
                 assert isinstance(arrived, np.ndarray)
                 clock = np.maximum(clock, arrived)
+            for message in task.receives:
+                queue = coming[message.half, message.stage]
+                queue.popleft()
+                if queue:
+                    posted[queue[0]] = self.post(group, queue[0], clock)
             clock = yield from self.run(record, number, task, clock)
             leaving = task.sends
         for message in leaving:

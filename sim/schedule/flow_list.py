@@ -26,6 +26,7 @@ _NEEDED = ("flow_id", "src", "dst", "bytes", "start_us")
 _KNOWN = (*_NEEDED, "after_flow_id", "links")
 _LINK = re.compile(r"LS_?(\d+)->US_?(\d+)|US_?(\d+)->LS_?(\d+)")
 _MAX_FAULTS = 20
+_MOST = 2**62  # of any number; ids are held in 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,11 @@ def read(file: Path, num_hosts: int, *, static: bool) -> FlowTable:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "text that is not UTF-8"
         raise InputError(Fault(Mark(str(file)), "", str(reason).lower(), "a readable CSV of flows")) from None
-    rows = csv.reader(io.StringIO(text))
-    header = [name.strip() for name in next(rows, [])]
+    try:
+        numbered = _rows(text)
+    except csv.Error as error:
+        raise InputError(Fault(Mark(str(file)), "", str(error), "a readable CSV of flows")) from None
+    header = numbered[0][1] if numbered else []
     faults = [
         Fault(Mark(str(file), 1), name, "no such column", f"the columns {', '.join(_NEEDED)}")
         for name in _NEEDED
@@ -64,10 +68,7 @@ def read(file: Path, num_hosts: int, *, static: bool) -> FlowTable:
     if faults:
         raise InputError(faults)
     at = {name: i for i, name in enumerate(header)}
-    cells: list[tuple[int, list[str]]] = []
-    for row in rows:
-        if row and any(cell.strip() for cell in row):
-            cells.append((rows.line_num, [cell.strip() for cell in row]))
+    cells = numbered[1:]
     reader = _Reader(file, at, num_hosts, static)
     parsed = [reader.row(line, row) for line, row in cells]
     if not parsed:
@@ -93,6 +94,12 @@ def read(file: Path, num_hosts: int, *, static: bool) -> FlowTable:
         up=columns[6],
         down=columns[7],
     )
+
+
+def _rows(text: str) -> list[tuple[int, list[str]]]:
+    """The rows that hold anything, each with its line."""
+    rows = csv.reader(io.StringIO(text))
+    return [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(cell.strip() for cell in row)]
 
 
 class _Reader:
@@ -138,7 +145,7 @@ class _Reader:
         except ValueError:
             self.fault(line, column, repr(text), wanted)
             return 0
-        if value < 0 or not math.isfinite(value):
+        if not 0 <= value < _MOST or not math.isfinite(value):
             self.fault(line, column, text, wanted)
             return 0
         return value

@@ -66,18 +66,16 @@ class Columns:
     """Collects the entries of many flows a column at a time, then packs them flow by flow."""
 
     num_flows: int
-    resources: list[Ints] = field(default_factory=list)
-    wires: list[Floats] = field(default_factory=list)
-    lines: list[Floats] = field(default_factory=list)
+    parts: list[tuple[Ints, npt.NDArray[np.int32], Floats, Floats]] = field(default_factory=list)
+    """Of each column the flows that use it, and their resource, wire and line."""
 
     def add(self, resource: Ints, wire: Floats | float, line: Floats | float) -> None:
         """One entry for each flow: resource row (-1 = none), wire and line weight per payload byte."""
         shape = (self.num_flows,)
         wire, line = np.broadcast_to(wire, shape), np.broadcast_to(line, shape)
-        used = (resource != NONE) & ((wire != 0) | (line != 0))
-        self.resources.append(np.where(used, resource, NONE))
-        self.wires.append(wire)
-        self.lines.append(line)
+        flow = np.flatnonzero((resource != NONE) & ((wire != 0) | (line != 0)))
+        if len(flow):
+            self.parts.append((flow, resource[flow].astype(np.int32), wire[flow], line[flow]))
 
     def pack(
         self,
@@ -91,19 +89,27 @@ class Columns:
         after: Ints | None = None,
     ) -> Flows:
         """The flows, with entries in the order of the columns."""
-        nothing = np.zeros((self.num_flows, 0))
-        resource = np.stack(self.resources, axis=1) if self.resources else nothing.astype(np.int64)
-        kept = resource != NONE
+        start = np.zeros(self.num_flows + 1, dtype=np.int64)
+        for flow, _, _, _ in self.parts:
+            start[flow + 1] += 1
+        np.cumsum(start, out=start)
+        resource = np.empty(start[-1], dtype=np.int32)
+        wire, line = np.empty(start[-1]), np.empty(start[-1])
+        place = start[:-1].copy()  # of each flow's next entry
+        for flow, of_resource, of_wire, of_line in self.parts:
+            at = place[flow]
+            resource[at], wire[at], line[at] = of_resource, of_wire, of_line
+            place[flow] += 1
         return Flows(
             payload_bytes=payload_bytes.astype(float),
             share=share.astype(float),
             release_s=np.zeros(self.num_flows) if release_s is None else release_s,
             latency_s=latency_s,
             after=np.full(self.num_flows, NONE) if after is None else after,
-            start=np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int64),
-            resource=resource[kept].astype(np.int32),
-            wire=(np.stack(self.wires, axis=1) if self.wires else nothing)[kept],
-            line=(np.stack(self.lines, axis=1) if self.lines else nothing)[kept],
+            start=start,
+            resource=resource,
+            wire=wire,
+            line=line,
             party_flow=party_flow,
             party_rank=party_rank,
         )

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 DISPATCH, COMBINE = "dispatch", "combine"
+_SEARCHED = 30  # products of block counts up to which every alignment is tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +189,19 @@ def _aligned(
 
 
 def _pairings(num_f: int, num_b: int) -> list[tuple[tuple[bool, bool], ...]]:
-    """Every way to walk both lists in order with as many pairs as the shorter one has blocks."""
+    """Every way to walk both lists in order; long lists only with as many pairs as the shorter one has blocks."""
+    return _walks(num_f, num_b, free=num_f * num_b <= _SEARCHED)
+
+
+@lru_cache(maxsize=256)
+def _walks(num_f: int, num_b: int, *, free: bool) -> list[tuple[tuple[bool, bool], ...]]:
     if num_f == 0 or num_b == 0:
         return [((True, False),) * num_f + ((False, True),) * num_b]
-    found = [((True, True), *rest) for rest in _pairings(num_f - 1, num_b - 1)]
-    if num_f > num_b:
-        found += [((True, False), *rest) for rest in _pairings(num_f - 1, num_b)]
-    if num_b > num_f:
-        found += [((False, True), *rest) for rest in _pairings(num_f, num_b - 1)]
+    found = [((True, True), *rest) for rest in _walks(num_f - 1, num_b - 1, free=free)]
+    if free or num_f > num_b:
+        found += [((True, False), *rest) for rest in _walks(num_f - 1, num_b, free=free)]
+    if free or num_b > num_f:
+        found += [((False, True), *rest) for rest in _walks(num_f, num_b - 1, free=free)]
     return found
 
 
@@ -219,6 +225,11 @@ def compute_s(program: Program) -> float:
     return sum(node.mean_s for node in program if node.exchange is None)
 
 
-def scaled(program: Program, factor: float) -> Program:
-    """The program with all compute times multiplied."""
-    return tuple(replace(n, fixed_s=n.fixed_s * factor, routed_s=n.routed_s * factor) for n in program)
+def one_after_another(first: Program, second: Program) -> Program:
+    """Two programs in a row: the second starts when the first has ended."""
+    last = len(first) - 1
+    moved = (
+        replace(node, waits=tuple(i + len(first) for i in node.waits) or ((last,) if last >= 0 else ()))
+        for node in second
+    )
+    return (*first, *moved)

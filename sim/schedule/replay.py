@@ -1,7 +1,7 @@
 """Replay of a pipeline with given durations: when every operation starts and ends, and who waits how long.
 
-Pure arithmetic without a network: an operation starts when its rank is free and everything it waits for has happened
-(the longest path through the order). Sends between stages take no time here; the executor adds them.
+Pure arithmetic without a network: an operation starts when its rank is free and everything it waits for has
+happened (the longest path through the order). Sends between stages take no time here; the executor adds them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sim.errors import Fault, InputError
-from sim.schedule.pipelines import Event, Operation, Pipeline
+from sim.schedule.operations import Event, Operation, Pipeline
 from sim.schedule.zero_bubble import FREED_BY_INPUT_PART
 
 Durations = Callable[[Operation], float] | Mapping[str, float] | Mapping[tuple[str, int], float]
-"""Duration of an operation [s]: a function of it, a mapping by kind (all stages alike), or one by (kind, stage). An FB is
-looked up by the stage of its forward. A kind that a mapping leaves out is the sum of its parts: B of B_in and W, FB of F
-and B (of the stage that the backward belongs to)."""
+"""Duration of an operation [s]: a function, a mapping by kind (all stages alike), or by (kind, stage).
+
+An FB is looked up by the stage of its forward. A kind that a mapping leaves out is the sum of its parts: B of
+B_in and W, FB of F and B (of the stage that the backward belongs to)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,13 @@ class Replay:
     def bubble_s(self) -> float:
         """Largest idle time of a rank between its own first start and its own last end.
 
-        The measure of the zero-bubble papers: ranks that start later may end later too, and the next step follows as
-        staggered as this one. Where one rank starts first and ends last it is `total_s` less that rank's work.
+        The measure of the zero-bubble papers: ranks that start later may end later too, and the next step
+        follows as staggered as this one. Where one rank starts first and ends last it is `total_s` less that
+        rank's work.
         """
         return max(
-            ends[-1] - starts[0] - busy for starts, ends, busy in zip(self.starts, self.ends, self.busy_s, strict=True)
+            ends[-1] - starts[0] - busy
+            for starts, ends, busy in zip(self.starts, self.ends, self.busy_s, strict=True)
         )
 
 
@@ -73,7 +76,7 @@ def replay(pipeline: Pipeline, durations: Durations) -> Replay:
     """
     duration = durations if callable(durations) else _lookup(durations)
     happened: dict[Event, float] = {}
-    blocked: dict[Event, int] = {}
+    blocked: dict[Event, int] = {}  # at most one rank waits for an event: the one that holds the next stage
     starts: list[list[float]] = [[] for _ in pipeline.orders]
     ends: list[list[float]] = [[] for _ in pipeline.orders]
     busy = [0.0] * pipeline.num_ranks
@@ -103,7 +106,9 @@ def replay(pipeline: Pipeline, durations: Durations) -> Replay:
                         runnable.append(blocked.pop(event))
                 continue
             break
-    assert all(len(done) == len(order) for done, order in zip(ends, pipeline.orders, strict=True)), "orders deadlock"
+    assert all(len(done) == len(order) for done, order in zip(ends, pipeline.orders, strict=True)), (
+        "orders deadlock"
+    )
     return Replay(tuple(map(tuple, starts)), tuple(map(tuple, ends)), tuple(busy))
 
 
@@ -117,10 +122,11 @@ def peaks(
     Parameters
     ----------
     stage_bytes : sequence of float [bytes], [num_stages], optional
-        What one microbatch keeps on each stage; 1 where left out, so that the answer counts microbatches of one chunk.
+        What one microbatch keeps on each stage; 1 where left out, so that the answer counts microbatches of
+        one chunk.
     freed_by_input_part : float [fraction]
-        What B_in lets go; W lets go the rest. The peaks of `SCHEDULES` hold for any value but ZB's, which are counted with
-        the default.
+        What B_in lets go; W lets go the rest. The peaks of `SCHEDULES` hold for any value but ZB's, which are
+        counted with the default.
 
     Notes
     -----

@@ -1,25 +1,27 @@
 """Zero-bubble orders: where to put forwards, input backwards and weight backwards so that ranks rarely wait.
 
-The weight part of a backward is waited for by nobody but the optimizer, so it can fill gaps. The search follows the
-heuristic that arXiv 2401.10241, section 3.1, describes in words:
+The weight part of a backward is waited for by nobody but the optimizer, so it can fill gaps. The search
+follows the heuristic that arXiv 2401.10241, section 3.1, describes in words:
 
-1. Warm-up: forwards until the first gradient comes back, as far as memory allows. A last forward that would end after
-   the gradient arrives is worth it or not: both are tried. A rank stays at least one forward ahead of the next rank.
-2. Then a forward and an input backward in turns. A gap that holds a weight part gets one; so does a smaller gap where
-   leaving it open would make this rank the one that has idled most. A weight part also makes room where memory is full.
+1. Warm-up: forwards until the first gradient comes back, as far as memory allows. A last forward that would
+   end after the gradient arrives is worth it or not: both are tried. A rank stays at least one forward ahead
+   of the next rank.
+2. Then a forward and an input backward in turns. A gap that holds a weight part gets one; so does a smaller
+   gap where leaving it open would make this rank the one that has idled most. A weight part also makes room
+   where memory is full.
 3. When forwards and input backwards have run out, the weight parts that are left.
 
-Memory is counted as in the authors' code (sail-sg/zero-bubble-pipeline-parallelism @39f2c18): the input backward frees
-half of what a forward keeps, the weight part the other half.
+Memory is counted as in the authors' code (sail-sg/zero-bubble-pipeline-parallelism @39f2c18): the input
+backward frees half of what a forward keeps, the weight part the other half.
 
-Why this way: a fixed pattern reaches a bubble of (p - 1)(F + B_in - 2 W) with twice the memory, the search stays below it
-where the three parts are not equally long; with equal parts both reach none.
+Why this way: hand-made orders are made for equal parts. The search gives ZB1P its closed form for any parts,
+(p - 1)(B_in + F - W) while W <= F, and ZB2P none for equal parts and some for others.
 """
 
 from __future__ import annotations
 
 FREED_BY_INPUT_PART = 0.5
-"""Of what a forward keeps, the share that its input backward lets go [fraction]; its weight part lets go the rest."""
+"""Share of what a forward keeps that its input backward lets go [fraction]; its weight part the rest."""
 
 
 def zero_bubble_order(
@@ -39,7 +41,11 @@ def zero_bubble_order(
 
 
 def _search(
-    num_ranks: int, num_microbatches: int, max_live: int, durations: tuple[float, float, float], late_forward: bool
+    num_ranks: int,
+    num_microbatches: int,
+    max_live: int,
+    durations: tuple[float, float, float],
+    late_forward: bool,
 ) -> tuple[float, tuple[str, ...]]:
     """The largest idle time of a rank between its first and its last operation, and the orders."""
     cost = dict(zip("FBW", durations, strict=True))
@@ -89,8 +95,8 @@ def _search(
             put("F", rank)
     for turn in range(num_microbatches):
         for rank in ranks if turn else ():
-            ahead = rank == 0 or count[rank - 1]["F"] in (num_microbatches, count[rank]["F"] + 1)
-            if count[rank]["F"] == num_microbatches or not (ahead or count[rank]["F"] < count[rank - 1]["F"]):
+            available = count[rank - 1]["F"] if rank else num_microbatches
+            if count[rank]["F"] == available:
                 continue
             while live[rank] + 1 > max_live + tiny and has_weights(rank):
                 put("W", rank)
@@ -106,7 +112,12 @@ def _search(
 
 
 def _warm_up(
-    num_ranks: int, num_microbatches: int, max_live: int, cost: dict[str, float], late_forward: bool, tiny: float
+    num_ranks: int,
+    num_microbatches: int,
+    max_live: int,
+    cost: dict[str, float],
+    late_forward: bool,
+    tiny: float,
 ) -> list[int]:
     """Forwards of each rank after its first and before its first backward."""
     extra = [0] * num_ranks
@@ -114,7 +125,8 @@ def _warm_up(
     for rank in range(num_ranks - 2, -1, -1):
         clock = (rank + 1) * cost["F"]
         while extra[rank] + 2 <= min(max_live, num_microbatches):
-            if clock + (0.0 if late_forward else cost["F"]) > gradient + (-tiny if late_forward else tiny):
+            on_time = clock < gradient - tiny if late_forward else clock + cost["F"] <= gradient + tiny
+            if not on_time:
                 break
             extra[rank] += 1
             clock += cost["F"]

@@ -22,17 +22,41 @@ class Canvas:
 
     def rectangle(self, x: tuple[float, float], y: tuple[float, float], **look: Any) -> None:
         """A box below the traces."""
-        self.layout["shapes"].append({"type": "rect", "x0": x[0], "x1": x[1], "y0": y[0], "y1": y[1], "layer": "below", **look})
+        self.layout["shapes"].append(
+            {"type": "rect", "x0": x[0], "x1": x[1], "y0": y[0], "y1": y[1], "layer": "below", **look}
+        )
 
     def upright(self, x: float, colour: str, layer: str = "below") -> None:
         """A thin vertical line over the whole height."""
         line = {"width": 1, "color": colour}
-        self.layout["shapes"].append({"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line, "layer": layer})
+        self.layout["shapes"].append(
+            {
+                "type": "line",
+                "x0": x,
+                "x1": x,
+                "yref": "paper",
+                "y0": 0,
+                "y1": 1,
+                "line": line,
+                "layer": layer,
+            }
+        )
 
     def level(self, y: float, colour: str, layer: str = "below") -> None:
         """A thin horizontal line over the whole width."""
         line = {"width": 1, "color": colour}
-        self.layout["shapes"].append({"type": "line", "y0": y, "y1": y, "xref": "paper", "x0": 0, "x1": 1, "line": line, "layer": layer})
+        self.layout["shapes"].append(
+            {
+                "type": "line",
+                "y0": y,
+                "y1": y,
+                "xref": "paper",
+                "x0": 0,
+                "x1": 1,
+                "line": line,
+                "layer": layer,
+            }
+        )
 
     def note(self, text: str, x: float, y: float, **look: Any) -> None:
         """Text on the drawing."""

@@ -51,10 +51,12 @@ class Case:
 
     @property
     def metrics(self) -> Mapping[str, Any]:
+        """Metrics by name, as in the result."""
         return _mapping(self.result.get("metrics"))
 
     @property
     def links(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each resource carried, by its name."""
         return _mapping(self.result.get("links"))
 
     @property
@@ -72,10 +74,12 @@ class Case:
 
     @property
     def workload(self) -> Mapping[str, Any]:
+        """The workload of the resolved scenario."""
         return _mapping(self.scenario.get("workload"))
 
     @property
     def kernel(self) -> str:
+        """Kind of the kernel; empty where there is none."""
         return str(_mapping(self.workload.get("kernel")).get("kind", ""))
 
     @property
@@ -110,10 +114,18 @@ class Case:
             ("nodes" if "nodes" in cluster else "hosts", str(self.num_nodes)),
             ("fabric", fabric),
             ("faults", str(len(faults)) if faults else ""),
-            ("model", str(_mapping(model).get("name", "inline")) if isinstance(model, dict) else str(model or "")),
+            (
+                "model",
+                str(_mapping(model).get("name", "inline")) if isinstance(model, dict) else str(model or ""),
+            ),
             ("EP", str(layout.get("ep", ""))),
             ("kernel", self.kernel.replace("_", " ")),
-            ("gate", " ".join(str(value).replace("_", " ") for key, value in gate.items() if key in ("kind", "exponent"))),
+            (
+                "gate",
+                " ".join(
+                    str(value).replace("_", " ") for key, value in gate.items() if key in ("kind", "exponent")
+                ),
+            ),
             ("groups a token", str(gate.get("top_groups") or "")),
             ("tokens a rank", f"{work['tokens_per_rank']:,}" if work.get("tokens_per_rank") else ""),
             ("bytes a rank", str(work.get("bytes_per_rank") or "")),
@@ -186,7 +198,11 @@ def _hardware(case: Case) -> str:
 
 
 def _besides_hardware(case: Case) -> str:
-    scenario = {key: value for key, value in case.scenario.items() if key not in ("name", "title", "expect", "cluster")}
+    scenario = {
+        key: value
+        for key, value in case.scenario.items()
+        if key not in ("name", "title", "expect", "cluster")
+    }
     cluster = _mapping(case.scenario.get("cluster"))
     rest = {key: value for key, value in cluster.items() if key not in ("hardware", "override")}
     return json.dumps([scenario, rest], sort_keys=True, default=str)

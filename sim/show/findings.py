@@ -46,7 +46,7 @@ def binds(metrics: Mapping[str, Any]) -> str:
     """`the NIC binds`, or that nothing was full for long."""
     binding = str(metrics.get("binding"))
     if binding == "latency":
-        return "latency decides, no link stays full"
+        return "latency decides, no link on its path stays full"
     verb = "bind" if binding == "copy_sms" else "binds"
     return f"{'' if binding in _NAMES else 'the '}{label(binding)} {verb}"
 
@@ -67,7 +67,10 @@ def of_twins(pairs: Sequence[Twin]) -> list[str]:
     if not gains:
         return []
     gains.sort(key=lambda one: one[0])
-    most, least = gains[0], gains[-1]
+    # Among equals the longest transfer speaks: that is where a reader would look first.
+    most, least = (
+        max((g for g in gains if abs(g[0] - end) < 0.005), key=_length) for end in (gains[0][0], gains[-1][0])
+    )
     if abs(most[0] - 1) <= _SAME and abs(least[0] - 1) <= _SAME:
         shared = sorted({label(p.reference.transfers[d]["binding"]) for _, p, d in gains})
         names = " and ".join(dict.fromkeys(p.other.hardware for p in pairs))
@@ -76,22 +79,40 @@ def of_twins(pairs: Sequence[Twin]) -> list[str]:
             f"The {hardware_name(names)} takes as long as the {hardware_name(' and '.join(same))} in every case, within "
             f"{_within(1 + max(abs(r - 1) for r, _, _ in gains))}; what binds: {', '.join(shared)}."
         ]
-    sentences = [_gain(*most, f"The {_upper(most[1].other)} {'gains most' if most[0] < 1 else 'loses least'}")]
+    sentences = [
+        _gain(*most, f"The {_upper(most[1].other)} {'gains most' if most[0] < 1 else 'loses least'}")
+    ]
     if len(gains) > 1 and least[0] - most[0] > _SAME:
-        subject = "It" if least[1].other.hardware == most[1].other.hardware else f"The {_upper(least[1].other)}"
-        sentences.append(_gain(*least, f"{subject} {'gains least' if least[0] < 1 + _SAME else 'loses most'}"))
+        subject = (
+            "It" if least[1].other.hardware == most[1].other.hardware else f"The {_upper(least[1].other)}"
+        )
+        sentences.append(
+            _gain(*least, f"{subject} {'gains least' if least[0] < 1 + _SAME else 'loses most'}")
+        )
     return sentences
+
+
+def _length(gain: tuple[float, Twin, str]) -> float:
+    return time_of(gain[1].reference.transfers[gain[2]])
 
 
 def _gain(ratio: float, pair: Twin, direction: str, lead: str) -> str:
     ours, theirs = pair.reference.transfers[direction], pair.other.transfers[direction]
     our_time, their_time = show(time_of(ours), "s", 3), show(time_of(theirs), "s", 3)
     if abs(ratio - 1) <= _SAME:
-        times = f"{their_time} on both" if our_time == their_time else f"{their_time} against {our_time}, the same within {_within(ratio)}"
+        times = (
+            f"{their_time} on both"
+            if our_time == their_time
+            else f"{their_time} against {our_time}, the same within {_within(ratio)}"
+        )
     else:
         times = f"{their_time} against {our_time} ({1 / ratio if ratio < 1 else ratio:.2f}x {'faster' if ratio < 1 else 'slower'})"
     here, there = binds(ours), binds(theirs)
-    why = f"{here} on both" if here == there else f"{here} on {_upper(pair.reference)}, {there} on {_upper(pair.other)}"
+    why = (
+        f"{here} on both"
+        if here == there
+        else f"{here} on {_upper(pair.reference)}, {there} on {_upper(pair.other)}"
+    )
     return f"{lead} at {pair.reference.name}: {direction} takes {times}; {why}."
 
 
@@ -107,7 +128,9 @@ def of_variants(found: Sequence[Case]) -> list[str]:
         timed = [(time_of(case.transfers[direction]), case) for case in found if direction in case.transfers]
         fast, slow = min(timed, key=lambda one: one[0]), max(timed, key=lambda one: one[0])
         if slow[0] <= fast[0] * (1 + _SAME):
-            sentences.append(f"{direction.capitalize()} takes {show(fast[0], 's', 3)} in every variant, within {_within(slow[0] / fast[0])}.")
+            sentences.append(
+                f"{direction.capitalize()} takes {show(fast[0], 's', 3)} in every variant, within {_within(slow[0] / fast[0])}."
+            )
             continue
         bound = [label(case.transfers[direction]["binding"]) for _, case in (fast, slow)]
         sentences.append(
@@ -115,6 +138,25 @@ def of_variants(found: Sequence[Case]) -> list[str]:
             f"{slow[0] / fast[0]:.2f}x as long in {slow[1].name} ({show(slow[0], 's', 3)}, bound by {bound[1]})."
         )
     return sentences
+
+
+def of_bounds(result: Result) -> str:
+    """How far times lie above their lower bounds, and what binds how often."""
+    transfers = [metrics for case in cases(result) for metrics in case.transfers.values()]
+    ratios = sorted(ratio for one in transfers if (ratio := over_bound(one)))
+    if not ratios:
+        return "No lower bound is known."
+    low, high = f"{ratios[0]:.2f}", f"{ratios[-1]:.2f}"
+    span = f"{low} times its lower bound" if len(ratios) == 1 else f"{low} to {high} times their lower bounds"
+    bound = [label(str(one["binding"])) for one in transfers]
+    counts = sorted({name: bound.count(name) for name in bound}.items(), key=lambda one: -one[1])
+    said = ", ".join(f"{name} in {count}" for name, count in counts)
+    many = (
+        f"Of {len(transfers)} transfers the binding link is {said}"
+        if len(counts) > 1
+        else f"{counts[0][0][0].upper()}{counts[0][0][1:]} binds throughout"
+    )
+    return f"{'The time is' if len(ratios) == 1 else 'Times are'} {span}. {many}."
 
 
 def of_validation(report: Result) -> list[str]:
@@ -154,7 +196,9 @@ def value(key: str, number: float, digits: int = 4) -> str:
 
 def hardware_name(name: str) -> str:
     """`h800` -> `H800`; longer names stay as they are."""
-    return " ".join(word.upper() if any(c.isdigit() for c in word) and len(word) <= 5 else word for word in name.split())
+    return " ".join(
+        word.upper() if any(c.isdigit() for c in word) and len(word) <= 5 else word for word in name.split()
+    )
 
 
 def _upper(case: Case) -> str:

@@ -5,7 +5,7 @@ Why this way: the terminal and the report must never state different numbers, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,9 @@ class Grid:
 
     def without_empty(self) -> Grid:
         """The grid without columns that say nothing."""
-        keep = [i for i in range(len(self.heads)) if i == 0 or any(row[i] not in ("", "-") for row in self.rows)]
+        keep = [
+            i for i in range(len(self.heads)) if i == 0 or any(row[i] not in ("", "-") for row in self.rows)
+        ]
         return Grid(
             self.title,
             tuple(self.heads[i] for i in keep),
@@ -51,7 +53,7 @@ def of_result(result: Result, *, wide: bool = True) -> list[Grid]:
     Names of resources are left out of a comparison that is not `wide`.
     """
     found = cases(result)
-    made = [times(found, wide=wide), bandwidths(found), expectations(found)]
+    made = [times(found, wide=wide), bandwidths(found), others(found), expectations(found)]
     return [one.without_empty() for one in made if one.rows]
 
 
@@ -60,9 +62,11 @@ def times(found: Sequence[Case], *, wide: bool = True) -> Grid:
     pairs = {id(pair.other): pair for pair in twins(found)}
     many = len(found) > 1
     against, head = _reference(found, list(pairs.values()))
-    rows, breaks = [], []
+    rows: list[tuple[Cell, ...]] = []
+    breaks: list[int] = []
     for case in found:
-        breaks.append(len(rows))
+        if id(case) not in pairs:
+            breaks.append(len(rows))
         for direction, m in case.transfers.items():
             ratio = over_bound(m)
             resource = m.get("binding_resource")
@@ -88,7 +92,7 @@ def times(found: Sequence[Case], *, wide: bool = True) -> Grid:
         heads=(("variant", *heads) if many else heads),
         rows=tuple(rows),
         words=frozenset({0, first, first + 5, first + 6}),
-        breaks=frozenset(breaks[1:]) if many and len(rows) > len(found) else frozenset(),
+        breaks=frozenset(breaks[1:]) if many and len(rows) > len(breaks) else frozenset(),
         note="time: mean over ranks; / bound: the last rank's completion over its lower bound",
     )
 
@@ -109,9 +113,12 @@ def _is_reference(case: Case, pairs: Mapping[int, Twin], against: Mapping[int, T
 
 def bandwidths(found: Sequence[Case]) -> Grid:
     """Bytes that cross cables, bandwidths as benchmarks print them, and what a token touches."""
-    many, rows, breaks = len(found) > 1, [], []
+    many, others = len(found) > 1, {id(pair.other) for pair in twins(found)}
+    rows: list[tuple[Cell, ...]] = []
+    breaks: list[int] = []
     for case in found:
-        breaks.append(len(rows))
+        if id(case) not in others:
+            breaks.append(len(rows))
         low_latency = case.kernel == "low_latency"
         for direction, m in case.transfers.items():
             if direction == "flows":
@@ -140,14 +147,38 @@ def bandwidths(found: Sequence[Case]) -> Grid:
         heads=(("variant", *heads) if many else heads),
         rows=tuple(rows),
         words=frozenset({0, 1}) if many else frozenset({0}),
-        breaks=frozenset(breaks[1:]) if many and len(rows) > len(found) else frozenset(),
+        breaks=frozenset(breaks[1:]) if many and len(rows) > len(breaks) else frozenset(),
         note="wire: what crosses a cable; logical: DeepEP's count, local copies included",
     )
 
 
+def others(found: Sequence[Case]) -> Grid:
+    """Every number of the metrics, for workloads that are no transfer: a column a case."""
+    plain = [case for case in found if not case.transfers]
+    metrics = {case.name: dict(_leaves(case.metrics)) for case in plain}
+    keys = dict.fromkeys(key for one in metrics.values() for key in one)
+    return Grid(
+        title="Metrics",
+        heads=("metric", *metrics),
+        rows=tuple(
+            (key, *(findings.value(key, one[key]) if key in one else "-" for one in metrics.values()))
+            for key in keys
+        ),
+    )
+
+
+def _leaves(tree: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{at}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield at + key, float(value)
+
+
 def expectations(found: Sequence[Case]) -> Grid:
     """Published values beside ours."""
-    rows, bad = [], []
+    rows: list[tuple[Cell, ...]] = []
+    bad: list[int] = []
     many = len(found) > 1
     for case in found:
         for row in case.result.get("expect") or []:
@@ -235,15 +266,28 @@ def leaned_on(found: Iterable[Case]) -> Grid:
         for one in (case.result.get("provenance") or {}).get("leaned_on") or []:
             why = " · ".join(part for part in (one.get("detail"), one.get("source")) if part)
             seen.setdefault((one["key"], one["value"], one["grade"], why), []).append(case.hardware)
-    hardware = set(case.hardware for case in all_cases)
+    hardware = {case.hardware for case in all_cases}
     rows = [
-        (grade, key, value, ", ".join(sorted(set(names))) if set(names) != hardware else ("both" if len(hardware) == 2 else "all"), why)
+        (
+            grade,
+            key,
+            value,
+            ", ".join(sorted(set(names)))
+            if set(names) != hardware
+            else ("both" if len(hardware) == 2 else "all"),
+            why,
+        )
         for (key, value, grade, why), names in seen.items()
     ]
     rows.sort(key=lambda row: (order.get(row[0], 9), row[1]))
     if len(hardware) < 2:
         short = tuple((grade, key, value, why) for grade, key, value, _, why in rows)
-        return Grid("Assumptions leaned on", ("grade", "figure", "value", "why and source"), short, words=frozenset({0, 1, 3}))
+        return Grid(
+            "Assumptions leaned on",
+            ("grade", "figure", "value", "why and source"),
+            short,
+            words=frozenset({0, 1, 3}),
+        )
     heads = ("grade", "figure", "value", "hardware", "why and source")
     return Grid("Assumptions leaned on", heads, tuple(rows), words=frozenset({0, 1, 3, 4}))
 
@@ -255,8 +299,6 @@ def measured(value: Any, unit: str) -> str:
     if unit in ("s", "bytes", "bytes/s", "flop/s", "count", "fraction"):
         return show(float(value), unit)
     return f"{value:.6g} {unit}".rstrip()
-
-
 
 
 def _time(value: Any) -> str:

@@ -36,7 +36,11 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
     """The formats, each once. Raises `InputError` for unknown ones, all together."""
     asked = tuple(dict.fromkeys(one.strip().lower().removeprefix(".") for one in formats if one.strip()))
     wanted = f"one of: {', '.join(FORMATS)}"
-    faults = [Fault(None, "format", f"'{one}'", wanted, nearest(one, FORMATS)) for one in asked if one not in FORMATS]
+    faults = [
+        Fault(None, "format", f"'{one}'", wanted, nearest(one, FORMATS))
+        for one in asked
+        if one not in FORMATS
+    ]
     if faults or not asked:
         raise InputError(faults or Fault(None, "format", "none", wanted))
     return asked
@@ -55,11 +59,14 @@ def write(figures: Mapping[str, Any], folder: Path, formats: Iterable[str] = ("h
         written = []
         # HTML too when images were asked for and fail: a reader must not be left with nothing.
         if "html" in asked:
-            written = [_replace(folder / f"{name}.html", page.figure_page(name, figure).encode()) for name, figure in figures.items()]
+            written = [
+                _replace(folder / f"{name}.html", page.figure_page(name, figure).encode())
+                for name, figure in figures.items()
+            ]
         if images:
             try:
                 written += _write_images(figures, folder, images)
-            except _Unable as error:
+            except UnableError as error:
                 if "html" not in asked:
                     written = [
                         _replace(folder / f"{name}.html", page.figure_page(name, figure).encode())
@@ -72,7 +79,7 @@ def write(figures: Mapping[str, Any], folder: Path, formats: Iterable[str] = ("h
     return written
 
 
-class _Unable(Exception):
+class UnableError(Exception):
     """Kaleido or its browser is missing or broke down; the message is one line."""
 
 
@@ -80,7 +87,7 @@ def _write_images(figures: Mapping[str, Any], folder: Path, formats: Iterable[st
     try:
         import kaleido
     except ImportError as error:
-        raise _Unable("kaleido is not installed") from error
+        raise UnableError("kaleido is not installed") from error
     logging.getLogger("choreographer").setLevel(logging.ERROR)
     logging.getLogger("kaleido").setLevel(logging.ERROR)
     written = []
@@ -96,7 +103,7 @@ def _write_images(figures: Mapping[str, Any], folder: Path, formats: Iterable[st
             raise
         except Exception as error:  # kaleido's own errors share no base class
             first = str(error).strip().splitlines()
-            raise _Unable(first[0].rstrip(".") if first else type(error).__name__) from error
+            raise UnableError(first[0].rstrip(".") if first else type(error).__name__) from error
         finally:
             kaleido.stop_sync_server(silence_warnings=True)
     return written

@@ -27,8 +27,8 @@ class Drawing:
     data: str
 
 
-def drawing(ident: str, figure: Any) -> Drawing:
-    """Take the title out of a figure (the page prints it as text that wraps) and write the rest as JSON."""
+def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
+    """Take the title out of a figure (the page prints it, or `title`, as text that wraps) and write the rest as JSON."""
     spec = json.loads(figure.to_json())
     layout = spec["layout"]
     meta = layout.pop("meta", {})
@@ -36,8 +36,8 @@ def drawing(ident: str, figure: Any) -> Drawing:
     for key in ("title", "template", "width"):
         layout.pop(key, None)
     layout["height"] = height
-    layout["margin"] = {"l": 8, "r": 16, "t": top, "b": 56}
-    title = meta.get("title", ident)
+    layout["margin"] = {"l": 8, "r": 16, "t": top, "b": min(44, meta.get("bottom_px", 44))}
+    title = title or str(meta.get("title", ident))
     return Drawing(ident, title, meta.get("alt", title), _json(_rounded(spec)))
 
 
@@ -90,7 +90,11 @@ def paragraphs(sentences: Iterable[str], kind: str = "") -> str:
 
 def _json(value: Any) -> str:
     """JSON that may stand inside a script element."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True).replace("</", "<\\/").replace("<!--", "<\\!--")
+    return (
+        json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+        .replace("</", "<\\/")
+        .replace("<!--", "<\\!--")
+    )
 
 
 def _rounded(value: Any) -> Any:
@@ -107,8 +111,9 @@ def _rounded(value: Any) -> Any:
 _DRAW = r"""
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = matchMedia("(max-width: 640px)");
+const NARROW_PX = 560;
 let printing = false;
-const CONFIG = {responsive: true, displaylogo: false, displayModeBar: "hover",
+const CONFIG = {responsive: true, displaylogo: false, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"], toImageButtonOptions: {format: "svg"}};
 function spec(div) {
   const one = JSON.parse(document.getElementById(div.id + "-data").textContent);
@@ -117,7 +122,7 @@ function spec(div) {
   layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
   layout.autosize = true;
   layout.dragmode = false;
-  if (narrow.matches) {
+  if (div.clientWidth < NARROW_PX) {
     layout.font = {size: 11};
     layout.margin.r = 6; layout.margin.l = 2;
     for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) {
@@ -128,9 +133,10 @@ function spec(div) {
       if (axis.scaleanchor) layout.height = Math.min(layout.height, div.clientWidth + 40);
     }
     for (const trace of one.data) {
-      if (trace.type === "bar" && trace.text) trace.text = trace.text.map(t => t.split(" · ")[0]);
-      if (trace.type === "heatmap" && trace.colorbar) trace.colorbar.thickness = 8;
-      if (trace.marker && trace.marker.colorbar) trace.marker.colorbar.thickness = 8;
+      if (trace.mode === "text") layout.xaxis.range[1] = Math.max(layout.xaxis.range[1], 1.4 * Math.max(...trace.x));
+      if (trace.mode === "text") trace.text = trace.text.map(t => t.split(" · ")[0]);
+      const bar = trace.colorbar || (trace.marker && trace.marker.colorbar);
+      if (bar) bar.len = 0.8;
       if (trace.marker && trace.marker.symbol === "square" && trace.marker.size) trace.marker.size = Math.max(4, trace.marker.size * 0.42);
     }
   }

@@ -49,18 +49,24 @@ def fabric_map(result: Result) -> Any:
     figure.add(
             "scatter",
         x=[None], y=[None], mode="markers", showlegend=False, hoverinfo="skip",
-        marker={"color": [0, 100], "cmin": 0, "cmax": 100, "colorscale": style.LOAD, "showscale": True,
-                "colorbar": {"title": {"text": "load [%]", "side": "right"}, "thickness": 14, "outlinewidth": 0, "len": 0.9}},
+        marker={"color": [0, 100], "cmin": 0, "cmax": 100, "colorscale": style.LOAD, "showscale": True, "colorbar": style.colourbar("load: utilisation of the busiest link [%]")},
     )  # fmt: skip
     ys = [spot.y for spots in tiers.values() for spot in spots]
     labels = {name: (min(s.y for s in spots) + max(s.y for s in spots)) / 2 for name, spots in tiers.items()}
-    figure.axis("y", 
-        tickvals=list(labels.values()), ticktext=[f"{name}  " for name in labels], range=[min(ys) - 0.7, max(ys) + 0.6],
+    figure.axis("y",
+        tickvals=list(labels.values()), ticktext=[f"{name}  " for name in labels], range=[min(ys) - (0.6 if detailed else 0.8), max(ys) + (0.3 if detailed else 0.8)],
         showgrid=False, zeroline=False,
     )  # fmt: skip
     figure.axis("x", visible=False)
-    height = 420 if detailed else 170 + 27 * round(max(ys) - min(ys))
-    return style.finish(figure, _title(case, tiers), height=height, top=16, alt=f"Map of the fabric. {_title(case, tiers)}")
+    height = 130 + 75 * len(tiers) if detailed else 170 + 27 * round(max(ys) - min(ys))
+    return style.finish(
+        figure,
+        _title(case, tiers),
+        height=height + 40,
+        top=80,
+        bottom=10,
+        alt=f"Map of the fabric. {_title(case, tiers)}",
+    )
 
 
 def _title(case: Case, tiers: dict[str, list[Spot]]) -> str:
@@ -71,7 +77,9 @@ def _title(case: Case, tiers: dict[str, list[Spot]]) -> str:
         means.append((sum(loads) / len(spots), tier, spots) if loads else (0.0, tier, spots))
     mean, tier, spots = max(means, key=lambda one: one[0])
     hottest = max(spots, key=lambda spot: spot.load or 0.0)
-    said = f"{lead}load is highest at the {tier.replace('GPU', 'GPU').split(' (')[0]}: {mean:.0%} on average, {hottest.name} {hottest.load or 0:.0%}"
+    said = (
+        f"{lead}load is highest at the {tier}: {mean:.0%} on average, {hottest.name} {hottest.load or 0:.0%}"
+    )
     return said if lead else said[0].upper() + said[1:]
 
 
@@ -94,7 +102,11 @@ def _load(case: Case, *names: str) -> float | None:
 
 
 def _nic(case: Case, node: int, index: int) -> str:
-    return f"host{node}" if f"host{node}/tx" in case.links or case.hardware == "bare fabric" else f"node{node}/nic{index}"
+    return (
+        f"host{node}"
+        if f"host{node}/tx" in case.links or case.hardware == "bare fabric"
+        else f"node{node}/nic{index}"
+    )
 
 
 def _leaves(case: Case) -> dict[str, tuple[int, int]]:
@@ -122,16 +134,40 @@ def _leaf_of(case: Case, node: int, index: int) -> tuple[str, int, int]:
     return f"{'plane' if fabric.get('kind') == 'multi_plane' else 'rail'}{index}/leaf{pod}", index, pod
 
 
-def _leaf_load(case: Case, leaf: str) -> float | None:
-    mine = [name for name in case.links if name.startswith((f"{leaf}/", f"{leaf}->")) or name.endswith(f"->{leaf}")]
-    return _load(case, *mine)
+def _leaf_load(case: Case, leaf: str, ports: dict[str, list[str]]) -> float | None:
+    mine = [
+        name
+        for name in case.links
+        if name.startswith((f"{leaf}/", f"{leaf}->")) or name.endswith(f"->{leaf}")
+    ]
+    return _load(case, *mine, *ports.get(leaf, ()))
+
+
+def _ports(case: Case) -> dict[str, list[str]]:
+    """The links of the NICs that stand on each leaf."""
+    ports: dict[str, list[str]] = {}
+    for node in range(case.num_nodes):
+        for index in range(case.gpus_per_node):
+            nic = _nic(case, node, index)
+            ports.setdefault(_leaf_of(case, node, index)[0], []).extend((f"{nic}/tx", f"{nic}/rx"))
+    return ports
 
 
 def _spines(case: Case) -> list[str]:
-    named = {part for name in case.links if "->" in name for part in name.split("->") if "spine" in part or "core" in part}
+    named = {
+        part
+        for name in case.links
+        if "->" in name
+        for part in name.split("->")
+        if "spine" in part or "core" in part
+    }
     if named:
         return sorted(named, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
-    return ["spines (uplinks pooled)"] if any(link["class"] == "leaf_uplink" for link in case.links.values()) else []
+    return (
+        ["spines (uplinks pooled)"]
+        if any(link["class"] == "leaf_uplink" for link in case.links.values())
+        else []
+    )
 
 
 def _spine_load(case: Case, spine: str) -> float | None:
@@ -147,7 +183,7 @@ def _detailed(figure: Canvas, case: Case) -> dict[str, list[Spot]]:
     gap = 0.0 if per_node == 1 else 1.0
     x_of = {(n, i): n * (per_node + gap) + i for n in range(case.num_nodes) for i in range(per_node)}
     width = max(x_of.values()) + 1
-    leaves = _leaves(case)
+    leaves, ports = _leaves(case), _ports(case)
     leaf_x = {name: (k + 0.5) * width / len(leaves) - 0.5 for k, name in enumerate(leaves)}
     spines = _spines(case)
     spine_x = {name: (k + 0.5) * width / len(spines) - 0.5 for k, name in enumerate(spines)}
@@ -162,35 +198,49 @@ def _detailed(figure: Canvas, case: Case) -> dict[str, list[Spot]]:
             cables.append((x, 1.0, leaf_x[leaf], 2.0, used))
         if not bare:
             gpu = f"node{n}/gpu{i}"
-            gpus.append(Spot(x, 0.0, f"{gpu} (NVLink)", _load(case, f"{gpu}/scale_up/egress", f"{gpu}/scale_up/ingress")))
-            cables.append((x, 0.0, x, 1.0, _load(case, f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")))
+            gpus.append(
+                Spot(
+                    x,
+                    0.0,
+                    f"{gpu} (NVLink)",
+                    _load(case, f"{gpu}/scale_up/egress", f"{gpu}/scale_up/ingress"),
+                )
+            )
+            if used is not None:
+                cables.append((x, 0.0, x, 1.0, _load(case, f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")))
     for leaf, lx in leaf_x.items():
         for spine, sx in spine_x.items():
-            used = _load(case, f"{leaf}->{spine}", f"{spine}->{leaf}") if "pooled" not in spine else _leaf_load(case, leaf)
+            used = (
+                _load(case, f"{leaf}->{spine}", f"{spine}->{leaf}")
+                if "pooled" not in spine
+                else _leaf_load(case, leaf, {})
+            )
             if used is not None:
                 cables.append((lx, 2.0, sx, 3.0, used))
     _cables(figure, cables)
+    used_nics = [spot for spot in nics if spot.load is not None]
     if not bare and per_node > 1:
         for n in range(case.num_nodes):
             first = x_of[n, 0]
             line = {"width": 1, "color": style.RULE}
-            figure.rectangle((first - 0.65, first + per_node - 0.35), (-0.3, 1.3), line=line)
+            figure.rectangle(
+                (first - 0.65, first + per_node - 0.35), (-0.3, 1.3 if used_nics else 0.3), line=line
+            )
             figure.note(f"node {n}", first + (per_node - 1) / 2, -0.34, yanchor="top", font={"size": 12})
     tiers = {
         "spines": [Spot(x, 3.0, name, _spine_load(case, name)) for name, x in spine_x.items()],
-        "leaves": [Spot(x, 2.0, name, _leaf_load(case, name)) for name, x in leaf_x.items()],
+        "leaves": [Spot(x, 2.0, name, _leaf_load(case, name, ports)) for name, x in leaf_x.items()],
         "hosts" if bare else "NICs": nics,
         "GPUs": gpus,
     }
-    if all(spot.load is None for spot in nics):
+    if not used_nics:
         tiers = {"GPUs": gpus}
     return {name: spots for name, spots in tiers.items() if spots}
 
 
 def _cables(figure: Canvas, cables: Sequence[tuple[float, float, float, float, float | None]]) -> None:
     """Lines in five steps of load, so that a thousand cables are five traces."""
-    steps = ("#C3CED8", "#A1C0D7", "#7FB2D6", "#E3A008", "#C2410C")
-    for step, colour in enumerate(steps):
+    for step, colour in enumerate(style.STEPS):
         xs: list[float | None] = []
         ys: list[float | None] = []
         for x0, y0, x1, y1, load in cables:
@@ -199,7 +249,14 @@ def _cables(figure: Canvas, cables: Sequence[tuple[float, float, float, float, f
                 ys += [y0, y1, None]
         if xs:
             figure.add(
-            "scatter",x=xs, y=ys, mode="lines", line={"color": colour, "width": 1 + 0.35 * step}, hoverinfo="skip", showlegend=False)
+                "scatter",
+                x=xs,
+                y=ys,
+                mode="lines",
+                line={"color": colour, "width": 1 + 0.35 * step},
+                hoverinfo="skip",
+                showlegend=False,
+            )
 
 
 def _condensed(case: Case) -> dict[str, list[Spot]]:
@@ -226,14 +283,19 @@ def _condensed(case: Case) -> dict[str, list[Spot]]:
              mean([_load(case, f"{_nic(case, n, i)}/tx", f"{_nic(case, n, i)}/rx") for i in range(per_node)]))
         for n in nodes
     ]  # fmt: skip
-    leaves = _leaves(case)
+    leaves, ports = _leaves(case), _ports(case)
     base += rows + 0.6
     leaf_rows = -(-len(leaves) // _PER_ROW)
-    above = [Spot(*place(k, base + leaf_rows - 1), name, _leaf_load(case, name)) for k, name in enumerate(leaves)]
+    above = [
+        Spot(*place(k, base + leaf_rows - 1), name, _leaf_load(case, name, ports))
+        for k, name in enumerate(leaves)
+    ]
     base += leaf_rows + 0.6
     spines = _spines(case)
     spine_rows = -(-len(spines) // _PER_ROW)
-    top = [Spot(*place(k, base + spine_rows - 1), name, _spine_load(case, name)) for k, name in enumerate(spines)]
+    top = [
+        Spot(*place(k, base + spine_rows - 1), name, _spine_load(case, name)) for k, name in enumerate(spines)
+    ]
     tiers = {"spines": top, "leaves": above, "hosts" if bare else "NICs": nics, "GPUs": [] if bare else gpus}
     if all(spot.load is None for spot in nics):
         tiers = {"GPUs": gpus}

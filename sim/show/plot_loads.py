@@ -11,6 +11,7 @@ from sim.show.findings import label
 from sim.show.plot_times import absent
 from sim.units import show
 
+_DOTS_PER_ROW = 400  # SVG dots that a browser draws at once without a wait
 _GOLDEN = 0.6180339887498949  # spreads dots evenly without a random draw
 
 
@@ -45,12 +46,16 @@ def utilisation(result: Result) -> Any:
     figure.layout["legend"] = {"y": 1.08}
     means = {name: sum(series[name]["mean"]) / len(time) for name in present}
     top = max(means, key=lambda name: means[name])
-    rest = [f"{label(name)} {means[name]:.0%}" for name in present if name != top and name in ("nic", "scale_up", "leaf_uplink")]
+    rest = [
+        f"{label(name)} at {means[name]:.0%}"
+        for name in present
+        if name != top and name in ("nic", "scale_up", "leaf_uplink")
+    ]
     beside = f", {' and '.join(rest)}" if rest else ""
     lead = f"{case.name}: " if case.variant else ""
-    title = f"{lead}{label(top)} is full {means[top]:.0%} of the time on average{beside}"
+    title = f"{lead}{label(top)} runs at {means[top]:.0%} of its rate on average{beside}"
     alt = f"Curves of utilisation over time; means: {', '.join(f'{label(n)} {m:.0%}' for n, m in means.items())}"
-    return style.finish(figure, title, height=430, alt=alt, top=84)
+    return style.finish(figure, title, height=400, alt=alt, top=70)
 
 
 def _percent(shares: list[float]) -> list[float]:
@@ -75,30 +80,31 @@ def links(result: Result) -> Any:
         raise absent("links", "this run recorded no link (a closed form has none)")
     figure = Canvas()
     names = list(rows)
-    many = sum(len(row) for row in rows.values()) > 3000
-    dots = "scattergl" if many else "scatter"
-    means, seen = {}, set()
+    fullest = max(len(row) for row in rows.values())
+    every = -(-fullest // _DOTS_PER_ROW)
+    means = {}
     for i, name in enumerate(names):
         mine = sorted(rows[name], key=lambda one: one[1])
         kind = mine[0][2]
         shares = [share for _, share, _ in mine]
         means[name] = sum(shares) / len(shares)
-        spread = [0.62 * ((j * _GOLDEN) % 1 - 0.5) if len(mine) > 1 else 0.0 for j in range(len(mine))]
+        dots = [*mine[:-1:every], mine[-1]]
+        spread = [0.62 * ((j * _GOLDEN) % 1 - 0.5) if len(dots) > 1 else 0.0 for j in range(len(dots))]
         figure.add(
-            dots, x=_percent(shares), y=[i + s for s in spread], mode="markers", name=label(kind), legendgroup=kind, showlegend=False,
-                marker={"color": style.COLOUR[kind], "size": 4 if many else 7, "opacity": 0.6},
-                text=[resource for resource, _, _ in mine], hovertemplate="%{text}: %{x:.1f} %<extra></extra>",
+            "scatter", x=_percent([share for _, share, _ in dots]), y=[i + s for s in spread], mode="markers", name=label(kind), legendgroup=kind, showlegend=False,
+                marker={"color": style.COLOUR[kind], "size": 5 if len(dots) > 150 else 7, "opacity": 0.6},
+                text=[resource for resource, _, _ in dots], hovertemplate="%{text}: %{x:.1f} %<extra></extra>",
         )  # fmt: skip
         figure.add(
             "scatter",
             x=[100 * means[name]] * 2, y=[i - 0.4, i + 0.4], mode="lines", line={"color": style.COLOUR[kind], "width": 3.5},
             hovertemplate=f"{name}: mean of {len(mine)} {100 * means[name]:.1f} %<extra></extra>", name="mean of the row", showlegend=False,
         )  # fmt: skip
-        seen.add(kind)
+    dot = "each dot a link" if every == 1 else f"dots are links, one of {every} drawn"
     top = max(means, key=lambda name: means[name])
     resource, share, _ = max((one for row in rows.values() for one in row), key=lambda one: one[1])
-    figure.axis("x", title="utilisation over the whole run [%]; each dot a link, the bar their mean", range=[0, 104])
-    figure.axis("y", 
+    figure.axis("x", title=f"utilisation over the whole run [%]; {dot}, the bar their mean", range=[0, 104])
+    figure.axis("y",
         tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6], showgrid=False,
         zeroline=False,
     )  # fmt: skip
@@ -114,14 +120,23 @@ def by_row(case: Case) -> dict[str, list[tuple[str, float, str]]]:
     for kind in LABEL:
         for resource, link in case.links.items():
             if link["class"] == kind:
-                rows.setdefault(f"{label(kind)}{_way(resource)}", []).append((resource, link["utilisation_fraction"], kind))
+                rows.setdefault(f"{label(kind)}{_way(resource)}", []).append(
+                    (resource, link["utilisation_fraction"], kind)
+                )
     return rows
 
 
 def _way(resource: str) -> str:
     """Direction of a link, from its name."""
     end = resource.rpartition("/")[2]
-    words = {"tx": " send", "rx": " receive", "egress": " egress", "ingress": " ingress", "up": " up", "down": " down"}
+    words = {
+        "tx": " send",
+        "rx": " receive",
+        "egress": " egress",
+        "ingress": " ingress",
+        "up": " up",
+        "down": " down",
+    }
     if end in words:
         return words[end]
     if "->" in resource:
@@ -134,7 +149,9 @@ def traffic_matrix(result: Result) -> Any:
     case = cases(result)[0]
     traffic = case.result.get("traffic") or {}
     if not traffic:
-        raise absent("traffic_matrix", "flows, closed forms and more than 256 ranks come without a traffic matrix")
+        raise absent(
+            "traffic_matrix", "flows, closed forms and more than 256 ranks come without a traffic matrix"
+        )
     name, matrix = next(iter(traffic.items()))
     num, per_node = len(matrix), case.gpus_per_node
     largest = max(max(row) for row in matrix)
@@ -142,27 +159,51 @@ def traffic_matrix(result: Result) -> Any:
     figure = Canvas()
     figure.add(
         "heatmap",
-            z=[[cell / scale for cell in row] for row in matrix], colorscale="Cividis", zmin=0,
-            colorbar={"title": {"text": unit}, "thickness": 14, "outlinewidth": 0, "len": 0.9},
+            z=[[cell / scale for cell in row] for row in matrix], colorscale=style.AMOUNT, zmin=0, zmax=largest / scale,
+            colorbar=style.colourbar(f"from rank to rank [{unit}]"),
             hovertemplate=f"rank %{{y}} to rank %{{x}}: %{{z:.3g}} {unit}<extra></extra>",
     )  # fmt: skip
     if 1 < per_node < num and num // per_node <= 32:
         for edge in range(per_node, num, per_node):
             for draw in (figure.upright, figure.level):
-                draw(edge - 0.5, "rgba(255,255,255,0.75)", "above")
-    figure.axis("x", title="to rank", showgrid=False, zeroline=False, constrain="domain", range=[-0.5, num - 0.5])
-    figure.axis("y", 
-        title="from rank", range=[num - 0.5, -0.5], showgrid=False, zeroline=False, scaleanchor="x", constrain="domain"
+                draw(edge - 0.5, "rgba(255,255,255,0.8)", "above")
+    figure.axis(
+        "x",
+        title={"text": "to rank", "standoff": 22},
+        showgrid=False,
+        zeroline=False,
+        constrain="domain",
+        constraintoward="left",
+        range=[-0.5, num - 0.5],
+    )
+    figure.axis(
+        "y",
+        title="from rank",
+        range=[num - 0.5, -0.5],
+        showgrid=False,
+        zeroline=False,
+        scaleanchor="x",
+        constrain="domain",
+        constraintoward="top",
     )
     total = sum(sum(row) for row in matrix)
-    away = sum(cell for s, row in enumerate(matrix) for d, cell in enumerate(row) if s // per_node != d // per_node)
+    away = sum(
+        cell for s, row in enumerate(matrix) for d, cell in enumerate(row) if s // per_node != d // per_node
+    )
     own = sum(matrix[r][r] for r in range(num))
     received = [sum(row[d] for row in matrix) for d in range(num)]
     hottest = max(range(num), key=lambda d: received[d])
     lead = f"{case.name}: " if case.variant else ""
-    over = received[hottest] / (total / num) - 1
+    over = received[hottest] / (total / num)
     title = (
         f"{lead}{name} moves {show(total / num, 'bytes', 3)} a rank: {away / total:.0%} to other nodes, "
-        f"{(total - away - own) / total:.0%} inside the node, {own / total:.0%} stays; rank {hottest} receives {over:.1%} above the mean"
+        f"{(total - away - own) / total:.0%} inside the node, {own / total:.0%} stays; rank {hottest} receives {over:.2f}x the mean"
     )
-    return style.finish(figure, title if lead else title[0].upper() + title[1:], height=640, top=24, alt=f"Heat map. {title}")
+    return style.finish(
+        figure,
+        title if lead else title[0].upper() + title[1:],
+        height=600,
+        top=84,
+        width=680,
+        alt=f"Heat map. {title}",
+    )

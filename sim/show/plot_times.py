@@ -8,11 +8,11 @@ from typing import Any
 from sim.errors import Fault, InputError
 from sim.show import findings, style
 from sim.show.canvas import Canvas
-from sim.show.cases import LABEL, Case, Result, cases, over_bound, time_of
+from sim.show.cases import Case, Result, cases, over_bound, time_of
 from sim.units import show
 
 _OUTLINE = "#1C2126"
-_MANY_RANKS = 1500  # beyond, WebGL draws the dots
+_DOTS = 2500  # SVG dots of one kind that a browser draws at once without a wait
 
 
 def absent(kind: str, why: str) -> InputError:
@@ -38,20 +38,23 @@ def bars(result: Result) -> Any:
             end, bound = metrics["completion_time_s"] / scale, metrics.get("lower_bound_s", 0.0) / scale
             ratio = over_bound(metrics)
             name = findings.label(metrics["binding"])
-            text = f"{show(metrics['completion_time_s'], 's', 3)}" + (f" · {ratio:.2f}× bound" if ratio else "")
+            verb = "bind" if metrics["binding"] == "copy_sms" else "binds"
+            text = f"{show(metrics['completion_time_s'], 's', 3)}" + (
+                f" · {ratio:.2f}× bound" if ratio else ""
+            )
             figure.add(
             "bar",
-                x=[end], y=[case.name], orientation="h", marker={"color": colour, "opacity": 0.38}, text=[f"  {text}"],
-                textposition="outside", cliponaxis=False, showlegend=False, hovertemplate=f"{case.name}, {panel}<br>{text}<br>{name} binds<extra></extra>",
+                x=[end], y=[case.name], orientation="h", marker={"color": colour, "opacity": 0.38}, showlegend=False, hovertemplate=f"{case.name}, {panel}<br>{text}<br>{name} {verb}<extra></extra>",
                 yaxis=axis,
             )  # fmt: skip
             figure.add(
             "bar",
-                x=[bound], y=[case.name], orientation="h", marker={"color": colour}, name=f"{name} binds",
+                x=[bound], y=[case.name], orientation="h", marker={"color": colour}, name=f"{name} {verb}",
                 legendgroup=name, showlegend=name not in shown, yaxis=axis,
                 hovertemplate=f"{case.name}, {panel}<br>lower bound {show(metrics.get('lower_bound_s', 0.0), 's', 4)}<extra></extra>",
             )  # fmt: skip
             shown.add(name)
+        _labels(figure, rows[panel], panel, scale, axis)
         _mean_marks(figure, rows[panel], panel, scale, axis, shown)
         _published_marks(figure, rows[panel], panel, scale, axis, shown)
     figure.add(
@@ -59,12 +62,21 @@ def bars(result: Result) -> Any:
         marker={"color": style.NEUTRAL, "opacity": 0.38},
     )  # fmt: skip
     longest = max(m["completion_time_s"] for c in found for m in c.transfers.values()) / scale
-    figure.axis("x", range=[0, longest * 1.32], anchor=axis, title=f"completion time [{unit}]; the solid part is the lower bound")
+    figure.axis(
+        "x",
+        range=[0, longest * 1.32],
+        anchor=axis,
+        title=f"completion time [{unit}]; the solid part is the lower bound",
+    )
     figure.layout["barmode"] = "overlay"
     said = findings.finding(result)
-    height = 112 + sum(len(row) for row in rows.values()) * 34 + len(panels) * 30
-    alt = "Bars: " + "; ".join(f"{c.name} {p} {show(m['completion_time_s'], 's', 3)}" for c in found for p, m in c.transfers.items())
-    return style.finish(figure, said[0] if said else "Times beside their lower bounds", height=height, alt=alt, top=70)
+    height = 96 + sum(len(row) for row in rows.values()) * 34 + len(panels) * 30
+    alt = "Bars: " + "; ".join(
+        f"{c.name} {p} {show(m['completion_time_s'], 's', 3)}" for c in found for p, m in c.transfers.items()
+    )
+    return style.finish(
+        figure, said[0] if said else "Times beside their lower bounds", height=height, alt=alt, top=52
+    )
 
 
 def _panels(figure: Canvas, counts: Mapping[str, int]) -> dict[str, str]:
@@ -75,15 +87,62 @@ def _panels(figure: Canvas, counts: Mapping[str, int]) -> dict[str, str]:
     for i, (panel, count) in enumerate(counts.items(), start=1):
         name = "y" if i == 1 else f"y{i}"
         low = high - unit * (count + head)
-        figure.axis(name, domain=[max(0.0, low), high - unit * head], autorange="reversed", ticksuffix="  ", showgrid=False, anchor="x")
-        figure.note(f"<b>{panel}</b>", 0, high - unit * head, xref="paper", yref="paper", xanchor="left", yanchor="bottom", font={"size": 14})
+        figure.axis(
+            name,
+            domain=[max(0.0, low), high - unit * head],
+            autorange="reversed",
+            ticksuffix="  ",
+            showgrid=False,
+            anchor="x",
+        )
+        figure.note(
+            f"<b>{panel}</b>",
+            0,
+            high - unit * head,
+            xref="paper",
+            yref="paper",
+            xanchor="left",
+            yanchor="bottom",
+            font={"size": 14},
+        )
         axes[panel], high = name, low
     return axes
 
 
-def _mean_marks(figure: Canvas, found: Iterable[Case], panel: str, scale: float, axis: str, shown: set[str]) -> None:
+def _labels(figure: Canvas, found: Iterable[Case], panel: str, scale: float, axis: str) -> None:
+    """Time and ratio, to the right of the bar and of any published mark."""
+    ends, names, texts = [], [], []
+    for case in found:
+        metrics, ratio = case.transfers[panel], over_bound(case.transfers[panel])
+        marks = [published_time(case, panel, row) or 0.0 for row in case.result.get("expect") or []]
+        ends.append(max([metrics["completion_time_s"], *marks]) / scale)
+        names.append(case.name)
+        texts.append(
+            f"   {show(metrics['completion_time_s'], 's', 3)}" + (f" · {ratio:.2f}× bound" if ratio else "")
+        )
+    figure.add(
+        "scatter",
+        x=ends,
+        y=names,
+        yaxis=axis,
+        mode="text",
+        text=texts,
+        textposition="middle right",
+        cliponaxis=False,
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def _mean_marks(
+    figure: Canvas, found: Iterable[Case], panel: str, scale: float, axis: str, shown: set[str]
+) -> None:
     """The mean rank, where it lies well before the last."""
-    apart = [c for c in found if abs(time_of(c.transfers[panel]) / c.transfers[panel]["completion_time_s"] - 1) > 0.02]
+    apart = [
+        c
+        for c in found
+        if abs(time_of(c.transfers[panel]) / c.transfers[panel]["completion_time_s"] - 1) > 0.02
+    ]
     if not apart:
         return
     figure.add(
@@ -96,7 +155,9 @@ def _mean_marks(figure: Canvas, found: Iterable[Case], panel: str, scale: float,
     shown.add("mean rank")
 
 
-def _published_marks(figure: Canvas, found: Iterable[Case], panel: str, scale: float, axis: str, shown: set[str]) -> None:
+def _published_marks(
+    figure: Canvas, found: Iterable[Case], panel: str, scale: float, axis: str, shown: set[str]
+) -> None:
     points = []
     for case in found:
         for row in case.result.get("expect") or []:
@@ -149,15 +210,17 @@ def rank_times(result: Result) -> Any:
         times = [(end - kernel["start_s"]) / scale for kernel in mine for end in kernel["rank_ends_s"]]
         groups = [kernel["group"] for kernel in mine for _ in kernel["rank_ends_s"]]
         mean, last = sum(times) / len(times), max(times)
-        tails.append((last / mean - 1, name, ranks[times.index(last)]))
-        dots = "scattergl" if len(times) > _MANY_RANKS else "scatter"
+        every = -(-len(times) // _DOTS)
+        late = times.index(last)
+        tails.append((last / mean - 1, name, ranks[late]))
+        kept = sorted({*range(0, len(times), every), late})
         figure.add(
-            dots, x=ranks, y=times, mode="markers", name=name, customdata=groups,
+            "scatter", x=[ranks[i] for i in kept], y=[times[i] for i in kept], mode="markers", name=f"{name}, mean {show(mean * scale, 's', 3)}", customdata=[groups[i] for i in kept],
                 marker={"size": 4 if len(times) > 300 else 7, "color": style.SERIES[i], "opacity": 0.85},
                 hovertemplate=f"{name}: rank %{{x}}, group %{{customdata}}<br>ends after %{{y:.4g}} {unit}<extra></extra>",
         )  # fmt: skip
         figure.add(
-            "scatter", x=[-0.5, max(ranks) + 0.5], y=[mean, mean], mode="lines", name=f"mean, {show(mean * scale, 's', 3)}",
+            "scatter", x=[-0.5, max(ranks) + 0.5], y=[mean, mean], mode="lines", showlegend=False,
                        line={"color": style.SERIES[i], "width": 1.5, "dash": "dot"}, hoverinfo="skip",
         )  # fmt: skip
     num_ranks = max(kernel["first_gpu"] + len(kernel["rank_ends_s"]) for kernel in kernels)
@@ -167,7 +230,9 @@ def rank_times(result: Result) -> Any:
     tail, name, rank = max(tails)
     lead = f"{case.name}: " if case.variant else ""
     title = f"{lead}the last rank of {name}, rank {rank}, ends {tail:.1%} after the mean of {num_ranks} ranks"
-    return style.finish(figure, title[0].upper() + title[1:] if not lead else title, height=400)
+    if tail < 0.001:
+        title = f"{lead}all {num_ranks} ranks end together, within 0.1%"
+    return style.finish(figure, title[0].upper() + title[1:] if not lead else title, height=400, top=44)
 
 
 def _borders(figure: Canvas, num_ranks: int, per_node: int) -> None:
@@ -214,17 +279,32 @@ def validation(document: Result) -> Any:
             marker = {"symbol": symbol, "color": colour, "size": 9, "line": {"width": 1.8, "color": colour}}
             marker["line"] = marker["line"] if symbol.endswith("open") else {"width": 0}
             figure.add(
-            "scatter",x=xs, y=ys, mode="markers", name=f"{use} ({len(xs)})", marker=marker, hovertext=texts, hoverinfo="text")
+                "scatter",
+                x=xs,
+                y=ys,
+                mode="markers",
+                name=f"{use} ({len(xs)})",
+                marker=marker,
+                hovertext=texts,
+                hoverinfo="text",
+            )
     worst = max(abs(x) for use in points.values() for x, _, _ in use)
     widest = max(100 * row["tolerance_fraction"] for one in groups.values() for row in one["rows"])
     reach = 1.12 * max(worst, widest, 1.0)
-    figure.axis("x", title="error of the simulated value [%]; the band is the tolerance", range=[-reach, reach])
-    figure.axis("y", 
+    figure.axis(
+        "x", title="error of the simulated value [%]; the band is the tolerance", range=[-reach, reach]
+    )
+    figure.axis("y",
         tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6],
         showgrid=False, zeroline=False,
     )  # fmt: skip
-    alt = "; ".join(f"{n}: mean error {g['mean_abs_error_fraction']:.1%}, worst {g['worst_error_fraction']:.1%}" for n, g in groups.items())
-    return style.finish(figure, " ".join(findings.of_validation(document)), height=130 + 46 * len(names), alt=alt)
+    alt = "; ".join(
+        f"{n}: mean error {g['mean_abs_error_fraction']:.1%}, worst {g['worst_error_fraction']:.1%}"
+        for n, g in groups.items()
+    )
+    return style.finish(
+        figure, " ".join(findings.of_validation(document)), height=130 + 46 * len(names), alt=alt
+    )
 
 
 def _number(value: Any, unit: str) -> str:
@@ -233,5 +313,3 @@ def _number(value: Any, unit: str) -> str:
     if unit in ("s", "bytes", "bytes/s", "flop/s", "count"):
         return show(float(value), unit)
     return f"{value:.4g} {unit}".rstrip()
-
-

@@ -37,7 +37,9 @@ def figure(kind: str, result: Result) -> Figure:
     if is_validation(result) != (kind == "validation"):
         which = "a document of `moesim validate --json`" if kind == "validation" else "the result of a run"
         has = [k for k in KINDS if (k == "validation") == is_validation(result)]
-        raise InputError(Fault(None, "kind", f"'{kind}'", f"{which}; this document can be drawn as {', '.join(has)}"))
+        raise InputError(
+            Fault(None, "kind", f"'{kind}'", f"{which}; this document can be drawn as {', '.join(has)}")
+        )
     return KINDS[kind][1](result)
 
 

@@ -11,18 +11,33 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sim.documents import dumps
 from sim.show import findings, grids, page, plots
 from sim.show.cases import Case, Result, cases, is_validation, twins
 from sim.show.grids import Grid
 
 _LONG = ("why and source", "source", "quantity", "metric")  # heads of columns that may wrap
-_DEPTH = ("utilisation", "links", "rank_times", "fabric_map", "traffic_matrix")
+_DEPTH = (
+    ("utilisation",),
+    ("links",),
+    ("fabric_map",),
+    ("rank_times", "traffic_matrix"),
+)  # kinds that share a line
 _TERMS = (
-    ("time", "mean over ranks of a rank's end less the common start; a rank ends when its own sends are out and its receives are in"),
+    (
+        "time",
+        "mean over ranks of a rank's end less the common start; a rank ends when its own sends are out and its receives are in",
+    ),
     ("last rank", "completion: when the last rank ends"),
-    ("bound", "bytes over datasheet rate on the busiest resource, without latency or efficiency; no run can beat it"),
+    (
+        "bound",
+        "bytes over datasheet rate on the busiest resource, without latency or efficiency; no run can beat it",
+    ),
     ("binds", "the class of resource that was full longest on the path of the last rank"),
-    ("wire", "bytes that cross a cable; logical bandwidths count as the benchmark does that is compared with"),
+    (
+        "wire",
+        "bytes that cross a cable; logical bandwidths count as the benchmark does that is compared with",
+    ),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )
 
@@ -39,23 +54,34 @@ def _run(result: Result) -> str:
     expected = findings.of_expectations(result)
     version = next((c.result.get("provenance", {}).get("version") for c in found), None)
     parts = [
-        _header("Simulated all-to-all" if found[0].workload.get("kind") == "all_to_all" else "Simulated flows", title, _shared_facts(found)),
+        _header(
+            f"Simulated {str(found[0].workload.get('kind', 'run')).replace('_', '-')}",
+            title,
+            _shared_facts(found),
+        ),
         f'<section class="answer" aria-label="Answer">{page.paragraphs([*said, *([expected] if expected else [])])}</section>',
-        "<h2>Times beside their lower bounds</h2>",
-        *_figures("bars", result),
+        "<h2>Results</h2>",
+        *_figures("bars", result, findings.of_bounds(result)),
         *(grid_html(one) for one in grids.of_result(result)),
         "<h2>Where the time goes</h2>" if any(case.links for case in found) else "",
         *_depth(found),
         _assumptions(found),
         "<h2>Run it again</h2>",
-        '<p class="note">The resolved scenario, every default written out. Save it as <code>scenario.yaml</code>, then <code>moesim run scenario.yaml</code>.</p>',
+        '<p class="note">The resolved scenario, every default written out. Save it as <code>scenario.yaml</code>, then <code>moesim run scenario.yaml</code>; '
+        "files it names are looked for beside it.</p>",
         '<button type="button" data-copy="scenario" hidden>Copy</button>',
         f'<pre id="scenario" tabindex="0" aria-label="Scenario as YAML">{html.escape(scenario_yaml(result))}</pre>',
         "<h2>How to read it</h2>",
-        '<dl class="terms">' + "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in _TERMS) + "</dl>",
+        '<dl class="terms">'
+        + "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in _TERMS)
+        + "</dl>",
         _footer(version, found[0].result.get("provenance", {}).get("seed"), result.get("schema")),
     ]
-    return page.shell(title, f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>', drawn=True)
+    return page.shell(
+        title,
+        f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>',
+        drawn=True,
+    )
 
 
 def _validation(report: Result) -> str:
@@ -64,7 +90,7 @@ def _validation(report: Result) -> str:
     parts = [
         _header("Validation", "Published figures beside simulated ones", []),
         f'<section class="answer" aria-label="Answer">{page.paragraphs(said)}</section>',
-        *_figures("validation", report),
+        *_figures("validation", report, "Each mark is a published figure; grey is its tolerance, and hollow marks were calibrated on"),
         grid_html(grids.of_groups(groups)),
         '<p class="note">A row that was calibrated on proves nothing; the errors of predicted rows do.</p>',
         "<h2>Every row</h2>",
@@ -75,11 +101,17 @@ def _validation(report: Result) -> str:
         ),
         _footer(report.get("version"), None, report.get("schema")),
     ]  # fmt: skip
-    return page.shell("Validation", f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>', drawn=True)
+    return page.shell(
+        "Validation",
+        f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>',
+        drawn=True,
+    )
 
 
 def _header(kicker: str, title: str, facts: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd></div>" for key, value in facts)
+    items = "".join(
+        f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd></div>" for key, value in facts
+    )
     asked = f'<dl class="facts" aria-label="What was asked">{items}</dl>' if items else ""
     return f'<header><p class="kicker">{html.escape(kicker)} · moesim</p><h1>{html.escape(title)}</h1>{asked}</header>'
 
@@ -93,42 +125,50 @@ def _shared_facts(found: Sequence[Case]) -> list[tuple[str, str]]:
     return [(key, ", ".join(dict.fromkeys(said))) for key, said in values.items()]
 
 
-def _figures(kind: str, result: Result) -> list[str]:
-    return [page.figure_html(page.drawing(f"fig-{name}", figure)) for name, figure in _drawn(kind, result)]
-
-
-def _drawn(kind: str, result: Result) -> list[tuple[str, Any]]:
+def _figures(kind: str, result: Result, title: str | None = None) -> list[str]:
     drawn = plots.drawable(result, (kind,))
-    return [(_ident(kind), figure) for figure in drawn.values()]
+    return [page.figure_html(page.drawing(f"fig-{name}", figure, title)) for name, figure in drawn.items()]
 
 
 def _depth(found: Sequence[Case]) -> list[str]:
     """Load over time, by link, by rank and between ranks: open for one case, folded by twins for several."""
-    if len(found) == 1:
-        return [html_ for kind in _DEPTH for html_ in _figures(kind, _alone(found[0]))]
     others = {id(pair.other): pair.reference for pair in twins(found)}
     sets: dict[int, list[Case]] = {}
     for case in found:
         sets.setdefault(id(others.get(id(case), case)), []).append(case)
     made = []
     for i, members in enumerate(sets.values()):
-        inside = []
-        for kind in _DEPTH:
-            drawn = [
-                page.figure_html(page.drawing(f"fig-{kind}-{_ident(case.variant)}", figure))
-                for case in members
-                for _, figure in _drawn(kind, _alone(case))
-            ]
-            if drawn:
-                inside.append(f'<div class="pair">{"".join(drawn)}</div>')
+        inside = "".join(_line(members, kinds) for kinds in _DEPTH)
+        if len(found) == 1:
+            return [inside]
         if inside:
             names = " and ".join(case.name for case in members)
-            made.append(page.fold(names, "".join(inside), is_open=i == 0, extra=_binding_words(members)))
+            made.append(page.fold(names, inside, is_open=i == 0, extra=_binding_words(members)))
     return made
 
 
+def _line(members: Sequence[Case], kinds: Sequence[str]) -> str:
+    """Figures of some kinds: kind after kind for twins, side by side where the screen is wide enough."""
+    lines = [(kind,) for kind in kinds] if len(members) > 1 else [kinds]
+    made = []
+    for line in lines:
+        drawn = [
+            page.figure_html(
+                page.drawing("-".join(filter(None, ("fig", kind, _ident(case.variant)))), figure)
+            )
+            for kind in line
+            for case in members
+            for figure in plots.drawable(_alone(case), (kind,)).values()
+        ]
+        if drawn:
+            made.append(f'<div class="pair">{"".join(drawn)}</div>' if len(drawn) > 1 else drawn[0])
+    return "".join(made)
+
+
 def _binding_words(members: Sequence[Case]) -> str:
-    bound = dict.fromkeys(f"{name}: {findings.binds(m)}" for case in members for name, m in case.transfers.items())
+    bound = dict.fromkeys(
+        f"{name}: {findings.binds(m)}" for case in members for name, m in case.transfers.items()
+    )
     return "; ".join(bound)
 
 
@@ -140,14 +180,20 @@ def _assumptions(found: Sequence[Case]) -> str:
     grid = grids.leaned_on(found)
     if not grid.rows:
         return ""
-    counts = {grade: sum(row[0] == grade for row in grid.rows) for grade in ("override", "assumed", "derived")}
+    counts = {
+        grade: sum(row[0] == grade for row in grid.rows) for grade in ("override", "assumed", "derived")
+    }
     extra = ", ".join(f"{count} {grade}" for grade, count in counts.items() if count)
-    return "<h2>What it leans on</h2>" + page.fold("Figures without a measurement of their own", grid_html(grid), extra=extra)
+    return "<h2>What it leans on</h2>" + page.fold(
+        "Figures without a measurement of their own", grid_html(grid), extra=extra
+    )
 
 
 def grid_html(grid: Grid) -> str:
     """A grid as an HTML table that scrolls in its own box."""
-    heads = "".join(f'<th scope="col"{_word(grid, i)}>{html.escape(head)}</th>' for i, head in enumerate(grid.heads))
+    heads = "".join(
+        f'<th scope="col"{_word(grid, i)}>{html.escape(head)}</th>' for i, head in enumerate(grid.heads)
+    )
     rows = []
     for r, row in enumerate(grid.rows):
         marks = " ".join(mark for mark, where in (("bad", grid.bad), ("break", grid.breaks)) if r in where)
@@ -156,7 +202,7 @@ def grid_html(grid: Grid) -> str:
             tag = "th" if i == 0 else "td"
             scope = ' scope="row"' if i == 0 else ""
             cells.append(f"<{tag}{scope}{_word(grid, i)}>{html.escape(cell)}</{tag}>")
-        rows.append(f'<tr{f" class={chr(34)}{marks}{chr(34)}" if marks else ""}>{"".join(cells)}</tr>')
+        rows.append(f"<tr{f' class={chr(34)}{marks}{chr(34)}' if marks else ''}>{''.join(cells)}</tr>")
     label = html.escape(grid.title, quote=True)
     note = f'<p class="note">{html.escape(grid.note)}</p>' if grid.note else ""
     return (
@@ -166,19 +212,25 @@ def grid_html(grid: Grid) -> str:
 
 
 def _word(grid: Grid, column: int) -> str:
-    kinds = [kind for kind, is_so in (("word", column in grid.words), ("long", grid.heads[column] in _LONG)) if is_so]
+    kinds = [
+        kind
+        for kind, is_so in (("word", column in grid.words), ("long", grid.heads[column] in _LONG))
+        if is_so
+    ]
     return f' class="{" ".join(kinds)}"' if kinds else ""
 
 
 def _footer(version: Any, seed: Any, schema: Any) -> str:
-    said = [f"moesim {version}" if version else "moesim", f"seed {seed}" if seed is not None else "", str(schema or "")]
+    said = [
+        f"moesim {version}" if version else "moesim",
+        f"seed {seed}" if seed is not None else "",
+        str(schema or ""),
+    ]
     return f"<footer>{html.escape(' · '.join(part for part in said if part))}</footer>"
 
 
 def scenario_yaml(result: Result) -> str:
     """The resolved scenario of a result, with its variants, as a file that can be run again."""
-    import yaml
-
     found = cases(result)
     first = found[0]
     tree: dict[str, Any] = _plain(first.scenario)
@@ -186,9 +238,24 @@ def scenario_yaml(result: Result) -> str:
         tree = {**tree, "name": str(result.get("name", tree.get("name"))), "variants": {}}
         for case in found:
             tree["variants"][case.variant] = _changes(_plain(first.scenario), _plain(case.scenario))
-    order = ("name", "title", "seed", "fidelity", "cluster", "model", "layout", "workload", "expect", "variants")
-    tree = {key: tree[key] for key in sorted(tree, key=lambda key: order.index(key) if key in order else len(order))}
-    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
+    order = (
+        "name",
+        "title",
+        "seed",
+        "fidelity",
+        "cluster",
+        "model",
+        "layout",
+        "workload",
+        "expect",
+        "variants",
+    )
+    tree = {
+        key: tree[key]
+        for key in sorted(tree, key=lambda key: order.index(key) if key in order else len(order))
+        if tree[key] != {}
+    }
+    return dumps(tree)
 
 
 def _changes(base: Mapping[str, Any], other: Mapping[str, Any], at: str = "") -> dict[str, Any]:
@@ -199,7 +266,12 @@ def _changes(base: Mapping[str, Any], other: Mapping[str, Any], at: str = "") ->
             continue
         path = f"{at}.{key}" if at else key
         inner = base.get(key)
-        deep = isinstance(value, dict) and isinstance(inner, dict) and set(inner) <= set(value) and not any("." in name for name in value)
+        deep = (
+            isinstance(value, dict)
+            and isinstance(inner, dict)
+            and set(inner) <= set(value)
+            and not any("." in name for name in value)
+        )
         found |= _changes(inner, value, path) if deep and isinstance(inner, dict) else {path: value}
     return found
 

@@ -32,12 +32,19 @@ GOOD, BAD, NEUTRAL = "#0A7ABF", "#D55E00", "#7B858F"
 BAND = "rgba(123,133,143,0.22)"
 RULE = "rgba(123,133,143,0.55)"
 
-LOAD = [[0.0, "#C3CED8"], [0.4, "#7FB2D6"], [0.7, "#E3A008"], [1.0, "#C2410C"]]
-"""Colour scale of a utilisation from 0 to 1; blue to orange survives every common colour blindness."""
+LOAD = [[0.0, "#D3DAE1"], [0.25, "#EBDDA8"], [0.5, "#F2C14E"], [0.75, "#E5822B"], [1.0, "#A8320A"]]
+"""Colour scale of a utilisation from 0 to 1; it grows darker throughout, so it needs no colour vision."""
+AMOUNT = [[0.0, "#EDF2F6"], [0.5, "#7DB0D5"], [1.0, "#084C80"]]
+"""Colour scale of an amount from nothing to the largest."""
+STEPS = ("#DDD9C4", "#EBD79A", "#F0BC4C", "#E5822B", "#A8320A")
+"""The same in five steps, for cables."""
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif'
 WIDTH = 1000
-_INK = {"light": ("#1C2126", "#5A646E", "#E3E7EB", "#FFFFFF"), "dark": ("#E8ECF0", "#A3AEB9", "#313A43", "#14181C")}
+_INK = {
+    "light": ("#1C2126", "#5A646E", "#E3E7EB", "#FFFFFF"),
+    "dark": ("#E8ECF0", "#A3AEB9", "#313A43", "#14181C"),
+}
 
 
 def template(theme: str) -> dict[str, Any]:
@@ -59,35 +66,66 @@ def template(theme: str) -> dict[str, Any]:
     return {
         "layout": {
             "font": {"family": FONT, "size": 13, "color": ink},
-            "title": {"font": {"size": 18, "color": ink}, "x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 20}},
+            "title": {"font": {"size": 18, "color": ink}, "x": 0, "xref": "container", "xanchor": "left"},
             "paper_bgcolor": paper,
             "plot_bgcolor": paper,
             "colorway": list(SERIES),
             "xaxis": axis,
             "yaxis": axis,
             "hoverlabel": {"font": {"family": FONT, "size": 13}},
-            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "font": {"color": ink}},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.0,
+                "yanchor": "bottom",
+                "font": {"color": ink},
+            },
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": soft, "activecolor": ink},
             "bargap": 0.34,
         }
     }
 
 
-def finish(canvas: Canvas, title: str, *, height: int, alt: str = "", top: int = 50) -> Any:
+def finish(
+    canvas: Canvas,
+    title: str,
+    *,
+    height: int,
+    alt: str = "",
+    top: int = 50,
+    bottom: int = 56,
+    width: int = WIDTH,
+) -> Any:
     """Make the figure, with the house's look: its title (a sentence), size and margins.
 
-    `height` [px] is that of the drawing without the title; `top` [px] is kept free above for legend and panel names. The
-    sentence and the spoken description travel in `layout.meta`, where the report finds them.
+    `height` [px] is that of the drawing without the title; `top` and `bottom` [px] are kept free for legend,
+    panel names and axis. The sentence and the spoken description travel in `layout.meta`, where the report finds them.
     """
-    lines = textwrap.wrap(title, 88)
-    title_px = 26 * len(lines) + 24
+    lines = textwrap.wrap(title, round(0.088 * width))
+    title_px = 24 * len(lines) + 16
     return canvas.figure(
         template=template("light"),
-        title={"text": "<br>".join(lines), "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18, "l": 20}},
-        width=WIDTH,
+        title={
+            "text": "<br>".join(lines),
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "pad": {"b": top, "l": 20},
+        },
+        width=width,
         height=height + title_px,
-        margin={"l": 20, "r": 30, "t": top + title_px, "b": 56},
-        meta={"title": title, "alt": alt or title, "top_px": top, "height_px": height},
+        margin={"l": 20, "r": 30, "t": top + title_px, "b": bottom},
+        meta={"title": title, "alt": alt or title, "top_px": top, "bottom_px": bottom, "height_px": height},
     )
+
+
+def colourbar(unit: str) -> dict[str, Any]:
+    """A colour key that lies above the drawing, at its left."""
+    return {
+        "orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "len": 0.5, "thickness": 10,
+        "outlinewidth": 0, "title": {"text": unit, "side": "top", "font": {"size": 13}}, "tickfont": {"size": 12}, "nticks": 6, "ypad": 6, "xpad": 0,
+    }  # fmt: skip
 
 
 def time_unit(longest_s: float) -> tuple[float, str]:

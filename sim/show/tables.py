@@ -68,8 +68,16 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
     hardware, reference = sheet.hardware, sheet.reference
     _title(console, f"{hardware.title} ({hardware.name})")
     beside = reference is not None and reference.name != hardware.name
-    sources = list(dict.fromkeys(row.figure.citation for row in sheet.figures if row.figure and row.figure.citation))
-    heads = ("figure", "value", *((f"{reference.name}", "ratio") if beside and reference else ()), "grade", "source")
+    sources = list(
+        dict.fromkeys(row.figure.citation for row in sheet.figures if row.figure and row.figure.citation)
+    )
+    heads = (
+        "figure",
+        "value",
+        *((f"{reference.name}", "ratio") if beside and reference else ()),
+        "grade",
+        "source",
+    )
     table = _table(heads, frozenset({0, len(heads) - 2, len(heads) - 1}))
     for row in sheet.figures:
         own, other = row.figure, row.reference
@@ -77,7 +85,10 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
         source = f"[{sources.index(own.citation) + 1}]" if own and own.citation else ""
         cells = [Text(row.path), Text(_figure(own))]
         if beside:
-            cells += [Text(_figure(other)), Text(f"{row.ratio:.3g}" if row.ratio is not None and row.differs else "")]
+            cells += [
+                Text(_figure(other)),
+                Text(f"{row.ratio:.3g}" if row.ratio is not None and row.differs else ""),
+            ]
         cells += [Text(grade, style=_GRADE.get(grade, "")), Text(source)]
         table.add_row(*cells, style="bold" if beside and row.differs else None)
     console.print(table)
@@ -85,8 +96,12 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
         console.print(Text(f"[{number}] {citation}", style="dim"))
     _reasons(sheet, console)
     if sheet.achieved:
-        console.print(Text("\nWhat kernels reach of a link (peak is the datasheet's, of one direction)", style="bold"))
-        table = _table(("kernel", "direction", "link", "peak", "achieved", "fraction", "grade"), frozenset({0, 1, 2, 6}))
+        console.print(
+            Text("\nWhat kernels reach of a link (peak is the datasheet's, of one direction)", style="bold")
+        )
+        table = _table(
+            ("kernel", "direction", "link", "peak", "achieved", "fraction", "grade"), frozenset({0, 1, 2, 6})
+        )
         for one in sheet.achieved:
             table.add_row(
                 one.kernel, one.direction, one.link, show(one.peak_bytes_per_s, "bytes/s"), show(one.achieved_bytes_per_s, "bytes/s", 5),
@@ -163,7 +178,11 @@ def _table(heads: Iterable[str], words: frozenset[int], *, heads_shown: bool = T
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, show_header=heads_shown, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table = Table(
+        box=box.SIMPLE_HEAD, show_header=heads_shown, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim"
+    )
     for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i in words else "right", no_wrap=head not in _LONG, overflow="fold")
+        table.add_column(
+            head, justify="left" if i in words else "right", no_wrap=head not in _LONG, overflow="fold"
+        )
     return table

@@ -168,7 +168,7 @@ def _with(args: Args) -> Event:
 
 
 def of_result(result: Mapping[str, Any]) -> Timeline:
-    """The timeline of a result document: kernels by rank, flows, utilisation of link classes; each variant on its own rows."""
+    """The timeline of a result document: kernels by rank, flows, utilisation of links; each variant on rows of its own."""
     variants = result.get("variants") or {"": result}
     slices: list[Slice] = []
     transfers: list[Transfer] = []

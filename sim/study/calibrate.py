@@ -1,24 +1,18 @@
 """Calibrate on a profiler trace: what each phase and exchange of a layer pair took on the real machine.
 
-    calibration = calibrate("train.json.gz")
-    text = profile_text(calibration, name="h800-train", source=Source("...", "..."))
-
-A trace that is not of a DualPipe pair still gives totals by class of kernel; only the profile needs the phases.
+A trace that is not of a DualPipe pair still gives totals by class of kernel; only a profile needs the phases. A kernel
+that cannot be named counts as memory-bound in its phase and is listed.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sim.cost.measured import PROFILE_SCHEMA, ExchangeTime, OperationTime, OverlapTime, PhaseTime
-from sim.errors import Fault, InputError, Mark
+from sim.cost.measured import ExchangeTime, OperationTime, OverlapTime, PhaseTime
 from sim.study import kineto
 from sim.study.kernel_names import COMMUNICATION_BOUNDS, short_name
 from sim.study.kineto import KernelEvent, TraceOrigin
@@ -35,6 +29,7 @@ from sim.study.layer_pairs import (
 )
 
 Interval = tuple[float, float]
+_ANY_GRID = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +79,6 @@ class Calibration:
     num_layers: int
     phases: Mapping[str, PhaseTime]
     exchanges: Mapping[str, ExchangeTime]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a trace can be had, for the profile made from it."""
-
-    title: str
-    where: str
-    date: str | None = None
-    note: str | None = None
 
 
 def calibrate(path: str | Path) -> Calibration:
@@ -168,10 +153,14 @@ def _spans(kernels: Iterable[KernelEvent], streams: Streams, *, communication: b
 
 
 def _sms(kernels: Iterable[KernelEvent], bound: str, gpu_sms: int) -> int:
-    """SMs that kernels of a bound use: the grid, no larger than the GPU, in which most of their time is spent."""
+    """SMs that kernels of a bound use: the grid, no larger than the GPU, in which most of their time is spent.
+
+    A grid says that only of kernels that stay on their SMs, as GEMMs and exchanges that share a GPU do; 0 where it cannot.
+    """
+    limit = gpu_sms or (_ANY_GRID if bound == "transfer" else 0)
     spent: Counter[int] = Counter()
     for one in kernels:
-        if one.named.bound == bound and 0 < one.blocks <= (gpu_sms or one.blocks):
+        if one.named.bound == bound and 0 < one.blocks <= limit:
             spent[one.blocks] += round(one.duration_s * 1e9)
     return max(sorted(spent), key=spent.__getitem__, default=0)
 
@@ -254,121 +243,3 @@ def _exchange(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> Exchan
         per_layer_s=per_layer_s,
         comm_sms=_sms((one for kernels in data for one in kernels), "transfer", gpu_sms),
     )
-
-
-# --- profile -----------------------------------------------------------------------------------------------------------
-
-
-def profile_text(calibration: Calibration, name: str, source: Source | None = None, title: str | None = None) -> str:
-    """The measured compute profile as YAML, in the form that `sim.cost.measured` reads.
-
-    Raises `InputError` where the trace has no layer pairs: totals by class are no profile.
-    """
-    origin = calibration.origin
-    if not calibration.phases:
-        wanted = f"a trace of layer pairs ({', '.join(PHASES)}) to make a profile of"
-        raise InputError(Fault(Mark(origin.file), "", calibration.why_not, wanted))
-    where = source or Source(f"PyTorch profiler trace {origin.file}", origin.file)
-    tree: dict[str, Any] = {
-        "schema": PROFILE_SCHEMA,
-        "name": name,
-        "title": title or f"One layer pair of a training step, measured on {origin.gpu or 'a GPU'}",
-        "grade": "measured",
-        "source": {key: value for key in ("title", "where", "date", "note") if (value := getattr(where, key))},
-        "trace": {
-            "file": origin.file,
-            "name": origin.name,
-            "gpu": origin.gpu,
-            "gpu_sms": origin.gpu_sms,
-            "rank": origin.rank,
-            "world_size": origin.world_size,
-            "backend": origin.backend,
-        },
-        "context": {
-            "layers": calibration.num_layers,
-            "tokens_per_rank": calibration.tokens_per_rank,
-            "compute_sms": calibration.compute_sms,
-            "comm_sms": calibration.comm_sms,
-        },
-        "cut_by": calibration.cut_by,
-        "span": _ms(calibration.span_s),
-        "phases": {phase: _phase_tree(one) for phase, one in calibration.phases.items()},
-        "exchanges": {exchange: _exchange_tree(one) for exchange, one in calibration.exchanges.items()},
-        "overlap": {
-            "compute_busy": _ms(calibration.overlap.compute_busy_s),
-            "comm_busy": _ms(calibration.overlap.comm_busy_s),
-            "both": _ms(calibration.overlap.both_s),
-            "exposed_comm": _ms(calibration.overlap.exposed_comm_s),
-            "idle": _ms(calibration.overlap.idle_s),
-        },
-        "unnamed": [
-            {"kernel": one.name, "count": one.num_kernels, "time": _ms(one.time_s)} for one in calibration.unnamed
-        ],
-    }
-    return f"{_HEADER}{_yaml(tree)}"
-
-
-_HEADER = """\
-# Measured compute profile, written by `moesim calibrate`. Times are means over the layers of the trace, taken while the
-# exchanges ran beside the compute. elapsed = sm_bound + memory_bound + idle; operations are sums of kernel times.
-"""
-
-
-def _phase_tree(one: PhaseTime) -> dict[str, Any]:
-    tree: dict[str, Any] = {
-        "elapsed": _ms(one.elapsed_s),
-        "sm_bound": _ms(one.sm_bound_s),
-        "memory_bound": _ms(one.memory_bound_s),
-        "idle": _ms(one.idle_s),
-        "per_layer": [_ms(time_s) for time_s in one.per_layer_s],
-        "compute_sms": one.compute_sms,
-    }
-    if one.expert_rows:
-        tree["expert_rows"] = list(one.expert_rows)
-    tree["operations"] = {
-        label: _Inline({"kernels": round(operation.num_kernels, 4), "time": _ms(operation.time_s)})
-        for label, operation in one.operations.items()
-    }
-    return tree
-
-
-def _exchange_tree(one: ExchangeTime) -> dict[str, Any]:
-    return {
-        "kernel": one.kernel,
-        "cached": one.cached,
-        "data": _ms(one.data_s),
-        "notify": _ms(one.notify_s),
-        "preparation": _ms(one.preparation_s),
-        "per_layer": [_ms(time_s) for time_s in one.per_layer_s],
-        "comm_sms": one.comm_sms,
-    }
-
-
-_PLAIN = re.compile(r"[\d.e+-]+ ms|(?!true|false|null)[a-z][a-z_-]*")  # needs no quotes in YAML
-
-
-class _Inline(dict[str, Any]):
-    """A mapping written on one line."""
-
-
-def _ms(time_s: float) -> str:
-    return f"{max(time_s, 0.0) * 1e3:.7g} ms"
-
-
-def _yaml(tree: Mapping[str, Any], indent: str = "") -> str:
-    lines = []
-    for key, value in tree.items():
-        if isinstance(value, dict) and not isinstance(value, _Inline):
-            lines.append(f"{indent}{key}:\n{_yaml(value, indent + '  ')}")
-        else:
-            lines.append(f"{indent}{key}: {_flow(value)}\n")
-    return "".join(lines)
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_flow(inner) for inner in value) + "]"
-    plain = isinstance(value, str) and _PLAIN.fullmatch(value)
-    return value if plain else json.dumps(value, ensure_ascii=False)

@@ -95,8 +95,8 @@ def read(path: str | Path, ranges: Collection[str] = ()) -> KinetoTrace:
     tree = _tree(path)
     events = tree if isinstance(tree, list) else tree.get("traceEvents") if isinstance(tree, dict) else None
     if not isinstance(events, list):
-        got = f"JSON with the keys {', '.join(map(repr, list(tree)[:5]))}" if isinstance(tree, dict) and tree else "other JSON"
-        raise _error(path, f"{got} and no list 'traceEvents'")
+        keys = ", ".join(map(repr, list(tree)[:5])) if isinstance(tree, dict) else ""
+        raise _error(path, f"{f'JSON with the keys {keys}' if keys else 'other JSON'} and no list 'traceEvents'")
     kinds = [event for event in events if isinstance(event, dict) and event.get("ph") == "X"]
     work = [event for event in kinds if event.get("cat") in _GPU_WORK]
     if not any(event["cat"] == "kernel" for event in work):

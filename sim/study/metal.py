@@ -55,15 +55,14 @@ def cluster_of(
     if cluster.hardware is None:
         faults.append(document.fault(at, "nothing", "the key 'hardware', or a fabric of kind leaf_spine"))
         return None, 0, None, ()
-    if cluster.nodes is None or cluster.nodes < 1:
-        got = "nothing" if cluster.nodes is None else str(cluster.nodes)
+    if cluster.nodes is None:
         faults.append(
-            document.fault((*at, "nodes"), got, "1 or more: a cluster without nodes has no GPU to run on")
+            document.fault((*at, "nodes"), "nothing", "the number of nodes: a cluster without nodes has no GPU to run on")
         )
     name, override = cluster.hardware, document.branch(("cluster", "override"))
     mark = document.mark((*at, "hardware"))
     hardware = catch(faults, lambda: load_hardware(name, override, near=document.folder, mark=mark))
-    if hardware is None or cluster.nodes is None or cluster.nodes < 1:
+    if hardware is None or cluster.nodes is None:
         return hardware, 0, None, ()
     asked = cluster.fabric or FabricSpec()
     fabric = topology.Fabric(

@@ -19,8 +19,8 @@ from sim.schedule import flow_list
 from sim.schedule.collectives import Exchange
 from sim.study import metrics as measure
 from sim.study import scenario as scenarios
-from sim.study.routing import record_of, routings
 from sim.study.descriptions import AllToAll, FlowList, Scenario
+from sim.study.routing import record_of, routings
 
 Result = dict[str, Any]
 Progress = Callable[[str], None]

@@ -93,6 +93,13 @@ class ClusterSpec(Branch):
     ) = None
     faults: list[FaultSpec] = []
 
+    @field_validator("nodes")
+    @classmethod
+    def _some_nodes(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise UnitError(str(value), "1 or more: a cluster without nodes has no GPU to run on")
+        return value
+
 
 # --- layout --------------------------------------------------------------------------------------------------------
 

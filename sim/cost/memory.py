@@ -1,0 +1,288 @@
+"""Memory of a training run: what each pipeline rank's GPUs keep, part by part, and whether it fits.
+
+Weights, gradients and optimizer follow from the parameters of the stages that a rank holds; activations from
+what one microbatch keeps on each stage and from how many the schedule keeps at a time.
+
+Why this way: schedules stand above this room, so the caller hands in `peak`, the function from bytes a stage
+to bytes a rank (`sim.schedule.replay.peaks` of its pipeline). A rank's parts are kept apart, so that an
+overflow can name its causes.
+
+References
+----------
+DeepSeek-V3: arXiv 2412.19437, sections 3.2.3 (recomputation, shared embedding and head) and 3.3 (formats).
+ZeRO: arXiv 1910.02054.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from sim import units
+from sim.errors import Fault, InfeasibleError, InputError, nearest
+from sim.workload.layout import Layout
+from sim.workload.model import MLA, Model
+from sim.workload.stages import Stage, held_parameters
+
+RECOMPUTE = ("none", "selective", "full")
+
+Peak = Callable[[Sequence[float]], Sequence[float]]
+"""Bytes a microbatch keeps on each stage, [num_stages] -> most that each pipeline rank keeps, [num_ranks]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Formats of a training run; the defaults are DeepSeek-V3's.
+
+    Parameters
+    ----------
+    compute : str
+        "fp8": matrices of the layers have FP8 copies, and inputs of experts are kept in FP8. "bf16": neither.
+    recompute : str
+        What the backward computes again. "none": nothing. "selective": norms, the up-projections of MLA, and
+        the output of SwiGLU. "full": whole layers, from their inputs.
+    gradient_bytes, master_bytes, moments_bytes : float [bytes per parameter]
+        Accumulated gradient; master weight; both Adam moments together.
+    attention_output_bits : float [bits per element]
+        Format in which "fp8" keeps the output of attention: a 12-bit one, E5M6.
+    """
+
+    compute: Literal["fp8", "bf16"] = "fp8"
+    recompute: str = "selective"
+    gradient_bytes: float = 4.0
+    master_bytes: float = 4.0
+    moments_bytes: float = 4.0
+    attention_output_bits: float = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class RankMemory:
+    """What one GPU of a pipeline rank keeps [bytes]."""
+
+    rank: int
+    weights_bytes: float
+    fp8_copies_bytes: float
+    gradients_bytes: float
+    optimizer_bytes: float
+    activations_bytes: float
+    buffers_bytes: float
+
+    @property
+    def states_bytes(self) -> float:
+        """Weights with their copies, gradients and optimizer."""
+        return self.weights_bytes + self.fp8_copies_bytes + self.gradients_bytes + self.optimizer_bytes
+
+    @property
+    def total_bytes(self) -> float:
+        """Everything."""
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, float]:
+        """Name -> bytes, the biggest first."""
+        named = {
+            one.name.removesuffix("_bytes").replace("_", " "): getattr(self, one.name)
+            for one in fields(self)[1:]
+        }
+        return dict(sorted(named.items(), key=lambda item: -item[1]))
+
+
+def memory(
+    model: Model,
+    layout: Layout,
+    stages: Sequence[Stage],
+    held: Sequence[Sequence[int]],
+    peak: Peak,
+    *,
+    tokens_per_microbatch: float = 4096.0,
+    ranks_per_token: float | None = None,
+    recipe: Recipe | None = None,
+    gpus_per_node: int = 8,
+) -> tuple[RankMemory, ...]:
+    """Memory of one GPU at each pipeline rank, [num_ranks].
+
+    Parameters
+    ----------
+    held : sequence, [num_ranks][num_chunks]
+        Stages of each pipeline rank.
+    peak : function
+        See `Peak`.
+    tokens_per_microbatch : float [tokens]
+        Of one data-parallel rank, before TP and CP share them.
+    ranks_per_token : float, optional
+        Mean number of EP ranks that a token goes to, and so the rows that a rank receives per token it has.
+        Uniform routing without a group limit where left out, the most that a balanced gate can ask for.
+
+    Notes
+    -----
+    Optimizer states are cut as ZeRO-1 does: over DP x CP, those of experts over expert-DP. Where a
+    schedule keeps two copies of a stage, each keeps its own states.
+    """
+    recipe = _checked(recipe or Recipe())
+    if ranks_per_token is None:
+        ranks_per_token = uniform_ranks_per_token(model, layout.ep)
+    tokens = tokens_per_microbatch / (layout.tp * layout.cp)
+    stage_bytes = [stage_activation_bytes(model, stage, tokens, ranks_per_token, recipe) for stage in stages]
+    per_master = recipe.master_bytes + recipe.moments_bytes
+    buffers = buffer_bytes(model, layout, tokens, ranks_per_token, recipe, gpus_per_node)
+    rows = []
+    for rank, (mine, activations) in enumerate(zip(held, peak(stage_bytes), strict=True)):
+        count = held_parameters(model, [stages[index] for index in mine])
+        experts = count.experts / layout.ep
+        layers = count.layers / layout.tp
+        others = layers + (count.embedding + count.head) / layout.tp
+        rows.append(
+            RankMemory(
+                rank=rank,
+                weights_bytes=2.0 * (experts + others),
+                fp8_copies_bytes=experts + layers if recipe.compute == "fp8" else 0.0,
+                gradients_bytes=recipe.gradient_bytes * (experts + others),
+                optimizer_bytes=per_master * (others / (layout.dp * layout.cp) + experts / layout.expert_dp),
+                activations_bytes=activations,
+                buffers_bytes=buffers,
+            )
+        )
+    return tuple(rows)
+
+
+def uniform_ranks_per_token(model: Model, ep: int) -> float:
+    """Mean number of EP ranks that a token reaches when every choice of experts is equally likely."""
+    local = model.num_experts // ep
+    miss = math.comb(model.num_experts - local, model.top_k) / math.comb(model.num_experts, model.top_k)
+    return ep * (1.0 - miss)
+
+
+def fits(rows: Sequence[RankMemory], capacity_bytes: float) -> bool:
+    """Whether every rank fits."""
+    return all(row.total_bytes <= capacity_bytes for row in rows)
+
+
+def require_fit(rows: Sequence[RankMemory], capacity_bytes: float, gpu: str) -> None:
+    """Raise `InfeasibleError` with the fullest rank and its biggest parts where a rank does not fit."""
+    if fits(rows, capacity_bytes):
+        return
+    worst = max(rows, key=lambda row: row.total_bytes)
+    parts = ", ".join(
+        f"{name} {units.show(size, 'bytes', 3)}" for name, size in list(worst.parts().items())[:3]
+    )
+    over = sum(row.total_bytes > capacity_bytes for row in rows)
+    raise InfeasibleError(
+        f"pipeline rank {worst.rank} needs {units.show(worst.total_bytes, 'bytes', 3)} of the "
+        f"{units.show(capacity_bytes, 'bytes', 3)} of {gpu}: {parts}; {over} of {len(rows)} ranks do not fit"
+    )
+
+
+# --- activations --------------------------------------------------------------------------------------------
+
+
+def stage_activation_bytes(
+    model: Model, stage: Stage, tokens: float, ranks_per_token: float, recipe: Recipe
+) -> float:
+    """What one microbatch keeps on a stage from its forward to its backward [bytes].
+
+    The head keeps the logits in BF16, which become their own gradient in place, and its input. A layer
+    computed again in full is held once more while that happens; `buffer_bytes` counts it.
+    """
+    moe = layer_activation_bytes_per_token(model, True, ranks_per_token, recipe)
+    dense = layer_activation_bytes_per_token(model, False, ranks_per_token, recipe)
+    head = 2.0 * model.vocab + 2.0 * model.hidden
+    per_token = stage.num_expert_layers * moe + stage.num_dense * dense + stage.num_head_passes * head
+    return tokens * per_token
+
+
+def layer_activation_bytes_per_token(
+    model: Model, has_experts: bool, ranks_per_token: float, recipe: Recipe
+) -> float:
+    """What one token keeps in one layer [bytes].
+
+    Kept: the input of attention and of the feed-forward block (BF16), what attention's backward reads, the
+    rows received for experts, and the input of SwiGLU (two widths) of each expert a token takes.
+    """
+    d = model.hidden
+    if recipe.recompute == "full":
+        return 2.0 * d
+    # One scale of 4 bytes for every 128 elements.
+    element = 1.0 + 4 / 128 if recipe.compute == "fp8" else 2.0
+    width = (
+        (model.top_k + model.num_shared_experts) * model.expert_hidden if has_experts else model.dense_hidden
+    )
+    kept = 2 * 2.0 * d + _attention_bytes_per_token(model, recipe) + 2 * width * element
+    if has_experts:
+        kept += ranks_per_token * d * element
+    if recipe.recompute == "none":
+        kept += 2 * 2.0 * d + width * element  # both norms' outputs, SwiGLU's output
+    return kept
+
+
+def _attention_bytes_per_token(model: Model, recipe: Recipe) -> float:
+    """Inputs and output of the attention core, and its log-sum-exp (FP32 a head) [bytes]."""
+    a = model.attention
+    out_element = recipe.attention_output_bits / 8 if recipe.compute == "fp8" else 2.0
+    if isinstance(a, MLA):
+        kept = 2.0 * (a.q_lora_rank + a.kv_lora_rank + a.qk_rope_head_dim)
+        if recipe.recompute == "none":
+            kept += 2.0 * a.num_heads * (2 * a.qk_head_dim + a.v_head_dim)
+        out = a.num_heads * a.v_head_dim
+    else:
+        kept = 2.0 * (a.num_heads + 2 * a.num_kv_heads) * a.head_dim
+        out = a.num_heads * a.head_dim
+    return kept + out * out_element + 4.0 * a.num_heads
+
+
+# --- buffers ------------------------------------------------------------------------------------------------
+
+# Rows that one ring of the two-hop kernel holds, per GPU of the node and per node, and rings each way:
+# assumed for every group size after the default configurations of DeepEP (20 SMs, two a channel; 288 and 128
+# rows). A tenth of a GB apart at most, where 80 GB are at stake.
+_GPU_RING_ROWS = 288
+_NODE_RING_ROWS = 128
+_RING_CHANNELS = 10
+
+
+def buffer_bytes(
+    model: Model,
+    layout: Layout,
+    tokens: float,
+    ranks_per_token: float,
+    recipe: Recipe,
+    gpus_per_node: int = 8,
+) -> float:
+    """What communication and recomputation work in [bytes]; an estimate.
+
+    Experts' results (BF16 rows) of one forward and one backward on their way to combine; the rings of the
+    two-hop kernel, for every GPU of a node and, sender and receiver, for every node; a boundary tensor in and
+    out, of activations and of gradients, for the pipeline; and one whole layer where layers are computed
+    again.
+    """
+    record = 2.0 * model.hidden
+    total = 4 * tokens * record if layout.pp > 1 else 0.0
+    if layout.ep > 1:
+        total += 2 * ranks_per_token * tokens * record
+        num_nodes = math.ceil(layout.ep / gpus_per_node)
+        ring_rows = min(layout.ep, gpus_per_node) * _GPU_RING_ROWS
+        ring_rows += 2 * num_nodes * _NODE_RING_ROWS if num_nodes > 1 else 0
+        total += _RING_CHANNELS * ring_rows * record
+    if recipe.recompute == "full":
+        whole = Recipe(compute=recipe.compute, recompute="none")
+        total += tokens * max(
+            layer_activation_bytes_per_token(model, has_experts, ranks_per_token, whole)
+            for has_experts in (True, False)
+            if has_experts or model.num_dense_layers
+        )
+    return total
+
+
+def _checked(recipe: Recipe) -> Recipe:
+    faults = []
+    for key, value, known in (
+        ("recompute", recipe.recompute, RECOMPUTE),
+        ("compute", recipe.compute, ("fp8", "bf16")),
+    ):
+        if value not in known:
+            faults.append(
+                Fault(None, key, f"'{value}'", f"one of: {', '.join(known)}", nearest(str(value), known))
+            )
+    if faults:
+        raise InputError(faults)
+    return recipe

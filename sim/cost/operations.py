@@ -1,0 +1,112 @@
+"""Operations: kernels as data (kind, shape, bytes), and the time a list of them takes.
+
+`phase_time` adds the times of a list, split into what is bound by the SMs it has and what waits for memory.
+
+Why this way: a quarter of a DeepSeek-V3 layer is memory-bound work, and the two parts behave differently: fewer SMs stretch
+the first, a slower HBM the second. A list of kernels says both and can be checked against the FLOPs of the model. Which
+kernels a layer has stands in `sim.cost.layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sim.cost.compute import (
+    Dtype,
+    Processor,
+    attention_backward_s,
+    attention_forward_s,
+    gemm_s,
+    grouped_gemm_s,
+    streaming_s,
+    weight_gemm_s,
+)
+
+Kind = Literal["gemm", "grouped_gemm", "weight_gemm", "attention_forward", "attention_backward", "memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one rank computes on in one chunk.
+
+    `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came.
+    """
+
+    sequences: int
+    sequence_tokens: int
+    expert_rows: tuple[int, ...] = ()
+    received_tokens: float = 0.0
+    precision: Dtype = "fp8"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of this rank [count]."""
+        return self.sequences * self.sequence_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One kernel, launched `count` times.
+
+    `rows` has one entry for each GEMM of the kernel (tokens, where weights are summed over them). `flops` are those a
+    model is credited with: none for what is computed again. `blocks` and `resident_grid` as in `compute.streaming_s`.
+    """
+
+    name: str
+    kind: Kind
+    dtype: Dtype = "bf16"
+    rows: tuple[int, ...] = ()
+    n: int = 0
+    k: int = 0
+    moved_bytes: float = 0.0
+    count: int = 1
+    flops: float = 0.0
+    blocks: int | None = None
+    resident_grid: bool = False
+    heads: int = 0
+    sequences: int = 0
+    context_tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseTime:
+    """Time of a phase [s]: of kernels bound by the SMs they have, and by memory."""
+
+    sm_bound_s: float
+    memory_bound_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Both, one after the other [s]."""
+        return self.sm_bound_s + self.memory_bound_s
+
+    def __add__(self, other: PhaseTime) -> PhaseTime:
+        return PhaseTime(self.sm_bound_s + other.sm_bound_s, self.memory_bound_s + other.memory_bound_s)
+
+
+def operation_s(p: Processor, op: Operation) -> float:
+    """Time of all launches of one operation [s]."""
+    if op.kind == "gemm":
+        return op.count * gemm_s(p, op.rows[0], op.n, op.k, op.dtype)
+    if op.kind == "grouped_gemm":
+        return op.count * grouped_gemm_s(p, op.rows, op.n, op.k, op.dtype)
+    if op.kind == "weight_gemm":
+        return op.count * weight_gemm_s(p, op.rows, op.n, op.k, op.dtype)
+    if op.kind == "memory":
+        once = streaming_s(p, op.moved_bytes, blocks=op.blocks, resident_grid=op.resident_grid)
+        return op.count * once
+    core = attention_forward_s if op.kind == "attention_forward" else attention_backward_s
+    return op.count * core(p, op.sequences, op.rows[0], op.heads, op.k, op.n, context_tokens=op.context_tokens)
+
+
+def phase_time(p: Processor, operations: Iterable[Operation]) -> PhaseTime:
+    """Time of a list of operations that run one after the other."""
+    sm_bound = memory_bound = 0.0
+    for op in operations:
+        if op.kind == "memory":
+            memory_bound += operation_s(p, op)
+        else:
+            sm_bound += operation_s(p, op)
+    return PhaseTime(sm_bound, memory_bound)

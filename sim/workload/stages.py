@@ -1,0 +1,228 @@
+"""Stages: which layers, embedding, output head and extra prediction modules stand on each pipeline stage.
+
+The embedding stands on the first stage; the output head and the multi-token-prediction (MTP) modules, which
+end in the same head, stand on the last. The layers between are cut where the costliest stage becomes
+cheapest.
+
+Why this way: stages of a real model are not alike, and a pipeline is as fast as its slowest rank, so
+schedules are replayed with the layers that each stage really holds. The cut is a rule over estimated cost; no
+model has a case of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.errors import Fault, InfeasibleError, InputError
+from sim.workload.model import Model, attention_core_flops_per_token, parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What stands on one pipeline stage.
+
+    Parameters
+    ----------
+    layers : tuple of int
+        Indices of the model's layers, ascending.
+    num_dense, num_moe : int [count]
+        How many of them are dense, how many have experts.
+    embedding, head : bool
+    num_mtp : int [count]
+        MTP modules: a projection, a layer with experts, and another pass through the head.
+    """
+
+    index: int
+    layers: tuple[int, ...]
+    num_dense: int
+    num_moe: int
+    embedding: bool
+    head: bool
+    num_mtp: int
+
+    @property
+    def num_head_passes(self) -> int:
+        """Times that a token goes through the output head."""
+        return self.num_mtp + 1 if self.head else 0
+
+    @property
+    def num_expert_layers(self) -> int:
+        """Layers with experts, those of MTP modules included."""
+        return self.num_moe + self.num_mtp
+
+    def __str__(self) -> str:
+        parts = (
+            ("embedding", self.embedding),
+            (f"{self.num_dense} dense", self.num_dense),
+            (f"{self.num_moe} MoE", self.num_moe),
+            ("head", self.head),
+            (f"{self.num_mtp} MTP", self.num_mtp),
+        )
+        return " + ".join(name for name, there in parts if there)
+
+
+@dataclass(frozen=True, slots=True)
+class StageParameters:
+    """Parameters of a stage [count]: routed experts, the rest of its layers, embedding table, output head."""
+
+    experts: int
+    layers: int
+    embedding: int
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCosts:
+    """Estimated cost of what can stand on a stage, in any one unit; an embedding costs nothing."""
+
+    dense: float
+    moe: float
+    head: float
+    mtp: float  # with its own pass through the head
+
+
+def flops_per_token(model: Model, sequence_tokens: int = 4096) -> LayerCosts:
+    """Forward FLOPs of one token in each part of a model, causal attention [FLOP]."""
+    count = parameters(model)
+    core = attention_core_flops_per_token(model, sequence_tokens, causal=True) / model.num_layers
+    active = (model.top_k + model.num_shared_experts) * count.expert
+    moe = 2.0 * (count.attention + count.gate + active) + core
+    head = 2.0 * model.vocab * model.hidden
+    return LayerCosts(
+        dense=2.0 * (count.attention + count.dense_ffn) + core,
+        moe=moe,
+        head=head,
+        mtp=2.0 * 2 * model.hidden**2 + moe + head,
+    )
+
+
+def stages(
+    model: Model,
+    num_stages: int,
+    *,
+    costs: LayerCosts | None = None,
+    num_layers: Sequence[int] | None = None,
+) -> tuple[Stage, ...]:
+    """Cut a model into pipeline stages, [num_stages].
+
+    Parameters
+    ----------
+    costs : LayerCosts, optional
+        What to balance; forward FLOPs of a 4,096-token sequence where left out.
+    num_layers : sequence of int [count], optional
+        Layers of each stage, instead of the balanced cut.
+
+    Notes
+    -----
+    The costliest stage becomes as cheap as can be; among the cuts that reach this, the sum of squares
+    as small as can be; among these, earlier stages take the layers left over. A last stage may hold the head
+    without a layer.
+
+    Raises
+    ------
+    InfeasibleError
+        With more stages than layers.
+    InputError
+        Where `num_layers` does not fit.
+    """
+    if num_stages < 1:
+        raise InputError(Fault(None, "layout.pp", f"{num_stages} stages", "at least 1"))
+    if num_layers is not None:
+        given = tuple(num_layers)
+        if len(given) != num_stages or sum(given) != model.num_layers or min(given) < 0:
+            wanted = f"{num_stages} numbers that add up to the {model.num_layers} layers of {model.name}"
+            raise InputError(Fault(None, "stages", f"layers {list(given)}", wanted))
+        cuts = given
+    elif num_stages > model.num_layers:
+        raise InfeasibleError(
+            f"{num_stages} pipeline stages are more than the {model.num_layers} layers of {model.name}"
+        )
+    else:
+        cuts = _balanced(model, num_stages, costs or flops_per_token(model))
+    made, first = [], 0
+    for index, count in enumerate(cuts):
+        layers = tuple(range(first, first + count))
+        first += count
+        num_dense = sum(model.is_dense(layer) for layer in layers)
+        last = index == num_stages - 1
+        mtp = model.num_mtp_layers if last else 0
+        made.append(Stage(index, layers, num_dense, count - num_dense, index == 0, last, mtp))
+    return tuple(made)
+
+
+@functools.lru_cache(maxsize=256)
+def _balanced(model: Model, num_stages: int, costs: LayerCosts) -> tuple[int, ...]:
+    """Layers of each stage, by dynamic programming over the place of each cut."""
+    n = model.num_layers
+    layer_costs = [costs.dense if model.is_dense(layer) else costs.moe for layer in range(n)]
+    upto = np.concatenate([[0.0], np.cumsum(layer_costs)])
+    inner = upto[None, :] - upto[:, None]  # [first, end], cost of the layers first..end-1
+    inner[np.tril_indices(n + 1)] = np.inf
+    last = inner.copy()
+    np.fill_diagonal(last, 0.0)  # the head alone
+    last += costs.head + model.num_mtp_layers * costs.mtp
+    if num_stages == 1:
+        return (n,)
+
+    worst = inner[0]  # [end], costliest stage so far
+    for stage in range(1, num_stages):
+        worst = np.maximum(worst[:, None], last if stage == num_stages - 1 else inner).min(axis=0)
+    limit = worst[n] * (1 + 1e-9)
+
+    total = np.where(inner[0] <= limit, inner[0] ** 2, np.inf)  # [end], sum of squares so far
+    choices = []
+    for stage in range(1, num_stages):
+        mine = last if stage == num_stages - 1 else inner
+        sums = total[:, None] + np.where(mine <= limit, mine**2, np.inf)
+        total = sums.min(axis=0)
+        # Of equal cuts the latest, so that layers left over go to earlier stages; equal but for rounding,
+        # that is.
+        as_good = sums <= total * (1 + 1e-12)
+        choices.append(n - np.argmax(as_good[::-1], axis=0))
+    ends = [n]
+    for choice in reversed(choices):
+        ends.append(int(choice[ends[-1]]))
+    ends.append(0)
+    return tuple(end - first for end, first in itertools.pairwise(ends))[::-1]
+
+
+def stage_parameters(model: Model, stage: Stage) -> StageParameters:
+    """Count the parameters that a stage adds to the model [count], all of its experts included.
+
+    Over all stages they add up to the model and its MTP modules, which share its embedding and head.
+    """
+    count = parameters(model)
+    routed = model.num_experts * count.expert
+    mtp = count.mtp // model.num_mtp_layers if model.num_mtp_layers else 0
+    own = stage.num_dense * count.dense_layer + stage.num_moe * (count.moe_layer - routed)
+    own += stage.num_mtp * (mtp - routed) + (
+        model.hidden if stage.head else 0
+    )  # the last norm goes with the head
+    return StageParameters(
+        experts=stage.num_expert_layers * routed,
+        layers=own,
+        embedding=count.embedding if stage.embedding else 0,
+        head=count.head if stage.head else 0,
+    )
+
+
+def held_parameters(model: Model, held: Sequence[Stage]) -> StageParameters:
+    """Count the parameters of a rank that holds some stages [count].
+
+    MTP modules and a tied head read the embedding table: a rank with them but without the first stage keeps a
+    copy, a rank with both keeps one.
+    """
+    each = [stage_parameters(model, stage) for stage in held]
+    table = parameters(model).embedding
+    needs_table = any(s.embedding or s.num_mtp or (s.head and model.tied_embeddings) for s in held)
+    return StageParameters(
+        experts=sum(one.experts for one in each),
+        layers=sum(one.layers for one in each),
+        embedding=table if needs_table else 0,
+        head=sum(one.head for one in each),
+    )

@@ -1,0 +1,309 @@
+"""Memory of a training run against counts by hand, and the stages and layouts that it follows from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.cost.memory import (
+    RankMemory,
+    Recipe,
+    fits,
+    layer_activation_bytes_per_token,
+    memory,
+    require_fit,
+    uniform_ranks_per_token,
+)
+from sim.errors import InfeasibleError, InputError
+from sim.schedule.pipelines import plan
+from sim.schedule.replay import peaks
+from sim.study.schedule_figures import load, rows
+from sim.workload.layout import Layout, check, derive
+from sim.workload.model import GQA, Model, load_model, parameters, shipped_models, training_flops_per_token
+from sim.workload.stages import LayerCosts, Stage, flops_per_token, held_parameters, stage_parameters, stages
+
+V3 = load_model("deepseek-v3")
+H800_BYTES = 80e9
+
+
+def run(
+    model: Model = V3, kind: str = "dualpipe", gpus: int = 2048, microbatches: int = 120, **given_: Any
+) -> tuple[RankMemory, ...]:
+    """Memory of V3's published layout, with changes."""
+    sizes = {key: given_.pop(key) for key in ("pp", "ep", "tp", "dp", "cp") if key in given_}
+    layout = derive(gpus, num_experts=model.num_experts, **({"pp": 16, "ep": 64} | sizes))
+    pipeline = plan(kind, layout.pp, microbatches)
+    cut = stages(model, pipeline.num_stages)
+    return memory(
+        model, layout, cut, pipeline.stages, partial(peaks, pipeline), **({"ranks_per_token": 7.49} | given_)
+    )
+
+
+@pytest.mark.parametrize("row", list(rows(load("memory")[0])), ids=lambda row: str(row["id"]))
+def test_v3_takes_what_was_counted_by_hand(row: dict[str, Any]) -> None:
+    assert row["simulated"] == pytest.approx(row["published"], rel=0.1)
+
+
+# --- parts --------------------------------------------------------------------------------------------------
+
+
+def test_states_of_a_middle_rank_are_bytes_per_parameter() -> None:
+    row = run()[7]
+    count = parameters(V3)
+    experts = 8 * 256 / 64 * count.expert  # two stages of four layers, four experts each
+    others = 8 * (count.moe_layer - 256 * count.expert)
+    assert experts + others == pytest.approx(3.27e9, rel=0.002)
+    assert row.weights_bytes == 2 * (experts + others)
+    assert row.fp8_copies_bytes == experts + others
+    assert row.gradients_bytes == 4 * (experts + others)
+    assert row.optimizer_bytes == 8 * (others / 128 + experts / 2)
+    assert row.total_bytes == row.states_bytes + row.activations_bytes + row.buffers_bytes
+
+
+def test_a_token_keeps_about_150_kilobytes_in_an_expert_layer() -> None:
+    kept = layer_activation_bytes_per_token(V3, True, 7.49, Recipe())
+    by_hand = 2 * 14336 + 2 * (1536 + 512 + 64) + 1.5 * 16384 + 512 + 7.49 * 7392 + 9 * 4096 * 1.03125
+    assert kept == pytest.approx(by_hand)
+    assert kept == pytest.approx(150e3, rel=0.02)
+
+
+def test_activations_of_a_middle_rank_are_17_chunks_of_four_layers() -> None:
+    kept = layer_activation_bytes_per_token(V3, True, 7.49, Recipe())
+    assert run()[7].activations_bytes == pytest.approx(17 * 4 * 4096 * kept)
+
+
+def test_dualpipe_holds_every_parameter_twice() -> None:
+    twice, once = run(), run(kind="1f1b")
+    layers = [sum(row.fp8_copies_bytes for row in rows_) for rows_ in (twice, once)]
+    assert layers[0] == pytest.approx(2 * layers[1])
+
+
+def test_the_head_and_the_embedding_of_v3_stand_on_the_outer_ranks() -> None:
+    row, middle = run()[0], run()[7]
+    tables = 2 * V3.vocab * V3.hidden
+    assert row.weights_bytes - row.fp8_copies_bytes * 2 == pytest.approx(2 * tables)
+    assert middle.weights_bytes == 2 * middle.fp8_copies_bytes
+    # In 1F1B the last rank has no first stage, and keeps the table that the MTP module reads.
+    last = run(kind="1f1b")[15]
+    assert last.weights_bytes - 2 * last.fp8_copies_bytes == pytest.approx(2 * tables)
+
+
+def test_zero_1_cuts_the_optimizer_only() -> None:
+    few, many = run(gpus=1024)[7], run(gpus=4096)[7]
+    assert many.optimizer_bytes < few.optimizer_bytes
+    assert many.weights_bytes == few.weights_bytes
+    assert many.gradients_bytes == few.gradients_bytes
+
+
+def test_tensor_parallelism_cuts_all_but_the_experts() -> None:
+    one, two = run(ep=64)[7], run(ep=64, tp=2)[7]
+    experts = 2 * 8 * 4 * parameters(V3).expert
+    assert two.weights_bytes - experts == pytest.approx((one.weights_bytes - experts) / 2)
+    assert two.activations_bytes == pytest.approx(one.activations_bytes / 2)
+
+
+def test_recomputing_more_keeps_less() -> None:
+    total = [run(recipe=Recipe(recompute=kind))[7] for kind in ("none", "selective", "full")]
+    assert total[0].activations_bytes > total[1].activations_bytes > total[2].activations_bytes
+    assert total[2].activations_bytes == pytest.approx(17 * 4 * 4096 * 2 * 7168)
+
+
+def test_bf16_has_no_copies_and_larger_activations() -> None:
+    fp8, bf16 = run()[7], run(recipe=Recipe(compute="bf16"))[7]
+    assert bf16.fp8_copies_bytes == 0
+    assert bf16.activations_bytes > 1.3 * fp8.activations_bytes
+
+
+@given(tokens=st.sampled_from((1024, 2048, 8192)))
+def test_activations_follow_the_tokens(tokens: int) -> None:
+    assert run(tokens_per_microbatch=tokens)[3].activations_bytes == pytest.approx(
+        run()[3].activations_bytes * tokens / 4096
+    )
+
+
+@given(ep=st.sampled_from((1, 2, 8, 64, 256)))
+def test_uniform_reach_is_that_of_independent_draws_without_repetition(ep: int) -> None:
+    reach = uniform_ranks_per_token(V3, ep)
+    assert min(1.0, ep) <= reach <= min(8, ep)
+    if ep == 256:
+        assert reach == pytest.approx(8)
+
+
+def test_an_overflow_names_the_rank_and_its_biggest_parts() -> None:
+    assert fits(run(), H800_BYTES)
+    whole = run(recipe=Recipe(recompute="none"))
+    with pytest.raises(
+        InfeasibleError, match=r"pipeline rank \d+ needs 1\d\d GB of the 80 GB of h800: activations \d+"
+    ):
+        require_fit(whole, H800_BYTES, "h800")
+    require_fit(run(), H800_BYTES, "h800")
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(InputError, match="did you mean selective"):
+        run(recipe=Recipe(recompute="selectiv"))
+
+
+# --- stages -------------------------------------------------------------------------------------------------
+
+
+def test_v3_on_16_stages_is_cut_by_its_cost() -> None:
+    first, *middle, last = stages(V3, 16)
+    assert str(first) == "embedding + 3 dense + 1 MoE"
+    assert {str(stage) for stage in middle} == {"4 MoE"}
+    assert str(last) == "1 MoE + head + 1 MTP"
+    assert last.num_head_passes == 2
+    assert last.num_expert_layers == 2
+
+
+@pytest.mark.parametrize("name", shipped_models())
+@pytest.mark.parametrize("num_stages", [1, 2, 5, 16])
+def test_stages_hold_every_layer_and_parameter_once(name: str, num_stages: int) -> None:
+    model = load_model(name)
+    cut = stages(model, num_stages)
+    assert [layer for stage in cut for layer in stage.layers] == list(range(model.num_layers))
+    count = parameters(model)
+    each = [dataclasses.astuple(stage_parameters(model, stage)) for stage in cut]
+    assert sum(map(sum, each)) == count.total + count.mtp
+    assert [stage.embedding for stage in cut] == [True] + [False] * (num_stages - 1)
+    assert [stage.head for stage in cut] == [False] * (num_stages - 1) + [True]
+
+
+def heaviest(model: Model, cut: Sequence[Stage], costs: LayerCosts) -> float:
+    tail = costs.head + model.num_mtp_layers * costs.mtp
+    return max(s.num_dense * costs.dense + s.num_moe * costs.moe + (tail if s.head else 0) for s in cut)
+
+
+@given(
+    num_layers=st.integers(3, 9), num_stages=st.integers(2, 3), head=st.floats(0, 5), dense=st.integers(0, 2)
+)
+def test_no_other_cut_has_a_cheaper_costliest_stage(
+    num_layers: int, num_stages: int, head: float, dense: int
+) -> None:
+    model = dataclasses.replace(V3, num_layers=num_layers, num_dense_layers=dense, num_mtp_layers=0)
+    costs = LayerCosts(dense=0.5, moe=1.0, head=head, mtp=0.0)
+    ours = heaviest(model, stages(model, num_stages, costs=costs), costs)
+    for a in range(1, num_layers):
+        for b in range(1, num_layers - a + 1) if num_stages == 3 else (num_layers - a,):
+            numbers = [a, b, num_layers - a - b][:num_stages]
+            assert ours <= heaviest(model, stages(model, num_stages, num_layers=numbers), costs) * (1 + 1e-9)
+
+
+def test_layers_of_each_stage_may_be_given() -> None:
+    cut = stages(V3, 16, num_layers=[3] + [4] * 14 + [2])
+    assert str(cut[0]) == "embedding + 3 dense"
+    with pytest.raises(InputError, match="add up to the 61 layers"):
+        stages(V3, 16, num_layers=[4] * 16)
+
+
+def test_more_stages_than_layers_are_impossible() -> None:
+    with pytest.raises(
+        InfeasibleError, match="62 pipeline stages are more than the 61 layers of deepseek-v3"
+    ):
+        stages(V3, 62)
+    assert len(stages(V3, 61)) == 61
+
+
+def test_flops_of_the_layers_add_up_to_those_of_the_model() -> None:
+    cost = flops_per_token(V3)
+    forward = 3 * cost.dense + 58 * cost.moe + cost.head
+    assert 3 * forward == pytest.approx(training_flops_per_token(V3, 4096, causal=True), rel=1e-3)
+
+
+def test_a_rank_with_first_and_last_stage_keeps_one_table_of_embeddings() -> None:
+    tied = dataclasses.replace(V3, tied_embeddings=True, num_mtp_layers=0)
+    cut = stages(tied, 4)
+    assert held_parameters(tied, [cut[0], cut[3]]).embedding == V3.vocab * V3.hidden
+    assert held_parameters(tied, [cut[3]]).embedding == V3.vocab * V3.hidden
+    assert held_parameters(tied, [cut[1], cut[2]]).embedding == 0
+
+
+# --- layouts ------------------------------------------------------------------------------------------------
+
+
+def test_v3s_layout_is_derived_from_two_sizes() -> None:
+    layout = derive(2048, pp=16, ep=64)
+    assert layout == Layout(pp=16, ep=64, tp=1, dp=128, cp=1)
+    assert layout.expert_dp == 2
+    assert layout.num_ranks == 2048
+    assert str(layout) == "PP16 EP64 TP1 DP128 CP1"
+    assert derive(2048, dp=128, ep=64) == layout
+    assert derive(2048, pp=16, num_experts=256).ep == 128
+    assert derive(96, num_experts=256).ep == 32
+    check(layout, V3, sequence_tokens=4096)
+
+
+sizes = st.sampled_from((1, 2, 4))
+
+
+@given(pp=sizes, tp=sizes, dp=sizes, cp=sizes, ep=sizes)
+def test_coordinates_and_groups_agree(pp: int, tp: int, dp: int, cp: int, ep: int) -> None:
+    ep = min(ep, tp * dp * cp)
+    layout = Layout(pp, ep, tp, dp, cp)
+    for rank in range(layout.num_ranks):
+        at = layout.coordinates(rank)
+        assert layout.rank(at.pp, at.dp, at.cp, at.tp) == rank
+        assert rank in layout.stage_group(at.pp)
+        assert rank in layout.tp_group(at.pp, at.dp, at.cp)
+        assert layout.ep_group(at.pp, at.expert_dp)[at.ep] == rank
+        assert layout.expert_dp_group(at.pp, at.ep)[at.expert_dp] == rank
+        assert layout.dp_group(at.pp, at.cp, at.tp)[at.dp] == rank
+        assert len(layout.dp_group(at.pp)) == dp
+
+
+def test_tensor_parallel_ranks_and_ep_groups_share_nodes() -> None:
+    layout = derive(2048, pp=16, ep=64, tp=4)
+    assert len({rank // 8 for rank in layout.tp_group(3, 5)}) == 1
+    assert len({rank // 8 for rank in layout.ep_group(3, 1)}) == 8
+    neighbours = [layout.rank(pp, dp=9, tp=2) for pp in range(16)]
+    assert len({rank % 8 for rank in neighbours}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given_", "reason"),
+    [
+        ({"pp": 16, "dp": 100}, "PP16 x TP1 x CP1 x DP100 takes 1600 GPUs; there are 2048"),
+        ({"pp": 15}, "PP15 x TP1 x CP1 = 15 does not divide the 2048 GPUs"),
+        ({"dp": 3}, "DP3 x TP1 x CP1 = 3 does not divide the 2048 GPUs"),
+        (
+            {"pp": 16, "ep": 96},
+            r"EP96 does not divide the 128 ranks of a pipeline stage \(TP1 x CP1 x DP128\)",
+        ),
+    ],
+)
+def test_a_layout_that_does_not_multiply_says_why(given_: dict[str, int], reason: str) -> None:
+    with pytest.raises(InfeasibleError, match=reason):
+        derive(2048, **given_)
+
+
+def test_sizes_below_one_are_bad_input_all_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        derive(2048, pp=0, ep=-1, tp=True)
+    assert {fault.key for fault in caught.value.faults} == {"layout.pp", "layout.ep", "layout.tp"}
+
+
+def test_a_model_that_a_layout_cannot_hold_gets_every_reason() -> None:
+    with pytest.raises(InfeasibleError) as caught:
+        check(Layout(pp=64, ep=3, tp=3, dp=1, cp=5), V3, sequence_tokens=4096)
+    for reason in (
+        "EP3 does not divide the 256 experts",
+        "64 pipeline stages",
+        "128 attention heads",
+        "CP5",
+        "width 2048",
+    ):
+        assert reason in str(caught.value)
+
+
+def test_key_value_heads_are_divided_or_repeated() -> None:
+    mixtral = load_model("mixtral-8x7b")
+    check(Layout(tp=16), mixtral)
+    odd = dataclasses.replace(mixtral, attention=GQA(num_heads=48, num_kv_heads=12, head_dim=128))
+    with pytest.raises(InfeasibleError, match="TP16 neither divides nor repeats the 12 key-value heads"):
+        check(Layout(tp=16), odd)

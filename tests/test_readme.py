@@ -1,0 +1,300 @@
+"""README is run: its commands, its examples, and the output, tables and numbers that it shows.
+
+`python tests/test_readme.py` writes the outputs and the table of validation again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+FIRST = "moesim run h800-vs-h100"
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PROGRESS = re.compile(r"^ +\d+\.\d s  .*\n", re.MULTILINE)
+_NUMBER = re.compile(r"(?<![\w.])[-+±]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+_TABLE = re.compile(r"(<!-- validation[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and the heading it stands under."""
+
+    language: str
+    text: str
+    heading: str
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands of a block of `sh` or `console`."""
+        lines = self.text.splitlines()
+        return [line[2:] for line in lines if line.startswith("$ ")] if self.language == "console" else lines
+
+    @property
+    def sets_up(self) -> bool:
+        return ".venv/bin/" in self.text
+
+
+def blocks(text: str) -> Iterator[Block]:
+    for found in _FENCE.finditer(text):
+        headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", text[: found.start()]), re.MULTILINE)
+        yield Block(found[1], found[2], headings[-1])
+
+
+BLOCKS = list(blocks(README.read_text(encoding="utf-8")))
+RUN = [block for block in BLOCKS if block.language in ("sh", "console") and not block.sets_up]
+HEADINGS = list(dict.fromkeys(block.heading for block in RUN))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """An environment in which `moesim` and `python` are this interpreter's, on a terminal of 100 columns."""
+    bin_folder = folder / ".bin"
+    bin_folder.mkdir(exist_ok=True)
+    for name, module in (("moesim", "-m sim "), ("python", "")):
+        shim = bin_folder / name
+        shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {module}"$@"\n', encoding="utf-8")
+        shim.chmod(0o755)
+    plain = {
+        key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "TERM")
+    }
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    return plain | {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "LC_ALL": "C.UTF-8"}
+
+
+def run(command: str, folder: Path) -> str:
+    """What a person sees of a command, without progress."""
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )  # fmt: skip
+    seen = done.stdout.decode()
+    assert done.returncode == 0, f"{command}: exit {done.returncode}\n{seen}"
+    return _PROGRESS.sub("", "".join(line.rstrip() + "\n" for line in seen.strip("\n").splitlines()))
+
+
+def outputs(block: Block) -> Iterator[tuple[str, str]]:
+    """Each command of a `console` block with the output shown below it."""
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, shown = part.partition("\n")
+        yield command, shown
+
+
+def same(shown: str, seen: str) -> None:
+    """Assert that two texts are the same but for the last digit of their numbers."""
+    assert _NUMBER.sub("#", shown).split() == _NUMBER.sub("#", seen).split()
+    ours, theirs = (
+        [float(n.replace(",", "").lstrip("±")) for n in _NUMBER.findall(text)] for text in (shown, seen)
+    )
+    assert ours == pytest.approx(theirs, rel=2e-3, abs=1e-9)
+
+
+# --- commands ------------------------------------------------------------------------------------------------------
+
+
+def test_two_commands_set_everything_up() -> None:
+    lines = [
+        line
+        for line in README.read_text(encoding="utf-8").splitlines()
+        if re.search(r"(^|&& )\.venv/bin/", line)
+    ]
+    assert [line for block in BLOCKS if block.sets_up for line in block.commands] == lines
+    assert len(lines) == 2
+    assert lines[0].startswith("python3 -m venv .venv && ")
+    assert lines[0].endswith(FIRST)
+    assert "pytest" in lines[1]
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which the first command has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("first")
+    return folder, run(FIRST, folder)
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_commands_run_and_print_what_is_shown(
+    heading: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    mine = [block for block in RUN if block.heading == heading]
+    first_printed = ""
+    if any("h800-vs-h100" in command for block in mine for command in block.commands):
+        folder, first_printed = request.getfixturevalue("first_run")
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for block in mine:
+        if block.language == "console":
+            for command, shown in outputs(block):
+                same(shown, first_printed if command == FIRST else run(command, tmp_path))
+        else:
+            for command in block.commands:
+                run(command, tmp_path)
+
+
+def test_the_first_command_writes_the_files_it_names(first_run: tuple[Path, str]) -> None:
+    folder, printed = first_run
+    for name in ("result.json", "report.html"):
+        assert f"results/h800-vs-h100/{name}" in printed
+        assert (folder / "results" / "h800-vs-h100" / name).stat().st_size > 1000
+
+
+# --- examples and tables -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if b.language == "yaml"], ids=lambda block: block.heading
+)
+def test_the_example_scenario_runs_as_it_stands(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "example.yaml").write_text(block.text, encoding="utf-8")
+    assert "popular-experts" in run("moesim run example.yaml", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if b.language == "python"], ids=lambda block: block.heading
+)
+def test_the_python_example_runs(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text(block.text, encoding="utf-8")
+    assert 1e-3 < float(run("python example.py", tmp_path)) < 1e-2
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    assert {block.language for block in BLOCKS} <= {"sh", "console", "yaml", "python", "text"}
+    for block in BLOCKS:
+        if block.language == "text":
+            assert all(line.startswith("moesim ") for line in block.text.splitlines())
+
+
+def rows(after: str) -> list[list[str]]:
+    """Cells of the first table after a text."""
+    lines = README.read_text(encoding="utf-8").partition(after)[2].strip().splitlines()
+    table = lines[: next((i for i, line in enumerate(lines) if not line.startswith("|")), None)]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def test_the_table_of_metrics_is_complete() -> None:
+    import sim
+
+    told: dict[str, set[str]] = {}
+    for name, where, _ in rows("<!-- metrics -->"):
+        told[name.strip("`")] = (
+            {"dispatch", "combine", "exchange", "flows"} if where == "all" else set(where.split(", "))
+        )
+    found: dict[str, set[str]] = {}
+    small: Sequence[str] = ("workload.tokens_per_rank=64", "expect={}")
+    plain = ("variants={}", "expect={}", "workload.bytes_per_rank=1 MiB")
+    for part, metrics in (
+        *sim.run("deepep-ep16-h800", settings=tuple(small))["metrics"].items(),
+        *sim.run("nccl-multi-plane", settings=plain)["metrics"].items(),
+        ("flows", sim.run("flows-example")["metrics"]),
+    ):
+        for key in metrics:
+            found.setdefault(key, set()).add(part)
+    assert told == found
+
+
+def test_every_key_of_a_result_is_explained() -> None:
+    import sim
+
+    text = README.read_text(encoding="utf-8").partition("## result.json")[2].partition("<!-- metrics -->")[0]
+    settings = ("workload.tokens_per_rank=16", "workload.gate.sampling=expected")
+    document = sim.run("h800-450", settings=settings)
+    for key in {*document, *document["variants"]["h800"]}:
+        assert f"`{key}`" in text
+
+
+@pytest.mark.parametrize("kind", ["gate", "kernel", "fabric"])
+def test_every_kind_a_scenario_may_name_is_named(kind: str) -> None:
+    schema = json.dumps(_schema())
+    kinds = {
+        "gate": (
+            "uniform",
+            "group_limited",
+            "balanced",
+            "deepep_benchmark",
+            "zipf",
+            "dirichlet",
+            "loads",
+            "trace",
+        ),
+        "kernel": ("two_hop", "low_latency", "flat", "nccl"),
+        "fabric": ("rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"),
+    }[kind]
+    [example] = [block.text for block in BLOCKS if block.language == "yaml"]
+    for name in kinds:
+        assert f'"{name}"' in schema
+        assert name in example
+
+
+def _schema() -> dict[str, Any]:
+    from sim.study.specification import ScenarioSpec
+
+    return ScenarioSpec.model_json_schema()
+
+
+# --- validation ----------------------------------------------------------------------------------------------------
+
+
+def validation_table() -> str:
+    """The table of `moesim validate`: counted figures, those that calibrated, mean and worst error, and the bar."""
+    from sim.study.validate import validate
+
+    lines = [
+        "| group | figures | calibrated | mean error | of predictions | worst | bar |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, group in validate()["groups"].items():
+        for bar in group["bars"]:
+            mine = [row for row in group["rows"] if row["bar"] == bar["name"]]
+            fitted = sum(row["use"] == "calibration" for row in mine)
+            errors = [abs(row["error_fraction"]) for row in mine if row["use"] != "calibration"]
+            held = f"mean {bar['mean_bar_fraction']:.1%}"
+            if bar["worst_bar_fraction"] is not None:
+                held += f", worst {bar['worst_bar_fraction']:.1%}"
+            if not bar["mean_bar_fraction"]:
+                held = "exact"
+            title = name if bar["name"] == "main" else f"{name}, single {bar['name']}"
+            lines.append(
+                f"| {title} | {len(mine)} | {fitted} | {bar['mean_abs_error_fraction']:.2%} | "
+                f"{sum(errors) / len(errors):.2%} | {bar['worst_error_fraction']:.2%} | {held.replace('.0%', '%')} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.slow
+def test_the_table_of_validation_is_what_validate_finds() -> None:
+    found = _TABLE.search(README.read_text(encoding="utf-8"))
+    assert found
+    shown, seen = found[2], validation_table()
+    assert _NUMBER.sub("#", shown) == _NUMBER.sub("#", seen)
+    ours, theirs = ([float(n) for n in _NUMBER.findall(text)] for text in (shown, seen))
+    assert ours == pytest.approx(theirs, abs=0.02)
+
+
+def refresh() -> None:
+    """Write outputs and the table of validation into README."""
+    import tempfile
+
+    text = README.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for block in BLOCKS:
+            if block.language == "console":
+                fresh = "".join(f"$ {command}\n{run(command, folder)}" for command in block.commands)
+                text = text.replace(f"```console\n{block.text}```", f"```console\n{fresh}```")
+    text = _TABLE.sub(lambda found: found[1] + validation_table() + found[3], text)
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    refresh()
