@@ -41,10 +41,14 @@ workload: {kind: flows, file: flows.csv}
 
 def told(text: str, folder: Path | None = None) -> list[str]:
     """The faults of a scenario, as a person reads them."""
-    with pytest.raises(InputError) as caught:
+
+    def run() -> None:
         document = documents.loads(text, "mine.yaml")
         document.folder = folder
         run_document(document)
+
+    with pytest.raises(InputError) as caught:
+        run()
     return [str(fault) for fault in caught.value.faults]
 
 
@@ -78,15 +82,15 @@ def test_the_scenarios_to_be_spoilt_are_good(tmp_path: Path) -> None:
         ("tokens_per_rank: 16", "tokens_per_rank: true", "9:20: workload.tokens_per_rank", ["True"]),
         ("tokens_per_rank: 16", "bytes_per_rank: 16", "9:19: workload.bytes_per_rank", ["got 16", "'16 GiB'"]),
         ("tokens_per_rank: 16", "bytes_per_rank: 16 gib", "9:19: workload.bytes_per_rank", ["'16 Gib'"]),
-        ("  tokens_per_rank: 16\n", "", "7:1: workload", ["neither", "tokens_per_rank"]),
+        ("  tokens_per_rank: 16\n", "", "8:3: workload", ["neither", "tokens_per_rank"]),
         ("nodes: 2", "nodes: 2\n  faults: [{node: 2, nic: 0, bandwidth: 0 B/s}]", "5:19: cluster.faults.0.node", ["0 to 1"]),
         ("nodes: 2", "nodes: 2\n  faults: [{rail: 8, bandwidth: 0 B/s}]", "5:19: cluster.faults.0.rail", ["0 to 7"]),
         ("nodes: 2", "nodes: 2\n  faults: [{rail: 0, bandwidth: 0}]", "5:33: cluster.faults.0.bandwidth", ["with its unit"]),
         ("nodes: 2", "nodes: 2\n  faults: [{rail: 0, bandwidth: -1 B/s}]", "5:33: cluster.faults.0.bandwidth", ["0 or more"]),
-        ("nodes: 2", "nodes: 2\n  override: {gpu.scale_up.bandwidth: 400}", "5:14: ", ["with its unit"]),
-        ("nodes: 2", "nodes: 2\n  override: {gpu.scaleup.bandwidth: 4 GB/s}", "5:14: ", ["did you mean scale_up?"]),
+        ("nodes: 2", "nodes: 2\n  override: {gpu.scale_up.bandwidth: 400}", "5:38: ", ["with its unit"]),
+        ("nodes: 2", "nodes: 2\n  override: {gpu.scaleup.bandwidth: 4 GB/s}", "5:37: ", ["did you mean scale_up?"]),
         ("nodes: 2", "nodes: 2\n  fabric: {kind: rail_optimised}", "5:18: cluster.fabric.kind", ["did you mean rail_optimized?"]),
-        ("{ep: 16}", "{ep: 16, tp: 2}", "6:18: layout.tp", ["got 2"]),
+        ("{ep: 16}", "{ep: 16, tp: 2}", "6:22: layout.tp", ["got 2"]),
         ("name: mine", "name: ../../etc", "1:7: name", ["../../etc"]),
         ("name: mine", "name: mine\nseed: -1", "2:7: seed", ["-1"]),
         ("name: mine", "name: mine\nexpect: {dispatch.time_s: {value: 3, tolerance: 1%}}", "2:35: expect.dispatch.time_s.value", ["a time"]),
@@ -106,13 +110,13 @@ def test_a_fault_says_where_got_wanted_and_nearest(old: str, new: str, place: st
 @pytest.mark.parametrize(
     ("old", "new", "place", "words"),
     [
-        ("400 Gb/s", "400", "3:77: cluster.fabric.link", ["got 400", "'400 Gb/s'"]),
-        ("400 Gb/s", "400 gb/s", "3:77: cluster.fabric.link", ["did you mean '400 Gb/s'?"]),
-        ("400 Gb/s", "0 Gb/s", "3:77: cluster.fabric.link", ["more than 0"]),
+        ("400 Gb/s", "400", "3:76: cluster.fabric.link", ["got 400", "'400 Gb/s'"]),
+        ("400 Gb/s", "400 gb/s", "3:76: cluster.fabric.link", ["did you mean '400 Gb/s'?"]),
+        ("400 Gb/s", "0 Gb/s", "3:76: cluster.fabric.link", ["more than 0"]),
         ("400 Gb/s", "400 Gb/s, oversubscription: 2", "3:104: cluster.fabric.oversubscription", ["hosts_per_leaf / spines = 1"]),
         ("400 Gb/s", "400 Gb/s, wire_per_packet: 100 B", "3:", ["payload_per_packet or more"]),
-        ("spines: 4", "spine: 4", "3:60: cluster.fabric.spine", ["did you mean spines?"]),
-        ("  fabric", "  hardware: h800\n  fabric", "2:1: cluster", ["without hardware"]),
+        ("spines: 4", "spine: 4", "3:59: cluster.fabric.spine", ["did you mean spines?"]),
+        ("  fabric", "  hardware: h800\n  fabric", "3:3: cluster", ["without hardware"]),
     ],
 )  # fmt: skip
 def test_a_fault_of_a_bare_fabric(tmp_path: Path, old: str, new: str, place: str, words: list[str]) -> None:
@@ -201,7 +205,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str) -> None:
 
 @pytest.mark.parametrize(
     "declared",
-    ["3", "[]", "{a: 3}", "{a: {cluster.nodes: 0}}", "{a: {'': 1}}", "{a: {variants.b: {}}}", "{'..': {}}", "{a: {cluster.faults.9: {}}}",
+    ["3", "[]", "{a: 3}", "{a: {cluster.nodes: 0}}", "{a: {'': 1}}", "{a: {cluster.faults.9: {}}}",
      "{a: {'²': 1}}", "{a/b: {layout.ep: 3}}"],
 )  # fmt: skip
 def test_wrong_variants_are_named(declared: str) -> None:

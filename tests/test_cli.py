@@ -346,6 +346,9 @@ BAD = {
     "unknown hardware": (("run", "tiny.yaml", "--set", "cluster.hardware=h801"), "h801", "did you mean h800?"),
     "no nodes": (("run", "tiny.yaml", "--set", "cluster.nodes=0"), "cluster.nodes", "no GPU"),
     "an unfit EP": (("run", "tiny.yaml", "--set", "layout.ep=24"), "layout.ep", "a divisor of"),
+    "more groups than there are": (
+        ("run", "tiny.yaml", "--set", "workload.gate.top_groups=9"), "top_groups", "the number of groups",
+    ),
     "no unit": (("run", "tiny.yaml", "--set", "cluster.override.gpu.scale_up.bandwidth=400"), "400", "400 GB/s"),
     "a wrong dimension": (("run", "tiny.yaml", "--set", "cluster.override.nic.bandwidth=3 us"), "3 us", "400 Gb/s"),
     "an expected metric that is none": (

@@ -10,9 +10,9 @@ import pytest
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import CLASSES, Cluster, Fabric, LinkFault, build
-from sim.cost import bounds
 from sim.engine.executor import run_together
 from sim.errors import InfeasibleError
+from sim.schedule import bounds
 from sim.schedule.collectives import KERNELS, Exchange
 from sim.workload.gating import Gate
 from sim.workload.placement import contiguous

@@ -54,11 +54,12 @@ def row(error: float, use: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+PRINTED = row(0.7, "validation") | {"bar": None, "tolerance_fraction": None, "ok": True}
 VALIDATION: dict[str, Any] = {
     "groups": {
         "two_hop": {
             "ok": False, "mean_abs_error_fraction": 0.07, "worst_error_fraction": 0.2,
-            "rows": [row(0.01, "calibration"), row(-0.03, "prediction"), row(0.2, "prediction")],
+            "rows": [row(0.01, "calibration"), row(-0.03, "prediction"), row(0.2, "prediction"), PRINTED],
         },
         "models": {"ok": True, "mean_abs_error_fraction": 0.0, "worst_error_fraction": 0.0, "rows": [row(0.0, "exact")]},
     }
@@ -189,7 +190,7 @@ def test_variants_give_a_figure_each(results: dict[str, Any]) -> None:
 
 def test_validation_tells_met_missed_and_calibrated_apart(results: dict[str, Any]) -> None:
     names = {trace.name for trace in plots.figure("validation", VALIDATION).data}
-    assert names == {"predicted (1)", "calibrated on (1)", "exact (1)", "missed (1)"}
+    assert names == {"predicted (1)", "calibrated on (1)", "exact (1)", "missed (1)", "printed only (1)"}
 
 
 def test_an_unknown_kind_names_the_nearest(results: dict[str, Any]) -> None:

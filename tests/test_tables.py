@@ -66,7 +66,15 @@ def test_validation_prints_every_row_and_every_group() -> None:
     for group in VALIDATION["groups"].values():
         for row in group["rows"]:
             assert row["id"] in text
-    assert "3 of 4 published figures are met within tolerance; two_hop misses." in text
+    assert "1 of 2 bars are met over 4 published figures, 1 of them calibrated on; two_hop misses." in text
+
+
+def test_a_row_without_a_tolerance_is_not_called_ok() -> None:
+    grid = grids.of_group("two_hop", VALIDATION["groups"]["two_hop"])
+    assert grid.rows[-1][-2:] == ("printed only", "")
+    free = VALIDATION["groups"]["two_hop"]["rows"][1] | {"tolerance_fraction": None}
+    group = VALIDATION["groups"]["two_hop"] | {"rows": [free]}
+    assert grids.of_group("free", group).rows[0][-1] == ""
 
 
 def test_a_workload_without_transfers_still_prints_its_metrics() -> None:

@@ -69,6 +69,8 @@ class Kernel:
     """Added for every doubling of the number of nodes, counted from one node."""
     latency_per_remote_peer_s: ByDirection
     """Added for every rank outside the own node."""
+    beside_compute_slowdown: ByDirection
+    """Time beside compute on the other SMs over the time alone; 1 where nobody measured it."""
     hbm_touches: ByDirection
     """HBM bytes read or written by a GPU per record byte that it receives."""
     figures: tuple[Figure, ...]
@@ -145,6 +147,7 @@ class KernelFile(fig.Branch):
     comm_sms: fig.CountOrNone
     copy_rate: CopyRateFile | None = None
     latency: LatencyFile
+    beside_compute_slowdown: NumbersFile | None = None
     hbm_touches: NumbersFile
     sources: dict[str, str]
 
@@ -176,6 +179,9 @@ def load_kernel(
         latency_s=ByReach(_pair(file.latency.single_node), _pair(file.latency.over_nic)),
         latency_per_doubling_s=_pair(file.latency.per_doubling),
         latency_per_remote_peer_s=_pair(file.latency.per_remote_peer),
+        beside_compute_slowdown=(
+            _pair(file.beside_compute_slowdown) if file.beside_compute_slowdown else ByDirection(1.0, 1.0)
+        ),
         hbm_touches=_pair(file.hbm_touches),
         figures=fig.figures(file, document),
     )

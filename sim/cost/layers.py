@@ -33,7 +33,9 @@ INDEX = 8.0
 SMALL_GATE_KERNELS = {"F": 34, "B": 26}
 """Kernels of a few microseconds of a gate that is not fused."""
 TOP_K_PASSES = 18
-"""Times a radix top-k of FP32 reads its row: 16 digits of two bits, then twice to gather (PyTorch, SortingRadixSelect)."""
+"""Times a radix top-k of FP32 reads its row: 16 digits of two bits, then twice to gather (PyTorch, SortingRadixSelect).
+
+Counted as HBM bytes, though most reads hit a cache: an assumption that stands for the latency of the passes."""
 
 
 def layer_phases(model: Model, batch: Batch, *, dense: bool = False, layer_idx: int = 0) -> dict[str, list[Operation]]:

@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from sim.cost.attention import attention_backward_s, attention_forward_s
 from sim.cost.compute import (
     Dtype,
     Processor,
-    attention_backward_s,
-    attention_forward_s,
     gemm_s,
     grouped_gemm_s,
     streaming_s,

@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 import simpy
-from simpy.events import Event
+from simpy.events import Event, EventPriority
 
 from sim.cluster.topology import Cluster, Floats
 from sim.engine.fluid import Island, Stop, island, merge
@@ -24,7 +24,7 @@ from sim.engine.records import Stretch
 from sim.errors import InfeasibleError
 from sim.schedule.flows import Flows
 
-_AFTER_ALL_ELSE = 2  # simpy priority: after every normal event of the instant
+_AFTER_ALL_ELSE = EventPriority(2)  # simpy priority: after every normal event of the instant
 _STATE = ("left", "finish", "release", "batch_left", "saturated_s")
 
 
@@ -158,7 +158,11 @@ class Network:
     def _deliver(self, batch: _Batch) -> None:
         later = self.env.timeout(max(float(batch.finish_s.max()) - self.env.now, 0.0))
         assert later.callbacks is not None
-        later.callbacks.append(lambda _: batch.done.succeed(batch.finish_s))
+
+        def tell(_: Event) -> None:
+            batch.done.succeed(batch.finish_s)
+
+        later.callbacks.append(tell)
 
     def _why_stuck(self, here: Island) -> str:
         waits = np.repeat(np.isnan(here.finish), np.diff(here.start))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from sim.cluster.topology import Floats, Ints
 from sim.schedule.flows import Flows
@@ -31,7 +32,7 @@ class Stretch:
     start_s: Floats
     end_s: Floats
     rows: Ints
-    used: Floats
+    used: npt.NDArray[np.float32]
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sim.show.cases import LABEL, Case, Result, Twin, cases, is_validation, over_bound, time_of, twins
+from sim.show.cases import LABEL, Case, Result, Twin, cases, counts, is_validation, over_bound, time_of, twins
 from sim.units import dimension_of, show
 
 _NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
@@ -160,23 +160,31 @@ def of_bounds(result: Result) -> str:
 
 
 def of_validation(report: Result) -> list[str]:
-    """How many rows are met, the mean error, and the worst."""
+    """How many bars are met, the mean error of the predictions, and the worst row; rows printed only do not count."""
     groups = report["groups"]
-    rows = [(group, row) for group, one in groups.items() for row in one["rows"]]
+    rows = [(group, row) for group, one in groups.items() for row in one["rows"] if counts(row)]
     if not rows:
         return ["No published figure was compared."]
-    met = sum(bool(row["ok"]) for _, row in rows)
-    predicted = [row for _, row in rows if row.get("use") == "prediction"]
-    group, worst = max(rows, key=lambda one: abs(one[1]["error_fraction"]))
-    said = f"{met} of {len(rows)} published figures are met within tolerance"
-    if met < len(rows):
-        failing = [name for name, one in groups.items() if not one["ok"]]
+    bars = [bool(bar["ok"]) for one in groups.values() for bar in one.get("bars") or [one]]
+    met = f"All {len(bars)} bars are" if all(bars) else f"{sum(bars)} of {len(bars)} bars are"
+    said = f"{met} met over {len(rows)} published figures"
+    fitted = sum(row.get("use") == "calibration" for _, row in rows)
+    if fitted:
+        said += f", {fitted} of them calibrated on"
+    failing = [name for name, one in groups.items() if not one["ok"]]
+    if failing:
         said += f"; {', '.join(failing)} {'misses' if len(failing) == 1 else 'miss'}"
-    mean = sum(abs(row["error_fraction"]) for row in predicted) / len(predicted) if predicted else None
-    second = f"The worst row is {group} {worst['id']} at {worst['error_fraction']:+.1%}"
-    if mean is not None:
-        second = f"The {len(predicted)} predictions are off by {mean:.1%} on average; the worst row is {group} {worst['id']} at {worst['error_fraction']:+.1%}"
-    return [said + ".", second + "."]
+    predicted = [
+        abs(row["error_fraction"])
+        for _, row in rows
+        if row.get("use") != "calibration" and row["tolerance_fraction"] != 0
+    ]
+    group, worst = max(rows, key=lambda one: abs(one[1]["error_fraction"]))
+    end = f"worst row is {group} {worst['id']} at {worst['error_fraction']:+.1%}"
+    if not predicted:
+        return [said + ".", f"The {end}."]
+    mean = sum(predicted) / len(predicted)
+    return [said + ".", f"The {len(predicted)} predictions are off by {mean:.1%} on average; the {end}."]
 
 
 def of_expectations(result: Result) -> str | None:

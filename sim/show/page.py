@@ -184,7 +184,7 @@ p { margin: .5rem 0; max-width: 46rem; }
 .answer p { font-size: 1.08rem; max-width: 52rem; }
 .answer p:first-child { font-size: clamp(1.15rem, 1rem + .6vw, 1.38rem); line-height: 1.42; font-weight: 560; }
 .soft, .note { color: var(--soft); }
-.note { font-size: .88rem; }
+.note { font-size: .88rem; white-space: pre-line; }
 dl.facts { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; margin: 0; font-size: .92rem; }
 dl.facts div { display: flex; gap: .45rem; min-width: 0; }
 dl.facts dt { color: var(--soft); } dl.facts dd { margin: 0; font-weight: 560; overflow-wrap: anywhere; }

@@ -8,7 +8,8 @@ from typing import Any
 from sim.errors import Fault, InputError
 from sim.show import findings, style
 from sim.show.canvas import Canvas
-from sim.show.cases import Case, Result, cases, over_bound, time_of
+from sim.show.cases import Case, Result, cases, counts, over_bound, time_of, use_of
+from sim.show.grids import measured
 from sim.units import show
 
 _OUTLINE = "#1C2126"
@@ -242,7 +243,13 @@ def _borders(figure: Canvas, num_ranks: int, per_node: int) -> None:
             figure.upright(edge - 0.5, style.BAND)
 
 
-_USES = {"calibration": ("circle-open", "calibrated on"), "prediction": ("circle", "predicted")}
+_LOOKS = {
+    "predicted": ("circle", style.GOOD),
+    "calibrated on": ("circle-open", style.GOOD),
+    "exact": ("diamond", style.COLOUR["leaf_uplink"]),
+    "missed": ("x", style.BAD),
+    "printed only": ("circle-open", style.NEUTRAL),
+}
 
 
 def validation(document: Result) -> Any:
@@ -252,32 +259,40 @@ def validation(document: Result) -> Any:
         raise absent("validation", "no row was compared")
     names = list(groups)
     figure = Canvas()
+    bands = {name: {row["tolerance_fraction"] or 0.0 for row in groups[name]["rows"]} for name in names}
     for i, name in enumerate(names):
-        for tolerance in sorted({row["tolerance_fraction"] for row in groups[name]["rows"]}, reverse=True):
-            reach = 100 * tolerance
-            figure.rectangle((-reach, reach), (i - 0.36, i + 0.36), fillcolor=style.BAND, line={"width": 0})
+        for tolerance in sorted(bands[name], reverse=True):
+            figure.rectangle(
+                (-100 * tolerance, 100 * tolerance),
+                (i - 0.36, i + 0.36),
+                fillcolor=style.BAND,
+                line={"width": 0},
+            )
+    counted = [abs(row["error_fraction"]) for one in groups.values() for row in one["rows"] if counts(row)]
+    reach = 112 * max([0.01, *counted, *(tolerance for one in bands.values() for tolerance in one)])
     points: dict[str, list[tuple[float, float, str]]] = {}
     for i, name in enumerate(names):
         rows = groups[name]["rows"]
         for j, row in enumerate(rows):
-            use = _USES.get(row.get("use", ""), ("circle", "exact"))[1] if row["ok"] else "missed"
             spread = 0.0 if len(rows) == 1 else 0.5 * (j / (len(rows) - 1) - 0.5)
             text = (
-                f"{name}: {row['id']}<br>{row['quantity']}<br>published {_number(row['published'], row['unit'])}, simulated "
-                f"{_number(row['simulated'], row['unit'])}<br>error {row['error_fraction']:+.2%}, tolerance {row['tolerance_fraction']:.2%}"
+                f"{name}: {row['id']}<br>{row['quantity']}<br>published {measured(row['published'], row['unit'])}, "
+                f"simulated {measured(row['simulated'], row['unit'])}<br>error {row['error_fraction']:+.2%}"
             )
-            points.setdefault(use, []).append((100 * row["error_fraction"], i + spread, text))
-    looks = {
-        "predicted": ("circle", style.GOOD),
-        "calibrated on": ("circle-open", style.GOOD),
-        "exact": ("diamond", style.COLOUR["leaf_uplink"]),
-        "missed": ("x", style.BAD),
-    }
-    for use, (symbol, colour) in looks.items():
+            # A row that is printed only may lie far out; it stands at the edge then, and its text says where.
+            error = min(max(100 * row["error_fraction"], -0.99 * reach), 0.99 * reach)
+            points.setdefault(use_of(row), []).append((error, i + spread, text))
+    far = any(abs(x) >= 0.99 * reach for x, _, _ in points.get("printed only", ()))
+    beyond = ", marks at the edge lie beyond" if far else ""
+    for use, (symbol, colour) in _LOOKS.items():
         if use in points:
             xs, ys, texts = zip(*points[use], strict=True)
-            marker = {"symbol": symbol, "color": colour, "size": 9, "line": {"width": 1.8, "color": colour}}
-            marker["line"] = marker["line"] if symbol.endswith("open") else {"width": 0}
+            marker = {
+                "symbol": symbol,
+                "color": colour,
+                "size": 8,
+                "line": {"width": 1.6 if symbol.endswith("open") else 0, "color": colour},
+            }
             figure.add(
                 "scatter",
                 x=xs,
@@ -288,14 +303,13 @@ def validation(document: Result) -> Any:
                 hovertext=texts,
                 hoverinfo="text",
             )
-    worst = max(abs(x) for use in points.values() for x, _, _ in use)
-    widest = max(100 * row["tolerance_fraction"] for one in groups.values() for row in one["rows"])
-    reach = 1.12 * max(worst, widest, 1.0)
     figure.axis(
-        "x", title="error of the simulated value [%]; the band is the tolerance", range=[-reach, reach]
+        "x",
+        title=f"error of the simulated value [%]; the band is the tolerance{beyond}",
+        range=[-reach, reach],
     )
-    figure.axis("y",
-        tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6],
+    figure.axis(
+        "y", tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6],
         showgrid=False, zeroline=False,
     )  # fmt: skip
     alt = "; ".join(
@@ -305,11 +319,3 @@ def validation(document: Result) -> Any:
     return style.finish(
         figure, " ".join(findings.of_validation(document)), height=130 + 46 * len(names), alt=alt
     )
-
-
-def _number(value: Any, unit: str) -> str:
-    if isinstance(value, str | bool):
-        return str(value)
-    if unit in ("s", "bytes", "bytes/s", "flop/s", "count"):
-        return show(float(value), unit)
-    return f"{value:.4g} {unit}".rstrip()

@@ -96,7 +96,7 @@ def _validation(report: Result) -> str:
         "<h2>Every row</h2>",
         *(
             page.fold(name, grid_html(grids.of_group(name, group)), is_open=not group["ok"],
-                      extra=f"{len(group['rows'])} rows, {'all met' if group['ok'] else 'a tolerance is missed'}")
+                      extra=f"{len(group['rows'])} rows, {'met' if group['ok'] else 'missed'}")
             for name, group in groups.items()
         ),
         _footer(report.get("version"), None, report.get("schema")),

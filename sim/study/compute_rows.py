@@ -1,7 +1,8 @@
 """Published times of compute beside our own, row by row: kernels, and the phases of one layer.
 
 `gemm_rows` reads `scenarios/published/gemm.yaml`; a row says whether the curves were fitted on it (`calibration`) or
-predict it (`validation`). `layer_phase_rows` reads `scenarios/published/layer_pair.yaml`, which nothing was fitted on.
+predict it (`validation`). `layer_phase_rows` reads `scenarios/published/layer_pair.yaml`: no time in it entered a
+fit, but the form of the model was settled with it in view (see the file).
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from typing import Any
 from sim import documents
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
+from sim.cost.attention import attention_forward_s, mla_decode_s
 from sim.cost.compute import (
     Layout,
     Processor,
-    attention_forward_s,
     grouped_gemm_s,
-    mla_decode_s,
     processor,
 )
 from sim.cost.curves import Curves

@@ -9,7 +9,10 @@ from typing import Any
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
+from sim.cost.measured import MeasuredProfile
+from sim.engine.step_costs import Skew
 from sim.workload.gates import Gate
+from sim.workload.layout import Layout
 from sim.workload.model import Model
 
 
@@ -38,6 +41,41 @@ class FlowList:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """An optimizer step, ready to be planned."""
+
+    layout: Layout
+    schedule: str
+    schedule_options: dict[str, Any]
+    num_microbatches: int
+    sequences: int
+    sequence_tokens: int
+    stage_layers: tuple[int, ...] | None
+    overlap: bool
+    gate: Gate
+    kernel: Kernel
+    comm_sms: int
+    options: dict[str, Any]
+    dispatch_dtype: str
+    combine_dtype: str
+    precision: str
+    measured: MeasuredProfile | None
+    generation: str
+    recompute: str
+    skew: Skew
+    run: TrainingRun | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A whole run: tokens [count], price [$/GPU-hour], power of one GPU with its share of everything [W]."""
+
+    tokens: float
+    price_usd: float | None
+    power_w: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """A published value that a metric must meet."""
 
@@ -61,7 +99,7 @@ class Scenario:
     faults: tuple[topology.LinkFault, ...]
     model: Model | None
     ep: int
-    workload: AllToAll | FlowList
+    workload: AllToAll | FlowList | Training
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,37 @@ from sim.study.specification import FabricSpec, LeafSpineSpec, ScenarioSpec
 from sim.workload.model import Model, load_model
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Draft:
+    """A scenario on its way: what is known of it, and every fault found so far."""
+
+    document: Document
+    spec: ScenarioSpec
+    faults: list[Fault] = field(default_factory=list)
+    hardware: Hardware | None = None
+    num_nodes: int = 0
+    fabric: topology.Fabric | topology.LeafSpine | None = None
+    model: Model | None = None
+    layout: dict[str, int] = field(default_factory=dict)
+
+    def fault(self, path: documents.Path_, got: object, wanted: str) -> None:
+        """Note a fault at a path of the document."""
+        self.faults.append(self.document.fault(path, got, wanted))
+
+    @property
+    def num_ranks(self) -> int:
+        """GPUs of the cluster."""
+        assert self.hardware is not None
+        return self.num_nodes * self.hardware.gpu.scale_up.domain
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of one scale-up domain."""
+        assert self.hardware is not None
+        joined = isinstance(self.fabric, topology.Fabric) and self.fabric.kind == "scale_up"
+        return self.num_ranks if joined else self.hardware.gpu.scale_up.domain
 
 
 def catch(faults: list[Fault], make: Callable[[], T]) -> T | None:

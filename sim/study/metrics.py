@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from sim.cluster.topology import CLASSES, Cluster
-from sim.cost import bounds
 from sim.engine.records import Trace, TransferRecord
+from sim.schedule import bounds
 from sim.schedule.collectives import Exchange
 from sim.workload.traffic import payload_bytes
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import sim
-from sim.cluster.topology import Cluster, LeafSpine
+from sim.cluster.topology import LeafSpine
 from sim.documents import Document
 from sim.engine import executor
 from sim.engine.records import Trace, TransferRecord
@@ -19,7 +19,7 @@ from sim.schedule import flow_list
 from sim.schedule.collectives import Exchange
 from sim.study import metrics as measure
 from sim.study import scenario as scenarios
-from sim.study.descriptions import AllToAll, FlowList, Scenario
+from sim.study.descriptions import AllToAll, FlowList, Scenario, Training
 from sim.study.routing import record_of, routings
 
 Result = dict[str, Any]
@@ -59,8 +59,6 @@ def run_document(document: Document, progress: Progress = lambda _: None) -> Res
 
 def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Result:
     """Run one resolved scenario."""
-    progress(f"{scenario.name}: building the cluster")
-    cluster = scenario.cluster()
     result: Result = {
         "schema": RESULT_SCHEMA,
         "name": scenario.name,
@@ -68,15 +66,15 @@ def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Res
         "scenario": scenario.document,
         "provenance": provenance(scenario),
     }
-    body = _RUNNERS[type(scenario.workload)](scenario, cluster, progress)
-    result |= body
+    result |= _RUNNERS[type(scenario.workload)](scenario, progress)
     result["expect"] = expectations(scenario, result["metrics"])
     return result
 
 
-def _run_all_to_all(scenario: Scenario, cluster: Cluster, progress: Progress) -> Result:
+def _run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     work = scenario.workload
     assert isinstance(work, AllToAll)
+    cluster = scenario.cluster()
     progress(f"{scenario.name}: routing tokens")
     routed = routings(scenario)
     plain = work.bytes_per_rank is not None
@@ -137,8 +135,8 @@ def _bars(record: TransferRecord) -> dict[str, Any]:
     }
 
 
-def _run_flows(scenario: Scenario, cluster: Cluster, progress: Progress) -> Result:
-    work = scenario.workload
+def _run_flows(scenario: Scenario, progress: Progress) -> Result:
+    work, cluster = scenario.workload, scenario.cluster()
     assert isinstance(work, FlowList)
     fabric = scenario.fabric if isinstance(scenario.fabric, LeafSpine) else None
     table = flow_list.read(work.file, cluster.num_gpus, static=fabric is not None and fabric.routing == "static")
@@ -156,16 +154,23 @@ def _run_flows(scenario: Scenario, cluster: Cluster, progress: Progress) -> Resu
     }
 
 
-_RUNNERS: dict[type, Callable[[Scenario, Cluster, Progress], Result]] = {
+def _run_training(scenario: Scenario, progress: Progress) -> Result:
+    from sim.study.training import run_training
+
+    return run_training(scenario, progress)
+
+
+_RUNNERS: dict[type, Callable[[Scenario, Progress], Result]] = {
     AllToAll: _run_all_to_all,
     FlowList: _run_flows,
+    Training: _run_training,
 }
 
 
 def provenance(scenario: Scenario) -> dict[str, Any]:
     """Version, seed, and the assumed, derived and overridden figures that the run leaned on."""
     leaned = list(scenario.hardware.figures) if scenario.hardware else []
-    if isinstance(scenario.workload, AllToAll):
+    if isinstance(scenario.workload, AllToAll | Training):
         leaned += list(scenario.workload.kernel.figures)
     return {
         "version": sim.__version__,

@@ -6,7 +6,7 @@ goes into the result, so that a result can be run again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from sim import documents, units
 from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
-from sim.study.descriptions import AllToAll, Expectation, FlowList, Scenario
+from sim.study.descriptions import AllToAll, Expectation, FlowList, Scenario, Training
 from sim.study.exchanges import all_to_all_of
-from sim.study.metal import beside, catch, cluster_of, model_of
-from sim.study.specification import FlowsSpec, ScenarioSpec
+from sim.study.metal import Draft, beside, catch, cluster_of, model_of
+from sim.study.specification import AllToAllSpec, FlowsSpec, ScenarioSpec, TrainingSpec
+from sim.study.steps import training_of
 
 __all__ = ["AllToAll", "Expectation", "FlowList", "Scenario", "apply", "read", "resolve", "variants"]
 
@@ -76,70 +77,50 @@ def variants(document: Document) -> dict[str, Document]:
 def resolve(document: Document) -> Scenario:
     """Check a document (without variants) and build the scenario. Raises `InputError` with all faults found."""
     spec = document.check(ScenarioSpec)
-    faults: list[Fault] = []
+    draft = Draft(document, spec)
+    draft.hardware, draft.num_nodes, draft.fabric, link_faults = cluster_of(document, spec, draft.faults)
+    if not isinstance(spec.workload, FlowsSpec):
+        if isinstance(draft.fabric, topology.LeafSpine):
+            draft.fault(("cluster", "fabric", "kind"), "'leaf_spine'", f"a fabric of GPUs for {spec.workload.kind}")
+        plain = isinstance(spec.workload, AllToAllSpec) and spec.workload.bytes_per_rank is not None
+        draft.model = catch(draft.faults, lambda: model_of(document, spec, needed=not plain))
+    if draft.faults:
+        raise InputError(draft.faults)
+    assert draft.fabric is not None
+    workload = catch(draft.faults, lambda: _BUILDERS[type(spec.workload)](draft))
+    expectations = _expectations(document, spec, draft.faults)
+    if draft.faults or workload is None:
+        raise InputError(draft.faults)
     resolved = _with_defaults(document.tree, spec)
-    workload = spec.workload
-    hardware, num_nodes, fabric, link_faults = cluster_of(document, spec, faults)
-    if isinstance(workload, FlowsSpec):
-        if faults:
-            raise InputError(faults)
-        assert fabric is not None
-        return Scenario(
-            name=spec.name, title=spec.title or spec.name, seed=spec.seed, fidelity=spec.fidelity, hardware=hardware,
-            num_nodes=num_nodes, fabric=fabric, faults=link_faults, model=None, ep=1,
-            workload=FlowList(beside(document, workload.file)), expectations=_expectations(document, spec, faults),
-            document=resolved,
-        )  # fmt: skip
-    if isinstance(fabric, topology.LeafSpine):
-        faults.append(
-            document.fault(
-                ("cluster", "fabric", "kind"), "'leaf_spine'", "a fabric of GPUs: all_to_all needs hardware"
-            )
-        )
-    model = catch(faults, lambda: model_of(document, spec, needed=workload.bytes_per_rank is None))
-    if faults:
-        raise InputError(faults)
-    assert hardware is not None
-    assert isinstance(fabric, topology.Fabric)
-    num_ranks = num_nodes * hardware.gpu.scale_up.domain
-    per_node = num_ranks if fabric.kind == "scale_up" else hardware.gpu.scale_up.domain
-    ep = _layout(document, spec, num_ranks, per_node, faults)
-    spanned = max(1, ep // per_node)
-    a2a = catch(faults, lambda: all_to_all_of(document, workload, model, ep, spanned, hardware, faults))
-    expectations = _expectations(document, spec, faults)
-    if faults or a2a is None:
-        raise InputError(faults)
-    resolved["layout"] = {"ep": ep, "dp": num_ranks, "pp": 1, "tp": 1, "cp": 1}
+    if draft.layout:
+        resolved["layout"] = draft.layout
     return Scenario(
-        name=spec.name, title=spec.title or spec.name, seed=spec.seed, fidelity=spec.fidelity, hardware=hardware,
-        num_nodes=num_nodes, fabric=fabric, faults=link_faults, model=model, ep=ep, workload=a2a,
-        expectations=expectations, document=resolved,
-    )  # fmt: skip
+        name=spec.name,
+        title=spec.title or spec.name,
+        seed=spec.seed,
+        fidelity=spec.fidelity,
+        hardware=draft.hardware,
+        num_nodes=draft.num_nodes,
+        fabric=draft.fabric,
+        faults=link_faults,
+        model=draft.model,
+        ep=draft.layout.get("ep", 1),
+        workload=workload,
+        expectations=expectations,
+        document=resolved,
+    )
 
 
-def _layout(
-    document: Document, spec: ScenarioSpec, num_ranks: int, per_node: int, faults: list[Fault]
-) -> int:
-    """EP of the scenario; all ranks by default."""
-    layout, at = spec.layout, ("layout",)
-    for key in ("pp", "tp", "cp"):
-        if getattr(layout, key) not in (None, 1):
-            faults.append(
-                document.fault((*at, key), str(getattr(layout, key)), "1: an all_to_all has EP and DP only")
-            )
-    if layout.dp not in (None, num_ranks):
-        faults.append(
-            document.fault((*at, "dp"), str(layout.dp), f"{num_ranks}, the number of ranks, or leave it out")
-        )
-    ep = layout.ep or num_ranks
-    if num_ranks % ep:
-        divisors = ", ".join(str(d) for d in range(1, num_ranks + 1) if num_ranks % d == 0)
-        faults.append(document.fault((*at, "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}"))
-    elif ep % per_node and per_node % ep:
-        faults.append(
-            document.fault((*at, "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
-        )
-    return ep
+def _flows_of(draft: Draft) -> FlowList:
+    assert isinstance(draft.spec.workload, FlowsSpec)
+    return FlowList(beside(draft.document, draft.spec.workload.file))
+
+
+_BUILDERS: dict[type, Callable[[Draft], AllToAll | FlowList | Training]] = {
+    FlowsSpec: _flows_of,
+    AllToAllSpec: all_to_all_of,
+    TrainingSpec: training_of,
+}
 
 
 def _expectations(document: Document, spec: ScenarioSpec, faults: list[Fault]) -> tuple[Expectation, ...]:

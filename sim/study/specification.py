@@ -268,7 +268,66 @@ class FlowsSpec(Branch):
     """flow_id,src,dst,bytes,start_us[,after_flow_id][,links]; relative to the scenario, or absolute."""
 
 
-WorkloadSpec = Annotated[AllToAllSpec | FlowsSpec, Field(discriminator="kind")]
+class SkewSpec(Branch):
+    """Lognormal standard deviations: how unlike ranks are. All 0 is a balanced step."""
+
+    routed_load: quantity("fraction") = "7.5 %"  # type: ignore[valid-type]
+    """Of a rank's routed tokens, by (layer, microbatch, rank)."""
+    kernel_jitter: quantity("fraction") = "2 %"  # type: ignore[valid-type]
+    """Of a kernel's time."""
+    gpu_spread: quantity("fraction") = "1.5 %"  # type: ignore[valid-type]
+    """Of a GPU's speed, for the whole step."""
+
+
+class RunSpec(Branch):
+    """A whole training run of such steps."""
+
+    tokens: quantity("count")  # type: ignore[valid-type]
+    price: quantity("usd/gpu-hour") | None = None  # type: ignore[valid-type]
+    """The profile's when left out."""
+    gpu_load: quantity("fraction") = "85 %"  # type: ignore[valid-type]
+    """Mean power of a GPU over its TDP (assumed: between a GEMM's and a wait's)."""
+    host_power: quantity("W") = "300 W"  # type: ignore[valid-type]
+    """CPU, memory, fans of a node for each GPU (assumed: 2.4 kW a node of 8)."""
+    network_power: quantity("W") = "50 W"  # type: ignore[valid-type]
+    """NIC, optics and switches for each GPU (assumed)."""
+    pue: Annotated[float, Field(ge=1)] = 1.2
+    """Power of the building over power of the machines (assumed)."""
+
+
+class TrainingSpec(Branch):
+    """One optimizer step, and with `run` a whole run of them."""
+
+    kind: Literal["training"]
+    sequence_tokens: Count = 4096
+    microbatch_sequences: Count = 1
+    microbatches: Count
+    """Of one pipeline and step (of both directions together, where a schedule has two)."""
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] = "dualpipe"
+    chunks: Count | None = None
+    """Stages a rank, for `interleaved`."""
+    stage_layers: list[Index] | None = None
+    """Layers of each stage; balanced when left out."""
+    overlap: bool = True
+    """Whether pairs of a forward and a backward hide their all-to-alls behind one another."""
+    gate: GateSpec = UniformGate(kind="uniform")
+    """Mean copies a token; the spread around them is `skew`."""
+    kernel: KernelSpec
+    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
+    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
+    precision: Literal["fp8", "bf16"] = "fp8"
+    """Of the layers' GEMMs; heads and gates are BF16."""
+    compute: Literal["modelled", "measured"] = "modelled"
+    profile: str | None = None
+    """A measured compute profile, beside `compute: measured`."""
+    gemm_generation: str = "march_2025"
+    """Of the GEMM kernels."""
+    recompute: Literal["none", "selective", "full"] = "selective"
+    skew: SkewSpec = SkewSpec()
+    run: RunSpec | None = None
+
+
+WorkloadSpec = Annotated[AllToAllSpec | FlowsSpec | TrainingSpec, Field(discriminator="kind")]
 
 
 # --- the whole -----------------------------------------------------------------------------------------------------

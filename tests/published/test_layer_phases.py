@@ -20,5 +20,5 @@ def test_the_six_phases_together_are_within_four_percent() -> None:
     assert ROWS["layer-compute"]["simulated"] == pytest.approx(ROWS["layer-compute"]["published"], rel=0.04)
 
 
-def test_nothing_was_calibrated_on_the_trace() -> None:
+def test_no_time_of_the_trace_entered_a_fit() -> None:
     assert {row["use"] for row in ROWS.values()} == {"validation"}

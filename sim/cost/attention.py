@@ -1,0 +1,142 @@
+"""Attention cores: the products of queries, keys and values, in training, prefill and decode.
+
+A core works on blocks of 128 queries by 128 keys. A block takes its products at the dense BF16 rate of one SM and, on top,
+the clocks that softmax and waiting cost beside the tensor core; these do not shrink with a slower tensor core, so a part
+with a quarter of the FLOPs loses less. Projections are GEMMs and not here. The clocks stand in
+`hardware/compute/attention.yaml`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sim.cost.compute import Processor
+
+
+def attention_blocks(sequence_tokens: int, context_tokens: float, causal: bool, block: int) -> tuple[float, float]:
+    """Blocks of keys that all query blocks of one sequence visit, and that the longest one visits [count].
+
+    A causal query block visits every key block up to its own, the one on the diagonal in full; a window or chunk
+    shorter than the sequence (`context_tokens` is the longest look-back) caps it.
+    """
+    query_blocks = math.ceil(sequence_tokens / block)
+    longest = math.ceil(min(context_tokens, sequence_tokens) / block)
+    if not causal:
+        return float(query_blocks * longest), float(longest)
+    ramp = min(longest, query_blocks)
+    return ramp * (ramp + 1) / 2.0 + (query_blocks - ramp) * ramp, float(ramp)
+
+
+def attention_forward_s(
+    p: Processor,
+    sequences: int,
+    sequence_tokens: int,
+    heads: int,
+    qk_dim: int,
+    v_dim: int,
+    *,
+    causal: bool = True,
+    context_tokens: float | None = None,
+) -> float:
+    """Time of a flash-attention forward core in BF16 [s]; grouped heads differ in bytes only, which do not bind.
+
+    Notes
+    -----
+    Query blocks of 128 tokens are spread over the SMs, the longest first; the last one to start exposes half of the
+    longest on average: t = launch + (blocks / SMs + longest / 2) block_s, and a block of 128 x 128 takes
+    block_s = 2 (qk + v) 128^2 / (sustained rate of one SM) + other clocks / sustained clock.
+    """
+    block_s = _forward_block_s(p, qk_dim, v_dim)
+    return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens)
+
+
+def attention_backward_s(
+    p: Processor,
+    sequences: int,
+    sequence_tokens: int,
+    heads: int,
+    qk_dim: int,
+    v_dim: int,
+    *,
+    causal: bool = True,
+    context_tokens: float | None = None,
+) -> float:
+    """Time of a flash-attention backward core in BF16 [s]: five products, three of qk and two of v width.
+
+    The passes before and after it (row sums, conversion of the FP32 query gradient) are memory-bound and not in it.
+    """
+    more = (3 * qk_dim + 2 * v_dim) / (qk_dim + v_dim)
+    block_s = _forward_block_s(p, qk_dim, v_dim) * more / p.curves.attention.backward_to_forward
+    return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens)
+
+
+def _forward_block_s(p: Processor, qk_dim: int, v_dim: int) -> float:
+    a = p.curves.attention
+    return _block_s(p, 2.0 * (qk_dim + v_dim), a.forward_other_clocks)
+
+
+def _block_s(p: Processor, flop_per_score: float, other_clocks: float) -> float:
+    """Time of one SM on a block of queries x keys, at the sustained clock [s]."""
+    tensor_s = flop_per_score * p.curves.attention.block_tokens**2 / (p.flops_per_sm("bf16") * p.sustained_fraction)
+    return tensor_s + other_clocks / (p.clock_hz * p.sustained_fraction)
+
+
+def _core_s(
+    p: Processor,
+    sequences: int,
+    sequence_tokens: int,
+    heads: int,
+    block_s: float,
+    causal: bool,
+    context_tokens: float | None,
+) -> float:
+    block = p.curves.attention.block_tokens
+    context = float(sequence_tokens) if context_tokens is None else context_tokens
+    blocks, longest = attention_blocks(sequence_tokens, context, causal, block)
+    return p.curves.streaming_launch_s + (blocks * sequences * heads / p.sms + longest / 2.0) * block_s
+
+
+def mla_decode_s(
+    p: Processor,
+    requests: float,
+    context_tokens: float,
+    heads: int,
+    *,
+    latent_dim: int = 512,
+    rope_dim: int = 64,
+    queries: int = 1,
+) -> float:
+    """Time of an absorbed MLA decode core [s]: every head reads one latent, so the FLOPs of a byte grow with heads.
+
+    Parameters
+    ----------
+    requests : [count]
+    context_tokens : mean context of a request [tokens]
+    queries : query tokens a request in this step (2 with one speculated token) [count]
+
+    Notes
+    -----
+    t = launch + max(compute, 2 (latent + rope) tokens / HBM); computing spreads over the SMs, 2 (2 latent + rope) FLOP and
+    other clocks a score, heads x queries scores for each token of context.
+    """
+    scores = heads * queries * requests * context_tokens
+    stream = 2.0 * (latent_dim + rope_dim) * requests * context_tokens
+    return _decode_s(p, scores, 2.0 * (2 * latent_dim + rope_dim), stream)
+
+
+def gqa_decode_s(
+    p: Processor, requests: float, context_tokens: float, heads: int, kv_heads: int, head_dim: int, *, queries: int = 1
+) -> float:
+    """Time of a grouped-query decode core [s]: keys and values of every KV head are read once; see `mla_decode_s`.
+
+    The clocks beside the tensor core are those of MLA; with less than some 100 FLOP a byte, reading binds anyway.
+    """
+    scores = heads * queries * requests * context_tokens
+    return _decode_s(p, scores, 4.0 * head_dim, 4.0 * kv_heads * head_dim * requests * context_tokens)
+
+
+def _decode_s(p: Processor, scores: float, flop_per_score: float, stream_bytes: float) -> float:
+    a = p.curves.attention
+    blocks = scores / a.block_tokens**2
+    compute_s = blocks / p.sms * _block_s(p, flop_per_score, a.decode_other_clocks)
+    return a.decode_launch_s + max(compute_s, stream_bytes / (p.hbm_bytes_per_s * a.decode_stream_fraction))
