@@ -111,7 +111,7 @@ def finish(
             "y": 1,
             "yref": "paper",
             "yanchor": "bottom",
-            "pad": {"b": top, "l": 20},
+            "pad": {"b": top + 22 * (len(lines) - 1) - 6, "l": 20},
         },
         width=width,
         height=height + title_px,
