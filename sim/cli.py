@@ -53,17 +53,23 @@ def cli() -> None:
     """
 
 
-_out = click.option("--out", type=click.Path(path_type=Path), help="Folder for what is written [results/NAME].")
+_out = click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for what is written [results/NAME]."
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
 @cli.command()
 @click.argument("scenarios", nargs=-1, required=True)
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key: cluster.nodes=4.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key: cluster.nodes=4."
+)
 @_out
 @_json
 @click.option("--no-report", is_flag=True, help="Write result.json only.")
-def run(scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, as_json: bool, no_report: bool) -> None:
+def run(
+    scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, as_json: bool, no_report: bool
+) -> None:
     """Run scenarios (paths or shipped names); write result.json and report.html."""
     from sim.show import report, tables
     from sim.study import run as study
@@ -78,7 +84,9 @@ def run(scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, a
         for spec, document in zip(scenarios, documents, strict=True):
             name = str(document.get(("name",)))
             if name in results:
-                raise InputError(Fault(Mark(str(spec)), "name", f"'{name}' a second time", "scenarios of different names"))
+                raise InputError(
+                    Fault(Mark(str(spec)), "name", f"'{name}' a second time", "scenarios of different names")
+                )
             results[name] = study.run_document(document, say)
     for name, result in results.items():
         folder = _folder(out, name, several=len(results) > 1)
@@ -103,7 +111,9 @@ def run(scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, a
 @cli.command()
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--kind", help="What to draw; see --list.")
-@click.option("--format", "formats", default="html", show_default=True, help="Comma-separated: html,png,svg,pdf.")
+@click.option(
+    "--format", "formats", default="html", show_default=True, help="Comma-separated: html,png,svg,pdf."
+)
 @click.option("--list", "list_kinds", is_flag=True, help="The kinds, a sentence each.")
 @_out
 def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bool, out: Path | None) -> None:
@@ -193,8 +203,12 @@ def _check(file: str) -> str:
 
         load_kernel(path)
         return "kernel generation"
-    wanted = "a scenario (cluster, workload), a hardware profile (gpu), a model (attention) or a kernel generation"
-    raise InputError(Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted))
+    wanted = (
+        "a scenario (cluster, workload), a hardware profile (gpu), a model (attention) or a kernel generation"
+    )
+    raise InputError(
+        Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
+    )
 
 
 @cli.command()
@@ -206,8 +220,15 @@ def show(what: str, name: str | None, as_json: bool) -> None:
     from sim import documents
 
     if what not in _WHAT:
-        raise InputError(Fault(None, "show", f"'{what}'", f"one of: {', '.join(_WHAT)}", nearest(what, _WHAT)))
-    folder = {"hardware": "hardware", "model": "scenarios/models", "scenario": "scenarios", "kernel": "hardware/kernels"}
+        raise InputError(
+            Fault(None, "show", f"'{what}'", f"one of: {', '.join(_WHAT)}", nearest(what, _WHAT))
+        )
+    folder = {
+        "hardware": "hardware",
+        "model": "scenarios/models",
+        "scenario": "scenarios",
+        "kernel": "hardware/kernels",
+    }
     if name is None:
         names = list(documents.shipped(folder[what]))
         click.echo(_dump(names) if as_json else "\n".join(names) + "\n", nl=False)
@@ -251,7 +272,9 @@ def _show_scenario(name: str, as_json: bool) -> None:
 
     path = documents.find(name, "scenarios", "scenario")
     if as_json:
-        found = {key: reading.resolve(one).document for key, one in reading.variants(reading.read(path)).items()}
+        found = {
+            key: reading.resolve(one).document for key, one in reading.variants(reading.read(path)).items()
+        }
         click.echo(_dump(found if len(found) > 1 else next(iter(found.values()))), nl=False)
     else:
         click.echo(path.read_text(encoding="utf-8"), nl=False)
@@ -284,7 +307,9 @@ _SHOW: dict[str, Callable[[str, bool], None]] = {
 def schema(what: str) -> None:
     """Print the JSON Schema of scenario, hardware, model or kernel files, for editors."""
     if what not in _SCHEMAS:
-        raise InputError(Fault(None, "schema", f"'{what}'", f"one of: {', '.join(_SCHEMAS)}", nearest(what, _SCHEMAS)))
+        raise InputError(
+            Fault(None, "schema", f"'{what}'", f"one of: {', '.join(_SCHEMAS)}", nearest(what, _SCHEMAS))
+        )
     click.echo(_dump(_schema_of(what).model_json_schema(by_alias=True)), nl=False)
 
 
@@ -308,7 +333,9 @@ def _schema_of(what: str) -> Any:
 
 @cli.command()
 @click.argument("name")
-@click.option("--from", "template", default="h800-vs-h100", show_default=True, help="Shipped scenario to start from.")
+@click.option(
+    "--from", "template", default="h800-vs-h100", show_default=True, help="Shipped scenario to start from."
+)
 def new(name: str, template: str) -> None:
     """Write NAME.yaml here, an editable scenario."""
     import re
@@ -341,10 +368,14 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(Fault(Mark(str(file)), "", (error.strerror or "unreadable").lower(), "a result.json")) from None
+        raise InputError(
+            Fault(Mark(str(file)), "", (error.strerror or "unreadable").lower(), "a result.json")
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         line = getattr(error, "lineno", 0)
-        raise InputError(Fault(Mark(str(file), line, 1), "", "text that is not whole JSON", "a result.json")) from None
+        raise InputError(
+            Fault(Mark(str(file), line, 1), "", "text that is not whole JSON", "a result.json")
+        ) from None
     known = ("moesim.result/1", "moesim.results/1")
     if not isinstance(result, dict) or not (result.get("schema") in known or "groups" in result):
         got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"

@@ -9,17 +9,13 @@ model, and every fault is reported at its line and column, all together.
 from __future__ import annotations
 
 import re
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from sim import units
 from sim.errors import Fault, InputError, Mark, nearest
 
 if TYPE_CHECKING:
@@ -79,7 +75,8 @@ class Document:
         tree = self.get(path)
         cut = len(path)
         keys, values = (
-            {p[cut:]: mark for p, mark in marks.items() if p[:cut] == path} for marks in (self.keys, self.values)
+            {p[cut:]: mark for p, mark in marks.items() if p[:cut] == path}
+            for marks in (self.keys, self.values)
         )
         return Document(_copy(tree) if isinstance(tree, dict) else {}, self.name, keys, values, self.folder)
 
@@ -87,12 +84,10 @@ class Document:
         """The value at `path`, or None."""
         node: Any = self.tree
         for part in path:
-            if isinstance(node, dict) and part in node:
-                node = node[part]
-            elif isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node):
-                node = node[part]
-            else:
+            inside = isinstance(node, dict) and part in node
+            if not inside and not (isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node)):
                 return None
+            node = node[part]
         return node
 
     def put(self, path: Path_, value: Any, mark: Mark) -> None:
@@ -104,7 +99,12 @@ class Document:
                 child = node[part]
             elif not isinstance(node, dict):
                 raise InputError(
-                    Fault(mark, dotted(path), f"'{part}'", f"a key inside a mapping; {dotted(path[:depth])} is none")
+                    Fault(
+                        mark,
+                        dotted(path),
+                        f"'{part}'",
+                        f"a key inside a mapping; {dotted(path[:depth])} is none",
+                    )
                 )
             if not isinstance(child, dict | list):
                 child = {}
@@ -137,10 +137,12 @@ class Document:
         """Validate the tree with a pydantic model; raise `InputError` with all faults at their marks."""
         from pydantic import ValidationError
 
+        from sim.schemas import faults
+
         try:
             return model.model_validate(self.tree)
         except ValidationError as error:
-            raise InputError(list(_faults(self, model, error))) from None
+            raise InputError(list(faults(self, model, error))) from None
 
 
 def dotted(path: Path_) -> str:
@@ -165,7 +167,9 @@ def load(path: str | Path) -> Document:
         reason = error.strerror or str(error)
         raise InputError(Fault(Mark(str(path)), "", reason.lower(), "a readable YAML file")) from None
     except UnicodeDecodeError as error:
-        raise InputError(Fault(Mark(str(path)), "", f"a byte that is not UTF-8 at {error.start}", "UTF-8 text")) from None
+        raise InputError(
+            Fault(Mark(str(path)), "", f"a byte that is not UTF-8 at {error.start}", "UTF-8 text")
+        ) from None
     document = loads(text, str(path))
     document.folder = path.resolve().parent
     return document
@@ -181,11 +185,15 @@ def loads(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = Mark(name, at.line + 1, at.column + 1) if at else Mark(name)
-        raise InputError(Fault(mark, "", error.problem or "text that is not YAML", "well-formed YAML")) from None
+        raise InputError(
+            Fault(mark, "", error.problem or "text that is not YAML", "well-formed YAML")
+        ) from None
     except yaml.YAMLError as error:
         raise InputError(Fault(Mark(name), "", str(error).splitlines()[0], "well-formed YAML")) from None
     if not isinstance(node, yaml.MappingNode):
-        raise InputError(Fault(Mark(name, 1, 1), "", "no mapping" if node else "an empty document", "a mapping of keys"))
+        raise InputError(
+            Fault(Mark(name, 1, 1), "", "no mapping" if node else "an empty document", "a mapping of keys")
+        )
     document.values[()] = _mark(node, name)
     document.tree = _Walk(document, faults).visit(node, ())
     if faults:
@@ -200,7 +208,9 @@ def parse_scalar(text: str, name: str) -> Any:
 
 def dumps(tree: Mapping[str, Any]) -> str:
     """A tree of plain values as YAML text, keys in their order."""
-    return str(yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
+    return str(
+        yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+    )
 
 
 class _Walk:
@@ -214,7 +224,9 @@ class _Walk:
         self.count += 1
         mark = _mark(node, self.document.name)
         if self.count > MAX_NODES:
-            raise InputError([*self.faults, Fault(mark, dotted(path), f"more than {MAX_NODES} values", "a smaller file")])
+            raise InputError(
+                [*self.faults, Fault(mark, dotted(path), f"more than {MAX_NODES} values", "a smaller file")]
+            )
         if id(node) in self.open:
             raise InputError([*self.faults, Fault(mark, dotted(path), "an alias inside itself", "a tree")])
         if node.tag not in _PLAIN_TAGS:
@@ -244,7 +256,9 @@ class _Walk:
             if key in tree:
                 first = self.document.keys[here]
                 self.faults.append(
-                    Fault(mark, dotted(here), "a duplicate key", f"one; the first stands in line {first.line}")
+                    Fault(
+                        mark, dotted(here), "a duplicate key", f"one; the first stands in line {first.line}"
+                    )
                 )
                 continue
             self.document.keys[here] = mark
@@ -266,8 +280,11 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 
 def _mark(node: yaml.Node, name: str) -> Mark:
-    assert node.start_mark is not None
-    return Mark(name, node.start_mark.line + 1, node.start_mark.column + 1)
+    return _at(node.start_mark, name)
+
+
+def _at(mark: Any, name: str) -> Mark:
+    return Mark(name, mark.line + 1, mark.column + 1)
 
 
 def _bound(text: str, name: str) -> None:
@@ -277,7 +294,7 @@ def _bound(text: str, name: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                mark = Mark(name, event.start_mark.line + 1, event.start_mark.column + 1)
+                mark = _at(event.start_mark, name)
                 raise InputError(Fault(mark, "", f"more than {MAX_DEPTH} levels", "a flatter file"))
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
@@ -326,115 +343,7 @@ def find(spec: str, folder: str, what: str, *, near: Path | None = None, mark: M
         return known[stem]
     near_name = nearest(stem, known)
     raise InputError(
-        Fault(mark, "", f"'{spec}'", f"a {what} file or one of: {', '.join(known) or 'none shipped'}", near_name)
-    )
-
-
-# --- pydantic ----------------------------------------------------------------------------------------------------
-
-
-def quantity(dimension: str) -> Any:
-    """The pydantic type of a quantity: read with `units.parse`, held in SI units."""
-    from pydantic import BeforeValidator, WithJsonSchema
-
-    text = units.describe(dimension)
-    bare = dimension in ("fraction", "count", "number")
-    schema = {"type": ["string", "number"] if bare else "string", "description": text}
-    return Annotated[float, BeforeValidator(partial(_quantity, dimension)), WithJsonSchema(schema)]
-
-
-def _quantity(dimension: str, value: object) -> float:
-    return units.parse(value, dimension)
-
-
-def _faults(document: Document, model: type[BaseModel], error: Any) -> Iterator[Fault]:
-    for entry in error.errors():
-        loc = tuple(entry["loc"])
-        path, models = _resolve(model, loc, document.tree)
-        kind, got = entry["type"], entry.get("input")
-        cause = entry.get("ctx", {}).get("error")
-        if kind == "extra_forbidden":
-            fields = sorted({name for candidate in models for name in _field_names(candidate)})
-            wanted = f"one of: {', '.join(fields)}" if fields else "no such key"
-            yield document.fault(path, f"the unknown key '{path[-1]}'", wanted, nearest(str(path[-1]), fields), key=True)
-        elif kind == "missing":
-            yield document.fault(path[:-1], "nothing", f"the key '{path[-1]}'")
-        elif isinstance(cause, units.UnitError):
-            yield document.fault(path, cause.got, cause.wanted, cause.suggestion)
-        elif isinstance(cause, ValueError):
-            yield document.fault(path, _brief(got), str(cause))
-        elif kind in ("literal_error", "enum"):
-            allowed = entry["ctx"]["expected"].replace(" or ", ", ")
-            words = re.findall(r"'([^']*)'", allowed)
-            yield document.fault(path, _brief(got), f"one of: {', '.join(words)}", nearest(str(got), words))
-        elif kind == "union_tag_invalid":
-            words = re.findall(r"'([^']*)'", entry["ctx"]["expected_tags"])
-            tag = str(entry["ctx"]["tag"])
-            key = str(entry["ctx"]["discriminator"]).strip("'")
-            yield document.fault((*path, key), f"'{tag}'", f"one of: {', '.join(words)}", nearest(tag, words))
-        elif kind == "union_tag_not_found":
-            yield document.fault(path, _brief(got), "a mapping with the key 'kind'")
-        else:
-            message = entry["msg"][0].lower() + entry["msg"][1:]
-            yield document.fault(path, _brief(got), message.removeprefix("input should be "))
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _field_names(model: type[BaseModel]) -> list[str]:
-    return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def _resolve(model: type[BaseModel], loc: Path_, tree: Any) -> tuple[Path_, list[type[BaseModel]]]:
-    """The document path of a pydantic location (union tags dropped), and the models that stand at its parent."""
-    path: list[str | int] = []
-    models: list[type[BaseModel]] = [model]
-    parents = models
-    node: Any = tree
-    for i, part in enumerate(loc):
-        by_name = [_annotation(m, part) for m in models]
-        known = [a for a in by_name if a is not None]
-        in_tree = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int))
-        if not in_tree and not known and i < len(loc) - 1:  # a union's tag: stays at the same place
-            tagged = [m for m in models if _tag(m) == part or m.__name__ == part]
-            models = tagged or models
-            continue
-        if not in_tree and not known and isinstance(part, str) and ("[" in part or "(" in part):
-            continue
-        path.append(part)
-        parents = models
-        node = node.get(part) if isinstance(node, dict) else (
-            node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
-        )  # fmt: skip
-        models = [inner for annotation in known for inner in _models(annotation)] or (
-            models if isinstance(part, int) else []
+        Fault(
+            mark, "", f"'{spec}'", f"a {what} file or one of: {', '.join(known) or 'none shipped'}", near_name
         )
-    return tuple(path), parents
-
-
-def _annotation(model: type[BaseModel], name: object) -> Any:
-    for key, info in model.model_fields.items():
-        if name in (key, info.alias):
-            return info.annotation
-    return None
-
-
-def _tag(model: type[BaseModel]) -> str | None:
-    info = model.model_fields.get("kind")
-    values = typing.get_args(info.annotation) if info else ()
-    return str(values[0]) if values else None
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    from pydantic import BaseModel
-
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if typing.get_origin(annotation) is typing.Literal or isinstance(annotation, types.GenericAlias) and not (
-        typing.get_args(annotation)
-    ):  # fmt: skip
-        return []
-    return [model for inner in typing.get_args(annotation) for model in _models(inner)]
+    )

@@ -134,12 +134,21 @@ def test_a_missing_csv_names_itself(tmp_path: Path) -> None:
 
 
 def test_all_faults_of_a_scenario_are_told_together() -> None:
-    text = GOOD.replace("nodes: 2", "nodes: 2.5").replace("ep: 16", "ep: 0").replace("two_hop", "tow_hop").replace("name", "nmae")
+    text = (
+        GOOD.replace("nodes: 2", "nodes: 2.5")
+        .replace("ep: 16", "ep: 0")
+        .replace("two_hop", "tow_hop")
+        .replace("name", "nmae")
+    )
     assert len(told(text)) == 5  # the unknown name and the missing one
 
 
 def test_faults_across_branches_are_told_together() -> None:
-    text = GOOD.replace("ep: 16", "ep: 16, tp: 2, dp: 3").replace("comm_sms: 24", "comm_sms: 999").replace("top_groups: 4", "top_groups: 99")
+    text = (
+        GOOD.replace("ep: 16", "ep: 16, tp: 2, dp: 3")
+        .replace("comm_sms: 24", "comm_sms: 999")
+        .replace("top_groups: 4", "top_groups: 99")
+    )
     faults = told(text)
     for key in ("layout.tp", "layout.dp", "workload.kernel.comm_sms", "gate"):
         assert any(key in fault for fault in faults), (key, faults)
@@ -148,7 +157,10 @@ def test_faults_across_branches_are_told_together() -> None:
 def test_ep_must_divide_the_experts_and_the_nearest_repair_is_named() -> None:
     text = GOOD.replace("nodes: 2", "nodes: 3").replace("ep: 16", "ep: 24")
     (fault,) = told(text)
-    assert "mine.yaml:6:14: layout.ep: got 24; wanted a divisor of the 256 experts; or 8 redundant_experts" in fault
+    assert (
+        "mine.yaml:6:14: layout.ep: got 24; wanted a divisor of the 256 experts; or 8 redundant_experts"
+        in fault
+    )
 
 
 def test_a_hardware_file_without_a_source_is_refused(tmp_path: Path) -> None:
@@ -173,7 +185,9 @@ def scenario_file(tmp_path: Path, text: str) -> Path:
 
 def test_set_walks_the_tree_and_wins_over_variants(tmp_path: Path) -> None:
     path = scenario_file(tmp_path, GOOD + "variants: {a: {}, b: {cluster.nodes: 4, layout: {ep: 32}}}\n")
-    found = {name: resolve(one) for name, one in variants(read(path, ["cluster.nodes=1", "layout.ep=8"])).items()}
+    found = {
+        name: resolve(one) for name, one in variants(read(path, ["cluster.nodes=1", "layout.ep=8"])).items()
+    }
     assert {name: (one.num_nodes, one.ep) for name, one in found.items()} == {"a": (1, 8), "b": (1, 8)}
 
 
@@ -276,7 +290,9 @@ def spoilt(seed: int) -> dict[str, Any]:
             case 0 | 1:
                 del parent[path[-1]]
             case 2 if isinstance(parent, dict):
-                parent[rng.choice(["zzz", "", "kind", "a.b", "0", "nodes", "bytes_per_rank"])] = copy.deepcopy(rng.choice(HOSTILE))
+                parent[rng.choice(["zzz", "", "kind", "a.b", "0", "nodes", "bytes_per_rank"])] = (
+                    copy.deepcopy(rng.choice(HOSTILE))
+                )
             case _:
                 parent[path[-1]] = copy.deepcopy(rng.choice(HOSTILE))
     return tree

@@ -78,7 +78,9 @@ def test_a_phase_splits_into_sm_bound_and_memory_bound(cut: Calibration, phase: 
 
 def test_what_runs_beside_a_gemm_of_the_second_stream_is_not_counted_twice(cut: Calibration) -> None:
     first, cast, last = made.PHASES["mlp(W)"]
-    beside = made.BESIDE_AFTER_US - first.time_us - made.GAP_US  # of the cast, before the second stream begins
+    beside = (
+        made.BESIDE_AFTER_US - first.time_us - made.GAP_US
+    )  # of the cast, before the second stream begins
     found = cut.phases["mlp(W)"]
     gap_us = made.GAP_US + 0  # only the gap before the cast: later ones are covered by the other stream
     assert found.memory_bound_s == near(beside * US)
@@ -95,7 +97,9 @@ def test_an_exchange_is_told_from_its_barrier_and_its_preparation(cut: Calibrati
         return sum(one.time_us for one in made.EXCHANGES[exchange] if one.bound == bound) * US
 
     found = cut.exchanges[exchange]
-    assert (found.data_s, found.notify_s, found.preparation_s) == near((of("transfer"), of("wait"), of("memory")))
+    assert (found.data_s, found.notify_s, found.preparation_s) == near(
+        (of("transfer"), of("wait"), of("memory"))
+    )
     assert found.comm_sms == 20
 
 
@@ -109,7 +113,11 @@ def test_the_backward_of_a_combine_is_a_cached_dispatch_and_the_other_way_round(
 
 
 def test_streams_sms_and_tokens_are_told_from_the_kernels(cut: Calibration) -> None:
-    assert (cut.streams.compute, cut.streams.second_compute, cut.streams.communication) == ("7", ("23",), "27")
+    assert (cut.streams.compute, cut.streams.second_compute, cut.streams.communication) == (
+        "7",
+        ("23",),
+        "27",
+    )
     assert (cut.compute_sms, cut.comm_sms, cut.tokens_per_rank) == (112, 20, 4096)
     assert cut.phases["mlp(B)"].expert_rows == (32768, 32768)
     assert cut.phases["mlp(F)"].expert_rows == (30720, 30720)
@@ -132,7 +140,9 @@ def test_without_named_ranges_marker_kernels_give_the_same_phases(cut: Calibrati
     assert found.exchanges == cut.exchanges
 
 
-def test_gzip_order_of_events_clock_and_stream_numbers_change_nothing(cut: Calibration, tmp_path: Path) -> None:
+def test_gzip_order_of_events_clock_and_stream_numbers_change_nothing(
+    cut: Calibration, tmp_path: Path
+) -> None:
     tree = made.build()
     for event in tree["traceEvents"]:
         event["ts"] += 12_345
@@ -162,7 +172,16 @@ def test_kernels_that_no_rule_knows_are_listed_with_their_share(tmp_path: Path) 
 
 def test_only_the_busiest_device_is_read(cut: Calibration, tmp_path: Path) -> None:
     tree = made.build()
-    other = {"ph": "X", "cat": "kernel", "name": "gemm", "pid": 1, "tid": 7, "ts": 1, "dur": 1, "args": {"device": 1}}
+    other = {
+        "ph": "X",
+        "cat": "kernel",
+        "name": "gemm",
+        "pid": 1,
+        "tid": 7,
+        "ts": 1,
+        "dur": 1,
+        "args": {"device": 1},
+    }
     tree["traceEvents"].append(other)
     assert calibrate(write(tmp_path, tree)).span_s == near(cut.span_s)
 
@@ -238,7 +257,9 @@ GOOD = CUT.read_bytes()
         (gzip.compress(GOOD)[:400] + b"\0" * 400, "damaged gzip data"),
     ],
 )
-def test_a_file_that_is_no_such_trace_is_refused_in_one_line(content: bytes, got: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_such_trace_is_refused_in_one_line(
+    content: bytes, got: str, tmp_path: Path
+) -> None:
     file = tmp_path / "trace.json"
     file.write_bytes(content)
     with pytest.raises(InputError) as caught:
@@ -265,7 +286,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
             calibrate(path)
 
 
-def test_a_file_too_big_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_too_big_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bomb = tmp_path / "bomb.json.gz"
     bomb.write_bytes(gzip.compress(b" " * 5_000_000))
     monkeypatch.setattr(kineto, "MAX_TEXT_BYTES", 1_000_000)
@@ -277,7 +300,8 @@ def test_a_file_too_big_is_refused_before_it_is_unpacked(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("ts", None), ("ts", "now"), ("dur", -1), ("dur", float("nan")), ("dur", 10**400), ("name", 3)]
+    ("key", "value"),
+    [("ts", None), ("ts", "now"), ("dur", -1), ("dur", float("nan")), ("dur", 10**400), ("name", 3)],
 )
 def test_a_kernel_without_a_time_or_a_name_is_refused(key: str, value: object, tmp_path: Path) -> None:
     tree = made.build()
@@ -296,7 +320,9 @@ def test_strange_neighbours_of_kernels_are_passed_over(cut: Calibration, tmp_pat
     ]  # fmt: skip
     tree |= {"deviceProperties": "none", "distributedInfo": [], "traceName": {"a": "\ud800"}}
     found = calibrate(write(tmp_path, tree))
-    assert [one.per_layer_s for one in found.phases.values()] == [one.per_layer_s for one in cut.phases.values()]
+    assert [one.per_layer_s for one in found.phases.values()] == [
+        one.per_layer_s for one in cut.phases.values()
+    ]
     assert (found.origin.gpu_sms, found.compute_sms, found.comm_sms) == (0, 0, 20)
     profile_text(found, "x").encode()
 
@@ -374,18 +400,33 @@ def test_the_shipped_profile_is_read_and_agrees_with_the_published_trace() -> No
         ("void deep_ep::layout::get_dispatch_layout<256, 4, 8>(long const*)", "layout"),
         ("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)", "collective"),
         ("void deep_gemm::fp8_gemm_kernel<4096u, 7168u, 128u>(float*)", "gemm_fp8"),
-        ("void deep_gemm::sm90_fp8_gemm_1d2d_impl<0u, 4096u, (deep_gemm::GemmType)1>(float*)", "grouped_gemm_fp8"),
+        (
+            "void deep_gemm::sm90_fp8_gemm_1d2d_impl<0u, 4096u, (deep_gemm::GemmType)1>(float*)",
+            "grouped_gemm_fp8",
+        ),
         ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64_cublas", "gemm_bf16"),
         ("void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm_relu_bf16_256x128>(Params)", "gemm_bf16"),
         ("nvjet_tst_192x192_64x4_2x1_v_bz_coopB_TNT", "gemm"),
-        ("void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128> >(Flash_fwd_params)", "attention_forward"),
-        ("void flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Traits>(Flash_bwd_params)", "attention_backward"),
+        (
+            "void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128> >(Flash_fwd_params)",
+            "attention_forward",
+        ),
+        (
+            "void flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Traits>(Flash_bwd_params)",
+            "attention_backward",
+        ),
         ("void flash::flash_bwd_dot_do_o_kernel<true>(Flash_bwd_params)", "attention_fixup"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "attention_forward"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16", "attention_backward"),
-        ("void dpsk::grouped_gemm::cuda::utils::transpose<512, 128, 4, 4>(unsigned char const*)", "transpose"),
+        (
+            "void dpsk::grouped_gemm::cuda::utils::transpose<512, 128, 4, 4>(unsigned char const*)",
+            "transpose",
+        ),
         ("dpsk::grouped_gemm::cuda::utils::fill_tensormaps_kernel(CUtensorMap_st)", "setup"),
-        ("void cuda::swiglu_forward_with_weight_and_per_token_cast_to_fp8_with_channels_impl<__nv_bfloat16>(x)", "swiglu"),
+        (
+            "void cuda::swiglu_forward_with_weight_and_per_token_cast_to_fp8_with_channels_impl<__nv_bfloat16>(x)",
+            "swiglu",
+        ),
         ("void cuda::per_channel_cast_and_transpose<256, 128>(void const*)", "cast"),
         ("void vllm::rms_norm_kernel<c10::BFloat16>(c10::BFloat16*)", "norm"),
         ("triton_poi_fused_add_mul_3", "elementwise"),
@@ -420,11 +461,14 @@ def test_tables_tell_phases_exchanges_classes_and_what_has_no_name(cut: Calibrat
 
 def test_a_trace_of_nothing_known_is_told_so(tmp_path: Path) -> None:
     events = [
-        {"ph": "X", "cat": "kernel", "name": f"void odd_{i}<int>(int)", "pid": 0, "tid": 7, "ts": i, "dur": 1} for i in range(30)
+        {"ph": "X", "cat": "kernel", "name": f"void odd_{i}<int>(int)", "pid": 0, "tid": 7, "ts": i, "dur": 1}
+        for i in range(30)
     ]
     found = calibrate(write(tmp_path, events))
     classes, unnamed = calibrated.of_calibration(found)
     assert [row[0] for row in classes.rows] == ["unknown"]
     assert (len(unnamed.rows), unnamed.note) == (20, "and 10 more")
-    assert "No layer pairs were found: no stream of its own for communication" in calibrated.summary(found)[-2]
+    assert (
+        "No layer pairs were found: no stream of its own for communication" in calibrated.summary(found)[-2]
+    )
     assert calibrated.summary(found)[-1] == "30 kernels, 100 % of the kernel time, could not be named."

@@ -33,12 +33,19 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def cluster_of(num_nodes: int, faults: tuple[LinkFault, ...] = (), hardware: Any = H800, kind: str = "rail_optimized") -> Cluster:
+def cluster_of(
+    num_nodes: int, faults: tuple[LinkFault, ...] = (), hardware: Any = H800, kind: str = "rail_optimized"
+) -> Cluster:
     return build(hardware, num_nodes, Fabric(kind=kind), faults, comm_sms=24)  # type: ignore[arg-type]
 
 
 def exchange(
-    cluster: Cluster, routing: Routing, kernel: str, direction: str = "dispatch", first: int = 0, **options: Any
+    cluster: Cluster,
+    routing: Routing,
+    kernel: str,
+    direction: str = "dispatch",
+    first: int = 0,
+    **options: Any,
 ) -> Exchange:
     name, more = OPTIONS[kernel]
     gpus = first + np.arange(routing.num_ranks)
@@ -47,7 +54,9 @@ def exchange(
     return Exchange(cluster, known, direction, gpus, routing, RECORD, comm_sms=sms, **{**more, **options})
 
 
-def skewed(num_ranks: int, seed: int = 0, tokens: int = 64, per_node: int = 8, sampling: str = "tokens") -> Routing:
+def skewed(
+    num_ranks: int, seed: int = 0, tokens: int = 64, per_node: int = 8, sampling: str = "tokens"
+) -> Routing:
     rng = np.random.default_rng(seed)
     likes = rng.dirichlet(np.full(256, 0.3))
     gate = Gate("dirichlet", alpha=0.3)
@@ -104,7 +113,10 @@ def both_ways(forth: dict[str, float], direction: str) -> dict[str, float]:
 
 
 def with_pcie(nics: dict[str, float]) -> dict[str, float]:
-    return nics | {name.replace("nic", "gpu").replace("/tx", "/pcie/tx").replace("/rx", "/pcie/rx"): n for name, n in nics.items()}
+    return nics | {
+        name.replace("nic", "gpu").replace("/tx", "/pcie/tx").replace("/rx", "/pcie/rx"): n
+        for name, n in nics.items()
+    }
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -112,7 +124,9 @@ def test_two_hop_of_three_tokens(direction: str) -> None:
     """All three go once to node 1, by GPU 0 there; two of them on to GPU 1. The token kept at home crosses nothing."""
     expected = with_pcie({"node0/nic0/tx": 3, "node1/nic0/rx": 3})
     expected |= {"node1/gpu0/scale_up/egress": 2, "node1/gpu1/scale_up/ingress": 2}
-    assert of_class(carried(tiny("two_hop", direction)), *CABLES) == pytest.approx(both_ways(expected, direction))
+    assert of_class(carried(tiny("two_hop", direction)), *CABLES) == pytest.approx(
+        both_ways(expected, direction)
+    )
 
 
 def test_two_hop_weights_are_what_the_kernel_achieves_and_the_forwarder_copies() -> None:
@@ -125,7 +139,12 @@ def test_two_hop_weights_are_what_the_kernel_achieves_and_the_forwarder_copies()
     assert line[row("node1/gpu0/scale_up/egress")] == pytest.approx(2 / 0.675)
     assert line[row("node1/gpu0/copy_sms")] == pytest.approx((2 + 2) / 12.4e9)
     assert line[row("node0/gpu0/copy_sms")] == pytest.approx(1 / 12.4e9)
-    assert set(zip(flows.party_flow.tolist(), flows.party_rank.tolist(), strict=True)) == {(0, 0), (1, 0), (1, 2), (1, 3)}
+    assert set(zip(flows.party_flow.tolist(), flows.party_rank.tolist(), strict=True)) == {
+        (0, 0),
+        (1, 0),
+        (1, 2),
+        (1, 3),
+    }
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -135,7 +154,9 @@ def test_two_hop_weights_are_what_the_kernel_achieves_and_the_forwarder_copies()
 )
 def test_direct_kernels_of_three_tokens(kernel: str, to_2: int, to_3: int, direction: str) -> None:
     expected = with_pcie({"node0/nic0/tx": to_2 + to_3, "node1/nic0/rx": to_2, "node1/nic1/rx": to_3})
-    assert of_class(carried(tiny(kernel, direction)), *CABLES) == pytest.approx(both_ways(expected, direction))
+    assert of_class(carried(tiny(kernel, direction)), *CABLES) == pytest.approx(
+        both_ways(expected, direction)
+    )
 
 
 def test_pxn_crosses_scale_up_to_the_rail_of_the_receiver() -> None:
@@ -151,7 +172,13 @@ def test_low_latency_without_nvlink_sends_same_node_copies_over_the_nic() -> Non
     cluster = cluster_of(1, hardware=PAIRS)
     nvlink, nic = (carried(exchange(cluster, near, k)) for k in ("low_latency", "low_latency over the NIC"))
     assert of_class(nvlink, *CABLES) == dict.fromkeys(
-        ["node0/gpu0/scale_up/egress", "node0/gpu1/scale_up/ingress", "node0/gpu1/scale_up/egress", "node0/gpu0/scale_up/ingress"], 1
+        [
+            "node0/gpu0/scale_up/egress",
+            "node0/gpu1/scale_up/ingress",
+            "node0/gpu1/scale_up/egress",
+            "node0/gpu0/scale_up/ingress",
+        ],
+        1,
     )
     assert not of_class(nic, "/egress", "/ingress")
     assert of_class(nic, "nic0/tx", "nic0/rx", "nic1/tx", "nic1/rx") == dict.fromkeys(
@@ -193,14 +220,21 @@ def test_low_latency_means_over_uniform_ranks(num_ranks: int, direction: str) ->
     ):
         x = exchange(cluster_of(num_ranks // 8), uniform(num_ranks, tokens=128), kernel, direction)
         wire = x.flows().bytes_by_resource(len(x.cluster.names)) / RECORD / 128 / 8
-        for rows, expected in ((x.cluster.nic_tx, rdma), (x.cluster.nic_rx, rdma), (x.cluster.egress, nvlink), (x.cluster.ingress, nvlink)):
+        for rows, expected in (
+            (x.cluster.nic_tx, rdma),
+            (x.cluster.nic_rx, rdma),
+            (x.cluster.egress, nvlink),
+            (x.cluster.ingress, nvlink),
+        ):
             assert wire[rows].mean() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("kernel", OPTIONS)
 @pytest.mark.parametrize("num_ranks", [8, 32])
-def test_flow_level_meets_the_closed_form_under_uniform_traffic(kernel: str, num_ranks: int, direction: str) -> None:
+def test_flow_level_meets_the_closed_form_under_uniform_traffic(
+    kernel: str, num_ranks: int, direction: str
+) -> None:
     """Within 2 %: the two are written apart, and share the kernel's figures only."""
     x = exchange(cluster_of(max(1, num_ranks // 8)), uniform(num_ranks), kernel, direction)
     ends = run_together(x.cluster, "x", [x]).transfers[0].rank_ends_s
@@ -217,7 +251,12 @@ def test_what_goes_in_comes_out(kernel: str, kind: str, direction: str) -> None:
     x = exchange(cluster_of(4, kind=kind), skewed(32), kernel, direction)
     wire = x.flows().bytes_by_resource(len(x.cluster.names))
     c = x.cluster
-    for out, into in ((c.nic_tx, c.nic_rx), (c.egress, c.ingress), (c.pcie_tx, c.pcie_rx), (c.nic_tx, c.pcie_tx)):
+    for out, into in (
+        (c.nic_tx, c.nic_rx),
+        (c.egress, c.ingress),
+        (c.pcie_tx, c.pcie_rx),
+        (c.nic_tx, c.pcie_tx),
+    ):
         assert wire[out].sum() == pytest.approx(wire[into].sum(), rel=1e-12)
 
 

@@ -45,7 +45,9 @@ dtypes = st.sampled_from(["fp8", "bf16"])
 
 
 @given(m=rows, n=widths, k=depths, dtype=dtypes, sms=st.integers(1, 132))
-def test_a_gemm_is_never_faster_than_peak_flops_or_peak_bandwidth(m: int, n: int, k: int, dtype: Dtype, sms: int) -> None:
+def test_a_gemm_is_never_faster_than_peak_flops_or_peak_bandwidth(
+    m: int, n: int, k: int, dtype: Dtype, sms: int
+) -> None:
     p = processor(H800, sms=sms)
     size = 1.0 if dtype == "fp8" else 2.0
     flops_s = 2.0 * m * n * k / (sms * p.flops_per_sm(dtype))
@@ -103,7 +105,9 @@ def test_a_gpu_without_fp8_computes_in_bf16() -> None:
 def test_the_contiguous_layout_pads_each_expert_and_the_masked_one_does_not() -> None:
     padded = grouped_gemm_s(WHOLE, [1, 127, 128], 4096, 7168)
     assert padded == grouped_gemm_s(WHOLE, [PAD_ROWS] * 3, 4096, 7168)
-    assert grouped_gemm_s(WHOLE, [4] * 32, 4096, 7168, layout="masked") < grouped_gemm_s(WHOLE, [4] * 32, 4096, 7168)
+    assert grouped_gemm_s(WHOLE, [4] * 32, 4096, 7168, layout="masked") < grouped_gemm_s(
+        WHOLE, [4] * 32, 4096, 7168
+    )
 
 
 def test_experts_without_rows_cost_nothing() -> None:
@@ -113,7 +117,9 @@ def test_experts_without_rows_cost_nothing() -> None:
 
 
 def test_the_order_of_experts_does_not_matter() -> None:
-    assert grouped_gemm_s(WHOLE, [100, 900, 300], 4096, 7168) == grouped_gemm_s(WHOLE, [300, 100, 900], 4096, 7168)
+    assert grouped_gemm_s(WHOLE, [100, 900, 300], 4096, 7168) == grouped_gemm_s(
+        WHOLE, [300, 100, 900], 4096, 7168
+    )
 
 
 def test_skewed_experts_take_at_least_as_long_as_even_ones() -> None:
@@ -141,7 +147,9 @@ def test_a_window_shortens_attention() -> None:
 
 
 def test_backward_attention_does_three_products_of_one_width_and_two_of_the_other() -> None:
-    ratio = attention_backward_s(WHOLE, 1, 16384, 128, 192, 128) / attention_forward_s(WHOLE, 1, 16384, 128, 192, 128)
+    ratio = attention_backward_s(WHOLE, 1, 16384, 128, 192, 128) / attention_forward_s(
+        WHOLE, 1, 16384, 128, 192, 128
+    )
     expected = (3 * 192 + 2 * 128) / (192 + 128) / WHOLE.curves.attention.backward_to_forward
     assert ratio == pytest.approx(expected, rel=1e-3)
 
@@ -163,7 +171,9 @@ def test_mla_decode_with_128_heads_is_bound_by_compute_and_with_16_by_memory() -
 
 def test_grouped_query_decode_reads_keys_and_values_once() -> None:
     launch = WHOLE.curves.attention.decode_launch_s
-    assert gqa_decode_s(WHOLE, 64, 8192, 64, 4, 128) - launch == pytest.approx(64 * 8192 * 2048 / 3e12, rel=0.01)
+    assert gqa_decode_s(WHOLE, 64, 8192, 64, 4, 128) - launch == pytest.approx(
+        64 * 8192 * 2048 / 3e12, rel=0.01
+    )
 
 
 def test_streaming_takes_bytes_over_the_achieved_rate() -> None:
@@ -245,7 +255,9 @@ def test_a_layer_runs_below_the_peak_of_its_gpu(hardware: str, name: str) -> Non
     p = processor(gpu, sustained=True)
     phases = layer_phases(model, batch)
     time_s = sum(phase_time(p, operations).total_s for operations in phases.values())
-    mfu = sum(_flops(operations) for operations in phases.values()) / time_s / gpu.gpu.dense_flops.of(precision)
+    mfu = (
+        sum(_flops(operations) for operations in phases.values()) / time_s / gpu.gpu.dense_flops.of(precision)
+    )
     assert 0.25 < mfu < 0.95
 
 
@@ -264,11 +276,15 @@ def test_fewer_sms_stretch_the_sm_bound_part_only() -> None:
 
 def test_more_received_tokens_take_longer() -> None:
     model = load_model("deepseek-v3")
-    low, high = (phase_time(WHOLE, layers.moe_mlp(model, Batch(1, 4096, (n,) * 4, 3.7 * n), "B")) for n in (7000, 9000))
+    low, high = (
+        phase_time(WHOLE, layers.moe_mlp(model, Batch(1, 4096, (n,) * 4, 3.7 * n), "B")) for n in (7000, 9000)
+    )
     assert high.total_s / low.total_s == pytest.approx(9 / 7, rel=0.08)
 
 
 def test_launching_twice_takes_twice_as_long() -> None:
     once = Operation("copy", "memory", moved_bytes=1e8)
     assert operation_s(WHOLE, replace(once, count=2)) == 2 * operation_s(WHOLE, once)
-    assert math.isclose((phase_time(WHOLE, [once]) + phase_time(WHOLE, [once])).total_s, 2 * operation_s(WHOLE, once))
+    assert math.isclose(
+        (phase_time(WHOLE, [once]) + phase_time(WHOLE, [once])).total_s, 2 * operation_s(WHOLE, once)
+    )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from sim import documents
+from sim import documents, schemas
 from sim.documents import Document, dotted, load, loads, parse_scalar, split
 from sim.errors import InputError, Mark
 
@@ -62,7 +62,9 @@ def test_a_duplicate_key_names_both_lines() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["!!python/object/apply:os.system [echo]", "!mine {a: 1}", "!!binary aGk=", "!!set {a, b}"])
+@pytest.mark.parametrize(
+    "text", ["!!python/object/apply:os.system [echo]", "!mine {a: 1}", "!!binary aGk=", "!!set {a, b}"]
+)
 def test_a_tag_is_refused_where_it_stands(text: str) -> None:
     (fault,) = faults(f"a: 1\nkey: {text}\n")
     assert fault.startswith("f.yaml:2:6: key: got the tag ")
@@ -80,7 +82,9 @@ def test_an_alias_inside_itself_is_refused() -> None:
     assert any("alias inside itself" in fault for fault in faults("a: &x [1, *x]\n"))
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "{b: " * 500, "- " * 3000, "? " * 2000, "a: " + "[" * 100 + "]" * 100])
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "a: " + "{b: " * 500, "- " * 3000, "? " * 2000, "a: " + "[" * 100 + "]" * 100]
+)
 def test_deep_nesting_is_refused(text: str) -> None:
     assert any("f.yaml" in fault for fault in faults(text))
 
@@ -215,7 +219,7 @@ def test_odd_digits_are_words_or_numbers_but_no_crash(key: str) -> None:
 
 class Inner(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    rate: documents.quantity("bytes/s")  # type: ignore[valid-type]
+    rate: schemas.quantity("bytes/s")  # type: ignore[valid-type]
     count: int = 1
 
 
@@ -227,7 +231,9 @@ class Outer(BaseModel):
 
 
 def test_all_faults_of_a_file_are_told_together() -> None:
-    document = loads("inner:\n  rate: 400 gb/s\n  cuont: 3\nmany:\n  - rate: 5\n  - {rate: 1 B/s, count: x}\n", "f.yaml")
+    document = loads(
+        "inner:\n  rate: 400 gb/s\n  cuont: 3\nmany:\n  - rate: 5\n  - {rate: 1 B/s, count: x}\n", "f.yaml"
+    )
     with pytest.raises(InputError) as caught:
         document.check(Outer)
     told = sorted(str(fault) for fault in caught.value.faults)
@@ -235,7 +241,10 @@ def test_all_faults_of_a_file_are_told_together() -> None:
     assert told[0] == "f.yaml:1:1: got nothing; wanted the key 'name'"
     assert told[1].startswith("f.yaml:2:9: inner.rate: got '400 gb/s'; wanted a rate with its unit")
     assert told[1].endswith("did you mean '400 Gb/s'?")
-    assert told[2] == "f.yaml:3:3: inner.cuont: got the unknown key 'cuont'; wanted one of: count, rate; did you mean count?"
+    assert (
+        told[2]
+        == "f.yaml:3:3: inner.cuont: got the unknown key 'cuont'; wanted one of: count, rate; did you mean count?"
+    )
     assert told[3].startswith("f.yaml:5:11: many.0.rate: got 5; wanted a rate with its unit")
     assert told[4].startswith("f.yaml:6:26: many.1.count: got 'x'")
 

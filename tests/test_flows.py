@@ -30,7 +30,9 @@ def bare(routing: str = "adaptive", spines: int = 8) -> LeafSpine:
 SAME_LEAF, CROSS_LEAF = float(bare().idle_latency_s(True)), float(bare().idle_latency_s(False))
 
 
-def finish(tmp_path: Path, rows: str, spec: LeafSpine | None = None, header: str = "flow_id,src,dst,bytes,start_us") -> np.ndarray:
+def finish(
+    tmp_path: Path, rows: str, spec: LeafSpine | None = None, header: str = "flow_id,src,dst,bytes,start_us"
+) -> np.ndarray:
     """When each flow of a CSV has arrived [s]."""
     spec = spec or bare()
     file = tmp_path / "flows.csv"
@@ -59,13 +61,21 @@ def test_an_incast_is_fair_to_connections_whatever_their_bytes(tmp_path: Path) -
 def test_an_oversubscribed_leaf_takes_as_many_times_longer(tmp_path: Path, spines: int) -> None:
     """Eight hosts send across: uplinks of `spines` links carry eight hosts' bytes."""
     rows = "\n".join(f"{i},{i},{8 + i},1e6,0" for i in range(8))
-    assert finish(tmp_path, rows, bare(spines=spines)) == pytest.approx(np.full(8, seconds(1e6) * 8 / spines + CROSS_LEAF))
+    assert finish(tmp_path, rows, bare(spines=spines)) == pytest.approx(
+        np.full(8, seconds(1e6) * 8 / spines + CROSS_LEAF)
+    )
 
 
 def test_a_flow_that_waits_starts_one_latency_back_after_arrival(tmp_path: Path) -> None:
-    found = finish(tmp_path, "1,0,9,1e6,2,0\n2,9,0,1e6,0,1\n3,9,0,1e6,0,", header="flow_id,src,dst,bytes,start_us,after_flow_id")
+    found = finish(
+        tmp_path,
+        "1,0,9,1e6,2,0\n2,9,0,1e6,0,1\n3,9,0,1e6,0,",
+        header="flow_id,src,dst,bytes,start_us,after_flow_id",
+    )
     arrived = 2e-6 + seconds(1e6) + CROSS_LEAF
-    assert found == pytest.approx([arrived, arrived + CROSS_LEAF + seconds(1e6) + CROSS_LEAF, seconds(1e6) + CROSS_LEAF])
+    assert found == pytest.approx(
+        [arrived, arrived + CROSS_LEAF + seconds(1e6) + CROSS_LEAF, seconds(1e6) + CROSS_LEAF]
+    )
 
 
 def test_given_paths_collide_where_they_share_a_link(tmp_path: Path) -> None:
@@ -132,17 +142,24 @@ def test_all_faults_of_a_csv_are_told_with_line_and_column(tmp_path: Path) -> No
 
 def test_columns_that_are_missing_or_unknown_are_named(tmp_path: Path) -> None:
     told = faults(tmp_path, "flow_id,source,dst,bytes,start_us\n1,0,1,1,0\n")
-    assert told[0].startswith("flows.csv:1:0: src: got no such column") or "src: got no such column" in told[0]
+    assert (
+        told[0].startswith("flows.csv:1:0: src: got no such column") or "src: got no such column" in told[0]
+    )
     assert "the unknown column 'source'" in told[1]
 
 
 def test_circles_of_waiting_flows_are_found(tmp_path: Path) -> None:
-    told = faults(tmp_path, "flow_id,src,dst,bytes,start_us,after_flow_id\n1,0,1,1,0,3\n2,0,1,1,0,1\n3,0,1,1,0,2\n4,0,1,1,0,3\n")
+    told = faults(
+        tmp_path,
+        "flow_id,src,dst,bytes,start_us,after_flow_id\n1,0,1,1,0,3\n2,0,1,1,0,1\n3,0,1,1,0,2\n4,0,1,1,0,3\n",
+    )
     assert len(told) == 1
     assert "without circles" in told[0]
 
 
-@pytest.mark.parametrize("text", ["", "\n", "flow_id,src,dst,bytes,start_us\n", "a;b;c\n1;2;3\n", "\x00\n", '"flow_id\n'])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "flow_id,src,dst,bytes,start_us\n", "a;b;c\n1;2;3\n", "\x00\n", '"flow_id\n']
+)
 def test_a_csv_without_flows_says_so(tmp_path: Path, text: str) -> None:
     assert faults(tmp_path, text)
 
@@ -191,7 +208,9 @@ def test_columns_pack_flow_by_flow_in_the_order_they_came() -> None:
     columns.add(np.array([5, NONE, 6]), 1.0, np.array([2.0, 2.0, 3.0]))
     columns.add(np.array([7, 7, 7]), np.array([1.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.5]))
     nobody = np.zeros(0, dtype=np.int64)
-    packed = columns.pack(np.ones(3), share=np.ones(3), latency_s=np.zeros(3), party_flow=nobody, party_rank=nobody)
+    packed = columns.pack(
+        np.ones(3), share=np.ones(3), latency_s=np.zeros(3), party_flow=nobody, party_rank=nobody
+    )
     assert packed.start.tolist() == [0, 2, 2, 4]
     assert packed.resource.tolist() == [5, 7, 6, 7]
     assert packed.wire.tolist() == [1, 1, 1, 0]

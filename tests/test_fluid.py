@@ -59,7 +59,9 @@ class Spans:
         return np.asarray((self.end - self.start) @ self.used)
 
 
-def drain(here: Island, loop: Callable[..., tuple[float, int, int]], horizon: float = np.inf) -> tuple[Stop, Spans]:
+def drain(
+    here: Island, loop: Callable[..., tuple[float, int, int]], horizon: float = np.inf
+) -> tuple[Stop, Spans]:
     """Run an island to its end with one of the two loops."""
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while True:
@@ -68,7 +70,9 @@ def drain(here: Island, loop: Callable[..., tuple[float, int, int]], horizon: fl
             here.resource, here.line, here.capacity, here.batch, here.left, here.rate, here.finish, here.batch_left,
             here.saturated_s, here.log_time, here.log_used, 0,
         )  # fmt: skip
-        rows.append((here.log_time[0, :n].copy(), here.log_time[1, :n].copy(), here.log_used[:n].astype(float)))
+        rows.append(
+            (here.log_time[0, :n].copy(), here.log_time[1, :n].copy(), here.log_used[:n].astype(float))
+        )
         if stop not in (Stop.LOG_FULL, Stop.BATCH):
             return Stop(stop), Spans(*(np.concatenate([row[i] for row in rows]) for i in range(3)))
 
@@ -81,7 +85,9 @@ def finish(some: Flows, capacity: Sequence[float], loop: str = "numpy", gather: 
 
 def rates(some: Flows, capacity: Sequence[float]) -> fluid.Rates:
     active = np.ones(some.num_flows, dtype=bool)
-    return fluid.max_min_rates(some.start, some.resource, some.line, some.share, np.array(capacity, dtype=float), active)
+    return fluid.max_min_rates(
+        some.start, some.resource, some.line, some.share, np.array(capacity, dtype=float), active
+    )
 
 
 @pytest.fixture(params=sorted(LOOPS))
@@ -100,7 +106,9 @@ def test_two_flows_into_one_nic_each_get_half(loop: str) -> None:
 @pytest.mark.parametrize("num_senders", [1, 2, 7, 31])
 def test_k_senders_into_one_nic_take_k_times_as_long(num_senders: int, loop: str) -> None:
     into_one = flows([10.0] * num_senders, [{k: 1, num_senders: 1} for k in range(num_senders)])
-    assert finish(into_one, [5.0] * (num_senders + 1), loop) == pytest.approx([num_senders * 10 / 5] * num_senders)
+    assert finish(into_one, [5.0] * (num_senders + 1), loop) == pytest.approx(
+        [num_senders * 10 / 5] * num_senders
+    )
 
 
 def test_the_long_flow_of_a_line_network_leaves_the_rest_to_the_short_ones() -> None:
@@ -201,9 +209,13 @@ def problems(
 ) -> tuple[Flows, np.ndarray]:
     """Random flows and capacities. `timed`: releases and dependencies; `by_bytes`: shares equal bytes."""
     num_resources, num = draw(st.integers(1, 6)), draw(st.integers(1, 10))
-    capacity = draw(st.lists((NUMBER | st.just(0.0)) if dead else NUMBER, min_size=num_resources, max_size=num_resources))
+    capacity = draw(
+        st.lists((NUMBER | st.just(0.0)) if dead else NUMBER, min_size=num_resources, max_size=num_resources)
+    )
     entry = st.tuples(st.integers(0, num_resources - 1), NUMBER)
-    entries = draw(st.lists(st.lists(entry, min_size=0 if empty else 1, max_size=4), min_size=num, max_size=num))
+    entries = draw(
+        st.lists(st.lists(entry, min_size=0 if empty else 1, max_size=4), min_size=num, max_size=num)
+    )
     payload = draw(st.lists(NUMBER, min_size=num, max_size=num))
     share = payload if by_bytes else draw(st.lists(NUMBER, min_size=num, max_size=num))
     release, after, latency = [0.0] * num, [-1] * num, [0.0] * num
@@ -238,7 +250,8 @@ def test_rates_are_weighted_max_min_fair(problem: tuple[Flows, np.ndarray]) -> N
             assert found.rate[f] == np.inf
             continue
         assert any(
-            used[r] >= capacity[r] * (1 - 1e-9) and level[f] >= level[flow[some.resource == r]].max() * (1 - 1e-9)
+            used[r] >= capacity[r] * (1 - 1e-9)
+            and level[f] >= level[flow[some.resource == r]].max() * (1 - 1e-9)
             for r in rows
         )
         assert found.bottleneck[f] in rows
@@ -312,12 +325,17 @@ def test_no_span_is_above_capacity_and_spans_carry_all_bytes(
 
 
 @given(problems(timed=False, dead=False), st.floats(0.5, 4.0), st.floats(0.5, 4.0))
-def test_time_scales_with_bytes_over_bandwidth(problem: tuple[Flows, np.ndarray], more: float, faster: float) -> None:
+def test_time_scales_with_bytes_over_bandwidth(
+    problem: tuple[Flows, np.ndarray], more: float, faster: float
+) -> None:
     some, capacity = problem
     once = finish(some, list(capacity))
     scaled = flows(
         some.payload_bytes * more,
-        [list(zip(some.resource[a:b], some.line[a:b], strict=True)) for a, b in zip(some.start, some.start[1:], strict=False)],
+        [
+            list(zip(some.resource[a:b], some.line[a:b], strict=True))
+            for a, b in zip(some.start, some.start[1:], strict=False)
+        ],
         share=list(some.share),
     )
     np.testing.assert_allclose(finish(scaled, list(capacity * faster)), once * more / faster, rtol=1e-9)
@@ -335,7 +353,9 @@ def test_the_order_of_resources_changes_nothing(problem: tuple[Flows, np.ndarray
     moved = np.empty_like(capacity)
     moved[order] = capacity
     for loop in LOOPS:
-        np.testing.assert_allclose(finish(renamed, list(moved), loop), finish(some, list(capacity), loop), rtol=1e-9)
+        np.testing.assert_allclose(
+            finish(renamed, list(moved), loop), finish(some, list(capacity), loop), rtol=1e-9
+        )
 
 
 def test_a_completion_an_ulp_before_a_release_hides_it_not(loop: str) -> None:
@@ -370,7 +390,10 @@ def test_gathering_moves_a_completion_by_a_window_a_flow_at_most(
     window = gather * (line_load(some, len(capacity)) / capacity).max()
     exact = finish(some, list(capacity)).max()
     for loop in LOOPS:
-        assert abs(finish(some, list(capacity), loop, gather).max() - exact) <= some.num_flows * window + 1e-9 * exact
+        assert (
+            abs(finish(some, list(capacity), loop, gather).max() - exact)
+            <= some.num_flows * window + 1e-9 * exact
+        )
 
 
 @given(problems(timed=False, dead=False, by_bytes=True))

@@ -19,7 +19,7 @@ MODULES = sorted(SIM.rglob("*.py"))
 ROOMS = ("ground", "cluster", "workload", "cost", "schedule", "engine", "study", "show", "door")
 """From the ground up; `ground` is units, errors and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
-GROUND = ("errors", "units", "documents")
+GROUND = ("errors", "units", "documents", "schemas")
 MAX_LINES = 400
 
 HOMES = {

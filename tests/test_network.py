@@ -46,7 +46,12 @@ def flows(batches: Sequence[Sent], *, released: bool) -> Flows:
     weights = np.array([weight for entry in pairs for _, weight in entry], dtype=float)
 
     def joined(name: str, default: float) -> np.ndarray:
-        return np.concatenate([np.full(len(b.payload), default) if getattr(b, name) is None else getattr(b, name) for b in batches])
+        return np.concatenate(
+            [
+                np.full(len(b.payload), default) if getattr(b, name) is None else getattr(b, name)
+                for b in batches
+            ]
+        )
 
     waits = joined("after", -1).astype(np.int64)
     offset = np.repeat(first[:-1], sizes)
@@ -67,7 +72,9 @@ def flows(batches: Sequence[Sent], *, released: bool) -> Flows:
 
 
 def links(capacity: Sequence[float]) -> Any:
-    return SimpleNamespace(names=tuple(f"link{i}" for i in range(len(capacity))), capacity=np.array(capacity, dtype=float))
+    return SimpleNamespace(
+        names=tuple(f"link{i}" for i in range(len(capacity))), capacity=np.array(capacity, dtype=float)
+    )
 
 
 @dataclass

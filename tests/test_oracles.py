@@ -38,11 +38,20 @@ def run(**tree: Any) -> dict[str, Any]:
 
 
 def all_to_all(
-    hardware: str = "h800", nodes: int = 8, gate: dict[str, Any] | None = None, kernel: dict[str, Any] | None = None, **more: Any
+    hardware: str = "h800",
+    nodes: int = 8,
+    gate: dict[str, Any] | None = None,
+    kernel: dict[str, Any] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """A run of DeepSeek-V3's exchange; keywords of the workload and of the whole scenario may follow."""
     top = {key: more.pop(key) for key in ("model", "fidelity", "seed") if key in more}
-    cluster = {"hardware": hardware, "nodes": nodes, "override": more.pop("override", {}), "faults": more.pop("faults", [])}
+    cluster = {
+        "hardware": hardware,
+        "nodes": nodes,
+        "override": more.pop("override", {}),
+        "faults": more.pop("faults", []),
+    }
     workload = {
         "kind": "all_to_all",
         "tokens_per_rank": TOKENS,
@@ -71,7 +80,9 @@ GROUP_LIMIT = {
 @pytest.mark.parametrize("hardware", ["h800", "h100"])
 def test_the_group_limit_sweep(groups: int, hardware: str) -> None:
     ranks, *tables = GROUP_LIMIT[groups]
-    metrics = all_to_all(hardware, gate={"kind": "group_limited", "top_groups": groups, "sampling": "expected"})["metrics"]
+    metrics = all_to_all(
+        hardware, gate={"kind": "group_limited", "top_groups": groups, "sampling": "expected"}
+    )["metrics"]
     for way, (nic, h800, h100) in zip(("dispatch", "combine"), tables, strict=True):
         copied = TOKENS * ranks * RECORD[way] / SMS[way]
         bound = max(nic * 1e-3, (h800 if hardware == "h800" else h100) * 1e-3, copied)
@@ -82,7 +93,9 @@ def test_below_three_groups_only_the_h100_gains_in_full() -> None:
     """H800 / H100 of the moving bytes: 1.87 with one group kept, 1.13 with two, 1 from three on."""
     for groups, ratio in ((1, 1.87), (2, 1.13), (3, 1.0), (4, 1.0)):
         gate = {"kind": "group_limited", "top_groups": groups, "sampling": "expected"}
-        slow, fast = (all_to_all(gpu, gate=gate)["metrics"]["dispatch"]["completion_time_s"] for gpu in ("h800", "h100"))
+        slow, fast = (
+            all_to_all(gpu, gate=gate)["metrics"]["dispatch"]["completion_time_s"] for gpu in ("h800", "h100")
+        )
         assert (slow - 50e-6) / (fast - 50e-6) == pytest.approx(ratio, rel=0.02)
 
 
@@ -123,7 +136,13 @@ def test_the_top_k_sweep(top_k: int, hardware: str) -> None:
 
 def test_thirteen_experts_cost_an_h800_as_much_as_eight_and_fourteen_more() -> None:
     """DeepSeek-V3 technical report, section 3.2.2: up to 13 experts at the same cost. An H100 never gets there."""
-    assert [top_k_run("h800", k)["binding"] for k in (8, 12, 13, 14, 16)] == ["nic", "nic", "nic", "scale_up", "scale_up"]
+    assert [top_k_run("h800", k)["binding"] for k in (8, 12, 13, 14, 16)] == [
+        "nic",
+        "nic",
+        "nic",
+        "scale_up",
+        "scale_up",
+    ]
     assert {top_k_run("h100", k)["binding"] for k in (8, 13, 14, 20, 32)} == {"nic"}
 
 
@@ -174,7 +193,9 @@ KERNELS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: "-".join(str(v).lower() for v in k.values()))
 @pytest.mark.parametrize("nodes", [1, 2, 8])
 @pytest.mark.parametrize("hardware", ["h800", "h100"])
-def test_closed_form_and_flow_agree_on_uniform_traffic(kernel: dict[str, Any], nodes: int, hardware: str) -> None:
+def test_closed_form_and_flow_agree_on_uniform_traffic(
+    kernel: dict[str, Any], nodes: int, hardware: str
+) -> None:
     gate = {"kind": "uniform", "sampling": "expected"}
     flow, form = (
         all_to_all(hardware, nodes, gate=gate, kernel=kernel, fidelity=fidelity)["metrics"]
@@ -204,10 +225,15 @@ SKEW = {"kind": "zipf", "exponent": 0.5}
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: "-".join(str(v).lower() for v in k.values()))
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_an_h800_with_an_h100s_nvlink_gives_its_metrics_to_the_last_digit(kernel: dict[str, Any], nodes: int) -> None:
+def test_an_h800_with_an_h100s_nvlink_gives_its_metrics_to_the_last_digit(
+    kernel: dict[str, Any], nodes: int
+) -> None:
     more: dict[str, Any] = {"gate": SKEW, "kernel": kernel, "tokens_per_rank": 128}
     override = {"gpu.scale_up.bandwidth": "450 GB/s"}
-    assert all_to_all("h800", nodes, override=override, **more)["metrics"] == all_to_all("h100", nodes, **more)["metrics"]
+    assert (
+        all_to_all("h800", nodes, override=override, **more)["metrics"]
+        == all_to_all("h100", nodes, **more)["metrics"]
+    )
 
 
 def faster(factor: float) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -220,7 +246,11 @@ def faster(factor: float) -> tuple[dict[str, Any], dict[str, Any]]:
         "fabric.same_leaf_latency": "0 us",
         "fabric.cross_leaf_latency": "0 us",
     }
-    kernel = {f"latency.{reach}.{way}": "0 us" for reach in ("single_node", "over_nic") for way in ("dispatch", "combine")}
+    kernel = {
+        f"latency.{reach}.{way}": "0 us"
+        for reach in ("single_node", "over_nic")
+        for way in ("dispatch", "combine")
+    }
     rates = {"single_node": (19, 19), "over_nic": (12.4, 9.6)}
     for reach, pair in rates.items():
         for way, rate in zip(("dispatch", "combine"), pair, strict=True):
@@ -233,8 +263,16 @@ def test_twice_the_bandwidth_takes_half_the_time_without_fixed_times(nodes: int)
     times = []
     for factor in (1.0, 2.0):
         hardware, kernel = faster(factor)
-        metrics = all_to_all(nodes=nodes, gate=SKEW, kernel=kernel, override=hardware, tokens_per_rank=256)["metrics"]
-        times.append([metrics[way][key] for way in ("dispatch", "combine") for key in ("time_s", "completion_time_s", "lower_bound_s")])
+        metrics = all_to_all(nodes=nodes, gate=SKEW, kernel=kernel, override=hardware, tokens_per_rank=256)[
+            "metrics"
+        ]
+        times.append(
+            [
+                metrics[way][key]
+                for way in ("dispatch", "combine")
+                for key in ("time_s", "completion_time_s", "lower_bound_s")
+            ]
+        )
     assert times[0] == pytest.approx([2 * value for value in times[1]], rel=1e-9)
 
 
@@ -257,19 +295,31 @@ def bytes_of(found: dict[str, Any], ending: str) -> float:
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: "-".join(str(v).lower() for v in k.values()))
 @pytest.mark.parametrize("gate", [SKEW, {"kind": "group_limited"}], ids=lambda g: str(g["kind"]))
-def test_bytes_that_go_in_come_out_and_no_link_is_overfull(kernel: dict[str, Any], gate: dict[str, Any]) -> None:
+def test_bytes_that_go_in_come_out_and_no_link_is_overfull(
+    kernel: dict[str, Any], gate: dict[str, Any]
+) -> None:
     found = all_to_all(nodes=4, gate=gate, kernel=kernel, tokens_per_rank=128)
     metrics, ranks = found["metrics"], 32
-    sent = sum(link["bytes"] for name, link in found["links"].items() if "/nic" in name and name.endswith("/tx"))
-    received = sum(link["bytes"] for name, link in found["links"].items() if "/nic" in name and name.endswith("/rx"))
+    sent = sum(
+        link["bytes"] for name, link in found["links"].items() if "/nic" in name and name.endswith("/tx")
+    )
+    received = sum(
+        link["bytes"] for name, link in found["links"].items() if "/nic" in name and name.endswith("/rx")
+    )
     assert sent == pytest.approx(received, rel=1e-12)
     assert sent == pytest.approx(ranks * sum(metrics[way]["wire_nic_bytes"] for way in metrics), rel=1e-12)
     assert bytes_of(found, "scale_up/egress") == pytest.approx(bytes_of(found, "scale_up/ingress"), rel=1e-12)
     assert max(link["utilisation_fraction"] for link in found["links"].values()) <= 1 + 1e-9
     for way in metrics:
-        assert metrics[way]["lower_bound_s"] <= metrics[way]["time_s"] <= metrics[way]["completion_time_s"] * (1 + 1e-12)
+        assert (
+            metrics[way]["lower_bound_s"]
+            <= metrics[way]["time_s"]
+            <= metrics[way]["completion_time_s"] * (1 + 1e-12)
+        )
     if kernel == KERNELS[3]:  # one copy a rank, each over one cable
-        crossing = sum(np.sum(matrix) - np.trace(matrix) for matrix in map(np.array, found["traffic"].values()))
+        crossing = sum(
+            np.sum(matrix) - np.trace(matrix) for matrix in map(np.array, found["traffic"].values())
+        )
         assert sent + bytes_of(found, "scale_up/egress") == pytest.approx(crossing, rel=1e-12)
 
 
@@ -299,7 +349,13 @@ def test_renaming_nodes_and_rails_changes_no_time(
         np.savetxt(tmp_path / f"{name}.csv", table, fmt="%d", delimiter=",")
         gate = {"kind": "trace", "file": str(tmp_path / f"{name}.csv")}
         metrics = all_to_all(nodes=4, gate=gate, kernel=kernel, tokens_per_rank=tokens)["metrics"]
-        times.append([metrics[way][key] for way in metrics for key in ("time_s", "completion_time_s", "wire_nic_bytes", "lower_bound_s")])
+        times.append(
+            [
+                metrics[way][key]
+                for way in metrics
+                for key in ("time_s", "completion_time_s", "wire_nic_bytes", "lower_bound_s")
+            ]
+        )
     assert times[0] == pytest.approx(times[1], rel=1e-9)
 
 
@@ -309,10 +365,16 @@ def test_a_seed_gives_the_same_metrics_every_time() -> None:
         "seed": 7,
         "cluster": {"hardware": "h800", "nodes": 2},
         "model": "deepseek-v3",
-        "workload": {"kind": "all_to_all", "tokens_per_rank": 64, "gate": SKEW, "kernel": {"kind": "two_hop"}},
+        "workload": {
+            "kind": "all_to_all",
+            "tokens_per_rank": 64,
+            "gate": SKEW,
+            "kernel": {"kind": "two_hop"},
+        },
     }
     first, second, other = (
-        flatten(run_document(documents.Document({**tree, "seed": seed}, "twice"))["metrics"]) for seed in (7, 7, 8)
+        flatten(run_document(documents.Document({**tree, "seed": seed}, "twice"))["metrics"])
+        for seed in (7, 7, 8)
     )
     assert first == second
     assert first != other

@@ -41,7 +41,9 @@ def walks(cluster: Cluster, rows: list[int], start: str, end: str) -> bool:
     """Whether some path from start to end in the graph crosses exactly these resources, in this order."""
     graph, at = cluster.graph, {start}
     for row in rows:
-        at = {b for a in at for b in graph.successors(a) if graph.edges[a, b]["resource"] == cluster.names[row]}
+        at = {
+            b for a in at for b in graph.successors(a) if graph.edges[a, b]["resource"] == cluster.names[row]
+        }
     return end in at
 
 
@@ -64,7 +66,11 @@ def test_what_a_pair_uses_is_a_path_of_the_graph(kind: str, routing: str, pxn: b
         rows += resources(cluster, int(s), int(into), int(via))[0]
         rows += [cluster.nic_rx[into], cluster.pcie_rx[into]]
         assert into == d
-        assert walks(cluster, [int(row) for row in rows], gpu(cluster, int(s)), gpu(cluster, int(d))), (s, d, rows)
+        assert walks(cluster, [int(row) for row in rows], gpu(cluster, int(s)), gpu(cluster, int(d))), (
+            s,
+            d,
+            rows,
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,7 +99,10 @@ def test_no_path_joins_two_planes(kind: str) -> None:
 def test_rails_are_joined_at_the_spine_unless_the_sender_forwards() -> None:
     cluster = small("rail_optimized")
     src, dst = remote_pairs(cluster)
-    (direct,), (forwarded,) = paths.legs(cluster, src, dst), paths.legs(cluster, src, dst, forward_to_rail=True)
+    (direct,), (forwarded,) = (
+        paths.legs(cluster, src, dst),
+        paths.legs(cluster, src, dst, forward_to_rail=True),
+    )
     assert np.all(direct.via_src == src)
     assert np.all(forwarded.via_src % 8 == dst % 8)
     same_pod = src // 16 == dst // 16
@@ -117,9 +126,15 @@ def test_a_way_through_the_core_adds_twice_the_latency() -> None:
 # --- dead NICs -----------------------------------------------------------------------------------------------------
 
 
-@given(st.sets(st.tuples(st.integers(0, 3), st.integers(0, 7)), max_size=14), st.sampled_from(KINDS), st.booleans())
+@given(
+    st.sets(st.tuples(st.integers(0, 3), st.integers(0, 7)), max_size=14),
+    st.sampled_from(KINDS),
+    st.booleans(),
+)
 def test_bytes_keep_to_living_nics_and_none_is_lost(dead: set[tuple[int, int]], kind: str, pxn: bool) -> None:
-    cluster = small(kind, num_nodes=4, faults=tuple(LinkFault(nic, 0.0, node=node) for node, nic in sorted(dead)))
+    cluster = small(
+        kind, num_nodes=4, faults=tuple(LinkFault(nic, 0.0, node=node) for node, nic in sorted(dead))
+    )
     src, dst = remote_pairs(cluster)
     try:
         found = paths.legs(cluster, src, dst, forward_to_rail=pxn)
@@ -148,7 +163,9 @@ def test_a_dead_nic_spreads_its_bytes_evenly_over_the_seven_others() -> None:
 
 
 def test_planes_without_a_living_nic_at_both_ends_join_nobody() -> None:
-    dead = tuple(LinkFault(nic, 0.0, node=nic % 2) for nic in range(8))  # even rails dead in node 0, odd in node 1
+    dead = tuple(
+        LinkFault(nic, 0.0, node=nic % 2) for nic in range(8)
+    )  # even rails dead in node 0, odd in node 1
     with pytest.raises(InfeasibleError, match="node 0 and node 1"):
         paths.legs(small("multi_plane", num_nodes=2, faults=dead), np.array([0]), np.array([8]))
 
@@ -187,4 +204,6 @@ def test_queue_pairs_of_a_pair_hash_apart_and_share_its_bytes() -> None:
     cluster = small("rail_optimized", routing="ecmp", nodes_per_leaf=2)
     columns = list(paths.uplinks(cluster, np.array([0]), np.array([16]), queue_pairs=16))
     assert sum(fraction[0] for row, fraction in columns if row[0] in cluster.up) == pytest.approx(1)
-    assert {int(row[0]) for row, _ in columns if row[0] in cluster.up} == set(cluster.up[cluster.leaf[0]].tolist())
+    assert {int(row[0]) for row, _ in columns if row[0] in cluster.up} == set(
+        cluster.up[cluster.leaf[0]].tolist()
+    )

@@ -111,7 +111,9 @@ def test_replicas_win_back_what_popular_experts_cost() -> None:
 
 
 def test_one_slow_nic_halves_everyone_and_a_dead_rail_costs_an_eighth() -> None:
-    healthy, half, dead = (metric("faults", one, "dispatch.time_s") for one in ("healthy", "nic-at-half", "dead-rail"))
+    healthy, half, dead = (
+        metric("faults", one, "dispatch.time_s") for one in ("healthy", "nic-at-half", "dead-rail")
+    )
     assert half == pytest.approx(2 * healthy, rel=0.04)
     assert dead == pytest.approx(8 / 7 * healthy, rel=0.02)
 
@@ -125,7 +127,9 @@ def test_three_senders_into_one_host_end_together_after_the_time_of_three() -> N
 
 
 def test_planes_cost_nccl_nothing() -> None:
-    plane, rail = (metric("nccl-multi-plane", one, "exchange.time_s") for one in ("multi-plane", "rail-optimized"))
+    plane, rail = (
+        metric("nccl-multi-plane", one, "exchange.time_s") for one in ("multi-plane", "rail-optimized")
+    )
     assert plane == pytest.approx(rail, rel=1e-3)
 
 

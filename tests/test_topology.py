@@ -18,7 +18,9 @@ H800 = load_hardware("h800")
 NIC, NVLINK = 50e9, 200e9  # bytes/s of one direction, H800
 
 
-def small(kind: str, num_nodes: int = 8, hardware: Hardware = H800, faults: tuple[LinkFault, ...] = (), **more: Any) -> Cluster:
+def small(
+    kind: str, num_nodes: int = 8, hardware: Hardware = H800, faults: tuple[LinkFault, ...] = (), **more: Any
+) -> Cluster:
     """A cluster of pods of four nodes."""
     return build(hardware, num_nodes, Fabric(kind=kind, **{"nodes_per_leaf": 4, **more}), faults, comm_sms=20)  # type: ignore[arg-type]
 
@@ -41,7 +43,9 @@ def cables(cluster: Cluster, kind: str) -> int:
         ("scale_up", 0, 0, 0, 0),
     ],
 )
-def test_counts_of_eight_nodes_in_two_pods(kind: str, leaves: int, spines: int, cores: int, uplinks: int) -> None:
+def test_counts_of_eight_nodes_in_two_pods(
+    kind: str, leaves: int, spines: int, cores: int, uplinks: int
+) -> None:
     cluster = small(kind)
     found = boxes(cluster)
     assert (found["gpu"], found["leaf"], found["spine"], found["core"]) == (64, leaves, spines, cores)
@@ -111,7 +115,9 @@ def test_the_compiled_rows_are_the_cables_of_the_graph(kind: str) -> None:
     total = Counter[str]()
     for _, _, data in graph.edges(data=True):
         total[data["resource"]] += data["capacity"]
-    assert {cluster.names[row]: cluster.capacity[row] for row in map(cluster.row, total)} == pytest.approx(dict(total))
+    assert {cluster.names[row]: cluster.capacity[row] for row in map(cluster.row, total)} == pytest.approx(
+        dict(total)
+    )
 
 
 def test_every_direction_of_a_cable_has_its_twin() -> None:
@@ -135,7 +141,7 @@ def test_bisection_of_two_pods_is_their_uplinks() -> None:
     graph = small("rail_optimized", oversubscription=2.0).graph.copy()
     for node in range(8):
         for gpu in range(8):
-            ends = (("A", f"node{node}/gpu{gpu}") if node < 4 else (f"node{node}/gpu{gpu}", "B"))
+            ends = ("A", f"node{node}/gpu{gpu}") if node < 4 else (f"node{node}/gpu{gpu}", "B")
             graph.add_edge(*ends)  # no capacity: infinite
     assert nx.maximum_flow_value(graph, "A", "B") == pytest.approx(8 * 4 * NIC / 2)
 

@@ -42,7 +42,11 @@ workload:
   dispatch_dtype: fp8
   combine_dtype: bf16
 """
-STAGE, COMM, OTHER = Track("stage 0", "compute"), Track("stage 0", "communication"), Track("stage 1", "compute")
+STAGE, COMM, OTHER = (
+    Track("stage 0", "compute"),
+    Track("stage 0", "communication"),
+    Track("stage 1", "compute"),
+)
 
 
 def timeline() -> Timeline:
@@ -56,7 +60,11 @@ def timeline() -> Timeline:
             Slice(STAGE, "mlp(F)", 2.3e-3, 5e-3),
             Slice(OTHER, "F0", 6e-3, 7e-3),
         ),
-        transfers=(Transfer(COMM, "a", 0.0, 2e-3), Transfer(COMM, "b", 1e-3, 3e-3), Transfer(COMM, "c", 2e-3, 2e-3)),
+        transfers=(
+            Transfer(COMM, "a", 0.0, 2e-3),
+            Transfer(COMM, "b", 1e-3, 3e-3),
+            Transfer(COMM, "c", 2e-3, 2e-3),
+        ),
         counters=(Counter("links", "nic [%]", (0.0, 1e-3), {"mean": (10.0, 0.0), "busiest": (20.0, 0.0)}),),
         arrows=(Arrow("send", STAGE, 4.9e-3, OTHER, 6e-3),),
     )
@@ -77,7 +85,10 @@ def test_one_of_everything_is_sound_and_keeps_its_times() -> None:
     spans = {(event["name"], event["ts"], event["dur"]) for event in events(trace, "X")}
     assert spans == {("attn(F)", 1100, 1200), ("F0", 0, 5000), ("mlp(F)", 2300, 2700), ("F0", 6000, 1000)}
     assert {phase: len(events(trace, phase)) for phase in "becsf"} == {"b": 3, "e": 3, "c": 0, "s": 1, "f": 1}
-    assert [event["args"] for event in events(trace, "C")] == [{"mean": 10.0, "busiest": 20.0}, {"mean": 0.0, "busiest": 0.0}]
+    assert [event["args"] for event in events(trace, "C")] == [
+        {"mean": 10.0, "busiest": 20.0},
+        {"mean": 0.0, "busiest": 0.0},
+    ]
 
 
 def test_every_process_and_track_has_its_name_and_rows_keep_their_order() -> None:
@@ -146,13 +157,17 @@ def overlap(trace: dict[str, Any]) -> None:
         (drop("M", "thread_name"), "track 1/1 has no name"),
     ],
 )
-def test_the_checker_says_what_a_viewer_would_drop(spoil: Callable[[dict[str, Any]], None], said: str) -> None:
+def test_the_checker_says_what_a_viewer_would_drop(
+    spoil: Callable[[dict[str, Any]], None], said: str
+) -> None:
     trace = copy.deepcopy(document(timeline()))
     spoil(trace)
     assert any(said in problem for problem in check_trace(trace)), check_trace(trace)
 
 
-@pytest.mark.parametrize("bad", [b"", b"{", "[1]", b"\x1f\x8b\x08rest", gzip.compress(b'{"traceEvents": []}')[:-4], "{}"])
+@pytest.mark.parametrize(
+    "bad", [b"", b"{", "[1]", b"\x1f\x8b\x08rest", gzip.compress(b'{"traceEvents": []}')[:-4], "{}"]
+)
 def test_what_is_no_trace_is_said_to_be_none(bad: bytes | str) -> None:
     assert len(check_trace(bad)) == 1
 
@@ -164,13 +179,18 @@ def test_a_simulated_exchange_is_drawn_rank_by_rank(result: Result) -> None:
     drawn = events(trace, "X")
     assert len(drawn) == 2 * 16
     for kernel in (dispatch, combine):
-        mine = sorted((event for event in drawn if event["name"] == kernel["name"]), key=lambda event: event["tid"])
+        mine = sorted(
+            (event for event in drawn if event["name"] == kernel["name"]), key=lambda event: event["tid"]
+        )
         ends_us = [end_s * 1e6 for end_s in kernel["rank_ends_s"]]
         assert [event["ts"] + event["dur"] for event in mine] == pytest.approx(ends_us, abs=1e-3)
     waits = {event["tid"] for event in events(trace, "s")}
     last = max(range(16), key=dispatch["rank_ends_s"].__getitem__)
     assert waits == {last + 1}  # tracks count from 1
-    assert {event["name"] for event in events(trace, "C")} >= {"nic utilisation [%]", "scale_up utilisation [%]"}
+    assert {event["name"] for event in events(trace, "C")} >= {
+        "nic utilisation [%]",
+        "scale_up utilisation [%]",
+    }
     assert all(0 <= share <= 100 + 1e-6 for event in events(trace, "C") for share in event["args"].values())
 
 
@@ -184,7 +204,9 @@ def test_variants_stand_on_rows_of_their_own(result: Result) -> None:
 
 
 def test_flows_may_overlap_and_a_result_without_a_timeline_is_empty() -> None:
-    trace = document(of_result({"name": "f", "timeline": {}, "flow_completion": [[1, 0.0, 5.0], [2, 1.0, 3.0]]}))
+    trace = document(
+        of_result({"name": "f", "timeline": {}, "flow_completion": [[1, 0.0, 5.0], [2, 1.0, 3.0]]})
+    )
     assert check_trace(trace) == []
     assert [(event["name"], event["ts"]) for event in events(trace, "b")] == [("flow 1", 0), ("flow 2", 1)]
     assert document(of_result({"name": "closed form", "timeline": {}}))["traceEvents"] == []

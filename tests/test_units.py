@@ -101,7 +101,10 @@ def test_what_is_shown_reads_as_the_same(dimension: str, value: float) -> None:
     assert parse(units.show(value, dimension, digits=12), dimension) == pytest.approx(value, rel=1e-9)
 
 
-@given(st.sampled_from(units.DIMENSIONS), st.text(max_size=12) | st.integers() | st.floats() | st.none() | st.booleans())
+@given(
+    st.sampled_from(units.DIMENSIONS),
+    st.text(max_size=12) | st.integers() | st.floats() | st.none() | st.booleans(),
+)
 def test_anything_reads_or_says_why(dimension: str, anything: object) -> None:
     try:
         assert math.isfinite(parse(anything, dimension))

@@ -76,14 +76,14 @@ class Leaf(BaseModel):
     @classmethod
     def _mapping(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
-            raise ValueError("a mapping {value: ..., grade: ..., source: ...}")  # noqa: TRY004  (pydantic reads it)
+            raise ValueError("a mapping {value: ..., grade: ..., source: ...}")
         return data
 
     @field_validator("value", mode="before")
     @classmethod
     def _quantity(cls, text: Any) -> float:
         value = units.parse(text, cls.dimension)
-        if cls.minimum is None and value <= 0 or cls.minimum is not None and value < cls.minimum:
+        if (cls.minimum is None and value <= 0) or (cls.minimum is not None and value < cls.minimum):
             raise ValueError("a value above zero" if cls.minimum is None else f"at least {cls.minimum:g}")
         if cls.maximum is not None and value > cls.maximum:
             raise ValueError(f"at most {cls.maximum:g}")

@@ -45,7 +45,11 @@ def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = Fals
     both = at_src & at_dst
     count = both.sum(axis=1)
     crossed = ~direct & (count == 0)  # no rail lives at both ends; where rails are joined, any two will do
-    pairs = at_src.sum(axis=1) * at_dst.sum(axis=1) if cluster.planes_joined else np.zeros(len(src), dtype=np.int64)
+    pairs = (
+        at_src.sum(axis=1) * at_dst.sum(axis=1)
+        if cluster.planes_joined
+        else np.zeros(len(src), dtype=np.int64)
+    )
     if np.any(crossed & (pairs == 0)):
         pair = int(np.flatnonzero(crossed & (pairs == 0))[0])
         raise InfeasibleError(
@@ -82,7 +86,8 @@ def uplinks(
         return
     share = np.full(len(src), 1.0 / queue_pairs)
     spines = [
-        (_hash(src, dst, qp, salt) % np.uint64(cluster.up.shape[1])).astype(np.int64) for qp in range(queue_pairs)
+        (_hash(src, dst, qp, salt) % np.uint64(cluster.up.shape[1])).astype(np.int64)
+        for qp in range(queue_pairs)
     ]
     for spine in spines:
         yield np.where(crosses, cluster.up[a, spine], NONE), share

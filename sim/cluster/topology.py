@@ -114,7 +114,9 @@ def build(
     gpus_per_node = hardware.gpu.scale_up.domain
     if fabric.kind == "scale_up":
         num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
-    graph: nx.DiGraph[str] = nx.DiGraph(title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}")
+    graph: nx.DiGraph[str] = nx.DiGraph(
+        title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}"
+    )
     _add_nodes(graph, hardware, num_nodes, gpus_per_node, comm_sms)
     if hardware.nic is not None and fabric.kind != "scale_up" and num_nodes >= 1:
         _add_nics(graph, hardware, num_nodes, gpus_per_node, faults)
@@ -135,7 +137,9 @@ def _duplex(graph: nx.DiGraph[str], a: str, b: str, rate: float, kind: str, fort
     graph.add_edge(b, a, capacity=rate, kind=kind, resource=back)
 
 
-def _add_nodes(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, comm_sms: int) -> None:
+def _add_nodes(
+    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, comm_sms: int
+) -> None:
     gpu = hardware.gpu
     for node in range(num_nodes):
         switch = f"node{node}/nvswitch"
@@ -161,7 +165,11 @@ def _add_nodes(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_
 
 
 def _add_nics(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, faults: Sequence[LinkFault]
+    graph: nx.DiGraph[str],
+    hardware: Hardware,
+    num_nodes: int,
+    gpus_per_node: int,
+    faults: Sequence[LinkFault],
 ) -> None:
     assert hardware.nic is not None
     healthy = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
@@ -264,7 +272,9 @@ def _three_tier(
             core = f"core{s}"
             graph.add_node(core, kind="core")
             up_rate = rate * gpus_per_node / fabric.oversubscription
-            _duplex(graph, f"pod{pod}/spine{s}", core, up_rate, "leaf_uplink", f"pod{pod}/up", f"pod{pod}/down")
+            _duplex(
+                graph, f"pod{pod}/spine{s}", core, up_rate, "leaf_uplink", f"pod{pod}/up", f"pod{pod}/down"
+            )
 
 
 _FABRICS: dict[str, Callable[[nx.DiGraph[str], Any, int, int, Fabric], None]] = {
@@ -383,7 +393,14 @@ def compile_cluster(
 
 def _uplink_tables(graph: nx.DiGraph[str], leaves: list[str], row: dict[str, int]) -> tuple[Ints, Ints]:
     """Rows of each leaf's uplinks and downlinks, [num_leaves, num_uplinks] (one column where pooled)."""
-    spines = {leaf: [peer for peer in graph.successors(leaf) if graph.nodes[peer]["kind"] == "spine"] for leaf in leaves}
-    ups = [list(dict.fromkeys(row[graph.edges[leaf, s]["resource"]] for s in spines[leaf])) for leaf in leaves]
-    downs = [list(dict.fromkeys(row[graph.edges[s, leaf]["resource"]] for s in spines[leaf])) for leaf in leaves]
+    spines = {
+        leaf: [peer for peer in graph.successors(leaf) if graph.nodes[peer]["kind"] == "spine"]
+        for leaf in leaves
+    }
+    ups = [
+        list(dict.fromkeys(row[graph.edges[leaf, s]["resource"]] for s in spines[leaf])) for leaf in leaves
+    ]
+    downs = [
+        list(dict.fromkeys(row[graph.edges[s, leaf]["resource"]] for s in spines[leaf])) for leaf in leaves
+    ]
     return np.array(ups, dtype=np.int64), np.array(downs, dtype=np.int64)

@@ -13,7 +13,9 @@ import math
 from sim.cost.compute import Processor
 
 
-def attention_blocks(sequence_tokens: int, context_tokens: float, causal: bool, block: int) -> tuple[float, float]:
+def attention_blocks(
+    sequence_tokens: int, context_tokens: float, causal: bool, block: int
+) -> tuple[float, float]:
     """Blocks of keys that all query blocks of one sequence visit, and that the longest one visits [count].
 
     A causal query block visits every key block up to its own, the one on the diagonal in full; a window or chunk
@@ -77,7 +79,9 @@ def _forward_block_s(p: Processor, qk_dim: int, v_dim: int) -> float:
 
 def _block_s(p: Processor, flop_per_score: float, other_clocks: float) -> float:
     """Time of one SM on a block of queries x keys, at the sustained clock [s]."""
-    tensor_s = flop_per_score * p.curves.attention.block_tokens**2 / (p.flops_per_sm("bf16") * p.sustained_fraction)
+    tensor_s = (
+        flop_per_score * p.curves.attention.block_tokens**2 / (p.flops_per_sm("bf16") * p.sustained_fraction)
+    )
     return tensor_s + other_clocks / (p.clock_hz * p.sustained_fraction)
 
 
@@ -125,7 +129,14 @@ def mla_decode_s(
 
 
 def gqa_decode_s(
-    p: Processor, requests: float, context_tokens: float, heads: int, kv_heads: int, head_dim: int, *, queries: int = 1
+    p: Processor,
+    requests: float,
+    context_tokens: float,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    *,
+    queries: int = 1,
 ) -> float:
     """Time of a grouped-query decode core [s]: keys and values of every KV head are read once; see `mla_decode_s`.
 

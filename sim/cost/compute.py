@@ -256,7 +256,9 @@ def _padded(rows: int) -> int:
 # --- memory-bound operations ------------------------------------------------------------------------------
 
 
-def streaming_s(p: Processor, moved_bytes: float, *, blocks: int | None = None, resident_grid: bool = False) -> float:
+def streaming_s(
+    p: Processor, moved_bytes: float, *, blocks: int | None = None, resident_grid: bool = False
+) -> float:
     """Time of a kernel that only moves bytes [s].
 
     Parameters

@@ -38,7 +38,9 @@ TOP_K_PASSES = 18
 Counted as HBM bytes, though most reads hit a cache: an assumption that stands for the latency of the passes."""
 
 
-def layer_phases(model: Model, batch: Batch, *, dense: bool = False, layer_idx: int = 0) -> dict[str, list[Operation]]:
+def layer_phases(
+    model: Model, batch: Batch, *, dense: bool = False, layer_idx: int = 0
+) -> dict[str, list[Operation]]:
     """Kernels of one layer by phase: `attn(F)`, `attn(B)`, `attn(W)`, `mlp(F)`, `mlp(B)`, `mlp(W)`.
 
     The gate and the norm before it belong to attention, as dispatch follows them. `layer_idx` says whether the attention of
@@ -79,7 +81,9 @@ def _cast(b: Batch, width: int, rows: float | None = None) -> list[Operation]:
     return [_memory("cast", n * width * (BF16 + FP8)), _memory("transpose scales", n * width * 8.0 / 128)]
 
 
-def _transposed_cast(b: Batch, width: int, rows: float | None = None, *, from_fp8: bool = False) -> list[Operation]:
+def _transposed_cast(
+    b: Batch, width: int, rows: float | None = None, *, from_fp8: bool = False
+) -> list[Operation]:
     """A cast by columns and transpose, as a weight gradient reads its operands."""
     if b.precision != "fp8":
         return []
@@ -92,7 +96,9 @@ def _transposed_weight(b: Batch, elements: float) -> list[Operation]:
     return [_memory("transpose weight", 2.0 * elements)] if b.precision == "fp8" else []
 
 
-def _gemm(b: Batch, name: str, n: int, k: int, *, credited: bool = True, dtype: str | None = None) -> Operation:
+def _gemm(
+    b: Batch, name: str, n: int, k: int, *, credited: bool = True, dtype: str | None = None
+) -> Operation:
     precision = "bf16" if dtype == "bf16" else b.precision
     flops = 2.0 * b.tokens * n * k if credited else 0.0
     return Operation(name, "gemm", dtype=precision, rows=(b.tokens,), n=n, k=k, flops=flops)
@@ -105,7 +111,9 @@ def _experts(b: Batch, name: str, n: int, k: int) -> Operation:
 
 def _weight(b: Batch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None) -> Operation:
     tokens = (b.tokens,) if rows is None else rows
-    return Operation(name, "weight_gemm", dtype=b.precision, rows=tokens, n=n, k=k, flops=2.0 * sum(tokens) * n * k)
+    return Operation(
+        name, "weight_gemm", dtype=b.precision, rows=tokens, n=n, k=k, flops=2.0 * sum(tokens) * n * k
+    )
 
 
 def _core(model: Model, b: Batch, name: str, layer_idx: int, *, backward: bool) -> Operation:
@@ -133,7 +141,9 @@ def _core(model: Model, b: Batch, name: str, layer_idx: int, *, backward: bool) 
 # --- attention --------------------------------------------------------------------------------------------
 
 
-def attention(model: Model, b: Batch, phase: Phase, *, layer_idx: int = 0, gated: bool = True) -> list[Operation]:
+def attention(
+    model: Model, b: Batch, phase: Phase, *, layer_idx: int = 0, gated: bool = True
+) -> list[Operation]:
     """Kernels of attention: norm, projections, rotary embedding, core, output projection, then the norm and the gate."""
     if phase == "W":
         return [_weight(b, name, n, k) for name, n, k in _projections(model)]
@@ -144,7 +154,13 @@ def attention(model: Model, b: Batch, phase: Phase, *, layer_idx: int = 0, gated
         return [*_latents(model, b), *_core_forward(model, b, layer_idx), scale, _norm(b, d), *gate]
     gate = _gate_backward(model, b) if gated else []
     scale = _memory("scale", 2 * t * d * BF16)
-    return [*gate, _norm(b, d, backward=True), scale, *_core_backward(model, b, layer_idx), *_latents_backward(model, b)]
+    return [
+        *gate,
+        _norm(b, d, backward=True),
+        scale,
+        *_core_backward(model, b, layer_idx),
+        *_latents_backward(model, b),
+    ]
 
 
 def _projections(model: Model) -> list[tuple[str, int, int]]:
@@ -281,7 +297,12 @@ def _gate_backward(model: Model, b: Batch) -> list[Operation]:
     t, d, e = b.tokens, model.hidden, model.num_experts
     small = _memory("gate, small kernels", t * e * FP32, count=SMALL_GATE_KERNELS["B"])
     weight = replace(_weight(b, "gate weight", e, d), dtype="bf16")
-    return [small, _gemm(b, "gate input gradient", d, e, dtype="bf16"), weight, _memory("add", 3 * t * d * BF16)]
+    return [
+        small,
+        _gemm(b, "gate input gradient", d, e, dtype="bf16"),
+        weight,
+        _memory("add", 3 * t * d * BF16),
+    ]
 
 
 # --- feed-forward block -----------------------------------------------------------------------------------
@@ -390,6 +411,12 @@ def mtp_projection(model: Model, b: Batch, phase: Phase) -> list[Operation]:
     if phase == "W":
         return [_weight(b, "join weight", d, 2 * d)]
     if phase == "F":
-        return [_norm(b, d), _norm(b, d), _memory("join", 4 * t * d * BF16), *_cast(b, 2 * d), _gemm(b, "join", d, 2 * d)]
+        return [
+            _norm(b, d),
+            _norm(b, d),
+            _memory("join", 4 * t * d * BF16),
+            *_cast(b, 2 * d),
+            _gemm(b, "join", d, 2 * d),
+        ]
     norms = [_norm(b, d, backward=True), _norm(b, d, backward=True)]
     return [*_input_gradient(b, "join", d, 2 * d), *_transposed_cast(b, 2 * d), *norms]

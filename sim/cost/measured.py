@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from sim import documents
-from sim.documents import Document, quantity
+from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
+from sim.schemas import quantity
 
 PhaseName = Literal["attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)"]
 ExchangeName = Literal["combine(B)", "dispatch(F)", "dispatch(B)", "combine(F)"]
@@ -218,7 +219,9 @@ class ProfileFile(Branch):
     unnamed: list[UnnamedFile] = []
 
 
-def load_profile(name_or_path: str | Path, *, near: Path | None = None, mark: Mark | None = None) -> MeasuredProfile:
+def load_profile(
+    name_or_path: str | Path, *, near: Path | None = None, mark: Mark | None = None
+) -> MeasuredProfile:
     """Read a measured profile: a path (relative to `near` too), or the name of a file of `hardware/compute`."""
     path = documents.find(str(name_or_path), "hardware/compute", "compute profile", near=near, mark=mark)
     return read_profile(documents.load(path))
@@ -281,11 +284,16 @@ def _exchange(file: ExchangeFile) -> ExchangeTime:
 
 def _faults(document: Document, file: ProfileFile) -> list[Fault]:
     faults: list[Fault] = []
-    branches = (("phases", get_args(PhaseName), file.phases), ("exchanges", get_args(ExchangeName), file.exchanges))
+    branches = (
+        ("phases", get_args(PhaseName), file.phases),
+        ("exchanges", get_args(ExchangeName), file.exchanges),
+    )
     for branch, names, present in branches:
         missing = [name for name in names if name not in present]
         if missing:
-            faults.append(document.fault((branch,), f"no {', '.join(missing)}", f"all of: {', '.join(names)}"))
+            faults.append(
+                document.fault((branch,), f"no {', '.join(missing)}", f"all of: {', '.join(names)}")
+            )
         for name, one in present.items():
             if len(one.per_layer) != file.context.layers:
                 got, wanted = f"{len(one.per_layer)} times", f"one for each of {file.context.layers} layers"

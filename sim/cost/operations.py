@@ -97,7 +97,9 @@ def operation_s(p: Processor, op: Operation) -> float:
         once = streaming_s(p, op.moved_bytes, blocks=op.blocks, resident_grid=op.resident_grid)
         return op.count * once
     core = attention_forward_s if op.kind == "attention_forward" else attention_backward_s
-    return op.count * core(p, op.sequences, op.rows[0], op.heads, op.k, op.n, context_tokens=op.context_tokens)
+    return op.count * core(
+        p, op.sequences, op.rows[0], op.heads, op.k, op.n, context_tokens=op.context_tokens
+    )
 
 
 def phase_time(p: Processor, operations: Iterable[Operation]) -> PhaseTime:

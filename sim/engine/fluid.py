@@ -27,7 +27,9 @@ import numpy.typing as npt
 from sim.cluster.topology import Floats, Ints
 from sim.schedule.flows import Flows
 
-COMPILED_FROM = 20_000  # entries; below, starting numba (a second; the first time ten) costs more than it saves
+COMPILED_FROM = (
+    20_000  # entries; below, starting numba (a second; the first time ten) costs more than it saves
+)
 LONG_COMPILED_FROM = 2_000  # entries of a problem that has already taken LOG_ROWS stretches
 LOG_ROWS = 256
 FULL = 1.0 - 1e-9  # a resource above this share of its capacity is saturated
@@ -86,7 +88,13 @@ class Island:
 
 
 def island(
-    flows: Flows, capacity: Floats, now_s: float, *, gather_fraction: float, number: int = 0, log_rows: int = LOG_ROWS
+    flows: Flows,
+    capacity: Floats,
+    now_s: float,
+    *,
+    gather_fraction: float,
+    number: int = 0,
+    log_rows: int = LOG_ROWS,
 ) -> Island:
     """A new island of one batch of flows, released relative to `now_s`; `number` names the batch."""
     used = np.bincount(flows.resource, minlength=len(capacity)) > 0
@@ -279,7 +287,9 @@ def advance_numpy(
         # Rates stay where the end of these flows frees nothing that holds another flow back.
         held = np.bincount(solution.bottleneck[active & ~done] + 1, minlength=len(capacity) + 1)[1:] > 0
         gone = np.flatnonzero(done[flow])
-        released = now + _TIE * abs(now) >= next_release  # as `active` above: an end may fall an ulp before a release
+        released = (
+            now + _TIE * abs(now) >= next_release
+        )  # as `active` above: an end may fall an ulp before a release
         if released or freed.any() or held[resource[gone]].any():
             solution = None
         else:

@@ -95,7 +95,9 @@ class Network:
         if flows.num_flows == 0:
             return batch.done.succeed(batch.finish_s)
         number = len(self._batches) - 1
-        new = island(flows, self.cluster.capacity, self.env.now, gather_fraction=gather_fraction, number=number)
+        new = island(
+            flows, self.cluster.capacity, self.env.now, gather_fraction=gather_fraction, number=number
+        )
         if not self._arrivals:
             admit = self.env.event()
             admit._ok, admit._value = True, None
@@ -108,7 +110,9 @@ class Network:
         arrivals, self._arrivals = self._arrivals, []
         fresh: list[_Runner] = []
         for new in arrivals:
-            touched = [one for one in self._runners if np.isin(new.rows, one.island.rows, assume_unique=True).any()]
+            touched = [
+                one for one in self._runners if np.isin(new.rows, one.island.rows, assume_unique=True).any()
+            ]
             if not touched:
                 runner = _Runner(new)
             else:

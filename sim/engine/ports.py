@@ -100,7 +100,9 @@ class Ports:
         free = {port: 1.0 for use in group for port in use.ports}
         pace = [0.0] * len(group)
         open_ = list(range(len(group)))
-        rise = [use.weight / max(use.fill, _EPS) for use in group]  # pace per unit of level: bytes are what is shared
+        rise = [
+            use.weight / max(use.fill, _EPS) for use in group
+        ]  # pace per unit of level: bytes are what is shared
         while open_:
             slope = dict.fromkeys(free, 0.0)
             for i in open_:
@@ -114,6 +116,8 @@ class Ports:
                 for port in group[i].ports:
                     free[port] -= rise[i] * group[i].fill * step
             open_ = [
-                i for i in open_ if pace[i] < 1.0 - 1e-12 and all(free[port] > 1e-12 for port in group[i].ports)
+                i
+                for i in open_
+                if pace[i] < 1.0 - 1e-12 and all(free[port] > 1e-12 for port in group[i].ports)
             ]
         return [min(max(p, _EPS), 1.0) for p in pace]

@@ -57,7 +57,9 @@ class StepCosts:
         self.solved: dict[tuple[str, int, int, int], ExchangeTimes] = {}
         self._jitters, self._next = np.ones((0, self.lanes)), 0
 
-    def exchange(self, kernel: str, overlapped: bool, group: int, layer: int, microbatch: int) -> ExchangeTimes:
+    def exchange(
+        self, kernel: str, overlapped: bool, group: int, layer: int, microbatch: int
+    ) -> ExchangeTimes:
         """The all-to-all of a layer and microbatch, alone on its NICs; slower where compute runs beside it."""
         key = (kernel, group, layer, microbatch)
         found = self.base[kernel] if self.loads is None else self.solved.pop(key, None)

@@ -41,7 +41,9 @@ class ExchangeTimes:
 class Costs(Protocol):
     """What a step asks of the models of cost; arrays are over lanes."""
 
-    def exchange(self, kernel: str, overlapped: bool, group: int, layer: int, microbatch: int) -> ExchangeTimes:
+    def exchange(
+        self, kernel: str, overlapped: bool, group: int, layer: int, microbatch: int
+    ) -> ExchangeTimes:
         """The all-to-all of a layer and microbatch."""
 
     def load(self, group: int, layer: int, microbatch: int) -> Floats | float:
@@ -59,7 +61,9 @@ class StepPlan:
     num_groups: int  # EP groups of a pipeline rank
     lanes: int
     costs: Costs
-    speed: Sequence[Sequence[Floats | float]]  # [pipeline ranks][groups]: time factor of each GPU for the whole step
+    speed: Sequence[
+        Sequence[Floats | float]
+    ]  # [pipeline ranks][groups]: time factor of each GPU for the whole step
     send_s: float  # a pipeline send alone
     send_bytes: float
     blocking: bool = True
@@ -210,7 +214,13 @@ class _Step:
         exposed += float((end - compute).mean())
         record.tasks.append(
             TaskRecord(
-                task.kind, task.microbatch_f, task.microbatch_b, float(clock.mean()), float(end.mean()), exposed, barrier
+                task.kind,
+                task.microbatch_f,
+                task.microbatch_b,
+                float(clock.mean()),
+                float(end.mean()),
+                exposed,
+                barrier,
             )
         )
         return end
@@ -228,7 +238,9 @@ def run_step(plan: StepPlan, *, keep_nodes: int = 0) -> list[GroupRecord]:
     `keep_nodes`: how many nodes of each group to keep for the timeline. Returns a record per (pipeline rank, group).
     """
     step = _Step(plan, keep_nodes)
-    records = [GroupRecord(rank, group) for rank in range(len(plan.tasks)) for group in range(plan.num_groups)]
+    records = [
+        GroupRecord(rank, group) for rank in range(len(plan.tasks)) for group in range(plan.num_groups)
+    ]
     processes = [step.env.process(step.group(record)) for record in records]
     step.env.run(until=step.env.all_of(processes))
     return records

@@ -48,7 +48,10 @@ def closed_form_s(x: Exchange) -> tuple[float, str]:
     c, k, r, p = x.cluster, x.kernel, x.routing, len(x.gpus)
     tokens = r.tokens_per_rank * x.record_bytes
     per_node = p / x.num_nodes
-    away, near = 1 - per_node / p, (per_node - 1) / p  # of uniform copies: to other nodes, to other ranks of the own node
+    away, near = (
+        1 - per_node / p,
+        (per_node - 1) / p,
+    )  # of uniform copies: to other nodes, to other ranks of the own node
     copied = 0.0
     if k.name == "two_hop":
         nic = tokens * r.nodes_per_token * (1 - 1 / x.num_nodes)
@@ -56,7 +59,9 @@ def closed_form_s(x: Exchange) -> tuple[float, str]:
         copied = tokens * r.ranks_per_token
     else:
         per_expert = k.name == "low_latency" or (k.name == "flat" and x.copies == "per_expert")
-        copies = float(r.selections_to_rank.sum() / p / r.tokens_per_rank) if per_expert else r.ranks_per_token
+        copies = (
+            float(r.selections_to_rank.sum() / p / r.tokens_per_rank) if per_expert else r.ranks_per_token
+        )
         over_nic = k.name == "low_latency" and not x.nvlink
         nic = tokens * copies * (1 - 1 / p if over_nic else away)
         scale_up = 0.0 if over_nic else tokens * copies * near

@@ -124,7 +124,9 @@ def two_hop(x: Exchange) -> Flows:
     columns, latency = Columns(len(s)), np.zeros(len(s))
     for leg in _legs_where(x, remote, src, same_index, forward_to_rail=False):
         a, f, part = leg.via_src, leg.via_dst, leg.fraction
-        x.scale_up(columns, np.where(a != src, src, NONE), np.where(a != src, a, NONE), np.where(a != src, part, 0.0))
+        x.scale_up(
+            columns, np.where(a != src, src, NONE), np.where(a != src, a, NONE), np.where(a != src, part, 0.0)
+        )
         latency = np.maximum(latency, x.scale_out(columns, leg, np.where(remote, part, 0.0)))
         everyone = share.sum(axis=1)
         others = everyone - share[np.arange(len(s)), f % gpn]
@@ -190,12 +192,21 @@ def _direct(x: Exchange, records: Floats, *, over_nvlink: bool, forward_to_rail:
         # The warps that write to scale-up peers also post to the NIC, which waits a part of that time: no bytes, only
         # line time, as long on the NIC as `exposed` of it is on scale-up.
         nic, efficiency = c.nic_tx[src], x.kernel.scale_up_efficiency_fraction.of(x.direction)
-        columns.add(np.where(local, nic, NONE), 0.0, exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]])
+        columns.add(
+            np.where(local, nic, NONE),
+            0.0,
+            exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]],
+        )
     for leg in _legs_where(x, ~local, src, dst, forward_to_rail=forward_to_rail):
         a, b, part = leg.via_src, leg.via_dst, leg.fraction
         for hop_from, hop_to in ((src, a), (b, dst)):
             hops = (hop_from != hop_to) & ~local
-            x.scale_up(columns, np.where(hops, hop_from, NONE), np.where(hops, hop_to, NONE), np.where(hops, part, 0.0))
+            x.scale_up(
+                columns,
+                np.where(hops, hop_from, NONE),
+                np.where(hops, hop_to, NONE),
+                np.where(hops, part, 0.0),
+            )
         latency = np.maximum(latency, x.scale_out(columns, leg, np.where(local, 0.0, part)))
     x.memory(columns, dst, np.ones(len(s)))
     flow = np.arange(len(s))
@@ -218,7 +229,11 @@ def _legs_where(
     found = []
     for leg in paths.legs(x.cluster, src[remote], dst[remote], forward_to_rail=forward_to_rail):
         full = paths.Leg(np.zeros(len(src)), dst.copy(), dst.copy())
-        full.fraction[remote], full.via_src[remote], full.via_dst[remote] = leg.fraction, leg.via_src, leg.via_dst
+        full.fraction[remote], full.via_src[remote], full.via_dst[remote] = (
+            leg.fraction,
+            leg.via_src,
+            leg.via_dst,
+        )
         found.append(full)
     found[0].fraction[~remote] = 1.0
     return found

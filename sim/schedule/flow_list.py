@@ -61,7 +61,13 @@ def read(file: Path, num_hosts: int, *, static: bool) -> FlowTable:
         if name not in header
     ]
     faults += [
-        Fault(Mark(str(file), 1), name, f"the unknown column '{name}'", f"one of: {', '.join(_KNOWN)}", nearest(name, _KNOWN))
+        Fault(
+            Mark(str(file), 1),
+            name,
+            f"the unknown column '{name}'",
+            f"one of: {', '.join(_KNOWN)}",
+            nearest(name, _KNOWN),
+        )
         for name in header
         if name not in _KNOWN
     ]
@@ -99,7 +105,9 @@ def read(file: Path, num_hosts: int, *, static: bool) -> FlowTable:
 def _rows(text: str) -> list[tuple[int, list[str]]]:
     """The rows that hold anything, each with its line."""
     rows = csv.reader(io.StringIO(text))
-    return [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(cell.strip() for cell in row)]
+    return [
+        (rows.line_num, [cell.strip() for cell in row]) for row in rows if any(cell.strip() for cell in row)
+    ]
 
 
 class _Reader:
@@ -124,7 +132,9 @@ class _Reader:
             self.fault(line, "", f"{len(row)} cells", f"{len(self.at)}, as in the header")
         flow_id = int(self.number(line, "flow_id", cell("flow_id"), whole=True))
         if flow_id in self.seen:
-            self.fault(line, "flow_id", str(flow_id), f"a new id; the first stands in line {self.seen[flow_id]}")
+            self.fault(
+                line, "flow_id", str(flow_id), f"a new id; the first stands in line {self.seen[flow_id]}"
+            )
         self.seen[flow_id] = line
         ends = [int(self.number(line, name, cell(name), whole=True)) for name in ("src", "dst")]
         for name, host in zip(("src", "dst"), ends, strict=True):
@@ -175,7 +185,9 @@ class _Reader:
                 trail.append(flow)
                 flow = int(after[flow])
             if flow != NONE and state[flow] == 1:
-                self.fault(lines[flow], "after_flow_id", "a flow that waits for itself", "an order without circles")
+                self.fault(
+                    lines[flow], "after_flow_id", "a flow that waits for itself", "an order without circles"
+                )
             state[trail] = 2
 
 

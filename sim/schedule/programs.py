@@ -174,7 +174,9 @@ def paired(fs: Sequence[LayerTimes], bs: Sequence[LayerTimes], steps: Sequence[t
     return tuple(out.nodes)
 
 
-def aligned(fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], exchange_s: Callable[[str], float]) -> Program:
+def aligned(
+    fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], exchange_s: Callable[[str], float]
+) -> Program:
     """The pairing of the two chunks' blocks with the shortest time, every rank alike and exchanges at `exchange_s`."""
     return _aligned(fs, bs, exchange_s(DISPATCH), exchange_s(COMBINE))
 

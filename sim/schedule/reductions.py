@@ -32,7 +32,11 @@ class Links:
     def of(cls, hardware: Hardware, kernel: Kernel) -> Links:
         """From a profile and the kernel generation that moves the bytes (NCCL's)."""
         up = hardware.gpu.scale_up
-        nic = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu if hardware.nic else up.bandwidth_bytes_per_s
+        nic = (
+            hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
+            if hardware.nic
+            else up.bandwidth_bytes_per_s
+        )
         return cls(
             scale_up_bytes_per_s=up.bandwidth_bytes_per_s * kernel.scale_up_efficiency_fraction.dispatch,
             nic_bytes_per_s=nic * kernel.nic_efficiency_fraction,

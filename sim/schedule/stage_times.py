@@ -101,7 +101,8 @@ def stage_times(
     factors = _measured_factors(work, beside, measured) if measured else {}
     return tuple(
         StageTimes(
-            _layers(work, stage, alone, tp_exposed_s, factors), _layers(work, stage, beside, tp_exposed_s, factors)
+            _layers(work, stage, alone, tp_exposed_s, factors),
+            _layers(work, stage, beside, tp_exposed_s, factors),
         )
         for stage in stages
     )
@@ -150,7 +151,9 @@ def _layer(
 ) -> LayerTimes:
     shape_idx = min(layer, work.model.num_layers - 1)
     mean = ops.layer_times(p, work.model, work.batch(), dense=dense, layer_idx=shape_idx)
-    more = mean if dense else ops.layer_times(p, work.model, work.batch(_MORE), dense=dense, layer_idx=shape_idx)
+    more = (
+        mean if dense else ops.layer_times(p, work.model, work.batch(_MORE), dense=dense, layer_idx=shape_idx)
+    )
     shared = work.layout.tp * work.layout.cp
     times: dict[str, PhaseTime] = {}
     for field, phase in _FIELDS.items():
@@ -167,7 +170,8 @@ def _plain(work: ChunkWork, p: Processor, kernels: object) -> LayerTimes:
     assert callable(kernels)
     batch, shared = work.batch(), work.layout.tp * work.layout.cp
     f, b, w = (
-        PhaseTime(phase_time(p, kernels(work.model, batch, phase)).total_s / shared) for phase in ("F", "B", "W")
+        PhaseTime(phase_time(p, kernels(work.model, batch, phase)).total_s / shared)
+        for phase in ("F", "B", "W")
     )
     none = PhaseTime()
     return LayerTimes(-1, False, attn_f=none, mlp_f=f, attn_b=none, mlp_b=b, attn_w=none, mlp_w=w)

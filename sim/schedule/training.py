@@ -43,7 +43,11 @@ class StageTimes:
 
 
 def tasks(
-    pipeline: Pipeline, stages: Sequence[StageTimes], exchange_s: Callable[[str], float], *, overlap: bool = True
+    pipeline: Pipeline,
+    stages: Sequence[StageTimes],
+    exchange_s: Callable[[str], float],
+    *,
+    overlap: bool = True,
 ) -> tuple[tuple[Task, ...], ...]:
     """The tasks of each pipeline rank.
 
@@ -82,7 +86,9 @@ def _program(
         assert b is not None
         if overlap:
             return programs.aligned(stages[f].beside, stages[b].beside, exchange_s)
-        return programs.one_after_another(programs.forward(stages[f].alone), programs.backward(stages[b].alone))
+        return programs.one_after_another(
+            programs.forward(stages[f].alone), programs.backward(stages[b].alone)
+        )
     if kind == "F":
         assert f is not None
         return programs.forward(stages[f].alone)
@@ -118,5 +124,9 @@ def _task(pipeline: Pipeline, rank: int, operation: Operation, program: Program,
 
 def _message(pipeline: Pipeline, half: str, source_stage: int, stage: int, microbatch: int) -> Message:
     return Message(
-        half, stage, microbatch, pipeline.rank_of(source_stage, microbatch), pipeline.rank_of(stage, microbatch)
+        half,
+        stage,
+        microbatch,
+        pipeline.rank_of(source_stage, microbatch),
+        pipeline.rank_of(stage, microbatch),
     )

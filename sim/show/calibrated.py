@@ -18,7 +18,9 @@ def of_calibration(found: Calibration) -> list[Grid]:
 def summary(found: Calibration) -> list[str]:
     """Sentences: what was read, how much communication nothing hid, how it was cut, and how much has no name."""
     origin, overlap = found.origin, found.overlap
-    where = f"{origin.gpu or 'an unnamed GPU'}, rank {origin.rank} of {origin.world_size or 'an unknown number'}"
+    where = (
+        f"{origin.gpu or 'an unnamed GPU'}, rank {origin.rank} of {origin.world_size or 'an unknown number'}"
+    )
     lines = [
         f"{origin.file}: {found.num_kernels} kernels in {_time(found.span_s)} on {where}.",
         f"Compute was busy for {_time(overlap.compute_busy_s)}, communication for {_time(overlap.comm_busy_s)}, of which "
@@ -27,12 +29,17 @@ def summary(found: Calibration) -> list[str]:
     if found.phases:
         how = "named ranges of the trace" if found.cut_by == "ranges" else "marker kernels"
         sms = f"{found.compute_sms} SMs compute, {found.comm_sms} communicate"
-        lines.append(f"{found.num_layers} layer pairs, cut by {how}; {sms}; {found.tokens_per_rank} tokens a rank.")
+        lines.append(
+            f"{found.num_layers} layer pairs, cut by {how}; {sms}; {found.tokens_per_rank} tokens a rank."
+        )
     else:
         lines.append(f"No layer pairs were found: {found.why_not}. Only totals by class follow.")
     if not found.unnamed:
         return [*lines, "Every kernel could be named."]
-    num, share = sum(one.num_kernels for one in found.unnamed), sum(one.share_fraction for one in found.unnamed)
+    num, share = (
+        sum(one.num_kernels for one in found.unnamed),
+        sum(one.share_fraction for one in found.unnamed),
+    )
     return [*lines, f"{num} kernels, {_percent(share)} of the kernel time, could not be named."]
 
 
@@ -84,7 +91,9 @@ def _classes(found: Calibration) -> Grid:
         (one.label, one.bound, str(one.num_kernels), _time(one.time_s), _percent(one.share_fraction))
         for one in found.classes
     )
-    return Grid("Kernels by class", ("class", "bound by", "kernels", "time", "share"), rows, words=frozenset({0, 1}))
+    return Grid(
+        "Kernels by class", ("class", "bound by", "kernels", "time", "share"), rows, words=frozenset({0, 1})
+    )
 
 
 def _unnamed(found: Calibration) -> Grid:

@@ -103,7 +103,10 @@ def document(timeline: Timeline) -> dict[str, Any]:
     metadata += [
         {"ph": "M", "name": kind, **at(track), "args": args}
         for track, tid in tids.items()
-        for kind, args in (("thread_name", {"name": track.thread}), ("thread_sort_index", {"sort_index": tid}))
+        for kind, args in (
+            ("thread_name", {"name": track.thread}),
+            ("thread_sort_index", {"sort_index": tid}),
+        )
     ]
     keyed: list[tuple[tuple[int, int], Event]] = []  # sorted by time, then longer slices first: they enclose
 
@@ -122,7 +125,10 @@ def document(timeline: Timeline) -> dict[str, Any]:
     for counter in timeline.counters:
         for row, time_s in enumerate(counter.times_s):
             values = {series: numbers[row] for series, numbers in counter.values.items()}
-            add(_ns(time_s), {"ph": "C", "name": counter.name, "pid": pids[counter.process], "tid": 0, "args": values})
+            add(
+                _ns(time_s),
+                {"ph": "C", "name": counter.name, "pid": pids[counter.process], "tid": 0, "args": values},
+            )
     for i, arrow in enumerate(timeline.arrows):
         same = {"name": arrow.name, "cat": "arrow", "id": f"a{i}"}
         add(_ns(arrow.source_s), {"ph": "s", **same, **at(arrow.source)})
@@ -222,7 +228,13 @@ def _barriers(kernels: Sequence[Mapping[str, Any]], prefix: str) -> list[Arrow]:
             continue
         inside_s = max(before["start_s"], ends[last] - 1e-9)  # a slice does not hold its own end
         arrows += [
-            Arrow("waits for", _row(before, last, prefix), inside_s, _row(kernel, rank, prefix), kernel["start_s"])
+            Arrow(
+                "waits for",
+                _row(before, last, prefix),
+                inside_s,
+                _row(kernel, rank, prefix),
+                kernel["start_s"],
+            )
             for rank in range(len(kernel["rank_ends_s"]))
         ]
     return arrows
@@ -326,7 +338,9 @@ def _unnested(slices: Sequence[Event]) -> list[str]:
             while open_ends and open_ends[-1] <= start:
                 open_ends.pop()
             if open_ends and end > open_ends[-1]:
-                problems.append(f"slice '{event['name']}' at {event['ts']} us overlaps another of track {pid}/{tid}")
+                problems.append(
+                    f"slice '{event['name']}' at {event['ts']} us overlaps another of track {pid}/{tid}"
+                )
             open_ends.append(end)
     return problems
 

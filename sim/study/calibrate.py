@@ -91,7 +91,11 @@ def calibrate(path: str | Path) -> Calibration:
     streams = find_streams(kernels)
     cut = segment(kernels, streams)
     spans = [_spans(kernels, streams, communication=which) for which in (False, True)]
-    compute_busy_s, comm_busy_s, any_busy_s = _union_s(spans[0]), _union_s(spans[1]), _union_s(spans[0] + spans[1])
+    compute_busy_s, comm_busy_s, any_busy_s = (
+        _union_s(spans[0]),
+        _union_s(spans[1]),
+        _union_s(spans[0] + spans[1]),
+    )
     span_s = max(one.end_s for one in kernels)
     return Calibration(
         origin=trace.origin,
@@ -139,7 +143,9 @@ def _unnamed(kernels: Sequence[KernelEvent]) -> tuple[UnnamedKernel, ...]:
         if one.named.kind == "unknown":
             by_name[short_name(one.name)].append(one)
     total_s = _sum_s(kernels) or 1.0
-    found = [UnnamedKernel(name, len(mine), _sum_s(mine), _sum_s(mine) / total_s) for name, mine in by_name.items()]
+    found = [
+        UnnamedKernel(name, len(mine), _sum_s(mine), _sum_s(mine) / total_s) for name, mine in by_name.items()
+    ]
     return tuple(sorted(found, key=lambda one: (-one.time_s, one.name)))
 
 
@@ -232,7 +238,9 @@ def _exchange(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> Exchan
     mine = [layer.exchanges[name] for layer in layers]
     data = [[one for one in kernels if one.named.bound == "transfer"] for kernels in mine]
     waits = [_sum_s(one for one in kernels if one.named.bound == "wait") for kernels in mine]
-    others = [_sum_s(one for one in kernels if one.named.bound not in COMMUNICATION_BOUNDS) for kernels in mine]
+    others = [
+        _sum_s(one for one in kernels if one.named.bound not in COMMUNICATION_BOUNDS) for kernels in mine
+    ]
     per_layer_s = tuple(_sum_s(kernels) for kernels in data)
     return ExchangeTime(
         kernel="dispatch" if EXCHANGE_KERNELS[name] == "dispatch" else "combine",

@@ -77,7 +77,9 @@ def _simulated_s(whole: Processor, table: Mapping[str, Any], row: Mapping[str, f
         return core_s + parse(table["timer"], "s")
     expected = row.get("expected_rows", row.get("m"))
     if "spread" in table:
-        rows = drawn_rows(int(row["experts"]), row["expected_rows"], row["rows"], parse(table["spread"], "fraction"))
+        rows = drawn_rows(
+            int(row["experts"]), row["expected_rows"], row["rows"], parse(table["spread"], "fraction")
+        )
     else:
         rows = [int(row["m"])] * int(row.get("experts", 1))
     layout: Layout = "contiguous" if kernel == "contiguous" else "masked" if kernel == "masked" else "dense"
@@ -115,7 +117,11 @@ def trace_layer(tree: Mapping[str, Any], curves: Curves | None = None) -> dict[s
     Two dispatches and two combines move their records through HBM while the layer computes: the share of the HBM rate that
     is left is 1 - touches x records x tokens / (compute time x HBM rate), found by inserting the time once.
     """
-    work, hardware, model = tree["workload"], load_hardware(str(tree["hardware"])), load_model(str(tree["model"]))
+    work, hardware, model = (
+        tree["workload"],
+        load_hardware(str(tree["hardware"])),
+        load_model(str(tree["model"])),
+    )
     experts = int(work["experts_per_rank"])
     batches = {
         name: Batch(

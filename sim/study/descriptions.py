@@ -11,6 +11,7 @@ from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cost.measured import MeasuredProfile
 from sim.engine.step_costs import Skew
+from sim.errors import Mark
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout
 from sim.workload.model import Model
@@ -83,6 +84,7 @@ class Expectation:
     value: float
     tolerance_fraction: float
     source: str | None
+    mark: Mark | None = None  # where the scenario names the metric
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,9 @@ def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
     try:
         file = said.pop("file", None)
         if file is not None:
-            key, read = ("trace", gates.load_trace) if said["kind"] == "trace" else ("loads", gates.load_loads)
+            key, read = (
+                ("trace", gates.load_trace) if said["kind"] == "trace" else ("loads", gates.load_loads)
+            )
             said[key] = read(beside(draft.document, file))
         gate = gates.complete(
             Gate(**said),

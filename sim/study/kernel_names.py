@@ -78,14 +78,26 @@ _RULES: tuple[tuple[str, str], ...] = (
     # Exchanges of experts, before anything whose pattern occurs in their parameter types.
     (r"cached_notify|notify_dispatch|notify_combine|::notify", "notify"),
     (r"get_dispatch_layout|dispatch_layout", "layout"),
-    (r"(internode|intranode|internode_ll|hybrid|ep)::(\w+::)*(dispatch|\w*dispatch_(impl|kernel))\b", "dispatch"),
-    (r"(internode|intranode|internode_ll|hybrid|ep)::(\w+::)*(combine|\w*combine_(impl|kernel))\b", "combine"),
+    (
+        r"(internode|intranode|internode_ll|hybrid|ep)::(\w+::)*(dispatch|\w*dispatch_(impl|kernel))\b",
+        "dispatch",
+    ),
+    (
+        r"(internode|intranode|internode_ll|hybrid|ep)::(\w+::)*(combine|\w*combine_(impl|kernel))\b",
+        "combine",
+    ),
     (r"(internode|intranode|internode_ll|ep)::(\w+::)*(barrier|clean_low_latency|\w*sync\w*)", "barrier"),
     (r"nccl(Dev)?Kernel|ncclKernel|nvshmem\w*(collective|alltoall|reduce|broadcast)|rccl", "collective"),
     (r"nvshmem\w*barrier|nvshmem\w*sync", "barrier"),
     # Attention: the small kernels around a backward carry its name, so they come first.
-    (r"FlashAttnBwd(Pre|Post)process|flash_bwd_(dot_do_o|convert_dq)|bwd_(pre|post)process|convert_dq", "attention_fixup"),
-    (r"(?i)FlashAttnBwd|flash_bwd|fmha\w*bwd|fmha\w*backward|sdpa\w*(bprop|bwd)|attention\w*backward", "attention_backward"),
+    (
+        r"FlashAttnBwd(Pre|Post)process|flash_bwd_(dot_do_o|convert_dq)|bwd_(pre|post)process|convert_dq",
+        "attention_fixup",
+    ),
+    (
+        r"(?i)FlashAttnBwd|flash_bwd|fmha\w*bwd|fmha\w*backward|sdpa\w*(bprop|bwd)|attention\w*backward",
+        "attention_backward",
+    ),
     (
         r"(?i)compute_attn_ws|FlashAttnFwd|flash_fwd|flash\w*mla|fmha|sdpa\w*(fprop|fwd)|(flash|attention)\w*forward",
         "attention_forward",
@@ -95,15 +107,24 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"(gemm|cublas)\w*(::\w+)*::(utils::)?transpose", "transpose"),
     (r"splitKreduce|split_k_reduce", "reduce"),
     # Sparse-layer bookkeeping.
-    (r"expand_to_fused|reduce_fused|fused_mapping|count_expert|moe_(un)?permute|(un)?permute_kernel|moe_align", "permute"),
+    (
+        r"expand_to_fused|reduce_fused|fused_mapping|count_expert|moe_(un)?permute|(un)?permute_kernel|moe_align",
+        "permute",
+    ),
     (r"(?i)topk|unique_group_indices|aux_fi|moe\w*(gating|router)|sigmoid|softmax_topk", "gate"),
     # GEMMs.
     (r"\w*fp8\w*_acc::GemmKernel|(?i:wgrad)\w*|k_grouped\w*gemm", "wgrad_gemm"),
-    (r"(?i)m_grouped|grouped_?gemm\w*impl|GroupProblemShape|MGrouped|GemmType\)[12]|grouped_gemm_kernel", "grouped_gemm"),
+    (
+        r"(?i)m_grouped|grouped_?gemm\w*impl|GroupProblemShape|MGrouped|GemmType\)[12]|grouped_gemm_kernel",
+        "grouped_gemm",
+    ),
     (r"(?i)gemm|nvjet|cublasLt|xmma|cutlass\w*::kernel::\w*universal", "gemm"),
     # Memory-bound operations; what also casts or transposes is named after the heavier part.
     (r"(?i)swiglu|silu|glu_", "swiglu"),
-    (r"(?i)cast_and_transpose|per_(token|channel|block)\w*cast|cast_to_fp8|cast_back|quantize|scaled_cast", "cast"),
+    (
+        r"(?i)cast_and_transpose|per_(token|channel|block)\w*cast|cast_to_fp8|cast_back|quantize|scaled_cast",
+        "cast",
+    ),
     (r"(?i)transpose", "transpose"),
     (r"(?i)layer_?norm|rms_?norm|ln_(fwd|bwd)", "norm"),
     (r"(?i)rotary|rope", "rotary"),
@@ -111,7 +132,10 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"(?i)adam|multi_tensor_apply|l2norm", "optimizer"),
     (r"(?i)memcpy", "memcpy"),
     (r"(?i)memset", "memset"),
-    (r"(?i)scatter_gather|scatter|gather|index_(put|select|add)|indexing|embedding|sort|cumsum|scan", "scatter"),
+    (
+        r"(?i)scatter_gather|scatter|gather|index_(put|select|add)|indexing|embedding|sort|cumsum|scan",
+        "scatter",
+    ),
     (r"reduce_kernel", "reduce"),
     (r"(?i)copy", "copy"),
     (r"(?i)elementwise|FillFunctor|distribution_|triton_(poi|red|per)", "elementwise"),
@@ -131,7 +155,9 @@ _WITH_DTYPE = frozenset({"gemm", "grouped_gemm", "wgrad_gemm"})
 def name_kernel(name: str) -> KernelName:
     """What a kernel of this (demangled) name does; kind `unknown` where no rule knows it."""
     kind = next((kind for pattern, kind in _COMPILED if pattern.search(name)), "unknown")
-    dtype = next((word for word, pattern in _DTYPES if pattern.search(name)), "") if kind in _WITH_DTYPE else ""
+    dtype = (
+        next((word for word, pattern in _DTYPES if pattern.search(name)), "") if kind in _WITH_DTYPE else ""
+    )
     return KernelName(kind, dtype, cached=kind == "dispatch" and bool(_CACHED.search(name)))
 
 

@@ -96,11 +96,17 @@ def read(path: str | Path, ranges: Collection[str] = ()) -> KinetoTrace:
     events = tree if isinstance(tree, list) else tree.get("traceEvents") if isinstance(tree, dict) else None
     if not isinstance(events, list):
         keys = ", ".join(map(repr, list(tree)[:5])) if isinstance(tree, dict) else ""
-        raise _error(path, f"{f'JSON with the keys {keys}' if keys else 'other JSON'} and no list 'traceEvents'")
+        raise _error(
+            path, f"{f'JSON with the keys {keys}' if keys else 'other JSON'} and no list 'traceEvents'"
+        )
     kinds = [event for event in events if isinstance(event, dict) and event.get("ph") == "X"]
     work = [event for event in kinds if event.get("cat") in _GPU_WORK]
     if not any(event["cat"] == "kernel" for event in work):
-        raise _error(path, f"{len(events)} events, none of a GPU kernel", f"{_WANTED}: record with ProfilerActivity.CUDA")
+        raise _error(
+            path,
+            f"{len(events)} events, none of a GPU kernel",
+            f"{_WANTED}: record with ProfilerActivity.CUDA",
+        )
     faults = [fault for event in work if (fault := _fault(path, event))]
     if faults:
         raise InputError(faults[:_MAX_FAULTS])
@@ -124,7 +130,9 @@ def _tree(path: Path) -> Any:
         if not text.strip():
             raise _error(path, "an empty file") from None
         if error.pos >= len(text.rstrip()) - _LONGEST_TOKEN or "Unterminated" in error.msg:
-            raise _error(path, f"JSON that ends in the middle, after {len(text)} characters: a truncated file?") from None
+            raise _error(
+                path, f"JSON that ends in the middle, after {len(text)} characters: a truncated file?"
+            ) from None
         mark = Mark(str(path), error.lineno, error.colno)
         raise InputError(Fault(mark, "", "text that is not JSON", _WANTED)) from None
     except (ValueError, RecursionError):
@@ -165,7 +173,9 @@ def _unzip(path: Path, raw: bytes) -> bytes:
     except zlib.error:
         raise _error(path, "damaged gzip data") from None
     if not reader.eof:
-        raise _error(path, f"gzip data that ends in the middle, after {total} bytes unpacked: a truncated file?")
+        raise _error(
+            path, f"gzip data that ends in the middle, after {total} bytes unpacked: a truncated file?"
+        )
     return b"".join(pieces)
 
 
@@ -201,7 +211,9 @@ def _kernel(event: Mapping[str, Any], zero_us: float, launched: Mapping[Any, Ran
 def _launched_in(events: list[dict[str, Any]], names: Collection[str]) -> dict[Any, Range]:
     """Correlation of a launch -> the innermost range of one of `names` that was open on the CPU when it was made."""
     timed = [one for one in events if _is_time(one.get("ts")) and _is_time(one.get("dur"))]
-    marked = [one for one in timed if one.get("cat") == "user_annotation" and isinstance(one.get("name"), str)]
+    marked = [
+        one for one in timed if one.get("cat") == "user_annotation" and isinstance(one.get("name"), str)
+    ]
     opened: list[tuple[float, float, Range]] = []
     seen: dict[str, int] = {}
     for event in sorted((one for one in marked if one["name"] in names), key=_by_ts):

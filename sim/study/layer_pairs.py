@@ -109,10 +109,15 @@ def _by_markers(kernels: Sequence[KernelEvent], streams: Streams) -> tuple[Layer
     compute = [one for one in kernels if one.stream == streams.compute]
     second = [one for one in kernels if one.stream in streams.second_compute]
     groups = exchange_groups(one for one in kernels if one.stream == streams.communication)
-    attention = [(i, one.named.kind) for i, one in enumerate(compute) if one.named.kind.startswith("attention_")]
+    attention = [
+        (i, one.named.kind) for i, one in enumerate(compute) if one.named.kind.startswith("attention_")
+    ]
     attention = [(i, kind) for i, kind in attention if kind != "attention_fixup"]
     num_layers = len(attention) // 2
-    if not attention or [kind for _, kind in attention] != ["attention_forward", "attention_backward"] * num_layers:
+    if (
+        not attention
+        or [kind for _, kind in attention] != ["attention_forward", "attention_backward"] * num_layers
+    ):
         return "attention forward and backward kernels that do not alternate"
     pattern = [EXCHANGE_KERNELS[name] for name in EXCHANGES] * num_layers
     if [group[-1].named.kind for group in groups] != pattern:
@@ -132,7 +137,9 @@ def _by_markers(kernels: Sequence[KernelEvent], streams: Streams) -> tuple[Layer
         cuts = (begin, mlp_b, mlp_w[0], mlp_w[-1] + 1, attn_b, attn_w[0], attn_w[-1] + 1)
         if list(cuts) != sorted(set(cuts)):
             return f"phases of layer {layer} that do not follow each other"
-        phases = {name: compute[low:high] for name, low, high in zip(PHASES, cuts[:-1], cuts[1:], strict=True)}
+        phases = {
+            name: compute[low:high] for name, low, high in zip(PHASES, cuts[:-1], cuts[1:], strict=True)
+        }
         beside = (compute[mlp_w[0]].start_s, phases["mlp(F)"][0].start_s)
         phases["mlp(W)"] += [one for one in second if beside[0] <= one.start_s < beside[1]]
         if not all(_has_grouped_gemm(phases[name]) for name in ("mlp(B)", "mlp(F)")):
@@ -160,7 +167,9 @@ def _wgrads(kernels: Sequence[KernelEvent], low: int, high: int) -> list[int]:
 
 def _first_after(kernels: Sequence[KernelEvent], low: int, time_s: float) -> int:
     """First kernel after `low` that ends later than `time_s`: it did not hold up what began there."""
-    return next((i for i in range(low + 1, len(kernels)) if kernels[i].end_s > time_s + _SLACK_S), len(kernels))
+    return next(
+        (i for i in range(low + 1, len(kernels)) if kernels[i].end_s > time_s + _SLACK_S), len(kernels)
+    )
 
 
 def _has_grouped_gemm(kernels: Sequence[KernelEvent]) -> bool:

@@ -89,7 +89,9 @@ def cluster_of(
         return None, 0, None, ()
     if cluster.nodes is None:
         faults.append(
-            document.fault((*at, "nodes"), "nothing", "the number of nodes: a cluster without nodes has no GPU to run on")
+            document.fault(
+                (*at, "nodes"), "nothing", "the number of nodes: a cluster without nodes has no GPU to run on"
+            )
         )
     name, override = cluster.hardware, document.branch(("cluster", "override"))
     mark = document.mark((*at, "hardware"))
@@ -169,5 +171,5 @@ def model_of(document: Document, spec: ScenarioSpec, *, needed: bool) -> Model |
             )
         return None
     if isinstance(spec.model, str):
-        return load_model(spec.model, near=document.folder)
+        return load_model(spec.model, near=document.folder, mark=document.mark(("model",)))
     return load_model(document.branch(("model",)))

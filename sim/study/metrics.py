@@ -20,7 +20,9 @@ from sim.schedule.collectives import Exchange
 from sim.workload.traffic import payload_bytes
 
 
-def of_exchange(trace: Trace, exchanges: Sequence[Exchange], dtype: str | None, hidden: int) -> dict[str, Any]:
+def of_exchange(
+    trace: Trace, exchanges: Sequence[Exchange], dtype: str | None, hidden: int
+) -> dict[str, Any]:
     """Metrics of one dispatch or combine of all groups; `dtype` None for a plain exchange."""
     cluster = exchanges[0].cluster
     times = np.concatenate([one.rank_ends_s - one.start_s for one in trace.transfers])
@@ -68,13 +70,18 @@ def logical(exchanges: Sequence[Exchange], time_s: float, dtype: str | None, hid
     first = exchanges[0]
     if dtype is None:
         algbw = first.record_bytes * len(first.gpus) / time_s
-        return {"algbw_bytes_per_s": algbw, "busbw_bytes_per_s": algbw * (len(first.gpus) - 1) / len(first.gpus)}
+        return {
+            "algbw_bytes_per_s": algbw,
+            "busbw_bytes_per_s": algbw * (len(first.gpus) - 1) / len(first.gpus),
+        }
     routings = [one.routing for one in exchanges]
     nodes = float(np.mean([r.nodes_per_token for r in routings]))
     ranks = float(np.mean([r.ranks_per_token for r in routings]))
     tokens, top_k = routings[0].tokens_per_rank, routings[0].top_k
     payload = tokens * payload_bytes(dtype, hidden)
-    low_latency = tokens * top_k * (payload_bytes(dtype, hidden) + (16 if first.direction == "dispatch" else 0))
+    low_latency = (
+        tokens * top_k * (payload_bytes(dtype, hidden) + (16 if first.direction == "dispatch" else 0))
+    )
     return {
         "logical_rdma_bytes_per_s": payload * nodes / time_s,
         "logical_nvlink_bytes_per_s": payload * ranks / time_s,
@@ -112,7 +119,9 @@ def binding_of(trace: Trace, cluster: Cluster) -> tuple[str, str | None]:
 def _longest(last: TransferRecord, trace: Trace) -> tuple[int, float]:
     finish = last.finish_s
     latest = np.flatnonzero(finish >= finish.max() * (1 - 1e-12))
-    rows = np.concatenate([last.flows.resource[last.flows.start[f] : last.flows.start[f + 1]] for f in latest])
+    rows = np.concatenate(
+        [last.flows.resource[last.flows.start[f] : last.flows.start[f + 1]] for f in latest]
+    )
     if len(rows) == 0:
         return -1, 0.0
     row = int(rows[np.argmax(trace.saturated_s[rows])])

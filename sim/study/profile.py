@@ -30,7 +30,9 @@ class Source:
     note: str | None = None
 
 
-def profile_text(calibration: Calibration, name: str, source: Source | None = None, title: str | None = None) -> str:
+def profile_text(
+    calibration: Calibration, name: str, source: Source | None = None, title: str | None = None
+) -> str:
     """The measured compute profile as YAML, in the form that `sim.cost.measured` reads.
 
     Raises `InputError` where the trace has no layer pairs: totals by class are no profile.
@@ -45,7 +47,9 @@ def profile_text(calibration: Calibration, name: str, source: Source | None = No
         "name": name,
         "title": title or f"One layer pair of a training step, measured on {origin.gpu or 'a GPU'}",
         "grade": "measured",
-        "source": {key: value for key in ("title", "where", "date", "note") if (value := getattr(where, key))},
+        "source": {
+            key: value for key in ("title", "where", "date", "note") if (value := getattr(where, key))
+        },
         "trace": {
             "file": origin.file,
             "name": origin.name,
@@ -73,7 +77,8 @@ def profile_text(calibration: Calibration, name: str, source: Source | None = No
             "idle": _ms(calibration.overlap.idle_s),
         },
         "unnamed": [
-            {"kernel": one.name, "count": one.num_kernels, "time": _ms(one.time_s)} for one in calibration.unnamed
+            {"kernel": one.name, "count": one.num_kernels, "time": _ms(one.time_s)}
+            for one in calibration.unnamed
         ],
     }
     return f"{_HEADER}{_yaml(tree)}"

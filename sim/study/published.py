@@ -21,8 +21,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from sim import documents
-from sim.documents import Document, quantity
+from sim.documents import Document
 from sim.errors import Fault, InputError
+from sim.schemas import quantity
 from sim.study.specification import Branch, Count
 
 FOLDER = "scenarios/published"
@@ -153,4 +154,6 @@ def read_flows(file: Path) -> TimedFlows:
     writer = csv.DictWriter(text, kept, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return TimedFlows(text.getvalue(), np.array([int(row["flow_id"]) for row in rows]), np.array(time_us) * 1e-6)
+    return TimedFlows(
+        text.getvalue(), np.array([int(row["flow_id"]) for row in rows]), np.array(time_us) * 1e-6
+    )

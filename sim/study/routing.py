@@ -30,7 +30,14 @@ def routings(scenario: Scenario) -> list[Routing]:
     assert scenario.model is not None
     assert work.gate is not None
     model = scenario.model
-    args = (work.gate, work.placement, work.redundant_experts, model.num_experts, model.top_k, model.num_groups)
+    args = (
+        work.gate,
+        work.placement,
+        work.redundant_experts,
+        model.num_experts,
+        model.top_k,
+        model.num_groups,
+    )
     shape = (work.tokens_per_rank, work.sampling, ep, per_node, scenario.seed)
     draw = _routing.__wrapped__ if work.gate.kind == "trace" else _routing  # a trace is not hashed by content
     return [draw(*args, *shape, group) for group in range(groups)]
@@ -58,7 +65,15 @@ def _routing(
 
 @lru_cache(maxsize=16)
 def _place(
-    gate: Gate, kind: str, redundant: int, num_experts: int, top_k: int, num_groups: int, ep: int, per_node: int, seed: int
+    gate: Gate,
+    kind: str,
+    redundant: int,
+    num_experts: int,
+    top_k: int,
+    num_groups: int,
+    ep: int,
+    per_node: int,
+    seed: int,
 ) -> Placement:
     """Where experts stand; EPLB balances the loads of an earlier, independent draw of the same gate."""
     if kind == "contiguous":
@@ -92,4 +107,6 @@ def record_of(scenario: Scenario, direction: str) -> float:
         return work.bytes_per_rank / scenario.ep
     assert scenario.model is not None
     dtype = work.dispatch_dtype if direction == "dispatch" else work.combine_dtype
-    return float(record_bytes(work.kernel.name, direction, dtype, scenario.model.hidden, scenario.model.top_k))
+    return float(
+        record_bytes(work.kernel.name, direction, dtype, scenario.model.hidden, scenario.model.top_k)
+    )

@@ -83,7 +83,9 @@ def _run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     timeline: list[dict[str, Any]] = []
     traffic: dict[str, Any] = {}
     whole = Trace(saturated_s=np.zeros(len(cluster.names)))
-    for name, direction in [("exchange", "dispatch")] if plain else [("dispatch", "dispatch"), ("combine", "combine")]:
+    for name, direction in (
+        [("exchange", "dispatch")] if plain else [("dispatch", "dispatch"), ("combine", "combine")]
+    ):
         record = record_of(scenario, direction)
         exchanges = [
             Exchange(
@@ -139,7 +141,9 @@ def _run_flows(scenario: Scenario, progress: Progress) -> Result:
     work, cluster = scenario.workload, scenario.cluster()
     assert isinstance(work, FlowList)
     fabric = scenario.fabric if isinstance(scenario.fabric, LeafSpine) else None
-    table = flow_list.read(work.file, cluster.num_gpus, static=fabric is not None and fabric.routing == "static")
+    table = flow_list.read(
+        work.file, cluster.num_gpus, static=fabric is not None and fabric.routing == "static"
+    )
     progress(f"{scenario.name}: {len(table.src)} flows")
     flows = flow_list.plan(table, cluster, fabric)
     trace = executor.run_flows(cluster, flows)
@@ -190,7 +194,13 @@ def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[st
         got = known.get(one.metric)
         if got is None:
             faults.append(
-                Fault(None, f"expect.{one.metric}", f"'{one.metric}'", "a metric of this run", nearest(one.metric, known))
+                Fault(
+                    one.mark,
+                    f"expect.{one.metric}",
+                    f"'{one.metric}'",
+                    "a metric of this run",
+                    nearest(one.metric, known),
+                )
             )
             continue
         error = (got - one.value) / one.value if one.value else math.inf

@@ -42,11 +42,27 @@ def apply(document: Document, settings: Iterable[str]) -> None:
         value = documents.parse_scalar(text, str(mark))
         path = documents.split(key.strip())
         _put(document, path, value, mark)
-        for variant in document.get(("variants",)) or {}:
-            overrides = document.get(("variants", variant))
+        declared = document.get(("variants",))
+        for name, overrides in declared.items() if isinstance(declared, dict) else ():
             if isinstance(overrides, dict):
-                for dotted in [d for d in overrides if documents.split(d)[: len(path)] == path]:
-                    del overrides[dotted]
+                _win_over(document, ("variants", name), overrides, path, value, mark)
+
+
+def _win_over(
+    document: Document,
+    at: documents.Path_,
+    overrides: dict[str, Any],
+    path: documents.Path_,
+    value: Any,
+    mark: Mark,
+) -> None:
+    """Make a setting of `path` win over a variant's: drop what lies below it, write into what lies above it."""
+    for dotted in list(overrides):
+        theirs = documents.split(dotted)
+        if theirs[: len(path)] == path:
+            del overrides[dotted]
+        elif path[: len(theirs)] == theirs and isinstance(overrides[dotted], dict):
+            document.put((*at, dotted, *path[len(theirs) :]), value, mark)
 
 
 def _put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> None:
@@ -81,7 +97,9 @@ def resolve(document: Document) -> Scenario:
     draft.hardware, draft.num_nodes, draft.fabric, link_faults = cluster_of(document, spec, draft.faults)
     if not isinstance(spec.workload, FlowsSpec):
         if isinstance(draft.fabric, topology.LeafSpine):
-            draft.fault(("cluster", "fabric", "kind"), "'leaf_spine'", f"a fabric of GPUs for {spec.workload.kind}")
+            draft.fault(
+                ("cluster", "fabric", "kind"), "'leaf_spine'", f"a fabric of GPUs for {spec.workload.kind}"
+            )
         plain = isinstance(spec.workload, AllToAllSpec) and spec.workload.bytes_per_rank is not None
         draft.model = catch(draft.faults, lambda: model_of(document, spec, needed=not plain))
     if draft.faults:
@@ -133,7 +151,8 @@ def _expectations(document: Document, spec: ScenarioSpec, faults: list[Fault]) -
                 document.fault(("expect", metric, "value"), error.got, error.wanted, error.suggestion)
             )
             continue
-        found.append(Expectation(metric, value, expect.tolerance, expect.source))
+        mark = document.mark(("expect", metric), key=True)
+        found.append(Expectation(metric, value, expect.tolerance, expect.source, mark))
     return tuple(found)
 
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
-from sim.documents import quantity
+from sim.schemas import quantity
 from sim.units import UnitError
 
-Count = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Machines = Annotated[int, Field(ge=1, le=2**17, strict=True)]  # what is built as a graph
 Index = Annotated[int, Field(ge=0, strict=True)]
 FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
 
@@ -20,7 +21,9 @@ FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_on
 class Branch(BaseModel):
     """A mapping of the scenario; unknown keys are faults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
 
 
 # --- cluster -------------------------------------------------------------------------------------------------------
@@ -30,9 +33,9 @@ class LeafSpineSpec(Branch):
     """A bare fabric of hosts, for `flows`."""
 
     kind: Literal["leaf_spine"]
-    hosts: Count
-    hosts_per_leaf: Count
-    spines: Count
+    hosts: Machines
+    hosts_per_leaf: Machines
+    spines: Machines
     link: quantity("bytes/s")  # type: ignore[valid-type]
     oversubscription: Annotated[float, Field(gt=0)] | None = None
     """Must equal hosts_per_leaf / spines."""
@@ -50,8 +53,8 @@ class FabricSpec(Branch):
     kind: FabricKindName | None = None
     """The profile's when left out."""
     routing: Literal["adaptive", "ecmp"] = "adaptive"
-    oversubscription: Annotated[float, Field(gt=0)] = 1.0
-    nodes_per_leaf: Count | None = None
+    oversubscription: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    nodes_per_leaf: Machines | None = None
     """Nodes that one leaf joins; the profile's when left out."""
 
 
@@ -98,6 +101,8 @@ class ClusterSpec(Branch):
     def _some_nodes(cls, value: int | None) -> int | None:
         if value is not None and value < 1:
             raise UnitError(str(value), "1 or more: a cluster without nodes has no GPU to run on")
+        if value is not None and value > 2**17:
+            raise UnitError(str(value), f"at most {2**17} nodes")
         return value
 
 
@@ -192,7 +197,14 @@ class TraceGate(GateBase):
 
 
 GateSpec = Annotated[
-    UniformGate | GroupLimitedGate | BalancedGate | BenchmarkGate | ZipfGate | DirichletGate | LoadsGate | TraceGate,
+    UniformGate
+    | GroupLimitedGate
+    | BalancedGate
+    | BenchmarkGate
+    | ZipfGate
+    | DirichletGate
+    | LoadsGate
+    | TraceGate,
     Field(discriminator="kind"),
 ]
 

@@ -22,13 +22,21 @@ def training_of(draft: Draft) -> Training:
     assert draft.model is not None
     assert draft.hardware is not None
     layout = layouts.derive(
-        draft.num_ranks, pp=asked.pp, ep=asked.ep, tp=asked.tp, dp=asked.dp, cp=asked.cp, num_experts=draft.model.num_experts
+        draft.num_ranks,
+        pp=asked.pp,
+        ep=asked.ep,
+        tp=asked.tp,
+        dp=asked.dp,
+        cp=asked.cp,
+        num_experts=draft.model.num_experts,
     )
     chunks = spec.chunks or (2 if spec.schedule in ("interleaved", "dualpipev") else 1)
     layouts.check(layout, draft.model, sequence_tokens=spec.sequence_tokens, chunks=chunks)
     per_node = draft.gpus_per_node
     if layout.ep % per_node and per_node % layout.ep:
-        draft.fault(("layout", "ep"), str(layout.ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
+        draft.fault(
+            ("layout", "ep"), str(layout.ep), f"a multiple or a divisor of the {per_node} GPUs of a node"
+        )
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}
     try:
         pipelines.plan(spec.schedule, layout.pp, spec.microbatches, **options)
@@ -36,7 +44,11 @@ def training_of(draft: Draft) -> Training:
         draft.faults.extend(placed_at(draft.document, _AT, error))
     kernel, comm_sms, kernel_options = kernel_of(draft, spec.kernel)
     if comm_sms >= draft.hardware.gpu.sms:
-        draft.fault((*_AT, "kernel", "comm_sms"), str(comm_sms), f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU")
+        draft.fault(
+            (*_AT, "kernel", "comm_sms"),
+            str(comm_sms),
+            f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU",
+        )
     gate = gate_of(draft, spec.gate, max(1, layout.ep // per_node))
     placement_of(draft, PlacementSpec(), layout.ep)
     measured = _measured(draft, spec)
@@ -69,13 +81,21 @@ def training_of(draft: Draft) -> Training:
 
 def _measured(draft: Draft, spec: TrainingSpec) -> MeasuredProfile | None:
     if (spec.compute == "measured") != (spec.profile is not None):
-        wanted = "a profile, e.g. h800-train-measured" if spec.profile is None else "'compute: measured' beside a profile"
-        draft.fault((*_AT, "profile" if spec.profile else "compute"), str(spec.profile or spec.compute), wanted)
+        wanted = (
+            "a profile, e.g. h800-train-measured"
+            if spec.profile is None
+            else "'compute: measured' beside a profile"
+        )
+        draft.fault(
+            (*_AT, "profile" if spec.profile else "compute"), str(spec.profile or spec.compute), wanted
+        )
         return None
     if spec.profile is None:
         return None
     try:
-        return load_profile(spec.profile, near=draft.document.folder, mark=draft.document.mark((*_AT, "profile")))
+        return load_profile(
+            spec.profile, near=draft.document.folder, mark=draft.document.mark((*_AT, "profile"))
+        )
     except InputError as error:
         draft.faults.extend(error.faults)
         return None
@@ -90,5 +110,3 @@ def _run(draft: Draft, spec: TrainingSpec) -> TrainingRun | None:
     power = (tdp * run.gpu_load + run.host_power + run.network_power) * run.pue if tdp is not None else None
     price = run.price if run.price is not None else hardware.gpu_hour_usd
     return TrainingRun(tokens=run.tokens, price_usd=price, power_w=power)
-
-

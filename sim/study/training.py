@@ -63,7 +63,9 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         seed=scenario.seed,
     )
     times = stage_times(
-        ChunkWork(model, layout, work.sequences, work.sequence_tokens, routing.ranks_per_token, work.precision),
+        ChunkWork(
+            model, layout, work.sequences, work.sequence_tokens, routing.ranks_per_token, work.precision
+        ),
         cut,
         hardware,
         work.kernel,
@@ -182,7 +184,11 @@ def _optimizer_s(
 
 
 def _metrics(
-    scenario: Scenario, work: Training, model: Model, records: Sequence[GroupRecord], optimizer: Sequence[float]
+    scenario: Scenario,
+    work: Training,
+    model: Model,
+    records: Sequence[GroupRecord],
+    optimizer: Sequence[float],
 ) -> dict[str, Any]:
     """See the module docstring; every time in seconds."""
     assert scenario.hardware is not None
@@ -201,8 +207,12 @@ def _metrics(
         "step_time_s": step,
         "lower_bound_s": causal * tokens / (layout.num_ranks * fastest),
         "bubble_s": _mean(first, "bubble_s"),
-        "exposed_comm_s": float(np.mean([sum(t.exposed_s for t in r.tasks) for r in records if r.pipeline_rank == 0])),
-        "barrier_wait_s": float(np.mean([sum(t.barrier_s for t in r.tasks) for r in records if r.pipeline_rank == 0])),
+        "exposed_comm_s": float(
+            np.mean([sum(t.exposed_s for t in r.tasks) for r in records if r.pipeline_rank == 0])
+        ),
+        "barrier_wait_s": float(
+            np.mean([sum(t.barrier_s for t in r.tasks) for r in records if r.pipeline_rank == 0])
+        ),
         "optimizer_s": _mean(first, "opt_s"),
         "phases": {name: _mean(first, name) for name in rows[0]},
         "phases_mean": {name: _mean(rows, name) for name in rows[0]},

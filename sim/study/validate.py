@@ -61,7 +61,9 @@ def _group(name: str, progress: Progress) -> dict[str, Any]:
     bars = [_verdict(rows, "main", spec.bar)]
     if spec.flow_bar:
         bars.append(_verdict(rows, "flows", spec.flow_bar))
-    predicted = [abs(row["error_fraction"]) for row in rows if row["bar"] == "main" and row["use"] == "validation"]
+    predicted = [
+        abs(row["error_fraction"]) for row in rows if row["bar"] == "main" and row["use"] == "validation"
+    ]
     return {
         "title": spec.title,
         "ok": all(bar["ok"] for bar in bars),
@@ -90,7 +92,16 @@ def _verdict(rows: Iterable[Row], name: str, bar: Bar) -> dict[str, Any]:
 
 
 def _row(
-    id_: str, what: str, unit: str, said: float, ours: float, *, tolerance: float | None, use: str, bar: str | None, source: str
+    id_: str,
+    what: str,
+    unit: str,
+    said: float,
+    ours: float,
+    *,
+    tolerance: float | None,
+    use: str,
+    bar: str | None,
+    source: str,
 ) -> Row:
     """One figure beside ours; `bar` None is printed and not counted."""
     error = (ours - said) / said if said else float(ours != said)
@@ -206,8 +217,12 @@ _FACTS: dict[str, Callable[[str], float]] = {
     "parameters.attention": _of_model(lambda m: parameters(m).attention),
     "parameters.expert": _of_model(lambda m: parameters(m).expert),
     "kv_bytes_per_token": _of_model(kv_bytes_per_token),
-    "training_flops_per_token.causal": _of_model(lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True)),
-    "training_flops_per_token.non_causal": _of_model(lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, False)),
+    "training_flops_per_token.causal": _of_model(
+        lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True)
+    ),
+    "training_flops_per_token.non_causal": _of_model(
+        lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, False)
+    ),
     "training_flops_per_token.causal_with_mtp": _of_model(
         lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True, include_mtp=True)
     ),

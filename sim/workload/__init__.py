@@ -1,0 +1,1 @@
+"""What must move and be computed: models, gates, placement, traffic, layouts."""

@@ -122,7 +122,7 @@ def check(gate: Gate, num_experts: int, top_k: int) -> None:
     if gate.num_groups is not None and gate.top_groups is not None:
         if gate.num_groups < 1 or num_experts % gate.num_groups:
             fault("num_groups", gate.num_groups, f"a divisor of the number of experts, {num_experts}")
-        elif gate.top_groups < 1:
+        elif not 1 <= gate.top_groups <= gate.num_groups:
             fault("top_groups", gate.top_groups, f"1 to {gate.num_groups}, the number of groups")
         elif top_k > gate.top_groups * (num_experts // gate.num_groups):
             held = gate.top_groups * (num_experts // gate.num_groups)

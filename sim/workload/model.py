@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim import documents
-from sim.errors import InputError
+from sim.errors import InputError, Mark
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -262,7 +262,10 @@ def training_flops_per_token(
 
 
 def load_model(
-    spec: str | Path | documents.Document | Mapping[str, Any], *, near: Path | None = None
+    spec: str | Path | documents.Document | Mapping[str, Any],
+    *,
+    near: Path | None = None,
+    mark: Mark | None = None,
 ) -> Model:
     """Read a model.
 
@@ -272,9 +275,11 @@ def load_model(
         The name of a shipped model, a path, or the model itself.
     near : Path, optional
         Folder that a relative path may start from.
+    mark : Mark, optional
+        Where the name was written, for messages.
     """
     if isinstance(spec, str | Path):
-        document = documents.load(documents.find(str(spec), FOLDER, "model", near=near))
+        document = documents.load(documents.find(str(spec), FOLDER, "model", near=near, mark=mark))
     elif isinstance(spec, documents.Document):
         document = spec
     else:

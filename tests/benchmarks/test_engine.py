@@ -46,7 +46,9 @@ def exchange(case: str) -> Exchange:
     )  # fmt: skip
     kernel = load_kernel(name)
     cluster = build(load_hardware("h800"), num_ranks // 8, Fabric(), comm_sms=kernel.comm_sms)
-    return Exchange(cluster, kernel, "dispatch", np.arange(num_ranks), routing, 7472.0, comm_sms=kernel.comm_sms)
+    return Exchange(
+        cluster, kernel, "dispatch", np.arange(num_ranks), routing, 7472.0, comm_sms=kernel.comm_sms
+    )
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +64,9 @@ def drain(cluster: Cluster, flows: Flows) -> np.ndarray:
 
 
 def repeat(case: str) -> dict[str, int]:
-    return {"two_hop": {"rounds": 200, "warmup_rounds": 5}}.get(case.split("-")[0], {"rounds": 5, "warmup_rounds": 1})
+    return {"two_hop": {"rounds": 200, "warmup_rounds": 5}}.get(
+        case.split("-")[0], {"rounds": 5, "warmup_rounds": 1}
+    )
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -38,10 +38,14 @@ SM = "sm"
 
 PHASES: dict[str, tuple[Kernel, ...]] = {
     "attn(F)": (
-        Kernel("void layer_norm::ln_fwd_kernel<layer_norm::Kernel_traits<7168u> >(FwdParams)", 100, (396, 1, 1)),
+        Kernel(
+            "void layer_norm::ln_fwd_kernel<layer_norm::Kernel_traits<7168u> >(FwdParams)", 100, (396, 1, 1)
+        ),
         Kernel(CAST, 50, (4096, 1, 1)),
         Kernel(GEMM, 600, (112, 1, 1), SM),
-        Kernel("void flash::compute_attn_ws<Flash_fwd_kernel_traits<192, 128> >(Params)", 1200, (32, 128, 1), SM),
+        Kernel(
+            "void flash::compute_attn_ws<Flash_fwd_kernel_traits<192, 128> >(Params)", 1200, (32, 128, 1), SM
+        ),
         Kernel(GEMM, 900, (2, 56, 1), SM),
         Kernel("void at::native::sbtopk::gatherTopK<float, unsigned int, 2>(TensorInfo)", 60, (4096, 1, 1)),
     ),
@@ -64,36 +68,68 @@ PHASES: dict[str, tuple[Kernel, ...]] = {
         Kernel(GROUPED, 950, (1, 112, 1), SM),
     ),
     "attn(B)": (
-        Kernel("void at::native::vectorized_elementwise_kernel<4, CUDAFunctor_add<float> >(int)", 40, (2048, 1, 1)),
+        Kernel(
+            "void at::native::vectorized_elementwise_kernel<4, CUDAFunctor_add<float> >(int)",
+            40,
+            (2048, 1, 1),
+        ),
         Kernel(GEMM, 900, (112, 1, 1), SM),
-        Kernel("void cutlass::device_kernel<flash::FlashAttnBwdPreprocess<Sm90> >(Params)", 270, (64, 128, 1)),
-        Kernel("void cutlass::device_kernel<flash::FlashAttnBwd<CollectiveMainloopBwd<2> > >(Params)", 3600, (32, 128, 1), SM),
-        Kernel("void cutlass::device_kernel<flash::FlashAttnBwdPostprocessConvertdQ<Sm90> >(Params)", 220, (64, 128, 1)),
+        Kernel(
+            "void cutlass::device_kernel<flash::FlashAttnBwdPreprocess<Sm90> >(Params)", 270, (64, 128, 1)
+        ),
+        Kernel(
+            "void cutlass::device_kernel<flash::FlashAttnBwd<CollectiveMainloopBwd<2> > >(Params)",
+            3600,
+            (32, 128, 1),
+            SM,
+        ),
+        Kernel(
+            "void cutlass::device_kernel<flash::FlashAttnBwdPostprocessConvertdQ<Sm90> >(Params)",
+            220,
+            (64, 128, 1),
+        ),
         Kernel(GEMM, 500, (112, 1, 1), SM),
     ),
     "attn(W)": (Kernel(WGRAD, 1500, (112, 1, 1), SM), Kernel(WGRAD, 700, (2, 56, 1), SM)),
 }
-BESIDE = (Kernel(WGRAD, 700, (112, 1, 1), SM), Kernel(WGRAD, 600, (2, 56, 1), SM))  # of mlp(W), on the second stream
+BESIDE = (
+    Kernel(WGRAD, 700, (112, 1, 1), SM),
+    Kernel(WGRAD, 600, (2, 56, 1), SM),
+)  # of mlp(W), on the second stream
 BESIDE_AFTER_US = 900  # from the start of mlp(W): the first of them runs beside the cast
 NOTIFY = "void dpsk::ep::internode::cached_notify<false>(int, int)"
 EXCHANGES: dict[str, tuple[Kernel, ...]] = {
     "combine(B)": (
         Kernel(CAST, 50, (4096, 1, 1)),
         Kernel(NOTIFY, 200, (20, 1, 1), "wait"),
-        Kernel("void dpsk::ep::internode::dispatch<false, 8, true, 8>(int4*, float*)", 1800, (20, 1, 1), "transfer"),
+        Kernel(
+            "void dpsk::ep::internode::dispatch<false, 8, true, 8>(int4*, float*)",
+            1800,
+            (20, 1, 1),
+            "transfer",
+        ),
     ),
     "dispatch(F)": (
         Kernel("void dpsk::ep::cuda::get_dispatch_layout<256, 32, 8>(long const*)", 80, (16, 1, 1)),
         Kernel("void dpsk::ep::internode::notify_dispatch<false, 8>(int const*)", 300, (9, 1, 1), "wait"),
-        Kernel("void dpsk::ep::internode::dispatch<false, 8, false, 8>(int4*, float*)", 3200, (20, 1, 1), "transfer"),
+        Kernel(
+            "void dpsk::ep::internode::dispatch<false, 8, false, 8>(int4*, float*)",
+            3200,
+            (20, 1, 1),
+            "transfer",
+        ),
     ),
     "dispatch(B)": (
         Kernel(NOTIFY, 150, (20, 1, 1), "wait"),
-        Kernel("void dpsk::ep::internode::combine<false, 8, __nv_bfloat16>(int4*)", 4000, (20, 1, 1), "transfer"),
+        Kernel(
+            "void dpsk::ep::internode::combine<false, 8, __nv_bfloat16>(int4*)", 4000, (20, 1, 1), "transfer"
+        ),
     ),
     "combine(F)": (
         Kernel(NOTIFY, 250, (20, 1, 1), "wait"),
-        Kernel("void dpsk::ep::internode::combine<false, 8, __nv_bfloat16>(int4*)", 4200, (20, 1, 1), "transfer"),
+        Kernel(
+            "void dpsk::ep::internode::combine<false, 8, __nv_bfloat16>(int4*)", 4200, (20, 1, 1), "transfer"
+        ),
     ),
 }
 LAUNCH_ORDER = (
@@ -172,7 +208,14 @@ def _launching(launches: Sequence[tuple[str, int]]) -> list[Event]:
                  "dur": now - opened}
             )  # fmt: skip
             now += 1
-    around = {"ph": "X", "cat": "user_annotation", "pid": CPU, "tid": CPU, "ts": first - 1, "dur": now - first + 2}
+    around = {
+        "ph": "X",
+        "cat": "user_annotation",
+        "pid": CPU,
+        "tid": CPU,
+        "ts": first - 1,
+        "dur": now - first + 2,
+    }
     return [{**around, "name": "ProfilerStep#1"}, *events]
 
 

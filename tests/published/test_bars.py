@@ -34,7 +34,9 @@ def worst_error(of: list[dict[str, Any]]) -> float:
 
 def test_two_hop_all_to_all_on_h800_is_within_4_percent() -> None:
     found = rows("two_hop")
-    assert {row["id"] for row in found} == {f"ep{ep}.{way}" for ep in (8, 16, 32, 64) for way in ("dispatch", "combine")}
+    assert {row["id"] for row in found} == {
+        f"ep{ep}.{way}" for ep in (8, 16, 32, 64) for way in ("dispatch", "combine")
+    }
     assert mean_error(found) <= 0.04
     assert worst_error(found) <= 0.10
 
@@ -43,7 +45,10 @@ def test_low_latency_all_to_all_on_h800_is_within_5_percent() -> None:
     found = rows("low_latency")
     tables = {"feb": (8, 16, 32, 64, 128, 256), "june": (8, 16, 32, 64)}
     assert {row["id"] for row in found} == {
-        f"{table}-ep{ep}.{way}" for table, sizes in tables.items() for ep in sizes for way in ("dispatch", "combine")
+        f"{table}-ep{ep}.{way}"
+        for table, sizes in tables.items()
+        for ep in sizes
+        for way in ("dispatch", "combine")
     }
     assert mean_error(found) <= 0.05
     assert worst_error(found) <= 0.12
@@ -80,7 +85,9 @@ def test_tables_are_met_exactly(name: str) -> None:
 
 def test_models_are_within_half_a_percent() -> None:
     assert worst_error(rows("models")) <= 0.005
-    assert all(row["error_fraction"] == 0.0 for row in rows("models") if row["quantity"] == "kv_bytes_per_token")
+    assert all(
+        row["error_fraction"] == 0.0 for row in rows("models") if row["quantity"] == "kv_bytes_per_token"
+    )
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -90,7 +97,17 @@ def test_a_group_says_what_scripts_rely_on(name: str) -> None:
     assert isinstance(one["mean_abs_error_fraction"], float)
     assert one["worst_error_fraction"] >= one["mean_abs_error_fraction"]
     for row in one["rows"]:
-        assert {"id", "quantity", "unit", "published", "simulated", "error_fraction", "tolerance_fraction", "use", "ok"} <= set(row)
+        assert {
+            "id",
+            "quantity",
+            "unit",
+            "published",
+            "simulated",
+            "error_fraction",
+            "tolerance_fraction",
+            "use",
+            "ok",
+        } <= set(row)
         assert isinstance(row["error_fraction"], float)
         assert row["use"] in ("calibration", "validation")
         assert row["source"] in one["sources"]
@@ -106,9 +123,14 @@ def test_what_calibrated_says_so() -> None:
 
     assert fitted("two_hop") == {"ep8.dispatch", "ep64.dispatch"}
     assert fitted("low_latency") == {
-        f"{table}-ep{ep}.{way}" for table in ("feb", "june") for ep in (8, 64) for way in ("dispatch", "combine")
+        f"{table}-ep{ep}.{way}"
+        for table in ("feb", "june")
+        for ep in (8, 64)
+        for way in ("dispatch", "combine")
     }
-    assert fitted("nccl") == {f"{net}-{n}gpus-16gib.exchange" for net in ("mrft", "mpft") for n in (32, 64, 128)}
+    assert fitted("nccl") == {
+        f"{net}-{n}gpus-16gib.exchange" for net in ("mrft", "mpft") for n in (32, 64, 128)
+    }
     assert fitted("packet_level") == set()
 
 
