@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.cluster.hardware import list_hardware, load_hardware
-from sim.cost import layers
+from sim.cost import ends, layers
 from sim.cost.attention import (
     attention_backward_s,
     attention_blocks,
@@ -223,7 +223,7 @@ def test_the_flops_of_all_layers_are_those_of_the_model(name: str, precision: Dt
     model, tokens = load_model(name), 4096
     rows = (tokens * model.top_k // model.num_experts,) * model.num_experts
     batch = Batch(1, tokens, rows, tokens, precision)
-    total = sum(_flops(layers.head(model, batch, phase)) for phase in PHASES)
+    total = sum(_flops(ends.head(model, batch, phase)) for phase in PHASES)
     for i in range(model.num_layers):
         phases = layer_phases(model, batch, dense=model.is_dense(i), layer_idx=i)
         total += sum(_flops(operations) for operations in phases.values())
@@ -233,10 +233,10 @@ def test_the_flops_of_all_layers_are_those_of_the_model(name: str, precision: Dt
 def test_input_and_weight_gradients_have_the_flops_of_the_forward_pass_each() -> None:
     model = load_model("deepseek-v3")
     batch = Batch(1, 4096, (8192,) * 4, 30588)
-    for part in (layers.moe_mlp, layers.dense_mlp, layers.head, layers.mtp_projection):
+    for part in (layers.moe_mlp, layers.dense_mlp, ends.head, ends.mtp_projection):
         forward, backward, weight = (_flops(part(model, batch, phase)) for phase in PHASES)
         assert forward == backward == weight > 0
-    assert sum(_flops(layers.embedding(model, batch, phase)) for phase in PHASES) == 0
+    assert sum(_flops(ends.embedding(model, batch, phase)) for phase in PHASES) == 0
 
 
 def test_bf16_has_nothing_to_cast_or_transpose() -> None:

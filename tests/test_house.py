@@ -24,7 +24,7 @@ MAX_LINES = 400
 
 HOMES = {
     "yaml": ("documents",),
-    "networkx": ("cluster.topology",),
+    "networkx": ("cluster.topology", "cluster.fabrics"),
     "simpy": ("engine",),
     "numba": ("engine",),
     "plotly": ("show",),

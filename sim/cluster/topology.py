@@ -1,65 +1,35 @@
-"""The cluster as a graph of metal and cables, and the arrays the engine reads from it.
+"""The cluster, compiled: the graph of `fabrics` read once into the arrays that the engine uses.
 
-A networkx graph holds GPUs, the scale-up switch of each node, NICs, leaves, spines and cores; every directed edge has a
-`capacity` [bytes/s], a `kind` and the `resource` it belongs to. `compile_cluster` turns that graph once into arrays:
-one row per resource, and for each GPU the rows of the cables and memories it owns.
-
-Why resources and not edges: with adaptive routing a leaf sprays packets over all its uplinks, so the uplinks are *one*
-pooled resource; with ECMP or static routing each uplink is its own. The graph is the same, only the names differ.
-
-Fabrics (Table 3 and section 5 of the ISCA'25 DeepSeek-V3 paper, arXiv 2505.09343):
-
-- `rail_optimized`: NIC r of each node of a pod meets at the leaf of rail r; all leaves meet at the spines.
-- `multi_plane`: each rail is a fabric of its own; no cable joins two planes, NVLink does.
-- `rail_only`: as multi_plane, one leaf per rail and no spines.
-- `three_tier`: rail_optimized pods, joined by cores.
-- `scale_up`: all GPUs in one scale-up domain, no NIC used.
-- `leaf_spine`: bare hosts (see `build_leaf_spine`).
+One row per resource, and for each GPU the rows of the cables and memories it owns. The networkx graph stays beside them,
+to be plotted and asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from sim.errors import InfeasibleError
+from sim.cluster import fabrics
+from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, LinkFault, Routing
 
 if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware
 
+__all__ = [
+    "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Floats", "Ints", "LeafSpine", "LinkFault", "Routing",
+    "build", "build_leaf_spine", "compile_cluster",
+]  # fmt: skip
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
-Routing = Literal["adaptive", "ecmp", "static"]
 
 CLASSES = ("nic", "scale_up", "leaf_uplink", "pcie", "copy_sms", "hbm")
 """Resource classes, in the words of the `binding` metric (spine uplinks count as `leaf_uplink`)."""
-
-NONE = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Fabric:
-    """What a scenario says of the scale-out fabric."""
-
-    kind: FabricKind = "rail_optimized"
-    routing: Routing = "adaptive"
-    oversubscription: float = 1.0
-    nodes_per_leaf: int = 32
-
-
-@dataclass(frozen=True, slots=True)
-class LinkFault:
-    """A NIC (or a whole rail, where `node` is None) at another rate; 0 bytes/s is dead."""
-
-    nic_idx: int
-    bandwidth_bytes_per_s: float
-    node: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +84,8 @@ def build(
     gpus_per_node = hardware.gpu.scale_up.domain
     if fabric.kind == "scale_up":
         num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
-    graph: nx.DiGraph[str] = nx.DiGraph(
-        title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}"
-    )
-    _add_nodes(graph, hardware, num_nodes, gpus_per_node, comm_sms)
-    if hardware.nic is not None and fabric.kind != "scale_up" and num_nodes >= 1:
-        _add_nics(graph, hardware, num_nodes, gpus_per_node, faults)
-        _FABRICS[fabric.kind](graph, hardware, num_nodes, gpus_per_node, fabric)
-    elif num_nodes > 1:
-        raise InfeasibleError(f"{hardware.name} has no NIC, so {num_nodes} nodes cannot reach each other")
     return compile_cluster(
-        graph,
+        fabrics.of_nodes(hardware, num_nodes, gpus_per_node, fabric, faults, comm_sms),
         num_nodes,
         gpus_per_node,
         fabric,
@@ -132,202 +93,12 @@ def build(
     )
 
 
-def _duplex(graph: nx.DiGraph[str], a: str, b: str, rate: float, kind: str, forth: str, back: str) -> None:
-    graph.add_edge(a, b, capacity=rate, kind=kind, resource=forth)
-    graph.add_edge(b, a, capacity=rate, kind=kind, resource=back)
-
-
-def _add_nodes(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, comm_sms: int
-) -> None:
-    gpu = hardware.gpu
-    for node in range(num_nodes):
-        switch = f"node{node}/nvswitch"
-        graph.add_node(switch, kind="nvswitch", node=node)
-        for i in range(gpus_per_node):
-            name = f"node{node}/gpu{i}"
-            graph.add_node(
-                name,
-                kind="gpu",
-                node=node,
-                rail=i,
-                owns={"hbm": gpu.hbm.bandwidth_bytes_per_s, "copy_sms": float(comm_sms)},
-            )
-            _duplex(
-                graph,
-                name,
-                switch,
-                gpu.scale_up.bandwidth_bytes_per_s,
-                "scale_up",
-                f"{name}/scale_up/egress",
-                f"{name}/scale_up/ingress",
-            )
-
-
-def _add_nics(
-    graph: nx.DiGraph[str],
-    hardware: Hardware,
-    num_nodes: int,
-    gpus_per_node: int,
-    faults: Sequence[LinkFault],
-) -> None:
-    assert hardware.nic is not None
-    healthy = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
-    rate = np.full((num_nodes, gpus_per_node), healthy)
-    for fault in faults:
-        rate[slice(None) if fault.node is None else fault.node, fault.nic_idx] = fault.bandwidth_bytes_per_s
-    for node in range(num_nodes):
-        for i in range(gpus_per_node):
-            gpu, nic = f"node{node}/gpu{i}", f"node{node}/nic{i}"
-            graph.add_node(nic, kind="nic", node=node, rail=i, rate=float(rate[node, i]))
-            if hardware.gpu.pcie is not None:
-                pcie = hardware.gpu.pcie.bandwidth_bytes_per_s
-                _duplex(graph, gpu, nic, pcie, "pcie", f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")
-
-
-def _plug(graph: nx.DiGraph[str], nic: str, leaf: str) -> None:
-    _duplex(graph, nic, leaf, graph.nodes[nic]["rate"], "nic", f"{nic}/tx", f"{nic}/rx")
-
-
-def _uplink(graph: nx.DiGraph[str], low: str, high: str, rate: float, pooled: bool) -> None:
-    forth = f"{low}/up" if pooled else f"{low}->{high}"
-    back = f"{low}/down" if pooled else f"{high}->{low}"
-    _duplex(graph, low, high, rate, "leaf_uplink", forth, back)
-
-
-def _leaves(
-    graph: nx.DiGraph[str], num_nodes: int, gpus_per_node: int, fabric: Fabric, prefix: str
-) -> Iterator[tuple[int, int, str]]:
-    """Make the leaf of each (rail, pod), plug its NICs in, and yield (rail, pod, name)."""
-    for rail in range(gpus_per_node):
-        for pod, first in enumerate(range(0, num_nodes, fabric.nodes_per_leaf)):
-            leaf = f"{prefix}{rail}/leaf{pod}"
-            graph.add_node(leaf, kind="leaf", rail=rail, pod=pod)
-            for node in range(first, min(first + fabric.nodes_per_leaf, num_nodes)):
-                _plug(graph, f"node{node}/nic{rail}", leaf)
-            yield rail, pod, leaf
-
-
-def _num_uplinks(fabric: Fabric) -> int:
-    return max(1, round(fabric.nodes_per_leaf / fabric.oversubscription))
-
-
-def _uplink_rate(hardware: Hardware, fabric: Fabric) -> float:
-    """Rate of one uplink [bytes/s], so that they add up to `nodes_per_leaf` NICs over the oversubscription."""
-    assert hardware.nic is not None
-    nic = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
-    return fabric.nodes_per_leaf * nic / fabric.oversubscription / _num_uplinks(fabric)
-
-
-def _rail_optimized(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
-) -> None:
-    rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
-    spines = [f"spine{s}" for s in range(_num_uplinks(fabric))]
-    graph.add_nodes_from(spines, kind="spine", pod=NONE)
-    for _, _, leaf in list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail")):
-        for spine in spines:
-            _uplink(graph, leaf, spine, rate, pooled)
-
-
-def _multi_plane(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
-) -> None:
-    rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
-    leaves = list(_leaves(graph, num_nodes, gpus_per_node, fabric, "plane"))
-    if num_nodes <= fabric.nodes_per_leaf:
-        return
-    for rail, _, leaf in leaves:
-        for s in range(_num_uplinks(fabric)):
-            spine = f"plane{rail}/spine{s}"
-            graph.add_node(spine, kind="spine", rail=rail, pod=NONE)
-            _uplink(graph, leaf, spine, rate, pooled)
-
-
-def _rail_only(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
-) -> None:
-    if num_nodes > fabric.nodes_per_leaf:
-        raise InfeasibleError(
-            f"a rail-only fabric joins at most nodes_per_leaf = {fabric.nodes_per_leaf} nodes, and {num_nodes} are asked for"
-        )
-    list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail"))
-
-
-def _three_tier(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
-) -> None:
-    rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
-    pods: set[int] = set()
-    for _, pod, leaf in list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail")):
-        pods.add(pod)
-        for s in range(_num_uplinks(fabric)):
-            spine = f"pod{pod}/spine{s}"
-            graph.add_node(spine, kind="spine", pod=pod)
-            _uplink(graph, leaf, spine, rate, pooled)
-    if len(pods) < 2:
-        return
-    for pod in sorted(pods):
-        for s in range(_num_uplinks(fabric)):
-            core = f"core{s}"
-            graph.add_node(core, kind="core")
-            up_rate = rate * gpus_per_node / fabric.oversubscription
-            _duplex(
-                graph, f"pod{pod}/spine{s}", core, up_rate, "leaf_uplink", f"pod{pod}/up", f"pod{pod}/down"
-            )
-
-
-_FABRICS: dict[str, Callable[[nx.DiGraph[str], Any, int, int, Fabric], None]] = {
-    "rail_optimized": _rail_optimized,
-    "multi_plane": _multi_plane,
-    "rail_only": _rail_only,
-    "three_tier": _three_tier,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class LeafSpine:
-    """A bare two-tier fabric of hosts. Rates [bytes/s], latencies [s], packet sizes [bytes]."""
-
-    hosts: int
-    hosts_per_leaf: int
-    spines: int
-    link_bytes_per_s: float
-    routing: Routing = "adaptive"
-    link_latency_s: float = 0.0
-    switch_latency_s: float = 0.0
-    payload_per_packet_bytes: float = 1.0
-    wire_per_packet_bytes: float = 1.0
-
-    @property
-    def line_per_payload(self) -> float:
-        """Bytes of line time per payload byte: the headers."""
-        return self.wire_per_packet_bytes / self.payload_per_packet_bytes
-
-    def idle_latency_s(self, same_leaf: Any) -> Any:
-        """Time of one packet through idle links and store-and-forward switches [s], 1 leaf or leaf-spine-leaf."""
-        packet_s = self.wire_per_packet_bytes / self.link_bytes_per_s
-        one = 2 * self.link_latency_s + 1 * (self.switch_latency_s + packet_s)
-        three = 4 * self.link_latency_s + 3 * (self.switch_latency_s + packet_s)
-        return np.where(same_leaf, one, three)
-
-
 def build_leaf_spine(spec: LeafSpine) -> Cluster:
     """Bare hosts on leaves, leaves on spines; a host counts as a node with one NIC and nothing else."""
-    graph: nx.DiGraph[str] = nx.DiGraph(title=f"{spec.hosts} hosts, {spec.spines} spines")
-    num_leaves = -(-spec.hosts // spec.hosts_per_leaf)
-    for leaf in range(num_leaves):
-        graph.add_node(f"leaf{leaf}", kind="leaf", rail=0, pod=leaf)
-    for host in range(spec.hosts):
-        name = f"host{host}"
-        graph.add_node(name, kind="nic", node=host, rail=0, rate=spec.link_bytes_per_s)
-        _plug(graph, name, f"leaf{host // spec.hosts_per_leaf}")
-    for leaf in range(num_leaves):
-        for s in range(spec.spines):
-            graph.add_node(f"spine{s}", kind="spine", pod=NONE)
-            _uplink(graph, f"leaf{leaf}", f"spine{s}", spec.link_bytes_per_s, spec.routing == "adaptive")
     fabric = Fabric(kind="rail_optimized", routing=spec.routing, nodes_per_leaf=spec.hosts_per_leaf)
-    return compile_cluster(graph, spec.hosts, 1, fabric, latencies_s=(0.0, 0.0), prefix="host")
+    return compile_cluster(
+        fabrics.of_hosts(spec), spec.hosts, 1, fabric, latencies_s=(0.0, 0.0), prefix="host"
+    )
 
 
 def compile_cluster(

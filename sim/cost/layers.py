@@ -63,42 +63,44 @@ def layer_times(
 # --- kernels ----------------------------------------------------------------------------------------------
 
 
-def _memory(name: str, moved_bytes: float, count: int = 1, blocks: int | None = None) -> Operation:
+def memory(name: str, moved_bytes: float, count: int = 1, blocks: int | None = None) -> Operation:
+    """A kernel that only moves bytes."""
     return Operation(name, "memory", moved_bytes=moved_bytes, count=count, blocks=blocks)
 
 
-def _norm(b: Batch, width: int, *, backward: bool = False) -> Operation:
+def norm(b: Batch, width: int, *, backward: bool = False) -> Operation:
     """A row norm: x in and y out; backward dy and x in, dx out. Its grid fills the whole GPU once."""
     moved = b.tokens * width * BF16 * (3 if backward else 2)
-    return replace(_memory("norm backward" if backward else "norm", moved), resident_grid=True)
+    return replace(memory("norm backward" if backward else "norm", moved), resident_grid=True)
 
 
-def _cast(b: Batch, width: int, rows: float | None = None) -> list[Operation]:
+def cast(b: Batch, width: int, rows: float | None = None) -> list[Operation]:
     """A cast to FP8 by rows and the transpose of its scales, which GEMMs read by columns."""
     if b.precision != "fp8":
         return []
     n = b.tokens if rows is None else rows
-    return [_memory("cast", n * width * (BF16 + FP8)), _memory("transpose scales", n * width * 8.0 / 128)]
+    return [memory("cast", n * width * (BF16 + FP8)), memory("transpose scales", n * width * 8.0 / 128)]
 
 
-def _transposed_cast(
+def transposed_cast(
     b: Batch, width: int, rows: float | None = None, *, from_fp8: bool = False
 ) -> list[Operation]:
     """A cast by columns and transpose, as a weight gradient reads its operands."""
     if b.precision != "fp8":
         return []
     n = b.tokens if rows is None else rows
-    return [_memory("cast and transpose", n * width * ((FP8 if from_fp8 else BF16) + FP8))]
+    return [memory("cast and transpose", n * width * ((FP8 if from_fp8 else BF16) + FP8))]
 
 
 def _transposed_weight(b: Batch, elements: float) -> list[Operation]:
     """An FP8 weight transposed for the input gradient."""
-    return [_memory("transpose weight", 2.0 * elements)] if b.precision == "fp8" else []
+    return [memory("transpose weight", 2.0 * elements)] if b.precision == "fp8" else []
 
 
-def _gemm(
+def gemm(
     b: Batch, name: str, n: int, k: int, *, credited: bool = True, dtype: str | None = None
 ) -> Operation:
+    """A projection to `n` outputs from `k` inputs; not `credited` where it is computed again."""
     precision = "bf16" if dtype == "bf16" else b.precision
     flops = 2.0 * b.tokens * n * k if credited else 0.0
     return Operation(name, "gemm", dtype=precision, rows=(b.tokens,), n=n, k=k, flops=flops)
@@ -109,7 +111,8 @@ def _experts(b: Batch, name: str, n: int, k: int) -> Operation:
     return Operation(name, "grouped_gemm", dtype=b.precision, rows=b.expert_rows, n=n, k=k, flops=flops)
 
 
-def _weight(b: Batch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None) -> Operation:
+def weight(b: Batch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None) -> Operation:
+    """The gradient of a weight of `n` outputs and `k` inputs, summed over the tokens (of each expert)."""
     tokens = (b.tokens,) if rows is None else rows
     return Operation(
         name, "weight_gemm", dtype=b.precision, rows=tokens, n=n, k=k, flops=2.0 * sum(tokens) * n * k
@@ -146,17 +149,17 @@ def attention(
 ) -> list[Operation]:
     """Kernels of attention: norm, projections, rotary embedding, core, output projection, then the norm and the gate."""
     if phase == "W":
-        return [_weight(b, name, n, k) for name, n, k in _projections(model)]
+        return [weight(b, name, n, k) for name, n, k in _projections(model)]
     t, d = b.tokens, model.hidden
     if phase == "F":
         gate = _gate_forward(model, b) if gated else []
-        scale = _memory("scale", 2 * t * d * BF16)
-        return [*_latents(model, b), *_core_forward(model, b, layer_idx), scale, _norm(b, d), *gate]
+        scale = memory("scale", 2 * t * d * BF16)
+        return [*_latents(model, b), *_core_forward(model, b, layer_idx), scale, norm(b, d), *gate]
     gate = _gate_backward(model, b) if gated else []
-    scale = _memory("scale", 2 * t * d * BF16)
+    scale = memory("scale", 2 * t * d * BF16)
     return [
         *gate,
-        _norm(b, d, backward=True),
+        norm(b, d, backward=True),
         scale,
         *_core_backward(model, b, layer_idx),
         *_latents_backward(model, b),
@@ -182,13 +185,13 @@ def _latents(model: Model, b: Batch) -> list[Operation]:
     """Everything between the residual stream and the heads: a norm and the (down-) projections."""
     a, d = model.attention, model.hidden
     if isinstance(a, GQA):
-        return [_norm(b, d), *_cast(b, d), *(_gemm(b, name, n, k) for name, n, k in _projections(model)[1:])]
+        return [norm(b, d), *cast(b, d), *(gemm(b, name, n, k) for name, n, k in _projections(model)[1:])]
     return [
-        _norm(b, d),
-        *_cast(b, d),
-        _gemm(b, "q down", a.q_lora_rank, d),
-        *_cast(b, d),
-        _gemm(b, "kv down", a.kv_lora_rank + a.qk_rope_head_dim, d),
+        norm(b, d),
+        *cast(b, d),
+        gemm(b, "q down", a.q_lora_rank, d),
+        *cast(b, d),
+        gemm(b, "kv down", a.kv_lora_rank + a.qk_rope_head_dim, d),
     ]
 
 
@@ -196,32 +199,32 @@ def _heads(model: Model, b: Batch, *, credited: bool) -> list[Operation]:
     """From latents to rotated queries, keys and values; run again in the backward pass for MLA."""
     a, t = model.attention, b.tokens
     if isinstance(a, GQA):
-        return [_memory("rotary", 2 * t * (a.num_heads + a.num_kv_heads) * a.head_dim * BF16)]
+        return [memory("rotary", 2 * t * (a.num_heads + a.num_kv_heads) * a.head_dim * BF16)]
     nope, v, rope = (a.num_heads * width for width in (a.qk_nope_head_dim, a.v_head_dim, a.qk_rope_head_dim))
     return [
-        _norm(b, a.q_lora_rank),
-        _norm(b, a.kv_lora_rank),
-        _memory("copy latents", 2 * t * a.q_lora_rank * BF16, count=2),
-        *_cast(b, a.q_lora_rank),
-        _gemm(b, "q up", a.num_heads * a.qk_head_dim, a.q_lora_rank, credited=credited),
-        *_cast(b, a.kv_lora_rank),
-        _gemm(b, "kv up", nope + v, a.kv_lora_rank, credited=credited),
-        _memory("rotary key", 2 * t * a.qk_rope_head_dim * BF16),
-        _memory("assemble keys", t * (2 * nope + rope) * BF16),
-        _memory("copy values", 2 * t * v * BF16),
-        _memory("rotary queries", 2 * t * rope * BF16),
+        norm(b, a.q_lora_rank),
+        norm(b, a.kv_lora_rank),
+        memory("copy latents", 2 * t * a.q_lora_rank * BF16, count=2),
+        *cast(b, a.q_lora_rank),
+        gemm(b, "q up", a.num_heads * a.qk_head_dim, a.q_lora_rank, credited=credited),
+        *cast(b, a.kv_lora_rank),
+        gemm(b, "kv up", nope + v, a.kv_lora_rank, credited=credited),
+        memory("rotary key", 2 * t * a.qk_rope_head_dim * BF16),
+        memory("assemble keys", t * (2 * nope + rope) * BF16),
+        memory("copy values", 2 * t * v * BF16),
+        memory("rotary queries", 2 * t * rope * BF16),
     ]
 
 
 def _core_forward(model: Model, b: Batch, layer_idx: int) -> list[Operation]:
     _, d, out = _projections(model)[0]
-    kept = [_memory("keep output", b.tokens * out * (BF16 + SAVED_ATTENTION))] if b.precision == "fp8" else []
+    kept = [memory("keep output", b.tokens * out * (BF16 + SAVED_ATTENTION))] if b.precision == "fp8" else []
     return [
         *_heads(model, b, credited=True),
         _core(model, b, "attention forward", layer_idx, backward=False),
         *kept,
-        *_cast(b, out),
-        _gemm(b, "o", d, out),
+        *cast(b, out),
+        gemm(b, "o", d, out),
     ]
 
 
@@ -229,79 +232,79 @@ def _core_backward(model: Model, b: Batch, layer_idx: int) -> list[Operation]:
     a, t = model.attention, b.tokens
     _, d, out = _projections(model)[0]
     qk = a.num_heads * (a.qk_head_dim if isinstance(a, MLA) else a.head_dim)
-    kept = [_memory("restore output", t * out * (BF16 + SAVED_ATTENTION))] if b.precision == "fp8" else []
+    kept = [memory("restore output", t * out * (BF16 + SAVED_ATTENTION))] if b.precision == "fp8" else []
     again = _heads(model, b, credited=False) if isinstance(a, MLA) else []
     return [
         *kept,
-        *_cast(b, d),
+        *cast(b, d),
         *_transposed_weight(b, d * out),
-        _gemm(b, "o input gradient", out, d),
-        *_transposed_cast(b, out),
-        *_transposed_cast(b, d),
+        gemm(b, "o input gradient", out, d),
+        *transposed_cast(b, out),
+        *transposed_cast(b, d),
         *again,
-        _memory("attention row sums", t * (2 * out * BF16 + qk * FP32)),
+        memory("attention row sums", t * (2 * out * BF16 + qk * FP32)),
         _core(model, b, "attention backward", layer_idx, backward=True),
-        _memory("attention query gradient", t * qk * (FP32 + BF16)),
+        memory("attention query gradient", t * qk * (FP32 + BF16)),
     ]
 
 
 def _latents_backward(model: Model, b: Batch) -> list[Operation]:
     a, t, d = model.attention, b.tokens, model.hidden
-    add, last = _memory("add", 3 * t * d * BF16), _norm(b, d, backward=True)
+    add, last = memory("add", 3 * t * d * BF16), norm(b, d, backward=True)
     if isinstance(a, GQA):
         heads = (a.num_heads + 2 * a.num_kv_heads) * a.head_dim
-        rotary = _memory("rotary", 2 * t * (a.num_heads + a.num_kv_heads) * a.head_dim * BF16)
-        return [rotary, _norm(b, d), *_input_gradient(b, "qkv", heads, d), *_transposed_cast(b, d), add, last]
+        rotary = memory("rotary", 2 * t * (a.num_heads + a.num_kv_heads) * a.head_dim * BF16)
+        return [rotary, norm(b, d), *input_gradient(b, "qkv", heads, d), *transposed_cast(b, d), add, last]
     q, c, r = a.num_heads * a.qk_head_dim, a.kv_lora_rank, a.qk_rope_head_dim
     kv = a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
     return [
-        _memory("rotary queries", 2 * t * a.num_heads * r * BF16),
-        *_input_gradient(b, "q up", q, a.q_lora_rank),
-        _memory("sum rotary keys", t * a.num_heads * r * BF16),
-        _memory("rotary key", 2 * t * r * BF16),
-        _memory("assemble gradients", t * kv * BF16, count=2),
-        *_input_gradient(b, "kv up", kv, c),
-        *_transposed_cast(b, c),
-        *_transposed_cast(b, a.q_lora_rank),
-        _norm(b, c, backward=True),
-        _norm(b, a.q_lora_rank, backward=True),
-        _memory("join latents", 2 * t * (c + r) * BF16, count=5),
-        _norm(b, d),
-        *_input_gradient(b, "kv down", c + r, d),
-        *_transposed_cast(b, d),
-        *_input_gradient(b, "q down", a.q_lora_rank, d),
-        *_transposed_cast(b, d),
+        memory("rotary queries", 2 * t * a.num_heads * r * BF16),
+        *input_gradient(b, "q up", q, a.q_lora_rank),
+        memory("sum rotary keys", t * a.num_heads * r * BF16),
+        memory("rotary key", 2 * t * r * BF16),
+        memory("assemble gradients", t * kv * BF16, count=2),
+        *input_gradient(b, "kv up", kv, c),
+        *transposed_cast(b, c),
+        *transposed_cast(b, a.q_lora_rank),
+        norm(b, c, backward=True),
+        norm(b, a.q_lora_rank, backward=True),
+        memory("join latents", 2 * t * (c + r) * BF16, count=5),
+        norm(b, d),
+        *input_gradient(b, "kv down", c + r, d),
+        *transposed_cast(b, d),
+        *input_gradient(b, "q down", a.q_lora_rank, d),
+        *transposed_cast(b, d),
         add,
         last,
     ]
 
 
-def _input_gradient(b: Batch, name: str, outputs: int, inputs: int) -> list[Operation]:
+def input_gradient(b: Batch, name: str, outputs: int, inputs: int) -> list[Operation]:
     """dX = dY W: cast dY by rows, transpose W, multiply, and cast dY by columns for the weight gradient."""
     return [
-        *_cast(b, outputs),
+        *cast(b, outputs),
         *_transposed_weight(b, outputs * inputs),
-        _gemm(b, f"{name} input gradient", inputs, outputs),
-        *_transposed_cast(b, outputs),
+        gemm(b, f"{name} input gradient", inputs, outputs),
+        *transposed_cast(b, outputs),
     ]
 
 
 def _gate_forward(model: Model, b: Batch) -> list[Operation]:
-    small = _memory("gate, small kernels", b.tokens * model.num_experts * FP32, count=SMALL_GATE_KERNELS["F"])
-    gemm = _gemm(b, "gate", model.num_experts, model.hidden, dtype="bf16")
-    top = _memory("gate, top-k", TOP_K_PASSES * b.tokens * model.num_experts * FP32, count=2)
-    return [gemm, small, top, *_cast(b, model.hidden)]
+    small = memory("gate, small kernels", b.tokens * model.num_experts * FP32, count=SMALL_GATE_KERNELS["F"])
+    logits = gemm(b, "gate", model.num_experts, model.hidden, dtype="bf16")
+    top = memory("gate, top-k", TOP_K_PASSES * b.tokens * model.num_experts * FP32, count=2)
+    return [logits, small, top, *cast(b, model.hidden)]
 
 
 def _gate_backward(model: Model, b: Batch) -> list[Operation]:
     t, d, e = b.tokens, model.hidden, model.num_experts
-    small = _memory("gate, small kernels", t * e * FP32, count=SMALL_GATE_KERNELS["B"])
-    weight = replace(_weight(b, "gate weight", e, d), dtype="bf16")
+    small = memory("gate, small kernels", t * e * FP32, count=SMALL_GATE_KERNELS["B"])
+    gradient = replace(weight(b, "gate weight", e, d), dtype="bf16")
     return [
         small,
-        _gemm(b, "gate input gradient", d, e, dtype="bf16"),
-        weight,
-        _memory("add", 3 * t * d * BF16),
+        gemm(b, "gate input gradient", d, e, dtype="bf16"),
+        gradient,
+        memory("add", 3 * t * d * BF16),
     ]
 
 
@@ -314,49 +317,49 @@ def moe_mlp(model: Model, b: Batch, phase: Phase) -> list[Operation]:
     shared = _ffn(b, d, f * model.num_shared_experts, phase) if model.num_shared_experts else []
     rows, held = float(sum(b.expert_rows)), len(b.expert_rows)
     if phase == "W":
-        casts = 2 * _transposed_cast(b, d, rows, from_fp8=True)
-        ups = _weight(b, "expert up weights", 2 * f, d, b.expert_rows)
-        return [*shared, *casts, ups, _weight(b, "expert down weights", d, f, b.expert_rows)]
+        casts = 2 * transposed_cast(b, d, rows, from_fp8=True)
+        ups = weight(b, "expert up weights", 2 * f, d, b.expert_rows)
+        return [*shared, *casts, ups, weight(b, "expert down weights", d, f, b.expert_rows)]
     record = FP8 if b.precision == "fp8" else BF16
-    expand = _memory("expand", (b.received_tokens + rows) * d * record)
-    reduce = _memory("reduce", (rows + b.received_tokens) * d * BF16)
+    expand = memory("expand", (b.received_tokens + rows) * d * record)
+    reduce = memory("reduce", (rows + b.received_tokens) * d * BF16)
     if phase == "F":
         numbers = b.received_tokens * model.top_k * INDEX
         return [
             *shared,
-            _memory("count rows", numbers, blocks=held),
-            _memory("map rows", 2 * numbers, blocks=held),
+            memory("count rows", numbers, blocks=held),
+            memory("map rows", 2 * numbers, blocks=held),
             expand,
             *_transposed_weight(b, held * 2 * f * d),
             *_transposed_weight(b, held * d * f),
             _experts(b, "expert up", 2 * f, d),
-            _memory("swiglu", rows * f * (2 * BF16 + record)),
+            memory("swiglu", rows * f * (2 * BF16 + record)),
             _experts(b, "expert down", d, f),
             reduce,
-            *_cast(b, 2 * f, rows),
+            *cast(b, 2 * f, rows),
         ]
-    restore = [_memory("restore", rows * 2 * f * (FP8 + BF16))] if b.precision == "fp8" else []
-    norm = [_norm(b, d), *_cast(b, d)] if b.precision == "fp8" else []
+    restore = [memory("restore", rows * 2 * f * (FP8 + BF16))] if b.precision == "fp8" else []
+    again = [norm(b, d), *cast(b, d)] if b.precision == "fp8" else []
     return [
         *shared,
         *restore,
         expand,
         _experts(b, "expert down input gradient", f, d),
-        _memory("swiglu again and backward", rows * f * 6 * BF16),
-        _memory("gate weight gradient", rows * f * 2 * BF16),
-        *_transposed_cast(b, f, rows),
-        *norm,
-        *_cast(b, 2 * f, rows),
+        memory("swiglu again and backward", rows * f * 6 * BF16),
+        memory("gate weight gradient", rows * f * 2 * BF16),
+        *transposed_cast(b, f, rows),
+        *again,
+        *cast(b, 2 * f, rows),
         _experts(b, "expert up input gradient", d, 2 * f),
         reduce,
-        *_transposed_cast(b, 2 * f, rows),
+        *transposed_cast(b, 2 * f, rows),
     ]
 
 
 def dense_mlp(model: Model, b: Batch, phase: Phase) -> list[Operation]:
     """Kernels of the feed-forward block of a dense layer."""
-    norm = [_norm(b, model.hidden)] if phase == "B" else []
-    return [*norm, *_ffn(b, model.hidden, model.dense_hidden, phase)]
+    again = [norm(b, model.hidden)] if phase == "B" else []
+    return [*again, *_ffn(b, model.hidden, model.dense_hidden, phase)]
 
 
 def _ffn(b: Batch, d: int, f: int, phase: Phase) -> list[Operation]:
@@ -364,59 +367,19 @@ def _ffn(b: Batch, d: int, f: int, phase: Phase) -> list[Operation]:
     t = b.tokens
     record = FP8 if b.precision == "fp8" else BF16
     if phase == "W":
-        return [_weight(b, "up weight", 2 * f, d), _weight(b, "down weight", d, f)]
+        return [weight(b, "up weight", 2 * f, d), weight(b, "down weight", d, f)]
     if phase == "F":
-        swiglu = _memory("swiglu", t * f * (2 * BF16 + record))
-        return [_gemm(b, "up", 2 * f, d), swiglu, _gemm(b, "down", d, f), *_cast(b, 2 * f)]
-    restore = [_memory("restore", t * w * (FP8 + BF16)) for w in (2 * f, d)] if b.precision == "fp8" else []
-    again = [_memory("swiglu, cast and transpose", t * f * (2 * BF16 + FP8))] if b.precision == "fp8" else []
+        swiglu = memory("swiglu", t * f * (2 * BF16 + record))
+        return [gemm(b, "up", 2 * f, d), swiglu, gemm(b, "down", d, f), *cast(b, 2 * f)]
+    restore = [memory("restore", t * w * (FP8 + BF16)) for w in (2 * f, d)] if b.precision == "fp8" else []
+    again = [memory("swiglu, cast and transpose", t * f * (2 * BF16 + FP8))] if b.precision == "fp8" else []
     return [
         *restore,
         *_transposed_weight(b, d * f),
-        _gemm(b, "down input gradient", f, d),
-        *_transposed_cast(b, d, from_fp8=True),
+        gemm(b, "down input gradient", f, d),
+        *transposed_cast(b, d, from_fp8=True),
         *again,
-        _memory("swiglu backward", t * f * 5 * BF16),
-        *_input_gradient(b, "up", 2 * f, d),
-        *_transposed_cast(b, d),
+        memory("swiglu backward", t * f * 5 * BF16),
+        *input_gradient(b, "up", 2 * f, d),
+        *transposed_cast(b, d),
     ]
-
-
-# --- embedding, head, prediction of further tokens --------------------------------------------------------
-
-
-def embedding(model: Model, b: Batch, phase: Phase) -> list[Operation]:
-    """A row of the table for each token; backward adds to FP32 rows; there is no separate weight gradient."""
-    if phase == "W":
-        return []
-    row = 2 * BF16 if phase == "F" else BF16 + 2 * FP32
-    return [_memory("embedding", b.tokens * model.hidden * row)]
-
-
-def head(model: Model, b: Batch, phase: Phase) -> list[Operation]:
-    """Final norm, output head in BF16 and cross entropy in FP32."""
-    t, d, v = b.tokens, model.hidden, model.vocab
-    if phase == "W":
-        return [replace(_weight(b, "head weight", v, d), dtype="bf16")]
-    if phase == "F":
-        entropy = _memory("cross entropy", t * v * (BF16 + FP32 + FP32))
-        return [_norm(b, d), _gemm(b, "head", v, d, dtype="bf16"), entropy]
-    gradient = _memory("cross entropy gradient", t * v * (FP32 + BF16))
-    return [gradient, _gemm(b, "head input gradient", d, v, dtype="bf16"), _norm(b, d, backward=True)]
-
-
-def mtp_projection(model: Model, b: Batch, phase: Phase) -> list[Operation]:
-    """What a multi-token-prediction module has besides one layer and one pass of the head: two norms, one projection."""
-    t, d = b.tokens, model.hidden
-    if phase == "W":
-        return [_weight(b, "join weight", d, 2 * d)]
-    if phase == "F":
-        return [
-            _norm(b, d),
-            _norm(b, d),
-            _memory("join", 4 * t * d * BF16),
-            *_cast(b, 2 * d),
-            _gemm(b, "join", d, 2 * d),
-        ]
-    norms = [_norm(b, d, backward=True), _norm(b, d, backward=True)]
-    return [*_input_gradient(b, "join", d, 2 * d), *_transposed_cast(b, 2 * d), *norms]

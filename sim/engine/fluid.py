@@ -130,13 +130,13 @@ def island(
     return here
 
 
-def alone(flows: Flows, capacity: Floats) -> Floats:
+def alone(flows: Flows, capacity: Floats, *, often: bool = True) -> Floats:
     """When each flow of a lone collective ends [s, num_flows], latency included.
 
-    Shares are bytes, so one rate solution tells all; always the compiled loop, since who asks this asks it often.
+    Shares are bytes, so one rate solution tells all. Who asks this `often` is worth the start of the compiled loop.
     """
     here = island(flows, capacity, 0.0, gather_fraction=np.inf, log_rows=2)
-    here.long = True
+    here.long = often
     while here.advance(np.inf) is Stop.LOG_FULL:
         here.log_count = 0
     return here.finish + flows.latency_s

@@ -54,6 +54,7 @@ class StepCosts:
         shape = (num_groups, num_layers + 1, num_microbatches, self.lanes)
         self.loads = _lognormal(self.rng, skew.routed_load, shape) if skew.routed_load else None
         self.base = {name: self._solve(name, None) for name in exchanges}
+        self.beside = {name: self._slowed(name, times) for name, times in self.base.items()}
         self.solved: dict[tuple[str, int, int, int], ExchangeTimes] = {}
         self._jitters, self._next = np.ones((0, self.lanes)), 0
 
@@ -61,16 +62,19 @@ class StepCosts:
         self, kernel: str, overlapped: bool, group: int, layer: int, microbatch: int
     ) -> ExchangeTimes:
         """The all-to-all of a layer and microbatch, alone on its NICs; slower where compute runs beside it."""
+        if self.loads is None:
+            return (self.beside if overlapped else self.base)[kernel]
         key = (kernel, group, layer, microbatch)
-        found = self.base[kernel] if self.loads is None else self.solved.pop(key, None)
+        found = self.solved.pop(key, None)
         if found is None:
-            assert self.loads is not None
             found = self._solve(kernel, self.loads[group, layer, microbatch])
             self.solved[key] = found  # a dispatch comes back as combine(B), a combine as dispatch(B)
-        if overlapped and self.slowdown[kernel] != 1.0:
-            factor = self.slowdown[kernel]
-            return ExchangeTimes(found.alone_s * factor, found.fill / factor, found.nic_bytes)
-        return found
+        return self._slowed(kernel, found) if overlapped else found
+
+    def _slowed(self, kernel: str, times: ExchangeTimes) -> ExchangeTimes:
+        """Beside compute."""
+        by = self.slowdown[kernel]
+        return ExchangeTimes(times.alone_s * by, times.fill / by, times.nic_bytes, times.longest_s * by)
 
     def load(self, group: int, layer: int, microbatch: int) -> Floats | float:
         """Routed load of each lane over the mean."""
@@ -97,11 +101,12 @@ class StepCosts:
     def _solve(self, name: str, load: Floats | None) -> ExchangeTimes:
         template = self.templates[name]
         flows = template.flows if load is None else template.loaded(load)
-        finish = template.fixed_s + fluid.alone(flows, template.exchange.cluster.capacity)
+        ends = fluid.alone(flows, template.exchange.cluster.capacity, often=load is not None)
+        finish = template.fixed_s + ends
         times = flows.rank_ends(finish, len(template.exchange.gpus), floor_s=template.fixed_s)
         longest = float(times.max())
         lanes = np.array([longest]) if self.lanes == 1 else times
-        return ExchangeTimes(lanes, min(template.nic_s / longest, 1.0), template.nic_bytes)
+        return ExchangeTimes(lanes, min(template.nic_s / longest, 1.0), template.nic_bytes, longest)
 
 
 class _Template:

@@ -7,14 +7,14 @@ sends, lane to lane, and on their NICs (`ports`).
 
 Sends follow the published DualPipe code (deepseek-ai/DualPipe @3da1bba): what an operation produced goes out with the
 receives that come next, a transfer starts when both sides have posted (rendezvous), and a rank waits for its sends
-before it starts the next operation but one. A receiver has one buffer posted ahead for each kind of message it gets (F or
+before it starts the next operation. A receiver has one buffer posted ahead for each kind of message it gets (F or
 B of each of its stages), so the next microbatch may arrive while this one is computed. With `blocking=False` senders
 never wait.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,7 +25,6 @@ from simpy.events import Event
 
 from sim.cluster.topology import Floats
 from sim.engine.ports import Ports
-from sim.schedule.programs import Node
 from sim.schedule.training import Message, Task
 
 
@@ -36,6 +35,7 @@ class ExchangeTimes:
     alone_s: Floats  # [lanes]
     fill: float
     nic_bytes: float
+    longest_s: float  # of the last lane
 
 
 class Costs(Protocol):
@@ -101,6 +101,7 @@ class GroupRecord:
     group: int
     tasks: list[TaskRecord] = field(default_factory=list)
     nodes: list[NodeRecord] = field(default_factory=list)
+    kept: Counter[str] = field(default_factory=Counter)  # tasks of each kind whose nodes are kept
     end_s: Floats = field(default_factory=lambda: np.zeros(1))
 
 
@@ -113,9 +114,9 @@ class _Meeting:
 
 
 class _Step:
-    def __init__(self, plan: StepPlan, keep_nodes: int) -> None:
+    def __init__(self, plan: StepPlan, keep_tasks: int) -> None:
         self.env = simpy.Environment()
-        self.plan, self.keep_nodes = plan, keep_nodes
+        self.plan, self.keep_tasks = plan, keep_tasks
         self.ports = Ports(self.env)
         self.meetings: dict[tuple[int, Message], _Meeting] = {}
 
@@ -136,7 +137,7 @@ class _Step:
 
     def send(self, group: int, message: Message, meeting: _Meeting) -> Generator[Event, object, None]:
         ready = np.maximum(*meeting.clocks)
-        begin = float(ready.mean())
+        begin = _mean(ready)
         if begin > self.env.now:
             yield self.env.timeout(begin - self.env.now)
         begun = self.env.now
@@ -181,63 +182,56 @@ class _Step:
         ports = (self.port(record.pipeline_rank, group, False), self.port(record.pipeline_rank, group, True))
         compute = comm = clock
         ends: list[Floats] = []
-        exposed = barrier = 0.0
+        exposed = barrier = np.zeros(self.plan.lanes)
         keep = len(record.nodes) < self.keep_nodes
         for node in task.program:
             microbatch = task.microbatch_f if node.half == "F" else task.microbatch_b
+            free = compute if node.exchange is None else comm
+            ready = free
+            for i in node.waits:
+                if ends[i] is not ready:  # most nodes wait for the one before them
+                    ready = np.maximum(ready, ends[i])
             if node.exchange is None:
-                start = self._after(ends, node, compute)
-                exposed += float((start - compute).mean())
+                start = ready
+                if ready is not free:
+                    exposed = exposed + (ready - free)
                 load = costs.load(group, node.layer, microbatch) if node.routed_s else 1.0
-                compute = start + (node.fixed_s + node.routed_s * load) * (speed * costs.jitter(group))
+                compute = ready + (node.fixed_s + node.routed_s * load) * (speed * costs.jitter(group))
                 ends.append(compute)
             else:
-                ready = self._after(ends, node, comm)
-                start = np.full_like(ready, ready.max())
-                barrier += float((start - ready).mean())
-                begin = float(start[0])
+                begin = float(ready.max())
+                start = begin
+                barrier = barrier + (begin - ready)
                 if begin > self.env.now:
                     yield self.env.timeout(begin - self.env.now)
                 begin = self.env.now
                 times = costs.exchange(node.exchange, task.overlapped, group, node.layer, microbatch)
-                longest = float(times.alone_s.max())
-                yield self.ports.use(longest, times.fill, times.nic_bytes, ports)
-                stretched = (self.env.now - begin) / longest
-                comm = begin + times.alone_s * stretched
+                yield self.ports.use(times.longest_s, times.fill, times.nic_bytes, ports)
+                comm = begin + times.alone_s * ((self.env.now - begin) / times.longest_s)
                 ends.append(comm)
             if keep:
                 stream = "compute" if node.exchange is None else "communication"
-                record.nodes.append(
-                    NodeRecord(node.name, stream, number, float(start.mean()), float(ends[-1].mean()))
-                )
+                record.nodes.append(NodeRecord(node.name, stream, number, _mean(start), _mean(ends[-1])))
         end = np.maximum(compute, comm)
-        exposed += float((end - compute).mean())
+        exposed = exposed + (end - compute)
         record.tasks.append(
             TaskRecord(
-                task.kind,
-                task.microbatch_f,
-                task.microbatch_b,
-                float(clock.mean()),
-                float(end.mean()),
-                exposed,
-                barrier,
+                task.kind, task.microbatch_f, task.microbatch_b, _mean(clock), _mean(end), _mean(exposed), _mean(barrier)
             )
         )
         return end
 
-    @staticmethod
-    def _after(ends: list[Floats], node: Node, stream: Floats) -> Floats:
-        for i in node.waits:
-            stream = np.maximum(stream, ends[i])
-        return stream
+
+def _mean(lanes: Floats | float) -> float:
+    return lanes if isinstance(lanes, float) else float(np.add.reduce(lanes)) / len(lanes)
 
 
-def run_step(plan: StepPlan, *, keep_nodes: int = 0) -> list[GroupRecord]:
+def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> list[GroupRecord]:
     """Run all tasks of all rank groups; the optimizer is not part of it.
 
-    `keep_nodes`: how many nodes of each group to keep for the timeline. Returns a record per (pipeline rank, group).
+    `keep_tasks`: of how many tasks of each kind and group to keep the nodes. Returns a record per (pipeline rank, group).
     """
-    step = _Step(plan, keep_nodes)
+    step = _Step(plan, keep_tasks)
     records = [
         GroupRecord(rank, group) for rank in range(len(plan.tasks)) for group in range(plan.num_groups)
     ]

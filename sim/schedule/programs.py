@@ -18,7 +18,7 @@ that the exchanges are hidden best (`aligned`): which blocks pair up is searched
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -50,6 +50,11 @@ class PhaseTime:
 
     fixed_s: float = 0.0
     routed_s: float = 0.0
+
+    @property
+    def mean_s(self) -> float:
+        """At the mean load [s]."""
+        return self.fixed_s + self.routed_s
 
     def __add__(self, other: PhaseTime) -> PhaseTime:
         return PhaseTime(self.fixed_s + other.fixed_s, self.routed_s + other.routed_s)
@@ -185,29 +190,88 @@ def aligned(
 def _aligned(
     fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], dispatch_s: float, combine_s: float
 ) -> Program:
-    times = {DISPATCH: dispatch_s, COMBINE: combine_s}
-    programs = (paired(fs, bs, steps) for steps in _pairings(len(fs), len(bs)))
-    return min(programs, key=lambda program: span_s(program, times))
+    alike = [tuple(replace(x, layer=0) for x in chunk) for chunk in (fs, bs)]
+    return paired(fs, bs, _best_steps(*alike, dispatch_s, combine_s))
 
 
-def _pairings(num_f: int, num_b: int) -> list[tuple[tuple[bool, bool], ...]]:
-    """Every way to walk both lists in order; long lists only with as many pairs as the shorter one has blocks."""
-    return _walks(num_f, num_b, free=num_f * num_b <= _SEARCHED)
+Steps = tuple[tuple[bool, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Where the streams and the two halves' chains of dependencies stand [s]."""
+
+    compute: float = 0.0
+    comm: float = 0.0
+    f: float = 0.0
+    b: float = 0.0
+
+    def after(self, block: _Writer, times: Mapping[str, float]) -> _State:
+        """The same when a block has run."""
+        compute, comm = self.compute, self.comm
+        ends: list[float] = []
+        for node in block.nodes:
+            ready = max((ends[i] for i in node.waits), default=self.f if node.half == "F" else self.b)
+            if node.exchange is None:
+                compute = max(compute, ready) + node.mean_s
+                ends.append(compute)
+            else:
+                comm = max(comm, ready) + times[node.exchange]
+                ends.append(comm)
+        last = block.last
+        f, b = ends[last["F"]] if "F" in last else self.f, ends[last["B"]] if "B" in last else self.b
+        return _State(compute, comm, f, b)
 
 
 @lru_cache(maxsize=256)
-def _walks(num_f: int, num_b: int, *, free: bool) -> list[tuple[tuple[bool, bool], ...]]:
-    if num_f == 0 or num_b == 0:
-        return [((True, False),) * num_f + ((False, True),) * num_b]
-    found = [((True, True), *rest) for rest in _walks(num_f - 1, num_b - 1, free=free)]
-    if free or num_f > num_b:
-        found += [((True, False), *rest) for rest in _walks(num_f - 1, num_b, free=free)]
-    if free or num_b > num_f:
-        found += [((False, True), *rest) for rest in _walks(num_f, num_b - 1, free=free)]
-    return found
+def _best_steps(
+    fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], dispatch_s: float, combine_s: float
+) -> Steps:
+    """The walk through both lists with the shortest span; of equal ones the first, pairs before single blocks.
+
+    Every walk is tried, but for long lists only those with as many pairs as the shorter one has blocks. Walks that
+    start alike share the work, and one that could not get shorter by hiding everything to come is left.
+    """
+    times = {DISPATCH: dispatch_s, COMBINE: combine_s}
+    backward_order = bs[::-1]
+    num_f, num_b = len(fs), len(bs)
+    free = num_f * num_b <= _SEARCHED
+    left_f = _left([x.attn_f.mean_s + x.mlp_f.mean_s for x in fs])
+    left_b = _left([sum(p.mean_s for p in (x.mlp_b, x.mlp_w, x.attn_b, x.attn_w)) for x in backward_order])
+    blocks: dict[tuple[int, int], _Writer] = {}
+    best: list[tuple[float, Steps]] = []
+
+    def block(i: int, j: int) -> _Writer:
+        if (i, j) not in blocks:
+            blocks[i, j] = pair(fs[i] if i >= 0 else None, backward_order[j] if j >= 0 else None)
+        return blocks[i, j]
+
+    def walk(i: int, j: int, state: _State, taken: Steps) -> None:
+        if best and state.compute + left_f[i] + left_b[j] >= best[0][0]:
+            return
+        if i == num_f and j == num_b:
+            span = max(state.compute, state.comm)
+            if not best or span < best[0][0]:
+                best[:] = [(span, taken)]
+            return
+        rest_f, rest_b = num_f - i, num_b - j
+        if rest_f and rest_b:
+            walk(i + 1, j + 1, state.after(block(i, j), times), (*taken, (True, True)))
+        if rest_f and (free or rest_f > rest_b):
+            walk(i + 1, j, state.after(block(i, -1), times), (*taken, (True, False)))
+        if rest_b and (free or rest_b > rest_f):
+            walk(i, j + 1, state.after(block(-1, j), times), (*taken, (False, True)))
+
+    walk(0, 0, _State(), ())
+    return best[0][1]
 
 
-def span_s(program: Program, exchange_s: dict[str, float]) -> float:
+def _left(times_s: Sequence[float]) -> list[float]:
+    """Sum of the times from each place on, [len(times_s) + 1] [s]."""
+    return [sum(times_s[i:]) for i in range(len(times_s) + 1)]
+
+
+def span_s(program: Program, exchange_s: Mapping[str, float]) -> float:
     """Time of a program when every rank is alike and an exchange takes `exchange_s` of its kernel [s]."""
     ends: list[float] = []
     compute = comm = 0.0

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
+from sim.cost import ends
 from sim.cost import layers as ops
 from sim.cost.compute import Processor, processor
 from sim.cost.measured import MeasuredProfile
@@ -134,15 +135,15 @@ def _layers(
     model = work.model
     found: list[LayerTimes] = []
     if stage.embedding:
-        found.append(_plain(work, p, ops.embedding))
+        found.append(_plain(work, p, ends.embedding))
     for layer in stage.layers:
         found.append(_layer(work, p, layer, model.is_dense(layer), tp_exposed_s, factors))
     if stage.head:
-        found.append(_plain(work, p, ops.head))
+        found.append(_plain(work, p, ends.head))
     for module in range(stage.num_mtp):
-        found.append(_plain(work, p, ops.mtp_projection))
+        found.append(_plain(work, p, ends.mtp_projection))
         found.append(_layer(work, p, model.num_layers + module, False, tp_exposed_s, factors))
-        found.append(_plain(work, p, ops.head))
+        found.append(_plain(work, p, ends.head))
     return tuple(found)
 
 

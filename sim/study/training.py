@@ -32,7 +32,7 @@ from sim.workload.traffic import Routing, record_bytes, route
 
 _PHASES = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
 _BYTES = 2.0  # of an activation between stages
-_NODES_KEPT = 400  # of each rank group's timeline: a few overlapped pairs in full
+_TASKS_KEPT = 3  # of each kind, in full, in each rank group's timeline
 
 
 def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -85,15 +85,16 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         send_bytes=send_bytes,
     )
     progress(f"{scenario.name}: the step, {sum(map(len, plan.tasks))} operations on {layout.num_ranks} GPUs")
-    records = run_step(plan, keep_nodes=_NODES_KEPT)
+    records = run_step(plan, keep_tasks=_TASKS_KEPT)
     optimizer = [_optimizer_s(work, model, cut, pipeline.stages[rank], nccl) for rank in range(layout.pp)]
     metrics = _metrics(scenario, work, model, records, optimizer)
     metrics["memory_peak_bytes"] = max(row.total_bytes for row in held)
+    metrics["memory_capacity_bytes"] = hardware.gpu.hbm.capacity_bytes
     return {
         "metrics": metrics,
         "memory": [{"rank": row.rank, **row.parts()} for row in held],
         "stages": [str(stage) for stage in cut],
-        "timeline": _timeline(records, metrics["step_time_s"]),
+        "timeline": _timeline(records, metrics["step_time_s"]) | {"optimizer_s": optimizer},
         "exchanges": _exchange_facts(costs, exchanges),
         "links": {},
     }
@@ -247,7 +248,7 @@ def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
 
 
 def _timeline(records: Sequence[GroupRecord], step_s: float) -> dict[str, Any]:
-    """Tasks of each pipeline rank (of the first EP group), and the nodes of its first ones in full."""
+    """Tasks of each pipeline rank (of the first EP group), and the nodes of the first of each kind in full."""
     shown = [record for record in records if record.group == 0]
     return {
         "end_s": step_s,
@@ -266,6 +267,7 @@ def _timeline(records: Sequence[GroupRecord], step_s: float) -> dict[str, Any]:
                 "rank": record.pipeline_rank,
                 "names": [node.name for node in record.nodes],
                 "streams": [node.stream for node in record.nodes],
+                "tasks": [node.task for node in record.nodes],
                 "start_s": [node.start_s for node in record.nodes],
                 "end_s": [node.end_s for node in record.nodes],
             }

@@ -1,0 +1,57 @@
+"""What stands at the ends of a model: embedding, output head, multi-token-prediction projections, as kernels by phase."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sim.cost.layers import (
+    BF16,
+    FP32,
+    Phase,
+    cast,
+    gemm,
+    input_gradient,
+    memory,
+    norm,
+    transposed_cast,
+    weight,
+)
+from sim.cost.operations import Batch, Operation
+from sim.workload.model import Model
+
+
+def embedding(model: Model, b: Batch, phase: Phase) -> list[Operation]:
+    """A row of the table for each token; backward adds to FP32 rows; there is no separate weight gradient."""
+    if phase == "W":
+        return []
+    row = 2 * BF16 if phase == "F" else BF16 + 2 * FP32
+    return [memory("embedding", b.tokens * model.hidden * row)]
+
+
+def head(model: Model, b: Batch, phase: Phase) -> list[Operation]:
+    """Final norm, output head in BF16 and cross entropy in FP32."""
+    t, d, v = b.tokens, model.hidden, model.vocab
+    if phase == "W":
+        return [replace(weight(b, "head weight", v, d), dtype="bf16")]
+    if phase == "F":
+        entropy = memory("cross entropy", t * v * (BF16 + FP32 + FP32))
+        return [norm(b, d), gemm(b, "head", v, d, dtype="bf16"), entropy]
+    gradient = memory("cross entropy gradient", t * v * (FP32 + BF16))
+    return [gradient, gemm(b, "head input gradient", d, v, dtype="bf16"), norm(b, d, backward=True)]
+
+
+def mtp_projection(model: Model, b: Batch, phase: Phase) -> list[Operation]:
+    """What a multi-token-prediction module has besides one layer and one pass of the head: two norms, one projection."""
+    t, d = b.tokens, model.hidden
+    if phase == "W":
+        return [weight(b, "join weight", d, 2 * d)]
+    if phase == "F":
+        return [
+            norm(b, d),
+            norm(b, d),
+            memory("join", 4 * t * d * BF16),
+            *cast(b, 2 * d),
+            gemm(b, "join", d, 2 * d),
+        ]
+    norms = [norm(b, d, backward=True), norm(b, d, backward=True)]
+    return [*input_gradient(b, "join", d, 2 * d), *transposed_cast(b, 2 * d), *norms]
