@@ -59,6 +59,10 @@ def faults(document: Document, model: type[BaseModel], error: Any) -> Iterator[F
             tag = str(entry["ctx"]["tag"])
             key = str(entry["ctx"]["discriminator"]).strip("'")
             yield document.fault((*path, key), f"'{tag}'", f"one of: {', '.join(words)}", nearest(tag, words))
+        elif kind in ("model_type", "model_attributes_type", "dict_type"):
+            yield document.fault(path, _brief(got), "a mapping of keys")
+        elif kind == "string_pattern_mismatch":
+            yield document.fault(path, _brief(got), "a name of letters, digits, '.', '_' and '-'")
         elif kind == "union_tag_not_found":
             yield document.fault(path, _brief(got), "a mapping with the key 'kind'")
         else:

@@ -57,7 +57,7 @@ def test_a_report_holds_answer_times_assumptions_and_scenario(pages: dict[str, P
         "Answer",
         "Times beside their lower bounds",
         "assumed",
-        "gpu.scale_up.latency",
+        "gpu.pcie.bandwidth",
         "tokens_per_rank: 128",
     ):
         assert said in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -171,9 +170,32 @@ _RUNNERS: dict[type, Callable[[Scenario, Progress], Result]] = {
 }
 
 
+_LINKS = (
+    "gpu.sms",
+    "gpu.hbm.bandwidth",
+    "gpu.scale_up.bandwidth",
+    "gpu.scale_up.domain",
+    "gpu.pcie",
+    "nic",
+    "fabric",
+)
+_COMPUTE = (
+    "gpu.tensor_clock",
+    "gpu.sustained",
+    "gpu.dense_flops.bf16",
+    "gpu.dense_flops.fp8",
+    "gpu.hbm",
+    "gpu.power",
+    "cost",
+)
+_READ: dict[type, tuple[str, ...]] = {AllToAll: _LINKS, FlowList: _LINKS, Training: (*_LINKS, *_COMPUTE)}
+"""Figures of the profile that a workload reads, by the beginning of their keys."""
+
+
 def provenance(scenario: Scenario) -> dict[str, Any]:
     """Version, seed, and the assumed, derived and overridden figures that the run leaned on."""
-    leaned = list(scenario.hardware.figures) if scenario.hardware else []
+    read = _READ.get(type(scenario.workload), ())
+    leaned = [f for f in scenario.hardware.figures if f.path.startswith(read)] if scenario.hardware else []
     if isinstance(scenario.workload, AllToAll | Training):
         leaned += list(scenario.workload.kernel.figures)
     return {
@@ -203,7 +225,9 @@ def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[st
                 )
             )
             continue
-        error = (got - one.value) / one.value if one.value else math.inf
+        error = (
+            (got - one.value) / one.value if one.value else float(got != 0)
+        )  # of nothing: met or missed whole
         rows.append(
             {
                 "metric": one.metric,
