@@ -490,13 +490,18 @@ def test_plot_lists_its_kinds_and_draws_each(moesim: Moesim, tmp_path: Path) -> 
     assert all(len(line.split()) > 3 for line in listed.out.splitlines())
     moesim("run", "tiny.yaml", "--no-report", "--out", "r")
     moesim("validate", "--group", "eplb", "--out", "v")
+    drawn: list[str] = []
     for kind in kinds:
         said = moesim(
             "plot", "v/validation.json" if kind == "validation" else "r", "--kind", kind, "--out", "drawn"
         )
-        assert said.code == 0, said.err
+        if said.code != 0:  # a kind for other workloads says so
+            assert "wanted a result that has the data for it" in said.err
+            continue
+        drawn.append(kind)
         for path in said.out.split():
             assert (tmp_path / path).stat().st_size > 1000
+    assert {"bars", "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "validation"} <= set(drawn)
 
 
 def test_an_unknown_kind_or_format_names_the_nearest(moesim: Moesim, tmp_path: Path) -> None:

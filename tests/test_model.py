@@ -34,8 +34,14 @@ COUNTS = {
 }
 
 
-def test_the_nine_models_are_shipped() -> None:
-    assert shipped_models() == sorted(COUNTS)
+def test_the_nine_models_are_shipped_and_the_dense_twins_of_v3() -> None:
+    assert set(shipped_models()) == {*COUNTS, "v3-dense-active", "v3-dense-twin"}
+
+
+def test_the_dense_twins_hold_what_they_say() -> None:
+    sparse = parameters(load_model("deepseek-v3"))
+    assert parameters(load_model("v3-dense-twin")).total == pytest.approx(sparse.total, rel=1e-3)
+    assert parameters(load_model("v3-dense-active")).total == pytest.approx(sparse.active, rel=5e-3)
 
 
 @pytest.mark.parametrize("name", COUNTS)
