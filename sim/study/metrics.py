@@ -110,8 +110,7 @@ def binding_of(trace: Trace, cluster: Cluster) -> tuple[str, str | None]:
     if last.flows.num_flows == 0:
         return "latency", None
     row, saturated_s = _longest(last, trace)
-    elapsed = float(last.rank_ends_s.max()) - last.start_s
-    if row < 0 or saturated_s < max(last.fixed_s, elapsed - saturated_s - last.fixed_s):
+    if row < 0 or saturated_s <= last.fixed_s + float(last.flows.latency_s.max()):
         return "latency", None
     return CLASSES[int(cluster.class_idx[row])], cluster.names[row]
 
