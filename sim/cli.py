@@ -6,7 +6,6 @@ stand inside the commands: `--help` touches none of them.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -70,39 +69,39 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 def run(
     scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, as_json: bool, no_report: bool
 ) -> None:
-    """Run scenarios (paths or shipped names); write result.json and report.html."""
-    from sim.show import report, tables
+    """Run scenarios (paths or shipped names); write result.json, report.html and trace.json.gz."""
+    from sim.show import folder as folders
+    from sim.show import tables
     from sim.study import run as study
     from sim.study import scenario as reading
 
-    documents = [reading.read(spec, settings) for spec in scenarios]
-    for document in documents:  # every fault of every file before any of them runs
+    documents: dict[str, Any] = {}
+    for spec in scenarios:  # every fault of every file before any of them runs
+        document = reading.read(spec, settings)
         for one in reading.variants(document).values():
             reading.resolve(one)
+        name = str(document.get(("name",)))
+        if name in documents:
+            raise InputError(
+                Fault(Mark(str(spec)), "name", f"'{name}' a second time", "scenarios of different names")
+            )
+        documents[name] = document
     results: dict[str, study.Result] = {}
     with _progress(as_json) as say:
-        for spec, document in zip(scenarios, documents, strict=True):
-            name = str(document.get(("name",)))
-            if name in results:
-                raise InputError(
-                    Fault(Mark(str(spec)), "name", f"'{name}' a second time", "scenarios of different names")
-                )
-            results[name] = study.run_document(document, say)
-    for name, result in results.items():
-        folder = _folder(out, name, several=len(results) > 1)
-        files = _csv(result)
-        if not no_report:
-            files["report.html"] = report.report_html(result)
-        files = {"result.json": _dump(_document(result)), **files}
-        _write(folder, files)
-        if not as_json:
-            console = _console()
-            tables.print_result(result, console)
-            console.print(f"[dim]Written: {', '.join(str(folder / file) for file in files)}[/dim]")
+        for name, document in documents.items():
+            result = results[name] = study.run_document(document, say)
+            folder = _folder(out, name, several=len(documents) > 1)
+            files = folders.of_run(result, with_report=not no_report)
+            folders.write(folder, files)
+            if not as_json:
+                console = _console()
+                tables.print_result(result, console)
+                written = ", ".join(str(folder / file) for file in files)
+                console.print(f"[dim]Written: {written}[/dim]", soft_wrap=True)
     if as_json:
-        printed = {name: _document(result) for name, result in results.items()}
+        printed = {name: folders.kept(result) for name, result in results.items()}
         several = {"schema": "moesim.results/1", "results": printed}
-        click.echo(_dump(several if len(printed) > 1 else next(iter(printed.values()))), nl=False)
+        click.echo(folders.dump(several if len(printed) > 1 else next(iter(printed.values()))), nl=False)
     missed = [line for result in results.values() for line in study.missed(result)]
     if missed:
         raise _Missed("missed expectations:\n" + "\n".join(missed))
@@ -118,6 +117,7 @@ def run(
 @_out
 def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bool, out: Path | None) -> None:
     """Draw one kind of figure from result.json files."""
+    from sim.show import folder as folders
     from sim.show import images, plots
 
     if list_kinds:
@@ -129,7 +129,7 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
         wanted = "RESULT... --kind KIND (kinds: moesim plot --list)"
         raise InputError(Fault(None, "plot", "no result" if not results else "no kind", wanted))
     asked = images.check_formats(word.strip() for word in formats.split(","))
-    read = [read_result(path) for path in results]
+    read = [folders.read(path) for path in results]
     figures: dict[str, Any] = {}
     for result in read:
         prefix = f"{result.get('name', 'validation')}-" if len(read) > 1 else ""
@@ -145,20 +145,47 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
 @_json
 def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Compare with published measurements; exit 1 where a tolerance is missed."""
+    from sim.show import folder as folders
     from sim.show import report, tables
     from sim.study.validate import validate as compare
 
     with _progress(as_json) as say:
         found = compare(groups or None, say)
     if out is not None:
-        _write(out, {"validation.json": _dump(found), "report.html": report.report_html(found)})
+        folders.write(out, {"validation.json": folders.dump(found), "report.html": report.report_html(found)})
     if as_json:
-        click.echo(_dump(found), nl=False)
+        click.echo(folders.dump(found), nl=False)
     else:
         tables.print_validation(found, _console())
     missed = [name for name, group in found["groups"].items() if not group["ok"]]
     if missed:
         raise _Missed(f"tolerance missed in: {', '.join(missed)}")
+
+
+@cli.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="YAML file for the measured compute profile.")
+def calibrate(trace: Path, out: Path | None) -> None:
+    """Time the kernels of a PyTorch profiler trace; write a profile for 'compute: measured'."""
+    from sim.show import calibrated, folder, tables
+    from sim.study import calibrate as study
+    from sim.study.profile import profile_text
+
+    with _progress(False) as say:
+        say(f"reading {trace}")
+        found = study.calibrate(trace)
+    text = profile_text(found, out.stem) if out is not None else ""
+    console = _console()
+    for grid in calibrated.of_calibration(found):
+        tables.print_grid(grid, console)
+    console.print()
+    for sentence in calibrated.summary(found):
+        console.print(sentence, highlight=False, markup=False)
+    if out is not None:
+        folder.write(out.parent, {out.name: text})
+        console.print(
+            f"[dim]Written: {out}; in a scenario: compute: measured, profile: {out}[/dim]", soft_wrap=True
+        )
 
 
 @cli.command()
@@ -188,6 +215,11 @@ def _check(file: str) -> str:
         for one in reading.variants(reading.read(path)).values():
             reading.resolve(one)
         return "scenario"
+    if str(tree.get("schema", "")).startswith("moesim.compute-profile/"):
+        from sim.cost.measured import load_profile
+
+        load_profile(path)
+        return "measured compute profile"
     if "gpu" in tree:
         from sim.cluster.hardware import load_hardware
 
@@ -218,88 +250,20 @@ def _check(file: str) -> str:
 def show(what: str, name: str | None, as_json: bool) -> None:
     """Show shipped hardware, models, scenarios or kernels: all names, or one whole."""
     from sim import documents
+    from sim.show import shelf
+    from sim.show.folder import dump
 
     if what not in _WHAT:
         raise InputError(
             Fault(None, "show", f"'{what}'", f"one of: {', '.join(_WHAT)}", nearest(what, _WHAT))
         )
-    folder = {
-        "hardware": "hardware",
-        "model": "scenarios/models",
-        "scenario": "scenarios",
-        "kernel": "hardware/kernels",
-    }
     if name is None:
-        names = list(documents.shipped(folder[what]))
-        click.echo(_dump(names) if as_json else "\n".join(names) + "\n", nl=False)
+        names = list(documents.shipped(shelf.FOLDERS[what]))
+        click.echo(dump(names) if as_json else "\n".join(names) + "\n", nl=False)
         return
-    _SHOW[what](name, as_json)
-
-
-def _show_hardware(name: str, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from sim.cluster.datasheet import describe
-    from sim.cluster.hardware import load_hardware
-    from sim.show import tables
-
-    hardware = load_hardware(name)
-    sheet = describe(hardware, load_hardware("h100") if hardware.name != "h100" else None)
+    shown = shelf.SHOW[what](name, None if as_json else _console(stderr=False))
     if as_json:
-        click.echo(_dump(asdict(sheet)), nl=False)
-    else:
-        tables.print_sheet(sheet, _console(stderr=False))
-
-
-def _show_model(name: str, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from sim.show import tables
-    from sim.workload import model as models
-
-    model = models.load_model(name)
-    counted, kv_bytes = models.parameters(model), models.kv_bytes_per_token(model)
-    if as_json:
-        facts = {"model": asdict(model), "parameters": asdict(counted), "kv_bytes_per_token": kv_bytes}
-        click.echo(_dump(facts), nl=False)
-    else:
-        tables.print_model(model, counted, kv_bytes, _console(stderr=False))
-
-
-def _show_scenario(name: str, as_json: bool) -> None:
-    from sim import documents
-    from sim.study import scenario as reading
-
-    path = documents.find(name, "scenarios", "scenario")
-    if as_json:
-        found = {
-            key: reading.resolve(one).document for key, one in reading.variants(reading.read(path)).items()
-        }
-        click.echo(_dump(found if len(found) > 1 else next(iter(found.values()))), nl=False)
-    else:
-        click.echo(path.read_text(encoding="utf-8"), nl=False)
-
-
-def _show_kernel(name: str, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from sim.cluster.kernels import load_kernel
-
-    kernel = load_kernel(name)
-    if as_json:
-        click.echo(_dump([asdict(figure) for figure in kernel.figures]), nl=False)
-        return
-    click.echo(kernel.title)
-    for figure in kernel.figures:
-        click.echo(f"  {figure.path:42} {figure.shown:>12}  {figure.grade:9} {figure.citation}")
-
-
-_SHOW: dict[str, Callable[[str, bool], None]] = {
-    "hardware": _show_hardware,
-    "model": _show_model,
-    "scenario": _show_scenario,
-    "kernel": _show_kernel,
-}
+        click.echo(dump(shown), nl=False)
 
 
 @cli.command()
@@ -310,7 +274,9 @@ def schema(what: str) -> None:
         raise InputError(
             Fault(None, "schema", f"'{what}'", f"one of: {', '.join(_SCHEMAS)}", nearest(what, _SCHEMAS))
         )
-    click.echo(_dump(_schema_of(what).model_json_schema(by_alias=True)), nl=False)
+    from sim.show.folder import dump
+
+    click.echo(dump(_schema_of(what).model_json_schema(by_alias=True)), nl=False)
 
 
 def _schema_of(what: str) -> Any:
@@ -341,6 +307,7 @@ def new(name: str, template: str) -> None:
     import re
 
     from sim import documents
+    from sim.show import folder
 
     stem = name.removesuffix(".yaml")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", stem):
@@ -349,7 +316,7 @@ def new(name: str, template: str) -> None:
     if target.exists():
         raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
     text = documents.find(template, "scenarios", "scenario").read_text(encoding="utf-8")
-    _write(Path(), {target.name: re.sub(r"(?m)^name:.*$", f"name: {stem}", text, count=1)})
+    folder.write(Path(), {target.name: re.sub(r"(?m)^name:.*$", f"name: {stem}", text, count=1)})
     click.echo(f"{target}: edit it, then: moesim run {target}", err=True)
 
 
@@ -362,70 +329,10 @@ class _Missed(MoesimError):
     exit_code = EXIT_MISSED
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """Read a result document; a folder stands for the result.json in it."""
-    file = path / "result.json" if path.is_dir() else path
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            Fault(Mark(str(file)), "", (error.strerror or "unreadable").lower(), "a result.json")
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        line = getattr(error, "lineno", 0)
-        raise InputError(
-            Fault(Mark(str(file), line, 1), "", "text that is not whole JSON", "a result.json")
-        ) from None
-    known = ("moesim.result/1", "moesim.results/1")
-    if not isinstance(result, dict) or not (result.get("schema") in known or "groups" in result):
-        got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"
-        raise InputError(Fault(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(known)}"))
-    return result
-
-
-def _dump(document: Any) -> str:
-    return json.dumps(document, indent=1, allow_nan=False, default=str) + "\n"
-
-
-def _document(result: dict[str, Any]) -> dict[str, Any]:
-    """What stands in result.json: everything but the rows that have a CSV of their own."""
-    kept = {key: value for key, value in result.items() if key != "flow_completion"}
-    if "variants" in kept:
-        kept["variants"] = {name: _document(one) for name, one in kept["variants"].items()}
-    return kept
-
-
-def _csv(result: dict[str, Any]) -> dict[str, str]:
-    """flow_completion.csv of a `flows` run and of each of its variants."""
-    files = {}
-    for name, one in {"": result, **result.get("variants", {})}.items():
-        rows = one.get("flow_completion")
-        if rows is not None:
-            lines = [f"{int(flow)},{start:.6f},{done:.6f}" for flow, start, done in rows]
-            file = f"flow_completion{'-' + name if name else ''}.csv"
-            files[file] = "flow_id,start_us,rx_done_us\n" + "\n".join(lines) + "\n"
-    return files
-
-
 def _folder(out: Path | None, name: str, *, several: bool) -> Path:
     if out is None:
         return Path("results") / name
     return out / name if several else out
-
-
-def _write(folder: Path, files: dict[str, str]) -> None:
-    """Write files under a temporary name, then rename: nothing is ever half-written."""
-    import os
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, folder / name)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(Fault(Mark(str(folder)), "--out", reason, "a folder that can be written")) from None
 
 
 def _console(*, stderr: bool = True) -> Console:

@@ -13,17 +13,16 @@ from typing import Any
 
 import pytest
 
-from sim import documents, units
+from sim import documents
 from sim.cost.measured import ExchangeTime, load_profile, read_profile
-from sim.documents import data_folder
 from sim.errors import InputError
 from sim.show import calibrated
-from sim.study import kineto
+from sim.study import kineto, validate
 from sim.study.calibrate import Calibration, calibrate
 from sim.study.kernel_names import BOUNDS, name_kernel, short_name
+from sim.study.layer_pair import PairFigures
 from sim.study.layer_pairs import EXCHANGES, PHASES
 from sim.study.profile import Source, profile_text
-from sim.study.published import Published
 
 CUT = Path(__file__).parent / "data" / "layer_pairs.json"
 SHIPPED = "h800-train-measured"
@@ -380,7 +379,9 @@ def test_the_shipped_profile_is_read_and_agrees_with_the_published_trace() -> No
             "communication": profile.overlap.comm_busy_s / span_s,
         },
     }
-    said = {facts.quantity: {name: facts.published(name) for name in facts.values} for facts in published.facts}
+    said = {
+        facts.quantity: {name: facts.published(name) for name in facts.values} for facts in published.facts
+    }
     waits = said.pop("barrier_wait_s")  # by layer; the profile has means by exchange
     assert sum(waits.values()) == pytest.approx(profile.num_layers * sum(waits_s), rel=2e-3)
     assert said.keys() == ours.keys()

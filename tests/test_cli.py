@@ -142,7 +142,8 @@ def test_run_writes_a_result_and_a_report_and_prints_tables_to_standard_error(
 ) -> None:
     said = moesim("run", "tiny.yaml")
     assert (said.code, said.out) == (0, "")
-    assert written(tmp_path) == {"results/tiny/result.json", "results/tiny/report.html"}
+    names = ("result.json", "report.html", "trace.json.gz")
+    assert written(tmp_path) == {f"results/tiny/{name}" for name in names}
     for word in ("dispatch", "combine", "results/tiny/report.html"):
         assert word in said.err.replace("\n", "")
     result = json.loads((tmp_path / "results/tiny/result.json").read_text(encoding="utf-8"))

@@ -90,9 +90,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 RUNS = ("single", "variants", "flows", "ecmp", "exchange")
 WITHOUT_RANKS = ("flows", "ecmp")
+ELSEWHERE = ("validation", "timeline", "layer_pair", "phases", "memory")  # of validations and training steps
 
 
-@pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind != "validation"])
+@pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind not in ELSEWHERE])
 @pytest.mark.parametrize("run", RUNS)
 def test_every_kind_draws_every_run_that_has_its_data(results: dict[str, Any], run: str, kind: str) -> None:
     if run in WITHOUT_RANKS and kind in ("rank_times", "traffic_matrix"):

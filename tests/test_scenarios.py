@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import pytest
 
 import sim
 from sim.documents import shipped
-from sim.study import published, run
+from sim.study import run
 from sim.study import scenario as scenarios
 from sim.study.metrics import flatten
+from sim.study.validate import GROUPS, load
 
-SLOW = ("group-limit",)
+SLOW_STEPS = ("fabrics", "h800", "h800-vs-h100", "measured")
+SLOW = (
+    "group-limit",
+    "qwen3-training",
+    "v3-pretraining-cost",
+    *(f"v3-training-{name}" for name in SLOW_STEPS),
+)
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in shipped("scenarios")]
 
 
@@ -34,11 +42,12 @@ def metric(name: str, variant: str, key: str) -> float:
 
 @pytest.mark.parametrize("name", shipped("scenarios"))
 def test_a_scenario_says_what_it_asks_and_expects(name: str) -> None:
-    first, second = shipped("scenarios")[name].read_text().splitlines()[:2]
-    assert first.startswith("# Asks: ")
-    assert first.endswith("?")
-    assert second.startswith("# Expects: ")
-    assert second.endswith(".")
+    lines = shipped("scenarios")[name].read_text().splitlines()
+    asks, *expects = (line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    assert asks.startswith("Asks: ")
+    assert asks.endswith("?")
+    assert expects[0].startswith("Expects: ")
+    assert expects[-1].endswith(".")
 
 
 @pytest.mark.parametrize("name", shipped("scenarios"))
@@ -55,15 +64,16 @@ def test_a_scenario_runs_and_meets_its_bounds_and_expectations(name: str) -> Non
     assert run.missed(result(name)) == []
     for one in variants(name).values():
         metrics = one["metrics"]
-        for collective in [metrics] if "completion_time_s" in metrics else metrics.values():
-            assert 0 < collective["lower_bound_s"] <= collective["completion_time_s"]
-            assert collective.get("time_s", 0) <= collective["completion_time_s"] * (1 + 1e-12)
         assert all(math.isfinite(value) for value in flatten(metrics).values())
+        for part in [metrics] if "lower_bound_s" in metrics else metrics.values():
+            whole_s = part["step_time_s"] if "step_time_s" in part else part["completion_time_s"]
+            assert 0 < part["lower_bound_s"] <= whole_s
+            assert part.get("time_s", 0) <= whole_s * (1 + 1e-12)
         assert all(link["utilisation_fraction"] <= 1 + 1e-9 for link in one["links"].values())
 
 
 def test_expectations_name_a_published_source() -> None:
-    sources = {key for group in published.groups() for key in published.load(group)[0].sources}
+    sources = {key for group in GROUPS for key in load(group).sources}
     named = {
         expectation.source
         for name in shipped("scenarios")
@@ -137,3 +147,37 @@ def test_an_h800_with_an_h100s_nvlink_is_an_h100() -> None:
     found = variants("h800-450")
     assert found["h800-450"]["metrics"] == found["h100"]["metrics"]
     assert found["h800"]["metrics"] != found["h100"]["metrics"]
+
+
+@pytest.mark.slow
+def test_rails_that_never_meet_cost_a_training_step_nothing() -> None:
+    plane, rail = (metric("v3-training-fabrics", one, "step_time_s") for one in ("multi-plane", "multi-rail"))
+    assert plane == pytest.approx(rail, rel=0.01)
+
+
+@pytest.mark.slow
+def test_full_nvlink_wins_a_few_percent_of_a_step_at_most_and_overlap_much_more() -> None:
+    def step_s(variant: str) -> float:
+        return metric("v3-training-h800-vs-h100", variant, "step_time_s")
+
+    for ours, theirs in (("h800", "h100"), ("h800-no-overlap", "h100-no-overlap")):
+        assert 0.95 * step_s(ours) <= step_s(theirs) <= step_s(ours)
+    for hardware in ("h800", "h100"):
+        assert step_s(f"{hardware}-no-overlap") > 1.15 * step_s(hardware)
+
+
+@pytest.mark.slow
+def test_measured_layers_make_the_step_of_modelled_ones() -> None:
+    modelled, measured = (metric(f"v3-training-{name}", "", "step_time_s") for name in ("h800", "measured"))
+    assert measured == pytest.approx(modelled, rel=0.02)
+
+
+def test_within_a_node_full_nvlink_trains_a_coarse_moe_faster() -> None:
+    h800, h100 = (metric("mixtral-training", gpu, "step_time_s") for gpu in ("h800", "h100"))
+    assert 0.9 * h800 < h100 < 0.99 * h800
+
+
+@pytest.mark.slow
+def test_dualpipe_hides_most_of_what_1f1b_exposes() -> None:
+    hidden, exposed = (metric("qwen3-training", one, "exposed_comm_s") for one in ("h800", "h800-1f1b"))
+    assert hidden < 0.5 * exposed

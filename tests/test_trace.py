@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import documents
+from sim.show.timelines import of_result
 from sim.show.trace import (
     Arrow,
     Counter,
@@ -24,7 +25,6 @@ from sim.show.trace import (
     check_trace,
     document,
     encode,
-    of_result,
 )
 from sim.study.run import Result, run_document
 

@@ -18,7 +18,7 @@ for problems of more than `COMPILED_FROM` entries. Both agree to 1e-9.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -130,13 +130,29 @@ def island(
     return here
 
 
-def alone(flows: Flows, capacity: Floats, *, often: bool = True) -> Floats:
-    """When each flow of a lone collective ends [s, num_flows], latency included.
-
-    Shares are bytes, so one rate solution tells all. Who asks this `often` is worth the start of the compiled loop.
-    """
+def lone(flows: Flows, capacity: Floats, *, often: bool) -> Island:
+    """An island for `alone`; who solves one `often`, with other bytes each time, is worth the start of the compiled loop."""
     here = island(flows, capacity, 0.0, gather_fraction=np.inf, log_rows=2)
     here.long = often
+    return here
+
+
+def alone(flows: Flows, base: Island) -> Floats:
+    """When each flow of a lone collective ends [s, num_flows], latency included; shares are bytes, so one solution tells all.
+
+    `base`: the island of flows with the same entries, whatever their bytes and line weights.
+    """
+    here = replace(
+        base,
+        payload=flows.payload_bytes,
+        share=flows.share,
+        line=flows.line,
+        left=flows.payload_bytes.copy(),
+        rate=np.zeros(flows.num_flows),
+        finish=np.full(flows.num_flows, np.nan),
+        batch_left=base.batch_left.copy(),
+        saturated_s=np.zeros(len(base.rows)),
+    )
     while here.advance(np.inf) is Stop.LOG_FULL:
         here.log_count = 0
     return here.finish + flows.latency_s

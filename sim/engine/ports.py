@@ -98,11 +98,10 @@ class Ports:
 
     def _fill(self, group: list[Use]) -> list[float]:
         free = {port: 1.0 for use in group for port in use.ports}
-        pace = [0.0] * len(group)
-        open_ = list(range(len(group)))
-        rise = [
-            use.weight / max(use.fill, _EPS) for use in group
-        ]  # pace per unit of level: bytes are what is shared
+        pace = [0.0 if use.fill > 0 else 1.0 for use in group]
+        open_ = [i for i, use in enumerate(group) if use.fill > 0]
+        # Pace per unit of level: bytes are what is shared.
+        rise = [max(use.weight, _EPS) / max(use.fill, _EPS) for use in group]
         while open_:
             slope = dict.fromkeys(free, 0.0)
             for i in open_:

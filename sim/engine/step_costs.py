@@ -48,7 +48,9 @@ class StepCosts:
         seed: int,
     ) -> None:
         self.slowdown, self.skew = slowdown, skew
-        self.templates = {name: _Template(exchange) for name, exchange in exchanges.items()}
+        self.templates = {
+            name: _Template(exchange, often=skew.routed_load > 0) for name, exchange in exchanges.items()
+        }
         self.lanes = 1 if skew.balanced else len(exchanges["dispatch"].gpus)
         self.rng = np.random.default_rng([seed, 3])
         shape = (num_groups, num_layers + 1, num_microbatches, self.lanes)
@@ -101,7 +103,7 @@ class StepCosts:
     def _solve(self, name: str, load: Floats | None) -> ExchangeTimes:
         template = self.templates[name]
         flows = template.flows if load is None else template.loaded(load)
-        ends = fluid.alone(flows, template.exchange.cluster.capacity, often=load is not None)
+        ends = fluid.alone(flows, template.island)
         finish = template.fixed_s + ends
         times = flows.rank_ends(finish, len(template.exchange.gpus), floor_s=template.fixed_s)
         longest = float(times.max())
@@ -112,10 +114,11 @@ class StepCosts:
 class _Template:
     """An exchange whose flows are cabled once; other loads change bytes and weights, not cables."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, *, often: bool) -> None:
         self.exchange, self.flows = exchange, exchange.flows()
         cluster, flows = exchange.cluster, self.flows
         self.fixed_s = exchange.latency_s()
+        self.island = fluid.lone(flows, cluster.capacity, often=often)
         self.nic_s, self.nic_bytes = 0.0, 1.0  # of the mean rank
         if exchange.uses_nic:
             nic, num = cluster.nic_tx[exchange.gpus], len(cluster.names)
@@ -134,20 +137,28 @@ class _Template:
         taken = cluster.ingress if dispatch else cluster.egress
         rank = np.full(len(cluster.names), NONE)
         rank[taken[exchange.gpus]] = np.arange(len(exchange.gpus))
-        self.entry_rank = rank[flows.resource]
-        self.entry_node = self.owner[flows.flow_of_entry]
+        self.taking = np.flatnonzero(rank[flows.resource] != NONE)  # entries of a rank's own share
+        self.taking_rank = rank[flows.resource[self.taking]]
+        self.taking_node = self.owner[flows.flow_of_entry[self.taking]]
 
     def loaded(self, load: Floats) -> Flows:
         """The flows when each rank draws `load` [ranks] times its mean share of every source's tokens.
 
         The forwarder's own link keeps its mean weight: what it passes on to seven others varies by a seventh as much.
         """
-        if not self.two_hop:
-            return replace(self.flows, payload_bytes=self.flows.payload_bytes * load[self.owner])
-        by_node = np.bincount(self.node_of_rank, load) / np.bincount(self.node_of_rank)
-        relative = np.where(self.entry_rank != NONE, load[self.entry_rank] / by_node[self.entry_node], 1.0)
-        payload = self.flows.payload_bytes * by_node[self.owner]
-        return replace(self.flows, payload_bytes=payload, share=payload, line=self.flows.line * relative)
+        line = self.flows.line
+        if self.two_hop:
+            by_node = np.bincount(self.node_of_rank, load) / np.bincount(self.node_of_rank)
+            line = line.copy()
+            line[self.taking] *= load[self.taking_rank] / by_node[self.taking_node]
+            load = by_node
+        more = load[self.owner]
+        return replace(
+            self.flows,
+            payload_bytes=self.flows.payload_bytes * more,
+            share=self.flows.share * more,
+            line=line,
+        )
 
 
 def _lognormal(rng: np.random.Generator, deviation: float, shape: tuple[int, ...]) -> Floats:

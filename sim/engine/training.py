@@ -78,7 +78,7 @@ class TaskRecord:
     microbatch_b: int
     start_s: float
     end_s: float
-    exposed_s: float  # compute waited for communication
+    exposed_s: float  # compute waited for communication, or for reductions inside layers
     barrier_s: float  # lanes waited for the slowest at the start of exchanges
 
 
@@ -119,6 +119,7 @@ class _Step:
         self.plan, self.keep_tasks = plan, keep_tasks
         self.ports = Ports(self.env)
         self.meetings: dict[tuple[int, Message], _Meeting] = {}
+        self.seen: Counter[tuple[int, int, str]] = Counter()  # tasks by pipeline rank, group and kind
 
     def port(self, pipeline_rank: int, group: int, receives: bool) -> int:
         return 2 * (pipeline_rank * self.plan.num_groups + group) + receives
@@ -177,17 +178,19 @@ class _Step:
     def run(
         self, record: GroupRecord, number: int, task: Task, clock: Floats
     ) -> Generator[Event, object, Floats]:
-        costs, group = self.plan.costs, record.group
-        speed = self.plan.speed[record.pipeline_rank][group]
-        ports = (self.port(record.pipeline_rank, group, False), self.port(record.pipeline_rank, group, True))
+        costs, rank, group = self.plan.costs, record.pipeline_rank, record.group
+        speed = self.plan.speed[rank][group]
+        ports = (self.port(rank, group, False), self.port(rank, group, True))
         compute = comm = clock
         ends: list[Floats] = []
         exposed = barrier = np.zeros(self.plan.lanes)
-        keep = len(record.nodes) < self.keep_nodes
+        self.seen[rank, group, task.kind] += 1
+        keep = self.seen[rank, group, task.kind] <= self.keep_tasks
         for node in task.program:
             microbatch = task.microbatch_f if node.half == "F" else task.microbatch_b
             free = compute if node.exchange is None else comm
             ready = free
+            start: Floats | float
             for i in node.waits:
                 if ends[i] is not ready:  # most nodes wait for the one before them
                     ready = np.maximum(ready, ends[i])
@@ -197,6 +200,9 @@ class _Step:
                     exposed = exposed + (ready - free)
                 load = costs.load(group, node.layer, microbatch) if node.routed_s else 1.0
                 compute = ready + (node.fixed_s + node.routed_s * load) * (speed * costs.jitter(group))
+                if node.exposed_s:
+                    compute = compute + node.exposed_s
+                    exposed = exposed + node.exposed_s
                 ends.append(compute)
             else:
                 begin = float(ready.max())
@@ -207,7 +213,8 @@ class _Step:
                 begin = self.env.now
                 times = costs.exchange(node.exchange, task.overlapped, group, node.layer, microbatch)
                 yield self.ports.use(times.longest_s, times.fill, times.nic_bytes, ports)
-                comm = begin + times.alone_s * ((self.env.now - begin) / times.longest_s)
+                stretch = (self.env.now - begin) / times.longest_s if times.longest_s else 1.0
+                comm = begin + times.alone_s * stretch
                 ends.append(comm)
             if keep:
                 stream = "compute" if node.exchange is None else "communication"
@@ -216,7 +223,13 @@ class _Step:
         exposed = exposed + (end - compute)
         record.tasks.append(
             TaskRecord(
-                task.kind, task.microbatch_f, task.microbatch_b, _mean(clock), _mean(end), _mean(exposed), _mean(barrier)
+                task.kind,
+                task.microbatch_f,
+                task.microbatch_b,
+                _mean(clock),
+                _mean(end),
+                _mean(exposed),
+                _mean(barrier),
             )
         )
         return end

@@ -18,12 +18,13 @@ that the exchanges are hidden best (`aligned`): which blocks pair up is searched
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 DISPATCH, COMBINE = "dispatch", "combine"
-_SEARCHED = 30  # products of block counts up to which every alignment is tried
+_KEPT = 8  # ways followed at each point of an alignment's search
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +37,43 @@ class Node:
     exchange: str | None = None  # dispatch | combine: runs on the communication stream
     fixed_s: float = 0.0  # compute that does not depend on the routed load
     routed_s: float = 0.0  # compute at the mean load, proportional to the rank's routed load
+    exposed_s: float = 0.0  # reductions inside the layer, which nothing hides
     waits: tuple[int, ...] = ()  # nodes of the program that must have ended
 
     @property
     def mean_s(self) -> float:
-        """Compute time at the mean load [s]."""
-        return self.fixed_s + self.routed_s
+        """Time at the mean load [s]."""
+        return self.fixed_s + self.routed_s + self.exposed_s
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseTime:
-    """Compute time of one phase of one layer [s]: what is fixed, and what is proportional to the routed load."""
+    """Time of one phase of one layer [s].
+
+    Compute that is fixed, compute proportional to the routed load, and communication inside the phase that nothing hides.
+    """
 
     fixed_s: float = 0.0
     routed_s: float = 0.0
+    exposed_s: float = 0.0
 
     @property
     def mean_s(self) -> float:
         """At the mean load [s]."""
-        return self.fixed_s + self.routed_s
+        return self.fixed_s + self.routed_s + self.exposed_s
 
     def __add__(self, other: PhaseTime) -> PhaseTime:
-        return PhaseTime(self.fixed_s + other.fixed_s, self.routed_s + other.routed_s)
+        return PhaseTime(
+            self.fixed_s + other.fixed_s, self.routed_s + other.routed_s, self.exposed_s + other.exposed_s
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LayerTimes:
-    """Compute times of one layer of a stage, by phase. `exchanges` says whether its MLP talks to other ranks."""
+    """Times of one layer of a stage, by phase.
+
+    `exchanges`: whether its MLP talks to other ranks. `again`: whether its backward first computes the forward again.
+    """
 
     layer: int
     exchanges: bool
@@ -72,6 +83,7 @@ class LayerTimes:
     mlp_b: PhaseTime
     attn_w: PhaseTime
     mlp_w: PhaseTime
+    again: bool = False
 
 
 Program = tuple[Node, ...]
@@ -86,9 +98,14 @@ class _Writer:
 
     def compute(self, name: str, half: str, layer: int, time: PhaseTime, *, chained: bool = True) -> None:
         waits = (self.last[half],) if half in self.last else ()
-        self.nodes.append(Node(name, half, layer, None, time.fixed_s, time.routed_s, waits))
+        self.nodes.append(Node(name, half, layer, None, time.fixed_s, time.routed_s, time.exposed_s, waits))
         if chained:
             self.last[half] = len(self.nodes) - 1
+
+    def beside(self, name: str, half: str, layer: int, time: PhaseTime, after: int) -> None:
+        """Compute that only waits for one earlier node, and that nothing waits for."""
+        node = Node(name, half, layer, None, time.fixed_s, time.routed_s, time.exposed_s, (after,))
+        self.nodes.append(node)
 
     def exchange(self, name: str, half: str, layer: int, kernel: str) -> None:
         waits = (self.last[half],) if half in self.last else ()
@@ -121,7 +138,17 @@ def backward(layers: Sequence[LayerTimes], *, weights: bool = True) -> Program:
     return tuple(out.nodes)
 
 
+def _again(out: _Writer, x: LayerTimes) -> None:
+    """The forward of a layer of which only the input was kept; what combine(F) returned nobody needs."""
+    if x.again:
+        out.compute("attn(F)", "B", x.layer, x.attn_f)
+        if x.exchanges:
+            out.exchange("dispatch(F)", "B", x.layer, DISPATCH)
+        out.compute("mlp(F)", "B", x.layer, x.mlp_f)
+
+
 def _backward(out: _Writer, x: LayerTimes, weights: bool) -> None:
+    _again(out, x)
     if x.exchanges:
         out.exchange("combine(B)", "B", x.layer, DISPATCH)
     out.compute("mlp(B)", "B", x.layer, x.mlp_b)
@@ -129,7 +156,7 @@ def _backward(out: _Writer, x: LayerTimes, weights: bool) -> None:
     if x.exchanges:
         out.exchange("dispatch(B)", "B", x.layer, COMBINE)
     if weights:
-        out.nodes.append(Node("mlp(W)", "B", x.layer, None, x.mlp_w.fixed_s, x.mlp_w.routed_s, (after_mlp,)))
+        out.beside("mlp(W)", "B", x.layer, x.mlp_w, after_mlp)
     out.compute("attn(B)", "B", x.layer, x.attn_b)
     if weights:
         out.compute("attn(W)", "B", x.layer, x.attn_w, chained=False)
@@ -153,6 +180,7 @@ def pair(f: LayerTimes | None, b: LayerTimes | None, out: _Writer | None = None)
         if b is not None:
             _backward(out, b, weights=True)
         return out
+    _again(out, b)
     if b.exchanges:
         out.exchange("combine(B)", "B", b.layer, DISPATCH)
     out.compute("attn(F)", "F", f.layer, f.attn_f)
@@ -162,7 +190,7 @@ def pair(f: LayerTimes | None, b: LayerTimes | None, out: _Writer | None = None)
     after_mlp = out.last["B"]
     if b.exchanges:
         out.exchange("dispatch(B)", "B", b.layer, COMBINE)
-    out.nodes.append(Node("mlp(W)", "B", b.layer, None, b.mlp_w.fixed_s, b.mlp_w.routed_s, (after_mlp,)))
+    out.beside("mlp(W)", "B", b.layer, b.mlp_w, after_mlp)
     out.compute("mlp(F)", "F", f.layer, f.mlp_f)
     if f.exchanges:
         out.exchange("combine(F)", "F", f.layer, COMBINE)
@@ -206,6 +234,16 @@ class _State:
     f: float = 0.0
     b: float = 0.0
 
+    @property
+    def span_s(self) -> float:
+        """When both streams have ended [s]."""
+        return max(self.compute, self.comm)
+
+    @property
+    def clocks(self) -> tuple[float, ...]:
+        """All four."""
+        return (self.compute, self.comm, self.f, self.b)
+
     def after(self, block: _Writer, times: Mapping[str, float]) -> _State:
         """The same when a block has run."""
         compute, comm = self.compute, self.comm
@@ -227,48 +265,36 @@ class _State:
 def _best_steps(
     fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], dispatch_s: float, combine_s: float
 ) -> Steps:
-    """The walk through both lists with the shortest span; of equal ones the first, pairs before single blocks.
+    """The walk through both lists with the shortest span; of equal ones, one with the most pairs.
 
-    Every walk is tried, but for long lists only those with as many pairs as the shorter one has blocks. Walks that
-    start alike share the work, and one that could not get shorter by hiding everything to come is left.
+    Notes
+    -----
+    Dynamic programming over how many blocks of each list are done. A later state never lets anything end sooner, so a
+    way to (i, j) that is later than another in every respect is dropped, and what is left is the best of all walks. Of
+    ways that are neither, the `_KEPT` shortest are followed: enough for lists of a few blocks to be exact.
     """
     times = {DISPATCH: dispatch_s, COMBINE: combine_s}
     backward_order = bs[::-1]
-    num_f, num_b = len(fs), len(bs)
-    free = num_f * num_b <= _SEARCHED
-    left_f = _left([x.attn_f.mean_s + x.mlp_f.mean_s for x in fs])
-    left_b = _left([sum(p.mean_s for p in (x.mlp_b, x.mlp_w, x.attn_b, x.attn_w)) for x in backward_order])
-    blocks: dict[tuple[int, int], _Writer] = {}
-    best: list[tuple[float, Steps]] = []
-
-    def block(i: int, j: int) -> _Writer:
-        if (i, j) not in blocks:
-            blocks[i, j] = pair(fs[i] if i >= 0 else None, backward_order[j] if j >= 0 else None)
-        return blocks[i, j]
-
-    def walk(i: int, j: int, state: _State, taken: Steps) -> None:
-        if best and state.compute + left_f[i] + left_b[j] >= best[0][0]:
-            return
-        if i == num_f and j == num_b:
-            span = max(state.compute, state.comm)
-            if not best or span < best[0][0]:
-                best[:] = [(span, taken)]
-            return
-        rest_f, rest_b = num_f - i, num_b - j
-        if rest_f and rest_b:
-            walk(i + 1, j + 1, state.after(block(i, j), times), (*taken, (True, True)))
-        if rest_f and (free or rest_f > rest_b):
-            walk(i + 1, j, state.after(block(i, -1), times), (*taken, (True, False)))
-        if rest_b and (free or rest_b > rest_f):
-            walk(i, j + 1, state.after(block(-1, j), times), (*taken, (False, True)))
-
-    walk(0, 0, _State(), ())
-    return best[0][1]
+    ways: dict[tuple[int, int], list[tuple[_State, Steps]]] = {(0, 0): [(_State(), ())]}
+    for i, j in itertools.product(range(len(fs) + 1), range(len(bs) + 1)):
+        found = []
+        for f, b in ((1, 1), (1, 0), (0, 1)):
+            if f <= i and b <= j:
+                block = pair(fs[i - 1] if f else None, backward_order[j - 1] if b else None)
+                step = (bool(f), bool(b))
+                found += [(state.after(block, times), (*taken, step)) for state, taken in ways[i - f, j - b]]
+        if found:
+            ways[i, j] = _earliest(found)
+    return ways[len(fs), len(bs)][0][1]
 
 
-def _left(times_s: Sequence[float]) -> list[float]:
-    """Sum of the times from each place on, [len(times_s) + 1] [s]."""
-    return [sum(times_s[i:]) for i in range(len(times_s) + 1)]
+def _earliest(ways: list[tuple[_State, Steps]]) -> list[tuple[_State, Steps]]:
+    """Those that no other way beats in every respect, the shortest first."""
+    kept: list[tuple[_State, Steps]] = []
+    for state, taken in sorted(ways, key=lambda way: (way[0].span_s, sum(way[0].clocks), len(way[1]))):
+        if not any(all(x <= y for x, y in zip(one.clocks, state.clocks, strict=True)) for one, _ in kept):
+            kept.append((state, taken))
+    return kept[:_KEPT]
 
 
 def span_s(program: Program, exchange_s: Mapping[str, float]) -> float:
@@ -287,8 +313,13 @@ def span_s(program: Program, exchange_s: Mapping[str, float]) -> float:
 
 
 def compute_s(program: Program) -> float:
-    """Compute time in a program at the mean load [s]."""
+    """Time of a program's compute stream at the mean load [s]."""
     return sum(node.mean_s for node in program if node.exchange is None)
+
+
+def serial(program: Program) -> Program:
+    """The program with one thing at a time: every exchange is exposed."""
+    return tuple(replace(node, waits=(i - 1,) if i else ()) for i, node in enumerate(program))
 
 
 def one_after_another(first: Program, second: Program) -> Program:

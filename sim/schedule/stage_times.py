@@ -11,7 +11,7 @@ rows they get, everything else of a layer does not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
@@ -23,7 +23,7 @@ from sim.cost.operations import Batch, phase_time
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
 from sim.workload.layout import Layout
-from sim.workload.model import Model
+from sim.workload.model import GQA, Model
 from sim.workload.stages import Stage
 from sim.workload.traffic import record_bytes
 
@@ -75,7 +75,8 @@ def stage_times(
     *,
     comm_sms: int,
     generation: str,
-    tp_exposed_s: float = 0.0,
+    exposed_s: Mapping[str, float] | None = None,
+    recompute: str = "selective",
     measured: MeasuredProfile | None = None,
 ) -> tuple[StageTimes, ...]:
     """Times of every stage.
@@ -86,8 +87,11 @@ def stage_times(
         SMs that overlapped pairs lend to communication.
     generation : str
         Of the GEMM kernels; see `cost.compute.processor`.
-    tp_exposed_s : float [s]
-        Time of the tensor-parallel reductions of one attention or MLP block; nothing hides them.
+    exposed_s : mapping, optional [s]
+        Phase ("attn(F)") -> time of its reductions under TP and CP; nothing hides them.
+    recompute : str
+        "full": the backward computes each layer's forward again, dispatch included. Otherwise what the kernels of a
+        layer's backward hold: norms, up-projections of MLA, and SwiGLU are computed again.
     measured : MeasuredProfile, optional
         Times of an MoE layer as a machine showed them; what it does not hold (dense layers, heads) is modelled.
     """
@@ -100,13 +104,14 @@ def stage_times(
         hbm_share_fraction=_hbm_share(work, hardware, kernel, comm_sms, generation),
     )
     factors = _measured_factors(work, beside, measured) if measured else {}
-    return tuple(
-        StageTimes(
-            _layers(work, stage, alone, tp_exposed_s, factors),
-            _layers(work, stage, beside, tp_exposed_s, factors),
+    inside, again = exposed_s or {}, recompute == "full"
+
+    def timed(stage: Stage, p: Processor) -> tuple[LayerTimes, ...]:
+        return tuple(
+            replace(x, again=again and x.layer >= 0) for x in _layers(work, stage, p, inside, factors)
         )
-        for stage in stages
-    )
+
+    return tuple(StageTimes(timed(stage, alone), timed(stage, beside)) for stage in stages)
 
 
 def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: int, generation: str) -> float:
@@ -130,27 +135,32 @@ def _measured_factors(work: ChunkWork, beside: Processor, measured: MeasuredProf
 
 
 def _layers(
-    work: ChunkWork, stage: Stage, p: Processor, tp_exposed_s: float, factors: Mapping[str, float]
+    work: ChunkWork, stage: Stage, p: Processor, exposed_s: Mapping[str, float], factors: Mapping[str, float]
 ) -> tuple[LayerTimes, ...]:
     model = work.model
     found: list[LayerTimes] = []
     if stage.embedding:
         found.append(_plain(work, p, ends.embedding))
     for layer in stage.layers:
-        found.append(_layer(work, p, layer, model.is_dense(layer), tp_exposed_s, factors))
+        found.append(_layer(work, p, layer, model.is_dense(layer), exposed_s, factors))
     if stage.head:
         found.append(_plain(work, p, ends.head))
     for module in range(stage.num_mtp):
         found.append(_plain(work, p, ends.mtp_projection))
-        found.append(_layer(work, p, model.num_layers + module, False, tp_exposed_s, factors))
+        found.append(_layer(work, p, model.num_layers + module, False, exposed_s, factors))
         found.append(_plain(work, p, ends.head))
     return tuple(found)
 
 
 def _layer(
-    work: ChunkWork, p: Processor, layer: int, dense: bool, tp_exposed_s: float, factors: Mapping[str, float]
+    work: ChunkWork,
+    p: Processor,
+    layer: int,
+    dense: bool,
+    exposed_s: Mapping[str, float],
+    factors: Mapping[str, float],
 ) -> LayerTimes:
-    shape_idx = min(layer, work.model.num_layers - 1)
+    shape_idx = _like(work.model, min(layer, work.model.num_layers - 1))
     mean = ops.layer_times(p, work.model, work.batch(), dense=dense, layer_idx=shape_idx)
     more = (
         mean if dense else ops.layer_times(p, work.model, work.batch(_MORE), dense=dense, layer_idx=shape_idx)
@@ -161,9 +171,15 @@ def _layer(
         total = mean[phase].total_s
         routed = min(max((more[phase].total_s - total) / (_MORE - 1.0), 0.0), total)
         factor = 1.0 if dense else factors.get(phase, 1.0)
-        exposed = tp_exposed_s if phase[-2] in "FB" else 0.0
-        times[field] = PhaseTime((total - routed) * factor / shared + exposed, routed * factor)
-    return LayerTimes(layer=layer, exchanges=not dense and work.layout.ep > 1, **times)
+        times[field] = PhaseTime(
+            (total - routed) * factor / shared, routed * factor, exposed_s.get(phase, 0.0)
+        )
+    return LayerTimes(layer=layer, exchanges=not dense and work.layout.ep > 1, again=False, **times)
+
+
+def _like(model: Model, layer: int) -> int:
+    """The first layer with the same attention."""
+    return layer % model.attention.full_every if isinstance(model.attention, GQA) else 0
 
 
 def _plain(work: ChunkWork, p: Processor, kernels: object) -> LayerTimes:

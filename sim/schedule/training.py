@@ -52,7 +52,7 @@ def tasks(
     """The tasks of each pipeline rank.
 
     `exchange_s`: mean time of a dispatch or combine kernel, by which overlapped pairs are aligned. Without `overlap`, a
-    pair runs its forward, then its backward, and every exchange is exposed.
+    pair runs its forward, then its backward, and nothing runs beside an exchange.
     """
     made: dict[tuple[object, ...], Program] = {}
 
@@ -60,7 +60,8 @@ def tasks(
         f, b = _stage(operation.forward), _stage(operation.backward)
         key = (operation.kind, f, b)
         if key not in made:
-            made[key] = _program(operation.kind, stages, f, b, exchange_s, overlap)
+            whole = _program(operation.kind, stages, f, b, exchange_s, overlap)
+            made[key] = whole if overlap else programs.serial(whole)
         return made[key]
 
     return tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.show.grids import Grid
+from sim.show.grid import Grid, time_cell
 from sim.study.calibrate import Calibration
 from sim.units import show
 
@@ -47,16 +47,16 @@ def _phases(found: Calibration) -> Grid:
     rows = [
         (
             name,
-            _time(one.elapsed_s),
-            _time(one.sm_bound_s),
-            _time(one.memory_bound_s),
-            _time(one.idle_s),
-            f"{_time(min(one.per_layer_s))} - {_time(max(one.per_layer_s))}",
+            time_cell(one.elapsed_s),
+            time_cell(one.sm_bound_s),
+            time_cell(one.memory_bound_s),
+            time_cell(one.idle_s),
+            f"{time_cell(min(one.per_layer_s))} - {time_cell(max(one.per_layer_s))}",
         )
         for name, one in found.phases.items()
     ]
     total_s = sum(one.elapsed_s for one in found.phases.values())
-    rows.append(("all", _time(total_s), "", "", "", ""))
+    rows.append(("all", time_cell(total_s), "", "", "", ""))
     return Grid(
         f"Phases of a layer pair, mean of {found.num_layers}",
         ("phase", "elapsed", "SM-bound", "memory-bound", "idle", "layers"),
@@ -70,9 +70,9 @@ def _exchanges(found: Calibration) -> Grid:
         (
             name,
             f"{one.kernel}, cached" if one.cached else one.kernel,
-            _time(one.data_s),
-            _time(one.notify_s),
-            _time(one.preparation_s),
+            time_cell(one.data_s),
+            time_cell(one.notify_s),
+            time_cell(one.preparation_s),
             str(one.comm_sms),
         )
         for name, one in found.exchanges.items()
@@ -88,7 +88,7 @@ def _exchanges(found: Calibration) -> Grid:
 
 def _classes(found: Calibration) -> Grid:
     rows = tuple(
-        (one.label, one.bound, str(one.num_kernels), _time(one.time_s), _percent(one.share_fraction))
+        (one.label, one.bound, str(one.num_kernels), time_cell(one.time_s), _percent(one.share_fraction))
         for one in found.classes
     )
     return Grid(
@@ -98,7 +98,7 @@ def _classes(found: Calibration) -> Grid:
 
 def _unnamed(found: Calibration) -> Grid:
     rows = tuple(
-        (one.name, str(one.num_kernels), _time(one.time_s), _percent(one.share_fraction))
+        (one.name, str(one.num_kernels), time_cell(one.time_s), _percent(one.share_fraction))
         for one in found.unnamed[:_MAX_UNNAMED]
     )
     more = len(found.unnamed) - len(rows)

@@ -118,7 +118,7 @@ class Case:
                 "model",
                 str(_mapping(model).get("name", "inline")) if isinstance(model, dict) else str(model or ""),
             ),
-            ("EP", str(layout.get("ep", ""))),
+            *_parallel(layout, training=work.get("kind") == "training"),
             ("kernel", self.kernel.replace("_", " ")),
             (
                 "gate",
@@ -128,6 +128,13 @@ class Case:
             ),
             ("groups a token", str(gate.get("top_groups") or "")),
             ("tokens a rank", f"{work['tokens_per_rank']:,}" if work.get("tokens_per_rank") else ""),
+            (
+                "schedule",
+                str(work.get("schedule") or "") + ("" if work.get("overlap", True) else " without overlap"),
+            ),
+            ("microbatches", str(work.get("microbatches") or "")),
+            ("tokens a sequence", f"{work['sequence_tokens']:,}" if work.get("sequence_tokens") else ""),
+            ("GEMMs", str(work.get("precision") or "")),
             ("bytes a rank", str(work.get("bytes_per_rank") or "")),
             ("placement", f"{placement.get('kind')}, {redundant} redundant experts" if redundant else ""),
             ("dispatch", str(work.get("dispatch_dtype", "")) if gate else ""),
@@ -206,6 +213,16 @@ def is_validation(document: Result) -> bool:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _parallel(layout: Mapping[str, Any], *, training: bool) -> list[tuple[str, str]]:
+    """Sizes of the layout; of an all-to-all only EP means anything."""
+    names = ("pp", "ep", "dp", "tp", "cp") if training else ("ep",)
+    return [
+        (name.upper(), str(layout[name]))
+        for name in names
+        if layout.get(name, 1) != 1 or (name == "ep" and name in layout)
+    ]
 
 
 def _hardware(case: Case) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sim.show import training
 from sim.show.cases import LABEL, Case, Result, Twin, cases, counts, is_validation, over_bound, time_of, twins
 from sim.units import dimension_of, show
 
@@ -17,6 +18,8 @@ def finding(result: Result) -> list[str]:
     if is_validation(result):
         return of_validation(result)
     found = cases(result)
+    if all(map(training.is_training, found)):
+        return training.finding(found)
     if len(found) == 1:
         return of_case(found[0])
     pairs = twins(found)

@@ -1,4 +1,4 @@
-"""A grid: one table as plain text cells, before the terminal or a page gives it a look.
+"""The grids of a run and of a validation.
 
 Why this way: the terminal and the report must never state different numbers, so both print the same grids.
 """
@@ -6,45 +6,12 @@ Why this way: the terminal and the report must never state different numbers, so
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sim.show import findings
+from sim.show import findings, training
 from sim.show.cases import Case, Result, Twin, cases, counts, over_bound, twins, use_of
+from sim.show.grid import Cell, Grid, time_cell, value_cell
 from sim.units import show
-
-Cell = str
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Title, column heads and rows of text; numbers stand right, words left."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    words: frozenset[int] = frozenset({0})
-    """Columns of words."""
-    bad: frozenset[int] = frozenset()
-    """Rows that miss a tolerance."""
-    breaks: frozenset[int] = frozenset()
-    """Rows before which a new group begins."""
-    note: str = ""
-
-    def without_empty(self) -> Grid:
-        """The grid without columns that say nothing."""
-        keep = [
-            i for i in range(len(self.heads)) if i == 0 or any(row[i] not in ("", "-") for row in self.rows)
-        ]
-        return Grid(
-            self.title,
-            tuple(self.heads[i] for i in keep),
-            tuple(tuple(row[i] for i in keep) for row in self.rows),
-            frozenset(new for new, old in enumerate(keep) if old in self.words),
-            self.bad,
-            self.breaks,
-            self.note,
-        )
 
 
 def of_result(result: Result, *, wide: bool = True) -> list[Grid]:
@@ -53,7 +20,13 @@ def of_result(result: Result, *, wide: bool = True) -> list[Grid]:
     Names of resources are left out of a comparison that is not `wide`.
     """
     found = cases(result)
-    made = [times(found, wide=wide), bandwidths(found), others(found), expectations(found)]
+    made = [
+        times(found, wide=wide),
+        bandwidths(found),
+        *training.grids(found),
+        others(found),
+        expectations(found),
+    ]
     return [one.without_empty() for one in made if one.rows]
 
 
@@ -76,9 +49,9 @@ def times(found: Sequence[Case], *, wide: bool = True) -> Grid:
                 (
                     *((case.name,) if many else ()),
                     direction,
-                    _time(m.get("time_s")),
-                    _time(m["completion_time_s"]),
-                    _time(m.get("lower_bound_s")),
+                    time_cell(m.get("time_s")),
+                    time_cell(m["completion_time_s"]),
+                    time_cell(m.get("lower_bound_s")),
                     f"{ratio:.3f}" if ratio else "-",
                     findings.label(str(m["binding"])),
                     str(resource or "-") if wide or not many else "-",
@@ -127,15 +100,15 @@ def bandwidths(found: Sequence[Case]) -> Grid:
                 (
                     *((case.name,) if many else ()),
                     direction,
-                    _value("bytes", m.get("wire_nic_bytes")),
-                    _value("bytes", m.get("wire_nvlink_bytes")),
-                    "-" if low_latency else _value("bytes/s", m.get("logical_rdma_bytes_per_s")),
-                    "-" if low_latency else _value("bytes/s", m.get("logical_nvlink_bytes_per_s")),
-                    _value("bytes/s", m.get("logical_selection_bytes_per_s")) if low_latency else "-",
-                    _value("bytes/s", m.get("algbw_bytes_per_s")),
-                    _value("bytes/s", m.get("busbw_bytes_per_s")),
-                    _value("number", m.get("nodes_per_token")),
-                    _value("number", m.get("ranks_per_token")),
+                    value_cell("bytes", m.get("wire_nic_bytes")),
+                    value_cell("bytes", m.get("wire_nvlink_bytes")),
+                    "-" if low_latency else value_cell("bytes/s", m.get("logical_rdma_bytes_per_s")),
+                    "-" if low_latency else value_cell("bytes/s", m.get("logical_nvlink_bytes_per_s")),
+                    value_cell("bytes/s", m.get("logical_selection_bytes_per_s")) if low_latency else "-",
+                    value_cell("bytes/s", m.get("algbw_bytes_per_s")),
+                    value_cell("bytes/s", m.get("busbw_bytes_per_s")),
+                    value_cell("number", m.get("nodes_per_token")),
+                    value_cell("number", m.get("ranks_per_token")),
                 )
             )
     heads = (
@@ -154,7 +127,7 @@ def bandwidths(found: Sequence[Case]) -> Grid:
 
 def others(found: Sequence[Case]) -> Grid:
     """Every number of the metrics, for workloads that are no transfer: a column a case."""
-    plain = [case for case in found if not case.transfers]
+    plain = [case for case in found if not case.transfers and not training.is_training(case)]
     metrics = {case.name: dict(_leaves(case.metrics)) for case in plain}
     keys = dict.fromkeys(key for one in metrics.values() for key in one)
     return Grid(
@@ -209,6 +182,7 @@ def expectations(found: Sequence[Case]) -> Grid:
 
 def of_group(name: str, group: Mapping[str, Any]) -> Grid:
     """The rows of one group of a validation, and where its published figures stand."""
+    notes = [f"{row['id']}: {row['note']}" for row in group["rows"] if row.get("note")]
     sources = [f"{key}: {_source(one)}" for key, one in group.get("sources", {}).items()]
     title = group.get("title")
     return Grid(
@@ -235,7 +209,7 @@ def of_group(name: str, group: Mapping[str, Any]) -> Grid:
         ),
         words=frozenset({0, 1, 6, 7}),
         bad=frozenset(i for i, row in enumerate(group["rows"]) if not row["ok"]),
-        note="\n".join(sources),
+        note="\n".join(notes + sources),
     )
 
 
@@ -336,20 +310,3 @@ def measured(value: Any, unit: str) -> str:
     if unit in ("s", "bytes", "bytes/s", "flop/s", "count", "fraction"):
         return show(float(value), unit)
     return f"{value:.6g} {unit}".rstrip()
-
-
-def _time(value: Any) -> str:
-    return "-" if value is None else _padded(show(float(value), "s"))
-
-
-def _value(dimension: str, value: Any) -> str:
-    return "-" if value is None or value == 0 else _padded(show(float(value), dimension))
-
-
-def _padded(text: str, digits: int = 4) -> str:
-    """The number of a quantity with all its digits, so that columns align: `1.36 ms` -> `1.360 ms`."""
-    number, space, unit = text.partition(" ")
-    missing = digits - sum(c.isdigit() for c in number.lstrip("-0."))
-    if "e" in number or missing <= 0:
-        return text
-    return f"{number if '.' in number else number + '.'}{'0' * missing}{space}{unit}"

@@ -121,10 +121,12 @@ function spec(div) {
   layout.template = TEMPLATES[dark.matches && !printing ? "dark" : "light"];
   layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
   layout.autosize = true;
-  layout.dragmode = false;
+  layout.dragmode = matchMedia("(hover: hover)").matches && layout.dragmode || false;
   if (div.clientWidth < NARROW_PX) {
     layout.font = {size: 11};
     layout.margin.r = 6; layout.margin.l = 2;
+    layout.annotations = (layout.annotations || []).filter(note => note.name !== "inside");
+    for (const note of layout.annotations) if (note.name === "wide") { note.text = note.text.replace(/(<br>)?\(/, "<br>("); note.font.size = 10; }
     for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) {
       const axis = layout[key];
       axis.tickfont = {size: 11};

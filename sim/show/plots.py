@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
-from sim.show import plot_fabric, plot_loads, plot_times
+from sim.show import plot_fabric, plot_loads, plot_pair, plot_times, plot_training
 from sim.show.cases import Result, cases, is_validation
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
@@ -23,10 +23,22 @@ KINDS: dict[str, tuple[str, Draw]] = {
     "rank_times": ("When each rank ends, beside the mean.", plot_times.rank_times),
     "fabric_map": ("The cluster from GPUs to spines, coloured by load.", plot_fabric.fabric_map),
     "traffic_matrix": ("Bytes from every rank to every other, with node borders.", plot_loads.traffic_matrix),
+    "timeline": (
+        "The pipeline of a training step: every operation of every rank over time.",
+        plot_training.timeline,
+    ),
+    "layer_pair": (
+        "One overlapped layer pair: compute beside exchanges, and a real trace's.",
+        plot_pair.layer_pair,
+    ),
+    "phases": ("Where a training step goes, by variant or pipeline rank.", plot_training.phases),
+    "memory": ("What a GPU of each pipeline rank holds, beside what it has.", plot_training.memory),
     "validation": ("Error of every published figure, with its tolerance, by group.", plot_times.validation),
 }
 
-OF_ONE_CASE = ("utilisation", "links", "rank_times", "fabric_map", "traffic_matrix")
+OF_ONE_CASE = (
+    "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "memory",
+)  # fmt: skip
 
 
 def figure(kind: str, result: Result) -> Figure:

@@ -12,17 +12,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.documents import dumps
-from sim.show import findings, grids, page, plots
+from sim.show import findings, grids, page, plots, training
 from sim.show.cases import Case, Result, cases, is_validation, twins
-from sim.show.grids import Grid
+from sim.show.grid import Grid
 
 _LONG = ("why and source", "source", "quantity", "metric")  # heads of columns that may wrap
 _DEPTH = (
+    ("timeline",),
+    ("layer_pair",),
+    ("memory",),
     ("utilisation",),
     ("links",),
     ("fabric_map",),
     ("rank_times", "traffic_matrix"),
 )  # kinds that share a line
+_MAX_OPERATIONS = 10_000  # bars of timelines in one page; `moesim plot --kind timeline` draws the others
 _TERMS = (
     (
         "time",
@@ -62,8 +66,11 @@ def _run(result: Result) -> str:
         f'<section class="answer" aria-label="Answer">{page.paragraphs([*said, *([expected] if expected else [])])}</section>',
         "<h2>Results</h2>",
         *_figures("bars", result, findings.of_bounds(result)),
+        *_figures("phases", result),
         *(grid_html(one) for one in grids.of_result(result)),
-        "<h2>Where the time goes</h2>" if any(case.links for case in found) else "",
+        "<h2>Where the time goes</h2>"
+        if any(case.links or case.result.get("timeline") for case in found)
+        else "",
         *_depth(found),
         _assumptions(found),
         "<h2>Run it again</h2>",
@@ -73,7 +80,7 @@ def _run(result: Result) -> str:
         f'<pre id="scenario" tabindex="0" aria-label="Scenario as YAML">{html.escape(scenario_yaml(result))}</pre>',
         "<h2>How to read it</h2>",
         '<dl class="terms">'
-        + "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in _TERMS)
+        + "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in _terms(found))
         + "</dl>",
         _footer(version, found[0].result.get("provenance", {}).get("seed"), result.get("schema")),
     ]
@@ -82,6 +89,10 @@ def _run(result: Result) -> str:
         f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>',
         drawn=True,
     )
+
+
+def _terms(found: Sequence[Case]) -> tuple[tuple[str, str], ...]:
+    return training.TERMS if all(map(training.is_training, found)) else _TERMS
 
 
 def _validation(report: Result) -> str:
@@ -137,8 +148,10 @@ def _depth(found: Sequence[Case]) -> list[str]:
     for case in found:
         sets.setdefault(id(others.get(id(case), case)), []).append(case)
     made = []
+    left = _MAX_OPERATIONS
     for i, members in enumerate(sets.values()):
-        inside = "".join(_line(members, kinds) for kinds in _DEPTH)
+        left -= sum(training.num_operations(case) for case in members)
+        inside = "".join(_line(members, kinds) for kinds in _DEPTH if left >= 0 or kinds != ("timeline",))
         if len(found) == 1:
             return [inside]
         if inside:
@@ -169,7 +182,7 @@ def _binding_words(members: Sequence[Case]) -> str:
     bound = dict.fromkeys(
         f"{name}: {findings.binds(m)}" for case in members for name, m in case.transfers.items()
     )
-    return "; ".join(bound)
+    return "; ".join(bound) or training.aside(members)
 
 
 def _alone(case: Case) -> Result:

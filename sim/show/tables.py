@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.show import findings, grids
 from sim.show.cases import Result, cases, is_validation
-from sim.show.grids import Grid
+from sim.show.grid import Grid
 from sim.units import show
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sim.cluster.datasheet import Sheet
     from sim.workload.model import Model, Parameters
 
-_LONG = ("metric", "source", "quantity", "row", "verdict", "citation")  # heads of columns that may wrap
+_LONG = ("variant", "metric", "source", "quantity", "row", "verdict", "citation")  # heads of columns that may wrap
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
 

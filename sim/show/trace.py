@@ -5,7 +5,7 @@ complete slices on one track must nest, or viewers drop the later one without a 
 written as pairs of asynchronous begin and end. Times are whole nanoseconds, so that an end and the next start compare
 equal after rounding. The same timeline gives the same bytes.
 
-    blob = encode(document(of_result(result)))
+    blob = encode(document(Timeline("a step", slices=(Slice(Track("stage 0", "compute"), "F 0", 0.0, 1e-3),))))
 
 References: Trace Event Format, docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
 """
@@ -168,95 +168,6 @@ def _us(time_ns: int) -> float | int:
 
 def _with(args: Args) -> Event:
     return {"args": dict(args)} if args else {}
-
-
-# --- from results --------------------------------------------------------------------------------------------------
-
-
-def of_result(result: Mapping[str, Any]) -> Timeline:
-    """The timeline of a result document: kernels by rank, flows, utilisation of links; each variant on rows of its own."""
-    variants = result.get("variants") or {"": result}
-    slices: list[Slice] = []
-    transfers: list[Transfer] = []
-    counters: list[Counter] = []
-    arrows: list[Arrow] = []
-    for variant, one in variants.items():
-        prefix = f"{variant}: " if variant else ""
-        timeline = one.get("timeline") or {}
-        kernels = timeline.get("kernels", [])
-        slices += [bar for kernel in kernels for bar in _kernel_slices(kernel, prefix)]
-        arrows += _barriers(kernels, prefix)
-        row = Track(f"{prefix}flows", "transfers")
-        transfers += [
-            Transfer(row, f"flow {int(flow)}", start_us * 1e-6, done_us * 1e-6)
-            for flow, start_us, done_us in one.get("flow_completion", [])
-        ]
-        counters += _utilisation(timeline.get("utilisation") or {}, f"{prefix}links")
-    return Timeline(
-        title=str(result.get("title") or result.get("name") or "moesim"),
-        slices=tuple(slices),
-        transfers=tuple(transfers),
-        counters=tuple(counters),
-        arrows=tuple(arrows),
-    )
-
-
-def _row(kernel: Mapping[str, Any], rank: int, prefix: str) -> Track:
-    return Track(f"{prefix}EP group {kernel['group']}", f"rank {rank} (gpu {kernel['first_gpu'] + rank})")
-
-
-def _kernel_slices(kernel: Mapping[str, Any], prefix: str) -> list[Slice]:
-    args: Args = {"latency_us": round(kernel["fixed_s"] * 1e6, 3)}
-    return [
-        Slice(_row(kernel, rank, prefix), kernel["name"], kernel["start_s"], end_s, args)
-        for rank, end_s in enumerate(kernel["rank_ends_s"])
-    ]
-
-
-def _barriers(kernels: Sequence[Mapping[str, Any]], prefix: str) -> list[Arrow]:
-    """From the last rank of a kernel to the ranks of the next one of its group, which waited for it."""
-    arrows = []
-    previous: dict[int, Mapping[str, Any]] = {}
-    for kernel in kernels:
-        before = previous.get(kernel["group"])
-        previous[kernel["group"]] = kernel
-        if before is None:
-            continue
-        ends = before["rank_ends_s"]
-        last = max(range(len(ends)), key=ends.__getitem__)
-        if ends[last] > kernel["start_s"]:
-            continue
-        inside_s = max(before["start_s"], ends[last] - 1e-9)  # a slice does not hold its own end
-        arrows += [
-            Arrow(
-                "waits for",
-                _row(before, last, prefix),
-                inside_s,
-                _row(kernel, rank, prefix),
-                kernel["start_s"],
-            )
-            for rank in range(len(kernel["rank_ends_s"]))
-        ]
-    return arrows
-
-
-def _utilisation(series: Mapping[str, Any], process: str) -> list[Counter]:
-    """Counters in percent; the result gives the middle of each of its equal spans."""
-    middles: list[float] = list(series.get("time_s", []))
-    if len(middles) < 2:
-        return []
-    half = (middles[1] - middles[0]) / 2
-    times_s = [max(0.0, middle - half) for middle in middles] + [middles[-1] + half]
-    return [
-        Counter(
-            process,
-            f"{name} utilisation [%]",
-            times_s,
-            {kind: [round(100 * share, 3) for share in shares] + [0.0] for kind, shares in values.items()},
-        )
-        for name, values in series.items()
-        if name != "time_s"
-    ]
 
 
 # --- checker ---------------------------------------------------------------------------------------------------------

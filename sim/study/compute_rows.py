@@ -1,163 +1,109 @@
-"""Published times of compute beside our own, row by row: kernels, and the phases of one layer.
+"""Published times of compute kernels beside our own: GEMM, grouped GEMM and attention, row by row.
 
-`gemm_rows` reads `scenarios/published/gemm.yaml`; a row says whether the curves were fitted on it (`calibration`) or
-predict it (`validation`). `layer_phase_rows` reads `scenarios/published/layer_pair.yaml`: no time in it entered a
-fit, but the form of the model was settled with it in view (see the file).
+A row says whether the curves were fitted on it (`calibration`) or predict it (`validation`): half of every table is held
+out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
-from sim import documents
+from pydantic import Field
+
 from sim.cluster.hardware import load_hardware
-from sim.cluster.kernels import load_kernel
 from sim.cost.attention import attention_forward_s, mla_decode_s
-from sim.cost.compute import (
-    Layout,
-    Processor,
-    grouped_gemm_s,
-    processor,
-)
+from sim.cost.compute import Processor, grouped_gemm_s, processor
 from sim.cost.curves import Curves
-from sim.cost.layers import layer_times
-from sim.cost.operations import Batch, PhaseTime
-from sim.units import parse
-from sim.workload.model import Model, load_model
-from sim.workload.traffic import record_bytes
+from sim.schemas import quantity
+from sim.study import published
+from sim.study.published import Published, Row, Use, row
+from sim.study.run import Progress
+from sim.study.specification import Branch
 
 MLA_HEADS, MLA_QK_DIM, MLA_V_DIM = 128, 192, 128
-USES = ("calibration", "validation")
+USES: tuple[Use, ...] = ("calibration", "validation")
 
 
-def gemm_rows(curves: Curves | None = None) -> list[dict[str, Any]]:
-    """Every published row of the group `gemm` with our time: id, quantity, unit, published, simulated, use."""
-    tree = documents.load(documents.find("gemm", "scenarios/published", "published table")).tree
-    hardware = load_hardware(str(tree["hardware"]))
-    return [
-        row
-        for table in tree["tables"]
-        for whole in (processor(hardware, generation=table.get("generation", "march_2025"), curves=curves),)
-        for use in USES
-        for values in table[use]
-        for row in (_row(whole, table, dict(zip(table["columns"], values, strict=True)), use),)
-    ]
+class KernelTable(Branch):
+    """Rows of one kernel: its shape, and a time or a rate that says the time."""
+
+    name: str
+    source: str
+    kernel: Literal["dense", "contiguous", "masked", "mla_decode", "mla_prefill"]
+    generation: str = "march_2025"
+    """Of the GEMM kernels."""
+    spread: quantity("fraction") | None = None  # type: ignore[valid-type]
+    """How far rows of an expert were drawn from the expected number."""
+    timer: quantity("s") = "0 s"  # type: ignore[valid-type]
+    """What the published timer adds to the kernel."""
+    columns: list[str]
+    calibration: list[list[float]]
+    validation: list[list[float]] = Field(default_factory=list)
 
 
-def _row(whole: Processor, table: Mapping[str, Any], row: Mapping[str, float], use: str) -> dict[str, Any]:
-    shape = "-".join(f"{key}{row[key]:g}" for key in table["columns"] if key not in ("us", "tflops", "gbps"))
-    return {
-        "id": f"{table['name']}-{shape}",
-        "table": table["name"],
-        "quantity": "time_s",
-        "unit": "s",
-        "published": _published_s(table, row),
-        "simulated": _simulated_s(whole, table, row),
-        "use": use,
-        "source": table["source"],
-    }
+class KernelFigures(Published):
+    """A file of kernel tables."""
+
+    hardware: str
+    tables: list[KernelTable]
 
 
-def _published_s(table: Mapping[str, Any], row: Mapping[str, float]) -> float:
-    if "us" in row:
-        return row["us"] * 1e-6
-    experts, m, n, k = row.get("experts", 1), row["m"], row["n"], row["k"]
-    if "tflops" in row:
-        return 2.0 * experts * m * n * k / (row["tflops"] * 1e12)
-    return experts * (m * k + n * k + 2.0 * m * n) / (row["gbps"] * 1e9)
+def rows(figures: KernelFigures, progress: Progress, curves: Curves | None = None) -> Iterator[Row]:
+    """Every published time beside ours."""
+    progress(figures.group)
+    hardware = load_hardware(figures.hardware)
+    for table in figures.tables:
+        whole = processor(hardware, generation=table.generation, curves=curves)
+        for use in USES:
+            for values in getattr(table, use):
+                shape = dict(zip(table.columns, values, strict=True))
+                yield row(
+                    _name(table, shape),
+                    "time_s",
+                    "s",
+                    _published_s(table, shape),
+                    _simulated_s(whole, table, shape),
+                    use=use,
+                    source=table.source,
+                    tolerance=figures.bar.worst,
+                )
 
 
-def _simulated_s(whole: Processor, table: Mapping[str, Any], row: Mapping[str, float]) -> float:
-    kernel: str = table["kernel"]
-    if kernel == "mla_decode":
-        return mla_decode_s(whole, row["requests"], row["context"], MLA_HEADS, queries=int(row["queries"]))
-    if kernel == "mla_prefill":
-        core_s = attention_forward_s(whole, 1, int(row["sequence"]), MLA_HEADS, MLA_QK_DIM, MLA_V_DIM)
-        return core_s + parse(table["timer"], "s")
-    expected = row.get("expected_rows", row.get("m"))
-    if "spread" in table:
-        rows = drawn_rows(
-            int(row["experts"]), row["expected_rows"], row["rows"], parse(table["spread"], "fraction")
-        )
+def gemm_rows(curves: Curves | None = None) -> list[Row]:
+    """The rows of the group `gemm`, with other curves to be tried."""
+    return list(rows(published.load("gemm", KernelFigures)[0], lambda _: None, curves))
+
+
+def _name(table: KernelTable, shape: Mapping[str, float]) -> str:
+    known = (f"{key}{shape[key]:g}" for key in table.columns if key not in ("us", "tflops", "gbps"))
+    return "-".join((table.name, *known))
+
+
+def _published_s(table: KernelTable, shape: Mapping[str, float]) -> float:
+    if "us" in shape:
+        return shape["us"] * 1e-6
+    experts, m, n, k = shape.get("experts", 1), shape["m"], shape["n"], shape["k"]
+    if "tflops" in shape:
+        return 2.0 * experts * m * n * k / (shape["tflops"] * 1e12)
+    return experts * (m * k + n * k + 2.0 * m * n) / (shape["gbps"] * 1e9)
+
+
+def _simulated_s(whole: Processor, table: KernelTable, shape: Mapping[str, float]) -> float:
+    if table.kernel == "mla_decode":
+        queries = int(shape["queries"])
+        return mla_decode_s(whole, shape["requests"], shape["context"], MLA_HEADS, queries=queries)
+    if table.kernel == "mla_prefill":
+        tokens = int(shape["sequence"])
+        core_s = attention_forward_s(whole, 1, tokens, MLA_HEADS, MLA_QK_DIM, MLA_V_DIM)
+        return core_s + float(table.timer)
+    if table.spread is not None:
+        drawn = drawn_rows(int(shape["experts"]), shape["expected_rows"], shape["rows"], table.spread)
     else:
-        rows = [int(row["m"])] * int(row.get("experts", 1))
-    layout: Layout = "contiguous" if kernel == "contiguous" else "masked" if kernel == "masked" else "dense"
-    planned = expected if layout == "masked" else None
-    n, k = int(row["n"]), int(row["k"])
-    return grouped_gemm_s(whole, rows, n, k, "fp8", layout=layout, expected_rows=planned)
-
-
-def layer_phase_rows(curves: Curves | None = None) -> list[dict[str, Any]]:
-    """The six compute phases of a layer in the published trace, and their sum, with our time."""
-    document = documents.load(documents.find("layer_pair", "scenarios/published", "published table"))
-    published = {name: parse(value, "s") for name, value in document.tree["phases"]["values"].items()}
-    simulated = {name: phase.total_s for name, phase in trace_layer(document.tree, curves).items()}
-    pairs = {name: (published[name], simulated[name]) for name in published}
-    pairs["compute"] = (sum(published.values()), sum(simulated.values()))
-    return [
-        {
-            "id": f"layer-{name}",
-            "quantity": "time_s",
-            "unit": "s",
-            "published": one,
-            "simulated": other,
-            "use": "validation",
-            "source": document.tree["phases"]["source"],
-        }
-        for name, (one, other) in pairs.items()
-    ]
-
-
-def trace_layer(tree: Mapping[str, Any], curves: Curves | None = None) -> dict[str, PhaseTime]:
-    """Phases of one layer under the workload of `layer_pair.yaml`, with communication on the other SMs.
-
-    Notes
-    -----
-    Two dispatches and two combines move their records through HBM while the layer computes: the share of the HBM rate that
-    is left is 1 - touches x records x tokens / (compute time x HBM rate), found by inserting the time once.
-    """
-    work, hardware, model = (
-        tree["workload"],
-        load_hardware(str(tree["hardware"])),
-        load_model(str(tree["model"])),
-    )
-    experts = int(work["experts_per_rank"])
-    batches = {
-        name: Batch(
-            sequences=int(work["sequences"]),
-            sequence_tokens=int(work["sequence_tokens"]),
-            expert_rows=(int(work[name]["expert_rows"]) // experts,) * experts,
-            received_tokens=float(work[name]["received_tokens"]),
-        )
-        for name in ("forward", "backward")
-    }
-    received = sum(batch.received_tokens for batch in batches.values())
-    touched = received * hbm_bytes_per_token(model, str(work["comm_kernel"]))
-    share, phases = 1.0, dict[str, PhaseTime]()
-    for _ in range(2):
-        p = processor(
-            hardware,
-            sms=int(work["compute_sms"]),
-            sustained=True,
-            hbm_share_fraction=share,
-            generation=str(tree["generation"]),
-            curves=curves,
-        )
-        forward, backward = (layer_times(p, model, batches[name]) for name in ("forward", "backward"))
-        phases = {name: (forward if name.endswith("(F)") else backward)[name] for name in forward}
-        compute_s = sum(phase.total_s for phase in phases.values())
-        share = 1.0 - touched / (compute_s * hardware.gpu.hbm.bandwidth_bytes_per_s)
-    return phases
-
-
-def hbm_bytes_per_token(model: Model, kernel: str) -> float:
-    """HBM bytes of a dispatch in FP8 and a combine in BF16 for each token that a rank receives [bytes]."""
-    touches = load_kernel(kernel).hbm_touches
-    return sum(
-        touches.of(direction) * record_bytes(kernel, direction, dtype, model.hidden, model.top_k)
-        for direction, dtype in (("dispatch", "fp8"), ("combine", "bf16"))
-    )
+        drawn = [int(shape["m"])] * int(shape.get("experts", 1))
+    planned = shape.get("expected_rows", shape.get("m")) if table.kernel == "masked" else None
+    n, k = int(shape["n"]), int(shape["k"])
+    return grouped_gemm_s(whole, drawn, n, k, "fp8", layout=table.kernel, expected_rows=planned)
 
 
 def drawn_rows(experts: int, expected: float, total: float, spread: float) -> Sequence[int]:

@@ -3,33 +3,27 @@
 One file of `scenarios/published/` is one group. A figure has a value with its unit, a source that anyone can look up, how
 it was read, and what we used it for: `calibration` set a parameter (it proves nothing), `validation` is a prediction.
 
-A group holds *runs* (a scenario, what each run changes in it, and the metrics it should have), *facts* (numbers that
-follow from a shipped file without running anything) or *placements* (what the expert balancer should answer).
+What all files have in common stands here: a title, bars, sources, and a row, which is one figure beside ours. What else a
+file holds is the shape that the module which computes its rows gives it (see `validate.SOURCES`).
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import Field
-
-from sim import documents
-from sim.documents import Document
-from sim.errors import Fault, InputError
+from sim import documents, units
+from sim.documents import Document, Path_
+from sim.errors import InputError, nearest
 from sim.schemas import quantity
-from sim.study.specification import Branch, Count
+from sim.study.specification import Branch
 
 FOLDER = "scenarios/published"
 
 Use = Literal["calibration", "validation"]
 Confidence = Literal["exact_text", "exact_trace", "digitized", "derived", "secondary"]
+Row = dict[str, Any]
 
 
 class Source(Branch):
@@ -49,75 +43,60 @@ class Bar(Branch):
     worst: quantity("fraction") | None = None  # type: ignore[valid-type]
 
 
-class Figure(Branch):
-    """The published value of one metric of a run."""
-
-    metric: str
-    value: str | int | float
-    use: Use
-    tolerance: quantity("fraction") | None = None  # type: ignore[valid-type]
-    """The bar's worst error where left out."""
-    counted: bool = True
-    """Whether the bar applies; else it is only printed."""
-
-
-class Run(Branch):
-    """One run of the group's scenario and the figures it is compared with."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-    about: str | None = None
-    source: str
-    set: dict[str, Any] = Field(default_factory=dict)
-    flows: str | None = None
-    """A gzipped CSV of flows with the time of each; the flows become the scenario's."""
-    flows_counted: bool = True
-    rows: list[Figure]
-
-
 class Facts(Branch):
-    """One quantity of several shipped files, by their names."""
+    """One quantity of several subjects, by their names."""
 
     quantity: str
     source: str
     unit: str
+    use: Use = "validation"
     tolerance: quantity("fraction") | None = None  # type: ignore[valid-type]
+    """The bar's worst error where left out."""
+    counted: bool = True
+    """Whether the bar applies; else the figures are only printed."""
+    points: bool = False
+    """Shares of a whole: the error is the difference, in parts of that whole."""
     values: dict[str, str | bool]
 
-
-class PlacementExample(Branch):
-    """A published answer of the expert balancer."""
-
-    name: str
-    source: str
-    loads: list[float]
-    num_groups: Count
-    num_nodes: Count
-    num_ranks: Count
-    physical_to_logical: list[int]
+    def published(self, subject: str) -> float | bool:
+        """The value of a subject in SI units; a verdict as it is."""
+        said = self.values[subject]
+        dimension = self.unit if self.unit in units.DIMENSIONS else "count"
+        return said if isinstance(said, bool) else units.parse(said, dimension)
 
 
 class Published(Branch):
-    """A file of `scenarios/published/`."""
+    """What every file of `scenarios/published/` has."""
 
     group: str
     title: str
     bar: Bar
-    flow_bar: Bar | None = None
-    """For the mean error over single flows, where runs name `flows`."""
     sources: dict[str, Source]
-    scenario: dict[str, Any] = Field(default_factory=dict)
-    runs: list[Run] = Field(default_factory=list)
-    facts: list[Facts] = Field(default_factory=list)
-    placements: list[PlacementExample] = Field(default_factory=list)
+
+    @property
+    def bars(self) -> dict[str, Bar]:
+        """Name -> bar; a row names the one it counts towards."""
+        return {"main": self.bar}
+
+    def cited(self) -> Iterator[tuple[Path_, str]]:
+        """Where an entry names its source, and which."""
+        yield from _cited(self, ())
 
 
-@dataclass(frozen=True, slots=True)
-class TimedFlows:
-    """Flows of a packet-level run: a CSV that a scenario can read, and the time each flow took there."""
+def _cited(value: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+    if isinstance(value, list):
+        for i, entry in enumerate(value):
+            yield from _cited(entry, (*path, i))
+    elif isinstance(value, Branch):
+        for name in type(value).model_fields:
+            entry = getattr(value, name)
+            if name == "source" and entry is not None:
+                yield (*path, name), entry
+            else:
+                yield from _cited(entry, (*path, name))
 
-    csv_text: str
-    flow_id: npt.NDArray[np.int64]  # [num_flows]
-    time_s: npt.NDArray[np.float64]  # [num_flows], release to last byte
+
+Figures = TypeVar("Figures", bound=Published)
 
 
 def groups() -> dict[str, Path]:
@@ -125,35 +104,72 @@ def groups() -> dict[str, Path]:
     return documents.shipped(FOLDER)
 
 
-def load(group: str) -> tuple[Published, Document]:
-    """Read one group, and its document for messages and scenarios."""
+def load(group: str, shape: type[Figures]) -> tuple[Figures, Document]:
+    """Read one group as `shape`, and its document for messages."""
     document = documents.load(groups()[group])
-    published = document.check(Published)
-    faults: list[Fault] = []
-    for branch in ("runs", "facts", "placements"):
-        for i, entry in enumerate(getattr(published, branch)):
-            if entry.source not in published.sources:
-                wanted = f"one of: {', '.join(published.sources)}"
-                faults.append(document.fault((branch, i, "source"), f"'{entry.source}'", wanted))
+    figures = document.check(shape)
+    known = figures.sources
+    faults = [
+        document.fault(path, f"'{source}'", f"one of: {', '.join(known)}", nearest(source, known))
+        for path, source in figures.cited()
+        if source not in known
+    ]
     if faults:
         raise InputError(faults)
-    return published, document
+    return figures, document
 
 
-def read_flows(file: Path) -> TimedFlows:
-    """Split a gzipped CSV into the columns of a flow list and the time of each flow.
+def row(
+    id_: str,
+    what: str,
+    unit: str,
+    said: float,
+    ours: float,
+    *,
+    use: Use,
+    source: str,
+    tolerance: float | None,
+    bar: str | None = "main",
+    points: bool = False,
+    note: str | None = None,
+) -> Row:
+    """One figure beside ours.
 
-    Beside those of a flow list it has `rx_done_us`, the last byte at the receiver, and `released_us` where flows wait for
-    others (elsewhere `start_us` says it).
+    Parameters: `said` and `ours`, in SI units; `tolerance`, of the error [fraction], None where only the mean of the
+    bar is held; `bar`, the name of the bar it counts towards, None to print it only; `points`, the error is the
+    difference and not relative; `note`, what to know beside the figure.
     """
-    rows = list(csv.DictReader(io.StringIO(gzip.decompress(file.read_bytes()).decode())))
-    released = "released_us" if "released_us" in rows[0] else "start_us"
-    time_us = [float(row["rx_done_us"]) - float(row[released]) for row in rows]
-    kept = [name for name in rows[0] if name not in ("rx_done_us", "released_us")]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, kept, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return TimedFlows(
-        text.getvalue(), np.array([int(row["flow_id"]) for row in rows]), np.array(time_us) * 1e-6
-    )
+    error = ours - said if points else (ours - said) / said if said else float(ours != said)
+    found = {
+        "id": id_,
+        "quantity": what,
+        "unit": unit,
+        "published": said,
+        "simulated": ours,
+        "error_fraction": float(error),
+        "tolerance_fraction": tolerance if bar else None,
+        "use": use,
+        "ok": bar is None or tolerance is None or bool(abs(error) <= tolerance),
+        "bar": bar,
+        "source": source,
+    }
+    return found | ({"note": note} if note else {})
+
+
+def fact_rows(
+    facts: Facts, ours: Mapping[str, float], bar: Bar, *, prefix: str = "", counted: bool = True
+) -> Iterator[Row]:
+    """The rows of one quantity; `ours` by subject."""
+    for subject in facts.values:
+        yield row(
+            f"{prefix}{subject}",
+            facts.quantity,
+            facts.unit,
+            facts.published(subject),
+            ours[subject],
+            use=facts.use,
+            source=facts.source,
+            tolerance=facts.tolerance if facts.tolerance is not None else bar.worst,
+            bar="main" if facts.counted and counted else None,
+            points=facts.points,
+        )

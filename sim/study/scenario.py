@@ -163,7 +163,8 @@ def _with_defaults(tree: Any, spec: BaseModel) -> dict[str, Any]:
         value = getattr(spec, name)
         if name not in filled:
             if value is not None and value not in ({}, []):
-                filled[name] = _with_defaults({}, value) if isinstance(value, BaseModel) else info.default
+                default = value if info.is_required() else info.default  # the kind of a default gate
+                filled[name] = _with_defaults({}, value) if isinstance(value, BaseModel) else default
         elif isinstance(value, BaseModel) and isinstance(filled[name], dict):
             filled[name] = _with_defaults(filled[name], value)
     return filled

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from pydantic import Field
 
-from sim import documents, units
+from sim import units
 from sim.cluster.hardware import load_hardware
 from sim.cost import memory as cost
 from sim.documents import Document
-from sim.errors import InputError, nearest
 from sim.schedule.operations import Pipeline
 from sim.schedule.pipelines import plan
 from sim.schedule.replay import peaks, replay
-from sim.study.published import FOLDER, Published, Use
+from sim.study import published
+from sim.study.published import Bar, Published, Row, Use, row
+from sim.study.run import Progress
 from sim.study.specification import Branch, Count
 from sim.workload import layout
 from sim.workload.model import load_model
 from sim.workload.stages import stages
-
-GROUPS = ("schedules", "memory")
-
-Row = dict[str, Any]
 
 
 class PlanSpec(Branch):
@@ -93,60 +89,46 @@ class MemoryFigures(Branch):
 
 
 class ScheduleFigures(Published):
-    """One of the two files: a group of published figures with entries of its own."""
+    """A file of plans, of memories, or of both."""
 
     plans: list[PlanFigures] = Field(default=[])
     memories: list[MemoryFigures] = Field(default=[])
 
 
 def load(group: str) -> tuple[ScheduleFigures, Document]:
-    """Read one of `GROUPS`, and its document for messages."""
-    document = documents.load(documents.shipped(FOLDER)[group])
-    figures = document.check(ScheduleFigures)
-    entries = [("plans", i, one.source) for i, one in enumerate(figures.plans)]
-    entries += [("memories", i, one.source) for i, one in enumerate(figures.memories)]
-    faults = [
-        document.fault(
-            (branch, i, "source"),
-            f"'{source}'",
-            f"one of: {', '.join(figures.sources)}",
-            nearest(source, figures.sources),
-        )
-        for branch, i, source in entries
-        if source not in figures.sources
-    ]
-    if faults:
-        raise InputError(faults)
-    return figures, document
+    """Read `schedules` or `memory`, and its document for messages."""
+    return published.load(group, ScheduleFigures)
 
 
-def rows(figures: ScheduleFigures) -> Iterator[Row]:
-    """Every figure with ours: `{id, quantity, unit, published, simulated, use, source}`; values in SI units.
+def rows(figures: ScheduleFigures, progress: Progress = lambda _: None) -> Iterator[Row]:
+    """Every figure beside ours; values in SI units.
 
     Times of schedules have the unit of their durations, one forward, and are told to nine digits after the
     point: the same sum taken in another order is the same time.
     """
+    progress(figures.group)
     for one in figures.plans:
         ours = _of_plan(one)
         for figure in one.rows:
-            yield _row(one.name, one.source, figure, ours, "number")
+            yield _row(one.name, one.source, figure, ours, "number", figures.bar)
     for run in figures.memories:
         ours = _of_memory(run)
         for figure in run.rows:
-            yield _row(run.name, run.source, figure, ours, "number" if figure.quantity == "fits" else "bytes")
+            unit = "number" if figure.quantity == "fits" else "bytes"
+            yield _row(run.name, run.source, figure, ours, unit, figures.bar)
 
 
-def _row(name: str, source: str, figure: Figure, ours: dict[str, float | bool], unit: str) -> Row:
-    said = figure.value if isinstance(figure.value, bool) else units.parse(figure.value, unit)
-    return {
-        "id": f"{name}.{figure.quantity}",
-        "quantity": figure.quantity,
-        "unit": unit,
-        "published": said,
-        "simulated": ours[figure.quantity],
-        "use": figure.use,
-        "source": source,
-    }
+def _row(name: str, source: str, figure: Figure, ours: dict[str, float | bool], unit: str, bar: Bar) -> Row:
+    return row(
+        f"{name}.{figure.quantity}",
+        figure.quantity,
+        unit,
+        figure.value if isinstance(figure.value, bool) else units.parse(figure.value, unit),
+        ours[figure.quantity],
+        use=figure.use,
+        source=source,
+        tolerance=bar.worst,
+    )
 
 
 def _of_plan(one: PlanFigures) -> dict[str, float | bool]:

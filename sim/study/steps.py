@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from sim.cost.curves import load_curves
 from sim.cost.measured import MeasuredProfile, load_profile
 from sim.engine.step_costs import Skew
-from sim.errors import InputError
+from sim.errors import InputError, nearest
 from sim.schedule import pipelines
 from sim.study.descriptions import Training, TrainingRun
 from sim.study.exchanges import gate_of, kernel_of, placement_of
-from sim.study.metal import Draft, placed_at
-from sim.study.specification import PlacementSpec, TrainingSpec
+from sim.study.metal import Draft
+from sim.study.specification import PlacementSpec, SkewSpec, TrainingSpec
 from sim.workload import layout as layouts
+from sim.workload.layout import Layout
+from sim.workload.stages import stages
 
 _AT = ("workload",)
+_COUNTS = {"microbatch": (*_AT, "microbatches"), "chunk": (*_AT, "chunks"), "pipeline rank": ("layout", "pp")}
 
 
 def training_of(draft: Draft) -> Training:
@@ -38,12 +44,10 @@ def training_of(draft: Draft) -> Training:
             ("layout", "ep"), str(layout.ep), f"a multiple or a divisor of the {per_node} GPUs of a node"
         )
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}
-    try:
-        pipelines.plan(spec.schedule, layout.pp, spec.microbatches, **options)
-    except InputError as error:
-        draft.faults.extend(placed_at(draft.document, _AT, error))
+    _check_schedule(draft, spec, layout, options)
+    _check_unused(draft, spec)
     kernel, comm_sms, kernel_options = kernel_of(draft, spec.kernel)
-    if comm_sms >= draft.hardware.gpu.sms:
+    if comm_sms == draft.hardware.gpu.sms:
         draft.fault(
             (*_AT, "kernel", "comm_sms"),
             str(comm_sms),
@@ -53,7 +57,7 @@ def training_of(draft: Draft) -> Training:
     placement_of(draft, PlacementSpec(), layout.ep)
     measured = _measured(draft, spec)
     if draft.faults or gate is None:
-        raise InputError(draft.faults)
+        raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("pp", "ep", "tp", "dp", "cp")}
     return Training(
         layout=layout,
@@ -77,6 +81,54 @@ def training_of(draft: Draft) -> Training:
         skew=Skew(spec.skew.routed_load, spec.skew.kernel_jitter, spec.skew.gpu_spread),
         run=_run(draft, spec),
     )
+
+
+def _check_schedule(draft: Draft, spec: TrainingSpec, layout: Layout, options: dict[str, Any]) -> None:
+    """Whether the schedule has an order for these counts, and the model such stages."""
+    assert draft.model is not None
+    try:
+        pipeline = pipelines.plan(spec.schedule, layout.pp, spec.microbatches, **options)
+    except InputError as error:
+        for fault in error.faults:
+            path = next((path for word, path in _COUNTS.items() if word in fault.got), (*_AT, "schedule"))
+            draft.fault(path, fault.got, fault.wanted)
+        return
+    if spec.stage_layers is not None:
+        try:
+            stages(draft.model, pipeline.num_stages, num_layers=spec.stage_layers)
+        except InputError as error:
+            draft.fault((*_AT, "stage_layers"), error.faults[0].got, error.faults[0].wanted)
+
+
+def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
+    """Names that must be known, numbers below zero, and what a training step would pass over in silence."""
+    known = load_curves().gemm.generations
+    if spec.gemm_generation not in known:
+        got, near = f"'{spec.gemm_generation}'", nearest(spec.gemm_generation, known)
+        wanted = f"one of: {', '.join(known)}"
+        draft.faults.append(draft.document.fault((*_AT, "gemm_generation"), got, wanted, near))
+    if spec.chunks is not None and spec.schedule != "interleaved":
+        wanted = "no chunks but for schedule: interleaved"
+        draft.fault((*_AT, "chunks"), f"{spec.chunks} beside {spec.schedule}", wanted)
+    for key in SkewSpec.model_fields:
+        _check_range(draft, "skew", key, 0 <= getattr(spec.skew, key) <= 1, "a deviation of 0 to 100 %")
+    if draft.spec.fidelity != "flow":
+        draft.fault(("fidelity",), f"'{draft.spec.fidelity}'", "'flow' for training")
+    if draft.spec.cluster.faults:
+        draft.fault(
+            ("cluster", "faults"), "faulty links", "none for training: every EP group is taken to be alike"
+        )
+    if spec.run is not None:
+        _check_range(draft, "run", "tokens", spec.run.tokens > 0, "more than 0")
+        _check_range(draft, "run", "gpu_load", 0 <= spec.run.gpu_load <= 1, "0 to 100 %")
+        for key in ("price", "host_power", "network_power"):
+            _check_range(draft, "run", key, (getattr(spec.run, key) or 0) >= 0, "0 or more")
+
+
+def _check_range(draft: Draft, branch: str, key: str, good: bool, wanted: str) -> None:
+    path = (*_AT, branch, key)
+    if not good:
+        draft.fault(path, str(draft.document.get(path)), wanted)
 
 
 def _measured(draft: Draft, spec: TrainingSpec) -> MeasuredProfile | None:

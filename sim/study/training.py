@@ -8,6 +8,7 @@ optimizer, and the bubble what is left of the step. `phases` is rank 0, `phases_
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from sim.schedule.replay import peaks
 from sim.schedule.stage_times import ChunkWork, stage_times
 from sim.schedule.training import tasks
 from sim.study.descriptions import Scenario, Training
-from sim.workload.model import MLA, Model, training_flops_per_token
+from sim.workload.model import GQA, MLA, Model, training_flops_per_token
 from sim.workload.placement import contiguous
 from sim.workload.stages import Stage, held_parameters, stages
 from sim.workload.traffic import Routing, record_bytes, route
@@ -45,12 +46,13 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     pipeline = pipelines.plan(work.schedule, layout.pp, work.num_microbatches, **work.schedule_options)
     cut = stages(model, pipeline.num_stages, num_layers=work.stage_layers)
     progress(f"{scenario.name}: memory")
-    routing = _routing(scenario, work, model)
+    routing = routing_of(scenario, work, model)
     held = memory_of(work, model, pipeline, cut, routing.ranks_per_token, scenario.gpus_per_node)
     require_fit(held, hardware.gpu.hbm.capacity_bytes, hardware.title)
     progress(f"{scenario.name}: stages and exchanges")
-    exchanges = _exchanges(scenario, work, model, routing)
-    nccl = reductions.Links.of(hardware, load_kernel("nccl"))
+    exchanges = exchanges_of(scenario, work, model, routing)
+    nccl = replace(reductions.Links.of(hardware, load_kernel("nccl")), gpus_per_node=scenario.gpus_per_node)
+    one_node = layout.num_ranks <= scenario.gpus_per_node
     tokens = work.sequences * work.sequence_tokens / (layout.tp * layout.cp)
     slowdown = work.kernel.beside_compute_slowdown
     costs = StepCosts(
@@ -71,7 +73,8 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         work.kernel,
         comm_sms=work.comm_sms if work.overlap else 0,
         generation=work.generation,
-        tp_exposed_s=_inside_layers_s(work, model, nccl),
+        exposed_s=_inside_layers_s(work, model, nccl),
+        recompute=work.recompute,
         measured=work.measured,
     )
     send_bytes = tokens * model.hidden * _BYTES
@@ -81,7 +84,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         lanes=costs.lanes,
         costs=costs,
         speed=costs.speeds(layout.pp, 1 if work.skew.balanced else layout.expert_dp),
-        send_s=send_bytes / nccl.nic_bytes_per_s,
+        send_s=send_bytes / (nccl.scale_up_bytes_per_s if one_node else nccl.nic_bytes_per_s),
         send_bytes=send_bytes,
     )
     progress(f"{scenario.name}: the step, {sum(map(len, plan.tasks))} operations on {layout.num_ranks} GPUs")
@@ -122,7 +125,7 @@ def memory_of(
     )
 
 
-def _routing(scenario: Scenario, work: Training, model: Model) -> Routing:
+def routing_of(scenario: Scenario, work: Training, model: Model) -> Routing:
     """Mean counts of one EP group; the spread of routed loads around them is the step's skew."""
     tokens = work.sequences * work.sequence_tokens // (work.layout.tp * work.layout.cp)
     return route(
@@ -136,11 +139,11 @@ def _routing(scenario: Scenario, work: Training, model: Model) -> Routing:
     )
 
 
-def _exchanges(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Exchange]:
+def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Exchange]:
     """Dispatch and combine of one EP group, on the nodes that it spans."""
     assert scenario.hardware is not None
     assert isinstance(scenario.fabric, topology.Fabric)
-    nodes = max(1, work.layout.ep // scenario.gpus_per_node)
+    nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
     cluster = topology.build(scenario.hardware, nodes, scenario.fabric, comm_sms=work.comm_sms)
     formats = {"dispatch": work.dispatch_dtype, "combine": work.combine_dtype}
     return {
@@ -158,15 +161,28 @@ def _exchanges(scenario: Scenario, work: Training, model: Model, routing: Routin
     }
 
 
-def _inside_layers_s(work: Training, model: Model, links: reductions.Links) -> float:
-    """Exposed reductions of one attention or MLP block under TP and CP [s]."""
+def _inside_layers_s(work: Training, model: Model, links: reductions.Links) -> dict[str, float]:
+    """Phase of a layer -> its exposed reductions under TP and CP [s].
+
+    TP reduces the output of each block, and its gradient. CP gathers keys and values for attention, again in its
+    backward, and scatters their gradients.
+    """
     layout = work.layout
     tokens = work.sequences * work.sequence_tokens / layout.cp
     reduced = reductions.tensor_parallel_s(links, tokens * model.hidden * _BYTES, layout.tp)
     a = model.attention
-    width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else 2 * a.num_kv_heads * a.head_dim
+    shared_heads = (
+        2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
+    )
+    width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
     kv = work.sequences * work.sequence_tokens * width * _BYTES
-    return reduced + reductions.context_parallel_s(links, kv, layout.cp, layout.tp)
+    gathered = reductions.context_parallel_s(links, kv, layout.cp, layout.tp)
+    return {
+        "attn(F)": reduced + gathered,
+        "mlp(F)": reduced,
+        "attn(B)": reduced + 2 * gathered,
+        "mlp(B)": reduced,
+    }
 
 
 def _optimizer_s(

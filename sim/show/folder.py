@@ -1,0 +1,89 @@
+"""What a command leaves in a folder, and what it reads back: result.json, report.html, trace.json.gz, CSV.
+
+Every file is written under a temporary name and then renamed, so that nothing is ever half-written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sim.errors import Fault, InputError, Mark
+
+_SCHEMAS = ("moesim.result/1", "moesim.results/1")
+
+
+def dump(document: Any) -> str:
+    """A document as JSON, a line for each entry."""
+    return json.dumps(document, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def kept(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in result.json: everything but the rows that have a CSV of their own."""
+    document = {key: value for key, value in result.items() if key != "flow_completion"}
+    if "variants" in document:
+        document["variants"] = {name: kept(one) for name, one in document["variants"].items()}
+    return document
+
+
+def of_run(result: Mapping[str, Any], *, with_report: bool = True) -> dict[str, str | bytes]:
+    """The files of a run by name; with its report comes its trace, where something has a course in time."""
+    files: dict[str, str | bytes] = {"result.json": dump(kept(result)), **_csv(result)}
+    if with_report:
+        from sim.show import report, timelines, trace
+
+        files["report.html"] = report.report_html(result)
+        timeline = timelines.of_result(result)
+        if timeline.slices or timeline.transfers or timeline.counters:
+            files["trace.json.gz"] = trace.encode(trace.document(timeline))
+    return files
+
+
+def _csv(result: Mapping[str, Any]) -> dict[str, str]:
+    """flow_completion.csv of a `flows` run and of each of its variants."""
+    files = {}
+    for name, one in {"": result, **result.get("variants", {})}.items():
+        rows = one.get("flow_completion")
+        if rows is not None:
+            lines = [f"{int(flow)},{start:.6f},{done:.6f}" for flow, start, done in rows]
+            file = f"flow_completion{'-' + name if name else ''}.csv"
+            files[file] = "flow_id,start_us,rx_done_us\n" + "\n".join(lines) + "\n"
+    return files
+
+
+def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write files into a folder, which is made where it is missing. Raises `InputError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            temporary = folder / f".{name}.{os.getpid()}.tmp"
+            try:
+                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+                os.replace(temporary, folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(Fault(Mark(str(folder)), "--out", reason, "a folder that can be written")) from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a result document; a folder stands for the result.json in it."""
+    file = path / "result.json" if path.is_dir() else path
+    wanted = "a result.json"
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            Fault(Mark(str(file)), "", (error.strerror or "unreadable").lower(), wanted)
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", 0)
+        raise InputError(Fault(Mark(str(file), line, 1), "", "text that is not whole JSON", wanted)) from None
+    if not isinstance(result, dict) or not (result.get("schema") in _SCHEMAS or "groups" in result):
+        got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"
+        raise InputError(Fault(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(_SCHEMAS)}"))
+    return result

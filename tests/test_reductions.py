@@ -1,0 +1,75 @@
+"""Reductions: rings and their hierarchical form."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.cluster.hardware import load_hardware
+from sim.cluster.kernels import load_kernel
+from sim.schedule.reductions import Links, context_parallel_s, optimizer_s, scatter_s, tensor_parallel_s
+
+LINKS = Links(
+    scale_up_bytes_per_s=100e9, nic_bytes_per_s=10e9, hbm_bytes_per_s=1e12, gpus_per_node=8, latency_s=0.0
+)
+sizes = st.sampled_from((2, 4, 8, 16, 64, 128))
+num_bytes = st.floats(1e3, 1e11)
+
+
+def test_a_ring_inside_a_node_sends_all_but_its_own_part() -> None:
+    assert scatter_s(LINKS, 8e9, 4) == pytest.approx(8e9 * 3 / 4 / 100e9)
+
+
+def test_across_nodes_the_nic_carries_an_eighth_of_it() -> None:
+    expected = 8e9 * 7 / 8 / 100e9 + 8e9 / 8 * 3 / 4 / 10e9
+    assert scatter_s(LINKS, 8e9, 32) == pytest.approx(expected)
+
+
+def test_ranks_that_stand_a_node_apart_use_the_nic_alone() -> None:
+    assert scatter_s(LINKS, 8e9, 2, stride=64) == pytest.approx(8e9 / 2 / 10e9)
+
+
+def test_ranks_a_few_apart_share_a_node() -> None:
+    assert scatter_s(LINKS, 8e9, 2, stride=4) == pytest.approx(8e9 / 2 / 100e9)
+
+
+@pytest.mark.parametrize(("num_ranks", "total"), [(1, 8e9), (8, 0.0)])
+def test_nothing_to_reduce_takes_no_time(num_ranks: int, total: float) -> None:
+    assert scatter_s(LINKS, total, num_ranks) == 0.0
+
+
+@given(num_bytes, sizes)
+def test_twice_the_bytes_take_twice_as_long(total: float, num_ranks: int) -> None:
+    assert scatter_s(LINKS, 2 * total, num_ranks) == pytest.approx(2 * scatter_s(LINKS, total, num_ranks))
+
+
+@given(num_bytes, sizes)
+def test_a_hierarchy_is_never_slower_than_a_flat_ring_over_the_nic(total: float, num_ranks: int) -> None:
+    flat = total * (num_ranks - 1) / num_ranks / LINKS.nic_bytes_per_s
+    assert scatter_s(LINKS, total, num_ranks) <= flat * (1 + 1e-9)
+
+
+def test_an_all_reduce_is_a_scatter_and_a_gather() -> None:
+    assert tensor_parallel_s(LINKS, 1e9, 8) == pytest.approx(2 * 1e9 * 7 / 8 / 100e9)
+    assert context_parallel_s(LINKS, 1e9, 4, 2) == pytest.approx(1e9 * 3 / 4 / 100e9)
+
+
+def test_zero_1_scatters_gradients_gathers_weights_and_updates_its_shard() -> None:
+    # BF16 both ways; 30 HBM bytes an updated parameter: no expert, 8 ranks of one node.
+    got = optimizer_s(LINKS, dense_parameters=8e9, expert_parameters=0, dp=8, expert_dp=1, ep=8)
+    assert got == pytest.approx(2 * 16e9 * 7 / 8 / 100e9 + 1e9 * 22 / 1e12)
+
+
+def test_the_optimizer_of_deepseek_v3_takes_a_fraction_of_a_second() -> None:
+    # 1.86 G parameters over DP128 and 1.41 G of experts over two: ISCA'25 Table 4 shows 0.29 s, not overlapped.
+    links = Links.of(load_hardware("h800"), load_kernel("nccl"))
+    got = optimizer_s(
+        links, dense_parameters=1.86e9, expert_parameters=1.41e9, dp=128, expert_dp=2, ep=64
+    )
+    assert 0.05 < got < 0.4
+
+
+def test_a_part_without_nic_reduces_over_scale_up() -> None:
+    links = Links.of(load_hardware("h100"), load_kernel("nccl"))
+    assert links.scale_up_bytes_per_s > links.nic_bytes_per_s > 0

@@ -1,0 +1,163 @@
+"""Compute times of stages: what stands where, what grows with the load, what TP and fewer SMs do to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sim.cluster.hardware import load_hardware
+from sim.cluster.kernels import load_kernel
+from sim.cost.measured import load_profile
+from sim.schedule.programs import LayerTimes, backward, compute_s, forward
+from sim.schedule.stage_times import ChunkWork, stage_times
+from sim.schedule.training import StageTimes
+from sim.workload.layout import Layout
+from sim.workload.model import load_model
+from sim.workload.stages import stages
+
+PHASES = ("attn_f", "mlp_f", "attn_b", "mlp_b", "attn_w", "mlp_w")
+
+
+def times(
+    model: str = "deepseek-v3",
+    *,
+    num_stages: int = 16,
+    hardware: str = "h800",
+    tp: int = 1,
+    cp: int = 1,
+    ep: int = 64,
+    tokens: int = 4096,
+    precision: str = "fp8",
+    ranks_per_token: float = 7.5,
+    **options: Any,
+) -> tuple[StageTimes, ...]:
+    known = load_model(model)
+    layout = Layout(pp=num_stages, ep=ep, tp=tp, dp=128, cp=cp)
+    options = {"comm_sms": 20, "generation": "march_2025"} | options
+    work = ChunkWork(known, layout, 1, tokens, ranks_per_token, precision)
+    return stage_times(work, stages(known, num_stages), load_hardware(hardware), load_kernel("two_hop"), **options)
+
+
+def whole(layers: tuple[LayerTimes, ...]) -> float:
+    return compute_s(forward(layers)) + compute_s(backward(layers))
+
+
+def test_blocks_stand_where_the_stages_say() -> None:
+    model = load_model("deepseek-v3")
+    cut = stages(model, 16)
+    for stage, found in zip(cut, times(), strict=True):
+        layers = [x.layer for x in found.alone]
+        own = [*([-1] if stage.embedding else []), *stage.layers, *([-1] if stage.head else [])]
+        own += [-1, model.num_layers, -1] * stage.num_mtp  # projection, a layer with experts, the head again
+        assert layers == own
+        exchanging = [x.layer for x in found.alone if x.exchanges]
+        assert len(exchanging) == stage.num_expert_layers
+        assert not any(model.is_dense(layer) for layer in exchanging if layer < model.num_layers)
+
+
+def test_layers_of_a_kind_are_alike() -> None:
+    found = times()
+    moe = [x for stage in found for x in stage.alone if x.exchanges]
+    assert {tuple(getattr(x, phase) for phase in PHASES) for x in moe} == {
+        tuple(getattr(moe[0], phase) for phase in PHASES)
+    }
+
+
+def test_fewer_sms_beside_communication_make_every_layer_slower() -> None:
+    for stage in times():
+        for alone, beside in zip(stage.alone, stage.beside, strict=True):
+            if alone.exchanges:
+                assert all(
+                    getattr(beside, phase).mean_s >= getattr(alone, phase).mean_s for phase in PHASES
+                )
+    middle = times()[5]
+    assert 1.05 < whole(middle.beside) / whole(middle.alone) < 132 / 112 * 1.1
+
+
+def test_without_communication_sms_both_speeds_are_nearly_one() -> None:
+    middle = times(comm_sms=0)[5]
+    assert 1.0 <= whole(middle.beside) / whole(middle.alone) < 1.1
+
+
+def test_only_the_experts_grow_with_the_routed_load() -> None:
+    found = times()
+    for stage in found:
+        for x in stage.alone:
+            routed = {phase: getattr(x, phase).routed_s for phase in PHASES}
+            if not x.exchanges:
+                assert set(routed.values()) == {0.0}
+            else:
+                assert routed["attn_f"] == routed["attn_b"] == routed["attn_w"] == 0
+                for phase in ("mlp_f", "mlp_b", "mlp_w"):
+                    share = routed[phase] / getattr(x, phase).mean_s
+                    assert 0.5 < share <= 1  # the shared expert is one of nine
+
+
+def test_a_layer_of_the_published_trace_comes_out_near_it() -> None:
+    # 129.0 ms for four layers, 31.3-32.3 ms a layer (H800, 112 SMs, 4,096 tokens).
+    layer = next(x for x in times(generation="february_2025")[5].beside if x.exchanges)
+    assert sum(getattr(layer, phase).mean_s for phase in PHASES) == pytest.approx(31.8e-3, rel=0.1)
+
+
+def test_measured_phases_replace_modelled_ones_beside_communication() -> None:
+    profile = load_profile("h800-train-measured")
+    layer = next(x for x in times(measured=profile)[5].beside if x.exchanges)
+    for phase, name in zip(
+        PHASES, ("attn(F)", "mlp(F)", "attn(B)", "mlp(B)", "attn(W)", "mlp(W)"), strict=True
+    ):
+        assert getattr(layer, phase).mean_s == pytest.approx(profile.phases[name].elapsed_s)  # type: ignore[index]
+
+
+def test_a_backward_takes_about_twice_its_forward() -> None:
+    for model, ep in (("deepseek-v3", 64), ("mixtral-8x7b", 8)):
+        for precision in ("fp8", "bf16"):
+            stage = times(model, num_stages=4, ep=ep, precision=precision)[1]
+            assert 1.7 < compute_s(backward(stage.alone)) / compute_s(forward(stage.alone)) < 2.8
+
+
+def test_twice_the_tensor_rate_halves_only_what_it_bounds() -> None:
+    slow = whole(times("mixtral-8x7b", num_stages=4, ep=8, precision="bf16")[1].alone)
+    fast = whole(times("mixtral-8x7b", num_stages=4, ep=8, precision="fp8")[1].alone)
+    assert 1.3 < slow / fast < 2.0
+
+
+def test_tensor_parallel_ranks_share_a_layer() -> None:
+    one, two = (whole(times("mixtral-8x7b", num_stages=4, ep=8, tp=tp)[1].alone) for tp in (1, 2))
+    assert 0.45 < two / one < 0.6
+
+
+def test_reductions_inside_layers_are_added_and_kept_apart() -> None:
+    inside = {"attn(F)": 1e-3, "mlp(F)": 2e-3, "attn(B)": 3e-3, "mlp(B)": 4e-3}
+    bare, reduced = times()[5].beside, times(exposed_s=inside)[5].beside
+    assert whole(reduced) - whole(bare) == pytest.approx(len(bare) * 10e-3)
+    assert reduced[0].attn_b.exposed_s == 3e-3
+    assert reduced[0].attn_b.fixed_s == bare[0].attn_b.fixed_s
+    assert reduced[0].attn_w.exposed_s == 0
+
+
+def test_full_recomputation_runs_layers_again_but_not_heads() -> None:
+    first, last = times(recompute="full")[0], times(recompute="full")[-1]
+    assert [x.again for x in first.alone] == [x.layer >= 0 for x in first.alone]
+    assert not all(x.again for x in last.alone)
+    stage = times(recompute="full")[5].alone
+    assert compute_s(backward(stage)) - compute_s(forward(stage)) == pytest.approx(
+        compute_s(backward(times()[5].alone))
+    )
+
+
+@pytest.mark.parametrize("hardware", ["a100", "h100", "h20", "h200", "b200", "gb200-nvl72"])
+@pytest.mark.parametrize("model", ["mixtral-8x7b", "qwen3-235b-a22b", "gpt-oss-120b", "llama4-maverick", "glm-4.5"])
+def test_every_part_computes_every_model(hardware: str, model: str) -> None:
+    found = times(model, num_stages=4, hardware=hardware, ep=8, ranks_per_token=1.5)
+    assert len(found) == 4
+    assert all(whole(stage.alone) > 0 for stage in found)
+    assert all(x.fixed_s >= 0 and x.routed_s >= 0 for s in found for y in s.beside for x in (y.attn_f, y.mlp_b, y.mlp_w))
+
+
+def test_windowed_layers_are_quicker_than_full_ones() -> None:
+    # gpt-oss alternates windows of 128 tokens with full attention.
+    layers = [x for x in times("gpt-oss-120b", num_stages=4, ep=8, tokens=32768)[1].alone if x.layer >= 0]
+    kinds = {x.attn_f.mean_s for x in layers}
+    assert len(kinds) == 2
+    assert max(kinds) > 1.5 * min(kinds)
