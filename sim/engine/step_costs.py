@@ -46,12 +46,14 @@ class StepCosts:
         num_layers: int,
         num_microbatches: int,
         seed: int,
+        lanes: int | None = None,
     ) -> None:
         self.slowdown, self.skew = slowdown, skew
         self.templates = {
             name: _Template(exchange, often=skew.routed_load > 0) for name, exchange in exchanges.items()
         }
-        self.lanes = 1 if skew.balanced else len(exchanges["dispatch"].gpus)
+        # Ranks that exchange nothing may stand side by side as lanes: `lanes` then says how many.
+        self.lanes = 1 if skew.balanced else lanes or len(exchanges["dispatch"].gpus)
         self.rng = np.random.default_rng([seed, 3])
         shape = (num_groups, num_layers + 1, num_microbatches, self.lanes)
         self.loads = _lognormal(self.rng, skew.routed_load, shape) if skew.routed_load else None

@@ -32,6 +32,7 @@ from sim.workload.stages import Stage, held_parameters, stages
 from sim.workload.traffic import Routing, record_bytes, route
 
 _PHASES = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
+_MOST_LANES = 256
 _BYTES = 2.0  # of an activation between stages
 _TASKS_KEPT = 3  # of each kind, in full, in each rank group's timeline
 
@@ -55,14 +56,17 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     one_node = layout.num_ranks <= scenario.gpus_per_node
     tokens = work.sequences * work.sequence_tokens / (layout.tp * layout.cp)
     slowdown = work.kernel.beside_compute_slowdown
+    apart = layout.ep == 1  # without exchanges nothing joins the ranks of a stage: they are lanes of one group
+    num_groups = 1 if apart or work.skew.balanced else layout.expert_dp
     costs = StepCosts(
         exchanges,
         {"dispatch": slowdown.dispatch, "combine": slowdown.combine},
         work.skew,
-        num_groups=1 if work.skew.balanced else layout.expert_dp,
+        num_groups=num_groups,
         num_layers=model.num_layers + model.num_mtp_layers,
         num_microbatches=work.num_microbatches,
         seed=scenario.seed,
+        lanes=min(layout.expert_dp, _MOST_LANES) if apart else None,
     )
     times = stage_times(
         ChunkWork(
@@ -80,10 +84,10 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     send_bytes = tokens * model.hidden * _BYTES
     plan = StepPlan(
         tasks=tasks(pipeline, times, partial(costs.mean_s, overlapped=True), overlap=work.overlap),
-        num_groups=1 if work.skew.balanced else layout.expert_dp,
+        num_groups=num_groups,
         lanes=costs.lanes,
         costs=costs,
-        speed=costs.speeds(layout.pp, 1 if work.skew.balanced else layout.expert_dp),
+        speed=costs.speeds(layout.pp, num_groups),
         send_s=send_bytes / (nccl.scale_up_bytes_per_s if one_node else nccl.nic_bytes_per_s),
         send_bytes=send_bytes,
     )
