@@ -324,6 +324,7 @@ print(json.dumps([result['metrics'], result['links']]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["two_hop", "low_latency"])
 def test_the_bytes_of_a_result_do_not_depend_on_the_hash_seed(kernel: str) -> None:
     """Two EP groups on four nodes, twice, in fresh interpreters."""

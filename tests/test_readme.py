@@ -123,6 +123,7 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, run(FIRST, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", HEADINGS)
 def test_commands_run_and_print_what_is_shown(
     heading: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -103,6 +103,7 @@ new Promise(done => setTimeout(() => done([...document.querySelectorAll(".plot")
 """
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize(
     ("run", "width", "dark"),

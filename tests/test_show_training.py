@@ -317,6 +317,7 @@ def tab() -> Iterator[browser.Tab]:
         yield opened
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize(("run", "width", "dark"), [("1f1b", 390, False), ("variants", 1400, True)])
 def test_a_report_of_a_step_is_drawn_in_a_browser(

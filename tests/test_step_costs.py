@@ -270,6 +270,7 @@ LAYOUTS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=24)
 @given(
     layout=LAYOUTS,
@@ -293,6 +294,7 @@ def test_no_step_beats_its_bound(layout: tuple[str, int, str], skew: str, **chan
     assert got["memory_peak_bytes"] <= got["memory_capacity_bytes"]
 
 
+@pytest.mark.slow
 def test_the_same_scenario_gives_the_same_bytes_under_every_hash_seed(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     changes = {"schedule": "zb2p", "microbatches": 4, "skew": "{}"}

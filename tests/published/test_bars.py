@@ -49,6 +49,7 @@ def test_nccl_from_256_mib_is_within_5_percent() -> None:
     assert mean_error(found) <= 0.05
 
 
+@pytest.mark.slow
 def test_completion_of_flows_is_that_of_the_packet_level() -> None:
     found = rows("packet_level")
     ecmp = [row for row in found if "ecmp" in row["id"]]
