@@ -77,6 +77,36 @@ class TrainingRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Inference:
+    """One EP group that prefills or decodes, ready to be planned."""
+
+    kind: str  # prefill | decode
+    layout: Layout
+    overlap: bool
+    gate: Gate
+    sampling: str
+    kernel: Kernel
+    comm_sms: int
+    options: dict[str, Any]
+    placement: str
+    redundant_experts: int
+    drawn_layers: int
+    dispatch_dtype: str
+    combine_dtype: str
+    precision: str
+    kv_dtype: str
+    fused_gate: bool
+    generation: str
+    reserve_fraction: float
+    graphs_bytes: float
+    requests: int | None  # of a GPU: prompts of a prefill; None for as many as fit
+    context_tokens: int  # of a request in the cache; of a whole prompt
+    step_tokens: int  # of a request, computed at once
+    cached_tokens: int  # of a prompt
+    acceptance_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """A published value that a metric must meet."""
 
@@ -101,7 +131,7 @@ class Scenario:
     faults: tuple[topology.LinkFault, ...]
     model: Model | None
     ep: int
-    workload: AllToAll | FlowList | Training
+    workload: AllToAll | FlowList | Training | Inference
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
 

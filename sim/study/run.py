@@ -19,7 +19,7 @@ from sim.schedule import flow_list
 from sim.schedule.collectives import Exchange
 from sim.study import metrics as measure
 from sim.study import scenario as scenarios
-from sim.study.descriptions import AllToAll, FlowList, Scenario, Training
+from sim.study.descriptions import AllToAll, FlowList, Inference, Scenario, Training
 from sim.study.routing import record_of, routings
 
 Result = dict[str, Any]
@@ -164,17 +164,24 @@ def _run_training(scenario: Scenario, progress: Progress) -> Result:
     return run_training(scenario, progress)
 
 
+def _run_inference(scenario: Scenario, progress: Progress) -> Result:
+    from sim.study.inference import run_inference
+
+    return run_inference(scenario, progress)
+
+
 _RUNNERS: dict[type, Callable[[Scenario, Progress], Result]] = {
     AllToAll: _run_all_to_all,
     FlowList: _run_flows,
     Training: _run_training,
+    Inference: _run_inference,
 }
 
 
 def provenance(scenario: Scenario) -> dict[str, Any]:
     """Version, seed, and the assumed, derived and overridden figures that the run leaned on."""
     leaned = list(scenario.hardware.figures) if scenario.hardware else []
-    if isinstance(scenario.workload, AllToAll | Training):
+    if isinstance(scenario.workload, AllToAll | Training | Inference):
         leaned += list(scenario.workload.kernel.figures)
     return {
         "version": sim.__version__,
