@@ -162,6 +162,6 @@ def require_batch(found: Footprint, requests: float, what: str) -> None:
     needed = sum(size for _, size in parts)
     most = f"at most {found.max_batch} fit" if found.max_batch else "not one fits"
     raise InfeasibleError(
-        f"{what} need {units.show(needed, 'bytes', 3)} of the {units.show(found.capacity_bytes, 'bytes', 3)} "
+        f"{what} {units.show(needed, 'bytes', 3)} of the {units.show(found.capacity_bytes, 'bytes', 3)} "
         f"of {found.gpu}: {biggest}; {most}"
     )

@@ -13,6 +13,7 @@ launch counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -61,7 +62,7 @@ class DecodeBatch:
     @property
     def tokens(self) -> int:
         """Tokens computed on this GPU, rounded up."""
-        return max(1, -(-int(self.requests * self.queries * 1000) // 1000))
+        return max(1, math.ceil(self.requests * self.queries))
 
     @property
     def group_tokens(self) -> int:

@@ -11,7 +11,16 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from sim.schemas import quantity
 from sim.study.deployed import DecodeSpec, PrefillSpec
-from sim.study.gate_specs import Branch, Count, GateSpec, Index, KernelSpec, Machines, PlacementSpec, UniformGate
+from sim.study.gate_specs import (
+    Branch,
+    Count,
+    GateSpec,
+    Index,
+    KernelSpec,
+    Machines,
+    PlacementSpec,
+    UniformGate,
+)
 from sim.units import UnitError
 
 __all__ = [

@@ -17,6 +17,7 @@ import numpy as np
 from sim import units
 from sim.cluster.export_rules import verdicts
 from sim.cluster.hardware import load_hardware
+from sim.cost.tpot import TpotBound, tpot_bound
 from sim.documents import Document, data_folder
 from sim.errors import Fault, InputError, Mark, nearest
 from sim.study import metrics as measure
@@ -28,7 +29,18 @@ from sim.workload.placement import eplb
 
 Row = dict[str, Any]
 
-GROUPS = ("two_hop", "low_latency", "nccl", "packet_level", "export_rules", "models", "eplb")
+GROUPS = (
+    "two_hop",
+    "low_latency",
+    "nccl",
+    "packet_level",
+    "tpot_bound",
+    "prefill",
+    "decode",
+    "export_rules",
+    "models",
+    "eplb",
+)
 """Every group, in the order in which they are told."""
 
 _SEQUENCE_TOKENS = 4096  # of the published FLOPs per token
@@ -211,6 +223,13 @@ def _of_model(count: Callable[[Model], float]) -> Callable[[str], float]:
     return lambda name: float(count(load_model(name)))
 
 
+_LINKS = {"infiniband-50-gb-per-s": 50e9, "nvl72-900-gb-per-s": 900e9}
+
+
+def _of_link(read: Callable[[TpotBound], float]) -> Callable[[str], float]:
+    return lambda link: read(tpot_bound(_LINKS[link]))
+
+
 _FACTS: dict[str, Callable[[str], float]] = {
     "parameters.total": _of_model(lambda m: parameters(m).total),
     "parameters.active": _of_model(lambda m: parameters(m).active),
@@ -226,6 +245,10 @@ _FACTS: dict[str, Callable[[str], float]] = {
     "training_flops_per_token.causal_with_mtp": _of_model(
         lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True, include_mtp=True)
     ),
+    "tpot_bound.exchange_s": _of_link(lambda bound: bound.exchange_s),
+    "tpot_bound.layer_s": _of_link(lambda bound: bound.layer_s),
+    "tpot_bound.tpot_s": _of_link(lambda bound: bound.tpot_s),
+    "tpot_bound.tokens_per_s": _of_link(lambda bound: bound.tokens_per_s),
 }
 
 
