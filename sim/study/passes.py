@@ -54,7 +54,7 @@ class Pass:
         self.halves = 2 if work.overlap else 1
         self.extra = min(work.step_tokens - 1, 8) if self.decode and self.model.num_mtp_layers else 0
         self.blocks = plans.blocks(self.model, self.extra)
-        self.phases = work.kernel.name == "low_latency"
+        self.phases = self.decode and work.kernel.name == "low_latency"
         self.microbatch_requests = requests / self.halves
         self.tokens = max(1, math.ceil(self.microbatch_requests * work.step_tokens))
         self.precision: Dtype = "fp8" if work.precision == "fp8" else "bf16"
@@ -139,12 +139,12 @@ class Pass:
     # --- compute -----------------------------------------------------------------------------------------------
 
     def _processor(self) -> Processor:
-        """All SMs in decode, at the peak clock: its tensor cores mostly wait. Prefill beside two_hop has fewer."""
+        """Beside two_hop some SMs are lent. Prefill runs at the clock of long load; in decode tensor cores mostly wait."""
         sms = self.hardware.gpu.sms
-        if self.decode:
-            return processor(self.hardware, generation=self.work.generation)
         beside = sms - self.work.comm_sms if self.work.overlap and self.ranks > 1 else sms
-        return processor(self.hardware, sms=beside, sustained=True, generation=self.work.generation)
+        return processor(
+            self.hardware, sms=beside, sustained=not self.decode, generation=self.work.generation
+        )
 
     def _times(self) -> dict[tuple[str, int, int], Floats]:
         """Compute parts by (name, layer draw, microbatch), [num_ranks]; what no rank differs in stands under (name, 0, 0)."""
@@ -317,7 +317,8 @@ class Pass:
 
     def run(self) -> PassRecord:
         """The pass in time, without its ends."""
-        return run_pass(self.program(), self.duration, self.ranks, barrier=not self.phases)
+        barrier = self.work.kernel.name != "low_latency"
+        return run_pass(self.program(), self.duration, self.ranks, barrier=barrier)
 
     def ends(self) -> dict[str, Times]:
         """Embedding, head and sampling, and those of speculation."""
