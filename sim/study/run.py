@@ -19,7 +19,7 @@ from sim.schedule import flow_list
 from sim.schedule.collectives import Exchange
 from sim.study import metrics as measure
 from sim.study import scenario as scenarios
-from sim.study.descriptions import AllToAll, FlowList, Inference, Scenario, Training
+from sim.study.descriptions import AllToAll, FlowList, Inference, Scenario, Serving, Training
 from sim.study.routing import record_of, routings
 
 Result = dict[str, Any]
@@ -170,11 +170,18 @@ def _run_inference(scenario: Scenario, progress: Progress) -> Result:
     return run_inference(scenario, progress)
 
 
+def _run_serving(scenario: Scenario, progress: Progress) -> Result:
+    from sim.study.serving import run_serving
+
+    return run_serving(scenario, progress)
+
+
 _RUNNERS: dict[type, Callable[[Scenario, Progress], Result]] = {
     AllToAll: _run_all_to_all,
     FlowList: _run_flows,
     Training: _run_training,
     Inference: _run_inference,
+    Serving: _run_serving,
 }
 
 

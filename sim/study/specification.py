@@ -21,6 +21,7 @@ from sim.study.gate_specs import (
     PlacementSpec,
     UniformGate,
 )
+from sim.study.serving_specs import ServingSpec
 from sim.units import UnitError
 
 __all__ = [
@@ -220,7 +221,8 @@ class TrainingSpec(Branch):
 
 
 WorkloadSpec = Annotated[
-    AllToAllSpec | FlowsSpec | TrainingSpec | PrefillSpec | DecodeSpec, Field(discriminator="kind")
+    AllToAllSpec | FlowsSpec | TrainingSpec | PrefillSpec | DecodeSpec | ServingSpec,
+    Field(discriminator="kind"),
 ]
 
 
