@@ -362,6 +362,7 @@ def test_the_bound_of_a_token_by_its_exchanges_is_the_published_arithmetic() -> 
         (PREFILL, {"workload__cached_tokens": 2048}, "less than the prompt's 2048 tokens"),
         (PREFILL, {"workload__prompts_per_gpu": 3}, "an even number"),
         (PREFILL, {"workload__kernel": {"kind": "two_hop", "comm_sms": 132}}, "fewer than the 132 SMs"),
+        (DECODE, {"workload__gemm_generation": "march"}, "february_2025, march_2025"),
         (PREFILL, {"workload__promt_tokens": 4}, "prompt_tokens"),
     ],
 )
@@ -370,6 +371,31 @@ def test_what_contradicts_is_refused_with_what_would_do(
 ) -> None:
     with pytest.raises(InputError, match=said.replace("(", r"\(")):
         run_document(document(tree, **settings))
+
+
+def test_all_faults_are_told_at_once_and_each_of_them_once() -> None:
+    settings = {
+        "layout": {"ep": 12, "tp": 5},
+        "workload__acceptance": "120 %",
+        "workload__gemm_generation": "x",
+    }
+    with pytest.raises(InputError) as caught:
+        run_document(document(DECODE, **settings))
+    keys = [fault.key for fault in caught.value.faults]
+    assert sorted(keys) == ["layout.ep", "layout.tp", "workload.acceptance", "workload.gemm_generation"]
+
+
+@pytest.mark.parametrize("tree", [DECODE, PREFILL])
+def test_closed_form_and_flows_agree_under_uniform_traffic(tree: dict[str, Any]) -> None:
+    in_turn = {"workload__overlap": False, "workload__gate": {"kind": "uniform", "sampling": "expected"}}
+    flows, closed = (metrics(tree, **in_turn, fidelity=one)["step_time_s"] for one in ("flow", "closed_form"))
+    assert closed == pytest.approx(flows, rel=0.02)
+
+
+def test_a_slow_nic_slows_the_exchanges_of_everyone() -> None:
+    fault = {"cluster__faults": [{"node": 1, "nic": 0, "bandwidth": "100 Gb/s"}]}
+    healthy, slow = (metrics(DECODE, workload__overlap=False, **one) for one in ({}, fault))
+    assert slow["exposed_comm_s"] > 1.3 * healthy["exposed_comm_s"]
 
 
 def test_a_context_that_fits_no_gpu_is_infeasible_and_names_the_biggest_parts() -> None:

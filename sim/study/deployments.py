@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sim.errors import InfeasibleError, InputError
+from sim.cost.curves import load_curves
+from sim.errors import InputError
 from sim.study.deployed import DecodeSpec, PrefillSpec
 from sim.study.descriptions import Inference
 from sim.study.exchanges import gate_of, kernel_of, placement_of
@@ -19,12 +20,18 @@ def inference_of(draft: Draft) -> Inference:
     assert draft.model is not None
     assert draft.hardware is not None
     layout = _layout(draft)
+    ep = layout.ep if layout else draft.spec.layout.ep or draft.num_ranks
     kernel, comm_sms, options = kernel_of(draft, spec.kernel)
     if comm_sms >= draft.hardware.gpu.sms:
         wanted = f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU"
         draft.fault((*_AT, "kernel", "comm_sms"), str(comm_sms), wanted)
-    gate = gate_of(draft, spec.gate, max(1, layout.ep // draft.gpus_per_node))
-    placement_of(draft, spec.placement, layout.ep)
+    gate = gate_of(draft, spec.gate, max(1, ep // draft.gpus_per_node))
+    if layout:
+        placement_of(draft, spec.placement, ep)
+    generations = load_curves().gemm.generations
+    if spec.gemm_generation not in generations:
+        wanted = f"one of: {', '.join(generations)}"
+        draft.fault((*_AT, "gemm_generation"), f"'{spec.gemm_generation}'", wanted)
     if isinstance(spec, PrefillSpec):
         _prompts(draft, spec)
     elif spec.tokens_per_step > 1 and not draft.model.num_mtp_layers:
@@ -34,8 +41,8 @@ def inference_of(draft: Draft) -> Inference:
         draft.fault((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
     if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
         draft.fault((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
-    if draft.faults or gate is None:
-        raise InputError(draft.faults)
+    if draft.faults or gate is None or layout is None:
+        raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
     decode = isinstance(spec, DecodeSpec)
     return Inference(
@@ -66,8 +73,8 @@ def inference_of(draft: Draft) -> Inference:
     )
 
 
-def _layout(draft: Draft) -> layouts.Layout:
-    """EP over all ranks by default, attention data-parallel but for TP."""
+def _layout(draft: Draft) -> layouts.Layout | None:
+    """EP over all ranks by default, attention data-parallel but for TP; None where it has faults."""
     asked, num_ranks, per_node = draft.spec.layout, draft.num_ranks, draft.gpus_per_node
     assert draft.model is not None
     for key in ("pp", "cp"):
@@ -84,13 +91,7 @@ def _layout(draft: Draft) -> layouts.Layout:
         draft.fault(("layout", "tp"), str(tp), wanted)
     elif asked.dp not in (None, num_ranks // tp):
         draft.fault(("layout", "dp"), str(asked.dp), f"{num_ranks // tp}, the ranks over TP, or leave it out")
-    if draft.faults:
-        raise InputError(draft.faults)
-    try:
-        return layouts.derive(num_ranks, ep=ep, tp=tp)
-    except InfeasibleError as error:
-        draft.fault(("layout",), str(asked.model_dump(exclude_none=True)), str(error))
-        raise InputError(draft.faults) from error
+    return None if draft.faults else layouts.derive(num_ranks, ep=ep, tp=tp)
 
 
 def _prompts(draft: Draft, spec: PrefillSpec) -> None:

@@ -109,9 +109,8 @@ class Pass:
     def _cluster(self) -> topology.Cluster:
         assert isinstance(self.scenario.fabric, topology.Fabric)
         nodes = max(1, self.ranks // self.hardware.gpu.scale_up.domain)
-        return topology.build(
-            self.hardware, nodes, self.scenario.fabric, self.scenario.faults, comm_sms=self.work.comm_sms
-        )
+        mine = tuple(fault for fault in self.scenario.faults if fault.node is None or fault.node < nodes)
+        return topology.build(self.hardware, nodes, self.scenario.fabric, mine, comm_sms=self.work.comm_sms)
 
     def record(self, direction: str) -> float:
         """Bytes of a record."""
@@ -133,6 +132,8 @@ class Pass:
         fixed, flows = exchange.latency_s(), exchange.flows()
         if self.ranks == 1 or flows.num_flows == 0:
             return Solved(np.full(self.ranks, fixed if self.ranks > 1 else 0.0), flows)
+        if self.scenario.fidelity == "closed_form":
+            return Solved(np.full(self.ranks, bounds.closed_form_s(exchange)[0]), flows)
         finish = fixed + fluid.alone(flows, self.cluster.capacity, often=not self._same_everywhere)
         return Solved(flows.rank_ends(finish, self.ranks, floor_s=fixed), flows)
 
