@@ -463,7 +463,11 @@ def test_apart_no_prefill_stands_between_two_tokens() -> None:
         ("workload.decode.plan.kernel.kind=flut", "kernel.kind: got 'flut'; wanted one of: two_hop"),
         ("workload.decode.plan.context_tokens=5", "no such key in a plan"),
         ("workload.policy=random", "workload.policy"),
-        ("workload.decode.plan.placement.redundant_experts=31", "redundant_experts"),
+        (
+            "workload.decode.plan.placement.redundant_experts=31",
+            "workload.decode.ep: got 32; wanted a divisor",
+        ),
+        ("workload.decode.plan.acceptance=120 %", "workload.decode.plan.acceptance: got 120%"),
     ],
 )
 def test_bad_serving_input_says_where_got_and_wanted(setting: str, told: str) -> None:
@@ -471,6 +475,7 @@ def test_bad_serving_input_says_where_got_and_wanted(setting: str, told: str) ->
     with pytest.raises(InputError) as caught:
         run.run_document(document)
     assert told in str(caught.value)
+    assert len(set(caught.value.faults)) == len(caught.value.faults)
 
 
 def test_a_deployment_whose_weights_do_not_fit_is_infeasible_with_its_reason() -> None:

@@ -14,7 +14,6 @@ import numpy as np
 
 from sim.cluster.kernels import load_kernel
 from sim.cost.surfaces import line, plane
-from sim.documents import Document
 from sim.errors import Fault, InfeasibleError, InputError
 from sim.schedule import reductions
 from sim.schedule.serving import Pool, Service
@@ -102,11 +101,10 @@ def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[st
     from sim.study.scenario import resolve
 
     document = draft.document.copy()
-    mark = document.mark((*_AT, kind))
-    keep = Document(dict(plan), document.name)
+    mark, ep_mark = document.mark((*_AT, kind)), document.mark((*_AT, kind, "ep"))
     given = document.branch((*_AT, kind, "plan"))
     for key in ("kind", *sizes, "requests_per_gpu", "prompts_per_gpu", "cached_tokens", "chunk_tokens"):
-        if key in keep.tree:
+        if key in plan:
             raise InputError(
                 draft.document.fault(
                     (*_AT, kind, "plan", key), f"'{key}'", "no such key in a plan: the loop sets it", key=True
@@ -116,20 +114,18 @@ def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[st
     document.overlay(given, at=_AT)
     for key in ("expect", "variants", "layout"):
         document.tree.pop(key, None)
-    document.put(("layout",), {"ep": ep}, mark)
+    document.put(("layout",), {"ep": ep}, ep_mark)
     document.put(("cluster", "nodes"), ep // draft.gpus_per_node, mark)
     try:
         return resolve(document)
     except InputError as error:
-        at = f"workload.{kind}.plan"
-        raise InputError(
-            [
-                Fault(
-                    fault.where, fault.key.replace("workload", at, 1), fault.got, fault.wanted, fault.nearest
-                )
-                for fault in error.faults
-            ]
-        ) from None
+        places = {"workload": f"workload.{kind}.plan", "layout": f"workload.{kind}"}
+        moved = []
+        for fault in error.faults:
+            first, dot, rest = fault.key.partition(".")
+            key = places.get(first, first) + dot + rest
+            moved.append(Fault(fault.where, key, fault.got, fault.wanted, fault.nearest))
+        raise InputError(moved) from None
 
 
 def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
@@ -194,7 +190,9 @@ def _prefill_costs(work: Serving) -> tuple[Callable[[float], float], float, floa
         busy, memory = _nic_share(result, work.prefill, one, step), memory_of(work.prefill, one)
     assert memory is not None
     if memory.free_bytes <= 0:
-        raise InfeasibleError(f"prefill: {memory.gpu} has no memory left for KV beside {memory.limit}")
+        raise InfeasibleError(
+            f"prefill: {memory.gpu} has no memory left for KV; most of it goes to: {memory.limit}"
+        )
     return _through(tokens, times), memory.free_bytes, busy
 
 
@@ -213,8 +211,10 @@ def _decode_costs(
     memory = memory_of(work.decode, base)
     most = work.requests_per_gpu or memory.max_batch
     if most < 1 or memory.free_bytes <= most * memory.buffer_bytes_per_request:
+        holds = f"at most {memory.max_batch} fit" if memory.max_batch else "not one fits"
         raise InfeasibleError(
-            f"decode: {memory.gpu} holds no request of {base.context_tokens} tokens; {memory.limit} take most of it"
+            f"decode: {max(most, 1)} requests of {base.context_tokens} tokens on {memory.gpu}: {holds}; "
+            f"most of its memory goes to: {memory.limit}"
         )
     counts = sorted({max(2, 2 * round(most * share / 2)) for share in _BATCHES} | {2})
     counts = counts if len(counts) > 1 else [2, 4]
