@@ -139,7 +139,7 @@ def _facts(one: Pass, record: PassRecord, ends: dict[str, Times]) -> dict[str, A
         },
         "timeline": {
             "end_s": float(record.end_s.max()),
-            "nodes": [
+            "passes": [
                 {
                     "rank": 0,
                     "names": [f"{node.part}({node.microbatch})" for node in program[shown]],
