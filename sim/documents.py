@@ -85,7 +85,9 @@ class Document:
         node: Any = self.tree
         for part in path:
             inside = isinstance(node, dict) and part in node
-            if not inside and not (isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node)):
+            if not inside and not (
+                isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node)
+            ):
                 return None
             node = node[part]
         return node

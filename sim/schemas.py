@@ -91,8 +91,10 @@ def _resolve(model: type[BaseModel], loc: Path_, tree: Any) -> tuple[Path_, list
         in_tree = (isinstance(node, dict) and part in node) or (
             isinstance(node, list) and isinstance(part, int)
         )
-        if not in_tree and not known and i < len(loc) - 1:  # a union's tag: stays at the same place
-            tagged = [m for m in models if _tag(m) == part or m.__name__ == part]
+        tagged = [m for m in models if _tag(m) == part or m.__name__ == part]
+        if (
+            not in_tree and i < len(loc) - 1 and (tagged or not known)
+        ):  # a union's tag: stays at the same place
             models = tagged or models
             continue
         if not in_tree and not known and isinstance(part, str) and ("[" in part or "(" in part):

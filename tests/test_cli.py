@@ -502,7 +502,15 @@ def test_plot_lists_its_kinds_and_draws_each(moesim: Moesim, tmp_path: Path) -> 
         drawn.append(kind)
         for path in said.out.split():
             assert (tmp_path / path).stat().st_size > 1000
-    assert {"bars", "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "validation"} <= set(drawn)
+    assert {
+        "bars",
+        "utilisation",
+        "links",
+        "rank_times",
+        "fabric_map",
+        "traffic_matrix",
+        "validation",
+    } <= set(drawn)
 
 
 def test_an_unknown_kind_or_format_names_the_nearest(moesim: Moesim, tmp_path: Path) -> None:

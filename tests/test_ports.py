@@ -76,9 +76,9 @@ def test_one_that_comes_late_slows_what_is_left() -> None:
 
 def test_a_chain_over_three_ports_is_max_min_fair() -> None:
     # The middle one meets each neighbour on another port: half each; when it is done... all end together.
-    assert ends([Asked(0, 1, 1, 1, (0, 1)), Asked(0, 1, 1, 1, (1, 2)), Asked(0, 1, 1, 1, (2, 3))]) == pytest.approx(
-        [2, 2, 2]
-    )
+    assert ends(
+        [Asked(0, 1, 1, 1, (0, 1)), Asked(0, 1, 1, 1, (1, 2)), Asked(0, 1, 1, 1, (2, 3))]
+    ) == pytest.approx([2, 2, 2])
     # A heavier left neighbour takes 3/4 of port 1; what the middle leaves of port 2 the right one gets.
     left, middle, right = ends(
         [Asked(0, 3, 1, 3, (0, 1)), Asked(0, 10, 1, 1, (1, 2)), Asked(0, 3, 1, 1, (2, 3))]

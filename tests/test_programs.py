@@ -80,7 +80,9 @@ def test_a_postponed_weight_part_leaves_the_backward_and_takes_its_compute_with_
     )
     assert not any(node.name.endswith("(W)") for node in input_part)
     assert not any(node.exchange for node in weights)
-    assert programs.compute_s(input_part) + programs.compute_s(weights) == pytest.approx(programs.compute_s(whole))
+    assert programs.compute_s(input_part) + programs.compute_s(weights) == pytest.approx(
+        programs.compute_s(whole)
+    )
 
 
 def test_a_layer_computed_again_costs_its_forward_and_one_dispatch_in_the_backward() -> None:

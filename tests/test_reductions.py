@@ -64,9 +64,7 @@ def test_zero_1_scatters_gradients_gathers_weights_and_updates_its_shard() -> No
 def test_the_optimizer_of_deepseek_v3_takes_a_fraction_of_a_second() -> None:
     # 1.86 G parameters over DP128 and 1.41 G of experts over two: ISCA'25 Table 4 shows 0.29 s, not overlapped.
     links = Links.of(load_hardware("h800"), load_kernel("nccl"))
-    got = optimizer_s(
-        links, dense_parameters=1.86e9, expert_parameters=1.41e9, dp=128, expert_dp=2, ep=64
-    )
+    got = optimizer_s(links, dense_parameters=1.86e9, expert_parameters=1.41e9, dp=128, expert_dp=2, ep=64)
     assert 0.05 < got < 0.4
 
 

@@ -36,7 +36,9 @@ def times(
     layout = Layout(pp=num_stages, ep=ep, tp=tp, dp=128, cp=cp)
     options = {"comm_sms": 20, "generation": "march_2025"} | options
     work = ChunkWork(known, layout, 1, tokens, ranks_per_token, precision)
-    return stage_times(work, stages(known, num_stages), load_hardware(hardware), load_kernel("two_hop"), **options)
+    return stage_times(
+        work, stages(known, num_stages), load_hardware(hardware), load_kernel("two_hop"), **options
+    )
 
 
 def whole(layers: tuple[LayerTimes, ...]) -> float:
@@ -68,9 +70,7 @@ def test_fewer_sms_beside_communication_make_every_layer_slower() -> None:
     for stage in times():
         for alone, beside in zip(stage.alone, stage.beside, strict=True):
             if alone.exchanges:
-                assert all(
-                    getattr(beside, phase).mean_s >= getattr(alone, phase).mean_s for phase in PHASES
-                )
+                assert all(getattr(beside, phase).mean_s >= getattr(alone, phase).mean_s for phase in PHASES)
     middle = times()[5]
     assert 1.05 < whole(middle.beside) / whole(middle.alone) < 132 / 112 * 1.1
 
@@ -147,12 +147,19 @@ def test_full_recomputation_runs_layers_again_but_not_heads() -> None:
 
 
 @pytest.mark.parametrize("hardware", ["a100", "h100", "h20", "h200", "b200", "gb200-nvl72"])
-@pytest.mark.parametrize("model", ["mixtral-8x7b", "qwen3-235b-a22b", "gpt-oss-120b", "llama4-maverick", "glm-4.5"])
+@pytest.mark.parametrize(
+    "model", ["mixtral-8x7b", "qwen3-235b-a22b", "gpt-oss-120b", "llama4-maverick", "glm-4.5"]
+)
 def test_every_part_computes_every_model(hardware: str, model: str) -> None:
     found = times(model, num_stages=4, hardware=hardware, ep=8, ranks_per_token=1.5)
     assert len(found) == 4
     assert all(whole(stage.alone) > 0 for stage in found)
-    assert all(x.fixed_s >= 0 and x.routed_s >= 0 for s in found for y in s.beside for x in (y.attn_f, y.mlp_b, y.mlp_w))
+    assert all(
+        x.fixed_s >= 0 and x.routed_s >= 0
+        for s in found
+        for y in s.beside
+        for x in (y.attn_f, y.mlp_b, y.mlp_w)
+    )
 
 
 def test_windowed_layers_are_quicker_than_full_ones() -> None:

@@ -39,7 +39,9 @@ class Even:
     loads: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     asked: list[tuple[str, bool, int, int]] = field(default_factory=list)
 
-    def exchange(self, kernel: str, overlapped: bool, group: int, layer: int, microbatch: int) -> ExchangeTimes:
+    def exchange(
+        self, kernel: str, overlapped: bool, group: int, layer: int, microbatch: int
+    ) -> ExchangeTimes:
         self.asked.append((kernel, overlapped, layer, microbatch))
         return ExchangeTimes(np.full(self.lanes, self.exchange_s), self.fill, 50e6, self.exchange_s)
 
@@ -50,7 +52,9 @@ class Even:
         return 1.0
 
 
-def stage(f: float, b_in: float, w: float, *, layer: int = 0, routed: float = 0.0, exchanges: bool = False) -> StageTimes:
+def stage(
+    f: float, b_in: float, w: float, *, layer: int = 0, routed: float = 0.0, exchanges: bool = False
+) -> StageTimes:
     """A stage of one layer; `routed` is the part that grows with the load."""
     none = PhaseTime()
 
@@ -102,7 +106,8 @@ def test_a_step_without_sends_and_exchanges_is_the_replay(
     rng = np.random.default_rng(num_ranks)
     parts = [tuple(rng.uniform(0.5, 2.0, 3)) for _ in range(pipeline.num_stages)]
     expected = replay(
-        pipeline, {(key, i): x for i, one in enumerate(parts) for key, x in zip(("F", "B_in", "W"), one, strict=True)}
+        pipeline,
+        {(key, i): x for i, one in enumerate(parts) for key, x in zip(("F", "B_in", "W"), one, strict=True)},
     )
     # The replay knows no rendezvous: a sender that waits for its receiver may end later, never sooner.
     for blocking in (False, True):
@@ -134,9 +139,17 @@ def test_every_schedule_ends_with_sends_exchanges_and_skew(
     speed = np.array([1.0, 1.1])
     stages = [stage(1, 1.2, 0.8, layer=i, exchanges=i % 2 == 0) for i in range(pipeline.num_stages)]
     records = run(
-        pipeline, stages, costs=Even(0.3, 0.9, lanes=2), send_s=0.2, blocking=blocking, speed=speed, num_groups=2
+        pipeline,
+        stages,
+        costs=Even(0.3, 0.9, lanes=2),
+        send_s=0.2,
+        blocking=blocking,
+        speed=speed,
+        num_groups=2,
     )
-    assert [len(record.tasks) for record in records] == [len(order) for order in pipeline.orders for _ in "12"]
+    assert [len(record.tasks) for record in records] == [
+        len(order) for order in pipeline.orders for _ in "12"
+    ]
     assert end_s(records) >= replay(pipeline, {"F": 1.05, "B_in": 1.26, "W": 0.84}).total_s - 1e-9
 
 
@@ -237,7 +250,11 @@ def test_an_exchange_begins_when_the_slowest_lane_is_there() -> None:
     speed = np.array([1.0, 1.5])
     times = LayerTimes(0, True, PhaseTime(1.0), *[PhaseTime()] * 5)
     [record] = run(
-        plan("gpipe", 1, 1), [StageTimes((times,), (times,))], costs=Even(0.25, lanes=2), speed=speed, keep_tasks=1
+        plan("gpipe", 1, 1),
+        [StageTimes((times,), (times,))],
+        costs=Even(0.25, lanes=2),
+        speed=speed,
+        keep_tasks=1,
     )
     forward = record.tasks[0]
     assert forward.barrier_s == pytest.approx(0.25)  # lane 0 waits half a second, lane 1 not at all
@@ -271,9 +288,7 @@ def test_groups_of_a_stage_do_not_wait_for_one_another() -> None:
         send_s=0.0,
         send_bytes=1.0,
     )
-    quick, slow = (
-        end_s([record for record in run_step(step) if record.group == group]) for group in (0, 1)
-    )
+    quick, slow = (end_s([record for record in run_step(step) if record.group == group]) for group in (0, 1))
     assert slow == pytest.approx(2 * quick)
 
 

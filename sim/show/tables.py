@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from sim.cluster.datasheet import Sheet
     from sim.workload.model import Model, Parameters
 
-_LONG = ("variant", "metric", "source", "quantity", "row", "verdict", "citation")  # heads of columns that may wrap
+_LONG = (
+    "variant",
+    "metric",
+    "source",
+    "quantity",
+    "row",
+    "verdict",
+    "citation",
+)  # heads of columns that may wrap
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
 

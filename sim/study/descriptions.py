@@ -15,6 +15,7 @@ from sim.errors import Mark
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout
 from sim.workload.model import Model
+from sim.workload.requests import Requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,54 @@ class TrainingRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Inference:
+    """One EP group that prefills or decodes, ready to be planned."""
+
+    kind: str  # prefill | decode
+    layout: Layout
+    overlap: bool
+    gate: Gate
+    sampling: str
+    kernel: Kernel
+    comm_sms: int
+    options: dict[str, Any]
+    placement: str
+    redundant_experts: int
+    drawn_layers: int
+    dispatch_dtype: str
+    combine_dtype: str
+    precision: str
+    kv_dtype: str
+    fused_gate: bool
+    generation: str
+    reserve_fraction: float
+    graphs_bytes: float
+    requests: int | None  # of a GPU: prompts of a prefill; None for as many as fit
+    context_tokens: int  # of a request in the cache; of a whole prompt
+    step_tokens: int  # of a request, computed at once
+    cached_tokens: int  # of a prompt
+    acceptance_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Requests and two pools of instances; each pool's instance is a scenario of its own."""
+
+    requests: Requests
+    prefill: Scenario
+    decode: Scenario
+    num_prefill: int
+    num_decode: int  # 0: the prefill instances decode too
+    batch_tokens: int  # of a GPU in one prefill pass
+    requests_per_gpu: int | None  # of a decode step; None for as many as fit
+    policy: str
+    cached_fraction: float
+    ttft_s: float | None  # objectives
+    tpot_s: float | None
+    until_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """A published value that a metric must meet."""
 
@@ -101,7 +150,7 @@ class Scenario:
     faults: tuple[topology.LinkFault, ...]
     model: Model | None
     ep: int
-    workload: AllToAll | FlowList | Training
+    workload: AllToAll | FlowList | Training | Inference | Serving
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
 

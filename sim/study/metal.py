@@ -54,7 +54,7 @@ def catch(faults: list[Fault], make: Callable[[], T]) -> T | None:
     try:
         return make()
     except InputError as error:
-        faults.extend(error.faults)
+        faults.extend([fault for fault in error.faults if fault not in faults])
         return None
 
 

@@ -49,7 +49,7 @@ def _routing(
     sampling: str, ep: int, per_node: int, seed: int, group: int,
 ) -> Routing:  # fmt: skip
     likes = popularity(gate, num_experts, np.random.default_rng([seed, _POPULARITY]))
-    placement = _place(gate, placement_kind, redundant, num_experts, top_k, num_groups, ep, per_node, seed)
+    placement = place(gate, placement_kind, redundant, num_experts, top_k, num_groups, ep, per_node, seed)
     return route(
         gate,
         placement,
@@ -64,7 +64,7 @@ def _routing(
 
 
 @lru_cache(maxsize=16)
-def _place(
+def place(
     gate: Gate,
     kind: str,
     redundant: int,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import sim
+from sim.cluster.kernels import Kernel
 from sim.cluster.topology import LeafSpine
 from sim.documents import Document
 from sim.engine import executor
@@ -18,7 +19,7 @@ from sim.schedule import flow_list
 from sim.schedule.collectives import Exchange
 from sim.study import metrics as measure
 from sim.study import scenario as scenarios
-from sim.study.descriptions import AllToAll, FlowList, Scenario, Training
+from sim.study.descriptions import AllToAll, FlowList, Inference, Scenario, Serving, Training
 from sim.study.routing import record_of, routings
 
 Result = dict[str, Any]
@@ -163,10 +164,24 @@ def _run_training(scenario: Scenario, progress: Progress) -> Result:
     return run_training(scenario, progress)
 
 
+def _run_inference(scenario: Scenario, progress: Progress) -> Result:
+    from sim.study.inference import run_inference
+
+    return run_inference(scenario, progress)
+
+
+def _run_serving(scenario: Scenario, progress: Progress) -> Result:
+    from sim.study.serving import run_serving
+
+    return run_serving(scenario, progress)
+
+
 _RUNNERS: dict[type, Callable[[Scenario, Progress], Result]] = {
     AllToAll: _run_all_to_all,
     FlowList: _run_flows,
     Training: _run_training,
+    Inference: _run_inference,
+    Serving: _run_serving,
 }
 
 
@@ -188,16 +203,30 @@ _COMPUTE = (
     "gpu.power",
     "cost",
 )
-_READ: dict[type, tuple[str, ...]] = {AllToAll: _LINKS, FlowList: _LINKS, Training: (*_LINKS, *_COMPUTE)}
+_READ: dict[type, tuple[str, ...]] = {
+    AllToAll: _LINKS,
+    FlowList: _LINKS,
+    Training: (*_LINKS, *_COMPUTE),
+    Inference: (*_LINKS, *_COMPUTE),
+    Serving: (*_LINKS, *_COMPUTE),
+}
 """Figures of the profile that a workload reads, by the beginning of their keys."""
+
+
+def _kernels(workload: object) -> list[Kernel]:
+    """The kernel generations that a workload uses."""
+    if isinstance(workload, Serving):
+        pools = (workload.prefill.workload, workload.decode.workload)
+        return [one.kernel for one in pools if isinstance(one, Inference)]
+    return [workload.kernel] if isinstance(workload, AllToAll | Training | Inference) else []
 
 
 def provenance(scenario: Scenario) -> dict[str, Any]:
     """Version, seed, and the assumed, derived and overridden figures that the run leaned on."""
     read = _READ.get(type(scenario.workload), ())
     leaned = [f for f in scenario.hardware.figures if f.path.startswith(read)] if scenario.hardware else []
-    if isinstance(scenario.workload, AllToAll | Training):
-        leaned += list(scenario.workload.kernel.figures)
+    for kernel in _kernels(scenario.workload):
+        leaned += list(kernel.figures)
     return {
         "version": sim.__version__,
         "seed": scenario.seed,

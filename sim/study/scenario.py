@@ -16,10 +16,20 @@ from sim import documents, units
 from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
-from sim.study.descriptions import AllToAll, Expectation, FlowList, Scenario, Training
+from sim.study.deployments import inference_of
+from sim.study.descriptions import AllToAll, Expectation, FlowList, Inference, Scenario, Serving, Training
 from sim.study.exchanges import all_to_all_of
 from sim.study.metal import Draft, beside, catch, cluster_of, model_of
-from sim.study.specification import AllToAllSpec, FlowsSpec, ScenarioSpec, TrainingSpec
+from sim.study.service import serving_of
+from sim.study.serving_specs import ServingSpec
+from sim.study.specification import (
+    AllToAllSpec,
+    DecodeSpec,
+    FlowsSpec,
+    PrefillSpec,
+    ScenarioSpec,
+    TrainingSpec,
+)
 from sim.study.steps import training_of
 
 __all__ = ["AllToAll", "Expectation", "FlowList", "Scenario", "apply", "read", "resolve", "variants"]
@@ -134,10 +144,13 @@ def _flows_of(draft: Draft) -> FlowList:
     return FlowList(beside(draft.document, draft.spec.workload.file))
 
 
-_BUILDERS: dict[type, Callable[[Draft], AllToAll | FlowList | Training]] = {
+_BUILDERS: dict[type, Callable[[Draft], AllToAll | FlowList | Training | Inference | Serving]] = {
     FlowsSpec: _flows_of,
     AllToAllSpec: all_to_all_of,
     TrainingSpec: training_of,
+    PrefillSpec: inference_of,
+    DecodeSpec: inference_of,
+    ServingSpec: serving_of,
 }
 
 

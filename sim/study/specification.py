@@ -7,23 +7,41 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from sim.schemas import quantity
+from sim.study.deployed import DecodeSpec, PrefillSpec
+from sim.study.gate_specs import (
+    Branch,
+    Count,
+    GateSpec,
+    Index,
+    KernelSpec,
+    Machines,
+    PlacementSpec,
+    UniformGate,
+)
+from sim.study.serving_specs import ServingSpec
 from sim.units import UnitError
 
-Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
-Machines = Annotated[int, Field(ge=1, le=2**17, strict=True)]  # what is built as a graph
-Index = Annotated[int, Field(ge=0, strict=True)]
+__all__ = [
+    "AllToAllSpec",
+    "Branch",
+    "ClusterSpec",
+    "Count",
+    "DecodeSpec",
+    "FabricSpec",
+    "FlowsSpec",
+    "GateSpec",
+    "KernelSpec",
+    "LeafSpineSpec",
+    "PlacementSpec",
+    "PrefillSpec",
+    "ScenarioSpec",
+    "TrainingSpec",
+]
+
 FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
-
-
-class Branch(BaseModel):
-    """A mapping of the scenario; unknown keys are faults."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
-    )
 
 
 # --- cluster -------------------------------------------------------------------------------------------------------
@@ -85,7 +103,7 @@ class ClusterSpec(Branch):
     hardware: str | None = None
     """A profile of `hardware/`, or a path to one."""
     nodes: int | None = None
-    override: dict[str, Any] = {}
+    override: dict[str, Any] = Field(default_factory=dict)
     """Any value of the profile, as a tree or with dotted keys: {gpu.scale_up.bandwidth: 450 GB/s}."""
     fabric: (
         Annotated[
@@ -94,7 +112,7 @@ class ClusterSpec(Branch):
         ]
         | None
     ) = None
-    faults: list[FaultSpec] = []
+    faults: list[FaultSpec] = Field(default_factory=list)
 
     @field_validator("nodes")
     @classmethod
@@ -120,143 +138,6 @@ class LayoutSpec(Branch):
 
 
 # --- workload ------------------------------------------------------------------------------------------------------
-
-
-class GateBase(Branch):
-    """Shared by all gates."""
-
-    sampling: Literal["tokens", "expected"] = "tokens"
-    """tokens: every token draws its experts. expected: mean bytes, no draw."""
-
-
-class UniformGate(GateBase):
-    """Any top-k of the experts, equally likely."""
-
-    kind: Literal["uniform"]
-
-
-class GroupLimitedGate(GateBase):
-    """DeepSeek's rule: the best groups by their score, then the best experts of these."""
-
-    kind: Literal["group_limited"]
-    top_groups: Count | None = None
-    """The model's when left out."""
-    num_groups: Count | None = None
-    group_score: Literal["top2_sum", "max"] | None = None
-
-
-class BalancedGate(GateBase):
-    """Every expert gets exactly tokens x top-k / experts."""
-
-    kind: Literal["balanced"]
-    top_groups: Count | None = None
-    num_groups: Count | None = None
-
-
-class BenchmarkGate(GateBase):
-    """The routing of DeepEP's own benchmark: groups are nodes, a group's score is its maximum."""
-
-    kind: Literal["deepep_benchmark"]
-    top_groups: Count | None = None
-
-
-class PopularityGate(GateBase):
-    """Shared by gates in which some experts are liked better."""
-
-    top_groups: Count | None = None
-    num_groups: Count | None = None
-    group_score: Literal["top2_sum", "max"] | None = None
-
-
-class ZipfGate(PopularityGate):
-    """Popularity of the r-th expert falls with r to the minus exponent, in random order."""
-
-    kind: Literal["zipf"]
-    exponent: Annotated[float, Field(ge=0, le=10)]
-
-
-class DirichletGate(PopularityGate):
-    """Popularity drawn from a symmetric Dirichlet distribution."""
-
-    kind: Literal["dirichlet"]
-    alpha: Annotated[float, Field(gt=0)]
-
-
-class LoadsGate(PopularityGate):
-    """Popularity from a file: one number an expert."""
-
-    kind: Literal["loads"]
-    file: str
-
-
-class TraceGate(GateBase):
-    """Tokens as recorded: one row of expert ids a token."""
-
-    kind: Literal["trace"]
-    file: str
-
-
-GateSpec = Annotated[
-    UniformGate
-    | GroupLimitedGate
-    | BalancedGate
-    | BenchmarkGate
-    | ZipfGate
-    | DirichletGate
-    | LoadsGate
-    | TraceGate,
-    Field(discriminator="kind"),
-]
-
-
-class KernelBase(Branch):
-    """Shared by all kernels."""
-
-    override: dict[str, Any] = {}
-    """Any figure of the kernel generation, e.g. {nic_efficiency_fraction: 0.95}."""
-
-
-class TwoHopSpec(KernelBase):
-    """DeepEP's normal kernels: once per node over the NIC, then NVLink."""
-
-    kind: Literal["two_hop"]
-    comm_sms: Count | None = None
-    """SMs lent to the kernel; the generation's when left out."""
-
-
-class LowLatencySpec(KernelBase):
-    """DeepEP's low-latency kernels: one copy per token and expert."""
-
-    kind: Literal["low_latency"]
-    nvlink: bool = True
-    """Same-node copies over NVLink; false: over the NIC too, as before June 2025."""
-
-
-class FlatSpec(KernelBase):
-    """Straight over the NIC to other nodes."""
-
-    kind: Literal["flat"]
-    copies: Literal["per_expert", "per_rank"] = "per_rank"
-    comm_sms: Count | None = None
-
-
-class NcclSpec(KernelBase):
-    """NCCL's all-to-all from host-sorted buffers."""
-
-    kind: Literal["nccl"]
-    pxn: bool = True
-    """Forward to the receiver's rail over NVLink first."""
-
-
-KernelSpec = Annotated[TwoHopSpec | LowLatencySpec | FlatSpec | NcclSpec, Field(discriminator="kind")]
-
-
-class PlacementSpec(Branch):
-    """Which experts stand where."""
-
-    kind: Literal["contiguous", "eplb"] = "contiguous"
-    redundant_experts: Index = 0
-    """Replicas beside the model's experts (eplb)."""
 
 
 class AllToAllSpec(Branch):
@@ -339,7 +220,10 @@ class TrainingSpec(Branch):
     run: RunSpec | None = None
 
 
-WorkloadSpec = Annotated[AllToAllSpec | FlowsSpec | TrainingSpec, Field(discriminator="kind")]
+WorkloadSpec = Annotated[
+    AllToAllSpec | FlowsSpec | TrainingSpec | PrefillSpec | DecodeSpec | ServingSpec,
+    Field(discriminator="kind"),
+]
 
 
 # --- the whole -----------------------------------------------------------------------------------------------------
@@ -365,6 +249,6 @@ class ScenarioSpec(Branch):
     """A model of `scenarios/models/`, a path, or the model itself."""
     layout: LayoutSpec = LayoutSpec()
     workload: WorkloadSpec
-    expect: dict[str, ExpectSpec] = {}
-    variants: dict[str, dict[str, Any]] = {}
+    expect: dict[str, ExpectSpec] = Field(default_factory=dict)
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The scenario several ways: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from sim.cluster.export_rules import verdicts
 from sim.cluster.hardware import load_hardware
+from sim.cost.tpot import TpotBound, tpot_bound
 from sim.study.published import Bar, Facts, Published, Row, fact_rows, row
 from sim.study.run import Progress
 from sim.study.specification import Branch, Count
@@ -57,6 +58,14 @@ def _of_model(count: Callable[[Model], float]) -> Callable[[str], float]:
     return lambda name: float(count(load_model(name)))
 
 
+_LINKS = {"infiniband-50-gb-per-s": 50e9, "nvl72-900-gb-per-s": 900e9}
+"""Rates of one GPU in one direction that the published bound is stated for [bytes/s]."""
+
+
+def _of_link(read: Callable[[TpotBound], float]) -> Callable[[str], float]:
+    return lambda link: read(tpot_bound(_LINKS[link]))
+
+
 _FACTS: dict[str, Callable[[str], float]] = {
     "parameters.total": _of_model(lambda m: parameters(m).total),
     "parameters.active": _of_model(lambda m: parameters(m).active),
@@ -72,6 +81,10 @@ _FACTS: dict[str, Callable[[str], float]] = {
     "training_flops_per_token.causal_with_mtp": _of_model(
         lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True, include_mtp=True)
     ),
+    "tpot_bound.exchange_s": _of_link(lambda bound: bound.exchange_s),
+    "tpot_bound.layer_s": _of_link(lambda bound: bound.layer_s),
+    "tpot_bound.tpot_s": _of_link(lambda bound: bound.tpot_s),
+    "tpot_bound.tokens_per_s": _of_link(lambda bound: bound.tokens_per_s),
 }
 
 

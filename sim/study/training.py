@@ -56,7 +56,9 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     one_node = layout.num_ranks <= scenario.gpus_per_node
     tokens = work.sequences * work.sequence_tokens / (layout.tp * layout.cp)
     slowdown = work.kernel.beside_compute_slowdown
-    apart = layout.ep == 1  # without exchanges nothing joins the ranks of a stage: they are lanes of one group
+    apart = (
+        layout.ep == 1
+    )  # without exchanges nothing joins the ranks of a stage: they are lanes of one group
     num_groups = 1 if apart or work.skew.balanced else layout.expert_dp
     costs = StepCosts(
         exchanges,

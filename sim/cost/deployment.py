@@ -1,0 +1,167 @@
+"""Memory of a GPU that serves: weights by format and EP, cache, communication buffers, and the batch that is left.
+
+References
+----------
+Cache and weights: arXiv 2505.09343, section 2.1; buffers of the low-latency kernels: DeepEP csrc/config.hpp.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sim import units
+from sim.errors import InfeasibleError
+from sim.workload.model import MLA, Model, kv_bytes_per_token, parameters
+
+WEIGHT_BYTES = {"fp8": 1.0 + 4.0 / 128**2, "bf16": 2.0}
+"""Bytes of a weight, with its share of an FP32 scale for each block of 128 x 128."""
+CACHE_BYTES = {"bf16": 2.0, "fp8": 1.0}
+_BF16 = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What one GPU keeps [bytes], before any request, and for each request."""
+
+    routed_experts_bytes: float
+    shared_experts_bytes: float
+    attention_bytes: float
+    dense_bytes: float
+    ends_bytes: float
+    reserve_bytes: float
+    graphs_bytes: float
+    buffers_bytes: float
+    cache_bytes_per_request: float
+    buffer_bytes_per_request: float
+    capacity_bytes: float
+    gpu: str
+
+    @property
+    def weights_bytes(self) -> float:
+        """All weights."""
+        return (
+            self.routed_experts_bytes
+            + self.shared_experts_bytes
+            + self.attention_bytes
+            + self.dense_bytes
+            + self.ends_bytes
+        )
+
+    @property
+    def free_bytes(self) -> float:
+        """What is left for requests; negative where the weights do not fit."""
+        taken = self.weights_bytes + self.reserve_bytes + self.graphs_bytes + self.buffers_bytes
+        return self.capacity_bytes - taken
+
+    @property
+    def bytes_per_request(self) -> float:
+        """Cache and buffers of one request."""
+        return self.cache_bytes_per_request + self.buffer_bytes_per_request
+
+    @property
+    def max_batch(self) -> int:
+        """Requests that fit on a GPU; 0 where not one does."""
+        return max(0, math.floor(self.free_bytes / self.bytes_per_request))
+
+    @property
+    def limit(self) -> str:
+        """What takes most of the memory: what a larger batch would have to make smaller."""
+        return max(self.parts(self.max_batch).items(), key=lambda item: item[1])[0]
+
+    def parts(self, requests: float) -> dict[str, float]:
+        """Name -> bytes with that many requests."""
+        return {
+            "routed experts": self.routed_experts_bytes,
+            "shared experts": self.shared_experts_bytes,
+            "attention": self.attention_bytes,
+            "dense layers": self.dense_bytes,
+            "embedding and head": self.ends_bytes,
+            "reserve": self.reserve_bytes,
+            "graphs and activations": self.graphs_bytes,
+            "communication buffers": self.buffers_bytes + requests * self.buffer_bytes_per_request,
+            "cache": requests * self.cache_bytes_per_request,
+        }
+
+
+def footprint(
+    model: Model,
+    *,
+    experts_per_rank: int,
+    num_physical_experts: int,
+    tp: int,
+    precision: str,
+    kv_dtype: str,
+    context_tokens: float,
+    buffered_tokens_per_request: float,
+    buffers_bytes: float,
+    record_bytes: float,
+    with_mtp: bool,
+    capacity_bytes: float,
+    reserve_fraction: float,
+    graphs_bytes: float,
+    gpu: str,
+) -> Footprint:
+    """What one GPU of a deployment keeps.
+
+    Parameters
+    ----------
+    experts_per_rank, num_physical_experts : int [count]
+        Replicas on a GPU, and in the EP group, of one layer.
+    tp : int [ranks]
+        TP cuts attention and dense layers; each of its ranks keeps the latents (MLA) of the whole group.
+    context_tokens : float [tokens]
+        Of a request.
+    buffered_tokens_per_request : float [tokens]
+        Tokens of a request in one low-latency exchange; 0 for other kernels.
+    buffers_bytes : float [bytes]
+        Communication buffers that no request adds to.
+    record_bytes : float [bytes]
+        Dispatch and combine record together.
+
+    Notes
+    -----
+    Low-latency buffers: 2 (double) x physical experts x tokens x (dispatch + combine record), for the most tokens that a
+    rank sends in one exchange. The up-projections of absorbed MLA are kept in BF16.
+    """
+    count = parameters(model)
+    size, extra = WEIGHT_BYTES[precision], model.num_mtp_layers if with_mtp else 0
+    layers, moe = model.num_layers + extra, model.num_moe_layers + extra
+    a, d = model.attention, model.hidden
+    attention = count.attention * size
+    kept = kv_bytes_per_token(model, CACHE_BYTES[kv_dtype]) * layers / model.num_layers
+    if isinstance(a, MLA):
+        up = a.kv_lora_rank * a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
+        attention += up * (_BF16 - size)
+        shares = 1.0
+    else:
+        shares = min(tp, a.num_kv_heads)
+    join = extra * 2 * d * d * size
+    return Footprint(
+        routed_experts_bytes=experts_per_rank * count.expert * size * moe,
+        shared_experts_bytes=model.num_shared_experts * count.expert * size * moe,
+        attention_bytes=layers * attention / tp,
+        dense_bytes=model.num_dense_layers * count.dense_ffn * size / tp,
+        ends_bytes=(count.embedding + count.head + moe * count.gate) * _BF16 + join,
+        reserve_bytes=reserve_fraction * capacity_bytes,
+        graphs_bytes=graphs_bytes,
+        buffers_bytes=buffers_bytes,
+        cache_bytes_per_request=kept * context_tokens * tp / shares,
+        buffer_bytes_per_request=2.0 * num_physical_experts * buffered_tokens_per_request * record_bytes,
+        capacity_bytes=capacity_bytes,
+        gpu=gpu,
+    )
+
+
+def require_batch(found: Footprint, requests: float, what: str) -> None:
+    """Raise `InfeasibleError` with the biggest parts where that many requests do not fit on a GPU."""
+    if found.free_bytes >= requests * found.bytes_per_request:
+        return
+    parts = sorted(found.parts(requests).items(), key=lambda item: -item[1])
+    biggest = ", ".join(f"{name} {units.show(size, 'bytes', 3)}" for name, size in parts[:4])
+    needed = sum(size for _, size in parts)
+    most = f"at most {found.max_batch} fit" if found.max_batch else "not one fits"
+    raise InfeasibleError(
+        f"{what} {units.show(needed, 'bytes', 3)} of the {units.show(found.capacity_bytes, 'bytes', 3)} "
+        f"of {found.gpu}: {biggest}; {most}"
+    )

@@ -1,0 +1,190 @@
+"""Requests of users: when each one comes, how long its prompt is, how many tokens it is answered with.
+
+Either drawn (Poisson arrivals, lengths of a distribution) or read from a CSV with the columns
+`arrival_s,prompt_tokens,output_tokens`, one request a row in the order of arrival. The first output token is the one that
+prefill makes, so a request with one output token never decodes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import Fault, InputError, Mark, nearest
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
+_MAX_FAULTS = 20
+_MOST_TOKENS = 10**9
+_MOST_SECONDS = 1e9
+_WHAT = "a readable CSV of requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Requests in the order of arrival; every array is [num_requests]."""
+
+    arrival_s: Floats
+    prompt_tokens: Ints
+    output_tokens: Ints
+
+    @property
+    def num_requests(self) -> int:
+        """How many there are."""
+        return len(self.arrival_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """A distribution of token counts: `fixed`, `exponential` or `lognormal`, with its mean [tokens].
+
+    `spread` is the standard deviation of the logarithm (lognormal only). Draws are rounded and held within 1 and
+    `most_tokens`, which lowers the mean where the tail is long.
+    """
+
+    kind: str
+    mean_tokens: float
+    spread: float = 0.0
+    most_tokens: int = _MOST_TOKENS
+
+    def draw(self, num: int, rng: np.random.Generator) -> Ints:
+        """Token counts [num]."""
+        if self.kind == "fixed":
+            drawn = np.full(num, self.mean_tokens)
+        elif self.kind == "exponential":
+            drawn = rng.exponential(self.mean_tokens, num)
+        else:
+            drawn = self.mean_tokens * np.exp(rng.normal(-(self.spread**2) / 2, self.spread, num))
+        counts: Ints = np.clip(np.rint(drawn), 1, self.most_tokens).astype(np.int64)
+        return counts
+
+
+def poisson(
+    num_requests: int,
+    requests_per_s: float,
+    prompt: Lengths,
+    output: Lengths,
+    rng: np.random.Generator,
+) -> Requests:
+    """Independent users: exponential gaps of mean 1 / `requests_per_s` [s], lengths independent of them and of each other."""
+    gaps = rng.exponential(1.0 / requests_per_s, num_requests)
+    return Requests(np.cumsum(gaps), prompt.draw(num_requests, rng), output.draw(num_requests, rng))
+
+
+def read(file: Path) -> Requests:
+    """Read and check a CSV of requests. Raises `InputError` with the faults, each at its line and column."""
+    header, rows = _table(file)
+    faults = _header_faults(file, header)
+    if faults:
+        raise InputError(faults)
+    if not rows:
+        raise InputError(Fault(Mark(str(file), 1), "", "no request", "one row or more"))
+    reader = _Reader(file, {name: i for i, name in enumerate(header)})
+    parsed = [reader.row(line, row) for line, row in rows]
+    if reader.faults:
+        more = len(reader.faults) - _MAX_FAULTS
+        tail = [Fault(Mark(str(file)), "", f"{more} more faults", "none")] if more > 0 else []
+        raise InputError([*reader.faults[:_MAX_FAULTS], *tail])
+    arrival, prompt, output = zip(*parsed, strict=True)
+    return Requests(
+        np.array(arrival, dtype=np.float64),
+        np.array(prompt, dtype=np.int64),
+        np.array(output, dtype=np.int64),
+    )
+
+
+def _table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header and the rows that hold anything, each with its line."""
+    try:
+        rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig")))
+        found = [(rows.line_num, [cell.strip() for cell in row]) for row in rows]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (
+            error.strerror.lower()
+            if isinstance(error, OSError) and error.strerror
+            else "text that is not UTF-8"
+        )
+        raise InputError(Fault(Mark(str(file)), "", str(reason), _WHAT)) from None
+    except csv.Error as error:
+        raise InputError(Fault(Mark(str(file)), "", str(error), _WHAT)) from None
+    found = [(line, row) for line, row in found if any(row)]
+    return (found[0][1], found[1:]) if found else ([], [])
+
+
+def _header_faults(file: Path, header: list[str]) -> list[Fault]:
+    top = Mark(str(file), 1)
+    missing = [
+        Fault(top, name, "no such column", f"the columns {', '.join(COLUMNS)}", nearest(name, header))
+        for name in COLUMNS
+        if name not in header
+    ]
+    unknown = [
+        Fault(
+            top, name, f"the unknown column '{name}'", f"one of: {', '.join(COLUMNS)}", nearest(name, COLUMNS)
+        )
+        for name in header
+        if name not in COLUMNS
+    ]
+    twice = [
+        Fault(top, name, f"the column '{name}' {header.count(name)} times", "it once")
+        for name in COLUMNS
+        if header.count(name) > 1
+    ]
+    return missing + unknown + twice
+
+
+class _Reader:
+    """Parses rows and collects their faults."""
+
+    def __init__(self, file: Path, at: dict[str, int]) -> None:
+        self.file, self.at = file, at
+        self.faults: list[Fault] = []
+        self.latest_s, self.latest_line = 0.0, 0
+
+    def fault(self, line: int, column: str, got: str, wanted: str) -> None:
+        self.faults.append(
+            Fault(Mark(str(self.file), line, self.at.get(column, -1) + 1), column, got, wanted)
+        )
+
+    def row(self, line: int, row: list[str]) -> tuple[float, int, int]:
+        if len(row) != len(self.at):
+            self.fault(line, "", f"{len(row)} cells", f"{len(self.at)}, as in the header")
+            return 0.0, 1, 1
+        arrival, prompt, output = (row[self.at[name]] for name in COLUMNS)
+        return (
+            self.arrival(line, arrival),
+            self.tokens(line, "prompt_tokens", prompt),
+            self.tokens(line, "output_tokens", output),
+        )
+
+    def arrival(self, line: int, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= _MOST_SECONDS:
+            self.fault(line, "arrival_s", text or "nothing", "seconds of 0 or more, like 12.5")
+            return 0.0
+        if value < self.latest_s:
+            wanted = (
+                f"an arrival at or after the {self.latest_s:g} s of line {self.latest_line}: rows in order"
+            )
+            self.fault(line, "arrival_s", text, wanted)
+            return value
+        self.latest_s, self.latest_line = value, line
+        return value
+
+    def tokens(self, line: int, column: str, text: str) -> int:
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else 0
+        if not 1 <= value <= _MOST_TOKENS:
+            self.fault(line, column, text or "nothing", f"a whole number from 1 to {_MOST_TOKENS}")
+            return 1
+        return value

@@ -1,0 +1,50 @@
+"""How long the serving loop takes. Run with `pytest -o addopts= tests/benchmarks/test_serving_speed.py`.
+
+Ten minutes of 100,000 requests on the scale of a published deployment: instances of 32 GPUs that prefill, of 144 that
+decode up to 128 requests each. Aim: 30 s of CPU time, loop and metrics together.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from sim.engine.serving import serve
+from sim.schedule.serving import Pool, Service
+from sim.study.serving import measure
+from sim.workload.requests import Lengths, Requests, poisson
+
+AIM_S = 30.0
+SERVICE = Service(
+    prefill=Pool(4, 32 * 40e9, 32 * 45e9, 0.3, 32),
+    decode=Pool(4, 144 * 44e9, 144 * 45e9, 0.3, 144),
+    prefill_s=lambda tokens: 0.05 + tokens / 8e3,
+    decode_step_s=lambda requests, context: 0.03 + 3e-4 * requests + 5e-8 * requests * context,
+    kv_bytes_per_token=70_272.0,
+    batch_tokens=8192,
+    max_batch=144 * 128,
+    tokens_per_step=1.7,
+    transfer_bytes_per_s=45e9,
+    transfer_latency_s=1e-5,
+)
+
+
+def drawn() -> Requests:
+    prompt, output = Lengths("lognormal", 2000, 1.0, 32_768), Lengths("exponential", 300, most_tokens=4096)
+    return poisson(100_000, 100_000 / 600, prompt, output, np.random.default_rng(0))
+
+
+def test_ten_minutes_of_a_hundred_thousand_requests(benchmark: Any) -> None:
+    asked = drawn()
+
+    def whole() -> dict[str, Any]:
+        start = time.process_time()
+        found = measure(SERVICE, asked, serve(SERVICE, asked), 4 * (32 + 144), ttft_s=2.0, tpot_s=0.05)
+        benchmark.extra_info["cpu_s"] = time.process_time() - start
+        return found
+
+    found = benchmark.pedantic(whole, rounds=1)
+    benchmark.extra_info["aim_s"] = AIM_S
+    assert found["num_ended"] == 100_000

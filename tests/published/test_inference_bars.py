@@ -1,0 +1,49 @@
+"""The bars of inference against what DeepSeek published of prefill and decode on H800."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from sim.study.validate import validate
+
+
+@cache
+def rows(group: str) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["id"], row["quantity"]): row for row in validate([group])["groups"][group]["rows"]}
+
+
+def test_the_bound_by_exchanges_is_met_exactly() -> None:
+    found = rows("tpot_bound")
+    assert len(found) == 6
+    assert all(row["ok"] for row in found.values())
+
+
+def test_prefill_of_the_profile_is_within_8_percent() -> None:
+    assert abs(rows("prefill")["profile-ep32", "tokens_per_s_per_node"]["error_fraction"]) <= 0.08
+
+
+def test_production_prefill_is_below_what_its_nodes_can_do() -> None:
+    assert rows("prefill")["production-ep32", "tokens_per_s_per_node"]["error_fraction"] > 0
+
+
+@pytest.mark.parametrize(
+    ("run", "metric", "bar"),
+    [
+        ("profile-ep128", "step_time_s", 0.12),
+        ("production-ep144", "tokens_per_s_per_user", 0.12),
+        ("production-ep144-accepts-60", "tokens_per_s_per_user", 0.12),
+        ("production-ep144-accepts-80", "tokens_per_s_per_user", 0.12),
+        ("batch-ep144", "max_batch_per_gpu", 0.10),
+        ("cache-ep144", "kv_cache_bytes", 0.0),
+    ],
+)
+def test_decode_is_within_its_bar(run: str, metric: str, bar: float) -> None:
+    assert abs(rows("decode")[run, metric]["error_fraction"]) <= bar
+
+
+def test_the_one_token_reading_of_the_profile_is_printed_and_not_counted() -> None:
+    row = rows("decode")["profile-ep128-one-token", "step_time_s"]
+    assert row["bar"] is None
