@@ -303,7 +303,7 @@ def _schema_of(what: str) -> Any:
     "--from", "template", default="h800-vs-h100", show_default=True, help="Shipped scenario to start from."
 )
 def new(name: str, template: str) -> None:
-    """Write NAME.yaml here, an editable scenario."""
+    """Write NAME.yaml here, an editable scenario, with the CSV files that it names."""
     import re
 
     from sim import documents
@@ -315,8 +315,15 @@ def new(name: str, template: str) -> None:
     target = Path(f"{stem}.yaml")
     if target.exists():
         raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
-    text = documents.find(template, "scenarios", "scenario").read_text(encoding="utf-8")
-    folder.write(Path(), {target.name: re.sub(r"(?m)^name:.*$", f"name: {stem}", text, count=1)})
+    source = documents.find(template, "scenarios", "scenario")
+    text = source.read_text(encoding="utf-8")
+    beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
+    files = {
+        one.name: one.read_text(encoding="utf-8")
+        for one in beside
+        if one.exists() and not Path(one.name).exists()
+    }
+    folder.write(Path(), {**files, target.name: re.sub(r"(?m)^name:.*$", f"name: {stem}", text, count=1)})
     click.echo(f"{target}: edit it, then: moesim run {target}", err=True)
 
 

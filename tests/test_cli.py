@@ -610,6 +610,7 @@ def spawn(*args: str, cwd: Path, **environment: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_metrics_are_the_same_bytes_under_every_hash_seed(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(
         TINY.replace("deepep_benchmark, top_groups: 2", "zipf, exponent: 0.7"), encoding="utf-8"

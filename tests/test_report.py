@@ -138,6 +138,7 @@ def test_every_control_can_be_reached_by_keyboard(tab: browser.Tab, pages: dict[
     assert reachable
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_single_figure_page_draws(tab: browser.Tab, results: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "bars.html"

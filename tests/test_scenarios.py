@@ -19,6 +19,8 @@ from sim.study.validate import GROUPS, load
 SLOW_STEPS = ("fabrics", "h800", "h800-vs-h100", "measured")
 SLOW = (
     "group-limit",
+    "inference-eplb",
+    "inference-hardware",
     "qwen3-training",
     "v3-pretraining-cost",
     *(f"v3-training-{name}" for name in SLOW_STEPS),
@@ -66,7 +68,9 @@ def test_a_scenario_runs_and_meets_its_bounds_and_expectations(name: str) -> Non
         metrics = one["metrics"]
         assert all(math.isfinite(value) for value in flatten(metrics).values())
         for part in [metrics] if "lower_bound_s" in metrics else metrics.values():
-            whole_s = next(part[key] for key in ("step_time_s", "makespan_s", "completion_time_s") if key in part)
+            whole_s = next(
+                part[key] for key in ("step_time_s", "makespan_s", "completion_time_s") if key in part
+            )
             assert 0 < part["lower_bound_s"] <= whole_s
             assert part.get("time_s", 0) <= whole_s * (1 + 1e-12)
         assert all(link["utilisation_fraction"] <= 1 + 1e-9 for link in one["links"].values())

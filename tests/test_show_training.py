@@ -338,6 +338,7 @@ def test_a_report_of_a_step_is_drawn_in_a_browser(
     assert tab.run("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
 
 
+@pytest.mark.slow
 @needs_browser
 def test_thousands_of_operations_are_a_handful_of_shapes(
     tab: browser.Tab, steps: dict[str, Any], tmp_path: Path

@@ -16,8 +16,9 @@ from sim.study.run import Progress
 from sim.study.table_rows import TableFigures
 from sim.study.validate import GROUPS, SOURCES, Source, load, validate
 
-NAMES = [pytest.param(name, marks=pytest.mark.slow if name == "training_step" else ()) for name in GROUPS]
-"""The groups; a whole training step is slow."""
+SLOW = ("training_step", "prefill", "decode", "packet_level")
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]
+"""The groups; some take seconds."""
 
 
 def test_two_hop_all_to_all_on_h800_is_within_4_percent() -> None:
@@ -60,6 +61,7 @@ def test_completion_of_flows_is_that_of_the_packet_level() -> None:
     assert worst_error(ecmp) <= 0.05
 
 
+@pytest.mark.slow
 def test_single_flows_of_all_to_alls_end_as_on_the_packet_level() -> None:
     found = rows("packet_level", "flows")
     assert len(found) == 7

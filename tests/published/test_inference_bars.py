@@ -21,6 +21,7 @@ def test_the_bound_by_exchanges_is_met_exactly() -> None:
     assert all(row["ok"] for row in found.values())
 
 
+@pytest.mark.slow
 def test_prefill_of_the_profile_is_within_8_percent() -> None:
     assert abs(rows("prefill")["profile-ep32", "tokens_per_s_per_node"]["error_fraction"]) <= 0.08
 
