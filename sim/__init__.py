@@ -15,7 +15,7 @@ __all__ = ["__version__", "run"]
 
 
 def run(spec: str | Path, *, settings: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run a scenario (a path or a shipped name) and return its result document; see DESIGN of `result.json` in README."""
+    """Run a scenario (a path or a shipped name) and return its result document; README describes it."""
     from sim.study.run import run_file
 
     return run_file(spec, settings)
