@@ -361,8 +361,9 @@ def _compared(steps: Sequence[Case]) -> list[str]:
             continue
         change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
         said.append(f"{lead} takes {time}, {change}: {_moved(first, case)}.")
-    if len(others) > 3:
-        said.append(f"The other {len(others) - 3} lie closer to {first.name}.")
+    rest = len(others) - 3
+    if rest > 0:
+        said.append(f"The other{f' {rest} lie' if rest > 1 else ' lies'} closer to {first.name}.")
     return said
 
 

@@ -104,7 +104,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         "memory": [{"rank": row.rank, **row.parts()} for row in held],
         "stages": [str(stage) for stage in cut],
         "timeline": _timeline(records, metrics["step_time_s"]) | {"optimizer_s": optimizer},
-        "exchanges": _exchange_facts(costs, exchanges),
+        "exchanges": {} if apart else _exchange_facts(costs, exchanges),
         "links": {},
     }
 
