@@ -96,8 +96,10 @@ ELSEWHERE = ("validation", "timeline", "layer_pair", "phases", "memory")  # of v
 @pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind not in ELSEWHERE])
 @pytest.mark.parametrize("run", RUNS)
 def test_every_kind_draws_every_run_that_has_its_data(results: dict[str, Any], run: str, kind: str) -> None:
-    if run in WITHOUT_RANKS and kind in ("rank_times", "traffic_matrix"):
-        with pytest.raises(InputError, match="flows"):
+    if (run in (*WITHOUT_RANKS, "exchange") and kind == "rank_loads") or (
+        run in WITHOUT_RANKS and kind in ("rank_times", "traffic_matrix")
+    ):
+        with pytest.raises(InputError, match=r"flows|route tokens"):
             plots.figure(kind, results[run])
         return
     figure = plots.figure(kind, results[run])
@@ -281,3 +283,10 @@ def test_png_svg_and_pdf_are_written_for_real(results: dict[str, Any], tmp_path:
         assert data.startswith(heads[path.suffix])
         assert len(data) > 5_000
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written}
+
+
+def test_replicas_even_out_the_load_of_ranks() -> None:
+    drawn = plots.figure("rank_loads", sim.run("skewed-eplb")).data[0]
+    busiest = {name: max(row) for name, row in zip(drawn.y, drawn.z, strict=True)}
+    assert busiest["skewed"] > 1.5
+    assert busiest["skewed-eplb"] < 1.2

@@ -207,3 +207,39 @@ def traffic_matrix(result: Result) -> Any:
         width=680,
         alt=f"Heat map. {title}",
     )
+
+
+def rank_loads(result: Result) -> Any:
+    """Tokens that each rank's experts get, over the mean: one row a variant (and drawn layer), before and after EPLB."""
+    rows = [(name, loads) for case in cases(result) for name, loads in _loads(case)]
+    if not rows:
+        raise absent("rank_loads", "only runs that route tokens to ranks have loads")
+    num = max(len(loads) for _, loads in rows)
+    relative = [[load * len(loads) / sum(loads) for load in loads] for _, loads in rows]
+    figure = Canvas()
+    figure.add(
+        "heatmap",
+            z=[[*row, *[None] * (num - len(row))] for row in relative], y=[name for name, _ in rows], colorscale=style.AMOUNT,
+            zmin=0, zmax=max(max(row) for row in relative), colorbar=style.colourbar("load [x mean]"),
+            hovertemplate="%{y}, rank %{x}: %{z:.2f} x mean<extra></extra>",
+    )  # fmt: skip
+    figure.axis("x", title="rank", showgrid=False, zeroline=False, range=[-0.5, num - 0.5])
+    figure.axis("y", autorange="reversed", showgrid=False, zeroline=False)
+    peaks = {name: max(row) for (name, _), row in zip(rows, relative, strict=True)}
+    worst, best = max(peaks, key=lambda name: peaks[name]), min(peaks, key=lambda name: peaks[name])
+    title = f"The busiest rank gets {peaks[worst]:.2f}x the mean load in {worst}"
+    title += f", {peaks[best]:.2f}x in {best}" if best != worst else ""
+    alt = (
+        f"Heat map of load by rank; busiest over mean: {', '.join(f'{n} {p:.2f}' for n, p in peaks.items())}"
+    )
+    return style.finish(figure, title, height=160 + 34 * len(rows), alt=alt)
+
+
+def _loads(case: Case) -> list[tuple[str, list[float]]]:
+    """Loads by rank: of each drawn layer where the run has them, else what the traffic matrix of the dispatch sums to."""
+    layers = case.result.get("rank_loads") or []
+    if layers:
+        many = len(layers) > 1
+        return [(f"{case.name}, layer {i}" if many else case.name, list(row)) for i, row in enumerate(layers)]
+    matrix = (case.result.get("traffic") or {}).get("dispatch") or []
+    return [(case.name, [float(sum(row[d] for row in matrix)) for d in range(len(matrix))])] if matrix else []

@@ -23,6 +23,10 @@ KINDS: dict[str, tuple[str, Draw]] = {
     "rank_times": ("When each rank ends, beside the mean.", plot_times.rank_times),
     "fabric_map": ("The cluster from GPUs to spines, coloured by load.", plot_fabric.fabric_map),
     "traffic_matrix": ("Bytes from every rank to every other, with node borders.", plot_loads.traffic_matrix),
+    "rank_loads": (
+        "Load of every rank's experts over the mean, before and after EPLB.",
+        plot_loads.rank_loads,
+    ),
     "timeline": (
         "The pipeline of a training step: every operation of every rank over time.",
         plot_training.timeline,
