@@ -90,7 +90,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 RUNS = ("single", "variants", "flows", "ecmp", "exchange")
 WITHOUT_RANKS = ("flows", "ecmp")
-ELSEWHERE = ("validation", "timeline", "layer_pair", "phases", "memory")  # of validations and training steps
+ELSEWHERE = (
+    "validation",
+    "interactivity",
+    "timeline",
+    "layer_pair",
+    "phases",
+    "memory",
+)  # of validations and training steps
 
 
 @pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind not in ELSEWHERE])
@@ -283,6 +290,12 @@ def test_png_svg_and_pdf_are_written_for_real(results: dict[str, Any], tmp_path:
         assert data.startswith(heads[path.suffix])
         assert len(data) > 5_000
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written}
+
+
+def test_more_requests_trade_the_speed_of_a_user_for_that_of_a_gpu() -> None:
+    drawn = plots.figure("interactivity", sim.run("decode-batch-sweep")).data[0]
+    assert list(drawn.x) == sorted(drawn.x)
+    assert drawn.y[0] > drawn.y[-1]
 
 
 def test_replicas_even_out_the_load_of_ranks() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
-from sim.show import plot_fabric, plot_loads, plot_pair, plot_times, plot_training
+from sim.show import plot_fabric, plot_inference, plot_loads, plot_pair, plot_times, plot_training
 from sim.show.cases import Result, cases, is_validation
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
@@ -26,6 +26,10 @@ KINDS: dict[str, tuple[str, Draw]] = {
     "rank_loads": (
         "Load of every rank's experts over the mean, before and after EPLB.",
         plot_loads.rank_loads,
+    ),
+    "interactivity": (
+        "Tokens a second of a GPU against those of a user, one point a decode variant.",
+        plot_inference.interactivity,
     ),
     "timeline": (
         "The pipeline of a training step: every operation of every rank over time.",
