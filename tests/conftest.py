@@ -1,10 +1,21 @@
-"""What all tests share: hypothesis without deadlines, the same examples every time."""
+"""What all tests share: hypothesis without deadlines, the same examples every time; the command in an empty folder."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+from command import Moesim, runner
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "moesim", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("moesim")
+
+
+@pytest.fixture
+def moesim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Moesim:
+    """Run a command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return runner(monkeypatch, capsys)

@@ -7,13 +7,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from command import Moesim
 
 from sim import cli, documents
 from sim.errors import InfeasibleError
@@ -41,42 +41,13 @@ workload: {kind: flows, file: flows.csv}
 CSV = "flow_id,src,dst,bytes,start_us\n1,0,2,1000000,0\n2,1,2,1000000,0\n3,3,0,500000,5\n"
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a command did: exit code, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Moesim = Callable[..., Said]
-
-
 @pytest.fixture
-def moesim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Moesim:
-    """Run a command in this process, in an empty folder that holds `tiny.yaml` and `flows.yaml`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
+def moesim(moesim: Moesim, tmp_path: Path) -> Moesim:
+    """The command, in a folder that holds `tiny.yaml` and `flows.yaml`."""
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
     (tmp_path / "flows.yaml").write_text(FLOWS, encoding="utf-8")
     (tmp_path / "flows.csv").write_text(CSV, encoding="utf-8")
-
-    def run(*args: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["moesim", *args])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
-
-    return run
+    return moesim
 
 
 def written(folder: Path) -> set[str]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Moesim
 
-from sim import cli
 from sim.cost.measured import load_profile
 from sim.show.trace import check_trace
 
@@ -40,37 +37,6 @@ workload:
   gate: {kind: deepep_benchmark, top_groups: 2}
   kernel: {kind: two_hop}
 """
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command did: exit code, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
-
-
-Moesim = Callable[..., Said]
-
-
-@pytest.fixture
-def moesim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Moesim:
-    """Run a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*args: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["moesim", *args])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
-
-    return run
 
 
 def names(folder: Path) -> set[str]:

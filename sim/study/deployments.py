@@ -44,7 +44,6 @@ def inference_of(draft: Draft) -> Inference:
     if draft.faults or gate is None or layout is None:
         raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
-    decode = isinstance(spec, DecodeSpec)
     return Inference(
         kind=spec.kind,
         layout=layout,
@@ -68,7 +67,7 @@ def inference_of(draft: Draft) -> Inference:
         requests=spec.requests_per_gpu if isinstance(spec, DecodeSpec) else spec.prompts_per_gpu,
         context_tokens=spec.context_tokens if isinstance(spec, DecodeSpec) else spec.prompt_tokens,
         step_tokens=spec.tokens_per_step if isinstance(spec, DecodeSpec) else _pass_tokens(spec),
-        cached_tokens=0 if decode or isinstance(spec, DecodeSpec) else spec.cached_tokens,
+        cached_tokens=0 if isinstance(spec, DecodeSpec) else spec.cached_tokens,
         acceptance_fraction=spec.acceptance if isinstance(spec, DecodeSpec) else 0.0,
     )
 
