@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WHAT = ("hardware", "model", "scenario", "kernel")
-_SCHEMAS = ("scenario", "hardware", "model", "kernel")
+_SCHEMAS = ("scenario", "sweep", "hardware", "model", "kernel")
 _WIDTH = 110  # columns, where the output is no terminal
 _SLOW_S = 2.0  # what takes longer says what it is doing
 
@@ -105,6 +105,81 @@ def run(
     missed = [line for result in results.values() for line in study.missed(result)]
     if missed:
         raise _Missed("missed expectations:\n" + "\n".join(missed))
+
+
+@cli.command()
+@click.argument("spec", metavar="SWEEP")
+@click.option("--jobs", type=click.IntRange(1, 1024), help="Processes on this machine [one a core].")
+@click.option("--dask", metavar="ADDRESS", help="A running Dask scheduler, instead: tcp://10.0.0.1:8786.")
+@_out
+@click.option("--fresh", is_flag=True, help="Compute everything again.")
+@click.option("--export", metavar="csv|parquet", help="Write the points as a table too.")
+@_json
+def sweep(
+    spec: str,
+    jobs: int | None,
+    dask: str | None,
+    out: Path | None,
+    fresh: bool,
+    export: str | None,
+    as_json: bool,
+) -> None:
+    """Run every point of a sweep; rank them, say what cannot be and why. Goes on where it was stopped."""
+    from sim.explore import sweep as exploring
+    from sim.explore import sweep_file
+    from sim.explore.store import Store
+    from sim.show import export as exporting
+    from sim.show import folder as folders
+    from sim.show import sweep_page, sweeps, tables
+    from sim.show.progress import SweepBar
+
+    kind = exporting.check_format(export) if export else None
+    if jobs is not None and dask is not None:
+        raise InputError(Fault(None, "sweep", "--jobs and --dask", "one of them"))
+    asked = sweep_file.read(spec)
+    folder = _folder(out, asked.name, several=False)
+    workers = _workers(dask, jobs)
+    names, objective = sweeps.names_of(asked.space.axes), next(iter(asked.objectives))
+    try:
+        with (
+            Store(folder / "sweep.sqlite", fresh=fresh) as store,
+            SweepBar(_console(), len(asked.space), objective, quiet=as_json) as bar,
+        ):
+
+            def watch(now: exploring.Progress) -> None:
+                metrics, number = (now.best[1], now.best[0]) if now.best else (None, 0)
+                bar.show(
+                    now.settled,
+                    metrics,
+                    now.what,
+                    lambda: sweeps.values_text({"values": asked.space.values(number)}, names),
+                )
+
+            document = exploring.run(asked, workers, store, watch)
+    except BaseException:
+        workers.close(now=True)
+        raise
+    workers.close()
+    files: dict[str, str | bytes] = {
+        "sweep.json": folders.dump(document), "report.html": sweep_page.sweep_html(document)
+    }  # fmt: skip
+    if kind is not None:
+        files[f"points.{kind}"] = exporting.encode(document, kind)
+    folders.write(folder, files)
+    if as_json:
+        click.echo(folders.dump(document), nl=False)
+        return
+    console = _console()
+    tables.print_sweep(document, console)
+    console.print(f"[dim]Written: {', '.join(str(folder / file) for file in files)}[/dim]", soft_wrap=True)
+
+
+def _workers(dask: str | None, jobs: int | None) -> Any:
+    import os
+
+    from sim.explore.workers import Dask, Processes
+
+    return Dask(dask) if dask is not None else Processes(jobs or len(os.sched_getaffinity(0)))
 
 
 @cli.command()
@@ -209,6 +284,11 @@ def _check(file: str) -> str:
 
     path = documents.find(file, "scenarios", "scenario")
     tree = documents.load(path).tree
+    if "axes" in tree or "objectives" in tree:
+        from sim.explore import sweep_file
+
+        sweep_file.sweep_of(documents.load(path))
+        return "sweep"
     if "workload" in tree or "cluster" in tree:
         from sim.study import scenario as reading
 
@@ -235,9 +315,7 @@ def _check(file: str) -> str:
 
         load_kernel(path)
         return "kernel generation"
-    wanted = (
-        "a scenario (cluster, workload), a hardware profile (gpu), a model (attention) or a kernel generation"
-    )
+    wanted = "a scenario (cluster, workload), a sweep (axes), a hardware profile (gpu), a model (attention) or a kernel generation"
     raise InputError(
         Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
     )
@@ -269,7 +347,7 @@ def show(what: str, name: str | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("what")
 def schema(what: str) -> None:
-    """Print the JSON Schema of scenario, hardware, model or kernel files, for editors."""
+    """Print the JSON Schema of scenario, sweep, hardware, model or kernel files, for editors."""
     if what not in _SCHEMAS:
         raise InputError(
             Fault(None, "schema", f"'{what}'", f"one of: {', '.join(_SCHEMAS)}", nearest(what, _SCHEMAS))
@@ -284,6 +362,10 @@ def _schema_of(what: str) -> Any:
         from sim.study.specification import ScenarioSpec
 
         return ScenarioSpec
+    if what == "sweep":
+        from sim.explore.sweep_spec import SweepSpec
+
+        return SweepSpec
     if what == "hardware":
         from sim.cluster.hardware import HardwareFile
 

@@ -7,7 +7,7 @@ document travel in one `InputError`, so that a person mends a file once. Traceba
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 EXIT_DONE = 0
@@ -65,6 +65,16 @@ class InfeasibleError(MoesimError):
     """The input is well formed, but no machine could do it; the message says why."""
 
     exit_code = EXIT_INFEASIBLE
+
+
+class DoesNotFitError(InfeasibleError):
+    """Memory overflows: what a GPU would need, what it has, and the parts, the biggest first [bytes]."""
+
+    def __init__(
+        self, message: str, *, needed_bytes: float, capacity_bytes: float, parts: Mapping[str, float]
+    ) -> None:
+        self.needed_bytes, self.capacity_bytes, self.parts = needed_bytes, capacity_bytes, dict(parts)
+        super().__init__(message)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

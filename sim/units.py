@@ -51,6 +51,10 @@ _EXAMPLE = {
     "number": "a number",
 }
 DIMENSIONS = tuple(_UNITS)
+FACTORS: Mapping[str, float] = {
+    unit: factor for units in _UNITS.values() for unit, factor in units.items() if unit
+}
+"""Every unit with what it multiplies to SI; none means two things."""
 
 
 class UnitError(ValueError):

@@ -84,7 +84,9 @@ def test_the_scenario_to_be_spoilt_is_good() -> None:
         ("nodes: 2", "nodes: 2, faults: [{rail: 0, bandwidth: 0 B/s}]", "2:45: cluster.faults", ["none for training"]),
         ("name: mine", "name: mine\nfidelity: closed_form", "2:11: fidelity", ["'flow' for training"]),
         ("model: mixtral-8x7b\n", "", "1:1: ", ["no model"]),
-        ("  microbatches: 8\n", "", "6:3: workload", ["the key 'microbatches'"]),
+        ("  microbatches: 8\n", "", "6:3: workload", ["the key 'microbatches', or 'global_batch'"]),
+        ("microbatches: 8", "global_batch: 63", "7:17: workload.global_batch", ["63", "a multiple of DP8 x 1 sequences a microbatch = 8"]),
+        ("microbatches: 8", "microbatches: 8\n  global_batch: 32", "7:17: workload.microbatches", ["8", "4, what global_batch: 32 makes"]),
     ],
 )  # fmt: skip
 def test_a_fault_says_where_got_wanted_and_nearest(old: str, new: str, place: str, words: list[str]) -> None:

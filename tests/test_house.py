@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIM = ROOT / "sim"
 MODULES = sorted(SIM.rglob("*.py"))
 
-ROOMS = ("ground", "cluster", "workload", "cost", "schedule", "engine", "study", "show", "door")
+ROOMS = ("ground", "cluster", "workload", "cost", "schedule", "engine", "study", "explore", "show", "door")
 """From the ground up; `ground` is units, errors and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
 GROUND = ("errors", "units", "documents", "schemas")
@@ -31,6 +31,8 @@ HOMES = {
     "kaleido": ("show",),
     "rich": ("show", "cli"),
     "click": ("cli",),
+    "distributed": ("explore",),
+    "sqlite3": ("explore.store",),
 }
 """Library -> the only rooms or modules that import it."""
 

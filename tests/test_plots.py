@@ -97,7 +97,10 @@ ELSEWHERE = (
     "layer_pair",
     "phases",
     "memory",
-)  # of validations and training steps
+    "pareto",
+    "parallel",
+    "map",
+)  # of validations, training steps and sweeps
 
 
 @pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind not in ELSEWHERE])

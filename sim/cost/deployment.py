@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from sim import units
-from sim.errors import InfeasibleError
+from sim.errors import DoesNotFitError
 from sim.workload.model import MLA, Model, kv_bytes_per_token, parameters
 
 WEIGHT_BYTES = {"fp8": 1.0 + 4.0 / 128**2, "bf16": 2.0}
@@ -154,14 +154,17 @@ def footprint(
 
 
 def require_batch(found: Footprint, requests: float, what: str) -> None:
-    """Raise `InfeasibleError` with the biggest parts where that many requests do not fit on a GPU."""
+    """Raise `DoesNotFitError` with the biggest parts where that many requests do not fit on a GPU."""
     if found.free_bytes >= requests * found.bytes_per_request:
         return
     parts = sorted(found.parts(requests).items(), key=lambda item: -item[1])
     biggest = ", ".join(f"{name} {units.show(size, 'bytes', 3)}" for name, size in parts[:4])
     needed = sum(size for _, size in parts)
     most = f"at most {found.max_batch} fit" if found.max_batch else "not one fits"
-    raise InfeasibleError(
+    raise DoesNotFitError(
         f"{what} {units.show(needed, 'bytes', 3)} of the {units.show(found.capacity_bytes, 'bytes', 3)} "
-        f"of {found.gpu}: {biggest}; {most}"
+        f"of {found.gpu}: {biggest}; {most}",
+        needed_bytes=needed,
+        capacity_bytes=found.capacity_bytes,
+        parts=dict(parts),
     )

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from sim import units
-from sim.errors import Fault, InfeasibleError, InputError, nearest
+from sim.errors import DoesNotFitError, Fault, InputError, nearest
 from sim.workload.layout import Layout
 from sim.workload.model import MLA, Model
 from sim.workload.stages import Stage, held_parameters
@@ -159,7 +159,7 @@ def fits(rows: Sequence[RankMemory], capacity_bytes: float) -> bool:
 
 
 def require_fit(rows: Sequence[RankMemory], capacity_bytes: float, gpu: str) -> None:
-    """Raise `InfeasibleError` with the fullest rank and its biggest parts where a rank does not fit."""
+    """Raise `DoesNotFitError` with the fullest rank and its biggest parts where a rank does not fit."""
     if fits(rows, capacity_bytes):
         return
     worst = max(rows, key=lambda row: row.total_bytes)
@@ -167,9 +167,12 @@ def require_fit(rows: Sequence[RankMemory], capacity_bytes: float, gpu: str) -> 
         f"{name} {units.show(size, 'bytes', 3)}" for name, size in list(worst.parts().items())[:3]
     )
     over = sum(row.total_bytes > capacity_bytes for row in rows)
-    raise InfeasibleError(
+    raise DoesNotFitError(
         f"pipeline rank {worst.rank} needs {units.show(worst.total_bytes, 'bytes', 3)} of the "
-        f"{units.show(capacity_bytes, 'bytes', 3)} of {gpu}: {parts}; {over} of {len(rows)} ranks do not fit"
+        f"{units.show(capacity_bytes, 'bytes', 3)} of {gpu}: {parts}; {over} of {len(rows)} ranks do not fit",
+        needed_bytes=worst.total_bytes,
+        capacity_bytes=capacity_bytes,
+        parts=worst.parts(),
     )
 
 

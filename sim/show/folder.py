@@ -13,7 +13,8 @@ from typing import Any
 
 from sim.errors import Fault, InputError, Mark
 
-_SCHEMAS = ("moesim.result/1", "moesim.results/1")
+_SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1")
+_DOCUMENTS = ("result.json", "sweep.json")  # what a folder stands for
 
 
 def dump(document: Any) -> str:
@@ -71,8 +72,9 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a result document; a folder stands for the result.json in it."""
-    file = path / "result.json" if path.is_dir() else path
+    """Read a result document; a folder stands for the result.json, or other document, in it."""
+    inside = [path / name for name in _DOCUMENTS if (path / name).is_file()] or [path / _DOCUMENTS[0]]
+    file = inside[0] if path.is_dir() else path
     wanted = "a result.json"
     try:
         result = json.loads(file.read_text(encoding="utf-8"))

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
-from sim.show import plot_fabric, plot_inference, plot_loads, plot_pair, plot_times, plot_training
+from sim.show import (
+    plot_fabric,
+    plot_inference,
+    plot_loads,
+    plot_pair,
+    plot_sweep,
+    plot_times,
+    plot_training,
+    sweeps,
+)
 from sim.show.cases import Result, cases, is_validation
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
@@ -41,6 +50,7 @@ KINDS: dict[str, tuple[str, Draw]] = {
     ),
     "phases": ("Where a training step goes, by variant or pipeline rank.", plot_training.phases),
     "memory": ("What a GPU of each pipeline rank holds, beside what it has.", plot_training.memory),
+    **plot_sweep.KINDS,
     "validation": ("Error of every published figure, with its tolerance, by group.", plot_times.validation),
 }
 
@@ -49,17 +59,31 @@ OF_ONE_CASE = (
 )  # fmt: skip
 
 
+_DOCUMENTS = {
+    "run": "the result of a run",
+    "validation": "a document of `moesim validate --json`",
+    "sweep": "the sweep.json of a sweep",
+}
+_OWNERS = {"validation": "validation", **dict.fromkeys(plot_sweep.KINDS, "sweep")}
+"""Kind -> which document it draws; all others draw a run's."""
+
+
+def _document_of(result: Result) -> str:
+    if is_validation(result):
+        return "validation"
+    return "sweep" if sweeps.is_sweep(result) else "run"
+
+
 def figure(kind: str, result: Result) -> Figure:
     """Draw one kind. Raises `InputError` for an unknown kind, and for one that the result has no data for."""
     if kind not in KINDS:
         wanted = f"one of: {', '.join(KINDS)}"
         raise InputError(Fault(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
-    if is_validation(result) != (kind == "validation"):
-        which = "a document of `moesim validate --json`" if kind == "validation" else "the result of a run"
-        has = [k for k in KINDS if (k == "validation") == is_validation(result)]
-        raise InputError(
-            Fault(None, "kind", f"'{kind}'", f"{which}; this document can be drawn as {', '.join(has)}")
-        )
+    whose, asked = _document_of(result), _OWNERS.get(kind, "run")
+    if whose != asked:
+        has = [one for one in KINDS if _OWNERS.get(one, "run") == whose]
+        wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {', '.join(has)}"
+        raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
     return KINDS[kind][1](result)
 
 

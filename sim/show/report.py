@@ -16,7 +16,14 @@ from sim.show import findings, grids, page, plots, training
 from sim.show.cases import Case, Result, cases, is_validation, twins
 from sim.show.grid import Grid
 
-_LONG = ("why and source", "source", "quantity", "metric")  # heads of columns that may wrap
+_LONG = (
+    "why and source",
+    "source",
+    "quantity",
+    "metric",
+    "one of them",
+    "most of it",
+)  # heads of columns that may wrap
 _DEPTH = (
     ("timeline",),
     ("layer_pair",),

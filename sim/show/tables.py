@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from sim.show import findings, grids
+from sim.show import findings, grids, sweep_grids, sweeps
 from sim.show.cases import Result, cases, is_validation
 from sim.show.grid import Grid
 from sim.units import show
@@ -24,6 +24,10 @@ _LONG = (
     "row",
     "verdict",
     "citation",
+    "point",
+    "reason",
+    "one of them",
+    "most of it",
 )  # heads of columns that may wrap
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
@@ -40,6 +44,16 @@ def print_result(result: Result, console: Console) -> None:
     for sentence in [*findings.finding(result), findings.of_expectations(result)]:
         if sentence:
             console.print(sentence, highlight=False, markup=False, soft_wrap=False)
+
+
+def print_sweep(document: Result, console: Console) -> None:
+    """The best points of a sweep, what each choice costs, what cannot be, and what it all says."""
+    _title(console, str(document["title"]))
+    for grid in sweep_grids.grids(document, wide=False):
+        print_grid(grid, console)
+    console.print()
+    for sentence in sweeps.finding(document):
+        console.print(sentence, highlight=False, markup=False)
 
 
 def print_validation(report: Result, console: Console) -> None:

@@ -32,6 +32,21 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
     work, hardware = scenario.workload, scenario.hardware
     assert isinstance(work, Inference)
     assert hardware is not None
+    memory, requests = batch_of(scenario, work)
+    progress(f"{scenario.name}: routing, exchanges and kernels of {work.layout.ep} ranks")
+    run = _prefill if work.kind == "prefill" else _decode
+    result = run(scenario, work, requests, memory)
+    result["metrics"] |= {
+        "max_batch_per_gpu": memory.max_batch,
+        "kv_cache_bytes": requests * memory.cache_bytes_per_request,
+        "memory_limit": memory.limit,
+    }
+    result["memory"] = [{"rank": 0, **memory.parts(requests)}]
+    return result
+
+
+def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, int]:
+    """What a GPU keeps, and its requests: as asked, or as many as fit. Raises `DoesNotFitError` where they do not."""
     memory = memory_of(scenario, work)
     most = memory.max_batch
     fitting = most - most % 2 if work.overlap else most
@@ -41,16 +56,7 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
     require_batch(
         memory, requests, some if requests > 1 else f"one {what} of {work.context_tokens} tokens needs"
     )
-    progress(f"{scenario.name}: routing, exchanges and kernels of {work.layout.ep} ranks")
-    run = _prefill if work.kind == "prefill" else _decode
-    result = run(scenario, work, requests, memory)
-    result["metrics"] |= {
-        "max_batch_per_gpu": most,
-        "kv_cache_bytes": requests * memory.cache_bytes_per_request,
-        "memory_limit": memory.limit,
-    }
-    result["memory"] = [{"rank": 0, **memory.parts(requests)}]
-    return result
+    return memory, requests
 
 
 def _prefill(scenario: Scenario, work: Inference, requests: int, memory: Footprint) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Draft:
     fabric: topology.Fabric | topology.LeafSpine | None = None
     model: Model | None = None
     layout: dict[str, int] = field(default_factory=dict)
+    derived: dict[str, int] = field(default_factory=dict)  # keys of the workload that follow from others
 
     def fault(self, path: documents.Path_, got: object, wanted: str) -> None:
         """Note a fault at a path of the document."""

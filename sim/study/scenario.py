@@ -51,7 +51,7 @@ def apply(document: Document, settings: Iterable[str]) -> None:
             raise InputError(Fault(mark, "", f"'{setting}'", "key.path=value"))
         value = documents.parse_scalar(text, str(mark))
         path = documents.split(key.strip())
-        _put(document, path, value, mark)
+        put(document, path, value, mark)
         declared = document.get(("variants",))
         for name, overrides in declared.items() if isinstance(declared, dict) else ():
             if isinstance(overrides, dict):
@@ -75,7 +75,7 @@ def _win_over(
             document.put((*at, dotted, *path[len(theirs) :]), value, mark)
 
 
-def _put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> None:
+def put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> None:
     """Like `Document.put`, but a key below `override` stays dotted, and a mapping there is not replaced by chance."""
     if path[:2] == ("cluster", "override") and len(path) > 3:
         path = (*path[:2], documents.dotted(path[2:]))
@@ -95,7 +95,7 @@ def variants(document: Document) -> dict[str, Document]:
         one.tree["name"] = f"{document.get(('name',))}-{name}"
         for dotted, value in overrides.items():
             mark = document.mark(("variants", name, dotted), key=True)
-            _put(one, documents.split(dotted), value, mark)
+            put(one, documents.split(dotted), value, mark)
         found[name] = one
     return found
 
@@ -122,6 +122,7 @@ def resolve(document: Document) -> Scenario:
     resolved = _with_defaults(document.tree, spec)
     if draft.layout:
         resolved["layout"] = draft.layout
+    resolved["workload"] = {**resolved["workload"], **draft.derived}
     return Scenario(
         name=spec.name,
         title=spec.title or spec.name,

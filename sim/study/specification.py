@@ -194,8 +194,10 @@ class TrainingSpec(Branch):
     kind: Literal["training"]
     sequence_tokens: Count = 4096
     microbatch_sequences: Count = 1
-    microbatches: Count
+    microbatches: Count | None = None
     """Of one pipeline and step (of both directions together, where a schedule has two)."""
+    global_batch: Count | None = None
+    """Sequences of one step over all data-parallel ranks; microbatches follow from it and the layout."""
     schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] = "dualpipe"
     chunks: Count | None = None
     """Stages a rank, for `interleaved`."""

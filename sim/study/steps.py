@@ -44,7 +44,9 @@ def training_of(draft: Draft) -> Training:
             ("layout", "ep"), str(layout.ep), f"a multiple or a divisor of the {per_node} GPUs of a node"
         )
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}
-    _check_schedule(draft, spec, layout, options)
+    microbatches = _microbatches(draft, spec, layout)
+    if microbatches is not None:
+        _check_schedule(draft, spec, layout, microbatches, options)
     _check_unused(draft, spec)
     kernel, comm_sms, kernel_options = kernel_of(draft, spec.kernel)
     if comm_sms == draft.hardware.gpu.sms:
@@ -56,14 +58,14 @@ def training_of(draft: Draft) -> Training:
     gate = gate_of(draft, spec.gate, max(1, layout.ep // per_node))
     placement_of(draft, PlacementSpec(), layout.ep)
     measured = _measured(draft, spec)
-    if draft.faults or gate is None:
+    if draft.faults or gate is None or microbatches is None:
         raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("pp", "ep", "tp", "dp", "cp")}
     return Training(
         layout=layout,
         schedule=spec.schedule,
         schedule_options=options,
-        num_microbatches=spec.microbatches,
+        num_microbatches=microbatches,
         sequences=spec.microbatch_sequences,
         sequence_tokens=spec.sequence_tokens,
         stage_layers=tuple(spec.stage_layers) if spec.stage_layers else None,
@@ -83,11 +85,34 @@ def training_of(draft: Draft) -> Training:
     )
 
 
-def _check_schedule(draft: Draft, spec: TrainingSpec, layout: Layout, options: dict[str, Any]) -> None:
+def _microbatches(draft: Draft, spec: TrainingSpec, layout: Layout) -> int | None:
+    """Microbatches of one pipeline: as said, or what a pipeline's part of the global batch makes; None with a fault."""
+    if spec.global_batch is None:
+        if spec.microbatches is None:
+            draft.fault(_AT, "neither", "the key 'microbatches', or 'global_batch'")
+        return spec.microbatches
+    at_once = layout.dp * spec.microbatch_sequences
+    found, rest = divmod(spec.global_batch, at_once)
+    if rest:
+        wanted = (
+            f"a multiple of DP{layout.dp} x {spec.microbatch_sequences} sequences a microbatch = {at_once}"
+        )
+        draft.fault((*_AT, "global_batch"), str(spec.global_batch), wanted)
+        return None
+    if spec.microbatches not in (None, found):
+        wanted = f"{found}, what global_batch: {spec.global_batch} makes, or leave one of them out"
+        draft.fault((*_AT, "microbatches"), str(spec.microbatches), wanted)
+    draft.derived = {"microbatches": found}
+    return found
+
+
+def _check_schedule(
+    draft: Draft, spec: TrainingSpec, layout: Layout, microbatches: int, options: dict[str, Any]
+) -> None:
     """Whether the schedule has an order for these counts, and the model such stages."""
     assert draft.model is not None
     try:
-        pipeline = pipelines.plan(spec.schedule, layout.pp, spec.microbatches, **options)
+        pipeline = pipelines.plan(spec.schedule, layout.pp, microbatches, **options)
     except InputError as error:
         for fault in error.faults:
             path = next((path for word, path in _COUNTS.items() if word in fault.got), (*_AT, "schedule"))

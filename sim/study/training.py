@@ -109,6 +109,27 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     }
 
 
+def memory_rows(scenario: Scenario, work: Training) -> tuple[RankMemory, ...]:
+    """What a GPU of each pipeline rank keeps, without running the step."""
+    assert scenario.model is not None
+    pipeline = pipelines.plan(work.schedule, work.layout.pp, work.num_microbatches, **work.schedule_options)
+    cut = stages(scenario.model, pipeline.num_stages, num_layers=work.stage_layers)
+    copies = routing_of(scenario, work, scenario.model).ranks_per_token
+    return memory_of(work, scenario.model, pipeline, cut, copies, scenario.gpus_per_node)
+
+
+def lower_bound_s(scenario: Scenario, work: Training) -> float:
+    """FLOPs over dense peak [s]."""
+    assert scenario.model is not None
+    assert scenario.hardware is not None
+    gpu, layout = scenario.hardware.gpu, work.layout
+    tokens = layout.dp * work.num_microbatches * work.sequences * work.sequence_tokens
+    causal = training_flops_per_token(scenario.model, work.sequence_tokens, causal=True)
+    peak = gpu.dense_flops.of("bf16")
+    fastest = (gpu.dense_flops.fp8 if work.precision == "fp8" else None) or peak
+    return causal * tokens / (layout.num_ranks * fastest)
+
+
 def memory_of(
     work: Training,
     model: Model,

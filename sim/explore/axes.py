@@ -1,0 +1,90 @@
+"""Axes of a sweep: what is varied, and the points that all combinations make.
+
+An axis is a dotted key of a scenario with its values, or a name with labelled sets of overrides (`machine: {h800: {...},
+h100: {...}}`) where several keys change together. Points are numbered; the last axis runs fastest. A point's values are found
+from its number alone, so a space of millions takes no memory.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sim import documents
+from sim.errors import Mark
+
+Value = str | int | float | bool | None | list[Any] | dict[str, Any]
+MAX_POINTS = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis: its name, its values as they are told, and what each of them sets."""
+
+    name: str
+    values: tuple[Value, ...]
+    sets: tuple[Mapping[documents.Path_, Any], ...]
+    mark: Mark
+
+    @classmethod
+    def of_key(cls, key: str, values: Sequence[Value], mark: Mark) -> Axis:
+        """A key of the scenario and its values."""
+        path = documents.split(key)
+        return cls(key, tuple(values), tuple({path: value} for value in values), mark)
+
+    @classmethod
+    def of_labels(cls, name: str, labelled: Mapping[str, Mapping[str, Any]], mark: Mark) -> Axis:
+        """Labels, and the dotted keys that each of them sets."""
+        sets = tuple(
+            {documents.split(key): value for key, value in overrides.items()}
+            for overrides in labelled.values()
+        )
+        return cls(name, tuple(labelled), sets, mark)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """All combinations of some axes, or a sample of them."""
+
+    axes: tuple[Axis, ...]
+    sampled: tuple[int, ...] | None = None  # numbers of points, ascending; None for all of them
+
+    @property
+    def size(self) -> int:
+        """Combinations, sampled or not."""
+        return math.prod(len(axis.values) for axis in self.axes)
+
+    def __len__(self) -> int:
+        return self.size if self.sampled is None else len(self.sampled)
+
+    def numbers(self) -> Iterator[int]:
+        """The numbers of the points, ascending."""
+        return iter(range(self.size) if self.sampled is None else self.sampled)
+
+    def sample(self, num_points: int, seed: int) -> Space:
+        """A part of the space: so many points, each as likely as any other, none twice."""
+        if num_points >= self.size:
+            return Space(self.axes)
+        drawn = random.Random(seed).sample(range(self.size), num_points)
+        return Space(self.axes, tuple(sorted(drawn)))
+
+    def places(self, number: int) -> tuple[int, ...]:
+        """Which value of each axis a point has, [num_axes]."""
+        found = []
+        for axis in reversed(self.axes):
+            number, place = divmod(number, len(axis.values))
+            found.append(place)
+        return tuple(reversed(found))
+
+    def values(self, number: int) -> dict[str, Value]:
+        """Axis -> value of a point."""
+        return {axis.name: axis.values[i] for axis, i in zip(self.axes, self.places(number), strict=True)}
+
+    def overrides(self, number: int) -> Iterator[tuple[documents.Path_, Any, Mark]]:
+        """What a point sets in the base scenario: path, value, and where the sweep says so; later axes win."""
+        for axis, i in zip(self.axes, self.places(number), strict=True):
+            for path, value in axis.sets[i].items():
+                yield path, value, axis.mark

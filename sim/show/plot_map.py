@@ -1,0 +1,212 @@
+"""Maps of a sweep: the best that each pair of values of two axes allows, whatever the other axes are.
+
+The last two axes span the map; where an axis before them has few values (or is the given one), there is a map for each. Colours
+are times the best: of all maps, or of its own where the axis is given. Lines join places of equal performance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sim.errors import Fault, InputError
+from sim.show import style, sweeps
+from sim.show.canvas import Canvas
+from sim.show.sweeps import Point, Sweep, axis_label, cell, label, metric, value_label
+from sim.units import dimension_of, show
+
+_PANELS = 8
+_ACROSS = 4  # panels side by side
+_NUMBERS = 24  # cells side by side, up to which each has its number
+_LEVELS = (1.01, 1.05, 1.1, 1.25, 1.5, 2.0)  # times the best
+_TICKS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_INK = "#1C2126"
+_BEHIND = [[0.0, "#0A5C8F"], [0.05, "#5BA3CE"], [0.15, "#BBD8EA"], [0.3, "#F3E3B3"], [0.6, "#EBA04B"], [1.0, "#A8320A"]]  # fmt: skip
+"""From the best (blue) to the worst (red); dark at both ends, and the numbers stand in the cells."""
+
+
+def reading_unit(name: str, values: Sequence[float]) -> tuple[float, str]:
+    """Divisor and unit in which the values of a metric are read well."""
+    largest, dimension = max(map(abs, values), default=0.0), dimension_of(name)
+    if dimension == "s":
+        return style.time_unit(largest)
+    if dimension in ("bytes", "bytes/s"):
+        scale, unit = style.bytes_unit(largest)
+        return scale, unit + ("/s" if dimension == "bytes/s" else "")
+    return (0.01, "%") if dimension == "fraction" else (1.0, "")
+
+
+def axis_title(name: str, unit: str) -> str:
+    """A metric and its unit, as an axis says them."""
+    return f"{label(name)} [{unit}]" if unit else label(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Maps:
+    """What is drawn: the axes across, up and from map to map (or None), and the best metric by their values as text."""
+
+    x: str
+    y: str
+    panel: str | None
+    panels: tuple[str, ...]
+    name: str
+    way: str
+    best: dict[tuple[str, str, str], float]  # panel ("" where there is one map), y, x
+    within: bool  # whether each map has a best of its own
+
+    def top(self, panel: str) -> float:
+        """What a map is compared with."""
+        found = [v for (p, _, _), v in self.best.items() if p == panel or not self.within]
+        return (min if self.way == "minimise" else max)(found, default=math.nan)
+
+    def times(self, panel: str, y: str, x: str) -> float | None:
+        """Times the best; None where no point ran."""
+        value, top = self.best.get((panel, y, x)), self.top(panel)
+        if value is None or not value or not top:
+            return None if value is None else 1.0
+        return max(1.0, value / top if self.way == "minimise" else top / value)
+
+
+def _maps(document: Sweep) -> _Maps:
+    points, given = sweeps.ranked(document), document.get("given")
+    if not points:
+        raise InputError(Fault(None, "kind", "'map'", "a sweep of which a point ran; in this one none could"))
+    axes = [*([given] if given in sweeps.varied(document) else []), *sweeps.choices(document)]
+    if len(axes) < 2:
+        wanted = f"a sweep with two axes of more than one value; this one varies {axes[0]}"
+        raise InputError(Fault(None, "kind", "'map'", wanted))
+    *before, y, x = axes
+    few = [axis for axis in reversed(before) if len(document["axes"][axis]) <= _PANELS]
+    panel = given if given in few else few[0] if few else None
+    name, way = sweeps.objective(document)
+    best: dict[tuple[str, str, str], float] = {}
+    for point in points:
+        value = metric(point, name)
+        if value is not None and math.isfinite(value):
+            key = _key(point, panel, y, x)
+            best[key] = value if key not in best else (min if way == "minimise" else max)(best[key], value)
+    panels = tuple(map(value_label, document["axes"][panel])) if panel else ("",)
+    return _Maps(x, y, panel, panels, name, way, best, within=panel is not None and panel == given)
+
+
+def _key(point: Point, panel: str | None, y: str, x: str) -> tuple[str, str, str]:
+    values = point["values"]
+    return value_label(values[panel]) if panel else "", value_label(values[y]), value_label(values[x])
+
+
+def sweep_map(document: Sweep) -> Any:
+    """The best that each pair of values allows, a map for each value of a third axis."""
+    maps = _maps(document)
+    xs, ys = ([value_label(value) for value in document["axes"][axis]] for axis in (maps.x, maps.y))
+    worst = max(maps.times(*key) or 1.0 for key in maps.best)
+    figure, across = Canvas(), min(len(maps.panels), _ACROSS)
+    down = -(-len(maps.panels) // across)
+    for i, panel in enumerate(maps.panels):
+        _draw(
+            figure,
+            maps,
+            panel,
+            xs,
+            ys,
+            "" if i == 0 else str(i + 1),
+            max(2.0, worst),
+            numbered=len(xs) * across <= _NUMBERS,
+        )
+        _place(figure, maps, panel, i, across, down)
+    others = [
+        axis_label(axis) for axis in sweeps.choices(document) if axis not in (maps.x, maps.y, maps.panel)
+    ]
+    over = f", best over {', '.join(others)}" if others else ""
+    leader = cell(maps.name, maps.top(maps.panels[0]))
+    found = (
+        f"worst {worst:.3g} times the best of its {axis_label(str(maps.panel))}"
+        if maps.within
+        else f"best {leader}, worst {worst:.3g} times that"
+    )
+    title = f"{label(maps.name)} by {axis_label(maps.y)} and {axis_label(maps.x)}{over}: {found}"
+    told = (
+        f"{', '.join(filter(None, key))}: {show(value, dimension_of(maps.name), 3)}"
+        for key, value in list(maps.best.items())[:20]
+    )
+    height = 130 + down * max(180, 34 * len(ys) + 60)
+    return style.finish(
+        figure,
+        title[0].upper() + title[1:],
+        height=height,
+        alt=f"Heat map of {label(maps.name)}; {'; '.join(told)}",
+        top=64,
+    )
+
+
+def _draw(
+    figure: Canvas,
+    maps: _Maps,
+    panel: str,
+    xs: list[str],
+    ys: list[str],
+    mark: str,
+    worst: float,
+    *,
+    numbered: bool,
+) -> None:
+    """One map: its cells, with numbers where there is room, and its lines."""
+    scale, unit = reading_unit(maps.name, list(maps.best.values()))
+    values = [[maps.best.get((panel, y, x)) for x in xs] for y in ys]
+    texts = [["·" if value is None else f"{value / scale:.3g}" for value in row] for row in values]
+    times = [[maps.times(panel, y, x) for x in xs] for y in ys]
+    colours = [[None if one is None else math.log2(one) for one in row] for row in times]
+    ticks = [t for t in _TICKS if t <= 1.001 * worst and (worst < 3 or t not in (1.1, 1.25))]
+    key = "times the best of its map" if maps.within else "times the best"
+    bar = {
+        **style.colourbar(key),
+        "tickvals": [math.log2(t) for t in ticks],
+        "ticktext": [f"{t:g}x" for t in ticks],
+    }
+    figure.add(
+        "heatmap",
+        x=xs, y=ys, z=colours, text=texts if numbered else None, texttemplate="%{text}" if numbered else None, textfont={"size": 11},
+        customdata=texts, xaxis=f"x{mark}", yaxis=f"y{mark}", zmin=0, zmax=math.log2(worst), colorscale=_BEHIND, xgap=1, ygap=1,
+        showscale=not mark, colorbar=bar, hoverongaps=False,
+        hovertemplate=f"{axis_label(maps.y)} %{{y}}, {axis_label(maps.x)} %{{x}}: %{{customdata}} {unit}<extra></extra>",
+    )  # fmt: skip
+    whole = [one for row in times for one in row if one is not None]
+    numeric = all(text[:1].isdigit() for text in (*xs, *ys))
+    if len(whole) < len(xs) * len(ys) or len(xs) < 4 or len(ys) < 3 or not numeric:
+        return  # a line through a hole would say what nobody ran
+    for level in _LEVELS:
+        if min(whole) < level < max(whole):
+            at = math.log2(level)
+            figure.add(
+                "contour",
+                x=xs, y=ys, z=colours, xaxis=f"x{mark}", yaxis=f"y{mark}", showscale=False, showlegend=False, hoverinfo="skip",
+                contours={"start": at, "end": at, "size": 1, "coloring": "none"}, line={"width": 1.4, "color": _INK},
+            )  # fmt: skip
+
+
+def _place(figure: Canvas, maps: _Maps, panel: str, i: int, across: int, down: int) -> None:
+    """Where a map stands, and its name."""
+    column, row = i % across, i // across
+    mark, wide, high = "" if i == 0 else str(i + 1), 1 / across, 1 / down
+    left, top = column * wide + (0.05 if column else 0.0), 1 - row * high
+    figure.axis(
+        f"x{mark}", domain=[left, (column + 1) * wide - 0.01], type="category", anchor=f"y{mark}", showgrid=False,
+        title=axis_label(maps.x) if row == down - 1 else "",
+    )  # fmt: skip
+    figure.axis(
+        f"y{mark}", domain=[max(0.0, top - high + (0.12 if down > 1 else 0.0)), top - (0.07 if maps.panel else 0.0)],
+        type="category", anchor=f"x{mark}", showgrid=False, title=axis_label(maps.y) if column == 0 else "",
+    )  # fmt: skip
+    if maps.panel:
+        name = f"<b>{axis_label(maps.panel)} {panel}</b>"
+        figure.note(
+            name,
+            left,
+            top - 0.065,
+            xref="paper",
+            yref="paper",
+            xanchor="left",
+            yanchor="bottom",
+            font={"size": 13},
+        )

@@ -1,0 +1,148 @@
+"""Plots of a sweep: the Pareto front, and all points over all axes; maps stand in `plot_map`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sim.errors import Fault, InputError
+from sim.show import plot_map, style, sweeps
+from sim.show.canvas import Canvas
+from sim.show.plot_map import axis_title, reading_unit
+from sim.show.sweeps import Point, Sweep, axis_label, cell, label, metric, value_label, values_text
+
+_DOTS = 2_000  # beyond, points are drawn by WebGL
+_LINES = 2_000  # of a parallel plot; the rest of the ranking is left out
+_GREY = "rgba(123,133,143,0.55)"
+
+
+def _ran(kind: str, document: Sweep) -> list[Point]:
+    found = [document["points"][index] for index in document["ranked"]]
+    if not found:
+        raise InputError(
+            Fault(None, "kind", f"'{kind}'", "a sweep of which a point ran; in this one none could")
+        )
+    return found
+
+
+def pareto(document: Sweep) -> Any:
+    """What the first objective costs in the second (or in memory, where there is one only): the front and all behind it."""
+    points = _ran("pareto", document)
+    x_name = sweeps.objective(document)[0]
+    beside = (*document["objectives"], *_SECOND, *sweeps.BESIDE)
+    y_name = next((one for one in beside if one != x_name and metric(points[0], one) is not None), x_name)
+    xs, ys = [metric(p, x_name) or 0.0 for p in points], [metric(p, y_name) or 0.0 for p in points]
+    (x_scale, x_unit), (y_scale, y_unit) = reading_unit(x_name, xs), reading_unit(y_name, ys)
+    front = _front(xs, ys, _way(document, x_name), _way(document, y_name))
+    axes, figure = sweeps.varied(document), Canvas()
+    behind = [i for i in range(len(points)) if i not in set(front)]
+    look = {
+        "mode": "markers",
+        "hovertemplate": f"%{{text}}<br>{label(x_name)} %{{x:.4g}} {x_unit}, {label(y_name)} %{{y:.4g}} {y_unit}<extra></extra>",
+    }
+    figure.add(
+        "scattergl" if len(behind) > _DOTS else "scatter",
+        x=[xs[i] / x_scale for i in behind], y=[ys[i] / y_scale for i in behind], text=[values_text(points[i], axes) for i in behind],
+        name="other points", marker={"size": 5, "color": _GREY}, **look,
+    )  # fmt: skip
+    figure.add(
+        "scatter",
+        x=[xs[i] / x_scale for i in front], y=[ys[i] / y_scale for i in front], text=[values_text(points[i], axes) for i in front],
+        name="Pareto front", line={"color": style.GOOD, "width": 1.5, "shape": "hv"}, marker={"size": 9, "color": style.GOOD},
+        **{**look, "mode": "lines+markers"},
+    )  # fmt: skip
+    figure.axis("x", title=axis_title(x_name, x_unit))
+    figure.axis("y", title=axis_title(y_name, y_unit))
+    for i in _apart(front, ys):
+        figure.note(
+            values_text(points[i], axes), xs[i] / x_scale, ys[i] / y_scale, xanchor="left", yanchor="bottom", xshift=7, font={"size": 11}, name="inside",
+        )  # fmt: skip
+    best = points[0]
+    title = f"{len(front)} of {len(points):,} points that ran are beaten by none on {label(x_name)} and {label(y_name)}; {values_text(best, axes)} leads"
+    alt = "; ".join(
+        f"{values_text(points[i], axes)}: {cell(x_name, xs[i])}, {cell(y_name, ys[i])}" for i in front[:12]
+    )
+    return style.finish(figure, title, height=440, alt=f"Pareto front. {alt}")
+
+
+_SECOND = ("memory_peak_bytes", "tokens_per_s_per_user", "tokens_per_s_per_gpu", "combine.time_s")
+"""What stands beside a single objective, the first that there is."""
+
+
+def _apart(front: Sequence[int], ys: Sequence[float]) -> list[int]:
+    """Points of a front whose names would not lie on one another; the first one always."""
+    room = 0.055 * (max(ys) - min(ys) or 1.0)
+    found: list[int] = []
+    for i in front:
+        if all(abs(ys[i] - ys[other]) > room for other in found):
+            found.append(i)
+    return found[:8]
+
+
+def _way(document: Sweep, name: str) -> str:
+    """Which way a metric is better: as the sweep says, else less of a time or of bytes, more of anything else."""
+    less = name.endswith(("_s", "_bytes")) and not name.endswith("_per_s")
+    return str(document["objectives"].get(name, "minimise" if less else "maximise"))
+
+
+def _front(xs: Sequence[float], ys: Sequence[float], x_way: str, y_way: str) -> list[int]:
+    """Indices of what nothing beats, from the best x to the best y."""
+    x_sign, y_sign = (1 if way == "minimise" else -1 for way in (x_way, y_way))
+    order = sorted(range(len(xs)), key=lambda i: (x_sign * xs[i], y_sign * ys[i], i))
+    found: list[int] = []
+    for i in order:
+        if not found or y_sign * ys[i] < y_sign * ys[found[-1]]:
+            found.append(i)
+    return found
+
+
+def parallel(document: Sweep) -> Any:
+    """Every point as a line through its values and its objective; drag along an axis to select."""
+    points = _ran("parallel", document)[:_LINES]
+    axes, name = sweeps.varied(document), sweeps.objective(document)[0]
+    dimensions: list[dict[str, Any]] = []
+    for axis in axes:
+        values = [value_label(value) for value in document["axes"][axis]]
+        shown = values if len(values) <= 24 else values[:: -(-len(values) // 24)]
+        dimensions.append(
+            {
+                "label": axis_label(axis), "values": [values.index(value_label(p["values"][axis])) for p in points],
+                "tickvals": [values.index(one) for one in shown], "ticktext": shown, "range": [-0.2, len(values) - 0.8],
+            }
+        )  # fmt: skip
+    for one in (
+        *document["objectives"],
+        *(n for n in sweeps.columns(document) if n not in document["objectives"]),
+    ):
+        found = [metric(p, one) for p in points]
+        if len(dimensions) < len(axes) + 3 and all(value is not None for value in found):
+            known = [value for value in found if value is not None]
+            scale, unit = reading_unit(one, known)
+            dimensions.append({"label": axis_title(one, unit), "values": [value / scale for value in known]})
+    scores = [metric(p, name) or 0.0 for p in points]
+    scale, unit = reading_unit(name, scores)
+    figure = Canvas()
+    del figure.layout["xaxis"], figure.layout["yaxis"]
+    figure.data.append(
+        {
+            "type": "parcoords", "dimensions": dimensions, "labelfont": {"size": 13}, "tickfont": {"size": 11}, "rangefont": {"size": 11},
+            "line": {"color": [score / scale for score in scores], "colorscale": style.LOAD[::-1] if document["objectives"][name] == "maximise" else style.LOAD, "showscale": True, "colorbar": {"title": {"text": axis_title(name, unit), "side": "right"}, "thickness": 10, "outlinewidth": 0}},
+            "domain": {"x": [0.03, 0.95]},
+        }
+    )  # fmt: skip
+    best = points[0]
+    count = (
+        f"the best {len(points):,} of {len(document['ranked']):,} points"
+        if len(points) < len(document["ranked"])
+        else f"{len(points):,} points"
+    )
+    title = f"{values_text(best, axes)} reaches {cell(name, metric(best, name))}: {count}, a line each"
+    alt = f"Parallel coordinates of {len(axes)} axes: {', '.join(map(axis_label, axes))}, coloured by {label(name)}"
+    return style.finish(figure, title, height=460, alt=alt, top=60)
+
+
+KINDS: Mapping[str, tuple[str, Any]] = {
+    "pareto": ("Sweep: the points that no other beats, and all others.", pareto),
+    "parallel": ("Sweep: every point as a line through its values, coloured by the objective.", parallel),
+    "map": ("Sweep: the best that each pair of values allows, as a heat map.", plot_map.sweep_map),
+}

@@ -1,0 +1,311 @@
+"""A sweep shown: its words, grids and figures say the same as its points, and every picture is drawn."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import browser
+import pytest
+from sweeping import EXCHANGE, run, sweep_of
+
+from sim import documents
+from sim.errors import InputError
+from sim.show import export, plots, sweep_grids, sweep_page, sweeps
+
+AXES = {
+    "cluster.hardware": ["h800", "h100"],
+    "layout.ep": [3, 8, 16],
+    "workload.kernel.comm_sms": [4, 8, 16, 24],
+    "cluster.override.gpu.scale_up.bandwidth": ["100 GB/s", "200 GB/s", "450 GB/s"],
+}
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(sweep_of(axes=AXES), tmp_path_factory.mktemp("a"))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    objectives = {"dispatch.time_s": "minimise", "dispatch.logical_nvlink_bytes_per_s": "maximise"}
+    return run(
+        sweep_of(axes=AXES, given="cluster.hardware", objectives=objectives), tmp_path_factory.mktemp("b")
+    )
+
+
+@pytest.fixture(scope="module")
+def hopeless(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(sweep_of(axes={"layout.ep": [3, 5]}), tmp_path_factory.mktemp("c"))
+
+
+def fastest(document: dict[str, Any], **values: Any) -> float:
+    """By hand: the least dispatch time of the points with some values."""
+    keys = {"hardware": "cluster.hardware", "ep": "layout.ep", "sms": "workload.kernel.comm_sms"}
+    return min(
+        point["metrics"]["dispatch"]["time_s"]
+        for point in document["points"]
+        if point["status"] == "ok"
+        and all(point["values"][keys[key]] == value for key, value in values.items())
+    )
+
+
+# --- words and grids -----------------------------------------------------------------------------------------------
+
+
+def test_the_answer_names_the_best_point_and_its_time(document: dict[str, Any]) -> None:
+    best = document["points"][document["ranked"][0]]
+    first = sweeps.finding(document)[0]
+    assert first.startswith(
+        f"Best of 48 that ran is {sweeps.values_text(best, document['axes'])}: dispatch time "
+    )
+    assert sweeps.cell("dispatch.time_s", fastest(document)) in first
+
+
+def test_what_cannot_be_is_counted_by_reason(document: dict[str, Any]) -> None:
+    [(kind, count, example)] = sweeps.reasons(document)
+    assert (kind, count) == ("sizes that do not divide", 24)
+    assert "a divisor of the 16 ranks" in example
+    assert "48 ran; 24 cannot be. Most often: sizes that do not divide (24)." in sweeps.finding(document)
+
+
+def test_a_choice_is_judged_with_all_others_at_their_best(document: dict[str, Any]) -> None:
+    grid = sweep_grids.costs(document, ["dispatch.time_s"])
+    rows = {(row[0], row[1]): row for row in grid.rows}
+    for sms in (4, 8, 16, 24):
+        row = rows["comm sms", str(sms)]
+        assert row[2] == "12"
+        assert row[3] == sweeps.cell("dispatch.time_s", fastest(document, sms=sms))
+        behind = fastest(document, sms=sms) / fastest(document) - 1
+        assert row[4] == ("best" if behind == 0 else f"{behind:+.1%}")
+    assert rows["EP", "3"][2:] == ("0", "-", "none can be")
+
+
+def test_a_given_axis_is_a_condition_and_no_choice(given: dict[str, Any]) -> None:
+    said = sweeps.finding(given)
+    for sentence, hardware in zip(said, ("h800", "h100"), strict=False):
+        assert sentence.startswith(f"{hardware}: best of 24 that ran is EP ")
+        assert sweeps.cell("dispatch.time_s", fastest(given, hardware=hardware)) in sentence
+    grid = sweep_grids.costs(given, ["dispatch.time_s"])
+    assert grid.heads == ("axis", "value", "h800", "h100")
+    row = next(row for row in grid.rows if row[:2] == ("comm sms", "4"))
+    for cell, hardware in zip(row[2:], ("h800", "h100"), strict=True):
+        behind = fastest(given, hardware=hardware, sms=4) / fastest(given, hardware=hardware) - 1
+        assert cell == f"{behind:+.1%}"
+
+
+def test_a_sweep_in_which_nothing_runs_says_why(hopeless: dict[str, Any]) -> None:
+    assert sweeps.finding(hopeless) == [
+        "None of 2 points can be run. Most often: sizes that do not divide (2)."
+    ]
+    assert [grid.title for grid in sweep_grids.grids(hopeless)] == ["What cannot be, and why"]
+    with pytest.raises(InputError, match="a sweep of which a point ran"):
+        plots.figure("map", hopeless)
+    assert "None of 2 points" in sweep_page.sweep_html(hopeless)
+
+
+def test_tables_for_a_terminal_read_in_a_hundred_columns(
+    document: dict[str, Any], given: dict[str, Any]
+) -> None:
+    for one in (document, given):
+        for grid in sweep_grids.grids(one, wide=False)[:2]:
+            width = sum(
+                2 + max(len(row[i]) for row in (grid.heads, *grid.rows)) for i in range(len(grid.heads))
+            )
+            assert width <= 100
+
+
+@pytest.mark.parametrize(
+    ("axis", "shown"),
+    [
+        ("layout.pp", "PP"),
+        ("workload.kernel.comm_sms", "comm sms"),
+        ("cluster.override.gpu.scale_up.bandwidth", "NVLink"),
+        ("machine", "machine"),
+    ],
+)
+def test_an_axis_is_called_as_readers_call_it(axis: str, shown: str) -> None:
+    assert sweeps.axis_label(axis) == shown
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pareto", "parallel", "map"])
+@pytest.mark.parametrize("which", ["document", "given"])
+def test_every_kind_draws_a_sweep(kind: str, which: str, request: pytest.FixtureRequest) -> None:
+    figure = plots.figure(kind, request.getfixturevalue(which))
+    assert figure.data
+    assert figure.layout.title.text
+    assert figure.layout.meta["alt"]
+
+
+def test_a_map_holds_the_best_of_each_pair_of_values(document: dict[str, Any]) -> None:
+    figure = plots.figure("map", document)
+    maps = [trace for trace in figure.data if trace.type == "heatmap"]
+    assert len(maps) == 3  # one for each EP; the hardware before it is taken at its best
+    trace = maps[1]
+    assert list(trace.y) == ["4", "8", "16", "24"]
+    assert list(trace.x) == ["100 GB/s", "200 GB/s", "450 GB/s"]
+    cell = min(
+        point["metrics"]["dispatch"]["time_s"]
+        for point in document["points"]
+        if list(point["values"].values())[1:] == [8, 16, "200 GB/s"]
+    )
+    assert 2 ** trace.z[2][1] == pytest.approx(cell / fastest(document), rel=1e-9)
+    assert all(value is None for row in maps[0].z for value in row)
+
+
+def test_a_map_of_a_given_axis_compares_within_each_map(given: dict[str, Any]) -> None:
+    maps = [trace for trace in plots.figure("map", given).data if trace.type == "heatmap"]
+    assert len(maps) == 2
+    assert [min(v for row in trace.z for v in row) for trace in maps] == [0.0, 0.0]
+
+
+def test_the_front_of_the_plot_is_that_of_the_document(given: dict[str, Any]) -> None:
+    front = next(trace for trace in plots.figure("pareto", given).data if trace.name == "Pareto front")
+    unbeaten = {given["points"][i]["metrics"]["dispatch"]["time_s"] for i in given["pareto"]}
+    scale = 1e-6
+    assert {round(x * scale, 12) for x in front.x} == {round(time_s, 12) for time_s in unbeaten}
+
+
+def test_a_parallel_plot_has_a_line_for_every_point_that_ran(document: dict[str, Any]) -> None:
+    [trace] = plots.figure("parallel", document).data
+    assert trace.type == "parcoords"
+    assert all(len(dimension["values"]) == 48 for dimension in trace.dimensions)
+    assert [dimension.label for dimension in trace.dimensions][:4] == ["hardware", "EP", "comm sms", "NVLink"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("bars", "the result of a run; this document can be drawn as pareto, parallel, map"),
+        ("maps", "did you mean map?"),
+    ],
+)
+def test_a_kind_that_a_sweep_has_not_is_told(kind: str, told: str, document: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        plots.figure(kind, document)
+    assert told in str(caught.value)
+
+
+def test_a_sweep_of_one_axis_has_no_map(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two axes of more than one value"):
+        plots.figure("map", run(sweep_of(axes={"layout.ep": [8, 16]}), tmp_path))
+
+
+# --- the page and the table ----------------------------------------------------------------------------------------
+
+
+def test_the_report_can_be_run_again(document: dict[str, Any]) -> None:
+    page = sweep_page.sweep_html(document)
+    written = page.partition('<pre id="sweep"')[2].partition(">")[2].partition("</pre>")[0]
+    assert documents.loads(written, "again.yaml").tree == document["sweep"]
+    assert "http://" not in page.partition("<script>")[0]
+
+
+def test_the_table_has_a_row_a_point_and_units_in_its_columns(document: dict[str, Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO(export.encode(document, "csv").decode())))
+    assert len(rows) == len(document["points"]) == 72
+    point, row = document["points"][-1], rows[-1]
+    assert row["cluster.override.gpu.scale_up.bandwidth_bytes_per_s"] == "450000000000.0"
+    assert (row["status"], row["layout.ep"], row["cluster.hardware"]) == ("ok", "16", "h100")
+    assert float(row["dispatch.time_s"]) == point["metrics"]["dispatch"]["time_s"]
+    assert rows[0]["reason"] == document["points"][0]["reason"]
+
+
+def test_parquet_holds_the_same_table(document: dict[str, Any]) -> None:
+    polars = pytest.importorskip("polars")
+    frame = polars.read_parquet(io.BytesIO(export.encode(document, "parquet")))
+    assert frame.height == 72
+    assert frame["dispatch.time_s"].to_list() == export.table(document)["dispatch.time_s"]
+    assert frame["workload.kernel.comm_sms"].dtype.is_integer()
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, **said: Any) -> str:
+    tree = {
+        "name": "tried",
+        "base": EXCHANGE,
+        "axes": {"layout.ep": [8, 16]},
+        "objectives": {"dispatch.time_s": "minimise"},
+    }
+    (folder / "tried.yaml").write_text(documents.dumps({**tree, **said}))
+    return str(folder / "tried.yaml")
+
+
+def test_the_command_writes_a_document_a_report_and_a_table(moesim: Any, tmp_path: Path) -> None:
+    said = moesim("sweep", write(tmp_path), "--jobs", "1", "--json", "--export", "csv")
+    assert said.code == 0
+    assert said.err == ""
+    assert [point["values"]["layout.ep"] for point in said.json["points"]] == [8, 16]
+    folder = tmp_path / "results" / "tried"
+    assert json.loads((folder / "sweep.json").read_text()) == said.json
+    assert {path.name for path in folder.iterdir()} >= {
+        "sweep.json",
+        "report.html",
+        "points.csv",
+        "sweep.sqlite",
+    }
+    again = moesim("sweep", write(tmp_path), "--jobs", "1")
+    assert "Best of 2 that ran is EP 8: dispatch time" in again.err
+    assert json.loads((folder / "sweep.json").read_text())["runs"] == {"computed": 0, "remembered": 2}
+    drawn = moesim("plot", str(folder), "--kind", "parallel")
+    assert (drawn.code, drawn.out) == (0, f"{folder / 'parallel.html'}\n")
+
+
+def test_check_and_schema_know_sweeps(moesim: Any, tmp_path: Path) -> None:
+    assert "a valid sweep" in moesim("check", write(tmp_path)).err
+    assert "axes" in moesim("schema", "sweep").json["properties"]
+    bad = moesim("check", write(tmp_path, axes={"layout.epp": [1]}))
+    assert bad.code == 2
+    assert "did you mean pp?" in bad.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--export", "xlsx"), "--export: got 'xlsx'; wanted one of: csv, parquet"),
+        (("--jobs", "2", "--dask", "tcp://here:1"), "got --jobs and --dask; wanted one of them"),
+        (("--jobs", "0"), "--jobs"),
+    ],
+)
+def test_bad_words_are_told_before_anything_runs(
+    words: tuple[str, ...], told: str, moesim: Any, tmp_path: Path
+) -> None:
+    said = moesim("sweep", write(tmp_path), *words)
+    assert said.code == 2
+    assert told in said.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_unknown_sweep_names_the_nearest(moesim: Any) -> None:
+    said = moesim("sweep", "v3-layout")
+    assert said.code == 2
+    assert "did you mean v3-layouts?" in said.err
+
+
+# --- in a browser --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True)])
+def test_the_report_of_a_sweep_draws_in_a_browser(
+    given: dict[str, Any], width: int, dark: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(sweep_page.sweep_html(given), encoding="utf-8")
+    with browser.tab() as tab:
+        tab.open(path, width=width, dark=dark)
+        tab.run("scrollTo(0, document.body.scrollHeight)")
+        tab.settle()
+        assert tab.errors == []
+        assert tab.requests == []
+        assert tab.run("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+        assert tab.run("document.querySelectorAll('.plot').length") == 3

@@ -1,0 +1,343 @@
+"""Sweeps: every point has a row, the best is the best, nothing is computed twice, and pruning changes no winner."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sweeping import EXCHANGE, STEP, Died, Here, run, sweep_of
+
+import sim
+from sim.errors import InputError
+from sim.explore import answers, store
+from sim.explore.answers import Point
+from sim.explore.points import Batch, Row
+from sim.explore.store import Store, StoreError, address
+from sim.study import run as single
+
+EP = {"axes": {"layout.ep": [8, 16]}}
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_point_has_the_metrics_of_the_same_scenario_alone(tmp_path: Path) -> None:
+    found = run(sweep_of(**EP), tmp_path)
+    alone = single.run_document(sweep_of(**EP).document(1))
+    assert found["points"][1]["values"] == {"layout.ep": 16}
+    assert found["points"][1]["metrics"] == alone["metrics"]
+    assert found["schema"] == "moesim.sweep/1"
+
+
+def test_points_that_cannot_be_keep_their_reason(tmp_path: Path) -> None:
+    axes = {"layout.ep": [3, 16], "workload.tokens_per_rank": [64, 128]}
+    found = run(sweep_of(axes=axes), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["infeasible", "infeasible", "ok", "ok"]
+    assert "a divisor of the 16 ranks" in found["points"][0]["reason"]
+    assert found["counts"] == {"points": 4, "ok": 2, "infeasible": 2, "pruned": 0, "failed": 0}
+
+
+def test_a_bug_in_one_point_ends_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sim.explore import points
+
+    def broken(scenario: Any) -> Any:
+        if scenario.ep == 8:
+            raise ZeroDivisionError("of ours")
+        return single.run_scenario(scenario)
+
+    monkeypatch.setattr(points, "run_scenario", broken)
+    found = run(sweep_of(**EP), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["failed", "ok"]
+    assert found["points"][0]["reason"].startswith("ZeroDivisionError: of ours (in test_sweep.py, line")
+
+
+@pytest.mark.parametrize(
+    ("constraint", "kept"),
+    [
+        ("layout.ep <= 8", [8]),
+        ("workload.kernel.kind == 'two_hop' and layout.dp >= 16", [8, 16]),
+        ("dispatch.time_s < 60 us", [8]),
+        ("dispatch.nodes_per_token > 1.5 and layout.ep < 1000", [16]),
+    ],
+)
+def test_constraints_over_scenario_and_metrics_decide(
+    constraint: str, kept: list[int], tmp_path: Path
+) -> None:
+    found = run(sweep_of(**EP, constraints=[constraint]), tmp_path)
+    assert [point["values"]["layout.ep"] for point in found["points"] if point["status"] == "ok"] == kept
+    others = [point for point in found["points"] if point["status"] != "ok"]
+    assert all(f"the constraint '{constraint}' is not met: " in point["reason"] for point in others)
+
+
+def test_what_a_constraint_excludes_is_not_run_and_not_kept(tmp_path: Path) -> None:
+    found = run(sweep_of(**EP, constraints=["layout.ep < 16"]), tmp_path)
+    assert found["runs"] == {"computed": 1, "remembered": 0}
+    again = run(sweep_of(**EP), tmp_path)
+    assert [point["status"] for point in again["points"]] == ["ok", "ok"]
+    assert again["runs"] == {"computed": 1, "remembered": 1}
+
+
+def test_a_constraint_that_changed_judges_rows_that_are_remembered(tmp_path: Path) -> None:
+    run(sweep_of(**EP), tmp_path)
+    found = run(sweep_of(**EP, constraints=["layout.ep < 16"]), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "infeasible"]
+    assert found["runs"] == {"computed": 0, "remembered": 2}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"constraints": ["layot.ep < 8"]}, "did you mean layout.ep?"),
+        ({"constraints": ["dispatch.time < 1 s"]}, "did you mean dispatch.time_s?"),
+        ({"objectives": {"dispatch.tims_s": "minimise"}}, "did you mean dispatch.time_s?"),
+        ({"constraints": ["workload.kernel.kind < 3"]}, "values that can be compared"),
+    ],
+)
+def test_names_that_no_point_has_are_told(said: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        run(sweep_of(**{**EP, **said}), tmp_path)
+    assert told in str(caught.value)
+
+
+def test_replicas_are_averaged_and_spread(tmp_path: Path) -> None:
+    base = {**EXCHANGE, "fidelity": "flow"}
+    base["workload"] = {**EXCHANGE["workload"], "gate": {"kind": "uniform", "sampling": "tokens"}}
+    found = run(sweep_of(base=base, axes={"layout.ep": [16]}, replicas=3), tmp_path)
+    [point] = found["points"]
+    sweep = sweep_of(base=base, axes={"layout.ep": [16]}, replicas=3)
+    times = [single.run_document(sweep.document(0, i))["metrics"]["dispatch"]["time_s"] for i in range(3)]
+    assert point["metrics"]["dispatch"]["time_s"] == pytest.approx(np.mean(times), rel=1e-12)
+    assert point["spread"]["dispatch.time_s"] == pytest.approx(np.std(times, ddof=1), rel=1e-9)
+    assert found["runs"]["computed"] == 3
+
+
+# --- ranking -------------------------------------------------------------------------------------------------------
+
+SCORES = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=30)
+
+
+def points_of(scores: list[tuple[int, int]]) -> list[Point]:
+    return [Point(i, "ok", metrics={"a": a, "b": b}) for i, (a, b) in enumerate(scores)]
+
+
+@given(SCORES)
+def test_the_front_is_what_nothing_beats(scores: list[tuple[int, int]]) -> None:
+    ranked, pareto = answers.ranked(points_of(scores), {"a": "minimise", "b": "maximise"})
+    signed = [(a, -b) for a, b in scores]
+    unbeaten = {i for i, one in enumerate(signed) if not any(answers.beats(other, one) for other in signed)}
+    assert set(pareto) == unbeaten
+    assert sorted(ranked) == list(range(len(scores)))
+    assert set(ranked[: len(pareto)]) == unbeaten
+    assert not any(
+        answers.beats(signed[later], signed[now]) for i, now in enumerate(ranked) for later in ranked[i:]
+    )
+
+
+@given(SCORES)
+def test_one_objective_sorts_and_equals_share_the_front(scores: list[tuple[int, int]]) -> None:
+    ranked, pareto = answers.ranked(points_of(scores), {"b": "maximise"})
+    assert [scores[i][1] for i in ranked] == sorted((b for _, b in scores), reverse=True)
+    assert set(pareto) == {i for i, (_, b) in enumerate(scores) if b == max(b for _, b in scores)}
+
+
+# --- pruning -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """A small sweep of layouts, with and without pruning, with two objectives and with one."""
+    axes = {
+        "workload.schedule": ["1f1b", "dualpipe"],
+        "layout.tp": [1, 2],
+        "layout.pp": [1, 2, 4, 8, 16],
+        "layout.ep": [1, 2, 4, 8],
+        "workload.precision": ["bf16", "fp8"],
+    }
+    found = {}
+    for count, objectives in (
+        (1, {"step_time_s": "minimise"}),
+        (2, {"step_time_s": "minimise", "memory_peak_bytes": "minimise"}),
+    ):
+        for prune in (False, True):
+            sweep = sweep_of(base=STEP, axes=axes, objectives=objectives, prune=prune)
+            found[f"{count}-{prune}"] = run(sweep, tmp_path_factory.mktemp("store"))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_pruning_changes_no_winner(count: int, layouts: dict[str, dict[str, Any]]) -> None:
+    whole, pruned = layouts[f"{count}-False"], layouts[f"{count}-True"]
+    assert pruned["pareto"] == whole["pareto"]
+    assert pruned["ranked"][0] == whole["ranked"][0]
+    for one, other in zip(whole["points"], pruned["points"], strict=True):
+        assert other["status"] in (one["status"], "pruned")
+        if other["status"] == "ok":
+            assert other["metrics"] == one["metrics"]
+    skipped = [point for point in pruned["points"] if point["status"] == "pruned"]
+    assert len(skipped) == pruned["counts"]["pruned"]
+    assert all("its lower bound is worse" in point["reason"] for point in skipped)
+
+
+@pytest.mark.slow
+def test_no_point_is_better_than_its_forecast(layouts: dict[str, dict[str, Any]]) -> None:
+    ran = [point["metrics"] for point in layouts["1-False"]["points"] if point["status"] == "ok"]
+    assert len(ran) > 20
+    assert all(metrics["step_time_s"] >= metrics["lower_bound_s"] > 0 for metrics in ran)
+
+
+def test_a_point_whose_bound_is_beaten_is_skipped_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bounds are put in by hand: EP16 can be at best a second, EP8 takes microseconds."""
+    from sim.explore import points, sweep
+    from sim.explore.forecast import Forecast
+
+    monkeypatch.setattr(
+        points, "forecast", lambda s: Forecast(best={"dispatch.time_s": 1.0 if s.ep == 16 else 0.0})
+    )
+    monkeypatch.setattr(sweep, "_FIRST_ROUND", 1)
+    found = run(sweep_of(**EP, prune=True), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "pruned"]
+    assert found["runs"]["computed"] == 1
+    assert found["ranked"] == found["pareto"] == [0]
+
+
+def test_points_without_a_bound_all_run(tmp_path: Path) -> None:
+    found = run(sweep_of(**EP, prune=True), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "ok"]
+
+
+# --- what would have to change -------------------------------------------------------------------------------------
+
+
+def test_points_that_lack_memory_alone_say_what_they_would_do_with_it(tmp_path: Path) -> None:
+    model = {"cluster.override.gpu.hbm.capacity": "12 GB", "cluster.nodes": 4}
+    sweep = sweep_of(base=STEP, set=model, axes={"layout.pp": [1, 4]}, objectives={"step_time_s": "minimise"})
+    found = run(sweep, tmp_path)
+    assert {point["status"] for point in found["points"]} == {"infeasible"}
+    assert found["changes"]
+    change = found["changes"][0]
+    assert change["needed_bytes"] > change["capacity_bytes"] == 12e9
+    assert sum(change["parts"].values()) == pytest.approx(change["needed_bytes"], rel=1e-9)
+    assert change["metrics"]["memory_peak_bytes"] == pytest.approx(change["needed_bytes"], rel=1e-9)
+    times = [one["metrics"]["step_time_s"] for one in found["changes"]]
+    assert times == sorted(times)
+
+
+# --- the store -----------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_computes_nothing(tmp_path: Path) -> None:
+    first, workers = run(sweep_of(**EP), tmp_path), Here()
+    second = run(sweep_of(**EP), tmp_path, workers)
+    assert (first["runs"], second["runs"]) == (
+        {"computed": 2, "remembered": 0},
+        {"computed": 0, "remembered": 2},
+    )
+    assert workers.batches == []
+    assert {**first, "runs": 0} == {**second, "runs": 0}
+
+
+def test_a_larger_sweep_computes_only_what_is_new(tmp_path: Path) -> None:
+    run(sweep_of(**EP), tmp_path)
+    found = run(sweep_of(name="other", axes={"layout.ep": [4, 8, 16]}), tmp_path)
+    assert found["runs"] == {"computed": 1, "remembered": 2}
+
+
+def test_points_that_are_the_same_scenario_run_once(tmp_path: Path) -> None:
+    axes = {"alias": {"one": {"layout.ep": 8}, "two": {"layout.ep": 8, "workload.tokens_per_rank": 128}}}
+    found = run(sweep_of(axes=axes), tmp_path)
+    assert found["runs"]["computed"] == 1
+    assert found["points"][0]["metrics"] == found["points"][1]["metrics"]
+
+
+def test_an_address_follows_content_and_nothing_else(tmp_path: Path) -> None:
+    one, other = sweep_of(**EP), sweep_of(**EP, title="something else", constraints=["layout.ep < 9"])
+    assert address(one.document(0)) == address(other.document(0)) != address(one.document(1))
+    loads = tmp_path / "loads.csv"
+    gate = {"workload.gate": {"kind": "loads", "file": str(loads)}}
+    seen = set()
+    for weight in (1, 2):
+        loads.write_text("expert,load\n" + "".join(f"{e},{1 + weight * e}\n" for e in range(256)))
+        store._content.cache_clear()
+        seen.add(address(sweep_of(set=gate, **EP).document(0)))
+    assert len(seen) == 2
+
+
+def test_a_store_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(sweep_of(**EP), tmp_path)
+    monkeypatch.setattr(store, "version", lambda: "9.9.9+0")
+    with pytest.raises(
+        InputError, match=r"a store of version 0\..*wanted one of this version, 9\.9\.9\+0; --fresh"
+    ):
+        Store(tmp_path / "sweep.sqlite")
+    with Store(tmp_path / "sweep.sqlite", fresh=True) as fresh:
+        assert len(fresh) == 0
+
+
+def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.sqlite"
+    file.write_text("not a database, but long enough to be told from one " * 40)
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="a store of this command"):
+        Store(file)
+    assert file.read_bytes() == before
+
+
+def test_a_full_disk_keeps_finished_rows_and_says_so(tmp_path: Path) -> None:
+    with Store(tmp_path / "sweep.sqlite") as kept:
+        kept.put({"a": Row("ok", metrics={"x": 1.0})})
+        pages = kept.connection.execute("PRAGMA page_count").fetchone()[0]
+        kept.connection.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(StoreError, match="disk is full; 1 finished rows are kept") as caught:
+            kept.put({str(i): Row("failed", "x" * 1000) for i in range(1000)})
+        assert caught.value.exit_code == 1
+        assert kept.get(["a"])["a"].metrics == {"x": 1.0}
+
+
+def test_the_store_is_a_plain_database(tmp_path: Path) -> None:
+    run(sweep_of(**EP), tmp_path)
+    with closing(sqlite3.connect(tmp_path / "sweep.sqlite")) as connection:
+        rows = connection.execute("SELECT row FROM rows").fetchall()
+    assert {json.loads(text)["status"] for (text,) in rows} == {"ok"}
+
+
+def test_the_version_names_the_package() -> None:
+    assert store.version().startswith(f"{sim.__version__}+")
+
+
+# --- deaths --------------------------------------------------------------------------------------------------------
+
+
+def test_a_point_that_kills_its_worker_three_times_is_a_row_and_the_others_run(tmp_path: Path) -> None:
+    deaths: list[list[int]] = []
+
+    def kill(batch: Batch) -> None:
+        if any(document.get(("layout", "ep")) == 8 for _, document in batch.tasks):
+            deaths.append([number for number, _ in batch.tasks])
+            raise Died
+
+    found = run(sweep_of(axes={"layout.ep": [2, 4, 8, 16]}), tmp_path, Here(kill))
+    assert [point["status"] for point in found["points"]] == ["ok", "ok", "failed", "ok"]
+    assert "its worker died 3 times while it ran alone" in found["points"][2]["reason"]
+    assert deaths[-3:] == [[2], [2], [2]]
+    assert found["runs"]["computed"] == 4
+
+
+def test_a_worker_that_dies_once_costs_no_point(tmp_path: Path) -> None:
+    lives = iter([True])
+
+    def kill(_: Batch) -> None:
+        if next(lives, False):
+            raise Died
+
+    found = run(sweep_of(axes={"layout.ep": [2, 4, 8, 16]}), tmp_path, Here(kill))
+    assert found["counts"]["ok"] == 4
