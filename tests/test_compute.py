@@ -15,6 +15,7 @@ from sim.cost.attention import (
     attention_backward_s,
     attention_blocks,
     attention_forward_s,
+    backward_passes_bytes,
     gqa_decode_s,
     mla_decode_s,
 )
@@ -134,6 +135,41 @@ def test_a_weight_gradient_takes_longer_than_the_forward_product_of_the_same_flo
     assert deep[1] / deep[0] == pytest.approx(2.0, rel=0.02)  # storing is paid once
 
 
+def test_a_gradient_that_is_only_written_stores_half_the_bytes() -> None:
+    n, k = 128 * 132, 128 * 32  # whole waves
+    added, written = (weight_gemm_s(WHOLE, (1 << 17,), n, k, added=added) for added in (True, False))
+    rate = H800.gpu.hbm.bandwidth_bytes_per_s * H800.gpu.hbm.efficiency_fraction
+    assert added - written == pytest.approx(4.0 * n * k / rate, rel=0.05)
+
+
+def test_a_generation_with_one_fp8_tile_takes_as_long_for_one_row_as_for_a_tile_of_them() -> None:
+    one_tile = processor(H800, generation="cublas_13")
+    few, tile = (gemm_s(one_tile, m, 2048, 1 << 16, "fp8") for m in (1, 128))
+    assert few == pytest.approx(tile, rel=0.05)
+    assert few > 2.0 * gemm_s(WHOLE, 1, 2048, 1 << 16, "fp8")  # small tiles, on more SMs
+
+
+def test_a_generation_with_known_clock_is_slower_by_it_and_throttles_further_under_load() -> None:
+    known = WHOLE.curves.gemm.generations["cublas_13"].clock_fraction
+    assert processor(H800, generation="cublas_13").clock_fraction == known < 1.0
+    loaded = processor(H800, generation="cublas_13", sustained=True)
+    assert loaded.clock_fraction == pytest.approx(known * H800.gpu.sustained_clock_fraction)
+    assert WHOLE.clock_fraction == 1.0
+
+
+def test_wide_tiles_and_a_full_port_bring_a_large_bf16_product_to_the_peak_at_its_clock() -> None:
+    p = processor(H800, generation="cublas_13")
+    peak_s = 2.0 * 128 * 132 * 8192 * 65536 / (p.bf16_flops * p.clock_fraction)
+    assert 0.95 < peak_s / gemm_s(p, 128 * 132, 8192, 65536, "bf16") < 1.0
+
+
+def test_the_passes_around_a_backward_core_move_two_outputs_and_the_query_gradient() -> None:
+    before, after = backward_passes_bytes(4096, 128, 192, 128)
+    output, queries = 4096 * 128 * 128, 4096 * 128 * 192
+    assert before == 2 * (2 * output) + 4 * queries
+    assert after == 4 * queries + 2 * queries
+
+
 def test_a_causal_core_visits_half_of_the_blocks_and_the_diagonal() -> None:
     assert attention_blocks(4096, 4096, True, 128) == (32 * 33 / 2, 32)
     assert attention_blocks(4096, 4096, False, 128) == (32 * 32, 32)
@@ -202,6 +238,8 @@ def test_curves_can_be_overridden_and_are_checked() -> None:
     assert gemm_s(processor(H800, curves=faster), 16, 24576, 7168) < gemm_s(WHOLE, 16, 24576, 7168)
     with pytest.raises(InputError, match="stream_fraction"):
         load_curves({"gemm.stream_fraction": 1.5})
+    with pytest.raises(InputError, match="at least 16"):
+        load_curves({"gemm.generations.cublas_13.widest_tile": 8})
 
 
 def test_every_curve_says_where_it_comes_from() -> None:

@@ -65,11 +65,21 @@ def attention_backward_s(
 ) -> float:
     """Time of a flash-attention backward core in BF16 [s]: five products, three of qk and two of v width.
 
-    The passes before and after it (row sums, conversion of the FP32 query gradient) are memory-bound and not in it.
+    The passes before and after it are memory-bound and not in it; see `backward_passes_bytes`.
     """
     more = (3 * qk_dim + 2 * v_dim) / (qk_dim + v_dim)
     block_s = _forward_block_s(p, qk_dim, v_dim) * more / p.curves.attention.backward_to_forward
     return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens)
+
+
+def backward_passes_bytes(tokens: int, heads: int, qk_dim: int, v_dim: int) -> tuple[float, float]:
+    """What the passes before and after a backward core move [bytes].
+
+    Before: the output and its gradient are read for their row sums, and the FP32 query gradient is cleared. After: it is
+    converted to BF16.
+    """
+    queries = float(tokens * heads * qk_dim)
+    return 4.0 * tokens * heads * v_dim + 4.0 * queries, (4.0 + 2.0) * queries
 
 
 def _forward_block_s(p: Processor, qk_dim: int, v_dim: int) -> float:

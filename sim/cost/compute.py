@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sim.cluster.hardware import Hardware
-from sim.cost.curves import Curves, GemmCurve, load_curves
+from sim.cost.curves import Curves, Generation, load_curves
 
 Dtype = Literal["bf16", "fp8"]
 Layout = Literal["dense", "contiguous", "masked"]
@@ -30,7 +30,8 @@ PAD_ROWS = 128
 _BLOCK_BYTES = 128
 """Bytes of K that one step of the main loop takes: 128 FP8 or 64 BF16 elements."""
 _TILE_ROWS = (64, 128)
-_TILE_COLUMNS = (16, 32, 48, 64, 80, 96, 112, 128)
+_TILE_COLUMNS = 16
+"""Columns of a tile are a multiple of this, up to what the generation knows."""
 _HOPPER_BF16_FLOP_PER_CLOCK_PER_SM = 4096.0
 """Where the fill of an SM was measured; an SM with a faster tensor core is taken to be fed in proportion."""
 
@@ -40,8 +41,9 @@ class Processor:
     """The part of one GPU that compute kernels may use; rates in SI.
 
     `whole_sms` are the SMs of the whole GPU. `hbm_bytes_per_s` is the datasheet rate times the share that is left by
-    others. `sustained_fraction` is the clock under long tensor load over the peak clock: GEMMs run at `clock_fraction`
-    (1 in a short benchmark, the sustained one inside a step), attention cores were measured at the sustained clock.
+    others. `clock_fraction` is the clock of GEMMs over the tensor clock: that of their generation in a short benchmark,
+    lower by `sustained_fraction`, the clock after seconds of tensor load over that of a short benchmark, inside a step.
+    Attention cores were measured at the sustained clock.
     """
 
     sms: int
@@ -79,7 +81,7 @@ def processor(
     sms : int, optional [count]
         SMs left for compute; all of them by default.
     sustained : bool
-        Whether tensor kernels run at the clock that the part holds under long load.
+        Whether tensor kernels run at the clock that the part holds under long load, not at that of a short benchmark.
     hbm_share_fraction : float
         Part of the HBM rate that communication leaves.
     generation : str
@@ -89,11 +91,13 @@ def processor(
     usable = gpu.sms if sms is None else sms
     if not 1 <= usable <= gpu.sms:
         raise ValueError(f"sms is {usable}; {hardware.name} has {gpu.sms}")
+    curves = curves or load_curves()
+    short = curves.gemm.generations[generation].clock_fraction
     return Processor(
         sms=usable,
         whole_sms=gpu.sms,
         clock_hz=gpu.tensor_clock_hz,
-        clock_fraction=gpu.sustained_clock_fraction if sustained else 1.0,
+        clock_fraction=short * (gpu.sustained_clock_fraction if sustained else 1.0),
         sustained_fraction=gpu.sustained_clock_fraction,
         bf16_flops=gpu.dense_flops.bf16,
         fp8_flops=gpu.dense_flops.fp8,
@@ -102,7 +106,7 @@ def processor(
         hbm_bytes_per_s=gpu.hbm.bandwidth_bytes_per_s * hbm_share_fraction,
         streaming_fraction=gpu.hbm.efficiency_fraction,
         generation=generation,
-        curves=curves or load_curves(),
+        curves=curves,
     )
 
 
@@ -137,7 +141,8 @@ def grouped_gemm_s(
 
     Notes
     -----
-    The library takes the tile of at most 128 x 128 that minimises waves x tile time, with
+    The library takes the tile that minimises waves x tile time, of at most 128 x 128 (a generation may know wider
+    ones, or one alone for FP8), with
 
         tile   = ceil(k / k_block) max(tensor + promotion, operands / fill) + exposure x stored bytes / (HBM / SMs)
         t      = launch + (tiles^q + memory^q)^(1/q),  tiles = ceil(tiles / SMs) tile,  memory = bytes / HBM
@@ -165,14 +170,16 @@ def grouped_gemm_s(
     )
 
 
-def weight_gemm_s(p: Processor, tokens: Sequence[int], n: int, k: int, dtype: Dtype = "fp8") -> float:
+def weight_gemm_s(
+    p: Processor, tokens: Sequence[int], n: int, k: int, dtype: Dtype = "fp8", *, added: bool = True
+) -> float:
     """Time of weight gradients dW[n, k] += dY[t, n]^T X[t, k], one kernel for each entry of `tokens` [s].
 
     Notes
     -----
     The sum runs over tokens. Both operands carry a scale a row, twice the promotion work; the FP32 gradient is read,
-    added to and written back (8 bytes an element) after each tile, at the rate of mixed reads and writes; none of that is
-    hidden, and a generation that stores slowly does so here too.
+    added to and written back (8 bytes an element; 4 where it is not `added`) after each tile, at the rate of mixed reads
+    and writes; none of that is hidden, and a generation that stores slowly does so here too.
     """
     kernel = p.curves.gemm.generations[p.generation]
     return sum(
@@ -187,7 +194,7 @@ def weight_gemm_s(p: Processor, tokens: Sequence[int], n: int, k: int, dtype: Dt
             grouped=False,
             rows_only_128=True,
             promotions=p.curves.gemm.row_scale_promotions,
-            stored_bytes=8.0,
+            stored_bytes=8.0 if added else 4.0,
             store_exposure=max(1.0, kernel.store_exposure),
             store_fraction=p.streaming_fraction,
         )
@@ -216,16 +223,17 @@ def _tiled_s(
     size = ELEMENT_BYTES[dtype] if p.fp8_flops else 2.0
     k_block = _BLOCK_BYTES / size
     clock = p.clock_hz * p.clock_fraction
-    fill = _fill_bytes_per_s(p, c, clock, grouped=grouped)
+    fill = _fill_bytes_per_s(p, clock, grouped=grouped)
     tensor = p.flops_per_sm(dtype) * p.clock_fraction
     promoted = 0.0 if size != 1.0 or p.scales_in_tensor_core else promotions
     steps = math.ceil(k / k_block)
     store_rate = min(p.hbm_bytes_per_s * store_fraction / p.sms, fill)
     best_s, tiles_s = math.inf, math.inf
-    for height in _TILE_ROWS[1:] if rows_only_128 else _TILE_ROWS:
+    heights, widths = _tiles(c.generations[p.generation], size, rows_only_128)
+    for height in heights:
         planned_rows = sum(-(-m // height) for m in planned)
         actual_rows = sum(-(-m // height) for m in rows)
-        for width in _TILE_COLUMNS:
+        for width in widths:
             columns = -(-n // width)
             area = height * width
             multiply = 2.0 * area * k_block / tensor + promoted * area / (c.fp32_lanes_per_sm * clock)
@@ -242,9 +250,21 @@ def _tiled_s(
     return float(longer * (1.0 + (shorter / longer) ** q) ** (1.0 / q))
 
 
-def _fill_bytes_per_s(p: Processor, c: GemmCurve, clock: float, *, grouped: bool) -> float:
+def _tiles(
+    kernel: Generation, element_bytes: float, rows_only_128: bool
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Rows and columns of the tiles to choose from."""
+    if element_bytes == 1.0 and kernel.fp8_tile:
+        return (kernel.fp8_tile,), (kernel.fp8_tile,)
+    heights = _TILE_ROWS[1:] if rows_only_128 else _TILE_ROWS
+    return heights, range(_TILE_COLUMNS, kernel.widest_tile + 1, _TILE_COLUMNS)
+
+
+def _fill_bytes_per_s(p: Processor, clock: float, *, grouped: bool) -> float:
     """What reaches one SM [bytes/s]."""
-    per_clock = c.grouped_fill_bytes_per_clock if grouped else c.dense_fill_bytes_per_clock
+    c = p.curves.gemm
+    fitted = c.grouped_fill_bytes_per_clock if grouped else c.dense_fill_bytes_per_clock
+    per_clock = c.generations[p.generation].fill_bytes_per_clock or fitted
     tensor = p.bf16_flops / p.whole_sms / p.clock_hz / _HOPPER_BF16_FLOP_PER_CLOCK_PER_SM
     return per_clock * max(1.0, tensor) * clock
 

@@ -24,11 +24,19 @@ FOLDER = "hardware/compute"
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What one generation of GEMM kernels costs beside its tiles."""
+    """What one generation of GEMM kernels costs beside its tiles, and what it does otherwise."""
 
     launch_s: float
     store_exposure: float
     """What storing a tile adds, over its bytes at the streaming rate: below 1 part is hidden, above 1 stores are slow."""
+    clock_fraction: float = 1.0
+    """Clock in a short benchmark over the tensor clock; 1 where it was not measured and lies in the fill."""
+    fill_bytes_per_clock: float | None = None
+    """Operand bytes that reach one SM in a clock; those of `GemmCurve` where None."""
+    widest_tile: int = 128
+    """Columns of the widest tile."""
+    fp8_tile: int | None = None
+    """Rows and columns of the only tile for FP8; a choice of tiles where None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +95,21 @@ class PromotionsFile(fig.Branch):
     row_scales: fig.Number
 
 
+class TileFile(fig.Count):
+    """Rows or columns of a tile."""
+
+    minimum = 16.0
+
+
 class GenerationFile(fig.Branch):
     """One of `generations`."""
 
     launch: fig.Duration
     store_exposure: fig.Number
+    clock_fraction: fig.Fraction | None = None
+    fill_bytes_per_clock: fig.Number | None = None
+    widest_tile: TileFile | None = None
+    fp8_tile: TileFile | None = None
 
 
 class GenerationsFile(fig.Branch):
@@ -100,6 +118,7 @@ class GenerationsFile(fig.Branch):
     february_2025: GenerationFile
     march_2025: GenerationFile
     september_2025: GenerationFile
+    cublas_13: GenerationFile
 
 
 class ExponentFile(fig.Leaf):
@@ -167,7 +186,7 @@ def _read(override: Document | Mapping[str, Any]) -> Curves:
     attention, attention_document = fig.read(AttentionFile, _load("attention"), _part(tree, "attention"))
     streaming, streaming_document = fig.read(StreamingFile, _load("streaming"), _part(tree, "streaming"))
     generations = {
-        name: Generation(file.launch.value, file.store_exposure.value)
+        name: _generation(file)
         for name in GenerationsFile.model_fields
         if isinstance(file := getattr(gemm.generations, name), GenerationFile)
     }
@@ -196,6 +215,17 @@ def _read(override: Document | Mapping[str, Any]) -> Curves:
             *fig.figures(attention, attention_document),
             *fig.figures(streaming, streaming_document),
         ),
+    )
+
+
+def _generation(file: GenerationFile) -> Generation:
+    return Generation(
+        launch_s=file.launch.value,
+        store_exposure=file.store_exposure.value,
+        clock_fraction=file.clock_fraction.value if file.clock_fraction else 1.0,
+        fill_bytes_per_clock=file.fill_bytes_per_clock.value if file.fill_bytes_per_clock else None,
+        widest_tile=int(file.widest_tile.value) if file.widest_tile else 128,
+        fp8_tile=int(file.fp8_tile.value) if file.fp8_tile else None,
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
+from sim.cost.attention import backward_passes_bytes
 from sim.cost.compute import Processor
 from sim.cost.operations import Batch, Operation, PhaseTime, phase_time
 from sim.workload.model import GQA, MLA, Model, mean_context_tokens
@@ -231,7 +232,8 @@ def _core_forward(model: Model, b: Batch, layer_idx: int) -> list[Operation]:
 def _core_backward(model: Model, b: Batch, layer_idx: int) -> list[Operation]:
     a, t = model.attention, b.tokens
     _, d, out = _projections(model)[0]
-    qk = a.num_heads * (a.qk_head_dim if isinstance(a, MLA) else a.head_dim)
+    qk, v = (a.qk_head_dim, a.v_head_dim) if isinstance(a, MLA) else (a.head_dim, a.head_dim)
+    before, after = backward_passes_bytes(t, a.num_heads, qk, v)
     kept = [memory("restore output", t * out * (BF16 + SAVED_ATTENTION))] if b.precision == "fp8" else []
     again = _heads(model, b, credited=False) if isinstance(a, MLA) else []
     return [
@@ -242,9 +244,9 @@ def _core_backward(model: Model, b: Batch, layer_idx: int) -> list[Operation]:
         *transposed_cast(b, out),
         *transposed_cast(b, d),
         *again,
-        memory("attention row sums", t * (2 * out * BF16 + qk * FP32)),
+        memory("attention row sums", before),
         _core(model, b, "attention backward", layer_idx, backward=True),
-        memory("attention query gradient", t * qk * (FP32 + BF16)),
+        memory("attention query gradient", after),
     ]
 
 

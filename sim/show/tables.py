@@ -134,12 +134,12 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
 
 
 def _reasons(sheet: Sheet, console: Console) -> None:
-    """Why each derived or assumed figure is what it is."""
+    """Where each derived, measured or assumed figure comes from, where it says so."""
     from rich.text import Text
 
     explained = [row.figure for row in sheet.figures if row.figure and row.figure.detail]
     if explained:
-        console.print(Text("\nDerived and assumed", style="bold"))
+        console.print(Text("\nDerived, measured and assumed", style="bold"))
     for figure in explained:
         line = Text(f"{figure.path} ({figure.grade}): ", style=_GRADE.get(figure.grade, ""))
         console.print(line.append(figure.detail, style="default"))

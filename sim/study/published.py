@@ -22,7 +22,7 @@ from sim.study.specification import Branch
 FOLDER = "scenarios/published"
 
 Use = Literal["calibration", "validation"]
-Confidence = Literal["exact_text", "exact_trace", "digitized", "derived", "secondary"]
+Confidence = Literal["exact_text", "exact_trace", "digitized", "derived", "secondary", "measured"]
 Row = dict[str, Any]
 
 

@@ -31,6 +31,7 @@ class Source:
 
 _RUNS = Source(run_rows.RunFigures, run_rows.rows)
 _TABLES = Source(table_rows.TableFigures, table_rows.rows)
+_KERNELS = Source(compute_rows.KernelFigures, compute_rows.rows)
 _SCHEDULES = Source(schedule_figures.ScheduleFigures, schedule_figures.rows)
 
 SOURCES: dict[str, Source] = {
@@ -38,7 +39,8 @@ SOURCES: dict[str, Source] = {
     "low_latency": _RUNS,
     "nccl": _RUNS,
     "packet_level": _RUNS,
-    "gemm": Source(compute_rows.KernelFigures, compute_rows.rows),
+    "gemm": _KERNELS,
+    "kernels_h200": _KERNELS,
     "layer_pair": Source(layer_pair.PairFigures, layer_pair.rows),
     "training_step": _RUNS,
     "tpot_bound": _TABLES,

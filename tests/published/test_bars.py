@@ -91,6 +91,13 @@ def test_kernels_on_h800_are_within_8_percent_fitted_or_held_out() -> None:
     assert mean_error(held_out) <= 0.08
 
 
+def test_kernels_on_h200_are_within_8_percent_fitted_or_held_out() -> None:
+    held_out = [row for row in rows("kernels_h200") if row["use"] == "validation"]
+    assert len(held_out) > 0.8 * len(rows("kernels_h200"))
+    assert mean_error(rows("kernels_h200")) <= 0.08
+    assert mean_error(held_out) <= 0.08
+
+
 def test_models_are_within_half_a_percent() -> None:
     assert worst_error(rows("models")) <= 0.005
     assert all(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sim.study import published
-from sim.study.compute_rows import KernelFigures, gemm_rows
+from sim.study.compute_rows import KernelFigures, kernel_rows
 
 BAR = 0.08
-ROWS = gemm_rows()
+ROWS = kernel_rows("gemm")
 FIGURES = published.load("gemm", KernelFigures)[0]
 
 
