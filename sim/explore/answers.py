@@ -36,7 +36,7 @@ class Point:
     reason: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
-    scenario: dict[str, Any] = field(default_factory=dict)
+    layout: dict[str, int] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
     overflow: dict[str, Any] | None = None
 
@@ -44,29 +44,23 @@ class Point:
 def judged(number: int, rows: Sequence[Row], constraints: Sequence[Expression]) -> Point:
     """The point that some replicas make: as good as they are on average, and infeasible or failed where one is."""
     first = next((row for row in rows if row.status != "ok"), rows[0])
+    layout = {
+        name.removeprefix("layout."): size
+        for name, size in first.scenario.items()
+        if name.startswith("layout.")
+    }
+    kept: dict[str, Any] = {"layout": layout, "memory": first.memory, "overflow": first.overflow}
     if first.status != "ok":
-        return Point(
-            number,
-            first.status,
-            first.reason,
-            scenario=first.scenario,
-            memory=first.memory,
-            overflow=first.overflow,
-        )
+        return Point(number, first.status, first.reason, **kept)
     metrics, spread = first.metrics, {}
     if len(rows) > 1:
         flat = [measure.flatten(row.metrics) for row in rows]
         metrics = _mean([row.metrics for row in rows])
-        spread = {
-            name: statistics.stdev(one[name] for one in flat)
-            for name in flat[0]
-            if all(name in one for one in flat)
-        }
+        shared = [name for name in flat[0] if all(name in one for one in flat)]
+        spread = {name: statistics.stdev(one[name] for one in flat) for name in shared}
     mean = Row("ok", metrics=metrics, scenario=first.scenario, memory=first.memory)
-    reason = unmet(constraints, mean.known)
-    return Point(
-        number, "infeasible" if reason else "ok", reason, metrics, spread, first.scenario, first.memory
-    )
+    reason = unmet(constraints, mean.known) if constraints else ""
+    return Point(number, "infeasible" if reason else "ok", reason, metrics, spread, **kept)
 
 
 def _mean(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -223,12 +223,7 @@ def _point(sweep: Sweep, point: Point) -> dict[str, Any]:
         found["spread"] = point.spread
     if point.memory:
         found["memory"] = point.memory
-    layout = {
-        name.removeprefix("layout."): size
-        for name, size in point.scenario.items()
-        if name.startswith("layout.")
-    }
-    return found | ({"layout": layout} if layout else {})
+    return found | ({"layout": point.layout} if point.layout else {})
 
 
 __all__ = ["SCHEMA", "Progress", "run"]
