@@ -18,10 +18,11 @@ from sim.cluster import topology
 from sim.cluster.kernels import load_kernel
 from sim.cost.memory import RankMemory, Recipe, memory, require_fit
 from sim.engine.step_costs import StepCosts
-from sim.engine.training import GroupRecord, StepPlan, run_step
+from sim.engine.step_records import GroupRecord
+from sim.engine.training import StepPlan, run_step
 from sim.schedule import pipelines, reductions
 from sim.schedule.collectives import Exchange
-from sim.schedule.operations import Pipeline
+from sim.schedule.operations import KINDS, Pipeline
 from sim.schedule.replay import peaks
 from sim.schedule.stage_times import ChunkWork, stage_times
 from sim.schedule.training import tasks
@@ -93,7 +94,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         send_s=send_bytes / (nccl.scale_up_bytes_per_s if one_node else nccl.nic_bytes_per_s),
         send_bytes=send_bytes,
     )
-    progress(f"{scenario.name}: the step, {sum(map(len, plan.tasks))} operations on {layout.num_ranks} GPUs")
+    progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {layout.num_ranks} GPUs")
     records = run_step(plan, keep_tasks=_TASKS_KEPT)
     optimizer = [_optimizer_s(work, model, cut, pipeline.stages[rank], nccl) for rank in range(layout.pp)]
     metrics = _metrics(scenario, work, model, records, optimizer)
@@ -231,10 +232,10 @@ def _metrics(
         "lower_bound_s": causal * tokens / (layout.num_ranks * fastest),
         "bubble_s": _mean(first, "bubble_s"),
         "exposed_comm_s": float(
-            np.mean([sum(t.exposed_s for t in r.tasks) for r in records if r.pipeline_rank == 0])
+            np.mean([r.tasks.exposed_s.sum() for r in records if r.pipeline_rank == 0])
         ),
         "barrier_wait_s": float(
-            np.mean([sum(t.barrier_s for t in r.tasks) for r in records if r.pipeline_rank == 0])
+            np.mean([r.tasks.barrier_s.sum() for r in records if r.pipeline_rank == 0])
         ),
         "optimizer_s": _mean(first, "opt_s"),
         "phases": {name: _mean(first, name) for name in rows[0]},
@@ -258,8 +259,9 @@ def _metrics(
 
 def _phases(record: GroupRecord, step_s: float, optimizer_s: float) -> dict[str, float]:
     found = dict.fromkeys(("1F_s", "bubble_s", "1B_s", "1W_s", "1F1B_s", "opt_s"), 0.0)
-    for task in record.tasks:
-        found[_PHASES[task.kind]] += task.end_s - task.start_s
+    tasks = record.tasks
+    for kind, seconds in zip(KINDS, np.bincount(tasks.kind, tasks.end_s - tasks.start_s, len(KINDS)), strict=True):
+        found[_PHASES[kind]] += float(seconds)
     found["opt_s"] = optimizer_s
     found["bubble_s"] = step_s - sum(found.values())
     return found
@@ -277,21 +279,21 @@ def _timeline(records: Sequence[GroupRecord], step_s: float) -> dict[str, Any]:
         "pipeline": [
             {
                 "rank": record.pipeline_rank,
-                "kinds": [task.kind for task in record.tasks],
-                "microbatches": [[task.microbatch_f, task.microbatch_b] for task in record.tasks],
-                "start_s": [task.start_s for task in record.tasks],
-                "end_s": [task.end_s for task in record.tasks],
+                "kinds": record.tasks.kinds(),
+                "microbatches": record.tasks.microbatches.tolist(),
+                "start_s": record.tasks.start_s.tolist(),
+                "end_s": record.tasks.end_s.tolist(),
             }
             for record in shown
         ],
         "nodes": [
             {
                 "rank": record.pipeline_rank,
-                "names": [node.name for node in record.nodes],
-                "streams": [node.stream for node in record.nodes],
-                "tasks": [node.task for node in record.nodes],
-                "start_s": [node.start_s for node in record.nodes],
-                "end_s": [node.end_s for node in record.nodes],
+                "names": list(record.nodes.name),
+                "streams": list(record.nodes.stream),
+                "tasks": list(record.nodes.task),
+                "start_s": list(record.nodes.start_s),
+                "end_s": list(record.nodes.end_s),
             }
             for record in shown
         ],
