@@ -94,7 +94,9 @@ PLACE = np.dtype(
     ],
     align=True,
 )
-PORT = np.dtype([("num_users", _I), ("free", _F), ("slope", _F)], align=True)  # the last two while paces are found
+PORT = np.dtype(
+    [("num_users", _I), ("free", _F), ("slope", _F)], align=True
+)  # the last two while paces are found
 
 
 def run_even(

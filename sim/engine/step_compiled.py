@@ -21,7 +21,13 @@ import numba
 import numpy as np
 
 DONE, STUCK = 0, 1
-_ENTERING, _WAITING, _RUNNING, _EXCHANGING, _ENDED = 0, 1, 2, 3, 4  # phases of a rank; it begins with the first
+_ENTERING, _WAITING, _RUNNING, _EXCHANGING, _ENDED = (
+    0,
+    1,
+    2,
+    3,
+    4,
+)  # phases of a rank; it begins with the first
 _EPS = 1e-15  # as in `ports`
 
 _jit: Any = numba.njit(cache=True, error_model="numpy")

@@ -48,7 +48,7 @@ class StepCosts:
         seed: int,
         lanes: int | None = None,
     ) -> None:
-        self.slowdown, self.skew = slowdown, skew
+        self.slowdown, self.skew, self.num_groups = slowdown, skew, num_groups
         self.templates = {
             name: _Template(exchange, often=skew.routed_load > 0) for name, exchange in exchanges.items()
         }

@@ -167,7 +167,8 @@ def by_hand(rows: Sequence[Sequence[Task]]) -> Tasks:
         sends=np.array([rows_of(task.sends) for task in flat], dtype=np.int32),
         programs=tuple(whole[key] for key in programs_),
         messages=np.array(
-            [(HALVES.index(m.half), m.stage, m.microbatch, m.source, m.target) for m in row_of], dtype=np.int32
+            [(HALVES.index(m.half), m.stage, m.microbatch, m.source, m.target) for m in row_of],
+            dtype=np.int32,
         ).reshape(-1, 5),
     )
 
