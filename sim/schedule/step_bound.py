@@ -15,7 +15,7 @@ after all of it. No latency, no efficiency, and nothing that depends on how a sc
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,8 +73,7 @@ def least(
     measured_fraction : mapping
         Phase -> measured over modelled time, where times are measured; what was measured below the peak of this GPU stays.
     """
-    compute_s = functools.partial(_compute_s, work, gpu, measured_fraction)
-    phases = {stage: {phase: compute_s(stage, phase) for phase in ops.PHASES} for stage in stages}
+    f, b, w = _compute_s(work, stages, gpu, measured_fraction)
     num_layers = np.array([len(stage.layers) + stage.num_mtp for stage in stages])
     inside = {half: inside_s.get(f"attn({half})", 0.0) + inside_s.get(f"mlp({half})", 0.0) for half in "FB"}
     both = nic = 0.0
@@ -85,9 +84,9 @@ def least(
         nic = sum(port for _, port in alone)
     num_exchanging = np.array([stage.num_expert_layers for stage in stages])
     return Least(
-        f=np.array([one["F"] for one in phases.values()]) + num_layers * inside["F"],
-        b=np.array([one["B"] for one in phases.values()]) + num_layers * inside["B"],
-        w=np.array([one["W"] for one in phases.values()]),
+        f=f + num_layers * inside["F"],
+        b=b + num_layers * inside["B"],
+        w=w,
         exchanges=num_exchanging * both,
         nic=num_exchanging * nic,
         send=send_s,
@@ -162,22 +161,31 @@ def _exchange_s(exchange: Exchange) -> tuple[float, float]:
 
 
 def _compute_s(
-    work: ChunkWork, gpu: Gpu, measured_fraction: Mapping[str, float], stage: Stage, phase: ops.Phase
-) -> float:
-    """FLOPs of one rank for one microbatch of a stage, over the dense peak of their formats [s]."""
-    model, shared = work.model, work.layout.tp * work.layout.cp
-    numbers = [(layer, model.is_dense(layer)) for layer in stage.layers]
-    numbers += [(model.num_layers + module, False) for module in range(stage.num_mtp)]
-    total = 0.0
-    for number, dense in numbers:
-        parts = _layer_s(model, work.batch(), gpu, dense, like(model, number))
-        for name in (f"attn({phase})", f"mlp({phase})"):
-            all_s, own_s = parts[name]
+    work: ChunkWork, stages: Sequence[Stage], gpu: Gpu, measured_fraction: Mapping[str, float]
+) -> Floats:
+    """FLOPs of one rank for one microbatch over the dense peak of their formats [s], [F B W, num_stages]."""
+    model, batch, shared = work.model, work.batch(), work.layout.tp * work.layout.cp
+
+    @functools.cache
+    def layer(dense: bool, layer_idx: int) -> Floats:
+        total = np.zeros(len(ops.PHASES))
+        for name, (all_s, own_s) in _layer_s(model, batch, gpu, dense, layer_idx).items():
             fraction = 1.0 if dense else min(1.0, measured_fraction.get(name, 1.0))
-            total += fraction * ((all_s - own_s) / shared + own_s)
-    for kernels, times in ((ends.head, stage.num_head_passes), (ends.mtp_projection, stage.num_mtp)):
-        total += times * _flops_s(kernels(model, work.batch(), phase), gpu) / shared
-    return total
+            total["FBW".index(name[-2])] += fraction * ((all_s - own_s) / shared + own_s)
+        return total
+
+    def plain(kernels: Callable[[Model, Batch, ops.Phase], list[Operation]]) -> Floats:
+        return np.array([_flops_s(kernels(model, batch, phase), gpu) / shared for phase in ops.PHASES])
+
+    head, join = plain(ends.head), plain(ends.mtp_projection)
+    found = []
+    for stage in stages:
+        total = stage.num_head_passes * head + stage.num_mtp * join
+        for number in (*stage.layers, *range(model.num_layers, model.num_layers + stage.num_mtp)):
+            dense = number < model.num_layers and model.is_dense(number)
+            total = total + layer(dense, like(model, number))
+        found.append(total)
+    return np.array(found).T
 
 
 @functools.lru_cache(maxsize=1024)
