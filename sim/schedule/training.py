@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -148,28 +149,28 @@ def tasks(
 def by_hand(rows: Sequence[Sequence[Task]]) -> Tasks:
     """The table of tasks given one by one, [num_ranks][...]."""
     flat = [task for row in rows for task in row]
-    programs_ = list(dict.fromkeys((id(task.program), task.overlapped) for task in flat))
-    whole = {(id(task.program), task.overlapped): (task.program, task.overlapped) for task in flat}
-    row_of: dict[Message, int] = {}
-    for task in flat:
-        for message in (*task.receives, *task.sends):
-            row_of.setdefault(message, len(row_of))
+    programs_ = {(id(task.program), task.overlapped): (task.program, task.overlapped) for task in flat}
+    place = {key: i for i, key in enumerate(programs_)}
+    messages = dict.fromkeys(message for task in flat for message in (*task.receives, *task.sends))
+    row_of = {message: i for i, message in enumerate(messages)}
 
-    def rows_of(messages: tuple[Message, ...]) -> list[int]:
-        return ([row_of[message] for message in messages] + [-1, -1])[:2]
+    def rows_of(few: tuple[Message, ...]) -> list[int]:
+        return ([row_of[message] for message in few] + [-1, -1])[:2]
+
+    def column(values: Sequence[Any], width: int = 1) -> Ints:
+        return np.array(values, dtype=np.int32).reshape((-1, width) if width > 1 else -1)
 
     return Tasks(
         first=np.cumsum([0, *map(len, rows)], dtype=np.int32),
         kind=np.array([CODES[task.kind] for task in flat], dtype=np.int8),
-        microbatches=np.array([(task.microbatch_f, task.microbatch_b) for task in flat], dtype=np.int32),
-        program=np.array([programs_.index((id(x.program), x.overlapped)) for x in flat], dtype=np.int32),
-        receives=np.array([rows_of(task.receives) for task in flat], dtype=np.int32),
-        sends=np.array([rows_of(task.sends) for task in flat], dtype=np.int32),
-        programs=tuple(whole[key] for key in programs_),
-        messages=np.array(
-            [(HALVES.index(m.half), m.stage, m.microbatch, m.source, m.target) for m in row_of],
-            dtype=np.int32,
-        ).reshape(-1, 5),
+        microbatches=column([(task.microbatch_f, task.microbatch_b) for task in flat], 2),
+        program=column([place[id(task.program), task.overlapped] for task in flat]),
+        receives=column([rows_of(task.receives) for task in flat], 2),
+        sends=column([rows_of(task.sends) for task in flat], 2),
+        programs=tuple(programs_.values()),
+        messages=column(
+            [(HALVES.index(m.half), m.stage, m.microbatch, m.source, m.target) for m in messages], 5
+        ),
     )
 
 
