@@ -9,7 +9,8 @@ A rank has three things that do one thing at a time, and the busiest of them bou
 
 It cannot begin before a microbatch has come through the stages in front of its first one, and once it has sent its last
 gradient, that has to go through the stages below: both as chains of compute, exchanges and sends. The optimizer comes
-after all of it. No latency, no efficiency, and nothing that depends on how a schedule places its bubbles.
+after all of it. No latency, no efficiency, and nothing that depends on how a schedule places its bubbles. Routed loads
+count at their mean, speeds and kernels without jitter: skew adds waits to that, but for draws that happen to be light.
 """
 
 from __future__ import annotations
