@@ -8,9 +8,12 @@ model, and every fault is reported at its line and column, all together.
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +30,7 @@ M = TypeVar("M", bound="BaseModel")
 MAX_FILE_BYTES = 32 * 2**20
 MAX_NODES = 200_000
 MAX_DEPTH = 64
+_SETTLED_NS = 2 * 10**9  # a file changed later than this ago may change again without showing it
 
 _INT = re.compile(r"[-+]?\d+")
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -158,13 +162,16 @@ def split(key: str) -> Path_:
 
 
 def load(path: str | Path) -> Document:
-    """Read one YAML file. Raises `InputError` for anything but a mapping of plain values."""
+    """Read one YAML file. Raises `InputError` for anything but a mapping of plain values.
+
+    A file that has not changed since it was last read is not read again; who changes a document changes a copy.
+    """
     path = Path(path)
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(Fault(Mark(str(path)), "", f"{size} bytes", f"at most {MAX_FILE_BYTES}"))
-        text = path.read_text(encoding="utf-8")
+        found = path.stat()
+        settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
+        read = _read if settled else _read.__wrapped__
+        return read(path, path.resolve().parent, found.st_size, (found.st_ino, found.st_mtime_ns)).copy()
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(Fault(Mark(str(path)), "", reason.lower(), "a readable YAML file")) from None
@@ -172,8 +179,15 @@ def load(path: str | Path) -> Document:
         raise InputError(
             Fault(Mark(str(path)), "", f"a byte that is not UTF-8 at {error.start}", "UTF-8 text")
         ) from None
-    document = loads(text, str(path))
-    document.folder = path.resolve().parent
+
+
+@lru_cache(maxsize=128)
+def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Document:
+    """The document of a file; `version` tells it from what stood there at other times."""
+    if size > MAX_FILE_BYTES:
+        raise InputError(Fault(Mark(str(path)), "", f"{size} bytes", f"at most {MAX_FILE_BYTES}"))
+    document = loads(path.read_text(encoding="utf-8"), str(path))
+    document.folder = folder
     return document
 
 
@@ -319,6 +333,7 @@ def _leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, An
 # --- data files ------------------------------------------------------------------------------------------------
 
 
+@cache
 def data_folder(name: str) -> Path:
     """The folder `hardware` or `scenarios`: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
@@ -339,10 +354,12 @@ def find(spec: str, folder: str, what: str, *, near: Path | None = None, mark: M
         for base in [Path(), *([near] if near else []), data_folder(folder.partition("/")[0]).parent]:
             if (base / spec).is_file():
                 return base / spec
+    top, _, rest = folder.partition("/")
+    own = data_folder(top) / rest / f"{spec}.yaml"
+    if not looks_like_path and os.path.isfile(own):  # False for names that no file can have
+        return own
     known = shipped(folder)
     stem = spec.removesuffix(".yaml").rpartition("/")[2]
-    if not looks_like_path and stem in known:
-        return known[stem]
     near_name = nearest(stem, known)
     raise InputError(
         Fault(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +256,47 @@ def test_a_branch_keeps_its_marks() -> None:
     assert branch.tree == {"f": 3}
     assert branch.mark(("f",), key=True) == Mark("f.yaml", 4, 7)
     assert Document({}, "x").branch(("no",)).tree == {}
+
+
+# --- files read again --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_has_changed_is_read_again_and_one_that_has_not_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, read = tmp_path / "a.yaml", []
+    compose = documents.loads
+
+    def noted(text: str, name: str) -> Document:
+        read.append(text)
+        return compose(text, name)
+
+    monkeypatch.setattr(documents, "loads", noted)
+    file.write_text("a: 1", encoding="utf-8")
+    assert [load(file).tree, load(file).tree] == [{"a": 1}] * 2
+    assert len(read) == 2  # it has only just been written: another change in this instant would not show
+    file.write_text("a: 2", encoding="utf-8")
+    now = round(time.time())
+    for age_s, count in ((100, 3), (100, 3), (50, 4)):
+        os.utime(file, (now, now - age_s))
+        assert load(file).tree == {"a": 2}
+        assert len(read) == count
+
+
+def test_who_changes_a_document_changes_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("a: {b: [1, 2]}", encoding="utf-8")
+    os.utime(file, (0, 0))
+    first = load(file)
+    first.put(("a", "b", 0), 7, Mark("elsewhere"))
+    assert load(file).tree == {"a": {"b": [1, 2]}}
+    assert load(file).mark(("a", "b", 0)) == Mark(str(file), 1, 9)
+
+
+def test_a_fault_is_told_every_time_a_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("a: 1\na: 2", encoding="utf-8")
+    os.utime(file, (0, 0))
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"a.yaml:2:1: a: got a duplicate key"):
+            load(file)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.errors import InputError
+from sim.schedule import zero_bubble
 from sim.schedule.operations import Event, Pipeline
 from sim.schedule.pipelines import SCHEDULES, plan
 from sim.schedule.replay import peaks, replay
@@ -268,6 +269,34 @@ def test_a_plan_is_the_same_every_time_and_cannot_be_changed() -> None:
     assert plan("dualpipe", 4, 8) == pipeline
     with pytest.raises(dataclasses.FrozenInstanceError):
         pipeline.kind = "other"  # type: ignore[misc]
+
+
+@given(pipeline=pipelines())
+def test_the_columns_say_what_the_operations_say_and_stay(pipeline: Pipeline) -> None:
+    table = pipeline.table
+    flat = [(rank, op) for rank, order in enumerate(pipeline.orders) for op in order]
+    assert table.rank.tolist() == [rank for rank, _ in flat]
+    for passes, half in ((table.forward, "forward"), (table.backward, "backward")):
+        assert passes.tolist() == [list(getattr(op, half) or (-1, -1, -1)) for _, op in flat]
+    for column in (table.first, table.kind, table.forward, table.backward):
+        with pytest.raises(ValueError, match="read-only"):
+            column[0] = 0
+
+
+@given(
+    p=st.integers(1, 6),
+    m=st.integers(1, 60),
+    live=st.integers(1, 2),
+    parts=st.tuples(*[st.sampled_from((0.3, 0.7, 1.0, 1.2, 2.0))] * 3),
+)
+def test_turns_that_come_again_are_as_if_they_had_been_searched(
+    p: int, m: int, live: int, parts: tuple[float, float, float]
+) -> None:
+    quick = zero_bubble.zero_bubble_order(p, m, live * p, parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zero_bubble, "LOOK_BACK_TURNS", 0)
+        assert quick == zero_bubble.zero_bubble_order(p, m, live * p, parts)
+    assert [Counter(letters) for letters in quick] == [dict.fromkeys("FBW", m)] * p
 
 
 # --- durations and bad input --------------------------------------------------------------------------------

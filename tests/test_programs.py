@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.schedule import programs
+from sim.schedule import alignment, programs
 from sim.schedule.programs import COMBINE, DISPATCH, LayerTimes, PhaseTime, Program, span_s
 
 FREE = {DISPATCH: 0.0, COMBINE: 0.0}
@@ -106,7 +106,7 @@ def all_programs(fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...]) -> list
         programs.forward(fs),
         programs.backward(bs),
         programs.weight_gradients(bs),
-        programs.aligned(fs, bs, V3_EXCHANGES.__getitem__),
+        alignment.aligned(fs, bs, V3_EXCHANGES.__getitem__),
         programs.one_after_another(programs.forward(fs), programs.backward(bs)),
     ]
 
@@ -132,7 +132,7 @@ def test_nodes_wait_for_earlier_ones_of_their_own_half_only(
 def test_alignment_is_never_worse_than_naive_or_one_after_another_and_leaves_nothing_out(
     fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...]
 ) -> None:
-    best = programs.aligned(fs, bs, V3_EXCHANGES.__getitem__)
+    best = alignment.aligned(fs, bs, V3_EXCHANGES.__getitem__)
     together = min(len(fs), len(bs))
     naive = ((True, True),) * together
     naive += ((True, False),) * (len(fs) - together) + ((False, True),) * (len(bs) - together)
@@ -158,14 +158,14 @@ def walks(num_f: int, num_b: int) -> Iterator[tuple[tuple[bool, bool], ...]]:
     st.lists(layers, min_size=1, max_size=3).map(tuple), st.lists(layers, min_size=1, max_size=3).map(tuple)
 )
 def test_alignment_is_the_best_of_all_walks(fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...]) -> None:
-    best = span_s(programs.aligned(fs, bs, V3_EXCHANGES.__getitem__), V3_EXCHANGES)
+    best = span_s(alignment.aligned(fs, bs, V3_EXCHANGES.__getitem__), V3_EXCHANGES)
     brute = min(span_s(programs.paired(fs, bs, steps), V3_EXCHANGES) for steps in walks(len(fs), len(bs)))
     assert best == pytest.approx(brute, abs=1e-12)
 
 
 def test_a_pair_of_moe_layers_hides_its_exchanges_but_those_at_the_ends() -> None:
     chunk = tuple(layer(i) for i in range(4))
-    pair_ms = span_s(programs.aligned(chunk, chunk, V3_EXCHANGES.__getitem__), V3_EXCHANGES)
+    pair_ms = span_s(alignment.aligned(chunk, chunk, V3_EXCHANGES.__getitem__), V3_EXCHANGES)
     compute_ms = 4 * sum(V3)
     # 31.6 ms a layer of compute against 20.9 ms of exchanges; the trace showed 129.0 ms for four layers.
     assert compute_ms < pair_ms < compute_ms + V3_EXCHANGES[DISPATCH] + V3_EXCHANGES[COMBINE]
@@ -175,5 +175,5 @@ def test_a_pair_of_moe_layers_hides_its_exchanges_but_those_at_the_ends() -> Non
 
 def test_long_lists_are_aligned_in_time() -> None:
     fs, bs = tuple(dense(i) for i in range(24)), tuple(layer(i) for i in range(15))
-    program = programs.aligned(fs, bs, V3_EXCHANGES.__getitem__)
+    program = alignment.aligned(fs, bs, V3_EXCHANGES.__getitem__)
     assert len(program) == len(programs.forward(fs)) + len(programs.backward(bs))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
+from sim.cost.compute import processor
+from sim.cost.layers import layer_times
 from sim.cost.measured import load_profile
+from sim.cost.operations import Batch
 from sim.schedule.programs import LayerTimes, backward, compute_s, forward
 from sim.schedule.stage_times import ChunkWork, stage_times
 from sim.schedule.training import StageTimes
@@ -125,6 +129,26 @@ def test_twice_the_tensor_rate_halves_only_what_it_bounds() -> None:
 def test_tensor_parallel_ranks_share_a_layer() -> None:
     one, two = (whole(times("mixtral-8x7b", num_stages=4, ep=8, tp=tp)[1].alone) for tp in (1, 2))
     assert 0.45 < two / one < 0.6
+
+
+@pytest.mark.parametrize(
+    "tokens", [4000, 4096, 4120]
+)  # 2,000 to 2,060 rows an expert: padded to 2,048 and 2,176
+@pytest.mark.parametrize("split", [{"tp": 4}, {"cp": 4}, {"tp": 2, "cp": 2}])
+def test_ranks_share_a_layer_but_for_their_own_experts(tokens: int, split: dict[str, int]) -> None:
+    model, work = load_model("deepseek-v3"), {"tokens": tokens, "comm_sms": 0}
+    bare = dataclasses.replace(model, num_shared_experts=0)
+    rows = round(tokens / 4 * 8 * 64 / 256)
+    batch = Batch(1, tokens, (rows,) * 4, tokens / 4 * 7.5, "fp8")
+    p = processor(load_hardware("h800"), sustained=True)
+    whole, own = (layer_times(p, one, batch) for one in (model, bare))
+    layer = next(x for x in times(**work, **split)[5].alone if x.exchanges)
+    for field, phase in zip(("mlp_f", "mlp_b", "mlp_w"), ("mlp(F)", "mlp(B)", "mlp(W)"), strict=True):
+        experts, both = own[phase].total_s, whole[phase].total_s
+        assert getattr(layer, field).mean_s == pytest.approx(experts + (both - experts) / 4)
+        assert 0 <= getattr(layer, field).routed_s <= experts
+    for field, phase in zip(("attn_f", "attn_b", "attn_w"), ("attn(F)", "attn(B)", "attn(W)"), strict=True):
+        assert getattr(layer, field).mean_s == pytest.approx(whole[phase].total_s / 4)
 
 
 def test_reductions_inside_layers_are_added_and_kept_apart() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ def test_points_that_cannot_be_keep_their_reason(tmp_path: Path) -> None:
 
 
 def test_a_bug_in_one_point_ends_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sim.explore import points
+    from sim.explore import forecast
 
     def broken(scenario: Any) -> Any:
         if scenario.ep == 8:
             raise ZeroDivisionError("of ours")
         return single.run_scenario(scenario)
 
-    monkeypatch.setattr(points, "run_scenario", broken)
+    monkeypatch.setattr(forecast, "run_scenario", broken)
     found = run(sweep_of(**EP), tmp_path)
     assert [point["status"] for point in found["points"]] == ["failed", "ok"]
     assert found["points"][0]["reason"].startswith("ZeroDivisionError: of ours (in test_sweep.py, line")
@@ -198,11 +199,12 @@ def test_a_point_whose_bound_is_beaten_is_skipped_and_says_so(
 ) -> None:
     """Bounds are put in by hand: EP16 can be at best a second, EP8 takes microseconds."""
     from sim.explore import points, sweep
-    from sim.explore.forecast import Forecast
 
-    monkeypatch.setattr(
-        points, "forecast", lambda s: Forecast(best={"dispatch.time_s": 1.0 if s.ep == 16 else 0.0})
-    )
+    def forecast(scenario: Any) -> Any:
+        return replace(real(scenario), best={"dispatch.time_s": 1.0 if scenario.ep == 16 else 0.0})
+
+    real = points.forecast
+    monkeypatch.setattr(points, "forecast", forecast)
     monkeypatch.setattr(sweep, "_FIRST_ROUND", 1)
     found = run(sweep_of(**EP, prune=True), tmp_path)
     assert [point["status"] for point in found["points"]] == ["ok", "pruned"]

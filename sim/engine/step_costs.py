@@ -7,7 +7,7 @@ solution: a rank that more tokens want receives more bytes and computes longer i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,7 +48,7 @@ class StepCosts:
         seed: int,
         lanes: int | None = None,
     ) -> None:
-        self.slowdown, self.skew = slowdown, skew
+        self.slowdown, self.skew, self.num_groups = slowdown, skew, num_groups
         self.templates = {
             name: _Template(exchange, often=skew.routed_load > 0) for name, exchange in exchanges.items()
         }
@@ -92,6 +92,12 @@ class StepCosts:
             self._jitters, self._next = _lognormal(self.rng, self.skew.kernel_jitter, (4096, self.lanes)), 0
         self._next += 1
         return np.asarray(self._jitters[self._next - 1])
+
+    def even(self) -> Callable[[str, bool], ExchangeTimes] | None:
+        """Where nothing is skewed: the all-to-all of a kernel, beside compute or not."""
+        if not self.skew.balanced:
+            return None
+        return lambda kernel, overlapped: (self.beside if overlapped else self.base)[kernel]
 
     def speeds(self, num_pipeline_ranks: int, num_groups: int) -> list[list[Floats | float]]:
         """Time factor of each GPU for the whole step, [pipeline ranks][groups] of [lanes]."""

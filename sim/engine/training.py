@@ -15,8 +15,8 @@ never wait.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +25,8 @@ from simpy.events import Event
 
 from sim.cluster.topology import Floats
 from sim.engine.ports import Ports
-from sim.schedule.training import Message, Task
+from sim.engine.step_records import GroupRecord, NodeRecord, NodeRecords, TaskRecords
+from sim.schedule.training import Message, Task, Tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,15 @@ class Costs(Protocol):
     def jitter(self, group: int) -> Floats | float:
         """A factor on the next kernel's time."""
 
+    def even(self) -> Callable[[str, bool], ExchangeTimes] | None:
+        """The all-to-all of a kernel, overlapped or not, where all are the same and loads and jitter are 1; else None."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """Everything that `run_step` needs."""
 
-    tasks: tuple[tuple[Task, ...], ...]  # [pipeline ranks]
+    tasks: Tasks
     num_groups: int  # EP groups of a pipeline rank
     lanes: int
     costs: Costs
@@ -70,39 +74,28 @@ class StepPlan:
 
 
 @dataclass(slots=True)
-class TaskRecord:
-    """A task as it ran; times are means over the group's lanes [s]."""
+class _Running:
+    """A rank group's step so far; see `step_records` for the columns."""
 
-    kind: str
-    microbatch_f: int
-    microbatch_b: int
-    start_s: float
-    end_s: float
-    exposed_s: float  # compute waited for communication, or for reductions inside layers
-    barrier_s: float  # lanes waited for the slowest at the start of exchanges
-
-
-@dataclass(slots=True)
-class NodeRecord:
-    """A node of a task as it ran, means over lanes [s]."""
-
-    name: str
-    stream: str
-    task: int
-    start_s: float
-    end_s: float
-
-
-@dataclass(slots=True)
-class GroupRecord:
-    """One rank group's step."""
-
-    pipeline_rank: int
+    rank: int
     group: int
-    tasks: list[TaskRecord] = field(default_factory=list)
+    tasks: list[tuple[float, float, float, float]] = field(default_factory=list)
     nodes: list[NodeRecord] = field(default_factory=list)
     kept: Counter[str] = field(default_factory=Counter)  # tasks of each kind whose nodes are kept
     end_s: Floats = field(default_factory=lambda: np.zeros(1))
+
+    def record(self, tasks: Tasks) -> GroupRecord:
+        """Frozen."""
+        mine = slice(tasks.first[self.rank], tasks.first[self.rank + 1])
+        times = np.array(self.tasks).reshape(-1, 4).T
+        columns = [[getattr(node, one.name) for node in self.nodes] for one in fields(NodeRecord)]
+        return GroupRecord(
+            self.rank,
+            self.group,
+            TaskRecords(tasks.kind[mine], tasks.microbatches[mine], *times),
+            NodeRecords(*columns),
+            self.end_s,
+        )
 
 
 @dataclass(slots=True)
@@ -119,7 +112,6 @@ class _Step:
         self.plan, self.keep_tasks = plan, keep_tasks
         self.ports = Ports(self.env)
         self.meetings: dict[tuple[int, Message], _Meeting] = {}
-        self.seen: Counter[tuple[int, int, str]] = Counter()  # tasks by pipeline rank, group and kind
 
     def port(self, pipeline_rank: int, group: int, receives: bool) -> int:
         return 2 * (pipeline_rank * self.plan.num_groups + group) + receives
@@ -146,17 +138,17 @@ class _Step:
         yield self.ports.use(self.plan.send_s, 1.0, self.plan.send_bytes, ports)
         meeting.event.succeed(ready + (self.env.now - begun))
 
-    def group(self, record: GroupRecord) -> Generator[Event, object, None]:
-        rank, group = record.pipeline_rank, record.group
+    def group(self, record: _Running, tasks: tuple[Task, ...]) -> Generator[Event, object, None]:
+        group = record.group
         clock: Floats = np.zeros(self.plan.lanes)
         coming: dict[tuple[str, int], deque[Message]] = {}
-        for task in self.plan.tasks[rank]:
+        for task in tasks:
             for message in task.receives:
                 coming.setdefault((message.half, message.stage), deque()).append(message)
         posted = {queue[0]: self.post(group, queue[0], clock) for queue in coming.values()}
         leaving: tuple[Message, ...] = ()
         outstanding: list[Event] = []
-        for number, task in enumerate(self.plan.tasks[rank]):
+        for number, task in enumerate(tasks):
             outstanding = [self.post(group, message, clock) for message in leaving]
             waits = outstanding if self.plan.blocking else []
             waits = waits + [posted.pop(message) for message in task.receives]
@@ -176,16 +168,16 @@ class _Step:
         record.end_s = clock
 
     def run(
-        self, record: GroupRecord, number: int, task: Task, clock: Floats
+        self, record: _Running, number: int, task: Task, clock: Floats
     ) -> Generator[Event, object, Floats]:
-        costs, rank, group = self.plan.costs, record.pipeline_rank, record.group
+        costs, rank, group = self.plan.costs, record.rank, record.group
         speed = self.plan.speed[rank][group]
         ports = (self.port(rank, group, False), self.port(rank, group, True))
         compute = comm = clock
         ends: list[Floats] = []
         exposed = barrier = np.zeros(self.plan.lanes)
-        self.seen[rank, group, task.kind] += 1
-        keep = self.seen[rank, group, task.kind] <= self.keep_tasks
+        record.kept[task.kind] += 1
+        keep = record.kept[task.kind] <= self.keep_tasks
         for node in task.program:
             microbatch = task.microbatch_f if node.half == "F" else task.microbatch_b
             free = compute if node.exchange is None else comm
@@ -221,17 +213,7 @@ class _Step:
                 record.nodes.append(NodeRecord(node.name, stream, number, _mean(start), _mean(ends[-1])))
         end = np.maximum(compute, comm)
         exposed = exposed + (end - compute)
-        record.tasks.append(
-            TaskRecord(
-                task.kind,
-                task.microbatch_f,
-                task.microbatch_b,
-                _mean(clock),
-                _mean(end),
-                _mean(exposed),
-                _mean(barrier),
-            )
-        )
+        record.tasks.append((_mean(clock), _mean(end), _mean(exposed), _mean(barrier)))
         return end
 
 
@@ -243,11 +225,24 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> list[GroupRecord]:
     """Run all tasks of all rank groups; the optimizer is not part of it.
 
     `keep_tasks`: of how many tasks of each kind and group to keep the nodes. Returns a record per (pipeline rank, group).
+    A step whose ranks are all alike is run by `even_step`, where numba can be had; every other one by `run_events`.
     """
+    exchanges = plan.costs.even() if plan.lanes == plan.num_groups == 1 else None
+    if exchanges is not None:
+        try:
+            from sim.engine.even_step import run_even
+        except ImportError:
+            pass
+        else:
+            return run_even(plan, exchanges, keep_tasks)
+    return run_events(plan, keep_tasks=keep_tasks)
+
+
+def run_events(plan: StepPlan, *, keep_tasks: int = 0) -> list[GroupRecord]:
+    """`run_step` event by event, whatever the lanes, groups and costs; the oracle of `even_step`."""
     step = _Step(plan, keep_tasks)
-    records = [
-        GroupRecord(rank, group) for rank in range(len(plan.tasks)) for group in range(plan.num_groups)
-    ]
-    processes = [step.env.process(step.group(record)) for record in records]
+    running = [_Running(rank, group) for rank in range(len(plan.tasks)) for group in range(plan.num_groups)]
+    rows = [plan.tasks[rank] for rank in range(len(plan.tasks))]
+    processes = [step.env.process(step.group(record, rows[record.rank])) for record in running]
     step.env.run(until=step.env.all_of(processes))
-    return records
+    return [record.record(plan.tasks) for record in running]

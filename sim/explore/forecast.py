@@ -6,18 +6,21 @@ point cannot be better than one already run, it need not run at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sim.study.descriptions import Inference, Scenario, Training
+from sim.study.run import run_scenario
 
 Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Memory of the fullest GPU by part, with `total_bytes`; and metric -> the best that it could be."""
+    """Memory of the fullest GPU by part, with `total_bytes`; metric -> the best that it could be; and `run` for its metrics."""
 
+    run: Callable[[], dict[str, Any]]
     memory: Figures = field(default_factory=dict)
     best: Figures = field(default_factory=dict)
 
@@ -30,23 +33,27 @@ def forecast(scenario: Scenario) -> Forecast:
     work = scenario.workload
     if isinstance(work, Training):
         return _of_training(scenario, work)
+    memory: Figures = {}
     if isinstance(work, Inference):
         from sim.study.inference import batch_of
 
         kept, requests = batch_of(scenario, work)
-        return Forecast(_named(kept.parts(requests)))
-    return Forecast()
+        memory = _named(kept.parts(requests))
+    return Forecast(lambda: _metrics(scenario), memory)
+
+
+def _metrics(scenario: Scenario) -> dict[str, Any]:
+    found: dict[str, Any] = run_scenario(scenario)["metrics"]
+    return found
 
 
 def _of_training(scenario: Scenario, work: Training) -> Forecast:
-    from sim.cost.memory import require_fit
-    from sim.study.training import lower_bound_s, memory_rows
+    from sim.study.training import Step
 
-    assert scenario.hardware is not None
-    rows = memory_rows(scenario, work)
-    require_fit(rows, scenario.hardware.gpu.hbm.capacity_bytes, scenario.hardware.title)
-    fullest = max(rows, key=lambda row: row.total_bytes)
-    return Forecast(_named(fullest.parts()), _best_of_step(work, lower_bound_s(scenario, work)))
+    step = Step.of(scenario)
+    step.require_fit()
+    fullest = max(step.memory, key=lambda row: row.total_bytes)
+    return Forecast(step.run, _named(fullest.parts()), _best_of_step(work, step.lower_bound_s))
 
 
 def _best_of_step(work: Training, bound_s: float) -> Figures:

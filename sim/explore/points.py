@@ -20,7 +20,6 @@ from sim.explore.expressions import Expression
 from sim.explore.forecast import forecast
 from sim.study import metrics as measure
 from sim.study import scenario as scenarios
-from sim.study.run import run_scenario
 
 Status = Literal["ok", "infeasible", "failed", "forecast"]
 Known = dict[str, Any]
@@ -86,7 +85,7 @@ def _evaluated(document: Document, constraints: Sequence[Expression], run: bool)
         reason = unmet(constraints, row.known)
         if reason:
             return replace(row, status="infeasible", reason=reason, excluded=True)
-        return replace(row, status="ok", metrics=run_scenario(scenario)["metrics"]) if run else row
+        return replace(row, status="ok", metrics=found.run()) if run else row
     except DoesNotFitError as error:
         overflow = {
             "needed_bytes": error.needed_bytes, "capacity_bytes": error.capacity_bytes, "parts": error.parts

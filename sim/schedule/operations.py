@@ -6,17 +6,29 @@ backward), B_in (its input part), W (its weight part) and FB (the forward of one
 backward of another).
 
 Why this way: only the order on each rank is decided, never a time. The same `Pipeline` is replayed with given
-durations (`sim.schedule.replay`) or executed against a network, with stages as uneven as they come.
+durations (`sim.schedule.replay`) or executed against a network, with stages as uneven as they come. A step of a large
+model has a hundred thousand operations, so they are kept as columns (`Table`); `Pipeline.orders` makes an object of each
+for whoever wants to read them.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+import itertools
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
 
 Kind = Literal["F", "B", "B_in", "W", "FB"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+CODES: Mapping[Kind, int] = {kind: place for place, kind in enumerate(KINDS)}
+"""What a table writes for a kind: its place in `KINDS`."""
+
+Ints = npt.NDArray[np.int32]
 
 
 class Pass(NamedTuple):
@@ -56,7 +68,32 @@ class Operation:
     completes: tuple[Event, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Operations of all ranks as columns, one rank after another; arrays that cannot be written to.
+
+    Parameters
+    ----------
+    first : int, [num_ranks + 1]
+        Where each rank's operations begin, and where the last one's end.
+    kind : int, [num_operations]
+        Place in `KINDS`.
+    forward, backward : int, [num_operations, 3]
+        Chunk, stage and microbatch, as in `Pass`; -1 where an operation has none.
+    """
+
+    first: Ints
+    kind: npt.NDArray[np.int8]
+    forward: Ints
+    backward: Ints
+
+    @property
+    def rank(self) -> Ints:
+        """The rank of each operation, [num_operations]."""
+        return np.repeat(np.arange(len(self.first) - 1, dtype=np.int32), np.diff(self.first))
+
+
+@dataclass(frozen=True, eq=False)
 class Pipeline:
     """A schedule laid out for some ranks and microbatches.
 
@@ -64,7 +101,7 @@ class Pipeline:
     ----------
     num_stages : int [count]
         Runs that the model's layers are cut into; several a rank where a schedule interleaves.
-    orders : tuple of tuple of Operation, [num_ranks][...]
+    table : Table
         What each rank does, one after another.
     stages : tuple of tuple of int, [num_ranks][num_chunks]
         Stage that each chunk of a rank is. A stage stands on two ranks in DualPipe.
@@ -76,84 +113,142 @@ class Pipeline:
     num_ranks: int
     num_stages: int
     num_microbatches: int
-    orders: tuple[tuple[Operation, ...], ...]
+    table: Table
     stages: tuple[tuple[int, ...], ...]
     directions: tuple[int, ...]
+
+    @cached_property
+    def orders(self) -> tuple[tuple[Operation, ...], ...]:
+        """The table as objects, [num_ranks][...]: made when first asked for, and some hundred bytes each."""
+        t, last_stage = self.table, self.num_stages - 1
+        rows = zip(t.kind.tolist(), t.forward.tolist(), t.backward.tolist(), strict=True)
+        made = [
+            operation(KINDS[kind], _pass(forward), _pass(backward), last_stage)
+            for kind, forward, backward in rows
+        ]
+        return tuple(tuple(made[i:j]) for i, j in itertools.pairwise(t.first.tolist()))
 
     @property
     def num_copies(self) -> int:
         """Ranks that hold each stage: 2 in DualPipe, else 1."""
         return sum(len(held) for held in self.stages) // self.num_stages
 
+    @cached_property
+    def holders(self) -> Ints:
+        """Rank that meets a stage with the microbatches of the first and of the second half, [num_stages, 2]."""
+        found = np.full((self.num_stages, 2), -1, dtype=np.int32)
+        for rank, held in enumerate(self.stages):
+            for chunk, stage in enumerate(held):
+                found[stage, slice(None) if self.num_copies == 1 else chunk] = rank
+        return found
+
     def rank_of(self, stage: int, microbatch: int) -> int:
         """The rank on which a microbatch meets a stage."""
-        holders = [rank for rank, held in enumerate(self.stages) if stage in held]
-        if len(holders) == 1:
-            return holders[0]
-        up = microbatch < self.num_microbatches // 2
-        return next(rank for rank in holders if (self.stages[rank].index(stage) == 0) == up)
+        return int(self.holders[stage, int(microbatch >= self.num_microbatches // 2)])
+
+
+def operation(kind: Kind, forward: Pass | None, backward: Pass | None, last_stage: int) -> Operation:
+    """An operation with what it waits for and what it completes."""
+    waits: list[Event] = []
+    done: list[Event] = []
+    if forward:
+        _, stage, microbatch = forward
+        if stage > 0:
+            waits.append(Event("F", stage - 1, microbatch))
+        done.append(Event("F", stage, microbatch))
+    if backward:
+        _, stage, microbatch = backward
+        if kind == "W":
+            waits.append(Event("B", stage, microbatch))
+        elif stage < last_stage:
+            waits += [Event("F", stage, microbatch), Event("B", stage + 1, microbatch)]
+        else:
+            waits.append(Event("F", stage, microbatch))
+        done += [Event(part, stage, microbatch) for part in _BACKWARD_PARTS[kind]]
+    return Operation(kind, forward, backward, tuple(waits), tuple(done))
+
+
+_BACKWARD_PARTS: Mapping[Kind, str] = {"B": "BW", "B_in": "B", "W": "W", "FB": "BW"}
+
+
+def _pass(row: list[int]) -> Pass | None:
+    return Pass(*row) if row[0] >= 0 else None
 
 
 # --- writing the order of a rank ----------------------------------------------------------------------------
 
+_FORWARD, _BACKWARD, _MASK = 3, 17, (1 << 14) - 1  # bits of a word: kind, then chunks counted from 1
+
+
+def word(kind: Kind, forward: int = -1, backward: int = -1) -> int:
+    """An operation of some chunks (-1: none) as a number. Its microbatches follow from those written before."""
+    return CODES[kind] | (forward + 1) << _FORWARD | (backward + 1) << _BACKWARD
+
+
+def words(kind: Kind, chunks: Ints) -> Ints:
+    """Operations of one kind and pass, by the chunk of each."""
+    return CODES[kind] | (chunks + 1) << (_FORWARD if kind == "F" else _BACKWARD)
+
 
 class Order:
-    """The order of one rank while it is written: counts each chunk's microbatches, queues weight parts."""
+    """The order of one rank while it is written, as words; which microbatch is whose is counted by `table`."""
 
-    def __init__(
-        self, stages: tuple[int, ...], num_stages: int, first_microbatch: tuple[int, ...] | None = None
-    ) -> None:
-        self.stages, self.last_stage = stages, num_stages - 1
-        self.next_forward = list(first_microbatch or (0,) * len(stages))
-        self.next_backward = list(self.next_forward)
-        self.weights: deque[Pass] = deque()
-        self.operations: list[Operation] = []
+    def __init__(self, stages: tuple[int, ...], first_microbatch: tuple[int, ...] | None = None) -> None:
+        self.stages = stages
+        self.first_microbatch = first_microbatch or (0,) * len(stages)
+        self.words: array[int] = array("i")
+        self.weights = 0  # parts that B_in has left over
 
-    def f(self, chunk: int) -> None:
-        """The chunk's next microbatch forward."""
-        self._add("F", forward=self._take(self.next_forward, chunk))
+    def write(self, words: Ints) -> None:
+        """Any operations, one after another."""
+        self.words.frombytes(words.astype(np.int32, copy=False).tobytes())
 
-    def b(self, chunk: int) -> None:
-        """The chunk's next microbatch backward."""
-        self._add("B", backward=self._take(self.next_backward, chunk))
+    def f(self, chunk: int, times: int = 1) -> None:
+        """The chunk's next microbatches forward."""
+        self.words.extend([word("F", chunk)] * times)
+
+    def b(self, chunk: int, times: int = 1) -> None:
+        """The chunk's next microbatches backward."""
+        self.words.extend([word("B", backward=chunk)] * times)
 
     def b_in(self, chunk: int) -> None:
         """Its input part; the weight part joins the queue."""
-        taken = self._take(self.next_backward, chunk)
-        self.weights.append(taken)
-        self._add("B_in", backward=taken)
+        self.words.append(word("B_in", backward=chunk))
+        self.weights += 1
 
     def w(self) -> None:
         """The weight part that has waited longest."""
-        self._add("W", backward=self.weights.popleft())
+        self.words.append(word("W", backward=0))  # whose it is, the queue says
+        self.weights -= 1
 
     def fb(self, forward: int, backward: int) -> None:
         """The next microbatch of one chunk forward, overlapped with the next of another backward."""
-        self._add("FB", self._take(self.next_forward, forward), self._take(self.next_backward, backward))
-
-    def _take(self, counter: list[int], chunk: int) -> Pass:
-        microbatch = counter[chunk]
-        counter[chunk] += 1
-        return Pass(chunk, self.stages[chunk], microbatch)
-
-    def _add(self, kind: Kind, forward: Pass | None = None, backward: Pass | None = None) -> None:
-        waits: list[Event] = []
-        done: list[Event] = []
-        if forward:
-            _, stage, microbatch = forward
-            if stage > 0:
-                waits.append(Event("F", stage - 1, microbatch))
-            done.append(Event("F", stage, microbatch))
-        if backward:
-            _, stage, microbatch = backward
-            if kind == "W":
-                waits.append(Event("B", stage, microbatch))
-            elif stage < self.last_stage:
-                waits += [Event("F", stage, microbatch), Event("B", stage + 1, microbatch)]
-            else:
-                waits.append(Event("F", stage, microbatch))
-            done += [Event(part, stage, microbatch) for part in _BACKWARD_PARTS[kind]]
-        self.operations.append(Operation(kind, forward, backward, tuple(waits), tuple(done)))
+        self.words.append(word("FB", forward, backward))
 
 
-_BACKWARD_PARTS: Mapping[Kind, str] = {"B": "BW", "B_in": "B", "W": "W", "FB": "BW"}
+def table(orders: Sequence[Order]) -> Table:
+    """The orders of all ranks, every operation with its stage and microbatch."""
+    first = np.concatenate([[0], np.cumsum([len(order.words) for order in orders])]).astype(np.int32)
+    words = np.concatenate([np.frombuffer(order.words, dtype=np.int32) for order in orders])
+    kind = (words & 7).astype(np.int8)
+    forward, backward = np.full((2, len(words), 3), -1, dtype=np.int32)
+    forward[:, 0] = (words >> _FORWARD & _MASK) - 1
+    backward[:, 0] = (words >> _BACKWARD & _MASK) - 1
+    for order, (i, j) in zip(orders, itertools.pairwise(first.tolist()), strict=True):
+        is_weight = kind[i:j] == CODES["W"]
+        _count(order, forward[i:j])
+        _count(order, backward[i:j], besides=is_weight)
+        queue = backward[i:j][kind[i:j] == CODES["B_in"]]
+        backward[i:j][is_weight] = queue[: is_weight.sum()]
+    for column in (first, kind, forward, backward):
+        column.flags.writeable = False
+    return Table(first, kind, forward, backward)
+
+
+def _count(order: Order, passes: Ints, besides: npt.NDArray[np.bool_] | None = None) -> None:
+    """Fill in stages and microbatches of one rank's passes: those of a chunk are counted in their order."""
+    chunk_of = passes[:, 0] if besides is None else np.where(besides, -1, passes[:, 0])
+    for chunk, stage in enumerate(order.stages):
+        mine = np.flatnonzero(chunk_of == chunk)
+        passes[mine, 1] = stage
+        passes[mine, 2] = order.first_microbatch[chunk] + np.arange(len(mine))

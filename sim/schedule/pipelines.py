@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from sim.errors import Fault, InputError, nearest
-from sim.schedule.operations import Order, Pipeline
+from sim.schedule.operations import Ints, Order, Pipeline, table, word, words
 from sim.schedule.zero_bubble import zero_bubble_order
 
 Options = Mapping[str, Any]
@@ -71,7 +73,7 @@ def plan(kind: str, num_ranks: int, num_microbatches: int, **options: Any) -> Pi
     return _laid_out(kind, num_ranks, num_microbatches, tuple(sorted(given.items())))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def _laid_out(
     kind: str, num_ranks: int, num_microbatches: int, options: tuple[tuple[str, Any], ...]
 ) -> Pipeline:
@@ -83,72 +85,63 @@ def _laid_out(
 
 def _one_way(kind: str, num_microbatches: int, orders: list[Order]) -> Pipeline:
     """The pipeline of orders whose chunks all run from rank 0 upwards."""
-    return Pipeline(
-        kind,
-        len(orders),
-        orders[0].last_stage + 1,
-        num_microbatches,
-        tuple(tuple(order.operations) for order in orders),
-        tuple(order.stages for order in orders),
-        (1,) * len(orders[0].stages),
-    )
+    stages = tuple(order.stages for order in orders)
+    num_stages, directions = sum(map(len, stages)), (1,) * len(stages[0])
+    return Pipeline(kind, len(orders), num_stages, num_microbatches, table(orders), stages, directions)
 
 
 def _gpipe(num_ranks: int, num_microbatches: int, options: Options) -> Pipeline:
-    orders = [Order((rank,), num_ranks) for rank in range(num_ranks)]
+    orders = [Order((rank,)) for rank in range(num_ranks)]
     for order in orders:
-        for write in (order.f, order.b):
-            for _ in range(num_microbatches):
-                write(0)
+        order.f(0, num_microbatches)
+        order.b(0, num_microbatches)
     return _one_way("gpipe", num_microbatches, orders)
 
 
 def _1f1b(num_ranks: int, num_microbatches: int, options: Options) -> Pipeline:
-    orders = [Order((rank,), num_ranks) for rank in range(num_ranks)]
+    orders = [Order((rank,)) for rank in range(num_ranks)]
+    chunks = np.zeros(num_microbatches, dtype=np.int32)
     for rank, order in enumerate(orders):
-        _warm_up_then_pairs(order, [0] * num_microbatches, [0] * num_microbatches, num_ranks - rank - 1)
+        _warm_up_then_pairs(order, chunks, chunks, num_ranks - rank - 1)
     return _one_way("1f1b", num_microbatches, orders)
 
 
 def _interleaved(num_ranks: int, num_microbatches: int, options: Options) -> Pipeline:
     chunks = options["chunks"]
     # Microbatches go in groups of num_ranks: a group runs through one chunk, then through the next.
-    forwards = [k // num_ranks % chunks for k in range(num_microbatches * chunks)]
-    backwards = [chunks - 1 - chunk for chunk in forwards]
+    forwards = np.arange(num_microbatches * chunks, dtype=np.int32) // num_ranks % chunks
+    backwards = chunks - 1 - forwards
     orders = []
     for rank in range(num_ranks):
-        order = Order(tuple(chunk * num_ranks + rank for chunk in range(chunks)), num_ranks * chunks)
+        order = Order(tuple(chunk * num_ranks + rank for chunk in range(chunks)))
         _warm_up_then_pairs(order, forwards, backwards, 2 * (num_ranks - rank - 1) + (chunks - 1) * num_ranks)
         orders.append(order)
     return _one_way("interleaved", num_microbatches, orders)
 
 
-def _warm_up_then_pairs(order: Order, forwards: list[int], backwards: list[int], warm_up: int) -> None:
+def _warm_up_then_pairs(order: Order, forwards: Ints, backwards: Ints, warm_up: int) -> None:
     """Forwards alone, then a forward and a backward in turns, then the backwards left (chunk of each)."""
     warm_up = min(warm_up, len(forwards))
-    for chunk in forwards[:warm_up]:
-        order.f(chunk)
-    for k, chunk in enumerate(forwards[warm_up:]):
-        order.f(chunk)
-        order.b(backwards[k])
-    for chunk in backwards[len(forwards) - warm_up :]:
-        order.b(chunk)
+    f, b = words("F", forwards), words("B", backwards)
+    pairs = np.stack([f[warm_up:], b[: len(b) - warm_up]], axis=1).ravel()
+    order.write(np.concatenate([f[:warm_up], pairs, b[len(b) - warm_up :]]))
 
 
 def _zero_bubble(kind: str, live_per_rank: int) -> Callable[[int, int, Options], Pipeline]:
     def make(num_ranks: int, num_microbatches: int, options: Options) -> Pipeline:
-        words = zero_bubble_order(
+        letters = zero_bubble_order(
             num_ranks, num_microbatches, live_per_rank * num_ranks, options["durations"]
         )
-        orders = [Order((rank,), num_ranks) for rank in range(num_ranks)]
-        for order, letters in zip(orders, words, strict=True):
-            write: dict[str, Callable[[], None]]
-            write = {"F": functools.partial(order.f, 0), "B": functools.partial(order.b_in, 0), "W": order.w}
-            for letter in letters:
-                write[letter]()
+        orders = [Order((rank,)) for rank in range(num_ranks)]
+        for order, mine in zip(orders, letters, strict=True):
+            order.write(_LETTERS[np.frombuffer(mine.encode(), dtype=np.uint8)])
         return _one_way(kind, num_microbatches, orders)
 
     return make
+
+
+_LETTERS = np.zeros(128, dtype=np.int32)  # letter of a zero-bubble order -> word
+_LETTERS[[ord(letter) for letter in "FBW"]] = word("F", 0), word("B_in", -1, 0), word("W", -1, 0)
 
 
 # --- both directions at once --------------------------------------------------------------------------------
@@ -160,12 +153,12 @@ def _dualpipe(num_ranks: int, num_microbatches: int, options: Options) -> Pipeli
     stages = tuple((rank, num_ranks - 1 - rank) for rank in range(num_ranks))
     orders = []
     for rank, held in enumerate(stages):
-        order = Order(held, num_ranks, (0, each))
+        order = Order(held, (0, each))
         # Seen from its nearer end every rank does the same: past the middle, the two chunks swap roles.
         near = 0 if rank < half else 1
         _both_ways(order, near, min(held), half, each)
-        orders.append(tuple(order.operations))
-    return Pipeline("dualpipe", num_ranks, num_ranks, num_microbatches, tuple(orders), stages, (1, -1))
+        orders.append(order)
+    return Pipeline("dualpipe", num_ranks, num_ranks, num_microbatches, table(orders), stages, (1, -1))
 
 
 def _dualpipev(num_ranks: int, num_microbatches: int, options: Options) -> Pipeline:
@@ -174,10 +167,10 @@ def _dualpipev(num_ranks: int, num_microbatches: int, options: Options) -> Pipel
     stages = tuple((rank, num_stages - 1 - rank) for rank in range(num_ranks))
     orders = []
     for rank, held in enumerate(stages):
-        order = Order(held, num_stages)
+        order = Order(held)
         _both_ways(order, 0, rank, num_ranks, num_microbatches)
-        orders.append(tuple(order.operations))
-    return Pipeline("dualpipev", num_ranks, num_stages, num_microbatches, tuple(orders), stages, (1, -1))
+        orders.append(order)
+    return Pipeline("dualpipev", num_ranks, num_stages, num_microbatches, table(orders), stages, (1, -1))
 
 
 def _both_ways(order: Order, near: int, distance: int, half: int, each: int) -> None:
@@ -196,8 +189,7 @@ def _both_ways(order: Order, near: int, distance: int, half: int, each: int) -> 
     """
     far = 1 - near
     to_middle = half - distance - 1
-    for _ in range(2 * to_middle):
-        order.f(near)
+    order.f(near, 2 * to_middle)
     for _ in range(distance + 1):
         order.f(near)
         order.f(far)

@@ -12,19 +12,16 @@ of the DeepSeek-V3 report (arXiv 2412.19437), so that each exchange of one runs 
     compute:        attn(F)  mlp(B)  mlp(W)  mlp(F)  attn(B)  attn(W)
     communication:  combine(B)  dispatch(F)  dispatch(B)  combine(F)
 
-Blocks without an exchange (dense layers, embedding, heads) are plain compute. Chunks of unequal lists are aligned so
-that the exchanges are hidden best (`aligned`): which blocks pair up is searched, not assumed.
+Blocks without an exchange (dense layers, embedding, heads) are plain compute. Which blocks of two chunks pair up is
+searched (`alignment`), not assumed.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 DISPATCH, COMBINE = "dispatch", "combine"
-_KEPT = 8  # ways followed at each point of an alignment's search
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,96 +202,6 @@ def paired(fs: Sequence[LayerTimes], bs: Sequence[LayerTimes], steps: Sequence[t
     for takes_f, takes_b in steps:
         pair(next(f) if takes_f else None, next(b) if takes_b else None, out)
     return tuple(out.nodes)
-
-
-def aligned(
-    fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], exchange_s: Callable[[str], float]
-) -> Program:
-    """The pairing of the two chunks' blocks with the shortest time, every rank alike and exchanges at `exchange_s`."""
-    return _aligned(fs, bs, exchange_s(DISPATCH), exchange_s(COMBINE))
-
-
-@lru_cache(maxsize=256)
-def _aligned(
-    fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], dispatch_s: float, combine_s: float
-) -> Program:
-    alike = [tuple(replace(x, layer=0) for x in chunk) for chunk in (fs, bs)]
-    return paired(fs, bs, _best_steps(*alike, dispatch_s, combine_s))
-
-
-Steps = tuple[tuple[bool, bool], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """Where the streams and the two halves' chains of dependencies stand [s]."""
-
-    compute: float = 0.0
-    comm: float = 0.0
-    f: float = 0.0
-    b: float = 0.0
-
-    @property
-    def span_s(self) -> float:
-        """When both streams have ended [s]."""
-        return max(self.compute, self.comm)
-
-    @property
-    def clocks(self) -> tuple[float, ...]:
-        """All four."""
-        return (self.compute, self.comm, self.f, self.b)
-
-    def after(self, block: _Writer, times: Mapping[str, float]) -> _State:
-        """The same when a block has run."""
-        compute, comm = self.compute, self.comm
-        ends: list[float] = []
-        for node in block.nodes:
-            ready = max((ends[i] for i in node.waits), default=self.f if node.half == "F" else self.b)
-            if node.exchange is None:
-                compute = max(compute, ready) + node.mean_s
-                ends.append(compute)
-            else:
-                comm = max(comm, ready) + times[node.exchange]
-                ends.append(comm)
-        last = block.last
-        f, b = ends[last["F"]] if "F" in last else self.f, ends[last["B"]] if "B" in last else self.b
-        return _State(compute, comm, f, b)
-
-
-@lru_cache(maxsize=256)
-def _best_steps(
-    fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], dispatch_s: float, combine_s: float
-) -> Steps:
-    """The walk through both lists with the shortest span; of equal ones, one with the most pairs.
-
-    Notes
-    -----
-    Dynamic programming over how many blocks of each list are done. A later state never lets anything end sooner, so a
-    way to (i, j) that is later than another in every respect is dropped, and what is left is the best of all walks. Of
-    ways that are neither, the `_KEPT` shortest are followed: enough for lists of a few blocks to be exact.
-    """
-    times = {DISPATCH: dispatch_s, COMBINE: combine_s}
-    backward_order = bs[::-1]
-    ways: dict[tuple[int, int], list[tuple[_State, Steps]]] = {(0, 0): [(_State(), ())]}
-    for i, j in itertools.product(range(len(fs) + 1), range(len(bs) + 1)):
-        found = []
-        for f, b in ((1, 1), (1, 0), (0, 1)):
-            if f <= i and b <= j:
-                block = pair(fs[i - 1] if f else None, backward_order[j - 1] if b else None)
-                step = (bool(f), bool(b))
-                found += [(state.after(block, times), (*taken, step)) for state, taken in ways[i - f, j - b]]
-        if found:
-            ways[i, j] = _earliest(found)
-    return ways[len(fs), len(bs)][0][1]
-
-
-def _earliest(ways: list[tuple[_State, Steps]]) -> list[tuple[_State, Steps]]:
-    """Those that no other way beats in every respect, the shortest first."""
-    kept: list[tuple[_State, Steps]] = []
-    for state, taken in sorted(ways, key=lambda way: (way[0].span_s, sum(way[0].clocks), len(way[1]))):
-        if not any(all(x <= y for x, y in zip(one.clocks, state.clocks, strict=True)) for one, _ in kept):
-            kept.append((state, taken))
-    return kept[:_KEPT]
 
 
 def span_s(program: Program, exchange_s: Mapping[str, float]) -> float:

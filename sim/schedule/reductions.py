@@ -31,18 +31,25 @@ class Links:
     @classmethod
     def of(cls, hardware: Hardware, kernel: Kernel) -> Links:
         """From a profile and the kernel generation that moves the bytes (NCCL's)."""
-        up = hardware.gpu.scale_up
-        nic = (
-            hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
-            if hardware.nic
-            else up.bandwidth_bytes_per_s
-        )
+        peak = cls.peak(hardware)
         return cls(
-            scale_up_bytes_per_s=up.bandwidth_bytes_per_s * kernel.scale_up_efficiency_fraction.dispatch,
-            nic_bytes_per_s=nic * kernel.nic_efficiency_fraction,
-            hbm_bytes_per_s=hardware.gpu.hbm.bandwidth_bytes_per_s * hardware.gpu.hbm.efficiency_fraction,
-            gpus_per_node=up.domain,
+            scale_up_bytes_per_s=peak.scale_up_bytes_per_s * kernel.scale_up_efficiency_fraction.dispatch,
+            nic_bytes_per_s=peak.nic_bytes_per_s * kernel.nic_efficiency_fraction,
+            hbm_bytes_per_s=peak.hbm_bytes_per_s * hardware.gpu.hbm.efficiency_fraction,
+            gpus_per_node=peak.gpus_per_node,
             latency_s=kernel.latency_s.over_nic.dispatch,
+        )
+
+    @classmethod
+    def peak(cls, hardware: Hardware) -> Links:
+        """What the datasheet allows, without latency."""
+        up, nic = hardware.gpu.scale_up, hardware.nic
+        return cls(
+            scale_up_bytes_per_s=up.bandwidth_bytes_per_s,
+            nic_bytes_per_s=nic.bandwidth_bytes_per_s * nic.per_gpu if nic else up.bandwidth_bytes_per_s,
+            hbm_bytes_per_s=hardware.gpu.hbm.bandwidth_bytes_per_s,
+            gpus_per_node=up.domain,
+            latency_s=0.0,
         )
 
 

@@ -6,12 +6,15 @@ happened (the longest path through the order). Sends between stages take no time
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sim.errors import Fault, InputError
-from sim.schedule.operations import Event, Operation, Pipeline
+from sim.schedule.operations import KINDS, Event, Operation, Pipeline
 from sim.schedule.zero_bubble import FREED_BY_INPUT_PART
 
 Durations = Callable[[Operation], float] | Mapping[str, float] | Mapping[tuple[str, int], float]
@@ -132,19 +135,18 @@ def peaks(
     -----
     Follows from the order alone: what a forward keeps counts from its start, a backward frees at its end.
     """
-    kept = stage_bytes if stage_bytes is not None else [1.0] * pipeline.num_stages
-    freed = {"B": 1.0, "FB": 1.0, "B_in": freed_by_input_part, "W": 1.0 - freed_by_input_part}
-    most = []
-    for order in pipeline.orders:
-        live = peak = 0.0
-        for operation in order:
-            if operation.forward:
-                live += kept[operation.forward.stage]
-                peak = max(peak, live)
-            if operation.backward:
-                live -= freed[operation.kind] * kept[operation.backward.stage]
-        most.append(peak)
-    return tuple(most)
+    kept = np.append(np.ones(pipeline.num_stages) if stage_bytes is None else stage_bytes, 0.0)
+    freed = {"F": 0.0, "B": 1.0, "FB": 1.0, "B_in": freed_by_input_part, "W": 1.0 - freed_by_input_part}
+    table = pipeline.table
+    steps = np.stack(  # no stage is the last entry of `kept`: nothing
+        [
+            kept[table.forward[:, 1]],
+            -np.array([freed[kind] for kind in KINDS])[table.kind] * kept[table.backward[:, 1]],
+        ],
+        axis=1,
+    )
+    ranks = itertools.pairwise(table.first.tolist())
+    return tuple(float(np.cumsum(steps[i:j]).max(initial=0.0)) for i, j in ranks)
 
 
 def _lookup(durations: Mapping[str, float] | Mapping[tuple[str, int], float]) -> Callable[[Operation], float]:

@@ -5,21 +5,23 @@ overlapped pair the SMs lent to communication are gone, and the bytes that the a
 share of its rate (found by inserting the compute time once).
 
 What is proportional to the routed load is found by asking for a tenth more rows: kernels of the experts grow with the
-rows they get, everything else of a layer does not.
+rows they get, everything else of a layer does not. TP and CP share a layer but for the experts: those of a rank are its
+own, and the rows that come to it are already fewer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
-from sim.cost import ends
+from sim.cost import ends, operations
 from sim.cost import layers as ops
 from sim.cost.compute import Processor, processor
 from sim.cost.measured import MeasuredProfile
-from sim.cost.operations import Batch, phase_time
+from sim.cost.operations import Batch, Operation, phase_time
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
 from sim.workload.layout import Layout
@@ -96,22 +98,40 @@ def stage_times(
         Times of an MoE layer as a machine showed them; what it does not hold (dense layers, heads) is modelled.
     """
     alone = processor(hardware, sustained=True, generation=generation)
-    beside = processor(
+    beside = _beside(work, hardware, kernel, comm_sms, generation)
+    factors = _measured_factors(work, beside, measured) if measured else {}
+    inside, again = exposed_s or {}, recompute == "full"
+
+    def timed(p: Processor) -> list[tuple[LayerTimes, ...]]:
+        layer = lru_cache(maxsize=None)(partial(_layer, work, p, inside, factors, again))
+        plain = lru_cache(maxsize=None)(partial(_plain, work, p))
+        return [_layers(work.model, stage, layer, plain) for stage in stages]
+
+    return tuple(StageTimes(*both) for both in zip(timed(alone), timed(beside), strict=True))
+
+
+def measured_fraction(
+    work: ChunkWork,
+    hardware: Hardware,
+    kernel: Kernel,
+    measured: MeasuredProfile,
+    *,
+    comm_sms: int,
+    generation: str,
+) -> dict[str, float]:
+    """Measured over modelled time of each phase of an MoE layer, by which `stage_times` corrects what it models [ratio]."""
+    return _measured_factors(work, _beside(work, hardware, kernel, comm_sms, generation), measured)
+
+
+def _beside(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: int, generation: str) -> Processor:
+    """What an overlapped pair computes on."""
+    return processor(
         hardware,
         sms=hardware.gpu.sms - comm_sms,
         sustained=True,
         generation=generation,
         hbm_share_fraction=_hbm_share(work, hardware, kernel, comm_sms, generation),
     )
-    factors = _measured_factors(work, beside, measured) if measured else {}
-    inside, again = exposed_s or {}, recompute == "full"
-
-    def timed(stage: Stage, p: Processor) -> tuple[LayerTimes, ...]:
-        return tuple(
-            replace(x, again=again and x.layer >= 0) for x in _layers(work, stage, p, inside, factors)
-        )
-
-    return tuple(StageTimes(timed(stage, alone), timed(stage, beside)) for stage in stages)
 
 
 def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: int, generation: str) -> float:
@@ -135,60 +155,67 @@ def _measured_factors(work: ChunkWork, beside: Processor, measured: MeasuredProf
 
 
 def _layers(
-    work: ChunkWork, stage: Stage, p: Processor, exposed_s: Mapping[str, float], factors: Mapping[str, float]
+    model: Model,
+    stage: Stage,
+    layer: Callable[[bool, int], LayerTimes],
+    plain: Callable[[Callable[..., list[Operation]]], LayerTimes],
 ) -> tuple[LayerTimes, ...]:
-    model = work.model
+    """The blocks of a stage, by the times of a `layer` (dense or not, like which one) and of `plain` kernels."""
+
+    def numbered(number: int, dense: bool) -> LayerTimes:
+        return replace(layer(dense, like(model, number)), layer=number)
+
     found: list[LayerTimes] = []
     if stage.embedding:
-        found.append(_plain(work, p, ends.embedding))
-    for layer in stage.layers:
-        found.append(_layer(work, p, layer, model.is_dense(layer), exposed_s, factors))
+        found.append(plain(ends.embedding))
+    found += [numbered(number, model.is_dense(number)) for number in stage.layers]
     if stage.head:
-        found.append(_plain(work, p, ends.head))
+        found.append(plain(ends.head))
     for module in range(stage.num_mtp):
-        found.append(_plain(work, p, ends.mtp_projection))
-        found.append(_layer(work, p, model.num_layers + module, False, exposed_s, factors))
-        found.append(_plain(work, p, ends.head))
+        found += [plain(ends.mtp_projection), numbered(model.num_layers + module, False), plain(ends.head)]
     return tuple(found)
 
 
 def _layer(
     work: ChunkWork,
     p: Processor,
-    layer: int,
-    dense: bool,
     exposed_s: Mapping[str, float],
     factors: Mapping[str, float],
+    again: bool,
+    dense: bool,
+    layer_idx: int,
 ) -> LayerTimes:
-    shape_idx = _like(work.model, min(layer, work.model.num_layers - 1))
-    mean = ops.layer_times(p, work.model, work.batch(), dense=dense, layer_idx=shape_idx)
-    more = (
-        mean if dense else ops.layer_times(p, work.model, work.batch(_MORE), dense=dense, layer_idx=shape_idx)
-    )
+    """Times of a layer whose attention is that of layer `layer_idx`; it has no number of its own yet."""
+
+    def phases(model: Model, load: float) -> Mapping[str, operations.PhaseTime]:
+        return ops.layer_times(p, model, work.batch(load), dense=dense, layer_idx=layer_idx)
+
+    mean = phases(work.model, 1.0)
+    more = mean if dense else phases(work.model, _MORE)
     shared = work.layout.tp * work.layout.cp
+    experts = phases(replace(work.model, num_shared_experts=0), 1.0) if shared > 1 and not dense else {}
     times: dict[str, PhaseTime] = {}
     for field, phase in _FIELDS.items():
         total = mean[phase].total_s
-        routed = min(max((more[phase].total_s - total) / (_MORE - 1.0), 0.0), total)
+        own = total if shared == 1 else experts[phase].total_s if phase in experts and "mlp" in phase else 0.0
+        routed = min(max((more[phase].total_s - total) / (_MORE - 1.0), 0.0), own)
         factor = 1.0 if dense else factors.get(phase, 1.0)
-        times[field] = PhaseTime(
-            (total - routed) * factor / shared, routed * factor, exposed_s.get(phase, 0.0)
-        )
-    return LayerTimes(layer=layer, exchanges=not dense and work.layout.ep > 1, again=False, **times)
+        fixed = (total - own) / shared + (own - routed)
+        times[field] = PhaseTime(fixed * factor, routed * factor, exposed_s.get(phase, 0.0))
+    return LayerTimes(layer=layer_idx, exchanges=not dense and work.layout.ep > 1, again=again, **times)
 
 
-def _like(model: Model, layer: int) -> int:
-    """The first layer with the same attention."""
+def like(model: Model, layer: int) -> int:
+    """The first layer of a model with the same attention; layers of MTP modules, counted on, are like its last one."""
+    layer = min(layer, model.num_layers - 1)
     return layer % model.attention.full_every if isinstance(model.attention, GQA) else 0
 
 
-def _plain(work: ChunkWork, p: Processor, kernels: object) -> LayerTimes:
+def _plain(work: ChunkWork, p: Processor, kernels: Callable[..., list[Operation]]) -> LayerTimes:
     """Embedding, head or projection as a block of its own, without an exchange."""
-    assert callable(kernels)
     batch, shared = work.batch(), work.layout.tp * work.layout.cp
     f, b, w = (
-        PhaseTime(phase_time(p, kernels(work.model, batch, phase)).total_s / shared)
-        for phase in ("F", "B", "W")
+        PhaseTime(phase_time(p, kernels(work.model, batch, phase)).total_s / shared) for phase in ops.PHASES
     )
     none = PhaseTime()
     return LayerTimes(-1, False, attn_f=none, mlp_f=f, attn_b=none, mlp_b=b, attn_w=none, mlp_w=w)

@@ -1,13 +1,23 @@
-"""A training step as data: what each pipeline rank does, with its layers' programs and the messages between ranks."""
+"""A training step as data: what each pipeline rank does, with its layers' programs and the messages between ranks.
+
+A step of a large model has a hundred thousand tasks and as many messages, but few programs: tasks are columns (`Tasks`), and
+an object is made of a rank's tasks only where one is asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sim.schedule import programs
-from sim.schedule.operations import Operation, Pass, Pipeline
+import numpy as np
+import numpy.typing as npt
+
+from sim.schedule import alignment, programs
+from sim.schedule.operations import CODES, KINDS, Ints, Kind, Pipeline
 from sim.schedule.programs import LayerTimes, Program
+
+HALVES = ("F", "B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +35,68 @@ class Message:
 class Task:
     """One operation of a pipeline rank, ready to run."""
 
-    kind: str  # F | B | B_in | W | FB
+    kind: Kind
     program: Program
     microbatch_f: int
     microbatch_b: int
     overlapped: bool
     receives: tuple[Message, ...]
     sends: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tasks:
+    """All tasks of a step as columns, one pipeline rank after another; `tasks[rank]` are those of a rank as objects.
+
+    Parameters
+    ----------
+    first : int, [num_ranks + 1]
+        Where each rank's tasks begin, and where the last one's end.
+    kind : int, [num_tasks]
+        Place in `operations.KINDS`.
+    microbatches : int, [num_tasks, 2]
+        Of the forward and of the backward; -1 where there is none.
+    program : int, [num_tasks]
+        Place in `programs`.
+    receives, sends : int, [num_tasks, 2]
+        Rows of `messages`, -1 for none.
+    programs : tuple, [num_programs]
+        Each with whether it runs compute beside exchanges.
+    messages : int, [num_messages, 5]
+        Half (place in `HALVES`), stage of the receiver, microbatch, source rank, target rank.
+    """
+
+    first: Ints
+    kind: npt.NDArray[np.int8]
+    microbatches: Ints
+    program: Ints
+    receives: Ints
+    sends: Ints
+    programs: tuple[tuple[Program, bool], ...]
+    messages: Ints
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    def __iter__(self) -> Iterator[tuple[Task, ...]]:
+        return (self[rank] for rank in range(len(self)))
+
+    def __getitem__(self, rank: int) -> tuple[Task, ...]:
+        mine = slice(self.first[rank], self.first[rank + 1])
+        columns = (self.kind, self.program, self.microbatches, self.receives, self.sends)
+        return tuple(
+            Task(KINDS[kind], program, f, b, overlapped, self._messages(receives), self._messages(sends))
+            for kind, number, (f, b), receives, sends in zip(
+                *(column[mine].tolist() for column in columns), strict=True
+            )
+            for program, overlapped in [self.programs[number]]
+        )
+
+    def _messages(self, rows: Sequence[int]) -> tuple[Message, ...]:
+        return tuple(
+            Message(HALVES[half], *where)
+            for half, *where in (self.messages[row].tolist() for row in rows if row >= 0)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,86 +113,123 @@ def tasks(
     exchange_s: Callable[[str], float],
     *,
     overlap: bool = True,
-) -> tuple[tuple[Task, ...], ...]:
+) -> Tasks:
     """The tasks of each pipeline rank.
 
     `exchange_s`: mean time of a dispatch or combine kernel, by which overlapped pairs are aligned. Without `overlap`, a
     pair runs its forward, then its backward, and nothing runs beside an exchange.
     """
-    made: dict[tuple[object, ...], Program] = {}
-
-    def program(operation: Operation) -> Program:
-        f, b = _stage(operation.forward), _stage(operation.backward)
-        key = (operation.kind, f, b)
-        if key not in made:
-            whole = _program(operation.kind, stages, f, b, exchange_s, overlap)
-            made[key] = whole if overlap else programs.serial(whole)
-        return made[key]
-
-    return tuple(
-        tuple(_task(pipeline, rank, operation, program(operation), overlap) for operation in order)
-        for rank, order in enumerate(pipeline.orders)
+    table, num_stages = pipeline.table, pipeline.num_stages
+    f, b = table.forward[:, 1], table.backward[:, 1]
+    # Operations of one kind on the same stages have one program.
+    likes = (table.kind.astype(np.int32) * (num_stages + 1) + f + 1) * (num_stages + 1) + b + 1
+    known = np.flatnonzero(np.bincount(likes))
+    place = np.zeros(known[-1] + 1, dtype=np.int32)
+    place[known] = np.arange(len(known))
+    made = []
+    for like in known.tolist():
+        rest, backward = divmod(like, num_stages + 1)
+        kind, forward = divmod(rest, num_stages + 1)
+        whole = _program(KINDS[kind], stages, forward - 1, backward - 1, exchange_s, overlap)
+        made.append((whole if overlap else programs.serial(whole), overlap and KINDS[kind] == "FB"))
+    messages = _messages(pipeline)
+    receives, sends = _sent(pipeline, messages)
+    return Tasks(
+        first=table.first,
+        kind=table.kind,
+        microbatches=np.stack([table.forward[:, 2], table.backward[:, 2]], axis=1),
+        program=place[likes],
+        receives=receives,
+        sends=sends,
+        programs=tuple(made),
+        messages=messages,
     )
 
 
-def _stage(run: Pass | None) -> int | None:
-    return run.stage if run else None
+def by_hand(rows: Sequence[Sequence[Task]]) -> Tasks:
+    """The table of tasks given one by one, [num_ranks][...]."""
+    flat = [task for row in rows for task in row]
+    programs_ = {(id(task.program), task.overlapped): (task.program, task.overlapped) for task in flat}
+    place = {key: i for i, key in enumerate(programs_)}
+    messages = dict.fromkeys(message for task in flat for message in (*task.receives, *task.sends))
+    row_of = {message: i for i, message in enumerate(messages)}
+
+    def rows_of(few: tuple[Message, ...]) -> list[int]:
+        return ([row_of[message] for message in few] + [-1, -1])[:2]
+
+    def column(values: Sequence[Any], width: int = 1) -> Ints:
+        return np.array(values, dtype=np.int32).reshape((-1, width) if width > 1 else -1)
+
+    return Tasks(
+        first=np.cumsum([0, *map(len, rows)], dtype=np.int32),
+        kind=np.array([CODES[task.kind] for task in flat], dtype=np.int8),
+        microbatches=column([(task.microbatch_f, task.microbatch_b) for task in flat], 2),
+        program=column([place[id(task.program), task.overlapped] for task in flat]),
+        receives=column([rows_of(task.receives) for task in flat], 2),
+        sends=column([rows_of(task.sends) for task in flat], 2),
+        programs=tuple(programs_.values()),
+        messages=column(
+            [(HALVES.index(m.half), m.stage, m.microbatch, m.source, m.target) for m in messages], 5
+        ),
+    )
 
 
 def _program(
-    kind: str,
+    kind: Kind,
     stages: Sequence[StageTimes],
-    f: int | None,
-    b: int | None,
+    f: int,
+    b: int,
     exchange_s: Callable[[str], float],
     overlap: bool,
 ) -> Program:
     if kind == "FB":
-        assert f is not None
-        assert b is not None
         if overlap:
-            return programs.aligned(stages[f].beside, stages[b].beside, exchange_s)
+            return alignment.aligned(stages[f].beside, stages[b].beside, exchange_s)
         return programs.one_after_another(
             programs.forward(stages[f].alone), programs.backward(stages[b].alone)
         )
     if kind == "F":
-        assert f is not None
         return programs.forward(stages[f].alone)
-    assert b is not None
     if kind == "W":
         return programs.weight_gradients(stages[b].alone)
     return programs.backward(stages[b].alone, weights=kind == "B")
 
 
-def _task(pipeline: Pipeline, rank: int, operation: Operation, program: Program, overlap: bool) -> Task:
-    receives, sends = [], []
-    f, b = operation.forward, operation.backward
-    if f is not None:
-        if f.stage > 0:
-            receives.append(_message(pipeline, "F", f.stage - 1, f.stage, f.microbatch))
-        if f.stage < pipeline.num_stages - 1:
-            sends.append(_message(pipeline, "F", f.stage, f.stage + 1, f.microbatch))
-    if b is not None and operation.kind != "W":
-        if b.stage < pipeline.num_stages - 1:
-            receives.append(_message(pipeline, "B", b.stage + 1, b.stage, b.microbatch))
-        if b.stage > 0:
-            sends.append(_message(pipeline, "B", b.stage, b.stage - 1, b.microbatch))
-    return Task(
-        kind=operation.kind,
-        program=program,
-        microbatch_f=f.microbatch if f else -1,
-        microbatch_b=b.microbatch if b else -1,
-        overlapped=overlap and operation.kind == "FB",
-        receives=tuple(one for one in receives if one.source != one.target),
-        sends=tuple(one for one in sends if one.source != one.target),
-    )
+def _messages(pipeline: Pipeline) -> Ints:
+    """What passes into every stage with every microbatch, `Tasks.messages`: row (half x stages + stage) x microbatches + m.
+
+    Rows that nobody sends (activations into the first stage, gradients into the last) have no source.
+    """
+    num_stages, num = pipeline.num_stages, pipeline.num_microbatches
+    late = (np.arange(num) >= num // 2).astype(int)
+    found = np.empty((2, num_stages, num, 5), dtype=np.int32)
+    found[..., 0] = np.arange(2)[:, None, None]
+    found[..., 1] = np.arange(num_stages)[:, None]
+    found[..., 2] = np.arange(num)
+    holders = pipeline.holders[:, late]  # [num_stages, num_microbatches]
+    found[..., 3], found[..., 4] = -1, holders
+    found[0, 1:, :, 3] = holders[:-1]
+    found[1, :-1, :, 3] = holders[1:]
+    return found.reshape(-1, 5)
 
 
-def _message(pipeline: Pipeline, half: str, source_stage: int, stage: int, microbatch: int) -> Message:
-    return Message(
-        half,
-        stage,
-        microbatch,
-        pipeline.rank_of(source_stage, microbatch),
-        pipeline.rank_of(stage, microbatch),
-    )
+def _sent(pipeline: Pipeline, messages: Ints) -> tuple[Ints, Ints]:
+    """`Tasks.receives` and `Tasks.sends`; what a rank hands on to itself is no message."""
+    table, last, num = pipeline.table, pipeline.num_stages - 1, pipeline.num_microbatches
+    _, f, m = table.forward.T
+    _, b, n = table.backward.T
+    gradient = (b >= 0) & (table.kind != CODES["W"])
+    into, back = f * num + m, (last + 1 + b) * num + n
+    asked = {  # rows, and which operations have them
+        "receives": [(into, f > 0), (back, gradient & (b < last))],
+        "sends": [(into + num, (f >= 0) & (f < last)), (back - num, gradient & (b > 0))],
+    }
+    own = messages[:, 3] == messages[:, 4]
+    found = []
+    for pair in asked.values():
+        columns = []
+        for rows, there in pair:
+            there = there & ~own[np.where(there, rows, 0)]
+            columns.append(np.where(there, rows, -1))
+        found.append(np.stack(columns, axis=1).astype(np.int32))
+    return found[0], found[1]

@@ -20,8 +20,13 @@ Why this way: hand-made orders are made for equal parts. The search gives ZB1P i
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass, field
+
 FREED_BY_INPUT_PART = 0.5
 """Share of what a forward keeps that its input backward lets go [fraction]; its weight part the rest."""
+LOOK_BACK_TURNS = 512
+"""Turns within which a search looks for a state that comes again; all seen so far comes within 300."""
 
 
 def zero_bubble_order(
@@ -40,6 +45,137 @@ def zero_bubble_order(
     return min(tried, key=lambda found: found[0])[1]
 
 
+@dataclass(slots=True)
+class _Rank:
+    """One rank while its order is searched; times in the unit of the durations."""
+
+    letters: list[str] = field(default_factory=list)
+    clock: float = 0.0
+    idle: float = 0.0  # since its first operation
+    live: float = 0.0  # activations kept
+    forwards: int = 0
+    weights: int = 0  # input parts whose weight parts are left
+    activations: deque[float] = field(default_factory=deque)  # when those not yet taken came
+    gradients: deque[float] = field(default_factory=deque)
+
+
+class _Search:
+    """All ranks side by side, turn by turn: in each a forward and an input backward of every rank."""
+
+    def __init__(
+        self, num_ranks: int, num_microbatches: int, max_live: int, durations: tuple[float, float, float]
+    ) -> None:
+        self.ranks = [_Rank() for _ in range(num_ranks)]
+        self.num_microbatches, self.max_live = num_microbatches, max_live
+        self.f, self.b, self.w = durations
+        # Times are sums of three numbers taken in different orders: equal ones differ by rounding only.
+        self.tiny = 1e-9 * sum(durations)
+        self.worst = 0.0  # idle time of the rank that has idled most
+
+    def put_forward(self, r: int) -> None:
+        rank, last = self.ranks[r], len(self.ranks) - 1
+        end = self._put("F", rank, rank.activations.popleft() if r else 0.0, self.f)
+        rank.forwards += 1
+        rank.live += 1.0
+        if r < last:
+            self.ranks[r + 1].activations.append(end)
+        else:
+            rank.gradients.append(end)
+
+    def put_backward(self, r: int) -> None:
+        rank = self.ranks[r]
+        end = self._put("B", rank, rank.gradients.popleft(), self.b)
+        rank.live -= FREED_BY_INPUT_PART
+        rank.weights += 1
+        if r:
+            self.ranks[r - 1].gradients.append(end)
+
+    def put_weight(self, rank: _Rank) -> None:
+        self._put("W", rank, rank.clock, self.w)
+        rank.live -= 1 - FREED_BY_INPUT_PART
+        rank.weights -= 1
+
+    def _put(self, letter: str, rank: _Rank, ready: float, takes: float) -> float:
+        if ready > rank.clock:
+            if rank.letters:
+                rank.idle += ready - rank.clock
+                self.worst = max(self.worst, rank.idle)
+            rank.clock = ready
+        rank.clock += takes
+        rank.letters.append(letter)
+        return rank.clock
+
+    def fill_gap_before(self, rank: _Rank, ready: float) -> None:
+        """Weight parts where they fit, or where waiting would make this rank the one that has idled most."""
+        while rank.weights:
+            gap = ready - rank.clock
+            holds_one = gap >= self.w - self.tiny
+            is_worst = gap > self.tiny and rank.idle + gap > self.worst + self.tiny
+            if not (holds_one or is_worst):
+                return
+            self.put_weight(rank)
+
+    def forward_turn(self) -> None:
+        """One forward of each rank that has an input, room made for it first."""
+        for r, rank in enumerate(self.ranks):
+            if rank.activations if r else rank.forwards < self.num_microbatches:
+                while rank.live + 1 > self.max_live + self.tiny and rank.weights:
+                    self.put_weight(rank)
+                self.fill_gap_before(rank, rank.activations[0] if r else 0.0)
+                self.put_forward(r)
+
+    def backward_turn(self) -> None:
+        """One input backward of each rank, the last one first."""
+        for r in range(len(self.ranks) - 1, -1, -1):
+            rank = self.ranks[r]
+            self.fill_gap_before(rank, rank.gradients[0])
+            self.put_backward(r)
+
+    def state(self) -> tuple[object, ...]:
+        """What decides all that follows, apart from the forwards that are left: times relative to the first rank's."""
+        zero, tiny = self.ranks[0].clock, self.tiny
+        return tuple(
+            (
+                rank.live,
+                rank.weights,
+                round((rank.idle - self.worst) / tiny),
+                *(round((time - zero) / tiny) for time in (rank.clock, *rank.activations, *rank.gradients)),
+                len(rank.gradients),
+            )
+            for rank in self.ranks
+        )
+
+    def mark(self) -> _Mark:
+        """Where all ranks stand, to `repeat` from."""
+        first = self.ranks[0]
+        return _Mark(first.clock, first.idle, tuple(len(rank.letters) for rank in self.ranks))
+
+    def repeat(self, since: _Mark, times: int) -> None:
+        """Do what was done since a mark as often again; all ranks went on and idled equally long since then."""
+        past, idled = (
+            times * (self.ranks[0].clock - since.clock),
+            times * (self.ranks[0].idle - since.idle),
+        )
+        for rank, length in zip(self.ranks, since.lengths, strict=True):
+            done = rank.letters[length:]
+            rank.letters += done * times
+            rank.forwards += done.count("F") * times
+            rank.clock += past
+            rank.idle += idled
+            for waiting in (rank.activations, rank.gradients):
+                waiting.extend([waiting.popleft() + past for _ in range(len(waiting))])
+        self.worst += idled
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A moment of a search: clock and idle time of the first rank, letters of each."""
+
+    clock: float
+    idle: float
+    lengths: tuple[int, ...]
+
+
 def _search(
     num_ranks: int,
     num_microbatches: int,
@@ -47,68 +183,37 @@ def _search(
     durations: tuple[float, float, float],
     late_forward: bool,
 ) -> tuple[float, tuple[str, ...]]:
-    """The largest idle time of a rank between its first and its last operation, and the orders."""
+    """The largest idle time of a rank between its first and its last operation, and the orders.
+
+    Once every rank stands to the others as it stood some turns before, these turns come again and again until the
+    forwards run out: they are copied, so that thousands of microbatches cost what some dozens do.
+    """
+    search = _Search(num_ranks, num_microbatches, max_live, durations)
+    for r in range(num_ranks):
+        search.put_forward(r)
     cost = dict(zip("FBW", durations, strict=True))
-    # Times are sums of three numbers taken in different orders: equal ones differ by rounding only.
-    tiny = 1e-9 * sum(durations)
-    ranks, last_rank = range(num_ranks), num_ranks - 1
-    orders = ["" for _ in ranks]
-    count = [dict.fromkeys("FBW", 0) for _ in ranks]
-    end: dict[str, list[list[float]]] = {letter: [[] for _ in ranks] for letter in "FBW"}
-    clock, idle, live = [0.0] * num_ranks, [0.0] * num_ranks, [0.0] * num_ranks
-    frees = {"F": -1.0, "B": FREED_BY_INPUT_PART, "W": 1 - FREED_BY_INPUT_PART}
-
-    def ready(letter: str, rank: int) -> float:
-        """When the next operation of this kind has its input."""
-        k = count[rank][letter]
-        if letter == "F":
-            return end["F"][rank - 1][k] if rank else 0.0
-        return end["B"][rank + 1][k] if rank < last_rank else end["F"][rank][k]
-
-    def put(letter: str, rank: int) -> None:
-        start = clock[rank] if letter == "W" else max(clock[rank], ready(letter, rank))
-        if orders[rank]:
-            idle[rank] += start - clock[rank]
-        clock[rank] = start + cost[letter]
-        end[letter][rank].append(clock[rank])
-        count[rank][letter] += 1
-        live[rank] -= frees[letter]
-        orders[rank] += letter
-
-    def has_weights(rank: int) -> bool:
-        return count[rank]["W"] < count[rank]["B"]
-
-    def fill_gap_before(letter: str, rank: int) -> None:
-        while has_weights(rank):
-            gap = ready(letter, rank) - clock[rank]
-            holds_one = gap >= cost["W"] - tiny
-            is_worst = gap > tiny and idle[rank] + gap > max(idle) + tiny
-            if not (holds_one or is_worst):
-                return
-            put("W", rank)
-
-    for rank in ranks:
-        put("F", rank)
-    extra = _warm_up(num_ranks, num_microbatches, max_live, cost, late_forward, tiny)
-    for rank in ranks:
-        for _ in range(extra[rank]):
-            put("F", rank)
-    for turn in range(num_microbatches):
-        for rank in ranks if turn else ():
-            available = count[rank - 1]["F"] if rank else num_microbatches
-            if count[rank]["F"] == available:
+    extra = _warm_up(num_ranks, num_microbatches, max_live, cost, late_forward, search.tiny)
+    for r in range(num_ranks):
+        for _ in range(extra[r]):
+            search.put_forward(r)
+    search.backward_turn()
+    turn = 1
+    seen: dict[object, tuple[int, _Mark]] = {}
+    while turn < num_microbatches:
+        if turn <= LOOK_BACK_TURNS:
+            then, mark = seen.setdefault(search.state(), (turn, search.mark()))
+            left = num_microbatches - search.ranks[0].forwards
+            if times := left // (turn - then) if then < turn else 0:
+                search.repeat(mark, times)
+                turn += (turn - then) * times
                 continue
-            while live[rank] + 1 > max_live + tiny and has_weights(rank):
-                put("W", rank)
-            fill_gap_before("F", rank)
-            put("F", rank)
-        for rank in reversed(ranks):
-            fill_gap_before("B", rank)
-            put("B", rank)
-    for rank in ranks:
-        while has_weights(rank):
-            put("W", rank)
-    return max(idle), tuple(orders)
+        search.forward_turn()
+        search.backward_turn()
+        turn += 1
+    for rank in search.ranks:
+        while rank.weights:
+            search.put_weight(rank)
+    return search.worst, tuple("".join(rank.letters) for rank in search.ranks)
 
 
 def _warm_up(

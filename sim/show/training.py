@@ -25,7 +25,7 @@ PHASES = {
 
 TERMS = (
     ("step", "from the first forward to the end of the optimizer, on the last GPU"),
-    ("bound", "the model's FLOPs at the dense peak rate of every GPU; no step can beat it"),
+    ("bound", "the busiest of the fullest pipeline rank's FLOPs, all-to-alls and NIC at data-sheet rates; no step can beat it"),
     ("1F, 1B, 1W", "forwards, backwards and weight parts of a microbatch that run alone"),
     ("1F1B", "a forward and a backward of two microbatches as one operation (F&B), interleaved so that each hides the other's exchanges"),
     ("bubble", "what is left of the step: the rank waits for another stage, or for its sends"),

@@ -20,11 +20,12 @@ import numpy as np
 from pydantic import Field
 
 from sim.engine.step_costs import StepCosts
-from sim.engine.training import GroupRecord, StepPlan, run_step
+from sim.engine.step_records import GroupRecord
+from sim.engine.training import StepPlan, run_step
 from sim.errors import Mark
-from sim.schedule import programs
+from sim.schedule import alignment
 from sim.schedule.stage_times import ChunkWork, stage_times
-from sim.schedule.training import Task
+from sim.schedule.training import Task, by_hand
 from sim.study import scenario as scenarios
 from sim.study.descriptions import Scenario, Training
 from sim.study.published import FOLDER, Facts, Published, Row, fact_rows
@@ -163,10 +164,10 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
         recompute=work.recompute,
         measured=work.measured,
     )
-    program = programs.aligned(times.beside, times.beside, partial(costs.mean_s, overlapped=True))
+    program = alignment.aligned(times.beside, times.beside, partial(costs.mean_s, overlapped=True))
     pair = Task("FB", program, microbatch_f=0, microbatch_b=1, overlapped=True, receives=(), sends=())
     plan = StepPlan(
-        tasks=((pair,),),
+        tasks=by_hand([[pair]]),
         num_groups=num_groups,
         lanes=costs.lanes,
         costs=costs,

@@ -1,37 +1,39 @@
 """Run one optimizer step: stages, schedule, exchanges and reductions become tasks, run in simulated time, measured.
 
-Phases are those of the published step table (ISCA'25 DeepSeek-V3 paper, Table 4, arXiv 2505.09343), read as one pipeline
-rank's timeline: 1F, 1B, 1W the forwards, backwards and weight parts that run alone, 1F1B the overlapped pairs, opt the
-optimizer, and the bubble what is left of the step. `phases` is rank 0, `phases_mean` the mean over pipeline ranks.
+A sweep asks of thousands of steps whether they fit and what they cannot be faster than, and runs those that are left:
+`Step` finds each fact when it is first asked for, and the run takes what the questions have found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from sim.cluster import topology
+from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import load_kernel
 from sim.cost.memory import RankMemory, Recipe, memory, require_fit
 from sim.engine.step_costs import StepCosts
-from sim.engine.training import GroupRecord, StepPlan, run_step
-from sim.schedule import pipelines, reductions
+from sim.engine.step_records import GroupRecord
+from sim.engine.training import StepPlan, run_step
+from sim.schedule import pipelines, reductions, step_bound
 from sim.schedule.collectives import Exchange
 from sim.schedule.operations import Pipeline
+from sim.schedule.reductions import Links
 from sim.schedule.replay import peaks
-from sim.schedule.stage_times import ChunkWork, stage_times
+from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
 from sim.schedule.training import tasks
+from sim.study import training_metrics
 from sim.study.descriptions import Scenario, Training
-from sim.workload.model import GQA, MLA, Model, training_flops_per_token
+from sim.workload.model import GQA, MLA, Model
 from sim.workload.placement import contiguous
 from sim.workload.stages import Stage, held_parameters, stages
 from sim.workload.traffic import Routing, record_bytes, route
 
-_PHASES = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
 _MOST_LANES = 256
 _BYTES = 2.0  # of an activation between stages
 _TASKS_KEPT = 3  # of each kind, in full, in each rank group's timeline
@@ -39,95 +41,198 @@ _TASKS_KEPT = 3  # of each kind, in full, in each rank group's timeline
 
 def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
     """Metrics, memory and timeline of a training scenario. Raises `InfeasibleError` where memory overflows."""
-    work, model, hardware = scenario.workload, scenario.model, scenario.hardware
-    assert isinstance(work, Training)
-    assert model is not None
-    assert hardware is not None
-    layout = work.layout
-    pipeline = pipelines.plan(work.schedule, layout.pp, work.num_microbatches, **work.schedule_options)
-    cut = stages(model, pipeline.num_stages, num_layers=work.stage_layers)
+    step = Step.of(scenario)
     progress(f"{scenario.name}: memory")
-    routing = routing_of(scenario, work, model)
-    held = memory_of(work, model, pipeline, cut, routing.ranks_per_token, scenario.gpus_per_node)
-    require_fit(held, hardware.gpu.hbm.capacity_bytes, hardware.title)
+    step.require_fit()
     progress(f"{scenario.name}: stages and exchanges")
-    exchanges = exchanges_of(scenario, work, model, routing)
-    nccl = replace(reductions.Links.of(hardware, load_kernel("nccl")), gpus_per_node=scenario.gpus_per_node)
-    one_node = layout.num_ranks <= scenario.gpus_per_node
-    tokens = work.sequences * work.sequence_tokens / (layout.tp * layout.cp)
-    slowdown = work.kernel.beside_compute_slowdown
-    apart = (
-        layout.ep == 1
-    )  # without exchanges nothing joins the ranks of a stage: they are lanes of one group
-    num_groups = 1 if apart or work.skew.balanced else layout.expert_dp
-    costs = StepCosts(
-        exchanges,
-        {"dispatch": slowdown.dispatch, "combine": slowdown.combine},
-        work.skew,
-        num_groups=num_groups,
-        num_layers=model.num_layers + model.num_mtp_layers,
-        num_microbatches=work.num_microbatches,
-        seed=scenario.seed,
-        lanes=min(layout.expert_dp, _MOST_LANES) if apart else None,
-    )
-    times = stage_times(
-        ChunkWork(
-            model, layout, work.sequences, work.sequence_tokens, routing.ranks_per_token, work.precision
-        ),
-        cut,
-        hardware,
-        work.kernel,
-        comm_sms=work.comm_sms if work.overlap else 0,
-        generation=work.generation,
-        exposed_s=_inside_layers_s(work, model, nccl),
-        recompute=work.recompute,
-        measured=work.measured,
-    )
-    send_bytes = tokens * model.hidden * _BYTES
-    plan = StepPlan(
-        tasks=tasks(pipeline, times, partial(costs.mean_s, overlapped=True), overlap=work.overlap),
-        num_groups=num_groups,
-        lanes=costs.lanes,
-        costs=costs,
-        speed=costs.speeds(layout.pp, num_groups),
-        send_s=send_bytes / (nccl.scale_up_bytes_per_s if one_node else nccl.nic_bytes_per_s),
-        send_bytes=send_bytes,
-    )
-    progress(f"{scenario.name}: the step, {sum(map(len, plan.tasks))} operations on {layout.num_ranks} GPUs")
+    plan = step.plan
+    on = f"{step.work.layout.num_ranks} GPUs"
+    progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {on}")
     records = run_step(plan, keep_tasks=_TASKS_KEPT)
-    optimizer = [_optimizer_s(work, model, cut, pipeline.stages[rank], nccl) for rank in range(layout.pp)]
-    metrics = _metrics(scenario, work, model, records, optimizer)
-    metrics["memory_peak_bytes"] = max(row.total_bytes for row in held)
-    metrics["memory_capacity_bytes"] = hardware.gpu.hbm.capacity_bytes
+    metrics = step.metrics(records)
+    timeline = training_metrics.timeline(records, metrics["step_time_s"])
     return {
         "metrics": metrics,
-        "memory": [{"rank": row.rank, **row.parts()} for row in held],
-        "stages": [str(stage) for stage in cut],
-        "timeline": _timeline(records, metrics["step_time_s"]) | {"optimizer_s": optimizer},
-        "exchanges": {} if apart else _exchange_facts(costs, exchanges),
+        "memory": [{"rank": row.rank, **row.parts()} for row in step.memory],
+        "stages": [str(stage) for stage in step.stages],
+        "timeline": timeline | {"optimizer_s": step.optimizer_s(step.links)},
+        "exchanges": {} if step.apart else _exchange_facts(step),
         "links": {},
     }
 
 
-def memory_rows(scenario: Scenario, work: Training) -> tuple[RankMemory, ...]:
-    """What a GPU of each pipeline rank keeps, without running the step."""
-    assert scenario.model is not None
-    pipeline = pipelines.plan(work.schedule, work.layout.pp, work.num_microbatches, **work.schedule_options)
-    cut = stages(scenario.model, pipeline.num_stages, num_layers=work.stage_layers)
-    copies = routing_of(scenario, work, scenario.model).ranks_per_token
-    return memory_of(work, scenario.model, pipeline, cut, copies, scenario.gpus_per_node)
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A training scenario, and what follows from it before any time passes."""
 
+    scenario: Scenario
+    work: Training
+    model: Model
+    hardware: Hardware
 
-def lower_bound_s(scenario: Scenario, work: Training) -> float:
-    """FLOPs over dense peak [s]."""
-    assert scenario.model is not None
-    assert scenario.hardware is not None
-    gpu, layout = scenario.hardware.gpu, work.layout
-    tokens = layout.dp * work.num_microbatches * work.sequences * work.sequence_tokens
-    causal = training_flops_per_token(scenario.model, work.sequence_tokens, causal=True)
-    peak = gpu.dense_flops.of("bf16")
-    fastest = (gpu.dense_flops.fp8 if work.precision == "fp8" else None) or peak
-    return causal * tokens / (layout.num_ranks * fastest)
+    @classmethod
+    def of(cls, scenario: Scenario) -> Step:
+        """The step of a scenario whose workload is training."""
+        work, model, hardware = scenario.workload, scenario.model, scenario.hardware
+        assert isinstance(work, Training)
+        assert model is not None
+        assert hardware is not None
+        return cls(scenario, work, model, hardware)
+
+    @property
+    def apart(self) -> bool:
+        """Without exchanges nothing joins the ranks of a stage: they are lanes of one group."""
+        return self.work.layout.ep == 1
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """Who does what in which order."""
+        work = self.work
+        return pipelines.plan(work.schedule, work.layout.pp, work.num_microbatches, **work.schedule_options)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """What stands on each stage."""
+        return stages(self.model, self.pipeline.num_stages, num_layers=self.work.stage_layers)
+
+    @cached_property
+    def routing(self) -> Routing:
+        """Mean counts of one EP group."""
+        return routing_of(self.scenario, self.work, self.model)
+
+    @cached_property
+    def memory(self) -> tuple[RankMemory, ...]:
+        """Memory of one GPU at each pipeline rank."""
+        per_token, per_node = self.routing.ranks_per_token, self.scenario.gpus_per_node
+        return memory_of(self.work, self.model, self.pipeline, self.stages, per_token, per_node)
+
+    def require_fit(self) -> None:
+        """Raise `DoesNotFitError` where a GPU's memory overflows."""
+        require_fit(self.memory, self.hardware.gpu.hbm.capacity_bytes, self.hardware.title)
+
+    @cached_property
+    def exchanges(self) -> dict[str, Exchange]:
+        """Dispatch and combine of one EP group."""
+        return exchanges_of(self.scenario, self.work, self.model, self.routing)
+
+    @cached_property
+    def slowdown(self) -> dict[str, float]:
+        """Time of an exchange beside compute over its time alone."""
+        by = self.work.kernel.beside_compute_slowdown
+        return {"dispatch": by.dispatch, "combine": by.combine}
+
+    @cached_property
+    def chunk_work(self) -> ChunkWork:
+        """What one rank computes on in one chunk."""
+        work = self.work
+        per_token = self.routing.ranks_per_token
+        return ChunkWork(
+            self.model, work.layout, work.sequences, work.sequence_tokens, per_token, work.precision
+        )
+
+    @cached_property
+    def links(self) -> Links:
+        """What reductions and sends achieve."""
+        links = Links.of(self.hardware, load_kernel("nccl"))
+        return replace(links, gpus_per_node=self.scenario.gpus_per_node)
+
+    def send_s(self, links: Links) -> float:
+        """One activation, or its gradient, on its way to another stage [s]."""
+        one_node = self.work.layout.num_ranks <= self.scenario.gpus_per_node
+        return self.send_bytes / (links.scale_up_bytes_per_s if one_node else links.nic_bytes_per_s)
+
+    @property
+    def send_bytes(self) -> float:
+        """Of one rank and microbatch [bytes]."""
+        work = self.work
+        tokens = work.sequences * work.sequence_tokens / (work.layout.tp * work.layout.cp)
+        return tokens * self.model.hidden * _BYTES
+
+    @cached_property
+    def costs(self) -> StepCosts:
+        """Exchanges and skew."""
+        work, layout = self.work, self.work.layout
+        return StepCosts(
+            self.exchanges,
+            self.slowdown,
+            work.skew,
+            num_groups=1 if self.apart or work.skew.balanced else layout.expert_dp,
+            num_layers=self.model.num_layers + self.model.num_mtp_layers,
+            num_microbatches=work.num_microbatches,
+            seed=self.scenario.seed,
+            lanes=min(layout.expert_dp, _MOST_LANES) if self.apart else None,
+        )
+
+    @cached_property
+    def plan(self) -> StepPlan:
+        """Everything that the engine needs."""
+        work, costs = self.work, self.costs
+        times = stage_times(
+            self.chunk_work,
+            self.stages,
+            self.hardware,
+            work.kernel,
+            comm_sms=work.comm_sms if work.overlap else 0,
+            generation=work.generation,
+            exposed_s=_inside_layers_s(work, self.model, self.links),
+            recompute=work.recompute,
+            measured=work.measured,
+        )
+        return StepPlan(
+            tasks=tasks(self.pipeline, times, partial(costs.mean_s, overlapped=True), overlap=work.overlap),
+            num_groups=costs.num_groups,
+            lanes=costs.lanes,
+            costs=costs,
+            speed=costs.speeds(work.layout.pp, costs.num_groups),
+            send_s=self.send_s(self.links),
+            send_bytes=self.send_bytes,
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Run it for its metrics alone, without a timeline."""
+        return self.metrics(run_step(self.plan))
+
+    def optimizer_s(self, links: Links) -> list[float]:
+        """The optimizer of each pipeline rank [s]."""
+        return [
+            _optimizer_s(self.work, self.model, self.stages, held, links) for held in self.pipeline.stages
+        ]
+
+    @cached_property
+    def lower_bound_s(self) -> float:
+        """What no step of these datasheets is faster than [s]; see `schedule.step_bound`."""
+        work = self.work
+        links = replace(Links.peak(self.hardware), gpus_per_node=self.scenario.gpus_per_node)
+        fraction: dict[str, float] = {}
+        if work.measured:
+            fraction = measured_fraction(
+                self.chunk_work,
+                self.hardware,
+                work.kernel,
+                work.measured,
+                comm_sms=work.comm_sms if work.overlap else 0,
+                generation=work.generation,
+            )
+        least = step_bound.least(
+            self.chunk_work,
+            self.stages,
+            self.hardware.gpu,
+            {} if self.apart else self.exchanges,
+            slowdown=self.slowdown,
+            inside_s=_inside_layers_s(work, self.model, links),
+            send_s=self.send_s(links),
+            measured_fraction=fraction,
+        )
+        ranks = step_bound.rank_bounds_s(self.pipeline, least)
+        return float(ranks.max()) + max(self.optimizer_s(links))
+
+    def metrics(self, records: Sequence[GroupRecord]) -> dict[str, Any]:
+        """All metrics of the step that left these records."""
+        optimizer_s = self.optimizer_s(self.links)
+        return training_metrics.measure(self.scenario, records, optimizer_s, self.lower_bound_s) | {
+            "memory_peak_bytes": max(row.total_bytes for row in self.memory),
+            "memory_capacity_bytes": self.hardware.gpu.hbm.capacity_bytes,
+        }
 
 
 def memory_of(
@@ -227,105 +332,13 @@ def _optimizer_s(
     )
 
 
-def _metrics(
-    scenario: Scenario,
-    work: Training,
-    model: Model,
-    records: Sequence[GroupRecord],
-    optimizer: Sequence[float],
-) -> dict[str, Any]:
-    """See the module docstring; every time in seconds."""
-    assert scenario.hardware is not None
-    layout, gpu = work.layout, scenario.hardware.gpu
-    end = max(float(np.max(record.end_s)) for record in records)
-    step = end + max(optimizer)
-    rows = [_phases(record, step, optimizer[record.pipeline_rank]) for record in records]
-    first = [row for row, record in zip(rows, records, strict=True) if record.pipeline_rank == 0]
-    tokens = layout.dp * work.num_microbatches * work.sequences * work.sequence_tokens
-    causal = training_flops_per_token(model, work.sequence_tokens, causal=True)
-    full = training_flops_per_token(model, work.sequence_tokens, causal=False)
-    peak = gpu.dense_flops.of("bf16")
-    fastest = (gpu.dense_flops.fp8 if work.precision == "fp8" else None) or peak
-    per_gpu = tokens / step / layout.num_ranks
-    metrics: dict[str, Any] = {
-        "step_time_s": step,
-        "lower_bound_s": causal * tokens / (layout.num_ranks * fastest),
-        "bubble_s": _mean(first, "bubble_s"),
-        "exposed_comm_s": float(
-            np.mean([sum(t.exposed_s for t in r.tasks) for r in records if r.pipeline_rank == 0])
-        ),
-        "barrier_wait_s": float(
-            np.mean([sum(t.barrier_s for t in r.tasks) for r in records if r.pipeline_rank == 0])
-        ),
-        "optimizer_s": _mean(first, "opt_s"),
-        "phases": {name: _mean(first, name) for name in rows[0]},
-        "phases_mean": {name: _mean(rows, name) for name in rows[0]},
-        "tokens_per_step": tokens,
-        "tokens_per_s_per_gpu": per_gpu,
-        "tokens_per_day": tokens / step * 86_400,
-        "mfu_causal_fraction": causal * per_gpu / peak,
-        "mfu_noncausal_fraction": full * per_gpu / peak,
-    }
-    if work.run is not None:
-        seconds = work.run.tokens / tokens * step
-        hours = seconds / 3600 * layout.num_ranks
-        metrics |= {"run_days": seconds / 86_400, "run_gpu_hours": hours}
-        if work.run.price_usd is not None:
-            metrics["run_cost_usd"] = hours * work.run.price_usd
-        if work.run.power_w is not None:
-            metrics["run_energy_kwh"] = hours * work.run.power_w / 1000
-    return metrics
-
-
-def _phases(record: GroupRecord, step_s: float, optimizer_s: float) -> dict[str, float]:
-    found = dict.fromkeys(("1F_s", "bubble_s", "1B_s", "1W_s", "1F1B_s", "opt_s"), 0.0)
-    for task in record.tasks:
-        found[_PHASES[task.kind]] += task.end_s - task.start_s
-    found["opt_s"] = optimizer_s
-    found["bubble_s"] = step_s - sum(found.values())
-    return found
-
-
-def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
-    return float(np.mean([row[name] for row in rows]))
-
-
-def _timeline(records: Sequence[GroupRecord], step_s: float) -> dict[str, Any]:
-    """Tasks of each pipeline rank (of the first EP group), and the nodes of the first of each kind in full."""
-    shown = [record for record in records if record.group == 0]
-    return {
-        "end_s": step_s,
-        "pipeline": [
-            {
-                "rank": record.pipeline_rank,
-                "kinds": [task.kind for task in record.tasks],
-                "microbatches": [[task.microbatch_f, task.microbatch_b] for task in record.tasks],
-                "start_s": [task.start_s for task in record.tasks],
-                "end_s": [task.end_s for task in record.tasks],
-            }
-            for record in shown
-        ],
-        "nodes": [
-            {
-                "rank": record.pipeline_rank,
-                "names": [node.name for node in record.nodes],
-                "streams": [node.stream for node in record.nodes],
-                "tasks": [node.task for node in record.nodes],
-                "start_s": [node.start_s for node in record.nodes],
-                "end_s": [node.end_s for node in record.nodes],
-            }
-            for record in shown
-        ],
-    }
-
-
-def _exchange_facts(costs: StepCosts, exchanges: dict[str, Exchange]) -> dict[str, Any]:
+def _exchange_facts(step: Step) -> dict[str, Any]:
     return {
         name: {
-            "alone_s": costs.mean_s(name, overlapped=False),
-            "beside_compute_s": costs.mean_s(name, overlapped=True),
+            "alone_s": step.costs.mean_s(name, overlapped=False),
+            "beside_compute_s": step.costs.mean_s(name, overlapped=True),
             "ranks_per_token": exchange.routing.ranks_per_token,
             "nodes_per_token": exchange.routing.nodes_per_token,
         }
-        for name, exchange in exchanges.items()
+        for name, exchange in step.exchanges.items()
     }

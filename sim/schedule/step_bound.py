@@ -1,0 +1,208 @@
+"""The least time of a training step: what its fullest pipeline rank must do, at datasheet rates.
+
+A rank has three things that do one thing at a time, and the busiest of them bounds the step:
+
+- its compute stream: FLOPs over dense peak, forward and backward, what is computed again not counted; and its reductions
+  under TP and CP, which wait in the layers;
+- its communication stream: every all-to-all at the bound of its own busiest link;
+- its NIC: bytes of all all-to-alls (of the mean rank) and of what it sends along the pipeline.
+
+It cannot begin before a microbatch has come through the stages in front of its first one, and once it has sent its last
+gradient, that has to go through the stages below: both as chains of compute, exchanges and sends. The optimizer comes
+after all of it. No latency, no efficiency, and nothing that depends on how a schedule places its bubbles. Routed loads
+count at their mean, speeds and kernels without jitter: skew adds waits to that, but for draws that happen to be light.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.cluster.hardware import Gpu
+from sim.cost import ends
+from sim.cost import layers as ops
+from sim.cost.operations import Batch, Operation
+from sim.schedule import bounds
+from sim.schedule.collectives import Exchange
+from sim.schedule.operations import CODES, Pipeline
+from sim.schedule.stage_times import ChunkWork, like
+from sim.workload.model import Model
+from sim.workload.stages import Stage
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """Least times of one microbatch on each stage [s], [num_stages] each, and of one send [s]."""
+
+    f: Floats  # compute of a forward
+    b: Floats  # of a backward without its weight part
+    w: Floats  # of the weight part
+    exchanges: Floats  # a forward's all-to-alls, and a backward's
+    nic: Floats  # what these take of the NIC
+    send: float
+
+
+def least(
+    work: ChunkWork,
+    stages: Sequence[Stage],
+    gpu: Gpu,
+    exchanges: Mapping[str, Exchange],
+    *,
+    slowdown: Mapping[str, float],
+    inside_s: Mapping[str, float],
+    send_s: float,
+    measured_fraction: Mapping[str, float],
+) -> Least:
+    """Least times of every stage.
+
+    Parameters
+    ----------
+    exchanges : mapping
+        Dispatch and combine of one EP group; not looked at where a group is one rank.
+    slowdown : mapping
+        Time of an exchange beside compute over its time alone; where it is below 1, so is the bound.
+    inside_s : mapping [s]
+        Phase ("attn(F)") -> its reductions under TP and CP at datasheet rates.
+    send_s : float [s]
+        One activation to the next stage over the datasheet rate of the link.
+    measured_fraction : mapping
+        Phase -> measured over modelled time, where times are measured; what was measured below the peak of this GPU stays.
+    """
+    f, b, w = _compute_s(work, stages, gpu, measured_fraction)
+    num_layers = np.array([len(stage.layers) + stage.num_mtp for stage in stages])
+    inside = {half: inside_s.get(f"attn({half})", 0.0) + inside_s.get(f"mlp({half})", 0.0) for half in "FB"}
+    both = nic = 0.0
+    if work.layout.ep > 1:
+        alone = [_exchange_s(exchange) for exchange in exchanges.values()]
+        less = [min(1.0, slowdown[name]) for name in exchanges]
+        both = sum(link * fraction for (link, _), fraction in zip(alone, less, strict=True))
+        nic = sum(port for _, port in alone)
+    num_exchanging = np.array([stage.num_expert_layers for stage in stages])
+    return Least(
+        f=f + num_layers * inside["F"],
+        b=b + num_layers * inside["B"],
+        w=w,
+        exchanges=num_exchanging * both,
+        nic=num_exchanging * nic,
+        send=send_s,
+    )
+
+
+def rank_bounds_s(pipeline: Pipeline, least: Least) -> Floats:
+    """Least time from the start of the step until a rank, and all that must follow what it did, has ended [s], [num_ranks]."""
+    table, last = pipeline.table, pipeline.num_stages - 1
+    f, b = table.forward[:, 1], table.backward[:, 1]
+    is_f, is_w = f >= 0, np.isin(table.kind, [CODES["B"], CODES["FB"], CODES["W"]])
+    is_b = (b >= 0) & (table.kind != CODES["W"])
+    up = _hops(pipeline, f, table.forward[:, 2], is_f & (f < last), +1)
+    down = _hops(pipeline, b, table.backward[:, 2], is_b & (b > 0), -1)
+
+    def of(stage_s: Floats, stage: npt.NDArray[np.int32], there: npt.NDArray[np.bool_]) -> Floats:
+        return np.where(there, stage_s[stage], 0.0)
+
+    # What an operation sends goes out before the next one begins.
+    sends = least.send * np.concatenate([[0.0], (up * 1.0 + down)[:-1]])
+    sends[table.first[:-1]] = 0.0
+    queues = np.stack(
+        [
+            of(least.f, f, is_f) + of(least.b, b, is_b) + of(least.w, b, is_w),
+            of(least.exchanges, f, is_f) + of(least.exchanges, b, is_b),
+            of(least.nic, f, is_f) + of(least.nic, b, is_b) + sends,
+        ]
+    )
+    # Chains: forward through the stages before each one, and back through them.
+    hop = least.send * (np.diff(pipeline.holders, axis=0) != 0).all(axis=1)
+    fill = _before(least.f + least.exchanges, hop)
+    drain = _before(least.b + least.exchanges, hop)
+    found = []
+    for rank in range(pipeline.num_ranks):
+        i, j = table.first[rank : rank + 2].tolist()
+        until = int(np.flatnonzero(is_b[i:j])[-1]) + 1  # its last gradient
+        before, rest = queues[:, i : i + until].sum(axis=1), queues[:, i + until : j].sum(axis=1)
+        after = drain[b[i + until - 1]]
+        found.append(float(fill[f[i]] + (before + np.maximum(rest, after)).max()))
+    return np.array(found)
+
+
+def _hops(
+    pipeline: Pipeline,
+    stage: npt.NDArray[np.int32],
+    microbatch: npt.NDArray[np.int32],
+    there: npt.NDArray[np.bool_],
+    way: int,
+) -> npt.NDArray[np.bool_]:
+    """Whether each operation's neighbour stage stands on another rank, [num_operations]."""
+    late = (microbatch >= pipeline.num_microbatches // 2).astype(int)
+    here = pipeline.holders[np.where(there, stage, 0), late]
+    other = pipeline.holders[np.where(there, stage + way, 0), late]
+    moves: npt.NDArray[np.bool_] = there & (here != other)
+    return moves
+
+
+def _before(stage_s: Floats, hop_s: Floats) -> Floats:
+    """Sum over the stages before each one and the hops between, [num_stages]."""
+    return np.concatenate([[0.0], np.cumsum(stage_s[:-1] + hop_s)])
+
+
+# --- stages -------------------------------------------------------------------------------------------------
+
+
+def _exchange_s(exchange: Exchange) -> tuple[float, float]:
+    """Bound of an all-to-all, and what the NIC of its mean rank is busy with it [s]."""
+    cluster, flows = exchange.cluster, exchange.flows()
+    nic = cluster.nic_tx[exchange.gpus] if exchange.uses_nic else np.zeros(0, dtype=int)
+    busy = flows.bytes_by_resource(len(cluster.names))[nic] / cluster.capacity[nic]
+    return bounds.lower_bound_s([flows], cluster), float(busy.mean()) if len(busy) else 0.0
+
+
+def _compute_s(
+    work: ChunkWork, stages: Sequence[Stage], gpu: Gpu, measured_fraction: Mapping[str, float]
+) -> Floats:
+    """FLOPs of one rank for one microbatch over the dense peak of their formats [s], [F B W, num_stages]."""
+    model, batch, shared = work.model, work.batch(), work.layout.tp * work.layout.cp
+
+    @functools.cache
+    def layer(dense: bool, layer_idx: int) -> Floats:
+        total = np.zeros(len(ops.PHASES))
+        for name, (all_s, own_s) in _layer_s(model, batch, gpu, dense, layer_idx).items():
+            fraction = 1.0 if dense else min(1.0, measured_fraction.get(name, 1.0))
+            total["FBW".index(name[-2])] += fraction * ((all_s - own_s) / shared + own_s)
+        return total
+
+    def plain(kernels: Callable[[Model, Batch, ops.Phase], list[Operation]]) -> Floats:
+        return np.array([_flops_s(kernels(model, batch, phase), gpu) / shared for phase in ops.PHASES])
+
+    head, join = plain(ends.head), plain(ends.mtp_projection)
+    found = []
+    for stage in stages:
+        total = stage.num_head_passes * head + stage.num_mtp * join
+        for number in (*stage.layers, *range(model.num_layers, model.num_layers + stage.num_mtp)):
+            dense = number < model.num_layers and model.is_dense(number)
+            total = total + layer(dense, like(model, number))
+        found.append(total)
+    return np.array(found).T
+
+
+@functools.lru_cache(maxsize=1024)
+def _layer_s(
+    model: Model, batch: Batch, gpu: Gpu, dense: bool, layer_idx: int
+) -> Mapping[str, tuple[float, float]]:
+    """Phase -> FLOPs over dense peak of a layer, and of the rank's own experts alone, which TP and CP do not share [s]."""
+    whole = ops.layer_phases(model, batch, dense=dense, layer_idx=layer_idx)
+    experts = replace(model, num_shared_experts=0)
+    own = {} if dense else {f"mlp({x})": ops.moe_mlp(experts, batch, x) for x in ops.PHASES}
+    return {
+        name: (_flops_s(kernels, gpu), _flops_s(own.get(name, ()), gpu)) for name, kernels in whole.items()
+    }
+
+
+def _flops_s(kernels: Iterable[Operation], gpu: Gpu) -> float:
+    peak = gpu.dense_flops
+    rate = {"bf16": peak.bf16, "fp8": peak.fp8 or peak.bf16}
+    return sum(one.count * one.flops / rate[one.dtype] for one in kernels)
