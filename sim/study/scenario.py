@@ -31,8 +31,9 @@ from sim.study.specification import (
     TrainingSpec,
 )
 from sim.study.steps import training_of
+from sim.workload import model as models
 
-__all__ = ["AllToAll", "Expectation", "FlowList", "Scenario", "apply", "read", "resolve", "variants"]
+__all__ = ["AllToAll", "Expectation", "FlowList", "Scenario", "apply", "put", "read", "resolve", "variants"]
 
 
 def read(spec: str | Path, settings: Sequence[str] = ()) -> Document:
@@ -51,7 +52,7 @@ def apply(document: Document, settings: Iterable[str]) -> None:
             raise InputError(Fault(mark, "", f"'{setting}'", "key.path=value"))
         value = documents.parse_scalar(text, str(mark))
         path = documents.split(key.strip())
-        _put(document, path, value, mark)
+        put(document, path, value, mark)
         declared = document.get(("variants",))
         for name, overrides in declared.items() if isinstance(declared, dict) else ():
             if isinstance(overrides, dict):
@@ -75,8 +76,17 @@ def _win_over(
             document.put((*at, dotted, *path[len(theirs) :]), value, mark)
 
 
-def _put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> None:
-    """Like `Document.put`, but a key below `override` stays dotted, and a mapping there is not replaced by chance."""
+def put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> None:
+    """Like `Document.put`, with the scenario's branches in view.
+
+    A key below `cluster.override` stays dotted, so that a mapping there is not replaced by chance; a key below a model that
+    is named takes the model's file as the mapping that it changes: `model.top_k`.
+    """
+    named = document.get(("model",))
+    if path[:1] == ("model",) and len(path) > 1 and isinstance(named, str):
+        at = document.mark(("model",))
+        file = documents.find(named, models.FOLDER, "model", near=document.folder, mark=at)
+        document.put(("model",), documents.load(file).tree, at)
     if path[:2] == ("cluster", "override") and len(path) > 3:
         path = (*path[:2], documents.dotted(path[2:]))
     document.put(path, value, mark)
@@ -95,7 +105,7 @@ def variants(document: Document) -> dict[str, Document]:
         one.tree["name"] = f"{document.get(('name',))}-{name}"
         for dotted, value in overrides.items():
             mark = document.mark(("variants", name, dotted), key=True)
-            _put(one, documents.split(dotted), value, mark)
+            put(one, documents.split(dotted), value, mark)
         found[name] = one
     return found
 

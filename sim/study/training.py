@@ -26,6 +26,7 @@ from sim.schedule.replay import peaks
 from sim.schedule.stage_times import ChunkWork, stage_times
 from sim.schedule.training import tasks
 from sim.study.descriptions import Scenario, Training
+from sim.study.moe_layer import layer_metrics
 from sim.workload.model import GQA, MLA, Model, training_flops_per_token
 from sim.workload.placement import contiguous
 from sim.workload.stages import Stage, held_parameters, stages
@@ -97,6 +98,9 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     records = run_step(plan, keep_tasks=_TASKS_KEPT)
     optimizer = [_optimizer_s(work, model, cut, pipeline.stages[rank], nccl) for rank in range(layout.pp)]
     metrics = _metrics(scenario, work, model, records, optimizer)
+    metrics |= layer_metrics(
+        times, lambda name, busy: costs.mean_s(name, overlapped=busy), overlap=work.overlap
+    )
     metrics["memory_peak_bytes"] = max(row.total_bytes for row in held)
     metrics["memory_capacity_bytes"] = hardware.gpu.hbm.capacity_bytes
     return {
