@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIM = ROOT / "sim"
 MODULES = sorted(SIM.rglob("*.py"))
 
-ROOMS = ("ground", "cluster", "workload", "cost", "schedule", "engine", "study", "show", "door")
+ROOMS = ("ground", "cluster", "workload", "cost", "schedule", "engine", "study", "explore", "show", "door")
 """From the ground up; `ground` is units, errors and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
 GROUND = ("errors", "units", "documents", "schemas")

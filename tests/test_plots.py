@@ -92,12 +92,16 @@ RUNS = ("single", "variants", "flows", "ecmp", "exchange")
 WITHOUT_RANKS = ("flows", "ecmp")
 ELSEWHERE = (
     "validation",
+    "ladder",
+    "choices",
+    "enough",
+    "break_even",
     "interactivity",
     "timeline",
     "layer_pair",
     "phases",
     "memory",
-)  # of validations and training steps
+)  # of validations, ladders and training steps
 
 
 @pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind not in ELSEWHERE])

@@ -13,7 +13,7 @@ from typing import Any
 
 from sim.errors import Fault, InputError, Mark
 
-_SCHEMAS = ("moesim.result/1", "moesim.results/1")
+_SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.ladder/1")
 
 
 def dump(document: Any) -> str:
@@ -40,6 +40,13 @@ def of_run(result: Mapping[str, Any], *, with_report: bool = True) -> dict[str, 
         if timeline.slices or timeline.transfers or timeline.counters:
             files["trace.json.gz"] = trace.encode(trace.document(timeline))
     return files
+
+
+def of_ladder(document: Mapping[str, Any]) -> dict[str, str | bytes]:
+    """The files of a ladder by name."""
+    from sim.show import ladder_page
+
+    return {"ladder.json": dump(document), "report.html": ladder_page.page_html(document)}
 
 
 def _csv(result: Mapping[str, Any]) -> dict[str, str]:
@@ -71,9 +78,10 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a result document; a folder stands for the result.json in it."""
-    file = path / "result.json" if path.is_dir() else path
-    wanted = "a result.json"
+    """Read a result document; a folder stands for the result.json in it, or for the ladder.json."""
+    ladder = path / "ladder.json"
+    file = (ladder if ladder.is_file() else path / "result.json") if path.is_dir() else path
+    wanted = "a result.json or ladder.json"
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

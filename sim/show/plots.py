@@ -10,8 +10,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
-from sim.show import plot_fabric, plot_inference, plot_loads, plot_pair, plot_times, plot_training
+from sim.show import (
+    plot_enough,
+    plot_fabric,
+    plot_inference,
+    plot_ladder,
+    plot_loads,
+    plot_pair,
+    plot_times,
+    plot_training,
+)
 from sim.show.cases import Result, cases, is_validation
+from sim.show.ladders import is_ladder
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
 Draw = Callable[[Result], Figure]
@@ -41,6 +51,16 @@ KINDS: dict[str, tuple[str, Draw]] = {
     ),
     "phases": ("Where a training step goes, by variant or pipeline rank.", plot_training.phases),
     "memory": ("What a GPU of each pipeline rank holds, beside what it has.", plot_training.memory),
+    "ladder": (
+        "What each design choice moves on every machine, rung by rung, and the gap.",
+        plot_ladder.ladder,
+    ),
+    "choices": (
+        "What each design choice saves alone, and costs when it is removed last.",
+        plot_ladder.choices,
+    ),
+    "enough": ("How much of a link is enough: time above an unlimited one, by its rate.", plot_enough.enough),
+    "break_even": ("Machines along an axis, and where the reference breaks even.", plot_enough.break_even),
     "validation": ("Error of every published figure, with its tolerance, by group.", plot_times.validation),
 }
 
@@ -54,20 +74,39 @@ def figure(kind: str, result: Result) -> Figure:
     if kind not in KINDS:
         wanted = f"one of: {', '.join(KINDS)}"
         raise InputError(Fault(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
-    if is_validation(result) != (kind == "validation"):
-        which = "a document of `moesim validate --json`" if kind == "validation" else "the result of a run"
-        has = [k for k in KINDS if (k == "validation") == is_validation(result)]
-        raise InputError(
-            Fault(None, "kind", f"'{kind}'", f"{which}; this document can be drawn as {', '.join(has)}")
-        )
+    drawn_of, given = _document_of(kind), _document(result)
+    if drawn_of != given:
+        has = [k for k in KINDS if _document_of(k) == given]
+        wanted = f"{_DOCUMENTS[drawn_of]}; this document can be drawn as {', '.join(has)}"
+        raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
     return KINDS[kind][1](result)
+
+
+_DOCUMENTS = {
+    "run": "the result of a run",
+    "validation": "a document of `moesim validate --json`",
+    "ladder": "the ladder.json of `moesim ladder`",
+}
+_OF_LADDERS = ("ladder", "choices", "enough", "break_even")
+
+
+def _document_of(kind: str) -> str:
+    """The document that a kind is drawn of."""
+    return "validation" if kind == "validation" else "ladder" if kind in _OF_LADDERS else "run"
+
+
+def _document(result: Result) -> str:
+    return "validation" if is_validation(result) else "ladder" if is_ladder(result) else "run"
 
 
 def figures(kind: str, result: Result) -> dict[str, Figure]:
     """The figures of one kind by file name without ending: `utilisation`, or `utilisation-h800-ep8` for each variant.
 
-    Variants without the data are left out where another has it; where none has, the `InputError` says why.
+    Variants without the data are left out where another has it; where none has, the `InputError` says why. A ladder's
+    sections give a figure for each of their entries: `enough-nvlink`.
     """
+    if is_ladder(result) and kind in plot_enough.SECTIONS:
+        return plot_enough.several(kind, result)
     if kind not in OF_ONE_CASE or "variants" not in result:
         return {kind: figure(kind, result)}
     found: dict[str, Figure] = {}

@@ -16,7 +16,16 @@ from sim.show import findings, grids, page, plots, training
 from sim.show.cases import Case, Result, cases, is_validation, twins
 from sim.show.grid import Grid
 
-_LONG = ("why and source", "source", "quantity", "metric")  # heads of columns that may wrap
+_LONG = (
+    "why and source",
+    "source",
+    "quantity",
+    "metric",
+    "works around",
+    "reason",
+    "verdict",
+    "choice, added in this order",
+)  # heads of columns that may wrap
 _DEPTH = (
     ("timeline",),
     ("layer_pair",),

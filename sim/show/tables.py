@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from sim.show import findings, grids
+from sim.show import findings, grids, ladder_grids, ladders
 from sim.show.cases import Result, cases, is_validation
 from sim.show.grid import Grid
 from sim.units import show
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from sim.cluster.datasheet import Sheet
@@ -24,6 +26,10 @@ _LONG = (
     "row",
     "verdict",
     "citation",
+    "reason",
+    "what",
+    "choice, added in this order",
+    "choice",
 )  # heads of columns that may wrap
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
@@ -40,6 +46,17 @@ def print_result(result: Result, console: Console) -> None:
     for sentence in [*findings.finding(result), findings.of_expectations(result)]:
         if sentence:
             console.print(sentence, highlight=False, markup=False, soft_wrap=False)
+
+
+def print_ladder(document: Result, console: Console, written: Iterable[Path]) -> None:
+    """Every rung, what does not fit, how much is enough, prices and rules, and what it all says."""
+    _title(console, str(document["title"]))
+    for grid in ladder_grids.grids(document):
+        print_grid(grid, console)
+    console.print()
+    for sentence in ladders.finding(document):
+        console.print(sentence, highlight=False, markup=False)
+    console.print(f"[dim]Written: {', '.join(map(str, written))}[/dim]", soft_wrap=True)
 
 
 def print_validation(report: Result, console: Console) -> None:
