@@ -103,6 +103,19 @@ def test_a_time_that_nothing_hides_needs_the_inverse_of_the_fraction() -> None:
         assert need.value == pytest.approx(20.0 / (unlimited * (1 + need.within_fraction) - 1), rel=0.011)
 
 
+@pytest.mark.parametrize("crossing", [8.0, 61.0, 390.0])
+def test_a_search_takes_few_runs_whatever_the_curve(crossing: float) -> None:
+    """Eight on the grid, and at most bisection's seven for each of three thresholds."""
+    for cost in (
+        lambda rate: max(1.0, crossing / rate),
+        lambda rate: 1.0 if rate >= crossing else 2.0,
+        lambda rate: 1.0 if rate >= crossing else 1 + (crossing / rate) ** 9,
+    ):
+        tried: list[float] = []
+        search(lambda rate, f=cost, seen=tried: (seen.append(rate), f(rate))[1], 50.0, [0.01, 0.05, 0.1])
+        assert len(tried) <= 8 + 3 * 7
+
+
 def test_a_link_that_nothing_waits_for_is_enough_at_the_least_that_is_tried() -> None:
     found = search(lambda rate: 1.0, 8.0, [0.01])
     assert found.needed[0].at_most
@@ -508,13 +521,9 @@ def test_text_of_a_ladder_cannot_become_markup() -> None:
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
 def test_the_report_draws_every_figure_in_a_browser_without_fetching(report: Path) -> None:
     with browser.tab() as tab:
-        tab.open(report.as_uri())
-        plots_on_page = tab.evaluate("document.querySelectorAll('.plot').length")
-        assert plots_on_page == 6  # ladder, choices, two of each curve
-        assert (
-            tab.evaluate("document.querySelectorAll('.plot[data-drawn=yes] svg.main-svg').length")
-            >= plots_on_page
-        )
+        tab.open(report)
+        assert tab.run("document.querySelectorAll('.plot').length") == 6  # ladder, choices, two of each curve
+        assert tab.run("document.querySelectorAll('.plot[data-drawn=yes]').length") == 6
         assert tab.errors == []
         assert [url for url in tab.requests if not url.startswith(("file:", "data:"))] == []
 
@@ -542,10 +551,15 @@ def test_a_shipped_ladder_resolves_under_its_own_name_and_says_what_each_rung_wo
     ladders.check(name)
 
 
+together = {name: pytest.mark.xdist_group(f"ladder-{name}") for name in NAMES}
+"""A ladder runs once a process: its tests stay in one."""
+
+
 def value(name: str, choice: str, way: str, on: str, metric: str) -> float:
     return float(rung(shipped_ladder(name), choice)[way][on][metric])
 
 
+@together["v3-training"]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "published_ms"),
@@ -559,6 +573,7 @@ def test_exchanges_of_a_layer_without_one_choice_are_those_of_the_closed_form(
     assert found == pytest.approx(published_ms * 1e-3, rel=0.10)
 
 
+@together["v3-training"]
 @pytest.mark.slow
 def test_without_overlap_the_exchanges_add_half_of_a_layer_and_a_third_where_their_sms_compute() -> None:
     full = rung(shipped_ladder("v3-training"), "overlap")["cumulative"]["h800"]
@@ -568,6 +583,7 @@ def test_without_overlap_the_exchanges_add_half_of_a_layer_and_a_third_where_the
     assert 0.28 <= full["layer_time_serial_s"] / full["layer_time_s"] - 1 <= 0.40
 
 
+@together["v3-training"]
 @pytest.mark.slow
 def test_five_choices_nearly_halve_the_training_step_on_both_and_leave_a_gap_below_a_percent() -> None:
     found = shipped_ladder("v3-training")
@@ -582,6 +598,7 @@ def test_five_choices_nearly_halve_the_training_step_on_both_and_leave_a_gap_bel
     assert found["warnings"] == []
 
 
+@together["v3-small-ep"]
 @pytest.mark.slow
 def test_within_one_and_two_nodes_the_ratio_of_nvlink_shows_and_elsewhere_it_does_not() -> None:
     found = shipped_ladder("v3-small-ep")
@@ -594,6 +611,7 @@ def test_within_one_and_two_nodes_the_ratio_of_nvlink_shows_and_elsewhere_it_doe
     assert rung(found, "one-node")["gap_fraction"] == pytest.approx(1.2, abs=0.05)
 
 
+@together["v3-small-ep"]
 @pytest.mark.slow
 def test_nvlink_binds_an_h800_from_fourteen_experts_on_four_nodes_and_an_h100_never() -> None:
     """V3 report, section 3.2.2: 13 experts at the cost of 8 (160 / 50 = 3.2 on each of 4 nodes)."""
@@ -607,6 +625,7 @@ def test_nvlink_binds_an_h800_from_fourteen_experts_on_four_nodes_and_an_h100_ne
     assert curve["break_even"]["h100"]["crossings"][0] == pytest.approx(13.7, abs=0.4)
 
 
+@together["v3-small-ep"]
 @pytest.mark.slow
 def test_fewer_than_three_nodes_a_token_help_an_h100_and_hardly_an_h800() -> None:
     """Group-limit table: ratios 1.87, 1.13 and 1.00 at one, two, and three or more groups."""
@@ -617,6 +636,7 @@ def test_fewer_than_three_nodes_a_token_help_an_h100_and_hardly_an_h800() -> Non
     assert all(ratio[groups] == pytest.approx(1, abs=0.005) for groups in range(3, 9))
 
 
+@together["v3-prefill"]
 @pytest.mark.slow
 def test_attention_without_tp_closes_the_gap_of_prefill() -> None:
     found = shipped_ladder("v3-prefill")
@@ -635,6 +655,7 @@ def test_attention_without_tp_closes_the_gap_of_prefill() -> None:
     )
 
 
+@together["v3-decode"]
 @pytest.mark.slow
 def test_caches_and_large_ep_count_most_for_decode() -> None:
     found = shipped_ladder("v3-decode")
@@ -649,6 +670,7 @@ def test_caches_and_large_ep_count_most_for_decode() -> None:
     assert all(abs(one["gap_fraction"]) < 0.001 for one in found["rungs"][2:])
 
 
+@together["v3-layout"]
 @pytest.mark.slow
 def test_tensor_parallelism_is_what_the_cut_nvlink_costs_and_fine_experts_cost_bytes() -> None:
     """TP8: four all-reduces of 58.7 MB a layer."""

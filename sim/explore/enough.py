@@ -2,13 +2,14 @@
 
 Unlimited is a thousand times what the profile has; everything else of the machine stays as it is, so an unlimited NIC still
 stands behind its PCIe link. More of a link never hurts in this model but by rounding, so the figure is first halved and
-doubled three times, and the step in which a threshold is crossed is then bisected to a hundredth.
+doubled three times, and the step in which a threshold is crossed is then narrowed to a hundredth: by bisection, with a
+guess before it, as times fall with one over a rate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -23,6 +24,7 @@ from sim.study import scenario as scenarios
 UNLIMITED = 1000.0  # times the profile's value
 _DOUBLINGS = 3  # down and up
 _PRECISION = 1.01  # ratio of the two ends of the last step
+_BESIDE = 1.004  # how far from a guess its two sides are tried
 _ROUNDING = 1e-3  # relative rise of cost with more of a link that is not one
 _DIMENSIONS = ("bytes/s", "flop/s", "bytes", "Hz")
 
@@ -83,20 +85,42 @@ def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
     needed = []
     for fraction in within:
         allowed = unlimited * (1 + fraction)
-        short = [value for value in grid if not at(value) <= allowed]
-        if not short:
-            needed.append(Needed(fraction, grid[0], at_most=True))
-            continue
-        low = short[-1]
-        high = grid[grid.index(low) + 1]
-        while high / low > _PRECISION:
-            middle = math.sqrt(low * high)
-            low, high = (low, middle) if at(middle) <= allowed else (middle, high)
-        needed.append(Needed(fraction, high, at_most=False))
+        while True:
+            short = sorted(value for value, price in known.items() if not price <= allowed)
+            if not short:
+                needed.append(Needed(fraction, grid[0], at_most=True))
+                break
+            low, high = short[-1], min(value for value in known if value > short[-1])
+            if high / low <= _PRECISION:
+                needed.append(Needed(fraction, high, at_most=False))
+                break
+            for value in _guesses(known, short, high, allowed) or [math.sqrt(low * high)]:
+                at(value)
     tried = tuple(sorted(known.items()))
     costs = [price for _, price in tried]
     monotone = all(b <= a * (1 + _ROUNDING) for a, b in pairwise(costs))
     return Search(unlimited, tuple(needed), tried, monotone)
+
+
+def _guesses(
+    known: Mapping[float, float], short: Sequence[float], high: float, allowed: float
+) -> list[float]:
+    """Values a little below and above where the crossing should be; none where there is nothing to guess from.
+
+    Times fall with one over a rate until something else binds, so a straight line through the last two values that are too
+    little, over one over the value, says where they cease to be. Where two guesses in a row were too little, it was wrong.
+    """
+    if len(short) < 2:
+        return []
+    (a, b), (slow, fast) = short[-2:], (known[value] for value in short[-2:])
+    if not fast < slow < math.inf or b / a < _PRECISION:
+        return []
+    inverse = 1 / b - (fast - allowed) * (1 / a - 1 / b) / (slow - fast)
+    if inverse <= 0:
+        return []
+    return [
+        value for value in (_BESIDE / inverse, 1 / inverse / _BESIDE) if b * _BESIDE < value < high / _BESIDE
+    ]
 
 
 # --- as a section of a ladder ---------------------------------------------------------------------------------------
