@@ -105,7 +105,7 @@ def test_a_time_that_nothing_hides_needs_the_inverse_of_the_fraction() -> None:
 
 @pytest.mark.parametrize("crossing", [8.0, 61.0, 390.0])
 def test_a_search_takes_few_runs_whatever_the_curve(crossing: float) -> None:
-    """Eight on the grid, and at most bisection's seven for each of three thresholds."""
+    """Eight on the grid, and at most seven halvings of a doubling to a hundredth for each of three thresholds."""
     for cost in (
         lambda rate: max(1.0, crossing / rate),
         lambda rate: 1.0 if rate >= crossing else 2.0,

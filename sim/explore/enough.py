@@ -2,14 +2,13 @@
 
 Unlimited is a thousand times what the profile has; everything else of the machine stays as it is, so an unlimited NIC still
 stands behind its PCIe link. More of a link never hurts in this model but by rounding, so the figure is first halved and
-doubled three times, and the step in which a threshold is crossed is then narrowed to a hundredth: by bisection, with a
-guess before it, as times fall with one over a rate.
+doubled three times, and the step in which a threshold is crossed is then bisected to a hundredth.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,7 +23,6 @@ from sim.study import scenario as scenarios
 UNLIMITED = 1000.0  # times the profile's value
 _DOUBLINGS = 3  # down and up
 _PRECISION = 1.01  # ratio of the two ends of the last step
-_BESIDE = 1.004  # how far from a guess its two sides are tried
 _ROUNDING = 1e-3  # relative rise of cost with more of a link that is not one
 _DIMENSIONS = ("bytes/s", "flop/s", "bytes", "Hz")
 
@@ -69,7 +67,8 @@ def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
 
     Notes
     -----
-    Of several crossings the last counts: from there on, every value that was tried is enough.
+    Of several crossings the last counts: from there on, every value that was tried is enough. What was tried for one
+    threshold narrows the others.
     """
     known: dict[float, float] = {}
 
@@ -94,33 +93,11 @@ def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
             if high / low <= _PRECISION:
                 needed.append(Needed(fraction, high, at_most=False))
                 break
-            for value in _guesses(known, short, high, allowed) or [math.sqrt(low * high)]:
-                at(value)
+            at(math.sqrt(low * high))
     tried = tuple(sorted(known.items()))
     costs = [price for _, price in tried]
     monotone = all(b <= a * (1 + _ROUNDING) for a, b in pairwise(costs))
     return Search(unlimited, tuple(needed), tried, monotone)
-
-
-def _guesses(
-    known: Mapping[float, float], short: Sequence[float], high: float, allowed: float
-) -> list[float]:
-    """Values a little below and above where the crossing should be; none where there is nothing to guess from.
-
-    Times fall with one over a rate until something else binds, so a straight line through the last two values that are too
-    little, over one over the value, says where they cease to be. Where two guesses in a row were too little, it was wrong.
-    """
-    if len(short) < 2:
-        return []
-    (a, b), (slow, fast) = short[-2:], (known[value] for value in short[-2:])
-    if not fast < slow < math.inf or b / a < _PRECISION:
-        return []
-    inverse = 1 / b - (fast - allowed) * (1 / a - 1 / b) / (slow - fast)
-    if inverse <= 0:
-        return []
-    return [
-        value for value in (_BESIDE / inverse, 1 / inverse / _BESIDE) if b * _BESIDE < value < high / _BESIDE
-    ]
 
 
 # --- as a section of a ladder ---------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def _from_to(document: Document) -> list[str]:
         if faster is None:
             told.append(f"from {said(metric, start)} to {said(metric, end)} on {machine(name)}")
             continue
-        times = f"{1 + faster:.3g}x"
+        times = f"{1 + faster:.{2 if faster < 9 else 1}f}x"
         told.append(f"from {said(metric, start)} to {said(metric, end)} on {machine(name)} ({times})")
     return [f"{choices} {called(metric)} {' and '.join(told)}."]
 
@@ -239,28 +239,38 @@ def curve_sentence(document: Document, one: Document) -> str | None:
     name = other(document)
     if name is None:
         return None
-    at, ran = (
-        one["break_even"][name]["at"],
-        [p["value"] for p in one["points"] if p["gaps"][name] is not None],
-    )
+    at, ran = one["break_even"][name]["at"], [p for p in one["points"] if p["gaps"][name] is not None]
     if not ran:
         return f"Along {one['title']}, no point fits on both machines."
-    widest = max(
-        (p for p in one["points"] if p["gaps"][name] is not None), key=lambda p: abs(p["gaps"][name])
-    )
+    axis = [point["value"] for point in ran]
+    widest = max(ran, key=lambda point: abs(point["gaps"][name]))
     ours, theirs = machine(document["reference"]), machine(name)
-    within = f"{100 * one['within_fraction']:g} %"
-    if at == ran:
-        least = min(p["gaps"][name] for p in one["points"] if p["gaps"][name] is not None)
-        ahead = f", and up to {1 / (1 + least):.1f}x as fast" if least < -0.05 else ""
-        return f"Along {one['title']}, {ours} is within {within} of {theirs} everywhere{ahead}."
-    peak = f"the gap is widest at {widest['value']:g}, {percent(widest['gaps'][name])}"
-    if not at:
-        return f"Along {one['title']}, {ours} is within {within} of {theirs} nowhere; {peak}."
-    if at == ran[: len(at)]:
+    if at == axis:
+        where = "everywhere"
+    elif not at:
+        where = "nowhere"
+    elif len(at) == 1:
+        where = f"at {at[0]:g} only"
+    elif at == axis[: len(at)]:
         where = f"up to {at[-1]:g}"
-    elif at == ran[-len(at) :]:
+    elif at == axis[-len(at) :]:
         where = f"from {at[0]:g} on"
     else:
         where = f"at {', '.join(f'{value:g}' for value in at)}"
-    return f"Along {one['title']}, {ours} is within {within} of {theirs} {where}; {peak}."
+    told = f"Along {one['title']}, {ours} is within {100 * one['within_fraction']:g} % of {theirs} {where}"
+    if at != axis or widest["gaps"][name] < -0.05:
+        told += f"; the gap is widest at {widest['value']:g}, {percent(widest['gaps'][name])}"
+    return f"{told}{_best(document, one)}."
+
+
+def _best(document: Document, one: Document) -> str:
+    """The best point of the reference, where it lies inside the axis: an end says no more than which way is better."""
+    on = document["reference"]
+    ran = [point for point in one["points"] if point["values"].get(on) is not None]
+    sign = -1 if one["more_is_better"] else 1
+    best = min(range(len(ran)), key=lambda i: sign * ran[i]["values"][on])
+    if best in (0, len(ran) - 1):
+        return ""
+    return (
+        f"; {machine(on)} is best at {ran[best]['value']:g}, {said(one['metric'], ran[best]['values'][on])}"
+    )

@@ -77,7 +77,7 @@ def enough(document: Document, name: str | None = None) -> Any:
     )  # fmt: skip
     has = one["present"]["value"] / scale
     figure.add(
-        "scatter", x=[has], y=[min(top, 100 * (_cost(one, one["present"]["metric"]) / best - 1)) if one["present"]["metric"] is not None else top],
+        "scatter", x=[has], y=[min(0.97 * top, 100 * (_cost(one, one["present"]["metric"]) / best - 1)) if one["present"]["metric"] is not None else top],
         mode="markers", name=f"{machine(one['hardware'])} has {has:.4g} {unit}",
         marker={"symbol": "diamond", "size": 13, "color": "#FFFFFF", "line": {"width": 2, "color": "#1C2126"}},
         hovertemplate=f"{machine(one['hardware'])}: %{{x:.4g}} {unit}, %{{y:.2f}} % above unlimited<extra></extra>",

@@ -24,7 +24,7 @@ _LONG = (
     "works around",
     "reason",
     "verdict",
-    "choice, added in this order",
+    "sets",
 )  # heads of columns that may wrap
 _DEPTH = (
     ("timeline",),
