@@ -171,3 +171,9 @@ def break_even(document: Document, name: str | None = None) -> Any:
 
 SECTIONS: Mapping[str, tuple[str, Any]] = {"enough": ("enough", enough), "break_even": ("curves", break_even)}
 """Kind -> the section of a ladder that it draws, and how."""
+
+KINDS = {
+    "enough": ("How much of a link is enough: time above an unlimited one, by its rate.", enough),
+    "break_even": ("Machines along an axis, and where the reference breaks even.", break_even),
+}
+"""Kind of plot -> a sentence, and what draws its first figure of a ladder."""

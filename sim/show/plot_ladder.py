@@ -205,3 +205,10 @@ def unit_of(metric: str, largest: float) -> tuple[float, str]:
 def scaled(value: float | None, scale: float) -> float | None:
     """A value over the divisor of its unit; None for none."""
     return None if value is None else value / scale
+
+
+KINDS = {
+    "ladder": ("What each design choice moves on every machine, rung by rung, and the gap.", ladder),
+    "choices": ("What each design choice saves alone, and costs when it is removed last.", choices),
+}
+"""Kind of plot -> a sentence, and what draws it of a ladder."""

@@ -51,16 +51,8 @@ KINDS: dict[str, tuple[str, Draw]] = {
     ),
     "phases": ("Where a training step goes, by variant or pipeline rank.", plot_training.phases),
     "memory": ("What a GPU of each pipeline rank holds, beside what it has.", plot_training.memory),
-    "ladder": (
-        "What each design choice moves on every machine, rung by rung, and the gap.",
-        plot_ladder.ladder,
-    ),
-    "choices": (
-        "What each design choice saves alone, and costs when it is removed last.",
-        plot_ladder.choices,
-    ),
-    "enough": ("How much of a link is enough: time above an unlimited one, by its rate.", plot_enough.enough),
-    "break_even": ("Machines along an axis, and where the reference breaks even.", plot_enough.break_even),
+    **plot_ladder.KINDS,
+    **plot_enough.KINDS,
     "validation": ("Error of every published figure, with its tolerance, by group.", plot_times.validation),
 }
 
@@ -69,34 +61,32 @@ OF_ONE_CASE = (
 )  # fmt: skip
 
 
-def figure(kind: str, result: Result) -> Figure:
-    """Draw one kind. Raises `InputError` for an unknown kind, and for one that the result has no data for."""
-    if kind not in KINDS:
-        wanted = f"one of: {', '.join(KINDS)}"
-        raise InputError(Fault(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
-    drawn_of, given = _document_of(kind), _document(result)
-    if drawn_of != given:
-        has = [k for k in KINDS if _document_of(k) == given]
-        wanted = f"{_DOCUMENTS[drawn_of]}; this document can be drawn as {', '.join(has)}"
-        raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
-    return KINDS[kind][1](result)
-
-
 _DOCUMENTS = {
     "run": "the result of a run",
     "validation": "a document of `moesim validate --json`",
     "ladder": "the ladder.json of `moesim ladder`",
 }
-_OF_LADDERS = ("ladder", "choices", "enough", "break_even")
+_OWNERS = {"validation": "validation", **dict.fromkeys((*plot_ladder.KINDS, *plot_enough.KINDS), "ladder")}
+"""Kind -> which document it draws; all others draw a run's."""
 
 
-def _document_of(kind: str) -> str:
-    """The document that a kind is drawn of."""
-    return "validation" if kind == "validation" else "ladder" if kind in _OF_LADDERS else "run"
+def _document_of(result: Result) -> str:
+    if is_validation(result):
+        return "validation"
+    return "ladder" if is_ladder(result) else "run"
 
 
-def _document(result: Result) -> str:
-    return "validation" if is_validation(result) else "ladder" if is_ladder(result) else "run"
+def figure(kind: str, result: Result) -> Figure:
+    """Draw one kind. Raises `InputError` for an unknown kind, and for one that the result has no data for."""
+    if kind not in KINDS:
+        wanted = f"one of: {', '.join(KINDS)}"
+        raise InputError(Fault(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
+    whose, asked = _document_of(result), _OWNERS.get(kind, "run")
+    if whose != asked:
+        has = [one for one in KINDS if _OWNERS.get(one, "run") == whose]
+        wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {', '.join(has)}"
+        raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
+    return KINDS[kind][1](result)
 
 
 def figures(kind: str, result: Result) -> dict[str, Figure]:
