@@ -57,6 +57,7 @@ def enough(document: Document, name: str | None = None) -> Any:
     needs = needs[:1] if needs and needs[0]["at_most"] else needs  # then all the others are there too
     widest = 100 * max((need["within_fraction"] for need in one["needed"]), default=0.1)
     top = min(max(1.3 * widest, max(y for _, y in inside) * 1.06), max(_MOST_PERCENT, 1.5 * widest))
+    low, high = min(x for x, _ in inside), max(x for x, _ in inside)
     figure = Canvas()
     figure.add(
         "scatter", x=[x for x, _ in inside], y=[y for _, y in inside], mode="lines+markers", showlegend=False,
@@ -71,8 +72,8 @@ def enough(document: Document, name: str | None = None) -> Any:
         ]  # fmt: skip
     figure.add(
         "scatter", x=[need["value"] / scale for need in needs], y=[100 * need["within_fraction"] for need in needs], mode="markers+text",
-        name="enough", marker={"size": 10, "color": style.COLOUR["leaf_uplink"]}, textposition="top right",
-        text=[f" {'≤ ' if need['at_most'] else ''}{need['value'] / scale:.3g} {unit} for {100 * need['within_fraction']:g} %" for need in needs],
+        name="enough", marker={"size": 10, "color": style.COLOUR["leaf_uplink"]}, textposition=["top left" if need["value"] / scale > 0.5 * high else "top right" for need in needs],
+        text=[f" {'≤ ' if need['at_most'] else ''}{show(need['value'], dimension, 3)} for {100 * need['within_fraction']:g} % " for need in needs],
         hoverinfo="skip", cliponaxis=False,
     )  # fmt: skip
     has = one["present"]["value"] / scale
@@ -82,13 +83,10 @@ def enough(document: Document, name: str | None = None) -> Any:
         marker={"symbol": "diamond", "size": 13, "color": "#FFFFFF", "line": {"width": 2, "color": "#1C2126"}},
         hovertemplate=f"{machine(one['hardware'])}: %{{x:.4g}} {unit}, %{{y:.2f}} % above unlimited<extra></extra>",
     )  # fmt: skip
-    low, high = min(x for x, _ in inside), max(x for x, _ in inside)
     ticks = _doublings(low, high)
-    figure.axis("x", title=f"{one['key']} [{unit}]", type="log", tickvals=ticks, ticktext=[f"{t:.4g}" for t in ticks],
+    figure.axis("x", title=f"{one['key']} [{unit}]", type="log", tickvals=ticks, ticktext=[f"{t:,.0f}" if t >= 1000 else f"{t:.4g}" for t in ticks],
                 range=[math.log10(low) - 0.03, math.log10(high) + 0.03])  # fmt: skip
-    figure.axis(
-        "y", title=f"{ladders.called(one['metric'])}: takes above unlimited [%]", range=[-0.02 * top, top]
-    )
+    figure.axis("y", title=f"{ladders.called(one['metric'])}: above unlimited [%]", range=[-0.02 * top, top])
     title = ladders.enough_sentence(one)
     return style.finish(figure, title, height=380, alt=f"Falling curve. {title}", top=44)
 
