@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "run"]
+__all__ = ["__version__", "ladder", "run"]
 
 
 def run(spec: str | Path, *, settings: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -19,3 +19,10 @@ def run(spec: str | Path, *, settings: tuple[str, ...] = ()) -> dict[str, Any]:
     from sim.study.run import run_file
 
     return run_file(spec, settings)
+
+
+def ladder(spec: str | Path) -> dict[str, Any]:
+    """Run a ladder of design choices (a path or a shipped name) and return its document; README describes it."""
+    from sim.explore.ladder import run_file
+
+    return run_file(spec)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WHAT = ("hardware", "model", "scenario", "kernel")
-_SCHEMAS = ("scenario", "sweep", "hardware", "model", "kernel")
 _WIDTH = 110  # columns, where the output is no terminal
 _SLOW_S = 2.0  # what takes longer says what it is doing
 
@@ -169,9 +168,7 @@ def sweep(
     if as_json:
         click.echo(folders.dump(document), nl=False)
         return
-    console = _console()
-    tables.print_sweep(document, console)
-    console.print(f"[dim]Written: {', '.join(str(folder / file) for file in files)}[/dim]", soft_wrap=True)
+    tables.print_sweep(document, _console(), [folder / name for name in files])
 
 
 def _workers(dask: str | None, jobs: int | None) -> Any:
@@ -180,6 +177,28 @@ def _workers(dask: str | None, jobs: int | None) -> Any:
     from sim.explore.workers import Dask, Processes
 
     return Dask(dask) if dask is not None else Processes(jobs or len(os.sched_getaffinity(0)))
+
+
+@cli.command()
+@click.argument("file", metavar="LADDER")
+@_out
+@_json
+def ladder(file: str, out: Path | None, as_json: bool) -> None:
+    """Add design choices one by one to a naive design, on several machines; write ladder.json and report.html."""
+    from sim.explore import ladder as study
+    from sim.show import folder as folders
+    from sim.show import tables
+
+    with _progress(as_json) as say:
+        found = study.run_file(file, say)
+    folder = _folder(out, found["name"], several=False)
+    folders.write(folder, files := folders.of_ladder(found))
+    for warning in found["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    if as_json:
+        click.echo(folders.dump(found), nl=False)
+    else:
+        tables.print_ladder(found, _console(), [folder / name for name in files])
 
 
 @cli.command()
@@ -282,13 +301,19 @@ def _check(file: str) -> str:
     """Check one file by what it holds; returns its kind."""
     from sim import documents
 
-    path = documents.find(file, "scenarios", "scenario")
+    folder = "scenarios/ladders" if file in documents.shipped("scenarios/ladders") else "scenarios"
+    path = documents.find(file, folder, "scenario")
     tree = documents.load(path).tree
     if "axes" in tree or "objectives" in tree:
         from sim.explore import sweep_file
 
         sweep_file.sweep_of(documents.load(path))
         return "sweep"
+    if "rungs" in tree:
+        from sim.explore import ladder
+
+        ladder.check(path)
+        return "ladder"
     if "workload" in tree or "cluster" in tree:
         from sim.study import scenario as reading
 
@@ -315,7 +340,7 @@ def _check(file: str) -> str:
 
         load_kernel(path)
         return "kernel generation"
-    wanted = "a scenario (cluster, workload), a sweep (axes), a hardware profile (gpu), a model (attention) or a kernel generation"
+    wanted = "a scenario (cluster, workload), a sweep (axes), a ladder (rungs), a hardware profile (gpu), a model (attention) or a kernel generation"
     raise InputError(
         Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
     )
@@ -347,36 +372,14 @@ def show(what: str, name: str | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("what")
 def schema(what: str) -> None:
-    """Print the JSON Schema of scenario, sweep, hardware, model or kernel files, for editors."""
-    if what not in _SCHEMAS:
-        raise InputError(
-            Fault(None, "schema", f"'{what}'", f"one of: {', '.join(_SCHEMAS)}", nearest(what, _SCHEMAS))
-        )
+    """Print the JSON Schema of scenario, sweep, ladder, hardware, model or kernel files, for editors."""
+    from sim.show import shelf
     from sim.show.folder import dump
 
-    click.echo(dump(_schema_of(what).model_json_schema(by_alias=True)), nl=False)
-
-
-def _schema_of(what: str) -> Any:
-    if what == "scenario":
-        from sim.study.specification import ScenarioSpec
-
-        return ScenarioSpec
-    if what == "sweep":
-        from sim.explore.sweep_spec import SweepSpec
-
-        return SweepSpec
-    if what == "hardware":
-        from sim.cluster.hardware import HardwareFile
-
-        return HardwareFile
-    if what == "kernel":
-        from sim.cluster.kernels import KernelFile
-
-        return KernelFile
-    from sim.workload.model import schema as model_schema
-
-    return model_schema()
+    if what not in shelf.SCHEMAS:
+        wanted, near = f"one of: {', '.join(shelf.SCHEMAS)}", nearest(what, shelf.SCHEMAS)
+        raise InputError(Fault(None, "schema", f"'{what}'", wanted, near))
+    click.echo(dump(shelf.schema(what).model_json_schema(by_alias=True)), nl=False)
 
 
 @cli.command()

@@ -85,7 +85,12 @@ def _resolve(model: type[BaseModel], loc: Path_, tree: Any) -> tuple[Path_, list
     models: list[type[BaseModel]] = [model]
     parents = models
     node: Any = tree
+    keyed = False  # the next part is a key of a mapping whose values are `models`
     for i, part in enumerate(loc):
+        if keyed and isinstance(node, dict) and part in node:
+            path.append(part)
+            parents, node, keyed = models, node[part], False
+            continue
         by_name = [_annotation(m, part) for m in models]
         known = [a for a in by_name if a is not None]
         in_tree = (isinstance(node, dict) and part in node) or (
@@ -101,6 +106,7 @@ def _resolve(model: type[BaseModel], loc: Path_, tree: Any) -> tuple[Path_, list
             continue
         path.append(part)
         parents = models
+        keyed = any(typing.get_origin(annotation) is dict for annotation in known)
         node = node.get(part) if isinstance(node, dict) else (
             node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
         )  # fmt: skip

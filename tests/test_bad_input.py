@@ -205,7 +205,7 @@ def test_set_below_override_is_a_walk_too(tmp_path: Path) -> None:
         "cluster.nodes", "=3", " =3", "cluster.nodes=", "cluster.nodes=[", "cluster.nodes=1: 2", "cluster.nodes.x=3",
         "cluster..nodes=3", ".=1", "nodes=3", "cluster=3", "workload.gate.0=1", "²=1", "cluster.faults.0.node=1", "name=",
         "workload=[]", "variants=3", "variants.a=3", "variants.a.b=3", "cluster.override=3", "cluster.override.x=3",
-        "cluster.override.gpu=3", "cluster.override.gpu.scale_up=fast", "model={}", "model.name=x", "cluster.nodes=!!python/none x",
+        "cluster.override.gpu=3", "cluster.override.gpu.scale_up=fast", "model={}", "model.hiden=7168", "cluster.nodes=!!python/none x",
         "workload.kernel.override.nic_efficiency_fraction=7", "workload.kernel.override=1", "seed=1e9", "expect.x=1", "a=&x *x",
     ],
 )  # fmt: skip

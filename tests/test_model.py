@@ -34,14 +34,25 @@ COUNTS = {
 }
 
 
-def test_the_nine_models_are_shipped_and_the_dense_twins_of_v3() -> None:
-    assert set(shipped_models()) == {*COUNTS, "v3-dense-active", "v3-dense-twin"}
+def test_the_nine_models_are_shipped_and_the_twins_of_v3() -> None:
+    twins = {"v3-dense-active", "v3-dense-twin", "v3-coarse", "v3-gqa"}
+    assert set(shipped_models()) == {*COUNTS, *twins}
 
 
 def test_the_dense_twins_hold_what_they_say() -> None:
     sparse = parameters(load_model("deepseek-v3"))
     assert parameters(load_model("v3-dense-twin")).total == pytest.approx(sparse.total, rel=1e-3)
     assert parameters(load_model("v3-dense-active")).total == pytest.approx(sparse.active, rel=5e-3)
+
+
+def test_the_coarse_twin_has_as_many_active_parameters_and_the_gqa_twin_differs_in_attention_alone() -> None:
+    v3, coarse, gqa = (load_model(name) for name in ("deepseek-v3", "v3-coarse", "v3-gqa"))
+    assert parameters(coarse).active == pytest.approx(parameters(v3).active, rel=5e-3)
+    assert coarse.top_k * coarse.expert_hidden == (v3.top_k + v3.num_shared_experts) * v3.expert_hidden
+    assert dataclasses.replace(gqa, name=v3.name, source=v3.source, attention=v3.attention) == v3
+    assert (
+        kv_bytes_per_token(gqa) == 61 * 2 * 8 * 128 * 2
+    )  # layers, keys and values, KV heads, elements, bytes
 
 
 @pytest.mark.parametrize("name", COUNTS)

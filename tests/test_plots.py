@@ -92,6 +92,10 @@ RUNS = ("single", "variants", "flows", "ecmp", "exchange")
 WITHOUT_RANKS = ("flows", "ecmp")
 ELSEWHERE = (
     "validation",
+    "ladder",
+    "choices",
+    "enough",
+    "break_even",
     "interactivity",
     "timeline",
     "layer_pair",
@@ -100,7 +104,7 @@ ELSEWHERE = (
     "pareto",
     "parallel",
     "map",
-)  # of validations, training steps and sweeps
+)  # of validations, ladders, sweeps and training steps
 
 
 @pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind not in ELSEWHERE])

@@ -13,8 +13,8 @@ from typing import Any
 
 from sim.errors import Fault, InputError, Mark
 
-_SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1")
-_DOCUMENTS = ("result.json", "sweep.json")  # what a folder stands for
+_SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladder/1")
+_DOCUMENTS = ("result.json", "sweep.json", "ladder.json")  # what a folder stands for
 
 
 def dump(document: Any) -> str:
@@ -41,6 +41,13 @@ def of_run(result: Mapping[str, Any], *, with_report: bool = True) -> dict[str, 
         if timeline.slices or timeline.transfers or timeline.counters:
             files["trace.json.gz"] = trace.encode(trace.document(timeline))
     return files
+
+
+def of_ladder(document: Mapping[str, Any]) -> dict[str, str | bytes]:
+    """The files of a ladder by name."""
+    from sim.show import ladder_page
+
+    return {"ladder.json": dump(document), "report.html": ladder_page.page_html(document)}
 
 
 def _csv(result: Mapping[str, Any]) -> dict[str, str]:
@@ -72,10 +79,10 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a result document; a folder stands for the result.json, or other document, in it."""
+    """Read a document of a command; a folder stands for the result.json, sweep.json or ladder.json in it."""
     inside = [path / name for name in _DOCUMENTS if (path / name).is_file()] or [path / _DOCUMENTS[0]]
     file = inside[0] if path.is_dir() else path
-    wanted = "a result.json"
+    wanted = f"one of: {', '.join(_DOCUMENTS)}"
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -11,8 +11,10 @@ from typing import Any
 
 from sim.errors import Fault, InputError, nearest
 from sim.show import (
+    plot_enough,
     plot_fabric,
     plot_inference,
+    plot_ladder,
     plot_loads,
     plot_pair,
     plot_sweep,
@@ -21,6 +23,7 @@ from sim.show import (
     sweeps,
 )
 from sim.show.cases import Result, cases, is_validation
+from sim.show.ladders import is_ladder
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
 Draw = Callable[[Result], Figure]
@@ -51,6 +54,8 @@ KINDS: dict[str, tuple[str, Draw]] = {
     "phases": ("Where a training step goes, by variant or pipeline rank.", plot_training.phases),
     "memory": ("What a GPU of each pipeline rank holds, beside what it has.", plot_training.memory),
     **plot_sweep.KINDS,
+    **plot_ladder.KINDS,
+    **plot_enough.KINDS,
     "validation": ("Error of every published figure, with its tolerance, by group.", plot_times.validation),
 }
 
@@ -62,16 +67,23 @@ OF_ONE_CASE = (
 _DOCUMENTS = {
     "run": "the result of a run",
     "validation": "a document of `moesim validate --json`",
-    "sweep": "the sweep.json of a sweep",
+    "sweep": "the sweep.json of `moesim sweep`",
+    "ladder": "the ladder.json of `moesim ladder`",
 }
-_OWNERS = {"validation": "validation", **dict.fromkeys(plot_sweep.KINDS, "sweep")}
+_OWNERS = {
+    "validation": "validation",
+    **dict.fromkeys(plot_sweep.KINDS, "sweep"),
+    **dict.fromkeys((*plot_ladder.KINDS, *plot_enough.KINDS), "ladder"),
+}
 """Kind -> which document it draws; all others draw a run's."""
 
 
 def _document_of(result: Result) -> str:
     if is_validation(result):
         return "validation"
-    return "sweep" if sweeps.is_sweep(result) else "run"
+    if sweeps.is_sweep(result):
+        return "sweep"
+    return "ladder" if is_ladder(result) else "run"
 
 
 def figure(kind: str, result: Result) -> Figure:
@@ -90,8 +102,11 @@ def figure(kind: str, result: Result) -> Figure:
 def figures(kind: str, result: Result) -> dict[str, Figure]:
     """The figures of one kind by file name without ending: `utilisation`, or `utilisation-h800-ep8` for each variant.
 
-    Variants without the data are left out where another has it; where none has, the `InputError` says why.
+    Variants without the data are left out where another has it; where none has, the `InputError` says why. A ladder's
+    sections give a figure for each of their entries: `enough-nvlink`.
     """
+    if is_ladder(result) and kind in plot_enough.SECTIONS:
+        return plot_enough.several(kind, result)
     if kind not in OF_ONE_CASE or "variants" not in result:
         return {kind: figure(kind, result)}
     found: dict[str, Figure] = {}

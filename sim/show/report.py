@@ -23,6 +23,10 @@ _LONG = (
     "metric",
     "one of them",
     "most of it",
+    "works around",
+    "reason",
+    "verdict",
+    "sets",
 )  # heads of columns that may wrap
 _DEPTH = (
     ("timeline",),

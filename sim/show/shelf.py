@@ -1,9 +1,10 @@
-"""What `moesim show` says of a shipped thing: hardware, model, scenario or kernel, as tables or as one document."""
+"""What `moesim show` says of a shipped thing (hardware, model, scenario or kernel) and `moesim schema` of its files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sim import documents
@@ -75,3 +76,21 @@ SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
     "kernel": kernel,
 }
 """Kind of thing -> what shows one: on a console, or as a document."""
+
+
+def schema(what: str) -> Any:
+    """The pydantic model of a kind of file: one of `SCHEMAS`."""
+    module, name = SCHEMAS[what]
+    found = getattr(import_module(module), name)
+    return found() if what == "model" else found  # that of a model is made on demand
+
+
+SCHEMAS = {
+    "scenario": ("sim.study.specification", "ScenarioSpec"),
+    "sweep": ("sim.explore.sweep_spec", "SweepSpec"),
+    "ladder": ("sim.explore.ladder_spec", "LadderSpec"),
+    "hardware": ("sim.cluster.hardware", "HardwareFile"),
+    "model": ("sim.workload.model", "schema"),
+    "kernel": ("sim.cluster.kernels", "KernelFile"),
+}
+"""Kind of file -> the module and name of its pydantic model."""

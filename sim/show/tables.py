@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from sim.show import findings, grids, sweep_grids, sweeps
+from sim.show import findings, grids, ladder_grids, ladders, sweep_grids, sweeps
 from sim.show.cases import Result, cases, is_validation
 from sim.show.grid import Grid
 from sim.units import show
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from sim.cluster.datasheet import Sheet
@@ -28,6 +30,9 @@ _LONG = (
     "reason",
     "one of them",
     "most of it",
+    "what",
+    "choice, added in this order",
+    "choice",
 )  # heads of columns that may wrap
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
@@ -46,14 +51,28 @@ def print_result(result: Result, console: Console) -> None:
             console.print(sentence, highlight=False, markup=False, soft_wrap=False)
 
 
-def print_sweep(document: Result, console: Console) -> None:
+def print_sweep(document: Result, console: Console, written: Iterable[Path]) -> None:
     """The best points of a sweep, what each choice costs, what cannot be, and what it all says."""
+    _print_found(
+        document, sweep_grids.grids(document, wide=False), sweeps.finding(document), console, written
+    )
+
+
+def print_ladder(document: Result, console: Console, written: Iterable[Path]) -> None:
+    """Every rung, what does not fit, how much is enough, prices and rules, and what it all says."""
+    _print_found(document, ladder_grids.grids(document), ladders.finding(document), console, written)
+
+
+def _print_found(
+    document: Result, found: Iterable[Grid], said: Iterable[str], console: Console, written: Iterable[Path]
+) -> None:
     _title(console, str(document["title"]))
-    for grid in sweep_grids.grids(document, wide=False):
+    for grid in found:
         print_grid(grid, console)
     console.print()
-    for sentence in sweeps.finding(document):
+    for sentence in said:
         console.print(sentence, highlight=False, markup=False)
+    console.print(f"[dim]Written: {', '.join(map(str, written))}[/dim]", soft_wrap=True)
 
 
 def print_validation(report: Result, console: Console) -> None:

@@ -31,8 +31,9 @@ from sim.study.specification import (
     TrainingSpec,
 )
 from sim.study.steps import training_of
+from sim.workload import model as models
 
-__all__ = ["AllToAll", "Expectation", "FlowList", "Scenario", "apply", "read", "resolve", "variants"]
+__all__ = ["AllToAll", "Expectation", "FlowList", "Scenario", "apply", "put", "read", "resolve", "variants"]
 
 
 def read(spec: str | Path, settings: Sequence[str] = ()) -> Document:
@@ -76,7 +77,16 @@ def _win_over(
 
 
 def put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> None:
-    """Like `Document.put`, but a key below `override` stays dotted, and a mapping there is not replaced by chance."""
+    """Like `Document.put`, with the scenario's branches in view.
+
+    A key below `cluster.override` stays dotted, so that a mapping there is not replaced by chance; a key below a model that
+    is named takes the model's file as the mapping that it changes: `model.top_k`.
+    """
+    named = document.get(("model",))
+    if path[:1] == ("model",) and len(path) > 1 and isinstance(named, str):
+        at = document.mark(("model",))
+        file = documents.find(named, models.FOLDER, "model", near=document.folder, mark=at)
+        document.put(("model",), documents.load(file).tree, at)
     if path[:2] == ("cluster", "override") and len(path) > 3:
         path = (*path[:2], documents.dotted(path[2:]))
     document.put(path, value, mark)

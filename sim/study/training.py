@@ -26,9 +26,10 @@ from sim.schedule.operations import Pipeline
 from sim.schedule.reductions import Links
 from sim.schedule.replay import peaks
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
-from sim.schedule.training import tasks
+from sim.schedule.training import StageTimes, tasks
 from sim.study import training_metrics
 from sim.study.descriptions import Scenario, Training
+from sim.study.moe_layer import layer_metrics
 from sim.workload.model import GQA, MLA, Model
 from sim.workload.placement import contiguous
 from sim.workload.stages import Stage, held_parameters, stages
@@ -164,10 +165,10 @@ class Step:
         )
 
     @cached_property
-    def plan(self) -> StepPlan:
-        """Everything that the engine needs."""
-        work, costs = self.work, self.costs
-        times = stage_times(
+    def times(self) -> tuple[StageTimes, ...]:
+        """Compute times of every stage's layers."""
+        work = self.work
+        return stage_times(
             self.chunk_work,
             self.stages,
             self.hardware,
@@ -178,8 +179,15 @@ class Step:
             recompute=work.recompute,
             measured=work.measured,
         )
+
+    @cached_property
+    def plan(self) -> StepPlan:
+        """Everything that the engine needs."""
+        work, costs = self.work, self.costs
         return StepPlan(
-            tasks=tasks(self.pipeline, times, partial(costs.mean_s, overlapped=True), overlap=work.overlap),
+            tasks=tasks(
+                self.pipeline, self.times, partial(costs.mean_s, overlapped=True), overlap=work.overlap
+            ),
             num_groups=costs.num_groups,
             lanes=costs.lanes,
             costs=costs,
@@ -229,7 +237,13 @@ class Step:
     def metrics(self, records: Sequence[GroupRecord]) -> dict[str, Any]:
         """All metrics of the step that left these records."""
         optimizer_s = self.optimizer_s(self.links)
-        return training_metrics.measure(self.scenario, records, optimizer_s, self.lower_bound_s) | {
+        return {
+            **training_metrics.measure(self.scenario, records, optimizer_s, self.lower_bound_s),
+            **layer_metrics(
+                self.times,
+                lambda name, busy: self.costs.mean_s(name, overlapped=busy),
+                overlap=self.work.overlap,
+            ),
             "memory_peak_bytes": max(row.total_bytes for row in self.memory),
             "memory_capacity_bytes": self.hardware.gpu.hbm.capacity_bytes,
         }

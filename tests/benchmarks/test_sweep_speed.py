@@ -1,6 +1,6 @@
 """How fast sweeps are: points a minute of DeepSeek-V3 layouts, one job against two, and what a remembered point costs.
 
-    pytest -o addopts= tests/benchmarks/test_sweep_speed.py
+pytest -o addopts= tests/benchmarks/test_sweep_speed.py
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def run(sweep: Sweep, folder: Path, jobs: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_thousand_simulated_layouts(jobs: int, sweep: Sweep, benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+def test_a_thousand_simulated_layouts(
+    jobs: int, sweep: Sweep, benchmark: BenchmarkFixture, tmp_path: Path
+) -> None:
     found = benchmark.pedantic(run, (sweep, tmp_path, jobs), rounds=1)
     assert found["counts"]["ok"] == found["runs"]["computed"] == 1000
     benchmark.extra_info["points_per_minute"] = round(60 * 1000 / benchmark.stats["mean"])

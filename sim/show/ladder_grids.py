@@ -1,0 +1,208 @@
+"""Ladders as tables; the terminal and the report print the same."""
+
+from __future__ import annotations
+
+from sim.show.grid import Cell, Grid
+from sim.show.ladders import (
+    Document,
+    called,
+    change_alone,
+    cost_without,
+    machine,
+    other,
+    percent,
+    said,
+    upper,
+)
+from sim.units import show
+
+_UNFIT = "does not fit"
+_WAYS = {"cumulative": "in its turn", "added_first": "alone", "removed_last": "removed last"}
+
+
+def grids(document: Document) -> list[Grid]:
+    """The tables of a ladder for a terminal."""
+    made = [
+        of_rungs(document),
+        of_gaps(document),
+        of_reasons(document),
+        of_enough(document),
+        of_prices(document),
+        of_verdicts(document),
+    ]
+    return [one for one in made if one.rows]
+
+
+def of_rungs(document: Document) -> Grid:
+    """A row for each rung: every machine, the gap before and after, the choice alone and removed last."""
+    metric, on, beside = document["metric"]["name"], document["reference"], other(document)
+    before: float | None = None
+    rows = []
+    for i, rung in enumerate(document["rungs"]):
+        row = [rung["title"]]
+        for name in document["hardware"]:
+            value = rung["values"]["cumulative"][name]
+            row.append(_UNFIT if value is None else said(metric, value, 4))
+        if beside:
+            row += [percent(before) if i else "-", percent(rung["gap_fraction"])]
+        for way, measure in (("added_first", change_alone), ("removed_last", cost_without)):
+            missing = on in rung["reasons"].get(way, {})
+            row.append(_UNFIT if missing else percent(measure(document, rung, on)) if i else "-")
+        before = rung["gap_fraction"]
+        rows.append(tuple(row))
+    heads = (
+        "choice, added in this order",
+        *(machine(name) for name in document["hardware"]),
+        *(("gap before", "after") if beside else ()),
+        "alone",
+        "removed last",
+    )
+    gap = f"gap: what {machine(on)} takes over what {machine(beside)} takes; " if beside else ""
+    note = (
+        f"{gap}alone: {machine(on)}, the naive design with this choice only, over the naive one; "
+        "removed last: the full design without it, over the full one"
+    )
+    return Grid(f"{upper(called(metric))}, choice by choice", heads, tuple(rows), note=note)
+
+
+def of_choices(document: Document) -> Grid:
+    """What each choice works around, and the keys that it sets."""
+    rows = tuple(
+        (rung["title"], rung["works_around"] or "-", ", ".join(rung["set"])) for rung in document["rungs"]
+    )
+    return Grid(
+        "What each choice works around", ("choice", "works around", "sets"), rows, words=frozenset({0, 1, 2})
+    )
+
+
+def of_gaps(document: Document) -> Grid:
+    """The gap of the reference to each of several other machines."""
+    others = [name for name in document["hardware"] if name != document["reference"]]
+    rows = tuple(
+        (rung["title"], *(percent(rung["gaps"][name]["cumulative"]) for name in others))
+        for rung in document["rungs"]
+    )
+    title = f"Gap of {machine(document['reference'])} to each machine"
+    return Grid(title, ("choice", *map(machine, others)), rows if len(others) > 1 else ())
+
+
+def of_reasons(document: Document) -> Grid:
+    """Designs that no machine can run, each with its reason; machines with the same reason in one row."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for rung in document["rungs"]:
+        for way, reasons in rung["reasons"].items():
+            for name, reason in reasons.items():
+                found.setdefault((rung["title"], _WAYS[way], reason), []).append(machine(name))
+    rows = tuple((title, way, ", ".join(names), reason) for (title, way, reason), names in found.items())
+    return Grid(
+        "Designs that do not fit", ("choice", "read", "on", "reason"), rows, words=frozenset({0, 1, 2, 3})
+    )
+
+
+def of_enough(document: Document) -> Grid:
+    """How much of each figure is enough."""
+    found = [one for one in document["enough"].values() if "needed" in one]
+    fractions = list(dict.fromkeys(need["within_fraction"] for one in found for need in one["needed"]))
+    rows = []
+    for one in found:
+        needs = {need["within_fraction"]: need for need in one["needed"]}
+        cells = []
+        for fraction in fractions:
+            need = needs.get(fraction)
+            text = show(need["value"], one["dimension"], 3) if need else "-"
+            cells.append(f"<= {text}" if need and need["at_most"] else text)
+        present = show(one["present"]["value"], one["dimension"], 3)
+        rows.append((one["title"], one["key"], machine(one["hardware"]), present, *cells))
+    heads = ("what", "figure", "of", "has", *(f"within {100 * fraction:g} %" for fraction in fractions))
+    note = "the smallest value with which a run takes at most so much more than with a thousand times what there is"
+    return Grid("How much is enough", heads, tuple(rows), words=frozenset({0, 1, 2}), note=note)
+
+
+def of_curve(document: Document, one: Document) -> Grid:
+    """A curve: every machine at every point, and the gaps."""
+    names = list(document["hardware"])
+    others = [name for name in names if name != document["reference"]]
+    rows = []
+    for point in one["points"]:
+        values = [
+            _UNFIT if name in point["reasons"] else said(one["metric"], point["values"].get(name), 4)
+            for name in names
+        ]
+        rows.append((f"{point['value']:g}", *values, *(percent(point["gaps"].get(name)) for name in others)))
+    heads = (one["title"], *map(machine, names), *(f"gap to {machine(name)}" for name in others))
+    return Grid(f"{upper(called(one['metric']))} along {one['title']}", heads, tuple(rows))
+
+
+def of_prices(document: Document) -> Grid:
+    """What a million tokens cost, and the price at which another machine would cost as much as the reference."""
+    machines = document["hardware"]
+    reference = machines[document["reference"]]
+    rows = []
+    for name, one in machines.items():
+        tokens = one.get("tokens_per_s_per_gpu") or {}
+        if not tokens.get("full"):
+            continue
+        price, cost = one.get("price_usd_per_gpu_hour"), one.get("usd_per_million_tokens") or {}
+        even = None
+        ours = (reference.get("tokens_per_s_per_gpu") or {}).get("full")
+        if reference.get("price_usd_per_gpu_hour") is not None and ours and name != document["reference"]:
+            even = reference["price_usd_per_gpu_hour"] * tokens["full"] / ours
+        dollars = (_usd(cost.get(end)) for end in ("naive", "full"))
+        rows.append((machine(name), f"{tokens['full']:,.0f}", _usd(price), *dollars, _usd(even)))
+    known = any(row[2] != "-" for row in rows)
+    heads = ("machine", "tokens/s/GPU", "$ a GPU-hour", "$ a M tokens, naive", "full", "breaks even at $")
+    note = (
+        f"breaks even: the price of its GPU-hour at which a token costs as much as on {machine(document['reference'])}, full "
+        "design; prices as in the profile or the scenario, - where neither states one"
+    )
+    return Grid("Price of a million tokens", heads, tuple(rows) if known else (), note=note)
+
+
+def _usd(value: float | None) -> Cell:
+    return "-" if value is None else f"{value:.3f}" if value < 100 else f"{value:,.0f}"
+
+
+_VERDICTS = {
+    ("restricted", True): "restricted", ("restricted", False): "passes", ("flagged", True): "flagged", ("flagged", False): "not flagged",
+    ("eligible", True): "case by case", ("eligible", False): "denial presumed",
+}  # fmt: skip
+
+
+def of_verdicts(document: Document) -> Grid:
+    """Export rules in short: a row for each machine, a column for each rule that may hold for it."""
+    found = {name: one["verdicts"] for name, one in document["hardware"].items() if one.get("verdicts")}
+    told = [one for one in next(iter(found.values()), []) if one["rule"] != "R2024"]  # of memory traded alone
+    shown = [one["rule"] for one in told]
+    rows = tuple(
+        (machine(name), *(_VERDICTS.get((one["kind"], one["holds"]), "open") for one in rules if one["rule"] in shown))
+        for name, rules in found.items()
+    )  # fmt: skip
+    cited = "; ".join(f"{one['rule']}: {one['citation']}" for one in told)
+    words = frozenset(range(len(shown) + 1))
+    return Grid("Export rules", ("machine", *shown), rows, words=words, note=f"{cited}. {document['note']}")
+
+
+def of_every_verdict(document: Document) -> Grid:
+    """Export rules in full: a row for each machine and rule, with its numbers and citation."""
+    rows: list[tuple[Cell, ...]] = []
+    breaks = []
+    for name, one in document["hardware"].items():
+        breaks.append(len(rows))
+        for verdict in one.get("verdicts") or []:
+            rows.append(
+                (machine(name), _changed(one), verdict["rule"], _in_force(verdict), verdict["sentence"], verdict["citation"])
+            )  # fmt: skip
+    heads = ("machine", "changed", "rule", "in force", "verdict", "citation")
+    return Grid("Export rules, in full", heads, tuple(rows), words=frozenset(range(6)), breaks=frozenset(breaks[1:]), note=document["note"])  # fmt: skip
+
+
+def _changed(one: Document) -> Cell:
+    return ", ".join(f"{key} {value}" for key, value in (one.get("changed") or {}).items()) or "as it is"
+
+
+def _in_force(verdict: Document) -> Cell:
+    return (
+        f"{verdict['effective']} to {verdict['until']}"
+        if verdict["until"]
+        else f"from {verdict['effective']}"
+    )

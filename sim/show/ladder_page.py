@@ -1,0 +1,154 @@
+"""The report of a ladder: what was asked, the answer, every rung, how much is enough, where machines break even, the rules."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from sim.documents import dumps
+from sim.show import grids, ladder_grids, ladders, page, plot_enough, plot_ladder
+from sim.show.cases import Case
+from sim.show.grid import Grid
+from sim.show.ladders import Document, machine
+from sim.show.report import grid_html
+
+_TERMS = (
+    ("naive", "the design before the first choice: the base scenario with what 'set' changes"),
+    ("in its turn", "with all choices up to this one"),
+    ("alone", "the naive design with this choice only; what it needs from others is missing"),
+    ("removed last", "the full design without it; what others do in its stead is there"),
+    ("gap", "what the reference takes over what the other machine takes, less one; of a rate, what is taken is its reciprocal"),
+    ("enough", "the smallest value of a figure with which a run takes at most so much more than with an unlimited one, all else as it is"),
+    ("break even", "the reference takes within 1 % of what the other takes, or as much less as it likes"),
+    ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
+)  # fmt: skip
+
+
+def page_html(document: Document) -> str:
+    """The report of `moesim ladder` as one HTML document."""
+    said = ladders.finding(document)
+    lead = said[: 1 + len(said[1:]) - len(document["enough"]) - len(document["curves"])]
+    parts = [
+        _header(document),
+        f'<section class="answer" aria-label="Answer">{page.paragraphs(lead)}</section>',
+        _warnings(document),
+        "<h2>Rung by rung</h2>",
+        _figure("ladder", plot_ladder.ladder(document)),
+        grid_html(ladder_grids.of_rungs(document)),
+        _grids(
+            (
+                ladder_grids.of_choices(document),
+                ladder_grids.of_gaps(document),
+                ladder_grids.of_reasons(document),
+            )
+        ),
+        "<h2>Each choice alone, and removed last</h2>",
+        _figure("choices", plot_ladder.choices(document)),
+        *_enough(document),
+        *_curves(document),
+        *_machines(document),
+        _assumptions(document),
+        "<h2>Run it again</h2>",
+        '<p class="note">The ladder as it was read. Save it as <code>ladder.yaml</code>, then <code>moesim ladder ladder.yaml</code>; '
+        "files it names are looked for beside it.</p>",
+        '<button type="button" data-copy="ladder-yaml" hidden>Copy</button>',
+        f'<pre id="ladder-yaml" tabindex="0" aria-label="Ladder as YAML">{html.escape(dumps(document["provenance"]["ladder"]))}</pre>',
+        "<h2>How to read it</h2>",
+        f'<dl class="terms">{"".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in _TERMS)}</dl>',
+        f"<footer>{html.escape(_footer(document))}</footer>",
+    ]
+    title = str(document["title"])
+    body = f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>'
+    return page.shell(title, body, drawn=True)
+
+
+def _header(document: Document) -> str:
+    facts = [
+        ("machines", ", ".join(machine(name) for name in document["hardware"])),
+        ("reference", machine(document["reference"])),
+        ("compared by", ladders.called(document["metric"]["name"])),
+        ("choices", str(len(document["rungs"]) - 1)),
+        ("runs", str(document["provenance"]["runs"])),
+    ]
+    items = "".join(f"<div><dt>{key}</dt><dd>{html.escape(value)}</dd></div>" for key, value in facts)
+    return (
+        f'<header><p class="kicker">Ladder of design choices · moesim</p><h1>{html.escape(str(document["title"]))}</h1>'
+        f'<dl class="facts" aria-label="What was asked">{items}</dl></header>'
+    )
+
+
+def _warnings(document: Document) -> str:
+    return page.paragraphs((f"Warning: {one}" for one in document["warnings"]), "note")
+
+
+def _figure(ident: str, figure: object) -> str:
+    return page.figure_html(page.drawing(f"fig-{ident}", figure))
+
+
+def _grids(found: Sequence[Grid]) -> str:
+    return "".join(grid_html(one) for one in found if one.rows)
+
+
+def _enough(document: Document) -> list[str]:
+    if not document["enough"]:
+        return []
+    drawn = [name for name, one in document["enough"].items() if "needed" in one]
+    figures = "".join(_figure(f"enough-{name}", plot_enough.enough(document, name)) for name in drawn)
+    refused = [ladders.enough_sentence(one) for one in document["enough"].values() if "needed" not in one]
+    table = _grids((ladder_grids.of_enough(document),))
+    return [
+        "<h2>How much is enough</h2>",
+        f'<div class="pair">{figures}</div>',
+        table,
+        page.paragraphs(refused, "note"),
+    ]
+
+
+def _curves(document: Document) -> list[str]:
+    if not document["curves"]:
+        return []
+    made = ["<h2>Where machines break even</h2>"]
+    drawn = [name for name, one in document["curves"].items() if len(one["points"]) > 1]
+    figures = "".join(_figure(f"curve-{name}", plot_enough.break_even(document, name)) for name in drawn)
+    made.append(f'<div class="pair">{figures}</div>')
+    for name, one in document["curves"].items():
+        made.append(page.fold(f"Every point along {one['title']}", _grids((ladder_grids.of_curve(document, one),)),
+                              is_open=name not in drawn))  # fmt: skip
+    return made
+
+
+def _machines(document: Document) -> list[str]:
+    made = [
+        "<h2>The machines: price, and what export rules say</h2>",
+        _grids((ladder_grids.of_prices(document),)),
+    ]
+    rules = ladder_grids.of_verdicts(document)
+    made.append(_grids((rules,)))
+    if rules.rows:
+        whole = ladder_grids.of_every_verdict(document)
+        made.append(
+            page.fold("Every verdict with its numbers and citation", grid_html(whole), extra=document["note"])
+        )
+    return made
+
+
+def _assumptions(document: Document) -> str:
+    found = [
+        Case(name, {"scenario": one["scenario"], "provenance": one["provenance"]})
+        for name, one in document["hardware"].items()
+        if "scenario" in one
+    ]
+    grid = grids.leaned_on(found)
+    if not grid.rows:
+        return ""
+    counts = {
+        grade: sum(row[0] == grade for row in grid.rows) for grade in ("override", "assumed", "derived")
+    }
+    extra = ", ".join(f"{count} {grade}" for grade, count in counts.items() if count)
+    return "<h2>What it leans on</h2>" + page.fold(
+        "Figures without a measurement of their own", grid_html(grid), extra=extra
+    )
+
+
+def _footer(document: Document) -> str:
+    return f"moesim {document['provenance']['version']} · {document['schema']}"
