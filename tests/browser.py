@@ -63,7 +63,7 @@ class Tab:
             self._note(answer)
 
     def open(self, path: Path, *, width: int = 1400, height: int = 1000, dark: bool = False) -> None:
-        """Load a file at a size and in a colour scheme, and wait until it is drawn."""
+        """Load a file at a size and in a colour scheme, and wait until every figure outside closed folds is drawn."""
         mobile = width < 600
         self.send(
             "Emulation.setDeviceMetricsOverride",
@@ -82,7 +82,18 @@ class Tab:
             if time.monotonic() > end:
                 raise TimeoutError(f"{path} does not load")
             time.sleep(0.05)
+        self.draw_all()
+
+    def draw_all(self) -> None:
+        """Draw the figures that were not near the screen yet."""
+        self.run("window.moesim && moesim.drawAll()")
         self.settle()
+
+    def point(self, x: float, y: float) -> None:
+        """Move the mouse to a place on the screen."""
+        for step in (-3, 0):
+            self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x + step, y=y)
+            self.settle()
 
     def settle(self) -> None:
         """Wait for two frames and for what they set off."""

@@ -31,10 +31,8 @@ def pages(results: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def without_plotly(text: str) -> str:
-    from plotly.offline import get_plotlyjs
-
-    assert text.count(get_plotlyjs()) == 1
-    return text.replace(get_plotlyjs(), "")
+    assert text.count(page.plotly()) == 1
+    return text.replace(page.plotly(), "")
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -97,9 +95,9 @@ def tab() -> Iterator[browser.Tab]:
 
 DRAWN = """
 (() => { for (const fold of document.querySelectorAll("details")) fold.open = true; })();
-new Promise(done => setTimeout(() => done([...document.querySelectorAll(".plot")].map(div =>
+moesim.drawAll().then(() => [...document.querySelectorAll(".plot")].map(div =>
   [div.id, !!div.querySelector(".main-svg"), (div._fullData || []).every((trace, i) => trace.type === (div.data[i].type || "scatter")),
-   !!div.getAttribute("aria-label")])), 400))
+   !!div.getAttribute("aria-label")]))
 """
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sim import documents
 from sim.errors import Fault, InputError, Mark
 
 _SCHEMAS = ("moesim.result/1", "moesim.results/1")
@@ -71,7 +72,12 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a result document; a folder stands for the result.json in it."""
+    """Read a result document; a folder stands for the result.json in it, a shipped hardware's name for its profile."""
+    if not path.exists() and str(path) in documents.shipped("hardware"):
+        from sim.cluster.hardware import load_hardware
+        from sim.study.kernel_list import of_hardware
+
+        return of_hardware(load_hardware(str(path)))
     file = path / "result.json" if path.is_dir() else path
     wanted = "a result.json"
     try:

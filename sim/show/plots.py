@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
-from sim.show import plot_fabric, plot_inference, plot_loads, plot_pair, plot_times, plot_training
+from sim.show import (
+    plot_fabric,
+    plot_inference,
+    plot_loads,
+    plot_pair,
+    plot_roofline,
+    plot_timeline,
+    plot_times,
+    plot_training,
+)
 from sim.show.cases import Result, cases, is_validation
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
@@ -32,12 +41,16 @@ KINDS: dict[str, tuple[str, Draw]] = {
         plot_inference.interactivity,
     ),
     "timeline": (
-        "The pipeline of a training step: every operation of every rank over time.",
-        plot_training.timeline,
+        "Every operation, kernel, request or flow over time, row by row.",
+        plot_timeline.timeline,
     ),
     "layer_pair": (
         "One overlapped layer pair: compute beside exchanges, and a real trace's.",
         plot_pair.layer_pair,
+    ),
+    "roofline": (
+        "Kernels of one layer under the roofs of the GPU: FLOP/s against FLOPs per byte.",
+        plot_roofline.roofline,
     ),
     "phases": ("Where a training step goes, by variant or pipeline rank.", plot_training.phases),
     "memory": ("What a GPU of each pipeline rank holds, beside what it has.", plot_training.memory),
@@ -45,7 +58,8 @@ KINDS: dict[str, tuple[str, Draw]] = {
 }
 
 OF_ONE_CASE = (
-    "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "memory",
+    "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "roofline",
+    "memory",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sim.show.lanes import operation
 from sim.show.trace import Args, Arrow, Counter, Slice, Timeline, Track, Transfer
 
 MAX_FLOWS = 50_000  # a viewer bears no more; flow_completion.csv has all
@@ -118,12 +119,6 @@ def _operations(rank: Mapping[str, Any], prefix: str) -> list[Slice]:
     track = _track(rank, "operations", prefix)
     rows = zip(rank["kinds"], rank["microbatches"], rank["start_s"], rank["end_s"], strict=True)
     return [Slice(track, operation(kind, pair), start_s, end_s) for kind, pair, start_s, end_s in rows]
-
-
-def operation(kind: str, microbatches: Sequence[int]) -> str:
-    """What to call an operation: `F 3`, `W 3`, or `F 3 & B 1` for a pair; -1 stands for no microbatch."""
-    f, b = microbatches
-    return f"F {f} & B {b}" if kind == "FB" else f"{kind.replace('B_in', 'B')} {max(f, b)}"
 
 
 def _optimizer(pipeline: Sequence[Mapping[str, Any]], row: int, optimizer_s: float, prefix: str) -> Slice:

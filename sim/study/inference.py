@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from sim.cost.deployment import Footprint, footprint, require_batch
-from sim.cost.serving_kernels import Times, total_s
+from sim.cost.work import Part, total_s
 from sim.engine.inference import PassRecord
 from sim.schedule import inference as plans
+from sim.study import kernel_list
 from sim.study.descriptions import Inference, Scenario
 from sim.study.passes import Pass
 from sim.workload.model import Model
@@ -115,7 +116,7 @@ def _exposed_s(one: Pass, record: PassRecord) -> float:
     return float(record.waited_s.mean()) + held
 
 
-def _facts(one: Pass, record: PassRecord, ends: dict[str, Times]) -> dict[str, Any]:
+def _facts(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, Any]:
     """Kernels by part, exchanges, and the first nodes of the timeline."""
     program, shown = one.program(), slice(0, _SHOWN_NODES)
     routing = one.routings[0][0]
@@ -124,7 +125,10 @@ def _facts(one: Pass, record: PassRecord, ends: dict[str, Times]) -> dict[str, A
     traffic = {"dispatch": (matrix * one.record("dispatch")).round().astype(int).tolist()}
     loads = [row.selections_to_rank.sum(axis=0) for layer in one.routings for row in layer]
     return {
-        "parts": {name: dict(part) for name, part in {**one.parts, **ends}.items()},
+        "parts": {
+            name: {kernel: work.time_s for kernel, work in part.items()}
+            for name, part in {**one.parts, **ends}.items()
+        },
         "exchanges": {
             name: {
                 "alone_s": float(
@@ -153,6 +157,7 @@ def _facts(one: Pass, record: PassRecord, ends: dict[str, Times]) -> dict[str, A
         "traffic": traffic if one.ranks <= _MATRIX_LIMIT else {},
         "rank_loads": [load.tolist() for load in loads],
         "links": {},
+        **kernel_list.of_pass(one),
     }
 
 

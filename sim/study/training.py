@@ -25,6 +25,7 @@ from sim.schedule.operations import Pipeline
 from sim.schedule.replay import peaks
 from sim.schedule.stage_times import ChunkWork, stage_times
 from sim.schedule.training import tasks
+from sim.study import kernel_list
 from sim.study.descriptions import Scenario, Training
 from sim.workload.model import GQA, MLA, Model, training_flops_per_token
 from sim.workload.placement import contiguous
@@ -106,6 +107,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         "timeline": _timeline(records, metrics["step_time_s"]) | {"optimizer_s": optimizer},
         "exchanges": {} if apart else _exchange_facts(costs, exchanges),
         "links": {},
+        **kernel_list.of_training(hardware, model, work, routing.ranks_per_token),
     }
 
 
