@@ -93,8 +93,8 @@ WITHOUT_RANKS = ("flows", "ecmp")
 ELSEWHERE = (
     "validation",
     "interactivity",
-    "timeline",
     "layer_pair",
+    "roofline",
     "phases",
     "memory",
 )  # of validations and training steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from test_show_training import steps
 
 import sim
 from sim.errors import InputError
-from sim.show import lanes, page, plot_timeline, plots, style
+from sim.show import lanes, page, plot_timeline, plots
 from sim.show.cases import Case
 
 __all__ = ["results", "steps"]  # fixtures
@@ -100,7 +101,7 @@ def test_streams_of_a_pass_never_run_two_things_at_once(runs: dict[str, Any]) ->
     assert found is not None
     for stream in (0, 1):
         mine = sorted(span[:2] for spans in found.spans.values() for span in spans if span[2] == stream)
-        assert all(before[1] <= after[0] + 1e-12 for before, after in zip(mine, mine[1:], strict=False))
+        assert all(before[1] <= after[0] + 1e-12 for before, after in pairwise(mine))
 
 
 def test_what_has_no_course_in_time_is_refused(results: dict[str, Any]) -> None:
@@ -214,7 +215,6 @@ def test_pointing_at_a_raster_tells_the_shares_of_its_cell(tab: browser.Tab, tmp
 @pytest.mark.slow
 @needs_browser
 def test_the_colours_of_a_raster_are_those_of_its_bars(tab: browser.Tab, tmp_path: Path) -> None:
-    """A cell that one kind fills has its colour; one that four fifths fill, a fifth of the paper."""
     path = tmp_path / "line.html"
     path.write_text(
         page.figure_page("timeline", plots.figure("timeline", pipeline(4, 600))), encoding="utf-8"
@@ -229,4 +229,3 @@ def test_the_colours_of_a_raster_are_those_of_its_bars(tab: browser.Tab, tmp_pat
     colour = lanes.OPERATIONS["F"][1]
     assert [red, green, blue] == pytest.approx([int(colour[i : i + 2], 16) for i in (1, 3, 5)], abs=3)
     assert 0 < alpha <= 255
-    assert style.NEUTRAL != colour
