@@ -29,11 +29,13 @@ MAX_BARS = 6_000
 """Bars of one timeline that are drawn as they are."""
 _HALF = 0.4  # of a row's height that a bar takes, up and down
 _MAX_SEAMS = 3_000  # bars that are outlined, of all colours together
+_SEAMED_PX = 6  # height of a row from which bars are outlined
 _SEAM = {"width": 0.5, "color": "rgba(255,255,255,0.6)"}
 _MAX_NAMED = 24  # rows with a tick each
 _MAX_ROWS = 200  # of a raster; more are drawn several to a row
 _CELLS = 60_000  # of a raster
 _MAX_BINS = 900  # a pixel each; finer ones would hide one another
+_MAX_HEIGHT_PX = 760
 _NAMED_WIDTH = 0.05  # of the drawing's width that a bar must have to be named on it
 
 
@@ -56,6 +58,12 @@ def timeline(result: Result, *, max_bars: int = MAX_BARS) -> Any:
     alt = f"Timeline over {show(lanes.end_s, 's', 3)}: {lanes.num_spans:,} bars on {len(lanes.rows):,} rows. {title}"
     lead = f"{case.name}: {title}" if case.variant else title[0].upper() + title[1:]
     return style.finish(figure, lead, height=height, alt=alt, top=52)
+
+
+def num_bars(case: Case) -> int:
+    """Bars of a case's timeline; 0 without one."""
+    lanes = lives.of_case(case)
+    return lanes.num_spans if lanes else 0
 
 
 # --- bars ------------------------------------------------------------------------------------------------------------
@@ -84,21 +92,23 @@ def _bars(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str, i
     def at(time_s: float) -> float:
         return round(time_s / scale, places)
 
+    few = len(lanes.rows) <= 3
+    height = _height(len(lanes.rows), 64 if few else 26)
+    seams = lanes.num_spans <= _MAX_SEAMS and height >= _SEAMED_PX * len(lanes.rows)
     for kind, (name, colour) in lanes.kinds.items():
         mine = [(at(start_s), at(end_s), float(row)) for start_s, end_s, row, _ in lanes.spans.get(kind, ())]
         if mine:
-            boxes(figure, mine, seams=lanes.num_spans <= _MAX_SEAMS, name=name, fillcolor=colour)
+            boxes(figure, mine, seams=seams, name=name, fillcolor=colour)
     marks = [span for spans in lanes.spans.values() for span in spans]
     figure.add(
         "scatter", x=[at((s + e) / 2) for s, e, _, _ in marks], y=[row for _, _, row, _ in marks], mode="none", hoveron="points",
         text=[f"{lanes.what} {lanes.rows[row]}: {name}, {show(e - s, 's')}" for s, e, row, name in marks], hoverinfo="text",
         showlegend=False,
     )  # fmt: skip
-    few = len(lanes.rows) <= 3
     if few:
         _names(figure, lanes, scale)
     _rows(figure, lanes.what, lanes.rows)
-    return "", 110 + (64 if few else max(6, min(26, 1200 // len(lanes.rows)))) * len(lanes.rows)
+    return "", 110 + height
 
 
 def _names(figure: Canvas, lanes: Lanes, scale: float) -> None:
@@ -165,7 +175,12 @@ def _raster(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str,
     }  # a kind taken away would leave wrong shares
     cell = f"a cell mixes what ran in {show(lanes.end_s / num_bins, 's', 3)}"
     rows = f" of {together} {lanes.what}s" if together > 1 else ""
-    return f"{lanes.num_spans:,} bars, {cell}{rows}", 110 + max(3, min(26, 1200 // num_rows)) * num_rows
+    return f"{lanes.num_spans:,} bars, {cell}{rows}", 110 + _height(num_rows, 26)
+
+
+def _height(num_rows: int, row_px: int) -> int:
+    """Of all rows; many become thin rather than tall [px]."""
+    return min(row_px * num_rows, _MAX_HEIGHT_PX)
 
 
 def _row_name(lanes: Lanes, first: int, together: int) -> str:

@@ -11,19 +11,31 @@ from typing import Any
 
 from sim.errors import Fault, InputError, nearest
 from sim.show import (
+    inference,
     plot_fabric,
     plot_inference,
     plot_loads,
     plot_pair,
     plot_roofline,
+    plot_serving,
     plot_timeline,
     plot_times,
     plot_training,
+    serving,
 )
 from sim.show.cases import Result, cases, is_validation
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
 Draw = Callable[[Result], Figure]
+
+
+def _of_kind(result: Result, step: Draw, one_pass: Draw, service: Draw | None = None) -> Figure:
+    """Draw a kind that several workloads have, by the first case's."""
+    first = cases(result)[0]
+    if inference.is_inference(first):
+        return one_pass(result)
+    return service(result) if service and serving.is_serving(first) else step(result)
+
 
 KINDS: dict[str, tuple[str, Draw]] = {
     "bars": ("Time of dispatch and combine beside its lower bound, coloured by what binds.", plot_times.bars),
@@ -52,14 +64,25 @@ KINDS: dict[str, tuple[str, Draw]] = {
         "Kernels of one layer under the roofs of the GPU: FLOP/s against FLOPs per byte.",
         plot_roofline.roofline,
     ),
-    "phases": ("Where a training step goes, by variant or pipeline rank.", plot_training.phases),
-    "memory": ("What a GPU of each pipeline rank holds, beside what it has.", plot_training.memory),
+    "phases": (
+        "Where the time goes: phases of a training step, parts of a pass, stages of a request's life.",
+        lambda result: _of_kind(result, plot_training.phases, plot_inference.phases, plot_serving.phases),
+    ),
+    "memory": (
+        "What a GPU holds by part, beside what it has; of each pipeline rank in training.",
+        lambda result: _of_kind(result, plot_training.memory, plot_inference.memory),
+    ),
+    "queues": ("Requests that wait, prefill, move and decode, over time.", plot_serving.queues),
+    "latencies": (
+        "How TTFT and TPOT spread over requests, with the objectives.",
+        plot_serving.latencies,
+    ),
     "validation": ("Error of every published figure, with its tolerance, by group.", plot_times.validation),
 }
 
 OF_ONE_CASE = (
     "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "roofline",
-    "memory",
+    "memory", "queues",
 )  # fmt: skip
 
 

@@ -294,16 +294,16 @@ class Pass:
         if node.part == "experts":
             return self.times["experts", layer, half]
         if node.part == "dense":
-            return self._dense_s(self.blocks.dense_after)
+            return self.dense_s(self.blocks.dense_after)
         kind = self._kind(self.blocks.layers[node.layer]) if node.part.startswith("attention") else 0
         common = self.times.get((node.part, kind, 0))
         if common is None:  # one rank has nothing to send
             return np.zeros(self.ranks)
         if node.part in ("attention", "attention_0") and self.blocks.dense_before[node.layer]:
-            return common + self._dense_s(self.blocks.dense_before[node.layer])
+            return common + self.dense_s(self.blocks.dense_before[node.layer])
         return common
 
-    def _dense_s(self, layers: tuple[int, ...]) -> Floats:
+    def dense_s(self, layers: tuple[int, ...]) -> Floats:
         """Dense layers in a row, attention included [num_ranks] [s]."""
         return sum((self.times["dense", self._kind(layer), 0] for layer in layers), np.zeros(self.ranks))
 
@@ -336,7 +336,11 @@ class Pass:
     # --- bounds ------------------------------------------------------------------------------------------------
 
     def lower_bound_s(self, memory: Footprint) -> float:
-        """No pass is faster: FLOPs over the dense peak, bytes over HBM, bytes over links, each alone."""
+        """No pass is faster."""
+        return max(self.bounds_s(memory).values())
+
+    def bounds_s(self, memory: Footprint) -> dict[str, float]:
+        """What each class of resource needs alone [s]: FLOPs over the dense peak, bytes over HBM, bytes over links."""
         model, gpu = self.model, self.hardware.gpu
         tokens, count = self.requests * self.work.step_tokens, parameters(model)
         context = float(self.work.context_tokens)
@@ -355,7 +359,7 @@ class Pass:
         flows = [one.flows for one in self.solved.values()]
         turns = len(self.blocks.layers) // self.drawn * (self.halves // len(self.routings[0]))
         links = bounds.lower_bound_s(flows, self.cluster) * turns
-        return max(flops / peak, read / gpu.hbm.bandwidth_bytes_per_s, links)
+        return {"compute": flops / peak, "hbm": read / gpu.hbm.bandwidth_bytes_per_s, "links": links}
 
     def _core_flops(self) -> float:
         """Of one prompt's pass, the causal half only."""
