@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sim.documents import dumps
-from sim.show.cases import Case, Result, cases
+from sim.show.cases import Result, cases
 
 _ORDER = ("name", "title", "seed", "fidelity", "cluster", "model", "layout", "workload", "expect", "variants")
 
 
 def scenario_yaml(result: Result) -> str:
     """The resolved scenario of a result, with its variants, as YAML."""
-    return dumps(scenario_tree(cases(result), str(result.get("name", ""))))
+    found = cases(result)
+    several = str(result.get("name", found[0].name)) if found[0].variant else None
+    return dumps(scenario_tree({case.variant: case.scenario for case in found}, several))
 
 
-def scenario_tree(found: Sequence[Case], name: str) -> dict[str, Any]:
-    """The resolved scenario of some cases as a plain tree; `name` is that of all variants together."""
-    first = found[0]
-    tree: dict[str, Any] = _plain(first.scenario)
-    if first.variant:
-        tree = {**tree, "name": name or tree.get("name"), "variants": {}}
-        for case in found:
-            tree["variants"][case.variant] = _changes(_plain(first.scenario), _plain(case.scenario))
+def scenario_tree(resolved: Mapping[str, Mapping[str, Any]], name: str | None) -> dict[str, Any]:
+    """Resolved scenarios by variant as one plain tree; `name` is that of all variants together, None without any."""
+    first = _plain(next(iter(resolved.values())))
+    tree: dict[str, Any] = first
+    if name is not None:
+        variants = {variant: _changes(first, _plain(one)) for variant, one in resolved.items()}
+        tree = {**first, "name": name, "variants": variants}
     return {
         key: tree[key]
         for key in sorted(tree, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER))

@@ -255,9 +255,14 @@ def _hardware(scenario: Scenario) -> dict[str, Any]:
         },
         "export_rules": {
             "note": export_rules.NOTE,
-            "verdicts": [asdict(verdict) for verdict in export_rules.verdicts(part)],
+            "verdicts": [_verdict(one) for one in export_rules.verdicts(part)],
         },
     }
+
+
+def _verdict(one: export_rules.Verdict) -> dict[str, Any]:
+    numbers = [{"name": name, "value": value, "unit": unit} for name, value, unit in one.numbers]
+    return {**asdict(one), "numbers": numbers}
 
 
 def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
