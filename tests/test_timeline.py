@@ -17,7 +17,7 @@ from test_show_training import steps
 
 import sim
 from sim.errors import InputError
-from sim.show import lanes, page, plot_timeline, plots
+from sim.show import folder, lanes, page, plot_timeline, plots
 from sim.show.cases import Case
 
 __all__ = ["results", "steps"]  # fixtures
@@ -107,6 +107,15 @@ def test_streams_of_a_pass_never_run_two_things_at_once(runs: dict[str, Any]) ->
 def test_what_has_no_course_in_time_is_refused(results: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="no course in time"):
         plots.figure("timeline", results["closed"])
+
+
+def test_flows_are_read_back_from_the_csv_beside_a_result(runs: dict[str, Any], tmp_path: Path) -> None:
+    folder.write(tmp_path, folder.of_run(runs["flows"], with_report=False))
+    drawn = plots.figure("timeline", folder.read(tmp_path))
+    assert drawn.layout.title.text == plots.figure("timeline", runs["flows"]).layout.title.text
+    (tmp_path / "flow_completion.csv").write_text("flow_id,start_us,rx_done_us\n1,0,x\n")
+    with pytest.raises(InputError, match="a row that is no flow"):
+        folder.read(tmp_path)
 
 
 # --- raster ----------------------------------------------------------------------------------------------------------

@@ -120,12 +120,12 @@ def _utilisation(series: Mapping[str, Any], process: str) -> list[Counter]:
 
 
 def _requests(result: Mapping[str, Any], prefix: str) -> Iterator[Transfer]:
-    """The stages of each request's life."""
+    """The stages of each request's life; a viewer has a track for each name."""
     lanes = of_case(Case("", result)) if result.get("requests") else None
     for kind, spans in (lanes.spans if lanes else {}).items():
         track = Track(f"{prefix}requests", LIVES[kind][0])
         for start_s, end_s, row, _ in spans:
-            yield Transfer(track, f"request {row}", start_s, end_s)
+            yield Transfer(track, LIVES[kind][0], start_s, end_s, {"request": row})
 
 
 def _queues(timeline: Mapping[str, Any], prefix: str) -> Iterator[Counter]:
