@@ -95,9 +95,11 @@ ELSEWHERE = (
     "interactivity",
     "layer_pair",
     "roofline",
+    "queues",
+    "latencies",
     "phases",
     "memory",
-)  # of validations and training steps
+)  # of validations, training steps, passes and serving
 
 
 @pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind not in ELSEWHERE])

@@ -34,6 +34,9 @@ _SEAM = {"width": 0.5, "color": "rgba(255,255,255,0.6)"}
 _MAX_NAMED = 24  # rows with a tick each
 _MAX_ROWS = 200  # of a raster; more are drawn several to a row
 _CELLS = 60_000  # of a raster
+_GAPPED_CELLS = (
+    20_000  # up to which rows stand apart; with a gap each cell is painted by itself, which takes longer
+)
 _MAX_BINS = 900  # a pixel each; finer ones would hide one another
 _MAX_HEIGHT_PX = 760
 _NAMED_WIDTH = 0.05  # of the drawing's width that a bar must have to be named on it
@@ -146,7 +149,7 @@ def _raster(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str,
     }
     width = lanes.end_s / scale / num_bins
     grid: dict[str, Any] = {
-        "x0": width / 2, "dx": width, "y0": 0, "dy": 1, "zmin": 0, "zmax": 255, "showscale": False, "ygap": 1 if num_rows <= 100 else 0,
+        "x0": width / 2, "dx": width, "y0": 0, "dy": 1, "zmin": 0, "zmax": 255, "showscale": False, "ygap": 1 if num_rows * num_bins <= _GAPPED_CELLS else 0,
     }  # fmt: skip
     above = np.zeros((num_rows, num_bins))
     opacity: dict[str, NDArray[np.uint8]] = {}
