@@ -237,6 +237,7 @@ def test_figures_are_drawn_when_they_come_near_the_screen(tab: browser.Tab, page
     assert tab.errors == []
 
 
+@pytest.mark.slow
 @needs_browser
 def test_without_an_observer_all_is_drawn_at_once(
     tab: browser.Tab, pages: dict[str, Path], tmp_path: Path
@@ -254,6 +255,7 @@ def test_without_an_observer_all_is_drawn_at_once(
     assert tab.errors == []
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_browser_without_decompression_says_so(
     tab: browser.Tab, pages: dict[str, Path], tmp_path: Path

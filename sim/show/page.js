@@ -38,6 +38,7 @@ function fit(layout, data, width) { // to a narrow screen
     note.text = note.text.replace(/(<br>)?\(/, "<br>(");
     note.font.size = 10;
   }
+  for (const note of layout.annotations) if (note.name === "short") note.text = note.text.split(", ")[0];
   for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) {
     const axis = layout[key];
     axis.tickfont = {size: 11};
@@ -47,6 +48,15 @@ function fit(layout, data, width) { // to a narrow screen
     }
     if (axis.nticks === undefined && /^x/.test(key)) axis.nticks = 5;
     if (axis.scaleanchor) layout.height = Math.min(layout.height, width + 40);
+  }
+  const entries = data.filter(trace => trace.name && trace.showlegend !== false).map(trace => trace.name.length);
+  const columns = Math.max(1, Math.floor((width - 70) / (6 * Math.max(...entries, 1) + 48)));
+  const lines = Math.ceil(entries.length / columns);
+  if (lines > 2) { // room for a legend of several lines
+    const more = Math.max(0, 18 * lines + 14 - layout.margin.t);
+    layout.margin.t += more;
+    layout.height += more;
+    layout.legend = {...layout.legend, maxheight: 18 * lines + 30};
   }
   for (const trace of data) {
     if (trace.mode === "text" && trace.name !== "inside") {

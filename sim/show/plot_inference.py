@@ -8,7 +8,7 @@ from sim.show import inference, style
 from sim.show.canvas import Canvas
 from sim.show.cases import Case, Result, cases
 from sim.show.lanes import PARTS
-from sim.show.plot_times import absent
+from sim.show.plot_times import absent, mark_bounds
 from sim.units import show
 
 _COLOUR = {
@@ -81,15 +81,6 @@ def _takes(case: Case, alone: bool) -> str:
 def _bound_s(case: Case) -> float:
     """The lower bound of a pass; that of a TPOT is of one token."""
     return float(case.metrics.get("lower_bound_s", 0.0) * case.metrics.get("accepted_tokens_per_step", 1.0))
-
-
-def mark_bounds(figure: Canvas, bounds: list[float], names: list[str], unit: str) -> None:
-    """A mark on each bar, at its lower bound."""
-    figure.add(
-        "scatter", x=bounds, y=names, mode="markers", name="lower bound",
-        marker={"symbol": "triangle-down", "size": 12, "color": "#FFFFFF", "line": {"width": 1.6, "color": "#1C2126"}},
-        hovertemplate=f"%{{y}}: lower bound %{{x:.4g}} {unit}<extra></extra>",
-    )  # fmt: skip
 
 
 def memory(result: Result) -> Any:

@@ -167,8 +167,8 @@ def _roofs(figure: Canvas, roofs: Mapping[str, Any], low: float, high: float) ->
         text = f"{dtype.upper()} {_rate(peak)}, ridge at {ridge:.0f} FLOP/byte"
         # Left of the ridge no kernel can stand.
         figure.note(
-            text, math.log10(low), math.log10(height), xanchor="left", yanchor="bottom", font={"size": 12}
-        )
+            text, math.log10(low), math.log10(height), xanchor="left", yanchor="bottom", font={"size": 12}, name="short"
+        )  # fmt: skip
     at = math.log10(low * 1.3), math.log10(low * 1.3 * hbm / _TERA)
     figure.note(
         f"HBM {show(hbm, 'bytes/s', 3)}", *at, xanchor="left", yanchor="top", xshift=6, font={"size": 12}

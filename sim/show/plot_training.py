@@ -9,7 +9,7 @@ from sim.show import style, training
 from sim.show.canvas import Canvas
 from sim.show.cases import Case, Result, cases
 from sim.show.lanes import OPERATIONS
-from sim.show.plot_times import absent
+from sim.show.plot_times import absent, mark_bounds
 from sim.units import show
 
 _PHASE_COLOUR = {
@@ -56,6 +56,8 @@ def phases(result: Result) -> Any:
             marker={"color": _PHASE_COLOUR[phase]}, customdata=[t / sum(mine.values()) for t, (_, mine) in zip(times, rows, strict=True)],
             hovertemplate=f"%{{y}}, {label}<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the step<extra></extra>",
         )  # fmt: skip
+    bounds = [case.metrics.get("lower_bound_s", 0.0) / scale for case in steps]
+    mark_bounds(figure, bounds, [rows[0][0]] if single else [name for name, _ in rows], unit)
     _published(figure, steps, rows, scale)
     figure.axis("x", title=f"time [{unit}]", rangemode="tozero")
     figure.axis("y", autorange="reversed", ticksuffix="  ", showgrid=False, type="category")
