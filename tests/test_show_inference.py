@@ -160,6 +160,16 @@ def test_bars_of_memory_end_at_what_a_gpu_holds(found: dict[str, Any], run: str)
         assert drawn * 1e9 == pytest.approx(sum(inference.memory_parts(case).values()))
 
 
+def test_a_title_names_the_first_the_quickest_and_the_slowest_of_many(found: dict[str, Any]) -> None:
+    many = {**found["decodes"]["variants"], **{f"more-{i}": found["decode"] for i in range(3)}}
+    title = plots.figure("phases", {"name": "many", "variants": many}).layout.meta["title"]
+    assert [name for name in many if f" in {name} " in title] == ["h800", "h20", "nvl72"]
+
+
+def test_variants_of_a_pass_share_a_figure_of_memory(found: dict[str, Any]) -> None:
+    assert list(plots.figures("memory", found["decodes"])) == ["memory"]
+
+
 def test_bars_of_a_request_end_at_its_mean_response(found: dict[str, Any]) -> None:
     figure = plots.figure("phases", found["serving"])
     assert sum(trace.x[0] for trace in figure.data) == pytest.approx(

@@ -130,7 +130,9 @@ class Case:
             ("tokens a rank", f"{work['tokens_per_rank']:,}" if work.get("tokens_per_rank") else ""),
             (
                 "schedule",
-                str(work.get("schedule") or "") + ("" if work.get("overlap", True) else " without overlap"),
+                f"{work['schedule']}{'' if work.get('overlap', True) else ' without overlap'}"
+                if work.get("schedule")
+                else "",
             ),
             ("microbatches", str(work.get("microbatches") or "")),
             ("tokens a sequence", f"{work['sequence_tokens']:,}" if work.get("sequence_tokens") else ""),

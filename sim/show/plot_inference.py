@@ -61,7 +61,8 @@ def phases(result: Result) -> Any:
     figure.axis("x", title=f"time of a pass [{unit}]", rangemode="tozero")
     figure.axis("y", autorange="reversed", ticksuffix="  ", showgrid=False, type="category")
     figure.layout |= {"barmode": "stack", "bargap": 0.3, "legend": {"traceorder": "normal"}}
-    shown = found if len(found) <= _TOLD else [found[0], *found[1 - _TOLD :]]
+    ends = [pick(found, key=lambda case: case.metrics["step_time_s"]) for pick in (min, max)]
+    shown = found if len(found) <= _TOLD else list({case.name: case for case in (found[0], *ends)}.values())
     title = "A pass takes " + "; ".join(_takes(case, len(found) == 1) for case in shown)
     alt = "Stacked bars: " + "; ".join(
         f"{name}: " + ", ".join(f"{inference.PARTS[part]} {show(t, 's', 3)}" for part, t in one.items())
@@ -106,17 +107,14 @@ def memory(result: Result) -> Any:
     figure.axis("x", title=f"memory of a GPU [{unit}]", range=[0, 1.06 * largest / scale])
     figure.axis("y", autorange="reversed", ticksuffix="  ", showgrid=False, type="category")
     figure.layout |= {"barmode": "stack", "bargap": 0.3, "legend": {"traceorder": "normal"}}
-    room = [f"{case.metrics.get('max_batch_per_gpu', 0):,.0f}" for case in found]
+    room = sorted({case.metrics.get("max_batch_per_gpu", 0) for case in found})
     case = found[0]
     what = "prompts" if "ttft_s" in case.metrics else "requests"
     used = (
         f"{show(sum(held[case.name].values()), 'bytes', 3)} of {show(capacity[case.name] or 0.0, 'bytes', 3)}"
     )
-    title = (
-        f"A GPU holds {used}; {room[0]} {what} would fit"
-        if len(found) == 1
-        else f"{case.name} holds {used}; {what} that would fit: {', '.join(f'{n} {r}' for n, r in zip(held, room, strict=True))}"
-    )
+    fits = f"{room[0]:,.0f}" if len(room) == 1 else f"{room[0]:,.0f} to {room[-1]:,.0f}"
+    title = f"{'A GPU' if len(found) == 1 else case.name} holds {used}; {fits} {what} would fit"
     alt = "Stacked bars of memory: " + "; ".join(
         f"{name}: " + ", ".join(f"{part} {show(size, 'bytes', 3)}" for part, size in one.items()) for name, one in held.items()
     )  # fmt: skip

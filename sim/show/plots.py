@@ -105,7 +105,8 @@ def figures(kind: str, result: Result) -> dict[str, Figure]:
 
     Variants without the data are left out where another has it; where none has, the `InputError` says why.
     """
-    if kind not in OF_ONE_CASE or "variants" not in result:
+    together = kind not in OF_ONE_CASE or (kind == "memory" and inference.is_inference(cases(result)[0]))
+    if together or "variants" not in result:
         return {kind: figure(kind, result)}
     found: dict[str, Figure] = {}
     refused: list[InputError] = []
