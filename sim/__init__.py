@@ -1,24 +1,65 @@
 """moesim: GPU clusters that run mixture-of-experts models, simulated as discrete events.
 
-`import sim; result = sim.run("h800-vs-h100")` does what `moesim run` does; heavy imports wait until they are used.
+`import sim; result = sim.run("h800-vs-h100")` does what `moesim run` does, and `result.figure("bars").show()` draws it;
+heavy imports wait until they are used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sim.show.result import Result
+
 __version__ = "0.1.0"
-__all__ = ["__version__", "ladder", "run"]
+__all__ = ["__version__", "ladder", "load_scenario", "run"]
 
 
-def run(spec: str | Path, *, settings: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run a scenario (a path or a shipped name) and return its result document; README describes it."""
-    from sim.study.run import run_file
+def run(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any] = ()) -> Result:
+    """Run a scenario and return its result document; README describes it.
 
-    return run_file(spec, settings)
+    Parameters
+    ----------
+    spec : a path, a shipped name, or the scenario itself as `load_scenario` returns it
+    settings : keys to override, as `--set` has them (`"cluster.nodes=4"`) or by name (`{"cluster.nodes": 4}`)
+
+    Raises `InputError` for what is wrong in it, all at once, `InfeasibleError` for what no machine could do.
+    """
+    from sim.show.result import Result
+    from sim.study.run import run_document
+
+    return Result(run_document(_document(spec, settings)))
+
+
+def load_scenario(
+    spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any] = ()
+) -> dict[str, Any]:
+    """Read and check a scenario, run nothing: the document with every default written out, variants as what they change.
+
+    Parameters as of `run`, which takes the document back, changed or not.
+    """
+    from sim.show.rerun import scenario_tree
+    from sim.study import scenario
+
+    document = _document(spec, settings)
+    resolved = {name: scenario.resolve(one).document for name, one in scenario.variants(document).items()}
+    tree = scenario_tree(resolved, document.get(("name",)) if document.get(("variants",)) else None)
+    whole: dict[str, Any] = scenario.with_whole_paths(tree, document.folder)
+    return whole
+
+
+def _document(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any]) -> Any:
+    """The scenario as a document, settings laid over it."""
+    from sim.study import scenario
+
+    if isinstance(settings, Mapping):
+        import json
+
+        settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return scenario.read(spec, settings)
 
 
 def ladder(spec: str | Path) -> dict[str, Any]:

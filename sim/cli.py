@@ -210,7 +210,7 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
 @click.option("--list", "list_kinds", is_flag=True, help="The kinds, a sentence each.")
 @_out
 def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bool, out: Path | None) -> None:
-    """Draw one kind of figure from result.json files."""
+    """Draw one kind of figure from result.json files; `h800 --kind roofline` needs no run."""
     from sim.show import folder as folders
     from sim.show import images, plots
 

@@ -62,8 +62,10 @@ class Tab:
                 return dict(answer["result"])
             self._note(answer)
 
-    def open(self, path: Path, *, width: int = 1400, height: int = 1000, dark: bool = False) -> None:
-        """Load a file at a size and in a colour scheme, and wait until it is drawn."""
+    def open(
+        self, path: Path, *, width: int = 1400, height: int = 1000, dark: bool = False, draw: bool = True
+    ) -> None:
+        """Load a file at a size and in a colour scheme; with `draw`, draw every figure outside closed folds."""
         mobile = width < 600
         self.send(
             "Emulation.setDeviceMetricsOverride",
@@ -82,7 +84,20 @@ class Tab:
             if time.monotonic() > end:
                 raise TimeoutError(f"{path} does not load")
             time.sleep(0.05)
+        if draw:
+            self.draw_all()
         self.settle()
+
+    def draw_all(self) -> None:
+        """Draw the figures that were not near the screen yet."""
+        self.run("window.moesim && moesim.drawAll()")
+        self.settle()
+
+    def point(self, x: float, y: float) -> None:
+        """Move the mouse to a place on the screen."""
+        for step in (-3, 0):
+            self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x + step, y=y)
+            self.settle()
 
     def settle(self) -> None:
         """Wait for two frames and for what they set off."""

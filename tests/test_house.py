@@ -29,6 +29,8 @@ HOMES = {
     "numba": ("engine",),
     "plotly": ("show",),
     "kaleido": ("show",),
+    "pandas": ("show",),
+    "polars": ("show",),
     "rich": ("show", "cli"),
     "click": ("cli",),
     "distributed": ("explore",),
@@ -36,7 +38,19 @@ HOMES = {
 }
 """Library -> the only rooms or modules that import it."""
 
-HEAVY = ("numpy", "networkx", "plotly", "pydantic", "simpy", "yaml", "numba", "rich", "kaleido")
+HEAVY = (
+    "numpy",
+    "networkx",
+    "plotly",
+    "pydantic",
+    "simpy",
+    "yaml",
+    "numba",
+    "rich",
+    "kaleido",
+    "pandas",
+    "polars",
+)
 
 
 def name_of(path: Path) -> str:
@@ -125,6 +139,14 @@ def test_help_imports_nothing_heavy() -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
     assert "click" in loaded
     assert not loaded & set(HEAVY)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys\nimport sim\nsim.run, sim.load_scenario\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "sim" in loaded
+    assert not loaded & {*HEAVY, "click"}
 
 
 def test_the_house_in_contributing_is_the_house_on_disk() -> None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sim.cluster.hardware import load_hardware
 from sim.cost import serving_kernels as kernels
 from sim.cost.compute import processor
-from sim.cost.serving_kernels import DecodeBatch, PrefillBatch, total_s
+from sim.cost.serving_kernels import DecodeBatch, PrefillBatch
 from sim.cost.tpot import tpot_bound
+from sim.cost.work import total_s
 from sim.documents import Document
 from sim.engine.inference import run_pass
 from sim.errors import InfeasibleError, InputError
@@ -189,7 +190,7 @@ def test_dense_layers_run_before_the_next_with_experts() -> None:
 def test_two_queries_take_twice_the_core_of_one() -> None:
     p = processor(H800)
     one, two = (
-        kernels.decode_attention_1(p, V3, DecodeBatch(64, queries, 4096), 3)["attention core"]
+        kernels.decode_attention_1(p, V3, DecodeBatch(64, queries, 4096), 3)["attention core"].time_s
         - p.curves.attention.decode_launch_s
         for queries in (1, 2)
     )
@@ -200,14 +201,17 @@ def test_experts_of_few_rows_take_the_time_of_their_weights() -> None:
     p = processor(H800)
     parts = kernels.decode_experts(p, V3, "fp8", (4,) * 8, 4.0)
     weights = 8 * 3 * V3.hidden * V3.expert_hidden
-    assert weights / 3.35e12 < parts["expert up"] + parts["expert down"] < 1.5 * weights / 3.35e12
+    time_s = parts["expert up"].time_s + parts["expert down"].time_s
+    assert weights / 3.35e12 < time_s < 1.5 * weights / 3.35e12
 
 
 def test_chunks_of_a_prompt_attend_as_much_as_the_whole() -> None:
     p = processor(H800)
-    whole = kernels.prefill_attention(p, V3, PrefillBatch(1, 4096), 3)["attention core"]
+    whole = kernels.prefill_attention(p, V3, PrefillBatch(1, 4096), 3)["attention core"].time_s
     parts = sum(
-        kernels.prefill_attention(p, V3, PrefillBatch(1, 1024, cached_tokens=1024 * i), 3)["attention core"]
+        kernels.prefill_attention(p, V3, PrefillBatch(1, 1024, cached_tokens=1024 * i), 3)[
+            "attention core"
+        ].time_s
         for i in range(4)
     )
     assert parts == pytest.approx(whole + 3 * p.curves.streaming_launch_s, rel=1e-9)
@@ -216,7 +220,7 @@ def test_chunks_of_a_prompt_attend_as_much_as_the_whole() -> None:
 def test_cached_tokens_of_mla_are_projected_again() -> None:
     p = processor(H800)
     cached = kernels.prefill_attention(p, V3, PrefillBatch(2, 1024, cached_tokens=1024), 3)
-    assert cached["kv up, cached"] > 0
+    assert cached["kv up, cached"].time_s > 0
     assert "kv up, cached" not in kernels.prefill_attention(p, V3, PrefillBatch(2, 1024), 3)
 
 

@@ -97,14 +97,16 @@ ELSEWHERE = (
     "enough",
     "break_even",
     "interactivity",
-    "timeline",
     "layer_pair",
+    "roofline",
+    "queues",
+    "latencies",
     "phases",
     "memory",
     "pareto",
     "parallel",
     "map",
-)  # of validations, ladders, sweeps and training steps
+)  # of validations, ladders, sweeps, training steps, passes and serving
 
 
 @pytest.mark.parametrize("kind", [kind for kind in plots.KINDS if kind not in ELSEWHERE])

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import doctest
+import io
 import json
 import os
 import re
@@ -100,6 +103,19 @@ def same(shown: str, seen: str) -> None:
     assert ours == pytest.approx(theirs, rel=2e-3, abs=1e-9)
 
 
+def session(blocks: Sequence[Block], folder: Path) -> Iterator[list[tuple[doctest.Example, str]]]:
+    """What a Python session that runs all blocks, one after the other, prints for each of their lines."""
+    names: dict[str, Any] = {}
+    for block in blocks:
+        said = []
+        for example in doctest.DocTestParser().get_examples(block.text):
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.chdir(folder):
+                exec(compile(example.source, "README.md", "single"), names)
+            said.append((example, out.getvalue()))
+        yield said
+
+
 # --- commands ------------------------------------------------------------------------------------------------------
 
 
@@ -179,8 +195,17 @@ def test_the_python_example_runs(block: Block, tmp_path: Path) -> None:
     assert 1e-3 < float(run("python example.py", tmp_path)) < 1e-2
 
 
+def test_the_python_session_prints_what_is_shown(tmp_path: Path) -> None:
+    walk = [block for block in BLOCKS if block.language == "pycon"]
+    assert len(walk) > 2
+    for said in session(walk, tmp_path):
+        for example, seen in said:
+            same(example.want, seen)
+    assert (tmp_path / "mine" / "report.html").stat().st_size > 1e6
+
+
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
-    assert {block.language for block in BLOCKS} <= {"sh", "console", "yaml", "python", "text"}
+    assert {block.language for block in BLOCKS} <= {"sh", "console", "yaml", "python", "pycon", "text"}
     for block in BLOCKS:
         if block.language == "text":
             assert all(line.startswith("moesim ") for line in block.text.splitlines())
@@ -302,6 +327,16 @@ def refresh() -> None:
             if block.language == "console":
                 fresh = "".join(f"$ {command}\n{run(command, folder)}" for command in block.commands)
                 text = text.replace(f"```console\n{block.text}```", f"```console\n{fresh}```")
+        walk = [block for block in BLOCKS if block.language == "pycon"]
+        for block, said in zip(walk, session(walk, folder), strict=True):
+            lines = [
+                "".join(
+                    f"{'... ' if i else '>>> '}{line}\n" for i, line in enumerate(example.source.splitlines())
+                )
+                + seen
+                for example, seen in said
+            ]
+            text = text.replace(f"```pycon\n{block.text}```", f"```pycon\n{''.join(lines)}```")
     text = _TABLE.sub(lambda found: found[1] + validation_table() + found[3], text)
     README.write_text(text, encoding="utf-8")
 

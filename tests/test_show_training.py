@@ -173,7 +173,7 @@ def test_every_kind_draws_every_step_that_has_its_data(steps: dict[str, Any], ru
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_training_step_is_refused(kind: str) -> None:
-    with pytest.raises(InputError, match="no training step"):
+    with pytest.raises(InputError, match=r"no training step|no course in time"):
         plots.figure(kind, {"metrics": {"time_s": 1.0}})
 
 
@@ -300,7 +300,7 @@ def test_ten_thousand_operations_make_a_page_below_six_megabytes(steps: dict[str
     several = {**steps["variants"], "variants": dict.fromkeys(("a", "b", "c"), big)}
     text = report.report_html(several)
     assert len(text.encode()) < 6e6
-    assert text.count('id="fig-timeline') // 3 < 3
+    assert text.count('class="plot" id="fig-timeline') == 3  # those beyond ten thousand bars as rasters
 
 
 def test_the_scenario_of_a_report_runs_again_to_the_same_metrics(
@@ -327,7 +327,7 @@ def test_a_report_of_a_step_is_drawn_in_a_browser(
     path.write_text(report.report_html(steps[run]), encoding="utf-8")
     tab.open(path, width=width, dark=dark)
     tab.run("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    tab.settle()
+    tab.draw_all()
     drawn = tab.run(
         "[...document.querySelectorAll('.plot')].map(one => [one.id, !!one.querySelector('.main-svg')])"
     )

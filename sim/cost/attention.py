@@ -119,6 +119,7 @@ def mla_decode_s(
     latent_dim: int = 512,
     rope_dim: int = 64,
     queries: int = 1,
+    cache_bytes: float = 2.0,
 ) -> float:
     """Time of an absorbed MLA decode core [s]: every head reads one latent, so the FLOPs of a byte grow with heads.
 
@@ -127,14 +128,15 @@ def mla_decode_s(
     requests : [count]
     context_tokens : mean context of a request [tokens]
     queries : query tokens a request in this step (2 with one speculated token) [count]
+    cache_bytes : of an element of the cache; the products stay in BF16 [bytes]
 
     Notes
     -----
-    t = launch + max(compute, 2 (latent + rope) tokens / HBM); computing spreads over the SMs, 2 (2 latent + rope) FLOP and
+    t = launch + max(compute, bytes of (latent + rope) tokens / HBM); computing spreads over the SMs, 2 (2 latent + rope) FLOP and
     other clocks a score, heads x queries scores for each token of context.
     """
     scores = heads * queries * requests * context_tokens
-    stream = 2.0 * (latent_dim + rope_dim) * requests * context_tokens
+    stream = cache_bytes * (latent_dim + rope_dim) * requests * context_tokens
     return _decode_s(p, scores, 2.0 * (2 * latent_dim + rope_dim), stream)
 
 
@@ -147,13 +149,15 @@ def gqa_decode_s(
     head_dim: int,
     *,
     queries: int = 1,
+    cache_bytes: float = 2.0,
 ) -> float:
     """Time of a grouped-query decode core [s]: keys and values of every KV head are read once; see `mla_decode_s`.
 
     The clocks beside the tensor core are those of MLA; with less than some 100 FLOP a byte, reading binds anyway.
     """
     scores = heads * queries * requests * context_tokens
-    return _decode_s(p, scores, 4.0 * head_dim, 4.0 * kv_heads * head_dim * requests * context_tokens)
+    stream = 2.0 * cache_bytes * kv_heads * head_dim * requests * context_tokens
+    return _decode_s(p, scores, 4.0 * head_dim, stream)
 
 
 def _decode_s(p: Processor, scores: float, flop_per_score: float, stream_bytes: float) -> float:

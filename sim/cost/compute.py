@@ -242,8 +242,7 @@ def _tiled_s(
             planned_s = -(-planned_rows * columns // p.sms) * tile
             if planned_s < best_s:
                 best_s, tiles_s = planned_s, -(-actual_rows * columns // p.sms) * tile
-    m = sum(rows)
-    moved = size * k * (m + len(rows) * n) + stored_bytes * m * n
+    moved = product_bytes(rows, n, k, dtype if p.fp8_flops else "bf16", stored_bytes)
     memory_s = moved / min(p.hbm_bytes_per_s * c.stream_fraction, p.sms * fill)
     q = c.overlap_exponent
     longer, shorter = max(tiles_s, memory_s), min(tiles_s, memory_s)
@@ -258,6 +257,12 @@ def _tiles(
         return (kernel.fp8_tile,), (kernel.fp8_tile,)
     heights = _TILE_ROWS[1:] if rows_only_128 else _TILE_ROWS
     return heights, range(_TILE_COLUMNS, kernel.widest_tile + 1, _TILE_COLUMNS)
+
+
+def product_bytes(rows: Sequence[int], n: int, k: int, dtype: Dtype, stored_bytes: float) -> float:
+    """Operands read once and results of `stored_bytes` an element, for one GEMM of each of `rows` [bytes]."""
+    m = sum(rows)
+    return ELEMENT_BYTES[dtype] * k * (m + len(rows) * n) + stored_bytes * m * n
 
 
 def _fill_bytes_per_s(p: Processor, clock: float, *, grouped: bool) -> float:

@@ -36,7 +36,7 @@ SMALL_GATE_KERNELS = {"F": 34, "B": 26}
 TOP_K_PASSES = 18
 """Times a radix top-k of FP32 reads its row: 16 digits of two bits, then twice to gather (PyTorch, SortingRadixSelect).
 
-Counted as HBM bytes, though most reads hit a cache: an assumption that stands for the latency of the passes."""
+Timed as HBM bytes, though most reads hit a cache: an assumption that stands for the latency of the passes."""
 
 
 def layer_phases(
@@ -137,6 +137,7 @@ def _core(model: Model, b: Batch, name: str, layer_idx: int, *, backward: bool) 
         k=qk,
         flops=flops * (2.0 if backward else 1.0),
         heads=a.num_heads,
+        kv_heads=a.num_kv_heads if isinstance(a, GQA) else a.num_heads,
         sequences=b.sequences,
         context_tokens=float(min(s, window or s, chunk or s)),
     )
@@ -294,7 +295,9 @@ def input_gradient(b: Batch, name: str, outputs: int, inputs: int) -> list[Opera
 def _gate_forward(model: Model, b: Batch) -> list[Operation]:
     small = memory("gate, small kernels", b.tokens * model.num_experts * FP32, count=SMALL_GATE_KERNELS["F"])
     logits = gemm(b, "gate", model.num_experts, model.hidden, dtype="bf16")
-    top = memory("gate, top-k", TOP_K_PASSES * b.tokens * model.num_experts * FP32, count=2)
+    row_bytes = b.tokens * model.num_experts * FP32
+    top = memory("gate, top-k", TOP_K_PASSES * row_bytes, count=2)
+    top = replace(top, cached_bytes=(TOP_K_PASSES - 1) * row_bytes)
     return [logits, small, top, *cast(b, model.hidden)]
 
 

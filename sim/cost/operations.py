@@ -50,7 +50,8 @@ class Operation:
     """One kernel, launched `count` times.
 
     `rows` has one entry for each GEMM of the kernel (tokens, where weights are summed over them). `flops` are those a
-    model is credited with: none for what is computed again. `blocks` and `resident_grid` as in `compute.streaming_s`.
+    model is credited with: none for what is computed again. Of `moved_bytes`, `cached_bytes` are there for the time they
+    take: a cache has them. `blocks` and `resident_grid` as in `compute.streaming_s`.
     """
 
     name: str
@@ -60,11 +61,13 @@ class Operation:
     n: int = 0
     k: int = 0
     moved_bytes: float = 0.0
+    cached_bytes: float = 0.0
     count: int = 1
     flops: float = 0.0
     blocks: int | None = None
     resident_grid: bool = False
     heads: int = 0
+    kv_heads: int = 0
     sequences: int = 0
     context_tokens: float = 0.0
 

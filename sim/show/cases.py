@@ -130,7 +130,9 @@ class Case:
             ("tokens a rank", f"{work['tokens_per_rank']:,}" if work.get("tokens_per_rank") else ""),
             (
                 "schedule",
-                str(work.get("schedule") or "") + ("" if work.get("overlap", True) else " without overlap"),
+                f"{work['schedule']}{'' if work.get('overlap', True) else ' without overlap'}"
+                if work.get("schedule")
+                else "",
             ),
             ("microbatches", str(work.get("microbatches") or "")),
             ("tokens a sequence", f"{work['sequence_tokens']:,}" if work.get("sequence_tokens") else ""),
@@ -139,7 +141,9 @@ class Case:
             ("placement", f"{placement.get('kind')}, {redundant} redundant experts" if redundant else ""),
             ("dispatch", str(work.get("dispatch_dtype", "")) if gate else ""),
             ("combine", str(work.get("combine_dtype", "")) if gate else ""),
-            ("flows", str(work.get("file", ""))),
+            ("flows", str(work.get("file", "")) if work.get("kind") == "flows" else ""),
+            *_inference(work),
+            *_serving(work),
         ]
         return [(key, value) for key, value in found if value]
 
@@ -223,6 +227,50 @@ def _parallel(layout: Mapping[str, Any], *, training: bool) -> list[tuple[str, s
         for name in names
         if layout.get(name, 1) != 1 or (name == "ep" and name in layout)
     ]
+
+
+def _inference(work: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Sizes of a prefill or decode."""
+    if work.get("kind") not in ("prefill", "decode"):
+        return []
+    counts = [
+        (label, f"{work[key]:,}" if isinstance(work.get(key), int) and work[key] else "")
+        for key, label in (
+            ("prompt_tokens", "prompt tokens"),
+            ("cached_tokens", "of them cached"),
+            ("prompts_per_gpu", "prompts a GPU"),
+            ("context_tokens", "context tokens"),
+            ("requests_per_gpu", "requests a GPU"),
+            ("tokens_per_step", "tokens a step"),
+        )
+    ]
+    accepted = str(work.get("acceptance") or "") if work.get("tokens_per_step", 1) != 1 else ""
+    halves = "two microbatches" if work.get("overlap") else "none"
+    return [
+        *counts,
+        ("accepted", accepted),
+        ("overlap", halves),
+        ("KV cache", str(work.get("kv_dtype") or "")),
+    ]
+
+
+def _serving(work: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Requests, pools and objectives of a serving run."""
+    if work.get("kind") != "serving":
+        return []
+    arrivals, asked = _mapping(work.get("arrivals")), _mapping(work.get("slo"))
+    rate = f"{arrivals['requests_per_s']:g} requests/s" if "requests_per_s" in arrivals else ""
+    found = [("arrivals", str(arrivals.get("file") or rate))]
+    for pool in ("prefill", "decode"):
+        one = _mapping(work.get(pool))
+        found.append(
+            (
+                f"{pool} pool",
+                f"{one.get('instances', 1)} x EP {one.get('ep')}" if one.get("instances", 1) else "shared",
+            )
+        )
+    slo = " and ".join(f"{key.upper()} {value}" for key, value in asked.items() if value)
+    return [*found, ("policy", str(work.get("policy") or "")), ("objectives", slo)]
 
 
 def _hardware(case: Case) -> str:

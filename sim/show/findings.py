@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sim.show import training
+from sim.show import inference, serving, training
 from sim.show.cases import LABEL, Case, Result, Twin, cases, counts, is_validation, over_bound, time_of, twins
 from sim.units import dimension_of, show
 
 _NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
 _SAME = 0.015  # gains below this are told as "the same"
+
+_TOLD: tuple[tuple[Callable[[Case], bool], Callable[[Sequence[Case]], list[str]]], ...] = (
+    (training.is_training, training.finding),
+    (inference.is_inference, inference.finding),
+    (serving.is_serving, serving.finding),
+)
+"""Workloads that have sentences of their own."""
 
 
 def finding(result: Result) -> list[str]:
@@ -18,8 +25,9 @@ def finding(result: Result) -> list[str]:
     if is_validation(result):
         return of_validation(result)
     found = cases(result)
-    if all(map(training.is_training, found)):
-        return training.finding(found)
+    for is_one, tell in _TOLD:
+        if all(map(is_one, found)):
+            return tell(found)
     if len(found) == 1:
         return of_case(found[0])
     pairs = twins(found)

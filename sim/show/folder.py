@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sim import documents
 from sim.errors import Fault, InputError, Mark
 
 _SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladder/1")
@@ -57,8 +58,7 @@ def _csv(result: Mapping[str, Any]) -> dict[str, str]:
         rows = one.get("flow_completion")
         if rows is not None:
             lines = [f"{int(flow)},{start:.6f},{done:.6f}" for flow, start, done in rows]
-            file = f"flow_completion{'-' + name if name else ''}.csv"
-            files[file] = "flow_id,start_us,rx_done_us\n" + "\n".join(lines) + "\n"
+            files[_flows_file(name)] = "flow_id,start_us,rx_done_us\n" + "\n".join(lines) + "\n"
     return files
 
 
@@ -79,7 +79,15 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a document of a command; a folder stands for the result.json, sweep.json or ladder.json in it."""
+    """Read a document of a command.
+
+    A folder stands for the result.json, sweep.json or ladder.json in it, a shipped hardware's name for its profile.
+    """
+    if not path.exists() and str(path) in documents.shipped("hardware"):
+        from sim.cluster.hardware import load_hardware
+        from sim.study.kernel_list import of_hardware
+
+        return of_hardware(load_hardware(str(path)))
     inside = [path / name for name in _DOCUMENTS if (path / name).is_file()] or [path / _DOCUMENTS[0]]
     file = inside[0] if path.is_dir() else path
     wanted = f"one of: {', '.join(_DOCUMENTS)}"
@@ -95,4 +103,25 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(result, dict) or not (result.get("schema") in _SCHEMAS or "groups" in result):
         got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"
         raise InputError(Fault(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(_SCHEMAS)}"))
+    _read_flows(result, file.parent)
     return result
+
+
+def _read_flows(result: dict[str, Any], folder: Path) -> None:
+    """Put the rows of a run's CSVs, where they still stand beside it, back into its document."""
+    for name, one in {"": result, **(result.get("variants") or {})}.items():
+        file = folder / _flows_file(name)
+        kind = ((one.get("scenario") or {}).get("workload") or {}).get("kind")
+        if kind != "flows" or "flow_completion" in one or not file.is_file():
+            continue
+        try:
+            rows = [line.split(",") for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+            one["flow_completion"] = [[float(cell) for cell in row] for row in rows]
+        except ValueError:
+            raise InputError(
+                Fault(Mark(str(file)), "", "a row that is no flow", "what `moesim run` wrote")
+            ) from None
+
+
+def _flows_file(variant: str) -> str:
+    return f"flow_completion{'-' + variant if variant else ''}.csv"

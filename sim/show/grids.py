@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sim.show import findings, training
+from sim.show import findings, inference, serving, training
 from sim.show.cases import Case, Result, Twin, cases, counts, over_bound, twins, use_of
 from sim.show.grid import Cell, Grid, time_cell, value_cell
 from sim.units import show
@@ -24,6 +24,8 @@ def of_result(result: Result, *, wide: bool = True) -> list[Grid]:
         times(found, wide=wide),
         bandwidths(found),
         *training.grids(found),
+        *inference.grids(found),
+        *serving.grids(found),
         others(found),
         expectations(found),
     ]
@@ -127,7 +129,8 @@ def bandwidths(found: Sequence[Case]) -> Grid:
 
 def others(found: Sequence[Case]) -> Grid:
     """Every number of the metrics, for workloads that are no transfer: a column a case."""
-    plain = [case for case in found if not case.transfers and not training.is_training(case)]
+    told = (training.is_training, inference.is_inference, serving.is_serving)  # they have tables of their own
+    plain = [case for case in found if not case.transfers and not any(is_one(case) for is_one in told)]
     metrics = {case.name: dict(_leaves(case.metrics)) for case in plain}
     keys = dict.fromkeys(key for one in metrics.values() for key in one)
     return Grid(

@@ -13,8 +13,9 @@ from sim.cost.measured import PROFILE_SCHEMA, MeasuredProfile, load_profile
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.cases import Case, Result
+from sim.show.plot_timeline import boxes
 from sim.show.plot_times import absent
-from sim.show.plot_training import boxes, steps_of
+from sim.show.plot_training import steps_of
 from sim.units import show
 
 _PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
@@ -125,7 +126,7 @@ def _title(case: Case, ours: Sequence[Bar], theirs: Sequence[Bar]) -> str:
         beside = f" against {show(other, 's', 3)} measured ({mine / other - 1:+.1%})"
     lead = f"{case.name}: a" if case.variant else "A"
     waits = (
-        f"and waits {show(exposed, 's', 2)} for exchanges"
+        f"and waits {show(exposed, 's', 3)} for exchanges"
         if exposed > 1e-3 * span
         else "and every exchange is hidden"
     )

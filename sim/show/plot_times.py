@@ -21,6 +21,15 @@ def absent(kind: str, why: str) -> InputError:
     return InputError(Fault(None, "kind", f"'{kind}'", f"a result that has the data for it; {why}"))
 
 
+def mark_bounds(figure: Canvas, bounds: list[float], names: list[str], unit: str) -> None:
+    """A mark on each bar, at its lower bound."""
+    figure.add(
+        "scatter", x=bounds, y=names, mode="markers", name="lower bound",
+        marker={"symbol": "triangle-down", "size": 12, "color": "#FFFFFF", "line": {"width": 1.6, "color": "#1C2126"}},
+        hovertemplate=f"%{{y}}: lower bound %{{x:.4g}} {unit}<extra></extra>",
+    )  # fmt: skip
+
+
 def bars(result: Result) -> Any:
     """Completion time of each transfer, its lower bound as the solid part of the bar, coloured by what binds."""
     found = cases(result)

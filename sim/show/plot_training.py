@@ -1,32 +1,16 @@
-"""Plots of a training step: the pipeline over time, where the step goes, and what memory holds.
-
-Why this way: all bars of one colour are one filled outline, so that a hundred thousand of them are a handful of shapes to
-the browser (a seam around each only where they are few: it costs a shape a bar); what a reader points at are invisible
-marks in their middles.
-"""
+"""Plots of a training step: where it goes, and what memory holds."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.show import style, training
 from sim.show.canvas import Canvas
 from sim.show.cases import Case, Result, cases
-from sim.show.plot_times import absent
-from sim.show.timelines import operation
+from sim.show.lanes import OPERATIONS
+from sim.show.plot_times import absent, mark_bounds
 from sim.units import show
-
-OPERATIONS = {
-    "F": ("forward", "#0A7ABF"),
-    "B": ("backward", "#D55E00"),
-    "B_in": ("backward, inputs only", "#E69F00"),
-    "W": ("weight part", "#009E73"),
-    "FB": ("F&B pair", "#B766A0"),
-    "opt": ("optimizer", style.NEUTRAL),
-}
-"""Kind of operation -> what to call it, and its colour."""
 
 _PHASE_COLOUR = {
     "1F_s": OPERATIONS["F"][1],
@@ -44,9 +28,6 @@ _PART_COLOUR = {
     "activations": "#009E73",
     "buffers": "#B766A0",
 }
-_HALF = 0.4  # of a row's height that a bar takes, up and down
-_MAX_SEAMS = 3_000  # bars that are outlined, of all colours together
-_SEAM = {"width": 0.5, "color": "rgba(255,255,255,0.6)"}
 _MAX_NAMED = 24  # rows with a tick each
 
 
@@ -56,75 +37,6 @@ def steps_of(result: Result, kind: str) -> list[Case]:
     if not found:
         raise absent(kind, "this one is no training step")
     return found
-
-
-def boxes(
-    figure: Canvas, spans: Sequence[tuple[float, float, float]], *, seams: bool = True, **look: Any
-) -> None:
-    """Boxes as one trace: start and end on x, middle on y, each `2 * _HALF` high."""
-    mode = {"mode": "lines", "line": _SEAM} if seams else {"mode": "none"}
-    xs: list[float | None] = []
-    ys: list[float | None] = []
-    for start, end, row in spans:
-        xs += (start, end, end, start, None)
-        low, high = round(row - _HALF, 1), round(row + _HALF, 1)
-        ys += (low, low, high, high, None)
-    figure.add("scatter", x=xs, y=ys, fill="toself", hoverinfo="skip", **mode, **look)
-
-
-def timeline(result: Result) -> Any:
-    """Every operation of every pipeline rank over time."""
-    case = steps_of(result, "timeline")[0]
-    line = case.result.get("timeline") or {}
-    ranks = line.get("pipeline") or []
-    if not ranks:
-        raise absent("timeline", "this one kept no operations")
-    end_s = line["end_s"]
-    scale, unit = style.time_unit(end_s)
-    places = max(
-        0, 5 - math.ceil(math.log10(end_s / scale))
-    )  # a hundred-thousandth of the step: sharp, and short to write
-
-    def at(time_s: float) -> float:
-        return round(time_s / scale, places)
-
-    spans: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in OPERATIONS}
-    marks: list[tuple[float, float, str]] = []
-    for row, rank in enumerate(ranks):
-        for kind, pair, start_s, stop_s in zip(
-            rank["kinds"], rank["microbatches"], rank["start_s"], rank["end_s"], strict=True
-        ):
-            spans[kind].append((at(start_s), at(stop_s), row))
-            marks.append(
-                (at((start_s + stop_s) / 2), row, f"{operation(kind, pair)}: {show(stop_s - start_s, 's')}")
-            )
-        if line.get("optimizer_s"):
-            last_s = max(max(one["end_s"]) for one in ranks)
-            spans["opt"].append((at(last_s), at(last_s + line["optimizer_s"][row]), row))
-    figure = Canvas()
-    for kind, (name, colour) in OPERATIONS.items():
-        if spans[kind]:
-            boxes(figure, spans[kind], seams=len(marks) <= _MAX_SEAMS, name=name, fillcolor=colour)
-    figure.add(
-        "scatter", x=[x for x, _, _ in marks], y=[y for _, y, _ in marks], text=[t for _, _, t in marks], mode="none",
-        hoveron="points", hovertemplate="rank %{y}: %{text}<extra></extra>", showlegend=False,
-    )  # fmt: skip
-    names = [str(rank["rank"]) for rank in ranks]
-    every = -(-len(names) // _MAX_NAMED)
-    figure.axis("x", title=f"time [{unit}]", range=[0, end_s / scale], showgrid=False, zeroline=False)
-    figure.axis(
-        "y", title="pipeline rank", range=[len(names) - 0.4, -0.6], tickvals=list(range(0, len(names), every)),
-        ticktext=names[::every], showgrid=False, zeroline=False, fixedrange=True,
-    )  # fmt: skip
-    figure.layout |= {"hovermode": "closest", "hoverdistance": 60, "dragmode": "zoom"}
-    m = case.metrics
-    mean, first = (m[key]["bubble_s"] / m["step_time_s"] for key in ("phases_mean", "phases"))
-    pairs = m["phases_mean"]["1F1B_s"] / m["step_time_s"]
-    filled = f"F&B pairs fill {pairs:.0%} of the step" if pairs else "no forward and backward run as a pair"
-    title = f"{_lead(case)}{filled}; the bubble takes {mean:.1%} on the mean rank, {first:.1%} on rank 0"
-    alt = f"Pipeline over {show(end_s, 's', 3)}: {len(marks)} operations of {len(names)} pipeline ranks. {title}"
-    height = 110 + max(14, min(26, 1200 // len(names))) * len(names)
-    return style.finish(figure, title if case.variant else _upper(title), height=height, alt=alt, top=52)
 
 
 def phases(result: Result) -> Any:
@@ -144,6 +56,8 @@ def phases(result: Result) -> Any:
             marker={"color": _PHASE_COLOUR[phase]}, customdata=[t / sum(mine.values()) for t, (_, mine) in zip(times, rows, strict=True)],
             hovertemplate=f"%{{y}}, {label}<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the step<extra></extra>",
         )  # fmt: skip
+    bounds = [case.metrics.get("lower_bound_s", 0.0) / scale for case in steps]
+    mark_bounds(figure, bounds, [rows[0][0]] if single else [name for name, _ in rows], unit)
     _published(figure, steps, rows, scale)
     figure.axis("x", title=f"time [{unit}]", rangemode="tozero")
     figure.axis("y", autorange="reversed", ticksuffix="  ", showgrid=False, type="category")

@@ -11,15 +11,20 @@ from typing import Any
 
 from sim.errors import Fault, InputError, nearest
 from sim.show import (
+    inference,
     plot_enough,
     plot_fabric,
     plot_inference,
     plot_ladder,
     plot_loads,
     plot_pair,
+    plot_roofline,
+    plot_serving,
     plot_sweep,
+    plot_timeline,
     plot_times,
     plot_training,
+    serving,
     sweeps,
 )
 from sim.show.cases import Result, cases, is_validation
@@ -27,6 +32,15 @@ from sim.show.ladders import is_ladder
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
 Draw = Callable[[Result], Figure]
+
+
+def _of_kind(result: Result, step: Draw, one_pass: Draw, service: Draw | None = None) -> Figure:
+    """Draw a kind that several workloads have, by the first case's."""
+    first = cases(result)[0]
+    if inference.is_inference(first):
+        return one_pass(result)
+    return service(result) if service and serving.is_serving(first) else step(result)
+
 
 KINDS: dict[str, tuple[str, Draw]] = {
     "bars": ("Time of dispatch and combine beside its lower bound, coloured by what binds.", plot_times.bars),
@@ -44,15 +58,30 @@ KINDS: dict[str, tuple[str, Draw]] = {
         plot_inference.interactivity,
     ),
     "timeline": (
-        "The pipeline of a training step: every operation of every rank over time.",
-        plot_training.timeline,
+        "Every operation, kernel, request or flow over time, row by row.",
+        plot_timeline.timeline,
     ),
     "layer_pair": (
         "One overlapped layer pair: compute beside exchanges, and a real trace's.",
         plot_pair.layer_pair,
     ),
-    "phases": ("Where a training step goes, by variant or pipeline rank.", plot_training.phases),
-    "memory": ("What a GPU of each pipeline rank holds, beside what it has.", plot_training.memory),
+    "roofline": (
+        "Kernels of one layer under the roofs of the GPU: FLOP/s against FLOPs per byte.",
+        plot_roofline.roofline,
+    ),
+    "phases": (
+        "Where the time goes: phases of a training step, parts of a pass, stages of a request's life.",
+        lambda result: _of_kind(result, plot_training.phases, plot_inference.phases, plot_serving.phases),
+    ),
+    "memory": (
+        "What a GPU holds by part, beside what it has; of each pipeline rank in training.",
+        lambda result: _of_kind(result, plot_training.memory, plot_inference.memory),
+    ),
+    "queues": ("Requests that wait, prefill, move and decode, over time.", plot_serving.queues),
+    "latencies": (
+        "How TTFT and TPOT spread over requests, with the objectives.",
+        plot_serving.latencies,
+    ),
     **plot_sweep.KINDS,
     **plot_ladder.KINDS,
     **plot_enough.KINDS,
@@ -60,7 +89,8 @@ KINDS: dict[str, tuple[str, Draw]] = {
 }
 
 OF_ONE_CASE = (
-    "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "memory",
+    "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "roofline",
+    "memory", "queues",
 )  # fmt: skip
 
 
@@ -107,7 +137,8 @@ def figures(kind: str, result: Result) -> dict[str, Figure]:
     """
     if is_ladder(result) and kind in plot_enough.SECTIONS:
         return plot_enough.several(kind, result)
-    if kind not in OF_ONE_CASE or "variants" not in result:
+    together = kind not in OF_ONE_CASE or (kind == "memory" and inference.is_inference(cases(result)[0]))
+    if together or "variants" not in result:
         return {kind: figure(kind, result)}
     found: dict[str, Figure] = {}
     refused: list[InputError] = []

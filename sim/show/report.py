@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sim.documents import dumps
-from sim.show import findings, grids, page, plots, training
+from sim.show import findings, grids, inference, page, plot_timeline, plots, rules, serving, training
 from sim.show.cases import Case, Result, cases, is_validation, twins
 from sim.show.grid import Grid
+from sim.show.rerun import scenario_yaml
+from sim.units import show
 
 _LONG = (
     "why and source",
@@ -26,18 +27,23 @@ _LONG = (
     "works around",
     "reason",
     "verdict",
+    "citation",
     "sets",
 )  # heads of columns that may wrap
-_DEPTH = (
-    ("timeline",),
-    ("layer_pair",),
-    ("memory",),
-    ("utilisation",),
-    ("links",),
-    ("fabric_map",),
-    ("rank_times", "traffic_matrix"),
-)  # kinds that share a line
-_MAX_OPERATIONS = 10_000  # bars of timelines in one page; `moesim plot --kind timeline` draws the others
+_LINES = (("utilisation",), ("links",), ("fabric_map",), ("timeline",), ("rank_times", "traffic_matrix"))
+"""Kinds of figures in depth, those that share a line together."""
+_COURSES = (
+    ("timeline",), ("queues",), ("layer_pair",), ("roofline",), ("memory",), ("utilisation",), ("links",), ("fabric_map",),
+    ("traffic_matrix",),
+)  # fmt: skip
+"""The same where a timeline is what a reader wants first."""
+_MAX_BARS = 10_000  # of all timelines in one page; the others are rasters
+_Terms = tuple[tuple[str, str], ...]
+_TOLD: tuple[tuple[Callable[[Case], bool], _Terms], ...] = (
+    (training.is_training, training.TERMS),
+    (inference.is_inference, inference.TERMS),
+    (serving.is_serving, serving.TERMS),
+)  # workloads with words of their own
 _TERMS = (
     (
         "time",
@@ -78,12 +84,17 @@ def _run(result: Result) -> str:
         "<h2>Results</h2>",
         *_figures("bars", result, findings.of_bounds(result)),
         *_figures("phases", result),
+        *_figures("latencies", result),
+        *(_figures("memory", result) if inference.is_inference(found[0]) else ()),
+        *_figures("interactivity", result if len(found) > 1 else {"variants": {}}),
         *(grid_html(one) for one in grids.of_result(result)),
         "<h2>Where the time goes</h2>"
         if any(case.links or case.result.get("timeline") for case in found)
         else "",
+        *(_figures("rank_loads", result) if len(found) > 1 or found[0].result.get("rank_loads") else ()),
         *_depth(found),
         _assumptions(found),
+        _rules(found),
         "<h2>Run it again</h2>",
         '<p class="note">The resolved scenario, every default written out. Save it as <code>scenario.yaml</code>, then <code>moesim run scenario.yaml</code>; '
         "files it names are looked for beside it.</p>",
@@ -102,8 +113,8 @@ def _run(result: Result) -> str:
     )
 
 
-def _terms(found: Sequence[Case]) -> tuple[tuple[str, str], ...]:
-    return training.TERMS if all(map(training.is_training, found)) else _TERMS
+def _terms(found: Sequence[Case]) -> _Terms:
+    return next((terms for is_one, terms in _TOLD if all(map(is_one, found))), _TERMS)
 
 
 def _validation(report: Result) -> str:
@@ -153,16 +164,17 @@ def _figures(kind: str, result: Result, title: str | None = None) -> list[str]:
 
 
 def _depth(found: Sequence[Case]) -> list[str]:
-    """Load over time, by link, by rank and between ranks: open for one case, folded by twins for several."""
+    """Course in time, load by link, by rank and between ranks: open for one case, folded by twins for several."""
     others = {id(pair.other): pair.reference for pair in twins(found)}
     sets: dict[int, list[Case]] = {}
     for case in found:
         sets.setdefault(id(others.get(id(case), case)), []).append(case)
     made = []
-    left = _MAX_OPERATIONS
+    left = _MAX_BARS
     for i, members in enumerate(sets.values()):
-        left -= sum(training.num_operations(case) for case in members)
-        inside = "".join(_line(members, kinds) for kinds in _DEPTH if left >= 0 or kinds != ("timeline",))
+        left -= sum(plot_timeline.num_bars(case) for case in members)
+        lines = _LINES if members[0].transfers else _COURSES
+        inside = "".join(_line(members, kinds, bars=left >= 0) for kinds in lines)
         if len(found) == 1:
             return [inside]
         if inside:
@@ -171,7 +183,7 @@ def _depth(found: Sequence[Case]) -> list[str]:
     return made
 
 
-def _line(members: Sequence[Case], kinds: Sequence[str]) -> str:
+def _line(members: Sequence[Case], kinds: Sequence[str], *, bars: bool) -> str:
     """Figures of some kinds: kind after kind for twins, side by side where the screen is wide enough."""
     lines = [(kind,) for kind in kinds] if len(members) > 1 else [kinds]
     made = []
@@ -182,18 +194,32 @@ def _line(members: Sequence[Case], kinds: Sequence[str]) -> str:
             )
             for kind in line
             for case in members
-            for figure in plots.drawable(_alone(case), (kind,)).values()
+            for figure in _drawn(case, kind, bars=bars)
         ]
         if drawn:
             made.append(f'<div class="pair">{"".join(drawn)}</div>' if len(drawn) > 1 else drawn[0])
     return "".join(made)
 
 
+def _drawn(case: Case, kind: str, *, bars: bool) -> list[Any]:
+    """The figure of a kind, if the case has its data and no figure above has shown it; `bars`: not as a raster."""
+    if kind == "memory" and inference.is_inference(case):
+        return []
+    if kind == "timeline" and not bars:
+        return [plot_timeline.timeline(_alone(case), max_bars=0)] if plot_timeline.num_bars(case) else []
+    return list(plots.drawable(_alone(case), (kind,)).values())
+
+
 def _binding_words(members: Sequence[Case]) -> str:
     bound = dict.fromkeys(
         f"{name}: {findings.binds(m)}" for case in members for name, m in case.transfers.items()
     )
-    return "; ".join(bound) or training.aside(members)
+    return "; ".join(bound) or training.aside(members) or _latency_words(members)
+
+
+def _latency_words(members: Sequence[Case]) -> str:
+    passes = [inference.latency_of(case) for case in members if inference.is_inference(case)]
+    return ", ".join(f"{name} {show(time_s, 's', 3)}" for name, time_s in passes)
 
 
 def _alone(case: Case) -> Result:
@@ -211,6 +237,15 @@ def _assumptions(found: Sequence[Case]) -> str:
     return "<h2>What it leans on</h2>" + page.fold(
         "Figures without a measurement of their own", grid_html(grid), extra=extra
     )
+
+
+def _rules(found: Sequence[Case]) -> str:
+    """What export rules say of each part in the report, as it ran."""
+    grid, told = rules.grid(found), rules.sentences(found)
+    if not grid.rows:
+        return ""
+    lists = "".join(f"<h3>{html.escape(part)}</h3>{page.paragraphs(said)}" for part, said in told.items())
+    return f"<h2>Export rules</h2>{grid_html(grid)}" + page.fold("Numbers behind each verdict", lists)
 
 
 def grid_html(grid: Grid) -> str:
@@ -251,61 +286,6 @@ def _footer(version: Any, seed: Any, schema: Any) -> str:
         str(schema or ""),
     ]
     return f"<footer>{html.escape(' · '.join(part for part in said if part))}</footer>"
-
-
-def scenario_yaml(result: Result) -> str:
-    """The resolved scenario of a result, with its variants, as a file that can be run again."""
-    found = cases(result)
-    first = found[0]
-    tree: dict[str, Any] = _plain(first.scenario)
-    if first.variant:
-        tree = {**tree, "name": str(result.get("name", tree.get("name"))), "variants": {}}
-        for case in found:
-            tree["variants"][case.variant] = _changes(_plain(first.scenario), _plain(case.scenario))
-    order = (
-        "name",
-        "title",
-        "seed",
-        "fidelity",
-        "cluster",
-        "model",
-        "layout",
-        "workload",
-        "expect",
-        "variants",
-    )
-    tree = {
-        key: tree[key]
-        for key in sorted(tree, key=lambda key: order.index(key) if key in order else len(order))
-        if tree[key] != {}
-    }
-    return dumps(tree)
-
-
-def _changes(base: Mapping[str, Any], other: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """What turns one resolved scenario into another, as dotted keys; keys with dots of their own stay in their branch."""
-    found: dict[str, Any] = {}
-    for key, value in other.items():
-        if (not at and key == "name") or base.get(key) == value:
-            continue
-        path = f"{at}.{key}" if at else key
-        inner = base.get(key)
-        deep = (
-            isinstance(value, dict)
-            and isinstance(inner, dict)
-            and set(inner) <= set(value)
-            and not any("." in name for name in value)
-        )
-        found |= _changes(inner, value, path) if deep and isinstance(inner, dict) else {path: value}
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value
 
 
 def _ident(name: str) -> str:

@@ -1,7 +1,8 @@
-"""The timeline of a result document, for a trace viewer: kernels, flows and loads of links; operations of a pipeline.
+"""The timeline of a result document, for a trace viewer: kernels, flows, loads of links, operations, passes, requests.
 
 A training step has a group of tracks for each pipeline rank: its operations, its compute, and its exchanges, which may
-overlap. Compute and exchanges are there for the operations whose inside the result kept.
+overlap. Compute and exchanges are there for the operations whose inside the result kept. A pass has both of its streams.
+Requests of a serving run overlap: each stage of their lives is a track of transfers, and queues are counters.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sim.show.cases import Case
+from sim.show.lanes import LIVES, of_case, operation
 from sim.show.trace import Args, Arrow, Counter, Slice, Timeline, Track, Transfer
 
 MAX_FLOWS = 50_000  # a viewer bears no more; flow_completion.csv has all
@@ -42,6 +45,12 @@ def of_result(result: Mapping[str, Any]) -> Timeline:
         for rank in timeline.get("nodes", []):
             slices += [Slice(*one) for one in _nodes(rank, "compute", prefix)]
             transfers += [Transfer(*one) for one in _nodes(rank, "communication", prefix)]
+        for one_pass in timeline.get("passes", []):
+            slices += [Slice(*node) for node in _nodes(one_pass, "compute", prefix, "pass of rank")]
+            moves = _nodes(one_pass, "communication", prefix, "pass of rank")
+            transfers += [Transfer(*node) for node in moves]
+        transfers += _requests(one, prefix)
+        counters += _queues(timeline, prefix)
     return Timeline(
         title=str(result.get("title") or result.get("name") or "moesim"),
         tracks=tuple(tracks),
@@ -110,8 +119,25 @@ def _utilisation(series: Mapping[str, Any], process: str) -> list[Counter]:
     ]
 
 
-def _track(rank: Mapping[str, Any], stream: str, prefix: str) -> Track:
-    return Track(f"{prefix}pipeline rank {rank['rank']}", stream)
+def _requests(result: Mapping[str, Any], prefix: str) -> Iterator[Transfer]:
+    """The stages of each request's life; a viewer has a track for each name."""
+    lanes = of_case(Case("", result)) if result.get("requests") else None
+    for kind, spans in (lanes.spans if lanes else {}).items():
+        track = Track(f"{prefix}requests", LIVES[kind][0])
+        for start_s, end_s, row, _ in spans:
+            yield Transfer(track, LIVES[kind][0], start_s, end_s, {"request": row})
+
+
+def _queues(timeline: Mapping[str, Any], prefix: str) -> Iterator[Counter]:
+    """Requests in each stage; the result has them at even instants."""
+    times_s = timeline.get("sample_s") or []
+    for name, series in timeline.items():
+        if times_s and name not in ("sample_s", "end_s"):
+            yield Counter(f"{prefix}queues", name.replace("_", " "), times_s, {"requests": series})
+
+
+def _track(rank: Mapping[str, Any], stream: str, prefix: str, what: str = "pipeline rank") -> Track:
+    return Track(f"{prefix}{what} {rank['rank']}", stream)
 
 
 def _operations(rank: Mapping[str, Any], prefix: str) -> list[Slice]:
@@ -120,21 +146,17 @@ def _operations(rank: Mapping[str, Any], prefix: str) -> list[Slice]:
     return [Slice(track, operation(kind, pair), start_s, end_s) for kind, pair, start_s, end_s in rows]
 
 
-def operation(kind: str, microbatches: Sequence[int]) -> str:
-    """What to call an operation: `F 3`, `W 3`, or `F 3 & B 1` for a pair; -1 stands for no microbatch."""
-    f, b = microbatches
-    return f"F {f} & B {b}" if kind == "FB" else f"{kind.replace('B_in', 'B')} {max(f, b)}"
-
-
 def _optimizer(pipeline: Sequence[Mapping[str, Any]], row: int, optimizer_s: float, prefix: str) -> Slice:
     """After the last operation of all ranks."""
     start_s = max(max(rank["end_s"]) for rank in pipeline)
     return Slice(_track(pipeline[row], "operations", prefix), "optimizer", start_s, start_s + optimizer_s)
 
 
-def _nodes(rank: Mapping[str, Any], stream: str, prefix: str) -> Iterator[tuple[Track, str, float, float]]:
+def _nodes(
+    rank: Mapping[str, Any], stream: str, prefix: str, what: str = "pipeline rank"
+) -> Iterator[tuple[Track, str, float, float]]:
     """Track, name, start and end of what ran on a stream; what took no time is left out."""
-    track = _track(rank, stream, prefix)
+    track = _track(rank, stream, prefix, what)
     for name, its, start_s, end_s in zip(
         rank["names"], rank["streams"], rank["start_s"], rank["end_s"], strict=True
     ):

@@ -2,7 +2,7 @@
 
 Why this way: the JSON form needs no library and both viewers read it. Its traps are ours to avoid, so they have a checker:
 complete slices on one track must nest, or viewers drop the later one without a word, so what may overlap (transfers) is
-written as pairs of asynchronous begin and end. Times are whole nanoseconds, so that an end and the next start compare
+written as pairs of asynchronous begin and end, with ids of their process, beside whose tracks they then stand. Times are whole nanoseconds, so that an end and the next start compare
 equal after rounding. The same timeline gives the same bytes.
 
     blob = encode(document(Timeline("a step", slices=(Slice(Track("stage 0", "compute"), "F 0", 0.0, 1e-3),))))
@@ -119,7 +119,7 @@ def document(timeline: Timeline) -> dict[str, Any]:
         event = {"ph": "X", "dur": _us(duration_ns), "name": one.name, "cat": "slice", **at(one.track)}
         add(start_ns, event | _with(one.args), duration_ns)
     for i, move in enumerate(timeline.transfers):
-        same = {"name": move.name, "cat": "transfer", "id": f"t{i}", **at(move.track)}
+        same = {"name": move.name, "cat": "transfer", "id2": {"local": f"t{i}"}, **at(move.track)}
         add(_ns(move.start_s), {"ph": "b", **same, **_with(move.args)})
         add(_ns(move.end_s), {"ph": "e", **same})
     for counter in timeline.counters:
@@ -225,9 +225,15 @@ def _event_fault(event: Any) -> str | None:
     args = event.get("args", {})
     if phase == "C" and not (isinstance(args, dict) and args and all(map(_is_number, args.values()))):
         return "a counter without numbers"
-    if phase in "besf" and not isinstance(event.get("id"), str | int):
+    if phase in "besf" and not isinstance(_id(event), str | int):
         return "no id"
     return None
+
+
+def _id(event: Event) -> Any:
+    """What joins the two halves of a pair; `id2` is of one process."""
+    own = event.get("id2")
+    return own.get("local") if isinstance(own, dict) else event.get("id")
 
 
 def _is_number(value: object) -> bool:
@@ -260,8 +266,8 @@ def _unpaired(begins: Sequence[Event], ends: Sequence[Event], what: str) -> list
     problems = []
     halves: dict[Any, list[Event]] = defaultdict(list)
     for event in [*begins, *ends]:
-        halves[event.get("cat"), str(event["id"])].append(event)
-    for (_, key), pair in sorted(halves.items(), key=str):
+        halves[event.get("cat"), event["pid"] if "id2" in event else 0, str(_id(event))].append(event)
+    for (_, _, key), pair in sorted(halves.items(), key=str):
         phases = [event["ph"] for event in pair]
         if len(pair) != 2 or phases[0] == phases[1]:
             problems.append(f"{what} {key} has {', '.join(phases)} instead of one begin and one end")

@@ -9,15 +9,16 @@ hold its SMs; `layer_time_s` is the pass without its ends, over its layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sim.cost.deployment import Footprint, footprint, require_batch
-from sim.cost.serving_kernels import Times, total_s
+from sim.cost.work import Part, total_s
 from sim.engine.inference import PassRecord
 from sim.schedule import inference as plans
+from sim.study import kernel_list
 from sim.study.descriptions import Inference, Scenario
 from sim.study.passes import Pass
 from sim.workload.model import Model
@@ -40,6 +41,7 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
         "max_batch_per_gpu": memory.max_batch,
         "kv_cache_bytes": requests * memory.cache_bytes_per_request,
         "memory_limit": memory.limit,
+        "memory_capacity_bytes": memory.capacity_bytes,
     }
     result["memory"] = [{"rank": 0, **memory.parts(requests)}]
     return result
@@ -62,6 +64,8 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, int]:
 def _prefill(scenario: Scenario, work: Inference, requests: int, memory: Footprint) -> dict[str, Any]:
     passes = (work.context_tokens - work.cached_tokens) // work.step_tokens
     elapsed = bound = exposed = waited_skew = layers_s = 0.0
+    spent: list[dict[str, float]] = []
+    bounds: list[dict[str, float]] = []
     for index in range(passes):
         one = Pass(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
         record = one.run()
@@ -70,7 +74,9 @@ def _prefill(scenario: Scenario, work: Inference, requests: int, memory: Footpri
         layers_s += float(record.end_s.max())
         exposed += _exposed_s(one, record)
         waited_skew += float(record.skew_s.mean())
-        bound += one.lower_bound_s(memory)
+        bounds.append(one.bounds_s(memory))
+        bound += max(bounds[-1].values())
+        spent.append(_spent(one, record, ends))
     tokens = requests * work.step_tokens * passes
     return {
         "metrics": {
@@ -86,6 +92,8 @@ def _prefill(scenario: Scenario, work: Inference, requests: int, memory: Footpri
             "tokens_per_gpu": tokens,
             "passes": passes,
         },
+        "where": _added(spent),
+        "bounds": _added(bounds),
         **_facts(one, record, ends),
     }
 
@@ -95,7 +103,7 @@ def _decode(scenario: Scenario, work: Inference, requests: int, memory: Footprin
     record, ends = one.run(), one.ends()
     step = float(record.end_s.max()) + sum(total_s(part) for part in ends.values())
     accepted = sum(work.acceptance_fraction**i for i in range(work.step_tokens))
-    bound = one.lower_bound_s(memory)
+    bounds = one.bounds_s(memory)
     return {
         "metrics": {
             "tpot_s": step / accepted,
@@ -106,10 +114,12 @@ def _decode(scenario: Scenario, work: Inference, requests: int, memory: Footprin
             "layer_time_s": float(record.end_s.max()) / (one.model.num_layers + one.extra),
             "exposed_comm_s": _exposed_s(one, record),
             "skew_wait_s": float(record.skew_s.mean()),
-            "lower_bound_s": bound / accepted,
+            "lower_bound_s": max(bounds.values()) / accepted,
             "requests_per_gpu": requests,
             "accepted_tokens_per_step": accepted,
         },
+        "where": _spent(one, record, ends),
+        "bounds": bounds,
         **_facts(one, record, ends),
     }
 
@@ -121,7 +131,28 @@ def _exposed_s(one: Pass, record: PassRecord) -> float:
     return float(record.waited_s.mean()) + held
 
 
-def _facts(one: Pass, record: PassRecord, ends: dict[str, Times]) -> dict[str, Any]:
+def _spent(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, float]:
+    """Where a pass goes on the compute stream of the mean rank [s]; `last_rank` is what the last one takes longer."""
+    parts = dict.fromkeys(node.part for node in one.program() if node.stream == plans.COMPUTE)
+    spent = {part: record.busy_s[part] for part in parts}
+    # The node of an attention runs the dense layers before it too.
+    dense = sum(float(one.dense_s(layers).mean()) for layers in one.blocks.dense_before) * one.halves
+    first = next(part for part in ("attention", "attention_0") if part in spent)
+    spent[first] -= dense
+    return {
+        **spent,
+        "dense": spent.get("dense", 0.0) + dense,
+        "waits": float(record.waited_s.mean()),
+        "last_rank": max(0.0, float(record.end_s.max() - record.end_s.mean())),
+        "ends": sum(total_s(part) for part in ends.values()),
+    }
+
+
+def _added(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(row[key] for row in rows) for key in rows[0]}
+
+
+def _facts(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, Any]:
     """Kernels by part, exchanges, and the first nodes of the timeline."""
     program, shown = one.program(), slice(0, _SHOWN_NODES)
     routing = one.routings[0][0]
@@ -130,7 +161,10 @@ def _facts(one: Pass, record: PassRecord, ends: dict[str, Times]) -> dict[str, A
     traffic = {"dispatch": (matrix * one.record("dispatch")).round().astype(int).tolist()}
     loads = [row.selections_to_rank.sum(axis=0) for layer in one.routings for row in layer]
     return {
-        "parts": {name: dict(part) for name, part in {**one.parts, **ends}.items()},
+        "parts": {
+            name: {kernel: work.time_s for kernel, work in part.items()}
+            for name, part in {**one.parts, **ends}.items()
+        },
         "exchanges": {
             name: {
                 "alone_s": float(
@@ -159,6 +193,7 @@ def _facts(one: Pass, record: PassRecord, ends: dict[str, Times]) -> dict[str, A
         "traffic": traffic if one.ranks <= _MATRIX_LIMIT else {},
         "rank_loads": [load.tolist() for load in loads],
         "links": {},
+        **kernel_list.of_pass(one),
     }
 
 

@@ -17,7 +17,8 @@ from sim.cluster.topology import Floats
 from sim.cost import serving_kernels as kernels
 from sim.cost.compute import Dtype, Processor, processor
 from sim.cost.deployment import CACHE_BYTES, Footprint
-from sim.cost.serving_kernels import DecodeBatch, PrefillBatch, Times, total_s
+from sim.cost.serving_kernels import DecodeBatch, PrefillBatch
+from sim.cost.work import Part, Work, together, total_s
 from sim.engine import fluid
 from sim.engine.inference import PassRecord, run_pass
 from sim.schedule import bounds, reductions
@@ -71,7 +72,7 @@ class Pass:
             for half, routing in enumerate(row)
         }
         self.p = self._processor()
-        self.parts: dict[str, Times] = {}
+        self.parts: dict[str, Part] = {}
         self.times = self._times()
 
     @property
@@ -185,10 +186,10 @@ class Pass:
             }
         return found
 
-    def _parts(self, first: int) -> dict[str, Times]:
+    def _parts(self, first: int) -> dict[str, Part]:
         """Kernels of each part of a layer like `first`."""
         p, model = self.p, self.model
-        found: dict[str, Times]
+        found: dict[str, Part]
         if self.decode:
             decoded = self.decode_batch()
             found = {
@@ -199,7 +200,7 @@ class Pass:
             if model.num_dense_layers:
                 plain = kernels.decode_attention_1(p, model, decoded, first, gated=False)
                 found["dense"] = {
-                    "attention": total_s(found["attention_0"]) + total_s(plain),
+                    "attention": together("attention", (*found["attention_0"].values(), *plain.values())),
                     **kernels.decode_dense(p, model, decoded),
                 }
         else:
@@ -210,19 +211,18 @@ class Pass:
             }
             if model.num_dense_layers:
                 plain = kernels.prefill_attention(p, model, batch, first, gated=False)
-                found["dense"] = {"attention": total_s(plain), **kernels.prefill_dense(p, model, batch)}
-        reduced = self._tp_s()
-        if reduced:
+                whole = together("attention", plain.values())
+                found["dense"] = {"attention": whole, **kernels.prefill_dense(p, model, batch)}
+        reduced = Work("tensor-parallel reduction", "", 0.0, 0.0, self._tp_s())
+        if reduced.time_s:
             for name in ("attention", "attention_1", "dense"):
                 if name in found:
-                    found[name] = {**found[name], "tensor-parallel reduction": reduced}
+                    found[name] = {**found[name], reduced.name: reduced}
         if self.phases and self.ranks > 1:
             routing = self.routings[0][0]
             copies = float(routing.selections_to_rank.sum() / self.ranks)
             for name in plans.EXCHANGES:
-                send, receive = kernels.phases_s(
-                    p, copies, self.tokens, model.hidden, self.record(name), name
-                )
+                send, receive = kernels.phases(p, copies, self.tokens, model.hidden, self.record(name), name)
                 found[f"{name} send"], found[f"{name} receive"] = {"send": send}, {"receive": receive}
         return found
 
@@ -273,7 +273,7 @@ class Pass:
             )
         return found
 
-    def _experts(self, rows: tuple[int, ...], received: float, expected: float) -> Times:
+    def _experts(self, rows: tuple[int, ...], received: float, expected: float) -> Part:
         if self.decode:
             return kernels.decode_experts(self.p, self.model, self.precision, rows, expected)
         return kernels.prefill_experts(self.p, self.model, self.prefill_batch(), rows, received)
@@ -294,16 +294,16 @@ class Pass:
         if node.part == "experts":
             return self.times["experts", layer, half]
         if node.part == "dense":
-            return self._dense_s(self.blocks.dense_after)
+            return self.dense_s(self.blocks.dense_after)
         kind = self._kind(self.blocks.layers[node.layer]) if node.part.startswith("attention") else 0
         common = self.times.get((node.part, kind, 0))
         if common is None:  # one rank has nothing to send
             return np.zeros(self.ranks)
         if node.part in ("attention", "attention_0") and self.blocks.dense_before[node.layer]:
-            return common + self._dense_s(self.blocks.dense_before[node.layer])
+            return common + self.dense_s(self.blocks.dense_before[node.layer])
         return common
 
-    def _dense_s(self, layers: tuple[int, ...]) -> Floats:
+    def dense_s(self, layers: tuple[int, ...]) -> Floats:
         """Dense layers in a row, attention included [num_ranks] [s]."""
         return sum((self.times["dense", self._kind(layer), 0] for layer in layers), np.zeros(self.ranks))
 
@@ -322,21 +322,25 @@ class Pass:
         barrier = self.work.kernel.name != "low_latency"
         return run_pass(self.program(), self.duration, self.ranks, barrier=barrier)
 
-    def ends(self) -> dict[str, Times]:
+    def ends(self) -> dict[str, Part]:
         """Embedding, head and sampling, and those of speculation."""
         tokens = self.requests * self.work.step_tokens
-        found = {"ends": kernels.ends_s(self.p, self.model, tokens, tokens if self.decode else self.requests)}
+        found = {"ends": kernels.ends(self.p, self.model, tokens, tokens if self.decode else self.requests)}
         for module in range(self.extra):
             found[f"speculation {module + 1}"] = {
                 **kernels.mtp_join(self.p, self.model, tokens),
-                **kernels.ends_s(self.p, self.model, 0, self.requests),
+                **kernels.ends(self.p, self.model, 0, self.requests),
             }
         return found
 
     # --- bounds ------------------------------------------------------------------------------------------------
 
     def lower_bound_s(self, memory: Footprint) -> float:
-        """No pass is faster: FLOPs over the dense peak, bytes over HBM, bytes over links, each alone."""
+        """No pass is faster."""
+        return max(self.bounds_s(memory).values())
+
+    def bounds_s(self, memory: Footprint) -> dict[str, float]:
+        """What each class of resource needs alone [s]: FLOPs over the dense peak, bytes over HBM, bytes over links."""
         model, gpu = self.model, self.hardware.gpu
         tokens, count = self.requests * self.work.step_tokens, parameters(model)
         context = float(self.work.context_tokens)
@@ -355,7 +359,7 @@ class Pass:
         flows = [one.flows for one in self.solved.values()]
         turns = len(self.blocks.layers) // self.drawn * (self.halves // len(self.routings[0]))
         links = bounds.lower_bound_s(flows, self.cluster) * turns
-        return max(flops / peak, read / gpu.hbm.bandwidth_bytes_per_s, links)
+        return {"compute": flops / peak, "hbm": read / gpu.hbm.bandwidth_bytes_per_s, "links": links}
 
     def _core_flops(self) -> float:
         """Of one prompt's pass, the causal half only."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import sim
+from sim.cluster import export_rules
+from sim.cluster.figures import OVERRIDE
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import LeafSpine
 from sim.documents import Document
@@ -222,7 +225,7 @@ def _kernels(workload: object) -> list[Kernel]:
 
 
 def provenance(scenario: Scenario) -> dict[str, Any]:
-    """Version, seed, and the assumed, derived and overridden figures that the run leaned on."""
+    """Version, seed, hardware with its export rules, and the assumed, derived and overridden figures that the run leaned on."""
     read = _READ.get(type(scenario.workload), ())
     leaned = [f for f in scenario.hardware.figures if f.path.startswith(read)] if scenario.hardware else []
     for kernel in _kernels(scenario.workload):
@@ -230,12 +233,36 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
     return {
         "version": sim.__version__,
         "seed": scenario.seed,
+        **_hardware(scenario),
         "leaned_on": [
             {"key": f.path, "value": f.shown, "grade": f.grade, "source": f.citation, "detail": f.detail}
             for f in leaned
             if f.grade in ("assumed", "derived", "override")
         ],
     }
+
+
+def _hardware(scenario: Scenario) -> dict[str, Any]:
+    """Which part it is, what was overridden, and what export rules say of it as it ran; nothing of a bare fabric."""
+    part = scenario.hardware
+    if part is None:
+        return {}
+    return {
+        "hardware": {
+            "name": part.name,
+            "title": part.title,
+            "overrides": {f.path: f.shown for f in part.figures if f.grade == OVERRIDE},
+        },
+        "export_rules": {
+            "note": export_rules.NOTE,
+            "verdicts": [_verdict(one) for one in export_rules.verdicts(part)],
+        },
+    }
+
+
+def _verdict(one: export_rules.Verdict) -> dict[str, Any]:
+    numbers = [{"name": name, "value": value, "unit": unit} for name, value, unit in one.numbers]
+    return {**asdict(one), "numbers": numbers}
 
 
 def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ goes into the result, so that a result can be run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,28 @@ from sim.workload import model as models
 __all__ = ["AllToAll", "Expectation", "FlowList", "Scenario", "apply", "put", "read", "resolve", "variants"]
 
 
-def read(spec: str | Path, settings: Sequence[str] = ()) -> Document:
-    """The document of a scenario: a path or a shipped name, with `--set` settings laid over it."""
-    document = documents.load(documents.find(str(spec), "scenarios", "scenario"))
+def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> Document:
+    """The document of a scenario: a path, a shipped name or a tree, with `--set` settings laid over it."""
+    if isinstance(spec, Mapping):
+        document = Document(dict(spec), "scenario").copy()
+    else:
+        document = documents.load(documents.find(str(spec), "scenarios", "scenario"))
     apply(document, settings)
     return document
+
+
+def with_whole_paths(tree: Any, folder: Path | None) -> Any:
+    """A scenario's tree with the files that it names beside itself by their whole paths, so that it runs from anywhere."""
+    if isinstance(tree, list):
+        return [with_whole_paths(one, folder) for one in tree]
+    if not isinstance(tree, dict):
+        return tree
+    found = {key: with_whole_paths(value, folder) for key, value in tree.items()}
+    for key, value in found.items():
+        beside_it = folder is not None and key.rpartition(".")[2] == "file" and isinstance(value, str)
+        if beside_it and folder is not None and (folder / value).is_file():
+            found[key] = str(folder / value)
+    return found
 
 
 def apply(document: Document, settings: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ from sim.schedule.reductions import Links
 from sim.schedule.replay import peaks
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
 from sim.schedule.training import StageTimes, tasks
-from sim.study import training_metrics
+from sim.study import kernel_list, training_metrics
 from sim.study.descriptions import Scenario, Training
 from sim.study.moe_layer import layer_metrics
 from sim.workload.model import GQA, MLA, Model
@@ -59,6 +59,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         "timeline": timeline | {"optimizer_s": step.optimizer_s(step.links)},
         "exchanges": {} if step.apart else _exchange_facts(step),
         "links": {},
+        **kernel_list.of_training(step.hardware, step.model, step.work, step.routing.ranks_per_token),
     }
 
 

@@ -1,0 +1,200 @@
+"""Work: what a kernel does beside how long it takes: FLOPs, bytes of HBM, time; the points of a roofline.
+
+FLOPs are those of products on the tensor cores, two for a multiply and an add, of rows that exist: padding and what a
+masked attention block computes for nothing are left out, what is computed again is not. Bytes are what HBM must give and
+take once: operands, results, and for a weight gradient the FP32 sum that it reads and writes; scales of FP8 (3 %) are left
+out. Neither is what sets the time: that follows from `sim.cost.compute` and `sim.cost.attention`, and no kernel may beat
+max(FLOPs / dense peak, bytes / HBM rate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sim.cost.attention import gqa_decode_s, mla_decode_s
+from sim.cost.compute import (
+    ELEMENT_BYTES,
+    Dtype,
+    Layout,
+    Processor,
+    gemm_s,
+    grouped_gemm_s,
+    product_bytes,
+    streaming_s,
+)
+from sim.cost.operations import Operation, operation_s
+
+_BF16, _FP32 = ELEMENT_BYTES["bf16"], 4.0
+_RESULT_BYTES = 2.0  # of an element that a GEMM writes
+_SUM_BYTES = 8.0  # of an element of a weight gradient: read, added to and written back in FP32
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """All launches of one kernel."""
+
+    name: str
+    dtype: str
+    """Of the operands of its products, `bf16` or `fp8`; empty where it multiplies nothing."""
+    flops: float
+    moved_bytes: float
+    time_s: float
+
+
+Part = Mapping[str, Work]
+"""Name -> kernels that run one after the other."""
+
+
+def total_s(part: Part) -> float:
+    """Sum of a part's kernels [s]."""
+    return float(sum(one.time_s for one in part.values()))
+
+
+def part(*kernels: Work) -> dict[str, Work]:
+    """Kernels under their names; those of one name together."""
+    found: dict[str, Work] = {}
+    for one in kernels:
+        found[one.name] = together(one.name, (found[one.name], one)) if one.name in found else one
+    return found
+
+
+def together(name: str, kernels: Iterable[Work]) -> Work:
+    """Several kernels as one; of their formats, the one that computes most."""
+    mine = tuple(kernels)
+    return Work(
+        name,
+        max(mine, key=lambda one: one.flops).dtype if mine else "",
+        sum(one.flops for one in mine),
+        sum(one.moved_bytes for one in mine),
+        sum(one.time_s for one in mine),
+    )
+
+
+# --- kernels ----------------------------------------------------------------------------------------------
+
+
+def gemm(p: Processor, name: str, m: int, n: int, k: int, dtype: Dtype) -> Work:
+    """C[m, n] = A[m, k] B[n, k]^T; see `compute.gemm_s`."""
+    return _product(p, name, (m,), n, k, dtype, gemm_s(p, m, n, k, dtype))
+
+
+def grouped_gemm(
+    p: Processor,
+    name: str,
+    rows: Sequence[int],
+    n: int,
+    k: int,
+    dtype: Dtype,
+    layout: Layout = "masked",
+    expected_rows: float | None = None,
+) -> Work:
+    """One GEMM per expert or head in one kernel; see `compute.grouped_gemm_s`."""
+    time_s = grouped_gemm_s(p, rows, n, k, dtype, layout=layout, expected_rows=expected_rows)
+    return _product(p, name, rows, n, k, dtype, time_s)
+
+
+def streaming(p: Processor, name: str, moved_bytes: float, count: int = 1) -> Work:
+    """A kernel that only moves bytes, launched `count` times."""
+    return Work(name, "", 0.0, count * moved_bytes, count * streaming_s(p, moved_bytes))
+
+
+def mla_decode(
+    p: Processor,
+    name: str,
+    requests: float,
+    context_tokens: float,
+    heads: int,
+    *,
+    latent_dim: int,
+    rope_dim: int,
+    queries: int,
+    cache_bytes: float = _BF16,
+) -> Work:
+    """An absorbed MLA core; `cache_bytes` of an element of the cache. See `attention.mla_decode_s`."""
+    time_s = mla_decode_s(
+        p,
+        requests,
+        context_tokens,
+        heads,
+        latent_dim=latent_dim,
+        rope_dim=rope_dim,
+        queries=queries,
+        cache_bytes=cache_bytes,
+    )
+    flops = 2.0 * (2 * latent_dim + rope_dim) * heads * queries * requests * context_tokens
+    cache = cache_bytes * (latent_dim + rope_dim) * requests * context_tokens
+    ends = _BF16 * requests * queries * heads * (2 * latent_dim + rope_dim)
+    return Work(name, "bf16", flops, cache + ends, time_s)
+
+
+def gqa_decode(
+    p: Processor,
+    name: str,
+    requests: float,
+    context_tokens: float,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    *,
+    queries: int,
+    cache_bytes: float = _BF16,
+) -> Work:
+    """A grouped-query core; see `attention.gqa_decode_s`."""
+    time_s = gqa_decode_s(
+        p, requests, context_tokens, heads, kv_heads, head_dim, queries=queries, cache_bytes=cache_bytes
+    )
+    flops = 4.0 * head_dim * heads * queries * requests * context_tokens
+    cache = 2.0 * cache_bytes * kv_heads * head_dim * requests * context_tokens
+    return Work(name, "bf16", flops, cache + 2 * _BF16 * requests * queries * heads * head_dim, time_s)
+
+
+def attention_bytes(queries: float, keys: float, heads: int, kv_heads: int, qk: int, v: int) -> float:
+    """What a forward core reads and writes: queries and results of `heads`, keys and values of `kv_heads` [bytes]."""
+    return _BF16 * (queries * heads + keys * kv_heads) * (qk + v)
+
+
+# --- operations of training -------------------------------------------------------------------------------
+
+
+def of_operation(p: Processor, op: Operation) -> Work:
+    """All launches of one operation."""
+    time_s = operation_s(p, op)
+    if op.kind == "memory":
+        return Work(op.name, "", 0.0, op.count * (op.moved_bytes - op.cached_bytes), time_s)
+    if op.kind in ("attention_forward", "attention_backward"):
+        return _core(op, time_s)
+    if op.kind == "weight_gemm":
+        gradients = [_product(p, op.name, (op.n,), op.k, t, op.dtype, 0.0, _SUM_BYTES) for t in op.rows if t]
+        whole = together(op.name, gradients)
+        return Work(op.name, whole.dtype, op.count * whole.flops, op.count * whole.moved_bytes, time_s)
+    once = _product(p, op.name, op.rows, op.n, op.k, op.dtype, time_s)
+    return Work(op.name, once.dtype, op.count * once.flops, op.count * once.moved_bytes, time_s)
+
+
+def _core(op: Operation, time_s: float) -> Work:
+    """Forward: two products, of qk and of v width. Backward: three and two; its query gradient is summed in FP32."""
+    qk, v, tokens = op.k, op.n, float(op.sequences * op.rows[0])
+    moved = attention_bytes(tokens, tokens, op.heads, op.kv_heads, qk, v)
+    if op.kind == "attention_forward":
+        return Work(op.name, "bf16", op.flops, moved, time_s)
+    # Credited with twice the forward; besides results it reads their gradients, and writes those of all three inputs.
+    flops = op.flops / 2.0 * (3 * qk + 2 * v) / (qk + v)
+    moved += tokens * (op.heads * (_BF16 * v + _FP32 * qk) + op.kv_heads * _BF16 * (qk + v))
+    return Work(op.name, "bf16", flops, moved, time_s)
+
+
+def _product(
+    p: Processor,
+    name: str,
+    rows: Sequence[int],
+    n: int,
+    k: int,
+    dtype: Dtype,
+    time_s: float,
+    stored_bytes: float = _RESULT_BYTES,
+) -> Work:
+    used: Dtype = dtype if p.fp8_flops else "bf16"
+    counted = [row for row in rows if row > 0]
+    moved = product_bytes(counted, n, k, used, stored_bytes)
+    return Work(name, used, 2.0 * sum(counted) * n * k, moved, time_s)

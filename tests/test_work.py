@@ -1,0 +1,223 @@
+"""What kernels compute and move: counts by hand, and a roof that no kernel of any layer on any GPU pierces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import sim
+from sim.cluster.hardware import list_hardware, load_hardware
+from sim.cost import work
+from sim.cost.compute import processor
+from sim.cost.layers import layer_phases, layer_times
+from sim.cost.operations import Batch
+from sim.cost.serving_kernels import (
+    DecodeBatch,
+    PrefillBatch,
+    decode_attention_0,
+    decode_attention_1,
+    decode_experts,
+    ends,
+    prefill_attention,
+    prefill_experts,
+)
+from sim.errors import InputError
+from sim.show import plots
+from sim.show.plot_roofline import points
+from sim.study.kernel_list import of_hardware, roofs
+from sim.workload.model import load_model
+
+H800 = load_hardware("h800")
+V3 = load_model("deepseek-v3")
+MODELS = ("deepseek-v3", "mixtral-8x7b", "qwen3-235b-a22b", "llama-4-maverick")
+STEP: dict[str, Any] = {
+    "workload.skew.routed_load": 0,
+    "workload.skew.kernel_jitter": 0,
+    "workload.skew.gpu_spread": 0,
+}
+
+
+def known() -> list[str]:
+    from sim import documents
+
+    return [name for name in MODELS if name in documents.shipped("scenarios/models")]
+
+
+def test_a_product_has_two_flops_for_each_pair_and_reads_each_operand_once() -> None:
+    p = processor(H800)
+    one = work.gemm(p, "x", 100, 200, 300, "fp8")
+    assert one.flops == 2 * 100 * 200 * 300
+    assert one.moved_bytes == 100 * 300 + 200 * 300 + 2 * 100 * 200
+    two = work.gemm(p, "x", 100, 200, 300, "bf16")
+    assert two.moved_bytes == 2 * (100 * 300 + 200 * 300 + 100 * 200)
+
+
+def test_padding_and_experts_without_rows_are_no_work() -> None:
+    p = processor(H800)
+    padded = work.grouped_gemm(p, "x", (1, 0, 3), 256, 512, "fp8", "contiguous")
+    assert padded.flops == 2 * 4 * 256 * 512
+    assert padded.moved_bytes == 4 * 512 + 2 * 256 * 512 + 2 * 4 * 256
+
+
+def test_a_gpu_without_fp8_multiplies_in_bf16() -> None:
+    p = processor(load_hardware("a800"))
+    one = work.gemm(p, "x", 64, 64, 64, "fp8")
+    assert one.dtype == "bf16"
+    assert one.moved_bytes == 3 * 2 * 64 * 64
+
+
+def test_a_weight_gradient_reads_and_writes_its_sum_in_fp32() -> None:
+    p = processor(H800)
+    phases = layer_phases(V3, Batch(1, 4096, (512,) * 4, 2048.0))
+    down = next(op for op in phases["mlp(W)"] if op.name == "expert down weights")
+    done = work.of_operation(p, down)
+    assert done.flops == 2 * 4 * 512 * V3.hidden * V3.expert_hidden
+    operands = 4 * 512 * (V3.hidden + V3.expert_hidden)
+    assert done.moved_bytes == operands + 4 * 8 * V3.hidden * V3.expert_hidden
+
+
+def test_the_absorbed_core_reads_a_latent_once_for_all_heads() -> None:
+    """Of 128 heads: 2 x 128 x (2 x 512 + 64) FLOP over 2 x (512 + 64) bytes a token of context, 242 FLOP a byte."""
+    p = processor(H800)
+    core = work.mla_decode(p, "core", 64, 1e6, 128, latent_dim=512, rope_dim=64, queries=1)
+    assert core.flops / core.moved_bytes == pytest.approx(242, rel=2e-3)
+    twice = work.mla_decode(p, "core", 64, 1e6, 128, latent_dim=512, rope_dim=64, queries=2, cache_bytes=1.0)
+    assert twice.flops / twice.moved_bytes == pytest.approx(4 * 242, rel=6e-3)
+
+
+def test_the_backward_core_multiplies_five_times_where_the_forward_does_twice() -> None:
+    p = processor(H800)
+    model = load_model("mixtral-8x7b")  # queries, keys and values of one width
+    phases = layer_phases(model, Batch(1, 4096, (1024,) * 8, 4096.0))
+    forward, backward = (
+        next(work.of_operation(p, op) for op in phases[phase] if op.kind.startswith("attention_"))
+        for phase in ("attn(F)", "attn(B)")
+    )
+    assert backward.flops / forward.flops == pytest.approx(5 / 2)
+    heads, width = model.attention.num_heads, 128
+    assert forward.flops == pytest.approx(4 * heads * width * 4096 * 4096 / 2)
+
+
+def test_chunks_of_a_prompt_multiply_as_much_as_the_whole() -> None:
+    p = processor(H800)
+    whole = prefill_attention(p, V3, PrefillBatch(1, 4096), 3)["attention core"]
+    chunks = [
+        prefill_attention(p, V3, PrefillBatch(1, 1024, cached_tokens=1024 * i), 3)["attention core"]
+        for i in range(4)
+    ]
+    assert sum(one.flops for one in chunks) == pytest.approx(whole.flops)
+    assert sum(one.moved_bytes for one in chunks) > whole.moved_bytes  # keys are read again
+
+
+@pytest.mark.parametrize("name", list_hardware())
+def test_no_kernel_pierces_its_roof(name: str) -> None:
+    hardware = load_hardware(name)
+    p, limits = processor(hardware), roofs(hardware)
+    parts: list[work.Part] = []
+    for model in map(load_model, known()):
+        for rows in (1, 64, 4096):
+            batch = Batch(1, 4096, (rows,) * 8, 4.0 * rows)
+            parts += [
+                work.part(*(work.of_operation(p, op) for op in operations))
+                for operations in layer_phases(model, batch).values()
+            ]
+            decode = DecodeBatch(float(rows), 1, 4096, kv_bytes_per_element=1.0)
+            parts += [decode_attention_0(p, model, decode), decode_attention_1(p, model, decode, 0)]
+            parts += [decode_experts(p, model, "fp8", (rows,) * 8, rows), ends(p, model, rows, rows)]
+            parts.append(prefill_attention(p, model, PrefillBatch(1, 1024, cached_tokens=rows), 0))
+            parts.append(prefill_experts(p, model, PrefillBatch(1, 1024), (rows,) * 8, 4.0 * rows))
+    for one in (one for mine in parts for one in mine.values()):
+        compute_s = one.flops / limits["peak_flops"][one.dtype] if one.flops else 0.0
+        assert one.time_s >= max(compute_s, one.moved_bytes / limits["hbm_bytes_per_s"]), one
+
+
+# --- the list in a result, and its plot ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def step() -> dict[str, Any]:
+    settings = [f"{key}={value}" for key, value in STEP.items()]
+    return sim.run("mixtral-training", settings=(*settings, "variants={}", "expect={}"))
+
+
+@pytest.fixture(scope="module")
+def decode() -> dict[str, Any]:
+    return sim.run("inference-hardware", settings=("variants={}", "expect={}"))
+
+
+def test_the_kernels_of_a_step_take_what_its_layer_takes(step: dict[str, Any]) -> None:
+    work_, model = step["scenario"]["workload"], load_model(step["scenario"]["model"])
+    p = processor(
+        load_hardware(step["scenario"]["cluster"]["hardware"]),
+        sustained=True,
+        generation=work_["gemm_generation"],
+    )
+    layout = step["scenario"]["layout"]
+    tokens = work_["microbatch_sequences"] * work_["sequence_tokens"]
+    rows = round(tokens * model.top_k * layout["ep"] / model.num_experts)
+    received = tokens * step["exchanges"]["dispatch"]["ranks_per_token"]
+    batch = Batch(
+        work_["microbatch_sequences"], work_["sequence_tokens"], (rows,) * (model.num_experts // layout["ep"]), received,
+        work_["precision"],
+    )  # fmt: skip
+    for phase, time in layer_times(p, model, batch).items():
+        mine = [one["time_s"] for one in step["kernels"] if one["phase"] == phase]
+        assert sum(mine) == pytest.approx(time.total_s), phase
+
+
+def test_the_kernels_of_a_pass_take_what_its_parts_take(decode: dict[str, Any]) -> None:
+    for phase in ("attention_0", "attention_1", "experts"):
+        mine = {one["name"]: one["time_s"] for one in decode["kernels"] if one["phase"] == phase}
+        assert mine == pytest.approx(decode["parts"][phase])
+
+
+@pytest.mark.parametrize("run", ["step", "decode"])
+def test_a_roofline_has_every_product_below_its_roof(run: str, request: pytest.FixtureRequest) -> None:
+    from sim.show.cases import cases
+
+    result = request.getfixturevalue(run)
+    found, limits = points(cases(result)[0]), result["roofs"]
+    figure = plots.figure("roofline", result)
+    drawn = {
+        (trace.x[0], trace.y[0] * 1e12)
+        for trace in figure.data
+        if trace.type == "scatter" and trace.mode == "markers" and trace.x[0]
+    }
+    products = [one for one in found if one.side != "moves"]
+    assert len(products) > 5
+    for one in products:
+        assert one.rate <= min(limits["peak_flops"][one.dtype], one.intensity * limits["hbm_bytes_per_s"])
+        assert any((one.intensity, one.rate) == pytest.approx(at) for at in drawn)
+        ridge = limits["peak_flops"][one.dtype] / limits["hbm_bytes_per_s"]
+        assert (one.side == "compute") == (one.intensity >= ridge)
+    shares = [trace.x[0] for trace in figure.data if trace.type == "bar"]
+    assert sum(shares) == pytest.approx(100)
+
+
+def test_roofs_stand_at_the_datasheet_and_meet_at_the_ridge(decode: dict[str, Any]) -> None:
+    figure = plots.figure("roofline", decode)
+    slope, *ceilings = (trace for trace in figure.data if trace.type == "scatter" and trace.mode == "lines")
+    flat = [trace for trace in ceilings if trace.line.dash is None]
+    assert {trace.y[0] for trace in flat} == {989.4, 1978.9}
+    assert slope.y[0] / slope.x[0] == pytest.approx(3.35)  # TB/s: TFLOP/s over FLOP/byte
+    assert sorted(trace.x[0] for trace in flat) == pytest.approx([295.3, 590.7], rel=1e-3)
+
+
+def test_a_profile_has_a_roofline_without_a_run() -> None:
+    figure = plots.figure("roofline", of_hardware(load_hardware("h20")))
+    assert "H20" in figure.layout.title.text
+    assert "[" not in figure.layout.title.text
+    gemms = [
+        trace
+        for trace in figure.data
+        if trace.type == "scatter" and trace.mode == "markers" and trace.name.endswith("FP8") and trace.x[0]
+    ]
+    rates = [trace.y[0] for trace in gemms]
+    assert rates == sorted(rates)  # more rows, more FLOP/s
+    assert 200 < rates[-1] < 296  # of 296 dense TFLOP/s
+
+
+def test_what_lists_no_kernels_has_no_roofline() -> None:
+    with pytest.raises(InputError, match="list their kernels"):
+        plots.figure("roofline", {"metrics": {"time_s": 1.0}})
