@@ -83,7 +83,7 @@ def test_the_sdist_holds_what_builds_and_what_tests(built: Path) -> None:
         "LICENSE",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
-        "sim/cli.py",
+        "sim/cli/__init__.py",
         "tests/test_wheel.py",
     ):
         assert name in names

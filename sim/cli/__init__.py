@@ -1,0 +1,64 @@
+"""The command `moesim`: thin verbs over the house.
+
+People's tables and progress go to standard error, so that `--json` leaves one document on standard output. Heavy imports
+stand inside the commands: `--help` touches none of them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from sim import __version__
+from sim.cli.exploring import ladder, sweep
+from sim.cli.looking import check, new, plot, schema, show
+from sim.cli.running import calibrate, run, validate
+from sim.errors import EXIT_BAD_INPUT, InputError, MoesimError, nearest
+
+
+class _Group(click.Group):
+    """Suggests the nearest command for an unknown one, and keeps the order of the house."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            near = nearest(name, self.commands)
+            hint = f"; did you mean {near}?" if near else ""
+            ctx.fail(f"got the unknown command '{name}'; wanted one of: {', '.join(self.commands)}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="moesim")
+def cli() -> None:
+    """Simulate GPU clusters that run mixture-of-experts models.
+
+    Start with: moesim run h800-vs-h100
+    """
+
+
+for command in (run, sweep, ladder, plot, validate, calibrate, check, show, schema, new):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point: our messages without traceback, exit codes as documented."""
+    try:
+        cli.main(standalone_mode=False)
+    except MoesimError as error:
+        click.echo(f"moesim: {error}" if not isinstance(error, InputError) else str(error), err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_BAD_INPUT)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; finished work is kept", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,106 @@
+"""Commands that ask many runs one question: sweeps and ladders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sim.cli.shared import Progress, console_of, folder_of, json_option, out_option
+from sim.errors import Fault, InputError
+
+
+@click.command()
+@click.argument("spec", metavar="SWEEP")
+@click.option("--jobs", type=click.IntRange(1, 1024), help="Processes on this machine [one a core].")
+@click.option("--dask", metavar="ADDRESS", help="A running Dask scheduler, instead: tcp://10.0.0.1:8786.")
+@out_option
+@click.option("--fresh", is_flag=True, help="Compute everything again.")
+@click.option("--export", metavar="csv|parquet", help="Write the points as a table too.")
+@json_option
+def sweep(
+    spec: str,
+    jobs: int | None,
+    dask: str | None,
+    out: Path | None,
+    fresh: bool,
+    export: str | None,
+    as_json: bool,
+) -> None:
+    """Run every point of a sweep; rank them, say what cannot be and why. Goes on where it was stopped."""
+    from sim.explore import sweep as exploring
+    from sim.explore import sweep_file
+    from sim.explore.store import Store
+    from sim.show import export as exporting
+    from sim.show import folder as folders
+    from sim.show import sweep_page, sweeps, tables
+    from sim.show.progress import SweepBar
+
+    kind = exporting.check_format(export) if export else None
+    if jobs is not None and dask is not None:
+        raise InputError(Fault(None, "sweep", "--jobs and --dask", "one of them"))
+    asked = sweep_file.read(spec)
+    folder = folder_of(out, asked.name, several=False)
+    workers = _workers(dask, jobs)
+    names, objective = sweeps.names_of(asked.space.axes), next(iter(asked.objectives))
+    try:
+        with (
+            Store(folder / "sweep.sqlite", fresh=fresh) as store,
+            SweepBar(console_of(), len(asked.space), objective, quiet=as_json) as bar,
+        ):
+
+            def watch(now: exploring.Progress) -> None:
+                metrics, number = (now.best[1], now.best[0]) if now.best else (None, 0)
+                bar.show(
+                    now.settled,
+                    metrics,
+                    now.what,
+                    lambda: sweeps.values_text({"values": asked.space.values(number)}, names),
+                )
+
+            document = exploring.run(asked, workers, store, watch)
+    except BaseException:
+        workers.close(now=True)
+        raise
+    workers.close()
+    files: dict[str, str | bytes] = {
+        "sweep.json": folders.dump(document), "report.html": sweep_page.sweep_html(document)
+    }  # fmt: skip
+    if kind is not None:
+        files[f"points.{kind}"] = exporting.encode(document, kind)
+    folders.write(folder, files)
+    if as_json:
+        click.echo(folders.dump(document), nl=False)
+        return
+    tables.print_sweep(document, console_of(), [folder / name for name in files])
+
+
+def _workers(dask: str | None, jobs: int | None) -> Any:
+    import os
+
+    from sim.explore.workers import Dask, Processes
+
+    return Dask(dask) if dask is not None else Processes(jobs or len(os.sched_getaffinity(0)))
+
+
+@click.command()
+@click.argument("file", metavar="LADDER")
+@out_option
+@json_option
+def ladder(file: str, out: Path | None, as_json: bool) -> None:
+    """Add design choices one by one to a naive design, on several machines; write ladder.json and report.html."""
+    from sim.explore import ladder as study
+    from sim.show import folder as folders
+    from sim.show import tables
+
+    with Progress(as_json) as say:
+        found = study.run_file(file, say)
+    folder = folder_of(out, found["name"], several=False)
+    folders.write(folder, files := folders.of_ladder(found))
+    for warning in found["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
+    if as_json:
+        click.echo(folders.dump(found), nl=False)
+    else:
+        tables.print_ladder(found, console_of(), [folder / name for name in files])

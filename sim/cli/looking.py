@@ -1,0 +1,176 @@
+"""Commands that draw what was found, and read, show and write files; they run nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sim.cli.shared import console_of, json_option, out_option
+from sim.errors import Fault, InputError, Mark, nearest
+
+_WHAT = ("hardware", "model", "scenario", "kernel")
+
+
+@click.command()
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--kind", help="What to draw; see --list.")
+@click.option(
+    "--format", "formats", default="html", show_default=True, help="Comma-separated: html,png,svg,pdf."
+)
+@click.option("--list", "list_kinds", is_flag=True, help="The kinds, a sentence each.")
+@out_option
+def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bool, out: Path | None) -> None:
+    """Draw one kind of figure from result.json files; `h800 --kind roofline` needs no run."""
+    from sim.show import folder as folders
+    from sim.show import images, plots
+
+    if list_kinds:
+        width = max(map(len, plots.KINDS))
+        for name, (sentence, _) in plots.KINDS.items():
+            click.echo(f"{name:{width}}  {sentence}")
+        return
+    if not results or kind is None:
+        wanted = "RESULT... --kind KIND (kinds: moesim plot --list)"
+        raise InputError(Fault(None, "plot", "no result" if not results else "no kind", wanted))
+    asked = images.check_formats(word.strip() for word in formats.split(","))
+    read = [folders.read(path) for path in results]
+    figures: dict[str, Any] = {}
+    for result in read:
+        prefix = f"{result.get('name', 'validation')}-" if len(read) > 1 else ""
+        figures |= {prefix + name: drawn for name, drawn in plots.figures(kind, result).items()}
+    folder = out or (results[0] if results[0].is_dir() else results[0].parent)
+    for written in images.write(figures, folder, asked):
+        click.echo(str(written))
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True)
+def check(files: Sequence[str]) -> None:
+    """Read and cross-check YAML files; run nothing."""
+    faults: list[Fault] = []
+    for file in files:
+        try:
+            kind = _check(file)
+            click.echo(f"{file}: a valid {kind}", err=True)
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+
+
+def _check(file: str) -> str:
+    """Check one file by what it holds; returns its kind."""
+    from sim import documents
+
+    folder = "scenarios/ladders" if file in documents.shipped("scenarios/ladders") else "scenarios"
+    path = documents.find(file, folder, "scenario")
+    tree = documents.load(path).tree
+    if "axes" in tree or "objectives" in tree:
+        from sim.explore import sweep_file
+
+        sweep_file.sweep_of(documents.load(path))
+        return "sweep"
+    if "rungs" in tree:
+        from sim.explore import ladder
+
+        ladder.check(path)
+        return "ladder"
+    if "workload" in tree or "cluster" in tree:
+        from sim.study import scenario as reading
+
+        for one in reading.variants(reading.read(path)).values():
+            reading.resolve(one)
+        return "scenario"
+    if str(tree.get("schema", "")).startswith("moesim.compute-profile/"):
+        from sim.cost.measured import load_profile
+
+        load_profile(path)
+        return "measured compute profile"
+    if "gpu" in tree:
+        from sim.cluster.hardware import load_hardware
+
+        load_hardware(path)
+        return "hardware profile"
+    if "attention" in tree or "hidden" in tree:
+        from sim.workload.model import load_model
+
+        load_model(path)
+        return "model"
+    if "latency" in tree:
+        from sim.cluster.kernels import load_kernel
+
+        load_kernel(path)
+        return "kernel generation"
+    wanted = "a scenario (cluster, workload), a sweep (axes), a ladder (rungs), a hardware profile (gpu), a model (attention) or a kernel generation"
+    raise InputError(
+        Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
+    )
+
+
+@click.command()
+@click.argument("what")
+@click.argument("name", required=False)
+@json_option
+def show(what: str, name: str | None, as_json: bool) -> None:
+    """Show shipped hardware, models, scenarios or kernels: all names, or one whole."""
+    from sim import documents
+    from sim.show import shelf
+    from sim.show.folder import dump
+
+    if what not in _WHAT:
+        raise InputError(
+            Fault(None, "show", f"'{what}'", f"one of: {', '.join(_WHAT)}", nearest(what, _WHAT))
+        )
+    if name is None:
+        names = list(documents.shipped(shelf.FOLDERS[what]))
+        click.echo(dump(names) if as_json else "\n".join(names) + "\n", nl=False)
+        return
+    shown = shelf.SHOW[what](name, None if as_json else console_of(stderr=False))
+    if as_json:
+        click.echo(dump(shown), nl=False)
+
+
+@click.command()
+@click.argument("what")
+def schema(what: str) -> None:
+    """Print the JSON Schema of scenario, sweep, ladder, hardware, model or kernel files, for editors."""
+    from sim.show import shelf
+    from sim.show.folder import dump
+
+    if what not in shelf.SCHEMAS:
+        wanted, near = f"one of: {', '.join(shelf.SCHEMAS)}", nearest(what, shelf.SCHEMAS)
+        raise InputError(Fault(None, "schema", f"'{what}'", wanted, near))
+    click.echo(dump(shelf.schema(what).model_json_schema(by_alias=True)), nl=False)
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--from", "template", default="h800-vs-h100", show_default=True, help="Shipped scenario to start from."
+)
+def new(name: str, template: str) -> None:
+    """Write NAME.yaml here, an editable scenario, with the CSV files that it names."""
+    import re
+
+    from sim import documents
+    from sim.show import folder
+
+    stem = name.removesuffix(".yaml")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", stem):
+        raise InputError(Fault(None, "new", f"'{name}'", "a name of letters, digits, '.', '_' and '-'"))
+    target = Path(f"{stem}.yaml")
+    if target.exists():
+        raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
+    source = documents.find(template, "scenarios", "scenario")
+    text = source.read_text(encoding="utf-8")
+    beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
+    files = {
+        one.name: one.read_text(encoding="utf-8")
+        for one in beside
+        if one.exists() and not Path(one.name).exists()
+    }
+    folder.write(Path(), {**files, target.name: re.sub(r"(?m)^name:.*$", f"name: {stem}", text, count=1)})
+    click.echo(f"{target}: edit it, then: moesim run {target}", err=True)

@@ -1,0 +1,110 @@
+"""Commands that run a scenario, compare with published figures, or time a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sim.cli.shared import Missed, Progress, console_of, folder_of, json_option, out_option
+from sim.errors import Fault, InputError, Mark
+
+
+@click.command()
+@click.argument("scenarios", nargs=-1, required=True)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key: cluster.nodes=4."
+)
+@out_option
+@json_option
+@click.option("--no-report", is_flag=True, help="Write result.json only.")
+def run(
+    scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, as_json: bool, no_report: bool
+) -> None:
+    """Run scenarios (paths or shipped names); write result.json, report.html and trace.json.gz."""
+    from sim.show import folder as folders
+    from sim.show import tables
+    from sim.study import run as study
+    from sim.study import scenario as reading
+
+    documents: dict[str, Any] = {}
+    for spec in scenarios:  # every fault of every file before any of them runs
+        document = reading.read(spec, settings)
+        for one in reading.variants(document).values():
+            reading.resolve(one)
+        name = str(document.get(("name",)))
+        if name in documents:
+            raise InputError(
+                Fault(Mark(str(spec)), "name", f"'{name}' a second time", "scenarios of different names")
+            )
+        documents[name] = document
+    results: dict[str, study.Result] = {}
+    with Progress(as_json) as say:
+        for name, document in documents.items():
+            result = results[name] = study.run_document(document, say)
+            folder = folder_of(out, name, several=len(documents) > 1)
+            files = folders.of_run(result, with_report=not no_report)
+            folders.write(folder, files)
+            if not as_json:
+                console = console_of()
+                tables.print_result(result, console)
+                written = ", ".join(str(folder / file) for file in files)
+                console.print(f"[dim]Written: {written}[/dim]", soft_wrap=True)
+    if as_json:
+        printed = {name: folders.kept(result) for name, result in results.items()}
+        several = {"schema": "moesim.results/1", "results": printed}
+        click.echo(folders.dump(several if len(printed) > 1 else next(iter(printed.values()))), nl=False)
+    missed = [line for result in results.values() for line in study.missed(result)]
+    if missed:
+        raise Missed("missed expectations:\n" + "\n".join(missed))
+
+
+@click.command()
+@click.option("--group", "groups", multiple=True, help="Only this group; may be given several times.")
+@out_option
+@json_option
+def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Compare with published measurements; exit 1 where a tolerance is missed."""
+    from sim.show import folder as folders
+    from sim.show import report, tables
+    from sim.study.validate import validate as compare
+
+    with Progress(as_json) as say:
+        found = compare(groups or None, say)
+    if out is not None:
+        folders.write(out, {"validation.json": folders.dump(found), "report.html": report.report_html(found)})
+    if as_json:
+        click.echo(folders.dump(found), nl=False)
+    else:
+        tables.print_validation(found, console_of())
+    missed = [name for name, group in found["groups"].items() if not group["ok"]]
+    if missed:
+        raise Missed(f"tolerance missed in: {', '.join(missed)}")
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="YAML file for the measured compute profile.")
+def calibrate(trace: Path, out: Path | None) -> None:
+    """Time the kernels of a PyTorch profiler trace; write a profile for 'compute: measured'."""
+    from sim.show import calibrated, folder, tables
+    from sim.study import calibrate as study
+    from sim.study.profile import profile_text
+
+    with Progress(False) as say:
+        say(f"reading {trace}")
+        found = study.calibrate(trace)
+    text = profile_text(found, out.stem) if out is not None else ""
+    console = console_of()
+    for grid in calibrated.of_calibration(found):
+        tables.print_grid(grid, console)
+    console.print()
+    for sentence in calibrated.summary(found):
+        console.print(sentence, highlight=False, markup=False)
+    if out is not None:
+        folder.write(out.parent, {out.name: text})
+        console.print(
+            f"[dim]Written: {out}; in a scenario: compute: measured, profile: {out}[/dim]", soft_wrap=True
+        )
