@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sim.show.result import Result
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "ladder", "load_scenario", "run"]
+__all__ = ["__version__", "ladder", "load_scenario", "run", "sweep"]
 
 
 def run(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any] = ()) -> Result:
@@ -62,8 +62,27 @@ def _document(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Ma
     return scenario.read(spec, settings)
 
 
-def ladder(spec: str | Path) -> dict[str, Any]:
+def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | None = None) -> Result:
+    """Run every point of a sweep (a path or a shipped name) on some processes, one a core by default; return its document.
+
+    Rows are kept in `folder` (sweep.sqlite), and what stands there is not computed again; without a folder nothing is kept.
+    """
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from sim.explore import sweep as exploring
+    from sim.explore import sweep_file, workers
+    from sim.show.result import Result
+
+    asked = sweep_file.read(spec)
+    with TemporaryDirectory() as passing:
+        store = Path(folder or passing) / "sweep.sqlite"
+        return Result(exploring.run_on(asked, workers.start(jobs), store))
+
+
+def ladder(spec: str | Path) -> Result:
     """Run a ladder of design choices (a path or a shipped name) and return its document; README describes it."""
     from sim.explore.ladder import run_file
+    from sim.show.result import Result
 
-    return run_file(spec)
+    return Result(run_file(spec))

@@ -260,13 +260,16 @@ def test_curves_break_even_where_the_nic_begins_to_bind(small: dict[str, Any]) -
 
 def test_export_rules_stand_beside_every_machine_hypothetical_ones_too(small: dict[str, Any]) -> None:
     def verdict(name: str) -> bool:
-        rules = {one["rule"]: one for one in small["hardware"][name]["verdicts"]}
+        rules = {
+            one["rule"]: one for one in small["hardware"][name]["provenance"]["export_rules"]["verdicts"]
+        }
         assert rules["R2022"]["citation"] == "87 FR 62186"
         return bool(rules["R2022"]["holds"])
 
     assert [verdict(name) for name in ("h800", "h100", "h800-450")] == [False, True, True]
-    assert small["hardware"]["h800-450"]["changed"] == {"gpu.scale_up.bandwidth": "450 GB/s"}
-    assert "not legal advice" in small["note"]
+    part = small["hardware"]["h800-450"]["provenance"]["hardware"]
+    assert part["overrides"] == {"gpu.scale_up.bandwidth": "450 GB/s"}
+    assert "not legal advice" in small["hardware"]["h800"]["provenance"]["export_rules"]["note"]
 
 
 DECODE = """\
@@ -478,13 +481,13 @@ def test_a_ladder_of_one_machine_has_no_gap_and_still_a_report() -> None:
     alone = run(re.sub(r"  h800-450: .*\n", "", text))
     assert [one["gap_fraction"] for one in alone["rungs"]] == [None] * 4
     assert "gap" not in " ".join(ladder_grids.of_rungs(alone).heads)
-    assert ladder_page.page_html(alone)
+    assert ladder_page.ladder_html(alone)
 
 
 @pytest.fixture(scope="module")
 def report(small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ladder") / "report.html"
-    path.write_text(ladder_page.page_html(small), encoding="utf-8")
+    path.write_text(ladder_page.ladder_html(small), encoding="utf-8")
     return path
 
 
@@ -510,7 +513,7 @@ def test_text_of_a_ladder_cannot_become_markup() -> None:
         .replace("title: Two hops", f'title: "{evil}"')
         .replace("Small: two nodes", evil)
     )
-    assert evil not in ladder_page.page_html(run(text))
+    assert evil not in ladder_page.ladder_html(run(text))
 
 
 @pytest.mark.slow

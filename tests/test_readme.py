@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import browser
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 BLOCKS = list(blocks(README.read_text(encoding="utf-8")))
+YAML = [block for block in BLOCKS if block.language == "yaml"]
 RUN = [block for block in BLOCKS if block.language in ("sh", "console") and not block.sets_up]
 HEADINGS = list(dict.fromkeys(block.heading for block in RUN))
 
@@ -75,6 +77,13 @@ def environment(folder: Path) -> dict[str, str]:
     }
     path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
     return plain | {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "LC_ALL": "C.UTF-8"}
+
+
+def named(block: Block) -> str:
+    """The name that a file in YAML gives itself."""
+    found = re.search(r"^name: ([\w-]+)", block.text, re.MULTILINE)
+    assert found
+    return found[1]
 
 
 def run(command: str, folder: Path) -> str:
@@ -146,6 +155,8 @@ def test_commands_run_and_print_what_is_shown(
 ) -> None:
     mine = [block for block in RUN if block.heading == heading]
     first_printed = ""
+    for block in YAML:
+        (tmp_path / f"{named(block)}.yaml").write_text(block.text, encoding="utf-8")
     if any("h800-vs-h100" in command for block in mine for command in block.commands):
         folder, first_printed = request.getfixturevalue("first_run")
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
@@ -168,14 +179,28 @@ def test_the_first_command_writes_the_files_it_names(first_run: tuple[Path, str]
 # --- examples and tables -------------------------------------------------------------------------------------------
 
 
-YAML = [block for block in BLOCKS if block.language == "yaml"]
-[SCENARIO] = [block for block in YAML if "rungs:" not in block.text]
+[SWEEP] = [block for block in YAML if "axes:" in block.text]
 [LADDER] = [block for block in YAML if "rungs:" in block.text]
+[SCENARIO] = [block for block in YAML if block not in (SWEEP, LADDER)]
 
 
 def test_the_example_scenario_runs_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "example.yaml").write_text(SCENARIO.text, encoding="utf-8")
     assert "popular-experts" in run("moesim run example.yaml", tmp_path)
+
+
+def test_the_example_sweep_runs_as_it_stands_and_finds_what_it_expects(tmp_path: Path) -> None:
+    (tmp_path / "example.yaml").write_text(SWEEP.text, encoding="utf-8")
+    run("moesim sweep example.yaml --jobs 1", tmp_path)
+    found = json.loads((tmp_path / "results" / "my-sweep" / "sweep.json").read_text(encoding="utf-8"))
+    assert len(found["points"]) == 18
+    ran = [point for point in found["points"] if point["status"] == "ok"]
+    assert 6 <= len(ran) < 18  # the limit bites, on the slower part first
+    assert all(point["metrics"]["tpot_s"] <= 0.04 for point in ran)
+    for machine in found["axes"]["machine"]:
+        mine = [point for point in ran if point["values"]["machine"] == machine]
+        rates = [point["metrics"]["tokens_per_s_per_gpu"] for point in mine]
+        assert rates == sorted(rates)
 
 
 def test_the_example_ladder_runs_as_it_stands_and_finds_what_it_expects(tmp_path: Path) -> None:
@@ -208,7 +233,9 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert {block.language for block in BLOCKS} <= {"sh", "console", "yaml", "python", "pycon", "text"}
     for block in BLOCKS:
         if block.language == "text":
-            assert all(line.startswith("moesim ") for line in block.text.splitlines())
+            assert all(
+                line.startswith(("moesim ", "dask ", "pip install ")) for line in block.text.splitlines()
+            )
 
 
 def rows(after: str) -> list[list[str]]:
@@ -316,8 +343,33 @@ def test_the_table_of_validation_is_what_validate_finds() -> None:
     assert ours == pytest.approx(theirs, abs=0.02)
 
 
+# --- the picture ---------------------------------------------------------------------------------------------------
+
+
+def picture(folder: Path) -> str:
+    """README's picture, drawn by the command that stands below it."""
+    command = re.search(
+        r"!\[.*\]\((docs/[\w-]+)\.svg\)\n\n\*`(moesim ladder ([\w-]+))`", README.read_text(encoding="utf-8")
+    )
+    assert command
+    run(f"{command[2]} && moesim plot results/{command[3]} --kind ladder --format svg --out drawn", folder)
+    return (folder / "drawn" / "ladder.svg").read_text(encoding="utf-8")
+
+
+def _words(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]+)", svg)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
+def test_the_picture_says_what_its_command_draws(tmp_path: Path) -> None:
+    shown = (ROOT / "docs" / "v3-small-ep.svg").read_text(encoding="utf-8")
+    assert _words(shown)
+    same(" ".join(_words(shown)), " ".join(_words(picture(tmp_path))))
+
+
 def refresh() -> None:
-    """Write outputs and the table of validation into README."""
+    """Write outputs, the table of validation and the picture."""
     import tempfile
 
     text = README.read_text(encoding="utf-8")
@@ -337,6 +389,8 @@ def refresh() -> None:
                 for example, seen in said
             ]
             text = text.replace(f"```pycon\n{block.text}```", f"```pycon\n{''.join(lines)}```")
+        if browser.find() is not None:
+            (ROOT / "docs" / "v3-small-ep.svg").write_text(picture(folder), encoding="utf-8")
     text = _TABLE.sub(lambda found: found[1] + validation_table() + found[3], text)
     README.write_text(text, encoding="utf-8")
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from sim.cli.shared import Progress, console_of, folder_of, json_option, out_option
+from sim.cli.shared import console_of, folder_of, json_option, out_option, progress
 from sim.errors import Fault, InputError
 
 
@@ -31,42 +30,27 @@ def sweep(
     """Run every point of a sweep; rank them, say what cannot be and why. Goes on where it was stopped."""
     from sim.explore import sweep as exploring
     from sim.explore import sweep_file
-    from sim.explore.store import Store
+    from sim.explore.workers import start
     from sim.show import export as exporting
     from sim.show import folder as folders
-    from sim.show import sweep_page, sweeps, tables
+    from sim.show import sweeps, tables
     from sim.show.progress import SweepBar
 
     kind = exporting.check_format(export) if export else None
     if jobs is not None and dask is not None:
         raise InputError(Fault(None, "sweep", "--jobs and --dask", "one of them"))
     asked = sweep_file.read(spec)
-    folder = folder_of(out, asked.name, several=False)
-    workers = _workers(dask, jobs)
+    folder = folder_of(out, asked.name)
     names, objective = sweeps.names_of(asked.space.axes), next(iter(asked.objectives))
-    try:
-        with (
-            Store(folder / "sweep.sqlite", fresh=fresh) as store,
-            SweepBar(console_of(), len(asked.space), objective, quiet=as_json) as bar,
-        ):
+    with SweepBar(console_of(), len(asked.space), objective, quiet=as_json) as bar:
 
-            def watch(now: exploring.Progress) -> None:
-                metrics, number = (now.best[1], now.best[0]) if now.best else (None, 0)
-                bar.show(
-                    now.settled,
-                    metrics,
-                    now.what,
-                    lambda: sweeps.values_text({"values": asked.space.values(number)}, names),
-                )
+        def watch(now: exploring.Progress) -> None:
+            number, metrics = now.best or (0, None)
+            where = sweeps.values_text({"values": asked.space.values(number)}, names)
+            bar.show(now.settled, metrics, now.what, where)
 
-            document = exploring.run(asked, workers, store, watch)
-    except BaseException:
-        workers.close(now=True)
-        raise
-    workers.close()
-    files: dict[str, str | bytes] = {
-        "sweep.json": folders.dump(document), "report.html": sweep_page.sweep_html(document)
-    }  # fmt: skip
+        document = exploring.run_on(asked, start(jobs, dask), folder / "sweep.sqlite", watch, fresh=fresh)
+    files = folders.of_study(document)
     if kind is not None:
         files[f"points.{kind}"] = exporting.encode(document, kind)
     folders.write(folder, files)
@@ -74,14 +58,6 @@ def sweep(
         click.echo(folders.dump(document), nl=False)
         return
     tables.print_sweep(document, console_of(), [folder / name for name in files])
-
-
-def _workers(dask: str | None, jobs: int | None) -> Any:
-    import os
-
-    from sim.explore.workers import Dask, Processes
-
-    return Dask(dask) if dask is not None else Processes(jobs or len(os.sched_getaffinity(0)))
 
 
 @click.command()
@@ -94,10 +70,9 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     from sim.show import folder as folders
     from sim.show import tables
 
-    with Progress(as_json) as say:
-        found = study.run_file(file, say)
-    folder = folder_of(out, found["name"], several=False)
-    folders.write(folder, files := folders.of_ladder(found))
+    found = study.run_file(file, progress(as_json))
+    folder = folder_of(out, found["name"])
+    folders.write(folder, files := folders.of_study(found))
     for warning in found["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     if as_json:

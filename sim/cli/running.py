@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sim.cli.shared import Missed, Progress, console_of, folder_of, json_option, out_option
+from sim.cli.shared import Missed, console_of, folder_of, json_option, out_option, progress
 from sim.errors import Fault, InputError, Mark
 
 
@@ -41,17 +41,14 @@ def run(
             )
         documents[name] = document
     results: dict[str, study.Result] = {}
-    with Progress(as_json) as say:
-        for name, document in documents.items():
-            result = results[name] = study.run_document(document, say)
-            folder = folder_of(out, name, several=len(documents) > 1)
-            files = folders.of_run(result, with_report=not no_report)
-            folders.write(folder, files)
-            if not as_json:
-                console = console_of()
-                tables.print_result(result, console)
-                written = ", ".join(str(folder / file) for file in files)
-                console.print(f"[dim]Written: {written}[/dim]", soft_wrap=True)
+    say = progress(as_json)
+    for name, document in documents.items():
+        result = results[name] = study.run_document(document, say)
+        folder = folder_of(out, name, several=len(documents) > 1)
+        files = folders.of_run(result, with_report=not no_report)
+        folders.write(folder, files)
+        if not as_json:
+            tables.print_result(result, console_of(), [folder / file for file in files])
     if as_json:
         printed = {name: folders.kept(result) for name, result in results.items()}
         several = {"schema": "moesim.results/1", "results": printed}
@@ -71,8 +68,7 @@ def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     from sim.show import report, tables
     from sim.study.validate import validate as compare
 
-    with Progress(as_json) as say:
-        found = compare(groups or None, say)
+    found = compare(groups or None, progress(as_json))
     if out is not None:
         folders.write(out, {"validation.json": folders.dump(found), "report.html": report.report_html(found)})
     if as_json:
@@ -93,9 +89,8 @@ def calibrate(trace: Path, out: Path | None) -> None:
     from sim.study import calibrate as study
     from sim.study.profile import profile_text
 
-    with Progress(False) as say:
-        say(f"reading {trace}")
-        found = study.calibrate(trace)
+    progress(False)(f"reading {trace}")
+    found = study.calibrate(trace)
     text = profile_text(found, out.stem) if out is not None else ""
     console = console_of()
     for grid in calibrated.of_calibration(found):

@@ -32,31 +32,27 @@ class Missed(MoesimError):
     exit_code = EXIT_MISSED
 
 
-def folder_of(out: Path | None, name: str, *, several: bool) -> Path:
+def folder_of(out: Path | None, name: str, *, several: bool = False) -> Path:
+    """Where the files of a document go: `--out`, with a folder for each of several; or results/NAME."""
     if out is None:
         return Path("results") / name
     return out / name if several else out
 
 
 def console_of(*, stderr: bool = True) -> Console:
+    """A console for people, of a fixed width where there is no terminal."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _WIDTH)
 
 
-class Progress:
-    """Says on standard error what takes longer than two seconds; silent with --json."""
+def progress(quiet: bool) -> Callable[[str], None]:
+    """What tells on standard error what goes on, once it has taken two seconds; silent where `quiet`."""
+    begun = time.monotonic()
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet, self.begun = quiet, time.monotonic()
+    def say(what: str) -> None:
+        if not quiet and time.monotonic() - begun > _SLOW_S:
+            click.echo(f"  {time.monotonic() - begun:5.1f} s  {what}", err=True)
 
-    def __enter__(self) -> Callable[[str], None]:
-        return self.say
-
-    def say(self, what: str) -> None:
-        if not self.quiet and time.monotonic() - self.begun > _SLOW_S:
-            click.echo(f"  {time.monotonic() - self.begun:5.1f} s  {what}", err=True)
-
-    def __exit__(self, *_: object) -> None:
-        return None
+    return say

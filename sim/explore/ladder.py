@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import sim
-from sim.cluster import export_rules
 from sim.documents import Path_
 from sim.errors import InfeasibleError, InputError
 from sim.explore import break_even, enough
@@ -80,7 +79,6 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
         "enough": {name: enough.run(ladder, name, one, designs) for name, one in needs.items()},
         "curves": {name: break_even.run(ladder, name, one, designs) for name, one in axes.items()},
         "warnings": _idle(ladder, plan, rungs),
-        "note": export_rules.NOTE,
         "provenance": {"version": sim.__version__, "runs": designs.num_runs, "ladder": ladder.document.tree},
     }
 
@@ -204,24 +202,11 @@ def _machine(
     return found | {
         "profile": hardware.name,
         "title": hardware.title,
-        "changed": {one.path: one.shown for one in hardware.figures if one.grade == "override"},
         "scenario": scenario.document,
         "provenance": provenance(scenario),
         "price_usd_per_gpu_hour": price,
         "usd_per_million_tokens": {end: usd_per_million_tokens(price, rate) for end, rate in tokens.items()},
         "tokens_per_s_per_gpu": tokens,
-        "verdicts": [
-            {
-                "rule": one.rule,
-                "citation": one.citation,
-                "effective": one.effective,
-                "until": one.until,
-                "kind": one.kind,
-                "holds": one.holds,
-                "sentence": one.sentence,
-            }
-            for one in export_rules.verdicts(hardware)
-        ],
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sim.errors import Mark
@@ -110,6 +111,20 @@ def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: N
     progress.what = "what almost fits"
     changes = _changes(one, points)
     return _document(one, points, ranked, pareto, changes)
+
+
+def run_on(
+    sweep: Sweep, workers: Workers, store: Path, watch: Watch = lambda _: None, *, fresh: bool = False
+) -> dict[str, Any]:
+    """`run` by way of a store's file; workers are ended, at once where anything goes wrong."""
+    try:
+        with Store(store, fresh=fresh) as kept:
+            document = run(sweep, workers, kept, watch)
+    except BaseException:
+        workers.close(now=True)
+        raise
+    workers.close()
+    return document
 
 
 # --- pruning -------------------------------------------------------------------------------------------------------
@@ -224,6 +239,3 @@ def _point(sweep: Sweep, point: Point) -> dict[str, Any]:
     if point.memory:
         found["memory"] = point.memory
     return found | ({"layout": point.layout} if point.layout else {})
-
-
-__all__ = ["SCHEMA", "Progress", "run"]

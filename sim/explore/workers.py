@@ -150,3 +150,11 @@ class Dask:
         """Leave the scheduler as it was."""
         self.executor.shutdown(wait=not now)
         self.client.close()
+
+
+def start(jobs: int | None = None, dask: str | None = None) -> Workers:
+    """So many processes on this machine, one for each core by default; or the workers of a Dask scheduler."""
+    if dask is not None:
+        return Dask(dask)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Processes(jobs or usable)

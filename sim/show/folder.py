@@ -44,11 +44,12 @@ def of_run(result: Mapping[str, Any], *, with_report: bool = True) -> dict[str, 
     return files
 
 
-def of_ladder(document: Mapping[str, Any]) -> dict[str, str | bytes]:
-    """The files of a ladder by name."""
-    from sim.show import ladder_page
+def of_study(document: Mapping[str, Any]) -> dict[str, str | bytes]:
+    """The files of a sweep or ladder by name: its document and its report."""
+    from sim.show import report
 
-    return {"ladder.json": dump(document), "report.html": ladder_page.page_html(document)}
+    name = str(document["schema"]).removeprefix("moesim.").partition("/")[0]
+    return {f"{name}.json": dump(document), "report.html": report.report_html(document)}
 
 
 def _csv(result: Mapping[str, Any]) -> dict[str, str]:

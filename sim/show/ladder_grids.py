@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sim.show import rules
+from sim.show.cases import Case
 from sim.show.grid import Cell, Grid
 from sim.show.ladders import (
     Document,
@@ -9,6 +11,7 @@ from sim.show.ladders import (
     change_alone,
     cost_without,
     machine,
+    machines,
     other,
     percent,
     said,
@@ -162,47 +165,42 @@ def _usd(value: float | None) -> Cell:
     return "-" if value is None else f"{value:.3f}" if value < 100 else f"{value:,.0f}"
 
 
-_VERDICTS = {
-    ("restricted", True): "restricted", ("restricted", False): "passes", ("flagged", True): "flagged", ("flagged", False): "not flagged",
-    ("eligible", True): "case by case", ("eligible", False): "denial presumed",
-}  # fmt: skip
-
-
 def of_verdicts(document: Document) -> Grid:
     """Export rules in short: a row for each machine, a column for each rule that may hold for it."""
-    found = {name: one["verdicts"] for name, one in document["hardware"].items() if one.get("verdicts")}
+    found = {case.variant: _ruled(case) for case in machines(document) if _ruled(case)}
     told = [one for one in next(iter(found.values()), []) if one["rule"] != "R2024"]  # of memory traded alone
     shown = [one["rule"] for one in told]
     rows = tuple(
-        (machine(name), *(_VERDICTS.get((one["kind"], one["holds"]), "open") for one in rules if one["rule"] in shown))
-        for name, rules in found.items()
+        (machine(name), *(rules.word(one) for one in verdicts if one["rule"] in shown)) for name, verdicts in found.items()
     )  # fmt: skip
     cited = "; ".join(f"{one['rule']}: {one['citation']}" for one in told)
     words = frozenset(range(len(shown) + 1))
-    return Grid("Export rules", ("machine", *shown), rows, words=words, note=f"{cited}. {document['note']}")
+    return Grid("Export rules", ("machine", *shown), rows, words=words, note=f"{cited}. {_note(document)}")
 
 
 def of_every_verdict(document: Document) -> Grid:
     """Export rules in full: a row for each machine and rule, with its numbers and citation."""
     rows: list[tuple[Cell, ...]] = []
     breaks = []
-    for name, one in document["hardware"].items():
+    for case in machines(document):
         breaks.append(len(rows))
-        for verdict in one.get("verdicts") or []:
+        changed = case.result["provenance"].get("hardware", {}).get("overrides") or {}
+        told = ", ".join(f"{key} {value}" for key, value in changed.items()) or "as it is"
+        for verdict in _ruled(case):
             rows.append(
-                (machine(name), _changed(one), verdict["rule"], _in_force(verdict), verdict["sentence"], verdict["citation"])
+                (machine(case.variant), told, verdict["rule"], rules.days(verdict), verdict["sentence"], verdict["citation"])
             )  # fmt: skip
     heads = ("machine", "changed", "rule", "in force", "verdict", "citation")
-    return Grid("Export rules, in full", heads, tuple(rows), words=frozenset(range(6)), breaks=frozenset(breaks[1:]), note=document["note"])  # fmt: skip
+    return Grid(
+        "Export rules, in full", heads, tuple(rows), words=frozenset(range(6)), breaks=frozenset(breaks[1:]), note=_note(document),
+    )  # fmt: skip
 
 
-def _changed(one: Document) -> Cell:
-    return ", ".join(f"{key} {value}" for key, value in (one.get("changed") or {}).items()) or "as it is"
+def _ruled(case: Case) -> list[Document]:
+    """What export rules say of a machine."""
+    return list(case.result["provenance"].get("export_rules", {}).get("verdicts") or [])
 
 
-def _in_force(verdict: Document) -> Cell:
-    return (
-        f"{verdict['effective']} to {verdict['until']}"
-        if verdict["until"]
-        else f"from {verdict['effective']}"
-    )
+def _note(document: Document) -> str:
+    said = (case.result["provenance"].get("export_rules", {}).get("note", "") for case in machines(document))
+    return " ".join(dict.fromkeys(filter(None, said)))

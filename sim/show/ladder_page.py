@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 from sim.documents import dumps
-from sim.show import grids, ladder_grids, ladders, page, plot_enough, plot_ladder
-from sim.show.cases import Case
+from sim.show import ladder_grids, ladders, page, parts, plot_enough, plot_ladder
 from sim.show.grid import Grid
 from sim.show.ladders import Document, machine
-from sim.show.report import grid_html
 
 _TERMS = (
     ("naive", "the design before the first choice: the base scenario with what 'set' changes"),
@@ -24,17 +21,15 @@ _TERMS = (
 )  # fmt: skip
 
 
-def page_html(document: Document) -> str:
+def ladder_html(document: Document) -> str:
     """The report of `moesim ladder` as one HTML document."""
     said = ladders.finding(document)
     lead = said[: 1 + len(said[1:]) - len(document["enough"]) - len(document["curves"])]
-    parts = [
-        _header(document),
-        f'<section class="answer" aria-label="Answer">{page.paragraphs(lead)}</section>',
+    inside = [
         _warnings(document),
         "<h2>Rung by rung</h2>",
-        _figure("ladder", plot_ladder.ladder(document)),
-        grid_html(ladder_grids.of_rungs(document)),
+        parts.figure("ladder", plot_ladder.ladder(document)),
+        parts.grid_html(ladder_grids.of_rungs(document)),
         _grids(
             (
                 ladder_grids.of_choices(document),
@@ -43,26 +38,14 @@ def page_html(document: Document) -> str:
             )
         ),
         "<h2>Each choice alone, and removed last</h2>",
-        _figure("choices", plot_ladder.choices(document)),
+        parts.figure("choices", plot_ladder.choices(document)),
         *_enough(document),
         *_curves(document),
         *_machines(document),
-        _assumptions(document),
-        "<h2>Run it again</h2>",
-        '<p class="note">The ladder as it was read. Save it as <code>ladder.yaml</code>, then <code>moesim ladder ladder.yaml</code>; '
-        "files it names are looked for beside it.</p>",
-        '<button type="button" data-copy="ladder-yaml" hidden>Copy</button>',
-        f'<pre id="ladder-yaml" tabindex="0" aria-label="Ladder as YAML">{html.escape(dumps(document["provenance"]["ladder"]))}</pre>',
-        "<h2>How to read it</h2>",
-        f'<dl class="terms">{"".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in _TERMS)}</dl>',
-        f"<footer>{html.escape(_footer(document))}</footer>",
+        parts.assumptions(ladders.machines(document)),
+        parts.again("ladder", dumps(document["provenance"]["ladder"]), "The ladder as it was read."),
+        parts.words(_TERMS),
     ]
-    title = str(document["title"])
-    body = f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>'
-    return page.shell(title, body, drawn=True)
-
-
-def _header(document: Document) -> str:
     facts = [
         ("machines", ", ".join(machine(name) for name in document["hardware"])),
         ("reference", machine(document["reference"])),
@@ -70,30 +53,23 @@ def _header(document: Document) -> str:
         ("choices", str(len(document["rungs"]) - 1)),
         ("runs", str(document["provenance"]["runs"])),
     ]
-    items = "".join(f"<div><dt>{key}</dt><dd>{html.escape(value)}</dd></div>" for key, value in facts)
-    return (
-        f'<header><p class="kicker">Ladder of design choices · moesim</p><h1>{html.escape(str(document["title"]))}</h1>'
-        f'<dl class="facts" aria-label="What was asked">{items}</dl></header>'
-    )
+    foot = (f"moesim {document['provenance']['version']}", document["schema"])
+    return parts.report("Ladder of design choices", str(document["title"]), facts, lead, inside, foot)
 
 
 def _warnings(document: Document) -> str:
     return page.paragraphs((f"Warning: {one}" for one in document["warnings"]), "note")
 
 
-def _figure(ident: str, figure: object) -> str:
-    return page.figure_html(page.drawing(f"fig-{ident}", figure))
-
-
 def _grids(found: Sequence[Grid]) -> str:
-    return "".join(grid_html(one) for one in found if one.rows)
+    return "".join(parts.grid_html(one) for one in found if one.rows)
 
 
 def _enough(document: Document) -> list[str]:
     if not document["enough"]:
         return []
     drawn = [name for name, one in document["enough"].items() if "needed" in one]
-    figures = "".join(_figure(f"enough-{name}", plot_enough.enough(document, name)) for name in drawn)
+    figures = "".join(parts.figure(f"enough-{name}", plot_enough.enough(document, name)) for name in drawn)
     refused = [ladders.enough_sentence(one) for one in document["enough"].values() if "needed" not in one]
     table = _grids((ladder_grids.of_enough(document),))
     return [
@@ -109,7 +85,7 @@ def _curves(document: Document) -> list[str]:
         return []
     made = ["<h2>Where machines break even</h2>"]
     drawn = [name for name, one in document["curves"].items() if len(one["points"]) > 1]
-    figures = "".join(_figure(f"curve-{name}", plot_enough.break_even(document, name)) for name in drawn)
+    figures = "".join(parts.figure(f"curve-{name}", plot_enough.break_even(document, name)) for name in drawn)
     made.append(f'<div class="pair">{figures}</div>')
     for name, one in document["curves"].items():
         made.append(page.fold(f"Every point along {one['title']}", _grids((ladder_grids.of_curve(document, one),)),
@@ -127,28 +103,6 @@ def _machines(document: Document) -> list[str]:
     if rules.rows:
         whole = ladder_grids.of_every_verdict(document)
         made.append(
-            page.fold("Every verdict with its numbers and citation", grid_html(whole), extra=document["note"])
+            page.fold("Every verdict with its numbers and citation", parts.grid_html(whole), extra=whole.note)
         )
     return made
-
-
-def _assumptions(document: Document) -> str:
-    found = [
-        Case(name, {"scenario": one["scenario"], "provenance": one["provenance"]})
-        for name, one in document["hardware"].items()
-        if "scenario" in one
-    ]
-    grid = grids.leaned_on(found)
-    if not grid.rows:
-        return ""
-    counts = {
-        grade: sum(row[0] == grade for row in grid.rows) for grade in ("override", "assumed", "derived")
-    }
-    extra = ", ".join(f"{count} {grade}" for grade, count in counts.items() if count)
-    return "<h2>What it leans on</h2>" + page.fold(
-        "Figures without a measurement of their own", grid_html(grid), extra=extra
-    )
-
-
-def _footer(document: Document) -> str:
-    return f"moesim {document['provenance']['version']} · {document['schema']}"

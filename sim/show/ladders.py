@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from sim.show import findings
+from sim.show.cases import Case
 from sim.show.grid import Cell
 from sim.units import dimension_of, show
 
@@ -46,6 +47,15 @@ def is_ladder(document: Document) -> bool:
 def machine(name: str) -> str:
     """`h800` -> `H800`, `h100-235` -> `H100-235`."""
     return "-".join(findings.hardware_name(part) for part in name.split("-"))
+
+
+def machines(document: Document) -> list[Case]:
+    """The machines of a ladder that ran, each as a case: its scenario and what it leaned on."""
+    return [
+        Case(name, {"scenario": one["scenario"], "provenance": one["provenance"]})
+        for name, one in document["hardware"].items()
+        if "scenario" in one
+    ]
 
 
 def called(metric: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +45,13 @@ class SweepBar:
         if self.bar is not None:
             self.bar.stop()
 
-    def show(self, settled: int, best: Mapping[str, Any] | None, what: str, where: Callable[[], str]) -> None:
+    def show(self, settled: int, best: Mapping[str, Any] | None, what: str, where: str) -> None:
         """`settled` points of all; metrics of the best so far, and `where` it is."""
+        if self.quiet:
+            return
         now = time.monotonic()
         rate = settled / max(now - self.begun, 1e-9)
-        told = f"best {self._value(best)} {where()}" if best is not None else ""
+        told = f"best {self._value(best)} {where}" if best is not None else ""
         if self.bar is not None:
             self.bar.update(
                 self.task,
@@ -58,10 +60,10 @@ class SweepBar:
                 rate=f"{60 * rate:,.0f}/min",
                 best=told,
             )
-        elif not self.quiet and now - self.said > _LINE_S:
+        elif now - self.said > _LINE_S:
             self.said = now
             left = (self.total - settled) / rate if rate else 0.0
-            line = f"  {now - self.begun:5.0f} s  {settled:,} of {self.total:,} points, {60 * rate:,.0f} a minute, {show(left, 's', 2)} left"
+            line = f"  {now - self.begun:5.1f} s  {settled:,} of {self.total:,} points, {60 * rate:,.0f} a minute, {show(left, 's', 2)} left"
             self.console.print(f"{line}{'; ' + told if told else ''}", highlight=False, markup=False)
 
     def _value(self, metrics: Mapping[str, Any]) -> str:

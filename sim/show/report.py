@@ -6,30 +6,29 @@ twins (cases that differ in hardware alone) stand beside each other there.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sim.show import findings, grids, inference, page, plot_timeline, plots, rules, serving, training
+from sim.show import (
+    findings,
+    grids,
+    inference,
+    ladder_page,
+    ladders,
+    page,
+    parts,
+    plot_timeline,
+    plots,
+    serving,
+    sweep_page,
+    sweeps,
+    training,
+)  # fmt: skip
 from sim.show.cases import Case, Result, cases, is_validation, twins
-from sim.show.grid import Grid
 from sim.show.rerun import scenario_yaml
 from sim.units import show
 
-_LONG = (
-    "why and source",
-    "source",
-    "quantity",
-    "metric",
-    "one of them",
-    "most of it",
-    "works around",
-    "reason",
-    "verdict",
-    "citation",
-    "sets",
-)  # heads of columns that may wrap
 _LINES = (("utilisation",), ("links",), ("fabric_map",), ("timeline",), ("rank_times", "traffic_matrix"))
 """Kinds of figures in depth, those that share a line together."""
 _COURSES = (
@@ -63,9 +62,15 @@ _TERMS = (
 )
 
 
-def report_html(result: Result) -> str:
-    """The report of a run (with or without variants) or of a validation, as one HTML document."""
-    return _validation(result) if is_validation(result) else _run(result)
+def report_html(document: Result) -> str:
+    """The report of a run (with or without variants), sweep, ladder or validation, as one HTML document."""
+    if is_validation(document):
+        return _validation(document)
+    if sweeps.is_sweep(document):
+        return sweep_page.sweep_html(document)
+    if ladders.is_ladder(document):
+        return ladder_page.ladder_html(document)
+    return _run(document)
 
 
 def _run(result: Result) -> str:
@@ -74,42 +79,38 @@ def _run(result: Result) -> str:
     said = findings.finding(result)
     expected = findings.of_expectations(result)
     version = next((c.result.get("provenance", {}).get("version") for c in found), None)
-    parts = [
-        _header(
-            f"Simulated {str(found[0].workload.get('kind', 'run')).replace('_', '-')}",
-            title,
-            _shared_facts(found),
-        ),
-        f'<section class="answer" aria-label="Answer">{page.paragraphs([*said, *([expected] if expected else [])])}</section>',
+    inside = [
         "<h2>Results</h2>",
         *_figures("bars", result, findings.of_bounds(result)),
         *_figures("phases", result),
         *_figures("latencies", result),
         *(_figures("memory", result) if inference.is_inference(found[0]) else ()),
         *_figures("interactivity", result if len(found) > 1 else {"variants": {}}),
-        *(grid_html(one) for one in grids.of_result(result)),
+        *map(parts.grid_html, grids.of_result(result)),
         "<h2>Where the time goes</h2>"
         if any(case.links or case.result.get("timeline") for case in found)
         else "",
         *(_figures("rank_loads", result) if len(found) > 1 or found[0].result.get("rank_loads") else ()),
         *_depth(found),
-        _assumptions(found),
-        _rules(found),
-        "<h2>Run it again</h2>",
-        '<p class="note">The resolved scenario, every default written out. Save it as <code>scenario.yaml</code>, then <code>moesim run scenario.yaml</code>; '
-        "files it names are looked for beside it.</p>",
-        '<button type="button" data-copy="scenario" hidden>Copy</button>',
-        f'<pre id="scenario" tabindex="0" aria-label="Scenario as YAML">{html.escape(scenario_yaml(result))}</pre>',
-        "<h2>How to read it</h2>",
-        '<dl class="terms">'
-        + "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in _terms(found))
-        + "</dl>",
-        _footer(version, found[0].result.get("provenance", {}).get("seed"), result.get("schema")),
+        parts.assumptions(found),
+        parts.export_rules(found),
+        parts.again("run", scenario_yaml(result), "The resolved scenario, every default written out."),
+        parts.words(_terms(found)),
     ]
-    return page.shell(
+    kind = str(found[0].workload.get("kind", "run")).replace("_", "-")
+    seed = found[0].result.get("provenance", {}).get("seed")
+    foot = (
+        f"moesim {version}" if version else "moesim",
+        "" if seed is None else f"seed {seed}",
+        result.get("schema"),
+    )
+    return parts.report(
+        f"Simulated {kind}",
         title,
-        f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>',
-        drawn=True,
+        _shared_facts(found),
+        [*said, *([expected] if expected else [])],
+        inside,
+        foot,
     )
 
 
@@ -119,34 +120,21 @@ def _terms(found: Sequence[Case]) -> _Terms:
 
 def _validation(report: Result) -> str:
     groups = report["groups"]
-    said = findings.of_validation(report)
-    parts = [
-        _header("Validation", "Published figures beside simulated ones", []),
-        f'<section class="answer" aria-label="Answer">{page.paragraphs(said)}</section>',
-        *_figures("validation", report, "Each mark is a published figure; grey is its tolerance, and hollow marks were calibrated on"),
-        grid_html(grids.of_groups(groups)),
+    marks = "Each mark is a published figure; grey is its tolerance, and hollow marks were calibrated on"
+    inside = [
+        *_figures("validation", report, marks),
+        parts.grid_html(grids.of_groups(groups)),
         '<p class="note">A row that was calibrated on proves nothing; the errors of predicted rows do.</p>',
         "<h2>Every row</h2>",
         *(
-            page.fold(name, grid_html(grids.of_group(name, group)), is_open=not group["ok"],
+            page.fold(name, parts.grid_html(grids.of_group(name, group)), is_open=not group["ok"],
                       extra=f"{len(group['rows'])} rows, {'met' if group['ok'] else 'missed'}")
             for name, group in groups.items()
         ),
-        _footer(report.get("version"), None, report.get("schema")),
     ]  # fmt: skip
-    return page.shell(
-        "Validation",
-        f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>',
-        drawn=True,
-    )
-
-
-def _header(kicker: str, title: str, facts: Sequence[tuple[str, str]]) -> str:
-    items = "".join(
-        f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd></div>" for key, value in facts
-    )
-    asked = f'<dl class="facts" aria-label="What was asked">{items}</dl>' if items else ""
-    return f'<header><p class="kicker">{html.escape(kicker)} · moesim</p><h1>{html.escape(title)}</h1>{asked}</header>'
+    foot = (f"moesim {report.get('version', '')}".strip(), report.get("schema"))
+    title, said = "Published figures beside simulated ones", findings.of_validation(report)
+    return parts.report("Validation", title, [], said, inside, foot)
 
 
 def _shared_facts(found: Sequence[Case]) -> list[tuple[str, str]]:
@@ -160,7 +148,7 @@ def _shared_facts(found: Sequence[Case]) -> list[tuple[str, str]]:
 
 def _figures(kind: str, result: Result, title: str | None = None) -> list[str]:
     drawn = plots.drawable(result, (kind,))
-    return [page.figure_html(page.drawing(f"fig-{name}", figure, title)) for name, figure in drawn.items()]
+    return [parts.figure(name, figure, title) for name, figure in drawn.items()]
 
 
 def _depth(found: Sequence[Case]) -> list[str]:
@@ -189,9 +177,7 @@ def _line(members: Sequence[Case], kinds: Sequence[str], *, bars: bool) -> str:
     made = []
     for line in lines:
         drawn = [
-            page.figure_html(
-                page.drawing("-".join(filter(None, ("fig", kind, _ident(case.variant)))), figure)
-            )
+            parts.figure("-".join(filter(None, (kind, _ident(case.variant)))), figure)
             for kind in line
             for case in members
             for figure in _drawn(case, kind, bars=bars)
@@ -224,68 +210,6 @@ def _latency_words(members: Sequence[Case]) -> str:
 
 def _alone(case: Case) -> Result:
     return {"variants": {case.variant: case.result}} if case.variant else case.result
-
-
-def _assumptions(found: Sequence[Case]) -> str:
-    grid = grids.leaned_on(found)
-    if not grid.rows:
-        return ""
-    counts = {
-        grade: sum(row[0] == grade for row in grid.rows) for grade in ("override", "assumed", "derived")
-    }
-    extra = ", ".join(f"{count} {grade}" for grade, count in counts.items() if count)
-    return "<h2>What it leans on</h2>" + page.fold(
-        "Figures without a measurement of their own", grid_html(grid), extra=extra
-    )
-
-
-def _rules(found: Sequence[Case]) -> str:
-    """What export rules say of each part in the report, as it ran."""
-    grid, told = rules.grid(found), rules.sentences(found)
-    if not grid.rows:
-        return ""
-    lists = "".join(f"<h3>{html.escape(part)}</h3>{page.paragraphs(said)}" for part, said in told.items())
-    return f"<h2>Export rules</h2>{grid_html(grid)}" + page.fold("Numbers behind each verdict", lists)
-
-
-def grid_html(grid: Grid) -> str:
-    """A grid as an HTML table that scrolls in its own box."""
-    heads = "".join(
-        f'<th scope="col"{_word(grid, i)}>{html.escape(head)}</th>' for i, head in enumerate(grid.heads)
-    )
-    rows = []
-    for r, row in enumerate(grid.rows):
-        marks = " ".join(mark for mark, where in (("bad", grid.bad), ("break", grid.breaks)) if r in where)
-        cells = []
-        for i, cell in enumerate(row):
-            tag = "th" if i == 0 else "td"
-            scope = ' scope="row"' if i == 0 else ""
-            cells.append(f"<{tag}{scope}{_word(grid, i)}>{html.escape(cell)}</{tag}>")
-        rows.append(f"<tr{f' class={chr(34)}{marks}{chr(34)}' if marks else ''}>{''.join(cells)}</tr>")
-    label = html.escape(grid.title, quote=True)
-    note = f'<p class="note">{html.escape(grid.note)}</p>' if grid.note else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><caption>{html.escape(grid.title)}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}"
-    )
-
-
-def _word(grid: Grid, column: int) -> str:
-    kinds = [
-        kind
-        for kind, is_so in (("word", column in grid.words), ("long", grid.heads[column] in _LONG))
-        if is_so
-    ]
-    return f' class="{" ".join(kinds)}"' if kinds else ""
-
-
-def _footer(version: Any, seed: Any, schema: Any) -> str:
-    said = [
-        f"moesim {version}" if version else "moesim",
-        f"seed {seed}" if seed is not None else "",
-        str(schema or ""),
-    ]
-    return f"<footer>{html.escape(' · '.join(part for part in said if part))}</footer>"
 
 
 def _ident(name: str) -> str:

@@ -19,7 +19,7 @@ _SHOWN = 12  # metrics of a notebook's table
 
 
 class Result(dict[str, Any]):
-    """A result document (README, "result.json") with its figures, report and tables."""
+    """The document of a run, sweep or ladder (README, "result.json") with its figures, report and tables."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         super().__init__(document)
@@ -66,10 +66,10 @@ class Result(dict[str, Any]):
         return file
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write what `moesim run` leaves: result.json, report.html, trace.json.gz, CSVs; returns the paths."""
+        """Write what the command leaves: the document, report.html, a run's trace.json.gz and CSVs; returns the paths."""
         from sim.show import folder as folders
 
-        files = folders.of_run(self)
+        files = folders.of_run(self) if self._is_run else folders.of_study(self)
         folders.write(Path(folder), files)
         return [Path(folder) / name for name in files]
 
@@ -77,21 +77,41 @@ class Result(dict[str, Any]):
 
     def finding(self) -> list[str]:
         """What the result says, a sentence each, the most important first."""
-        from sim.show import findings
+        from sim.show import findings, ladders, sweeps
 
-        return findings.finding(self)
+        if self._is_run:
+            return findings.finding(self)
+        return sweeps.finding(self) if sweeps.is_sweep(self) else ladders.finding(self)
+
+    @property
+    def _is_run(self) -> bool:
+        return "rungs" not in self and "points" not in self
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each variant (one without any): `name`, `variant`, and metrics by dotted name, the same in every row.
+        """Rows of metrics by dotted name, the same in every row; None where a row does not have one.
 
-        A metric that a variant does not have is None there.
+        Of a run a row for each variant (one without any), after `name` and `variant`; of a sweep a row a point, as exported;
+        of a ladder a row for each rung, way of reading it and machine.
         """
-        rows = [
-            {"name": self.get("name"), "variant": variant, **dict(_flat(one.get("metrics") or {}))}
-            for variant, one in (self.get("variants") or {None: self}).items()
-        ]
-        columns = dict.fromkeys(key for row in rows for key in row)
-        return [{key: row.get(key) for key in columns} for row in rows]
+        if "points" in self:
+            from sim.show import export
+
+            columns = export.table(self)
+            return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        if "rungs" in self:
+            rows = [
+                {"rung": rung["name"], "read": way, "machine": machine, **dict(_flat(metrics or {}))}
+                for rung in self["rungs"]
+                for way in ("cumulative", "added_first", "removed_last")
+                for machine, metrics in rung[way].items()
+            ]
+        else:
+            rows = [
+                {"name": self.get("name"), "variant": variant, **dict(_flat(one.get("metrics") or {}))}
+                for variant, one in (self.get("variants") or {None: self}).items()
+            ]
+        names = dict.fromkeys(key for row in rows for key in row)
+        return [{key: row.get(key) for key in names} for row in rows]
 
     def to_pandas(self) -> Any:
         """`table` as a `pandas.DataFrame`. Raises `ImportError` where pandas is not installed."""
@@ -111,6 +131,10 @@ class Result(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: title, findings, and the first metrics."""
+        said = "".join(f"<p>{_text(one)}</p>" for one in self.finding())
+        title = _text(self.get("title") or self.get("name") or "Result")
+        if not self._is_run:
+            return f"<h4>{title}</h4>{said}<p>All rows in <code>.table()</code></p>"
         rows = self.table()
         metrics = [key for key in rows[0] if key not in ("name", "variant")]
         heads = "".join(f"<th>{_text(row['variant'] or row['name'])}</th>" for row in rows)
@@ -120,8 +144,6 @@ class Result(dict[str, Any]):
         )
         left = len(metrics) - _SHOWN
         more = f"<p>{left} more metrics in <code>.table()</code></p>" if left > 0 else ""
-        said = "".join(f"<p>{_text(one)}</p>" for one in self.finding())
-        title = _text(self.get("title") or self.get("name") or "Result")
         return f"<h4>{title}</h4>{said}<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 

@@ -45,12 +45,11 @@ def grid(found: Sequence[Case]) -> Grid:
             rules.setdefault(verdict["rule"], verdict)
     rows: list[tuple[Cell, ...]] = []
     for rule, first in rules.items():
-        days = f"{first['effective']} to {first['until']}" if first["until"] else f"from {first['effective']}"
         said = [
-            _word(next(v for v in origin["export_rules"]["verdicts"] if v["rule"] == rule))
+            word(next(v for v in origin["export_rules"]["verdicts"] if v["rule"] == rule))
             for origin in columns.values()
         ]
-        rows.append((rule, days, *said, str(first["citation"])))
+        rows.append((rule, days(first), *said, str(first["citation"])))
     note = " ".join(dict.fromkeys(origin["export_rules"]["note"] for origin in columns.values()))
     heads = ("rule", "in force", *columns, "citation")
     return Grid(
@@ -58,7 +57,14 @@ def grid(found: Sequence[Case]) -> Grid:
     )
 
 
-def _word(verdict: Mapping[str, Any]) -> str:
+def days(verdict: Mapping[str, Any]) -> str:
+    """When the rule is or was in force."""
+    since, until = verdict["effective"], verdict["until"]
+    return f"{since} to {until}" if until else f"from {since}"
+
+
+def word(verdict: Mapping[str, Any]) -> str:
+    """The verdict in a word or two."""
     return _WORDS.get((verdict["kind"], verdict["holds"]), "undecided")
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
 from sim.documents import dumps
 from sim.errors import InputError
-from sim.show import page, plot_sweep, sweep_grids, sweeps
-from sim.show.report import grid_html
+from sim.show import parts, plot_sweep, sweep_grids, sweeps
 
 _RANKED = 40  # points in the page; the CSV has all
 _TERMS = (
@@ -41,26 +39,20 @@ def sweep_html(document: Mapping[str, Any]) -> str:
             ", ".join(f"{way} {sweeps.label(name)}" for name, way in document["objectives"].items()),
         ),
     ]
-    items = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts)
-    parts = [
-        f'<header><p class="kicker">Sweep · moesim</p><h1>{html.escape(title)}</h1><dl class="facts" aria-label="What was asked">{items}</dl></header>',
-        f'<section class="answer" aria-label="Answer">{page.paragraphs(sweeps.finding(document))}</section>',
+    inside = [
         "<h2>The points</h2>",
         *_figures(document, ("map", "pareto") if _trades(document) else ("map",)),
-        *(grid_html(grid) for grid in sweep_grids.grids(document, most=_RANKED)),
+        *map(parts.grid_html, sweep_grids.grids(document, most=_RANKED)),
         *_figures(document, ("parallel",)),
-        "<h2>Run it again</h2>",
-        f'<p class="note">Save it as <code>sweep.yaml</code>, then <code>moesim sweep sweep.yaml</code>. This time {runs["computed"]:,} runs were computed, {runs["remembered"]:,} remembered.</p>',
-        '<button type="button" data-copy="sweep" hidden>Copy</button>',
-        f'<pre id="sweep" tabindex="0" aria-label="Sweep as YAML">{html.escape(dumps(dict(document["sweep"])))}</pre>',
-        "<h2>How to read it</h2>",
-        '<dl class="terms">'
-        + "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in _TERMS)
-        + "</dl>",
-        f"<footer>{html.escape(' · '.join(('moesim ' + str(document['version']), str(document['schema']))))}</footer>",
+        parts.again(
+            "sweep",
+            dumps(dict(document["sweep"])),
+            f"This time {runs['computed']:,} runs were computed, {runs['remembered']:,} remembered.",
+        ),
+        parts.words(_TERMS),
     ]
-    body = f'<a class="skip" href="#main">Skip to the report</a><main id="main">{"".join(parts)}</main>'
-    return page.shell(title, body, drawn=True)
+    foot = (f"moesim {document['version']}", document["schema"])
+    return parts.report("Sweep", title, facts, sweeps.finding(document), inside, foot)
 
 
 def _trades(document: Mapping[str, Any]) -> bool:
@@ -77,5 +69,5 @@ def _figures(document: Mapping[str, Any], kinds: tuple[str, ...]) -> list[str]:
             figure = plot_sweep.KINDS[kind][1](document)
         except InputError:  # no data for it
             continue
-        made.append(page.figure_html(page.drawing(f"fig-{kind}", figure)))
+        made.append(parts.figure(kind, figure))
     return made

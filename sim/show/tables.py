@@ -37,7 +37,7 @@ _LONG = (
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
 
-def print_result(result: Result, console: Console) -> None:
+def print_result(result: Result, console: Console, written: Iterable[Path] = ()) -> None:
     """Times beside bounds, bandwidths, published values, and what it all says, for any result document."""
     found = cases(result)
     _title(console, str(result.get("title") or result.get("name") or ""))
@@ -49,6 +49,7 @@ def print_result(result: Result, console: Console) -> None:
     for sentence in [*findings.finding(result), findings.of_expectations(result)]:
         if sentence:
             console.print(sentence, highlight=False, markup=False, soft_wrap=False)
+    _print_written(written, console)
 
 
 def print_sweep(document: Result, console: Console, written: Iterable[Path]) -> None:
@@ -72,7 +73,13 @@ def _print_found(
     console.print()
     for sentence in said:
         console.print(sentence, highlight=False, markup=False)
-    console.print(f"[dim]Written: {', '.join(map(str, written))}[/dim]", soft_wrap=True)
+    _print_written(written, console)
+
+
+def _print_written(written: Iterable[Path], console: Console) -> None:
+    names = ", ".join(map(str, written))
+    if names:
+        console.print(f"[dim]Written: {names}[/dim]", soft_wrap=True)
 
 
 def print_validation(report: Result, console: Console) -> None:
