@@ -1,4 +1,8 @@
-"""Plots of a sweep: the Pareto front, and all points over all axes; maps stand in `plot_map`."""
+"""Plots of a sweep: the Pareto front, here; all points over all axes, and maps, in rooms of their own.
+
+Why this way: no figure needs WebGL, which not every browser grants and no printer has. Dots that would fall on one pixel are
+drawn once, so ten thousand points are no more shapes than can be seen.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.errors import Fault, InputError
-from sim.show import plot_map, style, sweeps
+from sim.show import plot_map, plot_parallel, style, sweeps
 from sim.show.canvas import Canvas
 from sim.show.plot_map import axis_title, reading_unit
-from sim.show.sweeps import Point, Sweep, axis_label, cell, label, metric, value_label, values_text
+from sim.show.sweeps import Point, Sweep, cell, label, metric, values_text
 
-_DOTS = 2_000  # beyond, points are drawn by WebGL
-_LINES = 2_000  # of a parallel plot; the rest of the ranking is left out
+_GRID = (300, 120)  # places of dots over and up; of those in one place one is drawn
 _GREY = "rgba(123,133,143,0.55)"
 
 
@@ -35,13 +38,13 @@ def pareto(document: Sweep) -> Any:
     (x_scale, x_unit), (y_scale, y_unit) = reading_unit(x_name, xs), reading_unit(y_name, ys)
     front = _front(xs, ys, _way(document, x_name), _way(document, y_name))
     axes, figure = sweeps.varied(document), Canvas()
-    behind = [i for i in range(len(points)) if i not in set(front)]
+    behind = _seen(sorted(set(range(len(points))) - set(front)), xs, ys)
     look = {
         "mode": "markers",
         "hovertemplate": f"%{{text}}<br>{label(x_name)} %{{x:.4g}} {x_unit}, {label(y_name)} %{{y:.4g}} {y_unit}<extra></extra>",
     }
     figure.add(
-        "scattergl" if len(behind) > _DOTS else "scatter",
+        "scatter",
         x=[xs[i] / x_scale for i in behind], y=[ys[i] / y_scale for i in behind], text=[values_text(points[i], axes) for i in behind],
         name="other points", marker={"size": 5, "color": _GREY}, **look,
     )  # fmt: skip
@@ -67,6 +70,16 @@ def pareto(document: Sweep) -> Any:
 
 _SECOND = ("memory_peak_bytes", "tokens_per_s_per_user", "tokens_per_s_per_gpu", "combine.time_s")
 """What stands beside a single objective, the first that there is."""
+
+
+def _seen(rows: Sequence[int], xs: Sequence[float], ys: Sequence[float]) -> list[int]:
+    """The rows whose dots can be told apart: one for each place of a grid."""
+    (left, wide), (low, high) = ((min(values), max(values) - min(values) or 1.0) for values in (xs, ys))
+    across, up = _GRID
+    places: dict[tuple[int, int], int] = {}
+    for i in rows:
+        places.setdefault((round(across * (xs[i] - left) / wide), round(up * (ys[i] - low) / high)), i)
+    return list(places.values())
 
 
 def _apart(front: Sequence[int], ys: Sequence[float]) -> list[int]:
@@ -96,53 +109,11 @@ def _front(xs: Sequence[float], ys: Sequence[float], x_way: str, y_way: str) -> 
     return found
 
 
-def parallel(document: Sweep) -> Any:
-    """Every point as a line through its values and its objective; drag along an axis to select."""
-    points = _ran("parallel", document)[:_LINES]
-    axes, name = sweeps.varied(document), sweeps.objective(document)[0]
-    dimensions: list[dict[str, Any]] = []
-    for axis in axes:
-        values = [value_label(value) for value in document["axes"][axis]]
-        shown = values if len(values) <= 24 else values[:: -(-len(values) // 24)]
-        dimensions.append(
-            {
-                "label": axis_label(axis), "values": [values.index(value_label(p["values"][axis])) for p in points],
-                "tickvals": [values.index(one) for one in shown], "ticktext": shown, "range": [-0.2, len(values) - 0.8],
-            }
-        )  # fmt: skip
-    for one in (
-        *document["objectives"],
-        *(n for n in sweeps.columns(document) if n not in document["objectives"]),
-    ):
-        found = [metric(p, one) for p in points]
-        if len(dimensions) < len(axes) + 3 and all(value is not None for value in found):
-            known = [value for value in found if value is not None]
-            scale, unit = reading_unit(one, known)
-            dimensions.append({"label": axis_title(one, unit), "values": [value / scale for value in known]})
-    scores = [metric(p, name) or 0.0 for p in points]
-    scale, unit = reading_unit(name, scores)
-    figure = Canvas()
-    del figure.layout["xaxis"], figure.layout["yaxis"]
-    figure.data.append(
-        {
-            "type": "parcoords", "dimensions": dimensions, "labelfont": {"size": 13}, "tickfont": {"size": 11}, "rangefont": {"size": 11},
-            "line": {"color": [score / scale for score in scores], "colorscale": style.LOAD[::-1] if document["objectives"][name] == "maximise" else style.LOAD, "showscale": True, "colorbar": {"title": {"text": axis_title(name, unit), "side": "right"}, "thickness": 10, "outlinewidth": 0}},
-            "domain": {"x": [0.03, 0.95]},
-        }
-    )  # fmt: skip
-    best = points[0]
-    count = (
-        f"the best {len(points):,} of {len(document['ranked']):,} points"
-        if len(points) < len(document["ranked"])
-        else f"{len(points):,} points"
-    )
-    title = f"{values_text(best, axes)} reaches {cell(name, metric(best, name))}: {count}, a line each"
-    alt = f"Parallel coordinates of {len(axes)} axes: {', '.join(map(axis_label, axes))}, coloured by {label(name)}"
-    return style.finish(figure, title, height=460, alt=alt, top=60)
-
-
 KINDS: Mapping[str, tuple[str, Any]] = {
     "pareto": ("Sweep: the points that no other beats, and all others.", pareto),
-    "parallel": ("Sweep: every point as a line through its values, coloured by the objective.", parallel),
+    "parallel": (
+        "Sweep: every point as a line through its values, coloured by the objective.",
+        plot_parallel.parallel,
+    ),
     "map": ("Sweep: the best that each pair of values allows, as a heat map.", plot_map.sweep_map),
 }
