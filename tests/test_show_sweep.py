@@ -281,6 +281,16 @@ def test_check_and_schema_know_sweeps(moesim: Any, tmp_path: Path) -> None:
     assert "did you mean pp?" in bad.err
 
 
+def test_a_sweep_of_which_nothing_can_run_is_infeasible_and_written_all_the_same(
+    moesim: Any, tmp_path: Path
+) -> None:
+    said = moesim("sweep", write(tmp_path, axes={"layout.ep": [3, 5]}), "--jobs", "1", "--json")
+    assert said.code == 3
+    assert "moesim: None of 2 points can be run. Most often: sizes that do not divide (2)." in said.err
+    assert said.json["counts"]["infeasible"] == 2
+    assert (tmp_path / "results" / "tried" / "report.html").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
