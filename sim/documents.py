@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -347,22 +347,24 @@ def shipped(folder: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((data_folder(top) / rest).glob("*.yaml"))}
 
 
-def find(spec: str, folder: str, what: str, *, near: Path | None = None, mark: Mark | None = None) -> Path:
-    """The file that a person means by `spec`: a path (relative to `near` too), or the name of a shipped file."""
+def find(
+    spec: str, folder: str | Sequence[str], what: str, *, near: Path | None = None, mark: Mark | None = None
+) -> Path:
+    """The file that a person means by `spec`: a path (relative to `near` too), or the name of a file shipped in a folder.
+
+    Of several folders the first that ships the name counts.
+    """
+    folders = [folder] if isinstance(folder, str) else list(folder)
     looks_like_path = spec.endswith((".yaml", ".yml")) or "/" in spec
     if looks_like_path:
-        for base in [Path(), *([near] if near else []), data_folder(folder.partition("/")[0]).parent]:
+        for base in [Path(), *([near] if near else []), data_folder(folders[0].partition("/")[0]).parent]:
             if (base / spec).is_file():
                 return base / spec
-    top, _, rest = folder.partition("/")
-    own = data_folder(top) / rest / f"{spec}.yaml"
-    if not looks_like_path and os.path.isfile(own):  # False for names that no file can have
-        return own
-    known = shipped(folder)
+    for top, _, rest in (one.partition("/") for one in folders):
+        own = data_folder(top) / rest / f"{spec}.yaml"
+        if not looks_like_path and os.path.isfile(own):  # False for names that no file can have
+            return own
+    known = [name for one in folders for name in shipped(one)]
     stem = spec.removesuffix(".yaml").rpartition("/")[2]
-    near_name = nearest(stem, known)
-    raise InputError(
-        Fault(
-            mark, "", f"'{spec}'", f"a {what} file or one of: {', '.join(known) or 'none shipped'}", near_name
-        )
-    )
+    wanted = f"a {what} file or one of: {', '.join(known) or 'none shipped'}"
+    raise InputError(Fault(mark, "", f"'{spec}'", wanted, nearest(stem, known)))
