@@ -53,6 +53,8 @@ class Document:
     keys: dict[Path_, Mark] = field(default_factory=dict)
     values: dict[Path_, Mark] = field(default_factory=dict)
     folder: Path | None = None
+    settings: tuple[str, ...] = ()
+    """What was laid over the file from outside it, as `key.path=value`."""
 
     def mark(self, path: Path_, *, key: bool = False) -> Mark:
         """Where `path` stands: of its key or its value; of the nearest parent where it stands nowhere itself."""
@@ -72,7 +74,9 @@ class Document:
 
     def copy(self) -> Document:
         """An independent document with the same content and marks."""
-        return Document(_copy(self.tree), self.name, dict(self.keys), dict(self.values), self.folder)
+        return Document(
+            _copy(self.tree), self.name, dict(self.keys), dict(self.values), self.folder, self.settings
+        )
 
     def branch(self, path: Path_) -> Document:
         """The mapping at `path` as a document of its own, marks kept (empty where there is none)."""
@@ -330,6 +334,10 @@ def _leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, An
             yield (*at, key), value
 
 
+_COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenarios/ladders"}
+"""Command -> the folder of what it takes."""
+
+
 # --- data files ------------------------------------------------------------------------------------------------
 
 
@@ -366,5 +374,11 @@ def find(
             return own
     known = [name for one in folders for name in shipped(one)]
     stem = spec.removesuffix(".yaml").rpartition("/")[2]
+    for command, other in _COMMANDS.items():
+        if not looks_like_path and other not in folders and stem in shipped(other):
+            told = f"the name of a {'scenario' if command == 'run' else command}"
+            raise InputError(
+                Fault(mark, "", f"'{spec}', {told}", f"a {what}; it goes with `moesim {command} {spec}`")
+            )
     wanted = f"a {what} file or one of: {', '.join(known) or 'none shipped'}"
     raise InputError(Fault(mark, "", f"'{spec}'", wanted, nearest(stem, known)))

@@ -15,6 +15,7 @@ from sim import documents
 from sim.errors import Fault, InputError, Mark
 
 _SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladder/1")
+_OF_RUNS = ("report.html", "trace.json.gz", "flow_completion*.csv")
 _DOCUMENTS = ("result.json", "sweep.json", "ladder.json")  # what a folder stands for
 
 
@@ -64,9 +65,17 @@ def _csv(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write files into a folder, which is made where it is missing. Raises `InputError` where that cannot be."""
+    """Write files into a folder, which is made where it is missing. Raises `InputError` where that cannot be.
+
+    A new result.json takes the report, trace and CSVs of the one before it away, so that what stands together belongs together.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if "result.json" in files:
+            for pattern in _OF_RUNS:
+                for old in folder.glob(pattern):
+                    if old.name not in files:
+                        old.unlink()
         for name, content in files.items():
             temporary = folder / f".{name}.{os.getpid()}.tmp"
             try:
