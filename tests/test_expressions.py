@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.errors import InputError
+from sim.errors import InputError, Mark
 from sim.explore.expressions import parse
 
+HERE = Mark("sweep.yaml", 7, 3)
 VALUES: dict[str, Any] = {
     "layout.ep": 64, "layout.tp": 8, "memory.total_bytes": 70e9, "workload.schedule": "dualpipe", "tpot_s": 0.04,
     "phases.1F1B_s": 3.0, "workload.overlap": True,
@@ -98,6 +99,14 @@ def test_an_expression_travels_to_workers() -> None:
     there = pickle.loads(pickle.dumps(parse("layout.ep <= 64")))
     assert there.holds(VALUES)
     assert there.names == ("layout.ep",)
+
+
+def test_what_is_wrong_comes_back_from_a_worker_word_for_word() -> None:
+    with pytest.raises(InputError) as caught:
+        parse("workload.schedule < 3", HERE).holds(VALUES)
+    there = pickle.loads(pickle.dumps(caught.value))
+    assert str(there) == str(caught.value)
+    assert there.faults == caught.value.faults
 
 
 @given(st.integers(-50, 50), st.integers(-50, 50), st.integers(1, 50))
