@@ -64,6 +64,10 @@ def test_nothing_is_less_than_a_number_over_zero() -> None:
     assert not parse("1 / layout.pp < 3").holds({"layout.pp": 0})
 
 
+def test_nothing_is_less_than_the_logarithm_of_zero() -> None:
+    assert not parse("log2(bubble_s) < 3").holds({"bubble_s": 0.0})
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -77,6 +81,8 @@ def test_nothing_is_less_than_a_number_over_zero() -> None:
         ("a < b < c", "two comparisons joined by 'and'"),
         ("a && b", "got '&'"),
         ("a == 'x", "got '''"),
+        ("a < 1e309", "wanted a finite number"),
+        ("a < " + "9" * 400 + " GB", "wanted a finite number"),
         ("min(3) < 4", "wanted two values or more"),
         ("layout.ep", "wanted a comparison"),
         ("__import__('os').system('true') == 0", "wanted one of the functions"),
@@ -93,6 +99,21 @@ def test_what_is_no_expression_is_told(text: str, told: str) -> None:
 def test_a_word_cannot_be_compared_by_size() -> None:
     with pytest.raises(InputError, match="values that can be compared"):
         parse("workload.schedule < 3").holds(VALUES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'a' * 99999999999 == 'x'",
+        "'%99999999999d' % layout.ep == 'x'",
+        "workload.schedule + 'x' == 'dualpipex'",
+        "-workload.schedule == 3",
+    ],
+)
+def test_a_word_cannot_be_computed_with(text: str) -> None:
+    """Python would repeat it, or fill it in, until memory is full."""
+    with pytest.raises(InputError, match="values that can be compared and computed with"):
+        parse(text).holds(VALUES)
 
 
 def test_an_expression_travels_to_workers() -> None:
