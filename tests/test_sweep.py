@@ -77,6 +77,12 @@ def test_constraints_over_scenario_and_metrics_decide(
     assert all(f"the constraint '{constraint}' is not met: " in point["reason"] for point in others)
 
 
+def test_a_constraint_reads_a_quantity_as_the_scenario_does(tmp_path: Path) -> None:
+    key = "cluster.override.gpu.scale_up.bandwidth"
+    found = run(sweep_of(axes={key: ["100GB/s", "1,000 Gb/s"]}, constraints=[f"{key} < 110 GB/s"]), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "infeasible"]
+
+
 def test_what_a_constraint_excludes_is_not_run_and_not_kept(tmp_path: Path) -> None:
     found = run(sweep_of(**EP, constraints=["layout.ep < 16"]), tmp_path)
     assert found["runs"] == {"computed": 1, "remembered": 0}

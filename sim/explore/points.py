@@ -172,11 +172,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _si(text: str) -> str | float:
-    """A quantity in SI units; other text as it is."""
-    number, _, unit = text.strip().partition(" ")
-    if unit.strip() in units.FACTORS:
-        try:
-            return float(number) * units.FACTORS[unit.strip()]
-        except ValueError:
-            return text
-    return text
+    """A quantity in SI units; other text, and a number without a unit, as it is."""
+    found = units.split(text)
+    return found[0] * units.FACTORS[found[1]] if found and found[1] else text
