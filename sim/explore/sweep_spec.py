@@ -17,7 +17,7 @@ class RangeSpec(Branch):
     from_: Annotated[str | int | float, Field(alias="from")]
     to: str | int | float
     step: str | int | float | None = None
-    times: Annotated[float, Field(gt=1)] | None = None
+    times: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> RangeSpec:
