@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,12 @@ from sweeping import EXCHANGE, STEP, Died, Here, run, sweep_of
 
 import sim
 from sim.errors import InputError
-from sim.explore import answers, store
+from sim.explore import answers, driver, store
 from sim.explore.answers import Point
-from sim.explore.points import Batch, Row
+from sim.explore.forecast import Forecast
+from sim.explore.points import Batch, Row, work
 from sim.explore.store import Store, StoreError, address
+from sim.explore.workers import Rows
 from sim.study import run as single
 
 EP = {"axes": {"layout.ep": [8, 16]}}
@@ -57,6 +61,24 @@ def test_a_bug_in_one_point_ends_no_sweep(tmp_path: Path, monkeypatch: pytest.Mo
     found = run(sweep_of(**EP), tmp_path)
     assert [point["status"] for point in found["points"]] == ["failed", "ok"]
     assert found["points"][0]["reason"].startswith("ZeroDivisionError: of ours (in test_sweep.py, line")
+
+
+def test_a_metric_that_is_no_number_fails_its_point_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sim.explore import forecast
+
+    def odd(scenario: Any) -> Any:
+        result = real(scenario)
+        if scenario.ep == 8:
+            result["metrics"]["combine"]["time_s"] = float("nan")
+        return result
+
+    real = forecast.run_scenario
+    monkeypatch.setattr(forecast, "run_scenario", odd)
+    found = run(sweep_of(**EP), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["failed", "ok"]
+    assert found["points"][0]["reason"] == "no finite number came out for combine.time_s"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +145,62 @@ def test_replicas_are_averaged_and_spread(tmp_path: Path) -> None:
     assert point["metrics"]["dispatch"]["time_s"] == pytest.approx(np.mean(times), rel=1e-12)
     assert point["spread"]["dispatch.time_s"] == pytest.approx(np.std(times, ddof=1), rel=1e-9)
     assert found["runs"]["computed"] == 3
+
+
+def test_replicas_count_in_the_order_of_their_seeds_whichever_was_there_first(tmp_path: Path) -> None:
+    """What is no number, the link that binds, is the first replica's: a remembered later one must not take its place."""
+    workload = {**EXCHANGE["workload"], "gate": {"kind": "uniform", "sampling": "tokens"}}
+    base = {**EXCHANGE, "fidelity": "flow", "seed": 3, "workload": workload}
+    axes = {"layout.ep": [8, 16]}
+    binding = []
+    for seed in (3, 4):
+        found = run(sweep_of(base={**base, "seed": seed}, axes=axes), tmp_path / str(seed))
+        binding.append([point["metrics"]["dispatch"]["binding_resource"] for point in found["points"]])
+    assert binding[0] != binding[1]
+    afresh = run(sweep_of(base=base, axes=axes, replicas=2), tmp_path)
+    resumed = run(sweep_of(base=base, axes=axes, replicas=2), tmp_path / "4")
+    assert resumed["runs"] == {"computed": 2, "remembered": 2}
+    assert resumed["points"] == afresh["points"]
+    assert [point["metrics"]["dispatch"]["binding_resource"] for point in afresh["points"]] == binding[0]
+
+
+KERNELS: list[dict[str, Any]] = [{"kind": "flat", "copies": "per_rank"}, {"kind": "two_hop"}]
+COPIES = ["workload.kernel.copies == 'per_rank'"]
+"""A constraint whose name only the first kernel has."""
+
+
+class Backwards(Here):
+    """Workers of which the last batch ends first."""
+
+    slots = 8
+
+    def submit(self, batch: Batch) -> Future[Rows]:
+        done: Future[Rows] = Future()
+        self.batches.append(batch)
+        Timer(0.2 / len(self.batches), lambda: done.set_result(work(batch))).start()
+        return done
+
+
+@pytest.mark.parametrize("workers", [Here, Backwards])
+def test_names_are_asked_of_the_first_point_whichever_ends_first(
+    workers: type[Here], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_BATCH_S", 0.0)  # one point a batch
+    found = run(sweep_of(axes={"workload.kernel": KERNELS}, constraints=COPIES), tmp_path, workers())
+    assert found["counts"]["ok"] == 2
+    turned = sweep_of(axes={"workload.kernel": KERNELS[::-1]}, constraints=COPIES)
+    with pytest.raises(InputError, match=r"got 'workload\.kernel\.copies'"):
+        run(turned, tmp_path / "turned", workers())
+
+
+def test_a_point_without_an_objective_cannot_be(tmp_path: Path) -> None:
+    """Only a run that is priced has a cost."""
+    run_of = {"tokens": "14.8 T", "price": "2 $/GPU-hour"}
+    axes = {"run": {"priced": {"workload.run": run_of}, "bare": {}}}
+    found = run(sweep_of(base=STEP, axes=axes, objectives={"run_cost_usd": "minimise"}), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "infeasible"]
+    assert found["points"][1]["reason"] == "it has no metric run_cost_usd"
+    assert found["ranked"] == found["pareto"] == [0]
 
 
 # --- ranking -------------------------------------------------------------------------------------------------------
@@ -218,6 +296,40 @@ def test_a_point_whose_bound_is_beaten_is_skipped_and_says_so(
     assert found["ranked"] == found["pareto"] == [0]
 
 
+def test_a_point_is_skipped_only_for_one_of_the_same_condition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EP16 can be at best a second, EP8 takes microseconds; asked for the best of each, both have to run."""
+    from sim.explore import points, sweep
+
+    def forecast(scenario: Any) -> Any:
+        return replace(real(scenario), best={"dispatch.time_s": 1.0 if scenario.ep == 16 else 0.0})
+
+    real = points.forecast
+    monkeypatch.setattr(points, "forecast", forecast)
+    monkeypatch.setattr(sweep, "_FIRST_ROUND", 1)
+    found = run(sweep_of(**EP, prune=True, given="layout.ep"), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "ok"]
+
+
+def test_the_bound_of_a_point_is_the_mean_of_those_of_its_replicas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EP16 can be at best 1 s with the first seed and 0 s with the second, so 0.5 s on average, which 0.7 s do not beat."""
+    from sim.explore import points, sweep
+
+    def forecast(scenario: Any) -> Any:
+        least = 0.0 if scenario.ep == 8 else 1.0 - scenario.seed % 2
+        time_s = 0.7 if scenario.ep == 8 else least + 0.1
+        return Forecast(lambda: {"dispatch": {"time_s": time_s}}, best={"dispatch.time_s": least})
+
+    monkeypatch.setattr(points, "forecast", forecast)
+    monkeypatch.setattr(sweep, "_FIRST_ROUND", 1)
+    found = run(sweep_of(**EP, prune=True, replicas=2), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "ok"]
+    assert found["ranked"] == [1, 0]
+
+
 def test_points_without_a_bound_all_run(tmp_path: Path) -> None:
     found = run(sweep_of(**EP, prune=True), tmp_path)
     assert [point["status"] for point in found["points"]] == ["ok", "ok"]
@@ -238,6 +350,17 @@ def test_points_that_lack_memory_alone_say_what_they_would_do_with_it(tmp_path: 
     assert change["metrics"]["memory_peak_bytes"] == pytest.approx(change["needed_bytes"], rel=1e-9)
     times = [one["metrics"]["step_time_s"] for one in found["changes"]]
     assert times == sorted(times)
+
+
+def test_what_would_have_to_change_is_held_to_the_constraints_too(tmp_path: Path) -> None:
+    said = {
+        "base": STEP,
+        "set": {"cluster.override.gpu.hbm.capacity": "12 GB", "cluster.nodes": 4},
+        "axes": {"layout.pp": [1, 4]},
+        "objectives": {"step_time_s": "minimise"},
+    }
+    assert run(sweep_of(**said), tmp_path)["changes"]
+    assert not run(sweep_of(**said, constraints=["step_time_s < 1 us"]), tmp_path)["changes"]
 
 
 # --- the store -----------------------------------------------------------------------------------------------------
