@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
@@ -17,13 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeping import EXCHANGE, STEP, Died, Here, run, sweep_of
 
-import sim
 from sim.errors import InputError
-from sim.explore import answers, driver, store
+from sim.explore import answers, driver
 from sim.explore.answers import Point
 from sim.explore.forecast import Forecast
-from sim.explore.points import Batch, Row, work
-from sim.explore.store import Store, StoreError, address
+from sim.explore.points import Batch, work
 from sim.explore.workers import Rows
 from sim.study import run as single
 
@@ -361,88 +356,6 @@ def test_what_would_have_to_change_is_held_to_the_constraints_too(tmp_path: Path
     }
     assert run(sweep_of(**said), tmp_path)["changes"]
     assert not run(sweep_of(**said, constraints=["step_time_s < 1 us"]), tmp_path)["changes"]
-
-
-# --- the store -----------------------------------------------------------------------------------------------------
-
-
-def test_a_second_run_computes_nothing(tmp_path: Path) -> None:
-    first, workers = run(sweep_of(**EP), tmp_path), Here()
-    second = run(sweep_of(**EP), tmp_path, workers)
-    assert (first["runs"], second["runs"]) == (
-        {"computed": 2, "remembered": 0},
-        {"computed": 0, "remembered": 2},
-    )
-    assert workers.batches == []
-    assert {**first, "runs": 0} == {**second, "runs": 0}
-
-
-def test_a_larger_sweep_computes_only_what_is_new(tmp_path: Path) -> None:
-    run(sweep_of(**EP), tmp_path)
-    found = run(sweep_of(name="other", axes={"layout.ep": [4, 8, 16]}), tmp_path)
-    assert found["runs"] == {"computed": 1, "remembered": 2}
-
-
-def test_points_that_are_the_same_scenario_run_once(tmp_path: Path) -> None:
-    axes = {"alias": {"one": {"layout.ep": 8}, "two": {"layout.ep": 8, "workload.tokens_per_rank": 128}}}
-    found = run(sweep_of(axes=axes), tmp_path)
-    assert found["runs"]["computed"] == 1
-    assert found["points"][0]["metrics"] == found["points"][1]["metrics"]
-
-
-def test_an_address_follows_content_and_nothing_else(tmp_path: Path) -> None:
-    one, other = sweep_of(**EP), sweep_of(**EP, title="something else", constraints=["layout.ep < 9"])
-    assert address(one.document(0)) == address(other.document(0)) != address(one.document(1))
-    loads = tmp_path / "loads.csv"
-    gate = {"workload.gate": {"kind": "loads", "file": str(loads)}}
-    seen = set()
-    for weight in (1, 2):
-        loads.write_text("expert,load\n" + "".join(f"{e},{1 + weight * e}\n" for e in range(256)))
-        store._content.cache_clear()
-        seen.add(address(sweep_of(set=gate, **EP).document(0)))
-    assert len(seen) == 2
-
-
-def test_a_store_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(sweep_of(**EP), tmp_path)
-    monkeypatch.setattr(store, "version", lambda: "9.9.9+0")
-    with pytest.raises(
-        InputError, match=r"a store of version 0\..*wanted one of this version, 9\.9\.9\+0; --fresh"
-    ):
-        Store(tmp_path / "sweep.sqlite")
-    with Store(tmp_path / "sweep.sqlite", fresh=True) as fresh:
-        assert len(fresh) == 0
-
-
-def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
-    file = tmp_path / "sweep.sqlite"
-    file.write_text("not a database, but long enough to be told from one " * 40)
-    before = file.read_bytes()
-    with pytest.raises(InputError, match="a store of this command"):
-        Store(file)
-    assert file.read_bytes() == before
-
-
-def test_a_full_disk_keeps_finished_rows_and_says_so(tmp_path: Path) -> None:
-    with Store(tmp_path / "sweep.sqlite") as kept:
-        kept.put({"a": Row("ok", metrics={"x": 1.0})})
-        pages = kept.connection.execute("PRAGMA page_count").fetchone()[0]
-        kept.connection.execute(f"PRAGMA max_page_count={pages}")
-        with pytest.raises(StoreError, match="disk is full; 1 finished rows are kept") as caught:
-            kept.put({str(i): Row("failed", "x" * 1000) for i in range(1000)})
-        assert caught.value.exit_code == 1
-        assert kept.get(["a"])["a"].metrics == {"x": 1.0}
-
-
-def test_the_store_is_a_plain_database(tmp_path: Path) -> None:
-    run(sweep_of(**EP), tmp_path)
-    with closing(sqlite3.connect(tmp_path / "sweep.sqlite")) as connection:
-        rows = connection.execute("SELECT row FROM rows").fetchall()
-    assert {json.loads(text)["status"] for (text,) in rows} == {"ok"}
-
-
-def test_the_version_names_the_package() -> None:
-    assert store.version().startswith(f"{sim.__version__}+")
 
 
 # --- deaths --------------------------------------------------------------------------------------------------------

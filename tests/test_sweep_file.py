@@ -169,7 +169,7 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
         ({"axes": {"layout.ep": [8, "8"]}}, "got 8 twice"),
         ({"axes": {"layout.ep": [8, 8.0]}}, "got 8 twice"),
         ({"axes": {"layout.ep": {"from": 1, "to": 8, "times": "inf"}}}, "a finite number"),
-        ({"axes": {"layout.ep": {"from": 1, "to": "1e309", "step": 1}}}, "to: got 'inf'; wanted a number"),
+        ({"axes": {"layout.ep": {"from": 1, "to": "1e309", "step": 1}}}, "axes.layout.ep.to: got '1e309'; wanted a finite number"),
         ({"axes": {"layout.ep": 8}}, "axes.layout.ep: got 8; wanted a list of values, a range"),
         ({"axes": {"layout.ep": "all"}}, "axes.layout.ep: got 'all'; wanted a list of values, a range"),
         ({"axes": {"layout.ep": "auto"}, "base": BARE}, "got 'auto' for a base without a model"),
@@ -196,6 +196,11 @@ def test_a_fault_of_an_axis_stands_at_its_line() -> None:
     assert fault.where is not None
     assert (fault.where.file, fault.where.column) == ("sweep.yaml", 3)
     assert fault.where.line > 1
+
+
+def test_a_value_beyond_all_numbers_is_told_at_its_line() -> None:
+    with pytest.raises(InputError, match=r"axes\.x\.0\.alpha: got '1e309'; wanted a finite number"):
+        sweep_of("axes:\n  x: [{alpha: 1e309}]\n")
 
 
 def test_a_grid_over_ten_million_points_is_refused_with_its_count() -> None:
