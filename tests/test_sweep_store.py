@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from command import Moesim
 from sweeping import Here, run, sweep_of
 
 import sim
@@ -144,6 +147,21 @@ def test_a_disk_that_is_full_from_the_start_is_no_fault_of_the_input(
     with pytest.raises(StoreError, match="disk is full") as caught:
         Store(tmp_path / "sweep.sqlite")
     assert caught.value.exit_code == 1
+
+
+def test_a_disk_too_full_for_the_report_leaves_nothing_half_written(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "tried.yaml"
+    file.write_text(documents.dumps(sweep_of(**EP).said))
+    monkeypatch.setattr(os, "replace", full)
+    said = moesim("sweep", str(file), "--jobs", "1", "--out", str(tmp_path / "out"))
+    assert said.code == 1
+    assert "no space left on device; nothing there is half-written" in said.err
+    assert [one.name for one in (tmp_path / "out").iterdir()] == ["sweep.sqlite"]
 
 
 def test_a_full_disk_keeps_finished_rows_and_says_so(tmp_path: Path) -> None:
