@@ -25,7 +25,7 @@ from sim.explore.points import Batch, Row, work
 
 Rows = list[tuple[int, Row]]
 _FORKS = hasattr(os, "fork")
-_TRIES = 3  # to build a pool anew
+_TRIES, _PAUSE_S = 5, 0.3  # to build a pool anew
 _REACH_S = 5.0  # to find a Dask scheduler
 _LOOK_S = 5.0  # between two looks at a scheduler
 _ALONE_S = 60.0  # without a worker, until nobody waits for one any more
@@ -84,9 +84,9 @@ class Processes:
 
                     ensure_running()
                 return self.pool.submit(function, *arguments)
-        except BrokenExecutor as error:
+        except (BrokenExecutor, OSError, EOFError) as error:  # the pool broke, or what forks its processes did
             failed: Future[Any] = Future()
-            failed.set_exception(error)
+            failed.set_exception(BrokenExecutor(str(error)))
             return failed
 
     def died(self, error: BaseException) -> bool:
@@ -101,9 +101,12 @@ class Processes:
         for _ in range(_TRIES):
             self.close(now=True)
             self.pool = self._pool()
-            if not self._submit(os.getpid).exception():
+            error = self._submit(os.getpid).exception()
+            if error is None:
                 return
-        raise WorkersError("processes of this machine end as soon as they begin; finished rows are kept")
+            time.sleep(_PAUSE_S)  # until what died is seen to be dead
+        told = f"processes of this machine end as soon as they begin ({error})"
+        raise WorkersError(f"{told}; finished rows are kept")
 
     def close(self, *, now: bool = False) -> None:
         """End the pool."""
