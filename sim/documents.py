@@ -8,6 +8,7 @@ model, and every fault is reported at its line and column, all together.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -254,7 +255,12 @@ class _Walk:
             return None
         self.document.values.setdefault(path, mark)
         if isinstance(node, yaml.ScalarNode):
-            return _scalar(node)
+            scalar = _scalar(node)
+            if isinstance(scalar, float) and not math.isfinite(
+                scalar
+            ):  # nothing computes with it, and JSON has no word for it
+                self.faults.append(Fault(mark, dotted(path), f"'{node.value}'", "a finite number"))
+            return scalar
         self.open.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             value: Any = [self.visit(child, (*path, i)) for i, child in enumerate(node.value)]

@@ -60,6 +60,10 @@ class InputError(MoesimError):
         self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Fault, ...]]]:
+        """Travels between processes as its faults, not as its text."""
+        return type(self), (self.faults,)
+
 
 class InfeasibleError(MoesimError):
     """The input is well formed, but no machine could do it; the message says why."""
