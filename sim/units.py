@@ -51,6 +51,8 @@ _EXAMPLE = {
     "number": "a number",
 }
 DIMENSIONS = tuple(_UNITS)
+_LEAST, _MOST, _MOST_FLOPS = 1e-18, 1e18, 1e24
+"""No machine, model or run lies beyond these, in SI units; between them products of a few quantities stay finite."""
 FACTORS: Mapping[str, float] = {
     unit: factor for units in _UNITS.values() for unit, factor in units.items() if unit
 }
@@ -82,8 +84,11 @@ def parse(text: object, dimension: str) -> float:
         close = _closest(unit, units) if unit else None
         raise UnitError(repr(text), wanted, f"'{found[1]} {close}'" if close else None)
     value = number * units[unit]
-    if not math.isfinite(value):
-        raise UnitError(repr(text), f"{wanted}, finite")
+    most = _MOST_FLOPS if dimension == "flop/s" else _MOST
+    if not abs(value) <= most:
+        raise UnitError(repr(text), f"{wanted}, at most {show(most, dimension)}")
+    if 0 < abs(value) < _LEAST:
+        raise UnitError(repr(text), f"{wanted}, 0 or at least {_LEAST:g}")
     return value
 
 

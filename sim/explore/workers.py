@@ -84,7 +84,11 @@ class Processes:
 
                     ensure_running()
                 return self.pool.submit(function, *arguments)
-        except (BrokenExecutor, OSError, EOFError) as error:  # the pool broke, or what forks its processes did
+        except (
+            BrokenExecutor,
+            OSError,
+            EOFError,
+        ) as error:  # the pool broke, or what forks its processes did
             failed: Future[Any] = Future()
             failed.set_exception(BrokenExecutor(str(error)))
             return failed

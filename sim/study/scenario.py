@@ -16,6 +16,7 @@ from sim import documents, units
 from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
+from sim.schedule import flow_list
 from sim.study.deployments import inference_of
 from sim.study.descriptions import AllToAll, Expectation, FlowList, Inference, Scenario, Serving, Training
 from sim.study.exchanges import all_to_all_of
@@ -187,7 +188,10 @@ def resolve(document: Document) -> Scenario:
 
 def _flows_of(draft: Draft) -> FlowList:
     assert isinstance(draft.spec.workload, FlowsSpec)
-    return FlowList(beside(draft.document, draft.spec.workload.file))
+    file, mark, key = beside(draft.document, ("workload", "file"))
+    fabric = draft.fabric if isinstance(draft.fabric, topology.LeafSpine) else None
+    num_hosts = fabric.hosts if fabric else draft.num_ranks
+    return FlowList(flow_list.read(file, num_hosts, fabric, where=mark, key=key))
 
 
 _BUILDERS: dict[type, Callable[[Draft], AllToAll | FlowList | Training | Inference | Serving]] = {
