@@ -118,7 +118,14 @@ def describe(dimension: str) -> str:
     return _EXAMPLE[dimension]
 
 
+_WRITTEN_OUT = 1e8  # from here on a number is told by its exponent
 _STEPS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+
+
+def figures(value: float, digits: int = 4) -> str:
+    """A number to some digits, as a person reads it: 12634.2 -> '12,630', 0.05 -> '0.05', 3e12 -> '3e+12'."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if "e+" in text and abs(value) < _WRITTEN_OUT else text
 
 
 def show(value: float, dimension: str, digits: int = 4) -> str:
@@ -126,21 +133,21 @@ def show(value: float, dimension: str, digits: int = 4) -> str:
     if dimension == "s":
         for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
             if abs(value) >= factor:
-                return f"{value / factor:.{digits}g} {unit}"
-        return f"{value * 1e9:.{digits}g} ns" if value else "0 s"
+                return f"{figures(value / factor, digits)} {unit}"
+        return f"{figures(value * 1e9, digits)} ns" if value else "0 s"
     if dimension == "fraction":
-        return f"{100 * value:.{digits}g} %"
+        return f"{figures(100 * value, digits)} %"
     if dimension == "number":
-        return f"{value:.{digits}g}"
+        return figures(value, digits)
     if dimension == "mm2":
-        return f"{value:.{digits}g} mm2"
+        return f"{figures(value, digits)} mm2"
     if dimension == "usd/gpu-hour":
-        return f"{value:.{digits}g} $/GPU-hour"
+        return f"{figures(value, digits)} $/GPU-hour"
     unit = {"bytes": "B", "bytes/s": "B/s", "flop/s": "FLOP/s", "count": ""}.get(dimension, dimension)
     for factor, prefix in _STEPS:
         if abs(value) >= factor and not (dimension == "count" and factor < 1e6):
-            return f"{value / factor:.{digits}g} {prefix}{unit}".rstrip()
-    return f"{value:.{digits}g} {unit}".rstrip()
+            return f"{figures(value / factor, digits)} {prefix}{unit}".rstrip()
+    return f"{figures(value, digits)} {unit}".rstrip()
 
 
 _SUFFIXES = (

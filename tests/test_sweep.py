@@ -102,17 +102,17 @@ def test_a_constraint_reads_a_quantity_as_the_scenario_does(tmp_path: Path) -> N
 
 def test_what_a_constraint_excludes_is_not_run_and_not_kept(tmp_path: Path) -> None:
     found = run(sweep_of(**EP, constraints=["layout.ep < 16"]), tmp_path)
-    assert found["runs"] == {"computed": 1, "remembered": 0}
+    assert found["runs"] == {"computed": 1, "remembered": 0, "of_changes": 0}
     again = run(sweep_of(**EP), tmp_path)
     assert [point["status"] for point in again["points"]] == ["ok", "ok"]
-    assert again["runs"] == {"computed": 1, "remembered": 1}
+    assert again["runs"] == {"computed": 1, "remembered": 1, "of_changes": 0}
 
 
 def test_a_constraint_that_changed_judges_rows_that_are_remembered(tmp_path: Path) -> None:
     run(sweep_of(**EP), tmp_path)
     found = run(sweep_of(**EP, constraints=["layout.ep < 16"]), tmp_path)
     assert [point["status"] for point in found["points"]] == ["ok", "infeasible"]
-    assert found["runs"] == {"computed": 0, "remembered": 2}
+    assert found["runs"] == {"computed": 0, "remembered": 2, "of_changes": 0}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_replicas_count_in_the_order_of_their_seeds_whichever_was_there_first(tm
     assert binding[0] != binding[1]
     afresh = run(sweep_of(base=base, axes=axes, replicas=2), tmp_path)
     resumed = run(sweep_of(base=base, axes=axes, replicas=2), tmp_path / "4")
-    assert resumed["runs"] == {"computed": 2, "remembered": 2}
+    assert resumed["runs"] == {"computed": 2, "remembered": 2, "of_changes": 0}
     assert resumed["points"] == afresh["points"]
     assert [point["metrics"]["dispatch"]["binding_resource"] for point in afresh["points"]] == binding[0]
 
@@ -209,7 +209,8 @@ def points_of(scores: list[tuple[int, int]]) -> list[Point]:
 
 @given(SCORES)
 def test_the_front_is_what_nothing_beats(scores: list[tuple[int, int]]) -> None:
-    ranked, pareto = answers.ranked(points_of(scores), {"a": "minimise", "b": "maximise"})
+    found = answers.ranked(points_of(scores), {"a": "minimise", "b": "maximise"})
+    ranked, pareto = found.order, found.pareto
     signed = [(a, -b) for a, b in scores]
     unbeaten = {i for i, one in enumerate(signed) if not any(answers.beats(other, one) for other in signed)}
     assert set(pareto) == unbeaten
@@ -220,9 +221,26 @@ def test_the_front_is_what_nothing_beats(scores: list[tuple[int, int]]) -> None:
     )
 
 
+@given(SCORES, st.integers(1, 3))
+def test_points_of_different_conditions_do_not_beat_one_another(
+    scores: list[tuple[int, int]], conditions: int
+) -> None:
+    objectives = {"a": "minimise", "b": "maximise"}
+    found = answers.ranked(points_of(scores), objectives, lambda number: number % conditions)
+    assert sorted(found.order) == list(range(len(scores)))
+    for condition in range(min(conditions, len(scores))):
+        alone = answers.ranked(
+            [p for p in points_of(scores) if p.number % conditions == condition], objectives
+        )
+        assert [n for n in found.pareto if n % conditions == condition] == alone.pareto
+        assert [n for n in found.order if n % conditions == condition] == alone.order
+        assert [n for n in found.best if n % conditions == condition] == alone.order[:1]
+
+
 @given(SCORES)
 def test_one_objective_sorts_and_equals_share_the_front(scores: list[tuple[int, int]]) -> None:
-    ranked, pareto = answers.ranked(points_of(scores), {"b": "maximise"})
+    found = answers.ranked(points_of(scores), {"b": "maximise"})
+    ranked, pareto = found.order, found.pareto
     assert [scores[i][1] for i in ranked] == sorted((b for _, b in scores), reverse=True)
     assert set(pareto) == {i for i, (_, b) in enumerate(scores) if b == max(b for _, b in scores)}
 

@@ -119,7 +119,7 @@ def test_a_sweep_killed_in_its_middle_goes_on_where_it_was(
     assert second["runs"] == {"computed": 120 - kept, "remembered": kept}
     same_points(second, undisturbed)
     third = finish(start(tmp_path, "--jobs", "1"))
-    assert third["runs"] == {"computed": 0, "remembered": 120}
+    assert third["runs"] == {"computed": 0, "remembered": 120, "of_changes": 0}
     same_points(third, undisturbed)
 
 
@@ -298,7 +298,7 @@ def test_a_dask_worker_killed_in_mid_sweep_loses_no_point(
     kill(cluster.workers[0])
     found = finish(process)
     assert found["counts"] == {"points": 120, "ok": 120, "infeasible": 0, "pruned": 0, "failed": 0}
-    assert found["runs"] == {"computed": 120, "remembered": 0}
+    assert found["runs"] == {"computed": 120, "remembered": 0, "of_changes": 0}
     assert rows_in(tmp_path / "out" / "sweep.sqlite") == 120
     same_points(found, undisturbed)
 

@@ -28,8 +28,8 @@ def test_a_second_run_computes_nothing(tmp_path: Path) -> None:
     first, workers = run(sweep_of(**EP), tmp_path), Here()
     second = run(sweep_of(**EP), tmp_path, workers)
     assert (first["runs"], second["runs"]) == (
-        {"computed": 2, "remembered": 0},
-        {"computed": 0, "remembered": 2},
+        {"computed": 2, "remembered": 0, "of_changes": 0},
+        {"computed": 0, "remembered": 2, "of_changes": 0},
     )
     assert workers.batches == []
     assert {**first, "runs": 0} == {**second, "runs": 0}
@@ -38,7 +38,7 @@ def test_a_second_run_computes_nothing(tmp_path: Path) -> None:
 def test_a_larger_sweep_computes_only_what_is_new(tmp_path: Path) -> None:
     run(sweep_of(**EP), tmp_path)
     found = run(sweep_of(name="other", axes={"layout.ep": [4, 8, 16]}), tmp_path)
-    assert found["runs"] == {"computed": 1, "remembered": 2}
+    assert found["runs"] == {"computed": 1, "remembered": 2, "of_changes": 0}
 
 
 def test_points_that_are_the_same_scenario_run_once(tmp_path: Path) -> None:

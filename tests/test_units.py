@@ -96,6 +96,21 @@ def test_a_gigabit_is_not_silently_taken_for_a_gigabyte() -> None:
             parse(text, "bytes/s")
 
 
+@pytest.mark.parametrize(
+    ("value", "dimension", "shown"),
+    [
+        (12634.2, "s", "12,630 s"),
+        (3200.0, "s", "3200 s"),
+        (5.328e6, "number", "5,328,000"),
+        (0.05, "number", "0.05"),
+        (3e12, "number", "3e+12"),
+        (12345.0, "fraction", "1,234,000 %"),
+    ],
+)
+def test_a_large_number_is_written_out(value: float, dimension: str, shown: str) -> None:
+    assert units.show(value, dimension) == shown
+
+
 @given(st.sampled_from(units.DIMENSIONS), st.floats(1e-9, 1e17))
 def test_what_is_shown_reads_as_the_same(dimension: str, value: float) -> None:
     assert parse(units.show(value, dimension, digits=12), dimension) == pytest.approx(value, rel=1e-9)

@@ -3,14 +3,14 @@
 A point is better than another on an objective by its metric, lower for `minimise`, higher for `maximise`. It *beats* another
 when it is at least as good on every objective and better on one; what nothing beats is the Pareto front. The ranking takes
 front after front (what is left once the fronts before are taken away), inside each by the first objective, then by the
-others, then by number.
+others, then by number. Points of different conditions (values of the given axes) do not beat one another.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -100,6 +100,9 @@ def front(scored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Which rows nothing beats, [num_points] of bool, from scores [num_points, num_objectives]; equals stay together."""
     order = np.lexsort(scored.T[::-1])
     kept = np.zeros(len(scored), dtype=bool)
+    if scored.shape[1] <= 2:
+        kept[order] = _stairs(scored[order, 0], scored[order, -1])
+        return kept
     best, count = np.empty_like(scored), 0
     for i in order:
         row, there = scored[i], best[:count]
@@ -110,25 +113,58 @@ def front(scored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return kept
 
 
-def ranked(points: Iterable[Point], objectives: Objectives) -> tuple[list[int], list[int]]:
-    """Numbers of the points that ran, the best first; and of the Pareto front among them, in the same order."""
+def _stairs(xs: np.ndarray[Any, Any], ys: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Which of some points in the order of x, then y, nothing beats: the lowest of its x, below all before."""
+    if not len(xs):
+        return np.zeros(0, dtype=bool)
+    starts = np.flatnonzero(np.r_[True, xs[1:] != xs[:-1]])
+    run = np.cumsum(np.r_[True, xs[1:] != xs[:-1]]) - 1  # which run of equal x a point is in
+    lowest = ys[starts]
+    before = np.r_[np.inf, np.minimum.accumulate(lowest)[:-1]]
+    found: np.ndarray[Any, Any] = (ys == lowest[run]) & (ys < before[run])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Numbers of the points that ran.
+
+    `order`: the best first. `best`: of each condition the point with the best first objective. `pareto`: what nothing beats of
+    its condition, in the same order; with one objective the best and what is as good.
+    """
+
+    order: list[int]
+    best: list[int]
+    pareto: list[int]
+
+
+def ranked(
+    points: Iterable[Point], objectives: Objectives, condition: Callable[[int], Any] = lambda _: ()
+) -> Ranking:
+    """Rank points that ran; only those of one `condition` (of a number) can beat one another."""
     ran = [point for point in points if point.status == "ok"]
     if not ran:
-        return [], []
+        return Ranking([], [], [])
     scored = np.array([scores(point.metrics, objectives) for point in ran])
     numbers = np.array([point.number for point in ran])
-    left, found, pareto = np.arange(len(ran)), [], []
-    for fronts in range(_MAX_FRONTS):
-        if not len(left):
+    members: dict[Any, list[int]] = {}
+    for i, point in enumerate(ran):
+        members.setdefault(condition(point.number), []).append(i)
+    left = [np.array(rows) for _, rows in sorted(members.items())]
+    best = [_sorted(rows, scored, numbers)[0] for rows in left]
+    found: list[int] = []
+    pareto: list[int] = []
+    for _ in range(_MAX_FRONTS):
+        masks = [front(scored[rows]) for rows in left]
+        chosen = [rows[mask] for rows, mask in zip(left, masks, strict=True)]
+        now = _sorted(np.concatenate(chosen), scored, numbers)
+        pareto = pareto or now
+        if len(objectives) == 1:
             break
-        mask = front(scored[left]) if len(objectives) > 1 else np.ones(len(left), dtype=bool)
-        chosen = _sorted(left[mask], scored, numbers)
-        if not fronts:
-            pareto = [i for i in chosen if len(objectives) > 1 or scored[i, 0] == scored[chosen[0], 0]]
-        found += chosen
-        left = left[~mask]
-    found += _sorted(left, scored, numbers)
-    return [int(numbers[i]) for i in found], [int(numbers[i]) for i in pareto]
+        found += now
+        left = [rows[~mask] for rows, mask in zip(left, masks, strict=True)]
+    found += _sorted(np.concatenate(left), scored, numbers)
+    return Ranking(*([int(numbers[i]) for i in rows] for rows in (found, best, pareto)))
 
 
 def _sorted(

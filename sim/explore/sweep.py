@@ -1,7 +1,7 @@
 """Run a sweep: every point of a space judged, the best found, and what would have to change for those that cannot be.
 
 With `prune`, all points are forecast first and run in the order of their bounds, in rounds that grow; a point that cannot
-beat one of an earlier round (and of the same value of the given axis) on every objective is skipped and says so. Rounds do not
+beat one of an earlier round (and of the same values of the given axes) on every objective is skipped and says so. Rounds do not
 depend on the number of workers, so neither does what is skipped; the best points and the Pareto front are those of the whole
 space.
 """
@@ -101,12 +101,10 @@ class _Run:
             self.ran[number] = ran
         self.settle(answers.judged(number, rows, self.sweep.constraints, self.sweep.objectives))
 
-    def condition(self, number: int) -> int:
-        """Which value of the given axis a point has; 0 where no axis is given."""
-        for axis, place in zip(self.sweep.space.axes, self.sweep.space.places(number), strict=True):
-            if axis.name == self.sweep.given:
-                return place
-        return 0
+    def condition(self, number: int) -> tuple[int, ...]:
+        """Which values of the given axes a point has; () where no axis is given."""
+        places = zip(self.sweep.space.axes, self.sweep.space.places(number), strict=True)
+        return tuple(place for axis, place in places if axis.name in self.sweep.given)
 
     def settle(self, point: Point) -> None:
         """A point is judged."""
@@ -140,10 +138,9 @@ def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: N
     else:
         one.run(sweep.space.numbers())
     points = [one.points[number] for number in sweep.space.numbers()]
-    ranked, pareto = answers.ranked(points, sweep.objectives)
     progress.what = "what almost fits"
     changes = _changes(one, points)
-    return _document(one, points, ranked, pareto, changes)
+    return _document(one, points, changes)
 
 
 def run_on(
@@ -195,9 +192,9 @@ def _pruned(one: _Run) -> None:
         one.run(left)
 
 
-def _fronts(one: _Run) -> dict[int, np.ndarray[Any, Any]]:
+def _fronts(one: _Run) -> dict[tuple[int, ...], np.ndarray[Any, Any]]:
     """Condition -> scores that nothing beats of the points that ran, [num_points, num_objectives]."""
-    ran: dict[int, list[tuple[float, ...]]] = {}
+    ran: dict[tuple[int, ...], list[tuple[float, ...]]] = {}
     for point in one.points.values():
         if point.status == "ok":
             scored = answers.scores(point.metrics, one.sweep.objectives)
@@ -209,8 +206,16 @@ def _fronts(one: _Run) -> dict[int, np.ndarray[Any, Any]]:
 # --- what would have to change -------------------------------------------------------------------------------------
 
 
-def _changes(one: _Run, points: list[Point]) -> list[dict[str, Any]]:
-    """Points that lack memory alone, the nearest to fitting, with what they would do if they had it, the best first."""
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """Points with what they would do if they had the memory they lack, the best first; and how many were tried."""
+
+    found: list[dict[str, Any]]
+    tried: int
+
+
+def _changes(one: _Run, points: list[Point]) -> _Changes:
+    """Those of the points that lack memory alone which are nearest to fitting, run with the memory they need."""
     sweep = one.sweep
     lacking = [point for point in points if point.overflow]
     lacking.sort(
@@ -230,19 +235,19 @@ def _changes(one: _Run, points: list[Point]) -> list[dict[str, Any]]:
     for number, row in one.driver.rows(tasks):
         if answers.judged(number, [row], sweep.constraints, sweep.objectives).status == "ok":
             found.append((answers.scores(row.metrics, sweep.objectives), number, row))
-    return [
+    best_first = [
         {"point": number, **(nearest[number].overflow or {}), "metrics": row.metrics}
         for _, number, row in sorted(found, key=lambda item: item[:2])
     ]
+    return _Changes(best_first, len(tasks))
 
 
 # --- the document --------------------------------------------------------------------------------------------------
 
 
-def _document(
-    one: _Run, points: list[Point], ranked: list[int], pareto: list[int], changes: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _document(one: _Run, points: list[Point], changes: _Changes) -> dict[str, Any]:
     sweep = one.sweep
+    found = answers.ranked(points, sweep.objectives, one.condition)
     place = {point.number: i for i, point in enumerate(points)}
     counts = {
         status: sum(p.status == status for p in points) for status in ("ok", "infeasible", "pruned", "failed")
@@ -254,15 +259,20 @@ def _document(
         "version": version(),
         "sweep": sweep.said,
         "objectives": sweep.objectives,
-        "given": sweep.given,
+        "given": list(sweep.given),
         "axes": {axis.name: list(axis.values) for axis in sweep.space.axes},
         "num_combinations": sweep.space.size,
         "counts": {"points": len(points), **counts},
-        "runs": {"computed": one.driver.computed, "remembered": one.driver.remembered},
+        "runs": {
+            "computed": one.driver.computed,
+            "remembered": one.driver.remembered,
+            "of_changes": changes.tried,
+        },
         "points": [_point(sweep, point) for point in points],
-        "ranked": [place[number] for number in ranked],
-        "pareto": [place[number] for number in pareto],
-        "changes": [{**change, "point": place[change["point"]]} for change in changes],
+        "ranked": [place[number] for number in found.order],
+        "best": [place[number] for number in found.best],
+        "pareto": [place[number] for number in found.pareto],
+        "changes": [{**change, "point": place[change["point"]]} for change in changes.found],
     }
 
 

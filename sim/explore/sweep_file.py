@@ -41,7 +41,7 @@ class Sweep:
     base: Document
     space: Space
     constraints: tuple[Expression, ...]
-    given: str | None  # an axis
+    given: tuple[str, ...]  # axes, in their order
     objectives: dict[str, str]  # metric -> minimise | maximise
     replicas: int
     prune: bool
@@ -80,11 +80,12 @@ def sweep_of(document: Document) -> Sweep:
         faults.append(document.fault(("objectives",), "none", "a metric, like 'step_time_s: minimise'"))
     if not said.axes:
         faults.append(document.fault(("axes",), "no axis", "a key of a scenario and its values"))
-    if said.given is not None and said.given not in said.axes:
-        near = nearest(said.given, said.axes)
-        faults.append(
-            document.fault(("given",), f"'{said.given}'", f"one of the axes: {', '.join(said.axes)}", near)
-        )
+    given = [said.given] if isinstance(said.given, str) else said.given or []
+    for i, name in enumerate(given):
+        if name not in said.axes:
+            at = ("given",) if isinstance(said.given, str) else ("given", i)
+            wanted = f"one of the axes: {', '.join(said.axes)}"
+            faults.append(document.fault(at, f"'{name}'", wanted, nearest(name, said.axes)))
     if faults:
         raise InputError(faults)
     space = _space(document, said, axes)
@@ -97,7 +98,7 @@ def sweep_of(document: Document) -> Sweep:
         base=base,
         space=space,
         constraints=tuple(constraints),
-        given=said.given,
+        given=tuple(name for name in said.axes if name in given),
         objectives=dict(said.objectives),
         replicas=said.replicas,
         prune=said.prune,

@@ -70,8 +70,8 @@ class SweepSpec(Branch):
     """Dotted keys laid over the base, for all points."""
     axes: dict[str, AxisSpec]
     """Dotted key of a scenario -> its values; or a name -> labelled sets of overrides."""
-    given: str | None = None
-    """An axis that is a condition and no choice (a machine, say): what is best is told for each of its values."""
+    given: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """An axis, or several, that are conditions and no choices (a machine, say): what is best is told for each of their values."""
     constraints: list[str] = Field(default_factory=list)
     """Expressions over the resolved scenario, memory.* and metrics: `layout.ep * layout.tp <= 256`, `tpot_s <= 50 ms`."""
     objectives: dict[str, Literal["minimise", "maximise"]]

@@ -75,6 +75,9 @@ function draw(div) {
   const {data, layout} = JSON.parse(document.getElementById(div.id + "-data").textContent);
   layout.template = TEMPLATES[dark.matches && !printing ? "dark" : "light"];
   layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
+  for (const note of layout.annotations || []) {
+    if (note.bgcolor) note.bgcolor = layout.template.layout.paper_bgcolor;
+  }
   layout.autosize = true;
   layout.dragmode = CAN_HOVER && layout.dragmode || false;
   if (div.clientWidth < NARROW_PX) fit(layout, data, div.clientWidth);

@@ -15,7 +15,7 @@ from sim.errors import Fault, InputError
 from sim.show import style, sweeps
 from sim.show.canvas import Canvas
 from sim.show.sweeps import Point, Sweep, axis_label, cell, label, metric, value_label
-from sim.units import dimension_of, show
+from sim.units import dimension_of, figures, show
 
 _PANELS = 8
 _ACROSS = 4  # panels side by side
@@ -55,40 +55,43 @@ class _Maps:
     way: str
     best: dict[tuple[str, str, str], float]  # panel ("" where there is one map), y, x
     within: bool  # whether each map has a best of its own
-
-    def top(self, panel: str) -> float:
-        """What a map is compared with."""
-        found = [v for (p, _, _), v in self.best.items() if p == panel or not self.within]
-        return (min if self.way == "minimise" else max)(found, default=math.nan)
+    tops: dict[str, float]  # what each panel is compared with
 
     def times(self, panel: str, y: str, x: str) -> float | None:
         """Times the best; None where no point ran."""
-        value, top = self.best.get((panel, y, x)), self.top(panel)
+        value, top = self.best.get((panel, y, x)), self.tops.get(panel)
         if value is None or not value or not top:
             return None if value is None else 1.0
         return max(1.0, value / top if self.way == "minimise" else top / value)
 
 
 def _maps(document: Sweep) -> _Maps:
-    points, given = sweeps.ranked(document), document.get("given")
+    points, given = sweeps.ranked(document), document["given"]
     if not points:
         raise InputError(Fault(None, "kind", "'map'", "a sweep of which a point ran; in this one none could"))
-    axes = [*([given] if given in sweeps.varied(document) else []), *sweeps.choices(document)]
+    varied = sweeps.varied(document)
+    axes = [*(one for one in varied if one in given), *sweeps.choices(document)]
     if len(axes) < 2:
         wanted = f"a sweep with two axes of more than one value; this one varies {axes[0]}"
         raise InputError(Fault(None, "kind", "'map'", wanted))
     *before, y, x = axes
     few = [axis for axis in reversed(before) if len(document["axes"][axis]) <= _PANELS]
-    panel = given if given in few else few[0] if few else None
+    panel = next((one for one in few if one in given), few[0] if few else None)
     name, way = sweeps.objective(document)
+    better = min if way == "minimise" else max
     best: dict[tuple[str, str, str], float] = {}
     for point in points:
         value = metric(point, name)
         if value is not None and math.isfinite(value):
             key = _key(point, panel, y, x)
-            best[key] = value if key not in best else (min if way == "minimise" else max)(best[key], value)
-    panels = tuple(map(value_label, document["axes"][panel])) if panel else ("",)
-    return _Maps(x, y, panel, panels, name, way, best, within=panel is not None and panel == given)
+            best[key] = value if key not in best else better(best[key], value)
+    panels, within = tuple(map(value_label, document["axes"][panel])) if panel else ("",), panel in given
+    tops: dict[str, float] = {}
+    for (here, _, _), value in best.items():
+        tops[here] = better(tops.get(here, value), value)
+    if not within:
+        tops = dict.fromkeys(panels, better(tops.values()))
+    return _Maps(x, y, panel, panels, name, way, best, within, tops)
 
 
 def _key(point: Point, panel: str | None, y: str, x: str) -> tuple[str, str, str]:
@@ -119,11 +122,11 @@ def sweep_map(document: Sweep) -> Any:
         axis_label(axis) for axis in sweeps.choices(document) if axis not in (maps.x, maps.y, maps.panel)
     ]
     over = f", best over {', '.join(others)}" if others else ""
-    leader = cell(maps.name, maps.top(maps.panels[0]))
+    least = f"{worst:.3g} times" if maps.way == "minimise" else f"1/{worst:.3g} of"
     found = (
-        f"worst {worst:.3g} times the best of its {axis_label(str(maps.panel))}"
+        f"worst {least} the best of its {axis_label(str(maps.panel))}"
         if maps.within
-        else f"best {leader}, worst {worst:.3g} times that"
+        else f"best {cell(maps.name, maps.tops[maps.panels[0]])}, worst {least} that"
     )
     title = f"{label(maps.name)} by {axis_label(maps.y)} and {axis_label(maps.x)}{over}: {found}"
     told = (
@@ -154,11 +157,12 @@ def _draw(
     """One map: its cells, with numbers where there is room, and its lines."""
     scale, unit = reading_unit(maps.name, list(maps.best.values()))
     values = [[maps.best.get((panel, y, x)) for x in xs] for y in ys]
-    texts = [["·" if value is None else f"{value / scale:.3g}" for value in row] for row in values]
+    texts = [["·" if value is None else figures(value / scale, 3) for value in row] for row in values]
     times = [[maps.times(panel, y, x) for x in xs] for y in ys]
     colours = [[None if one is None else math.log2(one) for one in row] for row in times]
     ticks = [t for t in _TICKS if t <= 1.001 * worst and (worst < 3 or t not in (1.1, 1.25))]
-    key = "times the best of its map" if maps.within else "times the best"
+    least = "times the best" if maps.way == "minimise" else "the best, in times"
+    key = f"{least} of its map" if maps.within else least
     bar = {
         **style.colourbar(key),
         "tickvals": [math.log2(t) for t in ticks],

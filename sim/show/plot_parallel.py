@@ -15,6 +15,7 @@ from sim.show import style, sweeps
 from sim.show.canvas import Canvas
 from sim.show.plot_map import axis_title, reading_unit
 from sim.show.sweeps import Point, Sweep, axis_label, cell, label, metric, value_label, values_text
+from sim.units import figures
 
 _LINES = 2_000  # the rest of the ranking is left out
 _METRICS = 3  # uprights behind the axes
@@ -63,7 +64,7 @@ def parallel(document: Sweep) -> Any:
         figure.upright(x, style.RULE, "above")
         for y, text in upright.texts:
             side = {"xanchor": "right", "xshift": -4} if x == last else {"xanchor": "left", "xshift": 4}
-            figure.note(text, x, y, font={"size": 11}, **side)
+            figure.note(text, x, y, font={"size": 11}, bgcolor=style.PAPER, borderpad=1, **side)
     figure.axis(
         "x", tickvals=list(range(len(uprights))), ticktext=[one.name for one in uprights], range=[-0.3, last + 0.3],
         showgrid=False, zeroline=False,
@@ -81,10 +82,8 @@ def parallel(document: Sweep) -> Any:
 def _grouped(document: Sweep, points: Sequence[Point]) -> list[list[int]]:
     """Indices of the points of each group."""
     found: list[list[int]] = [[] for _ in _GROUPS]
-    way = sweeps.objective(document)[1]
     for i, point in enumerate(points):
-        behind = sweeps.lag(document, point) or 0.0
-        times = 1 + behind if way == "minimise" else 1 / max(1 + behind, 1e-12)
+        times = sweeps.times_best(document, point)
         found[next(g for g, (most, *_) in enumerate(_GROUPS) if times <= most)].append(i)
     return found
 
@@ -118,5 +117,5 @@ def _of_metric(name: str, points: Sequence[Point]) -> _Upright:
     values = [metric(point, name) or 0.0 for point in points]
     low, high = min(values), max(values)
     scale, unit = reading_unit(name, values)
-    texts = [(y, f"{(low + y * (high - low)) / scale:.3g}") for y in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    texts = [(y, f"{figures((low + y * (high - low)) / scale, 3)}") for y in (0.0, 0.25, 0.5, 0.75, 1.0)]
     return _Upright(axis_title(name, unit), [(value - low) / (high - low or 1.0) for value in values], texts)

@@ -6,6 +6,7 @@ drawn once, so ten thousand points are no more shapes than can be seen.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,8 +37,13 @@ def pareto(document: Sweep) -> Any:
     y_name = next((one for one in beside if one != x_name and metric(points[0], one) is not None), x_name)
     xs, ys = [metric(p, x_name) or 0.0 for p in points], [metric(p, y_name) or 0.0 for p in points]
     (x_scale, x_unit), (y_scale, y_unit) = reading_unit(x_name, xs), reading_unit(y_name, ys)
-    front = _front(xs, ys, _way(document, x_name), _way(document, y_name))
     axes, figure = sweeps.varied(document), Canvas()
+    groups: dict[sweeps.Condition, list[int]] = {}
+    for i, point in enumerate(points):
+        groups.setdefault(sweeps.condition_of(document, point), []).append(i)
+    ways = _way(document, x_name), _way(document, y_name)
+    fronts = {condition: _front(rows, xs, ys, *ways) for condition, rows in groups.items()}
+    front = sorted(set().union(*fronts.values()))
     behind = _seen(sorted(set(range(len(points))) - set(front)), xs, ys)
     look = {
         "mode": "markers",
@@ -48,12 +54,14 @@ def pareto(document: Sweep) -> Any:
         x=[xs[i] / x_scale for i in behind], y=[ys[i] / y_scale for i in behind], text=[values_text(points[i], axes) for i in behind],
         name="other points", marker={"size": 5, "color": _GREY}, **look,
     )  # fmt: skip
-    figure.add(
-        "scatter",
-        x=[xs[i] / x_scale for i in front], y=[ys[i] / y_scale for i in front], text=[values_text(points[i], axes) for i in front],
-        name="Pareto front", line={"color": style.GOOD, "width": 1.5, "shape": "hv"}, marker={"size": 9, "color": style.GOOD},
-        **{**look, "mode": "lines+markers"},
-    )  # fmt: skip
+    for condition, colour in zip(sweeps.conditions(document), itertools.cycle(style.SERIES)):  # fmt: skip
+        rows = fronts.get(condition, [])
+        figure.add(
+            "scatter",
+            x=[xs[i] / x_scale for i in rows], y=[ys[i] / y_scale for i in rows], text=[values_text(points[i], axes) for i in rows],
+            name=sweeps.condition_text(document, condition) or "Pareto front", line={"color": colour, "width": 1.5, "shape": "hv"},
+            marker={"size": 9, "color": colour}, **{**look, "mode": "lines+markers"},
+        )  # fmt: skip
     figure.axis("x", title=axis_title(x_name, x_unit))
     figure.axis("y", title=axis_title(y_name, y_unit))
     for i in _apart(front, ys):
@@ -61,7 +69,8 @@ def pareto(document: Sweep) -> Any:
             values_text(points[i], axes), xs[i] / x_scale, ys[i] / y_scale, xanchor="left", yanchor="bottom", xshift=7, font={"size": 11}, name="inside",
         )  # fmt: skip
     best = points[0]
-    title = f"{len(front)} of {len(points):,} points that ran are beaten by none on {label(x_name)} and {label(y_name)}; {values_text(best, axes)} leads"
+    others = f"none of their {sweeps.given_text(document)}" if document["given"] else "none"
+    title = f"{len(front)} of {len(points):,} points that ran are beaten by {others} on {label(x_name)} and {label(y_name)}; {values_text(best, axes)} leads"
     alt = "; ".join(
         f"{values_text(points[i], axes)}: {cell(x_name, xs[i])}, {cell(y_name, ys[i])}" for i in front[:12]
     )
@@ -98,10 +107,12 @@ def _way(document: Sweep, name: str) -> str:
     return str(document["objectives"].get(name, "minimise" if less else "maximise"))
 
 
-def _front(xs: Sequence[float], ys: Sequence[float], x_way: str, y_way: str) -> list[int]:
-    """Indices of what nothing beats, from the best x to the best y."""
+def _front(
+    rows: Sequence[int], xs: Sequence[float], ys: Sequence[float], x_way: str, y_way: str
+) -> list[int]:
+    """Those of some rows that none of them beats, from the best x to the best y."""
     x_sign, y_sign = (1 if way == "minimise" else -1 for way in (x_way, y_way))
-    order = sorted(range(len(xs)), key=lambda i: (x_sign * xs[i], y_sign * ys[i], i))
+    order = sorted(rows, key=lambda i: (x_sign * xs[i], y_sign * ys[i], i))
     found: list[int] = []
     for i in order:
         if not found or y_sign * ys[i] < y_sign * ys[found[-1]]:

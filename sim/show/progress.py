@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 _LINE_S = 10.0  # between two lines where the output is no terminal
 
 
+def _span(seconds: float) -> str:
+    """How long something takes, to the part of it that matters: `37 s`, `53 min`, `3.2 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
 class SweepBar:
     """Shows how far a sweep is; a context manager, silent where `quiet`."""
 
@@ -63,7 +70,7 @@ class SweepBar:
         elif now - self.said > _LINE_S:
             self.said = now
             left = (self.total - settled) / rate if rate else 0.0
-            line = f"  {now - self.begun:5.1f} s  {settled:,} of {self.total:,} points, {60 * rate:,.0f} a minute, {show(left, 's', 2)} left"
+            line = f"  {now - self.begun:5.1f} s  {settled:,} of {self.total:,} points, {60 * rate:,.0f} a minute, {_span(left)} left"
             self.console.print(f"{line}{'; ' + told if told else ''}", highlight=False, markup=False)
 
     def _value(self, metrics: Mapping[str, Any]) -> str:

@@ -41,8 +41,10 @@ STEPS = ("#DDD9C4", "#EBD79A", "#F0BC4C", "#E5822B", "#A8320A")
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif'
 WIDTH = 1000
+PAPER = "#FFFFFF"
+"""Behind a text that lines would strike through; a page puts its own paper there."""
 _INK = {
-    "light": ("#1C2126", "#5A646E", "#E3E7EB", "#FFFFFF"),
+    "light": ("#1C2126", "#5A646E", "#E3E7EB", PAPER),
     "dark": ("#E8ECF0", "#A3AEB9", "#313A43", "#14181C"),
 }
 

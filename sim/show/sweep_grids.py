@@ -9,6 +9,8 @@ from sim.units import show
 
 _COLUMNS = 98  # of a terminal
 _MOST_VALUES = 24  # of an axis that is told value by value
+_SIDE_BY_SIDE = 4  # conditions that are told next to one another
+_CLOSE = (1.01, 1.05, 1.25)  # times the best, of what is enough
 
 
 def grids(document: Sweep, *, most: int = 10, wide: bool = True) -> list[Grid]:
@@ -32,17 +34,15 @@ def _width(grid: Grid) -> int:
 def ranking(document: Sweep, shown: list[str], most: int) -> Grid:
     """The best points; the best few of each condition, where one axis is given."""
     axes, many = sweeps.varied(document), sweeps.conditions(document)
-    fronts = (
-        {id(document["points"][index]) for index in document["pareto"]}
-        if len(document["objectives"]) > 1
-        else set()
-    )
+    several = len(document["objectives"]) > 1
+    fronts = {id(document["points"][index]) for index in document["pareto"]} if several else set()
     rows: list[tuple[Cell, ...]] = []
     breaks = []
+    each = max(3, most // len(many)) if len(many) <= _SIDE_BY_SIDE else 1
     for condition in many:
         breaks.append(len(rows))
         here = sweeps.ranked(document, condition)
-        for place, point in enumerate(here[: max(3, most // len(many))], start=1):
+        for place, point in enumerate(here[:each], start=1):
             rows.append(
                 (
                     f"{place}{'*' if id(point) in fronts else ''}",
@@ -59,18 +59,20 @@ def ranking(document: Sweep, shown: list[str], most: int) -> Grid:
     )
     words = {i + 1 for i, axis in enumerate(axes) if isinstance(document["axes"][axis][0], str)}
     return Grid(
-        title if many == [None] else f"The best for each {axis_label(str(document['given']))}",
+        title if many == [()] else f"The best for each {sweeps.given_text(document)}",
         ("", *map(axis_label, axes), *map(label, shown), "to the best"),
         tuple(rows),
         words=frozenset({0, *words}),
-        breaks=frozenset(breaks[1:]),
+        breaks=frozenset(breaks[1:] if each > 1 else ()),
         note="*: no other point beats it" if fronts else "",
     )
 
 
 def costs(document: Sweep, shown: list[str]) -> Grid:
-    """What each value of each axis costs when all other axes are at their best."""
+    """What each value of each axis costs when all other axes are at their best; of many conditions, how little is enough."""
     many = sweeps.conditions(document)
+    if len(many) > _SIDE_BY_SIDE:
+        return _least(document, many)
     rows: list[tuple[Cell, ...]] = []
     breaks = []
     for axis in sweeps.choices(document) if document["ranked"] else ():
@@ -80,7 +82,7 @@ def costs(document: Sweep, shown: list[str]) -> Grid:
         columns = [sweeps.marginals(document, axis, condition) for condition in many]
         for i, (value, point, count) in enumerate(columns[0]):
             head = (axis_label(axis), value)
-            if many != [None]:
+            if many != [()]:
                 rows.append((*head, *(_lag(document, column[i][1]) for column in columns)))
             elif point is None:
                 rows.append((*head, "0", *("-" for _ in shown), "none can be"))
@@ -89,12 +91,38 @@ def costs(document: Sweep, shown: list[str]) -> Grid:
                 rows.append((*head, f"{count:,}", *told, sweeps.lag_cell(document, point)))
     heads = (
         ("ran", *map(label, shown), "to the best")
-        if many == [None]
+        if many == [()]
         else tuple(sweeps.condition_text(document, one) for one in many)
     )
     return Grid(
         "What each choice costs, all others at their best", ("axis", "value", *heads), tuple(rows),
         words=frozenset({0, 1}), breaks=frozenset(breaks[1:]),
+    )  # fmt: skip
+
+
+def _least(document: Sweep, many: list[sweeps.Condition]) -> Grid:
+    """For each condition the best, and the least of each choice that comes close to it."""
+    name, given = sweeps.objective(document)[0], document["given"]
+    axes = [axis for axis in sweeps.choices(document) if all(map(sweeps.size, document["axes"][axis]))]
+    rows = []
+    for condition in many:
+        leader = sweeps.leaders(document).get(condition)
+        told = ["-", *("-" for _ in axes for _ in _CLOSE)]
+        if leader is not None:
+            told[0] = cell(name, metric(leader, name))
+            close = [sweeps.enough(document, axis, condition, times) for axis in axes for times in _CLOSE]
+            names = [axis for axis in axes for _ in _CLOSE]
+            told[1:] = [
+                value_label(p["values"][axis]) if p else "-" for p, axis in zip(close, names, strict=True)
+            ]
+        rows.append((*condition, *told))
+    heads = (f"{axis_label(axis)} within {times - 1:.0%}" for axis in axes for times in _CLOSE)
+    return Grid(
+        f"How little of each choice is enough, for each {sweeps.given_text(document)}",
+        (*map(axis_label, given), f"best {label(name)}", *heads), tuple(rows),
+        words=frozenset(i for i, axis in enumerate(given) if isinstance(document["axes"][axis][0], str)),
+        breaks=frozenset(i for i in range(1, len(many)) if len(given) > 1 and many[i][0] != many[i - 1][0]),
+        note="the least value that comes so close to the best, all others at their best",
     )  # fmt: skip
 
 
@@ -116,12 +144,10 @@ def changes(document: Sweep) -> Grid:
         point, would = document["points"][change["point"]], metric(change, name)
         over = change["needed_bytes"] / change["capacity_bytes"] - 1
         parts = (f"{part} {show(size, 'bytes', 3)}" for part, size in list(change["parts"].items())[:2])
-        leader = sweeps.best(document, sweeps.condition_of(document, point))
-        top = metric(leader, name) if leader else None
         rows.append(
             (
                 values_text(point, axes), show(change["needed_bytes"], "bytes", 3), f"{over:+.0%}", ", ".join(parts),
-                cell(name, would), f"{would / top - 1:+.1%}" if top and would else "-",
+                cell(name, would), sweeps.lag_cell(document, {**point, "metrics": change["metrics"]}),
             )
         )  # fmt: skip
     return Grid(

@@ -1,19 +1,20 @@
 """A sweep's document, read and put in words: the best point, what each axis costs, what cannot be, what would change that.
 
-Where a sweep says that an axis is `given` (a machine, say: a condition and no choice), points are compared only with points
-of the same value.
+Where a sweep says that axes are `given` (a machine, say: a condition and no choice), points are compared only with points of
+the same condition.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sim.show.cases import LABEL
 from sim.show.grid import Cell, padded
-from sim.units import dimension_of, show
+from sim.units import FACTORS, dimension_of, show, split
 
 Sweep = Mapping[str, Any]
 Point = Mapping[str, Any]
@@ -134,55 +135,56 @@ def varied(document: Sweep) -> list[str]:
 
 # --- conditions and their best -------------------------------------------------------------------------------------
 
-
-def conditions(document: Sweep) -> list[str | None]:
-    """Values of the given axis, as text; None alone where no axis is given."""
-    given = document.get("given")
-    return [None] if given is None else [value_label(value) for value in document["axes"][given]]
+Condition = tuple[str, ...]
+"""A value of each given axis, as text; () where no axis is given."""
 
 
-def condition_of(document: Sweep, point: Point) -> str | None:
-    """The value of the given axis at a point."""
-    given = document.get("given")
-    return None if given is None else value_label(point["values"][given])
+def condition_of(document: Sweep, point: Point) -> Condition:
+    """The values of the given axes at a point."""
+    return tuple(value_label(point["values"][name]) for name in document["given"])
 
 
-def condition_text(document: Sweep, condition: str | None) -> str:
-    """`EP 8`, `h800`; "" where no axis is given."""
-    if condition is None:
-        return ""
-    return condition if not condition[:1].isdigit() else f"{axis_label(str(document['given']))} {condition}"
+def conditions(document: Sweep) -> list[Condition]:
+    """Conditions that points of the sweep have, in the order of the axes; () alone where no axis is given."""
+    given = document["given"]
+    there = {condition_of(document, point) for point in document["points"]} if given else {()}
+    told = [[value_label(value) for value in document["axes"][name]] for name in given]
+    return [one for one in itertools.product(*told) if one in there]
 
 
-def ranked(document: Sweep, condition: str | None = None) -> list[Point]:
+def condition_text(document: Sweep, condition: Condition) -> str:
+    """`EP 8, top groups 4`, `h800`; "" where no axis is given."""
+    named = zip(document["given"], condition, strict=True)
+    return ", ".join(f"{axis_label(axis)} {one}" if one[:1].isdigit() else one for axis, one in named)
+
+
+def given_text(document: Sweep) -> str:
+    """The given axes as a reader calls them: `EP and top groups`."""
+    return " and ".join(map(axis_label, document["given"]))
+
+
+def ranked(document: Sweep, condition: Condition = ()) -> list[Point]:
     """Points that ran, the best first; of one condition only, where one is named."""
     points = [document["points"][index] for index in document["ranked"]]
-    return points if condition is None else [p for p in points if condition_of(document, p) == condition]
+    return [p for p in points if condition_of(document, p) == condition] if condition else points
 
 
-def best(document: Sweep, condition: str | None = None) -> Point | None:
-    """The point with the best first objective."""
-    name, way = objective(document)
-    found = [point for point in ranked(document, condition) if metric(point, name) is not None]
-    if not found:
-        return None
-    return (min if way == "minimise" else max)(found, key=lambda point: metric(point, name) or 0.0)
+def leaders(document: Sweep) -> dict[Condition, Point]:
+    """The best point of each condition of which one ran."""
+    return {condition_of(document, one): one for one in map(document["points"].__getitem__, document["best"])}
 
 
 def choices(document: Sweep) -> list[str]:
-    """Axes with more than one value but for the given one."""
-    return [name for name in varied(document) if name != document.get("given")]
+    """Axes with more than one value but for the given ones."""
+    return [name for name in varied(document) if name not in document["given"]]
 
 
-def marginals(
-    document: Sweep, axis: str, condition: str | None = None
-) -> list[tuple[str, Point | None, int]]:
+def marginals(document: Sweep, axis: str, condition: Condition = ()) -> list[tuple[str, Point | None, int]]:
     """Each value of an axis: the best point that has it (None where none ran), and how many ran."""
     name, way = objective(document)
     found: dict[str, list[Point]] = {value_label(value): [] for value in document["axes"][axis]}
     for point in ranked(document, condition):
-        if metric(point, name) is not None:
-            found[value_label(point["values"][axis])].append(point)
+        found[value_label(point["values"][axis])].append(point)
     pick = min if way == "minimise" else max
     return [
         (value, pick(points, key=lambda p: metric(p, name) or 0.0) if points else None, len(points))
@@ -190,20 +192,55 @@ def marginals(
     ]
 
 
-def lag(document: Sweep, point: Point) -> float | None:
+def enough(document: Sweep, axis: str, condition: Condition, times: float) -> Point | None:
+    """The best point with the least value of an axis that comes within `times` the best; None where the axis has no order."""
+    values = {value_label(value): size(value) for value in document["axes"][axis]}
+    if None in values.values():
+        return None
+    close = [
+        (values[value] or 0.0, point)
+        for value, point, _ in marginals(document, axis, condition)
+        if point is not None and times_best(document, point) <= times
+    ]
+    return min(close, key=lambda one: one[0])[1] if close else None
+
+
+def size(value: Any) -> float | None:
+    """How large a value of an axis is, in SI units; None for what has no size."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    found = split(str(value))
+    return found[0] * FACTORS.get(found[1], 1.0) if found else None
+
+
+def lag(document: Sweep, point: Mapping[str, Any]) -> float | None:
     """The first objective of a point over that of the best of its condition, less one [fraction]."""
-    leader, name = best(document, condition_of(document, point)), objective(document)[0]
+    leader, name = leaders(document).get(condition_of(document, point)), objective(document)[0]
     top, value = metric(leader, name) if leader else None, metric(point, name)
     return value / top - 1 if top and value is not None else None
 
 
-def lag_cell(document: Sweep, point: Point) -> str:
+def lag_cell(document: Sweep, point: Mapping[str, Any]) -> str:
     """`+1.3%`, `best`, or `-` where there is nothing to compare with."""
     behind = lag(document, point)
     return "-" if behind is None else "best" if behind == 0 else f"{behind:+.1%}"
 
 
+def times_best(document: Sweep, point: Point) -> float:
+    """How many times worse than the best of its condition a point is on the first objective; 1 for the best."""
+    behind = lag(document, point) or 0.0
+    return 1 + behind if objective(document)[1] == "minimise" else 1 / max(1 + behind, 1e-12)
+
+
+def times_text(document: Sweep, times: float) -> str:
+    """`1.48x the best`; of a metric that should be large, `1/1.48 of the best`."""
+    return f"{times:.3g}x the best" if objective(document)[1] == "minimise" else f"1/{times:.3g} of the best"
+
+
 # --- words ---------------------------------------------------------------------------------------------------------
+
+_TOLD = 4  # conditions that have a sentence each
+_CLOSE = 1.05  # times the best that is called as good
 
 
 def finding(document: Sweep) -> list[str]:
@@ -211,7 +248,8 @@ def finding(document: Sweep) -> list[str]:
     counts = document["counts"]
     if not document["ranked"]:
         return [f"None of {counts['points']:,} points can be run. {_most_reasons(document)}".strip()]
-    said = [_leader(document, condition) for condition in conditions(document)]
+    many = conditions(document)
+    said = [_leader(document, one) for one in many] if len(many) <= _TOLD else _least(document, many)
     if len(document["objectives"]) > 1:
         names = " and ".join(label(one) for one in document["objectives"])
         front = len(document["pareto"])
@@ -226,9 +264,9 @@ def finding(document: Sweep) -> list[str]:
     return said
 
 
-def _leader(document: Sweep, condition: str | None) -> str:
+def _leader(document: Sweep, condition: Condition) -> str:
     """The best point and the next one of the same condition."""
-    name, leader = objective(document)[0], best(document, condition)
+    name, leader = objective(document)[0], leaders(document).get(condition)
     lead = f"{condition_text(document, condition)}: best" if condition else "Best"
     if leader is None:
         return f"{condition_text(document, condition)}: nothing can be run."
@@ -241,33 +279,49 @@ def _leader(document: Sweep, condition: str | None) -> str:
     return f"{first} Next: {values_text(others[0], axes)}, {'as good' if behind == 'best' else behind}."
 
 
+def _least(document: Sweep, many: Sequence[Condition]) -> list[str]:
+    """Of many conditions, those that need least and most of each choice to come close to their best."""
+    said = []
+    for axis in choices(document):
+        found = [(enough(document, axis, one, _CLOSE), one) for one in many]
+        sized = [(size(p["values"][axis]) or 0.0, value_label(p["values"][axis]), c) for p, c in found if p]
+        if not sized:
+            continue
+        (low, least, first), (high, most, last) = (pick(sized, key=lambda one: one[0]) for pick in (min, max))
+        within = f"To come within {_CLOSE - 1:.0%} of its best, {condition_text(document, first)} needs"
+        rest = f"; {condition_text(document, last)} needs {most}" if low < high else ", like all others"
+        said.append(f"{within} {axis_label(axis)} {least}{rest}.")
+    return said or [
+        f"The best of each of {len(many)} conditions ({given_text(document)}) stands in the table."
+    ]
+
+
 def _costliest(document: Sweep) -> str:
     """The value of an axis that costs most, over all others at their best."""
-    name, way = objective(document)
+    name = objective(document)[0]
     worst: tuple[float, str] | None = None
     for condition in conditions(document):
         for axis in choices(document):
             for value, point, _ in marginals(document, axis, condition):
-                behind = lag(document, point) if point else None
-                if point is None or behind is None:
+                if point is None:
                     continue
-                loss = 1 + behind if way == "minimise" else 1 / max(1 + behind, 1e-12)
+                times = times_best(document, point)
                 where = f" ({condition_text(document, condition)})" if condition else ""
-                told = f"Of all choices {axis_label(axis)} {value} costs most{where}: at best {cell(name, metric(point, name))}, {loss:.2f}x the best."
-                worst = max(worst, (loss, told)) if worst else (loss, told)
+                told = f"Of all choices {axis_label(axis)} {value} costs most{where}: at best {cell(name, metric(point, name))}, {times_text(document, times)}."
+                worst = max(worst, (times, told)) if worst else (times, told)
     return worst[1] if worst and worst[0] >= 1.01 else ""
 
 
 def _change(document: Sweep, change: Mapping[str, Any]) -> str:
     """What the best of the points that lack memory would need and give."""
     point, (name, way) = document["points"][change["point"]], objective(document)
-    leader, would = best(document, condition_of(document, point)), metric(change, name)
-    top = metric(leader, name) if leader else None
+    would = {**point, "metrics": change["metrics"]}
+    behind = lag(document, would)
     needs = f"{show(change['needed_bytes'], 'bytes', 3)} a GPU instead of {show(change['capacity_bytes'], 'bytes', 3)}"
-    better = top and would and (would < top if way == "minimise" else would > top)
-    gain = f", {would / top - 1:+.1%}" if top and would else ""
+    better = behind is not None and (behind < 0 if way == "minimise" else behind > 0)
+    gain = f", {behind:+.1%}" if behind is not None else ""
     lead = "With more memory" if better else "More memory would not help: with what it needs"
-    return f"{lead}, {values_text(point, varied(document))} ({needs}) would reach {cell(name, would)}{gain}."
+    return f"{lead}, {values_text(point, varied(document))} ({needs}) would reach {cell(name, metric(change, name))}{gain}."
 
 
 def _most_reasons(document: Sweep) -> str:

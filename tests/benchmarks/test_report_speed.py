@@ -78,9 +78,9 @@ def grid(num_points: int) -> dict[str, Any]:
     ranked = sorted(range(len(points)), key=lambda i: points[i]["metrics"]["step_time_s"])
     counts = {"points": len(points), "ok": len(points), "infeasible": 0, "pruned": 0, "failed": 0}
     return {
-        "schema": "moesim.sweep/1", "name": "grid", "title": "A grid", "version": "", "sweep": {"name": "grid"}, "given": None,
+        "schema": "moesim.sweep/1", "name": "grid", "title": "A grid", "version": "", "sweep": {"name": "grid"}, "given": [],
         "objectives": {"step_time_s": "minimise"}, "axes": axes, "num_combinations": len(points), "counts": counts,
-        "runs": {"computed": len(points), "remembered": 0}, "points": points, "ranked": ranked, "pareto": ranked[:1], "changes": [],
+        "runs": {"computed": len(points), "remembered": 0, "of_changes": 0}, "points": points, "ranked": ranked, "best": ranked[:1], "pareto": ranked[:1], "changes": [],
     }  # fmt: skip
 
 
