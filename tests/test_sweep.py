@@ -100,6 +100,15 @@ def test_a_constraint_reads_a_quantity_as_the_scenario_does(tmp_path: Path) -> N
     assert [point["status"] for point in found["points"]] == ["ok", "infeasible"]
 
 
+def test_a_constraint_asks_for_words_among_the_metrics(tmp_path: Path) -> None:
+    found = run(sweep_of(**EP, constraints=["dispatch.binding == 'latency'"]), tmp_path)
+    alone = run(sweep_of(**EP), tmp_path)
+    binding = [point["metrics"]["dispatch"]["binding"] for point in alone["points"]]
+    assert binding == ["scale_up", "latency"]
+    assert [point["status"] for point in found["points"]] == ["infeasible", "ok"]
+    assert found["points"][0]["reason"].endswith("is not met: dispatch.binding = scale_up")
+
+
 def test_what_a_constraint_excludes_is_not_run_and_not_kept(tmp_path: Path) -> None:
     found = run(sweep_of(**EP, constraints=["layout.ep < 16"]), tmp_path)
     assert found["runs"] == {"computed": 1, "remembered": 0, "of_changes": 0}
@@ -122,6 +131,7 @@ def test_a_constraint_that_changed_judges_rows_that_are_remembered(tmp_path: Pat
         ({"constraints": ["dispatch.time < 1 s"]}, "did you mean dispatch.time_s?"),
         ({"objectives": {"dispatch.tims_s": "minimise"}}, "did you mean dispatch.time_s?"),
         ({"constraints": ["workload.kernel.kind < 3"]}, "values that can be compared"),
+        ({"constraints": ["dispatch.binding == nic"]}, "did you mean 'nic', a word in quotes?"),
     ],
 )
 def test_names_that_no_point_has_are_told(said: dict[str, Any], told: str, tmp_path: Path) -> None:

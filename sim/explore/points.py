@@ -49,7 +49,7 @@ class Row:
     def known(self) -> Known:
         """Everything that a constraint can name."""
         memory = {f"memory.{name}": size for name, size in self.memory.items()}
-        return {**self.scenario, **memory, **measure.flatten(self.metrics)}
+        return {**self.scenario, **memory, **dict(_flat(self.metrics))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def check_names(constraints: Sequence[Expression], objectives: Sequence[str], ro
             "constraints",
             f"'{name}'",
             "a key of the scenario, memory.* or a metric",
-            nearest(name, known),
+            nearest(name, known) or (f"'{name}', a word in quotes" if name.isidentifier() else None),
         )
         for one in constraints
         for name in one.names
@@ -168,7 +168,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key -> value of a resolved scenario; quantities in SI units, lists left out."""
+    """Dotted key -> value of a resolved scenario or of metrics; quantities in SI units, lists left out."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

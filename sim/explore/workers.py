@@ -26,6 +26,7 @@ from sim.explore.points import Batch, Row, work
 Rows = list[tuple[int, Row]]
 _FORKS = hasattr(os, "fork")
 _TRIES, _PAUSE_S = 5, 0.3  # to build a pool anew
+_END_S = 5.0  # for a pool to see that its processes have ended
 _REACH_S = 5.0  # to find a Dask scheduler
 _LOOK_S = 5.0  # between two looks at a scheduler
 _ALONE_S = 60.0  # without a worker, until nobody waits for one any more
@@ -84,11 +85,7 @@ class Processes:
 
                     ensure_running()
                 return self.pool.submit(function, *arguments)
-        except (
-            BrokenExecutor,
-            OSError,
-            EOFError,
-        ) as error:  # the pool broke, or what forks its processes did
+        except (BrokenExecutor, OSError, EOFError) as error:  # what forks the pool's processes may end, too
             failed: Future[Any] = Future()
             failed.set_exception(BrokenExecutor(str(error)))
             return failed
@@ -115,9 +112,14 @@ class Processes:
     def close(self, *, now: bool = False) -> None:
         """End the pool."""
         processes = list((getattr(self.pool, "_processes", None) or {}).values())
+        manager = getattr(self.pool, "_executor_manager_thread", None)
         self.pool.shutdown(wait=not now, cancel_futures=True)
         for process in processes if now else ():
             process.terminate()
+        if (
+            manager is not None
+        ):  # it would be woken, at the end of Python, by a pipe that it is about to close
+            manager.join(_END_S)
 
 
 @contextmanager

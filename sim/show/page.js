@@ -63,6 +63,11 @@ function fit(layout, data, width) { // to a narrow screen
       layout.xaxis.range[1] = Math.max(layout.xaxis.range[1], 1.4 * Math.max(...trace.x));
       trace.text = trace.text.map(words => words.split(" · ")[0]);
     }
+    if (trace.type === "heatmap" && trace.texttemplate) { // numbers as large as their cells let them be
+      const size = 1.5 * (width - 80) / trace.x.length / Math.max(...trace.text.flat().map(text => text.length));
+      trace.textfont = {size: Math.min(11, size)};
+      if (size < 7) delete trace.texttemplate;
+    }
     const bar = trace.colorbar || (trace.marker && trace.marker.colorbar);
     if (bar) bar.len = 0.8;
     if (trace.marker && trace.marker.symbol === "square" && trace.marker.size) {

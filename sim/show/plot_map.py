@@ -15,12 +15,13 @@ from sim.errors import Fault, InputError
 from sim.show import style, sweeps
 from sim.show.canvas import Canvas
 from sim.show.sweeps import Point, Sweep, axis_label, cell, label, metric, value_label
-from sim.units import dimension_of, figures, show
+from sim.units import dimension_of, figures, show, split
 
 _PANELS = 8
 _ACROSS = 4  # panels side by side
 _NUMBERS = 24  # cells side by side, up to which each has its number
-_LEVELS = (1.01, 1.05, 1.1, 1.25, 1.5, 2.0)  # times the best
+_LEVELS = (1.05, 1.25, 2.0)  # times the best, joined by lines
+_CHARACTER_PX = 8
 _TICKS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _INK = "#1C2126"
 _BEHIND = [[0.0, "#0A5C8F"], [0.05, "#5BA3CE"], [0.15, "#BBD8EA"], [0.3, "#F3E3B3"], [0.6, "#EBA04B"], [1.0, "#A8320A"]]  # fmt: skip
@@ -117,7 +118,7 @@ def sweep_map(document: Sweep) -> Any:
             max(2.0, worst),
             numbered=len(xs) * across <= _NUMBERS,
         )
-        _place(figure, maps, panel, i, across, down)
+        _place(figure, maps, panel, xs, ys, i, across, down)
     others = [
         axis_label(axis) for axis in sweeps.choices(document) if axis not in (maps.x, maps.y, maps.panel)
     ]
@@ -161,8 +162,10 @@ def _draw(
     times = [[maps.times(panel, y, x) for x in xs] for y in ys]
     colours = [[None if one is None else math.log2(one) for one in row] for row in times]
     ticks = [t for t in _TICKS if t <= 1.001 * worst and (worst < 3 or t not in (1.1, 1.25))]
-    least = "times the best" if maps.way == "minimise" else "the best, in times"
-    key = f"{least} of its map" if maps.within else least
+    least = "times the best" if maps.way == "minimise" else "times below the best"
+    lined = _lined(times, xs, ys)
+    lines = f"; lines at {', '.join(f'{level:g}' for level in _LEVELS)}" if lined else ""
+    key = f"{least}{' of its map' if maps.within else ''}{lines}"
     bar = {
         **style.colourbar(key),
         "tickvals": [math.log2(t) for t in ticks],
@@ -175,35 +178,61 @@ def _draw(
         showscale=not mark, colorbar=bar, hoverongaps=False,
         hovertemplate=f"{axis_label(maps.y)} %{{y}}, {axis_label(maps.x)} %{{x}}: %{{customdata}} {unit}<extra></extra>",
     )  # fmt: skip
-    whole = [one for row in times for one in row if one is not None]
+    for level in _LEVELS if lined else ():
+        figure.add(
+            "contour",
+            x=xs, y=ys, z=times, xaxis=f"x{mark}", yaxis=f"y{mark}", showscale=False, showlegend=False, hoverinfo="skip",
+            contours={"start": level, "end": level, "size": 1, "coloring": "none", "showlabels": not numbered, "labelformat": ".3~g",
+                      "labelfont": {"size": 11, "color": _INK}},
+            line={"width": 1.4, "color": _INK, "smoothing": 0},
+        )  # fmt: skip
+
+
+def _lined(times: Sequence[Sequence[float | None]], xs: Sequence[str], ys: Sequence[str]) -> bool:
+    """Whether lines help: the axes are numbers, and no hole lets a line say what nobody ran."""
     numeric = all(text[:1].isdigit() for text in (*xs, *ys))
-    if len(whole) < len(xs) * len(ys) or len(xs) < 4 or len(ys) < 3 or not numeric:
-        return  # a line through a hole would say what nobody ran
-    for level in _LEVELS:
-        if min(whole) < level < max(whole):
-            at = math.log2(level)
-            figure.add(
-                "contour",
-                x=xs, y=ys, z=colours, xaxis=f"x{mark}", yaxis=f"y{mark}", showscale=False, showlegend=False, hoverinfo="skip",
-                contours={"start": at, "end": at, "size": 1, "coloring": "none"}, line={"width": 1.4, "color": _INK},
-            )  # fmt: skip
+    whole = all(one is not None for row in times for one in row)
+    return whole and numeric and len(xs) >= 4 and len(ys) >= 3
 
 
-def _place(figure: Canvas, maps: _Maps, panel: str, i: int, across: int, down: int) -> None:
+def _ticks(axis: str, values: Sequence[str]) -> tuple[str, list[str]]:
+    """Title of an axis and texts of its values; a unit that all share stands in the title."""
+    found = [split(value) for value in values]
+    units = {one[1] for one in found if one}
+    if None in found or len(units) != 1 or units == {""}:
+        return axis_label(axis), list(values)
+    return f"{axis_label(axis)} [{units.pop()}]", [figures(one[0], 6) for one in found if one]
+
+
+def _place(
+    figure: Canvas,
+    maps: _Maps,
+    panel: str,
+    xs: Sequence[str],
+    ys: Sequence[str],
+    i: int,
+    across: int,
+    down: int,
+) -> None:
     """Where a map stands, and its name."""
     column, row = i % across, i // across
     mark, wide, high = "" if i == 0 else str(i + 1), 1 / across, 1 / down
     left, top = column * wide + (0.05 if column else 0.0), 1 - row * high
+    title, texts = _ticks(maps.x, xs)
+    fits = _CHARACTER_PX * sum(len(text) + 1 for text in texts) < 0.8 * style.WIDTH * wide
+    below = 14 + (_CHARACTER_PX * max(map(len, texts)) if not fits else 16)  # plotly counts from the axis
     figure.axis(
-        f"x{mark}", domain=[left, (column + 1) * wide - 0.01], type="category", anchor=f"y{mark}", showgrid=False,
-        title=axis_label(maps.x) if row == down - 1 else "",
+        f"x{mark}", domain=[left, (column + 1) * wide - 0.01], type="category", anchor=f"y{mark}", showgrid=False, tickvals=xs,
+        ticktext=texts, tickangle=0 if fits else -90, title={"text": title if row == down - 1 else "", "standoff": below},
     )  # fmt: skip
+    name, names = _ticks(maps.y, ys)
     figure.axis(
         f"y{mark}", domain=[max(0.0, top - high + (0.12 if down > 1 else 0.0)), top - (0.07 if maps.panel else 0.0)],
-        type="category", anchor=f"x{mark}", showgrid=False, title=axis_label(maps.y) if column == 0 else "",
+        type="category", anchor=f"x{mark}", showgrid=False, tickvals=ys, ticktext=names,
+        title=name if column == 0 else "",
     )  # fmt: skip
     if maps.panel:
-        name = f"<b>{axis_label(maps.panel)} {panel}</b>"
+        name = f"<b>{axis_label(maps.panel)} {panel}</b>" if panel[:1].isdigit() else f"<b>{panel}</b>"
         figure.note(
             name,
             left,

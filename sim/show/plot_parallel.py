@@ -74,7 +74,10 @@ def parallel(document: Sweep) -> Any:
     ran = len(document["ranked"])
     count = f"the best {len(points):,} of {ran:,} points" if len(points) < ran else f"{len(points):,} points"
     close = len(groups[0])
-    title = f"{values_text(points[0], axes)} leads; {close} of {count} come within 1 % of the best"
+    if document["given"]:
+        title = f"{close} of {count} come within 1 % of the best of their {sweeps.given_text(document)}"
+    else:
+        title = f"{values_text(points[0], axes)} leads; {close} of {count} come within 1 % of the best"
     alt = f"Parallel coordinates: {', '.join(one.name for one in uprights)}, grouped by {label(name)}"
     return style.finish(figure, title, height=440, alt=alt, top=52, bottom=44)
 

@@ -66,11 +66,12 @@ def pareto(document: Sweep) -> Any:
     figure.axis("y", title=axis_title(y_name, y_unit))
     for i in _apart(front, ys):
         figure.note(
-            values_text(points[i], axes), xs[i] / x_scale, ys[i] / y_scale, xanchor="left", yanchor="bottom", xshift=7, font={"size": 11}, name="inside",
+            values_text(points[i], axes), xs[i] / x_scale, ys[i] / y_scale, xanchor="left", yanchor="bottom", xshift=8, yshift=1, font={"size": 11}, name="inside",
+            bgcolor=style.PAPER, borderpad=0,
         )  # fmt: skip
-    best = points[0]
     others = f"none of their {sweeps.given_text(document)}" if document["given"] else "none"
-    title = f"{len(front)} of {len(points):,} points that ran are beaten by {others} on {label(x_name)} and {label(y_name)}; {values_text(best, axes)} leads"
+    leads = "" if document["given"] else f"; {values_text(points[0], axes)} leads"
+    title = f"{len(front)} of {len(points):,} points that ran are beaten by {others} on {label(x_name)} and {label(y_name)}{leads}"
     alt = "; ".join(
         f"{values_text(points[i], axes)}: {cell(x_name, xs[i])}, {cell(y_name, ys[i])}" for i in front[:12]
     )

@@ -45,10 +45,10 @@ def ranking(document: Sweep, shown: list[str], most: int) -> Grid:
         for place, point in enumerate(here[:each], start=1):
             rows.append(
                 (
-                    f"{place}{'*' if id(point) in fronts else ''}",
+                    f"{place}{'*' if id(point) in fronts else ''}" if each > 1 else "",
                     *(value_label(point["values"][axis]) for axis in axes),
                     *(cell(name, sweeps.raw_metric(point, name)) for name in shown),
-                    sweeps.lag_cell(document, point),
+                    sweeps.lag_cell(document, point) if each > 1 else "",
                 )
             )
     ran = len(document["ranked"])
