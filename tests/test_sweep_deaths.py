@@ -116,7 +116,7 @@ def test_a_sweep_killed_in_its_middle_goes_on_where_it_was(
     kept = rows_in(store)
     assert 20 <= kept < 120
     second = finish(start(tmp_path, "--jobs", "2"))
-    assert second["runs"] == {"computed": 120 - kept, "remembered": kept}
+    assert second["runs"] == {"computed": 120 - kept, "remembered": kept, "of_changes": 0}
     same_points(second, undisturbed)
     third = finish(start(tmp_path, "--jobs", "1"))
     assert third["runs"] == {"computed": 0, "remembered": 120, "of_changes": 0}
