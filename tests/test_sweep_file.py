@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from sweeping import EXCHANGE, STEP, sweep_of
 
 from sim.errors import InputError, Mark
+from sim.explore import sweep_file
 from sim.explore.axes import Axis, Space
 
+BALANCED = {"routed_load": 0, "kernel_jitter": 0, "gpu_spread": 0}
 HERE = Mark("sweep.yaml", 1, 1)
 BARE = {
     "cluster": {"hardware": "h800", "nodes": 2},
@@ -31,6 +33,15 @@ def values(axis: Any, key: str = "workload.tokens_per_rank") -> list[Any]:
 
 
 # --- points --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("skew", "points", "told"), [({}, 60, 1), ({"routed_load": 0}, 60, 1), (BALANCED, 60, 0), ({}, 40, 0)]
+)
+def test_many_steps_of_unlike_ranks_are_told_to_be_slow(skew: dict[str, Any], points: int, told: int) -> None:
+    base = {**STEP, "workload": {**STEP["workload"], "skew": skew}}
+    sweep = sweep_of(base=base, axes={"seed": list(range(points))}, objectives={"step_time_s": "minimise"})
+    assert [hint.startswith("steps of unlike ranks") for hint in sweep_file.hints(sweep)] == [True] * told
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4))

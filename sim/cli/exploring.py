@@ -42,6 +42,8 @@ def sweep(
     asked = sweep_file.read(spec)
     folder = folder_of(out, asked.name)
     names, objective = sweeps.names_of(asked.space.axes), next(iter(asked.objectives))
+    for hint in () if as_json else sweep_file.hints(asked):
+        click.echo(f"note: {hint}", err=True)
     with SweepBar(console_of(), len(asked.space), objective, quiet=as_json) as bar:
 
         def watch(now: exploring.Progress) -> None:

@@ -22,10 +22,11 @@ from sim.explore.axes import MAX_POINTS, Axis, Space
 from sim.explore.expressions import Expression
 from sim.explore.sweep_spec import RangeSpec, SweepSpec
 from sim.study import scenario as scenarios
-from sim.study.specification import ScenarioSpec
+from sim.study.specification import ScenarioSpec, TrainingSpec
 
 FOLDER = "scenarios/sweeps"
 _MAX_VALUES = 10_000
+_MANY = 50  # points, from where on it is worth to say what takes long
 _MAX_GROUNDS = 500  # clusters and models that an `auto` looks at
 _SIZING = ("cluster.nodes", "cluster.hardware", "cluster.fabric", "model", "workload.sequence_tokens")
 _OF_COMBINATIONS = ("layout.", "workload.")
@@ -104,6 +105,15 @@ def sweep_of(document: Document) -> Sweep:
         prune=said.prune,
         said=document.tree,
     )
+
+
+def hints(sweep: Sweep) -> Iterator[str]:
+    """What a person may want to know before many points run."""
+    work = sweep.base.check(ScenarioSpec).workload
+    many = len(sweep.space) * sweep.replicas >= _MANY
+    if many and isinstance(work, TrainingSpec) and any(work.skew.model_dump().values()):
+        alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
+        yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
 
 
 # --- the base ------------------------------------------------------------------------------------------------------
