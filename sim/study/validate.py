@@ -41,6 +41,7 @@ SOURCES: dict[str, Source] = {
     "packet_level": _RUNS,
     "gemm": _KERNELS,
     "kernels_h200": _KERNELS,
+    "kernels_h100": _KERNELS,
     "layer_pair": Source(layer_pair.PairFigures, layer_pair.rows),
     "training_step": _RUNS,
     "tpot_bound": _TABLES,

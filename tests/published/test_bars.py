@@ -91,6 +91,11 @@ def test_kernels_on_h800_are_within_8_percent_fitted_or_held_out() -> None:
     assert mean_error(held_out) <= 0.08
 
 
+def test_kernels_on_h100_are_within_8_percent_with_nothing_fitted() -> None:
+    assert {row["use"] for row in rows("kernels_h100")} == {"validation"}
+    assert mean_error(rows("kernels_h100")) <= 0.08
+
+
 def test_kernels_on_h200_are_within_8_percent_fitted_or_held_out() -> None:
     held_out = [row for row in rows("kernels_h200") if row["use"] == "validation"]
     assert len(held_out) > 0.8 * len(rows("kernels_h200"))
