@@ -73,11 +73,11 @@ def parallel(document: Sweep) -> Any:
     figure.axis("y", visible=False, range=[-0.04, 1.04])
     ran = len(document["ranked"])
     count = f"the best {len(points):,} of {ran:,} points" if len(points) < ran else f"{len(points):,} points"
-    close = len(groups[0])
+    close = f"{len(groups[0])} of {count} {'comes' if len(groups[0]) == 1 else 'come'} within 1 % of the best"
     if document["given"]:
-        title = f"{close} of {count} come within 1 % of the best of their {sweeps.given_text(document)}"
+        title = f"{close} of its {sweeps.given_text(document)}"
     else:
-        title = f"{values_text(points[0], axes)} leads; {close} of {count} come within 1 % of the best"
+        title = f"{values_text(points[0], axes)} leads; {close}"
     alt = f"Parallel coordinates: {', '.join(one.name for one in uprights)}, grouped by {label(name)}"
     return style.finish(figure, title, height=440, alt=alt, top=52, bottom=44)
 
