@@ -14,6 +14,7 @@ const CONFIG = {
 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = matchMedia("(max-width: 640px)");
+const medium = matchMedia("(max-width: 900px)");
 const figures = [...document.querySelectorAll(".plot")];
 const waiting = new Set();
 let printing = false;
@@ -27,6 +28,12 @@ async function plotly() { // inlined as gzip: a third of the bytes, and as quick
   const script = document.createElement("script");
   script.textContent = await new Response(open).text();
   document.head.append(script);
+}
+
+function stack(layout) { // panels that stand side by side where there is room, one below the other
+  const {height, ...axes} = layout.meta.stacked;
+  layout.height = height;
+  for (const [name, said] of Object.entries(axes)) Object.assign(layout[name], said);
 }
 
 function fit(layout, data, width) { // to a narrow screen
@@ -77,6 +84,7 @@ function draw(div) {
   layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
   layout.autosize = true;
   layout.dragmode = CAN_HOVER && layout.dragmode || false;
+  if (medium.matches && layout.meta) stack(layout);
   if (div.clientWidth < NARROW_PX) fit(layout, data, div.clientWidth);
   Plotly.react(div, data, layout, CONFIG);
   div.style.minHeight = "";
@@ -128,7 +136,7 @@ ready.then(() => {
     div.style.minHeight = "";
   }
 });
-for (const query of [dark, narrow]) query.addEventListener("change", () => again(figures.filter(isDrawn)));
+for (const query of [dark, narrow, medium]) query.addEventListener("change", () => again(figures.filter(isDrawn)));
 addEventListener("beforeprint", () => { printing = true; if (window.Plotly) again(figures.filter(isOpen)); });
 addEventListener("afterprint", () => { printing = false; again(figures.filter(isDrawn)); });
 for (const button of document.querySelectorAll("button[data-copy]")) {
