@@ -75,7 +75,7 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
             "more_is_better": more_is_better(parts(metric)[0]),
             "dimension": dimension_of(parts(metric)[0]),
         },
-        "beside": [{"name": name, "dimension": dimension_of(name)} for name in ladder.spec.beside],
+        "beside": [{"name": name, "dimension": dimension_of(parts(name)[0])} for name in ladder.spec.beside],
         "reference": ladder.reference,
         "hardware": {name: _machine(ladder, name, designs, ends, rungs) for name in ladder.spec.hardware},
         "rungs": rungs,

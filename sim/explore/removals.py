@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sim.documents import Path_
+from sim.documents import Document, Path_
 from sim.explore.ladder_spec import Ladder
+from sim.study.scenario import unfold_model
 
 Leaves = Mapping[Path_, Any]
 """Path -> scalar or list: a design, flattened."""
@@ -35,11 +36,8 @@ class Removal:
 def removals(ladder: Ladder) -> dict[str, Removal]:
     """Rung -> what else goes or changes when it is removed last."""
     names = list(ladder.spec.rungs)
-    designs = [dict(_leaves(ladder.design(names[:n]).tree)) for n in range(len(names) + 1)]
-    return {
-        name: effect(name, names, designs, dict(_leaves(ladder.without(name).tree)))
-        for name in names
-    }  # fmt: skip
+    designs = [_flat(ladder.design(names[:n])) for n in range(len(names) + 1)]
+    return {name: effect(name, names, designs, _flat(ladder.without(name))) for name in names}
 
 
 def effect(rung: str, rungs: Sequence[str], designs: Sequence[Leaves], without: Leaves) -> Removal:
@@ -70,6 +68,12 @@ def effect(rung: str, rungs: Sequence[str], designs: Sequence[Leaves], without: 
     undone.discard(rung)
     altered -= {rung, *undone}
     return Removal(tuple(r for r in rungs if r in undone), tuple(r for r in rungs if r in altered))
+
+
+def _flat(design: Document) -> Leaves:
+    """A design by leaves, those of its model too: a key below a named model changes that key alone."""
+    unfold_model(design)
+    return dict(_leaves(design.tree))
 
 
 def _leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, Any]]:

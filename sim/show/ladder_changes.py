@@ -88,17 +88,29 @@ def goes_alone(rung: Rung) -> bool:
     return not rung["takes_along"]
 
 
-def others(document: Document, rung: Rung, mark: str = "") -> str:
-    """What a removal does to other choices, as it stands behind the choice's name, titles in marks; "" for nothing."""
-    titles = {one["name"]: f"{mark}{one['title']}{mark}" for one in document["rungs"]}
-    gone, altered = (joined([titles[name] for name in rung[key]]) for key in ("takes_along", "alters"))
-    told = [f"and with it {gone}"] if gone else []
-    return ", ".join([*told, *([f"with another setting of {altered}"] if altered else [])])
+def goes_with_it(document: Document, rung: Rung) -> str:
+    """The other choices that a removal undoes or sets otherwise, for a table; "" for none."""
+    gone, altered = _others(document, rung)
+    return "; ".join(filter(None, (gone, altered and f"{altered} (set otherwise)")))
 
 
 def removal(document: Document, rung: Rung, mark: str = "") -> str:
-    """A choice that is removed, with what goes along: `One copy a rank, and with it Two hops`."""
-    return ", ".join(filter(None, (f"{mark}{rung['title']}{mark}", others(document, rung, mark))))
+    """A choice that is removed, with what goes along, titles in marks: `One copy a rank, and with it Two hops`."""
+    gone, altered = _others(document, rung, mark)
+    told = (
+        f"{mark}{rung['title']}{mark}",
+        gone and f"and with it {gone}",
+        altered and f"with another setting of {altered}",
+    )
+    return ", ".join(filter(None, told))
+
+
+def _others(document: Document, rung: Rung, mark: str = "") -> tuple[str, str]:
+    """Titles of the choices that a removal undoes, and of those that it sets otherwise."""
+    titles = {one["name"]: f"{mark}{one['title']}{mark}" for one in document["rungs"]}
+    return joined([titles[name] for name in rung["takes_along"]]), joined(
+        [titles[name] for name in rung["alters"]]
+    )
 
 
 def joined(names: Sequence[str], by: str = "and") -> str:
@@ -144,8 +156,8 @@ def against(gap: float, timely: bool) -> str:
 
 
 def speed(document: Document, new: float, old: float) -> str:
-    """What became of a design: `3.41x as fast`; of an amount, by how much it moved."""
+    """What became of a design: `3.41 times as fast`; of an amount, by how much it moved."""
     if not is_timely(document["metric"]):
         return moved(new / old - 1)
     more = document["metric"]["more_is_better"]
-    return f"{_factor(takes(old, more) / takes(new, more))}x as fast"
+    return f"{_factor(takes(old, more) / takes(new, more))} times as fast"

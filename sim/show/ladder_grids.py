@@ -12,9 +12,10 @@ from sim.show.ladder_changes import (
     change_in_turn,
     change_removed,
     gap_words,
+    goes_with_it,
+    is_timely,
     joined,
     moved,
-    others,
     sense,
 )
 from sim.show.ladders import WAYS, beside, called, machine, machines, other, said, upper
@@ -71,15 +72,15 @@ def of_readings(document: Document) -> Grid:
         row = [rung["title"] if i else "None of them, and all"]
         for way, by in (("added_first", change_alone), ("removed_last", change_removed)):
             row += [_cell(document, rung, way, on, 4), moved(by(document, rung, on)) if i else "-"]
-        rows.append((*row, others(document, rung) if i else ""))
-    heads = ("choice", "alone", "change", "removed last", "change", "and with it")
+        rows.append((*row, goes_with_it(document, rung) if i else ""))
+    heads = ("choice", "alone", "change", "removed last", "change", "goes with it")
     told = any(row[-1] for row in rows)
     note = (
         f"{called(metric)}; alone: the naive design with this choice only, against the naive one; removed last: the full design "
         f"without it, against the full one; changes: {sense(document)}"
     )
     if told:
-        note += "; and with it: other choices that this removal undoes or sets otherwise, so that its change is not the choice's own"
+        note += "; goes with it: other choices that this removal undoes or sets otherwise, so that its change is not the choice's own"
     width = len(heads) if told else len(heads) - 1
     title = f"Each choice alone, and removed last, on {machine(on)}"
     return Grid(title, heads[:width], tuple(row[:width] for row in rows), words=frozenset({0, 5}), note=note)
@@ -106,8 +107,13 @@ def _of_beside(
     document: Document, heads: tuple[str, ...], rows: list[tuple[Cell, ...]], metric: str, by: str
 ) -> Grid:
     names = [called(name) for name in beside(document, None, metric)]
-    title = f"Beside it, {by}: {joined(names)}"
-    return Grid(title, heads, tuple(rows) if names else ())
+    title = f"{upper(joined(names))}, {by}"
+    return Grid(
+        title,
+        heads,
+        tuple(rows) if names else (),
+        note=f"each cell: {' · '.join(names)}" if len(names) > 1 else "",
+    )
 
 
 def _beside(document: Document, metrics: Document | None, metric: str) -> Cell:
@@ -166,7 +172,8 @@ def of_enough(document: Document) -> Grid:
         present = show(one["present"]["value"], one["dimension"], 3)
         rows.append((one["title"], one["key"], machine(one["hardware"]), present, *cells))
     heads = ("what", "figure", "of", "has", *(f"within {100 * fraction:g} %" for fraction in fractions))
-    note = "the smallest value with which a run takes at most so much more than with a thousand times what there is"
+    longer = "longer" if all(is_timely(one) for one in found) else "more"
+    note = f"within 1 %: the least of it with which a run takes at most 1 % {longer} than with a thousand times what there is"
     return Grid("How much is enough", heads, tuple(rows), words=frozenset({0, 1, 2}), note=note)
 
 
@@ -205,29 +212,32 @@ def of_prices(document: Document) -> Grid:
     """What a million tokens cost, and the price at which another machine would cost as much as the reference."""
     machines = document["hardware"]
     reference = machines[document["reference"]]
-    rows = []
+    ours = (reference.get("tokens_per_s_per_gpu") or {}).get("full")
+    priced = reference.get("price_usd_per_gpu_hour") is not None
+    rows: list[tuple[Cell, ...]] = []
     for name, one in machines.items():
         tokens = one.get("tokens_per_s_per_gpu") or {}
         if not tokens.get("full"):
             continue
         price, cost = one.get("price_usd_per_gpu_hour"), one.get("usd_per_million_tokens") or {}
         even = None
-        ours = (reference.get("tokens_per_s_per_gpu") or {}).get("full")
-        if reference.get("price_usd_per_gpu_hour") is not None and ours and name != document["reference"]:
+        if ours and priced and name != document["reference"]:
             even = reference["price_usd_per_gpu_hour"] * tokens["full"] / ours
         dollars = (_usd(cost.get(end)) for end in ("naive", "full"))
         rows.append((machine(name), f"{tokens['full']:,.0f}", _usd(price), *dollars, _usd(even)))
     unpriced = [row[0] for row in rows if row[2] == "-"]
     heads = ("machine", "tokens/s/GPU", "$ a GPU-hour", "$ a M tokens, naive", "full", "breaks even at $")
-    note = (
-        "breaks even: the price of its GPU-hour at which a token costs as much as on "
-        f"{machine(document['reference'])}, full design"
-    )
+    told = []
+    if priced:
+        told.append(
+            "breaks even: the price of its GPU-hour at which a token costs as much as on "
+            f"{machine(document['reference'])}, full design"
+        )
     if unpriced:
-        note += f"; {joined(unpriced)}: no price in the profile, so no cost of a token"
-    return Grid(
-        "Price of a million tokens", heads, tuple(rows) if len(unpriced) < len(rows) else (), note=note
-    )
+        told.append(f"{joined(unpriced)}: no price in the profile, so no cost of a token")
+    width = len(heads) if priced else len(heads) - 1
+    shown = tuple(row[:width] for row in rows) if len(unpriced) < len(rows) else ()
+    return Grid("Price of a million tokens", heads[:width], shown, note="; ".join(told))
 
 
 def _usd(value: float | None) -> Cell:

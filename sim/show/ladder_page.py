@@ -15,7 +15,7 @@ _TERMS = (
     ("in its turn", "with all choices up to this one"),
     ("alone", "the naive design with this choice only; what it needs from others is missing"),
     ("removed last", "the full design without it; what others do in its stead is there"),
-    ("and with it", "choices that stand on the one that is removed: what takes its place undoes them too, or sets them otherwise"),
+    ("goes with it", "choices that stand on the one that is removed: what takes its place undoes them too, or sets them otherwise"),
     ("change", "of the metric that is compared, in per cent, from a doubling on as a factor; a rate that rises has a plus, and so has a time that grows"),
     ("gap", "what the reference takes over what the other machine takes for the same work, less one: 5 % is 5 % longer; of a rate, what is taken is its reciprocal"),
     ("enough", "the smallest value of a figure with which a run takes at most so much more than with an unlimited one, all else as it is"),

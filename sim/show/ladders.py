@@ -93,8 +93,12 @@ def said(metric: str, value: float | None, digits: int = 3) -> Cell:
 def beside(document: Document, metrics: Mapping[str, Any] | None, but: str) -> dict[str, Cell]:
     """What a run says of the metrics that are shown beside the one that is compared, `but`."""
     known = flatten(metrics or {})
-    names = [one["name"] for one in document["beside"] if one["name"] != but]
-    return {name: said(name, known.get(name)) for name in names}
+    found: dict[str, Cell] = {}
+    for name in (one["name"] for one in document["beside"] if one["name"] != but):
+        parts = [known.get(part.strip()) for part in name.split("+")]
+        whole = [part for part in parts if part is not None]
+        found[name] = said(name, sum(whole) if len(whole) == len(parts) else None)
+    return found
 
 
 def steps(document: Document) -> Iterator[tuple[Rung, Rung]]:
@@ -128,6 +132,7 @@ def answer(document: Document) -> list[str]:
     """What its rungs say: from where to where, the gap, what is missed most, what harms, what does not run."""
     return [
         *_from_to(document),
+        *_beside(document),
         *_gap(document),
         *removed(document),
         *_harmful(document),
@@ -139,12 +144,29 @@ def _from_to(document: Document) -> list[str]:
     metric, naive, full = document["metric"]["name"], document["rungs"][0], document["rungs"][-1]
     count = len(document["rungs"]) - 1
     choices = f"{count} choices take" if count > 1 else "One choice takes"
-    told = []
+    told, unfit = [], []
     for name in list(document["hardware"])[:2]:
         start, end = (rung["values"]["cumulative"][name] for rung in (naive, full))
-        times = "" if start is None or end is None else f" ({speed(document, end, start)})"
-        told.append(f"from {said(metric, start)} to {said(metric, end)} on {machine(name)}{times}")
-    return [f"{choices} {called(metric)} {' and '.join(told)}."]
+        if start is None or end is None:
+            which = [design for design, value in (("naive", start), ("full", end)) if value is None]
+            unfit.append(f"On {machine(name)} the {joined(which)} design does not run.")
+        else:
+            how = f"on {machine(name)} ({speed(document, end, start)})"
+            told.append(f"from {said(metric, start)} to {said(metric, end)} {how}")
+    return [*([f"{choices} {called(metric)} {' and '.join(told)}."] if told else []), *unfit]
+
+
+def _beside(document: Document) -> list[str]:
+    """What else differs between the naive design and the full one, on the reference."""
+    on, metric = document["reference"], document["metric"]["name"]
+    ends = [document["rungs"][i]["cumulative"][on] for i in (0, -1)]
+    if None in ends:
+        return []
+    naive, full = (beside(document, end, metric) for end in ends)
+    changes = [f"{called(name)} from {naive[name]} to {full[name]}" for name in naive]
+    return (
+        [f"On {machine(on)}, from the naive design to the full one: {', '.join(changes)}."] if changes else []
+    )
 
 
 def _gap(document: Document) -> list[str]:
@@ -188,7 +210,7 @@ def removed(document: Document) -> list[str]:
     found.sort(key=lambda one: -cost(document, one[0]))
     lone = [one for one in found if one[3]]
     missed = [one for one in lone if cost(document, one[0]) >= NONE][:_MOST]
-    out = f"Taken out of the full design {'one at a time' if lone == found else 'by itself'}"
+    out = "Taken out of the full design by itself"
     told = []
     if missed:
         starts = [f"{called(metric)} from {full} to", *(["to"] * len(missed))]
@@ -196,7 +218,7 @@ def removed(document: Document) -> list[str]:
             f"{name} ({start} {value}, {moved(by)})"
             for start, (by, name, value, _) in zip(starts, missed, strict=False)
         ]
-        told.append(f"{out}, what {machine(on)} misses most is {', then '.join(parts)}.")
+        told.append(f"{out}, the choice that {machine(on)} misses most is {', then '.join(parts)}.")
     elif lone:
         told.append(f"{out}, no choice is missed on {machine(on)}.")
     told += [
@@ -242,13 +264,13 @@ def enough_sentence(one: Document) -> str:
     """How much of a figure is enough, in a sentence."""
     if "needed" not in one:
         return f"{one['title']}: {one['reason']}."
-    dimension, tightest = one["dimension"], one["needed"][0]
-    has = f"{machine(one['hardware'])} has {show(one['present']['value'], dimension, 3)}"
+    dimension, tightest, on = one["dimension"], one["needed"][0], machine(one["hardware"])
+    present = show(one["present"]["value"], dimension, 3)
     if tightest["at_most"]:
         least = next(point for point in one["points"] if point["value"] == tightest["value"])
         return (
-            f"{one['title']}: {show(tightest['value'], dimension, 3)}, the least that was tried, "
-            f"{_above(one, least['metric'])}; {has}."
+            f"{one['title']}: even with {show(tightest['value'], dimension, 3)}, the least that was tried, {on} "
+            f"{_above(one, least['metric'])}; it has {present}."
         )
     told = [
         f"{'at most ' if need['at_most'] else ''}{show(need['value'], dimension, 3)} within {100 * need['within_fraction']:g} %"
@@ -256,7 +278,7 @@ def enough_sentence(one: Document) -> str:
     ]
     return (
         f"{one['title']}: {told[0].replace(' within', ' comes within')}{''.join(f', {more}' for more in told[1:])} "
-        f"of an unlimited one; {has} and {_above(one, one['present']['metric'])}."
+        f"of an unlimited one; {on} has {present} and {_above(one, one['present']['metric'])}."
     )
 
 
@@ -267,11 +289,8 @@ def above_unlimited(one: Document, metric: float) -> float:
 
 def _above(one: Document, metric: float | None) -> str:
     if metric is None:
-        return "does not run"
-    above = above_unlimited(one, metric)
-    if abs(above) < NONE:
-        return "is as good as unlimited"
-    return f"takes {against(above, is_timely(one))} an unlimited one"
+        return "does not run with it"
+    return f"takes {against(above_unlimited(one, metric), is_timely(one))} with an unlimited one"
 
 
 def curve_sentence(document: Document, one: Document) -> str | None:

@@ -38,7 +38,7 @@ function stack(layout) { // panels that stand side by side where there is room, 
 
 function fit(layout, data, width) { // to a narrow screen
   layout.font = {size: 11};
-  layout.margin.r = 6;
+  layout.margin.r = layout.meta ? 14 : 6; // half of the last tick's words where panels were stacked
   layout.margin.l = 2;
   layout.annotations = (layout.annotations || []).filter(note => note.name !== "inside");
   for (const note of layout.annotations) if (note.name === "wide") {
@@ -70,6 +70,7 @@ function fit(layout, data, width) { // to a narrow screen
       layout.xaxis.range[1] = Math.max(layout.xaxis.range[1], 1.4 * Math.max(...trace.x));
       trace.text = trace.text.map(words => words.split(" · ")[0]);
     }
+    if (trace.name === "short") trace.text = trace.text.map(words => words.split(" for ")[0]);
     const bar = trace.colorbar || (trace.marker && trace.marker.colorbar);
     if (bar) bar.len = 0.8;
     if (trace.marker && trace.marker.symbol === "square" && trace.marker.size) {

@@ -24,7 +24,7 @@ _LONG = (
     "verdict",
     "citation",
     "sets",
-    "and with it",
+    "goes with it",
 )  # heads of columns that may wrap
 
 

@@ -79,18 +79,21 @@ def enough(document: Document, name: str | None = None) -> Any:
         marker={"size": 10, "color": style.COLOUR["leaf_uplink"]}, hoverinfo="skip", cliponaxis=False,
     )  # fmt: skip
     figure.add(
-        "scatter", x=marks, y=_spread([curve[need["value"]] for need in needs], _LABEL_HEIGHT * top), mode="markers+text", name="inside",
+        "scatter", x=marks, y=_spread([curve[need["value"]] for need in needs], _LABEL_HEIGHT * top), mode="markers+text", name="short",
         showlegend=False, marker={"size": 10, "opacity": 0}, textposition="top right", hoverinfo="skip", cliponaxis=False,
-        text=[f" {'≤ ' if need['at_most'] else ''}{show(need['value'], dimension, 3)} for {100 * need['within_fraction']:g} % " for need in needs],
+        text=[f" {'≤ ' if need['at_most'] else ''}{show(need['value'], dimension, 3)} for {100 * need['within_fraction']:g} %" for need in needs],
     )  # fmt: skip
     _present(figure, one, present["value"] / scale, unit, has, top)
     ticks = _doublings(low, high)
     ticks = ticks[1::2] if len(ticks) > _MOST_TICKS else ticks  # with the machine's own, the third doubling
     ends = math.log10(low), math.log10(high)
-    room = max([ends[1] + 0.03, *(math.log10(x) + _LABEL_WIDTH * (ends[1] - ends[0]) for x in marks)])
+    span = ends[1] - ends[0]
+    room = max([ends[1] + 0.08 * span, *(math.log10(x) + _LABEL_WIDTH * span for x in marks)])
     figure.axis("x", title=f"{one['key']} [{unit}]", type="log", tickvals=ticks, ticktext=[f"{t:,.0f}" if t >= 1000 else f"{t:.4g}" for t in ticks],
                 range=[ends[0] - 0.03, room])  # fmt: skip
-    figure.axis("y", title=f"{ladders.called(one['metric'])}: above unlimited [%]", range=[-0.02 * top, top])
+    longer = "longer" if is_timely(one) else "more"
+    takes = f"{machine(one['hardware'])} takes {longer}<br>than with an unlimited one by [%]"
+    figure.axis("y", title=takes, range=[-0.02 * top, top])
     title = ladders.enough_sentence(one)
     return style.finish(figure, title, height=380, alt=f"Falling curve. {title}", top=44)
 

@@ -27,7 +27,7 @@ _LONG = (
     "verdict",
     "citation",
     "point",
-    "and with it",
+    "goes with it",
     "reason",
     "one of them",
     "most of it",
