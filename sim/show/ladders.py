@@ -128,6 +128,11 @@ def finding(document: Document) -> list[str]:
     ]
 
 
+def headline(document: Document) -> list[str]:
+    """From where to where its choices lead, and what becomes of the gap."""
+    return [*_from_to(document), *_gap(document)]
+
+
 def answer(document: Document) -> list[str]:
     """What its rungs say: from where to where, the gap, what is missed most, what harms, what does not run."""
     return [

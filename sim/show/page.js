@@ -6,6 +6,7 @@
 
 const AHEAD_PX = 500; // how far below the screen a figure is drawn before it is seen
 const NARROW_PX = 560;
+const TIGHT_PX = 420; // of a telephone
 const IN_VIEW = "moesim: in view";
 const CAN_HOVER = matchMedia("(hover: hover)").matches;
 const CONFIG = {
@@ -70,7 +71,7 @@ function fit(layout, data, width) { // to a narrow screen
       layout.xaxis.range[1] = Math.max(layout.xaxis.range[1], 1.4 * Math.max(...trace.x));
       trace.text = trace.text.map(words => words.split(" · ")[0]);
     }
-    if (trace.name === "short") trace.text = trace.text.map(words => words.split(" for ")[0]);
+    if (trace.name === "short" && width < TIGHT_PX) trace.text = trace.text.map(words => words.split(" for ")[0]);
     const bar = trace.colorbar || (trace.marker && trace.marker.colorbar);
     if (bar) bar.len = 0.8;
     if (trace.marker && trace.marker.symbol === "square" && trace.marker.size) {

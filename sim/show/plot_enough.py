@@ -73,6 +73,7 @@ def enough(document: Document, name: str | None = None) -> Any:
             {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": y, "line": {"width": 1, "dash": "dot", "color": style.NEUTRAL}}
         )  # fmt: skip
         figure.level(100 * need["within_fraction"], style.BAND)
+    _present(figure, one, present["value"] / scale, unit, has, top)
     marks = [need["value"] / scale for need in needs]
     figure.add(
         "scatter", x=marks, y=[curve[need["value"]] for need in needs], mode="markers", name="enough",
@@ -83,7 +84,6 @@ def enough(document: Document, name: str | None = None) -> Any:
         showlegend=False, marker={"size": 10, "opacity": 0}, textposition="top right", hoverinfo="skip", cliponaxis=False,
         text=[f" {'≤ ' if need['at_most'] else ''}{show(need['value'], dimension, 3)} for {100 * need['within_fraction']:g} %" for need in needs],
     )  # fmt: skip
-    _present(figure, one, present["value"] / scale, unit, has, top)
     ticks = _doublings(low, high)
     ticks = ticks[1::2] if len(ticks) > _MOST_TICKS else ticks  # with the machine's own, the third doubling
     ends = math.log10(low), math.log10(high)
@@ -201,7 +201,7 @@ def _gap_panel(figure: Canvas, document: Document, one: Document, places: list[i
         f"times as {'long' if timely else 'much'}" if factors else f"{'longer' if timely else 'more'} by [%]"
     )
     figure.axis(
-        "y2", domain=[0.0, 0.34], title=f"{ours} takes<br>{much}", anchor="x",
+        "y2", domain=[0.0, 0.34], title=f"gap: {ours} takes<br>{much}", anchor="x",
         range=[offset + scale * (low - room), offset + scale * (high + room)], zeroline=not factors,
     )  # fmt: skip
 

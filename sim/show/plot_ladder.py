@@ -5,6 +5,7 @@ A colour is a machine here, the same in every figure of a ladder; the reference 
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,8 +31,12 @@ _ORDER = (1, 0, 2, 3, 4, 5)  # of `style.SERIES`
 _ROW_PX = 26  # of one machine in a row
 _LINE_PX = 17  # of a row's name
 _NAME = 24  # letters in a line of a row's name
-_ROOM = 1.9  # of a stacked axis over its longest bar: room for what is written behind it
+_ROOM = 2.1  # of a stacked axis over its longest bar: room for what is written behind it
 _TOP_PX = 44  # for the legend
+_STEPS = (
+    6,
+    4,
+)  # at most so many between the ticks of an axis of changes: of panels side by side, and stacked
 Measure = Callable[[Document, Rung, str], float | None]
 
 
@@ -83,7 +88,6 @@ def ladder(document: Document) -> Any:
     if beside:
         _gap_panel(figure, document, rows, beside)
     figure.layout |= {"barmode": "group", "bargap": 0.22, "bargroupgap": 0.08}
-    said = ladders.finding(document)
     alt = "; ".join(
         f"{rung['title']}: " + ", ".join(f"{machine(n)} {ladders.said(metric, rung['values']['cumulative'][n])}" for n in names)
         for rung in rungs
@@ -91,7 +95,7 @@ def ladder(document: Document) -> Any:
     inside = (_ROW_PX * len(names) + 12) * len(rungs)
     better = "more" if more else "less"
     return style.finish(
-        figure, " ".join(said[:2]), height=inside + 110, alt=f"Bars, {better} is better. {alt}", top=_TOP_PX,
+        figure, " ".join(ladders.headline(document)), height=inside + 110, alt=f"Bars, {better} is better. {alt}", top=_TOP_PX,
         stacked=style.stacked_panels(
             (inside, _LINE_PX * 2 * len(rungs)), _TOP_PX, {"xaxis": {"range": [0, _ROOM * longest]}, "yaxis2": {"showticklabels": True}}
         ) if beside else None,
@@ -182,8 +186,17 @@ def choices(document: Document) -> Any:
                 text=[" does not fit" if one is None else f" {moved(one)}" for one in found], textposition="outside", cliponaxis=False,
                 constraintext="none", textfont={"size": 12}, hovertemplate=f"%{{y}}, {machine(name)}: %{{x:.2f}} %<extra></extra>",
             )  # fmt: skip
-        ranges[xaxis] = _range(shown, 0.32), _range(shown, 0.55)
-        figure.axis(xaxis, domain=domain, title=title, range=ranges[xaxis][0], anchor=yaxis, zeroline=True)
+        ranges[xaxis] = _range(shown, 0.32), _range(shown, 0.75)
+        ticks = _ticks(*ranges[xaxis][0], _STEPS[0])
+        figure.axis(
+            xaxis,
+            domain=domain,
+            title=title,
+            range=ranges[xaxis][0],
+            tickvals=ticks,
+            anchor=yaxis,
+            zeroline=True,
+        )
         figure.axis(
             yaxis, anchor=xaxis, autorange="reversed", showgrid=False, type="category", ticksuffix="  "
         )
@@ -195,20 +208,29 @@ def choices(document: Document) -> Any:
     )  # fmt: skip
     lines = max(_row(name).count("<br>") + 1 for titles in names for name in titles)
     inside = max(_ROW_PX * len(document["hardware"]) + 10, _LINE_PX * lines + 8) * len(rungs)
-    axes = {"xaxis": {"range": ranges["x"][1]}, "xaxis2": {"range": ranges["x2"][1]}}
+    axes = {
+        f"xaxis{name[1:]}": {"range": wider, "tickvals": _ticks(*wider, _STEPS[1])}
+        for name, (_, wider) in ranges.items()
+    }
     return style.finish(
         figure, told[0] if told else "What each choice moves", height=inside + 130, alt=f"Bars by choice, {machine(on)}. {alt}",
         top=_TOP_PX, bottom=70, stacked=style.stacked_panels((inside, inside), _TOP_PX, axes, 70),
     )  # fmt: skip
 
 
-def _range(shown: Sequence[float], room: float) -> list[float]:
+def _range(shown: Sequence[float], room: float) -> tuple[float, float]:
     """Ends of an axis of bars, with room [fraction of their span] for what is written behind them, on either side of 0."""
     span = max(shown) - min(shown) or 1.0
-    return [
-        min(shown) - (room * span if min(shown) < -0.05 else 0.0),
-        max(shown) + (room * span if max(shown) > 0.02 * span else 0.2 * span),
-    ]
+    low = min(shown) - (room * span if min(shown) < -0.05 else 0.0)
+    return low, max(shown) + (room * span if max(shown) > 0.02 * span else 0.2 * span)
+
+
+def _ticks(low: float, high: float, most_steps: int) -> list[float]:
+    """Round percentages between the ends of an axis, none below the -100 % that leave nothing."""
+    rough = (high - low) / most_steps
+    decade = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= rough)
+    return [i * step for i in range(math.ceil(max(low, -100.0) / step), math.floor(high / step) + 1)]
 
 
 # --- units ----------------------------------------------------------------------------------------------------------
