@@ -21,6 +21,7 @@ from sim.documents import shipped
 from sim.errors import InfeasibleError, InputError
 from sim.explore import ladder as ladders
 from sim.explore.break_even import break_even
+from sim.explore.designs import gap
 from sim.explore.enough import search
 from sim.explore.ladder_spec import more_is_better, of_document
 from sim.explore.removals import Removal, effect, removals
@@ -168,6 +169,17 @@ def test_a_gap_in_a_rate_is_told_of_the_time_that_it_leaves() -> None:
     one = rung(by_rate, "fp8")["values"]["cumulative"]
     assert one["h100"] > one["h800"]
     assert rung(by_rate, "fp8")["gap_fraction"] == pytest.approx(one["h100"] / one["h800"] - 1, rel=1e-9)
+
+
+def test_machines_that_take_nothing_are_equal_and_a_gap_over_nothing_is_none() -> None:
+    assert gap(0.0, 0.0, False) == gap(0.0, 0.0, True) == 0.0
+    assert gap(1.0, 0.0, False) is gap(1.0, 0.0, True) is gap(0.0, 1.0, True) is None
+    assert gap(0.0, 1.0, False) == -1.0
+    nothing = run(
+        SMALL.partition("enough:")[0].replace("dispatch.time_s", "dispatch.wire_nic_bytes")
+        + "curves: {ep: {title: EP, points: {8: {cluster.nodes: 1}, 16: {}}}}\n"
+    )
+    assert nothing["curves"]["ep"]["points"][0]["gaps"] == {"h100": 0.0, "h800-450": 0.0}
 
 
 def test_an_h800_with_an_h100s_nvlink_has_no_gap_to_it_on_any_rung(small: dict[str, Any]) -> None:

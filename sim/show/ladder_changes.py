@@ -8,6 +8,7 @@ from there on: `x5.24`, as +424 % is hard to read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,8 +53,10 @@ def _factor(value: float) -> str:
 
 
 def change(new: float | None, old: float | None) -> float | None:
-    """How far a metric moved [fraction]; None where one of the two designs did not run."""
-    return None if new is None or old is None else new / old - 1
+    """How far a metric moved [fraction]; None where one of the two designs did not run, or where it came from nothing."""
+    if new is None or old is None or (new and not old):
+        return None
+    return new / old - 1 if old else 0.0
 
 
 def change_in_turn(rung: Rung, before: Rung, on: str) -> float | None:
@@ -75,7 +78,9 @@ def change_removed(document: Document, rung: Rung, on: str) -> float | None:
 
 def takes(value: float, more_is_better: bool) -> float:
     """What a design takes: its value, or the reciprocal where more is better."""
-    return 1 / value if more_is_better else value
+    if not more_is_better:
+        return value
+    return 1 / value if value else math.inf
 
 
 def cost(document: Document, change: float) -> float:
@@ -158,6 +163,6 @@ def against(gap: float, timely: bool) -> str:
 def speed(document: Document, new: float, old: float) -> str:
     """What became of a design: `3.41 times as fast`; of an amount, by how much it moved."""
     if not is_timely(document["metric"]):
-        return moved(new / old - 1)
+        return moved(change(new, old))
     more = document["metric"]["more_is_better"]
     return f"{_factor(takes(old, more) / takes(new, more))} times as fast"

@@ -289,7 +289,8 @@ def enough_sentence(one: Document) -> str:
 
 def above_unlimited(one: Document, metric: float) -> float:
     """How much more a run takes than with an unlimited figure [fraction]."""
-    return takes(metric, one["more_is_better"]) / takes(one["unlimited"]["metric"], one["more_is_better"]) - 1
+    more, unlimited = one["more_is_better"], one["unlimited"]["metric"]
+    return 0.0 if metric == unlimited else takes(metric, more) / takes(unlimited, more) - 1
 
 
 def _above(one: Document, metric: float | None) -> str:

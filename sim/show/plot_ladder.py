@@ -50,7 +50,7 @@ def colours(document: Document) -> dict[str, str]:
 
 
 def ladder(document: Document) -> Any:
-    """Every rung in its turn: what a design takes on each machine, what the choice saved, and the gap beside it."""
+    """Every rung in its turn: what a design reaches on each machine, what the choice moved, and the gap beside it."""
     rungs, metric = document["rungs"], document["metric"]["name"]
     names = list(document["hardware"])
     values = [v for rung in rungs for v in rung["values"]["cumulative"].values() if v is not None]
@@ -61,7 +61,7 @@ def ladder(document: Document) -> Any:
     for name in names:
         levels = [scaled(rung["values"]["cumulative"][name], scale) for rung in rungs]
         spans = [_span(old, new) for old, new in zip([None, *levels[:-1]], levels, strict=True)]
-        lows, moved = [low for low, _ in spans], [high - low for low, high in spans]
+        lows, pale = [low for low, _ in spans], [high - low for low, high in spans]
         texts = [
             _label(document, rung, old, name) for rung, old in zip(rungs, [None, *rungs[:-1]], strict=True)
         ]
@@ -75,7 +75,7 @@ def ladder(document: Document) -> Any:
         }
         figure.add("bar", x=lows, name=machine(name), marker={"color": hue[name]}, **look)
         figure.add(
-            "bar", x=moved, base=lows, showlegend=False, marker={"color": hue[name], "opacity": 0.28, "line": {"width": 0}},
+            "bar", x=pale, base=lows, showlegend=False, marker={"color": hue[name], "opacity": 0.28, "line": {"width": 0}},
             text=[_short(document, rung, name, old) for rung, old in zip(rungs, [None, *rungs[:-1]], strict=True)],
             textposition="outside", cliponaxis=False, constraintext="none", textfont={"size": 12}, **look,
         )  # fmt: skip
