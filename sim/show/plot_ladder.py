@@ -33,10 +33,7 @@ _LINE_PX = 17  # of a row's name
 _NAME = 24  # letters in a line of a row's name
 _ROOM = 2.1  # of a stacked axis over its longest bar: room for what is written behind it
 _TOP_PX = 44  # for the legend
-_STEPS = (
-    6,
-    4,
-)  # at most so many between the ticks of an axis of changes: of panels side by side, and stacked
+_STEPS = (6, 5)  # most between ticks of an axis of changes: panels side by side, stacked
 Measure = Callable[[Document, Rung, str], float | None]
 
 
