@@ -76,6 +76,7 @@ def run(ladder: Ladder, name: str, axis: Axis, designs: Designs) -> dict[str, An
     within = float(spec.within)
     return {
         "title": spec.title or spec.key or name,
+        "held": spec.held or "",
         "key": spec.key,
         "metric": metric,
         "more_is_better": more,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,12 +92,19 @@ class Designs:
 
 def cost_of(value: float, more_is_better: bool) -> float:
     """What is the less the better: the value itself, or its reciprocal where more of it is better."""
-    return 1 / value if more_is_better else value
+    if not more_is_better:
+        return value
+    return 1 / value if value else math.inf
 
 
 def gap(reference: float | None, other: float | None, more_is_better: bool) -> float | None:
-    """How much more the reference takes than the other [fraction]; None where one of the two did not run."""
+    """How much more the reference takes than the other [fraction]; None where one did not run, or takes nothing."""
     if reference is None or other is None:
         return None
-    more = cost_of(reference, more_is_better) / cost_of(other, more_is_better) - 1
+    if reference == other:
+        return 0.0
+    ours, theirs = cost_of(reference, more_is_better), cost_of(other, more_is_better)
+    if not theirs or math.inf in (ours, theirs):
+        return None
+    more = ours / theirs - 1
     return 0.0 if abs(more) < _ROUNDING else more

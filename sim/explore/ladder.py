@@ -21,6 +21,7 @@ from sim.explore import break_even, enough
 from sim.explore.break_even import Axis
 from sim.explore.designs import Designs, Outcome, gap
 from sim.explore.ladder_spec import NAIVE, Ladder, more_is_better, parts, read
+from sim.explore.removals import Removal, removals
 from sim.study.descriptions import Scenario, Training
 from sim.study.run import provenance
 from sim.units import dimension_of
@@ -61,7 +62,8 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
         raise InfeasibleError(
             f"no design of ladder {ladder.spec.name} fits on any machine; the naive one: {reason}"
         )
-    rungs = [_rung(ladder, rung, ways) for rung in ways["cumulative"]]
+    also = removals(ladder)
+    rungs = [_rung(ladder, rung, ways) | _others(also.get(rung)) for rung in ways["cumulative"]]
     last = rungs[-1]["name"]
     ends = {NAIVE: plan["cumulative"][NAIVE], "full": plan["cumulative"][last]}
     return {
@@ -73,6 +75,7 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
             "more_is_better": more_is_better(parts(metric)[0]),
             "dimension": dimension_of(parts(metric)[0]),
         },
+        "beside": [{"name": name, "dimension": dimension_of(parts(name)[0])} for name in ladder.spec.beside],
         "reference": ladder.reference,
         "hardware": {name: _machine(ladder, name, designs, ends, rungs) for name in ladder.spec.hardware},
         "rungs": rungs,
@@ -125,6 +128,11 @@ def _check_metrics(
         at.append((("curves", name, "metric"), metric, axis[0][1][reference]))
     for path, metric, key in at:
         designs.run(key).value(metric, ladder.document, path)
+    keys = (key for row in plan["cumulative"].values() for key in row.values())
+    ran = next((one for key in keys if (one := designs.run(key)).metrics), None)
+    if ran is not None:
+        for i, name in enumerate(ladder.spec.beside):
+            ran.value(name, ladder.document, ("beside", i))
 
 
 def _rung(
@@ -155,6 +163,14 @@ def _rung(
         "gaps": gaps,
         "reasons": {way: said for way, said in reasons.items() if said},
     }  # fmt: skip
+
+
+def _others(removal: Removal | None) -> dict[str, list[str]]:
+    """Names of the rungs that go, or change, with one that is removed last."""
+    return {
+        "takes_along": list(removal.takes_along) if removal else [],
+        "alters": list(removal.alters) if removal else [],
+    }
 
 
 def _idle(ladder: Ladder, plan: Mapping[str, Any], rungs: list[dict[str, Any]]) -> list[str]:

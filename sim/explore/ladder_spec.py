@@ -84,6 +84,8 @@ class CurveSpec(Branch):
     """Values of the key, or value -> what else it sets: {8: {cluster.nodes: 1}}."""
     title: str | None = None
     """What the axis is: EP, experts a token."""
+    held: str | None = None
+    """What stays as it is along the axis, in words; told with what the curve says."""
     naive: bool = False
     base: str | Overrides | None = None
     set: Overrides = Field(default_factory=dict)
@@ -105,6 +107,8 @@ class LadderSpec(Branch):
     """The machines to try it on: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""
     metric: str
     """What is compared: a dotted metric of the run, or several joined by +."""
+    beside: list[str] = Field(default_factory=list)
+    """Metrics that are shown beside it, for what they explain: [requests_per_gpu, tpot_s]."""
     rungs: Annotated[dict[Name, RungSpec], Field(min_length=1)]
     """Design choices, in the order in which they are added."""
     enough: dict[Name, EnoughSpec] = Field(default_factory=dict)
@@ -129,7 +133,7 @@ class Ladder:
         chosen = self.spec.rungs if choices is None else choices
         return self._laid(self.base, [("set",), *(("rungs", rung, "set") for rung in chosen)], hardware)
 
-    def without(self, rung: str, hardware: str) -> Document:
+    def without(self, rung: str, hardware: str | None = None) -> Document:
         """The full design without one choice."""
         others = [("rungs", one, "set") for one in self.spec.rungs if one != rung]
         return self._laid(self.base, [("set",), *others, ("rungs", rung, "without")], hardware)

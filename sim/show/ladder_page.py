@@ -7,24 +7,25 @@ from collections.abc import Sequence
 from sim.documents import dumps
 from sim.show import ladder_grids, ladders, page, parts, plot_enough, plot_ladder
 from sim.show.grid import Grid
-from sim.show.ladders import Document, machine
+from sim.show.ladder_changes import Document
+from sim.show.ladders import machine
 
 _TERMS = (
     ("naive", "the design before the first choice: the base scenario with what 'set' changes"),
     ("in its turn", "with all choices up to this one"),
     ("alone", "the naive design with this choice only; what it needs from others is missing"),
     ("removed last", "the full design without it; what others do in its stead is there"),
-    ("gap", "what the reference takes over what the other machine takes, less one; of a rate, what is taken is its reciprocal"),
+    ("goes with it", "choices that stand on the one that is removed: what takes its place undoes them too, or sets them otherwise"),
+    ("change", "of the metric that is compared, in per cent, from a doubling on as a factor; a rate that rises has a plus, and so has a time that grows"),
+    ("gap", "what the reference takes over what the other machine takes for the same work, less one: 5 % is 5 % longer; of a rate, what is taken is its reciprocal"),
     ("enough", "the smallest value of a figure with which a run takes at most so much more than with an unlimited one, all else as it is"),
-    ("break even", "the reference takes within 1 % of what the other takes, or as much less as it likes"),
+    ("break even", "the reference takes at most 1 % more than what the other takes"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
 
 
 def ladder_html(document: Document) -> str:
     """The report of `moesim ladder` as one HTML document."""
-    said = ladders.finding(document)
-    lead = said[: 1 + len(said[1:]) - len(document["enough"]) - len(document["curves"])]
     inside = [
         _warnings(document),
         "<h2>Rung by rung</h2>",
@@ -32,6 +33,7 @@ def ladder_html(document: Document) -> str:
         parts.grid_html(ladder_grids.of_rungs(document)),
         _grids(
             (
+                ladder_grids.of_beside(document),
                 ladder_grids.of_choices(document),
                 ladder_grids.of_gaps(document),
                 ladder_grids.of_reasons(document),
@@ -39,6 +41,7 @@ def ladder_html(document: Document) -> str:
         ),
         "<h2>Each choice alone, and removed last</h2>",
         parts.figure("choices", plot_ladder.choices(document)),
+        parts.grid_html(ladder_grids.of_readings(document)),
         *_enough(document),
         *_curves(document),
         *_machines(document),
@@ -54,7 +57,9 @@ def ladder_html(document: Document) -> str:
         ("runs", str(document["provenance"]["runs"])),
     ]
     foot = (f"moesim {document['provenance']['version']}", document["schema"])
-    return parts.report("Ladder of design choices", str(document["title"]), facts, lead, inside, foot)
+    return parts.report(
+        "Ladder of design choices", str(document["title"]), facts, ladders.answer(document), inside, foot
+    )
 
 
 def _warnings(document: Document) -> str:
@@ -88,8 +93,8 @@ def _curves(document: Document) -> list[str]:
     figures = "".join(parts.figure(f"curve-{name}", plot_enough.break_even(document, name)) for name in drawn)
     made.append(f'<div class="pair">{figures}</div>')
     for name, one in document["curves"].items():
-        made.append(page.fold(f"Every point along {one['title']}", _grids((ladder_grids.of_curve(document, one),)),
-                              is_open=name not in drawn))  # fmt: skip
+        tables = _grids((ladder_grids.of_curve(document, one), ladder_grids.of_curve_beside(document, one)))
+        made.append(page.fold(f"Every point along {one['title']}", tables, is_open=name not in drawn))
     return made
 
 

@@ -1,7 +1,6 @@
 """Ladders in sentences: what each choice moves, how far apart machines are, how much of a link is enough.
 
-Changes are told of what a design *takes*: its time, or the time that a rate leaves for each token. So less is always better,
-and a gap of 5 % means that the reference takes 5 % longer.
+Every sentence is true when it is read alone. What a change and a gap are, `ladder_changes` says.
 """
 
 from __future__ import annotations
@@ -13,16 +12,30 @@ from typing import Any
 from sim.show import findings
 from sim.show.cases import Case
 from sim.show.grid import Cell
+from sim.show.ladder_changes import (
+    NONE,
+    Document,
+    Rung,
+    against,
+    change_removed,
+    cost,
+    goes_alone,
+    is_timely,
+    joined,
+    moved,
+    removal,
+    speed,
+    takes,
+)
+from sim.study.metrics import flatten
 from sim.units import dimension_of, show
-
-Document = Mapping[str, Any]
-Rung = Mapping[str, Any]
 
 NAMES = {
     "step_time_s": "the step",
     "tokens_per_s_per_gpu": "tokens a second and GPU",
     "tokens_per_s_per_node": "tokens a second and node",
     "tokens_per_s_per_user": "tokens a second and user",
+    "requests_per_gpu": "requests a GPU",
     "tpot_s": "time per output token",
     "ttft_s": "time to the first token",
     "layer_comm_alone_s": "exchanges of one layer",
@@ -33,7 +46,11 @@ NAMES = {
 }
 """Metric -> what a reader calls it; others are called by their name."""
 
-_SMALL = 0.01  # gaps up to here are told as small
+WAYS = {"cumulative": "in its turn", "added_first": "alone", "removed_last": "removed last"}
+"""How a rung is read -> what a reader calls it."""
+
+_SMALL = 0.01  # changes and gaps up to here are told as small
+_MOST = 3  # choices in a sentence
 
 
 def is_ladder(document: Document) -> bool:
@@ -73,37 +90,15 @@ def said(metric: str, value: float | None, digits: int = 3) -> Cell:
     return show(value, dimension, digits)
 
 
-def percent(fraction: float | None, digits: int = 1) -> Cell:
-    """A signed percentage; `-` for none, `0` for what rounds to it."""
-    if fraction is None:
-        return "-"
-    text = f"{100 * fraction:+,.{digits}f} %"
-    return f"{0:.{digits}f} %" if float(text[1:].replace(",", "").split()[0]) == 0 else text
-
-
-def takes(document: Document, value: float | None) -> float | None:
-    """What a design takes: its value, or the reciprocal where more is better."""
-    more = document["metric"]["more_is_better"]
-    return None if value is None else 1 / value if more else value
-
-
-def change(document: Document, new: float | None, old: float | None) -> float | None:
-    """How much more a design takes than another [fraction]; None where one of them did not run."""
-    ours, theirs = takes(document, new), takes(document, old)
-    return None if ours is None or theirs is None else ours / theirs - 1
-
-
-def change_alone(document: Document, rung: Rung, on: str) -> float | None:
-    """What the naive design takes more or less with this choice alone [fraction]."""
-    return change(
-        document, rung["values"]["added_first"][on], document["rungs"][0]["values"]["cumulative"][on]
-    )
-
-
-def cost_without(document: Document, rung: Rung, on: str) -> float | None:
-    """What the full design takes more or less without this choice [fraction]."""
-    full = document["rungs"][-1]["values"]["cumulative"][on]
-    return change(document, rung["values"]["removed_last"][on], full)
+def beside(document: Document, metrics: Mapping[str, Any] | None, but: str) -> dict[str, Cell]:
+    """What a run says of the metrics that are shown beside the one that is compared, `but`."""
+    known = flatten(metrics or {})
+    found: dict[str, Cell] = {}
+    for name in (one["name"] for one in document["beside"] if one["name"] != but):
+        parts = [known.get(part.strip()) for part in name.split("+")]
+        whole = [part for part in parts if part is not None]
+        found[name] = said(name, sum(whole) if len(whole) == len(parts) else None)
+    return found
 
 
 def steps(document: Document) -> Iterator[tuple[Rung, Rung]]:
@@ -127,13 +122,26 @@ def upper(text: str) -> str:
 def finding(document: Document) -> list[str]:
     """What a ladder says, the most important first."""
     return [
-        *_from_to(document),
-        *_gap(document),
-        *_removed(document),
-        *_harmful(document),
-        *_unfit(document),
+        *answer(document),
         *(enough_sentence(one) for one in document["enough"].values()),
         *(sentence for one in document["curves"].values() if (sentence := curve_sentence(document, one))),
+    ]
+
+
+def headline(document: Document) -> list[str]:
+    """From where to where its choices lead, and what becomes of the gap."""
+    return [*_from_to(document), *_gap(document)]
+
+
+def answer(document: Document) -> list[str]:
+    """What its rungs say: from where to where, the gap, what is missed most, what harms, what does not run."""
+    return [
+        *_from_to(document),
+        *_beside(document),
+        *_gap(document),
+        *removed(document),
+        *_harmful(document),
+        *_unfit(document),
     ]
 
 
@@ -141,107 +149,154 @@ def _from_to(document: Document) -> list[str]:
     metric, naive, full = document["metric"]["name"], document["rungs"][0], document["rungs"][-1]
     count = len(document["rungs"]) - 1
     choices = f"{count} choices take" if count > 1 else "One choice takes"
-    told = []
+    told, unfit = [], []
     for name in list(document["hardware"])[:2]:
         start, end = (rung["values"]["cumulative"][name] for rung in (naive, full))
-        faster = change(document, start, end)
-        if faster is None:
-            told.append(f"from {said(metric, start)} to {said(metric, end)} on {machine(name)}")
-            continue
-        times = f"{1 + faster:.{2 if faster < 9 else 1}f}x"
-        told.append(f"from {said(metric, start)} to {said(metric, end)} on {machine(name)} ({times})")
-    return [f"{choices} {called(metric)} {' and '.join(told)}."]
+        if start is None or end is None:
+            which = [design for design, value in (("naive", start), ("full", end)) if value is None]
+            unfit.append(f"On {machine(name)} the {joined(which)} design does not run.")
+        else:
+            how = f"on {machine(name)} ({speed(document, end, start)})"
+            told.append(f"from {said(metric, start)} to {said(metric, end)} {how}")
+    return [*([f"{choices} {called(metric)} {' and '.join(told)}."] if told else []), *unfit]
+
+
+def _beside(document: Document) -> list[str]:
+    """What else differs between the naive design and the full one, on the reference."""
+    on, metric = document["reference"], document["metric"]["name"]
+    ends = [document["rungs"][i]["cumulative"][on] for i in (0, -1)]
+    if None in ends:
+        return []
+    naive, full = (beside(document, end, metric) for end in ends)
+    changes = [f"{called(name)} from {naive[name]} to {full[name]}" for name in naive]
+    return (
+        [f"On {machine(on)}, from the naive design to the full one: {', '.join(changes)}."] if changes else []
+    )
 
 
 def _gap(document: Document) -> list[str]:
-    """What becomes of the gap to the first other machine, and which choice moves it most."""
+    """What becomes of the gap to the first other machine, and which choices move it most."""
     name = other(document)
     gaps = [(rung, rung["gap_fraction"]) for rung in document["rungs"] if rung["gap_fraction"] is not None]
     if name is None or len(gaps) < 2:
         return []
-    pair = f"{machine(document['reference'])} and {machine(name)}"
+    ours, theirs = machine(document["reference"]), machine(name)
     most = max(abs(gap) for _, gap in gaps)
     if most <= _SMALL:
-        return [
-            f"{pair} are never more than {most:.1%} apart: what these choices work around, both have."
-            if most >= 0.0005
-            else f"{pair} are equal on every rung: what these choices work around, both have."
-        ]
-    first, last = gaps[0][1], gaps[-1][1]
-    moves = [(after[1] - before[1], after[0]) for before, after in pairwise(gaps)]
+        far = "equal" if most < NONE else f"within {100 * most:.1f} % of each other"
+        return [f"{ours} and {theirs} are {far} on every rung: what a choice moves, it moves on both."]
+    timely = is_timely(document["metric"])
+    (lowest, first), (highest, last) = gaps[0], gaps[-1]
+    start = "the naive design" if lowest is document["rungs"][0] else f"'{lowest['title']}'"
+    end = "the full one" if highest is document["rungs"][-1] else f"'{highest['title']}'"
+    moves = [(abs(after[1]) - abs(before[1]), after[0]) for before, after in pairwise(gaps)]
     up, down = max(moves, key=lambda move: move[0]), min(moves, key=lambda move: move[0])
-    told = [
-        f"{_name(rung)} {verb} {abs(100 * move):.1f} points of it"
-        for verb, (move, rung) in (("opens", up), ("closes", down))
-        if abs(move) > _SMALL and (move > 0) == (verb == "opens")
+    why = []
+    if up[0] > _SMALL:
+        why.append(f"'{up[1]['title']}' widens the gap by {100 * up[0]:.1f} points")
+    if down[0] < -_SMALL:
+        what = "it" if why else "the gap"
+        why.append(f"'{down[1]['title']}' narrows {what} by {-100 * down[0]:.1f} points")
+    return [
+        f"In {start} {ours} takes {against(first, timely)} {theirs}, in {end} {against(last, timely)} {theirs}"
+        f"{f'; {joined(why)}' if why else ''}."
     ]
-    return [f"The gap between {pair} goes from {percent(first)} to {percent(last)}; {' and '.join(told)}."]
 
 
-def _name(rung: Rung) -> str:
-    """A rung inside a sentence."""
-    return f"'{rung['title']}'"
-
-
-def _removed(document: Document) -> list[str]:
-    on = document["reference"]
-    costs = [
-        (cost, rung) for _, rung in steps(document) if (cost := cost_without(document, rung, on)) is not None
+def removed(document: Document) -> list[str]:
+    """What is missed most of the choices that come out by themselves; then those that take others along, each with them."""
+    on, metric = document["reference"], document["metric"]["name"]
+    full = said(metric, document["rungs"][-1]["values"]["cumulative"][on])
+    found = [
+        (by, removal(document, rung, "'"), said(metric, rung["values"]["removed_last"][on]), goes_alone(rung))
+        for _, rung in steps(document)
+        if (by := change_removed(document, rung, on)) is not None
     ]
-    if not costs:
-        return []
-    costs.sort(key=lambda one: -one[0])
-    told = [f"{_name(rung)} {percent(cost)}" for cost, rung in costs[:3]]
-    return [f"Taken out of the full design on {machine(on)}, what costs most is {', then '.join(told)}."]
+    found.sort(key=lambda one: -cost(document, one[0]))
+    lone = [one for one in found if one[3]]
+    missed = [one for one in lone if cost(document, one[0]) >= NONE][:_MOST]
+    out = "Taken out of the full design by itself"
+    told = []
+    if missed:
+        starts = [f"{called(metric)} from {full} to", *(["to"] * len(missed))]
+        parts = [
+            f"{name} ({start} {value}, {moved(by)})"
+            for start, (by, name, value, _) in zip(starts, missed, strict=False)
+        ]
+        told.append(f"{out}, the choice that {machine(on)} misses most is {', then '.join(parts)}.")
+    elif lone:
+        told.append(f"{out}, no choice is missed on {machine(on)}.")
+    told += [
+        f"Without {name}, the full design on {machine(on)} goes from {full} to {value} ({called(metric)}, {moved(by)})."
+        for by, name, value, is_lone in found
+        if not is_lone
+    ]
+    return told
 
 
 def _harmful(document: Document) -> list[str]:
     """Choices without which the full design is better on some machine."""
-    told = []
+    metric, told = document["metric"]["name"], []
+    better = "faster" if is_timely(document["metric"]) else "better"
     for name in document["hardware"]:
-        worst = [
-            f"{_name(rung)} ({percent(-cost)})"
+        found = [
+            (removal(document, rung, "'"), said(metric, rung["values"]["removed_last"][name]), moved(by))
             for _, rung in steps(document)
-            if (cost := cost_without(document, rung, name)) is not None and cost < -_SMALL
+            if (by := change_removed(document, rung, name)) is not None and cost(document, by) < -_SMALL
         ]
-        if worst:
-            told.append(f"on {machine(name)} {', '.join(worst)}")
-    return [f"The full design would be faster without some choices: {'; '.join(told)}."] if told else []
+        if found:
+            full = said(metric, document["rungs"][-1]["values"]["cumulative"][name])
+            without = joined([f"{rung} ({value}, {by})" for rung, value, by in found], "or")
+            told.append(
+                f"On {machine(name)} the full design ({called(metric)}: {full}) is {better} without {without}."
+            )
+    return told
 
 
 def _unfit(document: Document) -> list[str]:
-    """How many designs cannot run, and which choices are in them."""
-    found = [
-        (rung["title"], way, name)
-        for rung in document["rungs"]
-        for way, reasons in rung["reasons"].items()
-        for name in reasons
-    ]
-    if not found:
-        return []
-    titles = ", ".join(f"'{title}'" for title in dict.fromkeys(title for title, _, _ in found))
-    many = f"{len(found)} designs do" if len(found) > 1 else "One design does"
-    return [f"{many} not fit, for the reasons in the table: {titles}."]
+    """Which designs do not run, and where."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for rung in document["rungs"]:
+        for way, reasons in rung["reasons"].items():
+            where.setdefault((joined([machine(name) for name in reasons]), way), []).append(
+                f"'{rung['title']}'"
+            )
+    told = [f"{joined(titles)} {WAYS[way]} on {names}" for (names, way), titles in where.items()]
+    return [f"These do not run, for the reasons in the table: {'; '.join(told)}."] if told else []
 
 
 def enough_sentence(one: Document) -> str:
     """How much of a figure is enough, in a sentence."""
     if "needed" not in one:
         return f"{one['title']}: {one['reason']}."
-    present, dimension, tightest = one["present"]["value"], one["dimension"], one["needed"][0]
+    dimension, tightest, on = one["dimension"], one["needed"][0], machine(one["hardware"])
+    present = show(one["present"]["value"], dimension, 3)
     if tightest["at_most"]:
+        least = next(point for point in one["points"] if point["value"] == tightest["value"])
         return (
-            f"{one['title']}: {show(tightest['value'], dimension, 3)} is within {100 * tightest['within_fraction']:g} % of "
-            f"unlimited already; {machine(one['hardware'])} has {show(present, dimension, 3)}."
+            f"{one['title']}: even with {show(tightest['value'], dimension, 3)}, the least that was tried, {on} "
+            f"{_above(one, least['metric'])}; it has {present}."
         )
     told = [
-        f"{'at most ' if need['at_most'] else ''}{show(need['value'], dimension, 3)} for {100 * need['within_fraction']:g} %"
+        f"{'at most ' if need['at_most'] else ''}{show(need['value'], dimension, 3)} within {100 * need['within_fraction']:g} %"
         for need in one["needed"]
     ]
     return (
-        f"{one['title']}: {', '.join(told)} above what an unlimited one takes; "
-        f"{machine(one['hardware'])} has {show(present, dimension, 3)}."
+        f"{one['title']}: {told[0].replace(' within', ' comes within')}{''.join(f', {more}' for more in told[1:])} "
+        f"of an unlimited one; {on} has {present} and {_above(one, one['present']['metric'])}."
     )
+
+
+def above_unlimited(one: Document, metric: float) -> float:
+    """How much more a run takes than with an unlimited figure [fraction]."""
+    more, unlimited = one["more_is_better"], one["unlimited"]["metric"]
+    return 0.0 if metric == unlimited else takes(metric, more) / takes(unlimited, more) - 1
+
+
+def _above(one: Document, metric: float | None) -> str:
+    if metric is None:
+        return "does not run with it"
+    return f"takes {against(above_unlimited(one, metric), is_timely(one))} with an unlimited one"
 
 
 def curve_sentence(document: Document, one: Document) -> str | None:
@@ -249,16 +304,15 @@ def curve_sentence(document: Document, one: Document) -> str | None:
     name = other(document)
     if name is None:
         return None
+    along = f"Along {one['title']}{f' ({held})' if (held := one['held']) else ''}"
     at, ran = one["break_even"][name]["at"], [p for p in one["points"] if p["gaps"][name] is not None]
     if not ran:
-        return f"Along {one['title']}, no point fits on both machines."
-    axis = [point["value"] for point in ran]
+        return f"{along}, no point runs on both {machine(document['reference'])} and {machine(name)}."
+    axis, timely = [point["value"] for point in ran], is_timely(one)
     widest = max(ran, key=lambda point: abs(point["gaps"][name]))
     ours, theirs = machine(document["reference"]), machine(name)
-    if at == axis:
+    if at == axis or not at:
         where = "everywhere"
-    elif not at:
-        where = "nowhere"
     elif len(at) == 1:
         where = f"at {at[0]:g} only"
     elif at == axis[: len(at)]:
@@ -266,10 +320,11 @@ def curve_sentence(document: Document, one: Document) -> str | None:
     elif at == axis[-len(at) :]:
         where = f"from {at[0]:g} on"
     else:
-        where = f"at {', '.join(f'{value:g}' for value in at)}"
-    told = f"Along {one['title']}, {ours} is within {100 * one['within_fraction']:g} % of {theirs} {where}"
+        where = f"at {joined([f'{value:g}' for value in at])}"
+    mark = f"{100 * one['within_fraction']:g} % {'longer' if timely else 'more'}"
+    told = f"{along}, {ours} takes {'more than' if not at else 'at most'} {mark} than {theirs} {where}"
     if at != axis or widest["gaps"][name] < -0.05:
-        told += f"; the gap is widest at {widest['value']:g}, {percent(widest['gaps'][name])}"
+        told += f"; they differ most at {widest['value']:g}, where {ours} takes {against(widest['gaps'][name], timely)} {theirs}"
     return f"{told}{_best(document, one)}."
 
 
@@ -281,6 +336,7 @@ def _best(document: Document, one: Document) -> str:
     best = min(range(len(ran)), key=lambda i: sign * ran[i]["values"][on])
     if best in (0, len(ran) - 1):
         return ""
-    return (
-        f"; {machine(on)} is best at {ran[best]['value']:g}, {said(one['metric'], ran[best]['values'][on])}"
-    )
+    point, metric = ran[best], one["metric"]
+    more = beside(document, point["metrics"][on], metric).items()
+    told = [(metric, said(metric, point["values"][on])), *more]
+    return f"; {machine(on)} does best at {point['value']:g} ({', '.join(f'{called(name)}: {value}' for name, value in told)})"

@@ -6,6 +6,7 @@
 
 const AHEAD_PX = 500; // how far below the screen a figure is drawn before it is seen
 const NARROW_PX = 560;
+const TIGHT_PX = 420; // of a telephone
 const IN_VIEW = "moesim: in view";
 const CAN_HOVER = matchMedia("(hover: hover)").matches;
 const CONFIG = {
@@ -14,6 +15,7 @@ const CONFIG = {
 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = matchMedia("(max-width: 640px)");
+const medium = matchMedia("(max-width: 900px)");
 const figures = [...document.querySelectorAll(".plot")];
 const waiting = new Set();
 let printing = false;
@@ -29,9 +31,15 @@ async function plotly() { // inlined as gzip: a third of the bytes, and as quick
   document.head.append(script);
 }
 
+function stack(layout) { // panels that stand side by side where there is room, one below the other
+  const {height, ...axes} = layout.meta.stacked;
+  layout.height = height;
+  for (const [name, said] of Object.entries(axes)) Object.assign(layout[name], said);
+}
+
 function fit(layout, data, width) { // to a narrow screen
   layout.font = {size: 11};
-  layout.margin.r = 6;
+  layout.margin.r = layout.meta ? 14 : 6; // half of the last tick's words where panels were stacked
   layout.margin.l = 2;
   layout.annotations = (layout.annotations || []).filter(note => note.name !== "inside");
   for (const note of layout.annotations) if (note.name === "wide") {
@@ -68,6 +76,7 @@ function fit(layout, data, width) { // to a narrow screen
       trace.textfont = {size: Math.min(11, size)};
       if (size < 7) delete trace.texttemplate;
     }
+    if (trace.name === "short" && width < TIGHT_PX) trace.text = trace.text.map(words => words.split(" for ")[0]);
     const bar = trace.colorbar || (trace.marker && trace.marker.colorbar);
     if (bar) bar.len = 0.8;
     if (trace.marker && trace.marker.symbol === "square" && trace.marker.size) {
@@ -85,6 +94,7 @@ function draw(div) {
   }
   layout.autosize = true;
   layout.dragmode = CAN_HOVER && layout.dragmode || false;
+  if (medium.matches && layout.meta) stack(layout);
   if (div.clientWidth < NARROW_PX) fit(layout, data, div.clientWidth);
   Plotly.react(div, data, layout, CONFIG);
   div.style.minHeight = "";
@@ -136,7 +146,7 @@ ready.then(() => {
     div.style.minHeight = "";
   }
 });
-for (const query of [dark, narrow]) query.addEventListener("change", () => again(figures.filter(isDrawn)));
+for (const query of [dark, narrow, medium]) query.addEventListener("change", () => again(figures.filter(isDrawn)));
 addEventListener("beforeprint", () => { printing = true; if (window.Plotly) again(figures.filter(isOpen)); });
 addEventListener("afterprint", () => { printing = false; again(figures.filter(isDrawn)); });
 for (const button of document.querySelectorAll("button[data-copy]")) {

@@ -42,6 +42,8 @@ def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
     for key in ("title", "template", "width"):
         layout.pop(key, None)
     layout["height"] = height
+    if "stacked" in meta:
+        layout["meta"] = {"stacked": meta["stacked"]}
     layout["margin"] = {"l": 8, "r": 16, "t": top, "b": min(44, meta.get("bottom_px", 44))}
     title = title or str(meta.get("title", ident))
     return Drawing(ident, title, meta.get("alt", title), round(height), _json(_rounded(spec)))
@@ -51,7 +53,7 @@ def figure_html(one: Drawing) -> str:
     """A figure with its sentence above it."""
     ident = html.escape(one.ident, quote=True)
     return (
-        f'<figure><figcaption id="{ident}-title">{html.escape(one.title)}</figcaption>'
+        f'<figure><figcaption id="{ident}-title">{_text(one.title)}</figcaption>'
         f'<div class="plot" id="{ident}" role="img" aria-label="{html.escape(one.alt, quote=True)}" '
         f'style="min-height:{one.height_px}px"></div>'
         f'<script type="application/json" id="{ident}-data">{one.data}</script></figure>'
@@ -107,7 +109,12 @@ def fold(summary: str, inside: str, *, is_open: bool = False, extra: str = "") -
 def paragraphs(sentences: Iterable[str], kind: str = "") -> str:
     """Sentences, each a paragraph."""
     mark = f' class="{kind}"' if kind else ""
-    return "".join(f"<p{mark}>{html.escape(one)}</p>" for one in sentences)
+    return "".join(f"<p{mark}>{_text(one)}</p>" for one in sentences)
+
+
+def _text(sentence: str) -> str:
+    """A sentence as HTML, whose percentages do not break."""
+    return html.escape(sentence).replace(" %", "\u00a0%")
 
 
 def _json(value: Any) -> str:

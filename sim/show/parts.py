@@ -24,6 +24,7 @@ _LONG = (
     "verdict",
     "citation",
     "sets",
+    "goes with it",
 )  # heads of columns that may wrap
 
 

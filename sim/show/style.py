@@ -9,6 +9,7 @@ the template alone, so a page may swap `LIGHT` for `DARK` without touching the t
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from sim.show.canvas import Canvas
@@ -43,6 +44,7 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberat
 WIDTH = 1000
 PAPER = "#FFFFFF"
 """Behind a text that lines would strike through; a page puts its own paper there."""
+_BETWEEN_PX = 76  # of stacked panels: ticks and title of the upper one's axis
 _INK = {
     "light": ("#1C2126", "#5A646E", "#E3E7EB", PAPER),
     "dark": ("#E8ECF0", "#A3AEB9", "#313A43", "#14181C"),
@@ -98,11 +100,13 @@ def finish(
     top: int = 50,
     bottom: int = 56,
     width: int = WIDTH,
+    stacked: Mapping[str, Any] | None = None,
 ) -> Any:
     """Make the figure, with the house's look: its title (a sentence), size and margins.
 
     `height` [px] is that of the drawing without the title; `top` and `bottom` [px] are kept free for legend,
-    panel names and axis. The sentence and the spoken description travel in `layout.meta`, where the report finds them.
+    panel names and axis. `stacked` is what a page sets of `height` and axes where panels do not fit side by side
+    (`stacked_panels`). The sentence and the spoken description travel in `layout.meta`, where the report finds them.
     """
     lines = textwrap.wrap(title, round(0.088 * width))
     title_px = 24 * len(lines) + 16
@@ -118,8 +122,29 @@ def finish(
         width=width,
         height=height + title_px,
         margin={"l": 20, "r": 30, "t": top + title_px, "b": bottom},
-        meta={"title": title, "alt": alt or title, "top_px": top, "bottom_px": bottom, "height_px": height},
+        meta={"title": title, "alt": alt or title, "top_px": top, "bottom_px": bottom, "height_px": height}
+        | ({"stacked": dict(stacked)} if stacked else {}),
     )
+
+
+def stacked_panels(
+    heights: tuple[int, int], top: int, axes: Mapping[str, Mapping[str, Any]], bottom: int = 56
+) -> dict[str, Any]:
+    """Two panels (`x`, `y` and `x2`, `y2`) one below the other, as `finish` wants them.
+
+    `heights` [px] are those of the upper and the lower panel; `axes` is what else changes, by axis (`xaxis2`).
+    """
+    upper, lower = heights
+    inside = upper + lower + _BETWEEN_PX
+    changes: dict[str, Any] = {
+        "xaxis": {"domain": [0.0, 1.0]},
+        "xaxis2": {"domain": [0.0, 1.0]},
+        "yaxis": {"domain": [1 - upper / inside, 1.0]},
+        "yaxis2": {"domain": [0.0, lower / inside]},
+    }
+    for axis, said in axes.items():
+        changes[axis] = changes.get(axis, {}) | dict(said)
+    return {"height": inside + top + bottom, **changes}
 
 
 def colourbar(unit: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _LONG = (
     "verdict",
     "citation",
     "point",
+    "goes with it",
     "reason",
     "one of them",
     "most of it",

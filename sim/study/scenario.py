@@ -117,14 +117,20 @@ def put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> No
     A key below `cluster.override` stays dotted, so that a mapping there is not replaced by chance; a key below a model that
     is named takes the model's file as the mapping that it changes: `model.top_k`.
     """
-    named = document.get(("model",))
-    if path[:1] == ("model",) and len(path) > 1 and isinstance(named, str):
-        at = document.mark(("model",))
-        file = documents.find(named, models.FOLDER, "model", near=document.folder, mark=at)
-        document.put(("model",), documents.load(file).tree, at)
+    if path[:1] == ("model",) and len(path) > 1:
+        unfold_model(document)
     if path[:2] == ("cluster", "override") and len(path) > 3:
         path = (*path[:2], documents.dotted(path[2:]))
     document.put(path, value, mark)
+
+
+def unfold_model(document: Document) -> None:
+    """Put what its file says in the place of a model's name; leaves a document without one as it is."""
+    named = document.get(("model",))
+    if isinstance(named, str):
+        at = document.mark(("model",))
+        file = documents.find(named, models.FOLDER, "model", near=document.folder, mark=at)
+        document.put(("model",), documents.load(file).tree, at)
 
 
 def variants(document: Document) -> dict[str, Document]:
