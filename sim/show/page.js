@@ -78,7 +78,11 @@ function fit(layout, data, width) { // to a narrow screen
     }
     if (trace.name === "short" && width < TIGHT_PX) trace.text = trace.text.map(words => words.split(" for ")[0]);
     const bar = trace.colorbar || (trace.marker && trace.marker.colorbar);
-    if (bar) bar.len = 0.8;
+    if (bar) {
+      bar.len = 0.8;
+      bar.tickangle = 0;
+      if (bar.title && bar.title.text) bar.title.text = bar.title.text.replace("; ", ";<br>");
+    }
     if (trace.marker && trace.marker.symbol === "square" && trace.marker.size) {
       trace.marker.size = Math.max(4, trace.marker.size * 0.42);
     }

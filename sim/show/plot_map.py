@@ -21,7 +21,7 @@ _PANELS = 8
 _ACROSS = 4  # panels side by side
 _NUMBERS = 24  # cells side by side, up to which each has its number
 _LEVELS = (1.05, 1.25, 2.0)  # times the best, joined by lines
-_CHARACTER_PX = 8
+_CHARACTER_PX, _TOP_PX, _NARROW_PX = 8, 64, 360
 _TICKS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _INK = "#1C2126"
 _BEHIND = [[0.0, "#0A5C8F"], [0.05, "#5BA3CE"], [0.15, "#BBD8EA"], [0.3, "#F3E3B3"], [0.6, "#EBA04B"], [1.0, "#A8320A"]]  # fmt: skip
@@ -46,10 +46,12 @@ def axis_title(name: str, unit: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Maps:
-    """What is drawn: the axes across, up and from map to map (or None), and the best metric by their values as text."""
+    """What is drawn: the axes across and up with their values, the one from map to map (or None), and the best metric by values."""
 
     x: str
     y: str
+    xs: list[str]
+    ys: list[str]
     panel: str | None
     panels: tuple[str, ...]
     name: str
@@ -92,7 +94,8 @@ def _maps(document: Sweep) -> _Maps:
         tops[here] = better(tops.get(here, value), value)
     if not within:
         tops = dict.fromkeys(panels, better(tops.values()))
-    return _Maps(x, y, panel, panels, name, way, best, within, tops)
+    xs, ys = ([value_label(value) for value in document["axes"][axis]] for axis in (x, y))
+    return _Maps(x, y, xs, ys, panel, panels, name, way, best, within, tops)
 
 
 def _key(point: Point, panel: str | None, y: str, x: str) -> tuple[str, str, str]:
@@ -103,22 +106,14 @@ def _key(point: Point, panel: str | None, y: str, x: str) -> tuple[str, str, str
 def sweep_map(document: Sweep) -> Any:
     """The best that each pair of values allows, a map for each value of a third axis."""
     maps = _maps(document)
-    xs, ys = ([value_label(value) for value in document["axes"][axis]] for axis in (maps.x, maps.y))
     worst = max(maps.times(*key) or 1.0 for key in maps.best)
     figure, across = Canvas(), min(len(maps.panels), _ACROSS)
-    down = -(-len(maps.panels) // across)
-    for i, panel in enumerate(maps.panels):
-        _draw(
-            figure,
-            maps,
-            panel,
-            xs,
-            ys,
-            "" if i == 0 else str(i + 1),
-            max(2.0, worst),
-            numbered=len(xs) * across <= _NUMBERS,
-        )
-        _place(figure, maps, panel, xs, ys, i, across, down)
+    for i in range(len(maps.panels)):
+        _draw(figure, maps, i, max(2.0, worst), numbered=len(maps.xs) * across <= _NUMBERS)
+        for name, said in _axes(maps, i, across).items():
+            figure.axis(name.replace("axis", ""), **said)
+        if maps.panel:
+            _name(figure, maps, i)
     others = [
         axis_label(axis) for axis in sweeps.choices(document) if axis not in (maps.x, maps.y, maps.panel)
     ]
@@ -134,28 +129,15 @@ def sweep_map(document: Sweep) -> Any:
         f"{', '.join(filter(None, key))}: {show(value, dimension_of(maps.name), 3)}"
         for key, value in list(maps.best.items())[:20]
     )
-    height = 130 + down * max(180, 34 * len(ys) + 60)
     return style.finish(
-        figure,
-        title[0].upper() + title[1:],
-        height=height,
-        alt=f"Heat map of {label(maps.name)}; {'; '.join(told)}",
-        top=64,
-    )
+        figure, title[0].upper() + title[1:], height=_height(maps, across), alt=f"Heat map of {label(maps.name)}; {'; '.join(told)}",
+        top=_TOP_PX, stacked=_stacked(maps, across),
+    )  # fmt: skip
 
 
-def _draw(
-    figure: Canvas,
-    maps: _Maps,
-    panel: str,
-    xs: list[str],
-    ys: list[str],
-    mark: str,
-    worst: float,
-    *,
-    numbered: bool,
-) -> None:
+def _draw(figure: Canvas, maps: _Maps, i: int, worst: float, *, numbered: bool) -> None:
     """One map: its cells, with numbers where there is room, and its lines."""
+    panel, mark, xs, ys = maps.panels[i], "" if i == 0 else str(i + 1), maps.xs, maps.ys
     scale, unit = reading_unit(maps.name, list(maps.best.values()))
     values = [[maps.best.get((panel, y, x)) for x in xs] for y in ys]
     texts = [["·" if value is None else figures(value / scale, 3) for value in row] for row in values]
@@ -204,42 +186,48 @@ def _ticks(axis: str, values: Sequence[str]) -> tuple[str, list[str]]:
     return f"{axis_label(axis)} [{units.pop()}]", [figures(one[0], 6) for one in found if one]
 
 
-def _place(
-    figure: Canvas,
-    maps: _Maps,
-    panel: str,
-    xs: Sequence[str],
-    ys: Sequence[str],
-    i: int,
-    across: int,
-    down: int,
-) -> None:
-    """Where a map stands, and its name."""
+def _axes(maps: _Maps, i: int, across: int, width: int = style.WIDTH) -> dict[str, dict[str, Any]]:
+    """The axes of a map, where it is one of some `across` on a drawing `width` [px] wide."""
+    down = -(-len(maps.panels) // across)
     column, row = i % across, i // across
     mark, wide, high = "" if i == 0 else str(i + 1), 1 / across, 1 / down
     left, top = column * wide + (0.05 if column else 0.0), 1 - row * high
-    title, texts = _ticks(maps.x, xs)
-    fits = _CHARACTER_PX * sum(len(text) + 1 for text in texts) < 0.8 * style.WIDTH * wide
+    title, texts = _ticks(maps.x, maps.xs)
+    fits = _CHARACTER_PX * sum(len(text) + 1 for text in texts) < 0.8 * width * wide
     below = 14 + (_CHARACTER_PX * max(map(len, texts)) if not fits else 16)  # plotly counts from the axis
-    figure.axis(
-        f"x{mark}", domain=[left, (column + 1) * wide - 0.01], type="category", anchor=f"y{mark}", showgrid=False, tickvals=xs,
-        ticktext=texts, tickangle=0 if fits else -90, title={"text": title if row == down - 1 else "", "standoff": below},
+    name, names = _ticks(maps.y, maps.ys)
+    lowest = row == down - 1 or i + across >= len(maps.panels)
+    shared = {"type": "category", "showgrid": False}
+    x = {
+        "domain": [left, (column + 1) * wide - 0.01], "anchor": f"y{mark}", "tickvals": maps.xs, "ticktext": texts,
+        "tickangle": 0 if fits else -90, "title": {"text": title if lowest else "", "standoff": below},
+    }  # fmt: skip
+    y = {
+        "domain": [max(0.0, top - high + (0.12 if down > 1 else 0.0)), top - (0.07 if maps.panel else 0.0)], "anchor": f"x{mark}",
+        "tickvals": maps.ys, "ticktext": names, "title": {"text": name if column == 0 else ""},
+    }  # fmt: skip
+    return {f"xaxis{mark}": shared | x, f"yaxis{mark}": shared | y}
+
+
+def _height(maps: _Maps, across: int) -> int:
+    """Of all maps [px]."""
+    return 130 + -(-len(maps.panels) // across) * max(180, 34 * len(maps.ys) + 60)
+
+
+def _stacked(maps: _Maps, across: int) -> dict[str, Any] | None:
+    """What a page changes where maps do not fit side by side."""
+    if across == 1:
+        return None
+    fewer = 2 if across > 2 else 1
+    axes = (_axes(maps, i, fewer, _NARROW_PX).items() for i in range(len(maps.panels)))
+    changed = {name: said for items in axes for name, said in items}
+    return {"height": _height(maps, fewer) + _TOP_PX, **changed}
+
+
+def _name(figure: Canvas, maps: _Maps, i: int) -> None:
+    """Which map this is, above it wherever it stands."""
+    panel, mark = maps.panels[i], "" if i == 0 else str(i + 1)
+    text = f"<b>{axis_label(str(maps.panel))} {panel}</b>" if panel[:1].isdigit() else f"<b>{panel}</b>"
+    figure.note(
+        text, 0, 1, xref=f"x{mark} domain", yref=f"y{mark} domain", xanchor="left", yanchor="bottom", font={"size": 13}
     )  # fmt: skip
-    name, names = _ticks(maps.y, ys)
-    figure.axis(
-        f"y{mark}", domain=[max(0.0, top - high + (0.12 if down > 1 else 0.0)), top - (0.07 if maps.panel else 0.0)],
-        type="category", anchor=f"x{mark}", showgrid=False, tickvals=ys, ticktext=names,
-        title=name if column == 0 else "",
-    )  # fmt: skip
-    if maps.panel:
-        name = f"<b>{axis_label(maps.panel)} {panel}</b>" if panel[:1].isdigit() else f"<b>{panel}</b>"
-        figure.note(
-            name,
-            left,
-            top - 0.065,
-            xref="paper",
-            yref="paper",
-            xanchor="left",
-            yanchor="bottom",
-            font={"size": 13},
-        )
