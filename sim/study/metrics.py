@@ -35,7 +35,9 @@ def of_exchange(
         "binding": binding,
         "binding_resource": resource,
     }
-    crossed = np.sum([one.bytes_by_resource(len(cluster.names)) for one in flows], axis=0)
+    crossed = np.zeros(len(cluster.names))
+    for one in flows:
+        crossed += one.bytes_by_resource(len(crossed))
     for key, rows in (("wire_nic_bytes", cluster.nic_tx), ("wire_nvlink_bytes", cluster.egress)):
         metrics[key] = float(crossed[rows[rows >= 0]].sum() / len(times))
     return metrics | logical(exchanges, metrics["time_s"], dtype, hidden)

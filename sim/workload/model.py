@@ -331,8 +331,10 @@ def schema() -> type[BaseModel]:
 
     from pydantic import BaseModel, ConfigDict, Field
 
-    positive = Annotated[int, Field(gt=0, strict=True)]
-    natural = Annotated[int, Field(ge=0, strict=True)]
+    positive = Annotated[int, Field(gt=0, le=10**9, strict=True)]
+    natural = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+    layers = Annotated[positive, Field(le=10**5)]
+    experts = Annotated[positive, Field(le=2**17)]
 
     class _Strict(BaseModel):
         model_config = ConfigDict(extra="forbid")
@@ -358,12 +360,12 @@ def schema() -> type[BaseModel]:
     class ModelFile(_Strict):
         name: str
         source: str
-        num_layers: positive
+        num_layers: layers
         num_dense_layers: natural = 0
         dense_layers: Literal["leading", "alternate"] = "leading"
         hidden: positive
         attention: Annotated[MLAFile | GQAFile, Field(discriminator="kind")]
-        num_experts: positive
+        num_experts: experts
         num_shared_experts: natural = 0
         top_k: positive
         num_groups: positive = 1
@@ -372,7 +374,7 @@ def schema() -> type[BaseModel]:
         expert_hidden: positive
         dense_hidden: natural = 0
         vocab: positive
-        num_mtp_layers: natural = 0
+        num_mtp_layers: Annotated[natural, Field(le=100)] = 0
         tied_embeddings: bool = False
 
     # Annotations are strings here, and these names are local: resolve them now, while they can be seen.
