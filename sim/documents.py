@@ -8,6 +8,7 @@ model, and every fault is reported at its line and column, all together.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import unicodedata
@@ -58,6 +59,8 @@ class Document:
     keys: dict[Path_, Mark] = field(default_factory=dict)
     values: dict[Path_, Mark] = field(default_factory=dict)
     folder: Path | None = None
+    settings: tuple[str, ...] = ()
+    """What was laid over the file from outside it, as `key.path=value`."""
 
     def mark(self, path: Path_, *, key: bool = False) -> Mark:
         """Where `path` stands: of its key or its value; of the nearest parent where it stands nowhere itself."""
@@ -77,7 +80,9 @@ class Document:
 
     def copy(self) -> Document:
         """An independent document with the same content and marks."""
-        return Document(_copy(self.tree), self.name, dict(self.keys), dict(self.values), self.folder)
+        return Document(
+            _copy(self.tree), self.name, dict(self.keys), dict(self.values), self.folder, self.settings
+        )
 
     def branch(self, path: Path_) -> Document:
         """The mapping at `path` as a document of its own, marks kept (empty where there is none)."""
@@ -252,7 +257,10 @@ class _Walk:
         self.document.values.setdefault(path, mark)
         if isinstance(node, yaml.ScalarNode):
             self.readable(node, path)
-            return _scalar(node)
+            scalar = _scalar(node)
+            if isinstance(scalar, float) and not math.isfinite(scalar):  # no JSON has a word for it
+                self.faults.append(Fault(mark, dotted(path), f"'{node.value}'", "a finite number"))
+            return scalar
         self.open.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             value: Any = [self.visit(child, (*path, i)) for i, child in enumerate(node.value)]

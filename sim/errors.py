@@ -67,6 +67,10 @@ class InputError(MoesimError):
         left = len(self.faults) - len(lines)
         super().__init__("\n".join([*lines, *([f"... and {left:,} more faults"] if left else [])]))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Fault, ...]]]:
+        """Travels between processes as its faults, not as its text."""
+        return type(self), (self.faults,)
+
 
 class InfeasibleError(MoesimError):
     """The input is well formed, but no machine could do it; the message says why."""

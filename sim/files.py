@@ -10,6 +10,7 @@ import difflib
 import itertools
 import os
 import stat
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from sim.errors import Fault, InputError, Mark, nearest
 MAX_BYTES = 256 * 2**20
 _LOOKED_AT = 2000  # files of a folder, for the nearest name
 _ALIKE = 0.8  # of two file names, ending included
+_COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenarios/ladders"}
+"""Command -> the folder of what it takes."""
 
 
 @cache
@@ -34,28 +37,36 @@ def shipped(folder: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((data_folder(top) / rest).glob("*.yaml"))}
 
 
-def find(spec: str, folder: str, what: str, *, near: Path | None = None, mark: Mark | None = None) -> Path:
-    """The file that a person means by `spec`: a path (relative to `near` too), or the name of a shipped file."""
+def find(
+    spec: str, folder: str | Sequence[str], what: str, *, near: Path | None = None, mark: Mark | None = None
+) -> Path:
+    """The file that a person means by `spec`: a path (relative to `near` too), or the name of a file shipped in a folder.
+
+    Of several folders the first that ships the name counts.
+    """
+    folders = [folder] if isinstance(folder, str) else list(folder)
     bases = [Path(), *([near] if near else [])]
     looks_like_path = spec.endswith((".yaml", ".yml")) or "/" in spec
     if looks_like_path:
-        for base in [*bases, data_folder(folder.partition("/")[0]).parent]:
+        for base in [*bases, data_folder(folders[0].partition("/")[0]).parent]:
             if os.path.isfile(base / spec):  # False for names that no file can have
                 return base / spec
-    top, _, rest = folder.partition("/")
-    own = data_folder(top) / rest / f"{spec}.yaml"
-    if not looks_like_path and os.path.isfile(own):
-        return own
-    known = shipped(folder)
+    for top, _, rest in (one.partition("/") for one in folders):
+        own = data_folder(top) / rest / f"{spec}.yaml"
+        if not looks_like_path and os.path.isfile(own):
+            return own
+    known = [name for one in folders for name in shipped(one)]
     meant = spec if looks_like_path else f"{spec}.yaml"
     close = (beside(base / meant, same=not looks_like_path) for base in bases)
-    near_name = next(filter(None, close), None) or nearest(
-        spec.removesuffix(".yaml").rpartition("/")[2], known
-    )
+    stem = spec.removesuffix(".yaml").rpartition("/")[2]
+    near_name = next(filter(None, close), None) or nearest(stem, known)
     got = f"'{spec}', a folder" if spec and any(os.path.isdir(base / spec) for base in bases) else f"'{spec}'"
-    raise InputError(
-        Fault(mark, "", got, f"a {what} file or one of: {', '.join(known) or 'none shipped'}", near_name)
-    )
+    wanted = f"a {what} file or one of: {', '.join(known) or 'none shipped'}"
+    for command, other in _COMMANDS.items():
+        if not looks_like_path and other not in folders and stem in shipped(other):
+            got = f"'{spec}', the name of a {'scenario' if command == 'run' else command}"
+            wanted = f"a {what}; it goes with `moesim {command} {spec}`"
+    raise InputError(Fault(mark, "", got, wanted, near_name))
 
 
 def beside(path: Path, *, same: bool = False) -> str | None:

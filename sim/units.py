@@ -7,6 +7,7 @@ case-sensitive: `Gb` is a gigabit, `GB` a gigabyte, eight times as much. A bare 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -89,6 +90,20 @@ def parse(text: object, dimension: str) -> float:
     if 0 < abs(value) < _LEAST:
         raise UnitError(repr(text), f"{wanted}, 0 or at least {_LEAST:g}")
     return value
+
+
+def split(text: str) -> tuple[float, str] | None:
+    """A quantity of whatever dimension as a finite number and its unit, a key of `FACTORS` or "" for none; None for other text."""
+    found = _NUMBER.fullmatch(text)
+    if not found or not (found[2] in FACTORS or not found[2]):
+        return None
+    number = float(found[1].replace("_", "").replace(",", ""))
+    return (number, found[2]) if math.isfinite(number) else None
+
+
+def dimension_of_unit(unit: str) -> str:
+    """The dimension that a unit of `FACTORS` belongs to: `Gb/s` -> 'bytes/s'."""
+    return next(dimension for dimension, units in _UNITS.items() if unit in units)
 
 
 def _closest(unit: str, known: Iterable[str]) -> str | None:

@@ -186,7 +186,11 @@ def test_a_value_of_no_kind_that_would_do_is_one_fault() -> None:
 
 @pytest.mark.parametrize("source", ["{}", "[a]", "3"])
 def test_a_source_that_is_no_word_is_a_fault_of_its_line(tmp_path: Path, source: str) -> None:
-    text = documents.shipped("hardware")["h800"].read_text().replace("source: profile_data}", f"source: {source}}}", 1)
+    text = (
+        documents.shipped("hardware")["h800"]
+        .read_text()
+        .replace("source: profile_data}", f"source: {source}}}", 1)
+    )
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(InputError, match=r"own\.yaml:7:\d+: gpu\.sms\.source: got .*; wanted a valid string"):
         load_hardware(tmp_path / "own.yaml")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sim.cli.shared import console_of, folder_of, json_option, out_option, progress
-from sim.errors import Fault, InputError
+from sim.errors import Fault, InfeasibleError, InputError
 
 
 @click.command()
@@ -56,8 +56,10 @@ def sweep(
     folders.write(folder, files)
     if as_json:
         click.echo(folders.dump(document), nl=False)
-        return
-    tables.print_sweep(document, console_of(), [folder / name for name in files])
+    else:
+        tables.print_sweep(document, console_of(), [folder / name for name in files])
+    if not document["ranked"]:
+        raise InfeasibleError(sweeps.finding(document)[0])
 
 
 @click.command()

@@ -11,7 +11,8 @@ import click
 from sim.cli.shared import console_of, json_option, out_option
 from sim.errors import Fault, InputError, Mark, nearest
 
-_WHAT = ("hardware", "model", "scenario", "kernel")
+_RUNNABLE = ("scenarios", "scenarios/sweeps", "scenarios/ladders")
+"""Folders of what `run`, `sweep` and `ladder` take."""
 
 
 @click.command()
@@ -65,8 +66,7 @@ def _check(file: str) -> str:
     """Check one file by what it holds; returns its kind."""
     from sim import documents
 
-    folder = "scenarios/ladders" if file in documents.shipped("scenarios/ladders") else "scenarios"
-    path = documents.find(file, folder, "scenario")
+    path = documents.find(file, _RUNNABLE, "YAML")
     tree = documents.load(path).tree
     if "axes" in tree or "objectives" in tree:
         from sim.explore import sweep_file
@@ -115,15 +115,14 @@ def _check(file: str) -> str:
 @click.argument("name", required=False)
 @json_option
 def show(what: str, name: str | None, as_json: bool) -> None:
-    """Show shipped hardware, models, scenarios or kernels: all names, or one whole."""
+    """Show shipped hardware, models, scenarios, sweeps, ladders or kernels: all names, or one whole."""
     from sim import documents
     from sim.show import shelf
     from sim.show.folder import dump
 
-    if what not in _WHAT:
-        raise InputError(
-            Fault(None, "show", f"'{what}'", f"one of: {', '.join(_WHAT)}", nearest(what, _WHAT))
-        )
+    if what not in shelf.SHOW:
+        wanted = f"one of: {', '.join(shelf.SHOW)}"
+        raise InputError(Fault(None, "show", f"'{what}'", wanted, nearest(what, shelf.SHOW)))
     if name is None:
         names = list(documents.shipped(shelf.FOLDERS[what]))
         click.echo(dump(names) if as_json else "\n".join(names) + "\n", nl=False)
@@ -149,10 +148,14 @@ def schema(what: str) -> None:
 @click.command()
 @click.argument("name")
 @click.option(
-    "--from", "template", default="h800-vs-h100", show_default=True, help="Shipped scenario to start from."
+    "--from",
+    "template",
+    default="h800-vs-h100",
+    show_default=True,
+    help="Shipped scenario, sweep, ladder, model or hardware to start from.",
 )
 def new(name: str, template: str) -> None:
-    """Write NAME.yaml here, an editable scenario, with the CSV files that it names."""
+    """Write NAME.yaml here, an editable scenario (or sweep, ladder, model or GPU), with the CSV files it names."""
     import re
 
     from sim import documents
@@ -164,7 +167,7 @@ def new(name: str, template: str) -> None:
     target = Path(f"{stem}.yaml")
     if target.exists():
         raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
-    source = documents.find(template, "scenarios", "scenario")
+    source = documents.find(template, (*_RUNNABLE, "scenarios/models", "hardware"), "YAML")
     text = source.read_text(encoding="utf-8")
     beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
     files = {
@@ -173,4 +176,7 @@ def new(name: str, template: str) -> None:
         if one.exists() and not Path(one.name).exists()
     }
     folder.write(Path(), {**files, target.name: re.sub(r"(?m)^name:.*$", f"name: {stem}", text, count=1)})
-    click.echo(f"{target}: edit it, then: moesim run {target}", err=True)
+    commands = {"sweeps": "moesim sweep", "ladders": "moesim ladder", "scenarios": "moesim run"}
+    command = commands.get(source.parent.name)
+    use = f"{command} {target}" if command else f"name it in a scenario, '{target}'"
+    click.echo(f"{target}: edit it, then: {use}", err=True)

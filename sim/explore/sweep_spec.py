@@ -26,13 +26,17 @@ class RangeSpec(Branch):
         return self
 
 
-def _axis_tag(value: Any) -> str:
-    if isinstance(value, str):
+def _axis_tag(value: Any) -> str | None:
+    if value == "auto":
         return "auto"
+    if isinstance(value, list):
+        return "values"
     if isinstance(value, dict):
-        ends = any(key in value and not isinstance(value[key], dict) for key in ("from", "to", "step", "times"))
+        ends = any(
+            key in value and not isinstance(value[key], dict) for key in ("from", "to", "step", "times")
+        )
         return "range" if ends else "labels"
-    return "range" if isinstance(value, RangeSpec) else "values"
+    return "range" if isinstance(value, RangeSpec) else None
 
 
 AxisSpec = Annotated[
@@ -40,7 +44,11 @@ AxisSpec = Annotated[
     | Annotated[list[Scalar | list[Any] | dict[str, Any]], Tag("values")]
     | Annotated[RangeSpec, Tag("range")]
     | Annotated[dict[str, dict[str, Any]], Tag("labels")],
-    Discriminator(_axis_tag),
+    Discriminator(
+        _axis_tag,
+        custom_error_type="axis",
+        custom_error_message="a list of values, a range {from, to, step}, 'auto', or labels with the keys that each sets",
+    ),
 ]
 """auto: every valid value (of a layout or the schedule); a list; a range; or labels, each with the dotted keys it sets."""
 

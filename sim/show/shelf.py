@@ -1,9 +1,10 @@
-"""What `moesim show` says of a shipped thing (hardware, model, scenario or kernel) and `moesim schema` of its files."""
+"""What `moesim show` says of a shipped thing (hardware, model, scenario, sweep, ladder or kernel) and `moesim schema` of its files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ FOLDERS = {
     "hardware": "hardware",
     "model": "scenarios/models",
     "scenario": "scenarios",
+    "sweep": "scenarios/sweeps",
+    "ladder": "scenarios/ladders",
     "kernel": "hardware/kernels",
 }
 """Kind of thing -> the folder that ships it."""
@@ -58,6 +61,14 @@ def scenario(name: str, console: Console | None) -> Shown:
     return console.file.write(path.read_text(encoding="utf-8"))
 
 
+def study(what: str, name: str, console: Console | None) -> Shown:
+    """A sweep or ladder as it is written; as a document, as it is read."""
+    path = documents.find(name, FOLDERS[what], what)
+    if console is None:
+        return documents.load(path).tree
+    return console.file.write(path.read_text(encoding="utf-8"))
+
+
 def kernel(name: str, console: Console | None) -> Shown:
     """The figures of a kernel generation, with grade and source."""
     from sim.cluster.kernels import load_kernel
@@ -73,6 +84,8 @@ SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
     "hardware": hardware,
     "model": model,
     "scenario": scenario,
+    "sweep": partial(study, "sweep"),
+    "ladder": partial(study, "ladder"),
     "kernel": kernel,
 }
 """Kind of thing -> what shows one: on a console, or as a document."""
@@ -81,8 +94,7 @@ SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
 def schema(what: str) -> Any:
     """The pydantic model of a kind of file: one of `SCHEMAS`."""
     module, name = SCHEMAS[what]
-    found = getattr(import_module(module), name)
-    return found() if what == "model" else found  # that of a model is made on demand
+    return getattr(import_module(module), name)
 
 
 SCHEMAS = {
@@ -90,7 +102,7 @@ SCHEMAS = {
     "sweep": ("sim.explore.sweep_spec", "SweepSpec"),
     "ladder": ("sim.explore.ladder_spec", "LadderSpec"),
     "hardware": ("sim.cluster.hardware", "HardwareFile"),
-    "model": ("sim.workload.model", "schema"),
+    "model": ("sim.workload.model_file", "ModelFile"),
     "kernel": ("sim.cluster.kernels", "KernelFile"),
 }
 """Kind of file -> the module and name of its pydantic model."""

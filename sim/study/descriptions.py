@@ -153,6 +153,7 @@ class Scenario:
     workload: AllToAll | FlowList | Training | Inference | Serving
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
+    settings: tuple[str, ...] = ()  # what was laid over the file, `key.path=value`
 
     @property
     def num_ranks(self) -> int:

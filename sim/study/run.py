@@ -231,6 +231,7 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
     return {
         "version": sim.__version__,
         "seed": scenario.seed,
+        **({"settings": list(scenario.settings)} if scenario.settings else {}),
         **_hardware(scenario),
         "leaned_on": [
             {"key": f.path, "value": f.shown, "grade": f.grade, "source": f.citation, "detail": f.detail}

@@ -10,8 +10,8 @@ from sim.engine.step_costs import Skew
 from sim.errors import InputError, nearest
 from sim.schedule import pipelines
 from sim.study.descriptions import Training, TrainingRun
-from sim.study.gate_specs import MAX_MICROBATCHES
 from sim.study.exchanges import gate_of, kernel_of, placement_of
+from sim.study.gate_specs import MAX_MICROBATCHES
 from sim.study.metal import Draft
 from sim.study.specification import PlacementSpec, SkewSpec, TrainingSpec
 from sim.workload import layout as layouts

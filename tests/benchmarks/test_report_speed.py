@@ -54,6 +54,36 @@ def deep(result: dict[str, Any], num_bars: int) -> dict[str, Any]:
     return grown
 
 
+def grid(num_points: int) -> dict[str, Any]:
+    """The document of a sweep over three axes; metrics are made up."""
+    axes = {
+        "layout.ep": list(range(num_points // 100)),
+        "layout.pp": list(range(10)),
+        "layout.tp": list(range(10)),
+    }
+    points = [
+        {
+            "values": {"layout.ep": ep, "layout.pp": pp, "layout.tp": tp},
+            "status": "ok",
+            "reason": "",
+            "metrics": {
+                "step_time_s": 20 + (7 * ep + 3 * pp) % 11 + tp / (1 + ep),
+                "memory_peak_bytes": 1e9 * (1 + pp + tp * ep % 17),
+            },
+        }
+        for ep in axes["layout.ep"]
+        for pp in axes["layout.pp"]
+        for tp in axes["layout.tp"]
+    ]
+    ranked = sorted(range(len(points)), key=lambda i: points[i]["metrics"]["step_time_s"])
+    counts = {"points": len(points), "ok": len(points), "infeasible": 0, "pruned": 0, "failed": 0}
+    return {
+        "schema": "moesim.sweep/1", "name": "grid", "title": "A grid", "version": "", "sweep": {"name": "grid"}, "given": None,
+        "objectives": {"step_time_s": "minimise"}, "axes": axes, "num_combinations": len(points), "counts": counts,
+        "runs": {"computed": len(points), "remembered": 0}, "points": points, "ranked": ranked, "pareto": ranked[:1], "changes": [],
+    }  # fmt: skip
+
+
 def opened(path: Path) -> tuple[float, float]:
     """Seconds to the first text, and to the last figure of the first screen."""
     with browser.tab() as tab:
@@ -71,13 +101,21 @@ def opened(path: Path) -> tuple[float, float]:
 
 @pytest.mark.parametrize(
     ("case", "aim_s"),
-    [("report of the 2,048-GPU step", 3.0), ("4,000 bars", 3.0), ("10,000 bars", 3.0), ("100,000 bars", 5.0)],
+    [
+        ("report of the 2,048-GPU step", 3.0),
+        ("4,000 bars", 3.0),
+        ("10,000 bars", 3.0),
+        ("100,000 bars", 5.0),
+        ("sweep of 10,000 points", 3.0),
+    ],
 )
 def test_a_page_opens(benchmark: Any, step: dict[str, Any], tmp_path: Path, case: str, aim_s: float) -> None:
     path = tmp_path / "page.html"
     if case.endswith("bars"):
         grown = deep(step, int(case.split()[0].replace(",", "")))
         text = page.figure_page("timeline", plots.figure("timeline", grown))
+    elif case.startswith("sweep"):
+        text = report.report_html(grid(10_000))
     else:
         text = report.report_html(step)
     path.write_text(text, encoding="utf-8")
