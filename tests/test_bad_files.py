@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
 from command import Moesim
 
-from sim import documents
+from sim import cli, documents
 from sim.errors import Fault, InputError, Mark
 from sim.study.run import run_document
 from sim.study.scenario import resolve
@@ -305,3 +306,70 @@ def test_numbers_beyond_any_machine_are_refused_where_they_stand() -> None:
     ):
         with pytest.raises(InputError, match=r"mine\.yaml:2:.*: cluster\.fabric\.link.*: got '1e"):
             run_document(documents.loads(FLOWS.replace(old, new), "mine.yaml"))
+
+
+# --- where it is printed ---------------------------------------------------------------------------------------------------
+
+
+def unread() -> TextIO:
+    """A stream whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w", encoding="utf-8")
+
+
+def full() -> TextIO:
+    """A stream on a disk without space."""
+    return open("/dev/full", "w", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "code"),
+    [
+        (unread, io.StringIO, 0),
+        (lambda: None, io.StringIO, 0),
+        (io.StringIO, unread, 0),
+        (io.StringIO, full, 0),
+        (unread, lambda: None, 0),
+        (full, io.StringIO, 1),
+    ],
+)
+def test_a_run_goes_on_when_nobody_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: Any, stderr: Any, code: int
+) -> None:
+    """Its files are written; of a document that could not be printed it is told, and the code is 1."""
+    if full in (stdout, stderr) and not os.path.exists("/dev/full"):
+        pytest.skip("a disk that is full is a Linux device")
+    (tmp_path / "flows.csv").write_text(LIST)
+    (tmp_path / "mine.yaml").write_text(FLOWS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "moesim",
+            "run",
+            "mine.yaml",
+            "--no-report",
+            "--out",
+            "out",
+            *(["--json"] if stdout != io.StringIO else []),
+        ],
+    )
+    out, err = stdout(), stderr()
+    for name, stream in (("stdout", out), ("stderr", err)):
+        monkeypatch.setattr(sys, name, stream)
+        monkeypatch.setattr(sys, f"__{name}__", stream)
+    ended = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        ended = int(stop.code or 0)
+    finally:
+        for stream in (sys.stdout, sys.stderr, out, err):
+            if not isinstance(stream, io.StringIO | None):
+                stream.close()
+    assert ended == code
+    assert (tmp_path / "out" / "result.json").is_file()
+    if code:
+        assert err.getvalue() == "moesim: no space left on device\n"
