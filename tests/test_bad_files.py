@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import sys
@@ -306,6 +307,49 @@ def test_numbers_beyond_any_machine_are_refused_where_they_stand() -> None:
     ):
         with pytest.raises(InputError, match=r"mine\.yaml:2:.*: cluster\.fabric\.link.*: got '1e"):
             run_document(documents.loads(FLOWS.replace(old, new), "mine.yaml"))
+
+
+# --- documents of earlier runs -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_document_of_ours_is_told_where_it_breaks(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, words in {
+        '{"schema": "moesim.result/1",\n "metrics": {"dispatch": }}': "old.json:2:26: got text that is not whole JSON",
+        '{"schema": "moesim.result/1", "metrics": {"a": NaN}}': "old.json: got JSON with an impossible number: NaN",
+        '{"a": ' + "9" * 5000 + "}": "old.json: got JSON with an impossible number: ",
+        "[" * 100_000: "old.json: got JSON that is nested too deep",
+        '{"schema": []}': "old.json: schema: got '[]'; wanted one of: moesim.result/1",
+        '{"schema": "moesim.result/1", "variants": [1]}': "old.json: got a document that breaks what reads it",
+        '{"schema": "moesim.result/1", "metrics": {"dispatch": 3}}': "old.json: got a document that breaks what reads it",
+        '{"schema": "moesim.results/1", "results": 3}': "old.json: got a document that breaks what reads it",
+        '{"schema": "moesim.result/1"}': "old.json: result: got keys schema; wanted a result document",
+    }.items():  # fmt: skip
+        Path("old.json").write_text(text)
+        said = moesim("plot", "old.json", "--kind", "bars", "--out", "drawn")
+        assert (said.code, said.out) == (2, "")
+        assert said.err.startswith(words), said.err
+    os.mkfifo("pipe.json")
+    assert "something that is no regular file" in moesim("plot", "pipe.json", "--kind", "bars").err
+    assert "something that is no regular file" in moesim("calibrate", "pipe.json").err
+    assert not Path("drawn").exists()
+
+
+def test_every_run_of_a_document_is_drawn_under_a_name_of_its_own(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of one scenario, two of one document, and a name that would lead out of the folder."""
+    monkeypatch.chdir(tmp_path)
+    bars = {"dispatch": {"time_s": 1.0, "completion_time_s": 1.0, "lower_bound_s": 0.5, "binding": "nic"}}
+    one = {"schema": "moesim.result/1", "name": "mine", "metrics": bars}
+    Path("a.json").write_text(json.dumps(one))
+    Path("b.json").write_text(
+        json.dumps({"schema": "moesim.results/1", "results": {"mine": one, "x": one | {"name": "../x/y"}}})
+    )
+    said = moesim("plot", "a.json", "b.json", "--kind", "bars", "--out", "drawn")
+    assert said.out.split() == ["drawn/mine-bars.html", "drawn/mine-2-bars.html", "drawn/_._x_y-bars.html"]
 
 
 # --- where it is printed ---------------------------------------------------------------------------------------------------

@@ -37,11 +37,16 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
         wanted = "RESULT... --kind KIND (kinds: moesim plot --list)"
         raise InputError(Fault(None, "plot", "no result" if not results else "no kind", wanted))
     asked = images.check_formats(word.strip() for word in formats.split(","))
-    read = [folders.read(path) for path in results]
+    read = [(path, result) for path in results for result in folders.read_each(path)]
+    plots.check_kind(kind)
     figures: dict[str, Any] = {}
-    for result in read:
+    for number, (path, result) in enumerate(read, 1):
+        with folders.as_written(path):
+            drawn = plots.figures(kind, result)
         prefix = f"{result.get('name', 'validation')}-" if len(read) > 1 else ""
-        figures |= {prefix + name: drawn for name, drawn in plots.figures(kind, result).items()}
+        if any(prefix + name in figures for name in drawn):  # of two runs of one scenario
+            prefix += f"{number}-"
+        figures |= {prefix + name: figure for name, figure in drawn.items()}
     folder = out or (results[0] if results[0].is_dir() else results[0].parent)
     for written in images.write(figures, folder, asked):
         click.echo(str(written))

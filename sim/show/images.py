@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ HOW = (
     "BROWSER_PATH=/path/to/chrome names one that is not found)"
 )
 _SCALE = 2  # pixels per CSS pixel of a PNG
+_NO_NAME = re.compile(r"^\.|[^\w.+-]")
+"""What a file's name is spared: names of results and variants may come from a file that somebody else wrote."""
+_LONGEST_NAME = 200
 
 
 class NoBrowserError(InputError):
@@ -53,6 +57,7 @@ def write(figures: Mapping[str, Any], folder: Path, formats: Iterable[str] = ("h
     `InputError` where the folder cannot be written.
     """
     asked = check_formats(formats)
+    figures = {_NO_NAME.sub("_", name)[:_LONGEST_NAME]: figure for name, figure in figures.items()}
     images = [one for one in asked if one != "html"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
