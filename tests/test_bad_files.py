@@ -309,6 +309,46 @@ def test_numbers_beyond_any_machine_are_refused_where_they_stand() -> None:
             run_document(documents.loads(FLOWS.replace(old, new), "mine.yaml"))
 
 
+# --- where files go ------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_work(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the work was done")
+
+    for work in ("run.run_document", "validate.validate", "calibrate.calibrate"):
+        monkeypatch.setattr(f"sim.study.{work}", never)
+    monkeypatch.setattr("sim.explore.ladder.run_file", never)
+    monkeypatch.chdir(tmp_path)
+    Path("here").write_text("a file")
+    Path("loop").symlink_to("loop")
+    for command in (
+        ("run", "deepep-ep8-h800"),
+        ("ladder", "v3-layout"),
+        ("validate",),
+        ("calibrate", "here"),
+    ):
+        for out in ("here/below", "loop/below"):
+            said = moesim(*command, "--out", out)
+            assert said.code == 2
+            assert "--out: got" in said.err
+            assert "which is no folder; wanted a folder that can be written" in said.err
+
+
+def test_new_reads_its_template_like_any_file(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_bytes(b"name: a\n# caf\xe9\n")
+    assert moesim("new", "mine", "--from", "own.yaml").err.startswith(
+        "own.yaml:2:6: got a byte that is not UTF-8"
+    )
+    assert "at most 80" in moesim("new", "y" * 81).err
+    assert not Path("mine.yaml").exists()
+
+
 # --- documents of earlier runs -----------------------------------------------------------------------------------------------
 
 
@@ -331,6 +371,7 @@ def test_what_is_no_document_of_ours_is_told_where_it_breaks(
         said = moesim("plot", "old.json", "--kind", "bars", "--out", "drawn")
         assert (said.code, said.out) == (2, "")
         assert said.err.startswith(words), said.err
+    assert "did you mean h800?" in moesim("plot", "h8000", "--kind", "roofline").err
     os.mkfifo("pipe.json")
     assert "something that is no regular file" in moesim("plot", "pipe.json", "--kind", "bars").err
     assert "something that is no regular file" in moesim("calibrate", "pipe.json").err

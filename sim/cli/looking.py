@@ -164,19 +164,21 @@ def new(name: str, template: str) -> None:
     import re
 
     from sim import documents
+    from sim.files import text as text_of
     from sim.show import folder
 
     stem = name.removesuffix(".yaml")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", stem):
-        raise InputError(Fault(None, "new", f"'{name}'", "a name of letters, digits, '.', '_' and '-'"))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", stem):
+        wanted = "a name of letters, digits, '.', '_' and '-', at most 80"
+        raise InputError(Fault(None, "new", f"'{name}'", wanted))
     target = Path(f"{stem}.yaml")
     if target.exists():
         raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
     source = documents.find(template, (*_RUNNABLE, "scenarios/models", "hardware"), "YAML")
-    text = source.read_text(encoding="utf-8")
+    text = text_of(source, "a YAML file")
     beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
     files = {
-        one.name: one.read_text(encoding="utf-8")
+        one.name: text_of(one, "a CSV file that the template names")
         for one in beside
         if one.exists() and not Path(one.name).exists()
     }

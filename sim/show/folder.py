@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from sim import documents
-from sim.errors import Fault, InputError, Mark, MoesimError
+from sim.errors import Fault, InputError, Mark, MoesimError, nearest
+from sim.files import beside
 from sim.files import text as text_of
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladder/1")
 _OF_RUNS = ("report.html", "trace.json.gz", "flow_completion*.csv")
+_WRITABLE = "a folder that can be written"
 _DOCUMENTS = ("result.json", "sweep.json", "ladder.json")  # what a folder stands for
 
 
@@ -93,7 +95,17 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
         reason = (error.strerror or str(error)).lower()
         if error.errno in _FULL:
             raise MoesimError(f"{folder}: {reason}; nothing there is half-written") from None
-        raise InputError(Fault(Mark(str(folder)), "--out", reason, "a folder that can be written")) from None
+        raise InputError(Fault(Mark(str(folder)), "--out", reason, _WRITABLE)) from None
+
+
+def check(folder: Path) -> Path:
+    """The folder itself. Raises `InputError` where nothing could be written into it: before the work, not after."""
+    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise InputError(Fault(Mark(str(folder)), "--out", f"'{there}', which is no folder", _WRITABLE))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(Fault(Mark(str(folder)), "--out", f"'{there}', which is read-only", _WRITABLE))
+    return folder
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -106,6 +118,11 @@ def read(path: Path) -> dict[str, Any]:
         from sim.study.kernel_list import of_hardware
 
         return of_hardware(load_hardware(str(path)))
+    if not os.path.lexists(path):
+        known = documents.shipped("hardware")
+        wanted = f"a document of a command, its folder, or one of: {', '.join(known)}"
+        near = beside(path) or nearest(str(path), known)
+        raise InputError(Fault(Mark(str(path)), "", "no such file or directory", wanted, near))
     inside = [path / name for name in _DOCUMENTS if (path / name).is_file()] or [path / _DOCUMENTS[0]]
     file = inside[0] if path.is_dir() else path
     wanted = f"one of: {', '.join(_DOCUMENTS)}"
