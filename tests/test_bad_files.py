@@ -337,6 +337,32 @@ def test_a_folder_that_cannot_be_is_told_before_the_work(
             assert "which is no folder; wanted a folder that can be written" in said.err
 
 
+def test_check_says_which_key_would_tell_what_a_file_is(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("name: x\nlaetncy: {}\n")
+    said = moesim("check", "mine.yaml")
+    assert said.err.startswith("mine.yaml:2:1: laetncy: got the key 'laetncy'; wanted a scenario (")
+    assert said.err.endswith("did you mean latency?\n")
+
+
+def test_check_goes_on_after_what_no_machine_can_do(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("misfit.yaml").write_text(
+        "name: x\ncluster: {hardware: h800, nodes: 2}\nmodel: mixtral-8x7b\nlayout: {pp: 32, ep: 8}\n"
+        "workload: {kind: training, microbatches: 8, kernel: {kind: two_hop}}\n"
+    )
+    Path("wrong.yaml").write_text("name: x\ncluster: {hardware: h800, nodes: 0}\n")
+    alone = moesim("check", "misfit.yaml", "h800-vs-h100")
+    assert (alone.code, "h800-vs-h100: a valid scenario" in alone.err) == (3, True)
+    assert "moesim: misfit.yaml: " in alone.err
+    both = moesim("check", "misfit.yaml", "wrong.yaml")
+    assert (both.code, "wrong.yaml:1:1: got nothing; wanted the key 'workload'" in both.err) == (2, True)
+
+
 def test_new_reads_its_template_like_any_file(
     moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

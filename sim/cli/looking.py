@@ -9,10 +9,23 @@ from typing import Any
 import click
 
 from sim.cli.shared import console_of, json_option, out_option
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
 
 _RUNNABLE = ("scenarios", "scenarios/sweeps", "scenarios/ladders")
 """Folders of what `run`, `sweep` and `ladder` take."""
+_TELLING = (
+    "cluster",
+    "workload",
+    "axes",
+    "objectives",
+    "rungs",
+    "gpu",
+    "attention",
+    "hidden",
+    "latency",
+    "schema",
+)
+"""Keys that tell what a file is."""
 
 
 @click.command()
@@ -57,14 +70,19 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
 def check(files: Sequence[str]) -> None:
     """Read and cross-check YAML files; run nothing."""
     faults: list[Fault] = []
+    impossible: list[str] = []
     for file in files:
         try:
             kind = _check(file)
             click.echo(f"{file}: a valid {kind}", err=True)
         except InputError as error:
             faults += error.faults
+        except InfeasibleError as error:
+            impossible.append(f"{file}: {error}")
     if faults:
         raise InputError(faults)
+    if impossible:
+        raise InfeasibleError("\n".join(impossible))
 
 
 def _check(file: str) -> str:
@@ -72,11 +90,12 @@ def _check(file: str) -> str:
     from sim import documents
 
     path = documents.find(file, _RUNNABLE, "YAML")
-    tree = documents.load(path).tree
+    document = documents.load(path)
+    tree = document.tree
     if "axes" in tree or "objectives" in tree:
         from sim.explore import sweep_file
 
-        sweep_file.sweep_of(documents.load(path))
+        sweep_file.sweep_of(document)
         return "sweep"
     if "rungs" in tree:
         from sim.explore import ladder
@@ -109,7 +128,13 @@ def _check(file: str) -> str:
 
         load_kernel(path)
         return "kernel generation"
-    wanted = "a scenario (cluster, workload), a sweep (axes), a ladder (rungs), a hardware profile (gpu), a model (attention) or a kernel generation"
+    wanted = (
+        "a scenario (cluster, workload), a sweep (axes), a ladder (rungs), a hardware profile (gpu), a model (attention), "
+        "a kernel generation (latency) or a measured compute profile (schema)"
+    )
+    for key in tree:
+        if near := nearest(key, _TELLING):
+            raise InputError(document.fault((key,), f"the key '{key}'", wanted, near, key=True))
     raise InputError(
         Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
     )

@@ -26,7 +26,6 @@ HOW = (
 )
 _SCALE = 2  # pixels per CSS pixel of a PNG
 _WIDTH, _HEIGHT = 700, 500  # CSS pixels of a figure that does not say
-_START_S = 30  # what a browser may take to start
 _NO_NAME = re.compile(r"^\.|[^\w.+-]")
 """What a file's name is spared: names of results and variants may come from a file that somebody else wrote."""
 _LONGEST_NAME = 200
@@ -123,7 +122,7 @@ async def _draw(figures: Mapping[str, Any], formats: tuple[str, ...]) -> dict[st
     drawn = {}
     drawer = kaleido.Kaleido()
     try:
-        await asyncio.wait_for(drawer.open(), _START_S)
+        await drawer.open()
         for name, figure in figures.items():
             layout = figure.layout
             size = {"width": layout.width or _WIDTH, "height": layout.height or _HEIGHT}
