@@ -484,3 +484,24 @@ def test_a_run_goes_on_when_nobody_listens(
     assert (tmp_path / "out" / "result.json").is_file()
     if code:
         assert err.getvalue() == "moesim: no space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            MemoryError("Unable to allocate 8 GiB"),
+            "moesim: not enough memory on this machine; Unable to allocate 8 GiB\n",
+        ),
+        (OSError(5, "Input/output error", "a\nb"), "moesim: a\\nb: input/output error\n"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    moesim: Moesim, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sim.study.run.run_document", refuse)
+    said = moesim("run", "deepep-ep8-h800")
+    assert (said.code, said.out, said.err) == (1, "", words)

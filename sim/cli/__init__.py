@@ -63,6 +63,11 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; finished work is kept", err=True)
         sys.exit(130)
+    except MemoryError as error:
+        click.echo(
+            f"moesim: not enough memory on this machine; {error or 'something smaller may do'}", err=True
+        )
+        sys.exit(EXIT_MISSED)
     except OSError as error:
         place = f"{shown(str(error.filename))}: " if error.filename else ""
         click.echo(f"moesim: {place}{(error.strerror or str(error)).lower()}", err=True)
