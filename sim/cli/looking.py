@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _TELLING = (
     "schema",
 )
 """Keys that tell what a file is."""
+_ALIKE = 0.8  # of two keys, where neither is known to belong
 
 
 @click.command()
@@ -133,8 +135,8 @@ def _check(file: str) -> str:
         "a kernel generation (latency) or a measured compute profile (schema)"
     )
     for key in tree:
-        if near := nearest(key, _TELLING):
-            raise InputError(document.fault((key,), f"the key '{key}'", wanted, near, key=True))
+        if near := difflib.get_close_matches(key, _TELLING, 1, _ALIKE):
+            raise InputError(document.fault((key,), f"the key '{key}'", wanted, near[0], key=True))
     raise InputError(
         Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
     )
