@@ -14,9 +14,11 @@ from typing import Any, TextIO
 import numpy as np
 import pytest
 from command import Moesim
+from plotly import graph_objects
 
 from sim import cli, documents
 from sim.errors import Fault, InputError, Mark
+from sim.show import page
 from sim.study.run import run_document
 from sim.study.scenario import resolve
 from sim.workload.recordings import load_loads, load_trace
@@ -417,6 +419,28 @@ def test_every_run_of_a_document_is_drawn_under_a_name_of_its_own(
     )
     said = moesim("plot", "a.json", "b.json", "--kind", "bars", "--out", "drawn")
     assert said.out.split() == ["drawn/mine-bars.html", "drawn/mine-2-bars.html", "drawn/_._x_y-bars.html"]
+
+
+# --- names that mean something to what shows them ----------------------------------------------------------------------------
+
+
+def test_brackets_in_names_are_no_markup(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = moesim(
+        "run", "deepep-ep8-h800", "--no-report", "--set", "model.name='[/bold]'", "--out", "out[/x]"
+    )
+    assert said.code == 0
+    assert "[/bold]" in said.err
+    assert "out[/x]/result.json" in said.err
+
+
+def test_what_stands_in_a_page_is_json_whatever_names_it_holds() -> None:
+    name = "</script><!-- <script>"
+    text = page.figure_page("x", graph_objects.Figure(graph_objects.Bar(x=[name], y=[1])))
+    data = text.partition('id="x-data">')[2].partition("</script>")[0]
+    assert json.loads(data)["data"][0]["x"] == [name]
 
 
 # --- where it is printed ---------------------------------------------------------------------------------------------------

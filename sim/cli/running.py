@@ -105,6 +105,5 @@ def calibrate(trace: Path, out: Path | None) -> None:
         console.print(sentence, highlight=False, markup=False)
     if out is not None:
         folder.write(out.parent, {out.name: text})
-        console.print(
-            f"[dim]Written: {out}; in a scenario: compute: measured, profile: {out}[/dim]", soft_wrap=True
-        )
+        said = f"Written: {out}; in a scenario: compute: measured, profile: {out}"
+        console.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)
