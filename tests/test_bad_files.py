@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
+import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
 from command import Moesim
+from plotly import graph_objects
 
-from sim import documents
+from sim import cli, documents
 from sim.errors import Fault, InputError, Mark
+from sim.show import page
 from sim.study.run import run_document
 from sim.study.scenario import resolve
 from sim.workload.recordings import load_loads, load_trace
@@ -305,3 +309,223 @@ def test_numbers_beyond_any_machine_are_refused_where_they_stand() -> None:
     ):
         with pytest.raises(InputError, match=r"mine\.yaml:2:.*: cluster\.fabric\.link.*: got '1e"):
             run_document(documents.loads(FLOWS.replace(old, new), "mine.yaml"))
+
+
+# --- where files go ------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_work(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the work was done")
+
+    for work in ("run.run_document", "validate.validate", "calibrate.calibrate"):
+        monkeypatch.setattr(f"sim.study.{work}", never)
+    monkeypatch.setattr("sim.explore.ladder.run_file", never)
+    monkeypatch.chdir(tmp_path)
+    Path("here").write_text("a file")
+    Path("loop").symlink_to("loop")
+    for command in (
+        ("run", "deepep-ep8-h800"),
+        ("ladder", "v3-layout"),
+        ("validate",),
+        ("calibrate", "here"),
+    ):
+        for out in ("here/below", "loop/below"):
+            said = moesim(*command, "--out", out)
+            assert said.code == 2
+            assert "--out: got" in said.err
+            assert "which is no folder; wanted a folder that can be written" in said.err
+
+
+def test_check_says_which_key_would_tell_what_a_file_is(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("name: x\nlaetncy: {}\n")
+    said = moesim("check", "mine.yaml")
+    assert said.err.startswith("mine.yaml:2:1: laetncy: got the key 'laetncy'; wanted a scenario (")
+    assert said.err.endswith("did you mean latency?\n")
+
+
+def test_check_goes_on_after_what_no_machine_can_do(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("misfit.yaml").write_text(
+        "name: x\ncluster: {hardware: h800, nodes: 2}\nmodel: mixtral-8x7b\nlayout: {pp: 32, ep: 8}\n"
+        "workload: {kind: training, microbatches: 8, kernel: {kind: two_hop}}\n"
+    )
+    Path("wrong.yaml").write_text("name: x\ncluster: {hardware: h800, nodes: 0}\n")
+    alone = moesim("check", "misfit.yaml", "h800-vs-h100")
+    assert (alone.code, "h800-vs-h100: a valid scenario" in alone.err) == (3, True)
+    assert "moesim: misfit.yaml: " in alone.err
+    both = moesim("check", "misfit.yaml", "wrong.yaml")
+    assert (both.code, "wrong.yaml:1:1: got nothing; wanted the key 'workload'" in both.err) == (2, True)
+
+
+def test_new_reads_its_template_like_any_file(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_bytes(b"name: a\n# caf\xe9\n")
+    assert moesim("new", "mine", "--from", "own.yaml").err.startswith(
+        "own.yaml:2:6: got a byte that is not UTF-8"
+    )
+    assert "at most 80" in moesim("new", "y" * 81).err
+    assert not Path("mine.yaml").exists()
+
+
+# --- documents of earlier runs -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_document_of_ours_is_told_where_it_breaks(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, words in {
+        '{"schema": "moesim.result/1",\n "metrics": {"dispatch": }}': "old.json:2:26: got text that is not whole JSON",
+        '{"schema": "moesim.result/1", "metrics": {"a": NaN}}': "old.json: got JSON with an impossible number: NaN",
+        '{"a": ' + "9" * 5000 + "}": "old.json: got JSON with an impossible number: ",
+        "[" * 100_000: "old.json: got JSON that is nested too deep",
+        '{"schema": []}': "old.json: schema: got '[]'; wanted one of: moesim.result/1",
+        '{"schema": "moesim.result/1", "variants": [1]}': "old.json: got a document that breaks what reads it",
+        '{"schema": "moesim.result/1", "metrics": {"dispatch": 3}}': "old.json: got a document that breaks what reads it",
+        '{"schema": "moesim.results/1", "results": 3}': "old.json: got a document that breaks what reads it",
+        '{"schema": "moesim.result/1"}': "old.json: result: got keys schema; wanted a result document",
+    }.items():  # fmt: skip
+        Path("old.json").write_text(text)
+        said = moesim("plot", "old.json", "--kind", "bars", "--out", "drawn")
+        assert (said.code, said.out) == (2, "")
+        assert said.err.startswith(words), said.err
+    assert "did you mean h800?" in moesim("plot", "h8000", "--kind", "roofline").err
+    os.mkfifo("pipe.json")
+    assert "something that is no regular file" in moesim("plot", "pipe.json", "--kind", "bars").err
+    assert "something that is no regular file" in moesim("calibrate", "pipe.json").err
+    assert not Path("drawn").exists()
+
+
+def test_every_run_of_a_document_is_drawn_under_a_name_of_its_own(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of one scenario, two of one document, and a name that would lead out of the folder."""
+    monkeypatch.chdir(tmp_path)
+    bars = {"dispatch": {"time_s": 1.0, "completion_time_s": 1.0, "lower_bound_s": 0.5, "binding": "nic"}}
+    one = {"schema": "moesim.result/1", "name": "mine", "metrics": bars}
+    Path("a.json").write_text(json.dumps(one))
+    Path("b.json").write_text(
+        json.dumps({"schema": "moesim.results/1", "results": {"mine": one, "x": one | {"name": "../x/y"}}})
+    )
+    said = moesim("plot", "a.json", "b.json", "--kind", "bars", "--out", "drawn")
+    assert said.out.split() == ["drawn/mine-bars.html", "drawn/mine-2-bars.html", "drawn/_._x_y-bars.html"]
+
+
+# --- names that mean something to what shows them ----------------------------------------------------------------------------
+
+
+def test_brackets_in_names_are_no_markup(
+    moesim: Moesim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = moesim(
+        "run", "deepep-ep8-h800", "--no-report", "--set", "model.name='[/bold]'", "--out", "out[/x]"
+    )
+    assert said.code == 0
+    assert "[/bold]" in said.err
+    assert "out[/x]/result.json" in said.err
+
+
+def test_what_stands_in_a_page_is_json_whatever_names_it_holds() -> None:
+    name = "</script><!-- <script>"
+    text = page.figure_page("x", graph_objects.Figure(graph_objects.Bar(x=[name], y=[1])))
+    data = text.partition('id="x-data">')[2].partition("</script>")[0]
+    assert json.loads(data)["data"][0]["x"] == [name]
+
+
+# --- where it is printed ---------------------------------------------------------------------------------------------------
+
+
+def unread() -> TextIO:
+    """A stream whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w", encoding="utf-8")
+
+
+def full() -> TextIO:
+    """A stream on a disk without space."""
+    return open("/dev/full", "w", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "code"),
+    [
+        (unread, io.StringIO, 0),
+        (lambda: None, io.StringIO, 0),
+        (io.StringIO, unread, 0),
+        (io.StringIO, full, 0),
+        (unread, lambda: None, 0),
+        (full, io.StringIO, 1),
+    ],
+)
+def test_a_run_goes_on_when_nobody_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: Any, stderr: Any, code: int
+) -> None:
+    """Its files are written; of a document that could not be printed it is told, and the code is 1."""
+    if full in (stdout, stderr) and not os.path.exists("/dev/full"):
+        pytest.skip("a disk that is full is a Linux device")
+    (tmp_path / "flows.csv").write_text(LIST)
+    (tmp_path / "mine.yaml").write_text(FLOWS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "moesim",
+            "run",
+            "mine.yaml",
+            "--no-report",
+            "--out",
+            "out",
+            *(["--json"] if stdout != io.StringIO else []),
+        ],
+    )
+    out, err = stdout(), stderr()
+    for name, stream in (("stdout", out), ("stderr", err)):
+        monkeypatch.setattr(sys, name, stream)
+        monkeypatch.setattr(sys, f"__{name}__", stream)
+    ended = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        ended = int(stop.code or 0)
+    finally:
+        for stream in (sys.stdout, sys.stderr, out, err):
+            if not isinstance(stream, io.StringIO | None):
+                stream.close()
+    assert ended == code
+    assert (tmp_path / "out" / "result.json").is_file()
+    if code:
+        assert err.getvalue() == "moesim: no space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            MemoryError("Unable to allocate 8 GiB"),
+            "moesim: not enough memory on this machine; Unable to allocate 8 GiB\n",
+        ),
+        (OSError(5, "Input/output error", "a\nb"), "moesim: a\\nb: input/output error\n"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    moesim: Moesim, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sim.study.run.run_document", refuse)
+    said = moesim("run", "deepep-ep8-h800")
+    assert (said.code, said.out, said.err) == (1, "", words)

@@ -95,6 +95,19 @@ def test_the_scenarios_to_be_spoilt_are_good(tmp_path: Path) -> None:
         ("name: mine", "name: mine\nseed: -1", "2:7: seed", ["-1"]),
         ("name: mine", "name: mine\nexpect: {dispatch.time_s: {value: 3, tolerance: 1%}}", "2:35: expect.dispatch.time_s.value", ["a time"]),
         ("name: mine", "name: mine\nexpect: {dispatch.tme_s: {value: 3 us, tolerance: 1%}}", "2:", ["did you mean dispatch.time_s?"]),
+        ("name: mine", "name: mine\nexpect: {dispatch.time_s: {value: null, tolerance: 1%}}", "2:35: expect.dispatch.time_s.value", ["got None; wanted a valid string or a valid number"]),
+        ("name: mine", "name: mine\nexpect: {dispatch.time_s: {value: 3 us, tolerance: -1%}}", "2:52: expect.dispatch.time_s.tolerance", ["'-1%'", "0 or more"]),
+        ("name: mine", "name: " + "m" * 81, "1:7: name", ["wanted at most 80 characters"]),
+        ("nodes: 2", "nodes: true", "4:10: cluster.nodes", ["got True; wanted a valid integer"]),
+        ("nodes: 2", "nodes: '2'", "4:10: cluster.nodes", ["got '2'; wanted a valid integer"]),
+        ("nodes: 2", "nodes: 2\n  fabric: true", "5:11: cluster.fabric: got True", ["wanted a mapping of keys"]),
+        ("nodes: 2", "nodes: 2\n  fabric: {oversubscription: true}", "5:30: cluster.fabric.oversubscription", ["got True; wanted a valid number"]),
+        ("nodes: 2", "nodes: 2\n  fabric: {oversubscription: 1e-9}", "5:30: cluster.fabric.oversubscription", ["0.001"]),
+        ("deepseek-v3", "[a]", "5:8: model", ["got ['a']; wanted a valid string or a mapping of keys"]),
+        ("kind: two_hop, comm_sms: 24", "kidn: two_hop", "11:12: workload.kernel.kidn", ["the key 'kind'", "did you mean kind?"]),
+        ("kind: two_hop, comm_sms: 24", "kind: low_latency, nvlink: 3", "11:39: workload.kernel.nvlink", ["got 3; wanted true or false"]),
+        ("kind: group_limited, top_groups: 4", "kind: dirichlet, alpha: 1e300", "10:34: workload.gate.alpha", ["1000000000"]),
+        ("two_hop, comm_sms: 24}", "two_hop}\n  placement: {kind: eplb, redundant_experts: 1000000000}", "12:46: workload.placement.redundant_experts", ["131072"]),
         ("name: mine", "name: mine\nvariants: {a: {cluster.hardwear: h100}}", "2:16: ", ["unknown key 'hardwear'", "did you mean hardware?"]),
     ],
 )  # fmt: skip
@@ -114,6 +127,8 @@ def test_a_fault_says_where_got_wanted_and_nearest(old: str, new: str, place: st
         ("400 Gb/s", "400 gb/s", "3:76: cluster.fabric.link", ["did you mean '400 Gb/s'?"]),
         ("400 Gb/s", "0 Gb/s", "3:76: cluster.fabric.link", ["more than 0"]),
         ("400 Gb/s", "400 Gb/s, oversubscription: 2", "3:104: cluster.fabric.oversubscription", ["hosts_per_leaf / spines = 1"]),
+        ("400 Gb/s", "400 Gb/s, link_latency: -1 us", "3:100: cluster.fabric.link_latency", ["got '-1 us'", "0 or more"]),
+        ("400 Gb/s", "400 Gb/s, switch_latency: -1 us", "3:102: cluster.fabric.switch_latency", ["got '-1 us'", "0 or more"]),
         ("400 Gb/s", "400 Gb/s, wire_per_packet: 100 B", "3:", ["payload_per_packet or more"]),
         ("spines: 4", "spine: 4", "3:59: cluster.fabric.spine", ["did you mean spines?"]),
         ("  fabric", "  hardware: h800\n  fabric", "3:3: cluster", ["without hardware"]),
@@ -161,6 +176,24 @@ def test_ep_must_divide_the_experts_and_the_nearest_repair_is_named() -> None:
         "mine.yaml:6:14: layout.ep: got 24; wanted a divisor of the 256 experts; or 8 redundant_experts"
         in fault
     )
+
+
+def test_a_value_of_no_kind_that_would_do_is_one_fault() -> None:
+    """Of several kinds that a key may have, each would be a line."""
+    assert len(told(GOOD.replace("deepseek-v3", "3"))) == 1
+    assert len(told(GOOD + "expect: {dispatch.time_s: {value: [], tolerance: 1%}}\n")) == 1
+
+
+@pytest.mark.parametrize("source", ["{}", "[a]", "3"])
+def test_a_source_that_is_no_word_is_a_fault_of_its_line(tmp_path: Path, source: str) -> None:
+    text = (
+        documents.shipped("hardware")["h800"]
+        .read_text()
+        .replace("source: profile_data}", f"source: {source}}}", 1)
+    )
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"own\.yaml:7:\d+: gpu\.sms\.source: got .*; wanted a valid string"):
+        load_hardware(tmp_path / "own.yaml")
 
 
 def test_a_hardware_file_without_a_source_is_refused(tmp_path: Path) -> None:
@@ -234,11 +267,20 @@ def test_wrong_variants_are_named(declared: str) -> None:
     [
         ("nodes: 2", "nodes: 2\n  faults: [" + ", ".join(f"{{rail: {r}, bandwidth: 0 B/s}}" for r in range(8)) + "]", "no living rail"),
         ("nodes: 2", "nodes: 2\n  fabric: {kind: rail_only, nodes_per_leaf: 1}", "at most nodes_per_leaf = 1"),
+        ("tokens_per_rank: 16", "tokens_per_rank: 1000000000", "16,000,000,000 tokens .* 'sampling: expected'"),
     ],
 )  # fmt: skip
 def test_what_no_machine_can_do_says_why(old: str, new: str, words: str) -> None:
     with pytest.raises(InfeasibleError, match=words):
         run_document(documents.loads(GOOD.replace(old, new), "mine.yaml"))
+
+
+def test_ranks_that_exchange_with_all_others_are_bounded() -> None:
+    text = "name: mine\ncluster: {hardware: h800, nodes: 725}\nworkload: {kind: all_to_all, bytes_per_rank: 1 MiB, kernel: {kind: nccl}}\n"
+    with pytest.raises(
+        InfeasibleError, match=r"1 EP groups of 5,800 ranks have 33,640,000 pairs .* at most 33,554,432"
+    ):
+        run_document(documents.loads(text, "mine.yaml"))
 
 
 # --- hostile trees -------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sim import documents
+from sim import documents, files
 from sim.cost.measured import ExchangeTime, load_profile, read_profile
 from sim.errors import InputError
 from sim.show import calibrated
@@ -293,8 +293,8 @@ def test_a_file_too_big_is_refused_before_it_is_unpacked(
     monkeypatch.setattr(kineto, "MAX_TEXT_BYTES", 1_000_000)
     with pytest.raises(InputError, match="more than 1000000 bytes when unpacked"):
         calibrate(bomb)
-    monkeypatch.setattr(kineto, "MAX_FILE_BYTES", 100)
-    with pytest.raises(InputError, match="of at most 100 bytes"):
+    monkeypatch.setattr(files, "MAX_BYTES", 100)
+    with pytest.raises(InputError, match=r"of at most 100$"):
         calibrate(bomb)
 
 

@@ -279,6 +279,16 @@ def test_without_a_browser_the_html_is_written_and_the_message_says_how(
     assert [path.name for path in tmp_path.iterdir()] == ["bars.html"]
 
 
+def test_a_browser_that_is_none_is_not_waited_for(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("kaleido")
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
+    with pytest.raises(images.NoBrowserError, match="No browser found at BROWSER_PATH") as error:
+        images.write(plots.figures("bars", results["single"]), tmp_path / "out", ["svg"])
+    assert [path.name for path in error.value.written] == ["bars.html"]
+
+
 def test_a_folder_that_is_a_file_is_refused(results: dict[str, Any], tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("here")

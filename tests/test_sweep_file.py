@@ -179,7 +179,7 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
         ({"axes": {"workload.tokens_per_rank": {"from": 1, "to": 10**6, "step": 1}}}, "at most 10000"),
         ({"axes": {"layout.ep": [8, "8"]}}, "got 8 twice"),
         ({"axes": {"layout.ep": [8, 8.0]}}, "got 8 twice"),
-        ({"axes": {"layout.ep": {"from": 1, "to": 8, "times": "inf"}}}, "a finite number"),
+        ({"axes": {"layout.ep": {"from": 1, "to": 8, "times": "inf"}}}, "a valid number"),
         ({"axes": {"layout.ep": {"from": 1, "to": "1e309", "step": 1}}}, "axes.layout.ep.to: got '1e309'; wanted a finite number"),
         ({"axes": {"layout.ep": 8}}, "axes.layout.ep: got 8; wanted a list of values, a range"),
         ({"axes": {"layout.ep": "all"}}, "axes.layout.ep: got 'all'; wanted a list of values, a range"),

@@ -135,6 +135,16 @@ def test_a_damaged_store_is_told(tmp_path: Path) -> None:
         run(sweep_of(axes=axes), tmp_path)
 
 
+@pytest.mark.parametrize("row", [None, "x", 3, "[]", "{}", '{"status": 3}', '{"status": "ok", "colour": 1}'])
+def test_a_row_that_somebody_changed_is_told(tmp_path: Path, row: object) -> None:
+    with Store(tmp_path / "sweep.sqlite") as store:
+        store.connection.execute("INSERT INTO rows VALUES ('a', ?)", (row,))
+        with pytest.raises(
+            InputError, match=r"sweep\.sqlite: got a row .*; wanted a store of this command, or another --out"
+        ):
+            store.get(["a"])
+
+
 def test_a_disk_that_is_full_from_the_start_is_no_fault_of_the_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,10 +11,11 @@ import sys
 import click
 
 from sim import __version__
+from sim.cli import streams
 from sim.cli.exploring import ladder, sweep
 from sim.cli.looking import check, new, plot, schema, show
 from sim.cli.running import calibrate, run, validate
-from sim.errors import EXIT_BAD_INPUT, InputError, MoesimError, nearest
+from sim.errors import EXIT_BAD_INPUT, EXIT_MISSED, InputError, MoesimError, nearest, shown
 
 
 class _Group(click.Group):
@@ -49,8 +50,10 @@ for command in (run, sweep, ladder, plot, validate, calibrate, check, show, sche
 
 def main() -> None:
     """Entry point: our messages without traceback, exit codes as documented."""
+    streams.hold()
     try:
         cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except MoesimError as error:
         click.echo(f"moesim: {error}" if not isinstance(error, InputError) else str(error), err=True)
         sys.exit(error.exit_code)
@@ -60,5 +63,12 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; finished work is kept", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+    except MemoryError as error:
+        click.echo(
+            f"moesim: not enough memory on this machine; {error or 'something smaller may do'}", err=True
+        )
+        sys.exit(EXIT_MISSED)
+    except OSError as error:
+        place = f"{shown(str(error.filename))}: " if error.filename else ""
+        click.echo(f"moesim: {place}{(error.strerror or str(error)).lower()}", err=True)
+        sys.exit(EXIT_MISSED)

@@ -74,6 +74,7 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     from sim.show import folder as folders
     from sim.show import tables
 
+    folder_of(out, "")
     found = study.run_file(file, progress(as_json))
     folder = folder_of(out, found["name"])
     folders.write(folder, files := folders.of_study(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,24 @@ from typing import Any
 import click
 
 from sim.cli.shared import console_of, json_option, out_option
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
 
 _RUNNABLE = ("scenarios", "scenarios/sweeps", "scenarios/ladders")
 """Folders of what `run`, `sweep` and `ladder` take."""
+_TELLING = (
+    "cluster",
+    "workload",
+    "axes",
+    "objectives",
+    "rungs",
+    "gpu",
+    "attention",
+    "hidden",
+    "latency",
+    "schema",
+)
+"""Keys that tell what a file is."""
+_ALIKE = 0.8  # of two keys, where neither is known to belong
 
 
 @click.command()
@@ -37,11 +52,16 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
         wanted = "RESULT... --kind KIND (kinds: moesim plot --list)"
         raise InputError(Fault(None, "plot", "no result" if not results else "no kind", wanted))
     asked = images.check_formats(word.strip() for word in formats.split(","))
-    read = [folders.read(path) for path in results]
+    read = [(path, result) for path in results for result in folders.read_each(path)]
+    plots.check_kind(kind)
     figures: dict[str, Any] = {}
-    for result in read:
+    for number, (path, result) in enumerate(read, 1):
+        with folders.as_written(path):
+            drawn = plots.figures(kind, result)
         prefix = f"{result.get('name', 'validation')}-" if len(read) > 1 else ""
-        figures |= {prefix + name: drawn for name, drawn in plots.figures(kind, result).items()}
+        if any(prefix + name in figures for name in drawn):  # of two runs of one scenario
+            prefix += f"{number}-"
+        figures |= {prefix + name: figure for name, figure in drawn.items()}
     folder = out or (results[0] if results[0].is_dir() else results[0].parent)
     for written in images.write(figures, folder, asked):
         click.echo(str(written))
@@ -52,14 +72,19 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
 def check(files: Sequence[str]) -> None:
     """Read and cross-check YAML files; run nothing."""
     faults: list[Fault] = []
+    impossible: list[str] = []
     for file in files:
         try:
             kind = _check(file)
             click.echo(f"{file}: a valid {kind}", err=True)
         except InputError as error:
             faults += error.faults
+        except InfeasibleError as error:
+            impossible.append(f"{file}: {error}")
     if faults:
         raise InputError(faults)
+    if impossible:
+        raise InfeasibleError("\n".join(impossible))
 
 
 def _check(file: str) -> str:
@@ -67,11 +92,12 @@ def _check(file: str) -> str:
     from sim import documents
 
     path = documents.find(file, _RUNNABLE, "YAML")
-    tree = documents.load(path).tree
+    document = documents.load(path)
+    tree = document.tree
     if "axes" in tree or "objectives" in tree:
         from sim.explore import sweep_file
 
-        sweep_file.sweep_of(documents.load(path))
+        sweep_file.sweep_of(document)
         return "sweep"
     if "rungs" in tree:
         from sim.explore import ladder
@@ -104,7 +130,13 @@ def _check(file: str) -> str:
 
         load_kernel(path)
         return "kernel generation"
-    wanted = "a scenario (cluster, workload), a sweep (axes), a ladder (rungs), a hardware profile (gpu), a model (attention) or a kernel generation"
+    wanted = (
+        "a scenario (cluster, workload), a sweep (axes), a ladder (rungs), a hardware profile (gpu), a model (attention), "
+        "a kernel generation (latency) or a measured compute profile (schema)"
+    )
+    for key in tree:
+        if near := difflib.get_close_matches(key, _TELLING, 1, _ALIKE):
+            raise InputError(document.fault((key,), f"the key '{key}'", wanted, near[0], key=True))
     raise InputError(
         Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
     )
@@ -159,19 +191,21 @@ def new(name: str, template: str) -> None:
     import re
 
     from sim import documents
+    from sim.files import text as text_of
     from sim.show import folder
 
     stem = name.removesuffix(".yaml")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", stem):
-        raise InputError(Fault(None, "new", f"'{name}'", "a name of letters, digits, '.', '_' and '-'"))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", stem):
+        wanted = "a name of letters, digits, '.', '_' and '-', at most 80"
+        raise InputError(Fault(None, "new", f"'{name}'", wanted))
     target = Path(f"{stem}.yaml")
     if target.exists():
         raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
     source = documents.find(template, (*_RUNNABLE, "scenarios/models", "hardware"), "YAML")
-    text = source.read_text(encoding="utf-8")
+    text = text_of(source, "a YAML file")
     beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
     files = {
-        one.name: one.read_text(encoding="utf-8")
+        one.name: text_of(one, "a CSV file that the template names")
         for one in beside
         if one.exists() and not Path(one.name).exists()
     }

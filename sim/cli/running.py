@@ -42,9 +42,10 @@ def run(
         documents[name] = document
     results: dict[str, study.Result] = {}
     say = progress(as_json)
+    places = {name: folder_of(out, name, several=len(documents) > 1) for name in documents}
     for name, document in documents.items():
         result = results[name] = study.run_document(document, say)
-        folder = folder_of(out, name, several=len(documents) > 1)
+        folder = places[name]
         files = folders.of_run(result, with_report=not no_report)
         folders.write(folder, files)
         if not as_json:
@@ -68,6 +69,8 @@ def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     from sim.show import report, tables
     from sim.study.validate import validate as compare
 
+    if out is not None:
+        folders.check(out)
     found = compare(groups or None, progress(as_json))
     if out is not None:
         folders.write(out, {"validation.json": folders.dump(found), "report.html": report.report_html(found)})
@@ -89,6 +92,8 @@ def calibrate(trace: Path, out: Path | None) -> None:
     from sim.study import calibrate as study
     from sim.study.profile import profile_text
 
+    if out is not None:
+        folder.check(out.parent)
     progress(False)(f"reading {trace}")
     found = study.calibrate(trace)
     text = profile_text(found, out.stem) if out is not None else ""
@@ -100,6 +105,5 @@ def calibrate(trace: Path, out: Path | None) -> None:
         console.print(sentence, highlight=False, markup=False)
     if out is not None:
         folder.write(out.parent, {out.name: text})
-        console.print(
-            f"[dim]Written: {out}; in a scenario: compute: measured, profile: {out}[/dim]", soft_wrap=True
-        )
+        said = f"Written: {out}; in a scenario: compute: measured, profile: {out}"
+        console.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -33,10 +33,12 @@ class Missed(MoesimError):
 
 
 def folder_of(out: Path | None, name: str, *, several: bool = False) -> Path:
-    """Where the files of a document go: `--out`, with a folder for each of several; or results/NAME."""
+    """Where the files of a document go: `--out`, with a folder for each of several; or results/NAME. Told where that cannot be."""
+    from sim.show import folder
+
     if out is None:
-        return Path("results") / name
-    return out / name if several else out
+        return folder.check(Path("results") / name)
+    return folder.check(out / name if several else out)
 
 
 def console_of(*, stderr: bool = True) -> Console:

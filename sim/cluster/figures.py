@@ -290,10 +290,10 @@ def _unsourced(document: Document) -> Iterator[Fault]:
         grade, source = leaf.get("grade"), leaf.get("source")
         if source is None and grade != "assumed":
             yield document.fault(path, "no source", "the key 'source', one of those under 'sources'")
-        elif source is not None and source not in sources:
+        elif isinstance(source, str) and source not in sources:
             known = ", ".join(map(str, sources)) or "(there are none)"
             yield document.fault(
-                (*path, "source"), repr(source), f"a key of 'sources': {known}", nearest(str(source), sources)
+                (*path, "source"), repr(source), f"a key of 'sources': {known}", nearest(source, sources)
             )
         detail = _DETAIL.get(str(grade))
         if detail and not leaf.get(detail):

@@ -90,7 +90,7 @@ class CurveSpec(Branch):
     base: str | Overrides | None = None
     set: Overrides = Field(default_factory=dict)
     metric: str | None = None
-    within: quantity("fraction") = "1 %"  # type: ignore[valid-type]
+    within: quantity("fraction", 0) = "1 %"  # type: ignore[valid-type]
     """How close the two must be to break even."""
 
 

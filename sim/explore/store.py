@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import sim
 from sim import documents
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark, MoesimError
-from sim.explore.points import Row
+from sim.explore.points import Row, Status
 
 SCHEMA = "moesim.store/1"
 _LIBRARIES = ("numpy", "numba", "simpy")
@@ -100,7 +100,7 @@ class Store:
                 rows = self.connection.execute(
                     f"SELECT address, row FROM rows WHERE address IN ({marks})", part
                 )
-                found |= {address: Row(**json.loads(text)) for address, text in rows}
+                found |= {address: _row(text) for address, text in rows}
         except sqlite3.Error as error:
             raise self._refusal(error) from None
         return found
@@ -128,6 +128,16 @@ class Store:
 
 def _plain(row: Row) -> dict[str, Any]:
     return {name: getattr(row, name) for name in Row.__slots__}
+
+
+def _row(text: Any) -> Row:
+    try:
+        row = Row(**json.loads(text))
+    except (TypeError, ValueError):
+        raise sqlite3.DatabaseError("a row that is none of a sweep") from None
+    if row.status not in get_args(Status):
+        raise sqlite3.DatabaseError(f"a row of status {row.status!r}")
+    return row
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from sim.study.gate_specs import Branch, Count, Index
+from sim.study.gate_specs import Branch, Count, Index, Number, Whole
 
 Scalar = str | int | float | bool | None
 
@@ -14,10 +14,10 @@ Scalar = str | int | float | bool | None
 class RangeSpec(Branch):
     """Values from one to another, both there if the step hits them: equal steps, or a factor from each to the next."""
 
-    from_: Annotated[str | int | float, Field(alias="from")]
-    to: str | int | float
-    step: str | int | float | None = None
-    times: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
+    from_: Annotated[str | Whole | Number, Field(alias="from")]
+    to: str | Whole | Number
+    step: str | Whole | Number | None = None
+    times: Annotated[Number, Field(gt=1)] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> RangeSpec:
@@ -31,9 +31,12 @@ def _axis_tag(value: Any) -> str | None:
         return "auto"
     if isinstance(value, list):
         return "values"
-    if isinstance(value, RangeSpec) or (isinstance(value, dict) and "from" in value):
-        return "range"
-    return "labels" if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        ends = any(
+            key in value and not isinstance(value[key], dict) for key in ("from", "to", "step", "times")
+        )
+        return "range" if ends else "labels"
+    return "range" if isinstance(value, RangeSpec) else None
 
 
 AxisSpec = Annotated[

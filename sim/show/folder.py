@@ -8,16 +8,21 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sim import documents
-from sim.errors import Fault, InputError, Mark, MoesimError
+from sim.errors import Fault, InputError, Mark, MoesimError, nearest
+from sim.files import beside
+from sim.files import text as text_of
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladder/1")
 _OF_RUNS = ("report.html", "trace.json.gz", "flow_completion*.csv")
+_WRITABLE = "a folder that can be written"
 _DOCUMENTS = ("result.json", "sweep.json", "ladder.json")  # what a folder stands for
 
 
@@ -90,7 +95,17 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
         reason = (error.strerror or str(error)).lower()
         if error.errno in _FULL:
             raise MoesimError(f"{folder}: {reason}; nothing there is half-written") from None
-        raise InputError(Fault(Mark(str(folder)), "--out", reason, "a folder that can be written")) from None
+        raise InputError(Fault(Mark(str(folder)), "--out", reason, _WRITABLE)) from None
+
+
+def check(folder: Path) -> Path:
+    """The folder itself. Raises `InputError` where nothing could be written into it: before the work, not after."""
+    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise InputError(Fault(Mark(str(folder)), "--out", f"'{there}', which is no folder", _WRITABLE))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(Fault(Mark(str(folder)), "--out", f"'{there}', which is read-only", _WRITABLE))
+    return folder
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -103,23 +118,63 @@ def read(path: Path) -> dict[str, Any]:
         from sim.study.kernel_list import of_hardware
 
         return of_hardware(load_hardware(str(path)))
+    if not os.path.lexists(path):
+        known = documents.shipped("hardware")
+        wanted = f"a document of a command, its folder, or one of: {', '.join(known)}"
+        near = beside(path) or nearest(str(path), known)
+        raise InputError(Fault(Mark(str(path)), "", "no such file or directory", wanted, near))
     inside = [path / name for name in _DOCUMENTS if (path / name).is_file()] or [path / _DOCUMENTS[0]]
     file = inside[0] if path.is_dir() else path
     wanted = f"one of: {', '.join(_DOCUMENTS)}"
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            Fault(Mark(str(file)), "", (error.strerror or "unreadable").lower(), wanted)
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        line = getattr(error, "lineno", 0)
-        raise InputError(Fault(Mark(str(file), line, 1), "", "text that is not whole JSON", wanted)) from None
-    if not isinstance(result, dict) or not (result.get("schema") in _SCHEMAS or "groups" in result):
+    result = _tree(file, wanted)
+    if not isinstance(result, dict) or not (str(result.get("schema")) in _SCHEMAS or "groups" in result):
         got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"
         raise InputError(Fault(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(_SCHEMAS)}"))
-    _read_flows(result, file.parent)
+    with as_written(file):
+        _read_flows(result, file.parent)
     return result
+
+
+def read_each(path: Path) -> list[dict[str, Any]]:
+    """The documents of a file: those of its runs, where `moesim run --json` printed several."""
+    document = read(path)
+    if document.get("schema") != "moesim.results/1":
+        return [document]
+    with as_written(path):
+        return [dict(one) for one in document["results"].values()]
+
+
+@contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """Around what reads on in a document from a file: its faults are the file's, and one that was changed by hand may break anything."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            replace(fault, where=fault.where or Mark(str(file))) for fault in error.faults
+        ) from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        got = f"a document that breaks what reads it ({type(error).__name__}: {error})"
+        wanted = "the document as its command wrote it"
+        raise InputError(Fault(Mark(str(file)), "", got, wanted)) from error
+
+
+def _tree(file: Path, wanted: str) -> Any:
+    """What stands in a JSON file; no number in it is infinite, and none is NaN."""
+    text = text_of(file, wanted)
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        mark, got = Mark(str(file), error.lineno, error.colno), "text that is not whole JSON"
+    except RecursionError:
+        mark, got = Mark(str(file)), "JSON that is nested too deep"
+    except ValueError as error:
+        mark, got = Mark(str(file)), f"JSON with an impossible number: {error}"
+    raise InputError(Fault(mark, "", got, wanted))
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(word)
 
 
 def _read_flows(result: dict[str, Any], folder: Path) -> None:

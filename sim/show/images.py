@@ -1,15 +1,18 @@
 """Figures as files: self-contained HTML always, PNG, SVG and PDF where a browser is found.
 
 Each file is written under a temporary name and then moved, so that a half-written picture never stands in a folder.
-Why one server: starting the browser takes seconds, a picture a fraction of one (kaleido's server mode draws them all).
+Why one browser: it takes seconds to start, a picture a fraction of one. Why not kaleido's server, which keeps one too: what ends
+its thread, such as no browser, leaves whoever asked it for a picture waiting for ever.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-import warnings
+import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,10 @@ HOW = (
     "BROWSER_PATH=/path/to/chrome names one that is not found)"
 )
 _SCALE = 2  # pixels per CSS pixel of a PNG
+_WIDTH, _HEIGHT = 700, 500  # CSS pixels of a figure that does not say
+_NO_NAME = re.compile(r"^\.|[^\w.+-]")
+"""What a file's name is spared: names of results and variants may come from a file that somebody else wrote."""
+_LONGEST_NAME = 200
 
 
 class NoBrowserError(InputError):
@@ -53,6 +60,7 @@ def write(figures: Mapping[str, Any], folder: Path, formats: Iterable[str] = ("h
     `InputError` where the folder cannot be written.
     """
     asked = check_formats(formats)
+    figures = {_NO_NAME.sub("_", name)[:_LONGEST_NAME]: figure for name, figure in figures.items()}
     images = [one for one in asked if one != "html"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,28 +93,45 @@ class UnableError(Exception):
 
 def _write_images(figures: Mapping[str, Any], folder: Path, formats: Iterable[str]) -> list[Path]:
     try:
-        import kaleido
+        import kaleido  # noqa: F401
     except ImportError as error:
         raise UnableError("kaleido is not installed") from error
-    logging.getLogger("choreographer").setLevel(logging.ERROR)
-    logging.getLogger("kaleido").setLevel(logging.ERROR)
-    written = []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*kopts.*")
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)
+    logging.getLogger("kaleido").setLevel(logging.CRITICAL)
+    drawn = _drawn(figures, tuple(formats))
+    return [_replace(folder / name, data) for name, data in drawn.items()]
+
+
+def _drawn(figures: Mapping[str, Any], formats: tuple[str, ...]) -> dict[str, bytes]:
+    """Every figure in every format, by file name."""
+    try:
         try:
-            kaleido.start_sync_server(silence_warnings=True)
-            for name, figure in figures.items():
-                for one in formats:
-                    data = figure.to_image(format=one, scale=_SCALE if one == "png" else 1)
-                    written.append(_replace(folder / f"{name}.{one}", data))
-        except OSError:
-            raise
-        except Exception as error:  # kaleido's own errors share no base class
-            first = str(error).strip().splitlines()
-            raise UnableError(first[0].rstrip(".") if first else type(error).__name__) from error
-        finally:
-            kaleido.stop_sync_server(silence_warnings=True)
-    return written
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(_draw(figures, formats))
+        with ThreadPoolExecutor(1) as aside:  # in a notebook, whose loop is busy with this very cell
+            return aside.submit(asyncio.run, _draw(figures, formats)).result()
+    except Exception as error:  # those of kaleido and of the browser share no base class
+        said = str(error.args[0] if error.args else "").strip() or type(error).__name__
+        raise UnableError(said.splitlines()[0].partition(". ")[0].rstrip(".")) from error
+
+
+async def _draw(figures: Mapping[str, Any], formats: tuple[str, ...]) -> dict[str, bytes]:
+    import kaleido
+
+    drawn = {}
+    drawer = kaleido.Kaleido()
+    try:
+        await drawer.open()
+        for name, figure in figures.items():
+            layout = figure.layout
+            size = {"width": layout.width or _WIDTH, "height": layout.height or _HEIGHT}
+            for one in formats:
+                options = {**size, "format": one, "scale": _SCALE if one == "png" else 1}
+                drawn[f"{name}.{one}"] = await drawer.calc_fig(figure.to_dict(), opts=options)
+    finally:
+        await drawer.close()
+    return drawn
 
 
 def _replace(path: Path, data: bytes) -> Path:

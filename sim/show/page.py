@@ -122,7 +122,7 @@ def _json(value: Any) -> str:
     return (
         json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
         .replace("</", "<\\/")
-        .replace("<!--", "<\\!--")
+        .replace("<!--", "\\u003c!--")
     )
 
 

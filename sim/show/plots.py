@@ -116,11 +116,17 @@ def _document_of(result: Result) -> str:
     return "ladder" if is_ladder(result) else "run"
 
 
-def figure(kind: str, result: Result) -> Figure:
-    """Draw one kind. Raises `InputError` for an unknown kind, and for one that the result has no data for."""
+def check_kind(kind: str) -> str:
+    """The kind itself. Raises `InputError` for one that there is not."""
     if kind not in KINDS:
         wanted = f"one of: {', '.join(KINDS)}"
         raise InputError(Fault(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
+    return kind
+
+
+def figure(kind: str, result: Result) -> Figure:
+    """Draw one kind. Raises `InputError` for an unknown kind, and for one that the result has no data for."""
+    check_kind(kind)
     whose, asked = _document_of(result), _OWNERS.get(kind, "run")
     if whose != asked:
         has = [one for one in KINDS if _OWNERS.get(one, "run") == whose]

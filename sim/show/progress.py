@@ -35,12 +35,12 @@ class SweepBar:
             from rich import progress
 
             self.bar = progress.Progress(
-                progress.TextColumn("{task.description}"),
+                progress.TextColumn("{task.description}", markup=False),
                 progress.BarColumn(),
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[rate]}"),
                 progress.TimeRemainingColumn(),
-                progress.TextColumn("{task.fields[best]}"),
+                progress.TextColumn("{task.fields[best]}", markup=False),
                 console=self.console,
                 transient=True,
             )

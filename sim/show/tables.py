@@ -43,7 +43,11 @@ def print_result(result: Result, console: Console, written: Iterable[Path] = ())
     found = cases(result)
     _title(console, str(result.get("title") or result.get("name") or ""))
     if len(found) == 1:
-        console.print(", ".join(f"[dim]{key}[/] {value}" for key, value in found[0].facts), highlight=False)
+        from rich.markup import escape
+
+        console.print(
+            ", ".join(f"[dim]{key}[/] {escape(value)}" for key, value in found[0].facts), highlight=False
+        )
     for grid in grids.of_result(result, wide=False):
         print_grid(grid, console)
     console.print()
@@ -78,9 +82,11 @@ def _print_found(
 
 
 def _print_written(written: Iterable[Path], console: Console) -> None:
+    from rich.markup import escape
+
     names = ", ".join(map(str, written))
     if names:
-        console.print(f"[dim]Written: {names}[/dim]", soft_wrap=True)
+        console.print(f"[dim]Written: {escape(names)}[/dim]", soft_wrap=True)
 
 
 def print_validation(report: Result, console: Console) -> None:
@@ -226,12 +232,13 @@ def _title(console: Console, text: str) -> None:
 def _table(heads: Iterable[str], words: frozenset[int], *, heads_shown: bool = True) -> Any:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
         box=box.SIMPLE_HEAD, show_header=heads_shown, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim"
     )
     for i, head in enumerate(heads):
         table.add_column(
-            head, justify="left" if i in words else "right", no_wrap=head not in _LONG, overflow="fold"
+            Text(head), justify="left" if i in words else "right", no_wrap=head not in _LONG, overflow="fold"
         )
     return table

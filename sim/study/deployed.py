@@ -30,7 +30,7 @@ class DeployedSpec(Branch):
     gemm_generation: str = "march_2025"
     reserve: quantity("fraction") = "10 %"  # type: ignore[valid-type]
     """Of HBM, kept from weights and cache (assumed: driver, communicator, allocator)."""
-    graphs: quantity("bytes") = "2 GB"  # type: ignore[valid-type]
+    graphs: quantity("bytes", 0) = "2 GB"  # type: ignore[valid-type]
     """CUDA graphs and activations (assumed)."""
 
 

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Machines = Annotated[int, Field(ge=1, le=2**17, strict=True)]  # what is built as a graph
 Index = Annotated[int, Field(ge=0, strict=True)]
+MAX_MICROBATCHES = 2**17  # of one step; each pass of each of them is an operation
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # no word, and no truth, is a number
 
 
 class Branch(BaseModel):
@@ -69,14 +72,14 @@ class ZipfGate(PopularityGate):
     """Popularity of the r-th expert falls with r to the minus exponent, in random order."""
 
     kind: Literal["zipf"]
-    exponent: Annotated[float, Field(ge=0, le=10)]
+    exponent: Annotated[Number, Field(ge=0, le=10)]
 
 
 class DirichletGate(PopularityGate):
     """Popularity drawn from a symmetric Dirichlet distribution."""
 
     kind: Literal["dirichlet"]
-    alpha: Annotated[float, Field(gt=0)]
+    alpha: Annotated[Number, Field(ge=1e-6, le=1e9)]
 
 
 class LoadsGate(PopularityGate):
@@ -152,5 +155,5 @@ class PlacementSpec(Branch):
     """Which experts stand where."""
 
     kind: Literal["contiguous", "eplb"] = "contiguous"
-    redundant_experts: Index = 0
+    redundant_experts: Annotated[Index, Field(le=2**17)] = 0
     """Replicas beside the model's experts (eplb)."""

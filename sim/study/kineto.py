@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from sim import files
 from sim.errors import Fault, InputError, Mark
 from sim.study.kernel_names import KernelName, name_kernel
 
-MAX_FILE_BYTES = 256 * 2**20
 MAX_TEXT_BYTES = 512 * 2**20
 _PIECE_BYTES = 1 << 20
 _WANTED = "a PyTorch profiler trace (JSON, also gzipped) with GPU kernels"
@@ -140,15 +140,7 @@ def _tree(path: Path) -> Any:
 
 
 def _text(path: Path) -> str:
-    try:
-        if path.is_dir():
-            raise _error(path, "a folder")
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise _error(path, f"a file of {size} bytes", f"{_WANTED} of at most {MAX_FILE_BYTES} bytes")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise _error(path, (error.strerror or str(error)).lower()) from None
+    raw = files.content(path, _WANTED)
     if raw[:2] == b"\x1f\x8b":
         raw = _unzip(path, raw)
     elif raw[:4] == b"PK\x03\x04":

@@ -17,6 +17,7 @@ from sim.cluster.topology import CLASSES, Cluster
 from sim.engine.records import Trace, TransferRecord
 from sim.schedule import bounds
 from sim.schedule.collectives import Exchange
+from sim.schedule.flows import Flows
 from sim.workload.traffic import payload_bytes
 
 
@@ -35,9 +36,7 @@ def of_exchange(
         "binding": binding,
         "binding_resource": resource,
     }
-    crossed = np.sum([one.bytes_by_resource(len(cluster.names)) for one in flows], axis=0)
-    for key, rows in (("wire_nic_bytes", cluster.nic_tx), ("wire_nvlink_bytes", cluster.egress)):
-        metrics[key] = float(crossed[rows[rows >= 0]].sum() / len(times))
+    metrics |= _wire(flows, cluster, len(times))
     return metrics | logical(exchanges, metrics["time_s"], dtype, hidden)
 
 
@@ -53,11 +52,17 @@ def of_closed_form(exchanges: Sequence[Exchange], dtype: str | None, hidden: int
         "binding": binding,
         "binding_resource": None,
     }
-    crossed = np.sum([one.bytes_by_resource(len(cluster.names)) for one in flows], axis=0)
-    num_ranks = sum(len(one.gpus) for one in exchanges)
-    for key, rows in (("wire_nic_bytes", cluster.nic_tx), ("wire_nvlink_bytes", cluster.egress)):
-        metrics[key] = float(crossed[rows[rows >= 0]].sum() / num_ranks)
+    metrics |= _wire(flows, cluster, sum(len(one.gpus) for one in exchanges))
     return metrics | logical(exchanges, time_s, dtype, hidden)
+
+
+def _wire(groups: Sequence[Flows], cluster: Cluster, num_ranks: int) -> dict[str, float]:
+    """What a mean rank puts on each kind of cable [bytes]."""
+    crossed = np.zeros(len(cluster.names))
+    for flows in groups:
+        crossed += flows.bytes_by_resource(len(crossed))
+    cables = {"wire_nic_bytes": cluster.nic_tx, "wire_nvlink_bytes": cluster.egress}
+    return {key: float(crossed[rows[rows >= 0]].sum() / num_ranks) for key, rows in cables.items()}
 
 
 def logical(exchanges: Sequence[Exchange], time_s: float, dtype: str | None, hidden: int) -> dict[str, float]:

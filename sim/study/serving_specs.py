@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sim.schemas import quantity
-from sim.study.gate_specs import Branch, Count, Machines
+from sim.study.gate_specs import Branch, Count, Machines, Number
 
 
 class LengthsSpec(Branch):
@@ -16,7 +16,7 @@ class LengthsSpec(Branch):
     kind: Literal["fixed", "exponential", "lognormal"]
     mean: Count
     """Tokens."""
-    spread: Annotated[float, Field(ge=0, le=4)] = 1.0
+    spread: Annotated[Number, Field(ge=0, le=4)] = 1.0
     """Standard deviation of the logarithm (lognormal)."""
     most: Count = 131_072
     """A longer draw is cut to this."""
@@ -27,7 +27,7 @@ class PoissonSpec(Branch):
 
     kind: Literal["poisson"]
     requests: Annotated[int, Field(ge=1, le=10**7, strict=True)]
-    requests_per_s: Annotated[float, Field(gt=0, le=1e7)]
+    requests_per_s: Annotated[Number, Field(gt=0, le=1e7)]
     prompt: LengthsSpec
     output: LengthsSpec
 

@@ -12,14 +12,17 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from sim.schemas import quantity
 from sim.study.deployed import DecodeSpec, PrefillSpec
 from sim.study.gate_specs import (
+    MAX_MICROBATCHES,
     Branch,
     Count,
     GateSpec,
     Index,
     KernelSpec,
     Machines,
+    Number,
     PlacementSpec,
     UniformGate,
+    Whole,
 )
 from sim.study.serving_specs import ServingSpec
 from sim.units import UnitError
@@ -55,10 +58,10 @@ class LeafSpineSpec(Branch):
     hosts_per_leaf: Machines
     spines: Machines
     link: quantity("bytes/s")  # type: ignore[valid-type]
-    oversubscription: Annotated[float, Field(gt=0)] | None = None
+    oversubscription: Annotated[Number, Field(gt=0)] | None = None
     """Must equal hosts_per_leaf / spines."""
-    link_latency: quantity("s") = "0 s"  # type: ignore[valid-type]
-    switch_latency: quantity("s") = "0 s"  # type: ignore[valid-type]
+    link_latency: quantity("s", 0) = "0 s"  # type: ignore[valid-type]
+    switch_latency: quantity("s", 0) = "0 s"  # type: ignore[valid-type]
     routing: Literal["adaptive", "ecmp", "static"] = "adaptive"
     """adaptive: uplinks pooled; ecmp: each flow hashed to one path; static: paths given in the flows."""
     payload_per_packet: quantity("bytes") = "4096 B"  # type: ignore[valid-type]
@@ -71,7 +74,7 @@ class FabricSpec(Branch):
     kind: FabricKindName | None = None
     """The profile's when left out."""
     routing: Literal["adaptive", "ecmp"] = "adaptive"
-    oversubscription: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    oversubscription: Annotated[Number, Field(ge=1e-3, le=1000)] = 1.0
     nodes_per_leaf: Machines | None = None
     """Nodes that one leaf joins; the profile's when left out."""
 
@@ -102,7 +105,7 @@ class ClusterSpec(Branch):
 
     hardware: str | None = None
     """A profile of `hardware/`, or a path to one."""
-    nodes: int | None = None
+    nodes: Whole | None = None
     override: dict[str, Any] = Field(default_factory=dict)
     """Any value of the profile, as a tree or with dotted keys: {gpu.scale_up.bandwidth: 450 GB/s}."""
     fabric: (
@@ -184,7 +187,7 @@ class RunSpec(Branch):
     """CPU, memory, fans of a node for each GPU (assumed: 2.4 kW a node of 8)."""
     network_power: quantity("W") = "50 W"  # type: ignore[valid-type]
     """NIC, optics and switches for each GPU (assumed)."""
-    pue: Annotated[float, Field(ge=1)] = 1.2
+    pue: Annotated[Number, Field(ge=1, le=100)] = 1.2
     """Power of the building over power of the machines (assumed)."""
 
 
@@ -194,7 +197,7 @@ class TrainingSpec(Branch):
     kind: Literal["training"]
     sequence_tokens: Count = 4096
     microbatch_sequences: Count = 1
-    microbatches: Count | None = None
+    microbatches: Annotated[Count, Field(le=MAX_MICROBATCHES)] | None = None
     """Of one pipeline and step (of both directions together, where a schedule has two)."""
     global_batch: Count | None = None
     """Sequences of one step over all data-parallel ranks; microbatches follow from it and the layout."""
@@ -234,8 +237,8 @@ WorkloadSpec = Annotated[
 class ExpectSpec(Branch):
     """A published value that a metric must meet."""
 
-    value: str | float | int
-    tolerance: quantity("fraction")  # type: ignore[valid-type]
+    value: str | Number
+    tolerance: quantity("fraction", 0)  # type: ignore[valid-type]
     source: str | None = None
 
 

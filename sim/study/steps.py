@@ -11,6 +11,7 @@ from sim.errors import InputError, nearest
 from sim.schedule import pipelines
 from sim.study.descriptions import Training, TrainingRun
 from sim.study.exchanges import gate_of, kernel_of, placement_of
+from sim.study.gate_specs import MAX_MICROBATCHES
 from sim.study.metal import Draft
 from sim.study.specification import PlacementSpec, SkewSpec, TrainingSpec
 from sim.workload import layout as layouts
@@ -97,6 +98,10 @@ def _microbatches(draft: Draft, spec: TrainingSpec, layout: Layout) -> int | Non
         wanted = (
             f"a multiple of DP{layout.dp} x {spec.microbatch_sequences} sequences a microbatch = {at_once}"
         )
+        draft.fault((*_AT, "global_batch"), str(spec.global_batch), wanted)
+        return None
+    if found > MAX_MICROBATCHES:
+        wanted = f"at most {MAX_MICROBATCHES * at_once}: {MAX_MICROBATCHES} microbatches a pipeline"
         draft.fault((*_AT, "global_batch"), str(spec.global_batch), wanted)
         return None
     if spec.microbatches not in (None, found):

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(gt=0, le=10**9, strict=True)]
+Natural = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+Layers = Annotated[Positive, Field(le=10**5)]
+Experts = Annotated[Positive, Field(le=2**17)]
 
 
 class Branch(BaseModel):
@@ -53,14 +55,14 @@ class ModelFile(Branch):
     name: str
     source: str = "not said"
     """Where the numbers come from."""
-    num_layers: Positive
+    num_layers: Layers
     num_dense_layers: Natural = 0
     """Layers without experts, among `num_layers`."""
     dense_layers: Literal["leading", "alternate"] = "leading"
     """leading: the dense layers come first. alternate: dense and expert layers take turns."""
     hidden: Positive
     attention: Annotated[MLAFile | GQAFile, Field(discriminator="kind")]
-    num_experts: Positive
+    num_experts: Experts
     """Routed experts of a layer."""
     num_shared_experts: Natural = 0
     """Experts that every token goes through."""
@@ -77,7 +79,7 @@ class ModelFile(Branch):
     dense_hidden: Natural = 0
     """Inner width of a dense layer's feed-forward block."""
     vocab: Positive
-    num_mtp_layers: Natural = 0
+    num_mtp_layers: Annotated[Natural, Field(le=100)] = 0
     """Modules that predict further tokens (MTP)."""
     tied_embeddings: bool = False
     """Whether the output head is the embedding table."""
