@@ -8,18 +8,23 @@ model, and every fault is reported at its line and column, all together.
 
 from __future__ import annotations
 
-import os
+import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from sim.errors import Fault, InputError, Mark, nearest
+from sim import files
+from sim.errors import Fault, InputError, Mark
+from sim.files import data_folder as data_folder
+from sim.files import find as find
+from sim.files import shipped as shipped
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -32,11 +37,12 @@ MAX_NODES = 200_000
 MAX_DEPTH = 64
 _SETTLED_NS = 2 * 10**9  # a file changed later than this ago may change again without showing it
 
-_INT = re.compile(r"[-+]?\d+")
-_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_INT = re.compile(r"[-+]?\d+", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _CONSTANTS: Mapping[str, object] = {
     "": None, "~": None, "null": None, "true": True, "false": False, "True": True, "False": False,
 }  # fmt: skip
+_NO_TEXT = ("Cc", "Cs")  # Unicode's control characters and halves of characters
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{kind}"
@@ -53,6 +59,8 @@ class Document:
     keys: dict[Path_, Mark] = field(default_factory=dict)
     values: dict[Path_, Mark] = field(default_factory=dict)
     folder: Path | None = None
+    settings: tuple[str, ...] = ()
+    """What was laid over the file from outside it, as `key.path=value`."""
 
     def mark(self, path: Path_, *, key: bool = False) -> Mark:
         """Where `path` stands: of its key or its value; of the nearest parent where it stands nowhere itself."""
@@ -72,7 +80,9 @@ class Document:
 
     def copy(self) -> Document:
         """An independent document with the same content and marks."""
-        return Document(_copy(self.tree), self.name, dict(self.keys), dict(self.values), self.folder)
+        return Document(
+            _copy(self.tree), self.name, dict(self.keys), dict(self.values), self.folder, self.settings
+        )
 
     def branch(self, path: Path_) -> Document:
         """The mapping at `path` as a document of its own, marks kept (empty where there is none)."""
@@ -175,10 +185,6 @@ def load(path: str | Path) -> Document:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(Fault(Mark(str(path)), "", reason.lower(), "a readable YAML file")) from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            Fault(Mark(str(path)), "", f"a byte that is not UTF-8 at {error.start}", "UTF-8 text")
-        ) from None
 
 
 @lru_cache(maxsize=128)
@@ -186,7 +192,7 @@ def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Docu
     """The document of a file; `version` tells it from what stood there at other times."""
     if size > MAX_FILE_BYTES:
         raise InputError(Fault(Mark(str(path)), "", f"{size} bytes", f"at most {MAX_FILE_BYTES}"))
-    document = loads(path.read_text(encoding="utf-8"), str(path))
+    document = loads(files.text(path, "a readable YAML file"), str(path))
     document.folder = folder
     return document
 
@@ -250,7 +256,11 @@ class _Walk:
             return None
         self.document.values.setdefault(path, mark)
         if isinstance(node, yaml.ScalarNode):
-            return _scalar(node)
+            self.readable(node, path)
+            scalar = _scalar(node)
+            if isinstance(scalar, float) and not math.isfinite(scalar):  # no JSON has a word for it
+                self.faults.append(Fault(mark, dotted(path), f"'{node.value}'", "a finite number"))
+            return scalar
         self.open.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             value: Any = [self.visit(child, (*path, i)) for i, child in enumerate(node.value)]
@@ -259,6 +269,15 @@ class _Walk:
             value = self.mapping(node, path)
         self.open.discard(id(node))
         return value
+
+    def readable(self, node: yaml.ScalarNode, path: Path_) -> None:
+        """Note a scalar that is no text: no file can have its name, no terminal and no report can show it."""
+        if node.value.isprintable():
+            return
+        strange = [one for one in node.value if unicodedata.category(one) in _NO_TEXT and one not in "\t\n\r"]
+        if strange:
+            got = f"the control character U+{ord(strange[0]):04X}"
+            self.faults.append(Fault(_mark(node, self.document.name), dotted(path), got, "text"))
 
     def mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         tree: dict[str, Any] = {}
@@ -269,6 +288,7 @@ class _Walk:
                 continue
             key = key_node.value
             here = (*path, key)
+            self.readable(key_node, here)
             if key in tree:
                 first = self.document.keys[here]
                 self.faults.append(
@@ -328,43 +348,3 @@ def _leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, An
             yield from _leaves(value, (*at, key))
         else:
             yield (*at, key), value
-
-
-# --- data files ------------------------------------------------------------------------------------------------
-
-
-@cache
-def data_folder(name: str) -> Path:
-    """The folder `hardware` or `scenarios`: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
-
-
-def shipped(folder: str) -> dict[str, Path]:
-    """Name -> file of the YAML files directly in a data folder such as `scenarios/models`."""
-    top, _, rest = folder.partition("/")
-    return {path.stem: path for path in sorted((data_folder(top) / rest).glob("*.yaml"))}
-
-
-def find(
-    spec: str, folder: str | Sequence[str], what: str, *, near: Path | None = None, mark: Mark | None = None
-) -> Path:
-    """The file that a person means by `spec`: a path (relative to `near` too), or the name of a file shipped in a folder.
-
-    Of several folders the first that ships the name counts.
-    """
-    folders = [folder] if isinstance(folder, str) else list(folder)
-    looks_like_path = spec.endswith((".yaml", ".yml")) or "/" in spec
-    if looks_like_path:
-        for base in [Path(), *([near] if near else []), data_folder(folders[0].partition("/")[0]).parent]:
-            if (base / spec).is_file():
-                return base / spec
-    for top, _, rest in (one.partition("/") for one in folders):
-        own = data_folder(top) / rest / f"{spec}.yaml"
-        if not looks_like_path and os.path.isfile(own):  # False for names that no file can have
-            return own
-    known = [name for one in folders for name in shipped(one)]
-    stem = spec.removesuffix(".yaml").rpartition("/")[2]
-    wanted = f"a {what} file or one of: {', '.join(known) or 'none shipped'}"
-    raise InputError(Fault(mark, "", f"'{spec}'", wanted, nearest(stem, known)))

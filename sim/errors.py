@@ -15,6 +15,10 @@ EXIT_MISSED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INFEASIBLE = 3
 
+_MOST_SHOWN = 200  # characters of what was got
+_LONGEST_PLACE = 1000  # a path is there to be copied
+_MOST_TOLD = 100  # faults of one message
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -25,7 +29,8 @@ class Mark:
     column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        known = [str(number) for number in (self.line, self.column) if number]
+        return ":".join([shown(self.file, _LONGEST_PLACE), *known])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,9 @@ class Fault:
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        key = f"{self.key}: " if self.key else ""
-        hint = f"; did you mean {self.nearest}?" if self.nearest else ""
-        return f"{place}{key}got {self.got}; wanted {self.wanted}{hint}"
+        key = f"{shown(self.key)}: " if self.key else ""
+        hint = f"; did you mean {shown(self.nearest)}?" if self.nearest else ""
+        return f"{place}{key}got {shown(self.got)}; wanted {printable(self.wanted)}{hint}"
 
 
 class MoesimError(Exception):
@@ -52,13 +57,19 @@ class MoesimError(Exception):
 
 
 class InputError(MoesimError):
-    """The input is wrong; carries every fault found."""
+    """The input is wrong; carries every fault found, and tells the first hundred."""
 
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, faults: Fault | Iterable[Fault]) -> None:
         self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+        lines = [str(fault) for fault in self.faults[:_MOST_TOLD]]
+        left = len(self.faults) - len(lines)
+        super().__init__("\n".join([*lines, *([f"... and {left:,} more faults"] if left else [])]))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Fault, ...]]]:
+        """Travels between processes as its faults, not as its text."""
+        return type(self), (self.faults,)
 
 
 class InfeasibleError(MoesimError):
@@ -75,6 +86,21 @@ class DoesNotFitError(InfeasibleError):
     ) -> None:
         self.needed_bytes, self.capacity_bytes, self.parts = needed_bytes, capacity_bytes, dict(parts)
         super().__init__(message)
+
+
+def printable(text: str) -> str:
+    """Text as one line that a terminal takes for nothing but text: whatever cannot be seen is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def shown(text: str, most: int = _MOST_SHOWN) -> str:
+    """A user's text in a message: `printable`, and cut in the middle where it is longer than `most` characters."""
+    plain = printable(text if len(text) <= 2 * most else text[:most] + text[-most:])
+    if len(plain) <= most:
+        return plain
+    return f"{plain[: most * 2 // 3]}...{plain[-most // 4 :]}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -51,6 +51,8 @@ _EXAMPLE = {
     "number": "a number",
 }
 DIMENSIONS = tuple(_UNITS)
+_LEAST, _MOST, _MOST_FLOPS = 1e-18, 1e18, 1e24
+"""No machine, model or run lies beyond these, in SI units; between them products of a few quantities stay finite."""
 FACTORS: Mapping[str, float] = {
     unit: factor for units in _UNITS.values() for unit, factor in units.items() if unit
 }
@@ -82,9 +84,26 @@ def parse(text: object, dimension: str) -> float:
         close = _closest(unit, units) if unit else None
         raise UnitError(repr(text), wanted, f"'{found[1]} {close}'" if close else None)
     value = number * units[unit]
-    if not math.isfinite(value):
-        raise UnitError(repr(text), f"{wanted}, finite")
+    most = _MOST_FLOPS if dimension == "flop/s" else _MOST
+    if not abs(value) <= most:
+        raise UnitError(repr(text), f"{wanted}, at most {show(most, dimension)}")
+    if 0 < abs(value) < _LEAST:
+        raise UnitError(repr(text), f"{wanted}, 0 or at least {_LEAST:g}")
     return value
+
+
+def split(text: str) -> tuple[float, str] | None:
+    """A quantity of whatever dimension as a finite number and its unit, a key of `FACTORS` or "" for none; None for other text."""
+    found = _NUMBER.fullmatch(text)
+    if not found or not (found[2] in FACTORS or not found[2]):
+        return None
+    number = float(found[1].replace("_", "").replace(",", ""))
+    return (number, found[2]) if math.isfinite(number) else None
+
+
+def dimension_of_unit(unit: str) -> str:
+    """The dimension that a unit of `FACTORS` belongs to: `Gb/s` -> 'bytes/s'."""
+    return next(dimension for dimension, units in _UNITS.items() if unit in units)
 
 
 def _closest(unit: str, known: Iterable[str]) -> str | None:

@@ -68,6 +68,9 @@ class Here:
     def died(self, error: BaseException) -> bool:
         return isinstance(error, Died)
 
+    def look(self) -> None:
+        return None
+
     def rebuild(self) -> None:
         return None
 

@@ -447,7 +447,7 @@ def test_a_failed_write_leaves_neither_half_a_file_nor_a_temporary_one(
 
     monkeypatch.setattr(os, "replace", full)
     said = moesim("run", "tiny.yaml", "--no-report")
-    assert said.code == 2
+    assert said.code == 1
     assert "no space left" in said.err
     assert written(tmp_path) == set()
 
@@ -603,3 +603,61 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     )
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+# --- what a run says of itself -------------------------------------------------------------------------------------
+
+
+def test_a_changed_scenario_does_not_pass_for_the_one_that_ships(moesim: Moesim, tmp_path: Path) -> None:
+    words = (
+        "run",
+        "deepep-ep16-h800",
+        "--set",
+        "cluster.hardware=h100",
+        "--set",
+        "workload.gate.sampling=expected",
+    )
+    said = moesim(*words, "--json", "--out", "r")
+    assert said.json["title"].endswith(
+        " on 16 H800, with cluster.hardware=h100, workload.gate.sampling=expected"
+    )
+    assert said.json["provenance"]["settings"] == [words[3], words[5]]
+    told = moesim(*words, "--out", "r").err
+    assert "values published for the scenario as it was before --set are met" in told
+    plain = moesim("run", "deepep-ep16-h800", "--set", "seed=3", "--json", "--out", "r").json
+    assert plain["title"].endswith("on 16 H800")
+
+
+def test_what_stands_in_a_folder_is_of_one_run(moesim: Moesim) -> None:
+    moesim("run", "tiny.yaml", "--out", "r")
+    assert {path.name for path in Path("r").iterdir()} == {"result.json", "report.html", "trace.json.gz"}
+    Path("r", "mine.txt").write_text("kept")
+    moesim("run", "tiny.yaml", "--out", "r", "--no-report")
+    assert {path.name for path in Path("r").iterdir()} == {"result.json", "mine.txt"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("run", "v3-layouts"),
+            "'v3-layouts', the name of a sweep; wanted a scenario; it goes with `moesim sweep v3-layouts`",
+        ),
+        (
+            ("sweep", "v3-prefill"),
+            "the name of a ladder; wanted a sweep; it goes with `moesim ladder v3-prefill`",
+        ),
+        (
+            ("ladder", "h800-450"),
+            "the name of a scenario; wanted a ladder; it goes with `moesim run h800-450`",
+        ),
+        (
+            ("run", "scenarios/sweeps/comm-sms.yaml"),
+            "got a sweep; wanted a scenario; it goes with `moesim sweep",
+        ),
+    ],
+)
+def test_a_file_of_another_command_says_which(words: tuple[str, ...], told: str, moesim: Moesim) -> None:
+    said = moesim(*words)
+    assert said.code == 2
+    assert told in said.err

@@ -121,20 +121,31 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     assert "a readable YAML file" in message(tmp_path)
 
 
+@pytest.mark.parametrize("escape", [r"\0", r"\e[2J", r"\x7f", r"\x9b"])
+def test_control_characters_are_refused_where_they_stand(escape: str) -> None:
+    """No file can have a NUL in its name; an escape sequence would be obeyed by whoever prints it."""
+    for text, place in ((f'name: x\ntitle: "a{escape}b"\n', "2:8: title"), (f'"a{escape}": 1\n', "1:1: a")):
+        (line,) = faults(text)
+        assert line.startswith(f"f.yaml:{place}")
+        assert "got the control character U+" in line
+        assert line.isprintable()
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     file = tmp_path / "bom.yaml"
     file.write_bytes(b"\xef\xbb\xbfname: x\n")
     assert load(file).tree == {"name": "x"}
 
 
+WORDS = st.text(st.characters(blacklist_categories=("Cc", "Cs")) | st.sampled_from("\t\n"), max_size=8)
 TREES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=12,
 )
 
 
-@given(st.dictionaries(st.text(max_size=6), TREES, max_size=4))
+@given(st.dictionaries(WORDS, TREES, max_size=4))
 def test_any_tree_that_yaml_can_write_reads(tree: dict[str, Any]) -> None:
     """With the same shape and words; numbers may come back as words and words as words only."""
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.errors import InputError
+from sim.errors import InputError, Mark
 from sim.explore.expressions import parse
 
+HERE = Mark("sweep.yaml", 7, 3)
 VALUES: dict[str, Any] = {
     "layout.ep": 64, "layout.tp": 8, "memory.total_bytes": 70e9, "workload.schedule": "dualpipe", "tpot_s": 0.04,
     "phases.1F1B_s": 3.0, "workload.overlap": True,
@@ -63,6 +64,10 @@ def test_nothing_is_less_than_a_number_over_zero() -> None:
     assert not parse("1 / layout.pp < 3").holds({"layout.pp": 0})
 
 
+def test_nothing_is_less_than_the_logarithm_of_zero() -> None:
+    assert not parse("log2(bubble_s) < 3").holds({"bubble_s": 0.0})
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -76,6 +81,8 @@ def test_nothing_is_less_than_a_number_over_zero() -> None:
         ("a < b < c", "two comparisons joined by 'and'"),
         ("a && b", "got '&'"),
         ("a == 'x", "got '''"),
+        ("a < 1e309", "wanted a finite number"),
+        ("a < " + "9" * 400 + " GB", "wanted a finite number"),
         ("min(3) < 4", "wanted two values or more"),
         ("layout.ep", "wanted a comparison"),
         ("__import__('os').system('true') == 0", "wanted one of the functions"),
@@ -94,10 +101,33 @@ def test_a_word_cannot_be_compared_by_size() -> None:
         parse("workload.schedule < 3").holds(VALUES)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'a' * 99999999999 == 'x'",
+        "'%99999999999d' % layout.ep == 'x'",
+        "workload.schedule + 'x' == 'dualpipex'",
+        "-workload.schedule == 3",
+    ],
+)
+def test_a_word_cannot_be_computed_with(text: str) -> None:
+    """Python would repeat it, or fill it in, until memory is full."""
+    with pytest.raises(InputError, match="values that can be compared and computed with"):
+        parse(text).holds(VALUES)
+
+
 def test_an_expression_travels_to_workers() -> None:
     there = pickle.loads(pickle.dumps(parse("layout.ep <= 64")))
     assert there.holds(VALUES)
     assert there.names == ("layout.ep",)
+
+
+def test_what_is_wrong_comes_back_from_a_worker_word_for_word() -> None:
+    with pytest.raises(InputError) as caught:
+        parse("workload.schedule < 3", HERE).holds(VALUES)
+    there = pickle.loads(pickle.dumps(caught.value))
+    assert str(there) == str(caught.value)
+    assert there.faults == caught.value.faults
 
 
 @given(st.integers(-50, 50), st.integers(-50, 50), st.integers(1, 50))

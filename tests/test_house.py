@@ -17,9 +17,9 @@ SIM = ROOT / "sim"
 MODULES = sorted(SIM.rglob("*.py"))
 
 ROOMS = ("ground", "cluster", "workload", "cost", "schedule", "engine", "study", "explore", "show", "door")
-"""From the ground up; `ground` is units, errors and documents, `door` the command line and the package itself."""
+"""From the ground up; `ground` is errors, units, files and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
-GROUND = ("errors", "units", "documents", "schemas")
+GROUND = ("errors", "units", "files", "cells", "documents", "schemas")
 MAX_LINES = 400
 
 HOMES = {

@@ -74,7 +74,7 @@ def test_missing_and_unknown_columns_are_told_together(tmp_path: Path) -> None:
     told = faults(tmp_path, "arrival_s,prompt,output_tokens\n0,1,1\n")
     assert len(told) == 2
     assert told[0].startswith(
-        "requests.csv:1:0: prompt_tokens: got no such column; wanted the columns arrival_s"
+        "requests.csv:1:1: prompt_tokens: got no such column; wanted the columns arrival_s"
     )
     assert "the unknown column 'prompt'" in told[1]
     assert told[1].endswith("did you mean prompt_tokens?")
@@ -88,7 +88,7 @@ def test_all_faults_of_rows_are_told_with_line_and_column(tmp_path: Path) -> Non
         "requests.csv:5:1: arrival_s: got x; wanted seconds",
         "requests.csv:5:2: prompt_tokens: got 0; wanted a whole number from 1",
         "requests.csv:5:3: output_tokens: got 1.5; wanted a whole number from 1",
-        "requests.csv:6:0: got 2 cells; wanted 3, as in the header",
+        "requests.csv:6:1: got 2 cells; wanted 3, as in the header",
         "requests.csv:7:2: prompt_tokens: got nothing; wanted a whole number",
         "requests.csv:8:1: arrival_s: got nan",
         "requests.csv:9:1: arrival_s: got inf",

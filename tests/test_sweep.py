@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from contextlib import closing
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeping import EXCHANGE, STEP, Died, Here, run, sweep_of
 
-import sim
 from sim.errors import InputError
-from sim.explore import answers, store
+from sim.explore import answers, driver
 from sim.explore.answers import Point
-from sim.explore.points import Batch, Row
-from sim.explore.store import Store, StoreError, address
+from sim.explore.forecast import Forecast
+from sim.explore.points import Batch, work
+from sim.explore.workers import Rows
 from sim.study import run as single
 
 EP = {"axes": {"layout.ep": [8, 16]}}
@@ -59,6 +58,24 @@ def test_a_bug_in_one_point_ends_no_sweep(tmp_path: Path, monkeypatch: pytest.Mo
     assert found["points"][0]["reason"].startswith("ZeroDivisionError: of ours (in test_sweep.py, line")
 
 
+def test_a_metric_that_is_no_number_fails_its_point_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sim.explore import forecast
+
+    def odd(scenario: Any) -> Any:
+        result = real(scenario)
+        if scenario.ep == 8:
+            result["metrics"]["combine"]["time_s"] = float("nan")
+        return result
+
+    real = forecast.run_scenario
+    monkeypatch.setattr(forecast, "run_scenario", odd)
+    found = run(sweep_of(**EP), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["failed", "ok"]
+    assert found["points"][0]["reason"] == "no finite number came out for combine.time_s"
+
+
 @pytest.mark.parametrize(
     ("constraint", "kept"),
     [
@@ -75,6 +92,12 @@ def test_constraints_over_scenario_and_metrics_decide(
     assert [point["values"]["layout.ep"] for point in found["points"] if point["status"] == "ok"] == kept
     others = [point for point in found["points"] if point["status"] != "ok"]
     assert all(f"the constraint '{constraint}' is not met: " in point["reason"] for point in others)
+
+
+def test_a_constraint_reads_a_quantity_as_the_scenario_does(tmp_path: Path) -> None:
+    key = "cluster.override.gpu.scale_up.bandwidth"
+    found = run(sweep_of(axes={key: ["100GB/s", "1,000 Gb/s"]}, constraints=[f"{key} < 110 GB/s"]), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "infeasible"]
 
 
 def test_what_a_constraint_excludes_is_not_run_and_not_kept(tmp_path: Path) -> None:
@@ -117,6 +140,62 @@ def test_replicas_are_averaged_and_spread(tmp_path: Path) -> None:
     assert point["metrics"]["dispatch"]["time_s"] == pytest.approx(np.mean(times), rel=1e-12)
     assert point["spread"]["dispatch.time_s"] == pytest.approx(np.std(times, ddof=1), rel=1e-9)
     assert found["runs"]["computed"] == 3
+
+
+def test_replicas_count_in_the_order_of_their_seeds_whichever_was_there_first(tmp_path: Path) -> None:
+    """What is no number, the link that binds, is the first replica's: a remembered later one must not take its place."""
+    workload = {**EXCHANGE["workload"], "gate": {"kind": "uniform", "sampling": "tokens"}}
+    base = {**EXCHANGE, "fidelity": "flow", "seed": 3, "workload": workload}
+    axes = {"layout.ep": [8, 16]}
+    binding = []
+    for seed in (3, 4):
+        found = run(sweep_of(base={**base, "seed": seed}, axes=axes), tmp_path / str(seed))
+        binding.append([point["metrics"]["dispatch"]["binding_resource"] for point in found["points"]])
+    assert binding[0] != binding[1]
+    afresh = run(sweep_of(base=base, axes=axes, replicas=2), tmp_path)
+    resumed = run(sweep_of(base=base, axes=axes, replicas=2), tmp_path / "4")
+    assert resumed["runs"] == {"computed": 2, "remembered": 2}
+    assert resumed["points"] == afresh["points"]
+    assert [point["metrics"]["dispatch"]["binding_resource"] for point in afresh["points"]] == binding[0]
+
+
+KERNELS: list[dict[str, Any]] = [{"kind": "flat", "copies": "per_rank"}, {"kind": "two_hop"}]
+COPIES = ["workload.kernel.copies == 'per_rank'"]
+"""A constraint whose name only the first kernel has."""
+
+
+class Backwards(Here):
+    """Workers of which the last batch ends first."""
+
+    slots = 8
+
+    def submit(self, batch: Batch) -> Future[Rows]:
+        done: Future[Rows] = Future()
+        self.batches.append(batch)
+        Timer(0.2 / len(self.batches), lambda: done.set_result(work(batch))).start()
+        return done
+
+
+@pytest.mark.parametrize("workers", [Here, Backwards])
+def test_names_are_asked_of_the_first_point_whichever_ends_first(
+    workers: type[Here], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_BATCH_S", 0.0)  # one point a batch
+    found = run(sweep_of(axes={"workload.kernel": KERNELS}, constraints=COPIES), tmp_path, workers())
+    assert found["counts"]["ok"] == 2
+    turned = sweep_of(axes={"workload.kernel": KERNELS[::-1]}, constraints=COPIES)
+    with pytest.raises(InputError, match=r"got 'workload\.kernel\.copies'"):
+        run(turned, tmp_path / "turned", workers())
+
+
+def test_a_point_without_an_objective_cannot_be(tmp_path: Path) -> None:
+    """Only a run that is priced has a cost."""
+    run_of = {"tokens": "14.8 T", "price": "2 $/GPU-hour"}
+    axes = {"run": {"priced": {"workload.run": run_of}, "bare": {}}}
+    found = run(sweep_of(base=STEP, axes=axes, objectives={"run_cost_usd": "minimise"}), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "infeasible"]
+    assert found["points"][1]["reason"] == "it has no metric run_cost_usd"
+    assert found["ranked"] == found["pareto"] == [0]
 
 
 # --- ranking -------------------------------------------------------------------------------------------------------
@@ -212,6 +291,40 @@ def test_a_point_whose_bound_is_beaten_is_skipped_and_says_so(
     assert found["ranked"] == found["pareto"] == [0]
 
 
+def test_a_point_is_skipped_only_for_one_of_the_same_condition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EP16 can be at best a second, EP8 takes microseconds; asked for the best of each, both have to run."""
+    from sim.explore import points, sweep
+
+    def forecast(scenario: Any) -> Any:
+        return replace(real(scenario), best={"dispatch.time_s": 1.0 if scenario.ep == 16 else 0.0})
+
+    real = points.forecast
+    monkeypatch.setattr(points, "forecast", forecast)
+    monkeypatch.setattr(sweep, "_FIRST_ROUND", 1)
+    found = run(sweep_of(**EP, prune=True, given="layout.ep"), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "ok"]
+
+
+def test_the_bound_of_a_point_is_the_mean_of_those_of_its_replicas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EP16 can be at best 1 s with the first seed and 0 s with the second, so 0.5 s on average, which 0.7 s do not beat."""
+    from sim.explore import points, sweep
+
+    def forecast(scenario: Any) -> Any:
+        least = 0.0 if scenario.ep == 8 else 1.0 - scenario.seed % 2
+        time_s = 0.7 if scenario.ep == 8 else least + 0.1
+        return Forecast(lambda: {"dispatch": {"time_s": time_s}}, best={"dispatch.time_s": least})
+
+    monkeypatch.setattr(points, "forecast", forecast)
+    monkeypatch.setattr(sweep, "_FIRST_ROUND", 1)
+    found = run(sweep_of(**EP, prune=True, replicas=2), tmp_path)
+    assert [point["status"] for point in found["points"]] == ["ok", "ok"]
+    assert found["ranked"] == [1, 0]
+
+
 def test_points_without_a_bound_all_run(tmp_path: Path) -> None:
     found = run(sweep_of(**EP, prune=True), tmp_path)
     assert [point["status"] for point in found["points"]] == ["ok", "ok"]
@@ -234,86 +347,15 @@ def test_points_that_lack_memory_alone_say_what_they_would_do_with_it(tmp_path: 
     assert times == sorted(times)
 
 
-# --- the store -----------------------------------------------------------------------------------------------------
-
-
-def test_a_second_run_computes_nothing(tmp_path: Path) -> None:
-    first, workers = run(sweep_of(**EP), tmp_path), Here()
-    second = run(sweep_of(**EP), tmp_path, workers)
-    assert (first["runs"], second["runs"]) == (
-        {"computed": 2, "remembered": 0},
-        {"computed": 0, "remembered": 2},
-    )
-    assert workers.batches == []
-    assert {**first, "runs": 0} == {**second, "runs": 0}
-
-
-def test_a_larger_sweep_computes_only_what_is_new(tmp_path: Path) -> None:
-    run(sweep_of(**EP), tmp_path)
-    found = run(sweep_of(name="other", axes={"layout.ep": [4, 8, 16]}), tmp_path)
-    assert found["runs"] == {"computed": 1, "remembered": 2}
-
-
-def test_points_that_are_the_same_scenario_run_once(tmp_path: Path) -> None:
-    axes = {"alias": {"one": {"layout.ep": 8}, "two": {"layout.ep": 8, "workload.tokens_per_rank": 128}}}
-    found = run(sweep_of(axes=axes), tmp_path)
-    assert found["runs"]["computed"] == 1
-    assert found["points"][0]["metrics"] == found["points"][1]["metrics"]
-
-
-def test_an_address_follows_content_and_nothing_else(tmp_path: Path) -> None:
-    one, other = sweep_of(**EP), sweep_of(**EP, title="something else", constraints=["layout.ep < 9"])
-    assert address(one.document(0)) == address(other.document(0)) != address(one.document(1))
-    loads = tmp_path / "loads.csv"
-    gate = {"workload.gate": {"kind": "loads", "file": str(loads)}}
-    seen = set()
-    for weight in (1, 2):
-        loads.write_text("expert,load\n" + "".join(f"{e},{1 + weight * e}\n" for e in range(256)))
-        store._content.cache_clear()
-        seen.add(address(sweep_of(set=gate, **EP).document(0)))
-    assert len(seen) == 2
-
-
-def test_a_store_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(sweep_of(**EP), tmp_path)
-    monkeypatch.setattr(store, "version", lambda: "9.9.9+0")
-    with pytest.raises(
-        InputError, match=r"a store of version 0\..*wanted one of this version, 9\.9\.9\+0; --fresh"
-    ):
-        Store(tmp_path / "sweep.sqlite")
-    with Store(tmp_path / "sweep.sqlite", fresh=True) as fresh:
-        assert len(fresh) == 0
-
-
-def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
-    file = tmp_path / "sweep.sqlite"
-    file.write_text("not a database, but long enough to be told from one " * 40)
-    before = file.read_bytes()
-    with pytest.raises(InputError, match="a store of this command"):
-        Store(file)
-    assert file.read_bytes() == before
-
-
-def test_a_full_disk_keeps_finished_rows_and_says_so(tmp_path: Path) -> None:
-    with Store(tmp_path / "sweep.sqlite") as kept:
-        kept.put({"a": Row("ok", metrics={"x": 1.0})})
-        pages = kept.connection.execute("PRAGMA page_count").fetchone()[0]
-        kept.connection.execute(f"PRAGMA max_page_count={pages}")
-        with pytest.raises(StoreError, match="disk is full; 1 finished rows are kept") as caught:
-            kept.put({str(i): Row("failed", "x" * 1000) for i in range(1000)})
-        assert caught.value.exit_code == 1
-        assert kept.get(["a"])["a"].metrics == {"x": 1.0}
-
-
-def test_the_store_is_a_plain_database(tmp_path: Path) -> None:
-    run(sweep_of(**EP), tmp_path)
-    with closing(sqlite3.connect(tmp_path / "sweep.sqlite")) as connection:
-        rows = connection.execute("SELECT row FROM rows").fetchall()
-    assert {json.loads(text)["status"] for (text,) in rows} == {"ok"}
-
-
-def test_the_version_names_the_package() -> None:
-    assert store.version().startswith(f"{sim.__version__}+")
+def test_what_would_have_to_change_is_held_to_the_constraints_too(tmp_path: Path) -> None:
+    said = {
+        "base": STEP,
+        "set": {"cluster.override.gpu.hbm.capacity": "12 GB", "cluster.nodes": 4},
+        "axes": {"layout.pp": [1, 4]},
+        "objectives": {"step_time_s": "minimise"},
+    }
+    assert run(sweep_of(**said), tmp_path)["changes"]
+    assert not run(sweep_of(**said, constraints=["step_time_s < 1 us"]), tmp_path)["changes"]
 
 
 # --- deaths --------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from sweeping import EXCHANGE, run, sweep_of
 
 from sim import documents
 from sim.errors import InputError
+from sim.explore import workers
 from sim.explore.points import Batch, work
-from sim.explore.workers import Dask, Processes, Rows
+from sim.explore.workers import Dask, Processes, Rows, WorkersError, _undisturbed
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = {"from": 16, "to": 16 * 120, "step": 16}
@@ -146,16 +148,67 @@ def test_ctrl_c_leaves_finished_rows_and_says_so(tmp_path: Path) -> None:
     assert rows_in(store) >= 5
 
 
+def test_ctrl_c_while_workers_begin_is_no_traceback(tmp_path: Path) -> None:
+    """A terminal interrupts all processes at once, those that still import too."""
+    process = start(tmp_path, "--jobs", "2")
+    until(lambda: len(orphans(process.pid)) > 2, "what forks the workers")
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.decode().strip() == "stopped; finished work is kept"
+
+
+def test_ctrl_c_waits_until_what_it_would_cut_in_half_is_whole() -> None:
+    done = []
+
+    def interrupted() -> None:
+        with _undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_script_that_calls_a_sweep_at_its_top_is_not_run_again_by_workers(tmp_path: Path) -> None:
+    tree = {
+        "name": "short", "base": EXCHANGE, "axes": {"layout.ep": [8, 16]}, "objectives": {"dispatch.time_s": "minimise"}
+    }  # fmt: skip
+    (tmp_path / "short.yaml").write_text(documents.dumps(tree))
+    (tmp_path / "script.py").write_text(
+        "import sim\nprint('once')\nprint(sim.sweep('short.yaml', jobs=2)['counts']['ok'])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )  # fmt: skip
+    assert (ran.stdout.split(), ran.stderr) == (["once", "2"], "")
+
+
+def stillborn() -> None:
+    os._exit(1)
+
+
+def test_a_machine_on_which_no_worker_lives_is_told_and_no_point_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_begin", stillborn)
+    pool = Processes(1)
+    try:
+        with pytest.raises(WorkersError, match="end as soon as they begin") as caught:
+            run(sweep_of(axes={"layout.ep": [8, 16]}), tmp_path, pool)
+    finally:
+        pool.close(now=True)
+    assert caught.value.exit_code == 1
+    assert rows_in(tmp_path / "sweep.sqlite") == 0
+
+
 class Deadly(Processes):
     """Workers that are killed by points of 64 tokens."""
 
     def submit(self, batch: Batch) -> Future[Rows]:
-        try:
-            return self.pool.submit(deadly, batch)
-        except Exception as error:
-            failed: Future[Rows] = Future()
-            failed.set_exception(error)
-            return failed
+        return self._submit(deadly, batch)
 
 
 def deadly(batch: Batch) -> Rows:
@@ -188,9 +241,24 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A scheduler and two workers on loopback."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    workers: tuple[subprocess.Popen[bytes], ...]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """A process with its children: a worker and its nanny, so that nobody starts it again."""
+    for pid in orphans(process.pid):
+        os.kill(pid, signal.SIGKILL)
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and two workers on loopback, as README starts them."""
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster started as README starts it."""
     pytest.importorskip("distributed")
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
@@ -202,13 +270,13 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
         )  # fmt: skip
 
     scheduler = begin("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-    workers = [begin("worker", address, "--nthreads", "1", "--no-dashboard") for _ in range(2)]
+    workers = tuple(begin("worker", address, "--nthreads", "1", "--no-dashboard") for _ in range(2))
     try:
-        yield address, workers
+        until(lambda: reached(address, 2), "two workers")
+        yield Cluster(address, scheduler, workers)
     finally:
         for process in (*workers, scheduler):
-            for pid in orphans(process.pid):
-                os.kill(pid, signal.SIGKILL)
+            kill(process)
             process.wait()
 
 
@@ -223,14 +291,11 @@ def reached(address: str, count: int) -> bool:
 
 
 def test_a_dask_worker_killed_in_mid_sweep_loses_no_point(
-    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]], undisturbed: dict[str, Any]
+    tmp_path: Path, cluster: Cluster, undisturbed: dict[str, Any]
 ) -> None:
-    address, workers = cluster
-    until(lambda: reached(address, 2), "two workers")
-    process = start(tmp_path, "--dask", address)
+    process = start(tmp_path, "--dask", cluster.address)
     until(lambda: rows_in(tmp_path / "out" / "sweep.sqlite") >= 10, "ten rows")
-    for pid in orphans(workers[0].pid):  # the worker and its nanny: nobody starts it again
-        os.kill(pid, signal.SIGKILL)
+    kill(cluster.workers[0])
     found = finish(process)
     assert found["counts"] == {"points": 120, "ok": 120, "infeasible": 0, "pruned": 0, "failed": 0}
     assert found["runs"] == {"computed": 120, "remembered": 0}
@@ -238,7 +303,40 @@ def test_a_dask_worker_killed_in_mid_sweep_loses_no_point(
     same_points(found, undisturbed)
 
 
-@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1", "http//here:80/x"])
+def test_a_dask_scheduler_killed_in_mid_sweep_is_told(tmp_path: Path, cluster: Cluster) -> None:
+    process = start(tmp_path, "--dask", cluster.address)
+    until(lambda: rows_in(tmp_path / "out" / "sweep.sqlite") >= 10, "ten rows")
+    kill(cluster.scheduler)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    said = f"moesim: the Dask scheduler at {cluster.address} is gone; finished rows are kept"
+    assert err.decode().strip() == said
+    assert rows_in(tmp_path / "out" / "sweep.sqlite") >= 10
+
+
+def test_a_dask_scheduler_without_workers_is_not_waited_for(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_LOOK_S", 0.2)
+    monkeypatch.setattr(workers, "_ALONE_S", 1.0)
+    dask = Dask(cluster.address)
+    for process in cluster.workers:
+        kill(process)
+    try:
+        with pytest.raises(WorkersError, match="has had no worker for 1 s; finished rows are kept"):
+            run(sweep_of(axes={"layout.ep": [8, 16]}), tmp_path, dask)
+    finally:
+        dask.close(now=True)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://10.0.0.1:8786", "tls://node-3:80", "here:8786", "tcp://[::1]:8786"]
+)
+def test_what_is_an_address_is_taken_for_one(address: str) -> None:
+    assert workers._ADDRESS.fullmatch(address)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1", "http//here:80/x", "tcp://here:999999"])
 def test_what_is_no_address_is_refused_at_once(address: str) -> None:
     pytest.importorskip("distributed")
     with pytest.raises(InputError, match="the address of a running Dask scheduler"):

@@ -13,6 +13,11 @@ from sim.errors import InputError, Mark
 from sim.explore.axes import Axis, Space
 
 HERE = Mark("sweep.yaml", 1, 1)
+BARE = {
+    "cluster": {"hardware": "h800", "nodes": 2},
+    "workload": {"kind": "all_to_all", "bytes_per_rank": "1 GiB", "kernel": {"kind": "nccl"}},
+}
+"""An exchange without a model."""
 
 
 def told(**said: Any) -> str:
@@ -89,6 +94,14 @@ def test_ranges_have_both_ends() -> None:
     ]
 
 
+def test_small_values_of_a_range_are_not_nothing() -> None:
+    key = "workload.skew.routed_load"
+    found = sweep_of(
+        base=STEP, axes={key: {"from": 0, "to": 3e-10, "step": 1e-10}}, objectives={"step_time_s": "minimise"}
+    )
+    assert found.space.axes[0].values == (0, 1e-10, 2e-10, 3e-10)
+
+
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(1, 9))
 def test_a_range_is_equal_steps(first: int, count: int, step: int) -> None:
     found = values({"from": first, "to": first + count * step, "step": step})
@@ -108,6 +121,26 @@ def test_auto_takes_every_size_that_could_be() -> None:
     assert found["layout.pp"] == found["layout.dp"] == (1, 2, 4, 8, 16, 32)
     assert found["layout.ep"] == found["layout.tp"] == found["layout.cp"] == (1, 2, 4, 8)
     assert {"1f1b", "dualpipe", "zb1p", "interleaved"} < set(found["workload.schedule"])
+
+
+def test_auto_looks_at_the_clusters_and_models_of_the_other_axes() -> None:
+    nodes = {"cluster.nodes": [1, 4], "cluster.hardware": ["h800", "h100"]}
+    for axes in ({**nodes, "layout.pp": "auto"}, {"layout.pp": "auto", **nodes}):
+        found = sweep_of(base=STEP, axes=axes, objectives={"step_time_s": "minimise"}).space.axes
+        assert [axis.name for axis in found] == list(axes)
+        pp = next(axis.values for axis in found if axis.name == "layout.pp")
+        assert pp == (1, 2, 4, 8, 16, 32)  # 8 and 32 GPUs; the base has 16
+
+
+def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
+    axes = {
+        "workload.tokens_per_rank": {"from": 1, "to": 10_000, "step": 1},
+        "workload.kernel.comm_sms": {"from": 1, "to": 100, "step": 1},
+        "seed": {"from": 0, "to": 99, "step": 1},
+    }
+    space = sweep_of(axes=axes, sample={"points": 3}).space
+    assert (space.size, len(space)) == (100_000_000, 3)
+    assert all(0 <= number < space.size for number in space.numbers())
 
 
 # --- faults --------------------------------------------------------------------------------------------------------
@@ -133,6 +166,16 @@ def test_auto_takes_every_size_that_could_be() -> None:
         ({"axes": {"layout.ep": {"from": 1, "to": 8}}}, "either 'step' or 'times'"),
         ({"axes": {"layout.ep": {"from": 8, "to": 1, "step": 1}}}, "'to' at or above 'from'"),
         ({"axes": {"workload.tokens_per_rank": {"from": 1, "to": 10**6, "step": 1}}}, "at most 10000"),
+        ({"axes": {"layout.ep": [8, "8"]}}, "got 8 twice"),
+        ({"axes": {"layout.ep": [8, 8.0]}}, "got 8 twice"),
+        ({"axes": {"layout.ep": {"from": 1, "to": 8, "times": "inf"}}}, "a finite number"),
+        ({"axes": {"layout.ep": {"from": 1, "to": "1e309", "step": 1}}}, "axes.layout.ep.to: got '1e309'; wanted a finite number"),
+        ({"axes": {"layout.ep": 8}}, "axes.layout.ep: got 8; wanted a list of values, a range"),
+        ({"axes": {"layout.ep": "all"}}, "axes.layout.ep: got 'all'; wanted a list of values, a range"),
+        ({"axes": {"layout.ep": "auto"}, "base": BARE}, "got 'auto' for a base without a model"),
+        ({"axes": {"layout.ep": "auto", "cluster.nodes": {"from": 1, "to": 501, "step": 1}}}, "'auto' beside 501 clusters"),
+        ({"axes": {"layout.ep": [8]}, "base": {**EXCHANGE, "variants": [1, 2]}}, "variants: got [1, 2]; wanted a mapping"),
+        ({"axes": {"layout.ep": [8]}, "base": {**EXCHANGE, "variants": {"a": {}}}}, "base: got a scenario with variants; wanted"),
         ({"axes": {"layout.ep": {"from": "1 GB", "to": "8 ms", "step": "1 GB"}}}, "the unit of 'from', 'GB'"),
         ({"axes": {"layout.ep": [8]}, "base": "h800-vs-h10"}, "did you mean h800-vs-h100?"),
         ({"axes": {"layout.ep": [8]}, "base": "h800-vs-h100"}, "variant: one of h800-ep8"),
@@ -153,6 +196,11 @@ def test_a_fault_of_an_axis_stands_at_its_line() -> None:
     assert fault.where is not None
     assert (fault.where.file, fault.where.column) == ("sweep.yaml", 3)
     assert fault.where.line > 1
+
+
+def test_a_value_beyond_all_numbers_is_told_at_its_line() -> None:
+    with pytest.raises(InputError, match=r"axes\.x\.0\.alpha: got '1e309'; wanted a finite number"):
+        sweep_of("axes:\n  x: [{alpha: 1e309}]\n")
 
 
 def test_a_grid_over_ten_million_points_is_refused_with_its_count() -> None:

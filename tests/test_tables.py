@@ -52,7 +52,7 @@ def test_published_values_say_ok_and_missed_in_words(results: dict[str, Any]) ->
     grid = grids.expectations(cases(results["single"]))
     assert [row[5] for row in grid.rows] == ["ok", "missed"]
     assert grid.bad == {1}
-    assert "1 of 2 published values are met" in printed(tables.print_result, results["single"])
+    assert "1 of 2 expected values are met" in printed(tables.print_result, results["single"])
 
 
 def test_cells_of_a_column_have_the_same_number_of_digits(results: dict[str, Any]) -> None:

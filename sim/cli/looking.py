@@ -152,10 +152,10 @@ def schema(what: str) -> None:
     "template",
     default="h800-vs-h100",
     show_default=True,
-    help="Shipped scenario, sweep or ladder to start from.",
+    help="Shipped scenario, sweep, ladder, model or hardware to start from.",
 )
 def new(name: str, template: str) -> None:
-    """Write NAME.yaml here, an editable scenario (or sweep or ladder), with the CSV files that it names."""
+    """Write NAME.yaml here, an editable scenario (or sweep, ladder, model or GPU), with the CSV files it names."""
     import re
 
     from sim import documents
@@ -167,7 +167,7 @@ def new(name: str, template: str) -> None:
     target = Path(f"{stem}.yaml")
     if target.exists():
         raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
-    source = documents.find(template, _RUNNABLE, "YAML")
+    source = documents.find(template, (*_RUNNABLE, "scenarios/models", "hardware"), "YAML")
     text = source.read_text(encoding="utf-8")
     beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
     files = {
@@ -176,5 +176,7 @@ def new(name: str, template: str) -> None:
         if one.exists() and not Path(one.name).exists()
     }
     folder.write(Path(), {**files, target.name: re.sub(r"(?m)^name:.*$", f"name: {stem}", text, count=1)})
-    command = {"sweeps": "sweep", "ladders": "ladder"}.get(source.parent.name, "run")
-    click.echo(f"{target}: edit it, then: moesim {command} {target}", err=True)
+    commands = {"sweeps": "moesim sweep", "ladders": "moesim ladder", "scenarios": "moesim run"}
+    command = commands.get(source.parent.name)
+    use = f"{command} {target}" if command else f"name it in a scenario, '{target}'"
+    click.echo(f"{target}: edit it, then: {use}", err=True)

@@ -12,7 +12,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -41,7 +41,9 @@ class Point:
     overflow: dict[str, Any] | None = None
 
 
-def judged(number: int, rows: Sequence[Row], constraints: Sequence[Expression]) -> Point:
+def judged(
+    number: int, rows: Sequence[Row], constraints: Sequence[Expression], objectives: Iterable[str] = ()
+) -> Point:
     """The point that some replicas make: as good as they are on average, and infeasible or failed where one is."""
     first = next((row for row in rows if row.status != "ok"), rows[0])
     layout = {
@@ -52,29 +54,33 @@ def judged(number: int, rows: Sequence[Row], constraints: Sequence[Expression]) 
     kept: dict[str, Any] = {"layout": layout, "memory": first.memory, "overflow": first.overflow}
     if first.status != "ok":
         return Point(number, first.status, first.reason, **kept)
-    metrics, spread = first.metrics, {}
+    flat, metrics, spread = [measure.flatten(row.metrics) for row in rows], first.metrics, {}
     if len(rows) > 1:
-        flat = [measure.flatten(row.metrics) for row in rows]
         metrics = _mean([row.metrics for row in rows])
         shared = [name for name in flat[0] if all(name in one for one in flat)]
         spread = {name: statistics.stdev(one[name] for one in flat) for name in shared}
     mean = Row("ok", metrics=metrics, scenario=first.scenario, memory=first.memory)
-    reason = unmet(constraints, mean.known) if constraints else ""
+    lacking = [name for name in objectives if not all(name in one for one in flat)]
+    reason = f"it has no metric {' and no '.join(lacking)}" if lacking else unmet(constraints, mean.known)
     return Point(number, "infeasible" if reason else "ok", reason, metrics, spread, **kept)
 
 
 def _mean(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Numbers averaged; what is no number is the first replica's."""
+    """Numbers averaged over the replicas that have them; what is no number is the first replica's."""
     found: dict[str, Any] = {}
     for key, value in trees[0].items():
-        others = [tree[key] for tree in trees if key in tree]
+        others = [tree.get(key) for tree in trees]
         if isinstance(value, Mapping):
-            found[key] = _mean(others)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[key] = statistics.fmean(others)
+            found[key] = _mean([other for other in others if isinstance(other, Mapping)])
+        elif _is_number(value):
+            found[key] = statistics.fmean(other for other in others if _is_number(other))
         else:
             found[key] = value
     return found
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def scores(metrics: Mapping[str, Any], objectives: Objectives) -> tuple[float, ...]:
@@ -94,12 +100,13 @@ def front(scored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Which rows nothing beats, [num_points] of bool, from scores [num_points, num_objectives]; equals stay together."""
     order = np.lexsort(scored.T[::-1])
     kept = np.zeros(len(scored), dtype=bool)
-    best = np.empty((0, scored.shape[1]))
+    best, count = np.empty_like(scored), 0
     for i in order:
-        row = scored[i]
-        if not len(best) or not bool(((best <= row).all(axis=1) & (best < row).any(axis=1)).any()):
+        row, there = scored[i], best[:count]
+        if not ((there <= row).all(axis=1) & (there < row).any(axis=1)).any():
             kept[i] = True
-            best = np.vstack([best, row])
+            best[count] = row
+            count += 1
     return kept
 
 

@@ -60,9 +60,9 @@ class Space:
     def __len__(self) -> int:
         return self.size if self.sampled is None else len(self.sampled)
 
-    def numbers(self) -> Iterator[int]:
+    def numbers(self) -> Sequence[int]:
         """The numbers of the points, ascending."""
-        return iter(range(self.size) if self.sampled is None else self.sampled)
+        return range(self.size) if self.sampled is None else self.sampled
 
     def sample(self, num_points: int, seed: int) -> Space:
         """A part of the space: so many points, each as likely as any other, none twice."""

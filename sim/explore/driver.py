@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -90,9 +90,11 @@ class Driver:
         done: set[Future[Rows]] = set()
         while not done:
             self.tick()
+            self.workers.look()
             done = wait(flying, timeout=_WAIT_S, return_when=FIRST_COMPLETED).done
         for future in done:
-            batch, error = flying.pop(future), future.exception()
+            batch = flying.pop(future)
+            error = CancelledError() if future.cancelled() else future.exception()
             if error is None:
                 yield from self._keep(batch, future.result(), run)
                 continue

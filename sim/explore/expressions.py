@@ -69,9 +69,9 @@ class Expression:
         """
         try:
             return bool(self.node(values))
-        except ZeroDivisionError:
-            return False  # nothing is at most a number divided by nothing
-        except (TypeError, ValueError, OverflowError) as error:
+        except (ZeroDivisionError, ValueError):
+            return False  # nothing is at most a number divided by nothing, or the logarithm of nothing
+        except (TypeError, OverflowError) as error:
             wanted = "values that can be compared and computed with"
             raise InputError(Fault(self.mark, "constraints", f"'{self.text}': {error}", wanted)) from None
 
@@ -179,9 +179,7 @@ class _Reader:
             return node
         kind, text = self.next()
         if kind == "number":
-            self.at += len(text)
-            number = (float(text) if re.search(r"[.eE]", text) else int(text)) * self.unit()
-            return lambda _: number
+            return self.number(text)
         if kind == "word":
             self.at += len(text)
             return lambda _: text[1:-1]
@@ -194,6 +192,13 @@ class _Reader:
             return self.call(text)
         self.names[text] = None
         return lambda values: values[text]
+
+    def number(self, text: str) -> _Node:
+        if not math.isfinite(float(text)):
+            self.fail(f"'{text}'", "a finite number")
+        self.at += len(text)
+        number = (float(text) if re.search(r"[.eE]", text) else int(text)) * self.unit()
+        return lambda _: number
 
     def call(self, name: str) -> _Node:
         if name not in FUNCTIONS:
@@ -228,4 +233,13 @@ class _Reader:
 
 def _applied(sign: str, left: _Node, right: _Node) -> _Node:
     apply = _OPERATORS[sign]
-    return lambda values: apply(left(values), right(values))
+    if sign in _COMPARISONS:
+        return lambda values: apply(left(values), right(values))
+    return lambda values: apply(_counted(left(values)), _counted(right(values)))
+
+
+def _counted(value: Any) -> Any:
+    """A value that is computed with: words are not, which `*` would repeat and `%` would fill in, at any length."""
+    if isinstance(value, str):
+        raise TypeError(f"the word '{value}' cannot be computed with")
+    return value

@@ -6,6 +6,7 @@ only save a worker the run of a point that they exclude; what they exclude is ne
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +86,13 @@ def _evaluated(document: Document, constraints: Sequence[Expression], run: bool)
         reason = unmet(constraints, row.known)
         if reason:
             return replace(row, status="infeasible", reason=reason, excluded=True)
-        return replace(row, status="ok", metrics=found.run()) if run else row
+        if not run:
+            return row
+        metrics = found.run()
+        odd = [name for name, value in measure.flatten(metrics).items() if not math.isfinite(value)]
+        if odd:
+            return replace(row, status="failed", reason=f"no finite number came out for {', '.join(odd)}")
+        return replace(row, status="ok", metrics=metrics)
     except DoesNotFitError as error:
         overflow = {
             "needed_bytes": error.needed_bytes, "capacity_bytes": error.capacity_bytes, "parts": error.parts
@@ -172,11 +179,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _si(text: str) -> str | float:
-    """A quantity in SI units; other text as it is."""
-    number, _, unit = text.strip().partition(" ")
-    if unit.strip() in units.FACTORS:
-        try:
-            return float(number) * units.FACTORS[unit.strip()]
-        except ValueError:
-            return text
-    return text
+    """A quantity in SI units; other text, and a number without a unit, as it is."""
+    found = units.split(text)
+    return found[0] * units.FACTORS[found[1]] if found and found[1] else text

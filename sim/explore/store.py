@@ -15,6 +15,8 @@ import functools
 import hashlib
 import json
 import sqlite3
+import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +33,7 @@ SCHEMA = "moesim.store/1"
 _LIBRARIES = ("numpy", "numba", "simpy")
 _UNADDRESSED = ("name", "title", "expect", "variants")  # no figure follows from them
 _AT_ONCE = 500  # keys of one question to the database
+_SETTLED_NS = 2 * 10**9  # a file changed later than this ago may change again without showing it
 
 
 class StoreError(MoesimError):
@@ -42,21 +45,32 @@ class Store:
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self.path = path
-        if fresh:
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
         try:
+            for suffix in ("", "-wal", "-shm") if fresh else ():
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(path, timeout=10.0)
-            self._open()
         except OSError as error:
-            wanted = "a folder that can be written"
-            raise InputError(
-                Fault(Mark(str(path)), "--out", (error.strerror or str(error)).lower(), wanted)
-            ) from None
+            reason, wanted = (error.strerror or str(error)).lower(), "a folder that can be written"
+            raise InputError(Fault(Mark(str(path)), "--out", reason, wanted)) from None
+        try:
+            self.connection = sqlite3.connect(path, timeout=10.0)
         except sqlite3.Error as error:
-            wanted = "a store of this command, or another --out, or --fresh"
-            raise InputError(Fault(Mark(str(path)), "", str(error), wanted)) from None
+            raise self._refusal(error) from None
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self.connection.close()
+            raise self._refusal(error) from None
+        except InputError:
+            self.connection.close()
+            raise
+
+    def _refusal(self, error: sqlite3.Error) -> MoesimError:
+        """What is said where the file is no store, or no longer a whole one, or the disk is full."""
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return StoreError(f"{self.path}: {error}")
+        wanted = "a store of this command, or another --out, or --fresh"
+        return InputError(Fault(Mark(str(self.path)), "", str(error), wanted))
 
     def _open(self) -> None:
         self.connection.execute("PRAGMA journal_mode=WAL")
@@ -76,14 +90,19 @@ class Store:
             raise InputError(Fault(Mark(str(self.path)), "", theirs, wanted))
 
     def get(self, addresses: Iterable[str]) -> dict[str, Row]:
-        """Those of the rows that are there, by address."""
+        """Those of the rows that are there, by address. Raises `InputError` where the file is damaged."""
         wanted = list(addresses)
         found: dict[str, Row] = {}
-        for first in range(0, len(wanted), _AT_ONCE):
-            part = wanted[first : first + _AT_ONCE]
-            marks = ",".join("?" * len(part))
-            rows = self.connection.execute(f"SELECT address, row FROM rows WHERE address IN ({marks})", part)
-            found |= {address: Row(**json.loads(text)) for address, text in rows}
+        try:
+            for first in range(0, len(wanted), _AT_ONCE):
+                part = wanted[first : first + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                rows = self.connection.execute(
+                    f"SELECT address, row FROM rows WHERE address IN ({marks})", part
+                )
+                found |= {address: Row(**json.loads(text)) for address, text in rows}
+        except sqlite3.Error as error:
+            raise self._refusal(error) from None
         return found
 
     def put(self, rows: Mapping[str, Row]) -> None:
@@ -117,10 +136,13 @@ def _plain(row: Row) -> dict[str, Any]:
 def address(document: Document) -> str:
     """What a scenario's row is found by: 64 hexadecimal digits; see the module."""
     tree = {key: value for key, value in document.tree.items() if key not in _UNADDRESSED}
-    files = sorted(
-        {text: digest for text in _texts(tree) if (digest := _content(text, document.folder))}.items()
+    files = [[text, _contents(text, document.folder)] for text in sorted(set(_texts(tree)))]
+    told = json.dumps(
+        [tree, [one for one in files if one[1]], version()],
+        sort_keys=True,
+        separators=(",", ":"),
+        default=str,
     )
-    told = json.dumps([tree, files, version()], sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -135,18 +157,26 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(one)
 
 
-@functools.lru_cache(maxsize=4096)
-def _content(text: str, folder: Path | None) -> str:
-    """A digest of the file that a text of a scenario names, beside it or here; "" where it names none."""
-    if "." not in text or len(text) > 1000:
-        return ""
-    for base in [Path(), *([folder] if folder else [])]:
+def _contents(text: str, folder: Path | None) -> list[str]:
+    """Digests of the files that a text of a scenario may name: here, and beside it."""
+    found = []
+    for base in (Path(), folder) if folder else (Path(),):
         try:
-            if (base / text).is_file():
-                return hashlib.sha256((base / text).read_bytes()).hexdigest()
-        except OSError:
+            path = base / text
+            there = path.stat()
+            if stat.S_ISREG(there.st_mode):
+                settled = time.time_ns() - there.st_mtime_ns > _SETTLED_NS
+                read = _digest if settled else _digest.__wrapped__
+                found.append(read(path, (there.st_ino, there.st_size, there.st_mtime_ns)))
+        except (OSError, ValueError):  # no file, or no name that a file could have
             continue
-    return ""
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: Path, version: tuple[int, int, int]) -> str:
+    """A digest of a file; `version` tells it from what stood there at other times."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @functools.cache
@@ -154,10 +184,29 @@ def version() -> str:
     """This package's version and a digest of its source, its data and the libraries that compute: `0.1.0+1f3a5b7c9d0e`."""
     digest = hashlib.sha256()
     for name in _LIBRARIES:
-        digest.update(f"{name} {metadata.version(name)}\n".encode())
-    package = Path(sim.__file__).resolve().parent
-    source = [path for path in package.rglob("*.py") if path.parent.name != "show"]
-    data = [documents.data_folder("hardware"), documents.data_folder("scenarios") / "models"]
-    for path in sorted([*source, *(path for folder in data for path in folder.rglob("*.yaml"))]):
-        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        digest.update(f"{name} {_installed(name)}\n".encode())
+    for name, path in sorted(_sources(Path(sim.__file__).resolve().parent).items()):
+        digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return f"{sim.__version__}+{digest.hexdigest()[:12]}"
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def _sources(package: Path) -> dict[str, Path]:
+    """Source and data that figures follow from, by names that are the same in a checkout and an installed package."""
+    found = {
+        path.relative_to(package).as_posix(): path
+        for path in package.rglob("*.py")
+        if path.parent.name != "show"
+    }
+    for name, folder in (
+        ("hardware", documents.data_folder("hardware")),
+        ("models", documents.data_folder("scenarios") / "models"),
+    ):
+        found |= {f"{name}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.yaml")}
+    return found

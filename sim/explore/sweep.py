@@ -1,16 +1,20 @@
 """Run a sweep: every point of a space judged, the best found, and what would have to change for those that cannot be.
 
 With `prune`, all points are forecast first and run in the order of their bounds, in rounds that grow; a point that cannot
-beat one of an earlier round on every objective is skipped and says so. Rounds do not depend on the number of workers, so
-neither does what is skipped; the best points and the Pareto front are those of the whole space.
+beat one of an earlier round (and of the same value of the given axis) on every objective is skipped and says so. Rounds do not
+depend on the number of workers, so neither does what is skipped; the best points and the Pareto front are those of the whole
+space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from sim.errors import Mark
 from sim.explore import answers
@@ -26,6 +30,7 @@ SCHEMA = "moesim.sweep/1"
 _FIRST_ROUND = 32
 _NEAREST = 20  # points that almost fit, tried with the memory they need
 _ROOM = 1.001
+_BEATEN = "its lower bound is worse than a point already run, on every objective"
 
 
 @dataclass(slots=True)
@@ -50,8 +55,9 @@ class _Run:
     driver: Driver
     watch: Watch
     progress: Progress
-    rows: dict[int, list[Row]] = field(default_factory=dict)  # of points not yet whole
+    rows: dict[int, dict[int, Row]] = field(default_factory=dict)  # by replica, of points not yet whole
     points: dict[int, Point] = field(default_factory=dict)
+    ran: dict[int, Row] = field(default_factory=dict)  # a row of each point that ran, until names are checked
     checked: bool = False
 
     def tasks(self, numbers: Iterable[int]) -> Iterator[Task]:
@@ -61,20 +67,46 @@ class _Run:
             for replica in range(count):
                 yield Task(number * count + replica, self.sweep.document(number, replica))
 
-    def run(self, numbers: Iterable[int]) -> None:
-        """Run some points to their end."""
-        for task, row in self.driver.rows(self.tasks(numbers)):
-            self.take(task // self.sweep.replicas, row)
+    def whole(self, numbers: Iterable[int], *, run: bool = True) -> Iterator[tuple[int, list[Row]]]:
+        """The rows of some points, in the order of their replicas, as each point becomes whole."""
+        for task, row in self.driver.rows(self.tasks(numbers), run=run):
+            number, replica = divmod(task, self.sweep.replicas)
+            rows = self.rows.setdefault(number, {})
+            rows[replica] = row
+            if len(rows) == self.sweep.replicas:
+                del self.rows[number]
+                yield number, [rows[i] for i in sorted(rows)]
 
-    def take(self, number: int, row: Row) -> None:
-        """One replica more of a point."""
-        if row.status == "ok" and not self.checked:
+    def run(self, numbers: Sequence[int]) -> None:
+        """Run some points to their end. Of those that ran the first one is asked for names, whichever ended first."""
+        order = iter(numbers)
+        head = next(order, None)
+        for number, rows in self.whole(numbers):
+            self.judge(number, rows)
+            while head in self.points and not self.checked:
+                self.check(self.ran.pop(head, None))
+                head = next(order, None)
+
+    def check(self, row: Row | None) -> None:
+        """Raise `InputError` for names that a point which ran does not have; nothing where it did not run."""
+        if row is not None:
             check_names(self.sweep.constraints, tuple(self.sweep.objectives), row)
             self.checked = True
-        rows = self.rows.setdefault(number, [])
-        rows.append(row)
-        if len(rows) == self.sweep.replicas:
-            self.settle(answers.judged(number, self.rows.pop(number), self.sweep.constraints))
+            self.ran.clear()
+
+    def judge(self, number: int, rows: Sequence[Row]) -> None:
+        """All replicas of a point, or those that say why it cannot be."""
+        ran = next((row for row in rows if row.status == "ok"), None)
+        if ran is not None and not self.checked:
+            self.ran[number] = ran
+        self.settle(answers.judged(number, rows, self.sweep.constraints, self.sweep.objectives))
+
+    def condition(self, number: int) -> int:
+        """Which value of the given axis a point has; 0 where no axis is given."""
+        for axis, place in zip(self.sweep.space.axes, self.sweep.space.places(number), strict=True):
+            if axis.name == self.sweep.given:
+                return place
+        return 0
 
     def settle(self, point: Point) -> None:
         """A point is judged."""
@@ -96,7 +128,8 @@ class _Run:
 def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: None) -> dict[str, Any]:
     """Run a sweep to its end; returns its document, `moesim.sweep/1`.
 
-    Raises `InputError` where a constraint or objective names what no point has, `StoreError` where the disk is full.
+    Raises `InputError` where a constraint or objective names what the first point that runs does not have, `StoreError` where
+    the disk is full. A constraint says nothing of a later point that lacks its names; without an objective a point cannot be.
     """
     progress = Progress(len(sweep.space))
     driver = Driver(workers, store, sweep.constraints)
@@ -131,21 +164,19 @@ def run_on(
 
 
 def _pruned(one: _Run) -> None:
-    sweep, count = one.sweep, one.sweep.replicas
+    sweep = one.sweep
     one.progress.what = "forecasts"
     bounds: list[tuple[tuple[float, ...], int]] = []
     unknown: list[int] = []
-    first = (Task(number, sweep.document(number)) for number in sweep.space.numbers())
-    for number, row in one.driver.rows(first, run=False):
-        if row.status in ("infeasible", "failed"):
-            for _ in range(count):
-                one.take(number, row)
-            continue
-        best = answers.best_possible(row, sweep.objectives)
-        if best is None:
+    for number, rows in one.whole(sweep.space.numbers(), run=False):
+        refused = [row for row in rows if row.status in ("infeasible", "failed")]
+        best = [answers.best_possible(row, sweep.objectives) for row in rows]
+        if refused:
+            one.judge(number, refused)
+        elif None in best:
             unknown.append(number)
         else:
-            bounds.append((best, number))
+            bounds.append((tuple(map(fmean, zip(*filter(None, best), strict=True))), number))
     one.progress.what = ""
     one.run(sorted(unknown))
     bounds.sort()
@@ -153,18 +184,26 @@ def _pruned(one: _Run) -> None:
     while bounds:
         now, bounds = bounds[:size], bounds[size:]
         size *= 2
-        ran = [answers.scores(p.metrics, sweep.objectives) for p in one.points.values() if p.status == "ok"]
-        skipped = {number: beaten for best, number in now if (beaten := _beaten(best, ran)) is not None}
-        for number, reason in skipped.items():
-            one.settle(Point(number, "pruned", reason))
-        one.run(number for _, number in now if number not in skipped)
+        fronts = _fronts(one)
+        left = []
+        for best_scores, number in now:
+            front = fronts.get(one.condition(number))
+            if front is not None and (front < best_scores).all(axis=1).any():
+                one.settle(Point(number, "pruned", _BEATEN))
+            else:
+                left.append(number)
+        one.run(left)
 
 
-def _beaten(best: tuple[float, ...], ran: list[tuple[float, ...]]) -> str | None:
-    """Why a point need not run: one that ran is better than it could be, on every objective."""
-    if any(all(x < y for x, y in zip(score, best, strict=True)) for score in ran):
-        return "its lower bound is worse than a point already run, on every objective"
-    return None
+def _fronts(one: _Run) -> dict[int, np.ndarray[Any, Any]]:
+    """Condition -> scores that nothing beats of the points that ran, [num_points, num_objectives]."""
+    ran: dict[int, list[tuple[float, ...]]] = {}
+    for point in one.points.values():
+        if point.status == "ok":
+            scored = answers.scores(point.metrics, one.sweep.objectives)
+            ran.setdefault(one.condition(point.number), []).append(scored)
+    tables = {condition: np.array(rows) for condition, rows in ran.items()}
+    return {condition: table[answers.front(table)] for condition, table in tables.items()}
 
 
 # --- what would have to change -------------------------------------------------------------------------------------
@@ -189,7 +228,7 @@ def _changes(one: _Run, points: list[Point]) -> list[dict[str, Any]]:
         tasks.append(Task(number, document))
     found = []
     for number, row in one.driver.rows(tasks):
-        if row.status == "ok":
+        if answers.judged(number, [row], sweep.constraints, sweep.objectives).status == "ok":
             found.append((answers.scores(row.metrics, sweep.objectives), number, row))
     return [
         {"point": number, **(nearest[number].overflow or {}), "metrics": row.metrics}

@@ -7,6 +7,8 @@ What can only be wrong in combination (a layout that does not divide the GPUs) i
 from __future__ import annotations
 
 import math
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from sim.study.specification import ScenarioSpec
 
 FOLDER = "scenarios/sweeps"
 _MAX_VALUES = 10_000
+_MAX_GROUNDS = 500  # clusters and models that an `auto` looks at
+_SIZING = ("cluster.nodes", "cluster.hardware", "cluster.fabric", "model", "workload.sequence_tokens")
 _OF_COMBINATIONS = ("layout.", "workload.")
 """Keys whose faults may come from the other axes; of any other key a fault is the axis's own."""
 
@@ -65,7 +69,7 @@ def sweep_of(document: Document) -> Sweep:
     said = document.check(SweepSpec)
     base = _base(document, said)
     faults: list[Fault] = []
-    axes = tuple(_axes(document, said, base, faults))
+    axes = _axes(document, said, base, faults)
     constraints = []
     for i, text in enumerate(said.constraints):
         try:
@@ -113,18 +117,22 @@ def _base(document: Document, said: SweepSpec) -> Document:
         )
     else:
         base = document.branch(("base",))
+    base.put(("name",), said.name, document.mark(("name",)))
     declared = base.get(("variants",))
     if declared:
+        base.check(ScenarioSpec)
         if said.variant not in declared:
-            got = f"'{said.variant}'" if said.variant else f"{said.base}, a scenario with variants"
+            name = said.base if isinstance(said.base, str) else "a scenario"
+            got = f"'{said.variant}'" if said.variant else f"{name} with variants"
             key = "variant" if said.variant else "base"
-            raise InputError(document.fault((key,), got, f"variant: one of {', '.join(declared)}"))
+            near = nearest(said.variant, declared) if said.variant else None
+            raise InputError(document.fault((key,), got, f"variant: one of {', '.join(declared)}", near))
         base = scenarios.variants(base)[str(said.variant)]
+        base.put(("name",), said.name, document.mark(("name",)))
     elif said.variant:
         raise InputError(document.fault(("variant",), f"'{said.variant}'", "none: the base has no variants"))
     for key in ("expect", "variants", "title"):
         base.tree.pop(key, None)
-    base.put(("name",), said.name, document.mark(("name",)))
     for dotted, value in said.set.items():
         scenarios.put(base, documents.split(dotted), value, document.mark(("set", dotted), key=True))
     base.check(ScenarioSpec)
@@ -134,45 +142,81 @@ def _base(document: Document, said: SweepSpec) -> Document:
 # --- axes ----------------------------------------------------------------------------------------------------------
 
 
-def _axes(document: Document, said: SweepSpec, base: Document, faults: list[Fault]) -> Iterator[Axis]:
-    for name, asked in said.axes.items():
-        mark = document.mark(("axes", name), key=True)
+def _axes(document: Document, said: SweepSpec, base: Document, faults: list[Fault]) -> tuple[Axis, ...]:
+    """The axes in their order; what is wrong with one joins `faults`. Those that say `auto` look at what the others set."""
+    found: dict[str, Axis] = {}
+    for name in sorted(said.axes, key=lambda one: said.axes[one] == "auto"):
         try:
-            if isinstance(asked, dict):
-                axis = Axis.of_labels(name, asked, mark)
-            else:
-                values = asked if isinstance(asked, list) else _values(document, name, asked, base)
-                axis = Axis.of_key(name, values, mark)
+            axis = _axis(document, name, said.axes[name], base, tuple(found.values()))
         except InputError as error:
             faults += error.faults
             continue
         if not axis.values:
             faults.append(document.fault(("axes", name), "no value", "one value or more", key=True))
-        repeated = [value for i, value in enumerate(axis.values) if value in axis.values[:i]]
+        told = Counter(map(_told, axis.values))
+        repeated = [value for value in axis.values if told[_told(value)] > 1]
         if repeated:
             faults.append(
                 document.fault(("axes", name), f"{repeated[0]!r} twice", "each value once", key=True)
             )
-        yield axis
+        found[name] = axis
+    return tuple(found[name] for name in said.axes if name in found)
 
 
-def _values(document: Document, name: str, asked: str | RangeSpec, base: Document) -> list[Any]:
+def _told(value: Any) -> str:
+    """What a value is told by; of two values with the same text a table could not say which is which."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _axis(document: Document, name: str, asked: Any, base: Document, others: tuple[Axis, ...]) -> Axis:
+    mark = document.mark(("axes", name), key=True)
+    if isinstance(asked, dict):
+        return Axis.of_labels(name, asked, mark)
     if isinstance(asked, RangeSpec):
-        return list(_range(document, name, asked))
+        asked = list(_range(document, name, asked))
+    return Axis.of_key(name, _auto(document, name, base, others) if asked == "auto" else asked, mark)
+
+
+def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...]) -> list[Any]:
+    """Every value that could be, on each cluster and with each model that the other axes make of the base."""
     if name not in auto_axes.KEYS:
         wanted = f"a list of values, or a range; 'auto' is for {', '.join(auto_axes.KEYS)}"
         raise InputError(document.fault(("axes", name), "'auto'", wanted))
-    scenario = _resolvable(base, name)
-    assert scenario.model is not None
-    return list(
-        auto_axes.values(
+    space = Space(tuple(axis for axis in others if _sizes(axis)))
+    if space.size > _MAX_GROUNDS:
+        got = f"'auto' beside {space.size:,} clusters and models"
+        raise InputError(document.fault(("axes", name), got, f"a list of values, or at most {_MAX_GROUNDS}"))
+    found: dict[int | str, None] = {}
+    refused: list[InputError | InfeasibleError] = []
+    for number in space.numbers():
+        one = base.copy()
+        try:
+            for path, value, mark in space.overrides(number):
+                scenarios.put(one, path, value, mark)
+            scenario = _resolvable(one, name)
+        except (InputError, InfeasibleError) as error:  # a value that is wrong is told with its axis
+            refused.append(error)
+            continue
+        if scenario.model is None:
+            raise InputError(
+                document.fault(("axes", name), "'auto' for a base without a model", "a list of values")
+            )
+        values = auto_axes.values(
             name,
             scenario.model,
             num_gpus=scenario.num_ranks,
             gpus_per_node=scenario.gpus_per_node,
             sequence_tokens=getattr(scenario.workload, "sequence_tokens", 4096),
         )
-    )
+        found |= dict.fromkeys(values)
+    if not found:
+        raise refused[0]
+    return list(found) if name == "workload.schedule" else sorted(found)
+
+
+def _sizes(axis: Axis) -> bool:
+    """Whether an axis sets what the sizes of a layout follow from."""
+    return any(documents.dotted(path).startswith(_SIZING) for one in axis.sets for path in one)
 
 
 def _resolvable(base: Document, name: str) -> Any:
@@ -206,39 +250,27 @@ def _range(document: Document, name: str, asked: RangeSpec) -> Iterator[Any]:
         )
     for i in range(math.floor(count * (1 + 1e-9) + 1e-9) + 1):
         value = first * asked.times**i if asked.times else first + i * step
-        whole = (
-            round(value)
-            if abs(value - round(value)) < 1e-9 * max(1.0, abs(value))
-            else float(f"{value:.12g}")
-        )
+        is_whole = abs(value - round(value)) <= 1e-9 * max(abs(value), step)
+        whole = round(value) if is_whole else float(f"{value:.12g}")
         yield f"{whole} {unit}" if unit else whole
 
 
 def _number(document: Document, name: str, key: str, value: str | int | float) -> tuple[float, str]:
-    text = str(value).strip()
-    for unit in sorted(units.FACTORS, key=len, reverse=True):
-        head = text.removesuffix(unit).strip()
-        if text.endswith(unit) and _is_number(head):
-            return float(head), unit
-    if not _is_number(text):
-        raise InputError(
-            document.fault(("axes", name, key), f"'{text}'", "a number, with its unit where it has one")
-        )
-    return float(text), ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    """A number of a range with its unit, "" for none."""
+    found = units.split(str(value))
+    if found is None:
+        wanted = "a number, with its unit where it has one"
+        raise InputError(document.fault(("axes", name, key), f"'{value}'", wanted))
+    return found
 
 
 def _space(document: Document, said: SweepSpec, axes: tuple[Axis, ...]) -> Space:
+    """The space, or a sample of it; what is run has its limit, and so has what Python counts."""
     space = Space(axes)
-    if space.size > MAX_POINTS:
+    asked = min(space.size, said.sample.points) if said.sample else space.size
+    if asked > MAX_POINTS or space.size > sys.maxsize:
         got = f"{space.size:,} points ({' x '.join(str(len(axis.values)) for axis in axes)})"
-        wanted = f"at most {MAX_POINTS:,}; a shorter axis, or several sweeps"
+        wanted = f"at most {MAX_POINTS:,}; a shorter axis, a sample, or several sweeps"
         raise InputError(document.fault(("axes",), got, wanted, key=True))
     return space.sample(said.sample.points, said.sample.seed) if said.sample else space
 

@@ -17,7 +17,7 @@ class RangeSpec(Branch):
     from_: Annotated[str | int | float, Field(alias="from")]
     to: str | int | float
     step: str | int | float | None = None
-    times: Annotated[float, Field(gt=1)] | None = None
+    times: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> RangeSpec:
@@ -26,14 +26,14 @@ class RangeSpec(Branch):
         return self
 
 
-def _axis_tag(value: Any) -> str:
-    if isinstance(value, str):
+def _axis_tag(value: Any) -> str | None:
+    if value == "auto":
         return "auto"
     if isinstance(value, list):
         return "values"
-    return (
-        "range" if isinstance(value, RangeSpec) or (isinstance(value, dict) and "from" in value) else "labels"
-    )
+    if isinstance(value, RangeSpec) or (isinstance(value, dict) and "from" in value):
+        return "range"
+    return "labels" if isinstance(value, dict) else None
 
 
 AxisSpec = Annotated[
@@ -41,7 +41,11 @@ AxisSpec = Annotated[
     | Annotated[list[Scalar | list[Any] | dict[str, Any]], Tag("values")]
     | Annotated[RangeSpec, Tag("range")]
     | Annotated[dict[str, dict[str, Any]], Tag("labels")],
-    Discriminator(_axis_tag),
+    Discriminator(
+        _axis_tag,
+        custom_error_type="axis",
+        custom_error_message="a list of values, a range {from, to, step}, 'auto', or labels with the keys that each sets",
+    ),
 ]
 """auto: every valid value (of a layout or the schedule); a list; a range; or labels, each with the dotted keys it sets."""
 

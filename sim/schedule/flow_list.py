@@ -8,8 +8,6 @@ Flows are independent connections: each has share 1.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -17,15 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from sim import cells
 from sim.cluster import paths
 from sim.cluster.topology import NONE, Cluster, Floats, Ints, LeafSpine
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import Mark
 from sim.schedule.flows import Columns, Flows
 
 _NEEDED = ("flow_id", "src", "dst", "bytes", "start_us")
-_KNOWN = (*_NEEDED, "after_flow_id", "links")
+_OTHERS = ("after_flow_id", "links")
+_WHAT = "a readable CSV of flows"
 _LINK = re.compile(r"LS_?(\d+)->US_?(\d+)|US_?(\d+)->LS_?(\d+)")
-_MAX_FAULTS = 20
 _MOST = 2**62  # of any number; ids are held in 64 bits
 
 
@@ -43,52 +42,31 @@ class FlowTable:
     down: tuple[tuple[int, int], ...]  # (spine, leaf)
 
 
-def read(file: Path, num_hosts: int, *, static: bool) -> FlowTable:
-    """Read and check a flow CSV. Raises `InputError` with the faults, each at its line."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "text that is not UTF-8"
-        raise InputError(Fault(Mark(str(file)), "", str(reason).lower(), "a readable CSV of flows")) from None
-    try:
-        numbered = _rows(text)
-    except csv.Error as error:
-        raise InputError(Fault(Mark(str(file)), "", str(error), "a readable CSV of flows")) from None
-    header = numbered[0][1] if numbered else []
-    faults = [
-        Fault(Mark(str(file), 1), name, "no such column", f"the columns {', '.join(_NEEDED)}")
-        for name in _NEEDED
-        if name not in header
-    ]
-    faults += [
-        Fault(
-            Mark(str(file), 1),
-            name,
-            f"the unknown column '{name}'",
-            f"one of: {', '.join(_KNOWN)}",
-            nearest(name, _KNOWN),
-        )
-        for name in header
-        if name not in _KNOWN
-    ]
-    if faults:
-        raise InputError(faults)
-    at = {name: i for i, name in enumerate(header)}
-    cells = numbered[1:]
-    reader = _Reader(file, at, num_hosts, static)
-    parsed = [reader.row(line, row) for line, row in cells]
+def read(
+    file: Path,
+    num_hosts: int,
+    fabric: LeafSpine | None = None,
+    *,
+    where: Mark | None = None,
+    key: str = "",
+) -> FlowTable:
+    """Read and check a flow CSV.
+
+    Parameters: `num_hosts` [count]; `fabric`, the bare one, None on a cluster; `where` and `key`, the place in a document
+    that names the file. Raises `InputError` with the faults, each at its line and column.
+    """
+    sheet = cells.sheet(file, _WHAT, _NEEDED, _OTHERS, where, key)
+    reader = _Reader(sheet, num_hosts, fabric if fabric and fabric.routing == "static" else None)
+    parsed = [reader.row(line, row) for line, row in sheet.rows]
     if not parsed:
-        reader.faults.append(Fault(Mark(str(file), 1), "", "no flow", "one row or more"))
+        sheet.fault(1, 0, "no flow", "one row or more")
     idx = {row[0]: i for i, row in enumerate(parsed)}
     after = np.array([idx.get(row[5], NONE) if row[5] else NONE for row in parsed], dtype=np.int64)
-    for (line, _), row, before in zip(cells, parsed, after, strict=True):
+    for (line, _), row, before in zip(sheet.rows, parsed, after, strict=True):
         if row[5] and before == NONE:
-            reader.fault(line, "after_flow_id", str(row[5]), "the flow_id of another row, or 0")
-    reader.cycles(after, [line for line, _ in cells])
-    if reader.faults:
-        more = len(reader.faults) - _MAX_FAULTS
-        tail = [Fault(Mark(str(file)), "", f"{more} more faults", "none")] if more > 0 else []
-        raise InputError([*reader.faults[:_MAX_FAULTS], *tail])
+            sheet.fault(line, "after_flow_id", str(row[5]), "the flow_id of another row, or 0")
+    reader.cycles(after, [line for line, _ in sheet.rows])
+    sheet.raise_faults()
     columns = list(zip(*parsed, strict=True))
     return FlowTable(
         flow_id=np.array(columns[0], dtype=np.int64),
@@ -102,24 +80,12 @@ def read(file: Path, num_hosts: int, *, static: bool) -> FlowTable:
     )
 
 
-def _rows(text: str) -> list[tuple[int, list[str]]]:
-    """The rows that hold anything, each with its line."""
-    rows = csv.reader(io.StringIO(text))
-    return [
-        (rows.line_num, [cell.strip() for cell in row]) for row in rows if any(cell.strip() for cell in row)
-    ]
-
-
 class _Reader:
-    """Parses rows and collects their faults."""
+    """Parses rows; their faults are the sheet's."""
 
-    def __init__(self, file: Path, at: dict[str, int], num_hosts: int, static: bool) -> None:
-        self.file, self.at, self.num_hosts, self.static = file, at, num_hosts, static
-        self.faults: list[Fault] = []
+    def __init__(self, sheet: cells.Sheet, num_hosts: int, static: LeafSpine | None) -> None:
+        self.at, self.fault, self.num_hosts, self.static = sheet.at, sheet.fault, num_hosts, static
         self.seen: dict[int, int] = {}
-
-    def fault(self, line: int, column: str, got: str, wanted: str) -> None:
-        self.faults.append(Fault(Mark(str(self.file), line, self.at.get(column, 0) + 1), column, got, wanted))
 
     def row(
         self, line: int, row: list[str]
@@ -129,7 +95,7 @@ class _Reader:
             return row[i] if i is not None and i < len(row) else ""
 
         if len(row) > len(self.at):
-            self.fault(line, "", f"{len(row)} cells", f"{len(self.at)}, as in the header")
+            self.fault(line, len(self.at), f"{len(row)} cells", f"{len(self.at)}, as in the header")
         flow_id = int(self.number(line, "flow_id", cell("flow_id"), whole=True))
         if flow_id in self.seen:
             self.fault(
@@ -145,7 +111,7 @@ class _Reader:
         size = self.number(line, "bytes", cell("bytes"))
         start = self.number(line, "start_us", cell("start_us"))
         after = int(self.number(line, "after_flow_id", cell("after_flow_id") or "0", whole=True))
-        up, down = self.links(line, cell("links"))
+        up, down = self.links(line, cell("links"), *ends)
         return flow_id, ends[0], ends[1], size, start, after, up, down
 
     def number(self, line: int, column: str, text: str, *, whole: bool = False) -> float:
@@ -160,19 +126,27 @@ class _Reader:
             return 0
         return value
 
-    def links(self, line: int, text: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    def links(self, line: int, text: str, src: int, dst: int) -> tuple[tuple[int, int], tuple[int, int]]:
         up, down = (NONE, NONE), (NONE, NONE)
-        if text and not self.static:
-            self.fault(line, "links", repr(text), "no links, or a fabric with routing: static")
+        if self.static is None:
+            if text:
+                self.fault(line, "links", repr(text), "no links, or a fabric with routing: static")
             return up, down
         for word in text.split():
             found = _LINK.fullmatch(word)
             if not found:
                 self.fault(line, "links", repr(word), "links like LS6->US3 and US3->LS_3")
-            elif found[1] is not None:
+                return up, down
+            if found[1] is not None:
                 up = int(found[1]), int(found[2])
             else:
                 down = int(found[3]), int(found[4])
+        a, b = (host // self.static.hosts_per_leaf for host in (src, dst))
+        crosses = (up, down) == ((a, up[1]), (up[1], b)) and 0 <= up[1] < self.static.spines
+        if max(src, dst) < self.num_hosts and (text != "" if a == b else not crosses):
+            way = f"LS{a}->US<s> US<s>->LS_{b}, s from 0 to {self.static.spines - 1}"
+            wanted = f"no links: hosts {src} and {dst} are on leaf {a}" if a == b else way
+            self.fault(line, "links", repr(text), wanted)
         return up, down
 
     def cycles(self, after: Ints, lines: list[int]) -> None:
@@ -222,24 +196,8 @@ def plan(table: FlowTable, cluster: Cluster, fabric: LeafSpine | None) -> Flows:
 
 
 def _given_links(table: FlowTable, cluster: Cluster, same_leaf: np.ndarray) -> tuple[Ints, Ints]:
-    """Resource rows of each flow's uplink and downlink as its `links` say."""
+    """Resource rows of each flow's uplink and downlink as its `links` say, which `read` has checked."""
     up, down = np.array(table.up), np.array(table.down)
-    a, b = cluster.leaf[table.src], cluster.leaf[table.dst]
-    fits = (up[:, 0] == a) & (down[:, 1] == b) & (up[:, 1] == down[:, 0]) & (up[:, 1] < cluster.up.shape[1])
-    bad = ~same_leaf & ~fits | same_leaf & (up[:, 0] != NONE)
-    if bad.any():
-        raise InputError(
-            [
-                Fault(
-                    None,
-                    f"links of flow {table.flow_id[f]}",
-                    f"uplink {up[f].tolist()}, downlink {down[f].tolist()}",
-                    "no links within a leaf"
-                    if same_leaf[f]
-                    else f"LS{a[f]}->US<s> US<s>->LS_{b[f]} with one of {cluster.up.shape[1]} spines",
-                )
-                for f in np.flatnonzero(bad)[:_MAX_FAULTS]
-            ]
-        )
     spine = np.maximum(up[:, 1], 0)
-    return np.where(same_leaf, NONE, cluster.up[a, spine]), np.where(same_leaf, NONE, cluster.down[b, spine])
+    rows = cluster.up[up[:, 0], spine], cluster.down[down[:, 1], spine]
+    return np.where(same_leaf, NONE, rows[0]), np.where(same_leaf, NONE, rows[1])

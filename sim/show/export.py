@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from sim import units
@@ -24,51 +25,43 @@ Cell = str | int | float | bool | None
 
 
 def check_format(asked: str) -> str:
-    """The format. Raises `InputError` for an unknown one."""
+    """The format. Raises `InputError` for an unknown one, and where polars is needed and missing."""
     if asked not in FORMATS:
         wanted = f"one of: {', '.join(FORMATS)}"
         raise InputError(Fault(None, "--export", f"'{asked}'", wanted, nearest(asked, FORMATS)))
+    if asked == "parquet" and find_spec("polars") is None:
+        wanted = "the package polars: pip install 'moesim[tables]'; or --export csv"
+        raise InputError(Fault(None, "--export", "parquet, and no package for it", wanted))
     return asked
 
 
 def table(document: Mapping[str, Any]) -> dict[str, list[Cell]]:
     """Column -> values, [num_points], of a sweep's document."""
-    rows = [_row(document, point) for point in document["points"]]
+    kinds = {axis: _kind(values) for axis, values in document["axes"].items()}
+    rows = [_row(kinds, point) for point in document["points"]]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _row(document: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Cell]:
+def _row(kinds: Mapping[str, str | None], point: Mapping[str, Any]) -> dict[str, Cell]:
     row: dict[str, Cell] = {}
     for axis, value in point["values"].items():
-        name, told = _quantity(axis, value, document["axes"][axis])
-        row[name] = told
+        kind = kinds[axis]
+        if kind:
+            row[axis + _SUFFIX[kind]] = units.parse(value, kind)
+        else:
+            row[axis] = value if isinstance(value, str | int | float | bool | None) else str(value)
     row |= {"status": point["status"], "reason": point["reason"] or None}
     row |= {f"layout.{name}": size for name, size in point.get("layout", {}).items()}
     row |= dict(_flat(point["metrics"]))
     return row | {f"spread.{name}": size for name, size in point.get("spread", {}).items()}
 
 
-def _quantity(axis: str, value: Any, values: list[Any]) -> tuple[str, Cell]:
-    """The column of an axis and its value there: in SI units where all of its values are quantities of one kind."""
-    read = [_read(one) for one in values]
-    kinds = {one[0] if one else None for one in read}
-    if len(kinds) == 1 and None not in kinds:
-        found = _read(value)
-        assert found is not None
-        return axis + _SUFFIX.get(found[0], ""), found[1]
-    return axis, value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _read(value: Any) -> tuple[str, float] | None:
-    if not isinstance(value, str):
-        return None
-    for dimension in _SUFFIX:
-        try:
-            return dimension, units.parse(value, dimension)
-        except units.UnitError:
-            continue
-    return None
+def _kind(values: Sequence[Any]) -> str | None:
+    """The dimension of an axis all of whose values are quantities of one kind; None for any other axis."""
+    read = [units.split(one) if isinstance(one, str) else None for one in values]
+    kinds = {units.dimension_of_unit(one[1]) if one and one[1] else None for one in read}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
@@ -82,14 +75,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
 
 
 def encode(document: Mapping[str, Any], kind: str) -> bytes:
-    """The table in a format of `FORMATS`. Raises `InputError` where polars is needed and missing."""
+    """The table in a format that `check_format` lets pass."""
     columns = table(document)
     if kind == "parquet":
-        try:
-            import polars
-        except ImportError:
-            wanted = "the package polars: pip install 'moesim[tables]'; or --export csv"
-            raise InputError(Fault(None, "--export", "parquet, and no package for it", wanted)) from None
+        import polars
+
         into = io.BytesIO()
         polars.DataFrame(columns, strict=False).write_parquet(into)
         return into.getvalue()

@@ -205,7 +205,9 @@ def of_expectations(result: Result) -> str | None:
         return None
     met = sum(bool(row["ok"]) for row in rows)
     worst = max(rows, key=lambda row: abs(row["error_fraction"]))
-    return f"{met} of {len(rows)} published values are met; the largest error is {worst['error_fraction']:+.1%} ({worst['metric']})."
+    changed = any((case.result.get("provenance") or {}).get("settings") for case in cases(result))
+    whose = "values published for the scenario as it was before --set" if changed else "expected values"
+    return f"{met} of {len(rows)} {whose} are met; the largest error is {worst['error_fraction']:+.1%} ({worst['metric']})."
 
 
 def value(key: str, number: float, digits: int = 4) -> str:

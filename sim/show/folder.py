@@ -5,6 +5,7 @@ Every file is written under a temporary name and then renamed, so that nothing i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sim import documents
-from sim.errors import Fault, InputError, Mark
+from sim.errors import Fault, InputError, Mark, MoesimError
 
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladder/1")
+_OF_RUNS = ("report.html", "trace.json.gz", "flow_completion*.csv")
 _DOCUMENTS = ("result.json", "sweep.json", "ladder.json")  # what a folder stands for
 
 
@@ -64,9 +67,18 @@ def _csv(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write files into a folder, which is made where it is missing. Raises `InputError` where that cannot be."""
+    """Write files into a folder, which is made where it is missing.
+
+    A new result.json takes the report, trace and CSVs of the one before it away, so that what stands together belongs together.
+    Raises `InputError` where that cannot be, `MoesimError` where the disk is full, which is no fault of what was asked.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if "result.json" in files:
+            for pattern in _OF_RUNS:
+                for old in folder.glob(pattern):
+                    if old.name not in files:
+                        old.unlink()
         for name, content in files.items():
             temporary = folder / f".{name}.{os.getpid()}.tmp"
             try:
@@ -76,6 +88,8 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+        if error.errno in _FULL:
+            raise MoesimError(f"{folder}: {reason}; nothing there is half-written") from None
         raise InputError(Fault(Mark(str(folder)), "--out", reason, "a folder that can be written")) from None
 
 

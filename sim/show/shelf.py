@@ -94,8 +94,7 @@ SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
 def schema(what: str) -> Any:
     """The pydantic model of a kind of file: one of `SCHEMAS`."""
     module, name = SCHEMAS[what]
-    found = getattr(import_module(module), name)
-    return found() if what == "model" else found  # that of a model is made on demand
+    return getattr(import_module(module), name)
 
 
 SCHEMAS = {
@@ -103,7 +102,7 @@ SCHEMAS = {
     "sweep": ("sim.explore.sweep_spec", "SweepSpec"),
     "ladder": ("sim.explore.ladder_spec", "LadderSpec"),
     "hardware": ("sim.cluster.hardware", "HardwareFile"),
-    "model": ("sim.workload.model", "schema"),
+    "model": ("sim.workload.model_file", "ModelFile"),
     "kernel": ("sim.cluster.kernels", "KernelFile"),
 }
 """Kind of file -> the module and name of its pydantic model."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sim.cluster import topology
@@ -12,6 +11,7 @@ from sim.cluster.kernels import Kernel
 from sim.cost.measured import MeasuredProfile
 from sim.engine.step_costs import Skew
 from sim.errors import Mark
+from sim.schedule.flow_list import FlowTable
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout
 from sim.workload.model import Model
@@ -37,9 +37,9 @@ class AllToAll:
 
 @dataclass(frozen=True, slots=True)
 class FlowList:
-    """Flows from a CSV on a bare fabric or a cluster."""
+    """Flows from a CSV on a bare fabric or a cluster, read."""
 
-    file: Path
+    table: FlowTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,7 @@ class Scenario:
     workload: AllToAll | FlowList | Training | Inference | Serving
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
+    settings: tuple[str, ...] = ()  # what was laid over the file, `key.path=value`
 
     @property
     def num_ranks(self) -> int:

@@ -9,7 +9,7 @@ from sim.errors import InputError
 from sim.study.descriptions import AllToAll
 from sim.study.metal import Draft, beside, placed_at
 from sim.study.specification import AllToAllSpec, GateSpec, KernelSpec, PlacementSpec
-from sim.workload import gates
+from sim.workload import gates, recordings
 from sim.workload.gates import Gate
 
 _AT = ("workload",)
@@ -101,12 +101,10 @@ def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
     assert model is not None
     said = {key: value for key, value in spec.model_dump(exclude={"sampling"}).items() if value is not None}
     try:
-        file = said.pop("file", None)
-        if file is not None:
-            key, read = (
-                ("trace", gates.load_trace) if said["kind"] == "trace" else ("loads", gates.load_loads)
-            )
-            said[key] = read(beside(draft.document, file))
+        if said.pop("file", None) is not None:
+            trace = spec.kind == "trace"
+            read = recordings.load_trace if trace else recordings.load_loads
+            said["trace" if trace else "loads"] = read(*beside(draft.document, (*_AT, "gate", "file")))
         gate = gates.complete(
             Gate(**said),
             num_nodes=num_nodes,

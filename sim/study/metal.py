@@ -11,7 +11,7 @@ from sim import documents, units
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware, load_hardware
 from sim.documents import Document
-from sim.errors import Fault, InputError
+from sim.errors import Fault, InputError, Mark
 from sim.study.specification import FabricSpec, LeafSpineSpec, ScenarioSpec
 from sim.workload.model import Model, load_model
 
@@ -68,10 +68,10 @@ def placed_at(document: Document, base: documents.Path_, error: InputError) -> l
     return placed
 
 
-def beside(document: Document, file: str) -> Path:
-    """A file named by a scenario: absolute, or relative to the scenario."""
-    path = Path(file)
-    return path if path.is_absolute() else (document.folder or Path()) / path
+def beside(document: Document, path: documents.Path_) -> tuple[Path, Mark, str]:
+    """The file that a key of a scenario names, absolute or relative to the scenario; where it is named, and the key."""
+    file = (document.folder or Path()) / str(document.get(path))
+    return file, document.mark(path), documents.dotted(path)
 
 
 def cluster_of(

@@ -144,9 +144,7 @@ def _run_flows(scenario: Scenario, progress: Progress) -> Result:
     work, cluster = scenario.workload, scenario.cluster()
     assert isinstance(work, FlowList)
     fabric = scenario.fabric if isinstance(scenario.fabric, LeafSpine) else None
-    table = flow_list.read(
-        work.file, cluster.num_gpus, static=fabric is not None and fabric.routing == "static"
-    )
+    table = work.table
     progress(f"{scenario.name}: {len(table.src)} flows")
     flows = flow_list.plan(table, cluster, fabric)
     trace = executor.run_flows(cluster, flows)
@@ -233,6 +231,7 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
     return {
         "version": sim.__version__,
         "seed": scenario.seed,
+        **({"settings": list(scenario.settings)} if scenario.settings else {}),
         **_hardware(scenario),
         "leaned_on": [
             {"key": f.path, "value": f.shown, "grade": f.grade, "source": f.citation, "detail": f.detail}

@@ -16,6 +16,7 @@ from sim import documents, units
 from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
+from sim.schedule import flow_list
 from sim.study.deployments import inference_of
 from sim.study.descriptions import AllToAll, Expectation, FlowList, Inference, Scenario, Serving, Training
 from sim.study.exchanges import all_to_all_of
@@ -42,6 +43,10 @@ def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> 
         document = Document(dict(spec), "scenario").copy()
     else:
         document = documents.load(documents.find(str(spec), "scenarios", "scenario"))
+        for key, command in (("axes", "sweep"), ("rungs", "ladder")):
+            if key in document.tree and "workload" not in document.tree:
+                wanted = f"a scenario; it goes with `moesim {command} {spec}`"
+                raise InputError(Fault(Mark(document.name), "", f"a {command}", wanted))
     apply(document, settings)
     return document
 
@@ -60,8 +65,13 @@ def with_whole_paths(tree: Any, folder: Path | None) -> Any:
     return found
 
 
+_UNTOLD = ("expect", "title", "name", "variants", "seed")  # settings that make no other scenario
+_TOLD = 3  # settings that a title has room for
+
+
 def apply(document: Document, settings: Iterable[str]) -> None:
-    """Lay `key.path=value` settings over a document; they win over variants too."""
+    """Lay `key.path=value` settings over a document; they win over variants too, and the title tells of them."""
+    settings = tuple(settings)
     for setting in settings:
         key, equals, text = setting.partition("=")
         mark = Mark(f"--set {setting}")
@@ -74,6 +84,14 @@ def apply(document: Document, settings: Iterable[str]) -> None:
         for name, overrides in declared.items() if isinstance(declared, dict) else ():
             if isinstance(overrides, dict):
                 _win_over(document, ("variants", name), overrides, path, value, mark)
+    document.settings += settings
+    changed = [one for one in settings if one.partition("=")[0].partition(".")[0].strip() not in _UNTOLD]
+    if changed:
+        told = ", ".join(changed[:_TOLD]) + (
+            f" and {len(changed) - _TOLD} more" if len(changed) > _TOLD else ""
+        )
+        title = document.get(("title",)) or document.get(("name",))
+        document.put(("title",), f"{title}, with {told}", Mark("--set"))
 
 
 def _win_over(
@@ -164,12 +182,16 @@ def resolve(document: Document) -> Scenario:
         workload=workload,
         expectations=expectations,
         document=resolved,
+        settings=document.settings,
     )
 
 
 def _flows_of(draft: Draft) -> FlowList:
     assert isinstance(draft.spec.workload, FlowsSpec)
-    return FlowList(beside(draft.document, draft.spec.workload.file))
+    file, mark, key = beside(draft.document, ("workload", "file"))
+    fabric = draft.fabric if isinstance(draft.fabric, topology.LeafSpine) else None
+    num_hosts = fabric.hosts if fabric else draft.num_ranks
+    return FlowList(flow_list.read(file, num_hosts, fabric, where=mark, key=key))
 
 
 _BUILDERS: dict[type, Callable[[Draft], AllToAll | FlowList | Training | Inference | Serving]] = {

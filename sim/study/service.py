@@ -86,7 +86,7 @@ def serving_of(draft: Draft) -> Serving:
 
 def _requests(draft: Draft, spec: ServingSpec) -> users.Requests:
     if not isinstance(spec.arrivals, PoissonSpec):
-        return users.read(beside(draft.document, spec.arrivals.file))
+        return users.read(*beside(draft.document, ("workload", "arrivals", "file")))
     rng = np.random.default_rng([draft.spec.seed, _SEED])
     prompt, output = (_lengths(one) for one in (spec.arrivals.prompt, spec.arrivals.output))
     return users.poisson(spec.arrivals.requests, spec.arrivals.requests_per_s, prompt, output, rng)

@@ -1,18 +1,17 @@
-"""Gates as descriptions: what a scenario says about how tokens choose experts, and the files it may name.
+"""Gates as descriptions: what a scenario says about how tokens choose experts.
 
-``gating`` draws from them.
+``gating`` draws from them, ``recordings`` reads the files that they may name.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import Fault, InputError, nearest
 
 EXCHANGEABLE_KINDS = ("uniform", "group_limited", "balanced", "deepep_benchmark")
 POPULARITY_KINDS = ("zipf", "dirichlet", "loads")
@@ -148,65 +147,3 @@ def check(gate: Gate, num_experts: int, top_k: int) -> None:
             fault("trace", "a token that lists an expert twice", "distinct experts in each token")
     if faults:
         raise InputError(faults)
-
-
-# --- files ------------------------------------------------------------------------------------------------
-
-
-def load_trace(path: str | Path) -> NDArray[np.int32]:
-    """Read recorded expert ids, [num_recorded, top_k], from CSV (a row a token) or from the one array of an
-    npy or npz.
-
-    A CSV may start with a header; a first column called ``token`` or ``token_idx`` is dropped.
-    """
-    table, names = _read_table(Path(path))
-    if table.ndim != 2 or table.size == 0 or not np.all(table == np.rint(table)):
-        raise InputError(Fault(Mark(str(path)), "trace", f"shape {table.shape}", "rows of whole expert ids"))
-    if names and names[0] in ("token", "token_idx"):
-        table = table[:, 1:]
-    ids = table.astype(np.int32)
-    ids.setflags(write=False)
-    return ids
-
-
-def load_loads(path: str | Path) -> tuple[float, ...]:
-    """Read a relative load per expert from CSV (a row, a column, or columns ``expert,load``), npy or npz."""
-    table, names = _read_table(Path(path))
-    if names and names[0] in ("expert", "expert_idx") and table.ndim == 2 and table.shape[1] == 2:
-        table = table[np.argsort(table[:, 0], kind="stable"), 1]
-    elif table.ndim == 2 and 1 in table.shape:
-        table = table.ravel()
-    if table.ndim != 1 or table.size == 0:
-        raise InputError(Fault(Mark(str(path)), "loads", f"shape {table.shape}", "one number per expert"))
-    return tuple(float(x) for x in table)
-
-
-def _read_table(path: Path) -> tuple[NDArray[np.float64], list[str]]:
-    """Numbers of a file and the names in its header, if it has one."""
-    try:
-        if path.suffix in (".npy", ".npz"):
-            stored = np.load(path, allow_pickle=False)
-            if isinstance(stored, np.ndarray):
-                return stored.astype(np.float64), []
-            if len(stored.files) != 1:
-                got = ", ".join(stored.files)
-                raise InputError(Fault(Mark(str(path)), "array", got, "a file that holds one array"))
-            return stored[stored.files[0]].astype(np.float64), []
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        names: list[str] = []
-        if lines and not _is_number(lines[0].split(",")[-1]):
-            names = [cell.strip() for cell in lines.pop(0).split(",")]
-        return np.array([[float(cell) for cell in line.split(",")] for line in lines]), names
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(Fault(Mark(str(path)), "file", reason, "a file that can be read")) from None
-    except ValueError as error:
-        raise InputError(Fault(Mark(str(path)), "file", str(error), "numbers separated by commas")) from None
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

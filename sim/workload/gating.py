@@ -29,10 +29,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.workload.gates import Gate, check, complete, load_loads, load_trace
+from sim.workload.gates import Gate, check, complete
 from sim.workload.scores import kept_groups, ranked_scores
 
-__all__ = ["Gate", "check", "complete", "draw", "group_counts", "load_loads", "load_trace", "popularity"]
+__all__ = ["Gate", "check", "complete", "draw", "group_counts", "popularity"]
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float64]

@@ -9,7 +9,6 @@ it can be compared with its source line by line; published totals are asserted i
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from sim import documents
 from sim.errors import InputError, Mark
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    pass
 
 FOLDER = "scenarios/models"
 
@@ -284,8 +283,9 @@ def load_model(
         document = spec
     else:
         document = documents.Document(dict(spec), "model")
-    checked = document.check(schema())
-    fields: dict[str, Any] = checked.model_dump()
+    from sim.workload.model_file import ModelFile
+
+    fields: dict[str, Any] = document.check(ModelFile).model_dump()
     attention = fields.pop("attention")
     kind = MLA if attention.pop("kind") == "mla" else GQA
     model = Model(**fields, attention=kind(**attention))
@@ -322,59 +322,3 @@ def _contradictions(model: Model) -> list[tuple[str, str]]:
     if isinstance(a, GQA) and a.window is not None and a.chunk is not None:
         wrong.append(("attention", "a window or a chunk, not both"))
     return wrong
-
-
-@functools.cache
-def schema() -> type[BaseModel]:
-    """The pydantic model of a model file; made on first use, because importing pydantic takes time."""
-    from typing import Annotated, Literal
-
-    from pydantic import BaseModel, ConfigDict, Field
-
-    positive = Annotated[int, Field(gt=0, strict=True)]
-    natural = Annotated[int, Field(ge=0, strict=True)]
-
-    class _Strict(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
-    class MLAFile(_Strict):
-        kind: Literal["mla"]
-        num_heads: positive
-        q_lora_rank: positive
-        kv_lora_rank: positive
-        qk_rope_head_dim: positive
-        qk_nope_head_dim: positive
-        v_head_dim: positive
-
-    class GQAFile(_Strict):
-        kind: Literal["gqa"]
-        num_heads: positive
-        num_kv_heads: positive
-        head_dim: positive
-        window: positive | None = None
-        chunk: positive | None = None
-        full_every: positive = 1
-
-    class ModelFile(_Strict):
-        name: str
-        source: str
-        num_layers: positive
-        num_dense_layers: natural = 0
-        dense_layers: Literal["leading", "alternate"] = "leading"
-        hidden: positive
-        attention: Annotated[MLAFile | GQAFile, Field(discriminator="kind")]
-        num_experts: positive
-        num_shared_experts: natural = 0
-        top_k: positive
-        num_groups: positive = 1
-        top_groups: positive = 1
-        group_score: Literal["top2_sum", "max"] = "top2_sum"
-        expert_hidden: positive
-        dense_hidden: natural = 0
-        vocab: positive
-        num_mtp_layers: natural = 0
-        tied_embeddings: bool = False
-
-    # Annotations are strings here, and these names are local: resolve them now, while they can be seen.
-    ModelFile.model_rebuild(_types_namespace=locals())
-    return ModelFile

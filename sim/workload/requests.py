@@ -7,8 +7,6 @@ prefill makes, so a request with one output token never decodes.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import Fault, InputError, Mark, nearest
+from sim import cells
+from sim.errors import Mark
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
-_MAX_FAULTS = 20
 _MOST_TOKENS = 10**9
 _MOST_SECONDS = 1e9
 _WHAT = "a readable CSV of requests"
@@ -79,20 +77,17 @@ def poisson(
     return Requests(np.cumsum(gaps), prompt.draw(num_requests, rng), output.draw(num_requests, rng))
 
 
-def read(file: Path) -> Requests:
-    """Read and check a CSV of requests. Raises `InputError` with the faults, each at its line and column."""
-    header, rows = _table(file)
-    faults = _header_faults(file, header)
-    if faults:
-        raise InputError(faults)
-    if not rows:
-        raise InputError(Fault(Mark(str(file), 1), "", "no request", "one row or more"))
-    reader = _Reader(file, {name: i for i, name in enumerate(header)})
-    parsed = [reader.row(line, row) for line, row in rows]
-    if reader.faults:
-        more = len(reader.faults) - _MAX_FAULTS
-        tail = [Fault(Mark(str(file)), "", f"{more} more faults", "none")] if more > 0 else []
-        raise InputError([*reader.faults[:_MAX_FAULTS], *tail])
+def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
+    """Read and check a CSV of requests; `where` and `key` are the place in a document that names it.
+
+    Raises `InputError` with the faults, each at its line and column.
+    """
+    sheet = cells.sheet(file, _WHAT, COLUMNS, where=where, key=key)
+    reader = _Reader(sheet)
+    parsed = [reader.row(line, row) for line, row in sheet.rows]
+    if not parsed:
+        sheet.fault(1, 0, "no request", "one row or more")
+    sheet.raise_faults()
     arrival, prompt, output = zip(*parsed, strict=True)
     return Requests(
         np.array(arrival, dtype=np.float64),
@@ -101,62 +96,16 @@ def read(file: Path) -> Requests:
     )
 
 
-def _table(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows that hold anything, each with its line."""
-    try:
-        rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig")))
-        found = [(rows.line_num, [cell.strip() for cell in row]) for row in rows]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (
-            error.strerror.lower()
-            if isinstance(error, OSError) and error.strerror
-            else "text that is not UTF-8"
-        )
-        raise InputError(Fault(Mark(str(file)), "", str(reason), _WHAT)) from None
-    except csv.Error as error:
-        raise InputError(Fault(Mark(str(file)), "", str(error), _WHAT)) from None
-    found = [(line, row) for line, row in found if any(row)]
-    return (found[0][1], found[1:]) if found else ([], [])
-
-
-def _header_faults(file: Path, header: list[str]) -> list[Fault]:
-    top = Mark(str(file), 1)
-    missing = [
-        Fault(top, name, "no such column", f"the columns {', '.join(COLUMNS)}", nearest(name, header))
-        for name in COLUMNS
-        if name not in header
-    ]
-    unknown = [
-        Fault(
-            top, name, f"the unknown column '{name}'", f"one of: {', '.join(COLUMNS)}", nearest(name, COLUMNS)
-        )
-        for name in header
-        if name not in COLUMNS
-    ]
-    twice = [
-        Fault(top, name, f"the column '{name}' {header.count(name)} times", "it once")
-        for name in COLUMNS
-        if header.count(name) > 1
-    ]
-    return missing + unknown + twice
-
-
 class _Reader:
-    """Parses rows and collects their faults."""
+    """Parses rows; their faults are the sheet's."""
 
-    def __init__(self, file: Path, at: dict[str, int]) -> None:
-        self.file, self.at = file, at
-        self.faults: list[Fault] = []
+    def __init__(self, sheet: cells.Sheet) -> None:
+        self.at, self.fault = sheet.at, sheet.fault
         self.latest_s, self.latest_line = 0.0, 0
-
-    def fault(self, line: int, column: str, got: str, wanted: str) -> None:
-        self.faults.append(
-            Fault(Mark(str(self.file), line, self.at.get(column, -1) + 1), column, got, wanted)
-        )
 
     def row(self, line: int, row: list[str]) -> tuple[float, int, int]:
         if len(row) != len(self.at):
-            self.fault(line, "", f"{len(row)} cells", f"{len(self.at)}, as in the header")
+            self.fault(line, 0, f"{len(row)} cells", f"{len(self.at)}, as in the header")
             return 0.0, 1, 1
         arrival, prompt, output = (row[self.at[name]] for name in COLUMNS)
         return (

@@ -1,0 +1,119 @@
+"""Files that a person names: where they are, and what stands in them, bounded, with one message for all that can be wrong.
+
+Nothing but a regular file of a reasonable size is read: a device, a pipe or a folder by the name of a file would be waited for
+or never end.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import stat
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from sim.errors import Fault, InputError, Mark, nearest
+
+MAX_BYTES = 256 * 2**20
+_LOOKED_AT = 2000  # files of a folder, for the nearest name
+_ALIKE = 0.8  # of two file names, ending included
+_COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenarios/ladders"}
+"""Command -> the folder of what it takes."""
+
+
+@cache
+def data_folder(name: str) -> Path:
+    """The folder `hardware` or `scenarios`: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def shipped(folder: str) -> dict[str, Path]:
+    """Name -> file of the YAML files directly in a data folder such as `scenarios/models`."""
+    top, _, rest = folder.partition("/")
+    return {path.stem: path for path in sorted((data_folder(top) / rest).glob("*.yaml"))}
+
+
+def find(
+    spec: str, folder: str | Sequence[str], what: str, *, near: Path | None = None, mark: Mark | None = None
+) -> Path:
+    """The file that a person means by `spec`: a path (relative to `near` too), or the name of a file shipped in a folder.
+
+    Of several folders the first that ships the name counts.
+    """
+    folders = [folder] if isinstance(folder, str) else list(folder)
+    bases = [Path(), *([near] if near else [])]
+    looks_like_path = spec.endswith((".yaml", ".yml")) or "/" in spec
+    if looks_like_path:
+        for base in [*bases, data_folder(folders[0].partition("/")[0]).parent]:
+            if os.path.isfile(base / spec):  # False for names that no file can have
+                return base / spec
+    for top, _, rest in (one.partition("/") for one in folders):
+        own = data_folder(top) / rest / f"{spec}.yaml"
+        if not looks_like_path and os.path.isfile(own):
+            return own
+    known = [name for one in folders for name in shipped(one)]
+    meant = spec if looks_like_path else f"{spec}.yaml"
+    close = (beside(base / meant, same=not looks_like_path) for base in bases)
+    stem = spec.removesuffix(".yaml").rpartition("/")[2]
+    near_name = next(filter(None, close), None) or nearest(stem, known)
+    got = f"'{spec}', a folder" if spec and any(os.path.isdir(base / spec) for base in bases) else f"'{spec}'"
+    wanted = f"a {what} file or one of: {', '.join(known) or 'none shipped'}"
+    for command, other in _COMMANDS.items():
+        if not looks_like_path and other not in folders and stem in shipped(other):
+            got = f"'{spec}', the name of a {'scenario' if command == 'run' else command}"
+            wanted = f"a {what}; it goes with `moesim {command} {spec}`"
+    raise InputError(Fault(mark, "", got, wanted, near_name))
+
+
+def beside(path: Path, *, same: bool = False) -> str | None:
+    """The name, in the folder of `path`, that its own was most likely meant to be (`same`: its very own); None for none."""
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [one.name for one in itertools.islice(entries, _LOOKED_AT) if not one.is_dir()]
+    except (OSError, ValueError):
+        return None
+    if path.name in names:
+        return path.name if same else None
+    for name in () if same else difflib.get_close_matches(path.name, sorted(names), cutoff=_ALIKE):
+        if nearest(path.stem, [Path(name).stem]):
+            return name
+    return None
+
+
+def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> bytes:
+    """The bytes of a file.
+
+    Parameters: `wanted`, what should be there, for messages; `where` and `key`, the place in a document that names it.
+    Raises `InputError` for what is no regular file, cannot be read or is larger than `MAX_BYTES`.
+    """
+    try:
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
+            return path.read_bytes()
+        if stat.S_ISREG(found.st_mode):
+            reason, wanted = f"{found.st_size} bytes", f"{wanted}, of at most {MAX_BYTES}"
+        else:
+            reason = "a folder" if stat.S_ISDIR(found.st_mode) else "something that is no regular file"
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+    except ValueError:
+        reason = "a name that no file can have"
+    raise InputError(
+        Fault(where or Mark(str(path)), key, f"'{path}', {reason}" if where else reason, wanted, beside(path))
+    )
+
+
+def text(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> str:
+    """The text of a file in UTF-8, without a byte-order mark; otherwise as `content`."""
+    raw = content(path, wanted, where, key)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        start = raw.rfind(b"\n", 0, error.start) + 1
+        mark = Mark(str(path), raw.count(b"\n", 0, error.start) + 1, error.start - start + 1)
+        got = f"a byte that is not UTF-8 at {error.start}"
+        raise InputError(Fault(mark, "", got, f"UTF-8 text: {wanted}")) from None
