@@ -108,6 +108,18 @@ def test_a_decode_is_told_with_both_speeds_its_bound_and_what_memory_holds(found
     assert f"{m['max_batch_per_gpu']} requests would fit" in second
 
 
+def test_an_odd_number_that_fits_is_told_beside_the_even_one_that_runs() -> None:
+    """Two microbatches take half of the requests each; one takes them all."""
+    settings = {"workload.requests_per_gpu": None, "expect": {}, "workload.context_tokens": 5100}
+    halved = sim.run("v3-decode-ep144", settings)
+    fit, run = (halved["metrics"][key] for key in ("max_batch_per_gpu", "requests_per_gpu"))
+    assert (fit % 2, run) == (1, fit - 1)
+    assert f"{run} of them run: an even number, half in each microbatch." in findings.finding(halved)[1]
+    whole = sim.run("v3-decode-ep144", {**settings, "workload.overlap": False})
+    assert whole["metrics"]["requests_per_gpu"] == whole["metrics"]["max_batch_per_gpu"]
+    assert "of them run" not in findings.finding(whole)[1]
+
+
 def test_variants_of_a_decode_are_told_against_the_first(found: dict[str, Any]) -> None:
     said = findings.finding(found["decodes"])
     metrics = {name: one["metrics"] for name, one in found["decodes"]["variants"].items()}

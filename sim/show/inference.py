@@ -244,8 +244,17 @@ def _room(case: Case) -> list[str]:
     fits = f"{m['max_batch_per_gpu']:,.0f} {'prompts' if 'ttft_s' in m else 'requests'}"
     return [
         f"A GPU holds {show(sum(parts.values()), 'bytes', 3)} of its {show(capacity, 'bytes', 3)}, most of it {largest} "
-        f"({show(parts[largest], 'bytes', 3)}); {fits} would fit, then {m.get('memory_limit', largest)} takes most."
+        f"({show(parts[largest], 'bytes', 3)}); {fits} would fit, then {m.get('memory_limit', largest)} takes most.{_halved(case)}"
     ]  # fmt: skip
+
+
+def _halved(case: Case) -> str:
+    """That one request less runs than memory holds, where as many as fit were asked for."""
+    m = case.metrics
+    if case.workload.get("requests_per_gpu") is not None or "requests_per_gpu" not in m:
+        return ""
+    run, fit = m["requests_per_gpu"], m["max_batch_per_gpu"]
+    return f" {run:,.0f} of them run: an even number, half in each microbatch." if run < fit else ""
 
 
 def _compared(passes: Sequence[Case]) -> list[str]:
