@@ -129,8 +129,9 @@ def test_many_variants_with_long_names_still_fit_the_terminal(steps: dict[str, A
 
 def test_a_single_step_is_told_with_its_largest_part_bubble_and_memory(steps: dict[str, Any]) -> None:
     said = findings.finding(steps["1f1b"])
-    bubble = steps["1f1b"]["metrics"]["phases"]["bubble_s"] / steps["1f1b"]["metrics"]["step_time_s"]
-    assert f"bubble {bubble:.1%}" in said[0]
+    m = steps["1f1b"]["metrics"]
+    assert f"bubble {m['phases_mean']['bubble_s'] / m['step_time_s']:.1%}" in said[0]
+    assert "on the mean pipeline rank" in said[0]
     assert "backwards alone fill" in said[0]
     assert "of 80 GB" in said[1]
 
@@ -139,7 +140,8 @@ def test_variants_are_told_against_the_first_and_by_the_phase_that_changed(steps
     slower = deepcopy(steps["variants"])
     slow = slower["variants"]["apart"]["metrics"]
     slow["step_time_s"] = 2 * slower["variants"]["h800"]["metrics"]["step_time_s"]
-    slow["phases"]["bubble_s"] += slow["step_time_s"]
+    slow["phases_mean"]["bubble_s"] += slow["step_time_s"]
+    slow["phases"]["1F1B_s"] += 2 * slow["step_time_s"]  # of rank 0, of which the words do not speak
     said = findings.finding(slower)
     assert "in h800" in said[0]
     assert said[1].startswith("apart takes")
@@ -205,6 +207,14 @@ def test_phases_of_every_pipeline_rank_fill_the_step(steps: dict[str, Any]) -> N
     for _, phases in rows:
         assert sum(phases.values()) == pytest.approx(case.metrics["step_time_s"])
     assert rows[0][1] == pytest.approx(case.metrics["phases"])
+
+
+def test_bars_of_variants_are_phases_of_the_mean_pipeline_rank(steps: dict[str, Any]) -> None:
+    figure = plots.figure("phases", steps["variants"])
+    bubble = next(trace for trace in figure.data if trace.name == "bubble")
+    means = [case.metrics["phases_mean"]["bubble_s"] for case in cases(steps["variants"])]
+    assert [x / 1e3 for x in bubble.x] == pytest.approx(means)
+    assert "mean pipeline rank" in figure.layout.xaxis.title.text
 
 
 def test_bars_of_memory_are_what_each_rank_holds(steps: dict[str, Any]) -> None:

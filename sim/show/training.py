@@ -92,20 +92,27 @@ def of_phases(steps: Sequence[Case]) -> Grid:
     return _phases_down(steps) if len(steps) <= _BESIDE else _phases_across(steps)
 
 
-_EXTRA = (("exposed_comm_s", "exposed communication"), ("barrier_wait_s", "waits for the slowest rank"))
+_EXTRA = (
+    ("exposed_comm_s", "exposed communication, rank 0"),
+    ("exposed_comm_mean_s", "exposed communication, mean"),
+    ("barrier_wait_s", "waits for the slowest rank, rank 0"),
+)
 
 
 def _phases_across(steps: Sequence[Case]) -> Grid:
     """A row for each case, a column for each phase: for many cases."""
     rows = []
-    for key, rank in (("phases", "0"), ("phases_mean", "mean")):
+    for key, exposed, rank in (
+        ("phases", "exposed_comm_s", "0"),
+        ("phases_mean", "exposed_comm_mean_s", "mean"),
+    ):
         for case in steps:
             mine = case.metrics.get(key, {})
-            last = time_cell(case.metrics.get("exposed_comm_s") or None) if key == "phases" else "-"
-            rows.append((case.name, rank, *(time_cell(mine.get(phase) or None) for phase in PHASES), last))
+            times = (*(mine.get(phase) for phase in PHASES), case.metrics.get(exposed))
+            rows.append((case.name, rank, *(time_cell(time_s or None) for time_s in times)))
     names = (label.partition(",")[0] for label in PHASES.values())
     heads = ("variant", "rank", *(name.replace("optimizer", "opt") for name in names), "exposed")
-    note = "rank: of the pipeline. exposed: communication inside the operations of rank 0."
+    note = "rank: of the pipeline. exposed: communication inside its operations that compute waits for."
     return Grid("Where the step goes", heads, tuple(rows), breaks=frozenset({len(steps)}), note=note)
 
 
@@ -132,7 +139,7 @@ def _phases_down(steps: Sequence[Case]) -> Grid:
         ("phase", *heads),
         tuple(rows),
         breaks=frozenset(breaks),
-        note="share: of the step. The last two rows lie inside the operations of rank 0, mean over its GPUs.",
+        note="share: of the step. The last rows lie inside operations; ranks are those of the pipeline, mean over their GPUs.",
     )  # fmt: skip
 
 
@@ -302,7 +309,7 @@ def aside(found: Sequence[Case]) -> str:
 
 def of_step(case: Case) -> list[str]:
     """How long the step takes beside its bound, where it goes, what memory and a whole run take."""
-    m, phases = case.metrics, case.metrics["phases"]
+    m, phases = case.metrics, case.metrics["phases_mean"]
     step = m["step_time_s"]
     told = sorted(
         ((phases.get(key, 0.0), label) for key, label in PHASES.items() if key != "bubble_s"), reverse=True
@@ -310,7 +317,7 @@ def of_step(case: Case) -> list[str]:
     largest, label = told[0]
     words = label.partition(", ")[2] or label
     said = [
-        f"A step takes {show(step, 's', 3)}, {_over(m)}with an MFU of {m['mfu_causal_fraction']:.1%}; on rank 0 {words} fill "
+        f"A step takes {show(step, 's', 3)}, {_over(m)}with an MFU of {m['mfu_causal_fraction']:.1%}; on the mean pipeline rank {words} fill "
         f"{largest / step:.0%} of it and the bubble {phases['bubble_s'] / step:.1%}; {_exposed(m)}."
     ]  # fmt: skip
     row, capacity = fullest(case), m.get("memory_capacity_bytes")
@@ -329,7 +336,7 @@ def _over(m: Mapping[str, Any]) -> str:
 
 
 def _exposed(m: Mapping[str, Any]) -> str:
-    exposed, step = m.get("exposed_comm_s", 0.0), m["step_time_s"]
+    exposed, step = m.get("exposed_comm_mean_s", 0.0), m["step_time_s"]
     if exposed < 0.001 * step:
         return "no communication is exposed"
     return f"{show(exposed, 's', 3)} of communication is exposed ({exposed / step:.1%})"
@@ -351,7 +358,9 @@ def _compared(steps: Sequence[Case]) -> list[str]:
     first = steps[0]
     base = first.metrics["step_time_s"]
     others = sorted(steps[1:], key=lambda case: abs(case.metrics["step_time_s"] / base - 1), reverse=True)
-    said = [f"A step takes {show(base, 's', 3)} in {first.name}; {_exposed(first.metrics)}."]
+    said = [
+        f"A step takes {show(base, 's', 3)} in {first.name}; on the mean pipeline rank {_exposed(first.metrics)}."
+    ]
     for case in others[:3]:
         ratio = case.metrics["step_time_s"] / base
         time = show(case.metrics["step_time_s"], "s", 3)
@@ -368,12 +377,12 @@ def _compared(steps: Sequence[Case]) -> list[str]:
 
 
 def _moved(first: Case, case: Case) -> str:
-    """The phase of rank 0 that changed most between two steps."""
-    ours, theirs = first.metrics["phases"], case.metrics["phases"]
+    """The phase of the mean pipeline rank that changed most between two steps."""
+    ours, theirs = first.metrics["phases_mean"], case.metrics["phases_mean"]
     total = case.metrics["step_time_s"] - first.metrics["step_time_s"]
     changes = {label: theirs.get(key, 0.0) - ours.get(key, 0.0) for key, label in PHASES.items()}
     label = max(changes, key=lambda name: changes[name] * (1 if total > 0 else -1))
-    exposed = case.metrics.get("exposed_comm_s", 0.0) - first.metrics.get("exposed_comm_s", 0.0)
+    exposed = case.metrics.get("exposed_comm_mean_s", 0.0) - first.metrics.get("exposed_comm_mean_s", 0.0)
     words = label.partition(", ")[2] or label
     sign = "more" if changes[label] > 0 else "less"
     beside = (
@@ -381,4 +390,4 @@ def _moved(first: Case, case: Case) -> str:
         if abs(exposed) > 0.005 * first.metrics["step_time_s"]
         else ""
     )
-    return f"{show(abs(changes[label]), 's', 3)} {sign} in {words}{beside}"
+    return f"on the mean rank {show(abs(changes[label]), 's', 3)} {sign} in {words}{beside}"
