@@ -159,6 +159,18 @@ def test_links_show_every_used_link_once(results: dict[str, Any]) -> None:
     assert sorted(dots) == sorted(results["single"]["links"])
 
 
+def test_a_load_is_told_of_the_rate_that_kernels_reach(results: dict[str, Any]) -> None:
+    """DeepEP's kernels reach 67.5 % of the 200 GB/s of an H800's NVLink, and lower bounds are at 200."""
+    for kind in ("utilisation", "links", "fabric_map"):
+        layout = plots.figure(kind, results["single"]).layout
+        told = [layout.meta["title"], *(axis.title.text or "" for axis in (layout.xaxis, layout.yaxis))]
+        assert "kernels reach" in " ".join(told)
+    assert (
+        "the 135 GB/s that kernels reach"
+        in plots.figure("utilisation", results["single"]).layout.meta["title"]
+    )
+
+
 def test_the_matrix_holds_all_bytes(results: dict[str, Any]) -> None:
     figure = plots.figure("traffic_matrix", results["single"])
     matrix = results["single"]["traffic"]["dispatch"]

@@ -58,6 +58,10 @@ _TERMS = (
         "wire",
         "bytes that cross a cable; logical bandwidths count as the benchmark does that is compared with",
     ),
+    (
+        "load",
+        "of a link: the time that its bytes take at the rate that kernels reach, below the data sheet's, over the time of the run",
+    ),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )
 
