@@ -124,7 +124,11 @@ def test_variants_of_a_decode_are_told_against_the_first(found: dict[str, Any]) 
     said = findings.finding(found["decodes"])
     metrics = {name: one["metrics"] for name, one in found["decodes"]["variants"].items()}
     ratio = metrics["h20"]["tpot_s"] / metrics["h800"]["tpot_s"]
-    assert said[0].startswith("h800 has a TPOT of")
+    assert said[0] == (
+        f"nvl72 is best for both: {metrics['nvl72']['tokens_per_s_per_gpu']:,.0f} tokens/s a GPU, "
+        f"{metrics['nvl72']['tokens_per_s_per_user']:.1f} tokens/s a user."
+    )
+    assert said[1].startswith("h800 has a TPOT of")
     assert any(one.startswith("h20 takes") and f"{ratio:.2f}x as long" in one for one in said)
 
 

@@ -122,6 +122,19 @@ def test_a_whole_run_is_told_where_one_was_asked_for(steps: dict[str, Any]) -> N
     assert "whole run" not in printed(steps["1f1b"])
 
 
+def test_costs_say_at_which_price_and_whose_it_is(steps: dict[str, Any]) -> None:
+    """An H100 at the price of an H800 is no finding about the H100."""
+    assert "all at 2 $/GPU-hour (the scenario's, for all hardware)" in findings.finding(steps["variants"])[0]
+    assert "a GPU-hour: the scenario's, for all hardware" in printed(steps["variants"])
+    own = deepcopy(steps["variants"])
+    for one in own["variants"].values():
+        del one["scenario"]["workload"]["run"]["price"]
+    own["variants"]["h100"]["metrics"]["run_cost_usd"] *= 1.5
+    said = findings.finding(own)[0]
+    assert "$ at 2 $/GPU-hour (of the profile h800)" in said
+    assert "$ at 3 $/GPU-hour (of the profile h100)" in said
+
+
 def test_many_variants_with_long_names_still_fit_the_terminal(steps: dict[str, Any]) -> None:
     text = printed(many(steps["variants"]))
     assert re.search(r"^ h800 +mean ", text, re.MULTILINE)
@@ -142,7 +155,7 @@ def test_variants_are_told_against_the_first_and_by_the_phase_that_changed(steps
     slow["step_time_s"] = 2 * slower["variants"]["h800"]["metrics"]["step_time_s"]
     slow["phases_mean"]["bubble_s"] += slow["step_time_s"]
     slow["phases"]["1F1B_s"] += 2 * slow["step_time_s"]  # of rank 0, of which the words do not speak
-    said = findings.finding(slower)
+    _, *said = findings.finding(slower)
     assert "in h800" in said[0]
     assert said[1].startswith("apart takes")
     assert "2.00x as long" in said[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sim.show import comparison
 from sim.show.cases import Case
 from sim.show.grid import Cell, Grid, padded, time_cell
 from sim.units import show
@@ -258,27 +259,50 @@ def _halved(case: Case) -> str:
 
 
 def _compared(passes: Sequence[Case]) -> list[str]:
-    """Each variant against the first, and where the largest difference arises."""
+    """Which is best; each variant against the first or its twin, and where the largest difference arises."""
     first = passes[0]
     name, base = latency_of(first)
     rate = first.metrics["tokens_per_s_per_gpu"]
-    said = [f"{first.name} has a {name} of {show(base, 's', 3)}{_over(first)}, and {rate:,.0f} tokens/s a GPU; {_most(first)}, {_exposed(first)}."]  # fmt: skip
-    others = sorted(passes[1:], key=lambda case: abs(latency_of(case)[1] / base - 1), reverse=True)
-    for case in others[:3]:
-        ratio, per_gpu = latency_of(case)[1] / base, case.metrics["tokens_per_s_per_gpu"]
+    said = [
+        _best(passes),
+        f"{first.name} has a {name} of {show(base, 's', 3)}{_over(first)}, and {rate:,.0f} tokens/s a GPU; {_most(first)}, {_exposed(first)}.",
+    ]  # fmt: skip
+    chosen, pairs, rest = comparison.told(passes, lambda case: latency_of(case)[1])
+    for reference, case in (*chosen, *pairs):
+        latency_s, per_gpu = latency_of(case)[1], case.metrics["tokens_per_s_per_gpu"]
+        ratio, beside = latency_s / latency_of(reference)[1], comparison.as_reference(reference, passes)
         rates = f"{per_gpu:,.0f} tokens/s a GPU"
         if abs(ratio - 1) < _SAME:
-            said.append(f"{case.name} takes as long, within {max(abs(ratio - 1), 0.001):.1%}, at {rates}.")
+            said.append(
+                f"{case.name} takes as long{beside}, within {max(abs(ratio - 1), 0.001):.1%}, at {rates}."
+            )
             continue
         change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
         said.append(
-            f"{case.name} takes {show(latency_of(case)[1], 's', 3)}, {change}, at {rates}{_moved(first, case)}."
+            f"{case.name} takes {show(latency_s, 's', 3)}, {change}{beside}, at {rates}{_moved(reference, case)}."
         )
-    if len(others) > 3:
-        said.append(
-            f"The other{f' {len(others) - 3} lie' if len(others) > 4 else ' lies'} closer to {first.name}."
-        )
-    return said
+    return [*said, rest] if rest else said
+
+
+def _best(passes: Sequence[Case]) -> str:
+    """Which variant gives a GPU, and which a user, most."""
+    most = max(case.metrics["tokens_per_s_per_gpu"] for case in passes)
+    least_s = min(latency_of(case)[1] for case in passes)
+    by_gpu = [case for case in passes if case.metrics["tokens_per_s_per_gpu"] >= most * (1 - _SAME)]
+    by_user = [case for case in passes if latency_of(case)[1] <= least_s * (1 + _SAME)]
+    name = latency_of(passes[0])[0]
+    user = (
+        f"{1 / least_s:.1f} tokens/s" if name == "TPOT" else f"the first token after {show(least_s, 's', 3)}"
+    )
+    if list(map(id, by_gpu)) == list(map(id, by_user)):
+        verb = "is best for both" if len(by_gpu) == 1 else "are best for both"
+        return f"{_names(by_gpu)} {verb}: {most:,.0f} tokens/s a GPU, {user}{' a user' if name == 'TPOT' else ''}."
+    gives = "gives" if len(by_gpu) == 1 else "give"
+    return f"{_names(by_gpu)} {gives} a GPU most, {most:,.0f} tokens/s; {_names(by_user)} a user, {user}."
+
+
+def _names(found: Sequence[Case]) -> str:
+    return " and ".join(case.name for case in found)
 
 
 def _moved(first: Case, case: Case) -> str:

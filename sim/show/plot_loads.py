@@ -122,9 +122,7 @@ def links(result: Result) -> Any:
     dot = "each dot a link" if every == 1 else f"dots are links, one of {every} drawn"
     top = max(means, key=lambda name: means[name])
     resource, share, _ = max((one for row in rows.values() for one in row), key=lambda one: one[1])
-    figure.axis(
-        "x", title=f"load over the whole run [% {REACHED}]; {dot}, the bar their mean", range=[0, 104]
-    )
+    figure.axis("x", title=f"load in the run [% {REACHED}]; {dot}, the bar their mean", range=[0, 104])
     figure.axis("y",
         tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6], showgrid=False,
         zeroline=False,

@@ -65,7 +65,7 @@ def phases(result: Result) -> Any:
     if single and len(rows) > 1:
         figure.axis("y", title="pipeline rank", tickvals=[n for n, _ in rows][:: -(-len(rows) // _MAX_NAMED)])
     figure.layout |= {"barmode": "stack", "bargap": 0.25, "legend": {"traceorder": "normal"}}
-    title = _phase_title(steps[0]) if single else " ".join(training.finding(steps)[:2])
+    title = _phase_title(steps[0]) if single else " ".join(training.compared(steps)[:2])
     alt = "Stacked bars: " + "; ".join(
         f"{name}: " + ", ".join(f"{training.PHASES[p]} {show(t, 's', 3)}" for p, t in mine.items() if t) for name, mine in rows[:8]
     )  # fmt: skip

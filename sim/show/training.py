@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sim.show import comparison, whole_run
 from sim.show.cases import Case
 from sim.show.grid import Cell, Grid, padded, time_cell
 from sim.units import show
@@ -49,7 +50,13 @@ def grids(found: Sequence[Case]) -> list[Grid]:
     steps = [case for case in found if is_training(case)]
     if not steps:
         return []
-    return [of_steps(steps), of_phases(steps), of_memory(steps), of_exchanges(steps), of_runs(steps)]
+    return [
+        of_steps(steps),
+        of_phases(steps),
+        of_memory(steps),
+        of_exchanges(steps),
+        whole_run.of_runs(steps),
+    ]
 
 
 def of_steps(steps: Sequence[Case]) -> Grid:
@@ -68,7 +75,7 @@ def of_steps(steps: Sequence[Case]) -> Grid:
                 _share(m.get("mfu_causal_fraction")),
                 _share(m.get("mfu_noncausal_fraction")),
                 f"{m['tokens_per_s_per_gpu']:,.0f}",
-                _count(m.get("tokens_per_day")),
+                whole_run.count(m.get("tokens_per_day")),
                 f"{m['step_time_s'] / first:.3f}" if len(steps) > 1 else "-",
             )
         )
@@ -246,44 +253,8 @@ def of_exchanges(steps: Sequence[Case]) -> Grid:
     )
 
 
-def of_runs(steps: Sequence[Case]) -> Grid:
-    """A whole training run of such steps, where one was asked for."""
-    runs = [case for case in steps if "run_gpu_hours" in case.metrics]
-    rows = []
-    for case in runs:
-        m, first = case.metrics, runs[0].metrics
-        gain = (
-            m["run_cost_usd"] / first["run_cost_usd"]
-            if first.get("run_cost_usd") and "run_cost_usd" in m
-            else None
-        )
-        rows.append(
-            (
-                case.name,
-                f"{m['run_days']:,.1f}",
-                _count(m["run_gpu_hours"]),
-                f"{_count(m.get('run_cost_usd'))} $" if "run_cost_usd" in m else "-",
-                _energy(m.get("run_energy_kwh")),
-                f"{gain:.3f}" if gain and len(runs) > 1 else "-",
-            )
-        )
-    tokens = dict.fromkeys(str((case.workload.get("run") or {}).get("tokens") or "") for case in runs)
-    title = f"The whole run of {' or '.join(filter(None, tokens)) or 'all'} tokens"
-    first_head = "variant" if len(steps) > 1 else "scenario"
-    heads = (first_head, "days", "GPU-hours", "price", "energy", f"price / {runs[0].name}" if runs else "")
-    return Grid(title, heads, tuple(rows))
-
-
 def _share(fraction: float | None) -> Cell:
     return "-" if fraction is None else f"{fraction:.1%}"
-
-
-def _count(value: float | None) -> Cell:
-    return "-" if value is None else f"{value:,.0f}" if value < 1e6 else padded(show(value, "count"))
-
-
-def _energy(kwh: float | None) -> Cell:
-    return "-" if kwh is None else f"{kwh / 1e6:.4g} GWh" if kwh >= 1e6 else f"{kwh / 1e3:.4g} MWh"
 
 
 # --- sentences -----------------------------------------------------------------------------------------------------
@@ -292,9 +263,7 @@ def _energy(kwh: float | None) -> Cell:
 def finding(found: Sequence[Case]) -> list[str]:
     """What the steps say, the most important first."""
     steps = [case for case in found if is_training(case)]
-    if len(steps) == 1:
-        return of_step(steps[0])
-    return _compared(steps)
+    return of_step(steps[0]) if len(steps) == 1 else [*whole_run.compared(steps), *compared(steps)]
 
 
 def num_operations(case: Case) -> int:
@@ -327,7 +296,7 @@ def of_step(case: Case) -> list[str]:
             f"The fullest GPU, of pipeline rank {row['rank']}, holds {show(held_bytes(row), 'bytes', 3)} of "
             f"{show(capacity, 'bytes', 3)}, most of it {part} ({show(row[part], 'bytes', 3)})."
         )
-    run = _run_sentence(case)
+    run = whole_run.run_sentence(case)
     return [*said, run] if run else said
 
 
@@ -342,38 +311,22 @@ def _exposed(m: Mapping[str, Any]) -> str:
     return f"{show(exposed, 's', 3)} of communication is exposed ({exposed / step:.1%})"
 
 
-def _run_sentence(case: Case) -> str | None:
-    m = case.metrics
-    if "run_gpu_hours" not in m:
-        return None
-    tokens = (case.workload.get("run") or {}).get("tokens")
-    what = f"The run of {tokens} tokens" if tokens else "The whole run"
-    price = f", {_count(m['run_cost_usd'])} $" if "run_cost_usd" in m else ""
-    energy = f", {_energy(m['run_energy_kwh'])}" if "run_energy_kwh" in m else ""
-    return f"{what} takes {m['run_days']:,.1f} days, {_count(m['run_gpu_hours'])} GPU-hours{price}{energy}."
-
-
-def _compared(steps: Sequence[Case]) -> list[str]:
-    """Each variant against the first, and where the largest difference arises."""
+def compared(steps: Sequence[Case]) -> list[str]:
+    """Each variant against the first or its twin, and where the largest difference arises."""
     first = steps[0]
-    base = first.metrics["step_time_s"]
-    others = sorted(steps[1:], key=lambda case: abs(case.metrics["step_time_s"] / base - 1), reverse=True)
-    said = [
-        f"A step takes {show(base, 's', 3)} in {first.name}; on the mean pipeline rank {_exposed(first.metrics)}."
-    ]
-    for case in others[:3]:
-        ratio = case.metrics["step_time_s"] / base
-        time = show(case.metrics["step_time_s"], "s", 3)
-        lead = case.name
+    base = show(first.metrics["step_time_s"], "s", 3)
+    said = [f"A step takes {base} in {first.name}; on the mean pipeline rank {_exposed(first.metrics)}."]
+    chosen, pairs, rest = comparison.told(steps, lambda case: float(case.metrics["step_time_s"]))
+    for reference, case in (*chosen, *pairs):
+        ratio = case.metrics["step_time_s"] / reference.metrics["step_time_s"]
+        beside = comparison.as_reference(reference, steps)
         if abs(ratio - 1) < _SAME:
-            said.append(f"{lead} takes as long, within {max(abs(ratio - 1), 0.001):.1%}.")
+            said.append(f"{case.name} takes as long{beside}, within {max(abs(ratio - 1), 0.001):.1%}.")
             continue
         change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
-        said.append(f"{lead} takes {time}, {change}: {_moved(first, case)}.")
-    rest = len(others) - 3
-    if rest > 0:
-        said.append(f"The other{f' {rest} lie' if rest > 1 else ' lies'} closer to {first.name}.")
-    return said
+        time = show(case.metrics["step_time_s"], "s", 3)
+        said.append(f"{case.name} takes {time}, {change}{beside}: {_moved(reference, case)}.")
+    return [*said, rest] if rest else said
 
 
 def _moved(first: Case, case: Case) -> str:
