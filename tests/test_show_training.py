@@ -392,4 +392,4 @@ def test_a_validation_row_without_a_tolerance_is_drawn_and_printed_with_a_dash()
     assert grid.rows[0][5] == "-"
     assert grid.rows[0][-1] == ""
     assert plots.figure("validation", report_).data
-    assert "1 published figures" in findings.of_validation(report_)[0]
+    assert "1 figure (1 published)" in findings.finding(report_)[0]

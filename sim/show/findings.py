@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sim.show import inference, serving, training
+from sim.show import inference, serving, training, validation
 from sim.show.cases import (
     LABEL,
     Case,
     Result,
     Twin,
     cases,
-    counts,
     is_validation,
     over_bound,
     time_of,
@@ -36,7 +35,7 @@ _TOLD: tuple[tuple[Callable[[Case], bool], Callable[[Sequence[Case]], list[str]]
 def finding(result: Result) -> list[str]:
     """The sentences that answer a result document, the most important first."""
     if is_validation(result):
-        return of_validation(result)
+        return validation.finding(result)
     found = cases(result)
     for is_one, tell in _TOLD:
         if all(map(is_one, found)):
@@ -225,34 +224,6 @@ def of_bounds(result: Result) -> str:
         else f"{counts[0][0][0].upper()}{counts[0][0][1:]} binds throughout"
     )
     return f"{'The time is' if len(ratios) == 1 else 'Times are'} {span}. {many}."
-
-
-def of_validation(report: Result) -> list[str]:
-    """How many bars are met, the mean error of the predictions, and the worst row; rows printed only do not count."""
-    groups = report["groups"]
-    rows = [(group, row) for group, one in groups.items() for row in one["rows"] if counts(row)]
-    if not rows:
-        return ["No published figure was compared."]
-    bars = [bool(bar["ok"]) for one in groups.values() for bar in one.get("bars") or [one]]
-    met = f"All {len(bars)} bars are" if all(bars) else f"{sum(bars)} of {len(bars)} bars are"
-    said = f"{met} met over {len(rows)} published figures"
-    fitted = sum(row.get("use") == "calibration" for _, row in rows)
-    if fitted:
-        said += f", {fitted} of them calibrated on"
-    failing = [name for name, one in groups.items() if not one["ok"]]
-    if failing:
-        said += f"; {', '.join(failing)} {'misses' if len(failing) == 1 else 'miss'}"
-    predicted = [
-        abs(row["error_fraction"])
-        for _, row in rows
-        if row.get("use") != "calibration" and row["tolerance_fraction"] != 0
-    ]
-    group, worst = max(rows, key=lambda one: abs(one[1]["error_fraction"]))
-    end = f"worst row is {group} {worst['id']} at {worst['error_fraction']:+.1%}"
-    if not predicted:
-        return [said + ".", f"The {end}."]
-    mean = sum(predicted) / len(predicted)
-    return [said + ".", f"The {len(predicted)} predictions are off by {mean:.1%} on average; the {end}."]
 
 
 def of_expectations(result: Result) -> str | None:

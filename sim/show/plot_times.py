@@ -7,6 +7,7 @@ from typing import Any
 
 from sim.errors import Fault, InputError
 from sim.show import findings, style
+from sim.show import validation as validations
 from sim.show.canvas import Canvas
 from sim.show.cases import Case, Result, cases, counts, over_bound, time_of, use_of
 from sim.show.grids import measured
@@ -326,5 +327,5 @@ def validation(document: Result) -> Any:
         for n, g in groups.items()
     )
     return style.finish(
-        figure, " ".join(findings.of_validation(document)), height=130 + 46 * len(names), alt=alt
+        figure, " ".join(validations.finding(document)[::2]), height=130 + 46 * len(names), alt=alt
     )

@@ -24,6 +24,7 @@ from sim.show import (
     sweep_page,
     sweeps,
     training,
+    validation,
 )  # fmt: skip
 from sim.show.cases import Case, Result, cases, is_validation, twins
 from sim.show.rerun import scenario_yaml
@@ -124,7 +125,7 @@ def _terms(found: Sequence[Case]) -> _Terms:
 
 def _validation(report: Result) -> str:
     groups = report["groups"]
-    marks = "Each mark is a published figure; grey is its tolerance, and hollow marks were calibrated on"
+    marks = "Each mark is a figure that we compare with; grey is its tolerance, and hollow marks were calibrated on"
     inside = [
         *_figures("validation", report, marks),
         parts.grid_html(grids.of_groups(groups)),
@@ -137,7 +138,7 @@ def _validation(report: Result) -> str:
         ),
     ]  # fmt: skip
     foot = (f"moesim {report.get('version', '')}".strip(), report.get("schema"))
-    title, said = "Published figures beside simulated ones", findings.of_validation(report)
+    title, said = "Published figures beside simulated ones", validation.finding(report)
     return parts.report("Validation", title, [], said, inside, foot)
 
 

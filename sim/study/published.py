@@ -23,6 +23,7 @@ FOLDER = "scenarios/published"
 
 Use = Literal["calibration", "validation"]
 Confidence = Literal["exact_text", "exact_trace", "digitized", "derived", "secondary", "measured"]
+Kind = Literal["published", "measured", "packet_level", "closed_form"]
 Row = dict[str, Any]
 
 
@@ -33,6 +34,8 @@ class Source(Branch):
     where: str
     date: str | int
     confidence: Confidence
+    kind: Kind = "published"
+    """What its figures are: printed by others, measured for this project, runs of a packet-level simulator, or formulas."""
     note: str | None = None
 
 
