@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -118,6 +119,23 @@ def test_an_odd_number_that_fits_is_told_beside_the_even_one_that_runs() -> None
     whole = sim.run("v3-decode-ep144", {**settings, "workload.overlap": False})
     assert whole["metrics"]["requests_per_gpu"] == whole["metrics"]["max_batch_per_gpu"]
     assert "of them run" not in findings.finding(whole)[1]
+
+
+def test_exposed_communication_is_waits_and_what_kernels_hold_of_the_sms(found: dict[str, Any]) -> None:
+    case = cases(found["decode"])[0]
+    m, spent = case.metrics, inference.where(case)
+    step_s = m["step_time_s"]
+    assert spent["waits"] + spent["phases"] + spent.get("last_rank", 0.0) == pytest.approx(
+        m["exposed_comm_s"], rel=0.02
+    )
+    said = findings.finding(found["decode"])[0]
+    assert f"exposed communication {m['exposed_comm_s'] / step_s:.1%}" in said
+    assert f"waits for exchanges {spent['waits'] / step_s:.1%}" in said
+    assert f"sends and receives on SMs {spent['phases'] / step_s:.1%}" in said
+    title = plots.figure("timeline", found["decode"]).layout.meta["title"]
+    assert re.match(r"In the first \d+% of a pass the compute stream computes \d+% of the time", title)
+    shares = [int(one) for one in re.findall(r"(?:computes|records|exchanges) (\d+)%", title)]
+    assert sum(shares) == pytest.approx(100, abs=1)
 
 
 def test_variants_of_a_decode_are_told_against_the_first(found: dict[str, Any]) -> None:

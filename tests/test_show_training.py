@@ -222,6 +222,12 @@ def test_phases_of_every_pipeline_rank_fill_the_step(steps: dict[str, Any]) -> N
     assert rows[0][1] == pytest.approx(case.metrics["phases"])
 
 
+def test_the_legend_of_a_pair_says_which_exchanges_a_kernel_runs(steps: dict[str, Any]) -> None:
+    """The backward of a combine sends what a dispatch sends."""
+    names = {trace.name for trace in plots.figure("layer_pair", steps["dualpipe"]).data}
+    assert {"dispatch kernels: dispatch(F), combine(B)", "combine kernels: combine(F), dispatch(B)"} <= names
+
+
 def test_bars_of_variants_are_phases_of_the_mean_pipeline_rank(steps: dict[str, Any]) -> None:
     figure = plots.figure("phases", steps["variants"])
     bubble = next(trace for trace in figure.data if trace.name == "bubble")

@@ -140,6 +140,8 @@ def of_where(passes: Sequence[Case]) -> Grid:
         if shares
         else "on the compute stream of the mean rank"
     )
+    if any("phases" in one for one in spent):
+        note += "; exposed communication is waits, and sends and receives on SMs"
     return Grid(
         "Where the pass goes", ("part", *heads), tuple(rows), breaks=frozenset({len(rows) - 1}), note=note
     )
@@ -233,7 +235,10 @@ def _exposed(case: Case) -> str:
     exposed = m.get("exposed_comm_s", 0.0)
     if exposed < 0.001 * m["step_time_s"]:
         return "no communication is exposed"
-    return f"exposed communication {exposed / m['step_time_s']:.0%} ({show(exposed, 's', 3)})"
+    held = where(case).get("phases", 0.0)
+    parts = (("waits for exchanges", exposed - held), ("sends and receives on SMs", held))
+    beside = ", ".join(f"{name} {time_s / m['step_time_s']:.1%}" for name, time_s in parts) if held else ""
+    return f"exposed communication {exposed / m['step_time_s']:.1%} ({show(exposed, 's', 3)}{f': {beside}' if beside else ''})"
 
 
 def _room(case: Case) -> list[str]:

@@ -16,6 +16,8 @@ from sim.show.plot_times import absent
 from sim.units import show
 
 _DOTS_PER_ROW = 400  # SVG dots that a browser draws at once without a wait
+_EVEN = 0.05
+"""Loads that no rank exceeds the mean by are drawn around the mean."""
 REACHED = "of what kernels reach"
 """What a link's load is a share of."""
 _GOLDEN = 0.6180339887498949  # spreads dots evenly without a random draw
@@ -236,6 +238,8 @@ def rank_loads(result: Result) -> Any:
         raise absent("rank_loads", "only runs that route tokens to ranks have loads")
     num = max(len(loads) for _, loads in rows)
     relative = [[load * len(loads) / sum(loads) for load in loads] for _, loads in rows]
+    if max(max(row) for row in relative) < 1 + _EVEN:
+        return _even_loads([name for name, _ in rows], relative)
     figure = Canvas()
     figure.add(
         "heatmap",
@@ -253,6 +257,30 @@ def rank_loads(result: Result) -> Any:
         f"Heat map of load by rank; busiest over mean: {', '.join(f'{n} {p:.2f}' for n, p in peaks.items())}"
     )
     return style.finish(figure, title, height=160 + 34 * len(rows), alt=alt)
+
+
+def _even_loads(names: list[str], relative: list[list[float]]) -> Any:
+    """A dot a rank on an axis around the mean: a map of equal loads would be one colour."""
+    figure = Canvas()
+    for i, mine in enumerate(relative):
+        kept = range(0, len(mine), -(-len(mine) // _DOTS_PER_ROW))
+        spread = [0.62 * ((j * _GOLDEN) % 1 - 0.5) if len(kept) > 1 else 0.0 for j in range(len(kept))]
+        figure.add(
+            "scatter", x=[round(mine[rank], 5) for rank in kept], y=[i + s for s in spread], mode="markers", showlegend=False,
+            marker={"color": style.SERIES[0], "size": 5, "opacity": 0.6}, text=[f"{names[i]}, rank {rank}" for rank in kept],
+            hovertemplate="%{text}: %{x:.3f} x mean<extra></extra>",
+        )  # fmt: skip
+    reach = 1.1 * max(_EVEN, *(abs(load - 1) for row in relative for load in row))
+    figure.axis("x", title="load of a rank [x mean]", range=[1 - reach, 1 + reach])
+    figure.axis(
+        "y", tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6],
+        showgrid=False, zeroline=False,
+    )  # fmt: skip
+    peaks = [max(row) for row in relative]
+    where = "" if len(names) == 1 else f", in {names[peaks.index(max(peaks))]}"
+    title = f"Ranks are loaded evenly: the busiest gets {max(peaks):.3f}x the mean{where}"
+    alt = f"Dots by rank; busiest over mean: {', '.join(f'{n} {p:.3f}' for n, p in zip(names, peaks, strict=True))}"
+    return style.finish(figure, title, height=120 + 34 * len(names), alt=alt, top=24)
 
 
 def _loads(case: Case) -> list[tuple[str, list[float]]]:

@@ -68,16 +68,12 @@ def bars(result: Result) -> Any:
         _labels(figure, rows[panel], panel, scale, axis)
         _mean_marks(figure, rows[panel], panel, scale, axis, shown)
         _published_marks(figure, rows[panel], panel, scale, axis, shown)
-    figure.add(
-        "bar", x=[None], y=[rows[panels[0]][0].name], orientation="h", name="above the lower bound", yaxis="y",
-        marker={"color": style.NEUTRAL, "opacity": 0.38},
-    )  # fmt: skip
     longest = max(m["completion_time_s"] for c in found for m in c.transfers.values()) / scale
     figure.axis(
         "x",
         range=[0, longest * 1.32],
         anchor=axis,
-        title=f"completion time [{unit}]; the solid part is the lower bound",
+        title=f"completion time [{unit}]; solid up to the lower bound, pale above it",
     )
     figure.layout["barmode"] = "overlay"
     said = findings.finding(result)

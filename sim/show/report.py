@@ -202,10 +202,19 @@ def _drawn(case: Case, kind: str, *, bars: bool) -> list[Any]:
 
 
 def _binding_words(members: Sequence[Case]) -> str:
-    bound = dict.fromkeys(
-        f"{name}: {findings.binds(m)}" for case in members for name, m in case.transfers.items()
+    """What binds in the cases of a fold: of all alike, or by name; times of those that have no links."""
+    bound = {case.name: _bindings(case) for case in members if case.transfers}
+    alike = len(set(bound.values())) == 1
+    told = [words if alike else f"{name}: {words}" for name, words in bound.items()]
+    return "; ".join(dict.fromkeys(told)) or training.aside(members) or _latency_words(members)
+
+
+def _bindings(case: Case) -> str:
+    by_transfer = {name: findings.binds(m) for name, m in case.transfers.items()}
+    said = set(by_transfer.values())
+    return (
+        said.pop() if len(said) == 1 else ", ".join(f"{name} {words}" for name, words in by_transfer.items())
     )
-    return "; ".join(bound) or training.aside(members) or _latency_words(members)
 
 
 def _latency_words(members: Sequence[Case]) -> str:
