@@ -107,8 +107,8 @@ def of_passes(passes: Sequence[Case]) -> Grid:
             )
         )
     heads = (
-        "variant" if len(passes) > 1 else "scenario", " / ".join(names), "step", "bound", "/ bound", "set by", "tokens/s/GPU",
-        "a user", "requests", f"/ {passes[0].name}",
+        "variant" if len(passes) > 1 else "scenario", " / ".join(names), "step", "bound", "/ bound", "set by", "tokens/s\na GPU",
+        "tokens/s\na user", "requests", f"/ {passes[0].name}",
     )  # fmt: skip
     return Grid("The pass beside its lower bound", heads, tuple(rows), words=frozenset({0, 5}))
 

@@ -31,7 +31,7 @@ TERMS = (
     ("1F1B", "a forward and a backward of two microbatches as one operation (F&B), interleaved so that each hides the other's exchanges"),
     ("bubble", "what is left of the step: the rank waits for another stage, or for its sends"),
     ("exposed communication", "time inside operations in which compute waits for an exchange"),
-    ("MFU", "model FLOPs over time and the dense BF16 peak; causal counts half of the attention matrix"),
+    ("MFU", "model FLOPs over time and the dense BF16 peak; with causal attention half of its matrix counts, with full attention all"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
 _PARTS = ("weights", "fp8 copies", "gradients", "optimizer", "activations", "buffers")
@@ -83,9 +83,9 @@ def of_steps(steps: Sequence[Case]) -> Grid:
         "step",
         "bound",
         "/ bound",
-        "MFU causal",
-        "full",
-        "tokens/s/GPU",
+        "MFU, causal\nattention",
+        "MFU, full\nattention",
+        "tokens/s\na GPU",
         "tokens/day",
         f"/ {steps[0].name}",
     )
