@@ -131,8 +131,8 @@ def test_costs_say_at_which_price_and_whose_it_is(steps: dict[str, Any]) -> None
         del one["scenario"]["workload"]["run"]["price"]
     own["variants"]["h100"]["metrics"]["run_cost_usd"] *= 1.5
     said = findings.finding(own)[0]
-    assert "$ at 2 $/GPU-hour (of the profile h800)" in said
-    assert "$ at 3 $/GPU-hour (of the profile h100)" in said
+    assert "$ in h800 at 2 $/GPU-hour (of the profile h800)" in said
+    assert "$ in h100 at 3 $/GPU-hour (of the profile h100)" in said
 
 
 def test_many_variants_with_long_names_still_fit_the_terminal(steps: dict[str, Any]) -> None:

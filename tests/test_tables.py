@@ -71,7 +71,7 @@ def test_validation_prints_every_group_and_what_its_figures_are() -> None:
             assert row["id"] in text
     assert "1 of 2 bars are met over 4 figures (4 published); two_hop misses." in text
     assert (
-        "Of these 1 calibrated on, 2 predicted and 1 to be met exactly; 1 more is printed and not counted."
+        "By use: 1 calibrated on, 2 predicted and 1 to be met exactly; 1 more is printed and not counted."
         in text
     )
 

@@ -62,7 +62,7 @@ def _uses(rows: _Rows, printed: int) -> str:
     names = {"calibrated": "calibrated on", "predicted": "predicted", "exact": "to be met exactly"}
     told = [f"{uses.count(use)} {name}" for use, name in names.items() if use in uses]
     beside = f"; {printed} more {'is' if printed == 1 else 'are'} printed and not counted" if printed else ""
-    return f"Of these {_listed(told)}{beside}."
+    return f"By use: {_listed(told)}{beside}."
 
 
 def _use(row: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ def compared(steps: Sequence[Case]) -> list[str]:
     sources = dict.fromkeys(at_price(case) for case in priced)
     same = len(sources) == 1
     said = [
-        f"{case.name} {count(case.metrics['run_cost_usd'])} ${'' if same else f' at {at_price(case)}'}"
+        f"{count(case.metrics['run_cost_usd'])} $ in {case.name}{'' if same else f' at {at_price(case)}'}"
         for case in priced
     ]
     return [f"The whole run costs {', '.join(said)}{f', all at {next(iter(sources))}' if same else ''}."]
