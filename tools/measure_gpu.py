@@ -248,7 +248,6 @@ sources:
     where: tools/measure_gpu.py, PyTorch {torch.__version__}, CUDA {torch.version.cuda}, driver {driver}
     date: {time.strftime("%Y-%m-%d")}
     confidence: measured
-    kind: measured
 tables:"""
 
 

@@ -75,7 +75,8 @@ def _use(row: Mapping[str, Any]) -> str:
 def _kind(group: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What a row's figure is, as its source says."""
     source = (group.get("sources") or {}).get(row.get("source")) or {}
-    return str(source.get("kind", "published"))
+    mine = "measured" if source.get("confidence") == "measured" else "published"
+    return str(source.get("kind", mine))
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ FOLDER = "scenarios/published"
 
 Use = Literal["calibration", "validation"]
 Confidence = Literal["exact_text", "exact_trace", "digitized", "derived", "secondary", "measured"]
-Kind = Literal["published", "measured", "packet_level", "closed_form"]
+Kind = Literal["packet_level", "closed_form"]
 Row = dict[str, Any]
 
 
@@ -34,8 +34,8 @@ class Source(Branch):
     where: str
     date: str | int
     confidence: Confidence
-    kind: Kind = "published"
-    """What its figures are: printed by others, measured for this project, runs of a packet-level simulator, or formulas."""
+    kind: Kind | None = None
+    """What its figures are, unless printed by others or, as `confidence` says, measured for this project."""
     note: str | None = None
 
 
