@@ -177,6 +177,18 @@ def test_a_causal_core_visits_half_of_the_blocks_and_the_diagonal() -> None:
     assert attention_blocks(4096, 256, True, 128) == (1 + 31 * 2, 2)
 
 
+@given(
+    new=st.integers(1, 1000), before=st.integers(0, 1000), look_back=st.sampled_from([64, 128, 300, 10_000])
+)
+def test_queries_after_a_cached_part_visit_every_block_of_keys_up_to_their_own(
+    new: int, before: int, look_back: int
+) -> None:
+    ends = [min(first + 128, new) for first in range(0, new, 128)]  # of query blocks, in new tokens
+    cap = -(-min(look_back, before + new) // 128)
+    visited = sum(min(-(-(before + end) // 128), cap) for end in ends)
+    assert attention_blocks(new, look_back, True, 128, before) == (visited, cap)
+
+
 def test_a_window_shortens_attention() -> None:
     full, window = (attention_forward_s(WHOLE, 1, 16384, 64, 64, 64, context_tokens=c) for c in (None, 128))
     assert window < full / 20

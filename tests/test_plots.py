@@ -159,6 +159,38 @@ def test_links_show_every_used_link_once(results: dict[str, Any]) -> None:
     assert sorted(dots) == sorted(results["single"]["links"])
 
 
+def test_a_load_is_told_of_the_rate_that_kernels_reach(results: dict[str, Any]) -> None:
+    """DeepEP's kernels reach 67.5 % of the 200 GB/s of an H800's NVLink, and lower bounds are at 200."""
+    for kind in ("utilisation", "links", "fabric_map"):
+        layout = plots.figure(kind, results["single"]).layout
+        told = [layout.meta["title"], *(axis.title.text or "" for axis in (layout.xaxis, layout.yaxis))]
+        assert "kernels reach" in " ".join(told)
+    assert (
+        "the 135 GB/s that kernels reach"
+        in plots.figure("utilisation", results["single"]).layout.meta["title"]
+    )
+
+
+def test_even_loads_are_drawn_around_the_mean_and_uneven_ones_as_a_map(results: dict[str, Any]) -> None:
+    """A map of equal loads is one block of colour."""
+    even = plots.figure("rank_loads", {**results["single"], "rank_loads": [[100.0, 103.0, 98.0, 99.0]]})
+    assert {trace.type for trace in even.data} == {"scatter"}
+    drawn = [x for trace in even.data for x in trace.x]
+    assert drawn == pytest.approx([1.0, 1.03, 0.98, 0.99])
+    low, high = even.layout.xaxis.range
+    assert low < min(drawn) <= max(drawn) < high
+    assert f"{max(drawn):.3f}x the mean" in even.layout.meta["title"]
+    uneven = {**results["single"], "rank_loads": [[100.0, 120.0, 90.0, 90.0]]}
+    assert plots.figure("rank_loads", uneven).data[0].type == "heatmap"
+
+
+def test_bars_promise_no_colour_that_they_do_not_have(results: dict[str, Any]) -> None:
+    figure = plots.figure("bars", results["variants"])
+    named = {bar.name: bar for bar in figure.data if bar.type == "bar" and bar.showlegend is not False}
+    assert all(name.endswith((" binds", " bind")) and bar.x[0] for name, bar in named.items())
+    assert "pale above it" in figure.layout.xaxis.title.text
+
+
 def test_the_matrix_holds_all_bytes(results: dict[str, Any]) -> None:
     figure = plots.figure("traffic_matrix", results["single"])
     matrix = results["single"]["traffic"]["dispatch"]

@@ -293,3 +293,18 @@ def test_a_single_figure_page_draws(tab: browser.Tab, results: dict[str, Any], t
     assert tab.run("document.querySelectorAll('.plot .main-svg').length") > 0
     assert tab.errors == []
     assert tab.requests == []
+
+
+def test_a_fold_says_what_binds_in_each_of_its_variants_or_in_all(results: dict[str, Any]) -> None:
+    one, other = (dict(case.result) for case in cases(results["variants"]))
+    for run, dispatch, combine in ((one, "scale_up", "scale_up"), (other, "nic", "copy_sms")):
+        made = {"dispatch": dispatch, "combine": combine}
+        run["metrics"] = {
+            name: {**run["metrics"][name], "binding": binding} for name, binding in made.items()
+        }
+    text = report.report_html({**results["variants"], "variants": {"h800": one, "h100": other}})
+    assert "h800: NVLink binds; h100: dispatch the NIC binds, combine the copy SMs bind" in text
+    alike = report.report_html(
+        {**results["variants"], "variants": {"h800": one, "h100": {**other, "metrics": one["metrics"]}}}
+    )
+    assert '<span class="soft">NVLink binds</span>' in alike

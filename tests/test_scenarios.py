@@ -29,7 +29,7 @@ NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for 
 
 
 @cache
-def result(name: str) -> dict[str, Any]:
+def result(name: str) -> Any:
     return sim.run(name)
 
 
@@ -130,6 +130,41 @@ def test_one_slow_nic_halves_everyone_and_a_dead_rail_costs_an_eighth() -> None:
     )
     assert half == pytest.approx(2 * healthy, rel=0.04)
     assert dead == pytest.approx(8 / 7 * healthy, rel=0.02)
+
+
+def test_faults_are_told_beside_the_healthy_cluster_the_worst_first() -> None:
+    slow, dead = result("faults").finding()
+    assert slow.startswith("nic-at-half: dispatch takes 4.77 ms against 2.43 ms in healthy (1.96x as long)")
+    assert dead.startswith("dead-rail: dispatch takes 2.77 ms against 2.43 ms in healthy (1.14x as long)")
+
+
+def test_what_replicas_win_back_is_told_beside_the_skewed_gate() -> None:
+    """Even and balanced are within two per cent of each other, and moved experts win less."""
+    even, balanced, moved = result("skewed-eplb").finding()
+    assert "against 2.88 ms in skewed" in even
+    assert balanced.startswith(
+        "skewed-eplb: dispatch takes 1.93 ms against 2.88 ms in skewed (1.49x as fast)"
+    )
+    assert moved.startswith("skewed-moved: ")
+
+
+@pytest.mark.slow
+def test_the_group_limit_is_told_before_the_hardware() -> None:
+    said = result("group-limit").finding()
+    assert said[0].startswith("h800-groups1: dispatch takes 1.17 ms against 2.41 ms in h800-groups4")
+    assert said[2].startswith(
+        "h800-groups8: dispatch takes 3.2 ms against 2.41 ms in h800-groups4 (1.33x as long)"
+    )
+    assert said[3].startswith("The H100 gains most at h800-groups1")
+
+
+def test_hardware_of_two_sizes_of_cluster_is_no_choice() -> None:
+    """More nodes are another task: EP64 takes longer than EP8 on every machine."""
+    assert all(" gains " in one for one in result("h800-vs-h100").finding())
+
+
+def test_twins_of_one_hardware_are_told_by_their_names() -> None:
+    assert result("h800-450").finding()[0].startswith("h800-450 gains most at h800")
 
 
 def test_three_senders_into_one_host_end_together_after_the_time_of_three() -> None:

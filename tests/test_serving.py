@@ -415,6 +415,50 @@ def test_metrics_are_differences_of_instants() -> None:
     assert (found["num_ended"], found["num_refused"], found["num_unfinished"]) == (2, 0, 0)
 
 
+def test_rates_while_requests_arrive_leave_the_draining_out() -> None:
+    """Prompts of 100 ms at 0, 0.05 and 0.255 s, one at a time; decode goes on 0.4 s after the last."""
+    here = service(prefill=Pool(1, 1e4), decode=Pool(1, 1e4), batch_requests=1)
+    asked = requests([(0.0, 100, 3), (0.05, 100, 31), (0.255, 100, 31)])
+    found = measure(here, asked, serve(here, asked), 2)
+    span = found["while_arriving"]
+    assert found["makespan_s"] == pytest.approx(0.66)  # the last joins a step at 0.36
+    assert span["span_s"] == 0.255
+    assert span["arrivals_per_s"] == pytest.approx(2 / 0.255)
+    assert span["prefilled_per_s"] == pytest.approx(2 / 0.255)  # first tokens at 0.1 and 0.2
+    assert span["requests_per_s"] == pytest.approx(1 / 0.255)  # the first ends at 0.12
+    assert span["prefill_utilisation_fraction"] == pytest.approx(0.2 / 0.255)
+    assert span["decode_utilisation_fraction"] == pytest.approx((0.02 + 0.055) / 0.255)
+    assert span["output_tokens_per_s"] == pytest.approx(
+        (2 + 2 + 5) / 0.255
+    )  # two first ones, two and five more
+    assert found["requests_per_s"] == pytest.approx(3 / 0.66)
+    assert found["prefill_utilisation_fraction"] == pytest.approx(0.3 / 0.66)
+
+
+def test_what_requests_waited_for_is_summed_by_pool() -> None:
+    """The second prompt waits 50 ms; its KV lies there for the end of a step, and one of them for a place in decode."""
+    here = service(prefill=Pool(1, 1e4), decode=Pool(1, 1e4), batch_requests=1, max_batch=1)
+    asked = requests([(0.0, 100, 21), (0.05, 100, 2)])
+    trace = serve(here, asked)
+    found = measure(here, asked, trace, 2)["waited_s"]
+    assert found["prefill"] == pytest.approx(0.05)
+    assert found["decode"] == pytest.approx(0.1)  # from 0.2, when it could, to 0.3, when the first has ended
+
+
+def test_requests_that_never_leave_a_queue_have_waited_until_the_end() -> None:
+    here = service(prefill=Pool(1, 1e4), decode=Pool(1, 1e4), batch_requests=1)
+    asked = requests([(0.0, 1000, 1), (0.25, 1000, 1)])
+    found = measure(here, asked, serve(here, asked, until_s=0.5), 2)
+    assert found["waited_s"]["prefill"] == pytest.approx(0.25)
+    assert found["while_arriving"]["span_s"] == 0.25
+
+
+def test_requests_that_all_come_at_once_have_no_span_of_arrivals() -> None:
+    here = service()
+    asked = requests([(0.0, 10, 2), (0.0, 10, 2)])
+    assert measure(here, asked, serve(here, asked), 2)["while_arriving"] == {}
+
+
 def test_every_request_ends_is_refused_or_is_told_unfinished() -> None:
     here = service(prefill=Pool(1, 120.0), decode=Pool(1, 200.0))
     asked = requests([(0.0, 100, 11), (0.01, 150, 1), (0.02, 99, 11), (0.03, 100, 90)])
@@ -433,7 +477,7 @@ def test_tokens_come_with_the_steps_that_make_them() -> None:
 
 
 @cache
-def example() -> dict[str, Any]:
+def example() -> Any:
     return sim.run("serving-example")
 
 
@@ -443,6 +487,13 @@ def test_the_example_ends_every_request_and_no_ttft_is_below_that_of_an_empty_ho
         assert found["num_ended"] == 400
         for key in ("mean_s", "p50_s", "p99_s"):
             assert found["ttft"][key] >= found["ttft_alone"][key]
+
+
+def test_the_example_says_that_apart_waits_for_prefill_and_together_for_decode() -> None:
+    """Prefill of one instance cannot keep up with 42 prompts a second; two that also decode put prompts first."""
+    said = " ".join(example().finding())
+    assert "for prefill in apart" in said
+    assert "for decode in together" in said
 
 
 def test_apart_no_prefill_stands_between_two_tokens() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -108,11 +109,44 @@ def test_a_decode_is_told_with_both_speeds_its_bound_and_what_memory_holds(found
     assert f"{m['max_batch_per_gpu']} requests would fit" in second
 
 
+def test_an_odd_number_that_fits_is_told_beside_the_even_one_that_runs() -> None:
+    """Two microbatches take half of the requests each; one takes them all."""
+    settings = {"workload.requests_per_gpu": None, "expect": {}, "workload.context_tokens": 5100}
+    halved = sim.run("v3-decode-ep144", settings)
+    fit, run = (halved["metrics"][key] for key in ("max_batch_per_gpu", "requests_per_gpu"))
+    assert (fit % 2, run) == (1, fit - 1)
+    assert f"{run} of them run: an even number, half in each microbatch." in findings.finding(halved)[1]
+    whole = sim.run("v3-decode-ep144", {**settings, "workload.overlap": False})
+    assert whole["metrics"]["requests_per_gpu"] == whole["metrics"]["max_batch_per_gpu"]
+    assert "of them run" not in findings.finding(whole)[1]
+
+
+def test_exposed_communication_is_waits_and_what_kernels_hold_of_the_sms(found: dict[str, Any]) -> None:
+    case = cases(found["decode"])[0]
+    m, spent = case.metrics, inference.where(case)
+    step_s = m["step_time_s"]
+    assert spent["waits"] + spent["phases"] + spent.get("last_rank", 0.0) == pytest.approx(
+        m["exposed_comm_s"], rel=0.02
+    )
+    said = findings.finding(found["decode"])[0]
+    assert f"exposed communication {m['exposed_comm_s'] / step_s:.1%}" in said
+    assert f"waits for exchanges {spent['waits'] / step_s:.1%}" in said
+    assert f"sends and receives on SMs {spent['phases'] / step_s:.1%}" in said
+    title = plots.figure("timeline", found["decode"]).layout.meta["title"]
+    assert re.match(r"In the first \d+% of a pass the compute stream computes \d+% of the time", title)
+    shares = [int(one) for one in re.findall(r"(?:computes|records|exchanges) (\d+)%", title)]
+    assert sum(shares) == pytest.approx(100, abs=1)
+
+
 def test_variants_of_a_decode_are_told_against_the_first(found: dict[str, Any]) -> None:
     said = findings.finding(found["decodes"])
     metrics = {name: one["metrics"] for name, one in found["decodes"]["variants"].items()}
     ratio = metrics["h20"]["tpot_s"] / metrics["h800"]["tpot_s"]
-    assert said[0].startswith("h800 has a TPOT of")
+    assert said[0] == (
+        f"nvl72 is best for both: {metrics['nvl72']['tokens_per_s_per_gpu']:,.0f} tokens/s a GPU, "
+        f"{metrics['nvl72']['tokens_per_s_per_user']:.1f} tokens/s a user."
+    )
+    assert said[1].startswith("h800 has a TPOT of")
     assert any(one.startswith("h20 takes") and f"{ratio:.2f}x as long" in one for one in said)
 
 

@@ -122,6 +122,19 @@ def test_a_whole_run_is_told_where_one_was_asked_for(steps: dict[str, Any]) -> N
     assert "whole run" not in printed(steps["1f1b"])
 
 
+def test_costs_say_at_which_price_and_whose_it_is(steps: dict[str, Any]) -> None:
+    """An H100 at the price of an H800 is no finding about the H100."""
+    assert "all at 2 $/GPU-hour (the scenario's, for all hardware)" in findings.finding(steps["variants"])[0]
+    assert "a GPU-hour: the scenario's, for all hardware" in printed(steps["variants"])
+    own = deepcopy(steps["variants"])
+    for one in own["variants"].values():
+        del one["scenario"]["workload"]["run"]["price"]
+    own["variants"]["h100"]["metrics"]["run_cost_usd"] *= 1.5
+    said = findings.finding(own)[0]
+    assert "$ in h800 at 2 $/GPU-hour (of the profile h800)" in said
+    assert "$ in h100 at 3 $/GPU-hour (of the profile h100)" in said
+
+
 def test_many_variants_with_long_names_still_fit_the_terminal(steps: dict[str, Any]) -> None:
     text = printed(many(steps["variants"]))
     assert re.search(r"^ h800 +mean ", text, re.MULTILINE)
@@ -129,8 +142,9 @@ def test_many_variants_with_long_names_still_fit_the_terminal(steps: dict[str, A
 
 def test_a_single_step_is_told_with_its_largest_part_bubble_and_memory(steps: dict[str, Any]) -> None:
     said = findings.finding(steps["1f1b"])
-    bubble = steps["1f1b"]["metrics"]["phases"]["bubble_s"] / steps["1f1b"]["metrics"]["step_time_s"]
-    assert f"bubble {bubble:.1%}" in said[0]
+    m = steps["1f1b"]["metrics"]
+    assert f"bubble {m['phases_mean']['bubble_s'] / m['step_time_s']:.1%}" in said[0]
+    assert "on the mean pipeline rank" in said[0]
     assert "backwards alone fill" in said[0]
     assert "of 80 GB" in said[1]
 
@@ -139,8 +153,9 @@ def test_variants_are_told_against_the_first_and_by_the_phase_that_changed(steps
     slower = deepcopy(steps["variants"])
     slow = slower["variants"]["apart"]["metrics"]
     slow["step_time_s"] = 2 * slower["variants"]["h800"]["metrics"]["step_time_s"]
-    slow["phases"]["bubble_s"] += slow["step_time_s"]
-    said = findings.finding(slower)
+    slow["phases_mean"]["bubble_s"] += slow["step_time_s"]
+    slow["phases"]["1F1B_s"] += 2 * slow["step_time_s"]  # of rank 0, of which the words do not speak
+    _, *said = findings.finding(slower)
     assert "in h800" in said[0]
     assert said[1].startswith("apart takes")
     assert "2.00x as long" in said[1]
@@ -205,6 +220,20 @@ def test_phases_of_every_pipeline_rank_fill_the_step(steps: dict[str, Any]) -> N
     for _, phases in rows:
         assert sum(phases.values()) == pytest.approx(case.metrics["step_time_s"])
     assert rows[0][1] == pytest.approx(case.metrics["phases"])
+
+
+def test_the_legend_of_a_pair_says_which_exchanges_a_kernel_runs(steps: dict[str, Any]) -> None:
+    """The backward of a combine sends what a dispatch sends."""
+    names = {trace.name for trace in plots.figure("layer_pair", steps["dualpipe"]).data}
+    assert {"dispatch kernels: dispatch(F), combine(B)", "combine kernels: combine(F), dispatch(B)"} <= names
+
+
+def test_bars_of_variants_are_phases_of_the_mean_pipeline_rank(steps: dict[str, Any]) -> None:
+    figure = plots.figure("phases", steps["variants"])
+    bubble = next(trace for trace in figure.data if trace.name == "bubble")
+    means = [case.metrics["phases_mean"]["bubble_s"] for case in cases(steps["variants"])]
+    assert [x / 1e3 for x in bubble.x] == pytest.approx(means)
+    assert "mean pipeline rank" in figure.layout.xaxis.title.text
 
 
 def test_bars_of_memory_are_what_each_rank_holds(steps: dict[str, Any]) -> None:
@@ -369,4 +398,4 @@ def test_a_validation_row_without_a_tolerance_is_drawn_and_printed_with_a_dash()
     assert grid.rows[0][5] == "-"
     assert grid.rows[0][-1] == ""
     assert plots.figure("validation", report_).data
-    assert "1 published figures" in findings.of_validation(report_)[0]
+    assert "1 figure (1 published)" in findings.finding(report_)[0]

@@ -135,6 +135,26 @@ def test_heads_count_in_bf16_and_layers_in_fp8() -> None:
     assert 0.5 * slow < fast < 0.75 * slow
 
 
+def test_attention_cores_heads_and_gates_alone_depend_on_the_bf16_peak() -> None:
+    """A step in FP8 with the BF16 peak halved loses the time that these take at it, forward and twice that backward."""
+    slow, fast = (
+        step(
+            precision="fp8",
+            layout="{pp: 1, ep: 8}",
+            override=f"{{gpu.hbm.capacity: 10 PB, gpu.dense_flops.bf16: {peak} TFLOP/s}}",
+        ).lower_bound_s
+        for peak in (100, 200)
+    )
+    model = load_model("mixtral-8x7b")
+    a = model.attention
+    core = (
+        model.num_layers * a.num_heads * (128 + 128) * (4096 + 1) / 2
+    )  # of a token; it attends to half on average
+    gates, head = model.num_layers * model.hidden * model.num_experts, model.hidden * model.vocab
+    flops = 3 * 2 * 8 * 4096 * (core + gates + head)
+    assert slow - fast == pytest.approx(flops / 100e12 - flops / 200e12, rel=2e-3)
+
+
 def test_a_bound_is_found_without_running_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     settings_ = [f"workload.skew.{key}=0" for key in ("routed_load", "kernel_jitter", "gpu_spread")]
     scenario = resolve(read("v3-training-h800", settings_))

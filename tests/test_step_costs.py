@@ -291,6 +291,7 @@ def test_no_step_beats_its_bound(layout: tuple[str, int, str], skew: str, **chan
     assert sum(got["phases"].values()) == pytest.approx(got["step_time_s"])
     assert min(got["phases"].values()) >= -1e-9
     assert 0 <= got["exposed_comm_s"] < got["step_time_s"]
+    assert 0 <= got["exposed_comm_mean_s"] < got["step_time_s"]
     assert got["memory_peak_bytes"] <= got["memory_capacity_bytes"]
 
 

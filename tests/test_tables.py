@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from test_plots import VALIDATION, results
 
 from sim.cluster.datasheet import describe
 from sim.cluster.hardware import load_hardware
-from sim.show import findings, grids, tables
+from sim.show import findings, grids, tables, validation
 from sim.show.cases import cases
+from sim.study.validate import validate
 from sim.units import show
 from sim.workload import model as models
 
@@ -61,12 +63,62 @@ def test_cells_of_a_column_have_the_same_number_of_digits(results: dict[str, Any
     assert {len([c for c in row[column] if c.isdigit()]) for row in grid.rows} == {4}
 
 
-def test_validation_prints_every_row_and_every_group() -> None:
+def test_validation_prints_every_group_and_what_its_figures_are() -> None:
     text = printed(tables.print_validation, VALIDATION)
-    for group in VALIDATION["groups"].values():
-        for row in group["rows"]:
+    for name, group in VALIDATION["groups"].items():
+        assert name in text
+        for row in group["rows"][:3]:
             assert row["id"] in text
-    assert "1 of 2 bars are met over 4 published figures, 1 of them calibrated on; two_hop misses." in text
+    assert "1 of 2 bars are met over 4 figures (4 published); two_hop misses." in text
+    assert (
+        "By use: 1 calibrated on, 2 predicted and 1 to be met exactly; 1 more is printed and not counted."
+        in text
+    )
+
+
+def test_kinds_and_uses_of_figures_each_add_up() -> None:
+    """What we measured or worked out ourselves is not called published."""
+    groups = validate(["packet_level", "memory", "schedules", "tpot_bound"])["groups"]
+    bars, uses, *_ = validation.finding({"groups": groups})
+    rows = [row for one in groups.values() for row in one["rows"]]
+    counted = [row for row in rows if row["bar"] is not None]
+    total, *kinds = map(int, re.findall(r"(\d+) (?:figures|published|packet-level|closed)", bars))
+    assert total == sum(kinds) == len(counted)
+    assert kinds == [7, 16, 44]  # six bounds and a capacity; flows and runs; formulas
+    *shown, printed_only = map(int, re.findall(r"(\d+) (?:predicted|to be|more)", uses))
+    assert sum(shown) == total
+    assert printed_only == len(rows) - total
+
+
+def test_a_whole_validation_shows_the_worst_rows_of_a_group_and_one_group_shows_all() -> None:
+    group = VALIDATION["groups"]["models"]
+    many = {
+        **group,
+        "rows": [{**group["rows"][0], "id": f"row-{i}", "error_fraction": 0.001 * i} for i in range(9)],
+    }
+    both = printed(tables.print_validation, {"groups": {"models": many, "more": many}})
+    assert re.findall(r"row-\d", both)[:3] == ["row-8", "row-7", "row-6"]
+    assert "row-5" not in both
+    assert "the worst 3 of 9 rows; all: moesim validate --group models" in both
+    alone = printed(tables.print_validation, {"groups": {"models": many}})
+    assert all(f"row-{i}" in alone for i in range(9))
+
+
+def test_rows_that_miss_are_always_shown() -> None:
+    rows = [
+        row | {"id": f"{row['id']}-{i}"} for i in range(5) for row in VALIDATION["groups"]["two_hop"]["rows"]
+    ]
+    group = VALIDATION["groups"]["two_hop"] | {"rows": rows}
+    text = printed(
+        tables.print_validation, {"groups": {"two_hop": group, "more": VALIDATION["groups"]["models"]}}
+    )
+    assert all(f"prediction0.2-{i}" in text for i in range(5))
+
+
+def test_dollars_and_plain_numbers_are_written_as_people_write_them() -> None:
+    assert grids.measured(5.328e6, "USD") == "5.328 M USD"
+    assert grids.measured(67.7639, "number") == "67.7639"
+    assert grids.measured(0.01, "ms") == "0.01 ms"
 
 
 def test_a_row_without_a_tolerance_is_not_called_ok() -> None:

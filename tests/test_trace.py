@@ -190,8 +190,8 @@ def test_a_simulated_exchange_is_drawn_rank_by_rank(result: Result) -> None:
     last = max(range(16), key=dispatch["rank_ends_s"].__getitem__)
     assert waits == {last + 1}  # tracks count from 1
     assert {event["name"] for event in events(trace, "C")} >= {
-        "nic utilisation [%]",
-        "scale_up utilisation [%]",
+        "nic load [% of what kernels reach]",
+        "scale_up load [% of what kernels reach]",
     }
     assert all(0 <= share <= 100 + 1e-6 for event in events(trace, "C") for share in event["args"].values())
 

@@ -122,10 +122,12 @@ def test_no_kernel_pierces_its_roof(name: str) -> None:
                 work.part(*(work.of_operation(p, op) for op in operations))
                 for operations in layer_phases(model, batch).values()
             ]
-            decode = DecodeBatch(float(rows), 1, 4096, kv_bytes_per_element=1.0)
-            parts += [decode_attention_0(p, model, decode), decode_attention_1(p, model, decode, 0)]
+            for context in (1, 4096):  # of one token, the queries and results are most of what moves
+                decode = DecodeBatch(float(rows), 1, context, kv_bytes_per_element=1.0)
+                parts += [decode_attention_0(p, model, decode), decode_attention_1(p, model, decode, 0)]
             parts += [decode_experts(p, model, "fp8", (rows,) * 8, rows), ends(p, model, rows, rows)]
             parts.append(prefill_attention(p, model, PrefillBatch(1, 1024, cached_tokens=rows), 0))
+            parts.append(prefill_attention(p, model, PrefillBatch(rows, 5, cached_tokens=4090), 0))
             parts.append(prefill_experts(p, model, PrefillBatch(1, 1024), (rows,) * 8, 4.0 * rows))
     for one in (one for mine in parts for one in mine.values()):
         compute_s = one.flops / limits["peak_flops"][one.dtype] if one.flops else 0.0

@@ -14,19 +14,23 @@ from sim.cost.compute import Processor
 
 
 def attention_blocks(
-    sequence_tokens: int, context_tokens: float, causal: bool, block: int
+    sequence_tokens: int, context_tokens: float, causal: bool, block: int, before_tokens: int = 0
 ) -> tuple[float, float]:
     """Blocks of keys that all query blocks of one sequence visit, and that the longest one visits [count].
 
-    A causal query block visits every key block up to its own, the one on the diagonal in full; a window or chunk
-    shorter than the sequence (`context_tokens` is the longest look-back) caps it.
+    A causal query block visits every key block up to its own last query's, that one in full; a window or chunk shorter
+    than the sequence (`context_tokens` is the longest look-back) caps it. The queries follow `before_tokens` whose keys
+    are there already.
     """
-    query_blocks = math.ceil(sequence_tokens / block)
-    longest = math.ceil(min(context_tokens, sequence_tokens) / block)
+    query_blocks, whole = math.ceil(sequence_tokens / block), before_tokens + sequence_tokens
+    longest = math.ceil(min(context_tokens, whole) / block)
     if not causal:
         return float(query_blocks * longest), float(longest)
-    ramp = min(longest, query_blocks)
-    return ramp * (ramp + 1) / 2.0 + (query_blocks - ramp) * ramp, float(ramp)
+    before = math.ceil(before_tokens / block)
+    # All query blocks but the last see one key block more each, until the look-back caps them.
+    ramp = min(max(longest - before, 0), query_blocks - 1)
+    seen = ramp * before + ramp * (ramp + 1) / 2.0 + (query_blocks - 1 - ramp) * longest
+    return seen + min(math.ceil(whole / block), longest), float(longest)
 
 
 def attention_forward_s(
@@ -39,8 +43,11 @@ def attention_forward_s(
     *,
     causal: bool = True,
     context_tokens: float | None = None,
+    before_tokens: int = 0,
 ) -> float:
     """Time of a flash-attention forward core in BF16 [s]; grouped heads differ in bytes only, which do not bind.
+
+    The queries of `sequence_tokens` follow `before_tokens` whose keys and values are there already.
 
     Notes
     -----
@@ -49,7 +56,7 @@ def attention_forward_s(
     block_s = 2 (qk + v) 128^2 / (sustained rate of one SM) + other clocks / sustained clock.
     """
     block_s = _forward_block_s(p, qk_dim, v_dim)
-    return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens)
+    return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens, before_tokens)
 
 
 def attention_backward_s(
@@ -103,11 +110,15 @@ def _core_s(
     block_s: float,
     causal: bool,
     context_tokens: float | None,
+    before_tokens: int = 0,
 ) -> float:
     block = p.curves.attention.block_tokens
-    context = float(sequence_tokens) if context_tokens is None else context_tokens
-    blocks, longest = attention_blocks(sequence_tokens, context, causal, block)
-    return p.curves.streaming_launch_s + (blocks * sequences * heads / p.sms + longest / 2.0) * block_s
+    context = float(before_tokens + sequence_tokens) if context_tokens is None else context_tokens
+    blocks, longest = attention_blocks(sequence_tokens, context, causal, block, before_tokens)
+    exposed = (
+        max(0.0, longest - math.ceil(before_tokens / block)) / 2.0
+    )  # chunks expose what their whole would
+    return p.curves.streaming_launch_s + (blocks * sequences * heads / p.sms + exposed) * block_s
 
 
 def mla_decode_s(
@@ -133,11 +144,18 @@ def mla_decode_s(
     Notes
     -----
     t = launch + max(compute, bytes of (latent + rope) tokens / HBM); computing spreads over the SMs, 2 (2 latent + rope) FLOP and
-    other clocks a score, heads x queries scores for each token of context.
+    other clocks a score, heads x queries scores for each token of context. Queries and results move too: they count against
+    the datasheet rate, which binds where the context is shorter than the heads are many.
     """
     scores = heads * queries * requests * context_tokens
     stream = cache_bytes * (latent_dim + rope_dim) * requests * context_tokens
-    return _decode_s(p, scores, 2.0 * (2 * latent_dim + rope_dim), stream)
+    ends = mla_ends_bytes(requests * queries, heads, latent_dim, rope_dim)
+    return _decode_s(p, scores, 2.0 * (2 * latent_dim + rope_dim), stream, ends)
+
+
+def mla_ends_bytes(queries: float, heads: int, latent_dim: int, rope_dim: int) -> float:
+    """BF16 queries and results of an absorbed core [bytes]."""
+    return 2.0 * queries * heads * (2 * latent_dim + rope_dim)
 
 
 def gqa_decode_s(
@@ -157,11 +175,19 @@ def gqa_decode_s(
     """
     scores = heads * queries * requests * context_tokens
     stream = 2.0 * cache_bytes * kv_heads * head_dim * requests * context_tokens
-    return _decode_s(p, scores, 4.0 * head_dim, stream)
+    return _decode_s(p, scores, 4.0 * head_dim, stream, gqa_ends_bytes(requests * queries, heads, head_dim))
 
 
-def _decode_s(p: Processor, scores: float, flop_per_score: float, stream_bytes: float) -> float:
+def gqa_ends_bytes(queries: float, heads: int, head_dim: int) -> float:
+    """BF16 queries and results of a grouped-query core [bytes]."""
+    return 2.0 * queries * heads * 2 * head_dim
+
+
+def _decode_s(
+    p: Processor, scores: float, flop_per_score: float, stream_bytes: float, ends_bytes: float
+) -> float:
     a = p.curves.attention
     blocks = scores / a.block_tokens**2
     compute_s = blocks / p.sms * _block_s(p, flop_per_score, a.decode_other_clocks)
-    return a.decode_launch_s + max(compute_s, stream_bytes / (p.hbm_bytes_per_s * a.decode_stream_fraction))
+    stream_s = stream_bytes / (p.hbm_bytes_per_s * a.decode_stream_fraction)
+    return a.decode_launch_s + max(compute_s, stream_s, (stream_bytes + ends_bytes) / p.hbm_bytes_per_s)

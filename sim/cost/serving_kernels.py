@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from sim.cost import layers, work
 from sim.cost.attention import attention_forward_s
-from sim.cost.compute import Dtype, Processor
+from sim.cost.compute import Dtype, Processor, streaming_s
 from sim.cost.layers import BF16, FP8, FP32
 from sim.cost.operations import Batch, Operation
 from sim.cost.work import Part, Work
@@ -102,23 +102,31 @@ def _core(p: Processor, op: Operation, b: PrefillBatch) -> Work:
     def window(tokens: int) -> int | None:
         return min(round(op.context_tokens), tokens) if op.context_tokens < b.new_tokens else None
 
-    def whole_s(tokens: int) -> float:
-        seen = window(tokens)
-        return attention_forward_s(p, b.sequences, tokens, op.heads, op.k, op.n, context_tokens=seen)
-
     def scores(tokens: int) -> float:
         """Query-key pairs of one sequence."""
         return tokens * mean_context_tokens(tokens, True, window(tokens), None)
 
-    before_s = whole_s(b.cached_tokens) - p.curves.streaming_launch_s if b.cached_tokens else 0.0
     context = b.cached_tokens + b.new_tokens
     new = scores(context) - (scores(b.cached_tokens) if b.cached_tokens else 0.0)
+    moved = work.attention_bytes(b.tokens, b.sequences * context, op.heads, op.kv_heads, op.k, op.n)
+    computed_s = attention_forward_s(
+        p,
+        b.sequences,
+        b.new_tokens,
+        op.heads,
+        op.k,
+        op.n,
+        context_tokens=window(context),
+        before_tokens=b.cached_tokens,
+    )
     return Work(
         "attention core",
         "bf16",
         2.0 * b.sequences * op.heads * (op.k + op.n) * new,
-        work.attention_bytes(b.tokens, b.sequences * context, op.heads, op.kv_heads, op.k, op.n),
-        whole_s(context) - before_s,
+        moved,
+        max(
+            computed_s, streaming_s(p, moved)
+        ),  # a few queries after a long prompt only read its keys and values
     )
 
 

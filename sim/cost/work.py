@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sim.cost.attention import gqa_decode_s, mla_decode_s
+from sim.cluster.hardware import Gpu
+from sim.cost.attention import gqa_decode_s, gqa_ends_bytes, mla_decode_s, mla_ends_bytes
 from sim.cost.compute import (
     ELEMENT_BYTES,
     Dtype,
@@ -49,6 +50,22 @@ Part = Mapping[str, Work]
 def total_s(part: Part) -> float:
     """Sum of a part's kernels [s]."""
     return float(sum(one.time_s for one in part.values()))
+
+
+def dense_peaks(gpu: Gpu) -> dict[str, float]:
+    """Format of operands -> dense peak of the GPU, for the formats that it has [FLOP/s]."""
+    peaks = {"bf16": gpu.dense_flops.bf16, "fp8": gpu.dense_flops.fp8}
+    return {dtype: rate for dtype, rate in peaks.items() if rate is not None}
+
+
+def least_s(part: Part, peak_flops: Mapping[str, float]) -> float:
+    """FLOPs of a part's kernels, each over the dense peak of its own format [s]; `peak_flops` by format [FLOP/s]."""
+    return float(sum(one.flops / peak_flops[one.dtype] for one in part.values() if one.flops))
+
+
+def bytes_of(part: Part) -> float:
+    """Bytes of HBM that a part's kernels move [bytes]."""
+    return float(sum(one.moved_bytes for one in part.values()))
 
 
 def part(*kernels: Work) -> dict[str, Work]:
@@ -124,7 +141,7 @@ def mla_decode(
     )
     flops = 2.0 * (2 * latent_dim + rope_dim) * heads * queries * requests * context_tokens
     cache = cache_bytes * (latent_dim + rope_dim) * requests * context_tokens
-    ends = _BF16 * requests * queries * heads * (2 * latent_dim + rope_dim)
+    ends = mla_ends_bytes(requests * queries, heads, latent_dim, rope_dim)
     return Work(name, "bf16", flops, cache + ends, time_s)
 
 
@@ -146,7 +163,7 @@ def gqa_decode(
     )
     flops = 4.0 * head_dim * heads * queries * requests * context_tokens
     cache = 2.0 * cache_bytes * kv_heads * head_dim * requests * context_tokens
-    return Work(name, "bf16", flops, cache + 2 * _BF16 * requests * queries * heads * head_dim, time_s)
+    return Work(name, "bf16", flops, cache + gqa_ends_bytes(requests * queries, heads, head_dim), time_s)
 
 
 def attention_bytes(queries: float, keys: float, heads: int, kv_heads: int, qk: int, v: int) -> float:

@@ -36,28 +36,28 @@ def run_pass(nodes: Sequence[Node], duration: Duration, num_ranks: int, *, barri
     zero = np.zeros(num_ranks)
     compute, communication = zero, zero
     waited, skew = np.zeros(num_ranks), np.zeros(num_ranks)
-    ends: list[Floats] = []
-    start_s, finish_s = np.zeros(len(nodes)), np.zeros(len(nodes))
-    busy: dict[str, float] = {}
+    starts, takes, ends = (np.empty((len(nodes), num_ranks)) for _ in range(3))
     for index, node in enumerate(nodes):
         free = compute if node.stream == COMPUTE else communication
         ready = free
         for other in node.waits:
             ready = np.maximum(ready, ends[other])
-        takes = duration(node)
+        starts[index], takes[index] = ready, duration(node)
         if node.stream == COMPUTE:
             waited += ready - free
-            end = ready + takes
-            compute = end
+            compute = np.add(ready, takes[index], out=ends[index])
         else:
             last = float(ready.max())
             skew += last - ready
             # The last sender's bytes need what an unhindered rank needs.
-            end = last + takes if barrier else np.maximum(ready + takes, last + float(takes.min()))
-            communication = end
-        ends.append(end)
-        start_s[index], finish_s[index] = float(ready.mean()), float(end.mean())
-        busy[node.part] = busy.get(node.part, 0.0) + float(np.mean(takes))
+            if barrier:
+                communication = np.add(last, takes[index], out=ends[index])
+            else:
+                least = last + float(takes[index].min())
+                communication = np.maximum(ready + takes[index], least, out=ends[index])
     end = np.maximum(compute, communication)
     waited += end - compute
-    return PassRecord(end, start_s, finish_s, waited, skew, busy)
+    busy: dict[str, float] = {}
+    for node, mean_s in zip(nodes, takes.mean(axis=1).tolist(), strict=True):
+        busy[node.part] = busy.get(node.part, 0.0) + mean_s
+    return PassRecord(end, starts.mean(axis=1), ends.mean(axis=1), waited, skew, busy)

@@ -331,8 +331,8 @@ class _Loop:
         one.running += len(one.joining)
         one.joining.clear()
         context = one.base_tokens + service.tokens_per_step * one.steps_done
-        requests = math.ceil(one.running / one.pool.num_ranks)
-        return self.env.timeout(service.decode_step_s(requests, context / one.running))
+        load = one.running / one.pool.num_ranks
+        return self.env.timeout(service.decode_step_s(load, context / one.running))
 
     def _end_step(self, one: _Instance, start_s: float) -> None:
         now, step = self.env.now, len(one.steps)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 PrefillCost = Callable[[float], float]
 """Prompt tokens of the busiest rank in a batch -> time of the batch [s]."""
 StepCost = Callable[[float, float], float]
-"""Requests of the busiest rank in a step, their mean context [tokens] -> time of the step [s]."""
+"""Requests of the mean rank in a step, a fraction where few run; their mean context [tokens] -> time of the step [s]."""
 
 
 @dataclass(frozen=True, slots=True)

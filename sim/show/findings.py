@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sim.show import inference, serving, training
-from sim.show.cases import LABEL, Case, Result, Twin, cases, counts, is_validation, over_bound, time_of, twins
+from sim.show import inference, serving, training, validation
+from sim.show.cases import (
+    LABEL,
+    Case,
+    Result,
+    Twin,
+    cases,
+    is_validation,
+    over_bound,
+    time_of,
+    twins,
+)
+from sim.show.comparison import choices, most_different
 from sim.units import dimension_of, show
 
 _NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
@@ -23,7 +35,7 @@ _TOLD: tuple[tuple[Callable[[Case], bool], Callable[[Sequence[Case]], list[str]]
 def finding(result: Result) -> list[str]:
     """The sentences that answer a result document, the most important first."""
     if is_validation(result):
-        return of_validation(result)
+        return validation.finding(result)
     found = cases(result)
     for is_one, tell in _TOLD:
         if all(map(is_one, found)):
@@ -31,9 +43,12 @@ def finding(result: Result) -> list[str]:
     if len(found) == 1:
         return of_case(found[0])
     pairs = twins(found)
+    # A time on more or fewer nodes is another task, not the effect of a choice.
+    chosen = [case for case in choices(found) if case.num_nodes == found[0].num_nodes]
+    said = of_choices(found[0], chosen)
     if pairs:
-        return of_twins(pairs)
-    return of_variants(found)
+        return [*said, *of_twins(pairs)]
+    return said or of_variants(found)
 
 
 def of_case(case: Case) -> list[str]:
@@ -90,17 +105,58 @@ def of_twins(pairs: Sequence[Twin]) -> list[str]:
             f"The {hardware_name(names)} takes as long as the {hardware_name(' and '.join(same))} in every case, within "
             f"{_within(1 + max(abs(r - 1) for r, _, _ in gains))}; what binds: {', '.join(shared)}."
         ]
-    sentences = [
-        _gain(*most, f"The {_upper(most[1].other)} {'gains most' if most[0] < 1 else 'loses least'}")
-    ]
+    sentences = [_gain(*most, f"{_subject(most[1])} {'gains most' if most[0] < 1 else 'loses least'}")]
     if len(gains) > 1 and least[0] - most[0] > _SAME:
-        subject = (
-            "It" if least[1].other.hardware == most[1].other.hardware else f"The {_upper(least[1].other)}"
-        )
+        subject = "It" if _subject(least[1]) == _subject(most[1]) else _subject(least[1])
         sentences.append(
             _gain(*least, f"{subject} {'gains least' if least[0] < 1 + _SAME else 'loses most'}")
         )
     return sentences
+
+
+def of_choices(first: Case, chosen: Sequence[Case]) -> list[str]:
+    """What each choice changes against the first case, by name, the largest effect first; nothing where none does."""
+
+    def ratios(case: Case) -> dict[str, float]:
+        found = {name: Twin(first, case).ratio(name) for name in first.transfers}
+        return {name: ratio for name, ratio in found.items() if ratio}
+
+    def effect(case: Case) -> float:
+        return max((math.log(ratio) for ratio in ratios(case).values()), key=abs, default=0.0)
+
+    apart = [case for case in chosen if abs(effect(case)) > math.log(1 + _SAME)]
+    said = []
+    for case in most_different(apart, effect):
+        parts: list[str] = []
+        for name, ratio in ratios(case).items():
+            theirs, ours = (show(time_of(one.transfers[name]), "s", 3) for one in (case, first))
+            where = "" if parts else f" in {first.name}"
+            parts.append(f"{name} {'' if parts else 'takes '}{theirs} against {ours}{where} ({_as(ratio)})")
+        said.append(f"{case.name}: {', '.join(parts)}; {_both_bind(first, case)}.")
+    if said and len(apart) < len(chosen):
+        names = " and ".join(case.name for case in chosen if case not in apart)
+        most = max(abs(effect(case)) for case in chosen if case not in apart)
+        said.append(
+            f"{names} {'takes' if len(chosen) - len(apart) == 1 else 'take'} as long as {first.name}, within {_within(math.exp(most))}."
+        )
+    return said
+
+
+def _as(ratio: float) -> str:
+    return (
+        "as long"
+        if abs(ratio - 1) < 0.005
+        else f"{1 / ratio:.2f}x as fast"
+        if ratio < 1
+        else f"{ratio:.2f}x as long"
+    )
+
+
+def _both_bind(first: Case, case: Case) -> str:
+    """What binds where a variant's longest transfer is, and whether the same did before."""
+    longest = max(case.transfers, key=lambda name: time_of(case.transfers[name]))
+    now, before = binds(case.transfers[longest]), binds(first.transfers.get(longest, case.transfers[longest]))
+    return f"{now} in both" if now == before else f"{now}, in {first.name} {before}"
 
 
 def _length(gain: tuple[float, Twin, str]) -> float:
@@ -122,7 +178,7 @@ def _gain(ratio: float, pair: Twin, direction: str, lead: str) -> str:
     why = (
         f"{here} on both"
         if here == there
-        else f"{here} on {_upper(pair.reference)}, {there} on {_upper(pair.other)}"
+        else f"{here} on {_who(pair, pair.reference)}, {there} on {_who(pair, pair.other)}"
     )
     return f"{lead} at {pair.reference.name}: {direction} takes {times}; {why}."
 
@@ -170,34 +226,6 @@ def of_bounds(result: Result) -> str:
     return f"{'The time is' if len(ratios) == 1 else 'Times are'} {span}. {many}."
 
 
-def of_validation(report: Result) -> list[str]:
-    """How many bars are met, the mean error of the predictions, and the worst row; rows printed only do not count."""
-    groups = report["groups"]
-    rows = [(group, row) for group, one in groups.items() for row in one["rows"] if counts(row)]
-    if not rows:
-        return ["No published figure was compared."]
-    bars = [bool(bar["ok"]) for one in groups.values() for bar in one.get("bars") or [one]]
-    met = f"All {len(bars)} bars are" if all(bars) else f"{sum(bars)} of {len(bars)} bars are"
-    said = f"{met} met over {len(rows)} published figures"
-    fitted = sum(row.get("use") == "calibration" for _, row in rows)
-    if fitted:
-        said += f", {fitted} of them calibrated on"
-    failing = [name for name, one in groups.items() if not one["ok"]]
-    if failing:
-        said += f"; {', '.join(failing)} {'misses' if len(failing) == 1 else 'miss'}"
-    predicted = [
-        abs(row["error_fraction"])
-        for _, row in rows
-        if row.get("use") != "calibration" and row["tolerance_fraction"] != 0
-    ]
-    group, worst = max(rows, key=lambda one: abs(one[1]["error_fraction"]))
-    end = f"worst row is {group} {worst['id']} at {worst['error_fraction']:+.1%}"
-    if not predicted:
-        return [said + ".", f"The {end}."]
-    mean = sum(predicted) / len(predicted)
-    return [said + ".", f"The {len(predicted)} predictions are off by {mean:.1%} on average; the {end}."]
-
-
 def of_expectations(result: Result) -> str | None:
     """How the published values of `expect` were met; None without any."""
     rows = [row for case in cases(result) for row in case.result.get("expect") or []]
@@ -222,5 +250,11 @@ def hardware_name(name: str) -> str:
     )
 
 
-def _upper(case: Case) -> str:
-    return hardware_name(case.hardware)
+def _who(pair: Twin, case: Case) -> str:
+    """A case of a pair by its hardware; by its name where both have the same with other figures."""
+    return case.name if pair.reference.hardware == pair.other.hardware else hardware_name(case.hardware)
+
+
+def _subject(pair: Twin) -> str:
+    who = _who(pair, pair.other)
+    return who if who == pair.other.name else f"The {who}"

@@ -16,6 +16,7 @@ class Grid:
 
     title: str
     heads: tuple[str, ...]
+    """Heads of columns; a new line in one is where a terminal breaks it."""
     rows: tuple[tuple[Cell, ...], ...]
     words: frozenset[int] = frozenset({0})
     """Columns of words."""

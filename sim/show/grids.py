@@ -183,11 +183,16 @@ def expectations(found: Sequence[Case]) -> Grid:
     )
 
 
-def of_group(name: str, group: Mapping[str, Any]) -> Grid:
-    """The rows of one group of a validation, and where its published figures stand."""
+def of_group(name: str, group: Mapping[str, Any], of_rows: int | None = None) -> Grid:
+    """The rows of one group of a validation, and where its figures stand; `of_rows` is how many it has, if not all are here."""
     notes = [f"{row['id']}: {row['note']}" for row in group["rows"] if row.get("note")]
     sources = [f"{key}: {_source(one)}" for key, one in group.get("sources", {}).items()]
     title = group.get("title")
+    left = (of_rows or 0) - len(group["rows"])
+    if left > 0:
+        sources.append(
+            f"the worst {len(group['rows'])} of {of_rows} rows; all: moesim validate --group {name}"
+        )
     return Grid(
         title=f"{name}: {title}" if title else name,
         heads=("row", "quantity", "published", "simulated", "error", "tolerance", "use", ""),
@@ -199,9 +204,7 @@ def of_group(name: str, group: Mapping[str, Any]) -> Grid:
                 measured(row["simulated"], row["unit"]),
                 f"{row['error_fraction']:+.2%}",
                 _tolerance(row["tolerance_fraction"]),
-                {"calibrated on": "calibrated on", "printed only": "printed only"}.get(
-                    use_of(row), "predicted"
-                ),
+                "predicted" if use_of(row) == "missed" else use_of(row),
                 "missed"
                 if not row["ok"]
                 else "ok"
@@ -238,13 +241,15 @@ def of_groups(groups: Mapping[str, Mapping[str, Any]]) -> Grid:
                 if counts(row) and (bar["name"] is None or row.get("bar") == bar["name"])
             ]
             fitted = sum(row.get("use") == "calibration" for row in mine)
+            exact = sum(row["tolerance_fraction"] == 0 for row in mine if row.get("use") != "calibration")
             if not bar["ok"]:
                 bad.append(len(rows))
             rows.append(
                 (
                     name if bar["name"] in (None, "main") else f"{name}, {bar['name']}",
                     str(fitted),
-                    str(len(mine) - fitted),
+                    str(len(mine) - fitted - exact),
+                    str(exact),
                     f"{bar['mean_abs_error_fraction']:.2%}",
                     _bar(bar.get("mean_bar_fraction")),
                     f"{bar['worst_error_fraction']:.2%}",
@@ -254,9 +259,9 @@ def of_groups(groups: Mapping[str, Mapping[str, Any]]) -> Grid:
             )
     return Grid(
         title="Groups, and how good each must be",
-        heads=("group", "calibrated on", "predicted", "mean error", "bar", "worst", "bar", ""),
+        heads=("group", "calibrated on", "predicted", "exact", "mean error", "bar", "worst", "bar", ""),
         rows=tuple(rows),
-        words=frozenset({0, 7}),
+        words=frozenset({0, 8}),
         bad=frozenset(bad),
     )
 
@@ -312,4 +317,5 @@ def measured(value: Any, unit: str) -> str:
         return f"{show(float(value), 'count')}FLOP"
     if unit in ("s", "bytes", "bytes/s", "flop/s", "count", "fraction"):
         return show(float(value), unit)
-    return f"{value:.6g} {unit}".rstrip()
+    number = show(float(value), "count") if abs(value) >= 1e6 else f"{value:.6g}"
+    return number if unit == "number" else f"{number} {unit}".rstrip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sim.show import comparison
 from sim.show.cases import Case
 from sim.show.grid import Cell, Grid, padded, time_cell
 from sim.units import show
@@ -106,8 +107,8 @@ def of_passes(passes: Sequence[Case]) -> Grid:
             )
         )
     heads = (
-        "variant" if len(passes) > 1 else "scenario", " / ".join(names), "step", "bound", "/ bound", "set by", "tokens/s/GPU",
-        "a user", "requests", f"/ {passes[0].name}",
+        "variant" if len(passes) > 1 else "scenario", " / ".join(names), "step", "bound", "/ bound", "set by", "tokens/s\na GPU",
+        "tokens/s\na user", "requests", f"/ {passes[0].name}",
     )  # fmt: skip
     return Grid("The pass beside its lower bound", heads, tuple(rows), words=frozenset({0, 5}))
 
@@ -139,6 +140,8 @@ def of_where(passes: Sequence[Case]) -> Grid:
         if shares
         else "on the compute stream of the mean rank"
     )
+    if any("phases" in one for one in spent):
+        note += "; exposed communication is waits, and sends and receives on SMs"
     return Grid(
         "Where the pass goes", ("part", *heads), tuple(rows), breaks=frozenset({len(rows) - 1}), note=note
     )
@@ -232,7 +235,10 @@ def _exposed(case: Case) -> str:
     exposed = m.get("exposed_comm_s", 0.0)
     if exposed < 0.001 * m["step_time_s"]:
         return "no communication is exposed"
-    return f"exposed communication {exposed / m['step_time_s']:.0%} ({show(exposed, 's', 3)})"
+    held = where(case).get("phases", 0.0)
+    parts = (("waits for exchanges", exposed - held), ("sends and receives on SMs", held))
+    beside = ", ".join(f"{name} {time_s / m['step_time_s']:.1%}" for name, time_s in parts) if held else ""
+    return f"exposed communication {exposed / m['step_time_s']:.1%} ({show(exposed, 's', 3)}{f': {beside}' if beside else ''})"
 
 
 def _room(case: Case) -> list[str]:
@@ -244,32 +250,64 @@ def _room(case: Case) -> list[str]:
     fits = f"{m['max_batch_per_gpu']:,.0f} {'prompts' if 'ttft_s' in m else 'requests'}"
     return [
         f"A GPU holds {show(sum(parts.values()), 'bytes', 3)} of its {show(capacity, 'bytes', 3)}, most of it {largest} "
-        f"({show(parts[largest], 'bytes', 3)}); {fits} would fit, then {m.get('memory_limit', largest)} takes most."
+        f"({show(parts[largest], 'bytes', 3)}); {fits} would fit, then {m.get('memory_limit', largest)} takes most.{_halved(case)}"
     ]  # fmt: skip
 
 
+def _halved(case: Case) -> str:
+    """That one request less runs than memory holds, where as many as fit were asked for."""
+    m = case.metrics
+    if case.workload.get("requests_per_gpu") is not None or "requests_per_gpu" not in m:
+        return ""
+    run, fit = m["requests_per_gpu"], m["max_batch_per_gpu"]
+    return f" {run:,.0f} of them run: an even number, half in each microbatch." if run < fit else ""
+
+
 def _compared(passes: Sequence[Case]) -> list[str]:
-    """Each variant against the first, and where the largest difference arises."""
+    """Which is best; each variant against the first or its twin, and where the largest difference arises."""
     first = passes[0]
     name, base = latency_of(first)
     rate = first.metrics["tokens_per_s_per_gpu"]
-    said = [f"{first.name} has a {name} of {show(base, 's', 3)}{_over(first)}, and {rate:,.0f} tokens/s a GPU; {_most(first)}, {_exposed(first)}."]  # fmt: skip
-    others = sorted(passes[1:], key=lambda case: abs(latency_of(case)[1] / base - 1), reverse=True)
-    for case in others[:3]:
-        ratio, per_gpu = latency_of(case)[1] / base, case.metrics["tokens_per_s_per_gpu"]
+    said = [
+        _best(passes),
+        f"{first.name} has a {name} of {show(base, 's', 3)}{_over(first)}, and {rate:,.0f} tokens/s a GPU; {_most(first)}, {_exposed(first)}.",
+    ]  # fmt: skip
+    chosen, pairs, rest = comparison.told(passes, lambda case: latency_of(case)[1])
+    for reference, case in (*chosen, *pairs):
+        latency_s, per_gpu = latency_of(case)[1], case.metrics["tokens_per_s_per_gpu"]
+        ratio, beside = latency_s / latency_of(reference)[1], comparison.as_reference(reference, passes)
         rates = f"{per_gpu:,.0f} tokens/s a GPU"
         if abs(ratio - 1) < _SAME:
-            said.append(f"{case.name} takes as long, within {max(abs(ratio - 1), 0.001):.1%}, at {rates}.")
+            said.append(
+                f"{case.name} takes as long{beside}, within {max(abs(ratio - 1), 0.001):.1%}, at {rates}."
+            )
             continue
         change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
         said.append(
-            f"{case.name} takes {show(latency_of(case)[1], 's', 3)}, {change}, at {rates}{_moved(first, case)}."
+            f"{case.name} takes {show(latency_s, 's', 3)}, {change}{beside}, at {rates}{_moved(reference, case)}."
         )
-    if len(others) > 3:
-        said.append(
-            f"The other{f' {len(others) - 3} lie' if len(others) > 4 else ' lies'} closer to {first.name}."
-        )
-    return said
+    return [*said, rest] if rest else said
+
+
+def _best(passes: Sequence[Case]) -> str:
+    """Which variant gives a GPU, and which a user, most."""
+    most = max(case.metrics["tokens_per_s_per_gpu"] for case in passes)
+    least_s = min(latency_of(case)[1] for case in passes)
+    by_gpu = [case for case in passes if case.metrics["tokens_per_s_per_gpu"] >= most * (1 - _SAME)]
+    by_user = [case for case in passes if latency_of(case)[1] <= least_s * (1 + _SAME)]
+    name = latency_of(passes[0])[0]
+    user = (
+        f"{1 / least_s:.1f} tokens/s" if name == "TPOT" else f"the first token after {show(least_s, 's', 3)}"
+    )
+    if list(map(id, by_gpu)) == list(map(id, by_user)):
+        verb = "is best for both" if len(by_gpu) == 1 else "are best for both"
+        return f"{_names(by_gpu)} {verb}: {most:,.0f} tokens/s a GPU, {user}{' a user' if name == 'TPOT' else ''}."
+    gives = "gives" if len(by_gpu) == 1 else "give"
+    return f"{_names(by_gpu)} {gives} a GPU most, {most:,.0f} tokens/s; {_names(by_user)} a user, {user}."
+
+
+def _names(found: Sequence[Case]) -> str:
+    return " and ".join(case.name for case in found)
 
 
 def _moved(first: Case, case: Case) -> str:

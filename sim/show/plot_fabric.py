@@ -49,7 +49,7 @@ def fabric_map(result: Result) -> Any:
     figure.add(
             "scatter",
         x=[None], y=[None], mode="markers", showlegend=False, hoverinfo="skip",
-        marker={"color": [0, 100], "cmin": 0, "cmax": 100, "colorscale": style.LOAD, "showscale": True, "colorbar": style.colourbar("load: utilisation of the busiest link [%]")},
+        marker={"color": [0, 100], "cmin": 0, "cmax": 100, "colorscale": style.LOAD, "showscale": True, "colorbar": style.colourbar("load of the busiest link<br>[% of what kernels reach]")},
     )  # fmt: skip
     ys = [spot.y for spots in tiers.values() for spot in spots]
     labels = {name: (min(s.y for s in spots) + max(s.y for s in spots)) / 2 for name, spots in tiers.items()}
@@ -77,9 +77,7 @@ def _title(case: Case, tiers: dict[str, list[Spot]]) -> str:
         means.append((sum(loads) / len(spots), tier, spots) if loads else (0.0, tier, spots))
     mean, tier, spots = max(means, key=lambda one: one[0])
     hottest = max(spots, key=lambda spot: spot.load or 0.0)
-    said = (
-        f"{lead}load is highest at the {tier}: {mean:.0%} on average, {hottest.name} {hottest.load or 0:.0%}"
-    )
+    said = f"{lead}load is highest at the {tier}: {mean:.0%} of what kernels reach on average, {hottest.name} {hottest.load or 0:.0%}"
     return said if lead else said[0].upper() + said[1:]
 
 

@@ -1,4 +1,8 @@
-"""Plots of load: over time, on every link, and between every pair of ranks."""
+"""Plots of load: over time, on every link, and between every pair of ranks.
+
+A link is loaded by what kernels reach of it: the time that its bytes take at that rate, over the time that passes. The rate
+lies below the data sheet's, by which lower bounds go; titles name it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,10 @@ from sim.show.plot_times import absent
 from sim.units import show
 
 _DOTS_PER_ROW = 400  # SVG dots that a browser draws at once without a wait
+_EVEN = 0.05
+"""Loads that no rank exceeds the mean by are drawn around the mean."""
+REACHED = "of what kernels reach"
+"""What a link's load is a share of."""
 _GOLDEN = 0.6180339887498949  # spreads dots evenly without a random draw
 
 
@@ -42,20 +50,33 @@ def utilisation(result: Result) -> Any:
         figure.upright(start / scale, style.RULE)
         figure.note(name, (start + end) / 2 / scale, 1.0, yref="paper", yanchor="bottom", font={"size": 13})
     figure.axis("x", title=f"time [{unit}]", range=[0, max(time) * 1.01], showgrid=False)
-    figure.axis("y", title="utilisation [%], solid mean, dotted busiest", range=[0, 105])
+    figure.axis("y", title=f"load [% {REACHED}]; solid mean, dotted busiest", range=[0, 105])
     figure.layout["legend"] = {"y": 1.08}
     means = {name: sum(series[name]["mean"]) / len(time) for name in present}
     top = max(means, key=lambda name: means[name])
     rest = [
-        f"{label(name)} at {means[name]:.0%}"
+        f"{label(name)} at {means[name]:.0%}{_of_rate(case, name, short=True)}"
         for name in present
         if name != top and name in ("nic", "scale_up", "leaf_uplink")
     ]
     beside = f", {' and '.join(rest)}" if rest else ""
     lead = f"{case.name}: " if case.variant else ""
-    title = f"{lead}{label(top)} runs at {means[top]:.0%} of its rate on average{beside}"
-    alt = f"Curves of utilisation over time; means: {', '.join(f'{label(n)} {m:.0%}' for n, m in means.items())}"
+    verb = "run" if top == "copy_sms" else "runs"
+    title = f"{lead}on average {label(top)} {verb} at {means[top]:.0%}{_of_rate(case, top)}{beside}"
+    title = title if lead else title[0].upper() + title[1:]
+    alt = f"Curves of load over time, {REACHED}; means: {', '.join(f'{label(n)} {m:.0%}' for n, m in means.items())}"
     return style.finish(figure, title, height=400, alt=alt, top=70)
+
+
+def _of_rate(case: Case, kind: str, *, short: bool = False) -> str:
+    """` of the 135 GB/s that kernels reach`, from what links of a class carried in their busy time; empty of SMs."""
+    mine = [link for link in case.links.values() if link["class"] == kind and link.get("busy_s")]
+    rates = [link["bytes"] / link["busy_s"] for link in mine]
+    if not rates or kind == "copy_sms":
+        return ""
+    upto = "up to " if min(rates) < 0.99 * max(rates) else ""
+    rate = f"{upto}{show(max(rates), 'bytes/s', 3)}"
+    return f" of {rate}" if short else f" of the {rate} that kernels reach"
 
 
 def _percent(shares: list[float]) -> list[float]:
@@ -73,7 +94,7 @@ def _spans(kernels: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
 
 
 def links(result: Result) -> Any:
-    """Every link's utilisation as a dot, in a row for its class and direction."""
+    """Every link's load as a dot, in a row for its class and direction."""
     case = cases(result)[0]
     rows = by_row(case)
     if not rows:
@@ -103,19 +124,20 @@ def links(result: Result) -> Any:
     dot = "each dot a link" if every == 1 else f"dots are links, one of {every} drawn"
     top = max(means, key=lambda name: means[name])
     resource, share, _ = max((one for row in rows.values() for one in row), key=lambda one: one[1])
-    figure.axis("x", title=f"utilisation over the whole run [%]; {dot}, the bar their mean", range=[0, 104])
+    figure.axis("x", title=f"load in the run [% {REACHED}]; {dot}, the bar their mean", range=[0, 104])
     figure.axis("y",
         tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6], showgrid=False,
         zeroline=False,
     )  # fmt: skip
     lead = f"{case.name}: " if case.variant else ""
-    title = f"{lead}{top} is the fullest of the links, {means[top]:.0%} on average; the busiest one is {resource} at {share:.0%}"
-    alt = f"Dots by link; mean utilisation: {', '.join(f'{n} {m:.0%}' for n, m in means.items())}"
+    kind = rows[top][0][2]
+    title = f"{lead}{top} {'are' if kind == 'copy_sms' else 'is'} fullest on average, {means[top]:.0%}{_of_rate(case, kind)}; the fullest single link is {resource}, {share:.0%}"
+    alt = f"Dots by link; mean load, {REACHED}: {', '.join(f'{n} {m:.0%}' for n, m in means.items())}"
     return style.finish(figure, title, height=120 + 44 * len(names), alt=alt, top=24)
 
 
 def by_row(case: Case) -> dict[str, list[tuple[str, float, str]]]:
-    """Resource, utilisation and class of each link under `NVLink egress`, `NIC receive`, ... in the order of classes."""
+    """Resource, load and class of each link under `NVLink egress`, `NIC receive`, ... in the order of classes."""
     rows: dict[str, list[tuple[str, float, str]]] = {}
     for kind in LABEL:
         for resource, link in case.links.items():
@@ -216,6 +238,8 @@ def rank_loads(result: Result) -> Any:
         raise absent("rank_loads", "only runs that route tokens to ranks have loads")
     num = max(len(loads) for _, loads in rows)
     relative = [[load * len(loads) / sum(loads) for load in loads] for _, loads in rows]
+    if max(max(row) for row in relative) < 1 + _EVEN:
+        return _even_loads([name for name, _ in rows], relative)
     figure = Canvas()
     figure.add(
         "heatmap",
@@ -233,6 +257,30 @@ def rank_loads(result: Result) -> Any:
         f"Heat map of load by rank; busiest over mean: {', '.join(f'{n} {p:.2f}' for n, p in peaks.items())}"
     )
     return style.finish(figure, title, height=160 + 34 * len(rows), alt=alt)
+
+
+def _even_loads(names: list[str], relative: list[list[float]]) -> Any:
+    """A dot a rank on an axis around the mean: a map of equal loads would be one colour."""
+    figure = Canvas()
+    for i, mine in enumerate(relative):
+        kept = range(0, len(mine), -(-len(mine) // _DOTS_PER_ROW))
+        spread = [0.62 * ((j * _GOLDEN) % 1 - 0.5) if len(kept) > 1 else 0.0 for j in range(len(kept))]
+        figure.add(
+            "scatter", x=[round(mine[rank], 5) for rank in kept], y=[i + s for s in spread], mode="markers", showlegend=False,
+            marker={"color": style.SERIES[0], "size": 5, "opacity": 0.6}, text=[f"{names[i]}, rank {rank}" for rank in kept],
+            hovertemplate="%{text}: %{x:.3f} x mean<extra></extra>",
+        )  # fmt: skip
+    reach = 1.1 * max(_EVEN, *(abs(load - 1) for row in relative for load in row))
+    figure.axis("x", title="load of a rank [x mean]", range=[1 - reach, 1 + reach])
+    figure.axis(
+        "y", tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6],
+        showgrid=False, zeroline=False,
+    )  # fmt: skip
+    peaks = [max(row) for row in relative]
+    where = "" if len(names) == 1 else f", in {names[peaks.index(max(peaks))]}"
+    title = f"Ranks are loaded evenly: the busiest gets {max(peaks):.3f}x the mean{where}"
+    alt = f"Dots by rank; busiest over mean: {', '.join(f'{n} {p:.3f}' for n, p in zip(names, peaks, strict=True))}"
+    return style.finish(figure, title, height=120 + 34 * len(names), alt=alt, top=24)
 
 
 def _loads(case: Case) -> list[tuple[str, list[float]]]:

@@ -29,6 +29,11 @@ _LOOKS = {
     "combine kernel": "#CC8400",
     "layer before": "rgba(123,133,143,0.45)",
 }
+_KERNELS = {
+    "dispatch kernel": "dispatch kernels: dispatch(F), combine(B)",
+    "combine kernel": "combine kernels: combine(F), dispatch(B)",
+}
+"""Legend of the exchanges: the backward of a combine is run by a dispatch kernel, and the other way round."""
 _NARROW = 0.035  # of the whole width; a shorter bar is not named
 
 
@@ -72,7 +77,7 @@ def layer_pair(result: Result) -> Any:
                     _name(figure, bar, start, end, row, narrow=_NARROW * wide)
     for name, colour in _LOOKS.items():
         if spans[name]:
-            boxes(figure, spans[name], name=name, fillcolor=colour)
+            boxes(figure, spans[name], name=_KERNELS.get(name, name), fillcolor=colour)
     marks = [(bar, names.index(f"{who},<br>{bar.stream}"), who) for who, bars in rows.items() for bar in bars]
     figure.add(
         "scatter", x=[(b.start_s + b.end_s) / 2 / scale for b, _, _ in marks], y=[row for _, row, _ in marks], mode="none", hoveron="points",

@@ -82,6 +82,20 @@ def queues(result: Result) -> Any:
         )  # fmt: skip
     figure.axis("x", title=f"time [{unit}]", range=[0, max(times)], showgrid=False)
     figure.axis("y", title="requests", rangemode="tozero")
+    span_s = (case.metrics.get("while_arriving") or {}).get("span_s", 0.0)
+    if span_s and (case.result.get("requests") or {}).get("arrival_s"):
+        last = (case.result["requests"]["arrival_s"][0] + span_s) / scale
+        figure.upright(last, style.RULE)
+        figure.note(
+            "last arrival",
+            last,
+            1.0,
+            yref="paper",
+            yanchor="top",
+            xanchor="left",
+            xshift=5,
+            font={"size": 12},
+        )
     longest, decoding = case.metrics["queues"]["prefill"]["max"], max(line["decoding"])
     lead = f"{case.name}: up" if case.variant else "Up"
     title = f"{lead} to {longest} requests wait for prefill at once, and up to {decoding} decode"

@@ -10,7 +10,7 @@ exactly. A raster is as small as a page as it is as a PDF; `trace.json.gz` has e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.show import lanes as lives
@@ -247,15 +247,19 @@ def _of_step(m: Mapping[str, Any]) -> str:
 
 
 def _of_pass(lanes: Lanes) -> str:
-    computed = sum(
-        end_s - start_s for spans in lanes.spans.values() for start_s, end_s, row, _ in spans if row == 0
-    )
-    moved = sum(
-        end_s - start_s for spans in lanes.spans.values() for start_s, end_s, row, _ in spans if row == 1
-    )
+    """Shares of the two streams in the part of a pass that is drawn; low-latency kernels hold the first one's SMs."""
+
+    def share(row: int, kinds: Collection[str]) -> float:
+        held_s = sum(e - s for kind in kinds for s, e, on, _ in lanes.spans[kind] if on == row)
+        return min(1.0, held_s / lanes.end_s)
+
+    held = share(0, ("phases",))
+    computed = share(0, lanes.spans.keys() - {"phases"})
+    sends = f", sends and receives records {held:.0%}" if held else ""
+    where = f"in {lanes.note} " if lanes.note else ""
     return (
-        f"the compute stream is busy {computed / lanes.end_s:.0%} of the time and waits for exchanges in the rest; "
-        f"exchanges are under way {min(1.0, moved / lanes.end_s):.0%} of it"
+        f"{where}the compute stream computes {computed:.0%} of the time{sends} and waits for exchanges {1 - computed - held:.0%}; "
+        f"exchanges are under way {share(1, lanes.spans):.0%} of it"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sim.errors import Fault, InputError
 from sim.show import findings, style
+from sim.show import validation as validations
 from sim.show.canvas import Canvas
 from sim.show.cases import Case, Result, cases, counts, over_bound, time_of, use_of
 from sim.show.grids import measured
@@ -67,16 +68,12 @@ def bars(result: Result) -> Any:
         _labels(figure, rows[panel], panel, scale, axis)
         _mean_marks(figure, rows[panel], panel, scale, axis, shown)
         _published_marks(figure, rows[panel], panel, scale, axis, shown)
-    figure.add(
-        "bar", x=[None], y=[rows[panels[0]][0].name], orientation="h", name="above the lower bound", yaxis="y",
-        marker={"color": style.NEUTRAL, "opacity": 0.38},
-    )  # fmt: skip
     longest = max(m["completion_time_s"] for c in found for m in c.transfers.values()) / scale
     figure.axis(
         "x",
         range=[0, longest * 1.32],
         anchor=axis,
-        title=f"completion time [{unit}]; the solid part is the lower bound",
+        title=f"completion time [{unit}]; solid up to the lower bound, pale above it",
     )
     figure.layout["barmode"] = "overlay"
     said = findings.finding(result)
@@ -326,5 +323,5 @@ def validation(document: Result) -> Any:
         for n, g in groups.items()
     )
     return style.finish(
-        figure, " ".join(findings.of_validation(document)), height=130 + 46 * len(names), alt=alt
+        figure, " ".join(validations.finding(document)[::2]), height=130 + 46 * len(names), alt=alt
     )

@@ -40,11 +40,11 @@ def steps_of(result: Result, kind: str) -> list[Case]:
 
 
 def phases(result: Result) -> Any:
-    """Where the step goes: a stacked bar for each variant, or for each pipeline rank of a single run."""
+    """Where the step goes: a stacked bar for each variant (its mean pipeline rank), or for each rank of a single run."""
     steps = steps_of(result, "phases")
     single = len(steps) == 1
-    rows = _rank_rows(steps[0]) if single else []
-    rows = rows or [(case.name, case.metrics["phases"]) for case in steps]
+    of_ranks = _rank_rows(steps[0]) if single else []
+    rows = of_ranks or [(case.name, case.metrics["phases_mean"]) for case in steps]
     scale, unit = style.time_unit(max(case.metrics["step_time_s"] for case in steps))
     figure = Canvas()
     for phase, label in training.PHASES.items():
@@ -59,12 +59,13 @@ def phases(result: Result) -> Any:
     bounds = [case.metrics.get("lower_bound_s", 0.0) / scale for case in steps]
     mark_bounds(figure, bounds, [rows[0][0]] if single else [name for name, _ in rows], unit)
     _published(figure, steps, rows, scale)
-    figure.axis("x", title=f"time [{unit}]", rangemode="tozero")
+    whose = "" if of_ranks else " of the mean pipeline rank"
+    figure.axis("x", title=f"time{whose} [{unit}]", rangemode="tozero")
     figure.axis("y", autorange="reversed", ticksuffix="  ", showgrid=False, type="category")
     if single and len(rows) > 1:
         figure.axis("y", title="pipeline rank", tickvals=[n for n, _ in rows][:: -(-len(rows) // _MAX_NAMED)])
     figure.layout |= {"barmode": "stack", "bargap": 0.25, "legend": {"traceorder": "normal"}}
-    title = _phase_title(steps[0]) if single else " ".join(training.finding(steps)[:2])
+    title = _phase_title(steps[0]) if single else " ".join(training.compared(steps)[:2])
     alt = "Stacked bars: " + "; ".join(
         f"{name}: " + ", ".join(f"{training.PHASES[p]} {show(t, 's', 3)}" for p, t in mine.items() if t) for name, mine in rows[:8]
     )  # fmt: skip

@@ -44,8 +44,14 @@ def _of_kind(result: Result, step: Draw, one_pass: Draw, service: Draw | None = 
 
 KINDS: dict[str, tuple[str, Draw]] = {
     "bars": ("Time of dispatch and combine beside its lower bound, coloured by what binds.", plot_times.bars),
-    "utilisation": ("How full each class of links is over time: mean and busiest.", plot_loads.utilisation),
-    "links": ("Utilisation of every single link, by class and direction.", plot_loads.links),
+    "utilisation": (
+        "How full each class of links is over time, of what kernels reach: mean and busiest.",
+        plot_loads.utilisation,
+    ),
+    "links": (
+        "Load of every single link, of what kernels reach on it, by class and direction.",
+        plot_loads.links,
+    ),
     "rank_times": ("When each rank ends, beside the mean.", plot_times.rank_times),
     "fabric_map": ("The cluster from GPUs to spines, coloured by load.", plot_fabric.fabric_map),
     "traffic_matrix": ("Bytes from every rank to every other, with node borders.", plot_loads.traffic_matrix),

@@ -24,6 +24,7 @@ from sim.show import (
     sweep_page,
     sweeps,
     training,
+    validation,
 )  # fmt: skip
 from sim.show.cases import Case, Result, cases, is_validation, twins
 from sim.show.rerun import scenario_yaml
@@ -57,6 +58,10 @@ _TERMS = (
     (
         "wire",
         "bytes that cross a cable; logical bandwidths count as the benchmark does that is compared with",
+    ),
+    (
+        "load",
+        "of a link: the time that its bytes take at the rate that kernels reach, below the data sheet's, over the time of the run",
     ),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )
@@ -120,7 +125,7 @@ def _terms(found: Sequence[Case]) -> _Terms:
 
 def _validation(report: Result) -> str:
     groups = report["groups"]
-    marks = "Each mark is a published figure; grey is its tolerance, and hollow marks were calibrated on"
+    marks = "Each mark is a figure that we compare with; grey is its tolerance, and hollow marks were calibrated on"
     inside = [
         *_figures("validation", report, marks),
         parts.grid_html(grids.of_groups(groups)),
@@ -133,7 +138,7 @@ def _validation(report: Result) -> str:
         ),
     ]  # fmt: skip
     foot = (f"moesim {report.get('version', '')}".strip(), report.get("schema"))
-    title, said = "Published figures beside simulated ones", findings.of_validation(report)
+    title, said = "Published figures beside simulated ones", validation.finding(report)
     return parts.report("Validation", title, [], said, inside, foot)
 
 
@@ -197,10 +202,19 @@ def _drawn(case: Case, kind: str, *, bars: bool) -> list[Any]:
 
 
 def _binding_words(members: Sequence[Case]) -> str:
-    bound = dict.fromkeys(
-        f"{name}: {findings.binds(m)}" for case in members for name, m in case.transfers.items()
+    """What binds in the cases of a fold: of all alike, or by name; times of those that have no links."""
+    bound = {case.name: _bindings(case) for case in members if case.transfers}
+    alike = len(set(bound.values())) == 1
+    told = [words if alike else f"{name}: {words}" for name, words in bound.items()]
+    return "; ".join(dict.fromkeys(told)) or training.aside(members) or _latency_words(members)
+
+
+def _bindings(case: Case) -> str:
+    by_transfer = {name: findings.binds(m) for name, m in case.transfers.items()}
+    said = set(by_transfer.values())
+    return (
+        said.pop() if len(said) == 1 else ", ".join(f"{name} {words}" for name, words in by_transfer.items())
     )
-    return "; ".join(bound) or training.aside(members) or _latency_words(members)
 
 
 def _latency_words(members: Sequence[Case]) -> str:

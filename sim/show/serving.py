@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sim import units
@@ -16,7 +16,10 @@ TERMS = (
     ("TPOT", "from its first token to its last, over the tokens between; waits for a decode instance count"),
     ("alone", "the TTFT that the same prompts had on empty machines"),
     ("token gap", "between two steps, for every request in both"),
-    ("goodput", "requests a second that met every objective"),
+    ("requests/s, goodput", "requests that ended, and that met every objective, over the time from the first arrival to the last end"),
+    ("busy", "time in batches and steps of the mean instance of a pool, over the same"),
+    ("while arriving", "from the first arrival to the last, without the time in which the rest drains"),
+    ("waited in all", "sum over requests of the time in which they waited for a pool, for a place or for its next step"),
     ("bound", "from the first arrival to the last end, had nobody waited"),
     ("p50, p90, p99", "half, nine tenths, 99 of a hundred requests were at least as quick"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
@@ -28,6 +31,7 @@ _SPREADS = {
     "token_gap": "token gap",
     "prefill_wait": "wait for prefill",
     "decode_wait": "wait for decode",
+    "step_wait": "wait for a step",
     "kv_transfer": "KV transfer",
     "response": "arrival to end",
 }
@@ -49,7 +53,7 @@ def objectives(case: Case) -> dict[str, float]:
 def grids(found: Sequence[Case]) -> list[Grid]:
     """All grids of the serving runs among the cases."""
     runs = [case for case in found if is_serving(case)]
-    return [of_service(runs), of_spreads(runs)] if runs else []
+    return [of_service(runs), of_arrivals(runs), of_spreads(runs)] if runs else []
 
 
 def of_service(runs: Sequence[Case]) -> Grid:
@@ -60,6 +64,7 @@ def of_service(runs: Sequence[Case]) -> Grid:
         rows.append((label, *cells))
 
     metrics = [case.metrics for case in runs]
+
     row("requests ended", *(f"{m['num_ended']:,}" for m in metrics))
     for key, label in (("num_refused", "refused"), ("num_unfinished", "unfinished")):
         if any(m[key] for m in metrics):
@@ -81,11 +86,40 @@ def of_service(runs: Sequence[Case]) -> Grid:
             f"{pool} queue, mean / most",
             *(f"{m['queues'][pool]['mean']:.1f} / {m['queues'][pool]['max']}" for m in metrics),
         )
+        row(f"waited for {pool}, in all", *(time_cell(m["waited_s"][pool] or None) for m in metrics))
     row("KV cache, fullest", *(f"{m['kv_peak_fraction']:.1%}" for m in metrics))
     if any("requests_per_step" in m for m in metrics):
         row("requests in a step", *(f"{m.get('requests_per_step', 0):.1f}" for m in metrics))
     heads = ("", *(case.name if len(runs) > 1 else "run" for case in runs))
-    return Grid("Service", heads, tuple(rows))
+    return Grid(
+        "Service",
+        heads,
+        tuple(rows),
+        note="rates and shares of time are over the whole run, from the first arrival to the last end",
+    )
+
+
+def of_arrivals(runs: Sequence[Case]) -> Grid:
+    """Rates and business while requests arrive, the draining left out."""
+    spans = [case.metrics.get("while_arriving") or {} for case in runs]
+    rows: list[tuple[Cell, ...]] = []
+
+    def row(label: str, key: str, write: Callable[[float], Cell]) -> None:
+        if any(key in one for one in spans):
+            rows.append((label, *(write(one[key]) if key in one else "-" for one in spans)))
+
+    row("first arrival to last", "span_s", time_cell)
+    for what, key in (
+        ("arrive", "arrivals_per_s"),
+        ("are prefilled", "prefilled_per_s"),
+        ("end", "requests_per_s"),
+    ):
+        row(f"requests/s that {what}", key, lambda rate: f"{rate:.3g}")
+    row("output tokens/s", "output_tokens_per_s", lambda rate: f"{rate:,.0f}")
+    for pool in ("prefill", "decode"):
+        row(f"{pool} busy", f"{pool}_utilisation_fraction", lambda share: f"{share:.1%}")
+    heads = ("", *(case.name if len(runs) > 1 else "run" for case in runs))
+    return Grid("While requests arrive", heads, tuple(rows))
 
 
 def of_spreads(runs: Sequence[Case]) -> Grid:
@@ -111,18 +145,19 @@ def of_spreads(runs: Sequence[Case]) -> Grid:
 def finding(found: Sequence[Case]) -> list[str]:
     """What the runs say, the most important first."""
     runs = [case for case in found if is_serving(case)]
-    said = of_run(runs[0])
-    return said if len(runs) == 1 else [*_compared(runs), *said[1:]]
+    if len(runs) == 1:
+        return of_run(runs[0])
+    return [*_compared(runs), _waits(runs[:4]), *_while_arriving(runs[0], named=True)]
 
 
 def of_run(case: Case) -> list[str]:
     """How many were served well, what they felt, and what they waited for."""
     m = case.metrics
     said = [
-        f"{m['good_fraction']:.0%} of {_asked(m):,} requests meet {_objectives(case)}, {m['goodput_requests_per_s']:.3g} a second; "
+        f"{m['good_fraction']:.0%} of {_asked(m):,} requests meet {_objectives(case)}, {m['goodput_requests_per_s']:.3g} a second of the whole run; "
         f"the median TTFT is {_median(m, 'ttft')}, the median TPOT {_median(m, 'tpot')}."
     ]  # fmt: skip
-    return [*said, _waits(case)]
+    return [*said, _waits([case]), *_while_arriving(case, named=False)]
 
 
 def _asked(m: Any) -> int:
@@ -144,26 +179,39 @@ def _median(m: Any, key: str) -> str:
     return show(spread["p50_s"], "s", 3) if "p50_s" in spread else "unknown"
 
 
-def _waits(case: Case) -> str:
-    """Which wait is longest, and which pool is busiest."""
-    m = case.metrics
-    waits = {
-        label: (m.get(key) or {}).get("mean_s", 0.0)
-        for key, label in (
-            ("prefill_wait", "prefill"),
-            ("decode_wait", "a decode instance"),
-            ("kv_transfer", "their KV cache"),
-        )
-    }
-    longest = max(waits, key=lambda label: waits[label])
-    busy = {pool: m[f"{pool}_utilisation_fraction"] for pool in ("prefill", "decode")}
-    fullest = max(busy, key=lambda pool: busy[pool])
-    waited = (
-        f"Requests wait longest for {longest}, {show(waits[longest], 's', 3)} on average"
-        if waits[longest] > 0
-        else "No request waits"
-    )
-    return f"{waited}; the {fullest} pool is the busiest, {busy[fullest]:.1%} of the time."
+def _waits(runs: Sequence[Case]) -> str:
+    """For which pool requests waited most, in all and each."""
+    told: dict[str, list[str]] = {}
+    for case in runs:
+        m, pool = case.metrics, _longest_wait(case)
+        total_s = m["waited_s"][pool]
+        each = show(total_s / max(1, _asked(m) - m["num_refused"]), "s", 3)
+        where = f" in {case.name}" if len(runs) > 1 else ""
+        said = f"for {pool}{where} ({show(total_s, 's')} in all, {each} each)"
+        told.setdefault("most" if total_s else "nothing", []).append(said if total_s else where.strip())
+    sentences = [f"wait most {', '.join(told['most'])}"] if "most" in told else []
+    if "nothing" in told:
+        sentences.append(f"wait for no pool {', '.join(told['nothing'])}".strip())
+    return f"Requests {'; they '.join(sentences)}."
+
+
+def _longest_wait(case: Case) -> str:
+    waited: Mapping[str, float] = case.metrics["waited_s"]
+    return max(waited, key=lambda pool: waited[pool])
+
+
+def _while_arriving(case: Case, *, named: bool) -> list[str]:
+    """How fast requests come, how busy the pool is that they wait for, and that other rates count the draining too."""
+    m, pool = case.metrics, _longest_wait(case)
+    span = m.get("while_arriving") or {}
+    if not span:
+        return []
+    busy = f"{span[f'{pool}_utilisation_fraction']:.0%} of the time" if m["waited_s"][pool] else ""
+    who = f"the {pool} pool{f' of {case.name}' if named else ''} is busy {busy}"
+    return [
+        f"{span['arrivals_per_s']:.3g} a second arrive for {show(span['span_s'], 's', 3)}{f', while {who}' if busy else ''}; "
+        f"rates of the whole run are over {show(m['makespan_s'], 's', 3)}, until the last has ended."
+    ]  # fmt: skip
 
 
 def _compared(runs: Sequence[Case]) -> list[str]:
@@ -172,7 +220,7 @@ def _compared(runs: Sequence[Case]) -> list[str]:
     m = first.metrics
     said = [
         f"{first.name} serves {m['good_fraction']:.0%} of {_asked(m):,} requests within {_objectives(first)}, "
-        f"{m['goodput_requests_per_s']:.3g} a second; median TTFT {_median(m, 'ttft')}, TPOT {_median(m, 'tpot')}."
+        f"{m['goodput_requests_per_s']:.3g} a second of the whole run; median TTFT {_median(m, 'ttft')}, TPOT {_median(m, 'tpot')}."
     ]
     others = sorted(runs[1:], key=lambda case: -abs(_ratio(first, case) - 1))
     for case in others[:3]:

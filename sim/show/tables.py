@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from sim.show import findings, grids, ladder_grids, ladders, sweep_grids, sweeps
+from sim.show import findings, grids, ladder_grids, ladders, sweep_grids, sweeps, validation
 from sim.show.cases import Result, cases, is_validation
 from sim.show.grid import Grid
 from sim.units import show
@@ -35,6 +35,8 @@ _LONG = (
     "choice, added in this order",
     "choice",
 )  # heads of columns that may wrap
+_WORST = 3
+"""Rows of a group that a terminal shows of a whole validation."""
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
 
@@ -90,14 +92,22 @@ def _print_written(written: Iterable[Path], console: Console) -> None:
 
 
 def print_validation(report: Result, console: Console) -> None:
-    """Each group's published and simulated figures, then all groups in one table."""
+    """The worst rows of each group (every row of one asked for alone), then all groups in one table."""
     assert is_validation(report)
     for name, group in report["groups"].items():
-        print_grid(grids.of_group(name, group), console)
+        alone = len(report["groups"]) == 1
+        print_grid(grids.of_group(name, group if alone else _worst_of(group), len(group["rows"])), console)
     print_grid(grids.of_groups(report["groups"]), console)
     console.print()
-    for sentence in findings.of_validation(report):
+    for sentence in validation.finding(report):
         console.print(sentence, highlight=False, markup=False)
+
+
+def _worst_of(group: Result) -> Result:
+    """The group with those rows that miss, and the worst of the others; nothing of its sources."""
+    ranked = validation.worst_first(group["rows"])
+    missed = sum(not row["ok"] for row in ranked)
+    return {"title": group.get("title"), "rows": ranked[: max(_WORST, missed)]}
 
 
 def print_grid(grid: Grid, console: Console) -> None:

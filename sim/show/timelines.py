@@ -110,7 +110,7 @@ def _utilisation(series: Mapping[str, Any], process: str) -> list[Counter]:
     return [
         Counter(
             process,
-            f"{name} utilisation [%]",
+            f"{name} load [% of what kernels reach]",
             times_s,
             {kind: [round(100 * share, 3) for share in shares] + [0.0] for kind, shares in values.items()},
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sim.show import comparison, whole_run
 from sim.show.cases import Case
 from sim.show.grid import Cell, Grid, padded, time_cell
 from sim.units import show
@@ -30,7 +31,7 @@ TERMS = (
     ("1F1B", "a forward and a backward of two microbatches as one operation (F&B), interleaved so that each hides the other's exchanges"),
     ("bubble", "what is left of the step: the rank waits for another stage, or for its sends"),
     ("exposed communication", "time inside operations in which compute waits for an exchange"),
-    ("MFU", "model FLOPs over time and the dense BF16 peak; causal counts half of the attention matrix"),
+    ("MFU", "model FLOPs over time and the dense BF16 peak; with causal attention half of its matrix counts, with full attention all"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
 _PARTS = ("weights", "fp8 copies", "gradients", "optimizer", "activations", "buffers")
@@ -49,7 +50,13 @@ def grids(found: Sequence[Case]) -> list[Grid]:
     steps = [case for case in found if is_training(case)]
     if not steps:
         return []
-    return [of_steps(steps), of_phases(steps), of_memory(steps), of_exchanges(steps), of_runs(steps)]
+    return [
+        of_steps(steps),
+        of_phases(steps),
+        of_memory(steps),
+        of_exchanges(steps),
+        whole_run.of_runs(steps),
+    ]
 
 
 def of_steps(steps: Sequence[Case]) -> Grid:
@@ -68,7 +75,7 @@ def of_steps(steps: Sequence[Case]) -> Grid:
                 _share(m.get("mfu_causal_fraction")),
                 _share(m.get("mfu_noncausal_fraction")),
                 f"{m['tokens_per_s_per_gpu']:,.0f}",
-                _count(m.get("tokens_per_day")),
+                whole_run.count(m.get("tokens_per_day")),
                 f"{m['step_time_s'] / first:.3f}" if len(steps) > 1 else "-",
             )
         )
@@ -76,9 +83,9 @@ def of_steps(steps: Sequence[Case]) -> Grid:
         "step",
         "bound",
         "/ bound",
-        "MFU causal",
-        "full",
-        "tokens/s/GPU",
+        "MFU, causal\nattention",
+        "MFU, full\nattention",
+        "tokens/s\na GPU",
         "tokens/day",
         f"/ {steps[0].name}",
     )
@@ -92,20 +99,27 @@ def of_phases(steps: Sequence[Case]) -> Grid:
     return _phases_down(steps) if len(steps) <= _BESIDE else _phases_across(steps)
 
 
-_EXTRA = (("exposed_comm_s", "exposed communication"), ("barrier_wait_s", "waits for the slowest rank"))
+_EXTRA = (
+    ("exposed_comm_s", "exposed communication, rank 0"),
+    ("exposed_comm_mean_s", "exposed communication, mean"),
+    ("barrier_wait_s", "waits for the slowest rank, rank 0"),
+)
 
 
 def _phases_across(steps: Sequence[Case]) -> Grid:
     """A row for each case, a column for each phase: for many cases."""
     rows = []
-    for key, rank in (("phases", "0"), ("phases_mean", "mean")):
+    for key, exposed, rank in (
+        ("phases", "exposed_comm_s", "0"),
+        ("phases_mean", "exposed_comm_mean_s", "mean"),
+    ):
         for case in steps:
             mine = case.metrics.get(key, {})
-            last = time_cell(case.metrics.get("exposed_comm_s") or None) if key == "phases" else "-"
-            rows.append((case.name, rank, *(time_cell(mine.get(phase) or None) for phase in PHASES), last))
+            times = (*(mine.get(phase) for phase in PHASES), case.metrics.get(exposed))
+            rows.append((case.name, rank, *(time_cell(time_s or None) for time_s in times)))
     names = (label.partition(",")[0] for label in PHASES.values())
     heads = ("variant", "rank", *(name.replace("optimizer", "opt") for name in names), "exposed")
-    note = "rank: of the pipeline. exposed: communication inside the operations of rank 0."
+    note = "rank: of the pipeline. exposed: communication inside its operations that compute waits for."
     return Grid("Where the step goes", heads, tuple(rows), breaks=frozenset({len(steps)}), note=note)
 
 
@@ -132,7 +146,7 @@ def _phases_down(steps: Sequence[Case]) -> Grid:
         ("phase", *heads),
         tuple(rows),
         breaks=frozenset(breaks),
-        note="share: of the step. The last two rows lie inside the operations of rank 0, mean over its GPUs.",
+        note="share: of the step. The last rows lie inside operations; ranks are those of the pipeline, mean over their GPUs.",
     )  # fmt: skip
 
 
@@ -239,44 +253,8 @@ def of_exchanges(steps: Sequence[Case]) -> Grid:
     )
 
 
-def of_runs(steps: Sequence[Case]) -> Grid:
-    """A whole training run of such steps, where one was asked for."""
-    runs = [case for case in steps if "run_gpu_hours" in case.metrics]
-    rows = []
-    for case in runs:
-        m, first = case.metrics, runs[0].metrics
-        gain = (
-            m["run_cost_usd"] / first["run_cost_usd"]
-            if first.get("run_cost_usd") and "run_cost_usd" in m
-            else None
-        )
-        rows.append(
-            (
-                case.name,
-                f"{m['run_days']:,.1f}",
-                _count(m["run_gpu_hours"]),
-                f"{_count(m.get('run_cost_usd'))} $" if "run_cost_usd" in m else "-",
-                _energy(m.get("run_energy_kwh")),
-                f"{gain:.3f}" if gain and len(runs) > 1 else "-",
-            )
-        )
-    tokens = dict.fromkeys(str((case.workload.get("run") or {}).get("tokens") or "") for case in runs)
-    title = f"The whole run of {' or '.join(filter(None, tokens)) or 'all'} tokens"
-    first_head = "variant" if len(steps) > 1 else "scenario"
-    heads = (first_head, "days", "GPU-hours", "price", "energy", f"price / {runs[0].name}" if runs else "")
-    return Grid(title, heads, tuple(rows))
-
-
 def _share(fraction: float | None) -> Cell:
     return "-" if fraction is None else f"{fraction:.1%}"
-
-
-def _count(value: float | None) -> Cell:
-    return "-" if value is None else f"{value:,.0f}" if value < 1e6 else padded(show(value, "count"))
-
-
-def _energy(kwh: float | None) -> Cell:
-    return "-" if kwh is None else f"{kwh / 1e6:.4g} GWh" if kwh >= 1e6 else f"{kwh / 1e3:.4g} MWh"
 
 
 # --- sentences -----------------------------------------------------------------------------------------------------
@@ -285,9 +263,7 @@ def _energy(kwh: float | None) -> Cell:
 def finding(found: Sequence[Case]) -> list[str]:
     """What the steps say, the most important first."""
     steps = [case for case in found if is_training(case)]
-    if len(steps) == 1:
-        return of_step(steps[0])
-    return _compared(steps)
+    return of_step(steps[0]) if len(steps) == 1 else [*whole_run.compared(steps), *compared(steps)]
 
 
 def num_operations(case: Case) -> int:
@@ -302,7 +278,7 @@ def aside(found: Sequence[Case]) -> str:
 
 def of_step(case: Case) -> list[str]:
     """How long the step takes beside its bound, where it goes, what memory and a whole run take."""
-    m, phases = case.metrics, case.metrics["phases"]
+    m, phases = case.metrics, case.metrics["phases_mean"]
     step = m["step_time_s"]
     told = sorted(
         ((phases.get(key, 0.0), label) for key, label in PHASES.items() if key != "bubble_s"), reverse=True
@@ -310,7 +286,7 @@ def of_step(case: Case) -> list[str]:
     largest, label = told[0]
     words = label.partition(", ")[2] or label
     said = [
-        f"A step takes {show(step, 's', 3)}, {_over(m)}with an MFU of {m['mfu_causal_fraction']:.1%}; on rank 0 {words} fill "
+        f"A step takes {show(step, 's', 3)}, {_over(m)}with an MFU of {m['mfu_causal_fraction']:.1%}; on the mean pipeline rank {words} fill "
         f"{largest / step:.0%} of it and the bubble {phases['bubble_s'] / step:.1%}; {_exposed(m)}."
     ]  # fmt: skip
     row, capacity = fullest(case), m.get("memory_capacity_bytes")
@@ -320,7 +296,7 @@ def of_step(case: Case) -> list[str]:
             f"The fullest GPU, of pipeline rank {row['rank']}, holds {show(held_bytes(row), 'bytes', 3)} of "
             f"{show(capacity, 'bytes', 3)}, most of it {part} ({show(row[part], 'bytes', 3)})."
         )
-    run = _run_sentence(case)
+    run = whole_run.run_sentence(case)
     return [*said, run] if run else said
 
 
@@ -329,51 +305,37 @@ def _over(m: Mapping[str, Any]) -> str:
 
 
 def _exposed(m: Mapping[str, Any]) -> str:
-    exposed, step = m.get("exposed_comm_s", 0.0), m["step_time_s"]
+    exposed, step = m.get("exposed_comm_mean_s", 0.0), m["step_time_s"]
     if exposed < 0.001 * step:
         return "no communication is exposed"
     return f"{show(exposed, 's', 3)} of communication is exposed ({exposed / step:.1%})"
 
 
-def _run_sentence(case: Case) -> str | None:
-    m = case.metrics
-    if "run_gpu_hours" not in m:
-        return None
-    tokens = (case.workload.get("run") or {}).get("tokens")
-    what = f"The run of {tokens} tokens" if tokens else "The whole run"
-    price = f", {_count(m['run_cost_usd'])} $" if "run_cost_usd" in m else ""
-    energy = f", {_energy(m['run_energy_kwh'])}" if "run_energy_kwh" in m else ""
-    return f"{what} takes {m['run_days']:,.1f} days, {_count(m['run_gpu_hours'])} GPU-hours{price}{energy}."
-
-
-def _compared(steps: Sequence[Case]) -> list[str]:
-    """Each variant against the first, and where the largest difference arises."""
+def compared(steps: Sequence[Case]) -> list[str]:
+    """Each variant against the first or its twin, and where the largest difference arises."""
     first = steps[0]
-    base = first.metrics["step_time_s"]
-    others = sorted(steps[1:], key=lambda case: abs(case.metrics["step_time_s"] / base - 1), reverse=True)
-    said = [f"A step takes {show(base, 's', 3)} in {first.name}; {_exposed(first.metrics)}."]
-    for case in others[:3]:
-        ratio = case.metrics["step_time_s"] / base
-        time = show(case.metrics["step_time_s"], "s", 3)
-        lead = case.name
+    base = show(first.metrics["step_time_s"], "s", 3)
+    said = [f"A step takes {base} in {first.name}; on the mean pipeline rank {_exposed(first.metrics)}."]
+    chosen, pairs, rest = comparison.told(steps, lambda case: float(case.metrics["step_time_s"]))
+    for reference, case in (*chosen, *pairs):
+        ratio = case.metrics["step_time_s"] / reference.metrics["step_time_s"]
+        beside = comparison.as_reference(reference, steps)
         if abs(ratio - 1) < _SAME:
-            said.append(f"{lead} takes as long, within {max(abs(ratio - 1), 0.001):.1%}.")
+            said.append(f"{case.name} takes as long{beside}, within {max(abs(ratio - 1), 0.001):.1%}.")
             continue
         change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
-        said.append(f"{lead} takes {time}, {change}: {_moved(first, case)}.")
-    rest = len(others) - 3
-    if rest > 0:
-        said.append(f"The other{f' {rest} lie' if rest > 1 else ' lies'} closer to {first.name}.")
-    return said
+        time = show(case.metrics["step_time_s"], "s", 3)
+        said.append(f"{case.name} takes {time}, {change}{beside}: {_moved(reference, case)}.")
+    return [*said, rest] if rest else said
 
 
 def _moved(first: Case, case: Case) -> str:
-    """The phase of rank 0 that changed most between two steps."""
-    ours, theirs = first.metrics["phases"], case.metrics["phases"]
+    """The phase of the mean pipeline rank that changed most between two steps."""
+    ours, theirs = first.metrics["phases_mean"], case.metrics["phases_mean"]
     total = case.metrics["step_time_s"] - first.metrics["step_time_s"]
     changes = {label: theirs.get(key, 0.0) - ours.get(key, 0.0) for key, label in PHASES.items()}
     label = max(changes, key=lambda name: changes[name] * (1 if total > 0 else -1))
-    exposed = case.metrics.get("exposed_comm_s", 0.0) - first.metrics.get("exposed_comm_s", 0.0)
+    exposed = case.metrics.get("exposed_comm_mean_s", 0.0) - first.metrics.get("exposed_comm_mean_s", 0.0)
     words = label.partition(", ")[2] or label
     sign = "more" if changes[label] > 0 else "less"
     beside = (
@@ -381,4 +343,4 @@ def _moved(first: Case, case: Case) -> str:
         if abs(exposed) > 0.005 * first.metrics["step_time_s"]
         else ""
     )
-    return f"{show(abs(changes[label]), 's', 3)} {sign} in {words}{beside}"
+    return f"on the mean rank {show(abs(changes[label]), 's', 3)} {sign} in {words}{beside}"

@@ -52,7 +52,7 @@ class DecodeSpec(DeployedSpec):
 
     kind: Literal["decode"]
     requests_per_gpu: Count | None = None
-    """The most that memory allows when left out."""
+    """When left out the most that memory allows, with two microbatches the even number below: half of them in each."""
     context_tokens: Count
     """Mean tokens of a request in the cache."""
     tokens_per_step: Annotated[int, Field(ge=1, le=16, strict=True)] = 1

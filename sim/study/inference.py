@@ -18,7 +18,7 @@ from sim.cost.deployment import Footprint, footprint, require_batch
 from sim.cost.work import Part, total_s
 from sim.engine.inference import PassRecord
 from sim.schedule import inference as plans
-from sim.study import kernel_list
+from sim.study import kernel_list, pass_bound
 from sim.study.descriptions import Inference, Scenario
 from sim.study.passes import Pass
 from sim.workload.model import Model
@@ -70,11 +70,11 @@ def _prefill(scenario: Scenario, work: Inference, requests: int, memory: Footpri
         one = Pass(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
         record = one.run()
         ends = one.ends()
-        elapsed += float(record.end_s.max()) + sum(total_s(part) for part in ends.values())
+        elapsed += one.step_s(record)
         layers_s += float(record.end_s.max())
         exposed += _exposed_s(one, record)
         waited_skew += float(record.skew_s.mean())
-        bounds.append(one.bounds_s(memory))
+        bounds.append(pass_bound.bounds_s(one))
         bound += max(bounds[-1].values())
         spent.append(_spent(one, record, ends))
     tokens = requests * work.step_tokens * passes
@@ -101,9 +101,8 @@ def _prefill(scenario: Scenario, work: Inference, requests: int, memory: Footpri
 def _decode(scenario: Scenario, work: Inference, requests: int, memory: Footprint) -> dict[str, Any]:
     one = Pass(scenario, work, requests)
     record, ends = one.run(), one.ends()
-    step = float(record.end_s.max()) + sum(total_s(part) for part in ends.values())
-    accepted = sum(work.acceptance_fraction**i for i in range(work.step_tokens))
-    bounds = one.bounds_s(memory)
+    step, accepted = one.step_s(record), accepted_tokens(work)
+    bounds = pass_bound.bounds_s(one)
     return {
         "metrics": {
             "tpot_s": step / accepted,
@@ -124,6 +123,11 @@ def _decode(scenario: Scenario, work: Inference, requests: int, memory: Footprin
     }
 
 
+def accepted_tokens(work: Inference) -> float:
+    """Tokens that a step gives a request on average: 1 + a + a^2 + ... for those speculated and accepted [count]."""
+    return float(sum(work.acceptance_fraction**i for i in range(work.step_tokens)))
+
+
 def _exposed_s(one: Pass, record: PassRecord) -> float:
     held = sum(
         record.busy_s.get(f"{name} {end}", 0.0) for name in plans.EXCHANGES for end in ("send", "receive")
@@ -136,7 +140,7 @@ def _spent(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, fl
     parts = dict.fromkeys(node.part for node in one.program() if node.stream == plans.COMPUTE)
     spent = {part: record.busy_s[part] for part in parts}
     # The node of an attention runs the dense layers before it too.
-    dense = sum(float(one.dense_s(layers).mean()) for layers in one.blocks.dense_before) * one.halves
+    dense = sum(float(one.dense(layers)[0].mean()) for layers in one.blocks.dense_before) * one.halves
     first = next(part for part in ("attention", "attention_0") if part in spent)
     spent[first] -= dense
     return {

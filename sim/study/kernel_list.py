@@ -14,7 +14,7 @@ from typing import Any
 from sim.cluster.hardware import Hardware
 from sim.cost.compute import Dtype, processor
 from sim.cost.layers import layer_phases
-from sim.cost.work import Work, gemm, mla_decode, of_operation, part
+from sim.cost.work import Work, dense_peaks, gemm, mla_decode, of_operation, part
 from sim.schedule.stage_times import ChunkWork
 from sim.study.descriptions import Training
 from sim.study.passes import Pass
@@ -88,11 +88,7 @@ def of_hardware(hardware: Hardware) -> dict[str, Any]:
 def roofs(hardware: Hardware) -> dict[str, Any]:
     """What no kernel beats: dense peak by format [FLOP/s], and the rate of HBM [bytes/s]."""
     gpu = hardware.gpu
-    peaks = {"bf16": gpu.dense_flops.bf16, "fp8": gpu.dense_flops.fp8}
-    return {
-        "peak_flops": {dtype: rate for dtype, rate in peaks.items() if rate is not None},
-        "hbm_bytes_per_s": gpu.hbm.bandwidth_bytes_per_s,
-    }
+    return {"peak_flops": dense_peaks(gpu), "hbm_bytes_per_s": gpu.hbm.bandwidth_bytes_per_s}
 
 
 def _cut(one: Work, shares: int) -> Work:

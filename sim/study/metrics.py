@@ -133,7 +133,11 @@ def _longest(last: TransferRecord, trace: Trace) -> tuple[int, float]:
 
 
 def links(trace: Trace, cluster: Cluster) -> dict[str, dict[str, Any]]:
-    """Per resource that carried anything: bytes, line time, utilisation, and how long it was full."""
+    """Per resource that carried anything: bytes, line time, utilisation, and how long it was full.
+
+    `busy_s` is the time that its bytes take at the rate that kernels reach of it (the data sheet's times their efficiency),
+    `utilisation_fraction` that over the time of the run; bounds, which are at the data sheet's rate, are shorter.
+    """
     num = len(cluster.names)
     carried, used = np.zeros(num), np.zeros(num)
     for one in trace.transfers:
@@ -155,7 +159,7 @@ def links(trace: Trace, cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 
 def utilisation(trace: Trace, cluster: Cluster, num_bins: int = 120) -> dict[str, Any]:
-    """Utilisation over time by class: mean and busiest resource in each of `num_bins` equal spans."""
+    """Utilisation, as in `links`, over time by class: mean and busiest resource in each of `num_bins` equal spans."""
     begin = min((one.start_s for one in trace.transfers), default=0.0)
     if not trace.stretches or trace.end_s <= begin:
         return {}

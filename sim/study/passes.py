@@ -1,13 +1,15 @@
-"""One forward pass of a deployment: what each of its nodes takes on each rank of an EP group, and no pass is faster than.
+"""One forward pass of a deployment: what each of its nodes takes, computes and moves on each rank of an EP group.
 
 A scenario's routing is drawn for a few layers, which the model's layers take in turn. Each draw gives every rank its own
-rows on its experts and its own traffic: the exchanges are solved at flow level, the experts timed at those rows.
+rows on its experts and its own traffic: the exchanges are solved at flow level, the experts timed at those rows. Where
+counts are means and tokens few, a rank's experts are as many as are expected to get a token at all.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -16,9 +18,9 @@ from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Floats
 from sim.cost import serving_kernels as kernels
 from sim.cost.compute import Dtype, Processor, processor
-from sim.cost.deployment import CACHE_BYTES, Footprint
+from sim.cost.deployment import CACHE_BYTES
 from sim.cost.serving_kernels import DecodeBatch, PrefillBatch
-from sim.cost.work import Part, Work, together, total_s
+from sim.cost.work import Part, Work, bytes_of, dense_peaks, least_s, part, total_s
 from sim.engine import fluid
 from sim.engine.inference import PassRecord, run_pass
 from sim.schedule import bounds, reductions
@@ -27,8 +29,9 @@ from sim.schedule.collectives import Exchange
 from sim.schedule.flows import Flows
 from sim.study.descriptions import Inference, Scenario
 from sim.study.routing import place
+from sim.workload.expectation import rows_of_touched
 from sim.workload.gating import popularity
-from sim.workload.model import GQA, MLA, attention_core_flops_per_token, kv_bytes_per_token, parameters
+from sim.workload.model import GQA
 from sim.workload.traffic import Routing, record_bytes, route
 
 _SEEDS_APART = 7919  # between the seeds of layers; the first layer has the scenario's
@@ -43,12 +46,25 @@ class Solved:
 
 
 class Pass:
-    """One pass of one EP group: what its nodes take."""
+    """One pass of one EP group: what its nodes take.
 
-    def __init__(self, scenario: Scenario, work: Inference, requests: int, cached_tokens: int = 0) -> None:
+    `requests` are those of the busiest GPU, of which the mean one has the `share`: exchanges and experts see the mean, all
+    else keeps the busiest GPU's time. A share below 1 counts means, whatever the sampling.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        work: Inference,
+        requests: int,
+        cached_tokens: int = 0,
+        *,
+        share: float = 1.0,
+    ) -> None:
         assert scenario.model is not None
         assert scenario.hardware is not None
-        self.scenario, self.work = scenario, work
+        self.scenario, self.work, self.share = scenario, work, share
+        self.sampling = work.sampling if share == 1.0 else "expected"
         self.model, self.hardware = scenario.model, scenario.hardware
         self.requests, self.cached_tokens = requests, cached_tokens
         self.decode, self.ranks = work.kind == "decode", work.layout.ep
@@ -71,14 +87,14 @@ class Pass:
             for layer, row in enumerate(self.routings)
             for half, routing in enumerate(row)
         }
+        self.peaks = dense_peaks(self.hardware.gpu)
         self.p = self._processor()
         self.parts: dict[str, Part] = {}
-        self.times = self._times()
+        self.needs = self._needs()
 
     @property
     def _same_everywhere(self) -> bool:
-        exchangeable = self.work.gate.is_exchangeable
-        return self.work.sampling == "expected" and exchangeable
+        return self.sampling == "expected" and self.work.gate.is_exchangeable
 
     # --- traffic -----------------------------------------------------------------------------------------------
 
@@ -96,16 +112,17 @@ class Pass:
             per_node,
             seed,
         )
-        return route(
+        busiest = route(
             work.gate,
             placement,
             top_k=model.top_k,
             tokens_per_rank=self.tokens,
             ranks_per_node=per_node,
-            sampling=work.sampling,
+            sampling=self.sampling,
             rng=np.random.default_rng([seed, 2, half]),
             probabilities=popularity(work.gate, model.num_experts, np.random.default_rng([seed, 0])),
         )
+        return busiest if self.share == 1.0 else busiest.thinned(self.share)
 
     def _cluster(self) -> topology.Cluster:
         assert isinstance(self.scenario.fabric, topology.Fabric)
@@ -149,19 +166,24 @@ class Pass:
             self.hardware, sms=beside, sustained=not self.decode, generation=self.work.generation
         )
 
-    def _times(self) -> dict[tuple[str, int, int], Floats]:
-        """Compute parts by (name, layer draw, microbatch), [num_ranks]; what no rank differs in stands under (name, 0, 0)."""
-        times = self._common()
+    def _needs(self) -> dict[tuple[str, int, int], Floats]:
+        """What compute parts take, by (name, layer draw, microbatch): time [s], FLOPs over their peaks [s] and bytes of HBM,
+        [3, num_ranks]; what no rank differs in stands under (name, attention kind, 0).
+        """
+        needs = self.common()
         if not self.decode and self.work.overlap and self.ranks > 1:
             share = self._hbm_share(
-                sum(float(part[0]) for part in times.values()) + self._experts_s(0, 0).mean()
+                sum(float(need[0, 0]) for need in needs.values()) + self._experts_needs(0, 0)[0].mean()
             )
             self.p = replace(self.p, hbm_bytes_per_s=self.p.hbm_bytes_per_s * share)
-            times = self._common()
+            needs = self.common()
         for layer, row in enumerate(self.routings):
             for half in range(len(row)):
-                times["experts", layer, half] = self._experts_s(layer, half)
-        return times
+                needs["experts", layer, half] = self._experts_needs(layer, half)
+        return needs
+
+    def _need(self, kernels_: Part) -> tuple[float, float, float]:
+        return total_s(kernels_), least_s(kernels_, self.peaks), bytes_of(kernels_)
 
     def _hbm_share(self, compute_s: float) -> float:
         """What the exchanges of one layer leave of the HBM rate while a microbatch computes [fraction]."""
@@ -175,14 +197,15 @@ class Pass:
         a = self.model.attention
         return int(isinstance(a, GQA) and a.full_every > 1 and (layer + 1) % a.full_every == 0)
 
-    def _common(self) -> dict[tuple[str, int, int], Floats]:
-        """What takes every rank the same, by attention kind."""
+    def common(self) -> dict[tuple[str, int, int], Floats]:
+        """What takes every rank the same, by attention kind, as in `needs`."""
         layers = {self._kind(layer): layer for layer in range(self.model.num_layers)}
         found: dict[tuple[str, int, int], Floats] = {}
         for kind, layer in sorted(layers.items(), reverse=True):
             self.parts = self._parts(layer)
             found |= {
-                (name, kind, 0): np.full(self.ranks, total_s(part)) for name, part in self.parts.items()
+                (name, kind, 0): np.tile(np.array([self._need(one)]).T, self.ranks)
+                for name, one in self.parts.items()
             }
         return found
 
@@ -199,10 +222,8 @@ class Pass:
             }
             if model.num_dense_layers:
                 plain = kernels.decode_attention_1(p, model, decoded, first, gated=False)
-                found["dense"] = {
-                    "attention": together("attention", (*found["attention_0"].values(), *plain.values())),
-                    **kernels.decode_dense(p, model, decoded),
-                }
+                whole = (found["attention_0"], plain, kernels.decode_dense(p, model, decoded))
+                found["dense"] = part(*(one for kernels_ in whole for one in kernels_.values()))
         else:
             batch = self.prefill_batch()
             found = {
@@ -211,8 +232,7 @@ class Pass:
             }
             if model.num_dense_layers:
                 plain = kernels.prefill_attention(p, model, batch, first, gated=False)
-                whole = together("attention", plain.values())
-                found["dense"] = {"attention": whole, **kernels.prefill_dense(p, model, batch)}
+                found["dense"] = part(*plain.values(), *kernels.prefill_dense(p, model, batch).values())
         reduced = Work("tensor-parallel reduction", "", 0.0, 0.0, self._tp_s())
         if reduced.time_s:
             for name in ("attention", "attention_1", "dense"):
@@ -220,7 +240,8 @@ class Pass:
                     found[name] = {**found[name], reduced.name: reduced}
         if self.phases and self.ranks > 1:
             routing = self.routings[0][0]
-            copies = float(routing.selections_to_rank.sum() / self.ranks)
+            # Of the busiest rank, which has all of its tokens.
+            copies = float(routing.selections_to_rank.sum() / self.ranks) / self.share
             for name in plans.EXCHANGES:
                 send, receive = kernels.phases(p, copies, self.tokens, model.hidden, self.record(name), name)
                 found[f"{name} send"], found[f"{name} receive"] = {"send": send}, {"receive": receive}
@@ -255,22 +276,27 @@ class Pass:
         links = reductions.Links.of(self.hardware, load_kernel("nccl"))
         return reductions.tensor_parallel_s(links, self.tokens * tp * self.model.hidden * 2.0, tp)
 
-    def _experts_s(self, layer: int, half: int) -> Floats:
-        """Routed experts of every rank [num_ranks]; ranks with the same rows share one answer."""
+    def _experts_needs(self, layer: int, half: int) -> Floats:
+        """Routed experts of every rank [3, num_ranks]; ranks with the same rows share one answer."""
         routing = self.routings[layer][half]
-        rows = routing.selections_to_physical.reshape(self.ranks, -1)
+        mean = float(routing.selections_to_physical.mean())
         received = routing.tokens_to_rank.sum(axis=0)
-        known: dict[tuple[int, ...], float] = {}
-        found = np.empty(self.ranks)
+        known: dict[tuple[int, ...], tuple[float, float, float]] = {}
+        found = np.empty((3, self.ranks))
+        rows = list(routing.selections_to_physical.reshape(self.ranks, -1))
+        if self.sampling == "expected":
+            tokens = routing.tokens_per_rank * self.ranks
+            rows = rows_of_touched(np.array(rows), tokens, evenly=self.work.gate.kind == "balanced")
         for rank in range(self.ranks):
             key = (*sorted(round(r) for r in rows[rank]), round(received[rank]))
             if key not in known:
-                known[key] = total_s(self._experts(key[:-1], float(key[-1]), float(rows.mean())))
-            found[rank] = known[key]
+                known[key] = self._need(self._experts(key[:-1], float(key[-1]), mean))
+            found[:, rank] = known[key]
         if layer == half == 0:
-            self.parts["experts"] = self._experts(
-                (round(rows.mean()),) * rows.shape[1], float(received.mean()), float(rows.mean())
-            )
+            got = np.concatenate(rows)
+            got = got[got > 0]
+            each = (round(got.mean()),) * round(len(got) / self.ranks)
+            self.parts["experts"] = self._experts(each, float(received.mean()), mean)
         return found
 
     def _experts(self, rows: tuple[int, ...], received: float, expected: float) -> Part:
@@ -281,31 +307,43 @@ class Pass:
     # --- time --------------------------------------------------------------------------------------------------
 
     def duration(self, node: plans.Node) -> Floats:
-        """Time of a node on each rank [s]."""
-        layer, half = node.layer % self.drawn, node.microbatch % len(self.routings[0])
-        if node.part in plans.EXCHANGES:
-            takes = self.solved[node.part, layer, half].alone_s
-            if self.work.overlap and not self.phases:
-                takes = takes * self.work.kernel.beside_compute_slowdown.of(node.part)
-            if self.phases and self.ranks > 1:
-                held = self.times[f"{node.part} send", 0, 0] + self.times[f"{node.part} receive", 0, 0]
-                takes = np.maximum(takes - held, 0.0)
+        """Time of a node on each rank [num_ranks] [s]."""
+        if node.part not in plans.EXCHANGES:
+            takes: Floats = self.need(node)[0]
             return takes
+        layer, half = node.layer % self.drawn, node.microbatch % len(self.routings[0])
+        alone_s = self.solved[node.part, layer, half].alone_s
+        if self.phases and self.ranks > 1:
+            held = self.needs[f"{node.part} send", 0, 0] + self.needs[f"{node.part} receive", 0, 0]
+            flight: Floats = np.maximum(alone_s - held[0], 0.0)
+            return flight
+        slowdown = self.work.kernel.beside_compute_slowdown.of(node.part)
+        return alone_s * slowdown if self.work.overlap and not self.phases else alone_s
+
+    def need(self, node: plans.Node) -> Floats:
+        """Time [s], FLOPs over their peaks [s] and bytes of HBM of a compute node on each rank, [3, num_ranks]."""
         if node.part == "experts":
-            return self.times["experts", layer, half]
+            return self.needs["experts", node.layer % self.drawn, node.microbatch % len(self.routings[0])]
         if node.part == "dense":
-            return self.dense_s(self.blocks.dense_after)
+            return self.dense(self.blocks.dense_after)
         kind = self._kind(self.blocks.layers[node.layer]) if node.part.startswith("attention") else 0
-        common = self.times.get((node.part, kind, 0))
+        common = self.needs.get((node.part, kind, 0))
         if common is None:  # one rank has nothing to send
-            return np.zeros(self.ranks)
+            return self._nothing
         if node.part in ("attention", "attention_0") and self.blocks.dense_before[node.layer]:
-            return common + self.dense_s(self.blocks.dense_before[node.layer])
+            return common + self.dense(self.blocks.dense_before[node.layer])
         return common
 
-    def dense_s(self, layers: tuple[int, ...]) -> Floats:
-        """Dense layers in a row, attention included [num_ranks] [s]."""
-        return sum((self.times["dense", self._kind(layer), 0] for layer in layers), np.zeros(self.ranks))
+    def dense(self, layers: tuple[int, ...]) -> Floats:
+        """Dense layers in a row, attention included, as in `need`."""
+        whole = self._nothing
+        for layer in layers:
+            whole = whole + self.needs["dense", self._kind(layer), 0]
+        return whole
+
+    @cached_property
+    def _nothing(self) -> Floats:
+        return np.zeros((3, self.ranks))
 
     def program(self) -> tuple[plans.Node, ...]:
         """The nodes of the pass."""
@@ -333,39 +371,6 @@ class Pass:
             }
         return found
 
-    # --- bounds ------------------------------------------------------------------------------------------------
-
-    def lower_bound_s(self, memory: Footprint) -> float:
-        """No pass is faster."""
-        return max(self.bounds_s(memory).values())
-
-    def bounds_s(self, memory: Footprint) -> dict[str, float]:
-        """What each class of resource needs alone [s]: FLOPs over the dense peak, bytes over HBM, bytes over links."""
-        model, gpu = self.model, self.hardware.gpu
-        tokens, count = self.requests * self.work.step_tokens, parameters(model)
-        context = float(self.work.context_tokens)
-        flops = 2.0 * tokens * (count.matmul - model.vocab * model.hidden)
-        if self.decode:
-            a = model.attention
-            width = (a.qk_head_dim + a.v_head_dim) if isinstance(a, MLA) else 2 * a.head_dim
-            full = model.num_layers // (1 if isinstance(a, MLA) else a.full_every)
-            flops += 2.0 * tokens * a.num_heads * width * context * full
-        else:
-            flops += self.requests * self._core_flops()
-        peak = (gpu.dense_flops.fp8 if self.precision == "fp8" else None) or gpu.dense_flops.bf16
-        cache = self.requests * context * kv_bytes_per_token(model, CACHE_BYTES[self.work.kv_dtype])
-        whole = not isinstance(model.attention, MLA) and model.attention.full_every > 1
-        read = memory.weights_bytes - count.embedding * 2.0 + (cache if self.decode and not whole else 0.0)
-        flows = [one.flows for one in self.solved.values()]
-        turns = len(self.blocks.layers) // self.drawn * (self.halves // len(self.routings[0]))
-        links = bounds.lower_bound_s(flows, self.cluster) * turns
-        return {"compute": flops / peak, "hbm": read / gpu.hbm.bandwidth_bytes_per_s, "links": links}
-
-    def _core_flops(self) -> float:
-        """Of one prompt's pass, the causal half only."""
-
-        def whole(tokens: int) -> float:
-            return attention_core_flops_per_token(self.model, tokens, True) * tokens
-
-        before = self.cached_tokens
-        return whole(before + self.work.step_tokens) - (whole(before) if before else 0.0)
+    def step_s(self, record: PassRecord) -> float:
+        """Time of the pass with its ends, until the last rank has sampled [s]."""
+        return float(record.end_s.max()) + sum(total_s(one) for one in self.ends().values())

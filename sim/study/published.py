@@ -23,6 +23,7 @@ FOLDER = "scenarios/published"
 
 Use = Literal["calibration", "validation"]
 Confidence = Literal["exact_text", "exact_trace", "digitized", "derived", "secondary", "measured"]
+Kind = Literal["packet_level", "closed_form"]
 Row = dict[str, Any]
 
 
@@ -33,6 +34,8 @@ class Source(Branch):
     where: str
     date: str | int
     confidence: Confidence
+    kind: Kind | None = None
+    """What its figures are, unless printed by others or, as `confidence` says, measured for this project."""
     note: str | None = None
 
 

@@ -1,7 +1,7 @@
 """The serving workload of a scenario: its requests, its two pools, and what their passes and steps cost.
 
-The pools are a prefill and a decode scenario of their own, made from the serving scenario with the `plan` of each. Costs
-are those scenarios run at a few batch sizes, and straight lines between: the loop asks for a time a hundred thousand times.
+The pools are a prefill and a decode scenario of their own, made from the serving scenario with the `plan` of each. A prefill
+pass costs what that scenario takes at a few sizes, with straight lines between; a decode step, see `step_surface`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from sim.cluster.kernels import load_kernel
-from sim.cost.surfaces import line, plane
+from sim.cost.surfaces import line
 from sim.errors import Fault, InfeasibleError, InputError
 from sim.schedule import reductions
-from sim.schedule.serving import Pool, Service
+from sim.schedule.serving import Pool, Service, StepCost
 from sim.study.descriptions import Inference, Scenario, Serving
 from sim.study.metal import Draft, beside, catch
 from sim.study.serving_specs import LengthsSpec, PoissonSpec, ServingSpec
+from sim.study.step_surface import surface
 from sim.workload import requests as users
 
 _AT = ("workload",)
-_BATCHES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the largest prefill pass or decode step
-_CONTEXTS = (1 / 2, 2.0)  # of the mean context
+_BATCHES = (1 / 64, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the largest prefill pass
 _SEED = 3  # stream of arrivals within the scenario's seed
 
 
@@ -200,11 +200,9 @@ def _through(x: list[float], y: list[float]) -> Callable[[float], float]:
     return line(x, y) if len(x) > 1 else lambda value: y[0] * max(1.0, value / x[0])
 
 
-def _decode_costs(
-    work: Serving,
-) -> tuple[Callable[[float, float], float], float, float, int, float, float]:
+def _decode_costs(work: Serving) -> tuple[StepCost, float, float, int, float, float]:
     """Step time [s], KV memory of a GPU [bytes], NIC share, most requests of a GPU, tokens a step, KV of a token [bytes]."""
-    from sim.study.inference import memory_of
+    from sim.study.inference import accepted_tokens, memory_of
 
     base = work.decode.workload
     assert isinstance(base, Inference)
@@ -216,29 +214,14 @@ def _decode_costs(
             f"decode: {max(most, 1)} requests of {base.context_tokens} tokens on {memory.gpu}: {holds}; "
             f"most of its memory goes to: {memory.limit}"
         )
-    counts = sorted({max(2, 2 * round(most * share / 2)) for share in _BATCHES} | {2})
-    counts = counts if len(counts) > 1 else [2, 4]
-    contexts = [max(1, round(base.context_tokens * share)) for share in _CONTEXTS]
-    grid, busy, accepted = [], 0.0, 1.0
-    for count in counts:
-        row = []
-        for context in contexts:
-            # Only the time is asked: what fits is decided in the loop, so this step may be larger than memory.
-            one = replace(base, requests=count, context_tokens=context, reserve_fraction=-1e4)
-            result, step = _run(work.decode, one)
-            row.append(step)
-            accepted = result["metrics"]["accepted_tokens_per_step"]
-            busy = _nic_share(result, work.decode, one, step)
-        grid.append(row)
-    free = memory.free_bytes - most * memory.buffer_bytes_per_request
-    kv = memory.cache_bytes_per_request / base.context_tokens
+    found = surface(work.decode, base, most)
     return (
-        plane([float(c) for c in counts], [float(c) for c in contexts], grid),
-        free,
-        busy,
+        found.step_s,
+        memory.free_bytes - most * memory.buffer_bytes_per_request,
+        found.nic_busy_fraction,
         most,
-        accepted,
-        kv,
+        accepted_tokens(base),
+        memory.cache_bytes_per_request / base.context_tokens,
     )
 
 

@@ -11,13 +11,29 @@ Instants of a request, in order:
 - *each token*: a step ends; `token_instants_s`.
 - *end*: the step ends that gives it its last token (the first token, if it has one only).
 
-Differences: TTFT = first token - arrival; TPOT = (end - first token) / (output tokens - 1), for requests of two tokens or
-more, so that waiting for a decode instance and for KV counts; prefill wait = prefill start - arrival; decode wait = decode
-admitted - first token; KV transfer = KV arrived - decode admitted; response = end - arrival; token gap = one step's end less
-the one's before, for every request in both. The mean length of a queue is the sum of its waits over the makespan (Little),
-its greatest length is counted from the instants. Goodput counts requests that ended within every objective. `makespan_s`
-runs from the first arrival to the last end; `lower_bound_s` is what it were if every request had an empty deployment to
-itself, as `ttft_alone` is for TTFT.
+Of a request:
+
+- `ttft` = first token - arrival; `ttft_alone` is the same of its prompt on empty machines.
+- `tpot` = (end - first token) / (output tokens - 1), of two tokens or more: waits for a decode instance and for KV count.
+- `token_gap` = one step's end less the one's before, for every request in both.
+- `prefill_wait` = prefill start - arrival; `decode_wait` = decode admitted - first token; `step_wait` = decode start - KV
+  arrived.
+- `kv_transfer` = KV arrived - decode admitted; `response` = end - arrival.
+
+Of a run, which lasts `makespan_s` = last end - first arrival, the time in which what is left drains included:
+
+- `requests_per_s`, `output_tokens_per_s` = requests that ended, and their tokens, over the makespan.
+- `goodput_requests_per_s` = those that ended within every objective, over the makespan; `good_fraction`, over all that came.
+- `prefill_utilisation_fraction`, `decode_utilisation_fraction` = time in batches and steps, of the mean instance of a pool,
+  over the makespan.
+- `queues` of a pool: `mean` length = sum of the prefill waits (decode waits) over the time from the first that joins the
+  queue to the last end (Little); `max`, its greatest length.
+- `waited_s` for a pool = sum of the prefill waits; of the decode waits and step waits. Who waits still, does until the end.
+- `lower_bound_s` = the makespan, had every request had an empty deployment to itself.
+
+Of the span in which requests arrive, `while_arriving`, which leaves the draining out: `span_s` = last arrival - first
+arrival; `arrivals_per_s` = arrivals after the first over it; `prefilled_per_s`, `requests_per_s`, `output_tokens_per_s` =
+first tokens, ends and output tokens in it over it; utilisations = time in batches and steps in it over it.
 """
 
 from __future__ import annotations
@@ -98,6 +114,7 @@ def measure(
         "response": _spread((at["end_s"] - at["arrival_s"])[ended]),
         "prefill_wait": _spread(_difference(at, "prefill_start_s", "arrival_s")),
         "decode_wait": _spread(_difference(at, "decode_admitted_s", "first_token_s")),
+        "step_wait": _spread(_difference(at, "decode_start_s", "kv_arrived_s")),
         "kv_transfer": _spread(_difference(at, "kv_arrived_s", "decode_admitted_s")),
         "goodput_requests_per_s": float(good.sum()) / makespan,
         "good_fraction": float(good.sum()) / asked.num_requests,
@@ -110,8 +127,14 @@ def measure(
             "prefill": _queue(at["arrival_s"], at["prefill_start_s"], ~trace.refused, last),
             "decode": _queue(at["first_token_s"], at["decode_admitted_s"], asked.output_tokens > 1, last),
         },
-        "prefill_utilisation_fraction": _busy(trace.prefill, makespan),
-        "decode_utilisation_fraction": _busy(trace.decode, makespan),
+        "prefill_utilisation_fraction": _busy(trace.prefill, asked.arrival_s[0], last),
+        "decode_utilisation_fraction": _busy(trace.decode, asked.arrival_s[0], last),
+        "waited_s": {
+            "prefill": _waited_s(at, "arrival_s", "prefill_start_s", ~trace.refused, last),
+            "decode": _waited_s(at, "first_token_s", "decode_admitted_s", asked.output_tokens > 1, last)
+            + _waited_s(at, "kv_arrived_s", "decode_start_s", asked.output_tokens > 1, last),
+        },
+        "while_arriving": _while_arriving(service, asked, trace),
         "kv_peak_fraction": _peak(trace.decode),
         "num_ended": int(ended.sum()),
         "num_refused": int(trace.refused.sum()),
@@ -174,7 +197,8 @@ def _lower_bound_s(service: Service, asked: Requests, ended: NDArray[np.bool_], 
     if not len(alone_s):
         return 0.0
     steps = np.ceil((asked.output_tokens[ended] - 1) / service.tokens_per_step)
-    last = asked.arrival_s[ended] + alone_s + steps * service.decode_step_s(1, 1)
+    pool = service.decode or service.prefill
+    last = asked.arrival_s[ended] + alone_s + steps * service.decode_step_s(1 / pool.num_ranks, 1)
     return float(last.max() - asked.arrival_s[0])
 
 
@@ -226,8 +250,50 @@ def _queue(came: Floats, left: Floats, mine: NDArray[np.bool_], end_s: float) ->
     return {"mean": float(waited.sum()) / span, "max": int(length.max(initial=0))}
 
 
-def _busy(pool: tuple[InstanceRecord, ...], makespan_s: float) -> float:
-    return min(1.0, sum(one.busy_s for one in pool) / (len(pool) * makespan_s))
+def _waited_s(at: dict[str, Floats], came: str, left: str, mine: NDArray[np.bool_], end_s: float) -> float:
+    """Sum of waits [s]; who never left waited until the end."""
+    mine = mine & ~np.isnan(at[came])
+    until = np.where(np.isnan(at[left][mine]), np.maximum(end_s, at[came][mine]), at[left][mine])
+    return float((until - at[came][mine]).sum())
+
+
+def _busy(pool: tuple[InstanceRecord, ...], begin_s: float, end_s: float) -> float:
+    """Share of a span that the mean instance is in batches and steps."""
+    spans = [(one.batch_start_s, one.batch_end_s) for one in pool]
+    spans += [(one.step_start_s, one.step_end_s) for one in pool]
+    busy = sum(
+        float((np.clip(end, begin_s, end_s) - np.clip(start, begin_s, end_s)).sum()) for start, end in spans
+    )
+    return min(1.0, busy / (len(pool) * max(end_s - begin_s, 1e-12)))
+
+
+def _while_arriving(service: Service, asked: Requests, trace: ServingTrace) -> dict[str, float]:
+    """Rates and business from the first arrival to the last, or to where the run was cut; {} where all came at once."""
+    begin, end = float(asked.arrival_s[0]), min(float(asked.arrival_s[-1]), trace.end_s)
+    span = end - begin
+    if span <= 0:
+        return {}
+    at = trace.instants
+    prefilled = at["first_token_s"] <= end
+    return {
+        "span_s": span,
+        "arrivals_per_s": float((asked.arrival_s <= end).sum() - 1) / span,
+        "prefilled_per_s": float(prefilled.sum()) / span,
+        "requests_per_s": float((at["end_s"] <= end).sum()) / span,
+        "output_tokens_per_s": float(prefilled.sum() + _decoded_until(service, asked, trace, end).sum())
+        / span,
+        "prefill_utilisation_fraction": _busy(trace.prefill, begin, end),
+        "decode_utilisation_fraction": _busy(trace.decode, begin, end),
+    }
+
+
+def _decoded_until(service: Service, asked: Requests, trace: ServingTrace, until_s: float) -> Floats:
+    """Tokens that decode steps have given each request by an instant [num_requests]."""
+    done = np.array([np.searchsorted(one.step_end_s, until_s, "right") for one in trace.decode])
+    here = trace.decode_instance >= 0
+    steps = np.where(here, done[trace.decode_instance] - trace.first_step, 0)
+    tokens = np.floor(np.maximum(steps, 0) * service.tokens_per_step + 1e-9)
+    return np.where(here & (trace.first_step >= 0), np.minimum(tokens, asked.output_tokens - 1), 0.0)
 
 
 def _peak(pool: tuple[InstanceRecord, ...]) -> float:

@@ -2,7 +2,8 @@
 
 Phases are those of the published step table (ISCA'25 DeepSeek-V3 paper, Table 4, arXiv 2505.09343), read as one pipeline
 rank's timeline: 1F, 1B, 1W the forwards, backwards and weight parts that run alone, 1F1B the overlapped pairs, opt the
-optimizer, and the bubble what is left of the step. `phases` is rank 0, `phases_mean` the mean over pipeline ranks.
+optimizer, and the bubble what is left of the step. `phases`, `bubble_s`, `optimizer_s`, `exposed_comm_s` and `barrier_wait_s` are
+of rank 0, `phases_mean` and `exposed_comm_mean_s` the mean over pipeline ranks; all are means over the GPUs of a rank.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def measure(
         "lower_bound_s": lower_bound_s,
         "bubble_s": _mean(first, "bubble_s"),
         "exposed_comm_s": float(np.mean([record.tasks.exposed_s.sum() for record in firsts])),
+        "exposed_comm_mean_s": float(np.mean([record.tasks.exposed_s.sum() for record in records])),
         "barrier_wait_s": float(np.mean([record.tasks.barrier_s.sum() for record in firsts])),
         "optimizer_s": _mean(first, "opt_s"),
         "phases": {name: _mean(first, name) for name in rows[0]},

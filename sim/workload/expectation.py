@@ -36,6 +36,7 @@ SAMPLE_TOKENS = 131072
 _SAMPLE_SEED = 20250509
 _MAX_PHASES = 1024  # replica choices that are averaged; one period where the numbers of copies allow it
 _MAX_TERMS = 200_000
+_CERTAIN = 1 - 1e-6  # an expert this likely to get a token counts as one that does
 
 
 def sample(gate: Gate, num_experts: int, top_k: int, probabilities: FloatArray | None) -> NDArray[np.int32]:
@@ -80,6 +81,45 @@ def inclusion(
     if probabilities is not None and not gate.limits_groups:
         return reach_by_race(probabilities, np.arange(num_experts), num_experts, top_k)
     return None
+
+
+def touched(rows: FloatArray, num_tokens: float, *, evenly: bool = False) -> FloatArray:
+    """Probability that experts get a token at all, from the mean `rows` that each gets of `num_tokens` tokens.
+
+    Notes
+    -----
+    Tokens choose independently, each an expert with probability p = rows / tokens: 1 - (1 - p)^tokens. A gate that gives
+    every expert the same (`evenly`) leaves none without before all have one: min(1, rows).
+    """
+    if evenly:
+        return np.minimum(rows, 1.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(-np.expm1(num_tokens * np.log1p(-np.minimum(rows / num_tokens, 1.0))))
+
+
+def rows_of_touched(rows: FloatArray, num_tokens: float, *, evenly: bool = False) -> list[FloatArray]:
+    """The experts of each rank that work, as rows; all of them, but where tokens are few.
+
+    Parameters
+    ----------
+    rows : array, [num_ranks, experts_per_rank]
+        Mean rows of each expert from `num_tokens` tokens.
+
+    Returns
+    -------
+    list of array
+        For each rank as many experts as are expected to get a token, rounded up, the likeliest first, each with the rows
+        that it has when it gets any. At least one: whoever waits for a rank waits for one that has something to do.
+    """
+    chance = touched(rows, num_tokens, evenly=evenly)
+    if (chance > _CERTAIN).all():
+        return list(rows)
+    found = []
+    for mine, likely in zip(rows, chance, strict=True):
+        most = np.argsort(-likely, kind="stable")[: max(1, math.ceil(likely.sum() - 1e-9))]
+        most = most[likely[most] > 0]
+        found.append(np.where(likely[most] > _CERTAIN, mine[most], mine[most] / likely[most]))
+    return found
 
 
 # --- exchangeable gates -----------------------------------------------------------------------------------

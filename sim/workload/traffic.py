@@ -32,7 +32,8 @@ class Routing:
 
     Parameters
     ----------
-    tokens_per_rank : int [count]
+    tokens_per_rank : float [count]
+        A whole number, but where a rank stands for several that have fewer (`thinned`).
     top_k : int [count]
     node_of_rank : array of int, [num_ranks]
         Node of each rank, counted from the group's first node.
@@ -46,7 +47,7 @@ class Routing:
         Tokens that each physical expert gets from all sources.
     """
 
-    tokens_per_rank: int
+    tokens_per_rank: float
     top_k: int
     node_of_rank: NDArray[np.int64]
     tokens_to_node: FloatArray
@@ -79,6 +80,23 @@ class Routing:
         """(token, expert) pairs on the busiest rank over the mean rank's."""
         load = self.selections_to_rank.sum(axis=0)
         return float(load.max() / load.mean())
+
+    def thinned(self, share: float) -> Routing:
+        """The mean counts where only a `share` of the tokens is there [fraction]."""
+        return Routing(
+            self.tokens_per_rank * share,
+            self.top_k,
+            self.node_of_rank,
+            *(
+                counts * share
+                for counts in (
+                    self.tokens_to_node,
+                    self.tokens_to_rank,
+                    self.selections_to_rank,
+                    self.selections_to_physical,
+                )
+            ),
+        )
 
 
 def route(
