@@ -353,7 +353,9 @@ def picture(folder: Path) -> str:
     )
     assert command
     run(f"{command[2]} && moesim plot results/{command[3]} --kind ladder --format svg --out drawn", folder)
-    return (folder / "drawn" / "ladder.svg").read_text(encoding="utf-8")
+    drawn = (folder / "drawn" / "ladder.svg").read_text(encoding="utf-8")
+    [drawing] = re.findall(r'id="defs-(\w+)"', drawn)  # plotly's name of it, another each time
+    return drawn.replace(drawing, "figure")
 
 
 def _words(svg: str) -> list[str]:
