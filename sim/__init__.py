@@ -29,9 +29,12 @@ def run(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[
     Raises `InputError` for what is wrong in it, all at once, `InfeasibleError` for what no machine could do.
     """
     from sim.show.result import Result
-    from sim.study.run import run_document
+    from sim.study.run import check_expected, run_document
 
-    return Result(run_document(_document(spec, settings)))
+    document = _document(spec, settings)
+    result = run_document(document)
+    check_expected(document, result)
+    return Result(result)
 
 
 def load_scenario(

@@ -15,7 +15,7 @@ import yaml
 from sim import documents
 from sim.cluster.hardware import load_hardware
 from sim.errors import InfeasibleError, InputError, MoesimError
-from sim.study.run import run_document
+from sim.study.run import check_expected, run_document
 from sim.study.scenario import read, resolve, variants
 
 GOOD = """\
@@ -45,7 +45,7 @@ def told(text: str, folder: Path | None = None) -> list[str]:
     def run() -> None:
         document = documents.loads(text, "mine.yaml")
         document.folder = folder
-        run_document(document)
+        check_expected(document, run_document(document))
 
     with pytest.raises(InputError) as caught:
         run()

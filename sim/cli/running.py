@@ -54,6 +54,8 @@ def run(
         printed = {name: folders.kept(result) for name, result in results.items()}
         several = {"schema": "moesim.results/1", "results": printed}
         click.echo(folders.dump(several if len(printed) > 1 else next(iter(printed.values()))), nl=False)
+    for name, document in documents.items():
+        study.check_expected(document, results[name])
     missed = [line for result in results.values() for line in study.missed(result)]
     if missed:
         raise Missed("missed expectations:\n" + "\n".join(missed))

@@ -17,7 +17,7 @@ from sim.cluster.topology import LeafSpine
 from sim.documents import Document
 from sim.engine import executor
 from sim.engine.records import Trace, TransferRecord
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, nearest
 from sim.schedule import flow_list
 from sim.schedule.collectives import Exchange
 from sim.study import metrics as measure
@@ -265,20 +265,11 @@ def _verdict(one: export_rules.Verdict) -> dict[str, Any]:
 
 
 def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each expected value beside ours. Raises `InputError` for a metric that the run does not have."""
-    known, rows, faults = measure.flatten(metrics), [], []
+    """Each expected value beside ours; what the run has no metric for, `check_expected` tells."""
+    known, rows = measure.flatten(metrics), []
     for one in scenario.expectations:
         got = known.get(one.metric)
         if got is None:
-            faults.append(
-                Fault(
-                    one.mark,
-                    f"expect.{one.metric}",
-                    f"'{one.metric}'",
-                    "a metric of this run",
-                    nearest(one.metric, known),
-                )
-            )
             continue
         error = (
             (got - one.value) / one.value if one.value else float(got != 0)
@@ -294,9 +285,20 @@ def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[st
                 "ok": abs(error) <= one.tolerance_fraction,
             }
         )
-    if faults:
-        raise InputError(faults)
     return rows
+
+
+def check_expected(document: Document, result: Result) -> None:
+    """Raise `InputError` for expected metrics that the runs of a document do not have; asked once results are safe."""
+    faults = []
+    for name, one in scenarios.variants(document).items():
+        known = measure.flatten(result.get("variants", {name: result})[name]["metrics"])
+        for metric in one.get(("expect",)) or ():
+            if metric not in known:
+                wanted, near = "a metric of this run", nearest(metric, known)
+                faults.append(one.fault(("expect", metric), f"'{metric}'", wanted, near, key=True))
+    if faults:
+        raise InputError(list(dict.fromkeys(faults)))
 
 
 def missed(result: Result) -> list[str]:
