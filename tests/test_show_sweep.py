@@ -230,6 +230,38 @@ def test_the_front_of_the_plot_is_that_of_the_document(given: dict[str, Any]) ->
         assert {round(x * 1e-6, 12) for x in front.x} == {round(time_s, 12) for time_s in here}
 
 
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Six conditions, two objectives, and SMs of which more than enough change nothing."""
+    axes = {
+        "cluster.hardware": ["h800", "h100"],
+        "workload.tokens_per_rank": [64, 128, 65536],
+        "workload.kernel.comm_sms": [4, 32, 36, 40],
+    }
+    objectives = {"dispatch.time_s": "minimise", "combine.time_s": "minimise"}
+    return run(
+        sweep_of(axes=axes, given=list(axes)[:2], objectives=objectives), tmp_path_factory.mktemp("crowded")
+    )
+
+
+def test_sentence_and_figure_count_the_same_front_equals_and_all(crowded: dict[str, Any]) -> None:
+    front = len(crowded["pareto"])
+    assert front > len(crowded["best"]) == 6, "equals share the front"
+    among = "hardware and tokens per rank on dispatch time and combine time"
+    assert f"{front} points are beaten by none of their {among}." in sweeps.finding(crowded)
+    title = plots.figure("pareto", crowded).layout.meta["title"]
+    assert title == f"{front} of 24 points that ran are beaten by none of their {among}"
+
+
+def test_a_star_is_explained_where_there_is_one(crowded: dict[str, Any], given: dict[str, Any]) -> None:
+    one_each = sweep_grids.ranking(crowded, ["dispatch.time_s"], 10)
+    assert not any("*" in row[0] for row in one_each.rows)
+    assert one_each.note == ""
+    few_each = sweep_grids.ranking(given, ["dispatch.time_s"], 10)
+    assert any("*" in row[0] for row in few_each.rows)
+    assert few_each.note == "*: no other point of its hardware beats it"
+
+
 def test_a_parallel_plot_has_a_line_for_every_point_that_ran(document: dict[str, Any]) -> None:
     figure = plots.figure("parallel", document)
     lines = [trace for trace in figure.data if trace.mode == "lines"]

@@ -69,9 +69,8 @@ def pareto(document: Sweep) -> Any:
             values_text(points[i], axes), xs[i] / x_scale, ys[i] / y_scale, xanchor="left", yanchor="bottom", xshift=8, yshift=1, font={"size": 11}, name="inside",
             bgcolor=style.PAPER, borderpad=0,
         )  # fmt: skip
-    others = f"none of their {sweeps.given_text(document)}" if document["given"] else "none"
     leads = "" if document["given"] else f"; {values_text(points[0], axes)} leads"
-    title = f"{len(front)} of {len(points):,} points that ran are beaten by {others} on {label(x_name)} and {label(y_name)}{leads}"
+    title = f"{len(front)} of {len(points):,} points that ran are beaten by none{sweeps.of_given(document, 'their')} on {label(x_name)} and {label(y_name)}{leads}"
     alt = "; ".join(
         f"{values_text(points[i], axes)}: {cell(x_name, xs[i])}, {cell(y_name, ys[i])}" for i in front[:12]
     )
@@ -111,14 +110,19 @@ def _way(document: Sweep, name: str) -> str:
 def _front(
     rows: Sequence[int], xs: Sequence[float], ys: Sequence[float], x_way: str, y_way: str
 ) -> list[int]:
-    """Those of some rows that none of them beats, from the best x to the best y."""
-    x_sign, y_sign = (1 if way == "minimise" else -1 for way in (x_way, y_way))
-    order = sorted(rows, key=lambda i: (x_sign * xs[i], y_sign * ys[i], i))
+    """Those of some rows that none of them beats, from the best x to the best y; equals stay together, as in the ranking."""
+    signs = [1 if way == "minimise" else -1 for way in (x_way, y_way)]
+    placed = {i: (signs[0] * _rounded(xs[i]), signs[1] * _rounded(ys[i])) for i in rows}
     found: list[int] = []
-    for i in order:
-        if not found or y_sign * ys[i] < y_sign * ys[found[-1]]:
+    for i in sorted(rows, key=lambda i: (*placed[i], i)):
+        if not found or placed[i][1] < placed[found[-1]][1] or placed[i] == placed[found[-1]]:
             found.append(i)
     return found
+
+
+def _rounded(value: float) -> float:
+    """To nine digits, up to which two values are the same."""
+    return float(f"{value:.8e}")
 
 
 KINDS: Mapping[str, tuple[str, Any]] = {

@@ -64,7 +64,7 @@ def ranking(document: Sweep, shown: list[str], most: int) -> Grid:
         tuple(rows),
         words=frozenset({0, *words}),
         breaks=frozenset(breaks[1:] if each > 1 else ()),
-        note="*: no other point beats it" if fronts else "",
+        note=f"*: no other point{sweeps.of_given(document, 'its')} beats it" if fronts and each > 1 else "",
     )
 
 

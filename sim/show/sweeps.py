@@ -7,6 +7,7 @@ the same condition.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ BESIDE = (
     "dispatch.binding", "combine.binding",
 )  # fmt: skip
 """Metrics that are shown beside the objectives, where a point has them."""
+EQUAL = 1e-9
+"""Relative difference up to which two values of a metric are the same, as for the ranking."""
 _MOST_BESIDE = 4
 _LAYOUT = ("pp", "ep", "tp", "dp", "cp")
 _LABEL = {
@@ -163,6 +166,11 @@ def given_text(document: Sweep) -> str:
     return " and ".join(map(axis_label, document["given"]))
 
 
+def of_given(document: Sweep, whose: str) -> str:
+    """Among which points some are compared: ` of their machine`; "" where no axis is given."""
+    return f" of {whose} {given_text(document)}" if document["given"] else ""
+
+
 def ranked(document: Sweep, condition: Condition = ()) -> list[Point]:
     """Points that ran, the best first; of one condition only, where one is named."""
     points = [document["points"][index] for index in document["ranked"]]
@@ -214,10 +222,12 @@ def size(value: Any) -> float | None:
 
 
 def lag(document: Sweep, point: Mapping[str, Any]) -> float | None:
-    """The first objective of a point over that of the best of its condition, less one [fraction]."""
+    """The first objective of a point over that of the best of its condition, less one [fraction]; 0 up to the ninth digit."""
     leader, name = leaders(document).get(condition_of(document, point)), objective(document)[0]
     top, value = metric(leader, name) if leader else None, metric(point, name)
-    return value / top - 1 if top and value is not None else None
+    if not top or value is None:
+        return None
+    return 0.0 if math.isclose(value, top, rel_tol=EQUAL) else value / top - 1
 
 
 def lag_cell(document: Sweep, point: Mapping[str, Any]) -> str:
@@ -253,7 +263,8 @@ def finding(document: Sweep) -> list[str]:
     if len(document["objectives"]) > 1:
         names = " and ".join(label(one) for one in document["objectives"])
         front = len(document["pareto"])
-        said.append(f"{front} point{'s' * (front != 1)} no other beats on {names}.")
+        verb, whose = ("point is", "its") if front == 1 else ("points are", "their")
+        said.append(f"{front} {verb} beaten by none{of_given(document, whose)} on {names}.")
     said += filter(None, [_costliest(document)])
     told = (("infeasible", "cannot be"), ("pruned", "were skipped by their bound"), ("failed", "failed"))
     rest = [f"{counts[status]:,} {word}" for status, word in told if counts[status]]
