@@ -10,11 +10,12 @@ from typing import Any
 
 import browser
 import pytest
+from rich.console import Console
 from sweeping import EXCHANGE, run, sweep_of
 
 from sim import documents, units
 from sim.errors import InputError
-from sim.show import export, plots, sweep_grids, sweep_page, sweeps
+from sim.show import export, plots, sweep_grids, sweep_page, sweeps, tables
 
 BANDWIDTH = "cluster.override.gpu.scale_up.bandwidth"
 AXES = {
@@ -168,6 +169,50 @@ def test_tables_for_a_terminal_read_in_a_hundred_columns(
                 2 + max(len(row[i]) for row in (grid.heads, *grid.rows)) for i in range(len(grid.heads))
             )
             assert width <= 100
+
+
+@pytest.fixture(scope="module")
+def lengthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Four conditions of many digits and two choices; with a fifth, choices are told one below the other."""
+    axes = {
+        "workload.tokens_per_rank": [1024, 4096, 16384, 65536],
+        "workload.kernel.comm_sms": [8, 16, 24],
+        BANDWIDTH: AXES[BANDWIDTH],
+    }
+    return run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path_factory.mktemp("lengthy"))
+
+
+@pytest.mark.parametrize("columns", [70, 80, 110])
+def test_no_figure_of_a_table_loses_digits_to_a_narrow_terminal(
+    lengthy: dict[str, Any], columns: int
+) -> None:
+    console = Console(file=io.StringIO(), width=columns)
+    grid = sweep_grids.costs(lengthy, ["dispatch.time_s"])
+    tables.print_grid(grid, console)
+    printed = console.file.getvalue().split()  # type: ignore[attr-defined]
+    for text in (cell for row in (grid.heads, *grid.rows) for cell in row):
+        assert all(printed.count(word) >= text.split().count(word) > 0 for word in text.split()), text
+
+
+def test_of_many_conditions_and_choices_each_choice_has_rows_of_its_own(tmp_path: Path) -> None:
+    axes = {
+        "workload.tokens_per_rank": [64, 128, 256, 512, 1024],
+        "workload.kernel.comm_sms": [4, 8, 24],
+        BANDWIDTH: AXES[BANDWIDTH],
+    }
+    found = run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path)
+    grid = sweep_grids.costs(found, ["dispatch.time_s"])
+    assert grid.heads == ("choice", "tokens per rank", "best dispatch time", "within 1%", "within 5%", "within 25%")  # fmt: skip
+    assert [row[0] for row in grid.rows] == ["comm sms"] * 5 + ["NVLink"] * 5
+    assert grid.breaks == {5}
+    for choice, tokens, best, *least in grid.rows:
+        axis = {"comm sms": "workload.kernel.comm_sms", "NVLink": BANDWIDTH}[choice]
+        here = [p for p in found["points"] if str(p["values"]["workload.tokens_per_rank"]) == tokens]
+        top = min(p["metrics"]["dispatch"]["time_s"] for p in here)
+        assert best == sweeps.cell("dispatch.time_s", top)
+        for value, times in zip(least, (1.01, 1.05, 1.25), strict=True):
+            close = [p["values"][axis] for p in here if p["metrics"]["dispatch"]["time_s"] <= times * top]
+            assert value == str(min(close, key=lambda one: float(str(one).split()[0])))
 
 
 @pytest.mark.parametrize(
