@@ -16,6 +16,7 @@ from sweeping import EXCHANGE, run, sweep_of
 from sim import documents, units
 from sim.errors import InputError
 from sim.show import export, plots, sweep_grids, sweep_page, sweeps, tables
+from sim.show.progress import SweepBar
 
 BANDWIDTH = "cluster.override.gpu.scale_up.bandwidth"
 AXES = {
@@ -148,6 +149,20 @@ def test_runs_of_what_almost_fits_are_told_apart() -> None:
     assert said == (
         "This time 884 runs were computed, 0 remembered; 20 of them are points that lack memory, run with what they lack."
     )
+
+
+def test_no_time_left_is_told_before_a_point_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 30 points none after 12 s says nothing of the rest; 10 after 24 s leave 20, at 25 a minute 48 s."""
+    clock = iter([0.0, 12.0, 24.0])
+    monkeypatch.setattr("sim.show.progress.time.monotonic", lambda: next(clock))
+    console = Console(file=io.StringIO(), width=100)
+    with SweepBar(console, 30, "dispatch.time_s", quiet=False) as bar:
+        bar.show(0, None, "", "")
+        bar.show(10, {"dispatch": {"time_s": 2e-3}}, "", "EP 8")
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "   12.0 s  0 of 30 points",
+        "   24.0 s  10 of 30 points, 25 a minute, 48 s left; best 2 ms EP 8",
+    ]
 
 
 def test_a_sweep_in_which_nothing_runs_says_why(hopeless: dict[str, Any]) -> None:
