@@ -110,6 +110,20 @@ def test_what_stands_beside_the_metric_is_shown_for_every_rung_and_machine() -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("exposed_comm_s", "exposed communication"),
+        ("dispatch.lower_bound_s", "dispatch lower bound"),
+        ("dispatch.lower_bound_s + combine.lower_bound_s", "dispatch lower bound + combine lower bound"),
+        ("memory_peak_bytes", "memory"),
+        ("tpot_s", "time per output token"),
+    ],
+)
+def test_a_metric_is_called_in_words_whichever_a_ladder_shows(metric: str, words: str) -> None:
+    assert told.called(metric) == words
+
+
 def test_a_machine_without_a_price_is_named_in_the_note_and_breaks_even_with_none() -> None:
     grid = ladder_grids.of_prices(run(DECODE))
     assert "no price" not in grid.note

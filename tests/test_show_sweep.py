@@ -144,6 +144,37 @@ def test_more_of_a_rate_is_better_in_words_too(tmp_path: Path) -> None:
     assert title.endswith(f"worst 1/{max(rates) / min(rates):.3g} of that")
 
 
+def lacking(document: dict[str, Any], times: dict[str, float]) -> dict[str, Any]:
+    """The document with a point of each hardware that lacks memory and would take so many times the best of its hardware."""
+    changes = [
+        {
+            "point": next(i for i, p in enumerate(document["points"]) if p["values"]["cluster.hardware"] == name),
+            "needed_bytes": 84e9, "capacity_bytes": 80e9, "parts": {"weights": 84e9},
+            "metrics": {"dispatch": {"time_s": many * fastest(document, hardware=name)}},
+        }
+        for name, many in times.items()
+    ]  # fmt: skip
+    return {**document, "changes": changes, "runs": {**document["runs"], "of_changes": 7}}
+
+
+def test_more_memory_is_said_not_to_help_only_where_it_was_tried(given: dict[str, Any]) -> None:
+    """Points far from fitting are not run, so of them nothing is claimed; each is compared with its own hardware."""
+    found = lacking(given, {"h100": 2.0, "h800": 1.5})
+    said = sweeps.finding(found)[-1]
+    assert said.startswith(
+        "None of the 7 points that lack least memory would beat the best: with what it needs, h800, "
+    )
+    assert said.endswith(", +50.0%.")
+    assert [row[-1] for row in sweep_grids.changes(found).rows] == ["+50.0%", "+100.0%"]
+    helped = sweeps.finding(lacking(given, {"h800": 1.5, "h100": 0.9}))[-1]
+    assert helped.startswith("With more memory, h100, ")
+    assert helped.endswith(
+        "(84 GB a GPU instead of 80 GB) would reach "
+        + sweeps.cell("dispatch.time_s", 0.9 * fastest(given, hardware="h100"))
+        + ", -10.0%."
+    )
+
+
 def test_runs_of_what_almost_fits_are_told_apart() -> None:
     said = sweep_page.runs_text({"computed": 884, "remembered": 0, "of_changes": 20})
     assert said == (

@@ -143,14 +143,14 @@ def changes(document: Sweep) -> Grid:
     """What would have to change for the points that lack memory alone."""
     axes, name = sweeps.varied(document), sweeps.objective(document)[0]
     rows = []
-    for change in document["changes"][:8]:
-        point, would = document["points"][change["point"]], metric(change, name)
+    for change in sweeps.changes(document)[:8]:
+        would = sweeps.changed(document, change)
         over = change["needed_bytes"] / change["capacity_bytes"] - 1
         parts = (f"{part} {show(size, 'bytes', 3)}" for part, size in list(change["parts"].items())[:2])
         rows.append(
             (
-                values_text(point, axes), show(change["needed_bytes"], "bytes", 3), f"{over:+.0%}", ", ".join(parts),
-                cell(name, would), sweeps.lag_cell(document, {**point, "metrics": change["metrics"]}),
+                values_text(would, axes), show(change["needed_bytes"], "bytes", 3), f"{over:+.0%}", ", ".join(parts),
+                cell(name, metric(would, name)), sweeps.lag_cell(document, would),
             )
         )  # fmt: skip
     return Grid(
