@@ -41,6 +41,31 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Six conditions, two objectives, and SMs of which more than enough change nothing."""
+    axes = {
+        "cluster.hardware": ["h800", "h100"],
+        "workload.tokens_per_rank": [64, 128, 65536],
+        "workload.kernel.comm_sms": [4, 32, 36, 40],
+    }
+    objectives = {"dispatch.time_s": "minimise", "combine.time_s": "minimise"}
+    return run(
+        sweep_of(axes=axes, given=list(axes)[:2], objectives=objectives), tmp_path_factory.mktemp("crowded")
+    )
+
+
+@pytest.fixture(scope="module")
+def lengthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Four conditions of many digits and two choices; with a fifth, choices are told one below the other."""
+    axes = {
+        "workload.tokens_per_rank": [1024, 4096, 16384, 65536],
+        "workload.kernel.comm_sms": [8, 16, 24],
+        BANDWIDTH: AXES[BANDWIDTH],
+    }
+    return run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path_factory.mktemp("lengthy"))
+
+
+@pytest.fixture(scope="module")
 def hopeless(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run(sweep_of(axes={"layout.ep": [3, 5]}), tmp_path_factory.mktemp("c"))
 
@@ -217,17 +242,6 @@ def test_tables_for_a_terminal_read_in_a_hundred_columns(
             assert width <= 100
 
 
-@pytest.fixture(scope="module")
-def lengthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Four conditions of many digits and two choices; with a fifth, choices are told one below the other."""
-    axes = {
-        "workload.tokens_per_rank": [1024, 4096, 16384, 65536],
-        "workload.kernel.comm_sms": [8, 16, 24],
-        BANDWIDTH: AXES[BANDWIDTH],
-    }
-    return run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path_factory.mktemp("lengthy"))
-
-
 @pytest.mark.parametrize("columns", [70, 80, 110])
 def test_no_figure_of_a_table_loses_digits_to_a_narrow_terminal(
     lengthy: dict[str, Any], columns: int
@@ -308,6 +322,41 @@ def test_a_map_of_a_given_axis_compares_within_each_map(given: dict[str, Any]) -
     assert [min(v for row in trace.z for v in row) for trace in maps] == [0.0, 0.0]
 
 
+def test_a_row_of_a_map_that_is_a_condition_has_a_best_of_its_own(crowded: dict[str, Any]) -> None:
+    """Of 65,536 tokens a rank nothing is as fast as of 64; what is compared is how fast either could be."""
+    figure = plots.figure("map", crowded)
+    maps = [trace for trace in figure.data if trace.type == "heatmap"]
+    assert [list(trace.y) for trace in maps] == [["64", "128", "65536"]] * 2
+    assert [min(row) for trace in maps for row in trace.z] == pytest.approx([0.0] * 6, abs=1e-8)
+    times = [sweeps.times_best(crowded, point) for point in crowded["points"]]
+    assert figure.layout.meta["title"].endswith(
+        f"worst {max(times):.3g} times the best of its hardware and tokens per rank"
+    )
+    assert maps[0].colorbar.title.text.startswith("times the best of its row")
+
+
+def test_names_of_maps_stand_side_by_side_only_where_they_have_room(lengthy: dict[str, Any]) -> None:
+    """`tokens per rank 65536` is some 170 px wide: four of them fit on a page, two do not on a telephone."""
+    layout = plots.figure("map", lengthy).layout
+    assert layout.xaxis.domain[1] < layout.xaxis2.domain[0] < layout.xaxis4.domain[0]
+    stacked = layout.meta["stacked"]
+    assert stacked["xaxis"]["domain"] == stacked["xaxis2"]["domain"] == [0.0, 0.99]
+    assert stacked["yaxis2"]["domain"][1] < stacked["yaxis"]["domain"][0]
+
+
+@pytest.mark.parametrize(("least", "numbered"), [(32768, True), (16, False)])
+def test_places_of_a_map_have_numbers_where_these_fit(tmp_path: Path, least: int, numbered: bool) -> None:
+    """Ten places of 40 px side by side hold the `25.9` of long times, not the `0.0216` that short ones need beside them."""
+    axes = {
+        "cluster.hardware": ["h800", "h100"],
+        "workload.tokens_per_rank": [least, 65536],
+        "workload.kernel.comm_sms": list(range(4, 44, 4)),
+    }
+    found = run(sweep_of(axes=axes, given="cluster.hardware"), tmp_path)
+    first = next(trace for trace in plots.figure("map", found).data if trace.type == "heatmap")
+    assert (first.texttemplate is not None) is numbered
+
+
 def test_the_front_of_the_plot_is_that_of_the_document(given: dict[str, Any]) -> None:
     fronts = [trace for trace in plots.figure("pareto", given).data if trace.name in ("h800", "h100")]
     assert len(fronts) == 2
@@ -319,20 +368,6 @@ def test_the_front_of_the_plot_is_that_of_the_document(given: dict[str, Any]) ->
             if p["values"]["cluster.hardware"] == front.name
         ]
         assert {round(x * 1e-6, 12) for x in front.x} == {round(time_s, 12) for time_s in here}
-
-
-@pytest.fixture(scope="module")
-def crowded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Six conditions, two objectives, and SMs of which more than enough change nothing."""
-    axes = {
-        "cluster.hardware": ["h800", "h100"],
-        "workload.tokens_per_rank": [64, 128, 65536],
-        "workload.kernel.comm_sms": [4, 32, 36, 40],
-    }
-    objectives = {"dispatch.time_s": "minimise", "combine.time_s": "minimise"}
-    return run(
-        sweep_of(axes=axes, given=list(axes)[:2], objectives=objectives), tmp_path_factory.mktemp("crowded")
-    )
 
 
 def test_sentence_and_figure_count_the_same_front_equals_and_all(crowded: dict[str, Any]) -> None:
