@@ -104,7 +104,7 @@ def test_a_choice_is_judged_with_all_others_at_their_best(document: dict[str, An
     grid = sweep_grids.costs(document, ["dispatch.time_s"])
     rows = {(row[0], row[1]): row for row in grid.rows}
     for sms in (4, 8, 16, 24):
-        row = rows["comm sms", str(sms)]
+        row = rows["comm SMs", str(sms)]
         assert row[2] == "12"
         assert row[3] == sweeps.cell("dispatch.time_s", fastest(document, sms=sms))
         behind = fastest(document, sms=sms) / fastest(document) - 1
@@ -119,7 +119,7 @@ def test_a_given_axis_is_a_condition_and_no_choice(given: dict[str, Any]) -> Non
         assert sweeps.cell("dispatch.time_s", fastest(given, hardware=hardware)) in sentence
     grid = sweep_grids.costs(given, ["dispatch.time_s"])
     assert grid.heads == ("axis", "value", "h800", "h100")
-    row = next(row for row in grid.rows if row[:2] == ("comm sms", "4"))
+    row = next(row for row in grid.rows if row[:2] == ("comm SMs", "4"))
     for cell, hardware in zip(row[2:], ("h800", "h100"), strict=True):
         behind = fastest(given, hardware=hardware, sms=4) / fastest(given, hardware=hardware) - 1
         assert cell == f"{behind:+.1%}"
@@ -263,10 +263,10 @@ def test_of_many_conditions_and_choices_each_choice_has_rows_of_its_own(tmp_path
     found = run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path)
     grid = sweep_grids.costs(found, ["dispatch.time_s"])
     assert grid.heads == ("choice", "tokens per rank", "best dispatch time", "within 1%", "within 5%", "within 25%")  # fmt: skip
-    assert [row[0] for row in grid.rows] == ["comm sms"] * 5 + ["NVLink"] * 5
+    assert [row[0] for row in grid.rows] == ["comm SMs"] * 5 + ["NVLink"] * 5
     assert grid.breaks == {5}
     for choice, tokens, best, *least in grid.rows:
-        axis = {"comm sms": "workload.kernel.comm_sms", "NVLink": BANDWIDTH}[choice]
+        axis = {"comm SMs": "workload.kernel.comm_sms", "NVLink": BANDWIDTH}[choice]
         here = [p for p in found["points"] if str(p["values"]["workload.tokens_per_rank"]) == tokens]
         top = min(p["metrics"]["dispatch"]["time_s"] for p in here)
         assert best == sweeps.cell("dispatch.time_s", top)
@@ -279,7 +279,8 @@ def test_of_many_conditions_and_choices_each_choice_has_rows_of_its_own(tmp_path
     ("axis", "shown"),
     [
         ("layout.pp", "PP"),
-        ("workload.kernel.comm_sms", "comm sms"),
+        ("workload.kernel.comm_sms", "comm SMs"),
+        ("workload.requests_per_gpu", "requests per GPU"),
         ("cluster.override.gpu.scale_up.bandwidth", "NVLink"),
         ("machine", "machine"),
     ],
@@ -392,7 +393,7 @@ def test_a_parallel_plot_has_a_line_for_every_point_that_ran(document: dict[str,
     figure = plots.figure("parallel", document)
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     assert sum(trace.x.count(None) for trace in lines) == 48
-    assert list(figure.layout.xaxis.ticktext)[:4] == ["hardware", "EP", "comm sms", "NVLink"]
+    assert list(figure.layout.xaxis.ticktext)[:4] == ["hardware", "EP", "comm SMs", "NVLink"]
     close = [
         p
         for p in document["points"]

@@ -29,6 +29,7 @@ BESIDE = (
 EQUAL = 1e-9
 """Relative difference up to which two values of a metric are the same, as for the ranking."""
 _MOST_BESIDE = 4
+_SHORT = {"sms": "SMs", "gpu": "GPU", "hbm": "HBM", "nic": "NIC", "nvlink": "NVLink", "pcie": "PCIe"}
 _LAYOUT = ("pp", "ep", "tp", "dp", "cp")
 _LABEL = {
     "step_time_s": "step", "tpot_s": "TPOT", "ttft_s": "TTFT", "mfu_causal_fraction": "MFU", "bubble_s": "bubble",
@@ -66,13 +67,13 @@ def label(name: str) -> str:
 
 
 def axis_label(name: str) -> str:
-    """An axis as a reader calls it: `layout.pp` -> `PP`, `workload.kernel.comm_sms` -> `comm sms`."""
+    """An axis as a reader calls it: `layout.pp` -> `PP`, `workload.kernel.comm_sms` -> `comm SMs`."""
     last = name.rpartition(".")[2]
     if last in _LAYOUT:
         return last.upper()
     if name.endswith("scale_up.bandwidth"):
         return "NVLink"
-    return last.replace("_", " ")
+    return " ".join(_SHORT.get(word, word) for word in last.split("_"))
 
 
 def value_label(value: Any) -> str:
