@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -596,3 +597,30 @@ def test_the_report_of_a_sweep_draws_in_a_browser(
         assert tab.requests == []
         assert tab.run("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
         assert tab.run("document.querySelectorAll('.plot').length") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
+@pytest.mark.parametrize("which", ["document", "given", "crowded", "lengthy"])
+def test_no_text_of_a_sweep_lies_on_another_or_is_cut_at_any_width(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(sweep_page.sweep_html(request.getfixturevalue(which)), encoding="utf-8")
+    with browser.tab() as tab:
+        for width in (390, 700, 1300):
+            tab.open(path, width=width)
+            assert tab.run("document.documentElement.scrollWidth") == width
+            assert tab.run(browser.OVERLAPS) == [], width
+            assert tab.run(browser.NAMES_CUT) == 0, width
+
+
+def test_names_of_a_parallel_plot_have_room_from_the_first_to_the_last(lengthy: dict[str, Any]) -> None:
+    """At 7.2 px a character `tokens per rank` and `comm SMs` are 83 px from middle to middle; a gap comes to that."""
+    figure = plots.figure("parallel", lengthy)
+    names, (left, right) = figure.layout.xaxis.ticktext, figure.layout.xaxis.range
+    step = (figure.layout.meta["least_px"] - 50) / (right - left)
+    for one, other in pairwise(names):
+        assert 7.2 * (len(one) + len(other)) / 2 < step
+    assert -left * step > 7.2 * len(names[0]) / 2
+    assert (right - len(names) + 1) * step > 7.2 * len(names[-1]) / 2

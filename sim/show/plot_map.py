@@ -21,8 +21,8 @@ from sim.units import dimension_of, figures, show, split
 
 _PANELS = 8
 _ACROSS = 4  # panels side by side
-_LEVELS = (1.05, 1.25, 2.0)  # times the best, joined by lines
-_CHARACTER_PX, _BOLD_PX, _TOP_PX = 7, 8, 64
+_LEVELS = {1.05: "solid", 1.25: "dash", 2.0: "dot"}  # times the best, joined by lines
+_CHARACTER_PX, _BOLD_PX, _TOP_PX, _LINE_PX = 7, 8, 64, 16
 _WIDE_PX, _NARROW_PX = 950, 318  # of a figure between its margins, and on a narrow screen
 _NAME_PX, _AXIS_PX = 22, 20  # above a map for its name, beside it for the title of its axis
 _TICKS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -144,7 +144,7 @@ def sweep_map(document: Sweep) -> Any:
     )
     return style.finish(
         figure, title[0].upper() + title[1:], height=_height(maps, across), alt=f"Heat map of {label(maps.name)}; {'; '.join(told)}",
-        top=_TOP_PX, stacked=_stacked(maps, across),
+        top=_TOP_PX + _LINE_PX, stacked=_stacked(maps, across),
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _draw(figure: Canvas, maps: _Maps, i: int, worst: float, *, numbered: bool) 
     ticks = [t for t in _TICKS if t <= 1.001 * worst and t not in crowded]
     least = "times the best" if maps.way == "minimise" else "times below the best"
     lined = _lined(times, xs, ys)
-    lines = f"; lines at {', '.join(f'{level:g}' for level in _LEVELS)}" if lined else ""
+    lines = ";<br>lines at 1.05, 1.25 (dashed) and 2 (dotted)" if lined else ""
     of_own = " of its row" if maps.given[1] else " of its map" if maps.given[0] else ""
     key = f"{least}{of_own}{lines}"
     bar = {
@@ -175,13 +175,12 @@ def _draw(figure: Canvas, maps: _Maps, i: int, worst: float, *, numbered: bool) 
         showscale=not mark, colorbar=bar, hoverongaps=False,
         hovertemplate=f"{axis_label(maps.y)} %{{y}}, {axis_label(maps.x)} %{{x}}: %{{customdata}} {unit}<extra></extra>",
     )  # fmt: skip
-    for level in _LEVELS if lined else ():
+    for level, dash in _LEVELS.items() if lined else ():
         figure.add(
             "contour",
             x=xs, y=ys, z=times, xaxis=f"x{mark}", yaxis=f"y{mark}", showscale=False, showlegend=False, hoverinfo="skip",
-            contours={"start": level, "end": level, "size": 1, "coloring": "none", "showlabels": not numbered, "labelformat": ".3~g",
-                      "labelfont": {"size": 11, "color": _INK}},
-            line={"width": 1.4, "color": _INK, "smoothing": 0},
+            contours={"start": level, "end": level, "size": 1, "coloring": "none"},
+            line={"width": 1.4, "color": _INK, "smoothing": 0, "dash": dash},
         )  # fmt: skip
 
 
@@ -234,7 +233,7 @@ def _axes(maps: _Maps, i: int, across: int, width: int = _WIDE_PX) -> dict[str, 
     title, texts = _ticks(maps.x, maps.xs)
     room = _cell(maps, across, width) / _CHARACTER_PX
     fits = all((len(one) + len(other)) / 2 + 1 <= room for one, other in pairwise(texts))
-    below = 14 + (_CHARACTER_PX * max(map(len, texts)) if not fits else 16)  # plotly counts from the axis
+    below = 16 + (_BOLD_PX * max(map(len, texts)) if not fits else 16)  # plotly counts from the axis
     name, names = _ticks(maps.y, maps.ys)
     lowest = row == down - 1 or i + across >= len(maps.panels)
     above = _NAME_PX / (_height(maps, across) - 120) if maps.panel else 0.0
