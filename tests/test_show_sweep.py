@@ -381,6 +381,15 @@ def test_sentence_and_figure_count_the_same_front_equals_and_all(crowded: dict[s
     assert title == f"{front} of 24 points that ran are beaten by none of their {among}"
 
 
+def test_no_two_fronts_of_a_plot_look_alike(tmp_path: Path) -> None:
+    tokens = [16 * i for i in range(1, 14)]
+    axes = {"workload.tokens_per_rank": tokens, "workload.kernel.comm_sms": [8, 24]}
+    found = run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path)
+    fronts = plots.figure("pareto", found).data[1:]
+    assert len(fronts) == len(tokens)
+    assert len({(one.marker.color, one.marker.symbol) for one in fronts}) == len(tokens)
+
+
 def test_a_star_is_explained_where_there_is_one(crowded: dict[str, Any], given: dict[str, Any]) -> None:
     one_each = sweep_grids.ranking(crowded, ["dispatch.time_s"], 10)
     assert not any("*" in row[0] for row in one_each.rows)

@@ -17,6 +17,7 @@ from sim.show.plot_map import axis_title, reading_unit
 from sim.show.sweeps import Point, Sweep, cell, label, metric, values_text
 
 _GRID = (300, 120)  # places of dots over and up; of those in one place one is drawn
+_SYMBOLS = ("circle", "diamond", "triangle-up", "x")  # a round of colours each
 _GREY = "rgba(123,133,143,0.55)"
 
 
@@ -54,13 +55,14 @@ def pareto(document: Sweep) -> Any:
         x=[xs[i] / x_scale for i in behind], y=[ys[i] / y_scale for i in behind], text=[values_text(points[i], axes) for i in behind],
         name="other points", marker={"size": 5, "color": _GREY}, **look,
     )  # fmt: skip
-    for condition, colour in zip(sweeps.conditions(document), itertools.cycle(style.SERIES)):  # fmt: skip
+    looks = itertools.cycle(itertools.product(_SYMBOLS, style.SERIES))
+    for condition, (symbol, colour) in zip(sweeps.conditions(document), looks, strict=False):
         rows = fronts.get(condition, [])
         figure.add(
             "scatter",
             x=[xs[i] / x_scale for i in rows], y=[ys[i] / y_scale for i in rows], text=[values_text(points[i], axes) for i in rows],
             name=sweeps.condition_text(document, condition) or "Pareto front", line={"color": colour, "width": 1.5, "shape": "hv"},
-            marker={"size": 9, "color": colour}, **{**look, "mode": "lines+markers"},
+            marker={"size": 9, "color": colour, "symbol": symbol}, **{**look, "mode": "lines+markers"},
         )  # fmt: skip
     figure.axis("x", title=axis_title(x_name, x_unit))
     figure.axis("y", title=axis_title(y_name, y_unit))
