@@ -25,6 +25,28 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
 
+OVERLAPS = """
+(() => {
+  const found = [];
+  for (const root of document.querySelectorAll(".plot")) {
+    const id = root.id, box = root.getBoundingClientRect();
+    const texts = [...root.querySelectorAll("svg text")].filter(t => t.textContent.trim() && !t.closest(".hoverlayer, .legend"));
+    const boxes = texts.map(t => [t.textContent, t.getBoundingClientRect()]);
+    for (const [words, b] of boxes) if (b.right > box.right + 1 || b.left < box.left - 1) found.push([id, words, "cut"]);
+    for (let i = 0; i < boxes.length; i++) for (let j = 0; j < i; j++) {
+      const [a, p] = boxes[i], [b, q] = boxes[j];
+      const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left), high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+      if (wide > 1 && high > 3) found.push([id, a, b]);
+    }
+  }
+  return found;
+})()
+"""
+"""Script: texts of figures that lie on one another or are cut by their figure."""
+
+NAMES_CUT = "[...document.querySelectorAll('caption span')].filter(s => s.getBoundingClientRect().right > innerWidth).length"
+"""Script: how many names of tables do not end on the screen."""
+
 
 def find() -> str | None:
     """The browser's path, or None where this machine has none."""

@@ -148,6 +148,13 @@ def test_a_notebook_shows_a_small_table(several: Result) -> None:
         assert said in shown
 
 
+def test_a_console_shows_what_was_found_and_the_mapping_all_there_is(several: Result) -> None:
+    assert repr(several).splitlines()[1:] == several.finding()
+    assert len(repr(several)) < 2_000
+    assert "traffic" in repr(dict(several)["variants"]["h800"].keys())
+    assert repr(Result({"kept": 1})) == "{'kept': 1}"
+
+
 def test_text_of_a_scenario_cannot_become_markup_in_a_notebook(single: Result) -> None:
     evil = Result({**single, "title": "<script>alert(1)</script>"})
     assert "<script" not in evil._repr_html_()

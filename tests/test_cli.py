@@ -99,6 +99,16 @@ def test_no_arguments_print_the_help(moesim: Moesim) -> None:
     assert "moesim run h800-vs-h100" in said.out + said.err
 
 
+def test_the_list_of_commands_ends_no_sentence_midway(moesim: Moesim) -> None:
+    told = [
+        line
+        for line in moesim("--help").out.splitlines()
+        if line.split()[:1] and line.split()[0] in commands()
+    ]
+    assert [line.split()[0] for line in told] == commands()
+    assert all(line.endswith(".") and not line.endswith("...") for line in told)
+
+
 def test_version_is_the_packages(moesim: Moesim) -> None:
     from sim import __version__
 

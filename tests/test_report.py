@@ -308,3 +308,19 @@ def test_a_fold_says_what_binds_in_each_of_its_variants_or_in_all(results: dict[
         {**results["variants"], "variants": {"h800": one, "h100": {**other, "metrics": one["metrics"]}}}
     )
     assert '<span class="soft">NVLink binds</span>' in alike
+
+
+@pytest.mark.parametrize(
+    ("times_s", "words"),
+    [
+        ([1.5], "1.50 times its lower bound"),
+        ([1.5, 1.504], "1.50 times their lower bounds"),
+        ([1.5, 2.0], "1.50 to 2.00 times their lower bounds"),
+    ],
+)
+def test_a_span_of_bounds_names_two_ends_only_where_they_differ(times_s: list[float], words: str) -> None:
+    variants = {
+        f"v{i}": {"metrics": {"exchange": {"time_s": t, "completion_time_s": t, "lower_bound_s": 1.0, "binding": "nic"}}}
+        for i, t in enumerate(times_s)
+    }  # fmt: skip
+    assert words in findings.of_bounds({"variants": variants})

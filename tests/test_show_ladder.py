@@ -110,6 +110,20 @@ def test_what_stands_beside_the_metric_is_shown_for_every_rung_and_machine() -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("exposed_comm_s", "exposed communication"),
+        ("dispatch.lower_bound_s", "dispatch lower bound"),
+        ("dispatch.lower_bound_s + combine.lower_bound_s", "dispatch lower bound + combine lower bound"),
+        ("memory_peak_bytes", "memory"),
+        ("tpot_s", "time per output token"),
+    ],
+)
+def test_a_metric_is_called_in_words_whichever_a_ladder_shows(metric: str, words: str) -> None:
+    assert told.called(metric) == words
+
+
 def test_a_machine_without_a_price_is_named_in_the_note_and_breaks_even_with_none() -> None:
     grid = ladder_grids.of_prices(run(DECODE))
     assert "no price" not in grid.note
@@ -240,25 +254,6 @@ def test_the_report_draws_every_figure_in_a_browser_without_fetching(report: Pat
         assert [url for url in tab.requests if not url.startswith(("file:", "data:"))] == []
 
 
-OVERLAPS = """
-(() => {
-  const found = [];
-  for (const root of document.querySelectorAll(".plot")) {
-    const id = root.id, box = root.getBoundingClientRect();
-    const texts = [...root.querySelectorAll("svg text")].filter(t => t.textContent.trim() && !t.closest(".hoverlayer, .legend"));
-    const boxes = texts.map(t => [t.textContent, t.getBoundingClientRect()]);
-    for (const [words, b] of boxes) if (b.right > box.right + 1 || b.left < box.left - 1) found.push([id, words, "cut"]);
-    for (let i = 0; i < boxes.length; i++) for (let j = 0; j < i; j++) {
-      const [a, p] = boxes[i], [b, q] = boxes[j];
-      const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left), high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
-      if (wide > 1 && high > 3) found.push([id, a, b]);
-    }
-  }
-  return found;
-})()
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
 @pytest.mark.parametrize("width", [390, 800, 1300])
@@ -266,4 +261,4 @@ def test_no_text_of_a_figure_lies_on_another_or_is_cut_at_any_width(report: Path
     with browser.tab() as tab:
         tab.open(report, width=width)
         assert tab.run("document.documentElement.scrollWidth") == width
-        assert tab.run(OVERLAPS) == []
+        assert tab.run(browser.OVERLAPS) == []

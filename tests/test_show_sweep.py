@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import browser
 import pytest
+from rich.console import Console
 from sweeping import EXCHANGE, run, sweep_of
 
 from sim import documents, units
 from sim.errors import InputError
-from sim.show import export, plots, sweep_grids, sweep_page, sweeps
+from sim.show import export, plots, sweep_grids, sweep_page, sweeps, tables
+from sim.show.progress import SweepBar
 
 BANDWIDTH = "cluster.override.gpu.scale_up.bandwidth"
 AXES = {
@@ -36,6 +39,31 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run(
         sweep_of(axes=AXES, given="cluster.hardware", objectives=objectives), tmp_path_factory.mktemp("b")
     )
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Six conditions, two objectives, and SMs of which more than enough change nothing."""
+    axes = {
+        "cluster.hardware": ["h800", "h100"],
+        "workload.tokens_per_rank": [64, 128, 65536],
+        "workload.kernel.comm_sms": [4, 32, 36, 40],
+    }
+    objectives = {"dispatch.time_s": "minimise", "combine.time_s": "minimise"}
+    return run(
+        sweep_of(axes=axes, given=list(axes)[:2], objectives=objectives), tmp_path_factory.mktemp("crowded")
+    )
+
+
+@pytest.fixture(scope="module")
+def lengthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Four conditions of many digits and two choices; with a fifth, choices are told one below the other."""
+    axes = {
+        "workload.tokens_per_rank": [1024, 4096, 16384, 65536],
+        "workload.kernel.comm_sms": [8, 16, 24],
+        BANDWIDTH: AXES[BANDWIDTH],
+    }
+    return run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path_factory.mktemp("lengthy"))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +105,7 @@ def test_a_choice_is_judged_with_all_others_at_their_best(document: dict[str, An
     grid = sweep_grids.costs(document, ["dispatch.time_s"])
     rows = {(row[0], row[1]): row for row in grid.rows}
     for sms in (4, 8, 16, 24):
-        row = rows["comm sms", str(sms)]
+        row = rows["comm SMs", str(sms)]
         assert row[2] == "12"
         assert row[3] == sweeps.cell("dispatch.time_s", fastest(document, sms=sms))
         behind = fastest(document, sms=sms) / fastest(document) - 1
@@ -92,7 +120,7 @@ def test_a_given_axis_is_a_condition_and_no_choice(given: dict[str, Any]) -> Non
         assert sweeps.cell("dispatch.time_s", fastest(given, hardware=hardware)) in sentence
     grid = sweep_grids.costs(given, ["dispatch.time_s"])
     assert grid.heads == ("axis", "value", "h800", "h100")
-    row = next(row for row in grid.rows if row[:2] == ("comm sms", "4"))
+    row = next(row for row in grid.rows if row[:2] == ("comm SMs", "4"))
     for cell, hardware in zip(row[2:], ("h800", "h100"), strict=True):
         behind = fastest(given, hardware=hardware, sms=4) / fastest(given, hardware=hardware) - 1
         assert cell == f"{behind:+.1%}"
@@ -142,11 +170,56 @@ def test_more_of_a_rate_is_better_in_words_too(tmp_path: Path) -> None:
     assert title.endswith(f"worst 1/{max(rates) / min(rates):.3g} of that")
 
 
+def lacking(document: dict[str, Any], times: dict[str, float]) -> dict[str, Any]:
+    """The document with a point of each hardware that lacks memory and would take so many times the best of its hardware."""
+    changes = [
+        {
+            "point": next(i for i, p in enumerate(document["points"]) if p["values"]["cluster.hardware"] == name),
+            "needed_bytes": 84e9, "capacity_bytes": 80e9, "parts": {"weights": 84e9},
+            "metrics": {"dispatch": {"time_s": many * fastest(document, hardware=name)}},
+        }
+        for name, many in times.items()
+    ]  # fmt: skip
+    return {**document, "changes": changes, "runs": {**document["runs"], "of_changes": 7}}
+
+
+def test_more_memory_is_said_not_to_help_only_where_it_was_tried(given: dict[str, Any]) -> None:
+    """Points far from fitting are not run, so of them nothing is claimed; each is compared with its own hardware."""
+    found = lacking(given, {"h100": 2.0, "h800": 1.5})
+    said = sweeps.finding(found)[-1]
+    assert said.startswith(
+        "None of the 7 points that lack least memory would beat the best: with what it needs, h800, "
+    )
+    assert said.endswith(", +50.0%.")
+    assert [row[-1] for row in sweep_grids.changes(found).rows] == ["+50.0%", "+100.0%"]
+    helped = sweeps.finding(lacking(given, {"h800": 1.5, "h100": 0.9}))[-1]
+    assert helped.startswith("With more memory, h100, ")
+    assert helped.endswith(
+        "(84 GB a GPU instead of 80 GB) would reach "
+        + sweeps.cell("dispatch.time_s", 0.9 * fastest(given, hardware="h100"))
+        + ", -10.0%."
+    )
+
+
 def test_runs_of_what_almost_fits_are_told_apart() -> None:
     said = sweep_page.runs_text({"computed": 884, "remembered": 0, "of_changes": 20})
     assert said == (
         "This time 884 runs were computed, 0 remembered; 20 of them are points that lack memory, run with what they lack."
     )
+
+
+def test_no_time_left_is_told_before_a_point_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 30 points none after 12 s says nothing of the rest; 10 after 24 s leave 20, at 25 a minute 48 s."""
+    clock = iter([0.0, 12.0, 24.0])
+    monkeypatch.setattr("sim.show.progress.time.monotonic", lambda: next(clock))
+    console = Console(file=io.StringIO(), width=100)
+    with SweepBar(console, 30, "dispatch.time_s", quiet=False) as bar:
+        bar.show(0, None, "", "")
+        bar.show(10, {"dispatch": {"time_s": 2e-3}}, "", "EP 8")
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "   12.0 s  0 of 30 points",
+        "   24.0 s  10 of 30 points, 25 a minute, 48 s left; best 2 ms EP 8",
+    ]
 
 
 def test_a_sweep_in_which_nothing_runs_says_why(hopeless: dict[str, Any]) -> None:
@@ -170,11 +243,45 @@ def test_tables_for_a_terminal_read_in_a_hundred_columns(
             assert width <= 100
 
 
+@pytest.mark.parametrize("columns", [70, 80, 110])
+def test_no_figure_of_a_table_loses_digits_to_a_narrow_terminal(
+    lengthy: dict[str, Any], columns: int
+) -> None:
+    console = Console(file=io.StringIO(), width=columns)
+    grid = sweep_grids.costs(lengthy, ["dispatch.time_s"])
+    tables.print_grid(grid, console)
+    printed = console.file.getvalue().split()  # type: ignore[attr-defined]
+    for text in (cell for row in (grid.heads, *grid.rows) for cell in row):
+        assert all(printed.count(word) >= text.split().count(word) > 0 for word in text.split()), text
+
+
+def test_of_many_conditions_and_choices_each_choice_has_rows_of_its_own(tmp_path: Path) -> None:
+    axes = {
+        "workload.tokens_per_rank": [64, 128, 256, 512, 1024],
+        "workload.kernel.comm_sms": [4, 8, 24],
+        BANDWIDTH: AXES[BANDWIDTH],
+    }
+    found = run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path)
+    grid = sweep_grids.costs(found, ["dispatch.time_s"])
+    assert grid.heads == ("choice", "tokens per rank", "best dispatch time", "within 1%", "within 5%", "within 25%")  # fmt: skip
+    assert [row[0] for row in grid.rows] == ["comm SMs"] * 5 + ["NVLink"] * 5
+    assert grid.breaks == {5}
+    for choice, tokens, best, *least in grid.rows:
+        axis = {"comm SMs": "workload.kernel.comm_sms", "NVLink": BANDWIDTH}[choice]
+        here = [p for p in found["points"] if str(p["values"]["workload.tokens_per_rank"]) == tokens]
+        top = min(p["metrics"]["dispatch"]["time_s"] for p in here)
+        assert best == sweeps.cell("dispatch.time_s", top)
+        for value, times in zip(least, (1.01, 1.05, 1.25), strict=True):
+            close = [p["values"][axis] for p in here if p["metrics"]["dispatch"]["time_s"] <= times * top]
+            assert value == str(min(close, key=lambda one: float(str(one).split()[0])))
+
+
 @pytest.mark.parametrize(
     ("axis", "shown"),
     [
         ("layout.pp", "PP"),
-        ("workload.kernel.comm_sms", "comm sms"),
+        ("workload.kernel.comm_sms", "comm SMs"),
+        ("workload.requests_per_gpu", "requests per GPU"),
         ("cluster.override.gpu.scale_up.bandwidth", "NVLink"),
         ("machine", "machine"),
     ],
@@ -217,6 +324,41 @@ def test_a_map_of_a_given_axis_compares_within_each_map(given: dict[str, Any]) -
     assert [min(v for row in trace.z for v in row) for trace in maps] == [0.0, 0.0]
 
 
+def test_a_row_of_a_map_that_is_a_condition_has_a_best_of_its_own(crowded: dict[str, Any]) -> None:
+    """Of 65,536 tokens a rank nothing is as fast as of 64; what is compared is how fast either could be."""
+    figure = plots.figure("map", crowded)
+    maps = [trace for trace in figure.data if trace.type == "heatmap"]
+    assert [list(trace.y) for trace in maps] == [["64", "128", "65536"]] * 2
+    assert [min(row) for trace in maps for row in trace.z] == pytest.approx([0.0] * 6, abs=1e-8)
+    times = [sweeps.times_best(crowded, point) for point in crowded["points"]]
+    assert figure.layout.meta["title"].endswith(
+        f"worst {max(times):.3g} times the best of its hardware and tokens per rank"
+    )
+    assert maps[0].colorbar.title.text.startswith("times the best of its row")
+
+
+def test_names_of_maps_stand_side_by_side_only_where_they_have_room(lengthy: dict[str, Any]) -> None:
+    """`tokens per rank 65536` is some 170 px wide: four of them fit on a page, two do not on a telephone."""
+    layout = plots.figure("map", lengthy).layout
+    assert layout.xaxis.domain[1] < layout.xaxis2.domain[0] < layout.xaxis4.domain[0]
+    stacked = layout.meta["stacked"]
+    assert stacked["xaxis"]["domain"] == stacked["xaxis2"]["domain"] == [0.0, 0.99]
+    assert stacked["yaxis2"]["domain"][1] < stacked["yaxis"]["domain"][0]
+
+
+@pytest.mark.parametrize(("least", "numbered"), [(32768, True), (16, False)])
+def test_places_of_a_map_have_numbers_where_these_fit(tmp_path: Path, least: int, numbered: bool) -> None:
+    """Ten places of 40 px side by side hold the `25.9` of long times, not the `0.0216` that short ones need beside them."""
+    axes = {
+        "cluster.hardware": ["h800", "h100"],
+        "workload.tokens_per_rank": [least, 65536],
+        "workload.kernel.comm_sms": list(range(4, 44, 4)),
+    }
+    found = run(sweep_of(axes=axes, given="cluster.hardware"), tmp_path)
+    first = next(trace for trace in plots.figure("map", found).data if trace.type == "heatmap")
+    assert (first.texttemplate is not None) is numbered
+
+
 def test_the_front_of_the_plot_is_that_of_the_document(given: dict[str, Any]) -> None:
     fronts = [trace for trace in plots.figure("pareto", given).data if trace.name in ("h800", "h100")]
     assert len(fronts) == 2
@@ -230,11 +372,38 @@ def test_the_front_of_the_plot_is_that_of_the_document(given: dict[str, Any]) ->
         assert {round(x * 1e-6, 12) for x in front.x} == {round(time_s, 12) for time_s in here}
 
 
+def test_sentence_and_figure_count_the_same_front_equals_and_all(crowded: dict[str, Any]) -> None:
+    front = len(crowded["pareto"])
+    assert front > len(crowded["best"]) == 6, "equals share the front"
+    among = "hardware and tokens per rank on dispatch time and combine time"
+    assert f"{front} points are beaten by none of their {among}." in sweeps.finding(crowded)
+    title = plots.figure("pareto", crowded).layout.meta["title"]
+    assert title == f"{front} of 24 points that ran are beaten by none of their {among}"
+
+
+def test_no_two_fronts_of_a_plot_look_alike(tmp_path: Path) -> None:
+    tokens = [16 * i for i in range(1, 14)]
+    axes = {"workload.tokens_per_rank": tokens, "workload.kernel.comm_sms": [8, 24]}
+    found = run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path)
+    fronts = plots.figure("pareto", found).data[1:]
+    assert len(fronts) == len(tokens)
+    assert len({(one.marker.color, one.marker.symbol) for one in fronts}) == len(tokens)
+
+
+def test_a_star_is_explained_where_there_is_one(crowded: dict[str, Any], given: dict[str, Any]) -> None:
+    one_each = sweep_grids.ranking(crowded, ["dispatch.time_s"], 10)
+    assert not any("*" in row[0] for row in one_each.rows)
+    assert one_each.note == ""
+    few_each = sweep_grids.ranking(given, ["dispatch.time_s"], 10)
+    assert any("*" in row[0] for row in few_each.rows)
+    assert few_each.note == "*: no other point of its hardware beats it"
+
+
 def test_a_parallel_plot_has_a_line_for_every_point_that_ran(document: dict[str, Any]) -> None:
     figure = plots.figure("parallel", document)
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     assert sum(trace.x.count(None) for trace in lines) == 48
-    assert list(figure.layout.xaxis.ticktext)[:4] == ["hardware", "EP", "comm sms", "NVLink"]
+    assert list(figure.layout.xaxis.ticktext)[:4] == ["hardware", "EP", "comm SMs", "NVLink"]
     close = [
         p
         for p in document["points"]
@@ -437,3 +606,30 @@ def test_the_report_of_a_sweep_draws_in_a_browser(
         assert tab.requests == []
         assert tab.run("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
         assert tab.run("document.querySelectorAll('.plot').length") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
+@pytest.mark.parametrize("which", ["document", "given", "crowded", "lengthy"])
+def test_no_text_of_a_sweep_lies_on_another_or_is_cut_at_any_width(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(sweep_page.sweep_html(request.getfixturevalue(which)), encoding="utf-8")
+    with browser.tab() as tab:
+        for width in (390, 700, 1300):
+            tab.open(path, width=width)
+            assert tab.run("document.documentElement.scrollWidth") == width
+            assert tab.run(browser.OVERLAPS) == [], width
+            assert tab.run(browser.NAMES_CUT) == 0, width
+
+
+def test_names_of_a_parallel_plot_have_room_from_the_first_to_the_last(lengthy: dict[str, Any]) -> None:
+    """At 7.2 px a character `tokens per rank` and `comm SMs` are 83 px from middle to middle; a gap comes to that."""
+    figure = plots.figure("parallel", lengthy)
+    names, (left, right) = figure.layout.xaxis.ticktext, figure.layout.xaxis.range
+    step = (figure.layout.meta["least_px"] - 50) / (right - left)
+    for one, other in pairwise(names):
+        assert 7.2 * (len(one) + len(other)) / 2 < step
+    assert -left * step > 7.2 * len(names[0]) / 2
+    assert (right - len(names) + 1) * step > 7.2 * len(names[-1]) / 2

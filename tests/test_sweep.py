@@ -255,6 +255,18 @@ def test_one_objective_sorts_and_equals_share_the_front(scores: list[tuple[int, 
     assert set(pareto) == {i for i, (_, b) in enumerate(scores) if b == max(b for _, b in scores)}
 
 
+def test_the_last_bits_of_a_sum_decide_no_ranking() -> None:
+    """A tenth added up in another order is 0.3 or 0.30000000000000004: the lower number leads, and both share the front."""
+    first, second = 0.1 + 0.2, 0.3
+    assert second < first
+    points = [Point(0, "ok", metrics={"a": first, "b": 1.0}), Point(1, "ok", metrics={"a": second, "b": 1.0})]
+    for objectives in ({"a": "minimise"}, {"a": "minimise", "b": "minimise"}):
+        found = answers.ranked(points, objectives)
+        assert (found.order, found.best, found.pareto) == ([0, 1], [0], [0, 1])
+    apart = [Point(0, "ok", metrics={"a": 1.00000001}), Point(1, "ok", metrics={"a": 1.0})]
+    assert answers.ranked(apart, {"a": "minimise"}).order == [1, 0]
+
+
 # --- pruning -------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from sim.cli.shared import console_of, folder_of, json_option, out_option, progr
 from sim.errors import Fault, InfeasibleError, InputError
 
 
-@click.command()
+@click.command(short_help="Run every point of a sweep and rank them.")
 @click.argument("spec", metavar="SWEEP")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes on this machine [one a core].")
 @click.option("--dask", metavar="ADDRESS", help="A running Dask scheduler, instead: tcp://10.0.0.1:8786.")
@@ -64,7 +64,7 @@ def sweep(
         raise InfeasibleError(sweeps.finding(document)[0])
 
 
-@click.command()
+@click.command(short_help="Add design choices to a naive design, one by one.")
 @click.argument("file", metavar="LADDER")
 @out_option
 @json_option

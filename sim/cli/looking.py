@@ -30,7 +30,7 @@ _TELLING = (
 _ALIKE = 0.8  # of two keys, where neither is known to belong
 
 
-@click.command()
+@click.command(short_help="Draw one kind of figure of results.")
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--kind", help="What to draw; see --list.")
 @click.option(
@@ -142,7 +142,7 @@ def _check(file: str) -> str:
     )
 
 
-@click.command()
+@click.command(short_help="Show shipped hardware, models, scenarios and the like.")
 @click.argument("what")
 @click.argument("name", required=False)
 @json_option
@@ -164,7 +164,7 @@ def show(what: str, name: str | None, as_json: bool) -> None:
         click.echo(dump(shown), nl=False)
 
 
-@click.command()
+@click.command(short_help="Print the JSON Schema of a kind of file, for editors.")
 @click.argument("what")
 def schema(what: str) -> None:
     """Print the JSON Schema of scenario, sweep, ladder, hardware, model or kernel files, for editors."""
@@ -177,7 +177,7 @@ def schema(what: str) -> None:
     click.echo(dump(shelf.schema(what).model_json_schema(by_alias=True)), nl=False)
 
 
-@click.command()
+@click.command(short_help="Write an editable file that starts from a shipped one.")
 @click.argument("name")
 @click.option(
     "--from",

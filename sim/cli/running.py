@@ -12,7 +12,7 @@ from sim.cli.shared import Missed, console_of, folder_of, json_option, out_optio
 from sim.errors import Fault, InputError, Mark
 
 
-@click.command()
+@click.command(short_help="Run scenarios; write their results and reports.")
 @click.argument("scenarios", nargs=-1, required=True)
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key: cluster.nodes=4."
@@ -61,7 +61,7 @@ def run(
         raise Missed("missed expectations:\n" + "\n".join(missed))
 
 
-@click.command()
+@click.command(short_help="Compare with published and measured figures.")
 @click.option("--group", "groups", multiple=True, help="Only this group; may be given several times.")
 @out_option
 @json_option
@@ -85,7 +85,7 @@ def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
         raise Missed(f"tolerance missed in: {', '.join(missed)}")
 
 
-@click.command()
+@click.command(short_help="Time the kernels of a PyTorch profiler trace.")
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="YAML file for the measured compute profile.")
 def calibrate(trace: Path, out: Path | None) -> None:

@@ -3,7 +3,8 @@
 A point is better than another on an objective by its metric, lower for `minimise`, higher for `maximise`. It *beats* another
 when it is at least as good on every objective and better on one; what nothing beats is the Pareto front. The ranking takes
 front after front (what is left once the fronts before are taken away), inside each by the first objective, then by the
-others, then by number. Points of different conditions (values of the given axes) do not beat one another.
+others, then by number. Points of different conditions (values of the given axes) do not beat one another. Scores that agree to
+nine digits are equal: the last bits hang on the order of a sum, and no ranking should.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def ranked(
     ran = [point for point in points if point.status == "ok"]
     if not ran:
         return Ranking([], [], [])
-    scored = np.array([scores(point.metrics, objectives) for point in ran])
+    scored = _to_nine_digits(np.array([scores(point.metrics, objectives) for point in ran]))
     numbers = np.array([point.number for point in ran])
     members: dict[Any, list[int]] = {}
     for i, point in enumerate(ran):
@@ -165,6 +166,13 @@ def ranked(
         left = [rows[~mask] for rows, mask in zip(left, masks, strict=True)]
     found += _sorted(np.concatenate(left), scored, numbers)
     return Ranking(*([int(numbers[i]) for i in rows] for rows in (found, best, pareto)))
+
+
+def _to_nine_digits(scored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    sized = np.where(np.isfinite(scored) & (scored != 0.0), np.abs(scored), 1.0)
+    last = 10.0 ** (np.floor(np.log10(sized)) - 8)
+    rounded: np.ndarray[Any, Any] = np.round(scored / last) * last
+    return rounded
 
 
 def _sorted(

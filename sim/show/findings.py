@@ -214,7 +214,8 @@ def of_bounds(result: Result) -> str:
     if not ratios:
         return "No lower bound is known."
     low, high = f"{ratios[0]:.2f}", f"{ratios[-1]:.2f}"
-    span = f"{low} times its lower bound" if len(ratios) == 1 else f"{low} to {high} times their lower bounds"
+    between = low if low == high else f"{low} to {high}"
+    span = f"{between} times {'its lower bound' if len(ratios) == 1 else 'their lower bounds'}"
     bound = [label(str(one["binding"])) for one in transfers]
     counts = sorted({name: bound.count(name) for name in bound}.items(), key=lambda one: -one[1])
     said = ", ".join(f"{name} in {count}" for name, count in counts)

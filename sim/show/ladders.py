@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from sim.show import findings
+from sim.show import findings, sweeps
 from sim.show.cases import Case
 from sim.show.grid import Cell
 from sim.show.ladder_changes import (
@@ -40,11 +40,12 @@ NAMES = {
     "ttft_s": "time to the first token",
     "layer_comm_alone_s": "exchanges of one layer",
     "layer_time_s": "one layer",
+    "exposed_comm_s": "exposed communication",
     "dispatch.time_s": "dispatch",
     "combine.time_s": "combine",
     "dispatch.time_s + combine.time_s": "dispatch and combine",
 }
-"""Metric -> what a reader calls it; others are called by their name."""
+"""Metric -> what a reader calls it; others are called as in sweeps."""
 
 WAYS = {"cumulative": "in its turn", "added_first": "alone", "removed_last": "removed last"}
 """How a rung is read -> what a reader calls it."""
@@ -77,7 +78,7 @@ def machines(document: Document) -> list[Case]:
 
 def called(metric: str) -> str:
     """What a reader calls a metric."""
-    return NAMES.get(metric, metric)
+    return NAMES.get(metric) or " + ".join(sweeps.label(part.strip()) for part in metric.split("+"))
 
 
 def said(metric: str, value: float | None, digits: int = 3) -> Cell:

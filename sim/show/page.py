@@ -24,13 +24,15 @@ from sim.show import style
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure ready for a page: its id, the sentence it shows, what a screen reader says, its height and its JSON."""
+    """A figure ready for a page: its id, the sentence it shows, what a screen reader says, its size and its JSON."""
 
     ident: str
     title: str
     alt: str
     height_px: int
     data: str
+    least_px: int = 0
+    """Width below which it scrolls sideways."""
 
 
 def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
@@ -46,16 +48,20 @@ def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
         layout["meta"] = {"stacked": meta["stacked"]}
     layout["margin"] = {"l": 8, "r": 16, "t": top, "b": min(44, meta.get("bottom_px", 44))}
     title = title or str(meta.get("title", ident))
-    return Drawing(ident, title, meta.get("alt", title), round(height), _json(_rounded(spec)))
+    return Drawing(
+        ident, title, meta.get("alt", title), round(height), _json(_rounded(spec)), meta.get("least_px", 0)
+    )
 
 
 def figure_html(one: Drawing) -> str:
     """A figure with its sentence above it."""
     ident = html.escape(one.ident, quote=True)
+    before, after = ('<div class="across" tabindex="0">', "</div>") if one.least_px else ("", "")
+    least = f";min-width:{one.least_px}px" if one.least_px else ""
     return (
-        f'<figure><figcaption id="{ident}-title">{_text(one.title)}</figcaption>'
+        f'<figure><figcaption id="{ident}-title">{_text(one.title)}</figcaption>{before}'
         f'<div class="plot" id="{ident}" role="img" aria-label="{html.escape(one.alt, quote=True)}" '
-        f'style="min-height:{one.height_px}px"></div>'
+        f'style="min-height:{one.height_px}px{least}"></div>{after}'
         f'<script type="application/json" id="{ident}-data">{one.data}</script></figure>'
     )
 

@@ -111,7 +111,7 @@ def grid_html(grid: Grid) -> str:
     label = html.escape(grid.title, quote=True)
     note = f'<p class="note">{html.escape(grid.note)}</p>' if grid.note else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><caption>{html.escape(grid.title)}</caption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><caption><span>{html.escape(grid.title)}</span></caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}"
     )
 

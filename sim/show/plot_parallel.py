@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from sim.errors import Fault, InputError
@@ -20,6 +21,7 @@ from sim.units import figures
 _LINES = 2_000  # the rest of the ranking is left out
 _METRICS = 3  # uprights behind the axes
 _NAMED = 12  # values of an upright that are written
+_CHARACTER_PX, _GAP_PX, _MARGINS_PX = 7.2, 14, 50
 _GROUPS = (  # at most so many times the best, and how it is drawn
     (1.01, "within 1 %", {"color": "#084C80", "width": 2.4}),
     (1.05, "within 5 %", {"color": "#0A7ABF", "width": 1.6}),
@@ -51,6 +53,7 @@ def parallel(document: Sweep) -> Any:
         *(_of_metric(one, points) for one in names[:_METRICS]),
     ]
     figure, last = Canvas(), len(uprights) - 1
+    least, span = _room(uprights)
     groups = _grouped(document, points)
     for i in reversed(range(len(_GROUPS))):  # the best on top
         _draw(figure, uprights, groups[i], i)
@@ -66,7 +69,7 @@ def parallel(document: Sweep) -> Any:
             side = {"xanchor": "right", "xshift": -4} if x == last else {"xanchor": "left", "xshift": 4}
             figure.note(text, x, y, font={"size": 11}, bgcolor=style.PAPER, borderpad=1, **side)
     figure.axis(
-        "x", tickvals=list(range(len(uprights))), ticktext=[one.name for one in uprights], range=[-0.3, last + 0.3],
+        "x", tickvals=list(range(len(uprights))), ticktext=[one.name for one in uprights], range=list(span),
         showgrid=False, zeroline=False,
     )  # fmt: skip
     figure.layout["legend"] = {"traceorder": "reversed"}
@@ -79,7 +82,21 @@ def parallel(document: Sweep) -> Any:
     else:
         title = f"{values_text(points[0], axes)} leads; {close}"
     alt = f"Parallel coordinates: {', '.join(one.name for one in uprights)}, grouped by {label(name)}"
-    return style.finish(figure, title, height=440, alt=alt, top=52, bottom=44)
+    return style.finish(figure, title, height=440, alt=alt, top=52, bottom=44, least=least)
+
+
+def _room(uprights: Sequence[_Upright]) -> tuple[int, tuple[float, float]]:
+    """The least width of the drawing [px] on which no name or text lies on another, and the range that shows the outer names whole."""
+    names = [_CHARACTER_PX * len(one.name) for one in uprights]
+    texts = [_CHARACTER_PX * max((len(text) for _, text in one.texts), default=0) for one in uprights]
+    pairs = zip(pairwise(names), texts, strict=False)  # texts stand to the right of their upright ...
+    between = [max((one + other) / 2, text) for (one, other), text in pairs]
+    if between:  # ... and to the left of the last
+        between[-1] = max(between[-1], texts[-2] + texts[-1])
+    step = max(between, default=0.0) + _GAP_PX
+    left, right = (0.5 * name / step + 0.1 for name in (names[0], names[-1]))
+    width = step * (len(uprights) - 1 + left + right)
+    return round(width) + _MARGINS_PX, (-left, len(uprights) - 1 + right)
 
 
 def _grouped(document: Sweep, points: Sequence[Point]) -> list[list[int]]:

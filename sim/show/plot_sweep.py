@@ -17,6 +17,7 @@ from sim.show.plot_map import axis_title, reading_unit
 from sim.show.sweeps import Point, Sweep, cell, label, metric, values_text
 
 _GRID = (300, 120)  # places of dots over and up; of those in one place one is drawn
+_SYMBOLS = ("circle", "diamond", "triangle-up", "x")  # a round of colours each
 _GREY = "rgba(123,133,143,0.55)"
 
 
@@ -54,13 +55,14 @@ def pareto(document: Sweep) -> Any:
         x=[xs[i] / x_scale for i in behind], y=[ys[i] / y_scale for i in behind], text=[values_text(points[i], axes) for i in behind],
         name="other points", marker={"size": 5, "color": _GREY}, **look,
     )  # fmt: skip
-    for condition, colour in zip(sweeps.conditions(document), itertools.cycle(style.SERIES)):  # fmt: skip
+    looks = itertools.cycle(itertools.product(_SYMBOLS, style.SERIES))
+    for condition, (symbol, colour) in zip(sweeps.conditions(document), looks, strict=False):
         rows = fronts.get(condition, [])
         figure.add(
             "scatter",
             x=[xs[i] / x_scale for i in rows], y=[ys[i] / y_scale for i in rows], text=[values_text(points[i], axes) for i in rows],
             name=sweeps.condition_text(document, condition) or "Pareto front", line={"color": colour, "width": 1.5, "shape": "hv"},
-            marker={"size": 9, "color": colour}, **{**look, "mode": "lines+markers"},
+            marker={"size": 9, "color": colour, "symbol": symbol}, **{**look, "mode": "lines+markers"},
         )  # fmt: skip
     figure.axis("x", title=axis_title(x_name, x_unit))
     figure.axis("y", title=axis_title(y_name, y_unit))
@@ -69,9 +71,8 @@ def pareto(document: Sweep) -> Any:
             values_text(points[i], axes), xs[i] / x_scale, ys[i] / y_scale, xanchor="left", yanchor="bottom", xshift=8, yshift=1, font={"size": 11}, name="inside",
             bgcolor=style.PAPER, borderpad=0,
         )  # fmt: skip
-    others = f"none of their {sweeps.given_text(document)}" if document["given"] else "none"
     leads = "" if document["given"] else f"; {values_text(points[0], axes)} leads"
-    title = f"{len(front)} of {len(points):,} points that ran are beaten by {others} on {label(x_name)} and {label(y_name)}{leads}"
+    title = f"{len(front)} of {len(points):,} points that ran are beaten by none{sweeps.of_given(document, 'their')} on {label(x_name)} and {label(y_name)}{leads}"
     alt = "; ".join(
         f"{values_text(points[i], axes)}: {cell(x_name, xs[i])}, {cell(y_name, ys[i])}" for i in front[:12]
     )
@@ -111,14 +112,19 @@ def _way(document: Sweep, name: str) -> str:
 def _front(
     rows: Sequence[int], xs: Sequence[float], ys: Sequence[float], x_way: str, y_way: str
 ) -> list[int]:
-    """Those of some rows that none of them beats, from the best x to the best y."""
-    x_sign, y_sign = (1 if way == "minimise" else -1 for way in (x_way, y_way))
-    order = sorted(rows, key=lambda i: (x_sign * xs[i], y_sign * ys[i], i))
+    """Those of some rows that none of them beats, from the best x to the best y; equals stay together, as in the ranking."""
+    signs = [1 if way == "minimise" else -1 for way in (x_way, y_way)]
+    placed = {i: (signs[0] * _rounded(xs[i]), signs[1] * _rounded(ys[i])) for i in rows}
     found: list[int] = []
-    for i in order:
-        if not found or y_sign * ys[i] < y_sign * ys[found[-1]]:
+    for i in sorted(rows, key=lambda i: (*placed[i], i)):
+        if not found or placed[i][1] < placed[found[-1]][1] or placed[i] == placed[found[-1]]:
             found.append(i)
     return found
+
+
+def _rounded(value: float) -> float:
+    """To nine digits, up to which two values are the same."""
+    return float(f"{value:.8e}")
 
 
 KINDS: Mapping[str, tuple[str, Any]] = {

@@ -69,8 +69,10 @@ class SweepBar:
             )
         elif now - self.said > _LINE_S:
             self.said = now
-            left = (self.total - settled) / rate if rate else 0.0
-            line = f"  {now - self.begun:5.1f} s  {settled:,} of {self.total:,} points, {60 * rate:,.0f} a minute, {_span(left)} left"
+            ahead = (
+                f", {60 * rate:,.0f} a minute, {_span((self.total - settled) / rate)} left" if settled else ""
+            )
+            line = f"  {now - self.begun:5.1f} s  {settled:,} of {self.total:,} points{ahead}"
             self.console.print(f"{line}{'; ' + told if told else ''}", highlight=False, markup=False)
 
     def _value(self, metrics: Mapping[str, Any]) -> str:

@@ -129,6 +129,12 @@ class Result(dict[str, Any]):
             raise ImportError("to_polars needs polars: pip install 'moesim[tables]'") from None
         return polars.DataFrame(self.table(), infer_schema_length=None)
 
+    def __repr__(self) -> str:
+        """What a console shows: title and findings; `dict(result)` shows all there is, which may be megabytes."""
+        if "schema" not in self:  # a part, or something made by hand
+            return super().__repr__()
+        return "\n".join([str(self.get("title") or self.get("name") or "Result"), *self.finding()])
+
     def _repr_html_(self) -> str:
         """What a notebook shows: title, findings, and the first metrics."""
         said = "".join(f"<p>{_text(one)}</p>" for one in self.finding())

@@ -101,13 +101,15 @@ def finish(
     bottom: int = 56,
     width: int = WIDTH,
     stacked: Mapping[str, Any] | None = None,
+    least: int = 0,
 ) -> Any:
     """Make the figure, with the house's look: its title (a sentence), size and margins.
 
     `height` [px] is that of the drawing without the title; `top` and `bottom` [px] are kept free for legend,
     panel names and axis. `stacked` is what a page sets of `height` and axes where panels do not fit side by side
-    (`stacked_panels`). The sentence and the spoken description travel in `layout.meta`, where the report finds them.
+    (`stacked_panels`); where the page is narrower than `least` [px], the figure scrolls sideways. The sentence and the spoken description travel in `layout.meta`, where the report finds them.
     """
+    width = max(width, least)
     lines = textwrap.wrap(title, round(0.088 * width))
     title_px = 24 * len(lines) + 16
     return canvas.figure(
@@ -123,7 +125,8 @@ def finish(
         height=height + title_px,
         margin={"l": 20, "r": 30, "t": top + title_px, "b": bottom},
         meta={"title": title, "alt": alt or title, "top_px": top, "bottom_px": bottom, "height_px": height}
-        | ({"stacked": dict(stacked)} if stacked else {}),
+        | ({"stacked": dict(stacked)} if stacked else {})
+        | ({"least_px": least} if least else {}),
     )
 
 

@@ -64,7 +64,7 @@ def ranking(document: Sweep, shown: list[str], most: int) -> Grid:
         tuple(rows),
         words=frozenset({0, *words}),
         breaks=frozenset(breaks[1:] if each > 1 else ()),
-        note="*: no other point beats it" if fronts else "",
+        note=f"*: no other point{sweeps.of_given(document, 'its')} beats it" if fronts and each > 1 else "",
     )
 
 
@@ -101,27 +101,30 @@ def costs(document: Sweep, shown: list[str]) -> Grid:
 
 
 def _least(document: Sweep, many: list[sweeps.Condition]) -> Grid:
-    """For each condition the best, and the least of each choice that comes close to it."""
+    """For each condition the best, and the least of each choice that comes close to it; choice by choice, where there are several."""
     name, given = sweeps.objective(document)[0], document["given"]
     axes = [axis for axis in sweeps.choices(document) if all(map(sweeps.size, document["axes"][axis]))]
-    rows = []
-    for condition in many:
-        leader = sweeps.leaders(document).get(condition)
-        told = ["-", *("-" for _ in axes for _ in _CLOSE)]
-        if leader is not None:
-            told[0] = cell(name, metric(leader, name))
-            close = [sweeps.enough(document, axis, condition, times) for axis in axes for times in _CLOSE]
-            names = [axis for axis in axes for _ in _CLOSE]
-            told[1:] = [
-                value_label(p["values"][axis]) if p else "-" for p, axis in zip(close, names, strict=True)
-            ]
-        rows.append((*condition, *told))
-    heads = (f"{axis_label(axis)} within {times - 1:.0%}" for axis in axes for times in _CLOSE)
+    rows: list[tuple[Cell, ...]] = []
+    breaks = set()
+    for axis in axes or [""]:
+        for i, condition in enumerate(many):
+            if i == 0 or (len(given) > 1 and condition[0] != many[i - 1][0]):
+                breaks.add(len(rows))
+            leader = sweeps.leaders(document).get(condition)
+            best = cell(name, metric(leader, name)) if leader else "-"
+            close = [sweeps.enough(document, axis, condition, times) for times in _CLOSE] if axis else []
+            told = (value_label(p["values"][axis]) if p else "-" for p in close)
+            rows.append((*([axis_label(axis)] if axis and axes[1:] else []), *condition, best, *told))
+    several, within = len(axes) > 1, [f"within {times - 1:.0%}" for times in _CLOSE] if axes else []
+    heads = within if several else [f"{axis_label(axis)} {one}" for axis in axes for one in within]
+    first = ["choice"] if several else []
+    words = (
+        i for i, axis in enumerate(given, start=len(first)) if isinstance(document["axes"][axis][0], str)
+    )
     return Grid(
         f"How little of each choice is enough, for each {sweeps.given_text(document)}",
-        (*map(axis_label, given), f"best {label(name)}", *heads), tuple(rows),
-        words=frozenset(i for i, axis in enumerate(given) if isinstance(document["axes"][axis][0], str)),
-        breaks=frozenset(i for i in range(1, len(many)) if len(given) > 1 and many[i][0] != many[i - 1][0]),
+        (*first, *map(axis_label, given), f"best {label(name)}", *heads), tuple(rows),
+        words=frozenset({*range(len(first)), *words}), breaks=frozenset(breaks - {0}),
         note="the least value that comes so close to the best, all others at their best",
     )  # fmt: skip
 
@@ -140,14 +143,14 @@ def changes(document: Sweep) -> Grid:
     """What would have to change for the points that lack memory alone."""
     axes, name = sweeps.varied(document), sweeps.objective(document)[0]
     rows = []
-    for change in document["changes"][:8]:
-        point, would = document["points"][change["point"]], metric(change, name)
+    for change in sweeps.changes(document)[:8]:
+        would = sweeps.changed(document, change)
         over = change["needed_bytes"] / change["capacity_bytes"] - 1
         parts = (f"{part} {show(size, 'bytes', 3)}" for part, size in list(change["parts"].items())[:2])
         rows.append(
             (
-                values_text(point, axes), show(change["needed_bytes"], "bytes", 3), f"{over:+.0%}", ", ".join(parts),
-                cell(name, would), sweeps.lag_cell(document, {**point, "metrics": change["metrics"]}),
+                values_text(would, axes), show(change["needed_bytes"], "bytes", 3), f"{over:+.0%}", ", ".join(parts),
+                cell(name, metric(would, name)), sweeps.lag_cell(document, would),
             )
         )  # fmt: skip
     return Grid(

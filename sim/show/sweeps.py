@@ -7,6 +7,7 @@ the same condition.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,10 @@ BESIDE = (
     "dispatch.binding", "combine.binding",
 )  # fmt: skip
 """Metrics that are shown beside the objectives, where a point has them."""
+EQUAL = 1e-9
+"""Relative difference up to which two values of a metric are the same, as for the ranking."""
 _MOST_BESIDE = 4
+_SHORT = {"sms": "SMs", "gpu": "GPU", "hbm": "HBM", "nic": "NIC", "nvlink": "NVLink", "pcie": "PCIe"}
 _LAYOUT = ("pp", "ep", "tp", "dp", "cp")
 _LABEL = {
     "step_time_s": "step", "tpot_s": "TPOT", "ttft_s": "TTFT", "mfu_causal_fraction": "MFU", "bubble_s": "bubble",
@@ -63,13 +67,13 @@ def label(name: str) -> str:
 
 
 def axis_label(name: str) -> str:
-    """An axis as a reader calls it: `layout.pp` -> `PP`, `workload.kernel.comm_sms` -> `comm sms`."""
+    """An axis as a reader calls it: `layout.pp` -> `PP`, `workload.kernel.comm_sms` -> `comm SMs`."""
     last = name.rpartition(".")[2]
     if last in _LAYOUT:
         return last.upper()
     if name.endswith("scale_up.bandwidth"):
         return "NVLink"
-    return last.replace("_", " ")
+    return " ".join(_SHORT.get(word, word) for word in last.split("_"))
 
 
 def value_label(value: Any) -> str:
@@ -163,6 +167,11 @@ def given_text(document: Sweep) -> str:
     return " and ".join(map(axis_label, document["given"]))
 
 
+def of_given(document: Sweep, whose: str) -> str:
+    """Among which points some are compared: ` of their machine`; "" where no axis is given."""
+    return f" of {whose} {given_text(document)}" if document["given"] else ""
+
+
 def ranked(document: Sweep, condition: Condition = ()) -> list[Point]:
     """Points that ran, the best first; of one condition only, where one is named."""
     points = [document["points"][index] for index in document["ranked"]]
@@ -214,10 +223,12 @@ def size(value: Any) -> float | None:
 
 
 def lag(document: Sweep, point: Mapping[str, Any]) -> float | None:
-    """The first objective of a point over that of the best of its condition, less one [fraction]."""
+    """The first objective of a point over that of the best of its condition, less one [fraction]; 0 up to the ninth digit."""
     leader, name = leaders(document).get(condition_of(document, point)), objective(document)[0]
     top, value = metric(leader, name) if leader else None, metric(point, name)
-    return value / top - 1 if top and value is not None else None
+    if not top or value is None:
+        return None
+    return 0.0 if math.isclose(value, top, rel_tol=EQUAL) else value / top - 1
 
 
 def lag_cell(document: Sweep, point: Mapping[str, Any]) -> str:
@@ -253,14 +264,15 @@ def finding(document: Sweep) -> list[str]:
     if len(document["objectives"]) > 1:
         names = " and ".join(label(one) for one in document["objectives"])
         front = len(document["pareto"])
-        said.append(f"{front} point{'s' * (front != 1)} no other beats on {names}.")
+        verb, whose = ("point is", "its") if front == 1 else ("points are", "their")
+        said.append(f"{front} {verb} beaten by none{of_given(document, whose)} on {names}.")
     said += filter(None, [_costliest(document)])
     told = (("infeasible", "cannot be"), ("pruned", "were skipped by their bound"), ("failed", "failed"))
     rest = [f"{counts[status]:,} {word}" for status, word in told if counts[status]]
     if rest:
         said.append(f"{counts['ok']:,} ran; {', '.join(rest)}. {_most_reasons(document)}".strip())
     if document["changes"]:
-        said.append(_change(document, document["changes"][0]))
+        said.append(_change(document))
     return said
 
 
@@ -312,16 +324,34 @@ def _costliest(document: Sweep) -> str:
     return worst[1] if worst and worst[0] >= 1.01 else ""
 
 
-def _change(document: Sweep, change: Mapping[str, Any]) -> str:
-    """What the best of the points that lack memory would need and give."""
-    point, (name, way) = document["points"][change["point"]], objective(document)
-    would = {**point, "metrics": change["metrics"]}
+def changes(document: Sweep) -> list[Mapping[str, Any]]:
+    """Points with the memory they lack, those first that come nearest to the best of their condition, or pass it most."""
+    return sorted(document["changes"], key=lambda one: _times_with_it(document, one))
+
+
+def changed(document: Sweep, change: Mapping[str, Any]) -> Point:
+    """The point that a change is of, with the metrics it would have."""
+    return {**document["points"][change["point"]], "metrics": change["metrics"]}
+
+
+def _times_with_it(document: Sweep, change: Mapping[str, Any]) -> float:
+    """Times the best of its condition, lower is better; 0 where nothing of the condition ran."""
+    behind = lag(document, changed(document, change))
+    return 0.0 if behind is None else times_best(document, changed(document, change))
+
+
+def _change(document: Sweep) -> str:
+    """What the best of the points that lack memory would need and give; only points that nearly fit were tried."""
+    change, name = changes(document)[0], objective(document)[0]
+    would, tried = changed(document, change), document["runs"]["of_changes"]
     behind = lag(document, would)
     needs = f"{show(change['needed_bytes'], 'bytes', 3)} a GPU instead of {show(change['capacity_bytes'], 'bytes', 3)}"
-    better = behind is not None and (behind < 0 if way == "minimise" else behind > 0)
-    gain = f", {behind:+.1%}" if behind is not None else ""
-    lead = "With more memory" if better else "More memory would not help: with what it needs"
-    return f"{lead}, {values_text(point, varied(document))} ({needs}) would reach {cell(name, metric(change, name))}{gain}."
+    better = _times_with_it(document, change) < 1
+    gain = f", {lag_cell(document, would)}" if behind else ""
+    none = f"None of the {tried} points that lack least memory would"
+    worse = f"{none if tried > 1 else 'The only point that lacks memory would not'} beat the best"
+    lead = "With more memory" if better else f"{worse}: with what it needs"
+    return f"{lead}, {values_text(would, varied(document))} ({needs}) would reach {cell(name, metric(would, name))}{gain}."
 
 
 def _most_reasons(document: Sweep) -> str:

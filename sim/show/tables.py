@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,8 @@ def print_grid(grid: Grid, console: Console) -> None:
     """One grid as a table: numbers right, words left, missed rows in red and marked in words too."""
     from rich.text import Text
 
-    table = _table(grid.heads, grid.words)
+    heads = grid.heads if _width(grid.heads, grid.rows) <= console.width else _folded(grid.heads, grid.rows)
+    table = _table(heads, grid.words, cut=_width(heads, grid.rows) <= console.width)
     console.print()
     console.print(Text(grid.title, style="bold"))
     for i, row in enumerate(grid.rows):
@@ -124,6 +126,29 @@ def print_grid(grid: Grid, console: Console) -> None:
     console.print(table)
     if grid.note:
         console.print(Text(grid.note, style="dim"))
+
+
+def _width(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> int:
+    """Of a table [characters], a column beside the next; columns that may wrap count as narrow as they can be."""
+    columns = list(zip(*rows, strict=True)) or [() for _ in heads]
+    return sum(2 + _widest(head, cells) for head, cells in zip(heads, columns, strict=True))
+
+
+def _widest(head: str, cells: Iterable[str]) -> int:
+    lines = [
+        line for text in (head, *cells) for line in (text.split() if head in _LONG else text.split("\n"))
+    ]
+    return max(map(len, lines), default=0)
+
+
+def _folded(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """Heads broken between words where they are wider than what stands below them."""
+    columns = list(zip(*rows, strict=True))
+    found = []
+    for head, cells in zip(heads, columns, strict=True):
+        room = max(1, *map(len, (*cells, *head.split())))
+        found.append(head if head in _LONG or "\n" in head else "\n".join(textwrap.wrap(head, room)))
+    return tuple(found)
 
 
 def print_sheet(sheet: Sheet, console: Console) -> None:
@@ -239,7 +264,7 @@ def _title(console: Console, text: str) -> None:
     console.print(Text(text, style="bold underline"))
 
 
-def _table(heads: Iterable[str], words: frozenset[int], *, heads_shown: bool = True) -> Any:
+def _table(heads: Iterable[str], words: frozenset[int], *, heads_shown: bool = True, cut: bool = True) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -249,6 +274,9 @@ def _table(heads: Iterable[str], words: frozenset[int], *, heads_shown: bool = T
     )
     for i, head in enumerate(heads):
         table.add_column(
-            Text(head), justify="left" if i in words else "right", no_wrap=head not in _LONG, overflow="fold"
+            Text(head),
+            justify="left" if i in words else "right",
+            no_wrap=cut and head not in _LONG,
+            overflow="fold",
         )
     return table
