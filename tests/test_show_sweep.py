@@ -188,7 +188,7 @@ def test_more_memory_is_said_not_to_help_only_where_it_was_tried(given: dict[str
     found = lacking(given, {"h100": 2.0, "h800": 1.5})
     said = sweeps.finding(found)[-1]
     assert said.startswith(
-        "None of the 7 points that lack least memory would beat the best: with what it needs, h800, "
+        "None of the 7 points tried with the memory they lack would beat the best: with what it needs, h800, "
     )
     assert said.endswith(", +50.0%.")
     assert [row[-1] for row in sweep_grids.changes(found).rows] == ["+50.0%", "+100.0%"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sweeping import EXCHANGE, STEP, Died, Here, run, sweep_of
 
 from sim.errors import InputError
-from sim.explore import answers, driver
+from sim.explore import answers, changes, driver
 from sim.explore.answers import Point
 from sim.explore.forecast import Forecast
 from sim.explore.points import Batch, work
@@ -385,6 +385,39 @@ def test_points_that_lack_memory_alone_say_what_they_would_do_with_it(tmp_path: 
     assert change["metrics"]["memory_peak_bytes"] == pytest.approx(change["needed_bytes"], rel=1e-9)
     times = [one["metrics"]["step_time_s"] for one in found["changes"]]
     assert times == sorted(times)
+
+
+def test_of_points_that_lack_memory_those_are_told_that_none_beats_with_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them tried, a few, or a few nearest and a few of promise: what is told is as good, and nothing that needs far more."""
+    said = {
+        "base": STEP,
+        "set": {"cluster.override.gpu.hbm.capacity": "20 GB", "cluster.nodes": 4},
+        "axes": {
+            "layout.pp": [1, 2, 4],
+            "layout.ep": [4, 8],
+            "layout.tp": [1, 2, 4],
+            "workload.schedule": ["1f1b", "dualpipe"],
+        },
+        "objectives": {"step_time_s": "minimise"},
+    }
+    whole = run(sweep_of(**said), tmp_path)
+    told = [(one["needed_bytes"], one["metrics"]["step_time_s"]) for one in whole["changes"]]
+    assert len(told) == 3
+    assert sorted(told, key=lambda one: one[1]) == sorted(told, reverse=True)  # less time, more memory
+    assert max(needed for needed, _ in told) <= 2.5 * 20e9
+    best = min(whole["changes"], key=lambda one: one["metrics"]["step_time_s"])
+    room = {**said["set"], "cluster.override.gpu.hbm.capacity": f"{best['needed_bytes'] * 1.01:.0f} B"}
+    roomy = run(sweep_of(**{**said, "set": room}), tmp_path)
+    assert roomy["points"][best["point"]]["metrics"]["step_time_s"] == pytest.approx(
+        best["metrics"]["step_time_s"]
+    )
+    assert roomy["best"] == [best["point"]]
+    monkeypatch.setattr(changes, "_TRIED", 3)
+    few = run(sweep_of(**said), tmp_path)
+    assert few["runs"]["of_changes"] <= 6 < whole["runs"]["of_changes"]
+    assert min(few["changes"], key=lambda one: one["metrics"]["step_time_s"]) == best
 
 
 def test_what_would_have_to_change_is_held_to_the_constraints_too(tmp_path: Path) -> None:

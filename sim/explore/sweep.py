@@ -16,20 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from sim.errors import Mark
 from sim.explore import answers
 from sim.explore.answers import Point
+from sim.explore.changes import Changes, changes
 from sim.explore.driver import Driver, Task
 from sim.explore.points import Row, check_names
 from sim.explore.store import Store, version
 from sim.explore.sweep_file import Sweep
 from sim.explore.workers import Workers
-from sim.study import scenario as scenarios
 
 SCHEMA = "moesim.sweep/1"
 _FIRST_ROUND = 32
-_NEAREST = 20  # points that almost fit, tried with the memory they need
-_ROOM = 1.001
 _BEATEN = "its lower bound is worse than a point already run, on every objective"
 
 
@@ -139,8 +136,8 @@ def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: N
         one.run(sweep.space.numbers())
     points = [one.points[number] for number in sweep.space.numbers()]
     progress.what = "what almost fits"
-    changes = _changes(one, points)
-    return _document(one, points, changes)
+    almost = changes(sweep, driver, points, one.condition)
+    return _document(one, points, almost)
 
 
 def run_on(
@@ -203,49 +200,10 @@ def _fronts(one: _Run) -> dict[tuple[int, ...], np.ndarray[Any, Any]]:
     return {condition: table[answers.front(table)] for condition, table in tables.items()}
 
 
-# --- what would have to change -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Changes:
-    """Points with what they would do if they had the memory they lack, the best first; and how many were tried."""
-
-    found: list[dict[str, Any]]
-    tried: int
-
-
-def _changes(one: _Run, points: list[Point]) -> _Changes:
-    """Those of the points that lack memory alone which are nearest to fitting, run with the memory they need."""
-    sweep = one.sweep
-    lacking = [point for point in points if point.overflow]
-    lacking.sort(
-        key=lambda p: (
-            (p.overflow["needed_bytes"] / p.overflow["capacity_bytes"], p.number) if p.overflow else (0.0, 0)
-        )
-    )
-    nearest = {point.number: point for point in lacking[:_NEAREST]}
-    tasks = []
-    for number, point in nearest.items():
-        assert point.overflow is not None
-        document = sweep.document(number)
-        path = ("cluster", "override", "gpu.hbm.capacity")
-        scenarios.put(document, path, f"{point.overflow['needed_bytes'] * _ROOM:.0f} B", Mark("--set"))
-        tasks.append(Task(number, document))
-    found = []
-    for number, row in one.driver.rows(tasks):
-        if answers.judged(number, [row], sweep.constraints, sweep.objectives).status == "ok":
-            found.append((answers.scores(row.metrics, sweep.objectives), number, row))
-    best_first = [
-        {"point": number, **(nearest[number].overflow or {}), "metrics": row.metrics}
-        for _, number, row in sorted(found, key=lambda item: item[:2])
-    ]
-    return _Changes(best_first, len(tasks))
-
-
 # --- the document --------------------------------------------------------------------------------------------------
 
 
-def _document(one: _Run, points: list[Point], changes: _Changes) -> dict[str, Any]:
+def _document(one: _Run, points: list[Point], almost: Changes) -> dict[str, Any]:
     sweep = one.sweep
     found = answers.ranked(points, sweep.objectives, one.condition)
     place = {point.number: i for i, point in enumerate(points)}
@@ -266,13 +224,13 @@ def _document(one: _Run, points: list[Point], changes: _Changes) -> dict[str, An
         "runs": {
             "computed": one.driver.computed,
             "remembered": one.driver.remembered,
-            "of_changes": changes.tried,
+            "of_changes": almost.tried,
         },
         "points": [_point(sweep, point) for point in points],
         "ranked": [place[number] for number in found.order],
         "best": [place[number] for number in found.best],
         "pareto": [place[number] for number in found.pareto],
-        "changes": [{**change, "point": place[change["point"]]} for change in changes.found],
+        "changes": [{**change, "point": place[change["point"]]} for change in almost.found],
     }
 
 

@@ -10,6 +10,7 @@ from sim.units import show
 _COLUMNS = 98  # of a terminal
 _MOST_VALUES = 24  # of an axis that is told value by value
 _SIDE_BY_SIDE = 4  # conditions that are told next to one another
+_MOST_CHANGES = 8
 _CLOSE = (1.01, 1.05, 1.25)  # times the best, of what is enough
 
 
@@ -143,7 +144,8 @@ def changes(document: Sweep) -> Grid:
     """What would have to change for the points that lack memory alone."""
     axes, name = sweeps.varied(document), sweeps.objective(document)[0]
     rows = []
-    for change in sweeps.changes(document)[:8]:
+    best = sweeps.changes(document)[:_MOST_CHANGES]
+    for change in sorted(best, key=lambda one: float(one["needed_bytes"] / one["capacity_bytes"])):
         would = sweeps.changed(document, change)
         over = change["needed_bytes"] / change["capacity_bytes"] - 1
         parts = (f"{part} {show(size, 'bytes', 3)}" for part, size in list(change["parts"].items())[:2])
@@ -154,6 +156,6 @@ def changes(document: Sweep) -> Grid:
             )
         )  # fmt: skip
     return Grid(
-        "What would have to change: points that lack memory alone, and what they would reach with it",
+        "What would have to change: points that lack memory alone, and what they would reach with it; none reaches as much with less",
         ("point", "needs a GPU", "more", "most of it", label(name), "to the best"), tuple(rows), words=frozenset({0, 3}),
     )  # fmt: skip

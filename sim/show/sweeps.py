@@ -270,7 +270,8 @@ def finding(document: Sweep) -> list[str]:
     told = (("infeasible", "cannot be"), ("pruned", "were skipped by their bound"), ("failed", "failed"))
     rest = [f"{counts[status]:,} {word}" for status, word in told if counts[status]]
     if rest:
-        said.append(f"{counts['ok']:,} ran; {', '.join(rest)}. {_most_reasons(document)}".strip())
+        ran = "ran and met every constraint" if document["sweep"].get("constraints") else "ran"
+        said.append(f"{counts['ok']:,} {ran}; {', '.join(rest)}. {_most_reasons(document)}".strip())
     if document["changes"]:
         said.append(_change(document))
     return said
@@ -341,17 +342,23 @@ def _times_with_it(document: Sweep, change: Mapping[str, Any]) -> float:
 
 
 def _change(document: Sweep) -> str:
-    """What the best of the points that lack memory would need and give; only points that nearly fit were tried."""
-    change, name = changes(document)[0], objective(document)[0]
-    would, tried = changed(document, change), document["runs"]["of_changes"]
-    behind = lag(document, would)
+    """What points that lack memory would need and give: the one that helps with least, and the one that gives most."""
+    best, tried = changes(document), document["runs"]["of_changes"]
+    better = [one for one in best if _times_with_it(document, one) < 1]
+    if not better:
+        none = f"None of the {tried} points tried with the memory they lack would"
+        worse = f"{none if tried > 1 else 'The only point that lacks memory alone would not'} beat the best"
+        return f"{worse}: with what it needs, {_reached(document, best[0])}."
+    least = min(better, key=lambda one: one["needed_bytes"] / one["capacity_bytes"])
+    most = f"; with still more, {_reached(document, best[0])}" if best[0] is not least else ""
+    return f"With more memory, {_reached(document, least)}{most}."
+
+
+def _reached(document: Sweep, change: Mapping[str, Any]) -> str:
+    name, would = objective(document)[0], changed(document, change)
     needs = f"{show(change['needed_bytes'], 'bytes', 3)} a GPU instead of {show(change['capacity_bytes'], 'bytes', 3)}"
-    better = _times_with_it(document, change) < 1
-    gain = f", {lag_cell(document, would)}" if behind else ""
-    none = f"None of the {tried} points that lack least memory would"
-    worse = f"{none if tried > 1 else 'The only point that lacks memory would not'} beat the best"
-    lead = "With more memory" if better else f"{worse}: with what it needs"
-    return f"{lead}, {values_text(would, varied(document))} ({needs}) would reach {cell(name, metric(would, name))}{gain}."
+    gain = f", {lag_cell(document, would)}" if lag(document, would) else ""
+    return f"{values_text(would, varied(document))} ({needs}) would reach {cell(name, metric(would, name))}{gain}"
 
 
 def _most_reasons(document: Sweep) -> str:
