@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,18 +24,17 @@ from sim.errors import Fault, InputError, Mark
 from sim.files import data_folder as data_folder
 from sim.files import find as find
 from sim.files import shipped as shipped
+from sim.trees import Path_ as Path_
+from sim.trees import leaves
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-Path_ = tuple[str | int, ...]
 M = TypeVar("M", bound="BaseModel")
 
 MAX_FILE_BYTES = 32 * 2**20
 MAX_NODES = 200_000
 MAX_DEPTH = 64
-_SETTLED_NS = 2 * 10**9  # a file changed later than this ago may change again without showing it
-
 _INT = re.compile(r"[-+]?\d+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _CONSTANTS: Mapping[str, object] = {
@@ -138,7 +136,7 @@ class Document:
 
     def overlay(self, other: Document, at: Path_ = ()) -> None:
         """Lay `other` over the branch `at`: mappings merge, anything else replaces; marks follow the winner."""
-        for path, value in _leaves(other.tree):
+        for path, value in leaves(other.tree):
             here = at + path
             kept = self.get(here)
             if value == {} and isinstance(kept, dict):
@@ -179,8 +177,7 @@ def load(path: str | Path) -> Document:
     path = Path(path)
     try:
         found = path.stat()
-        settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
-        read = _read if settled else _read.__wrapped__
+        read = _read if files.is_settled(found) else _read.__wrapped__
         return read(path, path.resolve().parent, found.st_size, (found.st_ino, found.st_mtime_ns)).copy()
     except OSError as error:
         reason = error.strerror or str(error)
@@ -340,11 +337,3 @@ def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copy(inner) for key, inner in value.items()}
     return [_copy(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, (*at, key))
-        else:
-            yield (*at, key), value

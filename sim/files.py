@@ -10,6 +10,7 @@ import difflib
 import itertools
 import os
 import stat
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from sim.errors import Fault, InputError, Mark, nearest
 
 MAX_BYTES = 256 * 2**20
+_SETTLED_NS = 2 * 10**9  # finer than this the times of some file systems do not tell changes apart
 _LOOKED_AT = 2000  # files of a folder, for the nearest name
 _ALIKE = 0.8  # of two file names, ending included
 _COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenarios/ladders"}
@@ -82,6 +84,11 @@ def beside(path: Path, *, same: bool = False) -> str | None:
         if nearest(path.stem, [Path(name).stem]):
             return name
     return None
+
+
+def is_settled(found: os.stat_result) -> bool:
+    """Whether what was read of a file may be kept: one that changed just now may change again without showing it."""
+    return time.time_ns() - found.st_mtime_ns > _SETTLED_NS
 
 
 def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> bytes:

@@ -1,9 +1,11 @@
-"""What all tests share: hypothesis without deadlines, the same examples every time; the command in an empty folder."""
+"""What all tests share: hypothesis without deadlines, the same examples every time; a browser; the command in an empty folder."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import browser
 import pytest
 from command import Moesim, runner
 from hypothesis import HealthCheck, settings
@@ -12,6 +14,13 @@ settings.register_profile(
     "moesim", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("moesim")
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[browser.Tab]:
+    """One browser for the tests of a module."""
+    with browser.tab() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sim import documents
-from sim.study.metrics import flatten
 from sim.study.run import run_document, run_scenario
 from sim.study.scenario import resolve
+from sim.trees import flatten
 from sim.workload.model import load_model
 
 TOKENS = 4096

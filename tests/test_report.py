@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +160,6 @@ def test_a_report_without_transfers_is_a_page_too() -> None:
     assert "19.9 s" in report.report_html(later)
 
 
-@pytest.fixture(scope="module")
-def tab() -> Iterator[browser.Tab]:
-    with browser.tab() as opened:
-        yield opened
-
-
 DRAWN = """
 (() => { for (const fold of document.querySelectorAll("details")) fold.open = true; })();
 moesim.drawAll().then(() => [...document.querySelectorAll(".plot")].map(div =>
@@ -237,18 +230,20 @@ def test_figures_are_drawn_when_they_come_near_the_screen(tab: browser.Tab, page
     assert tab.errors == []
 
 
+def without(what: str, page: Path, folder: Path) -> Path:
+    """A page in a browser that lacks something."""
+    path, text = folder / "old.html", page.read_text(encoding="utf-8")
+    script = f"<body><script>delete window.{what}</script>"
+    path.write_text(text.replace("<body>", script, 1), encoding="utf-8")
+    return path
+
+
 @pytest.mark.slow
 @needs_browser
 def test_without_an_observer_all_is_drawn_at_once(
     tab: browser.Tab, pages: dict[str, Path], tmp_path: Path
 ) -> None:
-    path = tmp_path / "old.html"
-    text = pages["single"].read_text(encoding="utf-8")
-    path.write_text(
-        text.replace("<body>", "<body><script>delete window.IntersectionObserver</script>", 1),
-        encoding="utf-8",
-    )
-    tab.open(path, draw=False)
+    tab.open(without("IntersectionObserver", pages["single"], tmp_path), draw=False)
     tab.run(
         "new Promise(done => { const look = () => [...document.querySelectorAll('.plot')].every(div => div.dataset.drawn) ? done() : setTimeout(look, 50); look(); })"
     )
@@ -260,13 +255,7 @@ def test_without_an_observer_all_is_drawn_at_once(
 def test_a_browser_without_decompression_says_so(
     tab: browser.Tab, pages: dict[str, Path], tmp_path: Path
 ) -> None:
-    path = tmp_path / "old.html"
-    text = pages["single"].read_text(encoding="utf-8")
-    path.write_text(
-        text.replace("<body>", "<body><script>delete window.DecompressionStream</script>", 1),
-        encoding="utf-8",
-    )
-    tab.open(path, draw=False)
+    tab.open(without("DecompressionStream", pages["single"], tmp_path), draw=False)
     assert "too old to draw" in tab.run("document.querySelector('.plot').textContent")
 
 

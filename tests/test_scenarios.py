@@ -13,8 +13,8 @@ import sim
 from sim.documents import shipped
 from sim.study import run
 from sim.study import scenario as scenarios
-from sim.study.metrics import flatten
 from sim.study.validate import GROUPS, load
+from sim.trees import flatten
 
 SLOW_STEPS = ("fabrics", "h800", "h800-vs-h100", "measured")
 SLOW = (

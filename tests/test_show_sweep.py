@@ -16,7 +16,7 @@ from sweeping import EXCHANGE, run, sweep_of
 
 from sim import documents, units
 from sim.errors import InputError
-from sim.show import export, plots, sweep_grids, sweep_page, sweeps, tables
+from sim.show import export, plots, sweep_grids, sweep_page, sweep_reasons, sweeps, tables
 from sim.show.progress import SweepBar
 
 BANDWIDTH = "cluster.override.gpu.scale_up.bandwidth"
@@ -95,7 +95,7 @@ def test_the_answer_names_the_best_point_and_its_time(document: dict[str, Any]) 
 
 
 def test_what_cannot_be_is_counted_by_reason(document: dict[str, Any]) -> None:
-    [(kind, count, example)] = sweeps.reasons(document)
+    [(kind, count, example)] = sweep_reasons.reasons(document)
     assert (kind, count) == ("sizes that do not divide", 24)
     assert "a divisor of the 16 ranks" in example
     assert "48 ran; 24 cannot be. Most often: sizes that do not divide (24)." in sweeps.finding(document)

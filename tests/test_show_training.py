@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -338,12 +337,6 @@ def test_the_scenario_of_a_report_runs_again_to_the_same_metrics(
     again = tmp_path / "again.yaml"
     again.write_text(report.scenario_yaml(steps["1f1b"]), encoding="utf-8")
     assert sim.run(again)["metrics"] == steps["1f1b"]["metrics"]
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[browser.Tab]:
-    with browser.tab() as opened:
-        yield opened
 
 
 @pytest.mark.slow

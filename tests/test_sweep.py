@@ -313,10 +313,9 @@ def test_no_point_is_better_than_its_forecast(layouts: dict[str, dict[str, Any]]
     assert all(metrics["step_time_s"] >= metrics["lower_bound_s"] > 0 for metrics in ran)
 
 
-def test_a_point_whose_bound_is_beaten_is_skipped_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Bounds are put in by hand: EP16 can be at best a second, EP8 takes microseconds."""
+@pytest.fixture
+def bounds_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EP16 can be at best a second, EP8 takes no time; one point a round."""
     from sim.explore import points, sweep
 
     def forecast(scenario: Any) -> Any:
@@ -325,24 +324,20 @@ def test_a_point_whose_bound_is_beaten_is_skipped_and_says_so(
     real = points.forecast
     monkeypatch.setattr(points, "forecast", forecast)
     monkeypatch.setattr(sweep, "_FIRST_ROUND", 1)
+
+
+@pytest.mark.usefixtures("bounds_by_hand")
+def test_a_point_whose_bound_is_beaten_is_skipped_and_says_so(tmp_path: Path) -> None:
+    """Bounds are put in by hand: EP16 can be at best a second, EP8 takes microseconds."""
     found = run(sweep_of(**EP, prune=True), tmp_path)
     assert [point["status"] for point in found["points"]] == ["ok", "pruned"]
     assert found["runs"]["computed"] == 1
     assert found["ranked"] == found["pareto"] == [0]
 
 
-def test_a_point_is_skipped_only_for_one_of_the_same_condition(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("bounds_by_hand")
+def test_a_point_is_skipped_only_for_one_of_the_same_condition(tmp_path: Path) -> None:
     """EP16 can be at best a second, EP8 takes microseconds; asked for the best of each, both have to run."""
-    from sim.explore import points, sweep
-
-    def forecast(scenario: Any) -> Any:
-        return replace(real(scenario), best={"dispatch.time_s": 1.0 if scenario.ep == 16 else 0.0})
-
-    real = points.forecast
-    monkeypatch.setattr(points, "forecast", forecast)
-    monkeypatch.setattr(sweep, "_FIRST_ROUND", 1)
     found = run(sweep_of(**EP, prune=True, given="layout.ep"), tmp_path)
     assert [point["status"] for point in found["points"]] == ["ok", "ok"]
 

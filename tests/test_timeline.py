@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -195,12 +194,6 @@ def test_thousands_of_requests_share_rows() -> None:
     figure = plots.figure("timeline", result)
     assert figure.data[0].z.shape[0] <= 200
     assert "of 15 requests" in figure.layout.xaxis.title.text
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[browser.Tab]:
-    with browser.tab() as opened:
-        yield opened
 
 
 @pytest.mark.slow

@@ -148,14 +148,22 @@ def mla_decode_s(
     the datasheet rate, which binds where the context is shorter than the heads are many.
     """
     scores = heads * queries * requests * context_tokens
+    moved = mla_bytes(requests, context_tokens, heads, latent_dim, rope_dim, queries, cache_bytes)
+    return _decode_s(p, scores, 2.0 * (2 * latent_dim + rope_dim), *moved)
+
+
+def mla_bytes(
+    requests: float,
+    context_tokens: float,
+    heads: int,
+    latent_dim: int,
+    rope_dim: int,
+    queries: int,
+    cache_bytes: float,
+) -> tuple[float, float]:
+    """Cache that an absorbed core reads, and its BF16 queries and results [bytes]."""
     stream = cache_bytes * (latent_dim + rope_dim) * requests * context_tokens
-    ends = mla_ends_bytes(requests * queries, heads, latent_dim, rope_dim)
-    return _decode_s(p, scores, 2.0 * (2 * latent_dim + rope_dim), stream, ends)
-
-
-def mla_ends_bytes(queries: float, heads: int, latent_dim: int, rope_dim: int) -> float:
-    """BF16 queries and results of an absorbed core [bytes]."""
-    return 2.0 * queries * heads * (2 * latent_dim + rope_dim)
+    return stream, 2.0 * (requests * queries) * heads * (2 * latent_dim + rope_dim)
 
 
 def gqa_decode_s(
@@ -174,13 +182,22 @@ def gqa_decode_s(
     The clocks beside the tensor core are those of MLA; with less than some 100 FLOP a byte, reading binds anyway.
     """
     scores = heads * queries * requests * context_tokens
+    moved = gqa_bytes(requests, context_tokens, heads, kv_heads, head_dim, queries, cache_bytes)
+    return _decode_s(p, scores, 4.0 * head_dim, *moved)
+
+
+def gqa_bytes(
+    requests: float,
+    context_tokens: float,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    queries: int,
+    cache_bytes: float,
+) -> tuple[float, float]:
+    """Cache that a grouped-query core reads, and its BF16 queries and results [bytes]."""
     stream = 2.0 * cache_bytes * kv_heads * head_dim * requests * context_tokens
-    return _decode_s(p, scores, 4.0 * head_dim, stream, gqa_ends_bytes(requests * queries, heads, head_dim))
-
-
-def gqa_ends_bytes(queries: float, heads: int, head_dim: int) -> float:
-    """BF16 queries and results of a grouped-query core [bytes]."""
-    return 2.0 * queries * heads * 2 * head_dim
+    return stream, 2.0 * (requests * queries) * heads * 2 * head_dim
 
 
 def _decode_s(

@@ -154,7 +154,7 @@ def attention(
         return [weight(b, name, n, k) for name, n, k in _projections(model)]
     t, d = b.tokens, model.hidden
     if phase == "F":
-        gate = _gate_forward(model, b) if gated else []
+        gate = [*small_gate(model, b), *cast(b, model.hidden)] if gated else []
         scale = memory("scale", 2 * t * d * BF16)
         return [*_latents(model, b), *_core_forward(model, b, layer_idx), scale, norm(b, d), *gate]
     gate = _gate_backward(model, b) if gated else []
@@ -292,13 +292,14 @@ def input_gradient(b: Batch, name: str, outputs: int, inputs: int) -> list[Opera
     ]
 
 
-def _gate_forward(model: Model, b: Batch) -> list[Operation]:
+def small_gate(model: Model, b: Batch) -> list[Operation]:
+    """The gate as small kernels, one after the other."""
     small = memory("gate, small kernels", b.tokens * model.num_experts * FP32, count=SMALL_GATE_KERNELS["F"])
     logits = gemm(b, "gate", model.num_experts, model.hidden, dtype="bf16")
     row_bytes = b.tokens * model.num_experts * FP32
     top = memory("gate, top-k", TOP_K_PASSES * row_bytes, count=2)
     top = replace(top, cached_bytes=(TOP_K_PASSES - 1) * row_bytes)
-    return [logits, small, top, *cast(b, model.hidden)]
+    return [logits, small, top]
 
 
 def _gate_backward(model: Model, b: Batch) -> list[Operation]:

@@ -252,14 +252,8 @@ def decode_attention_1(
 
 
 def _small_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
-    """The gate as in training: the small kernels of `cost.layers`, one after the other."""
-    few = tokens * model.num_experts * FP32
-    top = work.streaming(p, "gate, top-k", layers.TOP_K_PASSES * few, count=2)
-    return (
-        work.gemm(p, "gate", tokens, model.num_experts, model.hidden, "bf16"),
-        work.streaming(p, "gate, small kernels", few, count=layers.SMALL_GATE_KERNELS["F"]),
-        replace(top, moved_bytes=2 * few),  # a cache has all passes but the first
-    )
+    """The gate as in training."""
+    return tuple(work.of_operation(p, op) for op in layers.small_gate(model, Batch(1, tokens)))
 
 
 def _attended(a: GQA, context_tokens: float, layer_idx: int) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sim.cluster.hardware import Gpu
-from sim.cost.attention import gqa_decode_s, gqa_ends_bytes, mla_decode_s, mla_ends_bytes
+from sim.cost.attention import gqa_bytes, gqa_decode_s, mla_bytes, mla_decode_s
 from sim.cost.compute import (
     ELEMENT_BYTES,
     Dtype,
@@ -140,9 +140,8 @@ def mla_decode(
         cache_bytes=cache_bytes,
     )
     flops = 2.0 * (2 * latent_dim + rope_dim) * heads * queries * requests * context_tokens
-    cache = cache_bytes * (latent_dim + rope_dim) * requests * context_tokens
-    ends = mla_ends_bytes(requests * queries, heads, latent_dim, rope_dim)
-    return Work(name, "bf16", flops, cache + ends, time_s)
+    moved = mla_bytes(requests, context_tokens, heads, latent_dim, rope_dim, queries, cache_bytes)
+    return Work(name, "bf16", flops, sum(moved), time_s)
 
 
 def gqa_decode(
@@ -162,8 +161,8 @@ def gqa_decode(
         p, requests, context_tokens, heads, kv_heads, head_dim, queries=queries, cache_bytes=cache_bytes
     )
     flops = 4.0 * head_dim * heads * queries * requests * context_tokens
-    cache = 2.0 * cache_bytes * kv_heads * head_dim * requests * context_tokens
-    return Work(name, "bf16", flops, cache + gqa_ends_bytes(requests * queries, heads, head_dim), time_s)
+    moved = gqa_bytes(requests, context_tokens, heads, kv_heads, head_dim, queries, cache_bytes)
+    return Work(name, "bf16", flops, sum(moved), time_s)
 
 
 def attention_bytes(queries: float, keys: float, heads: int, kv_heads: int, qk: int, v: int) -> float:
@@ -183,9 +182,9 @@ def of_operation(p: Processor, op: Operation) -> Work:
         return _core(op, time_s)
     if op.kind == "weight_gemm":
         gradients = [_product(p, op.name, (op.n,), op.k, t, op.dtype, 0.0, _SUM_BYTES) for t in op.rows if t]
-        whole = together(op.name, gradients)
-        return Work(op.name, whole.dtype, op.count * whole.flops, op.count * whole.moved_bytes, time_s)
-    once = _product(p, op.name, op.rows, op.n, op.k, op.dtype, time_s)
+        once = together(op.name, gradients)
+    else:
+        once = _product(p, op.name, op.rows, op.n, op.k, op.dtype, time_s)
     return Work(op.name, once.dtype, op.count * once.flops, op.count * once.moved_bytes, time_s)
 
 

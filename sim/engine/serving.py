@@ -48,12 +48,6 @@ class InstanceRecord:
     peak_kv_tokens: float
     kv_capacity_tokens: float
 
-    @property
-    def busy_s(self) -> float:
-        """Time in batches and steps [s]."""
-        prefill = float(np.sum(self.batch_end_s - self.batch_start_s))
-        return prefill + float(np.sum(self.step_end_s - self.step_start_s))
-
 
 @dataclass(frozen=True, slots=True)
 class ServingTrace:

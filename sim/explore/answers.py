@@ -19,7 +19,7 @@ import numpy as np
 
 from sim.explore.expressions import Expression
 from sim.explore.points import Row, unmet
-from sim.study import metrics as measure
+from sim.trees import flatten
 
 Objectives = Mapping[str, str]
 _MAX_FRONTS = 20  # the rest of a ranking follows by objectives alone
@@ -55,7 +55,7 @@ def judged(
     kept: dict[str, Any] = {"layout": layout, "memory": first.memory, "overflow": first.overflow}
     if first.status != "ok":
         return Point(number, first.status, first.reason, **kept)
-    flat, metrics, spread = [measure.flatten(row.metrics) for row in rows], first.metrics, {}
+    flat, metrics, spread = [flatten(row.metrics) for row in rows], first.metrics, {}
     if len(rows) > 1:
         metrics = _mean([row.metrics for row in rows])
         shared = [name for name in flat[0] if all(name in one for one in flat)]
@@ -86,7 +86,7 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 def scores(metrics: Mapping[str, Any], objectives: Objectives) -> tuple[float, ...]:
     """Metric of each objective, lower is better."""
-    flat = measure.flatten(metrics)
+    flat = flatten(metrics)
     return tuple(
         flat.get(name, math.nan) * (1.0 if way == "minimise" else -1.0) for name, way in objectives.items()
     )

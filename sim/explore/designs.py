@@ -15,7 +15,7 @@ from sim.explore.forecast import forecast
 from sim.explore.ladder_spec import Ladder, parts
 from sim.study import scenario as scenarios
 from sim.study.descriptions import Scenario
-from sim.study.metrics import flatten
+from sim.trees import flatten
 
 _SILENCE_S = 2.0  # between two words of progress
 _ROUNDING = 1e-12  # a gap below it is none

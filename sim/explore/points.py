@@ -19,8 +19,8 @@ from sim.documents import Document
 from sim.errors import DoesNotFitError, Fault, InfeasibleError, InputError, nearest
 from sim.explore.expressions import Expression
 from sim.explore.forecast import forecast
-from sim.study import metrics as measure
 from sim.study import scenario as scenarios
+from sim.trees import flatten
 
 Status = Literal["ok", "infeasible", "failed", "forecast"]
 Known = dict[str, Any]
@@ -89,7 +89,7 @@ def _evaluated(document: Document, constraints: Sequence[Expression], run: bool)
         if not run:
             return row
         metrics = found.run()
-        odd = [name for name, value in measure.flatten(metrics).items() if not math.isfinite(value)]
+        odd = [name for name, value in flatten(metrics).items() if not math.isfinite(value)]
         if odd:
             return replace(row, status="failed", reason=f"no finite number came out for {', '.join(odd)}")
         return replace(row, status="ok", metrics=metrics)
@@ -133,7 +133,7 @@ def unmet(constraints: Sequence[Expression], known: Mapping[str, Any]) -> str:
 
 def check_names(constraints: Sequence[Expression], objectives: Sequence[str], row: Row) -> None:
     """Raise `InputError` for names of constraints and objectives that a row which has run does not have."""
-    known, numbers = row.known, measure.flatten(row.metrics)
+    known, numbers = row.known, flatten(row.metrics)
     faults = [
         Fault(
             one.mark,
@@ -162,9 +162,7 @@ def check_names(constraints: Sequence[Expression], objectives: Sequence[str], ro
 
 
 def _shown(name: str, value: Any) -> str:
-    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
-        return units.show(float(value), units.dimension_of(name)) if isinstance(value, float) else str(value)
-    return str(value)
+    return units.show(value, units.dimension_of(name)) if isinstance(value, float) else str(value)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,13 +11,14 @@ no more fit. What another rung sets and this one had overwritten comes back, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sim.documents import Document, Path_
 from sim.explore.ladder_spec import Ladder
 from sim.study.scenario import unfold_model
+from sim.trees import leaves
 
 Leaves = Mapping[Path_, Any]
 """Path -> scalar or list: a design, flattened."""
@@ -55,8 +56,8 @@ def effect(rung: str, rungs: Sequence[str], designs: Sequence[Leaves], without: 
         The full design without the rung.
     """
     undone, altered = set(), set()
-    for path in {path: None for leaves in (*designs, without) for path in leaves}:
-        along, now = [leaves.get(path) for leaves in designs], without.get(path)
+    for path in {path: None for one in (*designs, without) for path in one}:
+        along, now = [one.get(path) for one in designs], without.get(path)
         if now == along[-1]:
             continue
         movers = [i for i in range(1, len(along)) if along[i] != along[i - 1]]
@@ -73,12 +74,4 @@ def effect(rung: str, rungs: Sequence[str], designs: Sequence[Leaves], without: 
 def _flat(design: Document) -> Leaves:
     """A design by leaves, those of its model too: a key below a named model changes that key alone."""
     unfold_model(design)
-    return dict(_leaves(design.tree))
-
-
-def _leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, (*at, key))
-        else:
-            yield (*at, key), value
+    return dict(leaves(design.tree))

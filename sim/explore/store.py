@@ -16,7 +16,6 @@ import hashlib
 import json
 import sqlite3
 import stat
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -28,12 +27,12 @@ from sim import documents
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark, MoesimError
 from sim.explore.points import Row, Status
+from sim.files import is_settled
 
 SCHEMA = "moesim.store/1"
 _LIBRARIES = ("numpy", "numba", "simpy")
 _UNADDRESSED = ("name", "title", "expect", "variants")  # no figure follows from them
 _AT_ONCE = 500  # keys of one question to the database
-_SETTLED_NS = 2 * 10**9  # a file changed later than this ago may change again without showing it
 
 
 class StoreError(MoesimError):
@@ -175,8 +174,7 @@ def _contents(text: str, folder: Path | None) -> list[str]:
             path = base / text
             there = path.stat()
             if stat.S_ISREG(there.st_mode):
-                settled = time.time_ns() - there.st_mtime_ns > _SETTLED_NS
-                read = _digest if settled else _digest.__wrapped__
+                read = _digest if is_settled(there) else _digest.__wrapped__
                 found.append(read(path, (there.st_ino, there.st_size, there.st_mtime_ns)))
         except (OSError, ValueError):  # no file, or no name that a file could have
             continue

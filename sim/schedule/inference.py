@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sim.workload.model import Model
 
@@ -186,6 +187,7 @@ def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> tuple[Node,
     return tuple(out.nodes)
 
 
+@lru_cache(maxsize=8)
 def forward(
     num_layers: int, *, decode: bool, overlap: bool, phases: bool, trailing: Sequence[int] = ()
 ) -> tuple[Node, ...]:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.hardware import Gpu
+from sim.cluster.topology import Floats
 from sim.cost import ends
 from sim.cost import layers as ops
 from sim.cost.operations import Batch, Operation
@@ -32,8 +33,6 @@ from sim.schedule.operations import CODES, Pipeline
 from sim.schedule.stage_times import ChunkWork, like
 from sim.workload.model import Model
 from sim.workload.stages import Stage
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -287,3 +287,8 @@ def _besides_hardware(case: Case) -> str:
     cluster = _mapping(case.scenario.get("cluster"))
     rest = {key: value for key, value in cluster.items() if key not in ("hardware", "override")}
     return json.dumps([scenario, rest], sort_keys=True, default=str)
+
+
+def joined(names: Sequence[str], by: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return f" {by} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -26,12 +26,10 @@ def choices(found: Sequence[Case]) -> list[Case]:
     return [case for case in found[1:] if id(case) not in others]
 
 
-def most_different(
-    found: Sequence[_One], effect: Callable[[_One], float], most: int = MOST_TOLD
-) -> list[_One]:
-    """Up to `most`, the largest effect (log of a ratio) first; one of each sign where there are both."""
+def most_different(found: Sequence[_One], effect: Callable[[_One], float]) -> list[_One]:
+    """Up to `MOST_TOLD`, the largest effect (log of a ratio) first; one of each sign where there are both."""
     ranked = sorted(found, key=lambda one: -abs(effect(one)))
-    told, rest = ranked[:most], ranked[most:]
+    told, rest = ranked[:MOST_TOLD], ranked[MOST_TOLD:]
     better = effect(ranked[0]) < 0 if ranked else False
     opposite = [one for one in rest if (effect(one) < 0) != better]
     if opposite and all((effect(one) < 0) == better for one in told):

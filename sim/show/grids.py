@@ -5,12 +5,13 @@ Why this way: the terminal and the report must never state different numbers, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sim.show import findings, inference, serving, training
 from sim.show.cases import Case, Result, Twin, cases, counts, over_bound, twins, use_of
 from sim.show.grid import Cell, Grid, time_cell, value_cell
+from sim.trees import flatten
 from sim.units import show
 
 
@@ -131,7 +132,7 @@ def others(found: Sequence[Case]) -> Grid:
     """Every number of the metrics, for workloads that are no transfer: a column a case."""
     told = (training.is_training, inference.is_inference, serving.is_serving)  # they have tables of their own
     plain = [case for case in found if not case.transfers and not any(is_one(case) for is_one in told)]
-    metrics = {case.name: dict(_leaves(case.metrics)) for case in plain}
+    metrics = {case.name: flatten(case.metrics) for case in plain}
     keys = dict.fromkeys(key for one in metrics.values() for key in one)
     return Grid(
         title="Metrics",
@@ -141,14 +142,6 @@ def others(found: Sequence[Case]) -> Grid:
             for key in keys
         ),
     )
-
-
-def _leaves(tree: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{at}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield at + key, float(value)
 
 
 def expectations(found: Sequence[Case]) -> Grid:

@@ -9,9 +9,10 @@ from there on: `x5.24`, as +424 % is hard to read.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from sim.show.cases import joined
 from sim.show.grid import Cell
 from sim.units import dimension_of
 
@@ -116,11 +117,6 @@ def _others(document: Document, rung: Rung, mark: str = "") -> tuple[str, str]:
     return joined([titles[name] for name in rung["takes_along"]]), joined(
         [titles[name] for name in rung["alters"]]
     )
-
-
-def joined(names: Sequence[str], by: str = "and") -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return f" {by} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.show import rules
-from sim.show.cases import Case
+from sim.show.cases import Case, joined
 from sim.show.grid import Cell, Grid
 from sim.show.ladder_changes import (
     Document,
@@ -14,7 +14,6 @@ from sim.show.ladder_changes import (
     gap_words,
     goes_with_it,
     is_timely,
-    joined,
     moved,
     sense,
 )
@@ -46,7 +45,7 @@ def of_rungs(document: Document) -> Grid:
     for before, rung in zip([None, *document["rungs"]], document["rungs"], strict=False):
         row = [
             rung["title"],
-            *(_cell(document, rung, "cumulative", name, 4) for name in document["hardware"]),
+            *(_cell(document, rung, "cumulative", name) for name in document["hardware"]),
         ]
         row.append(moved(change_in_turn(rung, before, on)) if before else "-")
         if against:
@@ -71,7 +70,7 @@ def of_readings(document: Document) -> Grid:
     for i, rung in enumerate(document["rungs"]):
         row = [rung["title"] if i else "None of them, and all"]
         for way, by in (("added_first", change_alone), ("removed_last", change_removed)):
-            row += [_cell(document, rung, way, on, 4), moved(by(document, rung, on)) if i else "-"]
+            row += [_cell(document, rung, way, on), moved(by(document, rung, on)) if i else "-"]
         rows.append((*row, goes_with_it(document, rung) if i else ""))
     heads = ("choice", "alone", "change", "removed last", "change", "goes with it")
     told = any(row[-1] for row in rows)
@@ -86,9 +85,9 @@ def of_readings(document: Document) -> Grid:
     return Grid(title, heads[:width], tuple(row[:width] for row in rows), words=frozenset({0, 5}), note=note)
 
 
-def _cell(document: Document, rung: Rung, way: str, on: str, digits: int) -> Cell:
+def _cell(document: Document, rung: Rung, way: str, on: str) -> Cell:
     value = rung["values"][way][on]
-    return _UNFIT if value is None else said(document["metric"]["name"], value, digits)
+    return _UNFIT if value is None else said(document["metric"]["name"], value, 4)
 
 
 def of_beside(document: Document) -> Grid:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from sim.show import findings, sweeps
-from sim.show.cases import Case
+from sim.show.cases import Case, joined
 from sim.show.grid import Cell
 from sim.show.ladder_changes import (
     NONE,
@@ -21,13 +21,12 @@ from sim.show.ladder_changes import (
     cost,
     goes_alone,
     is_timely,
-    joined,
     moved,
     removal,
     speed,
     takes,
 )
-from sim.study.metrics import flatten
+from sim.trees import flatten
 from sim.units import dimension_of, show
 
 NAMES = {

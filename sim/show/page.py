@@ -69,20 +69,18 @@ def figure_html(one: Drawing) -> str:
 def figure_page(name: str, figure: Any) -> str:
     """A page with one figure on it."""
     one = drawing(name, figure)
-    return shell(one.title, f'<main class="alone">{figure_html(one)}</main>', drawn=True)
+    return shell(one.title, f'<main class="alone">{figure_html(one)}</main>')
 
 
-def shell(title: str, body: str, *, drawn: bool) -> str:
-    """The whole page around a body; plotly is inlined where something is `drawn`."""
-    script, look = "", _beside("page.css")
-    if drawn:
-        templates = _json({theme: style.template(theme) for theme in ("light", "dark")})
-        draw = _beside("page.js")
-        script = (
-            '<noscript><p class="note">Figures need JavaScript; the tables hold the numbers.</p></noscript>\n'
-            f'<script type="application/octet-stream" id="plotly">{plotly()}</script>\n'
-            f"<script>const TEMPLATES = {templates};\n{draw}</script>"
-        )
+def shell(title: str, body: str) -> str:
+    """The whole page around a body, with plotly inlined."""
+    look, draw = _beside("page.css"), _beside("page.js")
+    templates = _json({theme: style.template(theme) for theme in ("light", "dark")})
+    script = (
+        '<noscript><p class="note">Figures need JavaScript; the tables hold the numbers.</p></noscript>\n'
+        f'<script type="application/octet-stream" id="plotly">{plotly()}</script>\n'
+        f"<script>const TEMPLATES = {templates};\n{draw}</script>"
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -46,7 +46,7 @@ def report(
     answer = f'<section class="answer" aria-label="Answer">{page.paragraphs(said)}</section>'
     end = f"<footer>{html.escape(' · '.join(str(one) for one in foot if one))}</footer>"
     body = f'<a class="skip" href="#main">Skip to the report</a><main id="main">{head}{answer}{"".join(inside)}{end}</main>'
-    return page.shell(title, body, drawn=True)
+    return page.shell(title, body)
 
 
 def figure(ident: str, drawn: Any, title: str | None = None) -> str:

@@ -47,6 +47,15 @@ def axis_title(name: str, unit: str) -> str:
     return f"{label(name)} [{unit}]" if unit else label(name)
 
 
+def ran(kind: str, document: Sweep) -> list[Point]:
+    """Points that ran, the best first. Raises `InputError` where there are none to draw."""
+    found = sweeps.ranked(document)
+    if not found:
+        wanted = "a sweep of which a point ran; in this one none could"
+        raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Maps:
     """What is drawn: the axes across and up with their values, the one from map to map (or None), and the best metric by values."""
@@ -77,9 +86,7 @@ class _Maps:
 
 
 def _maps(document: Sweep) -> _Maps:
-    points, given = sweeps.ranked(document), document["given"]
-    if not points:
-        raise InputError(Fault(None, "kind", "'map'", "a sweep of which a point ran; in this one none could"))
+    points, given = ran("map", document), document["given"]
     varied = sweeps.varied(document)
     axes = [*(one for one in varied if one in given), *sweeps.choices(document)]
     if len(axes) < 2:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from sim.errors import Fault, InputError
 from sim.show import style, sweeps
 from sim.show.canvas import Canvas
-from sim.show.plot_map import axis_title, reading_unit
+from sim.show.plot_map import axis_title, ran, reading_unit
 from sim.show.sweeps import Point, Sweep, axis_label, cell, label, metric, value_label, values_text
 from sim.units import figures
 
@@ -41,11 +40,7 @@ class _Upright:
 
 def parallel(document: Sweep) -> Any:
     """Every point as a line through its values and its metrics."""
-    points = sweeps.ranked(document)[:_LINES]
-    if not points:
-        raise InputError(
-            Fault(None, "kind", "'parallel'", "a sweep of which a point ran; in this one none could")
-        )
+    points = ran("parallel", document)[:_LINES]
     axes, name = sweeps.varied(document), sweeps.objective(document)[0]
     names = [one for one in sweeps.columns(document) if all(metric(p, one) is not None for p in points)]
     uprights = [
@@ -74,8 +69,10 @@ def parallel(document: Sweep) -> Any:
     )  # fmt: skip
     figure.layout["legend"] = {"traceorder": "reversed"}
     figure.axis("y", visible=False, range=[-0.04, 1.04])
-    ran = len(document["ranked"])
-    count = f"the best {len(points):,} of {ran:,} points" if len(points) < ran else f"{len(points):,} points"
+    total = len(document["ranked"])
+    count = (
+        f"the best {len(points):,} of {total:,} points" if len(points) < total else f"{len(points):,} points"
+    )
     close = f"{len(groups[0])} of {count} {'comes' if len(groups[0]) == 1 else 'come'} within 1 % of the best"
     if document["given"]:
         title = f"{close} of its {sweeps.given_text(document)}"

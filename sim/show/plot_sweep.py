@@ -10,29 +10,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sim.errors import Fault, InputError
 from sim.show import plot_map, plot_parallel, style, sweeps
 from sim.show.canvas import Canvas
-from sim.show.plot_map import axis_title, reading_unit
-from sim.show.sweeps import Point, Sweep, cell, label, metric, values_text
+from sim.show.plot_map import axis_title, ran, reading_unit
+from sim.show.sweeps import Sweep, cell, label, metric, values_text
 
 _GRID = (300, 120)  # places of dots over and up; of those in one place one is drawn
 _SYMBOLS = ("circle", "diamond", "triangle-up", "x")  # a round of colours each
 _GREY = "rgba(123,133,143,0.55)"
 
 
-def _ran(kind: str, document: Sweep) -> list[Point]:
-    found = [document["points"][index] for index in document["ranked"]]
-    if not found:
-        raise InputError(
-            Fault(None, "kind", f"'{kind}'", "a sweep of which a point ran; in this one none could")
-        )
-    return found
-
-
 def pareto(document: Sweep) -> Any:
     """What the first objective costs in the second (or in memory, where there is one only): the front and all behind it."""
-    points = _ran("pareto", document)
+    points = ran("pareto", document)
     x_name = sweeps.objective(document)[0]
     beside = (*document["objectives"], *_SECOND, *sweeps.BESIDE)
     y_name = next((one for one in beside if one != x_name and metric(points[0], one) is not None), x_name)

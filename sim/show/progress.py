@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sim.show import sweeps
 from sim.units import dimension_of, show
 
 if TYPE_CHECKING:
@@ -76,7 +77,5 @@ class SweepBar:
             self.console.print(f"{line}{'; ' + told if told else ''}", highlight=False, markup=False)
 
     def _value(self, metrics: Mapping[str, Any]) -> str:
-        value: Any = metrics
-        for part in self.objective.split("."):
-            value = value.get(part, {}) if isinstance(value, Mapping) else {}
-        return show(float(value), dimension_of(self.objective)) if isinstance(value, int | float) else ""
+        value = sweeps.metric({"metrics": metrics}, self.objective)
+        return "" if value is None else show(value, dimension_of(self.objective))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sim.show import sweeps
+from collections.abc import Mapping, Sequence
+
+from sim.show import sweep_reasons, sweeps
 from sim.show.grid import Cell, Grid
 from sim.show.sweeps import Point, Sweep, axis_label, cell, label, metric, value_label, values_text
 from sim.units import show
@@ -20,10 +22,11 @@ def grids(document: Sweep, *, most: int = 10, wide: bool = True) -> list[Grid]:
     Where they are not to be `wide`, metrics beside the objectives are left out until a table reads in 100 columns.
     """
     shown = sweeps.columns(document)
+    rest = [refused(document), changes(document)]
     while True:
-        found = [ranking(document, shown, most), costs(document, shown), refused(document), changes(document)]
-        if wide or len(shown) <= len(document["objectives"]) or max(map(_width, found[:2])) <= _COLUMNS:
-            return [grid.without_empty() for grid in found if grid.rows]
+        found = [ranking(document, shown, most), costs(document, shown)]
+        if wide or len(shown) <= len(document["objectives"]) or max(map(_width, found)) <= _COLUMNS:
+            return [grid.without_empty() for grid in (*found, *rest) if grid.rows]
         shown = shown[:-1]
 
 
@@ -34,15 +37,14 @@ def _width(grid: Grid) -> int:
 
 def ranking(document: Sweep, shown: list[str], most: int) -> Grid:
     """The best points; the best few of each condition, where one axis is given."""
-    axes, many = sweeps.varied(document), sweeps.conditions(document)
+    axes, many = sweeps.varied(document), sweeps.by_condition(document)
     several = len(document["objectives"]) > 1
     fronts = {id(document["points"][index]) for index in document["pareto"]} if several else set()
     rows: list[tuple[Cell, ...]] = []
     breaks = []
     each = max(3, most // len(many)) if len(many) <= _SIDE_BY_SIDE else 1
-    for condition in many:
+    for here in many.values():
         breaks.append(len(rows))
-        here = sweeps.ranked(document, condition)
         for place, point in enumerate(here[:each], start=1):
             rows.append(
                 (
@@ -60,7 +62,7 @@ def ranking(document: Sweep, shown: list[str], most: int) -> Grid:
     )
     words = {i + 1 for i, axis in enumerate(axes) if isinstance(document["axes"][axis][0], str)}
     return Grid(
-        title if many == [()] else f"The best for each {sweeps.given_text(document)}",
+        title if list(many) == [()] else f"The best for each {sweeps.given_text(document)}",
         ("", *map(axis_label, axes), *map(label, shown), "to the best"),
         tuple(rows),
         words=frozenset({0, *words}),
@@ -71,16 +73,17 @@ def ranking(document: Sweep, shown: list[str], most: int) -> Grid:
 
 def costs(document: Sweep, shown: list[str]) -> Grid:
     """What each value of each axis costs when all other axes are at their best; of many conditions, how little is enough."""
-    many = sweeps.conditions(document)
+    points = sweeps.by_condition(document)
+    many = list(points)
     if len(many) > _SIDE_BY_SIDE:
-        return _least(document, many)
+        return _least(document, points)
     rows: list[tuple[Cell, ...]] = []
     breaks = []
     for axis in sweeps.choices(document) if document["ranked"] else ():
         if len(document["axes"][axis]) > _MOST_VALUES:
             continue
         breaks.append(len(rows))
-        columns = [sweeps.marginals(document, axis, condition) for condition in many]
+        columns = [sweeps.marginals(document, axis, here) for here in points.values()]
         for i, (value, point, count) in enumerate(columns[0]):
             head = (axis_label(axis), value)
             if many != [()]:
@@ -101,19 +104,22 @@ def costs(document: Sweep, shown: list[str]) -> Grid:
     )  # fmt: skip
 
 
-def _least(document: Sweep, many: list[sweeps.Condition]) -> Grid:
+def _least(document: Sweep, points: Mapping[sweeps.Condition, Sequence[Point]]) -> Grid:
     """For each condition the best, and the least of each choice that comes close to it; choice by choice, where there are several."""
     name, given = sweeps.objective(document)[0], document["given"]
     axes = [axis for axis in sweeps.choices(document) if all(map(sweeps.size, document["axes"][axis]))]
+    many, leaders = list(points), sweeps.leaders(document)
     rows: list[tuple[Cell, ...]] = []
     breaks = set()
     for axis in axes or [""]:
         for i, condition in enumerate(many):
             if i == 0 or (len(given) > 1 and condition[0] != many[i - 1][0]):
                 breaks.add(len(rows))
-            leader = sweeps.leaders(document).get(condition)
+            leader = leaders.get(condition)
             best = cell(name, metric(leader, name)) if leader else "-"
-            close = [sweeps.enough(document, axis, condition, times) for times in _CLOSE] if axis else []
+            close = (
+                [sweeps.enough(document, axis, points[condition], times) for times in _CLOSE] if axis else []
+            )
             told = (value_label(p["values"][axis]) if p else "-" for p in close)
             rows.append((*([axis_label(axis)] if axis and axes[1:] else []), *condition, best, *told))
     several, within = len(axes) > 1, [f"within {times - 1:.0%}" for times in _CLOSE] if axes else []
@@ -136,7 +142,7 @@ def _lag(document: Sweep, point: Point | None) -> Cell:
 
 def refused(document: Sweep) -> Grid:
     """Why points cannot be."""
-    rows = tuple((kind, f"{count:,}", example) for kind, count, example in sweeps.reasons(document))
+    rows = tuple((kind, f"{count:,}", example) for kind, count, example in sweep_reasons.reasons(document))
     return Grid("What cannot be, and why", ("reason", "points", "one of them"), rows, words=frozenset({0, 2}))
 
 
@@ -145,9 +151,9 @@ def changes(document: Sweep) -> Grid:
     axes, name = sweeps.varied(document), sweeps.objective(document)[0]
     rows = []
     best = sweeps.changes(document)[:_MOST_CHANGES]
-    for change in sorted(best, key=lambda one: float(one["needed_bytes"] / one["capacity_bytes"])):
+    for change in sorted(best, key=sweeps.memory_ratio):
         would = sweeps.changed(document, change)
-        over = change["needed_bytes"] / change["capacity_bytes"] - 1
+        over = sweeps.memory_ratio(change) - 1
         parts = (f"{part} {show(size, 'bytes', 3)}" for part, size in list(change["parts"].items())[:2])
         rows.append(
             (

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim.documents import dumps
-from sim.errors import InputError
-from sim.show import parts, plot_sweep, sweep_grids, sweeps
+from sim.show import parts, plots, sweep_grids, sweeps
 
 _RANKED = 40  # points in the page; the CSV has all
 _TERMS = (
@@ -76,11 +75,4 @@ def _trades(document: Mapping[str, Any]) -> bool:
 
 
 def _figures(document: Mapping[str, Any], kinds: tuple[str, ...]) -> list[str]:
-    made = []
-    for kind in kinds:
-        try:
-            figure = plot_sweep.KINDS[kind][1](document)
-        except InputError:  # no data for it
-            continue
-        made.append(parts.figure(kind, figure))
-    return made
+    return [parts.figure(kind, figure) for kind, figure in plots.drawable(document, kinds).items()]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sim.show.cases import LABEL
 from sim.show.grid import Cell, padded
+from sim.show.sweep_reasons import reasons
 from sim.units import FACTORS, dimension_of, show, split
 
 Sweep = Mapping[str, Any]
@@ -172,10 +172,17 @@ def of_given(document: Sweep, whose: str) -> str:
     return f" of {whose} {given_text(document)}" if document["given"] else ""
 
 
-def ranked(document: Sweep, condition: Condition = ()) -> list[Point]:
-    """Points that ran, the best first; of one condition only, where one is named."""
-    points = [document["points"][index] for index in document["ranked"]]
-    return [p for p in points if condition_of(document, p) == condition] if condition else points
+def ranked(document: Sweep) -> list[Point]:
+    """Points that ran, the best first."""
+    return [document["points"][index] for index in document["ranked"]]
+
+
+def by_condition(document: Sweep) -> dict[Condition, list[Point]]:
+    """Points that ran, the best first, of each of the `conditions`."""
+    found: dict[Condition, list[Point]] = {condition: [] for condition in conditions(document)}
+    for point in ranked(document):
+        found[condition_of(document, point)].append(point)
+    return found
 
 
 def leaders(document: Sweep) -> dict[Condition, Point]:
@@ -188,27 +195,27 @@ def choices(document: Sweep) -> list[str]:
     return [name for name in varied(document) if name not in document["given"]]
 
 
-def marginals(document: Sweep, axis: str, condition: Condition = ()) -> list[tuple[str, Point | None, int]]:
-    """Each value of an axis: the best point that has it (None where none ran), and how many ran."""
+def marginals(document: Sweep, axis: str, points: Iterable[Point]) -> list[tuple[str, Point | None, int]]:
+    """Each value of an axis: the best of some points that has it (None where none ran), and how many ran."""
     name, way = objective(document)
     found: dict[str, list[Point]] = {value_label(value): [] for value in document["axes"][axis]}
-    for point in ranked(document, condition):
+    for point in points:
         found[value_label(point["values"][axis])].append(point)
     pick = min if way == "minimise" else max
     return [
-        (value, pick(points, key=lambda p: metric(p, name) or 0.0) if points else None, len(points))
-        for value, points in found.items()
+        (value, pick(ran, key=lambda p: metric(p, name) or 0.0) if ran else None, len(ran))
+        for value, ran in found.items()
     ]
 
 
-def enough(document: Sweep, axis: str, condition: Condition, times: float) -> Point | None:
-    """The best point with the least value of an axis that comes within `times` the best; None where the axis has no order."""
+def enough(document: Sweep, axis: str, points: Iterable[Point], times: float) -> Point | None:
+    """Of some points the best with the least value of an axis that comes within `times` the best; None where it has no order."""
     values = {value_label(value): size(value) for value in document["axes"][axis]}
     if None in values.values():
         return None
     close = [
         (values[value] or 0.0, point)
-        for value, point, _ in marginals(document, axis, condition)
+        for value, point, _ in marginals(document, axis, points)
         if point is not None and times_best(document, point) <= times
     ]
     return min(close, key=lambda one: one[0])[1] if close else None
@@ -259,14 +266,14 @@ def finding(document: Sweep) -> list[str]:
     counts = document["counts"]
     if not document["ranked"]:
         return [f"None of {counts['points']:,} points can be run. {_most_reasons(document)}".strip()]
-    many = conditions(document)
-    said = [_leader(document, one) for one in many] if len(many) <= _TOLD else _least(document, many)
+    many = by_condition(document)
+    said = [_leader(document, *one) for one in many.items()] if len(many) <= _TOLD else _least(document, many)
     if len(document["objectives"]) > 1:
         names = " and ".join(label(one) for one in document["objectives"])
         front = len(document["pareto"])
         verb, whose = ("point is", "its") if front == 1 else ("points are", "their")
         said.append(f"{front} {verb} beaten by none{of_given(document, whose)} on {names}.")
-    said += filter(None, [_costliest(document)])
+    said += filter(None, [_costliest(document, many)])
     told = (("infeasible", "cannot be"), ("pruned", "were skipped by their bound"), ("failed", "failed"))
     rest = [f"{counts[status]:,} {word}" for status, word in told if counts[status]]
     if rest:
@@ -277,13 +284,13 @@ def finding(document: Sweep) -> list[str]:
     return said
 
 
-def _leader(document: Sweep, condition: Condition) -> str:
+def _leader(document: Sweep, condition: Condition, here: Sequence[Point]) -> str:
     """The best point and the next one of the same condition."""
     name, leader = objective(document)[0], leaders(document).get(condition)
     lead = f"{condition_text(document, condition)}: best" if condition else "Best"
     if leader is None:
         return f"{condition_text(document, condition)}: nothing can be run."
-    axes, here = choices(document) or varied(document), ranked(document, condition)
+    axes = choices(document) or varied(document)
     first = f"{lead} of {len(here):,} that ran is {values_text(leader, axes)}: {label(name)} {cell(name, metric(leader, name))}."
     others = [point for point in here if point is not leader]
     if len(document["objectives"]) > 1 or not others:
@@ -292,11 +299,11 @@ def _leader(document: Sweep, condition: Condition) -> str:
     return f"{first} Next: {values_text(others[0], axes)}, {'as good' if behind == 'best' else behind}."
 
 
-def _least(document: Sweep, many: Sequence[Condition]) -> list[str]:
+def _least(document: Sweep, many: Mapping[Condition, Sequence[Point]]) -> list[str]:
     """Of many conditions, those that need least and most of each choice to come close to their best."""
     said = []
     for axis in choices(document):
-        found = [(enough(document, axis, one, _CLOSE), one) for one in many]
+        found = [(enough(document, axis, points, _CLOSE), one) for one, points in many.items()]
         sized = [(size(p["values"][axis]) or 0.0, value_label(p["values"][axis]), c) for p, c in found if p]
         if not sized:
             continue
@@ -309,13 +316,13 @@ def _least(document: Sweep, many: Sequence[Condition]) -> list[str]:
     ]
 
 
-def _costliest(document: Sweep) -> str:
+def _costliest(document: Sweep, many: Mapping[Condition, Sequence[Point]]) -> str:
     """The value of an axis that costs most, over all others at their best."""
     name = objective(document)[0]
     worst: tuple[float, str] | None = None
-    for condition in conditions(document):
+    for condition, points in many.items():
         for axis in choices(document):
-            for value, point, _ in marginals(document, axis, condition):
+            for value, point, _ in marginals(document, axis, points):
                 if point is None:
                     continue
                 times = times_best(document, point)
@@ -341,6 +348,11 @@ def _times_with_it(document: Sweep, change: Mapping[str, Any]) -> float:
     return 0.0 if behind is None else times_best(document, changed(document, change))
 
 
+def memory_ratio(change: Mapping[str, Any]) -> float:
+    """Memory that a change needs over what a GPU has."""
+    return float(change["needed_bytes"] / change["capacity_bytes"])
+
+
 def _change(document: Sweep) -> str:
     """What points that lack memory would need and give: the one that helps with least, and the one that gives most."""
     best, tried = changes(document), document["runs"]["of_changes"]
@@ -349,7 +361,7 @@ def _change(document: Sweep) -> str:
         none = f"None of the {tried} points tried with the memory they lack would"
         worse = f"{none if tried > 1 else 'The only point that lacks memory alone would not'} beat the best"
         return f"{worse}: with what it needs, {_reached(document, best[0])}."
-    least = min(better, key=lambda one: one["needed_bytes"] / one["capacity_bytes"])
+    least = min(better, key=memory_ratio)
     most = f"; with still more, {_reached(document, best[0])}" if best[0] is not least else ""
     return f"With more memory, {_reached(document, least)}{most}."
 
@@ -364,36 +376,3 @@ def _reached(document: Sweep, change: Mapping[str, Any]) -> str:
 def _most_reasons(document: Sweep) -> str:
     found = reasons(document)
     return f"Most often: {found[0][0]} ({found[0][1]:,})." if found else ""
-
-
-# --- why not -------------------------------------------------------------------------------------------------------
-
-_KINDS = (
-    (r"needs? [\d.]+ .?B of the", "memory overflows"),
-    (r"^the constraint", "a constraint is not met"),
-    (r"microbatches", "too few or uneven microbatches for the schedule"),
-    (r"global_batch", "the batch does not divide over the data-parallel ranks"),
-    (r"stages are more than", "more pipeline stages than layers"),
-    (r"does not divide|divisor|multiple|takes \d+ GPUs|neither divides", "sizes that do not divide"),
-    (r"even number of ranks|pipeline ranks", "the schedule has no order for so many ranks"),
-    (r"worker died", "the worker died"),
-)
-
-
-def reason_kind(reason: str) -> str:
-    """The kind of a reason: what a reader can count."""
-    return next(
-        (kind for pattern, kind in _KINDS if re.search(pattern, reason)), reason.partition(":")[0][:60]
-    )
-
-
-def reasons(document: Sweep) -> list[tuple[str, int, str]]:
-    """Kind of reason, how often, and one whole: of points that cannot be or failed, the most frequent first."""
-    counted: Counter[str] = Counter()
-    example: dict[str, str] = {}
-    for point in document["points"]:
-        if point["status"] in ("infeasible", "failed"):
-            kind = reason_kind(point["reason"])
-            counted[kind] += 1
-            example.setdefault(kind, point["reason"])
-    return [(kind, count, example[kind]) for kind, count in counted.most_common()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sim.show.cases import Result, counts
+from sim.show.cases import Result, counts, joined
 
 KINDS = {
     "published": ("published", "published"),
@@ -62,7 +62,7 @@ def _uses(rows: _Rows, printed: int) -> str:
     names = {"calibrated": "calibrated on", "predicted": "predicted", "exact": "to be met exactly"}
     told = [f"{uses.count(use)} {name}" for use, name in names.items() if use in uses]
     beside = f"; {printed} more {'is' if printed == 1 else 'are'} printed and not counted" if printed else ""
-    return f"By use: {_listed(told)}{beside}."
+    return f"By use: {joined(told)}{beside}."
 
 
 def _use(row: Mapping[str, Any]) -> str:
@@ -77,7 +77,3 @@ def _kind(group: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     source = (group.get("sources") or {}).get(row.get("source")) or {}
     mine = "measured" if source.get("confidence") == "measured" else "published"
     return str(source.get("kind", mine))
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -36,7 +36,7 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
     memory, requests = batch_of(scenario, work)
     progress(f"{scenario.name}: routing, exchanges and kernels of {work.layout.ep} ranks")
     run = _prefill if work.kind == "prefill" else _decode
-    result = run(scenario, work, requests, memory)
+    result = run(scenario, work, requests)
     result["metrics"] |= {
         "max_batch_per_gpu": memory.max_batch,
         "kv_cache_bytes": requests * memory.cache_bytes_per_request,
@@ -61,7 +61,7 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, int]:
     return memory, requests
 
 
-def _prefill(scenario: Scenario, work: Inference, requests: int, memory: Footprint) -> dict[str, Any]:
+def _prefill(scenario: Scenario, work: Inference, requests: int) -> dict[str, Any]:
     passes = (work.context_tokens - work.cached_tokens) // work.step_tokens
     elapsed = bound = exposed = waited_skew = layers_s = 0.0
     spent: list[dict[str, float]] = []
@@ -72,7 +72,7 @@ def _prefill(scenario: Scenario, work: Inference, requests: int, memory: Footpri
         ends = one.ends()
         elapsed += one.step_s(record)
         layers_s += float(record.end_s.max())
-        exposed += _exposed_s(one, record)
+        exposed += _exposed_s(record)
         waited_skew += float(record.skew_s.mean())
         bounds.append(pass_bound.bounds_s(one))
         bound += max(bounds[-1].values())
@@ -98,7 +98,7 @@ def _prefill(scenario: Scenario, work: Inference, requests: int, memory: Footpri
     }
 
 
-def _decode(scenario: Scenario, work: Inference, requests: int, memory: Footprint) -> dict[str, Any]:
+def _decode(scenario: Scenario, work: Inference, requests: int) -> dict[str, Any]:
     one = Pass(scenario, work, requests)
     record, ends = one.run(), one.ends()
     step, accepted = one.step_s(record), accepted_tokens(work)
@@ -111,7 +111,7 @@ def _decode(scenario: Scenario, work: Inference, requests: int, memory: Footprin
             "tokens_per_s_per_node": requests * accepted / step * scenario.gpus_per_node,
             "tokens_per_s_per_user": accepted / step,
             "layer_time_s": float(record.end_s.max()) / (one.model.num_layers + one.extra),
-            "exposed_comm_s": _exposed_s(one, record),
+            "exposed_comm_s": _exposed_s(record),
             "skew_wait_s": float(record.skew_s.mean()),
             "lower_bound_s": max(bounds.values()) / accepted,
             "requests_per_gpu": requests,
@@ -128,7 +128,7 @@ def accepted_tokens(work: Inference) -> float:
     return float(sum(work.acceptance_fraction**i for i in range(work.step_tokens)))
 
 
-def _exposed_s(one: Pass, record: PassRecord) -> float:
+def _exposed_s(record: PassRecord) -> float:
     held = sum(
         record.busy_s.get(f"{name} {end}", 0.0) for name in plans.EXCHANGES for end in ("send", "receive")
     )

@@ -8,7 +8,7 @@ local copies included (DeepEP tests/legacy), `wire_*` is what crosses a cable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -178,14 +178,3 @@ def utilisation(trace: Trace, cluster: Cluster, num_bins: int = 120) -> dict[str
         if mine.size:
             series[name] = {"mean": mine.mean(axis=1).tolist(), "busiest": mine.max(axis=1).tolist()}
     return series
-
-
-def flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Dotted name -> number of every number in a metrics tree."""
-    found: dict[str, float] = {}
-    for key, value in metrics.items():
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[prefix + key] = float(value)
-    return found

@@ -24,6 +24,7 @@ from sim.study import metrics as measure
 from sim.study import scenario as scenarios
 from sim.study.descriptions import AllToAll, FlowList, Inference, Scenario, Serving, Training
 from sim.study.routing import record_of, routings
+from sim.trees import flatten
 
 Result = dict[str, Any]
 Progress = Callable[[str], None]
@@ -42,11 +43,11 @@ def run_document(document: Document, progress: Progress = lambda _: None) -> Res
     for name, one in resolved.items():
         results[name] = run_scenario(one, progress)
     first, *others = results
-    reference = measure.flatten(results[first]["metrics"])
+    reference = flatten(results[first]["metrics"])
     comparison = {
         name: {
             key: value / reference[key]
-            for key, value in measure.flatten(results[name]["metrics"]).items()
+            for key, value in flatten(results[name]["metrics"]).items()
             if reference.get(key)
         }
         for name in others
@@ -266,7 +267,7 @@ def _verdict(one: export_rules.Verdict) -> dict[str, Any]:
 
 def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each expected value beside ours; what the run has no metric for, `check_expected` tells."""
-    known, rows = measure.flatten(metrics), []
+    known, rows = flatten(metrics), []
     for one in scenario.expectations:
         got = known.get(one.metric)
         if got is None:
@@ -292,7 +293,7 @@ def check_expected(document: Document, result: Result) -> None:
     """Raise `InputError` for expected metrics that the runs of a document do not have; asked once results are safe."""
     faults = []
     for name, one in scenarios.variants(document).items():
-        known = measure.flatten(result.get("variants", {name: result})[name]["metrics"])
+        known = flatten(result.get("variants", {name: result})[name]["metrics"])
         for metric in one.get(("expect",)) or ():
             if metric not in known:
                 wanted, near = "a metric of this run", nearest(metric, known)

@@ -24,11 +24,11 @@ from sim import units
 from sim.documents import Document, data_folder
 from sim.errors import Mark
 from sim.schemas import quantity
-from sim.study import metrics as measure
 from sim.study import scenario
 from sim.study.published import FOLDER, Bar, Published, Row, Use, row
 from sim.study.run import Progress, Result, run_scenario
 from sim.study.specification import Branch
+from sim.trees import flatten
 
 
 class Figure(Branch):
@@ -115,7 +115,7 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
                 one.put(("workload", "file"), str(file), Mark(run.flows))
             progress(f"{figures.group}: {run.name}")
             result = run_scenario(scenario.resolve(one), progress)
-            found[run.name] = measure.flatten(result["metrics"])
+            found[run.name] = flatten(result["metrics"])
             yield from _figures(figures, run, found[run.name])
             if timed is not None:
                 yield _flow_row(run, result, timed)

@@ -19,8 +19,9 @@ from sim.schedule import reductions
 from sim.schedule.serving import Pool, Service, StepCost
 from sim.study.descriptions import Inference, Scenario, Serving
 from sim.study.metal import Draft, beside, catch
+from sim.study.passes import Pass
 from sim.study.serving_specs import LengthsSpec, PoissonSpec, ServingSpec
-from sim.study.step_surface import surface
+from sim.study.step_surface import nic_share, surface
 from sim.workload import requests as users
 
 _AT = ("workload",)
@@ -170,7 +171,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
 
 def _prefill_costs(work: Serving) -> tuple[Callable[[float], float], float, float]:
     """Time by tokens of a GPU [s], KV memory of a GPU [bytes], share of its NICs that exchanges take."""
-    from sim.study.inference import memory_of
+    from sim.study.inference import batch_of
 
     base = work.prefill.workload
     assert isinstance(base, Inference)
@@ -184,10 +185,11 @@ def _prefill_costs(work: Serving) -> tuple[Callable[[float], float], float, floa
         if tokens and each * prompts <= tokens[-1]:
             continue
         one = replace(base, requests=prompts, context_tokens=each, step_tokens=each, cached_tokens=0)
-        result, step = _run(work.prefill, one)
+        memory, _ = batch_of(work.prefill, one)
+        whole = Pass(work.prefill, one, prompts)
+        times.append(whole.step_s(whole.run()))
         tokens.append(float(each * prompts))
-        times.append(step)
-        busy, memory = _nic_share(result, work.prefill, one, step), memory_of(work.prefill, one)
+        busy = nic_share(whole, times[-1])
     assert memory is not None
     if memory.free_bytes <= 0:
         raise InfeasibleError(
@@ -223,18 +225,3 @@ def _decode_costs(work: Serving) -> tuple[StepCost, float, float, int, float, fl
         accepted_tokens(base),
         memory.cache_bytes_per_request / base.context_tokens,
     )
-
-
-def _run(scenario: Scenario, work: Inference) -> tuple[dict[str, Any], float]:
-    from sim.study.inference import run_inference
-
-    result = run_inference(replace(scenario, workload=work), lambda _: None)
-    return result, float(result["metrics"]["step_time_s"])
-
-
-def _nic_share(result: dict[str, Any], scenario: Scenario, work: Inference, step_s: float) -> float:
-    """Time of the exchanges alone over that of the pass: their share of the NICs, as if these bound them all along."""
-    assert scenario.model is not None
-    each = sum(one["alone_s"] for one in result["exchanges"].values())
-    halves = 2 if work.overlap else 1
-    return float(min(0.95, each * scenario.model.num_moe_layers * halves / step_s))

@@ -59,7 +59,7 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
         missing = math.ceil(load) - load if load > 1 else 0.0
         return step_s(load, context_tokens) + missing * extra_s(context_tokens)
 
-    return Surface(cost, _nic_share(full[-1], grid[-1][-1]))
+    return Surface(cost, nic_share(full[-1], grid[-1][-1]))
 
 
 def whole_loads(most: int) -> list[int]:
@@ -77,7 +77,7 @@ def at(one: Pass, context_tokens: int) -> float:
     return other.step_s(other.run())
 
 
-def _nic_share(one: Pass, step_s: float) -> float:
+def nic_share(one: Pass, step_s: float) -> float:
     """Time of the exchanges alone over that of the step: their share of the NICs, as if these bound them all along."""
     alone_s = [
         float(np.mean([solved.alone_s.mean() for key, solved in one.solved.items() if key[0] == name]))

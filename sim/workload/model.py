@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sim import documents
 from sim.errors import InputError, Mark
-
-if TYPE_CHECKING:
-    pass
 
 FOLDER = "scenarios/models"
 

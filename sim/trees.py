@@ -1,0 +1,26 @@
+"""Trees of mappings, as documents and metrics are: their leaves, and their numbers under dotted names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Path_ = tuple[str | int, ...]
+
+
+def leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Path and value of all that is no mapping, or an empty one."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, (*at, key))
+        else:
+            yield (*at, key), value
+
+
+def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Dotted name -> number of every number in a metrics tree."""
+    return {
+        ".".join(map(str, path)): float(value)
+        for path, value in leaves(metrics)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
