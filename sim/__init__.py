@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sim.version import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.show.result import Result
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "ladder", "load_scenario", "run", "sweep"]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -26,11 +26,6 @@ from sim.files import find as find
 from sim.files import shipped as shipped
 from sim.trees import Path_ as Path_
 from sim.trees import leaves
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-M = TypeVar("M", bound="BaseModel")
 
 MAX_FILE_BYTES = 32 * 2**20
 MAX_NODES = 200_000
@@ -146,17 +141,6 @@ class Document:
                 for inside, mark in theirs.items():
                     if inside[: len(path)] == path:
                         marks[at + inside] = mark
-
-    def check(self, model: type[M]) -> M:
-        """Validate the tree with a pydantic model; raise `InputError` with all faults at their marks."""
-        from pydantic import ValidationError
-
-        from sim.schemas import faults
-
-        try:
-            return model.model_validate(self.tree)
-        except ValidationError as error:
-            raise InputError(list(faults(self, model, error))) from None
 
 
 def dotted(path: Path_) -> str:

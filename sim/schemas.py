@@ -7,14 +7,16 @@ import types
 import typing
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from sim import units
 from sim.documents import Document, Path_
-from sim.errors import Fault, nearest
+from sim.errors import Fault, InputError, nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 
 def quantity(dimension: str, least: float | None = None) -> Any:
@@ -32,6 +34,16 @@ def _quantity(dimension: str, least: float | None, value: object) -> float:
     if least is not None and found < least:
         raise units.UnitError(repr(value), f"{units.describe(dimension)}, {least:g} or more")
     return found
+
+
+def check(document: Document, model: type[M]) -> M:
+    """Validate the tree of a document with a pydantic model; raise `InputError` with all faults at their marks."""
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(document.tree)
+    except ValidationError as error:
+        raise InputError(list(faults(document, model, error))) from None
 
 
 def faults(document: Document, model: type[BaseModel], error: Any) -> Iterator[Fault]:

@@ -248,7 +248,7 @@ def test_all_faults_of_a_file_are_told_together() -> None:
         "inner:\n  rate: 400 gb/s\n  cuont: 3\nmany:\n  - rate: 5\n  - {rate: 1 B/s, count: x}\n", "f.yaml"
     )
     with pytest.raises(InputError) as caught:
-        document.check(Outer)
+        schemas.check(document, Outer)
     told = sorted(str(fault) for fault in caught.value.faults)
     assert len(told) == 5
     assert told[0] == "f.yaml:1:1: got nothing; wanted the key 'name'"

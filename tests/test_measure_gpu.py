@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from sim import documents
+from sim import documents, schemas
 from sim.study import published
 from sim.study.compute_rows import KernelFigures, kernel_rows
 
@@ -52,7 +52,7 @@ def printed(script: Any) -> str:
 def test_what_is_printed_is_a_group_of_kernels(script: Any, tmp_path: Path) -> None:
     path = tmp_path / "kernels_h200.yaml"
     path.write_text(printed(script), encoding="utf-8")
-    figures = documents.load(path).check(KernelFigures)
+    figures = schemas.check(documents.load(path), KernelFigures)
     assert figures.hardware == "h200"
     assert {table.source for table in figures.tables} == set(figures.sources)
     assert all(table.validation and not table.calibration for table in figures.tables)
@@ -78,7 +78,7 @@ def test_the_shipped_rows_are_those_that_the_script_measures(script: Any, tmp_pa
             name = name.removesuffix(end)
         return name
 
-    assert shapes(documents.load(path).check(KernelFigures)) == shapes(H200)
+    assert shapes(schemas.check(documents.load(path), KernelFigures)) == shapes(H200)
     assert len(shapes(H200)) == len(kernel_rows("kernels_h200")) == 383
 
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema
 
-from sim import units
+from sim import schemas, units
 from sim.documents import Document
 from sim.errors import Fault, InputError, nearest
 
@@ -209,7 +209,7 @@ def read(
             override = Document(dict(override), OVERRIDE)
         _lay_over(merged, override)
     try:
-        checked = merged.check(model)
+        checked = schemas.check(merged, model)
     except InputError as error:
         raise InputError([*error.faults, *faults]) from None
     if faults:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sim import documents
+from sim import documents, schemas
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
 from sim.schemas import quantity
@@ -229,7 +229,7 @@ def load_profile(
 
 def read_profile(document: Document) -> MeasuredProfile:
     """Check a profile document. Raises `InputError` with all faults."""
-    file = document.check(ProfileFile)
+    file = schemas.check(document, ProfileFile)
     faults = list(_faults(document, file))
     if faults:
         raise InputError(faults)

@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import sim
 from sim.documents import Path_
 from sim.errors import InfeasibleError, InputError
 from sim.explore import break_even, enough
@@ -25,6 +24,7 @@ from sim.explore.removals import Removal, removals
 from sim.study.descriptions import Scenario, Training
 from sim.study.run import provenance
 from sim.units import dimension_of
+from sim.version import __version__
 
 SCHEMA = "moesim.ladder/1"
 WAYS = ("cumulative", "added_first", "removed_last")
@@ -82,7 +82,7 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
         "enough": {name: enough.run(ladder, name, one, designs) for name, one in needs.items()},
         "curves": {name: break_even.run(ladder, name, one, designs) for name, one in axes.items()},
         "warnings": _idle(ladder, plan, rungs),
-        "provenance": {"version": sim.__version__, "runs": designs.num_runs, "ladder": ladder.document.tree},
+        "provenance": {"version": __version__, "runs": designs.num_runs, "ladder": ladder.document.tree},
     }
 
 

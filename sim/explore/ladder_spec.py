@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from sim import documents
+from sim import documents, schemas
 from sim.documents import Document, Path_
 from sim.errors import Fault, InputError, nearest
 from sim.schemas import quantity
@@ -163,7 +163,7 @@ def read(spec: str | Path) -> Ladder:
 
 def of_document(document: Document) -> Ladder:
     """A ladder from the document of its file."""
-    checked = document.check(LadderSpec)
+    checked = schemas.check(document, LadderSpec)
     faults = list(_faults(document, checked))
     if faults:
         raise InputError(faults)

@@ -22,12 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
 
-import sim
 from sim import documents
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark, MoesimError
 from sim.explore.points import Row, Status
 from sim.files import is_settled
+from sim.version import __version__
 
 SCHEMA = "moesim.store/1"
 _LIBRARIES = ("numpy", "numba", "simpy")
@@ -193,9 +193,9 @@ def version() -> str:
     digest = hashlib.sha256()
     for name in _LIBRARIES:
         digest.update(f"{name} {_installed(name)}\n".encode())
-    for name, path in sorted(_sources(Path(sim.__file__).resolve().parent).items()):
+    for name, path in sorted(_sources(Path(documents.__file__).resolve().parent).items()):
         digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return f"{sim.__version__}+{digest.hexdigest()[:12]}"
+    return f"{__version__}+{digest.hexdigest()[:12]}"
 
 
 def _installed(name: str) -> str:

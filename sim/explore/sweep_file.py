@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim import documents, units
+from sim import documents, schemas, units
 from sim.documents import Document
 from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
 from sim.explore import auto_axes, expressions
@@ -67,7 +67,7 @@ def read(spec: str | Path) -> Sweep:
 
 def sweep_of(document: Document) -> Sweep:
     """The sweep that a document describes."""
-    said = document.check(SweepSpec)
+    said = schemas.check(document, SweepSpec)
     base = _base(document, said)
     faults: list[Fault] = []
     axes = _axes(document, said, base, faults)
@@ -109,7 +109,7 @@ def sweep_of(document: Document) -> Sweep:
 
 def hints(sweep: Sweep) -> Iterator[str]:
     """What a person may want to know before many points run."""
-    work = sweep.base.check(ScenarioSpec).workload
+    work = schemas.check(sweep.base, ScenarioSpec).workload
     many = len(sweep.space) * sweep.replicas >= _MANY
     if many and isinstance(work, TrainingSpec) and any(work.skew.model_dump().values()):
         alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
@@ -131,7 +131,7 @@ def _base(document: Document, said: SweepSpec) -> Document:
     base.put(("name",), said.name, document.mark(("name",)))
     declared = base.get(("variants",))
     if declared:
-        base.check(ScenarioSpec)
+        schemas.check(base, ScenarioSpec)
         if said.variant not in declared:
             name = said.base if isinstance(said.base, str) else "a scenario"
             got = f"'{said.variant}'" if said.variant else f"{name} with variants"
@@ -146,7 +146,7 @@ def _base(document: Document, said: SweepSpec) -> Document:
         base.tree.pop(key, None)
     for dotted, value in said.set.items():
         scenarios.put(base, documents.split(dotted), value, document.mark(("set", dotted), key=True))
-    base.check(ScenarioSpec)
+    schemas.check(base, ScenarioSpec)
     return base
 
 
@@ -297,7 +297,7 @@ def _own_faults(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[
                     _lay(one, another, other or 0)
             try:
                 _lay(one, axis, i)
-                one.check(ScenarioSpec)
+                schemas.check(one, ScenarioSpec)
                 if _can_be_a_name(axis, i):
                     found = [fault for fault in _faults_of(one) if _is_own(fault, axis)]
             except InputError as error:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sim import documents, units
+from sim import documents, schemas, units
 from sim.documents import Document, Path_
 from sim.errors import InputError, nearest
 from sim.schemas import quantity
@@ -110,7 +110,7 @@ def groups() -> dict[str, Path]:
 def load(group: str, shape: type[Figures]) -> tuple[Figures, Document]:
     """Read one group as `shape`, and its document for messages."""
     document = documents.load(groups()[group])
-    figures = document.check(shape)
+    figures = schemas.check(document, shape)
     known = figures.sources
     faults = [
         document.fault(path, f"'{source}'", f"one of: {', '.join(known)}", nearest(source, known))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-import sim
 from sim.cluster import export_rules
 from sim.cluster.figures import OVERRIDE
 from sim.cluster.kernels import Kernel
@@ -25,6 +24,7 @@ from sim.study import scenario as scenarios
 from sim.study.descriptions import AllToAll, FlowList, Inference, Scenario, Serving, Training
 from sim.study.routing import record_of, routings
 from sim.trees import flatten
+from sim.version import __version__
 
 Result = dict[str, Any]
 Progress = Callable[[str], None]
@@ -230,7 +230,7 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
     for kernel in _kernels(scenario.workload):
         leaned += list(kernel.figures)
     return {
-        "version": sim.__version__,
+        "version": __version__,
         "seed": scenario.seed,
         **({"settings": list(scenario.settings)} if scenario.settings else {}),
         **_hardware(scenario),

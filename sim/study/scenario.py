@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sim import documents, units
+from sim import documents, schemas, units
 from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
@@ -138,7 +138,7 @@ def variants(document: Document) -> dict[str, Document]:
     declared = document.get(("variants",))
     if not declared:
         return {str(document.get(("name",)) or "scenario"): document}
-    document.check(ScenarioSpec)
+    schemas.check(document, ScenarioSpec)
     found = {}
     for name, overrides in declared.items():
         one = document.copy()
@@ -153,7 +153,7 @@ def variants(document: Document) -> dict[str, Document]:
 
 def resolve(document: Document) -> Scenario:
     """Check a document (without variants) and build the scenario. Raises `InputError` with all faults found."""
-    spec = document.check(ScenarioSpec)
+    spec = schemas.check(document, ScenarioSpec)
     draft = Draft(document, spec)
     draft.hardware, draft.num_nodes, draft.fabric, link_faults = cluster_of(document, spec, draft.faults)
     if not isinstance(spec.workload, FlowsSpec):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim import documents
+from sim import documents, schemas
 from sim.errors import InputError, Mark
 
 FOLDER = "scenarios/models"
@@ -282,7 +282,7 @@ def load_model(
         document = documents.Document(dict(spec), "model")
     from sim.workload.model_file import ModelFile
 
-    fields: dict[str, Any] = document.check(ModelFile).model_dump()
+    fields: dict[str, Any] = schemas.check(document, ModelFile).model_dump()
     attention = fields.pop("attention")
     kind = MLA if attention.pop("kind") == "mla" else GQA
     model = Model(**fields, attention=kind(**attention))
