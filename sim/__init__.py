@@ -29,8 +29,8 @@ def run(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[
 
     Raises `InputError` for what is wrong in it, all at once, `InfeasibleError` for what no machine could do.
     """
+    from sim.runs.run import check_expected, run_document
     from sim.show.result import Result
-    from sim.study.run import check_expected, run_document
 
     document = _document(spec, settings)
     result = run_document(document)
@@ -45,8 +45,8 @@ def load_scenario(
 
     Parameters as of `run`, which takes the document back, changed or not.
     """
-    from sim.show.rerun import scenario_tree
-    from sim.study import scenario
+    from sim.scenario import resolve as scenario
+    from sim.show.views.rerun import scenario_tree
 
     document = _document(spec, settings)
     resolved = {name: scenario.resolve(one).document for name, one in scenario.variants(document).items()}
@@ -57,7 +57,7 @@ def load_scenario(
 
 def _document(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any]) -> Any:
     """The scenario as a document, settings laid over it."""
-    from sim.study import scenario
+    from sim.scenario import resolve as scenario
 
     if isinstance(settings, Mapping):
         import json
@@ -74,9 +74,10 @@ def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | Non
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from sim.explore import sweep as exploring
-    from sim.explore import sweep_file, workers
     from sim.show.result import Result
+    from sim.sweep import file as sweep_file
+    from sim.sweep import run as exploring
+    from sim.sweep import workers
 
     asked = sweep_file.read(spec)
     with TemporaryDirectory() as passing:
@@ -86,7 +87,7 @@ def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | Non
 
 def ladder(spec: str | Path) -> Result:
     """Run a ladder of design choices (a path or a shipped name) and return its document; README describes it."""
-    from sim.explore.ladder import run_file
+    from sim.ladder.run import run_file
     from sim.show.result import Result
 
     return Result(run_file(spec))

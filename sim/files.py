@@ -25,10 +25,15 @@ _COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenari
 """Command -> the folder of what it takes."""
 
 
+def package_folder() -> Path:
+    """The folder of the package `sim`, installed or in a checkout."""
+    return Path(__file__).resolve().parent
+
+
 @cache
 def data_folder(name: str) -> Path:
-    """The folder `hardware` or `scenarios`: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    """The folder `hardware` or `scenarios`: inside an installed package, or next to it in a checkout."""
+    package = package_folder()
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
 

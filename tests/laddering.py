@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sim import documents
-from sim.explore import ladder as ladders
-from sim.explore.ladder_spec import of_document
+from sim.ladder import run as ladders
+from sim.ladder.spec import of_document
 
 SMALL = """\
 name: small

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sim import documents
-from sim.explore import sweep as sweeping
-from sim.explore import sweep_file
-from sim.explore.points import Batch, work
-from sim.explore.store import Store
-from sim.explore.workers import Rows
+from sim.sweep import file as sweep_file
+from sim.sweep import run as sweeping
+from sim.sweep.points import Batch, work
+from sim.sweep.store import Store
+from sim.sweep.workers import Rows
 
 EXCHANGE: dict[str, Any] = {
     "fidelity": "closed_form",

@@ -14,7 +14,7 @@ from test_plots import results
 
 import sim
 from sim.errors import InputError
-from sim.show import folder
+from sim.show.files import folder
 from sim.show.result import Result
 
 __all__ = ["results"]  # the fixture

@@ -18,9 +18,9 @@ from plotly import graph_objects
 
 from sim import cli, documents
 from sim.errors import Fault, InputError, Mark
-from sim.show import page
-from sim.study.run import run_document
-from sim.study.scenario import resolve
+from sim.runs.run import run_document
+from sim.scenario.resolve import resolve
+from sim.show.pages import page
 from sim.workload.recordings import load_loads, load_trace
 
 FLOWS = """\
@@ -322,7 +322,7 @@ def test_a_folder_that_cannot_be_is_told_before_the_work(
 
     for work in ("run.run_document", "validate.validate", "calibrate.calibrate"):
         monkeypatch.setattr(f"sim.study.{work}", never)
-    monkeypatch.setattr("sim.explore.ladder.run_file", never)
+    monkeypatch.setattr("sim.ladder.run.run_file", never)
     monkeypatch.chdir(tmp_path)
     Path("here").write_text("a file")
     Path("loop").symlink_to("loop")
@@ -526,6 +526,6 @@ def test_what_the_machine_refuses_is_one_line(
     def refuse(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("sim.study.run.run_document", refuse)
+    monkeypatch.setattr("sim.runs.run.run_document", refuse)
     said = moesim("run", "deepep-ep8-h800")
     assert (said.code, said.out, said.err) == (1, "", words)

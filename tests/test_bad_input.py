@@ -15,8 +15,8 @@ import yaml
 from sim import documents
 from sim.cluster.hardware import load_hardware
 from sim.errors import InfeasibleError, InputError, MoesimError
-from sim.study.run import check_expected, run_document
-from sim.study.scenario import read, resolve, variants
+from sim.runs.run import check_expected, run_document
+from sim.scenario.resolve import read, resolve, variants
 
 GOOD = """\
 name: mine

@@ -15,8 +15,8 @@ import yaml
 import sim
 from sim import documents
 from sim.errors import InfeasibleError, InputError, MoesimError
-from sim.study.run import run_document
-from sim.study.scenario import resolve
+from sim.runs.run import run_document
+from sim.scenario.resolve import resolve
 
 GOOD = """\
 name: mine

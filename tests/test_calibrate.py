@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 
 from sim import documents, files
+from sim.calibration import kineto
+from sim.calibration.calibrate import Calibration, calibrate
+from sim.calibration.kernel_names import BOUNDS, name_kernel, short_name
+from sim.calibration.layer_pairs import EXCHANGES, PHASES
+from sim.calibration.profile import Source, profile_text
 from sim.cost.measured import ExchangeTime, load_profile, read_profile
 from sim.errors import InputError
-from sim.show import calibrated
-from sim.study import kineto, validate
-from sim.study.calibrate import Calibration, calibrate
-from sim.study.kernel_names import BOUNDS, name_kernel, short_name
-from sim.study.layer_pair import PairFigures
-from sim.study.layer_pairs import EXCHANGES, PHASES
-from sim.study.profile import Source, profile_text
+from sim.show.tables import calibrated
+from sim.validation import validate
+from sim.validation.layer_pair import PairFigures
 
 CUT = Path(__file__).parent / "data" / "layer_pairs.json"
 SHIPPED = "h800-train-measured"

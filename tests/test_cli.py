@@ -292,7 +292,7 @@ def test_our_own_bug_shows_its_traceback(moesim: Moesim, monkeypatch: pytest.Mon
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("sim.study.run.run_document", broken)
+    monkeypatch.setattr("sim.runs.run.run_document", broken)
     with pytest.raises(ZeroDivisionError):
         moesim("run", "tiny.yaml")
 
@@ -301,7 +301,7 @@ def test_interrupting_says_so_without_traceback(moesim: Moesim, monkeypatch: pyt
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sim.study.run.run_document", stopped)
+    monkeypatch.setattr("sim.runs.run.run_document", stopped)
     said = moesim("run", "tiny.yaml")
     assert said.code == 130
     assert "stopped" in said.err
@@ -310,7 +310,7 @@ def test_interrupting_says_so_without_traceback(moesim: Moesim, monkeypatch: pyt
 def test_what_was_finished_before_an_interrupt_is_on_disk(
     moesim: Moesim, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from sim.study import run as study
+    from sim.runs import run as study
 
     real, calls = study.run_document, iter("12")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.show.cases import Case
-from sim.show.comparison import MOST_TOLD, as_reference, choices, most_different, told
+from sim.show.views.comparison import MOST_TOLD, as_reference, choices, most_different, told
+from sim.show.views.run import Case
 
 
 def case(name: str, time_s: float, hardware: str = "h800", **workload: Any) -> Case:

@@ -14,11 +14,11 @@ from test_training import SHAPES, Even, assert_same, stage
 
 from sim.engine import even_step, step_compiled
 from sim.engine.training import ExchangeTimes, StepPlan, run_events, run_step
+from sim.runs import training
+from sim.scenario.resolve import read, resolve
 from sim.schedule.pipelines import plan
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes, Tasks, by_hand, tasks
-from sim.study import training
-from sim.study.scenario import read, resolve
 
 BALANCED = [f"workload.skew.{key}=0" for key in ("routed_load", "kernel_jitter", "gpu_spread")]
 

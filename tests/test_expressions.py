@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.errors import InputError, Mark
-from sim.explore.expressions import parse
+from sim.sweep.expressions import parse
 
 HERE = Mark("sweep.yaml", 7, 3)
 VALUES: dict[str, Any] = {

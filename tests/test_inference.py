@@ -19,8 +19,8 @@ from sim.cost.work import total_s
 from sim.documents import Document
 from sim.engine.inference import run_pass
 from sim.errors import InfeasibleError, InputError
+from sim.runs.run import run_document
 from sim.schedule import inference as plans
-from sim.study.run import run_document
 from sim.workload.model import kv_bytes_per_token, load_model
 
 Floats = NDArray[np.float64]

@@ -19,16 +19,17 @@ import sim
 from sim import documents
 from sim.documents import shipped
 from sim.errors import InfeasibleError, InputError
-from sim.explore import ladder as ladders
-from sim.explore.break_even import break_even
-from sim.explore.designs import gap
-from sim.explore.enough import search
-from sim.explore.ladder_spec import more_is_better, of_document
-from sim.explore.removals import Removal, effect, removals
-from sim.show import ladder_changes as changes
-from sim.show import ladder_grids, plots
-from sim.show import ladders as told
-from sim.study.run import run_document
+from sim.ladder import run as ladders
+from sim.ladder.break_even import break_even
+from sim.ladder.designs import gap
+from sim.ladder.enough import search
+from sim.ladder.removals import Removal, effect, removals
+from sim.ladder.spec import more_is_better, of_document
+from sim.runs.run import run_document
+from sim.show.plots import kinds as plots
+from sim.show.tables import ladder as ladder_grids
+from sim.show.views import ladder_changes as changes
+from sim.show.words import ladder as told
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from unittest.mock import MagicMock
 import pytest
 
 from sim import documents, schemas
-from sim.study import published
-from sim.study.compute_rows import KernelFigures, kernel_rows
+from sim.validation import published
+from sim.validation.kernels import KernelFigures, kernel_rows
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 STAND_INS = (

@@ -23,7 +23,7 @@ from sim.cost.memory import (
 from sim.errors import InfeasibleError, InputError
 from sim.schedule.pipelines import plan
 from sim.schedule.replay import peaks
-from sim.study.schedule_figures import load, rows
+from sim.validation.schedules import load, rows
 from sim.workload.layout import Layout, check, derive
 from sim.workload.model import GQA, Model, load_model, parameters, shipped_models, training_flops_per_token
 from sim.workload.stages import LayerCosts, Stage, flops_per_token, held_parameters, stage_parameters, stages

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sim import documents
-from sim.study.run import run_document
+from sim.runs.run import run_document
 
 STEP = """\
 name: small

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sim import documents
-from sim.study.run import run_document, run_scenario
-from sim.study.scenario import resolve
+from sim.runs.run import run_document, run_scenario
+from sim.scenario.resolve import resolve
 from sim.trees import flatten
 from sim.workload.model import load_model
 

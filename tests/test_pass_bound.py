@@ -12,7 +12,7 @@ from test_inference import DECODE, PREFILL, document, metrics
 import sim
 from sim.cluster.hardware import load_hardware
 from sim.errors import InfeasibleError, InputError
-from sim.study.run import run_document
+from sim.runs.run import run_document
 from sim.workload.model import load_model
 
 V2 = load_model("deepseek-v2")

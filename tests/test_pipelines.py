@@ -16,7 +16,7 @@ from sim.schedule import zero_bubble
 from sim.schedule.operations import Event, Pipeline
 from sim.schedule.pipelines import SCHEDULES, plan
 from sim.schedule.replay import peaks, replay
-from sim.study.schedule_figures import load, rows
+from sim.validation.schedules import load, rows
 
 UNIT = {"F": 1.0, "B_in": 1.0, "W": 1.0}
 PAIRS = UNIT | {"FB": 3.0}

@@ -10,8 +10,10 @@ import pytest
 
 import sim
 from sim.errors import InputError
-from sim.show import images, plots, style
-from sim.show.cases import cases, twins
+from sim.show import style
+from sim.show.pages import images
+from sim.show.plots import kinds as plots
+from sim.show.views.run import cases, twins
 
 SMALL = """
 name: small

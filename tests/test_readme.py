@@ -299,7 +299,7 @@ def test_every_kind_a_scenario_may_name_is_named(kind: str) -> None:
 
 
 def _schema() -> dict[str, Any]:
-    from sim.study.specification import ScenarioSpec
+    from sim.scenario.specification import ScenarioSpec
 
     return ScenarioSpec.model_json_schema()
 
@@ -309,7 +309,7 @@ def _schema() -> dict[str, Any]:
 
 def validation_table() -> str:
     """The table of `moesim validate`: counted figures, those that calibrated, mean and worst error, and the bar."""
-    from sim.study.validate import validate
+    from sim.validation.validate import validate
 
     lines = [
         "| group | figures | calibrated | mean error | of predictions | worst | bar |",

@@ -14,8 +14,11 @@ from test_show_training import steps
 from test_timeline import runs
 
 import sim
-from sim.show import findings, page, plots, report, rules
-from sim.show.cases import cases
+from sim.show.pages import page, report
+from sim.show.plots import kinds as plots
+from sim.show.tables import rules
+from sim.show.views.run import cases
+from sim.show.words import run as findings
 
 __all__ = ["results", "runs", "steps"]  # fixtures
 

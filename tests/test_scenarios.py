@@ -11,10 +11,10 @@ import pytest
 
 import sim
 from sim.documents import shipped
-from sim.study import run
-from sim.study import scenario as scenarios
-from sim.study.validate import GROUPS, load
+from sim.runs import run
+from sim.scenario import resolve as scenarios
 from sim.trees import flatten
+from sim.validation.validate import GROUPS, load
 
 SLOW_STEPS = ("fabrics", "h800", "h800-vs-h100", "measured")
 SLOW = (

@@ -23,6 +23,9 @@ import sim
 from sim.engine.serving import ServingTrace, serve
 from sim.engine.transfers import Transfers, fair_rates
 from sim.errors import InfeasibleError, InputError
+from sim.runs import run
+from sim.runs.serving import measure, token_instants_s
+from sim.scenario import resolve as scenarios
 from sim.schedule.serving import (
     POLICIES,
     Pool,
@@ -34,9 +37,6 @@ from sim.schedule.serving import (
     least_loaded,
     shortest_first,
 )
-from sim.study import run
-from sim.study import scenario as scenarios
-from sim.study.serving import measure, token_instants_s
 from sim.workload.requests import Lengths, Requests, poisson
 
 ONE = Lengths("fixed", 1)

@@ -15,10 +15,14 @@ from test_timeline import REQUESTS, runs
 
 import sim
 from sim.errors import InputError
-from sim.show import findings, grids, inference, plots, serving, tables
-from sim.show.cases import Case, cases
-from sim.show.timelines import of_result
-from sim.show.trace import check_trace, document, encode
+from sim.show.files.timelines import of_result
+from sim.show.files.trace import check_trace, document, encode
+from sim.show.plots import kinds as plots
+from sim.show.tables import console as tables
+from sim.show.tables import inference, serving
+from sim.show.tables import run as grids
+from sim.show.views.run import Case, cases
+from sim.show.words import run as findings
 
 __all__ = ["results", "runs", "steps"]  # fixtures
 
@@ -224,7 +228,7 @@ def test_curves_of_latency_cross_the_objective_at_the_share_that_met_it(found: d
 
 
 def test_many_requests_make_a_short_curve_that_ends_at_the_last() -> None:
-    from sim.show.plot_serving import _quantiles
+    from sim.show.plots.serving import _quantiles
 
     times = [float(i) for i in range(1, 10_001)]
     kept = _quantiles(times)

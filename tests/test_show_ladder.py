@@ -11,9 +11,11 @@ import pytest
 from laddering import DECODE, SMALL, run, rung
 
 from sim import documents
-from sim.show import ladder_changes as changes
-from sim.show import ladder_grids, ladder_page, plots
-from sim.show import ladders as told
+from sim.show.pages import ladder as ladder_page
+from sim.show.plots import kinds as plots
+from sim.show.tables import ladder as ladder_grids
+from sim.show.views import ladder_changes as changes
+from sim.show.words import ladder as told
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,14 @@ from sweeping import EXCHANGE, run, sweep_of
 
 from sim import documents, units
 from sim.errors import InputError
-from sim.show import export, plots, sweep_grids, sweep_page, sweep_reasons, sweeps, tables
-from sim.show.progress import SweepBar
+from sim.show.files import export
+from sim.show.pages import sweep as sweep_page
+from sim.show.plots import kinds as plots
+from sim.show.tables import console as tables
+from sim.show.tables import sweep as sweep_grids
+from sim.show.tables.progress import SweepBar
+from sim.show.views import sweep as sweeps
+from sim.show.views import sweep_reasons
 
 BANDWIDTH = "cluster.override.gpu.scale_up.bandwidth"
 AXES = {
@@ -211,7 +217,7 @@ def test_runs_of_what_almost_fits_are_told_apart() -> None:
 def test_no_time_left_is_told_before_a_point_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 30 points none after 12 s says nothing of the rest; 10 after 24 s leave 20, at 25 a minute 48 s."""
     clock = iter([0.0, 12.0, 24.0])
-    monkeypatch.setattr("sim.show.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("sim.show.tables.progress.time.monotonic", lambda: next(clock))
     console = Console(file=io.StringIO(), width=100)
     with SweepBar(console, 30, "dispatch.time_s", quiet=False) as bar:
         bar.show(0, None, "", "")

@@ -16,10 +16,17 @@ from rich.console import Console
 import sim
 from sim.cost.measured import load_profile
 from sim.errors import InputError
-from sim.show import findings, grids, plot_pair, plot_training, plots, report, tables, training
-from sim.show.cases import Case, cases
-from sim.show.timelines import of_result
-from sim.show.trace import check_trace, document, encode
+from sim.show.files.timelines import of_result
+from sim.show.files.trace import check_trace, document, encode
+from sim.show.pages import report
+from sim.show.plots import kinds as plots
+from sim.show.plots import pair as plot_pair
+from sim.show.plots import training as plot_training
+from sim.show.tables import console as tables
+from sim.show.tables import run as grids
+from sim.show.tables import training
+from sim.show.views.run import Case, cases
+from sim.show.words import run as findings
 
 STEP = """
 name: step

@@ -12,12 +12,12 @@ from test_pipelines import pipelines
 
 from sim import documents
 from sim.errors import InfeasibleError, InputError
+from sim.runs import training
+from sim.scenario.resolve import read, resolve
 from sim.schedule.operations import Pipeline
 from sim.schedule.pipelines import plan
 from sim.schedule.replay import replay
 from sim.schedule.step_bound import Least, rank_bounds_s
-from sim.study import training
-from sim.study.scenario import read, resolve
 from sim.workload.model import load_model, training_flops_per_token
 from sim.workload.stages import stage_parameters
 

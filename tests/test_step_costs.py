@@ -20,10 +20,10 @@ from sim import documents
 from sim.engine import fluid
 from sim.engine.step_costs import Skew, StepCosts, _lognormal, _Template
 from sim.errors import InfeasibleError
+from sim.runs import training
+from sim.runs.run import run_document
+from sim.scenario.resolve import read, resolve
 from sim.schedule.collectives import Exchange
-from sim.study import training
-from sim.study.run import run_document
-from sim.study.scenario import read, resolve
 
 BALANCED = "{routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
 SCENARIO = """\

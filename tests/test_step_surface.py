@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import sim
-from sim.study.descriptions import Inference, Scenario, Serving
-from sim.study.inference import run_inference
-from sim.study.scenario import read, resolve
-from sim.study.step_surface import Surface, surface, whole_loads
+from sim.runs.inference import run_inference
+from sim.runs.step_surface import Surface, surface, whole_loads
+from sim.scenario.descriptions import Inference, Scenario, Serving
+from sim.scenario.resolve import read, resolve
 from sim.workload.expectation import rows_of_touched, touched
 
 MOST = 32

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from sweeping import EXCHANGE, STEP, Died, Here, run, sweep_of
 
 from sim.errors import InputError
-from sim.explore import answers, changes, driver
-from sim.explore.answers import Point
-from sim.explore.forecast import Forecast
-from sim.explore.points import Batch, work
-from sim.explore.workers import Rows
-from sim.study import run as single
+from sim.runs import run as single
+from sim.runs.forecast import Forecast
+from sim.sweep import answers, changes, driver
+from sim.sweep.answers import Point
+from sim.sweep.points import Batch, work
+from sim.sweep.workers import Rows
 
 EP = {"axes": {"layout.ep": [8, 16]}}
 
@@ -45,7 +45,7 @@ def test_points_that_cannot_be_keep_their_reason(tmp_path: Path) -> None:
 
 
 def test_a_bug_in_one_point_ends_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sim.explore import forecast
+    from sim.runs import forecast
 
     def broken(scenario: Any) -> Any:
         if scenario.ep == 8:
@@ -61,7 +61,7 @@ def test_a_bug_in_one_point_ends_no_sweep(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_metric_that_is_no_number_fails_its_point_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sim.explore import forecast
+    from sim.runs import forecast
 
     def odd(scenario: Any) -> Any:
         result = real(scenario)
@@ -316,7 +316,8 @@ def test_no_point_is_better_than_its_forecast(layouts: dict[str, dict[str, Any]]
 @pytest.fixture
 def bounds_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """EP16 can be at best a second, EP8 takes no time; one point a round."""
-    from sim.explore import points, sweep
+    from sim.sweep import points
+    from sim.sweep import run as sweep
 
     def forecast(scenario: Any) -> Any:
         return replace(real(scenario), best={"dispatch.time_s": 1.0 if scenario.ep == 16 else 0.0})
@@ -346,7 +347,8 @@ def test_the_bound_of_a_point_is_the_mean_of_those_of_its_replicas(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """EP16 can be at best 1 s with the first seed and 0 s with the second, so 0.5 s on average, which 0.7 s do not beat."""
-    from sim.explore import points, sweep
+    from sim.sweep import points
+    from sim.sweep import run as sweep
 
     def forecast(scenario: Any) -> Any:
         least = 0.0 if scenario.ep == 8 else 1.0 - scenario.seed % 2

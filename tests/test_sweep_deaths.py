@@ -22,9 +22,9 @@ from sweeping import EXCHANGE, run, sweep_of
 
 from sim import documents
 from sim.errors import InputError
-from sim.explore import workers
-from sim.explore.points import Batch, work
-from sim.explore.workers import Dask, Processes, Rows, WorkersError, _undisturbed
+from sim.sweep import workers
+from sim.sweep.points import Batch, work
+from sim.sweep.workers import Dask, Processes, Rows, WorkersError, _undisturbed
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = {"from": 16, "to": 16 * 120, "step": 16}

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sweeping import EXCHANGE, STEP, sweep_of
 
 from sim.errors import InputError, Mark
-from sim.explore import sweep_file
-from sim.explore.axes import Axis, Space
+from sim.sweep import file as sweep_file
+from sim.sweep.axes import Axis, Space
 
 BALANCED = {"routed_load": 0, "kernel_jitter": 0, "gpu_spread": 0}
 HERE = Mark("sweep.yaml", 1, 1)

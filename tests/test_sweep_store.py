@@ -15,11 +15,11 @@ from command import Moesim
 from sweeping import Here, run, sweep_of
 
 import sim
-from sim import documents
+from sim import documents, files
 from sim.errors import InputError
-from sim.explore import store
-from sim.explore.points import Row
-from sim.explore.store import Store, StoreError, address
+from sim.sweep import store
+from sim.sweep.points import Row
+from sim.sweep.store import Store, StoreError, address
 
 EP = {"axes": {"layout.ep": [8, 16]}}
 
@@ -85,7 +85,7 @@ def test_a_version_is_the_same_for_a_checkout_and_an_installed_package(
     for name in ("hardware", "scenarios"):
         shutil.copytree(checkout.parent / name, package / name, ignore=kept, dirs_exist_ok=True)
     here = store.version.__wrapped__()
-    monkeypatch.setattr(sim, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(files, "package_folder", lambda: package)
     monkeypatch.setattr(documents, "data_folder", lambda name: package / name)
     assert store.version.__wrapped__() == here
     (package / "units.py").write_text("another")

@@ -12,10 +12,10 @@ import pytest
 from sweeping import Here
 
 from sim.documents import shipped
-from sim.explore import sweep as sweeping
-from sim.explore import sweep_file
-from sim.explore.store import Store
-from sim.show import sweeps
+from sim.show.views import sweep as sweeps
+from sim.sweep import file as sweep_file
+from sim.sweep import run as sweeping
+from sim.sweep.store import Store
 
 pytestmark = pytest.mark.xdist_group("sweeps")  # one process runs each sweep once
 NAMES = list(shipped("scenarios/sweeps"))

@@ -12,10 +12,13 @@ from test_plots import VALIDATION, results
 
 from sim.cluster.datasheet import describe
 from sim.cluster.hardware import load_hardware
-from sim.show import findings, grids, tables, validation
-from sim.show.cases import cases
-from sim.study.validate import validate
+from sim.show.tables import console as tables
+from sim.show.tables import run as grids
+from sim.show.views.run import cases
+from sim.show.words import run as findings
+from sim.show.words import validation
 from sim.units import show
+from sim.validation.validate import validate
 from sim.workload import model as models
 
 __all__ = ["results"]  # the fixture

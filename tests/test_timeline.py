@@ -16,8 +16,12 @@ from test_show_training import steps
 
 import sim
 from sim.errors import InputError
-from sim.show import folder, lanes, page, plot_timeline, plots
-from sim.show.cases import Case
+from sim.show.files import folder
+from sim.show.pages import page
+from sim.show.plots import kinds as plots
+from sim.show.plots import timeline as plot_timeline
+from sim.show.views import lanes
+from sim.show.views.run import Case
 
 __all__ = ["results", "steps"]  # fixtures
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import documents
-from sim.show.timelines import of_result
-from sim.show.trace import (
+from sim.runs.run import Result, run_document
+from sim.show.files.timelines import of_result
+from sim.show.files.trace import (
     Arrow,
     Counter,
     Slice,
@@ -26,7 +27,6 @@ from sim.show.trace import (
     document,
     encode,
 )
-from sim.study.run import Result, run_document
 
 ALL_TO_ALL = """
 name: trace

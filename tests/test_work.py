@@ -23,9 +23,9 @@ from sim.cost.serving_kernels import (
     prefill_experts,
 )
 from sim.errors import InputError
-from sim.show import plots
-from sim.show.plot_roofline import points
-from sim.study.kernel_list import of_hardware, roofs
+from sim.runs.kernel_list import of_hardware, roofs
+from sim.show.plots import kinds as plots
+from sim.show.plots.roofline import points
 from sim.workload.model import load_model
 
 H800 = load_hardware("h800")
@@ -176,7 +176,7 @@ def test_the_kernels_of_a_pass_take_what_its_parts_take(decode: dict[str, Any]) 
 
 @pytest.mark.parametrize("run", ["step", "decode"])
 def test_a_roofline_has_every_product_below_its_roof(run: str, request: pytest.FixtureRequest) -> None:
-    from sim.show.cases import cases
+    from sim.show.views.run import cases
 
     result = request.getfixturevalue(run)
     found, limits = points(cases(result)[0]), result["roofs"]

@@ -28,13 +28,14 @@ def sweep(
     as_json: bool,
 ) -> None:
     """Run every point of a sweep; rank them, say what cannot be and why. Goes on where it was stopped."""
-    from sim.explore import sweep as exploring
-    from sim.explore import sweep_file
-    from sim.explore.workers import start
-    from sim.show import export as exporting
-    from sim.show import folder as folders
-    from sim.show import sweeps, tables
-    from sim.show.progress import SweepBar
+    from sim.show.files import export as exporting
+    from sim.show.files import folder as folders
+    from sim.show.tables import console as tables
+    from sim.show.tables.progress import SweepBar
+    from sim.show.views import sweep as sweeps
+    from sim.sweep import file as sweep_file
+    from sim.sweep import run as exploring
+    from sim.sweep.workers import start
 
     kind = exporting.check_format(export) if export else None
     if jobs is not None and dask is not None:
@@ -70,9 +71,9 @@ def sweep(
 @json_option
 def ladder(file: str, out: Path | None, as_json: bool) -> None:
     """Add design choices one by one to a naive design, on several machines; write ladder.json and report.html."""
-    from sim.explore import ladder as study
-    from sim.show import folder as folders
-    from sim.show import tables
+    from sim.ladder import run as study
+    from sim.show.files import folder as folders
+    from sim.show.tables import console as tables
 
     folder_of(out, "")
     found = study.run_file(file, progress(as_json))

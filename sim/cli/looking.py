@@ -40,8 +40,9 @@ _ALIKE = 0.8  # of two keys, where neither is known to belong
 @out_option
 def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bool, out: Path | None) -> None:
     """Draw one kind of figure from result.json files; `h800 --kind roofline` needs no run."""
-    from sim.show import folder as folders
-    from sim.show import images, plots
+    from sim.show.files import folder as folders
+    from sim.show.pages import images
+    from sim.show.plots import kinds as plots
 
     if list_kinds:
         width = max(map(len, plots.KINDS))
@@ -95,17 +96,17 @@ def _check(file: str) -> str:
     document = documents.load(path)
     tree = document.tree
     if "axes" in tree or "objectives" in tree:
-        from sim.explore import sweep_file
+        from sim.sweep import file as sweep_file
 
         sweep_file.sweep_of(document)
         return "sweep"
     if "rungs" in tree:
-        from sim.explore import ladder
+        from sim.ladder import run as ladder
 
         ladder.check(path)
         return "ladder"
     if "workload" in tree or "cluster" in tree:
-        from sim.study import scenario as reading
+        from sim.scenario import resolve as reading
 
         for one in reading.variants(reading.read(path)).values():
             reading.resolve(one)
@@ -149,8 +150,8 @@ def _check(file: str) -> str:
 def show(what: str, name: str | None, as_json: bool) -> None:
     """Show shipped hardware, models, scenarios, sweeps, ladders or kernels: all names, or one whole."""
     from sim import documents
-    from sim.show import shelf
-    from sim.show.folder import dump
+    from sim.show.files.folder import dump
+    from sim.show.tables import shelf
 
     if what not in shelf.SHOW:
         wanted = f"one of: {', '.join(shelf.SHOW)}"
@@ -168,8 +169,8 @@ def show(what: str, name: str | None, as_json: bool) -> None:
 @click.argument("what")
 def schema(what: str) -> None:
     """Print the JSON Schema of scenario, sweep, ladder, hardware, model or kernel files, for editors."""
-    from sim.show import shelf
-    from sim.show.folder import dump
+    from sim.show.files.folder import dump
+    from sim.show.tables import shelf
 
     if what not in shelf.SCHEMAS:
         wanted, near = f"one of: {', '.join(shelf.SCHEMAS)}", nearest(what, shelf.SCHEMAS)
@@ -192,7 +193,7 @@ def new(name: str, template: str) -> None:
 
     from sim import documents
     from sim.files import text as text_of
-    from sim.show import folder
+    from sim.show.files import folder
 
     stem = name.removesuffix(".yaml")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", stem):

@@ -24,10 +24,10 @@ def run(
     scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, as_json: bool, no_report: bool
 ) -> None:
     """Run scenarios (paths or shipped names); write result.json, report.html and trace.json.gz."""
-    from sim.show import folder as folders
-    from sim.show import tables
-    from sim.study import run as study
-    from sim.study import scenario as reading
+    from sim.runs import run as study
+    from sim.scenario import resolve as reading
+    from sim.show.files import folder as folders
+    from sim.show.tables import console as tables
 
     documents: dict[str, Any] = {}
     for spec in scenarios:  # every fault of every file before any of them runs
@@ -67,9 +67,10 @@ def run(
 @json_option
 def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Compare with published measurements; exit 1 where a tolerance is missed."""
-    from sim.show import folder as folders
-    from sim.show import report, tables
-    from sim.study.validate import validate as compare
+    from sim.show.files import folder as folders
+    from sim.show.pages import report
+    from sim.show.tables import console as tables
+    from sim.validation.validate import validate as compare
 
     if out is not None:
         folders.check(out)
@@ -90,9 +91,11 @@ def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="YAML file for the measured compute profile.")
 def calibrate(trace: Path, out: Path | None) -> None:
     """Time the kernels of a PyTorch profiler trace; write a profile for 'compute: measured'."""
-    from sim.show import calibrated, folder, tables
-    from sim.study import calibrate as study
-    from sim.study.profile import profile_text
+    from sim.calibration import calibrate as study
+    from sim.calibration.profile import profile_text
+    from sim.show.files import folder
+    from sim.show.tables import calibrated
+    from sim.show.tables import console as tables
 
     if out is not None:
         folder.check(out.parent)

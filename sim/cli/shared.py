@@ -34,7 +34,7 @@ class Missed(MoesimError):
 
 def folder_of(out: Path | None, name: str, *, several: bool = False) -> Path:
     """Where the files of a document go: `--out`, with a folder for each of several; or results/NAME. Told where that cannot be."""
-    from sim.show import folder
+    from sim.show.files import folder
 
     if out is None:
         return folder.check(Path("results") / name)

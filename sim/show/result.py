@@ -30,7 +30,7 @@ class Result(dict[str, Any]):
 
     def kinds(self) -> list[str]:
         """The kinds of figures that this result has the data for."""
-        from sim.show import plots
+        from sim.show.plots import kinds as plots
 
         return list(plots.drawable(self))
 
@@ -40,7 +40,7 @@ class Result(dict[str, Any]):
         Kinds of a single run show the first variant, or the one that is named. Raises `InputError` for an unknown kind
         or variant, and for a kind without data here.
         """
-        from sim.show import plots
+        from sim.show.plots import kinds as plots
 
         return plots.figure(
             kind, self if variant is None else {"variants": {variant: self._variant(variant)}}
@@ -59,7 +59,8 @@ class Result(dict[str, Any]):
 
     def report(self, path: str | Path) -> Path:
         """Write the report as one HTML file, whole or not at all; returns its path."""
-        from sim.show import folder, report
+        from sim.show.files import folder
+        from sim.show.pages import report
 
         file = Path(path)
         folder.write(file.parent, {file.name: report.report_html(self)})
@@ -67,7 +68,7 @@ class Result(dict[str, Any]):
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write what the command leaves: the document, report.html, a run's trace.json.gz and CSVs; returns the paths."""
-        from sim.show import folder as folders
+        from sim.show.files import folder as folders
 
         files = folders.of_run(self) if self._is_run else folders.of_study(self)
         folders.write(Path(folder), files)
@@ -77,7 +78,9 @@ class Result(dict[str, Any]):
 
     def finding(self) -> list[str]:
         """What the result says, a sentence each, the most important first."""
-        from sim.show import findings, ladders, sweeps
+        from sim.show.views import sweep as sweeps
+        from sim.show.words import ladder as ladders
+        from sim.show.words import run as findings
 
         if self._is_run:
             return findings.finding(self)
@@ -94,7 +97,7 @@ class Result(dict[str, Any]):
         of a ladder a row for each rung, way of reading it and machine.
         """
         if "points" in self:
-            from sim.show import export
+            from sim.show.files import export
 
             columns = export.table(self)
             return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -167,7 +170,7 @@ def _text(value: Any) -> str:
 
 
 def _cell(key: str, value: Any) -> str:
-    from sim.show import findings
+    from sim.show.words import run as findings
 
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _text(findings.value(key, float(value)))

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sim.scenario.routing import Branch, Count, GateSpec, Index, KernelSpec, PlacementSpec, UniformGate
 from sim.schemas import quantity
-from sim.study.gate_specs import Branch, Count, GateSpec, Index, KernelSpec, PlacementSpec, UniformGate
 
 
 class DeployedSpec(Branch):

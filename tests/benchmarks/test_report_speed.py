@@ -17,7 +17,8 @@ import browser
 import pytest
 
 import sim
-from sim.show import page, plots, report
+from sim.show.pages import page, report
+from sim.show.plots import kinds as plots
 
 pytestmark = pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
 ROUNDS = 5

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sim.engine.serving import serve
+from sim.runs.serving import measure
 from sim.schedule.serving import Pool, Service
-from sim.study.serving import measure
 from sim.workload.requests import Lengths, Requests, poisson
 
 AIM_S = 30.0

@@ -12,11 +12,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from sim import documents
-from sim.explore import sweep as sweeping
-from sim.explore import sweep_file
-from sim.explore.store import Store
-from sim.explore.sweep_file import Sweep
-from sim.explore.workers import Processes
+from sim.sweep import file as sweep_file
+from sim.sweep import run as sweeping
+from sim.sweep.file import Sweep
+from sim.sweep.store import Store
+from sim.sweep.workers import Processes
 
 THOUSAND = """
 name: thousand

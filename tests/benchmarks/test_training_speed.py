@@ -18,10 +18,10 @@ import pytest
 
 from sim.engine.step_costs import Skew, StepCosts
 from sim.errors import InfeasibleError
+from sim.runs import training
+from sim.runs.run import run_document
+from sim.scenario.resolve import apply, read, resolve
 from sim.schedule import pipelines
-from sim.study import training
-from sim.study.run import run_document
-from sim.study.scenario import apply, read, resolve
 
 BALANCED = [f"workload.skew.{key}=0" for key in ("routed_load", "kernel_jitter", "gpu_spread")]
 DEEP = ["layout.pp=32", "layout.tp=4", "workload.schedule=1f1b", "workload.microbatches=960"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sim.study.validate import validate
+from sim.validation.validate import validate
 
 
 @cache

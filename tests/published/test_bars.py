@@ -10,11 +10,11 @@ from figures import group, mean_error, rows, worst_error
 
 from sim.documents import data_folder
 from sim.errors import InputError
-from sim.study import published
-from sim.study.published import Row
-from sim.study.run import Progress
-from sim.study.table_rows import TableFigures
-from sim.study.validate import GROUPS, SOURCES, Source, load, validate
+from sim.runs.run import Progress
+from sim.validation import published
+from sim.validation.published import Row
+from sim.validation.tables import TableFigures
+from sim.validation.validate import GROUPS, SOURCES, Source, load, validate
 
 SLOW = ("training_step", "prefill", "decode", "packet_level")
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]

@@ -7,8 +7,8 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from sim.study import published
-from sim.study.compute_rows import KernelFigures, kernel_rows
+from sim.validation import published
+from sim.validation.kernels import KernelFigures, kernel_rows
 
 BAR = 0.08
 ROWS = kernel_rows("gemm")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sim.study.validate import validate
+from sim.validation.validate import validate
 
 
 @cache

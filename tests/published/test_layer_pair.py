@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 from figures import by_id
 
-from sim.study import scenario as scenarios
-from sim.study.layer_pair import PairTimes, simulate
+from sim.scenario import resolve as scenarios
+from sim.validation.layer_pair import PairTimes, simulate
 
 PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
 EXCHANGES = ("combine(B)", "dispatch(F)", "dispatch(B)", "combine(F)")

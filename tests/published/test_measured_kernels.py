@@ -12,8 +12,8 @@ import pytest
 from figures import by_id, mean_error, rows
 
 from sim.cluster.hardware import load_hardware
-from sim.study import published
-from sim.study.compute_rows import KernelFigures, KernelTable
+from sim.validation import published
+from sim.validation.kernels import KernelFigures, KernelTable
 
 GROUPS = ("kernels_h200", "kernels_h100")
 GPUS = {group: load_hardware(group.removeprefix("kernels_")).gpu for group in GROUPS}

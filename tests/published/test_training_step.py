@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from figures import by_id
 
-from sim.study.run import run_file
+from sim.runs.run import run_file
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,253 @@
+"""Calibrate on a profiler trace: what each phase and exchange of a layer pair took on the real machine.
+
+A trace that is not of a DualPipe pair still gives totals by class of kernel; only a profile needs the phases. A kernel
+that cannot be named counts as memory-bound in its phase and is listed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sim.calibration import kineto
+from sim.calibration.kernel_names import COMMUNICATION_BOUNDS, short_name
+from sim.calibration.kineto import KernelEvent, TraceOrigin
+from sim.calibration.layer_pairs import (
+    EXCHANGE_KERNELS,
+    EXCHANGES,
+    PHASES,
+    RANGES,
+    LayerKernels,
+    Segmentation,
+    Streams,
+    find_streams,
+    segment,
+)
+from sim.cost.measured import ExchangeTime, OperationTime, OverlapTime, PhaseTime
+
+Interval = tuple[float, float]
+_ANY_GRID = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTime:
+    """All kernels of one class."""
+
+    label: str
+    bound: str
+    num_kernels: int
+    time_s: float
+    share_fraction: float
+    """Of the kernel time of all classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnnamedKernel:
+    """A kernel whose name no rule knows."""
+
+    name: str
+    num_kernels: int
+    time_s: float
+    share_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a trace says."""
+
+    origin: TraceOrigin
+    streams: Streams
+    num_kernels: int
+    span_s: float
+    """First kernel to last."""
+    classes: tuple[ClassTime, ...]
+    """Longest first."""
+    unnamed: tuple[UnnamedKernel, ...]
+    """Longest first."""
+    overlap: OverlapTime
+    compute_sms: int
+    comm_sms: int
+    tokens_per_rank: int
+    """Rows of most of the row-wise casts; 0 where there are none."""
+    cut_by: str
+    """ranges, markers, or none."""
+    why_not: str
+    """What stood in the way of phases; empty where there are some."""
+    num_layers: int
+    phases: Mapping[str, PhaseTime]
+    exchanges: Mapping[str, ExchangeTime]
+
+
+def calibrate(path: str | Path) -> Calibration:
+    """Read a Kineto trace and time its classes, and its phases where it is of layer pairs.
+
+    Raises `InputError` for a file that cannot be read, is truncated, or is not such a trace.
+    """
+    trace = kineto.read(path, RANGES)
+    kernels = trace.kernels
+    streams = find_streams(kernels)
+    cut = segment(kernels, streams)
+    spans = [_spans(kernels, streams, communication=which) for which in (False, True)]
+    compute_busy_s, comm_busy_s, any_busy_s = (
+        _union_s(spans[0]),
+        _union_s(spans[1]),
+        _union_s(spans[0] + spans[1]),
+    )
+    span_s = max(one.end_s for one in kernels)
+    return Calibration(
+        origin=trace.origin,
+        streams=streams,
+        num_kernels=len(kernels),
+        span_s=span_s,
+        classes=_classes(kernels),
+        unnamed=_unnamed(kernels),
+        overlap=OverlapTime(
+            compute_busy_s=compute_busy_s,
+            comm_busy_s=comm_busy_s,
+            both_s=compute_busy_s + comm_busy_s - any_busy_s,
+            exposed_comm_s=any_busy_s - compute_busy_s,
+            idle_s=span_s - any_busy_s,
+        ),
+        compute_sms=_sms(kernels, "sm", trace.origin.gpu_sms),
+        comm_sms=_sms(kernels, "transfer", trace.origin.gpu_sms),
+        tokens_per_rank=_tokens(kernels),
+        cut_by=cut.by,
+        why_not=cut.why_not,
+        num_layers=len(cut.layers),
+        phases=_phases(cut, trace.origin.gpu_sms),
+        exchanges=_exchanges(cut, trace.origin.gpu_sms),
+    )
+
+
+# --- whole trace ---------------------------------------------------------------------------------------------------
+
+
+def _classes(kernels: Sequence[KernelEvent]) -> tuple[ClassTime, ...]:
+    by_label: dict[str, list[KernelEvent]] = defaultdict(list)
+    for one in kernels:
+        by_label[one.named.label].append(one)
+    total_s = _sum_s(kernels) or 1.0
+    found = [
+        ClassTime(label, mine[0].named.bound, len(mine), _sum_s(mine), _sum_s(mine) / total_s)
+        for label, mine in by_label.items()
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.time_s, one.label)))
+
+
+def _unnamed(kernels: Sequence[KernelEvent]) -> tuple[UnnamedKernel, ...]:
+    by_name: dict[str, list[KernelEvent]] = defaultdict(list)
+    for one in kernels:
+        if one.named.kind == "unknown":
+            by_name[short_name(one.name)].append(one)
+    total_s = _sum_s(kernels) or 1.0
+    found = [
+        UnnamedKernel(name, len(mine), _sum_s(mine), _sum_s(mine) / total_s) for name, mine in by_name.items()
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.time_s, one.name)))
+
+
+def _spans(kernels: Iterable[KernelEvent], streams: Streams, *, communication: bool) -> list[Interval]:
+    """When communication (its stream, and transfers elsewhere) or the rest ran."""
+    return [
+        (one.start_s, one.end_s)
+        for one in kernels
+        if communication == (one.stream == streams.communication or one.named.bound in COMMUNICATION_BOUNDS)
+    ]
+
+
+def _sms(kernels: Iterable[KernelEvent], bound: str, gpu_sms: int) -> int:
+    """SMs that kernels of a bound use: the grid, no larger than the GPU, in which most of their time is spent.
+
+    A grid says that only of kernels that stay on their SMs, as GEMMs and exchanges that share a GPU do; 0 where it cannot.
+    """
+    limit = gpu_sms or (_ANY_GRID if bound == "transfer" else 0)
+    spent: Counter[int] = Counter()
+    for one in kernels:
+        if one.named.bound == bound and 0 < one.blocks <= limit:
+            spent[one.blocks] += round(one.duration_s * 1e9)
+    return max(sorted(spent), key=spent.__getitem__, default=0)
+
+
+def _tokens(kernels: Iterable[KernelEvent]) -> int:
+    rows = Counter(one.grid[0] for one in kernels if one.grid and _is_row_wise(one))
+    return max(sorted(rows), key=rows.__getitem__, default=0)
+
+
+def _is_row_wise(kernel: KernelEvent) -> bool:
+    """One block a token: the grid is the number of rows."""
+    return "per_token" in kernel.name and kernel.named.kind in ("cast", "swiglu")
+
+
+def _sum_s(kernels: Iterable[KernelEvent]) -> float:
+    return sum(one.duration_s for one in kernels)
+
+
+def _union_s(spans: Iterable[Interval]) -> float:
+    """Time in which at least one of `spans` is open."""
+    total_s, reached_s = 0.0, -1.0
+    for start_s, end_s in sorted(spans):
+        total_s += max(0.0, end_s - max(start_s, reached_s))
+        reached_s = max(reached_s, end_s)
+    return total_s
+
+
+# --- layer pairs -----------------------------------------------------------------------------------------------------
+
+
+def _phases(cut: Segmentation, gpu_sms: int) -> dict[str, PhaseTime]:
+    return {name: _phase(name, cut.layers, gpu_sms) for name in PHASES} if cut.layers else {}
+
+
+def _phase(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> PhaseTime:
+    elapsed_s, sm_bound_s, busy_s, rows = [], [], [], []
+    operations: dict[str, list[float]] = defaultdict(list)
+    for layer in layers:
+        kernels = layer.phases[name]
+        elapsed_s.append(max(one.end_s for one in kernels) - min(one.start_s for one in kernels))
+        busy_s.append(_union_s((one.start_s, one.end_s) for one in kernels))
+        sm_bound_s.append(_union_s((one.start_s, one.end_s) for one in kernels if one.named.bound == "sm"))
+        if any(one.named.kind == "grouped_gemm" for one in kernels):
+            rows.append(max((one.grid[0] for one in kernels if one.grid and _is_row_wise(one)), default=0))
+        for one in kernels:
+            operations[one.named.label].append(one.duration_s)
+    num = len(layers)
+    busy_mean_s, sm_mean_s = statistics.fmean(busy_s), statistics.fmean(sm_bound_s)
+    return PhaseTime(
+        elapsed_s=statistics.fmean(elapsed_s),
+        sm_bound_s=sm_mean_s,
+        memory_bound_s=busy_mean_s - sm_mean_s,
+        idle_s=statistics.fmean(elapsed_s) - busy_mean_s,
+        per_layer_s=tuple(elapsed_s),
+        compute_sms=_sms((one for layer in layers for one in layer.phases[name]), "sm", gpu_sms),
+        expert_rows=tuple(rows),
+        operations={
+            label: OperationTime(len(times) / num, sum(times) / num)
+            for label, times in sorted(operations.items(), key=lambda item: (-sum(item[1]), item[0]))
+        },
+    )
+
+
+def _exchanges(cut: Segmentation, gpu_sms: int) -> dict[str, ExchangeTime]:
+    return {name: _exchange(name, cut.layers, gpu_sms) for name in EXCHANGES} if cut.layers else {}
+
+
+def _exchange(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> ExchangeTime:
+    mine = [layer.exchanges[name] for layer in layers]
+    data = [[one for one in kernels if one.named.bound == "transfer"] for kernels in mine]
+    waits = [_sum_s(one for one in kernels if one.named.bound == "wait") for kernels in mine]
+    others = [
+        _sum_s(one for one in kernels if one.named.bound not in COMMUNICATION_BOUNDS) for kernels in mine
+    ]
+    per_layer_s = tuple(_sum_s(kernels) for kernels in data)
+    return ExchangeTime(
+        kernel="dispatch" if EXCHANGE_KERNELS[name] == "dispatch" else "combine",
+        cached=any(one.named.cached for kernels in data for one in kernels),
+        data_s=statistics.fmean(per_layer_s),
+        notify_s=statistics.fmean(waits),
+        preparation_s=statistics.fmean(others),
+        per_layer_s=per_layer_s,
+        comm_sms=_sms((one for kernels in data for one in kernels), "transfer", gpu_sms),
+    )

@@ -1,0 +1,123 @@
+"""The kernels of one layer for one microbatch on one GPU, with what they compute and move: the points of a roofline.
+
+Of the layers with experts the first, or the first of all; by phase of a training layer (`attn(F)`), or part of a pass
+(`attention_1`). A training layer is listed as it runs alone, on all SMs; a pass as it runs. Under TP and CP a kernel has its
+share of the group's work, as in the costs of stages. `roofs` are datasheet rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sim.cluster.hardware import Hardware
+from sim.cost.compute import Dtype, processor
+from sim.cost.layers import layer_phases
+from sim.cost.work import Work, dense_peaks, gemm, mla_decode, of_operation, part
+from sim.runs.passes import Pass
+from sim.scenario.descriptions import Training
+from sim.schedule.stage_times import ChunkWork
+from sim.workload.model import Model
+
+_SHAPE = (4096, 7168)
+"""n and k of the GEMM that shows a profile: what an expert of DeepSeek-V3 does first."""
+_ROWS = tuple(2**i for i in range(15))
+_CONTEXT_TOKENS = 4096
+
+
+def of_training(hardware: Hardware, model: Model, work: Training, ranks_per_token: float) -> dict[str, Any]:
+    """`kernels` and `roofs` of a training step."""
+    p = processor(hardware, sustained=True, generation=work.generation)
+    chunk = ChunkWork(
+        model, work.layout, work.sequences, work.sequence_tokens, ranks_per_token, work.precision
+    )
+    layer = next((i for i in range(model.num_layers) if not model.is_dense(i)), 0)
+    mean, more = (
+        layer_phases(model, chunk.batch(load), dense=model.is_dense(layer), layer_idx=layer)
+        for load in (1.0, 2.0)
+    )
+    shared = work.layout.tp * work.layout.cp
+    phases = {
+        name: part(
+            *(
+                _cut(of_operation(p, op), shared if op == loaded else 1)
+                for op, loaded in zip(operations, more[name], strict=True)
+            )
+        )
+        for name, operations in mean.items()
+    }
+    return {"kernels": _rows(phases), "roofs": roofs(hardware)}
+
+
+def of_pass(one: Pass) -> dict[str, Any]:
+    """`kernels` and `roofs` of a prefill or decode pass."""
+    layer = {name: kernels for name, kernels in one.parts.items() if name != "dense"}
+    return {"kernels": _rows(layer), "roofs": roofs(one.hardware)}
+
+
+def of_hardware(hardware: Hardware) -> dict[str, Any]:
+    """A document for the roofline of a profile: one GEMM by rows in each format, and MLA's decode core by requests."""
+    p, (n, k) = processor(hardware), _SHAPE
+    formats: tuple[Dtype, ...] = ("bf16",) if hardware.gpu.dense_flops.fp8 is None else ("bf16", "fp8")
+    phases = {
+        f"GEMM of {n:,} x {k:,} in {dtype.upper()}": part(
+            *(gemm(p, f"{m:,} rows", m, n, k, dtype) for m in _ROWS)
+        )
+        for dtype in formats
+    }
+    for queries in (1, 2):
+        phases[f"MLA decode, {queries} {'query' if queries == 1 else 'queries'} a request"] = part(
+            *(
+                mla_decode(
+                    p, f"{b} requests of {_CONTEXT_TOKENS:,} tokens", b, _CONTEXT_TOKENS, 128, latent_dim=512, rope_dim=64, queries=queries
+                )
+                for b in (1, 4, 16, 64, 256)
+            )
+        )  # fmt: skip
+    return {
+        "schema": "moesim.result/1",
+        "name": hardware.name,
+        "title": hardware.title,
+        "metrics": {},
+        "kernels": _rows(phases),
+        "roofs": roofs(hardware),
+    }
+
+
+def roofs(hardware: Hardware) -> dict[str, Any]:
+    """What no kernel beats: dense peak by format [FLOP/s], and the rate of HBM [bytes/s]."""
+    gpu = hardware.gpu
+    return {"peak_flops": dense_peaks(gpu), "hbm_bytes_per_s": gpu.hbm.bandwidth_bytes_per_s}
+
+
+def _cut(one: Work, shares: int) -> Work:
+    """One share of a kernel that a group of ranks splits."""
+    if shares == 1:
+        return one
+    return replace(
+        one,
+        flops=one.flops / shares,
+        moved_bytes=one.moved_bytes / shares,
+        time_s=one.time_s / shares,
+    )
+
+
+def _rows(phases: Mapping[str, Mapping[str, Work]]) -> list[dict[str, Any]]:
+    return [_row(phase, one) for phase, kernels in phases.items() for one in _timed(kernels.values())]
+
+
+def _timed(kernels: Iterable[Work]) -> Iterable[Work]:
+    """Kernels that work; reductions between GPUs are none."""
+    return (one for one in kernels if one.flops or one.moved_bytes)
+
+
+def _row(phase: str, one: Work) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "phase": phase,
+        "dtype": one.dtype,
+        "flops": one.flops,
+        "bytes": one.moved_bytes,
+        "time_s": one.time_s,
+    }

@@ -1,0 +1,120 @@
+"""The routing of a scenario: placement of experts, and where the tokens of each EP group go.
+
+One generator per purpose is derived from the scenario's seed: the popularity of experts is shared by all EP groups (it
+is one layer of one model), tokens are drawn by each group for itself.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from sim.errors import InfeasibleError
+from sim.scenario.descriptions import AllToAll, Scenario
+from sim.workload.gates import Gate
+from sim.workload.gating import popularity
+from sim.workload.placement import Placement, contiguous, eplb
+from sim.workload.traffic import Routing, record_bytes, route
+
+MAX_PAIRS = 2**25
+"""Of ranks that exchange in one run: a pair may be a flow, and a flow takes about a kilobyte."""
+_POPULARITY, _PAST, _TOKENS = 0, 1, 2  # purposes of the derived generators
+
+
+def routings(scenario: Scenario) -> list[Routing]:
+    """One routing per EP group, [num_ranks / ep]."""
+    work, ep = scenario.workload, scenario.ep
+    assert isinstance(work, AllToAll)
+    per_node = scenario.gpus_per_node
+    groups = scenario.num_ranks // ep
+    if groups * ep**2 > MAX_PAIRS:
+        raise InfeasibleError(
+            f"{groups:,} EP groups of {ep:,} ranks have {groups * ep**2:,} pairs that exchange; at most {MAX_PAIRS:,} are "
+            "simulated together"
+        )
+    if work.bytes_per_rank is not None:
+        return [_plain(work.bytes_per_rank, ep, per_node, offset=group * ep) for group in range(groups)]
+    assert scenario.model is not None
+    assert work.gate is not None
+    model = scenario.model
+    args = (
+        work.gate,
+        work.placement,
+        work.redundant_experts,
+        model.num_experts,
+        model.top_k,
+        model.num_groups,
+    )
+    shape = (work.tokens_per_rank, work.sampling, ep, per_node, scenario.seed)
+    draw = _routing.__wrapped__ if work.gate.kind == "trace" else _routing  # a trace is not hashed by content
+    return [draw(*args, *shape, group) for group in range(groups)]
+
+
+@lru_cache(maxsize=64)
+def _routing(
+    gate: Gate, placement_kind: str, redundant: int, num_experts: int, top_k: int, num_groups: int, tokens_per_rank: int,
+    sampling: str, ep: int, per_node: int, seed: int, group: int,
+) -> Routing:  # fmt: skip
+    likes = popularity(gate, num_experts, np.random.default_rng([seed, _POPULARITY]))
+    placement = place(gate, placement_kind, redundant, num_experts, top_k, num_groups, ep, per_node, seed)
+    return route(
+        gate,
+        placement,
+        top_k=top_k,
+        tokens_per_rank=tokens_per_rank,
+        ranks_per_node=per_node,
+        node_offset=group * ep,
+        sampling=sampling,
+        rng=np.random.default_rng([seed, _TOKENS, group]),
+        probabilities=likes,
+    )
+
+
+@lru_cache(maxsize=16)
+def place(
+    gate: Gate,
+    kind: str,
+    redundant: int,
+    num_experts: int,
+    top_k: int,
+    num_groups: int,
+    ep: int,
+    per_node: int,
+    seed: int,
+) -> Placement:
+    """Where experts stand; EPLB balances the loads of an earlier, independent draw of the same gate."""
+    if kind == "contiguous":
+        return contiguous(num_experts, ep)
+    likes = popularity(gate, num_experts, np.random.default_rng([seed, _POPULARITY]))
+    past = route(
+        gate,
+        contiguous(num_experts, 1),
+        top_k=top_k,
+        tokens_per_rank=65_536,
+        ranks_per_node=1,
+        rng=np.random.default_rng([seed, _PAST]),
+        probabilities=likes,
+    )
+    return eplb(past.selections_to_physical, num_experts + redundant, num_groups, max(1, ep // per_node), ep)
+
+
+def _plain(bytes_per_rank: float, ep: int, per_node: int, offset: int) -> Routing:
+    """A plain exchange as a routing of one record per pair: equal parts to every rank, the own one included."""
+    node_of_rank = (offset % per_node + np.arange(ep)) // per_node
+    ones = np.ones((ep, ep))
+    to_node = np.stack([np.bincount(node_of_rank).astype(float)] * ep)
+    return Routing(1, ep, node_of_rank, to_node, ones, ones.copy(), np.full(ep, float(ep)))
+
+
+def record_of(scenario: Scenario, direction: str) -> float:
+    """Bytes of one record in `direction` [bytes]."""
+    work = scenario.workload
+    assert isinstance(work, AllToAll)
+    if work.bytes_per_rank is not None:
+        return work.bytes_per_rank / scenario.ep
+    assert scenario.model is not None
+    dtype = work.dispatch_dtype if direction == "dispatch" else work.combine_dtype
+    return float(
+        record_bytes(work.kernel.name, direction, dtype, scenario.model.hidden, scenario.model.top_k)
+    )

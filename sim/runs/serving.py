@@ -1,0 +1,300 @@
+"""What users saw: metrics of a serving run, each a difference of instants.
+
+Instants of a request, in order:
+
+- *arrival*: it joins the prefill queue.
+- *prefill start*: its batch starts.
+- *first token*: its batch ends.
+- *decode admitted*: memory is reserved for it on a decode instance, and its KV starts on its way.
+- *KV arrived*: it may join the next step.
+- *decode start*: its first step starts.
+- *each token*: a step ends; `token_instants_s`.
+- *end*: the step ends that gives it its last token (the first token, if it has one only).
+
+Of a request:
+
+- `ttft` = first token - arrival; `ttft_alone` is the same of its prompt on empty machines.
+- `tpot` = (end - first token) / (output tokens - 1), of two tokens or more: waits for a decode instance and for KV count.
+- `token_gap` = one step's end less the one's before, for every request in both.
+- `prefill_wait` = prefill start - arrival; `decode_wait` = decode admitted - first token; `step_wait` = decode start - KV
+  arrived.
+- `kv_transfer` = KV arrived - decode admitted; `response` = end - arrival.
+
+Of a run, which lasts `makespan_s` = last end - first arrival, the time in which what is left drains included:
+
+- `requests_per_s`, `output_tokens_per_s` = requests that ended, and their tokens, over the makespan.
+- `goodput_requests_per_s` = those that ended within every objective, over the makespan; `good_fraction`, over all that came.
+- `prefill_utilisation_fraction`, `decode_utilisation_fraction` = time in batches and steps, of the mean instance of a pool,
+  over the makespan.
+- `queues` of a pool: `mean` length = sum of the prefill waits (decode waits) over the time from the first that joins the
+  queue to the last end (Little); `max`, its greatest length.
+- `waited_s` for a pool = sum of the prefill waits; of the decode waits and step waits. Who waits still, does until the end.
+- `lower_bound_s` = the makespan, had every request had an empty deployment to itself.
+
+Of the span in which requests arrive, `while_arriving`, which leaves the draining out: `span_s` = last arrival - first
+arrival; `arrivals_per_s` = arrivals after the first over it; `prefilled_per_s`, `requests_per_s`, `output_tokens_per_s` =
+first tokens, ends and output tokens in it over it; utilisations = time in batches and steps in it over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.engine.serving import InstanceRecord, ServingTrace, serve
+from sim.errors import InfeasibleError
+from sim.runs.service import service_of
+from sim.scenario.descriptions import Scenario, Serving
+from sim.schedule.serving import Service
+from sim.workload.requests import Requests
+
+Floats = NDArray[np.float64]
+
+_PERCENTILES = (50, 90, 99)
+_SAMPLES = 400  # of the timeline
+_SHOWN_REQUESTS = 5000
+
+
+def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Metrics and timeline of a serving scenario. Raises `InfeasibleError` where no request fits."""
+    work = scenario.workload
+    assert isinstance(work, Serving)
+    service = service_of(scenario, progress)
+    asked = work.requests
+    progress(f"{scenario.name}: {asked.num_requests} requests")
+    trace = serve(service, asked, until_s=work.until_s)
+    if trace.refused.all():
+        fits = min(service.rank_capacity_tokens(pool) for pool in (service.prefill, service.decode) if pool)
+        shortest = int((asked.prompt_tokens + asked.output_tokens).min())
+        raise InfeasibleError(
+            f"no request fits: a GPU has room for {fits:,.0f} tokens of KV, the shortest request needs {shortest:,}"
+        )
+    gpus = work.num_prefill * work.prefill.ep + work.num_decode * work.decode.ep
+    return {
+        "metrics": measure(service, asked, trace, gpus, ttft_s=work.ttft_s, tpot_s=work.tpot_s),
+        "timeline": timeline(trace),
+        "requests": _rows(trace, asked),
+        "links": {},
+    }
+
+
+def measure(
+    service: Service,
+    asked: Requests,
+    trace: ServingTrace,
+    num_gpus: int,
+    *,
+    ttft_s: float | None = None,
+    tpot_s: float | None = None,
+) -> dict[str, Any]:
+    """Metrics of a run; `ttft_s` and `tpot_s` are the objectives [s], None for none. Percentiles of nobody are left out."""
+    at = trace.instants
+    ended = ~np.isnan(at["end_s"])
+    decoded = ended & (asked.output_tokens > 1)
+    ttft = at["first_token_s"] - at["arrival_s"]
+    tpot = (at["end_s"] - at["first_token_s"]) / np.maximum(asked.output_tokens - 1, 1)
+    lengths, which = np.unique(asked.prompt_tokens[ended], return_inverse=True)
+    alone = np.array([service.alone_s(int(tokens)) for tokens in lengths])[which]
+    good = ended.copy()
+    if ttft_s is not None:
+        good &= ~(ttft > ttft_s)
+    if tpot_s is not None:
+        good &= ~((tpot > tpot_s) & decoded)
+    last = float(np.nanmax(at["end_s"])) if ended.any() else trace.end_s
+    makespan = max(last - float(asked.arrival_s[0]), 1e-12)
+    tokens = float(asked.output_tokens[ended].sum())
+    metrics: dict[str, Any] = {
+        "ttft": _spread(ttft[~np.isnan(ttft)]),
+        "ttft_alone": _spread(alone),
+        "tpot": _spread(tpot[decoded]),
+        "token_gap": _gaps(trace),
+        "response": _spread((at["end_s"] - at["arrival_s"])[ended]),
+        "prefill_wait": _spread(_difference(at, "prefill_start_s", "arrival_s")),
+        "decode_wait": _spread(_difference(at, "decode_admitted_s", "first_token_s")),
+        "step_wait": _spread(_difference(at, "decode_start_s", "kv_arrived_s")),
+        "kv_transfer": _spread(_difference(at, "kv_arrived_s", "decode_admitted_s")),
+        "goodput_requests_per_s": float(good.sum()) / makespan,
+        "good_fraction": float(good.sum()) / asked.num_requests,
+        "requests_per_s": float(ended.sum()) / makespan,
+        "output_tokens_per_s": tokens / makespan,
+        "output_tokens_per_s_per_gpu": tokens / makespan / num_gpus,
+        "makespan_s": makespan,
+        "lower_bound_s": _lower_bound_s(service, asked, ended, alone),
+        "queues": {
+            "prefill": _queue(at["arrival_s"], at["prefill_start_s"], ~trace.refused, last),
+            "decode": _queue(at["first_token_s"], at["decode_admitted_s"], asked.output_tokens > 1, last),
+        },
+        "prefill_utilisation_fraction": _busy(trace.prefill, asked.arrival_s[0], last),
+        "decode_utilisation_fraction": _busy(trace.decode, asked.arrival_s[0], last),
+        "waited_s": {
+            "prefill": _waited_s(at, "arrival_s", "prefill_start_s", ~trace.refused, last),
+            "decode": _waited_s(at, "first_token_s", "decode_admitted_s", asked.output_tokens > 1, last)
+            + _waited_s(at, "kv_arrived_s", "decode_start_s", asked.output_tokens > 1, last),
+        },
+        "while_arriving": _while_arriving(service, asked, trace),
+        "kv_peak_fraction": _peak(trace.decode),
+        "num_ended": int(ended.sum()),
+        "num_refused": int(trace.refused.sum()),
+        "num_unfinished": int((~ended & ~trace.refused).sum()),
+    }
+    steps = sum(len(one.step_end_s) for one in trace.decode)
+    if steps:
+        metrics["requests_per_step"] = float(sum(one.step_requests.sum() for one in trace.decode)) / steps
+    return metrics
+
+
+def token_instants_s(trace: ServingTrace, service: Service, asked: Requests, request: int) -> Floats:
+    """When each output token of an ended request came [output_tokens, s]."""
+    first = trace.instants["first_token_s"][request]
+    later = np.arange(1, int(asked.output_tokens[request]))
+    if not len(later):
+        return np.array([first])
+    ends = trace.decode[int(trace.decode_instance[request])].step_end_s[int(trace.first_step[request]) :]
+    step = np.ceil(later / service.tokens_per_step).astype(int) - 1
+    return np.concatenate([[first], ends[step]])
+
+
+def timeline(trace: ServingTrace) -> dict[str, Any]:
+    """Queues and running requests at even instants, for plots."""
+    at = trace.instants
+    when = np.linspace(0.0, trace.end_s, _SAMPLES)
+
+    def inside(came: str, left: str) -> list[int]:
+        """Requests between two of their instants at each sample."""
+        mine = ~np.isnan(at[came]) & ~trace.refused
+        first = np.sort(at[came][mine])
+        then = np.sort(at[left][mine & ~np.isnan(at[left])])
+        count = np.searchsorted(first, when, "right") - np.searchsorted(then, when, "right")
+        return [int(one) for one in count]
+
+    return {
+        "end_s": trace.end_s,
+        "sample_s": when.tolist(),
+        "prefill_queue": inside("arrival_s", "prefill_start_s"),
+        "prefilling": inside("prefill_start_s", "first_token_s"),
+        "kv_moving": inside("decode_admitted_s", "kv_arrived_s"),
+        "decoding": inside("decode_start_s", "end_s"),
+    }
+
+
+def _rows(trace: ServingTrace, asked: Requests) -> dict[str, list[float | None]]:
+    """Instants of the first requests, a column each; None where one never came."""
+    shown = slice(0, _SHOWN_REQUESTS)
+    columns = {
+        name: [None if np.isnan(value) else float(value) for value in values[shown]]
+        for name, values in trace.instants.items()
+    }
+    columns["prompt_tokens"] = asked.prompt_tokens[shown].tolist()
+    columns["output_tokens"] = asked.output_tokens[shown].tolist()
+    return columns
+
+
+def _lower_bound_s(service: Service, asked: Requests, ended: NDArray[np.bool_], alone_s: Floats) -> float:
+    """From the first arrival to the last end, had nobody waited: prefill alone, and steps of one short request [s]."""
+    if not len(alone_s):
+        return 0.0
+    steps = np.ceil((asked.output_tokens[ended] - 1) / service.tokens_per_step)
+    pool = service.decode or service.prefill
+    last = asked.arrival_s[ended] + alone_s + steps * service.decode_step_s(1 / pool.num_ranks, 1)
+    return float(last.max() - asked.arrival_s[0])
+
+
+def _difference(at: dict[str, Floats], later: str, earlier: str) -> Floats:
+    found = at[later] - at[earlier]
+    return found[~np.isnan(found)]
+
+
+def _spread(values: Floats) -> dict[str, float]:
+    """Mean and percentiles [s]."""
+    if not len(values):
+        return {}
+    found = {"mean_s": float(values.mean())}
+    return found | {f"p{p}_s": float(np.percentile(values, p)) for p in _PERCENTILES}
+
+
+def _gaps(trace: ServingTrace) -> dict[str, float]:
+    """Percentiles of the time from one step's end to the next, by the requests that were in both."""
+    gaps, weights = [], []
+    for index, one in enumerate(trace.decode):
+        ends = trace.instants["end_s"][trace.decode_instance == index]
+        last_step = np.searchsorted(one.step_end_s, ends[~np.isnan(ends)])
+        left = np.bincount(last_step, minlength=len(one.step_end_s))
+        gaps.append(np.diff(one.step_end_s))
+        weights.append((one.step_requests - left)[:-1])
+    gap, weight = np.concatenate(gaps), np.concatenate(weights)
+    if not weight.sum():
+        return {}
+    order = np.argsort(gap, kind="stable")
+    reached = np.cumsum(weight[order])
+    found = {
+        f"p{p}_s": float(gap[order][int(np.searchsorted(reached, p / 100 * reached[-1]))])
+        for p in _PERCENTILES
+    }
+    return found | {"max_s": float(gap[weight > 0].max())}
+
+
+def _queue(came: Floats, left: Floats, mine: NDArray[np.bool_], end_s: float) -> dict[str, float]:
+    """Mean and greatest length; who never left waited until the end."""
+    mine = mine & ~np.isnan(came)
+    if not mine.any():
+        return {"mean": 0.0, "max": 0}
+    until = np.where(np.isnan(left[mine]), max(end_s, float(came[mine].max())), left[mine])
+    span = max(float(until.max() - came[mine].min()), end_s - float(came[mine].min()), 1e-12)
+    waited = until - came[mine]
+    events = np.concatenate([came[mine][waited > 0], until[waited > 0]])
+    change = np.concatenate([np.ones(int((waited > 0).sum())), -np.ones(int((waited > 0).sum()))])
+    length = np.cumsum(change[np.lexsort((change, events))])  # who leaves goes before who comes
+    return {"mean": float(waited.sum()) / span, "max": int(length.max(initial=0))}
+
+
+def _waited_s(at: dict[str, Floats], came: str, left: str, mine: NDArray[np.bool_], end_s: float) -> float:
+    """Sum of waits [s]; who never left waited until the end."""
+    mine = mine & ~np.isnan(at[came])
+    until = np.where(np.isnan(at[left][mine]), np.maximum(end_s, at[came][mine]), at[left][mine])
+    return float((until - at[came][mine]).sum())
+
+
+def _busy(pool: tuple[InstanceRecord, ...], begin_s: float, end_s: float) -> float:
+    """Share of a span that the mean instance is in batches and steps."""
+    spans = [(one.batch_start_s, one.batch_end_s) for one in pool]
+    spans += [(one.step_start_s, one.step_end_s) for one in pool]
+    busy = sum(
+        float((np.clip(end, begin_s, end_s) - np.clip(start, begin_s, end_s)).sum()) for start, end in spans
+    )
+    return min(1.0, busy / (len(pool) * max(end_s - begin_s, 1e-12)))
+
+
+def _while_arriving(service: Service, asked: Requests, trace: ServingTrace) -> dict[str, float]:
+    """Rates and business from the first arrival to the last, or to where the run was cut; {} where all came at once."""
+    begin, end = float(asked.arrival_s[0]), min(float(asked.arrival_s[-1]), trace.end_s)
+    span = end - begin
+    if span <= 0:
+        return {}
+    at = trace.instants
+    prefilled = at["first_token_s"] <= end
+    return {
+        "span_s": span,
+        "arrivals_per_s": float((asked.arrival_s <= end).sum() - 1) / span,
+        "prefilled_per_s": float(prefilled.sum()) / span,
+        "requests_per_s": float((at["end_s"] <= end).sum()) / span,
+        "output_tokens_per_s": float(prefilled.sum() + _decoded_until(service, asked, trace, end).sum())
+        / span,
+        "prefill_utilisation_fraction": _busy(trace.prefill, begin, end),
+        "decode_utilisation_fraction": _busy(trace.decode, begin, end),
+    }
+
+
+def _decoded_until(service: Service, asked: Requests, trace: ServingTrace, until_s: float) -> Floats:
+    """Tokens that decode steps have given each request by an instant [num_requests]."""
+    done = np.array([np.searchsorted(one.step_end_s, until_s, "right") for one in trace.decode])
+    here = trace.decode_instance >= 0
+    steps = np.where(here, done[trace.decode_instance] - trace.first_step, 0)
+    tokens = np.floor(np.maximum(steps, 0) * service.tokens_per_step + 1e-9)
+    return np.where(here & (trace.first_step >= 0), np.minimum(tokens, asked.output_tokens - 1), 0.0)
+
+
+def _peak(pool: tuple[InstanceRecord, ...]) -> float:
+    return max(one.peak_kv_tokens / one.kv_capacity_tokens for one in pool)

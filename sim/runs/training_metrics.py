@@ -1,0 +1,124 @@
+"""Metrics and timeline of a training step, from the records of its rank groups.
+
+Phases are those of the published step table (ISCA'25 DeepSeek-V3 paper, Table 4, arXiv 2505.09343), read as one pipeline
+rank's timeline: 1F, 1B, 1W the forwards, backwards and weight parts that run alone, 1F1B the overlapped pairs, opt the
+optimizer, and the bubble what is left of the step. `phases`, `bubble_s`, `optimizer_s`, `exposed_comm_s` and `barrier_wait_s` are
+of rank 0, `phases_mean` and `exposed_comm_mean_s` the mean over pipeline ranks; all are means over the GPUs of a rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sim.engine.step_records import GroupRecord
+from sim.scenario.descriptions import Scenario, Training
+from sim.schedule.operations import KINDS
+from sim.workload.model import training_flops_per_token
+
+_PHASES = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
+
+
+def measure(
+    scenario: Scenario, records: Sequence[GroupRecord], optimizer_s: Sequence[float], lower_bound_s: float
+) -> dict[str, Any]:
+    """All metrics but those of memory; every time in seconds.
+
+    `optimizer_s`: of each pipeline rank, after the last task of all.
+    """
+    work, model, hardware = scenario.workload, scenario.model, scenario.hardware
+    assert isinstance(work, Training)
+    assert model is not None
+    assert hardware is not None
+    layout, gpu = work.layout, hardware.gpu
+    end = max(float(np.max(record.end_s)) for record in records)
+    step = end + max(optimizer_s)
+    rows = [_phases(record, step, optimizer_s[record.pipeline_rank]) for record in records]
+    firsts = [record for record in records if record.pipeline_rank == 0]
+    first = [row for row, record in zip(rows, records, strict=True) if record.pipeline_rank == 0]
+    tokens = layout.dp * work.num_microbatches * work.sequences * work.sequence_tokens
+    peak = gpu.dense_flops.of("bf16")
+    per_gpu = tokens / step / layout.num_ranks
+    metrics: dict[str, Any] = {
+        "step_time_s": step,
+        "lower_bound_s": lower_bound_s,
+        "bubble_s": _mean(first, "bubble_s"),
+        "exposed_comm_s": float(np.mean([record.tasks.exposed_s.sum() for record in firsts])),
+        "exposed_comm_mean_s": float(np.mean([record.tasks.exposed_s.sum() for record in records])),
+        "barrier_wait_s": float(np.mean([record.tasks.barrier_s.sum() for record in firsts])),
+        "optimizer_s": _mean(first, "opt_s"),
+        "phases": {name: _mean(first, name) for name in rows[0]},
+        "phases_mean": {name: _mean(rows, name) for name in rows[0]},
+        "tokens_per_step": tokens,
+        "tokens_per_s_per_gpu": per_gpu,
+        "tokens_per_day": tokens / step * 86_400,
+    }
+    for name, causal in (("mfu_causal_fraction", True), ("mfu_noncausal_fraction", False)):
+        flops = training_flops_per_token(model, work.sequence_tokens, causal=causal)
+        metrics[name] = flops * per_gpu / peak
+    return metrics | _run(work, step, tokens)
+
+
+def _run(work: Training, step_s: float, tokens_per_step: int) -> dict[str, float]:
+    """A whole run of such steps, where one is asked for."""
+    if work.run is None:
+        return {}
+    seconds = work.run.tokens / tokens_per_step * step_s
+    hours = seconds / 3600 * work.layout.num_ranks
+    found = {"run_days": seconds / 86_400, "run_gpu_hours": hours}
+    if work.run.price_usd is not None:
+        found["run_cost_usd"] = hours * work.run.price_usd
+    if work.run.power_w is not None:
+        found["run_energy_kwh"] = hours * work.run.power_w / 1000
+    return found
+
+
+def _phases(record: GroupRecord, step_s: float, optimizer_s: float) -> dict[str, float]:
+    found = dict.fromkeys(("1F_s", "bubble_s", "1B_s", "1W_s", "1F1B_s", "opt_s"), 0.0)
+    tasks = record.tasks
+    seconds = np.bincount(tasks.kind, tasks.end_s - tasks.start_s, len(KINDS)).tolist()
+    for kind, of_kind in zip(KINDS, seconds, strict=True):
+        found[_PHASES[kind]] += of_kind
+    found["opt_s"] = optimizer_s
+    found["bubble_s"] = step_s - sum(found.values())
+    return found
+
+
+def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
+    return float(np.mean([row[name] for row in rows]))
+
+
+def timeline(records: Sequence[GroupRecord], step_s: float) -> dict[str, Any]:
+    """Tasks of each pipeline rank (of the first EP group), and the nodes of the first of each kind in full."""
+    shown = [record for record in records if record.group == 0]
+    # Ranks run the same pairs of microbatches: a pair is made once, however many tasks have it.
+    pairs: dict[tuple[int, int], tuple[int, int]] = {}
+    return {
+        "end_s": step_s,
+        "pipeline": [
+            {
+                "rank": record.pipeline_rank,
+                "kinds": record.tasks.kinds(),
+                "microbatches": [
+                    pairs.setdefault(pair, pair)
+                    for pair in zip(*record.tasks.microbatches.T.tolist(), strict=True)
+                ],
+                "start_s": record.tasks.start_s.tolist(),
+                "end_s": record.tasks.end_s.tolist(),
+            }
+            for record in shown
+        ],
+        "nodes": [
+            {
+                "rank": record.pipeline_rank,
+                "names": list(record.nodes.name),
+                "streams": list(record.nodes.stream),
+                "tasks": list(record.nodes.task),
+                "start_s": list(record.nodes.start_s),
+                "end_s": list(record.nodes.end_s),
+            }
+            for record in shown
+        ],
+    }

@@ -1,0 +1,81 @@
+"""The report of a sweep: one self-contained page with the answer, the best points, what each choice costs, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sim.documents import dumps
+from sim.show.pages import parts
+from sim.show.plots import kinds as plots
+from sim.show.tables import sweep as sweep_grids
+from sim.show.views import sweep as sweeps
+
+_RANKED = 40  # points in the page; the CSV has all
+_TERMS = (
+    (
+        "best",
+        "of the points that ran and meet every constraint, by the first objective; of each value of a given axis",
+    ),
+    (
+        "to the best",
+        "the first objective over that of the best point: +10 % of a time is slower, of a rate faster",
+    ),
+    (
+        "all others at their best",
+        "of the points with this value, the best one; so a value is not blamed for its company",
+    ),
+    ("Pareto front", "points that no other beats: at least as good on every objective, better on one"),
+    ("cannot be", "no such layout, too little memory, too few microbatches, or a constraint that is not met"),
+    (
+        "skipped by its bound",
+        "not run: its lower bound is already worse than a point that ran, on every objective",
+    ),
+)
+
+
+def sweep_html(document: Mapping[str, Any]) -> str:
+    """The report of a sweep's document as one HTML page."""
+    title = str(document.get("title") or document["name"])
+    counts, runs = document["counts"], document["runs"]
+    facts = [
+        ("points", f"{counts['points']:,}"),
+        *((key, f"{counts[key]:,}") for key in ("ok", "infeasible", "pruned", "failed") if counts[key]),
+        ("axes", ", ".join(sweeps.axis_label(axis) for axis in sweeps.varied(document))),
+        (
+            "objectives",
+            ", ".join(f"{way} {sweeps.label(name)}" for name, way in document["objectives"].items()),
+        ),
+    ]
+    inside = [
+        "<h2>The points</h2>",
+        *_figures(document, ("map", "pareto") if _trades(document) else ("map",)),
+        *map(parts.grid_html, sweep_grids.grids(document, most=_RANKED)),
+        *_figures(document, ("parallel",)),
+        parts.again(
+            "sweep",
+            dumps(dict(document["sweep"])),
+            runs_text(runs),
+        ),
+        parts.words(_TERMS),
+    ]
+    foot = (f"moesim {document['version']}", document["schema"])
+    return parts.report("Sweep", title, facts, sweeps.finding(document), inside, foot)
+
+
+def runs_text(runs: Mapping[str, Any]) -> str:
+    """How much was computed this time, and what for."""
+    said = f"This time {runs['computed']:,} runs were computed, {runs['remembered']:,} remembered"
+    extra = f"; {runs['of_changes']:,} of them are points that lack memory, run with what they lack"
+    return f"{said}{extra if runs['of_changes'] else ''}."
+
+
+def _trades(document: Mapping[str, Any]) -> bool:
+    """Whether there is anything to weigh: a second objective, or memory."""
+    first = next(iter(sweeps.ranked(document)), None)
+    memory = first is not None and sweeps.metric(first, "memory_peak_bytes") is not None
+    return len(document["objectives"]) > 1 or memory
+
+
+def _figures(document: Mapping[str, Any], kinds: tuple[str, ...]) -> list[str]:
+    return [parts.figure(kind, figure) for kind, figure in plots.drawable(document, kinds).items()]

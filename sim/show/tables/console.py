@@ -1,0 +1,288 @@
+"""Tables for people at a terminal, printed with rich; every table reads in 100 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from sim.show.grid import Grid
+from sim.show.tables import ladder as ladder_grids
+from sim.show.tables import run as grids
+from sim.show.tables import sweep as sweep_grids
+from sim.show.views import sweep as sweeps
+from sim.show.views.run import Result, cases, is_validation
+from sim.show.words import ladder as ladders
+from sim.show.words import run as findings
+from sim.show.words import validation
+from sim.units import show
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from sim.cluster.datasheet import Sheet
+    from sim.workload.model import Model, Parameters
+
+_LONG = (
+    "variant",
+    "metric",
+    "source",
+    "quantity",
+    "row",
+    "verdict",
+    "citation",
+    "point",
+    "goes with it",
+    "reason",
+    "one of them",
+    "most of it",
+    "what",
+    "choice, added in this order",
+    "choice",
+)  # heads of columns that may wrap
+_WORST = 3
+"""Rows of a group that a terminal shows of a whole validation."""
+_GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
+
+
+def print_result(result: Result, console: Console, written: Iterable[Path] = ()) -> None:
+    """Times beside bounds, bandwidths, published values, and what it all says, for any result document."""
+    found = cases(result)
+    _title(console, str(result.get("title") or result.get("name") or ""))
+    if len(found) == 1:
+        from rich.markup import escape
+
+        console.print(
+            ", ".join(f"[dim]{key}[/] {escape(value)}" for key, value in found[0].facts), highlight=False
+        )
+    for grid in grids.of_result(result, wide=False):
+        print_grid(grid, console)
+    console.print()
+    for sentence in [*findings.finding(result), findings.of_expectations(result)]:
+        if sentence:
+            console.print(sentence, highlight=False, markup=False, soft_wrap=False)
+    _print_written(written, console)
+
+
+def print_sweep(document: Result, console: Console, written: Iterable[Path]) -> None:
+    """The best points of a sweep, what each choice costs, what cannot be, and what it all says."""
+    _print_found(
+        document, sweep_grids.grids(document, wide=False), sweeps.finding(document), console, written
+    )
+
+
+def print_ladder(document: Result, console: Console, written: Iterable[Path]) -> None:
+    """Every rung, what does not fit, how much is enough, prices and rules, and what it all says."""
+    _print_found(document, ladder_grids.grids(document), ladders.finding(document), console, written)
+
+
+def _print_found(
+    document: Result, found: Iterable[Grid], said: Iterable[str], console: Console, written: Iterable[Path]
+) -> None:
+    _title(console, str(document["title"]))
+    for grid in found:
+        print_grid(grid, console)
+    console.print()
+    for sentence in said:
+        console.print(sentence, highlight=False, markup=False)
+    _print_written(written, console)
+
+
+def _print_written(written: Iterable[Path], console: Console) -> None:
+    from rich.markup import escape
+
+    names = ", ".join(map(str, written))
+    if names:
+        console.print(f"[dim]Written: {escape(names)}[/dim]", soft_wrap=True)
+
+
+def print_validation(report: Result, console: Console) -> None:
+    """The worst rows of each group (every row of one asked for alone), then all groups in one table."""
+    assert is_validation(report)
+    for name, group in report["groups"].items():
+        alone = len(report["groups"]) == 1
+        print_grid(grids.of_group(name, group if alone else _worst_of(group), len(group["rows"])), console)
+    print_grid(grids.of_groups(report["groups"]), console)
+    console.print()
+    for sentence in validation.finding(report):
+        console.print(sentence, highlight=False, markup=False)
+
+
+def _worst_of(group: Result) -> Result:
+    """The group with those rows that miss, and the worst of the others; nothing of its sources."""
+    ranked = validation.worst_first(group["rows"])
+    missed = sum(not row["ok"] for row in ranked)
+    return {"title": group.get("title"), "rows": ranked[: max(_WORST, missed)]}
+
+
+def print_grid(grid: Grid, console: Console) -> None:
+    """One grid as a table: numbers right, words left, missed rows in red and marked in words too."""
+    from rich.text import Text
+
+    heads = grid.heads if _width(grid.heads, grid.rows) <= console.width else _folded(grid.heads, grid.rows)
+    table = _table(heads, grid.words, cut=_width(heads, grid.rows) <= console.width)
+    console.print()
+    console.print(Text(grid.title, style="bold"))
+    for i, row in enumerate(grid.rows):
+        if i in grid.breaks:
+            table.add_section()
+        table.add_row(*(Text(cell) for cell in row), style="red" if i in grid.bad else None)
+    console.print(table)
+    if grid.note:
+        console.print(Text(grid.note, style="dim"))
+
+
+def _width(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> int:
+    """Of a table [characters], a column beside the next; columns that may wrap count as narrow as they can be."""
+    columns = list(zip(*rows, strict=True)) or [() for _ in heads]
+    return sum(2 + _widest(head, cells) for head, cells in zip(heads, columns, strict=True))
+
+
+def _widest(head: str, cells: Iterable[str]) -> int:
+    lines = [
+        line for text in (head, *cells) for line in (text.split() if head in _LONG else text.split("\n"))
+    ]
+    return max(map(len, lines), default=0)
+
+
+def _folded(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """Heads broken between words where they are wider than what stands below them."""
+    columns = list(zip(*rows, strict=True))
+    found = []
+    for head, cells in zip(heads, columns, strict=True):
+        room = max(1, *map(len, (*cells, *head.split())))
+        found.append(head if head in _LONG or "\n" in head else "\n".join(textwrap.wrap(head, room)))
+    return tuple(found)
+
+
+def print_sheet(sheet: Sheet, console: Console) -> None:
+    """A hardware profile: figures with grade and source, what kernels reach, export rules."""
+    from rich.text import Text
+
+    hardware, reference = sheet.hardware, sheet.reference
+    _title(console, f"{hardware.title} ({hardware.name})")
+    beside = reference is not None and reference.name != hardware.name
+    sources = list(
+        dict.fromkeys(row.figure.citation for row in sheet.figures if row.figure and row.figure.citation)
+    )
+    heads = (
+        "figure",
+        "value",
+        *((f"{reference.name}", "ratio") if beside and reference else ()),
+        "grade",
+        "source",
+    )
+    table = _table(heads, frozenset({0, len(heads) - 2, len(heads) - 1}))
+    for row in sheet.figures:
+        own, other = row.figure, row.reference
+        grade = own.grade if own else ""
+        source = f"[{sources.index(own.citation) + 1}]" if own and own.citation else ""
+        cells = [Text(row.path), Text(_figure(own))]
+        if beside:
+            cells += [
+                Text(_figure(other)),
+                Text(f"{row.ratio:.3g}" if row.ratio is not None and row.differs else ""),
+            ]
+        cells += [Text(grade, style=_GRADE.get(grade, "")), Text(source)]
+        table.add_row(*cells, style="bold" if beside and row.differs else None)
+    console.print(table)
+    for number, citation in enumerate(sources, start=1):
+        console.print(Text(f"[{number}] {citation}", style="dim"))
+    _reasons(sheet, console)
+    if sheet.achieved:
+        console.print(
+            Text("\nWhat kernels reach of a link (peak is the datasheet's, of one direction)", style="bold")
+        )
+        table = _table(
+            ("kernel", "direction", "link", "peak", "achieved", "fraction", "grade"), frozenset({0, 1, 2, 6})
+        )
+        for one in sheet.achieved:
+            table.add_row(
+                one.kernel, one.direction, one.link, show(one.peak_bytes_per_s, "bytes/s"), show(one.achieved_bytes_per_s, "bytes/s", 5),
+                show(one.fraction, "fraction", 3), Text(one.grade, style=_GRADE.get(one.grade, "")),
+            )  # fmt: skip
+        console.print(table)
+    _rules(sheet, console)
+
+
+def _reasons(sheet: Sheet, console: Console) -> None:
+    """Where each derived, measured or assumed figure comes from, where it says so."""
+    from rich.text import Text
+
+    explained = [row.figure for row in sheet.figures if row.figure and row.figure.detail]
+    if explained:
+        console.print(Text("\nDerived, measured and assumed", style="bold"))
+    for figure in explained:
+        line = Text(f"{figure.path} ({figure.grade}): ", style=_GRADE.get(figure.grade, ""))
+        console.print(line.append(figure.detail, style="default"))
+
+
+def _rules(sheet: Sheet, console: Console) -> None:
+    from rich.text import Text
+
+    console.print(Text("\nExport rules", style="bold"))
+    table = _table(("rule", "in force", "verdict", "citation"), frozenset({0, 1, 2, 3}))
+    for verdict in sheet.verdicts:
+        days = f"{verdict.effective} to {verdict.until}" if verdict.until else f"from {verdict.effective}"
+        table.add_row(verdict.rule, days, Text(verdict.sentence), Text(verdict.citation, style="dim"))
+    console.print(table)
+    console.print(Text(sheet.note, style="dim"))
+
+
+def print_model(model: Model, counted: Parameters, kv_bytes_per_token: float, console: Console) -> None:
+    """A model's shape and what follows from it: parameters and KV bytes."""
+    _title(console, model.name)
+    shape = [
+        ("layers", f"{model.num_layers} ({model.num_dense_layers} dense)"),
+        ("hidden", f"{model.hidden:,}"),
+        ("attention", f"{type(model.attention).__name__}, {model.attention.num_heads} heads"),
+        ("routed experts", f"{model.num_experts}, top-{model.top_k}"),
+        ("shared experts", str(model.num_shared_experts)),
+        ("groups", f"{model.top_groups} of {model.num_groups}" if model.num_groups > 1 else "none"),
+        ("expert hidden", f"{model.expert_hidden:,}"),
+        ("vocabulary", f"{model.vocab:,}"),
+        ("parameters", show(counted.total, "count")),
+        ("active for a token", show(counted.active, "count")),
+        ("one expert", show(counted.expert, "count")),
+        ("multi-token prediction", show(counted.mtp, "count") if counted.mtp else "none"),
+        ("KV cache for a token", show(kv_bytes_per_token, "bytes")),
+    ]
+    table = _table(("", ""), frozenset({0}), heads_shown=False)
+    for key, value in shape:
+        table.add_row(key, value)
+    console.print(table)
+    console.print(f"source: {model.source}", style="dim", markup=False, highlight=False)
+
+
+def _figure(figure: Any) -> str:
+    if figure is None:
+        return "-"
+    per = f" /{figure.per}" if figure.per and figure.per != "direction" else ""
+    return f"{figure.shown}{per}"
+
+
+def _title(console: Console, text: str) -> None:
+    from rich.text import Text
+
+    console.print()
+    console.print(Text(text, style="bold underline"))
+
+
+def _table(heads: Iterable[str], words: frozenset[int], *, heads_shown: bool = True, cut: bool = True) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=box.SIMPLE_HEAD, show_header=heads_shown, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim"
+    )
+    for i, head in enumerate(heads):
+        table.add_column(
+            Text(head),
+            justify="left" if i in words else "right",
+            no_wrap=cut and head not in _LONG,
+            overflow="fold",
+        )
+    return table

@@ -1,0 +1,108 @@
+"""What `moesim show` says of a shipped thing (hardware, model, scenario, sweep, ladder or kernel) and `moesim schema` of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sim import documents
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FOLDERS = {
+    "hardware": "hardware",
+    "model": "scenarios/models",
+    "scenario": "scenarios",
+    "sweep": "scenarios/sweeps",
+    "ladder": "scenarios/ladders",
+    "kernel": "hardware/kernels",
+}
+"""Kind of thing -> the folder that ships it."""
+
+Shown = Any  # the document, where no console was given
+
+
+def hardware(name: str, console: Console | None) -> Shown:
+    """A hardware profile beside the H100's."""
+    from sim.cluster.datasheet import describe
+    from sim.cluster.hardware import load_hardware
+    from sim.show.tables import console as tables
+
+    found = load_hardware(name)
+    sheet = describe(found, load_hardware("h100") if found.name != "h100" else None)
+    return asdict(sheet) if console is None else tables.print_sheet(sheet, console)
+
+
+def model(name: str, console: Console | None) -> Shown:
+    """A model and what follows from its shape."""
+    from sim.show.tables import console as tables
+    from sim.workload import model as models
+
+    found = models.load_model(name)
+    counted, kv_bytes = models.parameters(found), models.kv_bytes_per_token(found)
+    if console is None:
+        return {"model": asdict(found), "parameters": asdict(counted), "kv_bytes_per_token": kv_bytes}
+    return tables.print_model(found, counted, kv_bytes, console)
+
+
+def scenario(name: str, console: Console | None) -> Shown:
+    """A scenario as it is written; as a document, resolved."""
+    from sim.scenario import resolve as reading
+
+    path = documents.find(name, "scenarios", "scenario")
+    if console is None:
+        variants = reading.variants(reading.read(path))
+        found = {key: reading.resolve(one).document for key, one in variants.items()}
+        return found if len(found) > 1 else next(iter(found.values()))
+    return console.file.write(path.read_text(encoding="utf-8"))
+
+
+def study(what: str, name: str, console: Console | None) -> Shown:
+    """A sweep or ladder as it is written; as a document, as it is read."""
+    path = documents.find(name, FOLDERS[what], what)
+    if console is None:
+        return documents.load(path).tree
+    return console.file.write(path.read_text(encoding="utf-8"))
+
+
+def kernel(name: str, console: Console | None) -> Shown:
+    """The figures of a kernel generation, with grade and source."""
+    from sim.cluster.kernels import load_kernel
+
+    found = load_kernel(name)
+    if console is None:
+        return [asdict(figure) for figure in found.figures]
+    lines = [f"  {one.path:42} {one.shown:>12}  {one.grade:9} {one.citation}" for one in found.figures]
+    return console.file.write("\n".join([found.title, *lines]) + "\n")
+
+
+SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
+    "hardware": hardware,
+    "model": model,
+    "scenario": scenario,
+    "sweep": partial(study, "sweep"),
+    "ladder": partial(study, "ladder"),
+    "kernel": kernel,
+}
+"""Kind of thing -> what shows one: on a console, or as a document."""
+
+
+def schema(what: str) -> Any:
+    """The pydantic model of a kind of file: one of `SCHEMAS`."""
+    module, name = SCHEMAS[what]
+    return getattr(import_module(module), name)
+
+
+SCHEMAS = {
+    "scenario": ("sim.scenario.specification", "ScenarioSpec"),
+    "sweep": ("sim.sweep.spec", "SweepSpec"),
+    "ladder": ("sim.ladder.spec", "LadderSpec"),
+    "hardware": ("sim.cluster.hardware", "HardwareFile"),
+    "model": ("sim.workload.model_file", "ModelFile"),
+    "kernel": ("sim.cluster.kernels", "KernelFile"),
+}
+"""Kind of file -> the module and name of its pydantic model."""

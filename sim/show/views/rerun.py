@@ -1,0 +1,58 @@
+"""The scenario of a result as a file that can be run again: every default written out, variants as what they change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sim.documents import dumps
+from sim.show.views.run import Result, cases
+
+_ORDER = ("name", "title", "seed", "fidelity", "cluster", "model", "layout", "workload", "expect", "variants")
+
+
+def scenario_yaml(result: Result) -> str:
+    """The resolved scenario of a result, with its variants, as YAML."""
+    found = cases(result)
+    several = str(result.get("name", found[0].name)) if found[0].variant else None
+    return dumps(scenario_tree({case.variant: case.scenario for case in found}, several))
+
+
+def scenario_tree(resolved: Mapping[str, Mapping[str, Any]], name: str | None) -> dict[str, Any]:
+    """Resolved scenarios by variant as one plain tree; `name` is that of all variants together, None without any."""
+    first = _plain(next(iter(resolved.values())))
+    tree: dict[str, Any] = first
+    if name is not None:
+        variants = {variant: _changes(first, _plain(one)) for variant, one in resolved.items()}
+        tree = {**first, "name": name, "variants": variants}
+    return {
+        key: tree[key]
+        for key in sorted(tree, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER))
+        if tree[key] != {}
+    }
+
+
+def _changes(base: Mapping[str, Any], other: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """What turns one resolved scenario into another, as dotted keys; keys with dots of their own stay in their branch."""
+    found: dict[str, Any] = {}
+    for key, value in other.items():
+        if (not at and key == "name") or base.get(key) == value:
+            continue
+        path = f"{at}.{key}" if at else key
+        inner = base.get(key)
+        deep = (
+            isinstance(value, dict)
+            and isinstance(inner, dict)
+            and set(inner) <= set(value)
+            and not any("." in name for name in value)
+        )
+        found |= _changes(inner, value, path) if deep and isinstance(inner, dict) else {path: value}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value

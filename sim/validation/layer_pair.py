@@ -1,0 +1,178 @@
+"""One overlapped pair of chunks by itself, beside a profiler trace of the real one.
+
+Four MoE layers forward and four backward, on the GPUs of one EP group, without a pipeline around them: the engine runs the
+same task as in a whole step, with the scenario's exchanges and skew. Many EP groups run it at once; each draws its own
+loads, jitter and GPUs, so that their mean is what one rank's trace should show.
+
+The communication stream's waits at the start of exchanges are what a trace shows as notify kernels. What layer k waits is
+what a pair of k layers waits more than one of k - 1: up to there both do the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from sim.engine.step_costs import StepCosts
+from sim.engine.step_records import GroupRecord
+from sim.engine.training import StepPlan, run_step
+from sim.errors import Mark
+from sim.runs.run import Progress
+from sim.runs.training import exchanges_of, routing_of
+from sim.scenario import resolve as scenarios
+from sim.scenario.descriptions import Scenario, Training
+from sim.scenario.specification import Branch, Count
+from sim.schedule import alignment
+from sim.schedule.stage_times import ChunkWork, stage_times
+from sim.schedule.training import Task, by_hand
+from sim.validation.published import FOLDER, Facts, Published, Row, fact_rows
+from sim.workload.stages import Stage
+
+_PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
+
+
+class PairRun(Branch):
+    """One way to run the pair: what it changes in the scenario, and the quantities that are compared."""
+
+    name: str
+    set: dict[str, Any] = Field(default_factory=dict)
+    counted: bool = True
+    quantities: list[str]
+
+
+class PairFigures(Published):
+    """A file with the figures of one layer pair."""
+
+    scenario: str
+    """A shipped training scenario, whose layers, kernels and skew the pair has."""
+    layers: Count
+    groups: Count
+    """EP groups that run it, each with draws of its own."""
+    runs: list[PairRun]
+    facts: list[Facts]
+
+
+@dataclass(frozen=True, slots=True)
+class PairTimes:
+    """A pair as it ran: means over the GPUs of all EP groups [s]."""
+
+    span_s: float
+    exposed_s: float
+    """Compute waited for communication."""
+    waits_s: tuple[float, ...]
+    """Communication waited for the slowest GPU, by layer."""
+    phases_s: Mapping[str, float]
+    """Compute, mean over layers."""
+    exchanges_s: Mapping[str, float]
+    """From the common start to the end of one GPU's own bytes, mean over layers."""
+
+    def quantities(self) -> dict[str, dict[str, float]]:
+        """Every quantity that a file may state, by subject."""
+        layers = len(self.waits_s)
+        moving_s = layers * sum(self.exchanges_s.values()) + sum(self.waits_s)
+        return {
+            "span_s": {"span": self.span_s},
+            "exposed_comm_fraction": {"exposed": self.exposed_s / self.span_s},
+            "phase_s": dict(self.phases_s),
+            "exchange_s": dict(self.exchanges_s),
+            "barrier_wait_s": {f"wait-{i + 1}": wait for i, wait in enumerate(self.waits_s)},
+            "busy_fraction": {
+                "compute": 1.0 - self.exposed_s / self.span_s,
+                "communication": moving_s / self.span_s,
+            },
+        }
+
+
+def rows(figures: PairFigures, progress: Progress) -> Iterator[Row]:
+    """Run the pair each way; every figure beside ours."""
+    for run in figures.runs:
+        progress(f"{figures.group}: {run.name}")
+        document = scenarios.read(figures.scenario)
+        mark = Mark(f"{FOLDER}/{figures.group}.yaml")
+        document.put(("variants",), {run.name: run.set}, mark)
+        one = scenarios.resolve(scenarios.variants(document)[run.name])
+        ours = simulate(one, num_layers=figures.layers, num_groups=figures.groups).quantities()
+        for facts in figures.facts:
+            if facts.quantity in run.quantities:
+                prefix = f"{run.name}."
+                yield from fact_rows(
+                    facts, ours[facts.quantity], figures.bar, prefix=prefix, counted=run.counted
+                )
+
+
+def simulate(scenario: Scenario, *, num_layers: int, num_groups: int) -> PairTimes:
+    """Run an overlapped pair of `num_layers` MoE layers on `num_groups` EP groups.
+
+    Parameters: `scenario`, of a training step; its layout, kernels, compute and skew are taken, its pipeline is not.
+    """
+    pairs = [_run(scenario, layers, num_groups) for layers in range(1, num_layers + 1)]
+    waits_s = np.diff([0.0, *(_mean(pair, "barrier_s") for pair in pairs)])
+    whole = pairs[-1]
+    times: dict[str, list[float]] = defaultdict(list)
+    for record in whole:
+        for node in record.nodes:
+            times[node.name].append(node.end_s - node.start_s)
+    mean_s = {name: float(np.mean(found)) for name, found in times.items()}
+    return PairTimes(
+        span_s=_mean(whole, "end_s"),
+        exposed_s=_mean(whole, "exposed_s"),
+        waits_s=tuple(waits_s.tolist()),
+        phases_s={name: mean_s[name] for name in _PHASES},
+        exchanges_s={name: found for name, found in mean_s.items() if name not in _PHASES},
+    )
+
+
+def _mean(records: list[GroupRecord], what: str) -> float:
+    """Mean of a time of the only task over EP groups [s]."""
+    return float(np.mean([getattr(record.tasks[0], what) for record in records]))
+
+
+def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupRecord]:
+    """A record per EP group, with one task in full."""
+    work, model, hardware = scenario.workload, scenario.model, scenario.hardware
+    assert isinstance(work, Training)
+    assert model is not None
+    assert hardware is not None
+    routing = routing_of(scenario, work, model)
+    slowdown = work.kernel.beside_compute_slowdown
+    costs = StepCosts(
+        exchanges_of(scenario, work, model, routing),
+        {"dispatch": slowdown.dispatch, "combine": slowdown.combine},
+        work.skew,
+        num_groups=num_groups,
+        num_layers=model.num_layers,
+        num_microbatches=2,
+        seed=scenario.seed,
+    )
+    layers = tuple(i for i in range(model.num_layers) if not model.is_dense(i))[:num_layers]
+    stage = Stage(0, layers, num_dense=0, num_moe=num_layers, embedding=False, head=False, num_mtp=0)
+    (times,) = stage_times(
+        ChunkWork(
+            model, work.layout, work.sequences, work.sequence_tokens, routing.ranks_per_token, work.precision
+        ),
+        [stage],
+        hardware,
+        work.kernel,
+        comm_sms=work.comm_sms,
+        generation=work.generation,
+        recompute=work.recompute,
+        measured=work.measured,
+    )
+    program = alignment.aligned(times.beside, times.beside, partial(costs.mean_s, overlapped=True))
+    pair = Task("FB", program, microbatch_f=0, microbatch_b=1, overlapped=True, receives=(), sends=())
+    plan = StepPlan(
+        tasks=by_hand([[pair]]),
+        num_groups=num_groups,
+        lanes=costs.lanes,
+        costs=costs,
+        speed=costs.speeds(1, num_groups),
+        send_s=0.0,
+        send_bytes=0.0,
+    )
+    return run_step(plan, keep_tasks=1)

@@ -1,0 +1,104 @@
+"""Published tables beside what follows from a shipped file without running it: counts, verdicts, placements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from pydantic import Field
+
+from sim.cluster.export_rules import verdicts
+from sim.cluster.hardware import load_hardware
+from sim.cost.tpot import TpotBound, tpot_bound
+from sim.runs.run import Progress
+from sim.scenario.specification import Branch, Count
+from sim.validation.published import Bar, Facts, Published, Row, fact_rows, row
+from sim.workload.model import Model, kv_bytes_per_token, load_model, parameters, training_flops_per_token
+from sim.workload.placement import eplb
+
+_SEQUENCE_TOKENS = 4096  # of the published FLOPs per token
+
+
+class PlacementExample(Branch):
+    """A published answer of the expert balancer."""
+
+    name: str
+    source: str
+    loads: list[float]
+    num_groups: Count
+    num_nodes: Count
+    num_ranks: Count
+    physical_to_logical: list[int]
+
+
+class TableFigures(Published):
+    """A file of facts about shipped files (by their names), or of what the expert balancer should answer."""
+
+    facts: list[Facts] = Field(default_factory=list)
+    placements: list[PlacementExample] = Field(default_factory=list)
+
+
+def rows(figures: TableFigures, progress: Progress) -> Iterator[Row]:
+    """Every figure beside ours."""
+    progress(figures.group)
+    for facts in figures.facts:
+        count = _FACTS.get(facts.quantity) or _rule(facts.quantity)
+        for one in fact_rows(facts, {subject: count(subject) for subject in facts.values}, figures.bar):
+            yield one | {"id": f"{one['id']}.{facts.quantity}"}
+    for example in figures.placements:
+        yield _placement(example, figures.bar)
+
+
+def _rule(rule: str) -> Callable[[str], bool]:
+    """The verdict of an export rule on a shipped part; a rule that cannot decide has failed."""
+    return lambda part: next(v.holds for v in verdicts(load_hardware(part)) if v.rule == rule) is True
+
+
+def _of_model(count: Callable[[Model], float]) -> Callable[[str], float]:
+    return lambda name: float(count(load_model(name)))
+
+
+_LINKS = {"infiniband-50-gb-per-s": 50e9, "nvl72-900-gb-per-s": 900e9}
+"""Rates of one GPU in one direction that the published bound is stated for [bytes/s]."""
+
+
+def _of_link(read: Callable[[TpotBound], float]) -> Callable[[str], float]:
+    return lambda link: read(tpot_bound(_LINKS[link]))
+
+
+_FACTS: dict[str, Callable[[str], float]] = {
+    "parameters.total": _of_model(lambda m: parameters(m).total),
+    "parameters.active": _of_model(lambda m: parameters(m).active),
+    "parameters.attention": _of_model(lambda m: parameters(m).attention),
+    "parameters.expert": _of_model(lambda m: parameters(m).expert),
+    "kv_bytes_per_token": _of_model(kv_bytes_per_token),
+    "training_flops_per_token.causal": _of_model(
+        lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True)
+    ),
+    "training_flops_per_token.non_causal": _of_model(
+        lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, False)
+    ),
+    "training_flops_per_token.causal_with_mtp": _of_model(
+        lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True, include_mtp=True)
+    ),
+    "tpot_bound.exchange_s": _of_link(lambda bound: bound.exchange_s),
+    "tpot_bound.layer_s": _of_link(lambda bound: bound.layer_s),
+    "tpot_bound.tpot_s": _of_link(lambda bound: bound.tpot_s),
+    "tpot_bound.tokens_per_s": _of_link(lambda bound: bound.tokens_per_s),
+}
+
+
+def _placement(example: PlacementExample, bar: Bar) -> Row:
+    """How many replicas stand where the published answer has them."""
+    said = np.array(example.physical_to_logical)
+    ours = eplb(example.loads, len(said), example.num_groups, example.num_nodes, example.num_ranks)
+    return row(
+        example.name,
+        "replicas where the published placement has them",
+        "count",
+        float(len(said)),
+        float(np.sum(ours.physical_to_logical == said)),
+        use="validation",
+        source=example.source,
+        tolerance=bar.worst,
+    )

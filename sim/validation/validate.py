@@ -1,0 +1,119 @@
+"""Validation: every published figure beside ours, with the error.
+
+A group is a file of `scenarios/published/` and the module that makes its rows: `SOURCES` says which. A new group of a kind
+that exists is a new file and a line there; a new kind is a module with the shape of its file and a function `rows`.
+
+A group passes when the mean of its absolute errors and each single error stay within its bars; what calibrated a parameter
+counts too, and the mean over predictions alone stands beside it. Rows without a bar are printed only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim.errors import Fault, InputError, Mark, nearest
+from sim.runs.run import Progress
+from sim.validation import kernels as compute_rows
+from sim.validation import layer_pair, published
+from sim.validation import runs as run_rows
+from sim.validation import schedules as schedule_figures
+from sim.validation import tables as table_rows
+from sim.validation.published import Bar, Published, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the rows of a group come from: the shape of its file, and what makes rows of it."""
+
+    shape: type[Published]
+    rows: Callable[[Any, Progress], Iterable[Row]]
+
+
+_RUNS = Source(run_rows.RunFigures, run_rows.rows)
+_TABLES = Source(table_rows.TableFigures, table_rows.rows)
+_KERNELS = Source(compute_rows.KernelFigures, compute_rows.rows)
+_SCHEDULES = Source(schedule_figures.ScheduleFigures, schedule_figures.rows)
+
+SOURCES: dict[str, Source] = {
+    "two_hop": _RUNS,
+    "low_latency": _RUNS,
+    "nccl": _RUNS,
+    "packet_level": _RUNS,
+    "gemm": _KERNELS,
+    "kernels_h200": _KERNELS,
+    "kernels_h100": _KERNELS,
+    "layer_pair": Source(layer_pair.PairFigures, layer_pair.rows),
+    "training_step": _RUNS,
+    "tpot_bound": _TABLES,
+    "prefill": _RUNS,
+    "decode": _RUNS,
+    "schedules": _SCHEDULES,
+    "memory": _SCHEDULES,
+    "export_rules": _TABLES,
+    "models": _TABLES,
+    "eplb": _TABLES,
+}
+
+GROUPS = tuple(SOURCES)
+"""Every group, in the order in which they are told."""
+
+
+def load(group: str) -> Published:
+    """The published figures of one of `GROUPS`."""
+    return published.load(group, SOURCES[group].shape)[0]
+
+
+def validate(groups: Sequence[str] | None = None, progress: Progress = lambda _: None) -> dict[str, Any]:
+    """Compare with what was published.
+
+    Parameters: `groups`, names from `GROUPS` (all where None or empty). Returns `{groups: {NAME: {ok,
+    mean_abs_error_fraction, worst_error_fraction, rows, ...}}}`; values and units of rows are SI. Raises `InputError`
+    for an unknown group.
+    """
+    asked = list(dict.fromkeys(groups or GROUPS))
+    faults = [
+        Fault(Mark("--group"), "", f"'{name}'", f"one of: {', '.join(GROUPS)}", nearest(name, GROUPS))
+        for name in asked
+        if name not in GROUPS
+    ]
+    if faults:
+        raise InputError(faults)
+    return {"groups": {name: _group(name, progress) for name in asked}}
+
+
+def _group(name: str, progress: Progress) -> dict[str, Any]:
+    figures = load(name)
+    rows = list(SOURCES[name].rows(figures, progress))
+    bars = [_verdict(rows, one, bar) for one, bar in figures.bars.items()]
+    predicted = [
+        abs(row["error_fraction"]) for row in rows if row["bar"] == "main" and row["use"] == "validation"
+    ]
+    return {
+        "title": figures.title,
+        "ok": all(bar["ok"] for bar in bars),
+        "mean_abs_error_fraction": bars[0]["mean_abs_error_fraction"],
+        "worst_error_fraction": bars[0]["worst_error_fraction"],
+        "predicted_mean_abs_error_fraction": float(np.mean(predicted)) if predicted else None,
+        "bars": bars,
+        "sources": {key: one.model_dump(exclude_none=True) for key, one in figures.sources.items()},
+        "rows": rows,
+    }
+
+
+def _verdict(rows: Iterable[Row], name: str, bar: Bar) -> dict[str, Any]:
+    """Whether the rows of a bar hold it."""
+    mine = [row for row in rows if row["bar"] == name]
+    errors = [abs(row["error_fraction"]) for row in mine]
+    mean, worst = (float(np.mean(errors)), max(errors)) if errors else (0.0, 0.0)
+    return {
+        "name": name,
+        "ok": mean <= bar.mean and all(row["ok"] for row in mine),
+        "mean_abs_error_fraction": mean,
+        "worst_error_fraction": worst,
+        "mean_bar_fraction": bar.mean,
+        "worst_bar_fraction": bar.worst,
+    }
