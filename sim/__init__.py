@@ -14,7 +14,7 @@ from sim.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sim.show.result import Result
+    from sim.result import Result
 
 __all__ = ["__version__", "ladder", "load_scenario", "run", "sweep"]
 
@@ -29,8 +29,9 @@ def run(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[
 
     Raises `InputError` for what is wrong in it, all at once, `InfeasibleError` for what no machine could do.
     """
-    from sim.runs.run import check_expected, run_document
-    from sim.show.result import Result
+    from sim.result import Result
+    from sim.runs.result import check_expected
+    from sim.runs.run import run_document
 
     document = _document(spec, settings)
     result = run_document(document)
@@ -45,25 +46,26 @@ def load_scenario(
 
     Parameters as of `run`, which takes the document back, changed or not.
     """
-    from sim.scenario import resolve as scenario
+    from sim.scenario import settings as scenarios
+    from sim.scenario.resolve import resolve
     from sim.show.views.rerun import scenario_tree
 
     document = _document(spec, settings)
-    resolved = {name: scenario.resolve(one).document for name, one in scenario.variants(document).items()}
+    resolved = {name: resolve(variant).document for name, variant in scenarios.variants(document).items()}
     tree = scenario_tree(resolved, document.get(("name",)) if document.get(("variants",)) else None)
-    whole: dict[str, Any] = scenario.with_whole_paths(tree, document.folder)
+    whole: dict[str, Any] = scenarios.with_whole_paths(tree, document.folder)
     return whole
 
 
 def _document(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any]) -> Any:
     """The scenario as a document, settings laid over it."""
-    from sim.scenario import resolve as scenario
+    from sim.scenario import settings as scenarios
 
     if isinstance(settings, Mapping):
         import json
 
         settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    return scenario.read(spec, settings)
+    return scenarios.read(spec, settings)
 
 
 def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | None = None) -> Result:
@@ -74,10 +76,10 @@ def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | Non
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from sim.show.result import Result
-    from sim.sweep import file as sweep_file
-    from sim.sweep import run as exploring
-    from sim.sweep import workers
+    from sim.result import Result
+    from sim.sweeps import file as sweep_file
+    from sim.sweeps import run as exploring
+    from sim.sweeps import workers
 
     asked = sweep_file.read(spec)
     with TemporaryDirectory() as passing:
@@ -87,7 +89,7 @@ def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | Non
 
 def ladder(spec: str | Path) -> Result:
     """Run a ladder of design choices (a path or a shipped name) and return its document; README describes it."""
-    from sim.ladder.run import run_file
-    from sim.show.result import Result
+    from sim.ladders.run import run_file
+    from sim.result import Result
 
     return Result(run_file(spec))

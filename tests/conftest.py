@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import browser
 import pytest
-from command import Moesim, runner
 from hypothesis import HealthCheck, settings
+
+import browser
+from command import Moesim, runner
+from results import results as results
+from results import runs as runs
+from results import steps as steps
 
 settings.register_profile(
     "moesim", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_plots import results
 
 import sim
 from sim.errors import InputError
+from sim.result import Result
 from sim.show.files import folder
-from sim.show.result import Result
-
-__all__ = ["results"]  # the fixture
 
 QUICK = {"workload.tokens_per_rank": 64, "expect": {}}
 

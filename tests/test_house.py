@@ -10,16 +10,23 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SIM = ROOT / "sim"
 MODULES = sorted(SIM.rglob("*.py"))
 
-ROOMS = ("ground", "cluster", "workload", "cost", "schedule", "engine", "study", "explore", "show", "door")
+ROOMS = (
+    "ground", "cluster", "workload", "cost", "schedule", "engine", "calibration", "scenario", "runs", "validation", "sweeps",
+    "ladders", "show", "door",
+)  # fmt: skip
 """From the ground up; `ground` is errors, units, files and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
-GROUND = ("errors", "units", "files", "cells", "documents", "schemas", "trees")
+GROUND = ("errors", "units", "files", "cells", "documents", "schemas", "trees", "version")
+DOOR = ("", "cli", "__main__", "result")
+MEDIA = ("views", "words", "tables", "plots", "pages", "files")
+"""Rooms of `show`, from the ground up; what lies directly in `show` is below them."""
 MAX_LINES = 400
 
 HOMES = {
@@ -27,14 +34,14 @@ HOMES = {
     "networkx": ("cluster.topology", "cluster.fabrics"),
     "simpy": ("engine",),
     "numba": ("engine",),
-    "plotly": ("show",),
+    "plotly": ("show", "result"),
     "kaleido": ("show",),
-    "pandas": ("show",),
-    "polars": ("show",),
+    "pandas": ("show", "result"),
+    "polars": ("show", "result"),
     "rich": ("show", "cli"),
     "click": ("cli",),
-    "distributed": ("explore",),
-    "sqlite3": ("explore.store",),
+    "distributed": ("sweeps",),
+    "sqlite3": ("sweeps.store",),
 }
 """Library -> the only rooms or modules that import it."""
 
@@ -62,9 +69,12 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path): path for path in MODULES}
 
 
-def floor(module: str) -> int:
-    room = module.partition(".")[0]
-    return FLOORS["ground" if room in GROUND else "door" if room in ("", "cli", "__main__") else room]
+def floor(module: str) -> tuple[int, int]:
+    """The storey of a module below `sim`; within `show`, of its medium."""
+    room, _, rest = module.partition(".")
+    medium = rest.partition(".")[0]
+    within = MEDIA.index(medium) + 1 if room == "show" and medium in MEDIA else 0
+    return FLOORS["ground" if room in GROUND else "door" if room in DOOR else room], within
 
 
 @cache
@@ -86,7 +96,7 @@ def _imported(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def test_every_room_has_a_floor() -> None:
-    assert {name.partition(".")[0] for name in NAMES} <= {*ROOMS, *GROUND, "", "cli", "__main__"}
+    assert {name.partition(".")[0] for name in NAMES} <= {*ROOMS, *GROUND, *DOOR}
 
 
 @pytest.mark.parametrize("module", NAMES)
@@ -94,9 +104,21 @@ def test_imports_point_down(module: str) -> None:
     upward = [
         f"{module}:{line} imports {target}"
         for target, line in imported(NAMES[module])
-        if target.startswith("sim.") and floor(target.removeprefix("sim.")) > floor(module)
+        if target == "sim" or target.startswith("sim.")
+        if floor(target.removeprefix("sim").removeprefix(".")) > floor(module)
     ]
     assert not upward
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    imports = networkx.DiGraph(
+        (module, target.removeprefix("sim").removeprefix("."))
+        for module, path in NAMES.items()
+        for target, _ in imported(path)
+        if target == "sim" or target.startswith("sim.")
+    )
+    imports.remove_edges_from(list(networkx.selfloop_edges(imports)))
+    assert not [circle for circle in networkx.strongly_connected_components(imports) if len(circle) > 1]
 
 
 @pytest.mark.parametrize("library", HOMES)

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import browser
 import pytest
+
+import browser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Profiler traces read back as times of operations, for measured profiles."""

@@ -33,9 +33,10 @@ def sweep(
     from sim.show.tables import console as tables
     from sim.show.tables.progress import SweepBar
     from sim.show.views import sweep as sweeps
-    from sim.sweep import file as sweep_file
-    from sim.sweep import run as exploring
-    from sim.sweep.workers import start
+    from sim.show.words import sweep as sweep_words
+    from sim.sweeps import file as sweep_file
+    from sim.sweeps import run as exploring
+    from sim.sweeps.workers import start
 
     kind = exporting.check_format(export) if export else None
     if jobs is not None and dask is not None:
@@ -62,7 +63,7 @@ def sweep(
     else:
         tables.print_sweep(document, console_of(), [folder / name for name in files])
     if not document["ranked"]:
-        raise InfeasibleError(sweeps.finding(document)[0])
+        raise InfeasibleError(sweep_words.finding(document)[0])
 
 
 @click.command(short_help="Add design choices to a naive design, one by one.")
@@ -71,7 +72,7 @@ def sweep(
 @json_option
 def ladder(file: str, out: Path | None, as_json: bool) -> None:
     """Add design choices one by one to a naive design, on several machines; write ladder.json and report.html."""
-    from sim.ladder import run as study
+    from sim.ladders import run as study
     from sim.show.files import folder as folders
     from sim.show.tables import console as tables
 

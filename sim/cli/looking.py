@@ -96,19 +96,20 @@ def _check(file: str) -> str:
     document = documents.load(path)
     tree = document.tree
     if "axes" in tree or "objectives" in tree:
-        from sim.sweep import file as sweep_file
+        from sim.sweeps import file as sweep_file
 
         sweep_file.sweep_of(document)
         return "sweep"
     if "rungs" in tree:
-        from sim.ladder import run as ladder
+        from sim.ladders import run as ladder
 
         ladder.check(path)
         return "ladder"
     if "workload" in tree or "cluster" in tree:
         from sim.scenario import resolve as reading
+        from sim.scenario import settings as scenario_settings
 
-        for one in reading.variants(reading.read(path)).values():
+        for one in scenario_settings.variants(scenario_settings.read(path)).values():
             reading.resolve(one)
         return "scenario"
     if str(tree.get("schema", "")).startswith("moesim.compute-profile/"):

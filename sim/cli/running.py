@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sim.cli.shared import Missed, console_of, folder_of, json_option, out_option, progress
 from sim.errors import Fault, InputError, Mark
+
+if TYPE_CHECKING:
+    from sim.runs.result import Result
 
 
 @click.command(short_help="Run scenarios; write their results and reports.")
@@ -24,15 +27,17 @@ def run(
     scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, as_json: bool, no_report: bool
 ) -> None:
     """Run scenarios (paths or shipped names); write result.json, report.html and trace.json.gz."""
+    from sim.runs import result as run_results
     from sim.runs import run as study
     from sim.scenario import resolve as reading
+    from sim.scenario import settings as scenario_settings
     from sim.show.files import folder as folders
     from sim.show.tables import console as tables
 
     documents: dict[str, Any] = {}
     for spec in scenarios:  # every fault of every file before any of them runs
-        document = reading.read(spec, settings)
-        for one in reading.variants(document).values():
+        document = scenario_settings.read(spec, settings)
+        for one in scenario_settings.variants(document).values():
             reading.resolve(one)
         name = str(document.get(("name",)))
         if name in documents:
@@ -40,7 +45,7 @@ def run(
                 Fault(Mark(str(spec)), "name", f"'{name}' a second time", "scenarios of different names")
             )
         documents[name] = document
-    results: dict[str, study.Result] = {}
+    results: dict[str, Result] = {}
     say = progress(as_json)
     places = {name: folder_of(out, name, several=len(documents) > 1) for name in documents}
     for name, document in documents.items():
@@ -55,8 +60,8 @@ def run(
         several = {"schema": "moesim.results/1", "results": printed}
         click.echo(folders.dump(several if len(printed) > 1 else next(iter(printed.values()))), nl=False)
     for name, document in documents.items():
-        study.check_expected(document, results[name])
-    missed = [line for result in results.values() for line in study.missed(result)]
+        run_results.check_expected(document, results[name])
+    missed = [line for result in results.values() for line in run_results.missed(result)]
     if missed:
         raise Missed("missed expectations:\n" + "\n".join(missed))
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from sim.cluster.topology import Floats
 from sim.engine import step_compiled
+from sim.engine.step_plan import ExchangeTimes, StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
-from sim.engine.training import ExchangeTimes, StepPlan
 from sim.schedule.operations import KINDS, Ints
 from sim.schedule.training import Tasks
 

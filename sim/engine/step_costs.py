@@ -8,29 +8,16 @@ solution: a rank that more tokens want receives more bytes and computes longer i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from sim.cluster.topology import NONE, Floats
 from sim.engine import fluid
-from sim.engine.training import ExchangeTimes
+from sim.engine.step_plan import ExchangeTimes
 from sim.schedule.collectives import Exchange
 from sim.schedule.flows import Flows
-
-
-@dataclass(frozen=True, slots=True)
-class Skew:
-    """Lognormal standard deviations [fraction]: all 0 is a balanced step."""
-
-    routed_load: float = 0.0  # by (layer, microbatch, rank); F, B and W of a microbatch share it
-    kernel_jitter: float = 0.0  # by kernel
-    gpu_spread: float = 0.0  # by GPU, for the whole step
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every rank does the same at the same time."""
-        return not (self.routed_load or self.kernel_jitter or self.gpu_spread)
+from sim.workload.skew import Skew
 
 
 class StepCosts:

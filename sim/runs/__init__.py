@@ -1,1 +1,1 @@
-"""Questions asked of the house: scenarios, their metrics, validation."""
+"""Runs of scenarios: from a resolved scenario to its result document."""

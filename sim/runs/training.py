@@ -18,8 +18,9 @@ from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import load_kernel
 from sim.cost.memory import RankMemory, Recipe, memory, require_fit
 from sim.engine.step_costs import StepCosts
+from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord
-from sim.engine.training import StepPlan, run_step
+from sim.engine.training import run_step
 from sim.runs import kernel_list, training_metrics
 from sim.runs.moe_layer import layer_metrics
 from sim.scenario.descriptions import Scenario, Training

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Scenarios: YAML files, checked and resolved to frozen descriptions."""

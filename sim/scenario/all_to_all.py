@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from sim.cluster.kernels import Kernel, load_kernel
-from sim.errors import InputError
-from sim.scenario.cluster import Draft, beside, placed_at
 from sim.scenario.descriptions import AllToAll
-from sim.scenario.specification import AllToAllSpec, GateSpec, KernelSpec, PlacementSpec
-from sim.workload import gates, recordings
-from sim.workload.gates import Gate
+from sim.scenario.draft import Draft
+from sim.scenario.routing import GateSpec, KernelSpec, PlacementSpec, gate_of, kernel_of, placement_of
+from sim.scenario.values import Branch, Count
+from sim.schemas import quantity
 
 _AT = ("workload",)
 
 
-def all_to_all_of(draft: Draft) -> AllToAll:
+def all_to_all_of(draft: Draft, spec: AllToAllSpec) -> AllToAll:
     """The workload; what is wrong with it joins the draft's faults."""
-    spec, at = draft.spec.workload, _AT
-    assert isinstance(spec, AllToAllSpec)
+    at = _AT
     if (spec.tokens_per_rank is None) == (spec.bytes_per_rank is None):
         got = "neither" if spec.tokens_per_rank is None else "both"
         draft.fault(at, got, "either 'tokens_per_rank' (with a model and a gate) or 'bytes_per_rank'")
@@ -55,7 +52,7 @@ def all_to_all_of(draft: Draft) -> AllToAll:
 
 def _ep(draft: Draft) -> int:
     """EP of an all_to_all; all ranks by default."""
-    layout, at, num_ranks, per_node = draft.spec.layout, ("layout",), draft.num_ranks, draft.gpus_per_node
+    layout, at, num_ranks, per_node = draft.asked, ("layout",), draft.num_ranks, draft.gpus_per_node
     for key in ("pp", "tp", "cp"):
         if getattr(layout, key) not in (None, 1):
             draft.fault((*at, key), str(getattr(layout, key)), "1: an all_to_all has EP and DP only")
@@ -70,50 +67,14 @@ def _ep(draft: Draft) -> int:
     return ep
 
 
-def kernel_of(draft: Draft, spec: KernelSpec) -> tuple[Kernel, int, dict[str, Any]]:
-    """The kernel generation with the scenario's overrides, the SMs lent to it, and the options of its kind."""
-    at = (*_AT, "kernel")
-    options = spec.model_dump(exclude={"kind", "override"})
-    kernel = load_kernel(spec.kind, draft.document.branch((*at, "override")))
-    comm_sms: int = options.pop("comm_sms", None) or kernel.comm_sms
-    assert draft.hardware is not None
-    if comm_sms > draft.hardware.gpu.sms:
-        draft.fault((*at, "comm_sms"), str(comm_sms), f"at most {draft.hardware.gpu.sms}, the GPU's SMs")
-    return kernel, comm_sms, options
+class AllToAllSpec(Branch):
+    """One dispatch and one combine of every EP group; or a plain exchange of `bytes_per_rank`."""
 
-
-def placement_of(draft: Draft, spec: PlacementSpec, ep: int) -> None:
-    """Check that experts and replicas fill the ranks of an EP group."""
-    assert draft.model is not None
-    num_experts, redundant = draft.model.num_experts, spec.redundant_experts
-    if (num_experts + redundant) % ep:
-        more = f" ({num_experts} + {redundant} redundant)" if redundant else ""
-        near = -(num_experts + redundant) % ep + redundant
-        wanted = f"a divisor of the {num_experts + redundant} experts{more}; or {near} redundant_experts"
-        draft.fault(("layout", "ep"), str(ep), wanted)
-    if redundant and spec.kind != "eplb":
-        draft.fault((*_AT, "placement", "kind"), f"'{spec.kind}'", "'eplb' beside redundant_experts")
-
-
-def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
-    """The gate, completed from the model and the `num_nodes` of an EP group; None where it has faults."""
-    model = draft.model
-    assert model is not None
-    said = {key: value for key, value in spec.model_dump(exclude={"sampling"}).items() if value is not None}
-    try:
-        if said.pop("file", None) is not None:
-            trace = spec.kind == "trace"
-            read = recordings.load_trace if trace else recordings.load_loads
-            said["trace" if trace else "loads"] = read(*beside(draft.document, (*_AT, "gate", "file")))
-        gate = gates.complete(
-            Gate(**said),
-            num_nodes=num_nodes,
-            model_num_groups=model.num_groups,
-            model_top_groups=model.top_groups,
-            model_group_score=model.group_score,
-        )
-        gates.check(gate, model.num_experts, model.top_k)
-    except InputError as error:
-        draft.faults.extend(placed_at(draft.document, _AT, error))
-        return None
-    return gate
+    kind: Literal["all_to_all"]
+    tokens_per_rank: Count | None = None
+    bytes_per_rank: quantity("bytes") | None = None  # type: ignore[valid-type]
+    gate: GateSpec | None = None
+    kernel: KernelSpec
+    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
+    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
+    placement: PlacementSpec = PlacementSpec()

@@ -1,84 +1,28 @@
-"""The cluster and model branches of a scenario: hardware with its overrides, fabric, faults, model."""
+"""The cluster branch of a scenario: hardware with its overrides, fabric, faults."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from sim import documents, units
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from sim import units
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware, load_hardware
 from sim.documents import Document
-from sim.errors import Fault, InputError, Mark
-from sim.scenario.specification import FabricSpec, LeafSpineSpec, ScenarioSpec
-from sim.workload.model import Model, load_model
-
-T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Draft:
-    """A scenario on its way: what is known of it, and every fault found so far."""
-
-    document: Document
-    spec: ScenarioSpec
-    faults: list[Fault] = field(default_factory=list)
-    hardware: Hardware | None = None
-    num_nodes: int = 0
-    fabric: topology.Fabric | topology.LeafSpine | None = None
-    model: Model | None = None
-    layout: dict[str, int] = field(default_factory=dict)
-    derived: dict[str, int] = field(default_factory=dict)  # keys of the workload that follow from others
-
-    def fault(self, path: documents.Path_, got: object, wanted: str) -> None:
-        """Note a fault at a path of the document."""
-        self.faults.append(self.document.fault(path, got, wanted))
-
-    @property
-    def num_ranks(self) -> int:
-        """GPUs of the cluster."""
-        assert self.hardware is not None
-        return self.num_nodes * self.hardware.gpu.scale_up.domain
-
-    @property
-    def gpus_per_node(self) -> int:
-        """GPUs of one scale-up domain."""
-        assert self.hardware is not None
-        joined = isinstance(self.fabric, topology.Fabric) and self.fabric.kind == "scale_up"
-        return self.num_ranks if joined else self.hardware.gpu.scale_up.domain
-
-
-def catch(faults: list[Fault], make: Callable[[], T]) -> T | None:
-    """Run `make`; its faults join the others, so that all are told together."""
-    try:
-        return make()
-    except InputError as error:
-        faults.extend([fault for fault in error.faults if fault not in faults])
-        return None
-
-
-def placed_at(document: Document, base: documents.Path_, error: InputError) -> list[Fault]:
-    """Faults found deeper in the house, at the place of the scenario that caused them."""
-    placed = []
-    for fault in error.faults:
-        where = fault.where or document.mark((*base, *documents.split(fault.key)))
-        placed.append(Fault(where, fault.key, fault.got, fault.wanted, fault.nearest))
-    return placed
-
-
-def beside(document: Document, path: documents.Path_) -> tuple[Path, Mark, str]:
-    """The file that a key of a scenario names, absolute or relative to the scenario; where it is named, and the key."""
-    file = (document.folder or Path()) / str(document.get(path))
-    return file, document.mark(path), documents.dotted(path)
+from sim.errors import Fault
+from sim.scenario.draft import catch
+from sim.scenario.values import Branch, Index, Machines, Number, Whole
+from sim.schemas import quantity
+from sim.units import UnitError
 
 
 def cluster_of(
-    document: Document, spec: ScenarioSpec, faults: list[Fault]
+    document: Document, cluster: ClusterSpec, faults: list[Fault]
 ) -> tuple[Hardware | None, int, topology.Fabric | topology.LeafSpine | None, tuple[topology.LinkFault, ...]]:
     """Hardware, number of nodes, fabric and link faults; what is wrong joins `faults`."""
-    cluster, at = spec.cluster, ("cluster",)
+    at = ("cluster",)
     if isinstance(cluster.fabric, LeafSpineSpec):
         if cluster.hardware or cluster.nodes:
             faults.append(
@@ -106,7 +50,7 @@ def cluster_of(
         oversubscription=asked.oversubscription,
         nodes_per_leaf=asked.nodes_per_leaf or hardware.fabric.nodes_per_leaf,
     )
-    return hardware, cluster.nodes, fabric, tuple(_link_faults(document, spec, hardware, faults))
+    return hardware, cluster.nodes, fabric, tuple(_link_faults(document, cluster, hardware, faults))
 
 
 def _leaf_spine(document: Document, asked: LeafSpineSpec, faults: list[Fault]) -> topology.LeafSpine:
@@ -140,10 +84,10 @@ def _leaf_spine(document: Document, asked: LeafSpineSpec, faults: list[Fault]) -
 
 
 def _link_faults(
-    document: Document, spec: ScenarioSpec, hardware: Hardware, faults: list[Fault]
+    document: Document, cluster: ClusterSpec, hardware: Hardware, faults: list[Fault]
 ) -> Iterator[topology.LinkFault]:
-    rails, nodes = hardware.gpu.scale_up.domain, spec.cluster.nodes or 0
-    for i, fault in enumerate(spec.cluster.faults):
+    rails, nodes = hardware.gpu.scale_up.domain, cluster.nodes or 0
+    for i, fault in enumerate(cluster.faults):
         at = ("cluster", "faults", i)
         by_node = fault.node is not None and fault.nic is not None
         if by_node == (fault.rail is not None) or (fault.node is None) != (fault.nic is None):
@@ -163,14 +107,81 @@ def _link_faults(
         yield topology.LinkFault(nic, fault.bandwidth, fault.node)
 
 
-def model_of(document: Document, spec: ScenarioSpec, *, needed: bool) -> Model | None:
-    """The model, by name, path or inline; None where the workload needs none."""
-    if spec.model is None:
-        if needed:
-            raise InputError(
-                document.fault((), "no model", "the key 'model', e.g. deepseek-v3, or bytes_per_rank")
-            )
-        return None
-    if isinstance(spec.model, str):
-        return load_model(spec.model, near=document.folder, mark=document.mark(("model",)))
-    return load_model(document.branch(("model",)))
+FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
+
+
+class LeafSpineSpec(Branch):
+    """A bare fabric of hosts, for `flows`."""
+
+    kind: Literal["leaf_spine"]
+    hosts: Machines
+    hosts_per_leaf: Machines
+    spines: Machines
+    link: quantity("bytes/s")  # type: ignore[valid-type]
+    oversubscription: Annotated[Number, Field(gt=0)] | None = None
+    """Must equal hosts_per_leaf / spines."""
+    link_latency: quantity("s", 0) = "0 s"  # type: ignore[valid-type]
+    switch_latency: quantity("s", 0) = "0 s"  # type: ignore[valid-type]
+    routing: Literal["adaptive", "ecmp", "static"] = "adaptive"
+    """adaptive: uplinks pooled; ecmp: each flow hashed to one path; static: paths given in the flows."""
+    payload_per_packet: quantity("bytes") = "4096 B"  # type: ignore[valid-type]
+    wire_per_packet: quantity("bytes") = "4096 B"  # type: ignore[valid-type]
+
+
+class FabricSpec(Branch):
+    """The scale-out fabric between nodes."""
+
+    kind: FabricKindName | None = None
+    """The profile's when left out."""
+    routing: Literal["adaptive", "ecmp"] = "adaptive"
+    oversubscription: Annotated[Number, Field(ge=1e-3, le=1000)] = 1.0
+    nodes_per_leaf: Machines | None = None
+    """Nodes that one leaf joins; the profile's when left out."""
+
+
+class FaultSpec(Branch):
+    """A NIC at another rate: of one node (`node` and `nic`) or of all nodes (`rail`)."""
+
+    node: Index | None = None
+    nic: Index | None = None
+    rail: Index | None = None
+    bandwidth: quantity("bytes/s")  # type: ignore[valid-type]
+
+    @field_validator("bandwidth")
+    @classmethod
+    def _not_negative(cls, value: float) -> float:
+        if value < 0:
+            raise UnitError(f"{value:g} bytes/s", "a rate of 0 or more")
+        return value
+
+
+def _fabric_tag(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "leaf_spine" if kind == "leaf_spine" else "cluster"
+
+
+class ClusterSpec(Branch):
+    """Hardware, its number of nodes, and how they are cabled; or a bare fabric alone."""
+
+    hardware: str | None = None
+    """A profile of `hardware/`, or a path to one."""
+    nodes: Whole | None = None
+    override: dict[str, Any] = Field(default_factory=dict)
+    """Any value of the profile, as a tree or with dotted keys: {gpu.scale_up.bandwidth: 450 GB/s}."""
+    fabric: (
+        Annotated[
+            Annotated[FabricSpec, Tag("cluster")] | Annotated[LeafSpineSpec, Tag("leaf_spine")],
+            Discriminator(_fabric_tag),
+        ]
+        | None
+    ) = None
+    faults: list[FaultSpec] = Field(default_factory=list)
+
+    @field_validator("nodes")
+    @classmethod
+    def _some_nodes(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise UnitError(str(value), "1 or more: a cluster without nodes has no GPU to run on")
+        if value is not None and value > 2**17:
+            raise UnitError(str(value), f"at most {2**17} nodes")
+        return value

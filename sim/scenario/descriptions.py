@@ -9,13 +9,13 @@ from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cost.measured import MeasuredProfile
-from sim.engine.step_costs import Skew
 from sim.errors import Mark
 from sim.schedule.flow_list import FlowTable
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout
 from sim.workload.model import Model
 from sim.workload.requests import Requests
+from sim.workload.skew import Skew
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from sim.cost.curves import load_curves
 from sim.errors import InputError
-from sim.scenario.all_to_all import gate_of, kernel_of, placement_of
-from sim.scenario.cluster import Draft
 from sim.scenario.descriptions import Inference
-from sim.study.deployed import DecodeSpec, PrefillSpec
+from sim.scenario.draft import Draft
+from sim.scenario.routing import (
+    GateSpec,
+    KernelSpec,
+    PlacementSpec,
+    UniformGate,
+    gate_of,
+    kernel_of,
+    placement_of,
+)
+from sim.scenario.values import Branch, Count, Index
+from sim.schemas import quantity
 from sim.workload import layout as layouts
 
 _AT = ("workload",)
 
 
-def inference_of(draft: Draft) -> Inference:
+def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     """The workload; faults join the draft's."""
-    spec = draft.spec.workload
-    assert isinstance(spec, PrefillSpec | DecodeSpec)
     assert draft.model is not None
     assert draft.hardware is not None
     layout = _layout(draft)
-    ep = layout.ep if layout else draft.spec.layout.ep or draft.num_ranks
+    ep = layout.ep if layout else draft.asked.ep or draft.num_ranks
     kernel, comm_sms, options = kernel_of(draft, spec.kernel)
     if comm_sms >= draft.hardware.gpu.sms:
         wanted = f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU"
@@ -74,7 +85,7 @@ def inference_of(draft: Draft) -> Inference:
 
 def _layout(draft: Draft) -> layouts.Layout | None:
     """EP over all ranks by default, attention data-parallel but for TP; None where it has faults."""
-    asked, num_ranks, per_node = draft.spec.layout, draft.num_ranks, draft.gpus_per_node
+    asked, num_ranks, per_node = draft.asked, draft.num_ranks, draft.gpus_per_node
     assert draft.model is not None
     for key in ("pp", "cp"):
         if getattr(asked, key) not in (None, 1):
@@ -112,3 +123,54 @@ def _prompts(draft: Draft, spec: PrefillSpec) -> None:
 
 def _pass_tokens(spec: PrefillSpec) -> int:
     return spec.chunk_tokens or spec.prompt_tokens - spec.cached_tokens
+
+
+class DeployedSpec(Branch):
+    """What prefill and decode share: one EP group of a deployment, and what it is made of."""
+
+    overlap: bool = True
+    """Two microbatches, the exchanges of one beside compute of the other; false: one batch, every exchange waited for."""
+    gate: GateSpec = UniformGate(kind="uniform")
+    kernel: KernelSpec
+    placement: PlacementSpec = PlacementSpec()
+    drawn_layers: Count = 4
+    """Layers with a routing of their own, taken in turn (1 where the gate samples nothing)."""
+    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
+    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
+    precision: Literal["fp8", "bf16"] = "fp8"
+    """Of weights and GEMMs; embedding, head and gate are BF16."""
+    kv_dtype: Literal["bf16", "fp8"] = "bf16"
+    fused_gate: bool = True
+    """One kernel from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
+    gemm_generation: str = "march_2025"
+    reserve: quantity("fraction") = "10 %"  # type: ignore[valid-type]
+    """Of HBM, kept from weights and cache (assumed: driver, communicator, allocator)."""
+    graphs: quantity("bytes", 0) = "2 GB"  # type: ignore[valid-type]
+    """CUDA graphs and activations (assumed)."""
+
+
+class PrefillSpec(DeployedSpec):
+    """Prompts into the cache, and the first token of each."""
+
+    kind: Literal["prefill"]
+    prompt_tokens: Count = 4096
+    prompts_per_gpu: Count = 4
+    """Prompts computed together on each GPU, in both microbatches; `prompt_tokens` or `chunk_tokens` of each a pass."""
+    chunk_tokens: Count | None = None
+    """Tokens of a prompt in one pass; the whole prompt when left out."""
+    cached_tokens: Index = 0
+    """Tokens of a prompt whose keys and values are there already: attended to, not computed."""
+
+
+class DecodeSpec(DeployedSpec):
+    """Steps that give each request its next tokens."""
+
+    kind: Literal["decode"]
+    requests_per_gpu: Count | None = None
+    """When left out the most that memory allows, with two microbatches the even number below: half of them in each."""
+    context_tokens: Count
+    """Mean tokens of a request in the cache."""
+    tokens_per_step: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
+    """Tokens of a request that one step verifies: 2 with one speculated token (MTP)."""
+    acceptance: quantity("fraction") = "80 %"  # type: ignore[valid-type]
+    """How often a speculated token is right; nothing to accept at one token a step."""

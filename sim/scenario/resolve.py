@@ -6,167 +6,44 @@ goes into the result, so that a result can be run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
 
-from sim import documents, schemas, units
+from sim import schemas, units
 from sim.cluster import topology
 from sim.documents import Document
-from sim.errors import Fault, InputError, Mark
-from sim.runs.service import serving_of
-from sim.scenario.all_to_all import all_to_all_of
-from sim.scenario.cluster import Draft, beside, catch, cluster_of, model_of
+from sim.errors import Fault, InputError
+from sim.scenario.all_to_all import AllToAllSpec, all_to_all_of
+from sim.scenario.cluster import cluster_of
 from sim.scenario.descriptions import AllToAll, Expectation, FlowList, Inference, Scenario, Serving, Training
-from sim.scenario.inference import inference_of
-from sim.scenario.serving import ServingSpec
-from sim.scenario.specification import (
-    AllToAllSpec,
-    DecodeSpec,
-    FlowsSpec,
-    PrefillSpec,
-    ScenarioSpec,
-    TrainingSpec,
-)
-from sim.scenario.training import training_of
-from sim.schedule import flow_list
-from sim.workload import model as models
-
-__all__ = ["AllToAll", "Expectation", "FlowList", "Scenario", "apply", "put", "read", "resolve", "variants"]
-
-
-def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> Document:
-    """The document of a scenario: a path, a shipped name or a tree, with `--set` settings laid over it."""
-    if isinstance(spec, Mapping):
-        document = Document(dict(spec), "scenario").copy()
-    else:
-        document = documents.load(documents.find(str(spec), "scenarios", "scenario"))
-        for key, command in (("axes", "sweep"), ("rungs", "ladder")):
-            if key in document.tree and "workload" not in document.tree:
-                wanted = f"a scenario; it goes with `moesim {command} {spec}`"
-                raise InputError(Fault(Mark(document.name), "", f"a {command}", wanted))
-    apply(document, settings)
-    return document
-
-
-def with_whole_paths(tree: Any, folder: Path | None) -> Any:
-    """A scenario's tree with the files that it names beside itself by their whole paths, so that it runs from anywhere."""
-    if isinstance(tree, list):
-        return [with_whole_paths(one, folder) for one in tree]
-    if not isinstance(tree, dict):
-        return tree
-    found = {key: with_whole_paths(value, folder) for key, value in tree.items()}
-    for key, value in found.items():
-        beside_it = folder is not None and key.rpartition(".")[2] == "file" and isinstance(value, str)
-        if beside_it and folder is not None and (folder / value).is_file():
-            found[key] = str(folder / value)
-    return found
-
-
-_UNTOLD = ("expect", "title", "name", "variants", "seed")  # settings that make no other scenario
-_TOLD = 3  # settings that a title has room for
-
-
-def apply(document: Document, settings: Iterable[str]) -> None:
-    """Lay `key.path=value` settings over a document; they win over variants too, and the title tells of them."""
-    settings = tuple(settings)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        mark = Mark(f"--set {setting}")
-        if not equals or not key.strip():
-            raise InputError(Fault(mark, "", f"'{setting}'", "key.path=value"))
-        value = documents.parse_scalar(text, str(mark))
-        path = documents.split(key.strip())
-        put(document, path, value, mark)
-        declared = document.get(("variants",))
-        for name, overrides in declared.items() if isinstance(declared, dict) else ():
-            if isinstance(overrides, dict):
-                _win_over(document, ("variants", name), overrides, path, value, mark)
-    document.settings += settings
-    changed = [one for one in settings if one.partition("=")[0].partition(".")[0].strip() not in _UNTOLD]
-    if changed:
-        told = ", ".join(changed[:_TOLD]) + (
-            f" and {len(changed) - _TOLD} more" if len(changed) > _TOLD else ""
-        )
-        title = document.get(("title",)) or document.get(("name",))
-        document.put(("title",), f"{title}, with {told}", Mark("--set"))
-
-
-def _win_over(
-    document: Document,
-    at: documents.Path_,
-    overrides: dict[str, Any],
-    path: documents.Path_,
-    value: Any,
-    mark: Mark,
-) -> None:
-    """Make a setting of `path` win over a variant's: drop what lies below it, write into what lies above it."""
-    for dotted in list(overrides):
-        theirs = documents.split(dotted)
-        if theirs[: len(path)] == path:
-            del overrides[dotted]
-        elif path[: len(theirs)] == theirs and isinstance(overrides[dotted], dict):
-            document.put((*at, dotted, *path[len(theirs) :]), value, mark)
-
-
-def put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> None:
-    """Like `Document.put`, with the scenario's branches in view.
-
-    A key below `cluster.override` stays dotted, so that a mapping there is not replaced by chance; a key below a model that
-    is named takes the model's file as the mapping that it changes: `model.top_k`.
-    """
-    if path[:1] == ("model",) and len(path) > 1:
-        unfold_model(document)
-    if path[:2] == ("cluster", "override") and len(path) > 3:
-        path = (*path[:2], documents.dotted(path[2:]))
-    document.put(path, value, mark)
-
-
-def unfold_model(document: Document) -> None:
-    """Put what its file says in the place of a model's name; leaves a document without one as it is."""
-    named = document.get(("model",))
-    if isinstance(named, str):
-        at = document.mark(("model",))
-        file = documents.find(named, models.FOLDER, "model", near=document.folder, mark=at)
-        document.put(("model",), documents.load(file).tree, at)
-
-
-def variants(document: Document) -> dict[str, Document]:
-    """The documents of a scenario's variants, or `{name: document}` without any."""
-    declared = document.get(("variants",))
-    if not declared:
-        return {str(document.get(("name",)) or "scenario"): document}
-    schemas.check(document, ScenarioSpec)
-    found = {}
-    for name, overrides in declared.items():
-        one = document.copy()
-        del one.tree["variants"]
-        one.tree["name"] = f"{document.get(('name',))}-{name}"
-        for dotted, value in overrides.items():
-            mark = document.mark(("variants", name, dotted), key=True)
-            put(one, documents.split(dotted), value, mark)
-        found[name] = one
-    return found
+from sim.scenario.draft import Draft, catch, model_of
+from sim.scenario.flows import FlowsSpec, flows_of
+from sim.scenario.inference import DecodeSpec, PrefillSpec, inference_of
+from sim.scenario.serving import ServingSpec, serving_of
+from sim.scenario.specification import ScenarioSpec
+from sim.scenario.training import TrainingSpec, training_of
 
 
 def resolve(document: Document) -> Scenario:
     """Check a document (without variants) and build the scenario. Raises `InputError` with all faults found."""
     spec = schemas.check(document, ScenarioSpec)
-    draft = Draft(document, spec)
-    draft.hardware, draft.num_nodes, draft.fabric, link_faults = cluster_of(document, spec, draft.faults)
+    draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
+    draft.hardware, draft.num_nodes, draft.fabric, draft.link_faults = cluster_of(
+        document, spec.cluster, draft.faults
+    )
     if not isinstance(spec.workload, FlowsSpec):
         if isinstance(draft.fabric, topology.LeafSpine):
             draft.fault(
                 ("cluster", "fabric", "kind"), "'leaf_spine'", f"a fabric of GPUs for {spec.workload.kind}"
             )
         plain = isinstance(spec.workload, AllToAllSpec) and spec.workload.bytes_per_rank is not None
-        draft.model = catch(draft.faults, lambda: model_of(document, spec, needed=not plain))
+        draft.model = catch(draft.faults, lambda: model_of(document, spec.model, needed=not plain))
     if draft.faults:
         raise InputError(draft.faults)
     assert draft.fabric is not None
-    workload = catch(draft.faults, lambda: _BUILDERS[type(spec.workload)](draft))
+    workload = catch(draft.faults, lambda: _BUILDERS[type(spec.workload)](draft, spec.workload))
     expectations = _expectations(document, spec, draft.faults)
     if draft.faults or workload is None:
         raise InputError(draft.faults)
@@ -182,7 +59,7 @@ def resolve(document: Document) -> Scenario:
         hardware=draft.hardware,
         num_nodes=draft.num_nodes,
         fabric=draft.fabric,
-        faults=link_faults,
+        faults=draft.link_faults,
         model=draft.model,
         ep=draft.layout.get("ep", 1),
         workload=workload,
@@ -192,16 +69,8 @@ def resolve(document: Document) -> Scenario:
     )
 
 
-def _flows_of(draft: Draft) -> FlowList:
-    assert isinstance(draft.spec.workload, FlowsSpec)
-    file, mark, key = beside(draft.document, ("workload", "file"))
-    fabric = draft.fabric if isinstance(draft.fabric, topology.LeafSpine) else None
-    num_hosts = fabric.hosts if fabric else draft.num_ranks
-    return FlowList(flow_list.read(file, num_hosts, fabric, where=mark, key=key))
-
-
-_BUILDERS: dict[type, Callable[[Draft], AllToAll | FlowList | Training | Inference | Serving]] = {
-    FlowsSpec: _flows_of,
+_BUILDERS: dict[type, Callable[[Draft, Any], AllToAll | FlowList | Training | Inference | Serving]] = {
+    FlowsSpec: flows_of,
     AllToAllSpec: all_to_all_of,
     TrainingSpec: training_of,
     PrefillSpec: inference_of,

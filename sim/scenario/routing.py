@@ -1,25 +1,19 @@
-"""What scenarios of every kind share: counts, strict mappings, gates, kernels and placements, as pydantic models."""
+"""Gates, kernels and placements as every workload with experts declares them, and their resolvers."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
-Machines = Annotated[int, Field(ge=1, le=2**17, strict=True)]  # what is built as a graph
-Index = Annotated[int, Field(ge=0, strict=True)]
-MAX_MICROBATCHES = 2**17  # of one step; each pass of each of them is an operation
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # no word, and no truth, is a number
+from sim.cluster.kernels import Kernel, load_kernel
+from sim.errors import InputError
+from sim.scenario.draft import Draft, beside, placed_at
+from sim.scenario.values import Branch, Count, Index, Number
+from sim.workload import gates, recordings
+from sim.workload.gates import Gate
 
-
-class Branch(BaseModel):
-    """A mapping of the scenario; unknown keys are faults."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
-    )
+_AT = ("workload",)
 
 
 class GateBase(Branch):
@@ -112,7 +106,7 @@ GateSpec = Annotated[
 class KernelBase(Branch):
     """Shared by all kernels."""
 
-    override: dict[str, Any] = {}
+    override: dict[str, Any] = Field(default_factory=dict)
     """Any figure of the kernel generation, e.g. {nic_efficiency_fraction: 0.95}."""
 
 
@@ -157,3 +151,52 @@ class PlacementSpec(Branch):
     kind: Literal["contiguous", "eplb"] = "contiguous"
     redundant_experts: Annotated[Index, Field(le=2**17)] = 0
     """Replicas beside the model's experts (eplb)."""
+
+
+def kernel_of(draft: Draft, spec: KernelSpec) -> tuple[Kernel, int, dict[str, Any]]:
+    """The kernel generation with the scenario's overrides, the SMs lent to it, and the options of its kind."""
+    at = (*_AT, "kernel")
+    options = spec.model_dump(exclude={"kind", "override"})
+    kernel = load_kernel(spec.kind, draft.document.branch((*at, "override")))
+    comm_sms: int = options.pop("comm_sms", None) or kernel.comm_sms
+    assert draft.hardware is not None
+    if comm_sms > draft.hardware.gpu.sms:
+        draft.fault((*at, "comm_sms"), str(comm_sms), f"at most {draft.hardware.gpu.sms}, the GPU's SMs")
+    return kernel, comm_sms, options
+
+
+def placement_of(draft: Draft, spec: PlacementSpec, ep: int) -> None:
+    """Check that experts and replicas fill the ranks of an EP group."""
+    assert draft.model is not None
+    num_experts, redundant = draft.model.num_experts, spec.redundant_experts
+    if (num_experts + redundant) % ep:
+        more = f" ({num_experts} + {redundant} redundant)" if redundant else ""
+        near = -(num_experts + redundant) % ep + redundant
+        wanted = f"a divisor of the {num_experts + redundant} experts{more}; or {near} redundant_experts"
+        draft.fault(("layout", "ep"), str(ep), wanted)
+    if redundant and spec.kind != "eplb":
+        draft.fault((*_AT, "placement", "kind"), f"'{spec.kind}'", "'eplb' beside redundant_experts")
+
+
+def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
+    """The gate, completed from the model and the `num_nodes` of an EP group; None where it has faults."""
+    model = draft.model
+    assert model is not None
+    said = {key: value for key, value in spec.model_dump(exclude={"sampling"}).items() if value is not None}
+    try:
+        if said.pop("file", None) is not None:
+            trace = spec.kind == "trace"
+            read = recordings.load_trace if trace else recordings.load_loads
+            said["trace" if trace else "loads"] = read(*beside(draft.document, (*_AT, "gate", "file")))
+        gate = gates.complete(
+            Gate(**said),
+            num_nodes=num_nodes,
+            model_num_groups=model.num_groups,
+            model_top_groups=model.top_groups,
+            model_group_score=model.group_score,
+        )
+        gates.check(gate, model.num_experts, model.top_k)
+    except InputError as error:
+        draft.faults.extend(placed_at(draft.document, _AT, error))
+        return None
+    return gate

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from sim.cost.curves import load_curves
 from sim.cost.measured import MeasuredProfile, load_profile
-from sim.engine.step_costs import Skew
 from sim.errors import InputError, nearest
-from sim.scenario.all_to_all import gate_of, kernel_of, placement_of
-from sim.scenario.cluster import Draft
 from sim.scenario.descriptions import Training, TrainingRun
-from sim.scenario.routing import MAX_MICROBATCHES
-from sim.scenario.specification import PlacementSpec, SkewSpec, TrainingSpec
+from sim.scenario.draft import Draft
+from sim.scenario.routing import (
+    GateSpec,
+    KernelSpec,
+    PlacementSpec,
+    UniformGate,
+    gate_of,
+    kernel_of,
+    placement_of,
+)
+from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, Number
 from sim.schedule import pipelines
+from sim.schemas import quantity
 from sim.workload import layout as layouts
 from sim.workload.layout import Layout
+from sim.workload.skew import Skew
 from sim.workload.stages import stages
 
 _AT = ("workload",)
 _COUNTS = {"microbatch": (*_AT, "microbatches"), "chunk": (*_AT, "chunks"), "pipeline rank": ("layout", "pp")}
 
 
-def training_of(draft: Draft) -> Training:
+def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     """The workload; faults join the draft's. Raises `InfeasibleError` where no machine could run it."""
-    spec, asked = draft.spec.workload, draft.spec.layout
-    assert isinstance(spec, TrainingSpec)
+    asked = draft.asked
     assert draft.model is not None
     assert draft.hardware is not None
     layout = layouts.derive(
@@ -142,9 +151,9 @@ def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
         draft.fault((*_AT, "chunks"), f"{spec.chunks} beside {spec.schedule}", wanted)
     for key in SkewSpec.model_fields:
         _check_range(draft, "skew", key, 0 <= getattr(spec.skew, key) <= 1, "a deviation of 0 to 100 %")
-    if draft.spec.fidelity != "flow":
-        draft.fault(("fidelity",), f"'{draft.spec.fidelity}'", "'flow' for training")
-    if draft.spec.cluster.faults:
+    if draft.fidelity != "flow":
+        draft.fault(("fidelity",), f"'{draft.fidelity}'", "'flow' for training")
+    if draft.link_faults:
         draft.fault(
             ("cluster", "faults"), "faulty links", "none for training: every EP group is taken to be alike"
         )
@@ -192,3 +201,64 @@ def _run(draft: Draft, spec: TrainingSpec) -> TrainingRun | None:
     power = (tdp * run.gpu_load + run.host_power + run.network_power) * run.pue if tdp is not None else None
     price = run.price if run.price is not None else hardware.gpu_hour_usd
     return TrainingRun(tokens=run.tokens, price_usd=price, power_w=power)
+
+
+class SkewSpec(Branch):
+    """Lognormal standard deviations: how unlike ranks are. All 0 is a balanced step."""
+
+    routed_load: quantity("fraction") = "7.5 %"  # type: ignore[valid-type]
+    """Of a rank's routed tokens, by (layer, microbatch, rank)."""
+    kernel_jitter: quantity("fraction") = "2 %"  # type: ignore[valid-type]
+    """Of a kernel's time."""
+    gpu_spread: quantity("fraction") = "1.5 %"  # type: ignore[valid-type]
+    """Of a GPU's speed, for the whole step."""
+
+
+class RunSpec(Branch):
+    """A whole training run of such steps."""
+
+    tokens: quantity("count")  # type: ignore[valid-type]
+    price: quantity("usd/gpu-hour") | None = None  # type: ignore[valid-type]
+    """The profile's when left out."""
+    gpu_load: quantity("fraction") = "85 %"  # type: ignore[valid-type]
+    """Mean power of a GPU over its TDP (assumed: between a GEMM's and a wait's)."""
+    host_power: quantity("W") = "300 W"  # type: ignore[valid-type]
+    """CPU, memory, fans of a node for each GPU (assumed: 2.4 kW a node of 8)."""
+    network_power: quantity("W") = "50 W"  # type: ignore[valid-type]
+    """NIC, optics and switches for each GPU (assumed)."""
+    pue: Annotated[Number, Field(ge=1, le=100)] = 1.2
+    """Power of the building over power of the machines (assumed)."""
+
+
+class TrainingSpec(Branch):
+    """One optimizer step, and with `run` a whole run of them."""
+
+    kind: Literal["training"]
+    sequence_tokens: Count = 4096
+    microbatch_sequences: Count = 1
+    microbatches: Annotated[Count, Field(le=MAX_MICROBATCHES)] | None = None
+    """Of one pipeline and step (of both directions together, where a schedule has two)."""
+    global_batch: Count | None = None
+    """Sequences of one step over all data-parallel ranks; microbatches follow from it and the layout."""
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] = "dualpipe"
+    chunks: Count | None = None
+    """Stages a rank, for `interleaved`."""
+    stage_layers: list[Index] | None = None
+    """Layers of each stage; balanced when left out."""
+    overlap: bool = True
+    """Whether pairs of a forward and a backward hide their all-to-alls behind one another."""
+    gate: GateSpec = UniformGate(kind="uniform")
+    """Mean copies a token; the spread around them is `skew`."""
+    kernel: KernelSpec
+    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
+    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
+    precision: Literal["fp8", "bf16"] = "fp8"
+    """Of the layers' GEMMs; heads and gates are BF16."""
+    compute: Literal["modelled", "measured"] = "modelled"
+    profile: str | None = None
+    """A measured compute profile, beside `compute: measured`."""
+    gemm_generation: str = "march_2025"
+    """Of the GEMM kernels."""
+    recompute: Literal["none", "selective", "full"] = "selective"
+    skew: SkewSpec = SkewSpec()
+    run: RunSpec | None = None

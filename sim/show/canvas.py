@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sim.errors import Fault, InputError
+
 
 class Canvas:
     """Collects traces, shapes, notes and axes; `figure` hands them to plotly."""
@@ -73,3 +75,8 @@ class Canvas:
         import plotly.graph_objects as go
 
         return go.Figure({"data": self.data, "layout": {**self.layout, **layout}})
+
+
+def absent(kind: str, why: str) -> InputError:
+    """The fault of a plot that a result has no data for."""
+    return InputError(Fault(None, "kind", f"'{kind}'", f"a result that has the data for it; {why}"))

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Published measurements next to what the simulator says of the same runs."""

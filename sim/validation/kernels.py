@@ -22,8 +22,8 @@ from sim.cost.attention import (
 )
 from sim.cost.compute import Dtype, Processor, grouped_gemm_s, processor, streaming_s, weight_gemm_s
 from sim.cost.curves import Curves
-from sim.runs.run import Progress
-from sim.scenario.specification import Branch
+from sim.runs.result import Progress
+from sim.scenario.values import Branch
 from sim.schemas import quantity
 from sim.validation import published
 from sim.validation.published import Published, Row, Use, row

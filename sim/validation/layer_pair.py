@@ -20,14 +20,16 @@ import numpy as np
 from pydantic import Field
 
 from sim.engine.step_costs import StepCosts
+from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord
-from sim.engine.training import StepPlan, run_step
+from sim.engine.training import run_step
 from sim.errors import Mark
-from sim.runs.run import Progress
+from sim.runs.result import Progress
 from sim.runs.training import exchanges_of, routing_of
 from sim.scenario import resolve as scenarios
+from sim.scenario import settings as scenario_settings
 from sim.scenario.descriptions import Scenario, Training
-from sim.scenario.specification import Branch, Count
+from sim.scenario.values import Branch, Count
 from sim.schedule import alignment
 from sim.schedule.stage_times import ChunkWork, stage_times
 from sim.schedule.training import Task, by_hand
@@ -93,10 +95,10 @@ def rows(figures: PairFigures, progress: Progress) -> Iterator[Row]:
     """Run the pair each way; every figure beside ours."""
     for run in figures.runs:
         progress(f"{figures.group}: {run.name}")
-        document = scenarios.read(figures.scenario)
+        document = scenario_settings.read(figures.scenario)
         mark = Mark(f"{FOLDER}/{figures.group}.yaml")
         document.put(("variants",), {run.name: run.set}, mark)
-        one = scenarios.resolve(scenarios.variants(document)[run.name])
+        one = scenarios.resolve(scenario_settings.variants(document)[run.name])
         ours = simulate(one, num_layers=figures.layers, num_groups=figures.groups).quantities()
         for facts in figures.facts:
             if facts.quantity in run.quantities:

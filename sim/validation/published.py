@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from sim import documents, schemas, units
 from sim.documents import Document, Path_
 from sim.errors import InputError, nearest
-from sim.scenario.specification import Branch
+from sim.scenario.values import Branch
 from sim.schemas import quantity
 
 FOLDER = "scenarios/published"

@@ -23,9 +23,11 @@ from pydantic import Field
 from sim import units
 from sim.documents import Document, data_folder
 from sim.errors import Mark
-from sim.runs.run import Progress, Result, run_scenario
+from sim.runs.result import Progress, Result
+from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenario
-from sim.scenario.specification import Branch
+from sim.scenario import settings as scenario_settings
+from sim.scenario.values import Branch
 from sim.schemas import quantity
 from sim.trees import flatten
 from sim.validation.published import FOLDER, Bar, Published, Row, Use, row
@@ -136,12 +138,12 @@ def _document(figures: RunFigures, run: Run) -> Document:
     """The scenario of one run."""
     mark = Mark(f"{FOLDER}/{figures.group}.yaml")
     if isinstance(figures.scenario, str):
-        base = scenario.read(figures.scenario)
+        base = scenario_settings.read(figures.scenario)
     else:
         base = Document({**figures.scenario}, str(mark))
     base.put(("name",), figures.group, mark)
     base.put(("variants",), {run.name: run.set}, mark)
-    return scenario.variants(base)[run.name]
+    return scenario_settings.variants(base)[run.name]
 
 
 def _figures(figures: RunFigures, run: Run, ours: Mapping[str, float]) -> Iterator[Row]:

@@ -15,8 +15,8 @@ from sim import units
 from sim.cluster.hardware import load_hardware
 from sim.cost import memory as cost
 from sim.documents import Document
-from sim.runs.run import Progress
-from sim.scenario.specification import Branch, Count
+from sim.runs.result import Progress
+from sim.scenario.values import Branch, Count
 from sim.schedule.operations import Pipeline
 from sim.schedule.pipelines import plan
 from sim.schedule.replay import peaks, replay

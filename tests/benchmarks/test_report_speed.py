@@ -13,9 +13,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import browser
 import pytest
 
+import browser
 import sim
 from sim.show.pages import page, report
 from sim.show.plots import kinds as plots

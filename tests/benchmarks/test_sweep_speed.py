@@ -12,11 +12,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from sim import documents
-from sim.sweep import file as sweep_file
-from sim.sweep import run as sweeping
-from sim.sweep.file import Sweep
-from sim.sweep.store import Store
-from sim.sweep.workers import Processes
+from sim.sweeps import file as sweep_file
+from sim.sweeps import run as sweeping
+from sim.sweeps.file import Sweep
+from sim.sweeps.store import Store
+from sim.sweeps.workers import Processes
 
 THOUSAND = """
 name: thousand

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim.engine.step_costs import Skew, StepCosts
+from sim.engine.step_costs import StepCosts
 from sim.errors import InfeasibleError
 from sim.runs import training
 from sim.runs.run import run_document
-from sim.scenario.resolve import apply, read, resolve
+from sim.scenario.resolve import resolve
+from sim.scenario.settings import apply, read
 from sim.schedule import pipelines
+from sim.workload.skew import Skew
 
 BALANCED = [f"workload.skew.{key}=0" for key in ("routed_load", "kernel_jitter", "gpu_spread")]
 DEEP = ["layout.pp=32", "layout.tp=4", "workload.schedule=1f1b", "workload.microbatches=960"]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Results as files: folders, tables of points, traces."""

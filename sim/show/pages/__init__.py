@@ -1,1 +1,1 @@
-"""TODO."""
+"""Reports: self-contained HTML pages."""

@@ -10,9 +10,10 @@ from sim.show.pages import page, parts
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import ladder as plot_ladder
 from sim.show.tables import ladder as ladder_grids
+from sim.show.views import ladder as ladder_views
+from sim.show.views.ladder import machine
 from sim.show.views.ladder_changes import Document
 from sim.show.words import ladder as ladders
-from sim.show.words.ladder import machine
 
 _TERMS = (
     ("naive", "the design before the first choice: the base scenario with what 'set' changes"),
@@ -49,14 +50,14 @@ def ladder_html(document: Document) -> str:
         *_enough(document),
         *_curves(document),
         *_machines(document),
-        parts.assumptions(ladders.machines(document)),
+        parts.assumptions(ladder_views.machines(document)),
         parts.again("ladder", dumps(document["provenance"]["ladder"]), "The ladder as it was read."),
         parts.words(_TERMS),
     ]
     facts = [
         ("machines", ", ".join(machine(name) for name in document["hardware"])),
         ("reference", machine(document["reference"])),
-        ("compared by", ladders.called(document["metric"]["name"])),
+        ("compared by", ladder_views.called(document["metric"]["name"])),
         ("choices", str(len(document["rungs"]) - 1)),
         ("runs", str(document["provenance"]["runs"])),
     ]

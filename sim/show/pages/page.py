@@ -101,7 +101,7 @@ def plotly() -> str:
 @functools.cache
 def _beside(file: str) -> str:
     """The text of a file that stands beside this module."""
-    return resources.files("sim.show").joinpath(file).read_text(encoding="utf-8")
+    return resources.files("sim.show.pages").joinpath(file).read_text(encoding="utf-8")
 
 
 def fold(summary: str, inside: str, *, is_open: bool = False, extra: str = "") -> str:

@@ -15,13 +15,21 @@ from sim.show.pages import page, parts
 from sim.show.pages import sweep as sweep_page
 from sim.show.plots import kinds as plots
 from sim.show.plots import timeline as plot_timeline
-from sim.show.tables import inference, serving, training
 from sim.show.tables import run as grids
+from sim.show.tables import validation as validation_tables
+from sim.show.views import inference as inference_views
+from sim.show.views import ladder as ladder_views
+from sim.show.views import names as names_views
+from sim.show.views import serving as serving_views
 from sim.show.views import sweep as sweeps
+from sim.show.views import training as training_views
 from sim.show.views.rerun import scenario_yaml
-from sim.show.views.run import Case, Result, cases, is_validation, twins
-from sim.show.words import ladder as ladders
+from sim.show.views.run import Case, Result, cases, twins
+from sim.show.views.validation import is_validation
+from sim.show.words import inference as inference_words
 from sim.show.words import run as findings
+from sim.show.words import serving as serving_words
+from sim.show.words import training as training_words
 from sim.show.words import validation
 from sim.units import show
 
@@ -35,9 +43,9 @@ _COURSES = (
 _MAX_BARS = 10_000  # of all timelines in one page; the others are rasters
 _Terms = tuple[tuple[str, str], ...]
 _TOLD: tuple[tuple[Callable[[Case], bool], _Terms], ...] = (
-    (training.is_training, training.TERMS),
-    (inference.is_inference, inference.TERMS),
-    (serving.is_serving, serving.TERMS),
+    (training_views.is_training, training_words.TERMS),
+    (inference_views.is_inference, inference_words.TERMS),
+    (serving_views.is_serving, serving_words.TERMS),
 )  # workloads with words of their own
 _TERMS = (
     (
@@ -68,7 +76,7 @@ def report_html(document: Result) -> str:
         return _validation(document)
     if sweeps.is_sweep(document):
         return sweep_page.sweep_html(document)
-    if ladders.is_ladder(document):
+    if ladder_views.is_ladder(document):
         return ladder_page.ladder_html(document)
     return _run(document)
 
@@ -84,7 +92,7 @@ def _run(result: Result) -> str:
         *_figures("bars", result, findings.of_bounds(result)),
         *_figures("phases", result),
         *_figures("latencies", result),
-        *(_figures("memory", result) if inference.is_inference(found[0]) else ()),
+        *(_figures("memory", result) if inference_views.is_inference(found[0]) else ()),
         *_figures("interactivity", result if len(found) > 1 else {"variants": {}}),
         *map(parts.grid_html, grids.of_result(result)),
         "<h2>Where the time goes</h2>"
@@ -123,11 +131,11 @@ def _validation(report: Result) -> str:
     marks = "Each mark is a figure that we compare with; grey is its tolerance, and hollow marks were calibrated on"
     inside = [
         *_figures("validation", report, marks),
-        parts.grid_html(grids.of_groups(groups)),
+        parts.grid_html(validation_tables.of_groups(groups)),
         '<p class="note">A row that was calibrated on proves nothing; the errors of predicted rows do.</p>',
         "<h2>Every row</h2>",
         *(
-            page.fold(name, parts.grid_html(grids.of_group(name, group)), is_open=not group["ok"],
+            page.fold(name, parts.grid_html(validation_tables.of_group(name, group)), is_open=not group["ok"],
                       extra=f"{len(group['rows'])} rows, {'met' if group['ok'] else 'missed'}")
             for name, group in groups.items()
         ),
@@ -189,7 +197,7 @@ def _line(members: Sequence[Case], kinds: Sequence[str], *, bars: bool) -> str:
 
 def _drawn(case: Case, kind: str, *, bars: bool) -> list[Any]:
     """The figure of a kind, if the case has its data and no figure above has shown it; `bars`: not as a raster."""
-    if kind == "memory" and inference.is_inference(case):
+    if kind == "memory" and inference_views.is_inference(case):
         return []
     if kind == "timeline" and not bars:
         return [plot_timeline.timeline(_alone(case), max_bars=0)] if plot_timeline.num_bars(case) else []
@@ -201,11 +209,11 @@ def _binding_words(members: Sequence[Case]) -> str:
     bound = {case.name: _bindings(case) for case in members if case.transfers}
     alike = len(set(bound.values())) == 1
     told = [words if alike else f"{name}: {words}" for name, words in bound.items()]
-    return "; ".join(dict.fromkeys(told)) or training.aside(members) or _latency_words(members)
+    return "; ".join(dict.fromkeys(told)) or training_words.aside(members) or _latency_words(members)
 
 
 def _bindings(case: Case) -> str:
-    by_transfer = {name: findings.binds(m) for name, m in case.transfers.items()}
+    by_transfer = {name: names_views.binds(m) for name, m in case.transfers.items()}
     said = set(by_transfer.values())
     return (
         said.pop() if len(said) == 1 else ", ".join(f"{name} {words}" for name, words in by_transfer.items())
@@ -213,7 +221,7 @@ def _bindings(case: Case) -> str:
 
 
 def _latency_words(members: Sequence[Case]) -> str:
-    passes = [inference.latency_of(case) for case in members if inference.is_inference(case)]
+    passes = [inference_views.latency_of(case) for case in members if inference_views.is_inference(case)]
     return ", ".join(f"{name} {show(time_s, 's', 3)}" for name, time_s in passes)
 
 

@@ -10,6 +10,7 @@ from sim.show.pages import parts
 from sim.show.plots import kinds as plots
 from sim.show.tables import sweep as sweep_grids
 from sim.show.views import sweep as sweeps
+from sim.show.words import sweep as sweep_words
 
 _RANKED = 40  # points in the page; the CSV has all
 _TERMS = (
@@ -60,7 +61,7 @@ def sweep_html(document: Mapping[str, Any]) -> str:
         parts.words(_TERMS),
     ]
     foot = (f"moesim {document['version']}", document["schema"])
-    return parts.report("Sweep", title, facts, sweeps.finding(document), inside, foot)
+    return parts.report("Sweep", title, facts, sweep_words.finding(document), inside, foot)
 
 
 def runs_text(runs: Mapping[str, Any]) -> str:

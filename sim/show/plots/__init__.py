@@ -1,1 +1,1 @@
-"""TODO."""
+"""Figures: one function a kind of plot, from views to plotly."""

@@ -14,9 +14,10 @@ from sim.errors import Fault, InputError
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.ladder import colours, scaled, unit_of
+from sim.show.views import ladder as ladder_views
+from sim.show.views.ladder import machine
 from sim.show.views.ladder_changes import Document, is_timely
 from sim.show.words import ladder as ladders
-from sim.show.words.ladder import machine
 from sim.units import show
 
 _MOST_PERCENT = 60.0  # above what an unlimited link takes, at the top of a figure or what the machine takes
@@ -158,7 +159,7 @@ def break_even(document: Document, name: str | None = None) -> Any:
     others = [on for on in document["hardware"] if on != document["reference"]]
     if others:
         _gap_panel(figure, document, one, places)
-    metric = ladders.called(one["metric"])
+    metric = ladder_views.called(one["metric"])
     figure.axis(
         "y",
         domain=[0.44 if others else 0.0, 1.0],
@@ -169,7 +170,7 @@ def break_even(document: Document, name: str | None = None) -> Any:
         "x", title=one["title"], tickvals=places, ticktext=[f"{x:g}" for x in xs], range=[-0.3, len(xs) - 0.7], zeroline=False,
         anchor="y2" if others else "y",
     )  # fmt: skip
-    title = ladders.curve_sentence(document, one) or f"{ladders.upper(metric)} along {one['title']}"
+    title = ladders.curve_sentence(document, one) or f"{ladder_views.upper(metric)} along {one['title']}"
     return style.finish(figure, title, height=470, alt=f"Curves by machine. {title}", top=44)
 
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.show import style
-from sim.show.canvas import Canvas
-from sim.show.plots.times import absent
+from sim.show.canvas import Canvas, absent
 from sim.show.views.run import Case, Result, cases
 
 _DETAIL = 64  # endpoints up to which each is drawn

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sim.show import style
-from sim.show.canvas import Canvas
-from sim.show.plots.times import absent, mark_bounds
-from sim.show.tables import inference
+from sim.show.canvas import Canvas, absent
+from sim.show.plots.times import mark_bounds
+from sim.show.views import inference as inference_views
 from sim.show.views.lanes import PARTS
 from sim.show.views.run import Case, Result, cases
 from sim.units import show
@@ -34,7 +34,7 @@ _MEMORY = {
 
 def passes_of(result: Result, kind: str) -> list[Case]:
     """The passes of a result. Raises `InputError` where there are none."""
-    found = [case for case in cases(result) if inference.is_inference(case)]
+    found = [case for case in cases(result) if inference_views.is_inference(case)]
     if not found:
         raise absent(kind, "this one is no prefill or decode")
     return found
@@ -43,12 +43,12 @@ def passes_of(result: Result, kind: str) -> list[Case]:
 def phases(result: Result) -> Any:
     """Where a pass goes, a stacked bar for each variant, with its lower bound."""
     found = passes_of(result, "phases")
-    spent = {case.name: inference.where(case) for case in found}
+    spent = {case.name: inference_views.where(case) for case in found}
     if not any(spent.values()):
         raise absent("phases", "this one kept no parts")
     scale, unit = style.time_unit(max(case.metrics["step_time_s"] for case in found))
     figure = Canvas()
-    for part, label in inference.PARTS.items():
+    for part, label in inference_views.PARTS.items():
         times = [spent[case.name].get(part, 0.0) for case in found]
         if not any(times):
             continue
@@ -66,7 +66,7 @@ def phases(result: Result) -> Any:
     shown = found if len(found) <= _TOLD else list({case.name: case for case in (found[0], *ends)}.values())
     title = "A pass takes " + "; ".join(_takes(case, len(found) == 1) for case in shown)
     alt = "Stacked bars: " + "; ".join(
-        f"{name}: " + ", ".join(f"{inference.PARTS[part]} {show(t, 's', 3)}" for part, t in one.items())
+        f"{name}: " + ", ".join(f"{inference_views.PARTS[part]} {show(t, 's', 3)}" for part, t in one.items())
         for name, one in spent.items()
     )
     return style.finish(figure, title, height=190 + 46 * len(found), alt=alt, top=96)
@@ -75,8 +75,8 @@ def phases(result: Result) -> Any:
 def _takes(case: Case, alone: bool) -> str:
     """How long a pass takes, and its largest parts."""
     step = case.metrics["step_time_s"]
-    parts = sorted(inference.where(case).items(), key=lambda one: -one[1])[: 3 if alone else 1]
-    shares = ", ".join(f"{inference.PARTS[part]} {time / step:.0%}" for part, time in parts)
+    parts = sorted(inference_views.where(case).items(), key=lambda one: -one[1])[: 3 if alone else 1]
+    shares = ", ".join(f"{inference_views.PARTS[part]} {time / step:.0%}" for part, time in parts)
     return f"{show(step, 's', 3)}: {shares}" if alone else f"{show(step, 's', 3)} in {case.name} ({shares})"
 
 
@@ -88,7 +88,7 @@ def _bound_s(case: Case) -> float:
 def memory(result: Result) -> Any:
     """What a GPU holds, by part, beside what it has: a bar for each variant."""
     found = passes_of(result, "memory")
-    held = {case.name: inference.memory_parts(case) for case in found}
+    held = {case.name: inference_views.memory_parts(case) for case in found}
     if not any(held.values()):
         raise absent("memory", "this one counted none")
     capacity = {case.name: case.metrics.get("memory_capacity_bytes") for case in found}

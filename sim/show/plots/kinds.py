@@ -22,10 +22,13 @@ from sim.show.plots import sweep as plot_sweep
 from sim.show.plots import timeline as plot_timeline
 from sim.show.plots import times as plot_times
 from sim.show.plots import training as plot_training
-from sim.show.tables import inference, serving
+from sim.show.plots import validation as validation_plots
+from sim.show.views import inference as inference_views
+from sim.show.views import serving as serving_views
 from sim.show.views import sweep as sweeps
-from sim.show.views.run import Result, cases, is_validation
-from sim.show.words.ladder import is_ladder
+from sim.show.views.ladder import is_ladder
+from sim.show.views.run import Result, cases
+from sim.show.views.validation import is_validation
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
 Draw = Callable[[Result], Figure]
@@ -34,9 +37,9 @@ Draw = Callable[[Result], Figure]
 def _of_kind(result: Result, step: Draw, one_pass: Draw, service: Draw | None = None) -> Figure:
     """Draw a kind that several workloads have, by the first case's."""
     first = cases(result)[0]
-    if inference.is_inference(first):
+    if inference_views.is_inference(first):
         return one_pass(result)
-    return service(result) if service and serving.is_serving(first) else step(result)
+    return service(result) if service and serving_views.is_serving(first) else step(result)
 
 
 KINDS: dict[str, tuple[str, Draw]] = {
@@ -88,7 +91,10 @@ KINDS: dict[str, tuple[str, Draw]] = {
     **plot_sweep.KINDS,
     **plot_ladder.KINDS,
     **plot_enough.KINDS,
-    "validation": ("Error of every published figure, with its tolerance, by group.", plot_times.validation),
+    "validation": (
+        "Error of every published figure, with its tolerance, by group.",
+        validation_plots.validation,
+    ),
 }
 
 OF_ONE_CASE = (
@@ -146,7 +152,9 @@ def figures(kind: str, result: Result) -> dict[str, Figure]:
     """
     if is_ladder(result) and kind in plot_enough.SECTIONS:
         return plot_enough.several(kind, result)
-    together = kind not in OF_ONE_CASE or (kind == "memory" and inference.is_inference(cases(result)[0]))
+    together = kind not in OF_ONE_CASE or (
+        kind == "memory" and inference_views.is_inference(cases(result)[0])
+    )
     if together or "variants" not in result:
         return {kind: figure(kind, result)}
     found: dict[str, Figure] = {}

@@ -12,6 +12,8 @@ from typing import Any
 
 from sim.show import style
 from sim.show.canvas import Canvas
+from sim.show.views import ladder as ladder_views
+from sim.show.views.ladder import machine
 from sim.show.views.ladder_changes import (
     Document,
     Rung,
@@ -25,7 +27,6 @@ from sim.show.views.ladder_changes import (
     sense,
 )
 from sim.show.words import ladder as ladders
-from sim.show.words.ladder import machine
 from sim.units import dimension_of
 
 _ORDER = (1, 0, 2, 3, 4, 5)  # of `style.SERIES`
@@ -77,17 +78,17 @@ def ladder(document: Document) -> Any:
             text=[_short(document, rung, name, old) for rung, old in zip(rungs, [None, *rungs[:-1]], strict=True)],
             textposition="outside", cliponaxis=False, constraintext="none", textfont={"size": 12}, **look,
         )  # fmt: skip
-    beside = ladders.other(document)
+    beside = ladder_views.other(document)
     wide = [0.0, 0.72] if beside else [0.0, 1.0]
     longest = max(values, default=1.0) / scale
-    figure.axis("x", title=f"{ladders.called(metric)}{f' [{unit}]' if unit else ''}; pale: moved by the choice", domain=wide,
+    figure.axis("x", title=f"{ladder_views.called(metric)}{f' [{unit}]' if unit else ''}; pale: moved by the choice", domain=wide,
                 range=[0, 1.3 * longest])  # fmt: skip
     figure.axis("y", autorange="reversed", ticksuffix="  ", showgrid=False, type="category")
     if beside:
         _gap_panel(figure, document, rows, beside)
     figure.layout |= {"barmode": "group", "bargap": 0.22, "bargroupgap": 0.08}
     alt = "; ".join(
-        f"{rung['title']}: " + ", ".join(f"{machine(n)} {ladders.said(metric, rung['values']['cumulative'][n])}" for n in names)
+        f"{rung['title']}: " + ", ".join(f"{machine(n)} {ladder_views.said(metric, rung['values']['cumulative'][n])}" for n in names)
         for rung in rungs
     )  # fmt: skip
     inside = (_ROW_PX * len(names) + 12) * len(rungs)
@@ -138,7 +139,7 @@ def _label(document: Document, rung: Rung, before: Rung | None, name: str) -> st
     value = rung["values"]["cumulative"][name]
     if value is None:
         return f"{rung['title']}, {machine(name)}<br>{rung['reasons'].get('cumulative', {}).get(name, 'did not run')}"
-    lines = [f"{rung['title']}, {machine(name)}", ladders.said(metric, value, 4)]
+    lines = [f"{rung['title']}, {machine(name)}", ladder_views.said(metric, value, 4)]
     if before is not None:
         lines.append(f"{moved(change_in_turn(rung, before, name))} against the rung before")
     if rung["works_around"]:
@@ -151,7 +152,7 @@ def _short(document: Document, rung: Rung, name: str, before: Rung | None) -> st
     if value is None:
         return " does not fit"
     by = change_in_turn(rung, before, name) if before else None
-    text = f" {ladders.said(document['metric']['name'], value)}"
+    text = f" {ladder_views.said(document['metric']['name'], value)}"
     return text if by is None else f"{text} · {moved(by, 0 if abs(by) >= 0.1 else 1)}"
 
 
@@ -164,7 +165,7 @@ def choices(document: Document) -> Any:
     figure, hue = Canvas(), colours(document)
     lone = [goes_alone(rung) for rung in rungs]
     names = ([rung["title"] for rung in rungs], [removal(document, rung) for rung in rungs])
-    what = f"{ladders.called(document['metric']['name'])}; {sense(document)}"
+    what = f"{ladder_views.called(document['metric']['name'])}; {sense(document)}"
     hatched = "" if all(lone) else "<br>hatched: others go with it"
     panels: tuple[tuple[str, str, list[float], str, Measure], ...] = (
         ("x", "y", [0.0, 0.4], f"alone, on the naive design [%]<br>{what}", change_alone),

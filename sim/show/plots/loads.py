@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from sim.show import style
-from sim.show.canvas import Canvas
-from sim.show.plots.times import absent
+from sim.show.canvas import Canvas, absent
+from sim.show.views.names import label
 from sim.show.views.run import LABEL, Case, Result, cases
-from sim.show.words.run import label
 from sim.units import show
 
 _DOTS_PER_ROW = 400  # SVG dots that a browser draws at once without a wait

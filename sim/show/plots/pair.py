@@ -11,9 +11,8 @@ from typing import Any
 from sim import documents
 from sim.cost.measured import PROFILE_SCHEMA, MeasuredProfile, load_profile
 from sim.show import style
-from sim.show.canvas import Canvas
+from sim.show.canvas import Canvas, absent
 from sim.show.plots.timeline import boxes
-from sim.show.plots.times import absent
 from sim.show.plots.training import steps_of
 from sim.show.views.run import Case, Result
 from sim.units import show

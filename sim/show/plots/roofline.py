@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.show import style
-from sim.show.canvas import Canvas
-from sim.show.plots.times import absent
+from sim.show.canvas import Canvas, absent
 from sim.show.views.lanes import OPERATIONS, PARTS, part_of
 from sim.show.views.run import Case, Result, cases
 from sim.units import show

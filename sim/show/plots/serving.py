@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sim.show import style
-from sim.show.canvas import Canvas
-from sim.show.plots.times import absent
-from sim.show.tables import serving
+from sim.show.canvas import Canvas, absent
+from sim.show.views import serving as serving_views
 from sim.show.views.lanes import LIVES
 from sim.show.views.run import Case, Result, cases
 from sim.units import show
@@ -27,7 +26,7 @@ _DASH = ("solid", "dash", "dot", "dashdot")
 
 def runs_of(result: Result, kind: str) -> list[Case]:
     """The serving runs of a result. Raises `InputError` where there are none."""
-    found = [case for case in cases(result) if serving.is_serving(case)]
+    found = [case for case in cases(result) if serving_views.is_serving(case)]
     if not found:
         raise absent(kind, "this one served no requests")
     return found
@@ -36,7 +35,7 @@ def runs_of(result: Result, kind: str) -> list[Case]:
 def phases(result: Result) -> Any:
     """Where the time of the mean request goes, a stacked bar for each variant."""
     runs = runs_of(result, "phases")
-    spent = {case.name: serving.spent(case) for case in runs}
+    spent = {case.name: serving_views.spent(case) for case in runs}
     scale, unit = style.time_unit(max(sum(one.values()) for one in spent.values()))
     figure = Canvas()
     for stage, (label, colour) in LIVES.items():
@@ -123,7 +122,7 @@ def latencies(result: Result) -> Any:
                 xaxis=f"x{axis}", yaxis=f"y{axis}", line={"color": style.SERIES[number % len(style.SERIES)], "width": 2.4, "dash": _DASH[number % len(_DASH)], "shape": "hv"},
                 hovertemplate=f"{name}: %{{y:.0f}} % have a {label} of %{{x:.3g}} {unit} or less<extra></extra>",
             )  # fmt: skip
-        for objective in {serving.objectives(case).get(key) for case in runs} - {None}:
+        for objective in {serving_views.objectives(case).get(key) for case in runs} - {None}:
             assert objective is not None
             figure.add(
                 "scatter", x=[objective / scale] * 2, y=[0, 100], mode="lines", xaxis=f"x{axis}", yaxis=f"y{axis}", name="objective",
@@ -150,7 +149,7 @@ def latencies(result: Result) -> Any:
 
 def _within(key: str, label: str, runs: Sequence[Case], found: dict[str, dict[str, list[float]]]) -> str:
     """Which share meets an objective, or the median where there is none."""
-    limit = serving.objectives(runs[0]).get(key)
+    limit = serving_views.objectives(runs[0]).get(key)
     told = []
     for name, one in found.items():
         times = one.get(key) or [0.0]

@@ -14,9 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.show import style
-from sim.show.canvas import Canvas
-from sim.show.plots.times import absent
-from sim.show.tables import training
+from sim.show.canvas import Canvas, absent
 from sim.show.views import lanes as lives
 from sim.show.views.lanes import Lanes
 from sim.show.views.run import Case, Result, cases
@@ -25,6 +23,7 @@ from sim.units import show
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+from sim.show.views import training as training_views
 
 MAX_BARS = 6_000
 """Bars of one timeline that are drawn as they are."""
@@ -224,7 +223,7 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 
 
 def _title(case: Case, lanes: Lanes) -> str:
-    if training.is_training(case):
+    if training_views.is_training(case):
         return _of_step(case.metrics)
     if lanes.kinds is lives.PARTS:
         return _of_pass(lanes)

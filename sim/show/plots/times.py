@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sim.errors import Fault, InputError
 from sim.show import style
-from sim.show.canvas import Canvas
-from sim.show.tables.run import measured
-from sim.show.views.run import Case, Result, cases, counts, over_bound, time_of, use_of
+from sim.show.canvas import Canvas, absent
+from sim.show.plots.validation import _DOTS
+from sim.show.views import names as names_views
+from sim.show.views.run import Case, Result, cases, over_bound, time_of
 from sim.show.words import run as findings
-from sim.show.words import validation as validations
 from sim.units import show
 
 _OUTLINE = "#1C2126"
-_DOTS = 2500  # SVG dots of one kind that a browser draws at once without a wait
-
-
-def absent(kind: str, why: str) -> InputError:
-    """The fault of a plot that a result has no data for."""
-    return InputError(Fault(None, "kind", f"'{kind}'", f"a result that has the data for it; {why}"))
 
 
 def mark_bounds(figure: Canvas, bounds: list[float], names: list[str], unit: str) -> None:
@@ -49,7 +42,7 @@ def bars(result: Result) -> Any:
             colour = style.COLOUR.get(metrics["binding"], style.NEUTRAL)
             end, bound = metrics["completion_time_s"] / scale, metrics.get("lower_bound_s", 0.0) / scale
             ratio = over_bound(metrics)
-            name = findings.label(metrics["binding"])
+            name = names_views.label(metrics["binding"])
             verb = "bind" if metrics["binding"] == "copy_sms" else "binds"
             text = f"{show(metrics['completion_time_s'], 's', 3)}" + (
                 f" · {ratio:.2f}× bound" if ratio else ""
@@ -180,8 +173,8 @@ def _published_marks(
         marker={"symbol": "diamond", "size": 11, "color": "#FFFFFF", "line": {"width": 1.8, "color": _OUTLINE}},
         name="published", legendgroup="published", showlegend="published" not in shown, yaxis=axis,
         hovertext=[
-            f"{r['metric']}<br>published {findings.value(r['metric'], r['published'])}<br>"
-            f"simulated {findings.value(r['metric'], r['simulated'])} ({r['error_fraction']:+.1%})<br>{r.get('source') or ''}"
+            f"{r['metric']}<br>published {names_views.value(r['metric'], r['published'])}<br>"
+            f"simulated {names_views.value(r['metric'], r['simulated'])} ({r['error_fraction']:+.1%})<br>{r.get('source') or ''}"
             for _, _, r in points
         ],
         hoverinfo="text",
@@ -248,81 +241,3 @@ def _borders(figure: Canvas, num_ranks: int, per_node: int) -> None:
     if per_node > 1 and num_ranks // per_node <= 32:
         for edge in range(per_node, num_ranks, per_node):
             figure.upright(edge - 0.5, style.BAND)
-
-
-_LOOKS = {
-    "predicted": ("circle", style.GOOD),
-    "calibrated on": ("circle-open", style.GOOD),
-    "exact": ("diamond", style.COLOUR["leaf_uplink"]),
-    "missed": ("x", style.BAD),
-    "printed only": ("circle-open", style.NEUTRAL),
-}
-
-
-def validation(document: Result) -> Any:
-    """The error of every published figure in its group, over the group's tolerance."""
-    groups = {name: one for name, one in document["groups"].items() if one["rows"]}
-    if not groups:
-        raise absent("validation", "no row was compared")
-    names = list(groups)
-    figure = Canvas()
-    bands = {name: {row["tolerance_fraction"] or 0.0 for row in groups[name]["rows"]} for name in names}
-    for i, name in enumerate(names):
-        for tolerance in sorted(bands[name], reverse=True):
-            figure.rectangle(
-                (-100 * tolerance, 100 * tolerance),
-                (i - 0.36, i + 0.36),
-                fillcolor=style.BAND,
-                line={"width": 0},
-            )
-    counted = [abs(row["error_fraction"]) for one in groups.values() for row in one["rows"] if counts(row)]
-    reach = 112 * max([0.01, *counted, *(tolerance for one in bands.values() for tolerance in one)])
-    points: dict[str, list[tuple[float, float, str]]] = {}
-    for i, name in enumerate(names):
-        rows = groups[name]["rows"]
-        for j, row in enumerate(rows):
-            spread = 0.0 if len(rows) == 1 else 0.5 * (j / (len(rows) - 1) - 0.5)
-            text = (
-                f"{name}: {row['id']}<br>{row['quantity']}<br>published {measured(row['published'], row['unit'])}, "
-                f"simulated {measured(row['simulated'], row['unit'])}<br>error {row['error_fraction']:+.2%}"
-            )
-            # A row that is printed only may lie far out; it stands at the edge then, and its text says where.
-            error = min(max(100 * row["error_fraction"], -0.99 * reach), 0.99 * reach)
-            points.setdefault(use_of(row), []).append((error, i + spread, text))
-    far = any(abs(x) >= 0.99 * reach for x, _, _ in points.get("printed only", ()))
-    beyond = ", marks at the edge lie beyond" if far else ""
-    for use, (symbol, colour) in _LOOKS.items():
-        if use in points:
-            xs, ys, texts = zip(*points[use], strict=True)
-            marker = {
-                "symbol": symbol,
-                "color": colour,
-                "size": 8,
-                "line": {"width": 1.6 if symbol.endswith("open") else 0, "color": colour},
-            }
-            figure.add(
-                "scatter",
-                x=xs,
-                y=ys,
-                mode="markers",
-                name=f"{use} ({len(xs)})",
-                marker=marker,
-                hovertext=texts,
-                hoverinfo="text",
-            )
-    figure.axis(
-        "x",
-        title=f"error of the simulated value [%]; the band is the tolerance{beyond}",
-        range=[-reach, reach],
-    )
-    figure.axis(
-        "y", tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6],
-        showgrid=False, zeroline=False,
-    )  # fmt: skip
-    alt = "; ".join(
-        f"{n}: mean error {g['mean_abs_error_fraction']:.1%}, worst {g['worst_error_fraction']:.1%}"
-        for n, g in groups.items()
-    )
-    return style.finish(
-        figure, " ".join(validations.finding(document)[::2]), height=130 + 46 * len(names), alt=alt
-    )

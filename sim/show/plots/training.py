@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.show import style
-from sim.show.canvas import Canvas
-from sim.show.plots.times import absent, mark_bounds
-from sim.show.tables import training
+from sim.show.canvas import Canvas, absent
+from sim.show.plots.times import mark_bounds
+from sim.show.views import training as training_views
 from sim.show.views.lanes import OPERATIONS
 from sim.show.views.run import Case, Result, cases
+from sim.show.words import training as training_words
 from sim.units import show
 
 _PHASE_COLOUR = {
@@ -34,7 +35,7 @@ _MAX_NAMED = 24  # rows with a tick each
 
 def steps_of(result: Result, kind: str) -> list[Case]:
     """The training steps of a result. Raises `InputError` where there are none."""
-    found = [case for case in cases(result) if training.is_training(case)]
+    found = [case for case in cases(result) if training_views.is_training(case)]
     if not found:
         raise absent(kind, "this one is no training step")
     return found
@@ -48,7 +49,7 @@ def phases(result: Result) -> Any:
     rows = of_ranks or [(case.name, case.metrics["phases_mean"]) for case in steps]
     scale, unit = style.time_unit(max(case.metrics["step_time_s"] for case in steps))
     figure = Canvas()
-    for phase, label in training.PHASES.items():
+    for phase, label in training_views.PHASES.items():
         times = [mine.get(phase, 0.0) for _, mine in rows]
         if max(times) <= 0:
             continue
@@ -66,9 +67,9 @@ def phases(result: Result) -> Any:
     if single and len(rows) > 1:
         figure.axis("y", title="pipeline rank", tickvals=[n for n, _ in rows][:: -(-len(rows) // _MAX_NAMED)])
     figure.layout |= {"barmode": "stack", "bargap": 0.25, "legend": {"traceorder": "normal"}}
-    title = _phase_title(steps[0]) if single else " ".join(training.compared(steps)[:2])
+    title = _phase_title(steps[0]) if single else " ".join(training_words.compared(steps)[:2])
     alt = "Stacked bars: " + "; ".join(
-        f"{name}: " + ", ".join(f"{training.PHASES[p]} {show(t, 's', 3)}" for p, t in mine.items() if t) for name, mine in rows[:8]
+        f"{name}: " + ", ".join(f"{training_views.PHASES[p]} {show(t, 's', 3)}" for p, t in mine.items() if t) for name, mine in rows[:8]
     )  # fmt: skip
     return style.finish(
         figure, title, height=150 + (24 if len(rows) > 6 else 40) * len(rows), alt=alt, top=76
@@ -81,7 +82,7 @@ def _rank_rows(case: Case) -> list[tuple[str, Mapping[str, float]]]:
     owner = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
     rows: list[tuple[str, Mapping[str, float]]] = []
     for rank, optimizer_s in zip(line.get("pipeline") or [], line.get("optimizer_s") or [], strict=False):
-        mine = dict.fromkeys(training.PHASES, 0.0)
+        mine = dict.fromkeys(training_views.PHASES, 0.0)
         for kind, start_s, end_s in zip(rank["kinds"], rank["start_s"], rank["end_s"], strict=True):
             mine[owner[kind]] += end_s - start_s
         mine["opt_s"] = optimizer_s
@@ -93,7 +94,7 @@ def _rank_rows(case: Case) -> list[tuple[str, Mapping[str, float]]]:
 def _phase_title(case: Case) -> str:
     m = case.metrics
     step, mean = m["step_time_s"], m["phases_mean"]
-    busy = {label: mean[key] for key, label in training.PHASES.items() if key != "bubble_s"}
+    busy = {label: mean[key] for key, label in training_views.PHASES.items() if key != "bubble_s"}
     most = max(busy, key=lambda label: busy[label])
     words = most.partition(", ")[2] or most
     return (
@@ -126,11 +127,11 @@ def memory(result: Result) -> Any:
     if not rows:
         raise absent("memory", "this one counted none")
     capacity = case.metrics.get("memory_capacity_bytes")
-    totals = [training.held_bytes(row) for row in rows]
+    totals = [training_views.held_bytes(row) for row in rows]
     scale, unit = style.bytes_unit(max(totals))
     names = [str(row["rank"]) for row in rows]
     figure = Canvas()
-    for i, part in enumerate(training.parts_of(rows)):
+    for i, part in enumerate(training_views.parts_of(rows)):
         figure.add(
             "bar", x=names, y=[row.get(part, 0.0) / scale for row in rows], name=part,
             marker={"color": _PART_COLOUR.get(part, style.SERIES[i % len(style.SERIES)])},
@@ -152,7 +153,7 @@ def memory(result: Result) -> Any:
     figure.axis("y", title=f"memory of a GPU [{unit}]", range=[0, top * 1.1])
     figure.layout |= {"barmode": "stack", "bargap": 0.25, "legend": {"traceorder": "normal"}}
     fullest = max(range(len(rows)), key=lambda i: totals[i])
-    part = max(training.parts_of(rows), key=lambda key: rows[fullest].get(key, 0.0))
+    part = max(training_views.parts_of(rows), key=lambda key: rows[fullest].get(key, 0.0))
     of = f" of {show(capacity, 'bytes', 3)}" if capacity else ""
     title = (
         f"{_lead(case)}rank {names[fullest]} holds most, {show(totals[fullest], 'bytes', 3)}{of}; "

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Tables of results, for a terminal and for pages alike."""

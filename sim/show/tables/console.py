@@ -10,8 +10,8 @@ from sim.show.grid import Grid
 from sim.show.tables import ladder as ladder_grids
 from sim.show.tables import run as grids
 from sim.show.tables import sweep as sweep_grids
-from sim.show.views import sweep as sweeps
-from sim.show.views.run import Result, cases, is_validation
+from sim.show.views.run import Result, cases
+from sim.show.views.validation import is_validation
 from sim.show.words import ladder as ladders
 from sim.show.words import run as findings
 from sim.show.words import validation
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from sim.cluster.datasheet import Sheet
     from sim.workload.model import Model, Parameters
+from sim.show.tables import validation as validation_tables
+from sim.show.words import sweep as sweep_words
 
 _LONG = (
     "variant",
@@ -69,7 +71,7 @@ def print_result(result: Result, console: Console, written: Iterable[Path] = ())
 def print_sweep(document: Result, console: Console, written: Iterable[Path]) -> None:
     """The best points of a sweep, what each choice costs, what cannot be, and what it all says."""
     _print_found(
-        document, sweep_grids.grids(document, wide=False), sweeps.finding(document), console, written
+        document, sweep_grids.grids(document, wide=False), sweep_words.finding(document), console, written
     )
 
 
@@ -103,8 +105,11 @@ def print_validation(report: Result, console: Console) -> None:
     assert is_validation(report)
     for name, group in report["groups"].items():
         alone = len(report["groups"]) == 1
-        print_grid(grids.of_group(name, group if alone else _worst_of(group), len(group["rows"])), console)
-    print_grid(grids.of_groups(report["groups"]), console)
+        print_grid(
+            validation_tables.of_group(name, group if alone else _worst_of(group), len(group["rows"])),
+            console,
+        )
+    print_grid(validation_tables.of_groups(report["groups"]), console)
     console.print()
     for sentence in validation.finding(report):
         console.print(sentence, highlight=False, markup=False)

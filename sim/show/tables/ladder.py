@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sim.show.grid import Cell, Grid
 from sim.show.tables import rules
+from sim.show.views.ladder import WAYS, beside, called, machine, machines, other, said, upper
 from sim.show.views.ladder_changes import (
     Document,
     Rung,
@@ -17,7 +18,6 @@ from sim.show.views.ladder_changes import (
     sense,
 )
 from sim.show.views.run import Case, joined
-from sim.show.words.ladder import WAYS, beside, called, machine, machines, other, said, upper
 from sim.units import show
 
 _UNFIT = "does not fit"

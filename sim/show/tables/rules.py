@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.show.grid import Cell, Grid
+from sim.show.views.names import hardware_name
 from sim.show.views.run import Case
-from sim.show.words.run import hardware_name
 
 _WORDS = {
     ("restricted", True): "restricted",

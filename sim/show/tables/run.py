@@ -6,14 +6,15 @@ Why this way: the terminal and the report must never state different numbers, so
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from sim.show.grid import Cell, Grid, time_cell, value_cell
 from sim.show.tables import inference, serving, training
-from sim.show.views.run import Case, Result, Twin, cases, counts, over_bound, twins, use_of
-from sim.show.words import run as findings
+from sim.show.views import inference as inference_views
+from sim.show.views import names as names_views
+from sim.show.views import serving as serving_views
+from sim.show.views import training as training_views
+from sim.show.views.run import Case, Result, Twin, cases, over_bound, twins
 from sim.trees import flatten
-from sim.units import show
 
 
 def of_result(result: Result, *, wide: bool = True) -> list[Grid]:
@@ -57,7 +58,7 @@ def times(found: Sequence[Case], *, wide: bool = True) -> Grid:
                     time_cell(m["completion_time_s"]),
                     time_cell(m.get("lower_bound_s")),
                     f"{ratio:.3f}" if ratio else "-",
-                    findings.label(str(m["binding"])),
+                    names_views.label(str(m["binding"])),
                     str(resource or "-") if wide or not many else "-",
                     f"{gain:.3f}" if gain else ("1" if many and _is_reference(case, pairs, against) else "-"),
                 )
@@ -78,7 +79,7 @@ def _reference(found: Sequence[Case], pairs: Sequence[Twin]) -> tuple[dict[int, 
     """What each case is compared with where it has no twin, and the head of that column."""
     if pairs:
         names = {pair.reference.hardware for pair in pairs}
-        return {}, f"/ {findings.hardware_name(names.pop())}" if len(names) == 1 else "/ twin"
+        return {}, f"/ {names_views.hardware_name(names.pop())}" if len(names) == 1 else "/ twin"
     if len(found) > 1:
         return {id(case): Twin(found[0], case) for case in found[1:]}, f"/ {found[0].name}"
     return {}, ""
@@ -131,7 +132,11 @@ def bandwidths(found: Sequence[Case]) -> Grid:
 
 def others(found: Sequence[Case]) -> Grid:
     """Every number of the metrics, for workloads that are no transfer: a column a case."""
-    told = (training.is_training, inference.is_inference, serving.is_serving)  # they have tables of their own
+    told = (
+        training_views.is_training,
+        inference_views.is_inference,
+        serving_views.is_serving,
+    )  # they have tables of their own
     plain = [case for case in found if not case.transfers and not any(is_one(case) for is_one in told)]
     metrics = {case.name: flatten(case.metrics) for case in plain}
     keys = dict.fromkeys(key for one in metrics.values() for key in one)
@@ -139,7 +144,7 @@ def others(found: Sequence[Case]) -> Grid:
         title="Metrics",
         heads=("metric", *metrics),
         rows=tuple(
-            (key, *(findings.value(key, one[key]) if key in one else "-" for one in metrics.values()))
+            (key, *(names_views.value(key, one[key]) if key in one else "-" for one in metrics.values()))
             for key in keys
         ),
     )
@@ -158,8 +163,8 @@ def expectations(found: Sequence[Case]) -> Grid:
                 (
                     *((case.name,) if many else ()),
                     str(row["metric"]),
-                    findings.value(row["metric"], row["published"]),
-                    findings.value(row["metric"], row["simulated"]),
+                    names_views.value(row["metric"], row["published"]),
+                    names_views.value(row["metric"], row["simulated"]),
                     f"{row['error_fraction']:+.1%}",
                     f"±{row['tolerance_fraction']:.1%}",
                     "ok" if row["ok"] else "missed",
@@ -175,95 +180,6 @@ def expectations(found: Sequence[Case]) -> Grid:
         words=frozenset({0, first, first + 5, first + 6}),
         bad=frozenset(bad),
     )
-
-
-def of_group(name: str, group: Mapping[str, Any], of_rows: int | None = None) -> Grid:
-    """The rows of one group of a validation, and where its figures stand; `of_rows` is how many it has, if not all are here."""
-    notes = [f"{row['id']}: {row['note']}" for row in group["rows"] if row.get("note")]
-    sources = [f"{key}: {_source(one)}" for key, one in group.get("sources", {}).items()]
-    title = group.get("title")
-    left = (of_rows or 0) - len(group["rows"])
-    if left > 0:
-        sources.append(
-            f"the worst {len(group['rows'])} of {of_rows} rows; all: moesim validate --group {name}"
-        )
-    return Grid(
-        title=f"{name}: {title}" if title else name,
-        heads=("row", "quantity", "published", "simulated", "error", "tolerance", "use", ""),
-        rows=tuple(
-            (
-                str(row["id"]),
-                str(row["quantity"]),
-                measured(row["published"], row["unit"]),
-                measured(row["simulated"], row["unit"]),
-                f"{row['error_fraction']:+.2%}",
-                _tolerance(row["tolerance_fraction"]),
-                "predicted" if use_of(row) == "missed" else use_of(row),
-                "missed"
-                if not row["ok"]
-                else "ok"
-                if counts(row) and row["tolerance_fraction"] is not None
-                else "",
-            )
-            for row in group["rows"]
-        ),
-        words=frozenset({0, 1, 6, 7}),
-        bad=frozenset(i for i, row in enumerate(group["rows"]) if not row["ok"]),
-        note="\n".join(notes + sources),
-    )
-
-
-def _source(one: Mapping[str, Any]) -> str:
-    return ", ".join(str(one[key]) for key in ("title", "where") if one.get(key))
-
-
-def _tolerance(fraction: float | None) -> str:
-    if fraction is None:
-        return "-"
-    return f"±{fraction:.1%}" if fraction else "exact"
-
-
-def of_groups(groups: Mapping[str, Mapping[str, Any]]) -> Grid:
-    """The summary of a validation, a row for each bar of each group."""
-    rows: list[tuple[Cell, ...]] = []
-    bad = []
-    for name, group in groups.items():
-        for bar in group.get("bars") or [{**group, "name": None}]:
-            mine = [
-                row
-                for row in group["rows"]
-                if counts(row) and (bar["name"] is None or row.get("bar") == bar["name"])
-            ]
-            fitted = sum(row.get("use") == "calibration" for row in mine)
-            exact = sum(row["tolerance_fraction"] == 0 for row in mine if row.get("use") != "calibration")
-            if not bar["ok"]:
-                bad.append(len(rows))
-            rows.append(
-                (
-                    name if bar["name"] in (None, "main") else f"{name}, {bar['name']}",
-                    str(fitted),
-                    str(len(mine) - fitted - exact),
-                    str(exact),
-                    f"{bar['mean_abs_error_fraction']:.2%}",
-                    _bar(bar.get("mean_bar_fraction")),
-                    f"{bar['worst_error_fraction']:.2%}",
-                    _bar(bar.get("worst_bar_fraction")),
-                    "ok" if bar["ok"] else "missed",
-                )
-            )
-    return Grid(
-        title="Groups, and how good each must be",
-        heads=("group", "calibrated on", "predicted", "exact", "mean error", "bar", "worst", "bar", ""),
-        rows=tuple(rows),
-        words=frozenset({0, 8}),
-        bad=frozenset(bad),
-    )
-
-
-def _bar(fraction: float | None) -> str:
-    if fraction is None:
-        return "-"
-    return f"{fraction:.1%}" if fraction else "exact"
 
 
 def leaned_on(found: Iterable[Case]) -> Grid:
@@ -299,17 +215,3 @@ def leaned_on(found: Iterable[Case]) -> Grid:
         )
     heads = ("grade", "figure", "value", "hardware", "why and source")
     return Grid("Assumptions leaned on", heads, tuple(rows), words=frozenset({0, 1, 3, 4}))
-
-
-def measured(value: Any, unit: str) -> str:
-    """A value of a validation row with its unit."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, int | float):
-        return "-" if value is None else str(value)
-    if unit == "FLOP":
-        return f"{show(float(value), 'count')}FLOP"
-    if unit in ("s", "bytes", "bytes/s", "flop/s", "count", "fraction"):
-        return show(float(value), unit)
-    number = show(float(value), "count") if abs(value) >= 1e6 else f"{value:.6g}"
-    return number if unit == "number" else f"{number} {unit}".rstrip()

@@ -12,6 +12,7 @@ from sim import documents
 
 if TYPE_CHECKING:
     from rich.console import Console
+from sim.scenario import settings as scenario_settings
 
 FOLDERS = {
     "hardware": "hardware",
@@ -55,7 +56,7 @@ def scenario(name: str, console: Console | None) -> Shown:
 
     path = documents.find(name, "scenarios", "scenario")
     if console is None:
-        variants = reading.variants(reading.read(path))
+        variants = scenario_settings.variants(scenario_settings.read(path))
         found = {key: reading.resolve(one).document for key, one in variants.items()}
         return found if len(found) > 1 else next(iter(found.values()))
     return console.file.write(path.read_text(encoding="utf-8"))
@@ -99,8 +100,8 @@ def schema(what: str) -> Any:
 
 SCHEMAS = {
     "scenario": ("sim.scenario.specification", "ScenarioSpec"),
-    "sweep": ("sim.sweep.spec", "SweepSpec"),
-    "ladder": ("sim.ladder.spec", "LadderSpec"),
+    "sweep": ("sim.sweeps.spec", "SweepSpec"),
+    "ladder": ("sim.ladders.spec", "LadderSpec"),
     "hardware": ("sim.cluster.hardware", "HardwareFile"),
     "model": ("sim.workload.model_file", "ModelFile"),
     "kernel": ("sim.cluster.kernels", "KernelFile"),

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Results as the show reads them: typed, made once."""

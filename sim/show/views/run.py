@@ -199,22 +199,6 @@ def counts(row: Mapping[str, Any]) -> bool:
     return row.get("bar", "main") is not None
 
 
-def use_of(row: Mapping[str, Any]) -> str:
-    """What a row of a validation proves: `printed`, `missed`, `calibrated on`, `exact` or `predicted`."""
-    if not counts(row):
-        return "printed only"
-    if not row["ok"]:
-        return "missed"
-    if row.get("use") == "calibration":
-        return "calibrated on"
-    return "exact" if row["tolerance_fraction"] == 0 or row.get("use") == "exact" else "predicted"
-
-
-def is_validation(document: Result) -> bool:
-    """Whether a document is what `moesim validate --json` prints."""
-    return isinstance(document.get("groups"), Mapping)
-
-
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 

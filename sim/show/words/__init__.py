@@ -1,1 +1,1 @@
-"""TODO."""
+"""Sentences about results."""

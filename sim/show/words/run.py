@@ -6,19 +6,25 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sim.show.tables import inference, serving, training
+from sim.show.views import inference as inference_views
+from sim.show.views import serving as serving_views
+from sim.show.views import training as training_views
 from sim.show.views.comparison import choices, most_different
-from sim.show.views.run import LABEL, Case, Result, Twin, cases, is_validation, over_bound, time_of, twins
+from sim.show.views.names import binds, hardware_name, label
+from sim.show.views.run import Case, Result, Twin, cases, over_bound, time_of, twins
+from sim.show.views.validation import is_validation
+from sim.show.words import inference as inference_words
+from sim.show.words import serving as serving_words
+from sim.show.words import training as training_words
 from sim.show.words import validation
-from sim.units import dimension_of, show
+from sim.units import show
 
-_NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
 _SAME = 0.015  # gains below this are told as "the same"
 
 _TOLD: tuple[tuple[Callable[[Case], bool], Callable[[Sequence[Case]], list[str]]], ...] = (
-    (training.is_training, training.finding),
-    (inference.is_inference, inference.finding),
-    (serving.is_serving, serving.finding),
+    (training_views.is_training, training_words.finding),
+    (inference_views.is_inference, inference_words.finding),
+    (serving_views.is_serving, serving_words.finding),
 )
 """Workloads that have sentences of their own."""
 
@@ -57,20 +63,6 @@ def _transfer(case: Case, name: str, metrics: Mapping[str, Any]) -> str:
         flows = case.result.get("flow_completion") or []
         return f"{len(flows):,} flows complete in {time}{beside}; {binds(metrics)}{where}."
     return f"{name.capitalize()} takes {time}{beside}; {binds(metrics)}{where}."
-
-
-def binds(metrics: Mapping[str, Any]) -> str:
-    """`the NIC binds`, or that nothing was full for long."""
-    binding = str(metrics.get("binding"))
-    if binding == "latency":
-        return "latency decides, no link on its path stays full"
-    verb = "bind" if binding == "copy_sms" else "binds"
-    return f"{'' if binding in _NAMES else 'the '}{label(binding)} {verb}"
-
-
-def label(name: str) -> str:
-    """A resource class as a reader calls it."""
-    return LABEL.get(name, name.replace("_", " "))
 
 
 def of_twins(pairs: Sequence[Twin]) -> list[str]:
@@ -228,18 +220,6 @@ def of_expectations(result: Result) -> str | None:
     changed = any((case.result.get("provenance") or {}).get("settings") for case in cases(result))
     whose = "values published for the scenario as it was before --set" if changed else "expected values"
     return f"{met} of {len(rows)} {whose} are met; the largest error is {worst['error_fraction']:+.1%} ({worst['metric']})."
-
-
-def value(key: str, number: float, digits: int = 4) -> str:
-    """A metric by its dotted name, with the unit that its suffix states."""
-    return show(number, dimension_of(key), digits)
-
-
-def hardware_name(name: str) -> str:
-    """`h800` -> `H800`; longer names stay as they are."""
-    return " ".join(
-        word.upper() if any(c.isdigit() for c in word) and len(word) <= 5 else word for word in name.split()
-    )
 
 
 def _who(pair: Twin, case: Case) -> str:

@@ -1,0 +1,242 @@
+"""Ladders run: every design on every machine, what each choice moves, and how far apart the machines are.
+
+A rung is read three ways. *Cumulative*: all choices up to it. *Added first*: the naive design with this choice alone.
+*Removed last*: the full design without it. A choice that hides another, or needs one, shows in the difference of the three.
+
+The gap is what the reference takes over what another machine takes, less one: 0.05 is 5 % slower. Of a rate, what is taken is
+its reciprocal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from sim.documents import Path_
+from sim.errors import InfeasibleError, InputError
+from sim.ladders import break_even, enough
+from sim.ladders.break_even import Axis
+from sim.ladders.designs import Designs, Outcome, gap
+from sim.ladders.removals import Removal, removals
+from sim.ladders.spec import NAIVE, Ladder, more_is_better, parts, read
+from sim.runs.result import provenance
+from sim.scenario.descriptions import Scenario, Training
+from sim.units import dimension_of
+from sim.version import __version__
+
+SCHEMA = "moesim.ladder/1"
+WAYS = ("cumulative", "added_first", "removed_last")
+"""How a rung is read."""
+
+Progress = Callable[[str], None]
+_SAME = 1e-9  # relative; closer values are one
+
+
+def run_file(spec: str | Path, progress: Progress = lambda _: None) -> dict[str, Any]:
+    """Read and run a ladder: a path or the name of a shipped file."""
+    return run(read(spec), progress)
+
+
+def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
+    """The document of a ladder: README describes it.
+
+    Raises `InputError` with every fault of every design before any of them runs. What no machine could do is told in
+    `reasons`, and the others run on.
+    """
+    designs = Designs(ladder, progress)
+    plan = _plan(ladder, designs)
+    axes = break_even.plan(ladder, designs)
+    needs = enough.plan(ladder, designs)
+    if designs.faults:
+        raise InputError(list(dict.fromkeys(designs.faults)))
+    _check_metrics(ladder, designs, plan, axes)
+    ways = {
+        way: {rung: {name: designs.run(key) for name, key in row.items()} for rung, row in rows.items()}
+        for way, rows in plan.items()
+    }
+    metric = ladder.spec.metric
+    if not any(one.metrics for way in ways.values() for row in way.values() for one in row.values()):
+        reason = ways["cumulative"][NAIVE][ladder.reference].reason
+        raise InfeasibleError(
+            f"no design of ladder {ladder.spec.name} fits on any machine; the naive one: {reason}"
+        )
+    also = removals(ladder)
+    rungs = [_rung(ladder, rung, ways) | _others(also.get(rung)) for rung in ways["cumulative"]]
+    last = rungs[-1]["name"]
+    ends = {NAIVE: plan["cumulative"][NAIVE], "full": plan["cumulative"][last]}
+    return {
+        "schema": SCHEMA,
+        "name": ladder.spec.name,
+        "title": ladder.spec.title or ladder.spec.name,
+        "metric": {
+            "name": metric,
+            "more_is_better": more_is_better(parts(metric)[0]),
+            "dimension": dimension_of(parts(metric)[0]),
+        },
+        "beside": [{"name": name, "dimension": dimension_of(parts(name)[0])} for name in ladder.spec.beside],
+        "reference": ladder.reference,
+        "hardware": {name: _machine(ladder, name, designs, ends, rungs) for name in ladder.spec.hardware},
+        "rungs": rungs,
+        "enough": {name: enough.run(ladder, name, one, designs) for name, one in needs.items()},
+        "curves": {name: break_even.run(ladder, name, one, designs) for name, one in axes.items()},
+        "warnings": _idle(ladder, plan, rungs),
+        "provenance": {"version": __version__, "runs": designs.num_runs, "ladder": ladder.document.tree},
+    }
+
+
+def check(spec: str | Path) -> None:
+    """Read a ladder and resolve every design; run nothing. Raises `InputError` with every fault."""
+    ladder = read(spec)
+    designs = Designs(ladder, lambda _: None)
+    _plan(ladder, designs)
+    break_even.plan(ladder, designs)
+    enough.plan(ladder, designs)
+    if designs.faults:
+        raise InputError(list(dict.fromkeys(designs.faults)))
+
+
+def _plan(ladder: Ladder, designs: Designs) -> dict[str, dict[str, dict[str, str]]]:
+    """Way -> rung -> hardware -> the key of its run. Nothing added or removed: the naive and the full design."""
+    found: dict[str, dict[str, dict[str, str]]] = {way: {} for way in WAYS}
+    upto: list[str] = []
+    for rung in (NAIVE, *ladder.spec.rungs):
+        alone = [] if rung == NAIVE else [rung]
+        upto += alone
+        for on in ladder.spec.hardware:
+            for way, document in (
+                ("cumulative", ladder.design(upto, on)),
+                ("added_first", ladder.design(alone, on)),
+                ("removed_last", ladder.without(rung, on) if alone else ladder.design(None, on)),
+            ):
+                key = designs.add(document, f"{rung}, {way.replace('_', ' ')}, {on}")
+                found[way].setdefault(rung, {})[on] = key
+    return found
+
+
+def _check_metrics(
+    ladder: Ladder, designs: Designs, plan: Mapping[str, Any], axes: Mapping[str, Axis]
+) -> None:
+    """Run one design of each metric, so that a name that no run has is told at once."""
+    reference = ladder.reference
+    at: list[tuple[Path_, str, str]] = [
+        (("metric",), ladder.spec.metric, plan["cumulative"][NAIVE][reference])
+    ]
+    for name, axis in axes.items():
+        metric = ladder.spec.curves[name].metric or ladder.spec.metric
+        at.append((("curves", name, "metric"), metric, axis[0][1][reference]))
+    for path, metric, key in at:
+        designs.run(key).value(metric, ladder.document, path)
+    keys = (key for row in plan["cumulative"].values() for key in row.values())
+    ran = next((one for key in keys if (one := designs.run(key)).metrics), None)
+    if ran is not None:
+        for i, name in enumerate(ladder.spec.beside):
+            ran.value(name, ladder.document, ("beside", i))
+
+
+def _rung(
+    ladder: Ladder, rung: str, ways: Mapping[str, Mapping[str, Mapping[str, Outcome]]]
+) -> dict[str, Any]:
+    spec, metric = ladder.spec.rungs.get(rung), ladder.spec.metric
+    at = ("metric",)
+    values = {
+        way: {name: one.value(metric, ladder.document, at) for name, one in ways[way][rung].items()}
+        for way in WAYS
+    }
+    more = bool(more_is_better(parts(metric)[0]))
+    others = [name for name in ladder.spec.hardware if name != ladder.reference]
+    gaps = {
+        other: {way: gap(values[way][ladder.reference], values[way][other], more) for way in WAYS}
+        for other in others
+    }
+    reasons = {way: {name: one.reason for name, one in ways[way][rung].items() if one.reason} for way in WAYS}
+    return {
+        "name": rung,
+        "title": (spec.title if spec else "The naive design") or rung,
+        "works_around": (spec.works_around if spec else None) or "",
+        "set": dict(spec.set) if spec else dict(ladder.spec.set),
+        "without": dict(spec.without) if spec else {},
+        **{way: {name: one.metrics for name, one in ways[way][rung].items()} for way in WAYS},
+        "values": values,
+        "gap_fraction": gaps[others[0]]["cumulative"] if others else None,
+        "gaps": gaps,
+        "reasons": {way: said for way, said in reasons.items() if said},
+    }  # fmt: skip
+
+
+def _others(removal: Removal | None) -> dict[str, list[str]]:
+    """Names of the rungs that go, or change, with one that is removed last."""
+    return {
+        "takes_along": list(removal.takes_along) if removal else [],
+        "alters": list(removal.alters) if removal else [],
+    }
+
+
+def _idle(ladder: Ladder, plan: Mapping[str, Any], rungs: list[dict[str, Any]]) -> list[str]:
+    """Rungs that change nothing, and removals that a later rung undoes."""
+    said: list[tuple[str, str]] = []
+    for before, rung in pairwise(rungs):
+        name, same = rung["name"], {way: _unmoved(rung, way, before, rungs) for way in WAYS}
+        if plan["cumulative"][name] == plan["cumulative"][before["name"]]:
+            said.append((name, "changes nothing: the design before it says the same already"))
+        elif all(same.values()):
+            said.append((name, f"moves {ladder.spec.metric} nowhere, however it is read"))
+        if not rung["without"] and plan["removed_last"][name] == plan["removed_last"][NAIVE]:
+            undone = "a later rung sets the same; say under 'without' what stands in its place"
+            said.append((name, f"changes nothing when it is removed last: {undone}"))
+    return [f"{ladder.document.mark(('rungs', name), key=True)}: rung {name} {text}" for name, text in said]
+
+
+def _unmoved(rung: dict[str, Any], way: str, before: dict[str, Any], rungs: list[dict[str, Any]]) -> bool:
+    """Whether a rung leaves the metric as it was on every machine that runs it."""
+    against = {"cumulative": before, "added_first": rungs[0], "removed_last": rungs[-1]}[way]
+    pairs = [(rung["values"][way][name], old) for name, old in against["values"]["cumulative"].items()]
+    return all(a == b or (a is not None and b is not None and abs(a / b - 1) <= _SAME) for a, b in pairs)
+
+
+def _machine(
+    ladder: Ladder,
+    name: str,
+    designs: Designs,
+    ends: Mapping[str, Mapping[str, str]],
+    rungs: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """A machine of the ladder: what it is, what export rules say, what its hours and tokens cost."""
+    scenario = next(
+        (one for end in ("full", NAIVE) if (one := designs.scenario(ends[end][name])) is not None), None
+    )
+    found: dict[str, Any] = {"set": dict(ladder.spec.hardware[name])}
+    if scenario is None or scenario.hardware is None:
+        return found
+    hardware = scenario.hardware
+    price = price_of(scenario)
+    tokens = {
+        end: ((rung["cumulative"][name] or {}).get("tokens_per_s_per_gpu"))
+        for end, rung in ((NAIVE, rungs[0]), ("full", rungs[-1]))
+    }
+    return found | {
+        "profile": hardware.name,
+        "title": hardware.title,
+        "scenario": scenario.document,
+        "provenance": provenance(scenario),
+        "price_usd_per_gpu_hour": price,
+        "usd_per_million_tokens": {end: usd_per_million_tokens(price, rate) for end, rate in tokens.items()},
+        "tokens_per_s_per_gpu": tokens,
+    }
+
+
+def price_of(scenario: Scenario) -> float | None:
+    """What an hour of one GPU costs [$]: as the scenario's run says, else the profile; None where neither does."""
+    work = scenario.workload
+    stated = work.run.price_usd if isinstance(work, Training) and work.run is not None else None
+    if stated is not None or scenario.hardware is None:
+        return stated
+    return scenario.hardware.gpu_hour_usd
+
+
+def usd_per_million_tokens(price_usd_per_gpu_hour: float | None, tokens_per_s: float | None) -> float | None:
+    """Cost of a million tokens at a GPU's rate [$]; None where price or rate is unknown."""
+    if price_usd_per_gpu_hour is None or not tokens_per_s:
+        return None
+    return price_usd_per_gpu_hour / 3600 / tokens_per_s * 1e6

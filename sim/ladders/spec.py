@@ -1,0 +1,242 @@
+"""Ladders as files: a naive design, the choices that are added to it, and the hardware on which each is tried.
+
+A ladder's designs are scenarios: `base` with `set` laid over it is the naive one, the `set` of every rung makes it better.
+Of keys said twice the later word counts, in this order: base < set < rungs, in the order of the file < `without` <
+hardware. All faults carry their place in the ladder's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from sim import documents, schemas
+from sim.documents import Document, Path_
+from sim.errors import Fault, InputError, nearest
+from sim.scenario import settings as scenario_settings
+from sim.scenario.values import Branch
+from sim.schemas import quantity
+from sim.units import UnitError
+
+FOLDER = "scenarios/ladders"
+NAIVE = "naive"
+"""Name of the first rung: nothing chosen yet."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+Overrides = dict[str, Any]
+"""Dotted key -> value."""
+
+_MORE = ("_per_s", "_per_day", "_per_gpu", "_per_node", "_per_user")
+_MORE_WORDS = ("mfu_", "goodput")
+_LESS = ("_s", "_bytes", "_usd", "_hours", "_days", "_kwh", "_per_token")
+
+
+class RungSpec(Branch):
+    """One design choice."""
+
+    title: str | None = None
+    set: Annotated[Overrides, Field(min_length=1)]
+    """What the choice changes, as dotted keys."""
+    without: Overrides = Field(default_factory=dict)
+    """What stands in its place when it is removed from the full design; its keys as they were before, when left out."""
+    works_around: str | None = None
+    """The limit of the hardware that it works around."""
+
+
+class EnoughSpec(Branch):
+    """How much of a figure of the profile is enough."""
+
+    key: str
+    """A figure of the profile: gpu.scale_up.bandwidth, nic.bandwidth."""
+    title: str | None = None
+    hardware: str | None = None
+    """One of the ladder's; the first when left out."""
+    naive: bool = False
+    """Of the naive design; false: of the full one."""
+    base: str | Overrides | None = None
+    """A scenario of its own instead of the ladder's designs."""
+    set: Overrides = Field(default_factory=dict)
+    metric: str | None = None
+    """The ladder's when left out."""
+    within: Annotated[list[quantity("fraction")], Field(min_length=1)] = Field(  # type: ignore[valid-type]
+        default_factory=lambda: [0.01, 0.05, 0.1]
+    )
+    """How close to unlimited."""
+
+    @field_validator("within")
+    @classmethod
+    def _some_way_off(cls, value: list[float]) -> list[float]:
+        if any(not 0 < one <= 1 for one in value):
+            raise UnitError(", ".join(f"{one:.3g}" for one in value), "fractions above 0, at most 100 %")
+        return sorted(value)
+
+
+class CurveSpec(Branch):
+    """The reference against other hardware along an axis."""
+
+    key: str | None = None
+    """The key that each value of the axis sets; none where every point says what it sets."""
+    points: Annotated[list[Any] | dict[str, Overrides], Field(min_length=1)]
+    """Values of the key, or value -> what else it sets: {8: {cluster.nodes: 1}}."""
+    title: str | None = None
+    """What the axis is: EP, experts a token."""
+    held: str | None = None
+    """What stays as it is along the axis, in words; told with what the curve says."""
+    naive: bool = False
+    base: str | Overrides | None = None
+    set: Overrides = Field(default_factory=dict)
+    metric: str | None = None
+    within: quantity("fraction", 0) = "1 %"  # type: ignore[valid-type]
+    """How close the two must be to break even."""
+
+
+class LadderSpec(Branch):
+    """A ladder file."""
+
+    name: Name
+    title: str | None = None
+    base: str | Overrides
+    """A scenario: a shipped name, a path, or the scenario itself."""
+    set: Overrides = Field(default_factory=dict)
+    """What makes the base naive."""
+    hardware: Annotated[dict[Name, Overrides], Field(min_length=1)]
+    """The machines to try it on: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""
+    metric: str
+    """What is compared: a dotted metric of the run, or several joined by +."""
+    beside: list[str] = Field(default_factory=list)
+    """Metrics that are shown beside it, for what they explain: [requests_per_gpu, tpot_s]."""
+    rungs: Annotated[dict[Name, RungSpec], Field(min_length=1)]
+    """Design choices, in the order in which they are added."""
+    enough: dict[Name, EnoughSpec] = Field(default_factory=dict)
+    curves: dict[Name, CurveSpec] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """A ladder that was read; its designs are made on demand."""
+
+    spec: LadderSpec
+    document: Document
+    base: Document
+
+    @property
+    def reference(self) -> str:
+        """The hardware that the others are compared with."""
+        return next(iter(self.spec.hardware))
+
+    def design(self, choices: Iterable[str] | None = None, hardware: str | None = None) -> Document:
+        """The naive design with some choices (all where None), on one of the ladder's machines."""
+        chosen = self.spec.rungs if choices is None else choices
+        return self._laid(self.base, [("set",), *(("rungs", rung, "set") for rung in chosen)], hardware)
+
+    def without(self, rung: str, hardware: str | None = None) -> Document:
+        """The full design without one choice."""
+        others = [("rungs", one, "set") for one in self.spec.rungs if one != rung]
+        return self._laid(self.base, [("set",), *others, ("rungs", rung, "without")], hardware)
+
+    def asked(self, at: Path_, overrides: Iterable[Path_], hardware: str) -> Document:
+        """The scenario of a section `at` (an entry of `enough` or `curves`), with more laid over it."""
+        section: EnoughSpec | CurveSpec = getattr(self.spec, str(at[0]))[at[1]]
+        if section.base is not None:
+            base = _base(self.document, (*at, "base"), self.spec.name)
+        else:
+            base = self.design(() if section.naive else None)
+        return self._laid(base, [(*at, "set"), *overrides], hardware)
+
+    def _laid(self, base: Document, layers: Iterable[Path_], hardware: str | None) -> Document:
+        laid = base.copy()
+        for layer in (*layers, *([("hardware", hardware)] if hardware else [])):
+            for dotted, value in (self.document.get(layer) or {}).items():
+                mark = self.document.mark((*layer, dotted), key=True)
+                scenario_settings.put(laid, documents.split(dotted), value, mark)
+        return laid
+
+
+def read(spec: str | Path) -> Ladder:
+    """Read a ladder: a path or the name of a shipped file. Raises `InputError` with every fault of its shape."""
+    return of_document(documents.load(documents.find(str(spec), FOLDER, "ladder")))
+
+
+def of_document(document: Document) -> Ladder:
+    """A ladder from the document of its file."""
+    checked = schemas.check(document, LadderSpec)
+    faults = list(_faults(document, checked))
+    if faults:
+        raise InputError(faults)
+    return Ladder(checked, document, _base(document, ("base",), checked.name))
+
+
+def _faults(document: Document, spec: LadderSpec) -> Iterator[Fault]:
+    """What the file's shape alone cannot tell."""
+    if NAIVE in spec.rungs:
+        wanted = f"another name: '{NAIVE}' is the design before the first rung"
+        yield document.fault(("rungs", NAIVE), f"a rung '{NAIVE}'", wanted, key=True)
+    named: list[tuple[Path_, str]] = [(("metric",), spec.metric)]
+    for section, entries in (("enough", spec.enough), ("curves", spec.curves)):
+        named += [((section, name, "metric"), one.metric) for name, one in entries.items() if one.metric]
+    for path, metric in named:
+        if any(more_is_better(name) is None for name in parts(metric)):
+            yield document.fault(path, f"'{metric}'", "a time, a size, a cost or a rate: its name ends in one of "
+                                 f"{', '.join((*_LESS, *_MORE))}")  # fmt: skip
+        elif len({more_is_better(name) for name in parts(metric)}) > 1:
+            yield document.fault(
+                path, f"'{metric}'", "metrics of one kind: less of each, or more of each, is better"
+            )
+    for name, one in spec.enough.items():
+        if one.hardware is not None and one.hardware not in spec.hardware:
+            wanted = f"one of: {', '.join(spec.hardware)}"
+            at: Path_ = ("enough", name, "hardware")
+            yield document.fault(at, f"'{one.hardware}'", wanted, nearest(one.hardware, spec.hardware))
+    for name, curve in spec.curves.items():
+        at = ("curves", name, "points")
+        if isinstance(curve.points, list) and curve.key is None:
+            yield document.fault(
+                at, "a list of values", "the key that they set, or a mapping of value to overrides"
+            )
+        for value in curve.points:
+            if isinstance(value, bool) or not _is_number(value):
+                yield document.fault(at, repr(value), "numbers: they stand on an axis")
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _base(document: Document, at: Path_, name: str) -> Document:
+    """The scenario that a path of the file holds or names; it states no expectation and has no variants."""
+    named = document.get(at)
+    if isinstance(named, dict):
+        base = document.branch(at)
+    else:
+        mark = document.mark(at)
+        base = documents.load(
+            documents.find(str(named), "scenarios", "scenario", near=document.folder, mark=mark)
+        )
+    if base.get(("variants",)):
+        raise InputError(
+            document.fault(at, "a scenario with variants", "a scenario without: the ladder makes its own")
+        )
+    base.tree.pop("expect", None)
+    base.tree["name"] = name
+    return base
+
+
+def parts(metric: str) -> list[str]:
+    """The metrics that a ladder's metric adds: `dispatch.time_s + combine.time_s`."""
+    return [name.strip() for name in metric.split("+")]
+
+
+def more_is_better(metric: str) -> bool | None:
+    """Whether more of a metric is better, as its name tells; None where it tells nothing."""
+    last = metric.rpartition(".")[2]
+    if last.endswith(_MORE) or any(word in last for word in _MORE_WORDS):
+        return True
+    return False if last.endswith(_LESS) else None

@@ -1,0 +1,31 @@
+"""TODO sim/runs/flows.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.cluster.topology import LeafSpine
+from sim.engine import executor
+from sim.runs import metrics as measure
+from sim.runs.result import Progress, Result
+from sim.scenario.descriptions import FlowList, Scenario
+from sim.schedule import flow_list
+
+
+def _run_flows(scenario: Scenario, progress: Progress) -> Result:
+    work, cluster = scenario.workload, scenario.cluster()
+    assert isinstance(work, FlowList)
+    fabric = scenario.fabric if isinstance(scenario.fabric, LeafSpine) else None
+    table = work.table
+    progress(f"{scenario.name}: {len(table.src)} flows")
+    flows = flow_list.plan(table, cluster, fabric)
+    trace = executor.run_flows(cluster, flows)
+    finish = trace.transfers[0].finish_s
+    released = np.where(table.after < 0, table.start_s, (finish + flows.latency_s)[table.after])
+    rows = np.stack([table.flow_id.astype(float), released * 1e6, finish * 1e6], axis=1)
+    return {
+        "metrics": measure.of_flows(trace, cluster),
+        "links": measure.links(trace, cluster),
+        "timeline": {"utilisation": measure.utilisation(trace, cluster)},
+        "flow_completion": rows.tolist(),
+    }

@@ -1,0 +1,102 @@
+"""A scenario while it is resolved: its parts so far, and every problem found in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sim import documents
+from sim.cluster import topology
+from sim.cluster.hardware import Hardware
+from sim.documents import Document
+from sim.errors import Fault, InputError, Mark
+from sim.scenario.descriptions import Scenario
+from sim.scenario.values import Branch, Count
+from sim.workload.model import Model, load_model
+
+T = TypeVar("T")
+
+
+class LayoutSpec(Branch):
+    """How ranks are split; what is left out is derived."""
+
+    ep: Count | None = None
+    pp: Count | None = None
+    tp: Count | None = None
+    dp: Count | None = None
+    cp: Count | None = None
+
+
+@dataclass(slots=True)
+class Draft:
+    """A scenario on its way: its parts that are known, and every fault found so far."""
+
+    document: Document
+    seed: int
+    fidelity: str
+    asked: LayoutSpec
+    resolve: Callable[[Document], Scenario]  # of a part that is a scenario of its own
+    faults: list[Fault] = field(default_factory=list)
+    hardware: Hardware | None = None
+    num_nodes: int = 0
+    fabric: topology.Fabric | topology.LeafSpine | None = None
+    link_faults: tuple[topology.LinkFault, ...] = ()
+    model: Model | None = None
+    layout: dict[str, int] = field(default_factory=dict)
+    derived: dict[str, int] = field(default_factory=dict)  # keys of the workload that follow from others
+
+    def fault(self, path: documents.Path_, got: object, wanted: str) -> None:
+        """Note a fault at a path of the document."""
+        self.faults.append(self.document.fault(path, got, wanted))
+
+    @property
+    def num_ranks(self) -> int:
+        """GPUs of the cluster."""
+        assert self.hardware is not None
+        return self.num_nodes * self.hardware.gpu.scale_up.domain
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of one scale-up domain."""
+        assert self.hardware is not None
+        joined = isinstance(self.fabric, topology.Fabric) and self.fabric.kind == "scale_up"
+        return self.num_ranks if joined else self.hardware.gpu.scale_up.domain
+
+
+def catch(faults: list[Fault], make: Callable[[], T]) -> T | None:
+    """Run `make`; its faults join the others, so that all are told together."""
+    try:
+        return make()
+    except InputError as error:
+        faults.extend([fault for fault in error.faults if fault not in faults])
+        return None
+
+
+def placed_at(document: Document, base: documents.Path_, error: InputError) -> list[Fault]:
+    """Faults found deeper in the house, at the place of the scenario that caused them."""
+    placed = []
+    for fault in error.faults:
+        where = fault.where or document.mark((*base, *documents.split(fault.key)))
+        placed.append(Fault(where, fault.key, fault.got, fault.wanted, fault.nearest))
+    return placed
+
+
+def beside(document: Document, path: documents.Path_) -> tuple[Path, Mark, str]:
+    """The file that a key of a scenario names, absolute or relative to the scenario; where it is named, and the key."""
+    file = (document.folder or Path()) / str(document.get(path))
+    return file, document.mark(path), documents.dotted(path)
+
+
+def model_of(document: Document, named: str | dict[str, Any] | None, *, needed: bool) -> Model | None:
+    """The model, by name, path or inline; None where the workload needs none."""
+    if named is None:
+        if needed:
+            raise InputError(
+                document.fault((), "no model", "the key 'model', e.g. deepseek-v3, or bytes_per_rank")
+            )
+        return None
+    if isinstance(named, str):
+        return load_model(named, near=document.folder, mark=document.mark(("model",)))
+    return load_model(document.branch(("model",)))

@@ -1,0 +1,27 @@
+"""The workload of flows listed in a file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sim.cluster import topology
+from sim.scenario.descriptions import FlowList
+from sim.scenario.draft import Draft, beside
+from sim.scenario.values import Branch
+from sim.schedule import flow_list
+
+
+def flows_of(draft: Draft, spec: FlowsSpec) -> FlowList:
+    """The flows of the file that the workload names."""
+    file, mark, key = beside(draft.document, ("workload", "file"))
+    fabric = draft.fabric if isinstance(draft.fabric, topology.LeafSpine) else None
+    num_hosts = fabric.hosts if fabric else draft.num_ranks
+    return FlowList(flow_list.read(file, num_hosts, fabric, where=mark, key=key))
+
+
+class FlowsSpec(Branch):
+    """One's own flows, from a CSV."""
+
+    kind: Literal["flows"]
+    file: str
+    """flow_id,src,dst,bytes,start_us[,after_flow_id][,links]; relative to the scenario, or absolute."""

@@ -1,0 +1,32 @@
+"""Numbers and branches as a scenario may write them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+
+
+Machines = Annotated[int, Field(ge=1, le=2**17, strict=True)]  # what is built as a graph
+
+
+Index = Annotated[int, Field(ge=0, strict=True)]
+
+
+MAX_MICROBATCHES = 2**17  # of one step; each pass of each of them is an operation
+
+
+Whole = Annotated[int, Field(strict=True)]
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # no word, and no truth, is a number
+
+
+class Branch(BaseModel):
+    """A mapping of the scenario; unknown keys are faults."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )

@@ -1,0 +1,37 @@
+"""TODO sim/show/views/names.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sim.show.views.run import LABEL
+from sim.units import dimension_of, show
+
+_NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
+
+
+def binds(metrics: Mapping[str, Any]) -> str:
+    """`the NIC binds`, or that nothing was full for long."""
+    binding = str(metrics.get("binding"))
+    if binding == "latency":
+        return "latency decides, no link on its path stays full"
+    verb = "bind" if binding == "copy_sms" else "binds"
+    return f"{'' if binding in _NAMES else 'the '}{label(binding)} {verb}"
+
+
+def label(name: str) -> str:
+    """A resource class as a reader calls it."""
+    return LABEL.get(name, name.replace("_", " "))
+
+
+def value(key: str, number: float, digits: int = 4) -> str:
+    """A metric by its dotted name, with the unit that its suffix states."""
+    return show(number, dimension_of(key), digits)
+
+
+def hardware_name(name: str) -> str:
+    """`h800` -> `H800`; longer names stay as they are."""
+    return " ".join(
+        word.upper() if any(c.isdigit() for c in word) and len(word) <= 5 else word for word in name.split()
+    )

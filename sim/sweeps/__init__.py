@@ -1,0 +1,1 @@
+"""Sweeps: every point of a space of scenarios, ranked."""

@@ -1,0 +1,338 @@
+"""A sweep file becomes a `Sweep`: the base scenario, the space of points, constraints and objectives, all checked.
+
+Every value of every axis is tried on the base alone before anything runs, so that a typo is told at once and at its place.
+What can only be wrong in combination (a layout that does not divide the GPUs) is left to the point.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim import documents, schemas, units
+from sim.documents import Document
+from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
+from sim.scenario import resolve as scenarios
+from sim.scenario import settings as scenario_settings
+from sim.scenario.specification import ScenarioSpec
+from sim.scenario.training import TrainingSpec
+from sim.sweeps import auto_axes, expressions
+from sim.sweeps.axes import MAX_POINTS, Axis, Space
+from sim.sweeps.expressions import Expression
+from sim.sweeps.spec import RangeSpec, SweepSpec
+
+FOLDER = "scenarios/sweeps"
+_MAX_VALUES = 10_000
+_MANY = 50  # points, from where on it is worth to say what takes long
+_MAX_GROUNDS = 500  # clusters and models that an `auto` looks at
+_SIZING = ("cluster.nodes", "cluster.hardware", "cluster.fabric", "model", "workload.sequence_tokens")
+_OF_COMBINATIONS = ("layout.", "workload.")
+"""Keys whose faults may come from the other axes; of any other key a fault is the axis's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep, ready to run."""
+
+    name: str
+    title: str
+    base: Document
+    space: Space
+    constraints: tuple[Expression, ...]
+    given: tuple[str, ...]  # axes, in their order
+    objectives: dict[str, str]  # metric -> minimise | maximise
+    replicas: int
+    prune: bool
+    said: dict[str, Any]  # the file as written
+
+    def document(self, number: int, replica: int = 0) -> Document:
+        """The scenario of a point; replicas differ in their seed."""
+        one = self.base.copy()
+        for path, value, mark in self.space.overrides(number):
+            scenario_settings.put(one, path, value, mark)
+        if replica:
+            seed = one.get(("seed",)) or 0
+            one.put(("seed",), seed + replica if isinstance(seed, int) else seed, Mark("replicas"))
+        return one
+
+
+def read(spec: str | Path) -> Sweep:
+    """Read a sweep file, a path or a shipped name. Raises `InputError` with all faults found."""
+    document = documents.load(documents.find(str(spec), FOLDER, "sweep"))
+    return sweep_of(document)
+
+
+def sweep_of(document: Document) -> Sweep:
+    """The sweep that a document describes."""
+    said = schemas.check(document, SweepSpec)
+    base = _base(document, said)
+    faults: list[Fault] = []
+    axes = _axes(document, said, base, faults)
+    constraints = []
+    for i, text in enumerate(said.constraints):
+        try:
+            constraints.append(expressions.parse(text, document.mark(("constraints", i))))
+        except InputError as error:
+            faults += error.faults
+    if not said.objectives:
+        faults.append(document.fault(("objectives",), "none", "a metric, like 'step_time_s: minimise'"))
+    if not said.axes:
+        faults.append(document.fault(("axes",), "no axis", "a key of a scenario and its values"))
+    given = [said.given] if isinstance(said.given, str) else said.given or []
+    for i, name in enumerate(given):
+        if name not in said.axes:
+            at = ("given",) if isinstance(said.given, str) else ("given", i)
+            wanted = f"one of the axes: {', '.join(said.axes)}"
+            faults.append(document.fault(at, f"'{name}'", wanted, nearest(name, said.axes)))
+    if faults:
+        raise InputError(faults)
+    space = _space(document, said, axes)
+    faults = [fault for axis in axes for fault in _own_faults(base, axis, axes)]
+    if faults:
+        raise InputError(list(dict.fromkeys(faults)))
+    return Sweep(
+        name=said.name,
+        title=said.title or said.name,
+        base=base,
+        space=space,
+        constraints=tuple(constraints),
+        given=tuple(name for name in said.axes if name in given),
+        objectives=dict(said.objectives),
+        replicas=said.replicas,
+        prune=said.prune,
+        said=document.tree,
+    )
+
+
+def hints(sweep: Sweep) -> Iterator[str]:
+    """What a person may want to know before many points run."""
+    work = schemas.check(sweep.base, ScenarioSpec).workload
+    many = len(sweep.space) * sweep.replicas >= _MANY
+    if many and isinstance(work, TrainingSpec) and any(work.skew.model_dump().values()):
+        alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
+        yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
+
+
+# --- the base ------------------------------------------------------------------------------------------------------
+
+
+def _base(document: Document, said: SweepSpec) -> Document:
+    """The base scenario with `set` laid over it; without what points do not share (its name, what it expects)."""
+    mark = document.mark(("base",))
+    if isinstance(said.base, str):
+        base = documents.load(
+            documents.find(said.base, "scenarios", "scenario", near=document.folder, mark=mark)
+        )
+    else:
+        base = document.branch(("base",))
+    base.put(("name",), said.name, document.mark(("name",)))
+    declared = base.get(("variants",))
+    if declared:
+        schemas.check(base, ScenarioSpec)
+        if said.variant not in declared:
+            name = said.base if isinstance(said.base, str) else "a scenario"
+            got = f"'{said.variant}'" if said.variant else f"{name} with variants"
+            key = "variant" if said.variant else "base"
+            near = nearest(said.variant, declared) if said.variant else None
+            raise InputError(document.fault((key,), got, f"variant: one of {', '.join(declared)}", near))
+        base = scenario_settings.variants(base)[str(said.variant)]
+        base.put(("name",), said.name, document.mark(("name",)))
+    elif said.variant:
+        raise InputError(document.fault(("variant",), f"'{said.variant}'", "none: the base has no variants"))
+    for key in ("expect", "variants", "title"):
+        base.tree.pop(key, None)
+    for dotted, value in said.set.items():
+        scenario_settings.put(base, documents.split(dotted), value, document.mark(("set", dotted), key=True))
+    schemas.check(base, ScenarioSpec)
+    return base
+
+
+# --- axes ----------------------------------------------------------------------------------------------------------
+
+
+def _axes(document: Document, said: SweepSpec, base: Document, faults: list[Fault]) -> tuple[Axis, ...]:
+    """The axes in their order; what is wrong with one joins `faults`. Those that say `auto` look at what the others set."""
+    found: dict[str, Axis] = {}
+    for name in sorted(said.axes, key=lambda one: said.axes[one] == "auto"):
+        try:
+            axis = _axis(document, name, said.axes[name], base, tuple(found.values()))
+        except InputError as error:
+            faults += error.faults
+            continue
+        if not axis.values:
+            faults.append(document.fault(("axes", name), "no value", "one value or more", key=True))
+        told = Counter(map(_told, axis.values))
+        repeated = [value for value in axis.values if told[_told(value)] > 1]
+        if repeated:
+            faults.append(
+                document.fault(("axes", name), f"{repeated[0]!r} twice", "each value once", key=True)
+            )
+        found[name] = axis
+    return tuple(found[name] for name in said.axes if name in found)
+
+
+def _told(value: Any) -> str:
+    """What a value is told by; of two values with the same text a table could not say which is which."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _axis(document: Document, name: str, asked: Any, base: Document, others: tuple[Axis, ...]) -> Axis:
+    mark = document.mark(("axes", name), key=True)
+    if isinstance(asked, dict):
+        return Axis.of_labels(name, asked, mark)
+    if isinstance(asked, RangeSpec):
+        asked = list(_range(document, name, asked))
+    return Axis.of_key(name, _auto(document, name, base, others) if asked == "auto" else asked, mark)
+
+
+def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...]) -> list[Any]:
+    """Every value that could be, on each cluster and with each model that the other axes make of the base."""
+    if name not in auto_axes.KEYS:
+        wanted = f"a list of values, or a range; 'auto' is for {', '.join(auto_axes.KEYS)}"
+        raise InputError(document.fault(("axes", name), "'auto'", wanted))
+    space = Space(tuple(axis for axis in others if _sizes(axis)))
+    if space.size > _MAX_GROUNDS:
+        got = f"'auto' beside {space.size:,} clusters and models"
+        raise InputError(document.fault(("axes", name), got, f"a list of values, or at most {_MAX_GROUNDS}"))
+    found: dict[int | str, None] = {}
+    refused: list[InputError | InfeasibleError] = []
+    for number in space.numbers():
+        one = base.copy()
+        try:
+            for path, value, mark in space.overrides(number):
+                scenario_settings.put(one, path, value, mark)
+            scenario = _resolvable(one, name)
+        except (InputError, InfeasibleError) as error:  # a value that is wrong is told with its axis
+            refused.append(error)
+            continue
+        if scenario.model is None:
+            raise InputError(
+                document.fault(("axes", name), "'auto' for a base without a model", "a list of values")
+            )
+        values = auto_axes.values(
+            name,
+            scenario.model,
+            num_gpus=scenario.num_ranks,
+            gpus_per_node=scenario.gpus_per_node,
+            sequence_tokens=getattr(scenario.workload, "sequence_tokens", 4096),
+        )
+        found |= dict.fromkeys(values)
+    if not found:
+        raise refused[0]
+    return list(found) if name == "workload.schedule" else sorted(found)
+
+
+def _sizes(axis: Axis) -> bool:
+    """Whether an axis sets what the sizes of a layout follow from."""
+    return any(documents.dotted(path).startswith(_SIZING) for one in axis.sets for path in one)
+
+
+def _resolvable(base: Document, name: str) -> Any:
+    """The base as a scenario; where its own layout is in the way of that, without it."""
+    try:
+        return scenarios.resolve(base)
+    except (InputError, InfeasibleError):
+        one = base.copy()
+        one.tree["layout"] = {}
+        if name == "workload.schedule":
+            one.tree["workload"] = {**one.tree["workload"], "schedule": "1f1b"}
+        return scenarios.resolve(one)
+
+
+def _range(document: Document, name: str, asked: RangeSpec) -> Iterator[Any]:
+    """The values of a range, in the unit of its start."""
+    first, unit = _number(document, name, "from", asked.from_)
+    last, last_unit = _number(document, name, "to", asked.to)
+    step, step_unit = (0.0, unit) if asked.step is None else _number(document, name, "step", asked.step)
+    if unit != last_unit or unit != step_unit:
+        wanted = f"the unit of 'from', '{unit}'" if unit else "plain numbers throughout"
+        raise InputError(document.fault(("axes", name), f"'{last_unit or step_unit}'", wanted, key=True))
+    if last < first or (asked.step is not None and step <= 0) or (asked.times is not None and first <= 0):
+        wanted = "'to' at or above 'from', and a step that leads there"
+        raise InputError(document.fault(("axes", name), f"{asked.from_} to {asked.to}", wanted, key=True))
+    ratio = last / first if asked.times else 1.0
+    count = math.log(ratio, asked.times) if asked.times else (last - first) / step
+    if count > _MAX_VALUES:
+        raise InputError(
+            document.fault(("axes", name), f"{count:.0f} values", f"at most {_MAX_VALUES}", key=True)
+        )
+    for i in range(math.floor(count * (1 + 1e-9) + 1e-9) + 1):
+        value = first * asked.times**i if asked.times else first + i * step
+        is_whole = abs(value - round(value)) <= 1e-9 * max(abs(value), step)
+        whole = round(value) if is_whole else float(f"{value:.12g}")
+        yield f"{whole} {unit}" if unit else whole
+
+
+def _number(document: Document, name: str, key: str, value: str | int | float) -> tuple[float, str]:
+    """A number of a range with its unit, "" for none."""
+    found = units.split(str(value))
+    if found is None:
+        wanted = "a number, with its unit where it has one"
+        raise InputError(document.fault(("axes", name, key), f"'{value}'", wanted))
+    return found
+
+
+def _space(document: Document, said: SweepSpec, axes: tuple[Axis, ...]) -> Space:
+    """The space, or a sample of it; what is run has its limit, and so has what Python counts."""
+    space = Space(axes)
+    asked = min(space.size, said.sample.points) if said.sample else space.size
+    if asked > MAX_POINTS or space.size > sys.maxsize:
+        got = f"{space.size:,} points ({' x '.join(str(len(axis.values)) for axis in axes)})"
+        wanted = f"at most {MAX_POINTS:,}; a shorter axis, a sample, or several sweeps"
+        raise InputError(document.fault(("axes",), got, wanted, key=True))
+    return space.sample(said.sample.points, said.sample.seed) if said.sample else space
+
+
+def _own_faults(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[Fault]:
+    """What is wrong with single values of an axis, whatever the others are."""
+    for i in range(len(axis.values)):
+        found: list[Fault] = []
+        for other in (None, 0, -1):  # alone, then beside the first and the last value of each other axis
+            one = base.copy()
+            for another in axes if other is not None else ():
+                if another is not axis:
+                    _lay(one, another, other or 0)
+            try:
+                _lay(one, axis, i)
+                schemas.check(one, ScenarioSpec)
+                if _can_be_a_name(axis, i):
+                    found = [fault for fault in _faults_of(one) if _is_own(fault, axis)]
+            except InputError as error:
+                found = list(error.faults)
+            if not found:
+                break
+        yield from found
+
+
+def _lay(document: Document, axis: Axis, place: int) -> None:
+    for path, value in axis.sets[place].items():
+        scenario_settings.put(document, path, value, axis.mark)
+
+
+def _faults_of(document: Document) -> tuple[Fault, ...]:
+    try:
+        scenarios.resolve(document)
+    except InputError as error:
+        return error.faults
+    except InfeasibleError:
+        return ()
+    return ()
+
+
+def _can_be_a_name(axis: Axis, place: int) -> bool:
+    """Whether what a value sets may name something that is not there, beyond its shape."""
+    return any(
+        isinstance(value, str) or not documents.dotted(path).startswith(_OF_COMBINATIONS)
+        for path, value in axis.sets[place].items()
+    )
+
+
+def _is_own(fault: Fault, axis: Axis) -> bool:
+    if fault.where != axis.mark:
+        return False
+    return not fault.key.startswith(_OF_COMBINATIONS) or fault.wanted.startswith("one of:")

@@ -1,0 +1,182 @@
+"""Points: one combination of a sweep's axes, from scenario to row; what a worker does, in any process, on any machine.
+
+A row says what is true of its scenario whichever sweep asks: whether it can be, and its figures. The constraints of a sweep
+only save a worker the run of a point that they exclude; what they exclude is never kept.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sim import units
+from sim.documents import Document
+from sim.errors import DoesNotFitError, Fault, InfeasibleError, InputError, nearest
+from sim.runs.forecast import forecast
+from sim.scenario import resolve as scenarios
+from sim.sweeps.expressions import Expression
+from sim.trees import flatten
+
+Status = Literal["ok", "infeasible", "failed", "forecast"]
+Known = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one scenario: its status with the reason, and its figures.
+
+    `scenario` is what it resolved to, flat and in SI units; `memory` are the parts of the fullest GPU [bytes]; `best` is what
+    no run of it can beat; `overflow` is set where memory does not suffice. `excluded`: a constraint of the sweep kept it from
+    running. `seconds` is what it took.
+    """
+
+    status: Status
+    reason: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    scenario: Known = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    overflow: dict[str, Any] | None = None
+    excluded: bool = False
+    seconds: float = 0.0
+
+    @property
+    def known(self) -> Known:
+        """Everything that a constraint can name."""
+        memory = {f"memory.{name}": size for name, size in self.memory.items()}
+        return {**self.scenario, **memory, **dict(_flat(self.metrics))}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Scenarios for one worker, by the number of their task; with or without running them."""
+
+    tasks: tuple[tuple[int, Document], ...]
+    constraints: tuple[Expression, ...]
+    run: bool = True
+
+
+def work(batch: Batch) -> list[tuple[int, Row]]:
+    """The rows of a batch, one after the other."""
+    return [(number, evaluate(one, batch.constraints, run=batch.run)) for number, one in batch.tasks]
+
+
+def evaluate(document: Document, constraints: Sequence[Expression] = (), *, run: bool = True) -> Row:
+    """The row of one scenario; without `run` only what is known before it (`forecast`), or why it cannot be.
+
+    Raises `InputError` where a constraint is at fault, not the scenario.
+    """
+    begun = time.perf_counter()
+    row = _evaluated(document, constraints, run)
+    return replace(row, seconds=time.perf_counter() - begun)
+
+
+def _evaluated(document: Document, constraints: Sequence[Expression], run: bool) -> Row:
+    row = Row("forecast")
+    try:
+        scenario = scenarios.resolve(document)
+        row = replace(row, scenario=dict(_flat(scenario.document)))
+        found = forecast(scenario)
+        row = replace(row, memory=dict(found.memory), best=dict(found.best))
+        reason = unmet(constraints, row.known)
+        if reason:
+            return replace(row, status="infeasible", reason=reason, excluded=True)
+        if not run:
+            return row
+        metrics = found.run()
+        odd = [name for name, value in flatten(metrics).items() if not math.isfinite(value)]
+        if odd:
+            return replace(row, status="failed", reason=f"no finite number came out for {', '.join(odd)}")
+        return replace(row, status="ok", metrics=metrics)
+    except DoesNotFitError as error:
+        overflow = {
+            "needed_bytes": error.needed_bytes, "capacity_bytes": error.capacity_bytes, "parts": error.parts
+        }  # fmt: skip
+        return replace(row, status="infeasible", reason=str(error), overflow=overflow)
+    except InfeasibleError as error:
+        return replace(row, status="infeasible", reason=str(error))
+    except InputError as error:
+        if error.faults and all(_is_constraint(fault, constraints) for fault in error.faults):
+            raise
+        told = (f"{fault.key}: got {fault.got}; wanted {fault.wanted}" for fault in error.faults)
+        return replace(row, status="infeasible", reason="; ".join(dict.fromkeys(told)))
+    except Exception as error:
+        return replace(row, status="failed", reason=_bug(error))
+
+
+def _is_constraint(fault: Fault, constraints: Sequence[Expression]) -> bool:
+    return fault.key == "constraints" and any(fault.where == one.mark for one in constraints)
+
+
+def _bug(error: Exception) -> str:
+    """A fault of ours in one line: what, and where in the package."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (in {Path(last.filename).name}, line {last.lineno})"
+
+
+# --- constraints ---------------------------------------------------------------------------------------------------
+
+
+def unmet(constraints: Sequence[Expression], known: Mapping[str, Any]) -> str:
+    """The first constraint that is not met, as a reason; "" where all that can be judged yet are."""
+    for one in constraints:
+        if all(name in known for name in one.names) and not one.holds(known):
+            said = ", ".join(f"{name} = {_shown(name, known[name])}" for name in one.names)
+            return f"the constraint '{one.text}' is not met: {said}"
+    return ""
+
+
+def check_names(constraints: Sequence[Expression], objectives: Sequence[str], row: Row) -> None:
+    """Raise `InputError` for names of constraints and objectives that a row which has run does not have."""
+    known, numbers = row.known, flatten(row.metrics)
+    faults = [
+        Fault(
+            one.mark,
+            "constraints",
+            f"'{name}'",
+            "a key of the scenario, memory.* or a metric",
+            nearest(name, known) or (f"'{name}', a word in quotes" if name.isidentifier() else None),
+        )
+        for one in constraints
+        for name in one.names
+        if name not in known
+    ]
+    faults += [
+        Fault(
+            None,
+            "objectives",
+            f"'{name}'",
+            f"a metric of this run: {', '.join(numbers)}",
+            nearest(name, numbers),
+        )
+        for name in objectives
+        if name not in numbers
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+def _shown(name: str, value: Any) -> str:
+    return units.show(value, units.dimension_of(name)) if isinstance(value, float) else str(value)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key -> value of a resolved scenario or of metrics; quantities in SI units, lists left out."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, str):
+            yield prefix + key, _si(value)
+        elif isinstance(value, int | float | bool):
+            yield prefix + key, value
+
+
+def _si(text: str) -> str | float:
+    """A quantity in SI units; other text, and a number without a unit, as it is."""
+    found = units.split(text)
+    return found[0] * units.FACTORS[found[1]] if found and found[1] else text

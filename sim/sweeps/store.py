@@ -1,0 +1,220 @@
+"""The store of a sweep: rows that outlive whatever happens to the process, in SQLite's write-ahead mode.
+
+A row is addressed by all that it follows from: the scenario with its overrides, the content of every file that it names, and
+the version of this package down to source and data (but for what draws), with the libraries that compute. So a row that stands here is right
+whichever sweep asks for it, and a second run of the same sweep computes nothing. Resolving a scenario only to look its row up
+would take longer than the lookup; what it resolves to is determined by the address.
+
+One process writes, the one that drives the sweep. A row is there once `put` returns, and stays there when that process is
+killed at any moment.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import sqlite3
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, get_args
+
+from sim import documents, files
+from sim.documents import Document
+from sim.errors import Fault, InputError, Mark, MoesimError
+from sim.files import is_settled
+from sim.sweeps.points import Row, Status
+from sim.version import __version__
+
+SCHEMA = "moesim.store/1"
+_LIBRARIES = ("numpy", "numba", "simpy")
+_UNADDRESSED = ("name", "title", "expect", "variants")  # no figure follows from them
+_AT_ONCE = 500  # keys of one question to the database
+
+
+class StoreError(MoesimError):
+    """The store cannot be written (a full disk, say); what it holds stays."""
+
+
+class Store:
+    """Rows by address."""
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+        self.path = path
+        try:
+            for suffix in ("", "-wal", "-shm") if fresh else ():
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason, wanted = (error.strerror or str(error)).lower(), "a folder that can be written"
+            raise InputError(Fault(Mark(str(path)), "--out", reason, wanted)) from None
+        try:
+            self.connection = sqlite3.connect(path, timeout=10.0)
+        except sqlite3.Error as error:
+            raise self._refusal(error) from None
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self.connection.close()
+            raise self._refusal(error) from None
+        except InputError:
+            self.connection.close()
+            raise
+
+    def _refusal(self, error: sqlite3.Error) -> MoesimError:
+        """What is said where the file is no store, or no longer a whole one, or the disk is full."""
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return StoreError(f"{self.path}: {error}")
+        wanted = "a store of this command, or another --out, or --fresh"
+        return InputError(Fault(Mark(str(self.path)), "", str(error), wanted))
+
+    def _open(self) -> None:
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        self.connection.execute("PRAGMA synchronous=NORMAL")
+        with self.connection:
+            self.connection.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT)")
+            self.connection.execute("CREATE TABLE IF NOT EXISTS rows (address TEXT PRIMARY KEY, row TEXT)")
+        about = dict(self.connection.execute("SELECT name, value FROM about"))
+        if not about:
+            with self.connection:
+                self.connection.executemany(
+                    "INSERT INTO about VALUES (?, ?)", [("schema", SCHEMA), ("version", version())]
+                )
+        elif about.get("schema") != SCHEMA or about.get("version") != version():
+            theirs = f"a store of version {about.get('version', about.get('schema', 'unknown'))}"
+            wanted = f"one of this version, {version()}; --fresh computes it anew, another --out keeps both"
+            raise InputError(Fault(Mark(str(self.path)), "", theirs, wanted))
+
+    def get(self, addresses: Iterable[str]) -> dict[str, Row]:
+        """Those of the rows that are there, by address. Raises `InputError` where the file is damaged."""
+        wanted = list(addresses)
+        found: dict[str, Row] = {}
+        try:
+            for first in range(0, len(wanted), _AT_ONCE):
+                part = wanted[first : first + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                rows = self.connection.execute(
+                    f"SELECT address, row FROM rows WHERE address IN ({marks})", part
+                )
+                found |= {address: _row(text) for address, text in rows}
+        except sqlite3.Error as error:
+            raise self._refusal(error) from None
+        return found
+
+    def put(self, rows: Mapping[str, Row]) -> None:
+        """Keep rows by address. Raises `StoreError` where the disk refuses; what stood here stays."""
+        told = [(address, json.dumps(_plain(row), allow_nan=False)) for address, row in rows.items()]
+        try:
+            with self.connection:
+                self.connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", told)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{self.path}: {error}; {len(self)} finished rows are kept there, and the same command goes on from them"
+            ) from None
+
+    def __len__(self) -> int:
+        return int(self.connection.execute("SELECT count(*) FROM rows").fetchone()[0])
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.connection.close()
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in Row.__slots__}
+
+
+def _row(text: Any) -> Row:
+    try:
+        row = Row(**json.loads(text))
+    except (TypeError, ValueError):
+        raise sqlite3.DatabaseError("a row that is none of a sweep") from None
+    if row.status not in get_args(Status):
+        raise sqlite3.DatabaseError(f"a row of status {row.status!r}")
+    return row
+
+
+# --- addresses -----------------------------------------------------------------------------------------------------
+
+
+def address(document: Document) -> str:
+    """What a scenario's row is found by: 64 hexadecimal digits; see the module."""
+    tree = {key: value for key, value in document.tree.items() if key not in _UNADDRESSED}
+    files = [[text, _contents(text, document.folder)] for text in sorted(set(_texts(tree)))]
+    told = json.dumps(
+        [tree, [one for one in files if one[1]], version()],
+        sort_keys=True,
+        separators=(",", ":"),
+        default=str,
+    )
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
+
+
+def _contents(text: str, folder: Path | None) -> list[str]:
+    """Digests of the files that a text of a scenario may name: here, and beside it."""
+    found = []
+    for base in (Path(), folder) if folder else (Path(),):
+        try:
+            path = base / text
+            there = path.stat()
+            if stat.S_ISREG(there.st_mode):
+                read = _digest if is_settled(there) else _digest.__wrapped__
+                found.append(read(path, (there.st_ino, there.st_size, there.st_mtime_ns)))
+        except (OSError, ValueError):  # no file, or no name that a file could have
+            continue
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: Path, version: tuple[int, int, int]) -> str:
+    """A digest of a file; `version` tells it from what stood there at other times."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@functools.cache
+def version() -> str:
+    """This package's version and a digest of its source, its data and the libraries that compute: `0.1.0+1f3a5b7c9d0e`."""
+    digest = hashlib.sha256()
+    for name in _LIBRARIES:
+        digest.update(f"{name} {_installed(name)}\n".encode())
+    for name, path in sorted(_sources(files.package_folder()).items()):
+        digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def _sources(package: Path) -> dict[str, Path]:
+    """Source and data that figures follow from, by names that are the same in a checkout and an installed package."""
+    found = {
+        path.relative_to(package).as_posix(): path
+        for path in package.rglob("*.py")
+        if path.parent.name != "show"
+    }
+    for name, folder in (
+        ("hardware", documents.data_folder("hardware")),
+        ("models", documents.data_folder("scenarios") / "models"),
+    ):
+        found |= {f"{name}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.yaml")}
+    return found

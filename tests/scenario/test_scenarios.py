@@ -1,0 +1,223 @@
+"""Every shipped scenario: it says what it asks and expects, resolves, runs, and what it expects comes true."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from itertools import takewhile
+from typing import Any
+
+import pytest
+
+import sim
+from sim.documents import shipped
+from sim.runs import result as run_results
+from sim.scenario import resolve as scenarios
+from sim.scenario import settings as scenario_settings
+from sim.trees import flatten
+from sim.validation.validate import GROUPS, load
+
+SLOW_STEPS = ("fabrics", "h800", "h800-vs-h100", "measured")
+SLOW = (
+    "group-limit",
+    "inference-eplb",
+    "inference-hardware",
+    "qwen3-training",
+    "v3-pretraining-cost",
+    *(f"v3-training-{name}" for name in SLOW_STEPS),
+)
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in shipped("scenarios")]
+
+
+@cache
+def result(name: str) -> Any:
+    return sim.run(name)
+
+
+def variants(name: str) -> dict[str, Any]:
+    found = result(name)
+    return found.get("variants") or {"": found}
+
+
+def metric(name: str, variant: str, key: str) -> float:
+    return flatten(variants(name)[variant]["metrics"])[key]
+
+
+@pytest.mark.parametrize("name", shipped("scenarios"))
+def test_a_scenario_says_what_it_asks_and_expects(name: str) -> None:
+    lines = shipped("scenarios")[name].read_text().splitlines()
+    asks, *expects = (line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    assert asks.startswith("Asks: ")
+    assert asks.endswith("?")
+    assert expects[0].startswith("Expects: ")
+    assert expects[-1].endswith(".")
+
+
+@pytest.mark.parametrize("name", shipped("scenarios"))
+def test_a_scenario_resolves_with_lower_case_variants(name: str) -> None:
+    document = scenario_settings.read(name)
+    assert document.get(("name",)) == name
+    for variant, one in scenario_settings.variants(document).items():
+        assert variant == variant.lower()
+        scenarios.resolve(one)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scenario_runs_and_meets_its_bounds_and_expectations(name: str) -> None:
+    assert run_results.missed(result(name)) == []
+    for one in variants(name).values():
+        metrics = one["metrics"]
+        assert all(math.isfinite(value) for value in flatten(metrics).values())
+        for part in [metrics] if "lower_bound_s" in metrics else metrics.values():
+            whole_s = next(
+                part[key] for key in ("step_time_s", "makespan_s", "completion_time_s") if key in part
+            )
+            assert 0 < part["lower_bound_s"] <= whole_s
+            assert part.get("time_s", 0) <= whole_s * (1 + 1e-12)
+        assert all(link["utilisation_fraction"] <= 1 + 1e-9 for link in one["links"].values())
+
+
+def test_expectations_name_a_published_source() -> None:
+    sources = {key for group in GROUPS for key in load(group).sources}
+    named = {
+        expectation.source
+        for name in shipped("scenarios")
+        for one in scenario_settings.variants(scenario_settings.read(name)).values()
+        for expectation in scenarios.resolve(one).expectations
+    }
+    assert named
+    assert named <= sources
+
+
+# --- what the comments promise --------------------------------------------------------------------------------------
+
+
+def test_an_h800_is_slower_within_two_nodes_and_equal_from_ep32_on() -> None:
+    def ratio(ep: int, key: str) -> float:
+        h800, h100 = (metric("h800-vs-h100", f"{gpu}-ep{ep}", key) for gpu in ("h800", "h100"))
+        return h800 / h100
+
+    assert ratio(8, "dispatch.time_s") == pytest.approx(2.2, abs=0.05)
+    assert ratio(16, "dispatch.time_s") == pytest.approx(1.7, abs=0.05)
+    for ep in (32, 64):
+        assert ratio(ep, "dispatch.time_s") == pytest.approx(1, abs=0.01)
+        assert ratio(ep, "combine.time_s") == pytest.approx(1, abs=0.01)
+        assert variants("h800-vs-h100")[f"h800-ep{ep}"]["metrics"]["dispatch"]["binding"] == "nic"
+
+
+@pytest.mark.slow
+def test_a_limit_below_three_nodes_binds_the_h800_by_nvlink() -> None:
+    for groups in range(1, 9):
+        ours = metric("group-limit", f"h800-groups{groups}", "dispatch.time_s")
+        ratio = ours / metric("group-limit", f"h100-groups{groups}", "dispatch.time_s")
+        binding = variants("group-limit")[f"h800-groups{groups}"]["metrics"]["dispatch"]["binding"]
+        assert ratio == pytest.approx({1: 1.8, 2: 1.13}.get(groups, 1.0), abs=0.02)
+        assert binding == ("scale_up" if groups < 3 else "nic")
+
+
+def test_replicas_win_back_what_popular_experts_cost() -> None:
+    even, skewed, balanced, moved = (
+        metric("skewed-eplb", one, "dispatch.completion_time_s")
+        for one in ("even", "skewed", "skewed-eplb", "skewed-moved")
+    )
+    assert skewed > 1.4 * even
+    assert balanced < 1.03 * even
+    assert balanced < moved < skewed
+
+
+def test_one_slow_nic_halves_everyone_and_a_dead_rail_costs_an_eighth() -> None:
+    healthy, half, dead = (
+        metric("faults", one, "dispatch.time_s") for one in ("healthy", "nic-at-half", "dead-rail")
+    )
+    assert half == pytest.approx(2 * healthy, rel=0.04)
+    assert dead == pytest.approx(8 / 7 * healthy, rel=0.02)
+
+
+def test_faults_are_told_beside_the_healthy_cluster_the_worst_first() -> None:
+    slow, dead = result("faults").finding()
+    assert slow.startswith("nic-at-half: dispatch takes 4.77 ms against 2.43 ms in healthy (1.96x as long)")
+    assert dead.startswith("dead-rail: dispatch takes 2.77 ms against 2.43 ms in healthy (1.14x as long)")
+
+
+def test_what_replicas_win_back_is_told_beside_the_skewed_gate() -> None:
+    """Even and balanced are within two per cent of each other, and moved experts win less."""
+    even, balanced, moved = result("skewed-eplb").finding()
+    assert "against 2.88 ms in skewed" in even
+    assert balanced.startswith(
+        "skewed-eplb: dispatch takes 1.93 ms against 2.88 ms in skewed (1.49x as fast)"
+    )
+    assert moved.startswith("skewed-moved: ")
+
+
+@pytest.mark.slow
+def test_the_group_limit_is_told_before_the_hardware() -> None:
+    said = result("group-limit").finding()
+    assert said[0].startswith("h800-groups1: dispatch takes 1.17 ms against 2.41 ms in h800-groups4")
+    assert said[2].startswith(
+        "h800-groups8: dispatch takes 3.2 ms against 2.41 ms in h800-groups4 (1.33x as long)"
+    )
+    assert said[3].startswith("The H100 gains most at h800-groups1")
+
+
+def test_hardware_of_two_sizes_of_cluster_is_no_choice() -> None:
+    """More nodes are another task: EP64 takes longer than EP8 on every machine."""
+    assert all(" gains " in one for one in result("h800-vs-h100").finding())
+
+
+def test_twins_of_one_hardware_are_told_by_their_names() -> None:
+    assert result("h800-450").finding()[0].startswith("h800-450 gains most at h800")
+
+
+def test_three_senders_into_one_host_end_together_after_the_time_of_three() -> None:
+    rows = {int(row[0]): row for row in result("flows-example")["flow_completion"]}
+    three_us = 3 * 1048576 * 4160 / 4096 / 50e9 * 1e6
+    for flow in (1, 2, 3):
+        assert rows[flow][2] == pytest.approx(three_us, abs=3.2)  # and at most 3.15 us of idle latency
+    assert rows[5][1] > rows[4][2]
+
+
+def test_planes_cost_nccl_nothing() -> None:
+    plane, rail = (
+        metric("nccl-multi-plane", one, "exchange.time_s") for one in ("multi-plane", "rail-optimized")
+    )
+    assert plane == pytest.approx(rail, rel=1e-3)
+
+
+def test_an_h800_with_an_h100s_nvlink_is_an_h100() -> None:
+    found = variants("h800-450")
+    assert found["h800-450"]["metrics"] == found["h100"]["metrics"]
+    assert found["h800"]["metrics"] != found["h100"]["metrics"]
+
+
+@pytest.mark.slow
+def test_rails_that_never_meet_cost_a_training_step_nothing() -> None:
+    plane, rail = (metric("v3-training-fabrics", one, "step_time_s") for one in ("multi-plane", "multi-rail"))
+    assert plane == pytest.approx(rail, rel=0.01)
+
+
+@pytest.mark.slow
+def test_full_nvlink_wins_a_few_percent_of_a_step_at_most_and_overlap_much_more() -> None:
+    def step_s(variant: str) -> float:
+        return metric("v3-training-h800-vs-h100", variant, "step_time_s")
+
+    for ours, theirs in (("h800", "h100"), ("h800-no-overlap", "h100-no-overlap")):
+        assert 0.95 * step_s(ours) <= step_s(theirs) <= step_s(ours)
+    for hardware in ("h800", "h100"):
+        assert step_s(f"{hardware}-no-overlap") > 1.15 * step_s(hardware)
+
+
+@pytest.mark.slow
+def test_measured_layers_make_the_step_of_modelled_ones() -> None:
+    modelled, measured = (metric(f"v3-training-{name}", "", "step_time_s") for name in ("h800", "measured"))
+    assert measured == pytest.approx(modelled, rel=0.02)
+
+
+def test_within_a_node_full_nvlink_trains_a_coarse_moe_faster() -> None:
+    h800, h100 = (metric("mixtral-training", gpu, "step_time_s") for gpu in ("h800", "h100"))
+    assert 0.9 * h800 < h100 < 0.99 * h800
+
+
+@pytest.mark.slow
+def test_dualpipe_hides_most_of_what_1f1b_exposes() -> None:
+    hidden, exposed = (metric("qwen3-training", one, "exposed_comm_s") for one in ("h800", "h800-1f1b"))
+    assert hidden < 0.5 * exposed

@@ -1,0 +1,313 @@
+"""The report: one page, nothing fetched, everything drawn in a real browser, light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import browser
+import sim
+from sim.show.pages import page, report
+from sim.show.plots import kinds as plots
+from sim.show.tables import rules
+from sim.show.views.run import cases
+from sim.show.words import run as findings
+
+needs_browser = pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
+RUNS = ("single", "variants", "closed", "flows", "exchange", "validation")
+WORKLOADS = ("all_to_all", "exchange", "flows", "training", "prefill", "decode", "decodes", "serving")
+
+
+@pytest.fixture(scope="module")
+def all_runs(results: dict[str, Any], runs: dict[str, Any]) -> dict[str, Any]:
+    """A run of every workload, and some of several variants."""
+    decodes = {"variants": {"a": runs["decode"], "b": runs["decode"]}, "name": "two", "title": "Two"}
+    prefill = sim.run("prefill-hardware", {"variants": {}, "expect": {}})
+    return {**results, **runs, "prefill": prefill, "decodes": decodes}
+
+
+@pytest.fixture(scope="module")
+def pages(all_runs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("reports")
+    found = {}
+    for run in dict.fromkeys((*RUNS, *WORKLOADS)):
+        found[run] = folder / f"{run}.html"
+        found[run].write_text(report.report_html(all_runs[run]), encoding="utf-8")
+    return found
+
+
+def without_plotly(text: str) -> str:
+    assert text.count(page.plotly()) == 1
+    return text.replace(page.plotly(), "")
+
+
+@pytest.mark.parametrize("run", [*RUNS, "prefill", "decodes", "serving"])
+def test_a_page_is_one_small_file_without_a_foreign_address(pages: dict[str, Path], run: str) -> None:
+    text = pages[run].read_text(encoding="utf-8")
+    assert len(text.encode()) < 6e6
+    assert not re.findall(
+        r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}|@import|url\((?!data:)", without_plotly(text)
+    )
+
+
+def test_the_same_result_gives_the_same_bytes(results: dict[str, Any]) -> None:
+    assert report.report_html(results["single"]) == report.report_html(results["single"])
+
+
+@pytest.mark.parametrize("run", ["single", "variants"])
+def test_a_report_holds_answer_times_assumptions_and_scenario(pages: dict[str, Path], run: str) -> None:
+    text = without_plotly(pages[run].read_text(encoding="utf-8"))
+    for said in (
+        "Answer",
+        "Times beside their lower bounds",
+        "assumed",
+        "gpu.pcie.bandwidth",
+        "tokens_per_rank: 128",
+    ):
+        assert said in text
+
+
+def body(path: Path) -> str:
+    """The text of a page without figures and scripts."""
+    text = without_plotly(path.read_text(encoding="utf-8"))
+    return html.unescape(re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("run", WORKLOADS)
+def test_a_report_answers_with_numbers_and_shows_what_it_stands_on(
+    pages: dict[str, Path], all_runs: dict[str, Any], run: str
+) -> None:
+    text = body(pages[run])
+    said = findings.finding(all_runs[run])
+    assert said
+    assert any(char.isdigit() for char in said[0])
+    for words in (*said, "bound", "Where the time goes", "Run it again", "How to read it", "kind: "):
+        assert words in text
+    shown = set(re.findall(r'class="plot" id="fig-(\w+)', text))
+    assert "timeline" in shown
+    if run in ("training", "prefill", "decode", "decodes"):
+        assert {"phases", "memory", "roofline"} <= shown
+    elif run == "serving":
+        assert {"phases", "queues", "latencies"} <= shown
+    else:
+        assert {"bars", "links", "fabric_map"} <= shown
+
+
+@pytest.mark.parametrize("run", [run for run in WORKLOADS if run != "flows"])
+def test_a_report_tells_the_export_rules_of_its_hardware(pages: dict[str, Path], run: str) -> None:
+    text = body(pages[run])
+    for words in (
+        "Export rules",
+        "87 FR 62186",
+        "R2022",
+        "not legal advice",
+        "Not restricted: I/O of 528 GB/s",
+    ):
+        assert words in text
+
+
+def test_a_bare_fabric_has_no_export_rules(pages: dict[str, Path]) -> None:
+    assert "Export rules" not in body(pages["flows"])
+
+
+def test_an_override_changes_the_verdict_of_its_part_alone() -> None:
+    """400 GB/s of NVLink both ways passed the rule of 2022, 900 GB/s did not (87 FR 62186: I/O of 600 GB/s or more)."""
+    result = sim.run(
+        "h800-450", {"workload.tokens_per_rank": 16, "workload.gate.sampling": "expected", "expect": {}}
+    )
+    grid = rules.grid(cases(result))
+    assert grid.heads[2:5] == ("H800", "H800 with gpu.scale_up.bandwidth 450 GB/s", "H100")
+    assert next(row for row in grid.rows if row[0] == "R2022")[2:5] == (
+        "not restricted",
+        "restricted",
+        "restricted",
+    )
+    told = result["variants"]["h800-450"]["provenance"]
+    assert told["hardware"]["overrides"] == {"gpu.scale_up.bandwidth": "450 GB/s"}
+    first = told["export_rules"]["verdicts"][0]
+    assert {one["name"]: one["value"] for one in first["numbers"]}["IO"] == pytest.approx(2 * 450 + 2 * 64)
+
+
+def test_the_scenario_of_a_report_runs_again_to_the_same_metrics(
+    results: dict[str, Any], tmp_path: Path
+) -> None:
+    again = tmp_path / "again.yaml"
+    again.write_text(report.scenario_yaml(results["variants"]))
+    for name, one in sim.run(again)["variants"].items():
+        assert one["metrics"] == results["variants"]["variants"][name]["metrics"]
+    again.write_text(report.scenario_yaml(results["single"]))
+    assert sim.run(again)["metrics"] == results["single"]["metrics"]
+
+
+def test_text_from_a_scenario_cannot_become_markup(results: dict[str, Any]) -> None:
+    evil = "<script>alert(1)</script>"
+    text = report.report_html({**results["single"], "title": evil, "name": evil})
+    assert evil not in text
+
+
+def test_a_report_without_transfers_is_a_page_too() -> None:
+    later = {
+        "name": "later",
+        "metrics": {"step_time_s": 19.9},
+        "scenario": {"workload": {"kind": "training"}},
+    }
+    assert "19.9 s" in report.report_html(later)
+
+
+DRAWN = """
+(() => { for (const fold of document.querySelectorAll("details")) fold.open = true; })();
+moesim.drawAll().then(() => [...document.querySelectorAll(".plot")].map(div =>
+  [div.id, !!div.querySelector(".main-svg"), (div._fullData || []).every((trace, i) => trace.type === (div.data[i].type || "scatter")),
+   !!div.getAttribute("aria-label")]))
+"""
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize(
+    ("run", "width", "dark"),
+    [
+        ("single", 390, True),
+        ("variants", 1400, False),
+        ("flows", 1400, True),
+        ("validation", 390, False),
+        ("decode", 390, False),
+        ("decodes", 1400, True),
+        ("serving", 390, True),
+        ("prefill", 1400, False),
+    ],
+)
+def test_everything_is_drawn_in_a_browser(
+    tab: browser.Tab, pages: dict[str, Path], run: str, width: int, dark: bool
+) -> None:
+    tab.open(pages[run], width=width, dark=dark)
+    drawn = tab.run(DRAWN)
+    tab.settle()
+    assert drawn
+    for ident, has_svg, types_kept, has_label in drawn:
+        assert has_svg, ident
+        assert types_kept, ident
+        assert has_label, ident
+    assert tab.errors == []
+    assert tab.requests == []
+    assert tab.run("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+    ground = tab.run("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == dark
+    ink = tab.run("getComputedStyle(document.querySelector('.plot text')).fill")
+    assert (sum(map(int, re.findall(r"\d+", ink)[:3])) > 380) == dark
+
+
+@needs_browser
+def test_every_control_can_be_reached_by_keyboard(tab: browser.Tab, pages: dict[str, Path]) -> None:
+    tab.open(pages["variants"])
+    reachable = tab.run(
+        "[...document.querySelectorAll('.scroll, pre, summary, button, a')].every(one => one.tabIndex >= 0)"
+    )
+    assert reachable
+
+
+@needs_browser
+def test_figures_are_drawn_when_they_come_near_the_screen(tab: browser.Tab, pages: dict[str, Path]) -> None:
+    tab.open(pages["single"], height=700, draw=False)
+    tab.run(
+        "new Promise(done => { const look = () => performance.getEntriesByName('moesim: in view').length ? done() : setTimeout(look, 50); look(); })"
+    )
+    drawn = "[...document.querySelectorAll('.plot')].map(div => !!div.dataset.drawn)"
+    before = tab.run(drawn)
+    assert before[0]
+    assert not before[-1]
+    tab.run("[...document.querySelectorAll('.plot')].at(-1).scrollIntoView()")
+    tab.run(
+        "new Promise(done => { const look = () => [...document.querySelectorAll('.plot')].at(-1).dataset.drawn ? done() : setTimeout(look, 50); look(); })"
+    )
+    assert tab.run(drawn)[-1]
+    assert tab.errors == []
+
+
+def without(what: str, page: Path, folder: Path) -> Path:
+    """A page in a browser that lacks something."""
+    path, text = folder / "old.html", page.read_text(encoding="utf-8")
+    script = f"<body><script>delete window.{what}</script>"
+    path.write_text(text.replace("<body>", script, 1), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+@needs_browser
+def test_without_an_observer_all_is_drawn_at_once(
+    tab: browser.Tab, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    tab.open(without("IntersectionObserver", pages["single"], tmp_path), draw=False)
+    tab.run(
+        "new Promise(done => { const look = () => [...document.querySelectorAll('.plot')].every(div => div.dataset.drawn) ? done() : setTimeout(look, 50); look(); })"
+    )
+    assert tab.errors == []
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_browser_without_decompression_says_so(
+    tab: browser.Tab, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    tab.open(without("DecompressionStream", pages["single"], tmp_path), draw=False)
+    assert "too old to draw" in tab.run("document.querySelector('.plot').textContent")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_printed_report_has_every_figure_on_white(
+    tab: browser.Tab, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    tab.open(pages["decode"], dark=True, draw=False)
+    tab.run("moesim.drawAll().then(() => dispatchEvent(new Event('beforeprint')))")
+    ink = tab.run("getComputedStyle(document.querySelector('.plot text')).fill")
+    assert sum(map(int, re.findall(r"\d+", ink)[:3])) < 380
+    tab.run("dispatchEvent(new Event('afterprint'))")
+    tab.pdf(tmp_path / "page.pdf")
+    assert (tmp_path / "page.pdf").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_single_figure_page_draws(tab: browser.Tab, results: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "bars.html"
+    path.write_text(page.figure_page("bars", plots.figure("bars", results["variants"])), encoding="utf-8")
+    tab.open(path, width=390)
+    assert tab.run("document.querySelectorAll('.plot .main-svg').length") > 0
+    assert tab.errors == []
+    assert tab.requests == []
+
+
+def test_a_fold_says_what_binds_in_each_of_its_variants_or_in_all(results: dict[str, Any]) -> None:
+    one, other = (dict(case.result) for case in cases(results["variants"]))
+    for run, dispatch, combine in ((one, "scale_up", "scale_up"), (other, "nic", "copy_sms")):
+        made = {"dispatch": dispatch, "combine": combine}
+        run["metrics"] = {
+            name: {**run["metrics"][name], "binding": binding} for name, binding in made.items()
+        }
+    text = report.report_html({**results["variants"], "variants": {"h800": one, "h100": other}})
+    assert "h800: NVLink binds; h100: dispatch the NIC binds, combine the copy SMs bind" in text
+    alike = report.report_html(
+        {**results["variants"], "variants": {"h800": one, "h100": {**other, "metrics": one["metrics"]}}}
+    )
+    assert '<span class="soft">NVLink binds</span>' in alike
+
+
+@pytest.mark.parametrize(
+    ("times_s", "words"),
+    [
+        ([1.5], "1.50 times its lower bound"),
+        ([1.5, 1.504], "1.50 times their lower bounds"),
+        ([1.5, 2.0], "1.50 to 2.00 times their lower bounds"),
+    ],
+)
+def test_a_span_of_bounds_names_two_ends_only_where_they_differ(times_s: list[float], words: str) -> None:
+    variants = {
+        f"v{i}": {"metrics": {"exchange": {"time_s": t, "completion_time_s": t, "lower_bound_s": 1.0, "binding": "nic"}}}
+        for i, t in enumerate(times_s)
+    }  # fmt: skip
+    assert words in findings.of_bounds({"variants": variants})

@@ -1,0 +1,280 @@
+"""Prefill, decode and serving shown: tables that add up, sentences with numbers, figures that hold what was recorded."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import sim
+from results import REQUESTS
+from sim.errors import InputError
+from sim.show.files.timelines import of_result
+from sim.show.files.trace import check_trace, document, encode
+from sim.show.plots import kinds as plots
+from sim.show.tables import console as tables
+from sim.show.tables import inference
+from sim.show.tables import run as grids
+from sim.show.views import inference as inference_views
+from sim.show.views import serving as serving_views
+from sim.show.views.run import Case, cases
+from sim.show.words import run as findings
+
+
+@pytest.fixture(scope="module")
+def found(runs: dict[str, Any]) -> dict[str, Any]:
+    """A decode, a prefill, decodes on four GPUs, a serving run, and two of them."""
+    decodes = sim.run("inference-hardware", {"expect": {}})
+    slow = {**runs["serving"], "metrics": {**runs["serving"]["metrics"], "goodput_requests_per_s": 1.0}}
+    return {
+        "decode": runs["decode"],
+        "prefill": sim.run("prefill-hardware", {"variants": {}, "expect": {}}),
+        "decodes": decodes,
+        "serving": runs["serving"],
+        "servings": {"name": "two", "variants": {"quick": runs["serving"], "slow": slow}},
+    }
+
+
+RUNS = ("decode", "prefill", "decodes", "serving", "servings")
+PASSES = ("decode", "prefill", "decodes")
+
+
+def printed(result: Any) -> str:
+    out = io.StringIO()
+    tables.print_result(result, Console(file=out, width=110))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= 110
+    return text
+
+
+# --- what a result adds up to ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", PASSES)
+def test_the_parts_of_a_pass_make_its_time(found: dict[str, Any], run: str) -> None:
+    for case in cases(found[run]):
+        step_s = case.metrics["step_time_s"]
+        assert sum(case.result["where"].values()) == pytest.approx(step_s, rel=1e-9)
+        assert sum(inference_views.where(case).values()) == pytest.approx(step_s, rel=1e-6)
+
+
+@pytest.mark.parametrize("run", PASSES)
+def test_the_lower_bound_is_the_longest_of_its_classes(found: dict[str, Any], run: str) -> None:
+    for case in cases(found[run]):
+        tokens = case.metrics.get("accepted_tokens_per_step", 1.0)
+        longest_s = max(case.result["bounds"].values())
+        assert longest_s / tokens == pytest.approx(case.metrics["lower_bound_s"])
+        assert longest_s <= case.metrics["step_time_s"]
+
+
+@pytest.mark.parametrize("run", PASSES)
+def test_what_a_gpu_holds_fits(found: dict[str, Any], run: str) -> None:
+    for case in cases(found[run]):
+        m, parts = case.metrics, inference_views.memory_parts(case)
+        assert sum(parts.values()) <= m["memory_capacity_bytes"]
+
+
+def test_a_row_of_shares_adds_up_to_the_pass(found: dict[str, Any]) -> None:
+    grid = inference.of_where(cases(found["decode"]))
+    shares = [float(row[2].rstrip("%")) for row in grid.rows[:-1]]
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+
+
+# --- sentences and tables --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_run_is_told_with_numbers_and_fits_a_terminal(found: dict[str, Any], run: str) -> None:
+    said = findings.finding(found[run])
+    assert said
+    assert all(any(char.isdigit() for char in one) for one in said)
+    text = printed(found[run])
+    assert "Metrics" not in text  # the long list is for workloads without tables of their own
+    for words in " ".join(said).split():
+        assert words in text
+
+
+def test_a_decode_is_told_with_both_speeds_its_bound_and_what_memory_holds(found: dict[str, Any]) -> None:
+    m = found["decode"]["metrics"]
+    first, second = findings.finding(found["decode"])
+    for words in (
+        f"{m['tokens_per_s_per_user']:.1f} tokens/s",
+        f"{m['tokens_per_s_per_gpu']:,.0f}",
+        f"{m['tpot_s'] / m['lower_bound_s']:.2f}x its lower bound",
+        f"{m['exposed_comm_s'] / m['step_time_s']:.0%}",
+    ):
+        assert words in first
+    assert f"{m['max_batch_per_gpu']} requests would fit" in second
+
+
+def test_an_odd_number_that_fits_is_told_beside_the_even_one_that_runs() -> None:
+    """Two microbatches take half of the requests each; one takes them all."""
+    settings = {"workload.requests_per_gpu": None, "expect": {}, "workload.context_tokens": 5100}
+    halved = sim.run("v3-decode-ep144", settings)
+    fit, run = (halved["metrics"][key] for key in ("max_batch_per_gpu", "requests_per_gpu"))
+    assert (fit % 2, run) == (1, fit - 1)
+    assert f"{run} of them run: an even number, half in each microbatch." in findings.finding(halved)[1]
+    whole = sim.run("v3-decode-ep144", {**settings, "workload.overlap": False})
+    assert whole["metrics"]["requests_per_gpu"] == whole["metrics"]["max_batch_per_gpu"]
+    assert "of them run" not in findings.finding(whole)[1]
+
+
+def test_exposed_communication_is_waits_and_what_kernels_hold_of_the_sms(found: dict[str, Any]) -> None:
+    case = cases(found["decode"])[0]
+    m, spent = case.metrics, inference_views.where(case)
+    step_s = m["step_time_s"]
+    assert spent["waits"] + spent["phases"] + spent.get("last_rank", 0.0) == pytest.approx(
+        m["exposed_comm_s"], rel=0.02
+    )
+    said = findings.finding(found["decode"])[0]
+    assert f"exposed communication {m['exposed_comm_s'] / step_s:.1%}" in said
+    assert f"waits for exchanges {spent['waits'] / step_s:.1%}" in said
+    assert f"sends and receives on SMs {spent['phases'] / step_s:.1%}" in said
+    title = plots.figure("timeline", found["decode"]).layout.meta["title"]
+    assert re.match(r"In the first \d+% of a pass the compute stream computes \d+% of the time", title)
+    shares = [int(one) for one in re.findall(r"(?:computes|records|exchanges) (\d+)%", title)]
+    assert sum(shares) == pytest.approx(100, abs=1)
+
+
+def test_variants_of_a_decode_are_told_against_the_first(found: dict[str, Any]) -> None:
+    said = findings.finding(found["decodes"])
+    metrics = {name: one["metrics"] for name, one in found["decodes"]["variants"].items()}
+    ratio = metrics["h20"]["tpot_s"] / metrics["h800"]["tpot_s"]
+    assert said[0] == (
+        f"nvl72 is best for both: {metrics['nvl72']['tokens_per_s_per_gpu']:,.0f} tokens/s a GPU, "
+        f"{metrics['nvl72']['tokens_per_s_per_user']:.1f} tokens/s a user."
+    )
+    assert said[1].startswith("h800 has a TPOT of")
+    assert any(one.startswith("h20 takes") and f"{ratio:.2f}x as long" in one for one in said)
+
+
+def test_a_serving_run_is_told_with_its_goodput_and_what_users_felt(found: dict[str, Any]) -> None:
+    m = found["serving"]["metrics"]
+    first = findings.finding(found["serving"])[0]
+    assert first.startswith(
+        f"{m['good_fraction']:.0%} of {REQUESTS} requests meet a TTFT of 2 s and TPOT of 50 ms"
+    )
+    both = findings.finding(found["servings"])
+    assert any("slow serves" in one and "1 a second" in one for one in both)
+
+
+@pytest.mark.parametrize("run", ["decode", "serving"])
+def test_sizes_and_objectives_stand_among_the_facts(found: dict[str, Any], run: str) -> None:
+    facts = dict(cases(found[run])[0].facts)
+    if run == "decode":
+        assert facts["context tokens"] == "4,096"
+        assert facts["requests a GPU"] == "64"
+    else:
+        assert facts["objectives"] == "TTFT 2 s and TPOT 50 ms"
+        assert facts["prefill pool"] == "1 x EP 32"
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", PASSES)
+def test_bars_of_phases_end_at_the_time_of_the_pass(found: dict[str, Any], run: str) -> None:
+    figure = plots.figure("phases", found[run])
+    for i, case in enumerate(cases(found[run])):
+        drawn = sum(trace.x[i] for trace in figure.data if trace.type == "bar")
+        scale = 1e3 if max(one.metrics["step_time_s"] for one in cases(found[run])) < 1 else 1.0
+        assert drawn == pytest.approx(case.metrics["step_time_s"] * scale, rel=1e-6)
+    assert "time of a pass [" in figure.layout.xaxis.title.text
+    marks = next(trace for trace in figure.data if trace.name == "lower bound")
+    assert len(marks.x) == len(cases(found[run]))
+
+
+@pytest.mark.parametrize("run", PASSES)
+def test_bars_of_memory_end_at_what_a_gpu_holds(found: dict[str, Any], run: str) -> None:
+    figure = plots.figure("memory", found[run])
+    for i, case in enumerate(cases(found[run])):
+        drawn = sum(trace.x[i] for trace in figure.data if trace.type == "bar")
+        assert drawn * 1e9 == pytest.approx(sum(inference_views.memory_parts(case).values()))
+
+
+def test_a_title_names_the_first_the_quickest_and_the_slowest_of_many(found: dict[str, Any]) -> None:
+    many = {**found["decodes"]["variants"], **{f"more-{i}": found["decode"] for i in range(3)}}
+    title = plots.figure("phases", {"name": "many", "variants": many}).layout.meta["title"]
+    assert [name for name in many if f" in {name} " in title] == ["h800", "h20", "nvl72"]
+
+
+def test_variants_of_a_pass_share_a_figure_of_memory(found: dict[str, Any]) -> None:
+    assert list(plots.figures("memory", found["decodes"])) == ["memory"]
+
+
+def test_bars_of_a_request_end_at_its_mean_response(found: dict[str, Any]) -> None:
+    figure = plots.figure("phases", found["serving"])
+    assert sum(trace.x[0] for trace in figure.data) == pytest.approx(
+        found["serving"]["metrics"]["response"]["mean_s"], rel=1e-6
+    )
+
+
+def test_curves_of_latency_cross_the_objective_at_the_share_that_met_it(found: dict[str, Any]) -> None:
+    figure = plots.figure("latencies", found["serving"])
+    rows = found["serving"]["requests"]
+    ttft = [f - a for a, f in zip(rows["arrival_s"], rows["first_token_s"], strict=True)]
+    curve = next(trace for trace in figure.data if trace.xaxis == "x" and trace.name != "objective")
+    scale = 1.0 if max(ttft) >= 1 else 1e3
+    assert sorted(ttft) == pytest.approx([x / scale for x in curve.x])
+    assert list(curve.y) == pytest.approx([100 * (i + 1) / REQUESTS for i in range(REQUESTS)])
+    limit = serving_views.objectives(Case("", found["serving"]))["ttft"]
+    assert f"TTFT: {sum(one <= limit for one in ttft) / REQUESTS:.0%}" in figure.layout.title.text
+
+
+def test_many_requests_make_a_short_curve_that_ends_at_the_last() -> None:
+    from sim.show.plots.serving import _quantiles
+
+    times = [float(i) for i in range(1, 10_001)]
+    kept = _quantiles(times)
+    assert len(kept) == 200
+    assert kept[-1] == 10_000
+    assert all(a < b for a, b in itertools.pairwise(kept))
+    assert kept[99] == 5_000  # half of all are at least as quick
+
+
+def test_queues_hold_every_request_that_is_in_the_system(found: dict[str, Any]) -> None:
+    figure = plots.figure("queues", found["serving"])
+    drawn = {trace.name: list(trace.y) for trace in figure.data}
+    assert drawn["decode"] == found["serving"]["timeline"]["decoding"]
+    assert figure.layout.yaxis.title.text == "requests"
+
+
+@pytest.mark.parametrize("kind", ["queues", "latencies"])
+def test_what_serves_nobody_has_no_queues(found: dict[str, Any], kind: str) -> None:
+    with pytest.raises(InputError, match="served no requests"):
+        plots.figure(kind, found["decode"])
+
+
+def test_equal_points_of_interactivity_share_their_name(found: dict[str, Any]) -> None:
+    figure = plots.figure("interactivity", found["decodes"])
+    assert "h100, h800" in figure.data[-1].text
+
+
+# --- trace -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_passes_and_requests_are_sound_traces(found: dict[str, Any], run: str) -> None:
+    trace = document(of_result(found[run]))
+    assert check_trace(encode(trace)) == []
+    begun = [event for event in trace["traceEvents"] if event["ph"] == "b"]
+    assert begun
+    if run == "serving":
+        rows = found[run]["requests"]
+        decoded = sum(
+            end is not None and start is not None and end > start
+            for start, end in zip(rows["decode_start_s"], rows["end_s"], strict=True)
+        )
+        assert sum(event["name"] == "decode" for event in begun) == decoded
+        counters = {event["name"] for event in trace["traceEvents"] if event["ph"] == "C"}
+        assert {"prefill queue", "decoding"} <= counters
+
+
+def test_the_table_of_a_pass_keeps_its_bound_and_what_sets_it(found: dict[str, Any]) -> None:
+    grid = next(one for one in grids.of_result(found["decodes"]) if one.title.startswith("The pass"))
+    column = grid.heads.index("set by")
+    assert {row[column] for row in grid.rows} <= {"links", "HBM", "compute"}

@@ -1,0 +1,162 @@
+"""Every shipped sweep: it says what it asks and expects, runs to its end, and what it expects comes true."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import takewhile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from sim.documents import shipped
+from sim.show.views import sweep as sweeps
+from sim.sweeps import file as sweep_file
+from sim.sweeps import run as sweeping
+from sim.sweeps.store import Store
+from sweeping import Here
+
+pytestmark = pytest.mark.xdist_group("sweeps")  # one process runs each sweep once
+NAMES = list(shipped("scenarios/sweeps"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sweep_says_what_it_asks_and_expects(name: str) -> None:
+    lines = shipped("scenarios/sweeps")[name].read_text(encoding="utf-8").splitlines()
+    asks, *expects = (line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    assert asks.startswith("Asks: ")
+    assert asks.endswith("?")
+    assert expects[0].startswith("Expects: ")
+    assert expects[-1].endswith(".")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sweep_reads_under_its_own_name(name: str) -> None:
+    sweep = sweep_file.read(name)
+    assert sweep.name == name
+    assert 10 < sweep.space.size < 5_000
+
+
+@cache
+def document(name: str) -> dict[str, Any]:
+    """A shipped sweep, run to its end in this process."""
+    with TemporaryDirectory() as folder, Store(Path(folder) / "sweep.sqlite") as store:
+        return sweeping.run(sweep_file.read(name), Here(), store)
+
+
+def best(name: str, **values: Any) -> float:
+    """The best first objective of the points that ran with some values; keys are the last words of axes."""
+    found = document(name)
+    metric, way = sweeps.objective(found)
+    keys = {axis.rpartition(".")[2]: axis for axis in found["axes"]}
+    scores = [
+        sweeps.metric(point, metric)
+        for point in found["points"]
+        if point["status"] == "ok"
+        and all(point["values"][keys[key]] == value for key, value in values.items())
+    ]
+    return (min if way == "minimise" else max)(score for score in scores if score is not None)
+
+
+PUBLISHED = {"schedule": "dualpipe", "tp": 1, "pp": 16, "ep": 64}
+"""DeepSeek-V3 Technical Report, arXiv 2412.19437, section 3.1: PP16, EP64 over 8 nodes, ZeRO-1, no tensor parallelism."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["v3-layouts", "v3-layouts-h100"])
+def test_the_published_layout_is_within_three_per_cent_of_the_best_of_all(name: str) -> None:
+    assert len(document(name)["points"]) == 864
+    assert document(name)["counts"]["failed"] == 0
+    assert best(name, **PUBLISHED) <= 1.03 * best(name)
+
+
+@pytest.mark.slow
+def test_narrow_experts_and_wide_tensors_rank_behind_and_the_reason_is_visible() -> None:
+    name = "v3-layouts"
+    top = best(name)
+    assert best(name, ep=8) > 1.2 * top
+    assert best(name, tp=8) > 1.4 * top
+    found = document(name)
+    leader = sweeps.leaders(found)[()]
+    [(_, tp8, _)] = [
+        row for row in sweeps.marginals(found, "layout.tp", sweeps.ranked(found)) if row[0] == "8"
+    ]
+    [(_, ep8, _)] = [
+        row for row in sweeps.marginals(found, "layout.ep", sweeps.ranked(found)) if row[0] == "8"
+    ]
+    assert leader is not None
+    assert tp8 is not None
+    assert ep8 is not None
+    # TP8: reductions inside the layers, which nothing hides. EP8: no room for DualPipe's two copies, so a long bubble.
+    assert (sweeps.metric(tp8, "exposed_comm_s") or 0) > 10 * (sweeps.metric(leader, "exposed_comm_s") or 1)
+    assert (sweeps.metric(ep8, "bubble_s") or 0) > 3 * (sweeps.metric(leader, "bubble_s") or 1)
+    crowded = {"schedule": "dualpipe", "tp": 1, "pp": 16, "ep": 8}
+    point = next(p for p in found["points"] if list(p["values"].values()) == list(crowded.values()))
+    assert point["status"] == "infeasible"
+    assert "of the 80 GB of NVIDIA H800" in point["reason"]
+
+
+@pytest.mark.slow
+def test_tensor_parallelism_costs_less_on_an_h100() -> None:
+    losses = {name: best(name, tp=8) / best(name) for name in ("v3-layouts", "v3-layouts-h100")}
+    assert losses["v3-layouts-h100"] < losses["v3-layouts"] - 0.1
+
+
+@pytest.mark.slow
+def test_nvlink_matters_within_a_node_and_not_from_ep32_on_with_four_groups() -> None:
+    def gain(ep: int, groups: int) -> float:
+        slow, fast = (
+            best("nvlink-map", ep=ep, top_groups=groups, bandwidth=rate) for rate in ("200 GB/s", "900 GB/s")
+        )
+        return slow / fast
+
+    assert gain(8, 4) > 1.8
+    assert gain(32, 4) < 1.01
+    assert gain(64, 4) < 1.01
+    assert gain(64, 1) > 1.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hardware", ["h800", "h100"])
+def test_eight_to_ten_sms_are_enough_for_communication(hardware: str) -> None:
+    times = {sms: best("comm-sms", hardware=hardware, comm_sms=sms) for sms in range(4, 33, 2)}
+    assert min(times, key=lambda sms: times[sms]) in (8, 10)
+    assert times[20] / min(times.values()) == pytest.approx(1.04, abs=0.015)
+    assert times[4] > 1.15 * min(times.values())
+    assert times[32] > 1.08 * min(times.values())
+
+
+@pytest.mark.slow
+def test_wide_decode_serves_more_within_fifty_milliseconds_a_token() -> None:
+    found = document("v3-decode-batch")
+    assert all(point["metrics"]["tpot_s"] <= 0.05 for point in found["points"] if point["status"] == "ok")
+    assert best("v3-decode-batch", unit="EP32") < 0.85 * best("v3-decode-batch")
+    wide = [best("v3-decode-batch", unit=unit) for unit in ("EP72", "EP96", "EP144", "EP320")]
+    assert min(wide) > 0.95 * max(wide)
+
+
+@pytest.mark.slow
+def test_prefill_is_best_on_two_or_four_nodes() -> None:
+    narrow = [best("v3-prefill-layouts", unit=unit) for unit in ("EP16", "EP32")]
+    assert min(narrow) > 0.95 * max(narrow)
+    assert best("v3-prefill-layouts", unit="EP72") < 0.8 * max(narrow)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hardware", ["h800", "h100"])
+def test_mixtral_wants_its_experts_within_a_node_and_no_tensor_parallelism(hardware: str) -> None:
+    name = "mixtral-64"
+    assert best(name, hardware=hardware, ep=8, tp=1) == best(name, hardware=hardware)
+    losses = {tp: best(name, hardware=hardware, tp=tp) / best(name, hardware=hardware) for tp in (1, 2, 4, 8)}
+    assert sorted(losses, key=lambda tp: losses[tp]) == [1, 2, 4, 8]
+
+
+@pytest.mark.slow
+def test_the_h100_gains_on_mixtral_and_most_with_wide_tensor_parallelism() -> None:
+    gains = {
+        tp: best("mixtral-64", hardware="h800", tp=tp) / best("mixtral-64", hardware="h100", tp=tp)
+        for tp in (1, 8)
+    }
+    assert 1.01 < gains[1] < 1.06
+    assert gains[8] > 1.15

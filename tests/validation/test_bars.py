@@ -1,0 +1,195 @@
+"""The bars that moesim promises to hold against what was published; see `scenarios/published/` for the sources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from figures import group, mean_error, rows, worst_error
+from sim.documents import data_folder
+from sim.errors import InputError
+from sim.runs.result import Progress
+from sim.validation import published
+from sim.validation.published import Row
+from sim.validation.tables import TableFigures
+from sim.validation.validate import GROUPS, SOURCES, Source, load, validate
+
+SLOW = ("training_step", "prefill", "decode", "packet_level")
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]
+"""The groups; some take seconds."""
+
+
+def test_two_hop_all_to_all_on_h800_is_within_4_percent() -> None:
+    found = rows("two_hop")
+    assert {row["id"] for row in found} == {
+        f"ep{ep}.{way}" for ep in (8, 16, 32, 64) for way in ("dispatch", "combine")
+    }
+    assert mean_error(found) <= 0.04
+    assert worst_error(found) <= 0.10
+
+
+def test_low_latency_all_to_all_on_h800_is_within_5_percent() -> None:
+    found = rows("low_latency")
+    tables = {"feb": (8, 16, 32, 64, 128, 256), "june": (8, 16, 32, 64)}
+    assert {row["id"] for row in found} == {
+        f"{table}-ep{ep}.{way}"
+        for table, sizes in tables.items()
+        for ep in sizes
+        for way in ("dispatch", "combine")
+    }
+    assert mean_error(found) <= 0.05
+    assert worst_error(found) <= 0.12
+
+
+def test_nccl_from_256_mib_is_within_5_percent() -> None:
+    found = rows("nccl")
+    assert len(found) == 42
+    assert not [row for row in found if "128mib" in row["id"]]
+    assert mean_error(found) <= 0.05
+
+
+@pytest.mark.slow
+def test_completion_of_flows_is_that_of_the_packet_level() -> None:
+    found = rows("packet_level")
+    ecmp = [row for row in found if "ecmp" in row["id"]]
+    spray = [row for row in found if "spray" in row["id"]]
+    assert (len(spray), len(ecmp)) == (8, 1)
+    assert mean_error(found) <= 0.02
+    assert worst_error(spray) <= 0.04
+    assert worst_error(ecmp) <= 0.05
+
+
+@pytest.mark.slow
+def test_single_flows_of_all_to_alls_end_as_on_the_packet_level() -> None:
+    found = rows("packet_level", "flows")
+    assert len(found) == 7
+    assert mean_error(found) <= 0.05
+
+
+@pytest.mark.parametrize("name", ["schedules", "export_rules", "eplb"])
+def test_tables_are_met_exactly(name: str) -> None:
+    assert rows(name)
+    assert all(row["error_fraction"] == 0.0 and row["ok"] for row in rows(name))
+
+
+def test_memory_is_within_10_percent_of_a_count_by_hand() -> None:
+    assert {row["quantity"] for row in rows("memory")} == {
+        "states_bytes",
+        "activations_bytes",
+        "total_bytes",
+        "fits",
+    }
+    assert worst_error(rows("memory")) <= 0.10
+
+
+def test_kernels_on_h800_are_within_8_percent_fitted_or_held_out() -> None:
+    held_out = [row for row in rows("gemm") if row["use"] == "validation"]
+    assert 0.45 < len(held_out) / len(rows("gemm")) < 0.55
+    assert mean_error(rows("gemm")) <= 0.08
+    assert mean_error(held_out) <= 0.08
+
+
+def test_kernels_on_h100_are_within_8_percent_with_nothing_fitted() -> None:
+    assert {row["use"] for row in rows("kernels_h100")} == {"validation"}
+    assert mean_error(rows("kernels_h100")) <= 0.08
+
+
+def test_kernels_on_h200_are_within_8_percent_fitted_or_held_out() -> None:
+    held_out = [row for row in rows("kernels_h200") if row["use"] == "validation"]
+    assert len(held_out) > 0.8 * len(rows("kernels_h200"))
+    assert mean_error(rows("kernels_h200")) <= 0.08
+    assert mean_error(held_out) <= 0.08
+
+
+def test_models_are_within_half_a_percent() -> None:
+    assert worst_error(rows("models")) <= 0.005
+    assert all(
+        row["error_fraction"] == 0.0 for row in rows("models") if row["quantity"] == "kv_bytes_per_token"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_says_what_scripts_rely_on(name: str) -> None:
+    one = group(name)
+    assert one["ok"] is True
+    assert isinstance(one["mean_abs_error_fraction"], float)
+    assert one["worst_error_fraction"] >= one["mean_abs_error_fraction"]
+    for row in one["rows"]:
+        assert {
+            "id",
+            "quantity",
+            "unit",
+            "published",
+            "simulated",
+            "error_fraction",
+            "tolerance_fraction",
+            "use",
+            "ok",
+        } <= set(row)
+        assert isinstance(row["error_fraction"], float)
+        assert row["use"] in ("calibration", "validation")
+        assert row["source"] in one["sources"]
+    ids = [row["id"] for row in one["rows"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_what_calibrated_says_so() -> None:
+    """Two-hop EP8 and EP64 dispatch, low-latency EP8 and EP64 of each table, NCCL's plateau; the rest is predicted."""
+
+    def fitted(name: str) -> set[str]:
+        return {row["id"] for row in rows(name) if row["use"] == "calibration"}
+
+    assert fitted("two_hop") == {"ep8.dispatch", "ep64.dispatch"}
+    assert fitted("low_latency") == {
+        f"{table}-ep{ep}.{way}"
+        for table in ("feb", "june")
+        for ep in (8, 64)
+        for way in ("dispatch", "combine")
+    }
+    assert fitted("nccl") == {
+        f"{net}-{n}gpus-16gib.exchange" for net in ("mrft", "mpft") for n in (32, 64, 128)
+    }
+    assert fitted("packet_level") == set()
+    assert fitted("layer_pair") == {
+        f"modelled.{name}" for name in ("dispatch(F)", "combine(B)", "dispatch(B)", "combine(F)")
+    }
+
+
+def test_predictions_alone_hold_the_bars_too() -> None:
+    for name, bar in (("two_hop", 0.04), ("low_latency", 0.05), ("nccl", 0.05)):
+        assert group(name)["predicted_mean_abs_error_fraction"] <= bar
+
+
+def test_every_published_file_is_a_group() -> None:
+    assert set(published.groups()) == set(GROUPS)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_figure_has_a_public_source(name: str) -> None:
+    figures = load(name)
+    assert figures.group == name
+    assert {source for _, source in figures.cited()} == set(figures.sources)
+    text = (data_folder("scenarios") / "published" / f"{name}.yaml").read_text()
+    assert not re.search(r"(^|[\s'\"])/(work|tmp|home|mnt)/", text)
+
+
+def test_an_unknown_group_is_named_beside_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean low_latency"):
+        validate(["low-latency"])
+
+
+def test_a_missed_bar_fails_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = SOURCES["export_rules"]
+
+    def wrong(figures: TableFigures, progress: Progress) -> Iterator[Row]:
+        (facts, *rest) = figures.facts
+        facts = facts.model_copy(update={"values": {**facts.values, "a800": True}})
+        yield from real.rows(figures.model_copy(update={"facts": [facts, *rest]}), progress)
+
+    monkeypatch.setitem(SOURCES, "export_rules", Source(real.shape, wrong))
+    found = validate(["export_rules"])["groups"]["export_rules"]
+    assert found["ok"] is False
+    assert [row["id"] for row in found["rows"] if not row["ok"]] == ["a800.R2022"]
+    assert found["worst_error_fraction"] == 1.0
