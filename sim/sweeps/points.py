@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from sim import units
 from sim.documents import Document
-from sim.errors import DoesNotFitError, Fault, InfeasibleError, InputError, nearest
+from sim.errors import DoesNotFitError, InfeasibleError, InputError, Problem, nearest
 from sim.runs.forecast import forecast
 from sim.scenario import resolve as scenarios
 from sim.sweeps.expressions import Expression
@@ -101,20 +101,20 @@ def _evaluated(document: Document, constraints: Sequence[Expression], run: bool)
     except InfeasibleError as error:
         return replace(row, status="infeasible", reason=str(error))
     except InputError as error:
-        if error.faults and all(_is_constraint(fault, constraints) for fault in error.faults):
+        if error.problems and all(_is_constraint(problem, constraints) for problem in error.problems):
             raise
-        told = (f"{fault.key}: got {fault.got}; wanted {fault.wanted}" for fault in error.faults)
+        told = (f"{problem.key}: got {problem.got}; wanted {problem.wanted}" for problem in error.problems)
         return replace(row, status="infeasible", reason="; ".join(dict.fromkeys(told)))
     except Exception as error:
         return replace(row, status="failed", reason=_bug(error))
 
 
-def _is_constraint(fault: Fault, constraints: Sequence[Expression]) -> bool:
-    return fault.key == "constraints" and any(fault.where == one.mark for one in constraints)
+def _is_constraint(problem: Problem, constraints: Sequence[Expression]) -> bool:
+    return problem.key == "constraints" and any(problem.where == one.mark for one in constraints)
 
 
 def _bug(error: Exception) -> str:
-    """A fault of ours in one line: what, and where in the package."""
+    """A problem of ours in one line: what, and where in the package."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} (in {Path(last.filename).name}, line {last.lineno})"
 
@@ -134,8 +134,8 @@ def unmet(constraints: Sequence[Expression], known: Mapping[str, Any]) -> str:
 def check_names(constraints: Sequence[Expression], objectives: Sequence[str], row: Row) -> None:
     """Raise `InputError` for names of constraints and objectives that a row which has run does not have."""
     known, numbers = row.known, flatten(row.metrics)
-    faults = [
-        Fault(
+    problems = [
+        Problem(
             one.mark,
             "constraints",
             f"'{name}'",
@@ -146,8 +146,8 @@ def check_names(constraints: Sequence[Expression], objectives: Sequence[str], ro
         for name in one.names
         if name not in known
     ]
-    faults += [
-        Fault(
+    problems += [
+        Problem(
             None,
             "objectives",
             f"'{name}'",
@@ -157,8 +157,8 @@ def check_names(constraints: Sequence[Expression], objectives: Sequence[str], ro
         for name in objectives
         if name not in numbers
     ]
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
 
 
 def _shown(name: str, value: Any) -> str:
