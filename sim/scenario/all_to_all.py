@@ -8,7 +8,7 @@ from sim.scenario.descriptions import AllToAll
 from sim.scenario.draft import Draft
 from sim.scenario.routing import GateSpec, KernelSpec, PlacementSpec, gate_of, kernel_of, placement_of
 from sim.scenario.values import Branch, Count
-from sim.schemas import quantity
+from sim.schemas import Bytes
 
 _AT = ("workload",)
 
@@ -74,7 +74,7 @@ class AllToAllSpec(Branch):
 
     kind: Literal["all_to_all"]
     tokens_per_rank: Count | None = None
-    bytes_per_rank: quantity("bytes") | None = None  # type: ignore[valid-type]
+    bytes_per_rank: Bytes | None = None
     gate: GateSpec | None = None
     kernel: KernelSpec
     dispatch_dtype: Literal["fp8", "bf16"] = "fp8"

@@ -20,7 +20,7 @@ from sim.scenario.routing import (
     placement_of,
 )
 from sim.scenario.values import Branch, Count, Index
-from sim.schemas import quantity
+from sim.schemas import Fraction, Size, written
 from sim.workload import layout as layouts
 
 _AT = ("workload",)
@@ -145,9 +145,9 @@ class DeployedSpec(Branch):
     fused_gate: bool = True
     """One kernel from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
     gemm_generation: str = "march_2025"
-    reserve: quantity("fraction") = "10 %"  # type: ignore[valid-type]
+    reserve: Fraction = written("10 %")
     """Of HBM, kept from weights and cache (assumed: driver, communicator, allocator)."""
-    graphs: quantity("bytes", 0) = "2 GB"  # type: ignore[valid-type]
+    graphs: Size = written("2 GB")
     """CUDA graphs and activations (assumed)."""
 
 
@@ -174,5 +174,5 @@ class DecodeSpec(DeployedSpec):
     """Mean tokens of a request in the cache."""
     tokens_per_step: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
     """Tokens of a request that one step verifies: 2 with one speculated token (MTP)."""
-    acceptance: quantity("fraction") = "80 %"  # type: ignore[valid-type]
+    acceptance: Fraction = written("80 %")
     """How often a speculated token is right; nothing to accept at one token a step."""

@@ -11,7 +11,7 @@ from sim.errors import InputError, Problem
 from sim.scenario.descriptions import Scenario, Serving
 from sim.scenario.draft import Draft, beside, catch
 from sim.scenario.values import Branch, Count, Machines, Number
-from sim.schemas import quantity
+from sim.schemas import Fraction, Seconds, written
 from sim.workload import requests as users
 
 
@@ -73,8 +73,8 @@ class DecodePoolSpec(Branch):
 class ObjectiveSpec(Branch):
     """What a request must meet to count as good."""
 
-    ttft: quantity("s") | None = None  # type: ignore[valid-type]
-    tpot: quantity("s") | None = None  # type: ignore[valid-type]
+    ttft: Seconds | None = None
+    tpot: Seconds | None = None
 
 
 class ServingSpec(Branch):
@@ -86,10 +86,10 @@ class ServingSpec(Branch):
     decode: DecodePoolSpec
     policy: Literal["fcfs", "first_fit", "shortest_first"] = "fcfs"
     """Who is taken from a queue."""
-    cached: quantity("fraction") = "0 %"  # type: ignore[valid-type]
+    cached: Fraction = written("0 %")
     """Of every prompt, found in a cache and not computed."""
     slo: ObjectiveSpec = ObjectiveSpec()
-    until: quantity("s") | None = None  # type: ignore[valid-type]
+    until: Seconds | None = None
     """When to stop; until the last request has ended when left out."""
 
 

@@ -17,7 +17,7 @@ from sim.scenario.inference import DecodeSpec, PrefillSpec
 from sim.scenario.serving import ServingSpec
 from sim.scenario.training import TrainingSpec
 from sim.scenario.values import Branch, Index, Number
-from sim.schemas import quantity
+from sim.schemas import Share
 
 __all__ = ["ScenarioSpec", "WorkloadSpec"]
 
@@ -32,7 +32,7 @@ class ExpectSpec(Branch):
     """A published value that a metric must meet."""
 
     value: str | Number
-    tolerance: quantity("fraction", 0)  # type: ignore[valid-type]
+    tolerance: Share
     source: str | None = None
 
 

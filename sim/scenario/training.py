@@ -22,7 +22,7 @@ from sim.scenario.routing import (
 )
 from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, Number
 from sim.schedule import pipelines
-from sim.schemas import quantity
+from sim.schemas import Amount, Fraction, Price, Watts, written
 from sim.workload import layout as layouts
 from sim.workload.layout import Layout
 from sim.workload.skew import Skew
@@ -206,25 +206,25 @@ def _run(draft: Draft, spec: TrainingSpec) -> TrainingRun | None:
 class SkewSpec(Branch):
     """Lognormal standard deviations: how unlike ranks are. All 0 is a balanced step."""
 
-    routed_load: quantity("fraction") = "7.5 %"  # type: ignore[valid-type]
+    routed_load: Fraction = written("7.5 %")
     """Of a rank's routed tokens, by (layer, microbatch, rank)."""
-    kernel_jitter: quantity("fraction") = "2 %"  # type: ignore[valid-type]
+    kernel_jitter: Fraction = written("2 %")
     """Of a kernel's time."""
-    gpu_spread: quantity("fraction") = "1.5 %"  # type: ignore[valid-type]
+    gpu_spread: Fraction = written("1.5 %")
     """Of a GPU's speed, for the whole step."""
 
 
 class RunSpec(Branch):
     """A whole training run of such steps."""
 
-    tokens: quantity("count")  # type: ignore[valid-type]
-    price: quantity("usd/gpu-hour") | None = None  # type: ignore[valid-type]
+    tokens: Amount
+    price: Price | None = None
     """The profile's when left out."""
-    gpu_load: quantity("fraction") = "85 %"  # type: ignore[valid-type]
+    gpu_load: Fraction = written("85 %")
     """Mean power of a GPU over its TDP (assumed: between a GEMM's and a wait's)."""
-    host_power: quantity("W") = "300 W"  # type: ignore[valid-type]
+    host_power: Watts = written("300 W")
     """CPU, memory, fans of a node for each GPU (assumed: 2.4 kW a node of 8)."""
-    network_power: quantity("W") = "50 W"  # type: ignore[valid-type]
+    network_power: Watts = written("50 W")
     """NIC, optics and switches for each GPU (assumed)."""
     pue: Annotated[Number, Field(ge=1, le=100)] = 1.2
     """Power of the building over power of the machines (assumed)."""
