@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 
 from sim import files
 from sim.calibration.kernel_names import KernelName, name_kernel
+from sim.cost.measured import TraceOrigin
 from sim.errors import InputError, Mark, Problem
 
 MAX_TEXT_BYTES = 512 * 2**20
@@ -60,19 +61,6 @@ class KernelEvent:
     def blocks(self) -> int:
         """Thread blocks of its grid; 0 where the trace does not say."""
         return math.prod(self.grid) if self.grid else 0
-
-
-@dataclass(frozen=True, slots=True)
-class TraceOrigin:
-    """What the trace says about the machine that it was taken on; empty or 0 where it says nothing."""
-
-    file: str
-    name: str
-    gpu: str
-    gpu_sms: int
-    rank: int
-    world_size: int
-    backend: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,9 @@ def schema(what: str) -> None:
     if what not in shelf.SCHEMAS:
         wanted, near = f"one of: {', '.join(shelf.SCHEMAS)}", nearest(what, shelf.SCHEMAS)
         raise InputError(Problem(None, "schema", f"'{what}'", wanted, near))
-    click.echo(dump(shelf.schema(what).model_json_schema(by_alias=True)), nl=False)
+    from sim.schemas import json_schema
+
+    click.echo(dump(json_schema(shelf.schema(what))), nl=False)
 
 
 @click.command(short_help="Write an editable file that starts from a shipped one.")

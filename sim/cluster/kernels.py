@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from sim import documents
-from sim.cluster import figures as fig
-from sim.cluster.figures import Figure
+from sim.cluster import parameters as fig
+from sim.cluster.parameters import Parameter
 from sim.documents import Document
 from sim.errors import Mark
+from sim.schemas import Description
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Kernel:
     """Time beside compute on the other SMs over the time alone; 1 where nobody measured it."""
     hbm_touches: ByDirection
     """HBM bytes read or written by a GPU per record byte that it receives."""
-    figures: tuple[Figure, ...]
+    parameters: tuple[Parameter, ...]
 
     def latency(self, direction: str, *, uses_nic: bool, num_nodes: float, num_remote_peers: int) -> float:
         """Fixed time of one collective [s]: base + doublings of nodes x growth + remote peers x cost."""
@@ -84,49 +85,56 @@ class Kernel:
         return time_s
 
 
-class FractionsFile(fig.Branch):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FractionsFile(Description):
     """A fraction by direction."""
 
     dispatch: fig.Fraction
     combine: fig.Fraction
 
 
-class SharesFile(fig.Branch):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharesFile(Description):
     """A share by direction, zero allowed."""
 
     dispatch: fig.Share
     combine: fig.Share
 
 
-class SmRatesFile(fig.Branch):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmRatesFile(Description):
     """A rate of one SM by direction."""
 
     dispatch: fig.RatePerSm
     combine: fig.RatePerSm
 
 
-class DurationsFile(fig.Branch):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DurationsFile(Description):
     """A time by direction."""
 
     dispatch: fig.Duration
     combine: fig.Duration
 
 
-class NumbersFile(fig.Branch):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumbersFile(Description):
     """A plain number by direction."""
 
     dispatch: fig.Number
     combine: fig.Number
 
 
-class CopyRateFile(fig.Branch):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyRateFile(Description):
     """`copy_rate`."""
 
     single_node: SmRatesFile
     over_nic: SmRatesFile
 
 
-class LatencyFile(fig.Branch):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyFile(Description):
     """`latency`."""
 
     single_node: DurationsFile
@@ -135,7 +143,8 @@ class LatencyFile(fig.Branch):
     per_remote_peer: DurationsFile | None = None
 
 
-class KernelFile(fig.Branch):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFile(fig.SourcedFile):
     """A file of `hardware/kernels/`."""
 
     name: str
@@ -149,7 +158,6 @@ class KernelFile(fig.Branch):
     latency: LatencyFile
     beside_compute_slowdown: NumbersFile | None = None
     hbm_touches: NumbersFile
-    sources: dict[str, str]
 
 
 def list_kernels() -> tuple[str, ...]:
@@ -165,16 +173,16 @@ def load_kernel(
 ) -> Kernel:
     """Read a kernel generation; `override` as in `hardware.load_hardware`."""
     path = documents.find(str(name_or_path), "hardware/kernels", "kernel", mark=mark)
-    file, document = fig.read(KernelFile, documents.load(path), override)
+    file, _ = fig.read(KernelFile, documents.load(path), override)
     rate = file.copy_rate
     return Kernel(
         name=file.name,
         title=file.title,
         measured_on=file.measured_on,
-        nic_efficiency_fraction=file.nic_efficiency_fraction.value,
+        nic_efficiency_fraction=file.nic_efficiency_fraction,
         scale_up_efficiency_fraction=_pair(file.scale_up_efficiency_fraction),
         shorter_path_exposed_fraction=_pair(file.shorter_path_exposed_fraction),
-        comm_sms=int(file.comm_sms.value),
+        comm_sms=file.comm_sms,
         copy_rate_bytes_per_s_per_sm=ByReach(_pair(rate.single_node), _pair(rate.over_nic)) if rate else None,
         latency_s=ByReach(_pair(file.latency.single_node), _pair(file.latency.over_nic)),
         latency_per_doubling_s=_pair(file.latency.per_doubling),
@@ -183,11 +191,11 @@ def load_kernel(
             _pair(file.beside_compute_slowdown) if file.beside_compute_slowdown else ByDirection(1.0, 1.0)
         ),
         hbm_touches=_pair(file.hbm_touches),
-        figures=fig.figures(file, document),
+        parameters=file.parameters,
     )
 
 
 def _pair(
     file: FractionsFile | SharesFile | SmRatesFile | DurationsFile | NumbersFile | None,
 ) -> ByDirection:
-    return ByDirection(file.dispatch.value, file.combine.value) if file else ByDirection(0.0, 0.0)
+    return ByDirection(file.dispatch, file.combine) if file else ByDirection(0.0, 0.0)

@@ -116,7 +116,7 @@ def plan(ladder: Ladder, designs: Designs) -> dict[str, Document]:
         key = designs.add(document, f"{name} as it is")
         scenario = designs.scenario(key)
         figures = (
-            {one.path: one for one in scenario.hardware.figures} if scenario and scenario.hardware else {}
+            {one.path: one for one in scenario.hardware.parameters} if scenario and scenario.hardware else {}
         )
         if figures and spec.key not in figures:
             wanted = "a figure of the profile, such as gpu.scale_up.bandwidth or nic.bandwidth"
@@ -148,7 +148,7 @@ def run(ladder: Ladder, name: str, document: Document, designs: Designs) -> dict
     scenario = designs.scenario(designs.add(document, f"{name} as it is"))
     if scenario is None or scenario.hardware is None:
         return told | {"reason": designs.run(designs.add(document, "")).reason}
-    figure = scenario.hardware.figure(spec.key)
+    figure = scenario.hardware.parameter(spec.key)
     metrics: dict[float, float | None] = {}
 
     def key_of(value: float) -> str:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from sim.cluster import export_rules
-from sim.cluster.figures import OVERRIDE
 from sim.cluster.kernels import Kernel
+from sim.cluster.parameters import OVERRIDE
 from sim.documents import Document
 from sim.errors import InputError, nearest
 from sim.scenario import settings as scenario_settings
@@ -68,9 +68,9 @@ def _kernels(workload: object) -> list[Kernel]:
 def provenance(scenario: Scenario) -> dict[str, Any]:
     """Version, seed, hardware with its export rules, and the assumed, derived and overridden figures that the run leaned on."""
     read = _READ.get(type(scenario.workload), ())
-    leaned = [f for f in scenario.hardware.figures if f.path.startswith(read)] if scenario.hardware else []
+    leaned = [f for f in scenario.hardware.parameters if f.path.startswith(read)] if scenario.hardware else []
     for kernel in _kernels(scenario.workload):
-        leaned += list(kernel.figures)
+        leaned += list(kernel.parameters)
     return {
         "version": __version__,
         "seed": scenario.seed,
@@ -93,7 +93,7 @@ def _hardware(scenario: Scenario) -> dict[str, Any]:
         "hardware": {
             "name": part.name,
             "title": part.title,
-            "overrides": {f.path: f.shown for f in part.figures if f.grade == OVERRIDE},
+            "overrides": {f.path: f.shown for f in part.parameters if f.grade == OVERRIDE},
         },
         "export_rules": {
             "note": export_rules.NOTE,

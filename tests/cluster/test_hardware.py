@@ -55,7 +55,7 @@ def test_the_shipped_profiles_are_the_promised_ones() -> None:
 def test_every_profile_loads_under_its_own_name(name: str) -> None:
     hardware = load_hardware(name)
     assert hardware.name == name
-    assert hardware.figures
+    assert hardware.parameters
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -82,11 +82,11 @@ def test_every_number_of_a_file_has_a_grade_and_a_public_source(path: Path) -> N
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_every_figure_reads_back_from_what_it_shows(name: str) -> None:
-    for figure in load_hardware(name).figures:
-        assert units.parse(figure.shown, figure.dimension) == figure.value
-        if figure.path in ("gpu.scale_up.bandwidth", "gpu.pcie.bandwidth", "nic.bandwidth"):
-            assert figure.per == "direction"
+def test_every_parameter_reads_back_from_what_it_shows(name: str) -> None:
+    for row in load_hardware(name).parameters:
+        assert units.parse(row.shown, row.dimension) == row.value
+        if row.path in ("gpu.scale_up.bandwidth", "gpu.pcie.bandwidth", "nic.bandwidth"):
+            assert row.per == "direction"
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -115,7 +115,7 @@ def test_h800_holds_the_published_rates_in_si() -> None:
 def without_what_no_simulation_reads(hardware: Hardware) -> Hardware:
     """Names, provenance, price, and FP64, which only the export rules read."""
     gpu = replace(hardware.gpu, dense_flops=replace(hardware.gpu.dense_flops, fp64=None))
-    return replace(hardware, name="", title="", year=0, file="", figures=(), gpu_hour_usd=None, gpu=gpu)
+    return replace(hardware, name="", title="", year=0, sources={}, parameters=(), cost=None, gpu=gpu)
 
 
 def test_an_h800_with_the_nvlink_of_an_h100_is_an_h100() -> None:
@@ -137,10 +137,10 @@ def test_an_h800_with_the_nvlink_of_an_h100_is_an_h100() -> None:
 )
 def test_an_override_may_be_a_quantity_a_figure_or_a_branch(override: Any) -> None:
     hardware = load_hardware("h800", override)
-    figure = hardware.figure("gpu.scale_up.bandwidth")
+    row = hardware.parameter("gpu.scale_up.bandwidth")
     assert hardware.gpu.scale_up.bandwidth_bytes_per_s == 450e9
-    assert (figure.grade, figure.per) == ("override", "direction")
-    assert hardware.figure("nic.bandwidth").grade == "paper"
+    assert (row.grade, row.per) == ("override", "direction")
+    assert hardware.parameter("nic.bandwidth").grade == "paper"
 
 
 def test_null_takes_an_optional_branch_away() -> None:

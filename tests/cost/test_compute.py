@@ -225,7 +225,7 @@ def test_grouped_query_decode_reads_keys_and_values_once() -> None:
 
 
 def test_streaming_takes_bytes_over_the_achieved_rate() -> None:
-    launch = WHOLE.curves.streaming_launch_s
+    launch = WHOLE.curves.streaming.launch_s
     rate = H800.gpu.hbm.bandwidth_bytes_per_s * H800.gpu.hbm.efficiency_fraction
     assert streaming_s(WHOLE, 1e9) == pytest.approx(launch + 1e9 / rate)
     assert streaming_s(WHOLE, 1e6, blocks=4) == pytest.approx(launch + 1e6 / (rate * 4 / 132))
@@ -235,7 +235,7 @@ def test_streaming_takes_bytes_over_the_achieved_rate() -> None:
 
 def test_a_grid_made_for_all_sms_needs_a_second_round_on_fewer() -> None:
     fewer = processor(H800, sms=112)
-    launch = WHOLE.curves.streaming_launch_s
+    launch = WHOLE.curves.streaming.launch_s
     once, again = (streaming_s(p, 1e8, resident_grid=True) - launch for p in (WHOLE, fewer))
     assert again == pytest.approx(2 * once)
 
@@ -255,9 +255,9 @@ def test_curves_can_be_overridden_and_are_checked() -> None:
 
 
 def test_every_curve_says_where_it_comes_from() -> None:
-    for figure in load_curves().figures:
-        assert figure.citation, figure.path
-        assert figure.detail or figure.grade in ("datasheet", "measured", "paper"), figure.path
+    for row in load_curves().parameters:
+        assert row.citation, row.path
+        assert row.detail or row.grade in ("datasheet", "measured", "paper"), row.path
 
 
 # --- layers -----------------------------------------------------------------------------------------------

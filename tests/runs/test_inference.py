@@ -214,7 +214,7 @@ def test_chunks_of_a_prompt_attend_as_much_as_the_whole() -> None:
         ].time_s
         for i in range(4)
     )
-    assert parts == pytest.approx(whole + 3 * p.curves.streaming_launch_s, rel=1e-9)
+    assert parts == pytest.approx(whole + 3 * p.curves.streaming.launch_s, rel=1e-9)
 
 
 def test_cached_tokens_of_mla_are_projected_again() -> None:
@@ -230,7 +230,7 @@ def test_a_gate_that_is_not_fused_pays_its_launches() -> None:
         total_s(kernels.decode_attention_1(p, V3, DecodeBatch(64, 1, 4096, fused_gate=one), 3))
         for one in (True, False)
     )
-    assert small - fused > 30 * p.curves.streaming_launch_s
+    assert small - fused > 30 * p.curves.streaming.launch_s
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

@@ -76,8 +76,8 @@ def kernel(name: str, console: Console | None) -> Shown:
 
     found = load_kernel(name)
     if console is None:
-        return [asdict(figure) for figure in found.figures]
-    lines = [f"  {one.path:42} {one.shown:>12}  {one.grade:9} {one.citation}" for one in found.figures]
+        return [asdict(row) for row in found.parameters]
+    lines = [f"  {one.path:42} {one.shown:>12}  {one.grade:9} {one.citation}" for one in found.parameters]
     return console.file.write("\n".join([found.title, *lines]) + "\n")
 
 
@@ -102,8 +102,8 @@ SCHEMAS = {
     "scenario": ("sim.scenario.specification", "ScenarioSpec"),
     "sweep": ("sim.sweeps.spec", "SweepSpec"),
     "ladder": ("sim.ladders.spec", "LadderSpec"),
-    "hardware": ("sim.cluster.hardware", "HardwareFile"),
-    "model": ("sim.workload.model_file", "ModelFile"),
+    "hardware": ("sim.cluster.hardware", "Hardware"),
+    "model": ("sim.workload.model", "Model"),
     "kernel": ("sim.cluster.kernels", "KernelFile"),
 }
 """Kind of file -> the module and name of its pydantic model."""
