@@ -110,7 +110,8 @@ class Description:
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = handler(core)
-        properties = handler.resolve_ref_schema(schema)["properties"]
+        resolved = handler.resolve_ref_schema(schema)
+        properties = resolved["properties"]
         hints = typing.get_type_hints(cls, include_extras=True)
         for name, meaning in _meanings(cls).items():
             key = _key(name, hints[name])
@@ -118,6 +119,9 @@ class Description:
                 del properties[key]
             elif meaning:
                 properties[key]["description"] = meaning
+        for key in [key for key, value in properties.items() if "const" in value and "default" in value]:
+            del properties[key]["default"]  # a tag: Python may leave it out, a file may not
+            resolved["required"] = [key, *resolved["required"]]
         return schema
 
 

@@ -26,7 +26,7 @@ from sim.cluster.topology import Floats
 from sim.engine.ports import Ports
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecord, NodeRecords, TaskRecords
-from sim.schedule.training import Message, Task, Tasks
+from sim.schedule.training import Message, PipelineTask, Tasks
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class _Step:
         yield self.ports.use(self.plan.send_s, 1.0, self.plan.send_bytes, ports)
         meeting.event.succeed(ready + (self.env.now - begun))
 
-    def group(self, record: _Running, tasks: tuple[Task, ...]) -> Generator[Event, object, None]:
+    def group(self, record: _Running, tasks: tuple[PipelineTask, ...]) -> Generator[Event, object, None]:
         group = record.group
         clock: Floats = np.zeros(self.plan.lanes)
         coming: dict[tuple[str, int], deque[Message]] = {}
@@ -124,7 +124,7 @@ class _Step:
         record.end_s = clock
 
     def run(
-        self, record: _Running, number: int, task: Task, clock: Floats
+        self, record: _Running, number: int, task: PipelineTask, clock: Floats
     ) -> Generator[Event, object, Floats]:
         costs, rank, group = self.plan.costs, record.rank, record.group
         speed = self.plan.speed[rank][group]

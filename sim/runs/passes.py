@@ -306,7 +306,7 @@ class Pass:
 
     # --- time --------------------------------------------------------------------------------------------------
 
-    def duration(self, node: plans.Node) -> Floats:
+    def duration(self, node: plans.PassNode) -> Floats:
         """Time of a node on each rank [num_ranks] [s]."""
         if node.part not in plans.EXCHANGES:
             takes: Floats = self.need(node)[0]
@@ -320,7 +320,7 @@ class Pass:
         slowdown = self.work.kernel.beside_compute_slowdown.of(node.part)
         return alone_s * slowdown if self.work.overlap and not self.phases else alone_s
 
-    def need(self, node: plans.Node) -> Floats:
+    def need(self, node: plans.PassNode) -> Floats:
         """Time [s], FLOPs over their peaks [s] and bytes of HBM of a compute node on each rank, [3, num_ranks]."""
         if node.part == "experts":
             return self.needs["experts", node.layer % self.drawn, node.microbatch % len(self.routings[0])]
@@ -345,7 +345,7 @@ class Pass:
     def _nothing(self) -> Floats:
         return np.zeros((3, self.ranks))
 
-    def program(self) -> tuple[plans.Node, ...]:
+    def program(self) -> tuple[plans.PassNode, ...]:
         """The nodes of the pass."""
         return plans.forward(
             len(self.blocks.layers),

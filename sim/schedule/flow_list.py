@@ -56,7 +56,7 @@ def read(
     that names the file. Raises `InputError` with the problems, each at its line and column.
     """
     sheet = cells.sheet(file, _WHAT, _NEEDED, _OTHERS, where, key)
-    reader = _Reader(sheet, num_hosts, fabric if fabric and fabric.routing == "static" else None)
+    reader = _FlowReader(sheet, num_hosts, fabric if fabric and fabric.routing == "static" else None)
     parsed = [reader.row(line, row) for line, row in sheet.rows]
     if not parsed:
         sheet.problem(1, 0, "no flow", "one row or more")
@@ -80,7 +80,7 @@ def read(
     )
 
 
-class _Reader:
+class _FlowReader:
     """Parses rows; their problems are the sheet's."""
 
     def __init__(self, sheet: cells.Sheet, num_hosts: int, static: LeafSpine | None) -> None:

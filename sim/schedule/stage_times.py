@@ -17,11 +17,11 @@ from functools import lru_cache, partial
 
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
-from sim.cost import ends, operations
+from sim.cost import ends
 from sim.cost import layers as ops
 from sim.cost.compute import Processor, processor
+from sim.cost.launches import ComputeTime, Launch, RankBatch, phase_time
 from sim.cost.measured import MeasuredProfile
-from sim.cost.operations import Batch, Operation, phase_time
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
 from sim.workload.layout import Layout
@@ -56,11 +56,11 @@ class ChunkWork:
         """Tokens of one rank after TP and CP have cut the sequence [count]."""
         return self.sequences * self.sequence_tokens / (self.layout.tp * self.layout.cp)
 
-    def batch(self, load: float = 1.0) -> Batch:
+    def batch(self, load: float = 1.0) -> RankBatch:
         """The batch of one data-parallel rank, with `load` times the mean rows on its experts."""
         local = max(1, self.model.num_experts // self.layout.ep)
         rows = self.tokens * self.model.top_k * self.layout.ep / self.model.num_experts * load
-        return Batch(
+        return RankBatch(
             sequences=self.sequences,
             sequence_tokens=self.sequence_tokens,
             expert_rows=(round(rows),) * local,
@@ -158,7 +158,7 @@ def _layers(
     model: Model,
     stage: Stage,
     layer: Callable[[bool, int], LayerTimes],
-    plain: Callable[[Callable[..., list[Operation]]], LayerTimes],
+    plain: Callable[[Callable[..., list[Launch]]], LayerTimes],
 ) -> tuple[LayerTimes, ...]:
     """The blocks of a stage, by the times of a `layer` (dense or not, like which one) and of `plain` kernels."""
 
@@ -187,7 +187,7 @@ def _layer(
 ) -> LayerTimes:
     """Times of a layer whose attention is that of layer `layer_idx`; it has no number of its own yet."""
 
-    def phases(model: Model, load: float) -> Mapping[str, operations.PhaseTime]:
+    def phases(model: Model, load: float) -> Mapping[str, ComputeTime]:
         return ops.layer_times(p, model, work.batch(load), dense=dense, layer_idx=layer_idx)
 
     mean = phases(work.model, 1.0)
@@ -211,7 +211,7 @@ def like(model: Model, layer: int) -> int:
     return layer % model.attention.full_every if isinstance(model.attention, GQA) else 0
 
 
-def _plain(work: ChunkWork, p: Processor, kernels: Callable[..., list[Operation]]) -> LayerTimes:
+def _plain(work: ChunkWork, p: Processor, kernels: Callable[..., list[Launch]]) -> LayerTimes:
     """Embedding, head or projection as a block of its own, without an exchange."""
     batch, shared = work.batch(), work.layout.tp * work.layout.cp
     f, b, w = (

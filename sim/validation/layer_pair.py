@@ -32,7 +32,7 @@ from sim.scenario.descriptions import Scenario, Training
 from sim.scenario.values import Branch, Count
 from sim.schedule import alignment
 from sim.schedule.stage_times import ChunkWork, stage_times
-from sim.schedule.training import Task, by_hand
+from sim.schedule.training import PipelineTask, by_hand
 from sim.validation.published import FOLDER, Facts, Published, Row, fact_rows
 from sim.workload.stages import Stage
 
@@ -167,7 +167,7 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
         measured=work.measured,
     )
     program = alignment.aligned(times.beside, times.beside, partial(costs.mean_s, overlapped=True))
-    pair = Task("FB", program, microbatch_f=0, microbatch_b=1, overlapped=True, receives=(), sends=())
+    pair = PipelineTask("FB", program, microbatch_f=0, microbatch_b=1, overlapped=True, receives=(), sends=())
     plan = StepPlan(
         tasks=by_hand([[pair]]),
         num_groups=num_groups,

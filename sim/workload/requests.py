@@ -83,7 +83,7 @@ def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
     Raises `InputError` with the problems, each at its line and column.
     """
     sheet = cells.sheet(file, _WHAT, COLUMNS, where=where, key=key)
-    reader = _Reader(sheet)
+    reader = _RequestReader(sheet)
     parsed = [reader.row(line, row) for line, row in sheet.rows]
     if not parsed:
         sheet.problem(1, 0, "no request", "one row or more")
@@ -96,7 +96,7 @@ def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
     )
 
 
-class _Reader:
+class _RequestReader:
     """Parses rows; their problems are the sheet's."""
 
     def __init__(self, sheet: cells.Sheet) -> None:

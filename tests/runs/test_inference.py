@@ -84,7 +84,7 @@ PARTS = {
 }
 
 
-def alike(node: plans.Node) -> Floats:
+def alike(node: plans.PassNode) -> Floats:
     return np.full(4, PARTS[node.part])
 
 
@@ -100,7 +100,7 @@ def test_a_decode_layer_takes_its_five_stages_for_each_microbatch() -> None:
 
 def test_phases_of_low_latency_kernels_stretch_a_stage_only_where_compute_binds() -> None:
     def layer_s(flight: float) -> float:
-        def duration(node: plans.Node) -> Floats:
+        def duration(node: plans.PassNode) -> Floats:
             return np.full(4, flight if node.part in plans.EXCHANGES else PARTS[node.part])
 
         ends = [
@@ -131,7 +131,7 @@ def test_a_prefill_pair_hides_exchanges_that_are_shorter_than_their_partners() -
     compute = 2 * (PARTS["attention"] + PARTS["shared"] + PARTS["experts"])
 
     def layer_s(exchange: float) -> float:
-        def duration(node: plans.Node) -> Floats:
+        def duration(node: plans.PassNode) -> Floats:
             return np.full(4, exchange if node.part in plans.EXCHANGES else PARTS[node.part])
 
         ends = [
@@ -164,7 +164,7 @@ def test_every_part_runs_once_a_layer_and_microbatch(decode: bool, overlap: bool
 def test_a_late_rank_delays_all_at_a_barrier_and_by_its_bytes_without() -> None:
     program = plans.forward(1, decode=True, overlap=False, phases=False)
 
-    def duration(node: plans.Node) -> Floats:
+    def duration(node: plans.PassNode) -> Floats:
         if node.part == "attention_0":
             return np.array([0.0, 0.0, 0.0, 10.0])
         if node.part == "dispatch":
