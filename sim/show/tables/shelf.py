@@ -78,7 +78,9 @@ def kernel(name: str, console: Console | None) -> Shown:
     if console is None:
         return [asdict(figure) for figure in found.figures]
     lines = [f"  {one.path:42} {one.shown:>12}  {one.grade:9} {one.citation}" for one in found.figures]
-    return console.file.write("\n".join([found.title, *lines]) + "\n")
+    return console.file.write(
+        "\n".join([f"{found.title} (generation {found.name} of {found.kind})", *lines]) + "\n"
+    )
 
 
 SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
@@ -104,6 +106,6 @@ SCHEMAS = {
     "ladder": ("sim.ladders.spec", "LadderSpec"),
     "hardware": ("sim.cluster.hardware", "HardwareFile"),
     "model": ("sim.workload.model_file", "ModelFile"),
-    "kernel": ("sim.cluster.kernels", "KernelFile"),
+    "kernel": ("sim.cluster.kernels", "Kernel"),
 }
 """Kind of file -> the module and name of its pydantic model."""
