@@ -49,7 +49,7 @@ class ByReach(fig.Branch, Generic[N]):
     single_node: ByDirection[N]
     over_nic: ByDirection[N]
 
-    def reaching(self, *, uses_nic: bool) -> ByDirection[N]:
+    def numbers(self, *, uses_nic: bool) -> ByDirection[N]:
         """The numbers of a collective that uses a NIC or none."""
         return self.over_nic if uses_nic else self.single_node
 
@@ -123,7 +123,7 @@ class Kernel(fig.Branch):
     def fixed_s(self, direction: str, *, uses_nic: bool, num_nodes: float, num_remote_peers: int) -> float:
         """Fixed time of one collective [s]: base + doublings of nodes x growth + remote peers x cost."""
         latency = self.latency
-        time_s = latency.reaching(uses_nic=uses_nic)[direction]
+        time_s = latency.numbers(uses_nic=uses_nic)[direction]
         if uses_nic and latency.per_doubling:
             time_s += latency.per_doubling[direction] * math.log2(max(num_nodes, 1.0))
         if uses_nic and latency.per_remote_peer:

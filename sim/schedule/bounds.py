@@ -52,7 +52,7 @@ def closed_form_s(x: Exchange) -> tuple[float, str]:
         nic_rate = k.nic_efficiency_fraction.value * float(c.capacity[c.nic_tx[x.gpus[0]]])
         times["nic"] = mean.nic / nic_rate + k.exposed_fraction(x.direction) * times["scale_up"]
     if k.copy_rate is not None and x.comm_sms:
-        per_sm = k.copy_rate.reaching(uses_nic=x.uses_nic)[x.direction]
+        per_sm = k.copy_rate.numbers(uses_nic=x.uses_nic)[x.direction]
         times["copy_sms"] = mean.copied / (x.comm_sms * per_sm)
     fixed = x.latency_s()
     binding = max(times, key=lambda name: times[name])

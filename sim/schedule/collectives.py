@@ -45,7 +45,7 @@ class Exchange:
     routing: Routing
     record_bytes: float
     comm_sms: int = 0
-    nvlink: bool = True  # options of one kind or another: same-node copies over scale-up
+    nvlink: bool = True  # from here on options of one kind or another: same-node copies over scale-up
     copies: str = "per_rank"  # per_rank | per_expert
     pxn: bool = True
 
@@ -62,7 +62,7 @@ class Exchange:
     @property
     def uses_nic(self) -> bool:
         """Whether any record leaves a GPU by its NIC."""
-        return self.num_nodes > 1 or not self.kind.over_nvlink(self)
+        return self.num_nodes > 1 or not self.kind.takes_nvlink(self)
 
     def latency_s(self) -> float:
         """The kernel's fixed time [s]."""
@@ -97,12 +97,8 @@ class Exchange:
 
     def scale_out(self, columns: Columns, leg: paths.Leg, used: Floats) -> Floats:
         """The NICs and switches of one leg, `used` bytes per payload byte; returns the latency it adds [s]."""
-        c, a, b, efficiency = (
-            self.cluster,
-            leg.via_src,
-            leg.via_dst,
-            self.kernel.nic_efficiency_fraction.value,
-        )
+        c, a, b = self.cluster, leg.via_src, leg.via_dst
+        efficiency = self.kernel.nic_efficiency_fraction.value
         self.cable(columns, c.nic_tx[a], c.nic_rx[a], used, efficiency)
         self.cable(columns, c.pcie_tx[a], c.pcie_rx[a], used, efficiency)
         ends = (b, a) if self.mirrored else (a, b)
@@ -116,7 +112,7 @@ class Exchange:
     def copy(self, columns: Columns, gpu: Ints, copies: Floats) -> None:
         """Time that `copies` records per payload record cost on `gpu`, whose `comm_sms` copy together."""
         if self.kernel.copy_rate is not None and self.comm_sms > 0:
-            per_sm = self.kernel.copy_rate.reaching(uses_nic=self.uses_nic)[self.direction]
+            per_sm = self.kernel.copy_rate.numbers(uses_nic=self.uses_nic)[self.direction]
             columns.add(self.cluster.copy_sms[gpu], 0.0, copies / (per_sm * self.comm_sms))
 
     def memory(self, columns: Columns, gpu: Ints, records: Floats) -> None:
@@ -128,7 +124,7 @@ class Exchange:
 # --- how bytes travel ----------------------------------------------------------------------------------------------
 
 
-def _through_nodes(x: Exchange) -> Flows:
+def _node_flows(x: Exchange) -> Flows:
     """One flow per source rank and node that its tokens reach; see the module docstring."""
     c, gpn = x.cluster, x.cluster.gpus_per_node
     tokens, to_rank = x.routing.tokens_to_node, x.routing.tokens_to_rank
@@ -170,14 +166,14 @@ def _through_nodes(x: Exchange) -> Flows:
     )
 
 
-def _straight(x: Exchange) -> Flows:
+def _pair_flows(x: Exchange) -> Flows:
     """One flow per pair of ranks."""
     c, gpn = x.cluster, x.cluster.gpus_per_node
     between = np.array(x.records if x.direction == "dispatch" else x.records.T)
     np.fill_diagonal(between, 0.0)  # a record to the own rank crosses no link
     s, d = np.nonzero(between)
     src, dst, count = x.gpus[s], x.gpus[d], between[s, d]
-    local = (src // gpn == dst // gpn) & x.kind.over_nvlink(x)
+    local = (src // gpn == dst // gpn) & x.kind.takes_nvlink(x)
     columns, latency = Columns(len(s)), np.zeros(len(s))
     none = np.full(len(s), NONE)
     x.copy(columns, src, np.ones(len(s)))
@@ -192,7 +188,7 @@ def _straight(x: Exchange) -> Flows:
             0.0,
             exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]],
         )
-    for leg in _legs_where(x, ~local, src, dst, forward_to_rail=x.kind.forward_to_rail(x)):
+    for leg in _legs_where(x, ~local, src, dst, forward_to_rail=x.kind.forwards_to_rail(x)):
         a, b, part = leg.via_src, leg.via_dst, leg.fraction
         for hop_from, hop_to in ((src, a), (b, dst)):
             hops = (hop_from != hop_to) & ~local
@@ -245,23 +241,23 @@ class MeanBytes(NamedTuple):
     copied: float
 
 
-def _mean_through_nodes(x: Exchange) -> MeanBytes:
+def _node_means(x: Exchange) -> MeanBytes:
     r, nodes = x.routing, x.num_nodes
     tokens, per_node = r.tokens_per_rank * x.record_bytes, len(x.gpus) / nodes
     nic = tokens * r.nodes_per_token * (1 - 1 / nodes)
     return MeanBytes(nic, tokens * r.ranks_per_token * (1 - 1 / per_node), tokens * r.ranks_per_token)
 
 
-def _mean_straight(x: Exchange) -> MeanBytes:
+def _pair_means(x: Exchange) -> MeanBytes:
     r, p = x.routing, len(x.gpus)
     per_node = p / x.num_nodes
     copies = float(x.records.sum() / p / r.tokens_per_rank)
     sent = r.tokens_per_rank * x.record_bytes * copies
     away, near = 1 - per_node / p, (per_node - 1) / p  # to other nodes, to other ranks of the own node
-    if not x.kind.over_nvlink(x):
+    if not x.kind.takes_nvlink(x):
         away, near = 1 - 1 / p, 0.0
     nic, scale_up = sent * away, sent * near
-    if x.kind.forward_to_rail(x) or not x.cluster.planes_joined:
+    if x.kind.forwards_to_rail(x) or not x.cluster.planes_joined:
         scale_up += nic * (1 - 1 / per_node)
     return MeanBytes(nic, scale_up, sent * (1 - 1 / p))
 
@@ -269,31 +265,31 @@ def _mean_straight(x: Exchange) -> MeanBytes:
 # --- records -------------------------------------------------------------------------------------------------------
 
 
-def _per_rank(x: Exchange) -> Floats:
+def _rank_records(x: Exchange) -> Floats:
     return x.routing.tokens_to_rank
 
 
-def _per_expert(x: Exchange) -> Floats:
+def _expert_records(x: Exchange) -> Floats:
     return x.routing.selections_to_rank
 
 
-def _as_asked(x: Exchange) -> Floats:
-    return _per_rank(x) if x.copies == "per_rank" else _per_expert(x)
+def _asked_records(x: Exchange) -> Floats:
+    return _rank_records(x) if x.copies == "per_rank" else _expert_records(x)
 
 
-def _tagged(direction: str, payload: int, top_k: int) -> int:
+def _tagged_bytes(direction: str, payload: int, top_k: int) -> int:
     """The payload, 8 bytes of source metadata and, per selected expert, an id and a weight (combine: only the weight),
     rounded up to 16 (``get_num_bytes_per_token``, DeepEP csrc/kernels/legacy/internode.cu).
     """
     return -(-(payload + 8 + (8 if direction == "dispatch" else 4) * top_k) // 16) * 16
 
 
-def headed(direction: str, payload: int, top_k: int) -> int:
+def headed_bytes(direction: str, payload: int, top_k: int) -> int:
     """A header of 16 bytes in dispatch, the bare payload in combine (DeepEP csrc/kernels/legacy/internode_ll.cu) [bytes]."""
     return payload + 16 if direction == "dispatch" else payload
 
 
-def _bare(direction: str, payload: int, top_k: int) -> int:
+def _bare_bytes(direction: str, payload: int, top_k: int) -> int:
     return payload
 
 
@@ -332,9 +328,9 @@ class Kind:
     """Records from the token's rank to the expert's, [ep, ep]: the traffic matrix."""
     record_bytes: Callable[[str, int, int], int]
     """Size of a record: of direction, payload and top-k [bytes]."""
-    over_nvlink: Callable[[Exchange], bool]
+    takes_nvlink: Callable[[Exchange], bool]
     """Same-node copies take scale-up; otherwise the NIC too."""
-    forward_to_rail: Callable[[Exchange], bool]
+    forwards_to_rail: Callable[[Exchange], bool]
     """Records take scale-up to the GPU of the receiver's rail before they leave the node."""
     barrier: bool
     """A collective starts on all ranks when the last is there; otherwise on each when it is ready."""
@@ -348,24 +344,24 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "two_hop": Kind(
-        flows=_through_nodes, flow_per_node=True, mirrored=True, mean_bytes=_mean_through_nodes,
-        records=_per_rank, record_bytes=_tagged, over_nvlink=_always, forward_to_rail=_never,
+        flows=_node_flows, flow_per_node=True, mirrored=True, mean_bytes=_node_means,
+        records=_rank_records, record_bytes=_tagged_bytes, takes_nvlink=_always, forwards_to_rail=_never,
         barrier=True, phases=False, slots=False, counts_selections=False,
     ),
     "low_latency": Kind(
-        flows=_straight, flow_per_node=False, mirrored=False, mean_bytes=_mean_straight,
-        records=_per_expert, record_bytes=headed, over_nvlink=lambda x: x.nvlink, forward_to_rail=_never,
+        flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
+        records=_expert_records, record_bytes=headed_bytes, takes_nvlink=lambda x: x.nvlink, forwards_to_rail=_never,
         barrier=False, phases=True, slots=True, counts_selections=True,
     ),
     "flat": Kind(
-        flows=_straight, flow_per_node=False, mirrored=False, mean_bytes=_mean_straight,
-        records=_as_asked, record_bytes=_bare, over_nvlink=_always, forward_to_rail=_never,
+        flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
+        records=_asked_records, record_bytes=_bare_bytes, takes_nvlink=_always, forwards_to_rail=_never,
         barrier=True, phases=False, slots=False, counts_selections=False,
     ),
     "nccl": Kind(
-        flows=_straight, flow_per_node=False, mirrored=False, mean_bytes=_mean_straight,
-        records=_per_rank, record_bytes=_bare, over_nvlink=_always, forward_to_rail=lambda x: x.pxn,
+        flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
+        records=_rank_records, record_bytes=_bare_bytes, takes_nvlink=_always, forwards_to_rail=lambda x: x.pxn,
         barrier=True, phases=False, slots=False, counts_selections=False,
     ),
 }  # fmt: skip
-"""The only place that knows a kind by its name: a kind that is not here is refused, one that is runs everywhere."""
+"""What each kind does, and the only place that is asked by a kind's name."""

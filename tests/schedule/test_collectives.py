@@ -205,7 +205,7 @@ def test_two_hop_means_over_uniform_ranks(num_nodes: int, direction: str) -> Non
         assert wire[rows].mean() == pytest.approx(expected, rel=1e-9)
     line = flows.line_by_resource(len(c.names)) / RECORD / routing.tokens_per_rank
     assert x.kernel.copy_rate is not None
-    rate = x.kernel.copy_rate.reaching(uses_nic=num_nodes > 1)[direction]
+    rate = x.kernel.copy_rate.numbers(uses_nic=num_nodes > 1)[direction]
     assert line[c.copy_sms].mean() * x.comm_sms * rate == pytest.approx(routing.ranks_per_token, rel=1e-9)
 
 
