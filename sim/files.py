@@ -11,7 +11,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -45,12 +45,19 @@ def shipped(folder: str) -> dict[str, Path]:
 
 
 def find(
-    spec: str, folder: str | Sequence[str], what: str, *, near: Path | None = None, mark: Mark | None = None
+    spec: str,
+    folder: str | Sequence[str],
+    what: str,
+    *,
+    near: Path | None = None,
+    mark: Mark | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Path:
     """The file that a person means by `spec`: a path (relative to `near` too), or the name of a file shipped in a folder.
 
-    Of several folders the first that ships the name counts.
+    Of several folders the first that ships the name counts; `aliases` are further names of shipped files.
     """
+    aliases = aliases or {}
     folders = [folder] if isinstance(folder, str) else list(folder)
     bases = [Path(), *([near] if near else [])]
     looks_like_path = spec.endswith((".yaml", ".yml")) or "/" in spec
@@ -59,10 +66,10 @@ def find(
             if os.path.isfile(base / spec):  # False for names that no file can have
                 return base / spec
     for top, _, rest in (one.partition("/") for one in folders):
-        own = data_folder(top) / rest / f"{spec}.yaml"
+        own = data_folder(top) / rest / f"{aliases.get(spec, spec)}.yaml"
         if not looks_like_path and os.path.isfile(own):
             return own
-    known = [name for one in folders for name in shipped(one)]
+    known = list(dict.fromkeys([*(name for one in folders for name in shipped(one)), *aliases]))
     meant = spec if looks_like_path else f"{spec}.yaml"
     close = (beside(base / meant, same=not looks_like_path) for base in bases)
     stem = spec.removesuffix(".yaml").rpartition("/")[2]
