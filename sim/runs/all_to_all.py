@@ -11,7 +11,8 @@ from sim.engine.records import Trace, TransferRecord
 from sim.runs import metrics as measure
 from sim.runs.result import Progress, Result
 from sim.runs.routing import record_of, routings
-from sim.scenario.descriptions import AllToAll, Scenario
+from sim.scenario.all_to_all import AllToAll
+from sim.scenario.descriptions import Scenario
 from sim.schedule.collectives import Exchange
 
 _MATRIX_LIMIT = 256  # ranks; a larger traffic matrix is left out of the result
@@ -23,7 +24,7 @@ def _run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     cluster = scenario.cluster()
     progress(f"{scenario.name}: routing tokens")
     routed = routings(scenario)
-    plain = work.bytes_per_rank is not None
+    plain = work.spec.bytes_per_rank is not None
     hidden = scenario.model.hidden if scenario.model else 0
     found: dict[str, Any] = {}
     timeline: list[dict[str, Any]] = []
@@ -46,7 +47,11 @@ def _run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
             )
             for group, routing in enumerate(routed)
         ]
-        dtype = None if plain else (work.dispatch_dtype if direction == "dispatch" else work.combine_dtype)
+        dtype = (
+            None
+            if plain
+            else (work.spec.dispatch_dtype if direction == "dispatch" else work.spec.combine_dtype)
+        )
         if scenario.fidelity == "closed_form":
             found[name] = measure.of_closed_form(exchanges, dtype, hidden)
             continue

@@ -8,7 +8,8 @@ from sim.cluster.topology import LeafSpine
 from sim.engine import executor
 from sim.runs import metrics as measure
 from sim.runs.result import Progress, Result
-from sim.scenario.descriptions import FlowList, Scenario
+from sim.scenario.descriptions import Scenario
+from sim.scenario.flows import FlowList
 from sim.schedule import flow_list
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sim.runs.run import run_scenario
-from sim.scenario.descriptions import Inference, Scenario, Training
+from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
+from sim.scenario.training import Training
 
 Figures = Mapping[str, float]
 
@@ -58,18 +60,17 @@ def _of_training(scenario: Scenario, work: Training) -> Forecast:
 
 def _best_of_step(work: Training, bound_s: float) -> Figures:
     """Metrics of a step that takes no longer than its bound."""
-    layout = work.layout
-    tokens = layout.dp * work.num_microbatches * work.sequences * work.sequence_tokens
+    layout, tokens = work.layout, work.step_tokens
     best = {
         "step_time_s": bound_s,
         "tokens_per_s_per_gpu": tokens / bound_s / layout.num_ranks,
         "tokens_per_day": tokens / bound_s * 86_400,
     }
-    if work.run is not None:
-        seconds = work.run.tokens / tokens * bound_s
+    if work.spec.run is not None:
+        seconds = work.spec.run.tokens / tokens * bound_s
         best |= {"run_days": seconds / 86_400, "run_gpu_hours": seconds / 3600 * layout.num_ranks}
-        if work.run.price_usd is not None:
-            best["run_cost_usd"] = best["run_gpu_hours"] * work.run.price_usd
+        if work.price_usd is not None:
+            best["run_cost_usd"] = best["run_gpu_hours"] * work.price_usd
     return best
 
 

@@ -8,11 +8,15 @@ from typing import Any
 
 from sim.cluster import export_rules
 from sim.cluster.figures import OVERRIDE
-from sim.cluster.kernels import Kernel
 from sim.documents import Document
 from sim.errors import InputError, nearest
 from sim.scenario import settings as scenario_settings
-from sim.scenario.descriptions import AllToAll, FlowList, Inference, Scenario, Serving, Training
+from sim.scenario.all_to_all import AllToAll
+from sim.scenario.descriptions import Scenario
+from sim.scenario.flows import FlowList
+from sim.scenario.inference import Inference
+from sim.scenario.serving import Serving
+from sim.scenario.training import Training
 from sim.trees import flatten
 from sim.version import __version__
 
@@ -57,19 +61,11 @@ _READ: dict[type, tuple[str, ...]] = {
 """Figures of the profile that a workload reads, by the beginning of their keys."""
 
 
-def _kernels(workload: object) -> list[Kernel]:
-    """The kernel generations that a workload uses."""
-    if isinstance(workload, Serving):
-        pools = (workload.prefill.workload, workload.decode.workload)
-        return [one.kernel for one in pools if isinstance(one, Inference)]
-    return [workload.kernel] if isinstance(workload, AllToAll | Training | Inference) else []
-
-
 def provenance(scenario: Scenario) -> dict[str, Any]:
     """Version, seed, hardware with its export rules, and the assumed, derived and overridden figures that the run leaned on."""
     read = _READ.get(type(scenario.workload), ())
     leaned = [f for f in scenario.hardware.figures if f.path.startswith(read)] if scenario.hardware else []
-    for kernel in _kernels(scenario.workload):
+    for kernel in scenario.workload.kernels:
         leaned += list(kernel.figures)
     return {
         "version": __version__,

@@ -11,7 +11,12 @@ from sim.runs.flows import _run_flows
 from sim.runs.result import RESULT_SCHEMA, Progress, Result, expectations, provenance
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
-from sim.scenario.descriptions import AllToAll, FlowList, Inference, Scenario, Serving, Training
+from sim.scenario.all_to_all import AllToAll
+from sim.scenario.descriptions import Scenario
+from sim.scenario.flows import FlowList
+from sim.scenario.inference import Inference
+from sim.scenario.serving import Serving
+from sim.scenario.training import Training
 from sim.trees import flatten
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from sim.engine.step_records import GroupRecord
-from sim.scenario.descriptions import Scenario, Training
+from sim.scenario.descriptions import Scenario
+from sim.scenario.training import Training
 from sim.schedule.operations import KINDS
 from sim.workload.model import training_flops_per_token
 
@@ -38,7 +39,7 @@ def measure(
     rows = [_phases(record, step, optimizer_s[record.pipeline_rank]) for record in records]
     firsts = [record for record in records if record.pipeline_rank == 0]
     first = [row for row, record in zip(rows, records, strict=True) if record.pipeline_rank == 0]
-    tokens = layout.dp * work.num_microbatches * work.sequences * work.sequence_tokens
+    tokens = work.step_tokens
     peak = gpu.dense_flops.of("bf16")
     per_gpu = tokens / step / layout.num_ranks
     metrics: dict[str, Any] = {
@@ -56,22 +57,22 @@ def measure(
         "tokens_per_day": tokens / step * 86_400,
     }
     for name, causal in (("mfu_causal_fraction", True), ("mfu_noncausal_fraction", False)):
-        flops = training_flops_per_token(model, work.sequence_tokens, causal=causal)
+        flops = training_flops_per_token(model, work.spec.sequence_tokens, causal=causal)
         metrics[name] = flops * per_gpu / peak
     return metrics | _run(work, step, tokens)
 
 
 def _run(work: Training, step_s: float, tokens_per_step: int) -> dict[str, float]:
     """A whole run of such steps, where one is asked for."""
-    if work.run is None:
+    if work.spec.run is None:
         return {}
-    seconds = work.run.tokens / tokens_per_step * step_s
+    seconds = work.spec.run.tokens / tokens_per_step * step_s
     hours = seconds / 3600 * work.layout.num_ranks
     found = {"run_days": seconds / 86_400, "run_gpu_hours": hours}
-    if work.run.price_usd is not None:
-        found["run_cost_usd"] = hours * work.run.price_usd
-    if work.run.power_w is not None:
-        found["run_energy_kwh"] = hours * work.run.power_w / 1000
+    if work.price_usd is not None:
+        found["run_cost_usd"] = hours * work.price_usd
+    if work.power_w is not None:
+        found["run_energy_kwh"] = hours * work.power_w / 1000
     return found
 
 

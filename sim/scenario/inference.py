@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.errors import InputError
-from sim.scenario.descriptions import Inference
+from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft
 from sim.scenario.routing import (
     GateSpec,
@@ -19,113 +21,16 @@ from sim.scenario.routing import (
     kernel_of,
     placement_of,
 )
-from sim.scenario.values import Branch, Count, Index
+from sim.scenario.values import Count, Index, WorkloadSpec
 from sim.schemas import Fraction, Size, written
 from sim.workload import layout as layouts
+from sim.workload.gates import Gate
+from sim.workload.layout import Layout
 
 _AT = ("workload",)
 
 
-def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
-    """The workload; faults join the draft's."""
-    assert draft.model is not None
-    assert draft.hardware is not None
-    layout = _layout(draft)
-    ep = layout.ep if layout else draft.asked.ep or draft.num_ranks
-    kernel, comm_sms, options = kernel_of(draft, spec.kernel)
-    if comm_sms >= draft.hardware.gpu.sms:
-        wanted = f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU"
-        draft.fault((*_AT, "kernel", "comm_sms"), str(comm_sms), wanted)
-    gate = gate_of(draft, spec.gate, max(1, ep // draft.gpus_per_node))
-    if layout:
-        placement_of(draft, spec.placement, ep)
-    generations = load_curves().gemm.generations
-    if spec.gemm_generation not in generations:
-        wanted = f"one of: {', '.join(generations)}"
-        draft.fault((*_AT, "gemm_generation"), f"'{spec.gemm_generation}'", wanted)
-    if isinstance(spec, PrefillSpec):
-        _prompts(draft, spec)
-    elif spec.tokens_per_step > 1 and not draft.model.num_mtp_layers:
-        wanted = f"1: {draft.model.name} has no module that speculates"
-        draft.fault((*_AT, "tokens_per_step"), str(spec.tokens_per_step), wanted)
-    if not 0 <= spec.reserve < 1:
-        draft.fault((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
-    if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
-        draft.fault((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
-    if draft.faults or gate is None or layout is None:
-        raise InputError(())  # the draft has them
-    draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
-    return Inference(
-        kind=spec.kind,
-        layout=layout,
-        overlap=spec.overlap,
-        gate=gate,
-        sampling=spec.gate.sampling,
-        kernel=kernel,
-        comm_sms=comm_sms,
-        options=options,
-        placement=spec.placement.kind,
-        redundant_experts=spec.placement.redundant_experts,
-        drawn_layers=spec.drawn_layers,
-        dispatch_dtype=spec.dispatch_dtype,
-        combine_dtype=spec.combine_dtype,
-        precision=spec.precision,
-        kv_dtype=spec.kv_dtype,
-        fused_gate=spec.fused_gate,
-        generation=spec.gemm_generation,
-        reserve_fraction=spec.reserve,
-        graphs_bytes=spec.graphs,
-        requests=spec.requests_per_gpu if isinstance(spec, DecodeSpec) else spec.prompts_per_gpu,
-        context_tokens=spec.context_tokens if isinstance(spec, DecodeSpec) else spec.prompt_tokens,
-        step_tokens=spec.tokens_per_step if isinstance(spec, DecodeSpec) else _pass_tokens(spec),
-        cached_tokens=0 if isinstance(spec, DecodeSpec) else spec.cached_tokens,
-        acceptance_fraction=spec.acceptance if isinstance(spec, DecodeSpec) else 0.0,
-    )
-
-
-def _layout(draft: Draft) -> layouts.Layout | None:
-    """EP over all ranks by default, attention data-parallel but for TP; None where it has faults."""
-    asked, num_ranks, per_node = draft.asked, draft.num_ranks, draft.gpus_per_node
-    assert draft.model is not None
-    for key in ("pp", "cp"):
-        if getattr(asked, key) not in (None, 1):
-            draft.fault(("layout", key), str(getattr(asked, key)), "1: a deployment has EP, TP and DP only")
-    ep, tp = asked.ep or num_ranks, asked.tp or 1
-    if num_ranks % ep:
-        divisors = ", ".join(str(d) for d in range(1, num_ranks + 1) if num_ranks % d == 0)
-        draft.fault(("layout", "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
-    elif ep % per_node and per_node % ep:
-        draft.fault(("layout", "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
-    if tp > per_node or ep % tp or draft.model.attention.num_heads % tp:
-        wanted = f"a divisor of EP, of the {draft.model.attention.num_heads} heads, at most {per_node} GPUs of a node"
-        draft.fault(("layout", "tp"), str(tp), wanted)
-    elif asked.dp not in (None, num_ranks // tp):
-        draft.fault(("layout", "dp"), str(asked.dp), f"{num_ranks // tp}, the ranks over TP, or leave it out")
-    return None if draft.faults else layouts.derive(num_ranks, ep=ep, tp=tp)
-
-
-def _prompts(draft: Draft, spec: PrefillSpec) -> None:
-    new = spec.prompt_tokens - spec.cached_tokens
-    if new < 1:
-        draft.fault(
-            (*_AT, "cached_tokens"),
-            str(spec.cached_tokens),
-            f"less than the prompt's {spec.prompt_tokens} tokens",
-        )
-    elif spec.chunk_tokens and new % spec.chunk_tokens:
-        draft.fault(
-            (*_AT, "chunk_tokens"), str(spec.chunk_tokens), f"a divisor of the {new} tokens to compute"
-        )
-    if spec.overlap and spec.prompts_per_gpu % 2:
-        wanted = "an even number, half of them in each microbatch; or 'overlap: false'"
-        draft.fault((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)
-
-
-def _pass_tokens(spec: PrefillSpec) -> int:
-    return spec.chunk_tokens or spec.prompt_tokens - spec.cached_tokens
-
-
-class DeployedSpec(Branch):
+class DeployedSpec(WorkloadSpec):
     """What prefill and decode share: one EP group of a deployment, and what it is made of."""
 
     overlap: bool = True
@@ -161,6 +66,11 @@ class PrefillSpec(DeployedSpec):
     cached_tokens: Index = 0
     """Tokens of a prompt whose keys and values are there already: attended to, not computed."""
 
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a prompt in one pass [count]."""
+        return self.chunk_tokens or self.prompt_tokens - self.cached_tokens
+
 
 class DecodeSpec(DeployedSpec):
     """Steps that give each request its next tokens."""
@@ -174,3 +84,130 @@ class DecodeSpec(DeployedSpec):
     """Tokens of a request that one step verifies: 2 with one speculated token (MTP)."""
     acceptance: Fraction = written("80 %")
     """How often a speculated token is right; nothing to accept at one token a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference(Workload):
+    """One EP group that prefills or decodes, ready to be planned."""
+
+    spec: PrefillSpec | DecodeSpec
+    layout: Layout
+    gate: Gate
+    sampling: str
+    kernel: Kernel
+    comm_sms: int
+    options: dict[str, Any]
+    requests: int | None  # of a GPU: prompts of a prefill; None for as many as fit
+    context_tokens: int  # of a request in the cache; of a whole prompt
+    step_tokens: int  # of a request, computed at once
+    cached_tokens: int  # of a prompt
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The one kernel."""
+        return (self.kernel,)
+
+    @property
+    def acceptance_fraction(self) -> float:
+        """How often a speculated token is right; nothing is speculated in a prefill."""
+        return self.spec.acceptance if isinstance(self.spec, DecodeSpec) else 0.0
+
+    def one_batch(self) -> Inference:
+        """The same deployment without a second microbatch: every collective is waited for."""
+        return replace(self, spec=self.spec.model_copy(update={"overlap": False}))
+
+
+def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
+    """The workload; faults join the draft's."""
+    assert draft.model is not None
+    assert draft.hardware is not None
+    layout = _layout(draft)
+    ep = layout.ep if layout else draft.asked.ep or draft.num_ranks
+    kernel, comm_sms, options = kernel_of(draft, spec.kernel)
+    if comm_sms >= draft.hardware.gpu.sms:
+        wanted = f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU"
+        draft.fault((*_AT, "kernel", "comm_sms"), str(comm_sms), wanted)
+    gate = gate_of(draft, spec.gate, max(1, ep // draft.gpus_per_node))
+    if layout:
+        placement_of(draft, spec.placement, ep)
+    generations = load_curves().gemm.generations
+    if spec.gemm_generation not in generations:
+        wanted = f"one of: {', '.join(generations)}"
+        draft.fault((*_AT, "gemm_generation"), f"'{spec.gemm_generation}'", wanted)
+    if isinstance(spec, PrefillSpec):
+        _prompts(draft, spec)
+    elif spec.tokens_per_step > 1 and not draft.model.num_mtp_layers:
+        wanted = f"1: {draft.model.name} has no module that speculates"
+        draft.fault((*_AT, "tokens_per_step"), str(spec.tokens_per_step), wanted)
+    if not 0 <= spec.reserve < 1:
+        draft.fault((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
+    if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
+        draft.fault((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
+    if draft.faults or gate is None or layout is None:
+        raise InputError(())  # the draft has them
+    draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
+    requests = spec.requests_per_gpu if isinstance(spec, DecodeSpec) else spec.prompts_per_gpu
+    return Inference(
+        spec=spec,
+        layout=layout,
+        gate=gate,
+        sampling=spec.gate.sampling,
+        kernel=kernel,
+        comm_sms=comm_sms,
+        options=options,
+        requests=requests,
+        **_tokens(spec),
+    )
+
+
+def _tokens(spec: PrefillSpec | DecodeSpec) -> dict[str, int]:
+    """Tokens of a request: in the cache or whole prompt, computed at once, and found computed [count]."""
+    if isinstance(spec, DecodeSpec):
+        return {
+            "context_tokens": spec.context_tokens,
+            "step_tokens": spec.tokens_per_step,
+            "cached_tokens": 0,
+        }
+    return {
+        "context_tokens": spec.prompt_tokens,
+        "step_tokens": spec.pass_tokens,
+        "cached_tokens": spec.cached_tokens,
+    }
+
+
+def _layout(draft: Draft) -> Layout | None:
+    """EP over all ranks by default, attention data-parallel but for TP; None where it has faults."""
+    asked, num_ranks, per_node = draft.asked, draft.num_ranks, draft.gpus_per_node
+    assert draft.model is not None
+    for key in ("pp", "cp"):
+        if getattr(asked, key) not in (None, 1):
+            draft.fault(("layout", key), str(getattr(asked, key)), "1: a deployment has EP, TP and DP only")
+    ep, tp = asked.ep or num_ranks, asked.tp or 1
+    if num_ranks % ep:
+        divisors = ", ".join(str(d) for d in range(1, num_ranks + 1) if num_ranks % d == 0)
+        draft.fault(("layout", "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
+    elif ep % per_node and per_node % ep:
+        draft.fault(("layout", "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
+    if tp > per_node or ep % tp or draft.model.attention.num_heads % tp:
+        wanted = f"a divisor of EP, of the {draft.model.attention.num_heads} heads, at most {per_node} GPUs of a node"
+        draft.fault(("layout", "tp"), str(tp), wanted)
+    elif asked.dp not in (None, num_ranks // tp):
+        draft.fault(("layout", "dp"), str(asked.dp), f"{num_ranks // tp}, the ranks over TP, or leave it out")
+    return None if draft.faults else layouts.derive(num_ranks, ep=ep, tp=tp)
+
+
+def _prompts(draft: Draft, spec: PrefillSpec) -> None:
+    new = spec.prompt_tokens - spec.cached_tokens
+    if new < 1:
+        draft.fault(
+            (*_AT, "cached_tokens"),
+            str(spec.cached_tokens),
+            f"less than the prompt's {spec.prompt_tokens} tokens",
+        )
+    elif spec.chunk_tokens and new % spec.chunk_tokens:
+        draft.fault(
+            (*_AT, "chunk_tokens"), str(spec.chunk_tokens), f"a divisor of the {new} tokens to compute"
+        )
+    if spec.overlap and spec.prompts_per_gpu % 2:
+        wanted = "an even number, half of them in each microbatch; or 'overlap: false'"
+        draft.fault((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)

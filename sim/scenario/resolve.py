@@ -17,7 +17,7 @@ from sim.documents import Document
 from sim.errors import Fault, InputError
 from sim.scenario.all_to_all import AllToAllSpec, all_to_all_of
 from sim.scenario.cluster import cluster_of
-from sim.scenario.descriptions import AllToAll, Expectation, FlowList, Inference, Scenario, Serving, Training
+from sim.scenario.descriptions import Expectation, Scenario, Workload
 from sim.scenario.draft import Draft, catch, model_of
 from sim.scenario.flows import FlowsSpec, flows_of
 from sim.scenario.inference import DecodeSpec, PrefillSpec, inference_of
@@ -69,7 +69,7 @@ def resolve(document: Document) -> Scenario:
     )
 
 
-_BUILDERS: dict[type, Callable[[Draft, Any], AllToAll | FlowList | Training | Inference | Serving]] = {
+_BUILDERS: dict[type, Callable[[Draft, Any], Workload]] = {
     FlowsSpec: flows_of,
     AllToAllSpec: all_to_all_of,
     TrainingSpec: training_of,

@@ -19,10 +19,10 @@ from sim.scenario.training import TrainingSpec
 from sim.scenario.values import Branch, Index, Number
 from sim.schemas import Share
 
-__all__ = ["ScenarioSpec", "WorkloadSpec"]
+__all__ = ["AnyWorkloadSpec", "ScenarioSpec"]
 
 
-WorkloadSpec = Annotated[
+AnyWorkloadSpec = Annotated[
     AllToAllSpec | FlowsSpec | TrainingSpec | PrefillSpec | DecodeSpec | ServingSpec,
     Field(discriminator="kind"),
 ]
@@ -47,7 +47,7 @@ class ScenarioSpec(Branch):
     model: str | dict[str, Any] | None = None
     """A model of `scenarios/models/`, a path, or the model itself."""
     layout: LayoutSpec = LayoutSpec()
-    workload: WorkloadSpec
+    workload: AnyWorkloadSpec
     expect: dict[str, ExpectSpec] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The scenario several ways: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""

@@ -219,7 +219,7 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
             scenario.model,
             num_gpus=scenario.num_ranks,
             gpus_per_node=scenario.gpus_per_node,
-            sequence_tokens=getattr(scenario.workload, "sequence_tokens", 4096),
+            sequence_tokens=scenario.document["workload"].get("sequence_tokens", 4096),
         )
         found |= dict.fromkeys(values)
     if not found:
