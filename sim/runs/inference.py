@@ -18,6 +18,7 @@ from sim.cost.deployment import Footprint, footprint, require_batch
 from sim.cost.work import Part, total_s
 from sim.engine.inference import PassRecord
 from sim.runs import kernel_list, pass_bound
+from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.passes import Pass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
@@ -237,3 +238,15 @@ def _expert_rows_bytes(model: Model, work: Inference, halves: int) -> float:
     """What the experts of one microbatch work on: rows in, twice the inner width, rows out (FP8, BF16, BF16)."""
     rows = (work.requests or 1) / halves * work.step_tokens * model.top_k
     return rows * (model.hidden + 2 * 2.0 * model.expert_hidden + 2.0 * model.hidden)
+
+
+def forecast_inference(scenario: Scenario) -> Forecast:
+    """The memory of a GPU; finding a figure that no pass can beat takes as long as the pass."""
+    assert isinstance(scenario.workload, Inference)
+    kept, requests = batch_of(scenario, scenario.workload)
+    return Forecast(
+        lambda: run_inference(scenario, lambda _: None)["metrics"], named_parts(kept.parts(requests))
+    )
+
+
+RUNNER = Runner(run_inference, reads=(*LINKS, *COMPUTE), forecast=forecast_inference)

@@ -1,8 +1,8 @@
-"""TODO sim/runs/result.py."""
+"""The parts of a result document that every run has: what it leaned on, and what was expected beside what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,60 +10,18 @@ from sim.cluster import export_rules
 from sim.cluster.figures import OVERRIDE
 from sim.documents import Document
 from sim.errors import InputError, nearest
+from sim.runs.kinds import Result, runner
 from sim.scenario import settings as scenario_settings
-from sim.scenario.all_to_all import AllToAll
 from sim.scenario.descriptions import Scenario
-from sim.scenario.flows import FlowList
-from sim.scenario.inference import Inference
-from sim.scenario.serving import Serving
-from sim.scenario.training import Training
 from sim.trees import flatten
 from sim.version import __version__
-
-Result = dict[str, Any]
-
-
-Progress = Callable[[str], None]
-
 
 RESULT_SCHEMA = "moesim.result/1"
 
 
-_LINKS = (
-    "gpu.sms",
-    "gpu.hbm.bandwidth",
-    "gpu.scale_up.bandwidth",
-    "gpu.scale_up.domain",
-    "gpu.pcie",
-    "nic",
-    "fabric",
-)
-
-
-_COMPUTE = (
-    "gpu.tensor_clock",
-    "gpu.sustained",
-    "gpu.dense_flops.bf16",
-    "gpu.dense_flops.fp8",
-    "gpu.hbm",
-    "gpu.power",
-    "cost",
-)
-
-
-_READ: dict[type, tuple[str, ...]] = {
-    AllToAll: _LINKS,
-    FlowList: _LINKS,
-    Training: (*_LINKS, *_COMPUTE),
-    Inference: (*_LINKS, *_COMPUTE),
-    Serving: (*_LINKS, *_COMPUTE),
-}
-"""Figures of the profile that a workload reads, by the beginning of their keys."""
-
-
 def provenance(scenario: Scenario) -> dict[str, Any]:
     """Version, seed, hardware with its export rules, and the assumed, derived and overridden figures that the run leaned on."""
-    read = _READ.get(type(scenario.workload), ())
+    read = runner(scenario.kind).reads
     leaned = [f for f in scenario.hardware.figures if f.path.startswith(read)] if scenario.hardware else []
     for kernel in scenario.workload.kernels:
         leaned += list(kernel.figures)

@@ -46,6 +46,7 @@ from numpy.typing import NDArray
 
 from sim.engine.serving import InstanceRecord, ServingTrace, serve
 from sim.errors import InfeasibleError
+from sim.runs.kinds import COMPUTE, LINKS, Runner
 from sim.runs.service import service_of
 from sim.scenario.descriptions import Scenario
 from sim.scenario.serving import Serving
@@ -299,3 +300,6 @@ def _decoded_until(service: Service, asked: Requests, trace: ServingTrace, until
 
 def _peak(pool: tuple[InstanceRecord, ...]) -> float:
     return max(one.peak_kv_tokens / one.kv_capacity_tokens for one in pool)
+
+
+RUNNER = Runner(run_serving, reads=(*LINKS, *COMPUTE))

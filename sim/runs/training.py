@@ -22,6 +22,7 @@ from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord
 from sim.engine.training import run_step
 from sim.runs import kernel_list, training_metrics
+from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
@@ -368,3 +369,15 @@ def _exchange_facts(step: Step) -> dict[str, Any]:
         }
         for name, exchange in step.exchanges.items()
     }
+
+
+def forecast_training(scenario: Scenario) -> Forecast:
+    """Memory of the fullest GPU, and the metrics of a step that takes no longer than its bound."""
+    step = Step.of(scenario)
+    step.require_fit()
+    fullest = max(step.memory, key=lambda row: row.total_bytes)
+    best = training_metrics.in_proportion(step.work, step.lower_bound_s)
+    return Forecast(step.run, named_parts(fullest.parts()), best)
+
+
+RUNNER = Runner(run_training, reads=(*LINKS, *COMPUTE), forecast=forecast_training)

@@ -33,15 +33,14 @@ def measure(
     assert isinstance(work, Training)
     assert model is not None
     assert hardware is not None
-    layout, gpu = work.layout, hardware.gpu
+    gpu = hardware.gpu
     end = max(float(np.max(record.end_s)) for record in records)
     step = end + max(optimizer_s)
     rows = [_phases(record, step, optimizer_s[record.pipeline_rank]) for record in records]
     firsts = [record for record in records if record.pipeline_rank == 0]
     first = [row for row, record in zip(rows, records, strict=True) if record.pipeline_rank == 0]
-    tokens = work.step_tokens
     peak = gpu.dense_flops.of("bf16")
-    per_gpu = tokens / step / layout.num_ranks
+    rates = _rates(work, step)
     metrics: dict[str, Any] = {
         "step_time_s": step,
         "lower_bound_s": lower_bound_s,
@@ -52,21 +51,32 @@ def measure(
         "optimizer_s": _mean(first, "opt_s"),
         "phases": {name: _mean(first, name) for name in rows[0]},
         "phases_mean": {name: _mean(rows, name) for name in rows[0]},
-        "tokens_per_step": tokens,
-        "tokens_per_s_per_gpu": per_gpu,
-        "tokens_per_day": tokens / step * 86_400,
+        "tokens_per_step": work.step_tokens,
+        **rates,
     }
     for name, causal in (("mfu_causal_fraction", True), ("mfu_noncausal_fraction", False)):
         flops = training_flops_per_token(model, work.spec.sequence_tokens, causal=causal)
-        metrics[name] = flops * per_gpu / peak
-    return metrics | _run(work, step, tokens)
+        metrics[name] = flops * rates["tokens_per_s_per_gpu"] / peak
+    return metrics | _run(work, step)
 
 
-def _run(work: Training, step_s: float, tokens_per_step: int) -> dict[str, float]:
+def in_proportion(work: Training, step_s: float) -> dict[str, float]:
+    """The metrics that follow from the time of a step alone."""
+    return {"step_time_s": step_s, **_rates(work, step_s), **_run(work, step_s)}
+
+
+def _rates(work: Training, step_s: float) -> dict[str, float]:
+    return {
+        "tokens_per_s_per_gpu": work.step_tokens / step_s / work.layout.num_ranks,
+        "tokens_per_day": work.step_tokens / step_s * 86_400,
+    }
+
+
+def _run(work: Training, step_s: float) -> dict[str, float]:
     """A whole run of such steps, where one is asked for."""
     if work.spec.run is None:
         return {}
-    seconds = work.spec.run.tokens / tokens_per_step * step_s
+    seconds = work.spec.run.tokens / work.step_tokens * step_s
     hours = seconds / 3600 * work.layout.num_ranks
     found = {"run_days": seconds / 86_400, "run_gpu_hours": hours}
     if work.price_usd is not None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sim.cluster.kernels import Kernel
 from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft
+from sim.scenario.kinds import Resolver
 from sim.scenario.routing import GateSpec, KernelSpec, PlacementSpec, gate_of, kernel_of, placement_of
 from sim.scenario.values import Count, WorkloadSpec
 from sim.schemas import Bytes
@@ -95,3 +96,8 @@ def _ep(draft: Draft) -> int:
     elif ep % per_node and per_node % ep:
         draft.fault((*at, "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
     return ep
+
+
+RESOLVER = Resolver(
+    {"all_to_all": AllToAllSpec}, all_to_all_of, needs_model=lambda spec: spec.bytes_per_rank is None
+)

@@ -8,6 +8,7 @@ from typing import Literal
 from sim.cluster import topology
 from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft, beside
+from sim.scenario.kinds import Resolver
 from sim.scenario.values import WorkloadSpec
 from sim.schedule import flow_list
 from sim.schedule.flow_list import FlowTable
@@ -35,3 +36,6 @@ def flows_of(draft: Draft, spec: FlowsSpec) -> FlowList:
     fabric = draft.fabric if isinstance(draft.fabric, topology.LeafSpine) else None
     num_hosts = fabric.hosts if fabric else draft.num_ranks
     return FlowList(spec, flow_list.read(file, num_hosts, fabric, where=mark, key=key))
+
+
+RESOLVER = Resolver({"flows": FlowsSpec}, flows_of, takes_model=False)

@@ -12,6 +12,7 @@ from sim.cost.curves import load_curves
 from sim.errors import InputError
 from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft
+from sim.scenario.kinds import Resolver
 from sim.scenario.routing import (
     GateSpec,
     KernelSpec,
@@ -211,3 +212,6 @@ def _prompts(draft: Draft, spec: PrefillSpec) -> None:
     if spec.overlap and spec.prompts_per_gpu % 2:
         wanted = "an even number, half of them in each microbatch; or 'overlap: false'"
         draft.fault((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)
+
+
+RESOLVER = Resolver({"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of)

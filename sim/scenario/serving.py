@@ -12,6 +12,7 @@ from sim.cluster.kernels import Kernel
 from sim.errors import Fault, InputError
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, beside, catch
+from sim.scenario.kinds import Resolver
 from sim.scenario.values import Branch, Count, Machines, Number, WorkloadSpec
 from sim.schemas import Fraction, Seconds, written
 from sim.workload import requests as users
@@ -199,3 +200,6 @@ def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[st
             key = places.get(first, first) + dot + rest
             moved.append(Fault(fault.where, key, fault.got, fault.wanted, fault.nearest))
         raise InputError(moved) from None
+
+
+RESOLVER = Resolver({"serving": ServingSpec}, serving_of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from sim.cost.measured import MeasuredProfile, load_profile
 from sim.errors import InputError, nearest
 from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft
+from sim.scenario.kinds import Resolver
 from sim.scenario.routing import (
     GateSpec,
     KernelSpec,
@@ -295,3 +297,12 @@ def _run_costs(run: RunSpec | None, hardware: Hardware) -> tuple[float | None, f
     tdp = hardware.gpu.tdp_w
     power = (tdp * run.gpu_load + run.host_power + run.network_power) * run.pue if tdp is not None else None
     return (run.price if run.price is not None else hardware.gpu_hour_usd), power
+
+
+def _hints(spec: TrainingSpec) -> Iterator[str]:
+    if any(spec.skew.model_dump().values()):
+        alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
+        yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
+
+
+RESOLVER = Resolver({"training": TrainingSpec}, training_of, hints=_hints)

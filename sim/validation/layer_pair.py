@@ -24,7 +24,7 @@ from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord
 from sim.engine.training import run_step
 from sim.errors import Mark
-from sim.runs.result import Progress
+from sim.runs.kinds import Progress
 from sim.runs.training import exchanges_of, routing_of
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings

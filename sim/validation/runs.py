@@ -23,7 +23,7 @@ from pydantic import Field
 from sim import units
 from sim.documents import Document, data_folder
 from sim.errors import Mark
-from sim.runs.result import Progress, Result
+from sim.runs.kinds import Progress, Result
 from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenario
 from sim.scenario import settings as scenario_settings
