@@ -109,8 +109,10 @@ def _check(file: str) -> str:
         from sim.scenario import resolve as reading
         from sim.scenario import settings as scenario_settings
 
-        for one in scenario_settings.variants(scenario_settings.read(path)).values():
-            reading.resolve(one)
+        variants = scenario_settings.variants(scenario_settings.read(path)).values()
+        scenarios = [reading.resolve(one) for one in variants]
+        if faults := [fault for scenario in scenarios for fault in reading.unreported(scenario)]:
+            raise InputError(dict.fromkeys(faults))
         return "scenario"
     if str(tree.get("schema", "")).startswith("moesim.compute-profile/"):
         from sim.cost.measured import load_profile

@@ -20,10 +20,10 @@ from sim.ladders import break_even, enough
 from sim.ladders.break_even import Axis
 from sim.ladders.designs import Designs, Outcome, gap
 from sim.ladders.removals import Removal, removals
-from sim.ladders.spec import NAIVE, Ladder, more_is_better, parts, read
+from sim.ladders.spec import NAIVE, Ladder, parts, read
+from sim.metrics import dimension_of, more_is_better
 from sim.runs.result import provenance
 from sim.scenario.descriptions import Scenario
-from sim.units import dimension_of
 from sim.version import __version__
 
 SCHEMA = "moesim.ladder/1"

@@ -6,14 +6,15 @@ goes into the result, so that a result can be run again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
-from sim import units
+from sim import metrics, units
 from sim.cluster import topology
 from sim.documents import Document
-from sim.errors import Fault, InputError
+from sim.errors import Fault, InputError, nearest
 from sim.scenario import specification
 from sim.scenario.cluster import cluster_of
 from sim.scenario.descriptions import Expectation, Scenario
@@ -70,7 +71,7 @@ def _expectations(document: Document, spec: ScenarioSpec, faults: list[Fault]) -
     found = []
     for metric, expect in spec.expect.items():
         try:
-            value = units.parse(expect.value, units.dimension_of(metric))
+            value = units.parse(expect.value, metrics.dimension_of(metric))
         except units.UnitError as error:
             faults.append(
                 document.fault(("expect", metric, "value"), error.got, error.wanted, error.suggestion)
@@ -79,6 +80,15 @@ def _expectations(document: Document, spec: ScenarioSpec, faults: list[Fault]) -
         mark = document.mark(("expect", metric), key=True)
         found.append(Expectation(metric, value, expect.tolerance, expect.source, mark))
     return tuple(found)
+
+
+def unreported(scenario: Scenario) -> Iterator[Fault]:
+    """Expected metrics that no run of this kind reports; what a single run lacks shows when it has run."""
+    reported = metrics.reported([scenario.kind])
+    for one in scenario.expectations:
+        if reported is not None and one.metric not in reported:
+            wanted, near = f"a metric of {scenario.kind}", nearest(one.metric, reported)
+            yield Fault(one.mark, f"expect.{one.metric}", f"'{one.metric}'", wanted, near)
 
 
 def _with_defaults(tree: Any, spec: BaseModel) -> dict[str, Any]:

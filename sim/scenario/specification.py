@@ -18,7 +18,7 @@ from sim.kinds import WORKLOADS
 from sim.scenario.cluster import ClusterSpec
 from sim.scenario.draft import LayoutSpec
 from sim.scenario.kinds import resolver
-from sim.scenario.values import Branch, Index, Number, WorkloadSpec
+from sim.scenario.values import METRIC_NAMES, Branch, Index, Number, WorkloadSpec
 from sim.schemas import Share
 
 
@@ -42,7 +42,7 @@ class ScenarioSpec(Branch):
     """A model of `scenarios/models/`, a path, or the model itself."""
     layout: LayoutSpec = LayoutSpec()
     workload: WorkloadSpec
-    expect: dict[str, ExpectSpec] = Field(default_factory=dict)
+    expect: dict[str, ExpectSpec] = Field(default_factory=dict, json_schema_extra=METRIC_NAMES)
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The scenario several ways: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""
 

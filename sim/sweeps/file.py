@@ -21,7 +21,7 @@ from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.scenario import specification
 from sim.scenario.kinds import resolver
-from sim.sweeps import auto_axes, expressions
+from sim.sweeps import auto_axes, expressions, names
 from sim.sweeps.axes import MAX_POINTS, Axis, Space
 from sim.sweeps.expressions import Expression
 from sim.sweeps.spec import RangeSpec, SweepSpec
@@ -89,6 +89,8 @@ def sweep_of(document: Document) -> Sweep:
             at = ("given",) if isinstance(said.given, str) else ("given", i)
             wanted = f"one of the axes: {', '.join(said.axes)}"
             faults.append(document.fault(at, f"'{name}'", wanted, nearest(name, said.axes)))
+    objectives = {name: document.mark(("objectives", name), key=True) for name in said.objectives}
+    faults += names.problems(base, axes, constraints, objectives)
     if faults:
         raise InputError(faults)
     space = _space(document, said, axes)

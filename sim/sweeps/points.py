@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from sim import units
 from sim.documents import Document
-from sim.errors import DoesNotFitError, Fault, InfeasibleError, InputError, nearest
+from sim.errors import DoesNotFitError, Fault, InfeasibleError, InputError
+from sim.metrics import dimension_of
 from sim.runs.forecast import forecast
 from sim.scenario import resolve as scenarios
 from sim.sweeps.expressions import Expression
@@ -131,38 +132,8 @@ def unmet(constraints: Sequence[Expression], known: Mapping[str, Any]) -> str:
     return ""
 
 
-def check_names(constraints: Sequence[Expression], objectives: Sequence[str], row: Row) -> None:
-    """Raise `InputError` for names of constraints and objectives that a row which has run does not have."""
-    known, numbers = row.known, flatten(row.metrics)
-    faults = [
-        Fault(
-            one.mark,
-            "constraints",
-            f"'{name}'",
-            "a key of the scenario, memory.* or a metric",
-            nearest(name, known) or (f"'{name}', a word in quotes" if name.isidentifier() else None),
-        )
-        for one in constraints
-        for name in one.names
-        if name not in known
-    ]
-    faults += [
-        Fault(
-            None,
-            "objectives",
-            f"'{name}'",
-            f"a metric of this run: {', '.join(numbers)}",
-            nearest(name, numbers),
-        )
-        for name in objectives
-        if name not in numbers
-    ]
-    if faults:
-        raise InputError(faults)
-
-
 def _shown(name: str, value: Any) -> str:
-    return units.show(value, units.dimension_of(name)) if isinstance(value, float) else str(value)
+    return units.show(value, dimension_of(name)) if isinstance(value, float) else str(value)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
