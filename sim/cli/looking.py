@@ -109,8 +109,10 @@ def _check(file: str) -> str:
         from sim.scenario import resolve as reading
         from sim.scenario import settings as scenario_settings
 
-        for one in scenario_settings.variants(scenario_settings.read(path)).values():
-            reading.resolve(one)
+        variants = scenario_settings.variants(scenario_settings.read(path)).values()
+        scenarios = [reading.resolve(one) for one in variants]
+        if problems := [problem for scenario in scenarios for problem in reading.unreported(scenario)]:
+            raise InputError(dict.fromkeys(problems))
         return "scenario"
     if str(tree.get("schema", "")).startswith("moesim.compute-profile/"):
         from sim.cost.measured import load_profile

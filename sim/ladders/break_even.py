@@ -12,7 +12,8 @@ from typing import Any
 from sim import documents
 from sim.errors import InputError
 from sim.ladders.designs import Designs, gap
-from sim.ladders.spec import Ladder, more_is_better, parts
+from sim.ladders.spec import Ladder, parts
+from sim.metrics import more_is_better
 from sim.scenario import settings as scenario_settings
 
 Axis = list[tuple[float, dict[str, str]]]

@@ -17,7 +17,8 @@ from sim import units
 from sim.documents import Document, split
 from sim.errors import InputError, nearest
 from sim.ladders.designs import Designs, cost_of
-from sim.ladders.spec import Ladder, more_is_better, parts
+from sim.ladders.spec import Ladder, parts
+from sim.metrics import more_is_better
 from sim.scenario import settings as scenario_settings
 
 UNLIMITED = 1000.0  # times the profile's value

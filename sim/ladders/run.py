@@ -20,10 +20,10 @@ from sim.ladders import break_even, enough
 from sim.ladders.break_even import Axis
 from sim.ladders.designs import Designs, Outcome, gap
 from sim.ladders.removals import Removal, removals
-from sim.ladders.spec import NAIVE, Ladder, more_is_better, parts, read
+from sim.ladders.spec import NAIVE, Ladder, parts, read
+from sim.metrics import dimension_of, more_is_better
 from sim.runs.result import provenance
-from sim.scenario.descriptions import Scenario, Training
-from sim.units import dimension_of
+from sim.scenario.descriptions import Scenario
 from sim.version import __version__
 
 SCHEMA = "moesim.ladder/1"
@@ -228,8 +228,7 @@ def _machine(
 
 def price_of(scenario: Scenario) -> float | None:
     """What an hour of one GPU costs [$]: as the scenario's run says, else the profile; None where neither does."""
-    work = scenario.workload
-    stated = work.run.price_usd if isinstance(work, Training) and work.run is not None else None
+    stated = scenario.workload.stated_price_usd
     if stated is not None or scenario.hardware is None:
         return stated
     return scenario.hardware.gpu_hour_usd

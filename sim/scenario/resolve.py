@@ -6,44 +6,42 @@ goes into the result, so that a result can be run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
-from sim import schemas, units
+from sim import metrics, units
 from sim.cluster import topology
 from sim.documents import Document
-from sim.errors import InputError, Problem
-from sim.scenario.all_to_all import AllToAllSpec, all_to_all_of
+from sim.errors import InputError, Problem, nearest
+from sim.scenario import specification
 from sim.scenario.cluster import cluster_of
-from sim.scenario.descriptions import AllToAll, Expectation, FlowList, Inference, Scenario, Serving, Training
+from sim.scenario.descriptions import Expectation, Scenario
 from sim.scenario.draft import Draft, catch, model_of
-from sim.scenario.flows import FlowsSpec, flows_of
-from sim.scenario.inference import DecodeSpec, PrefillSpec, inference_of
-from sim.scenario.serving import ServingSpec, serving_of
+from sim.scenario.kinds import resolver
 from sim.scenario.specification import ScenarioSpec
-from sim.scenario.training import TrainingSpec, training_of
 
 
 def resolve(document: Document) -> Scenario:
     """Check a document (without variants) and build the scenario. Raises `InputError` with all problems found."""
-    spec = schemas.check(document, ScenarioSpec)
+    spec = specification.check(document)
+    kind = resolver(spec.workload.kind)
     draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
     draft.hardware, draft.num_nodes, draft.fabric, draft.link_faults = cluster_of(
         document, spec.cluster, draft.problems
     )
-    if not isinstance(spec.workload, FlowsSpec):
+    if kind.takes_model:
         if isinstance(draft.fabric, topology.LeafSpine):
             draft.problem(
                 ("cluster", "fabric", "kind"), "'leaf_spine'", f"a fabric of GPUs for {spec.workload.kind}"
             )
-        plain = isinstance(spec.workload, AllToAllSpec) and spec.workload.bytes_per_rank is not None
-        draft.model = catch(draft.problems, lambda: model_of(document, spec.model, needed=not plain))
+        needed = kind.needs_model(spec.workload)
+        draft.model = catch(draft.problems, lambda: model_of(document, spec.model, needed=needed))
     if draft.problems:
         raise InputError(draft.problems)
     assert draft.fabric is not None
-    workload = catch(draft.problems, lambda: _BUILDERS[type(spec.workload)](draft, spec.workload))
+    workload = catch(draft.problems, lambda: kind.resolve(draft, spec.workload))
     expectations = _expectations(document, spec, draft.problems)
     if draft.problems or workload is None:
         raise InputError(draft.problems)
@@ -69,21 +67,11 @@ def resolve(document: Document) -> Scenario:
     )
 
 
-_BUILDERS: dict[type, Callable[[Draft, Any], AllToAll | FlowList | Training | Inference | Serving]] = {
-    FlowsSpec: flows_of,
-    AllToAllSpec: all_to_all_of,
-    TrainingSpec: training_of,
-    PrefillSpec: inference_of,
-    DecodeSpec: inference_of,
-    ServingSpec: serving_of,
-}
-
-
 def _expectations(document: Document, spec: ScenarioSpec, problems: list[Problem]) -> tuple[Expectation, ...]:
     found = []
     for metric, expect in spec.expect.items():
         try:
-            value = units.parse(expect.value, units.dimension_of(metric))
+            value = units.parse(expect.value, metrics.dimension_of(metric))
         except units.UnitError as error:
             problems.append(
                 document.problem(("expect", metric, "value"), error.got, error.wanted, error.suggestion)
@@ -92,6 +80,15 @@ def _expectations(document: Document, spec: ScenarioSpec, problems: list[Problem
         mark = document.mark(("expect", metric), key=True)
         found.append(Expectation(metric, value, expect.tolerance, expect.source, mark))
     return tuple(found)
+
+
+def unreported(scenario: Scenario) -> Iterator[Problem]:
+    """Expected metrics that no run of this kind reports; what a single run lacks shows when it has run."""
+    reported = metrics.reported([scenario.kind])
+    for one in scenario.expectations:
+        if reported is not None and one.metric not in reported:
+            wanted, near = f"a metric of {scenario.kind}", nearest(one.metric, reported)
+            yield Problem(one.mark, f"expect.{one.metric}", f"'{one.metric}'", wanted, near)
 
 
 def _with_defaults(tree: Any, spec: BaseModel) -> dict[str, Any]:

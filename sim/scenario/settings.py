@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim import documents, schemas
+from sim import documents
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
-from sim.scenario.specification import ScenarioSpec
+from sim.scenario import specification
 from sim.workload import model as models
 
 
@@ -111,12 +111,25 @@ def unfold_model(document: Document) -> None:
         document.put(("model",), documents.load(file).tree, at)
 
 
+def kinds(document: Document, overrides: Iterable[Mapping[documents.Path_, Any]] = ()) -> set[str]:
+    """The kinds of workload that a scenario's document names, as it is and under any of some overrides by path."""
+    found = {document.get(("workload", "kind"))}
+    for one in overrides:
+        found |= {value for path, value in one.items() if path == ("workload", "kind")}
+        found |= {
+            value.get("kind")
+            for path, value in one.items()
+            if path == ("workload",) and isinstance(value, dict)
+        }
+    return {kind for kind in found if isinstance(kind, str)}
+
+
 def variants(document: Document) -> dict[str, Document]:
     """The documents of a scenario's variants, or `{name: document}` without any."""
     declared = document.get(("variants",))
     if not declared:
         return {str(document.get(("name",)) or "scenario"): document}
-    schemas.check(document, ScenarioSpec)
+    specification.check(document)
     found = {}
     for name, overrides in declared.items():
         one = document.copy()

@@ -19,9 +19,9 @@ from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
-from sim.scenario.specification import ScenarioSpec
-from sim.scenario.training import TrainingSpec
-from sim.sweeps import auto_axes, expressions
+from sim.scenario import specification
+from sim.scenario.kinds import resolver
+from sim.sweeps import auto_axes, expressions, names
 from sim.sweeps.axes import MAX_POINTS, Axis, Space
 from sim.sweeps.expressions import Expression
 from sim.sweeps.spec import RangeSpec, SweepSpec
@@ -89,6 +89,8 @@ def sweep_of(document: Document) -> Sweep:
             at = ("given",) if isinstance(said.given, str) else ("given", i)
             wanted = f"one of the axes: {', '.join(said.axes)}"
             problems.append(document.problem(at, f"'{name}'", wanted, nearest(name, said.axes)))
+    objectives = {name: document.mark(("objectives", name), key=True) for name in said.objectives}
+    problems += names.problems(base, axes, constraints, objectives)
     if problems:
         raise InputError(problems)
     space = _space(document, said, axes)
@@ -111,11 +113,9 @@ def sweep_of(document: Document) -> Sweep:
 
 def hints(sweep: Sweep) -> Iterator[str]:
     """What a person may want to know before many points run."""
-    work = schemas.check(sweep.base, ScenarioSpec).workload
-    many = len(sweep.space) * sweep.replicas >= _MANY
-    if many and isinstance(work, TrainingSpec) and any(work.skew.model_dump().values()):
-        alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
-        yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
+    if len(sweep.space) * sweep.replicas >= _MANY:
+        work = specification.check(sweep.base).workload
+        yield from resolver(work.kind).hints(work)
 
 
 # --- the base ------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def _base(document: Document, said: SweepSpec) -> Document:
     base.put(("name",), said.name, document.mark(("name",)))
     declared = base.get(("variants",))
     if declared:
-        schemas.check(base, ScenarioSpec)
+        specification.check(base)
         if said.variant not in declared:
             name = said.base if isinstance(said.base, str) else "a scenario"
             got = f"'{said.variant}'" if said.variant else f"{name} with variants"
@@ -150,7 +150,7 @@ def _base(document: Document, said: SweepSpec) -> Document:
         base.tree.pop(key, None)
     for dotted, value in said.set.items():
         scenario_settings.put(base, documents.split(dotted), value, document.mark(("set", dotted), key=True))
-    schemas.check(base, ScenarioSpec)
+    specification.check(base)
     return base
 
 
@@ -223,7 +223,7 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
             scenario.model,
             num_gpus=scenario.num_ranks,
             gpus_per_node=scenario.gpus_per_node,
-            sequence_tokens=getattr(scenario.workload, "sequence_tokens", 4096),
+            sequence_tokens=scenario.document["workload"].get("sequence_tokens", 4096),
         )
         found |= dict.fromkeys(values)
     if not found:
@@ -303,7 +303,7 @@ def _own_problems(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterato
                     _lay(one, another, other or 0)
             try:
                 _lay(one, axis, i)
-                schemas.check(one, ScenarioSpec)
+                specification.check(one)
                 if _can_be_a_name(axis, i):
                     found = [problem for problem in _problems_of(one) if _is_own(problem, axis)]
             except InputError as error:

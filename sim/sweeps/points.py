@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from sim import units
 from sim.documents import Document
-from sim.errors import DoesNotFitError, InfeasibleError, InputError, Problem, nearest
+from sim.errors import DoesNotFitError, InfeasibleError, InputError, Problem
+from sim.metrics import dimension_of
 from sim.runs.forecast import forecast
 from sim.scenario import resolve as scenarios
 from sim.sweeps.expressions import Expression
@@ -69,7 +70,7 @@ def work(batch: Batch) -> list[tuple[int, Row]]:
 def evaluate(document: Document, constraints: Sequence[Expression] = (), *, run: bool = True) -> Row:
     """The row of one scenario; without `run` only what is known before it (`forecast`), or why it cannot be.
 
-    Raises `InputError` where a constraint is at fault, not the scenario.
+    Raises `InputError` where a constraint is at problem, not the scenario.
     """
     begun = time.perf_counter()
     row = _evaluated(document, constraints, run)
@@ -131,38 +132,8 @@ def unmet(constraints: Sequence[Expression], known: Mapping[str, Any]) -> str:
     return ""
 
 
-def check_names(constraints: Sequence[Expression], objectives: Sequence[str], row: Row) -> None:
-    """Raise `InputError` for names of constraints and objectives that a row which has run does not have."""
-    known, numbers = row.known, flatten(row.metrics)
-    problems = [
-        Problem(
-            one.mark,
-            "constraints",
-            f"'{name}'",
-            "a key of the scenario, memory.* or a metric",
-            nearest(name, known) or (f"'{name}', a word in quotes" if name.isidentifier() else None),
-        )
-        for one in constraints
-        for name in one.names
-        if name not in known
-    ]
-    problems += [
-        Problem(
-            None,
-            "objectives",
-            f"'{name}'",
-            f"a metric of this run: {', '.join(numbers)}",
-            nearest(name, numbers),
-        )
-        for name in objectives
-        if name not in numbers
-    ]
-    if problems:
-        raise InputError(problems)
-
-
 def _shown(name: str, value: Any) -> str:
-    return units.show(value, units.dimension_of(name)) if isinstance(value, float) else str(value)
+    return units.show(value, dimension_of(name)) if isinstance(value, float) else str(value)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,7 +22,7 @@ from sim.cost.attention import (
 )
 from sim.cost.compute import Dtype, Processor, grouped_gemm_s, processor, streaming_s, weight_gemm_s
 from sim.cost.curves import Curves
-from sim.runs.result import Progress
+from sim.runs.kinds import Progress
 from sim.scenario.values import Branch
 from sim.schemas import Fraction, Seconds, written
 from sim.validation import published

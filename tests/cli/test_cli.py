@@ -267,6 +267,23 @@ def test_an_expectation_of_no_metric_exits_with_2_and_still_writes_the_result(
     assert (row["metric"], row["ok"]) == ("dispatch.nodes_per_token", True)
 
 
+def test_check_knows_what_may_be_expected_of_every_variant(moesim: Moesim, tmp_path: Path) -> None:
+    expected = (
+        "expect:\n  dispatch.tims_s: {value: 1 ms, tolerance: 10 %}\n  combine.time_s: {value: 1 ms, tolerance: 10 %}\n"
+        "variants: {a: {}, b: {cluster.nodes: 4}}\n"
+    )
+    text = (tmp_path / "tiny.yaml").read_text(encoding="utf-8").rstrip() + "\n"
+    (tmp_path / "odd.yaml").write_text(text + expected, encoding="utf-8")
+    said = moesim("check", "odd.yaml")
+    assert said.code == 2
+    line = text.count("\n") + 2
+    [problem] = said.err.splitlines()
+    assert problem == (
+        f"odd.yaml:{line}:3: expect.dispatch.tims_s: got 'dispatch.tims_s'; wanted a metric of all_to_all; "
+        "did you mean dispatch.time_s?"
+    )
+
+
 def test_a_met_expectation_exits_with_0(moesim: Moesim) -> None:
     expect = "expect={dispatch.nodes_per_token: {value: 2, tolerance: 1%}}"
     assert moesim("run", "tiny.yaml", "--no-report", "--set", expect).code == 0

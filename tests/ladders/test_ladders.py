@@ -24,7 +24,8 @@ from sim.ladders.break_even import break_even
 from sim.ladders.designs import gap
 from sim.ladders.enough import search
 from sim.ladders.removals import Removal, effect, removals
-from sim.ladders.spec import more_is_better, of_document
+from sim.ladders.spec import of_document
+from sim.metrics import more_is_better
 from sim.runs.run import run_document
 from sim.show.plots import kinds as plots
 from sim.show.tables import ladder as ladder_grids

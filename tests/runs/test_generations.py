@@ -17,8 +17,9 @@ from sim.cluster.topology import Fabric, build
 from sim.engine.executor import run_together
 from sim.errors import InputError
 from sim.runs.run import run_document
-from sim.scenario.descriptions import Inference, Serving
+from sim.scenario.inference import Inference
 from sim.scenario.resolve import resolve
+from sim.scenario.serving import Serving
 from sim.schedule import bounds
 from sim.schedule.collectives import Exchange, record_bytes
 from sim.workload.gates import Gate

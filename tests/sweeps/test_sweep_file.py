@@ -173,6 +173,11 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
         ({"axes": {"machine": {"a": {"cluster.hardwar": "h800"}}}}, "did you mean hardware?"),
         ({"axes": {"layout.ep": [8]}, "constraints": ["layout.ep <="]}, "got the end in 'layout.ep <='"),
         ({"axes": {"layout.ep": [8]}, "objectives": {}}, "objectives: got none"),
+        ({"axes": {"layout.ep": [8]}, "objectives": {"dispatch.tim_s": "minimise"}}, "did you mean dispatch.time_s?"),
+        ({"axes": {"layout.ep": [8]}, "objectives": {"step_time_s": "minimise"}}, "wanted a metric of all_to_all"),
+        ({"axes": {"layout.ep": [8]}, "objectives": {"dispatch.binding": "minimise"}}, "wanted a metric of all_to_all"),
+        ({"axes": {"layout.ep": [8]}, "constraints": ["layot.ep < 9"]}, "did you mean layout.ep?"),
+        ({"axes": {"layout.ep": [8]}, "constraints": ["phases.1F1B_s < 1 s"]}, "a key of the scenario, memory.* or a metric"),
         ({"axes": {"layout.ep": [8]}, "objectives": {"a": "smallest"}}, "one of: minimise, maximise"),
         ({"axes": {"layout.ep": {"from": 1, "to": 8}}}, "either 'step' or 'times'"),
         ({"axes": {"layout.ep": {"from": 8, "to": 1, "step": 1}}}, "'to' at or above 'from'"),
@@ -197,6 +202,28 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
 )  # fmt: skip
 def test_a_problem_is_told_before_anything_runs(said: dict[str, Any], wanted: str) -> None:
     assert wanted in told(**said)
+
+
+@pytest.mark.parametrize(
+    ("objective", "constraint"),
+    [
+        ("phases.1F1B_s", "phases_mean.bubble_s < 1 s and memory.total_bytes < 80 GB and layout.ep < 9"),
+        ("run_cost_usd", "mfu_causal_fraction > 1 % and workload.schedule == '1f1b'"),
+    ],
+)
+def test_names_that_a_run_may_have_are_let_through(objective: str, constraint: str) -> None:
+    axes = {"layout.ep": [8]}
+    found = sweep_of(base=STEP, axes=axes, objectives={objective: "minimise"}, constraints=[constraint])
+    assert list(found.objectives) == [objective]
+
+
+def test_a_name_is_held_to_every_kind_that_an_axis_sets() -> None:
+    other = {**EXCHANGE["workload"], "kind": "training"}
+    axes = {"what": {"a": {}, "b": {"workload": other}}}
+    with pytest.raises(
+        InputError, match=r"wanted a metric of all_to_all or training; did you mean step_time_s\?"
+    ):
+        sweep_of(base=EXCHANGE, axes=axes, objectives={"step_tim_s": "minimise"})
 
 
 def test_a_problem_of_an_axis_stands_at_its_line() -> None:
