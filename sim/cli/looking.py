@@ -110,7 +110,7 @@ def _check(file: str) -> str:
         from sim.scenario import settings as scenario_settings
 
         variants = scenario_settings.variants(scenario_settings.read(path)).values()
-        scenarios = [reading.resolve(one) for one in variants]
+        scenarios = [reading.resolve(variant) for variant in variants]
         if faults := [fault for scenario in scenarios for fault in reading.unreported(scenario)]:
             raise InputError(dict.fromkeys(faults))
         return "scenario"
