@@ -197,7 +197,7 @@ def dimension_of(name: str) -> str:
 
 
 def more_is_better(name: str) -> bool | None:
-    """Whether more of a metric is better; None where neither is, or nobody knows."""
+    """True where more of a metric is better, False where less is; None where neither is, or nobody knows."""
     row = METRICS.get(name)
     return None if row is None or row.better is None else row.better == "higher"
 

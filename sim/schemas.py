@@ -45,10 +45,10 @@ class Quantity:
 
     def read(self, value: object) -> float:
         """A value as written, in SI units. Raises `UnitError`."""
-        found = units.parse(value, self.dimension)
-        if self.least is not None and found < self.least:
+        number = units.parse(value, self.dimension)
+        if self.least is not None and number < self.least:
             raise units.UnitError(repr(value), f"{units.describe(self.dimension)}, {self.least:g} or more")
-        return found
+        return number
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         from pydantic_core import core_schema

@@ -110,7 +110,7 @@ def _check(file: str) -> str:
         from sim.scenario import settings as scenario_settings
 
         variants = scenario_settings.variants(scenario_settings.read(path)).values()
-        scenarios = [reading.resolve(one) for one in variants]
+        scenarios = [reading.resolve(variant) for variant in variants]
         if problems := [problem for scenario in scenarios for problem in reading.unreported(scenario)]:
             raise InputError(dict.fromkeys(problems))
         return "scenario"

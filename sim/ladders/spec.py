@@ -195,7 +195,9 @@ def _metric_problems(document: Document, spec: LadderSpec, base: Document) -> It
     sections = (("enough", spec.enough), ("curves", spec.curves))
     named: list[tuple[Path_, str]] = [(("metric",), spec.metric)]
     for section, entries in sections:
-        named += [((section, name, "metric"), one.metric) for name, one in entries.items() if one.metric]
+        named += [
+            ((section, name, "metric"), entry.metric) for name, entry in entries.items() if entry.metric
+        ]
     for path, metric in named:
         ways = {name: metrics.more_is_better(name) for name in parts(metric)}
         for name, way in ways.items():
@@ -215,8 +217,8 @@ def _metric_problems(document: Document, spec: LadderSpec, base: Document) -> It
 def _kinds(document: Document, spec: LadderSpec, base: Document) -> set[str]:
     """The kinds of workload that designs of the ladder may have."""
     more: list[EnoughSpec | CurveSpec] = [*spec.enough.values(), *spec.curves.values()]
-    layers = [spec.set, *spec.hardware.values(), *(one.set for one in (*spec.rungs.values(), *more))]
-    layers += [one.without for one in spec.rungs.values()]
+    layers = [spec.set, *spec.hardware.values(), *(part.set for part in (*spec.rungs.values(), *more))]
+    layers += [rung.without for rung in spec.rungs.values()]
     layers += [
         layer
         for curve in spec.curves.values()
@@ -226,10 +228,10 @@ def _kinds(document: Document, spec: LadderSpec, base: Document) -> set[str]:
     overrides = [{documents.split(key): value for key, value in layer.items()} for layer in layers]
     bases = [base]
     for section in ("enough", "curves"):
-        for name, one in getattr(spec, section).items():
-            if one.base is not None:
+        for name, entry in getattr(spec, section).items():
+            if entry.base is not None:
                 bases.append(_base(document, (section, name, "base"), spec.name))
-    return {kind for one in bases for kind in scenario_settings.kinds(one, overrides)}
+    return {kind for scenario in bases for kind in scenario_settings.kinds(scenario, overrides)}
 
 
 def _is_number(value: object) -> bool:

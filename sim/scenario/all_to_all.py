@@ -47,7 +47,7 @@ class AllToAll(Workload):
 
     @property
     def sampling(self) -> str:
-        """How the gate's tokens choose their experts; a plain collective has none."""
+        """Sampling of the gate; a plain collective draws nothing."""
         return self.spec.gate.sampling if self.spec.gate else "expected"
 
 

@@ -110,7 +110,7 @@ class Inference(Workload):
 
     @property
     def acceptance_fraction(self) -> float:
-        """How often a speculated token is right; nothing is speculated in a prefill."""
+        """Speculated tokens that are right; nothing is speculated in a prefill."""
         return self.spec.acceptance if isinstance(self.spec, DecodeSpec) else 0.0
 
     def one_batch(self) -> Inference:
@@ -147,7 +147,6 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     if draft.problems or gate is None or layout is None:
         raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
-    requests = spec.requests_per_gpu if isinstance(spec, DecodeSpec) else spec.prompts_per_gpu
     return Inference(
         spec=spec,
         layout=layout,
@@ -156,20 +155,21 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         kernel=kernel,
         comm_sms=comm_sms,
         options=options,
-        requests=requests,
-        **_tokens(spec),
+        **_load(spec),
     )
 
 
-def _tokens(spec: PrefillSpec | DecodeSpec) -> dict[str, int]:
-    """Tokens of a request: in the cache or whole prompt, computed at once, and found computed [count]."""
+def _load(spec: PrefillSpec | DecodeSpec) -> dict[str, Any]:
+    """Requests of a GPU, and of each the tokens in the cache or of the whole prompt, those computed at once, and those cached."""
     if isinstance(spec, DecodeSpec):
         return {
+            "requests": spec.requests_per_gpu,
             "context_tokens": spec.context_tokens,
             "step_tokens": spec.tokens_per_step,
             "cached_tokens": 0,
         }
     return {
+        "requests": spec.prompts_per_gpu,
         "context_tokens": spec.prompt_tokens,
         "step_tokens": spec.pass_tokens,
         "cached_tokens": spec.cached_tokens,

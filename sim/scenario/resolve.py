@@ -85,10 +85,11 @@ def _expectations(document: Document, spec: ScenarioSpec, problems: list[Problem
 def unreported(scenario: Scenario) -> Iterator[Problem]:
     """Expected metrics that no run of this kind reports; what a single run lacks shows when it has run."""
     reported = metrics.reported([scenario.kind])
-    for one in scenario.expectations:
-        if reported is not None and one.metric not in reported:
-            wanted, near = f"a metric of {scenario.kind}", nearest(one.metric, reported)
-            yield Problem(one.mark, f"expect.{one.metric}", f"'{one.metric}'", wanted, near)
+    for expected in scenario.expectations:
+        name = expected.metric
+        if reported is not None and name not in reported:
+            wanted, near = f"a metric of {scenario.kind}", nearest(name, reported)
+            yield Problem(expected.mark, f"expect.{name}", f"'{name}'", wanted, near)
 
 
 def _with_defaults(tree: Any, spec: BaseModel) -> dict[str, Any]:

@@ -113,15 +113,11 @@ def unfold_model(document: Document) -> None:
 
 def kinds(document: Document, overrides: Iterable[Mapping[documents.Path_, Any]] = ()) -> set[str]:
     """The kinds of workload that a scenario's document names, as it is and under any of some overrides by path."""
-    found = {document.get(("workload", "kind"))}
-    for one in overrides:
-        found |= {value for path, value in one.items() if path == ("workload", "kind")}
-        found |= {
-            value.get("kind")
-            for path, value in one.items()
-            if path == ("workload",) and isinstance(value, dict)
-        }
-    return {kind for kind in found if isinstance(kind, str)}
+    named = [document.get(("workload", "kind"))]
+    for layer in overrides:
+        whole = layer.get(("workload",))
+        named += [layer.get(("workload", "kind")), whole.get("kind") if isinstance(whole, dict) else None]
+    return {kind for kind in named if isinstance(kind, str)}
 
 
 def variants(document: Document) -> dict[str, Document]:

@@ -56,7 +56,7 @@ def check(document: Document) -> ScenarioSpec:
 
 @cache
 def model_of(*kinds: str) -> type[ScenarioSpec]:
-    """The model of scenarios whose workload is of one of some kinds."""
+    """The model of scenarios whose workload is of one of these kinds."""
     specs = [resolver(kind).specs[kind] for kind in kinds]
     workload: Any = (reduce(or_, specs), Field(discriminator="kind")) if len(specs) > 1 else specs[0]
     return create_model(

@@ -23,7 +23,7 @@ def problems(
     base: Document, axes: Sequence[Axis], constraints: Iterable[Expression], objectives: Mapping[str, Mark]
 ) -> Iterator[Problem]:
     """Names that no run of a base and its axes can have, whatever it finds."""
-    overrides = [one for axis in axes for one in axis.sets]
+    overrides = [layer for axis in axes for layer in axis.sets]
     kinds = scenario_settings.kinds(base, overrides)
     numbers, values = metrics.reported(kinds), metrics.reported(kinds, words=True)
     if numbers is None or values is None:
@@ -32,10 +32,10 @@ def problems(
     keys = {documents.dotted(path) for tree in trees for path in _paths(tree)}
     keys |= {f"layout.{name}" for name in LayoutSpec.model_fields}
     known = [*sorted(keys), *values]
-    for one in constraints:
-        for name in one.names:
+    for constraint in constraints:
+        for name in constraint.names:
             if name not in known and name.partition(".")[0] not in _KEYS:
-                yield _of_constraint(one, name, known)
+                yield _constraint_problem(constraint, name, known)
     for name, mark in objectives.items():
         if name not in numbers:
             wanted = f"a metric of {' or '.join(sorted(kinds))}"
@@ -60,7 +60,10 @@ def check(
     """Raise `InputError` for names that a point which ran does not have: `known` of it, and the metrics that it `reported`."""
     numbers = flatten(reported)
     problems = [
-        _of_constraint(one, name, known) for one in constraints for name in one.names if name not in known
+        _constraint_problem(constraint, name, known)
+        for constraint in constraints
+        for name in constraint.names
+        if name not in known
     ]
     for name in objectives:
         if name not in numbers:
@@ -70,6 +73,8 @@ def check(
         raise InputError(problems)
 
 
-def _of_constraint(one: Expression, name: str, known: Collection[str]) -> Problem:
+def _constraint_problem(constraint: Expression, name: str, known: Collection[str]) -> Problem:
     near = nearest(name, known) or (f"'{name}', a word in quotes" if name.isidentifier() else None)
-    return Problem(one.mark, "constraints", f"'{name}'", "a key of the scenario, memory.* or a metric", near)
+    return Problem(
+        constraint.mark, "constraints", f"'{name}'", "a key of the scenario, memory.* or a metric", near
+    )
