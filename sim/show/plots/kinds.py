@@ -1,7 +1,7 @@
-"""Every kind of plot by its name: `KINDS[name]` is a sentence and a function from a result document to a figure.
+"""Every kind of plot by its name: `KINDS[name]` is a sentence and a function from a result document to a picture.
 
-Kinds in `OF_ONE_CASE` show a single run; `figures` draws one for each variant, the functions themselves the first.
-Plotly is imported when something is drawn.
+Kinds in `OF_ONE_CASE` show a single run; `pictures` draws one for each variant, the functions themselves the first.
+`figure` and `figures` return the same as plotly figures.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
+from sim.show.canvas import Picture
+from sim.show.kinds import kind_of
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import fabric as plot_fabric
 from sim.show.plots import inference as plot_inference
@@ -25,16 +27,13 @@ from sim.show.plots import training as plot_training
 from sim.show.plots import validation as validation_plots
 from sim.show.views import inference as inference_views
 from sim.show.views import serving as serving_views
-from sim.show.views import sweep as sweeps
-from sim.show.views.ladder import is_ladder
 from sim.show.views.run import Result, cases
-from sim.show.views.validation import is_validation
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
-Draw = Callable[[Result], Figure]
+Draw = Callable[[Result], Picture]
 
 
-def _of_kind(result: Result, step: Draw, one_pass: Draw, service: Draw | None = None) -> Figure:
+def _of_kind(result: Result, step: Draw, one_pass: Draw, service: Draw | None = None) -> Picture:
     """Draw a kind that several workloads have, by the first case's."""
     first = cases(result)[0]
     if inference_views.is_inference(first):
@@ -117,14 +116,6 @@ _OWNERS = {
 """Kind -> which document it draws; all others draw a run's."""
 
 
-def _document_of(result: Result) -> str:
-    if is_validation(result):
-        return "validation"
-    if sweeps.is_sweep(result):
-        return "sweep"
-    return "ladder" if is_ladder(result) else "run"
-
-
 def check_kind(kind: str) -> str:
     """The kind itself. Raises `InputError` for one that there is not."""
     if kind not in KINDS:
@@ -133,48 +124,58 @@ def check_kind(kind: str) -> str:
     return kind
 
 
-def figure(kind: str, result: Result) -> Figure:
+def picture(kind: str, result: Result) -> Picture:
     """Draw one kind. Raises `InputError` for an unknown kind, and for one that the result has no data for."""
     check_kind(kind)
-    whose, asked = _document_of(result), _OWNERS.get(kind, "run")
+    whose, asked = kind_of(result), _OWNERS.get(kind, "run")
     if whose != asked:
-        has = [one for one in KINDS if _OWNERS.get(one, "run") == whose]
+        has = [name for name in KINDS if _OWNERS.get(name, "run") == whose]
         wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {', '.join(has)}"
         raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
     return KINDS[kind][1](result)
 
 
-def figures(kind: str, result: Result) -> dict[str, Figure]:
-    """The figures of one kind by file name without ending: `utilisation`, or `utilisation-h800-ep8` for each variant.
+def pictures(kind: str, result: Result) -> dict[str, Picture]:
+    """Draw one kind by file name without ending: `utilisation`, or `utilisation-h800-ep8` for each variant.
 
     Variants without the data are left out where another has it; where none has, the `InputError` says why. A ladder's
-    sections give a figure for each of their entries: `enough-nvlink`.
+    sections give a picture for each of their entries: `enough-nvlink`.
     """
-    if is_ladder(result) and kind in plot_enough.SECTIONS:
+    if kind_of(result) == "ladder" and kind in plot_enough.SECTIONS:
         return plot_enough.several(kind, result)
     together = kind not in OF_ONE_CASE or (
         kind == "memory" and inference_views.is_inference(cases(result)[0])
     )
     if together or "variants" not in result:
-        return {kind: figure(kind, result)}
-    found: dict[str, Figure] = {}
+        return {kind: picture(kind, result)}
+    drawn: dict[str, Picture] = {}
     refused: list[InputError] = []
     for case in cases(result):
         try:
-            found[f"{kind}-{case.variant}"] = figure(kind, {"variants": {case.variant: case.result}})
+            drawn[f"{kind}-{case.variant}"] = picture(kind, {"variants": {case.variant: case.result}})
         except InputError as error:
             refused.append(error)
-    if refused and not found:
+    if refused and not drawn:
         raise InputError(refused[0].faults)
-    return found
+    return drawn
 
 
-def drawable(result: Result, kinds: Iterable[str] = KINDS) -> dict[str, Figure]:
-    """All kinds that the result has data for, drawn."""
-    found = {}
+def drawable(result: Result, kinds: Iterable[str] = KINDS) -> dict[str, Picture]:
+    """Draw all kinds that the result has data for."""
+    drawn = {}
     for kind in kinds:
         try:
-            found[kind] = figure(kind, result)
+            drawn[kind] = picture(kind, result)
         except InputError:
             continue
-    return found
+    return drawn
+
+
+def figure(kind: str, result: Result) -> Figure:
+    """`picture` as a plotly figure."""
+    return picture(kind, result).figure()
+
+
+def figures(kind: str, result: Result) -> dict[str, Figure]:
+    """`pictures` as plotly figures."""
+    return {name: drawn.figure() for name, drawn in pictures(kind, result).items()}
