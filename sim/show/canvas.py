@@ -38,7 +38,9 @@ def _plain(value: Any) -> Any:
         return {key: _plain(part) for key, part in value.items() if part is not None}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    if hasattr(value, "dtype") and value.dtype == "uint8":  # an array as plotly.js takes it; a list is four times as long
+    if (
+        hasattr(value, "dtype") and value.dtype == "uint8"
+    ):  # an array as plotly.js takes it; a list is four times as long
         shape = ", ".join(map(str, value.shape))
         return {"dtype": "u1", "bdata": base64.b64encode(value.tobytes()).decode(), "shape": shape}
     return value.tolist() if hasattr(value, "tolist") else value

@@ -14,6 +14,7 @@ import sim
 from sim.show.pages import page, report
 from sim.show.plots import kinds as plots
 from sim.show.tables import rules
+from sim.show.views.rerun import scenario_yaml
 from sim.show.views.run import cases
 from sim.show.words import run as findings
 
@@ -136,10 +137,10 @@ def test_the_scenario_of_a_report_runs_again_to_the_same_metrics(
     results: dict[str, Any], tmp_path: Path
 ) -> None:
     again = tmp_path / "again.yaml"
-    again.write_text(report.scenario_yaml(results["variants"]))
+    again.write_text(scenario_yaml(results["variants"]))
     for name, one in sim.run(again)["variants"].items():
         assert one["metrics"] == results["variants"]["variants"][name]["metrics"]
-    again.write_text(report.scenario_yaml(results["single"]))
+    again.write_text(scenario_yaml(results["single"]))
     assert sim.run(again)["metrics"] == results["single"]["metrics"]
 
 
