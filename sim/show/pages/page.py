@@ -27,7 +27,7 @@ from sim.show.grid import Grid
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_LEVEL = 6  # of gzip; 9 takes a third longer for 0.2 % fewer bytes
+_LEVEL = 5  # of gzip; 9 takes twice as long for 1 % fewer bytes
 _LONG = frozenset(
     {
         "why and source", "source", "quantity", "metric", "one of them", "most of it", "works around", "reason", "verdict",
