@@ -260,6 +260,34 @@ def test_a_browser_without_decompression_says_so(
 
 @pytest.mark.slow
 @needs_browser
+def test_on_paper_every_fold_is_open_and_drawn_and_closed_again_after(
+    tab: browser.Tab, pages: dict[str, Path]
+) -> None:
+    tab.open(pages["variants"], dark=True)
+    closed = "document.querySelectorAll('details:not([open])').length"
+    before = tab.run(closed)
+    assert before
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    assert tab.run(closed) == 0
+    assert tab.run("[...document.querySelectorAll('.plot')].every(div => div.querySelector('.main-svg'))")
+    tab.run("dispatchEvent(new Event('afterprint'))")
+    assert tab.run(closed) == before
+    inks = tab.run("[...document.querySelectorAll('.plot text')].map(text => getComputedStyle(text).fill)")
+    assert "rgb(232, 236, 240)" in inks  # a fold that was opened for paper alone is dark again too
+    assert "rgb(28, 33, 38)" not in inks
+    assert tab.errors == []
+
+
+@pytest.mark.slow
+@needs_browser
+def test_no_text_of_a_figure_is_cut_on_a_telephone(tab: browser.Tab, pages: dict[str, Path]) -> None:
+    for run in ("validation", "decode"):
+        tab.open(pages[run], width=390)
+        assert [found for found in tab.run(browser.OVERLAPS) if found[2] == "cut"] == [], run
+
+
+@pytest.mark.slow
+@needs_browser
 def test_a_printed_report_has_every_figure_on_white(
     tab: browser.Tab, pages: dict[str, Path], tmp_path: Path
 ) -> None:

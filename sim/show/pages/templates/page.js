@@ -20,6 +20,7 @@ const medium = matchMedia("(max-width: 900px)");
 const figures = [...document.querySelectorAll(".plot")];
 const waiting = new Set();
 let printing = false;
+let unfolded = []; // folds that are open only while the page prints
 let turn = false;
 
 async function plotly() { // inlined as gzip: a third of the bytes, and as quick
@@ -164,8 +165,17 @@ ready.then(() => {
   }
 });
 for (const query of [dark, narrow, medium]) query.addEventListener("change", () => again(figures.filter(isDrawn)));
-addEventListener("beforeprint", () => { printing = true; if (window.Plotly) again(figures.filter(isOpen)); });
-addEventListener("afterprint", () => { printing = false; again(figures.filter(isDrawn)); });
+addEventListener("beforeprint", () => { // paper opens no folds: all are open on it
+  printing = true;
+  unfolded = [...document.querySelectorAll("details:not([open])")];
+  for (const fold of unfolded) fold.open = true;
+  if (window.Plotly) again(figures);
+});
+addEventListener("afterprint", () => {
+  printing = false;
+  again(figures.filter(isDrawn));
+  for (const fold of unfolded) fold.open = false;
+});
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.hidden = !navigator.clipboard;
   button.addEventListener("click", () => navigator.clipboard
