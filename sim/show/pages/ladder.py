@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sim.documents import dumps
 from sim.show.grid import Grid
@@ -10,9 +11,7 @@ from sim.show.pages import page, parts
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import ladder as plot_ladder
 from sim.show.tables import ladder as ladder_grids
-from sim.show.views import ladder as ladder_views
-from sim.show.views.ladder import machine
-from sim.show.views.ladder_changes import Document
+from sim.show.views.ladder import LadderView, ladder_view
 from sim.show.words import ladder as ladders
 
 _TERMS = (
@@ -29,89 +28,86 @@ _TERMS = (
 )  # fmt: skip
 
 
-def ladder_html(document: Document) -> str:
+def ladder_html(document: Mapping[str, Any]) -> str:
     """The report of `moesim ladder` as one HTML document."""
+    view = ladder_view(document)
     inside = [
-        _warnings(document),
+        page.paragraphs((f"Warning: {warning}" for warning in view.warnings), "note"),
         "<h2>Rung by rung</h2>",
-        parts.figure("ladder", plot_ladder.ladder(document)),
-        parts.grid_html(ladder_grids.of_rungs(document)),
+        parts.figure("ladder", plot_ladder.ladder(view)),
+        parts.grid_html(ladder_grids.rung_grid(view)),
         _grids(
             (
-                ladder_grids.of_beside(document),
-                ladder_grids.of_choices(document),
-                ladder_grids.of_gaps(document),
-                ladder_grids.of_reasons(document),
+                ladder_grids.companion_grid(view),
+                ladder_grids.choice_grid(view),
+                ladder_grids.gap_grid(view),
+                ladder_grids.refusal_grid(view),
             )
         ),
         "<h2>Each choice alone, and removed last</h2>",
-        parts.figure("choices", plot_ladder.choices(document)),
-        parts.grid_html(ladder_grids.of_readings(document)),
-        *_enough(document),
-        *_curves(document),
-        *_machines(document),
-        parts.assumptions(ladder_views.machines(document)),
-        parts.again("ladder", dumps(document["provenance"]["ladder"]), "The ladder as it was read."),
+        parts.figure("choices", plot_ladder.choices(view)),
+        parts.grid_html(ladder_grids.reading_grid(view)),
+        *_enough(view),
+        *_curves(view),
+        *_machines(view),
+        parts.assumptions(view.cases),
+        parts.again("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
         parts.words(_TERMS),
     ]
     facts = [
-        ("machines", ", ".join(machine(name) for name in document["hardware"])),
-        ("reference", machine(document["reference"])),
-        ("compared by", ladder_views.called(document["metric"]["name"])),
-        ("choices", str(len(document["rungs"]) - 1)),
-        ("runs", str(document["provenance"]["runs"])),
+        ("machines", ", ".join(machine.label for machine in view.machines)),
+        ("reference", view.reference.label),
+        ("compared by", view.metric.label),
+        ("choices", str(len(view.choices))),
+        ("runs", str(view.num_runs)),
     ]
-    foot = (f"moesim {document['provenance']['version']}", document["schema"])
-    return parts.report(
-        "Ladder of design choices", str(document["title"]), facts, ladders.answer(document), inside, foot
-    )
-
-
-def _warnings(document: Document) -> str:
-    return page.paragraphs((f"Warning: {one}" for one in document["warnings"]), "note")
+    foot = (f"moesim {view.version}", view.schema)
+    return parts.report("Ladder of design choices", view.title, facts, ladders.answer(view), inside, foot)
 
 
 def _grids(found: Sequence[Grid]) -> str:
     return "".join(parts.grid_html(one) for one in found if one.rows)
 
 
-def _enough(document: Document) -> list[str]:
-    if not document["enough"]:
+def _enough(view: LadderView) -> list[str]:
+    if not view.enough:
         return []
-    drawn = [name for name, one in document["enough"].items() if "needed" in one]
-    figures = "".join(parts.figure(f"enough-{name}", plot_enough.enough(document, name)) for name in drawn)
-    refused = [ladders.enough_sentence(one) for one in document["enough"].values() if "needed" not in one]
-    table = _grids((ladder_grids.of_enough(document),))
+    figures = "".join(
+        parts.figure(f"enough-{name}", plot_enough.enough(entry)) for name, entry in view.known_enough.items()
+    )
+    unknown = [entry for name, entry in view.enough.items() if name not in view.known_enough]
     return [
         "<h2>How much is enough</h2>",
         f'<div class="pair">{figures}</div>',
-        table,
-        page.paragraphs(refused, "note"),
+        _grids((ladder_grids.enough_grid(view),)),
+        page.paragraphs(map(ladders.enough_sentence, unknown), "note"),
     ]
 
 
-def _curves(document: Document) -> list[str]:
-    if not document["curves"]:
+def _curves(view: LadderView) -> list[str]:
+    if not view.curves:
         return []
-    made = ["<h2>Where machines break even</h2>"]
-    drawn = [name for name, one in document["curves"].items() if len(one["points"]) > 1]
-    figures = "".join(parts.figure(f"curve-{name}", plot_enough.break_even(document, name)) for name in drawn)
-    made.append(f'<div class="pair">{figures}</div>')
-    for name, one in document["curves"].items():
-        tables = _grids((ladder_grids.of_curve(document, one), ladder_grids.of_curve_beside(document, one)))
-        made.append(page.fold(f"Every point along {one['title']}", tables, is_open=name not in drawn))
+    drawn = {name: curve for name, curve in view.curves.items() if len(curve.points) > 1}
+    figures = "".join(
+        parts.figure(f"curve-{name}", plot_enough.break_even(view, curve)) for name, curve in drawn.items()
+    )
+    made = ["<h2>Where machines break even</h2>", f'<div class="pair">{figures}</div>']
+    for name, curve in view.curves.items():
+        tables = _grids(
+            (ladder_grids.curve_grid(view, curve), ladder_grids.curve_companion_grid(view, curve))
+        )
+        made.append(page.fold(f"Every point along {curve.title}", tables, is_open=name not in drawn))
     return made
 
 
-def _machines(document: Document) -> list[str]:
+def _machines(view: LadderView) -> list[str]:
+    rules = ladder_grids.verdict_grid(view)
     made = [
         "<h2>The machines: price, and what export rules say</h2>",
-        _grids((ladder_grids.of_prices(document),)),
+        _grids((ladder_grids.price_grid(view), rules)),
     ]
-    rules = ladder_grids.of_verdicts(document)
-    made.append(_grids((rules,)))
     if rules.rows:
-        whole = ladder_grids.of_every_verdict(document)
+        whole = ladder_grids.every_verdict_grid(view)
         made.append(
             page.fold("Every verdict with its numbers and citation", parts.grid_html(whole), extra=whole.note)
         )

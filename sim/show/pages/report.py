@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sim.show.kinds import kind_of
 from sim.show.pages import ladder as ladder_page
 from sim.show.pages import page, parts
 from sim.show.pages import sweep as sweep_page
@@ -18,14 +19,12 @@ from sim.show.plots import timeline as plot_timeline
 from sim.show.tables import run as grids
 from sim.show.tables import validation as validation_tables
 from sim.show.views import inference as inference_views
-from sim.show.views import ladder as ladder_views
 from sim.show.views import names as names_views
 from sim.show.views import serving as serving_views
-from sim.show.views import sweep as sweeps
 from sim.show.views import training as training_views
 from sim.show.views.rerun import scenario_yaml
 from sim.show.views.run import Case, Result, cases, twins
-from sim.show.views.validation import is_validation
+from sim.show.views.validation import validation_view
 from sim.show.words import inference as inference_words
 from sim.show.words import run as findings
 from sim.show.words import serving as serving_words
@@ -72,11 +71,12 @@ _TERMS = (
 
 def report_html(document: Result) -> str:
     """The report of a run (with or without variants), sweep, ladder or validation, as one HTML document."""
-    if is_validation(document):
+    kind = kind_of(document)
+    if kind == "validation":
         return _validation(document)
-    if sweeps.is_sweep(document):
+    if kind == "sweep":
         return sweep_page.sweep_html(document)
-    if ladder_views.is_ladder(document):
+    if kind == "ladder":
         return ladder_page.ladder_html(document)
     return _run(document)
 
@@ -127,21 +127,21 @@ def _terms(found: Sequence[Case]) -> _Terms:
 
 
 def _validation(report: Result) -> str:
-    groups = report["groups"]
+    view = validation_view(report)
     marks = "Each mark is a figure that we compare with; grey is its tolerance, and hollow marks were calibrated on"
     inside = [
         *_figures("validation", report, marks),
-        parts.grid_html(validation_tables.of_groups(groups)),
+        parts.grid_html(validation_tables.summary_grid(view)),
         '<p class="note">A row that was calibrated on proves nothing; the errors of predicted rows do.</p>',
         "<h2>Every row</h2>",
         *(
-            page.fold(name, parts.grid_html(validation_tables.of_group(name, group)), is_open=not group["ok"],
-                      extra=f"{len(group['rows'])} rows, {'met' if group['ok'] else 'missed'}")
-            for name, group in groups.items()
+            page.fold(group.name, parts.grid_html(validation_tables.group_grid(group)), is_open=not group.ok,
+                      extra=f"{len(group.rows)} rows, {'met' if group.ok else 'missed'}")
+            for group in view.groups
         ),
     ]  # fmt: skip
-    foot = (f"moesim {report.get('version', '')}".strip(), report.get("schema"))
-    title, said = "Published figures beside simulated ones", validation.finding(report)
+    foot = (f"moesim {view.version}".strip(), view.schema)
+    title, said = "Published figures beside simulated ones", validation.finding(view)
     return parts.report("Validation", title, [], said, inside, foot)
 
 

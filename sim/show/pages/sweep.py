@@ -9,7 +9,7 @@ from sim.documents import dumps
 from sim.show.pages import parts
 from sim.show.plots import kinds as plots
 from sim.show.tables import sweep as sweep_grids
-from sim.show.views import sweep as sweeps
+from sim.show.views.sweep import Runs, SweepView, sweep_view
 from sim.show.words import sweep as sweep_words
 
 _RANKED = 40  # points in the page; the CSV has all
@@ -37,45 +37,44 @@ _TERMS = (
 
 def sweep_html(document: Mapping[str, Any]) -> str:
     """The report of a sweep's document as one HTML page."""
-    title = str(document.get("title") or document["name"])
-    counts, runs = document["counts"], document["runs"]
+    view = sweep_view(document)
+    counts = view.counts
     facts = [
         ("points", f"{counts['points']:,}"),
         *((key, f"{counts[key]:,}") for key in ("ok", "infeasible", "pruned", "failed") if counts[key]),
-        ("axes", ", ".join(sweeps.axis_label(axis) for axis in sweeps.varied(document))),
+        ("axes", ", ".join(axis.label for axis in view.varied)),
         (
             "objectives",
-            ", ".join(f"{way} {sweeps.label(name)}" for name, way in document["objectives"].items()),
+            ", ".join(f"{'minimise' if one.minimise else 'maximise'} {one.label}" for one in view.objectives),
         ),
     ]
     inside = [
         "<h2>The points</h2>",
-        *_figures(document, ("map", "pareto") if _trades(document) else ("map",)),
-        *map(parts.grid_html, sweep_grids.grids(document, most=_RANKED)),
+        *_figures(document, ("map", "pareto") if _trades(view) else ("map",)),
+        *map(parts.grid_html, sweep_grids.grids(view, most=_RANKED)),
         *_figures(document, ("parallel",)),
         parts.again(
             "sweep",
-            dumps(dict(document["sweep"])),
-            runs_text(runs),
+            dumps(dict(view.spec)),
+            runs_text(view.runs),
         ),
         parts.words(_TERMS),
     ]
-    foot = (f"moesim {document['version']}", document["schema"])
-    return parts.report("Sweep", title, facts, sweep_words.finding(document), inside, foot)
+    foot = (f"moesim {view.version}", view.schema)
+    return parts.report("Sweep", view.title, facts, sweep_words.finding(view), inside, foot)
 
 
-def runs_text(runs: Mapping[str, Any]) -> str:
+def runs_text(runs: Runs) -> str:
     """How much was computed this time, and what for."""
-    said = f"This time {runs['computed']:,} runs were computed, {runs['remembered']:,} remembered"
-    extra = f"; {runs['of_changes']:,} of them are points that lack memory, run with what they lack"
-    return f"{said}{extra if runs['of_changes'] else ''}."
+    said = f"This time {runs.computed:,} runs were computed, {runs.remembered:,} remembered"
+    extra = f"; {runs.of_changes:,} of them are points that lack memory, run with what they lack"
+    return f"{said}{extra if runs.of_changes else ''}."
 
 
-def _trades(document: Mapping[str, Any]) -> bool:
+def _trades(view: SweepView) -> bool:
     """Whether there is anything to weigh: a second objective, or memory."""
-    first = next(iter(sweeps.ranked(document)), None)
-    memory = first is not None and sweeps.metric(first, "memory_peak_bytes") is not None
-    return len(document["objectives"]) > 1 or memory
+    memory = bool(view.ranked) and view.ranked[0].metric("memory_peak_bytes") is not None
+    return len(view.objectives) > 1 or memory
 
 
 def _figures(document: Mapping[str, Any], kinds: tuple[str, ...]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
+from sim.show.kinds import Kind, kind_of
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import fabric as plot_fabric
 from sim.show.plots import inference as plot_inference
@@ -25,13 +26,14 @@ from sim.show.plots import training as plot_training
 from sim.show.plots import validation as validation_plots
 from sim.show.views import inference as inference_views
 from sim.show.views import serving as serving_views
-from sim.show.views import sweep as sweeps
-from sim.show.views.ladder import is_ladder
+from sim.show.views.ladder import ladder_view
 from sim.show.views.run import Result, cases
-from sim.show.views.validation import is_validation
+from sim.show.views.sweep import sweep_view
+from sim.show.views.validation import validation_view
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
-Draw = Callable[[Result], Figure]
+Draw = Callable[[Any], Figure]
+"""Draws a view; of a run, its result."""
 
 
 def _of_kind(result: Result, step: Draw, one_pass: Draw, service: Draw | None = None) -> Figure:
@@ -103,26 +105,25 @@ OF_ONE_CASE = (
 )  # fmt: skip
 
 
-_DOCUMENTS = {
+_DOCUMENTS: dict[str, str] = {
     "run": "the result of a run",
     "validation": "a document of `moesim validate --json`",
     "sweep": "the sweep.json of `moesim sweep`",
     "ladder": "the ladder.json of `moesim ladder`",
 }
+_VIEWS: dict[Kind, Callable[[Result], Any]] = {
+    "run": lambda result: result,
+    "validation": validation_view,
+    "sweep": sweep_view,
+    "ladder": ladder_view,
+}
+"""Kind of document -> what its plots are drawn from."""
 _OWNERS = {
     "validation": "validation",
     **dict.fromkeys(plot_sweep.KINDS, "sweep"),
     **dict.fromkeys((*plot_ladder.KINDS, *plot_enough.KINDS), "ladder"),
 }
 """Kind -> which document it draws; all others draw a run's."""
-
-
-def _document_of(result: Result) -> str:
-    if is_validation(result):
-        return "validation"
-    if sweeps.is_sweep(result):
-        return "sweep"
-    return "ladder" if is_ladder(result) else "run"
 
 
 def check_kind(kind: str) -> str:
@@ -136,12 +137,12 @@ def check_kind(kind: str) -> str:
 def figure(kind: str, result: Result) -> Figure:
     """Draw one kind. Raises `InputError` for an unknown kind, and for one that the result has no data for."""
     check_kind(kind)
-    whose, asked = _document_of(result), _OWNERS.get(kind, "run")
+    whose, asked = kind_of(result), _OWNERS.get(kind, "run")
     if whose != asked:
         has = [one for one in KINDS if _OWNERS.get(one, "run") == whose]
         wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {', '.join(has)}"
         raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
-    return KINDS[kind][1](result)
+    return KINDS[kind][1](_VIEWS[whose](result))
 
 
 def figures(kind: str, result: Result) -> dict[str, Figure]:
@@ -150,8 +151,8 @@ def figures(kind: str, result: Result) -> dict[str, Figure]:
     Variants without the data are left out where another has it; where none has, the `InputError` says why. A ladder's
     sections give a figure for each of their entries: `enough-nvlink`.
     """
-    if is_ladder(result) and kind in plot_enough.SECTIONS:
-        return plot_enough.several(kind, result)
+    if kind_of(result) == "ladder" and kind in plot_enough.SECTIONS:
+        return plot_enough.several(kind, ladder_view(result))
     together = kind not in OF_ONE_CASE or (
         kind == "memory" and inference_views.is_inference(cases(result)[0])
     )

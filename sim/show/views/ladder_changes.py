@@ -110,6 +110,10 @@ class Metric:
             return f"{value:,.0f}"
         return show(value, self.dimension, digits)
 
+    def cell(self, value: float | None) -> Cell:
+        """Return a value for a table, with four digits; `does not fit` for none."""
+        return "does not fit" if value is None else self.text(value, 4)
+
     def takes(self, value: float) -> float:
         """Return what a design takes: its value, or the reciprocal where more is better."""
         if not self.more_is_better:
