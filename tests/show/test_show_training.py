@@ -28,6 +28,7 @@ from sim.show.tables import validation as validation_tables
 from sim.show.views import training as training_views
 from sim.show.views.rerun import scenario_yaml
 from sim.show.views.run import Case, cases
+from sim.show.views.validation import validation_view
 from sim.show.words import run as findings
 from sim.show.words import training as training_words
 
@@ -363,7 +364,7 @@ def test_a_validation_row_without_a_tolerance_is_drawn_and_printed_with_a_dash()
         "rows": [row, counted],
     }
     report_ = {"groups": {"training_step": group}}
-    grid = validation_tables.of_group("training_step", group)
+    grid = validation_tables.group_grid(validation_view(report_).groups[0])
     assert grid.rows[0][5] == "-"
     assert grid.rows[0][-1] == ""
     assert plots.figure("validation", report_).data

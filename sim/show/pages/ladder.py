@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sim.documents import dumps
 from sim.show.grid import Grid
@@ -12,9 +14,7 @@ from sim.show.pages.parts import Head, Leaning, Pairs, Rerun, filled
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import ladder as plot_ladder
 from sim.show.tables import ladder as tables
-from sim.show.views import ladder as ladder_views
-from sim.show.views.ladder import machine
-from sim.show.views.ladder_changes import Document
+from sim.show.views.ladder import LadderView, ladder_view
 from sim.show.words import ladder as words
 
 _TERMS = (
@@ -78,79 +78,71 @@ class LadderPage:
     terms: Pairs = _TERMS
 
 
-def ladder_html(document: Document) -> str:
+def ladder_html(document: Mapping[str, Any]) -> str:
     """Write the report of a document of `moesim ladder`."""
-    provenance = document["provenance"]
-    verdicts = tables.of_verdicts(document)
+    view = ladder_view(document)
+    verdicts = tables.verdict_grid(view)
     shown = LadderPage(
         head=Head(
             kicker="Ladder of design choices",
-            title=str(document["title"]),
+            title=view.title,
             facts=(
-                ("machines", ", ".join(machine(name) for name in document["hardware"])),
-                ("reference", machine(document["reference"])),
-                ("compared by", ladder_views.called(document["metric"]["name"])),
-                ("choices", str(len(document["rungs"]) - 1)),
-                ("runs", str(provenance["runs"])),
+                ("machines", ", ".join(machine.label for machine in view.machines)),
+                ("reference", view.reference.label),
+                ("compared by", view.metric.label),
+                ("choices", str(len(view.choices))),
+                ("runs", str(view.num_runs)),
             ),
-            answer=words.answer(document),
-            footer=(f"moesim {provenance['version']}", str(document["schema"])),
+            answer=words.answer(view),
+            footer=(f"moesim {view.version}", view.schema),
         ),
-        warnings=tuple(f"Warning: {warning}" for warning in document["warnings"]),
-        rungs=parts.figure("ladder", plot_ladder.ladder(document)),
-        rung_tables=(
-            tables.of_rungs(document),
-            *filled(
-                (
-                    tables.of_beside(document),
-                    tables.of_choices(document),
-                    tables.of_gaps(document),
-                    tables.of_reasons(document),
-                )
-            ),
+        warnings=tuple(f"Warning: {warning}" for warning in view.warnings),
+        rungs=parts.figure("ladder", plot_ladder.ladder(view)),
+        rung_tables=filled(
+            tables.rung_grid(view),
+            tables.companion_grid(view),
+            tables.choice_grid(view),
+            tables.gap_grid(view),
+            tables.refusal_grid(view),
         ),
-        choices=parts.figure("choices", plot_ladder.choices(document)),
-        readings=tables.of_readings(document),
-        enough=_enough(document),
-        break_even=_break_even(document),
-        machines=filled((tables.of_prices(document), verdicts)),
-        every_verdict=tables.of_every_verdict(document) if verdicts.rows else None,
-        leaning=parts.leaning(ladder_views.machines(document)),
-        rerun=Rerun("ladder", dumps(provenance["ladder"]), "The ladder as it was read."),
+        choices=parts.figure("choices", plot_ladder.choices(view)),
+        readings=tables.reading_grid(view),
+        enough=_enough(view) if view.enough else None,
+        break_even=_break_even(view) if view.curves else None,
+        machines=filled(tables.price_grid(view), verdicts),
+        every_verdict=tables.every_verdict_grid(view) if verdicts.rows else None,
+        leaning=parts.leaning(view.cases),
+        rerun=Rerun("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
     )
     return page.render("ladder", shown)
 
 
-def _enough(document: Document) -> Enough | None:
-    answers = document["enough"]
-    if not answers:
-        return None
+def _enough(view: LadderView) -> Enough:
+    known = view.known_enough
     return Enough(
         curves=tuple(
-            parts.figure(f"enough-{name}", plot_enough.enough(document, name))
-            for name, answer in answers.items()
-            if "needed" in answer
+            parts.figure(f"enough-{name}", plot_enough.enough(entry)) for name, entry in known.items()
         ),
-        tables=filled((tables.of_enough(document),)),
+        tables=filled(tables.enough_grid(view)),
         refusals=tuple(
-            words.enough_sentence(answer) for answer in answers.values() if "needed" not in answer
+            words.enough_sentence(entry) for name, entry in view.enough.items() if name not in known
         ),
     )
 
 
-def _break_even(document: Document) -> BreakEven | None:
-    curves = document["curves"]
-    if not curves:
-        return None
-    drawn = [name for name, curve in curves.items() if len(curve["points"]) > 1]
+def _break_even(view: LadderView) -> BreakEven:
+    drawn = {name: curve for name, curve in view.curves.items() if len(curve.points) > 1}
     return BreakEven(
-        curves=tuple(parts.figure(f"curve-{name}", plot_enough.break_even(document, name)) for name in drawn),
+        curves=tuple(
+            parts.figure(f"curve-{name}", plot_enough.break_even(view, curve))
+            for name, curve in drawn.items()
+        ),
         points=tuple(
             CurvePoints(
-                title=curve["title"],
+                title=curve.title,
                 is_drawn=name in drawn,
-                tables=filled((tables.of_curve(document, curve), tables.of_curve_beside(document, curve))),
+                tables=filled(tables.curve_grid(view, curve), tables.curve_companion_grid(view, curve)),
             )
-            for name, curve in curves.items()
+            for name, curve in view.curves.items()
         ),
     )

@@ -84,6 +84,6 @@ def export_rules(cases: Sequence[Case]) -> Rules | None:
     return Rules(grid, tuple(rules.sentences(cases).items())) if grid.rows else None
 
 
-def filled(grids: Sequence[Grid]) -> tuple[Grid, ...]:
+def filled(*grids: Grid) -> tuple[Grid, ...]:
     """The grids that have rows."""
     return tuple(grid for grid in grids if grid.rows)

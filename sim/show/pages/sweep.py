@@ -13,10 +13,11 @@ from sim.show.pages.page import Drawing
 from sim.show.pages.parts import Head, Pairs, Rerun
 from sim.show.plots import kinds as plots
 from sim.show.tables import sweep as tables
-from sim.show.views import sweep as sweeps
+from sim.show.views.sweep import Runs, SweepView, sweep_view
 from sim.show.words import sweep as words
 
 _RANKED = 40  # points in the page; the CSV has all
+_SETTLED = ("ok", "infeasible", "pruned", "failed")
 _TERMS = (
     ("best", "of the points that ran and meet every constraint, by the first objective; of each value of a given axis"),
     ("to the best", "the first objective over that of the best point: +10 % of a time is slower, of a rate faster"),
@@ -42,43 +43,42 @@ class SweepPage:
 
 def sweep_html(document: Mapping[str, Any]) -> str:
     """Write the report of a sweep's document."""
-    counts = document["counts"]
-    facts = (
-        ("points", f"{counts['points']:,}"),
-        *((key, f"{counts[key]:,}") for key in ("ok", "infeasible", "pruned", "failed") if counts[key]),
-        ("axes", ", ".join(sweeps.axis_label(axis) for axis in sweeps.varied(document))),
-        ("objectives", ", ".join(f"{way} {sweeps.label(name)}" for name, way in document["objectives"].items())),
-    )  # fmt: skip
+    view = sweep_view(document)
+    counts = view.counts
+    goals = (f"{'minimise' if goal.minimise else 'maximise'} {goal.label}" for goal in view.objectives)
     shown = SweepPage(
         head=Head(
             kicker="Sweep",
-            title=str(document.get("title") or document["name"]),
-            facts=facts,
-            answer=words.finding(document),
-            footer=(f"moesim {document['version']}", str(document["schema"])),
+            title=view.title,
+            facts=(
+                ("points", f"{counts['points']:,}"),
+                *((key, f"{counts[key]:,}") for key in _SETTLED if counts[key]),
+                ("axes", ", ".join(axis.label for axis in view.varied)),
+                ("objectives", ", ".join(goals)),
+            ),
+            answer=words.finding(view),
+            footer=(f"moesim {view.version}", view.schema),
         ),
-        overview=_figures(document, *(("map", "pareto") if _trades(document) else ("map",))),
-        tables=tuple(tables.grids(document, most=_RANKED)),
-        parallel=_figures(document, "parallel"),
-        rerun=Rerun("sweep", dumps(dict(document["sweep"])), runs_text(document["runs"])),
+        overview=_figures(view, *(("map", "pareto") if _trades(view) else ("map",))),
+        tables=tuple(tables.grids(view, most=_RANKED)),
+        parallel=_figures(view, "parallel"),
+        rerun=Rerun("sweep", dumps(dict(view.spec)), runs_text(view.runs)),
     )
     return page.render("sweep", shown)
 
 
-def runs_text(runs: Mapping[str, Any]) -> str:
+def runs_text(runs: Runs) -> str:
     """Say how much was computed this time, and what for."""
-    text = f"This time {runs['computed']:,} runs were computed, {runs['remembered']:,} remembered"
-    extra = f"; {runs['of_changes']:,} of them are points that lack memory, run with what they lack"
-    return f"{text}{extra if runs['of_changes'] else ''}."
+    text = f"This time {runs.computed:,} runs were computed, {runs.remembered:,} remembered"
+    extra = f"; {runs.of_changes:,} of them are points that lack memory, run with what they lack"
+    return f"{text}{extra if runs.of_changes else ''}."
 
 
-def _trades(document: Mapping[str, Any]) -> bool:
+def _trades(view: SweepView) -> bool:
     """Whether there is anything to weigh: a second objective, or memory."""
-    first = next(iter(sweeps.ranked(document)), None)
-    memory = first is not None and sweeps.metric(first, "memory_peak_bytes") is not None
-    return len(document["objectives"]) > 1 or memory
+    memory = bool(view.ranked) and view.ranked[0].metric("memory_peak_bytes") is not None
+    return len(view.objectives) > 1 or memory
 
 
-def _figures(document: Mapping[str, Any], *kinds: str) -> tuple[Drawing, ...]:
-    drawn = plots.drawable(document, kinds)
-    return tuple(parts.figure(kind, picture) for kind, picture in drawn.items())
+def _figures(view: SweepView, *kinds: str) -> tuple[Drawing, ...]:
+    return tuple(parts.figure(kind, picture) for kind, picture in plots.drawn_from(view, kinds).items())

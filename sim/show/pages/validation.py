@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
 from sim.show.pages.page import Drawing
 from sim.show.pages.parts import Head
-from sim.show.plots import kinds as plots
+from sim.show.plots import validation as plots
 from sim.show.tables import validation as tables
-from sim.show.views.run import Result
+from sim.show.views.validation import validation_view
 from sim.show.words import validation as words
 
 _MARKS = (
@@ -33,36 +35,32 @@ class ValidationPage:
     """What `validation.html.j2` shows."""
 
     head: Head
-    errors: tuple[Drawing, ...]
+    errors: Drawing
     groups: Grid
     rows: tuple[GroupRows, ...]
 
 
-def validation_html(document: Result) -> str:
+def validation_html(document: Mapping[str, Any]) -> str:
     """Write the report of a document of `moesim validate`."""
-    groups = document["groups"]
-    footer = (f"moesim {document.get('version', '')}".strip(), document.get("schema"))
+    view = validation_view(document)
     shown = ValidationPage(
         head=Head(
             kicker="Validation",
             title="Published figures beside simulated ones",
             facts=(),
-            answer=words.finding(document),
-            footer=tuple(str(text) for text in footer if text),
+            answer=words.finding(view),
+            footer=tuple(filter(None, (f"moesim {view.version}".strip(), view.schema))),
         ),
-        errors=tuple(
-            parts.figure(name, picture, _MARKS)
-            for name, picture in plots.drawable(document, ("validation",)).items()
-        ),
-        groups=tables.of_groups(groups),
+        errors=parts.figure("validation", plots.validation(view), _MARKS),
+        groups=tables.summary_grid(view),
         rows=tuple(
             GroupRows(
-                name=name,
-                aside=f"{len(group['rows'])} rows, {'met' if group['ok'] else 'missed'}",
-                is_met=bool(group["ok"]),
-                grid=tables.of_group(name, group),
+                name=group.name,
+                aside=f"{len(group.rows)} rows, {'met' if group.ok else 'missed'}",
+                is_met=group.ok,
+                grid=tables.group_grid(group),
             )
-            for name, group in groups.items()
+            for group in view.groups
         ),
     )
     return page.render("validation", shown)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sim.errors import Fault, InputError, nearest
 from sim.show.canvas import Picture
-from sim.show.kinds import kind_of
+from sim.show.kinds import Kind, kind_of
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import fabric as plot_fabric
 from sim.show.plots import inference as plot_inference
@@ -27,10 +27,14 @@ from sim.show.plots import training as plot_training
 from sim.show.plots import validation as validation_plots
 from sim.show.views import inference as inference_views
 from sim.show.views import serving as serving_views
+from sim.show.views.ladder import ladder_view
 from sim.show.views.run import Result, cases
+from sim.show.views.sweep import sweep_view
+from sim.show.views.validation import validation_view
 
 Figure = Any  # plotly.graph_objects.Figure, which carries no types
-Draw = Callable[[Result], Picture]
+Draw = Callable[[Any], Picture]
+"""Draws a view; of a run, its result."""
 
 
 def _of_kind(result: Result, step: Draw, one_pass: Draw, service: Draw | None = None) -> Picture:
@@ -102,12 +106,19 @@ OF_ONE_CASE = (
 )  # fmt: skip
 
 
-_DOCUMENTS = {
+_DOCUMENTS: dict[str, str] = {
     "run": "the result of a run",
     "validation": "a document of `moesim validate --json`",
     "sweep": "the sweep.json of `moesim sweep`",
     "ladder": "the ladder.json of `moesim ladder`",
 }
+_VIEWS: dict[Kind, Callable[[Result], Any]] = {
+    "run": lambda result: result,
+    "validation": validation_view,
+    "sweep": sweep_view,
+    "ladder": ladder_view,
+}
+"""Kind of document -> what its plots are drawn from."""
 _OWNERS = {
     "validation": "validation",
     **dict.fromkeys(plot_sweep.KINDS, "sweep"),
@@ -132,7 +143,7 @@ def picture(kind: str, result: Result) -> Picture:
         has = [name for name in KINDS if _OWNERS.get(name, "run") == whose]
         wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {', '.join(has)}"
         raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
-    return KINDS[kind][1](result)
+    return KINDS[kind][1](_VIEWS[whose](result))
 
 
 def pictures(kind: str, result: Result) -> dict[str, Picture]:
@@ -142,7 +153,7 @@ def pictures(kind: str, result: Result) -> dict[str, Picture]:
     sections give a picture for each of their entries: `enough-nvlink`.
     """
     if kind_of(result) == "ladder" and kind in plot_enough.SECTIONS:
-        return plot_enough.several(kind, result)
+        return plot_enough.several(kind, ladder_view(result))
     together = kind not in OF_ONE_CASE or (
         kind == "memory" and inference_views.is_inference(cases(result)[0])
     )
@@ -162,10 +173,16 @@ def pictures(kind: str, result: Result) -> dict[str, Picture]:
 
 def drawable(result: Result, kinds: Iterable[str] = KINDS) -> dict[str, Picture]:
     """Draw all kinds that the result has data for."""
+    whose = kind_of(result)
+    return drawn_from(_VIEWS[whose](result), [kind for kind in kinds if _OWNERS.get(kind, "run") == whose])
+
+
+def drawn_from(view: Any, kinds: Iterable[str]) -> dict[str, Picture]:
+    """Draw those of some kinds that a view has data for."""
     drawn = {}
     for kind in kinds:
         try:
-            drawn[kind] = picture(kind, result)
+            drawn[kind] = KINDS[kind][1](view)
         except InputError:
             continue
     return drawn

@@ -7,13 +7,13 @@ from typing import Any
 
 from sim.show import style
 from sim.show.canvas import Canvas, absent
-from sim.show.plots.validation import _DOTS
 from sim.show.views import names as names_views
 from sim.show.views.run import Case, Result, cases, over_bound, time_of
 from sim.show.words import run as findings
 from sim.units import show
 
 _OUTLINE = "#1C2126"
+_DOTS = 2500  # SVG dots of one kind that a browser draws at once without a wait
 
 
 def mark_bounds(figure: Canvas, bounds: list[float], names: list[str], unit: str) -> None:

@@ -10,8 +10,10 @@ from sim.show.grid import Grid
 from sim.show.tables import ladder as ladder_grids
 from sim.show.tables import run as grids
 from sim.show.tables import sweep as sweep_grids
+from sim.show.views.ladder import ladder_view
 from sim.show.views.run import Result, cases
-from sim.show.views.validation import is_validation
+from sim.show.views.sweep import sweep_view
+from sim.show.views.validation import validation_view
 from sim.show.words import ladder as ladders
 from sim.show.words import run as findings
 from sim.show.words import validation
@@ -70,14 +72,14 @@ def print_result(result: Result, console: Console, written: Iterable[Path] = ())
 
 def print_sweep(document: Result, console: Console, written: Iterable[Path]) -> None:
     """The best points of a sweep, what each choice costs, what cannot be, and what it all says."""
-    _print_found(
-        document, sweep_grids.grids(document, wide=False), sweep_words.finding(document), console, written
-    )
+    view = sweep_view(document)
+    _print_found(document, sweep_grids.grids(view, wide=False), sweep_words.finding(view), console, written)
 
 
 def print_ladder(document: Result, console: Console, written: Iterable[Path]) -> None:
     """Every rung, what does not fit, how much is enough, prices and rules, and what it all says."""
-    _print_found(document, ladder_grids.grids(document), ladders.finding(document), console, written)
+    view = ladder_view(document)
+    _print_found(document, ladder_grids.grids(view), ladders.finding(view), console, written)
 
 
 def _print_found(
@@ -102,24 +104,14 @@ def _print_written(written: Iterable[Path], console: Console) -> None:
 
 def print_validation(report: Result, console: Console) -> None:
     """The worst rows of each group (every row of one asked for alone), then all groups in one table."""
-    assert is_validation(report)
-    for name, group in report["groups"].items():
-        alone = len(report["groups"]) == 1
-        print_grid(
-            validation_tables.of_group(name, group if alone else _worst_of(group), len(group["rows"])),
-            console,
-        )
-    print_grid(validation_tables.of_groups(report["groups"]), console)
+    view = validation_view(report)
+    for group in view.groups:
+        shown = group if len(view.groups) == 1 else group.shortened(_WORST)
+        print_grid(validation_tables.group_grid(shown), console)
+    print_grid(validation_tables.summary_grid(view), console)
     console.print()
-    for sentence in validation.finding(report):
+    for sentence in validation.finding(view):
         console.print(sentence, highlight=False, markup=False)
-
-
-def _worst_of(group: Result) -> Result:
-    """The group with those rows that miss, and the worst of the others; nothing of its sources."""
-    ranked = validation.worst_first(group["rows"])
-    missed = sum(not row["ok"] for row in ranked)
-    return {"title": group.get("title"), "rows": ranked[: max(_WORST, missed)]}
 
 
 def print_grid(grid: Grid, console: Console) -> None:

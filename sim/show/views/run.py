@@ -194,11 +194,6 @@ def over_bound(metrics: Mapping[str, Any]) -> float | None:
     return metrics["completion_time_s"] / bound if bound else None
 
 
-def counts(row: Mapping[str, Any]) -> bool:
-    """Whether a row of a validation counts towards a bar; the others are printed only."""
-    return row.get("bar", "main") is not None
-
-
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 

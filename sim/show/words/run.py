@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sim.show.kinds import kind_of
 from sim.show.views import inference as inference_views
 from sim.show.views import serving as serving_views
 from sim.show.views import training as training_views
 from sim.show.views.comparison import choices, most_different
 from sim.show.views.names import binds, hardware_name, label
 from sim.show.views.run import Case, Result, Twin, cases, over_bound, time_of, twins
-from sim.show.views.validation import is_validation
+from sim.show.views.validation import validation_view
 from sim.show.words import inference as inference_words
 from sim.show.words import serving as serving_words
 from sim.show.words import training as training_words
@@ -31,8 +32,8 @@ _TOLD: tuple[tuple[Callable[[Case], bool], Callable[[Sequence[Case]], list[str]]
 
 def finding(result: Result) -> list[str]:
     """The sentences that answer a result document, the most important first."""
-    if is_validation(result):
-        return validation.finding(result)
+    if kind_of(result) == "validation":
+        return validation.finding(validation_view(result))
     found = cases(result)
     for is_one, tell in _TOLD:
         if all(map(is_one, found)):
