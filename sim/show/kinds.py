@@ -1,11 +1,28 @@
-"""The kinds of document that moesim writes: asked here and nowhere else in the show."""
+"""The kinds of document that moesim writes, and the modules that show each kind of workload: asked here and nowhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Literal
 
 Kind = Literal["run", "validation", "sweep", "ladder"]
+
+WORKLOADS = {
+    "all_to_all": "transfers",
+    "flows": "transfers",
+    "training": "training",
+    "prefill": "inference",
+    "decode": "inference",
+    "serving": "serving",
+}
+"""Kind of a workload -> the module of that name in each medium (views, words, tables, plots) that shows it."""
+
+
+def module(medium: str, name: str) -> ModuleType:
+    """The module of a medium that shows a kind of workload, by a value of `WORKLOADS`."""
+    return import_module(f"sim.show.{medium}.{name}")
 
 
 def kind_of(document: Mapping[str, Any]) -> Kind:

@@ -131,7 +131,7 @@ def memory(result: Result) -> Any:
     scale, unit = style.bytes_unit(max(totals))
     names = [str(row["rank"]) for row in rows]
     figure = Canvas()
-    for i, part in enumerate(training_views.parts_of(rows)):
+    for i, part in enumerate(training_views.parts_of_rows(rows)):
         figure.add(
             "bar", x=names, y=[row.get(part, 0.0) / scale for row in rows], name=part,
             marker={"color": _PART_COLOUR.get(part, style.SERIES[i % len(style.SERIES)])},
@@ -153,7 +153,7 @@ def memory(result: Result) -> Any:
     figure.axis("y", title=f"memory of a GPU [{unit}]", range=[0, top * 1.1])
     figure.layout |= {"barmode": "stack", "bargap": 0.25, "legend": {"traceorder": "normal"}}
     fullest = max(range(len(rows)), key=lambda i: totals[i])
-    part = max(training_views.parts_of(rows), key=lambda key: rows[fullest].get(key, 0.0))
+    part = max(training_views.parts_of_rows(rows), key=lambda key: rows[fullest].get(key, 0.0))
     of = f" of {show(capacity, 'bytes', 3)}" if capacity else ""
     title = (
         f"{_lead(case)}rank {names[fullest]} holds most, {show(totals[fullest], 'bytes', 3)}{of}; "

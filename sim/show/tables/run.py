@@ -13,7 +13,8 @@ from sim.show.views import inference as inference_views
 from sim.show.views import names as names_views
 from sim.show.views import serving as serving_views
 from sim.show.views import training as training_views
-from sim.show.views.run import Case, Result, Twin, cases, over_bound, twins
+from sim.show.views.run import Case, Result, cases, over_bound, twins
+from sim.show.views.run import CaseTwin as Twin
 from sim.trees import flatten
 
 

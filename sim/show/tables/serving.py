@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from sim.show.grid import Cell, Grid, time_cell
 from sim.show.views.run import Case
-from sim.show.views.serving import _POINTS, _SPREADS, is_serving
+from sim.show.views.serving import _POINTS, is_serving
+from sim.show.views.serving import SPREADS as _SPREADS
 
 
 def grids(found: Sequence[Case]) -> list[Grid]:

@@ -12,7 +12,8 @@ from typing import Any
 from sim.show.grid import Cell, Grid, padded, time_cell
 from sim.show.tables import whole_run
 from sim.show.views.run import Case
-from sim.show.views.training import _SHORT, PHASES, _share, fullest, held_bytes, is_training, parts_of
+from sim.show.views.training import _SHORT, PHASES, _share, fullest, held_bytes, is_training
+from sim.show.views.training import parts_of_rows as parts_of
 from sim.show.words import whole_run as whole_run_words
 from sim.units import show
 

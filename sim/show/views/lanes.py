@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.show import style
-from sim.show.views.run import Case
+
+if TYPE_CHECKING:
+    from sim.show.views.run import Case
 
 Span = tuple[float, float, int, str]
 """Start and end [s], row, and what to call it."""

@@ -1,12 +1,23 @@
-"""TODO sim/show/views/names.py."""
+"""Names of metrics, resource classes and hardware as a reader calls them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from sim.show.views.run import LABEL
 from sim.units import dimension_of, show
+
+LABEL = {
+    "nic": "NIC",
+    "scale_up": "NVLink",
+    "leaf_uplink": "leaf uplink",
+    "pcie": "PCIe",
+    "copy_sms": "copy SMs",
+    "hbm": "HBM",
+    "compute": "compute",
+    "latency": "latency",
+}
+"""Resource classes as a reader calls them, in the order in which they are drawn."""
 
 _NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
 

@@ -12,7 +12,8 @@ from sim.show.views import serving as serving_views
 from sim.show.views import training as training_views
 from sim.show.views.comparison import choices, most_different
 from sim.show.views.names import binds, hardware_name, label
-from sim.show.views.run import Case, Result, Twin, cases, over_bound, time_of, twins
+from sim.show.views.run import Case, Result, cases, over_bound, time_of, twins
+from sim.show.views.run import CaseTwin as Twin
 from sim.show.views.validation import validation_view
 from sim.show.words import inference as inference_words
 from sim.show.words import serving as serving_words

@@ -7,7 +7,8 @@ from typing import Any
 
 from sim.show.views import comparison
 from sim.show.views.run import Case
-from sim.show.views.training import _SAME, PHASES, fullest, held_bytes, is_training, parts_of
+from sim.show.views.training import _SAME, PHASES, fullest, held_bytes, is_training
+from sim.show.views.training import parts_of_rows as parts_of
 from sim.show.words import whole_run as whole_run_words
 from sim.units import show
 
