@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from sim.show.views import names as names_views
-from sim.show.words import sweep as sweep_words
 
 _SHOWN = 12  # metrics of a notebook's table
 
@@ -81,13 +80,16 @@ class Result(dict[str, Any]):
 
     def finding(self) -> list[str]:
         """What the result says, a sentence each, the most important first."""
-        from sim.show.views import sweep as sweeps
-        from sim.show.words import ladder as ladders
-        from sim.show.words import run as findings
+        from sim.show.kinds import kind_of
+        from sim.show.views.ladder import ladder_view
+        from sim.show.views.run import views_of
+        from sim.show.views.sweep import sweep_view
+        from sim.show.words import ladder, run, sweep
 
-        if self._is_run:
-            return findings.finding(self)
-        return sweep_words.finding(self) if sweeps.is_sweep(self) else ladders.finding(self)
+        kind = kind_of(self)
+        if kind == "sweep":
+            return sweep.finding(sweep_view(self))
+        return ladder.finding(ladder_view(self)) if kind == "ladder" else run.finding(views_of(self))
 
     @property
     def _is_run(self) -> bool:

@@ -1,27 +1,58 @@
-"""A figure while it is drawn: traces and layout as plain data.
+"""A figure as plain data: a `Canvas` while it is drawn, a `Picture` once it is finished.
 
 Why this way: plotly checks and copies a whole figure at every update, which made a report of 40 figures take eight seconds.
-Pages and files take the plain data as it is; `plots.kinds.figure` makes a `plotly.graph_objects.Figure` of it, which checks
-all of it, for whoever asks for one in Python.
+A page needs no more than the data, so a report never imports plotly; `Picture.figure` has plotly check all of it, for
+notebooks, for image files, and in every test of a plot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sim.errors import Fault, InputError
 
-Drawn = dict[str, Any]
-"""A figure as plain data: `data` and `layout`."""
 MAX_DOTS = 2500
 """Dots of one kind that a browser draws at once without a wait."""
 _MAX_NODES = 32
 """Nodes up to which borders between them are drawn."""
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished figure: traces and layout as plotly.js takes them; `layout["meta"]` holds what only a page needs."""
+
+    data: tuple[Mapping[str, Any], ...]
+    layout: Mapping[str, Any]
+
+    def figure(self) -> Any:
+        """The same as a `plotly.graph_objects.Figure`, which plotly has checked."""
+        import plotly.graph_objects as go
+
+        return go.Figure({"data": list(self.data), "layout": dict(self.layout)})
+
+    def plain(self) -> dict[str, Any]:
+        """The same as a tree of lists, dicts, numbers and strings, without the properties that are None."""
+        return {"data": [_plain(trace) for trace in self.data], "layout": _plain(self.layout)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items() if part is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if (
+        hasattr(value, "dtype") and value.dtype == "uint8"
+    ):  # an array as plotly.js takes it; a list is four times as long
+        shape = ", ".join(map(str, value.shape))
+        return {"dtype": "u1", "bdata": base64.b64encode(value.tobytes()).decode(), "shape": shape}
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 class Canvas:
-    """Collects traces, shapes, notes and axes; `figure` hands them on."""
+    """Collects traces, shapes, notes and axes; `picture` is the figure they make."""
 
     def __init__(self) -> None:
         self.data: list[dict[str, Any]] = []
@@ -79,9 +110,9 @@ class Canvas:
             showgrid=False, zeroline=False, **look,
         )  # fmt: skip
 
-    def figure(self, **layout: Any) -> Drawn:
-        """The finished figure, as plotly takes it."""
-        return {"data": self.data, "layout": {**self.layout, **layout}}
+    def picture(self, **layout: Any) -> Picture:
+        """The finished figure, with the rest of its layout."""
+        return Picture(tuple(self.data), {**self.layout, **layout})
 
 
 def absent(kind: str, why: str) -> InputError:

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from sim.show.canvas import Canvas, Drawn
+from sim.show.canvas import Canvas, Picture
 
 COLOUR = {
     "nic": "#0A7ABF",
@@ -104,8 +104,8 @@ def finish(
     width: int = WIDTH,
     stacked: Mapping[str, Any] | None = None,
     least: int = 0,
-) -> Drawn:
-    """Make the figure, with the house's look: its title (a sentence), size and margins.
+) -> Picture:
+    """Finish the figure, with the house's look: its title (a sentence), size and margins.
 
     `height` [px] is that of the drawing without the title; `top` and `bottom` [px] are kept free for legend,
     panel names and axis. `stacked` is what a page sets of `height` and axes where panels do not fit side by side
@@ -114,7 +114,7 @@ def finish(
     width = max(width, least)
     lines = textwrap.wrap(title, round(0.088 * width))
     title_px = 24 * len(lines) + 16
-    return canvas.figure(
+    return canvas.picture(
         template=template("light"),
         title={
             "text": "<br>".join(lines),

@@ -26,7 +26,9 @@ from sim.show.tables import console as tables
 from sim.show.tables import training
 from sim.show.tables import validation as validation_tables
 from sim.show.views import training as training_views
+from sim.show.views.rerun import scenario_yaml
 from sim.show.views.run import Case, cases
+from sim.show.views.validation import validation_view
 from sim.show.words import run as findings
 from sim.show.words import training as training_words
 
@@ -310,7 +312,7 @@ def test_the_scenario_of_a_report_runs_again_to_the_same_metrics(
     steps: dict[str, Any], tmp_path: Path
 ) -> None:
     again = tmp_path / "again.yaml"
-    again.write_text(report.scenario_yaml(steps["1f1b"]), encoding="utf-8")
+    again.write_text(scenario_yaml(steps["1f1b"]), encoding="utf-8")
     assert sim.run(again)["metrics"] == steps["1f1b"]["metrics"]
 
 
@@ -362,7 +364,7 @@ def test_a_validation_row_without_a_tolerance_is_drawn_and_printed_with_a_dash()
         "rows": [row, counted],
     }
     report_ = {"groups": {"training_step": group}}
-    grid = validation_tables.of_group("training_step", group)
+    grid = validation_tables.group_grid(validation_view(report_).groups[0])
     assert grid.rows[0][5] == "-"
     assert grid.rows[0][-1] == ""
     assert plots.figure("validation", report_).data

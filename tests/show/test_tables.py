@@ -17,6 +17,7 @@ from sim.show.tables import run as grids
 from sim.show.tables import validation as validation_tables
 from sim.show.views import names as names_views
 from sim.show.views.run import cases
+from sim.show.views.validation import validation_view
 from sim.show.words import validation
 from sim.units import show
 from sim.validation.validate import validate
@@ -81,7 +82,7 @@ def test_validation_prints_every_group_and_what_its_figures_are() -> None:
 def test_kinds_and_uses_of_figures_each_add_up() -> None:
     """What we measured or worked out ourselves is not called published."""
     groups = validate(["packet_level", "memory", "schedules", "tpot_bound"])["groups"]
-    bars, uses, *_ = validation.finding({"groups": groups})
+    bars, uses, *_ = validation.finding(validation_view({"groups": groups}))
     rows = [row for one in groups.values() for row in one["rows"]]
     counted = [row for row in rows if row["bar"] is not None]
     total, *kinds = map(int, re.findall(r"(\d+) (?:figures|published|packet-level|closed)", bars))
@@ -118,17 +119,18 @@ def test_rows_that_miss_are_always_shown() -> None:
 
 
 def test_dollars_and_plain_numbers_are_written_as_people_write_them() -> None:
-    assert validation_tables.measured(5.328e6, "USD") == "5.328 M USD"
-    assert validation_tables.measured(67.7639, "number") == "67.7639"
-    assert validation_tables.measured(0.01, "ms") == "0.01 ms"
+    assert validation_tables.quantity_cell(5.328e6, "USD") == "5.328 M USD"
+    assert validation_tables.quantity_cell(67.7639, "number") == "67.7639"
+    assert validation_tables.quantity_cell(0.01, "ms") == "0.01 ms"
 
 
 def test_a_row_without_a_tolerance_is_not_called_ok() -> None:
-    grid = validation_tables.of_group("two_hop", VALIDATION["groups"]["two_hop"])
+    grid = validation_tables.group_grid(validation_view(VALIDATION).groups[0])
     assert grid.rows[-1][-2:] == ("printed only", "")
     free = VALIDATION["groups"]["two_hop"]["rows"][1] | {"tolerance_fraction": None}
     group = VALIDATION["groups"]["two_hop"] | {"rows": [free]}
-    assert validation_tables.of_group("free", group).rows[0][-1] == ""
+    view = validation_view({"groups": {"free": group}})
+    assert validation_tables.group_grid(view.groups[0]).rows[0][-1] == ""
 
 
 def test_a_workload_without_transfers_still_prints_its_metrics() -> None:

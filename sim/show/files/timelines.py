@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sim.show.files.trace import Args, Arrow, Counter, Slice, Timeline, Track, Transfer
-from sim.show.views.lanes import LIVES, of_case, operation
-from sim.show.views.run import Case
+from sim.show.views.lanes import LIVES
+from sim.show.views.record import record
+from sim.show.views.run import run_view
+from sim.show.views.training import Operations
 
 MAX_FLOWS = 50_000  # a viewer bears no more; flow_completion.csv has all
 
@@ -121,7 +123,7 @@ def _utilisation(series: Mapping[str, Any], process: str) -> list[Counter]:
 
 def _requests(result: Mapping[str, Any], prefix: str) -> Iterator[Transfer]:
     """The stages of each request's life; a viewer has a track for each name."""
-    lanes = of_case(Case("", result)) if result.get("requests") else None
+    lanes = run_view(result).lanes if result.get("requests") else None
     for kind, spans in (lanes.spans if lanes else {}).items():
         track = Track(f"{prefix}requests", LIVES[kind][0])
         for start_s, end_s, row, _ in spans:
@@ -142,8 +144,9 @@ def _track(rank: Mapping[str, Any], stream: str, prefix: str, what: str = "pipel
 
 def _operations(rank: Mapping[str, Any], prefix: str) -> list[Slice]:
     track = _track(rank, "operations", prefix)
-    rows = zip(rank["kinds"], rank["microbatches"], rank["start_s"], rank["end_s"], strict=True)
-    return [Slice(track, operation(kind, pair), start_s, end_s) for kind, pair, start_s, end_s in rows]
+    operations = record(Operations, rank)
+    rows = zip(operations.names, operations.start_s, operations.end_s, strict=True)
+    return [Slice(track, name, start_s, end_s) for name, start_s, end_s in rows]
 
 
 def _optimizer(pipeline: Sequence[Mapping[str, Any]], row: int, optimizer_s: float, prefix: str) -> Slice:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sim.show import style
-from sim.show.canvas import Canvas, Drawn, absent
+from sim.show.canvas import Canvas, Picture, absent
 from sim.show.views.run import RunsView, RunView
 from sim.show.words.headline import headline
 
@@ -116,7 +116,7 @@ def _leaf_of(run: RunView, node: int, index: int) -> tuple[str, int]:
     return f"{'plane' if run.fabric.kind == 'multi_plane' else 'rail'}{index}/leaf{pod}", pod
 
 
-def fabric_map(runs: RunsView) -> Drawn:
+def fabric_map(runs: RunsView) -> Picture:
     """The cluster from GPUs (below) to spines (above), each coloured by its busiest link."""
     run = runs.runs[0]
     if not run.links:

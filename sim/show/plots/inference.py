@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.show import style
-from sim.show.canvas import Canvas, Drawn, absent
+from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.bars import mark_bounds, spoken, stacked
 from sim.show.views import lanes
 from sim.show.views.inference import PARTS, PassView
@@ -32,7 +32,7 @@ _HELD = {
 _MAX_NAMED = 4  # variants that a title names
 
 
-def phases(runs: RunsView) -> Drawn:
+def phases(runs: RunsView) -> Picture:
     """Where a pass goes, a stacked bar for each variant, with its lower bound."""
     passes = runs.of(PassView)
     spent = {run.name: run.where for run in passes}
@@ -59,7 +59,7 @@ def _takes(run: PassView, *, alone: bool) -> str:
     return f"{time}: {shares}" if alone else f"{time} in {run.name} ({shares})"
 
 
-def memory(runs: RunsView) -> Drawn:
+def memory(runs: RunsView) -> Picture:
     """What a GPU holds, by part, next to what it has: a bar for each variant."""
     passes = runs.of(PassView)
     held = {run.name: run.held for run in passes}
@@ -89,7 +89,7 @@ def memory(runs: RunsView) -> Drawn:
     return style.finish(figure, title, height=height, alt=f"Stacked bars of memory: {words}", top=96)
 
 
-def interactivity(runs: RunsView) -> Drawn:
+def interactivity(runs: RunsView) -> Picture:
     """Tokens a second of a GPU against tokens a second of a user, one point a decode variant."""
     places: dict[tuple[float, float], list[str]] = {}
     for run in runs.of(PassView):

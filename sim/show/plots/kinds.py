@@ -1,7 +1,7 @@
-"""Every kind of plot by its name: `KINDS[name]` is a sentence and a function from a view (of a study: its document) to a figure.
+"""Every kind of plot by its name: `KINDS[name]` is a sentence and a function from the view of a document to a picture.
 
-Kinds in `ALONE` show a single run; `figures` draws one for each variant, the functions themselves the first. Figures are
-plain data; plotly is imported when `figure` is asked for one.
+Kinds in `ALONE` show a single run; `pictures` draws one for each variant, the functions themselves the first. `figure` and
+`figures` return the same as plotly figures.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
-from sim.show.canvas import Drawn, absent
-from sim.show.kinds import kind_of, module
+from sim.show.canvas import Picture, absent
+from sim.show.kinds import Kind, kind_of, module
 from sim.show.plots import (
     enough,
     fabric,
@@ -26,17 +26,26 @@ from sim.show.plots import (
     transfers,
 )
 from sim.show.plots import validation as validations
-from sim.show.views.run import RunsView, views_of
+from sim.show.views.ladder import ladder_view
+from sim.show.views.run import RunsView, RunView, views_of
+from sim.show.views.sweep import sweep_view
+from sim.show.views.validation import validation_view
 
-Shown = Mapping[str, Any] | RunsView
-"""A document, or the views of a run's."""
-Draw = Callable[[Any], Drawn]
+Document = Mapping[str, Any]
+_VIEWS: dict[Kind, Callable[[Document], Any]] = {
+    "run": views_of,
+    "validation": validation_view,
+    "sweep": sweep_view,
+    "ladder": ladder_view,
+}
+"""Kind of document -> what its plots are drawn from."""
+Draw = Callable[[Any], Picture]
 
 
 def _by_workload(kind: str) -> Draw:
     """Draw a kind that several workloads have each in their own way, by the first run's."""
 
-    def draw(runs: RunsView) -> Drawn:
+    def draw(runs: RunsView) -> Picture:
         family = runs.runs[0].family
         own: Draw | None = getattr(module("plots", family), kind, None)
         if own is None:
@@ -89,13 +98,13 @@ ALONE = (
     "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "roofline", "queues",
 )  # fmt: skip
 """Kinds of a single run; `ALONE` of a workload's own module names those that it draws so."""
-_DOCUMENTS = {
+_DOCUMENTS: dict[Kind, str] = {
     "run": "the result of a run",
     "validation": "a document of `moesim validate --json`",
     "sweep": "the sweep.json of `moesim sweep`",
     "ladder": "the ladder.json of `moesim ladder`",
 }
-_OWNERS = {
+_OWNERS: dict[str, Kind] = {
     "validation": "validation",
     **dict.fromkeys(sweep.KINDS, "sweep"),
     **dict.fromkeys((*ladder.KINDS, *enough.KINDS), "ladder"),
@@ -111,49 +120,37 @@ def check_kind(kind: str) -> str:
     return kind
 
 
-def figure(kind: str, shown: Shown) -> Any:
-    """Draw one kind as a `plotly.graph_objects.Figure`. Raises `InputError` as `draw`."""
-    import plotly.graph_objects as go
-
-    return go.Figure(draw(kind, shown))
+def picture(kind: str, document: Document) -> Picture:
+    """Draw one kind. Raises `InputError` for an unknown kind, and for one that the document has no data for."""
+    return KINDS[check_kind(kind)][1](_view(kind, document))
 
 
-def draw(kind: str, shown: Shown) -> Drawn:
-    """Draw one kind. Raises `InputError` for an unknown kind, and for one that there is no data for."""
-    check_kind(kind)
-    owner, asked = _document(shown), _OWNERS.get(kind, "run")
+def _view(kind: str, document: Document) -> Any:
+    """The view of a document that a kind of plot draws. Raises `InputError` for a document that it does not."""
+    owner, asked = kind_of(document), _OWNERS.get(kind, "run")
     if owner != asked:
         kinds = ", ".join(name for name in KINDS if _OWNERS.get(name, "run") == owner)
         wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {kinds}"
         raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
-    return KINDS[kind][1](_view(shown))
+    return _VIEWS[owner](document)
 
 
-def _document(shown: Shown) -> str:
-    return "run" if isinstance(shown, RunsView) else kind_of(shown)
-
-
-def _view(shown: Shown) -> Shown:
-    """The views of a run's document; what is none stays as it is."""
-    return views_of(shown) if isinstance(shown, Mapping) and kind_of(shown) == "run" else shown
-
-
-def figures(kind: str, shown: Shown) -> dict[str, Drawn]:
-    """The figures of one kind by file name without ending: `utilisation`, or `utilisation-h800-ep8` for each variant.
+def pictures(kind: str, document: Document) -> dict[str, Picture]:
+    """Draw one kind by file name without ending: `utilisation`, or `utilisation-h800-ep8` for each variant.
 
     Variants without the data are left out where another has it; where none has, the `InputError` says why. A ladder's
-    sections give a figure for each of their entries: `enough-nvlink`.
+    sections give a picture for each of their entries: `enough-nvlink`.
     """
-    if kind in enough.SECTIONS and _document(shown) == "ladder":
-        return enough.several(kind, shown)
-    view = _view(shown)
-    if not isinstance(view, RunsView) or not view.has_variants or not _is_alone(kind, view):
-        return {kind: draw(kind, view)}
-    drawn: dict[str, Drawn] = {}
+    view, draw = _view(check_kind(kind), document), KINDS[kind][1]
+    if kind in enough.SECTIONS:
+        return enough.several(kind, view)
+    if not isinstance(view, RunsView) or not view.has_variants or not is_alone(kind, view.runs[0]):
+        return {kind: draw(view)}
+    drawn: dict[str, Picture] = {}
     refused: list[InputError] = []
     for run in view.runs:
         try:
-            drawn[f"{kind}-{run.variant}"] = draw(kind, view.alone(run))
+            drawn[f"{kind}-{run.variant}"] = draw(view.alone(run))
         except InputError as error:
             refused.append(error)
     if refused and not drawn:
@@ -161,16 +158,33 @@ def figures(kind: str, shown: Shown) -> dict[str, Drawn]:
     return drawn
 
 
-def _is_alone(kind: str, runs: RunsView) -> bool:
-    return kind in ALONE or kind in getattr(module("plots", runs.runs[0].family), "ALONE", ())
+def is_alone(kind: str, run: RunView) -> bool:
+    """Whether a kind shows one run at a time, as it draws this one's kind of workload."""
+    return kind in ALONE or kind in module("plots", run.family).ALONE
 
 
-def drawable(shown: Shown, kinds: Iterable[str] = KINDS) -> dict[str, Drawn]:
-    """All kinds that there is data for, drawn."""
-    view, drawn = _view(shown), {}
+def drawable(document: Document, kinds: Iterable[str] = KINDS) -> dict[str, Picture]:
+    """Draw all kinds that the document has data for."""
+    whose = kind_of(document)
+    return drawn_from(_VIEWS[whose](document), [kind for kind in kinds if _OWNERS.get(kind, "run") == whose])
+
+
+def drawn_from(view: Any, kinds: Iterable[str]) -> dict[str, Picture]:
+    """Draw those of some kinds that a view has data for."""
+    drawn = {}
     for kind in kinds:
         try:
-            drawn[kind] = draw(kind, view)
+            drawn[kind] = KINDS[kind][1](view)
         except InputError:
             continue
     return drawn
+
+
+def figure(kind: str, document: Document) -> Any:
+    """`picture` as a `plotly.graph_objects.Figure`."""
+    return picture(kind, document).figure()
+
+
+def figures(kind: str, document: Document) -> dict[str, Any]:
+    """`pictures` as `plotly.graph_objects.Figure`s."""
+    return {name: drawn.figure() for name, drawn in pictures(kind, document).items()}

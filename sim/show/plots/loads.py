@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from sim.show import style
-from sim.show.canvas import Canvas, Drawn, absent
+from sim.show.canvas import Canvas, Picture, absent
 from sim.show.views.names import LABEL, label
 from sim.show.views.run import Link, RunsView, RunView
 from sim.show.views.transfers import Kernel, TransfersView
@@ -32,7 +32,7 @@ _WAYS = {
 }
 
 
-def utilisation(runs: RunsView) -> Drawn:
+def utilisation(runs: RunsView) -> Picture:
     """Mean and busiest link of each class over time."""
     run = runs.runs[0]
     if not isinstance(run, TransfersView) or run.utilisation is None:
@@ -96,7 +96,7 @@ def _spans(kernels: Iterable[Kernel]) -> list[tuple[str, float, float]]:
     return [(name, *span) for name, span in spans.items()]
 
 
-def links(runs: RunsView) -> Drawn:
+def links(runs: RunsView) -> Picture:
     """Every link's load as a dot, in a row for its class and direction."""
     run = runs.runs[0]
     rows = by_row(run)
@@ -153,7 +153,7 @@ def _way(name: str) -> str:
     return _WAYS.get(name.rpartition("/")[2], "")
 
 
-def traffic_matrix(runs: RunsView) -> Drawn:
+def traffic_matrix(runs: RunsView) -> Picture:
     """Bytes between every pair of ranks of the first EP group."""
     run = runs.runs[0]
     if not run.traffic:
@@ -197,7 +197,7 @@ def traffic_matrix(runs: RunsView) -> Drawn:
     return style.finish(figure, headline(run, title), height=600, top=84, width=680, alt=alt)
 
 
-def rank_loads(runs: RunsView) -> Drawn:
+def rank_loads(runs: RunsView) -> Picture:
     """Tokens that each rank's experts get, over the mean: one row a variant (and drawn layer), before and after EPLB."""
     rows = {name: loads for run in runs.runs for name, loads in _loads(run).items()}
     if not rows:
@@ -223,7 +223,7 @@ def rank_loads(runs: RunsView) -> Drawn:
     return style.finish(figure, title, height=160 + 34 * len(rows), alt=alt)
 
 
-def _even_loads(relative: Mapping[str, Sequence[float]], peaks: Mapping[str, float]) -> Drawn:
+def _even_loads(relative: Mapping[str, Sequence[float]], peaks: Mapping[str, float]) -> Picture:
     """A dot a rank on an axis around the mean: a map of equal loads would be one colour."""
     figure = Canvas()
     for i, (name, loads) in enumerate(relative.items()):

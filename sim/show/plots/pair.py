@@ -10,7 +10,7 @@ from itertools import pairwise
 from sim import documents
 from sim.cost.measured import PROFILE_SCHEMA, MeasuredProfile, load_profile
 from sim.show import style
-from sim.show.canvas import Canvas, Drawn, absent
+from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.timeline import boxes
 from sim.show.views.run import RunsView
 from sim.show.views.training import Nodes, StepView
@@ -46,7 +46,7 @@ class Bar:
     end_s: float
 
 
-def layer_pair(runs: RunsView) -> Drawn:
+def layer_pair(runs: RunsView) -> Picture:
     """One layer of an overlapped pair on two streams, and the same of a real trace where one of this kind is known."""
     step = next(iter(runs.of(StepView)), None)
     if step is None:

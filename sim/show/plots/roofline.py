@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.show import style
-from sim.show.canvas import Canvas, Drawn, absent
+from sim.show.canvas import Canvas, Picture, absent
 from sim.show.views.lanes import OPERATIONS, PARTS, part_of
 from sim.show.views.run import Roofs, RunsView, RunView
 from sim.show.words.headline import headline
@@ -84,7 +84,7 @@ def points(run: RunView) -> list[Point]:
     return made
 
 
-def roofline(runs: RunsView) -> Drawn:
+def roofline(runs: RunsView) -> Picture:
     """Arithmetic intensity against FLOP/s of the launches of one layer, under the roofs of the GPU."""
     run = runs.runs[0]
     drawn = [point for point in points(run) if point.time_s > 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sim.show import style
-from sim.show.canvas import Canvas, Drawn, absent
+from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.bars import spoken, stacked
 from sim.show.views.lanes import LIVES
 from sim.show.views.run import RunsView
@@ -28,7 +28,7 @@ _POINTS = 200  # of a curve
 _DASH = ("solid", "dash", "dot", "dashdot")
 
 
-def phases(runs: RunsView) -> Drawn:
+def phases(runs: RunsView) -> Picture:
     """Where the time of the mean request goes, a stacked bar for each variant."""
     services = runs.of(ServiceView)
     spent = {run.name: run.spent for run in services}
@@ -52,7 +52,7 @@ def phases(runs: RunsView) -> Drawn:
     )
 
 
-def queues(runs: RunsView) -> Drawn:
+def queues(runs: RunsView) -> Picture:
     """Requests in each stage over time."""
     run = next(iter(runs.of(ServiceView)), None)
     if run is None or run.stages is None:
@@ -86,7 +86,7 @@ def queues(runs: RunsView) -> Drawn:
     return style.finish(figure, headline(run, title), height=380, alt=alt, top=52)
 
 
-def latencies(runs: RunsView) -> Drawn:
+def latencies(runs: RunsView) -> Picture:
     """The share of requests that were at least as quick: TTFT left, TPOT right, with the objectives."""
     services = runs.of(ServiceView)
     if not any(run.times_s for run in services):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.show import style
-from sim.show.canvas import Canvas, Drawn, absent
+from sim.show.canvas import Canvas, Picture, absent
 from sim.show.kinds import module
 from sim.show.views.lanes import Lanes, Span
 from sim.show.views.run import RunsView, RunView
@@ -42,7 +42,7 @@ _MAX_HEIGHT_PX = 760
 _NAMED_WIDTH = 0.05  # of the drawing's width that a bar must have to be named on it
 
 
-def timeline(runs: RunsView, *, max_bars: int = MAX_BARS) -> Drawn:
+def timeline(runs: RunsView, *, max_bars: int = MAX_BARS) -> Picture:
     """Every operation, kernel, request or flow of a run over time; a raster where there are more than `max_bars`."""
     run = runs.runs[0]
     lanes = run.lanes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.show import style
-from sim.show.canvas import Canvas, Drawn, absent
+from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.bars import mark_bounds, mark_published, spoken, stacked
 from sim.show.views.lanes import OPERATIONS
 from sim.show.views.run import RunsView
@@ -34,7 +34,7 @@ _MAX_NAMED = 24  # rows with a tick each
 _MAX_SPOKEN = 8  # bars that are put into words
 
 
-def phases(runs: RunsView) -> Drawn:
+def phases(runs: RunsView) -> Picture:
     """Where the step goes: a stacked bar for each variant (its mean pipeline rank), or for each rank of a single run."""
     steps = runs.of(StepView)
     single = len(steps) == 1
@@ -80,7 +80,7 @@ def _phases_title(step: StepView) -> str:
     )
 
 
-def memory(runs: RunsView) -> Drawn:
+def memory(runs: RunsView) -> Picture:
     """What a GPU of each pipeline rank holds, by part, next to what it has."""
     step = runs.of(StepView)[0]
     if not step.memory:

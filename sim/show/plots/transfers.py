@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.show import style
-from sim.show.canvas import MAX_DOTS, Canvas, Drawn, absent
+from sim.show.canvas import MAX_DOTS, Canvas, Picture, absent
 from sim.show.plots.bars import mark_published, panels
 from sim.show.views.names import label, value
 from sim.show.views.run import Expected, RunsView, RunView
@@ -12,10 +12,12 @@ from sim.show.words.headline import headline
 from sim.show.words.run import finding
 from sim.units import show
 
+ALONE = ("memory", "phases")
+"""Kinds that it draws of one run at a time: none is there for it."""
 _MEAN_APART = 0.02  # of the last rank's time, from which on the mean is marked
 
 
-def bars(runs: RunsView) -> Drawn:
+def bars(runs: RunsView) -> Picture:
     """Completion time of each transfer, its lower bound as the solid part of the bar, coloured by what binds."""
     views = runs.of(TransfersView)
     rows: dict[str, list[tuple[TransfersView, Transfer]]] = {}
@@ -133,7 +135,7 @@ def published_time(one: Transfer, expected: Expected) -> float | None:
     return None
 
 
-def rank_times(runs: RunsView) -> Drawn:
+def rank_times(runs: RunsView) -> Picture:
     """When each rank ended, after the start of its kernel."""
     run = runs.runs[0]
     kernels = run.kernels if isinstance(run, TransfersView) else ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sim.show.views import sweep as sweeps
+from sim.show.views.sweep import number
 from sim.units import dimension_of, show
 
 if TYPE_CHECKING:
@@ -77,5 +77,5 @@ class SweepBar:
             self.console.print(f"{line}{'; ' + told if told else ''}", highlight=False, markup=False)
 
     def _value(self, metrics: Mapping[str, Any]) -> str:
-        value = sweeps.metric({"metrics": metrics}, self.objective)
+        value = number(metrics, self.objective)
         return "" if value is None else show(value, dimension_of(self.objective))
