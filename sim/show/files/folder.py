@@ -47,7 +47,7 @@ def of_run(result: Mapping[str, Any], *, with_report: bool = True) -> dict[str, 
         from sim.show.pages import report
 
         files["report.html"] = report.report_html(result)
-        timeline = timelines.of_result(result)
+        timeline = timelines.timeline(result)
         if timeline.slices or timeline.transfers or timeline.counters:
             files["trace.json.gz"] = trace.encode(trace.document(timeline))
     return files
