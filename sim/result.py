@@ -82,13 +82,14 @@ class Result(dict[str, Any]):
         """What the result says, a sentence each, the most important first."""
         from sim.show.kinds import kind_of
         from sim.show.views.ladder import ladder_view
+        from sim.show.views.run import views_of
         from sim.show.views.sweep import sweep_view
         from sim.show.words import ladder, run, sweep
 
         kind = kind_of(self)
         if kind == "sweep":
             return sweep.finding(sweep_view(self))
-        return ladder.finding(ladder_view(self)) if kind == "ladder" else run.finding(self)
+        return ladder.finding(ladder_view(self)) if kind == "ladder" else run.finding(views_of(self))
 
     @property
     def _is_run(self) -> bool:

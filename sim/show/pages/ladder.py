@@ -111,7 +111,7 @@ def ladder_html(document: Mapping[str, Any]) -> str:
         break_even=_break_even(view) if view.curves else None,
         machines=filled(tables.price_grid(view), verdicts),
         every_verdict=tables.every_verdict_grid(view) if verdicts.rows else None,
-        leaning=parts.leaning(view.cases),
+        leaning=parts.leaning(view.runs),
         rerun=Rerun("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
     )
     return page.render("ladder", shown)

@@ -11,7 +11,7 @@ from sim.show.pages import page
 from sim.show.pages.page import Drawing
 from sim.show.tables import rules
 from sim.show.tables import run as grids
-from sim.show.views.run import Case
+from sim.show.views.run import RunView
 
 Pairs = Sequence[tuple[str, str]]
 """Terms and what they mean, or keys and their values."""
@@ -67,9 +67,9 @@ def figure(ident: str, picture: Picture, title: str | None = None) -> Drawing:
     return page.drawing(f"fig-{ident}", picture, title)
 
 
-def leaning(cases: Sequence[Case]) -> Leaning | None:
+def leaning(runs: Sequence[RunView]) -> Leaning | None:
     """Collect the parameters without a measurement of their own; None where there are none."""
-    grid = grids.leaned_on(cases)
+    grid = grids.leaned_on(runs)
     if not grid.rows:
         return None
     counts = {
@@ -78,10 +78,10 @@ def leaning(cases: Sequence[Case]) -> Leaning | None:
     return Leaning(grid, ", ".join(f"{count} {grade}" for grade, count in counts.items() if count))
 
 
-def export_rules(cases: Sequence[Case]) -> Rules | None:
+def export_rules(runs: Sequence[RunView]) -> Rules | None:
     """Collect the verdicts of export rules; None where there are none."""
-    grid = rules.grid(cases)
-    return Rules(grid, tuple(rules.sentences(cases).items())) if grid.rows else None
+    grid = rules.grid(runs)
+    return Rules(grid, tuple(rules.sentences(runs).items())) if grid.rows else None
 
 
 def filled(*grids: Grid) -> tuple[Grid, ...]:

@@ -1,13 +1,14 @@
 """The report of a run, with or without variants.
 
-Figures of single variants stand in folds; twins (cases that differ in hardware alone) stand beside each other there.
+Figures of single variants stand in folds; twins (runs that differ in hardware alone) stand beside each other there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sim.show.canvas import Picture
 from sim.show.grid import Grid
@@ -17,17 +18,10 @@ from sim.show.pages.parts import Head, Leaning, Pairs, Rerun, Rules
 from sim.show.plots import kinds as plots
 from sim.show.plots import timeline as plot_timeline
 from sim.show.tables import run as tables
-from sim.show.views import inference as inference_views
-from sim.show.views import names as names_views
-from sim.show.views import serving as serving_views
-from sim.show.views import training as training_views
 from sim.show.views.rerun import scenario_yaml
-from sim.show.views.run import Case, Result, cases, twins
-from sim.show.words import inference as inference_words
+from sim.show.views.run import RunsView, RunView, views_of
 from sim.show.words import run as words
-from sim.show.words import serving as serving_words
-from sim.show.words import training as training_words
-from sim.units import show
+from sim.show.words import transfers as transfer_words
 
 _LINES = (("utilisation",), ("links",), ("fabric_map",), ("timeline",), ("rank_times", "traffic_matrix"))
 """Kinds of figures in depth, those that share a line together."""
@@ -37,30 +31,15 @@ _COURSES = (
 )  # fmt: skip
 """The same where a timeline is what a reader wants first."""
 _MAX_BARS = 10_000  # of all timelines in one page; the others are rasters
-_TERMS = (
-    ("time", "mean over ranks of a rank's end less the common start; a rank ends when its own sends are out and its receives are in"),
-    ("last rank", "completion: when the last rank ends"),
-    ("bound", "bytes over datasheet rate on the busiest resource, without latency or efficiency; no run can beat it"),
-    ("binds", "the class of resource that was full longest on the path of the last rank"),
-    ("wire", "bytes that cross a cable; logical bandwidths count as the benchmark does that is compared with"),
-    ("load", "of a link: the time that its bytes take at the rate that kernels reach, below the data sheet's, over the time of the run"),
-    ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
-)  # fmt: skip
-_OWN_TERMS: tuple[tuple[Callable[[Case], bool], Pairs], ...] = (
-    (training_views.is_training, training_words.TERMS),
-    (inference_views.is_inference, inference_words.TERMS),
-    (serving_views.is_serving, serving_words.TERMS),
-)
-"""Workloads with terms of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Course in time, load by link, by rank and between ranks, of one case or of twins."""
+    """Course in time, load by link, by rank and between ranks, of one run or of twins."""
 
     names: str
     aside: str
-    """What binds, or the times of cases without links."""
+    """What binds, or the times of runs without links."""
     lines: tuple[tuple[Drawing, ...], ...]
     """Figures that share a line."""
 
@@ -82,131 +61,106 @@ class RunPage:
     terms: Pairs
 
 
-def run_html(result: Result) -> str:
+def run_html(document: Mapping[str, Any]) -> str:
     """Write the report of a document of `moesim run`."""
-    found = cases(result)
-    several = len(found) > 1
+    runs = views_of(document)
+    first, several = runs.runs[0], len(runs.runs) > 1
+    together = () if plots.is_alone("memory", first) else ("memory",)
     shown = RunPage(
-        head=_head(result, found),
+        head=_head(runs),
         results=(
-            *_figures("bars", result, words.of_bounds(result)),
-            *_figures("phases", result),
-            *_figures("latencies", result),
-            *(_figures("memory", result) if inference_views.is_inference(found[0]) else ()),
-            *(_figures("interactivity", result) if several else ()),
+            *_figures(("bars",), runs, transfer_words.bounds(runs)),
+            *_figures(("phases", "latencies", *together, *(("interactivity",) if several else ())), runs),
         ),
-        tables=tuple(tables.of_result(result)),
-        has_course=any(case.links or case.result.get("timeline") for case in found),
+        tables=tuple(tables.grids(runs)),
+        has_course=any(run.links or run.lanes for run in runs.runs),
         is_single=not several,
-        rank_loads=_figures("rank_loads", result) if several or found[0].result.get("rank_loads") else (),
-        courses=_courses(found),
-        leaning=parts.leaning(found),
-        rules=parts.export_rules(found),
-        rerun=Rerun("run", scenario_yaml(result), "The resolved scenario, every default written out."),
-        terms=next((terms for is_kind, terms in _OWN_TERMS if all(map(is_kind, found))), _TERMS),
+        rank_loads=_figures(("rank_loads",), runs) if several or first.rank_loads else (),
+        courses=_courses(runs),
+        leaning=parts.leaning(runs.runs),
+        rules=parts.export_rules(runs.runs),
+        rerun=Rerun("run", scenario_yaml(runs), "The resolved scenario, every default written out."),
+        terms=words.terms(runs),
     )
     return page.render("run", shown)
 
 
-def _head(result: Result, found: Sequence[Case]) -> Head:
-    kind = str(found[0].workload.get("kind", "run")).replace("_", "-")
-    version = next((c.result.get("provenance", {}).get("version") for c in found), None)
-    seed = found[0].result.get("provenance", {}).get("seed")
+def _head(runs: RunsView) -> Head:
+    version = next((run.provenance.version for run in runs.runs), None)
+    seed = runs.runs[0].provenance.seed
     footer = (
         f"moesim {version}" if version else "moesim",
         "" if seed is None else f"seed {seed}",
-        result.get("schema"),
+        runs.schema,
     )
     return Head(
-        kicker=f"Simulated {kind}",
-        title=str(result.get("title") or result.get("name") or "Result"),
-        facts=_shared_facts(found),
-        answer=tuple(filter(None, (*words.finding(result), words.of_expectations(result)))),
-        footer=tuple(str(text) for text in footer if text),
+        kicker=f"Simulated {(runs.runs[0].kind or 'run').replace('_', '-')}",
+        title=runs.title or "Result",
+        facts=_shared_facts(runs),
+        answer=tuple(filter(None, (*words.finding(runs), words.expectations(runs)))),
+        footer=tuple(filter(None, footer)),
     )
 
 
-def _shared_facts(found: Sequence[Case]) -> Pairs:
+def _shared_facts(runs: RunsView) -> Pairs:
     """What was asked: each fact with its values over all variants."""
     values: dict[str, list[str]] = {}
-    for case in found:
-        for key, value in case.facts:
+    for run in runs.runs:
+        for key, value in run.facts:
             values.setdefault(key, []).append(value)
     return tuple((key, ", ".join(dict.fromkeys(texts))) for key, texts in values.items())
 
 
-def _figures(kind: str, result: Result, title: str | None = None) -> tuple[Drawing, ...]:
-    drawn = plots.drawable(result, (kind,))
-    return tuple(parts.figure(name, picture, title) for name, picture in drawn.items())
+def _figures(kinds: Sequence[str], runs: RunsView, title: str | None = None) -> tuple[Drawing, ...]:
+    return tuple(
+        parts.figure(name, picture, title) for name, picture in plots.drawn_from(runs, kinds).items()
+    )
 
 
 # --- figures in depth ------------------------------------------------------------------------------------------------
 
 
-def _courses(found: Sequence[Case]) -> tuple[Course, ...]:
+def _courses(runs: RunsView) -> tuple[Course, ...]:
     """One for each set of twins; all bars of timelines together stay below what a page bears."""
-    references = {id(pair.other): pair.reference for pair in twins(found)}
-    sets: dict[int, list[Case]] = {}
-    for case in found:
-        sets.setdefault(id(references.get(id(case), case)), []).append(case)
+    references = {twin.other: twin.reference for twin in runs.twins}
+    sets: dict[RunView, list[RunView]] = {}
+    for run in runs.runs:
+        sets.setdefault(references.get(run, run), []).append(run)
     made = []
     left = _MAX_BARS
     for members in sets.values():
-        left -= sum(plot_timeline.num_bars(case) for case in members)
-        kinds = _LINES if members[0].transfers else _COURSES
-        lines = tuple(line for shared in kinds for line in _lines(members, shared, bars=left >= 0))
+        left -= sum(plot_timeline.num_bars(run) for run in members)
+        kinds = _LINES if members[0].family == RunView.family else _COURSES
+        lines = tuple(line for shared in kinds for line in _lines(runs, members, shared, bars=left >= 0))
         if lines:
-            names = " and ".join(case.name for case in members)
-            made.append(Course(names, _aside(members), lines))
+            made.append(Course(" and ".join(run.name for run in members), words.aside(members), lines))
     return tuple(made)
 
 
-def _lines(members: Sequence[Case], kinds: Sequence[str], *, bars: bool) -> list[tuple[Drawing, ...]]:
+def _lines(
+    runs: RunsView, members: Sequence[RunView], kinds: Sequence[str], *, bars: bool
+) -> list[tuple[Drawing, ...]]:
     """Figures of some kinds that share a line; of twins, kind after kind."""
     drawn = [
         tuple(
-            parts.figure("-".join(filter(None, (kind, _ident(case.variant)))), picture)
+            parts.figure("-".join(filter(None, (kind, _ident(run.variant)))), picture)
             for kind in line
-            for case in members
-            for picture in _pictures(case, kind, bars=bars)
+            for run in members
+            for picture in _pictures(runs.alone(run), kind, bars=bars)
         )
         for line in ([(kind,) for kind in kinds] if len(members) > 1 else [kinds])
     ]
     return [line for line in drawn if line]
 
 
-def _pictures(case: Case, kind: str, *, bars: bool) -> list[Picture]:
-    """Draw a kind, if the case has its data and no figure above has shown it; without `bars`, a timeline as a raster."""
-    if kind == "memory" and inference_views.is_inference(case):
+def _pictures(alone: RunsView, kind: str, *, bars: bool) -> list[Picture]:
+    """Draw a kind, if the run has its data and no figure above has shown it; without `bars`, a timeline as a raster."""
+    run = alone.runs[0]
+    if not plots.is_alone(kind, run):
         return []
     if kind == "timeline" and not bars:
-        return [plot_timeline.timeline(_alone(case), max_bars=0)] if plot_timeline.num_bars(case) else []
-    return list(plots.drawable(_alone(case), (kind,)).values())
-
-
-def _aside(members: Sequence[Case]) -> str:
-    """What binds in the cases of a fold: of all alike, or by name; times of those that have no links."""
-    bound = {case.name: _bindings(case) for case in members if case.transfers}
-    alike = len(set(bound.values())) == 1
-    texts = [text if alike else f"{name}: {text}" for name, text in bound.items()]
-    return "; ".join(dict.fromkeys(texts)) or training_words.aside(members) or _latency_words(members)
-
-
-def _bindings(case: Case) -> str:
-    by_transfer = {name: names_views.binds(m) for name, m in case.transfers.items()}
-    kinds = set(by_transfer.values())
-    return (
-        kinds.pop() if len(kinds) == 1 else ", ".join(f"{name} {text}" for name, text in by_transfer.items())
-    )
-
-
-def _latency_words(members: Sequence[Case]) -> str:
-    passes = [inference_views.latency_of(case) for case in members if inference_views.is_inference(case)]
-    return ", ".join(f"{name} {show(time_s, 's', 3)}" for name, time_s in passes)
-
-
-def _alone(case: Case) -> Result:
-    return {"variants": {case.variant: case.result}} if case.variant else case.result
+        return [plot_timeline.timeline(alone, max_bars=0)] if plot_timeline.num_bars(run) else []
+    return list(plots.drawn_from(alone, (kind,)).values())
 
 
 def _ident(name: str) -> str:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim.show.grid import Grid
 from sim.show.tables import ladder as ladder_grids
 from sim.show.tables import run as grids
 from sim.show.tables import sweep as sweep_grids
+from sim.show.tables import validation as validation_tables
 from sim.show.views.ladder import ladder_view
-from sim.show.views.run import Result, cases
+from sim.show.views.run import views_of
 from sim.show.views.sweep import sweep_view
 from sim.show.views.validation import validation_view
 from sim.show.words import ladder as ladders
 from sim.show.words import run as findings
+from sim.show.words import sweep as sweep_words
 from sim.show.words import validation
 from sim.units import show
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
     from sim.cluster.datasheet import Sheet
     from sim.workload.model import Model, Parameters
-from sim.show.tables import validation as validation_tables
-from sim.show.words import sweep as sweep_words
+
+Document = Mapping[str, Any]
 
 _LONG = (
     "variant",
@@ -51,39 +53,38 @@ _WORST = 3
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
 
-def print_result(result: Result, console: Console, written: Iterable[Path] = ()) -> None:
+def print_result(result: Document, console: Console, written: Iterable[Path] = ()) -> None:
     """Times beside bounds, bandwidths, published values, and what it all says, for any result document."""
-    found = cases(result)
-    _title(console, str(result.get("title") or result.get("name") or ""))
-    if len(found) == 1:
+    runs = views_of(result)
+    _title(console, runs.title)
+    if len(runs.runs) == 1:
         from rich.markup import escape
 
-        console.print(
-            ", ".join(f"[dim]{key}[/] {escape(value)}" for key, value in found[0].facts), highlight=False
-        )
-    for grid in grids.of_result(result, wide=False):
+        facts = (f"[dim]{key}[/] {escape(value)}" for key, value in runs.runs[0].facts)
+        console.print(", ".join(facts), highlight=False)
+    for grid in grids.grids(runs, wide=False):
         print_grid(grid, console)
     console.print()
-    for sentence in [*findings.finding(result), findings.of_expectations(result)]:
+    for sentence in [*findings.finding(runs), findings.expectations(runs)]:
         if sentence:
             console.print(sentence, highlight=False, markup=False, soft_wrap=False)
     _print_written(written, console)
 
 
-def print_sweep(document: Result, console: Console, written: Iterable[Path]) -> None:
+def print_sweep(document: Document, console: Console, written: Iterable[Path]) -> None:
     """The best points of a sweep, what each choice costs, what cannot be, and what it all says."""
     view = sweep_view(document)
     _print_found(document, sweep_grids.grids(view, wide=False), sweep_words.finding(view), console, written)
 
 
-def print_ladder(document: Result, console: Console, written: Iterable[Path]) -> None:
+def print_ladder(document: Document, console: Console, written: Iterable[Path]) -> None:
     """Every rung, what does not fit, how much is enough, prices and rules, and what it all says."""
     view = ladder_view(document)
     _print_found(document, ladder_grids.grids(view), ladders.finding(view), console, written)
 
 
 def _print_found(
-    document: Result, found: Iterable[Grid], said: Iterable[str], console: Console, written: Iterable[Path]
+    document: Document, found: Iterable[Grid], said: Iterable[str], console: Console, written: Iterable[Path]
 ) -> None:
     _title(console, str(document["title"]))
     for grid in found:
@@ -102,7 +103,7 @@ def _print_written(written: Iterable[Path], console: Console) -> None:
         console.print(f"[dim]Written: {escape(names)}[/dim]", soft_wrap=True)
 
 
-def print_validation(report: Result, console: Console) -> None:
+def print_validation(report: Document, console: Console) -> None:
     """The worst rows of each group (every row of one asked for alone), then all groups in one table."""
     view = validation_view(report)
     for group in view.groups:

@@ -11,7 +11,7 @@ from sim.show.views import lanes
 from sim.show.views.facts import count
 from sim.show.views.lanes import Lanes, Span
 from sim.show.views.record import mapping, record
-from sim.show.views.run import Case, RunView
+from sim.show.views.run import RunView
 from sim.show.views.training import Nodes
 
 PARTS = {
@@ -36,7 +36,7 @@ _HELD = (
 _STREAMS = ("compute", "communication")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PassView(RunView):
     """A prefill or decode; fields are named as the metrics."""
 
@@ -165,42 +165,3 @@ def _where(times_s: Mapping[str, float]) -> dict[str, float]:
         spent[part if part in PARTS else lanes.part_of(part)] += time_s
     least_s = 1e-9 * sum(spent.values())
     return {part: time_s for part, time_s in spent.items() if time_s > least_s}
-
-
-# --- replaced next
-
-_SAME = 0.005
-
-
-def is_inference(case: Case) -> bool:
-    """Whether a case is a prefill or decode that ran."""
-    return case.workload.get("kind") in ("prefill", "decode") and "step_time_s" in case.metrics
-
-
-def latency_of(case: Case) -> tuple[str, float]:
-    """The time that users feel: TTFT of a prefill, TPOT of a decode [s]."""
-    m = case.metrics
-    return ("TPOT", m["tpot_s"]) if "tpot_s" in m else ("TTFT", m["ttft_s"])
-
-
-def where(case: Case) -> dict[str, float]:
-    """Where a pass goes, by `PARTS` [s]; all of it makes the step."""
-    found = dict.fromkeys(PARTS, 0.0)
-    for part, time_s in (case.result.get("where") or {}).items():
-        key = "phases" if part.endswith((" send", " receive")) else part.partition("_")[0]
-        found[part if part in PARTS else key] += time_s
-    least_s = 1e-9 * sum(found.values())
-    return {part: time_s for part, time_s in found.items() if time_s > least_s}
-
-
-def limit_of(case: Case) -> str:
-    """The class that sets the lower bound; empty where a result does not say."""
-    bounds = case.result.get("bounds") or {}
-    return LIMITS[max(bounds, key=lambda key: bounds[key])] if bounds else ""
-
-
-def memory_parts(case: Case) -> dict[str, float]:
-    """What a GPU holds, by part [bytes]."""
-    row: Mapping[str, float] = (case.result.get("memory") or [{}])[0]
-    keys = [*_HELD, *(key for key in row if key not in _HELD and key != "rank")]
-    return {key: row[key] for key in keys if row.get(key)}

@@ -8,8 +8,9 @@ from typing import Any
 
 from sim.show.grid import Cell
 from sim.show.views.ladder_changes import Metric, change
-from sim.show.views.names import hardware_name
-from sim.show.views.run import Case, joined
+from sim.show.views.names import hardware_name, joined
+from sim.show.views.provenance import Provenance, provenance_of
+from sim.show.views.run import RunView, run_view
 from sim.trees import flatten
 
 
@@ -26,21 +27,22 @@ class Ends:
     full: float | None = None
 
 
+_OF_RUNS = ("scenario", "provenance")
+"""What an entry of a machine has of a run."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Machine:
-    """A machine of a ladder: its name in the file, and its case (scenario and provenance) where a design ran on it."""
+    """A machine of a ladder: its name in the file, and its run (scenario and provenance) where a design ran on it."""
 
     name: str
     label: str
-    case: Case | None
+    run: RunView | None
     price_usd_per_gpu_hour: float | None
     usd_per_million_tokens: Ends
     tokens_per_s_per_gpu: Ends
-    overrides: Mapping[str, Any]
-    """What differs from its profile: key -> value."""
-    verdicts: tuple[Mapping[str, Any], ...]
-    """What export rules say of it."""
-    rules_note: str
+    provenance: Provenance
+    """What differs from its profile, and what export rules say of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +238,9 @@ class LadderView:
         return next(iter(self.others), None)
 
     @property
-    def cases(self) -> list[Case]:
-        """The machines on which a design ran, each as a case."""
-        return [machine.case for machine in self.machines if machine.case is not None]
+    def runs(self) -> list[RunView]:
+        """The machines on which a design ran, each as a run without metrics."""
+        return [machine.run for machine in self.machines if machine.run is not None]
 
     @property
     def known_enough(self) -> dict[str, Enough]:
@@ -276,20 +278,14 @@ def ladder_view(document: Mapping[str, Any]) -> LadderView:
 
 
 def _machine(name: str, entry: Mapping[str, Any]) -> Machine:
-    origin = entry.get("provenance", {})
-    rules = origin.get("export_rules", {})
     return Machine(
         name=name,
         label=machine_label(name),
-        case=Case(name, {"scenario": entry["scenario"], "provenance": origin})
-        if "scenario" in entry
-        else None,
+        run=run_view({key: entry[key] for key in _OF_RUNS}, name) if "scenario" in entry else None,
         price_usd_per_gpu_hour=entry.get("price_usd_per_gpu_hour"),
         usd_per_million_tokens=Ends(**entry.get("usd_per_million_tokens", {})),
         tokens_per_s_per_gpu=Ends(**entry.get("tokens_per_s_per_gpu", {})),
-        overrides=origin.get("hardware", {}).get("overrides") or {},
-        verdicts=tuple(rules.get("verdicts") or ()),
-        rules_note=rules.get("note", ""),
+        provenance=provenance_of(entry.get("provenance", {})),
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from sim.units import dimension_of, show
 
@@ -22,9 +21,8 @@ LABEL = {
 _NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
 
 
-def binds(metrics: Mapping[str, Any]) -> str:
+def binds(binding: str) -> str:
     """`the NIC binds`, or that nothing was full for long."""
-    binding = str(metrics.get("binding"))
     if binding == "latency":
         return "latency decides, no link on its path stays full"
     verb = "bind" if binding == "copy_sms" else "binds"
@@ -46,3 +44,8 @@ def hardware_name(name: str) -> str:
     return " ".join(
         word.upper() if any(c.isdigit() for c in word) and len(word) <= 5 else word for word in name.split()
     )
+
+
+def joined(names: Sequence[str], by: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return f" {by} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

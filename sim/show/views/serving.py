@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from sim import units
 from sim.show.views.lanes import LIVES, Lanes, Span
 from sim.show.views.record import mapping, record
-from sim.show.views.run import Case, RunView
+from sim.show.views.run import RunView
 
 SPREADS = {
     "ttft": "TTFT",
@@ -58,15 +58,15 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Arriving:
-    """Rates while requests arrive, the draining left out; None where a result does not say."""
+    """Rates while requests arrive, the draining left out."""
 
-    span_s: float = 0.0
-    arrivals_per_s: float | None = None
-    prefilled_per_s: float | None = None
-    requests_per_s: float | None = None
-    output_tokens_per_s: float | None = None
-    prefill_utilisation_fraction: float | None = None
-    decode_utilisation_fraction: float | None = None
+    span_s: float
+    arrivals_per_s: float
+    prefilled_per_s: float
+    requests_per_s: float
+    output_tokens_per_s: float
+    prefill_utilisation_fraction: float
+    decode_utilisation_fraction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Stages:
     """By stage: `prefill_queue`, `prefilling`, `kv_moving`, `decoding`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ServiceView(RunView):
     """A serving run; fields are named as the metrics."""
 
@@ -218,33 +218,3 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> ServiceView:
         requests=record(Requests, result["requests"]) if result.get("requests") else None,
         stages=Stages(timeline["sample_s"], timeline["end_s"], sampled) if timeline.get("sample_s") else None,
     )
-
-
-# --- replaced next
-
-_SPREADS = SPREADS
-_POINTS = ("mean_s", "p50_s", "p90_s", "p99_s", "max_s")
-_SAME = 0.005
-
-
-def is_serving(case: Case) -> bool:
-    """Whether a case is a serving run."""
-    return case.workload.get("kind") == "serving" and "goodput_requests_per_s" in case.metrics
-
-
-def objectives(case: Case) -> dict[str, float]:
-    """TTFT and TPOT that were asked for [s]."""
-    asked = case.workload.get("slo") or {}
-    return {key: units.parse(asked[key], "s") for key in ("ttft", "tpot") if asked.get(key)}
-
-
-def spent(case: Case) -> dict[str, float]:
-    """Mean time of a request in each stage of its life [s], by the keys of `LIVES`."""
-    from sim.show.views import lanes
-
-    found = lanes.of_case(case)
-    num = len(found.rows) if found else 1
-    return {
-        kind: sum(e - s for s, e, _, _ in (found.spans.get(kind, ()) if found else ())) / num
-        for kind in LIVES
-    }

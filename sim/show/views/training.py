@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from sim.show.grid import Cell
 from sim.show.views.lanes import OPERATIONS, Lanes, Span
 from sim.show.views.record import mapping, record
-from sim.show.views.run import Case, Held, RunView
+from sim.show.views.run import Held, RunView
 
 PHASES = {
     "1F_s": "1F, forwards alone",
@@ -64,6 +63,8 @@ class WholeRun:
 
     run_days: float
     run_gpu_hours: float
+    hardware: str
+    """Name of the profile."""
     run_cost_usd: float | None = None
     run_energy_kwh: float | None = None
     tokens: str | None = None
@@ -77,7 +78,7 @@ class WholeRun:
         return (self.run_cost_usd or 0.0) / self.run_gpu_hours
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StepView(RunView):
     """A training step; fields are named as the metrics."""
 
@@ -97,6 +98,12 @@ class StepView(RunView):
     exposed_comm_mean_s: float | None = None
     barrier_wait_s: float | None = None
     memory_capacity_bytes: float | None = None
+    model: str
+    ep: int | None
+    """Ranks of an EP group."""
+    microbatch_tokens: int
+    profile: str | None
+    """Name of the measured profile that it computes with."""
     whole_run: WholeRun | None
     pipeline: tuple[Operations, ...]
     optimizer_s: Sequence[float]
@@ -160,14 +167,21 @@ def is_complete(metrics: Mapping[str, Any]) -> bool:
 def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> StepView:
     """Read what a result has of a training step; `common` are the fields of any run."""
     metrics, timeline = mapping(result.get("metrics")), mapping(result.get("timeline"))
-    asked = mapping(mapping(common["scenario"].get("workload")).get("run"))
+    scenario = common["scenario"]
+    work = mapping(scenario.get("workload"))
+    asked = mapping(work.get("run"))
     whole_run = None
     if "run_gpu_hours" in metrics:
-        whole_run = record(WholeRun, metrics, tokens=asked.get("tokens"), price=asked.get("price"))
+        known = {key: asked.get(key) for key in ("tokens", "price")}
+        whole_run = record(WholeRun, metrics, hardware=common["hardware"], **known)
     return record(
         StepView,
         metrics,
         **common,
+        model=str(scenario.get("model")),
+        ep=mapping(scenario.get("layout")).get("ep"),
+        microbatch_tokens=int(work.get("microbatch_sequences") or 1) * int(work.get("sequence_tokens") or 0),
+        profile=work.get("profile"),
         whole_run=whole_run,
         pipeline=tuple(record(Operations, one) for one in timeline.get("pipeline") or ()),
         optimizer_s=timeline.get("optimizer_s") or (),
@@ -180,34 +194,3 @@ def parts_of(memory: Iterable[Held]) -> list[str]:
     """The parts of memory that any of these has, in the order in which they are listed and drawn."""
     present = {part for held in memory for part, size in held.parts.items() if size}
     return [part for part in dict.fromkeys((*_PARTS, *sorted(present))) if part in present]
-
-
-# --- replaced next
-
-_SHORT = {"fp8 copies": "FP8", "gradients": "grads", "optimizer": "optim", "activations": "activ"}
-_SAME = 0.005
-
-
-def is_training(case: Case) -> bool:
-    """Whether a case is a training step that ran."""
-    return case.workload.get("kind") == "training" and isinstance(case.metrics.get("phases"), Mapping)
-
-
-def fullest(case: Case) -> Mapping[str, Any]:
-    """The memory of the pipeline rank that holds most: its `rank`, and bytes by part."""
-    return max(case.result.get("memory") or [{"rank": 0}], key=held_bytes)
-
-
-def held_bytes(row: Mapping[str, Any]) -> float:
-    """All that a pipeline rank's GPU holds [bytes]."""
-    return float(sum(value for key, value in row.items() if key != "rank"))
-
-
-def parts_of_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The parts of memory that any of `rows` has, in the order in which they are told and drawn."""
-    present = {key for row in rows for key, value in row.items() if value and key != "rank"}
-    return [key for key in dict.fromkeys((*_PARTS, *sorted(present))) if key in present]
-
-
-def _share(fraction: float | None) -> Cell:
-    return "-" if fraction is None else f"{fraction:.1%}"

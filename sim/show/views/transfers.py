@@ -13,6 +13,7 @@ from sim.show.views.record import mapping, record
 from sim.show.views.run import RunView
 
 _DIRECTIONS = ("dispatch", "combine", "exchange")
+_BY_HOPS = ("logical_rdma_bytes_per_s", "logical_nvlink_bytes_per_s")
 _KERNELS = {"dispatch": PARTS["dispatch"], "combine": PARTS["combine"], "exchange": ("exchange", "#0A7ABF")}
 
 
@@ -81,7 +82,7 @@ class Utilisation:
     courses: Mapping[str, Course]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TransfersView(RunView):
     """An all-to-all or a list of flows."""
 
@@ -90,6 +91,12 @@ class TransfersView(RunView):
     utilisation: Utilisation | None
     flows: Sequence[Sequence[float]]
     """Number, start and end [us] of each flow."""
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Bandwidths that benchmarks of its kernel do not print: of low-latency kernels all but one."""
+        selections = ("logical_selection_bytes_per_s",)
+        return _BY_HOPS if self.kernel == "low_latency" else selections
 
     @cached_property
     def lanes(self) -> Lanes | None:
