@@ -11,11 +11,13 @@ variant in it is one again. What a method needs is imported when it is called.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sim.show.kinds import kind_of, runs_in
 from sim.show.views import names as names_views
+from sim.trees import dotted
 
 _SHOWN = 12  # metrics of a notebook's table
 
@@ -80,7 +82,6 @@ class Result(dict[str, Any]):
 
     def finding(self) -> list[str]:
         """What the result says, a sentence each, the most important first."""
-        from sim.show.kinds import kind_of
         from sim.show.views.ladder import ladder_view
         from sim.show.views.run import views_of
         from sim.show.views.sweep import sweep_view
@@ -93,7 +94,7 @@ class Result(dict[str, Any]):
 
     @property
     def _is_run(self) -> bool:
-        return "rungs" not in self and "points" not in self
+        return kind_of(self) == "run"
 
     def table(self) -> list[dict[str, Any]]:
         """Rows of metrics by dotted name, the same in every row; None where a row does not have one.
@@ -101,22 +102,23 @@ class Result(dict[str, Any]):
         Of a run a row for each variant (one without any), after `name` and `variant`; of a sweep a row a point, as exported;
         of a ladder a row for each rung, way of reading it and machine.
         """
-        if "points" in self:
+        kind = kind_of(self)
+        if kind == "sweep":
             from sim.show.files import export
 
             columns = export.table(self)
             return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        if "rungs" in self:
+        if kind == "ladder":
             rows = [
-                {"rung": rung["name"], "read": way, "machine": machine, **dict(_flat(metrics or {}))}
+                {"rung": rung["name"], "read": way, "machine": machine, **dotted(metrics or {})}
                 for rung in self["rungs"]
                 for way in ("cumulative", "added_first", "removed_last")
                 for machine, metrics in rung[way].items()
             ]
         else:
             rows = [
-                {"name": self.get("name"), "variant": variant, **dict(_flat(one.get("metrics") or {}))}
-                for variant, one in (self.get("variants") or {None: self}).items()
+                {"name": self.get("name"), "variant": variant or None, **dotted(run.get("metrics") or {})}
+                for variant, run in runs_in(self).items()
             ]
         names = dict.fromkeys(key for row in rows for key in row)
         return [{key: row.get(key) for key in names} for row in rows]
@@ -159,15 +161,6 @@ class Result(dict[str, Any]):
         left = len(metrics) - _SHOWN
         more = f"<p>{left} more metrics in <code>.table()</code></p>" if left > 0 else ""
         return f"<h4>{title}</h4>{said}<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>{more}"
-
-
-def _flat(tree: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of every metric; words such as what binds are kept."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{at}{key}.")
-        else:
-            yield f"{at}{key}", value
 
 
 def _text(value: Any) -> str:

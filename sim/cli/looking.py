@@ -58,7 +58,7 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
     figures: dict[str, Any] = {}
     for number, (path, result) in enumerate(read, 1):
         with folders.blame(path):
-            drawn = plots.figures(kind, result)
+            drawn = plots.pictures(kind, result)
         prefix = f"{result.get('name', 'validation')}-" if len(read) > 1 else ""
         if any(prefix + name in figures for name in drawn):  # of two runs of one scenario
             prefix += f"{number}-"

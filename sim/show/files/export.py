@@ -15,7 +15,7 @@ from typing import Any
 from sim import units
 from sim.errors import Fault, InputError, nearest
 from sim.show.views.points import TablePoint, points_of
-from sim.trees import leaves
+from sim.trees import dotted
 
 FORMATS = ("csv", "parquet")
 _SUFFIX = {
@@ -55,11 +55,8 @@ def _row(kinds: Mapping[str, str | None], point: TablePoint) -> dict[str, Cell]:
             row[axis] = value if isinstance(value, str | int | float | bool | None) else str(value)
     row |= {"status": point.status, "reason": point.reason or None}
     row |= {f"layout.{name}": size for name, size in point.layout.items()}
-    row |= {
-        ".".join(map(str, path)): value
-        for path, value in leaves(point.metrics)
-        if isinstance(value, str | int | float | bool)
-    }
+    metrics = dotted(point.metrics)
+    row |= {name: value for name, value in metrics.items() if isinstance(value, str | int | float | bool)}
     return row | {f"spread.{name}": size for name, size in point.spread.items()}
 
 
