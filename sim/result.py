@@ -10,16 +10,12 @@ variant in it is one again. What a method needs is imported when it is called.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sim.show.kinds import kind_of, runs_in
-from sim.show.views import names as names_views
 from sim.trees import dotted
-
-_SHOWN = 12  # metrics of a notebook's table
 
 
 class Result(dict[str, Any]):
@@ -143,32 +139,16 @@ class Result(dict[str, Any]):
         """What a console shows: title and findings; `dict(result)` shows all there is, which may be megabytes."""
         if "schema" not in self:  # a part, or something made by hand
             return super().__repr__()
-        return "\n".join([str(self.get("title") or self.get("name") or "Result"), *self.finding()])
+        return "\n".join([self._title, *self.finding()])
 
     def _repr_html_(self) -> str:
         """What a notebook shows: title, findings, and the first metrics."""
-        said = "".join(f"<p>{_text(one)}</p>" for one in self.finding())
-        title = _text(self.get("title") or self.get("name") or "Result")
-        if not self._is_run:
-            return f"<h4>{title}</h4>{said}<p>All rows in <code>.table()</code></p>"
-        rows = self.table()
-        metrics = [key for key in rows[0] if key not in ("name", "variant")]
-        heads = "".join(f"<th>{_text(row['variant'] or row['name'])}</th>" for row in rows)
-        body = "".join(
-            f"<tr><th style='text-align:left'>{_text(key)}</th>{''.join(f'<td>{_cell(key, row[key])}</td>' for row in rows)}</tr>"
-            for key in metrics[:_SHOWN]
-        )
-        left = len(metrics) - _SHOWN
-        more = f"<p>{left} more metrics in <code>.table()</code></p>" if left > 0 else ""
-        return f"<h4>{title}</h4>{said}<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>{more}"
+        from sim.show.pages import notebook
 
+        if self._is_run:
+            return notebook.runs_html(self._title, self.finding(), self.table())
+        return notebook.study_html(self._title, self.finding())
 
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _cell(key: str, value: Any) -> str:
-
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _text(names_views.value(key, float(value)))
-    return "-" if value is None else _text(value)
+    @property
+    def _title(self) -> str:
+        return str(self.get("title") or self.get("name") or "Result")

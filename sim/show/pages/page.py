@@ -92,7 +92,7 @@ def plotly() -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    """Templates with their filters, and what the shell of every page inlines."""
+    """Templates with their filters; `inlined` is what every whole page holds."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -105,13 +105,7 @@ def _environment() -> Environment:
         auto_reload=False,
         keep_trailing_newline=True,
     )
-    files = resources.files("sim.show.pages") / "templates"
-    made.globals["shell"] = {
-        "css": Markup((files / "page.css").read_text(encoding="utf-8")),
-        "js": Markup((files / "page.js").read_text(encoding="utf-8")),
-        "themes": Markup(_json({theme: style.template(theme) for theme in ("light", "dark")})),
-        "plotly": Markup(plotly()),
-    }
+    made.globals["inlined"] = lambda: {key: Markup(text) for key, text in _shell().items()}
     made.filters |= {
         "unbroken": lambda sentence: sentence.replace(" %", "\u00a0%"),  # percentages do not break
         "in_script": Markup,
@@ -120,6 +114,17 @@ def _environment() -> Environment:
         "row_look": _row_look,
     }
     return made
+
+
+@functools.cache
+def _shell() -> dict[str, str]:
+    files = resources.files("sim.show.pages") / "templates"
+    return {
+        "css": (files / "page.css").read_text(encoding="utf-8"),
+        "js": (files / "page.js").read_text(encoding="utf-8"),
+        "themes": _json({theme: style.template(theme) for theme in ("light", "dark")}),
+        "plotly": plotly(),
+    }
 
 
 def _column_looks(grid: Grid) -> list[str]:
