@@ -20,6 +20,7 @@ def stacked(
     hover: str,
     *,
     upright: bool = False,
+    noun: str = "",
 ) -> None:
     """Draw a bar for each name, made of its parts; parts that no bar has are left out.
 
@@ -31,6 +32,7 @@ def stacked(
     scale : divisor of the sizes
     hover : template of what pointing at a part shows after its bar and name; `%{customdata}` is its share of the bar
     upright : bars stand instead of lying
+    noun : what a bar is, before its name
     """
     totals = [sum(sizes.values()) for sizes in bars.values()]
     along, across = ("y", "x") if upright else ("x", "y")
@@ -38,10 +40,11 @@ def stacked(
         sizes = [bar.get(part, 0.0) for bar in bars.values()]
         if not any(size > 0 for size in sizes):
             continue
+        shares = [size / total if total else 0.0 for size, total in zip(sizes, totals, strict=True)]
         figure.add(
             "bar", **{along: [size / scale for size in sizes], across: list(bars)}, orientation="v" if upright else "h", name=label,
-            marker={"color": colour}, customdata=[size / total if total else 0.0 for size, total in zip(sizes, totals, strict=True)],
-            hovertemplate=f"%{{{across}}}, {label}{hover}<extra></extra>",
+            marker={"color": colour}, customdata=shares if "customdata" in hover else None,
+            hovertemplate=f"{noun}%{{{across}}}, {label}{hover}<extra></extra>",
         )  # fmt: skip
     figure.layout |= {"barmode": "stack", "bargap": 0.3, "legend": {"traceorder": "normal"}}
     if not upright:

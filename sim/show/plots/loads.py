@@ -7,6 +7,7 @@ lies below the data sheet's, by which lower bounds go; titles name it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import fsum
 
 from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
@@ -104,7 +105,7 @@ def links(runs: RunsView) -> Picture:
         raise absent("links", "this run recorded no link (a closed form has none)")
     figure = Canvas()
     every = -(-max(map(len, rows.values())) // _DOTS_PER_ROW)
-    means = {name: sum(link.load_fraction for link in row) / len(row) for name, row in rows.items()}
+    means = {name: fsum(link.load_fraction for link in row) / len(row) for name, row in rows.items()}
     for i, (name, row) in enumerate(rows.items()):
         ordered = sorted(row, key=lambda link: link.load_fraction)
         dots = [*ordered[:-1:every], ordered[-1]]

@@ -92,7 +92,7 @@ def memory(runs: RunsView) -> Picture:
         part: (part, _PARTS.get(part, style.SERIES[i % len(style.SERIES)])) for i, part in enumerate(parts)
     }
     bars = {str(held.rank): held.parts for held in step.memory}
-    stacked(figure, looks, bars, scale, f": %{{y:.3g}} {unit}", upright=True)
+    stacked(figure, looks, bars, scale, f": %{{y:.3g}} {unit}", upright=True, noun="rank ")
     if capacity:
         figure.level(capacity / scale, style.BAD, "above")
         figure.note(

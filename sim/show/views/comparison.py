@@ -56,12 +56,15 @@ def pairs_of(
     chosen = [(runs[0], run) for run in choices(runs, twins)]
     paired = [(known[twin.reference], known[twin.other]) for twin in twins if twin.other in known]
     first, then = most_different(chosen, effect), most_different(paired, effect)
+    crowded = len(first) + len(then) > room
     while len(first) + len(then) > room:
-        longer = first if len(first) >= len(then) else then
-        longer.pop()
+        (first if len(first) > len(then) else then).pop()
     left = len(chosen) + len(paired) - len(first) - len(then)
-    some = f"The other {left} differ" if left > 1 else "The other one differs"
-    return [*first, *then], f"{some} less." if left else ""
+    if crowded:
+        rest = f"{left} more {'are' if left > 1 else 'is'} in the table."
+    else:
+        rest = f"The other {left} differ less." if left > 1 else "The other one differs less."
+    return [*first, *then], rest if left else ""
 
 
 def with_rest(sentences: Sequence[str], rest: str) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Hashable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -36,10 +36,12 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 @cache
-def _fields(kind: Any) -> tuple[tuple[str, bool], ...]:
+def _fields(kind: Hashable) -> tuple[tuple[str, bool], ...]:
     """Name of each field of a dataclass, and whether it must be given."""
+    assert is_dataclass(kind)
+    assert isinstance(kind, type)
     return tuple(
-        (one.name, one.default is MISSING and one.default_factory is MISSING)
-        for one in fields(kind)
-        if one.init
+        (field.name, field.default is MISSING and field.default_factory is MISSING)
+        for field in fields(kind)
+        if field.init
     )

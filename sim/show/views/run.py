@@ -236,10 +236,19 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
     cluster, layout = mapping(scenario.get("cluster")), mapping(scenario.get("layout"))
     work = mapping(scenario.get("workload"))
     kind = str(work.get("kind", ""))
-    family = module("views", WORKLOADS.get(kind, RunView.family))
+    plain = module("views", RunView.family)
+    family = module("views", WORKLOADS[kind]) if kind in WORKLOADS else plain
     facts = facts_of(scenario, family.SIZES, family.facts(work))
-    if not family.is_complete(mapping(result.get("metrics"))):  # a part of a result, or one cut by hand
-        family = module("views", RunView.family)
+    candidates = (
+        [family]
+        if kind in WORKLOADS
+        else [module("views", name) for name in dict.fromkeys(WORKLOADS.values())]
+    )
+    # A part of a result, or one cut by hand, may lack what its kind of workload needs.
+    whole = (
+        one for one in candidates if one is not plain and one.is_complete(mapping(result.get("metrics")))
+    )
+    family = next(whole, plain)
     sizes = [int(layout.get(name, 1)) for name in ("pp", "tp", "cp", "dp")]
     num_ranks = sizes[0] * sizes[1] * sizes[2] * sizes[3] if "dp" in layout else None
     common: dict[str, Any] = {
