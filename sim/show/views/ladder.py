@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sim.show.grid import Cell
 from sim.show.views.ladder_changes import Metric, change
 from sim.show.views.names import hardware_name
+from sim.show.views.records import record
 from sim.show.views.run import Case, joined
 from sim.trees import flatten
 
@@ -33,7 +34,6 @@ class Machine:
     name: str
     label: str
     case: Case | None
-    price_usd_per_gpu_hour: float | None
     usd_per_million_tokens: Ends
     tokens_per_s_per_gpu: Ends
     overrides: Mapping[str, Any]
@@ -41,6 +41,7 @@ class Machine:
     verdicts: tuple[Mapping[str, Any], ...]
     """What export rules say of it."""
     rules_note: str
+    price_usd_per_gpu_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,11 @@ class Enough:
     needed: tuple[Need, ...]
     points: tuple[Amount, ...]
 
+    @property
+    def ran(self) -> dict[float, float]:
+        """Value -> metric of each point that ran."""
+        return {point.value: point.metric for point in self.points if point.metric is not None}
+
     def above_unlimited(self, metric: float) -> float:
         """Return how much more a run takes than with an unlimited figure [fraction]."""
         least = self.unlimited.metric
@@ -190,18 +196,22 @@ class Curve:
     points: tuple[CurvePoint, ...]
     break_even: Mapping[str, tuple[float, ...]]
 
+    @property
+    def ran(self) -> list[CurvePoint]:
+        """Points at which a machine ran."""
+        return [p for p in self.points if any(one.value is not None for one in p.readings.values())]
+
 
 @dataclass(frozen=True, slots=True)
 class LadderView:
     """A ladder as tables, sentences and plots read it; the first machine is the reference, the first rung naive."""
 
-    name: str
     title: str
     version: str
     schema: str
     spec: Mapping[str, Any]
     num_runs: int
-    warnings: tuple[str, ...]
+    warnings: Sequence[str]
     metric: Metric
     companions: tuple[Metric, ...]
     machines: tuple[Machine, ...]
@@ -257,14 +267,12 @@ def ladder_view(document: Mapping[str, Any]) -> LadderView:
     companions = tuple(Metric(entry["name"]) for entry in document["beside"])
     machines = tuple(_machine(name, entry) for name, entry in document["hardware"].items())
     origin = document["provenance"]
-    return LadderView(
-        name=document["name"],
-        title=str(document["title"]),
+    return record(
+        LadderView,
+        document,
         version=origin["version"],
-        schema=document["schema"],
         spec=origin["ladder"],
         num_runs=origin["runs"],
-        warnings=tuple(document["warnings"]),
         metric=metric,
         companions=companions,
         machines=machines,
@@ -278,13 +286,14 @@ def ladder_view(document: Mapping[str, Any]) -> LadderView:
 def _machine(name: str, entry: Mapping[str, Any]) -> Machine:
     origin = entry.get("provenance", {})
     rules = origin.get("export_rules", {})
-    return Machine(
+    return record(
+        Machine,
+        entry,
         name=name,
         label=machine_label(name),
         case=Case(name, {"scenario": entry["scenario"], "provenance": origin})
         if "scenario" in entry
         else None,
-        price_usd_per_gpu_hour=entry.get("price_usd_per_gpu_hour"),
         usd_per_million_tokens=Ends(**entry.get("usd_per_million_tokens", {})),
         tokens_per_s_per_gpu=Ends(**entry.get("tokens_per_s_per_gpu", {})),
         overrides=origin.get("hardware", {}).get("overrides") or {},
@@ -310,9 +319,9 @@ def _rungs(
 
     before = naive
     for entry in entries:
-        yield Rung(
-            title=entry["title"],
-            works_around=entry["works_around"],
+        yield record(
+            Rung,
+            entry,
             keys=tuple(entry["set"]),
             in_turn=readings(entry, "cumulative", before),
             alone=readings(entry, "added_first", naive),
@@ -325,7 +334,7 @@ def _rungs(
 
 
 def _companions(
-    metrics: Mapping[str, Any] | None, companions: tuple[Metric, ...], but: Metric
+    metrics: Mapping[str, Any] | None, companions: Sequence[Metric], but: Metric
 ) -> dict[str, Cell]:
     """Return the metrics that are shown next to the one that is compared; those of several parts are their sum."""
     known = flatten(metrics or {})
@@ -340,38 +349,28 @@ def _companions(
 def _enough(entry: Mapping[str, Any]) -> Enough | Unknown:
     if "needed" not in entry:
         return Unknown(entry["title"], entry["reason"])
-    present, unlimited, *points = (
-        Amount(one["value"], one["metric"])
-        for one in (entry["present"], entry["unlimited"], *entry["points"])
-    )
-    needed = (Need(one["within_fraction"], one["value"], one["at_most"]) for one in entry["needed"])
-    return Enough(
-        title=entry["title"],
-        key=entry["key"],
+    return record(
+        Enough,
+        entry,
         machine=machine_label(entry["hardware"]),
         metric=Metric(entry["metric"], entry["more_is_better"]),
-        dimension=entry["dimension"],
-        present=present,
-        unlimited=unlimited,
-        needed=tuple(needed),
-        points=tuple(points),
+        present=Amount(**entry["present"]),
+        unlimited=Amount(**entry["unlimited"]),
+        needed=tuple(record(Need, need) for need in entry["needed"]),
+        points=tuple(Amount(**point) for point in entry["points"]),
     )
 
 
-def _curve(entry: Mapping[str, Any], companions: tuple[Metric, ...]) -> Curve:
+def _curve(entry: Mapping[str, Any], companions: Sequence[Metric]) -> Curve:
     metric = Metric(entry["metric"], entry["more_is_better"])
 
     def readings(point: Mapping[str, Any]) -> Readings:
+        reasons, values = point["reasons"], point["values"]
         return {
-            name: Reading(value, point["reasons"].get(name, ""), _companions(point["metrics"].get(name), companions, metric))
-            for name, value in point["values"].items()
-        }  # fmt: skip
+            name: Reading(values[name], reasons.get(name, ""), _companions(metrics, companions, metric))
+            for name, metrics in point["metrics"].items()
+        }
 
-    return Curve(
-        title=entry["title"],
-        held=entry["held"],
-        metric=metric,
-        within_fraction=entry["within_fraction"],
-        points=tuple(CurvePoint(point["value"], readings(point), point["gaps"]) for point in entry["points"]),
-        break_even={name: tuple(found["at"]) for name, found in entry["break_even"].items()},
-    )
+    points = (CurvePoint(point["value"], readings(point), point["gaps"]) for point in entry["points"])
+    even = {name: tuple(where["at"]) for name, where in entry["break_even"].items()}
+    return record(Curve, entry, metric=metric, points=tuple(points), break_even=even)
