@@ -124,11 +124,10 @@ def break_even(view: LadderView, curve: Curve) -> Any:
     figure, hue, metric = Canvas(), colours(view), curve.metric
     xs = [point.value for point in curve.points]
     readings = [reading for point in curve.points for reading in point.readings.values()]
-    largest = max((one.value for one in readings if one.value is not None), default=1.0)
+    largest = max((reading.value for reading in readings if reading.value is not None), default=1.0)
     scale, unit = reading_unit(metric.dimension, largest)
-    places = list(
-        range(len(xs))
-    )  # equal steps: values of an axis are a list, near ones must not hide one another
+    # Equal steps: values of an axis are a list, and near ones must not hide one another.
+    places = list(range(len(xs)))
     for machine in view.machines:
         values = [point.readings[machine.name].value for point in curve.points]
         wide, size = (2.4, 7) if machine is view.reference else (2.0, 5)
@@ -192,8 +191,8 @@ SECTIONS = {"enough": "enough", "break_even": "curves"}
 def _draws(kind: str, view: LadderView) -> dict[str, Callable[[], Any]]:
     """Return what draws each entry of a kind's section with more than two points that ran. Raises `InputError` for none."""
     if kind == "enough":
-        entries = {name: one for name, one in view.known_enough.items() if len(one.ran) > 2}
-        draws: dict[str, Callable[[], Any]] = {name: partial(enough, one) for name, one in entries.items()}
+        entries = {name: entry for name, entry in view.known_enough.items() if len(entry.ran) > 2}
+        draws: dict[str, Callable[[], Any]] = {name: partial(enough, entry) for name, entry in entries.items()}
     else:
         curves = {name: curve for name, curve in view.curves.items() if len(curve.ran) > 2}
         draws = {name: partial(break_even, view, curve) for name, curve in curves.items()}

@@ -37,9 +37,9 @@ class Machine:
     usd_per_million_tokens: Ends
     tokens_per_s_per_gpu: Ends
     overrides: Mapping[str, Any]
-    """What differs from its profile: key -> value."""
+    """Changes of its profile: key -> value."""
     verdicts: tuple[Mapping[str, Any], ...]
-    """What export rules say of it."""
+    """Verdicts of export rules, as the provenance has them."""
     rules_note: str
     price_usd_per_gpu_hour: float | None = None
 
@@ -94,7 +94,7 @@ class Rung:
 
     @property
     def goes_alone(self) -> bool:
-        """Whether its removal undoes no other choice."""
+        """True where its removal undoes no other choice."""
         return not self.takes_along
 
     @property
@@ -118,7 +118,7 @@ class Rung:
             ("alone", self.alone),
             ("removed last", self.removed),
         ):
-            yield from ((words, name, one.reason) for name, one in readings.items() if one.reason)
+            yield from ((words, name, reading.reason) for name, reading in readings.items() if reading.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Enough:
-    """How much of a figure of the profile is enough on a machine."""
+    """The search for how much of a figure of the profile is enough on a machine."""
 
     title: str
     key: str
@@ -199,7 +199,7 @@ class Curve:
     @property
     def ran(self) -> list[CurvePoint]:
         """Points at which a machine ran."""
-        return [p for p in self.points if any(one.value is not None for one in p.readings.values())]
+        return [p for p in self.points if any(reading.value is not None for reading in p.readings.values())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +339,7 @@ def _companions(
     """Return the metrics that are shown next to the one that is compared; those of several parts are their sum."""
     known = flatten(metrics or {})
     texts = {}
-    for metric in (one for one in companions if one.name != but.name):
+    for metric in (metric for metric in companions if metric.name != but.name):
         parts = [known.get(part.strip()) for part in metric.name.split("+")]
         whole = [part for part in parts if part is not None]
         texts[metric.label] = metric.text(sum(whole) if len(whole) == len(parts) else None)

@@ -54,7 +54,7 @@ class Axis:
 
     @property
     def is_words(self) -> bool:
-        """Whether its values are text, which stands left in a table."""
+        """True where its values are text, which a table aligns left."""
         return isinstance(self.values[0], str)
 
     @property
@@ -165,7 +165,7 @@ class Marginal:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """How many runs were computed, were remembered, and were of points that lack memory."""
+    """Counts of runs: computed, remembered, and of points that lack memory."""
 
     computed: int
     remembered: int

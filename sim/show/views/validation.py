@@ -35,23 +35,23 @@ class Row:
 
     @property
     def counts(self) -> bool:
-        """Whether it counts towards a bar."""
+        """True where it counts towards a bar."""
         return self.bar is not None
 
     @property
     def is_missed(self) -> bool:
-        """Whether it counts, and is off by more than its tolerance."""
+        """True where it counts, and is off by more than its tolerance."""
         return self.counts and not self.ok
 
     @property
     def use(self) -> str:
-        """What it is for: its purpose, or that it is printed only."""
+        """Its purpose, or that it is printed only."""
         return self.purpose if self.counts else "printed only"
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How good some rows of a group must be, and are; `name` is None of a group without bars of its own."""
+    """The bar of some rows of a group, and what they reach; `name` is None of a group without bars of its own."""
 
     name: str | None
     ok: bool
