@@ -46,7 +46,7 @@ def test_many_steps_of_unlike_ranks_are_told_to_be_slow(skew: dict[str, Any], po
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4))
 def test_every_combination_is_a_point_once_the_last_axis_fastest(sizes: list[int]) -> None:
-    axes = tuple(Axis.of_key(f"a{i}", list(range(size)), HERE) for i, size in enumerate(sizes))
+    axes = tuple(Axis.from_key(f"a{i}", list(range(size)), HERE) for i, size in enumerate(sizes))
     space = Space(axes)
     points = [tuple(space.values(number).values()) for number in space.numbers()]
     assert points == sorted(points)
@@ -55,7 +55,7 @@ def test_every_combination_is_a_point_once_the_last_axis_fastest(sizes: list[int
 
 @given(st.integers(1, 200), st.integers(0, 5))
 def test_a_sample_is_a_part_without_repetition_and_the_same_for_a_seed(count: int, seed: int) -> None:
-    space = Space((Axis.of_key("a", list(range(20)), HERE), Axis.of_key("b", list(range(7)), HERE)))
+    space = Space((Axis.from_key("a", list(range(20)), HERE), Axis.from_key("b", list(range(7)), HERE)))
     drawn = list(space.sample(count, seed).numbers())
     assert len(set(drawn)) == len(drawn) == min(count, 140)
     assert drawn == list(space.sample(count, seed).numbers())

@@ -192,7 +192,9 @@ def _draws(kind: str, view: LadderView) -> dict[str, Callable[[], Any]]:
     """Return what draws each entry of a kind's section with more than two points that ran. Raises `InputError` for none."""
     if kind == "enough":
         entries = {name: entry for name, entry in view.known_enough.items() if len(entry.ran) > 2}
-        draws: dict[str, Callable[[], Any]] = {name: partial(enough, entry) for name, entry in entries.items()}
+        draws: dict[str, Callable[[], Any]] = {
+            name: partial(enough, entry) for name, entry in entries.items()
+        }
     else:
         curves = {name: curve for name, curve in view.curves.items() if len(curve.ran) > 2}
         draws = {name: partial(break_even, view, curve) for name, curve in curves.items()}

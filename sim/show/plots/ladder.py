@@ -43,7 +43,9 @@ def colours(view: LadderView) -> dict[str, str]:
 def ladder(view: LadderView) -> Any:
     """Draw every rung in its turn: what a design reaches on each machine, what the choice moved, and the gap."""
     metric, rival = view.metric, view.rival
-    values = [reading.value for rung in view.rungs for reading in rung.in_turn.values() if reading.value is not None]
+    values = [
+        reading.value for rung in view.rungs for reading in rung.in_turn.values() if reading.value is not None
+    ]
     longest = max(values, default=1.0)
     scale, unit = reading_unit(metric.dimension, longest)
     longest = max(values, default=1.0) / scale

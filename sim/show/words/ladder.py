@@ -94,7 +94,11 @@ def _gap(view: LadderView) -> list[str]:
 def _removals_on(view: LadderView, machine: Machine) -> list[tuple[float, Rung, Reading]]:
     """Return each removal that runs on a machine, with what the design takes more [fraction]."""
     readings = ((rung, rung.removed[machine.name]) for rung in view.choices)
-    return [(view.metric.cost(reading.change), rung, reading) for rung, reading in readings if reading.change is not None]
+    return [
+        (view.metric.cost(reading.change), rung, reading)
+        for rung, reading in readings
+        if reading.change is not None
+    ]
 
 
 def removals(view: LadderView) -> list[str]:
@@ -219,7 +223,11 @@ def _place(some: list[float], axis: list[float]) -> str:
 def _best(view: LadderView, curve: Curve) -> str:
     """Return the best point of the reference, where it lies inside the axis: an end says no more than which way is better."""
     readings = [(point.value, point.readings[view.reference.name]) for point in curve.points]
-    ran = [(value, reading, curve.metric.takes(reading.value)) for value, reading in readings if reading.value is not None]
+    ran = [
+        (value, reading, curve.metric.takes(reading.value))
+        for value, reading in readings
+        if reading.value is not None
+    ]
     place, (value, reading, _) = min(enumerate(ran), key=lambda item: item[1][2])
     if place in (0, len(ran) - 1):
         return ""
