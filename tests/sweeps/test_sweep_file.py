@@ -184,7 +184,7 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
         ({"axes": {"layout.ep": 8}}, "axes.layout.ep: got 8; wanted a list of values, a range"),
         ({"axes": {"layout.ep": "all"}}, "axes.layout.ep: got 'all'; wanted a list of values, a range"),
         ({"axes": {"layout.ep": "auto"}, "base": BARE}, "got 'auto' for a base without a model"),
-        ({"axes": {"layout.ep": "auto", "cluster.nodes": {"from": 1, "to": 501, "step": 1}}}, "'auto' beside 501 clusters"),
+        ({"axes": {"layout.ep": "auto", "cluster.nodes": {"from": 1, "to": 501, "step": 1}}}, "'auto' next to 501 clusters"),
         ({"axes": {"layout.ep": [8]}, "base": {**EXCHANGE, "variants": [1, 2]}}, "variants: got [1, 2]; wanted a mapping"),
         ({"axes": {"layout.ep": [8]}, "base": {**EXCHANGE, "variants": {"a": {}}}}, "base: got a scenario with variants; wanted"),
         ({"axes": {"layout.ep": {"from": "1 GB", "to": "8 ms", "step": "1 GB"}}}, "the unit of 'from', 'GB'"),

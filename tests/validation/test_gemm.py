@@ -16,7 +16,7 @@ FIGURES = published.load("gemm", KernelFigures)[0]
 
 
 def _errors(**wanted: str) -> list[float]:
-    chosen = [row for row in ROWS if all(row[key] == value for key, value in wanted.items())]
+    chosen = [row for row in ROWS if all(getattr(row, key) == value for key, value in wanted.items())]
     return [row.simulated / row.published - 1.0 for row in chosen]
 
 
