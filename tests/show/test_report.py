@@ -14,6 +14,7 @@ import sim
 from sim.show.pages import page, report
 from sim.show.plots import kinds as plots
 from sim.show.tables import rules
+from sim.show.views.rerun import scenario_yaml
 from sim.show.views.run import cases
 from sim.show.words import run as findings
 
@@ -136,10 +137,10 @@ def test_the_scenario_of_a_report_runs_again_to_the_same_metrics(
     results: dict[str, Any], tmp_path: Path
 ) -> None:
     again = tmp_path / "again.yaml"
-    again.write_text(report.scenario_yaml(results["variants"]))
+    again.write_text(scenario_yaml(results["variants"]))
     for name, one in sim.run(again)["variants"].items():
         assert one["metrics"] == results["variants"]["variants"][name]["metrics"]
-    again.write_text(report.scenario_yaml(results["single"]))
+    again.write_text(scenario_yaml(results["single"]))
     assert sim.run(again)["metrics"] == results["single"]["metrics"]
 
 
@@ -255,6 +256,34 @@ def test_a_browser_without_decompression_says_so(
 ) -> None:
     tab.open(without("DecompressionStream", pages["single"], tmp_path), draw=False)
     assert "too old to draw" in tab.run("document.querySelector('.plot').textContent")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_on_paper_every_fold_is_open_and_drawn_and_closed_again_after(
+    tab: browser.Tab, pages: dict[str, Path]
+) -> None:
+    tab.open(pages["variants"], dark=True)
+    closed = "document.querySelectorAll('details:not([open])').length"
+    before = tab.run(closed)
+    assert before
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    assert tab.run(closed) == 0
+    assert tab.run("[...document.querySelectorAll('.plot')].every(div => div.querySelector('.main-svg'))")
+    tab.run("dispatchEvent(new Event('afterprint'))")
+    assert tab.run(closed) == before
+    inks = tab.run("[...document.querySelectorAll('.plot text')].map(text => getComputedStyle(text).fill)")
+    assert "rgb(232, 236, 240)" in inks  # a fold that was opened for paper alone is dark again too
+    assert "rgb(28, 33, 38)" not in inks
+    assert tab.errors == []
+
+
+@pytest.mark.slow
+@needs_browser
+def test_no_text_of_a_figure_is_cut_on_a_telephone(tab: browser.Tab, pages: dict[str, Path]) -> None:
+    for run in ("validation", "decode"):
+        tab.open(pages[run], width=390)
+        assert [found for found in tab.run(browser.OVERLAPS) if found[2] == "cut"] == [], run
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import browser
 import sim
 from sim.cost.measured import load_profile
 from sim.errors import InputError
-from sim.show.files.timelines import of_result
+from sim.show.files import timelines
 from sim.show.files.trace import check_trace, document, encode
 from sim.show.pages import report
 from sim.show.plots import kinds as plots
@@ -26,6 +26,7 @@ from sim.show.tables import console as tables
 from sim.show.tables import training
 from sim.show.tables import validation as validation_tables
 from sim.show.views import training as training_views
+from sim.show.views.rerun import scenario_yaml
 from sim.show.views.run import Case, cases
 from sim.show.views.validation import validation_view
 from sim.show.words import run as findings
@@ -253,7 +254,7 @@ def test_a_measured_pair_stands_beside_the_step_it_was_measured_on() -> None:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_step_is_a_sound_trace_with_a_slice_for_each_operation(steps: dict[str, Any], run: str) -> None:
-    trace = document(of_result(steps[run]))
+    trace = document(timelines.timeline(steps[run]))
     assert check_trace(encode(trace)) == []
     names = {
         (e["pid"], e["tid"]): e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"
@@ -311,7 +312,7 @@ def test_the_scenario_of_a_report_runs_again_to_the_same_metrics(
     steps: dict[str, Any], tmp_path: Path
 ) -> None:
     again = tmp_path / "again.yaml"
-    again.write_text(report.scenario_yaml(steps["1f1b"]), encoding="utf-8")
+    again.write_text(scenario_yaml(steps["1f1b"]), encoding="utf-8")
     assert sim.run(again)["metrics"] == steps["1f1b"]["metrics"]
 
 

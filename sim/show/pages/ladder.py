@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sim.documents import dumps
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
+from sim.show.pages.page import Drawing
+from sim.show.pages.parts import Head, Leaning, Pairs, Rerun, filled
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import ladder as plot_ladder
-from sim.show.tables import ladder as ladder_grids
+from sim.show.tables import ladder as tables
 from sim.show.views.ladder import LadderView, ladder_view
-from sim.show.words import ladder as ladders
+from sim.show.words import ladder as words
 
 _TERMS = (
     ("naive", "the design before the first choice: the base scenario with what 'set' changes"),
@@ -28,87 +31,118 @@ _TERMS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Enough:
+    """How much of a resource is enough."""
+
+    curves: tuple[Drawing, ...]
+    tables: tuple[Grid, ...]
+    refusals: tuple[str, ...]
+    """Why a question has no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoints:
+    """Every point along a curve."""
+
+    title: str
+    is_drawn: bool
+    tables: tuple[Grid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """Where machines break even."""
+
+    curves: tuple[Drawing, ...]
+    points: tuple[CurvePoints, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LadderPage:
+    """What `ladder.html.j2` shows."""
+
+    head: Head
+    warnings: tuple[str, ...]
+    rungs: Drawing
+    rung_tables: tuple[Grid, ...]
+    choices: Drawing
+    readings: Grid
+    enough: Enough | None
+    break_even: BreakEven | None
+    machines: tuple[Grid, ...]
+    """Prices and verdicts."""
+    every_verdict: Grid | None
+    leaning: Leaning | None
+    rerun: Rerun
+    terms: Pairs = _TERMS
+
+
 def ladder_html(document: Mapping[str, Any]) -> str:
-    """The report of `moesim ladder` as one HTML document."""
+    """Write the report of a document of `moesim ladder`."""
     view = ladder_view(document)
-    inside = [
-        page.paragraphs((f"Warning: {warning}" for warning in view.warnings), "note"),
-        "<h2>Rung by rung</h2>",
-        parts.figure("ladder", plot_ladder.ladder(view)),
-        parts.grid_html(ladder_grids.rung_grid(view)),
-        _grids(
-            (
-                ladder_grids.companion_grid(view),
-                ladder_grids.choice_grid(view),
-                ladder_grids.gap_grid(view),
-                ladder_grids.refusal_grid(view),
-            )
+    verdicts = tables.verdict_grid(view)
+    shown = LadderPage(
+        head=Head(
+            kicker="Ladder of design choices",
+            title=view.title,
+            facts=(
+                ("machines", ", ".join(machine.label for machine in view.machines)),
+                ("reference", view.reference.label),
+                ("compared by", view.metric.label),
+                ("choices", str(len(view.choices))),
+                ("runs", str(view.num_runs)),
+            ),
+            answer=words.answer(view),
+            footer=(f"moesim {view.version}", view.schema),
         ),
-        "<h2>Each choice alone, and removed last</h2>",
-        parts.figure("choices", plot_ladder.choices(view)),
-        parts.grid_html(ladder_grids.reading_grid(view)),
-        *_enough(view),
-        *_curves(view),
-        *_machines(view),
-        parts.assumptions(view.cases),
-        parts.again("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
-        parts.words(_TERMS),
-    ]
-    facts = [
-        ("machines", ", ".join(machine.label for machine in view.machines)),
-        ("reference", view.reference.label),
-        ("compared by", view.metric.label),
-        ("choices", str(len(view.choices))),
-        ("runs", str(view.num_runs)),
-    ]
-    foot = (f"moesim {view.version}", view.schema)
-    return parts.report("Ladder of design choices", view.title, facts, ladders.answer(view), inside, foot)
-
-
-def _grids(found: Sequence[Grid]) -> str:
-    return "".join(parts.grid_html(one) for one in found if one.rows)
-
-
-def _enough(view: LadderView) -> list[str]:
-    if not view.enough:
-        return []
-    figures = "".join(
-        parts.figure(f"enough-{name}", plot_enough.enough(entry)) for name, entry in view.known_enough.items()
+        warnings=tuple(f"Warning: {warning}" for warning in view.warnings),
+        rungs=parts.figure("ladder", plot_ladder.ladder(view)),
+        rung_tables=filled(
+            tables.rung_grid(view),
+            tables.companion_grid(view),
+            tables.choice_grid(view),
+            tables.gap_grid(view),
+            tables.refusal_grid(view),
+        ),
+        choices=parts.figure("choices", plot_ladder.choices(view)),
+        readings=tables.reading_grid(view),
+        enough=_enough(view) if view.enough else None,
+        break_even=_break_even(view) if view.curves else None,
+        machines=filled(tables.price_grid(view), verdicts),
+        every_verdict=tables.every_verdict_grid(view) if verdicts.rows else None,
+        leaning=parts.leaning(view.runs),
+        rerun=Rerun("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
     )
-    unknown = [entry for name, entry in view.enough.items() if name not in view.known_enough]
-    return [
-        "<h2>How much is enough</h2>",
-        f'<div class="pair">{figures}</div>',
-        _grids((ladder_grids.enough_grid(view),)),
-        page.paragraphs(map(ladders.enough_sentence, unknown), "note"),
-    ]
+    return page.render("ladder", shown)
 
 
-def _curves(view: LadderView) -> list[str]:
-    if not view.curves:
-        return []
+def _enough(view: LadderView) -> Enough:
+    known = view.known_enough
+    return Enough(
+        curves=tuple(
+            parts.figure(f"enough-{name}", plot_enough.enough(entry)) for name, entry in known.items()
+        ),
+        tables=filled(tables.enough_grid(view)),
+        refusals=tuple(
+            words.enough_sentence(entry) for name, entry in view.enough.items() if name not in known
+        ),
+    )
+
+
+def _break_even(view: LadderView) -> BreakEven:
     drawn = {name: curve for name, curve in view.curves.items() if len(curve.points) > 1}
-    figures = "".join(
-        parts.figure(f"curve-{name}", plot_enough.break_even(view, curve)) for name, curve in drawn.items()
+    return BreakEven(
+        curves=tuple(
+            parts.figure(f"curve-{name}", plot_enough.break_even(view, curve))
+            for name, curve in drawn.items()
+        ),
+        points=tuple(
+            CurvePoints(
+                title=curve.title,
+                is_drawn=name in drawn,
+                tables=filled(tables.curve_grid(view, curve), tables.curve_companion_grid(view, curve)),
+            )
+            for name, curve in view.curves.items()
+        ),
     )
-    made = ["<h2>Where machines break even</h2>", f'<div class="pair">{figures}</div>']
-    for name, curve in view.curves.items():
-        tables = _grids(
-            (ladder_grids.curve_grid(view, curve), ladder_grids.curve_companion_grid(view, curve))
-        )
-        made.append(page.fold(f"Every point along {curve.title}", tables, is_open=name not in drawn))
-    return made
-
-
-def _machines(view: LadderView) -> list[str]:
-    rules = ladder_grids.verdict_grid(view)
-    made = [
-        "<h2>The machines: price, and what export rules say</h2>",
-        _grids((ladder_grids.price_grid(view), rules)),
-    ]
-    if rules.rows:
-        whole = ladder_grids.every_verdict_grid(view)
-        made.append(
-            page.fold("Every verdict with its numbers and citation", parts.grid_html(whole), extra=whole.note)
-        )
-    return made

@@ -8,7 +8,7 @@ from sim.show.grid import Cell, Grid
 from sim.show.tables import rules
 from sim.show.views.ladder import Curve, LadderView, Readings, machine_label
 from sim.show.views.ladder_changes import Metric, capital, change_text
-from sim.show.views.run import joined
+from sim.show.views.names import joined
 from sim.show.words.ladder import need_text
 from sim.units import show
 
@@ -198,16 +198,19 @@ def _usd(value: float | None) -> Cell:
 
 def verdict_grid(view: LadderView) -> Grid:
     """Return export rules in short: a row for each machine, a column for each rule that may hold for it."""
-    ruled = [machine for machine in view.machines if machine.verdicts]
+    ruled = [machine for machine in view.machines if machine.provenance.verdicts]
     verdicts = [
-        verdict for verdict in (ruled[0].verdicts if ruled else ()) if verdict["rule"] != _MEMORY_RULE
+        verdict for verdict in (ruled[0].provenance.verdicts if ruled else ()) if verdict.rule != _MEMORY_RULE
     ]
-    shown = [verdict["rule"] for verdict in verdicts]
+    shown = [verdict.rule for verdict in verdicts]
     rows = tuple(
-        (machine.label, *(rules.word(verdict) for verdict in machine.verdicts if verdict["rule"] in shown))
+        (
+            machine.label,
+            *(rules.word(verdict) for verdict in machine.provenance.verdicts if verdict.rule in shown),
+        )
         for machine in ruled
     )
-    cited = "; ".join(f"{verdict['rule']}: {verdict['citation']}" for verdict in verdicts)
+    cited = "; ".join(f"{verdict.rule}: {verdict.citation}" for verdict in verdicts)
     words = frozenset(range(len(shown) + 1))
     return Grid("Export rules", ("machine", *shown), rows, words=words, note=f"{cited}. {_rules_note(view)}")
 
@@ -216,11 +219,12 @@ def every_verdict_grid(view: LadderView) -> Grid:
     """Return export rules in full: a row for each machine and rule, with its numbers and citation."""
     rows: _Rows = []
     breaks = []
-    for machine in (machine for machine in view.machines if machine.verdicts):
+    for machine in (machine for machine in view.machines if machine.provenance.verdicts):
         breaks.append(len(rows))
-        changed = ", ".join(f"{key} {value}" for key, value in machine.overrides.items()) or "as it is"
-        for verdict in machine.verdicts:
-            cells = (verdict["rule"], rules.days(verdict), verdict["sentence"], verdict["citation"])
+        part = machine.provenance.part
+        changed = (part.changes if part else "") or "as it is"
+        for verdict in machine.provenance.verdicts:
+            cells = (verdict.rule, verdict.days, verdict.sentence, verdict.citation)
             rows.append((machine.label, changed, *cells))
     heads = ("machine", "changed", "rule", "in force", "verdict", "citation")
     return Grid(
@@ -229,5 +233,5 @@ def every_verdict_grid(view: LadderView) -> Grid:
 
 
 def _rules_note(view: LadderView) -> str:
-    notes: Iterable[str] = (machine.rules_note for machine in view.machines)
+    notes: Iterable[str] = (machine.provenance.rules_note for machine in view.machines)
     return " ".join(dict.fromkeys(filter(None, notes)))

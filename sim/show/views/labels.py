@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sim.show.grid import Cell, padded
-from sim.show.views.run import LABEL
+from sim.show.views.names import LABEL
 from sim.units import dimension_of, show
 
 _SHORT = {"sms": "SMs", "gpu": "GPU", "hbm": "HBM", "nic": "NIC", "nvlink": "NVLink", "pcie": "PCIe"}

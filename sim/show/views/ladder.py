@@ -8,9 +8,10 @@ from typing import Any
 
 from sim.show.grid import Cell
 from sim.show.views.ladder_changes import Metric, change
-from sim.show.views.names import hardware_name
-from sim.show.views.records import record
-from sim.show.views.run import Case, joined
+from sim.show.views.names import hardware_name, joined
+from sim.show.views.provenance import Provenance, provenance_of
+from sim.show.views.record import record
+from sim.show.views.run import RunView, run_view
 from sim.trees import flatten
 
 
@@ -27,20 +28,21 @@ class Ends:
     full: float | None = None
 
 
+_OF_RUNS = ("scenario", "provenance")
+"""What an entry of a machine has of a run."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Machine:
-    """A machine of a ladder: its name in the file, and its case (scenario and provenance) where a design ran on it."""
+    """A machine of a ladder: its name in the file, and its run (scenario and provenance) where a design ran on it."""
 
     name: str
     label: str
-    case: Case | None
+    run: RunView | None
     usd_per_million_tokens: Ends
     tokens_per_s_per_gpu: Ends
-    overrides: Mapping[str, Any]
-    """Changes of its profile: key -> value."""
-    verdicts: tuple[Mapping[str, Any], ...]
-    """Verdicts of export rules, as the provenance has them."""
-    rules_note: str
+    provenance: Provenance
+    """Version, changes of its profile, and verdicts of export rules."""
     price_usd_per_gpu_hour: float | None = None
 
 
@@ -246,9 +248,9 @@ class LadderView:
         return next(iter(self.others), None)
 
     @property
-    def cases(self) -> list[Case]:
-        """The machines on which a design ran, each as a case."""
-        return [machine.case for machine in self.machines if machine.case is not None]
+    def runs(self) -> list[RunView]:
+        """The machines on which a design ran, each as a run without metrics."""
+        return [machine.run for machine in self.machines if machine.run is not None]
 
     @property
     def known_enough(self) -> dict[str, Enough]:
@@ -284,21 +286,15 @@ def ladder_view(document: Mapping[str, Any]) -> LadderView:
 
 
 def _machine(name: str, entry: Mapping[str, Any]) -> Machine:
-    origin = entry.get("provenance", {})
-    rules = origin.get("export_rules", {})
     return record(
         Machine,
         entry,
         name=name,
         label=machine_label(name),
-        case=Case(name, {"scenario": entry["scenario"], "provenance": origin})
-        if "scenario" in entry
-        else None,
+        run=run_view({key: entry[key] for key in _OF_RUNS}, name) if "scenario" in entry else None,
         usd_per_million_tokens=Ends(**entry.get("usd_per_million_tokens", {})),
         tokens_per_s_per_gpu=Ends(**entry.get("tokens_per_s_per_gpu", {})),
-        overrides=origin.get("hardware", {}).get("overrides") or {},
-        verdicts=tuple(rules.get("verdicts") or ()),
-        rules_note=rules.get("note", ""),
+        provenance=provenance_of(entry.get("provenance", {})),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sim.show.grid import Cell
 from sim.show.views.labels import axis_label, metric_cell, metric_label, value_label, values_text
-from sim.show.views.records import record
+from sim.show.views.record import record
 from sim.show.views.sweep_reasons import Reason, count_reasons
 from sim.units import FACTORS, split
 

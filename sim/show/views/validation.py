@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sim.show.views.records import record
+from sim.show.views.record import record
 
 Purpose = Literal["calibrated on", "predicted", "exact"]
 

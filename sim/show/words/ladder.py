@@ -19,7 +19,7 @@ from sim.show.views.ladder import (
     machine_label,
 )
 from sim.show.views.ladder_changes import NONE, change_text
-from sim.show.views.run import joined
+from sim.show.views.names import joined
 from sim.units import show
 
 _SMALL = 0.01  # changes and gaps up to this are reported as small

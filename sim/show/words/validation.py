@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.show.views.run import joined
+from sim.show.views.names import joined
 from sim.show.views.validation import Row, ValidationView
 
 _KINDS = {
