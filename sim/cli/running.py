@@ -108,7 +108,7 @@ def calibrate(trace: Path, out: Path | None) -> None:
     found = study.calibrate(trace)
     text = profile_text(found, out.stem) if out is not None else ""
     console = console_of()
-    for grid in calibrated.of_calibration(found):
+    for grid in calibrated.calibration_grids(found):
         tables.print_grid(grid, console)
     console.print()
     for sentence in calibrated.summary(found):
