@@ -73,7 +73,7 @@ def print_validation(document: Document, console: Console) -> None:
 def _print_all(
     title: str,
     tables: Iterable[Grid],
-    sentences: Iterable[str],
+    sentences: Iterable[str | None],
     console: Console,
     written: Iterable[Path] = (),
     facts: Iterable[tuple[str, str]] = (),
