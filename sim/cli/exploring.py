@@ -55,7 +55,7 @@ def sweep(
             bar.show(now.settled, metrics, now.what, values_text(asked.space.values(number), names))
 
         document = exploring.run_on(asked, start(jobs, dask), folder / "sweep.sqlite", watch, fresh=fresh)
-    files = folders.of_study(document)
+    files = folders.study_files(document)
     if kind is not None:
         files[f"points.{kind}"] = exporting.encode(document, kind)
     folders.write(folder, files)
@@ -80,7 +80,7 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     folder_of(out, "")
     found = study.run_file(file, progress(as_json))
     folder = folder_of(out, found["name"])
-    folders.write(folder, files := folders.of_study(found))
+    folders.write(folder, files := folders.study_files(found))
     for warning in found["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     if as_json:

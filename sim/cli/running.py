@@ -51,12 +51,12 @@ def run(
     for name, document in documents.items():
         result = results[name] = study.run_document(document, say)
         folder = places[name]
-        files = folders.of_run(result, with_report=not no_report)
+        files = folders.run_files(result, with_report=not no_report)
         folders.write(folder, files)
         if not as_json:
             tables.print_result(result, console_of(), [folder / file for file in files])
     if as_json:
-        printed = {name: folders.kept(result) for name, result in results.items()}
+        printed = {name: folders.without_flows(result) for name, result in results.items()}
         several = {"schema": "moesim.results/1", "results": printed}
         click.echo(folders.dump(several if len(printed) > 1 else next(iter(printed.values()))), nl=False)
     for name, document in documents.items():
@@ -108,7 +108,7 @@ def calibrate(trace: Path, out: Path | None) -> None:
     found = study.calibrate(trace)
     text = profile_text(found, out.stem) if out is not None else ""
     console = console_of()
-    for grid in calibrated.of_calibration(found):
+    for grid in calibrated.calibration_grids(found):
         tables.print_grid(grid, console)
     console.print()
     for sentence in calibrated.summary(found):

@@ -24,7 +24,7 @@ from sim.ladders.break_even import break_even
 from sim.ladders.designs import gap
 from sim.ladders.enough import search
 from sim.ladders.removals import Removal, effect, removals
-from sim.ladders.spec import more_is_better, of_document
+from sim.ladders.spec import ladder_of, more_is_better
 from sim.runs.run import run_document
 from sim.show.plots import kinds as plots
 from sim.show.tables import ladder as ladder_grids
@@ -225,8 +225,8 @@ def test_a_removal_takes_along_the_choices_that_moved_a_key_since(
 def test_a_key_below_a_model_stays_set_when_the_model_is_taken_out() -> None:
     text = SMALL.partition("rungs:")[0].replace("set:\n", "set:\n  model: v3-coarse\n")
     text += "rungs:\n  fine: {set: {model: deepseek-v3}}\n  six: {set: {model.top_k: 6}}\n"
-    ladder = of_document(documents.loads(text, "small.yaml"))
-    assert ladder.without("fine").get(("model", "top_k")) == 6
+    ladder = ladder_of(documents.loads(text, "small.yaml"))
+    assert ladder.design_without("fine").get(("model", "top_k")) == 6
     assert removals(ladder) == {"fine": Removal((), ()), "six": Removal((), ())}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import browser
 import sim
+from sim.show.canvas import Picture
 from sim.show.pages import page, report
 from sim.show.plots import kinds as plots
 from sim.show.tables import rules
@@ -149,6 +151,34 @@ def test_text_from_a_scenario_cannot_become_markup(results: dict[str, Any]) -> N
     evil = "<script>alert(1)</script>"
     text = report.report_html({**results["single"], "title": evil, "name": evil})
     assert evil not in text
+
+
+TEMPLATES = sorted(Path(page.__file__).with_name("templates").glob("*.j2"))
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_a_template_escapes_every_text_and_says_what_it_shows(template: Path) -> None:
+    text = template.read_text(encoding="utf-8")
+    assert text.startswith("{# ")
+    assert not re.findall(r"\bsafe\b|autoescape", text)
+    assert [line for line in text.splitlines() if "in_script" in line] == (
+        [
+            '<script type="application/json" id="{{ drawing.ident }}-data">{{ drawing.data | in_script }}</script>'
+        ]
+        if template.name == "parts.html.j2"
+        else []
+    )
+
+
+def test_a_figure_s_data_cannot_leave_its_script() -> None:
+    evil = "</script><!--<script>alert(1)"
+    text = without_plotly(
+        page.figure_page(evil, Picture(({"type": "bar", "name": evil},), {"meta": {"title": evil}}))
+    )
+    assert evil not in text
+    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
+    assert data
+    assert json.loads(data[1])["data"][0]["name"] == evil
 
 
 def test_a_report_without_transfers_is_a_page_too() -> None:

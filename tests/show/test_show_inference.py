@@ -13,7 +13,7 @@ from rich.console import Console
 import sim
 from results import REQUESTS
 from sim.errors import InputError
-from sim.show.files.timelines import of_result
+from sim.show.files import timelines
 from sim.show.files.trace import check_trace, document, encode
 from sim.show.plots import kinds as plots
 from sim.show.plots.serving import quantiles
@@ -265,7 +265,7 @@ def test_equal_points_of_interactivity_share_their_name(found: dict[str, Any]) -
 
 @pytest.mark.parametrize("run", RUNS)
 def test_passes_and_requests_are_sound_traces(found: dict[str, Any], run: str) -> None:
-    trace = document(of_result(found[run]))
+    trace = document(timelines.timeline(found[run]))
     assert check_trace(encode(trace)) == []
     begun = [event for event in trace["traceEvents"] if event["ph"] == "b"]
     assert begun

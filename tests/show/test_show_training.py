@@ -16,7 +16,7 @@ import browser
 import sim
 from sim.cost.measured import load_profile
 from sim.errors import InputError
-from sim.show.files.timelines import of_result
+from sim.show.files import timelines
 from sim.show.files.trace import check_trace, document, encode
 from sim.show.pages import report
 from sim.show.plots import kinds as plots
@@ -268,7 +268,7 @@ def test_a_measured_pair_stands_beside_the_step_it_was_measured_on() -> None:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_step_is_a_sound_trace_with_a_slice_for_each_operation(steps: dict[str, Any], run: str) -> None:
-    trace = document(of_result(steps[run]))
+    trace = document(timelines.timeline(steps[run]))
     assert check_trace(encode(trace)) == []
     names = {
         (e["pid"], e["tid"]): e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"

@@ -80,7 +80,7 @@ class Arrow:
 class Timeline:
     """What there is to draw; rows in the order of `tracks`, then in the order in which they first occur."""
 
-    title: str
+    title: str = ""
     tracks: tuple[Track, ...] = ()
     slices: tuple[Slice, ...] = ()
     transfers: tuple[Transfer, ...] = ()

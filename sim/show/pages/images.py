@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
+from sim.show.canvas import Picture
 from sim.show.pages import page
 
 FORMATS = ("html", "png", "svg", "pdf")
@@ -54,7 +55,7 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
 
 
 def write(figures: Mapping[str, Any], folder: Path, formats: Iterable[str] = ("html",)) -> list[Path]:
-    """Write each figure as `NAME.FORMAT` into a folder, which is made where it is missing.
+    """Write each `Picture` or plotly figure as `NAME.FORMAT` into a folder, which is made where it is missing.
 
     Returns the paths. Raises `NoBrowserError` (after the HTML is written) where an image format cannot be drawn, and
     `InputError` where the folder cannot be written.
@@ -123,7 +124,8 @@ async def _draw(figures: Mapping[str, Any], formats: tuple[str, ...]) -> dict[st
     drawer = kaleido.Kaleido()
     try:
         await drawer.open()
-        for name, figure in figures.items():
+        for name, drawing in figures.items():
+            figure = drawing.figure() if isinstance(drawing, Picture) else drawing
             layout = figure.layout
             size = {"width": layout.width or _WIDTH, "height": layout.height or _HEIGHT}
             for one in formats:

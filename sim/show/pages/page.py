@@ -15,7 +15,6 @@ import base64
 import functools
 import gzip
 import json
-import math
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -58,7 +57,8 @@ def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
 
     Its title, or `title`, leaves the figure: the page prints it as text that wraps.
     """
-    spec = figure.plain() if isinstance(figure, Picture) else json.loads(figure.to_json())
+    picture = figure if isinstance(figure, Picture) else Picture(**json.loads(figure.to_json()))
+    spec = picture.plain()
     layout = spec["layout"]
     meta = layout.pop("meta", {})
     top, height = meta.get("top_px", 40), meta.get("height_px", layout.get("height", 450))
@@ -69,8 +69,7 @@ def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
         layout["meta"] = {"stacked": meta["stacked"]}
     layout["margin"] = {"l": 8, "r": 16, "t": top, "b": min(44, meta.get("bottom_px", 44))}
     title = title or str(meta.get("title", ident))
-    data = _json(_rounded(spec))
-    return Drawing(ident, title, meta.get("alt", title), round(height), data, meta.get("least_px", 0))
+    return Drawing(ident, title, meta.get("alt", title), round(height), _json(spec), meta.get("least_px", 0))
 
 
 def figure_page(name: str, figure: Any) -> str:
@@ -92,7 +91,7 @@ def plotly() -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    """Templates with their filters, and what the shell of every page inlines."""
+    """Templates with their filters; `inlined` is what every whole page holds."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -105,13 +104,7 @@ def _environment() -> Environment:
         auto_reload=False,
         keep_trailing_newline=True,
     )
-    files = resources.files("sim.show.pages") / "templates"
-    made.globals["shell"] = {
-        "css": Markup((files / "page.css").read_text(encoding="utf-8")),
-        "js": Markup((files / "page.js").read_text(encoding="utf-8")),
-        "themes": Markup(_json({theme: style.template(theme) for theme in ("light", "dark")})),
-        "plotly": Markup(plotly()),
-    }
+    made.globals["inlined"] = lambda: {key: Markup(text) for key, text in _shell().items()}
     made.filters |= {
         "unbroken": lambda sentence: sentence.replace(" %", "\u00a0%"),  # percentages do not break
         "in_script": Markup,
@@ -120,6 +113,17 @@ def _environment() -> Environment:
         "row_look": _row_look,
     }
     return made
+
+
+@functools.cache
+def _shell() -> dict[str, str]:
+    files = resources.files("sim.show.pages") / "templates"
+    return {
+        "css": (files / "page.css").read_text(encoding="utf-8"),
+        "js": (files / "page.js").read_text(encoding="utf-8"),
+        "themes": _json({theme: style.template(theme) for theme in ("light", "dark")}),
+        "plotly": plotly(),
+    }
 
 
 def _column_looks(grid: Grid) -> list[str]:
@@ -139,14 +143,3 @@ def _json(value: Any) -> str:
     """JSON that may stand inside a script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
     return text.replace("</", "<\\/").replace("<!--", "\\u003c!--")
-
-
-def _rounded(value: Any) -> Any:
-    """Floats at six digits: a screen shows no more, and a page stays small."""
-    if isinstance(value, float):
-        return None if not math.isfinite(value) else float(f"{value:.6g}")
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    return value

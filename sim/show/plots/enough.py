@@ -33,9 +33,7 @@ def enough(entry: Enough) -> Any:
     dimension, present, unlimited = entry.dimension, entry.present.value, entry.unlimited.value
     scale, unit = _rate_unit(present, dimension)
     curve = {
-        point.value: 100 * entry.above_unlimited(point.metric)
-        for point in entry.points
-        if point.metric is not None and point.value < unlimited
+        value: 100 * entry.above_unlimited(metric) for value, metric in entry.ran.items() if value < unlimited
     }
     needs = [need for need in entry.needed if need.value in curve]
     needs = needs[:1] if needs and needs[0].at_most else needs  # then all the others are there too
@@ -126,11 +124,10 @@ def break_even(view: LadderView, curve: Curve) -> Any:
     figure, hue, metric = Canvas(), colours(view), curve.metric
     xs = [point.value for point in curve.points]
     readings = [reading for point in curve.points for reading in point.readings.values()]
-    largest = max((one.value for one in readings if one.value is not None), default=1.0)
+    largest = max((reading.value for reading in readings if reading.value is not None), default=1.0)
     scale, unit = reading_unit(metric.dimension, largest)
-    places = list(
-        range(len(xs))
-    )  # equal steps: values of an axis are a list, near ones must not hide one another
+    # Equal steps: values of an axis are a list, and near ones must not hide one another.
+    places = list(range(len(xs)))
     for machine in view.machines:
         values = [point.readings[machine.name].value for point in curve.points]
         wide, size = (2.4, 7) if machine is view.reference else (2.0, 5)
@@ -187,51 +184,42 @@ def _gap_panel(figure: Canvas, view: LadderView, curve: Curve, places: list[int]
 # --- kinds ----------------------------------------------------------------------------------------------------------
 
 
-def _enough_plots(view: LadderView) -> dict[str, Callable[[], Any]]:
-    """Return what draws each figure of which it is known how much is enough, where there is a curve to draw."""
-    drawn = {
-        name: entry
-        for name, entry in view.known_enough.items()
-        if sum(point.metric is not None for point in entry.points) > 2
-    }
-    return {name: partial(enough, entry) for name, entry in drawn.items()}
+SECTIONS = {"enough": "enough", "break_even": "curves"}
+"""Kind -> the section of a ladder's file that it draws."""
 
 
-def _curve_plots(view: LadderView) -> dict[str, Callable[[], Any]]:
-    """Return what draws each curve with more than two points that ran."""
-    drawn = {
-        name: curve
-        for name, curve in view.curves.items()
-        if sum(any(one.value is not None for one in point.readings.values()) for point in curve.points) > 2
-    }
-    return {name: partial(break_even, view, curve) for name, curve in drawn.items()}
-
-
-SECTIONS: Mapping[str, tuple[str, Callable[[LadderView], dict[str, Callable[[], Any]]]]] = {
-    "enough": ("enough", _enough_plots),
-    "break_even": ("curves", _curve_plots),
-}
-"""Kind -> the section of a ladder's file that it draws, and what draws each of its entries."""
+def _draws(kind: str, view: LadderView) -> dict[str, Callable[[], Any]]:
+    """Return what draws each entry of a kind's section with more than two points that ran. Raises `InputError` for none."""
+    if kind == "enough":
+        entries = {name: entry for name, entry in view.known_enough.items() if len(entry.ran) > 2}
+        draws: dict[str, Callable[[], Any]] = {
+            name: partial(enough, entry) for name, entry in entries.items()
+        }
+    else:
+        curves = {name: curve for name, curve in view.curves.items() if len(curve.ran) > 2}
+        draws = {name: partial(break_even, view, curve) for name, curve in curves.items()}
+    if not draws:
+        raise InputError(Fault(None, "kind", f"'{kind}'", f"a ladder with the section '{SECTIONS[kind]}'"))
+    return draws
 
 
 def several(kind: str, view: LadderView) -> dict[str, Any]:
     """Draw the plots of a kind that has one for each entry of a section, by the name of their file."""
-    return {f"{kind}-{name}": draw() for name, draw in _plots(kind, view).items()}
+    return {f"{kind}-{name}": draw() for name, draw in _draws(kind, view).items()}
 
 
-def _first(kind: str) -> Callable[[LadderView], Any]:
-    return lambda view: next(iter(_plots(kind, view).values()))()
-
-
-def _plots(kind: str, view: LadderView) -> dict[str, Callable[[], Any]]:
-    section, plots = SECTIONS[kind]
-    if not (drawn := plots(view)):
-        raise InputError(Fault(None, "kind", f"'{kind}'", f"a ladder with the section '{section}'"))
-    return drawn
+def _first(kind: str, view: LadderView) -> Any:
+    return next(iter(_draws(kind, view).values()))()
 
 
 KINDS: Mapping[str, tuple[str, Callable[[LadderView], Any]]] = {
-    "enough": ("How much of a link is enough: time above an unlimited one, by its rate.", _first("enough")),
-    "break_even": ("Machines along an axis, and where the reference breaks even.", _first("break_even")),
+    "enough": (
+        "How much of a link is enough: time above an unlimited one, by its rate.",
+        partial(_first, "enough"),
+    ),
+    "break_even": (
+        "Machines along an axis, and where the reference breaks even.",
+        partial(_first, "break_even"),
+    ),
 }
 """Kind of plot -> a sentence, and what draws its first plot of a ladder."""

@@ -43,7 +43,9 @@ def colours(view: LadderView) -> dict[str, str]:
 def ladder(view: LadderView) -> Any:
     """Draw every rung in its turn: what a design reaches on each machine, what the choice moved, and the gap."""
     metric, rival = view.metric, view.rival
-    values = [one.value for rung in view.rungs for one in rung.in_turn.values() if one.value is not None]
+    values = [
+        reading.value for rung in view.rungs for reading in rung.in_turn.values() if reading.value is not None
+    ]
     longest = max(values, default=1.0)
     scale, unit = reading_unit(metric.dimension, longest)
     longest = max(values, default=1.0) / scale
@@ -184,13 +186,13 @@ def _bars(figure: Canvas, view: LadderView, mark: str, rows: Sequence[str]) -> l
     hatch = ["/" if mark and not rung.goes_alone else "" for rung in view.choices]
     for machine in view.machines:
         readings = [(rung.removed if mark else rung.alone)[machine.name] for rung in view.choices]
-        changes = [None if one.change is None else 100 * one.change for one in readings]
+        changes = [None if reading.change is None else 100 * reading.change for reading in readings]
         shown += filter(None, changes)
         figure.add(
             "bar", x=[change or 0.0 for change in changes], y=list(rows), xaxis=f"x{mark}", yaxis=f"y{mark}",
             name=machine.label, offsetgroup=machine.name, legendgroup=machine.name, showlegend=not mark, constraintext="none",
             marker={"color": hue[machine.name], "pattern": {"shape": hatch, "fillmode": "replace", "solidity": 0.35}},
-            text=[" does not fit" if one.change is None else f" {change_text(one.change)}" for one in readings],
+            text=[" does not fit" if reading.change is None else f" {change_text(reading.change)}" for reading in readings],
             hovertemplate=f"%{{y}}, {machine.label}: %{{x:.2f}} %<extra></extra>", **_BARS,
         )  # fmt: skip
     return shown

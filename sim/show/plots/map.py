@@ -214,7 +214,7 @@ def _cell(maps: _Maps, across: int, width: int) -> float:
 
 def _across(maps: _Maps, width: int, most: int) -> int:
     """Return how many maps fit side by side, so that the name of none runs into the next."""
-    longest = max(1, *(len(_named(maps, panel)) for panel in maps.panels))
+    longest = max(1, *(len(_panel_name(maps, panel)) for panel in maps.panels))
     room = _inner(maps, width) / (_BOLD_PX * longest)
     return min(most, len(maps.panels), max(1, int(room)))
 
@@ -266,7 +266,7 @@ def _stacked(maps: _Maps, across: int) -> dict[str, Any] | None:
     return {"height": _height(maps, fewer) + _TOP_PX, **changes}
 
 
-def _named(maps: _Maps, panel: str) -> str:
+def _panel_name(maps: _Maps, panel: str) -> str:
     return f"{maps.panel.label} {panel}" if maps.panel and panel[:1].isdigit() else panel
 
 
@@ -274,5 +274,5 @@ def _name(figure: Canvas, maps: _Maps, i: int) -> None:
     """Write the name of a map above it, wherever it is."""
     mark = _mark(i)
     figure.note(
-        f"<b>{_named(maps, maps.panels[i])}</b>", 0, 1, xref=f"x{mark} domain", yref=f"y{mark} domain", xanchor="left", yanchor="bottom", font={"size": 13}
+        f"<b>{_panel_name(maps, maps.panels[i])}</b>", 0, 1, xref=f"x{mark} domain", yref=f"y{mark} domain", xanchor="left", yanchor="bottom", font={"size": 13}
     )  # fmt: skip

@@ -89,7 +89,7 @@ def parallel(view: SweepView) -> Any:
 def _room(uprights: Sequence[_Upright]) -> tuple[int, tuple[float, float]]:
     """Return the least width [px] on which no name or text lies on another, and the range that shows the outer names whole."""
     names = [_CHARACTER_PX * len(upright.name) for upright in uprights]
-    texts = [_CHARACTER_PX * max((len(text) for _, text in one.texts), default=0) for one in uprights]
+    texts = [_CHARACTER_PX * max((len(text) for _, text in upright.texts), default=0) for upright in uprights]
     pairs = zip(pairwise(names), texts, strict=False)  # texts lie to the right of their upright ...
     between = [max((left + right) / 2, text) for (left, right), text in pairs]
     if between:  # ... and to the left of the last

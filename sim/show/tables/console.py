@@ -32,91 +32,69 @@ if TYPE_CHECKING:
 Document = Mapping[str, Any]
 
 _LONG = (
-    "variant",
-    "metric",
-    "source",
-    "quantity",
-    "row",
-    "verdict",
-    "citation",
-    "point",
-    "goes with it",
-    "reason",
-    "one of them",
-    "most of it",
-    "what",
-    "choice, added in this order",
-    "choice",
-)  # heads of columns that may wrap
+    "variant", "metric", "source", "quantity", "row", "verdict", "citation", "point", "goes with it", "reason", "one of them",
+    "most of it", "what", "choice, added in this order", "choice",
+)  # fmt: skip
+"""Heads of columns that may wrap."""
 _WORST = 3
 """Rows of a group that a terminal shows of a whole validation."""
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
 
-def print_result(result: Document, console: Console, written: Iterable[Path] = ()) -> None:
-    """Times beside bounds, bandwidths, published values, and what it all says, for any result document."""
-    runs = views_of(result)
-    _title(console, runs.title)
-    if len(runs.runs) == 1:
-        from rich.markup import escape
-
-        facts = (f"[dim]{key}[/] {escape(value)}" for key, value in runs.runs[0].facts)
-        console.print(", ".join(facts), highlight=False)
-    for grid in grids.grids(runs, wide=False):
-        print_grid(grid, console)
-    console.print()
-    for sentence in [*findings.finding(runs), findings.expectations(runs)]:
-        if sentence:
-            console.print(sentence, highlight=False, markup=False, soft_wrap=False)
-    _print_written(written, console)
+def print_result(document: Document, console: Console, written: Iterable[Path] = ()) -> None:
+    """Print times next to bounds, bandwidths, published values, and the findings of a run."""
+    runs = views_of(document)
+    sentences = (*findings.finding(runs), findings.expectations(runs))
+    facts = runs.runs[0].facts if len(runs.runs) == 1 else ()
+    _print_all(runs.title, grids.grids(runs, wide=False), sentences, console, written, facts)
 
 
 def print_sweep(document: Document, console: Console, written: Iterable[Path]) -> None:
-    """The best points of a sweep, what each choice costs, what cannot be, and what it all says."""
+    """Print the best points of a sweep, what each choice costs, what cannot be, and the findings."""
     view = sweep_view(document)
-    _print_found(document, sweep_grids.grids(view, wide=False), sweep_words.finding(view), console, written)
+    tables = sweep_grids.grids(view, wide=False)
+    _print_all(view.title, tables, sweep_words.finding(view), console, written)
 
 
 def print_ladder(document: Document, console: Console, written: Iterable[Path]) -> None:
-    """Every rung, what does not fit, how much is enough, prices and rules, and what it all says."""
+    """Print every rung, what does not fit, how much is enough, prices and rules, and the findings."""
     view = ladder_view(document)
-    _print_found(document, ladder_grids.grids(view), ladders.finding(view), console, written)
+    _print_all(view.title, ladder_grids.grids(view), ladders.finding(view), console, written)
 
 
-def _print_found(
-    document: Document, found: Iterable[Grid], said: Iterable[str], console: Console, written: Iterable[Path]
+def print_validation(document: Document, console: Console) -> None:
+    """Print the worst rows of each group (every row of one asked for alone), then all groups in one table."""
+    view = validation_view(document)
+    groups = view.groups if len(view.groups) == 1 else [group.shortened(_WORST) for group in view.groups]
+    tables = [*map(validation_tables.group_grid, groups), validation_tables.summary_grid(view)]
+    _print_all("", tables, validation.finding(view), console)
+
+
+def _print_all(
+    title: str,
+    tables: Iterable[Grid],
+    sentences: Iterable[str | None],
+    console: Console,
+    written: Iterable[Path] = (),
+    facts: Iterable[tuple[str, str]] = (),
 ) -> None:
-    _title(console, str(document["title"]))
-    for grid in found:
-        print_grid(grid, console)
-    console.print()
-    for sentence in said:
-        console.print(sentence, highlight=False, markup=False)
-    _print_written(written, console)
-
-
-def _print_written(written: Iterable[Path], console: Console) -> None:
     from rich.markup import escape
 
-    names = ", ".join(map(str, written))
-    if names:
-        console.print(f"[dim]Written: {escape(names)}[/dim]", soft_wrap=True)
-
-
-def print_validation(report: Document, console: Console) -> None:
-    """The worst rows of each group (every row of one asked for alone), then all groups in one table."""
-    view = validation_view(report)
-    for group in view.groups:
-        shown = group if len(view.groups) == 1 else group.shortened(_WORST)
-        print_grid(validation_tables.group_grid(shown), console)
-    print_grid(validation_tables.summary_grid(view), console)
+    if title:
+        _title(console, title)
+    if asked := ", ".join(f"[dim]{key}[/] {escape(value)}" for key, value in facts):
+        console.print(asked, highlight=False)
+    for grid in tables:
+        print_grid(grid, console)
     console.print()
-    for sentence in validation.finding(view):
+    for sentence in filter(None, sentences):
         console.print(sentence, highlight=False, markup=False)
+    if files := ", ".join(map(str, written)):
+        console.print(f"[dim]Written: {escape(files)}[/dim]", soft_wrap=True)
 
 
 def print_grid(grid: Grid, console: Console) -> None:
-    """One grid as a table: numbers right, words left, missed rows in red and marked in words too."""
+    """Print a grid as a table: numbers right, words left, missed rows in red and marked in words too."""
     from rich.text import Text
 
     heads = grid.heads if _width(grid.heads, grid.rows) <= console.width else _folded(grid.heads, grid.rows)
@@ -133,7 +111,7 @@ def print_grid(grid: Grid, console: Console) -> None:
 
 
 def _width(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> int:
-    """Of a table [characters], a column beside the next; columns that may wrap count as narrow as they can be."""
+    """Width of a table [characters]; columns that may wrap count as narrow as they can be."""
     columns = list(zip(*rows, strict=True)) or [() for _ in heads]
     return sum(2 + _widest(head, cells) for head, cells in zip(heads, columns, strict=True))
 
@@ -146,13 +124,13 @@ def _widest(head: str, cells: Iterable[str]) -> int:
 
 
 def _folded(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """Heads broken between words where they are wider than what stands below them."""
+    """Break heads between words where they are wider than the cells below them."""
     columns = list(zip(*rows, strict=True))
-    found = []
+    broken = []
     for head, cells in zip(heads, columns, strict=True):
         room = max(1, *map(len, (*cells, *head.split())))
-        found.append(head if head in _LONG or "\n" in head else "\n".join(textwrap.wrap(head, room)))
-    return tuple(found)
+        broken.append(head if head in _LONG or "\n" in head else "\n".join(textwrap.wrap(head, room)))
+    return tuple(broken)
 
 
 def print_sheet(sheet: Sheet, console: Console) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from sim.show.grid import Cell
 from sim.show.views.ladder_changes import Metric, change
 from sim.show.views.names import hardware_name, joined
 from sim.show.views.provenance import Provenance, provenance_of
+from sim.show.views.record import record
 from sim.show.views.run import RunView, run_view
 from sim.trees import flatten
 
@@ -38,11 +39,11 @@ class Machine:
     name: str
     label: str
     run: RunView | None
-    price_usd_per_gpu_hour: float | None
     usd_per_million_tokens: Ends
     tokens_per_s_per_gpu: Ends
     provenance: Provenance
-    """What differs from its profile, and what export rules say of it."""
+    """Version, changes of its profile, and verdicts of export rules."""
+    price_usd_per_gpu_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Rung:
 
     @property
     def goes_alone(self) -> bool:
-        """Whether its removal undoes no other choice."""
+        """True where its removal undoes no other choice."""
         return not self.takes_along
 
     @property
@@ -119,7 +120,7 @@ class Rung:
             ("alone", self.alone),
             ("removed last", self.removed),
         ):
-            yield from ((words, name, one.reason) for name, one in readings.items() if one.reason)
+            yield from ((words, name, reading.reason) for name, reading in readings.items() if reading.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Enough:
-    """How much of a figure of the profile is enough on a machine."""
+    """The search for how much of a figure of the profile is enough on a machine."""
 
     title: str
     key: str
@@ -155,6 +156,11 @@ class Enough:
     unlimited: Amount
     needed: tuple[Need, ...]
     points: tuple[Amount, ...]
+
+    @property
+    def ran(self) -> dict[float, float]:
+        """Value -> metric of each point that ran."""
+        return {point.value: point.metric for point in self.points if point.metric is not None}
 
     def above_unlimited(self, metric: float) -> float:
         """Return how much more a run takes than with an unlimited figure [fraction]."""
@@ -192,18 +198,22 @@ class Curve:
     points: tuple[CurvePoint, ...]
     break_even: Mapping[str, tuple[float, ...]]
 
+    @property
+    def ran(self) -> list[CurvePoint]:
+        """Points at which a machine ran."""
+        return [p for p in self.points if any(reading.value is not None for reading in p.readings.values())]
+
 
 @dataclass(frozen=True, slots=True)
 class LadderView:
     """A ladder as tables, sentences and plots read it; the first machine is the reference, the first rung naive."""
 
-    name: str
     title: str
     version: str
     schema: str
     spec: Mapping[str, Any]
     num_runs: int
-    warnings: tuple[str, ...]
+    warnings: Sequence[str]
     metric: Metric
     companions: tuple[Metric, ...]
     machines: tuple[Machine, ...]
@@ -259,14 +269,12 @@ def ladder_view(document: Mapping[str, Any]) -> LadderView:
     companions = tuple(Metric(entry["name"]) for entry in document["beside"])
     machines = tuple(_machine(name, entry) for name, entry in document["hardware"].items())
     origin = document["provenance"]
-    return LadderView(
-        name=document["name"],
-        title=str(document["title"]),
+    return record(
+        LadderView,
+        document,
         version=origin["version"],
-        schema=document["schema"],
         spec=origin["ladder"],
         num_runs=origin["runs"],
-        warnings=tuple(document["warnings"]),
         metric=metric,
         companions=companions,
         machines=machines,
@@ -278,11 +286,12 @@ def ladder_view(document: Mapping[str, Any]) -> LadderView:
 
 
 def _machine(name: str, entry: Mapping[str, Any]) -> Machine:
-    return Machine(
+    return record(
+        Machine,
+        entry,
         name=name,
         label=machine_label(name),
         run=run_view({key: entry[key] for key in _OF_RUNS}, name) if "scenario" in entry else None,
-        price_usd_per_gpu_hour=entry.get("price_usd_per_gpu_hour"),
         usd_per_million_tokens=Ends(**entry.get("usd_per_million_tokens", {})),
         tokens_per_s_per_gpu=Ends(**entry.get("tokens_per_s_per_gpu", {})),
         provenance=provenance_of(entry.get("provenance", {})),
@@ -306,9 +315,9 @@ def _rungs(
 
     before = naive
     for entry in entries:
-        yield Rung(
-            title=entry["title"],
-            works_around=entry["works_around"],
+        yield record(
+            Rung,
+            entry,
             keys=tuple(entry["set"]),
             in_turn=readings(entry, "cumulative", before),
             alone=readings(entry, "added_first", naive),
@@ -321,12 +330,12 @@ def _rungs(
 
 
 def _companions(
-    metrics: Mapping[str, Any] | None, companions: tuple[Metric, ...], but: Metric
+    metrics: Mapping[str, Any] | None, companions: Sequence[Metric], but: Metric
 ) -> dict[str, Cell]:
     """Return the metrics that are shown next to the one that is compared; those of several parts are their sum."""
     known = flatten(metrics or {})
     texts = {}
-    for metric in (one for one in companions if one.name != but.name):
+    for metric in (metric for metric in companions if metric.name != but.name):
         parts = [known.get(part.strip()) for part in metric.name.split("+")]
         whole = [part for part in parts if part is not None]
         texts[metric.label] = metric.text(sum(whole) if len(whole) == len(parts) else None)
@@ -336,38 +345,28 @@ def _companions(
 def _enough(entry: Mapping[str, Any]) -> Enough | Unknown:
     if "needed" not in entry:
         return Unknown(entry["title"], entry["reason"])
-    present, unlimited, *points = (
-        Amount(one["value"], one["metric"])
-        for one in (entry["present"], entry["unlimited"], *entry["points"])
-    )
-    needed = (Need(one["within_fraction"], one["value"], one["at_most"]) for one in entry["needed"])
-    return Enough(
-        title=entry["title"],
-        key=entry["key"],
+    return record(
+        Enough,
+        entry,
         machine=machine_label(entry["hardware"]),
         metric=Metric(entry["metric"], entry["more_is_better"]),
-        dimension=entry["dimension"],
-        present=present,
-        unlimited=unlimited,
-        needed=tuple(needed),
-        points=tuple(points),
+        present=Amount(**entry["present"]),
+        unlimited=Amount(**entry["unlimited"]),
+        needed=tuple(record(Need, need) for need in entry["needed"]),
+        points=tuple(Amount(**point) for point in entry["points"]),
     )
 
 
-def _curve(entry: Mapping[str, Any], companions: tuple[Metric, ...]) -> Curve:
+def _curve(entry: Mapping[str, Any], companions: Sequence[Metric]) -> Curve:
     metric = Metric(entry["metric"], entry["more_is_better"])
 
     def readings(point: Mapping[str, Any]) -> Readings:
+        reasons, values = point["reasons"], point["values"]
         return {
-            name: Reading(value, point["reasons"].get(name, ""), _companions(point["metrics"].get(name), companions, metric))
-            for name, value in point["values"].items()
-        }  # fmt: skip
+            name: Reading(values[name], reasons.get(name, ""), _companions(metrics, companions, metric))
+            for name, metrics in point["metrics"].items()
+        }
 
-    return Curve(
-        title=entry["title"],
-        held=entry["held"],
-        metric=metric,
-        within_fraction=entry["within_fraction"],
-        points=tuple(CurvePoint(point["value"], readings(point), point["gaps"]) for point in entry["points"]),
-        break_even={name: tuple(found["at"]) for name, found in entry["break_even"].items()},
-    )
+    points = (CurvePoint(point["value"], readings(point), point["gaps"]) for point in entry["points"])
+    even = {name: tuple(where["at"]) for name, where in entry["break_even"].items()}
+    return record(Curve, entry, metric=metric, points=tuple(points), break_even=even)

@@ -99,7 +99,7 @@ class Metric:
 
     @property
     def is_timely(self) -> bool:
-        """Whether it is a time, or a rate that leaves a time for each piece of work; else it is an amount."""
+        """True of a time, and of a rate, which leaves a time for each piece of work; false of an amount."""
         return self.more_is_better or self.dimension == "s"
 
     def text(self, value: float | None, digits: int = 3) -> Cell:
@@ -133,7 +133,7 @@ class Metric:
 
     @property
     def change_note(self) -> str:
-        """Which sign of a change is the better one."""
+        """A note on the sign of a change that is the better one."""
         if self.more_is_better:
             return "plus is faster"
         return "minus is faster" if self.is_timely else "minus is less"

@@ -14,6 +14,7 @@ from typing import Any
 
 from sim.show.grid import Cell
 from sim.show.views.labels import axis_label, metric_cell, metric_label, value_label, values_text
+from sim.show.views.record import record
 from sim.show.views.sweep_reasons import Reason, count_reasons
 from sim.units import FACTORS, split
 
@@ -53,7 +54,7 @@ class Axis:
 
     @property
     def is_words(self) -> bool:
-        """Whether its values are text, which stands left in a table."""
+        """True where its values are text, which a table aligns left."""
         return isinstance(self.values[0], str)
 
     @property
@@ -164,7 +165,7 @@ class Marginal:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """How many runs were computed, were remembered, and were of points that lack memory."""
+    """Counts of runs: computed, remembered, and of points that lack memory."""
 
     computed: int
     remembered: int
@@ -180,7 +181,6 @@ class SweepView:
     `points`.
     """
 
-    name: str
     title: str
     version: str
     schema: str
@@ -303,21 +303,17 @@ def sweep_view(document: Mapping[str, Any]) -> SweepView:
     for member in ranked:
         ran[member.condition].append(member)
     changes = (
-        Change(point(raw[entry["point"]], entry["metrics"]), entry["needed_bytes"], entry["capacity_bytes"], entry["parts"])
+        record(Change, entry, point=point(raw[entry["point"]], entry["metrics"]))
         for entry in document["changes"]
-    )  # fmt: skip
-    runs = document["runs"]
-    return SweepView(
-        name=document["name"],
-        title=str(document["title"] or document["name"]),
-        version=document["version"],
-        schema=document["schema"],
+    )
+    return record(
+        SweepView,
+        document,
         spec=document["sweep"],
         axes=tuple(axes.values()),
         objectives=objectives,
         has_constraints=bool(document["sweep"].get("constraints")),
-        counts=document["counts"],
-        runs=Runs(runs["computed"], runs["remembered"], runs["of_changes"]),
+        runs=record(Runs, document["runs"]),
         points=points,
         ranked=ranked,
         conditions={

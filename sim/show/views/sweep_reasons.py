@@ -1,4 +1,4 @@
-"""Why points of a sweep cannot be: their reasons, by kinds that can be counted."""
+"""Reasons why points of a sweep cannot be, by kinds that can be counted."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from sim.show.views.record import record
+
 Purpose = Literal["calibrated on", "predicted", "exact"]
 
 
@@ -26,37 +28,37 @@ class Row:
     error_fraction: float
     tolerance_fraction: float | None
     ok: bool
-    bar: str | None
     kind: str
     purpose: Purpose
-    note: str
+    bar: str | None = "main"
+    note: str = ""
 
     @property
     def counts(self) -> bool:
-        """Whether it counts towards a bar."""
+        """True where it counts towards a bar."""
         return self.bar is not None
 
     @property
     def is_missed(self) -> bool:
-        """Whether it counts, and is off by more than its tolerance."""
+        """True where it counts, and is off by more than its tolerance."""
         return self.counts and not self.ok
 
     @property
     def use(self) -> str:
-        """What it is for: its purpose, or that it is printed only."""
+        """Its purpose, or that it is printed only."""
         return self.purpose if self.counts else "printed only"
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How good some rows of a group must be, and are; `name` is None of a group without bars of its own."""
+    """The bar of some rows of a group, and what they reach; `name` is None of a group without bars of its own."""
 
     name: str | None
     ok: bool
     mean_abs_error_fraction: float
     worst_error_fraction: float
-    mean_bar_fraction: float | None
-    worst_bar_fraction: float | None
+    mean_bar_fraction: float | None = None
+    worst_bar_fraction: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,46 +118,20 @@ def _group(name: str, entry: Mapping[str, Any]) -> Group:
         for key, source in sources.items()
     }
     rows = tuple(_row(name, row, sources.get(row.get("source")) or {}) for row in entry["rows"])
-    return Group(
+    return record(
+        Group,
+        {"title": "", **entry},
         name=name,
-        title=entry.get("title") or "",
-        ok=bool(entry["ok"]),
-        mean_abs_error_fraction=entry["mean_abs_error_fraction"],
-        worst_error_fraction=entry["worst_error_fraction"],
-        bars=tuple(_bar(bar) for bar in entry.get("bars") or [entry]),
+        bars=tuple(record(Bar, bar) for bar in entry.get("bars") or [{**entry, "name": None}]),
         sources=tuple(f"{key}: {text}" for key, text in cited.items()),
         rows=rows,
         num_rows=len(rows),
     )
 
 
-def _bar(entry: Mapping[str, Any]) -> Bar:
-    return Bar(
-        name=entry.get("name"),
-        ok=bool(entry["ok"]),
-        mean_abs_error_fraction=entry["mean_abs_error_fraction"],
-        worst_error_fraction=entry["worst_error_fraction"],
-        mean_bar_fraction=entry.get("mean_bar_fraction"),
-        worst_bar_fraction=entry.get("worst_bar_fraction"),
-    )
-
-
 def _row(group: str, entry: Mapping[str, Any], source: Mapping[str, Any]) -> Row:
-    use, tolerance = entry.get("use"), entry["tolerance_fraction"]
-    is_exact = tolerance == 0 or use == "exact"
+    use = entry.get("use")
+    is_exact = entry["tolerance_fraction"] == 0 or use == "exact"
     kind = "measured" if source.get("confidence") == "measured" else "published"
-    return Row(
-        group=group,
-        id=str(entry["id"]),
-        quantity=str(entry["quantity"]),
-        unit=entry["unit"],
-        published=entry["published"],
-        simulated=entry["simulated"],
-        error_fraction=entry["error_fraction"],
-        tolerance_fraction=tolerance,
-        ok=bool(entry["ok"]),
-        bar=entry.get("bar", "main"),
-        kind=str(source.get("kind", kind)),
-        purpose="calibrated on" if use == "calibration" else "exact" if is_exact else "predicted",
-        note=entry.get("note") or "",
-    )
+    purpose = "calibrated on" if use == "calibration" else "exact" if is_exact else "predicted"
+    return record(Row, entry, group=group, kind=source.get("kind", kind), purpose=purpose)

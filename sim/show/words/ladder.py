@@ -91,17 +91,21 @@ def _gap(view: LadderView) -> list[str]:
     return [f"In {start} {ours} takes {phrases[0]}, in {end} {phrases[1]}{rest}."]
 
 
-def _removed(view: LadderView, machine: Machine) -> list[tuple[float, Rung, Reading]]:
+def _removals_on(view: LadderView, machine: Machine) -> list[tuple[float, Rung, Reading]]:
     """Return each removal that runs on a machine, with what the design takes more [fraction]."""
     readings = ((rung, rung.removed[machine.name]) for rung in view.choices)
-    return [(view.metric.cost(one.change), rung, one) for rung, one in readings if one.change is not None]
+    return [
+        (view.metric.cost(reading.change), rung, reading)
+        for rung, reading in readings
+        if reading.change is not None
+    ]
 
 
 def removals(view: LadderView) -> list[str]:
     """Return what is missed most of the choices that come out by themselves; then those that take others along."""
     metric, on = view.metric, view.reference
     full = metric.text(view.full.in_turn[on.name].value)
-    ranked = sorted(_removed(view, on), key=lambda removal: -removal[0])
+    ranked = sorted(_removals_on(view, on), key=lambda removal: -removal[0])
     lone = [removal for removal in ranked if removal[1].goes_alone]
     missed = [(rung, reading) for cost, rung, reading in lone if cost >= NONE][:_MOST]
     out, sentences = "Taken out of the full design by itself", []
@@ -132,7 +136,7 @@ def _harm(view: LadderView) -> list[str]:
     for machine in view.machines:
         harmful = [
             f"{rung.removal_text(_QUOTE)} ({metric.text(reading.value)}, {change_text(reading.change)})"
-            for cost, rung, reading in _removed(view, machine)
+            for cost, rung, reading in _removals_on(view, machine)
             if cost < -_SMALL
         ]
         if harmful:
@@ -219,7 +223,11 @@ def _place(some: list[float], axis: list[float]) -> str:
 def _best(view: LadderView, curve: Curve) -> str:
     """Return the best point of the reference, where it lies inside the axis: an end says no more than which way is better."""
     readings = [(point.value, point.readings[view.reference.name]) for point in curve.points]
-    ran = [(value, one, curve.metric.takes(one.value)) for value, one in readings if one.value is not None]
+    ran = [
+        (value, reading, curve.metric.takes(reading.value))
+        for value, reading in readings
+        if reading.value is not None
+    ]
     place, (value, reading, _) = min(enumerate(ran), key=lambda item: item[1][2])
     if place in (0, len(ran) - 1):
         return ""
