@@ -49,7 +49,7 @@ def finding(result: Any) -> list[str]:
 
 
 def passes(result: Any) -> tuple[PassView, ...]:
-    return views_of(result).of(PassView)
+    return views_of(result).select(PassView)
 
 
 def printed(result: Any) -> str:
@@ -229,7 +229,7 @@ def test_curves_of_latency_cross_the_objective_at_the_share_that_met_it(found: d
     scale = 1.0 if max(ttft) >= 1 else 1e3
     assert sorted(ttft) == pytest.approx([x / scale for x in curve.x])
     assert list(curve.y) == pytest.approx([100 * (i + 1) / REQUESTS for i in range(REQUESTS)])
-    limit = views_of(found["serving"]).of(ServiceView)[0].objectives["ttft"]
+    limit = views_of(found["serving"]).select(ServiceView)[0].objectives["ttft"]
     assert f"TTFT: {sum(one <= limit for one in ttft) / REQUESTS:.0%}" in figure.layout.title.text
 
 

@@ -52,7 +52,7 @@ def finding(result: Any) -> list[str]:
 
 
 def views(result: Any) -> tuple[StepView, ...]:
-    return views_of(result).of(StepView)
+    return views_of(result).select(StepView)
 
 
 def many(result: dict[str, Any]) -> dict[str, Any]:

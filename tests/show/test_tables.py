@@ -37,7 +37,7 @@ def printed(draw: Any, *args: Any) -> str:
 @pytest.mark.parametrize("run", ["single", "variants", "closed", "flows", "exchange"])
 def test_every_transfer_is_told_with_bound_and_binding(results: dict[str, Any], run: str) -> None:
     text = printed(tables.print_result, results[run])
-    for view in views_of(results[run]).of(TransfersView):
+    for view in views_of(results[run]).select(TransfersView):
         for one in view.transfers.values():
             number = show(one.completion_time_s, "s").partition(" ")[0]
             assert number in text

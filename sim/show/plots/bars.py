@@ -9,7 +9,7 @@ from sim.show import style
 from sim.show.canvas import Canvas
 
 Look = tuple[str, str]
-"""What to call a part, and its colour."""
+"""Label of a part, and its colour."""
 
 
 def stacked(

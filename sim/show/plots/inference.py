@@ -33,8 +33,8 @@ _MAX_NAMED = 4  # variants that a title names
 
 
 def phases(runs: RunsView) -> Picture:
-    """Where a pass goes, a stacked bar for each variant, with its lower bound."""
-    passes = runs.of(PassView)
+    """Time of a pass by part, a stacked bar for each variant, with its lower bound."""
+    passes = runs.select(PassView)
     spent = {run.name: run.where for run in passes}
     if not any(spent.values()):
         raise absent("phases", "this one kept no parts")
@@ -52,7 +52,7 @@ def phases(runs: RunsView) -> Picture:
 
 
 def _takes(run: PassView, *, alone: bool) -> str:
-    """How long a pass takes, and its largest parts."""
+    """Say how long a pass takes, and name its largest parts."""
     largest = sorted(run.where.items(), key=lambda part: -part[1])[: 3 if alone else 1]
     shares = ", ".join(f"{PARTS[part]} {time_s / run.step_time_s:.0%}" for part, time_s in largest)
     time = show(run.step_time_s, "s", 3)
@@ -60,8 +60,8 @@ def _takes(run: PassView, *, alone: bool) -> str:
 
 
 def memory(runs: RunsView) -> Picture:
-    """What a GPU holds, by part, next to what it has: a bar for each variant."""
-    passes = runs.of(PassView)
+    """Memory of a GPU by part, next to its capacity: a bar for each variant."""
+    passes = runs.select(PassView)
     held = {run.name: run.held for run in passes}
     if not any(held.values()):
         raise absent("memory", "this one counted none")
@@ -69,7 +69,7 @@ def memory(runs: RunsView) -> Picture:
     largest = max([*(sum(parts.values()) for parts in held.values()), *capacity.values()])
     scale, unit = style.bytes_unit(largest)
     figure = Canvas()
-    parts = dict.fromkeys(part for one in held.values() for part in one)
+    parts = dict.fromkeys(part for sizes in held.values() for part in sizes)
     looks = {part: (part, _HELD.get(part, style.NEUTRAL)) for part in parts}
     stacked(figure, looks, held, scale, f": %{{x:.3g}} {unit}")
     figure.add(
@@ -92,7 +92,7 @@ def memory(runs: RunsView) -> Picture:
 def interactivity(runs: RunsView) -> Picture:
     """Tokens a second of a GPU against tokens a second of a user, one point a decode variant."""
     places: dict[tuple[float, float], list[str]] = {}
-    for run in runs.of(PassView):
+    for run in runs.select(PassView):
         if run.tokens_per_s_per_user is not None:
             places.setdefault((run.tokens_per_s_per_user, run.tokens_per_s_per_gpu), []).append(run.name)
     if not places:

@@ -159,7 +159,7 @@ def pictures(kind: str, document: Document) -> dict[str, Picture]:
 
 
 def is_alone(kind: str, run: RunView) -> bool:
-    """Whether a kind shows one run at a time, as it draws this one's kind of workload."""
+    """Check that a kind shows one run at a time, as it draws this run's kind of workload."""
     return kind in ALONE or kind in module("plots", run.family).ALONE
 
 

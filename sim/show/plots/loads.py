@@ -22,7 +22,7 @@ _EVEN = 0.05
 """Loads that no rank exceeds the mean by are drawn around the mean."""
 _CABLES = ("nic", "scale_up", "leaf_uplink")
 REACHED = "of what kernels reach"
-"""What a link's load is a share of."""
+"""Whole of a link's load, in words."""
 _WAYS = {
     "tx": " send",
     "rx": " receive",
@@ -100,7 +100,7 @@ def _spans(kernels: Iterable[Kernel]) -> list[tuple[str, float, float]]:
 def links(runs: RunsView) -> Picture:
     """Every link's load as a dot, in a row for its class and direction."""
     run = runs.runs[0]
-    rows = by_row(run)
+    rows = links_by_row(run)
     if not rows:
         raise absent("links", "this run recorded no link (a closed form has none)")
     figure = Canvas()
@@ -136,7 +136,7 @@ def links(runs: RunsView) -> Picture:
     )
 
 
-def by_row(run: RunView) -> dict[str, list[Link]]:
+def links_by_row(run: RunView) -> dict[str, list[Link]]:
     """The links under `NVLink egress`, `NIC receive`, ... in the order of classes."""
     rows: dict[str, list[Link]] = {}
     for kind in LABEL:

@@ -48,7 +48,7 @@ class Bar:
 
 def layer_pair(runs: RunsView) -> Picture:
     """One layer of an overlapped pair on two streams, and the same of a real trace where one of this kind is known."""
-    step = next(iter(runs.of(StepView)), None)
+    step = next(iter(runs.select(StepView)), None)
     if step is None:
         raise absent("layer_pair", "this one is no training step")
     ours = pair_of(step)
@@ -67,7 +67,7 @@ def layer_pair(runs: RunsView) -> Picture:
         for stream in ("compute", "communication"):
             row = len(names)
             names.append(f"{who},<br>{stream}")
-            for bar in (one for one in bars if one.stream == stream):
+            for bar in (bar for bar in bars if bar.stream == stream):
                 start, end = bar.start_s / scale, bar.end_s / scale
                 spans[_look(bar)].append((start, end, row))
                 if start >= 0 or bar.stream != "compute":
@@ -128,7 +128,7 @@ def _title(ours: Sequence[Bar], theirs: Sequence[Bar]) -> str:
 
 
 def _end(bars: Sequence[Bar]) -> float:
-    """When the compute of the pair ends; exchanges that outlive it run beside the next layer."""
+    """End of the compute of the pair; collectives that outlive it run beside the next layer."""
     return max(bar.end_s for bar in bars if bar.stream == "compute")
 
 

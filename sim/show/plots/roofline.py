@@ -187,13 +187,13 @@ def _roofs(figure: Canvas, roofs: Roofs, low: float, high: float) -> None:
 
 
 def _labels(
-    figure: Canvas, found: Sequence[Point], total_s: float, reach: tuple[float, float, float, float]
+    figure: Canvas, drawn: Sequence[Point], total_s: float, reach: tuple[float, float, float, float]
 ) -> None:
     """Names of the kernels that take longest, where they do not stand on one another."""
     low, high, bottom, top = reach
     scale = (900 / math.log10(high / low), 360 / math.log10(top / bottom))
     taken: list[tuple[float, float]] = []
-    for point in sorted(found, key=lambda point: -point.time_s):
+    for point in sorted(drawn, key=lambda point: -point.time_s):
         place = math.log10(point.intensity), math.log10(point.rate / _TERA)
         near = any(
             abs(place[0] - x) * scale[0] < _APART_PX[0] and abs(place[1] - y) * scale[1] < _APART_PX[1]
@@ -236,7 +236,7 @@ def _strip(figure: Canvas, drawn: Sequence[Point], total_s: float) -> dict[str, 
 
 
 def _look(phase: str, number: int) -> tuple[str, str]:
-    """What to call the phase of a kernel, and its colour: as on timelines."""
+    """Label and colour of the phase of a launch: as on timelines."""
     half = phase.rpartition("(")[2].rstrip(")")
     if half in _PASSES:
         return _PASSES[half], OPERATIONS[half][1]
@@ -249,7 +249,7 @@ def _rate(flops_per_s: float) -> str:
 
 def _layer_title(spent: Mapping[str, float], drawn: Sequence[Point]) -> str:
     def reached(side: str) -> str:
-        """Of the roof above, the mean over time."""
+        """Mean over time of the reached share of the roof above."""
         there = [point for point in drawn if point.side == side]
         fraction = sum(point.reached_fraction * point.time_s for point in there) / sum(
             point.time_s for point in there

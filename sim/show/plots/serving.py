@@ -29,8 +29,8 @@ _DASH = ("solid", "dash", "dot", "dashdot")
 
 
 def phases(runs: RunsView) -> Picture:
-    """Where the time of the mean request goes, a stacked bar for each variant."""
-    services = runs.of(ServiceView)
+    """Time of the mean request by stage, a stacked bar for each variant."""
+    services = runs.select(ServiceView)
     spent = {run.name: run.spent for run in services}
     totals = {name: sum(times.values()) for name, times in spent.items()}
     if not all(totals.values()):
@@ -54,7 +54,7 @@ def phases(runs: RunsView) -> Picture:
 
 def queues(runs: RunsView) -> Picture:
     """Requests in each stage over time."""
-    run = next(iter(runs.of(ServiceView)), None)
+    run = next(iter(runs.select(ServiceView)), None)
     if run is None or run.stages is None:
         raise absent("queues", "this one kept no course in time" if run else "this one served no requests")
     stages = run.stages
@@ -88,7 +88,7 @@ def queues(runs: RunsView) -> Picture:
 
 def latencies(runs: RunsView) -> Picture:
     """The share of requests that were at least as quick: TTFT left, TPOT right, with the objectives."""
-    services = runs.of(ServiceView)
+    services = runs.select(ServiceView)
     if not any(run.times_s for run in services):
         raise absent("latencies", "this one kept no requests" if services else "this one served no requests")
     figure = Canvas()

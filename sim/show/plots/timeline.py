@@ -174,7 +174,7 @@ def _raster(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str,
 
 
 def _height(num_rows: int, row_px: int) -> int:
-    """Of all rows; many become thin rather than tall [px]."""
+    """Height of all rows; many become thin rather than tall [px]."""
     return min(row_px * num_rows, _MAX_HEIGHT_PX)
 
 

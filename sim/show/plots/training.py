@@ -35,8 +35,8 @@ _MAX_SPOKEN = 8  # bars that are put into words
 
 
 def phases(runs: RunsView) -> Picture:
-    """Where the step goes: a stacked bar for each variant (its mean pipeline rank), or for each rank of a single run."""
-    steps = runs.of(StepView)
+    """Time of the step by phase: a stacked bar for each variant (its mean pipeline rank), or for each rank of a single run."""
+    steps = runs.select(StepView)
     single = len(steps) == 1
     ranks = steps[0].rank_phases if single else {}
     rows = ranks or {step.name: dict(step.phases_mean) for step in steps}
@@ -81,8 +81,8 @@ def _phases_title(step: StepView) -> str:
 
 
 def memory(runs: RunsView) -> Picture:
-    """What a GPU of each pipeline rank holds, by part, next to what it has."""
-    step = runs.of(StepView)[0]
+    """Memory of a GPU of each pipeline rank by part, next to its capacity."""
+    step = runs.select(StepView)[0]
     if not step.memory:
         raise absent("memory", "this one counted none")
     capacity, fullest, parts = step.memory_capacity_bytes, step.fullest, parts_of(step.memory)

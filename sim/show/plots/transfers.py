@@ -19,21 +19,21 @@ _MEAN_APART = 0.02  # of the last rank's time, from which on the mean is marked
 
 def bars(runs: RunsView) -> Picture:
     """Completion time of each transfer, its lower bound as the solid part of the bar, coloured by what binds."""
-    views = runs.of(TransfersView)
+    views = runs.select(TransfersView)
     rows: dict[str, list[tuple[TransfersView, Transfer]]] = {}
     for run in views:
-        for one in run.transfers.values():
-            rows.setdefault(one.name, []).append((run, one))
+        for transfer in run.transfers.values():
+            rows.setdefault(transfer.name, []).append((run, transfer))
     if not rows:
         raise absent("bars", "this one has no timed transfer")
     figure = Canvas()
     axes = panels(figure, {name: len(row) for name, row in rows.items()})
-    longest_s = max(one.completion_time_s for row in rows.values() for _, one in row)
+    longest_s = max(transfer.completion_time_s for row in rows.values() for _, transfer in row)
     scale, unit = style.time_unit(longest_s)
     shown: set[str] = set()  # in the legend
     for name, row in rows.items():
-        for run, one in row:
-            _bar(figure, run, one, scale, axes[name], shown)
+        for run, transfer in row:
+            _bar(figure, run, transfer, scale, axes[name], shown)
         _labels(figure, row, scale, axes[name])
         _mean_marks(figure, row, scale, axes[name], shown)
         _published_marks(figure, row, scale, axes[name], shown)
@@ -43,45 +43,54 @@ def bars(runs: RunsView) -> Picture:
     )  # fmt: skip
     figure.layout["barmode"] = "overlay"
     height = 96 + sum(map(len, rows.values())) * 34 + len(rows) * 30
-    spoken = (f"{run.name} {one.name} {_time(one)}" for run in views for one in run.transfers.values())
+    spoken = (
+        f"{run.name} {transfer.name} {_time(transfer)}"
+        for run in views
+        for transfer in run.transfers.values()
+    )
     title = next(iter(finding(runs)), "Times beside their lower bounds")
     return style.finish(figure, title, height=height, alt=f"Bars: {'; '.join(spoken)}", top=52)
 
 
-def _bar(figure: Canvas, run: RunView, one: Transfer, scale: float, axis: str, shown: set[str]) -> None:
+def _bar(figure: Canvas, run: RunView, transfer: Transfer, scale: float, axis: str, shown: set[str]) -> None:
     """A pale bar up to the end of the last rank, a solid one up to the bound."""
-    colour, binding = style.COLOUR.get(one.binding, style.NEUTRAL), label(one.binding)
-    name = f"{binding} {'bind' if one.binding == 'copy_sms' else 'binds'}"
-    bound_s = one.lower_bound_s or 0.0
+    colour, binding = style.COLOUR.get(transfer.binding, style.NEUTRAL), label(transfer.binding)
+    name = f"{binding} {'bind' if transfer.binding == 'copy_sms' else 'binds'}"
+    bound_s = transfer.lower_bound_s or 0.0
     bar = {"y": [run.name], "orientation": "h", "yaxis": axis}
     figure.add(
-        "bar", x=[one.completion_time_s / scale], marker={"color": colour, "opacity": 0.38}, showlegend=False,
-        hovertemplate=f"{run.name}, {one.name}<br>{_time(one)}{_over(one)}<br>{name}<extra></extra>", **bar,
+        "bar", x=[transfer.completion_time_s / scale], marker={"color": colour, "opacity": 0.38}, showlegend=False,
+        hovertemplate=f"{run.name}, {transfer.name}<br>{_time(transfer)}{_over(transfer)}<br>{name}<extra></extra>", **bar,
     )  # fmt: skip
     figure.add(
         "bar", x=[bound_s / scale], marker={"color": colour}, name=name, legendgroup=binding, showlegend=binding not in shown,
-        hovertemplate=f"{run.name}, {one.name}<br>lower bound {show(bound_s, 's', 4)}<extra></extra>", **bar,
+        hovertemplate=f"{run.name}, {transfer.name}<br>lower bound {show(bound_s, 's', 4)}<extra></extra>", **bar,
     )  # fmt: skip
     shown.add(binding)
 
 
-def _time(one: Transfer) -> str:
-    return show(one.completion_time_s, "s", 3)
+def _time(transfer: Transfer) -> str:
+    return show(transfer.completion_time_s, "s", 3)
 
 
-def _over(one: Transfer) -> str:
-    return f" · {one.over_bound:.2f}× bound" if one.over_bound else ""
+def _over(transfer: Transfer) -> str:
+    return f" · {transfer.over_bound:.2f}× bound" if transfer.over_bound else ""
 
 
 def _labels(figure: Canvas, row: list[tuple[TransfersView, Transfer]], scale: float, axis: str) -> None:
     """Time and ratio, to the right of the bar and of any published mark."""
     ends = [
-        max([one.completion_time_s, *(published_time(one, expected) or 0.0 for expected in run.expected)])
-        for run, one in row
+        max(
+            [
+                transfer.completion_time_s,
+                *(published_time(transfer, expected) or 0.0 for expected in run.expected),
+            ]
+        )
+        for run, transfer in row
     ]
     figure.add(
         "scatter", x=[end_s / scale for end_s in ends], y=[run.name for run, _ in row], yaxis=axis, mode="text",
-        text=[f"   {_time(one)}{_over(one)}" for _, one in row], textposition="middle right", cliponaxis=False, showlegend=False,
+        text=[f"   {_time(transfer)}{_over(transfer)}" for _, transfer in row], textposition="middle right", cliponaxis=False, showlegend=False,
         hoverinfo="skip",
     )  # fmt: skip
 
@@ -90,10 +99,14 @@ def _mean_marks(
     figure: Canvas, row: list[tuple[TransfersView, Transfer]], scale: float, axis: str, shown: set[str]
 ) -> None:
     """The mean rank, where it lies well before the last."""
-    apart = [(run, one) for run, one in row if abs(one.time_s / one.completion_time_s - 1) > _MEAN_APART]
+    apart = [
+        (run, transfer)
+        for run, transfer in row
+        if abs(transfer.time_s / transfer.completion_time_s - 1) > _MEAN_APART
+    ]
     if apart:
         figure.add(
-            "scatter", x=[one.time_s / scale for _, one in apart], y=[run.name for run, _ in apart], mode="markers",
+            "scatter", x=[transfer.time_s / scale for _, transfer in apart], y=[run.name for run, _ in apart], mode="markers",
             marker=style.mark("circle", 9), name="mean rank", legendgroup="mean rank", showlegend="mean rank" not in shown,
             yaxis=axis, hovertemplate="%{y}: mean rank %{x:.4g}<extra></extra>",
         )  # fmt: skip
@@ -104,9 +117,9 @@ def _published_marks(
     figure: Canvas, row: list[tuple[TransfersView, Transfer]], scale: float, axis: str, shown: set[str]
 ) -> None:
     places, words = [], []
-    for run, one in row:
+    for run, transfer in row:
         for expected in run.expected:
-            time_s = published_time(one, expected)
+            time_s = published_time(transfer, expected)
             if time_s is not None:
                 published, simulated = (
                     value(expected.metric, x) for x in (expected.published, expected.simulated)
@@ -123,20 +136,20 @@ def _published_marks(
         shown.add("published")
 
 
-def published_time(one: Transfer, expected: Expected) -> float | None:
+def published_time(transfer: Transfer, expected: Expected) -> float | None:
     """The time that a published metric states or implies [s]; a bandwidth over the same bytes is a time too."""
     owner, _, key = expected.metric.rpartition(".")
-    if (owner or "flows") != one.name or not expected.published:
+    if (owner or "flows") != transfer.name or not expected.published:
         return None
     if key in ("time_s", "completion_time_s"):
         return expected.published
     if key.startswith(("logical_", "algbw", "busbw")):
-        return one.time_s * expected.simulated / expected.published
+        return transfer.time_s * expected.simulated / expected.published
     return None
 
 
 def rank_times(runs: RunsView) -> Picture:
-    """When each rank ended, after the start of its kernel."""
+    """End of each rank, after the start of its kernel."""
     run = runs.runs[0]
     kernels = run.kernels if isinstance(run, TransfersView) else ()
     if not kernels:

@@ -14,7 +14,7 @@ _ABREAST = 3  # passes side by side in a table with shares; more get none
 
 def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
     """All grids of the passes among the runs."""
-    passes = runs.of(PassView)
+    passes = runs.select(PassView)
     return [
         times(passes),
         where(passes),
@@ -49,7 +49,7 @@ def times(passes: Sequence[PassView]) -> Grid:
 
 
 def where(passes: Sequence[PassView]) -> Grid:
-    """Where the pass goes on the mean rank's compute stream."""
+    """Time of the pass by part, on the mean rank's compute stream."""
     few = len(passes) <= _ABREAST
     steps_s = [run.step_time_s for run in passes]
     parts = {part: label for part, label in PARTS.items() if any(part in run.where for run in passes)}
@@ -67,12 +67,12 @@ def where(passes: Sequence[PassView]) -> Grid:
 
 
 def memory(passes: Sequence[PassView]) -> Grid:
-    """What a GPU holds, and how many requests it could hold."""
+    """Memory of a GPU by part, and the requests it could hold."""
     held = [run.held for run in passes]
-    parts = list(dict.fromkeys(part for one in held for part in one))
+    parts = list(dict.fromkeys(part for gpu in held for part in gpu))
     rows = [
-        *((part, *(bytes_cell(one.get(part)) for one in held)) for part in parts),
-        ("all", *(bytes_cell(sum(one.values())) for one in held)),
+        *((part, *(bytes_cell(gpu.get(part)) for gpu in held)) for part in parts),
+        ("all", *(bytes_cell(sum(gpu.values())) for gpu in held)),
         ("of a GPU's", *(bytes_cell(run.memory_capacity_bytes) for run in passes)),
         ("requests that fit", *(f"{run.max_batch_per_gpu:,.0f}" for run in passes)),
     ]

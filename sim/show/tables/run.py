@@ -53,9 +53,9 @@ def leaned_on(runs: Sequence[RunView]) -> Grid:
     """Assumed, derived and overridden parameters, each once, the weakest grade first."""
     seen: dict[tuple[str, str, str, str], set[str]] = {}
     for run in runs:
-        for one in run.provenance.leaned_on:
-            why = " · ".join(filter(None, (one.detail, one.source)))
-            seen.setdefault((one.grade, one.key, one.value, why), set()).add(run.hardware)
+        for parameter in run.provenance.leaned_on:
+            why = " · ".join(filter(None, (parameter.detail, parameter.source)))
+            seen.setdefault((parameter.grade, parameter.key, parameter.value, why), set()).add(run.hardware)
     hardware = {run.hardware for run in runs}
     everywhere = "both" if len(hardware) == 2 else "all"
     rows: list[tuple[Cell, ...]] = [

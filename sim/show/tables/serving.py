@@ -12,12 +12,12 @@ from sim.show.views.serving import POOLS, SPREADS, ServiceView
 
 def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
     """All grids of the serving runs among the runs."""
-    services = runs.of(ServiceView)
+    services = runs.select(ServiceView)
     return [delivered(services), arriving(services), spreads(services)]
 
 
 def delivered(services: Sequence[ServiceView]) -> Grid:
-    """What was delivered, next to its bound, and how busy the pools were: a column for each run."""
+    """Delivery next to its bound, and business of the pools: a column for each run."""
     write: dict[str, Callable[[ServiceView], Cell]] = {
         "requests ended": lambda run: f"{run.num_ended:,}",
         "refused": lambda run: f"{run.num_refused:,}",
@@ -46,7 +46,7 @@ def delivered(services: Sequence[ServiceView]) -> Grid:
 
 
 def _pool(pool: str) -> dict[str, Callable[[ServiceView], Cell]]:
-    """How busy a pool was, and how many waited for it."""
+    """Rows of a pool: how busy it was, and how many waited for it."""
     return {
         f"{pool} busy": lambda run: share_cell(getattr(run, f"{pool}_utilisation_fraction")),
         f"{pool} queue, mean / most": lambda run: f"{run.queues[pool].mean:.1f} / {run.queues[pool].max}",

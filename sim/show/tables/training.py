@@ -21,7 +21,7 @@ _SHORT = {"fp8 copies": "FP8", "gradients": "grads", "optimizer": "optim", "acti
 
 def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
     """All grids of the training steps among the runs."""
-    steps = runs.of(StepView)
+    steps = runs.select(StepView)
     few = len(steps) <= _ABREAST
     return [
         times(steps),
@@ -57,7 +57,7 @@ def times(steps: Sequence[StepView]) -> Grid:
 
 
 def phases_across(steps: Sequence[StepView]) -> Grid:
-    """Where the step goes: a row for each step, a column for each phase."""
+    """Time of the step by phase: a row for each step, a column for each phase."""
     first = [(step.name, "0", step.phases, step.exposed_comm_s) for step in steps]
     mean = [(step.name, "mean", step.phases_mean, step.exposed_comm_mean_s) for step in steps]
     rows = [
@@ -71,7 +71,7 @@ def phases_across(steps: Sequence[StepView]) -> Grid:
 
 
 def phases_down(steps: Sequence[StepView]) -> Grid:
-    """Where the step goes: a row for each phase, a pair of columns for each step."""
+    """Time of the step by phase: a row for each phase, a pair of columns for each step."""
     times_s = {
         indent + label: [getattr(step, ranks).get(phase) or None for step in steps]
         for ranks, indent in (("phases", ""), ("phases_mean", "  "))
@@ -98,14 +98,14 @@ def phases_down(steps: Sequence[StepView]) -> Grid:
 
 
 def memory_down(steps: Sequence[StepView]) -> Grid:
-    """What the fullest GPU holds against what it has: a row for each part, a pair of columns for each step."""
+    """Memory of the fullest GPU against its capacity: a row for each part, a pair of columns for each step."""
     held, capacities = [step.fullest for step in steps], [step.memory_capacity_bytes for step in steps]
     sizes: dict[str, list[float | None]] = {
-        part: [one.parts.get(part) for one in held] for part in parts_of(held)
+        part: [gpu.parts.get(part) for gpu in held] for part in parts_of(held)
     }
-    sizes["all"] = [one.total_bytes for one in held]
+    sizes["all"] = [gpu.total_bytes for gpu in held]
     sizes["free"] = [
-        size - one.total_bytes if size else None for size, one in zip(capacities, held, strict=True)
+        size - gpu.total_bytes if size else None for size, gpu in zip(capacities, held, strict=True)
     ]
     names = [f"{f'{step.name}, ' if len(steps) > 1 else ''}rank {step.fullest.rank}" for step in steps]
     known = " or ".join(show(size, "bytes", 3) for size in sorted({size for size in capacities if size}))
@@ -119,15 +119,15 @@ def memory_down(steps: Sequence[StepView]) -> Grid:
 
 
 def memory_across(steps: Sequence[StepView]) -> Grid:
-    """What the fullest GPU holds: a row for each step, a column for each part."""
+    """Memory of the fullest GPU: a row for each step, a column for each part."""
     held = [step.fullest for step in steps]
     parts = parts_of(held)
 
-    def row(step: StepView, one: Held) -> tuple[Cell, ...]:
-        sizes = [*(one.parts.get(part) for part in parts), one.total_bytes]
+    def row(step: StepView, gpu: Held) -> tuple[Cell, ...]:
+        sizes = [*(gpu.parts.get(part) for part in parts), gpu.total_bytes]
         capacity = step.memory_capacity_bytes
-        share = share_cell(one.total_bytes / capacity if capacity else None)
-        return (step.name, str(one.rank), *(bytes_cell(size or None) for size in sizes), share)
+        share = share_cell(gpu.total_bytes / capacity if capacity else None)
+        return (step.name, str(gpu.rank), *(bytes_cell(size or None) for size in sizes), share)
 
     rows = tuple(map(row, steps, held))
     heads = ("variant", "rank", *(_SHORT.get(part, part) for part in parts), "all", "of HBM")

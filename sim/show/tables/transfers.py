@@ -37,25 +37,25 @@ def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
 
 def times(runs: RunsView, *, wide: bool = True) -> Grid:
     """Time, completion, bound and what binds, a row for each run and direction."""
-    views = runs.of(TransfersView)
+    views = runs.select(TransfersView)
     many = len(views) > 1
     references, head = _references(runs, views)
     rows = _rows(views)
     cells = []
-    for run, one in rows:
+    for run, transfer in rows:
         reference = references.get(run)
-        before = reference.transfers.get(one.name) if reference else None
+        before = reference.transfers.get(transfer.name) if reference else None
         itself = "1" if run in references.values() else "-"
         cells.append(
             (
-                one.name,
-                time_cell(one.mean_time_s),
-                time_cell(one.completion_time_s),
-                time_cell(one.lower_bound_s),
-                ratio_cell(one.over_bound),
-                label(one.binding),
-                str(one.binding_resource or "-") if wide or not many else "-",
-                ratio_cell(one.time_s / before.time_s) if before and before.time_s else itself,
+                transfer.name,
+                time_cell(transfer.mean_time_s),
+                time_cell(transfer.completion_time_s),
+                time_cell(transfer.lower_bound_s),
+                ratio_cell(transfer.over_bound),
+                label(transfer.binding),
+                str(transfer.binding_resource or "-") if wide or not many else "-",
+                ratio_cell(transfer.time_s / before.time_s) if before and before.time_s else itself,
             )
         )
     grid = Grid(
@@ -70,19 +70,19 @@ def times(runs: RunsView, *, wide: bool = True) -> Grid:
 
 def bandwidths(runs: RunsView) -> Grid:
     """Bytes that cross cables, bandwidths as benchmarks print them, and what a token touches."""
-    rows = _rows(runs.of(TransfersView), but="flows")
+    rows = _rows(runs.select(TransfersView), but="flows")
     grid = Grid(
         title="Bytes a rank sends, and bandwidths as benchmarks count them",
         heads=("direction", *(head for head, _ in _COUNTS.values())),
         rows=tuple(
             (
-                one.name,
+                transfer.name,
                 *(
-                    "-" if name in run.uncounted else value_cell(dimension, getattr(one, name))
+                    "-" if name in run.uncounted else value_cell(dimension, getattr(transfer, name))
                     for name, (_, dimension) in _COUNTS.items()
                 ),
             )
-            for run, one in rows
+            for run, transfer in rows
         ),
         note="wire: what crosses a cable; logical: DeepEP's count, local copies included",
     )
@@ -91,7 +91,7 @@ def bandwidths(runs: RunsView) -> Grid:
 
 def metrics(runs: RunsView) -> Grid:
     """Every number of the metrics of runs that have no grid of their own: a column each."""
-    plain = [run for run in runs.of(TransfersView) if not run.transfers]
+    plain = [run for run in runs.select(TransfersView) if not run.transfers]
     names = dict.fromkeys(name for run in plain for name in run.metrics)
     return Grid(
         title="Metrics",
@@ -104,7 +104,9 @@ def metrics(runs: RunsView) -> Grid:
 
 
 def _rows(runs: Iterable[TransfersView], but: str = "") -> list[_Row]:
-    return [_Row(run, one) for run in runs for one in run.transfers.values() if one.name != but]
+    return [
+        _Row(run, transfer) for run in runs for transfer in run.transfers.values() if transfer.name != but
+    ]
 
 
 def _references(

@@ -67,7 +67,7 @@ def pairs_of(
     return [*first, *then], rest if left else ""
 
 
-def with_rest(sentences: Sequence[str], rest: str) -> list[str]:
+def append_rest(sentences: Sequence[str], rest: str) -> list[str]:
     """The sentences, the last of them followed by what is left out."""
     return [*sentences[:-1], f"{sentences[-1]} {rest}" if rest else sentences[-1]]
 

@@ -1,4 +1,4 @@
-"""What a scenario asked, in a few labelled words, as the head of a report has them."""
+"""Facts of a scenario in a few labelled words, as the head of a report has them."""
 
 from __future__ import annotations
 

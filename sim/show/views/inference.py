@@ -23,7 +23,7 @@ PARTS = {
     "last_rank": "the last rank's lag",
     "ends": "embedding, head and sampling",
 }
-"""Where a pass goes -> what a reader calls it, in the order in which it is listed and drawn."""
+"""Part of a pass -> its label, in the order in which parts are listed and drawn."""
 LIMITS = {"compute": "compute", "hbm": "HBM", "links": "the links"}
 """Class of resource that sets the lower bound -> what a reader calls it."""
 SIZES = ("ep",)
@@ -45,28 +45,28 @@ class PassView(RunView):
     tokens_per_s_per_gpu: float
     tokens_per_s_per_node: float | None = None
     tpot_s: float | None = None
-    """Of a decode."""
+    """Time per output token of a decode."""
     ttft_s: float | None = None
-    """Of a prefill."""
+    """Time to the first token of a prefill."""
     tokens_per_s_per_user: float | None = None
     requests_per_gpu: float | None = None
     accepted_tokens_per_step: float = 1.0
     exposed_comm_s: float = 0.0
     lower_bound_s: float | None = None
-    """Of `latency_s`."""
+    """Lower bound of `latency_s`."""
     memory_capacity_bytes: float | None = None
     max_batch_per_gpu: float = 0
     memory_limit: str | None = None
     bounds: Mapping[str, float]
     """Lower bound by the keys of `LIMITS` [s]."""
     where: Mapping[str, float]
-    """Where a pass goes, by `PARTS` [s]; all of it makes the step."""
+    """Time of each of `PARTS` [s]; together they make the step."""
     passes: tuple[Nodes, ...]
     """The first nodes of each pass that was kept."""
 
     @property
     def latency_name(self) -> str:
-        """What a user feels: TTFT of a prefill, TPOT of a decode."""
+        """Name of the time that a user feels: TTFT of a prefill, TPOT of a decode."""
         return "TTFT" if self.tpot_s is None else "TPOT"
 
     @property
@@ -81,28 +81,28 @@ class PassView(RunView):
 
     @property
     def limit(self) -> str:
-        """What sets the lower bound; "" where a result does not say."""
+        """Class of resource that sets the lower bound; "" where a result does not say."""
         return LIMITS[max(self.bounds, key=lambda key: self.bounds[key])] if self.bounds else ""
 
     @property
     def noun(self) -> str:
-        """What fills a batch: prompts or requests."""
+        """Noun for the members of a batch: prompts or requests."""
         return "prompts" if self.tpot_s is None else "requests"
 
     @property
     def asked_requests(self) -> bool:
-        """Whether the scenario says how many requests a GPU has."""
+        """The scenario says how many requests a GPU has."""
         return mapping(self.scenario.get("workload")).get("requests_per_gpu") is not None
 
     @property
     def held(self) -> dict[str, float]:
-        """What a GPU holds, by part [bytes]."""
+        """Memory that a GPU holds, by part [bytes]."""
         parts = self.memory[0].parts if self.memory else {}
         return {part: parts[part] for part in dict.fromkeys((*_HELD, *parts)) if parts.get(part)}
 
 
 def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What only this kind of workload has among the facts of a run."""
+    """List the facts of a run that only this kind of workload has."""
     sizes = {
         "prompt_tokens": "prompt tokens",
         "cached_tokens": "of them cached",
@@ -120,7 +120,7 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def is_complete(metrics: Mapping[str, Any]) -> bool:
-    """Whether the metrics are those of a pass that ran."""
+    """Check that the metrics are those of a pass that ran."""
     return {"step_time_s", "tokens_per_s_per_gpu"} <= metrics.keys() and not metrics.keys().isdisjoint(
         ("tpot_s", "ttft_s")
     )
@@ -135,7 +135,7 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> PassView:
         **common,
         bounds=mapping(result.get("bounds")),
         where=_where(mapping(result.get("where"))),
-        passes=tuple(record(Nodes, one) for one in timeline.get("passes") or ()),
+        passes=tuple(record(Nodes, nodes) for nodes in timeline.get("passes") or ()),
     )
 
 

@@ -55,7 +55,7 @@ class Lanes:
     kinds: Mapping[str, tuple[str, str]]
     spans: Mapping[str, Sequence[Span]]
     note: str = ""
-    """What is not shown, for the axis."""
+    """Words for the axis on what is not shown."""
 
     @property
     def num_spans(self) -> int:

@@ -1,4 +1,4 @@
-"""What a run stands on: version and seed, the part it ran on, what export rules say of it, and parameters without a measurement."""
+"""The provenance of a run: version and seed, the part it ran on, what export rules say of it, and parameters without a measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sim.show.views.record import mapping, record
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one export rule says of a part."""
+    """The verdict of one export rule on a part."""
 
     rule: str
     kind: str
@@ -24,7 +24,7 @@ class Verdict:
 
     @property
     def days(self) -> str:
-        """When the rule is or was in force."""
+        """Days on which the rule is or was in force."""
         return f"{self.effective} to {self.until}" if self.until else f"from {self.effective}"
 
 
@@ -60,12 +60,12 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a result comes from; empty where it does not say."""
+    """Origin of a result; empty where it does not say."""
 
     version: str | None
     seed: int | None
     settings: Sequence[str]
-    """What `--set` changed."""
+    """Changes by `--set`."""
     part: Part | None
     verdicts: tuple[Verdict, ...]
     rules_note: str
@@ -80,7 +80,7 @@ def provenance_of(branch: Mapping[str, Any]) -> Provenance:
         branch.get("seed"),
         tuple(branch.get("settings") or ()),
         record(Part, branch["hardware"]) if branch.get("hardware") else None,
-        tuple(record(Verdict, one) for one in rules.get("verdicts") or ()),
+        tuple(record(Verdict, entry) for entry in rules.get("verdicts") or ()),
         str(rules.get("note") or ""),
-        tuple(record(Parameter, one) for one in branch.get("leaned_on") or ()),
+        tuple(record(Parameter, entry) for entry in branch.get("leaned_on") or ()),
     )

@@ -22,7 +22,7 @@ def scenario_tree(resolved: Mapping[str, Mapping[str, Any]], name: str | None) -
     first = _plain(next(iter(resolved.values())))
     tree: dict[str, Any] = first
     if name is not None:
-        variants = {variant: _changes(first, _plain(one)) for variant, one in resolved.items()}
+        variants = {variant: _changes(first, _plain(scenario)) for variant, scenario in resolved.items()}
         tree = {**first, "name": name, "variants": variants}
     return {
         key: tree[key]
@@ -32,7 +32,7 @@ def scenario_tree(resolved: Mapping[str, Mapping[str, Any]], name: str | None) -
 
 
 def _changes(base: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What turns one resolved scenario into another, as dotted keys; keys with dots of their own stay in their branch."""
+    """Collect the changes from one resolved scenario to another, as dotted keys; keys with dots of their own stay in their branch."""
     changes: dict[str, Any] = {}
     for key, value in other.items():
         if (not prefix and key == "name") or base.get(key) == value:

@@ -24,12 +24,12 @@ from sim.trees import flatten
 _View = TypeVar("_View", bound="RunView")
 
 BARE = "bare fabric"
-"""What stands for the hardware of a run that has none."""
+"""Name of the hardware of a run that has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link or another shared resource carried; `kind` is its class."""
+    """A link or another shared resource, and the bytes it carried; `kind` is its class."""
 
     name: str
     kind: str
@@ -41,12 +41,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """How the cluster is cabled, as far as the scenario says."""
+    """The cabling of the cluster, as far as the scenario says."""
 
     kind: str = ""
     nodes_per_leaf: int | None = None
     hosts_per_leaf: int | None = None
-    """Of a bare fabric."""
+    """Hosts on a leaf of a bare fabric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Roofs:
-    """What no launch beats on a GPU."""
+    """Rates of a GPU that no launch beats."""
 
     peak_flops: Mapping[str, float]
     """Dense peak by format [FLOP/s]."""
@@ -85,7 +85,7 @@ class Roofs:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a GPU holds, by part [bytes]; `rank` is a pipeline rank."""
+    """Memory that a GPU holds, by part [bytes]; `rank` is a pipeline rank."""
 
     rank: int
     parts: Mapping[str, float]
@@ -119,7 +119,7 @@ class RunView:
     variant: str
     """Name among the variants; "" where the document is this run alone."""
     name: str
-    """What to call it next to others."""
+    """Name of it next to others."""
     title: str
     kind: str
     """Kind of its workload; "" where the document names none."""
@@ -135,7 +135,7 @@ class RunView:
     num_gpus: int | None
     """All GPUs, as the layout says; None where it does not."""
     facts: Facts
-    """What was asked, in a few labelled words."""
+    """Labelled words on the scenario."""
     provenance: Provenance
     metrics: Mapping[str, float]
     """Every number of the metrics by its dotted name."""
@@ -154,12 +154,12 @@ class RunView:
 
     @property
     def is_bare(self) -> bool:
-        """Whether it ran on a fabric of hosts alone."""
+        """It ran on a fabric of hosts alone."""
         return self.hardware == BARE
 
     @cached_property
     def lanes(self) -> Lanes | None:
-        """What held which row of the timeline; None without one."""
+        """Spans on the rows of the timeline; None without one."""
         return self.course()
 
     @property
@@ -188,7 +188,7 @@ class RunsView:
 
     @property
     def has_variants(self) -> bool:
-        """Whether the document names its runs."""
+        """The document names its runs."""
         return bool(self.runs[0].variant)
 
     @property
@@ -196,7 +196,7 @@ class RunsView:
         """The families of its runs, each once."""
         return tuple(dict.fromkeys(run.family for run in self.runs))
 
-    def of(self, kind: type[_View]) -> tuple[_View, ...]:
+    def select(self, kind: type[_View]) -> tuple[_View, ...]:
         """The runs of one class of view."""
         return tuple(run for run in self.runs if isinstance(run, kind))
 
@@ -222,7 +222,7 @@ def views_of(document: Mapping[str, Any]) -> RunsView:
     """
     variants = document.get("variants")
     if isinstance(variants, Mapping) and variants:
-        runs = tuple(run_view(one, str(name)) for name, one in variants.items())
+        runs = tuple(run_view(entry, str(name)) for name, entry in variants.items())
     elif isinstance(document.get("metrics"), Mapping):
         runs = (run_view(document),)
     else:
@@ -249,7 +249,9 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
     )
     # A part of a result, or one cut by hand, may lack what its kind of workload needs.
     whole = (
-        one for one in candidates if one is not plain and one.is_complete(mapping(result.get("metrics")))
+        candidate
+        for candidate in candidates
+        if candidate is not plain and candidate.is_complete(mapping(result.get("metrics")))
     )
     family = next(whole, plain)
     sizes = [int(layout.get(name, 1)) for name in ("pp", "tp", "cp", "dp")]
@@ -269,12 +271,12 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
         "provenance": provenance_of(mapping(result.get("provenance"))),
         "metrics": flatten(mapping(result.get("metrics"))),
         "expected": tuple(record(Expected, row) for row in result.get("expect") or ()),
-        "links": tuple(_link(name, one) for name, one in mapping(result.get("links")).items()),
-        "launches": tuple(record(Launch, one) for one in result.get("kernels") or ()),
+        "links": tuple(_link(name, entry) for name, entry in mapping(result.get("links")).items()),
+        "launches": tuple(record(Launch, entry) for entry in result.get("kernels") or ()),
         "roofs": record(Roofs, result["roofs"]) if result.get("roofs") else None,
         "memory": tuple(_held(row) for row in result.get("memory") or ()),
         "collectives": tuple(
-            record(Collective, one, name=name) for name, one in mapping(result.get("exchanges")).items()
+            record(Collective, entry, name=name) for name, entry in mapping(result.get("exchanges")).items()
         ),
         "traffic": mapping(result.get("traffic")),
         "rank_loads": result.get("rank_loads") or (),

@@ -162,7 +162,7 @@ class ServiceView(RunView):
 
 
 def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What only this kind of workload has among the facts of a run."""
+    """List the facts of a run that only this kind of workload has."""
     arrivals = mapping(work.get("arrivals"))
     rate = f"{arrivals['requests_per_s']:g} requests/s" if "requests_per_s" in arrivals else ""
     objectives = [f"{key.upper()} {value}" for key, value in mapping(work.get("slo")).items() if value]
@@ -180,7 +180,7 @@ def _pool(pool: Mapping[str, Any]) -> str:
 
 
 def is_complete(metrics: Mapping[str, Any]) -> bool:
-    """Whether the metrics are those of a service that ran."""
+    """Check that the metrics are those of a service that ran."""
     return "goodput_requests_per_s" in metrics
 
 
@@ -193,7 +193,7 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> ServiceView:
         ServiceView,
         metrics,
         **common,
-        queues={pool: record(Queue, one) for pool, one in mapping(metrics.get("queues")).items()},
+        queues={pool: record(Queue, entry) for pool, entry in mapping(metrics.get("queues")).items()},
         spreads={key: record(Spread, metrics.get(key)) for key in SPREADS},
         while_arriving=record(Arriving, metrics["while_arriving"]) if metrics.get("while_arriving") else None,
         objectives={key: units.parse(asked[key], "s") for key in ("ttft", "tpot") if asked.get(key)},

@@ -38,7 +38,7 @@ class Operations:
 
     @property
     def names(self) -> list[str]:
-        """What to call each: `F 3`, `W 3`, or `F 3 & B 1` for a pair; -1 stands for no microbatch."""
+        """Names of them: `F 3`, `W 3`, or `F 3 & B 1` for a pair; -1 stands for no microbatch."""
         return [
             f"F {f} & B {b}" if kind == "FB" else f"{kind.replace('B_in', 'B')} {max(f, b)}"
             for kind, (f, b) in zip(self.kinds, self.microbatches, strict=True)
@@ -68,9 +68,9 @@ class WholeRun:
     run_cost_usd: float | None = None
     run_energy_kwh: float | None = None
     tokens: str | None = None
-    """Of the run, as asked."""
+    """Tokens of the run, as the scenario states them."""
     price: str | None = None
-    """Of a GPU-hour, as asked; None where it is the profile's."""
+    """Price of a GPU-hour in the scenario; None where the profile's counts."""
 
     @property
     def usd_per_gpu_hour(self) -> float:
@@ -110,7 +110,7 @@ class StepView(RunView):
     """By pipeline rank, after the last operation of all."""
     nodes: tuple[Nodes, ...]
     end_s: float
-    """Of the timeline."""
+    """End of the timeline."""
 
     @property
     def fullest(self) -> Held:
@@ -137,12 +137,12 @@ class StepView(RunView):
 
 
 def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What only this kind of workload has among the facts of a run."""
+    """List the facts of a run that only this kind of workload has."""
     return []
 
 
 def is_complete(metrics: Mapping[str, Any]) -> bool:
-    """Whether the metrics are those of a step that ran."""
+    """Check that the metrics are those of a step that ran."""
     return {"phases", "phases_mean", "step_time_s", "tokens_per_s_per_gpu"} <= metrics.keys()
 
 
@@ -165,9 +165,9 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> StepView:
         microbatch_tokens=int(work.get("microbatch_sequences") or 1) * int(work.get("sequence_tokens") or 0),
         profile=work.get("profile"),
         whole_run=whole_run,
-        pipeline=tuple(record(Operations, one) for one in timeline.get("pipeline") or ()),
+        pipeline=tuple(record(Operations, entry) for entry in timeline.get("pipeline") or ()),
         optimizer_s=timeline.get("optimizer_s") or (),
-        nodes=tuple(record(Nodes, one) for one in timeline.get("nodes") or ()),
+        nodes=tuple(record(Nodes, entry) for entry in timeline.get("nodes") or ()),
         end_s=timeline.get("end_s", 0.0),
     )
 
@@ -181,7 +181,7 @@ def parts_of(memory: Iterable[Held]) -> list[str]:
 def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
     """Operations by pipeline rank; None of a result without them."""
     timeline = mapping(result.get("timeline"))
-    pipeline = [record(Operations, one) for one in timeline.get("pipeline") or ()]
+    pipeline = [record(Operations, entry) for entry in timeline.get("pipeline") or ()]
     if not pipeline:
         return None
     spans: dict[str, list[Span]] = {kind: [] for kind in OPERATIONS}

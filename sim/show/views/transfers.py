@@ -18,14 +18,14 @@ _KERNELS = {"dispatch": PARTS["dispatch"], "combine": PARTS["combine"], "exchang
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What is timed next to a lower bound: a dispatch, a combine, a whole all-to-all, or all flows as one.
+    """Anything that is timed next to a lower bound: a dispatch, a combine, a whole all-to-all, or all flows as one.
 
     Bytes and bandwidths are those of a rank, as benchmarks count them; None where a transfer does not have one.
     """
 
     name: str
     completion_time_s: float
-    """When the last rank or flow ends."""
+    """End of the last rank or flow."""
     binding: str
     """Class of the resource that was full longest on the path of the last rank."""
     binding_resource: str | None = None
@@ -113,12 +113,12 @@ SIZES = ("ep",)
 
 
 def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What only this kind of workload has among the facts of a run."""
+    """List the facts of a run that only this kind of workload has."""
     return [("flows", work.get("file"))]
 
 
 def is_complete(metrics: Mapping[str, Any]) -> bool:
-    """Whether the metrics are enough for a view: any are."""
+    """Check that the metrics are enough for a view: any are."""
     return True
 
 
@@ -129,14 +129,14 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> TransfersView:
     if not timed and "completion_time_s" in metrics:
         timed = {"flows": metrics}
     series = mapping(timeline.get("utilisation"))
-    courses = {name: record(Course, one) for name, one in series.items() if name != "time_s"}
+    courses = {name: record(Course, entry) for name, entry in series.items() if name != "time_s"}
     return TransfersView(
         **common,
         transfers={
-            name: record(Transfer, one, name=name, mean_time_s=one.get("time_s"))
-            for name, one in timed.items()
+            name: record(Transfer, entry, name=name, mean_time_s=entry.get("time_s"))
+            for name, entry in timed.items()
         },
-        kernels=tuple(record(Kernel, one) for one in timeline.get("kernels") or ()),
+        kernels=tuple(record(Kernel, entry) for entry in timeline.get("kernels") or ()),
         utilisation=Utilisation(series["time_s"], courses) if series else None,
         flows=result.get("flow_completion") or (),
     )
@@ -144,7 +144,7 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> TransfersView:
 
 def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
     """Kernels by rank, or flows by their start; None of a result without either."""
-    kernels = tuple(record(Kernel, one) for one in mapping(result.get("timeline")).get("kernels") or ())
+    kernels = tuple(record(Kernel, entry) for entry in mapping(result.get("timeline")).get("kernels") or ())
     flows = result.get("flow_completion")
     return _kernel_lanes(kernels) if kernels else _flow_lanes(flows) if flows else None
 

@@ -23,8 +23,8 @@ _SAME = 0.005  # ratios this close to 1 are called "as long"
 
 
 def finding(runs: RunsView) -> list[str]:
-    """What the passes say, the most important first."""
-    passes = runs.of(PassView)
+    """Answer for the passes, the most important sentence first."""
+    passes = runs.select(PassView)
     return [_pass(passes[0]), *_room(passes[0])] if len(passes) == 1 else _compared(runs, passes)
 
 
@@ -36,7 +36,7 @@ def aside(runs: Sequence[RunView]) -> str:
 
 
 def course(run: PassView, lanes: Lanes) -> str:
-    """What the timeline shows: shares of the two streams; low-latency kernels hold the first one's SMs."""
+    """Title of the timeline: shares of the two streams; low-latency kernels hold the first one's SMs."""
 
     def share(row: int, kinds: Collection[str]) -> float:
         held_s = sum(
@@ -55,7 +55,7 @@ def course(run: PassView, lanes: Lanes) -> str:
 
 
 def _pass(run: PassView) -> str:
-    """How fast it is next to its bound, and where the time goes."""
+    """Say how fast it is next to its bound, and where the time goes."""
     time, rate = show(run.latency_s, "s", 3), f"{run.tokens_per_s_per_gpu:,.0f}"
     if run.tpot_s is not None:
         headline = (
@@ -96,7 +96,7 @@ def _exposed(run: PassView) -> str:
 
 
 def _room(run: PassView) -> list[str]:
-    """What a GPU holds, and how many requests it could hold, where that was counted."""
+    """Say what a GPU holds, and how many requests it could hold, if that was counted."""
     held, capacity = run.held, run.memory_capacity_bytes
     if not capacity or not held:
         return []
@@ -109,7 +109,7 @@ def _room(run: PassView) -> list[str]:
 
 
 def _halved(run: PassView) -> str:
-    """That one request less runs than memory holds, where as many as fit were asked for."""
+    """Say that one request less runs than memory holds, if as many as fit were asked for."""
     num = run.requests_per_gpu
     if run.asked_requests or num is None or num >= run.max_batch_per_gpu:
         return ""
@@ -136,7 +136,7 @@ def _compared(runs: RunsView, passes: Sequence[PassView]) -> list[str]:
         change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
         time = show(run.latency_s, "s", 3)
         sentences.append(f"{run.name} takes {time}, {change}{than}, {rate}{_moved(reference, run)}.")
-    return comparison.with_rest(sentences, rest)
+    return comparison.append_rest(sentences, rest)
 
 
 def _best(passes: Sequence[PassView]) -> str:

@@ -1,4 +1,4 @@
-"""What a result says, in a few sentences with numbers; the terminal, titles of plots and the report share them.
+"""Sentences with numbers that answer a result; the terminal, titles of plots and the report share them.
 
 Each kind of workload has a module of its own sentences: a headline and at most three more.
 """
@@ -27,7 +27,7 @@ def aside(runs: Sequence[RunView]) -> str:
 
 
 def expectations(runs: RunsView) -> str | None:
-    """How the published values of `expect` were met; None without any."""
+    """Say how the published values of `expect` were met; None without any."""
     rows = [row for run in runs.runs for row in run.expected]
     if not rows:
         return None

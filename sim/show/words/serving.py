@@ -27,8 +27,8 @@ _SAME = 0.005  # ratios this close to 1 are called "as many"
 
 
 def finding(runs: RunsView) -> list[str]:
-    """What the runs say, the most important first."""
-    services = runs.of(ServiceView)
+    """Answer for the services, the most important sentence first."""
+    services = runs.select(ServiceView)
     first = services[0]
     return [
         _served(first, services),
@@ -44,7 +44,7 @@ def aside(runs: Sequence[RunView]) -> str:
 
 
 def course(run: ServiceView, lanes: Lanes) -> str:
-    """What the timeline shows: where requests spend their time."""
+    """Title of the timeline: where requests spend their time."""
     spent = run.spent
     whole = sum(spent.values())
     waits = spent["prefill wait"] + spent["decode wait"] + spent["step wait"]
@@ -55,7 +55,7 @@ def course(run: ServiceView, lanes: Lanes) -> str:
 
 
 def _served(run: ServiceView, services: Sequence[ServiceView]) -> str:
-    """How many requests met their objectives, and what users felt."""
+    """Say how many requests met their objectives, and what users felt."""
     requests, rate = (
         f"{run.num_requests:,} requests",
         f"{run.goodput_requests_per_s:.3g} a second of the whole run",
@@ -94,12 +94,14 @@ def _others(services: Sequence[ServiceView]) -> list[str]:
         )
     left = len(ratios) - len(sentences)
     return (
-        comparison.with_rest(sentences, f"{left} more differ less." if left > 0 else "") if sentences else []
+        comparison.append_rest(sentences, f"{left} more differ less." if left > 0 else "")
+        if sentences
+        else []
     )
 
 
 def _waits(services: Sequence[ServiceView]) -> str:
-    """For which pool requests waited most, in all and each."""
+    """Say for which pool requests waited most, in all and each."""
     most, nothing = [], []
     for run in services:
         pool = run.longest_wait
@@ -117,7 +119,7 @@ def _waits(services: Sequence[ServiceView]) -> str:
 
 
 def _while_arriving(run: ServiceView, services: Sequence[ServiceView]) -> list[str]:
-    """How fast requests come, how busy the pool is that they wait for, and that other rates count the draining too."""
+    """Say how fast requests come, how busy the pool is that they wait for, and that other rates count the draining too."""
     span, pool = run.while_arriving, run.longest_wait
     if span is None:
         return []

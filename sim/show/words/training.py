@@ -25,8 +25,8 @@ _SAME = 0.005  # ratios this close to 1 are called "as long"
 
 
 def finding(runs: RunsView) -> list[str]:
-    """What the steps say, the most important first."""
-    steps = runs.of(StepView)
+    """Answer for the steps, the most important sentence first."""
+    steps = runs.select(StepView)
     if len(steps) == 1:
         step = steps[0]
         return [_step(step), *_fullest(step), *([whole_run.cost(step.whole_run)] if step.whole_run else [])]
@@ -40,7 +40,7 @@ def aside(runs: Sequence[RunView]) -> str:
 
 
 def course(step: StepView, lanes: Lanes) -> str:
-    """What the timeline shows: pairs and bubble."""
+    """Title of the timeline: pairs and bubble."""
     step_s = step.step_time_s
     mean, first = (phases["bubble_s"] / step_s for phases in (step.phases_mean, step.phases))
     pairs = step.phases_mean["1F1B_s"] / step_s
@@ -60,7 +60,7 @@ def largest_phase(step: StepView) -> str:
 
 
 def _step(step: StepView) -> str:
-    """How long the step takes next to its bound, and where it goes."""
+    """Say how long the step takes next to its bound, and where it goes."""
     step_s, phases, largest = step.step_time_s, step.phases_mean, largest_phase(step)
     over = f"{step_s / step.lower_bound_s:.2f}x its lower bound, " if step.lower_bound_s else ""
     return (
@@ -71,7 +71,7 @@ def _step(step: StepView) -> str:
 
 
 def _fullest(step: StepView) -> list[str]:
-    """What the fullest GPU holds, where that was counted."""
+    """Say what the fullest GPU holds, if that was counted."""
     held, capacity = step.fullest, step.memory_capacity_bytes
     if not capacity or not step.memory:
         return []
@@ -91,7 +91,7 @@ def _exposed(step: StepView) -> str:
 
 def compared(runs: RunsView, room: int = 3) -> list[str]:
     """The first step, then at most `room` sentences: steps against it or their twins, and where the difference arises."""
-    steps = runs.of(StepView)
+    steps = runs.select(StepView)
     first = steps[0]
     sentences = [
         f"A step takes {show(first.step_time_s, 's', 3)} in {first.name}; on the mean pipeline rank {_exposed(first)}."
@@ -105,7 +105,7 @@ def compared(runs: RunsView, room: int = 3) -> list[str]:
         change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
         time = show(step.step_time_s, "s", 3)
         sentences.append(f"{step.name} takes {time}, {change}{than}: {_moved(reference, step)}.")
-    return comparison.with_rest(sentences, rest)
+    return comparison.append_rest(sentences, rest)
 
 
 def _moved(first: StepView, step: StepView) -> str:

@@ -53,15 +53,17 @@ class _Gain:
 
 def _gains(before: TransfersView, after: TransfersView) -> list[_Gain]:
     """The transfers that both have."""
-    both = [name for name, one in before.transfers.items() if one.time_s and name in after.transfers]
+    both = [
+        name for name, transfer in before.transfers.items() if transfer.time_s and name in after.transfers
+    ]
     return [_Gain(before, after, name) for name in both]
 
 
 def finding(runs: RunsView) -> list[str]:
-    """What the transfers say, the most important first."""
-    views = runs.of(TransfersView)
+    """Answer for the transfers, the most important sentence first."""
+    views = runs.select(TransfersView)
     if len(views) == 1:
-        return [_transfer(views[0], one) for one in views[0].transfers.values()]
+        return [_transfer(views[0], transfer) for transfer in views[0].transfers.values()]
     twins = [_gains(before, after) for before, after in runs.twins_of(TransfersView)]
     # A time on more or fewer nodes is another task, not the effect of a choice.
     chosen = [run for run in choices(views, runs.twins) if run.num_nodes == views[0].num_nodes]
@@ -73,21 +75,21 @@ def finding(runs: RunsView) -> list[str]:
 
 
 def aside(runs: Sequence[RunView]) -> str:
-    """What binds: of all alike, or by name."""
+    """Say what binds: in all alike, or by name."""
     bound = {run.name: _bindings(run) for run in runs if isinstance(run, TransfersView) and run.transfers}
     alike = len(set(bound.values())) == 1
     return "; ".join(dict.fromkeys(words if alike else f"{name}: {words}" for name, words in bound.items()))
 
 
 def _bindings(run: TransfersView) -> str:
-    by_transfer = {name: binds(one.binding) for name, one in run.transfers.items()}
+    by_transfer = {name: binds(transfer.binding) for name, transfer in run.transfers.items()}
     if len(set(by_transfer.values())) == 1:
         return next(iter(by_transfer.values()))
     return ", ".join(f"{name} {words}" for name, words in by_transfer.items())
 
 
 def course(run: TransfersView, lanes: Lanes) -> str:
-    """What the timeline shows: when flows or kernels end."""
+    """Title of the timeline: when flows or kernels end."""
     if lanes.what == "flow":
         last = f"the last of {len(lanes.rows):,} flows arrives after {show(lanes.end_s, 's', 3)}"
         return f"{last}; {_most_at_once(lanes)} are in flight at once"
@@ -107,15 +109,15 @@ def _most_at_once(lanes: Lanes) -> int:
 
 
 def bounds(runs: RunsView) -> str:
-    """How far times lie above their lower bounds, and what binds how often."""
-    transfers = [one for run in runs.of(TransfersView) for one in run.transfers.values()]
-    ratios = sorted(ratio for one in transfers if (ratio := one.over_bound))
+    """Say how far times lie above their lower bounds, and what binds how often."""
+    transfers = [transfer for run in runs.select(TransfersView) for transfer in run.transfers.values()]
+    ratios = sorted(ratio for transfer in transfers if (ratio := transfer.over_bound))
     if not ratios:
         return "No lower bound is known."
     low, high = f"{ratios[0]:.2f}", f"{ratios[-1]:.2f}"
     between = low if low == high else f"{low} to {high}"
     span = f"{between} times {'its lower bound' if len(ratios) == 1 else 'their lower bounds'}"
-    bound = [label(one.binding) for one in transfers]
+    bound = [label(transfer.binding) for transfer in transfers]
     counts = sorted({name: bound.count(name) for name in bound}.items(), key=lambda count: -count[1])
     if len(counts) > 1:
         by_class = ", ".join(f"{name} in {count}" for name, count in counts)
@@ -128,22 +130,24 @@ def bounds(runs: RunsView) -> str:
 # --- a run -----------------------------------------------------------------------------------------------------------
 
 
-def _transfer(run: TransfersView, one: Transfer) -> str:
-    """How long a transfer takes next to its bound, and what binds."""
-    over = f", {one.over_bound:.2f}x its lower bound" if one.over_bound else ""
-    where = f" ({one.binding_resource})" if one.binding_resource else ""
+def _transfer(run: TransfersView, transfer: Transfer) -> str:
+    """Say how long a transfer takes next to its bound, and what binds."""
+    over = f", {transfer.over_bound:.2f}x its lower bound" if transfer.over_bound else ""
+    where = f" ({transfer.binding_resource})" if transfer.binding_resource else ""
     subject = (
-        f"{len(run.flows):,} flows complete" if one.name == "flows" else f"{one.name.capitalize()} takes"
+        f"{len(run.flows):,} flows complete"
+        if transfer.name == "flows"
+        else f"{transfer.name.capitalize()} takes"
     )
-    return f"{subject} {'in ' if one.name == 'flows' else ''}{_time(one)}{over}; {binds(one.binding)}{where}."
+    return f"{subject} {'in ' if transfer.name == 'flows' else ''}{_time(transfer)}{over}; {binds(transfer.binding)}{where}."
 
 
-def _time(one: Transfer) -> str:
-    return show(one.time_s, "s", 3)
+def _time(transfer: Transfer) -> str:
+    return show(transfer.time_s, "s", 3)
 
 
 def _within(ratio: float) -> str:
-    """How close a ratio is to 1, never 0."""
+    """Distance of a ratio from 1, never 0."""
     return f"{max(abs(ratio - 1), 0.001):.1%}"
 
 
@@ -151,7 +155,7 @@ def _within(ratio: float) -> str:
 
 
 def _choices(first: TransfersView, chosen: Sequence[TransfersView]) -> list[str]:
-    """What each choice changes against the first run, the largest effect first; nothing where none does."""
+    """Say what each choice changes against the first run, the largest effect first; nothing where none does."""
 
     def effect(run: TransfersView) -> float:
         return max((math.log(gain.ratio) for gain in _gains(first, run)), key=abs, default=0.0)
@@ -181,8 +185,8 @@ def _as(ratio: float) -> str:
 
 
 def _both_bind(first: TransfersView, run: TransfersView) -> str:
-    """What binds where a variant's longest transfer is, and whether the same did before."""
-    longest = max(run.transfers.values(), key=lambda one: one.time_s)
+    """Say what binds in a variant's longest transfer, and whether the same did before."""
+    longest = max(run.transfers.values(), key=lambda transfer: transfer.time_s)
     now, before = binds(longest.binding), binds(first.transfers.get(longest.name, longest).binding)
     return f"{now} in both" if now == before else f"{now}, in {first.name} {before}"
 
@@ -191,7 +195,7 @@ def _both_bind(first: TransfersView, run: TransfersView) -> str:
 
 
 def _twins(gains: list[_Gain]) -> list[str]:
-    """By how much other hardware gains: where most, where least, and what binds there."""
+    """Say by how much other hardware gains: where most, where least, and what binds there."""
     if not gains:
         return []
     ratios = [gain.ratio for gain in gains]

@@ -14,15 +14,15 @@ from sim.units import show
 
 
 def cost(run: WholeRun) -> str:
-    """What a whole run of one step takes."""
+    """Say what a whole run of one step takes."""
     what = f"The run of {run.tokens} tokens" if run.tokens else "The whole run"
-    price = "" if run.run_cost_usd is None else f", {count(run.run_cost_usd)} $ at {at_price(run)}"
+    cost_usd = "" if run.run_cost_usd is None else f", {count(run.run_cost_usd)} $ at {price(run)}"
     used = "" if run.run_energy_kwh is None else f", {energy(run.run_energy_kwh)}"
-    return f"{what} takes {run.run_days:,.1f} days, {count(run.run_gpu_hours)} GPU-hours{price}{used}."
+    return f"{what} takes {run.run_days:,.1f} days, {count(run.run_gpu_hours)} GPU-hours{cost_usd}{used}."
 
 
 def costs(steps: Sequence[StepView]) -> list[str]:
-    """What the runs of several steps cost, and at which prices."""
+    """Say what the runs of several steps cost, and at which prices."""
     priced = {
         step.name: step.whole_run
         for step in steps
@@ -30,22 +30,22 @@ def costs(steps: Sequence[StepView]) -> list[str]:
     }
     if len(priced) < 2:
         return []
-    prices = list(dict.fromkeys(map(at_price, priced.values())))
+    prices = list(dict.fromkeys(map(price, priced.values())))
     same = len(prices) == 1
     amounts = [
-        f"{count(run.run_cost_usd)} $ in {name}{'' if same else f' at {at_price(run)}'}"
+        f"{count(run.run_cost_usd)} $ in {name}{'' if same else f' at {price(run)}'}"
         for name, run in priced.items()
     ]
     return [f"The whole run costs {', '.join(amounts)}{f', all at {prices[0]}' if same else ''}."]
 
 
-def at_price(run: WholeRun) -> str:
+def price(run: WholeRun) -> str:
     """`2 $/GPU-hour (the scenario's)`."""
     return f"{run.usd_per_gpu_hour:.4g} $/GPU-hour ({owner(run)})"
 
 
 def owner(run: WholeRun) -> str:
-    """Whose price of a GPU-hour it is."""
+    """Owner of the price of a GPU-hour."""
     return "the scenario's, for all hardware" if run.price else f"of the profile {run.hardware}"
 
 
