@@ -8,6 +8,7 @@ notebooks, for image files, and in every test of a plot.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,21 +35,26 @@ class Picture:
         return go.Figure({"data": list(self.data), "layout": dict(self.layout)})
 
     def plain(self) -> dict[str, Any]:
-        """The same as a tree of lists, dicts, numbers and strings, without the properties that are None."""
+        """The same as a tree for JSON: no properties that are None, and floats at six digits.
+
+        A screen shows no more digits, and a page stays small. What is not finite is None.
+        """
         return {"data": [_plain(trace) for trace in self.data], "layout": _plain(self.layout)}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, str | int | None):
+        return value
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items() if part is not None}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    if (
-        hasattr(value, "dtype") and value.dtype == "uint8"
-    ):  # an array as plotly.js takes it; a list is four times as long
+    if value.dtype == "uint8":  # an array as plotly.js takes it; a list is four times as long
         shape = ", ".join(map(str, value.shape))
         return {"dtype": "u1", "bdata": base64.b64encode(value.tobytes()).decode(), "shape": shape}
-    return value.tolist() if hasattr(value, "tolist") else value
+    return _plain(value.tolist())
 
 
 class Canvas:

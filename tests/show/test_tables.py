@@ -14,9 +14,11 @@ from sim.cluster.datasheet import describe
 from sim.cluster.hardware import load_hardware
 from sim.show.tables import console as tables
 from sim.show.tables import run as grids
+from sim.show.tables import transfers
 from sim.show.tables import validation as validation_tables
 from sim.show.views import names as names_views
-from sim.show.views.run import cases
+from sim.show.views.run import views_of
+from sim.show.views.transfers import TransfersView
 from sim.show.views.validation import validation_view
 from sim.show.words import validation
 from sim.units import show
@@ -35,12 +37,13 @@ def printed(draw: Any, *args: Any) -> str:
 @pytest.mark.parametrize("run", ["single", "variants", "closed", "flows", "exchange"])
 def test_every_transfer_is_told_with_bound_and_binding(results: dict[str, Any], run: str) -> None:
     text = printed(tables.print_result, results[run])
-    for case in cases(results[run]):
-        for metrics in case.transfers.values():
-            number = show(metrics["completion_time_s"], "s").partition(" ")[0]
+    for view in views_of(results[run]).of(TransfersView):
+        for one in view.transfers.values():
+            number = show(one.completion_time_s, "s").partition(" ")[0]
             assert number in text
-            assert f"{metrics['completion_time_s'] / metrics['lower_bound_s']:.3f}" in text
-            assert names_views.label(metrics["binding"]) in text
+            assert one.lower_bound_s
+            assert f"{one.completion_time_s / one.lower_bound_s:.3f}" in text
+            assert names_views.label(one.binding) in text
 
 
 def test_twins_are_told_by_their_ratio(results: dict[str, Any]) -> None:
@@ -54,14 +57,14 @@ def test_twins_are_told_by_their_ratio(results: dict[str, Any]) -> None:
 
 
 def test_published_values_say_ok_and_missed_in_words(results: dict[str, Any]) -> None:
-    grid = grids.expectations(cases(results["single"]))
+    grid = grids.expectations(views_of(results["single"]).runs)
     assert [row[5] for row in grid.rows] == ["ok", "missed"]
     assert grid.bad == {1}
     assert "1 of 2 expected values are met" in printed(tables.print_result, results["single"])
 
 
 def test_cells_of_a_column_have_the_same_number_of_digits(results: dict[str, Any]) -> None:
-    grid = grids.times(cases(results["single"]))
+    grid = transfers.times(views_of(results["single"]))
     column = grid.heads.index("time")
     assert {len([c for c in row[column] if c.isdigit()]) for row in grid.rows} == {4}
 

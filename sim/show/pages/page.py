@@ -15,7 +15,6 @@ import base64
 import functools
 import gzip
 import json
-import math
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -58,7 +57,8 @@ def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
 
     Its title, or `title`, leaves the figure: the page prints it as text that wraps.
     """
-    spec = figure.plain() if isinstance(figure, Picture) else json.loads(figure.to_json())
+    picture = figure if isinstance(figure, Picture) else Picture(**json.loads(figure.to_json()))
+    spec = picture.plain()
     layout = spec["layout"]
     meta = layout.pop("meta", {})
     top, height = meta.get("top_px", 40), meta.get("height_px", layout.get("height", 450))
@@ -69,8 +69,7 @@ def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
         layout["meta"] = {"stacked": meta["stacked"]}
     layout["margin"] = {"l": 8, "r": 16, "t": top, "b": min(44, meta.get("bottom_px", 44))}
     title = title or str(meta.get("title", ident))
-    data = _json(_rounded(spec))
-    return Drawing(ident, title, meta.get("alt", title), round(height), data, meta.get("least_px", 0))
+    return Drawing(ident, title, meta.get("alt", title), round(height), _json(spec), meta.get("least_px", 0))
 
 
 def figure_page(name: str, figure: Any) -> str:
@@ -144,14 +143,3 @@ def _json(value: Any) -> str:
     """JSON that may stand inside a script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
     return text.replace("</", "<\\/").replace("<!--", "\\u003c!--")
-
-
-def _rounded(value: Any) -> Any:
-    """Floats at six digits: a screen shows no more, and a page stays small."""
-    if isinstance(value, float):
-        return None if not math.isfinite(value) else float(f"{value:.6g}")
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    return value

@@ -49,7 +49,7 @@ def _by_workload(kind: str) -> Draw:
         family = runs.runs[0].family
         own: Draw | None = getattr(module("plots", family), kind, None)
         if own is None:
-            raise absent(kind, "no plot of this kind of workload shows it")
+            raise absent(kind, "this one is no training step, pass or service that has it")
         return own(runs)
 
     return draw

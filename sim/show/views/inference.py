@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 from sim.show.views import lanes
@@ -64,8 +63,6 @@ class PassView(RunView):
     """Where a pass goes, by `PARTS` [s]; all of it makes the step."""
     passes: tuple[Nodes, ...]
     """The first nodes of each pass that was kept."""
-    end_s: float
-    """Of the timeline."""
 
     @property
     def latency_name(self) -> str:
@@ -103,23 +100,6 @@ class PassView(RunView):
         parts = self.memory[0].parts if self.memory else {}
         return {part: parts[part] for part in dict.fromkeys((*_HELD, *parts)) if parts.get(part)}
 
-    @cached_property
-    def lanes(self) -> Lanes | None:
-        """Both streams of the first pass; results keep its first nodes."""
-        if not self.passes:
-            return None
-        shown = self.passes[0]
-        spans: dict[str, list[Span]] = {part: [] for part in lanes.PARTS}
-        columns = (shown.names, shown.streams, shown.tasks, shown.start_s, shown.end_s)
-        for name, stream, layer, start_s, end_s in zip(*columns, strict=True):
-            if end_s > start_s:
-                words = name.replace("_", " ") + (f" of layer {layer}" if layer >= 0 else "")
-                spans[lanes.part_of(name)].append((start_s, end_s, _STREAMS.index(stream), words))
-        end_s = max(shown.end_s)
-        share = end_s / self.end_s if self.end_s else 1.0
-        note = f"the first {share:.0%} of a pass" if share < 0.99 else ""
-        return Lanes("stream", _STREAMS, end_s, lanes.PARTS, spans, note)
-
 
 def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """What only this kind of workload has among the facts of a run."""
@@ -141,7 +121,9 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def is_complete(metrics: Mapping[str, Any]) -> bool:
     """Whether the metrics are those of a pass that ran."""
-    return "step_time_s" in metrics and ("tpot_s" in metrics or "ttft_s" in metrics)
+    return {"step_time_s", "tokens_per_s_per_gpu"} <= metrics.keys() and not metrics.keys().isdisjoint(
+        ("tpot_s", "ttft_s")
+    )
 
 
 def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> PassView:
@@ -154,7 +136,6 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> PassView:
         bounds=mapping(result.get("bounds")),
         where=_where(mapping(result.get("where"))),
         passes=tuple(record(Nodes, one) for one in timeline.get("passes") or ()),
-        end_s=timeline.get("end_s", 0.0),
     )
 
 
@@ -165,3 +146,21 @@ def _where(times_s: Mapping[str, float]) -> dict[str, float]:
         spent[part if part in PARTS else lanes.part_of(part)] += time_s
     least_s = 1e-9 * sum(spent.values())
     return {part: time_s for part, time_s in spent.items() if time_s > least_s}
+
+
+def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
+    """Both streams of the first pass, of which results keep the first nodes; None of a result without passes."""
+    timeline = mapping(result.get("timeline"))
+    if not timeline.get("passes"):
+        return None
+    shown = record(Nodes, timeline["passes"][0])
+    spans: dict[str, list[Span]] = {part: [] for part in lanes.PARTS}
+    columns = (shown.names, shown.streams, shown.tasks, shown.start_s, shown.end_s)
+    for name, stream, layer, start_s, end_s in zip(*columns, strict=True):
+        if end_s > start_s:
+            words = name.replace("_", " ") + (f" of layer {layer}" if layer >= 0 else "")
+            spans[lanes.part_of(name)].append((start_s, end_s, _STREAMS.index(stream), words))
+    end_s = max(shown.end_s)
+    share = end_s / timeline["end_s"] if timeline.get("end_s") else 1.0
+    note = f"the first {share:.0%} of a pass" if share < 0.99 else ""
+    return Lanes("stream", _STREAMS, end_s, lanes.PARTS, spans, note)

@@ -8,8 +8,9 @@ is in the view of the module that `kinds.WORKLOADS` names: `TransfersView`, `Ste
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar
 
 from sim.errors import Fault, InputError
@@ -146,6 +147,8 @@ class RunView:
     collectives: tuple[Collective, ...]
     traffic: Mapping[str, Sequence[Sequence[float]]]
     """Bytes from rank to rank of the first EP group, by collective [num_ranks, num_ranks]."""
+    course: Callable[[], Lanes | None]
+    """Makes the lanes of its timeline, when they are asked for."""
     rank_loads: Sequence[Sequence[float]]
     """Tokens by drawn layer and rank [num_layers, num_ranks]."""
 
@@ -154,10 +157,10 @@ class RunView:
         """Whether it ran on a fabric of hosts alone."""
         return self.hardware == BARE
 
-    @property
+    @cached_property
     def lanes(self) -> Lanes | None:
         """What held which row of the timeline; None without one."""
-        return None
+        return self.course()
 
     @property
     def gpus_per_node(self) -> int:
@@ -275,9 +278,16 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
         ),
         "traffic": mapping(result.get("traffic")),
         "rank_loads": result.get("rank_loads") or (),
+        "course": partial(_lanes, result),
     }
     view: RunView = family.view(result, common)
     return view
+
+
+def _lanes(result: Mapping[str, Any]) -> Lanes | None:
+    """The lanes of the timeline that a result kept, whatever else it lacks."""
+    made = (module("views", name).lanes_of(result) for name in dict.fromkeys(WORKLOADS.values()))
+    return next((lanes for lanes in made if lanes is not None), None)
 
 
 def _twins(runs: Sequence[RunView]) -> list[Twin]:

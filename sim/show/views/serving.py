@@ -145,24 +145,6 @@ class ServiceView(RunView):
         }
 
     @cached_property
-    def lanes(self) -> Lanes | None:
-        """Lives of requests, a row each, by arrival."""
-        rows = self.requests
-        if rows is None:
-            return None
-        end_s = self.stages.end_s if self.stages else max(one or 0.0 for one in rows.end_s)
-        spans: dict[str, list[Span]] = {stage: [] for stage in LIVES}
-        for stage, (came, left) in _STAGES.items():
-            columns = zip(getattr(rows, came), getattr(rows, left), rows.end_s, strict=True)
-            for row, (start_s, stop_s, last_s) in enumerate(columns):
-                if start_s is None:
-                    continue
-                until_s = next((instant for instant in (stop_s, last_s) if instant is not None), end_s)
-                if until_s > start_s:
-                    spans[stage].append((start_s, until_s, row, LIVES[stage][0]))
-        return Lanes("request", tuple(map(str, range(len(rows.arrival_s)))), end_s, LIVES, spans)
-
-    @cached_property
     def times_s(self) -> dict[str, list[float]]:
         """`ttft` and `tpot` of every request that has them, shortest first."""
         times: dict[str, list[float]] = {"ttft": [], "tpot": []}
@@ -218,3 +200,23 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> ServiceView:
         requests=record(Requests, result["requests"]) if result.get("requests") else None,
         stages=Stages(timeline["sample_s"], timeline["end_s"], sampled) if timeline.get("sample_s") else None,
     )
+
+
+def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
+    """Lives of requests, a row each, by arrival; None of a result without them."""
+    if not result.get("requests"):
+        return None
+    rows = record(Requests, result["requests"])
+    end_s = float(
+        mapping(result.get("timeline")).get("end_s") or max(instant or 0.0 for instant in rows.end_s)
+    )
+    spans: dict[str, list[Span]] = {stage: [] for stage in LIVES}
+    for stage, (came, left) in _STAGES.items():
+        columns = zip(getattr(rows, came), getattr(rows, left), rows.end_s, strict=True)
+        for row, (start_s, stop_s, last_s) in enumerate(columns):
+            if start_s is None:
+                continue
+            until_s = next((instant for instant in (stop_s, last_s) if instant is not None), end_s)
+            if until_s > start_s:
+                spans[stage].append((start_s, until_s, row, LIVES[stage][0]))
+    return Lanes("request", tuple(map(str, range(len(rows.arrival_s)))), end_s, LIVES, spans)

@@ -135,24 +135,6 @@ class StepView(RunView):
             ranks[str(rank.rank)] = spent
         return ranks
 
-    @cached_property
-    def lanes(self) -> Lanes | None:
-        """Operations by pipeline rank."""
-        if not self.pipeline:
-            return None
-        spans: dict[str, list[Span]] = {kind: [] for kind in OPERATIONS}
-        for row, rank in enumerate(self.pipeline):
-            for kind, name, start_s, end_s in zip(
-                rank.kinds, rank.names, rank.start_s, rank.end_s, strict=True
-            ):
-                spans[kind].append((start_s, end_s, row, name))
-        last_s = max(max(rank.end_s) for rank in self.pipeline)
-        spans["opt"] = [
-            (last_s, last_s + time_s, row, "optimizer") for row, time_s in enumerate(self.optimizer_s)
-        ]
-        names = tuple(str(rank.rank) for rank in self.pipeline)
-        return Lanes("pipeline rank", names, self.end_s, OPERATIONS, spans)
-
 
 def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """What only this kind of workload has among the facts of a run."""
@@ -161,7 +143,7 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def is_complete(metrics: Mapping[str, Any]) -> bool:
     """Whether the metrics are those of a step that ran."""
-    return isinstance(metrics.get("phases"), Mapping)
+    return {"phases", "phases_mean", "step_time_s", "tokens_per_s_per_gpu"} <= metrics.keys()
 
 
 def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> StepView:
@@ -194,3 +176,21 @@ def parts_of(memory: Iterable[Held]) -> list[str]:
     """The parts of memory that any of these has, in the order in which they are listed and drawn."""
     present = {part for held in memory for part, size in held.parts.items() if size}
     return [part for part in dict.fromkeys((*_PARTS, *sorted(present))) if part in present]
+
+
+def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
+    """Operations by pipeline rank; None of a result without them."""
+    timeline = mapping(result.get("timeline"))
+    pipeline = [record(Operations, one) for one in timeline.get("pipeline") or ()]
+    if not pipeline:
+        return None
+    spans: dict[str, list[Span]] = {kind: [] for kind in OPERATIONS}
+    for row, rank in enumerate(pipeline):
+        for kind, name, start_s, end_s in zip(rank.kinds, rank.names, rank.start_s, rank.end_s, strict=True):
+            spans[kind].append((start_s, end_s, row, name))
+    last_s = max(max(rank.end_s) for rank in pipeline)
+    optimizer_s = enumerate(timeline.get("optimizer_s") or ())
+    spans["opt"] = [(last_s, last_s + time_s, row, "optimizer") for row, time_s in optimizer_s]
+    return Lanes(
+        "pipeline rank", tuple(str(rank.rank) for rank in pipeline), timeline["end_s"], OPERATIONS, spans
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from sim.show import style
@@ -98,13 +97,6 @@ class TransfersView(RunView):
         selections = ("logical_selection_bytes_per_s",)
         return _BY_HOPS if self.kernel == "low_latency" else selections
 
-    @cached_property
-    def lanes(self) -> Lanes | None:
-        """Kernels by rank, or flows by their start."""
-        return (
-            _kernel_lanes(self.kernels) if self.kernels else _flow_lanes(self.flows) if self.flows else None
-        )
-
     @property
     def gpus_per_node(self) -> int:
         """GPUs of a node, of flows on hardware as many as carried any; 1 on a bare fabric."""
@@ -148,6 +140,13 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> TransfersView:
         utilisation=Utilisation(series["time_s"], courses) if series else None,
         flows=result.get("flow_completion") or (),
     )
+
+
+def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
+    """Kernels by rank, or flows by their start; None of a result without either."""
+    kernels = tuple(record(Kernel, one) for one in mapping(result.get("timeline")).get("kernels") or ())
+    flows = result.get("flow_completion")
+    return _kernel_lanes(kernels) if kernels else _flow_lanes(flows) if flows else None
 
 
 def _kernel_lanes(kernels: Sequence[Kernel]) -> Lanes:

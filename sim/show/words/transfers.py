@@ -96,7 +96,7 @@ def course(run: TransfersView, lanes: Lanes) -> str:
         for kind, spans in lanes.spans.items()
         if spans
     ]
-    return f"{', '.join(ends)}, on the last of {len(lanes.rows):,} ranks"
+    return f"{', '.join(ends)}, on the last of {len(lanes.rows):,} {lanes.what}s"
 
 
 def _most_at_once(lanes: Lanes) -> int:
