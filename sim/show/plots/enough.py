@@ -86,7 +86,7 @@ def _present(figure: Canvas, name: str, x: float, unit: str, y: float | None, to
         return
     figure.add(
         "scatter", x=[x], y=[y], mode="markers", name=f"{name} has {x:.4g} {unit}", cliponaxis=False,
-        marker={"symbol": "diamond", "size": 13, "color": "#FFFFFF", "line": {"width": 2, "color": "#1C2126"}},
+        marker=style.mark("diamond", 13, 2),
         hovertemplate=f"{name}: %{{x:.4g}} {unit}, %{{y:.2f}} % above unlimited<extra></extra>",
     )  # fmt: skip
 

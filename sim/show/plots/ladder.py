@@ -25,8 +25,6 @@ _ROOM = 2.1  # of a stacked axis over its longest bar: room for what is written 
 _TOP_PX = 44  # for the legend
 _STEPS = (6, 5)  # most between ticks of an axis of changes: panels side by side, stacked
 _GROUPS = {"barmode": "group", "bargap": 0.22, "bargroupgap": 0.08}
-_ROWS = {"autorange": "reversed", "ticksuffix": "  ", "showgrid": False, "type": "category"}
-"""An axis of rows, the first on top."""
 _BARS = {"orientation": "h", "textposition": "outside", "cliponaxis": False, "textfont": {"size": 12}}
 """Bars with a text behind each."""
 
@@ -70,7 +68,7 @@ def ladder(view: LadderView) -> Any:
         )  # fmt: skip
     title = f"{axis_title(metric.label, unit)}; pale: moved by the choice"
     figure.axis("x", title=title, domain=[0.0, 0.72 if rival else 1.0], range=[0, 1.3 * longest])
-    figure.axis("y", **_ROWS)
+    figure.categories(type="category")
     figure.layout |= _GROUPS
     inside = (_ROW_PX * len(view.machines) + 12) * len(rows)
     stacked = None
@@ -112,7 +110,7 @@ def _gap_panel(figure: Canvas, view: LadderView, rows: Sequence[str], rival: Mac
     )  # fmt: skip
     title = f"gap: {view.reference.label} takes<br>{view.metric.longer} than {rival.label} by [%]"
     figure.axis("x2", domain=[0.79, 1.0], anchor="y2", title=title, range=[low, 1.55 * reach], nticks=4)
-    figure.axis("y2", anchor="x2", showticklabels=False, **_ROWS)
+    figure.categories("y2", type="category", anchor="x2", showticklabels=False)
 
 
 def _row(name: str) -> str:
@@ -165,7 +163,7 @@ def choices(view: LadderView) -> Any:
         figure.axis(
             f"x{mark}", domain=domain, title=title, range=narrow, tickvals=_ticks(*narrow, _STEPS[0]), anchor=f"y{mark}", zeroline=True
         )  # fmt: skip
-        figure.axis(f"y{mark}", anchor=f"x{mark}", **_ROWS)
+        figure.categories(f"y{mark}", type="category", anchor=f"x{mark}")
         stacked[f"xaxis{mark}"] = {"range": wide, "tickvals": _ticks(*wide, _STEPS[1])}
         most_lines = max(most_lines, *(row.count("<br>") + 1 for row in rows))
     figure.layout |= _GROUPS

@@ -54,10 +54,7 @@ def validation(view: ValidationView) -> Any:
     beyond = ", marks at the edge lie beyond" if far else ""
     title = f"error of the simulated value [%]; the band is the tolerance{beyond}"
     figure.axis("x", title=title, range=[-reach, reach])
-    figure.axis(
-        "y", tickvals=list(range(len(groups))), ticktext=[f"{group.name}  " for group in groups], range=[len(groups) - 0.4, -0.6],
-        showgrid=False, zeroline=False,
-    )  # fmt: skip
+    figure.rows([f"{group.name}  " for group in groups])
     alt = "; ".join(
         f"{group.name}: mean error {group.mean_abs_error_fraction:.1%}, worst {group.worst_error_fraction:.1%}"
         for group in groups

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sim.show.grid import Cell
@@ -102,6 +102,10 @@ class Point:
     metrics: Mapping[str, Any]
     lag: float | None
     times_best: float
+    layout: Mapping[str, int] = field(default_factory=dict)
+    """Sizes that were derived from its values."""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation over replicas, by metric."""
 
     def metric(self, name: str) -> float | None:
         """Return a metric by its dotted name; None where it is no number, or missing."""
@@ -295,7 +299,8 @@ def sweep_view(document: Mapping[str, Any]) -> SweepView:
         behind = 1 + (lag or 0.0)
         times = behind if objectives[0].minimise else 1 / max(behind, 1e-12)
         texts = {axis: value_label(value) for axis, value in raw["values"].items()}
-        return Point(raw["values"], texts, raw["status"], raw["reason"], condition, metrics, lag, times)
+        known = {"metrics": metrics, "texts": texts, "condition": condition, "lag": lag, "times_best": times}
+        return record(Point, raw, **known)
 
     points = tuple(point(entry, entry["metrics"] or {}) for entry in raw)
     ranked = tuple(points[i] for i in document["ranked"])
