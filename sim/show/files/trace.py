@@ -150,7 +150,7 @@ def encode(trace: Mapping[str, Any]) -> bytes:
 def _numbers(timeline: Timeline) -> tuple[dict[str, int], dict[Track, int]]:
     """Numbers from 1 for processes, and for tracks within the whole trace."""
     tracks = list(timeline.tracks)
-    tracks += [bar.track for bar in (*timeline.slices, *timeline.transfers)]
+    tracks += [bar.track for bar in timeline.slices] + [move.track for move in timeline.transfers]
     tracks += [end for arrow in timeline.arrows for end in (arrow.source, arrow.target)]
     tids = {track: i for i, track in enumerate(dict.fromkeys(tracks), 1)}
     processes = [track.process for track in tids] + [counter.process for counter in timeline.counters]
