@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,25 @@ class Grid:
         """The grid without columns that say nothing."""
         columns = list(zip(*self.rows, strict=True))
         return self.without(*(i for i, cells in enumerate(columns) if i and not {*cells} - {"", "-"}))
+
+
+def shared(
+    rows: Mapping[str, Sequence[float | None]],
+    wholes: Sequence[float | None],
+    cell: Callable[[float | None], Cell],
+) -> tuple[tuple[Cell, ...], ...]:
+    """Make rows of labelled values, a pair of columns for each run: the value, and its share of that run's whole."""
+    return tuple(
+        (
+            label,
+            *(
+                text
+                for value, whole in zip(values, wholes, strict=True)
+                for text in (cell(value), share_cell(None if value is None or not whole else value / whole))
+            ),
+        )
+        for label, values in rows.items()
+    )
 
 
 def time_cell(value: Any) -> Cell:

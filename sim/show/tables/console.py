@@ -73,7 +73,7 @@ def print_validation(document: Document, console: Console) -> None:
 def _print_all(
     title: str,
     tables: Iterable[Grid],
-    sentences: Iterable[str],
+    sentences: Iterable[str | None],
     console: Console,
     written: Iterable[Path] = (),
     facts: Iterable[tuple[str, str]] = (),
@@ -184,7 +184,7 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
 
 
 def _reasons(sheet: Sheet, console: Console) -> None:
-    """Where each derived, measured or assumed figure comes from, where it says so."""
+    """Print the origin of each derived, measured or assumed parameter that has one."""
     from rich.text import Text
 
     explained = [row.figure for row in sheet.figures if row.figure and row.figure.detail]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.show.grid import Cell, Grid, bytes_cell, ratio_cell, share_cell, time_cell
+from sim.show.grid import Grid, bytes_cell, ratio_cell, shared, time_cell
+from sim.show.tables import collectives
 from sim.show.views.inference import PARTS, PassView
 from sim.show.views.run import RunsView
 
@@ -14,7 +15,12 @@ _ABREAST = 3  # passes side by side in a table with shares; more get none
 def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
     """All grids of the passes among the runs."""
     passes = runs.of(PassView)
-    return [times(passes), where(passes), memory(passes), collectives(passes)]
+    return [
+        times(passes),
+        where(passes),
+        memory(passes),
+        collectives.collectives(passes, ("alone", "slowest rank", "busiest rank / mean")),
+    ]
 
 
 def times(passes: Sequence[PassView]) -> Grid:
@@ -44,26 +50,20 @@ def times(passes: Sequence[PassView]) -> Grid:
 
 def where(passes: Sequence[PassView]) -> Grid:
     """Where the pass goes on the mean rank's compute stream."""
-    shares = len(passes) <= _ABREAST
+    few = len(passes) <= _ABREAST
+    steps_s = [run.step_time_s for run in passes]
     parts = {part: label for part, label in PARTS.items() if any(part in run.where for run in passes)}
-
-    def cells(times_s: Sequence[float | None]) -> list[Cell]:
-        pairs = [
-            (time_cell(time_s), share_cell(None if time_s is None else time_s / run.step_time_s))
-            for time_s, run in zip(times_s, passes, strict=True)
-        ]
-        return [cell for pair in pairs for cell in pair[: 1 + shares]]
-
-    rows = [(label, *cells([run.where.get(part) for run in passes])) for part, label in parts.items()]
-    rows.append(("step", *cells([run.step_time_s for run in passes])))
+    times_s: dict[str, list[float | None]] = {
+        label: [run.where.get(part) for run in passes] for part, label in parts.items()
+    }
+    rows = shared({**times_s, "step": steps_s}, steps_s, time_cell)
     names = [run.name if len(passes) > 1 else "time" for run in passes]
-    heads = [head for name in names for head in (name, "share")[: 1 + shares]]
-    note = f"{'share: of the step, ' if shares else ''}on the compute stream of the mean rank"
+    note = f"{'share: of the step, ' if few else ''}on the compute stream of the mean rank"
     if "phases" in parts:
         note += "; exposed communication is waits, and sends and receives on SMs"
-    return Grid(
-        "Where the pass goes", ("part", *heads), tuple(rows), breaks=frozenset({len(rows) - 1}), note=note
-    )
+    heads = ("part", *(head for name in names for head in (name, "share")))
+    grid = Grid("Where the pass goes", heads, rows, breaks=frozenset({len(rows) - 1}), note=note)
+    return grid if few else grid.without(*range(2, len(heads), 2))
 
 
 def memory(passes: Sequence[PassView]) -> Grid:
@@ -78,22 +78,3 @@ def memory(passes: Sequence[PassView]) -> Grid:
     ]
     heads = ("part", *(run.name if len(passes) > 1 else "memory" for run in passes))
     return Grid("Memory of a GPU", heads, tuple(rows) if parts else (), breaks=frozenset({len(parts)}))
-
-
-def collectives(passes: Sequence[PassView]) -> Grid:
-    """Dispatch and combine of one layer and microbatch."""
-    both = [(run.name, one) for run in passes for one in run.collectives]
-    rows = [
-        (
-            one.name,
-            time_cell(one.alone_s),
-            time_cell(one.longest_s),
-            f"{one.nodes_per_token:.3g}",
-            f"{one.ranks_per_token:.3g}",
-            f"{one.max_over_mean_rank_load:.2f}",
-        )
-        for _, one in both
-    ]
-    heads = ("exchange", "alone", "slowest rank", "nodes/token", "ranks/token", "busiest rank / mean")
-    grid = Grid("Exchanges of one layer and microbatch", heads, tuple(rows))
-    return grid.named([name for name, _ in both]) if len(passes) > 1 else grid

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.show.grid import Cell, Grid, bytes_cell, ratio_cell, share_cell, time_cell
-from sim.show.tables import whole_run
+from sim.show.grid import Cell, Grid, bytes_cell, ratio_cell, share_cell, shared, time_cell
+from sim.show.tables import collectives, whole_run
 from sim.show.views.run import Held, RunsView
 from sim.show.views.training import PHASES, StepView, parts_of
 from sim.show.words.whole_run import count
@@ -27,7 +27,7 @@ def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
         times(steps),
         (phases_down if few else phases_across)(steps),
         (memory_down if few else memory_across)(steps),
-        collectives(steps),
+        collectives.collectives(steps, ("alone", "beside compute", "ratio")),
         whole_run.cost(steps),
     ]
 
@@ -71,66 +71,51 @@ def phases_across(steps: Sequence[StepView]) -> Grid:
 
 
 def phases_down(steps: Sequence[StepView]) -> Grid:
-    """Where the step goes: a row for each phase, with its share of the step; a pair of columns for each step."""
-
-    def row(label: str, times_s: Sequence[float | None]) -> tuple[Cell, ...]:
-        pairs = zip(times_s, steps, strict=True)
-        return (label, *(cell for time_s, step in pairs for cell in _timed(time_s, step.step_time_s)))
-
-    phases = {
-        indent + label: [getattr(step, ranks).get(phase) for step in steps]
+    """Where the step goes: a row for each phase, a pair of columns for each step."""
+    times_s = {
+        indent + label: [getattr(step, ranks).get(phase) or None for step in steps]
         for ranks, indent in (("phases", ""), ("phases_mean", "  "))
         for phase, label in PHASES.items()
     }
-    inside = {
-        "exposed communication, rank 0": [step.exposed_comm_s for step in steps],
-        "exposed communication, mean": [step.exposed_comm_mean_s for step in steps],
-        "waits for the slowest rank, rank 0": [step.barrier_wait_s for step in steps],
+    times_s |= {
+        label: [getattr(step, name) or None for step in steps]
+        for label, name in (
+            ("exposed communication, rank 0", "exposed_comm_s"),
+            ("exposed communication, mean", "exposed_comm_mean_s"),
+            ("waits for the slowest rank, rank 0", "barrier_wait_s"),
+        )
     }
     num = len(PHASES)
-    rows = [row(label, times_s) for label, times_s in (phases | inside).items()]
+    rows = list(shared(times_s, [step.step_time_s for step in steps], time_cell))
     rows.insert(num, ("mean of the pipeline ranks", *("" for _ in range(2 * len(steps)))))
-    heads = [head for step in steps for head in (step.name if len(steps) > 1 else "time", "share")]
     return Grid(
         "Where the step goes, rank 0 first",
-        ("phase", *heads),
+        ("phase", *(head for step in steps for head in (step.name if len(steps) > 1 else "time", "share"))),
         tuple(rows),
         breaks=frozenset({num, 2 * num + 1}),
         note="share: of the step. The last rows lie inside operations; ranks are those of the pipeline, mean over their GPUs.",
     )  # fmt: skip
 
 
-def _timed(time_s: float | None, step_s: float) -> tuple[Cell, Cell]:
-    return (time_cell(time_s), share_cell(time_s / step_s)) if time_s else ("-", "-")
-
-
 def memory_down(steps: Sequence[StepView]) -> Grid:
     """What the fullest GPU holds against what it has: a row for each part, a pair of columns for each step."""
-    held = [step.fullest for step in steps]
-    capacities = [step.memory_capacity_bytes for step in steps]
-
-    def row(label: str, sizes: Sequence[float | None]) -> tuple[Cell, ...]:
-        pairs = zip(sizes, capacities, strict=True)
-        return (label, *(cell for size, capacity in pairs for cell in _sized(size, capacity)))
-
-    free = [c - one.total_bytes if c else None for c, one in zip(capacities, held, strict=True)]
-    rows = [row(part, [one.parts.get(part) for one in held]) for part in parts_of(held)]
-    rows += [row("all", [one.total_bytes for one in held]), row("free", free)]
-    names = [f"{step.name}, rank {one.rank}" for step, one in zip(steps, held, strict=True)]
-    if len(steps) == 1:
-        names = [f"rank {held[0].rank}"]
+    held, capacities = [step.fullest for step in steps], [step.memory_capacity_bytes for step in steps]
+    sizes: dict[str, list[float | None]] = {
+        part: [one.parts.get(part) for one in held] for part in parts_of(held)
+    }
+    sizes["all"] = [one.total_bytes for one in held]
+    sizes["free"] = [
+        size - one.total_bytes if size else None for size, one in zip(capacities, held, strict=True)
+    ]
+    names = [f"{f'{step.name}, ' if len(steps) > 1 else ''}rank {step.fullest.rank}" for step in steps]
     known = " or ".join(show(size, "bytes", 3) for size in sorted({size for size in capacities if size}))
     return Grid(
         "Memory of the fullest GPU",
         ("part", *(head for name in names for head in (name, "share"))),
-        tuple(rows),
-        breaks=frozenset({len(rows) - 2}),
+        shared(sizes, capacities, bytes_cell),
+        breaks=frozenset({len(sizes) - 2}),
         note=f"share: of the {known} of a GPU; rank: of the pipeline" if known else "",
     )
-
-
-def _sized(size: float | None, capacity: float | None) -> tuple[Cell, Cell]:
-    return bytes_cell(size), share_cell(size / capacity if size is not None and capacity else None)
 
 
 def memory_across(steps: Sequence[StepView]) -> Grid:
@@ -147,22 +132,3 @@ def memory_across(steps: Sequence[StepView]) -> Grid:
     rows = tuple(map(row, steps, held))
     heads = ("variant", "rank", *(_SHORT.get(part, part) for part in parts), "all", "of HBM")
     return Grid("Memory of the fullest GPU", heads, rows, note="rank: of the pipeline")
-
-
-def collectives(steps: Sequence[StepView]) -> Grid:
-    """Dispatch and combine with the GPU to themselves and next to compute."""
-    both = [(step.name, one) for step in steps for one in step.collectives]
-    rows = [
-        (
-            one.name,
-            time_cell(one.alone_s),
-            time_cell(one.beside_compute_s),
-            f"{one.beside_compute_s / one.alone_s:.2f}" if one.alone_s else "-",
-            f"{one.nodes_per_token:.3g}",
-            f"{one.ranks_per_token:.3g}",
-        )
-        for _, one in both
-    ]
-    heads = ("exchange", "alone", "beside compute", "ratio", "nodes/token", "ranks/token")
-    grid = Grid("Exchanges of one layer and microbatch", heads, tuple(rows))
-    return grid.named([name for name, _ in both]) if len(steps) > 1 else grid
