@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 _Record = TypeVar("_Record")
 
@@ -23,9 +23,11 @@ def record(kind: type[_Record], branch: Any, /, **known: Any) -> _Record:
     ------
     KeyError : where the branch lacks a field that has no default
     """
-    tree = mapping(branch)
+    tree, described = mapping(branch), cast(Hashable, kind)
     values = {
-        name: tree[name] for name, needed in _fields(kind) if name in tree or (needed and name not in known)
+        name: tree[name]
+        for name, needed in _fields(described)
+        if name in tree or (needed and name not in known)
     }
     return kind(**{**values, **known})
 
