@@ -150,7 +150,7 @@ def choices(view: LadderView) -> Any:
     rungs, on = view.choices, view.reference.name
     figure = Canvas()
     what = f"{view.metric.label}; {view.metric.change_note}"
-    hatched = "" if all(rung.goes_alone for rung in rungs) else "<br>hatched: others go with it"
+    hatched = "<br>hatched: others go with it" if any(rung.takes_along for rung in rungs) else ""
     panels = (
         ("", [0.0, 0.4], f"alone, on the naive design [%]<br>{what}", [rung.title for rung in rungs]),
         ("2", [0.62, 1.0], f"removed last, from the full one [%]<br>{what}{hatched}", [rung.removal_text() for rung in rungs]),
@@ -181,7 +181,7 @@ def choices(view: LadderView) -> Any:
 def _bars(figure: Canvas, view: LadderView, mark: str, rows: Sequence[str]) -> list[float]:
     """Draw a panel's changes, and return them [%] with 0; those of removals that take others along are hatched."""
     hue, shown = colours(view), [0.0]
-    hatch = ["/" if mark and not rung.goes_alone else "" for rung in view.choices]
+    hatch = ["/" if mark and rung.takes_along else "" for rung in view.choices]
     for machine in view.machines:
         readings = [(rung.removed if mark else rung.alone)[machine.name] for rung in view.choices]
         changes = [None if reading.change is None else 100 * reading.change for reading in readings]

@@ -40,7 +40,7 @@ def validation(view: ValidationView) -> Any:
             # A row that is printed only may lie far out; it stays at the edge then, and its text says where.
             error = min(max(100 * row.error_fraction, -_EDGE * reach), _EDGE * reach)
             spread = 0.5 * (j / last - 0.5) if last else 0.0
-            use = "missed" if row.is_missed else row.use
+            use = "missed" if row.counts and not row.ok else row.use
             marks.setdefault(use, []).append((error, i + spread, _hover(row)))
     for use, (symbol, colour) in _LOOKS.items():
         if use in marks:

@@ -133,7 +133,7 @@ def enough_grid(view: LadderView) -> Grid:
     rows: _Rows = []
     for enough in known:
         needs = {need.within_fraction: need_text(enough, need, "<= ") for need in enough.needed}
-        present = show(enough.present.value, enough.dimension, 3)
+        present = show(enough.present, enough.dimension, 3)
         cells = (needs.get(fraction, "-") for fraction in fractions)
         rows.append((enough.title, enough.key, enough.machine, present, *cells))
     heads = ("what", "figure", "of", "has", *(f"within {100 * fraction:g} %" for fraction in fractions))

@@ -275,10 +275,6 @@ class SweepView:
         """Return which points some are compared with: ` of their machine`; "" where no axis is given."""
         return f" of {whose} {self.given_text}" if self.given else ""
 
-    def times_text(self, times: float) -> str:
-        """Return `1.48x the best`; of a metric that should be large, `1/1.48 of the best`."""
-        return f"{times:.3g}x the best" if self.objective.minimise else f"1/{times:.3g} of the best"
-
 
 def sweep_view(document: Mapping[str, Any]) -> SweepView:
     """Read the document of a sweep.
