@@ -24,7 +24,7 @@ class Result(dict[str, Any]):
     def __init__(self, document: Mapping[str, Any]) -> None:
         super().__init__(document)
         if isinstance(self.get("variants"), Mapping):
-            self["variants"] = {name: Result(one) for name, one in self["variants"].items()}
+            self["variants"] = {name: Result(run) for name, run in self["variants"].items()}
 
     # --- figures ---------------------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class Result(dict[str, Any]):
     # --- tables ----------------------------------------------------------------------------------------------------
 
     def finding(self) -> list[str]:
-        """What the result says, a sentence each, the most important first."""
+        """Return the findings, a sentence each, the most important first."""
         from sim.show.views.ladder import ladder_view
         from sim.show.views.run import views_of
         from sim.show.views.sweep import sweep_view
@@ -136,13 +136,13 @@ class Result(dict[str, Any]):
         return polars.DataFrame(self.table(), infer_schema_length=None)
 
     def __repr__(self) -> str:
-        """What a console shows: title and findings; `dict(result)` shows all there is, which may be megabytes."""
+        """Title and findings, for a console; `dict(result)` shows all there is, which may be megabytes."""
         if "schema" not in self:  # a part, or something made by hand
             return super().__repr__()
         return "\n".join([self._title, *self.finding()])
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: title, findings, and the first metrics."""
+        """Title, findings and the first metrics, for a notebook."""
         from sim.show.pages import notebook
 
         if self._is_run:

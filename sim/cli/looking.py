@@ -1,4 +1,4 @@
-"""Commands that draw what was found, and read, show and write files; they run nothing."""
+"""Commands that draw results, and read, show and write files; they run nothing."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladd
 
 
 def is_document(tree: Any) -> bool:
-    """Whether a tree is a document that a command wrote."""
+    """Tell whether a tree is a document that a command wrote."""
     return isinstance(tree, Mapping) and (str(tree.get("schema")) in SCHEMAS or "groups" in tree)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -475,11 +476,18 @@ def test_parquet_holds_the_same_table(document: dict[str, Any]) -> None:
     assert frame["workload.kernel.comm_sms"].dtype.is_integer()
 
 
-def test_an_axis_is_a_number_with_its_unit_where_all_of_its_values_are_of_one_kind() -> None:
+def along(document: dict[str, Any], values: Sequence[Any]) -> dict[str, Any]:
+    """The document with a single axis, and a point without metrics for each of its values."""
+    points = [{"values": {"x": value}, "status": "ok", "reason": "", "metrics": {}} for value in values]
+    return {**document, "axes": {"x": list(values)}, "points": points, "ranked": [], "best": [], "pareto": []}
+
+
+def test_an_axis_is_a_number_with_its_unit_where_all_of_its_values_are_of_one_kind(
+    document: dict[str, Any],
+) -> None:
     def column(*values: Any) -> dict[str, list[Any]]:
-        points = [{"values": {"x": one}, "status": "ok", "reason": "", "metrics": {}} for one in values]
-        found = export.table({"axes": {"x": list(values)}, "points": points})
-        return {name: cells for name, cells in found.items() if name not in ("status", "reason")}
+        table = export.table(along(document, values))
+        return {name: cells for name, cells in table.items() if name not in ("status", "reason")}
 
     assert column("100 GB/s", "400Gb/s") == {"x_bytes_per_s": [100e9, 50e9]}
     assert column("1 ms", "2 us") == {"x_s": [1e-3, 2e-6]}
@@ -490,7 +498,9 @@ def test_an_axis_is_a_number_with_its_unit_where_all_of_its_values_are_of_one_ki
     assert column(1, None, [8, 16]) == {"x": [1, None, "[8, 16]"]}
 
 
-def test_an_axis_of_many_quantities_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_axis_of_many_quantities_is_read_once(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not once for each point: a thousand points took minutes."""
     count = 0
 
@@ -502,8 +512,7 @@ def test_an_axis_of_many_quantities_is_read_once(monkeypatch: pytest.MonkeyPatch
     real = units.split
     monkeypatch.setattr(units, "split", split)
     values = [f"{i} GB/s" for i in range(1, 1001)]
-    points = [{"values": {"x": one}, "status": "ok", "reason": "", "metrics": {}} for one in values]
-    export.table({"axes": {"x": values}, "points": points})
+    export.table(along(document, values))
     assert count == len(values)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sim import units
 from sim.errors import Fault, InputError, nearest
-from sim.show.views.points import TablePoint, points_of
+from sim.show.views.sweep import Point, sweep_view
 from sim.trees import dotted
 
 FORMATS = ("csv", "parquet")
@@ -39,13 +39,14 @@ def check_format(asked: str) -> str:
 
 def table(document: Mapping[str, Any]) -> dict[str, list[Cell]]:
     """Make a table of a sweep's document: column -> values [num_points]."""
-    kinds = {axis: _kind(values) for axis, values in document["axes"].items()}
-    rows = [_row(kinds, point) for point in points_of(document)]
+    view = sweep_view(document)
+    kinds = {axis.name: _kind(axis.values) for axis in view.axes}
+    rows = [_row(kinds, point) for point in view.points]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _row(kinds: Mapping[str, str | None], point: TablePoint) -> dict[str, Cell]:
+def _row(kinds: Mapping[str, str | None], point: Point) -> dict[str, Cell]:
     row: dict[str, Cell] = {}
     for axis, value in point.values.items():
         kind = kinds[axis]

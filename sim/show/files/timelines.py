@@ -25,14 +25,14 @@ MAX_FLOWS = 50_000  # a viewer bears no more; flow_completion.csv has all
 def timeline(document: Mapping[str, Any]) -> Timeline:
     """Collect the course in time of a result document; each variant has rows of its own."""
     view = views_of(document)
-    made = [_DRAWN[run.family](run, f"{run.variant}: " if run.variant else "") for run in view.runs]
+    parts = [_DRAWN[run.family](run, f"{run.variant}: " if run.variant else "") for run in view.runs]
     return Timeline(
         title=view.title or "moesim",
-        tracks=tuple(chain.from_iterable(one.tracks for one in made)),
-        slices=tuple(chain.from_iterable(one.slices for one in made)),
-        transfers=tuple(chain.from_iterable(one.transfers for one in made)),
-        counters=tuple(chain.from_iterable(one.counters for one in made)),
-        arrows=tuple(chain.from_iterable(one.arrows for one in made)),
+        tracks=tuple(chain.from_iterable(part.tracks for part in parts)),
+        slices=tuple(chain.from_iterable(part.slices for part in parts)),
+        transfers=tuple(chain.from_iterable(part.transfers for part in parts)),
+        counters=tuple(chain.from_iterable(part.counters for part in parts)),
+        arrows=tuple(chain.from_iterable(part.arrows for part in parts)),
     )
 
 

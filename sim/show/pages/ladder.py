@@ -33,7 +33,7 @@ _TERMS = (
 
 @dataclass(frozen=True, slots=True)
 class Enough:
-    """How much of a resource is enough."""
+    """Amounts of each resource that are enough."""
 
     curves: tuple[Drawing, ...]
     tables: tuple[Grid, ...]
@@ -52,7 +52,7 @@ class CurvePoints:
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """Where machines break even."""
+    """Curves along which machines break even."""
 
     curves: tuple[Drawing, ...]
     points: tuple[CurvePoints, ...]
@@ -60,7 +60,7 @@ class BreakEven:
 
 @dataclass(frozen=True, slots=True)
 class LadderPage:
-    """What `ladder.html.j2` shows."""
+    """Record that `ladder.html.j2` shows."""
 
     head: Head
     warnings: tuple[str, ...]

@@ -14,7 +14,7 @@ _SHOWN = 12  # metrics of a table
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
-    """What `notebook.html.j2` shows."""
+    """Record that `notebook.html.j2` shows."""
 
     title: str
     findings: Sequence[str]
@@ -23,7 +23,7 @@ class Notebook:
     rows: Sequence[tuple[str, Sequence[str]]] = ()
     """Metric, and its value in each run."""
     rest: str = "All rows"
-    """What is left for the table in Python; "" for nothing."""
+    """Rest that the table in Python has; "" for nothing."""
 
 
 def study_html(title: str, findings: Sequence[str]) -> str:

@@ -19,13 +19,13 @@ Pairs = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What frames a report."""
+    """Frame of a report."""
 
     kicker: str
     """Kind of the report."""
     title: str
     facts: Pairs
-    """What was asked."""
+    """The question: what ran on what."""
     answer: Sequence[str]
     footer: Sequence[str]
 
@@ -36,12 +36,12 @@ class Leaning:
 
     grid: Grid
     counts: str
-    """How many of each grade."""
+    """Number of each grade."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What export rules say of each part in the report, as it ran."""
+    """Verdicts of export rules on each part in the report, as it ran."""
 
     grid: Grid
     numbers: Sequence[tuple[str, Sequence[str]]]

@@ -39,14 +39,14 @@ class Course:
 
     names: str
     aside: str
-    """What binds, or the times of runs without links."""
+    """The binding resources, or the times of runs without links."""
     lines: tuple[tuple[Drawing, ...], ...]
     """Figures that share a line."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """What `run.html.j2` shows."""
+    """Record that `run.html.j2` shows."""
 
     head: Head
     results: tuple[Drawing, ...]
@@ -103,7 +103,7 @@ def _head(runs: RunsView) -> Head:
 
 
 def _shared_facts(runs: RunsView) -> Pairs:
-    """What was asked: each fact with its values over all variants."""
+    """Collect each fact with its values over all variants."""
     values: dict[str, list[str]] = {}
     for run in runs.runs:
         for key, value in run.facts:

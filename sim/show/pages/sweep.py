@@ -30,7 +30,7 @@ _TERMS = (
 
 @dataclass(frozen=True, slots=True)
 class SweepPage:
-    """What `sweep.html.j2` shows."""
+    """Record that `sweep.html.j2` shows."""
 
     head: Head
     overview: tuple[Drawing, ...]
@@ -75,7 +75,7 @@ def runs_text(runs: Runs) -> str:
 
 
 def _trades(view: SweepView) -> bool:
-    """Whether there is anything to weigh: a second objective, or memory."""
+    """Tell whether there is anything to weigh: a second objective, or memory."""
     memory = bool(view.ranked) and view.ranked[0].metric("memory_peak_bytes") is not None
     return len(view.objectives) > 1 or memory
 

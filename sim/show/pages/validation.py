@@ -32,7 +32,7 @@ class GroupRows:
 
 @dataclass(frozen=True, slots=True)
 class ValidationPage:
-    """What `validation.html.j2` shows."""
+    """Record that `validation.html.j2` shows."""
 
     head: Head
     errors: Drawing

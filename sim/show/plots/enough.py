@@ -30,15 +30,12 @@ _MOST_TICKS = 8
 
 def enough(entry: Enough) -> Any:
     """Draw what a run takes above an unlimited link, by the link's rate, with the marks of 1, 5 and 10 %."""
-    dimension, present, unlimited = entry.dimension, entry.present.value, entry.unlimited.value
-    scale, unit = _rate_unit(present, dimension)
-    curve = {
-        value: 100 * entry.above_unlimited(metric) for value, metric in entry.ran.items() if value < unlimited
-    }
+    scale, unit = _rate_unit(entry.present, entry.dimension)
+    curve = {value: 100 * excess for value, excess in entry.excess.items()}
     needs = [need for need in entry.needed if need.value in curve]
     needs = needs[:1] if needs and needs[0].at_most else needs  # then all the others are there too
     widest = 100 * max(need.within_fraction for need in entry.needed)
-    level = curve.get(present)
+    level = curve.get(entry.present)
     top = max(1.3 * widest, min(max(curve.values()), _MOST_PERCENT), 1.12 * (level or 0.0))
     low, high = min(curve) / scale, max(curve) / scale
     xs, ys = [need.value / scale for need in needs], [curve[need.value] for need in needs]
@@ -53,7 +50,7 @@ def enough(entry: Enough) -> Any:
             {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": y, "line": {"width": 1, "dash": "dot", "color": style.NEUTRAL}}
         )  # fmt: skip
         figure.level(100 * need.within_fraction, style.BAND)
-    _present(figure, entry.machine, present / scale, unit, level, top)
+    _present(figure, entry.machine, entry.present / scale, unit, level, top)
     figure.add(
         "scatter", x=xs, y=ys, mode="markers", name="enough",
         marker={"size": 10, "color": style.COLOUR["leaf_uplink"]}, hoverinfo="skip", cliponaxis=False,
@@ -86,7 +83,7 @@ def _present(figure: Canvas, name: str, x: float, unit: str, y: float | None, to
         return
     figure.add(
         "scatter", x=[x], y=[y], mode="markers", name=f"{name} has {x:.4g} {unit}", cliponaxis=False,
-        marker={"symbol": "diamond", "size": 13, "color": "#FFFFFF", "line": {"width": 2, "color": "#1C2126"}},
+        marker=style.mark("diamond", 13, 2),
         hovertemplate=f"{name}: %{{x:.4g}} {unit}, %{{y:.2f}} % above unlimited<extra></extra>",
     )  # fmt: skip
 
@@ -191,16 +188,22 @@ SECTIONS = {"enough": "enough", "break_even": "curves"}
 def _draws(kind: str, view: LadderView) -> dict[str, Callable[[], Any]]:
     """Return what draws each entry of a kind's section with more than two points that ran. Raises `InputError` for none."""
     if kind == "enough":
-        entries = {name: entry for name, entry in view.known_enough.items() if len(entry.ran) > 2}
+        entries = {name: entry for name, entry in view.known_enough.items() if len(entry.excess) > 1}
         draws: dict[str, Callable[[], Any]] = {
             name: partial(enough, entry) for name, entry in entries.items()
         }
     else:
-        curves = {name: curve for name, curve in view.curves.items() if len(curve.ran) > 2}
+        curves = {name: curve for name, curve in view.curves.items() if _num_ran(curve) > 2}
         draws = {name: partial(break_even, view, curve) for name, curve in curves.items()}
     if not draws:
         raise InputError(Fault(None, "kind", f"'{kind}'", f"a ladder with the section '{SECTIONS[kind]}'"))
     return draws
+
+
+def _num_ran(curve: Curve) -> int:
+    """Count points at which a machine ran."""
+    readings = (point.readings.values() for point in curve.points)
+    return sum(any(reading.value is not None for reading in some) for some in readings)
 
 
 def several(kind: str, view: LadderView) -> dict[str, Any]:

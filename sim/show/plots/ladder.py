@@ -25,8 +25,6 @@ _ROOM = 2.1  # of a stacked axis over its longest bar: room for what is written 
 _TOP_PX = 44  # for the legend
 _STEPS = (6, 5)  # most between ticks of an axis of changes: panels side by side, stacked
 _GROUPS = {"barmode": "group", "bargap": 0.22, "bargroupgap": 0.08}
-_ROWS = {"autorange": "reversed", "ticksuffix": "  ", "showgrid": False, "type": "category"}
-"""An axis of rows, the first on top."""
 _BARS = {"orientation": "h", "textposition": "outside", "cliponaxis": False, "textfont": {"size": 12}}
 """Bars with a text behind each."""
 
@@ -70,7 +68,7 @@ def ladder(view: LadderView) -> Any:
         )  # fmt: skip
     title = f"{axis_title(metric.label, unit)}; pale: moved by the choice"
     figure.axis("x", title=title, domain=[0.0, 0.72 if rival else 1.0], range=[0, 1.3 * longest])
-    figure.axis("y", **_ROWS)
+    figure.categories(type="category")
     figure.layout |= _GROUPS
     inside = (_ROW_PX * len(view.machines) + 12) * len(rows)
     stacked = None
@@ -112,7 +110,7 @@ def _gap_panel(figure: Canvas, view: LadderView, rows: Sequence[str], rival: Mac
     )  # fmt: skip
     title = f"gap: {view.reference.label} takes<br>{view.metric.longer} than {rival.label} by [%]"
     figure.axis("x2", domain=[0.79, 1.0], anchor="y2", title=title, range=[low, 1.55 * reach], nticks=4)
-    figure.axis("y2", anchor="x2", showticklabels=False, **_ROWS)
+    figure.categories("y2", type="category", anchor="x2", showticklabels=False)
 
 
 def _row(name: str) -> str:
@@ -152,7 +150,7 @@ def choices(view: LadderView) -> Any:
     rungs, on = view.choices, view.reference.name
     figure = Canvas()
     what = f"{view.metric.label}; {view.metric.change_note}"
-    hatched = "" if all(rung.goes_alone for rung in rungs) else "<br>hatched: others go with it"
+    hatched = "<br>hatched: others go with it" if any(rung.takes_along for rung in rungs) else ""
     panels = (
         ("", [0.0, 0.4], f"alone, on the naive design [%]<br>{what}", [rung.title for rung in rungs]),
         ("2", [0.62, 1.0], f"removed last, from the full one [%]<br>{what}{hatched}", [rung.removal_text() for rung in rungs]),
@@ -165,7 +163,7 @@ def choices(view: LadderView) -> Any:
         figure.axis(
             f"x{mark}", domain=domain, title=title, range=narrow, tickvals=_ticks(*narrow, _STEPS[0]), anchor=f"y{mark}", zeroline=True
         )  # fmt: skip
-        figure.axis(f"y{mark}", anchor=f"x{mark}", **_ROWS)
+        figure.categories(f"y{mark}", type="category", anchor=f"x{mark}")
         stacked[f"xaxis{mark}"] = {"range": wide, "tickvals": _ticks(*wide, _STEPS[1])}
         most_lines = max(most_lines, *(row.count("<br>") + 1 for row in rows))
     figure.layout |= _GROUPS
@@ -183,7 +181,7 @@ def choices(view: LadderView) -> Any:
 def _bars(figure: Canvas, view: LadderView, mark: str, rows: Sequence[str]) -> list[float]:
     """Draw a panel's changes, and return them [%] with 0; those of removals that take others along are hatched."""
     hue, shown = colours(view), [0.0]
-    hatch = ["/" if mark and not rung.goes_alone else "" for rung in view.choices]
+    hatch = ["/" if mark and rung.takes_along else "" for rung in view.choices]
     for machine in view.machines:
         readings = [(rung.removed if mark else rung.alone)[machine.name] for rung in view.choices]
         changes = [None if reading.change is None else 100 * reading.change for reading in readings]

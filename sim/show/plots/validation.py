@@ -40,7 +40,7 @@ def validation(view: ValidationView) -> Any:
             # A row that is printed only may lie far out; it stays at the edge then, and its text says where.
             error = min(max(100 * row.error_fraction, -_EDGE * reach), _EDGE * reach)
             spread = 0.5 * (j / last - 0.5) if last else 0.0
-            use = "missed" if row.is_missed else row.use
+            use = "missed" if row.counts and not row.ok else row.use
             marks.setdefault(use, []).append((error, i + spread, _hover(row)))
     for use, (symbol, colour) in _LOOKS.items():
         if use in marks:
@@ -54,10 +54,7 @@ def validation(view: ValidationView) -> Any:
     beyond = ", marks at the edge lie beyond" if far else ""
     title = f"error of the simulated value [%]; the band is the tolerance{beyond}"
     figure.axis("x", title=title, range=[-reach, reach])
-    figure.axis(
-        "y", tickvals=list(range(len(groups))), ticktext=[f"{group.name}  " for group in groups], range=[len(groups) - 0.4, -0.6],
-        showgrid=False, zeroline=False,
-    )  # fmt: skip
+    figure.rows([f"{group.name}  " for group in groups])
     alt = "; ".join(
         f"{group.name}: mean error {group.mean_abs_error_fraction:.1%}, worst {group.worst_error_fraction:.1%}"
         for group in groups

@@ -184,7 +184,7 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
 
 
 def _reasons(sheet: Sheet, console: Console) -> None:
-    """Where each derived, measured or assumed figure comes from, where it says so."""
+    """Print the origin of each derived, measured or assumed parameter that has one."""
     from rich.text import Text
 
     explained = [row.figure for row in sheet.figures if row.figure and row.figure.detail]

@@ -62,9 +62,9 @@ def reading_grid(view: LadderView) -> Grid:
     )
     if has_others := any(row[-1] for row in rows):
         note += "; goes with it: other choices that this removal undoes or sets otherwise, so that its change is not the choice's own"
-    width = len(heads) if has_others else len(heads) - 1
     title = f"Each choice alone, and removed last, on {on.label}"
-    return Grid(title, heads[:width], tuple(row[:width] for row in rows), words=frozenset({0, 5}), note=note)
+    grid = Grid(title, heads, tuple(rows), words=frozenset({0, 5}), note=note)
+    return grid if has_others else grid.without(5)
 
 
 def _labels(view: LadderView) -> list[str]:
@@ -133,7 +133,7 @@ def enough_grid(view: LadderView) -> Grid:
     rows: _Rows = []
     for enough in known:
         needs = {need.within_fraction: need_text(enough, need, "<= ") for need in enough.needed}
-        present = show(enough.present.value, enough.dimension, 3)
+        present = show(enough.present, enough.dimension, 3)
         cells = (needs.get(fraction, "-") for fraction in fractions)
         rows.append((enough.title, enough.key, enough.machine, present, *cells))
     heads = ("what", "figure", "of", "has", *(f"within {100 * fraction:g} %" for fraction in fractions))
@@ -187,9 +187,9 @@ def price_grid(view: LadderView) -> Grid:
         notes.append(f"breaks even: {price} {reference.label}, full design")
     if unpriced:
         notes.append(f"{joined(unpriced)}: no price in the profile, so no cost of a token")
-    width = len(heads) if paid is not None else len(heads) - 1
-    shown = tuple(row[:width] for row in rows) if len(unpriced) < len(rows) else ()
-    return Grid("Price of a million tokens", heads[:width], shown, note="; ".join(notes))
+    shown = tuple(rows) if len(unpriced) < len(rows) else ()
+    grid = Grid("Price of a million tokens", heads, shown, note="; ".join(notes))
+    return grid if paid is not None else grid.without(5)
 
 
 def _usd(value: float | None) -> Cell:

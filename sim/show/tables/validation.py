@@ -50,7 +50,7 @@ def summary_grid(view: ValidationView) -> Grid:
     bars = [(group, bar) for group in view.groups for bar in group.bars]
     rows: list[tuple[Cell, ...]] = []
     for group, bar in bars:
-        purposes = [row.purpose for row in group.rows_of(bar)]
+        purposes = [row.purpose for row in group.rows if row.counts and bar.name in (None, row.bar)]
         rows.append(
             (
                 group.name if bar.name in (None, "main") else f"{group.name}, {bar.name}",

@@ -95,11 +95,6 @@ class Rung:
         return next(iter(self.gaps.values()), None)
 
     @property
-    def goes_alone(self) -> bool:
-        """True where its removal undoes no other choice."""
-        return not self.takes_along
-
-    @property
     def removal_note(self) -> str:
         """The other choices that its removal undoes or sets otherwise, for a table; "" for none."""
         altered = joined(self.alters)
@@ -124,14 +119,6 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
-    """A value of a figure of the profile, and the metric of a run with it (None where it does not run)."""
-
-    value: float
-    metric: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Need:
     """The least value with which a run takes at most so much more than with an unlimited one.
 
@@ -145,29 +132,19 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Enough:
-    """The search for how much of a figure of the profile is enough on a machine."""
+    """The search for how much of a figure of the profile is enough on a machine, which has `present` of it.
+
+    `excess` is what a run takes more than with an unlimited figure [fraction], by the value of each that ran.
+    """
 
     title: str
     key: str
     machine: str
     metric: Metric
     dimension: str
-    present: Amount
-    unlimited: Amount
+    present: float
     needed: tuple[Need, ...]
-    points: tuple[Amount, ...]
-
-    @property
-    def ran(self) -> dict[float, float]:
-        """Value -> metric of each point that ran."""
-        return {point.value: point.metric for point in self.points if point.metric is not None}
-
-    def above_unlimited(self, metric: float) -> float:
-        """Return how much more a run takes than with an unlimited figure [fraction]."""
-        least = self.unlimited.metric
-        if least is None or metric == least:
-            return 0.0
-        return self.metric.takes(metric) / self.metric.takes(least) - 1
+    excess: Mapping[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +174,6 @@ class Curve:
     within_fraction: float
     points: tuple[CurvePoint, ...]
     break_even: Mapping[str, tuple[float, ...]]
-
-    @property
-    def ran(self) -> list[CurvePoint]:
-        """Points at which a machine ran."""
-        return [p for p in self.points if any(reading.value is not None for reading in p.readings.values())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,15 +317,21 @@ def _companions(
 def _enough(entry: Mapping[str, Any]) -> Enough | Unknown:
     if "needed" not in entry:
         return Unknown(entry["title"], entry["reason"])
+    metric, unlimited = Metric(entry["metric"], entry["more_is_better"]), entry["unlimited"]
+    ran = {point["value"]: point["metric"] for point in entry["points"] if point["metric"] is not None}
+    least = metric.takes(unlimited["metric"])
     return record(
         Enough,
         entry,
         machine=machine_label(entry["hardware"]),
-        metric=Metric(entry["metric"], entry["more_is_better"]),
-        present=Amount(**entry["present"]),
-        unlimited=Amount(**entry["unlimited"]),
+        metric=metric,
+        present=entry["present"]["value"],
         needed=tuple(record(Need, need) for need in entry["needed"]),
-        points=tuple(Amount(**point) for point in entry["points"]),
+        excess={
+            value: 0.0 if reached == unlimited["metric"] else metric.takes(reached) / least - 1
+            for value, reached in ran.items()
+            if value < unlimited["value"]
+        },
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sim.show.grid import Cell
@@ -102,6 +102,10 @@ class Point:
     metrics: Mapping[str, Any]
     lag: float | None
     times_best: float
+    layout: Mapping[str, int] = field(default_factory=dict)
+    """Sizes that were derived from its values."""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation over replicas, by metric."""
 
     def metric(self, name: str) -> float | None:
         """Return a metric by its dotted name; None where it is no number, or missing."""
@@ -271,10 +275,6 @@ class SweepView:
         """Return which points some are compared with: ` of their machine`; "" where no axis is given."""
         return f" of {whose} {self.given_text}" if self.given else ""
 
-    def times_text(self, times: float) -> str:
-        """Return `1.48x the best`; of a metric that should be large, `1/1.48 of the best`."""
-        return f"{times:.3g}x the best" if self.objective.minimise else f"1/{times:.3g} of the best"
-
 
 def sweep_view(document: Mapping[str, Any]) -> SweepView:
     """Read the document of a sweep.
@@ -295,7 +295,8 @@ def sweep_view(document: Mapping[str, Any]) -> SweepView:
         behind = 1 + (lag or 0.0)
         times = behind if objectives[0].minimise else 1 / max(behind, 1e-12)
         texts = {axis: value_label(value) for axis, value in raw["values"].items()}
-        return Point(raw["values"], texts, raw["status"], raw["reason"], condition, metrics, lag, times)
+        known = {"metrics": metrics, "texts": texts, "condition": condition, "lag": lag, "times_best": times}
+        return record(Point, raw, **known)
 
     points = tuple(point(entry, entry["metrics"] or {}) for entry in raw)
     ranked = tuple(points[i] for i in document["ranked"])

@@ -39,11 +39,6 @@ class Row:
         return self.bar is not None
 
     @property
-    def is_missed(self) -> bool:
-        """True where it counts, and is off by more than its tolerance."""
-        return self.counts and not self.ok
-
-    @property
     def use(self) -> str:
         """Its purpose, or that it is printed only."""
         return self.purpose if self.counts else "printed only"
@@ -74,10 +69,6 @@ class Group:
     sources: tuple[str, ...]
     rows: tuple[Row, ...]
     num_rows: int
-
-    def rows_of(self, bar: Bar) -> list[Row]:
-        """Return the rows that count towards a bar."""
-        return [row for row in self.rows if row.counts and bar.name in (None, row.bar)]
 
     def shortened(self, most: int) -> Group:
         """Return the group with those rows alone that miss, and the worst of the others; without sources."""

@@ -106,7 +106,7 @@ def removals(view: LadderView) -> list[str]:
     metric, on = view.metric, view.reference
     full = metric.text(view.full.in_turn[on.name].value)
     ranked = sorted(_removals_on(view, on), key=lambda removal: -removal[0])
-    lone = [removal for removal in ranked if removal[1].goes_alone]
+    lone = [removal for removal in ranked if not removal[1].takes_along]
     missed = [(rung, reading) for cost, rung, reading in lone if cost >= NONE][:_MOST]
     out, sentences = "Taken out of the full design by itself", []
     if missed:
@@ -122,7 +122,7 @@ def removals(view: LadderView) -> list[str]:
         f"Without {rung.removal_text(_QUOTE)}, the full design on {on.label} goes from {full} to {metric.text(reading.value)} "
         f"({metric.label}, {change_text(reading.change)})."
         for _, rung, reading in ranked
-        if not rung.goes_alone
+        if rung.takes_along
     ]
     return sentences
 
@@ -164,16 +164,15 @@ def enough_sentence(enough: Enough | Unknown) -> str:
     if isinstance(enough, Unknown):
         return f"{enough.title}: {enough.reason}."
     tightest, on = enough.needed[0], enough.machine
-    present = show(enough.present.value, enough.dimension, 3)
+    present = show(enough.present, enough.dimension, 3)
     if tightest.at_most:
-        least = next(point for point in enough.points if point.value == tightest.value)
         tried = f"even with {show(tightest.value, enough.dimension, 3)}, the least that was tried"
-        return f"{enough.title}: {tried}, {on} {_excess(enough, least.metric)}; it has {present}."
+        return f"{enough.title}: {tried}, {on} {_excess(enough, tightest.value)}; it has {present}."
     needs = ", ".join(
         f"{need_text(enough, need)}{' comes' if need is tightest else ''} within {100 * need.within_fraction:g} %"
         for need in enough.needed
     )
-    return f"{enough.title}: {needs} of an unlimited one; {on} has {present} and {_excess(enough, enough.present.metric)}."
+    return f"{enough.title}: {needs} of an unlimited one; {on} has {present} and {_excess(enough, enough.present)}."
 
 
 def need_text(enough: Enough, need: Need, at_most: str = "at most ") -> str:
@@ -181,10 +180,10 @@ def need_text(enough: Enough, need: Need, at_most: str = "at most ") -> str:
     return f"{at_most if need.at_most else ''}{show(need.value, enough.dimension, 3)}"
 
 
-def _excess(enough: Enough, metric: float | None) -> str:
-    if metric is None:
+def _excess(enough: Enough, value: float) -> str:
+    if value not in enough.excess:
         return "does not run with it"
-    return f"takes {enough.metric.gap_phrase(enough.above_unlimited(metric))} with an unlimited one"
+    return f"takes {enough.metric.gap_phrase(enough.excess[value])} with an unlimited one"
 
 
 def curve_sentence(view: LadderView, curve: Curve) -> str | None:

@@ -76,7 +76,12 @@ def _costliest(view: SweepView) -> str:
         for axis in view.choices:
             for marginal in view.marginals(axis, points):
                 if (best := marginal.best) is not None:
-                    cost = f"at best {best.cell(view.objective.metric)}, {view.times_text(best.times_best)}"
+                    times = (
+                        f"{best.times_best:.3g}x the"
+                        if view.objective.minimise
+                        else f"1/{best.times_best:.3g} of the"
+                    )
+                    cost = f"at best {best.cell(view.objective.metric)}, {times} best"
                     text = f"Of all choices {axis.label} {marginal.text} costs most{where}: {cost}."
                     worst = max(worst, (best.times_best, text))
     return worst[1]
