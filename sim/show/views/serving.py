@@ -80,7 +80,6 @@ class Requests:
     kv_arrived_s: Sequence[float | None]
     decode_start_s: Sequence[float | None]
     end_s: Sequence[float | None]
-    prompt_tokens: Sequence[int] = ()
     output_tokens: Sequence[int] = ()
 
 
