@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import InputError, Mark, Problem, nearest
 
 MAX_BYTES = 256 * 2**20
 _SETTLED_NS = 2 * 10**9  # finer than this the times of some file systems do not tell changes apart
@@ -73,7 +73,7 @@ def find(
         if not looks_like_path and other not in folders and stem in shipped(other):
             got = f"'{spec}', the name of a {'scenario' if command == 'run' else command}"
             wanted = f"a {what}; it goes with `moesim {command} {spec}`"
-    raise InputError(Fault(mark, "", got, wanted, near_name))
+    raise InputError(Problem(mark, "", got, wanted, near_name))
 
 
 def beside(path: Path, *, same: bool = False) -> str | None:
@@ -115,7 +115,9 @@ def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -
     except ValueError:
         reason = "a name that no file can have"
     raise InputError(
-        Fault(where or Mark(str(path)), key, f"'{path}', {reason}" if where else reason, wanted, beside(path))
+        Problem(
+            where or Mark(str(path)), key, f"'{path}', {reason}" if where else reason, wanted, beside(path)
+        )
     )
 
 
@@ -128,4 +130,4 @@ def text(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> s
         start = raw.rfind(b"\n", 0, error.start) + 1
         mark = Mark(str(path), raw.count(b"\n", 0, error.start) + 1, error.start - start + 1)
         got = f"a byte that is not UTF-8 at {error.start}"
-        raise InputError(Fault(mark, "", got, f"UTF-8 text: {wanted}")) from None
+        raise InputError(Problem(mark, "", got, f"UTF-8 text: {wanted}")) from None

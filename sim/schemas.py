@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from sim import units
 from sim.documents import Document, Path_
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,55 +37,55 @@ def _quantity(dimension: str, least: float | None, value: object) -> float:
 
 
 def check(document: Document, model: type[M]) -> M:
-    """Validate the tree of a document with a pydantic model; raise `InputError` with all faults at their marks."""
+    """Validate the tree of a document with a pydantic model; raise `InputError` with all problems at their marks."""
     from pydantic import ValidationError
 
     try:
         return model.model_validate(document.tree)
     except ValidationError as error:
-        raise InputError(list(faults(document, model, error))) from None
+        raise InputError(list(problems(document, model, error))) from None
 
 
-def faults(document: Document, model: type[BaseModel], error: Any) -> Iterator[Fault]:
-    """Every fault of a `ValidationError`, at its mark, in our words; what several kinds of value would do is one fault."""
+def problems(document: Document, model: type[BaseModel], error: Any) -> Iterator[Problem]:
+    """Every problem of a `ValidationError`, at its mark, in our words; what several kinds of value would do is one problem."""
     either: dict[Path_, list[str]] = {}
     for entry in error.errors():
         path, models, chosen = _resolve(model, tuple(entry["loc"]), document.tree, entry["type"])
         if chosen and not isinstance(entry.get("ctx", {}).get("error"), units.UnitError):
             either.setdefault(path, []).append(_wanted(entry))
         else:
-            yield _fault(document, path, models, entry)
+            yield _problem(document, path, models, entry)
     for path, wanted in either.items():
         *others, last = dict.fromkeys(wanted)
         told = f"{', '.join(others)} or {last}" if others else last
-        yield document.fault(path, _brief(document.get(path)), told)
+        yield document.problem(path, _brief(document.get(path)), told)
 
 
-def _fault(document: Document, path: Path_, models: list[type[BaseModel]], entry: Any) -> Fault:
+def _problem(document: Document, path: Path_, models: list[type[BaseModel]], entry: Any) -> Problem:
     kind, got, context = entry["type"], entry.get("input"), entry.get("ctx", {})
     cause = context.get("error")
     if kind == "extra_forbidden":
         fields = sorted({name for candidate in models for name in _field_names(candidate)})
         wanted = f"one of: {', '.join(fields)}" if fields else "no such key"
         near = nearest(str(path[-1]), fields)
-        return document.fault(path, f"the unknown key '{path[-1]}'", wanted, near, key=True)
+        return document.problem(path, f"the unknown key '{path[-1]}'", wanted, near, key=True)
     if kind == "missing":
-        return document.fault(path[:-1], "nothing", f"the key '{path[-1]}'")
+        return document.problem(path[:-1], "nothing", f"the key '{path[-1]}'")
     if isinstance(cause, units.UnitError):
-        return document.fault(path, cause.got, cause.wanted, cause.suggestion)
+        return document.problem(path, cause.got, cause.wanted, cause.suggestion)
     if kind in ("literal_error", "enum"):
         allowed = context["expected"].replace(" or ", ", ")
         words = re.findall(r"'([^']*)'", allowed)
-        return document.fault(path, _brief(got), f"one of: {', '.join(words)}", nearest(str(got), words))
+        return document.problem(path, _brief(got), f"one of: {', '.join(words)}", nearest(str(got), words))
     if kind == "union_tag_invalid":
         words = re.findall(r"'([^']*)'", context["expected_tags"])
         tag, key = str(context["tag"]), str(context["discriminator"]).strip("'")
-        return document.fault((*path, key), f"'{tag}'", f"one of: {', '.join(words)}", nearest(tag, words))
+        return document.problem((*path, key), f"'{tag}'", f"one of: {', '.join(words)}", nearest(tag, words))
     if kind == "union_tag_not_found" and isinstance(got, dict):
         meant = nearest("kind", map(str, got))
         if meant:
-            return document.fault((*path, meant), f"the key '{meant}'", "the key 'kind'", "kind", key=True)
-    return document.fault(path, _brief(got), _wanted(entry))
+            return document.problem((*path, meant), f"the key '{meant}'", "the key 'kind'", "kind", key=True)
+    return document.problem(path, _brief(got), _wanted(entry))
 
 
 _WANTED = {

@@ -17,7 +17,7 @@ from typing import Any
 from sim.calibration.calibrate import Calibration
 from sim.calibration.layer_pairs import PHASES
 from sim.cost.measured import PROFILE_SCHEMA, ExchangeTime, PhaseTime
-from sim.errors import Fault, InputError, Mark
+from sim.errors import InputError, Mark, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def profile_text(
     origin = calibration.origin
     if not calibration.phases:
         wanted = f"a trace of layer pairs ({', '.join(PHASES)}) to make a profile of"
-        raise InputError(Fault(Mark(origin.file), "", calibration.why_not, wanted))
+        raise InputError(Problem(Mark(origin.file), "", calibration.why_not, wanted))
     where = source or Source(f"PyTorch profiler trace {origin.file}", origin.file)
     tree: dict[str, Any] = {
         "schema": PROFILE_SCHEMA,

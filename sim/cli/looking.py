@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sim.cli.shared import console_of, json_option, out_option
-from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
+from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 
 _RUNNABLE = ("scenarios", "scenarios/sweeps", "scenarios/ladders")
 """Folders of what `run`, `sweep` and `ladder` take."""
@@ -51,7 +51,7 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
         return
     if not results or kind is None:
         wanted = "RESULT... --kind KIND (kinds: moesim plot --list)"
-        raise InputError(Fault(None, "plot", "no result" if not results else "no kind", wanted))
+        raise InputError(Problem(None, "plot", "no result" if not results else "no kind", wanted))
     asked = images.check_formats(word.strip() for word in formats.split(","))
     read = [(path, result) for path in results for result in folders.read_each(path)]
     plots.check_kind(kind)
@@ -72,18 +72,18 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
 @click.argument("files", nargs=-1, required=True)
 def check(files: Sequence[str]) -> None:
     """Read and cross-check YAML files; run nothing."""
-    faults: list[Fault] = []
+    problems: list[Problem] = []
     impossible: list[str] = []
     for file in files:
         try:
             kind = _check(file)
             click.echo(f"{file}: a valid {kind}", err=True)
         except InputError as error:
-            faults += error.faults
+            problems += error.problems
         except InfeasibleError as error:
             impossible.append(f"{file}: {error}")
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     if impossible:
         raise InfeasibleError("\n".join(impossible))
 
@@ -138,9 +138,9 @@ def _check(file: str) -> str:
     )
     for key in tree:
         if near := difflib.get_close_matches(key, _TELLING, 1, _ALIKE):
-            raise InputError(document.fault((key,), f"the key '{key}'", wanted, near[0], key=True))
+            raise InputError(document.problem((key,), f"the key '{key}'", wanted, near[0], key=True))
     raise InputError(
-        Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
+        Problem(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
     )
 
 
@@ -156,7 +156,7 @@ def show(what: str, name: str | None, as_json: bool) -> None:
 
     if what not in shelf.SHOW:
         wanted = f"one of: {', '.join(shelf.SHOW)}"
-        raise InputError(Fault(None, "show", f"'{what}'", wanted, nearest(what, shelf.SHOW)))
+        raise InputError(Problem(None, "show", f"'{what}'", wanted, nearest(what, shelf.SHOW)))
     if name is None:
         names = list(documents.shipped(shelf.FOLDERS[what]))
         click.echo(dump(names) if as_json else "\n".join(names) + "\n", nl=False)
@@ -175,7 +175,7 @@ def schema(what: str) -> None:
 
     if what not in shelf.SCHEMAS:
         wanted, near = f"one of: {', '.join(shelf.SCHEMAS)}", nearest(what, shelf.SCHEMAS)
-        raise InputError(Fault(None, "schema", f"'{what}'", wanted, near))
+        raise InputError(Problem(None, "schema", f"'{what}'", wanted, near))
     click.echo(dump(shelf.schema(what).model_json_schema(by_alias=True)), nl=False)
 
 
@@ -199,10 +199,10 @@ def new(name: str, template: str) -> None:
     stem = name.removesuffix(".yaml")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", stem):
         wanted = "a name of letters, digits, '.', '_' and '-', at most 80"
-        raise InputError(Fault(None, "new", f"'{name}'", wanted))
+        raise InputError(Problem(None, "new", f"'{name}'", wanted))
     target = Path(f"{stem}.yaml")
     if target.exists():
-        raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
+        raise InputError(Problem(Mark(str(target)), "", "a file that is already there", "a new name"))
     source = documents.find(template, (*_RUNNABLE, "scenarios/models", "hardware"), "YAML")
     text = text_of(source, "a YAML file")
     beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]

@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema
 
 from sim import schemas, units
 from sim.documents import Document
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 
 Grade = Literal["datasheet", "paper", "measured", "derived", "assumed", "override"]
 Path_ = tuple[str | int, ...]
@@ -200,9 +200,9 @@ def read(
 ) -> tuple[B, Document]:
     """A profile file with an override laid over it, validated; with the document that results.
 
-    Raises `InputError` with every fault of shape, unit, range, grade and source, each at its line.
+    Raises `InputError` with every problem of shape, unit, range, grade and source, each at its line.
     """
-    faults = list(_unsourced(document))
+    problems = list(_unsourced(document))
     merged = document.copy()
     if override is not None:
         if not isinstance(override, Document):
@@ -211,9 +211,9 @@ def read(
     try:
         checked = schemas.check(merged, model)
     except InputError as error:
-        raise InputError([*error.faults, *faults]) from None
-    if faults:
-        raise InputError(faults)
+        raise InputError([*error.problems, *problems]) from None
+    if problems:
+        raise InputError(problems)
     return checked, merged
 
 
@@ -282,24 +282,24 @@ def _replacements(
             yield here, path, value
 
 
-def _unsourced(document: Document) -> Iterator[Fault]:
+def _unsourced(document: Document) -> Iterator[Problem]:
     """What a figure must say besides its value: a known source, and `from` or `why` by its grade."""
     sources = document.get(("sources",))
     sources = sources if isinstance(sources, Mapping) else {}
     for path, leaf in _leaf_mappings(document.tree, ()):
         grade, source = leaf.get("grade"), leaf.get("source")
         if source is None and grade != "assumed":
-            yield document.fault(path, "no source", "the key 'source', one of those under 'sources'")
+            yield document.problem(path, "no source", "the key 'source', one of those under 'sources'")
         elif isinstance(source, str) and source not in sources:
             known = ", ".join(map(str, sources)) or "(there are none)"
-            yield document.fault(
+            yield document.problem(
                 (*path, "source"), repr(source), f"a key of 'sources': {known}", nearest(source, sources)
             )
         detail = _DETAIL.get(str(grade))
         if detail and not leaf.get(detail):
-            yield document.fault(path, f"grade {grade} without '{detail}'", f"the key '{detail}'")
+            yield document.problem(path, f"grade {grade} without '{detail}'", f"the key '{detail}'")
         if grade == OVERRIDE:
-            yield document.fault(
+            yield document.problem(
                 (*path, "grade"), repr(grade), "a grade of the figure itself; override is for overrides"
             )
 

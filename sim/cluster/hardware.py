@@ -17,7 +17,7 @@ from sim import documents
 from sim.cluster import figures as fig
 from sim.cluster.figures import Figure
 from sim.documents import Document
-from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
+from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 
 FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
 
@@ -39,7 +39,7 @@ class DenseFlops:
         """The dense peak of `dtype` [FLOP/s]; raises `InfeasibleError` where the part has none."""
         if dtype not in self.__slots__:
             wanted = f"one of: {', '.join(self.__slots__)}"
-            raise InputError(Fault(None, "dtype", repr(dtype), wanted, nearest(dtype, self.__slots__)))
+            raise InputError(Problem(None, "dtype", repr(dtype), wanted, nearest(dtype, self.__slots__)))
         rate: float | None = getattr(self, dtype)
         if rate is None:
             raise InfeasibleError(f"this GPU has no {dtype} tensor rate")
@@ -247,7 +247,7 @@ def load_hardware(
     Parameters: `name_or_path`, a shipped name (`h800`) or a path, relative to `near` too. `override`, a tree
     of what to replace: quantities (`{"gpu": {"scale_up": {"bandwidth": "450 GB/s"}}}`, dotted keys walked),
     whole leaves or branches; None removes an optional branch. `mark`, where the name was written.
-    Raises `InputError` with every fault of the file and of the override.
+    Raises `InputError` with every problem of the file and of the override.
     """
     path = documents.find(str(name_or_path), "hardware", "hardware", near=near, mark=mark)
     file, document = fig.read(HardwareFile, documents.load(path), override)
@@ -255,7 +255,9 @@ def load_hardware(
         ports = int(file.fabric.switch_ports.value)
         at = ("fabric", "nodes_per_leaf")
         raise InputError(
-            document.fault(at, str(int(file.fabric.nodes_per_leaf.value)), f"at most {ports} (switch_ports)")
+            document.problem(
+                at, str(int(file.fabric.nodes_per_leaf.value)), f"at most {ports} (switch_ports)"
+            )
         )
     return Hardware(
         name=file.name,

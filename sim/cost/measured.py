@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sim import documents, schemas
 from sim.documents import Document
-from sim.errors import Fault, InputError, Mark
+from sim.errors import InputError, Mark, Problem
 from sim.schemas import quantity
 
 PhaseName = Literal["attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)"]
@@ -107,7 +107,7 @@ class MeasuredProfile:
 
 
 class Branch(BaseModel):
-    """A mapping of the file; unknown keys are faults."""
+    """A mapping of the file; unknown keys are problems."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -228,11 +228,11 @@ def load_profile(
 
 
 def read_profile(document: Document) -> MeasuredProfile:
-    """Check a profile document. Raises `InputError` with all faults."""
+    """Check a profile document. Raises `InputError` with all problems."""
     file = schemas.check(document, ProfileFile)
-    faults = list(_faults(document, file))
-    if faults:
-        raise InputError(faults)
+    problems = list(_problems(document, file))
+    if problems:
+        raise InputError(problems)
     return MeasuredProfile(
         name=file.name,
         title=file.title,
@@ -282,8 +282,8 @@ def _exchange(file: ExchangeFile) -> ExchangeTime:
     )
 
 
-def _faults(document: Document, file: ProfileFile) -> list[Fault]:
-    faults: list[Fault] = []
+def _problems(document: Document, file: ProfileFile) -> list[Problem]:
+    problems: list[Problem] = []
     branches = (
         ("phases", get_args(PhaseName), file.phases),
         ("exchanges", get_args(ExchangeName), file.exchanges),
@@ -291,16 +291,16 @@ def _faults(document: Document, file: ProfileFile) -> list[Fault]:
     for branch, names, present in branches:
         missing = [name for name in names if name not in present]
         if missing:
-            faults.append(
-                document.fault((branch,), f"no {', '.join(missing)}", f"all of: {', '.join(names)}")
+            problems.append(
+                document.problem((branch,), f"no {', '.join(missing)}", f"all of: {', '.join(names)}")
             )
         for name, one in present.items():
             if len(one.per_layer) != file.context.layers:
                 got, wanted = f"{len(one.per_layer)} times", f"one for each of {file.context.layers} layers"
-                faults.append(document.fault((branch, name, "per_layer"), got, wanted))
+                problems.append(document.problem((branch, name, "per_layer"), got, wanted))
     for name, phase in file.phases.items():
         total = phase.sm_bound + phase.memory_bound + phase.idle
         if abs(total - phase.elapsed) > _SUM_TOLERANCE_FRACTION * phase.elapsed:
             wanted = f"sm_bound + memory_bound + idle = {total:g} s"
-            faults.append(document.fault(("phases", name, "elapsed"), f"{phase.elapsed:g} s", wanted))
-    return faults
+            problems.append(document.problem(("phases", name, "elapsed"), f"{phase.elapsed:g} s", wanted))
+    return problems

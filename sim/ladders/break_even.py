@@ -39,7 +39,7 @@ def _axis(ladder: Ladder, name: str, designs: Designs) -> Axis:
                     mark = ladder.document.mark((*at, "key"))
                     scenario_settings.put(document, documents.split(spec.key), number, mark)
             except InputError as error:
-                designs.faults += error.faults
+                designs.problems += error.problems
                 continue
             keys[on] = designs.add(document, f"{name} {value}, {on}")
         axis.append((float(value), keys))

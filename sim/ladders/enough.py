@@ -111,7 +111,7 @@ def plan(ladder: Ladder, designs: Designs) -> dict[str, Document]:
         try:
             document = ladder.section_design(at, (), spec.hardware or ladder.reference)
         except InputError as error:
-            designs.faults += error.faults
+            designs.problems += error.problems
             continue
         key = designs.add(document, f"{name} as it is")
         scenario = designs.scenario(key)
@@ -123,7 +123,7 @@ def plan(ladder: Ladder, designs: Designs) -> dict[str, Document]:
         if figures and spec.key not in figures:
             wanted = "a figure of the profile, such as gpu.scale_up.bandwidth or nic.bandwidth"
             near = nearest(spec.key, figures)
-            designs.faults.append(ladder.document.fault((*at, "key"), f"'{spec.key}'", wanted, near))
+            designs.problems.append(ladder.document.problem((*at, "key"), f"'{spec.key}'", wanted, near))
         elif figures and figures[spec.key].dimension not in _DIMENSIONS:
             wanted = (
                 f"a figure of which more is better: a rate or a size, not a {figures[spec.key].dimension}"

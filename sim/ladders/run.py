@@ -75,8 +75,8 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
     plan = _plan(ladder, designs)
     axes = break_even.plan(ladder, designs)
     needs = enough.plan(ladder, designs)
-    if designs.faults:
-        raise InputError(list(dict.fromkeys(designs.faults)))
+    if designs.problems:
+        raise InputError(list(dict.fromkeys(designs.problems)))
     _check_metrics(ladder, designs, plan, axes)
     ways = {
         way: {rung: {name: designs.run(key) for name, key in row.items()} for rung, row in rows.items()}
@@ -113,14 +113,14 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
 
 
 def check(spec: str | Path) -> None:
-    """Read a ladder and resolve every design; run nothing. Raises `InputError` with every fault."""
+    """Read a ladder and resolve every design; run nothing. Raises `InputError` with every problem."""
     ladder = read(spec)
     designs = Designs(ladder, lambda _: None)
     _plan(ladder, designs)
     break_even.plan(ladder, designs)
     enough.plan(ladder, designs)
-    if designs.faults:
-        raise InputError(list(dict.fromkeys(designs.faults)))
+    if designs.problems:
+        raise InputError(list(dict.fromkeys(designs.problems)))
 
 
 def _plan(ladder: Ladder, designs: Designs) -> dict[str, dict[str, dict[str, str]]]:

@@ -2,7 +2,7 @@
 
 A ladder's designs are scenarios: `base` with `set` laid over it is the naive one, the `set` of every rung makes it better.
 Of keys said twice the later word counts, in this order: base < set < rungs, in the order of the file < `without` <
-hardware. All faults carry their place in the ladder's file.
+hardware. All problems carry their place in the ladder's file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from sim import documents, schemas
 from sim.documents import Document, Path_
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 from sim.scenario import settings as scenario_settings
 from sim.scenario.values import Branch
 from sim.schemas import quantity
@@ -176,9 +176,9 @@ def read(spec: str | Path) -> Ladder:
 def ladder_of(document: Document) -> Ladder:
     """Return the ladder that a document describes. Raises `InputError` with every problem of its shape."""
     checked = schemas.check(document, LadderSpec)
-    faults = list(_faults(document, checked))
-    if faults:
-        raise InputError(faults)
+    problems = list(_problems(document, checked))
+    if problems:
+        raise InputError(problems)
     return Ladder(checked, document, _base(document, ("base",), checked.name))
 
 
@@ -186,7 +186,7 @@ def _faults(document: Document, spec: LadderSpec) -> Iterator[Fault]:
     """Yield what the file's shape alone cannot tell."""
     if NAIVE in spec.rungs:
         wanted = f"another name: '{NAIVE}' is the design before the first rung"
-        yield document.fault(("rungs", NAIVE), f"a rung '{NAIVE}'", wanted, key=True)
+        yield document.problem(("rungs", NAIVE), f"a rung '{NAIVE}'", wanted, key=True)
     named: list[tuple[Path_, str]] = [(("metric",), spec.metric)]
     for section, entries in (("enough", spec.enough), ("curves", spec.curves)):
         named += [
@@ -194,10 +194,10 @@ def _faults(document: Document, spec: LadderSpec) -> Iterator[Fault]:
         ]
     for path, metric in named:
         if any(more_is_better(name) is None for name in parts(metric)):
-            yield document.fault(path, f"'{metric}'", "a time, a size, a cost or a rate: its name ends in one of "
+            yield document.problem(path, f"'{metric}'", "a time, a size, a cost or a rate: its name ends in one of "
                                  f"{', '.join((*_LESS, *_MORE))}")  # fmt: skip
         elif len({more_is_better(name) for name in parts(metric)}) > 1:
-            yield document.fault(
+            yield document.problem(
                 path, f"'{metric}'", "metrics of one kind: less of each, or more of each, is better"
             )
     for name, entry in spec.enough.items():
@@ -208,12 +208,12 @@ def _faults(document: Document, spec: LadderSpec) -> Iterator[Fault]:
     for name, curve in spec.curves.items():
         at = ("curves", name, "points")
         if isinstance(curve.points, list) and curve.key is None:
-            yield document.fault(
+            yield document.problem(
                 at, "a list of values", "the key that they set, or a mapping of value to overrides"
             )
         for value in curve.points:
             if isinstance(value, bool) or not _is_number(value):
-                yield document.fault(at, repr(value), "numbers: they stand on an axis")
+                yield document.problem(at, repr(value), "numbers: they stand on an axis")
 
 
 def _is_number(value: object) -> bool:
@@ -236,7 +236,7 @@ def _base(document: Document, at: Path_, name: str) -> Document:
         )
     if base.get(("variants",)):
         raise InputError(
-            document.fault(at, "a scenario with variants", "a scenario without: the ladder makes its own")
+            document.problem(at, "a scenario with variants", "a scenario without: the ladder makes its own")
         )
     base.tree.pop("expect", None)
     base.tree["name"] = name

@@ -133,15 +133,15 @@ def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[st
 
 def check_expected(document: Document, result: Result) -> None:
     """Raise `InputError` for expected metrics that the runs of a document do not have; asked once results are safe."""
-    faults = []
+    problems = []
     for name, one in scenario_settings.variants(document).items():
         known = flatten(result.get("variants", {name: result})[name]["metrics"])
         for metric in one.get(("expect",)) or ():
             if metric not in known:
                 wanted, near = "a metric of this run", nearest(metric, known)
-                faults.append(one.fault(("expect", metric), f"'{metric}'", wanted, near, key=True))
-    if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+                problems.append(one.problem(("expect", metric), f"'{metric}'", wanted, near, key=True))
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
 
 
 def missed(result: Result) -> list[str]:

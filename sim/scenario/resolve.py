@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sim import schemas, units
 from sim.cluster import topology
 from sim.documents import Document
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 from sim.scenario.all_to_all import AllToAllSpec, all_to_all_of
 from sim.scenario.cluster import cluster_of
 from sim.scenario.descriptions import AllToAll, Expectation, FlowList, Inference, Scenario, Serving, Training
@@ -27,26 +27,26 @@ from sim.scenario.training import TrainingSpec, training_of
 
 
 def resolve(document: Document) -> Scenario:
-    """Check a document (without variants) and build the scenario. Raises `InputError` with all faults found."""
+    """Check a document (without variants) and build the scenario. Raises `InputError` with all problems found."""
     spec = schemas.check(document, ScenarioSpec)
     draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
     draft.hardware, draft.num_nodes, draft.fabric, draft.link_faults = cluster_of(
-        document, spec.cluster, draft.faults
+        document, spec.cluster, draft.problems
     )
     if not isinstance(spec.workload, FlowsSpec):
         if isinstance(draft.fabric, topology.LeafSpine):
-            draft.fault(
+            draft.problem(
                 ("cluster", "fabric", "kind"), "'leaf_spine'", f"a fabric of GPUs for {spec.workload.kind}"
             )
         plain = isinstance(spec.workload, AllToAllSpec) and spec.workload.bytes_per_rank is not None
-        draft.model = catch(draft.faults, lambda: model_of(document, spec.model, needed=not plain))
-    if draft.faults:
-        raise InputError(draft.faults)
+        draft.model = catch(draft.problems, lambda: model_of(document, spec.model, needed=not plain))
+    if draft.problems:
+        raise InputError(draft.problems)
     assert draft.fabric is not None
-    workload = catch(draft.faults, lambda: _BUILDERS[type(spec.workload)](draft, spec.workload))
-    expectations = _expectations(document, spec, draft.faults)
-    if draft.faults or workload is None:
-        raise InputError(draft.faults)
+    workload = catch(draft.problems, lambda: _BUILDERS[type(spec.workload)](draft, spec.workload))
+    expectations = _expectations(document, spec, draft.problems)
+    if draft.problems or workload is None:
+        raise InputError(draft.problems)
     resolved = _with_defaults(document.tree, spec)
     if draft.layout:
         resolved["layout"] = draft.layout
@@ -79,14 +79,14 @@ _BUILDERS: dict[type, Callable[[Draft, Any], AllToAll | FlowList | Training | In
 }
 
 
-def _expectations(document: Document, spec: ScenarioSpec, faults: list[Fault]) -> tuple[Expectation, ...]:
+def _expectations(document: Document, spec: ScenarioSpec, problems: list[Problem]) -> tuple[Expectation, ...]:
     found = []
     for metric, expect in spec.expect.items():
         try:
             value = units.parse(expect.value, units.dimension_of(metric))
         except units.UnitError as error:
-            faults.append(
-                document.fault(("expect", metric, "value"), error.got, error.wanted, error.suggestion)
+            problems.append(
+                document.problem(("expect", metric, "value"), error.got, error.wanted, error.suggestion)
             )
             continue
         mark = document.mark(("expect", metric), key=True)

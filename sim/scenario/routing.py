@@ -161,7 +161,7 @@ def kernel_of(draft: Draft, spec: KernelSpec) -> tuple[Kernel, int, dict[str, An
     comm_sms: int = options.pop("comm_sms", None) or kernel.comm_sms
     assert draft.hardware is not None
     if comm_sms > draft.hardware.gpu.sms:
-        draft.fault((*at, "comm_sms"), str(comm_sms), f"at most {draft.hardware.gpu.sms}, the GPU's SMs")
+        draft.problem((*at, "comm_sms"), str(comm_sms), f"at most {draft.hardware.gpu.sms}, the GPU's SMs")
     return kernel, comm_sms, options
 
 
@@ -173,13 +173,13 @@ def placement_of(draft: Draft, spec: PlacementSpec, ep: int) -> None:
         more = f" ({num_experts} + {redundant} redundant)" if redundant else ""
         near = -(num_experts + redundant) % ep + redundant
         wanted = f"a divisor of the {num_experts + redundant} experts{more}; or {near} redundant_experts"
-        draft.fault(("layout", "ep"), str(ep), wanted)
+        draft.problem(("layout", "ep"), str(ep), wanted)
     if redundant and spec.kind != "eplb":
-        draft.fault((*_AT, "placement", "kind"), f"'{spec.kind}'", "'eplb' beside redundant_experts")
+        draft.problem((*_AT, "placement", "kind"), f"'{spec.kind}'", "'eplb' beside redundant_experts")
 
 
 def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
-    """The gate, completed from the model and the `num_nodes` of an EP group; None where it has faults."""
+    """The gate, completed from the model and the `num_nodes` of an EP group; None where it has problems."""
     model = draft.model
     assert model is not None
     said = {key: value for key, value in spec.model_dump(exclude={"sampling"}).items() if value is not None}
@@ -197,6 +197,6 @@ def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
         )
         gates.check(gate, model.num_experts, model.top_k)
     except InputError as error:
-        draft.faults.extend(placed_at(draft.document, _AT, error))
+        draft.problems.extend(placed_at(draft.document, _AT, error))
         return None
     return gate

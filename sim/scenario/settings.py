@@ -8,7 +8,7 @@ from typing import Any
 
 from sim import documents, schemas
 from sim.documents import Document
-from sim.errors import Fault, InputError, Mark
+from sim.errors import InputError, Mark, Problem
 from sim.scenario.specification import ScenarioSpec
 from sim.workload import model as models
 
@@ -22,7 +22,7 @@ def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> 
         for key, command in (("axes", "sweep"), ("rungs", "ladder")):
             if key in document.tree and "workload" not in document.tree:
                 wanted = f"a scenario; it goes with `moesim {command} {spec}`"
-                raise InputError(Fault(Mark(document.name), "", f"a {command}", wanted))
+                raise InputError(Problem(Mark(document.name), "", f"a {command}", wanted))
     apply(document, settings)
     return document
 
@@ -54,7 +54,7 @@ def apply(document: Document, settings: Iterable[str]) -> None:
         key, equals, text = setting.partition("=")
         mark = Mark(f"--set {setting}")
         if not equals or not key.strip():
-            raise InputError(Fault(mark, "", f"'{setting}'", "key.path=value"))
+            raise InputError(Problem(mark, "", f"'{setting}'", "key.path=value"))
         value = documents.parse_scalar(text, str(mark))
         path = documents.split(key.strip())
         put(document, path, value, mark)

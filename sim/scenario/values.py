@@ -25,7 +25,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # no word, a
 
 
 class Branch(BaseModel):
-    """A mapping of the scenario; unknown keys are faults."""
+    """A mapping of the scenario; unknown keys are problems."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True

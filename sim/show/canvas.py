@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 
 MAX_DOTS = 2500
 """Dots of one kind that a browser draws at once without a wait."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from sim import documents, schemas, units
 from sim.documents import Document
-from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
+from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.scenario.specification import ScenarioSpec
@@ -32,7 +32,7 @@ _MANY = 50  # points, from where on it is worth to say what takes long
 _MAX_GROUNDS = 500  # clusters and models that an `auto` looks at
 _SIZING = ("cluster.nodes", "cluster.hardware", "cluster.fabric", "model", "workload.sequence_tokens")
 _OF_COMBINATIONS = ("layout.", "workload.")
-"""Keys whose faults may come from the other axes; of any other key a fault is the axis's own."""
+"""Keys whose problems may come from the other axes; of any other key a problem is the axis's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Sweep:
 
 
 def read(spec: str | Path) -> Sweep:
-    """Read a sweep file, a path or a shipped name. Raises `InputError` with all faults found."""
+    """Read a sweep file, a path or a shipped name. Raises `InputError` with all problems found."""
     document = documents.load(documents.find(str(spec), FOLDER, "sweep"))
     return sweep_of(document)
 
@@ -168,15 +168,15 @@ def _axes(document: Document, spec: SweepSpec, base: Document, faults: list[Faul
         try:
             axis = _axis(document, name, spec.axes[name], base, tuple(axes.values()))
         except InputError as error:
-            faults += error.faults
+            problems += error.problems
             continue
         if not axis.values:
             faults.append(document.fault(("axes", name), "no value", "one value or more", key=True))
         counts = Counter(map(_key, axis.values))
         repeated = [value for value in axis.values if counts[_key(value)] > 1]
         if repeated:
-            faults.append(
-                document.fault(("axes", name), f"{repeated[0]!r} twice", "each value once", key=True)
+            problems.append(
+                document.problem(("axes", name), f"{repeated[0]!r} twice", "each value once", key=True)
             )
         axes[name] = axis
     return tuple(axes[name] for name in spec.axes if name in axes)
@@ -200,7 +200,7 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
     """Return every value that could be, on each cluster and with each model that the other axes make of the base."""
     if name not in auto_axes.KEYS:
         wanted = f"a list of values, or a range; 'auto' is for {', '.join(auto_axes.KEYS)}"
-        raise InputError(document.fault(("axes", name), "'auto'", wanted))
+        raise InputError(document.problem(("axes", name), "'auto'", wanted))
     space = Space(tuple(axis for axis in others if _sizes(axis)))
     if space.size > _MAX_GROUNDS:
         got = f"'auto' next to {space.size:,} clusters and models"
@@ -218,7 +218,7 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
             continue
         if scenario.model is None:
             raise InputError(
-                document.fault(("axes", name), "'auto' for a base without a model", "a list of values")
+                document.problem(("axes", name), "'auto' for a base without a model", "a list of values")
             )
         values = auto_axes.values(
             name,
@@ -257,15 +257,15 @@ def _range(document: Document, name: str, asked: RangeSpec) -> Iterator[Any]:
     step, step_unit = (0.0, unit) if asked.step is None else _number(document, name, "step", asked.step)
     if unit != last_unit or unit != step_unit:
         wanted = f"the unit of 'from', '{unit}'" if unit else "plain numbers throughout"
-        raise InputError(document.fault(("axes", name), f"'{last_unit or step_unit}'", wanted, key=True))
+        raise InputError(document.problem(("axes", name), f"'{last_unit or step_unit}'", wanted, key=True))
     if last < first or (asked.step is not None and step <= 0) or (asked.times is not None and first <= 0):
         wanted = "'to' at or above 'from', and a step that leads there"
-        raise InputError(document.fault(("axes", name), f"{asked.from_} to {asked.to}", wanted, key=True))
+        raise InputError(document.problem(("axes", name), f"{asked.from_} to {asked.to}", wanted, key=True))
     ratio = last / first if asked.times else 1.0
     count = math.log(ratio, asked.times) if asked.times else (last - first) / step
     if count > _MAX_VALUES:
         raise InputError(
-            document.fault(("axes", name), f"{count:.0f} values", f"at most {_MAX_VALUES}", key=True)
+            document.problem(("axes", name), f"{count:.0f} values", f"at most {_MAX_VALUES}", key=True)
         )
     for i in range(math.floor(count * (1 + 1e-9) + 1e-9) + 1):
         value = first * asked.times**i if asked.times else first + i * step
@@ -320,11 +320,11 @@ def _lay(document: Document, axis: Axis, place: int) -> None:
         scenario_settings.put(document, path, value, axis.mark)
 
 
-def _faults_of(document: Document) -> tuple[Fault, ...]:
+def _problems_of(document: Document) -> tuple[Problem, ...]:
     try:
         scenarios.resolve(document)
     except InputError as error:
-        return error.faults
+        return error.problems
     except InfeasibleError:
         return ()
     return ()
@@ -338,7 +338,7 @@ def _can_be_a_name(axis: Axis, place: int) -> bool:
     )
 
 
-def _is_own(fault: Fault, axis: Axis) -> bool:
-    if fault.where != axis.mark:
+def _is_own(problem: Problem, axis: Axis) -> bool:
+    if problem.where != axis.mark:
         return False
-    return not fault.key.startswith(_OF_COMBINATIONS) or fault.wanted.startswith("one of:")
+    return not problem.key.startswith(_OF_COMBINATIONS) or problem.wanted.startswith("one of:")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from sim import units
 from sim.documents import Document
-from sim.errors import DoesNotFitError, Fault, InfeasibleError, InputError, nearest
+from sim.errors import DoesNotFitError, InfeasibleError, InputError, Problem, nearest
 from sim.runs.forecast import forecast
 from sim.scenario import resolve as scenarios
 from sim.sweeps.expressions import Expression
@@ -115,7 +115,7 @@ def _evaluated(document: Document, constraints: Sequence[Expression], run: bool)
     except InfeasibleError as error:
         return replace(row, status="infeasible", reason=str(error))
     except InputError as error:
-        if error.faults and all(_is_constraint(fault, constraints) for fault in error.faults):
+        if error.problems and all(_is_constraint(problem, constraints) for problem in error.problems):
             raise
         problems = (f"{fault.key}: got {fault.got}; wanted {fault.wanted}" for fault in error.faults)
         return replace(row, status="infeasible", reason="; ".join(dict.fromkeys(problems)))
@@ -160,8 +160,8 @@ def check_names(constraints: Sequence[Expression], objectives: Sequence[str], ro
         for name in constraint.names
         if name not in known
     ]
-    faults += [
-        Fault(
+    problems += [
+        Problem(
             None,
             "objectives",
             f"'{name}'",
@@ -171,8 +171,8 @@ def check_names(constraints: Sequence[Expression], objectives: Sequence[str], ro
         for name in objectives
         if name not in numbers
     ]
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
 
 
 def _shown(name: str, value: Any) -> str:

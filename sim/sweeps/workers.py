@@ -20,7 +20,7 @@ from multiprocessing import connection, get_context, parent_process
 from types import ModuleType
 from typing import Any, Protocol
 
-from sim.errors import Fault, InputError, MoesimError
+from sim.errors import InputError, MoesimError, Problem
 from sim.sweeps.points import Batch, Row, work
 
 Rows = list[tuple[int, Row]]
@@ -186,7 +186,7 @@ class Dask:
         )  # a lost scheduler is reported by `look`
         self._killed: type[BaseException] = KilledWorker
         if not _ADDRESS.fullmatch(address):
-            raise InputError(Fault(None, "--dask", f"'{address}'", _WANTED))
+            raise InputError(Problem(None, "--dask", f"'{address}'", _WANTED))
         try:
             self.client = Client(address, timeout=_REACH_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
@@ -206,17 +206,17 @@ class Dask:
         except Exception as error:  # whatever a foreign worker raises
             self.client.close()
             wanted = "workers that have moesim installed"
-            raise InputError(Fault(None, "--dask", f"'{address}': {error}", wanted)) from None
+            raise InputError(Problem(None, "--dask", f"'{address}': {error}", wanted)) from None
         if not theirs:
             self.client.close()
             raise InputError(
-                Fault(None, "--dask", f"'{address}', a scheduler without workers", "one worker or more")
+                Problem(None, "--dask", f"'{address}', a scheduler without workers", "one worker or more")
             )
         others = sorted({other for other in theirs.values() if other != version()})
         if others:
             self.client.close()
             raise InputError(
-                Fault(None, "--dask", f"workers of version {', '.join(others)}", f"this one, {version()}")
+                Problem(None, "--dask", f"workers of version {', '.join(others)}", f"this one, {version()}")
             )
 
     def submit(self, batch: Batch) -> Future[Rows]:

@@ -286,9 +286,11 @@ def load_model(
     attention = fields.pop("attention")
     kind = MLA if attention.pop("kind") == "mla" else GQA
     model = Model(**fields, attention=kind(**attention))
-    faults = [document.fault((key,), getattr(model, key), wanted) for key, wanted in _contradictions(model)]
-    if faults:
-        raise InputError(faults)
+    problems = [
+        document.problem((key,), getattr(model, key), wanted) for key, wanted in _contradictions(model)
+    ]
+    if problems:
+        raise InputError(problems)
     return model
 
 

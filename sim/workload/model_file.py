@@ -13,7 +13,7 @@ Experts = Annotated[Positive, Field(le=2**17)]
 
 
 class Branch(BaseModel):
-    """A mapping of a model file; unknown keys are faults."""
+    """A mapping of a model file; unknown keys are problems."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 

@@ -344,7 +344,7 @@ def test_the_profile_that_is_written_is_the_profile_that_is_read(cut: Calibratio
         assert found.exchanges[name].data_s == near(cut.exchanges[name].data_s)
 
 
-def test_a_profile_that_does_not_add_up_is_refused_with_all_its_faults(cut: Calibration) -> None:
+def test_a_profile_that_does_not_add_up_is_refused_with_all_its_problems(cut: Calibration) -> None:
     document = documents.loads(profile_text(cut, "cut"), "cut.yaml")
     document.tree["phases"]["attn(F)"]["elapsed"] = "99 ms"
     document.tree["phases"]["mlp(B)"]["per_layer"] = ["1 ms"]
@@ -352,7 +352,7 @@ def test_a_profile_that_does_not_add_up_is_refused_with_all_its_faults(cut: Cali
     with pytest.raises(InputError) as caught:
         read_profile(document)
     text = str(caught.value)
-    assert len(caught.value.faults) == 3
+    assert len(caught.value.problems) == 3
     assert "sm_bound + memory_bound + idle" in text
     assert "one for each of 2 layers" in text
     assert "no combine(F)" in text

@@ -373,7 +373,7 @@ def test_bad_input_exits_with_2_names_the_place_and_writes_nothing(
     assert written(tmp_path) == set()
 
 
-def test_all_faults_of_a_file_are_told_at_once_with_line_and_column(moesim: Moesim, tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_told_at_once_with_line_and_column(moesim: Moesim, tmp_path: Path) -> None:
     bad = (
         TINY.replace("nodes: 2", "nods: 2")
         .replace("tokens_per_rank: 64", "tokens_per_rank: many")
@@ -540,13 +540,13 @@ def test_check_says_what_each_file_is(moesim: Moesim, tmp_path: Path) -> None:
     assert written(tmp_path) == set()
 
 
-def test_check_tells_the_faults_of_every_file(moesim: Moesim, tmp_path: Path) -> None:
+def test_check_tells_the_problems_of_every_file(moesim: Moesim, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.yaml").write_text(TINY + "sed: 1\n", encoding="utf-8")
     said = moesim("check", "one.yaml", "tiny.yaml", "two.yaml")
     assert said.code == 2
-    faults = [line for line in said.err.splitlines() if "; wanted " in line]
-    assert [line.partition(":")[0] for line in faults] == ["one.yaml", "two.yaml"]
+    problems = [line for line in said.err.splitlines() if "; wanted " in line]
+    assert [line.partition(":")[0] for line in problems] == ["one.yaml", "two.yaml"]
 
 
 @pytest.mark.parametrize("what", ["hardware", "model", "scenario", "kernel"])

@@ -33,12 +33,12 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         yield path, node
 
 
-def faults_of(text: str, tmp_path: Path, override: dict[str, Any] | None = None) -> list[str]:
+def problems_of(text: str, tmp_path: Path, override: dict[str, Any] | None = None) -> list[str]:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as caught:
         load_hardware(path, override)
-    return [str(fault).replace(str(path), "mine.yaml") for fault in caught.value.faults]
+    return [str(problem).replace(str(path), "mine.yaml") for problem in caught.value.problems]
 
 
 @pytest.fixture(scope="module")
@@ -173,14 +173,14 @@ def test_a_rate_of_both_directions_is_refused(h800_text: str, tmp_path: Path) ->
     text = h800_text.replace(
         "bandwidth: {value: 200 GB/s, per: direction", "bandwidth: {value: 400 GB/s, per: both"
     )
-    (fault,) = faults_of(text, tmp_path)
-    assert "gpu.scale_up.bandwidth.per: got 'both'; wanted one of: direction" in fault
+    (problem,) = problems_of(text, tmp_path)
+    assert "gpu.scale_up.bandwidth.per: got 'both'; wanted one of: direction" in problem
 
 
 def test_an_unknown_key_names_the_nearest_one(h800_text: str, tmp_path: Path) -> None:
-    (fault,) = faults_of(h800_text, tmp_path, {"gpu": {"scale_up": {"bandwith": "450 GB/s"}}})
-    assert "gpu.scale_up.bandwith" in fault
-    assert "did you mean bandwidth?" in fault
+    (problem,) = problems_of(h800_text, tmp_path, {"gpu": {"scale_up": {"bandwith": "450 GB/s"}}})
+    assert "gpu.scale_up.bandwith" in problem
+    assert "did you mean bandwidth?" in problem
 
 
 def test_a_number_without_a_source_is_refused_with_line_and_column(h800_text: str, tmp_path: Path) -> None:
@@ -188,11 +188,11 @@ def test_a_number_without_a_source_is_refused_with_line_and_column(h800_text: st
     text = h800_text.replace(
         "sms: {value: 132, grade: measured, source: profile_data}", "sms: {value: 132, grade: measured}"
     )
-    (fault,) = faults_of(text, tmp_path)
-    assert fault.startswith(f"mine.yaml:{line}:8: gpu.sms: got no source; wanted the key 'source'")
+    (problem,) = problems_of(text, tmp_path)
+    assert problem.startswith(f"mine.yaml:{line}:8: gpu.sms: got no source; wanted the key 'source'")
 
 
-def test_all_faults_of_a_file_come_together(h800_text: str, tmp_path: Path) -> None:
+def test_all_problems_of_a_file_come_together(h800_text: str, tmp_path: Path) -> None:
     text = h800_text
     for old, new in (
         ("sms: {value: 132, grade: measured, source: profile_data}", "sms: 132"),
@@ -208,7 +208,7 @@ def test_all_faults_of_a_file_come_together(h800_text: str, tmp_path: Path) -> N
     ):
         assert old in text
         text = text.replace(old, new)
-    found = "\n".join(faults_of(text, tmp_path))
+    found = "\n".join(problems_of(text, tmp_path))
     for wanted in (
         "gpu.sms: got 132; wanted a mapping",
         "gpu.die_area.value: got '814 mm'; wanted an area",
@@ -220,20 +220,20 @@ def test_all_faults_of_a_file_come_together(h800_text: str, tmp_path: Path) -> N
         "did you mean rail_optimized?",
     ):
         assert wanted in found
-    assert all(fault.startswith("mine.yaml:") for fault in found.splitlines())
+    assert all(problem.startswith("mine.yaml:") for problem in found.splitlines())
 
 
 def test_a_file_may_not_grade_its_own_figures_as_overrides(h800_text: str, tmp_path: Path) -> None:
     text = h800_text.replace("grade: measured, source: profile_data", "grade: override, source: profile_data")
-    (fault,) = faults_of(text, tmp_path)
-    assert "gpu.sms.grade" in fault
+    (problem,) = problems_of(text, tmp_path)
+    assert "gpu.sms.grade" in problem
 
 
-def test_a_quantity_in_place_of_a_branch_is_one_fault() -> None:
+def test_a_quantity_in_place_of_a_branch_is_one_problem() -> None:
     with pytest.raises(InputError) as caught:
         load_hardware("h800", {"gpu": {"scale_up": "450 GB/s"}})
-    (fault,) = caught.value.faults
-    assert fault.key == "gpu.scale_up"
+    (problem,) = caught.value.problems
+    assert problem.key == "gpu.scale_up"
 
 
 def test_a_leaf_cannot_have_more_nodes_than_ports() -> None:

@@ -377,7 +377,7 @@ def test_what_contradicts_is_refused_with_what_would_do(
         run_document(document(tree, **settings))
 
 
-def test_all_faults_are_told_at_once_and_each_of_them_once() -> None:
+def test_all_problems_are_told_at_once_and_each_of_them_once() -> None:
     settings = {
         "layout": {"ep": 12, "tp": 5},
         "workload__acceptance": "120 %",
@@ -385,7 +385,7 @@ def test_all_faults_are_told_at_once_and_each_of_them_once() -> None:
     }
     with pytest.raises(InputError) as caught:
         run_document(document(DECODE, **settings))
-    keys = [fault.key for fault in caught.value.faults]
+    keys = [problem.key for problem in caught.value.problems]
     assert sorted(keys) == ["layout.ep", "layout.tp", "workload.acceptance", "workload.gemm_generation"]
 
 

@@ -1,4 +1,4 @@
-"""Sweep files: which points they mean, and what is said of faults before anything runs."""
+"""Sweep files: which points they mean, and what is said of problems before anything runs."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
     assert all(0 <= number < space.size for number in space.numbers())
 
 
-# --- faults --------------------------------------------------------------------------------------------------------
+# --- problems --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,18 +195,18 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
         ({"axes": {"layout.ep": [8]}, "axis": 3}, "did you mean axes?"),
     ],
 )  # fmt: skip
-def test_a_fault_is_told_before_anything_runs(said: dict[str, Any], wanted: str) -> None:
+def test_a_problem_is_told_before_anything_runs(said: dict[str, Any], wanted: str) -> None:
     assert wanted in told(**said)
 
 
-def test_a_fault_of_an_axis_stands_at_its_line() -> None:
+def test_a_problem_of_an_axis_stands_at_its_line() -> None:
     text = "axes:\n  layout.tp: [1]\n  layout.epp: [8]\n"
     with pytest.raises(InputError) as caught:
         sweep_of(text)
-    [fault] = caught.value.faults
-    assert fault.where is not None
-    assert (fault.where.file, fault.where.column) == ("sweep.yaml", 3)
-    assert fault.where.line > 1
+    [problem] = caught.value.problems
+    assert problem.where is not None
+    assert (problem.where.file, problem.where.column) == ("sweep.yaml", 3)
+    assert problem.where.line > 1
 
 
 def test_a_value_beyond_all_numbers_is_told_at_its_line() -> None:
@@ -223,7 +223,7 @@ def test_a_grid_over_ten_million_points_is_refused_with_its_count() -> None:
     assert "40,000,000 points (1000 x 1000 x 2 x 20)" in said
 
 
-def test_values_that_are_right_only_beside_others_are_no_fault() -> None:
+def test_values_that_are_right_only_beside_others_are_no_problem() -> None:
     kernels = {
         "two_hop": {"workload.kernel": {"kind": "two_hop"}},
         "flat": {"workload.kernel": {"kind": "flat"}},

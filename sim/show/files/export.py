@@ -30,10 +30,10 @@ def check_format(asked: str) -> str:
     """Return the format. Raises `InputError` for an unknown one, and where polars is needed and missing."""
     if asked not in FORMATS:
         wanted = f"one of: {', '.join(FORMATS)}"
-        raise InputError(Fault(None, "--export", f"'{asked}'", wanted, nearest(asked, FORMATS)))
+        raise InputError(Problem(None, "--export", f"'{asked}'", wanted, nearest(asked, FORMATS)))
     if asked == "parquet" and find_spec("polars") is None:
         wanted = "the package polars: pip install 'moesim[tables]'; or --export csv"
-        raise InputError(Fault(None, "--export", "parquet, and no package for it", wanted))
+        raise InputError(Problem(None, "--export", "parquet, and no package for it", wanted))
     return asked
 
 

@@ -116,7 +116,7 @@ def check_kind(kind: str) -> str:
     """The kind itself. Raises `InputError` for one that there is not."""
     if kind not in KINDS:
         wanted = f"one of: {', '.join(KINDS)}"
-        raise InputError(Fault(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
+        raise InputError(Problem(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
     return kind
 
 
