@@ -171,7 +171,7 @@ def _unzip(path: Path, raw: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _fault(path: Path, event: Mapping[str, Any]) -> Fault | None:
+def _problem(path: Path, event: Mapping[str, Any]) -> Problem | None:
     """Return what is wrong with an event of GPU work, if anything."""
     for key, least in (("ts", -math.inf), ("dur", 0.0)):
         value = event.get(key)

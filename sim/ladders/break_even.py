@@ -20,7 +20,7 @@ Axis = list[tuple[float, dict[str, str]]]
 
 
 def plan(ladder: Ladder, designs: Designs) -> dict[str, Axis]:
-    """Resolve every point of every curve; what is wrong with one joins the faults of the designs."""
+    """Resolve every point of every curve; what is wrong with one joins the problems of the designs."""
     return {name: _axis(ladder, name, designs) for name in ladder.spec.curves}
 
 

@@ -45,7 +45,7 @@ class Designs:
 
     def __init__(self, ladder: Ladder, progress: Callable[[str], None]) -> None:
         self.ladder, self.progress = ladder, progress
-        self.faults: list[Fault] = []
+        self.problems: list[Problem] = []
         self.num_runs, self._reported_s = 0, 0.0
         self._scenarios: dict[str, Scenario] = {}
         self._words: dict[str, str] = {}

@@ -104,7 +104,7 @@ def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
 
 
 def plan(ladder: Ladder, designs: Designs) -> dict[str, Document]:
-    """Return the scenario of each entry at the profile's own value; what is wrong joins the faults of the designs."""
+    """Return the scenario of each entry at the profile's own value; what is wrong joins the problems of the designs."""
     documents = {}
     for name, spec in ladder.spec.enough.items():
         at = ("enough", name)
@@ -128,7 +128,7 @@ def plan(ladder: Ladder, designs: Designs) -> dict[str, Document]:
             wanted = (
                 f"a figure of which more is better: a rate or a size, not a {figures[spec.key].dimension}"
             )
-            designs.faults.append(ladder.document.fault((*at, "key"), f"'{spec.key}'", wanted))
+            designs.problems.append(ladder.document.problem((*at, "key"), f"'{spec.key}'", wanted))
         documents[name] = document
     return documents
 
@@ -177,8 +177,8 @@ def run(ladder: Ladder, name: str, document: Document, designs: Designs) -> dict
         text = f"{value!r} {_UNIT[figure.dimension]}"
         scenario_settings.put(changed, split(f"cluster.override.{spec.key}"), text, mark)
         key = designs.add(changed, f"{name} at {units.show(value, figure.dimension)}")
-        if designs.faults:  # a value that the profile cannot have
-            raise InputError(designs.faults)
+        if designs.problems:  # a value that the profile cannot have
+            raise InputError(designs.problems)
         return key
 
     def cost(value: float) -> float:

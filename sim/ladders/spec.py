@@ -182,7 +182,7 @@ def ladder_of(document: Document) -> Ladder:
     return Ladder(checked, document, _base(document, ("base",), checked.name))
 
 
-def _faults(document: Document, spec: LadderSpec) -> Iterator[Fault]:
+def _problems(document: Document, spec: LadderSpec) -> Iterator[Problem]:
     """Yield what the file's shape alone cannot tell."""
     if NAIVE in spec.rungs:
         wanted = f"another name: '{NAIVE}' is the design before the first rung"
@@ -204,7 +204,7 @@ def _faults(document: Document, spec: LadderSpec) -> Iterator[Fault]:
         if entry.hardware is not None and entry.hardware not in spec.hardware:
             wanted = f"one of: {', '.join(spec.hardware)}"
             at: Path_ = ("enough", name, "hardware")
-            yield document.fault(at, f"'{entry.hardware}'", wanted, nearest(entry.hardware, spec.hardware))
+            yield document.problem(at, f"'{entry.hardware}'", wanted, nearest(entry.hardware, spec.hardware))
     for name, curve in spec.curves.items():
         at = ("curves", name, "points")
         if isinstance(curve.points, list) and curve.key is None:

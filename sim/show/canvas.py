@@ -123,4 +123,4 @@ class Canvas:
 
 def absent(kind: str, why: str) -> InputError:
     """The error of a plot that a result has no data for."""
-    return InputError(Fault(None, "kind", f"'{kind}'", f"a result that has the data for it; {why}"))
+    return InputError(Problem(None, "kind", f"'{kind}'", f"a result that has the data for it; {why}"))

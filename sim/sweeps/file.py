@@ -77,30 +77,30 @@ def sweep_of(document: Document) -> Sweep:
     """
     spec = schemas.check(document, SweepSpec)
     base = _base(document, spec)
-    faults: list[Fault] = []
-    axes = _axes(document, spec, base, faults)
+    problems: list[Problem] = []
+    axes = _axes(document, spec, base, problems)
     constraints = []
     for i, text in enumerate(spec.constraints):
         try:
             constraints.append(expressions.parse(text, document.mark(("constraints", i))))
         except InputError as error:
-            faults += error.faults
+            problems += error.problems
     if not spec.objectives:
-        faults.append(document.fault(("objectives",), "none", "a metric, like 'step_time_s: minimise'"))
+        problems.append(document.problem(("objectives",), "none", "a metric, like 'step_time_s: minimise'"))
     if not spec.axes:
-        faults.append(document.fault(("axes",), "no axis", "a key of a scenario and its values"))
+        problems.append(document.problem(("axes",), "no axis", "a key of a scenario and its values"))
     given = [spec.given] if isinstance(spec.given, str) else spec.given or []
     for i, name in enumerate(given):
         if name not in spec.axes:
             at = ("given",) if isinstance(spec.given, str) else ("given", i)
             wanted = f"one of the axes: {', '.join(spec.axes)}"
-            faults.append(document.fault(at, f"'{name}'", wanted, nearest(name, spec.axes)))
-    if faults:
-        raise InputError(faults)
+            problems.append(document.problem(at, f"'{name}'", wanted, nearest(name, spec.axes)))
+    if problems:
+        raise InputError(problems)
     space = _space(document, spec, axes)
-    faults = [fault for axis in axes for fault in _own_faults(base, axis, axes)]
-    if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+    problems = [problem for axis in axes for problem in _own_problems(base, axis, axes)]
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
     return Sweep(
         name=spec.name,
         title=spec.title or spec.name,
@@ -145,11 +145,13 @@ def _base(document: Document, spec: SweepSpec) -> Document:
             got = f"'{spec.variant}'" if spec.variant else f"{name} with variants"
             key = "variant" if spec.variant else "base"
             near = nearest(spec.variant, declared) if spec.variant else None
-            raise InputError(document.fault((key,), got, f"variant: one of {', '.join(declared)}", near))
+            raise InputError(document.problem((key,), got, f"variant: one of {', '.join(declared)}", near))
         base = scenario_settings.variants(base)[str(spec.variant)]
         base.put(("name",), spec.name, document.mark(("name",)))
     elif spec.variant:
-        raise InputError(document.fault(("variant",), f"'{spec.variant}'", "none: the base has no variants"))
+        raise InputError(
+            document.problem(("variant",), f"'{spec.variant}'", "none: the base has no variants")
+        )
     for key in ("expect", "variants", "title"):
         base.tree.pop(key, None)
     for dotted, value in spec.set.items():
@@ -161,8 +163,8 @@ def _base(document: Document, spec: SweepSpec) -> Document:
 # --- axes ----------------------------------------------------------------------------------------------------------
 
 
-def _axes(document: Document, spec: SweepSpec, base: Document, faults: list[Fault]) -> tuple[Axis, ...]:
-    """Return the axes in their order; what is wrong with one joins `faults`. Those that say `auto` look at what the others set."""
+def _axes(document: Document, spec: SweepSpec, base: Document, problems: list[Problem]) -> tuple[Axis, ...]:
+    """Return the axes in their order; what is wrong with one joins `problems`. Those that say `auto` look at what the others set."""
     axes: dict[str, Axis] = {}
     for name in sorted(spec.axes, key=lambda key: spec.axes[key] == "auto"):
         try:
@@ -171,7 +173,7 @@ def _axes(document: Document, spec: SweepSpec, base: Document, faults: list[Faul
             problems += error.problems
             continue
         if not axis.values:
-            faults.append(document.fault(("axes", name), "no value", "one value or more", key=True))
+            problems.append(document.problem(("axes", name), "no value", "one value or more", key=True))
         counts = Counter(map(_key, axis.values))
         repeated = [value for value in axis.values if counts[_key(value)] > 1]
         if repeated:
@@ -204,7 +206,9 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
     space = Space(tuple(axis for axis in others if _sizes(axis)))
     if space.size > _MAX_GROUNDS:
         got = f"'auto' next to {space.size:,} clusters and models"
-        raise InputError(document.fault(("axes", name), got, f"a list of values, or at most {_MAX_GROUNDS}"))
+        raise InputError(
+            document.problem(("axes", name), got, f"a list of values, or at most {_MAX_GROUNDS}")
+        )
     possible: dict[int | str, None] = {}
     refused: list[InputError | InfeasibleError] = []
     for number in space.numbers():
@@ -279,7 +283,7 @@ def _number(document: Document, name: str, key: str, value: str | int | float) -
     quantity = units.split(str(value))
     if quantity is None:
         wanted = "a number, with its unit where it has one"
-        raise InputError(document.fault(("axes", name, key), f"'{value}'", wanted))
+        raise InputError(document.problem(("axes", name, key), f"'{value}'", wanted))
     return quantity
 
 
@@ -290,14 +294,14 @@ def _space(document: Document, spec: SweepSpec, axes: tuple[Axis, ...]) -> Space
     if asked > MAX_POINTS or space.size > sys.maxsize:
         got = f"{space.size:,} points ({' x '.join(str(len(axis.values)) for axis in axes)})"
         wanted = f"at most {MAX_POINTS:,}; a shorter axis, a sample, or several sweeps"
-        raise InputError(document.fault(("axes",), got, wanted, key=True))
+        raise InputError(document.problem(("axes",), got, wanted, key=True))
     return space.sample(spec.sample.points, spec.sample.seed) if spec.sample else space
 
 
-def _own_faults(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[Fault]:
+def _own_problems(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[Problem]:
     """Yield what is wrong with single values of an axis, whatever the others are."""
     for i in range(len(axis.values)):
-        faults: list[Fault] = []
+        problems: list[Problem] = []
         for other in (None, 0, -1):  # alone, then next to the first and the last value of each other axis
             trial = base.copy()
             for another in axes if other is not None else ():
@@ -307,12 +311,12 @@ def _own_faults(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[
                 _lay(trial, axis, i)
                 schemas.check(trial, ScenarioSpec)
                 if _can_be_a_name(axis, i):
-                    faults = [fault for fault in _faults_of(trial) if _is_own(fault, axis)]
+                    problems = [problem for problem in _problems_of(trial) if _is_own(problem, axis)]
             except InputError as error:
-                faults = list(error.faults)
-            if not faults:
+                problems = list(error.problems)
+            if not problems:
                 break
-        yield from faults
+        yield from problems
 
 
 def _lay(document: Document, axis: Axis, place: int) -> None:

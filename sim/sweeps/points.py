@@ -117,14 +117,18 @@ def _evaluated(document: Document, constraints: Sequence[Expression], run: bool)
     except InputError as error:
         if error.problems and all(_is_constraint(problem, constraints) for problem in error.problems):
             raise
-        problems = (f"{fault.key}: got {fault.got}; wanted {fault.wanted}" for fault in error.faults)
+        problems = (
+            f"{problem.key}: got {problem.got}; wanted {problem.wanted}" for problem in error.problems
+        )
         return replace(row, status="infeasible", reason="; ".join(dict.fromkeys(problems)))
     except Exception as error:
         return replace(row, status="failed", reason=_bug(error))
 
 
-def _is_constraint(fault: Fault, constraints: Sequence[Expression]) -> bool:
-    return fault.key == "constraints" and any(fault.where == constraint.mark for constraint in constraints)
+def _is_constraint(problem: Problem, constraints: Sequence[Expression]) -> bool:
+    return problem.key == "constraints" and any(
+        problem.where == constraint.mark for constraint in constraints
+    )
 
 
 def _bug(error: Exception) -> str:
@@ -148,8 +152,8 @@ def unmet_reason(constraints: Sequence[Expression], known: Mapping[str, Any]) ->
 def check_names(constraints: Sequence[Expression], objectives: Sequence[str], row: Row) -> None:
     """Raise `InputError` for names of constraints and objectives that a row which has run does not have."""
     known, numbers = row.known, flatten(row.metrics)
-    faults = [
-        Fault(
+    problems = [
+        Problem(
             constraint.mark,
             "constraints",
             f"'{name}'",

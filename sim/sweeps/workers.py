@@ -180,7 +180,7 @@ class Dask:
             from distributed import Client, KilledWorker
         except ImportError:
             wanted = "the package distributed: pip install 'moesim[dask]'"
-            raise InputError(Fault(None, "--dask", f"'{address}', and no package for it", wanted)) from None
+            raise InputError(Problem(None, "--dask", f"'{address}', and no package for it", wanted)) from None
         logging.getLogger("distributed.client").setLevel(
             logging.CRITICAL
         )  # a lost scheduler is reported by `look`
@@ -191,7 +191,7 @@ class Dask:
             self.client = Client(address, timeout=_REACH_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(Fault(None, "--dask", f"'{address}': {problem}", _WANTED)) from None
+            raise InputError(Problem(None, "--dask", f"'{address}': {problem}", _WANTED)) from None
         self._require_same_version(address)
         self.address = address
         self.executor: Executor = self.client.get_executor(pure=False)

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sim import units
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 from sim.show.views.sweep import Point, sweep_view
 from sim.trees import dotted
 

@@ -129,7 +129,7 @@ def read(path: Path) -> dict[str, Any]:
     result = _tree(file, wanted)
     if not is_document(result):
         got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"
-        raise InputError(Fault(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(SCHEMAS)}"))
+        raise InputError(Problem(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(SCHEMAS)}"))
     document: dict[str, Any] = result
     with blame(file):
         _read_flows(document, file.parent)
@@ -145,7 +145,7 @@ def read_each(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def blame(file: Path) -> Iterator[None]:
-    """Report what goes wrong inside as a fault of a file: a document that was changed by hand may break any of its readers."""
+    """Report what goes wrong inside as a problem of a file: a document that was changed by hand may break any of its readers."""
     try:
         yield
     except InputError as error:

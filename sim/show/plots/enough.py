@@ -196,7 +196,7 @@ def _draws(kind: str, view: LadderView) -> dict[str, Callable[[], Any]]:
         curves = {name: curve for name, curve in view.curves.items() if _num_ran(curve) > 2}
         draws = {name: partial(break_even, view, curve) for name, curve in curves.items()}
     if not draws:
-        raise InputError(Fault(None, "kind", f"'{kind}'", f"a ladder with the section '{SECTIONS[kind]}'"))
+        raise InputError(Problem(None, "kind", f"'{kind}'", f"a ladder with the section '{SECTIONS[kind]}'"))
     return draws
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 from sim.show.canvas import Picture, absent
 from sim.show.kinds import Kind, kind_of, module
 from sim.show.plots import (
@@ -131,7 +131,7 @@ def _view(kind: str, document: Document) -> Any:
     if owner != asked:
         kinds = ", ".join(name for name in KINDS if _OWNERS.get(name, "run") == owner)
         wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {kinds}"
-        raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
+        raise InputError(Problem(None, "kind", f"'{kind}'", wanted))
     return _VIEWS[owner](document)
 
 
@@ -154,7 +154,7 @@ def pictures(kind: str, document: Document) -> dict[str, Picture]:
         except InputError as error:
             refused.append(error)
     if refused and not drawn:
-        raise InputError(refused[0].faults)
+        raise InputError(refused[0].problems)
     return drawn
 
 

@@ -36,7 +36,7 @@ def ranked_points(kind: str, view: SweepView) -> tuple[Point, ...]:
     """Return the points that ran, the best first. Raises `InputError` where there are none to draw."""
     if not view.ranked:
         wanted = "a sweep of which a point ran; in this one none could"
-        raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
+        raise InputError(Problem(None, "kind", f"'{kind}'", wanted))
     return view.ranked
 
 
@@ -82,7 +82,7 @@ def _maps(view: SweepView) -> _Maps:
     axes = [*(axis for axis in view.varied if axis.is_given), *view.choices]
     if len(axes) < 2:
         wanted = f"a sweep with two axes of more than one value; this one varies {axes[0].name}"
-        raise InputError(Fault(None, "kind", "'map'", wanted))
+        raise InputError(Problem(None, "kind", "'map'", wanted))
     *before, y, x = axes
     few = [axis for axis in reversed(before) if len(axis.values) <= _PANELS]
     panel = next((axis for axis in few if axis.is_given), few[0] if few else None)

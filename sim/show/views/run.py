@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar
 
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 from sim.show.kinds import WORKLOADS, module
 from sim.show.views.facts import Facts, facts_of
 from sim.show.views.lanes import Lanes
@@ -227,7 +227,7 @@ def views_of(document: Mapping[str, Any]) -> RunsView:
         runs = (run_view(document),)
     else:
         wanted = "a result document with 'metrics' or 'variants' (result.json of `moesim run`)"
-        raise InputError(Fault(None, "result", f"keys {', '.join(sorted(document)) or 'none'}", wanted))
+        raise InputError(Problem(None, "result", f"keys {', '.join(sorted(document)) or 'none'}", wanted))
     name = str(document.get("name") or "")
     title = str(document.get("title") or name)
     return RunsView(name, title, str(document.get("schema") or ""), runs, tuple(_twins(runs)))
