@@ -10,15 +10,12 @@ variant in it is one again. What a method needs is imported when it is called.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sim.show.views import names as names_views
-from sim.show.words import sweep as sweep_words
-
-_SHOWN = 12  # metrics of a notebook's table
+from sim.show.kinds import kind_of, runs_in
+from sim.trees import dotted
 
 
 class Result(dict[str, Any]):
@@ -27,7 +24,7 @@ class Result(dict[str, Any]):
     def __init__(self, document: Mapping[str, Any]) -> None:
         super().__init__(document)
         if isinstance(self.get("variants"), Mapping):
-            self["variants"] = {name: Result(one) for name, one in self["variants"].items()}
+            self["variants"] = {name: Result(run) for name, run in self["variants"].items()}
 
     # --- figures ---------------------------------------------------------------------------------------------------
 
@@ -73,25 +70,27 @@ class Result(dict[str, Any]):
         """Write what the command leaves: the document, report.html, a run's trace.json.gz and CSVs; returns the paths."""
         from sim.show.files import folder as folders
 
-        files = folders.of_run(self) if self._is_run else folders.of_study(self)
+        files = folders.run_files(self) if self._is_run else folders.study_files(self)
         folders.write(Path(folder), files)
         return [Path(folder) / name for name in files]
 
     # --- tables ----------------------------------------------------------------------------------------------------
 
     def finding(self) -> list[str]:
-        """What the result says, a sentence each, the most important first."""
-        from sim.show.views import sweep as sweeps
-        from sim.show.words import ladder as ladders
-        from sim.show.words import run as findings
+        """Return the findings, a sentence each, the most important first."""
+        from sim.show.views.ladder import ladder_view
+        from sim.show.views.run import views_of
+        from sim.show.views.sweep import sweep_view
+        from sim.show.words import ladder, run, sweep
 
-        if self._is_run:
-            return findings.finding(self)
-        return sweep_words.finding(self) if sweeps.is_sweep(self) else ladders.finding(self)
+        kind = kind_of(self)
+        if kind == "sweep":
+            return sweep.finding(sweep_view(self))
+        return ladder.finding(ladder_view(self)) if kind == "ladder" else run.finding(views_of(self))
 
     @property
     def _is_run(self) -> bool:
-        return "rungs" not in self and "points" not in self
+        return kind_of(self) == "run"
 
     def table(self) -> list[dict[str, Any]]:
         """Rows of metrics by dotted name, the same in every row; None where a row does not have one.
@@ -99,22 +98,23 @@ class Result(dict[str, Any]):
         Of a run a row for each variant (one without any), after `name` and `variant`; of a sweep a row a point, as exported;
         of a ladder a row for each rung, way of reading it and machine.
         """
-        if "points" in self:
+        kind = kind_of(self)
+        if kind == "sweep":
             from sim.show.files import export
 
             columns = export.table(self)
             return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        if "rungs" in self:
+        if kind == "ladder":
             rows = [
-                {"rung": rung["name"], "read": way, "machine": machine, **dict(_flat(metrics or {}))}
+                {"rung": rung["name"], "read": way, "machine": machine, **dotted(metrics or {})}
                 for rung in self["rungs"]
                 for way in ("cumulative", "added_first", "removed_last")
                 for machine, metrics in rung[way].items()
             ]
         else:
             rows = [
-                {"name": self.get("name"), "variant": variant, **dict(_flat(one.get("metrics") or {}))}
-                for variant, one in (self.get("variants") or {None: self}).items()
+                {"name": self.get("name"), "variant": variant or None, **dotted(run.get("metrics") or {})}
+                for variant, run in runs_in(self).items()
             ]
         names = dict.fromkeys(key for row in rows for key in row)
         return [{key: row.get(key) for key in names} for row in rows]
@@ -136,44 +136,19 @@ class Result(dict[str, Any]):
         return polars.DataFrame(self.table(), infer_schema_length=None)
 
     def __repr__(self) -> str:
-        """What a console shows: title and findings; `dict(result)` shows all there is, which may be megabytes."""
+        """Title and findings, for a console; `dict(result)` shows all there is, which may be megabytes."""
         if "schema" not in self:  # a part, or something made by hand
             return super().__repr__()
-        return "\n".join([str(self.get("title") or self.get("name") or "Result"), *self.finding()])
+        return "\n".join([self._title, *self.finding()])
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: title, findings, and the first metrics."""
-        said = "".join(f"<p>{_text(one)}</p>" for one in self.finding())
-        title = _text(self.get("title") or self.get("name") or "Result")
-        if not self._is_run:
-            return f"<h4>{title}</h4>{said}<p>All rows in <code>.table()</code></p>"
-        rows = self.table()
-        metrics = [key for key in rows[0] if key not in ("name", "variant")]
-        heads = "".join(f"<th>{_text(row['variant'] or row['name'])}</th>" for row in rows)
-        body = "".join(
-            f"<tr><th style='text-align:left'>{_text(key)}</th>{''.join(f'<td>{_cell(key, row[key])}</td>' for row in rows)}</tr>"
-            for key in metrics[:_SHOWN]
-        )
-        left = len(metrics) - _SHOWN
-        more = f"<p>{left} more metrics in <code>.table()</code></p>" if left > 0 else ""
-        return f"<h4>{title}</h4>{said}<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>{more}"
+        """Title, findings and the first metrics, for a notebook."""
+        from sim.show.pages import notebook
 
+        if self._is_run:
+            return notebook.runs_html(self._title, self.finding(), self.table())
+        return notebook.study_html(self._title, self.finding())
 
-def _flat(tree: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of every metric; words such as what binds are kept."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{at}{key}.")
-        else:
-            yield f"{at}{key}", value
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _cell(key: str, value: Any) -> str:
-
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _text(names_views.value(key, float(value)))
-    return "-" if value is None else _text(value)
+    @property
+    def _title(self) -> str:
+        return str(self.get("title") or self.get("name") or "Result")

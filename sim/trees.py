@@ -17,10 +17,15 @@ def leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, Any
             yield (*at, key), value
 
 
+def dotted(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted name -> value of all that is no mapping."""
+    return {".".join(map(str, path)): value for path, value in leaves(tree) if not isinstance(value, Mapping)}
+
+
 def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Dotted name -> number of every number in a metrics tree."""
     return {
-        ".".join(map(str, path)): float(value)
-        for path, value in leaves(metrics)
+        name: float(value)
+        for name, value in dotted(metrics).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }

@@ -36,7 +36,7 @@ def several(results: dict[str, Any]) -> Result:
 def test_a_result_is_its_document_and_nothing_beside_it(single: Result, tmp_path: Path) -> None:
     assert json.loads(json.dumps(single)) == single
     single.save(tmp_path)
-    assert folder.read(tmp_path) == folder.kept(single)
+    assert folder.read(tmp_path) == folder.without_flows(single)
     for twin in (copy.deepcopy(single), pickle.loads(pickle.dumps(single))):
         assert twin == single
         assert isinstance(twin, Result)

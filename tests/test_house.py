@@ -34,7 +34,9 @@ HOMES = {
     "networkx": ("cluster.topology", "cluster.fabrics"),
     "simpy": ("engine",),
     "numba": ("engine",),
-    "plotly": ("show", "result"),
+    "plotly": ("show.canvas",),
+    "jinja2": ("show.pages.page",),
+    "markupsafe": ("show.pages.page",),
     "kaleido": ("show",),
     "pandas": ("show", "result"),
     "polars": ("show", "result"),
@@ -57,6 +59,7 @@ HEAVY = (
     "kaleido",
     "pandas",
     "polars",
+    "jinja2",
 )
 
 
@@ -182,6 +185,17 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "sim" in loaded
     assert not loaded & {*HEAVY, "click"}
+
+
+def test_a_run_without_report_imports_nothing_that_draws_or_writes_pages(tmp_path: Path) -> None:
+    code = (
+        "import sys\nsys.argv = 'moesim run flows-example --no-report --out'.split()\n"
+        f"sys.argv.append({str(tmp_path)!r})\nfrom sim.cli import main\nmain()\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert "numpy" in loaded
+    assert not loaded & {"plotly", "jinja2", "kaleido", "pandas", "polars"}
 
 
 def test_the_house_in_contributing_is_the_house_on_disk() -> None:

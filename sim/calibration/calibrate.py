@@ -56,7 +56,7 @@ class UnnamedKernel:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a trace says."""
+    """The times of a trace, by class of kernels, and by phase where it is of layer pairs."""
 
     origin: TraceOrigin
     streams: Streams
@@ -75,7 +75,7 @@ class Calibration:
     cut_by: str
     """ranges, markers, or none."""
     why_not: str
-    """What stood in the way of phases; empty where there are some."""
+    """The reason why it has no phases; empty where it has some."""
     num_layers: int
     phases: Mapping[str, MeasuredPhase]
     exchanges: Mapping[str, MeasuredCollective]
@@ -84,7 +84,14 @@ class Calibration:
 def calibrate(path: str | Path) -> Calibration:
     """Read a Kineto trace and time its classes, and its phases where it is of layer pairs.
 
-    Raises `InputError` for a file that cannot be read, is truncated, or is not such a trace.
+    Parameters
+    ----------
+    path : a trace of PyTorch's profiler, JSON, gzipped or not
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be read, is truncated, or is not such a trace.
     """
     trace = kineto.read(path, RANGES)
     kernels = trace.kernels
@@ -96,7 +103,7 @@ def calibrate(path: str | Path) -> Calibration:
         _union_s(spans[1]),
         _union_s(spans[0] + spans[1]),
     )
-    span_s = max(one.end_s for one in kernels)
+    span_s = max(kernel.end_s for kernel in kernels)
     return Calibration(
         origin=trace.origin,
         streams=streams,
@@ -127,66 +134,68 @@ def calibrate(path: str | Path) -> Calibration:
 
 def _classes(kernels: Sequence[KernelEvent]) -> tuple[ClassTime, ...]:
     by_label: dict[str, list[KernelEvent]] = defaultdict(list)
-    for one in kernels:
-        by_label[one.named.label].append(one)
+    for kernel in kernels:
+        by_label[kernel.named.label].append(kernel)
     total_s = _sum_s(kernels) or 1.0
-    found = [
-        ClassTime(label, mine[0].named.bound, len(mine), _sum_s(mine), _sum_s(mine) / total_s)
-        for label, mine in by_label.items()
+    times = [
+        ClassTime(label, members[0].named.bound, len(members), _sum_s(members), _sum_s(members) / total_s)
+        for label, members in by_label.items()
     ]
-    return tuple(sorted(found, key=lambda one: (-one.time_s, one.label)))
+    return tuple(sorted(times, key=lambda entry: (-entry.time_s, entry.label)))
 
 
 def _unnamed(kernels: Sequence[KernelEvent]) -> tuple[UnnamedKernel, ...]:
     by_name: dict[str, list[KernelEvent]] = defaultdict(list)
-    for one in kernels:
-        if one.named.kind == "unknown":
-            by_name[short_name(one.name)].append(one)
+    for kernel in kernels:
+        if kernel.named.kind == "unknown":
+            by_name[short_name(kernel.name)].append(kernel)
     total_s = _sum_s(kernels) or 1.0
-    found = [
-        UnnamedKernel(name, len(mine), _sum_s(mine), _sum_s(mine) / total_s) for name, mine in by_name.items()
+    times = [
+        UnnamedKernel(name, len(members), _sum_s(members), _sum_s(members) / total_s)
+        for name, members in by_name.items()
     ]
-    return tuple(sorted(found, key=lambda one: (-one.time_s, one.name)))
+    return tuple(sorted(times, key=lambda entry: (-entry.time_s, entry.name)))
 
 
 def _spans(kernels: Iterable[KernelEvent], streams: Streams, *, communication: bool) -> list[Interval]:
-    """When communication (its stream, and transfers elsewhere) or the rest ran."""
+    """Return when communication (its stream, and transfers elsewhere) or the rest ran."""
     return [
-        (one.start_s, one.end_s)
-        for one in kernels
-        if communication == (one.stream == streams.communication or one.named.bound in COMMUNICATION_BOUNDS)
+        (kernel.start_s, kernel.end_s)
+        for kernel in kernels
+        if communication
+        == (kernel.stream == streams.communication or kernel.named.bound in COMMUNICATION_BOUNDS)
     ]
 
 
 def _sms(kernels: Iterable[KernelEvent], bound: str, gpu_sms: int) -> int:
-    """SMs that kernels of a bound use: the grid, no larger than the GPU, in which most of their time is spent.
+    """Return the SMs that kernels of a bound use: the grid, no larger than the GPU, in which most of their time is spent.
 
-    A grid says that only of kernels that stay on their SMs, as GEMMs and exchanges that share a GPU do; 0 where it cannot.
+    A grid shows that only of kernels that stay on their SMs, as GEMMs and exchanges that share a GPU do; 0 where it cannot.
     """
     limit = gpu_sms or (_ANY_GRID if bound == "transfer" else 0)
     spent: Counter[int] = Counter()
-    for one in kernels:
-        if one.named.bound == bound and 0 < one.blocks <= limit:
-            spent[one.blocks] += round(one.duration_s * 1e9)
+    for kernel in kernels:
+        if kernel.named.bound == bound and 0 < kernel.blocks <= limit:
+            spent[kernel.blocks] += round(kernel.duration_s * 1e9)
     return max(sorted(spent), key=spent.__getitem__, default=0)
 
 
 def _tokens(kernels: Iterable[KernelEvent]) -> int:
-    rows = Counter(one.grid[0] for one in kernels if one.grid and _is_row_wise(one))
+    rows = Counter(kernel.grid[0] for kernel in kernels if kernel.grid and _is_row_wise(kernel))
     return max(sorted(rows), key=rows.__getitem__, default=0)
 
 
 def _is_row_wise(kernel: KernelEvent) -> bool:
-    """One block a token: the grid is the number of rows."""
+    """Return whether a kernel has one block a token, so that its grid is the number of rows."""
     return "per_token" in kernel.name and kernel.named.kind in ("cast", "swiglu")
 
 
 def _sum_s(kernels: Iterable[KernelEvent]) -> float:
-    return sum(one.duration_s for one in kernels)
+    return sum(kernel.duration_s for kernel in kernels)
 
 
 def _union_s(spans: Iterable[Interval]) -> float:
-    """Time in which at least one of `spans` is open."""
+    """Return the time in which at least one of `spans` is open."""
     total_s, reached_s = 0.0, -1.0
     for start_s, end_s in sorted(spans):
         total_s += max(0.0, end_s - max(start_s, reached_s))
@@ -206,13 +215,17 @@ def _phase(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> MeasuredP
     operations: dict[str, list[float]] = defaultdict(list)
     for layer in layers:
         kernels = layer.phases[name]
-        elapsed_s.append(max(one.end_s for one in kernels) - min(one.start_s for one in kernels))
-        busy_s.append(_union_s((one.start_s, one.end_s) for one in kernels))
-        sm_bound_s.append(_union_s((one.start_s, one.end_s) for one in kernels if one.named.bound == "sm"))
-        if any(one.named.kind == "grouped_gemm" for one in kernels):
-            rows.append(max((one.grid[0] for one in kernels if one.grid and _is_row_wise(one)), default=0))
-        for one in kernels:
-            operations[one.named.label].append(one.duration_s)
+        elapsed_s.append(max(kernel.end_s for kernel in kernels) - min(kernel.start_s for kernel in kernels))
+        busy_s.append(_union_s((kernel.start_s, kernel.end_s) for kernel in kernels))
+        sm_bound_s.append(
+            _union_s((kernel.start_s, kernel.end_s) for kernel in kernels if kernel.named.bound == "sm")
+        )
+        if any(kernel.named.kind == "grouped_gemm" for kernel in kernels):
+            rows.append(
+                max((kernel.grid[0] for kernel in kernels if kernel.grid and _is_row_wise(kernel)), default=0)
+            )
+        for kernel in kernels:
+            operations[kernel.named.label].append(kernel.duration_s)
     num = len(layers)
     busy_mean_s, sm_mean_s = statistics.fmean(busy_s), statistics.fmean(sm_bound_s)
     return MeasuredPhase(
@@ -221,7 +234,7 @@ def _phase(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> MeasuredP
         memory_bound_s=busy_mean_s - sm_mean_s,
         idle_s=statistics.fmean(elapsed_s) - busy_mean_s,
         per_layer_s=tuple(elapsed_s),
-        compute_sms=_sms((one for layer in layers for one in layer.phases[name]), "sm", gpu_sms),
+        compute_sms=_sms((kernel for layer in layers for kernel in layer.phases[name]), "sm", gpu_sms),
         expert_rows=tuple(rows),
         operations={
             label: OperationTime(num_kernels=len(times) / num, time_s=sum(times) / num)
@@ -235,19 +248,20 @@ def _exchanges(cut: Segmentation, gpu_sms: int) -> dict[str, MeasuredCollective]
 
 
 def _exchange(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> MeasuredCollective:
-    mine = [layer.exchanges[name] for layer in layers]
-    data = [[one for one in kernels if one.named.bound == "transfer"] for kernels in mine]
-    waits = [_sum_s(one for one in kernels if one.named.bound == "wait") for kernels in mine]
+    exchanges = [layer.exchanges[name] for layer in layers]
+    data = [[kernel for kernel in kernels if kernel.named.bound == "transfer"] for kernels in exchanges]
+    waits = [_sum_s(kernel for kernel in kernels if kernel.named.bound == "wait") for kernels in exchanges]
     others = [
-        _sum_s(one for one in kernels if one.named.bound not in COMMUNICATION_BOUNDS) for kernels in mine
+        _sum_s(kernel for kernel in kernels if kernel.named.bound not in COMMUNICATION_BOUNDS)
+        for kernels in exchanges
     ]
     per_layer_s = tuple(_sum_s(kernels) for kernels in data)
     return MeasuredCollective(
         kernel="dispatch" if EXCHANGE_KERNELS[name] == "dispatch" else "combine",
-        cached=any(one.named.cached for kernels in data for one in kernels),
+        cached=any(kernel.named.cached for kernels in data for kernel in kernels),
         data_s=statistics.fmean(per_layer_s),
         notify_s=statistics.fmean(waits),
         preparation_s=statistics.fmean(others),
         per_layer_s=per_layer_s,
-        comm_sms=_sms((one for kernels in data for one in kernels), "transfer", gpu_sms),
+        comm_sms=_sms((kernel for kernels in data for kernel in kernels), "transfer", gpu_sms),
     )

@@ -1,4 +1,4 @@
-"""What a GPU kernel does, told from its name.
+"""Names of GPU kernels, and what they tell of what a kernel does.
 
 Why this way: a profiler trace has thousands of mangled C++ names and no word on what they compute. Names change with
 every library release, so the rules are one ordered table of patterns, first match wins; what matches none is
@@ -21,7 +21,7 @@ Bound = Literal["sm", "memory", "transfer", "wait"]
 
 @dataclass(frozen=True, slots=True)
 class KernelName:
-    """What the name of a kernel says."""
+    """The meaning of the name of a kernel."""
 
     kind: str
     """A key of `BOUNDS`."""
@@ -32,7 +32,7 @@ class KernelName:
 
     @property
     def bound(self) -> Bound:
-        """What bounds it."""
+        """The resource that bounds it."""
         return BOUNDS[self.kind]
 
     @property
@@ -153,7 +153,18 @@ _WITH_DTYPE = frozenset({"gemm", "grouped_gemm", "wgrad_gemm"})
 
 @lru_cache(maxsize=16384)
 def name_kernel(name: str) -> KernelName:
-    """What a kernel of this (demangled) name does; kind `unknown` where no rule knows it."""
+    """Return what a kernel does, by its name.
+
+    Parameters
+    ----------
+    name : str
+        Demangled.
+
+    Returns
+    -------
+    KernelName
+        Of the kind `unknown` where no rule knows it.
+    """
     kind = next((kind for pattern, kind in _COMPILED if pattern.search(name)), "unknown")
     dtype = (
         next((word for word, pattern in _DTYPES if pattern.search(name)), "") if kind in _WITH_DTYPE else ""
@@ -162,7 +173,7 @@ def name_kernel(name: str) -> KernelName:
 
 
 def short_name(name: str, width: int = 96) -> str:
-    """A kernel's name without return type and parameters, for tables."""
+    """Return a kernel's name without return type and parameters, for tables."""
     name = name.removeprefix("void ")
     depth = 0
     for i, letter in enumerate(name):

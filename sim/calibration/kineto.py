@@ -54,7 +54,7 @@ class KernelEvent:
 
     @property
     def duration_s(self) -> float:
-        """How long it ran."""
+        """Time that it ran."""
         return self.end_s - self.start_s
 
     @property
@@ -101,11 +101,11 @@ def read(path: str | Path, ranges: Collection[str] = ()) -> KinetoTrace:
     by_device: dict[str, list[dict[str, Any]]] = {}
     for event in work:
         by_device.setdefault(str(_args(event).get("device", event.get("pid"))), []).append(event)
-    chosen = max(by_device.values(), key=lambda mine: sum(event["dur"] for event in mine))
+    chosen = max(by_device.values(), key=lambda events: sum(event["dur"] for event in events))
     launched = _launched_in(kinds, ranges) if ranges else {}
     zero_us = min(event["ts"] for event in chosen)
     kernels = [_kernel(event, zero_us, launched) for event in chosen]
-    kernels.sort(key=lambda one: (one.start_s, one.end_s, one.stream, one.name))
+    kernels.sort(key=lambda kernel: (kernel.start_s, kernel.end_s, kernel.stream, kernel.name))
     device = _args(chosen[0]).get("device", 0)
     return KinetoTrace(_origin(path, tree, device), tuple(kernels), len(by_device) - 1)
 
@@ -160,7 +160,7 @@ def _unzip(path: Path, raw: bytes) -> bytes:
 
 
 def _problem(path: Path, event: Mapping[str, Any]) -> Problem | None:
-    """What is wrong with an event of GPU work, if anything."""
+    """Return what is wrong with an event of GPU work, if anything."""
     for key, least in (("ts", -math.inf), ("dur", 0.0)):
         value = event.get(key)
         if not _is_time(value) or value < least:
@@ -189,18 +189,22 @@ def _kernel(event: Mapping[str, Any], zero_us: float, launched: Mapping[Any, Ran
 
 
 def _launched_in(events: list[dict[str, Any]], names: Collection[str]) -> dict[Any, Range]:
-    """Correlation of a launch -> the innermost range of one of `names` that was open on the CPU when it was made."""
-    timed = [one for one in events if _is_time(one.get("ts")) and _is_time(one.get("dur"))]
+    """Return for each launch, by its correlation, the innermost range of `names` that was open on the CPU when it was made."""
+    timed = [
+        candidate for candidate in events if _is_time(candidate.get("ts")) and _is_time(candidate.get("dur"))
+    ]
     marked = [
-        one for one in timed if one.get("cat") == "user_annotation" and isinstance(one.get("name"), str)
+        candidate
+        for candidate in timed
+        if candidate.get("cat") == "user_annotation" and isinstance(candidate.get("name"), str)
     ]
     opened: list[tuple[float, float, Range]] = []
     seen: dict[str, int] = {}
-    for event in sorted((one for one in marked if one["name"] in names), key=_by_ts):
+    for event in sorted((mark for mark in marked if mark["name"] in names), key=_by_ts):
         name = event["name"]
         opened.append((event["ts"], event["ts"] + event["dur"], Range(name, seen.get(name, 0))))
         seen[name] = seen.get(name, 0) + 1
-    found: dict[Any, Range] = {}
+    launched: dict[Any, Range] = {}
     active: list[tuple[float, float, Range]] = []
     waiting = iter(opened)
     upcoming = next(waiting, None)
@@ -209,11 +213,11 @@ def _launched_in(events: list[dict[str, Any]], names: Collection[str]) -> dict[A
         while upcoming and upcoming[0] <= now:
             active.append(upcoming)
             upcoming = next(waiting, None)
-        active = [one for one in active if one[1] >= now]
+        active = [span for span in active if span[1] >= now]
         correlation = _correlation(launch)
         if active and correlation is not None:
-            found[correlation] = active[-1][2]
-    return found
+            launched[correlation] = active[-1][2]
+    return launched
 
 
 def _origin(path: Path, tree: Any, device: object) -> TraceOrigin:
@@ -234,8 +238,8 @@ def _origin(path: Path, tree: Any, device: object) -> TraceOrigin:
 
 def _devices(head: Mapping[str, Any], device: object) -> Iterator[Mapping[str, Any]]:
     listed = head.get("deviceProperties")
-    known = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    yield from (one for one in known if one.get("id") == device)
+    known = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    yield from (entry for entry in known if entry.get("id") == device)
     yield from known
 
 
@@ -258,12 +262,12 @@ def _whole(value: object) -> int:
 
 
 def _is_time(value: object) -> TypeGuard[float]:
-    """Whether it is a finite number of microseconds, of which sums stay finite."""
+    """Return whether it is a finite number of microseconds, of which sums stay finite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_MAX_US < value < _MAX_US
 
 
 def _clean(value: object) -> str:
-    """A word of the trace that can be written to a file: bounded, without lone surrogates."""
+    """Return a word of the trace that can be written to a file: bounded, without lone surrogates."""
     text = str(value)[:_MAX_NAME]
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 

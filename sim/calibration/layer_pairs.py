@@ -38,7 +38,7 @@ Kernels = tuple[KernelEvent, ...]
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Which stream does what; `communication` is empty where exchanges run on the compute stream."""
+    """The streams by what they do; `communication` is empty where exchanges run on the compute stream."""
 
     compute: str
     second_compute: tuple[str, ...]
@@ -63,13 +63,15 @@ class Segmentation:
 
 
 def find_streams(kernels: Iterable[KernelEvent]) -> Streams:
-    """Tell streams by what takes their time: SM-bound kernels, or transfers and their barriers."""
+    """Tell streams apart by what takes their time: SM-bound kernels, or transfers and their barriers."""
     sm: dict[str, float] = defaultdict(float)
     comm: dict[str, float] = defaultdict(float)
-    for one in kernels:
-        spent = sm if one.named.bound == "sm" else comm if one.named.bound in COMMUNICATION_BOUNDS else None
+    for kernel in kernels:
+        spent = (
+            sm if kernel.named.bound == "sm" else comm if kernel.named.bound in COMMUNICATION_BOUNDS else None
+        )
         if spent is not None:
-            spent[one.stream] += one.duration_s
+            spent[kernel.stream] += kernel.duration_s
     compute = max(sorted(sm), key=sm.__getitem__, default="")
     busiest = max(sorted(comm), key=comm.__getitem__, default="")
     communication = busiest if busiest != compute else ""
@@ -77,7 +79,15 @@ def find_streams(kernels: Iterable[KernelEvent]) -> Streams:
 
 
 def segment(kernels: Sequence[KernelEvent], streams: Streams) -> Segmentation:
-    """Cut `kernels` (by start) into layer pairs: by named ranges where the trace has them, else by markers."""
+    """Cut a trace into layer pairs: by named ranges where it has them, else by markers.
+
+    Parameters
+    ----------
+    kernels : sequence of KernelEvent
+        In the order in which they start.
+    streams : Streams
+        Of `find_streams`.
+    """
     by_ranges = _by_ranges(kernels)
     if by_ranges:
         return Segmentation("ranges", by_ranges)
@@ -88,11 +98,11 @@ def segment(kernels: Sequence[KernelEvent], streams: Streams) -> Segmentation:
 
 
 def _by_ranges(kernels: Sequence[KernelEvent]) -> tuple[LayerKernels, ...]:
-    found: dict[int, dict[str, list[KernelEvent]]] = defaultdict(lambda: defaultdict(list))
-    for one in kernels:
-        if one.launched_in:
-            found[one.launched_in.occurrence][one.launched_in.name].append(one)
-    complete = [by_name for _, by_name in sorted(found.items()) if by_name.keys() == RANGES]
+    occurrences: dict[int, dict[str, list[KernelEvent]]] = defaultdict(lambda: defaultdict(list))
+    for kernel in kernels:
+        if kernel.launched_in:
+            occurrences[kernel.launched_in.occurrence][kernel.launched_in.name].append(kernel)
+    complete = [by_name for _, by_name in sorted(occurrences.items()) if by_name.keys() == RANGES]
     return tuple(_layer(by_name) for by_name in complete)
 
 
@@ -103,14 +113,16 @@ def _layer(by_name: dict[str, list[KernelEvent]]) -> LayerKernels:
 
 
 def _by_markers(kernels: Sequence[KernelEvent], streams: Streams) -> tuple[LayerKernels, ...] | str:
-    """Layer pairs, or what stood in the way."""
+    """Return layer pairs, or what is in the way."""
     if not streams.communication:
         return "no stream of its own for communication"
-    compute = [one for one in kernels if one.stream == streams.compute]
-    second = [one for one in kernels if one.stream in streams.second_compute]
-    groups = exchange_groups(one for one in kernels if one.stream == streams.communication)
+    compute = [kernel for kernel in kernels if kernel.stream == streams.compute]
+    second = [kernel for kernel in kernels if kernel.stream in streams.second_compute]
+    groups = exchange_groups(kernel for kernel in kernels if kernel.stream == streams.communication)
     attention = [
-        (i, one.named.kind) for i, one in enumerate(compute) if one.named.kind.startswith("attention_")
+        (i, kernel.named.kind)
+        for i, kernel in enumerate(compute)
+        if kernel.named.kind.startswith("attention_")
     ]
     attention = [(i, kind) for i, kind in attention if kind != "attention_fixup"]
     num_layers = len(attention) // 2
@@ -140,8 +152,8 @@ def _by_markers(kernels: Sequence[KernelEvent], streams: Streams) -> tuple[Layer
         phases = {
             name: compute[low:high] for name, low, high in zip(PHASES, cuts[:-1], cuts[1:], strict=True)
         }
-        beside = (compute[mlp_w[0]].start_s, phases["mlp(F)"][0].start_s)
-        phases["mlp(W)"] += [one for one in second if beside[0] <= one.start_s < beside[1]]
+        window = (compute[mlp_w[0]].start_s, phases["mlp(F)"][0].start_s)
+        phases["mlp(W)"] += [kernel for kernel in second if window[0] <= kernel.start_s < window[1]]
         if not all(_has_grouped_gemm(phases[name]) for name in ("mlp(B)", "mlp(F)")):
             return f"no grouped GEMM in mlp(B) or mlp(F) of layer {layer}"
         layers.append(_layer(phases | {name: list(group) for name, group in exchanges.items()}))
@@ -150,12 +162,12 @@ def _by_markers(kernels: Sequence[KernelEvent], streams: Streams) -> tuple[Layer
 
 
 def exchange_groups(kernels: Iterable[KernelEvent]) -> list[Kernels]:
-    """Kernels of a communication stream cut into exchanges: what prepares it, then the kernel that moves its data."""
+    """Cut kernels of a communication stream into exchanges: what prepares it, then the kernel that moves its data."""
     groups: list[Kernels] = []
     open_group: list[KernelEvent] = []
-    for one in kernels:
-        open_group.append(one)
-        if one.named.bound == "transfer":
+    for kernel in kernels:
+        open_group.append(kernel)
+        if kernel.named.bound == "transfer":
             groups.append(tuple(open_group))
             open_group = []
     return groups
@@ -166,11 +178,11 @@ def _wgrads(kernels: Sequence[KernelEvent], low: int, high: int) -> list[int]:
 
 
 def _first_after(kernels: Sequence[KernelEvent], low: int, time_s: float) -> int:
-    """First kernel after `low` that ends later than `time_s`: it did not hold up what began there."""
+    """Return the first kernel after `low` that ends later than `time_s`: it did not hold up what began then."""
     return next(
         (i for i in range(low + 1, len(kernels)) if kernels[i].end_s > time_s + _SLACK_S), len(kernels)
     )
 
 
 def _has_grouped_gemm(kernels: Sequence[KernelEvent]) -> bool:
-    return any(one.named.kind == "grouped_gemm" for one in kernels)
+    return any(kernel.named.kind == "grouped_gemm" for kernel in kernels)

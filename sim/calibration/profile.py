@@ -22,9 +22,20 @@ from sim.errors import InputError, Mark, Problem
 def profile_text(
     calibration: Calibration, name: str, source: TraceSource | None = None, title: str | None = None
 ) -> str:
-    """The measured compute profile as YAML, in the form that `sim.cost.measured` reads.
+    """Return the measured compute profile as YAML, in the form that `sim.cost.measured` reads.
 
-    Raises `InputError` where the trace has no layer pairs: totals by class are no profile.
+    Parameters
+    ----------
+    calibration : Calibration
+    name, title : str
+        Of the profile.
+    source : Source, optional
+        The trace's file where left out.
+
+    Raises
+    ------
+    InputError
+        Where the trace has no layer pairs: totals by class are no profile.
     """
     origin = calibration.origin
     if not calibration.phases:
@@ -56,8 +67,8 @@ def profile_text(
         },
         "cut_by": calibration.cut_by,
         "span": _ms(calibration.span_s),
-        "phases": {phase: _phase_tree(one) for phase, one in calibration.phases.items()},
-        "exchanges": {exchange: _exchange_tree(one) for exchange, one in calibration.exchanges.items()},
+        "phases": {name: _phase_tree(phase) for name, phase in calibration.phases.items()},
+        "exchanges": {name: _exchange_tree(exchange) for name, exchange in calibration.exchanges.items()},
         "overlap": {
             "compute_busy": _ms(calibration.overlap.compute_busy_s),
             "comm_busy": _ms(calibration.overlap.comm_busy_s),
@@ -66,8 +77,8 @@ def profile_text(
             "idle": _ms(calibration.overlap.idle_s),
         },
         "unnamed": [
-            {"kernel": one.name, "count": one.num_kernels, "time": _ms(one.time_s)}
-            for one in calibration.unnamed
+            {"kernel": kernel.name, "count": kernel.num_kernels, "time": _ms(kernel.time_s)}
+            for kernel in calibration.unnamed
         ],
     }
     return f"{_HEADER}{_yaml(tree)}"
@@ -79,33 +90,33 @@ _HEADER = """\
 """
 
 
-def _phase_tree(one: MeasuredPhase) -> dict[str, Any]:
+def _phase_tree(phase: MeasuredPhase) -> dict[str, Any]:
     tree: dict[str, Any] = {
-        "elapsed": _ms(one.elapsed_s),
-        "sm_bound": _ms(one.sm_bound_s),
-        "memory_bound": _ms(one.memory_bound_s),
-        "idle": _ms(one.idle_s),
-        "per_layer": [_ms(time_s) for time_s in one.per_layer_s],
-        "compute_sms": one.compute_sms,
+        "elapsed": _ms(phase.elapsed_s),
+        "sm_bound": _ms(phase.sm_bound_s),
+        "memory_bound": _ms(phase.memory_bound_s),
+        "idle": _ms(phase.idle_s),
+        "per_layer": [_ms(time_s) for time_s in phase.per_layer_s],
+        "compute_sms": phase.compute_sms,
     }
-    if one.expert_rows:
-        tree["expert_rows"] = list(one.expert_rows)
+    if phase.expert_rows:
+        tree["expert_rows"] = list(phase.expert_rows)
     tree["operations"] = {
         label: _Inline({"kernels": round(operation.num_kernels, 4), "time": _ms(operation.time_s)})
-        for label, operation in one.operations.items()
+        for label, operation in phase.operations.items()
     }
     return tree
 
 
-def _exchange_tree(one: MeasuredCollective) -> dict[str, Any]:
+def _exchange_tree(exchange: MeasuredCollective) -> dict[str, Any]:
     return {
-        "kernel": one.kernel,
-        "cached": one.cached,
-        "data": _ms(one.data_s),
-        "notify": _ms(one.notify_s),
-        "preparation": _ms(one.preparation_s),
-        "per_layer": [_ms(time_s) for time_s in one.per_layer_s],
-        "comm_sms": one.comm_sms,
+        "kernel": exchange.kernel,
+        "cached": exchange.cached,
+        "data": _ms(exchange.data_s),
+        "notify": _ms(exchange.notify_s),
+        "preparation": _ms(exchange.preparation_s),
+        "per_layer": [_ms(time_s) for time_s in exchange.per_layer_s],
+        "comm_sms": exchange.comm_sms,
     }
 
 

@@ -32,7 +32,8 @@ def sweep(
     from sim.show.files import folder as folders
     from sim.show.tables import console as tables
     from sim.show.tables.progress import SweepBar
-    from sim.show.views import sweep as sweeps
+    from sim.show.views.labels import values_text
+    from sim.show.views.sweep import sweep_view
     from sim.show.words import sweep as sweep_words
     from sim.sweeps import file as sweep_file
     from sim.sweeps import run as exploring
@@ -43,18 +44,18 @@ def sweep(
         raise InputError(Problem(None, "sweep", "--jobs and --dask", "one of them"))
     asked = sweep_file.read(spec)
     folder = folder_of(out, asked.name)
-    names, objective = sweeps.names_of(asked.space.axes), next(iter(asked.objectives))
+    names = [axis.name for axis in asked.space.axes if len(axis.values) > 1]
+    objective = next(iter(asked.objectives))
     for hint in () if as_json else sweep_file.hints(asked):
         click.echo(f"note: {hint}", err=True)
     with SweepBar(console_of(), len(asked.space), objective, quiet=as_json) as bar:
 
         def watch(now: exploring.Progress) -> None:
             number, metrics = now.best or (0, None)
-            where = sweeps.values_text({"values": asked.space.values(number)}, names)
-            bar.show(now.settled, metrics, now.what, where)
+            bar.show(now.settled, metrics, now.what, values_text(asked.space.values(number), names))
 
         document = exploring.run_on(asked, start(jobs, dask), folder / "sweep.sqlite", watch, fresh=fresh)
-    files = folders.of_study(document)
+    files = folders.study_files(document)
     if kind is not None:
         files[f"points.{kind}"] = exporting.encode(document, kind)
     folders.write(folder, files)
@@ -63,7 +64,7 @@ def sweep(
     else:
         tables.print_sweep(document, console_of(), [folder / name for name in files])
     if not document["ranked"]:
-        raise InfeasibleError(sweep_words.finding(document)[0])
+        raise InfeasibleError(sweep_words.finding(sweep_view(document))[0])
 
 
 @click.command(short_help="Add design choices to a naive design, one by one.")
@@ -79,7 +80,7 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     folder_of(out, "")
     found = study.run_file(file, progress(as_json))
     folder = folder_of(out, found["name"])
-    folders.write(folder, files := folders.of_study(found))
+    folders.write(folder, files := folders.study_files(found))
     for warning in found["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     if as_json:

@@ -1,4 +1,4 @@
-"""Commands that draw what was found, and read, show and write files; they run nothing."""
+"""Commands that draw results, and read, show and write files; they run nothing."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
     plots.check_kind(kind)
     figures: dict[str, Any] = {}
     for number, (path, result) in enumerate(read, 1):
-        with folders.as_written(path):
-            drawn = plots.figures(kind, result)
+        with folders.blame(path):
+            drawn = plots.pictures(kind, result)
         prefix = f"{result.get('name', 'validation')}-" if len(read) > 1 else ""
         if any(prefix + name in figures for name in drawn):  # of two runs of one scenario
             prefix += f"{number}-"

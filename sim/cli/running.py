@@ -37,8 +37,8 @@ def run(
     documents: dict[str, Any] = {}
     for spec in scenarios:  # every problem of every file before any of them runs
         document = scenario_settings.read(spec, settings)
-        for one in scenario_settings.variants(document).values():
-            reading.resolve(one)
+        for variant in scenario_settings.variants(document).values():
+            reading.resolve(variant)
         name = str(document.get(("name",)))
         if name in documents:
             raise InputError(
@@ -51,12 +51,12 @@ def run(
     for name, document in documents.items():
         result = results[name] = study.run_document(document, say)
         folder = places[name]
-        files = folders.of_run(result, with_report=not no_report)
+        files = folders.run_files(result, with_report=not no_report)
         folders.write(folder, files)
         if not as_json:
             tables.print_result(result, console_of(), [folder / file for file in files])
     if as_json:
-        printed = {name: folders.kept(result) for name, result in results.items()}
+        printed = {name: folders.without_flows(result) for name, result in results.items()}
         several = {"schema": "moesim.results/1", "results": printed}
         click.echo(folders.dump(several if len(printed) > 1 else next(iter(printed.values()))), nl=False)
     for name, document in documents.items():
@@ -79,14 +79,16 @@ def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
 
     if out is not None:
         folders.check(out)
-    found = compare(groups or None, progress(as_json))
+    document = compare(groups or None, progress(as_json))
     if out is not None:
-        folders.write(out, {"validation.json": folders.dump(found), "report.html": report.report_html(found)})
+        folders.write(
+            out, {"validation.json": folders.dump(document), "report.html": report.report_html(document)}
+        )
     if as_json:
-        click.echo(folders.dump(found), nl=False)
+        click.echo(folders.dump(document), nl=False)
     else:
-        tables.print_validation(found, console_of())
-    missed = [name for name, group in found["groups"].items() if not group["ok"]]
+        tables.print_validation(document, console_of())
+    missed = [name for name, group in document["groups"].items() if not group["ok"]]
     if missed:
         raise Missed(f"tolerance missed in: {', '.join(missed)}")
 
@@ -108,12 +110,12 @@ def calibrate(trace: Path, out: Path | None) -> None:
     found = study.calibrate(trace)
     text = profile_text(found, out.stem) if out is not None else ""
     console = console_of()
-    for grid in calibrated.of_calibration(found):
+    for grid in calibrated.calibration_grids(found):
         tables.print_grid(grid, console)
     console.print()
     for sentence in calibrated.summary(found):
         console.print(sentence, highlight=False, markup=False)
     if out is not None:
         folder.write(out.parent, {out.name: text})
-        said = f"Written: {out}; in a scenario: compute: measured, profile: {out}"
-        console.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)
+        use = f"Written: {out}; in a scenario: compute: measured, profile: {out}"
+        console.print(use, style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the commands share: options, where files go, consoles, what is said of long work, and a missed tolerance."""
+"""Parts that commands share: options, folders of files, consoles, reports on long work, and a missed tolerance."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Missed(MoesimError):
 
 
 def folder_of(out: Path | None, name: str, *, several: bool = False) -> Path:
-    """Where the files of a document go: `--out`, with a folder for each of several; or results/NAME. Told where that cannot be."""
+    """Return the folder for the files of a document: `--out`, with a folder for each of several; or results/NAME. Raises where that cannot be."""
     from sim.show.files import folder
 
     if out is None:
@@ -50,7 +50,7 @@ def console_of(*, stderr: bool = True) -> Console:
 
 
 def progress(quiet: bool) -> Callable[[str], None]:
-    """What tells on standard error what goes on, once it has taken two seconds; silent where `quiet`."""
+    """Make a reporter of work that has taken two seconds, on standard error; silent where `quiet`."""
     begun = time.monotonic()
 
     def say(what: str) -> None:

@@ -1,4 +1,4 @@
-"""What the command writes to, made to outlast its reader.
+"""Output streams of the command that outlast their readers.
 
 Why: results are files, what is printed tells of them. A pipe whose reader has gone, a full disk behind a log or a closed descriptor
 must not lose a run that goes on; and a document that could not be printed is said to be missing, once.

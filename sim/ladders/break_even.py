@@ -21,20 +21,20 @@ Axis = list[tuple[float, dict[str, str]]]
 
 
 def plan(ladder: Ladder, designs: Designs) -> dict[str, Axis]:
-    """Resolve every point of every curve; what is wrong joins the problems of the designs."""
+    """Resolve every point of every curve; what is wrong with one joins the problems of the designs."""
     return {name: _axis(ladder, name, designs) for name in ladder.spec.curves}
 
 
 def _axis(ladder: Ladder, name: str, designs: Designs) -> Axis:
     spec, at = ladder.spec.curves[name], ("curves", name)
-    found: Axis = []
+    axis: Axis = []
     for i, value in enumerate(spec.points):
         listed = isinstance(spec.points, list)
         place = (*at, "points", i if listed else str(value))
         keys = {}
         for on in ladder.spec.hardware:
             try:
-                document = ladder.asked(at, () if listed else (place,), on)
+                document = ladder.section_design(at, () if listed else (place,), on)
                 if spec.key is not None:
                     number = value if listed else _number(value)
                     mark = ladder.document.mark((*at, "key"))
@@ -43,8 +43,8 @@ def _axis(ladder: Ladder, name: str, designs: Designs) -> Axis:
                 designs.problems += error.problems
                 continue
             keys[on] = designs.add(document, f"{name} {value}, {on}")
-        found.append((float(value), keys))
-    return sorted(found, key=lambda point: point[0])
+        axis.append((float(value), keys))
+    return sorted(axis, key=lambda point: point[0])
 
 
 def _number(text: str) -> int | float:
@@ -52,7 +52,24 @@ def _number(text: str) -> int | float:
 
 
 def run(ladder: Ladder, name: str, axis: Axis, designs: Designs) -> dict[str, Any]:
-    """A curve: every machine at every point, gaps of the reference, and where it breaks even."""
+    """Run a curve.
+
+    Parameters
+    ----------
+    ladder, name : the ladder, and which of its curves
+    axis : of `plan`
+    designs : what runs each design once
+
+    Returns
+    -------
+    dict
+        Every machine at every point, the gaps of the reference, and where it breaks even, as README describes it.
+
+    Raises
+    ------
+    InputError
+        Where a run does not have the metric.
+    """
     spec = ladder.spec.curves[name]
     metric = spec.metric or ladder.spec.metric
     at = ("curves", name, "metric") if spec.metric else ("metric",)
@@ -60,7 +77,7 @@ def run(ladder: Ladder, name: str, axis: Axis, designs: Designs) -> dict[str, An
     points = []
     for value, keys in axis:
         ran = {on: designs.run(key) for on, key in keys.items()}
-        values = {on: one.value(metric, ladder.document, at) for on, one in ran.items()}
+        values = {on: outcome.value(metric, ladder.document, at) for on, outcome in ran.items()}
         ours = values[ladder.reference]
         points.append(
             {
@@ -69,8 +86,8 @@ def run(ladder: Ladder, name: str, axis: Axis, designs: Designs) -> dict[str, An
                 "gaps": {
                     on: gap(ours, theirs, more) for on, theirs in values.items() if on != ladder.reference
                 },
-                "metrics": {on: one.metrics for on, one in ran.items()},
-                "reasons": {on: one.reason for on, one in ran.items() if one.reason},
+                "metrics": {on: outcome.metrics for on, outcome in ran.items()},
+                "reasons": {on: outcome.reason for on, outcome in ran.items() if outcome.reason},
             }
         )
     others = [on for on in ladder.spec.hardware if on != ladder.reference]
@@ -88,13 +105,13 @@ def run(ladder: Ladder, name: str, axis: Axis, designs: Designs) -> dict[str, An
 
 
 def _gaps(points: Sequence[dict[str, Any]], on: str) -> tuple[list[float], list[float]]:
-    """The axis and the gap of the reference to one machine, where both ran."""
+    """Return the axis and the gap of the reference to one machine, where both ran."""
     both = [(point["value"], point["gaps"][on]) for point in points if point["gaps"][on] is not None]
     return [value for value, _ in both], [gap for _, gap in both]
 
 
 def break_even(axis: Sequence[float], gaps: Sequence[float], within: float) -> dict[str, Any]:
-    """Where the reference is no more than `within` slower.
+    """Find where the reference is no more than `within` slower.
 
     Parameters
     ----------

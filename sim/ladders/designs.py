@@ -17,19 +17,19 @@ from sim.scenario import resolve as scenarios
 from sim.scenario.descriptions import Scenario
 from sim.trees import flatten
 
-_SILENCE_S = 2.0  # between two words of progress
+_SILENCE_S = 2.0  # between two reports of progress
 _ROUNDING = 1e-12  # a gap below it is none
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a run: its metrics, or the reason why no machine could do it."""
+    """The outcome of a run: its metrics, or the reason why no machine could do it."""
 
     metrics: dict[str, Any] | None
     reason: str | None
 
     def value(self, metric: str, document: Document, at: Path_) -> float | None:
-        """The metric, its parts added; None of what did not run. Raises `InputError` at `at` for an unknown one."""
+        """Return the metric, its parts added; None of what did not run. Raises `InputError` at `at` for an unknown one."""
         if self.metrics is None:
             return None
         known = flatten(self.metrics)
@@ -46,7 +46,7 @@ class Designs:
     def __init__(self, ladder: Ladder, progress: Callable[[str], None]) -> None:
         self.ladder, self.progress = ladder, progress
         self.problems: list[Problem] = []
-        self.num_runs, self._told_s = 0, 0.0
+        self.num_runs, self._reported_s = 0, 0.0
         self._scenarios: dict[str, Scenario] = {}
         self._words: dict[str, str] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -62,43 +62,56 @@ class Designs:
             key = f"infeasible: {json.dumps(document.tree, sort_keys=True, default=str)}"
             self._outcomes[key] = Outcome(None, str(error))
             return key
-        said = {
+        content = {
             key: value for key, value in scenario.document.items() if key not in ("name", "title", "expect")
         }
-        key = json.dumps([said, str(document.folder)], sort_keys=True, default=str)
+        key = json.dumps([content, str(document.folder)], sort_keys=True, default=str)
         if key not in self._scenarios:
             self._scenarios[key], self._words[key] = scenario, words
         return key
 
     def scenario(self, key: str) -> Scenario | None:
-        """The resolved scenario of a key; None where no machine could do it."""
+        """Return the resolved scenario of a key; None where no machine could do it."""
         return self._scenarios.get(key)
 
     def run(self, key: str) -> Outcome:
-        """What comes of a design, run at most once."""
-        found = self._outcomes.get(key)
-        if found is None:
+        """Run a design, at most once, and return its outcome."""
+        outcome = self._outcomes.get(key)
+        if outcome is None:
             self.num_runs += 1
-            if time.monotonic() - self._told_s >= _SILENCE_S:
-                self._told_s = time.monotonic()
+            if time.monotonic() - self._reported_s >= _SILENCE_S:
+                self._reported_s = time.monotonic()
                 self.progress(f"{self.ladder.spec.name}: run {self.num_runs}, {self._words[key]}")
             try:
-                found = Outcome(forecast(self._scenarios[key]).run(), None)
+                outcome = Outcome(forecast(self._scenarios[key]).run(), None)
             except InfeasibleError as error:
-                found = Outcome(None, str(error))
-            self._outcomes[key] = found
-        return found
+                outcome = Outcome(None, str(error))
+            self._outcomes[key] = outcome
+        return outcome
 
 
 def cost_of(value: float, more_is_better: bool) -> float:
-    """What is the less the better: the value itself, or its reciprocal where more of it is better."""
+    """Return what is the less the better: the value itself, or its reciprocal where more of it is better."""
     if not more_is_better:
         return value
     return 1 / value if value else math.inf
 
 
 def gap(reference: float | None, other: float | None, more_is_better: bool) -> float | None:
-    """How much more the reference takes than the other [fraction]; None where one did not run, or takes nothing."""
+    """Compare two machines.
+
+    Parameters
+    ----------
+    reference, other : float, optional
+        Their values of a metric; None where it did not run.
+    more_is_better : bool
+        Of the metric; then a machine takes the reciprocal of its value.
+
+    Returns
+    -------
+    float, optional
+        How much more the reference takes than the other [fraction]; None where one did not run, or takes nothing.
+    """
     if reference is None or other is None:
         return None
     if reference == other:

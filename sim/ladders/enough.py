@@ -1,4 +1,4 @@
-"""How much of a link is enough: the smallest value of a figure of the profile that comes close to unlimited.
+"""Searches for how much of a link is enough: the smallest value of a figure of the profile that comes close to unlimited.
 
 Unlimited is a thousand times what the profile has; everything else of the machine stays as it is, so an unlimited NIC still
 stands behind its PCIe link. More of a link never hurts in this model but by rounding, so the figure is first halved and
@@ -28,7 +28,7 @@ _ROUNDING = 1e-3  # relative rise of cost with more of a link that is not one
 _DIMENSIONS = ("bytes/s", "flop/s", "bytes", "Hz")
 
 Cost = Callable[[float], float]
-"""What a run takes at a value of the figure; infinite where it cannot run."""
+"""The cost of a run at a value of the figure; infinite where it cannot run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +38,20 @@ class Needed:
     within_fraction: float
     value: float
     at_most: bool
-    """Whether even the smallest value that was tried is enough."""
+    """True where even the smallest value that was tried is enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a search found, and every value that it tried."""
+    """The answer of a search, and every value that it tried."""
 
     unlimited: float
-    """What a run takes with an unlimited figure."""
+    """Cost of a run with an unlimited figure."""
     needed: tuple[Needed, ...]
     tried: tuple[tuple[float, float], ...]
     """Value and cost, by value."""
     monotone: bool
-    """Whether more never cost more, but for rounding."""
+    """True where more never cost more, but for rounding."""
 
 
 def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
@@ -73,15 +73,15 @@ def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
     """
     known: dict[float, float] = {}
 
-    def at(value: float) -> float:
+    def price_of(value: float) -> float:
         if value not in known:
             known[value] = cost(value)
         return known[value]
 
-    unlimited = at(present * UNLIMITED)
+    unlimited = price_of(present * UNLIMITED)
     grid = [present * 2.0**i for i in range(-_DOUBLINGS, _DOUBLINGS + 1)] + [present * UNLIMITED]
     for value in grid:
-        at(value)
+        price_of(value)
     needed = []
     for fraction in within:
         allowed = unlimited * (1 + fraction)
@@ -94,7 +94,7 @@ def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
             if high / low <= _PRECISION:
                 needed.append(Needed(fraction, high, at_most=False))
                 break
-            at(math.sqrt(low * high))
+            price_of(math.sqrt(low * high))
     tried = tuple(sorted(known.items()))
     costs = [price for _, price in tried]
     monotone = all(b <= a * (1 + _ROUNDING) for a, b in pairwise(costs))
@@ -105,19 +105,21 @@ def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
 
 
 def plan(ladder: Ladder, designs: Designs) -> dict[str, Document]:
-    """The scenario of each entry at the profile's own value; what is wrong joins the problems of the designs."""
-    found = {}
+    """Return the scenario of each entry at the profile's own value; what is wrong joins the problems of the designs."""
+    documents = {}
     for name, spec in ladder.spec.enough.items():
         at = ("enough", name)
         try:
-            document = ladder.asked(at, (), spec.hardware or ladder.reference)
+            document = ladder.section_design(at, (), spec.hardware or ladder.reference)
         except InputError as error:
             designs.problems += error.problems
             continue
         key = designs.add(document, f"{name} as it is")
         scenario = designs.scenario(key)
         figures = (
-            {one.path: one for one in scenario.hardware.parameters} if scenario and scenario.hardware else {}
+            {parameter.path: parameter for parameter in scenario.hardware.parameters}
+            if scenario and scenario.hardware
+            else {}
         )
         if figures and spec.key not in figures:
             wanted = "a figure of the profile, such as gpu.scale_up.bandwidth or nic.bandwidth"
@@ -128,17 +130,35 @@ def plan(ladder: Ladder, designs: Designs) -> dict[str, Document]:
                 f"a figure of which more is better: a rate or a size, not a {figures[spec.key].dimension}"
             )
             designs.problems.append(ladder.document.problem((*at, "key"), f"'{spec.key}'", wanted))
-        found[name] = document
-    return found
+        documents[name] = document
+    return documents
 
 
 def run(ladder: Ladder, name: str, document: Document, designs: Designs) -> dict[str, Any]:
-    """An entry of a ladder: how much of its figure is enough, and the curve that says so."""
+    """Run an entry of a ladder.
+
+    Parameters
+    ----------
+    ladder, name : the ladder, and which of its entries
+    document : the scenario of `plan`
+    designs : what runs each design once
+
+    Returns
+    -------
+    dict
+        How much of its figure is enough, and the curve that shows it, as README describes it; or the `reason` why not
+        even an unlimited figure lets it run.
+
+    Raises
+    ------
+    InputError
+        Where a run does not have the metric, or the profile cannot have a value that is tried.
+    """
     spec = ladder.spec.enough[name]
     metric = spec.metric or ladder.spec.metric
     more = bool(more_is_better(parts(metric)[0]))
     on = spec.hardware or ladder.reference
-    told: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "title": spec.title or spec.key,
         "key": spec.key,
         "hardware": on,
@@ -148,40 +168,40 @@ def run(ladder: Ladder, name: str, document: Document, designs: Designs) -> dict
     }
     scenario = designs.scenario(designs.add(document, f"{name} as it is"))
     if scenario is None or scenario.hardware is None:
-        return told | {"reason": designs.run(designs.add(document, "")).reason}
+        return entry | {"reason": designs.run(designs.add(document, "")).reason}
     figure = scenario.hardware.parameter(spec.key)
     metrics: dict[float, float | None] = {}
 
     def key_of(value: float) -> str:
-        one = document.copy()
+        changed = document.copy()
         mark = ladder.document.mark(("enough", name, "key"))
         text = f"{value!r} {_UNIT[figure.dimension]}"
-        scenario_settings.put(one, split(f"cluster.override.{spec.key}"), text, mark)
-        key = designs.add(one, f"{name} at {units.show(value, figure.dimension)}")
+        scenario_settings.put(changed, split(f"cluster.override.{spec.key}"), text, mark)
+        key = designs.add(changed, f"{name} at {units.show(value, figure.dimension)}")
         if designs.problems:  # a value that the profile cannot have
             raise InputError(designs.problems)
         return key
 
     def cost(value: float) -> float:
         at = ("enough", name, "metric") if spec.metric else ("metric",)
-        found = metrics[value] = designs.run(key_of(value)).value(metric, ladder.document, at)
-        return math.inf if found is None else cost_of(found, more)
+        outcome = metrics[value] = designs.run(key_of(value)).value(metric, ladder.document, at)
+        return math.inf if outcome is None else cost_of(outcome, more)
 
     if math.isinf(cost(figure.value * UNLIMITED)):
-        return told | {"reason": designs.run(key_of(figure.value * UNLIMITED)).reason}
+        return entry | {"reason": designs.run(key_of(figure.value * UNLIMITED)).reason}
     result = search(cost, figure.value, spec.within)
-    return told | {
+    return entry | {
         "dimension": figure.dimension,
         "present": {"value": figure.value, "metric": metrics[figure.value]},
         "unlimited": {"value": figure.value * UNLIMITED, "metric": metrics[figure.value * UNLIMITED]},
         "needed": [
             {
-                "within_fraction": one.within_fraction,
-                "value": one.value,
-                "of_present_fraction": one.value / figure.value,
-                "at_most": one.at_most,
+                "within_fraction": need.within_fraction,
+                "value": need.value,
+                "of_present_fraction": need.value / figure.value,
+                "at_most": need.at_most,
             }
-            for one in result.needed
+            for need in result.needed
         ],
         "points": [{"value": value, "metric": metrics[value]} for value, _ in result.tried],
         "monotone": result.monotone,

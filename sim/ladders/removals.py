@@ -1,4 +1,4 @@
-"""What else goes when a choice is taken out of the full design: other rungs whose keys its `without` sets back.
+"""Removals: what else goes when a choice is taken out of the full design, which is other rungs whose keys its `without` sets back.
 
 A rung that is removed last may take others along. One copy a rank is what two hops are built on, so a `without` that says
 "a copy for each expert" sets the kernel back beyond both. What such a removal costs is not the price of that one choice.
@@ -26,7 +26,7 @@ Leaves = Mapping[Path_, Any]
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What a removal does to other rungs, by name and in the ladder's order."""
+    """The effect of a removal on other rungs, by name and in the ladder's order."""
 
     takes_along: tuple[str, ...]
     """Rungs of which something is undone too."""
@@ -35,14 +35,14 @@ class Removal:
 
 
 def removals(ladder: Ladder) -> dict[str, Removal]:
-    """Rung -> what else goes or changes when it is removed last."""
+    """Return for each rung what else goes or changes when it is removed last."""
     names = list(ladder.spec.rungs)
     designs = [_flat(ladder.design(names[:n])) for n in range(len(names) + 1)]
-    return {name: effect(name, names, designs, _flat(ladder.without(name))) for name in names}
+    return {name: effect(name, names, designs, _flat(ladder.design_without(name))) for name in names}
 
 
 def effect(rung: str, rungs: Sequence[str], designs: Sequence[Leaves], without: Leaves) -> Removal:
-    """What the removal of a rung does to the others.
+    """Find what the removal of a rung does to the others.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def effect(rung: str, rungs: Sequence[str], designs: Sequence[Leaves], without: 
         The full design without the rung.
     """
     undone, altered = set(), set()
-    for path in {path: None for one in (*designs, without) for path in one}:
-        along, now = [one.get(path) for one in designs], without.get(path)
+    for path in {path: None for design in (*designs, without) for path in design}:
+        along, now = [design.get(path) for design in designs], without.get(path)
         if now == along[-1]:
             continue
         movers = [i for i in range(1, len(along)) if along[i] != along[i - 1]]
@@ -72,6 +72,6 @@ def effect(rung: str, rungs: Sequence[str], designs: Sequence[Leaves], without: 
 
 
 def _flat(design: Document) -> Leaves:
-    """A design by leaves, those of its model too: a key below a named model changes that key alone."""
+    """Return a design by leaves, those of its model too: a key below a named model changes that key alone."""
     unfold_model(design)
     return dict(leaves(design.tree))

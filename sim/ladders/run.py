@@ -28,22 +28,48 @@ from sim.version import __version__
 
 SCHEMA = "moesim.ladder/1"
 WAYS = ("cumulative", "added_first", "removed_last")
-"""How a rung is read."""
+"""The ways to read a rung."""
 
 Progress = Callable[[str], None]
 _SAME = 1e-9  # relative; closer values are one
 
 
 def run_file(spec: str | Path, progress: Progress = lambda _: None) -> dict[str, Any]:
-    """Read and run a ladder: a path or the name of a shipped file."""
+    """Read and run a ladder.
+
+    Parameters
+    ----------
+    spec : a path, or the name of a shipped file
+    progress : called with a sentence now and then
+
+    Raises
+    ------
+    InputError, InfeasibleError
+        As `run`.
+    """
     return run(read(spec), progress)
 
 
 def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
-    """The document of a ladder: README describes it.
+    """Run a ladder.
 
-    Raises `InputError` with every problem of every design before any of them runs. What no machine could do is told in
-    `reasons`, and the others run on.
+    Parameters
+    ----------
+    ladder : Ladder
+    progress : called with a sentence now and then
+
+    Returns
+    -------
+    dict
+        The document of the ladder, `moesim.ladder/1`, which README describes. What no machine could do has its reason in
+        `reasons`.
+
+    Raises
+    ------
+    InputError
+        With every problem of every design, before any of them runs.
+    InfeasibleError
+        Where no design fits on any machine.
     """
     designs = Designs(ladder, progress)
     plan = _plan(ladder, designs)
@@ -57,7 +83,7 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
         for way, rows in plan.items()
     }
     metric = ladder.spec.metric
-    if not any(one.metrics for way in ways.values() for row in way.values() for one in row.values()):
+    if not any(outcome.metrics for way in ways.values() for row in way.values() for outcome in row.values()):
         reason = ways["cumulative"][NAIVE][ladder.reference].reason
         raise InfeasibleError(
             f"no design of ladder {ladder.spec.name} fits on any machine; the naive one: {reason}"
@@ -79,8 +105,8 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
         "reference": ladder.reference,
         "hardware": {name: _machine(ladder, name, designs, ends, rungs) for name in ladder.spec.hardware},
         "rungs": rungs,
-        "enough": {name: enough.run(ladder, name, one, designs) for name, one in needs.items()},
-        "curves": {name: break_even.run(ladder, name, one, designs) for name, one in axes.items()},
+        "enough": {name: enough.run(ladder, name, need, designs) for name, need in needs.items()},
+        "curves": {name: break_even.run(ladder, name, axis, designs) for name, axis in axes.items()},
         "warnings": _idle(ladder, plan, rungs),
         "provenance": {"version": __version__, "runs": designs.num_runs, "ladder": ladder.document.tree},
     }
@@ -98,8 +124,8 @@ def check(spec: str | Path) -> None:
 
 
 def _plan(ladder: Ladder, designs: Designs) -> dict[str, dict[str, dict[str, str]]]:
-    """Way -> rung -> hardware -> the key of its run. Nothing added or removed: the naive and the full design."""
-    found: dict[str, dict[str, dict[str, str]]] = {way: {} for way in WAYS}
+    """Return the key of every run by way, rung and hardware. Nothing added or removed: the naive and the full design."""
+    plan: dict[str, dict[str, dict[str, str]]] = {way: {} for way in WAYS}
     upto: list[str] = []
     for rung in (NAIVE, *ladder.spec.rungs):
         alone = [] if rung == NAIVE else [rung]
@@ -108,17 +134,17 @@ def _plan(ladder: Ladder, designs: Designs) -> dict[str, dict[str, dict[str, str
             for way, document in (
                 ("cumulative", ladder.design(upto, on)),
                 ("added_first", ladder.design(alone, on)),
-                ("removed_last", ladder.without(rung, on) if alone else ladder.design(None, on)),
+                ("removed_last", ladder.design_without(rung, on) if alone else ladder.design(None, on)),
             ):
                 key = designs.add(document, f"{rung}, {way.replace('_', ' ')}, {on}")
-                found[way].setdefault(rung, {})[on] = key
-    return found
+                plan[way].setdefault(rung, {})[on] = key
+    return plan
 
 
 def _check_metrics(
     ladder: Ladder, designs: Designs, plan: Mapping[str, Any], axes: Mapping[str, Axis]
 ) -> None:
-    """Run one design of each metric, so that a name that no run has is told at once."""
+    """Run one design of each metric, so that a name that no run has is reported at once."""
     reference = ladder.reference
     at: list[tuple[Path_, str, str]] = [
         (("metric",), ladder.spec.metric, plan["cumulative"][NAIVE][reference])
@@ -129,7 +155,7 @@ def _check_metrics(
     for path, metric, key in at:
         designs.run(key).value(metric, ladder.document, path)
     keys = (key for row in plan["cumulative"].values() for key in row.values())
-    ran = next((one for key in keys if (one := designs.run(key)).metrics), None)
+    ran = next((outcome for key in keys if (outcome := designs.run(key)).metrics), None)
     if ran is not None:
         for i, name in enumerate(ladder.spec.beside):
             ran.value(name, ladder.document, ("beside", i))
@@ -141,7 +167,7 @@ def _rung(
     spec, metric = ladder.spec.rungs.get(rung), ladder.spec.metric
     at = ("metric",)
     values = {
-        way: {name: one.value(metric, ladder.document, at) for name, one in ways[way][rung].items()}
+        way: {name: outcome.value(metric, ladder.document, at) for name, outcome in ways[way][rung].items()}
         for way in WAYS
     }
     more = bool(more_is_better(parts(metric)[0]))
@@ -150,23 +176,26 @@ def _rung(
         other: {way: gap(values[way][ladder.reference], values[way][other], more) for way in WAYS}
         for other in others
     }
-    reasons = {way: {name: one.reason for name, one in ways[way][rung].items() if one.reason} for way in WAYS}
+    reasons = {
+        way: {name: outcome.reason for name, outcome in ways[way][rung].items() if outcome.reason}
+        for way in WAYS
+    }
     return {
         "name": rung,
         "title": (spec.title if spec else "The naive design") or rung,
         "works_around": (spec.works_around if spec else None) or "",
         "set": dict(spec.set) if spec else dict(ladder.spec.set),
         "without": dict(spec.without) if spec else {},
-        **{way: {name: one.metrics for name, one in ways[way][rung].items()} for way in WAYS},
+        **{way: {name: outcome.metrics for name, outcome in ways[way][rung].items()} for way in WAYS},
         "values": values,
         "gap_fraction": gaps[others[0]]["cumulative"] if others else None,
         "gaps": gaps,
-        "reasons": {way: said for way, said in reasons.items() if said},
+        "reasons": {way: texts for way, texts in reasons.items() if texts},
     }  # fmt: skip
 
 
 def _others(removal: Removal | None) -> dict[str, list[str]]:
-    """Names of the rungs that go, or change, with one that is removed last."""
+    """Return the names of the rungs that go, or change, with one that is removed last."""
     return {
         "takes_along": list(removal.takes_along) if removal else [],
         "alters": list(removal.alters) if removal else [],
@@ -174,22 +203,24 @@ def _others(removal: Removal | None) -> dict[str, list[str]]:
 
 
 def _idle(ladder: Ladder, plan: Mapping[str, Any], rungs: list[dict[str, Any]]) -> list[str]:
-    """Rungs that change nothing, and removals that a later rung undoes."""
-    said: list[tuple[str, str]] = []
+    """Return warnings of rungs that change nothing, and of removals that a later rung undoes."""
+    problems: list[tuple[str, str]] = []
     for before, rung in pairwise(rungs):
         name, same = rung["name"], {way: _unmoved(rung, way, before, rungs) for way in WAYS}
         if plan["cumulative"][name] == plan["cumulative"][before["name"]]:
-            said.append((name, "changes nothing: the design before it says the same already"))
+            problems.append((name, "changes nothing: the design before it sets the same already"))
         elif all(same.values()):
-            said.append((name, f"moves {ladder.spec.metric} nowhere, however it is read"))
+            problems.append((name, f"moves {ladder.spec.metric} nowhere, however it is read"))
         if not rung["without"] and plan["removed_last"][name] == plan["removed_last"][NAIVE]:
             undone = "a later rung sets the same; say under 'without' what stands in its place"
-            said.append((name, f"changes nothing when it is removed last: {undone}"))
-    return [f"{ladder.document.mark(('rungs', name), key=True)}: rung {name} {text}" for name, text in said]
+            problems.append((name, f"changes nothing when it is removed last: {undone}"))
+    return [
+        f"{ladder.document.mark(('rungs', name), key=True)}: rung {name} {text}" for name, text in problems
+    ]
 
 
 def _unmoved(rung: dict[str, Any], way: str, before: dict[str, Any], rungs: list[dict[str, Any]]) -> bool:
-    """Whether a rung leaves the metric as it was on every machine that runs it."""
+    """Return whether a rung leaves the metric as it was on every machine that runs it."""
     against = {"cumulative": before, "added_first": rungs[0], "removed_last": rungs[-1]}[way]
     pairs = [(rung["values"][way][name], old) for name, old in against["values"]["cumulative"].items()]
     return all(a == b or (a is not None and b is not None and abs(a / b - 1) <= _SAME) for a, b in pairs)
@@ -202,20 +233,20 @@ def _machine(
     ends: Mapping[str, Mapping[str, str]],
     rungs: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """A machine of the ladder: what it is, what export rules say, what its hours and tokens cost."""
+    """Return a machine of the ladder: what it is, what export rules say, what its hours and tokens cost."""
     scenario = next(
-        (one for end in ("full", NAIVE) if (one := designs.scenario(ends[end][name])) is not None), None
+        (known for end in ("full", NAIVE) if (known := designs.scenario(ends[end][name])) is not None), None
     )
-    found: dict[str, Any] = {"set": dict(ladder.spec.hardware[name])}
+    entry: dict[str, Any] = {"set": dict(ladder.spec.hardware[name])}
     if scenario is None or scenario.hardware is None:
-        return found
+        return entry
     hardware = scenario.hardware
     price = price_of(scenario)
     tokens = {
         end: ((rung["cumulative"][name] or {}).get("tokens_per_s_per_gpu"))
         for end, rung in ((NAIVE, rungs[0]), ("full", rungs[-1]))
     }
-    return found | {
+    return entry | {
         "profile": hardware.name,
         "title": hardware.title,
         "scenario": scenario.document,
@@ -227,7 +258,7 @@ def _machine(
 
 
 def price_of(scenario: Scenario) -> float | None:
-    """What an hour of one GPU costs [$]: as the scenario's run says, else the profile; None where neither does."""
+    """Return the price of an hour of one GPU [$], of the scenario's run, else of the profile; None where neither has one."""
     stated = scenario.workload.stated_price_usd
     if stated is not None or scenario.hardware is None:
         return stated
@@ -235,7 +266,7 @@ def price_of(scenario: Scenario) -> float | None:
 
 
 def usd_per_million_tokens(price_usd_per_gpu_hour: float | None, tokens_per_s: float | None) -> float | None:
-    """Cost of a million tokens at a GPU's rate [$]; None where price or rate is unknown."""
+    """Return the cost of a million tokens at a GPU's rate [$]; None where price or rate is unknown."""
     if price_usd_per_gpu_hour is None or not tokens_per_s:
         return None
     return price_usd_per_gpu_hour / 3600 / tokens_per_s * 1e6

@@ -44,7 +44,7 @@ class RungSpec(Branch):
 
 
 class EnoughSpec(Branch):
-    """How much of a figure of the profile is enough."""
+    """A search for how much of a figure of the profile is enough."""
 
     key: str
     """A figure of the profile: gpu.scale_up.bandwidth, nic.bandwidth."""
@@ -64,8 +64,10 @@ class EnoughSpec(Branch):
     @field_validator("within")
     @classmethod
     def _some_way_off(cls, value: list[float]) -> list[float]:
-        if any(not 0 < one <= 1 for one in value):
-            raise UnitError(", ".join(f"{one:.3g}" for one in value), "fractions above 0, at most 100 %")
+        if any(not 0 < fraction <= 1 for fraction in value):
+            raise UnitError(
+                ", ".join(f"{fraction:.3g}" for fraction in value), "fractions above 0, at most 100 %"
+            )
         return sorted(value)
 
 
@@ -123,17 +125,17 @@ class Ladder:
         return next(iter(self.spec.hardware))
 
     def design(self, choices: Iterable[str] | None = None, hardware: str | None = None) -> Document:
-        """The naive design with some choices (all where None), on one of the ladder's machines."""
+        """Return the naive design with some choices (all where None), on one of the ladder's machines."""
         chosen = self.spec.rungs if choices is None else choices
         return self._laid(self.base, [("set",), *(("rungs", rung, "set") for rung in chosen)], hardware)
 
-    def without(self, rung: str, hardware: str | None = None) -> Document:
-        """The full design without one choice."""
-        others = [("rungs", one, "set") for one in self.spec.rungs if one != rung]
+    def design_without(self, rung: str, hardware: str | None = None) -> Document:
+        """Return the full design without one choice."""
+        others = [("rungs", other, "set") for other in self.spec.rungs if other != rung]
         return self._laid(self.base, [("set",), *others, ("rungs", rung, "without")], hardware)
 
-    def asked(self, at: Path_, overrides: Iterable[Path_], hardware: str) -> Document:
-        """The scenario of a section `at` (an entry of `enough` or `curves`), with more laid over it."""
+    def section_design(self, at: Path_, overrides: Iterable[Path_], hardware: str) -> Document:
+        """Return the scenario of an entry of `enough` or `curves`, at its path, with more laid over it."""
         section: EnoughSpec | CurveSpec = getattr(self.spec, str(at[0]))[at[1]]
         if section.base is not None:
             base = _base(self.document, (*at, "base"), self.spec.name)
@@ -151,12 +153,22 @@ class Ladder:
 
 
 def read(spec: str | Path) -> Ladder:
-    """Read a ladder: a path or the name of a shipped file. Raises `InputError` with every problem of its shape."""
-    return of_document(documents.load(documents.find(str(spec), FOLDER, "ladder")))
+    """Read a ladder.
+
+    Parameters
+    ----------
+    spec : a path, or the name of a shipped file
+
+    Raises
+    ------
+    InputError
+        With every problem of its shape.
+    """
+    return ladder_of(documents.load(documents.find(str(spec), FOLDER, "ladder")))
 
 
-def of_document(document: Document) -> Ladder:
-    """A ladder from the document of its file."""
+def ladder_of(document: Document) -> Ladder:
+    """Return the ladder that a document describes. Raises `InputError` with every problem of its shape."""
     checked = schemas.check(document, LadderSpec)
     base = _base(document, ("base",), checked.name)
     problems = [*_problems(document, checked), *_metric_problems(document, checked, base)]
@@ -166,15 +178,15 @@ def of_document(document: Document) -> Ladder:
 
 
 def _problems(document: Document, spec: LadderSpec) -> Iterator[Problem]:
-    """What the file's shape alone cannot tell."""
+    """Yield what the file's shape alone cannot tell."""
     if NAIVE in spec.rungs:
         wanted = f"another name: '{NAIVE}' is the design before the first rung"
         yield document.problem(("rungs", NAIVE), f"a rung '{NAIVE}'", wanted, key=True)
-    for name, one in spec.enough.items():
-        if one.hardware is not None and one.hardware not in spec.hardware:
+    for name, entry in spec.enough.items():
+        if entry.hardware is not None and entry.hardware not in spec.hardware:
             wanted = f"one of: {', '.join(spec.hardware)}"
             at: Path_ = ("enough", name, "hardware")
-            yield document.problem(at, f"'{one.hardware}'", wanted, nearest(one.hardware, spec.hardware))
+            yield document.problem(at, f"'{entry.hardware}'", wanted, nearest(entry.hardware, spec.hardware))
     for name, curve in spec.curves.items():
         at = ("curves", name, "points")
         if isinstance(curve.points, list) and curve.key is None:
@@ -243,7 +255,7 @@ def _is_number(value: object) -> bool:
 
 
 def _base(document: Document, at: Path_, name: str) -> Document:
-    """The scenario that a path of the file holds or names; it states no expectation and has no variants."""
+    """Return the scenario that a path of the file holds or names; it states no expectation and has no variants."""
     named = document.get(at)
     if isinstance(named, dict):
         base = document.branch(at)
@@ -262,5 +274,5 @@ def _base(document: Document, at: Path_, name: str) -> Document:
 
 
 def parts(metric: str) -> list[str]:
-    """The metrics that a ladder's metric adds: `dispatch.time_s + combine.time_s`."""
+    """Return the metrics that a ladder's metric adds: `dispatch.time_s + combine.time_s`."""
     return [name.strip() for name in metric.split("+")]

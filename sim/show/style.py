@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from sim.show.canvas import Canvas
+from sim.show.canvas import Canvas, Picture
 
 COLOUR = {
     "nic": "#0A7ABF",
@@ -45,8 +45,10 @@ WIDTH = 1000
 PAPER = "#FFFFFF"
 """Behind a text that lines would strike through; a page puts its own paper there."""
 _BETWEEN_PX = 76  # of stacked panels: ticks and title of the upper one's axis
+_GOLDEN = 0.6180339887498949
+INK = "#1C2126"
 _INK = {
-    "light": ("#1C2126", "#5A646E", "#E3E7EB", PAPER),
+    "light": (INK, "#5A646E", "#E3E7EB", PAPER),
     "dark": ("#E8ECF0", "#A3AEB9", "#313A43", "#14181C"),
 }
 
@@ -102,8 +104,8 @@ def finish(
     width: int = WIDTH,
     stacked: Mapping[str, Any] | None = None,
     least: int = 0,
-) -> Any:
-    """Make the figure, with the house's look: its title (a sentence), size and margins.
+) -> Picture:
+    """Finish the figure, with the house's look: its title (a sentence), size and margins.
 
     `height` [px] is that of the drawing without the title; `top` and `bottom` [px] are kept free for legend,
     panel names and axis. `stacked` is what a page sets of `height` and axes where panels do not fit side by side
@@ -112,7 +114,7 @@ def finish(
     width = max(width, least)
     lines = textwrap.wrap(title, round(0.088 * width))
     title_px = 24 * len(lines) + 16
-    return canvas.figure(
+    return canvas.picture(
         template=template("light"),
         title={
             "text": "<br>".join(lines),
@@ -145,9 +147,19 @@ def stacked_panels(
         "yaxis": {"domain": [1 - upper / inside, 1.0]},
         "yaxis2": {"domain": [0.0, lower / inside]},
     }
-    for axis, said in axes.items():
-        changes[axis] = changes.get(axis, {}) | dict(said)
+    for axis, look in axes.items():
+        changes[axis] = changes.get(axis, {}) | dict(look)
     return {"height": inside + top + bottom, **changes}
+
+
+def mark(symbol: str, size: int, width: float = 1.6) -> dict[str, Any]:
+    """A white mark with a dark outline, to be seen on any bar."""
+    return {"symbol": symbol, "size": size, "color": "#FFFFFF", "line": {"width": width, "color": INK}}
+
+
+def spread(row: float, num: int) -> list[float]:
+    """Places of dots around a row, evenly without a random draw; one alone stands on it [num]."""
+    return [row + 0.62 * ((i * _GOLDEN) % 1 - 0.5) if num > 1 else row for i in range(num)]
 
 
 def colourbar(unit: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a sweep found: points judged against its constraints, ranked, and the front that no other point beats.
+"""The answers of a sweep: points judged against its constraints, ranked, and the front that no other point beats.
 
 A point is better than another on an objective by its metric, lower for `minimise`, higher for `maximise`. It *beats* another
 when it is at least as good on every objective and better on one; what nothing beats is the Pareto front. The ranking takes
@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from sim.sweeps.expressions import Expression
-from sim.sweeps.points import Row, unmet
+from sim.sweeps.points import Row, unmet_reason
 from sim.trees import flatten
 
 Objectives = Mapping[str, str]
@@ -42,10 +42,21 @@ class Point:
     overflow: dict[str, Any] | None = None
 
 
-def judged(
+def judge(
     number: int, rows: Sequence[Row], constraints: Sequence[Expression], objectives: Iterable[str] = ()
 ) -> Point:
-    """The point that some replicas make: as good as they are on average, and infeasible or failed where one is."""
+    """Judge the point that some replicas make: as good as they are on average, infeasible or failed where one is.
+
+    Parameters
+    ----------
+    number : int
+        Number of the point in its space.
+    rows : sequence of Row, [num_replicas]
+    constraints : sequence of Expression
+        Of the mean of the replicas.
+    objectives : iterable of str
+        Metrics without which a point cannot be ranked, and is infeasible.
+    """
     first = next((row for row in rows if row.status != "ok"), rows[0])
     layout = {
         name.removeprefix("layout."): size
@@ -58,26 +69,28 @@ def judged(
     flat, metrics, spread = [flatten(row.metrics) for row in rows], first.metrics, {}
     if len(rows) > 1:
         metrics = _mean([row.metrics for row in rows])
-        shared = [name for name in flat[0] if all(name in one for one in flat)]
-        spread = {name: statistics.stdev(one[name] for one in flat) for name in shared}
+        shared = [name for name in flat[0] if all(name in numbers for numbers in flat)]
+        spread = {name: statistics.stdev(numbers[name] for numbers in flat) for name in shared}
     mean = Row("ok", metrics=metrics, scenario=first.scenario, memory=first.memory)
-    lacking = [name for name in objectives if not all(name in one for one in flat)]
-    reason = f"it has no metric {' and no '.join(lacking)}" if lacking else unmet(constraints, mean.known)
+    lacking = [name for name in objectives if not all(name in numbers for numbers in flat)]
+    reason = (
+        f"it has no metric {' and no '.join(lacking)}" if lacking else unmet_reason(constraints, mean.known)
+    )
     return Point(number, "infeasible" if reason else "ok", reason, metrics, spread, **kept)
 
 
 def _mean(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Numbers averaged over the replicas that have them; what is no number is the first replica's."""
-    found: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     for key, value in trees[0].items():
         others = [tree.get(key) for tree in trees]
         if isinstance(value, Mapping):
-            found[key] = _mean([other for other in others if isinstance(other, Mapping)])
+            means[key] = _mean([other for other in others if isinstance(other, Mapping)])
         elif _is_number(value):
-            found[key] = statistics.fmean(other for other in others if _is_number(other))
+            means[key] = statistics.fmean(other for other in others if _is_number(other))
         else:
-            found[key] = value
-    return found
+            means[key] = value
+    return means
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
@@ -85,20 +98,30 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def scores(metrics: Mapping[str, Any], objectives: Objectives) -> tuple[float, ...]:
-    """Metric of each objective, lower is better."""
+    """Return the metric of each objective, lower is better; NaN where there is none."""
     flat = flatten(metrics)
     return tuple(
         flat.get(name, math.nan) * (1.0 if way == "minimise" else -1.0) for name, way in objectives.items()
     )
 
 
-def beats(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether scores are at least as good on every objective and better on one."""
-    return all(x <= y for x, y in zip(one, other, strict=True)) and tuple(one) != tuple(other)
+def beats(scored: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether scores are at least as good on every objective and better on one."""
+    return all(x <= y for x, y in zip(scored, other, strict=True)) and tuple(scored) != tuple(other)
 
 
 def front(scored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Which rows nothing beats, [num_points] of bool, from scores [num_points, num_objectives]; equals stay together."""
+    """Find the rows that nothing beats; equals stay together.
+
+    Parameters
+    ----------
+    scored : array, [num_points, num_objectives]
+        Scores, lower is better.
+
+    Returns
+    -------
+    array of bool, [num_points]
+    """
     order = np.lexsort(scored.T[::-1])
     kept = np.zeros(len(scored), dtype=bool)
     if scored.shape[1] <= 2:
@@ -115,15 +138,15 @@ def front(scored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _stairs(xs: np.ndarray[Any, Any], ys: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Which of some points in the order of x, then y, nothing beats: the lowest of its x, below all before."""
+    """Find those of some points, in the order of x, then y, that nothing beats: the lowest of its x, below all before."""
     if not len(xs):
         return np.zeros(0, dtype=bool)
     starts = np.flatnonzero(np.r_[True, xs[1:] != xs[:-1]])
     run = np.cumsum(np.r_[True, xs[1:] != xs[:-1]]) - 1  # which run of equal x a point is in
     lowest = ys[starts]
     before = np.r_[np.inf, np.minimum.accumulate(lowest)[:-1]]
-    found: np.ndarray[Any, Any] = (ys == lowest[run]) & (ys < before[run])
-    return found
+    unbeaten: np.ndarray[Any, Any] = (ys == lowest[run]) & (ys < before[run])
+    return unbeaten
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +162,20 @@ class Ranking:
     pareto: list[int]
 
 
-def ranked(
+def rank(
     points: Iterable[Point], objectives: Objectives, condition: Callable[[int], Any] = lambda _: ()
 ) -> Ranking:
-    """Rank points that ran; only those of one `condition` (of a number) can beat one another."""
+    """Rank points that ran.
+
+    Parameters
+    ----------
+    points : iterable of Point
+        Those that did not run are left out.
+    objectives : mapping
+        Metric -> minimise or maximise, the most important first.
+    condition : function
+        Of a point's number; only points of the same condition can beat one another.
+    """
     ran = [point for point in points if point.status == "ok"]
     if not ran:
         return Ranking([], [], [])
@@ -153,7 +186,7 @@ def ranked(
         members.setdefault(condition(point.number), []).append(i)
     left = [np.array(rows) for _, rows in sorted(members.items())]
     best = [_sorted(rows, scored, numbers)[0] for rows in left]
-    found: list[int] = []
+    order: list[int] = []
     pareto: list[int] = []
     for _ in range(_MAX_FRONTS):
         masks = [front(scored[rows]) for rows in left]
@@ -162,10 +195,10 @@ def ranked(
         pareto = pareto or now
         if len(objectives) == 1:
             break
-        found += now
+        order += now
         left = [rows[~mask] for rows, mask in zip(left, masks, strict=True)]
-    found += _sorted(np.concatenate(left), scored, numbers)
-    return Ranking(*([int(numbers[i]) for i in rows] for rows in (found, best, pareto)))
+    order += _sorted(np.concatenate(left), scored, numbers)
+    return Ranking(*([int(numbers[i]) for i in rows] for rows in (order, best, pareto)))
 
 
 def _to_nine_digits(scored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -183,7 +216,7 @@ def _sorted(
 
 
 def best_possible(row: Row, objectives: Objectives) -> tuple[float, ...] | None:
-    """Scores that no run of a forecast point can be better than; None where one of the objectives has no such figure."""
+    """Return scores that no run of a forecast point can beat; None where one of the objectives has no such bound."""
     known = {**row.best, **{f"memory.{name}": size for name, size in row.memory.items()}}
     if row.memory:
         known["memory_peak_bytes"] = row.memory["total_bytes"]

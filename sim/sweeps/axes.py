@@ -1,7 +1,7 @@
-"""Axes of a sweep: what is varied, and the points that all combinations make.
+"""Axes of a sweep, and the points that all their combinations make.
 
 An axis is a dotted key of a scenario with its values, or a name with labelled sets of overrides (`machine: {h800: {...},
-h100: {...}}`) where several keys change together. Points are numbered; the last axis runs fastest. A point's values are found
+h100: {...}}`) where several keys change together. Points are numbered; the last axis runs fastest. A point's values follow
 from its number alone, so a space of millions takes no memory.
 """
 
@@ -22,7 +22,7 @@ MAX_POINTS = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis: its name, its values as they are told, and what each of them sets."""
+    """One axis: its name, its values as they are shown, and the keys that each of them sets."""
 
     name: str
     values: tuple[Value, ...]
@@ -30,14 +30,14 @@ class Axis:
     mark: Mark
 
     @classmethod
-    def of_key(cls, key: str, values: Sequence[Value], mark: Mark) -> Axis:
-        """A key of the scenario and its values."""
+    def from_key(cls, key: str, values: Sequence[Value], mark: Mark) -> Axis:
+        """Return the axis of a key of the scenario."""
         path = documents.split(key)
         return cls(key, tuple(values), tuple({path: value} for value in values), mark)
 
     @classmethod
-    def of_labels(cls, name: str, labelled: Mapping[str, Mapping[str, Any]], mark: Mark) -> Axis:
-        """Labels, and the dotted keys that each of them sets."""
+    def from_labels(cls, name: str, labelled: Mapping[str, Mapping[str, Any]], mark: Mark) -> Axis:
+        """Return an axis of labels, each with the dotted keys that it sets."""
         sets = tuple(
             {documents.split(key): value for key, value in overrides.items()}
             for overrides in labelled.values()
@@ -61,30 +61,30 @@ class Space:
         return self.size if self.sampled is None else len(self.sampled)
 
     def numbers(self) -> Sequence[int]:
-        """The numbers of the points, ascending."""
+        """Return the numbers of the points, ascending."""
         return range(self.size) if self.sampled is None else self.sampled
 
     def sample(self, num_points: int, seed: int) -> Space:
-        """A part of the space: so many points, each as likely as any other, none twice."""
+        """Draw a part of the space: so many points, each as likely as any other, none twice."""
         if num_points >= self.size:
             return Space(self.axes)
         drawn = random.Random(seed).sample(range(self.size), num_points)
         return Space(self.axes, tuple(sorted(drawn)))
 
     def places(self, number: int) -> tuple[int, ...]:
-        """Which value of each axis a point has, [num_axes]."""
-        found = []
+        """Return the index of the value that a point has on each axis, [num_axes]."""
+        reversed_places = []
         for axis in reversed(self.axes):
             number, place = divmod(number, len(axis.values))
-            found.append(place)
-        return tuple(reversed(found))
+            reversed_places.append(place)
+        return tuple(reversed(reversed_places))
 
     def values(self, number: int) -> dict[str, Value]:
-        """Axis -> value of a point."""
+        """Return the value of a point on each axis, by name."""
         return {axis.name: axis.values[i] for axis, i in zip(self.axes, self.places(number), strict=True)}
 
     def overrides(self, number: int) -> Iterator[tuple[documents.Path_, Any, Mark]]:
-        """What a point sets in the base scenario: path, value, and where the sweep says so; later axes win."""
+        """Yield path, value and mark of everything that a point sets in the base scenario; later axes win."""
         for axis, i in zip(self.axes, self.places(number), strict=True):
             for path, value in axis.sets[i].items():
                 yield path, value, axis.mark

@@ -1,6 +1,6 @@
-"""What would have to change: points that lack memory alone, run with the memory they need.
+"""Changes that a sweep asks for: points that lack memory alone, run with the memory they need.
 
-Of each condition those that are nearest to fitting and those whose bound promises most are tried. Told are those that no other
+Of each condition those that are nearest to fitting and those whose bound promises most are tried. Reported are those that no other
 beats: whatever else reaches as much needs more memory. What needs more than `_MOST` times a GPU's memory is no question of a GPU.
 """
 
@@ -29,18 +29,27 @@ _CAPACITY = ("cluster", "override", "gpu.hbm.capacity")
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Points with what they need and would do with it, the best first; and how many were tried."""
+    """Points with what they need and would do with it, the best first; and the number of those that were tried."""
 
-    found: list[dict[str, Any]]
+    entries: list[dict[str, Any]]
     tried: int
 
 
 def changes(
     sweep: Sweep, driver: Driver, points: Sequence[Point], condition: Callable[[int], Any]
 ) -> Changes:
-    """Try points that lack memory with the memory they need; `condition` tells which are compared with one another."""
+    """Try points that lack memory with the memory they need.
+
+    Parameters
+    ----------
+    sweep, driver : the sweep, and what runs its scenarios
+    points : sequence of Point
+        All points of the sweep, judged.
+    condition : function
+        Of a point's number; points of the same condition are compared with one another.
+    """
     lacking: dict[Any, list[Point]] = {}
-    for point in sorted(points, key=lambda one: (_ratio(one), one.number)):
+    for point in sorted(points, key=lambda member: (_ratio(member), member.number)):
         if 0.0 < _ratio(point) <= _MOST:
             lacking.setdefault(condition(point.number), []).append(point)
     each = max(_LEAST, _TRIED // max(1, len(lacking)))
@@ -53,17 +62,17 @@ def changes(
     tried: dict[Any, list[tuple[tuple[float, ...], Point, dict[str, Any]]]] = {}
     by_number = {point.number: point for point in chosen}
     for number, row in driver.rows(_tasks(sweep, chosen)):
-        if answers.judged(number, [row], sweep.constraints, sweep.objectives).status == "ok":
+        if answers.judge(number, [row], sweep.constraints, sweep.objectives).status == "ok":
             scored = answers.scores(row.metrics, sweep.objectives)
             tried.setdefault(condition(number), []).append((scored, by_number[number], row.metrics))
-    told = [one for members in tried.values() for one in _unbeaten(members)]
-    told.sort(key=lambda one: (one[0], one[1].number))
-    found = [{"point": point.number, **(point.overflow or {}), "metrics": got} for _, point, got in told]
-    return Changes(found, len(chosen))
+    best = [member for members in tried.values() for member in _unbeaten(members)]
+    best.sort(key=lambda member: (member[0], member[1].number))
+    entries = [{"point": point.number, **(point.overflow or {}), "metrics": got} for _, point, got in best]
+    return Changes(entries, len(chosen))
 
 
 def _ratio(point: Point) -> float:
-    """Memory that a point needs over what it has; 0 where it lacks none."""
+    """Return the memory that a point needs over what it has; 0 where it lacks none."""
     return point.overflow["needed_bytes"] / point.overflow["capacity_bytes"] if point.overflow else 0.0
 
 
@@ -81,7 +90,7 @@ def _with_memory(document: Document, point: Point) -> Document:
 
 
 def _promising(sweep: Sweep, driver: Driver, points: Sequence[Point], most: int) -> list[Point]:
-    """The points whose bounds are best; none where a workload has no bound before it runs."""
+    """Return the points whose bounds are best; none where a workload has no bound before it runs."""
     by_number = {point.number: point for point in points}
     bounds = []
     for number, row in driver.rows(_tasks(sweep, points), run=False):
@@ -94,7 +103,7 @@ def _promising(sweep: Sweep, driver: Driver, points: Sequence[Point], most: int)
 def _unbeaten(
     members: Sequence[tuple[tuple[float, ...], Point, dict[str, Any]]],
 ) -> Iterator[tuple[tuple[float, ...], Point, dict[str, Any]]]:
-    """Those that none beats on memory and objectives together."""
+    """Yield those that none beats on memory and objectives together."""
     scored = np.array([(_ratio(point), *scores) for scores, point, _ in members])
     for member, kept in zip(members, answers.front(scored), strict=True):
         if kept:

@@ -1,7 +1,7 @@
 """The driver of a sweep: hands out batches, keeps rows as they come, and outlives its workers.
 
 A batch is as many scenarios as take about a third of a second. When a worker dies, whatever was under way is suspected and
-runs again alone; a scenario that kills its worker three times alone becomes a row with that reason. What stands in the
+runs again alone; a scenario that kills its worker three times alone becomes a row with that reason. What is in the
 store is not computed again, so an interrupted sweep goes on where it was.
 """
 
@@ -38,7 +38,7 @@ class Task:
 Addressed = tuple[str, Task]
 Waiting = deque[Addressed]
 Flying = dict[Future[Rows], list[Addressed]]
-Told = tuple[int, Row]
+Numbered = tuple[int, Row]
 
 
 @dataclass(slots=True)
@@ -55,11 +55,22 @@ class Driver:
     _broken: bool = False
     _same: dict[str, list[int]] = field(default_factory=dict)  # address -> numbers that wait for its row
 
-    def rows(self, tasks: Iterable[Task], *, run: bool = True) -> Iterator[Told]:
-        """The row of every task, by its number, in the order in which they come.
+    def rows(self, tasks: Iterable[Task], *, run: bool = True) -> Iterator[Numbered]:
+        """Yield the number and the row of every task, in the order in which they come.
 
-        Without `run` they are forecasts. Raises what a worker raised, `InputError` for a constraint at fault or `StoreError`
-        for a full disk among it; rows that came before are kept.
+        Parameters
+        ----------
+        tasks : iterable of Task
+            Read as workers become free.
+        run : bool
+            False for forecasts alone.
+
+        Raises
+        ------
+        InputError
+            For a constraint at fault, or whatever else a worker raised; rows that came before are kept.
+        StoreError
+            Where the disk is full.
         """
         waiting, suspects, source = Waiting(), Waiting(), iter(tasks)
         flying: Flying = {}
@@ -85,7 +96,7 @@ class Driver:
 
     def _land(
         self, flying: Flying, suspects: Waiting, deaths: dict[int, int] | None, run: bool
-    ) -> Iterator[Told]:
+    ) -> Iterator[Numbered]:
         """Wait for batches to end; those whose worker died become suspects. `deaths` counts what died alone."""
         done: set[Future[Rows]] = set()
         while not done:
@@ -98,7 +109,7 @@ class Driver:
             if error is None:
                 yield from self._keep(batch, future.result(), run)
                 continue
-            if not self.workers.died(error):
+            if not self.workers.is_death(error):
                 raise error
             if deaths is not None:
                 number = batch[0][1].number
@@ -109,28 +120,28 @@ class Driver:
             self._broken = True
             suspects.extend(batch)
 
-    def _known(self, tasks: list[Task], waiting: Waiting, run: bool) -> Iterator[Told]:
-        """What the store knows; the other tasks join those that wait, each scenario once."""
+    def _known(self, tasks: list[Task], waiting: Waiting, run: bool) -> Iterator[Numbered]:
+        """Yield the rows that the store has; the other tasks join those that wait, each scenario once."""
         addressed = [(address(task.document), task) for task in tasks]
-        there = self.store.get({one for one, _ in addressed})
-        for one, task in addressed:
-            row = there.get(one)
+        known = self.store.get({key for key, _ in addressed})
+        for key, task in addressed:
+            row = known.get(key)
             if row is not None and (row.status != "forecast" or not run):
                 self.remembered += run
                 yield task.number, row
-            elif one in self._same:
-                self._same[one].append(task.number)
+            elif key in self._same:
+                self._same[key].append(task.number)
             else:
-                self._same[one] = []
-                waiting.append((one, task))
+                self._same[key] = []
+                waiting.append((key, task))
 
     def _start(self, batch: list[Addressed], flying: Flying, run: bool) -> None:
         tasks = tuple((task.number, task.document) for _, task in batch)
         flying[self.workers.submit(Batch(tasks, self.constraints, run))] = batch
 
-    def _keep(self, batch: list[Addressed], rows: Rows, run: bool) -> Iterator[Told]:
+    def _keep(self, batch: list[Addressed], rows: Rows, run: bool) -> Iterator[Numbered]:
         """Store the rows of a batch and hand them on, to all that asked for the same scenario."""
-        addresses = {task.number: one for one, task in batch}
+        addresses = {task.number: key for key, task in batch}
         self.store.put({addresses[number]: row for number, row in rows if not row.excluded})
         for number, row in rows:
             self.mean_s += 0.2 * (max(row.seconds, 1e-4) - self.mean_s)

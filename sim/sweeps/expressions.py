@@ -59,11 +59,11 @@ class Expression:
     node: _Node
 
     def __reduce__(self) -> tuple[Callable[..., Expression], tuple[str, Mark | None]]:
-        """Travels to workers as its text."""
+        """Pickle it as its text, which is what travels to workers."""
         return parse, (self.text, self.mark)
 
     def holds(self, values: Values) -> bool:
-        """Whether it is true of some values by name; all of `names` must be there.
+        """Return whether it is true of some values by name; all of `names` must be among them.
 
         Raises `InputError` where the values cannot be compared or computed with.
         """
@@ -105,18 +105,18 @@ class _Reader:
     # --- tokens
 
     def next(self) -> tuple[str, str]:
-        """Kind and text of the token here; ("", "") at the end."""
+        """Return kind and text of the next token; ("", "") at the end."""
         while self.at < len(self.text) and self.text[self.at].isspace():
             self.at += 1
-        found = _TOKEN.match(self.text, self.at)
-        if found is None:
+        match = _TOKEN.match(self.text, self.at)
+        if match is None:
             if self.at < len(self.text):
                 self.fail(f"'{self.text[self.at]}'", "a number, a name, an operator or a parenthesis")
             return "", ""
-        return str(found.lastgroup), found[0]
+        return str(match.lastgroup), match[0]
 
     def take(self, *wanted: str) -> str | None:
-        """Step over the token here if it is one of these; returns it."""
+        """Step over the next token if it is among these, and return it."""
         kind, text = self.next()
         if text in wanted and kind != "word":
             self.at += len(text)
@@ -153,7 +153,7 @@ class _Reader:
         if sign is None:
             return node
         self.compares = True
-        node = _applied(sign, node, self.chain(_SUMS))
+        node = _operation(sign, node, self.chain(_SUMS))
         if self.take(*_COMPARISONS):
             self.fail("a comparison of a comparison", "two comparisons joined by 'and'")
         return node
@@ -162,7 +162,7 @@ class _Reader:
         inner = self.signed if signs is _PRODUCTS else lambda: self.chain(_PRODUCTS)
         node = inner()
         while sign := self.take(*signs):
-            node = _applied(sign, node, inner())
+            node = _operation(sign, node, inner())
         return node
 
     def signed(self) -> _Node:
@@ -211,35 +211,35 @@ class _Reader:
         single = name in ("abs", "log2")
         if single == (len(arguments) > 1):
             self.fail(f"{name} of {len(arguments)}", "one value" if single else "two values or more")
-        return lambda values: FUNCTIONS[name](*(one(values) for one in arguments))
+        return lambda values: FUNCTIONS[name](*(argument(values) for argument in arguments))
 
     def close(self) -> None:
         if not self.take(")"):
             self.fail("a parenthesis that stays open", "')'")
 
     def unit(self) -> float:
-        """The factor of the unit behind a number, 1 where there is none; `%` is one where no value follows it."""
-        found = _UNIT.match(self.text, self.at)
-        if found is None:
+        """Return the factor of the unit behind a number, 1 where there is none; `%` is a unit where no value follows it."""
+        match = _UNIT.match(self.text, self.at)
+        if match is None:
             kind, word = self.next()
             if kind == "name" and word not in _KEYWORDS:
                 self.fail(f"the unit '{word}'", "a unit, like 'GB' or 'us'", nearest(word, units.FACTORS))
             return 1
-        if found[1] == "%" and _VALUE.match(self.text, found.end()):
+        if match[1] == "%" and _VALUE.match(self.text, match.end()):
             return 1  # a remainder
-        self.at = found.end()
-        return units.FACTORS[found[1]]
+        self.at = match.end()
+        return units.FACTORS[match[1]]
 
 
-def _applied(sign: str, left: _Node, right: _Node) -> _Node:
+def _operation(sign: str, left: _Node, right: _Node) -> _Node:
     apply = _OPERATORS[sign]
     if sign in _COMPARISONS:
         return lambda values: apply(left(values), right(values))
-    return lambda values: apply(_counted(left(values)), _counted(right(values)))
+    return lambda values: apply(_computable(left(values)), _computable(right(values)))
 
 
-def _counted(value: Any) -> Any:
-    """A value that is computed with: words are not, which `*` would repeat and `%` would fill in, at any length."""
+def _computable(value: Any) -> Any:
+    """Return a value that can be computed with: no word, which `*` would repeat and `%` would fill in, at any length."""
     if isinstance(value, str):
         raise TypeError(f"the word '{value}' cannot be computed with")
     return value

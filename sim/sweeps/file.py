@@ -48,17 +48,17 @@ class Sweep:
     objectives: dict[str, str]  # metric -> minimise | maximise
     replicas: int
     prune: bool
-    said: dict[str, Any]  # the file as written
+    tree: dict[str, Any]  # the file as written
 
     def document(self, number: int, replica: int = 0) -> Document:
-        """The scenario of a point; replicas differ in their seed."""
-        one = self.base.copy()
+        """Return the scenario of a point; replicas differ in their seed."""
+        point = self.base.copy()
         for path, value, mark in self.space.overrides(number):
-            scenario_settings.put(one, path, value, mark)
+            scenario_settings.put(point, path, value, mark)
         if replica:
-            seed = one.get(("seed",)) or 0
-            one.put(("seed",), seed + replica if isinstance(seed, int) else seed, Mark("replicas"))
-        return one
+            seed = point.get(("seed",)) or 0
+            point.put(("seed",), seed + replica if isinstance(seed, int) else seed, Mark("replicas"))
+        return point
 
 
 def read(spec: str | Path) -> Sweep:
@@ -68,51 +68,57 @@ def read(spec: str | Path) -> Sweep:
 
 
 def sweep_of(document: Document) -> Sweep:
-    """The sweep that a document describes."""
-    said = schemas.check(document, SweepSpec)
-    base = _base(document, said)
+    """Return the sweep that a document describes.
+
+    Raises
+    ------
+    InputError
+        With all problems of its shape, its axes and its constraints.
+    """
+    spec = schemas.check(document, SweepSpec)
+    base = _base(document, spec)
     problems: list[Problem] = []
-    axes = _axes(document, said, base, problems)
+    axes = _axes(document, spec, base, problems)
     constraints = []
-    for i, text in enumerate(said.constraints):
+    for i, text in enumerate(spec.constraints):
         try:
             constraints.append(expressions.parse(text, document.mark(("constraints", i))))
         except InputError as error:
             problems += error.problems
-    if not said.objectives:
+    if not spec.objectives:
         problems.append(document.problem(("objectives",), "none", "a metric, like 'step_time_s: minimise'"))
-    if not said.axes:
+    if not spec.axes:
         problems.append(document.problem(("axes",), "no axis", "a key of a scenario and its values"))
-    given = [said.given] if isinstance(said.given, str) else said.given or []
+    given = [spec.given] if isinstance(spec.given, str) else spec.given or []
     for i, name in enumerate(given):
-        if name not in said.axes:
-            at = ("given",) if isinstance(said.given, str) else ("given", i)
-            wanted = f"one of the axes: {', '.join(said.axes)}"
-            problems.append(document.problem(at, f"'{name}'", wanted, nearest(name, said.axes)))
-    objectives = {name: document.mark(("objectives", name), key=True) for name in said.objectives}
+        if name not in spec.axes:
+            at = ("given",) if isinstance(spec.given, str) else ("given", i)
+            wanted = f"one of the axes: {', '.join(spec.axes)}"
+            problems.append(document.problem(at, f"'{name}'", wanted, nearest(name, spec.axes)))
+    objectives = {name: document.mark(("objectives", name), key=True) for name in spec.objectives}
     problems += names.problems(base, axes, constraints, objectives)
     if problems:
         raise InputError(problems)
-    space = _space(document, said, axes)
+    space = _space(document, spec, axes)
     problems = [problem for axis in axes for problem in _own_problems(base, axis, axes)]
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return Sweep(
-        name=said.name,
-        title=said.title or said.name,
+        name=spec.name,
+        title=spec.title or spec.name,
         base=base,
         space=space,
         constraints=tuple(constraints),
-        given=tuple(name for name in said.axes if name in given),
-        objectives=dict(said.objectives),
-        replicas=said.replicas,
-        prune=said.prune,
-        said=document.tree,
+        given=tuple(name for name in spec.axes if name in given),
+        objectives=dict(spec.objectives),
+        replicas=spec.replicas,
+        prune=spec.prune,
+        tree=document.tree,
     )
 
 
 def hints(sweep: Sweep) -> Iterator[str]:
-    """What a person may want to know before many points run."""
+    """Yield what a person may want to know before many points run."""
     if len(sweep.space) * sweep.replicas >= _MANY:
         work = specification.check(sweep.base).workload
         yield from resolver(work.kind).hints(work)
@@ -121,34 +127,34 @@ def hints(sweep: Sweep) -> Iterator[str]:
 # --- the base ------------------------------------------------------------------------------------------------------
 
 
-def _base(document: Document, said: SweepSpec) -> Document:
-    """The base scenario with `set` laid over it; without what points do not share (its name, what it expects)."""
+def _base(document: Document, spec: SweepSpec) -> Document:
+    """Return the base scenario with `set` laid over it, without what points do not share (its name, what it expects)."""
     mark = document.mark(("base",))
-    if isinstance(said.base, str):
+    if isinstance(spec.base, str):
         base = documents.load(
-            documents.find(said.base, "scenarios", "scenario", near=document.folder, mark=mark)
+            documents.find(spec.base, "scenarios", "scenario", near=document.folder, mark=mark)
         )
     else:
         base = document.branch(("base",))
-    base.put(("name",), said.name, document.mark(("name",)))
+    base.put(("name",), spec.name, document.mark(("name",)))
     declared = base.get(("variants",))
     if declared:
         specification.check(base)
-        if said.variant not in declared:
-            name = said.base if isinstance(said.base, str) else "a scenario"
-            got = f"'{said.variant}'" if said.variant else f"{name} with variants"
-            key = "variant" if said.variant else "base"
-            near = nearest(said.variant, declared) if said.variant else None
+        if spec.variant not in declared:
+            name = spec.base if isinstance(spec.base, str) else "a scenario"
+            got = f"'{spec.variant}'" if spec.variant else f"{name} with variants"
+            key = "variant" if spec.variant else "base"
+            near = nearest(spec.variant, declared) if spec.variant else None
             raise InputError(document.problem((key,), got, f"variant: one of {', '.join(declared)}", near))
-        base = scenario_settings.variants(base)[str(said.variant)]
-        base.put(("name",), said.name, document.mark(("name",)))
-    elif said.variant:
+        base = scenario_settings.variants(base)[str(spec.variant)]
+        base.put(("name",), spec.name, document.mark(("name",)))
+    elif spec.variant:
         raise InputError(
-            document.problem(("variant",), f"'{said.variant}'", "none: the base has no variants")
+            document.problem(("variant",), f"'{spec.variant}'", "none: the base has no variants")
         )
     for key in ("expect", "variants", "title"):
         base.tree.pop(key, None)
-    for dotted, value in said.set.items():
+    for dotted, value in spec.set.items():
         scenario_settings.put(base, documents.split(dotted), value, document.mark(("set", dotted), key=True))
     specification.check(base)
     return base
@@ -157,61 +163,61 @@ def _base(document: Document, said: SweepSpec) -> Document:
 # --- axes ----------------------------------------------------------------------------------------------------------
 
 
-def _axes(document: Document, said: SweepSpec, base: Document, problems: list[Problem]) -> tuple[Axis, ...]:
-    """The axes in their order; what is wrong with one joins `problems`. Those that say `auto` look at what the others set."""
-    found: dict[str, Axis] = {}
-    for name in sorted(said.axes, key=lambda one: said.axes[one] == "auto"):
+def _axes(document: Document, spec: SweepSpec, base: Document, problems: list[Problem]) -> tuple[Axis, ...]:
+    """Return the axes in their order; what is wrong with one joins `problems`. Those that say `auto` look at what the others set."""
+    axes: dict[str, Axis] = {}
+    for name in sorted(spec.axes, key=lambda key: spec.axes[key] == "auto"):
         try:
-            axis = _axis(document, name, said.axes[name], base, tuple(found.values()))
+            axis = _axis(document, name, spec.axes[name], base, tuple(axes.values()))
         except InputError as error:
             problems += error.problems
             continue
         if not axis.values:
             problems.append(document.problem(("axes", name), "no value", "one value or more", key=True))
-        told = Counter(map(_told, axis.values))
-        repeated = [value for value in axis.values if told[_told(value)] > 1]
+        counts = Counter(map(_key, axis.values))
+        repeated = [value for value in axis.values if counts[_key(value)] > 1]
         if repeated:
             problems.append(
                 document.problem(("axes", name), f"{repeated[0]!r} twice", "each value once", key=True)
             )
-        found[name] = axis
-    return tuple(found[name] for name in said.axes if name in found)
+        axes[name] = axis
+    return tuple(axes[name] for name in spec.axes if name in axes)
 
 
-def _told(value: Any) -> str:
-    """What a value is told by; of two values with the same text a table could not say which is which."""
+def _key(value: Any) -> str:
+    """Return the text that tells values apart; of two values with the same text a table could not say which is which."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _axis(document: Document, name: str, asked: Any, base: Document, others: tuple[Axis, ...]) -> Axis:
     mark = document.mark(("axes", name), key=True)
     if isinstance(asked, dict):
-        return Axis.of_labels(name, asked, mark)
+        return Axis.from_labels(name, asked, mark)
     if isinstance(asked, RangeSpec):
         asked = list(_range(document, name, asked))
-    return Axis.of_key(name, _auto(document, name, base, others) if asked == "auto" else asked, mark)
+    return Axis.from_key(name, _auto(document, name, base, others) if asked == "auto" else asked, mark)
 
 
 def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...]) -> list[Any]:
-    """Every value that could be, on each cluster and with each model that the other axes make of the base."""
+    """Return every value that could be, on each cluster and with each model that the other axes make of the base."""
     if name not in auto_axes.KEYS:
         wanted = f"a list of values, or a range; 'auto' is for {', '.join(auto_axes.KEYS)}"
         raise InputError(document.problem(("axes", name), "'auto'", wanted))
     space = Space(tuple(axis for axis in others if _sizes(axis)))
     if space.size > _MAX_GROUNDS:
-        got = f"'auto' beside {space.size:,} clusters and models"
+        got = f"'auto' next to {space.size:,} clusters and models"
         raise InputError(
             document.problem(("axes", name), got, f"a list of values, or at most {_MAX_GROUNDS}")
         )
-    found: dict[int | str, None] = {}
+    possible: dict[int | str, None] = {}
     refused: list[InputError | InfeasibleError] = []
     for number in space.numbers():
-        one = base.copy()
+        ground = base.copy()
         try:
             for path, value, mark in space.overrides(number):
-                scenario_settings.put(one, path, value, mark)
-            scenario = _resolvable(one, name)
-        except (InputError, InfeasibleError) as error:  # a value that is wrong is told with its axis
+                scenario_settings.put(ground, path, value, mark)
+            scenario = _resolvable(ground, name)
+        except (InputError, InfeasibleError) as error:  # a value that is wrong is reported with its axis
             refused.append(error)
             continue
         if scenario.model is None:
@@ -225,31 +231,31 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
             gpus_per_node=scenario.gpus_per_node,
             sequence_tokens=scenario.document["workload"].get("sequence_tokens", 4096),
         )
-        found |= dict.fromkeys(values)
-    if not found:
+        possible |= dict.fromkeys(values)
+    if not possible:
         raise refused[0]
-    return list(found) if name == "workload.schedule" else sorted(found)
+    return list(possible) if name == "workload.schedule" else sorted(possible)
 
 
 def _sizes(axis: Axis) -> bool:
-    """Whether an axis sets what the sizes of a layout follow from."""
-    return any(documents.dotted(path).startswith(_SIZING) for one in axis.sets for path in one)
+    """Return whether an axis sets what the sizes of a layout follow from."""
+    return any(documents.dotted(path).startswith(_SIZING) for overrides in axis.sets for path in overrides)
 
 
 def _resolvable(base: Document, name: str) -> Any:
-    """The base as a scenario; where its own layout is in the way of that, without it."""
+    """Resolve the base; where its own layout is in the way of that, without it."""
     try:
         return scenarios.resolve(base)
     except (InputError, InfeasibleError):
-        one = base.copy()
-        one.tree["layout"] = {}
+        bare = base.copy()
+        bare.tree["layout"] = {}
         if name == "workload.schedule":
-            one.tree["workload"] = {**one.tree["workload"], "schedule": "1f1b"}
-        return scenarios.resolve(one)
+            bare.tree["workload"] = {**bare.tree["workload"], "schedule": "1f1b"}
+        return scenarios.resolve(bare)
 
 
 def _range(document: Document, name: str, asked: RangeSpec) -> Iterator[Any]:
-    """The values of a range, in the unit of its start."""
+    """Yield the values of a range, in the unit of its start."""
     first, unit = _number(document, name, "from", asked.from_)
     last, last_unit = _number(document, name, "to", asked.to)
     step, step_unit = (0.0, unit) if asked.step is None else _number(document, name, "step", asked.step)
@@ -273,44 +279,44 @@ def _range(document: Document, name: str, asked: RangeSpec) -> Iterator[Any]:
 
 
 def _number(document: Document, name: str, key: str, value: str | int | float) -> tuple[float, str]:
-    """A number of a range with its unit, "" for none."""
-    found = units.split(str(value))
-    if found is None:
+    """Return a number of a range with its unit, "" for none."""
+    quantity = units.split(str(value))
+    if quantity is None:
         wanted = "a number, with its unit where it has one"
         raise InputError(document.problem(("axes", name, key), f"'{value}'", wanted))
-    return found
+    return quantity
 
 
-def _space(document: Document, said: SweepSpec, axes: tuple[Axis, ...]) -> Space:
-    """The space, or a sample of it; what is run has its limit, and so has what Python counts."""
+def _space(document: Document, spec: SweepSpec, axes: tuple[Axis, ...]) -> Space:
+    """Return the space, or a sample of it; what is run has its limit, and so has what Python counts."""
     space = Space(axes)
-    asked = min(space.size, said.sample.points) if said.sample else space.size
+    asked = min(space.size, spec.sample.points) if spec.sample else space.size
     if asked > MAX_POINTS or space.size > sys.maxsize:
         got = f"{space.size:,} points ({' x '.join(str(len(axis.values)) for axis in axes)})"
         wanted = f"at most {MAX_POINTS:,}; a shorter axis, a sample, or several sweeps"
         raise InputError(document.problem(("axes",), got, wanted, key=True))
-    return space.sample(said.sample.points, said.sample.seed) if said.sample else space
+    return space.sample(spec.sample.points, spec.sample.seed) if spec.sample else space
 
 
 def _own_problems(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[Problem]:
-    """What is wrong with single values of an axis, whatever the others are."""
+    """Yield what is wrong with single values of an axis, whatever the others are."""
     for i in range(len(axis.values)):
-        found: list[Problem] = []
-        for other in (None, 0, -1):  # alone, then beside the first and the last value of each other axis
-            one = base.copy()
+        problems: list[Problem] = []
+        for other in (None, 0, -1):  # alone, then next to the first and the last value of each other axis
+            trial = base.copy()
             for another in axes if other is not None else ():
                 if another is not axis:
-                    _lay(one, another, other or 0)
+                    _lay(trial, another, other or 0)
             try:
-                _lay(one, axis, i)
-                specification.check(one)
+                _lay(trial, axis, i)
+                specification.check(trial)
                 if _can_be_a_name(axis, i):
-                    found = [problem for problem in _problems_of(one) if _is_own(problem, axis)]
+                    problems = [problem for problem in _problems_of(trial) if _is_own(problem, axis)]
             except InputError as error:
-                found = list(error.problems)
-            if not found:
+                problems = list(error.problems)
+            if not problems:
                 break
-        yield from found
+        yield from problems
 
 
 def _lay(document: Document, axis: Axis, place: int) -> None:
@@ -329,7 +335,7 @@ def _problems_of(document: Document) -> tuple[Problem, ...]:
 
 
 def _can_be_a_name(axis: Axis, place: int) -> bool:
-    """Whether what a value sets may name something that is not there, beyond its shape."""
+    """Return whether what a value sets may name something that does not exist, beyond its shape."""
     return any(
         isinstance(value, str) or not documents.dotted(path).startswith(_OF_COMBINATIONS)
         for path, value in axis.sets[place].items()

@@ -1,4 +1,4 @@
-"""Points: one combination of a sweep's axes, from scenario to row; what a worker does, in any process, on any machine.
+"""Points: one combination of a sweep's axes, from scenario to row; the work of a worker, in any process, on any machine.
 
 A row says what is true of its scenario whichever sweep asks: whether it can be, and its figures. The constraints of a sweep
 only save a worker the run of a point that they exclude; what they exclude is never kept.
@@ -29,7 +29,7 @@ Known = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What became of one scenario: its status with the reason, and its figures.
+    """The row of one scenario: its status with the reason, and its figures.
 
     `scenario` is what it resolved to, flat and in SI units; `memory` are the parts of the fullest GPU [bytes]; `best` is what
     no run of it can beat; `overflow` is set where memory does not suffice. `excluded`: a constraint of the sweep kept it from
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def known(self) -> Known:
-        """Everything that a constraint can name."""
+        """Values by every name that a constraint can use."""
         memory = {f"memory.{name}": size for name, size in self.memory.items()}
         return {**self.scenario, **memory, **dict(_flat(self.metrics))}
 
@@ -63,14 +63,28 @@ class Batch:
 
 
 def work(batch: Batch) -> list[tuple[int, Row]]:
-    """The rows of a batch, one after the other."""
-    return [(number, evaluate(one, batch.constraints, run=batch.run)) for number, one in batch.tasks]
+    """Return the number and the row of each scenario of a batch."""
+    return [
+        (number, evaluate(document, batch.constraints, run=batch.run)) for number, document in batch.tasks
+    ]
 
 
 def evaluate(document: Document, constraints: Sequence[Expression] = (), *, run: bool = True) -> Row:
-    """The row of one scenario; without `run` only what is known before it (`forecast`), or why it cannot be.
+    """Evaluate one scenario.
 
-    Raises `InputError` where a constraint is at problem, not the scenario.
+    Parameters
+    ----------
+    document : Document
+        The scenario.
+    constraints : sequence of Expression
+        A scenario that one of them excludes by what is known before a run is not run.
+    run : bool
+        False for what is known before a run (`forecast`), or why the scenario cannot be.
+
+    Raises
+    ------
+    InputError
+        Where a constraint is at fault, not the scenario.
     """
     begun = time.perf_counter()
     row = _evaluated(document, constraints, run)
@@ -82,14 +96,14 @@ def _evaluated(document: Document, constraints: Sequence[Expression], run: bool)
     try:
         scenario = scenarios.resolve(document)
         row = replace(row, scenario=dict(_flat(scenario.document)))
-        found = forecast(scenario)
-        row = replace(row, memory=dict(found.memory), best=dict(found.best))
-        reason = unmet(constraints, row.known)
+        known = forecast(scenario)
+        row = replace(row, memory=dict(known.memory), best=dict(known.best))
+        reason = unmet_reason(constraints, row.known)
         if reason:
             return replace(row, status="infeasible", reason=reason, excluded=True)
         if not run:
             return row
-        metrics = found.run()
+        metrics = known.run()
         odd = [name for name, value in flatten(metrics).items() if not math.isfinite(value)]
         if odd:
             return replace(row, status="failed", reason=f"no finite number came out for {', '.join(odd)}")
@@ -104,18 +118,22 @@ def _evaluated(document: Document, constraints: Sequence[Expression], run: bool)
     except InputError as error:
         if error.problems and all(_is_constraint(problem, constraints) for problem in error.problems):
             raise
-        told = (f"{problem.key}: got {problem.got}; wanted {problem.wanted}" for problem in error.problems)
-        return replace(row, status="infeasible", reason="; ".join(dict.fromkeys(told)))
+        problems = (
+            f"{problem.key}: got {problem.got}; wanted {problem.wanted}" for problem in error.problems
+        )
+        return replace(row, status="infeasible", reason="; ".join(dict.fromkeys(problems)))
     except Exception as error:
         return replace(row, status="failed", reason=_bug(error))
 
 
 def _is_constraint(problem: Problem, constraints: Sequence[Expression]) -> bool:
-    return problem.key == "constraints" and any(problem.where == one.mark for one in constraints)
+    return problem.key == "constraints" and any(
+        problem.where == constraint.mark for constraint in constraints
+    )
 
 
 def _bug(error: Exception) -> str:
-    """A problem of ours in one line: what, and where in the package."""
+    """Return a bug of ours in one line: what, and where in the package."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} (in {Path(last.filename).name}, line {last.lineno})"
 
@@ -123,12 +141,12 @@ def _bug(error: Exception) -> str:
 # --- constraints ---------------------------------------------------------------------------------------------------
 
 
-def unmet(constraints: Sequence[Expression], known: Mapping[str, Any]) -> str:
-    """The first constraint that is not met, as a reason; "" where all that can be judged yet are."""
-    for one in constraints:
-        if all(name in known for name in one.names) and not one.holds(known):
-            said = ", ".join(f"{name} = {_shown(name, known[name])}" for name in one.names)
-            return f"the constraint '{one.text}' is not met: {said}"
+def unmet_reason(constraints: Sequence[Expression], known: Mapping[str, Any]) -> str:
+    """Return the first constraint that is not met, as a reason; "" where all that can be judged yet are."""
+    for constraint in constraints:
+        if all(name in known for name in constraint.names) and not constraint.holds(known):
+            values = ", ".join(f"{name} = {_shown(name, known[name])}" for name in constraint.names)
+            return f"the constraint '{constraint.text}' is not met: {values}"
     return ""
 
 
@@ -137,7 +155,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key -> value of a resolved scenario or of metrics; quantities in SI units, lists left out."""
+    """Yield dotted key and value of a resolved scenario or of metrics; quantities in SI units, lists left out."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -148,6 +166,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _si(text: str) -> str | float:
-    """A quantity in SI units; other text, and a number without a unit, as it is."""
-    found = units.split(text)
-    return found[0] * units.FACTORS[found[1]] if found and found[1] else text
+    """Return a quantity in SI units; other text, and a number without a unit, as it is."""
+    quantity = units.split(text)
+    return quantity[0] * units.FACTORS[quantity[1]] if quantity and quantity[1] else text

@@ -32,7 +32,7 @@ _BEATEN = "its lower bound is worse than a point already run, on every objective
 
 @dataclass(slots=True)
 class Progress:
-    """How far a sweep is: points settled of all, and the best so far as (number, metrics)."""
+    """The progress of a sweep: points settled of all, and the best so far as (number, metrics)."""
 
     total: int
     settled: int = 0
@@ -58,14 +58,14 @@ class _Run:
     checked: bool = False
 
     def tasks(self, numbers: Iterable[int]) -> Iterator[Task]:
-        """Every replica of some points."""
+        """Yield every replica of some points."""
         count = self.sweep.replicas
         for number in numbers:
             for replica in range(count):
                 yield Task(number * count + replica, self.sweep.document(number, replica))
 
     def whole(self, numbers: Iterable[int], *, run: bool = True) -> Iterator[tuple[int, list[Row]]]:
-        """The rows of some points, in the order of their replicas, as each point becomes whole."""
+        """Yield the rows of some points, in the order of their replicas, as each point becomes whole."""
         for task, row in self.driver.rows(self.tasks(numbers), run=run):
             number, replica = divmod(task, self.sweep.replicas)
             rows = self.rows.setdefault(number, {})
@@ -92,19 +92,19 @@ class _Run:
             self.ran.clear()
 
     def judge(self, number: int, rows: Sequence[Row]) -> None:
-        """All replicas of a point, or those that say why it cannot be."""
+        """Judge a point by all its replicas, or by those that say why it cannot be."""
         ran = next((row for row in rows if row.status == "ok"), None)
         if ran is not None and not self.checked:
             self.ran[number] = ran
-        self.settle(answers.judged(number, rows, self.sweep.constraints, self.sweep.objectives))
+        self.settle(answers.judge(number, rows, self.sweep.constraints, self.sweep.objectives))
 
     def condition(self, number: int) -> tuple[int, ...]:
-        """Which values of the given axes a point has; () where no axis is given."""
+        """Return the indices of the values of the given axes that a point has; () where no axis is given."""
         places = zip(self.sweep.space.axes, self.sweep.space.places(number), strict=True)
         return tuple(place for axis, place in places if axis.name in self.sweep.given)
 
     def settle(self, point: Point) -> None:
-        """A point is judged."""
+        """Keep a point that was judged, and report the progress."""
         self.points[point.number] = point
         self.progress.settled += 1
         self.progress.computed = self.driver.computed
@@ -116,34 +116,68 @@ class _Run:
         self.watch(self.progress)
 
     def tick(self) -> None:
-        """Time passes."""
+        """Report the progress, as time passes."""
         self.watch(self.progress)
 
 
 def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: None) -> dict[str, Any]:
-    """Run a sweep to its end; returns its document, `moesim.sweep/1`.
+    """Run a sweep to its end.
 
-    Raises `InputError` where a constraint or objective names what the first point that runs does not have, `StoreError` where
-    the disk is full. A constraint says nothing of a later point that lacks its names; without an objective a point cannot be.
+    A constraint says nothing of a point that lacks its names; without an objective a point cannot be.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    workers : Workers
+        Not ended, whatever happens.
+    store : Store
+        Rows that it has are not computed again.
+    watch : function
+        Of the progress, called whenever a point is judged and while nothing happens.
+
+    Returns
+    -------
+    dict
+        The document of the sweep, `moesim.sweep/1`.
+
+    Raises
+    ------
+    InputError
+        Where a constraint or objective names what the first point that runs does not have.
+    StoreError
+        Where the disk is full.
     """
     progress = Progress(len(sweep.space))
     driver = Driver(workers, store, sweep.constraints)
-    one = _Run(sweep, driver, watch, progress)
-    driver.tick = one.tick
+    state = _Run(sweep, driver, watch, progress)
+    driver.tick = state.tick
     if sweep.prune:
-        _pruned(one)
+        _run_pruned(state)
     else:
-        one.run(sweep.space.numbers())
-    points = [one.points[number] for number in sweep.space.numbers()]
+        state.run(sweep.space.numbers())
+    points = [state.points[number] for number in sweep.space.numbers()]
     progress.what = "what almost fits"
-    almost = changes(sweep, driver, points, one.condition)
-    return _document(one, points, almost)
+    almost = changes(sweep, driver, points, state.condition)
+    return _document(state, points, almost)
 
 
 def run_on(
     sweep: Sweep, workers: Workers, store: Path, watch: Watch = lambda _: None, *, fresh: bool = False
 ) -> dict[str, Any]:
-    """`run` by way of a store's file; workers are ended, at once where anything goes wrong."""
+    """Run a sweep with the store of a file; workers are ended, at once where anything goes wrong.
+
+    Parameters
+    ----------
+    store : Path
+        Made where it is missing.
+    fresh : bool
+        Forget what it has.
+
+    Raises
+    ------
+    InputError, StoreError
+        As `run`, and where the file is no store of this version.
+    """
     try:
         with Store(store, fresh=fresh) as kept:
             document = run(sweep, workers, kept, watch)
@@ -157,45 +191,45 @@ def run_on(
 # --- pruning -------------------------------------------------------------------------------------------------------
 
 
-def _pruned(one: _Run) -> None:
-    sweep = one.sweep
-    one.progress.what = "forecasts"
+def _run_pruned(state: _Run) -> None:
+    sweep = state.sweep
+    state.progress.what = "forecasts"
     bounds: list[tuple[tuple[float, ...], int]] = []
     unknown: list[int] = []
-    for number, rows in one.whole(sweep.space.numbers(), run=False):
+    for number, rows in state.whole(sweep.space.numbers(), run=False):
         refused = [row for row in rows if row.status in ("infeasible", "failed")]
         best = [answers.best_possible(row, sweep.objectives) for row in rows]
         if refused:
-            one.judge(number, refused)
+            state.judge(number, refused)
         elif None in best:
             unknown.append(number)
         else:
             bounds.append((tuple(map(fmean, zip(*filter(None, best), strict=True))), number))
-    one.progress.what = ""
-    one.run(sorted(unknown))
+    state.progress.what = ""
+    state.run(sorted(unknown))
     bounds.sort()
     size = _FIRST_ROUND
     while bounds:
         now, bounds = bounds[:size], bounds[size:]
         size *= 2
-        fronts = _fronts(one)
+        fronts = _fronts(state)
         left = []
         for best_scores, number in now:
-            front = fronts.get(one.condition(number))
+            front = fronts.get(state.condition(number))
             if front is not None and (front < best_scores).all(axis=1).any():
-                one.settle(Point(number, "pruned", _BEATEN))
+                state.settle(Point(number, "pruned", _BEATEN))
             else:
                 left.append(number)
-        one.run(left)
+        state.run(left)
 
 
-def _fronts(one: _Run) -> dict[tuple[int, ...], np.ndarray[Any, Any]]:
-    """Condition -> scores that nothing beats of the points that ran, [num_points, num_objectives]."""
+def _fronts(state: _Run) -> dict[tuple[int, ...], np.ndarray[Any, Any]]:
+    """Return by condition the scores of points that ran which nothing beats, [num_points, num_objectives]."""
     ran: dict[tuple[int, ...], list[tuple[float, ...]]] = {}
-    for point in one.points.values():
+    for point in state.points.values():
         if point.status == "ok":
-            scored = answers.scores(point.metrics, one.sweep.objectives)
-            ran.setdefault(one.condition(point.number), []).append(scored)
+            scored = answers.scores(point.metrics, state.sweep.objectives)
+            ran.setdefault(state.condition(point.number), []).append(scored)
     tables = {condition: np.array(rows) for condition, rows in ran.items()}
     return {condition: table[answers.front(table)] for condition, table in tables.items()}
 
@@ -203,9 +237,9 @@ def _fronts(one: _Run) -> dict[tuple[int, ...], np.ndarray[Any, Any]]:
 # --- the document --------------------------------------------------------------------------------------------------
 
 
-def _document(one: _Run, points: list[Point], almost: Changes) -> dict[str, Any]:
-    sweep = one.sweep
-    found = answers.ranked(points, sweep.objectives, one.condition)
+def _document(state: _Run, points: list[Point], almost: Changes) -> dict[str, Any]:
+    sweep = state.sweep
+    ranking = answers.rank(points, sweep.objectives, state.condition)
     place = {point.number: i for i, point in enumerate(points)}
     counts = {
         status: sum(p.status == status for p in points) for status in ("ok", "infeasible", "pruned", "failed")
@@ -215,34 +249,34 @@ def _document(one: _Run, points: list[Point], almost: Changes) -> dict[str, Any]
         "name": sweep.name,
         "title": sweep.title,
         "version": version(),
-        "sweep": sweep.said,
+        "sweep": sweep.tree,
         "objectives": sweep.objectives,
         "given": list(sweep.given),
         "axes": {axis.name: list(axis.values) for axis in sweep.space.axes},
         "num_combinations": sweep.space.size,
         "counts": {"points": len(points), **counts},
         "runs": {
-            "computed": one.driver.computed,
-            "remembered": one.driver.remembered,
+            "computed": state.driver.computed,
+            "remembered": state.driver.remembered,
             "of_changes": almost.tried,
         },
         "points": [_point(sweep, point) for point in points],
-        "ranked": [place[number] for number in found.order],
-        "best": [place[number] for number in found.best],
-        "pareto": [place[number] for number in found.pareto],
-        "changes": [{**change, "point": place[change["point"]]} for change in almost.found],
+        "ranked": [place[number] for number in ranking.order],
+        "best": [place[number] for number in ranking.best],
+        "pareto": [place[number] for number in ranking.pareto],
+        "changes": [{**change, "point": place[change["point"]]} for change in almost.entries],
     }
 
 
 def _point(sweep: Sweep, point: Point) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "values": sweep.space.values(point.number),
         "status": point.status,
         "reason": point.reason,
         "metrics": point.metrics,
     }
     if point.spread:
-        found["spread"] = point.spread
+        entry["spread"] = point.spread
     if point.memory:
-        found["memory"] = point.memory
-    return found | ({"layout": point.layout} if point.layout else {})
+        entry["memory"] = point.memory
+    return entry | ({"layout": point.layout} if point.layout else {})

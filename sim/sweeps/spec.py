@@ -1,4 +1,4 @@
-"""What a sweep file may say, as pydantic models: its shape, its defaults and its JSON Schema."""
+"""The shape of a sweep file as pydantic models, with its defaults and its JSON Schema."""
 
 from __future__ import annotations
 

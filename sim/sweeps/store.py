@@ -65,7 +65,7 @@ class Store:
             raise
 
     def _refusal(self, error: sqlite3.Error) -> MoesimError:
-        """What is said where the file is no store, or no longer a whole one, or the disk is full."""
+        """Return the error of a file that is no store, or no longer a whole one, and of a full disk."""
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return StoreError(f"{self.path}: {error}")
         wanted = "a store of this command, or another --out, or --fresh"
@@ -89,9 +89,9 @@ class Store:
             raise InputError(Problem(Mark(str(self.path)), "", theirs, wanted))
 
     def get(self, addresses: Iterable[str]) -> dict[str, Row]:
-        """Those of the rows that are there, by address. Raises `InputError` where the file is damaged."""
+        """Return those of the rows that it has, by address. Raises `InputError` where the file is damaged."""
         wanted = list(addresses)
-        found: dict[str, Row] = {}
+        kept: dict[str, Row] = {}
         try:
             for first in range(0, len(wanted), _AT_ONCE):
                 part = wanted[first : first + _AT_ONCE]
@@ -99,17 +99,17 @@ class Store:
                 rows = self.connection.execute(
                     f"SELECT address, row FROM rows WHERE address IN ({marks})", part
                 )
-                found |= {address: _row(text) for address, text in rows}
+                kept |= {address: _row(text) for address, text in rows}
         except sqlite3.Error as error:
             raise self._refusal(error) from None
-        return found
+        return kept
 
     def put(self, rows: Mapping[str, Row]) -> None:
-        """Keep rows by address. Raises `StoreError` where the disk refuses; what stood here stays."""
-        told = [(address, json.dumps(_plain(row), allow_nan=False)) for address, row in rows.items()]
+        """Keep rows by address. Raises `StoreError` where the disk refuses; what it had stays."""
+        entries = [(address, json.dumps(_plain(row), allow_nan=False)) for address, row in rows.items()]
         try:
             with self.connection:
-                self.connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", told)
+                self.connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", entries)
         except sqlite3.Error as error:
             raise StoreError(
                 f"{self.path}: {error}; {len(self)} finished rows are kept there, and the same command goes on from them"
@@ -143,53 +143,53 @@ def _row(text: Any) -> Row:
 
 
 def address(document: Document) -> str:
-    """What a scenario's row is found by: 64 hexadecimal digits; see the module."""
+    """Return the address of a scenario's row, 64 hexadecimal digits; see the module."""
     tree = {key: value for key, value in document.tree.items() if key not in _UNADDRESSED}
     files = [[text, _contents(text, document.folder)] for text in sorted(set(_texts(tree)))]
-    told = json.dumps(
-        [tree, [one for one in files if one[1]], version()],
+    canonical = json.dumps(
+        [tree, [file for file in files if file[1]], version()],
         sort_keys=True,
         separators=(",", ":"),
         default=str,
     )
-    return hashlib.sha256(told.encode()).hexdigest()
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _texts(one)
+        for part in value.values():
+            yield from _texts(part)
     elif isinstance(value, list):
-        for one in value:
-            yield from _texts(one)
+        for part in value:
+            yield from _texts(part)
 
 
 def _contents(text: str, folder: Path | None) -> list[str]:
-    """Digests of the files that a text of a scenario may name: here, and beside it."""
-    found = []
+    """Return digests of the files that a text of a scenario may name: in this folder, and next to the scenario."""
+    digests = []
     for base in (Path(), folder) if folder else (Path(),):
         try:
             path = base / text
             there = path.stat()
             if stat.S_ISREG(there.st_mode):
                 read = _digest if is_settled(there) else _digest.__wrapped__
-                found.append(read(path, (there.st_ino, there.st_size, there.st_mtime_ns)))
+                digests.append(read(path, (there.st_ino, there.st_size, there.st_mtime_ns)))
         except (OSError, ValueError):  # no file, or no name that a file could have
             continue
-    return found
+    return digests
 
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: Path, version: tuple[int, int, int]) -> str:
-    """A digest of a file; `version` tells it from what stood there at other times."""
+    """Return a digest of a file; `version` tells it from what was there at other times."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @functools.cache
 def version() -> str:
-    """This package's version and a digest of its source, its data and the libraries that compute: `0.1.0+1f3a5b7c9d0e`."""
+    """Return this package's version and a digest of its source, its data and the libraries that compute: `0.1.0+1f3a5b7c9d0e`."""
     digest = hashlib.sha256()
     for name in _LIBRARIES:
         digest.update(f"{name} {_installed(name)}\n".encode())
@@ -206,15 +206,15 @@ def _installed(name: str) -> str:
 
 
 def _sources(package: Path) -> dict[str, Path]:
-    """Source and data that figures follow from, by names that are the same in a checkout and an installed package."""
-    found = {
+    """Return source and data that figures follow from, by names that are the same in a checkout and an installed package."""
+    sources = {
         path.relative_to(package).as_posix(): path
         for path in package.rglob("*.py")
-        if path.parent.name != "show"
+        if "show" not in path.relative_to(package).parts
     }
     for name, folder in (
         ("hardware", documents.data_folder("hardware")),
         ("models", documents.data_folder("scenarios") / "models"),
     ):
-        found |= {f"{name}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.yaml")}
-    return found
+        sources |= {f"{name}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.yaml")}
+    return sources

@@ -47,8 +47,8 @@ class Workers(Protocol):
     def submit(self, batch: Batch) -> Future[Rows]:
         """Start a batch."""
 
-    def died(self, error: BaseException) -> bool:
-        """Whether this is how a batch ends whose worker died."""
+    def is_death(self, error: BaseException) -> bool:
+        """Return whether this is how a batch ends whose worker died."""
 
     def look(self) -> None:
         """Raise `WorkersError` where nobody is left to work; asked again and again while batches are under way."""
@@ -90,15 +90,15 @@ class Processes:
             failed.set_exception(BrokenExecutor(str(error)))
             return failed
 
-    def died(self, error: BaseException) -> bool:
-        """All batches of a pool end so when one worker dies."""
+    def is_death(self, error: BaseException) -> bool:
+        """Return whether the pool is broken: all its batches end so when one worker dies."""
         return isinstance(error, BrokenExecutor)
 
     def look(self) -> None:
-        """Nothing: a pool without processes is a broken one."""
+        """Do nothing: a pool without processes is a broken one."""
 
     def rebuild(self) -> None:
-        """A new pool instead of the broken one. Raises `WorkersError` where no new one lives long enough to do nothing."""
+        """Start a new pool instead of the broken one. Raises `WorkersError` where no new one lives long enough to do nothing."""
         for _ in range(_TRIES):
             self.close(now=True)
             self.pool = self._pool()
@@ -106,8 +106,8 @@ class Processes:
             if error is None:
                 return
             time.sleep(_PAUSE_S)  # until what died is seen to be dead
-        told = f"processes of this machine end as soon as they begin ({error})"
-        raise WorkersError(f"{told}; finished rows are kept")
+        problem = f"processes of this machine end as soon as they begin ({error})"
+        raise WorkersError(f"{problem}; finished rows are kept")
 
     def close(self, *, now: bool = False) -> None:
         """End the pool."""
@@ -181,15 +181,17 @@ class Dask:
         except ImportError:
             wanted = "the package distributed: pip install 'moesim[dask]'"
             raise InputError(Problem(None, "--dask", f"'{address}', and no package for it", wanted)) from None
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is told here
+        logging.getLogger("distributed.client").setLevel(
+            logging.CRITICAL
+        )  # a lost scheduler is reported by `look`
         self._killed: type[BaseException] = KilledWorker
         if not _ADDRESS.fullmatch(address):
             raise InputError(Problem(None, "--dask", f"'{address}'", _WANTED))
         try:
             self.client = Client(address, timeout=_REACH_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(Problem(None, "--dask", f"'{address}': {said}", _WANTED)) from None
+            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(Problem(None, "--dask", f"'{address}': {problem}", _WANTED)) from None
         self._require_same_version(address)
         self.address = address
         self.executor: Executor = self.client.get_executor(pure=False)
@@ -210,7 +212,7 @@ class Dask:
             raise InputError(
                 Problem(None, "--dask", f"'{address}', a scheduler without workers", "one worker or more")
             )
-        others = sorted({one for one in theirs.values() if one != version()})
+        others = sorted({other for other in theirs.values() if other != version()})
         if others:
             self.client.close()
             raise InputError(
@@ -227,14 +229,14 @@ class Dask:
     def _lost(self) -> WorkersError:
         return WorkersError(f"the Dask scheduler at {self.address} is gone; finished rows are kept")
 
-    def died(self, error: BaseException) -> bool:
-        """Dask says so of a batch that killed several workers, one after the other. It cancels what it cannot finish."""
+    def is_death(self, error: BaseException) -> bool:
+        """Return whether a batch killed several workers, one after the other. Dask cancels what it cannot finish."""
         if isinstance(error, CancelledError):
             raise self._lost()
         return isinstance(error, self._killed)
 
     def look(self) -> None:
-        """A scheduler that has had no worker for a minute has none."""
+        """Raise `WorkersError` where the scheduler has had no worker for a minute."""
         now = time.monotonic()
         if now - self.looked_s < _LOOK_S:
             return
@@ -246,11 +248,11 @@ class Dask:
         if threads:
             self.seen_s = now
         elif now - self.seen_s > _ALONE_S:
-            told = f"the Dask scheduler at {self.address} has had no worker for {_ALONE_S:.0f} s"
-            raise WorkersError(f"{told}; finished rows are kept")
+            problem = f"the Dask scheduler at {self.address} has had no worker for {_ALONE_S:.0f} s"
+            raise WorkersError(f"{problem}; finished rows are kept")
 
     def rebuild(self) -> None:
-        """Nothing to do: Dask's nannies start their workers again."""
+        """Do nothing: Dask's nannies start their workers again."""
 
     def close(self, *, now: bool = False) -> None:
         """Leave the scheduler as it was."""
@@ -259,7 +261,20 @@ class Dask:
 
 
 def start(jobs: int | None = None, dask: str | None = None) -> Workers:
-    """So many processes on this machine, one for each core by default; or the workers of a Dask scheduler."""
+    """Start workers.
+
+    Parameters
+    ----------
+    jobs : int, optional
+        Processes on this machine; one for each core by default.
+    dask : str, optional
+        Address of a running Dask scheduler, whose workers are taken instead.
+
+    Raises
+    ------
+    InputError
+        Where the scheduler cannot be reached, or its workers are of another version.
+    """
     if dask is not None:
         return Dask(dask)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -77,7 +77,7 @@ class KernelFigures(Published):
 
 
 def rows(figures: KernelFigures, progress: Progress, curves: Curves | None = None) -> Iterator[Row]:
-    """Every published time beside ours."""
+    """Yield every published time next to ours."""
     progress(figures.group)
     hardware = load_hardware(figures.hardware)
     for table in figures.tables:
@@ -99,7 +99,7 @@ def rows(figures: KernelFigures, progress: Progress, curves: Curves | None = Non
 
 
 def kernel_rows(group: str, curves: Curves | None = None) -> list[Row]:
-    """The rows of a group of kernels, with other curves to be tried."""
+    """Return the rows of a group of kernels, with other curves to be tried."""
     return list(rows(published.load(group, KernelFigures)[0], lambda _: None, curves))
 
 

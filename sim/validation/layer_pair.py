@@ -76,7 +76,7 @@ class PairTimes:
     """From the common start to the end of one GPU's own bytes, mean over layers."""
 
     def quantities(self) -> dict[str, dict[str, float]]:
-        """Every quantity that a file may state, by subject."""
+        """Return every quantity that a file may state, by subject."""
         layers = len(self.waits_s)
         moving_s = layers * sum(self.exchanges_s.values()) + sum(self.waits_s)
         return {
@@ -93,14 +93,14 @@ class PairTimes:
 
 
 def rows(figures: PairFigures, progress: Progress) -> Iterator[Row]:
-    """Run the pair each way; every figure beside ours."""
+    """Run the pair each way, and yield every figure next to ours."""
     for run in figures.runs:
         progress(f"{figures.group}: {run.name}")
         document = scenario_settings.read(figures.scenario)
         mark = Mark(f"{FOLDER}/{figures.group}.yaml")
         document.put(("variants",), {run.name: run.set}, mark)
-        one = scenarios.resolve(scenario_settings.variants(document)[run.name])
-        ours = simulate(one, num_layers=figures.layers, num_groups=figures.groups).quantities()
+        scenario = scenarios.resolve(scenario_settings.variants(document)[run.name])
+        ours = simulate(scenario, num_layers=figures.layers, num_groups=figures.groups).quantities()
         for facts in figures.facts:
             if facts.quantity in run.quantities:
                 prefix = f"{run.name}."
@@ -112,7 +112,11 @@ def rows(figures: PairFigures, progress: Progress) -> Iterator[Row]:
 def simulate(scenario: Scenario, *, num_layers: int, num_groups: int) -> PairTimes:
     """Run an overlapped pair of `num_layers` MoE layers on `num_groups` EP groups.
 
-    Parameters: `scenario`, of a training step; its layout, kernels, compute and skew are taken, its pipeline is not.
+    Parameters
+    ----------
+    scenario : Scenario
+        Of a training step; its layout, kernels, compute and skew are taken, its pipeline is not.
+    num_layers, num_groups : int
     """
     pairs = [_run(scenario, layers, num_groups) for layers in range(1, num_layers + 1)]
     waits_s = np.diff([0.0, *(_mean(pair, "barrier_s") for pair in pairs)])
@@ -121,23 +125,23 @@ def simulate(scenario: Scenario, *, num_layers: int, num_groups: int) -> PairTim
     for record in whole:
         for node in record.nodes:
             times[node.name].append(node.end_s - node.start_s)
-    mean_s = {name: float(np.mean(found)) for name, found in times.items()}
+    mean_s = {name: float(np.mean(each)) for name, each in times.items()}
     return PairTimes(
         span_s=_mean(whole, "end_s"),
         exposed_s=_mean(whole, "exposed_s"),
         waits_s=tuple(waits_s.tolist()),
         phases_s={name: mean_s[name] for name in _PHASES},
-        exchanges_s={name: found for name, found in mean_s.items() if name not in _PHASES},
+        exchanges_s={name: time_s for name, time_s in mean_s.items() if name not in _PHASES},
     )
 
 
 def _mean(records: list[GroupRecord], what: str) -> float:
-    """Mean of a time of the only task over EP groups [s]."""
+    """Return the mean of a time of the only task over EP groups [s]."""
     return float(np.mean([getattr(record.tasks[0], what) for record in records]))
 
 
 def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupRecord]:
-    """A record per EP group, with one task in full."""
+    """Return a record per EP group, with one task in full."""
     work, model, hardware = scenario.workload, scenario.model, scenario.hardware
     assert isinstance(work, Training)
     assert model is not None

@@ -3,13 +3,14 @@
 One file of `scenarios/published/` is one group. A figure has a value with its unit, a source that anyone can look up, how
 it was read, and what we used it for: `calibration` set a parameter (it proves nothing), `validation` is a prediction.
 
-What all files have in common stands here: a title, bars, sources, and a row, which is one figure beside ours. What else a
-file holds is the shape that the module which computes its rows gives it (see `validate.SOURCES`).
+All files have in common a title, bars, sources, and a row, which is one figure beside ours. What else a
+file holds is in the shape that the module which computes its rows gives it (see `validate.SOURCES`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,11 +25,36 @@ FOLDER = "scenarios/published"
 Use = Literal["calibration", "validation"]
 Confidence = Literal["exact_text", "exact_trace", "digitized", "derived", "secondary", "measured"]
 Kind = Literal["packet_level", "closed_form"]
-Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A published figure next to the simulated one, in SI units.
+
+    `error_fraction` is relative, or the difference of shares; `bar` is the name of the bar that it counts towards, None where
+    it is printed only; `ok`, whether it is within its tolerance.
+    """
+
+    id: str
+    quantity: str
+    unit: str
+    published: float
+    simulated: float
+    error_fraction: float
+    tolerance_fraction: float | None
+    use: Use
+    ok: bool
+    bar: str | None
+    source: str
+    note: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as `moesim validate --json` has it, without a note where there is none."""
+        return {key: value for key, value in asdict(self).items() if key != "note" or value}
 
 
 class Source(Branch):
-    """Where figures come from."""
+    """A source of figures."""
 
     title: str
     where: str
@@ -40,7 +66,7 @@ class Source(Branch):
 
 
 class Bar(Branch):
-    """How large errors may be: their mean over rows, and each row's."""
+    """The largest errors that are allowed: of their mean over rows, and of each row."""
 
     mean: Fraction
     worst: Fraction | None = None
@@ -62,14 +88,14 @@ class Facts(Branch):
     values: dict[str, str | bool]
 
     def published(self, subject: str) -> float | bool:
-        """The value of a subject in SI units; a verdict as it is."""
-        said = self.values[subject]
+        """Return the value of a subject in SI units; a verdict as it is."""
+        value = self.values[subject]
         dimension = self.unit if self.unit in units.DIMENSIONS else "count"
-        return said if isinstance(said, bool) else units.parse(said, dimension)
+        return value if isinstance(value, bool) else units.parse(value, dimension)
 
 
 class Published(Branch):
-    """What every file of `scenarios/published/` has."""
+    """The part that every file of `scenarios/published/` has."""
 
     group: str
     title: str
@@ -78,11 +104,11 @@ class Published(Branch):
 
     @property
     def bars(self) -> dict[str, Bar]:
-        """Name -> bar; a row names the one it counts towards."""
+        """Bars by name; a row names the one that it counts towards."""
         return {"main": self.bar}
 
     def cited(self) -> Iterator[tuple[Path_, str]]:
-        """Where an entry names its source, and which."""
+        """Yield where an entry names its source, and which."""
         yield from _cited(self, ())
 
 
@@ -103,12 +129,27 @@ Figures = TypeVar("Figures", bound=Published)
 
 
 def groups() -> dict[str, Path]:
-    """Name -> file of every group."""
+    """Return the file of every group by its name."""
     return documents.shipped(FOLDER)
 
 
 def load(group: str, shape: type[Figures]) -> tuple[Figures, Document]:
-    """Read one group as `shape`, and its document for messages."""
+    """Read a group.
+
+    Parameters
+    ----------
+    group : its name
+    shape : the model of its file
+
+    Returns
+    -------
+    its figures, and its document for messages
+
+    Raises
+    ------
+    InputError
+        With every problem of its shape, and every source that it does not define.
+    """
     document = documents.load(groups()[group])
     figures = schemas.check(document, shape)
     known = figures.sources
@@ -126,7 +167,7 @@ def row(
     id_: str,
     what: str,
     unit: str,
-    said: float,
+    value: float,
     ours: float,
     *,
     use: Use,
@@ -136,33 +177,43 @@ def row(
     points: bool = False,
     note: str | None = None,
 ) -> Row:
-    """One figure beside ours.
+    """Return the row of a figure.
 
-    Parameters: `said` and `ours`, in SI units; `tolerance`, of the error [fraction], None where only the mean of the
-    bar is held; `bar`, the name of the bar it counts towards, None to print it only; `points`, the error is the
-    difference and not relative; `note`, what to know beside the figure.
+    Parameters
+    ----------
+    id_, what, unit : its name, its quantity and the unit of both values
+    value, ours : float
+        The published and the simulated value, in SI units.
+    tolerance : float, optional
+        Of the error [fraction]; None where only the mean of the bar is held.
+    bar : str, optional
+        Name of the bar that it counts towards; None to print it only.
+    points : bool
+        The error is the difference, and not relative.
+    note : str, optional
+        What to know next to the figure.
     """
-    error = ours - said if points else (ours - said) / said if said else float(ours != said)
-    found = {
-        "id": id_,
-        "quantity": what,
-        "unit": unit,
-        "published": said,
-        "simulated": ours,
-        "error_fraction": float(error),
-        "tolerance_fraction": tolerance if bar else None,
-        "use": use,
-        "ok": bar is None or tolerance is None or bool(abs(error) <= tolerance),
-        "bar": bar,
-        "source": source,
-    }
-    return found | ({"note": note} if note else {})
+    error = ours - value if points else (ours - value) / value if value else float(ours != value)
+    return Row(
+        id=id_,
+        quantity=what,
+        unit=unit,
+        published=value,
+        simulated=ours,
+        error_fraction=float(error),
+        tolerance_fraction=tolerance if bar else None,
+        use=use,
+        ok=bar is None or tolerance is None or bool(abs(error) <= tolerance),
+        bar=bar,
+        source=source,
+        note=note,
+    )
 
 
 def fact_rows(
     facts: Facts, ours: Mapping[str, float], bar: Bar, *, prefix: str = "", counted: bool = True
 ) -> Iterator[Row]:
-    """The rows of one quantity; `ours` by subject."""
+    """Yield the rows of one quantity; `ours` by subject."""
     for subject in facts.values:
         yield row(
             f"{prefix}{subject}",

@@ -1,4 +1,4 @@
-"""Published metrics beside those of runs: each figure is met the way a user would meet it, by running a scenario.
+"""Published metrics next to those of runs: each figure is met the way a user would meet it, by running a scenario.
 
 A group has one scenario, inline or a shipped one by name, and runs that each change something in it. A run has figures
 (metrics with their published values), and may bring flows with the time that each took elsewhere. A *ratio* compares a
@@ -105,21 +105,21 @@ class TimedFlows:
 
 
 def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
-    """Run everything once; every figure beside ours."""
-    found: dict[str, Mapping[str, float]] = {}
+    """Run everything once, and yield every figure next to ours."""
+    metrics: dict[str, Mapping[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="moesim-") as folder:
         for run in figures.runs:
-            one = _document(figures, run)
+            document = _document(figures, run)
             timed = None
             if run.flows:
                 timed = read_flows(data_folder("scenarios") / "published" / run.flows)
                 file = Path(folder) / f"{run.name}.csv"
                 file.write_text(timed.csv_text, encoding="utf-8")
-                one.put(("workload", "file"), str(file), Mark(run.flows))
+                document.put(("workload", "file"), str(file), Mark(run.flows))
             progress(f"{figures.group}: {run.name}")
-            result = run_scenario(scenario.resolve(one), progress)
-            found[run.name] = flatten(result["metrics"])
-            yield from _figures(figures, run, found[run.name])
+            result = run_scenario(scenario.resolve(document), progress)
+            metrics[run.name] = flatten(result["metrics"])
+            yield from _figures(figures, run, metrics[run.name])
             if timed is not None:
                 yield _flow_row(run, result, timed)
     for ratio in figures.ratios:
@@ -128,7 +128,7 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
             f"{ratio.metric}, {ratio.of} over {ratio.over}",
             "number",
             units.parse(ratio.value, "number"),
-            found[ratio.of][ratio.metric] / found[ratio.over][ratio.metric],
+            metrics[ratio.of][ratio.metric] / metrics[ratio.over][ratio.metric],
             use=ratio.use,
             source=ratio.source,
             tolerance=ratio.tolerance if ratio.tolerance is not None else figures.bar.worst,
@@ -136,7 +136,7 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
 
 
 def _document(figures: RunFigures, run: Run) -> Document:
-    """The scenario of one run."""
+    """Return the scenario of one run."""
     mark = Mark(f"{FOLDER}/{figures.group}.yaml")
     if isinstance(figures.scenario, str):
         base = scenario_settings.read(figures.scenario)
@@ -148,7 +148,7 @@ def _document(figures: RunFigures, run: Run) -> Document:
 
 
 def _figures(figures: RunFigures, run: Run, ours: Mapping[str, float]) -> Iterator[Row]:
-    """The published metrics of one run."""
+    """Yield the published metrics of one run."""
     for figure in run.rows:
         unit = figure.unit or dimension_of(figure.metric)
         part, _, what = figure.metric.partition(".")
@@ -168,7 +168,7 @@ def _figures(figures: RunFigures, run: Run, ours: Mapping[str, float]) -> Iterat
 
 
 def _flow_row(run: Run, result: Result, timed: TimedFlows) -> Row:
-    """Mean over flows of |ours - theirs| / theirs; equal times would make it 0."""
+    """Return the row of the mean over flows of |ours - theirs| / theirs; equal times would make it 0."""
     flow_id, released_us, done_us = np.array(result["flow_completion"]).T
     assert np.array_equal(flow_id, timed.flow_id)
     error = float(np.mean(np.abs((done_us - released_us) * 1e-6 - timed.time_s) / timed.time_s))
@@ -189,7 +189,7 @@ def _flow_row(run: Run, result: Result, timed: TimedFlows) -> Row:
 def read_flows(file: Path) -> TimedFlows:
     """Split a gzipped CSV into the columns of a flow list and the time of each flow.
 
-    Beside those of a flow list it has `rx_done_us`, the last byte at the receiver, and `released_us` where flows wait for
+    Besides the columns of a flow list it has `rx_done_us`, the last byte at the receiver, and `released_us` where flows wait for
     others (elsewhere `start_us` says it).
     """
     lines = list(csv.DictReader(io.StringIO(gzip.decompress(file.read_bytes()).decode())))

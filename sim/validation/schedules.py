@@ -1,4 +1,4 @@
-"""Published figures of pipeline schedules and of training memory, each beside ours.
+"""Published figures of pipeline schedules and of training memory, each next to ours.
 
 Two groups of `scenarios/published/`, `schedules` and `memory`: their figures follow from an order or a layout
 alone, so nothing is simulated against a network.
@@ -101,18 +101,18 @@ def load(group: str) -> tuple[ScheduleFigures, Document]:
 
 
 def rows(figures: ScheduleFigures, progress: Progress = lambda _: None) -> Iterator[Row]:
-    """Every figure beside ours; values in SI units.
+    """Yield every figure next to ours; values in SI units.
 
-    Times of schedules have the unit of their durations, one forward, and are told to nine digits after the
+    Times of schedules have the unit of their durations, one forward, and are given to nine digits after the
     point: the same sum taken in another order is the same time.
     """
     progress(figures.group)
-    for one in figures.plans:
-        ours = _of_plan(one)
-        for figure in one.rows:
-            yield _row(one.name, one.source, figure, ours, "number", figures.bar)
+    for example in figures.plans:
+        ours = _plan_quantities(example)
+        for figure in example.rows:
+            yield _row(example.name, example.source, figure, ours, "number", figures.bar)
     for run in figures.memories:
-        ours = _of_memory(run)
+        ours = _memory_quantities(run)
         for figure in run.rows:
             unit = "number" if figure.quantity == "fits" else "bytes"
             yield _row(run.name, run.source, figure, ours, unit, figures.bar)
@@ -131,13 +131,13 @@ def _row(name: str, source: str, figure: Figure, ours: dict[str, float | bool], 
     )
 
 
-def _of_plan(one: PlanFigures) -> dict[str, float | bool]:
-    """Every quantity of a plan."""
-    options = {"chunks": one.plan.chunks, "durations": one.plan.durations}
+def _plan_quantities(example: PlanFigures) -> dict[str, float | bool]:
+    """Return every quantity of a plan."""
+    options = {"chunks": example.plan.chunks, "durations": example.plan.durations}
     given = {key: value for key, value in options.items() if value is not None}
-    pipeline = plan(one.plan.kind, one.plan.ranks, one.plan.microbatches, **given)
-    times = replay(pipeline, one.durations)
-    asked = range(pipeline.num_ranks) if one.rank is None else (one.rank,)
+    pipeline = plan(example.plan.kind, example.plan.ranks, example.plan.microbatches, **given)
+    times = replay(pipeline, example.durations)
+    asked = range(pipeline.num_ranks) if example.rank is None else (example.rank,)
     idle = [times.idle_s[rank] for rank in asked]
     exact = {
         "total": times.total_s,
@@ -156,8 +156,8 @@ def _counts(pipeline: Pipeline, ranks: range | tuple[int, ...]) -> dict[str, flo
     return {f"operations.{kind}": float(kinds.count(kind)) for kind in ("F", "B", "B_in", "W", "FB")}
 
 
-def _of_memory(run: MemoryFigures) -> dict[str, float | bool]:
-    """Every quantity of the fullest GPU of a training run."""
+def _memory_quantities(run: MemoryFigures) -> dict[str, float | bool]:
+    """Return every quantity of the fullest GPU of a training run."""
     model = load_model(run.model)
     sizes = layout.derive(run.gpus, num_experts=model.num_experts, **run.layout.model_dump())
     pipeline = plan(run.schedule.kind, sizes.pp, run.schedule.microbatches)

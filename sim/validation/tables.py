@@ -1,8 +1,9 @@
-"""Published tables beside what follows from a shipped file without running it: counts, verdicts, placements."""
+"""Published tables next to what follows from a shipped file without running it: counts, verdicts, placements."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
@@ -39,22 +40,22 @@ class TableFigures(Published):
 
 
 def rows(figures: TableFigures, progress: Progress) -> Iterator[Row]:
-    """Every figure beside ours."""
+    """Yield every figure next to ours."""
     progress(figures.group)
     for facts in figures.facts:
         count = _FACTS.get(facts.quantity) or _rule(facts.quantity)
-        for one in fact_rows(facts, {subject: count(subject) for subject in facts.values}, figures.bar):
-            yield one | {"id": f"{one['id']}.{facts.quantity}"}
+        for fact in fact_rows(facts, {subject: count(subject) for subject in facts.values}, figures.bar):
+            yield replace(fact, id=f"{fact.id}.{facts.quantity}")
     for example in figures.placements:
         yield _placement(example, figures.bar)
 
 
 def _rule(rule: str) -> Callable[[str], bool]:
-    """The verdict of an export rule on a shipped part; a rule that cannot decide has failed."""
+    """Return the verdict of an export rule on a shipped part; a rule that cannot decide has failed."""
     return lambda part: next(v.holds for v in verdicts(load_hardware(part)) if v.rule == rule) is True
 
 
-def _of_model(count: Callable[[Model], float]) -> Callable[[str], float]:
+def _model_fact(count: Callable[[Model], float]) -> Callable[[str], float]:
     return lambda name: float(count(load_model(name)))
 
 
@@ -62,42 +63,42 @@ _LINKS = {"infiniband-50-gb-per-s": 50e9, "nvl72-900-gb-per-s": 900e9}
 """Rates of one GPU in one direction that the published bound is stated for [bytes/s]."""
 
 
-def _of_link(read: Callable[[TpotBound], float]) -> Callable[[str], float]:
+def _link_fact(read: Callable[[TpotBound], float]) -> Callable[[str], float]:
     return lambda link: read(tpot_bound(_LINKS[link]))
 
 
 _FACTS: dict[str, Callable[[str], float]] = {
-    "parameters.total": _of_model(lambda m: parameters(m).total),
-    "parameters.active": _of_model(lambda m: parameters(m).active),
-    "parameters.attention": _of_model(lambda m: parameters(m).attention),
-    "parameters.expert": _of_model(lambda m: parameters(m).expert),
-    "kv_bytes_per_token": _of_model(kv_bytes_per_token),
-    "training_flops_per_token.causal": _of_model(
+    "parameters.total": _model_fact(lambda m: parameters(m).total),
+    "parameters.active": _model_fact(lambda m: parameters(m).active),
+    "parameters.attention": _model_fact(lambda m: parameters(m).attention),
+    "parameters.expert": _model_fact(lambda m: parameters(m).expert),
+    "kv_bytes_per_token": _model_fact(kv_bytes_per_token),
+    "training_flops_per_token.causal": _model_fact(
         lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True)
     ),
-    "training_flops_per_token.non_causal": _of_model(
+    "training_flops_per_token.non_causal": _model_fact(
         lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, False)
     ),
-    "training_flops_per_token.causal_with_mtp": _of_model(
+    "training_flops_per_token.causal_with_mtp": _model_fact(
         lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True, include_mtp=True)
     ),
-    "tpot_bound.exchange_s": _of_link(lambda bound: bound.exchange_s),
-    "tpot_bound.layer_s": _of_link(lambda bound: bound.layer_s),
-    "tpot_bound.tpot_s": _of_link(lambda bound: bound.tpot_s),
-    "tpot_bound.tokens_per_s": _of_link(lambda bound: bound.tokens_per_s),
+    "tpot_bound.exchange_s": _link_fact(lambda bound: bound.exchange_s),
+    "tpot_bound.layer_s": _link_fact(lambda bound: bound.layer_s),
+    "tpot_bound.tpot_s": _link_fact(lambda bound: bound.tpot_s),
+    "tpot_bound.tokens_per_s": _link_fact(lambda bound: bound.tokens_per_s),
 }
 
 
 def _placement(example: PlacementExample, bar: Bar) -> Row:
-    """How many replicas stand where the published answer has them."""
-    said = np.array(example.physical_to_logical)
-    ours = eplb(example.loads, len(said), example.num_groups, example.num_nodes, example.num_ranks)
+    """Return the row that counts replicas which are where the published answer has them."""
+    published = np.array(example.physical_to_logical)
+    ours = eplb(example.loads, len(published), example.num_groups, example.num_nodes, example.num_ranks)
     return row(
         example.name,
         "replicas where the published placement has them",
         "count",
-        float(len(said)),
-        float(np.sum(ours.physical_to_logical == said)),
+        float(len(published)),
+        float(np.sum(ours.physical_to_logical == published)),
         use="validation",
         source=example.source,
         tolerance=bar.worst,

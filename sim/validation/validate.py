@@ -1,10 +1,10 @@
-"""Validation: every published figure beside ours, with the error.
+"""Validation: every published figure next to ours, with the error.
 
 A group is a file of `scenarios/published/` and the module that makes its rows: `SOURCES` says which. A new group of a kind
 that exists is a new file and a line there; a new kind is a module with the shape of its file and a function `rows`.
 
 A group passes when the mean of its absolute errors and each single error stay within its bars; what calibrated a parameter
-counts too, and the mean over predictions alone stands beside it. Rows without a bar are printed only.
+counts too, and the mean over predictions alone is reported next to it. Rows without a bar are printed only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sim.validation.published import Bar, Published, Row
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the rows of a group come from: the shape of its file, and what makes rows of it."""
+    """The source of the rows of a group: the shape of its file, and what makes rows of it."""
 
     shape: type[Published]
     rows: Callable[[Any, Progress], Iterable[Row]]
@@ -59,20 +59,32 @@ SOURCES: dict[str, Source] = {
 }
 
 GROUPS = tuple(SOURCES)
-"""Every group, in the order in which they are told."""
+"""Every group, in the order in which they are reported."""
 
 
 def load(group: str) -> Published:
-    """The published figures of one of `GROUPS`."""
+    """Return the published figures of one of `GROUPS`. Raises `InputError` with every problem of its file."""
     return published.load(group, SOURCES[group].shape)[0]
 
 
 def validate(groups: Sequence[str] | None = None, progress: Progress = lambda _: None) -> dict[str, Any]:
     """Compare with what was published.
 
-    Parameters: `groups`, names from `GROUPS` (all where None or empty). Returns `{groups: {NAME: {ok,
-    mean_abs_error_fraction, worst_error_fraction, rows, ...}}}`; values and units of rows are SI. Raises `InputError`
-    for an unknown group.
+    Parameters
+    ----------
+    groups : sequence of str, optional
+        Names from `GROUPS`; all where None or empty.
+    progress : called with a sentence now and then
+
+    Returns
+    -------
+    dict
+        `{groups: {NAME: {ok, mean_abs_error_fraction, worst_error_fraction, rows, ...}}}`; values and units of rows are SI.
+
+    Raises
+    ------
+    InputError
+        For an unknown group.
     """
     asked = list(dict.fromkeys(groups or GROUPS))
     problems = [
@@ -88,10 +100,8 @@ def validate(groups: Sequence[str] | None = None, progress: Progress = lambda _:
 def _group(name: str, progress: Progress) -> dict[str, Any]:
     figures = load(name)
     rows = list(SOURCES[name].rows(figures, progress))
-    bars = [_verdict(rows, one, bar) for one, bar in figures.bars.items()]
-    predicted = [
-        abs(row["error_fraction"]) for row in rows if row["bar"] == "main" and row["use"] == "validation"
-    ]
+    bars = [_verdict(rows, bar_name, bar) for bar_name, bar in figures.bars.items()]
+    predicted = [abs(row.error_fraction) for row in rows if row.bar == "main" and row.use == "validation"]
     return {
         "title": figures.title,
         "ok": all(bar["ok"] for bar in bars),
@@ -99,19 +109,19 @@ def _group(name: str, progress: Progress) -> dict[str, Any]:
         "worst_error_fraction": bars[0]["worst_error_fraction"],
         "predicted_mean_abs_error_fraction": float(np.mean(predicted)) if predicted else None,
         "bars": bars,
-        "sources": {key: one.model_dump(exclude_none=True) for key, one in figures.sources.items()},
-        "rows": rows,
+        "sources": {key: source.model_dump(exclude_none=True) for key, source in figures.sources.items()},
+        "rows": [row.document() for row in rows],
     }
 
 
 def _verdict(rows: Iterable[Row], name: str, bar: Bar) -> dict[str, Any]:
-    """Whether the rows of a bar hold it."""
-    mine = [row for row in rows if row["bar"] == name]
-    errors = [abs(row["error_fraction"]) for row in mine]
+    """Return whether the rows of a bar hold it, and by how much."""
+    counted = [row for row in rows if row.bar == name]
+    errors = [abs(row.error_fraction) for row in counted]
     mean, worst = (float(np.mean(errors)), max(errors)) if errors else (0.0, 0.0)
     return {
         "name": name,
-        "ok": mean <= bar.mean and all(row["ok"] for row in mine),
+        "ok": mean <= bar.mean and all(row.ok for row in counted),
         "mean_abs_error_fraction": mean,
         "worst_error_fraction": worst,
         "mean_bar_fraction": bar.mean,

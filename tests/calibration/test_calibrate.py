@@ -459,7 +459,7 @@ def test_every_kind_has_a_bound_and_tables_show_short_names() -> None:
 
 
 def test_tables_tell_phases_exchanges_classes_and_what_has_no_name(cut: Calibration) -> None:
-    phases, exchanges, classes = calibrated.of_calibration(cut)
+    phases, exchanges, classes = calibrated.calibration_grids(cut)
     assert [row[0] for row in phases.rows] == [*PHASES, "all"]
     assert [row[0] for row in exchanges.rows] == list(EXCHANGES)
     assert len(classes.rows) == len(cut.classes)
@@ -475,7 +475,7 @@ def test_a_trace_of_nothing_known_is_told_so(tmp_path: Path) -> None:
         for i in range(30)
     ]
     found = calibrate(write(tmp_path, events))
-    classes, unnamed = calibrated.of_calibration(found)
+    classes, unnamed = calibrated.calibration_grids(found)
     assert [row[0] for row in classes.rows] == ["unknown"]
     assert (len(unnamed.rows), unnamed.note) == (20, "and 10 more")
     assert (

@@ -23,6 +23,7 @@ from sim.cost.memory import (
 from sim.errors import InfeasibleError, InputError
 from sim.schedule.pipelines import plan
 from sim.schedule.replay import peaks
+from sim.validation.published import Row
 from sim.validation.schedules import load, rows
 from sim.workload.layout import Layout, check, derive
 from sim.workload.model import GQA, Model, load_model, parameters, shipped_models, training_flops_per_token
@@ -45,9 +46,9 @@ def run(
     )
 
 
-@pytest.mark.parametrize("row", list(rows(load("memory")[0])), ids=lambda row: str(row["id"]))
-def test_v3_takes_what_was_counted_by_hand(row: dict[str, Any]) -> None:
-    assert row["simulated"] == pytest.approx(row["published"], rel=0.1)
+@pytest.mark.parametrize("row", list(rows(load("memory")[0])), ids=lambda row: str(row.id))
+def test_v3_takes_what_was_counted_by_hand(row: Row) -> None:
+    assert row.simulated == pytest.approx(row.published, rel=0.1)
 
 
 # --- parts --------------------------------------------------------------------------------------------------

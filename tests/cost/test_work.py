@@ -176,10 +176,10 @@ def test_the_kernels_of_a_pass_take_what_its_parts_take(decode: dict[str, Any]) 
 
 @pytest.mark.parametrize("run", ["step", "decode"])
 def test_a_roofline_has_every_product_below_its_roof(run: str, request: pytest.FixtureRequest) -> None:
-    from sim.show.views.run import cases
+    from sim.show.views.run import views_of
 
     result = request.getfixturevalue(run)
-    found, limits = points(cases(result)[0]), result["roofs"]
+    found, limits = points(views_of(result).runs[0]), result["roofs"]
     figure = plots.figure("roofline", result)
     drawn = {
         (trace.x[0], trace.y[0] * 1e12)

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,13 @@ from sim.ladders.break_even import break_even
 from sim.ladders.designs import gap
 from sim.ladders.enough import search
 from sim.ladders.removals import Removal, effect, removals
-from sim.ladders.spec import of_document
+from sim.ladders.spec import ladder_of
 from sim.metrics import more_is_better
 from sim.runs.run import run_document
 from sim.show.plots import kinds as plots
 from sim.show.tables import ladder as ladder_grids
-from sim.show.views import ladder as ladder_views
-from sim.show.views import ladder_changes as changes
-from sim.show.words import ladder as told
+from sim.show.views.ladder import ladder_view
+from sim.show.words import ladder as words
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +226,8 @@ def test_a_removal_takes_along_the_choices_that_moved_a_key_since(
 def test_a_key_below_a_model_stays_set_when_the_model_is_taken_out() -> None:
     text = SMALL.partition("rungs:")[0].replace("set:\n", "set:\n  model: v3-coarse\n")
     text += "rungs:\n  fine: {set: {model: deepseek-v3}}\n  six: {set: {model.top_k: 6}}\n"
-    ladder = of_document(documents.loads(text, "small.yaml"))
-    assert ladder.without("fine").get(("model", "top_k")) == 6
+    ladder = ladder_of(documents.loads(text, "small.yaml"))
+    assert ladder.design_without("fine").get(("model", "top_k")) == 6
     assert removals(ladder) == {"fine": Removal((), ()), "six": Removal((), ())}
 
 
@@ -293,8 +292,10 @@ def test_a_design_that_does_not_fit_keeps_its_reason_and_the_others_run() -> Non
     assert bad["gap_fraction"] is None
     assert "400 requests of 4096 tokens a GPU need" in bad["reasons"]["cumulative"]["h800"]
     assert good["values"]["cumulative"]["h800"] > found["rungs"][0]["values"]["cumulative"]["h800"]
-    assert any("does not fit" in cell for row in ladder_grids.of_rungs(found).rows for cell in row)
-    assert len(ladder_grids.of_reasons(found).rows) > 0
+    assert any(
+        "does not fit" in cell for row in ladder_grids.rung_grid(ladder_view(found)).rows for cell in row
+    )
+    assert len(ladder_grids.refusal_grid(ladder_view(found)).rows) > 0
     assert plots.figure("ladder", found).data
 
 
@@ -311,7 +312,7 @@ def test_a_token_costs_the_hour_over_what_is_made_in_it() -> None:
         assert found["hardware"][name]["usd_per_million_tokens"]["full"] == pytest.approx(
             price / (3600 * rate) * 1e6
         )
-    row = next(row for row in ladder_grids.of_prices(found).rows if row[0] == "dear")
+    row = next(row for row in ladder_grids.price_grid(ladder_view(found)).rows if row[0] == "dear")
     assert float(row[-1]) == pytest.approx(2.0, rel=0.02)  # as fast as the H800, so worth as much
 
 
@@ -414,7 +415,7 @@ def test_the_command_prints_one_document_and_writes_it_with_a_report(moesim: Moe
     assert (tmp_path / "results" / "small" / "report.html").stat().st_size > 10_000
     shown = moesim("ladder", "small.yaml", "--out", "elsewhere")
     assert shown.out == ""
-    for words in (
+    for part in (
         "Two hops",
         "gap before",
         "removed last",
@@ -423,7 +424,7 @@ def test_the_command_prints_one_document_and_writes_it_with_a_report(moesim: Moe
         "not legal advice",
         "elsewhere/ladder.json",
     ):
-        assert words in " ".join(shown.err.split())
+        assert part in " ".join(shown.err.split())
     assert json.loads((tmp_path / "elsewhere" / "ladder.json").read_text()) == said.json
     drawn = moesim("plot", "results/small", "--kind", "enough")
     assert [Path(line).name for line in drawn.out.split()] == ["enough-nvlink.html", "enough-naive.html"]
@@ -498,9 +499,10 @@ def found(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 def missed(document: dict[str, Any], name: str) -> float:
     """How much more the full design takes on an H800 without a choice, less one."""
-    change = changes.change_removed(document, rung(document, name), "h800")
+    view, names = ladder_view(document), [one["name"] for one in document["rungs"]]
+    change = view.rungs[names.index(name)].removed["h800"].change
     assert change is not None
-    return changes.cost(document, change)
+    return view.metric.cost(change)
 
 
 @pytest.mark.slow
@@ -535,7 +537,7 @@ def test_five_choices_nearly_halve_the_training_step_on_both_and_leave_a_gap_bel
     assert rung(ladder, "naive")["values"]["cumulative"]["h800"] == pytest.approx(34, rel=0.03)
     assert rung(ladder, "overlap")["values"]["cumulative"]["h800"] == pytest.approx(18.5, rel=0.02)
     assert all(0 <= one["gap_fraction"] < 0.01 for one in ladder["rungs"])
-    for _, one in ladder_views.steps(ladder):
+    for one in ladder["rungs"][1:]:
         assert missed(ladder, one["name"]) > 0.01
     nvlink, nic = (ladder["enough"][name]["needed"][0]["value"] for name in ("nvlink", "nic"))
     assert nvlink < 200e9 * 0.67  # a third of the cut NVLink is spare
@@ -586,7 +588,7 @@ def test_attention_without_tp_closes_the_gap_of_prefill(found: Shipped) -> None:
     assert rung(ladder, "data-parallel")["gaps"]["h100"]["removed_last"] == pytest.approx(0.30, abs=0.03)
     gains = {
         b["name"]: b["values"]["cumulative"]["h800"] / a["values"]["cumulative"]["h800"]
-        for a, b in ladder_views.steps(ladder)
+        for a, b in pairwise(ladder["rungs"])
     }
     assert gains["two-hop"] == pytest.approx(1.50, abs=0.05)
     assert gains["overlap"] == pytest.approx(1.38, abs=0.05)
@@ -599,7 +601,7 @@ def test_attention_without_tp_closes_the_gap_of_prefill(found: Shipped) -> None:
 @pytest.mark.slow
 def test_caches_and_large_ep_count_most_for_decode(found: Shipped) -> None:
     ladder = found("v3-decode")
-    costs = {one["name"]: missed(ladder, one["name"]) for _, one in ladder_views.steps(ladder)}
+    costs = {one["name"]: missed(ladder, one["name"]) for one in ladder["rungs"][1:]}
     assert sorted(costs, key=lambda name: -costs[name])[:4] == ["large-ep", "mla", "replicas", "overlap"]
     assert all(abs(one["gap_fraction"]) < 0.05 for one in ladder["rungs"])
     assert all(abs(one["gap_fraction"]) < 0.001 for one in ladder["rungs"][2:])
@@ -625,7 +627,7 @@ def test_a_headline_ranks_what_comes_out_by_itself_and_flat_kernels_take_the_sec
 ) -> None:
     ladder = found(name)
     assert rung(ladder, "per-rank")["takes_along"] == ["two-hop"]
-    headline, other = told.removed(ladder)
+    headline, other = words.removals(ladder_view(ladder))
     assert "One copy a rank" not in headline
     assert other.startswith(
         "Without 'One copy a rank', and with it 'Two hops, one copy a node', the full design on H800 "

@@ -16,15 +16,16 @@ from sim.schedule import zero_bubble
 from sim.schedule.operations import Event, Pipeline
 from sim.schedule.pipelines import SCHEDULES, plan
 from sim.schedule.replay import peaks, replay
+from sim.validation.published import Row
 from sim.validation.schedules import load, rows
 
 UNIT = {"F": 1.0, "B_in": 1.0, "W": 1.0}
 PAIRS = UNIT | {"FB": 3.0}
 
 
-@pytest.mark.parametrize("row", list(rows(load("schedules")[0])), ids=lambda row: str(row["id"]))
-def test_schedules_have_their_published_bubbles_lengths_and_peaks(row: dict[str, Any]) -> None:
-    assert row["simulated"] == row["published"]
+@pytest.mark.parametrize("row", list(rows(load("schedules")[0])), ids=lambda row: str(row.id))
+def test_schedules_have_their_published_bubbles_lengths_and_peaks(row: Row) -> None:
+    assert row.simulated == row.published
 
 
 # --- closed forms -------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from sim.errors import InputError
 from sim.show import style
 from sim.show.pages import images
 from sim.show.plots import kinds as plots
-from sim.show.views.run import cases, twins
+from sim.show.views.run import views_of
+from sim.show.views.transfers import TransfersView
 
 RUNS = ("single", "variants", "flows", "ecmp", "exchange")
 WITHOUT_RANKS = ("flows", "ecmp")
@@ -156,10 +157,11 @@ def test_twins_are_found_by_what_they_are_not_by_their_names(results: dict[str, 
             "a": results["variants"]["variants"]["h100"],
         }
     }
-    (pair,) = twins(cases(odd))
-    assert (pair.reference.name, pair.other.name) == ("b", "a")
+    ((reference, other),) = views_of(odd).twins_of(TransfersView)
+    assert (reference.name, other.name) == ("b", "a")
     ours, theirs = (odd["variants"][name]["metrics"]["dispatch"]["time_s"] for name in "ba")
-    assert pair.ratio("dispatch") == theirs / ours
+    assert reference.transfers["dispatch"].time_s == ours
+    assert other.transfers["dispatch"].time_s == theirs
 
 
 def test_variants_give_a_figure_each(results: dict[str, Any]) -> None:

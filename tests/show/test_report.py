@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 
 import browser
 import sim
+from sim.show.canvas import Picture
 from sim.show.pages import page, report
 from sim.show.plots import kinds as plots
 from sim.show.tables import rules
-from sim.show.views.run import cases
+from sim.show.views.rerun import scenario_yaml
+from sim.show.views.run import views_of
 from sim.show.words import run as findings
+from sim.show.words import transfers
 
 needs_browser = pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
 RUNS = ("single", "variants", "closed", "flows", "exchange", "validation")
@@ -82,7 +86,7 @@ def test_a_report_answers_with_numbers_and_shows_what_it_stands_on(
     pages: dict[str, Path], all_runs: dict[str, Any], run: str
 ) -> None:
     text = body(pages[run])
-    said = findings.finding(all_runs[run])
+    said = findings.finding(views_of(all_runs[run]))
     assert said
     assert any(char.isdigit() for char in said[0])
     for words in (*said, "bound", "Where the time goes", "Run it again", "How to read it", "kind: "):
@@ -119,7 +123,7 @@ def test_an_override_changes_the_verdict_of_its_part_alone() -> None:
     result = sim.run(
         "h800-450", {"workload.tokens_per_rank": 16, "workload.gate.sampling": "expected", "expect": {}}
     )
-    grid = rules.grid(cases(result))
+    grid = rules.grid(views_of(result).runs)
     assert grid.heads[2:5] == ("H800", "H800 with gpu.scale_up.bandwidth 450 GB/s", "H100")
     assert next(row for row in grid.rows if row[0] == "R2022")[2:5] == (
         "not restricted",
@@ -136,10 +140,10 @@ def test_the_scenario_of_a_report_runs_again_to_the_same_metrics(
     results: dict[str, Any], tmp_path: Path
 ) -> None:
     again = tmp_path / "again.yaml"
-    again.write_text(report.scenario_yaml(results["variants"]))
+    again.write_text(scenario_yaml(views_of(results["variants"])))
     for name, one in sim.run(again)["variants"].items():
         assert one["metrics"] == results["variants"]["variants"][name]["metrics"]
-    again.write_text(report.scenario_yaml(results["single"]))
+    again.write_text(scenario_yaml(views_of(results["single"])))
     assert sim.run(again)["metrics"] == results["single"]["metrics"]
 
 
@@ -147,6 +151,34 @@ def test_text_from_a_scenario_cannot_become_markup(results: dict[str, Any]) -> N
     evil = "<script>alert(1)</script>"
     text = report.report_html({**results["single"], "title": evil, "name": evil})
     assert evil not in text
+
+
+TEMPLATES = sorted(Path(page.__file__).with_name("templates").glob("*.j2"))
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_a_template_escapes_every_text_and_says_what_it_shows(template: Path) -> None:
+    text = template.read_text(encoding="utf-8")
+    assert text.startswith("{# ")
+    assert not re.findall(r"\bsafe\b|autoescape", text)
+    assert [line for line in text.splitlines() if "in_script" in line] == (
+        [
+            '<script type="application/json" id="{{ drawing.ident }}-data">{{ drawing.data | in_script }}</script>'
+        ]
+        if template.name == "parts.html.j2"
+        else []
+    )
+
+
+def test_a_figure_s_data_cannot_leave_its_script() -> None:
+    evil = "</script><!--<script>alert(1)"
+    text = without_plotly(
+        page.figure_page(evil, Picture(({"type": "bar", "name": evil},), {"meta": {"title": evil}}))
+    )
+    assert evil not in text
+    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
+    assert data
+    assert json.loads(data[1])["data"][0]["name"] == evil
 
 
 def test_a_report_without_transfers_is_a_page_too() -> None:
@@ -259,6 +291,34 @@ def test_a_browser_without_decompression_says_so(
 
 @pytest.mark.slow
 @needs_browser
+def test_on_paper_every_fold_is_open_and_drawn_and_closed_again_after(
+    tab: browser.Tab, pages: dict[str, Path]
+) -> None:
+    tab.open(pages["variants"], dark=True)
+    closed = "document.querySelectorAll('details:not([open])').length"
+    before = tab.run(closed)
+    assert before
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    assert tab.run(closed) == 0
+    assert tab.run("[...document.querySelectorAll('.plot')].every(div => div.querySelector('.main-svg'))")
+    tab.run("dispatchEvent(new Event('afterprint'))")
+    assert tab.run(closed) == before
+    inks = tab.run("[...document.querySelectorAll('.plot text')].map(text => getComputedStyle(text).fill)")
+    assert "rgb(232, 236, 240)" in inks  # a fold that was opened for paper alone is dark again too
+    assert "rgb(28, 33, 38)" not in inks
+    assert tab.errors == []
+
+
+@pytest.mark.slow
+@needs_browser
+def test_no_text_of_a_figure_is_cut_on_a_telephone(tab: browser.Tab, pages: dict[str, Path]) -> None:
+    for run in ("validation", "decode"):
+        tab.open(pages[run], width=390)
+        assert [found for found in tab.run(browser.OVERLAPS) if found[2] == "cut"] == [], run
+
+
+@pytest.mark.slow
+@needs_browser
 def test_a_printed_report_has_every_figure_on_white(
     tab: browser.Tab, pages: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -283,7 +343,7 @@ def test_a_single_figure_page_draws(tab: browser.Tab, results: dict[str, Any], t
 
 
 def test_a_fold_says_what_binds_in_each_of_its_variants_or_in_all(results: dict[str, Any]) -> None:
-    one, other = (dict(case.result) for case in cases(results["variants"]))
+    one, other = (dict(run) for run in results["variants"]["variants"].values())
     for run, dispatch, combine in ((one, "scale_up", "scale_up"), (other, "nic", "copy_sms")):
         made = {"dispatch": dispatch, "combine": combine}
         run["metrics"] = {
@@ -310,4 +370,4 @@ def test_a_span_of_bounds_names_two_ends_only_where_they_differ(times_s: list[fl
         f"v{i}": {"metrics": {"exchange": {"time_s": t, "completion_time_s": t, "lower_bound_s": 1.0, "binding": "nic"}}}
         for i, t in enumerate(times_s)
     }  # fmt: skip
-    assert words in findings.of_bounds({"variants": variants})
+    assert words in transfers.bounds(views_of({"variants": variants}))

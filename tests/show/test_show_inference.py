@@ -13,15 +13,16 @@ from rich.console import Console
 import sim
 from results import REQUESTS
 from sim.errors import InputError
-from sim.show.files.timelines import of_result
+from sim.show.files import timelines
 from sim.show.files.trace import check_trace, document, encode
 from sim.show.plots import kinds as plots
+from sim.show.plots.serving import quantiles
 from sim.show.tables import console as tables
 from sim.show.tables import inference
 from sim.show.tables import run as grids
-from sim.show.views import inference as inference_views
-from sim.show.views import serving as serving_views
-from sim.show.views.run import Case, cases
+from sim.show.views.inference import PassView
+from sim.show.views.run import views_of
+from sim.show.views.serving import ServiceView
 from sim.show.words import run as findings
 
 
@@ -43,6 +44,14 @@ RUNS = ("decode", "prefill", "decodes", "serving", "servings")
 PASSES = ("decode", "prefill", "decodes")
 
 
+def finding(result: Any) -> list[str]:
+    return findings.finding(views_of(result))
+
+
+def passes(result: Any) -> tuple[PassView, ...]:
+    return views_of(result).select(PassView)
+
+
 def printed(result: Any) -> str:
     out = io.StringIO()
     tables.print_result(result, Console(file=out, width=110))
@@ -56,30 +65,28 @@ def printed(result: Any) -> str:
 
 @pytest.mark.parametrize("run", PASSES)
 def test_the_parts_of_a_pass_make_its_time(found: dict[str, Any], run: str) -> None:
-    for case in cases(found[run]):
-        step_s = case.metrics["step_time_s"]
-        assert sum(case.result["where"].values()) == pytest.approx(step_s, rel=1e-9)
-        assert sum(inference_views.where(case).values()) == pytest.approx(step_s, rel=1e-6)
+    documents = found[run].get("variants", {"": found[run]}).values()
+    for view, one in zip(passes(found[run]), documents, strict=True):
+        assert sum(one["where"].values()) == pytest.approx(view.step_time_s, rel=1e-9)
+        assert sum(view.where.values()) == pytest.approx(view.step_time_s, rel=1e-6)
 
 
 @pytest.mark.parametrize("run", PASSES)
 def test_the_lower_bound_is_the_longest_of_its_classes(found: dict[str, Any], run: str) -> None:
-    for case in cases(found[run]):
-        tokens = case.metrics.get("accepted_tokens_per_step", 1.0)
-        longest_s = max(case.result["bounds"].values())
-        assert longest_s / tokens == pytest.approx(case.metrics["lower_bound_s"])
-        assert longest_s <= case.metrics["step_time_s"]
+    for view in passes(found[run]):
+        longest_s = max(view.bounds.values())
+        assert longest_s / view.accepted_tokens_per_step == pytest.approx(view.lower_bound_s)
+        assert longest_s <= view.step_time_s
 
 
 @pytest.mark.parametrize("run", PASSES)
 def test_what_a_gpu_holds_fits(found: dict[str, Any], run: str) -> None:
-    for case in cases(found[run]):
-        m, parts = case.metrics, inference_views.memory_parts(case)
-        assert sum(parts.values()) <= m["memory_capacity_bytes"]
+    for view in passes(found[run]):
+        assert sum(view.held.values()) <= view.metrics["memory_capacity_bytes"]
 
 
 def test_a_row_of_shares_adds_up_to_the_pass(found: dict[str, Any]) -> None:
-    grid = inference.of_where(cases(found["decode"]))
+    grid = inference.where(passes(found["decode"]))
     shares = [float(row[2].rstrip("%")) for row in grid.rows[:-1]]
     assert sum(shares) == pytest.approx(100, abs=0.3)
 
@@ -89,7 +96,7 @@ def test_a_row_of_shares_adds_up_to_the_pass(found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_every_run_is_told_with_numbers_and_fits_a_terminal(found: dict[str, Any], run: str) -> None:
-    said = findings.finding(found[run])
+    said = finding(found[run])
     assert said
     assert all(any(char.isdigit() for char in one) for one in said)
     text = printed(found[run])
@@ -100,7 +107,7 @@ def test_every_run_is_told_with_numbers_and_fits_a_terminal(found: dict[str, Any
 
 def test_a_decode_is_told_with_both_speeds_its_bound_and_what_memory_holds(found: dict[str, Any]) -> None:
     m = found["decode"]["metrics"]
-    first, second = findings.finding(found["decode"])
+    first, second = finding(found["decode"])
     for words in (
         f"{m['tokens_per_s_per_user']:.1f} tokens/s",
         f"{m['tokens_per_s_per_gpu']:,.0f}",
@@ -117,20 +124,20 @@ def test_an_odd_number_that_fits_is_told_beside_the_even_one_that_runs() -> None
     halved = sim.run("v3-decode-ep144", settings)
     fit, run = (halved["metrics"][key] for key in ("max_batch_per_gpu", "requests_per_gpu"))
     assert (fit % 2, run) == (1, fit - 1)
-    assert f"{run} of them run: an even number, half in each microbatch." in findings.finding(halved)[1]
+    assert f"{run} of them run: an even number, half in each microbatch." in finding(halved)[1]
     whole = sim.run("v3-decode-ep144", {**settings, "workload.overlap": False})
     assert whole["metrics"]["requests_per_gpu"] == whole["metrics"]["max_batch_per_gpu"]
-    assert "of them run" not in findings.finding(whole)[1]
+    assert "of them run" not in finding(whole)[1]
 
 
 def test_exposed_communication_is_waits_and_what_kernels_hold_of_the_sms(found: dict[str, Any]) -> None:
-    case = cases(found["decode"])[0]
-    m, spent = case.metrics, inference_views.where(case)
+    view = passes(found["decode"])[0]
+    m, spent = view.metrics, view.where
     step_s = m["step_time_s"]
     assert spent["waits"] + spent["phases"] + spent.get("last_rank", 0.0) == pytest.approx(
         m["exposed_comm_s"], rel=0.02
     )
-    said = findings.finding(found["decode"])[0]
+    said = finding(found["decode"])[0]
     assert f"exposed communication {m['exposed_comm_s'] / step_s:.1%}" in said
     assert f"waits for exchanges {spent['waits'] / step_s:.1%}" in said
     assert f"sends and receives on SMs {spent['phases'] / step_s:.1%}" in said
@@ -141,7 +148,7 @@ def test_exposed_communication_is_waits_and_what_kernels_hold_of_the_sms(found: 
 
 
 def test_variants_of_a_decode_are_told_against_the_first(found: dict[str, Any]) -> None:
-    said = findings.finding(found["decodes"])
+    said = finding(found["decodes"])
     metrics = {name: one["metrics"] for name, one in found["decodes"]["variants"].items()}
     ratio = metrics["h20"]["tpot_s"] / metrics["h800"]["tpot_s"]
     assert said[0] == (
@@ -154,17 +161,17 @@ def test_variants_of_a_decode_are_told_against_the_first(found: dict[str, Any]) 
 
 def test_a_serving_run_is_told_with_its_goodput_and_what_users_felt(found: dict[str, Any]) -> None:
     m = found["serving"]["metrics"]
-    first = findings.finding(found["serving"])[0]
+    first = finding(found["serving"])[0]
     assert first.startswith(
         f"{m['good_fraction']:.0%} of {REQUESTS} requests meet a TTFT of 2 s and TPOT of 50 ms"
     )
-    both = findings.finding(found["servings"])
+    both = finding(found["servings"])
     assert any("slow serves" in one and "1 a second" in one for one in both)
 
 
 @pytest.mark.parametrize("run", ["decode", "serving"])
 def test_sizes_and_objectives_stand_among_the_facts(found: dict[str, Any], run: str) -> None:
-    facts = dict(cases(found[run])[0].facts)
+    facts = dict(views_of(found[run]).runs[0].facts)
     if run == "decode":
         assert facts["context tokens"] == "4,096"
         assert facts["requests a GPU"] == "64"
@@ -179,21 +186,22 @@ def test_sizes_and_objectives_stand_among_the_facts(found: dict[str, Any], run: 
 @pytest.mark.parametrize("run", PASSES)
 def test_bars_of_phases_end_at_the_time_of_the_pass(found: dict[str, Any], run: str) -> None:
     figure = plots.figure("phases", found[run])
-    for i, case in enumerate(cases(found[run])):
+    views = passes(found[run])
+    scale = 1e3 if max(view.step_time_s for view in views) < 1 else 1.0
+    for i, view in enumerate(views):
         drawn = sum(trace.x[i] for trace in figure.data if trace.type == "bar")
-        scale = 1e3 if max(one.metrics["step_time_s"] for one in cases(found[run])) < 1 else 1.0
-        assert drawn == pytest.approx(case.metrics["step_time_s"] * scale, rel=1e-6)
+        assert drawn == pytest.approx(view.step_time_s * scale, rel=1e-6)
     assert "time of a pass [" in figure.layout.xaxis.title.text
     marks = next(trace for trace in figure.data if trace.name == "lower bound")
-    assert len(marks.x) == len(cases(found[run]))
+    assert len(marks.x) == len(views)
 
 
 @pytest.mark.parametrize("run", PASSES)
 def test_bars_of_memory_end_at_what_a_gpu_holds(found: dict[str, Any], run: str) -> None:
     figure = plots.figure("memory", found[run])
-    for i, case in enumerate(cases(found[run])):
+    for i, view in enumerate(passes(found[run])):
         drawn = sum(trace.x[i] for trace in figure.data if trace.type == "bar")
-        assert drawn * 1e9 == pytest.approx(sum(inference_views.memory_parts(case).values()))
+        assert drawn * 1e9 == pytest.approx(sum(view.held.values()))
 
 
 def test_a_title_names_the_first_the_quickest_and_the_slowest_of_many(found: dict[str, Any]) -> None:
@@ -221,15 +229,13 @@ def test_curves_of_latency_cross_the_objective_at_the_share_that_met_it(found: d
     scale = 1.0 if max(ttft) >= 1 else 1e3
     assert sorted(ttft) == pytest.approx([x / scale for x in curve.x])
     assert list(curve.y) == pytest.approx([100 * (i + 1) / REQUESTS for i in range(REQUESTS)])
-    limit = serving_views.objectives(Case("", found["serving"]))["ttft"]
+    limit = views_of(found["serving"]).select(ServiceView)[0].objectives["ttft"]
     assert f"TTFT: {sum(one <= limit for one in ttft) / REQUESTS:.0%}" in figure.layout.title.text
 
 
 def test_many_requests_make_a_short_curve_that_ends_at_the_last() -> None:
-    from sim.show.plots.serving import _quantiles
-
     times = [float(i) for i in range(1, 10_001)]
-    kept = _quantiles(times)
+    kept = quantiles(times)
     assert len(kept) == 200
     assert kept[-1] == 10_000
     assert all(a < b for a, b in itertools.pairwise(kept))
@@ -259,7 +265,7 @@ def test_equal_points_of_interactivity_share_their_name(found: dict[str, Any]) -
 
 @pytest.mark.parametrize("run", RUNS)
 def test_passes_and_requests_are_sound_traces(found: dict[str, Any], run: str) -> None:
-    trace = document(of_result(found[run]))
+    trace = document(timelines.timeline(found[run]))
     assert check_trace(encode(trace)) == []
     begun = [event for event in trace["traceEvents"] if event["ph"] == "b"]
     assert begun
@@ -275,6 +281,6 @@ def test_passes_and_requests_are_sound_traces(found: dict[str, Any], run: str) -
 
 
 def test_the_table_of_a_pass_keeps_its_bound_and_what_sets_it(found: dict[str, Any]) -> None:
-    grid = next(one for one in grids.of_result(found["decodes"]) if one.title.startswith("The pass"))
+    grid = next(one for one in grids.grids(views_of(found["decodes"])) if one.title.startswith("The pass"))
     column = grid.heads.index("set by")
     assert {row[column] for row in grid.rows} <= {"links", "HBM", "compute"}

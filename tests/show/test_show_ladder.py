@@ -14,9 +14,9 @@ from sim import documents
 from sim.show.pages import ladder as ladder_page
 from sim.show.plots import kinds as plots
 from sim.show.tables import ladder as ladder_grids
-from sim.show.views import ladder as ladder_views
-from sim.show.views import ladder_changes as changes
-from sim.show.words import ladder as told
+from sim.show.views.ladder import ladder_view
+from sim.show.views.ladder_changes import Metric, change_text, percent
+from sim.show.words import ladder as words
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +28,20 @@ def small() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("fraction", "words"),
+    ("fraction", "text"),
     [
         (0.0, "0.0 %"), (0.0004, "0.0 %"), (-0.0004, "0.0 %"), (0.234, "+23.4 %"), (-0.809, "-80.9 %"), (0.9990, "+99.9 %"),
         (0.9999, "x2.00"), (1.0, "x2.00"), (4.24, "x5.24"), (21.509, "x22.5"), (1499.0, "x1,500"), (None, "-"),
     ],
 )  # fmt: skip
-def test_a_change_is_a_percentage_and_from_a_doubling_on_a_factor(fraction: float | None, words: str) -> None:
-    assert changes.moved(fraction) == words
+def test_a_change_is_a_percentage_and_from_a_doubling_on_a_factor(fraction: float | None, text: str) -> None:
+    assert change_text(fraction) == text
 
 
 def test_sentences_and_tables_state_the_same_gap(small: dict[str, Any]) -> None:
     last = rung(small, "fp8")["gap_fraction"]
-    assert ladder_grids.of_rungs(small).rows[-1][6] == changes.percent(last)
-    [sentence] = [one for one in told.finding(small) if one.startswith("In the naive design")]
+    assert ladder_grids.rung_grid(ladder_view(small)).rows[-1][6] == percent(last)
+    [sentence] = [one for one in words.finding(ladder_view(small)) if one.startswith("In the naive design")]
     assert f"in the full one {100 * last:.1f} % longer than H100;" in sentence
 
 
@@ -49,42 +49,42 @@ def test_a_time_that_falls_has_a_minus_in_tables_and_figures_and_the_words_say_f
     small: dict[str, Any],
 ) -> None:
     times = [one["values"]["cumulative"]["h800"] for one in small["rungs"]]
-    grid = ladder_grids.of_rungs(small)
+    grid = ladder_grids.rung_grid(ladder_view(small))
     for row, before, now in zip(grid.rows[1:], times, times[1:], strict=False):
         assert row[4] == f"{100 * (now / before - 1):+.1f} %"
     assert "minus is faster" in grid.note
     alone = rung(small, "two-hop")["values"]["added_first"]["h800"] / times[0] - 1
     assert alone < -0.1
-    assert ladder_grids.of_readings(small).rows[2][2] == f"{100 * alone:.1f} %"
+    assert ladder_grids.reading_grid(ladder_view(small)).rows[2][2] == f"{100 * alone:.1f} %"
     bars = next(bar for bar in plots.figure("choices", small).data if bar.name == "H800")
     assert bars.x[1] == pytest.approx(100 * alone)
-    assert f"({times[0] / times[-1]:.2f} times as fast)" in told.answer(small)[0]
+    assert f"({times[0] / times[-1]:.2f} times as fast)" in words.answer(ladder_view(small))[0]
 
 
 def test_a_rate_that_rises_has_a_plus_in_tables_and_figures_and_the_words_say_faster() -> None:
     found = run(DECODE)
     first, last = (found["rungs"][i]["values"]["cumulative"]["h800"] for i in (0, -1))
     assert last > 2 * first
-    grid = ladder_grids.of_readings(found)
+    grid = ladder_grids.reading_grid(ladder_view(found))
     assert grid.rows[2][2] == f"x{last / first:.2f}"
     assert "plus is faster" in grid.note
     bars = [bar for bar in plots.figure("choices", found).data if bar.name == "H800"]
     assert bars[0].x[1] == pytest.approx(100 * (last / first - 1))
     for axis in (plots.figure("choices", found).layout.xaxis, plots.figure("choices", found).layout.xaxis2):
         assert min(axis.tickvals) >= -100  # nothing falls by more
-    assert f"({last / first:.2f} times as fast)" in told.answer(found)[0]
+    assert f"({last / first:.2f} times as fast)" in words.answer(ladder_view(found))[0]
 
 
 def test_a_removal_is_named_with_what_goes_with_it_in_table_figure_and_sentence(
     small: dict[str, Any],
 ) -> None:
-    row = next(row for row in ladder_grids.of_readings(small).rows if row[0] == "per-rank")
+    row = next(row for row in ladder_grids.reading_grid(ladder_view(small)).rows if row[0] == "per-rank")
     assert row[-1] == "Two hops"
-    assert ladder_grids.of_readings(small).heads[-1] == "goes with it"
+    assert ladder_grids.reading_grid(ladder_view(small)).heads[-1] == "goes with it"
     figure = plots.figure("choices", small)
     named = [re.sub(r"\W*<br>", " ", name) for bar in figure.data if bar.yaxis == "y2" for name in bar.y]
     assert "per-rank, and with it Two hops" in named
-    headline, other = told.removed(small)
+    headline, other = words.removals(ladder_view(small))
     assert "per-rank" not in headline
     assert other.startswith("Without 'per-rank', and with it 'Two hops', the full design on H800 goes from ")
 
@@ -96,25 +96,26 @@ def test_what_another_setting_stands_in_for_is_told(small: dict[str, Any]) -> No
     )
     found = run(text)
     assert rung(found, "per-rank")["alters"] == ["two-hop"]
-    assert changes.goes_with_it(found, rung(found, "per-rank")) == "Two hops (set otherwise)"
-    assert "'per-rank', with another setting of 'Two hops' (to " in told.removed(found)[0]
+    view = ladder_view(found)
+    assert view.rungs[1].removal_note == "Two hops (set otherwise)"
+    assert "'per-rank', with another setting of 'Two hops' (to " in words.removals(ladder_view(found))[0]
 
 
 def test_what_stands_beside_the_metric_is_shown_for_every_rung_and_machine() -> None:
     found = run(DECODE.replace("rungs:", "beside: [requests_per_gpu, tpot_s]\nrungs:"))
-    grid = ladder_grids.of_beside(found)
+    grid = ladder_grids.companion_grid(ladder_view(found))
     assert grid.title == "Requests a GPU and time per output token, choice by choice"
     ran = rung(found, "some")["cumulative"]["h800"]
     assert grid.rows[-1][1] == f"120 · {1e3 * ran['tpot_s']:.1f} ms"
     assert grid.rows[1][1:3] == ("-", "-")  # 400 requests do not fit
     assert any(
         "from the naive design to the full one: requests a GPU from 20 to 120, time per" in one
-        for one in told.answer(found)
+        for one in words.answer(ladder_view(found))
     )
 
 
 @pytest.mark.parametrize(
-    ("metric", "words"),
+    ("metric", "label"),
     [
         ("exposed_comm_s", "exposed communication"),
         ("dispatch.lower_bound_s", "dispatch lower bound"),
@@ -123,23 +124,27 @@ def test_what_stands_beside_the_metric_is_shown_for_every_rung_and_machine() -> 
         ("tpot_s", "time per output token"),
     ],
 )
-def test_a_metric_is_called_in_words_whichever_a_ladder_shows(metric: str, words: str) -> None:
-    assert ladder_views.called(metric) == words
+def test_a_metric_is_called_in_words_whichever_a_ladder_shows(metric: str, label: str) -> None:
+    assert Metric(metric).label == label
 
 
 def test_a_machine_without_a_price_is_named_in_the_note_and_breaks_even_with_none() -> None:
-    grid = ladder_grids.of_prices(run(DECODE))
+    grid = ladder_grids.price_grid(ladder_view(run(DECODE)))
     assert "no price" not in grid.note
     bare = "hardware:\n  h100: {cluster.hardware: h100}\n"
-    first = ladder_grids.of_prices(run(DECODE.replace("hardware:\n", bare, 1).replace("  h800: {}\n", "")))
+    first = ladder_grids.price_grid(
+        ladder_view(run(DECODE.replace("hardware:\n", bare, 1).replace("  h800: {}\n", "")))
+    )
     assert first.note == "H100: no price in the profile, so no cost of a token"
     assert len(first.heads) == len(grid.heads) - 1  # no price of the reference to compare with
-    last = ladder_grids.of_prices(run(DECODE.replace("  dear:", "  h100: {cluster.hardware: h100}\n  dear:")))
+    last = ladder_grids.price_grid(
+        ladder_view(run(DECODE.replace("  dear:", "  h100: {cluster.hardware: h100}\n  dear:")))
+    )
     assert last.note.endswith("; H100: no price in the profile, so no cost of a token")
 
 
 def test_every_sentence_ends_and_none_speaks_of_machines_it_does_not_name(small: dict[str, Any]) -> None:
-    for sentence in told.finding(small):
+    for sentence in words.finding(ladder_view(small)):
         assert sentence.endswith(".")
         assert re.search(r"\bH[18]00\b", sentence)
         assert not re.search(r"\bthe (other|machine|reference)\b|\bthat machine\b", sentence)
@@ -202,7 +207,7 @@ def test_the_least_that_was_tried_is_marked_where_the_curve_is_when_it_is_enough
     assert enough.y[0] == curve.y[0] == pytest.approx(0, abs=0.05)  # no NIC within a node
     assert (
         "even with 6.25 GB/s, the least that was tried, H800 takes as long as with an unlimited one"
-        in told.enough_sentence(found["enough"]["nic"])
+        in words.enough_sentence(ladder_view(found).enough["nic"])
     )
 
 
@@ -210,7 +215,7 @@ def test_a_ladder_of_one_machine_has_no_gap_and_still_a_report() -> None:
     text = SMALL.replace("  h100: {cluster.hardware: h100}\n", "").replace("hardware: h100, ", "")
     alone = run(re.sub(r"  h800-450: .*\n", "", text))
     assert [one["gap_fraction"] for one in alone["rungs"]] == [None] * 4
-    assert "gap" not in " ".join(ladder_grids.of_rungs(alone).heads)
+    assert "gap" not in " ".join(ladder_grids.rung_grid(ladder_view(alone)).heads)
     assert ladder_page.ladder_html(alone)
 
 
@@ -225,9 +230,9 @@ def test_the_report_says_what_was_asked_found_assumed_and_ruled(report: Path) ->
     from plotly.offline import get_plotlyjs
 
     text = report.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
-    for words in ("Small: two nodes", "Two hops", "the NIC", "alone", "removed last", "How much is enough", "break even", "88 FR 73458",
+    for part in ("Small: two nodes", "Two hops", "the NIC", "alone", "removed last", "How much is enough", "break even", "88 FR 73458",
                   "not legal advice", "What it leans on", "gpu.scale_up.bandwidth", "Run it again", "moesim ladder ladder.yaml"):  # fmt: skip
-        assert words in text, words
+        assert part in text, part
     assert not re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}|@import|url\((?!data:)", text)
 
 

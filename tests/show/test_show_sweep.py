@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from sim.show.plots import kinds as plots
 from sim.show.tables import console as tables
 from sim.show.tables import sweep as sweep_grids
 from sim.show.tables.progress import SweepBar
-from sim.show.views import sweep as sweeps
-from sim.show.views import sweep_reasons
+from sim.show.views.labels import axis_label, metric_cell, values_text
+from sim.show.views.sweep import Runs, sweep_view
 from sim.show.words import sweep as sweep_words
 from sweeping import EXCHANGE, run, sweep_of
 
@@ -94,38 +95,40 @@ def fastest(document: dict[str, Any], **values: Any) -> float:
 
 def test_the_answer_names_the_best_point_and_its_time(document: dict[str, Any]) -> None:
     best = document["points"][document["ranked"][0]]
-    first = sweep_words.finding(document)[0]
+    first = sweep_words.finding(sweep_view(document))[0]
     assert first.startswith(
-        f"Best of 48 that ran is {sweeps.values_text(best, document['axes'])}: dispatch time "
+        f"Best of 48 that ran is {values_text(best['values'], document['axes'])}: dispatch time "
     )
-    assert sweeps.cell("dispatch.time_s", fastest(document)) in first
+    assert metric_cell("dispatch.time_s", fastest(document)) in first
 
 
 def test_what_cannot_be_is_counted_by_reason(document: dict[str, Any]) -> None:
-    [(kind, count, example)] = sweep_reasons.reasons(document)
-    assert (kind, count) == ("sizes that do not divide", 24)
-    assert "a divisor of the 16 ranks" in example
-    assert "48 ran; 24 cannot be. Most often: sizes that do not divide (24)." in sweep_words.finding(document)
+    [reason] = sweep_view(document).reasons
+    assert (reason.kind, reason.count) == ("sizes that do not divide", 24)
+    assert "a divisor of the 16 ranks" in reason.example
+    assert "48 ran; 24 cannot be. Most often: sizes that do not divide (24)." in sweep_words.finding(
+        sweep_view(document)
+    )
 
 
 def test_a_choice_is_judged_with_all_others_at_their_best(document: dict[str, Any]) -> None:
-    grid = sweep_grids.costs(document, ["dispatch.time_s"])
+    grid = sweep_grids.costs(sweep_view(document), ["dispatch.time_s"])
     rows = {(row[0], row[1]): row for row in grid.rows}
     for sms in (4, 8, 16, 24):
         row = rows["comm SMs", str(sms)]
         assert row[2] == "12"
-        assert row[3] == sweeps.cell("dispatch.time_s", fastest(document, sms=sms))
+        assert row[3] == metric_cell("dispatch.time_s", fastest(document, sms=sms))
         behind = fastest(document, sms=sms) / fastest(document) - 1
         assert row[4] == ("best" if behind == 0 else f"{behind:+.1%}")
     assert rows["EP", "3"][2:] == ("0", "-", "none can be")
 
 
 def test_a_given_axis_is_a_condition_and_no_choice(given: dict[str, Any]) -> None:
-    said = sweep_words.finding(given)
+    said = sweep_words.finding(sweep_view(given))
     for sentence, hardware in zip(said, ("h800", "h100"), strict=False):
         assert sentence.startswith(f"{hardware}: best of 24 that ran is EP ")
-        assert sweeps.cell("dispatch.time_s", fastest(given, hardware=hardware)) in sentence
-    grid = sweep_grids.costs(given, ["dispatch.time_s"])
+        assert metric_cell("dispatch.time_s", fastest(given, hardware=hardware)) in sentence
+    grid = sweep_grids.costs(sweep_view(given), ["dispatch.time_s"])
     assert grid.heads == ("axis", "value", "h800", "h100")
     row = next(row for row in grid.rows if row[:2] == ("comm SMs", "4"))
     for cell, hardware in zip(row[2:], ("h800", "h100"), strict=True):
@@ -143,7 +146,7 @@ def test_of_many_conditions_each_says_how_little_is_enough(tmp_path: Path) -> No
     found = run(sweep_of(axes=axes, given=["cluster.hardware", "layout.ep"]), tmp_path)
     assert found["given"] == ["layout.ep", "cluster.hardware"]
     assert len(found["best"]) == 6
-    grid = sweep_grids.costs(found, ["dispatch.time_s"])
+    grid = sweep_grids.costs(sweep_view(found), ["dispatch.time_s"])
     assert grid.heads == (
         "EP", "hardware", "best dispatch time", "NVLink within 1%", "NVLink within 5%", "NVLink within 25%",
     )  # fmt: skip
@@ -155,10 +158,10 @@ def test_of_many_conditions_each_says_how_little_is_enough(tmp_path: Path) -> No
             if (str(point["values"]["layout.ep"]), point["values"]["cluster.hardware"]) == (ep, hardware)
         }
         top = min(here.values())
-        assert best == sweeps.cell("dispatch.time_s", top)
+        assert best == metric_cell("dispatch.time_s", top)
         for value, times in zip(least, (1.01, 1.05, 1.25), strict=True):
             assert value == next(one for one, time_s in here.items() if time_s <= times * top)
-    said = sweep_words.finding(found)
+    said = sweep_words.finding(sweep_view(found))
     assert said[0].startswith("To come within 5% of its best, EP ")
     assert not any("best of" in one for one in said)
 
@@ -171,7 +174,7 @@ def test_more_of_a_rate_is_better_in_words_too(tmp_path: Path) -> None:
     )
     rates = [p["metrics"]["dispatch"]["logical_nvlink_bytes_per_s"] for p in found["points"]]
     times = max(rates) / max(rates[:2])
-    costly = next(one for one in sweep_words.finding(found) if "costs most" in one)
+    costly = next(one for one in sweep_words.finding(sweep_view(found)) if "costs most" in one)
     assert f"1/{max(times, max(rates) / max(rates[1], rates[3])):.3g} of the best" in costly
     title = plots.figure("map", found).layout.meta["title"]
     assert title.endswith(f"worst 1/{max(rates) / min(rates):.3g} of that")
@@ -193,23 +196,23 @@ def lacking(document: dict[str, Any], times: dict[str, float]) -> dict[str, Any]
 def test_more_memory_is_said_not_to_help_only_where_it_was_tried(given: dict[str, Any]) -> None:
     """Points far from fitting are not run, so of them nothing is claimed; each is compared with its own hardware."""
     found = lacking(given, {"h100": 2.0, "h800": 1.5})
-    said = sweep_words.finding(found)[-1]
+    said = sweep_words.finding(sweep_view(found))[-1]
     assert said.startswith(
         "None of the 7 points tried with the memory they lack would beat the best: with what it needs, h800, "
     )
     assert said.endswith(", +50.0%.")
-    assert [row[-1] for row in sweep_grids.changes(found).rows] == ["+50.0%", "+100.0%"]
-    helped = sweep_words.finding(lacking(given, {"h800": 1.5, "h100": 0.9}))[-1]
+    assert [row[-1] for row in sweep_grids.changes(sweep_view(found)).rows] == ["+50.0%", "+100.0%"]
+    helped = sweep_words.finding(sweep_view(lacking(given, {"h800": 1.5, "h100": 0.9})))[-1]
     assert helped.startswith("With more memory, h100, ")
     assert helped.endswith(
         "(84 GB a GPU instead of 80 GB) would reach "
-        + sweeps.cell("dispatch.time_s", 0.9 * fastest(given, hardware="h100"))
+        + metric_cell("dispatch.time_s", 0.9 * fastest(given, hardware="h100"))
         + ", -10.0%."
     )
 
 
 def test_runs_of_what_almost_fits_are_told_apart() -> None:
-    said = sweep_page.runs_text({"computed": 884, "remembered": 0, "of_changes": 20})
+    said = sweep_page.runs_text(Runs(computed=884, remembered=0, of_changes=20))
     assert said == (
         "This time 884 runs were computed, 0 remembered; 20 of them are points that lack memory, run with what they lack."
     )
@@ -230,10 +233,10 @@ def test_no_time_left_is_told_before_a_point_has_run(monkeypatch: pytest.MonkeyP
 
 
 def test_a_sweep_in_which_nothing_runs_says_why(hopeless: dict[str, Any]) -> None:
-    assert sweep_words.finding(hopeless) == [
+    assert sweep_words.finding(sweep_view(hopeless)) == [
         "None of 2 points can be run. Most often: sizes that do not divide (2)."
     ]
-    assert [grid.title for grid in sweep_grids.grids(hopeless)] == ["What cannot be, and why"]
+    assert [grid.title for grid in sweep_grids.grids(sweep_view(hopeless))] == ["What cannot be, and why"]
     with pytest.raises(InputError, match="a sweep of which a point ran"):
         plots.figure("map", hopeless)
     assert "None of 2 points" in sweep_page.sweep_html(hopeless)
@@ -243,7 +246,7 @@ def test_tables_for_a_terminal_read_in_a_hundred_columns(
     document: dict[str, Any], given: dict[str, Any]
 ) -> None:
     for one in (document, given):
-        for grid in sweep_grids.grids(one, wide=False)[:2]:
+        for grid in sweep_grids.grids(sweep_view(one), wide=False)[:2]:
             width = sum(
                 2 + max(len(row[i]) for row in (grid.heads, *grid.rows)) for i in range(len(grid.heads))
             )
@@ -255,7 +258,7 @@ def test_no_figure_of_a_table_loses_digits_to_a_narrow_terminal(
     lengthy: dict[str, Any], columns: int
 ) -> None:
     console = Console(file=io.StringIO(), width=columns)
-    grid = sweep_grids.costs(lengthy, ["dispatch.time_s"])
+    grid = sweep_grids.costs(sweep_view(lengthy), ["dispatch.time_s"])
     tables.print_grid(grid, console)
     printed = console.file.getvalue().split()  # type: ignore[attr-defined]
     for text in (cell for row in (grid.heads, *grid.rows) for cell in row):
@@ -269,7 +272,7 @@ def test_of_many_conditions_and_choices_each_choice_has_rows_of_its_own(tmp_path
         BANDWIDTH: AXES[BANDWIDTH],
     }
     found = run(sweep_of(axes=axes, given="workload.tokens_per_rank"), tmp_path)
-    grid = sweep_grids.costs(found, ["dispatch.time_s"])
+    grid = sweep_grids.costs(sweep_view(found), ["dispatch.time_s"])
     assert grid.heads == ("choice", "tokens per rank", "best dispatch time", "within 1%", "within 5%", "within 25%")  # fmt: skip
     assert [row[0] for row in grid.rows] == ["comm SMs"] * 5 + ["NVLink"] * 5
     assert grid.breaks == {5}
@@ -277,7 +280,7 @@ def test_of_many_conditions_and_choices_each_choice_has_rows_of_its_own(tmp_path
         axis = {"comm SMs": "workload.kernel.comm_sms", "NVLink": BANDWIDTH}[choice]
         here = [p for p in found["points"] if str(p["values"]["workload.tokens_per_rank"]) == tokens]
         top = min(p["metrics"]["dispatch"]["time_s"] for p in here)
-        assert best == sweeps.cell("dispatch.time_s", top)
+        assert best == metric_cell("dispatch.time_s", top)
         for value, times in zip(least, (1.01, 1.05, 1.25), strict=True):
             close = [p["values"][axis] for p in here if p["metrics"]["dispatch"]["time_s"] <= times * top]
             assert value == str(min(close, key=lambda one: float(str(one).split()[0])))
@@ -294,7 +297,7 @@ def test_of_many_conditions_and_choices_each_choice_has_rows_of_its_own(tmp_path
     ],
 )
 def test_an_axis_is_called_as_readers_call_it(axis: str, shown: str) -> None:
-    assert sweeps.axis_label(axis) == shown
+    assert axis_label(axis) == shown
 
 
 # --- figures -------------------------------------------------------------------------------------------------------
@@ -337,7 +340,7 @@ def test_a_row_of_a_map_that_is_a_condition_has_a_best_of_its_own(crowded: dict[
     maps = [trace for trace in figure.data if trace.type == "heatmap"]
     assert [list(trace.y) for trace in maps] == [["64", "128", "65536"]] * 2
     assert [min(row) for trace in maps for row in trace.z] == pytest.approx([0.0] * 6, abs=1e-8)
-    times = [sweeps.times_best(crowded, point) for point in crowded["points"]]
+    times = [point.times_best for point in sweep_view(crowded).points]
     assert figure.layout.meta["title"].endswith(
         f"worst {max(times):.3g} times the best of its hardware and tokens per rank"
     )
@@ -383,7 +386,7 @@ def test_sentence_and_figure_count_the_same_front_equals_and_all(crowded: dict[s
     front = len(crowded["pareto"])
     assert front > len(crowded["best"]) == 6, "equals share the front"
     among = "hardware and tokens per rank on dispatch time and combine time"
-    assert f"{front} points are beaten by none of their {among}." in sweep_words.finding(crowded)
+    assert f"{front} points are beaten by none of their {among}." in sweep_words.finding(sweep_view(crowded))
     title = plots.figure("pareto", crowded).layout.meta["title"]
     assert title == f"{front} of 24 points that ran are beaten by none of their {among}"
 
@@ -398,10 +401,10 @@ def test_no_two_fronts_of_a_plot_look_alike(tmp_path: Path) -> None:
 
 
 def test_a_star_is_explained_where_there_is_one(crowded: dict[str, Any], given: dict[str, Any]) -> None:
-    one_each = sweep_grids.ranking(crowded, ["dispatch.time_s"], 10)
+    one_each = sweep_grids.ranking(sweep_view(crowded), ["dispatch.time_s"], 10)
     assert not any("*" in row[0] for row in one_each.rows)
     assert one_each.note == ""
-    few_each = sweep_grids.ranking(given, ["dispatch.time_s"], 10)
+    few_each = sweep_grids.ranking(sweep_view(given), ["dispatch.time_s"], 10)
     assert any("*" in row[0] for row in few_each.rows)
     assert few_each.note == "*: no other point of its hardware beats it"
 
@@ -473,11 +476,18 @@ def test_parquet_holds_the_same_table(document: dict[str, Any]) -> None:
     assert frame["workload.kernel.comm_sms"].dtype.is_integer()
 
 
-def test_an_axis_is_a_number_with_its_unit_where_all_of_its_values_are_of_one_kind() -> None:
+def along(document: dict[str, Any], values: Sequence[Any]) -> dict[str, Any]:
+    """The document with a single axis, and a point without metrics for each of its values."""
+    points = [{"values": {"x": value}, "status": "ok", "reason": "", "metrics": {}} for value in values]
+    return {**document, "axes": {"x": list(values)}, "points": points, "ranked": [], "best": [], "pareto": []}
+
+
+def test_an_axis_is_a_number_with_its_unit_where_all_of_its_values_are_of_one_kind(
+    document: dict[str, Any],
+) -> None:
     def column(*values: Any) -> dict[str, list[Any]]:
-        points = [{"values": {"x": one}, "status": "ok", "reason": "", "metrics": {}} for one in values]
-        found = export.table({"axes": {"x": list(values)}, "points": points})
-        return {name: cells for name, cells in found.items() if name not in ("status", "reason")}
+        table = export.table(along(document, values))
+        return {name: cells for name, cells in table.items() if name not in ("status", "reason")}
 
     assert column("100 GB/s", "400Gb/s") == {"x_bytes_per_s": [100e9, 50e9]}
     assert column("1 ms", "2 us") == {"x_s": [1e-3, 2e-6]}
@@ -488,7 +498,9 @@ def test_an_axis_is_a_number_with_its_unit_where_all_of_its_values_are_of_one_ki
     assert column(1, None, [8, 16]) == {"x": [1, None, "[8, 16]"]}
 
 
-def test_an_axis_of_many_quantities_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_axis_of_many_quantities_is_read_once(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not once for each point: a thousand points took minutes."""
     count = 0
 
@@ -500,8 +512,7 @@ def test_an_axis_of_many_quantities_is_read_once(monkeypatch: pytest.MonkeyPatch
     real = units.split
     monkeypatch.setattr(units, "split", split)
     values = [f"{i} GB/s" for i in range(1, 1001)]
-    points = [{"values": {"x": one}, "status": "ok", "reason": "", "metrics": {}} for one in values]
-    export.table({"axes": {"x": values}, "points": points})
+    export.table(along(document, values))
     assert count == len(values)
 
 

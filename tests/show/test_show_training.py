@@ -16,19 +16,21 @@ import browser
 import sim
 from sim.cost.measured import load_profile
 from sim.errors import InputError
-from sim.show.files.timelines import of_result
+from sim.show.files import timelines
 from sim.show.files.trace import check_trace, document, encode
 from sim.show.pages import report
 from sim.show.plots import kinds as plots
 from sim.show.plots import pair as plot_pair
-from sim.show.plots import training as plot_training
 from sim.show.tables import console as tables
 from sim.show.tables import training
 from sim.show.tables import validation as validation_tables
 from sim.show.views import training as training_views
-from sim.show.views.run import Case, cases
+from sim.show.views.rerun import scenario_yaml
+from sim.show.views.run import run_view, views_of
+from sim.show.views.training import StepView
+from sim.show.views.validation import validation_view
 from sim.show.words import run as findings
-from sim.show.words import training as training_words
+from sim.show.words import validation
 
 KINDS = ("timeline", "layer_pair", "phases", "memory")
 needs_browser = pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
@@ -45,6 +47,14 @@ def printed(result: Any) -> str:
     return text
 
 
+def finding(result: Any) -> list[str]:
+    return findings.finding(views_of(result))
+
+
+def views(result: Any) -> tuple[StepView, ...]:
+    return views_of(result).select(StepView)
+
+
 def many(result: dict[str, Any]) -> dict[str, Any]:
     """The document with seven variants, one with a long name."""
     more = dict(result["variants"])
@@ -59,8 +69,8 @@ def many(result: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("run", RUNS)
 def test_a_step_stands_beside_its_bound_with_mfu_and_throughput(steps: dict[str, Any], run: str) -> None:
     text = printed(steps[run])
-    for case in cases(steps[run]):
-        m = case.metrics
+    for step in views(steps[run]):
+        m = step.metrics
         assert f"{m['step_time_s'] / m['lower_bound_s']:.3f}" in text
         assert f"{m['mfu_causal_fraction']:.1%}" in text
         assert f"{m['tokens_per_s_per_gpu']:,.0f}" in text
@@ -69,22 +79,20 @@ def test_a_step_stands_beside_its_bound_with_mfu_and_throughput(steps: dict[str,
 
 def test_phases_and_their_shares_add_up_to_the_step(steps: dict[str, Any]) -> None:
     for run in ("1f1b", "dualpipe"):
-        case = cases(steps[run])[0]
-        grid = training.of_phases([case])
+        step = views(steps[run])[0]
+        grid = training.phases_down([step])
         shares = [
             float(row[2].rstrip("%")) for row in grid.rows[: len(training_views.PHASES)] if row[2] != "-"
         ]
         assert sum(shares) == pytest.approx(100, abs=0.3)
-        assert sum(case.metrics["phases"].values()) == pytest.approx(case.metrics["step_time_s"])
+        assert sum(step.phases.values()) == pytest.approx(step.step_time_s)
 
 
 def test_parts_of_memory_and_what_is_free_make_the_capacity(steps: dict[str, Any]) -> None:
-    case = cases(steps["dualpipe"])[0]
-    *parts, _, free = training.of_memory([case]).rows
+    step = views(steps["dualpipe"])[0]
+    *parts, _, free = training.memory_down([step]).rows
     assert sum(float(row[2].rstrip("%")) for row in (*parts, free)) == pytest.approx(100, abs=0.3)
-    assert training_views.held_bytes(training_views.fullest(case)) == pytest.approx(
-        case.metrics["memory_peak_bytes"]
-    )
+    assert step.fullest.total_bytes == pytest.approx(step.metrics["memory_peak_bytes"])
 
 
 def test_a_whole_run_is_told_where_one_was_asked_for(steps: dict[str, Any]) -> None:
@@ -98,13 +106,13 @@ def test_a_whole_run_is_told_where_one_was_asked_for(steps: dict[str, Any]) -> N
 
 def test_costs_say_at_which_price_and_whose_it_is(steps: dict[str, Any]) -> None:
     """An H100 at the price of an H800 is no finding about the H100."""
-    assert "all at 2 $/GPU-hour (the scenario's, for all hardware)" in findings.finding(steps["variants"])[0]
+    assert "all at 2 $/GPU-hour (the scenario's, for all hardware)" in finding(steps["variants"])[0]
     assert "a GPU-hour: the scenario's, for all hardware" in printed(steps["variants"])
     own = deepcopy(steps["variants"])
     for one in own["variants"].values():
         del one["scenario"]["workload"]["run"]["price"]
     own["variants"]["h100"]["metrics"]["run_cost_usd"] *= 1.5
-    said = findings.finding(own)[0]
+    said = finding(own)[0]
     assert "$ in h800 at 2 $/GPU-hour (of the profile h800)" in said
     assert "$ in h100 at 3 $/GPU-hour (of the profile h100)" in said
 
@@ -115,7 +123,7 @@ def test_many_variants_with_long_names_still_fit_the_terminal(steps: dict[str, A
 
 
 def test_a_single_step_is_told_with_its_largest_part_bubble_and_memory(steps: dict[str, Any]) -> None:
-    said = findings.finding(steps["1f1b"])
+    said = finding(steps["1f1b"])
     m = steps["1f1b"]["metrics"]
     assert f"bubble {m['phases_mean']['bubble_s'] / m['step_time_s']:.1%}" in said[0]
     assert "on the mean pipeline rank" in said[0]
@@ -129,7 +137,7 @@ def test_variants_are_told_against_the_first_and_by_the_phase_that_changed(steps
     slow["step_time_s"] = 2 * slower["variants"]["h800"]["metrics"]["step_time_s"]
     slow["phases_mean"]["bubble_s"] += slow["step_time_s"]
     slow["phases"]["1F1B_s"] += 2 * slow["step_time_s"]  # of rank 0, of which the words do not speak
-    _, *said = findings.finding(slower)
+    _, *said = finding(slower)
     assert "in h800" in said[0]
     assert said[1].startswith("apart takes")
     assert "2.00x as long" in said[1]
@@ -137,7 +145,7 @@ def test_variants_are_told_against_the_first_and_by_the_phase_that_changed(steps
 
 
 def test_the_layout_and_the_schedule_stand_among_the_facts(steps: dict[str, Any]) -> None:
-    facts = dict(cases(steps["variants"])[2].facts)
+    facts = dict(views(steps["variants"])[2].facts)
     assert facts["PP"] == "4"
     assert facts["DP"] == "8"
     assert facts["schedule"] == "dualpipe without overlap"
@@ -182,18 +190,17 @@ def test_the_boxes_of_a_timeline_are_the_operations(steps: dict[str, Any], run: 
     drawn = areas(plots.figure("timeline", steps[run]))
     drawn.pop("optimizer")
     times = [e - s for one in line["pipeline"] for s, e in zip(one["start_s"], one["end_s"], strict=True)]
-    assert sum(map(len, drawn.values())) == len(times) == training_words.num_operations(cases(steps[run])[0])
+    assert sum(map(len, drawn.values())) == len(times) == views(steps[run])[0].num_operations
     scale = 1e3 if line["end_s"] < 1 else 1
     assert sum(map(sum, drawn.values())) == pytest.approx(scale * sum(times), rel=1e-3)
 
 
 def test_phases_of_every_pipeline_rank_fill_the_step(steps: dict[str, Any]) -> None:
-    case = cases(steps["dualpipe"])[0]
-    rows = plot_training._rank_rows(case)
-    assert len(rows) == 4
-    for _, phases in rows:
-        assert sum(phases.values()) == pytest.approx(case.metrics["step_time_s"])
-    assert rows[0][1] == pytest.approx(case.metrics["phases"])
+    step = views(steps["dualpipe"])[0]
+    assert len(step.rank_phases) == 4
+    for phases in step.rank_phases.values():
+        assert sum(phases.values()) == pytest.approx(step.step_time_s)
+    assert step.rank_phases["0"] == pytest.approx(step.phases)
 
 
 def test_the_legend_of_a_pair_says_which_exchanges_a_kernel_runs(steps: dict[str, Any]) -> None:
@@ -205,20 +212,20 @@ def test_the_legend_of_a_pair_says_which_exchanges_a_kernel_runs(steps: dict[str
 def test_bars_of_variants_are_phases_of_the_mean_pipeline_rank(steps: dict[str, Any]) -> None:
     figure = plots.figure("phases", steps["variants"])
     bubble = next(trace for trace in figure.data if trace.name == "bubble")
-    means = [case.metrics["phases_mean"]["bubble_s"] for case in cases(steps["variants"])]
+    means = [step.phases_mean["bubble_s"] for step in views(steps["variants"])]
     assert [x / 1e3 for x in bubble.x] == pytest.approx(means)
     assert "mean pipeline rank" in figure.layout.xaxis.title.text
 
 
 def test_bars_of_memory_are_what_each_rank_holds(steps: dict[str, Any]) -> None:
     figure = plots.figure("memory", steps["dualpipe"])
-    for i, row in enumerate(steps["dualpipe"]["memory"]):
-        assert sum(trace.y[i] for trace in figure.data) == pytest.approx(training_views.held_bytes(row) / 1e9)
+    for i, held in enumerate(views(steps["dualpipe"])[0].memory):
+        assert sum(trace.y[i] for trace in figure.data) == pytest.approx(held.total_bytes / 1e9)
     assert figure.layout.shapes[0].y0 == pytest.approx(80)
 
 
 def test_a_layer_pair_keeps_the_order_of_both_streams(steps: dict[str, Any]) -> None:
-    bars = plot_pair.pair_of(cases(steps["dualpipe"])[0])
+    bars = plot_pair.pair_of(views(steps["dualpipe"])[0])
     assert bars is not None
     inside = [bar for bar in bars if bar.stream == "compute" and bar.start_s >= 0]
     assert [bar.name for bar in inside] == ["attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)"]
@@ -234,17 +241,26 @@ def test_a_measured_pair_stands_beside_the_step_it_was_measured_on() -> None:
     profile = load_profile("h800-train-measured")
     bars = [bar for bar in plot_pair.measured_bars(profile) if bar.stream == "compute" and bar.start_s >= 0]
     assert sum(bar.end_s - bar.start_s for bar in bars) == pytest.approx(31.61e-3, rel=1e-3)
+
+    def measured(scenario: dict[str, Any]) -> Any:
+        phases: dict[str, Any] = {"phases": {}, "phases_mean": {}}
+        step = run_view(
+            {"metrics": {**phases, "step_time_s": 1.0, "tokens_per_s_per_gpu": 1.0}, "scenario": scenario}
+        )
+        assert isinstance(step, StepView)
+        return plot_pair.measured_for(step)
+
     scenario: dict[str, Any] = {
         "cluster": {"hardware": "h800"},
         "model": "deepseek-v3",
         "layout": {"ep": 64},
         "workload": {"microbatch_sequences": 1, "sequence_tokens": 4096},
     }
-    assert plot_pair.measured_for(Case("", {"scenario": scenario})) == profile
+    assert measured(scenario) == profile
     for other in ({"cluster": {"hardware": "h100"}}, {"layout": {"ep": 32}}, {"model": "qwen3-235b-a22b"}):
-        assert plot_pair.measured_for(Case("", {"scenario": {**scenario, **other}})) is None
+        assert measured({**scenario, **other}) is None
     named = {**scenario, "cluster": {"hardware": "h100"}, "workload": {"profile": "h800-train-measured"}}
-    assert plot_pair.measured_for(Case("", {"scenario": named})) == profile
+    assert measured(named) == profile
 
 
 # --- trace -----------------------------------------------------------------------------------------------------------
@@ -252,16 +268,14 @@ def test_a_measured_pair_stands_beside_the_step_it_was_measured_on() -> None:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_step_is_a_sound_trace_with_a_slice_for_each_operation(steps: dict[str, Any], run: str) -> None:
-    trace = document(of_result(steps[run]))
+    trace = document(timelines.timeline(steps[run]))
     assert check_trace(encode(trace)) == []
     names = {
         (e["pid"], e["tid"]): e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"
     }
     on = [names[e["pid"], e["tid"]] for e in trace["traceEvents"] if e["ph"] == "X"]
-    ranks = [one for case in cases(steps[run]) for one in case.result["timeline"]["pipeline"]]
-    assert on.count("operations") == sum(len(one["kinds"]) for one in ranks) + len(
-        ranks
-    )  # and the optimizers
+    ranks = [rank for step in views(steps[run]) for rank in step.pipeline]
+    assert on.count("operations") == sum(len(rank.kinds) for rank in ranks) + len(ranks)  # and the optimizers
     assert "compute" in on
     moved = [e for e in trace["traceEvents"] if e["ph"] == "b"]
     assert {names[e["pid"], e["tid"]] for e in moved} == {"communication"}
@@ -296,7 +310,7 @@ def deep(result: dict[str, Any], num_ranks: int, times: int) -> dict[str, Any]:
 
 def test_ten_thousand_operations_make_a_page_below_six_megabytes(steps: dict[str, Any]) -> None:
     big = deep(steps["dualpipe"], 16, 40)
-    assert 9_000 < training_words.num_operations(cases(big)[0]) <= 10_000
+    assert 9_000 < views(big)[0].num_operations <= 10_000
     text = report.report_html(big)
     assert "fig-timeline" in text
     assert len(text.encode()) < 6e6
@@ -310,7 +324,7 @@ def test_the_scenario_of_a_report_runs_again_to_the_same_metrics(
     steps: dict[str, Any], tmp_path: Path
 ) -> None:
     again = tmp_path / "again.yaml"
-    again.write_text(report.scenario_yaml(steps["1f1b"]), encoding="utf-8")
+    again.write_text(scenario_yaml(views_of(steps["1f1b"])), encoding="utf-8")
     assert sim.run(again)["metrics"] == steps["1f1b"]["metrics"]
 
 
@@ -362,8 +376,8 @@ def test_a_validation_row_without_a_tolerance_is_drawn_and_printed_with_a_dash()
         "rows": [row, counted],
     }
     report_ = {"groups": {"training_step": group}}
-    grid = validation_tables.of_group("training_step", group)
+    grid = validation_tables.group_grid(validation_view(report_).groups[0])
     assert grid.rows[0][5] == "-"
     assert grid.rows[0][-1] == ""
     assert plots.figure("validation", report_).data
-    assert "1 figure (1 published)" in findings.finding(report_)[0]
+    assert "1 figure (1 published)" in validation.finding(validation_view(report_))[0]

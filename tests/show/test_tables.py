@@ -14,9 +14,12 @@ from sim.cluster.datasheet import describe
 from sim.cluster.hardware import load_hardware
 from sim.show.tables import console as tables
 from sim.show.tables import run as grids
+from sim.show.tables import transfers
 from sim.show.tables import validation as validation_tables
 from sim.show.views import names as names_views
-from sim.show.views.run import cases
+from sim.show.views.run import views_of
+from sim.show.views.transfers import TransfersView
+from sim.show.views.validation import validation_view
 from sim.show.words import validation
 from sim.units import show
 from sim.validation.validate import validate
@@ -34,12 +37,13 @@ def printed(draw: Any, *args: Any) -> str:
 @pytest.mark.parametrize("run", ["single", "variants", "closed", "flows", "exchange"])
 def test_every_transfer_is_told_with_bound_and_binding(results: dict[str, Any], run: str) -> None:
     text = printed(tables.print_result, results[run])
-    for case in cases(results[run]):
-        for metrics in case.transfers.values():
-            number = show(metrics["completion_time_s"], "s").partition(" ")[0]
+    for view in views_of(results[run]).select(TransfersView):
+        for one in view.transfers.values():
+            number = show(one.completion_time_s, "s").partition(" ")[0]
             assert number in text
-            assert f"{metrics['completion_time_s'] / metrics['lower_bound_s']:.3f}" in text
-            assert names_views.label(metrics["binding"]) in text
+            assert one.lower_bound_s
+            assert f"{one.completion_time_s / one.lower_bound_s:.3f}" in text
+            assert names_views.label(one.binding) in text
 
 
 def test_twins_are_told_by_their_ratio(results: dict[str, Any]) -> None:
@@ -53,14 +57,14 @@ def test_twins_are_told_by_their_ratio(results: dict[str, Any]) -> None:
 
 
 def test_published_values_say_ok_and_missed_in_words(results: dict[str, Any]) -> None:
-    grid = grids.expectations(cases(results["single"]))
+    grid = grids.expectations(views_of(results["single"]).runs)
     assert [row[5] for row in grid.rows] == ["ok", "missed"]
     assert grid.bad == {1}
     assert "1 of 2 expected values are met" in printed(tables.print_result, results["single"])
 
 
 def test_cells_of_a_column_have_the_same_number_of_digits(results: dict[str, Any]) -> None:
-    grid = grids.times(cases(results["single"]))
+    grid = transfers.times(views_of(results["single"]))
     column = grid.heads.index("time")
     assert {len([c for c in row[column] if c.isdigit()]) for row in grid.rows} == {4}
 
@@ -81,7 +85,7 @@ def test_validation_prints_every_group_and_what_its_figures_are() -> None:
 def test_kinds_and_uses_of_figures_each_add_up() -> None:
     """What we measured or worked out ourselves is not called published."""
     groups = validate(["packet_level", "memory", "schedules", "tpot_bound"])["groups"]
-    bars, uses, *_ = validation.finding({"groups": groups})
+    bars, uses, *_ = validation.finding(validation_view({"groups": groups}))
     rows = [row for one in groups.values() for row in one["rows"]]
     counted = [row for row in rows if row["bar"] is not None]
     total, *kinds = map(int, re.findall(r"(\d+) (?:figures|published|packet-level|closed)", bars))
@@ -118,17 +122,18 @@ def test_rows_that_miss_are_always_shown() -> None:
 
 
 def test_dollars_and_plain_numbers_are_written_as_people_write_them() -> None:
-    assert validation_tables.measured(5.328e6, "USD") == "5.328 M USD"
-    assert validation_tables.measured(67.7639, "number") == "67.7639"
-    assert validation_tables.measured(0.01, "ms") == "0.01 ms"
+    assert validation_tables.quantity_cell(5.328e6, "USD") == "5.328 M USD"
+    assert validation_tables.quantity_cell(67.7639, "number") == "67.7639"
+    assert validation_tables.quantity_cell(0.01, "ms") == "0.01 ms"
 
 
 def test_a_row_without_a_tolerance_is_not_called_ok() -> None:
-    grid = validation_tables.of_group("two_hop", VALIDATION["groups"]["two_hop"])
+    grid = validation_tables.group_grid(validation_view(VALIDATION).groups[0])
     assert grid.rows[-1][-2:] == ("printed only", "")
     free = VALIDATION["groups"]["two_hop"]["rows"][1] | {"tolerance_fraction": None}
     group = VALIDATION["groups"]["two_hop"] | {"rows": [free]}
-    assert validation_tables.of_group("free", group).rows[0][-1] == ""
+    view = validation_view({"groups": {"free": group}})
+    assert validation_tables.group_grid(view.groups[0]).rows[0][-1] == ""
 
 
 def test_a_workload_without_transfers_still_prints_its_metrics() -> None:

@@ -19,7 +19,7 @@ from sim.show.pages import page
 from sim.show.plots import kinds as plots
 from sim.show.plots import timeline as plot_timeline
 from sim.show.views import lanes
-from sim.show.views.run import Case
+from sim.show.views.run import run_view
 
 needs_browser = pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
 
@@ -61,7 +61,7 @@ def test_every_workload_has_a_timeline_with_units_and_a_finding(
 
 
 def test_the_life_of_a_request_has_no_gap(runs: dict[str, Any]) -> None:
-    found = lanes.of_case(Case("", runs["serving"]))
+    found = run_view(runs["serving"]).lanes
     assert found is not None
     rows = runs["serving"]["requests"]
     lived = [0.0] * REQUESTS
@@ -72,7 +72,7 @@ def test_the_life_of_a_request_has_no_gap(runs: dict[str, Any]) -> None:
 
 
 def test_a_rank_is_busy_from_the_start_of_its_kernel_to_its_own_end(runs: dict[str, Any]) -> None:
-    found = lanes.of_case(Case("", runs["all_to_all"]))
+    found = run_view(runs["all_to_all"]).lanes
     assert found is not None
     dispatch, combine = runs["all_to_all"]["timeline"]["kernels"]
     for name, kernel in (("dispatch", dispatch), ("combine", combine)):
@@ -80,7 +80,7 @@ def test_a_rank_is_busy_from_the_start_of_its_kernel_to_its_own_end(runs: dict[s
 
 
 def test_streams_of_a_pass_never_run_two_things_at_once(runs: dict[str, Any]) -> None:
-    found = lanes.of_case(Case("", runs["decode"]))
+    found = run_view(runs["decode"]).lanes
     assert found is not None
     for stream in (0, 1):
         mine = sorted(span[:2] for spans in found.spans.values() for span in spans if span[2] == stream)
@@ -93,7 +93,7 @@ def test_what_has_no_course_in_time_is_refused(results: dict[str, Any]) -> None:
 
 
 def test_flows_are_read_back_from_the_csv_beside_a_result(runs: dict[str, Any], tmp_path: Path) -> None:
-    folder.write(tmp_path, folder.of_run(runs["flows"], with_report=False))
+    folder.write(tmp_path, folder.run_files(runs["flows"], with_report=False))
     drawn = plots.figure("timeline", folder.read(tmp_path))
     assert drawn.layout.title.text == plots.figure("timeline", runs["flows"]).layout.title.text
     (tmp_path / "flow_completion.csv").write_text("flow_id,start_us,rx_done_us\n1,0,x\n")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sim import documents
 from sim.runs.kinds import Result
 from sim.runs.run import run_document
-from sim.show.files.timelines import of_result
+from sim.show.files import timelines
 from sim.show.files.trace import (
     Arrow,
     Counter,
@@ -176,7 +176,7 @@ def test_what_is_no_trace_is_said_to_be_none(bad: bytes | str) -> None:
 
 
 def test_a_simulated_exchange_is_drawn_rank_by_rank(result: Result) -> None:
-    trace = document(of_result(result))
+    trace = document(timelines.timeline(result))
     assert check_trace(encode(trace)) == []
     dispatch, combine = result["timeline"]["kernels"]
     drawn = events(trace, "X")
@@ -198,8 +198,8 @@ def test_a_simulated_exchange_is_drawn_rank_by_rank(result: Result) -> None:
 
 
 def test_variants_stand_on_rows_of_their_own(result: Result) -> None:
-    one = document(of_result(result))
-    both = document(of_result({"title": "two", "variants": {"h800": result, "h100": result}}))
+    one = document(timelines.timeline(result))
+    both = document(timelines.timeline({"title": "two", "variants": {"h800": result, "h100": result}}))
     assert check_trace(both) == []
     assert len(events(both, "X")) == 2 * len(events(one, "X"))
     names = {event["args"]["name"] for event in events(both, "M") if event["name"] == "process_name"}
@@ -208,8 +208,13 @@ def test_variants_stand_on_rows_of_their_own(result: Result) -> None:
 
 def test_flows_may_overlap_and_a_result_without_a_timeline_is_empty() -> None:
     trace = document(
-        of_result({"name": "f", "timeline": {}, "flow_completion": [[1, 0.0, 5.0], [2, 1.0, 3.0]]})
+        timelines.timeline(
+            {"name": "f", "metrics": {}, "timeline": {}, "flow_completion": [[1, 0.0, 5.0], [2, 1.0, 3.0]]}
+        )
     )
     assert check_trace(trace) == []
     assert [(event["name"], event["ts"]) for event in events(trace, "b")] == [("flow 1", 0), ("flow 2", 1)]
-    assert document(of_result({"name": "closed form", "timeline": {}}))["traceEvents"] == []
+    assert (
+        document(timelines.timeline({"name": "closed form", "metrics": {}, "timeline": {}}))["traceEvents"]
+        == []
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from sim import documents
 from sim.ladders import run as ladders
-from sim.ladders.spec import of_document
+from sim.ladders.spec import ladder_of
 
 SMALL = """\
 name: small
@@ -63,7 +63,7 @@ rungs:
 
 def run(text: str) -> dict[str, Any]:
     """The document of a ladder from its text."""
-    return ladders.run(of_document(documents.loads(text, "small.yaml")))
+    return ladders.run(ladder_of(documents.loads(text, "small.yaml")))
 
 
 def rung(document: dict[str, Any], name: str) -> dict[str, Any]:

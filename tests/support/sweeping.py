@@ -65,7 +65,7 @@ class Here:
             done.set_exception(error)
         return done
 
-    def died(self, error: BaseException) -> bool:
+    def is_death(self, error: BaseException) -> bool:
         return isinstance(error, Died)
 
     def look(self) -> None:

@@ -219,7 +219,7 @@ def points_of(scores: list[tuple[int, int]]) -> list[Point]:
 
 @given(SCORES)
 def test_the_front_is_what_nothing_beats(scores: list[tuple[int, int]]) -> None:
-    found = answers.ranked(points_of(scores), {"a": "minimise", "b": "maximise"})
+    found = answers.rank(points_of(scores), {"a": "minimise", "b": "maximise"})
     ranked, pareto = found.order, found.pareto
     signed = [(a, -b) for a, b in scores]
     unbeaten = {i for i, one in enumerate(signed) if not any(answers.beats(other, one) for other in signed)}
@@ -236,12 +236,10 @@ def test_points_of_different_conditions_do_not_beat_one_another(
     scores: list[tuple[int, int]], conditions: int
 ) -> None:
     objectives = {"a": "minimise", "b": "maximise"}
-    found = answers.ranked(points_of(scores), objectives, lambda number: number % conditions)
+    found = answers.rank(points_of(scores), objectives, lambda number: number % conditions)
     assert sorted(found.order) == list(range(len(scores)))
     for condition in range(min(conditions, len(scores))):
-        alone = answers.ranked(
-            [p for p in points_of(scores) if p.number % conditions == condition], objectives
-        )
+        alone = answers.rank([p for p in points_of(scores) if p.number % conditions == condition], objectives)
         assert [n for n in found.pareto if n % conditions == condition] == alone.pareto
         assert [n for n in found.order if n % conditions == condition] == alone.order
         assert [n for n in found.best if n % conditions == condition] == alone.order[:1]
@@ -249,7 +247,7 @@ def test_points_of_different_conditions_do_not_beat_one_another(
 
 @given(SCORES)
 def test_one_objective_sorts_and_equals_share_the_front(scores: list[tuple[int, int]]) -> None:
-    found = answers.ranked(points_of(scores), {"b": "maximise"})
+    found = answers.rank(points_of(scores), {"b": "maximise"})
     ranked, pareto = found.order, found.pareto
     assert [scores[i][1] for i in ranked] == sorted((b for _, b in scores), reverse=True)
     assert set(pareto) == {i for i, (_, b) in enumerate(scores) if b == max(b for _, b in scores)}
@@ -261,10 +259,10 @@ def test_the_last_bits_of_a_sum_decide_no_ranking() -> None:
     assert second < first
     points = [Point(0, "ok", metrics={"a": first, "b": 1.0}), Point(1, "ok", metrics={"a": second, "b": 1.0})]
     for objectives in ({"a": "minimise"}, {"a": "minimise", "b": "minimise"}):
-        found = answers.ranked(points, objectives)
+        found = answers.rank(points, objectives)
         assert (found.order, found.best, found.pareto) == ([0, 1], [0], [0, 1])
     apart = [Point(0, "ok", metrics={"a": 1.00000001}), Point(1, "ok", metrics={"a": 1.0})]
-    assert answers.ranked(apart, {"a": "minimise"}).order == [1, 0]
+    assert answers.rank(apart, {"a": "minimise"}).order == [1, 0]
 
 
 # --- pruning -------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_many_steps_of_unlike_ranks_are_told_to_be_slow(skew: dict[str, Any], po
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4))
 def test_every_combination_is_a_point_once_the_last_axis_fastest(sizes: list[int]) -> None:
-    axes = tuple(Axis.of_key(f"a{i}", list(range(size)), HERE) for i, size in enumerate(sizes))
+    axes = tuple(Axis.from_key(f"a{i}", list(range(size)), HERE) for i, size in enumerate(sizes))
     space = Space(axes)
     points = [tuple(space.values(number).values()) for number in space.numbers()]
     assert points == sorted(points)
@@ -55,7 +55,7 @@ def test_every_combination_is_a_point_once_the_last_axis_fastest(sizes: list[int
 
 @given(st.integers(1, 200), st.integers(0, 5))
 def test_a_sample_is_a_part_without_repetition_and_the_same_for_a_seed(count: int, seed: int) -> None:
-    space = Space((Axis.of_key("a", list(range(20)), HERE), Axis.of_key("b", list(range(7)), HERE)))
+    space = Space((Axis.from_key("a", list(range(20)), HERE), Axis.from_key("b", list(range(7)), HERE)))
     drawn = list(space.sample(count, seed).numbers())
     assert len(set(drawn)) == len(drawn) == min(count, 140)
     assert drawn == list(space.sample(count, seed).numbers())
@@ -189,7 +189,7 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
         ({"axes": {"layout.ep": 8}}, "axes.layout.ep: got 8; wanted a list of values, a range"),
         ({"axes": {"layout.ep": "all"}}, "axes.layout.ep: got 'all'; wanted a list of values, a range"),
         ({"axes": {"layout.ep": "auto"}, "base": BARE}, "got 'auto' for a base without a model"),
-        ({"axes": {"layout.ep": "auto", "cluster.nodes": {"from": 1, "to": 501, "step": 1}}}, "'auto' beside 501 clusters"),
+        ({"axes": {"layout.ep": "auto", "cluster.nodes": {"from": 1, "to": 501, "step": 1}}}, "'auto' next to 501 clusters"),
         ({"axes": {"layout.ep": [8]}, "base": {**EXCHANGE, "variants": [1, 2]}}, "variants: got [1, 2]; wanted a mapping"),
         ({"axes": {"layout.ep": [8]}, "base": {**EXCHANGE, "variants": {"a": {}}}}, "base: got a scenario with variants; wanted"),
         ({"axes": {"layout.ep": {"from": "1 GB", "to": "8 ms", "step": "1 GB"}}}, "the unit of 'from', 'GB'"),

@@ -166,7 +166,7 @@ def test_a_disk_too_full_for_the_report_leaves_nothing_half_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     file = tmp_path / "tried.yaml"
-    file.write_text(documents.dumps(sweep_of(**EP).said))
+    file.write_text(documents.dumps(sweep_of(**EP).tree))
     monkeypatch.setattr(os, "replace", full)
     said = moesim("sweep", str(file), "--jobs", "1", "--out", str(tmp_path / "out"))
     assert said.code == 1

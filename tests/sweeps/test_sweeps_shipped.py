@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sim.documents import shipped
-from sim.show.views import sweep as sweeps
+from sim.show.views.sweep import sweep_view
 from sim.sweeps import file as sweep_file
 from sim.sweeps import run as sweeping
 from sim.sweeps.store import Store
@@ -48,15 +48,14 @@ def document(name: str) -> dict[str, Any]:
 def best(name: str, **values: Any) -> float:
     """The best first objective of the points that ran with some values; keys are the last words of axes."""
     found = document(name)
-    metric, way = sweeps.objective(found)
+    objective = sweep_view(found).objective
     keys = {axis.rpartition(".")[2]: axis for axis in found["axes"]}
     scores = [
-        sweeps.metric(point, metric)
-        for point in found["points"]
-        if point["status"] == "ok"
-        and all(point["values"][keys[key]] == value for key, value in values.items())
+        point.metric(objective.metric)
+        for point in sweep_view(found).ranked
+        if all(point.values[keys[key]] == value for key, value in values.items())
     ]
-    return (min if way == "minimise" else max)(score for score in scores if score is not None)
+    return (min if objective.minimise else max)(score for score in scores if score is not None)
 
 
 PUBLISHED = {"schedule": "dualpipe", "tp": 1, "pp": 16, "ep": 64}
@@ -78,19 +77,18 @@ def test_narrow_experts_and_wide_tensors_rank_behind_and_the_reason_is_visible()
     assert best(name, ep=8) > 1.2 * top
     assert best(name, tp=8) > 1.4 * top
     found = document(name)
-    leader = sweeps.leaders(found)[()]
-    [(_, tp8, _)] = [
-        row for row in sweeps.marginals(found, "layout.tp", sweeps.ranked(found)) if row[0] == "8"
-    ]
-    [(_, ep8, _)] = [
-        row for row in sweeps.marginals(found, "layout.ep", sweeps.ranked(found)) if row[0] == "8"
-    ]
-    assert leader is not None
+    view = sweep_view(found)
+    axes = {axis.name: axis for axis in view.axes}
+    tp8, ep8 = (
+        next(one.best for one in view.marginals(axis, view.ranked) if one.text == "8")
+        for axis in (axes["layout.tp"], axes["layout.ep"])
+    )
+    leader = view.leaders[()]
     assert tp8 is not None
     assert ep8 is not None
     # TP8: reductions inside the layers, which nothing hides. EP8: no room for DualPipe's two copies, so a long bubble.
-    assert (sweeps.metric(tp8, "exposed_comm_s") or 0) > 10 * (sweeps.metric(leader, "exposed_comm_s") or 1)
-    assert (sweeps.metric(ep8, "bubble_s") or 0) > 3 * (sweeps.metric(leader, "bubble_s") or 1)
+    assert (tp8.metric("exposed_comm_s") or 0) > 10 * (leader.metric("exposed_comm_s") or 1)
+    assert (ep8.metric("bubble_s") or 0) > 3 * (leader.metric("bubble_s") or 1)
     crowded = {"schedule": "dualpipe", "tp": 1, "pp": 16, "ep": 8}
     point = next(p for p in found["points"] if list(p["values"].values()) == list(crowded.values()))
     assert point["status"] == "infeasible"

@@ -16,8 +16,8 @@ FIGURES = published.load("gemm", KernelFigures)[0]
 
 
 def _errors(**wanted: str) -> list[float]:
-    chosen = [row for row in ROWS if all(row[key] == value for key, value in wanted.items())]
-    return [row["simulated"] / row["published"] - 1.0 for row in chosen]
+    chosen = [row for row in ROWS if all(getattr(row, key) == value for key, value in wanted.items())]
+    return [row.simulated / row.published - 1.0 for row in chosen]
 
 
 @pytest.mark.parametrize("use", ["calibration", "validation"])
@@ -41,11 +41,11 @@ def test_half_of_every_table_is_held_out() -> None:
 
 
 def test_no_row_stands_twice() -> None:
-    ids = [row["id"] for row in ROWS]
+    ids = [row.id for row in ROWS]
     assert len({crc32(i.encode()) for i in ids}) == len(ids)
 
 
 def test_no_published_time_is_below_what_the_datasheet_allows() -> None:
     for row in ROWS:
-        assert 0.0 < row["published"] < 0.1
-        assert 0.0 < row["simulated"] < 0.1
+        assert 0.0 < row.published < 0.1
+        assert 0.0 < row.simulated < 0.1

@@ -14,6 +14,8 @@ from typing import Any
 
 from sim import units
 from sim.errors import InputError, Problem, nearest
+from sim.show.views.sweep import Point, sweep_view
+from sim.trees import dotted
 
 FORMATS = ("csv", "parquet")
 _SUFFIX = {
@@ -25,7 +27,7 @@ Cell = str | int | float | bool | None
 
 
 def check_format(asked: str) -> str:
-    """The format. Raises `InputError` for an unknown one, and where polars is needed and missing."""
+    """Return the format. Raises `InputError` for an unknown one, and where polars is needed and missing."""
     if asked not in FORMATS:
         wanted = f"one of: {', '.join(FORMATS)}"
         raise InputError(Problem(None, "--export", f"'{asked}'", wanted, nearest(asked, FORMATS)))
@@ -36,46 +38,38 @@ def check_format(asked: str) -> str:
 
 
 def table(document: Mapping[str, Any]) -> dict[str, list[Cell]]:
-    """Column -> values, [num_points], of a sweep's document."""
-    kinds = {axis: _kind(values) for axis, values in document["axes"].items()}
-    rows = [_row(kinds, point) for point in document["points"]]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    """Make a table of a sweep's document: column -> values [num_points]."""
+    view = sweep_view(document)
+    kinds = {axis.name: _kind(axis.values) for axis in view.axes}
+    rows = [_row(kinds, point) for point in view.points]
+    names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _row(kinds: Mapping[str, str | None], point: Mapping[str, Any]) -> dict[str, Cell]:
+def _row(kinds: Mapping[str, str | None], point: Point) -> dict[str, Cell]:
     row: dict[str, Cell] = {}
-    for axis, value in point["values"].items():
+    for axis, value in point.values.items():
         kind = kinds[axis]
         if kind:
             row[axis + _SUFFIX[kind]] = units.parse(value, kind)
         else:
             row[axis] = value if isinstance(value, str | int | float | bool | None) else str(value)
-    row |= {"status": point["status"], "reason": point["reason"] or None}
-    row |= {f"layout.{name}": size for name, size in point.get("layout", {}).items()}
-    row |= dict(_flat(point["metrics"]))
-    return row | {f"spread.{name}": size for name, size in point.get("spread", {}).items()}
+    row |= {"status": point.status, "reason": point.reason or None}
+    row |= {f"layout.{name}": size for name, size in point.layout.items()}
+    metrics = dotted(point.metrics)
+    row |= {name: value for name, value in metrics.items() if isinstance(value, str | int | float | bool)}
+    return row | {f"spread.{name}": size for name, size in point.spread.items()}
 
 
 def _kind(values: Sequence[Any]) -> str | None:
-    """The dimension of an axis all of whose values are quantities of one kind; None for any other axis."""
-    read = [units.split(one) if isinstance(one, str) else None for one in values]
-    kinds = {units.dimension_of_unit(one[1]) if one and one[1] else None for one in read}
+    """Dimension of an axis all of whose values are quantities of one kind; None for any other axis."""
+    quantities = [units.split(value) if isinstance(value, str) else None for value in values]
+    kinds = {units.dimension_of_unit(read[1]) if read and read[1] else None for read in quantities}
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
-    found: list[tuple[str, Cell]] = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, str | int | float | bool):
-            found.append((prefix + key, value))
-    return found
-
-
 def encode(document: Mapping[str, Any], kind: str) -> bytes:
-    """The table in a format that `check_format` lets pass."""
+    """Write the table in a format that `check_format` lets pass."""
     columns = table(document)
     if kind == "parquet":
         import polars

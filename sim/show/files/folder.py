@@ -1,4 +1,4 @@
-"""What a command leaves in a folder, and what it reads back: result.json, report.html, trace.json.gz, CSV.
+"""The files that a command leaves in a folder, and reads back: result.json, report.html, trace.json.gz, CSV.
 
 Every file is written under a temporary name and then renamed, so that nothing is ever half-written.
 """
@@ -18,56 +18,55 @@ from sim import documents
 from sim.errors import InputError, Mark, MoesimError, Problem, nearest
 from sim.files import beside
 from sim.files import text as text_of
+from sim.show.kinds import SCHEMAS, is_document, kind_of, results_in, runs_in, workload_of
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-_SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladder/1")
 _OF_RUNS = ("report.html", "trace.json.gz", "flow_completion*.csv")
 _WRITABLE = "a folder that can be written"
-_DOCUMENTS = ("result.json", "sweep.json", "ladder.json")  # what a folder stands for
+_DOCUMENTS = ("result.json", "sweep.json", "ladder.json")  # each may stand for its folder
 
 
 def dump(document: Any) -> str:
-    """A document as JSON, a line for each entry."""
+    """Write a document as JSON, a line for each entry."""
     return json.dumps(document, indent=1, allow_nan=False, default=str) + "\n"
 
 
-def kept(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands in result.json: everything but the rows that have a CSV of their own."""
+def without_flows(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a result without the rows that have a CSV of their own: the document of result.json."""
     document = {key: value for key, value in result.items() if key != "flow_completion"}
     if "variants" in document:
-        document["variants"] = {name: kept(one) for name, one in document["variants"].items()}
+        document["variants"] = {name: without_flows(run) for name, run in document["variants"].items()}
     return document
 
 
-def of_run(result: Mapping[str, Any], *, with_report: bool = True) -> dict[str, str | bytes]:
-    """The files of a run by name; with its report comes its trace, where something has a course in time."""
-    files: dict[str, str | bytes] = {"result.json": dump(kept(result)), **_csv(result)}
+def run_files(result: Mapping[str, Any], *, with_report: bool = True) -> dict[str, str | bytes]:
+    """Make the files of a run by name; with its report comes its trace, where something has a course in time."""
+    files: dict[str, str | bytes] = {"result.json": dump(without_flows(result)), **_csv(result)}
     if with_report:
-        from sim.show.files import timelines, trace
-        from sim.show.pages import report
+        from sim.show.files import trace
+        from sim.show.files.timelines import timeline as timeline_of
+        from sim.show.pages.report import report_html
 
-        files["report.html"] = report.report_html(result)
-        timeline = timelines.of_result(result)
+        files["report.html"] = report_html(result)
+        timeline = timeline_of(result)
         if timeline.slices or timeline.transfers or timeline.counters:
             files["trace.json.gz"] = trace.encode(trace.document(timeline))
     return files
 
 
-def of_study(document: Mapping[str, Any]) -> dict[str, str | bytes]:
-    """The files of a sweep or ladder by name: its document and its report."""
-    from sim.show.pages import report
+def study_files(document: Mapping[str, Any]) -> dict[str, str | bytes]:
+    """Make the files of a sweep or ladder by name: its document and its report."""
+    from sim.show.pages.report import report_html
 
-    name = str(document["schema"]).removeprefix("moesim.").partition("/")[0]
-    return {f"{name}.json": dump(document), "report.html": report.report_html(document)}
+    return {f"{kind_of(document)}.json": dump(document), "report.html": report_html(document)}
 
 
 def _csv(result: Mapping[str, Any]) -> dict[str, str]:
-    """flow_completion.csv of a `flows` run and of each of its variants."""
+    """flow_completion.csv of a `flows` run, or of each of its variants."""
     files = {}
-    for name, one in {"": result, **result.get("variants", {})}.items():
-        rows = one.get("flow_completion")
-        if rows is not None:
-            lines = [f"{int(flow)},{start:.6f},{done:.6f}" for flow, start, done in rows]
+    for name, run in runs_in(result).items():
+        if "flow_completion" in run:
+            lines = [f"{int(flow)},{start:.6f},{done:.6f}" for flow, start, done in run["flow_completion"]]
             files[_flows_file(name)] = "flow_id,start_us,rx_done_us\n" + "\n".join(lines) + "\n"
     return files
 
@@ -100,8 +99,8 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def check(folder: Path) -> Path:
-    """The folder itself. Raises `InputError` where nothing could be written into it: before the work, not after."""
-    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    """Return the folder itself. Raises `InputError` where nothing could be written into it: before the work, not after."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise InputError(Problem(Mark(str(folder)), "--out", f"'{there}', which is no folder", _WRITABLE))
     if not os.access(there, os.W_OK | os.X_OK):
@@ -128,26 +127,25 @@ def read(path: Path) -> dict[str, Any]:
     file = inside[0] if path.is_dir() else path
     wanted = f"one of: {', '.join(_DOCUMENTS)}"
     result = _tree(file, wanted)
-    if not isinstance(result, dict) or not (str(result.get("schema")) in _SCHEMAS or "groups" in result):
+    if not is_document(result):
         got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"
-        raise InputError(Problem(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(_SCHEMAS)}"))
-    with as_written(file):
-        _read_flows(result, file.parent)
-    return result
+        raise InputError(Problem(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(SCHEMAS)}"))
+    document: dict[str, Any] = result
+    with blame(file):
+        _read_flows(document, file.parent)
+    return document
 
 
 def read_each(path: Path) -> list[dict[str, Any]]:
-    """The documents of a file: those of its runs, where `moesim run --json` printed several."""
+    """Read the documents of a file: those of its scenarios, where `moesim run --json` printed several."""
     document = read(path)
-    if document.get("schema") != "moesim.results/1":
-        return [document]
-    with as_written(path):
-        return [dict(one) for one in document["results"].values()]
+    with blame(path):
+        return results_in(document)
 
 
 @contextmanager
-def as_written(file: Path) -> Iterator[None]:
-    """Around what reads on in a document from a file: its problems are the file's, and one that was changed by hand may break anything."""
+def blame(file: Path) -> Iterator[None]:
+    """Report what goes wrong inside as a problem of a file: a document that was changed by hand may break any of its readers."""
     try:
         yield
     except InputError as error:
@@ -161,7 +159,7 @@ def as_written(file: Path) -> Iterator[None]:
 
 
 def _tree(file: Path, wanted: str) -> Any:
-    """What stands in a JSON file; no number in it is infinite, and none is NaN."""
+    """The tree in a JSON file; no number in it is infinite, and none is NaN."""
     text = text_of(file, wanted)
     try:
         return json.loads(text, parse_constant=_no_number)
@@ -179,15 +177,14 @@ def _no_number(word: str) -> Any:
 
 
 def _read_flows(result: dict[str, Any], folder: Path) -> None:
-    """Put the rows of a run's CSVs, where they still stand beside it, back into its document."""
-    for name, one in {"": result, **(result.get("variants") or {})}.items():
+    """Put the rows of a run's CSVs, where they are still next to it, back into its document."""
+    for name, run in runs_in(result).items():
         file = folder / _flows_file(name)
-        kind = ((one.get("scenario") or {}).get("workload") or {}).get("kind")
-        if kind != "flows" or "flow_completion" in one or not file.is_file():
+        if workload_of(run) != "flows" or "flow_completion" in run or not file.is_file():
             continue
         try:
             rows = [line.split(",") for line in file.read_text(encoding="utf-8").splitlines()[1:]]
-            one["flow_completion"] = [[float(cell) for cell in row] for row in rows]
+            run["flow_completion"] = [[float(cell) for cell in row] for row in rows]
         except ValueError:
             raise InputError(
                 Problem(Mark(str(file)), "", "a row that is no flow", "what `moesim run` wrote")

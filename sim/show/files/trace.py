@@ -78,9 +78,9 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What there is to draw; rows in the order of `tracks`, then in the order in which they first occur."""
+    """All there is to draw; rows in the order of `tracks`, then in the order in which they first occur."""
 
-    title: str
+    title: str = ""
     tracks: tuple[Track, ...] = ()
     slices: tuple[Slice, ...] = ()
     transfers: tuple[Transfer, ...] = ()
@@ -92,7 +92,7 @@ def document(timeline: Timeline) -> dict[str, Any]:
     """The trace document: metadata first, then events by time."""
     pids, tids = _numbers(timeline)
 
-    def at(track: Track) -> Event:
+    def address(track: Track) -> Event:
         return {"pid": pids[track.process], "tid": tids[track]}
 
     metadata = [
@@ -101,7 +101,7 @@ def document(timeline: Timeline) -> dict[str, Any]:
         for kind, args in (("process_name", {"name": process}), ("process_sort_index", {"sort_index": pid}))
     ]
     metadata += [
-        {"ph": "M", "name": kind, **at(track), "args": args}
+        {"ph": "M", "name": kind, **address(track), "args": args}
         for track, tid in tids.items()
         for kind, args in (
             ("thread_name", {"name": track.thread}),
@@ -113,14 +113,14 @@ def document(timeline: Timeline) -> dict[str, Any]:
     def add(time_ns: int, event: Event, duration_ns: int = 0) -> None:
         keyed.append(((time_ns, -duration_ns), {"ph": event.pop("ph"), "ts": _us(time_ns), **event}))
 
-    for one in timeline.slices:
-        start_ns, end_ns = _ns(one.start_s), _ns(one.end_s)
+    for bar in timeline.slices:
+        start_ns, end_ns = _ns(bar.start_s), _ns(bar.end_s)
         duration_ns = end_ns - start_ns
-        event = {"ph": "X", "dur": _us(duration_ns), "name": one.name, "cat": "slice", **at(one.track)}
-        add(start_ns, event | _with(one.args), duration_ns)
+        event = {"ph": "X", "dur": _us(duration_ns), "name": bar.name, "cat": "slice", **address(bar.track)}
+        add(start_ns, event | _args(bar.args), duration_ns)
     for i, move in enumerate(timeline.transfers):
-        same = {"name": move.name, "cat": "transfer", "id2": {"local": f"t{i}"}, **at(move.track)}
-        add(_ns(move.start_s), {"ph": "b", **same, **_with(move.args)})
+        same = {"name": move.name, "cat": "transfer", "id2": {"local": f"t{i}"}, **address(move.track)}
+        add(_ns(move.start_s), {"ph": "b", **same, **_args(move.args)})
         add(_ns(move.end_s), {"ph": "e", **same})
     for counter in timeline.counters:
         for row, time_s in enumerate(counter.times_s):
@@ -131,8 +131,8 @@ def document(timeline: Timeline) -> dict[str, Any]:
             )
     for i, arrow in enumerate(timeline.arrows):
         same = {"name": arrow.name, "cat": "arrow", "id": f"a{i}"}
-        add(_ns(arrow.source_s), {"ph": "s", **same, **at(arrow.source)})
-        add(_ns(arrow.target_s), {"ph": "f", "bp": "e", **same, **at(arrow.target)})
+        add(_ns(arrow.source_s), {"ph": "s", **same, **address(arrow.source)})
+        add(_ns(arrow.target_s), {"ph": "f", "bp": "e", **same, **address(arrow.target)})
     keyed.sort(key=lambda pair: pair[0])
     return {
         "displayTimeUnit": "ms",
@@ -150,10 +150,10 @@ def encode(trace: Mapping[str, Any]) -> bytes:
 def _numbers(timeline: Timeline) -> tuple[dict[str, int], dict[Track, int]]:
     """Numbers from 1 for processes, and for tracks within the whole trace."""
     tracks = list(timeline.tracks)
-    tracks += [one.track for one in timeline.slices] + [one.track for one in timeline.transfers]
-    tracks += [end for one in timeline.arrows for end in (one.source, one.target)]
+    tracks += [bar.track for bar in timeline.slices] + [move.track for move in timeline.transfers]
+    tracks += [end for arrow in timeline.arrows for end in (arrow.source, arrow.target)]
     tids = {track: i for i, track in enumerate(dict.fromkeys(tracks), 1)}
-    processes = [track.process for track in tids] + [one.process for one in timeline.counters]
+    processes = [track.process for track in tids] + [counter.process for counter in timeline.counters]
     return {process: i for i, process in enumerate(dict.fromkeys(processes), 1)}, tids
 
 
@@ -166,7 +166,7 @@ def _us(time_ns: int) -> float | int:
     return time_ns // 1000 if time_ns % 1000 == 0 else time_ns / 1000
 
 
-def _with(args: Args) -> Event:
+def _args(args: Args) -> Event:
     return {"args": dict(args)} if args else {}
 
 
@@ -177,7 +177,7 @@ _MAX_PROBLEMS = 50
 
 
 def check_trace(trace: Mapping[str, Any] | bytes | str) -> list[str]:
-    """What a viewer would misread or drop, a sentence each; empty where the trace is sound.
+    """Find what a viewer would misread or drop, a sentence each; empty where the trace is sound.
 
     Holds: the JSON parses; times are finite and not negative; slices of one track nest; every begin of a transfer has its
     later end, every arrow its two ends, in order; every process and track that is used has a name.
@@ -231,7 +231,7 @@ def _event_problem(event: Any) -> str | None:
 
 
 def _id(event: Event) -> Any:
-    """What joins the two halves of a pair; `id2` is of one process."""
+    """Key that joins the two halves of a pair; `id2` is of one process."""
     own = event.get("id2")
     return own.get("local") if isinstance(own, dict) else event.get("id")
 
@@ -246,10 +246,10 @@ def _unnested(slices: Sequence[Event]) -> list[str]:
     by_track: dict[tuple[int, int], list[Event]] = defaultdict(list)
     for event in slices:
         by_track[event["pid"], event["tid"]].append(event)
-    for (pid, tid), mine in sorted(by_track.items()):
-        mine.sort(key=lambda event: (event["ts"], -event["dur"]))
+    for (pid, tid), bars in sorted(by_track.items()):
+        bars.sort(key=lambda event: (event["ts"], -event["dur"]))
         open_ends: list[int] = []
-        for event in mine:
+        for event in bars:
             start = round(event["ts"] * 1000)
             end = start + round(event["dur"] * 1000)
             while open_ends and open_ends[-1] <= start:
@@ -277,9 +277,10 @@ def _unpaired(begins: Sequence[Event], ends: Sequence[Event], what: str) -> list
 
 
 def _nameless(sound: Mapping[str, Sequence[Event]]) -> list[str]:
-    named_processes = {one["pid"] for one in sound.get("M", []) if one["name"] == "process_name"}
-    named_tracks = {(one["pid"], one["tid"]) for one in sound.get("M", []) if one["name"] == "thread_name"}
-    used = [event for phase, mine in sound.items() if phase != "M" for event in mine]
+    names = sound.get("M", [])
+    named_processes = {event["pid"] for event in names if event["name"] == "process_name"}
+    named_tracks = {(event["pid"], event["tid"]) for event in names if event["name"] == "thread_name"}
+    used = [event for phase, events in sound.items() if phase != "M" for event in events]
     processes = {event["pid"] for event in used} - named_processes
     tracks = {(event["pid"], event["tid"]) for event in used if event["ph"] != "C"} - named_tracks
     return [f"process {pid} has no name" for pid in sorted(processes)] + [

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import InputError, Problem, nearest
+from sim.show.canvas import Picture
 from sim.show.pages import page
 
 FORMATS = ("html", "png", "svg", "pdf")
@@ -27,7 +28,7 @@ HOW = (
 _SCALE = 2  # pixels per CSS pixel of a PNG
 _WIDTH, _HEIGHT = 700, 500  # CSS pixels of a figure that does not say
 _NO_NAME = re.compile(r"^\.|[^\w.+-]")
-"""What a file's name is spared: names of results and variants may come from a file that somebody else wrote."""
+"""Characters that no file name gets: names of results and variants may come from a file that somebody else wrote."""
 _LONGEST_NAME = 200
 
 
@@ -54,32 +55,22 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
 
 
 def write(figures: Mapping[str, Any], folder: Path, formats: Iterable[str] = ("html",)) -> list[Path]:
-    """Write each figure as `NAME.FORMAT` into a folder, which is made where it is missing.
+    """Write each `Picture` or plotly figure as `NAME.FORMAT` into a folder, which is made where it is missing.
 
     Returns the paths. Raises `NoBrowserError` (after the HTML is written) where an image format cannot be drawn, and
     `InputError` where the folder cannot be written.
     """
     asked = check_formats(formats)
     figures = {_NO_NAME.sub("_", name)[:_LONGEST_NAME]: figure for name, figure in figures.items()}
-    images = [one for one in asked if one != "html"]
+    images = [suffix for suffix in asked if suffix != "html"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        # HTML too when images were asked for and fail: a reader must not be left with nothing.
-        if "html" in asked:
-            written = [
-                _replace(folder / f"{name}.html", page.figure_page(name, figure).encode())
-                for name, figure in figures.items()
-            ]
+        written = _write_pages(figures, folder) if "html" in asked else []
         if images:
             try:
                 written += _write_images(figures, folder, images)
-            except UnableError as error:
-                if "html" not in asked:
-                    written = [
-                        _replace(folder / f"{name}.html", page.figure_page(name, figure).encode())
-                        for name, figure in figures.items()
-                    ]
+            except UnableError as error:  # HTML all the same: a reader must not be left with nothing
+                written = written or _write_pages(figures, folder)
                 raise NoBrowserError(images, str(error), tuple(written)) from error
     except OSError as error:
         wanted = "a folder that can be written"
@@ -89,6 +80,13 @@ def write(figures: Mapping[str, Any], folder: Path, formats: Iterable[str] = ("h
 
 class UnableError(Exception):
     """Kaleido or its browser is missing or broke down; the message is one line."""
+
+
+def _write_pages(figures: Mapping[str, Any], folder: Path) -> list[Path]:
+    return [
+        _replace(folder / f"{name}.html", page.figure_page(name, figure).encode())
+        for name, figure in figures.items()
+    ]
 
 
 def _write_images(figures: Mapping[str, Any], folder: Path, formats: Iterable[str]) -> list[Path]:
@@ -112,8 +110,8 @@ def _drawn(figures: Mapping[str, Any], formats: tuple[str, ...]) -> dict[str, by
         with ThreadPoolExecutor(1) as aside:  # in a notebook, whose loop is busy with this very cell
             return aside.submit(asyncio.run, _draw(figures, formats)).result()
     except Exception as error:  # those of kaleido and of the browser share no base class
-        said = str(error.args[0] if error.args else "").strip() or type(error).__name__
-        raise UnableError(said.splitlines()[0].partition(". ")[0].rstrip(".")) from error
+        reason = str(error.args[0] if error.args else "").strip() or type(error).__name__
+        raise UnableError(reason.splitlines()[0].partition(". ")[0].rstrip(".")) from error
 
 
 async def _draw(figures: Mapping[str, Any], formats: tuple[str, ...]) -> dict[str, bytes]:
@@ -123,12 +121,13 @@ async def _draw(figures: Mapping[str, Any], formats: tuple[str, ...]) -> dict[st
     drawer = kaleido.Kaleido()
     try:
         await drawer.open()
-        for name, figure in figures.items():
+        for name, drawing in figures.items():
+            figure = drawing.figure() if isinstance(drawing, Picture) else drawing
             layout = figure.layout
             size = {"width": layout.width or _WIDTH, "height": layout.height or _HEIGHT}
-            for one in formats:
-                options = {**size, "format": one, "scale": _SCALE if one == "png" else 1}
-                drawn[f"{name}.{one}"] = await drawer.calc_fig(figure.to_dict(), opts=options)
+            for suffix in formats:
+                options = {**size, "format": suffix, "scale": _SCALE if suffix == "png" else 1}
+                drawn[f"{name}.{suffix}"] = await drawer.calc_fig(figure.to_dict(), opts=options)
     finally:
         await drawer.close()
     return drawn

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from sim.documents import dumps
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
+from sim.show.pages.page import Drawing
+from sim.show.pages.parts import Head, Leaning, Pairs, Rerun, filled
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import ladder as plot_ladder
-from sim.show.tables import ladder as ladder_grids
-from sim.show.views import ladder as ladder_views
-from sim.show.views.ladder import machine
-from sim.show.views.ladder_changes import Document
-from sim.show.words import ladder as ladders
+from sim.show.tables import ladder as tables
+from sim.show.views.ladder import LadderView, ladder_view
+from sim.show.words import ladder as words
 
 _TERMS = (
     ("naive", "the design before the first choice: the base scenario with what 'set' changes"),
@@ -29,90 +31,118 @@ _TERMS = (
 )  # fmt: skip
 
 
-def ladder_html(document: Document) -> str:
-    """The report of `moesim ladder` as one HTML document."""
-    inside = [
-        _warnings(document),
-        "<h2>Rung by rung</h2>",
-        parts.figure("ladder", plot_ladder.ladder(document)),
-        parts.grid_html(ladder_grids.of_rungs(document)),
-        _grids(
-            (
-                ladder_grids.of_beside(document),
-                ladder_grids.of_choices(document),
-                ladder_grids.of_gaps(document),
-                ladder_grids.of_reasons(document),
-            )
+@dataclass(frozen=True, slots=True)
+class Enough:
+    """Amounts of each resource that are enough."""
+
+    curves: tuple[Drawing, ...]
+    tables: tuple[Grid, ...]
+    refusals: tuple[str, ...]
+    """Why a question has no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoints:
+    """Every point along a curve."""
+
+    title: str
+    is_drawn: bool
+    tables: tuple[Grid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """Curves along which machines break even."""
+
+    curves: tuple[Drawing, ...]
+    points: tuple[CurvePoints, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LadderPage:
+    """Record that `ladder.html.j2` shows."""
+
+    head: Head
+    warnings: tuple[str, ...]
+    rungs: Drawing
+    rung_tables: tuple[Grid, ...]
+    choices: Drawing
+    readings: Grid
+    enough: Enough | None
+    break_even: BreakEven | None
+    machines: tuple[Grid, ...]
+    """Prices and verdicts."""
+    every_verdict: Grid | None
+    leaning: Leaning | None
+    rerun: Rerun
+    terms: Pairs = _TERMS
+
+
+def ladder_html(document: Mapping[str, Any]) -> str:
+    """Write the report of a document of `moesim ladder`."""
+    view = ladder_view(document)
+    verdicts = tables.verdict_grid(view)
+    shown = LadderPage(
+        head=Head(
+            kicker="Ladder of design choices",
+            title=view.title,
+            facts=(
+                ("machines", ", ".join(machine.label for machine in view.machines)),
+                ("reference", view.reference.label),
+                ("compared by", view.metric.label),
+                ("choices", str(len(view.choices))),
+                ("runs", str(view.num_runs)),
+            ),
+            answer=words.answer(view),
+            footer=(f"moesim {view.version}", view.schema),
         ),
-        "<h2>Each choice alone, and removed last</h2>",
-        parts.figure("choices", plot_ladder.choices(document)),
-        parts.grid_html(ladder_grids.of_readings(document)),
-        *_enough(document),
-        *_curves(document),
-        *_machines(document),
-        parts.assumptions(ladder_views.machines(document)),
-        parts.again("ladder", dumps(document["provenance"]["ladder"]), "The ladder as it was read."),
-        parts.words(_TERMS),
-    ]
-    facts = [
-        ("machines", ", ".join(machine(name) for name in document["hardware"])),
-        ("reference", machine(document["reference"])),
-        ("compared by", ladder_views.called(document["metric"]["name"])),
-        ("choices", str(len(document["rungs"]) - 1)),
-        ("runs", str(document["provenance"]["runs"])),
-    ]
-    foot = (f"moesim {document['provenance']['version']}", document["schema"])
-    return parts.report(
-        "Ladder of design choices", str(document["title"]), facts, ladders.answer(document), inside, foot
+        warnings=tuple(f"Warning: {warning}" for warning in view.warnings),
+        rungs=parts.figure("ladder", plot_ladder.ladder(view)),
+        rung_tables=filled(
+            tables.rung_grid(view),
+            tables.companion_grid(view),
+            tables.choice_grid(view),
+            tables.gap_grid(view),
+            tables.refusal_grid(view),
+        ),
+        choices=parts.figure("choices", plot_ladder.choices(view)),
+        readings=tables.reading_grid(view),
+        enough=_enough(view) if view.enough else None,
+        break_even=_break_even(view) if view.curves else None,
+        machines=filled(tables.price_grid(view), verdicts),
+        every_verdict=tables.every_verdict_grid(view) if verdicts.rows else None,
+        leaning=parts.leaning(view.runs),
+        rerun=Rerun("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
+    )
+    return page.render("ladder", shown)
+
+
+def _enough(view: LadderView) -> Enough:
+    known = view.known_enough
+    return Enough(
+        curves=tuple(
+            parts.figure(f"enough-{name}", plot_enough.enough(entry)) for name, entry in known.items()
+        ),
+        tables=filled(tables.enough_grid(view)),
+        refusals=tuple(
+            words.enough_sentence(entry) for name, entry in view.enough.items() if name not in known
+        ),
     )
 
 
-def _warnings(document: Document) -> str:
-    return page.paragraphs((f"Warning: {one}" for one in document["warnings"]), "note")
-
-
-def _grids(found: Sequence[Grid]) -> str:
-    return "".join(parts.grid_html(one) for one in found if one.rows)
-
-
-def _enough(document: Document) -> list[str]:
-    if not document["enough"]:
-        return []
-    drawn = [name for name, one in document["enough"].items() if "needed" in one]
-    figures = "".join(parts.figure(f"enough-{name}", plot_enough.enough(document, name)) for name in drawn)
-    refused = [ladders.enough_sentence(one) for one in document["enough"].values() if "needed" not in one]
-    table = _grids((ladder_grids.of_enough(document),))
-    return [
-        "<h2>How much is enough</h2>",
-        f'<div class="pair">{figures}</div>',
-        table,
-        page.paragraphs(refused, "note"),
-    ]
-
-
-def _curves(document: Document) -> list[str]:
-    if not document["curves"]:
-        return []
-    made = ["<h2>Where machines break even</h2>"]
-    drawn = [name for name, one in document["curves"].items() if len(one["points"]) > 1]
-    figures = "".join(parts.figure(f"curve-{name}", plot_enough.break_even(document, name)) for name in drawn)
-    made.append(f'<div class="pair">{figures}</div>')
-    for name, one in document["curves"].items():
-        tables = _grids((ladder_grids.of_curve(document, one), ladder_grids.of_curve_beside(document, one)))
-        made.append(page.fold(f"Every point along {one['title']}", tables, is_open=name not in drawn))
-    return made
-
-
-def _machines(document: Document) -> list[str]:
-    made = [
-        "<h2>The machines: price, and what export rules say</h2>",
-        _grids((ladder_grids.of_prices(document),)),
-    ]
-    rules = ladder_grids.of_verdicts(document)
-    made.append(_grids((rules,)))
-    if rules.rows:
-        whole = ladder_grids.of_every_verdict(document)
-        made.append(
-            page.fold("Every verdict with its numbers and citation", parts.grid_html(whole), extra=whole.note)
-        )
-    return made
+def _break_even(view: LadderView) -> BreakEven:
+    drawn = {name: curve for name, curve in view.curves.items() if len(curve.points) > 1}
+    return BreakEven(
+        curves=tuple(
+            parts.figure(f"curve-{name}", plot_enough.break_even(view, curve))
+            for name, curve in drawn.items()
+        ),
+        points=tuple(
+            CurvePoints(
+                title=curve.title,
+                is_drawn=name in drawn,
+                tables=filled(tables.curve_grid(view, curve), tables.curve_companion_grid(view, curve)),
+            )
+            for name, curve in view.curves.items()
+        ),
+    )

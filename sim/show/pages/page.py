@@ -1,9 +1,12 @@
-"""The HTML page that figures live on: one file, plotly inlined once, nothing fetched.
+"""A page: one HTML file, filled from a template, with plotly inlined once and nothing fetched.
 
 Why this way: figures travel as JSON in the page and are drawn by `page.js`, which picks the light or dark template, fits
 them to the screen, and draws each when it comes near the screen: a page opens as fast as its first figure. Plotly is the
 whole library (its smaller bundles draw what they lack as something else, without a word), inlined as gzip: two megabytes
 instead of five. Ids and numbers are fixed, so the same result gives the same bytes.
+
+Templates lie in `templates/`, one for each kind of report. Each takes one frozen record, `page`, and escapes every text in it;
+only what is marked safe here stands as it is.
 """
 
 from __future__ import annotations
@@ -11,33 +14,51 @@ from __future__ import annotations
 import base64
 import functools
 import gzip
-import html
 import json
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.show import style
+from sim.show.canvas import Picture
+from sim.show.grid import Grid
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_LEVEL = 5  # of gzip; 9 takes twice as long for 1 % fewer bytes
+_LONG = frozenset(
+    {
+        "why and source", "source", "quantity", "metric", "one of them", "most of it", "works around", "reason", "verdict",
+        "citation", "sets", "goes with it",
+    }
+)  # fmt: skip
+"""Heads of columns that may wrap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure ready for a page: its id, the sentence it shows, what a screen reader says, its size and its JSON."""
+    """A figure ready for a page."""
 
     ident: str
     title: str
+    """The sentence that it shows."""
     alt: str
+    """Its description for a screen reader."""
     height_px: int
     data: str
+    """Its traces and layout as JSON."""
     least_px: int = 0
     """Width below which it scrolls sideways."""
 
 
 def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
-    """Take the title out of a figure (the page prints it, or `title`, as text that wraps) and write the rest as JSON."""
-    spec = json.loads(figure.to_json())
+    """Prepare a `Picture` or a plotly figure for a page.
+
+    Its title, or `title`, leaves the figure: the page prints it as text that wraps.
+    """
+    picture = figure if isinstance(figure, Picture) else Picture(**json.loads(figure.to_json()))
+    spec = picture.plain()
     layout = spec["layout"]
     meta = layout.pop("meta", {})
     top, height = meta.get("top_px", 40), meta.get("height_px", layout.get("height", 450))
@@ -48,94 +69,77 @@ def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
         layout["meta"] = {"stacked": meta["stacked"]}
     layout["margin"] = {"l": 8, "r": 16, "t": top, "b": min(44, meta.get("bottom_px", 44))}
     title = title or str(meta.get("title", ident))
-    return Drawing(
-        ident, title, meta.get("alt", title), round(height), _json(_rounded(spec)), meta.get("least_px", 0)
-    )
-
-
-def figure_html(one: Drawing) -> str:
-    """A figure with its sentence above it."""
-    ident = html.escape(one.ident, quote=True)
-    before, after = ('<div class="across" tabindex="0">', "</div>") if one.least_px else ("", "")
-    least = f";min-width:{one.least_px}px" if one.least_px else ""
-    return (
-        f'<figure><figcaption id="{ident}-title">{_text(one.title)}</figcaption>{before}'
-        f'<div class="plot" id="{ident}" role="img" aria-label="{html.escape(one.alt, quote=True)}" '
-        f'style="min-height:{one.height_px}px{least}"></div>{after}'
-        f'<script type="application/json" id="{ident}-data">{one.data}</script></figure>'
-    )
+    return Drawing(ident, title, meta.get("alt", title), round(height), _json(spec), meta.get("least_px", 0))
 
 
 def figure_page(name: str, figure: Any) -> str:
-    """A page with one figure on it."""
-    one = drawing(name, figure)
-    return shell(one.title, f'<main class="alone">{figure_html(one)}</main>')
+    """Return a page with one figure on it."""
+    return render("figure", drawing(name, figure))
 
 
-def shell(title: str, body: str) -> str:
-    """The whole page around a body, with plotly inlined."""
-    look, draw = _beside("page.css"), _beside("page.js")
-    templates = _json({theme: style.template(theme) for theme in ("light", "dark")})
-    script = (
-        '<noscript><p class="note">Figures need JavaScript; the tables hold the numbers.</p></noscript>\n'
-        f'<script type="application/octet-stream" id="plotly">{plotly()}</script>\n'
-        f"<script>const TEMPLATES = {templates};\n{draw}</script>"
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<meta name="generator" content="moesim">\n'
-        f'<link rel="icon" href="data:,">\n<title>{html.escape(title)}</title>\n<style>{look}</style>\n</head>\n'
-        f"<body>\n{body}\n{script}\n</body>\n</html>\n"
-    )
+def render(template: str, page: Any) -> str:
+    """Fill the template of a kind of page with the record it takes."""
+    return _environment().get_template(f"{template}.html.j2").render(page=page)
 
 
 @functools.cache
 def plotly() -> str:
-    """Plotly's whole script, as gzip in base64."""
-    from plotly.offline import get_plotlyjs
-
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    """Return plotly's whole script, as gzip in base64."""
+    script = resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
+    return base64.b64encode(gzip.compress(script, _LEVEL, mtime=0)).decode()
 
 
 @functools.cache
-def _beside(file: str) -> str:
-    """The text of a file that stands beside this module."""
-    return resources.files("sim.show.pages").joinpath(file).read_text(encoding="utf-8")
+def _environment() -> Environment:
+    """Templates with their filters; `inlined` is what every whole page holds."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    made = Environment(
+        loader=PackageLoader("sim.show.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        keep_trailing_newline=True,
+    )
+    made.globals["inlined"] = lambda: {key: Markup(text) for key, text in _shell().items()}
+    made.filters |= {
+        "unbroken": lambda sentence: sentence.replace(" %", "\u00a0%"),  # percentages do not break
+        "in_script": Markup,
+        "class_of": lambda names: Markup(f' class="{names}"') if names else "",
+        "column_looks": _column_looks,
+        "row_look": _row_look,
+    }
+    return made
 
 
-def fold(summary: str, inside: str, *, is_open: bool = False, extra: str = "") -> str:
-    """A part that opens on demand."""
-    more = f' <span class="soft">{html.escape(extra)}</span>' if extra else ""
-    return f"<details{' open' if is_open else ''}><summary>{html.escape(summary)}{more}</summary>\n{inside}</details>"
+@functools.cache
+def _shell() -> dict[str, str]:
+    files = resources.files("sim.show.pages") / "templates"
+    return {
+        "css": (files / "page.css").read_text(encoding="utf-8"),
+        "js": (files / "page.js").read_text(encoding="utf-8"),
+        "themes": _json({theme: style.template(theme) for theme in ("light", "dark")}),
+        "plotly": plotly(),
+    }
 
 
-def paragraphs(sentences: Iterable[str], kind: str = "") -> str:
-    """Sentences, each a paragraph."""
-    mark = f' class="{kind}"' if kind else ""
-    return "".join(f"<p{mark}>{_text(one)}</p>" for one in sentences)
+def _column_looks(grid: Grid) -> list[str]:
+    """The classes of each column: `word` stands left, `long` may wrap."""
+    return [
+        " ".join(name for name, is_so in (("word", column in grid.words), ("long", head in _LONG)) if is_so)
+        for column, head in enumerate(grid.heads)
+    ]
 
 
-def _text(sentence: str) -> str:
-    """A sentence as HTML, whose percentages do not break."""
-    return html.escape(sentence).replace(" %", "\u00a0%")
+def _row_look(grid: Grid, row: int) -> str:
+    """The classes of a row: `bad` misses a tolerance, `break` begins a group."""
+    return " ".join(name for name, rows in (("bad", grid.bad), ("break", grid.breaks)) if row in rows)
 
 
 def _json(value: Any) -> str:
     """JSON that may stand inside a script element."""
-    return (
-        json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
-        .replace("</", "<\\/")
-        .replace("<!--", "\\u003c!--")
-    )
-
-
-def _rounded(value: Any) -> Any:
-    """Floats at six digits: a screen shows no more, and a page stays small."""
-    if isinstance(value, float):
-        return None if not math.isfinite(value) else float(f"{value:.6g}")
-    if isinstance(value, list):
-        return [_rounded(one) for one in value]
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return value
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+    return text.replace("</", "<\\/").replace("<!--", "\\u003c!--")

@@ -2,25 +2,26 @@
 
 Why this way: up to 64 endpoints every GPU, NIC and cable is drawn; beyond, a cable is thinner than a pixel, so each node
 becomes one square for its GPUs and one for its NICs, laid out in rows, and leaves stand above by rail and pod. The map is
-drawn from the run's `links` and its scenario alone.
+drawn from the run's links and its scenario alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sim.show import style
-from sim.show.canvas import Canvas, absent
-from sim.show.views.run import Case, Result, cases
+from sim.show.canvas import Canvas, Picture, absent
+from sim.show.views.run import RunsView, RunView
+from sim.show.words.headline import headline
 
 _DETAIL = 64  # endpoints up to which each is drawn
 _PER_ROW = 32
 _NODES_PER_LEAF = 32  # where the scenario leaves it to the profile
-_LEAF = re.compile(r"((?:(?:rail|plane)(\d+)/)?leaf(\d+))(?:/(?:up|down)$|->)")
-_LEAF_END = re.compile(r"->((?:(?:rail|plane)(\d+)/)?leaf(\d+))$")
+_LEAF = re.compile(r"((?:(?:rail|plane)(\d+)/)?leaf(\d+))(?:/(?:up|down)$|->|$)")
+_POOLED = "spines (uplinks pooled)"
+_Tiers = dict[str, list["Spot"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,267 +34,250 @@ class Spot:
     load: float | None
 
 
-def fabric_map(result: Result) -> Any:
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The boxes of a run and the links between them."""
+
+    run: RunView
+    loads: Mapping[str, float]
+    """Load of each link by name (0..1)."""
+    leaves: tuple[str, ...]
+    spines: tuple[str, ...]
+
+    def load(self, *links: str) -> float | None:
+        """Load of the busiest of some links; None where none carried anything."""
+        return max((self.loads[name] for name in links if name in self.loads), default=None)
+
+    def gpu(self, node: int, index: int) -> float | None:
+        """Load of a GPU's scale-up link."""
+        return self.load(*(f"node{node}/gpu{index}/scale_up/{way}" for way in ("egress", "ingress")))
+
+    def nic(self, node: int, index: int) -> float | None:
+        """Load of a NIC."""
+        return self.load(*self.ports(node, index))
+
+    def ports(self, node: int, index: int) -> tuple[str, str]:
+        """Both links of a NIC."""
+        name = nic_name(self.run, self.loads, node, index)
+        return f"{name}/tx", f"{name}/rx"
+
+    def leaf(self, leaf: str, *ports: str) -> float | None:
+        """Load of a leaf: of its links to spines, and those of some NICs on it."""
+        return self.load(*(name for name in self.loads if _touches(name, leaf)), *ports)
+
+    def spine(self, spine: str) -> float | None:
+        """Load of a spine; of pooled ones, of all uplinks."""
+        if spine == _POOLED:
+            return self.load(*(link.name for link in self.run.links if link.kind == "leaf_uplink"))
+        return self.load(*(name for name in self.loads if _touches(name, spine)))
+
+    def cable(self, leaf: str, spine: str) -> float | None:
+        """Load of the cable between a leaf and a spine."""
+        return self.leaf(leaf) if spine == _POOLED else self.load(f"{leaf}->{spine}", f"{spine}->{leaf}")
+
+
+def _touches(link: str, box: str) -> bool:
+    return link.startswith((f"{box}/", f"{box}->")) or link.endswith(f"->{box}")
+
+
+def nic_name(run: RunView, loads: Mapping[str, float], node: int, index: int) -> str:
+    """Name of a NIC; of a bare fabric its host."""
+    return f"host{node}" if run.is_bare or f"host{node}/tx" in loads else f"node{node}/nic{index}"
+
+
+def wiring(run: RunView) -> Wiring:
+    """The boxes that the links of a run name, and the leaves on which its busy NICs stand."""
+    loads = {link.name: link.load_fraction for link in run.links}
+    leaves = {hit[1]: (int(hit[3]), int(hit[2] or 0)) for name in loads for hit in _LEAF.finditer(name)}
+    for node, index in _places(run):
+        nic = nic_name(run, loads, node, index)
+        if f"{nic}/tx" in loads or f"{nic}/rx" in loads:
+            leaf, pod = _leaf_of(run, node, index)
+            leaves.setdefault(leaf, (pod, index if run.fabric.hosts_per_leaf is None else 0))
+    ends = {
+        end for name in loads if "->" in name for end in name.split("->") if "spine" in end or "core" in end
+    }
+    spines = sorted(ends, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    if not spines and any(link.kind == "leaf_uplink" for link in run.links):
+        spines = [_POOLED]
+    return Wiring(run, loads, tuple(sorted(leaves, key=lambda name: leaves[name])), tuple(spines))
+
+
+def _places(run: RunView) -> list[tuple[int, int]]:
+    return [(node, index) for node in range(run.num_nodes) for index in range(run.gpus_per_node)]
+
+
+def _leaf_of(run: RunView, node: int, index: int) -> tuple[str, int]:
+    """The leaf on which a NIC stands, and its pod."""
+    if run.fabric.hosts_per_leaf is not None:
+        pod = node // run.fabric.hosts_per_leaf
+        return f"leaf{pod}", pod
+    pod = node // (run.fabric.nodes_per_leaf or _NODES_PER_LEAF)
+    return f"{'plane' if run.fabric.kind == 'multi_plane' else 'rail'}{index}/leaf{pod}", pod
+
+
+def fabric_map(runs: RunsView) -> Picture:
     """The cluster from GPUs (below) to spines (above), each coloured by its busiest link."""
-    case = cases(result)[0]
-    if not case.links:
+    run = runs.runs[0]
+    if not run.links:
         raise absent("fabric_map", "this run recorded no link (a closed form has none)")
-    figure = Canvas()
-    detailed = case.num_nodes * case.gpus_per_node <= _DETAIL
-    tiers = _detailed(figure, case) if detailed else _condensed(case)
+    figure, wires = Canvas(), wiring(run)
+    detailed = run.num_nodes * run.gpus_per_node <= _DETAIL
+    tiers = _detailed(figure, wires) if detailed else _condensed(wires)
     columns = max(len({spot.x for spot in spots}) for spots in tiers.values())
-    size = max(5.0, min(22.0, 720 / columns))
     for tier, spots in tiers.items():
-        _draw(figure, tier, spots, size)
+        _draw(figure, tier, spots, max(5.0, min(22.0, 720 / columns)))
+    scale = {"cmin": 0, "cmax": 100, "colorscale": style.LOAD, "showscale": True}
+    key = style.colourbar("load of the busiest link<br>[% of what kernels reach]")
     figure.add(
-            "scatter",
-        x=[None], y=[None], mode="markers", showlegend=False, hoverinfo="skip",
-        marker={"color": [0, 100], "cmin": 0, "cmax": 100, "colorscale": style.LOAD, "showscale": True, "colorbar": style.colourbar("load of the busiest link<br>[% of what kernels reach]")},
+        "scatter", x=[None], y=[None], mode="markers", showlegend=False, hoverinfo="skip",
+        marker={"color": [0, 100], **scale, "colorbar": key},
     )  # fmt: skip
     ys = [spot.y for spots in tiers.values() for spot in spots]
-    labels = {name: (min(s.y for s in spots) + max(s.y for s in spots)) / 2 for name, spots in tiers.items()}
-    figure.axis("y",
-        tickvals=list(labels.values()), ticktext=[f"{name}  " for name in labels], range=[min(ys) - (0.6 if detailed else 0.8), max(ys) + (0.3 if detailed else 0.8)],
-        showgrid=False, zeroline=False,
+    heights = {
+        f"{name}  ": (min(s.y for s in spots) + max(s.y for s in spots)) / 2 for name, spots in tiers.items()
+    }
+    below, above = (0.6, 0.3) if detailed else (0.8, 0.8)
+    figure.axis(
+        "y", tickvals=list(heights.values()), ticktext=list(heights), range=[min(ys) - below, max(ys) + above], showgrid=False, zeroline=False
     )  # fmt: skip
     figure.axis("x", visible=False)
     height = 130 + 75 * len(tiers) if detailed else 170 + 27 * round(max(ys) - min(ys))
+    title = headline(run, _title(tiers))
     return style.finish(
-        figure,
-        _title(case, tiers),
-        height=height + 40,
-        top=80,
-        bottom=10,
-        alt=f"Map of the fabric. {_title(case, tiers)}",
+        figure, title, height=height + 40, top=80, bottom=10, alt=f"Map of the fabric. {title}"
     )
 
 
-def _title(case: Case, tiers: dict[str, list[Spot]]) -> str:
-    lead = f"{case.name}: " if case.variant else ""
-    means = []
+def _title(tiers: _Tiers) -> str:
+    means = {}
     for tier, spots in tiers.items():
         loads = [spot.load for spot in spots if spot.load is not None]
-        means.append((sum(loads) / len(spots), tier, spots) if loads else (0.0, tier, spots))
-    mean, tier, spots = max(means, key=lambda one: one[0])
-    hottest = max(spots, key=lambda spot: spot.load or 0.0)
-    said = f"{lead}load is highest at the {tier}: {mean:.0%} of what kernels reach on average, {hottest.name} {hottest.load or 0:.0%}"
-    return said if lead else said[0].upper() + said[1:]
+        means[tier] = sum(loads) / len(spots) if loads else 0.0
+    tier = max(means, key=lambda name: means[name])
+    hottest = max(tiers[tier], key=lambda spot: spot.load or 0.0)
+    return f"load is highest at the {tier}: {means[tier]:.0%} of what kernels reach on average, {hottest.name} {hottest.load or 0:.0%}"
 
 
 def _draw(figure: Canvas, tier: str, spots: Sequence[Spot], size: float) -> None:
     figure.add(
-            "scatter",
-        x=[s.x for s in spots], y=[s.y for s in spots], mode="markers", showlegend=False, name=tier,
+        "scatter", x=[spot.x for spot in spots], y=[spot.y for spot in spots], mode="markers", showlegend=False, name=tier,
         marker={
-            "symbol": "square", "size": size, "color": [100 * (s.load or 0.0) for s in spots], "cmin": 0, "cmax": 100,
+            "symbol": "square", "size": size, "color": [100 * (spot.load or 0.0) for spot in spots], "cmin": 0, "cmax": 100,
             "colorscale": style.LOAD, "line": {"width": 1, "color": style.RULE},
         },
-        text=[f"{s.name}: {s.load:.0%}" if s.load is not None else f"{s.name}: idle" for s in spots],
+        text=[f"{spot.name}: {'idle' if spot.load is None else f'{spot.load:.0%}'}" for spot in spots],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
 
 
-def _load(case: Case, *names: str) -> float | None:
-    used = [case.links[name]["utilisation_fraction"] for name in names if name in case.links]
-    return max(used) if used else None
-
-
-def _nic(case: Case, node: int, index: int) -> str:
-    return (
-        f"host{node}"
-        if f"host{node}/tx" in case.links or case.hardware == "bare fabric"
-        else f"node{node}/nic{index}"
-    )
-
-
-def _leaves(case: Case) -> dict[str, tuple[int, int]]:
-    """Leaves of the map by name: rail and pod."""
-    found = {}
-    for resource in case.links:
-        for pattern in (_LEAF, _LEAF_END):
-            hit = pattern.search(resource)
-            if hit:
-                found[hit[1]] = (int(hit[2] or 0), int(hit[3]))
-    for node in range(case.num_nodes):
-        for index in range(case.gpus_per_node):
-            name, rail, pod = _leaf_of(case, node, index)
-            if _load(case, f"{_nic(case, node, index)}/tx", f"{_nic(case, node, index)}/rx") is not None:
-                found.setdefault(name, (rail, pod))
-    return dict(sorted(found.items(), key=lambda one: (one[1][1], one[1][0])))
-
-
-def _leaf_of(case: Case, node: int, index: int) -> tuple[str, int, int]:
-    fabric = (case.scenario.get("cluster") or {}).get("fabric") or {}
-    if "hosts_per_leaf" in fabric:
-        pod = node // int(fabric["hosts_per_leaf"])
-        return f"leaf{pod}", 0, pod
-    pod = node // int(fabric.get("nodes_per_leaf") or _NODES_PER_LEAF)
-    return f"{'plane' if fabric.get('kind') == 'multi_plane' else 'rail'}{index}/leaf{pod}", index, pod
-
-
-def _leaf_load(case: Case, leaf: str, ports: dict[str, list[str]]) -> float | None:
-    mine = [
-        name
-        for name in case.links
-        if name.startswith((f"{leaf}/", f"{leaf}->")) or name.endswith(f"->{leaf}")
-    ]
-    return _load(case, *mine, *ports.get(leaf, ()))
-
-
-def _ports(case: Case) -> dict[str, list[str]]:
-    """The links of the NICs that stand on each leaf."""
-    ports: dict[str, list[str]] = {}
-    for node in range(case.num_nodes):
-        for index in range(case.gpus_per_node):
-            nic = _nic(case, node, index)
-            ports.setdefault(_leaf_of(case, node, index)[0], []).extend((f"{nic}/tx", f"{nic}/rx"))
-    return ports
-
-
-def _spines(case: Case) -> list[str]:
-    named = {
-        part
-        for name in case.links
-        if "->" in name
-        for part in name.split("->")
-        if "spine" in part or "core" in part
-    }
-    if named:
-        return sorted(named, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
-    return (
-        ["spines (uplinks pooled)"]
-        if any(link["class"] == "leaf_uplink" for link in case.links.values())
-        else []
-    )
-
-
-def _spine_load(case: Case, spine: str) -> float | None:
-    mine = [name for name in case.links if name.startswith(f"{spine}->") or name.endswith(f"->{spine}")]
-    if not mine:
-        mine = [name for name, link in case.links.items() if link["class"] == "leaf_uplink"]
-    return _load(case, *mine)
-
-
-def _detailed(figure: Canvas, case: Case) -> dict[str, list[Spot]]:
+def _detailed(figure: Canvas, wires: Wiring) -> _Tiers:
     """Every GPU, NIC, leaf and spine, and the cables between them (drawn into `figure`)."""
-    per_node, bare = case.gpus_per_node, case.hardware == "bare fabric"
+    run, per_node = wires.run, wires.run.gpus_per_node
     gap = 0.0 if per_node == 1 else 1.0
-    x_of = {(n, i): n * (per_node + gap) + i for n in range(case.num_nodes) for i in range(per_node)}
+    x_of = {(node, i): node * (per_node + gap) + i for node, i in _places(run)}
     width = max(x_of.values()) + 1
-    leaves, ports = _leaves(case), _ports(case)
-    leaf_x = {name: (k + 0.5) * width / len(leaves) - 0.5 for k, name in enumerate(leaves)}
-    spines = _spines(case)
-    spine_x = {name: (k + 0.5) * width / len(spines) - 0.5 for k, name in enumerate(spines)}
-    cables: list[tuple[float, float, float, float, float | None]] = []
+    leaf_x, spine_x = _evenly(wires.leaves, width), _evenly(wires.spines, width)
+    ports: dict[str, list[str]] = {}
+    cables: list[tuple[float, float, float, float, float]] = []
     gpus, nics = [], []
-    for (n, i), x in x_of.items():
-        nic = _nic(case, n, i)
-        leaf = _leaf_of(case, n, i)[0]
-        used = _load(case, f"{nic}/tx", f"{nic}/rx")
-        nics.append(Spot(x, 1.0, nic, used))
+    for (node, i), x in x_of.items():
+        used, leaf = wires.nic(node, i), _leaf_of(run, node, i)[0]
+        ports.setdefault(leaf, []).extend(wires.ports(node, i))
+        nics.append(Spot(x, 1.0, nic_name(run, wires.loads, node, i), used))
         if leaf in leaf_x and used is not None:
             cables.append((x, 1.0, leaf_x[leaf], 2.0, used))
-        if not bare:
-            gpu = f"node{n}/gpu{i}"
-            gpus.append(
-                Spot(
-                    x,
-                    0.0,
-                    f"{gpu} (NVLink)",
-                    _load(case, f"{gpu}/scale_up/egress", f"{gpu}/scale_up/ingress"),
-                )
-            )
+        if not run.is_bare:
+            gpus.append(Spot(x, 0.0, f"node{node}/gpu{i} (NVLink)", wires.gpu(node, i)))
             if used is not None:
-                cables.append((x, 0.0, x, 1.0, _load(case, f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")))
+                pcie = wires.load(*(f"node{node}/gpu{i}/pcie/{way}" for way in ("tx", "rx")))
+                cables.append((x, 0.0, x, 1.0, pcie or 0.0))
     for leaf, lx in leaf_x.items():
         for spine, sx in spine_x.items():
-            used = (
-                _load(case, f"{leaf}->{spine}", f"{spine}->{leaf}")
-                if "pooled" not in spine
-                else _leaf_load(case, leaf, {})
-            )
+            used = wires.cable(leaf, spine)
             if used is not None:
                 cables.append((lx, 2.0, sx, 3.0, used))
     _cables(figure, cables)
-    used_nics = [spot for spot in nics if spot.load is not None]
-    if not bare and per_node > 1:
-        for n in range(case.num_nodes):
-            first = x_of[n, 0]
-            line = {"width": 1, "color": style.RULE}
-            figure.rectangle(
-                (first - 0.65, first + per_node - 0.35), (-0.3, 1.3 if used_nics else 0.3), line=line
-            )
-            figure.note(f"node {n}", first + (per_node - 1) / 2, -0.34, yanchor="top", font={"size": 12})
-    tiers = {
-        "spines": [Spot(x, 3.0, name, _spine_load(case, name)) for name, x in spine_x.items()],
-        "leaves": [Spot(x, 2.0, name, _leaf_load(case, name, ports)) for name, x in leaf_x.items()],
-        "hosts" if bare else "NICs": nics,
-        "GPUs": gpus,
-    }
-    if not used_nics:
-        tiers = {"GPUs": gpus}
-    return {name: spots for name, spots in tiers.items() if spots}
+    nics_used = any(spot.load is not None for spot in nics)
+    if not run.is_bare and per_node > 1:
+        for node in range(run.num_nodes):
+            x, line = x_of[node, 0], {"width": 1, "color": style.RULE}
+            figure.rectangle((x - 0.65, x + per_node - 0.35), (-0.3, 1.3 if nics_used else 0.3), line=line)
+            figure.note(f"node {node}", x + (per_node - 1) / 2, -0.34, yanchor="top", font={"size": 12})
+    return _used(
+        {
+            "spines": [Spot(x, 3.0, name, wires.spine(name)) for name, x in spine_x.items()],
+            "leaves": [
+                Spot(x, 2.0, name, wires.leaf(name, *ports.get(name, ()))) for name, x in leaf_x.items()
+            ],
+            "hosts" if run.is_bare else "NICs": nics,
+            "GPUs": gpus,
+        },
+        nics_used,
+    )
 
 
-def _cables(figure: Canvas, cables: Sequence[tuple[float, float, float, float, float | None]]) -> None:
+def _evenly(names: Sequence[str], width: float) -> dict[str, float]:
+    """Places of boxes spread over a width."""
+    return {name: (k + 0.5) * width / len(names) - 0.5 for k, name in enumerate(names)}
+
+
+def _used(tiers: _Tiers, nics_used: bool) -> _Tiers:
+    """The tiers that are there; within a node none but its GPUs."""
+    return {name: spots for name, spots in tiers.items() if spots and (nics_used or name == "GPUs")}
+
+
+def _cables(figure: Canvas, cables: Sequence[tuple[float, float, float, float, float]]) -> None:
     """Lines in five steps of load, so that a thousand cables are five traces."""
     for step, colour in enumerate(style.STEPS):
         xs: list[float | None] = []
         ys: list[float | None] = []
         for x0, y0, x1, y1, load in cables:
-            if min(4, int(5 * (load or 0.0))) == step:
+            if min(4, int(5 * load)) == step:
                 xs += [x0, x1, None]
                 ys += [y0, y1, None]
         if xs:
             figure.add(
-                "scatter",
-                x=xs,
-                y=ys,
-                mode="lines",
-                line={"color": colour, "width": 1 + 0.35 * step},
-                hoverinfo="skip",
-                showlegend=False,
-            )
+                "scatter", x=xs, y=ys, mode="lines", line={"color": colour, "width": 1 + 0.35 * step}, hoverinfo="skip", showlegend=False
+            )  # fmt: skip
 
 
-def _condensed(case: Case) -> dict[str, list[Spot]]:
+def _condensed(wires: Wiring) -> _Tiers:
     """One square a node for its GPUs and one for its NICs, in rows; leaves and spines above."""
-    bare, per_node = case.hardware == "bare fabric", case.gpus_per_node
-    nodes = range(case.num_nodes)
-    rows = -(-case.num_nodes // _PER_ROW)
+    run, per_node = wires.run, range(wires.run.gpus_per_node)
+    bare, num = run.is_bare, len(per_node)
+    gpus = {
+        f"node{node}: NVLink of {num} GPUs, mean": _mean(wires.gpu(node, i) for i in per_node)
+        for node in range(0 if bare else run.num_nodes)
+    }
+    nics = {
+        f"host{node}" if bare else f"node{node}: {num} NICs, mean": _mean(
+            wires.nic(node, i) for i in per_node
+        )
+        for node in range(run.num_nodes)
+    }
+    ports: dict[str, list[str]] = {}
+    for node, i in _places(run):
+        ports.setdefault(_leaf_of(run, node, i)[0], []).extend(wires.ports(node, i))
+    leaves = {name: wires.leaf(name, *ports.get(name, ())) for name in wires.leaves}
+    spines = {name: wires.spine(name) for name in wires.spines}
+    tiers: _Tiers = {}
+    base = 0.0
+    for tier, loads in {
+        "GPUs": gpus,
+        "hosts" if bare else "NICs": nics,
+        "leaves": leaves,
+        "spines": spines,
+    }.items():
+        num_rows = -(-len(loads) // _PER_ROW)
+        tiers[tier] = [
+            Spot(k % _PER_ROW, base + num_rows - 1 - k // _PER_ROW, name, load)
+            for k, (name, load) in enumerate(loads.items())
+        ]
+        base += num_rows + 0.6 if loads else 0.0
+    return _used(dict(reversed(tiers.items())), any(load is not None for load in nics.values()))
 
-    def place(k: int, base: float) -> tuple[float, float]:
-        return k % _PER_ROW, base - k // _PER_ROW
 
-    def mean(loads: list[float | None]) -> float | None:
-        used = [load for load in loads if load is not None]
-        return sum(used) / len(used) if used else None
-
-    gpus = [
-        Spot(*place(n, rows - 1), f"node{n}: NVLink of {per_node} GPUs, mean",
-             mean([_load(case, f"node{n}/gpu{i}/scale_up/egress", f"node{n}/gpu{i}/scale_up/ingress") for i in range(per_node)]))
-        for n in nodes
-    ]  # fmt: skip
-    base = 0.0 if bare else rows + 0.6
-    nics = [
-        Spot(*place(n, base + rows - 1), f"host{n}" if bare else f"node{n}: {per_node} NICs, mean",
-             mean([_load(case, f"{_nic(case, n, i)}/tx", f"{_nic(case, n, i)}/rx") for i in range(per_node)]))
-        for n in nodes
-    ]  # fmt: skip
-    leaves, ports = _leaves(case), _ports(case)
-    base += rows + 0.6
-    leaf_rows = -(-len(leaves) // _PER_ROW)
-    above = [
-        Spot(*place(k, base + leaf_rows - 1), name, _leaf_load(case, name, ports))
-        for k, name in enumerate(leaves)
-    ]
-    base += leaf_rows + 0.6
-    spines = _spines(case)
-    spine_rows = -(-len(spines) // _PER_ROW)
-    top = [
-        Spot(*place(k, base + spine_rows - 1), name, _spine_load(case, name)) for k, name in enumerate(spines)
-    ]
-    tiers = {"spines": top, "leaves": above, "hosts" if bare else "NICs": nics, "GPUs": [] if bare else gpus}
-    if all(spot.load is None for spot in nics):
-        tiers = {"GPUs": gpus}
-    return {name: spots for name, spots in tiers.items() if spots}
+def _mean(loads: Iterable[float | None]) -> float | None:
+    used = [load for load in loads if load is not None]
+    return sum(used) / len(used) if used else None

@@ -2,157 +2,114 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sim.show import style
-from sim.show.canvas import Canvas, absent
-from sim.show.plots.times import mark_bounds
-from sim.show.views import inference as inference_views
-from sim.show.views.lanes import PARTS
-from sim.show.views.run import Case, Result, cases
+from sim.show.canvas import Canvas, Picture, absent
+from sim.show.plots.bars import mark_bounds, spoken, stacked
+from sim.show.views import lanes
+from sim.show.views.inference import PARTS, PassView
+from sim.show.views.run import RunsView
 from sim.units import show
 
+ALONE: tuple[str, ...] = ()
+"""Kinds that it draws of one run at a time."""
 _COLOUR = {
-    **{part: colour for part, (_, colour) in PARTS.items()},
+    **{part: colour for part, (_, colour) in lanes.PARTS.items()},
     "waits": "#D55E00",
     "last_rank": "#E69F00",
     "ends": "#55606A",
 }
-_TOLD = 4  # variants that a title names
-_MEMORY = {
+_HELD = {
     "cache": "#D55E00",
-    "routed experts": PARTS["experts"][1],
-    "shared experts": PARTS["shared"][1],
-    "attention": PARTS["attention"][1],
-    "dense layers": PARTS["dense"][1],
+    "routed experts": _COLOUR["experts"],
+    "shared experts": _COLOUR["shared"],
+    "attention": _COLOUR["attention"],
+    "dense layers": _COLOUR["dense"],
     "embedding and head": "#55606A",
-    "communication buffers": PARTS["dispatch"][1],
+    "communication buffers": _COLOUR["dispatch"],
     "graphs and activations": "#E69F00",
     "reserve": style.NEUTRAL,
 }
+_MAX_NAMED = 4  # variants that a title names
 
 
-def passes_of(result: Result, kind: str) -> list[Case]:
-    """The passes of a result. Raises `InputError` where there are none."""
-    found = [case for case in cases(result) if inference_views.is_inference(case)]
-    if not found:
-        raise absent(kind, "this one is no prefill or decode")
-    return found
-
-
-def phases(result: Result) -> Any:
-    """Where a pass goes, a stacked bar for each variant, with its lower bound."""
-    found = passes_of(result, "phases")
-    spent = {case.name: inference_views.where(case) for case in found}
+def phases(runs: RunsView) -> Picture:
+    """Time of a pass by part, a stacked bar for each variant, with its lower bound."""
+    passes = runs.select(PassView)
+    spent = {run.name: run.where for run in passes}
     if not any(spent.values()):
         raise absent("phases", "this one kept no parts")
-    scale, unit = style.time_unit(max(case.metrics["step_time_s"] for case in found))
+    scale, unit = style.time_unit(max(run.step_time_s for run in passes))
     figure = Canvas()
-    for part, label in inference_views.PARTS.items():
-        times = [spent[case.name].get(part, 0.0) for case in found]
-        if not any(times):
-            continue
-        shares = [time / case.metrics["step_time_s"] for time, case in zip(times, found, strict=True)]
-        figure.add(
-            "bar", x=[t / scale for t in times], y=list(spent), orientation="h", name=label, marker={"color": _COLOUR[part]},
-            customdata=shares, hovertemplate=f"%{{y}}, {label}<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the step<extra></extra>",
-        )  # fmt: skip
-    bounds = [_bound_s(case) / scale for case in found]
-    mark_bounds(figure, bounds, list(spent), unit)
+    looks = {part: (label, _COLOUR[part]) for part, label in PARTS.items()}
+    stacked(figure, looks, spent, scale, f"<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the step")
+    mark_bounds(figure, [run.step_bound_s / scale for run in passes], list(spent), unit)
     figure.axis("x", title=f"time of a pass [{unit}]", rangemode="tozero")
-    figure.axis("y", autorange="reversed", ticksuffix="  ", showgrid=False, type="category")
-    figure.layout |= {"barmode": "stack", "bargap": 0.3, "legend": {"traceorder": "normal"}}
-    ends = [pick(found, key=lambda case: case.metrics["step_time_s"]) for pick in (min, max)]
-    shown = found if len(found) <= _TOLD else list({case.name: case for case in (found[0], *ends)}.values())
-    title = "A pass takes " + "; ".join(_takes(case, len(found) == 1) for case in shown)
-    alt = "Stacked bars: " + "; ".join(
-        f"{name}: " + ", ".join(f"{inference_views.PARTS[part]} {show(t, 's', 3)}" for part, t in one.items())
-        for name, one in spent.items()
-    )
-    return style.finish(figure, title, height=190 + 46 * len(found), alt=alt, top=96)
+    ends = [pick(passes, key=lambda run: run.step_time_s) for pick in (min, max)]
+    named = passes if len(passes) <= _MAX_NAMED else dict.fromkeys((passes[0], *ends))
+    title = f"A pass takes {'; '.join(_takes(run, alone=len(passes) == 1) for run in named)}"
+    words = spoken(PARTS, spent, lambda time_s: show(time_s, "s", 3))
+    return style.finish(figure, title, height=190 + 46 * len(passes), alt=f"Stacked bars: {words}", top=96)
 
 
-def _takes(case: Case, alone: bool) -> str:
-    """How long a pass takes, and its largest parts."""
-    step = case.metrics["step_time_s"]
-    parts = sorted(inference_views.where(case).items(), key=lambda one: -one[1])[: 3 if alone else 1]
-    shares = ", ".join(f"{inference_views.PARTS[part]} {time / step:.0%}" for part, time in parts)
-    return f"{show(step, 's', 3)}: {shares}" if alone else f"{show(step, 's', 3)} in {case.name} ({shares})"
+def _takes(run: PassView, *, alone: bool) -> str:
+    """Say how long a pass takes, and name its largest parts."""
+    largest = sorted(run.where.items(), key=lambda part: -part[1])[: 3 if alone else 1]
+    shares = ", ".join(f"{PARTS[part]} {time_s / run.step_time_s:.0%}" for part, time_s in largest)
+    time = show(run.step_time_s, "s", 3)
+    return f"{time}: {shares}" if alone else f"{time} in {run.name} ({shares})"
 
 
-def _bound_s(case: Case) -> float:
-    """The lower bound of a pass; that of a TPOT is of one token."""
-    return float(case.metrics.get("lower_bound_s", 0.0) * case.metrics.get("accepted_tokens_per_step", 1.0))
-
-
-def memory(result: Result) -> Any:
-    """What a GPU holds, by part, beside what it has: a bar for each variant."""
-    found = passes_of(result, "memory")
-    held = {case.name: inference_views.memory_parts(case) for case in found}
+def memory(runs: RunsView) -> Picture:
+    """Memory of a GPU by part, next to its capacity: a bar for each variant."""
+    passes = runs.select(PassView)
+    held = {run.name: run.held for run in passes}
     if not any(held.values()):
         raise absent("memory", "this one counted none")
-    capacity = {case.name: case.metrics.get("memory_capacity_bytes") for case in found}
-    largest = max([*(sum(one.values()) for one in held.values()), *(c or 0.0 for c in capacity.values())])
+    capacity = {run.name: run.memory_capacity_bytes or 0.0 for run in passes}
+    largest = max([*(sum(parts.values()) for parts in held.values()), *capacity.values()])
     scale, unit = style.bytes_unit(largest)
     figure = Canvas()
-    for part in dict.fromkeys(part for one in held.values() for part in one):
-        figure.add(
-            "bar", x=[one.get(part, 0.0) / scale for one in held.values()], y=list(held), orientation="h", name=part,
-            marker={"color": _MEMORY.get(part, style.NEUTRAL)}, hovertemplate=f"%{{y}}, {part}: %{{x:.3g}} {unit}<extra></extra>",
-        )  # fmt: skip
+    parts = dict.fromkeys(part for sizes in held.values() for part in sizes)
+    looks = {part: (part, _HELD.get(part, style.NEUTRAL)) for part in parts}
+    stacked(figure, looks, held, scale, f": %{{x:.3g}} {unit}")
     figure.add(
-        "scatter", x=[(c or 0.0) / scale for c in capacity.values()], y=list(capacity), mode="markers", name="HBM of a GPU",
+        "scatter", x=[size / scale for size in capacity.values()], y=list(capacity), mode="markers", name="HBM of a GPU",
         marker={"symbol": "line-ns", "size": 26, "line": {"width": 2.5, "color": style.BAD}},
         hovertemplate=f"%{{y}}: %{{x:.3g}} {unit} of HBM<extra></extra>",
     )  # fmt: skip
     figure.axis("x", title=f"memory of a GPU [{unit}]", range=[0, 1.06 * largest / scale])
-    figure.axis("y", autorange="reversed", ticksuffix="  ", showgrid=False, type="category")
-    figure.layout |= {"barmode": "stack", "bargap": 0.3, "legend": {"traceorder": "normal"}}
-    room = sorted({case.metrics.get("max_batch_per_gpu", 0) for case in found})
-    case = found[0]
-    what = "prompts" if "ttft_s" in case.metrics else "requests"
-    used = (
-        f"{show(sum(held[case.name].values()), 'bytes', 3)} of {show(capacity[case.name] or 0.0, 'bytes', 3)}"
-    )
+    room = sorted({run.max_batch_per_gpu for run in passes})
     fits = f"{room[0]:,.0f}" if len(room) == 1 else f"{room[0]:,.0f} to {room[-1]:,.0f}"
-    title = f"{'A GPU' if len(found) == 1 else case.name} holds {used}; {fits} {what} would fit"
-    alt = "Stacked bars of memory: " + "; ".join(
-        f"{name}: " + ", ".join(f"{part} {show(size, 'bytes', 3)}" for part, size in one.items()) for name, one in held.items()
-    )  # fmt: skip
-    return style.finish(figure, title, height=190 + 46 * len(found), alt=alt, top=96)
+    first = passes[0]
+    size, of = (show(size, "bytes", 3) for size in (sum(first.held.values()), capacity[first.name]))
+    who = "A GPU" if len(passes) == 1 else first.name
+    title = f"{who} holds {size} of {of}; {fits} {first.noun} would fit"
+    words = spoken({}, held, lambda size: show(size, "bytes", 3))
+    height = 190 + 46 * len(passes)
+    return style.finish(figure, title, height=height, alt=f"Stacked bars of memory: {words}", top=96)
 
 
-def interactivity(result: Result) -> Any:
+def interactivity(runs: RunsView) -> Picture:
     """Tokens a second of a GPU against tokens a second of a user, one point a decode variant."""
-    points = sorted(
-        (
-            case.result["metrics"]["tokens_per_s_per_user"],
-            case.result["metrics"]["tokens_per_s_per_gpu"],
-            case.name,
-        )
-        for case in cases(result)
-        if "tokens_per_s_per_user" in case.result.get("metrics", {})
-    )
-    if not points:
-        raise absent("interactivity", "only decode has tokens per user")
     places: dict[tuple[float, float], list[str]] = {}
-    for user, gpu, name in points:
-        places.setdefault((user, gpu), []).append(name)
-    points = [(user, gpu, ", ".join(mine)) for (user, gpu), mine in places.items()]
+    for run in runs.select(PassView):
+        if run.tokens_per_s_per_user is not None:
+            places.setdefault((run.tokens_per_s_per_user, run.tokens_per_s_per_gpu), []).append(run.name)
+    if not places:
+        raise absent("interactivity", "only decode has tokens per user")
+    points = sorted((user, gpu, ", ".join(sorted(names))) for (user, gpu), names in places.items())
     users, gpus, names = (list(column) for column in zip(*points, strict=True))
     figure = Canvas()
     best = [i for i in range(len(points)) if gpus[i] >= max(gpus[i:])]  # no other is better for both
     figure.add(
-        "scatter",
-            x=[users[i] for i in best], y=[gpus[i] for i in best], mode="lines", showlegend=False, hoverinfo="skip",
-            line={"color": style.COLOUR["nic"], "width": 2},
+        "scatter", x=[users[i] for i in best], y=[gpus[i] for i in best], mode="lines", showlegend=False, hoverinfo="skip",
+        line={"color": style.COLOUR["nic"], "width": 2},
     )  # fmt: skip
     figure.add(
-        "scatter",
-            x=users, y=gpus, text=names, mode="markers+text" if len(points) <= 12 else "markers", showlegend=False,
-            textposition=["top center" if i in best else "bottom center" for i in range(len(points))],
-            marker={"size": 9, "color": style.COLOUR["nic"], "opacity": [1.0 if i in best else 0.45 for i in range(len(points))]},
-            hovertemplate="%{text}: %{y:,.0f} tokens/s a GPU at %{x:.1f} tokens/s a user<extra></extra>",
+        "scatter", x=users, y=gpus, text=names, mode="markers+text" if len(points) <= 12 else "markers", showlegend=False,
+        textposition=["top center" if i in best else "bottom center" for i in range(len(points))],
+        marker={"size": 9, "color": style.COLOUR["nic"], "opacity": [1.0 if i in best else 0.45 for i in range(len(points))]},
+        hovertemplate="%{text}: %{y:,.0f} tokens/s a GPU at %{x:.1f} tokens/s a user<extra></extra>",
     )  # fmt: skip
     figure.axis("x", title="tokens/s of a user", range=[0, 1.15 * users[-1]])
     figure.axis("y", title="tokens/s of a GPU", range=[0, 1.15 * max(gpus)])
@@ -162,5 +119,5 @@ def interactivity(result: Result) -> Any:
     )
     if names[-1] != names[most]:
         title += f"; {names[-1]} is quickest, {users[-1]:.1f}, at {gpus[-1]:,.0f}"
-    alt = "; ".join(f"{n}: {u:.1f} a user, {g:.0f} a GPU" for u, g, n in points)
-    return style.finish(figure, title, height=420, alt=f"Throughput against interactivity. {alt}")
+    words = "; ".join(f"{name}: {user:.1f} a user, {gpu:.0f} a GPU" for user, gpu, name in points)
+    return style.finish(figure, title, height=420, alt=f"Throughput against interactivity. {words}")

@@ -1,128 +1,115 @@
-"""Every kind of plot by its name: `KINDS[name]` is a sentence and a function from a result document to a figure.
+"""Every kind of plot by its name: `KINDS[name]` is a sentence and a function from the view of a document to a picture.
 
-Kinds in `OF_ONE_CASE` show a single run; `figures` draws one for each variant, the functions themselves the first.
-Plotly is imported when something is drawn.
+Kinds in `ALONE` show a single run; `pictures` draws one for each variant, the functions themselves the first. `figure` and
+`figures` return the same as plotly figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sim.errors import InputError, Problem, nearest
-from sim.show.plots import enough as plot_enough
-from sim.show.plots import fabric as plot_fabric
-from sim.show.plots import inference as plot_inference
-from sim.show.plots import ladder as plot_ladder
-from sim.show.plots import loads as plot_loads
-from sim.show.plots import pair as plot_pair
-from sim.show.plots import roofline as plot_roofline
-from sim.show.plots import serving as plot_serving
-from sim.show.plots import sweep as plot_sweep
-from sim.show.plots import timeline as plot_timeline
-from sim.show.plots import times as plot_times
-from sim.show.plots import training as plot_training
-from sim.show.plots import validation as validation_plots
-from sim.show.views import inference as inference_views
-from sim.show.views import serving as serving_views
-from sim.show.views import sweep as sweeps
-from sim.show.views.ladder import is_ladder
-from sim.show.views.run import Result, cases
-from sim.show.views.validation import is_validation
+from sim.show.canvas import Picture, absent
+from sim.show.kinds import Kind, kind_of, module
+from sim.show.plots import (
+    enough,
+    fabric,
+    inference,
+    ladder,
+    loads,
+    pair,
+    roofline,
+    serving,
+    sweep,
+    timeline,
+    transfers,
+)
+from sim.show.plots import validation as validations
+from sim.show.views.ladder import ladder_view
+from sim.show.views.run import RunsView, RunView, views_of
+from sim.show.views.sweep import sweep_view
+from sim.show.views.validation import validation_view
 
-Figure = Any  # plotly.graph_objects.Figure, which carries no types
-Draw = Callable[[Result], Figure]
+Document = Mapping[str, Any]
+_VIEWS: dict[Kind, Callable[[Document], Any]] = {
+    "run": views_of,
+    "validation": validation_view,
+    "sweep": sweep_view,
+    "ladder": ladder_view,
+}
+"""Kind of document -> what its plots are drawn from."""
+Draw = Callable[[Any], Picture]
 
 
-def _of_kind(result: Result, step: Draw, one_pass: Draw, service: Draw | None = None) -> Figure:
-    """Draw a kind that several workloads have, by the first case's."""
-    first = cases(result)[0]
-    if inference_views.is_inference(first):
-        return one_pass(result)
-    return service(result) if service and serving_views.is_serving(first) else step(result)
+def _by_workload(kind: str) -> Draw:
+    """Draw a kind that several workloads have each in their own way, by the first run's."""
+
+    def draw(runs: RunsView) -> Picture:
+        family = runs.runs[0].family
+        own: Draw | None = getattr(module("plots", family), kind, None)
+        if own is None:
+            raise absent(kind, "this one is no training step, pass or service that has it")
+        return own(runs)
+
+    return draw
 
 
 KINDS: dict[str, tuple[str, Draw]] = {
-    "bars": ("Time of dispatch and combine beside its lower bound, coloured by what binds.", plot_times.bars),
+    "bars": ("Time of dispatch and combine beside its lower bound, coloured by what binds.", transfers.bars),
     "utilisation": (
         "How full each class of links is over time, of what kernels reach: mean and busiest.",
-        plot_loads.utilisation,
+        loads.utilisation,
     ),
-    "links": (
-        "Load of every single link, of what kernels reach on it, by class and direction.",
-        plot_loads.links,
-    ),
-    "rank_times": ("When each rank ends, beside the mean.", plot_times.rank_times),
-    "fabric_map": ("The cluster from GPUs to spines, coloured by load.", plot_fabric.fabric_map),
-    "traffic_matrix": ("Bytes from every rank to every other, with node borders.", plot_loads.traffic_matrix),
-    "rank_loads": (
-        "Load of every rank's experts over the mean, before and after EPLB.",
-        plot_loads.rank_loads,
-    ),
+    "links": ("Load of every single link, of what kernels reach on it, by class and direction.", loads.links),
+    "rank_times": ("When each rank ends, beside the mean.", transfers.rank_times),
+    "fabric_map": ("The cluster from GPUs to spines, coloured by load.", fabric.fabric_map),
+    "traffic_matrix": ("Bytes from every rank to every other, with node borders.", loads.traffic_matrix),
+    "rank_loads": ("Load of every rank's experts over the mean, before and after EPLB.", loads.rank_loads),
     "interactivity": (
         "Tokens a second of a GPU against those of a user, one point a decode variant.",
-        plot_inference.interactivity,
+        inference.interactivity,
     ),
-    "timeline": (
-        "Every operation, kernel, request or flow over time, row by row.",
-        plot_timeline.timeline,
-    ),
+    "timeline": ("Every operation, kernel, request or flow over time, row by row.", timeline.timeline),
     "layer_pair": (
         "One overlapped layer pair: compute beside exchanges, and a real trace's.",
-        plot_pair.layer_pair,
+        pair.layer_pair,
     ),
     "roofline": (
         "Kernels of one layer under the roofs of the GPU: FLOP/s against FLOPs per byte.",
-        plot_roofline.roofline,
+        roofline.roofline,
     ),
     "phases": (
         "Where the time goes: phases of a training step, parts of a pass, stages of a request's life.",
-        lambda result: _of_kind(result, plot_training.phases, plot_inference.phases, plot_serving.phases),
+        _by_workload("phases"),
     ),
     "memory": (
         "What a GPU holds by part, beside what it has; of each pipeline rank in training.",
-        lambda result: _of_kind(result, plot_training.memory, plot_inference.memory),
+        _by_workload("memory"),
     ),
-    "queues": ("Requests that wait, prefill, move and decode, over time.", plot_serving.queues),
-    "latencies": (
-        "How TTFT and TPOT spread over requests, with the objectives.",
-        plot_serving.latencies,
-    ),
-    **plot_sweep.KINDS,
-    **plot_ladder.KINDS,
-    **plot_enough.KINDS,
-    "validation": (
-        "Error of every published figure, with its tolerance, by group.",
-        validation_plots.validation,
-    ),
+    "queues": ("Requests that wait, prefill, move and decode, over time.", serving.queues),
+    "latencies": ("How TTFT and TPOT spread over requests, with the objectives.", serving.latencies),
+    **sweep.KINDS,
+    **ladder.KINDS,
+    **enough.KINDS,
+    "validation": ("Error of every published figure, with its tolerance, by group.", validations.validation),
 }
-
-OF_ONE_CASE = (
-    "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "roofline",
-    "memory", "queues",
+ALONE = (
+    "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "roofline", "queues",
 )  # fmt: skip
-
-
-_DOCUMENTS = {
+"""Kinds of a single run; `ALONE` of a workload's own module names those that it draws so."""
+_DOCUMENTS: dict[Kind, str] = {
     "run": "the result of a run",
     "validation": "a document of `moesim validate --json`",
     "sweep": "the sweep.json of `moesim sweep`",
     "ladder": "the ladder.json of `moesim ladder`",
 }
-_OWNERS = {
+_OWNERS: dict[str, Kind] = {
     "validation": "validation",
-    **dict.fromkeys(plot_sweep.KINDS, "sweep"),
-    **dict.fromkeys((*plot_ladder.KINDS, *plot_enough.KINDS), "ladder"),
+    **dict.fromkeys(sweep.KINDS, "sweep"),
+    **dict.fromkeys((*ladder.KINDS, *enough.KINDS), "ladder"),
 }
 """Kind -> which document it draws; all others draw a run's."""
-
-
-def _document_of(result: Result) -> str:
-    if is_validation(result):
-        return "validation"
-    if sweeps.is_sweep(result):
-        return "sweep"
-    return "ladder" if is_ladder(result) else "run"
 
 
 def check_kind(kind: str) -> str:
@@ -133,48 +120,71 @@ def check_kind(kind: str) -> str:
     return kind
 
 
-def figure(kind: str, result: Result) -> Figure:
-    """Draw one kind. Raises `InputError` for an unknown kind, and for one that the result has no data for."""
-    check_kind(kind)
-    whose, asked = _document_of(result), _OWNERS.get(kind, "run")
-    if whose != asked:
-        has = [one for one in KINDS if _OWNERS.get(one, "run") == whose]
-        wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {', '.join(has)}"
+def picture(kind: str, document: Document) -> Picture:
+    """Draw one kind. Raises `InputError` for an unknown kind, and for one that the document has no data for."""
+    return KINDS[check_kind(kind)][1](_view(kind, document))
+
+
+def _view(kind: str, document: Document) -> Any:
+    """The view of a document that a kind of plot draws. Raises `InputError` for a document that it does not."""
+    owner, asked = kind_of(document), _OWNERS.get(kind, "run")
+    if owner != asked:
+        kinds = ", ".join(name for name in KINDS if _OWNERS.get(name, "run") == owner)
+        wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {kinds}"
         raise InputError(Problem(None, "kind", f"'{kind}'", wanted))
-    return KINDS[kind][1](result)
+    return _VIEWS[owner](document)
 
 
-def figures(kind: str, result: Result) -> dict[str, Figure]:
-    """The figures of one kind by file name without ending: `utilisation`, or `utilisation-h800-ep8` for each variant.
+def pictures(kind: str, document: Document) -> dict[str, Picture]:
+    """Draw one kind by file name without ending: `utilisation`, or `utilisation-h800-ep8` for each variant.
 
     Variants without the data are left out where another has it; where none has, the `InputError` says why. A ladder's
-    sections give a figure for each of their entries: `enough-nvlink`.
+    sections give a picture for each of their entries: `enough-nvlink`.
     """
-    if is_ladder(result) and kind in plot_enough.SECTIONS:
-        return plot_enough.several(kind, result)
-    together = kind not in OF_ONE_CASE or (
-        kind == "memory" and inference_views.is_inference(cases(result)[0])
-    )
-    if together or "variants" not in result:
-        return {kind: figure(kind, result)}
-    found: dict[str, Figure] = {}
+    view, draw = _view(check_kind(kind), document), KINDS[kind][1]
+    if kind in enough.SECTIONS:
+        return enough.several(kind, view)
+    if not isinstance(view, RunsView) or not view.has_variants or not is_alone(kind, view.runs[0]):
+        return {kind: draw(view)}
+    drawn: dict[str, Picture] = {}
     refused: list[InputError] = []
-    for case in cases(result):
+    for run in view.runs:
         try:
-            found[f"{kind}-{case.variant}"] = figure(kind, {"variants": {case.variant: case.result}})
+            drawn[f"{kind}-{run.variant}"] = draw(view.alone(run))
         except InputError as error:
             refused.append(error)
-    if refused and not found:
+    if refused and not drawn:
         raise InputError(refused[0].problems)
-    return found
+    return drawn
 
 
-def drawable(result: Result, kinds: Iterable[str] = KINDS) -> dict[str, Figure]:
-    """All kinds that the result has data for, drawn."""
-    found = {}
+def is_alone(kind: str, run: RunView) -> bool:
+    """Check that a kind shows one run at a time, as it draws this run's kind of workload."""
+    return kind in ALONE or kind in module("plots", run.family).ALONE
+
+
+def drawable(document: Document, kinds: Iterable[str] = KINDS) -> dict[str, Picture]:
+    """Draw all kinds that the document has data for."""
+    whose = kind_of(document)
+    return drawn_from(_VIEWS[whose](document), [kind for kind in kinds if _OWNERS.get(kind, "run") == whose])
+
+
+def drawn_from(view: Any, kinds: Iterable[str]) -> dict[str, Picture]:
+    """Draw those of some kinds that a view has data for."""
+    drawn = {}
     for kind in kinds:
         try:
-            found[kind] = figure(kind, result)
+            drawn[kind] = KINDS[kind][1](view)
         except InputError:
             continue
-    return found
+    return drawn
+
+
+def figure(kind: str, document: Document) -> Any:
+    """`picture` as a `plotly.graph_objects.Figure`."""
+    return picture(kind, document).figure()
+
+
+def figures(kind: str, document: Document) -> dict[str, Any]:
+    """`pictures` as `plotly.graph_objects.Figure`s."""
+    return {name: drawn.figure() for name, drawn in pictures(kind, document).items()}

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 from sim import documents
 from sim.cost.measured import PROFILE_SCHEMA, MeasuredProfile, load_profile
 from sim.show import style
-from sim.show.canvas import Canvas, absent
+from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.timeline import boxes
-from sim.show.plots.training import steps_of
-from sim.show.views.run import Case, Result
+from sim.show.views.run import RunsView
+from sim.show.views.training import Nodes, StepView
+from sim.show.words.headline import headline
 from sim.units import show
 
 _PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
@@ -46,18 +46,16 @@ class Bar:
     end_s: float
 
 
-def layer_pair(result: Result) -> Any:
+def layer_pair(runs: RunsView) -> Picture:
     """One layer of an overlapped pair on two streams, and the same of a real trace where one of this kind is known."""
-    case = steps_of(result, "layer_pair")[0]
-    ours = pair_of(case)
+    step = next(iter(runs.select(StepView)), None)
+    if step is None:
+        raise absent("layer_pair", "this one is no training step")
+    ours = pair_of(step)
     if ours is None:
-        why = (
-            "no forward of it overlaps a backward, layer by layer"
-            if case.result.get("timeline")
-            else "this one kept no operations"
-        )
-        raise absent("layer_pair", why)
-    measured = measured_for(case)
+        overlaps = "no forward of it overlaps a backward, layer by layer"
+        raise absent("layer_pair", overlaps if step.pipeline else "this one kept no operations")
+    measured = measured_for(step)
     theirs = measured_bars(measured) if measured else []
     rows = {"simulated": ours, **({"measured": theirs} if theirs else {})}
     scale, unit = style.time_unit(max(bar.end_s for bars in rows.values() for bar in bars))
@@ -69,7 +67,7 @@ def layer_pair(result: Result) -> Any:
         for stream in ("compute", "communication"):
             row = len(names)
             names.append(f"{who},<br>{stream}")
-            for bar in (one for one in bars if one.stream == stream):
+            for bar in (bar for bar in bars if bar.stream == stream):
                 start, end = bar.start_s / scale, bar.end_s / scale
                 spans[_look(bar)].append((start, end, row))
                 if start >= 0 or bar.stream != "compute":
@@ -91,11 +89,9 @@ def layer_pair(result: Result) -> Any:
         showgrid=False,
         zeroline=False,
     )
-    figure.axis(
-        "y", range=[len(names) - 0.4, -0.6], tickvals=list(range(len(names))), ticktext=names, showgrid=False, zeroline=False, fixedrange=True
-    )  # fmt: skip
+    figure.rows(names, fixedrange=True)
     figure.layout |= {"hovermode": "closest", "hoverdistance": 80, "dragmode": "zoom"}
-    title = _title(case, ours, theirs)
+    title = headline(step, _title(ours, theirs))
     alt = "; ".join(
         f"{who}: " + ", ".join(f"{b.name} {show(b.end_s - b.start_s, 's', 3)}" for b in bars) for who, bars in rows.items()
     )  # fmt: skip
@@ -120,25 +116,19 @@ def _name(figure: Canvas, bar: Bar, start: float, end: float, row: int, narrow: 
         figure.note(text, (start + end) / 2, row, font={"size": 12, "color": "#FFFFFF"}, name=name)
 
 
-def _title(case: Case, ours: Sequence[Bar], theirs: Sequence[Bar]) -> str:
-    span = _end(ours)
-    exposed = span - _compute_s(ours)
-    mine = span - exposed
-    beside = ""
-    if theirs:
-        other = _compute_s(theirs)
-        beside = f" against {show(other, 's', 3)} measured ({mine / other - 1:+.1%})"
-    lead = f"{case.name}: a" if case.variant else "A"
-    waits = (
-        f"and waits {show(exposed, 's', 3)} for exchanges"
-        if exposed > 1e-3 * span
-        else "and every exchange is hidden"
+def _title(ours: Sequence[Bar], theirs: Sequence[Bar]) -> str:
+    span_s, computed_s = _end(ours), _compute_s(ours)
+    exposed_s, measured_s = span_s - computed_s, _compute_s(theirs)
+    against = (
+        f" against {show(measured_s, 's', 3)} measured ({computed_s / measured_s - 1:+.1%})" if theirs else ""
     )
-    return f"{lead} layer forward and backward computes for {show(mine, 's', 3)}{beside} {waits}"
+    hidden = exposed_s <= 1e-3 * span_s
+    waits = "and every exchange is hidden" if hidden else f"and waits {show(exposed_s, 's', 3)} for exchanges"
+    return f"a layer forward and backward computes for {show(computed_s, 's', 3)}{against} {waits}"
 
 
 def _end(bars: Sequence[Bar]) -> float:
-    """When the compute of the pair ends; exchanges that outlive it run beside the next layer."""
+    """End of the compute of the pair; collectives that outlive it run beside the next layer."""
     return max(bar.end_s for bar in bars if bar.stream == "compute")
 
 
@@ -146,60 +136,49 @@ def _compute_s(bars: Sequence[Bar]) -> float:
     return sum(bar.end_s - bar.start_s for bar in bars if bar.stream == "compute" and bar.start_s >= 0)
 
 
-def pair_of(case: Case) -> list[Bar] | None:
+def pair_of(step: StepView) -> list[Bar] | None:
     """One layer pair in full, from 0 on: of the first overlapped operation, its second such layer where it has two."""
-    line = case.result.get("timeline") or {}
-    kinds = {rank["rank"]: rank["kinds"] for rank in line.get("pipeline") or []}
+    kinds = {rank.rank: rank.kinds for rank in step.pipeline}
     best: list[Bar] | None = None
-    for rank in line.get("nodes") or []:
-        tasks = rank.get("tasks") or []
-        for task in dict.fromkeys(tasks):
-            if kinds[rank["rank"]][task] != "FB":
+    for rank in step.nodes:
+        for task in dict.fromkeys(rank.tasks):
+            if kinds[rank.rank][task] != "FB":
                 continue
-            found = _pairs([i for i, one in enumerate(tasks) if one == task], rank)
-            if len(found) > 1:
-                return found[1]
-            best = best or (found[0] if found else None)
+            pairs = _pairs([i for i, its in enumerate(rank.tasks) if its == task], rank)
+            if len(pairs) > 1:
+                return pairs[1]
+            best = best or (pairs[0] if pairs else None)
     return best
 
 
-def _pairs(nodes: Sequence[int], rank: Any) -> list[list[Bar]]:
+def _pairs(nodes: Sequence[int], rank: Nodes) -> list[list[Bar]]:
     """The layer pairs of one operation: runs of its nodes, each up to an attn(W), with every phase and exchange once."""
     runs: list[list[int]] = [[]]
     for i in nodes:
-        if rank["end_s"][i] > rank["start_s"][i]:
+        if rank.end_s[i] > rank.start_s[i]:
             runs[-1].append(i)
-        if rank["names"][i] == "attn(W)":
+        if rank.names[i] == "attn(W)":
             runs.append([])
     wanted = sorted((*_PHASES, *_AFTER))
-    found = []
+    pairs = []
     for before, run in pairwise([[], *runs]):
-        if sorted(rank["names"][i] for i in run) == wanted:
-            zero = rank["end_s"][before[-1]] if before else min(rank["start_s"][i] for i in run)
-            found.append(
+        if sorted(rank.names[i] for i in run) == wanted:
+            zero = rank.end_s[before[-1]] if before else min(rank.start_s[i] for i in run)
+            pairs.append(
                 [
-                    Bar(
-                        rank["names"][i],
-                        rank["streams"][i],
-                        rank["start_s"][i] - zero,
-                        rank["end_s"][i] - zero,
-                    )
+                    Bar(rank.names[i], rank.streams[i], rank.start_s[i] - zero, rank.end_s[i] - zero)
                     for i in (*before[-1:], *run)
                 ]
             )
-    return found
+    return pairs
 
 
-def measured_for(case: Case) -> MeasuredProfile | None:
+def measured_for(step: StepView) -> MeasuredProfile | None:
     """The profile the scenario computes with; else a shipped one of the same GPU, model, tokens and EP size."""
-    work, layout = case.workload, case.scenario.get("layout") or {}
-    tokens = int(work.get("microbatch_sequences") or 1) * int(work.get("sequence_tokens") or 0)
-    model = case.scenario.get("model")
     for profile in _shipped():
-        if work.get("profile") == profile.name:
-            return profile
-        same = case.hardware.upper() in profile.gpu.upper().split() and profile.tokens_per_rank == tokens
-        if same and profile.world_size == layout.get("ep") and str(model) in profile.title.lower():
+        same_gpu = step.hardware.upper() in profile.gpu.upper().split()
+        same_size = (profile.tokens_per_rank, profile.world_size) == (step.microbatch_tokens, step.ep)
+        if step.profile == profile.name or (same_gpu and same_size and step.model in profile.title.lower()):
             return profile
     return None
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from sim.show import style
 from sim.show.canvas import Canvas
-from sim.show.plots.map import axis_title, ran, reading_unit
-from sim.show.views import sweep as sweeps
-from sim.show.views.sweep import Point, Sweep, axis_label, cell, label, metric, value_label, values_text
-from sim.units import figures
+from sim.show.plots.axis import axis_title, reading_unit
+from sim.show.plots.map import ranked_points
+from sim.show.views.labels import metric_label
+from sim.show.views.sweep import Axis, Point, SweepView
+from sim.units import dimension_of, figures
 
 _LINES = 2_000  # the rest of the ranking is left out
 _METRICS = 3  # uprights behind the axes
@@ -39,21 +40,21 @@ class _Upright:
     texts: list[tuple[float, str]]
 
 
-def parallel(document: Sweep) -> Any:
-    """Every point as a line through its values and its metrics."""
-    points = ran("parallel", document)[:_LINES]
-    axes, name = sweeps.varied(document), sweeps.objective(document)[0]
-    names = [one for one in sweeps.columns(document) if all(metric(p, one) is not None for p in points)]
+def parallel(view: SweepView) -> Any:
+    """Draw every point as a line through its values and its metrics."""
+    points = ranked_points("parallel", view)[:_LINES]
+    axes, objective = view.varied, view.objective
+    metrics = [name for name in view.metrics if all(point.metric(name) is not None for point in points)]
     uprights = [
-        *(_of_axis(document, axis, points) for axis in axes),
-        *(_of_metric(one, points) for one in names[:_METRICS]),
+        *(_axis_upright(axis, points) for axis in axes),
+        *(_metric_upright(name, points) for name in metrics[:_METRICS]),
     ]
     figure, last = Canvas(), len(uprights) - 1
     least, span = _room(uprights)
-    groups = _grouped(document, points)
+    groups = _grouped(points)
     for i in reversed(range(len(_GROUPS))):  # the best on top
         _draw(figure, uprights, groups[i], i)
-    texts = [f"{values_text(p, axes)}: {label(name)} {cell(name, metric(p, name))}" for p in points]
+    texts = [f"{p.text(axes)}: {objective.label} {p.cell(objective.metric)}" for p in points]
     figure.add(
         "scatter",
         x=[last] * len(points), y=[round(y, 4) for y in uprights[-1].places], text=texts, mode="markers", showlegend=False,
@@ -64,31 +65,33 @@ def parallel(document: Sweep) -> Any:
         for y, text in upright.texts:
             side = {"xanchor": "right", "xshift": -4} if x == last else {"xanchor": "left", "xshift": 4}
             figure.note(text, x, y, font={"size": 11}, bgcolor=style.PAPER, borderpad=1, **side)
+    names = [upright.name for upright in uprights]
     figure.axis(
-        "x", tickvals=list(range(len(uprights))), ticktext=[one.name for one in uprights], range=list(span),
-        showgrid=False, zeroline=False,
-    )  # fmt: skip
+        "x",
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        range=list(span),
+        showgrid=False,
+        zeroline=False,
+    )
     figure.layout["legend"] = {"traceorder": "reversed"}
     figure.axis("y", visible=False, range=[-0.04, 1.04])
-    total = len(document["ranked"])
-    count = (
-        f"the best {len(points):,} of {total:,} points" if len(points) < total else f"{len(points):,} points"
-    )
+    total = len(view.ranked)
+    count = f"{len(points):,} points"
+    if len(points) < total:
+        count = f"the best {len(points):,} of {total:,} points"
     close = f"{len(groups[0])} of {count} {'comes' if len(groups[0]) == 1 else 'come'} within 1 % of the best"
-    if document["given"]:
-        title = f"{close} of its {sweeps.given_text(document)}"
-    else:
-        title = f"{values_text(points[0], axes)} leads; {close}"
-    alt = f"Parallel coordinates: {', '.join(one.name for one in uprights)}, grouped by {label(name)}"
+    title = f"{close} of its {view.given_text}" if view.given else f"{points[0].text(axes)} leads; {close}"
+    alt = f"Parallel coordinates: {', '.join(names)}, grouped by {objective.label}"
     return style.finish(figure, title, height=440, alt=alt, top=52, bottom=44, least=least)
 
 
 def _room(uprights: Sequence[_Upright]) -> tuple[int, tuple[float, float]]:
-    """The least width of the drawing [px] on which no name or text lies on another, and the range that shows the outer names whole."""
-    names = [_CHARACTER_PX * len(one.name) for one in uprights]
-    texts = [_CHARACTER_PX * max((len(text) for _, text in one.texts), default=0) for one in uprights]
-    pairs = zip(pairwise(names), texts, strict=False)  # texts stand to the right of their upright ...
-    between = [max((one + other) / 2, text) for (one, other), text in pairs]
+    """Return the least width [px] on which no name or text lies on another, and the range that shows the outer names whole."""
+    names = [_CHARACTER_PX * len(upright.name) for upright in uprights]
+    texts = [_CHARACTER_PX * max((len(text) for _, text in upright.texts), default=0) for upright in uprights]
+    pairs = zip(pairwise(names), texts, strict=False)  # texts lie to the right of their upright ...
+    between = [max((left + right) / 2, text) for (left, right), text in pairs]
     if between:  # ... and to the left of the last
         between[-1] = max(between[-1], texts[-2] + texts[-1])
     step = max(between, default=0.0) + _GAP_PX
@@ -97,43 +100,37 @@ def _room(uprights: Sequence[_Upright]) -> tuple[int, tuple[float, float]]:
     return round(width) + _MARGINS_PX, (-left, len(uprights) - 1 + right)
 
 
-def _grouped(document: Sweep, points: Sequence[Point]) -> list[list[int]]:
-    """Indices of the points of each group."""
-    found: list[list[int]] = [[] for _ in _GROUPS]
+def _grouped(points: Sequence[Point]) -> list[list[int]]:
+    """Return the indices of the points of each group."""
+    groups: list[list[int]] = [[] for _ in _GROUPS]
     for i, point in enumerate(points):
-        times = sweeps.times_best(document, point)
-        found[next(g for g, (most, *_) in enumerate(_GROUPS) if times <= most)].append(i)
-    return found
+        groups[next(g for g, (most, *_) in enumerate(_GROUPS) if point.times_best <= most)].append(i)
+    return groups
 
 
 def _draw(figure: Canvas, uprights: Sequence[_Upright], members: Sequence[int], group: int) -> None:
-    """The lines of one group, broken between points."""
+    """Draw the lines of one group, broken between points."""
     if not members:
         return
-    xs: list[float | None] = []
-    ys: list[float | None] = []
-    for i in members:
-        xs += [*range(len(uprights)), None]
-        ys += [*(round(one.places[i], 4) for one in uprights), None]
     _, name, line = _GROUPS[group]
+    xs = [*range(len(uprights)), None] * len(members)
+    ys = [y for i in members for y in (*(round(upright.places[i], 4) for upright in uprights), None)]
     figure.add(
         "scatter", x=xs, y=ys, mode="lines", line=line, name=f"{name} ({len(members):,})", hoverinfo="skip"
     )
 
 
-def _of_axis(document: Sweep, axis: str, points: Sequence[Point]) -> _Upright:
-    values = [value_label(value) for value in document["axes"][axis]]
-    top = max(1, len(values) - 1)
-    every = -(-len(values) // _NAMED)
-    texts = [(i / top, value) for i, value in enumerate(values)][::every]
-    return _Upright(
-        axis_label(axis), [values.index(value_label(p["values"][axis])) / top for p in points], texts
-    )
+def _axis_upright(axis: Axis, points: Sequence[Point]) -> _Upright:
+    top, every = max(1, len(axis.texts) - 1), -(-len(axis.texts) // _NAMED)
+    heights = {text: i / top for i, text in enumerate(axis.texts)}
+    texts = [(height, text) for text, height in heights.items()][::every]
+    return _Upright(axis.label, [heights[point.texts[axis.name]] for point in points], texts)
 
 
-def _of_metric(name: str, points: Sequence[Point]) -> _Upright:
-    values = [metric(point, name) or 0.0 for point in points]
+def _metric_upright(name: str, points: Sequence[Point]) -> _Upright:
+    values = [point.metric(name) or 0.0 for point in points]
     low, high = min(values), max(values)
-    scale, unit = reading_unit(name, values)
+    scale, unit = reading_unit(dimension_of(name), max(map(abs, values)))
     texts = [(y, f"{figures((low + y * (high - low)) / scale, 3)}") for y in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    return _Upright(axis_title(name, unit), [(value - low) / (high - low or 1.0) for value in values], texts)
+    places = [(value - low) / (high - low or 1.0) for value in values]
+    return _Upright(axis_title(metric_label(name), unit), places, texts)

@@ -1,4 +1,4 @@
-"""Plots of a sweep: the Pareto front, here; all points over all axes, and maps, in rooms of their own.
+"""Plots of a sweep: the Pareto front, here; all points over all axes, and maps, in modules of their own.
 
 Why this way: no figure needs WebGL, which not every browser grants and no printer has. Dots that would fall on one pixel are
 drawn once, so ten thousand points are no more shapes than can be seen.
@@ -7,77 +7,104 @@ drawn once, so ten thousand points are no more shapes than can be seen.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sim.show import style
 from sim.show.canvas import Canvas
-from sim.show.plots import map as plot_map
-from sim.show.plots import parallel as plot_parallel
-from sim.show.plots.map import axis_title, ran, reading_unit
-from sim.show.views import sweep as sweeps
-from sim.show.views.sweep import Sweep, cell, label, metric, values_text
+from sim.show.plots.axis import axis_title, reading_unit
+from sim.show.plots.map import ranked_points, sweep_map
+from sim.show.plots.parallel import parallel
+from sim.show.views.labels import metric_label
+from sim.show.views.sweep import COMPANIONS, Condition, Point, SweepView
+from sim.units import dimension_of
 
 _GRID = (300, 120)  # places of dots over and up; of those in one place one is drawn
 _SYMBOLS = ("circle", "diamond", "triangle-up", "x")  # a round of colours each
 _GREY = "rgba(123,133,143,0.55)"
+_MOST_NAMES, _NAME_HEIGHT = 8, 0.055  # of names on the front; of one, as a fraction of the figure
+_SECOND = ("memory_peak_bytes", "tokens_per_s_per_user", "tokens_per_s_per_gpu", "combine.time_s")
+"""What is weighed against a single objective, the first that there is."""
 
 
-def pareto(document: Sweep) -> Any:
-    """What the first objective costs in the second (or in memory, where there is one only): the front and all behind it."""
-    points = ran("pareto", document)
-    x_name = sweeps.objective(document)[0]
-    beside = (*document["objectives"], *_SECOND, *sweeps.BESIDE)
-    y_name = next((one for one in beside if one != x_name and metric(points[0], one) is not None), x_name)
-    xs, ys = [metric(p, x_name) or 0.0 for p in points], [metric(p, y_name) or 0.0 for p in points]
-    (x_scale, x_unit), (y_scale, y_unit) = reading_unit(x_name, xs), reading_unit(y_name, ys)
-    axes, figure = sweeps.varied(document), Canvas()
-    groups: dict[sweeps.Condition, list[int]] = {}
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """A metric along one side of the plot: its values by point, what they are divided by, and which way is better."""
+
+    metric: str
+    values: list[float]
+    divisor: float
+    unit: str
+    minimise: bool
+
+    @property
+    def label(self) -> str:
+        """Name of the metric."""
+        return metric_label(self.metric)
+
+    def shown(self, rows: Sequence[int]) -> list[float]:
+        """Return the values of some points in its unit."""
+        return [self.values[i] / self.divisor for i in rows]
+
+    def rank(self, i: int) -> float:
+        """Return the value of a point, lower is better, to the nine digits up to which two are the same."""
+        return (1 if self.minimise else -1) * float(f"{self.values[i]:.8e}")
+
+
+def _scale(view: SweepView, metric: str, points: Sequence[Point]) -> _Scale:
+    values = [point.metric(metric) or 0.0 for point in points]
+    less = metric.endswith(("_s", "_bytes")) and not metric.endswith("_per_s")
+    ways = {objective.metric: objective.minimise for objective in view.objectives}
+    divisor, unit = reading_unit(dimension_of(metric), max(map(abs, values)))
+    return _Scale(metric, values, divisor, unit, ways.get(metric, less))
+
+
+def pareto(view: SweepView) -> Any:
+    """Draw what the first objective costs in the second (or in memory, where there is one only): the front and the rest."""
+    points, first = ranked_points("pareto", view), view.objective.metric
+    others = (*(objective.metric for objective in view.objectives), *_SECOND, *COMPANIONS)
+    second = next((name for name in others if name != first and points[0].metric(name) is not None), first)
+    x, y = (_scale(view, name, points) for name in (first, second))
+    members: dict[Condition, list[int]] = {condition: [] for condition in view.conditions}
     for i, point in enumerate(points):
-        groups.setdefault(sweeps.condition_of(document, point), []).append(i)
-    ways = _way(document, x_name), _way(document, y_name)
-    fronts = {condition: _front(rows, xs, ys, *ways) for condition, rows in groups.items()}
+        members[point.condition].append(i)
+    fronts = {condition: _front(rows, x, y) for condition, rows in members.items()}
     front = sorted(set().union(*fronts.values()))
-    behind = _seen(sorted(set(range(len(points))) - set(front)), xs, ys)
-    look = {
-        "mode": "markers",
-        "hovertemplate": f"%{{text}}<br>{label(x_name)} %{{x:.4g}} {x_unit}, {label(y_name)} %{{y:.4g}} {y_unit}<extra></extra>",
-    }
-    figure.add(
-        "scatter",
-        x=[xs[i] / x_scale for i in behind], y=[ys[i] / y_scale for i in behind], text=[values_text(points[i], axes) for i in behind],
-        name="other points", marker={"size": 5, "color": _GREY}, **look,
-    )  # fmt: skip
-    looks = itertools.cycle(itertools.product(_SYMBOLS, style.SERIES))
-    for condition, (symbol, colour) in zip(sweeps.conditions(document), looks, strict=False):
-        rows = fronts.get(condition, [])
+    names = [point.text(view.varied) for point in points]
+    figure = Canvas()
+
+    def dots(rows: Sequence[int], mode: str = "markers", **look: Any) -> None:
+        hover = f"%{{text}}<br>{x.label} %{{x:.4g}} {x.unit}, {y.label} %{{y:.4g}} {y.unit}<extra></extra>"
+        texts = [names[i] for i in rows]
         figure.add(
-            "scatter",
-            x=[xs[i] / x_scale for i in rows], y=[ys[i] / y_scale for i in rows], text=[values_text(points[i], axes) for i in rows],
-            name=sweeps.condition_text(document, condition) or "Pareto front", line={"color": colour, "width": 1.5, "shape": "hv"},
-            marker={"size": 9, "color": colour, "symbol": symbol}, **{**look, "mode": "lines+markers"},
+            "scatter", x=x.shown(rows), y=y.shown(rows), text=texts, mode=mode, hovertemplate=hover, **look
+        )
+
+    rest = _distinct(sorted(set(range(len(points))) - set(front)), x.values, y.values)
+    dots(rest, name="other points", marker={"size": 5, "color": _GREY})
+    looks = itertools.cycle(itertools.product(_SYMBOLS, style.SERIES))
+    for (condition, rows), (symbol, colour) in zip(fronts.items(), looks, strict=False):
+        dots(
+            rows, "lines+markers", name=view.condition_text(condition) or "Pareto front",
+            line={"color": colour, "width": 1.5, "shape": "hv"}, marker={"size": 9, "color": colour, "symbol": symbol},
         )  # fmt: skip
-    figure.axis("x", title=axis_title(x_name, x_unit))
-    figure.axis("y", title=axis_title(y_name, y_unit))
-    for i in _apart(front, ys):
+    figure.axis("x", title=axis_title(x.label, x.unit))
+    figure.axis("y", title=axis_title(y.label, y.unit))
+    for i in _apart(front, y.values):
         figure.note(
-            values_text(points[i], axes), xs[i] / x_scale, ys[i] / y_scale, xanchor="left", yanchor="bottom", xshift=8, yshift=1, font={"size": 11}, name="inside",
+            names[i], *x.shown([i]), *y.shown([i]), xanchor="left", yanchor="bottom", xshift=8, yshift=1, font={"size": 11}, name="inside",
             bgcolor=style.PAPER, borderpad=0,
         )  # fmt: skip
-    leads = "" if document["given"] else f"; {values_text(points[0], axes)} leads"
-    title = f"{len(front)} of {len(points):,} points that ran are beaten by none{sweeps.of_given(document, 'their')} on {label(x_name)} and {label(y_name)}{leads}"
-    alt = "; ".join(
-        f"{values_text(points[i], axes)}: {cell(x_name, xs[i])}, {cell(y_name, ys[i])}" for i in front[:12]
-    )
+    leads = "" if view.given else f"; {names[0]} leads"
+    beaten = f"beaten by none{view.peers_text('their')} on {x.label} and {y.label}"
+    title = f"{len(front)} of {len(points):,} points that ran are {beaten}{leads}"
+    alt = "; ".join(f"{names[i]}: {points[i].cell(first)}, {points[i].cell(second)}" for i in front[:12])
     return style.finish(figure, title, height=440, alt=f"Pareto front. {alt}")
 
 
-_SECOND = ("memory_peak_bytes", "tokens_per_s_per_user", "tokens_per_s_per_gpu", "combine.time_s")
-"""What stands beside a single objective, the first that there is."""
-
-
-def _seen(rows: Sequence[int], xs: Sequence[float], ys: Sequence[float]) -> list[int]:
-    """The rows whose dots can be told apart: one for each place of a grid."""
+def _distinct(rows: Sequence[int], xs: Sequence[float], ys: Sequence[float]) -> list[int]:
+    """Return the rows whose dots can be told apart: one for each place of a grid."""
     (left, wide), (low, high) = ((min(values), max(values) - min(values) or 1.0) for values in (xs, ys))
     across, up = _GRID
     places: dict[tuple[int, int], int] = {}
@@ -87,44 +114,28 @@ def _seen(rows: Sequence[int], xs: Sequence[float], ys: Sequence[float]) -> list
 
 
 def _apart(front: Sequence[int], ys: Sequence[float]) -> list[int]:
-    """Points of a front whose names would not lie on one another; the first one always."""
-    room = 0.055 * (max(ys) - min(ys) or 1.0)
-    found: list[int] = []
+    """Return points of a front whose names would not lie on one another; the first one always."""
+    room = _NAME_HEIGHT * (max(ys) - min(ys) or 1.0)
+    apart: list[int] = []
     for i in front:
-        if all(abs(ys[i] - ys[other]) > room for other in found):
-            found.append(i)
-    return found[:8]
+        if all(abs(ys[i] - ys[other]) > room for other in apart):
+            apart.append(i)
+    return apart[:_MOST_NAMES]
 
 
-def _way(document: Sweep, name: str) -> str:
-    """Which way a metric is better: as the sweep says, else less of a time or of bytes, more of anything else."""
-    less = name.endswith(("_s", "_bytes")) and not name.endswith("_per_s")
-    return str(document["objectives"].get(name, "minimise" if less else "maximise"))
-
-
-def _front(
-    rows: Sequence[int], xs: Sequence[float], ys: Sequence[float], x_way: str, y_way: str
-) -> list[int]:
-    """Those of some rows that none of them beats, from the best x to the best y; equals stay together, as in the ranking."""
-    signs = [1 if way == "minimise" else -1 for way in (x_way, y_way)]
-    placed = {i: (signs[0] * _rounded(xs[i]), signs[1] * _rounded(ys[i])) for i in rows}
-    found: list[int] = []
+def _front(rows: Sequence[int], x: _Scale, y: _Scale) -> list[int]:
+    """Return those of some rows that none of them beats, from the best x to the best y; equals stay together."""
+    placed = {i: (x.rank(i), y.rank(i)) for i in rows}
+    front: list[int] = []
     for i in sorted(rows, key=lambda i: (*placed[i], i)):
-        if not found or placed[i][1] < placed[found[-1]][1] or placed[i] == placed[found[-1]]:
-            found.append(i)
-    return found
+        if not front or placed[i][1] < placed[front[-1]][1] or placed[i] == placed[front[-1]]:
+            front.append(i)
+    return front
 
 
-def _rounded(value: float) -> float:
-    """To nine digits, up to which two values are the same."""
-    return float(f"{value:.8e}")
-
-
-KINDS: Mapping[str, tuple[str, Any]] = {
+KINDS: Mapping[str, tuple[str, Callable[[SweepView], Any]]] = {
     "pareto": ("Sweep: the points that no other beats, and all others.", pareto),
-    "parallel": (
-        "Sweep: every point as a line through its values, coloured by the objective.",
-        plot_parallel.parallel,
-    ),
-    "map": ("Sweep: the best that each pair of values allows, as a heat map.", plot_map.sweep_map),
+    "parallel": ("Sweep: every point as a line through its values, coloured by the objective.", parallel),
+    "map": ("Sweep: the best that each pair of values allows, as a heat map.", sweep_map),
 }
+"""Kind of plot -> a sentence, and what draws it of a sweep."""

@@ -10,20 +10,20 @@ exactly. A raster is as small as a page as it is as a PDF; `trace.json.gz` has e
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.show import style
-from sim.show.canvas import Canvas, absent
-from sim.show.views import lanes as lives
-from sim.show.views.lanes import Lanes
-from sim.show.views.run import Case, Result, cases
+from sim.show.canvas import Canvas, Picture, absent
+from sim.show.kinds import module
+from sim.show.views.lanes import Lanes, Span
+from sim.show.views.run import RunsView, RunView
+from sim.show.words.headline import headline
 from sim.units import show
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-from sim.show.views import training as training_views
 
 MAX_BARS = 6_000
 """Bars of one timeline that are drawn as they are."""
@@ -42,31 +42,28 @@ _MAX_HEIGHT_PX = 760
 _NAMED_WIDTH = 0.05  # of the drawing's width that a bar must have to be named on it
 
 
-def timeline(result: Result, *, max_bars: int = MAX_BARS) -> Any:
+def timeline(runs: RunsView, *, max_bars: int = MAX_BARS) -> Picture:
     """Every operation, kernel, request or flow of a run over time; a raster where there are more than `max_bars`."""
-    case = cases(result)[0]
-    lanes = lives.of_case(case)
+    run = runs.runs[0]
+    lanes = run.lanes
     if lanes is None or not lanes.num_spans:
         raise absent("timeline", "this one kept no course in time")
     figure = Canvas()
     scale, unit = style.time_unit(lanes.end_s)
     raster = lanes.num_spans > max_bars
     note, height = (_raster if raster else _bars)(figure, lanes, scale, unit)
-    said = f"; {'; '.join(filter(None, (lanes.note, note)))}" if lanes.note or note else ""
-    figure.axis(
-        "x", title=f"time [{unit}]{said}", range=[0, lanes.end_s / scale], showgrid=False, zeroline=False
-    )
+    notes = "".join(f"; {words}" for words in (lanes.note, note) if words)
+    time = [0, lanes.end_s / scale]
+    figure.axis("x", title=f"time [{unit}]{notes}", range=time, showgrid=False, zeroline=False)
     figure.layout |= {"hovermode": "closest", "hoverdistance": 60, "dragmode": "zoom"}
-    title = _title(case, lanes)
+    title = module("words", run.family).course(run, lanes)
     alt = f"Timeline over {show(lanes.end_s, 's', 3)}: {lanes.num_spans:,} bars on {len(lanes.rows):,} rows. {title}"
-    lead = f"{case.name}: {title}" if case.variant else title[0].upper() + title[1:]
-    return style.finish(figure, lead, height=height, alt=alt, top=52)
+    return style.finish(figure, headline(run, title), height=height, alt=alt, top=52)
 
 
-def num_bars(case: Case) -> int:
-    """Bars of a case's timeline; 0 without one."""
-    lanes = lives.of_case(case)
-    return lanes.num_spans if lanes else 0
+def num_bars(run: RunView) -> int:
+    """Bars of a run's timeline; 0 without one."""
+    return run.lanes.num_spans if run.lanes else 0
 
 
 # --- bars ------------------------------------------------------------------------------------------------------------
@@ -92,25 +89,28 @@ def _bars(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str, i
         0, 5 - math.ceil(math.log10(lanes.end_s / scale))
     )  # a hundred-thousandth: sharp, and short to write
 
-    def at(time_s: float) -> float:
+    def rounded(time_s: float) -> float:
         return round(time_s / scale, places)
 
     few = len(lanes.rows) <= 3
     height = _height(len(lanes.rows), 64 if few else 26)
     seams = lanes.num_spans <= _MAX_SEAMS and height >= _SEAMED_PX * len(lanes.rows)
     for kind, (name, colour) in lanes.kinds.items():
-        mine = [(at(start_s), at(end_s), float(row)) for start_s, end_s, row, _ in lanes.spans.get(kind, ())]
-        if mine:
-            boxes(figure, mine, seams=seams, name=name, fillcolor=colour)
+        boxed = [
+            (rounded(start_s), rounded(end_s), float(row))
+            for start_s, end_s, row, _ in lanes.spans.get(kind, ())
+        ]
+        if boxed:
+            boxes(figure, boxed, seams=seams, name=name, fillcolor=colour)
     marks = [span for spans in lanes.spans.values() for span in spans]
     figure.add(
-        "scatter", x=[at((s + e) / 2) for s, e, _, _ in marks], y=[row for _, _, row, _ in marks], mode="none", hoveron="points",
+        "scatter", x=[rounded((s + e) / 2) for s, e, _, _ in marks], y=[row for _, _, row, _ in marks], mode="none", hoveron="points",
         text=[f"{lanes.what} {lanes.rows[row]}: {name}, {show(e - s, 's')}" for s, e, row, name in marks], hoverinfo="text",
         showlegend=False,
     )  # fmt: skip
     if few:
         _names(figure, lanes, scale)
-    _rows(figure, lanes.what, lanes.rows)
+    figure.rows(lanes.rows, -(-len(lanes.rows) // _MAX_NAMED), title=lanes.what, fixedrange=True)
     return "", 110 + height
 
 
@@ -122,14 +122,6 @@ def _names(figure: Canvas, lanes: Lanes, scale: float) -> None:
                 middle = (start_s + end_s) / 2 / scale
                 ink = {"size": 12, "color": "#FFFFFF"}
                 figure.note(lanes.kinds[kind][0].replace(" ", "<br>"), middle, row, font=ink, name="inside")
-
-
-def _rows(figure: Canvas, what: str, names: Sequence[str]) -> None:
-    every = -(-len(names) // _MAX_NAMED)
-    figure.axis(
-        "y", title=what, range=[len(names) - 0.4, -0.6], tickvals=list(range(0, len(names), every)),
-        ticktext=list(names[::every]), showgrid=False, zeroline=False, fixedrange=True,
-    )  # fmt: skip
 
 
 # --- raster ----------------------------------------------------------------------------------------------------------
@@ -171,7 +163,7 @@ def _raster(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str,
         customdata=percent, name="", hovertemplate=f"%{{x:.4g}} {unit}, {lanes.what} {'row ' if together > 1 else ''}%{{y}}<br>{words}<extra></extra>",
         **grid,
     )  # fmt: skip
-    _rows(figure, lanes.what, names)
+    figure.rows(names, -(-len(names) // _MAX_NAMED), title=lanes.what, fixedrange=True)
     figure.layout["legend"] = {
         "itemclick": False,
         "itemdoubleclick": False,
@@ -182,7 +174,7 @@ def _raster(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str,
 
 
 def _height(num_rows: int, row_px: int) -> int:
-    """Of all rows; many become thin rather than tall [px]."""
+    """Height of all rows; many become thin rather than tall [px]."""
     return min(row_px * num_rows, _MAX_HEIGHT_PX)
 
 
@@ -192,7 +184,7 @@ def _row_name(lanes: Lanes, first: int, together: int) -> str:
 
 
 def occupancy(
-    spans: Sequence[lives.Span], end_s: float, num_rows: int, num_bins: int, together: int = 1
+    spans: Sequence[Span], end_s: float, num_rows: int, num_bins: int, together: int = 1
 ) -> NDArray[np.float64]:
     """Share of each cell that spans fill [ceil(num_rows / together), num_bins], 0..1; `together` rows share a row of cells.
 
@@ -201,84 +193,19 @@ def occupancy(
     """
     import numpy as np
 
-    found = np.zeros((-(-num_rows // together), num_bins + 2))
+    ramps = np.zeros((-(-num_rows // together), num_bins + 2))
     times = np.array([span[:2] for span in spans], dtype=float) * (num_bins / end_s)
     row = np.array([span[2] for span in spans], dtype=np.int64) // together
     for column, sign in ((0, 1.0), (1, -1.0)):
-        at = np.clip(times[:, column], 0.0, num_bins)
-        whole = np.floor(at).astype(np.int64)
-        part = at - whole
-        np.add.at(found, (row, whole), sign * (1.0 - part))
-        np.add.at(found, (row, whole + 1), sign * part)
-    members = np.minimum(together, num_rows - together * np.arange(len(found)))
-    filled = np.cumsum(found, axis=1)[:, :num_bins] / members[:, None]
+        bins = np.clip(times[:, column], 0.0, num_bins)
+        whole = np.floor(bins).astype(np.int64)
+        part = bins - whole
+        np.add.at(ramps, (row, whole), sign * (1.0 - part))
+        np.add.at(ramps, (row, whole + 1), sign * part)
+    members = np.minimum(together, num_rows - together * np.arange(len(ramps)))
+    filled = np.cumsum(ramps, axis=1)[:, :num_bins] / members[:, None]
     return np.clip(filled, 0.0, 1.0)
 
 
 def _rgb(colour: str) -> tuple[float, float, float]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
-# --- titles ----------------------------------------------------------------------------------------------------------
-
-
-def _title(case: Case, lanes: Lanes) -> str:
-    if training_views.is_training(case):
-        return _of_step(case.metrics)
-    if lanes.kinds is lives.PARTS:
-        return _of_pass(lanes)
-    if lanes.kinds is lives.LIVES:
-        return _of_requests(lanes)
-    if lanes.what == "flow":
-        return f"the last of {len(lanes.rows):,} flows arrives after {show(lanes.end_s, 's', 3)}; {_most_at_once(lanes)} are in flight at once"
-    ends = [
-        f"{kind} ends after {show(max(end_s for _, end_s, _, _ in spans), 's', 3)}"
-        for kind, spans in lanes.spans.items()
-        if spans
-    ]
-    return f"{', '.join(ends)}, on the last of {len(lanes.rows):,} ranks"
-
-
-def _of_step(m: Mapping[str, Any]) -> str:
-    mean, first = (m[key]["bubble_s"] / m["step_time_s"] for key in ("phases_mean", "phases"))
-    pairs = m["phases_mean"]["1F1B_s"] / m["step_time_s"]
-    filled = f"F&B pairs fill {pairs:.0%} of the step" if pairs else "no forward and backward run as a pair"
-    return f"{filled}; the bubble takes {mean:.1%} on the mean rank, {first:.1%} on rank 0"
-
-
-def _of_pass(lanes: Lanes) -> str:
-    """Shares of the two streams in the part of a pass that is drawn; low-latency kernels hold the first one's SMs."""
-
-    def share(row: int, kinds: Collection[str]) -> float:
-        held_s = sum(e - s for kind in kinds for s, e, on, _ in lanes.spans[kind] if on == row)
-        return min(1.0, held_s / lanes.end_s)
-
-    held = share(0, ("phases",))
-    computed = share(0, lanes.spans.keys() - {"phases"})
-    sends = f", sends and receives records {held:.0%}" if held else ""
-    where = f"in {lanes.note} " if lanes.note else ""
-    return (
-        f"{where}the compute stream computes {computed:.0%} of the time{sends} and waits for exchanges {1 - computed - held:.0%}; "
-        f"exchanges are under way {share(1, lanes.spans):.0%} of it"
-    )
-
-
-def _of_requests(lanes: Lanes) -> str:
-    spent = {kind: sum(e - s for s, e, _, _ in spans) for kind, spans in lanes.spans.items()}
-    whole = sum(spent.values())
-    waits = spent["prefill wait"] + spent["decode wait"] + spent["step wait"]
-    return (
-        f"of their time in the system {len(lanes.rows):,} requests decode {spent['decode'] / whole:.0%}, "
-        f"prefill {spent['prefill'] / whole:.0%} and wait {waits / whole:.0%}"
-    )
-
-
-def _most_at_once(lanes: Lanes) -> int:
-    changes = sorted(
-        change for start_s, end_s, _, _ in lanes.spans["flow"] for change in ((start_s, 1), (end_s, -1))
-    )
-    most = now = 0
-    for _, change in changes:
-        now += change
-        most = max(most, now)
-    return most

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from sim.show import style
-from sim.show.canvas import Canvas, absent
-from sim.show.plots.times import mark_bounds
-from sim.show.views import training as training_views
+from sim.show.canvas import Canvas, Picture, absent
+from sim.show.plots.bars import mark_bounds, mark_published, spoken, stacked
 from sim.show.views.lanes import OPERATIONS
-from sim.show.views.run import Case, Result, cases
-from sim.show.words import training as training_words
+from sim.show.views.run import RunsView
+from sim.show.views.training import PHASES, StepView, parts_of
+from sim.show.words.headline import headline
+from sim.show.words.training import compared, largest_phase, words_of
 from sim.units import show
 
-_PHASE_COLOUR = {
+ALONE = ("memory",)
+"""Kinds that it draws of one run at a time."""
+_PHASES = {
     "1F_s": OPERATIONS["F"][1],
     "1B_s": OPERATIONS["B"][1],
     "1W_s": OPERATIONS["W"][1],
@@ -22,7 +22,7 @@ _PHASE_COLOUR = {
     "opt_s": style.NEUTRAL,
     "bubble_s": "rgba(123,133,143,0.28)",
 }
-_PART_COLOUR = {
+_PARTS = {
     "weights": "#0A7ABF",
     "fp8 copies": "#3FA3D6",
     "gradients": "#D55E00",
@@ -31,142 +31,84 @@ _PART_COLOUR = {
     "buffers": "#B766A0",
 }
 _MAX_NAMED = 24  # rows with a tick each
+_MAX_SPOKEN = 8  # bars that are put into words
 
 
-def steps_of(result: Result, kind: str) -> list[Case]:
-    """The training steps of a result. Raises `InputError` where there are none."""
-    found = [case for case in cases(result) if training_views.is_training(case)]
-    if not found:
-        raise absent(kind, "this one is no training step")
-    return found
-
-
-def phases(result: Result) -> Any:
-    """Where the step goes: a stacked bar for each variant (its mean pipeline rank), or for each rank of a single run."""
-    steps = steps_of(result, "phases")
+def phases(runs: RunsView) -> Picture:
+    """Time of the step by phase: a stacked bar for each variant (its mean pipeline rank), or for each rank of a single run."""
+    steps = runs.select(StepView)
     single = len(steps) == 1
-    of_ranks = _rank_rows(steps[0]) if single else []
-    rows = of_ranks or [(case.name, case.metrics["phases_mean"]) for case in steps]
-    scale, unit = style.time_unit(max(case.metrics["step_time_s"] for case in steps))
+    ranks = steps[0].rank_phases if single else {}
+    rows = ranks or {step.name: dict(step.phases_mean) for step in steps}
+    names = [next(iter(rows))] if single else list(rows)  # of the bars that have a bound
+    scale, unit = style.time_unit(max(step.step_time_s for step in steps))
     figure = Canvas()
-    for phase, label in training_views.PHASES.items():
-        times = [mine.get(phase, 0.0) for _, mine in rows]
-        if max(times) <= 0:
-            continue
-        figure.add(
-            "bar", x=[t / scale for t in times], y=[name for name, _ in rows], orientation="h", name=label,
-            marker={"color": _PHASE_COLOUR[phase]}, customdata=[t / sum(mine.values()) for t, (_, mine) in zip(times, rows, strict=True)],
-            hovertemplate=f"%{{y}}, {label}<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the step<extra></extra>",
-        )  # fmt: skip
-    bounds = [case.metrics.get("lower_bound_s", 0.0) / scale for case in steps]
-    mark_bounds(figure, bounds, [rows[0][0]] if single else [name for name, _ in rows], unit)
-    _published(figure, steps, rows, scale)
-    whose = "" if of_ranks else " of the mean pipeline rank"
-    figure.axis("x", title=f"time{whose} [{unit}]", rangemode="tozero")
-    figure.axis("y", autorange="reversed", ticksuffix="  ", showgrid=False, type="category")
+    looks = {phase: (label, _PHASES[phase]) for phase, label in PHASES.items()}
+    stacked(figure, looks, rows, scale, f"<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the step")
+    mark_bounds(figure, [(step.lower_bound_s or 0.0) / scale for step in steps], names, unit)
+    published = [
+        (row, name)
+        for step, name in zip(steps, names, strict=True)
+        for row in step.expected
+        if row.metric == "step_time_s"
+    ]
+    mark_published(
+        figure,
+        [(row.published / scale, name) for row, name in published],
+        [
+            f"published {show(row.published, 's')}<br>simulated {show(row.simulated, 's')} ({row.error_fraction:+.1%})"
+            for row, _ in published
+        ],
+        "published step",
+    )
+    figure.axis(
+        "x", title=f"time{'' if ranks else ' of the mean pipeline rank'} [{unit}]", rangemode="tozero"
+    )
     if single and len(rows) > 1:
-        figure.axis("y", title="pipeline rank", tickvals=[n for n, _ in rows][:: -(-len(rows) // _MAX_NAMED)])
-    figure.layout |= {"barmode": "stack", "bargap": 0.25, "legend": {"traceorder": "normal"}}
-    title = _phase_title(steps[0]) if single else " ".join(training_words.compared(steps)[:2])
-    alt = "Stacked bars: " + "; ".join(
-        f"{name}: " + ", ".join(f"{training_views.PHASES[p]} {show(t, 's', 3)}" for p, t in mine.items() if t) for name, mine in rows[:8]
-    )  # fmt: skip
-    return style.finish(
-        figure, title, height=150 + (24 if len(rows) > 6 else 40) * len(rows), alt=alt, top=76
-    )
+        figure.axis("y", title="pipeline rank", tickvals=list(rows)[:: -(-len(rows) // _MAX_NAMED)])
+    title = _phases_title(steps[0]) if single else " ".join(compared(runs)[:2])
+    words = spoken(PHASES, dict(list(rows.items())[:_MAX_SPOKEN]), lambda time_s: show(time_s, "s", 3))
+    height = 150 + (24 if len(rows) > 6 else 40) * len(rows)
+    return style.finish(figure, title, height=height, alt=f"Stacked bars: {words}", top=76)
 
 
-def _rank_rows(case: Case) -> list[tuple[str, Mapping[str, float]]]:
-    """Phases of each pipeline rank, from the timeline."""
-    line = case.result.get("timeline") or {}
-    owner = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
-    rows: list[tuple[str, Mapping[str, float]]] = []
-    for rank, optimizer_s in zip(line.get("pipeline") or [], line.get("optimizer_s") or [], strict=False):
-        mine = dict.fromkeys(training_views.PHASES, 0.0)
-        for kind, start_s, end_s in zip(rank["kinds"], rank["start_s"], rank["end_s"], strict=True):
-            mine[owner[kind]] += end_s - start_s
-        mine["opt_s"] = optimizer_s
-        mine["bubble_s"] = max(0.0, line["end_s"] - sum(mine.values()))
-        rows.append((str(rank["rank"]), mine))
-    return rows
-
-
-def _phase_title(case: Case) -> str:
-    m = case.metrics
-    step, mean = m["step_time_s"], m["phases_mean"]
-    busy = {label: mean[key] for key, label in training_views.PHASES.items() if key != "bubble_s"}
-    most = max(busy, key=lambda label: busy[label])
-    words = most.partition(", ")[2] or most
+def _phases_title(step: StepView) -> str:
+    step_s, mean, largest = step.step_time_s, step.phases_mean, largest_phase(step)
     return (
-        f"A step takes {show(step, 's', 3)}: on the mean rank {words} take {busy[most] / step:.0%} of it, "
-        f"the bubble {mean['bubble_s'] / step:.1%}"
+        f"A step takes {show(step_s, 's', 3)}: on the mean rank {words_of(largest)} take {mean[largest] / step_s:.0%} of it, "
+        f"the bubble {mean['bubble_s'] / step_s:.1%}"
     )
 
 
-def _published(figure: Canvas, steps: Sequence[Case], rows: Sequence[tuple[str, Any]], scale: float) -> None:
-    """The published step time, where the scenario expects one."""
-    points = []
-    for case in steps:
-        for row in case.result.get("expect") or []:
-            if row["metric"] == "step_time_s":
-                names = [case.name] if len(steps) > 1 else [rows[0][0]]
-                points += [(row["published"] / scale, name, row) for name in names]
-    if points:
-        figure.add(
-            "scatter", x=[x for x, _, _ in points], y=[y for _, y, _ in points], mode="markers", name="published step",
-            marker={"symbol": "diamond", "size": 11, "color": "#FFFFFF", "line": {"width": 1.8, "color": "#1C2126"}},
-            hovertext=[f"published {show(r['published'], 's')}<br>simulated {show(r['simulated'], 's')} ({r['error_fraction']:+.1%})" for _, _, r in points],
-            hoverinfo="text",
-        )  # fmt: skip
-
-
-def memory(result: Result) -> Any:
-    """What a GPU of each pipeline rank holds, by part, beside what it has."""
-    case = steps_of(result, "memory")[0]
-    rows = case.result.get("memory") or []
-    if not rows:
+def memory(runs: RunsView) -> Picture:
+    """Memory of a GPU of each pipeline rank by part, next to its capacity."""
+    step = runs.select(StepView)[0]
+    if not step.memory:
         raise absent("memory", "this one counted none")
-    capacity = case.metrics.get("memory_capacity_bytes")
-    totals = [training_views.held_bytes(row) for row in rows]
-    scale, unit = style.bytes_unit(max(totals))
-    names = [str(row["rank"]) for row in rows]
+    capacity, fullest, parts = step.memory_capacity_bytes, step.fullest, parts_of(step.memory)
+    scale, unit = style.bytes_unit(fullest.total_bytes)
     figure = Canvas()
-    for i, part in enumerate(training_views.parts_of(rows)):
-        figure.add(
-            "bar", x=names, y=[row.get(part, 0.0) / scale for row in rows], name=part,
-            marker={"color": _PART_COLOUR.get(part, style.SERIES[i % len(style.SERIES)])},
-            hovertemplate=f"rank %{{x}}, {part}: %{{y:.3g}} {unit}<extra></extra>",
-        )  # fmt: skip
+    looks = {
+        part: (part, _PARTS.get(part, style.SERIES[i % len(style.SERIES)])) for i, part in enumerate(parts)
+    }
+    bars = {str(held.rank): held.parts for held in step.memory}
+    stacked(figure, looks, bars, scale, f": %{{y:.3g}} {unit}", upright=True, noun="rank ")
     if capacity:
         figure.level(capacity / scale, style.BAD, "above")
         figure.note(
             f"{show(capacity, 'bytes', 3)} of HBM", 1, capacity / scale, xref="paper", xanchor="right", yanchor="bottom", font={"size": 13}
         )  # fmt: skip
-    top = max([*totals, capacity or 0.0]) / scale
-    figure.axis(
-        "x",
-        title="pipeline rank",
-        type="category",
-        showgrid=False,
-        tickvals=names[:: -(-len(names) // _MAX_NAMED)],
-    )
+    ticks = list(bars)[:: -(-len(bars) // _MAX_NAMED)]
+    figure.axis("x", title="pipeline rank", type="category", showgrid=False, tickvals=ticks)
+    top = max(fullest.total_bytes, capacity or 0.0) / scale
     figure.axis("y", title=f"memory of a GPU [{unit}]", range=[0, top * 1.1])
-    figure.layout |= {"barmode": "stack", "bargap": 0.25, "legend": {"traceorder": "normal"}}
-    fullest = max(range(len(rows)), key=lambda i: totals[i])
-    part = max(training_views.parts_of(rows), key=lambda key: rows[fullest].get(key, 0.0))
+    part = max(parts, key=lambda name: fullest.parts.get(name, 0.0))
     of = f" of {show(capacity, 'bytes', 3)}" if capacity else ""
     title = (
-        f"{_lead(case)}rank {names[fullest]} holds most, {show(totals[fullest], 'bytes', 3)}{of}; "
-        f"{part} take {show(rows[fullest][part], 'bytes', 3)} of it"
+        f"rank {fullest.rank} holds most, {show(fullest.total_bytes, 'bytes', 3)}{of}; "
+        f"{part} take {show(fullest.parts[part], 'bytes', 3)} of it"
     )
-    told = (f"{n} {show(t, 'bytes', 3)}" for n, t in zip(names, totals, strict=True))
-    alt = f"Stacked bars by pipeline rank: {', '.join(told)}"
-    return style.finish(figure, title if case.variant else _upper(title), height=420, alt=alt, top=52)
-
-
-def _lead(case: Case) -> str:
-    return f"{case.name}: " if case.variant else ""
-
-
-def _upper(title: str) -> str:
-    return title[0].upper() + title[1:]
+    totals = ", ".join(f"{held.rank} {show(held.total_bytes, 'bytes', 3)}" for held in step.memory)
+    return style.finish(
+        figure, headline(step, title), height=420, alt=f"Stacked bars by pipeline rank: {totals}", top=52
+    )

@@ -1,4 +1,4 @@
-"""The figure of a validation: every published value next to the simulated one."""
+"""The plot of a validation: every published value next to the simulated one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ from typing import Any
 
 from sim.show import style
 from sim.show.canvas import Canvas, absent
-from sim.show.tables.validation import measured
-from sim.show.views.run import Result, counts
-from sim.show.views.validation import use_of
-from sim.show.words import validation as validations
-
-_DOTS = 2500  # SVG dots of one kind that a browser draws at once without a wait
-
+from sim.show.tables.validation import quantity_cell
+from sim.show.views.validation import Row, ValidationView
+from sim.show.words import validation as words
 
 _LOOKS = {
     "predicted": ("circle", style.GOOD),
@@ -21,72 +17,54 @@ _LOOKS = {
     "missed": ("x", style.BAD),
     "printed only": ("circle-open", style.NEUTRAL),
 }
+_EDGE = 0.99  # of the reach of the axis, where a mark stays that lies further out
 
 
-def validation(document: Result) -> Any:
-    """The error of every published figure in its group, over the group's tolerance."""
-    groups = {name: one for name, one in document["groups"].items() if one["rows"]}
+def validation(view: ValidationView) -> Any:
+    """Draw the error of every published figure in its group, over the group's tolerance."""
+    groups = [group for group in view.groups if group.rows]
     if not groups:
         raise absent("validation", "no row was compared")
-    names = list(groups)
     figure = Canvas()
-    bands = {name: {row["tolerance_fraction"] or 0.0 for row in groups[name]["rows"]} for name in names}
-    for i, name in enumerate(names):
-        for tolerance in sorted(bands[name], reverse=True):
-            figure.rectangle(
-                (-100 * tolerance, 100 * tolerance),
-                (i - 0.36, i + 0.36),
-                fillcolor=style.BAND,
-                line={"width": 0},
-            )
-    counted = [abs(row["error_fraction"]) for one in groups.values() for row in one["rows"] if counts(row)]
-    reach = 112 * max([0.01, *counted, *(tolerance for one in bands.values() for tolerance in one)])
-    points: dict[str, list[tuple[float, float, str]]] = {}
-    for i, name in enumerate(names):
-        rows = groups[name]["rows"]
-        for j, row in enumerate(rows):
-            spread = 0.0 if len(rows) == 1 else 0.5 * (j / (len(rows) - 1) - 0.5)
-            text = (
-                f"{name}: {row['id']}<br>{row['quantity']}<br>published {measured(row['published'], row['unit'])}, "
-                f"simulated {measured(row['simulated'], row['unit'])}<br>error {row['error_fraction']:+.2%}"
-            )
-            # A row that is printed only may lie far out; it stands at the edge then, and its text says where.
-            error = min(max(100 * row["error_fraction"], -0.99 * reach), 0.99 * reach)
-            points.setdefault(use_of(row), []).append((error, i + spread, text))
-    far = any(abs(x) >= 0.99 * reach for x, _, _ in points.get("printed only", ()))
-    beyond = ", marks at the edge lie beyond" if far else ""
+    tolerances = [{row.tolerance_fraction or 0.0 for row in group.rows} for group in groups]
+    for i, bands in enumerate(tolerances):
+        for tolerance in sorted(bands, reverse=True):
+            width = (-100 * tolerance, 100 * tolerance)
+            figure.rectangle(width, (i - 0.36, i + 0.36), fillcolor=style.BAND, line={"width": 0})
+    counted = [abs(row.error_fraction) for row in view.rows if row.counts]
+    reach = 112 * max([0.01, *counted, *set().union(*tolerances)])
+    marks: dict[str, list[tuple[float, float, str]]] = {}
+    for i, group in enumerate(groups):
+        last = len(group.rows) - 1
+        for j, row in enumerate(group.rows):
+            # A row that is printed only may lie far out; it stays at the edge then, and its text says where.
+            error = min(max(100 * row.error_fraction, -_EDGE * reach), _EDGE * reach)
+            spread = 0.5 * (j / last - 0.5) if last else 0.0
+            use = "missed" if row.counts and not row.ok else row.use
+            marks.setdefault(use, []).append((error, i + spread, _hover(row)))
     for use, (symbol, colour) in _LOOKS.items():
-        if use in points:
-            xs, ys, texts = zip(*points[use], strict=True)
-            marker = {
-                "symbol": symbol,
-                "color": colour,
-                "size": 8,
-                "line": {"width": 1.6 if symbol.endswith("open") else 0, "color": colour},
-            }
+        if use in marks:
+            xs, ys, texts = zip(*marks[use], strict=True)
+            line = {"width": 1.6 if symbol.endswith("open") else 0, "color": colour}
             figure.add(
-                "scatter",
-                x=xs,
-                y=ys,
-                mode="markers",
-                name=f"{use} ({len(xs)})",
-                marker=marker,
-                hovertext=texts,
-                hoverinfo="text",
-            )
-    figure.axis(
-        "x",
-        title=f"error of the simulated value [%]; the band is the tolerance{beyond}",
-        range=[-reach, reach],
-    )
-    figure.axis(
-        "y", tickvals=list(range(len(names))), ticktext=[f"{name}  " for name in names], range=[len(names) - 0.4, -0.6],
-        showgrid=False, zeroline=False,
-    )  # fmt: skip
+                "scatter", x=xs, y=ys, mode="markers", name=f"{use} ({len(xs)})", hovertext=texts, hoverinfo="text",
+                marker={"symbol": symbol, "color": colour, "size": 8, "line": line},
+            )  # fmt: skip
+    far = any(abs(x) >= _EDGE * reach for x, *_ in marks.get("printed only", ()))
+    beyond = ", marks at the edge lie beyond" if far else ""
+    title = f"error of the simulated value [%]; the band is the tolerance{beyond}"
+    figure.axis("x", title=title, range=[-reach, reach])
+    figure.rows([f"{group.name}  " for group in groups])
     alt = "; ".join(
-        f"{n}: mean error {g['mean_abs_error_fraction']:.1%}, worst {g['worst_error_fraction']:.1%}"
-        for n, g in groups.items()
+        f"{group.name}: mean error {group.mean_abs_error_fraction:.1%}, worst {group.worst_error_fraction:.1%}"
+        for group in groups
     )
-    return style.finish(
-        figure, " ".join(validations.finding(document)[::2]), height=130 + 46 * len(names), alt=alt
+    return style.finish(figure, " ".join(words.finding(view)[::2]), height=130 + 46 * len(groups), alt=alt)
+
+
+def _hover(row: Row) -> str:
+    published, simulated = (quantity_cell(value, row.unit) for value in (row.published, row.simulated))
+    return (
+        f"{row.group}: {row.id}<br>{row.quantity}<br>published {published}, simulated {simulated}"
+        f"<br>error {row.error_fraction:+.2%}"
     )

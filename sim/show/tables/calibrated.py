@@ -1,4 +1,4 @@
-"""What a calibration found, as grids: phases, exchanges, classes of kernels, and the kernels that it could not name."""
+"""Tables of a calibration: phases, collectives, classes of kernels, and the kernels that it could not name."""
 
 from __future__ import annotations
 
@@ -9,76 +9,66 @@ from sim.units import show
 _MAX_UNNAMED = 20
 
 
-def of_calibration(found: Calibration) -> list[Grid]:
-    """The grids of a calibration; phases and exchanges only where the trace has them."""
-    grids = [_phases(found), _exchanges(found)] if found.phases else []
-    return [*grids, _classes(found), *([_unnamed(found)] if found.unnamed else [])]
+def calibration_grids(calibration: Calibration) -> list[Grid]:
+    """Return the tables of a calibration; phases and collectives only where the trace has them."""
+    grids = [_phases(calibration), _collectives(calibration)] if calibration.phases else []
+    return [*grids, _classes(calibration), *([_unnamed(calibration)] if calibration.unnamed else [])]
 
 
-def summary(found: Calibration) -> list[str]:
-    """Sentences: what was read, how much communication nothing hid, how it was cut, and how much has no name."""
-    origin, overlap = found.origin, found.overlap
-    where = (
-        f"{origin.gpu or 'an unnamed GPU'}, rank {origin.rank} of {origin.world_size or 'an unknown number'}"
-    )
+def summary(calibration: Calibration) -> list[str]:
+    """Return what was read, how much communication nothing hid, how it was cut, and how much has no name, in sentences."""
+    origin, overlap = calibration.origin, calibration.overlap
+    rank = f"rank {origin.rank} of {origin.world_size or 'an unknown number'}"
     lines = [
-        f"{origin.file}: {found.num_kernels} kernels in {_time(found.span_s)} on {where}.",
+        f"{origin.file}: {calibration.num_kernels} kernels in {_time(calibration.span_s)} on {origin.gpu or 'an unnamed GPU'}, {rank}.",
         f"Compute was busy for {_time(overlap.compute_busy_s)}, communication for {_time(overlap.comm_busy_s)}, of which "
-        f"{_time(overlap.exposed_comm_s)} exposed ({_percent(overlap.exposed_comm_s / found.span_s)} of the span).",
+        f"{_time(overlap.exposed_comm_s)} exposed ({_percent(overlap.exposed_comm_s / calibration.span_s)} of the span).",
     ]
-    if found.phases:
-        how = "named ranges of the trace" if found.cut_by == "ranges" else "marker kernels"
-        sms = f"{found.compute_sms} SMs compute, {found.comm_sms} communicate"
-        lines.append(
-            f"{found.num_layers} layer pairs, cut by {how}; {sms}; {found.tokens_per_rank} tokens a rank."
-        )
+    if calibration.phases:
+        marks = "named ranges of the trace" if calibration.cut_by == "ranges" else "marker kernels"
+        sms = f"{calibration.compute_sms} SMs compute, {calibration.comm_sms} communicate"
+        layers = f"{calibration.num_layers} layer pairs, cut by {marks}"
+        lines.append(f"{layers}; {sms}; {calibration.tokens_per_rank} tokens a rank.")
     else:
-        lines.append(f"No layer pairs were found: {found.why_not}. Only totals by class follow.")
-    if not found.unnamed:
+        lines.append(f"No layer pairs were found: {calibration.why_not}. Only totals by class follow.")
+    if not calibration.unnamed:
         return [*lines, "Every kernel could be named."]
-    num, share = (
-        sum(one.num_kernels for one in found.unnamed),
-        sum(one.share_fraction for one in found.unnamed),
-    )
-    return [*lines, f"{num} kernels, {_percent(share)} of the kernel time, could not be named."]
+    num_kernels = sum(kernel.num_kernels for kernel in calibration.unnamed)
+    share = _percent(sum(kernel.share_fraction for kernel in calibration.unnamed))
+    return [*lines, f"{num_kernels} kernels, {share} of the kernel time, could not be named."]
 
 
-def _phases(found: Calibration) -> Grid:
+def _phases(calibration: Calibration) -> Grid:
+    phases = calibration.phases
     rows = [
         (
             name,
-            time_cell(one.elapsed_s),
-            time_cell(one.sm_bound_s),
-            time_cell(one.memory_bound_s),
-            time_cell(one.idle_s),
-            f"{time_cell(min(one.per_layer_s))} - {time_cell(max(one.per_layer_s))}",
+            *map(time_cell, (phase.elapsed_s, phase.sm_bound_s, phase.memory_bound_s, phase.idle_s)),
+            f"{time_cell(min(phase.per_layer_s))} - {time_cell(max(phase.per_layer_s))}",
         )
-        for name, one in found.phases.items()
+        for name, phase in phases.items()
     ]
-    total_s = sum(one.elapsed_s for one in found.phases.values())
-    rows.append(("all", time_cell(total_s), "", "", "", ""))
+    total_s = sum(phase.elapsed_s for phase in phases.values())
     return Grid(
-        f"Phases of a layer pair, mean of {found.num_layers}",
+        f"Phases of a layer pair, mean of {calibration.num_layers}",
         ("phase", "elapsed", "SM-bound", "memory-bound", "idle", "layers"),
-        tuple(rows),
-        breaks=frozenset({len(rows) - 1}),
+        (*rows, ("all", time_cell(total_s), "", "", "", "")),
+        breaks=frozenset({len(rows)}),
     )
 
 
-def _exchanges(found: Calibration) -> Grid:
+def _collectives(calibration: Calibration) -> Grid:
     rows = tuple(
         (
             name,
-            f"{one.kernel}, cached" if one.cached else one.kernel,
-            time_cell(one.data_s),
-            time_cell(one.notify_s),
-            time_cell(one.preparation_s),
-            str(one.comm_sms),
+            f"{collective.kernel}, cached" if collective.cached else collective.kernel,
+            *map(time_cell, (collective.data_s, collective.notify_s, collective.preparation_s)),
+            str(collective.comm_sms),
         )
-        for name, one in found.exchanges.items()
+        for name, collective in calibration.exchanges.items()
     )
     return Grid(
-        f"Exchanges of a layer pair, mean of {found.num_layers}",
+        f"Exchanges of a layer pair, mean of {calibration.num_layers}",
         ("exchange", "kernel", "data", "barrier", "preparation", "SMs"),
         rows,
         words=frozenset({0, 1}),
@@ -86,22 +76,21 @@ def _exchanges(found: Calibration) -> Grid:
     )
 
 
-def _classes(found: Calibration) -> Grid:
+def _classes(calibration: Calibration) -> Grid:
     rows = tuple(
-        (one.label, one.bound, str(one.num_kernels), time_cell(one.time_s), _percent(one.share_fraction))
-        for one in found.classes
-    )
-    return Grid(
-        "Kernels by class", ("class", "bound by", "kernels", "time", "share"), rows, words=frozenset({0, 1})
-    )
+        (one_class.label, one_class.bound, str(one_class.num_kernels), time_cell(one_class.time_s), _percent(one_class.share_fraction))
+        for one_class in calibration.classes
+    )  # fmt: skip
+    heads = ("class", "bound by", "kernels", "time", "share")
+    return Grid("Kernels by class", heads, rows, words=frozenset({0, 1}))
 
 
-def _unnamed(found: Calibration) -> Grid:
+def _unnamed(calibration: Calibration) -> Grid:
     rows = tuple(
-        (one.name, str(one.num_kernels), time_cell(one.time_s), _percent(one.share_fraction))
-        for one in found.unnamed[:_MAX_UNNAMED]
+        (kernel.name, str(kernel.num_kernels), time_cell(kernel.time_s), _percent(kernel.share_fraction))
+        for kernel in calibration.unnamed[:_MAX_UNNAMED]
     )
-    more = len(found.unnamed) - len(rows)
+    more = len(calibration.unnamed) - len(rows)
     note = f"and {more} more" if more > 0 else ""
     return Grid("Kernels that could not be named", ("kernel", "runs", "time", "share"), rows, note=note)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim.show.grid import Grid
 from sim.show.tables import ladder as ladder_grids
 from sim.show.tables import run as grids
 from sim.show.tables import sweep as sweep_grids
-from sim.show.views.run import Result, cases
-from sim.show.views.validation import is_validation
+from sim.show.tables import validation as validation_tables
+from sim.show.views.ladder import ladder_view
+from sim.show.views.run import views_of
+from sim.show.views.sweep import sweep_view
+from sim.show.views.validation import validation_view
 from sim.show.words import ladder as ladders
 from sim.show.words import run as findings
+from sim.show.words import sweep as sweep_words
 from sim.show.words import validation
 from sim.units import show
 
@@ -24,106 +28,73 @@ if TYPE_CHECKING:
 
     from sim.cluster.datasheet import Datasheet
     from sim.workload.model import Model, Parameters
-from sim.show.tables import validation as validation_tables
-from sim.show.words import sweep as sweep_words
+
+Document = Mapping[str, Any]
 
 _LONG = (
-    "variant",
-    "metric",
-    "source",
-    "quantity",
-    "row",
-    "verdict",
-    "citation",
-    "point",
-    "goes with it",
-    "reason",
-    "one of them",
-    "most of it",
-    "what",
-    "choice, added in this order",
-    "choice",
-)  # heads of columns that may wrap
+    "variant", "metric", "source", "quantity", "row", "verdict", "citation", "point", "goes with it", "reason", "one of them",
+    "most of it", "what", "choice, added in this order", "choice",
+)  # fmt: skip
+"""Heads of columns that may wrap."""
 _WORST = 3
 """Rows of a group that a terminal shows of a whole validation."""
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
 
-def print_result(result: Result, console: Console, written: Iterable[Path] = ()) -> None:
-    """Times beside bounds, bandwidths, published values, and what it all says, for any result document."""
-    found = cases(result)
-    _title(console, str(result.get("title") or result.get("name") or ""))
-    if len(found) == 1:
-        from rich.markup import escape
-
-        console.print(
-            ", ".join(f"[dim]{key}[/] {escape(value)}" for key, value in found[0].facts), highlight=False
-        )
-    for grid in grids.of_result(result, wide=False):
-        print_grid(grid, console)
-    console.print()
-    for sentence in [*findings.finding(result), findings.of_expectations(result)]:
-        if sentence:
-            console.print(sentence, highlight=False, markup=False, soft_wrap=False)
-    _print_written(written, console)
+def print_result(document: Document, console: Console, written: Iterable[Path] = ()) -> None:
+    """Print times next to bounds, bandwidths, published values, and the findings of a run."""
+    runs = views_of(document)
+    sentences = (*findings.finding(runs), findings.expectations(runs))
+    facts = runs.runs[0].facts if len(runs.runs) == 1 else ()
+    _print_all(runs.title, grids.grids(runs, wide=False), sentences, console, written, facts)
 
 
-def print_sweep(document: Result, console: Console, written: Iterable[Path]) -> None:
-    """The best points of a sweep, what each choice costs, what cannot be, and what it all says."""
-    _print_found(
-        document, sweep_grids.grids(document, wide=False), sweep_words.finding(document), console, written
-    )
+def print_sweep(document: Document, console: Console, written: Iterable[Path]) -> None:
+    """Print the best points of a sweep, what each choice costs, what cannot be, and the findings."""
+    view = sweep_view(document)
+    tables = sweep_grids.grids(view, wide=False)
+    _print_all(view.title, tables, sweep_words.finding(view), console, written)
 
 
-def print_ladder(document: Result, console: Console, written: Iterable[Path]) -> None:
-    """Every rung, what does not fit, how much is enough, prices and rules, and what it all says."""
-    _print_found(document, ladder_grids.grids(document), ladders.finding(document), console, written)
+def print_ladder(document: Document, console: Console, written: Iterable[Path]) -> None:
+    """Print every rung, what does not fit, how much is enough, prices and rules, and the findings."""
+    view = ladder_view(document)
+    _print_all(view.title, ladder_grids.grids(view), ladders.finding(view), console, written)
 
 
-def _print_found(
-    document: Result, found: Iterable[Grid], said: Iterable[str], console: Console, written: Iterable[Path]
+def print_validation(document: Document, console: Console) -> None:
+    """Print the worst rows of each group (every row of one asked for alone), then all groups in one table."""
+    view = validation_view(document)
+    groups = view.groups if len(view.groups) == 1 else [group.shortened(_WORST) for group in view.groups]
+    tables = [*map(validation_tables.group_grid, groups), validation_tables.summary_grid(view)]
+    _print_all("", tables, validation.finding(view), console)
+
+
+def _print_all(
+    title: str,
+    tables: Iterable[Grid],
+    sentences: Iterable[str | None],
+    console: Console,
+    written: Iterable[Path] = (),
+    facts: Iterable[tuple[str, str]] = (),
 ) -> None:
-    _title(console, str(document["title"]))
-    for grid in found:
-        print_grid(grid, console)
-    console.print()
-    for sentence in said:
-        console.print(sentence, highlight=False, markup=False)
-    _print_written(written, console)
-
-
-def _print_written(written: Iterable[Path], console: Console) -> None:
     from rich.markup import escape
 
-    names = ", ".join(map(str, written))
-    if names:
-        console.print(f"[dim]Written: {escape(names)}[/dim]", soft_wrap=True)
-
-
-def print_validation(report: Result, console: Console) -> None:
-    """The worst rows of each group (every row of one asked for alone), then all groups in one table."""
-    assert is_validation(report)
-    for name, group in report["groups"].items():
-        alone = len(report["groups"]) == 1
-        print_grid(
-            validation_tables.of_group(name, group if alone else _worst_of(group), len(group["rows"])),
-            console,
-        )
-    print_grid(validation_tables.of_groups(report["groups"]), console)
+    if title:
+        _title(console, title)
+    if asked := ", ".join(f"[dim]{key}[/] {escape(value)}" for key, value in facts):
+        console.print(asked, highlight=False)
+    for grid in tables:
+        print_grid(grid, console)
     console.print()
-    for sentence in validation.finding(report):
+    for sentence in filter(None, sentences):
         console.print(sentence, highlight=False, markup=False)
-
-
-def _worst_of(group: Result) -> Result:
-    """The group with those rows that miss, and the worst of the others; nothing of its sources."""
-    ranked = validation.worst_first(group["rows"])
-    missed = sum(not row["ok"] for row in ranked)
-    return {"title": group.get("title"), "rows": ranked[: max(_WORST, missed)]}
+    if files := ", ".join(map(str, written)):
+        console.print(f"[dim]Written: {escape(files)}[/dim]", soft_wrap=True)
 
 
 def print_grid(grid: Grid, console: Console) -> None:
-    """One grid as a table: numbers right, words left, missed rows in red and marked in words too."""
+    """Print a grid as a table: numbers right, words left, missed rows in red and marked in words too."""
     from rich.text import Text
 
     heads = grid.heads if _width(grid.heads, grid.rows) <= console.width else _folded(grid.heads, grid.rows)
@@ -140,7 +111,7 @@ def print_grid(grid: Grid, console: Console) -> None:
 
 
 def _width(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> int:
-    """Of a table [characters], a column beside the next; columns that may wrap count as narrow as they can be."""
+    """Width of a table [characters]; columns that may wrap count as narrow as they can be."""
     columns = list(zip(*rows, strict=True)) or [() for _ in heads]
     return sum(2 + _widest(head, cells) for head, cells in zip(heads, columns, strict=True))
 
@@ -153,13 +124,13 @@ def _widest(head: str, cells: Iterable[str]) -> int:
 
 
 def _folded(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """Heads broken between words where they are wider than what stands below them."""
+    """Break heads between words where they are wider than the cells below them."""
     columns = list(zip(*rows, strict=True))
-    found = []
+    broken = []
     for head, cells in zip(heads, columns, strict=True):
         room = max(1, *map(len, (*cells, *head.split())))
-        found.append(head if head in _LONG or "\n" in head else "\n".join(textwrap.wrap(head, room)))
-    return tuple(found)
+        broken.append(head if head in _LONG or "\n" in head else "\n".join(textwrap.wrap(head, room)))
+    return tuple(broken)
 
 
 def print_sheet(sheet: Datasheet, console: Console) -> None:
@@ -215,7 +186,7 @@ def print_sheet(sheet: Datasheet, console: Console) -> None:
 
 
 def _reasons(sheet: Datasheet, console: Console) -> None:
-    """Where each derived, measured or assumed figure comes from, where it says so."""
+    """Print the origin of each derived, measured or assumed parameter that has one."""
     from rich.text import Text
 
     explained = [row.parameter for row in sheet.parameters if row.parameter and row.parameter.detail]

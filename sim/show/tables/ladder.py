@@ -2,283 +2,236 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sim.show.grid import Cell, Grid
 from sim.show.tables import rules
-from sim.show.views.ladder import WAYS, beside, called, machine, machines, other, said, upper
-from sim.show.views.ladder_changes import (
-    Document,
-    Rung,
-    change_alone,
-    change_in_turn,
-    change_removed,
-    gap_words,
-    goes_with_it,
-    is_timely,
-    moved,
-    sense,
-)
-from sim.show.views.run import Case, joined
+from sim.show.views.ladder import Curve, LadderView, Readings, machine_label
+from sim.show.views.ladder_changes import Metric, capital, change_text
+from sim.show.views.names import joined
+from sim.show.words.ladder import need_text
 from sim.units import show
 
-_UNFIT = "does not fit"
+_Rows = list[tuple[Cell, ...]]
+_MEMORY_RULE = "R2024"
+"""The rule on memory that is traded alone, of which no machine is a case."""
 
 
-def grids(document: Document) -> list[Grid]:
-    """The tables of a ladder for a terminal."""
-    made = [
-        of_rungs(document),
-        of_readings(document),
-        of_beside(document),
-        of_gaps(document),
-        of_reasons(document),
-        of_enough(document),
-        of_prices(document),
-        of_verdicts(document),
-    ]
-    return [one for one in made if one.rows]
+def grids(view: LadderView) -> list[Grid]:
+    """Return the tables of a ladder for a terminal."""
+    makers = (
+        rung_grid, reading_grid, companion_grid, gap_grid, refusal_grid, enough_grid, price_grid, verdict_grid,
+    )  # fmt: skip
+    return [grid for make in makers if (grid := make(view)).rows]
 
 
-def of_rungs(document: Document) -> Grid:
-    """A row for each rung: every machine, what the choice moves in its turn, and the gap before and after."""
-    metric, on, against = document["metric"]["name"], document["reference"], other(document)
-    rows = []
-    for before, rung in zip([None, *document["rungs"]], document["rungs"], strict=False):
-        row = [
-            rung["title"],
-            *(_cell(document, rung, "cumulative", name) for name in document["hardware"]),
-        ]
-        row.append(moved(change_in_turn(rung, before, on)) if before else "-")
-        if against:
-            row += [moved(before["gap_fraction"]) if before else "-", moved(rung["gap_fraction"])]
-        rows.append(tuple(row))
+def rung_grid(view: LadderView) -> Grid:
+    """Return a row for each rung: every machine, what the choice moves in its turn, and the gap before and after."""
+    metric, on, rival = view.metric, view.reference, view.rival
+    rows: _Rows = []
+    before: Cell = "-"
+    for i, rung in enumerate(view.rungs):
+        change = change_text(rung.in_turn[on.name].change) if i else "-"
+        gaps = (before, before := change_text(rung.gap)) if rival else ()
+        rows.append((rung.title, *_values(view, metric, rung.in_turn), change, *gaps))
     heads = (
         "choice, added in this order",
-        *(machine(name) for name in document["hardware"]),
+        *_labels(view),
         "change",
-        *(("gap before", "after") if against else ()),
+        *(("gap before", "after") if rival else ()),
     )
-    note = f"change: of {called(metric)} on {machine(on)} against the row above, {sense(document)}"
-    if against:
-        note += f"; gap: {gap_words(document['metric'], machine(on), machine(against))}"
-    return Grid(f"{upper(called(metric))}, choice by choice", heads, tuple(rows), note=note)
+    note = f"change: of {metric.label} on {on.label} against the row above, {metric.change_note}"
+    if rival:
+        note += f"; gap: {metric.gap_note(on.label, rival.label)}"
+    return Grid(f"{metric.title}, choice by choice", heads, tuple(rows), note=note)
 
 
-def of_readings(document: Document) -> Grid:
-    """Each choice alone in the naive design, and the full one without it, on the reference; and what goes with it."""
-    metric, on = document["metric"]["name"], document["reference"]
-    rows = []
-    for i, rung in enumerate(document["rungs"]):
-        row = [rung["title"] if i else "None of them, and all"]
-        for way, by in (("added_first", change_alone), ("removed_last", change_removed)):
-            row += [_cell(document, rung, way, on), moved(by(document, rung, on)) if i else "-"]
-        rows.append((*row, goes_with_it(document, rung) if i else ""))
+def reading_grid(view: LadderView) -> Grid:
+    """Return each choice alone in the naive design, and the full one without it, on the reference; and what goes with it."""
+    metric, on = view.metric, view.reference
+    rows: _Rows = []
+    for i, rung in enumerate(view.rungs):
+        cells: list[Cell] = []
+        for reading in (rung.alone[on.name], rung.removed[on.name]):
+            cells += [metric.cell(reading.value), change_text(reading.change) if i else "-"]
+        rows.append((rung.title if i else "None of them, and all", *cells, rung.removal_note if i else ""))
     heads = ("choice", "alone", "change", "removed last", "change", "goes with it")
-    told = any(row[-1] for row in rows)
     note = (
-        f"{called(metric)}; alone: the naive design with this choice only, against the naive one; removed last: the full design "
-        f"without it, against the full one; changes: {sense(document)}"
+        f"{metric.label}; alone: the naive design with this choice only, against the naive one; removed last: the full design "
+        f"without it, against the full one; changes: {metric.change_note}"
     )
-    if told:
+    if has_others := any(row[-1] for row in rows):
         note += "; goes with it: other choices that this removal undoes or sets otherwise, so that its change is not the choice's own"
-    width = len(heads) if told else len(heads) - 1
-    title = f"Each choice alone, and removed last, on {machine(on)}"
-    return Grid(title, heads[:width], tuple(row[:width] for row in rows), words=frozenset({0, 5}), note=note)
+    title = f"Each choice alone, and removed last, on {on.label}"
+    grid = Grid(title, heads, tuple(rows), words=frozenset({0, 5}), note=note)
+    return grid if has_others else grid.without(5)
 
 
-def _cell(document: Document, rung: Rung, way: str, on: str) -> Cell:
-    value = rung["values"][way][on]
-    return _UNFIT if value is None else said(document["metric"]["name"], value, 4)
+def _labels(view: LadderView) -> list[str]:
+    return [machine.label for machine in view.machines]
 
 
-def of_beside(document: Document) -> Grid:
-    """What stands beside the metric that is compared: every machine on every rung, and the reference without the choice."""
-    on, metric = document["reference"], document["metric"]["name"]
-    rows = []
-    for i, rung in enumerate(document["rungs"]):
-        runs = [rung["cumulative"][name] for name in document["hardware"]]
-        without = rung["removed_last"][on] if i else None
-        rows.append((rung["title"], *(_beside(document, run, metric) for run in (*runs, without))))
-    heads = ("choice", *map(machine, document["hardware"]), f"{machine(on)}, removed last")
-    return _of_beside(document, heads, rows, metric, "choice by choice")
+def _values(view: LadderView, metric: Metric, readings: Readings) -> list[Cell]:
+    """Return the metric on every machine."""
+    return [metric.cell(readings[machine.name].value) for machine in view.machines]
 
 
-def _of_beside(
-    document: Document, heads: tuple[str, ...], rows: list[tuple[Cell, ...]], metric: str, by: str
-) -> Grid:
-    names = [called(name) for name in beside(document, None, metric)]
-    title = f"{upper(joined(names))}, {by}"
+def companion_grid(view: LadderView) -> Grid:
+    """Return what is shown next to the metric: every machine on every rung, and the reference without the choice."""
+    on = view.reference
+    rows: _Rows = []
+    for i, rung in enumerate(view.rungs):
+        without = rung.removed[on.name].companion_cell if i else "-"
+        rows.append((rung.title, *_companions(view, rung.in_turn), without))
+    heads = ("choice", *_labels(view), f"{on.label}, removed last")
+    return _companion_grid(view, heads, rows, view.metric, "choice by choice")
+
+
+def _companions(view: LadderView, readings: Readings) -> list[Cell]:
+    return [readings[machine.name].companion_cell for machine in view.machines]
+
+
+def _companion_grid(view: LadderView, heads: tuple[str, ...], rows: _Rows, but: Metric, by: str) -> Grid:
+    names = [metric.label for metric in view.companions if metric.name != but.name]
+    note = f"each cell: {' · '.join(names)}" if len(names) > 1 else ""
+    return Grid(f"{capital(joined(names))}, {by}", heads, tuple(rows) if names else (), note=note)
+
+
+def choice_grid(view: LadderView) -> Grid:
+    """Return what each choice works around, and the keys that it sets."""
+    rows = tuple((rung.title, rung.works_around or "-", ", ".join(rung.keys)) for rung in view.rungs)
+    heads = ("choice", "works around", "sets")
+    return Grid("What each choice works around", heads, rows, words=frozenset({0, 1, 2}))
+
+
+def gap_grid(view: LadderView) -> Grid:
+    """Return the gap of the reference to each of several other machines; no rows where there is one."""
+    ours = view.reference.label
+    rows = ((rung.title, *map(change_text, rung.gaps.values())) for rung in view.rungs)
+    heads = ("choice", *(machine.label for machine in view.others))
+    note = f"gap: {view.metric.gap_note(ours, 'each machine')}"
     return Grid(
-        title,
-        heads,
-        tuple(rows) if names else (),
-        note=f"each cell: {' · '.join(names)}" if len(names) > 1 else "",
+        f"Gap of {ours} to each machine", heads, tuple(rows) if len(view.others) > 1 else (), note=note
     )
 
 
-def _beside(document: Document, metrics: Document | None, metric: str) -> Cell:
-    return " · ".join(beside(document, metrics, metric).values()) if metrics else "-"
+def refusal_grid(view: LadderView) -> Grid:
+    """Return designs that no machine can run, each with its reason; machines with the same reason in one row."""
+    where: dict[tuple[str, str, str], list[str]] = {}
+    for rung in view.rungs:
+        for words, name, reason in rung.refusals():
+            where.setdefault((rung.title, words, reason), []).append(machine_label(name))
+    rows = tuple((title, words, ", ".join(names), reason) for (title, words, reason), names in where.items())
+    heads = ("choice", "read", "on", "reason")
+    return Grid("Designs that do not fit", heads, rows, words=frozenset({0, 1, 2, 3}))
 
 
-def of_choices(document: Document) -> Grid:
-    """What each choice works around, and the keys that it sets."""
-    rows = tuple(
-        (rung["title"], rung["works_around"] or "-", ", ".join(rung["set"])) for rung in document["rungs"]
-    )
-    return Grid(
-        "What each choice works around", ("choice", "works around", "sets"), rows, words=frozenset({0, 1, 2})
-    )
-
-
-def of_gaps(document: Document) -> Grid:
-    """The gap of the reference to each of several other machines."""
-    ours = machine(document["reference"])
-    theirs = [name for name in document["hardware"] if name != document["reference"]]
-    rows = tuple(
-        (rung["title"], *(moved(rung["gaps"][name]["cumulative"]) for name in theirs))
-        for rung in document["rungs"]
-    )
-    note = gap_words(document["metric"], ours, "each machine")
-    return Grid(
-        f"Gap of {ours} to each machine", ("choice", *map(machine, theirs)), rows if len(theirs) > 1 else (), note=f"gap: {note}"
-    )  # fmt: skip
-
-
-def of_reasons(document: Document) -> Grid:
-    """Designs that no machine can run, each with its reason; machines with the same reason in one row."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for rung in document["rungs"]:
-        for way, reasons in rung["reasons"].items():
-            for name, reason in reasons.items():
-                found.setdefault((rung["title"], WAYS[way], reason), []).append(machine(name))
-    rows = tuple((title, way, ", ".join(names), reason) for (title, way, reason), names in found.items())
-    return Grid(
-        "Designs that do not fit", ("choice", "read", "on", "reason"), rows, words=frozenset({0, 1, 2, 3})
-    )
-
-
-def of_enough(document: Document) -> Grid:
-    """How much of each figure is enough."""
-    found = [one for one in document["enough"].values() if "needed" in one]
-    fractions = list(dict.fromkeys(need["within_fraction"] for one in found for need in one["needed"]))
-    rows = []
-    for one in found:
-        needs = {need["within_fraction"]: need for need in one["needed"]}
-        cells = []
-        for fraction in fractions:
-            need = needs.get(fraction)
-            text = show(need["value"], one["dimension"], 3) if need else "-"
-            cells.append(f"<= {text}" if need and need["at_most"] else text)
-        present = show(one["present"]["value"], one["dimension"], 3)
-        rows.append((one["title"], one["key"], machine(one["hardware"]), present, *cells))
+def enough_grid(view: LadderView) -> Grid:
+    """Return how much of each figure is enough."""
+    known = view.known_enough.values()
+    fractions = list(dict.fromkeys(need.within_fraction for enough in known for need in enough.needed))
+    rows: _Rows = []
+    for enough in known:
+        needs = {need.within_fraction: need_text(enough, need, "<= ") for need in enough.needed}
+        present = show(enough.present, enough.dimension, 3)
+        cells = (needs.get(fraction, "-") for fraction in fractions)
+        rows.append((enough.title, enough.key, enough.machine, present, *cells))
     heads = ("what", "figure", "of", "has", *(f"within {100 * fraction:g} %" for fraction in fractions))
-    longer = "longer" if all(is_timely(one) for one in found) else "more"
+    longer = "longer" if all(enough.metric.is_timely for enough in known) else "more"
     note = f"within 1 %: the least of it with which a run takes at most 1 % {longer} than with a thousand times what there is"
     return Grid("How much is enough", heads, tuple(rows), words=frozenset({0, 1, 2}), note=note)
 
 
-def of_curve(document: Document, one: Document) -> Grid:
-    """A curve: every machine at every point, and the gaps."""
-    names, ours = list(document["hardware"]), machine(document["reference"])
-    theirs = [name for name in names if name != document["reference"]]
-    rows = []
-    for point in one["points"]:
-        values = [
-            _UNFIT if name in point["reasons"] else said(one["metric"], point["values"].get(name), 4)
-            for name in names
-        ]
-        rows.append((f"{point['value']:g}", *values, *(moved(point["gaps"].get(name)) for name in theirs)))
-    heads = (one["title"], *map(machine, names), *(f"gap to {machine(name)}" for name in theirs))
-    note = "; ".join(
-        [
-            *([f"held: {one['held']}"] if one["held"] else []),
-            *([f"gap: {gap_words(one, ours, 'the other')}"] if theirs else []),
-        ]
+def curve_grid(view: LadderView, curve: Curve) -> Grid:
+    """Return a curve: every machine at every point, and the gaps."""
+    metric, others = curve.metric, view.others
+    rows = tuple(
+        (
+            f"{point.value:g}",
+            *_values(view, metric, point.readings),
+            *(change_text(point.gaps[machine.name]) for machine in others),
+        )
+        for point in curve.points
     )
-    return Grid(f"{upper(called(one['metric']))} along {one['title']}", heads, tuple(rows), note=note)
+    heads = (curve.title, *_labels(view), *(f"gap to {machine.label}" for machine in others))
+    held = f"held: {curve.held}" if curve.held else ""
+    gap = f"gap: {metric.gap_note(view.reference.label, 'the other')}" if others else ""
+    note = "; ".join(filter(None, (held, gap)))
+    return Grid(f"{metric.title} along {curve.title}", heads, rows, note=note)
 
 
-def of_curve_beside(document: Document, one: Document) -> Grid:
-    """What stands beside the metric of a curve: every machine at every point."""
-    names, metric = list(document["hardware"]), one["metric"]
-    rows = [
-        (f"{point['value']:g}", *(_beside(document, point["metrics"].get(name), metric) for name in names))
-        for point in one["points"]
-    ]
-    return _of_beside(document, (one["title"], *map(machine, names)), rows, metric, f"along {one['title']}")
+def curve_companion_grid(view: LadderView, curve: Curve) -> Grid:
+    """Return what is shown next to the metric of a curve: every machine at every point."""
+    rows: _Rows = [(f"{point.value:g}", *_companions(view, point.readings)) for point in curve.points]
+    heads = (curve.title, *_labels(view))
+    return _companion_grid(view, heads, rows, curve.metric, f"along {curve.title}")
 
 
-def of_prices(document: Document) -> Grid:
-    """What a million tokens cost, and the price at which another machine would cost as much as the reference."""
-    machines = document["hardware"]
-    reference = machines[document["reference"]]
-    ours = (reference.get("tokens_per_s_per_gpu") or {}).get("full")
-    priced = reference.get("price_usd_per_gpu_hour") is not None
-    rows: list[tuple[Cell, ...]] = []
-    for name, one in machines.items():
-        tokens = one.get("tokens_per_s_per_gpu") or {}
-        if not tokens.get("full"):
+def price_grid(view: LadderView) -> Grid:
+    """Return what a million tokens cost, and the price at which another machine would cost as much as the reference."""
+    reference = view.reference
+    ours, paid = reference.tokens_per_s_per_gpu.full, reference.price_usd_per_gpu_hour
+    rows: _Rows = []
+    for machine in view.machines:
+        if not (tokens := machine.tokens_per_s_per_gpu.full):
             continue
-        price, cost = one.get("price_usd_per_gpu_hour"), one.get("usd_per_million_tokens") or {}
-        even = None
-        if ours and priced and name != document["reference"]:
-            even = reference["price_usd_per_gpu_hour"] * tokens["full"] / ours
-        dollars = (_usd(cost.get(end)) for end in ("naive", "full"))
-        rows.append((machine(name), f"{tokens['full']:,.0f}", _usd(price), *dollars, _usd(even)))
+        even = paid * tokens / ours if ours and paid is not None and machine is not reference else None
+        costs = machine.usd_per_million_tokens
+        dollars = map(_usd, (machine.price_usd_per_gpu_hour, costs.naive, costs.full, even))
+        rows.append((machine.label, f"{tokens:,.0f}", *dollars))
     unpriced = [row[0] for row in rows if row[2] == "-"]
     heads = ("machine", "tokens/s/GPU", "$ a GPU-hour", "$ a M tokens, naive", "full", "breaks even at $")
-    told = []
-    if priced:
-        told.append(
-            "breaks even: the price of its GPU-hour at which a token costs as much as on "
-            f"{machine(document['reference'])}, full design"
-        )
+    notes = []
+    if paid is not None:
+        price = "the price of its GPU-hour at which a token costs as much as on"
+        notes.append(f"breaks even: {price} {reference.label}, full design")
     if unpriced:
-        told.append(f"{joined(unpriced)}: no price in the profile, so no cost of a token")
-    width = len(heads) if priced else len(heads) - 1
-    shown = tuple(row[:width] for row in rows) if len(unpriced) < len(rows) else ()
-    return Grid("Price of a million tokens", heads[:width], shown, note="; ".join(told))
+        notes.append(f"{joined(unpriced)}: no price in the profile, so no cost of a token")
+    shown = tuple(rows) if len(unpriced) < len(rows) else ()
+    grid = Grid("Price of a million tokens", heads, shown, note="; ".join(notes))
+    return grid if paid is not None else grid.without(5)
 
 
 def _usd(value: float | None) -> Cell:
     return "-" if value is None else f"{value:.3f}" if value < 100 else f"{value:,.0f}"
 
 
-def of_verdicts(document: Document) -> Grid:
-    """Export rules in short: a row for each machine, a column for each rule that may hold for it."""
-    found = {case.variant: _ruled(case) for case in machines(document) if _ruled(case)}
-    told = [one for one in next(iter(found.values()), []) if one["rule"] != "R2024"]  # of memory traded alone
-    shown = [one["rule"] for one in told]
+def verdict_grid(view: LadderView) -> Grid:
+    """Return export rules in short: a row for each machine, a column for each rule that may hold for it."""
+    ruled = [machine for machine in view.machines if machine.provenance.verdicts]
+    verdicts = [
+        verdict for verdict in (ruled[0].provenance.verdicts if ruled else ()) if verdict.rule != _MEMORY_RULE
+    ]
+    shown = [verdict.rule for verdict in verdicts]
     rows = tuple(
-        (machine(name), *(rules.word(one) for one in verdicts if one["rule"] in shown)) for name, verdicts in found.items()
-    )  # fmt: skip
-    cited = "; ".join(f"{one['rule']}: {one['citation']}" for one in told)
+        (
+            machine.label,
+            *(rules.word(verdict) for verdict in machine.provenance.verdicts if verdict.rule in shown),
+        )
+        for machine in ruled
+    )
+    cited = "; ".join(f"{verdict.rule}: {verdict.citation}" for verdict in verdicts)
     words = frozenset(range(len(shown) + 1))
-    return Grid("Export rules", ("machine", *shown), rows, words=words, note=f"{cited}. {_note(document)}")
+    return Grid("Export rules", ("machine", *shown), rows, words=words, note=f"{cited}. {_rules_note(view)}")
 
 
-def of_every_verdict(document: Document) -> Grid:
-    """Export rules in full: a row for each machine and rule, with its numbers and citation."""
-    rows: list[tuple[Cell, ...]] = []
+def every_verdict_grid(view: LadderView) -> Grid:
+    """Return export rules in full: a row for each machine and rule, with its numbers and citation."""
+    rows: _Rows = []
     breaks = []
-    for case in machines(document):
+    for machine in (machine for machine in view.machines if machine.provenance.verdicts):
         breaks.append(len(rows))
-        changed = case.result["provenance"].get("hardware", {}).get("overrides") or {}
-        told = ", ".join(f"{key} {value}" for key, value in changed.items()) or "as it is"
-        for verdict in _ruled(case):
-            rows.append(
-                (machine(case.variant), told, verdict["rule"], rules.days(verdict), verdict["sentence"], verdict["citation"])
-            )  # fmt: skip
+        part = machine.provenance.part
+        changed = (part.changes if part else "") or "as it is"
+        for verdict in machine.provenance.verdicts:
+            cells = (verdict.rule, verdict.days, verdict.sentence, verdict.citation)
+            rows.append((machine.label, changed, *cells))
     heads = ("machine", "changed", "rule", "in force", "verdict", "citation")
     return Grid(
-        "Export rules, in full", heads, tuple(rows), words=frozenset(range(6)), breaks=frozenset(breaks[1:]), note=_note(document),
+        "Export rules, in full", heads, tuple(rows), words=frozenset(range(6)), breaks=frozenset(breaks[1:]), note=_rules_note(view),
     )  # fmt: skip
 
 
-def _ruled(case: Case) -> list[Document]:
-    """What export rules say of a machine."""
-    return list(case.result["provenance"].get("export_rules", {}).get("verdicts") or [])
-
-
-def _note(document: Document) -> str:
-    said = (case.result["provenance"].get("export_rules", {}).get("note", "") for case in machines(document))
-    return " ".join(dict.fromkeys(filter(None, said)))
+def _rules_note(view: LadderView) -> str:
+    notes: Iterable[str] = (machine.provenance.rules_note for machine in view.machines)
+    return " ".join(dict.fromkeys(filter(None, notes)))

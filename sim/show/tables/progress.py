@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sim.show.views import sweep as sweeps
+from sim.show.views.sweep import number
 from sim.units import dimension_of, show
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _LINE_S = 10.0  # between two lines where the output is no terminal
 
 
 def _span(seconds: float) -> str:
-    """How long something takes, to the part of it that matters: `37 s`, `53 min`, `3.2 h`."""
+    """Write a time to the part of it that matters: `37 s`, `53 min`, `3.2 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
@@ -28,7 +28,7 @@ class SweepBar:
 
     def __init__(self, console: Console, total: int, objective: str, *, quiet: bool) -> None:
         self.console, self.total, self.objective, self.quiet = console, total, objective, quiet
-        self.begun = self.said = time.monotonic()
+        self.begun = self.printed = time.monotonic()
         self.bar: Any = None
 
     def __enter__(self) -> SweepBar:
@@ -54,28 +54,28 @@ class SweepBar:
             self.bar.stop()
 
     def show(self, settled: int, best: Mapping[str, Any] | None, what: str, where: str) -> None:
-        """`settled` points of all; metrics of the best so far, and `where` it is."""
+        """Show `settled` points of all, the metrics of the best so far, and `where` it is."""
         if self.quiet:
             return
         now = time.monotonic()
         rate = settled / max(now - self.begun, 1e-9)
-        told = f"best {self._value(best)} {where}" if best is not None else ""
+        leader = f"best {self._value(best)} {where}" if best is not None else ""
         if self.bar is not None:
             self.bar.update(
                 self.task,
                 completed=settled,
                 description=what or "points",
                 rate=f"{60 * rate:,.0f}/min",
-                best=told,
+                best=leader,
             )
-        elif now - self.said > _LINE_S:
-            self.said = now
+        elif now - self.printed > _LINE_S:
+            self.printed = now
             ahead = (
                 f", {60 * rate:,.0f} a minute, {_span((self.total - settled) / rate)} left" if settled else ""
             )
             line = f"  {now - self.begun:5.1f} s  {settled:,} of {self.total:,} points{ahead}"
-            self.console.print(f"{line}{'; ' + told if told else ''}", highlight=False, markup=False)
+            self.console.print(f"{line}{'; ' + leader if leader else ''}", highlight=False, markup=False)
 
     def _value(self, metrics: Mapping[str, Any]) -> str:
-        value = sweeps.metric({"metrics": metrics}, self.objective)
+        value = number(metrics, self.objective)
         return "" if value is None else show(value, dimension_of(self.objective))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sim.show.grid import Cell, Grid
-from sim.show.views.names import hardware_name
-from sim.show.views.run import Case
+from sim.show.views.provenance import Provenance, Verdict
+from sim.show.views.run import RunView
 
 _WORDS = {
     ("restricted", True): "restricted",
@@ -19,58 +18,44 @@ _WORDS = {
 }
 
 
-def parts(found: Sequence[Case]) -> dict[str, Mapping[str, Any]]:
-    """The provenance of each part in some cases by its name; parts that differ in overrides are apart."""
-    named: dict[str, Mapping[str, Any]] = {}
-    for case in found:
-        origin = case.result.get("provenance") or {}
-        if "export_rules" in origin and "hardware" in origin:
-            named.setdefault(_name(origin["hardware"]), origin)
+def parts(runs: Sequence[RunView]) -> dict[str, Provenance]:
+    """The provenance of each part in some runs by its name; parts that differ in overrides are apart."""
+    named: dict[str, Provenance] = {}
+    for run in runs:
+        if run.provenance.part and run.provenance.verdicts:
+            named.setdefault(run.provenance.part.label, run.provenance)
     return named
 
 
-def _name(hardware: Mapping[str, Any]) -> str:
-    """`H800`, or `H800 with gpu.scale_up.bandwidth 450 GB/s`."""
-    changed = [f"{key} {value}" for key, value in (hardware.get("overrides") or {}).items()]
-    beside = f" with {', '.join(changed)}" if changed else ""
-    return f"{hardware_name(str(hardware['name']))}{beside}"
-
-
-def grid(found: Sequence[Case]) -> Grid:
+def grid(runs: Sequence[RunView]) -> Grid:
     """A row for each rule, a column for each part."""
-    columns = parts(found)
-    rules: dict[str, Mapping[str, Any]] = {}
+    columns = parts(runs)
+    rules: dict[str, Verdict] = {}
     for origin in columns.values():
-        for verdict in origin["export_rules"]["verdicts"]:
-            rules.setdefault(verdict["rule"], verdict)
+        rules = {verdict.rule: verdict for verdict in origin.verdicts} | rules
     rows: list[tuple[Cell, ...]] = []
     for rule, first in rules.items():
-        said = [
-            word(next(v for v in origin["export_rules"]["verdicts"] if v["rule"] == rule))
-            for origin in columns.values()
-        ]
-        rows.append((rule, days(first), *said, str(first["citation"])))
-    note = " ".join(dict.fromkeys(origin["export_rules"]["note"] for origin in columns.values()))
+        words = [word(next(v for v in origin.verdicts if v.rule == rule)) for origin in columns.values()]
+        rows.append((rule, first.days, *words, first.citation))
     heads = ("rule", "in force", *columns, "citation")
+    note = " ".join(dict.fromkeys(origin.rules_note for origin in columns.values()))
     return Grid(
         "What the rules say of each part", heads, tuple(rows), words=frozenset(range(len(heads))), note=note
     )
 
 
-def days(verdict: Mapping[str, Any]) -> str:
-    """When the rule is or was in force."""
-    since, until = verdict["effective"], verdict["until"]
-    return f"{since} to {until}" if until else f"from {since}"
-
-
-def word(verdict: Mapping[str, Any]) -> str:
+def word(verdict: Verdict) -> str:
     """The verdict in a word or two."""
-    return _WORDS.get((verdict["kind"], verdict["holds"]), "undecided")
+    return (
+        _WORDS.get((verdict.kind, bool(verdict.holds)), "undecided")
+        if verdict.holds is not None
+        else "undecided"
+    )
 
 
-def sentences(found: Sequence[Case]) -> dict[str, list[str]]:
+def sentences(runs: Sequence[RunView]) -> dict[str, list[str]]:
     """The sentences of every rule by part, oldest first."""
     return {
-        name: [f"{v['rule']}: {v['sentence']}" for v in origin["export_rules"]["verdicts"]]
-        for name, origin in parts(found).items()
+        name: [f"{verdict.rule}: {verdict.sentence}" for verdict in origin.verdicts]
+        for name, origin in parts(runs).items()
     }

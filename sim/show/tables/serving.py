@@ -1,101 +1,92 @@
-"""Serving in tables and sentences: what users saw, how long they waited for what, how busy the pools were."""
+"""Grids of serving: what was delivered, what users waited for, how busy the pools were."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple, replace
 
-from sim.show.grid import Cell, Grid, time_cell
-from sim.show.views.run import Case
-from sim.show.views.serving import _POINTS, _SPREADS, is_serving
-
-
-def grids(found: Sequence[Case]) -> list[Grid]:
-    """All grids of the serving runs among the cases."""
-    runs = [case for case in found if is_serving(case)]
-    return [of_service(runs), of_arrivals(runs), of_spreads(runs)] if runs else []
+from sim.show.grid import Cell, Grid, ratio_cell, share_cell, time_cell
+from sim.show.views.run import RunsView
+from sim.show.views.serving import POOLS, SPREADS, ServiceView
 
 
-def of_service(runs: Sequence[Case]) -> Grid:
-    """What was delivered, beside its bound, and how busy the pools were: a column for each case."""
-    rows: list[tuple[Cell, ...]] = []
-
-    def row(label: str, *cells: Cell) -> None:
-        rows.append((label, *cells))
-
-    metrics = [case.metrics for case in runs]
-
-    row("requests ended", *(f"{m['num_ended']:,}" for m in metrics))
-    for key, label in (("num_refused", "refused"), ("num_unfinished", "unfinished")):
-        if any(m[key] for m in metrics):
-            row(label, *(f"{m[key]:,}" for m in metrics))
-    row("within objectives", *(f"{m['good_fraction']:.1%}" for m in metrics))
-    row("goodput [requests/s]", *(f"{m['goodput_requests_per_s']:.3g}" for m in metrics))
-    row("requests/s", *(f"{m['requests_per_s']:.3g}" for m in metrics))
-    row("output tokens/s", *(f"{m['output_tokens_per_s']:,.0f}" for m in metrics))
-    row("output tokens/s/GPU", *(f"{m['output_tokens_per_s_per_gpu']:.1f}" for m in metrics))
-    row("first arrival to last end", *(time_cell(m["makespan_s"]) for m in metrics))
-    row("bound", *(time_cell(m["lower_bound_s"]) for m in metrics))
-    row(
-        "/ bound",
-        *(f"{m['makespan_s'] / m['lower_bound_s']:.3f}" if m["lower_bound_s"] else "-" for m in metrics),
-    )
-    for pool in ("prefill", "decode"):
-        row(f"{pool} busy", *(f"{m[f'{pool}_utilisation_fraction']:.1%}" for m in metrics))
-        row(
-            f"{pool} queue, mean / most",
-            *(f"{m['queues'][pool]['mean']:.1f} / {m['queues'][pool]['max']}" for m in metrics),
-        )
-        row(f"waited for {pool}, in all", *(time_cell(m["waited_s"][pool] or None) for m in metrics))
-    row("KV cache, fullest", *(f"{m['kv_peak_fraction']:.1%}" for m in metrics))
-    if any("requests_per_step" in m for m in metrics):
-        row("requests in a step", *(f"{m.get('requests_per_step', 0):.1f}" for m in metrics))
-    heads = ("", *(case.name if len(runs) > 1 else "run" for case in runs))
-    return Grid(
-        "Service",
-        heads,
-        tuple(rows),
-        note="rates and shares of time are over the whole run, from the first arrival to the last end",
-    )
+def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
+    """All grids of the serving runs among the runs."""
+    services = runs.select(ServiceView)
+    return [delivered(services), arriving(services), spreads(services)]
 
 
-def of_arrivals(runs: Sequence[Case]) -> Grid:
+def delivered(services: Sequence[ServiceView]) -> Grid:
+    """Delivery next to its bound, and business of the pools: a column for each run."""
+    write: dict[str, Callable[[ServiceView], Cell]] = {
+        "requests ended": lambda run: f"{run.num_ended:,}",
+        "refused": lambda run: f"{run.num_refused:,}",
+        "unfinished": lambda run: f"{run.num_unfinished:,}",
+        "within objectives": lambda run: share_cell(run.good_fraction),
+        "goodput [requests/s]": lambda run: f"{run.goodput_requests_per_s:.3g}",
+        "requests/s": lambda run: f"{run.requests_per_s:.3g}",
+        "output tokens/s": lambda run: f"{run.output_tokens_per_s:,.0f}",
+        "output tokens/s/GPU": lambda run: f"{run.output_tokens_per_s_per_gpu:.1f}",
+        "first arrival to last end": lambda run: time_cell(run.makespan_s),
+        "bound": lambda run: time_cell(run.lower_bound_s),
+        "/ bound": lambda run: ratio_cell(run.makespan_s / run.lower_bound_s if run.lower_bound_s else None),
+    }
+    for pool in POOLS:
+        write |= _pool(pool)
+    write["KV cache, fullest"] = lambda run: share_cell(run.kv_peak_fraction)
+    write["requests in a step"] = lambda run: f"{run.requests_per_step or 0:.1f}"
+    silent = {
+        "refused": not any(run.num_refused for run in services),
+        "unfinished": not any(run.num_unfinished for run in services),
+        "requests in a step": all(run.requests_per_step is None for run in services),
+    }
+    rows = tuple((label, *map(cell, services)) for label, cell in write.items() if not silent.get(label))
+    note = "rates and shares of time are over the whole run, from the first arrival to the last end"
+    return Grid("Service", _heads(services), rows, note=note)
+
+
+def _pool(pool: str) -> dict[str, Callable[[ServiceView], Cell]]:
+    """Rows of a pool: how busy it was, and how many waited for it."""
+    return {
+        f"{pool} busy": lambda run: share_cell(getattr(run, f"{pool}_utilisation_fraction")),
+        f"{pool} queue, mean / most": lambda run: f"{run.queues[pool].mean:.1f} / {run.queues[pool].max}",
+        f"waited for {pool}, in all": lambda run: time_cell(run.waited_s[pool] or None),
+    }
+
+
+def arriving(services: Sequence[ServiceView]) -> Grid:
     """Rates and business while requests arrive, the draining left out."""
-    spans = [case.metrics.get("while_arriving") or {} for case in runs]
-    rows: list[tuple[Cell, ...]] = []
-
-    def row(label: str, key: str, write: Callable[[float], Cell]) -> None:
-        if any(key in one for one in spans):
-            rows.append((label, *(write(one[key]) if key in one else "-" for one in spans)))
-
-    row("first arrival to last", "span_s", time_cell)
-    for what, key in (
-        ("arrive", "arrivals_per_s"),
-        ("are prefilled", "prefilled_per_s"),
-        ("end", "requests_per_s"),
-    ):
-        row(f"requests/s that {what}", key, lambda rate: f"{rate:.3g}")
-    row("output tokens/s", "output_tokens_per_s", lambda rate: f"{rate:,.0f}")
-    for pool in ("prefill", "decode"):
-        row(f"{pool} busy", f"{pool}_utilisation_fraction", lambda share: f"{share:.1%}")
-    heads = ("", *(case.name if len(runs) > 1 else "run" for case in runs))
-    return Grid("While requests arrive", heads, tuple(rows))
+    write: dict[str, tuple[str, Callable[[float], Cell]]] = {
+        "first arrival to last": ("span_s", time_cell),
+        "requests/s that arrive": ("arrivals_per_s", lambda rate: f"{rate:.3g}"),
+        "requests/s that are prefilled": ("prefilled_per_s", lambda rate: f"{rate:.3g}"),
+        "requests/s that end": ("requests_per_s", lambda rate: f"{rate:.3g}"),
+        "output tokens/s": ("output_tokens_per_s", lambda rate: f"{rate:,.0f}"),
+        **{f"{pool} busy": (f"{pool}_utilisation_fraction", share_cell) for pool in POOLS},
+    }
+    spans = [run.while_arriving for run in services]
+    rows = tuple(
+        (label, *("-" if span is None else cell(getattr(span, key)) for span in spans))
+        for label, (key, cell) in write.items()
+    )
+    return Grid("While requests arrive", _heads(services), rows if any(spans) else ())
 
 
-def of_spreads(runs: Sequence[Case]) -> Grid:
+def spreads(services: Sequence[ServiceView]) -> Grid:
     """Mean and percentiles of every time that users feel."""
-    rows: list[tuple[Cell, ...]] = []
-    breaks = []
-    for key, label in _SPREADS.items():
-        breaks.append(len(rows))
-        for case in runs:
-            spread = case.metrics.get(key) or {}
-            if any(spread.values()):
-                cells = (time_cell(spread.get(point)) for point in _POINTS)
-                rows.append((*((label, case.name) if len(runs) > 1 else (label,)), *cells))
-    heads = ("", *(("variant",) if len(runs) > 1 else ()), "mean", "p50", "p90", "p99", "most")
-    words = frozenset({0, 1}) if len(runs) > 1 else frozenset({0})
-    many = frozenset(breaks[1:]) if len(runs) > 1 else frozenset()
-    return Grid("What users waited for", heads, tuple(rows), words=words, breaks=many)
+    kept = [
+        (key, run.name, astuple(run.spreads[key]))
+        for key in SPREADS
+        for run in services
+        if any(astuple(run.spreads[key]))
+    ]
+    rows = tuple((SPREADS[key], *map(time_cell, times_s)) for key, _, times_s in kept)
+    grid = Grid("What users waited for", ("", "mean", "p50", "p90", "p99", "most"), rows)
+    if len(services) == 1:
+        return grid
+    breaks = frozenset(i for i in range(1, len(kept)) if kept[i][0] != kept[i - 1][0])
+    return replace(grid.named([name for _, name, _ in kept], column=1), breaks=breaks)
 
 
-# --- sentences -------------------------------------------------------------------------------------------------------
+def _heads(services: Sequence[ServiceView]) -> tuple[str, ...]:
+    return ("", *(run.name if len(services) > 1 else "run" for run in services))

@@ -1,4 +1,4 @@
-"""What `moesim show` says of a shipped thing (hardware, model, scenario, sweep, ladder or kernel) and `moesim schema` of its files."""
+"""Shipped things (hardware, models, scenarios, sweeps, ladders, kernels) as `moesim show` prints them, and the schemas of their files."""
 
 from __future__ import annotations
 

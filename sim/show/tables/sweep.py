@@ -1,103 +1,86 @@
-"""The grids of a sweep; terminal and report print the same ones, so they never state different numbers."""
+"""The tables of a sweep; terminal and report print the same ones, so they never state different numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sim.show.grid import Cell, Grid
-from sim.show.views import sweep as sweeps
-from sim.show.views import sweep_reasons
-from sim.show.views.sweep import Point, Sweep, axis_label, cell, label, metric, value_label, values_text
+from sim.show.views.labels import metric_label
+from sim.show.views.sweep import Marginal, SweepView
 from sim.units import show
 
 _COLUMNS = 98  # of a terminal
-_MOST_VALUES = 24  # of an axis that is told value by value
-_SIDE_BY_SIDE = 4  # conditions that are told next to one another
+_MOST_VALUES = 24  # of an axis that is listed value by value
+_SIDE_BY_SIDE = 4  # conditions that have columns next to one another
 _MOST_CHANGES = 8
 _CLOSE = (1.01, 1.05, 1.25)  # times the best, of what is enough
+_Rows = list[tuple[Cell, ...]]
 
 
-def grids(document: Sweep, *, most: int = 10, wide: bool = True) -> list[Grid]:
-    """The ranking, what each axis costs, what cannot be and why, what would have to change.
+def grids(view: SweepView, *, most: int = 10, wide: bool = True) -> list[Grid]:
+    """Return the ranking, what each axis costs, what cannot be and why, and what would have to change.
 
-    Where they are not to be `wide`, metrics beside the objectives are left out until a table reads in 100 columns.
+    Where they are not to be `wide`, metrics next to the objectives are left out until a table reads in 100 columns.
     """
-    shown = sweeps.columns(document)
-    rest = [refused(document), changes(document)]
+    metrics, rest = view.metrics, [refusals(view), changes(view)]
     while True:
-        found = [ranking(document, shown, most), costs(document, shown)]
-        if wide or len(shown) <= len(document["objectives"]) or max(map(_width, found)) <= _COLUMNS:
-            return [grid.without_empty() for grid in (*found, *rest) if grid.rows]
-        shown = shown[:-1]
+        first = [ranking(view, metrics, most), costs(view, metrics)]
+        if wide or len(metrics) <= len(view.objectives) or max(map(_width, first)) <= _COLUMNS:
+            return [grid.without_empty() for grid in (*first, *rest) if grid.rows]
+        metrics = metrics[:-1]
 
 
 def _width(grid: Grid) -> int:
-    rows = (grid.heads, *grid.rows)
-    return sum(2 + max(len(row[i]) for row in rows) for i in range(len(grid.heads)))
+    return sum(2 + max(map(len, column)) for column in zip(grid.heads, *grid.rows, strict=True))
 
 
-def ranking(document: Sweep, shown: list[str], most: int) -> Grid:
-    """The best points; the best few of each condition, where one axis is given."""
-    axes, many = sweeps.varied(document), sweeps.by_condition(document)
-    several = len(document["objectives"]) > 1
-    fronts = {id(document["points"][index]) for index in document["pareto"]} if several else set()
-    rows: list[tuple[Cell, ...]] = []
+def ranking(view: SweepView, metrics: Sequence[str], most: int) -> Grid:
+    """Return the best points; the best few of each condition, where one axis is given."""
+    several, num_conditions = len(view.objectives) > 1, len(view.conditions)
+    front = set(view.pareto) if several else set()
+    rows: _Rows = []
     breaks = []
-    each = max(3, most // len(many)) if len(many) <= _SIDE_BY_SIDE else 1
-    for here in many.values():
+    each = max(3, most // num_conditions) if num_conditions <= _SIDE_BY_SIDE else 1
+    for points in view.conditions.values():
         breaks.append(len(rows))
-        for place, point in enumerate(here[:each], start=1):
-            rows.append(
-                (
-                    f"{place}{'*' if id(point) in fronts else ''}" if each > 1 else "",
-                    *(value_label(point["values"][axis]) for axis in axes),
-                    *(cell(name, sweeps.raw_metric(point, name)) for name in shown),
-                    sweeps.lag_cell(document, point) if each > 1 else "",
-                )
-            )
-    ran = len(document["ranked"])
-    title = (
-        f"The best {len(rows):,} of {ran:,} that ran"
-        if ran > len(rows)
-        else "Points that ran, the best first"
-    )
-    words = {i + 1 for i, axis in enumerate(axes) if isinstance(document["axes"][axis][0], str)}
+        for place, point in enumerate(points[:each], start=1):
+            cells = (*(point.texts[axis.name] for axis in view.varied), *map(point.cell, metrics))
+            mark = f"{place}{'*' if point in front else ''}"
+            rows.append((mark, *cells, point.lag_cell) if each > 1 else ("", *cells, ""))
+    ran = len(view.ranked)
+    whole = "Points that ran, the best first"
+    title = f"The best {len(rows):,} of {ran:,} that ran" if ran > len(rows) else whole
     return Grid(
-        title if list(many) == [()] else f"The best for each {sweeps.given_text(document)}",
-        ("", *map(axis_label, axes), *map(label, shown), "to the best"),
+        f"The best for each {view.given_text}" if view.given else title,
+        ("", *(axis.label for axis in view.varied), *map(metric_label, metrics), "to the best"),
         tuple(rows),
-        words=frozenset({0, *words}),
+        words=frozenset({0, *(i for i, axis in enumerate(view.varied, start=1) if axis.is_words)}),
         breaks=frozenset(breaks[1:] if each > 1 else ()),
-        note=f"*: no other point{sweeps.of_given(document, 'its')} beats it" if fronts and each > 1 else "",
+        note=f"*: no other point{view.peers_text('its')} beats it" if front and each > 1 else "",
     )
 
 
-def costs(document: Sweep, shown: list[str]) -> Grid:
-    """What each value of each axis costs when all other axes are at their best; of many conditions, how little is enough."""
-    points = sweeps.by_condition(document)
-    many = list(points)
-    if len(many) > _SIDE_BY_SIDE:
-        return _least(document, points)
-    rows: list[tuple[Cell, ...]] = []
+def costs(view: SweepView, metrics: Sequence[str]) -> Grid:
+    """Return what each value of each axis costs with all others at their best; of many conditions, how little is enough."""
+    if len(view.conditions) > _SIDE_BY_SIDE:
+        return _least(view)
+    rows: _Rows = []
     breaks = []
-    for axis in sweeps.choices(document) if document["ranked"] else ():
-        if len(document["axes"][axis]) > _MOST_VALUES:
+    for axis in view.choices if view.ranked else ():
+        if len(axis.values) > _MOST_VALUES:
             continue
         breaks.append(len(rows))
-        columns = [sweeps.marginals(document, axis, here) for here in points.values()]
-        for i, (value, point, count) in enumerate(columns[0]):
-            head = (axis_label(axis), value)
-            if many != [()]:
-                rows.append((*head, *(_lag(document, column[i][1]) for column in columns)))
-            elif point is None:
-                rows.append((*head, "0", *("-" for _ in shown), "none can be"))
+        by_condition = (view.marginals(axis, points) for points in view.conditions.values())
+        for marginals in zip(*by_condition, strict=True):
+            if view.given:
+                cells = [m.best.lag_cell if m.best else "none can be" for m in marginals]
             else:
-                told = (cell(name, sweeps.raw_metric(point, name)) for name in shown)
-                rows.append((*head, f"{count:,}", *told, sweeps.lag_cell(document, point)))
+                cells = _costs(marginals[0], metrics)
+            rows.append((axis.label, marginals[0].text, *cells))
     heads = (
-        ("ran", *map(label, shown), "to the best")
-        if many == [()]
-        else tuple(sweeps.condition_text(document, one) for one in many)
+        map(view.condition_text, view.conditions)
+        if view.given
+        else ("ran", *map(metric_label, metrics), "to the best")
     )
     return Grid(
         "What each choice costs, all others at their best", ("axis", "value", *heads), tuple(rows),
@@ -105,64 +88,58 @@ def costs(document: Sweep, shown: list[str]) -> Grid:
     )  # fmt: skip
 
 
-def _least(document: Sweep, points: Mapping[sweeps.Condition, Sequence[Point]]) -> Grid:
-    """For each condition the best, and the least of each choice that comes close to it; choice by choice, where there are several."""
-    name, given = sweeps.objective(document)[0], document["given"]
-    axes = [axis for axis in sweeps.choices(document) if all(map(sweeps.size, document["axes"][axis]))]
-    many, leaders = list(points), sweeps.leaders(document)
-    rows: list[tuple[Cell, ...]] = []
-    breaks = set()
-    for axis in axes or [""]:
-        for i, condition in enumerate(many):
-            if i == 0 or (len(given) > 1 and condition[0] != many[i - 1][0]):
-                breaks.add(len(rows))
-            leader = leaders.get(condition)
-            best = cell(name, metric(leader, name)) if leader else "-"
-            close = (
-                [sweeps.enough(document, axis, points[condition], times) for times in _CLOSE] if axis else []
-            )
-            told = (value_label(p["values"][axis]) if p else "-" for p in close)
-            rows.append((*([axis_label(axis)] if axis and axes[1:] else []), *condition, best, *told))
-    several, within = len(axes) > 1, [f"within {times - 1:.0%}" for times in _CLOSE] if axes else []
-    heads = within if several else [f"{axis_label(axis)} {one}" for axis in axes for one in within]
-    first = ["choice"] if several else []
-    words = (
-        i for i, axis in enumerate(given, start=len(first)) if isinstance(document["axes"][axis][0], str)
-    )
+def _costs(marginal: Marginal, metrics: Sequence[str]) -> list[Cell]:
+    if marginal.best is None:
+        return ["0", *("-" for _ in metrics), "none can be"]
+    return [f"{marginal.count:,}", *map(marginal.best.cell, metrics), marginal.best.lag_cell]
+
+
+def _least(view: SweepView) -> Grid:
+    """Return for each condition the best, and the least of each choice that comes close; choice by choice if several."""
+    name, given = view.objective.metric, view.given
+    axes = [axis for axis in view.choices if axis.sizes is not None]
+    several = len(axes) > 1
+    rows: _Rows = []
+    breaks = []
+    for axis in axes or (None,):
+        before = None
+        for condition, points in view.conditions.items():
+            if before is None or (len(given) > 1 and condition[0] != before):
+                breaks.append(len(rows))
+            before = condition[0]
+            leader = view.leaders.get(condition)
+            close = [view.least_within(axis, points, times) for times in _CLOSE] if axis else []
+            texts = (point.texts[axis.name] if point and axis else "-" for point in close)
+            choice = [axis.label] if axis and several else []
+            rows.append((*choice, *condition, leader.cell(name) if leader else "-", *texts))
+    within = [f"within {times - 1:.0%}" for times in _CLOSE] if axes else []
+    heads = within if several else [f"{axis.label} {text}" for axis in axes for text in within]
+    first = ("choice",) if several else ()
+    words = (i for i, axis in enumerate(given, start=len(first)) if axis.is_words)
     return Grid(
-        f"How little of each choice is enough, for each {sweeps.given_text(document)}",
-        (*first, *map(axis_label, given), f"best {label(name)}", *heads), tuple(rows),
-        words=frozenset({*range(len(first)), *words}), breaks=frozenset(breaks - {0}),
+        f"How little of each choice is enough, for each {view.given_text}",
+        (*first, *(axis.label for axis in given), f"best {metric_label(name)}", *heads), tuple(rows),
+        words=frozenset({*range(len(first)), *words}), breaks=frozenset(breaks[1:]),
         note="the least value that comes so close to the best, all others at their best",
     )  # fmt: skip
 
 
-def _lag(document: Sweep, point: Point | None) -> Cell:
-    return "none can be" if point is None else sweeps.lag_cell(document, point)
-
-
-def refused(document: Sweep) -> Grid:
-    """Why points cannot be."""
-    rows = tuple((kind, f"{count:,}", example) for kind, count, example in sweep_reasons.reasons(document))
+def refusals(view: SweepView) -> Grid:
+    """Return why points cannot be."""
+    rows = tuple((reason.kind, f"{reason.count:,}", reason.example) for reason in view.reasons)
     return Grid("What cannot be, and why", ("reason", "points", "one of them"), rows, words=frozenset({0, 2}))
 
 
-def changes(document: Sweep) -> Grid:
-    """What would have to change for the points that lack memory alone."""
-    axes, name = sweeps.varied(document), sweeps.objective(document)[0]
-    rows = []
-    best = sweeps.changes(document)[:_MOST_CHANGES]
-    for change in sorted(best, key=sweeps.memory_ratio):
-        would = sweeps.changed(document, change)
-        over = sweeps.memory_ratio(change) - 1
-        parts = (f"{part} {show(size, 'bytes', 3)}" for part, size in list(change["parts"].items())[:2])
-        rows.append(
-            (
-                values_text(would, axes), show(change["needed_bytes"], "bytes", 3), f"{over:+.0%}", ", ".join(parts),
-                cell(name, metric(would, name)), sweeps.lag_cell(document, would),
-            )
-        )  # fmt: skip
+def changes(view: SweepView) -> Grid:
+    """Return what would have to change for the points that lack memory alone."""
+    name = view.objective.metric
+    rows: _Rows = []
+    for change in sorted(view.changes[:_MOST_CHANGES], key=lambda change: change.ratio):
+        parts = (f"{part} {show(size, 'bytes', 3)}" for part, size in list(change.parts.items())[:2])
+        needs = show(change.needed_bytes, "bytes", 3), f"{change.ratio - 1:+.0%}", ", ".join(parts)
+        point = change.point
+        rows.append((point.text(view.varied), *needs, point.cell(name), point.lag_cell))
     return Grid(
         "What would have to change: points that lack memory alone, and what they would reach with it; none reaches as much with less",
-        ("point", "needs a GPU", "more", "most of it", label(name), "to the best"), tuple(rows), words=frozenset({0, 3}),
+        ("point", "needs a GPU", "more", "most of it", metric_label(name), "to the best"), tuple(rows), words=frozenset({0, 3}),
     )  # fmt: skip

@@ -2,106 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sim.show.grid import Cell, Grid
-from sim.show.views.run import counts
-from sim.show.views.validation import use_of
+from sim.show.views.validation import Group, Row, ValidationView
 from sim.units import show
 
 
-def of_group(name: str, group: Mapping[str, Any], of_rows: int | None = None) -> Grid:
-    """The rows of one group of a validation, and where its figures stand; `of_rows` is how many it has, if not all are here."""
-    notes = [f"{row['id']}: {row['note']}" for row in group["rows"] if row.get("note")]
-    sources = [f"{key}: {_source(one)}" for key, one in group.get("sources", {}).items()]
-    title = group.get("title")
-    left = (of_rows or 0) - len(group["rows"])
-    if left > 0:
-        sources.append(
-            f"the worst {len(group['rows'])} of {of_rows} rows; all: moesim validate --group {name}"
-        )
+def group_grid(group: Group) -> Grid:
+    """Return the rows of one group of a validation, and its sources, or how many rows a shortened group left out."""
+    notes = [f"{row.id}: {row.note}" for row in group.rows if row.note]
+    if len(group.rows) < group.num_rows:
+        shown = f"the worst {len(group.rows)} of {group.num_rows} rows"
+        notes.append(f"{shown}; all: moesim validate --group {group.name}")
     return Grid(
-        title=f"{name}: {title}" if title else name,
+        title=f"{group.name}: {group.title}" if group.title else group.name,
         heads=("row", "quantity", "published", "simulated", "error", "tolerance", "use", ""),
-        rows=tuple(
-            (
-                str(row["id"]),
-                str(row["quantity"]),
-                measured(row["published"], row["unit"]),
-                measured(row["simulated"], row["unit"]),
-                f"{row['error_fraction']:+.2%}",
-                _tolerance(row["tolerance_fraction"]),
-                "predicted" if use_of(row) == "missed" else use_of(row),
-                "missed"
-                if not row["ok"]
-                else "ok"
-                if counts(row) and row["tolerance_fraction"] is not None
-                else "",
-            )
-            for row in group["rows"]
-        ),
+        rows=tuple(map(_cells, group.rows)),
         words=frozenset({0, 1, 6, 7}),
-        bad=frozenset(i for i, row in enumerate(group["rows"]) if not row["ok"]),
-        note="\n".join(notes + sources),
+        bad=frozenset(i for i, row in enumerate(group.rows) if not row.ok),
+        note="\n".join((*notes, *group.sources)),
     )
 
 
-def _source(one: Mapping[str, Any]) -> str:
-    return ", ".join(str(one[key]) for key in ("title", "where") if one.get(key))
+def _cells(row: Row) -> tuple[Cell, ...]:
+    verdict = "ok" if row.counts and row.tolerance_fraction is not None else ""
+    return (
+        row.id,
+        row.quantity,
+        quantity_cell(row.published, row.unit),
+        quantity_cell(row.simulated, row.unit),
+        f"{row.error_fraction:+.2%}",
+        _bound(row.tolerance_fraction, "±"),
+        row.use,
+        verdict if row.ok else "missed",
+    )
 
 
-def _tolerance(fraction: float | None) -> str:
+def _bound(fraction: float | None, sign: str = "") -> Cell:
     if fraction is None:
         return "-"
-    return f"±{fraction:.1%}" if fraction else "exact"
+    return f"{sign}{fraction:.1%}" if fraction else "exact"
 
 
-def of_groups(groups: Mapping[str, Mapping[str, Any]]) -> Grid:
-    """The summary of a validation, a row for each bar of each group."""
+def summary_grid(view: ValidationView) -> Grid:
+    """Return the summary of a validation, a row for each bar of each group."""
+    bars = [(group, bar) for group in view.groups for bar in group.bars]
     rows: list[tuple[Cell, ...]] = []
-    bad = []
-    for name, group in groups.items():
-        for bar in group.get("bars") or [{**group, "name": None}]:
-            mine = [
-                row
-                for row in group["rows"]
-                if counts(row) and (bar["name"] is None or row.get("bar") == bar["name"])
-            ]
-            fitted = sum(row.get("use") == "calibration" for row in mine)
-            exact = sum(row["tolerance_fraction"] == 0 for row in mine if row.get("use") != "calibration")
-            if not bar["ok"]:
-                bad.append(len(rows))
-            rows.append(
-                (
-                    name if bar["name"] in (None, "main") else f"{name}, {bar['name']}",
-                    str(fitted),
-                    str(len(mine) - fitted - exact),
-                    str(exact),
-                    f"{bar['mean_abs_error_fraction']:.2%}",
-                    _bar(bar.get("mean_bar_fraction")),
-                    f"{bar['worst_error_fraction']:.2%}",
-                    _bar(bar.get("worst_bar_fraction")),
-                    "ok" if bar["ok"] else "missed",
-                )
+    for group, bar in bars:
+        purposes = [row.purpose for row in group.rows if row.counts and bar.name in (None, row.bar)]
+        rows.append(
+            (
+                group.name if bar.name in (None, "main") else f"{group.name}, {bar.name}",
+                *(str(purposes.count(purpose)) for purpose in ("calibrated on", "predicted", "exact")),
+                f"{bar.mean_abs_error_fraction:.2%}",
+                _bound(bar.mean_bar_fraction),
+                f"{bar.worst_error_fraction:.2%}",
+                _bound(bar.worst_bar_fraction),
+                "ok" if bar.ok else "missed",
             )
+        )
     return Grid(
         title="Groups, and how good each must be",
         heads=("group", "calibrated on", "predicted", "exact", "mean error", "bar", "worst", "bar", ""),
         rows=tuple(rows),
         words=frozenset({0, 8}),
-        bad=frozenset(bad),
+        bad=frozenset(i for i, (_, bar) in enumerate(bars) if not bar.ok),
     )
 
 
-def _bar(fraction: float | None) -> str:
-    if fraction is None:
-        return "-"
-    return f"{fraction:.1%}" if fraction else "exact"
-
-
-def measured(value: Any, unit: str) -> str:
-    """A value of a validation row with its unit."""
+def quantity_cell(value: Any, unit: str) -> Cell:
+    """Return a value of a validation row with its unit."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, int | float):

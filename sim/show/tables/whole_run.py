@@ -1,40 +1,44 @@
-"""A whole training run of many steps: days, GPU-hours, energy, and what it costs at whose price.
-
-Prices differ by more than what is compared, so every amount says at which price of a GPU-hour: that of the scenario, the
-same for all hardware, or where it gives none the hardware's own.
-"""
+"""The grid of a whole training run of many steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.show.grid import Grid
-from sim.show.views.run import Case
-from sim.show.words.whole_run import _asked, _rate, _source, count, energy, runs_of
+from sim.show.grid import Grid, ratio_cell
+from sim.show.views.training import StepView
+from sim.show.words.whole_run import count, energy, owner
 
 
-def of_runs(steps: Sequence[Case]) -> Grid:
-    """A whole training run of such steps, where one was asked for."""
-    runs = runs_of(steps)
+def cost(steps: Sequence[StepView]) -> Grid:
+    """Days, GPU-hours, energy and cost of a whole run of such steps, where one was asked for."""
+    runs = {step.name: step.whole_run for step in steps if step.whole_run}
+    first_usd = next((run.run_cost_usd for run in runs.values()), None)
     rows = []
-    for case in runs:
-        m, first = case.metrics, runs[0].metrics
-        both = "run_cost_usd" in m and bool(first.get("run_cost_usd"))
+    for name, run in runs.items():
+        priced = run.run_cost_usd is not None
+        compared = run.run_cost_usd / first_usd if run.run_cost_usd is not None and first_usd else None
         rows.append(
             (
-                case.name,
-                f"{m['run_days']:,.1f}",
-                count(m["run_gpu_hours"]),
-                f"{_rate(m):.4g} $" if "run_cost_usd" in m else "-",
-                f"{count(m.get('run_cost_usd'))} $" if "run_cost_usd" in m else "-",
-                energy(m.get("run_energy_kwh")),
-                f"{m['run_cost_usd'] / first['run_cost_usd']:.3f}" if both and len(runs) > 1 else "-",
+                name,
+                f"{run.run_days:,.1f}",
+                count(run.run_gpu_hours),
+                f"{run.usd_per_gpu_hour:.4g} $" if priced else "-",
+                f"{count(run.run_cost_usd)} $" if priced else "-",
+                energy(run.run_energy_kwh),
+                ratio_cell(compared if len(runs) > 1 else None),
             )
         )
-    tokens = dict.fromkeys(str(_asked(case).get("tokens") or "") for case in runs)
-    title = f"The whole run of {' or '.join(filter(None, tokens)) or 'all'} tokens"
+    tokens = dict.fromkeys(run.tokens for run in runs.values() if run.tokens)
+    title = f"The whole run of {' or '.join(tokens) or 'all'} tokens"
     first_head = "variant" if len(steps) > 1 else "scenario"
-    beside = f"cost / {runs[0].name}" if runs else ""
-    heads = (first_head, "days", "GPU-hours", "a GPU-hour", "cost", "energy", beside)
-    sources = dict.fromkeys(_source(case) for case in runs if "run_cost_usd" in case.metrics)
-    return Grid(title, heads, tuple(rows), note=f"a GPU-hour: {'; '.join(sources)}" if sources else "")
+    heads = (
+        first_head,
+        "days",
+        "GPU-hours",
+        "a GPU-hour",
+        "cost",
+        "energy",
+        f"cost / {next(iter(runs), '')}",
+    )
+    owners = dict.fromkeys(owner(run) for run in runs.values() if run.run_cost_usd is not None)
+    return Grid(title, heads, tuple(rows), note=f"a GPU-hour: {'; '.join(owners)}" if owners else "")

@@ -1,6 +1,6 @@
-"""Which cases of a result are told beside which, in what order.
+"""Which runs of a result are compared with which, in what order.
 
-The first case is the reference. Cases that differ from it in more than hardware are *choices*; each is compared with it. Of
+The first run is the reference. Runs that differ from it in more than hardware are *choices*; each is compared with it. Of
 hardware twins the first alone is a choice, and the other is compared with its twin, after the choices: what a design does
 is asked before what a machine does to it. Of many those of the largest effect speak.
 """
@@ -11,46 +11,67 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from sim.show.views.run import Case, twins
+from sim.show.views.run import RunView, Twin
 
-MOST_TOLD = 3
+MOST_COMPARED = 3
 """Choices, and twins, that get a sentence each."""
-_One = TypeVar("_One")
-_Pair = tuple[Case, Case]
-"""A reference, and what is compared with it."""
+_Item = TypeVar("_Item")
+_Run = TypeVar("_Run", bound=RunView)
 
 
-def choices(found: Sequence[Case]) -> list[Case]:
-    """Cases that differ from the first in more than hardware, of hardware twins the first alone."""
-    others = {id(pair.other) for pair in twins(found)}
-    return [case for case in found[1:] if id(case) not in others]
+def choices(runs: Sequence[_Run], twins: Sequence[Twin]) -> list[_Run]:
+    """Runs that differ from the first in more than hardware, of hardware twins the first alone."""
+    others = {twin.other for twin in twins}
+    return [run for run in runs[1:] if run not in others]
 
 
-def most_different(found: Sequence[_One], effect: Callable[[_One], float]) -> list[_One]:
-    """Up to `MOST_TOLD`, the largest effect (log of a ratio) first; one of each sign where there are both."""
-    ranked = sorted(found, key=lambda one: -abs(effect(one)))
-    told, rest = ranked[:MOST_TOLD], ranked[MOST_TOLD:]
+def most_different(items: Sequence[_Item], effect: Callable[[_Item], float]) -> list[_Item]:
+    """Up to `MOST_COMPARED`, the largest effect (log of a ratio) first; one of each sign where there are both."""
+    ranked = sorted(items, key=lambda item: -abs(effect(item)))
+    kept, rest = ranked[:MOST_COMPARED], ranked[MOST_COMPARED:]
     better = effect(ranked[0]) < 0 if ranked else False
-    opposite = [one for one in rest if (effect(one) < 0) != better]
-    if opposite and all((effect(one) < 0) == better for one in told):
-        told = [*told[:-1], opposite[0]]
-    return sorted(told, key=lambda one: -abs(effect(one)))
+    opposite = [item for item in rest if (effect(item) < 0) != better]
+    if opposite and all((effect(item) < 0) == better for item in kept):
+        kept = [*kept[:-1], opposite[0]]
+    return sorted(kept, key=lambda item: -abs(effect(item)))
 
 
-def told(found: Sequence[Case], time_s: Callable[[Case], float]) -> tuple[list[_Pair], list[_Pair], str]:
-    """The choices and the twins that are told, each with its reference, and a sentence on those left out (or none)."""
+def pairs_of(
+    runs: Sequence[_Run],
+    twins: Sequence[Twin],
+    time_s: Callable[[_Run], float],
+    room: int = 2 * MOST_COMPARED,
+) -> tuple[list[tuple[_Run, _Run]], str]:
+    """Choose what is compared: reference and run of each choice, then of each twin, at most `room` of them.
 
-    def effect(pair: _Pair) -> float:
+    Returns
+    -------
+    the pairs, and a sentence on those left out ("" for none)
+    """
+
+    def effect(pair: tuple[_Run, _Run]) -> float:
         return math.log(time_s(pair[1]) / time_s(pair[0]))
 
-    chosen = [(found[0], case) for case in choices(found)]
-    pairs = [(pair.reference, pair.other) for pair in twins(found)]
-    first, then = most_different(chosen, effect), most_different(pairs, effect)
-    left = len(chosen) + len(pairs) - len(first) - len(then)
-    some = f"The other {left} differ" if left > 1 else "The other one differs"
-    return first, then, f"{some} less." if left else ""
+    known: dict[RunView, _Run] = {run: run for run in runs}
+    chosen = [(runs[0], run) for run in choices(runs, twins)]
+    paired = [(known[twin.reference], known[twin.other]) for twin in twins if twin.other in known]
+    first, then = most_different(chosen, effect), most_different(paired, effect)
+    crowded = len(first) + len(then) > room
+    while len(first) + len(then) > room:
+        (first if len(first) > len(then) else then).pop()
+    left = len(chosen) + len(paired) - len(first) - len(then)
+    if crowded:
+        rest = f"{left} more {'are' if left > 1 else 'is'} in the table."
+    else:
+        rest = f"The other {left} differ less." if left > 1 else "The other one differs less."
+    return [*first, *then], rest if left else ""
 
 
-def as_reference(reference: Case, found: Sequence[Case]) -> str:
+def append_rest(sentences: Sequence[str], rest: str) -> list[str]:
+    """The sentences, the last of them followed by what is left out."""
+    return [*sentences[:-1], f"{sentences[-1]} {rest}" if rest else sentences[-1]]
+
+
+def as_reference(reference: RunView, runs: Sequence[RunView]) -> str:
     """` as NAME` where the reference is not the first of all."""
-    return "" if reference is found[0] else f" as {reference.name}"
+    return "" if reference is runs[0] else f" as {reference.name}"

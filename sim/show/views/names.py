@@ -1,19 +1,28 @@
-"""TODO sim/show/views/names.py."""
+"""Names of metrics, resource classes and hardware as a reader calls them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from sim.show.views.run import LABEL
 from sim.units import dimension_of, show
+
+LABEL = {
+    "nic": "NIC",
+    "scale_up": "NVLink",
+    "leaf_uplink": "leaf uplink",
+    "pcie": "PCIe",
+    "copy_sms": "copy SMs",
+    "hbm": "HBM",
+    "compute": "compute",
+    "latency": "latency",
+}
+"""Resource classes as a reader calls them, in the order in which they are drawn."""
 
 _NAMES = ("scale_up", "pcie", "hbm", "compute")  # classes called by a name, without an article
 
 
-def binds(metrics: Mapping[str, Any]) -> str:
+def binds(binding: str) -> str:
     """`the NIC binds`, or that nothing was full for long."""
-    binding = str(metrics.get("binding"))
     if binding == "latency":
         return "latency decides, no link on its path stays full"
     verb = "bind" if binding == "copy_sms" else "binds"
@@ -35,3 +44,8 @@ def hardware_name(name: str) -> str:
     return " ".join(
         word.upper() if any(c.isdigit() for c in word) and len(word) <= 5 else word for word in name.split()
     )
+
+
+def joined(names: Sequence[str], by: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return f" {by} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

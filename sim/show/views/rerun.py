@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim.documents import dumps
-from sim.show.views.run import Result, cases
+from sim.show.views.run import RunsView
 
 _ORDER = ("name", "title", "seed", "fidelity", "cluster", "model", "layout", "workload", "expect", "variants")
 
 
-def scenario_yaml(result: Result) -> str:
+def scenario_yaml(runs: RunsView) -> str:
     """The resolved scenario of a result, with its variants, as YAML."""
-    found = cases(result)
-    several = str(result.get("name", found[0].name)) if found[0].variant else None
-    return dumps(scenario_tree({case.variant: case.scenario for case in found}, several))
+    name = (runs.name or runs.runs[0].name) if runs.has_variants else None
+    return dumps(scenario_tree({run.variant: run.scenario for run in runs.runs}, name))
 
 
 def scenario_tree(resolved: Mapping[str, Mapping[str, Any]], name: str | None) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def scenario_tree(resolved: Mapping[str, Mapping[str, Any]], name: str | None) -
     first = _plain(next(iter(resolved.values())))
     tree: dict[str, Any] = first
     if name is not None:
-        variants = {variant: _changes(first, _plain(one)) for variant, one in resolved.items()}
+        variants = {variant: _changes(first, _plain(scenario)) for variant, scenario in resolved.items()}
         tree = {**first, "name": name, "variants": variants}
     return {
         key: tree[key]
@@ -32,13 +31,13 @@ def scenario_tree(resolved: Mapping[str, Mapping[str, Any]], name: str | None) -
     }
 
 
-def _changes(base: Mapping[str, Any], other: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """What turns one resolved scenario into another, as dotted keys; keys with dots of their own stay in their branch."""
-    found: dict[str, Any] = {}
+def _changes(base: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Collect the changes from one resolved scenario to another, as dotted keys; keys with dots of their own stay in their branch."""
+    changes: dict[str, Any] = {}
     for key, value in other.items():
-        if (not at and key == "name") or base.get(key) == value:
+        if (not prefix and key == "name") or base.get(key) == value:
             continue
-        path = f"{at}.{key}" if at else key
+        path = f"{prefix}.{key}" if prefix else key
         inner = base.get(key)
         deep = (
             isinstance(value, dict)
@@ -46,13 +45,13 @@ def _changes(base: Mapping[str, Any], other: Mapping[str, Any], at: str = "") ->
             and set(inner) <= set(value)
             and not any("." in name for name in value)
         )
-        found |= _changes(inner, value, path) if deep and isinstance(inner, dict) else {path: value}
-    return found
+        changes |= _changes(inner, value, path) if deep and isinstance(inner, dict) else {path: value}
+    return changes
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(inner) for inner in value]
     return value

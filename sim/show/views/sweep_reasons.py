@@ -1,11 +1,11 @@
-"""Why points of a sweep cannot be: their reasons, by kinds that can be counted."""
+"""Reasons why points of a sweep cannot be, by kinds that can be counted."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 _KINDS = (
     (r"needs? [\d.]+ .?B of the", "memory overflows"),
@@ -19,20 +19,26 @@ _KINDS = (
 )
 
 
-def reason_kind(reason: str) -> str:
-    """The kind of a reason: what a reader can count."""
-    return next(
-        (kind for pattern, kind in _KINDS if re.search(pattern, reason)), reason.partition(":")[0][:60]
-    )
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A kind of reason, the number of points that have it, and the whole text of the first of them."""
+
+    kind: str
+    count: int
+    example: str
 
 
-def reasons(document: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """Kind of reason, how often, and one whole: of points that cannot be or failed, the most frequent first."""
+def reason_kind(text: str) -> str:
+    """Return the kind of a reason, which a reader can count."""
+    return next((kind for pattern, kind in _KINDS if re.search(pattern, text)), text.partition(":")[0][:60])
+
+
+def count_reasons(texts: Iterable[str]) -> tuple[Reason, ...]:
+    """Count reasons by kind, the most frequent first."""
     counted: Counter[str] = Counter()
     example: dict[str, str] = {}
-    for point in document["points"]:
-        if point["status"] in ("infeasible", "failed"):
-            kind = reason_kind(point["reason"])
-            counted[kind] += 1
-            example.setdefault(kind, point["reason"])
-    return [(kind, count, example[kind]) for kind, count in counted.most_common()]
+    for text in texts:
+        kind = reason_kind(text)
+        counted[kind] += 1
+        example.setdefault(kind, text)
+    return tuple(Reason(kind, count, example[kind]) for kind, count in counted.most_common())

@@ -1,12 +1,15 @@
-"""TODO sim/show/views/training.py."""
+"""The view of a training step: its phases, what GPUs hold, its operations, and the whole run it is part of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
-from sim.show.grid import Cell
-from sim.show.views.run import Case
+from sim.show.views.lanes import OPERATIONS, Lanes, Span
+from sim.show.views.record import mapping, record
+from sim.show.views.run import Held, RunView
 
 PHASES = {
     "1F_s": "1F, forwards alone",
@@ -16,38 +19,178 @@ PHASES = {
     "opt_s": "optimizer",
     "bubble_s": "bubble",
 }
-"""Phases of a step as a reader calls them, in the order in which they are told and drawn."""
-
-
+"""Phases of a step as a reader calls them, in the order in which they are listed and drawn."""
+SIZES = ("pp", "ep", "dp", "tp", "cp")
+"""Parallel dimensions that mean something."""
 _PARTS = ("weights", "fp8 copies", "gradients", "optimizer", "activations", "buffers")
+_PHASE_OF = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
 
 
-_SHORT = {"fp8 copies": "FP8", "gradients": "grads", "optimizer": "optim", "activations": "activ"}
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """The operations of a pipeline rank, a column each."""
+
+    rank: int
+    kinds: Sequence[str]
+    microbatches: Sequence[Sequence[int]]
+    start_s: Sequence[float]
+    end_s: Sequence[float]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of them: `F 3`, `W 3`, or `F 3 & B 1` for a pair; -1 stands for no microbatch."""
+        return [
+            f"F {f} & B {b}" if kind == "FB" else f"{kind.replace('B_in', 'B')} {max(f, b)}"
+            for kind, (f, b) in zip(self.kinds, self.microbatches, strict=True)
+        ]
 
 
-_SAME = 0.005  # ratios this close to 1 are told as "the same"
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Compute and collectives on the two streams of a rank, a column each; `tasks` are the operations they are part of."""
+
+    rank: int
+    names: Sequence[str]
+    streams: Sequence[str]
+    start_s: Sequence[float]
+    end_s: Sequence[float]
+    tasks: Sequence[int] = ()
 
 
-def is_training(case: Case) -> bool:
-    """Whether a case is a training step that ran."""
-    return case.workload.get("kind") == "training" and isinstance(case.metrics.get("phases"), Mapping)
+@dataclass(frozen=True, slots=True)
+class WholeRun:
+    """A whole training run of such steps."""
+
+    run_days: float
+    run_gpu_hours: float
+    hardware: str
+    """Name of the profile."""
+    run_cost_usd: float | None = None
+    run_energy_kwh: float | None = None
+    tokens: str | None = None
+    """Tokens of the run, as the scenario states them."""
+    price: str | None = None
+    """Price of a GPU-hour in the scenario; None where the profile's counts."""
+
+    @property
+    def usd_per_gpu_hour(self) -> float:
+        """Price of a GPU-hour, of a run that has one [$]."""
+        return (self.run_cost_usd or 0.0) / self.run_gpu_hours
 
 
-def fullest(case: Case) -> Mapping[str, Any]:
-    """The memory of the pipeline rank that holds most: its `rank`, and bytes by part."""
-    return max(case.result.get("memory") or [{"rank": 0}], key=held_bytes)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepView(RunView):
+    """A training step; fields are named as the metrics."""
+
+    family: ClassVar[str] = "training"
+
+    step_time_s: float
+    tokens_per_s_per_gpu: float
+    phases: Mapping[str, float]
+    """By the keys of `PHASES`, on pipeline rank 0 [s]."""
+    phases_mean: Mapping[str, float]
+    """The same on the mean pipeline rank [s]."""
+    lower_bound_s: float | None = None
+    mfu_causal_fraction: float | None = None
+    mfu_noncausal_fraction: float | None = None
+    tokens_per_day: float | None = None
+    exposed_comm_s: float | None = None
+    exposed_comm_mean_s: float | None = None
+    barrier_wait_s: float | None = None
+    memory_capacity_bytes: float | None = None
+    model: str
+    ep: int | None
+    """Ranks of an EP group."""
+    microbatch_tokens: int
+    profile: str | None
+    """Name of the measured profile that it computes with."""
+    whole_run: WholeRun | None
+    pipeline: tuple[Operations, ...]
+    optimizer_s: Sequence[float]
+    """By pipeline rank, after the last operation of all."""
+    nodes: tuple[Nodes, ...]
+    end_s: float
+    """End of the timeline."""
+
+    @property
+    def fullest(self) -> Held:
+        """The memory of the pipeline rank that holds most."""
+        return max(self.memory, key=lambda held: held.total_bytes, default=Held(0, {}))
+
+    @property
+    def num_operations(self) -> int:
+        """Operations on the timeline."""
+        return sum(len(rank.kinds) for rank in self.pipeline)
+
+    @cached_property
+    def rank_phases(self) -> dict[str, dict[str, float]]:
+        """Phases of each pipeline rank by its name, from the timeline [s]."""
+        ranks = {}
+        for rank, optimizer_s in zip(self.pipeline, self.optimizer_s, strict=False):
+            spent = dict.fromkeys(PHASES, 0.0)
+            for kind, start_s, end_s in zip(rank.kinds, rank.start_s, rank.end_s, strict=True):
+                spent[_PHASE_OF[kind]] += end_s - start_s
+            spent["opt_s"] = optimizer_s
+            spent["bubble_s"] = max(0.0, self.end_s - sum(spent.values()))
+            ranks[str(rank.rank)] = spent
+        return ranks
 
 
-def held_bytes(row: Mapping[str, Any]) -> float:
-    """All that a pipeline rank's GPU holds [bytes]."""
-    return float(sum(value for key, value in row.items() if key != "rank"))
+def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """List the facts of a run that only this kind of workload has."""
+    return []
 
 
-def parts_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The parts of memory that any of `rows` has, in the order in which they are told and drawn."""
-    present = {key for row in rows for key, value in row.items() if value and key != "rank"}
-    return [key for key in dict.fromkeys((*_PARTS, *sorted(present))) if key in present]
+def is_complete(metrics: Mapping[str, Any]) -> bool:
+    """Check that the metrics are those of a step that ran."""
+    return {"phases", "phases_mean", "step_time_s", "tokens_per_s_per_gpu"} <= metrics.keys()
 
 
-def _share(fraction: float | None) -> Cell:
-    return "-" if fraction is None else f"{fraction:.1%}"
+def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> StepView:
+    """Read what a result has of a training step; `common` are the fields of any run."""
+    metrics, timeline = mapping(result.get("metrics")), mapping(result.get("timeline"))
+    scenario = common["scenario"]
+    work = mapping(scenario.get("workload"))
+    asked = mapping(work.get("run"))
+    whole_run = None
+    if "run_gpu_hours" in metrics:
+        known = {key: asked.get(key) for key in ("tokens", "price")}
+        whole_run = record(WholeRun, metrics, hardware=common["hardware"], **known)
+    return record(
+        StepView,
+        metrics,
+        **common,
+        model=str(scenario.get("model")),
+        ep=mapping(scenario.get("layout")).get("ep"),
+        microbatch_tokens=int(work.get("microbatch_sequences") or 1) * int(work.get("sequence_tokens") or 0),
+        profile=work.get("profile"),
+        whole_run=whole_run,
+        pipeline=tuple(record(Operations, entry) for entry in timeline.get("pipeline") or ()),
+        optimizer_s=timeline.get("optimizer_s") or (),
+        nodes=tuple(record(Nodes, entry) for entry in timeline.get("nodes") or ()),
+        end_s=timeline.get("end_s", 0.0),
+    )
+
+
+def parts_of(memory: Iterable[Held]) -> list[str]:
+    """The parts of memory that any of these has, in the order in which they are listed and drawn."""
+    present = {part for held in memory for part, size in held.parts.items() if size}
+    return [part for part in dict.fromkeys((*_PARTS, *sorted(present))) if part in present]
+
+
+def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
+    """Operations by pipeline rank; None of a result without them."""
+    timeline = mapping(result.get("timeline"))
+    pipeline = [record(Operations, entry) for entry in timeline.get("pipeline") or ()]
+    if not pipeline:
+        return None
+    spans: dict[str, list[Span]] = {kind: [] for kind in OPERATIONS}
+    for row, rank in enumerate(pipeline):
+        for kind, name, start_s, end_s in zip(rank.kinds, rank.names, rank.start_s, rank.end_s, strict=True):
+            spans[kind].append((start_s, end_s, row, name))
+    last_s = max(max(rank.end_s) for rank in pipeline)
+    optimizer_s = enumerate(timeline.get("optimizer_s") or ())
+    spans["opt"] = [(last_s, last_s + time_s, row, "optimizer") for row, time_s in optimizer_s]
+    return Lanes(
+        "pipeline rank", tuple(str(rank.rank) for rank in pipeline), timeline["end_s"], OPERATIONS, spans
+    )

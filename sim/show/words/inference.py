@@ -1,12 +1,13 @@
-"""TODO sim/show/words/inference.py."""
+"""Sentences on prefill and decode: how fast a pass is, where its time goes, and how many requests memory holds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sim.show.views import comparison
-from sim.show.views.inference import _SAME, PARTS, is_inference, latency_of, limit_of, memory_parts, where
-from sim.show.views.run import Case
+from sim.show.views.inference import PARTS, PassView
+from sim.show.views.lanes import Lanes
+from sim.show.views.run import RunsView, RunView
 from sim.units import show
 
 TERMS = (
@@ -18,131 +19,149 @@ TERMS = (
     ("sends and receives on SMs", "low-latency kernels take the SMs while they pack and unpack records"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
+_SAME = 0.005  # ratios this close to 1 are called "as long"
 
 
-def finding(found: Sequence[Case]) -> list[str]:
-    """What the passes say, the most important first."""
-    passes = [case for case in found if is_inference(case)]
-    return of_pass(passes[0]) if len(passes) == 1 else _compared(passes)
+def finding(runs: RunsView) -> list[str]:
+    """Answer for the passes, the most important sentence first."""
+    passes = runs.select(PassView)
+    return [_pass(passes[0]), *_room(passes[0])] if len(passes) == 1 else _compared(runs, passes)
 
 
-def of_pass(case: Case) -> list[str]:
-    """How fast it is, beside its bound, where the time goes, and how many requests memory holds."""
-    m, (name, latency_s) = case.metrics, latency_of(case)
-    time = show(latency_s, "s", 3)
-    if name == "TPOT":
-        said = f"Decode gives a user {m['tokens_per_s_per_user']:.1f} tokens/s (TPOT {time}{_over(case)}) and a GPU {m['tokens_per_s_per_gpu']:,.0f}, with {m['requests_per_gpu']:,.0f} requests on each"
-    else:
-        said = (
-            f"Prefill takes in {m['tokens_per_s_per_gpu']:,.0f} tokens/s a GPU, {m['tokens_per_s_per_node']:,.0f} a node; "
-            f"a prompt has its first token after {time}{_over(case, ', ')}"
+def aside(runs: Sequence[RunView]) -> str:
+    """TTFT or TPOT of each."""
+    return ", ".join(
+        f"{run.latency_name} {show(run.latency_s, 's', 3)}" for run in runs if isinstance(run, PassView)
+    )
+
+
+def course(run: PassView, lanes: Lanes) -> str:
+    """Title of the timeline: shares of the two streams; low-latency kernels hold the first one's SMs."""
+
+    def share(row: int, kinds: Collection[str]) -> float:
+        held_s = sum(
+            end_s - start_s for kind in kinds for start_s, end_s, on, _ in lanes.spans[kind] if on == row
         )
-    return [f"{said}; {_most(case)}, {_exposed(case)}.", *_room(case)]
+        return min(1.0, held_s / lanes.end_s)
+
+    held = share(0, ("phases",))
+    computed = share(0, lanes.spans.keys() - {"phases"})
+    sends = f", sends and receives records {held:.0%}" if held else ""
+    where = f"in {lanes.note} " if lanes.note else ""
+    return (
+        f"{where}the compute stream computes {computed:.0%} of the time{sends} and waits for exchanges {1 - computed - held:.0%}; "
+        f"exchanges are under way {share(1, lanes.spans):.0%} of it"
+    )
 
 
-def _over(case: Case, lead: str = ", ") -> str:
-    bound, limit = case.metrics.get("lower_bound_s"), limit_of(case)
-    if not bound:
+def _pass(run: PassView) -> str:
+    """Say how fast it is next to its bound, and where the time goes."""
+    time, rate = show(run.latency_s, "s", 3), f"{run.tokens_per_s_per_gpu:,.0f}"
+    if run.tpot_s is not None:
+        headline = (
+            f"Decode gives a user {run.tokens_per_s_per_user:.1f} tokens/s (TPOT {time}{_over(run)}) and a GPU {rate}, "
+            f"with {run.requests_per_gpu:,.0f} requests on each"
+        )
+    else:
+        headline = (
+            f"Prefill takes in {rate} tokens/s a GPU, {run.tokens_per_s_per_node:,.0f} a node; "
+            f"a prompt has its first token after {time}{_over(run)}"
+        )
+    return f"{headline}; {_most(run)}, {_exposed(run)}."
+
+
+def _over(run: PassView) -> str:
+    if not run.lower_bound_s:
         return ""
-    by = f", which {'links set' if limit == 'the links' else f'{limit} sets'}" if limit else ""
-    return f"{lead}{latency_of(case)[1] / bound:.2f}x its lower bound{by}"
+    by = f", which {'links set' if run.limit == 'the links' else f'{run.limit} sets'}" if run.limit else ""
+    return f", {run.latency_s / run.lower_bound_s:.2f}x its lower bound{by}"
 
 
-def _most(case: Case) -> str:
-    spent = {part: time_s for part, time_s in where(case).items() if part not in ("waits", "last_rank")}
+def _most(run: PassView) -> str:
+    spent = {part: time_s for part, time_s in run.where.items() if part not in ("waits", "last_rank")}
     if not spent:
         return "where it goes was not kept"
-    part = max(spent, key=lambda key: spent[key])
-    verb = "takes" if part == "attention" else "take"
-    return f"{PARTS[part]} {verb} {spent[part] / case.metrics['step_time_s']:.0%} of a step"
+    part = max(spent, key=lambda name: spent[name])
+    return f"{PARTS[part]} {'takes' if part == 'attention' else 'take'} {spent[part] / run.step_time_s:.0%} of a step"
 
 
-def _exposed(case: Case) -> str:
-    m = case.metrics
-    exposed = m.get("exposed_comm_s", 0.0)
-    if exposed < 0.001 * m["step_time_s"]:
+def _exposed(run: PassView) -> str:
+    exposed_s, step_s = run.exposed_comm_s, run.step_time_s
+    if exposed_s < 0.001 * step_s:
         return "no communication is exposed"
-    held = where(case).get("phases", 0.0)
-    parts = (("waits for exchanges", exposed - held), ("sends and receives on SMs", held))
-    beside = ", ".join(f"{name} {time_s / m['step_time_s']:.1%}" for name, time_s in parts) if held else ""
-    return f"exposed communication {exposed / m['step_time_s']:.1%} ({show(exposed, 's', 3)}{f': {beside}' if beside else ''})"
+    held_s = run.where.get("phases", 0.0)
+    parts = (("waits for exchanges", exposed_s - held_s), ("sends and receives on SMs", held_s))
+    split = ", ".join(f"{name} {time_s / step_s:.1%}" for name, time_s in parts)
+    return f"exposed communication {exposed_s / step_s:.1%} ({show(exposed_s, 's', 3)}{f': {split}' if held_s else ''})"
 
 
-def _room(case: Case) -> list[str]:
-    m, parts = case.metrics, memory_parts(case)
-    capacity = m.get("memory_capacity_bytes")
-    if not capacity or not parts:
+def _room(run: PassView) -> list[str]:
+    """Say what a GPU holds, and how many requests it could hold, if that was counted."""
+    held, capacity = run.held, run.memory_capacity_bytes
+    if not capacity or not held:
         return []
-    largest = max((part for part in parts if part != "reserve"), key=lambda key: parts[key])
-    fits = f"{m['max_batch_per_gpu']:,.0f} {'prompts' if 'ttft_s' in m else 'requests'}"
+    largest = max((part for part in held if part != "reserve"), key=lambda part: held[part])
     return [
-        f"A GPU holds {show(sum(parts.values()), 'bytes', 3)} of its {show(capacity, 'bytes', 3)}, most of it {largest} "
-        f"({show(parts[largest], 'bytes', 3)}); {fits} would fit, then {m.get('memory_limit', largest)} takes most.{_halved(case)}"
-    ]  # fmt: skip
+        f"A GPU holds {show(sum(held.values()), 'bytes', 3)} of its {show(capacity, 'bytes', 3)}, most of it {largest} "
+        f"({show(held[largest], 'bytes', 3)}); {run.max_batch_per_gpu:,.0f} {run.noun} would fit, then "
+        f"{run.memory_limit or largest} takes most.{_halved(run)}"
+    ]
 
 
-def _halved(case: Case) -> str:
-    """That one request less runs than memory holds, where as many as fit were asked for."""
-    m = case.metrics
-    if case.workload.get("requests_per_gpu") is not None or "requests_per_gpu" not in m:
+def _halved(run: PassView) -> str:
+    """Say that one request less runs than memory holds, if as many as fit were asked for."""
+    num = run.requests_per_gpu
+    if run.asked_requests or num is None or num >= run.max_batch_per_gpu:
         return ""
-    run, fit = m["requests_per_gpu"], m["max_batch_per_gpu"]
-    return f" {run:,.0f} of them run: an even number, half in each microbatch." if run < fit else ""
+    return f" {num:,.0f} of them run: an even number, half in each microbatch."
 
 
-def _compared(passes: Sequence[Case]) -> list[str]:
-    """Which is best; each variant against the first or its twin, and where the largest difference arises."""
+def _compared(runs: RunsView, passes: Sequence[PassView]) -> list[str]:
+    """Which is best; then passes against the first or their twins, and where the largest difference arises."""
     first = passes[0]
-    name, base = latency_of(first)
-    rate = first.metrics["tokens_per_s_per_gpu"]
-    said = [
+    sentences = [
         _best(passes),
-        f"{first.name} has a {name} of {show(base, 's', 3)}{_over(first)}, and {rate:,.0f} tokens/s a GPU; {_most(first)}, {_exposed(first)}.",
-    ]  # fmt: skip
-    chosen, pairs, rest = comparison.told(passes, lambda case: latency_of(case)[1])
-    for reference, case in (*chosen, *pairs):
-        latency_s, per_gpu = latency_of(case)[1], case.metrics["tokens_per_s_per_gpu"]
-        ratio, beside = latency_s / latency_of(reference)[1], comparison.as_reference(reference, passes)
-        rates = f"{per_gpu:,.0f} tokens/s a GPU"
+        f"{first.name} has a {first.latency_name} of {show(first.latency_s, 's', 3)}{_over(first)}, and "
+        f"{first.tokens_per_s_per_gpu:,.0f} tokens/s a GPU; {_most(first)}, {_exposed(first)}.",
+    ]
+    pairs, rest = comparison.pairs_of(passes, runs.twins, lambda run: run.latency_s, room=2)
+    for reference, run in pairs:
+        ratio, than = run.latency_s / reference.latency_s, comparison.as_reference(reference, passes)
+        rate = f"at {run.tokens_per_s_per_gpu:,.0f} tokens/s a GPU"
         if abs(ratio - 1) < _SAME:
-            said.append(
-                f"{case.name} takes as long{beside}, within {max(abs(ratio - 1), 0.001):.1%}, at {rates}."
+            sentences.append(
+                f"{run.name} takes as long{than}, within {max(abs(ratio - 1), 0.001):.1%}, {rate}."
             )
             continue
         change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
-        said.append(
-            f"{case.name} takes {show(latency_s, 's', 3)}, {change}{beside}, at {rates}{_moved(reference, case)}."
-        )
-    return [*said, rest] if rest else said
+        time = show(run.latency_s, "s", 3)
+        sentences.append(f"{run.name} takes {time}, {change}{than}, {rate}{_moved(reference, run)}.")
+    return comparison.append_rest(sentences, rest)
 
 
-def _best(passes: Sequence[Case]) -> str:
+def _best(passes: Sequence[PassView]) -> str:
     """Which variant gives a GPU, and which a user, most."""
-    most = max(case.metrics["tokens_per_s_per_gpu"] for case in passes)
-    least_s = min(latency_of(case)[1] for case in passes)
-    by_gpu = [case for case in passes if case.metrics["tokens_per_s_per_gpu"] >= most * (1 - _SAME)]
-    by_user = [case for case in passes if latency_of(case)[1] <= least_s * (1 + _SAME)]
-    name = latency_of(passes[0])[0]
-    user = (
-        f"{1 / least_s:.1f} tokens/s" if name == "TPOT" else f"the first token after {show(least_s, 's', 3)}"
-    )
-    if list(map(id, by_gpu)) == list(map(id, by_user)):
+    most = max(run.tokens_per_s_per_gpu for run in passes)
+    least_s = min(run.latency_s for run in passes)
+    by_gpu = [run for run in passes if run.tokens_per_s_per_gpu >= most * (1 - _SAME)]
+    by_user = [run for run in passes if run.latency_s <= least_s * (1 + _SAME)]
+    decodes = passes[0].tpot_s is not None
+    user = f"{1 / least_s:.1f} tokens/s" if decodes else f"the first token after {show(least_s, 's', 3)}"
+    gpu_names, user_names = (" and ".join(run.name for run in best) for best in (by_gpu, by_user))
+    if by_gpu == by_user:
         verb = "is best for both" if len(by_gpu) == 1 else "are best for both"
-        return f"{_names(by_gpu)} {verb}: {most:,.0f} tokens/s a GPU, {user}{' a user' if name == 'TPOT' else ''}."
+        return f"{gpu_names} {verb}: {most:,.0f} tokens/s a GPU, {user}{' a user' if decodes else ''}."
     gives = "gives" if len(by_gpu) == 1 else "give"
-    return f"{_names(by_gpu)} {gives} a GPU most, {most:,.0f} tokens/s; {_names(by_user)} a user, {user}."
+    return f"{gpu_names} {gives} a GPU most, {most:,.0f} tokens/s; {user_names} a user, {user}."
 
 
-def _names(found: Sequence[Case]) -> str:
-    return " and ".join(case.name for case in found)
-
-
-def _moved(first: Case, case: Case) -> str:
+def _moved(first: PassView, run: PassView) -> str:
     """The part that changed most between two passes."""
-    ours, theirs = where(first), where(case)
-    changes = {part: theirs.get(part, 0.0) - ours.get(part, 0.0) for part in {**ours, **theirs}}
+    changes = {
+        part: run.where.get(part, 0.0) - first.where.get(part, 0.0) for part in {**first.where, **run.where}
+    }
     if not changes:
         return ""
-    longer = case.metrics["step_time_s"] > first.metrics["step_time_s"]
-    part = max(changes, key=lambda key: changes[key] * (1 if longer else -1))
+    sign = 1 if run.step_time_s > first.step_time_s else -1
+    part = max(changes, key=lambda name: changes[name] * sign)
     return f": {show(abs(changes[part]), 's', 3)} {'more' if changes[part] > 0 else 'less'} of a step in {PARTS[part]}"

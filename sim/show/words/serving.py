@@ -1,12 +1,13 @@
-"""TODO sim/show/words/serving.py."""
+"""Sentences on serving: how many requests were served well, what users felt, and what they waited for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sim.show.views.run import Case
-from sim.show.views.serving import _SAME, is_serving, objectives
+from sim.show.views import comparison
+from sim.show.views.lanes import Lanes
+from sim.show.views.run import RunsView, RunView
+from sim.show.views.serving import ServiceView
 from sim.units import show
 
 TERMS = (
@@ -22,99 +23,110 @@ TERMS = (
     ("p50, p90, p99", "half, nine tenths, 99 of a hundred requests were at least as quick"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
+_SAME = 0.005  # ratios this close to 1 are called "as many"
 
 
-def finding(found: Sequence[Case]) -> list[str]:
-    """What the runs say, the most important first."""
-    runs = [case for case in found if is_serving(case)]
-    if len(runs) == 1:
-        return of_run(runs[0])
-    return [*_compared(runs), _waits(runs[:4]), *_while_arriving(runs[0], named=True)]
+def finding(runs: RunsView) -> list[str]:
+    """Answer for the services, the most important sentence first."""
+    services = runs.select(ServiceView)
+    first = services[0]
+    return [
+        _served(first, services),
+        *_others(services),
+        _waits(services[:4]),
+        *_while_arriving(first, services),
+    ]
 
 
-def of_run(case: Case) -> list[str]:
-    """How many were served well, what they felt, and what they waited for."""
-    m = case.metrics
-    said = [
-        f"{m['good_fraction']:.0%} of {_asked(m):,} requests meet {_objectives(case)}, {m['goodput_requests_per_s']:.3g} a second of the whole run; "
-        f"the median TTFT is {_median(m, 'ttft')}, the median TPOT {_median(m, 'tpot')}."
-    ]  # fmt: skip
-    return [*said, _waits([case]), *_while_arriving(case, named=False)]
+def aside(runs: Sequence[RunView]) -> str:
+    """Nothing."""
+    return ""
 
 
-def _asked(m: Any) -> int:
-    return int(m["num_ended"] + m["num_refused"] + m["num_unfinished"])
-
-
-def _objectives(case: Case) -> str:
-    asked = objectives(case)
-    if not asked:
-        return "what was asked (no objective was set)"
-    return " and ".join(
-        f"{'a' if i == 0 else ''} {key.upper()} of {show(value, 's', 3)}".strip()
-        for i, (key, value) in enumerate(asked.items())
+def course(run: ServiceView, lanes: Lanes) -> str:
+    """Title of the timeline: where requests spend their time."""
+    spent = run.spent
+    whole = sum(spent.values())
+    waits = spent["prefill wait"] + spent["decode wait"] + spent["step wait"]
+    return (
+        f"of their time in the system {len(lanes.rows):,} requests decode {spent['decode'] / whole:.0%}, "
+        f"prefill {spent['prefill'] / whole:.0%} and wait {waits / whole:.0%}"
     )
 
 
-def _median(m: Any, key: str) -> str:
-    spread = m.get(key) or {}
-    return show(spread["p50_s"], "s", 3) if "p50_s" in spread else "unknown"
+def _served(run: ServiceView, services: Sequence[ServiceView]) -> str:
+    """Say how many requests met their objectives, and what users felt."""
+    requests, rate = (
+        f"{run.num_requests:,} requests",
+        f"{run.goodput_requests_per_s:.3g} a second of the whole run",
+    )
+    if len(services) > 1:
+        return f"{run.name} serves {run.good_fraction:.0%} of {requests} within {_objectives(run)}, {rate}; {_medians(run)}."
+    medians = f"the median TTFT is {_median(run, 'ttft')}, the median TPOT {_median(run, 'tpot')}"
+    return f"{run.good_fraction:.0%} of {requests} meet {_objectives(run)}, {rate}; {medians}."
 
 
-def _waits(runs: Sequence[Case]) -> str:
-    """For which pool requests waited most, in all and each."""
-    told: dict[str, list[str]] = {}
-    for case in runs:
-        m, pool = case.metrics, _longest_wait(case)
-        total_s = m["waited_s"][pool]
-        each = show(total_s / max(1, _asked(m) - m["num_refused"]), "s", 3)
-        where = f" in {case.name}" if len(runs) > 1 else ""
-        said = f"for {pool}{where} ({show(total_s, 's')} in all, {each} each)"
-        told.setdefault("most" if total_s else "nothing", []).append(said if total_s else where.strip())
-    sentences = [f"wait most {', '.join(told['most'])}"] if "most" in told else []
-    if "nothing" in told:
-        sentences.append(f"wait for no pool {', '.join(told['nothing'])}".strip())
+def _objectives(run: ServiceView) -> str:
+    if not run.objectives:
+        return "what was asked (no objective was set)"
+    asked = " and ".join(f"{key.upper()} of {show(time_s, 's', 3)}" for key, time_s in run.objectives.items())
+    return f"a {asked}"
+
+
+def _medians(run: ServiceView) -> str:
+    return f"median TTFT {_median(run, 'ttft')}, TPOT {_median(run, 'tpot')}"
+
+
+def _median(run: ServiceView, key: str) -> str:
+    median_s = run.spreads[key].p50_s
+    return "unknown" if median_s is None else show(median_s, "s", 3)
+
+
+def _others(services: Sequence[ServiceView]) -> list[str]:
+    """Each variant against the first: goodput, and what users feel; of many the one that differs most."""
+    base = services[0].goodput_requests_per_s
+    ratios = {run: run.goodput_requests_per_s / base if base else float("inf") for run in services[1:]}
+    sentences = []
+    for run, ratio in sorted(ratios.items(), key=lambda item: -abs(item[1] - 1))[:1]:
+        much = "as many" if abs(ratio - 1) < _SAME else f"{ratio:.2f}x as many"
+        sentences.append(
+            f"{run.name} serves {much}, {run.goodput_requests_per_s:.3g} a second: {_medians(run)}."
+        )
+    left = len(ratios) - len(sentences)
+    return (
+        comparison.append_rest(sentences, f"{left} more differ less." if left > 0 else "")
+        if sentences
+        else []
+    )
+
+
+def _waits(services: Sequence[ServiceView]) -> str:
+    """Say for which pool requests waited most, in all and each."""
+    most, nothing = [], []
+    for run in services:
+        pool = run.longest_wait
+        total_s = run.waited_s[pool]
+        where = f" in {run.name}" if len(services) > 1 else ""
+        if total_s:
+            each = show(total_s / max(1, run.num_requests - run.num_refused), "s", 3)
+            most.append(f"for {pool}{where} ({show(total_s, 's')} in all, {each} each)")
+        else:
+            nothing.append(where.strip())
+    sentences = [f"wait most {', '.join(most)}"] if most else []
+    if nothing:
+        sentences.append(f"wait for no pool {', '.join(nothing)}".strip())
     return f"Requests {'; they '.join(sentences)}."
 
 
-def _longest_wait(case: Case) -> str:
-    waited: Mapping[str, float] = case.metrics["waited_s"]
-    return max(waited, key=lambda pool: waited[pool])
-
-
-def _while_arriving(case: Case, *, named: bool) -> list[str]:
-    """How fast requests come, how busy the pool is that they wait for, and that other rates count the draining too."""
-    m, pool = case.metrics, _longest_wait(case)
-    span = m.get("while_arriving") or {}
-    if not span:
+def _while_arriving(run: ServiceView, services: Sequence[ServiceView]) -> list[str]:
+    """Say how fast requests come, how busy the pool is that they wait for, and that other rates count the draining too."""
+    span, pool = run.while_arriving, run.longest_wait
+    if span is None:
         return []
-    busy = f"{span[f'{pool}_utilisation_fraction']:.0%} of the time" if m["waited_s"][pool] else ""
-    who = f"the {pool} pool{f' of {case.name}' if named else ''} is busy {busy}"
+    busy = getattr(span, f"{pool}_utilisation_fraction")
+    named = f" of {run.name}" if len(services) > 1 else ""
+    meanwhile = f", while the {pool} pool{named} is busy {busy:.0%} of the time" if run.waited_s[pool] else ""
     return [
-        f"{span['arrivals_per_s']:.3g} a second arrive for {show(span['span_s'], 's', 3)}{f', while {who}' if busy else ''}; "
-        f"rates of the whole run are over {show(m['makespan_s'], 's', 3)}, until the last has ended."
-    ]  # fmt: skip
-
-
-def _compared(runs: Sequence[Case]) -> list[str]:
-    """Each variant against the first: goodput, and what users feel."""
-    first = runs[0]
-    m = first.metrics
-    said = [
-        f"{first.name} serves {m['good_fraction']:.0%} of {_asked(m):,} requests within {_objectives(first)}, "
-        f"{m['goodput_requests_per_s']:.3g} a second of the whole run; median TTFT {_median(m, 'ttft')}, TPOT {_median(m, 'tpot')}."
+        f"{span.arrivals_per_s:.3g} a second arrive for {show(span.span_s, 's', 3)}{meanwhile}; "
+        f"rates of the whole run are over {show(run.makespan_s, 's', 3)}, until the last has ended."
     ]
-    others = sorted(runs[1:], key=lambda case: -abs(_ratio(first, case) - 1))
-    for case in others[:3]:
-        theirs, ratio = case.metrics, _ratio(first, case)
-        much = "as many" if abs(ratio - 1) < _SAME else f"{ratio:.2f}x as many"
-        said.append(
-            f"{case.name} serves {much}, {theirs['goodput_requests_per_s']:.3g} a second: median TTFT {_median(theirs, 'ttft')}, "
-            f"TPOT {_median(theirs, 'tpot')}."
-        )
-    return said
-
-
-def _ratio(first: Case, case: Case) -> float:
-    base = first.metrics["goodput_requests_per_s"]
-    return float(case.metrics["goodput_requests_per_s"] / base) if base else float("inf")

@@ -1,140 +1,112 @@
-"""TODO sim/show/words/sweep.py."""
+"""A sweep in sentences: the best points, the choice that costs most, what cannot be, and what more memory would give."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sim.show.views.sweep import (
-    Condition,
-    Point,
-    Sweep,
-    _times_with_it,
-    axis_label,
-    by_condition,
-    cell,
-    changed,
-    changes,
-    choices,
-    condition_text,
-    enough,
-    given_text,
-    label,
-    lag,
-    lag_cell,
-    leaders,
-    marginals,
-    memory_ratio,
-    metric,
-    objective,
-    of_given,
-    size,
-    times_best,
-    times_text,
-    value_label,
-    values_text,
-    varied,
-)
-from sim.show.views.sweep_reasons import reasons
+from sim.show.views.labels import metric_label
+from sim.show.views.sweep import Change, Condition, Point, SweepView
 from sim.units import show
 
-_TOLD = 4  # conditions that have a sentence each
-
-
+_MOST_CONDITIONS = 4  # that have a sentence each
 _CLOSE = 1.05  # times the best that is called as good
 
 
-def finding(document: Sweep) -> list[str]:
-    """What the sweep found, the most important first."""
-    counts = document["counts"]
-    if not document["ranked"]:
-        return [f"None of {counts['points']:,} points can be run. {_most_reasons(document)}".strip()]
-    many = by_condition(document)
-    said = [_leader(document, *one) for one in many.items()] if len(many) <= _TOLD else _least(document, many)
-    if len(document["objectives"]) > 1:
-        names = " and ".join(label(one) for one in document["objectives"])
-        front = len(document["pareto"])
+def finding(view: SweepView) -> list[str]:
+    """Return the answer of a sweep, the most important sentence first."""
+    counts = view.counts
+    if not view.ranked:
+        return [f"None of {counts['points']:,} points can be run. {_most_frequent(view)}".strip()]
+    if len(view.conditions) <= _MOST_CONDITIONS:
+        sentences = [_leader(view, *item) for item in view.conditions.items()]
+    else:
+        sentences = _least(view)
+    if len(view.objectives) > 1:
+        names = " and ".join(objective.label for objective in view.objectives)
+        front = len(view.pareto)
         verb, whose = ("point is", "its") if front == 1 else ("points are", "their")
-        said.append(f"{front} {verb} beaten by none{of_given(document, whose)} on {names}.")
-    said += filter(None, [_costliest(document, many)])
-    told = (("infeasible", "cannot be"), ("pruned", "were skipped by their bound"), ("failed", "failed"))
-    rest = [f"{counts[status]:,} {word}" for status, word in told if counts[status]]
+        sentences.append(f"{front} {verb} beaten by none{view.peers_text(whose)} on {names}.")
+    sentences += filter(None, [_costliest(view)])
+    words = (("infeasible", "cannot be"), ("pruned", "were skipped by their bound"), ("failed", "failed"))
+    rest = [f"{counts[status]:,} {word}" for status, word in words if counts[status]]
     if rest:
-        ran = "ran and met every constraint" if document["sweep"].get("constraints") else "ran"
-        said.append(f"{counts['ok']:,} {ran}; {', '.join(rest)}. {_most_reasons(document)}".strip())
-    if document["changes"]:
-        said.append(_change(document))
-    return said
+        ran = "ran and met every constraint" if view.has_constraints else "ran"
+        sentences.append(f"{counts['ok']:,} {ran}; {', '.join(rest)}. {_most_frequent(view)}".strip())
+    return [*sentences, _change(view)] if view.changes else sentences
 
 
-def _leader(document: Sweep, condition: Condition, here: Sequence[Point]) -> str:
-    """The best point and the next one of the same condition."""
-    name, leader = objective(document)[0], leaders(document).get(condition)
-    lead = f"{condition_text(document, condition)}: best" if condition else "Best"
+def _leader(view: SweepView, condition: Condition, points: Sequence[Point]) -> str:
+    """Name the best point of a condition, and the next."""
+    name, leader, text = view.objective.metric, view.leaders.get(condition), view.condition_text(condition)
     if leader is None:
-        return f"{condition_text(document, condition)}: nothing can be run."
-    axes = choices(document) or varied(document)
-    first = f"{lead} of {len(here):,} that ran is {values_text(leader, axes)}: {label(name)} {cell(name, metric(leader, name))}."
-    others = [point for point in here if point is not leader]
-    if len(document["objectives"]) > 1 or not others:
-        return first
-    behind = lag_cell(document, others[0])
-    return f"{first} Next: {values_text(others[0], axes)}, {'as good' if behind == 'best' else behind}."
+        return f"{text}: nothing can be run."
+    axes, lead = view.choices or view.varied, f"{text}: best" if condition else "Best"
+    best = f"{lead} of {len(points):,} that ran is {leader.text(axes)}: {metric_label(name)} {leader.cell(name)}."
+    second = next((point for point in points if point is not leader), None)
+    if len(view.objectives) > 1 or second is None:
+        return best
+    return f"{best} Next: {second.text(axes)}, {'as good' if second.lag == 0 else second.lag_cell}."
 
 
-def _least(document: Sweep, many: Mapping[Condition, Sequence[Point]]) -> list[str]:
-    """Of many conditions, those that need least and most of each choice to come close to their best."""
-    said = []
-    for axis in choices(document):
-        found = [(enough(document, axis, points, _CLOSE), one) for one, points in many.items()]
-        sized = [(size(p["values"][axis]) or 0.0, value_label(p["values"][axis]), c) for p, c in found if p]
-        if not sized:
+def _least(view: SweepView) -> list[str]:
+    """Name of many conditions those that need least and most of each choice to come close to their best."""
+    sentences = []
+    for axis in view.choices:
+        close = [
+            (condition, point.texts[axis.name])
+            for condition, points in view.conditions.items()
+            if (point := view.least_within(axis, points, _CLOSE)) is not None
+        ]
+        if (sizes := axis.sizes) is None or not close:
             continue
-        (low, least, first), (high, most, last) = (pick(sized, key=lambda one: one[0]) for pick in (min, max))
-        within = f"To come within {_CLOSE - 1:.0%} of its best, {condition_text(document, first)} needs"
-        rest = f"; {condition_text(document, last)} needs {most}" if low < high else ", like all others"
-        said.append(f"{within} {axis_label(axis)} {least}{rest}.")
-    return said or [
-        f"The best of each of {len(many)} conditions ({given_text(document)}) stands in the table."
-    ]
+        least, most = (pick(close, key=lambda item: sizes[item[1]]) for pick in (min, max))
+        within = f"To come within {_CLOSE - 1:.0%} of its best, {view.condition_text(least[0])} needs"
+        apart = sizes[least[1]] < sizes[most[1]]
+        rest = f"; {view.condition_text(most[0])} needs {most[1]}" if apart else ", like all others"
+        sentences.append(f"{within} {axis.label} {least[1]}{rest}.")
+    many = f"The best of each of {len(view.conditions)} conditions ({view.given_text}) is in the table."
+    return sentences or [many]
 
 
-def _costliest(document: Sweep, many: Mapping[Condition, Sequence[Point]]) -> str:
-    """The value of an axis that costs most, over all others at their best."""
-    name = objective(document)[0]
-    worst: tuple[float, str] | None = None
-    for condition, points in many.items():
-        for axis in choices(document):
-            for value, point, _ in marginals(document, axis, points):
-                if point is None:
-                    continue
-                times = times_best(document, point)
-                where = f" ({condition_text(document, condition)})" if condition else ""
-                told = f"Of all choices {axis_label(axis)} {value} costs most{where}: at best {cell(name, metric(point, name))}, {times_text(document, times)}."
-                worst = max(worst, (times, told)) if worst else (times, told)
-    return worst[1] if worst and worst[0] >= 1.01 else ""
+def _costliest(view: SweepView) -> str:
+    """Name the value of an axis that costs most, over all others at their best; "" where none costs a hundredth."""
+    worst = (1.01, "")
+    for condition, points in view.conditions.items():
+        where = f" ({view.condition_text(condition)})" if condition else ""
+        for axis in view.choices:
+            for marginal in view.marginals(axis, points):
+                if (best := marginal.best) is not None:
+                    times = (
+                        f"{best.times_best:.3g}x the"
+                        if view.objective.minimise
+                        else f"1/{best.times_best:.3g} of the"
+                    )
+                    cost = f"at best {best.cell(view.objective.metric)}, {times} best"
+                    text = f"Of all choices {axis.label} {marginal.text} costs most{where}: {cost}."
+                    worst = max(worst, (best.times_best, text))
+    return worst[1]
 
 
-def _change(document: Sweep) -> str:
-    """What points that lack memory would need and give: the one that helps with least, and the one that gives most."""
-    best, tried = changes(document), document["runs"]["of_changes"]
-    better = [one for one in best if _times_with_it(document, one) < 1]
+def _change(view: SweepView) -> str:
+    """Name points with the memory that they lack: the one that helps with least, and the one that gives most."""
+    nearest, tried = view.changes[0], view.runs.of_changes
+    better = [change for change in view.changes if change.times_best < 1]
     if not better:
         none = f"None of the {tried} points tried with the memory they lack would"
         worse = f"{none if tried > 1 else 'The only point that lacks memory alone would not'} beat the best"
-        return f"{worse}: with what it needs, {_reached(document, best[0])}."
-    least = min(better, key=memory_ratio)
-    most = f"; with still more, {_reached(document, best[0])}" if best[0] is not least else ""
-    return f"With more memory, {_reached(document, least)}{most}."
+        return f"{worse}: with what it needs, {_reach(view, nearest)}."
+    least = min(better, key=lambda change: change.ratio)
+    most = f"; with still more, {_reach(view, nearest)}" if nearest is not least else ""
+    return f"With more memory, {_reach(view, least)}{most}."
 
 
-def _reached(document: Sweep, change: Mapping[str, Any]) -> str:
-    name, would = objective(document)[0], changed(document, change)
-    needs = f"{show(change['needed_bytes'], 'bytes', 3)} a GPU instead of {show(change['capacity_bytes'], 'bytes', 3)}"
-    gain = f", {lag_cell(document, would)}" if lag(document, would) else ""
-    return f"{values_text(would, varied(document))} ({needs}) would reach {cell(name, metric(would, name))}{gain}"
+def _reach(view: SweepView, change: Change) -> str:
+    needs = (
+        f"{show(change.needed_bytes, 'bytes', 3)} a GPU instead of {show(change.capacity_bytes, 'bytes', 3)}"
+    )
+    gain = f", {change.point.lag_cell}" if change.point.lag else ""
+    return f"{change.point.text(view.varied)} ({needs}) would reach {change.point.cell(view.objective.metric)}{gain}"
 
 
-def _most_reasons(document: Sweep) -> str:
-    found = reasons(document)
-    return f"Most often: {found[0][0]} ({found[0][1]:,})." if found else ""
+def _most_frequent(view: SweepView) -> str:
+    return f"Most often: {view.reasons[0].kind} ({view.reasons[0].count:,})." if view.reasons else ""

@@ -1,14 +1,14 @@
-"""TODO sim/show/words/training.py."""
+"""Sentences on training steps: how long one takes, where the time goes, and what changed between two."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sim.show.views import comparison
-from sim.show.views.run import Case
-from sim.show.views.training import _SAME, PHASES, fullest, held_bytes, is_training, parts_of
-from sim.show.words import whole_run as whole_run_words
+from sim.show.views.lanes import Lanes
+from sim.show.views.run import RunsView, RunView
+from sim.show.views.training import PHASES, StepView, parts_of
+from sim.show.words import whole_run
 from sim.units import show
 
 TERMS = (
@@ -21,89 +21,108 @@ TERMS = (
     ("MFU", "model FLOPs over time and the dense BF16 peak; with causal attention half of its matrix counts, with full attention all"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
+_SAME = 0.005  # ratios this close to 1 are called "as long"
 
 
-def finding(found: Sequence[Case]) -> list[str]:
-    """What the steps say, the most important first."""
-    steps = [case for case in found if is_training(case)]
-    return of_step(steps[0]) if len(steps) == 1 else [*whole_run_words.compared(steps), *compared(steps)]
+def finding(runs: RunsView) -> list[str]:
+    """Answer for the steps, the most important sentence first."""
+    steps = runs.select(StepView)
+    if len(steps) == 1:
+        step = steps[0]
+        return [_step(step), *_fullest(step), *([whole_run.cost(step.whole_run)] if step.whole_run else [])]
+    costs = whole_run.costs(steps)
+    return [*costs, *compared(runs, 3 - len(costs))]
 
 
-def num_operations(case: Case) -> int:
-    """Operations on the timeline of a step."""
-    return sum(len(rank["kinds"]) for rank in (case.result.get("timeline") or {}).get("pipeline") or [])
+def aside(runs: Sequence[RunView]) -> str:
+    """Step times."""
+    return ", ".join(show(run.step_time_s, "s", 4) for run in runs if isinstance(run, StepView))
 
 
-def aside(found: Sequence[Case]) -> str:
-    """A few words beside the names of some cases: their step times."""
-    return ", ".join(show(case.metrics["step_time_s"], "s", 4) for case in found if is_training(case))
+def course(step: StepView, lanes: Lanes) -> str:
+    """Title of the timeline: pairs and bubble."""
+    step_s = step.step_time_s
+    mean, first = (phases["bubble_s"] / step_s for phases in (step.phases_mean, step.phases))
+    pairs = step.phases_mean["1F1B_s"] / step_s
+    filled = f"F&B pairs fill {pairs:.0%} of the step" if pairs else "no forward and backward run as a pair"
+    return f"{filled}; the bubble takes {mean:.1%} on the mean rank, {first:.1%} on rank 0"
 
 
-def of_step(case: Case) -> list[str]:
-    """How long the step takes beside its bound, where it goes, what memory and a whole run take."""
-    m, phases = case.metrics, case.metrics["phases_mean"]
-    step = m["step_time_s"]
-    told = sorted(
-        ((phases.get(key, 0.0), label) for key, label in PHASES.items() if key != "bubble_s"), reverse=True
+def words_of(phase: str) -> str:
+    """A phase without its short name: `F&B pairs`."""
+    return PHASES[phase].partition(", ")[2] or PHASES[phase]
+
+
+def largest_phase(step: StepView) -> str:
+    """The phase that takes most of the mean pipeline rank's step, the bubble aside."""
+    times = step.phases_mean
+    return max((phase for phase in PHASES if phase != "bubble_s"), key=lambda phase: times.get(phase, 0.0))
+
+
+def _step(step: StepView) -> str:
+    """Say how long the step takes next to its bound, and where it goes."""
+    step_s, phases, largest = step.step_time_s, step.phases_mean, largest_phase(step)
+    over = f"{step_s / step.lower_bound_s:.2f}x its lower bound, " if step.lower_bound_s else ""
+    return (
+        f"A step takes {show(step_s, 's', 3)}, {over}with an MFU of {step.mfu_causal_fraction or 0.0:.1%}; on the mean pipeline "
+        f"rank {words_of(largest)} fill {phases[largest] / step_s:.0%} of it and the bubble {phases['bubble_s'] / step_s:.1%}; "
+        f"{_exposed(step)}."
     )
-    largest, label = told[0]
-    words = label.partition(", ")[2] or label
-    said = [
-        f"A step takes {show(step, 's', 3)}, {_over(m)}with an MFU of {m['mfu_causal_fraction']:.1%}; on the mean pipeline rank {words} fill "
-        f"{largest / step:.0%} of it and the bubble {phases['bubble_s'] / step:.1%}; {_exposed(m)}."
-    ]  # fmt: skip
-    row, capacity = fullest(case), m.get("memory_capacity_bytes")
-    if capacity and case.result.get("memory"):
-        part = max(parts_of([row]), key=lambda key: row.get(key, 0.0))
-        said.append(
-            f"The fullest GPU, of pipeline rank {row['rank']}, holds {show(held_bytes(row), 'bytes', 3)} of "
-            f"{show(capacity, 'bytes', 3)}, most of it {part} ({show(row[part], 'bytes', 3)})."
-        )
-    run = whole_run_words.run_sentence(case)
-    return [*said, run] if run else said
 
 
-def _over(m: Mapping[str, Any]) -> str:
-    return f"{m['step_time_s'] / m['lower_bound_s']:.2f}x its lower bound, " if m.get("lower_bound_s") else ""
+def _fullest(step: StepView) -> list[str]:
+    """Say what the fullest GPU holds, if that was counted."""
+    held, capacity = step.fullest, step.memory_capacity_bytes
+    if not capacity or not step.memory:
+        return []
+    part = max(parts_of([held]), key=lambda name: held.parts[name])
+    return [
+        f"The fullest GPU, of pipeline rank {held.rank}, holds {show(held.total_bytes, 'bytes', 3)} of "
+        f"{show(capacity, 'bytes', 3)}, most of it {part} ({show(held.parts[part], 'bytes', 3)})."
+    ]
 
 
-def _exposed(m: Mapping[str, Any]) -> str:
-    exposed, step = m.get("exposed_comm_mean_s", 0.0), m["step_time_s"]
-    if exposed < 0.001 * step:
+def _exposed(step: StepView) -> str:
+    exposed_s = step.exposed_comm_mean_s or 0.0
+    if exposed_s < 0.001 * step.step_time_s:
         return "no communication is exposed"
-    return f"{show(exposed, 's', 3)} of communication is exposed ({exposed / step:.1%})"
+    return f"{show(exposed_s, 's', 3)} of communication is exposed ({exposed_s / step.step_time_s:.1%})"
 
 
-def compared(steps: Sequence[Case]) -> list[str]:
-    """Each variant against the first or its twin, and where the largest difference arises."""
+def compared(runs: RunsView, room: int = 3) -> list[str]:
+    """The first step, then at most `room` sentences: steps against it or their twins, and where the difference arises."""
+    steps = runs.select(StepView)
     first = steps[0]
-    base = show(first.metrics["step_time_s"], "s", 3)
-    said = [f"A step takes {base} in {first.name}; on the mean pipeline rank {_exposed(first.metrics)}."]
-    chosen, pairs, rest = comparison.told(steps, lambda case: float(case.metrics["step_time_s"]))
-    for reference, case in (*chosen, *pairs):
-        ratio = case.metrics["step_time_s"] / reference.metrics["step_time_s"]
-        beside = comparison.as_reference(reference, steps)
+    sentences = [
+        f"A step takes {show(first.step_time_s, 's', 3)} in {first.name}; on the mean pipeline rank {_exposed(first)}."
+    ]
+    pairs, rest = comparison.pairs_of(steps, runs.twins, lambda step: step.step_time_s, room)
+    for reference, step in pairs:
+        ratio, than = step.step_time_s / reference.step_time_s, comparison.as_reference(reference, steps)
         if abs(ratio - 1) < _SAME:
-            said.append(f"{case.name} takes as long{beside}, within {max(abs(ratio - 1), 0.001):.1%}.")
+            sentences.append(f"{step.name} takes as long{than}, within {max(abs(ratio - 1), 0.001):.1%}.")
             continue
         change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
-        time = show(case.metrics["step_time_s"], "s", 3)
-        said.append(f"{case.name} takes {time}, {change}{beside}: {_moved(reference, case)}.")
-    return [*said, rest] if rest else said
+        time = show(step.step_time_s, "s", 3)
+        sentences.append(f"{step.name} takes {time}, {change}{than}: {_moved(reference, step)}.")
+    return comparison.append_rest(sentences, rest)
 
 
-def _moved(first: Case, case: Case) -> str:
+def _moved(first: StepView, step: StepView) -> str:
     """The phase of the mean pipeline rank that changed most between two steps."""
-    ours, theirs = first.metrics["phases_mean"], case.metrics["phases_mean"]
-    total = case.metrics["step_time_s"] - first.metrics["step_time_s"]
-    changes = {label: theirs.get(key, 0.0) - ours.get(key, 0.0) for key, label in PHASES.items()}
-    label = max(changes, key=lambda name: changes[name] * (1 if total > 0 else -1))
-    exposed = case.metrics.get("exposed_comm_mean_s", 0.0) - first.metrics.get("exposed_comm_mean_s", 0.0)
-    words = label.partition(", ")[2] or label
-    sign = "more" if changes[label] > 0 else "less"
-    beside = (
-        f", {show(abs(exposed), 's', 3)} {'more' if exposed > 0 else 'less'} of communication exposed"
-        if abs(exposed) > 0.005 * first.metrics["step_time_s"]
+    sign = 1 if step.step_time_s > first.step_time_s else -1
+    changes = {
+        phase: step.phases_mean.get(phase, 0.0) - first.phases_mean.get(phase, 0.0) for phase in PHASES
+    }
+    phase = max(changes, key=lambda name: changes[name] * sign)
+    exposed_s = (step.exposed_comm_mean_s or 0.0) - (first.exposed_comm_mean_s or 0.0)
+    more = (
+        f", {_change(exposed_s)} of communication exposed"
+        if abs(exposed_s) > 0.005 * first.step_time_s
         else ""
     )
-    return f"on the mean rank {show(abs(changes[label]), 's', 3)} {sign} in {words}{beside}"
+    return f"on the mean rank {_change(changes[phase])} in {words_of(phase)}{more}"
+
+
+def _change(time_s: float) -> str:
+    return f"{show(abs(time_s), 's', 3)} {'more' if time_s > 0 else 'less'}"

@@ -1,49 +1,52 @@
-"""TODO sim/show/words/whole_run.py."""
+"""Sentences on a whole training run of many steps: days, GPU-hours, energy, and what it costs at whose price.
+
+Prices differ by more than what is compared, so every amount says at which price of a GPU-hour: that of the scenario, the
+same for all hardware, or where it gives none the hardware's own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sim.show.grid import Cell, padded
-from sim.show.views.run import Case
+from sim.show.views.training import StepView, WholeRun
 from sim.units import show
 
 
-def runs_of(steps: Sequence[Case]) -> list[Case]:
-    """The steps that a whole run was asked for."""
-    return [case for case in steps if "run_gpu_hours" in case.metrics]
+def cost(run: WholeRun) -> str:
+    """Say what a whole run of one step takes."""
+    what = f"The run of {run.tokens} tokens" if run.tokens else "The whole run"
+    cost_usd = "" if run.run_cost_usd is None else f", {count(run.run_cost_usd)} $ at {price(run)}"
+    used = "" if run.run_energy_kwh is None else f", {energy(run.run_energy_kwh)}"
+    return f"{what} takes {run.run_days:,.1f} days, {count(run.run_gpu_hours)} GPU-hours{cost_usd}{used}."
 
 
-def run_sentence(case: Case) -> str | None:
-    """What a whole run of one step takes; None where none was asked for."""
-    m = case.metrics
-    if "run_gpu_hours" not in m:
-        return None
-    tokens = _asked(case).get("tokens")
-    what = f"The run of {tokens} tokens" if tokens else "The whole run"
-    price = f", {count(m['run_cost_usd'])} $ at {at_price(case)}" if "run_cost_usd" in m else ""
-    used = f", {energy(m['run_energy_kwh'])}" if "run_energy_kwh" in m else ""
-    return f"{what} takes {m['run_days']:,.1f} days, {count(m['run_gpu_hours'])} GPU-hours{price}{used}."
-
-
-def compared(steps: Sequence[Case]) -> list[str]:
-    """What the runs of several steps cost, and at which prices."""
-    priced = [case for case in runs_of(steps) if "run_cost_usd" in case.metrics]
+def costs(steps: Sequence[StepView]) -> list[str]:
+    """Say what the runs of several steps cost, and at which prices."""
+    priced = {
+        step.name: step.whole_run
+        for step in steps
+        if step.whole_run and step.whole_run.run_cost_usd is not None
+    }
     if len(priced) < 2:
         return []
-    sources = dict.fromkeys(at_price(case) for case in priced)
-    same = len(sources) == 1
-    said = [
-        f"{count(case.metrics['run_cost_usd'])} $ in {case.name}{'' if same else f' at {at_price(case)}'}"
-        for case in priced
+    prices = list(dict.fromkeys(map(price, priced.values())))
+    same = len(prices) == 1
+    amounts = [
+        f"{count(run.run_cost_usd)} $ in {name}{'' if same else f' at {price(run)}'}"
+        for name, run in priced.items()
     ]
-    return [f"The whole run costs {', '.join(said)}{f', all at {next(iter(sources))}' if same else ''}."]
+    return [f"The whole run costs {', '.join(amounts)}{f', all at {prices[0]}' if same else ''}."]
 
 
-def at_price(case: Case) -> str:
+def price(run: WholeRun) -> str:
     """`2 $/GPU-hour (the scenario's)`."""
-    return f"{_rate(case.metrics):.4g} $/GPU-hour ({_source(case)})"
+    return f"{run.usd_per_gpu_hour:.4g} $/GPU-hour ({owner(run)})"
+
+
+def owner(run: WholeRun) -> str:
+    """Owner of the price of a GPU-hour."""
+    return "the scenario's, for all hardware" if run.price else f"of the profile {run.hardware}"
 
 
 def count(value: float | None) -> Cell:
@@ -54,20 +57,3 @@ def count(value: float | None) -> Cell:
 def energy(kwh: float | None) -> Cell:
     """Energy in MWh or GWh."""
     return "-" if kwh is None else f"{kwh / 1e6:.4g} GWh" if kwh >= 1e6 else f"{kwh / 1e3:.4g} MWh"
-
-
-def _asked(case: Case) -> Mapping[str, Any]:
-    found = case.workload.get("run")
-    return found if isinstance(found, Mapping) else {}
-
-
-def _rate(metrics: Mapping[str, Any]) -> float:
-    """Price of a GPU-hour [$]."""
-    return float(metrics["run_cost_usd"] / metrics["run_gpu_hours"])
-
-
-def _source(case: Case) -> str:
-    """Whose price it is."""
-    return (
-        "the scenario's, for all hardware" if _asked(case).get("price") else f"of the profile {case.hardware}"
-    )

@@ -7,6 +7,7 @@
 const AHEAD_PX = 500; // how far below the screen a figure is drawn before it is seen
 const NARROW_PX = 560;
 const TIGHT_PX = 420; // of a telephone
+const LETTER_PX = 5.9; // of an axis' title on a narrow screen
 const IN_VIEW = "moesim: in view";
 const CAN_HOVER = matchMedia("(hover: hover)").matches;
 const CONFIG = {
@@ -19,6 +20,7 @@ const medium = matchMedia("(max-width: 900px)");
 const figures = [...document.querySelectorAll(".plot")];
 const waiting = new Set();
 let printing = false;
+let unfolded = []; // folds that are open only while the page prints
 let turn = false;
 
 async function plotly() { // inlined as gzip: a third of the bytes, and as quick
@@ -37,9 +39,19 @@ function stack(layout) { // panels that stand side by side where there is room, 
   for (const [name, said] of Object.entries(axes)) Object.assign(layout[name], said);
 }
 
+function wrap(line, most) { // into lines of at most so many letters, between words
+  const lines = [""];
+  for (const word of line.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    if (longer.length <= most) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines.filter(Boolean);
+}
+
 function fit(layout, data, width) { // to a narrow screen
   layout.font = {size: 11};
-  layout.margin.r = layout.meta ? 14 : 6; // half of the last tick's words where panels were stacked
+  layout.margin.r = 14; // half of the last tick's words
   layout.margin.l = 2;
   layout.annotations = (layout.annotations || []).filter(note => note.name !== "inside");
   for (const note of layout.annotations) if (note.name === "wide") {
@@ -52,7 +64,9 @@ function fit(layout, data, width) { // to a narrow screen
     axis.tickfont = {size: 11};
     if (axis.title) {
       axis.title.font = {size: 11};
-      axis.title.text = axis.title.text.replace("; ", ";<br>").replace("], ", "],<br>");
+      const parts = axis.title.text.replace("; ", ";<br>").replace("], ", "],<br>").split("<br>");
+      const most = Math.floor((key[0] === "x" ? width : layout.height) / LETTER_PX) - 12;
+      axis.title.text = parts.flatMap(part => wrap(part, most)).join("<br>");
     }
     if (axis.nticks === undefined && /^x/.test(key)) axis.nticks = 5;
     if (axis.scaleanchor) layout.height = Math.min(layout.height, width + 40);
@@ -151,8 +165,17 @@ ready.then(() => {
   }
 });
 for (const query of [dark, narrow, medium]) query.addEventListener("change", () => again(figures.filter(isDrawn)));
-addEventListener("beforeprint", () => { printing = true; if (window.Plotly) again(figures.filter(isOpen)); });
-addEventListener("afterprint", () => { printing = false; again(figures.filter(isDrawn)); });
+addEventListener("beforeprint", () => { // paper opens no folds: all are open on it
+  printing = true;
+  unfolded = [...document.querySelectorAll("details:not([open])")];
+  for (const fold of unfolded) fold.open = true;
+  if (window.Plotly) again(figures);
+});
+addEventListener("afterprint", () => {
+  printing = false;
+  again(figures.filter(isDrawn));
+  for (const fold of unfolded) fold.open = false;
+});
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.hidden = !navigator.clipboard;
   button.addEventListener("click", () => navigator.clipboard

@@ -1,0 +1,73 @@
+"""Facts of a scenario in a few labelled words, as the head of a report has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sim.show.views.record import mapping
+
+Facts = tuple[tuple[str, str], ...]
+
+
+def facts_of(scenario: Mapping[str, Any], sizes: Sequence[str], more: Sequence[tuple[str, Any]]) -> Facts:
+    """Label and words of each choice of a resolved scenario that a reader asks for first.
+
+    Parameters
+    ----------
+    scenario : the resolved scenario, a tree
+    sizes : parallel dimensions of the layout that mean something for its kind of workload
+    more : what only that kind has; empty values are left out
+    """
+    work, cluster = mapping(scenario.get("workload")), mapping(scenario.get("cluster"))
+    layout, gate = mapping(scenario.get("layout")), mapping(work.get("gate"))
+    model = scenario.get("model")
+    placement = mapping(work.get("placement"))
+    redundant = placement.get("redundant_experts")
+    hosts = mapping(cluster.get("fabric")).get("hosts")
+    facts = [
+        ("hardware", cluster.get("hardware") or "bare fabric"),
+        ("nodes" if "nodes" in cluster else "hosts", cluster.get("nodes") or hosts or 1),
+        ("fabric", _words(mapping(cluster.get("fabric")).get("kind"))),
+        ("faults", len(cluster.get("faults") or ())),
+        ("model", model.get("name", "inline") if isinstance(model, Mapping) else model),
+        *_sizes(layout, sizes),
+        ("kernel", _words(mapping(work.get("kernel")).get("kind"))),
+        ("kernel generation", mapping(work.get("kernel")).get("generation")),
+        ("gate", " ".join(_words(value) for key, value in gate.items() if key in ("kind", "exponent"))),
+        ("groups a token", gate.get("top_groups")),
+        ("tokens a rank", count(work.get("tokens_per_rank"))),
+        ("schedule", _schedule(work)),
+        ("microbatches", work.get("microbatches")),
+        ("tokens a sequence", count(work.get("sequence_tokens"))),
+        ("GEMMs", work.get("precision")),
+        ("bytes a rank", work.get("bytes_per_rank")),
+        ("placement", f"{placement.get('kind')}, {redundant} redundant experts" if redundant else ""),
+        ("dispatch", work.get("dispatch_dtype") if gate else ""),
+        ("combine", work.get("combine_dtype") if gate else ""),
+        *more,
+    ]
+    return tuple((label, str(value)) for label, value in facts if value)
+
+
+def _words(value: Any) -> str:
+    return "" if value is None else str(value).replace("_", " ")
+
+
+def count(value: Any) -> str:
+    """A whole number with its thousands apart; "" for none."""
+    return f"{value:,}" if isinstance(value, int) and value else ""
+
+
+def _sizes(layout: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:
+    """Sizes of the layout; of EP always, of the others where they split anything."""
+    return [
+        (name.upper(), layout[name])
+        for name in names
+        if name in layout and (name == "ep" or layout[name] != 1)
+    ]
+
+
+def _schedule(work: Mapping[str, Any]) -> str:
+    schedule = str(work.get("schedule") or "")
+    return f"{schedule} without overlap" if schedule and not work.get("overlap", True) else schedule
