@@ -14,11 +14,12 @@ from itertools import pairwise
 from typing import Any
 
 from sim.errors import InputError, Problem
+from sim.metrics import dimension_of
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
 from sim.show.views.sweep import Axis, Objective, Point, SweepView
-from sim.units import dimension_of, figures, show, split
+from sim.units import figures, show, split
 
 _PANELS = 8
 _ACROSS = 4  # panels side by side

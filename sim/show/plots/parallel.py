@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from sim.metrics import dimension_of, label
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
 from sim.show.plots.map import ranked_points
-from sim.show.views.labels import metric_label
 from sim.show.views.sweep import Axis, Point, SweepView
-from sim.units import dimension_of, figures
+from sim.units import figures
 
 _LINES = 2_000  # the rest of the ranking is left out
 _METRICS = 3  # uprights behind the axes
@@ -133,4 +133,4 @@ def _metric_upright(name: str, points: Sequence[Point]) -> _Upright:
     scale, unit = reading_unit(dimension_of(name), max(map(abs, values)))
     texts = [(y, f"{figures((low + y * (high - low)) / scale, 3)}") for y in (0.0, 0.25, 0.5, 0.75, 1.0)]
     places = [(value - low) / (high - low or 1.0) for value in values]
-    return _Upright(axis_title(metric_label(name), unit), places, texts)
+    return _Upright(axis_title(label(name), unit), places, texts)

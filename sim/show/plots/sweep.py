@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sim.metrics import dimension_of, label, more_is_better
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
 from sim.show.plots.map import ranked_points, sweep_map
 from sim.show.plots.parallel import parallel
-from sim.show.views.labels import metric_label
 from sim.show.views.sweep import COMPANIONS, Condition, Point, SweepView
-from sim.units import dimension_of
 
 _GRID = (300, 120)  # places of dots over and up; of those in one place one is drawn
 _SYMBOLS = ("circle", "diamond", "triangle-up", "x")  # a round of colours each
@@ -41,7 +40,7 @@ class _Scale:
     @property
     def label(self) -> str:
         """Name of the metric."""
-        return metric_label(self.metric)
+        return label(self.metric)
 
     def shown(self, rows: Sequence[int]) -> list[float]:
         """Return the values of some points in its unit."""
@@ -54,10 +53,9 @@ class _Scale:
 
 def _scale(view: SweepView, metric: str, points: Sequence[Point]) -> _Scale:
     values = [point.metric(metric) or 0.0 for point in points]
-    less = metric.endswith(("_s", "_bytes")) and not metric.endswith("_per_s")
     ways = {objective.metric: objective.minimise for objective in view.objectives}
     divisor, unit = reading_unit(dimension_of(metric), max(map(abs, values)))
-    return _Scale(metric, values, divisor, unit, ways.get(metric, less))
+    return _Scale(metric, values, divisor, unit, ways.get(metric, more_is_better(metric) is False))
 
 
 def pareto(view: SweepView) -> Any:

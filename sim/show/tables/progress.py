@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sim.metrics import dimension_of
 from sim.show.views.sweep import number
-from sim.units import dimension_of, show
+from sim.units import show
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sim.metrics import label
 from sim.show.grid import Cell, Grid
-from sim.show.views.labels import metric_label
 from sim.show.views.sweep import Marginal, SweepView
 from sim.units import show
 
@@ -52,7 +52,7 @@ def ranking(view: SweepView, metrics: Sequence[str], most: int) -> Grid:
     title = f"The best {len(rows):,} of {ran:,} that ran" if ran > len(rows) else whole
     return Grid(
         f"The best for each {view.given_text}" if view.given else title,
-        ("", *(axis.label for axis in view.varied), *map(metric_label, metrics), "to the best"),
+        ("", *(axis.label for axis in view.varied), *map(label, metrics), "to the best"),
         tuple(rows),
         words=frozenset({0, *(i for i, axis in enumerate(view.varied, start=1) if axis.is_words)}),
         breaks=frozenset(breaks[1:] if each > 1 else ()),
@@ -80,7 +80,7 @@ def costs(view: SweepView, metrics: Sequence[str]) -> Grid:
     heads = (
         map(view.condition_text, view.conditions)
         if view.given
-        else ("ran", *map(metric_label, metrics), "to the best")
+        else ("ran", *map(label, metrics), "to the best")
     )
     return Grid(
         "What each choice costs, all others at their best", ("axis", "value", *heads), tuple(rows),
@@ -118,7 +118,7 @@ def _least(view: SweepView) -> Grid:
     words = (i for i, axis in enumerate(given, start=len(first)) if axis.is_words)
     return Grid(
         f"How little of each choice is enough, for each {view.given_text}",
-        (*first, *(axis.label for axis in given), f"best {metric_label(name)}", *heads), tuple(rows),
+        (*first, *(axis.label for axis in given), f"best {label(name)}", *heads), tuple(rows),
         words=frozenset({*range(len(first)), *words}), breaks=frozenset(breaks[1:]),
         note="the least value that comes so close to the best, all others at their best",
     )  # fmt: skip
@@ -141,5 +141,5 @@ def changes(view: SweepView) -> Grid:
         rows.append((point.text(view.varied), *needs, point.cell(name), point.lag_cell))
     return Grid(
         "What would have to change: points that lack memory alone, and what they would reach with it; none reaches as much with less",
-        ("point", "needs a GPU", "more", "most of it", metric_label(name), "to the best"), tuple(rows), words=frozenset({0, 3}),
+        ("point", "needs a GPU", "more", "most of it", label(name), "to the best"), tuple(rows), words=frozenset({0, 3}),
     )  # fmt: skip

@@ -6,23 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from sim.metrics import dimension_of
 from sim.show.grid import Grid, ratio_cell, time_cell, value_cell
 from sim.show.views.names import hardware_name, label, value
 from sim.show.views.run import RunsView
 from sim.show.views.transfers import Transfer, TransfersView
 
 _COUNTS = {
-    "wire_nic_bytes": ("NIC wire", "bytes"),
-    "wire_nvlink_bytes": ("NVLink wire", "bytes"),
-    "logical_rdma_bytes_per_s": ("logical RDMA", "bytes/s"),
-    "logical_nvlink_bytes_per_s": ("logical NVLink", "bytes/s"),
-    "logical_selection_bytes_per_s": ("logical", "bytes/s"),
-    "algbw_bytes_per_s": ("algbw", "bytes/s"),
-    "busbw_bytes_per_s": ("busbw", "bytes/s"),
-    "nodes_per_token": ("nodes/token", "number"),
-    "ranks_per_token": ("ranks/token", "number"),
+    "wire_nic_bytes": "NIC wire",
+    "wire_nvlink_bytes": "NVLink wire",
+    "logical_rdma_bytes_per_s": "logical RDMA",
+    "logical_nvlink_bytes_per_s": "logical NVLink",
+    "logical_selection_bytes_per_s": "logical",
+    "algbw_bytes_per_s": "algbw",
+    "busbw_bytes_per_s": "busbw",
+    "nodes_per_token": "nodes/token",
+    "ranks_per_token": "ranks/token",
 }
-"""Metric of a transfer -> head of its column, and its dimension."""
+"""Metric of a transfer -> head of its column."""
 
 
 class _Row(NamedTuple):
@@ -73,13 +74,13 @@ def bandwidths(runs: RunsView) -> Grid:
     rows = _rows(runs.select(TransfersView), but="flows")
     grid = Grid(
         title="Bytes a rank sends, and bandwidths as benchmarks count them",
-        heads=("direction", *(head for head, _ in _COUNTS.values())),
+        heads=("direction", *_COUNTS.values()),
         rows=tuple(
             (
                 transfer.name,
                 *(
-                    "-" if name in run.uncounted else value_cell(dimension, getattr(transfer, name))
-                    for name, (_, dimension) in _COUNTS.items()
+                    "-" if name in run.uncounted else value_cell(dimension_of(name), getattr(transfer, name))
+                    for name in _COUNTS
                 ),
             )
             for run, transfer in rows

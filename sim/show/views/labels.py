@@ -1,4 +1,4 @@
-"""Axes and metrics by the names that a reader gives them, and their values as text."""
+"""Axes by the names that a reader gives them, and values of axes and metrics as text."""
 
 from __future__ import annotations
 
@@ -6,25 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sim.metrics import dimension_of
 from sim.show.grid import Cell, padded
 from sim.show.views.names import LABEL
-from sim.units import dimension_of, show
+from sim.units import show
 
 _SHORT = {"sms": "SMs", "gpu": "GPU", "hbm": "HBM", "nic": "NIC", "nvlink": "NVLink", "pcie": "PCIe"}
 _LAYOUT = ("pp", "ep", "tp", "dp", "cp")
-_METRICS = {
-    "step_time_s": "step", "tpot_s": "TPOT", "ttft_s": "TTFT", "mfu_causal_fraction": "MFU", "bubble_s": "bubble",
-    "exposed_comm_s": "exposed", "memory_peak_bytes": "memory", "max_batch_per_gpu": "max batch", "tokens_per_s_per_gpu": "tokens/s/GPU",
-    "tokens_per_s_per_user": "tokens/s/user", "tokens_per_s_per_node": "tokens/s/node", "run_cost_usd": "cost [$]", "run_gpu_hours": "GPU-hours",
-}  # fmt: skip
-
-
-def metric_label(name: str) -> str:
-    """Return the short name of a metric: `step_time_s` -> `step`, `dispatch.time_s` -> `dispatch time`."""
-    if name in _METRICS:
-        return _METRICS[name]
-    words = re.sub(r"_(bytes_per_s|bytes|fraction|s)$", "", name)
-    return words.replace("_", " ").replace(".", " ")
 
 
 def axis_label(name: str) -> str:

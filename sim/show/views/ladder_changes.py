@@ -11,29 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sim.metrics import dimension_of, phrase
 from sim.show.grid import Cell
-from sim.show.views.labels import metric_label
-from sim.units import dimension_of, show
+from sim.units import show
 
 NONE = 0.0005
 """Fractions below it round to 0.0 %."""
-
-_LABELS = {
-    "step_time_s": "the step",
-    "tokens_per_s_per_gpu": "tokens a second and GPU",
-    "tokens_per_s_per_node": "tokens a second and node",
-    "tokens_per_s_per_user": "tokens a second and user",
-    "requests_per_gpu": "requests a GPU",
-    "tpot_s": "time per output token",
-    "ttft_s": "time to the first token",
-    "layer_comm_alone_s": "exchanges of one layer",
-    "layer_time_s": "one layer",
-    "exposed_comm_s": "exposed communication",
-    "dispatch.time_s": "dispatch",
-    "combine.time_s": "combine",
-    "dispatch.time_s + combine.time_s": "dispatch and combine",
-}
-"""Metric -> its name in a ladder; others have the name that they have in sweeps."""
+_SUMS = {"dispatch.time_s + combine.time_s": "dispatch and combine"}
+"""Sums with a name of their own."""
 
 
 # --- changes --------------------------------------------------------------------------------------------------------
@@ -88,9 +73,7 @@ class Metric:
     @property
     def label(self) -> str:
         """Its name in words: `time per output token`."""
-        return _LABELS.get(self.name) or " + ".join(
-            metric_label(part.strip()) for part in self.name.split("+")
-        )
+        return _SUMS.get(self.name) or " + ".join(phrase(part.strip()) for part in self.name.split("+"))
 
     @property
     def title(self) -> str:

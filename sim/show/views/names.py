@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.units import dimension_of, show
+from sim.metrics import dimension_of
+from sim.units import show
 
 LABEL = {
     "nic": "NIC",
@@ -35,7 +36,7 @@ def label(name: str) -> str:
 
 
 def value(key: str, number: float, digits: int = 4) -> str:
-    """A metric by its dotted name, with the unit that its suffix states."""
+    """A metric by its dotted name, with its unit."""
     return show(number, dimension_of(key), digits)
 
 

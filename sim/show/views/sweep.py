@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.metrics import label
 from sim.show.grid import Cell
-from sim.show.views.labels import axis_label, metric_cell, metric_label, value_label, values_text
+from sim.show.views.labels import axis_label, metric_cell, value_label, values_text
 from sim.show.views.record import record
 from sim.show.views.sweep_reasons import Reason, count_reasons
 from sim.units import FACTORS, split
@@ -82,7 +83,7 @@ class Objective:
     @property
     def label(self) -> str:
         """Its short name."""
-        return metric_label(self.metric)
+        return label(self.metric)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

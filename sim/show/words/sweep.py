@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.show.views.labels import metric_label
+from sim.metrics import label
 from sim.show.views.sweep import Change, Condition, Point, SweepView
 from sim.units import show
 
@@ -41,7 +41,7 @@ def _leader(view: SweepView, condition: Condition, points: Sequence[Point]) -> s
     if leader is None:
         return f"{text}: nothing can be run."
     axes, lead = view.choices or view.varied, f"{text}: best" if condition else "Best"
-    best = f"{lead} of {len(points):,} that ran is {leader.text(axes)}: {metric_label(name)} {leader.cell(name)}."
+    best = f"{lead} of {len(points):,} that ran is {leader.text(axes)}: {label(name)} {leader.cell(name)}."
     second = next((point for point in points if point is not leader), None)
     if len(view.objectives) > 1 or second is None:
         return best
