@@ -1,4 +1,4 @@
-"""The kinds of document that moesim writes, and the modules that show each kind of workload: asked here and nowhere else."""
+"""The kinds of document that moesim writes, and the family of modules that shows each kind of workload."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
 
+from sim.kinds import WORKLOADS
+
 Kind = Literal["run", "validation", "sweep", "ladder"]
 
-WORKLOADS = {
-    "all_to_all": "transfers",
-    "flows": "transfers",
-    "training": "training",
-    "prefill": "inference",
-    "decode": "inference",
-    "serving": "serving",
-}
-"""Kind of a workload -> the module of that name in each medium (views, words, tables, plots) that shows it."""
+_TRANSFERS = ("all_to_all", "flows")
+FAMILIES = {kind: "transfers" if kind in _TRANSFERS else name for kind, name in WORKLOADS.items()}
+"""Kind of a workload -> the family that shows it: a module of that name in each medium (views, words, tables, plots, files)."""
 
 
-def module(medium: str, name: str) -> ModuleType:
-    """The module of a medium that shows a kind of workload, by a value of `WORKLOADS`."""
-    return import_module(f"sim.show.{medium}.{name}")
+def module(medium: str, family: str) -> ModuleType:
+    """The module of a family of workloads in a medium."""
+    return import_module(f"sim.show.{medium}.{family}")
 
 
 def kind_of(document: Mapping[str, Any]) -> Kind:

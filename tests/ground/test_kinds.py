@@ -74,6 +74,109 @@ def run_pause(scenario: Scenario, progress: Progress) -> Result:
 
 RUNNER = Runner(run_pause, reads=())
 ''',
+    "show/views/pause.py": '''
+"""The view of a pause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sim.show.views.run import RunView
+
+SIZES = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PauseView(RunView):
+    """A pause."""
+
+    family: ClassVar[str] = "pause"
+
+    completion_time_s: float
+
+
+def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """A fact that only pauses have."""
+    return [("duration", work.get("duration"))]
+
+
+def is_complete(metrics: Mapping[str, Any]) -> bool:
+    """Check that it lasts."""
+    return metrics.keys() == {"completion_time_s"}
+
+
+def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> PauseView:
+    """Read a pause."""
+    return PauseView(**common, completion_time_s=result["metrics"]["completion_time_s"])
+
+
+def lanes_of(result: Mapping[str, Any]) -> None:
+    """No timeline."""
+''',
+    "show/words/pause.py": '''
+"""Sentences on pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.show.views.lanes import Lanes
+from sim.show.views.pause import PauseView
+from sim.show.views.run import RunsView, RunView
+from sim.units import show
+
+TERMS = ()
+
+
+def finding(runs: RunsView) -> list[str]:
+    """A sentence for each pause."""
+    return [f"Nothing happens for {show(run.completion_time_s, 's')}." for run in runs.select(PauseView)]
+
+
+def aside(runs: Sequence[RunView]) -> str:
+    """Nothing."""
+    return ""
+
+
+def course(run: RunView, lanes: Lanes) -> str:
+    """Nothing."""
+    return ""
+''',
+    "show/tables/pause.py": '''
+"""The grid of pauses."""
+
+from __future__ import annotations
+
+from sim.show.grid import Grid, time_cell
+from sim.show.views.pause import PauseView
+from sim.show.views.run import RunsView
+
+
+def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
+    """A row for each pause."""
+    rows = tuple((run.name, time_cell(run.completion_time_s)) for run in runs.select(PauseView))
+    return [Grid(title="Pauses", heads=("run", "time"), rows=rows)]
+''',
+    "show/plots/pause.py": '''
+"""Pauses have no plots of their own."""
+
+ALONE = ()
+''',
+    "show/files/pause.py": '''
+"""The timeline of a pause."""
+
+from __future__ import annotations
+
+from sim.show.files.trace import Timeline
+from sim.show.views.pause import PauseView
+
+
+def timeline(run: PauseView, prefix: str) -> Timeline:
+    """Nothing happens."""
+    return Timeline()
+''',
 }
 """File below `sim/` -> a kind of workload that is none of ours."""
 LINE = '    "pause": "pause",\n'
@@ -126,10 +229,12 @@ def test_another_kind_runs_and_meets_what_is_expected_of_it(house: Path) -> None
     assert result["provenance"]["leaned_on"] == []
 
 
-@pytest.mark.xfail(reason="reports read metrics of the kinds that they know", strict=False)
 def test_another_kind_has_a_report_and_a_table(house: Path) -> None:
     done = moesim(house, "run", "mine.yaml")
     assert done.returncode == 0, done.stderr
+    assert "Nothing happens for 3 ms." in done.stderr
+    assert "Pauses" in done.stderr
+    assert "Nothing happens for 3 ms." in (house / "results/mine/report.html").read_text(encoding="utf-8")
 
 
 def test_another_kind_is_checked(house: Path) -> None:

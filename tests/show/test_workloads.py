@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import sim.show
-from sim.show.kinds import WORKLOADS, module
+from sim.show.kinds import FAMILIES, module
 from sim.show.views.run import views_of
 
 ASKED = {
@@ -17,21 +17,22 @@ ASKED = {
     "words": ("TERMS", "finding", "aside", "course"),
     "tables": ("grids",),
     "plots": ("ALONE",),
+    "files": ("timeline",),
 }
 """Medium -> what the module of a kind of workload has."""
 SHOW = Path(sim.show.__file__).parent
 
 
 @pytest.mark.parametrize("medium", ASKED)
-@pytest.mark.parametrize("name", dict.fromkeys(WORKLOADS.values()))
+@pytest.mark.parametrize("name", dict.fromkeys(FAMILIES.values()))
 def test_a_kind_of_workload_has_all_that_a_medium_asks_of_it(medium: str, name: str) -> None:
     assert [asked for asked in ASKED[medium] if not hasattr(module(medium, name), asked)] == []
 
 
 def test_a_run_has_the_view_of_its_kind_of_workload(runs: dict[str, Any]) -> None:
     views = [run for result in runs.values() for run in views_of(result).runs]
-    assert {run.kind for run in views} >= WORKLOADS.keys() - {"prefill"}
-    assert {run.kind: run.family for run in views}.items() <= WORKLOADS.items()
+    assert {run.kind for run in views} >= FAMILIES.keys() - {"prefill"}
+    assert {run.kind: run.family for run in views}.items() <= FAMILIES.items()
 
 
 def test_a_result_that_does_not_name_its_workload_is_read_by_its_metrics(runs: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Every workload has them: operations of a pipeline, kernels of ranks, both streams of a pass, lives of requests, flows. They
 are data that a view makes of its own records; `plots/timeline` draws them, as bars or as a raster. Traces for Perfetto hold
-more (`files/timelines`).
+more (`timeline` of a workload in `files`).
 """
 
 from __future__ import annotations

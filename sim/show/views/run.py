@@ -2,7 +2,7 @@
 
 A document holds one run or several variants. Two runs are *twins* when their resolved scenarios differ in nothing but the
 hardware; that is the comparison a reader wants, whatever the variants are called. What a kind of workload has of its own
-is in the view of the module that `kinds.WORKLOADS` names: `TransfersView`, `StepView`, `PassView`, `ServiceView`.
+is in the view of the module that `kinds.FAMILIES` names: `TransfersView`, `StepView`, `PassView`, `ServiceView`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar
 
 from sim.errors import InputError, Problem
-from sim.show.kinds import WORKLOADS, module
+from sim.show.kinds import FAMILIES, module
 from sim.show.views.facts import Facts, facts_of
 from sim.show.views.lanes import Lanes
 from sim.show.views.provenance import Provenance, provenance_of
@@ -114,7 +114,7 @@ class RunView:
     """A run, as much of it as every kind of workload has; what a result lacks is empty or None."""
 
     family: ClassVar[str] = "transfers"
-    """Name of the modules that show it, as in `kinds.WORKLOADS`."""
+    """Name of the modules that show it, as in `kinds.FAMILIES`."""
 
     variant: str
     """Name among the variants; "" where the document is this run alone."""
@@ -240,12 +240,10 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
     work = mapping(scenario.get("workload"))
     kind = str(work.get("kind", ""))
     plain = module("views", RunView.family)
-    family = module("views", WORKLOADS[kind]) if kind in WORKLOADS else plain
+    family = module("views", FAMILIES[kind]) if kind in FAMILIES else plain
     facts = facts_of(scenario, family.SIZES, family.facts(work))
     candidates = (
-        [family]
-        if kind in WORKLOADS
-        else [module("views", name) for name in dict.fromkeys(WORKLOADS.values())]
+        [family] if kind in FAMILIES else [module("views", name) for name in dict.fromkeys(FAMILIES.values())]
     )
     # A part of a result, or one cut by hand, may lack what its kind of workload needs.
     whole = (
@@ -288,7 +286,7 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
 
 def _lanes(result: Mapping[str, Any]) -> Lanes | None:
     """The lanes of the timeline that a result kept, whatever else it lacks."""
-    made = (module("views", name).lanes_of(result) for name in dict.fromkeys(WORKLOADS.values()))
+    made = (module("views", name).lanes_of(result) for name in dict.fromkeys(FAMILIES.values()))
     return next((lanes for lanes in made if lanes is not None), None)
 
 
