@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from sim.sweeps.expressions import Expression
-from sim.sweeps.points import Row, unmet_reason
+from sim.sweeps.points import PointRow, unmet_reason
 from sim.trees import flatten
 
 Objectives = Mapping[str, str]
@@ -43,7 +43,7 @@ class Point:
 
 
 def judge(
-    number: int, rows: Sequence[Row], constraints: Sequence[Expression], objectives: Iterable[str] = ()
+    number: int, rows: Sequence[PointRow], constraints: Sequence[Expression], objectives: Iterable[str] = ()
 ) -> Point:
     """Judge the point that some replicas make: as good as they are on average, infeasible or failed where one is.
 
@@ -71,7 +71,7 @@ def judge(
         metrics = _mean([row.metrics for row in rows])
         shared = [name for name in flat[0] if all(name in numbers for numbers in flat)]
         spread = {name: statistics.stdev(numbers[name] for numbers in flat) for name in shared}
-    mean = Row("ok", metrics=metrics, scenario=first.scenario, memory=first.memory)
+    mean = PointRow("ok", metrics=metrics, scenario=first.scenario, memory=first.memory)
     lacking = [name for name in objectives if not all(name in numbers for numbers in flat)]
     reason = (
         f"it has no metric {' and no '.join(lacking)}" if lacking else unmet_reason(constraints, mean.known)
@@ -215,7 +215,7 @@ def _sorted(
     return [int(i) for i in rows[np.lexsort(keys)]]
 
 
-def best_possible(row: Row, objectives: Objectives) -> tuple[float, ...] | None:
+def best_possible(row: PointRow, objectives: Objectives) -> tuple[float, ...] | None:
     """Return scores that no run of a forecast point can beat; None where one of the objectives has no such bound."""
     known = {**row.best, **{f"memory.{name}": size for name, size in row.memory.items()}}
     if row.memory:

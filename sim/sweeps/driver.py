@@ -15,7 +15,7 @@ from itertools import islice
 
 from sim.documents import Document
 from sim.sweeps.expressions import Expression
-from sim.sweeps.points import Batch, Row
+from sim.sweeps.points import Batch, PointRow
 from sim.sweeps.store import Store, address
 from sim.sweeps.workers import Rows, Workers
 
@@ -38,7 +38,7 @@ class Task:
 Addressed = tuple[str, Task]
 Waiting = deque[Addressed]
 Flying = dict[Future[Rows], list[Addressed]]
-Numbered = tuple[int, Row]
+Numbered = tuple[int, PointRow]
 
 
 @dataclass(slots=True)
@@ -150,6 +150,6 @@ class Driver:
                 yield same, row
 
 
-def _deadly() -> Row:
+def _deadly() -> PointRow:
     reason = f"its worker died {MAX_DEATHS} times while it ran alone: out of memory, or killed from outside"
-    return Row("failed", reason)
+    return PointRow("failed", reason)

@@ -28,7 +28,7 @@ Known = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PointRow:
     """The row of one scenario: its status with the reason, and its figures.
 
     `scenario` is what it resolved to, flat and in SI units; `memory` are the parts of the fullest GPU [bytes]; `best` is what
@@ -62,14 +62,14 @@ class Batch:
     run: bool = True
 
 
-def work(batch: Batch) -> list[tuple[int, Row]]:
+def work(batch: Batch) -> list[tuple[int, PointRow]]:
     """Return the number and the row of each scenario of a batch."""
     return [
         (number, evaluate(document, batch.constraints, run=batch.run)) for number, document in batch.tasks
     ]
 
 
-def evaluate(document: Document, constraints: Sequence[Expression] = (), *, run: bool = True) -> Row:
+def evaluate(document: Document, constraints: Sequence[Expression] = (), *, run: bool = True) -> PointRow:
     """Evaluate one scenario.
 
     Parameters
@@ -91,8 +91,8 @@ def evaluate(document: Document, constraints: Sequence[Expression] = (), *, run:
     return replace(row, seconds=time.perf_counter() - begun)
 
 
-def _evaluated(document: Document, constraints: Sequence[Expression], run: bool) -> Row:
-    row = Row("forecast")
+def _evaluated(document: Document, constraints: Sequence[Expression], run: bool) -> PointRow:
+    row = PointRow("forecast")
     try:
         scenario = scenarios.resolve(document)
         row = replace(row, scenario=dict(_flat(scenario.document)))

@@ -21,7 +21,7 @@ from sim.sweeps.answers import Point
 from sim.sweeps.changes import Changes, changes
 from sim.sweeps.driver import Driver, Task
 from sim.sweeps.file import Sweep
-from sim.sweeps.points import Row
+from sim.sweeps.points import PointRow
 from sim.sweeps.store import Store, version
 from sim.sweeps.workers import Workers
 
@@ -52,9 +52,11 @@ class _Run:
     driver: Driver
     watch: Watch
     progress: Progress
-    rows: dict[int, dict[int, Row]] = field(default_factory=dict)  # by replica, of points not yet whole
+    rows: dict[int, dict[int, PointRow]] = field(default_factory=dict)  # by replica, of points not yet whole
     points: dict[int, Point] = field(default_factory=dict)
-    ran: dict[int, Row] = field(default_factory=dict)  # a row of each point that ran, until names are checked
+    ran: dict[int, PointRow] = field(
+        default_factory=dict
+    )  # a row of each point that ran, until names are checked
     checked: bool = False
 
     def tasks(self, numbers: Iterable[int]) -> Iterator[Task]:
@@ -64,7 +66,7 @@ class _Run:
             for replica in range(count):
                 yield Task(number * count + replica, self.sweep.document(number, replica))
 
-    def whole(self, numbers: Iterable[int], *, run: bool = True) -> Iterator[tuple[int, list[Row]]]:
+    def whole(self, numbers: Iterable[int], *, run: bool = True) -> Iterator[tuple[int, list[PointRow]]]:
         """Yield the rows of some points, in the order of their replicas, as each point becomes whole."""
         for task, row in self.driver.rows(self.tasks(numbers), run=run):
             number, replica = divmod(task, self.sweep.replicas)
@@ -84,14 +86,14 @@ class _Run:
                 self.check(self.ran.pop(head, None))
                 head = next(order, None)
 
-    def check(self, row: Row | None) -> None:
+    def check(self, row: PointRow | None) -> None:
         """Raise `InputError` for names that a point which ran does not have; nothing where it did not run."""
         if row is not None:
             names.check(self.sweep.constraints, self.sweep.objectives, row.known, row.metrics)
             self.checked = True
             self.ran.clear()
 
-    def judge(self, number: int, rows: Sequence[Row]) -> None:
+    def judge(self, number: int, rows: Sequence[PointRow]) -> None:
         """Judge a point by all its replicas, or by those that say why it cannot be."""
         ran = next((row for row in rows if row.status == "ok"), None)
         if ran is not None and not self.checked:

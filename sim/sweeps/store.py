@@ -26,7 +26,7 @@ from sim import documents, files
 from sim.documents import Document
 from sim.errors import InputError, Mark, MoesimError, Problem
 from sim.files import is_settled
-from sim.sweeps.points import Row, Status
+from sim.sweeps.points import PointRow, Status
 from sim.version import __version__
 
 SCHEMA = "moesim.store/1"
@@ -88,10 +88,10 @@ class Store:
             wanted = f"one of this version, {version()}; --fresh computes it anew, another --out keeps both"
             raise InputError(Problem(Mark(str(self.path)), "", theirs, wanted))
 
-    def get(self, addresses: Iterable[str]) -> dict[str, Row]:
+    def get(self, addresses: Iterable[str]) -> dict[str, PointRow]:
         """Return those of the rows that it has, by address. Raises `InputError` where the file is damaged."""
         wanted = list(addresses)
-        kept: dict[str, Row] = {}
+        kept: dict[str, PointRow] = {}
         try:
             for first in range(0, len(wanted), _AT_ONCE):
                 part = wanted[first : first + _AT_ONCE]
@@ -104,7 +104,7 @@ class Store:
             raise self._refusal(error) from None
         return kept
 
-    def put(self, rows: Mapping[str, Row]) -> None:
+    def put(self, rows: Mapping[str, PointRow]) -> None:
         """Keep rows by address. Raises `StoreError` where the disk refuses; what it had stays."""
         entries = [(address, json.dumps(_plain(row), allow_nan=False)) for address, row in rows.items()]
         try:
@@ -125,13 +125,13 @@ class Store:
         self.connection.close()
 
 
-def _plain(row: Row) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in Row.__slots__}
+def _plain(row: PointRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in PointRow.__slots__}
 
 
-def _row(text: Any) -> Row:
+def _row(text: Any) -> PointRow:
     try:
-        row = Row(**json.loads(text))
+        row = PointRow(**json.loads(text))
     except (TypeError, ValueError):
         raise sqlite3.DatabaseError("a row that is none of a sweep") from None
     if row.status not in get_args(Status):

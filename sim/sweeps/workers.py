@@ -21,9 +21,9 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from sim.errors import InputError, MoesimError, Problem
-from sim.sweeps.points import Batch, Row, work
+from sim.sweeps.points import Batch, PointRow, work
 
-Rows = list[tuple[int, Row]]
+Rows = list[tuple[int, PointRow]]
 _FORKS = hasattr(os, "fork")
 _TRIES, _PAUSE_S = 5, 0.3  # to build a pool anew
 _END_S = 5.0  # for a pool to see that its processes have ended

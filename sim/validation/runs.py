@@ -34,7 +34,7 @@ from sim.trees import flatten
 from sim.validation.published import FOLDER, Bar, Published, Row, Use, row
 
 
-class Figure(Branch):
+class PublishedMetric(Branch):
     """The published value of one metric of a run."""
 
     metric: str
@@ -63,7 +63,7 @@ class Run(Branch):
     flows: str | None = None
     """A gzipped CSV of flows with the time of each; the flows become the scenario's."""
     flows_counted: bool = True
-    rows: list[Figure] = Field(default_factory=list)
+    rows: list[PublishedMetric] = Field(default_factory=list)
 
 
 class Ratio(Branch):

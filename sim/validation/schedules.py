@@ -37,7 +37,7 @@ class PlanSpec(Branch):
     durations: tuple[float, float, float] | None = None
 
 
-class Figure(Branch):
+class PublishedSchedule(Branch):
     """One published value."""
 
     quantity: str
@@ -53,7 +53,7 @@ class PlanFigures(Branch):
     plan: PlanSpec
     durations: dict[str, float] = Field(default={"F": 1.0, "B_in": 1.0, "W": 1.0})
     rank: int | None = None
-    rows: list[Figure]
+    rows: list[PublishedSchedule]
 
 
 class LayoutSizes(Branch):
@@ -85,7 +85,7 @@ class MemoryFigures(Branch):
     schedule: MemorySchedule
     tokens_per_microbatch: Count
     ranks_per_token: float
-    rows: list[Figure]
+    rows: list[PublishedSchedule]
 
 
 class ScheduleFigures(Published):
@@ -118,7 +118,9 @@ def rows(figures: ScheduleFigures, progress: Progress = lambda _: None) -> Itera
             yield _row(run.name, run.source, figure, ours, unit, figures.bar)
 
 
-def _row(name: str, source: str, figure: Figure, ours: dict[str, float | bool], unit: str, bar: Bar) -> Row:
+def _row(
+    name: str, source: str, figure: PublishedSchedule, ours: dict[str, float | bool], unit: str, bar: Bar
+) -> Row:
     return row(
         f"{name}.{figure.quantity}",
         figure.quantity,

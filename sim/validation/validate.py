@@ -26,19 +26,19 @@ from sim.validation.published import Bar, Published, Row
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RowSource:
     """The source of the rows of a group: the shape of its file, and what makes rows of it."""
 
     shape: type[Published]
     rows: Callable[[Any, Progress], Iterable[Row]]
 
 
-_RUNS = Source(run_rows.RunFigures, run_rows.rows)
-_TABLES = Source(table_rows.TableFigures, table_rows.rows)
-_KERNELS = Source(compute_rows.KernelFigures, compute_rows.rows)
-_SCHEDULES = Source(schedule_figures.ScheduleFigures, schedule_figures.rows)
+_RUNS = RowSource(run_rows.RunFigures, run_rows.rows)
+_TABLES = RowSource(table_rows.TableFigures, table_rows.rows)
+_KERNELS = RowSource(compute_rows.KernelFigures, compute_rows.rows)
+_SCHEDULES = RowSource(schedule_figures.ScheduleFigures, schedule_figures.rows)
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, RowSource] = {
     "two_hop": _RUNS,
     "low_latency": _RUNS,
     "nccl": _RUNS,
@@ -46,7 +46,7 @@ SOURCES: dict[str, Source] = {
     "gemm": _KERNELS,
     "kernels_h200": _KERNELS,
     "kernels_h100": _KERNELS,
-    "layer_pair": Source(layer_pair.PairFigures, layer_pair.rows),
+    "layer_pair": RowSource(layer_pair.PairFigures, layer_pair.rows),
     "training_step": _RUNS,
     "tpot_bound": _TABLES,
     "prefill": _RUNS,

@@ -15,7 +15,7 @@ from sim.show.pages import ladder as ladder_page
 from sim.show.plots import kinds as plots
 from sim.show.tables import ladder as ladder_grids
 from sim.show.views.ladder import ladder_view
-from sim.show.views.ladder_changes import Metric, change_text, percent
+from sim.show.views.ladder_changes import LadderMetric, change_text, percent
 from sim.show.words import ladder as words
 
 
@@ -125,7 +125,7 @@ def test_what_stands_beside_the_metric_is_shown_for_every_rung_and_machine() -> 
     ],
 )
 def test_a_metric_is_called_in_words_whichever_a_ladder_shows(metric: str, label: str) -> None:
-    assert Metric(metric).label == label
+    assert LadderMetric(metric).label == label
 
 
 def test_a_machine_without_a_price_is_named_in_the_note_and_breaks_even_with_none() -> None:

@@ -19,11 +19,11 @@ from sim.runs.run import run_document
 from sim.show.files import timelines
 from sim.show.files.trace import (
     Arrow,
+    AsyncSlice,
     Counter,
     Slice,
     Timeline,
     Track,
-    Transfer,
     check_trace,
     document,
     encode,
@@ -62,9 +62,9 @@ def timeline() -> Timeline:
             Slice(OTHER, "F0", 6e-3, 7e-3),
         ),
         transfers=(
-            Transfer(COMM, "a", 0.0, 2e-3),
-            Transfer(COMM, "b", 1e-3, 3e-3),
-            Transfer(COMM, "c", 2e-3, 2e-3),
+            AsyncSlice(COMM, "a", 0.0, 2e-3),
+            AsyncSlice(COMM, "b", 1e-3, 3e-3),
+            AsyncSlice(COMM, "c", 2e-3, 2e-3),
         ),
         counters=(Counter("links", "nic [%]", (0.0, 1e-3), {"mean": (10.0, 0.0), "busiest": (20.0, 0.0)}),),
         arrows=(Arrow("send", STAGE, 4.9e-3, OTHER, 6e-3),),

@@ -17,7 +17,7 @@ from command import Moesim
 from sim import documents, files
 from sim.errors import InputError
 from sim.sweeps import store
-from sim.sweeps.points import Row
+from sim.sweeps.points import PointRow
 from sim.sweeps.store import Store, StoreError, address
 from sweeping import Here, run, sweep_of
 
@@ -176,11 +176,11 @@ def test_a_disk_too_full_for_the_report_leaves_nothing_half_written(
 
 def test_a_full_disk_keeps_finished_rows_and_says_so(tmp_path: Path) -> None:
     with Store(tmp_path / "sweep.sqlite") as kept:
-        kept.put({"a": Row("ok", metrics={"x": 1.0})})
+        kept.put({"a": PointRow("ok", metrics={"x": 1.0})})
         pages = kept.connection.execute("PRAGMA page_count").fetchone()[0]
         kept.connection.execute(f"PRAGMA max_page_count={pages}")
         with pytest.raises(StoreError, match="disk is full; 1 finished rows are kept") as caught:
-            kept.put({str(i): Row("failed", "x" * 1000) for i in range(1000)})
+            kept.put({str(i): PointRow("failed", "x" * 1000) for i in range(1000)})
         assert caught.value.exit_code == 1
         assert kept.get(["a"])["a"].metrics == {"x": 1.0}
 

@@ -14,7 +14,7 @@ from sim.runs.kinds import Progress
 from sim.validation import published
 from sim.validation.published import Row
 from sim.validation.tables import TableFigures
-from sim.validation.validate import GROUPS, SOURCES, Source, load, validate
+from sim.validation.validate import GROUPS, SOURCES, RowSource, load, validate
 
 SLOW = ("training_step", "prefill", "decode", "packet_level")
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]
@@ -188,7 +188,7 @@ def test_a_missed_bar_fails_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
         facts = facts.model_copy(update={"values": {**facts.values, "a800": True}})
         yield from real.rows(figures.model_copy(update={"facts": [facts, *rest]}), progress)
 
-    monkeypatch.setitem(SOURCES, "export_rules", Source(real.shape, wrong))
+    monkeypatch.setitem(SOURCES, "export_rules", RowSource(real.shape, wrong))
     found = validate(["export_rules"])["groups"]["export_rules"]
     assert found["ok"] is False
     assert [row["id"] for row in found["rows"] if not row["ok"]] == ["a800.R2022"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from sim import units
 from sim.errors import InputError, Problem, nearest
-from sim.show.views.sweep import Point, sweep_view
+from sim.show.views.sweep import PointView, sweep_view
 from sim.trees import dotted
 
 FORMATS = ("csv", "parquet")
@@ -46,7 +46,7 @@ def table(document: Mapping[str, Any]) -> dict[str, list[Cell]]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _row(kinds: Mapping[str, str | None], point: Point) -> dict[str, Cell]:
+def _row(kinds: Mapping[str, str | None], point: PointView) -> dict[str, Cell]:
     row: dict[str, Cell] = {}
     for axis, value in point.values.items():
         kind = kinds[axis]

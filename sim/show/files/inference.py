@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.show.files.trace import Slice, Timeline, Transfer
+from sim.show.files.trace import AsyncSlice, Slice, Timeline
 from sim.show.files.training import nodes_on
 from sim.show.views.inference import PassView
 
@@ -14,5 +14,5 @@ def timeline(run: PassView, prefix: str) -> Timeline:
         for stream in ("compute", "communication")
     )
     return Timeline(
-        slices=tuple(Slice(*node) for node in compute), transfers=tuple(Transfer(*node) for node in moves)
+        slices=tuple(Slice(*node) for node in compute), transfers=tuple(AsyncSlice(*node) for node in moves)
     )

@@ -5,7 +5,7 @@ Requests overlap: each stage of their lives is a track of transfers, and queues 
 
 from __future__ import annotations
 
-from sim.show.files.trace import Counter, Timeline, Track, Transfer
+from sim.show.files.trace import AsyncSlice, Counter, Timeline, Track
 from sim.show.views.lanes import LIVES
 from sim.show.views.serving import ServiceView
 
@@ -17,7 +17,7 @@ def timeline(run: ServiceView, prefix: str) -> Timeline:
     stages = run.stages
     return Timeline(
         transfers=tuple(
-            Transfer(tracks[stage], tracks[stage].thread, start_s, end_s, {"request": row})
+            AsyncSlice(tracks[stage], tracks[stage].thread, start_s, end_s, {"request": row})
             for stage, lives in spans.items()
             for start_s, end_s, row, _ in lives
         ),

@@ -45,7 +45,7 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class AsyncSlice:
     """Something that may overlap others of its track."""
 
     track: Track
@@ -83,7 +83,7 @@ class Timeline:
     title: str = ""
     tracks: tuple[Track, ...] = ()
     slices: tuple[Slice, ...] = ()
-    transfers: tuple[Transfer, ...] = ()
+    transfers: tuple[AsyncSlice, ...] = ()
     counters: tuple[Counter, ...] = ()
     arrows: tuple[Arrow, ...] = ()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.show.files.trace import Slice, Timeline, Track, Transfer
+from sim.show.files.trace import AsyncSlice, Slice, Timeline, Track
 from sim.show.views.training import Nodes, Operations, StepView
 
 
@@ -28,7 +28,7 @@ def timeline(run: StepView, prefix: str) -> Timeline:
             *(Slice(*node) for rank in run.nodes for node in nodes_on(rank, "compute", prefix)),
         ),
         transfers=tuple(
-            Transfer(*node) for rank in run.nodes for node in nodes_on(rank, "communication", prefix)
+            AsyncSlice(*node) for rank in run.nodes for node in nodes_on(rank, "communication", prefix)
         ),
     )
 

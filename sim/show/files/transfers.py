@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sim.show.files.trace import Args, Arrow, Counter, Slice, Timeline, Track, Transfer
-from sim.show.views.transfers import Kernel, TransfersView, Utilisation
+from sim.show.files.trace import Args, Arrow, AsyncSlice, Counter, Slice, Timeline, Track
+from sim.show.views.transfers import KernelRun, TransfersView, Utilisation
 
 MAX_FLOWS = 50_000  # a viewer bears no more; flow_completion.csv has all
 
@@ -16,7 +16,7 @@ def timeline(run: TransfersView, prefix: str) -> Timeline:
     return Timeline(
         slices=tuple(bar for kernel in run.kernels for bar in _kernel_slices(kernel, prefix)),
         transfers=tuple(
-            Transfer(flows, f"flow {int(flow)}", start_us * 1e-6, done_us * 1e-6)
+            AsyncSlice(flows, f"flow {int(flow)}", start_us * 1e-6, done_us * 1e-6)
             for flow, start_us, done_us in run.flows[:MAX_FLOWS]
         ),
         counters=tuple(_loads(run.utilisation, f"{prefix}links")) if run.utilisation else (),
@@ -24,11 +24,11 @@ def timeline(run: TransfersView, prefix: str) -> Timeline:
     )
 
 
-def _row(kernel: Kernel, rank: int, prefix: str) -> Track:
+def _row(kernel: KernelRun, rank: int, prefix: str) -> Track:
     return Track(f"{prefix}EP group {kernel.group}", f"rank {rank} (gpu {kernel.first_gpu + rank})")
 
 
-def _kernel_slices(kernel: Kernel, prefix: str) -> list[Slice]:
+def _kernel_slices(kernel: KernelRun, prefix: str) -> list[Slice]:
     args: Args = {"latency_us": round(kernel.fixed_s * 1e6, 3)}
     return [
         Slice(_row(kernel, rank, prefix), kernel.name, kernel.start_s, end_s, args)
@@ -36,9 +36,9 @@ def _kernel_slices(kernel: Kernel, prefix: str) -> list[Slice]:
     ]
 
 
-def _barriers(kernels: Sequence[Kernel], prefix: str) -> Iterator[Arrow]:
+def _barriers(kernels: Sequence[KernelRun], prefix: str) -> Iterator[Arrow]:
     """From the last rank of a kernel to the ranks of the next one of its group, which waited for it."""
-    previous: dict[int, Kernel] = {}
+    previous: dict[int, KernelRun] = {}
     for kernel in kernels:
         before = previous.get(kernel.group)
         previous[kernel.group] = kernel

@@ -32,7 +32,7 @@ _TERMS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Enough:
+class EnoughSection:
     """Amounts of each resource that are enough."""
 
     curves: tuple[Drawing, ...]
@@ -68,7 +68,7 @@ class LadderPage:
     rung_tables: tuple[Grid, ...]
     choices: Drawing
     readings: Grid
-    enough: Enough | None
+    enough: EnoughSection | None
     break_even: BreakEven | None
     machines: tuple[Grid, ...]
     """Prices and verdicts."""
@@ -117,9 +117,9 @@ def ladder_html(document: Mapping[str, Any]) -> str:
     return page.render("ladder", shown)
 
 
-def _enough(view: LadderView) -> Enough:
+def _enough(view: LadderView) -> EnoughSection:
     known = view.known_enough
-    return Enough(
+    return EnoughSection(
         curves=tuple(
             parts.figure(f"enough-{name}", plot_enough.enough(entry)) for name, entry in known.items()
         ),

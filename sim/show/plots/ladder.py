@@ -14,7 +14,7 @@ from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
 from sim.show.views.ladder import LadderView, Machine, Reading, Rung
-from sim.show.views.ladder_changes import Metric, change_text
+from sim.show.views.ladder_changes import LadderMetric, change_text
 from sim.show.words import ladder as words
 
 _ORDER = (1, 0, 2, 3, 4, 5)  # of `style.SERIES`
@@ -123,7 +123,7 @@ def _row(name: str) -> str:
     return "\u00a0\u00a0<br>".join(lines)  # a tick's suffix comes behind the last line only
 
 
-def _hover(metric: Metric, rung: Rung, machine: Machine, i: int) -> str:
+def _hover(metric: LadderMetric, rung: Rung, machine: Machine, i: int) -> str:
     reading, title = rung.in_turn[machine.name], f"{rung.title}, {machine.label}"
     if reading.value is None:
         return f"{title}<br>{reading.reason or 'did not run'}"
@@ -135,7 +135,7 @@ def _hover(metric: Metric, rung: Rung, machine: Machine, i: int) -> str:
     return "<br>".join(lines)
 
 
-def _bar_text(metric: Metric, reading: Reading, i: int) -> str:
+def _bar_text(metric: LadderMetric, reading: Reading, i: int) -> str:
     if reading.value is None:
         return " does not fit"
     text, by = f" {metric.text(reading.value)}", reading.change

@@ -13,7 +13,7 @@ from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
 from sim.show.views.names import LABEL, label
 from sim.show.views.run import Link, RunsView, RunView
-from sim.show.views.transfers import Kernel, TransfersView
+from sim.show.views.transfers import KernelRun, TransfersView
 from sim.show.words.headline import headline
 from sim.units import show
 
@@ -87,7 +87,7 @@ def _percent(shares: Iterable[float]) -> list[float]:
     return [round(100 * share, 3) for share in shares]
 
 
-def _spans(kernels: Iterable[Kernel]) -> list[tuple[str, float, float]]:
+def _spans(kernels: Iterable[KernelRun]) -> list[tuple[str, float, float]]:
     """Name, start and end of each kind of kernel, all groups together."""
     spans: dict[str, tuple[float, float]] = {}
     for kernel in kernels:

@@ -18,7 +18,7 @@ from sim.metrics import dimension_of
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
-from sim.show.views.sweep import Axis, Objective, Point, SweepView
+from sim.show.views.sweep import AxisView, Objective, PointView, SweepView
 from sim.units import figures, show, split
 
 _PANELS = 8
@@ -33,7 +33,7 @@ _LAGS = [[0.0, "#0A5C8F"], [0.05, "#5BA3CE"], [0.15, "#BBD8EA"], [0.3, "#F3E3B3"
 """From the best (blue) to the worst (red); dark at both ends, and the numbers are in the cells."""
 
 
-def ranked_points(kind: str, view: SweepView) -> tuple[Point, ...]:
+def ranked_points(kind: str, view: SweepView) -> tuple[PointView, ...]:
     """Return the points that ran, the best first. Raises `InputError` where there are none to draw."""
     if not view.ranked:
         wanted = "a sweep of which a point ran; in this one none could"
@@ -49,9 +49,9 @@ _Place = tuple[str, str, str]
 class _Maps:
     """The axes across, up and from map to map (None for one map), and the best metric of each place with its times the best."""
 
-    x: Axis
-    y: Axis
-    panel: Axis | None
+    x: AxisView
+    y: AxisView
+    panel: AxisView | None
     objective: Objective
     best: dict[_Place, float]
     times: dict[_Place, float]
@@ -62,7 +62,7 @@ class _Maps:
         return self.panel.texts if self.panel else ("",)
 
     @property
-    def conditions(self) -> list[Axis]:
+    def conditions(self) -> list[AxisView]:
         """Those of its axes that are given: each of their values has a best of its own."""
         return [axis for axis in (self.panel, self.y, self.x) if axis and axis.is_given]
 
@@ -105,7 +105,7 @@ def _maps(view: SweepView) -> _Maps:
     return _Maps(x, y, panel, objective, best, times)
 
 
-def _condition(place: _Place, *axes: Axis | None) -> _Place:
+def _condition(place: _Place, *axes: AxisView | None) -> _Place:
     """Return the values of a place that are given; "" for the others."""
     panel, y, x = (text if axis and axis.is_given else "" for text, axis in zip(place, axes, strict=True))
     return panel, y, x
@@ -192,7 +192,7 @@ def _lined(times: Sequence[Sequence[float | None]], xs: Sequence[str], ys: Seque
 # --- layout ---------------------------------------------------------------------------------------------------------
 
 
-def _ticks(axis: Axis) -> tuple[str, list[str]]:
+def _ticks(axis: AxisView) -> tuple[str, list[str]]:
     """Return the title of an axis and the texts of its values; a unit that all share is in the title."""
     quantities = [split(text) for text in axis.texts]
     units = {quantity[1] for quantity in quantities if quantity}

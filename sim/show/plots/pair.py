@@ -37,7 +37,7 @@ _NARROW = 0.035  # of the whole width; a shorter bar is not named
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class PairBar:
     """A phase or an exchange of a pair [s]; 0 is when the compute of the layer before ended."""
 
     name: str
@@ -98,7 +98,7 @@ def layer_pair(runs: RunsView) -> Picture:
     return style.finish(figure, title, height=190 + 58 * len(names), alt=alt, top=72)
 
 
-def _look(bar: Bar) -> str:
+def _look(bar: PairBar) -> str:
     if bar.stream == "compute" and bar.start_s < 0:
         return "layer before"
     kernel, half = bar.name.rstrip(")").split("(")
@@ -107,7 +107,7 @@ def _look(bar: Bar) -> str:
     return {"F": "forward compute", "B": "backward compute", "W": "weight gradients"}[half]
 
 
-def _name(figure: Canvas, bar: Bar, start: float, end: float, row: int, narrow: float) -> None:
+def _name(figure: Canvas, bar: PairBar, start: float, end: float, row: int, narrow: float) -> None:
     if end - start > narrow:
         text = bar.name.replace("(", "<br>(") if end - start < 2.4 * narrow else bar.name
         word = bar.name.partition("(")[0]
@@ -116,7 +116,7 @@ def _name(figure: Canvas, bar: Bar, start: float, end: float, row: int, narrow: 
         figure.note(text, (start + end) / 2, row, font={"size": 12, "color": "#FFFFFF"}, name=name)
 
 
-def _title(ours: Sequence[Bar], theirs: Sequence[Bar]) -> str:
+def _title(ours: Sequence[PairBar], theirs: Sequence[PairBar]) -> str:
     span_s, computed_s = _end(ours), _compute_s(ours)
     exposed_s, measured_s = span_s - computed_s, _compute_s(theirs)
     against = (
@@ -127,19 +127,19 @@ def _title(ours: Sequence[Bar], theirs: Sequence[Bar]) -> str:
     return f"a layer forward and backward computes for {show(computed_s, 's', 3)}{against} {waits}"
 
 
-def _end(bars: Sequence[Bar]) -> float:
+def _end(bars: Sequence[PairBar]) -> float:
     """End of the compute of the pair; collectives that outlive it run beside the next layer."""
     return max(bar.end_s for bar in bars if bar.stream == "compute")
 
 
-def _compute_s(bars: Sequence[Bar]) -> float:
+def _compute_s(bars: Sequence[PairBar]) -> float:
     return sum(bar.end_s - bar.start_s for bar in bars if bar.stream == "compute" and bar.start_s >= 0)
 
 
-def pair_of(step: StepView) -> list[Bar] | None:
+def pair_of(step: StepView) -> list[PairBar] | None:
     """One layer pair in full, from 0 on: of the first overlapped operation, its second such layer where it has two."""
     kinds = {rank.rank: rank.kinds for rank in step.pipeline}
-    best: list[Bar] | None = None
+    best: list[PairBar] | None = None
     for rank in step.nodes:
         for task in dict.fromkeys(rank.tasks):
             if kinds[rank.rank][task] != "FB":
@@ -151,7 +151,7 @@ def pair_of(step: StepView) -> list[Bar] | None:
     return best
 
 
-def _pairs(nodes: Sequence[int], rank: Nodes) -> list[list[Bar]]:
+def _pairs(nodes: Sequence[int], rank: Nodes) -> list[list[PairBar]]:
     """The layer pairs of one operation: runs of its nodes, each up to an attn(W), with every phase and exchange once."""
     runs: list[list[int]] = [[]]
     for i in nodes:
@@ -166,7 +166,7 @@ def _pairs(nodes: Sequence[int], rank: Nodes) -> list[list[Bar]]:
             zero = rank.end_s[before[-1]] if before else min(rank.start_s[i] for i in run)
             pairs.append(
                 [
-                    Bar(rank.names[i], rank.streams[i], rank.start_s[i] - zero, rank.end_s[i] - zero)
+                    PairBar(rank.names[i], rank.streams[i], rank.start_s[i] - zero, rank.end_s[i] - zero)
                     for i in (*before[-1:], *run)
                 ]
             )
@@ -191,17 +191,17 @@ def _shipped() -> tuple[MeasuredProfile, ...]:
     )
 
 
-def measured_bars(profile: MeasuredProfile) -> list[Bar]:
+def measured_bars(profile: MeasuredProfile) -> list[PairBar]:
     """Its phases end to end, and its exchanges from where the schedule starts them."""
     bars, ends, clock = [], {}, 0.0
     for name in _PHASES:
-        bars.append(Bar(name, "compute", clock, clock + profile.phases[name].elapsed_s))
+        bars.append(PairBar(name, "compute", clock, clock + profile.phases[name].elapsed_s))
         clock = ends[name] = bars[-1].end_s
     last = profile.phases[_PHASES[-1]].elapsed_s
-    bars.append(Bar(_PHASES[-1], "compute", -last, 0.0))  # of the layer before
+    bars.append(PairBar(_PHASES[-1], "compute", -last, 0.0))  # of the layer before
     free = -last
     for name, after in _AFTER.items():
         start = max(free, ends[after] if after else free)
         free = start + profile.exchanges[name].data_s
-        bars.append(Bar(name, "communication", start, free))
+        bars.append(PairBar(name, "communication", start, free))
     return bars

@@ -16,7 +16,7 @@ from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
 from sim.show.plots.map import ranked_points
-from sim.show.views.sweep import Axis, Point, SweepView
+from sim.show.views.sweep import AxisView, PointView, SweepView
 from sim.units import figures
 
 _LINES = 2_000  # the rest of the ranking is left out
@@ -100,7 +100,7 @@ def _room(uprights: Sequence[_Upright]) -> tuple[int, tuple[float, float]]:
     return round(width) + _MARGINS_PX, (-left, len(uprights) - 1 + right)
 
 
-def _grouped(points: Sequence[Point]) -> list[list[int]]:
+def _grouped(points: Sequence[PointView]) -> list[list[int]]:
     """Return the indices of the points of each group."""
     groups: list[list[int]] = [[] for _ in _GROUPS]
     for i, point in enumerate(points):
@@ -120,14 +120,14 @@ def _draw(figure: Canvas, uprights: Sequence[_Upright], members: Sequence[int], 
     )
 
 
-def _axis_upright(axis: Axis, points: Sequence[Point]) -> _Upright:
+def _axis_upright(axis: AxisView, points: Sequence[PointView]) -> _Upright:
     top, every = max(1, len(axis.texts) - 1), -(-len(axis.texts) // _NAMED)
     heights = {text: i / top for i, text in enumerate(axis.texts)}
     texts = [(height, text) for text, height in heights.items()][::every]
     return _Upright(axis.label, [heights[point.texts[axis.name]] for point in points], texts)
 
 
-def _metric_upright(name: str, points: Sequence[Point]) -> _Upright:
+def _metric_upright(name: str, points: Sequence[PointView]) -> _Upright:
     values = [point.metric(name) or 0.0 for point in points]
     low, high = min(values), max(values)
     scale, unit = reading_unit(dimension_of(name), max(map(abs, values)))

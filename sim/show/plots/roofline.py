@@ -35,7 +35,7 @@ _STRIP = 0.08  # of the drawing's height
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class PlacedLaunch:
     """A launch, its place, and how much of what its roof allows it reaches (0..1)."""
 
     name: str
@@ -58,7 +58,7 @@ class Point:
         return self.flops / self.time_s
 
 
-def points(run: RunView) -> list[Point]:
+def points(run: RunView) -> list[PlacedLaunch]:
     """The launches of a result, each with its side of the ridge of its format."""
     roofs = run.roofs
     if roofs is None:
@@ -70,7 +70,7 @@ def points(run: RunView) -> list[Point]:
         side = "moves" if not launch.flops else "compute" if compute_s >= memory_s else "memory"
         reached = max(compute_s, memory_s) / launch.time_s if launch.time_s else 0.0
         made.append(
-            Point(
+            PlacedLaunch(
                 launch.name,
                 launch.phase,
                 launch.dtype,
@@ -187,7 +187,7 @@ def _roofs(figure: Canvas, roofs: Roofs, low: float, high: float) -> None:
 
 
 def _labels(
-    figure: Canvas, drawn: Sequence[Point], total_s: float, reach: tuple[float, float, float, float]
+    figure: Canvas, drawn: Sequence[PlacedLaunch], total_s: float, reach: tuple[float, float, float, float]
 ) -> None:
     """Names of the kernels that take longest, where they do not stand on one another."""
     low, high, bottom, top = reach
@@ -209,7 +209,7 @@ def _labels(
         )
 
 
-def _strip(figure: Canvas, drawn: Sequence[Point], total_s: float) -> dict[str, float]:
+def _strip(figure: Canvas, drawn: Sequence[PlacedLaunch], total_s: float) -> dict[str, float]:
     """Share of the time on each side, as one bar below; returns it."""
     spent = {side: sum(point.time_s for point in drawn if point.side == side) / total_s for side in _SIDES}
     for side, (label, colour) in _SIDES.items():
@@ -247,7 +247,7 @@ def _rate(flops_per_s: float) -> str:
     return f"{show(flops_per_s, 'count', 3)}FLOP/s"
 
 
-def _layer_title(spent: Mapping[str, float], drawn: Sequence[Point]) -> str:
+def _layer_title(spent: Mapping[str, float], drawn: Sequence[PlacedLaunch]) -> str:
     def reached(side: str) -> str:
         """Mean over time of the reached share of the roof above."""
         there = [point for point in drawn if point.side == side]
@@ -266,7 +266,7 @@ def _layer_title(spent: Mapping[str, float], drawn: Sequence[Point]) -> str:
     )
 
 
-def _profile_title(title: str, drawn: Sequence[Point]) -> str:
+def _profile_title(title: str, drawn: Sequence[PlacedLaunch]) -> str:
     phase = next(point.phase for point in reversed(drawn) if point.phase.startswith("GEMM"))
     series = [point for point in drawn if point.phase == phase]
     ridge, last = next((point for point in series if point.side == "compute"), series[-1]), series[-1]

@@ -17,7 +17,7 @@ from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
 from sim.show.plots.map import ranked_points, sweep_map
 from sim.show.plots.parallel import parallel
-from sim.show.views.sweep import COMPANIONS, Condition, Point, SweepView
+from sim.show.views.sweep import COMPANIONS, Condition, PointView, SweepView
 
 _GRID = (300, 120)  # places of dots over and up; of those in one place one is drawn
 _SYMBOLS = ("circle", "diamond", "triangle-up", "x")  # a round of colours each
@@ -51,7 +51,7 @@ class _Scale:
         return (1 if self.minimise else -1) * float(f"{self.values[i]:.8e}")
 
 
-def _scale(view: SweepView, metric: str, points: Sequence[Point]) -> _Scale:
+def _scale(view: SweepView, metric: str, points: Sequence[PointView]) -> _Scale:
     values = [point.metric(metric) or 0.0 for point in points]
     ways = {objective.metric: objective.minimise for objective in view.objectives}
     divisor, unit = reading_unit(dimension_of(metric), max(map(abs, values)))

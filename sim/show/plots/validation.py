@@ -7,7 +7,7 @@ from typing import Any
 from sim.show import style
 from sim.show.canvas import Canvas, absent
 from sim.show.tables.validation import quantity_cell
-from sim.show.views.validation import Row, ValidationView
+from sim.show.views.validation import ComparedRow, ValidationView
 from sim.show.words import validation as words
 
 _LOOKS = {
@@ -62,7 +62,7 @@ def validation(view: ValidationView) -> Any:
     return style.finish(figure, " ".join(words.finding(view)[::2]), height=130 + 46 * len(groups), alt=alt)
 
 
-def _hover(row: Row) -> str:
+def _hover(row: ComparedRow) -> str:
     published, simulated = (quantity_cell(value, row.unit) for value in (row.published, row.simulated))
     return (
         f"{row.group}: {row.id}<br>{row.quantity}<br>published {published}, simulated {simulated}"

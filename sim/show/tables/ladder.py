@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sim.show.grid import Cell, Grid
 from sim.show.tables import rules
 from sim.show.views.ladder import Curve, LadderView, Readings, machine_label
-from sim.show.views.ladder_changes import Metric, capital, change_text
+from sim.show.views.ladder_changes import LadderMetric, capital, change_text
 from sim.show.views.names import joined
 from sim.show.words.ladder import need_text
 from sim.units import show
@@ -71,7 +71,7 @@ def _labels(view: LadderView) -> list[str]:
     return [machine.label for machine in view.machines]
 
 
-def _values(view: LadderView, metric: Metric, readings: Readings) -> list[Cell]:
+def _values(view: LadderView, metric: LadderMetric, readings: Readings) -> list[Cell]:
     """Return the metric on every machine."""
     return [metric.cell(readings[machine.name].value) for machine in view.machines]
 
@@ -91,7 +91,9 @@ def _companions(view: LadderView, readings: Readings) -> list[Cell]:
     return [readings[machine.name].companion_cell for machine in view.machines]
 
 
-def _companion_grid(view: LadderView, heads: tuple[str, ...], rows: _Rows, but: Metric, by: str) -> Grid:
+def _companion_grid(
+    view: LadderView, heads: tuple[str, ...], rows: _Rows, but: LadderMetric, by: str
+) -> Grid:
     names = [metric.label for metric in view.companions if metric.name != but.name]
     note = f"each cell: {' · '.join(names)}" if len(names) > 1 else ""
     return Grid(f"{capital(joined(names))}, {by}", heads, tuple(rows) if names else (), note=note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sim.show.grid import Cell, Grid
-from sim.show.views.provenance import Provenance, Verdict
+from sim.show.views.provenance import Provenance, RuleVerdict
 from sim.show.views.run import RunView
 
 _WORDS = {
@@ -30,7 +30,7 @@ def parts(runs: Sequence[RunView]) -> dict[str, Provenance]:
 def grid(runs: Sequence[RunView]) -> Grid:
     """A row for each rule, a column for each part."""
     columns = parts(runs)
-    rules: dict[str, Verdict] = {}
+    rules: dict[str, RuleVerdict] = {}
     for origin in columns.values():
         rules = {verdict.rule: verdict for verdict in origin.verdicts} | rules
     rows: list[tuple[Cell, ...]] = []
@@ -44,7 +44,7 @@ def grid(runs: Sequence[RunView]) -> Grid:
     )
 
 
-def word(verdict: Verdict) -> str:
+def word(verdict: RuleVerdict) -> str:
     """The verdict in a word or two."""
     return (
         _WORDS.get((verdict.kind, bool(verdict.holds)), "undecided")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.show.grid import Cell, Grid
-from sim.show.views.validation import Group, Row, ValidationView
+from sim.show.views.validation import ComparedRow, Group, ValidationView
 from sim.units import show
 
 
@@ -25,7 +25,7 @@ def group_grid(group: Group) -> Grid:
     )
 
 
-def _cells(row: Row) -> tuple[Cell, ...]:
+def _cells(row: ComparedRow) -> tuple[Cell, ...]:
     verdict = "ok" if row.counts and row.tolerance_fraction is not None else ""
     return (
         row.id,

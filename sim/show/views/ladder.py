@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.show.grid import Cell
-from sim.show.views.ladder_changes import Metric, change
+from sim.show.views.ladder_changes import LadderMetric, change
 from sim.show.views.names import hardware_name, joined
 from sim.show.views.provenance import Provenance, provenance_of
 from sim.show.views.record import record
@@ -140,7 +140,7 @@ class Enough:
     title: str
     key: str
     machine: str
-    metric: Metric
+    metric: LadderMetric
     dimension: str
     present: float
     needed: tuple[Need, ...]
@@ -170,7 +170,7 @@ class Curve:
 
     title: str
     held: str
-    metric: Metric
+    metric: LadderMetric
     within_fraction: float
     points: tuple[CurvePoint, ...]
     break_even: Mapping[str, tuple[float, ...]]
@@ -186,8 +186,8 @@ class LadderView:
     spec: Mapping[str, Any]
     num_runs: int
     warnings: Sequence[str]
-    metric: Metric
-    companions: tuple[Metric, ...]
+    metric: LadderMetric
+    companions: tuple[LadderMetric, ...]
     machines: tuple[Machine, ...]
     reference: Machine
     rungs: tuple[Rung, ...]
@@ -237,8 +237,8 @@ def ladder_view(document: Mapping[str, Any]) -> LadderView:
     ----------
     document : as `moesim ladder --json` prints it
     """
-    metric = Metric(document["metric"]["name"], document["metric"]["more_is_better"])
-    companions = tuple(Metric(entry["name"]) for entry in document["beside"])
+    metric = LadderMetric(document["metric"]["name"], document["metric"]["more_is_better"])
+    companions = tuple(LadderMetric(entry["name"]) for entry in document["beside"])
     machines = tuple(_machine(name, entry) for name, entry in document["hardware"].items())
     origin = document["provenance"]
     return record(
@@ -271,7 +271,7 @@ def _machine(name: str, entry: Mapping[str, Any]) -> Machine:
 
 
 def _rungs(
-    entries: list[Mapping[str, Any]], companions: tuple[Metric, ...], metric: Metric
+    entries: list[Mapping[str, Any]], companions: tuple[LadderMetric, ...], metric: LadderMetric
 ) -> Iterator[Rung]:
     titles = {entry["name"]: entry["title"] for entry in entries}
     naive, full = (entries[i]["values"]["cumulative"] for i in (0, -1))
@@ -302,7 +302,7 @@ def _rungs(
 
 
 def _companions(
-    metrics: Mapping[str, Any] | None, companions: Sequence[Metric], but: Metric
+    metrics: Mapping[str, Any] | None, companions: Sequence[LadderMetric], but: LadderMetric
 ) -> dict[str, Cell]:
     """Return the metrics that are shown next to the one that is compared; those of several parts are their sum."""
     known = flatten(metrics or {})
@@ -317,7 +317,7 @@ def _companions(
 def _enough(entry: Mapping[str, Any]) -> Enough | Unknown:
     if "needed" not in entry:
         return Unknown(entry["title"], entry["reason"])
-    metric, unlimited = Metric(entry["metric"], entry["more_is_better"]), entry["unlimited"]
+    metric, unlimited = LadderMetric(entry["metric"], entry["more_is_better"]), entry["unlimited"]
     ran = {point["value"]: point["metric"] for point in entry["points"] if point["metric"] is not None}
     least = metric.takes(unlimited["metric"])
     return record(
@@ -335,8 +335,8 @@ def _enough(entry: Mapping[str, Any]) -> Enough | Unknown:
     )
 
 
-def _curve(entry: Mapping[str, Any], companions: Sequence[Metric]) -> Curve:
-    metric = Metric(entry["metric"], entry["more_is_better"])
+def _curve(entry: Mapping[str, Any], companions: Sequence[LadderMetric]) -> Curve:
+    metric = LadderMetric(entry["metric"], entry["more_is_better"])
 
     def readings(point: Mapping[str, Any]) -> Readings:
         reasons, values = point["reasons"], point["values"]

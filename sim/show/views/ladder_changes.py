@@ -1,7 +1,7 @@
 """The metric of a ladder: its values, how far a choice moves it, and how far machines are apart, in figures and words.
 
 One convention for tables, plots and sentences. A *change* is of the metric that is shown: a rate that rises has a plus, and
-so has a time that grows; `Metric.change_note` says which of the two is better. A *gap* is what the reference takes over what
+so has a time that grows; `LadderMetric.change_note` says which of the two is better. A *gap* is what the reference takes over what
 another machine takes for the same work, so plus is slower, whatever the metric. Both are percentages below a doubling and
 factors from there on: `x5.24`, as +424 % is hard to read.
 """
@@ -59,7 +59,7 @@ def _factor(value: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class LadderMetric:
     """A metric by its dotted name, or several joined by `+`, and whether more of it is better."""
 
     name: str

@@ -11,7 +11,7 @@ from sim.show.views.record import mapping, record
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RuleVerdict:
     """The verdict of one export rule on a part."""
 
     rule: str
@@ -48,7 +48,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class LeanedParameter:
     """A number that a run leaned on although it is assumed, derived or overridden."""
 
     key: str
@@ -67,9 +67,9 @@ class Provenance:
     settings: Sequence[str]
     """Changes by `--set`."""
     part: Part | None
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[RuleVerdict, ...]
     rules_note: str
-    leaned_on: tuple[Parameter, ...]
+    leaned_on: tuple[LeanedParameter, ...]
 
 
 def provenance_of(branch: Mapping[str, Any]) -> Provenance:
@@ -80,7 +80,7 @@ def provenance_of(branch: Mapping[str, Any]) -> Provenance:
         branch.get("seed"),
         tuple(branch.get("settings") or ()),
         record(Part, branch["hardware"]) if branch.get("hardware") else None,
-        tuple(record(Verdict, entry) for entry in rules.get("verdicts") or ()),
+        tuple(record(RuleVerdict, entry) for entry in rules.get("verdicts") or ()),
         str(rules.get("note") or ""),
-        tuple(record(Parameter, entry) for entry in branch.get("leaned_on") or ()),
+        tuple(record(LeanedParameter, entry) for entry in branch.get("leaned_on") or ()),
     )

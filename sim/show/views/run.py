@@ -40,7 +40,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Fabric:
+class Cabling:
     """The cabling of the cluster, as far as the scenario says."""
 
     kind: str = ""
@@ -63,7 +63,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LayerLaunch:
     """A compute launch of one layer: what it multiplies and moves, and how long it takes."""
 
     name: str
@@ -127,7 +127,7 @@ class RunView:
     """The resolved scenario, a whole tree."""
     hardware: str
     """Name of the profile, or `BARE`."""
-    fabric: Fabric
+    fabric: Cabling
     kernel: str
     """Kind of the all-to-all kernel; "" without any."""
     num_nodes: int
@@ -141,7 +141,7 @@ class RunView:
     """Every number of the metrics by its dotted name."""
     expected: tuple[Expected, ...]
     links: tuple[Link, ...]
-    launches: tuple[Launch, ...]
+    launches: tuple[LayerLaunch, ...]
     roofs: Roofs | None
     memory: tuple[Held, ...]
     collectives: tuple[Collective, ...]
@@ -261,7 +261,7 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
         "kind": kind,
         "scenario": scenario,
         "hardware": str(cluster.get("hardware") or BARE),
-        "fabric": record(Fabric, cluster.get("fabric")),
+        "fabric": record(Cabling, cluster.get("fabric")),
         "kernel": str(mapping(work.get("kernel")).get("kind", "")),
         "num_nodes": int(cluster.get("nodes") or mapping(cluster.get("fabric")).get("hosts") or 1),
         "num_gpus": num_ranks,
@@ -270,7 +270,7 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
         "metrics": flatten(mapping(result.get("metrics"))),
         "expected": tuple(record(Expected, row) for row in result.get("expect") or ()),
         "links": tuple(_link(name, entry) for name, entry in mapping(result.get("links")).items()),
-        "launches": tuple(record(Launch, entry) for entry in result.get("kernels") or ()),
+        "launches": tuple(record(LayerLaunch, entry) for entry in result.get("kernels") or ()),
         "roofs": record(Roofs, result["roofs"]) if result.get("roofs") else None,
         "memory": tuple(_held(row) for row in result.get("memory") or ()),
         "collectives": tuple(

@@ -70,7 +70,7 @@ class Arriving:
 
 
 @dataclass(frozen=True, slots=True)
-class Requests:
+class RequestLives:
     """Instants of the first requests [s] and their tokens, a column each; None where an instant never came."""
 
     arrival_s: Sequence[float]
@@ -121,7 +121,7 @@ class ServiceView(RunView):
     while_arriving: Arriving | None
     objectives: Mapping[str, float]
     """`ttft` and `tpot` that were asked for [s]."""
-    requests: Requests | None
+    requests: RequestLives | None
     stages: Stages | None
 
     @property
@@ -196,7 +196,7 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> ServiceView:
         spreads={key: record(Spread, metrics.get(key)) for key in SPREADS},
         while_arriving=record(Arriving, metrics["while_arriving"]) if metrics.get("while_arriving") else None,
         objectives={key: units.parse(asked[key], "s") for key in ("ttft", "tpot") if asked.get(key)},
-        requests=record(Requests, result["requests"]) if result.get("requests") else None,
+        requests=record(RequestLives, result["requests"]) if result.get("requests") else None,
         stages=Stages(timeline["sample_s"], timeline["end_s"], sampled) if timeline.get("sample_s") else None,
     )
 
@@ -205,7 +205,7 @@ def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
     """Lives of requests, a row each, by arrival; None of a result without them."""
     if not result.get("requests"):
         return None
-    rows = record(Requests, result["requests"])
+    rows = record(RequestLives, result["requests"])
     end_s = float(
         mapping(result.get("timeline")).get("end_s") or max(instant or 0.0 for instant in rows.end_s)
     )

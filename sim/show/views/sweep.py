@@ -36,7 +36,7 @@ Condition = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class AxisView:
     """An axis of a sweep: its dotted key, its values, and whether it is a condition instead of a choice."""
 
     name: str
@@ -87,7 +87,7 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Point:
+class PointView:
     """A point of a sweep.
 
     `texts` are its values as text, by axis. `lag` is the first objective over that of the best point of its condition, less
@@ -116,7 +116,7 @@ class Point:
         """Return a metric, number or word, as a cell."""
         return metric_cell(name, _leaf(self.metrics, name))
 
-    def text(self, axes: Iterable[Axis]) -> str:
+    def text(self, axes: Iterable[AxisView]) -> str:
         """Return its values along some axes in words."""
         return values_text(self.values, (axis.name for axis in axes))
 
@@ -143,7 +143,7 @@ def _leaf(tree: Mapping[str, Any], name: str) -> Any:
 class Change:
     """A point that lacks memory alone, with the metrics that it would have, and the memory of a GPU that it takes [bytes]."""
 
-    point: Point
+    point: PointView
     needed_bytes: float
     capacity_bytes: float
     parts: Mapping[str, float]
@@ -164,7 +164,7 @@ class Marginal:
     """A value of an axis, the best of some points that have it (None where none ran), and how many ran."""
 
     text: str
-    best: Point | None
+    best: PointView | None
     count: int
 
 
@@ -190,16 +190,16 @@ class SweepView:
     version: str
     schema: str
     spec: Mapping[str, Any]
-    axes: tuple[Axis, ...]
+    axes: tuple[AxisView, ...]
     objectives: tuple[Objective, ...]
     has_constraints: bool
     counts: Mapping[str, int]
     runs: Runs
-    points: tuple[Point, ...]
-    ranked: tuple[Point, ...]
-    conditions: Mapping[Condition, tuple[Point, ...]]
-    leaders: Mapping[Condition, Point]
-    pareto: tuple[Point, ...]
+    points: tuple[PointView, ...]
+    ranked: tuple[PointView, ...]
+    conditions: Mapping[Condition, tuple[PointView, ...]]
+    leaders: Mapping[Condition, PointView]
+    pareto: tuple[PointView, ...]
     changes: tuple[Change, ...]
     reasons: tuple[Reason, ...]
 
@@ -211,17 +211,17 @@ class SweepView:
         return self.objectives[0]
 
     @property
-    def varied(self) -> tuple[Axis, ...]:
+    def varied(self) -> tuple[AxisView, ...]:
         """Axes with more than one value; all of them where none has."""
         return tuple(axis for axis in self.axes if len(axis.values) > 1) or self.axes
 
     @property
-    def given(self) -> tuple[Axis, ...]:
+    def given(self) -> tuple[AxisView, ...]:
         """Axes that are conditions."""
         return tuple(axis for axis in self.axes if axis.is_given)
 
     @property
-    def choices(self) -> tuple[Axis, ...]:
+    def choices(self) -> tuple[AxisView, ...]:
         """Axes with more than one value but for the given ones."""
         return tuple(axis for axis in self.varied if not axis.is_given)
 
@@ -238,9 +238,9 @@ class SweepView:
 
     # --- points compared ---------------------------------------------------------------------------------------
 
-    def marginals(self, axis: Axis, points: Iterable[Point]) -> list[Marginal]:
+    def marginals(self, axis: AxisView, points: Iterable[PointView]) -> list[Marginal]:
         """Return for each value of an axis the best of some points that has it."""
-        ran: dict[str, list[Point]] = {text: [] for text in axis.texts}
+        ran: dict[str, list[PointView]] = {text: [] for text in axis.texts}
         for point in points:
             ran[point.texts[axis.name]].append(point)
         name, pick = self.objective.metric, min if self.objective.minimise else max
@@ -249,7 +249,7 @@ class SweepView:
             for text, some in ran.items()
         ]
 
-    def least_within(self, axis: Axis, points: Iterable[Point], times: float) -> Point | None:
+    def least_within(self, axis: AxisView, points: Iterable[PointView], times: float) -> PointView | None:
         """Return the best of some points with the least value of an axis that comes within `times` the best.
 
         None where the axis has no order, or nothing comes so close.
@@ -288,20 +288,20 @@ def sweep_view(document: Mapping[str, Any]) -> SweepView:
     given, raw = document["given"], document["points"]
     best = {_condition(given, raw[i]["values"]): raw[i]["metrics"] for i in document["best"]}
     tops = {condition: number(metrics, objectives[0].metric) for condition, metrics in best.items()}
-    axes = {name: Axis(name, tuple(values), name in given) for name, values in document["axes"].items()}
+    axes = {name: AxisView(name, tuple(values), name in given) for name, values in document["axes"].items()}
 
-    def point(raw: Mapping[str, Any], metrics: Mapping[str, Any]) -> Point:
+    def point(raw: Mapping[str, Any], metrics: Mapping[str, Any]) -> PointView:
         condition = _condition(given, raw["values"])
         lag = _lag(number(metrics, objectives[0].metric), tops.get(condition))
         behind = 1 + (lag or 0.0)
         times = behind if objectives[0].minimise else 1 / max(behind, 1e-12)
         texts = {axis: value_label(value) for axis, value in raw["values"].items()}
         known = {"metrics": metrics, "texts": texts, "condition": condition, "lag": lag, "times_best": times}
-        return record(Point, raw, **known)
+        return record(PointView, raw, **known)
 
     points = tuple(point(entry, entry["metrics"] or {}) for entry in raw)
     ranked = tuple(points[i] for i in document["ranked"])
-    ran: dict[Condition, list[Point]] = {member.condition: [] for member in points} if given else {(): []}
+    ran: dict[Condition, list[PointView]] = {member.condition: [] for member in points} if given else {(): []}
     for member in ranked:
         ran[member.condition].append(member)
     changes = (

@@ -56,7 +56,7 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class KernelRun:
     """A kernel of one EP group: when it started, and when each of its ranks ended."""
 
     name: str
@@ -68,7 +68,7 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class LoadCourse:
     """Loads of a class of links over time (0..1): of the mean link and of the busiest."""
 
     mean: Sequence[float]
@@ -80,7 +80,7 @@ class Utilisation:
     """Loads of links over time, by class; `time_s` are the middles of equal spans."""
 
     time_s: Sequence[float]
-    courses: Mapping[str, Course]
+    courses: Mapping[str, LoadCourse]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +88,7 @@ class TransfersView(RunView):
     """An all-to-all or a list of flows."""
 
     transfers: Mapping[str, Transfer]
-    kernels: tuple[Kernel, ...]
+    kernels: tuple[KernelRun, ...]
     utilisation: Utilisation | None
     flows: Sequence[Sequence[float]]
     """Number, start and end [us] of each flow."""
@@ -131,14 +131,14 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> TransfersView:
     if not timed and "completion_time_s" in metrics:
         timed = {"flows": metrics}
     series = mapping(timeline.get("utilisation"))
-    courses = {name: record(Course, entry) for name, entry in series.items() if name != "time_s"}
+    courses = {name: record(LoadCourse, entry) for name, entry in series.items() if name != "time_s"}
     return TransfersView(
         **common,
         transfers={
             name: record(Transfer, entry, name=name, mean_time_s=entry.get("time_s"))
             for name, entry in timed.items()
         },
-        kernels=tuple(record(Kernel, entry) for entry in timeline.get("kernels") or ()),
+        kernels=tuple(record(KernelRun, entry) for entry in timeline.get("kernels") or ()),
         utilisation=Utilisation(series["time_s"], courses) if series else None,
         flows=result.get("flow_completion") or (),
     )
@@ -146,12 +146,14 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> TransfersView:
 
 def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
     """Kernels by rank, or flows by their start; None of a result without either."""
-    kernels = tuple(record(Kernel, entry) for entry in mapping(result.get("timeline")).get("kernels") or ())
+    kernels = tuple(
+        record(KernelRun, entry) for entry in mapping(result.get("timeline")).get("kernels") or ()
+    )
     flows = result.get("flow_completion")
     return _kernel_lanes(kernels) if kernels else _flow_lanes(flows) if flows else None
 
 
-def _kernel_lanes(kernels: Sequence[Kernel]) -> Lanes:
+def _kernel_lanes(kernels: Sequence[KernelRun]) -> Lanes:
     """A row for each rank, with the kernels it ran."""
     spans: dict[str, list[Span]] = {kind: [] for kind in _KERNELS}
     for kernel in kernels:

@@ -12,7 +12,7 @@ Purpose = Literal["calibrated on", "predicted", "exact"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedRow:
     """A published figure next to the simulated one, in SI units.
 
     `kind` is what the figure is: `published`, `measured`, `packet_level` or `closed_form`; `purpose`, what the row proves
@@ -45,7 +45,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class GroupBar:
     """The bar of some rows of a group, and what they reach; `name` is None of a group without bars of its own."""
 
     name: str | None
@@ -65,9 +65,9 @@ class Group:
     ok: bool
     mean_abs_error_fraction: float
     worst_error_fraction: float
-    bars: tuple[Bar, ...]
+    bars: tuple[GroupBar, ...]
     sources: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRow, ...]
     num_rows: int
 
     def shortened(self, most: int) -> Group:
@@ -86,7 +86,7 @@ class ValidationView:
     schema: str
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ComparedRow]:
         """The rows of all groups."""
         return [row for group in self.groups for row in group.rows]
 
@@ -113,16 +113,16 @@ def _group(name: str, entry: Mapping[str, Any]) -> Group:
         Group,
         {"title": "", **entry},
         name=name,
-        bars=tuple(record(Bar, bar) for bar in entry.get("bars") or [{**entry, "name": None}]),
+        bars=tuple(record(GroupBar, bar) for bar in entry.get("bars") or [{**entry, "name": None}]),
         sources=tuple(f"{key}: {text}" for key, text in cited.items()),
         rows=rows,
         num_rows=len(rows),
     )
 
 
-def _row(group: str, entry: Mapping[str, Any], source: Mapping[str, Any]) -> Row:
+def _row(group: str, entry: Mapping[str, Any], source: Mapping[str, Any]) -> ComparedRow:
     use = entry.get("use")
     is_exact = entry["tolerance_fraction"] == 0 or use == "exact"
     kind = "measured" if source.get("confidence") == "measured" else "published"
     purpose = "calibrated on" if use == "calibration" else "exact" if is_exact else "predicted"
-    return record(Row, entry, group=group, kind=source.get("kind", kind), purpose=purpose)
+    return record(ComparedRow, entry, group=group, kind=source.get("kind", kind), purpose=purpose)

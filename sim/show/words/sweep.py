@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sim.metrics import label
-from sim.show.views.sweep import Change, Condition, Point, SweepView
+from sim.show.views.sweep import Change, Condition, PointView, SweepView
 from sim.units import show
 
 _MOST_CONDITIONS = 4  # that have a sentence each
@@ -35,7 +35,7 @@ def finding(view: SweepView) -> list[str]:
     return [*sentences, _change(view)] if view.changes else sentences
 
 
-def _leader(view: SweepView, condition: Condition, points: Sequence[Point]) -> str:
+def _leader(view: SweepView, condition: Condition, points: Sequence[PointView]) -> str:
     """Name the best point of a condition, and the next."""
     name, leader, text = view.objective.metric, view.leaders.get(condition), view.condition_text(condition)
     if leader is None:

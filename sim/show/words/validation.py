@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sim.show.views.names import joined
-from sim.show.views.validation import Row, ValidationView
+from sim.show.views.validation import ComparedRow, ValidationView
 
 _KINDS = {
     "published": ("published", "published"),
@@ -36,7 +36,7 @@ def finding(view: ValidationView) -> list[str]:
     return [*sentences, f"The {len(predicted)} predictions are off by {mean:.1%} on average; the {end}."]
 
 
-def _bars(view: ValidationView, rows: Sequence[Row]) -> str:
+def _bars(view: ValidationView, rows: Sequence[ComparedRow]) -> str:
     bars = [bar.ok for group in view.groups for bar in group.bars]
     met = f"All {len(bars)} bars are" if all(bars) else f"{sum(bars)} of {len(bars)} bars are"
     kinds = [row.kind for row in rows]
@@ -47,7 +47,7 @@ def _bars(view: ValidationView, rows: Sequence[Row]) -> str:
     return f"{met} met over {len(rows)} figure{'' if len(rows) == 1 else 's'} ({', '.join(parts)}){missed}."
 
 
-def _uses(rows: Sequence[Row], printed: int) -> str:
+def _uses(rows: Sequence[ComparedRow], printed: int) -> str:
     purposes = [row.purpose for row in rows]
     parts = [
         f"{purposes.count(purpose)} {words}" for purpose, words in _PURPOSES.items() if purpose in purposes
