@@ -1,0 +1,91 @@
+"""A training step as the engine takes it: programs, compute, and what its transfers put on the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sim.cluster.topology import Floats, Ints
+from sim.schedule.flows import Flows
+from sim.schedule.training import Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """An EP all-to-all kernel of one group of ranks, cabled.
+
+    Parameters
+    ----------
+    flows : Flows
+        Its parties are lanes of the group.
+    fixed_s : float [s]
+        From the start of its slowest lane to its first byte.
+    slowdown : float
+        Its time beside compute over its time alone.
+    owner : int, [num_flows]
+        Which set of `owners` a flow's bytes are for.
+    owners : sequence of int arrays
+        Lanes whose mean routed load scales the bytes of the flows they own.
+    taker : int, [num_entries]
+        Lane whose routed load over its owners' scales an entry; -1 where none does.
+    """
+
+    flows: Flows
+    fixed_s: float
+    slowdown: float = 1.0
+    owner: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    owners: Sequence[Ints] = ()
+    taker: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Everything that a step may have under way, cabled on the whole cluster.
+
+    Parameters
+    ----------
+    capacity : float, [num_resources]
+    class_idx : int, [num_resources]
+        Place in `topology.CLASSES`.
+    collectives : [pipeline ranks][groups], kernel -> Collective
+    sends : (source, target pipeline rank) -> flows of each group
+        Flow i goes from lane i to lane i. Pairs that are not named send nothing over any link.
+    """
+
+    capacity: Floats
+    class_idx: Ints
+    collectives: Sequence[Sequence[Mapping[str, Collective]]]
+    sends: Mapping[tuple[int, int], Sequence[Flows]]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """Everything that `run_step` needs.
+
+    Parameters
+    ----------
+    tasks : Tasks
+    traffic : Traffic
+    num_groups, lanes : int [count]
+        Groups of ranks at each pipeline rank, and ranks of each.
+    speed : float, [pipeline ranks, groups, lanes]
+        Time factor of each GPU's compute.
+    loads : float, [groups, layers, microbatches, lanes]
+        Routed load of each lane over the mean; empty where all are 1. One group's draws may stand for all groups.
+    jitter : float, [any number, lanes]
+        Factors on the times of single launches, taken in turn; empty where all are 1.
+    blocking : bool
+        Whether a rank waits for its sends before its next operation.
+    """
+
+    tasks: Tasks
+    traffic: Traffic
+    num_groups: int
+    lanes: int
+    speed: Floats
+    loads: Floats = field(default_factory=lambda: np.ones((0, 0, 0, 0)))
+    jitter: Floats = field(default_factory=lambda: np.ones((0, 0)))
+    blocking: bool = True
+    gather_fraction: float = 0.0
