@@ -1,4 +1,4 @@
-"""Pydantic beside documents: the type of a quantity, and what pydantic found wrong, said at its place in the file."""
+"""Pydantic beside documents: the types of quantities, and what pydantic found wrong, said at its place in the file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from sim import units
@@ -14,26 +14,54 @@ from sim.documents import Document, Path_
 from sim.errors import Fault, InputError, nearest
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 
 M = TypeVar("M", bound="BaseModel")
 
 
-def quantity(dimension: str, least: float | None = None) -> Any:
-    """The pydantic type of a quantity: read with `units.parse`, held in SI units, `least` or more of them."""
-    from pydantic import BeforeValidator, WithJsonSchema
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Pydantic's reading of a quantity: by `units.parse`, held in SI units, `least` or more of them."""
 
-    text = units.describe(dimension)
-    bare = dimension in ("fraction", "count", "number")
-    schema = {"type": ["string", "number"] if bare else "string", "description": text}
-    return Annotated[float, BeforeValidator(partial(_quantity, dimension, least)), WithJsonSchema(schema)]
+    dimension: str
+    least: float | None = None
+
+    def read(self, value: object) -> float:
+        """A value as written, in SI units. Raises `UnitError`."""
+        found = units.parse(value, self.dimension)
+        if self.least is not None and found < self.least:
+            raise units.UnitError(repr(value), f"{units.describe(self.dimension)}, {self.least:g} or more")
+        return found
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        bare = self.dimension in ("fraction", "count", "number")
+        return {
+            "type": ["string", "number"] if bare else "string",
+            "description": units.describe(self.dimension),
+        }
 
 
-def _quantity(dimension: str, least: float | None, value: object) -> float:
-    found = units.parse(value, dimension)
-    if least is not None and found < least:
-        raise units.UnitError(repr(value), f"{units.describe(dimension)}, {least:g} or more")
-    return found
+Seconds = Annotated[float, Quantity("s")]
+Duration = Annotated[float, Quantity("s", 0)]
+Bytes = Annotated[float, Quantity("bytes")]
+Size = Annotated[float, Quantity("bytes", 0)]
+Rate = Annotated[float, Quantity("bytes/s")]
+Fraction = Annotated[float, Quantity("fraction")]
+Share = Annotated[float, Quantity("fraction", 0)]
+Amount = Annotated[float, Quantity("count")]
+Watts = Annotated[float, Quantity("W")]
+Price = Annotated[float, Quantity("usd/gpu-hour")]
+"""Fields of files; a `Duration`, `Size` and `Share` are 0 or more."""
+
+
+def written(text: str) -> Any:
+    """A default of a quantity as a file would write it: it is validated like any other, and shown as it stands."""
+    return text
 
 
 def check(document: Document, model: type[M]) -> M:

@@ -300,9 +300,9 @@ def test_every_kind_a_scenario_may_name_is_named(kind: str) -> None:
 
 
 def _schema() -> dict[str, Any]:
-    from sim.scenario.specification import ScenarioSpec
+    from sim.scenario.schema import SCENARIO
 
-    return ScenarioSpec.model_json_schema()
+    return SCENARIO.model_json_schema()
 
 
 # --- validation ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sim.cli.shared import Missed, console_of, folder_of, json_option, out_optio
 from sim.errors import Fault, InputError, Mark
 
 if TYPE_CHECKING:
-    from sim.runs.result import Result
+    from sim.runs.kinds import Result
 
 
 @click.command(short_help="Run scenarios; write their results and reports.")

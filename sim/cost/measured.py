@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sim import documents, schemas
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
-from sim.schemas import quantity
+from sim.schemas import Seconds
 
 PhaseName = Literal["attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)"]
 ExchangeName = Literal["combine(B)", "dispatch(F)", "dispatch(B)", "combine(F)"]
@@ -112,10 +112,7 @@ class Branch(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-if TYPE_CHECKING:
-    Time = float
-else:
-    Time = Annotated[quantity("s"), Field(ge=0)]
+Time = Annotated[Seconds, Field(ge=0)]
 
 
 class SourceFile(Branch):

@@ -22,7 +22,7 @@ from sim.ladders.designs import Designs, Outcome, gap
 from sim.ladders.removals import Removal, removals
 from sim.ladders.spec import NAIVE, Ladder, more_is_better, parts, read
 from sim.runs.result import provenance
-from sim.scenario.descriptions import Scenario, Training
+from sim.scenario.descriptions import Scenario
 from sim.units import dimension_of
 from sim.version import __version__
 
@@ -228,8 +228,7 @@ def _machine(
 
 def price_of(scenario: Scenario) -> float | None:
     """What an hour of one GPU costs [$]: as the scenario's run says, else the profile; None where neither does."""
-    work = scenario.workload
-    stated = work.run.price_usd if isinstance(work, Training) and work.run is not None else None
+    stated = scenario.workload.stated_price_usd
     if stated is not None or scenario.hardware is None:
         return stated
     return scenario.hardware.gpu_hour_usd

@@ -19,7 +19,7 @@ from sim.documents import Document, Path_
 from sim.errors import Fault, InputError, nearest
 from sim.scenario import settings as scenario_settings
 from sim.scenario.values import Branch
-from sim.schemas import quantity
+from sim.schemas import Fraction, Share, written
 from sim.units import UnitError
 
 FOLDER = "scenarios/ladders"
@@ -62,9 +62,7 @@ class EnoughSpec(Branch):
     set: Overrides = Field(default_factory=dict)
     metric: str | None = None
     """The ladder's when left out."""
-    within: Annotated[list[quantity("fraction")], Field(min_length=1)] = Field(  # type: ignore[valid-type]
-        default_factory=lambda: [0.01, 0.05, 0.1]
-    )
+    within: Annotated[list[Fraction], Field(min_length=1)] = Field(default_factory=lambda: [0.01, 0.05, 0.1])
     """How close to unlimited."""
 
     @field_validator("within")
@@ -90,7 +88,7 @@ class CurveSpec(Branch):
     base: str | Overrides | None = None
     set: Overrides = Field(default_factory=dict)
     metric: str | None = None
-    within: quantity("fraction", 0) = "1 %"  # type: ignore[valid-type]
+    within: Share = written("1 %")
     """How close the two must be to break even."""
 
 

@@ -1,4 +1,4 @@
-"""TODO sim/runs/all_to_all.py."""
+"""Dispatch and combine, or a plain all-to-all: from a scenario to its metrics, links and timeline."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import numpy as np
 from sim.engine import executor
 from sim.engine.records import Trace, TransferRecord
 from sim.runs import metrics as measure
-from sim.runs.result import Progress, Result
+from sim.runs.kinds import LINKS, Progress, Result, Runner
 from sim.runs.routing import record_of, routings
-from sim.scenario.descriptions import AllToAll, Scenario
+from sim.scenario.all_to_all import AllToAll
+from sim.scenario.descriptions import Scenario
 from sim.schedule.collectives import Exchange
 
 _MATRIX_LIMIT = 256  # ranks; a larger traffic matrix is left out of the result
 
 
-def _run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
+def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
+    """Metrics, links, timeline and traffic of one dispatch and one combine of every EP group, or of a plain all-to-all."""
     work = scenario.workload
     assert isinstance(work, AllToAll)
     cluster = scenario.cluster()
     progress(f"{scenario.name}: routing tokens")
     routed = routings(scenario)
-    plain = work.bytes_per_rank is not None
+    plain = work.spec.bytes_per_rank is not None
     hidden = scenario.model.hidden if scenario.model else 0
     found: dict[str, Any] = {}
     timeline: list[dict[str, Any]] = []
@@ -46,7 +48,11 @@ def _run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
             )
             for group, routing in enumerate(routed)
         ]
-        dtype = None if plain else (work.dispatch_dtype if direction == "dispatch" else work.combine_dtype)
+        dtype = (
+            None
+            if plain
+            else (work.spec.dispatch_dtype if direction == "dispatch" else work.spec.combine_dtype)
+        )
         if scenario.fidelity == "closed_form":
             found[name] = measure.of_closed_form(exchanges, dtype, hidden)
             continue
@@ -81,3 +87,6 @@ def _bars(record: TransferRecord) -> dict[str, Any]:
         "first_gpu": int(record.gpus[0]),
         "rank_ends_s": record.rank_ends_s.tolist(),
     }
+
+
+RUNNER = Runner(run_all_to_all, reads=LINKS)

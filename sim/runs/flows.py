@@ -1,4 +1,4 @@
-"""TODO sim/runs/flows.py."""
+"""Flows from a file: from a scenario to the completion of each, and the load of every link."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import numpy as np
 from sim.cluster.topology import LeafSpine
 from sim.engine import executor
 from sim.runs import metrics as measure
-from sim.runs.result import Progress, Result
-from sim.scenario.descriptions import FlowList, Scenario
+from sim.runs.kinds import LINKS, Progress, Result, Runner
+from sim.scenario.descriptions import Scenario
+from sim.scenario.flows import FlowList
 from sim.schedule import flow_list
 
 
-def _run_flows(scenario: Scenario, progress: Progress) -> Result:
+def run_flows(scenario: Scenario, progress: Progress) -> Result:
+    """Metrics, links, timeline and completion of the flows of a scenario."""
     work, cluster = scenario.workload, scenario.cluster()
     assert isinstance(work, FlowList)
     fabric = scenario.fabric if isinstance(scenario.fabric, LeafSpine) else None
@@ -29,3 +31,6 @@ def _run_flows(scenario: Scenario, progress: Progress) -> Result:
         "timeline": {"utilisation": measure.utilisation(trace, cluster)},
         "flow_completion": rows.tolist(),
     }
+
+
+RUNNER = Runner(run_flows, reads=LINKS)

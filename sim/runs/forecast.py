@@ -6,75 +6,19 @@ point cannot be better than one already run, it need not run at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from sim.runs.kinds import Forecast, runner
 from sim.runs.run import run_scenario
-from sim.scenario.descriptions import Inference, Scenario, Training
-
-Figures = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """Memory of the fullest GPU by part, with `total_bytes`; metric -> the best that it could be; and `run` for its metrics."""
-
-    run: Callable[[], dict[str, Any]]
-    memory: Figures = field(default_factory=dict)
-    best: Figures = field(default_factory=dict)
+from sim.scenario.descriptions import Scenario
 
 
 def forecast(scenario: Scenario) -> Forecast:
-    """What is known of a run before it. Raises `DoesNotFitError` where memory overflows.
-
-    Only training steps have figures that they cannot beat: in other runs finding them takes as long as the run.
-    """
-    work = scenario.workload
-    if isinstance(work, Training):
-        return _of_training(scenario, work)
-    memory: Figures = {}
-    if isinstance(work, Inference):
-        from sim.runs.inference import batch_of
-
-        kept, requests = batch_of(scenario, work)
-        memory = _named(kept.parts(requests))
-    return Forecast(lambda: _metrics(scenario), memory)
+    """What is known of a run before it. Raises `DoesNotFitError` where memory overflows."""
+    known = runner(scenario.kind).forecast
+    return known(scenario) if known is not None else Forecast(lambda: _metrics(scenario))
 
 
 def _metrics(scenario: Scenario) -> dict[str, Any]:
     found: dict[str, Any] = run_scenario(scenario)["metrics"]
     return found
-
-
-def _of_training(scenario: Scenario, work: Training) -> Forecast:
-    from sim.runs.training import Step
-
-    step = Step.of(scenario)
-    step.require_fit()
-    fullest = max(step.memory, key=lambda row: row.total_bytes)
-    return Forecast(step.run, _named(fullest.parts()), _best_of_step(work, step.lower_bound_s))
-
-
-def _best_of_step(work: Training, bound_s: float) -> Figures:
-    """Metrics of a step that takes no longer than its bound."""
-    layout = work.layout
-    tokens = layout.dp * work.num_microbatches * work.sequences * work.sequence_tokens
-    best = {
-        "step_time_s": bound_s,
-        "tokens_per_s_per_gpu": tokens / bound_s / layout.num_ranks,
-        "tokens_per_day": tokens / bound_s * 86_400,
-    }
-    if work.run is not None:
-        seconds = work.run.tokens / tokens * bound_s
-        best |= {"run_days": seconds / 86_400, "run_gpu_hours": seconds / 3600 * layout.num_ranks}
-        if work.run.price_usd is not None:
-            best["run_cost_usd"] = best["run_gpu_hours"] * work.run.price_usd
-    return best
-
-
-def _named(parts: Mapping[str, float]) -> Figures:
-    """Parts by the names that constraints use: `fp8 copies` -> `fp8_copies_bytes`."""
-    return {f"{name.replace(' ', '_')}_bytes": size for name, size in parts.items()} | {
-        "total_bytes": sum(parts.values())
-    }

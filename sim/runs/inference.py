@@ -18,8 +18,10 @@ from sim.cost.deployment import Footprint, footprint, require_batch
 from sim.cost.work import Part, total_s
 from sim.engine.inference import PassRecord
 from sim.runs import kernel_list, pass_bound
+from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.passes import Pass
-from sim.scenario.descriptions import Inference, Scenario
+from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.workload.model import Model
 from sim.workload.traffic import record_bytes
@@ -35,7 +37,7 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
     assert hardware is not None
     memory, requests = batch_of(scenario, work)
     progress(f"{scenario.name}: routing, exchanges and kernels of {work.layout.ep} ranks")
-    run = _prefill if work.kind == "prefill" else _decode
+    run = _prefill if work.spec.kind == "prefill" else _decode
     result = run(scenario, work, requests)
     result["metrics"] |= {
         "max_batch_per_gpu": memory.max_batch,
@@ -51,9 +53,9 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, int]:
     """What a GPU keeps, and its requests: as asked, or as many as fit. Raises `DoesNotFitError` where they do not."""
     memory = memory_of(scenario, work)
     most = memory.max_batch
-    fitting = most - most % 2 if work.overlap else most
+    fitting = most - most % 2 if work.spec.overlap else most
     requests = work.requests if work.requests is not None else max(1, fitting)
-    what = "prompt" if work.kind == "prefill" else "request"
+    what = "prompt" if work.spec.kind == "prefill" else "request"
     some = f"{requests} {what}s of {work.context_tokens} tokens a GPU need"
     require_batch(
         memory, requests, some if requests > 1 else f"one {what} of {work.context_tokens} tokens needs"
@@ -206,28 +208,28 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
     assert scenario.model is not None
     assert scenario.hardware is not None
     model, hardware = scenario.model, scenario.hardware
-    physical = model.num_experts + work.redundant_experts
+    physical = model.num_experts + work.spec.placement.redundant_experts
     low_latency = work.kernel.name == "low_latency"
     records = sum(
         float(record_bytes(work.kernel.name, name, dtype, model.hidden, model.top_k))
-        for name, dtype in (("dispatch", work.dispatch_dtype), ("combine", work.combine_dtype))
+        for name, dtype in (("dispatch", work.spec.dispatch_dtype), ("combine", work.spec.combine_dtype))
     )
-    halves = 2 if work.overlap else 1
+    halves = 2 if work.spec.overlap else 1
     return footprint(
         model,
         experts_per_rank=physical // work.layout.ep,
         num_physical_experts=physical,
         tp=work.layout.tp,
-        precision=work.precision,
-        kv_dtype=work.kv_dtype,
+        precision=work.spec.precision,
+        kv_dtype=work.spec.kv_dtype,
         context_tokens=work.context_tokens,
         buffered_tokens_per_request=work.step_tokens / halves if low_latency else 0.0,
         buffers_bytes=0.0 if low_latency else _expert_rows_bytes(model, work, halves),
         record_bytes=records,
-        with_mtp=work.kind == "decode" and work.step_tokens > 1,
+        with_mtp=work.spec.kind == "decode" and work.step_tokens > 1,
         capacity_bytes=hardware.gpu.hbm.capacity_bytes,
-        reserve_fraction=work.reserve_fraction,
-        graphs_bytes=work.graphs_bytes,
+        reserve_fraction=work.spec.reserve,
+        graphs_bytes=work.spec.graphs,
         gpu=f"a GPU of {hardware.title}",
     )
 
@@ -236,3 +238,15 @@ def _expert_rows_bytes(model: Model, work: Inference, halves: int) -> float:
     """What the experts of one microbatch work on: rows in, twice the inner width, rows out (FP8, BF16, BF16)."""
     rows = (work.requests or 1) / halves * work.step_tokens * model.top_k
     return rows * (model.hidden + 2 * 2.0 * model.expert_hidden + 2.0 * model.hidden)
+
+
+def forecast_inference(scenario: Scenario) -> Forecast:
+    """The memory of a GPU; finding a figure that no pass can beat takes as long as the pass."""
+    assert isinstance(scenario.workload, Inference)
+    kept, requests = batch_of(scenario, scenario.workload)
+    return Forecast(
+        lambda: run_inference(scenario, lambda _: None)["metrics"], named_parts(kept.parts(requests))
+    )
+
+
+RUNNER = Runner(run_inference, reads=(*LINKS, *COMPUTE), forecast=forecast_inference)

@@ -16,7 +16,7 @@ from sim.cost.compute import Dtype, processor
 from sim.cost.layers import layer_phases
 from sim.cost.work import Work, dense_peaks, gemm, mla_decode, of_operation, part
 from sim.runs.passes import Pass
-from sim.scenario.descriptions import Training
+from sim.scenario.training import Training
 from sim.schedule.stage_times import ChunkWork
 from sim.workload.model import Model
 
@@ -28,9 +28,14 @@ _CONTEXT_TOKENS = 4096
 
 def of_training(hardware: Hardware, model: Model, work: Training, ranks_per_token: float) -> dict[str, Any]:
     """`kernels` and `roofs` of a training step."""
-    p = processor(hardware, sustained=True, generation=work.generation)
+    p = processor(hardware, sustained=True, generation=work.spec.gemm_generation)
     chunk = ChunkWork(
-        model, work.layout, work.sequences, work.sequence_tokens, ranks_per_token, work.precision
+        model,
+        work.layout,
+        work.spec.microbatch_sequences,
+        work.spec.sequence_tokens,
+        ranks_per_token,
+        work.spec.precision,
     )
     layer = next((i for i in range(model.num_layers) if not model.is_dense(i)), 0)
     mean, more = (

@@ -24,7 +24,8 @@ from sim.cost.work import Part, Work, bytes_of, dense_peaks, least_s, part, tota
 from sim.engine import fluid
 from sim.engine.inference import PassRecord, run_pass
 from sim.runs.routing import place
-from sim.scenario.descriptions import Inference, Scenario
+from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
 from sim.schedule import bounds, reductions
 from sim.schedule import inference as plans
 from sim.schedule.collectives import Exchange
@@ -67,15 +68,15 @@ class Pass:
         self.sampling = work.sampling if share == 1.0 else "expected"
         self.model, self.hardware = scenario.model, scenario.hardware
         self.requests, self.cached_tokens = requests, cached_tokens
-        self.decode, self.ranks = work.kind == "decode", work.layout.ep
-        self.halves = 2 if work.overlap else 1
+        self.decode, self.ranks = work.spec.kind == "decode", work.layout.ep
+        self.halves = 2 if work.spec.overlap else 1
         self.extra = min(work.step_tokens - 1, 8) if self.decode and self.model.num_mtp_layers else 0
         self.blocks = plans.blocks(self.model, self.extra)
         self.phases = self.decode and work.kernel.name == "low_latency"
         self.microbatch_requests = requests / self.halves
         self.tokens = max(1, math.ceil(self.microbatch_requests * work.step_tokens))
-        self.precision: Dtype = "fp8" if work.precision == "fp8" else "bf16"
-        self.drawn = 1 if self._same_everywhere else min(work.drawn_layers, len(self.blocks.layers))
+        self.precision: Dtype = "fp8" if work.spec.precision == "fp8" else "bf16"
+        self.drawn = 1 if self._same_everywhere else min(work.spec.drawn_layers, len(self.blocks.layers))
         self.routings = [
             [self._routing(layer, half) for half in range(1 if self._same_everywhere else self.halves)]
             for layer in range(self.drawn)
@@ -103,8 +104,8 @@ class Pass:
         per_node = self.scenario.gpus_per_node
         placement = place(
             work.gate,
-            work.placement,
-            work.redundant_experts,
+            work.spec.placement.kind,
+            work.spec.placement.redundant_experts,
             model.num_experts,
             model.top_k,
             model.num_groups,
@@ -133,7 +134,7 @@ class Pass:
     def record(self, direction: str) -> float:
         """Bytes of a record."""
         work, model = self.work, self.model
-        dtype = work.dispatch_dtype if direction == "dispatch" else work.combine_dtype
+        dtype = work.spec.dispatch_dtype if direction == "dispatch" else work.spec.combine_dtype
         return float(record_bytes(work.kernel.name, direction, dtype, model.hidden, model.top_k))
 
     def _solve(self, direction: str, routing: Routing) -> Solved:
@@ -161,9 +162,9 @@ class Pass:
     def _processor(self) -> Processor:
         """Beside two_hop some SMs are lent. Prefill runs at the clock of long load; in decode tensor cores mostly wait."""
         sms = self.hardware.gpu.sms
-        beside = sms - self.work.comm_sms if self.work.overlap and self.ranks > 1 else sms
+        beside = sms - self.work.comm_sms if self.work.spec.overlap and self.ranks > 1 else sms
         return processor(
-            self.hardware, sms=beside, sustained=not self.decode, generation=self.work.generation
+            self.hardware, sms=beside, sustained=not self.decode, generation=self.work.spec.gemm_generation
         )
 
     def _needs(self) -> dict[tuple[str, int, int], Floats]:
@@ -171,7 +172,7 @@ class Pass:
         [3, num_ranks]; what no rank differs in stands under (name, attention kind, 0).
         """
         needs = self.common()
-        if not self.decode and self.work.overlap and self.ranks > 1:
+        if not self.decode and self.work.spec.overlap and self.ranks > 1:
             share = self._hbm_share(
                 sum(float(need[0, 0]) for need in needs.values()) + self._experts_needs(0, 0)[0].mean()
             )
@@ -255,7 +256,7 @@ class Pass:
             cached_tokens=self.cached_tokens,
             tp=self.work.layout.tp,
             precision=self.precision,
-            fused_gate=self.work.fused_gate,
+            fused_gate=self.work.spec.fused_gate,
         )
 
     def decode_batch(self) -> DecodeBatch:
@@ -266,8 +267,8 @@ class Pass:
             context_tokens=self.work.context_tokens,
             tp=self.work.layout.tp,
             precision=self.precision,
-            kv_bytes_per_element=CACHE_BYTES[self.work.kv_dtype],
-            fused_gate=self.work.fused_gate,
+            kv_bytes_per_element=CACHE_BYTES[self.work.spec.kv_dtype],
+            fused_gate=self.work.spec.fused_gate,
         )
 
     def _tp_s(self) -> float:
@@ -318,7 +319,7 @@ class Pass:
             flight: Floats = np.maximum(alone_s - held[0], 0.0)
             return flight
         slowdown = self.work.kernel.beside_compute_slowdown.of(node.part)
-        return alone_s * slowdown if self.work.overlap and not self.phases else alone_s
+        return alone_s * slowdown if self.work.spec.overlap and not self.phases else alone_s
 
     def need(self, node: plans.Node) -> Floats:
         """Time [s], FLOPs over their peaks [s] and bytes of HBM of a compute node on each rank, [3, num_ranks]."""
@@ -350,7 +351,7 @@ class Pass:
         return plans.forward(
             len(self.blocks.layers),
             decode=self.decode,
-            overlap=self.work.overlap,
+            overlap=self.work.spec.overlap,
             phases=self.phases and self.ranks > 1,
             trailing=self.blocks.dense_after,
         )

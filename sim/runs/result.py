@@ -1,75 +1,29 @@
-"""TODO sim/runs/result.py."""
+"""The parts of a result document that every run has: what it leaned on, and what was expected beside what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from sim.cluster import export_rules
 from sim.cluster.figures import OVERRIDE
-from sim.cluster.kernels import Kernel
 from sim.documents import Document
 from sim.errors import InputError, nearest
+from sim.runs.kinds import Result, runner
 from sim.scenario import settings as scenario_settings
-from sim.scenario.descriptions import AllToAll, FlowList, Inference, Scenario, Serving, Training
+from sim.scenario.descriptions import Scenario
 from sim.trees import flatten
 from sim.version import __version__
-
-Result = dict[str, Any]
-
-
-Progress = Callable[[str], None]
-
 
 RESULT_SCHEMA = "moesim.result/1"
 
 
-_LINKS = (
-    "gpu.sms",
-    "gpu.hbm.bandwidth",
-    "gpu.scale_up.bandwidth",
-    "gpu.scale_up.domain",
-    "gpu.pcie",
-    "nic",
-    "fabric",
-)
-
-
-_COMPUTE = (
-    "gpu.tensor_clock",
-    "gpu.sustained",
-    "gpu.dense_flops.bf16",
-    "gpu.dense_flops.fp8",
-    "gpu.hbm",
-    "gpu.power",
-    "cost",
-)
-
-
-_READ: dict[type, tuple[str, ...]] = {
-    AllToAll: _LINKS,
-    FlowList: _LINKS,
-    Training: (*_LINKS, *_COMPUTE),
-    Inference: (*_LINKS, *_COMPUTE),
-    Serving: (*_LINKS, *_COMPUTE),
-}
-"""Figures of the profile that a workload reads, by the beginning of their keys."""
-
-
-def _kernels(workload: object) -> list[Kernel]:
-    """The kernel generations that a workload uses."""
-    if isinstance(workload, Serving):
-        pools = (workload.prefill.workload, workload.decode.workload)
-        return [one.kernel for one in pools if isinstance(one, Inference)]
-    return [workload.kernel] if isinstance(workload, AllToAll | Training | Inference) else []
-
-
 def provenance(scenario: Scenario) -> dict[str, Any]:
     """Version, seed, hardware with its export rules, and the assumed, derived and overridden figures that the run leaned on."""
-    read = _READ.get(type(scenario.workload), ())
+    read = runner(scenario.kind).reads
     leaned = [f for f in scenario.hardware.figures if f.path.startswith(read)] if scenario.hardware else []
-    for kernel in _kernels(scenario.workload):
+    for kernel in scenario.workload.kernels:
         leaned += list(kernel.figures)
     return {
         "version": __version__,

@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 from sim.errors import InfeasibleError
-from sim.scenario.descriptions import AllToAll, Scenario
+from sim.scenario.all_to_all import AllToAll
+from sim.scenario.descriptions import Scenario
 from sim.workload.gates import Gate
 from sim.workload.gating import popularity
 from sim.workload.placement import Placement, contiguous, eplb
@@ -33,20 +34,20 @@ def routings(scenario: Scenario) -> list[Routing]:
             f"{groups:,} EP groups of {ep:,} ranks have {groups * ep**2:,} pairs that exchange; at most {MAX_PAIRS:,} are "
             "simulated together"
         )
-    if work.bytes_per_rank is not None:
-        return [_plain(work.bytes_per_rank, ep, per_node, offset=group * ep) for group in range(groups)]
+    if work.spec.bytes_per_rank is not None:
+        return [_plain(work.spec.bytes_per_rank, ep, per_node, offset=group * ep) for group in range(groups)]
     assert scenario.model is not None
     assert work.gate is not None
     model = scenario.model
     args = (
         work.gate,
-        work.placement,
-        work.redundant_experts,
+        work.spec.placement.kind,
+        work.spec.placement.redundant_experts,
         model.num_experts,
         model.top_k,
         model.num_groups,
     )
-    shape = (work.tokens_per_rank, work.sampling, ep, per_node, scenario.seed)
+    shape = (work.spec.tokens_per_rank or 1, work.sampling, ep, per_node, scenario.seed)
     draw = _routing.__wrapped__ if work.gate.kind == "trace" else _routing  # a trace is not hashed by content
     return [draw(*args, *shape, group) for group in range(groups)]
 
@@ -111,10 +112,10 @@ def record_of(scenario: Scenario, direction: str) -> float:
     """Bytes of one record in `direction` [bytes]."""
     work = scenario.workload
     assert isinstance(work, AllToAll)
-    if work.bytes_per_rank is not None:
-        return work.bytes_per_rank / scenario.ep
+    if work.spec.bytes_per_rank is not None:
+        return work.spec.bytes_per_rank / scenario.ep
     assert scenario.model is not None
-    dtype = work.dispatch_dtype if direction == "dispatch" else work.combine_dtype
+    dtype = work.spec.dispatch_dtype if direction == "dispatch" else work.spec.combine_dtype
     return float(
         record_bytes(work.kernel.name, direction, dtype, scenario.model.hidden, scenario.model.top_k)
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from sim.documents import Document
-from sim.runs.all_to_all import _run_all_to_all
-from sim.runs.flows import _run_flows
-from sim.runs.result import RESULT_SCHEMA, Progress, Result, expectations, provenance
+from sim.runs.kinds import Progress, Result, runner
+from sim.runs.result import RESULT_SCHEMA, expectations, provenance
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
-from sim.scenario.descriptions import AllToAll, FlowList, Inference, Scenario, Serving, Training
+from sim.scenario.descriptions import Scenario
 from sim.trees import flatten
 
 
@@ -52,36 +50,9 @@ def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Res
         "scenario": scenario.document,
         "provenance": provenance(scenario),
     }
-    result |= _RUNNERS[type(scenario.workload)](scenario, progress)
+    result |= runner(scenario.kind).run(scenario, progress)
     result["expect"] = expectations(scenario, result["metrics"])
     return result
-
-
-def _run_training(scenario: Scenario, progress: Progress) -> Result:
-    from sim.runs.training import run_training
-
-    return run_training(scenario, progress)
-
-
-def _run_inference(scenario: Scenario, progress: Progress) -> Result:
-    from sim.runs.inference import run_inference
-
-    return run_inference(scenario, progress)
-
-
-def _run_serving(scenario: Scenario, progress: Progress) -> Result:
-    from sim.runs.serving import run_serving
-
-    return run_serving(scenario, progress)
-
-
-_RUNNERS: dict[type, Callable[[Scenario, Progress], Result]] = {
-    AllToAll: _run_all_to_all,
-    FlowList: _run_flows,
-    Training: _run_training,
-    Inference: _run_inference,
-    Serving: _run_serving,
-}
 
 
 def run_file(spec: str | Path, settings: tuple[str, ...] = (), progress: Progress = lambda _: None) -> Result:

@@ -14,7 +14,9 @@ from sim.cost.surfaces import line
 from sim.errors import InfeasibleError
 from sim.runs.passes import Pass
 from sim.runs.step_surface import nic_share, surface
-from sim.scenario.descriptions import Inference, Scenario, Serving
+from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
+from sim.scenario.serving import Serving
 from sim.schedule import reductions
 from sim.schedule.serving import Pool, Service, StepCost
 
@@ -31,33 +33,37 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     prefill_s, prefill_kv, prefill_busy = _prefill_costs(work)
     progress(f"{scenario.name}: what a decode step costs")
     step_s, decode_kv, decode_busy, most, per_step, kv_bytes = _decode_costs(work)
-    apart = work.num_decode > 0
+    apart = work.spec.decode.instances > 0
     prefill_ep, decode_ep = work.prefill.ep, work.decode.ep
     if not apart:
         prefill_kv = decode_kv
     return Service(
         prefill=Pool(
-            work.num_prefill,
+            work.spec.prefill.instances,
             prefill_kv * prefill_ep,
             links.nic_bytes_per_s * prefill_ep,
             prefill_busy,
             prefill_ep,
         ),
         decode=Pool(
-            work.num_decode, decode_kv * decode_ep, links.nic_bytes_per_s * decode_ep, decode_busy, decode_ep
+            work.spec.decode.instances,
+            decode_kv * decode_ep,
+            links.nic_bytes_per_s * decode_ep,
+            decode_busy,
+            decode_ep,
         )
         if apart
         else None,
         prefill_s=prefill_s,
         decode_step_s=step_s,
         kv_bytes_per_token=kv_bytes,
-        batch_tokens=work.batch_tokens,
+        batch_tokens=work.spec.prefill.batch_tokens,
         max_batch=most * decode_ep,
         tokens_per_step=per_step,
-        cached_fraction=work.cached_fraction,
+        cached_fraction=work.spec.cached,
         transfer_bytes_per_s=links.nic_bytes_per_s,
         transfer_latency_s=links.latency_s,
-        policy=work.policy,
+        policy=work.spec.policy,
     )
 
 
@@ -71,7 +77,7 @@ def _prefill_costs(work: Serving) -> tuple[Callable[[float], float], float, floa
     times: list[float] = []
     busy, memory = 0.0, None
     for share in _BATCHES:
-        asked = max(2, work.batch_tokens * share)
+        asked = max(2, work.spec.prefill.batch_tokens * share)
         prompts = max(2, 2 * round(asked / base.context_tokens / 2))
         each = max(1, round(asked / prompts))
         if tokens and each * prompts <= tokens[-1]:
@@ -101,7 +107,7 @@ def _decode_costs(work: Serving) -> tuple[StepCost, float, float, int, float, fl
     base = work.decode.workload
     assert isinstance(base, Inference)
     memory = memory_of(work.decode, base)
-    most = work.requests_per_gpu or memory.max_batch
+    most = work.spec.decode.requests_per_gpu or memory.max_batch
     if most < 1 or memory.free_bytes <= most * memory.buffer_bytes_per_request:
         holds = f"at most {memory.max_batch} fit" if memory.max_batch else "not one fits"
         raise InfeasibleError(

@@ -46,8 +46,10 @@ from numpy.typing import NDArray
 
 from sim.engine.serving import InstanceRecord, ServingTrace, serve
 from sim.errors import InfeasibleError
+from sim.runs.kinds import COMPUTE, LINKS, Runner
 from sim.runs.service import service_of
-from sim.scenario.descriptions import Scenario, Serving
+from sim.scenario.descriptions import Scenario
+from sim.scenario.serving import Serving
 from sim.schedule.serving import Service
 from sim.workload.requests import Requests
 
@@ -65,16 +67,16 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     service = service_of(scenario, progress)
     asked = work.requests
     progress(f"{scenario.name}: {asked.num_requests} requests")
-    trace = serve(service, asked, until_s=work.until_s)
+    trace = serve(service, asked, until_s=work.spec.until)
     if trace.refused.all():
         fits = min(service.rank_capacity_tokens(pool) for pool in (service.prefill, service.decode) if pool)
         shortest = int((asked.prompt_tokens + asked.output_tokens).min())
         raise InfeasibleError(
             f"no request fits: a GPU has room for {fits:,.0f} tokens of KV, the shortest request needs {shortest:,}"
         )
-    gpus = work.num_prefill * work.prefill.ep + work.num_decode * work.decode.ep
+    slo = work.spec.slo
     return {
-        "metrics": measure(service, asked, trace, gpus, ttft_s=work.ttft_s, tpot_s=work.tpot_s),
+        "metrics": measure(service, asked, trace, work.num_gpus, ttft_s=slo.ttft, tpot_s=slo.tpot),
         "timeline": timeline(trace),
         "requests": _rows(trace, asked),
         "links": {},
@@ -298,3 +300,6 @@ def _decoded_until(service: Service, asked: Requests, trace: ServingTrace, until
 
 def _peak(pool: tuple[InstanceRecord, ...]) -> float:
     return max(one.peak_kv_tokens / one.kv_capacity_tokens for one in pool)
+
+
+RUNNER = Runner(run_serving, reads=(*LINKS, *COMPUTE))

@@ -17,7 +17,8 @@ import numpy as np
 
 from sim.cost.surfaces import line, plane
 from sim.runs.passes import Pass
-from sim.scenario.descriptions import Inference, Scenario
+from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.serving import StepCost
 
@@ -41,9 +42,7 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
     contexts = sorted({*contexts, 2})[-len(contexts) :]  # distinct, however short the mean one is
     few = [2**i for i in range(ranks.bit_length()) if 2**i < ranks]
     many = whole_loads(most)
-    light = [
-        Pass(scenario, replace(work, overlap=work.overlap and num > 1), 1, share=num / ranks) for num in few
-    ]
+    light = [Pass(scenario, work if num > 1 else work.one_batch(), 1, share=num / ranks) for num in few]
     full = [Pass(scenario, work, num) for num in many]
     grid = [[at(one, context) for context in contexts] for one in (*light, *full)]
     step_s = plane([num / ranks for num in few] + [float(num) for num in many], contexts, grid)

@@ -22,8 +22,10 @@ from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord
 from sim.engine.training import run_step
 from sim.runs import kernel_list, training_metrics
+from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
-from sim.scenario.descriptions import Scenario, Training
+from sim.scenario.descriptions import Scenario
+from sim.scenario.training import Training
 from sim.schedule import pipelines, reductions, step_bound
 from sim.schedule.collectives import Exchange
 from sim.schedule.operations import Pipeline
@@ -91,12 +93,14 @@ class Step:
     def pipeline(self) -> Pipeline:
         """Who does what in which order."""
         work = self.work
-        return pipelines.plan(work.schedule, work.layout.pp, work.num_microbatches, **work.schedule_options)
+        return pipelines.plan(
+            work.spec.schedule, work.layout.pp, work.num_microbatches, **work.schedule_options
+        )
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """What stands on each stage."""
-        return stages(self.model, self.pipeline.num_stages, num_layers=self.work.stage_layers)
+        return stages(self.model, self.pipeline.num_stages, num_layers=self.work.spec.stage_layers)
 
     @cached_property
     def routing(self) -> Routing:
@@ -130,7 +134,12 @@ class Step:
         work = self.work
         per_token = self.routing.ranks_per_token
         return ChunkWork(
-            self.model, work.layout, work.sequences, work.sequence_tokens, per_token, work.precision
+            self.model,
+            work.layout,
+            work.spec.microbatch_sequences,
+            work.spec.sequence_tokens,
+            per_token,
+            work.spec.precision,
         )
 
     @cached_property
@@ -148,7 +157,7 @@ class Step:
     def send_bytes(self) -> float:
         """Of one rank and microbatch [bytes]."""
         work = self.work
-        tokens = work.sequences * work.sequence_tokens / (work.layout.tp * work.layout.cp)
+        tokens = work.microbatch_tokens / (work.layout.tp * work.layout.cp)
         return tokens * self.model.hidden * _BYTES
 
     @cached_property
@@ -175,10 +184,10 @@ class Step:
             self.stages,
             self.hardware,
             work.kernel,
-            comm_sms=work.comm_sms if work.overlap else 0,
-            generation=work.generation,
+            comm_sms=work.comm_sms if work.spec.overlap else 0,
+            generation=work.spec.gemm_generation,
             exposed_s=_inside_layers_s(work, self.model, self.links),
-            recompute=work.recompute,
+            recompute=work.spec.recompute,
             measured=work.measured,
         )
 
@@ -188,7 +197,7 @@ class Step:
         work, costs = self.work, self.costs
         return StepPlan(
             tasks=tasks(
-                self.pipeline, self.times, partial(costs.mean_s, overlapped=True), overlap=work.overlap
+                self.pipeline, self.times, partial(costs.mean_s, overlapped=True), overlap=work.spec.overlap
             ),
             num_groups=costs.num_groups,
             lanes=costs.lanes,
@@ -220,8 +229,8 @@ class Step:
                 self.hardware,
                 work.kernel,
                 work.measured,
-                comm_sms=work.comm_sms if work.overlap else 0,
-                generation=work.generation,
+                comm_sms=work.comm_sms if work.spec.overlap else 0,
+                generation=work.spec.gemm_generation,
             )
         least = step_bound.least(
             self.chunk_work,
@@ -244,7 +253,7 @@ class Step:
             **layer_metrics(
                 self.times,
                 lambda name, busy: self.costs.mean_s(name, overlapped=busy),
-                overlap=self.work.overlap,
+                overlap=self.work.spec.overlap,
             ),
             "memory_peak_bytes": max(row.total_bytes for row in self.memory),
             "memory_capacity_bytes": self.hardware.gpu.hbm.capacity_bytes,
@@ -266,16 +275,18 @@ def memory_of(
         cut,
         pipeline.stages,
         partial(peaks, pipeline),
-        tokens_per_microbatch=work.sequences * work.sequence_tokens,
+        tokens_per_microbatch=work.microbatch_tokens,
         ranks_per_token=ranks_per_token,
-        recipe=Recipe(compute="fp8" if work.precision == "fp8" else "bf16", recompute=work.recompute),
+        recipe=Recipe(
+            compute="fp8" if work.spec.precision == "fp8" else "bf16", recompute=work.spec.recompute
+        ),
         gpus_per_node=gpus_per_node,
     )
 
 
 def routing_of(scenario: Scenario, work: Training, model: Model) -> Routing:
     """Mean counts of one EP group; the spread of routed loads around them is the step's skew."""
-    tokens = work.sequences * work.sequence_tokens // (work.layout.tp * work.layout.cp)
+    tokens = work.microbatch_tokens // (work.layout.tp * work.layout.cp)
     return route(
         work.gate,
         contiguous(model.num_experts, work.layout.ep),
@@ -293,7 +304,7 @@ def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Rout
     assert isinstance(scenario.fabric, topology.Fabric)
     nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
     cluster = topology.build(scenario.hardware, nodes, scenario.fabric, comm_sms=work.comm_sms)
-    formats = {"dispatch": work.dispatch_dtype, "combine": work.combine_dtype}
+    formats = {"dispatch": work.spec.dispatch_dtype, "combine": work.spec.combine_dtype}
     return {
         direction: Exchange(
             cluster=cluster,
@@ -316,14 +327,14 @@ def _inside_layers_s(work: Training, model: Model, links: reductions.Links) -> d
     backward, and scatters their gradients.
     """
     layout = work.layout
-    tokens = work.sequences * work.sequence_tokens / layout.cp
+    tokens = work.microbatch_tokens / layout.cp
     reduced = reductions.tensor_parallel_s(links, tokens * model.hidden * _BYTES, layout.tp)
     a = model.attention
     shared_heads = (
         2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
     )
     width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
-    kv = work.sequences * work.sequence_tokens * width * _BYTES
+    kv = work.microbatch_tokens * width * _BYTES
     gathered = reductions.context_parallel_s(links, kv, layout.cp, layout.tp)
     return {
         "attn(F)": reduced + gathered,
@@ -358,3 +369,15 @@ def _exchange_facts(step: Step) -> dict[str, Any]:
         }
         for name, exchange in step.exchanges.items()
     }
+
+
+def forecast_training(scenario: Scenario) -> Forecast:
+    """Memory of the fullest GPU, and the metrics of a step that takes no longer than its bound."""
+    step = Step.of(scenario)
+    step.require_fit()
+    fullest = max(step.memory, key=lambda row: row.total_bytes)
+    best = training_metrics.in_proportion(step.work, step.lower_bound_s)
+    return Forecast(step.run, named_parts(fullest.parts()), best)
+
+
+RUNNER = Runner(run_training, reads=(*LINKS, *COMPUTE), forecast=forecast_training)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from sim.engine.step_records import GroupRecord
-from sim.scenario.descriptions import Scenario, Training
+from sim.scenario.descriptions import Scenario
+from sim.scenario.training import Training
 from sim.schedule.operations import KINDS
 from sim.workload.model import training_flops_per_token
 
@@ -32,15 +33,14 @@ def measure(
     assert isinstance(work, Training)
     assert model is not None
     assert hardware is not None
-    layout, gpu = work.layout, hardware.gpu
+    gpu = hardware.gpu
     end = max(float(np.max(record.end_s)) for record in records)
     step = end + max(optimizer_s)
     rows = [_phases(record, step, optimizer_s[record.pipeline_rank]) for record in records]
     firsts = [record for record in records if record.pipeline_rank == 0]
     first = [row for row, record in zip(rows, records, strict=True) if record.pipeline_rank == 0]
-    tokens = layout.dp * work.num_microbatches * work.sequences * work.sequence_tokens
     peak = gpu.dense_flops.of("bf16")
-    per_gpu = tokens / step / layout.num_ranks
+    rates = _rates(work, step)
     metrics: dict[str, Any] = {
         "step_time_s": step,
         "lower_bound_s": lower_bound_s,
@@ -51,27 +51,38 @@ def measure(
         "optimizer_s": _mean(first, "opt_s"),
         "phases": {name: _mean(first, name) for name in rows[0]},
         "phases_mean": {name: _mean(rows, name) for name in rows[0]},
-        "tokens_per_step": tokens,
-        "tokens_per_s_per_gpu": per_gpu,
-        "tokens_per_day": tokens / step * 86_400,
+        "tokens_per_step": work.step_tokens,
+        **rates,
     }
     for name, causal in (("mfu_causal_fraction", True), ("mfu_noncausal_fraction", False)):
-        flops = training_flops_per_token(model, work.sequence_tokens, causal=causal)
-        metrics[name] = flops * per_gpu / peak
-    return metrics | _run(work, step, tokens)
+        flops = training_flops_per_token(model, work.spec.sequence_tokens, causal=causal)
+        metrics[name] = flops * rates["tokens_per_s_per_gpu"] / peak
+    return metrics | _run(work, step)
 
 
-def _run(work: Training, step_s: float, tokens_per_step: int) -> dict[str, float]:
+def in_proportion(work: Training, step_s: float) -> dict[str, float]:
+    """The metrics that follow from the time of a step alone."""
+    return {"step_time_s": step_s, **_rates(work, step_s), **_run(work, step_s)}
+
+
+def _rates(work: Training, step_s: float) -> dict[str, float]:
+    return {
+        "tokens_per_s_per_gpu": work.step_tokens / step_s / work.layout.num_ranks,
+        "tokens_per_day": work.step_tokens / step_s * 86_400,
+    }
+
+
+def _run(work: Training, step_s: float) -> dict[str, float]:
     """A whole run of such steps, where one is asked for."""
-    if work.run is None:
+    if work.spec.run is None:
         return {}
-    seconds = work.run.tokens / tokens_per_step * step_s
+    seconds = work.spec.run.tokens / work.step_tokens * step_s
     hours = seconds / 3600 * work.layout.num_ranks
     found = {"run_days": seconds / 86_400, "run_gpu_hours": hours}
-    if work.run.price_usd is not None:
-        found["run_cost_usd"] = hours * work.run.price_usd
-    if work.run.power_w is not None:
-        found["run_energy_kwh"] = hours * work.run.power_w / 1000
+    if work.price_usd is not None:
+        found["run_cost_usd"] = hours * work.price_usd
+    if work.power_w is not None:
+        found["run_energy_kwh"] = hours * work.power_w / 1000
     return found
 
 

@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from sim.scenario.descriptions import AllToAll
+from sim.cluster.kernels import Kernel
+from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft
+from sim.scenario.kinds import Resolver
 from sim.scenario.routing import GateSpec, KernelSpec, PlacementSpec, gate_of, kernel_of, placement_of
-from sim.scenario.values import Branch, Count
-from sim.schemas import quantity
+from sim.scenario.values import Count, WorkloadSpec
+from sim.schemas import Bytes
+from sim.workload.gates import Gate
 
 _AT = ("workload",)
+
+
+class AllToAllSpec(WorkloadSpec):
+    """One dispatch and one combine of every EP group; or a plain exchange of `bytes_per_rank`."""
+
+    kind: Literal["all_to_all"]
+    tokens_per_rank: Count | None = None
+    bytes_per_rank: Bytes | None = None
+    gate: GateSpec | None = None
+    kernel: KernelSpec
+    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
+    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
+    placement: PlacementSpec = PlacementSpec()
+
+
+@dataclass(frozen=True, slots=True)
+class AllToAll(Workload):
+    """A dispatch and a combine of every EP group, ready to be routed."""
+
+    spec: AllToAllSpec
+    gate: Gate | None
+    kernel: Kernel
+    comm_sms: int
+    options: dict[str, Any]  # nvlink, copies, pxn: what the kernel's kind has
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The one kernel."""
+        return (self.kernel,)
+
+    @property
+    def sampling(self) -> str:
+        """How the gate's tokens choose their experts; a plain collective has none."""
+        return self.spec.gate.sampling if self.spec.gate else "expected"
+
+    @property
+    def cluster_comm_sms(self) -> int:
+        """SMs that are lent to the kernel."""
+        return self.comm_sms
 
 
 def all_to_all_of(draft: Draft, spec: AllToAllSpec) -> AllToAll:
@@ -35,19 +78,7 @@ def all_to_all_of(draft: Draft, spec: AllToAllSpec) -> AllToAll:
             gate = gate_of(draft, spec.gate, max(1, ep // draft.gpus_per_node))
         placement_of(draft, spec.placement, ep)
     draft.layout = {"ep": ep, "dp": draft.num_ranks, "pp": 1, "tp": 1, "cp": 1}
-    return AllToAll(
-        kernel=kernel,
-        comm_sms=comm_sms,
-        options=options,
-        tokens_per_rank=spec.tokens_per_rank or 1,
-        bytes_per_rank=spec.bytes_per_rank,
-        gate=gate,
-        sampling=spec.gate.sampling if spec.gate else "expected",
-        dispatch_dtype=spec.dispatch_dtype,
-        combine_dtype=spec.combine_dtype,
-        redundant_experts=spec.placement.redundant_experts,
-        placement=spec.placement.kind,
-    )
+    return AllToAll(spec, gate, kernel, comm_sms, options)
 
 
 def _ep(draft: Draft) -> int:
@@ -67,14 +98,6 @@ def _ep(draft: Draft) -> int:
     return ep
 
 
-class AllToAllSpec(Branch):
-    """One dispatch and one combine of every EP group; or a plain exchange of `bytes_per_rank`."""
-
-    kind: Literal["all_to_all"]
-    tokens_per_rank: Count | None = None
-    bytes_per_rank: quantity("bytes") | None = None  # type: ignore[valid-type]
-    gate: GateSpec | None = None
-    kernel: KernelSpec
-    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
-    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
-    placement: PlacementSpec = PlacementSpec()
+RESOLVER = Resolver(
+    {"all_to_all": AllToAllSpec}, all_to_all_of, needs_model=lambda spec: spec.bytes_per_rank is None
+)

@@ -14,7 +14,7 @@ from sim.documents import Document
 from sim.errors import Fault
 from sim.scenario.draft import catch
 from sim.scenario.values import Branch, Index, Machines, Number, Whole
-from sim.schemas import quantity
+from sim.schemas import Bytes, Duration, Rate, written
 from sim.units import UnitError
 
 
@@ -117,15 +117,15 @@ class LeafSpineSpec(Branch):
     hosts: Machines
     hosts_per_leaf: Machines
     spines: Machines
-    link: quantity("bytes/s")  # type: ignore[valid-type]
+    link: Rate
     oversubscription: Annotated[Number, Field(gt=0)] | None = None
     """Must equal hosts_per_leaf / spines."""
-    link_latency: quantity("s", 0) = "0 s"  # type: ignore[valid-type]
-    switch_latency: quantity("s", 0) = "0 s"  # type: ignore[valid-type]
+    link_latency: Duration = written("0 s")
+    switch_latency: Duration = written("0 s")
     routing: Literal["adaptive", "ecmp", "static"] = "adaptive"
     """adaptive: uplinks pooled; ecmp: each flow hashed to one path; static: paths given in the flows."""
-    payload_per_packet: quantity("bytes") = "4096 B"  # type: ignore[valid-type]
-    wire_per_packet: quantity("bytes") = "4096 B"  # type: ignore[valid-type]
+    payload_per_packet: Bytes = written("4096 B")
+    wire_per_packet: Bytes = written("4096 B")
 
 
 class FabricSpec(Branch):
@@ -145,7 +145,7 @@ class FaultSpec(Branch):
     node: Index | None = None
     nic: Index | None = None
     rail: Index | None = None
-    bandwidth: quantity("bytes/s")  # type: ignore[valid-type]
+    bandwidth: Rate
 
     @field_validator("bandwidth")
     @classmethod

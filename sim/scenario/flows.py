@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from sim.cluster import topology
-from sim.scenario.descriptions import FlowList
+from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft, beside
-from sim.scenario.values import Branch
+from sim.scenario.kinds import Resolver
+from sim.scenario.values import WorkloadSpec
 from sim.schedule import flow_list
+from sim.schedule.flow_list import FlowTable
+
+
+class FlowsSpec(WorkloadSpec):
+    """One's own flows, from a CSV."""
+
+    kind: Literal["flows"]
+    file: str
+    """flow_id,src,dst,bytes,start_us[,after_flow_id][,links]; relative to the scenario, or absolute."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowList(Workload):
+    """Flows from a CSV on a bare fabric or a cluster, read."""
+
+    spec: FlowsSpec
+    table: FlowTable
 
 
 def flows_of(draft: Draft, spec: FlowsSpec) -> FlowList:
@@ -16,12 +35,7 @@ def flows_of(draft: Draft, spec: FlowsSpec) -> FlowList:
     file, mark, key = beside(draft.document, ("workload", "file"))
     fabric = draft.fabric if isinstance(draft.fabric, topology.LeafSpine) else None
     num_hosts = fabric.hosts if fabric else draft.num_ranks
-    return FlowList(flow_list.read(file, num_hosts, fabric, where=mark, key=key))
+    return FlowList(spec, flow_list.read(file, num_hosts, fabric, where=mark, key=key))
 
 
-class FlowsSpec(Branch):
-    """One's own flows, from a CSV."""
-
-    kind: Literal["flows"]
-    file: str
-    """flow_id,src,dst,bytes,start_us[,after_flow_id][,links]; relative to the scenario, or absolute."""
+RESOLVER = Resolver({"flows": FlowsSpec}, flows_of, takes_model=False)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.errors import InputError
-from sim.scenario.descriptions import Inference
+from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft
+from sim.scenario.kinds import Resolver
 from sim.scenario.routing import (
     GateSpec,
     KernelSpec,
@@ -19,11 +22,100 @@ from sim.scenario.routing import (
     kernel_of,
     placement_of,
 )
-from sim.scenario.values import Branch, Count, Index
-from sim.schemas import quantity
+from sim.scenario.values import Count, Index, WorkloadSpec
+from sim.schemas import Fraction, Size, written
 from sim.workload import layout as layouts
+from sim.workload.gates import Gate
+from sim.workload.layout import Layout
 
 _AT = ("workload",)
+
+
+class DeployedSpec(WorkloadSpec):
+    """What prefill and decode share: one EP group of a deployment, and what it is made of."""
+
+    overlap: bool = True
+    """Two microbatches, the exchanges of one beside compute of the other; false: one batch, every exchange waited for."""
+    gate: GateSpec = UniformGate(kind="uniform")
+    kernel: KernelSpec
+    placement: PlacementSpec = PlacementSpec()
+    drawn_layers: Count = 4
+    """Layers with a routing of their own, taken in turn (1 where the gate samples nothing)."""
+    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
+    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
+    precision: Literal["fp8", "bf16"] = "fp8"
+    """Of weights and GEMMs; embedding, head and gate are BF16."""
+    kv_dtype: Literal["bf16", "fp8"] = "bf16"
+    fused_gate: bool = True
+    """One kernel from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
+    gemm_generation: str = "march_2025"
+    reserve: Fraction = written("10 %")
+    """Of HBM, kept from weights and cache (assumed: driver, communicator, allocator)."""
+    graphs: Size = written("2 GB")
+    """CUDA graphs and activations (assumed)."""
+
+
+class PrefillSpec(DeployedSpec):
+    """Prompts into the cache, and the first token of each."""
+
+    kind: Literal["prefill"]
+    prompt_tokens: Count = 4096
+    prompts_per_gpu: Count = 4
+    """Prompts computed together on each GPU, in both microbatches; `prompt_tokens` or `chunk_tokens` of each a pass."""
+    chunk_tokens: Count | None = None
+    """Tokens of a prompt in one pass; the whole prompt when left out."""
+    cached_tokens: Index = 0
+    """Tokens of a prompt whose keys and values are there already: attended to, not computed."""
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a prompt in one pass [count]."""
+        return self.chunk_tokens or self.prompt_tokens - self.cached_tokens
+
+
+class DecodeSpec(DeployedSpec):
+    """Steps that give each request its next tokens."""
+
+    kind: Literal["decode"]
+    requests_per_gpu: Count | None = None
+    """When left out the most that memory allows, with two microbatches the even number below: half of them in each."""
+    context_tokens: Count
+    """Mean tokens of a request in the cache."""
+    tokens_per_step: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
+    """Tokens of a request that one step verifies: 2 with one speculated token (MTP)."""
+    acceptance: Fraction = written("80 %")
+    """How often a speculated token is right; nothing to accept at one token a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference(Workload):
+    """One EP group that prefills or decodes, ready to be planned."""
+
+    spec: PrefillSpec | DecodeSpec
+    layout: Layout
+    gate: Gate
+    sampling: str
+    kernel: Kernel
+    comm_sms: int
+    options: dict[str, Any]
+    requests: int | None  # of a GPU: prompts of a prefill; None for as many as fit
+    context_tokens: int  # of a request in the cache; of a whole prompt
+    step_tokens: int  # of a request, computed at once
+    cached_tokens: int  # of a prompt
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The one kernel."""
+        return (self.kernel,)
+
+    @property
+    def acceptance_fraction(self) -> float:
+        """How often a speculated token is right; nothing is speculated in a prefill."""
+        return self.spec.acceptance if isinstance(self.spec, DecodeSpec) else 0.0
+
+    def one_batch(self) -> Inference:
+        """The same deployment without a second microbatch: every collective is waited for."""
+        return replace(self, spec=self.spec.model_copy(update={"overlap": False}))
 
 
 def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
@@ -55,35 +147,36 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     if draft.faults or gate is None or layout is None:
         raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
+    requests = spec.requests_per_gpu if isinstance(spec, DecodeSpec) else spec.prompts_per_gpu
     return Inference(
-        kind=spec.kind,
+        spec=spec,
         layout=layout,
-        overlap=spec.overlap,
         gate=gate,
         sampling=spec.gate.sampling,
         kernel=kernel,
         comm_sms=comm_sms,
         options=options,
-        placement=spec.placement.kind,
-        redundant_experts=spec.placement.redundant_experts,
-        drawn_layers=spec.drawn_layers,
-        dispatch_dtype=spec.dispatch_dtype,
-        combine_dtype=spec.combine_dtype,
-        precision=spec.precision,
-        kv_dtype=spec.kv_dtype,
-        fused_gate=spec.fused_gate,
-        generation=spec.gemm_generation,
-        reserve_fraction=spec.reserve,
-        graphs_bytes=spec.graphs,
-        requests=spec.requests_per_gpu if isinstance(spec, DecodeSpec) else spec.prompts_per_gpu,
-        context_tokens=spec.context_tokens if isinstance(spec, DecodeSpec) else spec.prompt_tokens,
-        step_tokens=spec.tokens_per_step if isinstance(spec, DecodeSpec) else _pass_tokens(spec),
-        cached_tokens=0 if isinstance(spec, DecodeSpec) else spec.cached_tokens,
-        acceptance_fraction=spec.acceptance if isinstance(spec, DecodeSpec) else 0.0,
+        requests=requests,
+        **_tokens(spec),
     )
 
 
-def _layout(draft: Draft) -> layouts.Layout | None:
+def _tokens(spec: PrefillSpec | DecodeSpec) -> dict[str, int]:
+    """Tokens of a request: in the cache or whole prompt, computed at once, and found computed [count]."""
+    if isinstance(spec, DecodeSpec):
+        return {
+            "context_tokens": spec.context_tokens,
+            "step_tokens": spec.tokens_per_step,
+            "cached_tokens": 0,
+        }
+    return {
+        "context_tokens": spec.prompt_tokens,
+        "step_tokens": spec.pass_tokens,
+        "cached_tokens": spec.cached_tokens,
+    }
+
+
+def _layout(draft: Draft) -> Layout | None:
     """EP over all ranks by default, attention data-parallel but for TP; None where it has faults."""
     asked, num_ranks, per_node = draft.asked, draft.num_ranks, draft.gpus_per_node
     assert draft.model is not None
@@ -121,56 +214,4 @@ def _prompts(draft: Draft, spec: PrefillSpec) -> None:
         draft.fault((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)
 
 
-def _pass_tokens(spec: PrefillSpec) -> int:
-    return spec.chunk_tokens or spec.prompt_tokens - spec.cached_tokens
-
-
-class DeployedSpec(Branch):
-    """What prefill and decode share: one EP group of a deployment, and what it is made of."""
-
-    overlap: bool = True
-    """Two microbatches, the exchanges of one beside compute of the other; false: one batch, every exchange waited for."""
-    gate: GateSpec = UniformGate(kind="uniform")
-    kernel: KernelSpec
-    placement: PlacementSpec = PlacementSpec()
-    drawn_layers: Count = 4
-    """Layers with a routing of their own, taken in turn (1 where the gate samples nothing)."""
-    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
-    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
-    precision: Literal["fp8", "bf16"] = "fp8"
-    """Of weights and GEMMs; embedding, head and gate are BF16."""
-    kv_dtype: Literal["bf16", "fp8"] = "bf16"
-    fused_gate: bool = True
-    """One kernel from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
-    gemm_generation: str = "march_2025"
-    reserve: quantity("fraction") = "10 %"  # type: ignore[valid-type]
-    """Of HBM, kept from weights and cache (assumed: driver, communicator, allocator)."""
-    graphs: quantity("bytes", 0) = "2 GB"  # type: ignore[valid-type]
-    """CUDA graphs and activations (assumed)."""
-
-
-class PrefillSpec(DeployedSpec):
-    """Prompts into the cache, and the first token of each."""
-
-    kind: Literal["prefill"]
-    prompt_tokens: Count = 4096
-    prompts_per_gpu: Count = 4
-    """Prompts computed together on each GPU, in both microbatches; `prompt_tokens` or `chunk_tokens` of each a pass."""
-    chunk_tokens: Count | None = None
-    """Tokens of a prompt in one pass; the whole prompt when left out."""
-    cached_tokens: Index = 0
-    """Tokens of a prompt whose keys and values are there already: attended to, not computed."""
-
-
-class DecodeSpec(DeployedSpec):
-    """Steps that give each request its next tokens."""
-
-    kind: Literal["decode"]
-    requests_per_gpu: Count | None = None
-    """When left out the most that memory allows, with two microbatches the even number below: half of them in each."""
-    context_tokens: Count
-    """Mean tokens of a request in the cache."""
-    tokens_per_step: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
-    """Tokens of a request that one step verifies: 2 with one speculated token (MTP)."""
-    acceptance: quantity("fraction") = "80 %"  # type: ignore[valid-type]
-    """How often a speculated token is right; nothing to accept at one token a step."""
+RESOLVER = Resolver({"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of)

@@ -6,44 +6,41 @@ goes into the result, so that a result can be run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
 
-from sim import schemas, units
+from sim import units
 from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import Fault, InputError
-from sim.scenario.all_to_all import AllToAllSpec, all_to_all_of
+from sim.scenario import specification
 from sim.scenario.cluster import cluster_of
-from sim.scenario.descriptions import AllToAll, Expectation, FlowList, Inference, Scenario, Serving, Training
+from sim.scenario.descriptions import Expectation, Scenario
 from sim.scenario.draft import Draft, catch, model_of
-from sim.scenario.flows import FlowsSpec, flows_of
-from sim.scenario.inference import DecodeSpec, PrefillSpec, inference_of
-from sim.scenario.serving import ServingSpec, serving_of
+from sim.scenario.kinds import resolver
 from sim.scenario.specification import ScenarioSpec
-from sim.scenario.training import TrainingSpec, training_of
 
 
 def resolve(document: Document) -> Scenario:
     """Check a document (without variants) and build the scenario. Raises `InputError` with all faults found."""
-    spec = schemas.check(document, ScenarioSpec)
+    spec = specification.check(document)
+    kind = resolver(spec.workload.kind)
     draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
     draft.hardware, draft.num_nodes, draft.fabric, draft.link_faults = cluster_of(
         document, spec.cluster, draft.faults
     )
-    if not isinstance(spec.workload, FlowsSpec):
+    if kind.takes_model:
         if isinstance(draft.fabric, topology.LeafSpine):
             draft.fault(
                 ("cluster", "fabric", "kind"), "'leaf_spine'", f"a fabric of GPUs for {spec.workload.kind}"
             )
-        plain = isinstance(spec.workload, AllToAllSpec) and spec.workload.bytes_per_rank is not None
-        draft.model = catch(draft.faults, lambda: model_of(document, spec.model, needed=not plain))
+        needed = kind.needs_model(spec.workload)
+        draft.model = catch(draft.faults, lambda: model_of(document, spec.model, needed=needed))
     if draft.faults:
         raise InputError(draft.faults)
     assert draft.fabric is not None
-    workload = catch(draft.faults, lambda: _BUILDERS[type(spec.workload)](draft, spec.workload))
+    workload = catch(draft.faults, lambda: kind.resolve(draft, spec.workload))
     expectations = _expectations(document, spec, draft.faults)
     if draft.faults or workload is None:
         raise InputError(draft.faults)
@@ -67,16 +64,6 @@ def resolve(document: Document) -> Scenario:
         document=resolved,
         settings=document.settings,
     )
-
-
-_BUILDERS: dict[type, Callable[[Draft, Any], AllToAll | FlowList | Training | Inference | Serving]] = {
-    FlowsSpec: flows_of,
-    AllToAllSpec: all_to_all_of,
-    TrainingSpec: training_of,
-    PrefillSpec: inference_of,
-    DecodeSpec: inference_of,
-    ServingSpec: serving_of,
-}
 
 
 def _expectations(document: Document, spec: ScenarioSpec, faults: list[Fault]) -> tuple[Expectation, ...]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from sim.cluster.kernels import Kernel
 from sim.errors import Fault, InputError
-from sim.scenario.descriptions import Scenario, Serving
+from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, beside, catch
-from sim.scenario.values import Branch, Count, Machines, Number
-from sim.schemas import quantity
+from sim.scenario.kinds import Resolver
+from sim.scenario.values import Branch, Count, Machines, Number, WorkloadSpec
+from sim.schemas import Fraction, Seconds, written
 from sim.workload import requests as users
+
+_AT = ("workload",)
+_SEED = 3  # stream of arrivals within the scenario's seed
 
 
 class LengthsSpec(Branch):
@@ -73,11 +79,11 @@ class DecodePoolSpec(Branch):
 class ObjectiveSpec(Branch):
     """What a request must meet to count as good."""
 
-    ttft: quantity("s") | None = None  # type: ignore[valid-type]
-    tpot: quantity("s") | None = None  # type: ignore[valid-type]
+    ttft: Seconds | None = None
+    tpot: Seconds | None = None
 
 
-class ServingSpec(Branch):
+class ServingSpec(WorkloadSpec):
     """Requests that arrive, wait, are prefilled and decoded."""
 
     kind: Literal["serving"]
@@ -86,17 +92,31 @@ class ServingSpec(Branch):
     decode: DecodePoolSpec
     policy: Literal["fcfs", "first_fit", "shortest_first"] = "fcfs"
     """Who is taken from a queue."""
-    cached: quantity("fraction") = "0 %"  # type: ignore[valid-type]
+    cached: Fraction = written("0 %")
     """Of every prompt, found in a cache and not computed."""
     slo: ObjectiveSpec = ObjectiveSpec()
-    until: quantity("s") | None = None  # type: ignore[valid-type]
+    until: Seconds | None = None
     """When to stop; until the last request has ended when left out."""
 
 
-_AT = ("workload",)
+@dataclass(frozen=True, slots=True)
+class Serving(Workload):
+    """Requests and two pools of instances; each pool's instance is a scenario of its own."""
 
+    spec: ServingSpec
+    requests: users.Requests
+    prefill: Scenario
+    decode: Scenario
 
-_SEED = 3  # stream of arrivals within the scenario's seed
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Those of both pools."""
+        return (*self.prefill.workload.kernels, *self.decode.workload.kernels)
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of all instances of both pools."""
+        return sum(pool.instances * pool.ep for pool in (self.spec.prefill, self.spec.decode))
 
 
 def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
@@ -137,20 +157,7 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
     if prefill is None or decode is None:
         raise InputError(draft.faults)
     draft.layout = {"ep": spec.prefill.ep}
-    return Serving(
-        requests=asked,
-        prefill=prefill,
-        decode=decode,
-        num_prefill=spec.prefill.instances,
-        num_decode=spec.decode.instances,
-        batch_tokens=spec.prefill.batch_tokens,
-        requests_per_gpu=spec.decode.requests_per_gpu,
-        policy=spec.policy,
-        cached_fraction=spec.cached,
-        ttft_s=spec.slo.ttft,
-        tpot_s=spec.slo.tpot,
-        until_s=spec.until,
-    )
+    return Serving(spec, asked, prefill, decode)
 
 
 def _requests(draft: Draft, spec: ServingSpec) -> users.Requests:
@@ -193,3 +200,6 @@ def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[st
             key = places.get(first, first) + dot + rest
             moved.append(Fault(fault.where, key, fault.got, fault.wanted, fault.nearest))
         raise InputError(moved) from None
+
+
+RESOLVER = Resolver({"serving": ServingSpec}, serving_of)

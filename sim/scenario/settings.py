@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim import documents, schemas
+from sim import documents
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
-from sim.scenario.specification import ScenarioSpec
+from sim.scenario import specification
 from sim.workload import model as models
 
 
@@ -116,7 +116,7 @@ def variants(document: Document) -> dict[str, Document]:
     declared = document.get(("variants",))
     if not declared:
         return {str(document.get(("name",)) or "scenario"): document}
-    schemas.check(document, ScenarioSpec)
+    specification.check(document)
     found = {}
     for name, overrides in declared.items():
         one = document.copy()

@@ -1,38 +1,32 @@
 """What a scenario file may say, as pydantic models: the shape of the YAML, its defaults and its JSON Schema.
 
-Only shape is checked here; what must agree across branches (EP and ranks, groups and experts) is checked by `scenario`.
+Only shape is checked here; what must agree across branches (EP and ranks, groups and experts) is checked by `resolve`.
+A document is held to the model of its own kind of workload, so that no run waits for the models of the others.
 """
 
 from __future__ import annotations
 
+from functools import cache, reduce
+from operator import or_
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
-from sim.scenario.all_to_all import AllToAllSpec
+from sim import schemas
+from sim.documents import Document
+from sim.kinds import WORKLOADS
 from sim.scenario.cluster import ClusterSpec
 from sim.scenario.draft import LayoutSpec
-from sim.scenario.flows import FlowsSpec
-from sim.scenario.inference import DecodeSpec, PrefillSpec
-from sim.scenario.serving import ServingSpec
-from sim.scenario.training import TrainingSpec
-from sim.scenario.values import Branch, Index, Number
-from sim.schemas import quantity
-
-__all__ = ["ScenarioSpec", "WorkloadSpec"]
-
-
-WorkloadSpec = Annotated[
-    AllToAllSpec | FlowsSpec | TrainingSpec | PrefillSpec | DecodeSpec | ServingSpec,
-    Field(discriminator="kind"),
-]
+from sim.scenario.kinds import resolver
+from sim.scenario.values import Branch, Index, Number, WorkloadSpec
+from sim.schemas import Share
 
 
 class ExpectSpec(Branch):
     """A published value that a metric must meet."""
 
     value: str | Number
-    tolerance: quantity("fraction", 0)  # type: ignore[valid-type]
+    tolerance: Share
     source: str | None = None
 
 
@@ -51,3 +45,20 @@ class ScenarioSpec(Branch):
     expect: dict[str, ExpectSpec] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The scenario several ways: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""
+
+
+def check(document: Document) -> ScenarioSpec:
+    """A scenario's document in its shape. Raises `InputError` with all faults at their marks."""
+    kind = document.get(("workload", "kind"))
+    known = isinstance(kind, str) and kind in WORKLOADS
+    return schemas.check(document, model_of(kind) if known else model_of(*WORKLOADS))
+
+
+@cache
+def model_of(*kinds: str) -> type[ScenarioSpec]:
+    """The model of scenarios whose workload is of one of some kinds."""
+    specs = [resolver(kind).specs[kind] for kind in kinds]
+    workload: Any = (reduce(or_, specs), Field(discriminator="kind")) if len(specs) > 1 else specs[0]
+    return create_model(
+        "ScenarioSpec", __base__=ScenarioSpec, __doc__=ScenarioSpec.__doc__, workload=workload
+    )

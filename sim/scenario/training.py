@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from sim.cluster.hardware import Hardware
+from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.cost.measured import MeasuredProfile, load_profile
 from sim.errors import InputError, nearest
-from sim.scenario.descriptions import Training, TrainingRun
+from sim.scenario.descriptions import Workload
 from sim.scenario.draft import Draft
+from sim.scenario.kinds import Resolver
 from sim.scenario.routing import (
     GateSpec,
     KernelSpec,
@@ -20,16 +25,116 @@ from sim.scenario.routing import (
     kernel_of,
     placement_of,
 )
-from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, Number
+from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, Number, WorkloadSpec
 from sim.schedule import pipelines
-from sim.schemas import quantity
+from sim.schemas import Amount, Fraction, Price, Watts, written
 from sim.workload import layout as layouts
+from sim.workload.gates import Gate
 from sim.workload.layout import Layout
 from sim.workload.skew import Skew
 from sim.workload.stages import stages
 
 _AT = ("workload",)
 _COUNTS = {"microbatch": (*_AT, "microbatches"), "chunk": (*_AT, "chunks"), "pipeline rank": ("layout", "pp")}
+
+
+class SkewSpec(Branch):
+    """Lognormal standard deviations: how unlike ranks are. All 0 is a balanced step."""
+
+    routed_load: Fraction = written("7.5 %")
+    """Of a rank's routed tokens, by (layer, microbatch, rank)."""
+    kernel_jitter: Fraction = written("2 %")
+    """Of a kernel's time."""
+    gpu_spread: Fraction = written("1.5 %")
+    """Of a GPU's speed, for the whole step."""
+
+
+class RunSpec(Branch):
+    """A whole training run of such steps."""
+
+    tokens: Amount
+    price: Price | None = None
+    """The profile's when left out."""
+    gpu_load: Fraction = written("85 %")
+    """Mean power of a GPU over its TDP (assumed: between a GEMM's and a wait's)."""
+    host_power: Watts = written("300 W")
+    """CPU, memory, fans of a node for each GPU (assumed: 2.4 kW a node of 8)."""
+    network_power: Watts = written("50 W")
+    """NIC, optics and switches for each GPU (assumed)."""
+    pue: Annotated[Number, Field(ge=1, le=100)] = 1.2
+    """Power of the building over power of the machines (assumed)."""
+
+
+class TrainingSpec(WorkloadSpec):
+    """One optimizer step, and with `run` a whole run of them."""
+
+    kind: Literal["training"]
+    sequence_tokens: Count = 4096
+    microbatch_sequences: Count = 1
+    microbatches: Annotated[Count, Field(le=MAX_MICROBATCHES)] | None = None
+    """Of one pipeline and step (of both directions together, where a schedule has two)."""
+    global_batch: Count | None = None
+    """Sequences of one step over all data-parallel ranks; microbatches follow from it and the layout."""
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] = "dualpipe"
+    chunks: Count | None = None
+    """Stages a rank, for `interleaved`."""
+    stage_layers: list[Index] | None = None
+    """Layers of each stage; balanced when left out."""
+    overlap: bool = True
+    """Whether pairs of a forward and a backward hide their all-to-alls behind one another."""
+    gate: GateSpec = UniformGate(kind="uniform")
+    """Mean copies a token; the spread around them is `skew`."""
+    kernel: KernelSpec
+    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
+    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
+    precision: Literal["fp8", "bf16"] = "fp8"
+    """Of the layers' GEMMs; heads and gates are BF16."""
+    compute: Literal["modelled", "measured"] = "modelled"
+    profile: str | None = None
+    """A measured compute profile, beside `compute: measured`."""
+    gemm_generation: str = "march_2025"
+    """Of the GEMM kernels."""
+    recompute: Literal["none", "selective", "full"] = "selective"
+    skew: SkewSpec = SkewSpec()
+    run: RunSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Training(Workload):
+    """An optimizer step, ready to be planned."""
+
+    spec: TrainingSpec
+    layout: Layout
+    schedule_options: dict[str, Any]
+    num_microbatches: int
+    gate: Gate
+    kernel: Kernel
+    comm_sms: int
+    options: dict[str, Any]
+    measured: MeasuredProfile | None
+    skew: Skew
+    price_usd: float | None  # of a GPU-hour of a whole run; None without a run, or where nobody says
+    power_w: float | None  # of one GPU of a whole run, with its share of everything
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The one kernel."""
+        return (self.kernel,)
+
+    @property
+    def stated_price_usd(self) -> float | None:
+        """Price of a GPU-hour of the whole run [$]."""
+        return self.price_usd
+
+    @property
+    def microbatch_tokens(self) -> int:
+        """Tokens of a microbatch [count]."""
+        return self.spec.microbatch_sequences * self.spec.sequence_tokens
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a step, over all data-parallel ranks [count]."""
+        return self.layout.dp * self.num_microbatches * self.microbatch_tokens
 
 
 def training_of(draft: Draft, spec: TrainingSpec) -> Training:
@@ -71,27 +176,20 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     if draft.faults or gate is None or microbatches is None:
         raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("pp", "ep", "tp", "dp", "cp")}
+    price_usd, power_w = _run_costs(spec.run, draft.hardware)
     return Training(
+        spec=spec,
         layout=layout,
-        schedule=spec.schedule,
         schedule_options=options,
         num_microbatches=microbatches,
-        sequences=spec.microbatch_sequences,
-        sequence_tokens=spec.sequence_tokens,
-        stage_layers=tuple(spec.stage_layers) if spec.stage_layers else None,
-        overlap=spec.overlap,
         gate=gate,
         kernel=kernel,
         comm_sms=comm_sms,
         options=kernel_options,
-        dispatch_dtype=spec.dispatch_dtype,
-        combine_dtype=spec.combine_dtype,
-        precision=spec.precision,
         measured=measured,
-        generation=spec.gemm_generation,
-        recompute=spec.recompute,
-        skew=Skew(spec.skew.routed_load, spec.skew.kernel_jitter, spec.skew.gpu_spread),
-        run=_run(draft, spec),
+        skew=Skew(**spec.skew.model_dump()),
+        price_usd=price_usd,
+        power_w=power_w,
     )
 
 
@@ -192,73 +290,19 @@ def _measured(draft: Draft, spec: TrainingSpec) -> MeasuredProfile | None:
         return None
 
 
-def _run(draft: Draft, spec: TrainingSpec) -> TrainingRun | None:
-    run, hardware = spec.run, draft.hardware
-    assert hardware is not None
+def _run_costs(run: RunSpec | None, hardware: Hardware) -> tuple[float | None, float | None]:
+    """Price of a GPU-hour of a whole run [$], and power of a GPU with its share of everything [W]; None for unknown."""
     if run is None:
-        return None
+        return None, None
     tdp = hardware.gpu.tdp_w
     power = (tdp * run.gpu_load + run.host_power + run.network_power) * run.pue if tdp is not None else None
-    price = run.price if run.price is not None else hardware.gpu_hour_usd
-    return TrainingRun(tokens=run.tokens, price_usd=price, power_w=power)
+    return (run.price if run.price is not None else hardware.gpu_hour_usd), power
 
 
-class SkewSpec(Branch):
-    """Lognormal standard deviations: how unlike ranks are. All 0 is a balanced step."""
-
-    routed_load: quantity("fraction") = "7.5 %"  # type: ignore[valid-type]
-    """Of a rank's routed tokens, by (layer, microbatch, rank)."""
-    kernel_jitter: quantity("fraction") = "2 %"  # type: ignore[valid-type]
-    """Of a kernel's time."""
-    gpu_spread: quantity("fraction") = "1.5 %"  # type: ignore[valid-type]
-    """Of a GPU's speed, for the whole step."""
+def _hints(spec: TrainingSpec) -> Iterator[str]:
+    if any(spec.skew.model_dump().values()):
+        alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
+        yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
 
 
-class RunSpec(Branch):
-    """A whole training run of such steps."""
-
-    tokens: quantity("count")  # type: ignore[valid-type]
-    price: quantity("usd/gpu-hour") | None = None  # type: ignore[valid-type]
-    """The profile's when left out."""
-    gpu_load: quantity("fraction") = "85 %"  # type: ignore[valid-type]
-    """Mean power of a GPU over its TDP (assumed: between a GEMM's and a wait's)."""
-    host_power: quantity("W") = "300 W"  # type: ignore[valid-type]
-    """CPU, memory, fans of a node for each GPU (assumed: 2.4 kW a node of 8)."""
-    network_power: quantity("W") = "50 W"  # type: ignore[valid-type]
-    """NIC, optics and switches for each GPU (assumed)."""
-    pue: Annotated[Number, Field(ge=1, le=100)] = 1.2
-    """Power of the building over power of the machines (assumed)."""
-
-
-class TrainingSpec(Branch):
-    """One optimizer step, and with `run` a whole run of them."""
-
-    kind: Literal["training"]
-    sequence_tokens: Count = 4096
-    microbatch_sequences: Count = 1
-    microbatches: Annotated[Count, Field(le=MAX_MICROBATCHES)] | None = None
-    """Of one pipeline and step (of both directions together, where a schedule has two)."""
-    global_batch: Count | None = None
-    """Sequences of one step over all data-parallel ranks; microbatches follow from it and the layout."""
-    schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] = "dualpipe"
-    chunks: Count | None = None
-    """Stages a rank, for `interleaved`."""
-    stage_layers: list[Index] | None = None
-    """Layers of each stage; balanced when left out."""
-    overlap: bool = True
-    """Whether pairs of a forward and a backward hide their all-to-alls behind one another."""
-    gate: GateSpec = UniformGate(kind="uniform")
-    """Mean copies a token; the spread around them is `skew`."""
-    kernel: KernelSpec
-    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
-    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
-    precision: Literal["fp8", "bf16"] = "fp8"
-    """Of the layers' GEMMs; heads and gates are BF16."""
-    compute: Literal["modelled", "measured"] = "modelled"
-    profile: str | None = None
-    """A measured compute profile, beside `compute: measured`."""
-    gemm_generation: str = "march_2025"
-    """Of the GEMM kernels."""
-    recompute: Literal["none", "selective", "full"] = "selective"
-    skew: SkewSpec = SkewSpec()
-    run: RunSpec | None = None
+RESOLVER = Resolver({"training": TrainingSpec}, training_of, hints=_hints)

@@ -30,3 +30,9 @@ class Branch(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
     )
+
+
+class WorkloadSpec(Branch):
+    """The workload of a scenario as written, of one kind."""
+
+    kind: str

@@ -19,8 +19,8 @@ from sim.documents import Document
 from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
-from sim.scenario.specification import ScenarioSpec
-from sim.scenario.training import TrainingSpec
+from sim.scenario import specification
+from sim.scenario.kinds import resolver
 from sim.sweeps import auto_axes, expressions
 from sim.sweeps.axes import MAX_POINTS, Axis, Space
 from sim.sweeps.expressions import Expression
@@ -111,11 +111,9 @@ def sweep_of(document: Document) -> Sweep:
 
 def hints(sweep: Sweep) -> Iterator[str]:
     """What a person may want to know before many points run."""
-    work = schemas.check(sweep.base, ScenarioSpec).workload
-    many = len(sweep.space) * sweep.replicas >= _MANY
-    if many and isinstance(work, TrainingSpec) and any(work.skew.model_dump().values()):
-        alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
-        yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
+    if len(sweep.space) * sweep.replicas >= _MANY:
+        work = specification.check(sweep.base).workload
+        yield from resolver(work.kind).hints(work)
 
 
 # --- the base ------------------------------------------------------------------------------------------------------
@@ -133,7 +131,7 @@ def _base(document: Document, said: SweepSpec) -> Document:
     base.put(("name",), said.name, document.mark(("name",)))
     declared = base.get(("variants",))
     if declared:
-        schemas.check(base, ScenarioSpec)
+        specification.check(base)
         if said.variant not in declared:
             name = said.base if isinstance(said.base, str) else "a scenario"
             got = f"'{said.variant}'" if said.variant else f"{name} with variants"
@@ -148,7 +146,7 @@ def _base(document: Document, said: SweepSpec) -> Document:
         base.tree.pop(key, None)
     for dotted, value in said.set.items():
         scenario_settings.put(base, documents.split(dotted), value, document.mark(("set", dotted), key=True))
-    schemas.check(base, ScenarioSpec)
+    specification.check(base)
     return base
 
 
@@ -219,7 +217,7 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
             scenario.model,
             num_gpus=scenario.num_ranks,
             gpus_per_node=scenario.gpus_per_node,
-            sequence_tokens=getattr(scenario.workload, "sequence_tokens", 4096),
+            sequence_tokens=scenario.document["workload"].get("sequence_tokens", 4096),
         )
         found |= dict.fromkeys(values)
     if not found:
@@ -299,7 +297,7 @@ def _own_faults(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[
                     _lay(one, another, other or 0)
             try:
                 _lay(one, axis, i)
-                schemas.check(one, ScenarioSpec)
+                specification.check(one)
                 if _can_be_a_name(axis, i):
                     found = [fault for fault in _faults_of(one) if _is_own(fault, axis)]
             except InputError as error:

@@ -22,9 +22,9 @@ from sim.cost.attention import (
 )
 from sim.cost.compute import Dtype, Processor, grouped_gemm_s, processor, streaming_s, weight_gemm_s
 from sim.cost.curves import Curves
-from sim.runs.result import Progress
+from sim.runs.kinds import Progress
 from sim.scenario.values import Branch
-from sim.schemas import quantity
+from sim.schemas import Fraction, Seconds, written
 from sim.validation import published
 from sim.validation.published import Published, Row, Use, row
 
@@ -58,9 +58,9 @@ class KernelTable(Branch):
     """Of the GEMM kernels."""
     added: bool = True
     """Whether a weight gradient is added to what is there, or only written."""
-    spread: quantity("fraction") | None = None  # type: ignore[valid-type]
+    spread: Fraction | None = None
     """How far rows of an expert were drawn from the expected number."""
-    timer: quantity("s") = "0 s"  # type: ignore[valid-type]
+    timer: Seconds = written("0 s")
     """What the published timer adds to the kernel."""
     counted: bool = True
     """Whether the bar applies; else the rows are only printed."""

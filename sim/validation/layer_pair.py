@@ -24,11 +24,12 @@ from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord
 from sim.engine.training import run_step
 from sim.errors import Mark
-from sim.runs.result import Progress
+from sim.runs.kinds import Progress
 from sim.runs.training import exchanges_of, routing_of
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
-from sim.scenario.descriptions import Scenario, Training
+from sim.scenario.descriptions import Scenario
+from sim.scenario.training import Training
 from sim.scenario.values import Branch, Count
 from sim.schedule import alignment
 from sim.schedule.stage_times import ChunkWork, stage_times
@@ -156,14 +157,19 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     stage = Stage(0, layers, num_dense=0, num_moe=num_layers, embedding=False, head=False, num_mtp=0)
     (times,) = stage_times(
         ChunkWork(
-            model, work.layout, work.sequences, work.sequence_tokens, routing.ranks_per_token, work.precision
+            model,
+            work.layout,
+            work.spec.microbatch_sequences,
+            work.spec.sequence_tokens,
+            routing.ranks_per_token,
+            work.spec.precision,
         ),
         [stage],
         hardware,
         work.kernel,
         comm_sms=work.comm_sms,
-        generation=work.generation,
-        recompute=work.recompute,
+        generation=work.spec.gemm_generation,
+        recompute=work.spec.recompute,
         measured=work.measured,
     )
     program = alignment.aligned(times.beside, times.beside, partial(costs.mean_s, overlapped=True))

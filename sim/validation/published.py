@@ -17,7 +17,7 @@ from sim import documents, schemas, units
 from sim.documents import Document, Path_
 from sim.errors import InputError, nearest
 from sim.scenario.values import Branch
-from sim.schemas import quantity
+from sim.schemas import Fraction
 
 FOLDER = "scenarios/published"
 
@@ -42,8 +42,8 @@ class Source(Branch):
 class Bar(Branch):
     """How large errors may be: their mean over rows, and each row's."""
 
-    mean: quantity("fraction")  # type: ignore[valid-type]
-    worst: quantity("fraction") | None = None  # type: ignore[valid-type]
+    mean: Fraction
+    worst: Fraction | None = None
 
 
 class Facts(Branch):
@@ -53,7 +53,7 @@ class Facts(Branch):
     source: str
     unit: str
     use: Use = "validation"
-    tolerance: quantity("fraction") | None = None  # type: ignore[valid-type]
+    tolerance: Fraction | None = None
     """The bar's worst error where left out."""
     counted: bool = True
     """Whether the bar applies; else the figures are only printed."""

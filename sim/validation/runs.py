@@ -23,12 +23,12 @@ from pydantic import Field
 from sim import units
 from sim.documents import Document, data_folder
 from sim.errors import Mark
-from sim.runs.result import Progress, Result
+from sim.runs.kinds import Progress, Result
 from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenario
 from sim.scenario import settings as scenario_settings
 from sim.scenario.values import Branch
-from sim.schemas import quantity
+from sim.schemas import Fraction
 from sim.trees import flatten
 from sim.validation.published import FOLDER, Bar, Published, Row, Use, row
 
@@ -41,7 +41,7 @@ class Figure(Branch):
     """In the row's id; what stands before the metric's dot where left out."""
     value: str | int | float
     use: Use
-    tolerance: quantity("fraction") | None = None  # type: ignore[valid-type]
+    tolerance: Fraction | None = None
     """The bar's worst error where left out."""
     counted: bool = True
     """Whether the bar applies; else it is only printed."""
@@ -75,7 +75,7 @@ class Ratio(Branch):
     over: str
     value: str | int | float
     use: Use
-    tolerance: quantity("fraction") | None = None  # type: ignore[valid-type]
+    tolerance: Fraction | None = None
 
 
 class RunFigures(Published):

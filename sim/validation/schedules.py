@@ -15,7 +15,7 @@ from sim import units
 from sim.cluster.hardware import load_hardware
 from sim.cost import memory as cost
 from sim.documents import Document
-from sim.runs.result import Progress
+from sim.runs.kinds import Progress
 from sim.scenario.values import Branch, Count
 from sim.schedule.operations import Pipeline
 from sim.schedule.pipelines import plan

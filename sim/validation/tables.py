@@ -10,7 +10,7 @@ from pydantic import Field
 from sim.cluster.export_rules import verdicts
 from sim.cluster.hardware import load_hardware
 from sim.cost.tpot import TpotBound, tpot_bound
-from sim.runs.result import Progress
+from sim.runs.kinds import Progress
 from sim.scenario.values import Branch, Count
 from sim.validation.published import Bar, Facts, Published, Row, fact_rows, row
 from sim.workload.model import Model, kv_bytes_per_token, load_model, parameters, training_flops_per_token

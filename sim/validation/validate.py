@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sim.errors import Fault, InputError, Mark, nearest
-from sim.runs.result import Progress
+from sim.runs.kinds import Progress
 from sim.validation import kernels as compute_rows
 from sim.validation import layer_pair, published
 from sim.validation import runs as run_rows

@@ -232,7 +232,7 @@ def test_odd_digits_are_words_or_numbers_but_no_crash(key: str) -> None:
 
 class Inner(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    rate: schemas.quantity("bytes/s")  # type: ignore[valid-type]
+    rate: schemas.Rate
     count: int = 1
 
 

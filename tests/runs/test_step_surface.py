@@ -12,8 +12,10 @@ import pytest
 import sim
 from sim.runs.inference import run_inference
 from sim.runs.step_surface import Surface, surface, whole_loads
-from sim.scenario.descriptions import Inference, Scenario, Serving
+from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
 from sim.scenario.resolve import resolve
+from sim.scenario.serving import Serving
 from sim.scenario.settings import read
 from sim.workload.expectation import rows_of_touched, touched
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sim.errors import InputError
 from sim.runs import run as single
-from sim.runs.forecast import Forecast
+from sim.runs.kinds import Forecast
 from sim.sweeps import answers, changes, driver
 from sim.sweeps.answers import Point
 from sim.sweeps.points import Batch, work

@@ -99,7 +99,7 @@ def schema(what: str) -> Any:
 
 
 SCHEMAS = {
-    "scenario": ("sim.scenario.specification", "ScenarioSpec"),
+    "scenario": ("sim.scenario.schema", "SCENARIO"),
     "sweep": ("sim.sweeps.spec", "SweepSpec"),
     "ladder": ("sim.ladders.spec", "LadderSpec"),
     "hardware": ("sim.cluster.hardware", "HardwareFile"),

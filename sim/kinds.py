@@ -1,0 +1,26 @@
+"""Kinds of workloads: the one table of them, and the modules that rooms have for each.
+
+A kind is one line here and one file in each room that has something to say of it (`sim/scenario/`, `sim/runs/`). A room's
+accessor (`sim.scenario.kinds`, `sim.runs.kinds`) reads its part from that file and imports it when a kind is first asked for,
+so that a decode step does not wait for what only training needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+WORKLOADS = {
+    "all_to_all": "all_to_all",
+    "flows": "flows",
+    "training": "training",
+    "prefill": "inference",
+    "decode": "inference",
+    "serving": "serving",
+}
+"""Kind of a workload, as scenarios name it -> the module that each room has for it."""
+
+
+def module(room: str, kind: str) -> ModuleType:
+    """The module of a room, such as `runs`, for a kind of workload."""
+    return import_module(f"sim.{room}.{WORKLOADS[kind]}")

@@ -1,0 +1,69 @@
+"""Kinds of workloads as they are run: what runs one, and what is known of a run before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim import kinds
+from sim.scenario.descriptions import Scenario
+
+Result = dict[str, Any]
+Progress = Callable[[str], None]
+Figures = Mapping[str, float]
+
+LINKS = (
+    "gpu.sms",
+    "gpu.hbm.bandwidth",
+    "gpu.scale_up.bandwidth",
+    "gpu.scale_up.domain",
+    "gpu.pcie",
+    "nic",
+    "fabric",
+)
+"""Figures of a profile that moving bytes leans on, by the beginning of their keys."""
+COMPUTE = (
+    "gpu.tensor_clock",
+    "gpu.sustained",
+    "gpu.dense_flops.bf16",
+    "gpu.dense_flops.fp8",
+    "gpu.hbm",
+    "gpu.power",
+    "cost",
+)
+"""Figures of a profile that computing leans on, by the beginning of their keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Memory of the fullest GPU by part, with `total_bytes`; metric -> the best that it could be; and `run` for its metrics."""
+
+    run: Callable[[], dict[str, Any]]
+    memory: Figures = field(default_factory=dict)
+    best: Figures = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What a module of `sim/runs/` knows of its kinds, under the name RUNNER."""
+
+    run: Callable[[Scenario, Progress], Result]
+    """The parts of the result document that are this kind's own, `metrics` among them."""
+    reads: tuple[str, ...]
+    """Figures of the hardware profile that a run leans on, by the beginning of their keys."""
+    forecast: Callable[[Scenario], Forecast] | None = None
+    """What is known before a run; raises `DoesNotFitError` where memory overflows. None where that takes as long as the run."""
+
+
+def runner(kind: str) -> Runner:
+    """What `sim/runs/` knows of a kind."""
+    found: Runner = kinds.module("runs", kind).RUNNER
+    return found
+
+
+def named_parts(parts: Mapping[str, float]) -> Figures:
+    """Parts of a memory by the names that constraints use: `fp8 copies` -> `fp8_copies_bytes`."""
+    return {f"{name.replace(' ', '_')}_bytes": size for name, size in parts.items()} | {
+        "total_bytes": sum(parts.values())
+    }
