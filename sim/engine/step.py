@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from sim.cluster.topology import Floats, Ints
 from sim.engine import sharing, step_loop
-from sim.engine.step_network import KERNELS, StepNetwork, network_of
-from sim.engine.step_job import StepPlan
+from sim.engine.step_network import StepNetwork, network_of
+from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
 from sim.errors import InfeasibleError
 from sim.schedule.operations import KINDS
@@ -52,7 +52,7 @@ TASK = np.dtype(
 )
 NODE = np.dtype(
     [
-        ("kernel", _I),  # place in KERNELS; -1 computes
+        ("kernel", _I),  # place among the kernels; -1 computes
         ("beside", _I),  # whether beside compute
         ("forward", _I),  # whether it works for the forward's microbatch
         ("layer", _I),
@@ -155,15 +155,14 @@ class StepRun:
     records : list of GroupRecord
         Of every (pipeline rank, group); alike groups share theirs.
     network : StepNetwork
-    collectives : int, [pipeline ranks, group classes, kernels]
-        How often each collective ran.
-    messages : (source, target) -> how many were sent
+    bytes, used : float, [num_resources]
+        What crossed each resource at mean loads, and the capacity that it used up [bytes].
     """
 
     records: list[GroupRecord]
     network: StepNetwork
-    collectives: Ints
-    messages: dict[tuple[int, int], int]
+    bytes: Floats
+    used: Floats
 
 
 def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
@@ -186,7 +185,7 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
     work = work._replace(
         **{name: getattr(work, name).view(np.recarray) for name in ("tracks", "tasks", "nodes", "messages")}
     )
-    ended = step_loop.run(work, lanes, network.templates, net, plan.blocking, plan.gather_fraction)
+    ended = step_loop.run(work, lanes, network.templates, net, plan.blocking)
     if ended == step_loop.DEAD:
         raise InfeasibleError("bytes of the step wait forever: a link on their way has no capacity")
     assert ended == step_loop.DONE, "orders deadlock"
@@ -200,7 +199,7 @@ def _work(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Work, 
     tasks, folded = plan.tasks, network.folded
     num_ranks, num_classes = len(tasks), len(folded.groups)
     num_lanes = max(map(len, folded.lanes))
-    first, nodes, waits = _programs(tasks)
+    first, nodes, waits = _programs(tasks, network.kernels)
     rows, node_times = _tasks(tasks, first, keep_tasks, num_classes)
     messages, posted = _messages(tasks, network)
     num_tracks = num_ranks * num_classes
@@ -247,13 +246,13 @@ def _work(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Work, 
     )
 
 
-def _programs(tasks: Tasks) -> tuple[Ints, Rows, Ints]:
+def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]:
     """Where each program's nodes begin, the nodes of all, and what they wait for."""
     nodes: list[tuple[float, ...]] = []
     waits: list[int] = []
     for program, overlapped in tasks.programs:
         for node in program:
-            kernel = -1 if node.exchange is None else KERNELS.index(node.exchange)
+            kernel = -1 if node.exchange is None else kernels.index(node.exchange)
             first = len(waits)
             waits += node.waits
             forward = node.half == "F"
@@ -408,20 +407,28 @@ def _ran(plan: StepPlan, network: StepNetwork, work: Work, lanes: Lanes) -> Step
         for group in range(plan.num_groups):
             own = by_class[rank][folded.group_class[group]]
             records.append(GroupRecord(rank, group, own.tasks, own.nodes, own.end_s))
-    collectives = np.zeros((num_ranks, num_classes, len(KERNELS)), dtype=np.int64)
-    per_program = np.array(
-        [
-            [sum(node.exchange == kernel for node in program) for kernel in KERNELS]
-            for program, _ in tasks.programs
-        ]
-    ).reshape(-1, len(KERNELS))
-    for rank in range(num_ranks):
-        mine = tasks.program[tasks.first[rank] : tasks.first[rank + 1]]
-        collectives[rank] = per_program[mine].sum(axis=0)
+    return StepRun(records, network, *_carried(tasks, network))
+
+
+def _carried(tasks: Tasks, network: StepNetwork) -> tuple[Floats, Floats]:
+    """What all transfers of the step put on each resource: bytes, and capacity used up, [num_resources]."""
+    times = np.zeros(len(network.templates.first) - 1)
+    for rank in range(len(tasks)):
+        ran = np.bincount(
+            tasks.program[tasks.first[rank] : tasks.first[rank + 1]], minlength=len(tasks.programs)
+        )
+        for (program, overlapped), often in zip(tasks.programs, ran.tolist(), strict=True):
+            for node in program:
+                if node.exchange is not None and often:
+                    kernel = network.kernels.index(node.exchange)
+                    times[network.collective[rank, :, kernel, int(overlapped)]] += often
     sent = tasks.messages[tasks.receives[tasks.receives >= 0]]
     pairs, counts = np.unique(sent[:, 3:5], axis=0, return_counts=True)
-    messages = {(int(a), int(b)): int(count) for (a, b), count in zip(pairs, counts, strict=True)}
-    return StepRun(records, network, collectives, messages)
+    for (source, target), count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        if (source, target) in network.message:
+            times[network.message[source, target]] += count
+    by_class = (times @ network.templates.wire, times @ network.templates.used)
+    return by_class[0][network.folded.resource], by_class[1][network.folded.resource]
 
 
 def _group_record(

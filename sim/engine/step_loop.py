@@ -41,7 +41,7 @@ _TIE = 1e-12
 
 
 @jit
-def run(w: Any, x: Any, t: Any, n: Any, blocking: Any, gather: Any) -> Any:
+def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
     """Run all tasks of all tracks; fills in the times of `w.tasks` and `w.node_times`. Returns how it ended."""
     for i in range(len(w.posted)):
         row = w.posted[i]
@@ -61,20 +61,20 @@ def run(w: Any, x: Any, t: Any, n: Any, blocking: Any, gather: Any) -> Any:
         if not np.isfinite(now):
             break
         if np.isnan(n.begun[place]):
-            if _begin(w, x, t, n, place, now, gather) == DEAD:
+            if _begin(w, x, t, n, place, now) == DEAD:
                 return DEAD
             if n.left_flows[place] > 0:
                 continue
         else:
             _advance(n, place, now)
             if n.left_flows[place] > 0:
-                if _share(n, place, now, gather) == DEAD:
+                if _share(n, place, now) == DEAD:
                     return DEAD
                 continue
             n.active[place] = False
             for k in range(n.near_first[place], n.near_first[place + 1]):
                 if n.active[n.near[k]] and n.solved[n.near[k]] < n.solved[-1]:
-                    if _share(n, n.near[k], now, gather) == DEAD:
+                    if _share(n, n.near[k], now) == DEAD:
                         return DEAD
         _set(n, place, np.inf)
         if place < num_tracks:
@@ -255,7 +255,7 @@ def _post(w: Any, x: Any, n: Any, row: Any, clock: Any, now: Any) -> None:
 
 
 @jit
-def _begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any, gather: Any) -> Any:
+def _begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
     """Put the flows of a transfer on the network."""
     template = n.template[place]
     first, last = t.first[template], t.first[template + 1]
@@ -288,7 +288,7 @@ def _begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any, gather: Any) ->
             entry += 1
         n.stop[here] = entry
     n.active[place] = True
-    return _share(n, place, now, gather)
+    return _share(n, place, now)
 
 
 @jit
@@ -316,7 +316,7 @@ def _advance(n: Any, place: Any, now: Any) -> None:
 
 
 @jit
-def _share(n: Any, seed: Any, now: Any, gather: Any) -> Any:
+def _share(n: Any, seed: Any, now: Any) -> Any:
     """New rates for a transfer and all that hangs together with it, and when each of these is next looked at."""
     island, num = n.island, 1
     island[0] = seed
@@ -356,8 +356,8 @@ def _share(n: Any, seed: Any, now: Any, gather: Any) -> Any:
                 first, last = min(first, end), max(last, end)
         if not np.isfinite(last):
             return DEAD
-        # Alone, no end frees what holds another back; beside others, ends a little later are taken together.
-        _set(n, place, last if num == 1 else min(max(first, now + gather * (last - now)), last))
+        # Alone, no end frees what holds another back. Without open flows `first` is inf, and the transfer ends now.
+        _set(n, place, last if num == 1 else min(first, last))
     return DONE
 
 

@@ -18,11 +18,9 @@ import numpy as np
 
 from sim.cluster.topology import CLASSES, NONE, Floats, Ints
 from sim.engine import folding
-from sim.engine.step_job import Collective, StepPlan
+from sim.engine.step_plan import Collective, StepPlan
 from sim.schedule.flows import Flows
-from sim.schedule.programs import COMBINE, DISPATCH
 
-KERNELS = (DISPATCH, COMBINE)
 _NIC, _UPLINK = CLASSES.index("nic"), CLASSES.index("leaf_uplink")
 _FITS = 1.0 + 1e-9
 
@@ -80,8 +78,10 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
         start = folding.mixed(start, group_class[group].ravel())
     lane_class, lanes = np.zeros((len(groups), num_lanes), dtype=np.int64), []
     for number, g in enumerate(groups):
-        _, first, lane_class[number] = np.unique(by_group[g], axis=1, return_index=True, return_inverse=True)
-        lanes.append(first)
+        _, first, of_lane = np.unique(by_group[g], axis=1, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # classes in the order of their first lanes, the same at every pipeline rank
+        lane_class[number] = np.argsort(order)[of_lane.reshape(-1)]
+        lanes.append(first[order])
     _, member, resource = np.unique(of_resource, return_index=True, return_inverse=True)
     _, flow = np.unique(colour, return_inverse=True)
     return Folded(groups, group_class, lane_class, lanes, flow, resource, member)
@@ -100,8 +100,8 @@ class Templates(NamedTuple):
     entry : int, [num_flows + 1]
     resource, line, taker : [num_entries]
         Classes of resources that could fill, capacity used per payload byte, lane class that scales it or -1.
-    wire : float, [num_templates, num_resource_classes]
-        Bytes that cross a resource of each class in one transfer.
+    wire, used : float, [num_templates, num_resource_classes]
+        Bytes that cross a resource of each class in one transfer, and capacity that they use up.
     party_first : int, [num_flows + 1]
     party : int
         Lane classes that take part in each flow; of a message, only its sender's, whose number is also its receiver's.
@@ -119,6 +119,7 @@ class Templates(NamedTuple):
     line: Floats
     taker: Ints
     wire: Floats
+    used: Floats
     party_first: Ints
     party: Ints
     owner_first: Ints
@@ -146,6 +147,8 @@ class StepNetwork:
     ----------
     folded : Folded
     templates : Templates
+    kernels : tuple of str
+        Names of the collectives.
     collective : int, [pipeline ranks, group classes, kernels, alone or beside compute]
         Templates of collectives; the first template, which has no flows, for none.
     message : (source, target) -> int array, [group classes]
@@ -154,6 +157,7 @@ class StepNetwork:
 
     folded: Folded
     templates: Templates
+    kernels: tuple[str, ...]
     collective: Ints
     message: dict[tuple[int, int], Ints]
 
@@ -163,12 +167,13 @@ def network_of(plan: StepPlan) -> StepNetwork:
     traffic, lanes = plan.traffic, plan.lanes
     transfers: list[_Transfer] = []
     places: dict[tuple[int, int, int, int], int] = {}
+    kernels = tuple(dict.fromkeys(name for rank in traffic.collectives for group in rank for name in group))
     for rank, groups in enumerate(traffic.collectives):
-        for group, kernels in enumerate(groups):
+        for group, collectives in enumerate(groups):
             first = (rank * plan.num_groups + group) * lanes
-            for name, one in kernels.items():
-                places[rank, -1, group, KERNELS.index(name)] = len(transfers)
-                kind = 2 * rank + KERNELS.index(name)
+            for name, one in collectives.items():
+                places[rank, -1, group, kernels.index(name)] = len(transfers)
+                kind = len(kernels) * rank + kernels.index(name)
                 transfers.append(
                     _Transfer(one.flows, kind, first + np.arange(lanes), group, one, one.slowdown)
                 )
@@ -178,10 +183,10 @@ def network_of(plan: StepPlan) -> StepNetwork:
             ends = [(rank * plan.num_groups + group) * lanes for rank in (source, target)]
             both = np.concatenate([ends[0] + np.arange(lanes), ends[1] + np.arange(lanes)])
             places[source, target, group, 0] = len(transfers)
-            transfers.append(_Transfer(flows, 2 * num_ranks * (1 + source) + target, both, group))
+            transfers.append(_Transfer(flows, num_ranks * (len(kernels) + source) + target, both, group))
     flows = folding.cabled([(t.flows, t.kind, t.lanes) for t in transfers])
     folded = fold(plan, flows)
-    return _laid_out(plan, transfers, places, flows, folded)
+    return _laid_out(plan, transfers, places, flows, folded, kernels)
 
 
 def _laid_out(
@@ -190,11 +195,12 @@ def _laid_out(
     places: dict[tuple[int, int, int, int], int],
     flows: folding.Cabled,
     folded: Folded,
+    kernels: tuple[str, ...],
 ) -> StepNetwork:
     num_ranks, num_classes = len(plan.tasks), len(folded.groups)
     weights = _Weights.of(transfers, flows, folded)
     out = _Writer(plan, folded, weights, flows)
-    collective = np.zeros((num_ranks, num_classes, len(KERNELS), 2), dtype=np.int64)
+    collective = np.zeros((num_ranks, num_classes, len(kernels), 2), dtype=np.int64)
     message: dict[tuple[int, int], Ints] = {}
     for (source, target, group, kernel), number in places.items():
         if folded.groups[folded.group_class[group]] != group:
@@ -208,7 +214,7 @@ def _laid_out(
         else:
             message.setdefault((source, target), np.zeros(num_classes, dtype=np.int64))
             message[source, target][of_group] = out.add(t, number, None)
-    return StepNetwork(folded, out.done(), collective, message)
+    return StepNetwork(folded, out.done(), kernels, collective, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +282,7 @@ class _Writer:
         self.num_flows: list[int] = [0]  # the first template puts nothing on any link
         self.fixed_s: list[float] = [0.0]
         self.wire: list[Floats] = [np.zeros(len(self.capacity))]
+        self.used: list[Floats] = [np.zeros(len(self.capacity))]
         self.owners: dict[tuple[int, ...], int] = {}
 
     def add(self, t: _Transfer, number: int, slowdown: float | None) -> int:
@@ -291,6 +298,7 @@ class _Writer:
         flow = np.repeat(np.arange(len(classes)), w.first[classes + 1] - w.first[classes])
         payload = t.flows.payload_bytes[shown]
         wire = np.bincount(w.resource[pairs], w.wire[pairs] * payload[flow], len(self.capacity))
+        used = np.bincount(w.resource[pairs], w.line[pairs] * payload[flow], len(self.capacity))
         resource, line, taker, place = w.resource[pairs], w.line[pairs], w.taker[pairs], w.place[pairs]
         by = 1.0 if slowdown is None else slowdown
         if slowdown is not None:
@@ -311,6 +319,7 @@ class _Writer:
         self.num_flows.append(len(classes))
         self.fixed_s.append((t.collective.fixed_s if t.collective else 0.0) * by)
         self.wire.append(wire)
+        self.used.append(used)
         return len(self.num_flows) - 1
 
     def _owner(self, t: _Transfer, shown: Ints) -> Ints:
@@ -359,7 +368,8 @@ class _Writer:
             resource=c["resource"][kept],
             line=c["line"][kept].astype(float),
             taker=c["taker"][kept],
-            wire=np.array(self.wire).reshape(len(self.wire), len(self.capacity)),
+            wire=np.array(self.wire),
+            used=np.array(self.used),
             party_first=_offsets(c["parties"]),
             party=c["party"],
             owner_first=_offsets([len(one) for one in lanes]),

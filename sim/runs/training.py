@@ -16,29 +16,31 @@ import numpy as np
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import load_kernel
+from sim.cluster.topology import Floats
 from sim.cost.memory import RankMemory, Recipe, memory, require_fit
-from sim.engine.step_costs import StepCosts
-from sim.engine.step_plan import StepPlan
-from sim.engine.step_records import GroupRecord
-from sim.engine.training import run_step
-from sim.runs import kernel_list, training_metrics
+from sim.engine import fluid
+from sim.engine.step import StepRun, run_step
+from sim.engine.step_plan import StepPlan, Traffic
+from sim.runs import kernel_list, step_traffic, training_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
+from sim.runs.step_traffic import Place
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.schedule import pipelines, reductions, step_bound
 from sim.schedule.collectives import Exchange
 from sim.schedule.operations import Pipeline
+from sim.schedule.programs import Node
 from sim.schedule.reductions import Links
 from sim.schedule.replay import peaks
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
-from sim.schedule.training import StageTimes, tasks
+from sim.schedule.training import StageTimes, Task, Tasks, by_hand, tasks
+from sim.workload import skew
 from sim.workload.model import GQA, MLA, Model
 from sim.workload.placement import contiguous
 from sim.workload.stages import Stage, held_parameters, stages
 from sim.workload.traffic import Routing, record_bytes, route
 
-_MOST_LANES = 256
 _BYTES = 2.0  # of an activation between stages
 _TASKS_KEPT = 3  # of each kind, in full, in each rank group's timeline
 
@@ -52,16 +54,17 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     plan = step.plan
     on = f"{step.work.layout.num_ranks} GPUs"
     progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {on}")
-    records = run_step(plan, keep_tasks=_TASKS_KEPT)
-    metrics = step.metrics(records)
-    timeline = training_metrics.timeline(records, metrics["step_time_s"])
+    ran = run_step(plan, keep_tasks=_TASKS_KEPT)
+    reduced = run_step(step.reductions, keep_tasks=1)
+    metrics = step.metrics(ran, reduced)
+    timeline = training_metrics.timeline(ran.records, metrics["step_time_s"])
     return {
         "metrics": metrics,
         "memory": [{"rank": row.rank, **row.parts()} for row in step.memory],
         "stages": [str(stage) for stage in step.stages],
-        "timeline": timeline | {"optimizer_s": step.optimizer_s(step.links)},
+        "timeline": timeline | {"optimizer_s": training_metrics.ends_s(reduced.records)},
         "exchanges": {} if step.apart else _exchange_facts(step),
-        "links": {},
+        "links": training_metrics.links(step.cluster, (ran, reduced), metrics["step_time_s"]),
         **kernel_list.of_training(step.hardware, step.model, step.work, step.routing.ranks_per_token),
     }
 
@@ -161,19 +164,28 @@ class Step:
         return tokens * self.model.hidden * _BYTES
 
     @cached_property
-    def costs(self) -> StepCosts:
-        """Exchanges and skew."""
-        work, layout = self.work, self.work.layout
-        return StepCosts(
-            self.exchanges,
-            self.slowdown,
-            work.skew,
-            num_groups=1 if self.apart or work.skew.balanced else layout.expert_dp,
-            num_layers=self.model.num_layers + self.model.num_mtp_layers,
-            num_microbatches=work.num_microbatches,
-            seed=self.scenario.seed,
-            lanes=min(layout.expert_dp, _MOST_LANES) if self.apart else None,
+    def alone_s(self) -> dict[str, Floats]:
+        """Time of each rank of an exchange on idle, healthy links at mean loads [s]."""
+        return {name: _alone_s(exchange) for name, exchange in self.exchanges.items()}
+
+    def mean_s(self, name: str, *, overlapped: bool) -> float:
+        """Time of an exchange on idle, healthy links, mean of its ranks [s]."""
+        return float(self.alone_s[name].mean()) * (self.slowdown[name] if overlapped else 1.0)
+
+    @cached_property
+    def cluster(self) -> topology.Cluster:
+        """The whole cluster with its faults, cabled."""
+        work, scenario = self.work, self.scenario
+        assert isinstance(scenario.fabric, topology.Fabric)
+        return topology.build(
+            self.hardware, scenario.num_nodes, scenario.fabric, scenario.faults, comm_sms=work.comm_sms
         )
+
+    @cached_property
+    def place(self) -> Place:
+        """Where its ranks stand."""
+        layout = self.work.layout
+        return Place.of(layout.num_ranks, layout.pp, layout.ep)
 
     @cached_property
     def times(self) -> tuple[StageTimes, ...]:
@@ -194,27 +206,96 @@ class Step:
     @cached_property
     def plan(self) -> StepPlan:
         """Everything that the engine needs."""
-        work, costs = self.work, self.costs
+        work, place = self.work, self.place
+        steps = tasks(
+            self.pipeline, self.times, partial(self.mean_s, overlapped=True), overlap=work.spec.overlap
+        )
+        sent = steps.messages[steps.receives[steps.receives >= 0], 3:5]
+        traffic = step_traffic.traffic_of(
+            self.cluster,
+            place,
+            {} if self.apart else self.exchanges,
+            self.slowdown,
+            {(source, target) for source, target in sent.tolist()},
+            self.send_bytes,
+            load_kernel("nccl"),
+            loaded=work.skew.routed_load > 0,
+        )
+        draws = skew.draw(
+            work.skew,
+            num_ranks=place.num_ranks,
+            num_groups=place.num_groups if work.spec.skew.groups == "all" else 1,
+            lanes=place.lanes,
+            num_layers=self.model.num_layers + self.model.num_mtp_layers + 1,
+            num_microbatches=work.num_microbatches,
+            seed=self.scenario.seed,
+        )
+        return self._planned(steps, traffic, draws)
+
+    def _planned(self, steps: Tasks, traffic: Traffic, draws: skew.Draws) -> StepPlan:
+        place = self.place
+        speed = np.broadcast_to(draws.speed, (place.num_ranks, place.num_groups, place.lanes))
         return StepPlan(
-            tasks=tasks(
-                self.pipeline, self.times, partial(costs.mean_s, overlapped=True), overlap=work.spec.overlap
-            ),
-            num_groups=costs.num_groups,
-            lanes=costs.lanes,
-            costs=costs,
-            speed=costs.speeds(work.layout.pp, costs.num_groups),
-            send_s=self.send_s(self.links),
-            send_bytes=self.send_bytes,
+            steps,
+            traffic,
+            place.num_groups,
+            place.lanes,
+            speed.copy(),
+            loads=draws.loads,
+            jitter=draws.jitter,
         )
 
     def run(self) -> dict[str, Any]:
         """Run it for its metrics alone, without a timeline."""
-        return self.metrics(run_step(self.plan))
+        return self.metrics(run_step(self.plan), run_step(self.reductions))
 
-    def optimizer_s(self, links: Links) -> list[float]:
-        """The optimizer of each pipeline rank [s]."""
+    @cached_property
+    def reductions(self) -> StepPlan:
+        """Gradients scattered, the shard updated, weights gathered: the program of ZeRO-1 after the last task of all."""
+        place, parameters = self.place, self.parameters
+        kernel, layout = load_kernel("nccl"), self.work.layout
+        phases = reductions.phases(layout, self.scenario.gpus_per_node)
+        collectives = []
+        for rank in range(place.num_ranks):
+            sizes = {"dense": 2.0 * parameters[rank].dense, "experts": 2.0 * parameters[rank].experts}
+            collectives.append(
+                [
+                    {
+                        phase.name: step_traffic.ring(
+                            place.gpus(rank, group),
+                            self.cluster,
+                            kernel,
+                            place.gpus(rank, 0)[0]
+                            + phase.following(place.gpus(rank, group) - place.gpus(rank, 0)[0]),
+                            sizes[phase.what] * phase.fraction,
+                            self.links.latency_s,
+                        )
+                        for phase in phases
+                        if sizes[phase.what]
+                    }
+                    for group in range(place.num_groups)
+                ]
+            )
+        rows = []
+        for rank in range(place.num_ranks):
+            there = [phase.name for phase in phases if phase.name in collectives[rank][0]]
+            update = reductions.update_s(self.links, parameters[rank].shard(layout))
+            nodes = [*there, None, *there]
+            program = tuple(
+                Node(name or "update", "B", -1, name, 0.0 if name else update, waits=(i - 1,) if i else ())
+                for i, name in enumerate(nodes)
+            )
+            rows.append([Task("W", program, -1, 0, False, (), ())])
+        traffic = Traffic(self.cluster.capacity, self.cluster.class_idx, collectives, {})
+        return self._planned(by_hand(rows), traffic, _even(place))
+
+    @cached_property
+    def parameters(self) -> list[reductions.Held]:
+        """What a GPU of each pipeline rank holds."""
+        layout = self.work.layout
         return [
-            _optimizer_s(self.work, self.model, self.stages, held, links) for held in self.pipeline.stages
+            reductions.held(held_parameters(self.model, [self.stages[i] for i in held]), layout)
+            for held in self.pipeline.stages
         ]
 
     @cached_property
@@ -243,16 +324,18 @@ class Step:
             measured_fraction=fraction,
         )
         ranks = step_bound.rank_bounds_s(self.pipeline, least)
-        return float(ranks.max()) + max(self.optimizer_s(links))
+        return float(ranks.max()) + max(
+            reductions.optimizer_s(links, one, work.layout) for one in self.parameters
+        )
 
-    def metrics(self, records: Sequence[GroupRecord]) -> dict[str, Any]:
-        """All metrics of the step that left these records."""
-        optimizer_s = self.optimizer_s(self.links)
+    def metrics(self, ran: StepRun, reduced: StepRun) -> dict[str, Any]:
+        """All metrics of the step that ran, and of its reductions."""
+        optimizer_s = training_metrics.ends_s(reduced.records)
         return {
-            **training_metrics.measure(self.scenario, records, optimizer_s, self.lower_bound_s),
+            **training_metrics.measure(self.scenario, ran.records, optimizer_s, self.lower_bound_s),
             **layer_metrics(
                 self.times,
-                lambda name, busy: self.costs.mean_s(name, overlapped=busy),
+                lambda name, busy: self.mean_s(name, overlapped=busy),
                 overlap=self.work.spec.overlap,
             ),
             "memory_peak_bytes": max(row.total_bytes for row in self.memory),
@@ -344,26 +427,31 @@ def _inside_layers_s(work: Training, model: Model, links: reductions.Links) -> d
     }
 
 
-def _optimizer_s(
-    work: Training, model: Model, cut: Sequence[Stage], held: Sequence[int], links: reductions.Links
-) -> float:
-    layout, count = work.layout, held_parameters(model, [cut[i] for i in held])
-    return reductions.optimizer_s(
-        links,
-        dense_parameters=(count.layers + count.embedding + count.head) / layout.tp,
-        expert_parameters=count.experts / layout.ep,
-        dp=layout.dp * layout.cp,
-        expert_dp=layout.expert_dp,
-        ep=layout.ep,
-        dense_stride=layout.tp,
+def _alone_s(exchange: Exchange) -> Floats:
+    fixed, flows = exchange.latency_s(), exchange.flows()
+    if flows.num_flows == 0:
+        return np.full(len(exchange.gpus), fixed)
+    ends = fluid.alone(flows, fluid.lone(flows, exchange.cluster.capacity, often=False))
+    return flows.rank_ends(fixed + ends, len(exchange.gpus), floor_s=fixed)
+
+
+def _even(place: Place) -> skew.Draws:
+    return skew.draw(
+        skew.Skew(),
+        num_ranks=place.num_ranks,
+        num_groups=1,
+        lanes=place.lanes,
+        num_layers=0,
+        num_microbatches=0,
+        seed=0,
     )
 
 
 def _exchange_facts(step: Step) -> dict[str, Any]:
     return {
         name: {
-            "alone_s": step.costs.mean_s(name, overlapped=False),
-            "beside_compute_s": step.costs.mean_s(name, overlapped=True),
+            "alone_s": step.mean_s(name, overlapped=False),
+            "beside_compute_s": step.mean_s(name, overlapped=True),
             "ranks_per_token": exchange.routing.ranks_per_token,
             "nodes_per_token": exchange.routing.nodes_per_token,
         }

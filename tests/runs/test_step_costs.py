@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sim.engine.step_costs import StepCosts, _lognormal, _Template
 
 import sim
 from sim import documents
 from sim.engine import fluid
-from sim.engine.step_costs import StepCosts, _lognormal, _Template
 from sim.errors import InfeasibleError
 from sim.runs import training
 from sim.runs.run import run_document
