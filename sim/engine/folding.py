@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,28 +80,26 @@ def cabled(transfers: Sequence[tuple[Flows, int, Ints]]) -> Cabled:
     return Cabled(
         first=num,
         start=np.concatenate([*starts, entries[-1:]]),
-        resource=np.concatenate([one.resource for one in flows]),
-        line=np.concatenate([one.line for one in flows]),
-        wire=np.concatenate([one.wire for one in flows]),
-        party_flow=np.concatenate([one.party_flow + before for one, before in zip(flows, num, strict=False)]),
-        party_lane=np.concatenate([lanes[one.party_rank] for one, _, lanes in transfers]),
-        party_sends=np.concatenate([np.arange(len(one.party_rank)) < one.num_flows for one in flows]),
-        colour=np.concatenate(
-            [
-                np.broadcast_to(
-                    mixed(
-                        kind,
-                        rounded(one.payload_bytes),
-                        rounded(one.share),
-                        rounded(one.latency_s),
-                        one.release_s,
-                    ),
-                    (one.num_flows,),
-                )
-                for one, kind, _ in transfers
-            ]
+        resource=_joined([one.resource for one in flows], np.int32),
+        line=_joined([one.line for one in flows], np.float64),
+        wire=_joined([one.wire for one in flows], np.float64),
+        party_flow=_joined(
+            [one.party_flow + before for one, before in zip(flows, num, strict=False)], np.int64
         ),
+        party_lane=_joined([lanes[one.party_rank] for one, _, lanes in transfers], np.int64),
+        party_sends=_joined([np.arange(len(one.party_rank)) < one.num_flows for one in flows], np.bool_),
+        colour=_joined([_colours(one, kind) for one, kind, _ in transfers], np.uint64),
     )
+
+
+def _joined(parts: list[Any], dtype: Any) -> Any:
+    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype)
+
+
+def _colours(flows: Flows, kind: int) -> Colours:
+    """What makes the flows of a transfer differ from the start."""
+    sizes = (rounded(column) for column in (flows.payload_bytes, flows.share, flows.latency_s))
+    return np.broadcast_to(mixed(kind, *sizes, flows.release_s), (flows.num_flows,))
 
 
 def rounded(values: Floats) -> Floats:
@@ -161,7 +160,7 @@ def refine(
         classes = now
 
 
-def _sums(place: Ints, values: Colours, num: int) -> Colours:
+def _sums(place: npt.NDArray[Any], values: Colours, num: int) -> Colours:
     """Sums of colours by place, modulo 2**64, [num]."""
     total = np.zeros(num, dtype=np.uint64)
     np.add.at(total, place, values)

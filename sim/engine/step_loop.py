@@ -73,9 +73,10 @@ def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
                 continue
             n.active[place] = False
             for k in range(n.near_first[place], n.near_first[place + 1]):
-                if n.active[n.near[k]] and n.solved[n.near[k]] < n.solved[-1]:
-                    if _share(n, n.near[k], now) == DEAD:
-                        return DEAD
+                other = n.near[k]
+                stale = n.active[other] and n.solved[other] < n.solved[-1]
+                if stale and _share(n, other, now) == DEAD:
+                    return DEAD
         _set(n, place, np.inf)
         if place < num_tracks:
             _arrive(w, x, t, n, place)

@@ -6,7 +6,7 @@ A sweep asks of thousands of steps whether they fit and what they cannot be fast
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,31 +17,29 @@ from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Floats
-from sim.cost.memory import RankMemory, Recipe, memory, require_fit
+from sim.cost.memory import RankMemory, require_fit
 from sim.engine import fluid
 from sim.engine.step import StepRun, run_step
-from sim.engine.step_plan import StepPlan, Traffic
+from sim.engine.step_plan import StepPlan
 from sim.runs import kernel_list, step_traffic, training_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
+from sim.runs.step_parts import ACTIVATION_BYTES, exchanges_of, inside_layers_s, memory_of, routing_of
+from sim.runs.step_reductions import reducing_plan
 from sim.runs.step_traffic import Place
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.schedule import pipelines, reductions, step_bound
 from sim.schedule.collectives import Exchange
 from sim.schedule.operations import Pipeline
-from sim.schedule.programs import Node
 from sim.schedule.reductions import Links
-from sim.schedule.replay import peaks
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
-from sim.schedule.training import StageTimes, Task, Tasks, by_hand, tasks
+from sim.schedule.training import StageTimes, tasks
 from sim.workload import skew
-from sim.workload.model import GQA, MLA, Model
-from sim.workload.placement import contiguous
+from sim.workload.model import Model
 from sim.workload.stages import Stage, held_parameters, stages
-from sim.workload.traffic import Routing, record_bytes, route
+from sim.workload.traffic import Routing
 
-_BYTES = 2.0  # of an activation between stages
 _TASKS_KEPT = 3  # of each kind, in full, in each rank group's timeline
 
 
@@ -55,7 +53,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     on = f"{step.work.layout.num_ranks} GPUs"
     progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {on}")
     ran = run_step(plan, keep_tasks=_TASKS_KEPT)
-    reduced = run_step(step.reductions, keep_tasks=1)
+    reduced = run_step(step.reducing, keep_tasks=1)
     metrics = step.metrics(ran, reduced)
     timeline = training_metrics.timeline(ran.records, metrics["step_time_s"])
     return {
@@ -161,7 +159,7 @@ class Step:
         """Of one rank and microbatch [bytes]."""
         work = self.work
         tokens = work.microbatch_tokens / (work.layout.tp * work.layout.cp)
-        return tokens * self.model.hidden * _BYTES
+        return tokens * self.model.hidden * ACTIVATION_BYTES
 
     @cached_property
     def alone_s(self) -> dict[str, Floats]:
@@ -198,7 +196,7 @@ class Step:
             work.kernel,
             comm_sms=work.comm_sms if work.spec.overlap else 0,
             generation=work.spec.gemm_generation,
-            exposed_s=_inside_layers_s(work, self.model, self.links),
+            exposed_s=inside_layers_s(work, self.model, self.links),
             recompute=work.spec.recompute,
             measured=work.measured,
         )
@@ -230,64 +228,26 @@ class Step:
             num_microbatches=work.num_microbatches,
             seed=self.scenario.seed,
         )
-        return self._planned(steps, traffic, draws)
-
-    def _planned(self, steps: Tasks, traffic: Traffic, draws: skew.Draws) -> StepPlan:
-        place = self.place
-        speed = np.broadcast_to(draws.speed, (place.num_ranks, place.num_groups, place.lanes))
+        speed = np.broadcast_to(draws.speed, (place.num_ranks, place.num_groups, place.lanes)).copy()
         return StepPlan(
-            steps,
-            traffic,
-            place.num_groups,
-            place.lanes,
-            speed.copy(),
-            loads=draws.loads,
-            jitter=draws.jitter,
+            steps, traffic, place.num_groups, place.lanes, speed, loads=draws.loads, jitter=draws.jitter
         )
 
     def run(self) -> dict[str, Any]:
         """Run it for its metrics alone, without a timeline."""
-        return self.metrics(run_step(self.plan), run_step(self.reductions))
+        return self.metrics(run_step(self.plan), run_step(self.reducing))
 
     @cached_property
-    def reductions(self) -> StepPlan:
-        """Gradients scattered, the shard updated, weights gathered: the program of ZeRO-1 after the last task of all."""
-        place, parameters = self.place, self.parameters
-        kernel, layout = load_kernel("nccl"), self.work.layout
-        phases = reductions.phases(layout, self.scenario.gpus_per_node)
-        collectives = []
-        for rank in range(place.num_ranks):
-            sizes = {"dense": 2.0 * parameters[rank].dense, "experts": 2.0 * parameters[rank].experts}
-            collectives.append(
-                [
-                    {
-                        phase.name: step_traffic.ring(
-                            place.gpus(rank, group),
-                            self.cluster,
-                            kernel,
-                            place.gpus(rank, 0)[0]
-                            + phase.following(place.gpus(rank, group) - place.gpus(rank, 0)[0]),
-                            sizes[phase.what] * phase.fraction,
-                            self.links.latency_s,
-                        )
-                        for phase in phases
-                        if sizes[phase.what]
-                    }
-                    for group in range(place.num_groups)
-                ]
-            )
-        rows = []
-        for rank in range(place.num_ranks):
-            there = [phase.name for phase in phases if phase.name in collectives[rank][0]]
-            update = reductions.update_s(self.links, parameters[rank].shard(layout))
-            nodes = [*there, None, *there]
-            program = tuple(
-                Node(name or "update", "B", -1, name, 0.0 if name else update, waits=(i - 1,) if i else ())
-                for i, name in enumerate(nodes)
-            )
-            rows.append([Task("W", program, -1, 0, False, (), ())])
-        traffic = Traffic(self.cluster.capacity, self.cluster.class_idx, collectives, {})
-        return self._planned(by_hand(rows), traffic, _even(place))
+    def reducing(self) -> StepPlan:
+        """Gradients scattered, the shard updated, weights gathered: ZeRO-1 after the last task of all."""
+        return reducing_plan(
+            self.place,
+            self.cluster,
+            self.work.layout,
+            self.parameters,
+            self.links,
+            gpus_per_node=self.scenario.gpus_per_node,
+        )
 
     @cached_property
     def parameters(self) -> list[reductions.Held]:
@@ -319,7 +279,7 @@ class Step:
             self.hardware.gpu,
             {} if self.apart else self.exchanges,
             slowdown=self.slowdown,
-            inside_s=_inside_layers_s(work, self.model, links),
+            inside_s=inside_layers_s(work, self.model, links),
             send_s=self.send_s(links),
             measured_fraction=fraction,
         )
@@ -343,108 +303,12 @@ class Step:
         }
 
 
-def memory_of(
-    work: Training,
-    model: Model,
-    pipeline: Pipeline,
-    cut: Sequence[Stage],
-    ranks_per_token: float,
-    gpus_per_node: int,
-) -> tuple[RankMemory, ...]:
-    """Memory of one GPU at each pipeline rank."""
-    return memory(
-        model,
-        work.layout,
-        cut,
-        pipeline.stages,
-        partial(peaks, pipeline),
-        tokens_per_microbatch=work.microbatch_tokens,
-        ranks_per_token=ranks_per_token,
-        recipe=Recipe(
-            compute="fp8" if work.spec.precision == "fp8" else "bf16", recompute=work.spec.recompute
-        ),
-        gpus_per_node=gpus_per_node,
-    )
-
-
-def routing_of(scenario: Scenario, work: Training, model: Model) -> Routing:
-    """Mean counts of one EP group; the spread of routed loads around them is the step's skew."""
-    tokens = work.microbatch_tokens // (work.layout.tp * work.layout.cp)
-    return route(
-        work.gate,
-        contiguous(model.num_experts, work.layout.ep),
-        top_k=model.top_k,
-        tokens_per_rank=max(1, tokens),
-        ranks_per_node=scenario.gpus_per_node,
-        sampling="expected",
-        rng=np.random.default_rng([scenario.seed, 0]),
-    )
-
-
-def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Exchange]:
-    """Dispatch and combine of one EP group, on the nodes that it spans."""
-    assert scenario.hardware is not None
-    assert isinstance(scenario.fabric, topology.Fabric)
-    nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
-    cluster = topology.build(scenario.hardware, nodes, scenario.fabric, comm_sms=work.comm_sms)
-    formats = {"dispatch": work.spec.dispatch_dtype, "combine": work.spec.combine_dtype}
-    return {
-        direction: Exchange(
-            cluster=cluster,
-            kernel=work.kernel,
-            direction=direction,
-            gpus=np.arange(work.layout.ep),
-            routing=routing,
-            record_bytes=float(record_bytes(work.kernel.name, direction, dtype, model.hidden, model.top_k)),
-            comm_sms=work.comm_sms,
-            **work.options,
-        )
-        for direction, dtype in formats.items()
-    }
-
-
-def _inside_layers_s(work: Training, model: Model, links: reductions.Links) -> dict[str, float]:
-    """Phase of a layer -> its exposed reductions under TP and CP [s].
-
-    TP reduces the output of each block, and its gradient. CP gathers keys and values for attention, again in its
-    backward, and scatters their gradients.
-    """
-    layout = work.layout
-    tokens = work.microbatch_tokens / layout.cp
-    reduced = reductions.tensor_parallel_s(links, tokens * model.hidden * _BYTES, layout.tp)
-    a = model.attention
-    shared_heads = (
-        2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
-    )
-    width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
-    kv = work.microbatch_tokens * width * _BYTES
-    gathered = reductions.context_parallel_s(links, kv, layout.cp, layout.tp)
-    return {
-        "attn(F)": reduced + gathered,
-        "mlp(F)": reduced,
-        "attn(B)": reduced + 2 * gathered,
-        "mlp(B)": reduced,
-    }
-
-
 def _alone_s(exchange: Exchange) -> Floats:
     fixed, flows = exchange.latency_s(), exchange.flows()
     if flows.num_flows == 0:
         return np.full(len(exchange.gpus), fixed)
     ends = fluid.alone(flows, fluid.lone(flows, exchange.cluster.capacity, often=False))
     return flows.rank_ends(fixed + ends, len(exchange.gpus), floor_s=fixed)
-
-
-def _even(place: Place) -> skew.Draws:
-    return skew.draw(
-        skew.Skew(),
-        num_ranks=place.num_ranks,
-        num_groups=1,
-        lanes=place.lanes,
-        num_layers=0,
-        num_microbatches=0,
-        seed=0,
-    )
 
 
 def _exchange_facts(step: Step) -> dict[str, Any]:

@@ -298,7 +298,7 @@ def _run_costs(run: RunSpec | None, hardware: Hardware) -> tuple[float | None, f
 
 
 def _hints(spec: TrainingSpec) -> Iterator[str]:
-    if any(spec.skew.model_dump().values()):
+    if any(spec.skew.model_dump(exclude={"groups"}).values()):
         alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
         yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
 
