@@ -133,6 +133,7 @@ class Weights:
                 else np.full(len(t.flows.resource), NONE, dtype=np.int64)
                 for t in transfers
             ]
+            or [np.zeros(0, dtype=np.int64)]
         )
         shown = np.flatnonzero(folded.member[folded.resource[flows.resource]] == flows.resource)
         flow = flows.flow_of_entry[shown]
