@@ -1,4 +1,4 @@
-"""CSV files as cells that remember where they stand: rows with their lines, and faults at the line and column of a cell.
+"""CSV files as cells that remember where they stand: rows with their lines, and problems at the line and column of a cell.
 
 A column is counted in cells, as a spreadsheet shows it, not in characters.
 """
@@ -12,35 +12,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sim import files
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import InputError, Mark, Problem, nearest
 
 Row = tuple[int, list[str]]
 """A line, counted from 1, and its cells, stripped."""
 
-_MAX_FAULTS = 20
+_MAX_PROBLEMS = 20
 
 
 @dataclass(slots=True)
 class Sheet:
-    """The rows of a CSV below its header, the place of each column, and the faults found so far."""
+    """The rows of a CSV below its header, the place of each column, and the problems found so far."""
 
     file: Path
     rows: list[Row]
     at: dict[str, int] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
-    def fault(self, line: int, column: str | int, got: str, wanted: str) -> None:
-        """Note a fault in a cell, by the name of its column or by its place, from 0."""
+    def problem(self, line: int, column: str | int, got: str, wanted: str) -> None:
+        """Note a problem in a cell, by the name of its column or by its place, from 0."""
         place = self.at.get(column, 0) if isinstance(column, str) else column
         key = column if isinstance(column, str) else ""
-        self.faults.append(Fault(Mark(str(self.file), line, place + 1), key, got, wanted))
+        self.problems.append(Problem(Mark(str(self.file), line, place + 1), key, got, wanted))
 
-    def raise_faults(self) -> None:
-        """Raise `InputError` with the first faults and the number of the others, if there are any."""
-        more = len(self.faults) - _MAX_FAULTS
-        tail = [Fault(Mark(str(self.file)), "", f"{more} more faults", "none")] if more > 0 else []
-        if self.faults:
-            raise InputError([*self.faults[:_MAX_FAULTS], *tail])
+    def raise_problems(self) -> None:
+        """Raise `InputError` with the first problems and the number of the others, if there are any."""
+        more = len(self.problems) - _MAX_PROBLEMS
+        tail = [Problem(Mark(str(self.file)), "", f"{more} more problems", "none")] if more > 0 else []
+        if self.problems:
+            raise InputError([*self.problems[:_MAX_PROBLEMS], *tail])
 
 
 def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> list[Row]:
@@ -51,7 +51,7 @@ def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> l
     try:
         found.extend((reader.line_num, [cell.strip() for cell in row]) for row in reader)
     except csv.Error as error:
-        raise InputError(Fault(Mark(str(file), reader.line_num, 1), "", str(error), wanted)) from None
+        raise InputError(Problem(Mark(str(file), reader.line_num, 1), "", str(error), wanted)) from None
     return [(line, row) for line, row in found if any(row)]
 
 
@@ -65,14 +65,14 @@ def sheet(
 ) -> Sheet:
     """A CSV with a header of the `needed` columns, in any order, and maybe of `others`.
 
-    Raises `InputError` for what is no CSV, and with every fault of its header.
+    Raises `InputError` for what is no CSV, and with every problem of its header.
     """
     found = rows(file, wanted, where, key)
     line, header = found[0] if found else (1, [])
     one = Sheet(file, found[1:], {name: i for i, name in reversed(list(enumerate(header)))})
     top, known = str(file), (*needed, *others)
-    one.faults += [
-        Fault(
+    one.problems += [
+        Problem(
             Mark(top, line, 1),
             name,
             "no such column",
@@ -85,9 +85,9 @@ def sheet(
     for i, name in enumerate(header):
         if name not in known:
             got, wanted = f"the unknown column '{name}'", f"one of: {', '.join(known)}"
-            one.faults.append(Fault(Mark(top, line, i + 1), name, got, wanted, nearest(name, known)))
+            one.problems.append(Problem(Mark(top, line, i + 1), name, got, wanted, nearest(name, known)))
         elif i != one.at[name]:
             got = f"the column '{name}' {header.count(name)} times"
-            one.faults.append(Fault(Mark(top, line, i + 1), name, got, "it once"))
-    one.raise_faults()
+            one.problems.append(Problem(Mark(top, line, i + 1), name, got, "it once"))
+    one.raise_problems()
     return one

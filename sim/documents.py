@@ -3,7 +3,7 @@
 Why this way: PyYAML's own loading forgets line numbers, keeps the last of duplicate keys, reads `on` as True and
 `1e9` as a string, and expands alias bombs. So the file is *composed* to nodes and walked here: safe scalars only
 (YAML 1.2 style), duplicate keys refused, bounded size, depth and node count. The tree is then checked by a pydantic
-model, and every fault is reported at its line and column, all together.
+model, and every problem is reported at its line and column, all together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from sim import files
-from sim.errors import Fault, InputError, Mark
+from sim.errors import InputError, Mark, Problem
 from sim.files import data_folder as data_folder
 from sim.files import find as find
 from sim.files import shipped as shipped
@@ -64,12 +64,12 @@ class Document:
                 return mark
         return Mark(self.name)
 
-    def fault(
+    def problem(
         self, path: Path_, got: object, wanted: str, near: str | None = None, *, key: bool = False
-    ) -> Fault:
-        """A fault at `path` of this document."""
+    ) -> Problem:
+        """A problem at `path` of this document."""
         text = got if isinstance(got, str) else repr(got)
-        return Fault(self.mark(path, key=key), dotted(path), text, wanted, near)
+        return Problem(self.mark(path, key=key), dotted(path), text, wanted, near)
 
     def copy(self) -> Document:
         """An independent document with the same content and marks."""
@@ -108,7 +108,7 @@ class Document:
                 child = node[part]
             elif not isinstance(node, dict):
                 raise InputError(
-                    Fault(
+                    Problem(
                         mark,
                         dotted(path),
                         f"'{part}'",
@@ -122,7 +122,7 @@ class Document:
             node = child
         last = path[-1]
         if isinstance(node, list) and not (isinstance(last, int) and 0 <= last < len(node)):
-            raise InputError(Fault(mark, dotted(path), f"'{last}'", f"an index below {len(node)}"))
+            raise InputError(Problem(mark, dotted(path), f"'{last}'", f"an index below {len(node)}"))
         node[last] = _copy(value)
         for marks in (self.keys, self.values):
             for old in [p for p in marks if p[: len(path)] == path]:
@@ -165,14 +165,14 @@ def load(path: str | Path) -> Document:
         return read(path, path.resolve().parent, found.st_size, (found.st_ino, found.st_mtime_ns)).copy()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(Fault(Mark(str(path)), "", reason.lower(), "a readable YAML file")) from None
+        raise InputError(Problem(Mark(str(path)), "", reason.lower(), "a readable YAML file")) from None
 
 
 @lru_cache(maxsize=128)
 def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Document:
     """The document of a file; `version` tells it from what stood there at other times."""
     if size > MAX_FILE_BYTES:
-        raise InputError(Fault(Mark(str(path)), "", f"{size} bytes", f"at most {MAX_FILE_BYTES}"))
+        raise InputError(Problem(Mark(str(path)), "", f"{size} bytes", f"at most {MAX_FILE_BYTES}"))
     document = loads(files.text(path, "a readable YAML file"), str(path))
     document.folder = folder
     return document
@@ -181,7 +181,7 @@ def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Docu
 def loads(text: str, name: str) -> Document:
     """Read YAML text; `name` stands in messages."""
     document = Document({}, name)
-    faults: list[Fault] = []
+    problems: list[Problem] = []
     try:
         _bound(text, name)
         node = yaml.compose(text, Loader=_LOADER)
@@ -189,18 +189,18 @@ def loads(text: str, name: str) -> Document:
         at = error.problem_mark or error.context_mark
         mark = Mark(name, at.line + 1, at.column + 1) if at else Mark(name)
         raise InputError(
-            Fault(mark, "", error.problem or "text that is not YAML", "well-formed YAML")
+            Problem(mark, "", error.problem or "text that is not YAML", "well-formed YAML")
         ) from None
     except yaml.YAMLError as error:
-        raise InputError(Fault(Mark(name), "", str(error).splitlines()[0], "well-formed YAML")) from None
+        raise InputError(Problem(Mark(name), "", str(error).splitlines()[0], "well-formed YAML")) from None
     if not isinstance(node, yaml.MappingNode):
         raise InputError(
-            Fault(Mark(name, 1, 1), "", "no mapping" if node else "an empty document", "a mapping of keys")
+            Problem(Mark(name, 1, 1), "", "no mapping" if node else "an empty document", "a mapping of keys")
         )
     document.values[()] = _mark(node, name)
-    document.tree = _Walk(document, faults).visit(node, ())
-    if faults:
-        raise InputError(faults)
+    document.tree = _Walk(document, problems).visit(node, ())
+    if problems:
+        raise InputError(problems)
     return document
 
 
@@ -219,8 +219,8 @@ def dumps(tree: Mapping[str, Any]) -> str:
 class _Walk:
     """Turns composed nodes into plain values, noting marks, duplicates, foreign tags and size."""
 
-    def __init__(self, document: Document, faults: list[Fault]) -> None:
-        self.document, self.faults, self.count = document, faults, 0
+    def __init__(self, document: Document, problems: list[Problem]) -> None:
+        self.document, self.problems, self.count = document, problems, 0
         self.open: set[int] = set()
 
     def visit(self, node: yaml.Node, path: Path_) -> Any:
@@ -228,19 +228,26 @@ class _Walk:
         mark = _mark(node, self.document.name)
         if self.count > MAX_NODES:
             raise InputError(
-                [*self.faults, Fault(mark, dotted(path), f"more than {MAX_NODES} values", "a smaller file")]
+                [
+                    *self.problems,
+                    Problem(mark, dotted(path), f"more than {MAX_NODES} values", "a smaller file"),
+                ]
             )
         if id(node) in self.open:
-            raise InputError([*self.faults, Fault(mark, dotted(path), "an alias inside itself", "a tree")])
+            raise InputError(
+                [*self.problems, Problem(mark, dotted(path), "an alias inside itself", "a tree")]
+            )
         if node.tag not in _PLAIN_TAGS:
-            self.faults.append(Fault(mark, dotted(path), f"the tag {node.tag}", "plain YAML without tags"))
+            self.problems.append(
+                Problem(mark, dotted(path), f"the tag {node.tag}", "plain YAML without tags")
+            )
             return None
         self.document.values.setdefault(path, mark)
         if isinstance(node, yaml.ScalarNode):
             self.readable(node, path)
             scalar = _scalar(node)
             if isinstance(scalar, float) and not math.isfinite(scalar):  # no JSON has a word for it
-                self.faults.append(Fault(mark, dotted(path), f"'{node.value}'", "a finite number"))
+                self.problems.append(Problem(mark, dotted(path), f"'{node.value}'", "a finite number"))
             return scalar
         self.open.add(id(node))
         if isinstance(node, yaml.SequenceNode):
@@ -258,22 +265,22 @@ class _Walk:
         strange = [one for one in node.value if unicodedata.category(one) in _NO_TEXT and one not in "\t\n\r"]
         if strange:
             got = f"the control character U+{ord(strange[0]):04X}"
-            self.faults.append(Fault(_mark(node, self.document.name), dotted(path), got, "text"))
+            self.problems.append(Problem(_mark(node, self.document.name), dotted(path), got, "text"))
 
     def mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         tree: dict[str, Any] = {}
         for key_node, value_node in node.value:
             mark = _mark(key_node, self.document.name)
             if not isinstance(key_node, yaml.ScalarNode):
-                self.faults.append(Fault(mark, dotted(path), "a key that is not a word", "a word"))
+                self.problems.append(Problem(mark, dotted(path), "a key that is not a word", "a word"))
                 continue
             key = key_node.value
             here = (*path, key)
             self.readable(key_node, here)
             if key in tree:
                 first = self.document.keys[here]
-                self.faults.append(
-                    Fault(
+                self.problems.append(
+                    Problem(
                         mark, dotted(here), "a duplicate key", f"one; the first stands in line {first.line}"
                     )
                 )
@@ -312,7 +319,7 @@ def _bound(text: str, name: str) -> None:
             depth += 1
             if depth > MAX_DEPTH:
                 mark = _at(event.start_mark, name)
-                raise InputError(Fault(mark, "", f"more than {MAX_DEPTH} levels", "a flatter file"))
+                raise InputError(Problem(mark, "", f"more than {MAX_DEPTH} levels", "a flatter file"))
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

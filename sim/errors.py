@@ -1,6 +1,6 @@
 """What can go wrong for a user, and how it is said.
 
-A fault names *where* it stands, *what was got*, *what was wanted* and the *nearest right thing*. All faults of a
+A problem names *where* it stands, *what was got*, *what was wanted* and the *nearest right thing*. All problems of a
 document travel in one `InputError`, so that a person mends a file once. Tracebacks are for our own bugs only.
 """
 
@@ -17,7 +17,7 @@ EXIT_INFEASIBLE = 3
 
 _MOST_SHOWN = 200  # characters of what was got
 _LONGEST_PLACE = 1000  # a path is there to be copied
-_MOST_TOLD = 100  # faults of one message
+_MOST_TOLD = 100  # problems of one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Problem:
     """One thing that is wrong in the input."""
 
     where: Mark | None
@@ -57,19 +57,19 @@ class MoesimError(Exception):
 
 
 class InputError(MoesimError):
-    """The input is wrong; carries every fault found, and tells the first hundred."""
+    """The input is wrong; carries every problem found, and tells the first hundred."""
 
     exit_code = EXIT_BAD_INPUT
 
-    def __init__(self, faults: Fault | Iterable[Fault]) -> None:
-        self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
-        lines = [str(fault) for fault in self.faults[:_MOST_TOLD]]
-        left = len(self.faults) - len(lines)
-        super().__init__("\n".join([*lines, *([f"... and {left:,} more faults"] if left else [])]))
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        lines = [str(problem) for problem in self.problems[:_MOST_TOLD]]
+        left = len(self.problems) - len(lines)
+        super().__init__("\n".join([*lines, *([f"... and {left:,} more problems"] if left else [])]))
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Fault, ...]]]:
-        """Travels between processes as its faults, not as its text."""
-        return type(self), (self.faults,)
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
+        """Travels between processes as its problems, not as its text."""
+        return type(self), (self.problems,)
 
 
 class InfeasibleError(MoesimError):

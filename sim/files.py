@@ -11,11 +11,11 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import InputError, Mark, Problem, nearest
 
 MAX_BYTES = 256 * 2**20
 _SETTLED_NS = 2 * 10**9  # finer than this the times of some file systems do not tell changes apart
@@ -45,12 +45,19 @@ def shipped(folder: str) -> dict[str, Path]:
 
 
 def find(
-    spec: str, folder: str | Sequence[str], what: str, *, near: Path | None = None, mark: Mark | None = None
+    spec: str,
+    folder: str | Sequence[str],
+    what: str,
+    *,
+    near: Path | None = None,
+    mark: Mark | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Path:
     """The file that a person means by `spec`: a path (relative to `near` too), or the name of a file shipped in a folder.
 
-    Of several folders the first that ships the name counts.
+    Of several folders the first that ships the name counts; `aliases` are further names of shipped files.
     """
+    aliases = aliases or {}
     folders = [folder] if isinstance(folder, str) else list(folder)
     bases = [Path(), *([near] if near else [])]
     looks_like_path = spec.endswith((".yaml", ".yml")) or "/" in spec
@@ -59,10 +66,10 @@ def find(
             if os.path.isfile(base / spec):  # False for names that no file can have
                 return base / spec
     for top, _, rest in (one.partition("/") for one in folders):
-        own = data_folder(top) / rest / f"{spec}.yaml"
+        own = data_folder(top) / rest / f"{aliases.get(spec, spec)}.yaml"
         if not looks_like_path and os.path.isfile(own):
             return own
-    known = [name for one in folders for name in shipped(one)]
+    known = list(dict.fromkeys([*(name for one in folders for name in shipped(one)), *aliases]))
     meant = spec if looks_like_path else f"{spec}.yaml"
     close = (beside(base / meant, same=not looks_like_path) for base in bases)
     stem = spec.removesuffix(".yaml").rpartition("/")[2]
@@ -73,7 +80,7 @@ def find(
         if not looks_like_path and other not in folders and stem in shipped(other):
             got = f"'{spec}', the name of a {'scenario' if command == 'run' else command}"
             wanted = f"a {what}; it goes with `moesim {command} {spec}`"
-    raise InputError(Fault(mark, "", got, wanted, near_name))
+    raise InputError(Problem(mark, "", got, wanted, near_name))
 
 
 def beside(path: Path, *, same: bool = False) -> str | None:
@@ -115,7 +122,9 @@ def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -
     except ValueError:
         reason = "a name that no file can have"
     raise InputError(
-        Fault(where or Mark(str(path)), key, f"'{path}', {reason}" if where else reason, wanted, beside(path))
+        Problem(
+            where or Mark(str(path)), key, f"'{path}', {reason}" if where else reason, wanted, beside(path)
+        )
     )
 
 
@@ -128,4 +137,4 @@ def text(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> s
         start = raw.rfind(b"\n", 0, error.start) + 1
         mark = Mark(str(path), raw.count(b"\n", 0, error.start) + 1, error.start - start + 1)
         got = f"a byte that is not UTF-8 at {error.start}"
-        raise InputError(Fault(mark, "", got, f"UTF-8 text: {wanted}")) from None
+        raise InputError(Problem(mark, "", got, f"UTF-8 text: {wanted}")) from None

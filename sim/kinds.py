@@ -1,6 +1,6 @@
 """Kinds of workloads: the one table of them, and the modules that rooms have for each.
 
-A kind is one line here and one file in each room that has something to say of it (`sim/scenario/`, `sim/runs/`). A room's
+A kind is a line of this table and a file in each room that has something to say of it (`sim/scenario/`, `sim/runs/`). A room's
 accessor (`sim.scenario.kinds`, `sim.runs.kinds`) reads its part from that file and imports it when a kind is first asked for,
 so that a decode step does not wait for what only training needs.
 """

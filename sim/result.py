@@ -50,12 +50,12 @@ class Result(dict[str, Any]):
         )
 
     def _variant(self, name: str) -> Any:
-        from sim.errors import Fault, InputError, nearest
+        from sim.errors import InputError, Problem, nearest
 
         known = self.get("variants") or {}
         if name not in known:
             wanted = f"one of: {', '.join(known)}" if known else "no name: this result has no variants"
-            raise InputError(Fault(None, "variant", f"'{name}'", wanted, nearest(name, known)))
+            raise InputError(Problem(None, "variant", f"'{name}'", wanted, nearest(name, known)))
         return known[name]
 
     # --- files -----------------------------------------------------------------------------------------------------

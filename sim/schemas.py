@@ -1,22 +1,39 @@
-"""Pydantic beside documents: the types of quantities, and what pydantic found wrong, said at its place in the file."""
+"""Checked documents: the types of quantities, descriptions that a file fills in, and problems at their place in the file.
+
+A *description* is a frozen dataclass derived from `Description`: `check` fills it in from a document, and it is as easily
+made in Python, in SI units. A field is called like its key in the file plus its unit (`latency_s` is `latency: 2.8 us`).
+
+Why this way: one class declares a key, its unit, its range and its meaning, and is what the simulator reads. Pydantic checks
+the file and nothing else; it is imported when the first file is read, and the strings below fields are read from the source
+when somebody asks for a JSON Schema.
+"""
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from sim import units
 from sim.documents import Document, Path_
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 
-M = TypeVar("M", bound="BaseModel")
+M = TypeVar("M")
+_UNIT = re.compile(r"_(bytes_per_s|bytes|hz|mm2|s|usd|w)$")
+
+
+# --- quantities ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +45,10 @@ class Quantity:
 
     def read(self, value: object) -> float:
         """A value as written, in SI units. Raises `UnitError`."""
-        found = units.parse(value, self.dimension)
-        if self.least is not None and found < self.least:
+        number = units.parse(value, self.dimension)
+        if self.least is not None and number < self.least:
             raise units.UnitError(repr(value), f"{units.describe(self.dimension)}, {self.least:g} or more")
-        return found
+        return number
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         from pydantic_core import core_schema
@@ -64,65 +81,200 @@ def written(text: str) -> Any:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Pydantic's reading of a word: one of some."""
+
+    words: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.literal_schema(list(self.words))
+
+
+# --- descriptions --------------------------------------------------------------------------------------------------
+
+
+def key_of(name: str) -> str:
+    """The key of a file that fills in a field: its name without the unit, `latency_s` -> `latency`."""
+    return _UNIT.sub("", name)
+
+
+class Description:
+    """Base of frozen dataclasses that a file fills in: keys that are no fields are problems."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "alias_generator": key_of}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        resolved = handler.resolve_ref_schema(schema)
+        properties = resolved["properties"]
+        hints = typing.get_type_hints(cls, include_extras=True)
+        for name, meaning in _meanings(cls).items():
+            key = _key(name, hints[name])
+            if Derived() in getattr(hints[name], "__metadata__", ()):
+                del properties[key]
+            elif meaning:
+                properties[key]["description"] = meaning
+        for key in [key for key, value in properties.items() if "const" in value and "default" in value]:
+            del properties[key]["default"]  # a tag: Python may leave it out, a file may not
+            resolved["required"] = [key, *resolved["required"]]
+        return schema
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Marks a field of a description that follows from the others; a file that gives it has an unknown key."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        from pydantic_core import PydanticCustomError, core_schema
+
+        def refuse(value: object) -> object:
+            raise PydanticCustomError("extra_forbidden", "no key of a file")
+
+        return core_schema.no_info_plain_validator_function(refuse)
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {}
+
+
+def _key(name: str, hint: Any) -> str:
+    given = (getattr(part, "alias", None) for part in getattr(hint, "__metadata__", ()))
+    return next(filter(None, given), None) or key_of(name)
+
+
+def _meanings(model: type) -> dict[str, str]:
+    """Every field of a class with the string below it in the source, "" where there is none."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)
+    meanings = {}
+    for field, below in pairwise([*definition.body, ast.Pass()]):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and below.value.value
+            meanings[field.target.id] = inspect.cleandoc(text) if isinstance(text, str) else ""
+    return meanings
+
+
+def keys(model: Any) -> dict[str, Any]:
+    """The keys that a file may give, each with the type of its value.
+
+    Parameters
+    ----------
+    model : type or object
+        A description, a pydantic model, or what declares a value of several keys in its own `keys`.
+    """
+    if is_dataclass(model) and isinstance(model, type):
+        hints = typing.get_type_hints(model, include_extras=True)
+        named = ((field.name, hints[field.name]) for field in fields(model))
+        return {
+            _key(name, hint): hint
+            for name, hint in named
+            if Derived() not in getattr(hint, "__metadata__", ())
+        }
+    if hasattr(model, "model_fields"):
+        return {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+    return dict.fromkeys(model.keys, str)
+
+
+@functools.cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(model)
+
+
+def json_schema(model: type) -> dict[str, Any]:
+    """The JSON Schema of the files that a description or a pydantic model reads."""
+    return _adapter(model).json_schema(by_alias=True)
+
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+
 def check(document: Document, model: type[M]) -> M:
-    """Validate the tree of a document with a pydantic model; raise `InputError` with all faults at their marks."""
+    """Fill in a description, or a pydantic model, from a document.
+
+    Parameters
+    ----------
+    document : Document
+        What a file says.
+    model : type
+        A dataclass derived from `Description`, or a pydantic model.
+
+    Returns
+    -------
+    object
+        An instance of `model`, quantities in SI units.
+
+    Raises
+    ------
+    InputError
+        With all problems, each at its line and column.
+    """
     from pydantic import ValidationError
 
+    shape: Any = model
     try:
-        return model.model_validate(document.tree)
+        checked: M = _adapter(shape).validate_python(document.tree)
     except ValidationError as error:
-        raise InputError(list(faults(document, model, error))) from None
+        raise InputError(list(problems(document, model, error))) from None
+    return checked
 
 
-def faults(document: Document, model: type[BaseModel], error: Any) -> Iterator[Fault]:
-    """Every fault of a `ValidationError`, at its mark, in our words; what several kinds of value would do is one fault."""
+def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
+    """Every problem of a `ValidationError`, at its mark, in our words; what several kinds of value would do is one problem."""
     either: dict[Path_, list[str]] = {}
     for entry in error.errors():
         path, models, chosen = _resolve(model, tuple(entry["loc"]), document.tree, entry["type"])
         if chosen and not isinstance(entry.get("ctx", {}).get("error"), units.UnitError):
             either.setdefault(path, []).append(_wanted(entry))
         else:
-            yield _fault(document, path, models, entry)
+            yield _problem(document, path, models, entry)
     for path, wanted in either.items():
         *others, last = dict.fromkeys(wanted)
         told = f"{', '.join(others)} or {last}" if others else last
-        yield document.fault(path, _brief(document.get(path)), told)
+        yield document.problem(path, _brief(document.get(path)), told)
 
 
-def _fault(document: Document, path: Path_, models: list[type[BaseModel]], entry: Any) -> Fault:
+def _problem(document: Document, path: Path_, models: list[Any], entry: Any) -> Problem:
     kind, got, context = entry["type"], entry.get("input"), entry.get("ctx", {})
     cause = context.get("error")
-    if kind == "extra_forbidden":
-        fields = sorted({name for candidate in models for name in _field_names(candidate)})
-        wanted = f"one of: {', '.join(fields)}" if fields else "no such key"
-        near = nearest(str(path[-1]), fields)
-        return document.fault(path, f"the unknown key '{path[-1]}'", wanted, near, key=True)
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = sorted({key for candidate in models for key in keys(candidate)})
+        wanted = f"one of: {', '.join(known)}" if known else "no such key"
+        near = nearest(str(path[-1]), known)
+        return document.problem(path, f"the unknown key '{path[-1]}'", wanted, near, key=True)
     if kind == "missing":
-        return document.fault(path[:-1], "nothing", f"the key '{path[-1]}'")
+        return document.problem(path[:-1], "nothing", f"the key '{path[-1]}'")
     if isinstance(cause, units.UnitError):
-        return document.fault(path, cause.got, cause.wanted, cause.suggestion)
+        return document.problem(path, cause.got, cause.wanted, cause.suggestion)
     if kind in ("literal_error", "enum"):
         allowed = context["expected"].replace(" or ", ", ")
         words = re.findall(r"'([^']*)'", allowed)
-        return document.fault(path, _brief(got), f"one of: {', '.join(words)}", nearest(str(got), words))
+        return document.problem(path, _brief(got), f"one of: {', '.join(words)}", nearest(str(got), words))
     if kind == "union_tag_invalid":
         words = re.findall(r"'([^']*)'", context["expected_tags"])
         tag, key = str(context["tag"]), str(context["discriminator"]).strip("'")
-        return document.fault((*path, key), f"'{tag}'", f"one of: {', '.join(words)}", nearest(tag, words))
+        return document.problem((*path, key), f"'{tag}'", f"one of: {', '.join(words)}", nearest(tag, words))
     if kind == "union_tag_not_found" and isinstance(got, dict):
         meant = nearest("kind", map(str, got))
         if meant:
-            return document.fault((*path, meant), f"the key '{meant}'", "the key 'kind'", "kind", key=True)
-    return document.fault(path, _brief(got), _wanted(entry))
+            return document.problem((*path, meant), f"the key '{meant}'", "the key 'kind'", "kind", key=True)
+    return document.problem(path, _brief(got), _wanted(entry))
 
 
 _WANTED = {
     "model_type": "a mapping of keys",
+    "dataclass_type": "a mapping of keys",
     "model_attributes_type": "a mapping of keys",
     "dict_type": "a mapping of keys",
     "union_tag_not_found": "a mapping with the key 'kind'",
     "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-'",
     "string_too_long": "at most {max_length} characters",
+    "tuple_type": "a valid list",
     "too_short": "{min_length} entry or more",
     "int_parsing_size": "a valid integer",
     "bool_type": "true or false",
@@ -146,17 +298,11 @@ def _brief(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _field_names(model: type[BaseModel]) -> list[str]:
-    return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def _resolve(
-    model: type[BaseModel], loc: Path_, tree: Any, kind: str
-) -> tuple[Path_, list[type[BaseModel]], bool]:
+def _resolve(model: type, loc: Path_, tree: Any, kind: str) -> tuple[Path_, list[Any], bool]:
     """Where a pydantic location lies in the document (union tags dropped), the models that stand at its parent, and whether
     it is that of one kind of value among several."""
     path: list[str | int] = []
-    models: list[type[BaseModel]] = [model]
+    models: list[Any] = [model]
     parents = models
     node: Any = tree
     keyed = False  # the next part is a key of a mapping whose values are `models`
@@ -165,17 +311,16 @@ def _resolve(
             path.append(part)
             parents, node, keyed = models, node[part], False
             continue
-        by_name = [_annotation(m, part) for m in models]
-        known = [a for a in by_name if a is not None]
+        known = [annotation for m in models for key, annotation in keys(m).items() if key == part]
         in_tree = (isinstance(node, dict) and part in node) or (
             isinstance(node, list) and isinstance(part, int)
         )
-        tagged = [m for m in models if _tag(m) == part or m.__name__ == part]
+        tagged = [m for m in models if part in (_tag(m), getattr(m, "__name__", None))]
         last = i == len(loc) - 1
         if not in_tree and not last and (tagged or not known):  # a union's tag: stays at the same place
             models = tagged or models
             continue
-        if not in_tree and not known and last and kind not in ("missing", "extra_forbidden"):
+        if not in_tree and not known and last and kind not in _UNPLACED:
             return tuple(path), parents, part in _SCALARS or str(part).startswith(("dict[", "list["))
         if not in_tree and not known and isinstance(part, str) and ("[" in part or "(" in part):
             continue
@@ -194,26 +339,23 @@ def _resolve(
 _SCALARS = ("str", "int", "float", "bool")
 
 
-def _annotation(model: type[BaseModel], name: object) -> Any:
-    for key, info in model.model_fields.items():
-        if name in (key, info.alias):
-            return info.annotation
-    return None
+_UNPLACED = ("missing", "extra_forbidden", "unexpected_keyword_argument")
+"""Problems of keys that are not in the tree, or in no model."""
 
 
-def _tag(model: type[BaseModel]) -> str | None:
-    info = model.model_fields.get("kind")
-    values = typing.get_args(info.annotation) if info else ()
+def _tag(model: Any) -> str | None:
+    values = typing.get_args(keys(model).get("kind"))
     return str(values[0]) if values else None
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    from pydantic import BaseModel
-
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _models(annotation: Any) -> list[Any]:
+    """Everything in an annotation that has keys: models, descriptions, and what declares values of several keys."""
+    if isinstance(annotation, type) and (is_dataclass(annotation) or hasattr(annotation, "model_fields")):
         return [annotation]
     if typing.get_origin(annotation) is typing.Literal or (isinstance(annotation, types.GenericAlias) and not (
         typing.get_args(annotation)
     )):  # fmt: skip
         return []
+    if not isinstance(annotation, type) and isinstance(getattr(annotation, "keys", None), tuple):
+        return [annotation]
     return [model for inner in typing.get_args(annotation) for model in _models(inner)]

@@ -60,7 +60,7 @@ FACTORS: Mapping[str, float] = {
 
 
 class UnitError(ValueError):
-    """A quantity that cannot be read; carries what a `Fault` needs."""
+    """A quantity that cannot be read; carries what a `Problem` needs."""
 
     def __init__(self, got: str, wanted: str, suggestion: str | None = None) -> None:
         self.got, self.wanted, self.suggestion = got, wanted, suggestion

@@ -195,11 +195,14 @@ def test_running_leaves_the_loaded_scenario_as_it_was() -> None:
     assert scenario == before
 
 
-def test_every_fault_of_a_loaded_scenario_is_told() -> None:
+def test_every_problem_of_a_loaded_scenario_is_told() -> None:
     scenario = sim.load_scenario("deepep-ep16-h800", QUICK)
     scenario["cluster"]["nods"] = 3
     scenario["workload"]["tokens_per_rank"] = "many"
     for ask in (sim.run, sim.load_scenario):
         with pytest.raises(InputError) as error:
             ask(scenario)
-        assert {fault.key for fault in error.value.faults} == {"cluster.nods", "workload.tokens_per_rank"}
+        assert {problem.key for problem in error.value.problems} == {
+            "cluster.nods",
+            "workload.tokens_per_rank",
+        }

@@ -1,6 +1,6 @@
 """README is run: its commands, its examples, and the output, tables and numbers that it shows.
 
-`python tests/test_readme.py` writes the outputs and the table of validation again.
+`python tests/test_readme.py` writes the outputs and the tables of metrics and validation again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ FIRST = "moesim run h800-vs-h100"
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROGRESS = re.compile(r"^ +\d+\.\d s  .*\n", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])[-+±]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+_METRICS = re.compile(r"(<!-- metrics -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- validation[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -239,32 +240,23 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
             )
 
 
-def rows(after: str) -> list[list[str]]:
-    """Cells of the first table after a text."""
-    lines = README.read_text(encoding="utf-8").partition(after)[2].strip().splitlines()
-    table = lines[: next((i for i, line in enumerate(lines) if not line.startswith("|")), None)]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+def metrics_table() -> str:
+    """The table of metrics: what each is of, its unit, which way is better, and what it means."""
+    from sim.metrics import TABLE
 
-
-def test_the_table_of_metrics_is_complete() -> None:
-    import sim
-
-    told: dict[str, set[str]] = {}
-    for name, where, _ in rows("<!-- metrics -->"):
-        told[name.strip("`")] = (
-            {"dispatch", "combine", "exchange", "flows"} if where == "all" else set(where.split(", "))
+    better = {"lower": "less", "higher": "more", None: ""}
+    lines = ["| metric | of | unit | better | meaning |", "|---|---|---|---|---|"]
+    for row in TABLE:
+        lines.append(
+            f"| `{row.name}` | {', '.join(row.kinds)} | {row.unit} | {better[row.better]} | {row.meaning} |"
         )
-    found: dict[str, set[str]] = {}
-    small: Sequence[str] = ("workload.tokens_per_rank=64", "expect={}")
-    plain = ("variants={}", "expect={}", "workload.bytes_per_rank=1 MiB")
-    for part, metrics in (
-        *sim.run("deepep-ep16-h800", settings=tuple(small))["metrics"].items(),
-        *sim.run("nccl-multi-plane", settings=plain)["metrics"].items(),
-        ("flows", sim.run("flows-example")["metrics"]),
-    ):
-        for key in metrics:
-            found.setdefault(key, set()).add(part)
-    assert told == found
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_of_metrics_is_the_one_that_the_code_has() -> None:
+    found = _METRICS.search(README.read_text(encoding="utf-8"))
+    assert found
+    assert found[2] == metrics_table()
 
 
 def test_every_key_of_a_result_is_explained() -> None:
@@ -372,7 +364,7 @@ def test_the_picture_says_what_its_command_draws(tmp_path: Path) -> None:
 
 
 def refresh() -> None:
-    """Write outputs, the table of validation and the picture."""
+    """Write outputs, the tables of metrics and validation, and the picture."""
     import tempfile
 
     text = README.read_text(encoding="utf-8")
@@ -394,6 +386,7 @@ def refresh() -> None:
             text = text.replace(f"```pycon\n{block.text}```", f"```pycon\n{''.join(lines)}```")
         if browser.find() is not None:
             (ROOT / "docs" / "v3-small-ep.svg").write_text(picture(folder), encoding="utf-8")
+    text = _METRICS.sub(lambda found: found[1] + metrics_table() + found[3], text)
     text = _TABLE.sub(lambda found: found[1] + validation_table() + found[3], text)
     README.write_text(text, encoding="utf-8")
 

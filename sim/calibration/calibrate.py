@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sim.calibration import kineto
 from sim.calibration.kernel_names import COMMUNICATION_BOUNDS, short_name
-from sim.calibration.kineto import KernelEvent, TraceOrigin
+from sim.calibration.kineto import KernelEvent
 from sim.calibration.layer_pairs import (
     EXCHANGE_KERNELS,
     EXCHANGES,
@@ -26,7 +26,7 @@ from sim.calibration.layer_pairs import (
     find_streams,
     segment,
 )
-from sim.cost.measured import ExchangeTime, OperationTime, OverlapTime, PhaseTime
+from sim.cost.measured import MeasuredCollective, MeasuredPhase, OperationTime, OverlapTime, TraceOrigin
 
 Interval = tuple[float, float]
 _ANY_GRID = 2**31
@@ -77,8 +77,8 @@ class Calibration:
     why_not: str
     """What stood in the way of phases; empty where there are some."""
     num_layers: int
-    phases: Mapping[str, PhaseTime]
-    exchanges: Mapping[str, ExchangeTime]
+    phases: Mapping[str, MeasuredPhase]
+    exchanges: Mapping[str, MeasuredCollective]
 
 
 def calibrate(path: str | Path) -> Calibration:
@@ -197,11 +197,11 @@ def _union_s(spans: Iterable[Interval]) -> float:
 # --- layer pairs -----------------------------------------------------------------------------------------------------
 
 
-def _phases(cut: Segmentation, gpu_sms: int) -> dict[str, PhaseTime]:
+def _phases(cut: Segmentation, gpu_sms: int) -> dict[str, MeasuredPhase]:
     return {name: _phase(name, cut.layers, gpu_sms) for name in PHASES} if cut.layers else {}
 
 
-def _phase(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> PhaseTime:
+def _phase(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> MeasuredPhase:
     elapsed_s, sm_bound_s, busy_s, rows = [], [], [], []
     operations: dict[str, list[float]] = defaultdict(list)
     for layer in layers:
@@ -215,7 +215,7 @@ def _phase(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> PhaseTime
             operations[one.named.label].append(one.duration_s)
     num = len(layers)
     busy_mean_s, sm_mean_s = statistics.fmean(busy_s), statistics.fmean(sm_bound_s)
-    return PhaseTime(
+    return MeasuredPhase(
         elapsed_s=statistics.fmean(elapsed_s),
         sm_bound_s=sm_mean_s,
         memory_bound_s=busy_mean_s - sm_mean_s,
@@ -224,17 +224,17 @@ def _phase(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> PhaseTime
         compute_sms=_sms((one for layer in layers for one in layer.phases[name]), "sm", gpu_sms),
         expert_rows=tuple(rows),
         operations={
-            label: OperationTime(len(times) / num, sum(times) / num)
+            label: OperationTime(num_kernels=len(times) / num, time_s=sum(times) / num)
             for label, times in sorted(operations.items(), key=lambda item: (-sum(item[1]), item[0]))
         },
     )
 
 
-def _exchanges(cut: Segmentation, gpu_sms: int) -> dict[str, ExchangeTime]:
+def _exchanges(cut: Segmentation, gpu_sms: int) -> dict[str, MeasuredCollective]:
     return {name: _exchange(name, cut.layers, gpu_sms) for name in EXCHANGES} if cut.layers else {}
 
 
-def _exchange(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> ExchangeTime:
+def _exchange(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> MeasuredCollective:
     mine = [layer.exchanges[name] for layer in layers]
     data = [[one for one in kernels if one.named.bound == "transfer"] for kernels in mine]
     waits = [_sum_s(one for one in kernels if one.named.bound == "wait") for kernels in mine]
@@ -242,7 +242,7 @@ def _exchange(name: str, layers: Sequence[LayerKernels], gpu_sms: int) -> Exchan
         _sum_s(one for one in kernels if one.named.bound not in COMMUNICATION_BOUNDS) for kernels in mine
     ]
     per_layer_s = tuple(_sum_s(kernels) for kernels in data)
-    return ExchangeTime(
+    return MeasuredCollective(
         kernel="dispatch" if EXCHANGE_KERNELS[name] == "dispatch" else "combine",
         cached=any(one.named.cached for kernels in data for one in kernels),
         data_s=statistics.fmean(per_layer_s),

@@ -18,14 +18,15 @@ from typing import Any, TypeGuard
 
 from sim import files
 from sim.calibration.kernel_names import KernelName, name_kernel
-from sim.errors import Fault, InputError, Mark
+from sim.cost.measured import TraceOrigin
+from sim.errors import InputError, Mark, Problem
 
 MAX_TEXT_BYTES = 512 * 2**20
 _PIECE_BYTES = 1 << 20
 _WANTED = "a PyTorch profiler trace (JSON, also gzipped) with GPU kernels"
 _GPU_WORK = ("kernel", "gpu_memcpy", "gpu_memset")
 _LAUNCHES = ("cuda_runtime", "cuda_driver")
-_MAX_FAULTS = 5
+_MAX_PROBLEMS = 5
 _LONGEST_TOKEN = 8  # an error this near the end is a cut one
 _MAX_US = 1e18
 _MAX_NAME = 4096
@@ -63,19 +64,6 @@ class KernelEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class TraceOrigin:
-    """What the trace says about the machine that it was taken on; empty or 0 where it says nothing."""
-
-    file: str
-    name: str
-    gpu: str
-    gpu_sms: int
-    rank: int
-    world_size: int
-    backend: str
-
-
-@dataclass(frozen=True, slots=True)
 class KinetoTrace:
     """GPU work of one device, by start."""
 
@@ -107,9 +95,9 @@ def read(path: str | Path, ranges: Collection[str] = ()) -> KinetoTrace:
             f"{len(events)} events, none of a GPU kernel",
             f"{_WANTED}: record with ProfilerActivity.CUDA",
         )
-    faults = [fault for event in work if (fault := _fault(path, event))]
-    if faults:
-        raise InputError(faults[:_MAX_FAULTS])
+    problems = [problem for event in work if (problem := _problem(path, event))]
+    if problems:
+        raise InputError(problems[:_MAX_PROBLEMS])
     by_device: dict[str, list[dict[str, Any]]] = {}
     for event in work:
         by_device.setdefault(str(_args(event).get("device", event.get("pid"))), []).append(event)
@@ -134,7 +122,7 @@ def _tree(path: Path) -> Any:
                 path, f"JSON that ends in the middle, after {len(text)} characters: a truncated file?"
             ) from None
         mark = Mark(str(path), error.lineno, error.colno)
-        raise InputError(Fault(mark, "", "text that is not JSON", _WANTED)) from None
+        raise InputError(Problem(mark, "", "text that is not JSON", _WANTED)) from None
     except (ValueError, RecursionError):
         raise _error(path, "JSON that is nested too deep or holds an impossible number") from None
 
@@ -171,16 +159,16 @@ def _unzip(path: Path, raw: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _fault(path: Path, event: Mapping[str, Any]) -> Fault | None:
+def _problem(path: Path, event: Mapping[str, Any]) -> Problem | None:
     """What is wrong with an event of GPU work, if anything."""
     for key, least in (("ts", -math.inf), ("dur", 0.0)):
         value = event.get(key)
         if not _is_time(value) or value < least:
             name = str(event.get("name"))[:60]
             wanted = "microseconds" + (" of 0 or more" if key == "dur" else "")
-            return Fault(Mark(str(path)), f"traceEvents '{name}' {key}", repr(value)[:60], wanted)
+            return Problem(Mark(str(path)), f"traceEvents '{name}' {key}", repr(value)[:60], wanted)
     if not isinstance(event.get("name"), str):
-        return Fault(Mark(str(path)), "traceEvents name", repr(event.get("name")), "the name of a kernel")
+        return Problem(Mark(str(path)), "traceEvents name", repr(event.get("name")), "the name of a kernel")
     return None
 
 
@@ -281,4 +269,4 @@ def _clean(value: object) -> str:
 
 
 def _error(path: Path, got: str, wanted: str = _WANTED) -> InputError:
-    return InputError(Fault(Mark(str(path)), "", got, wanted))
+    return InputError(Problem(Mark(str(path)), "", got, wanted))

@@ -1,6 +1,6 @@
 """Write a measured compute profile: a calibration as the YAML that `sim.cost.measured` reads.
 
-    profile_text(calibrate("train.json.gz"), name="h800-train", source=Source("...", "..."))
+    profile_text(calibrate("train.json.gz"), name="h800-train", source=TraceSource(title="...", where="..."))
 
 Why this way: the text is written here rather than dumped by a library, so that one phase reads as one paragraph and the
 same calibration gives the same bytes.
@@ -11,27 +11,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sim.calibration.calibrate import Calibration
 from sim.calibration.layer_pairs import PHASES
-from sim.cost.measured import PROFILE_SCHEMA, ExchangeTime, PhaseTime
-from sim.errors import Fault, InputError, Mark
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a trace can be had, for the profile made from it."""
-
-    title: str
-    where: str
-    date: str | None = None
-    note: str | None = None
+from sim.cost.measured import PROFILE_SCHEMA, MeasuredCollective, MeasuredPhase, TraceSource
+from sim.errors import InputError, Mark, Problem
 
 
 def profile_text(
-    calibration: Calibration, name: str, source: Source | None = None, title: str | None = None
+    calibration: Calibration, name: str, source: TraceSource | None = None, title: str | None = None
 ) -> str:
     """The measured compute profile as YAML, in the form that `sim.cost.measured` reads.
 
@@ -40,8 +29,8 @@ def profile_text(
     origin = calibration.origin
     if not calibration.phases:
         wanted = f"a trace of layer pairs ({', '.join(PHASES)}) to make a profile of"
-        raise InputError(Fault(Mark(origin.file), "", calibration.why_not, wanted))
-    where = source or Source(f"PyTorch profiler trace {origin.file}", origin.file)
+        raise InputError(Problem(Mark(origin.file), "", calibration.why_not, wanted))
+    where = source or TraceSource(title=f"PyTorch profiler trace {origin.file}", where=origin.file)
     tree: dict[str, Any] = {
         "schema": PROFILE_SCHEMA,
         "name": name,
@@ -90,7 +79,7 @@ _HEADER = """\
 """
 
 
-def _phase_tree(one: PhaseTime) -> dict[str, Any]:
+def _phase_tree(one: MeasuredPhase) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "elapsed": _ms(one.elapsed_s),
         "sm_bound": _ms(one.sm_bound_s),
@@ -108,7 +97,7 @@ def _phase_tree(one: PhaseTime) -> dict[str, Any]:
     return tree
 
 
-def _exchange_tree(one: ExchangeTime) -> dict[str, Any]:
+def _exchange_tree(one: MeasuredCollective) -> dict[str, Any]:
     return {
         "kernel": one.kernel,
         "cached": one.cached,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sim.cli.shared import console_of, folder_of, json_option, out_option, progress
-from sim.errors import Fault, InfeasibleError, InputError
+from sim.errors import InfeasibleError, InputError, Problem
 
 
 @click.command(short_help="Run every point of a sweep and rank them.")
@@ -40,7 +40,7 @@ def sweep(
 
     kind = exporting.check_format(export) if export else None
     if jobs is not None and dask is not None:
-        raise InputError(Fault(None, "sweep", "--jobs and --dask", "one of them"))
+        raise InputError(Problem(None, "sweep", "--jobs and --dask", "one of them"))
     asked = sweep_file.read(spec)
     folder = folder_of(out, asked.name)
     names, objective = sweeps.names_of(asked.space.axes), next(iter(asked.objectives))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sim.cli.shared import console_of, json_option, out_option
-from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
+from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 
 _RUNNABLE = ("scenarios", "scenarios/sweeps", "scenarios/ladders")
 """Folders of what `run`, `sweep` and `ladder` take."""
@@ -51,7 +51,7 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
         return
     if not results or kind is None:
         wanted = "RESULT... --kind KIND (kinds: moesim plot --list)"
-        raise InputError(Fault(None, "plot", "no result" if not results else "no kind", wanted))
+        raise InputError(Problem(None, "plot", "no result" if not results else "no kind", wanted))
     asked = images.check_formats(word.strip() for word in formats.split(","))
     read = [(path, result) for path in results for result in folders.read_each(path)]
     plots.check_kind(kind)
@@ -72,18 +72,18 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
 @click.argument("files", nargs=-1, required=True)
 def check(files: Sequence[str]) -> None:
     """Read and cross-check YAML files; run nothing."""
-    faults: list[Fault] = []
+    problems: list[Problem] = []
     impossible: list[str] = []
     for file in files:
         try:
             kind = _check(file)
             click.echo(f"{file}: a valid {kind}", err=True)
         except InputError as error:
-            faults += error.faults
+            problems += error.problems
         except InfeasibleError as error:
             impossible.append(f"{file}: {error}")
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     if impossible:
         raise InfeasibleError("\n".join(impossible))
 
@@ -109,8 +109,10 @@ def _check(file: str) -> str:
         from sim.scenario import resolve as reading
         from sim.scenario import settings as scenario_settings
 
-        for one in scenario_settings.variants(scenario_settings.read(path)).values():
-            reading.resolve(one)
+        variants = scenario_settings.variants(scenario_settings.read(path)).values()
+        scenarios = [reading.resolve(variant) for variant in variants]
+        if problems := [problem for scenario in scenarios for problem in reading.unreported(scenario)]:
+            raise InputError(dict.fromkeys(problems))
         return "scenario"
     if str(tree.get("schema", "")).startswith("moesim.compute-profile/"):
         from sim.cost.measured import load_profile
@@ -138,9 +140,9 @@ def _check(file: str) -> str:
     )
     for key in tree:
         if near := difflib.get_close_matches(key, _TELLING, 1, _ALIKE):
-            raise InputError(document.fault((key,), f"the key '{key}'", wanted, near[0], key=True))
+            raise InputError(document.problem((key,), f"the key '{key}'", wanted, near[0], key=True))
     raise InputError(
-        Fault(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
+        Problem(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
     )
 
 
@@ -156,7 +158,7 @@ def show(what: str, name: str | None, as_json: bool) -> None:
 
     if what not in shelf.SHOW:
         wanted = f"one of: {', '.join(shelf.SHOW)}"
-        raise InputError(Fault(None, "show", f"'{what}'", wanted, nearest(what, shelf.SHOW)))
+        raise InputError(Problem(None, "show", f"'{what}'", wanted, nearest(what, shelf.SHOW)))
     if name is None:
         names = list(documents.shipped(shelf.FOLDERS[what]))
         click.echo(dump(names) if as_json else "\n".join(names) + "\n", nl=False)
@@ -175,8 +177,10 @@ def schema(what: str) -> None:
 
     if what not in shelf.SCHEMAS:
         wanted, near = f"one of: {', '.join(shelf.SCHEMAS)}", nearest(what, shelf.SCHEMAS)
-        raise InputError(Fault(None, "schema", f"'{what}'", wanted, near))
-    click.echo(dump(shelf.schema(what).model_json_schema(by_alias=True)), nl=False)
+        raise InputError(Problem(None, "schema", f"'{what}'", wanted, near))
+    from sim.schemas import json_schema
+
+    click.echo(dump(json_schema(shelf.schema(what))), nl=False)
 
 
 @click.command(short_help="Write an editable file that starts from a shipped one.")
@@ -186,24 +190,26 @@ def schema(what: str) -> None:
     "template",
     default="h800-vs-h100",
     show_default=True,
-    help="Shipped scenario, sweep, ladder, model or hardware to start from.",
+    help="Shipped scenario, sweep, ladder, model, hardware or kernel to start from.",
 )
 def new(name: str, template: str) -> None:
-    """Write NAME.yaml here, an editable scenario (or sweep, ladder, model or GPU), with the CSV files it names."""
+    """Write NAME.yaml here, an editable scenario (or sweep, ladder, model, GPU or kernel), with the CSV files it names."""
     import re
 
     from sim import documents
+    from sim.cluster.kernels import DEFAULTS
     from sim.files import text as text_of
     from sim.show.files import folder
 
     stem = name.removesuffix(".yaml")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", stem):
         wanted = "a name of letters, digits, '.', '_' and '-', at most 80"
-        raise InputError(Fault(None, "new", f"'{name}'", wanted))
+        raise InputError(Problem(None, "new", f"'{name}'", wanted))
     target = Path(f"{stem}.yaml")
     if target.exists():
-        raise InputError(Fault(Mark(str(target)), "", "a file that is already there", "a new name"))
-    source = documents.find(template, (*_RUNNABLE, "scenarios/models", "hardware"), "YAML")
+        raise InputError(Problem(Mark(str(target)), "", "a file that is already there", "a new name"))
+    folders = (*_RUNNABLE, "scenarios/models", "hardware", "hardware/kernels")
+    source = documents.find(template, folders, "YAML", aliases=DEFAULTS)
     text = text_of(source, "a YAML file")
     beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
     files = {

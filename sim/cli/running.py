@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sim.cli.shared import Missed, console_of, folder_of, json_option, out_option, progress
-from sim.errors import Fault, InputError, Mark
+from sim.errors import InputError, Mark, Problem
 
 if TYPE_CHECKING:
     from sim.runs.kinds import Result
@@ -35,14 +35,14 @@ def run(
     from sim.show.tables import console as tables
 
     documents: dict[str, Any] = {}
-    for spec in scenarios:  # every fault of every file before any of them runs
+    for spec in scenarios:  # every problem of every file before any of them runs
         document = scenario_settings.read(spec, settings)
         for one in scenario_settings.variants(document).values():
             reading.resolve(one)
         name = str(document.get(("name",)))
         if name in documents:
             raise InputError(
-                Fault(Mark(str(spec)), "name", f"'{name}' a second time", "scenarios of different names")
+                Problem(Mark(str(spec)), "name", f"'{name}' a second time", "scenarios of different names")
             )
         documents[name] = document
     results: dict[str, Result] = {}

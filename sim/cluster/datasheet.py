@@ -1,4 +1,4 @@
-"""The sheet of one hardware profile: its figures, what differs elsewhere, what kernels reach, the rules.
+"""The sheet of one hardware profile: its parameters, what differs elsewhere, what kernels reach, the rules.
 
 Data only; the command line prints it.
 """
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 from sim.cluster import export_rules
 from sim.cluster.export_rules import ChipNumbers, Verdict
-from sim.cluster.figures import OVERRIDE, Figure
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel, list_kernels, load_kernel
+from sim.cluster.parameters import OVERRIDE, Parameter
 
 
 @dataclass(frozen=True, slots=True)
-class FigureRow:
-    """A figure beside the same figure of the reference; one of the two may be missing, not both."""
+class ParameterRow:
+    """A parameter next to the same one of the reference; one of the two may be missing, not both."""
 
     path: str
-    figure: Figure | None
-    reference: Figure | None
+    parameter: Parameter | None
+    reference: Parameter | None
     differs: bool
     ratio: float | None
     """Value / value of the reference; None where one is missing or the reference is 0."""
@@ -44,30 +44,30 @@ class AchievedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class Datasheet:
     """Everything there is to show about one profile."""
 
     hardware: Hardware
     reference: Hardware | None
-    figures: tuple[FigureRow, ...]
+    parameters: tuple[ParameterRow, ...]
     achieved: tuple[AchievedRow, ...]
     chip: ChipNumbers
     verdicts: tuple[Verdict, ...]
     note: str
 
     @property
-    def differences(self) -> tuple[FigureRow, ...]:
-        """The figures whose value is not the reference's."""
-        return tuple(row for row in self.figures if row.differs)
+    def differences(self) -> tuple[ParameterRow, ...]:
+        """The parameters whose value is not the reference's."""
+        return tuple(row for row in self.parameters if row.differs)
 
 
-def describe(hardware: Hardware, reference: Hardware | None = None) -> Sheet:
+def describe(hardware: Hardware, reference: Hardware | None = None) -> Datasheet:
     """The sheet of `hardware`; `reference` is the part it is compared with (the h100), None for none."""
     kernels = [load_kernel(name) for name in list_kernels()]
-    return Sheet(
+    return Datasheet(
         hardware=hardware,
         reference=reference,
-        figures=_compare(hardware, reference),
+        parameters=_compare(hardware, reference),
         achieved=tuple(row for kernel in kernels for row in _achieved(hardware, kernel)),
         chip=export_rules.chip_numbers(hardware),
         verdicts=export_rules.verdicts(hardware),
@@ -75,20 +75,20 @@ def describe(hardware: Hardware, reference: Hardware | None = None) -> Sheet:
     )
 
 
-def _compare(hardware: Hardware, reference: Hardware | None) -> tuple[FigureRow, ...]:
-    ours = {figure.path: figure for figure in hardware.figures}
-    theirs = {figure.path: figure for figure in reference.figures} if reference else {}
+def _compare(hardware: Hardware, reference: Hardware | None) -> tuple[ParameterRow, ...]:
+    ours = {row.path: row for row in hardware.parameters}
+    theirs = {row.path: row for row in reference.parameters} if reference else {}
     rows = []
     for path in [*ours, *(path for path in theirs if path not in ours)]:
         mine, other = ours.get(path), theirs.get(path)
         differs = reference is not None and (mine is None or other is None or mine.value != other.value)
         ratio = mine.value / other.value if mine and other and other.value else None
-        rows.append(FigureRow(path, mine, other, differs, ratio))
+        rows.append(ParameterRow(path, mine, other, differs, ratio))
     return tuple(rows)
 
 
 def _achieved(hardware: Hardware, kernel: Kernel) -> list[AchievedRow]:
-    figures = {figure.path: figure for figure in kernel.figures}
+    parameters = {row.path: row for row in kernel.parameters}
     links = [("gpu.scale_up.bandwidth", hardware.gpu.scale_up.bandwidth_bytes_per_s)]
     if hardware.nic:
         links.append(("nic.bandwidth", hardware.nic.bandwidth_bytes_per_s))
@@ -97,13 +97,13 @@ def _achieved(hardware: Hardware, kernel: Kernel) -> list[AchievedRow]:
         for direction in ("dispatch", "combine"):
             scale_up = link.startswith("gpu.")
             key = f"scale_up_efficiency_fraction.{direction}" if scale_up else "nic_efficiency_fraction"
-            fraction = figures[key]
+            fraction = parameters[key]
             # A fraction holds for every part; it was seen only on the one it was measured on, with that peak.
-            seen_here = hardware.name == kernel.measured_on and hardware.figure(link).grade != OVERRIDE
+            seen_here = hardware.name == kernel.measured_on and hardware.parameter(link).grade != OVERRIDE
             grade = fraction.grade if seen_here or fraction.grade == "assumed" else "derived"
             rows.append(
                 AchievedRow(
-                    kernel=kernel.name,
+                    kernel=kernel.kind,
                     direction=direction,
                     link=link,
                     peak_bytes_per_s=peak,

@@ -87,13 +87,12 @@ def of_nodes(
     gpus_per_node: int,
     fabric: Fabric,
     faults: Sequence[LinkFault],
-    comm_sms: int,
 ) -> nx.DiGraph[str]:
-    """The graph of nodes and their fabric; `comm_sms` SMs of each GPU are lent to communication."""
+    """The graph of nodes and their fabric."""
     graph: nx.DiGraph[str] = nx.DiGraph(
         title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}"
     )
-    _add_nodes(graph, hardware, num_nodes, gpus_per_node, comm_sms)
+    _add_nodes(graph, hardware, num_nodes, gpus_per_node)
     if hardware.nic is not None and fabric.kind != "scale_up":
         _add_nics(graph, hardware, num_nodes, gpus_per_node, faults)
         _FABRICS[fabric.kind](graph, hardware, num_nodes, gpus_per_node, fabric)
@@ -124,9 +123,7 @@ def _duplex(graph: nx.DiGraph[str], a: str, b: str, rate: float, kind: str, fort
     graph.add_edge(b, a, capacity=rate, kind=kind, resource=back)
 
 
-def _add_nodes(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, comm_sms: int
-) -> None:
+def _add_nodes(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int) -> None:
     gpu = hardware.gpu
     for node in range(num_nodes):
         switch = f"node{node}/nvswitch"
@@ -138,7 +135,7 @@ def _add_nodes(
                 kind="gpu",
                 node=node,
                 rail=i,
-                owns={"hbm": gpu.hbm.bandwidth_bytes_per_s, "copy_sms": float(comm_sms)},
+                owns={"hbm": gpu.hbm.bandwidth_bytes_per_s, "copy_sms": 1.0},
             )
             _duplex(
                 graph,

@@ -1,9 +1,8 @@
-"""Hardware profiles: what one GPU, its links, its NIC and its fabric are able to do, as frozen SI floats.
+"""Hardware profiles: what one GPU, its links, its NIC and its fabric are able to do, in SI units.
 
-One file of `hardware/` is one GPU or system. Every rate is the datasheet's (what a kernel achieves of it
-stands in `hardware/kernels/`), of one direction, of one GPU, in dense operations. `load_hardware` reads a
-file, lays an override over it and returns a `Hardware`; `Hardware.figures` keeps every number with its
-grade and source.
+One file of `hardware/` is one GPU or system. Every rate is the datasheet's (what a kernel achieves of it is defined in
+`hardware/kernels/`), of one direction, of one GPU, in dense operations. `load_hardware` reads a file, lays an override over it
+and returns a `Hardware`; `Hardware.parameters` keeps every number with its grade and source.
 """
 
 from __future__ import annotations
@@ -14,220 +13,150 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sim import documents
-from sim.cluster import figures as fig
-from sim.cluster.figures import Figure
+from sim.cluster import parameters as p
 from sim.documents import Document
-from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
+from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
+from sim.schemas import Description
 
 FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
 
 
-# --- description: what the simulator reads ---------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class DenseFlops:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseFlops(Description):
     """Dense peak rates of the tensor cores by data type [FLOP/s]; None where the part has no such type."""
 
-    fp64: float | None
-    bf16: float
-    fp8: float | None
-    int8: float | None
-    fp4: float | None
+    fp64: p.Flops | None = None
+    bf16: p.Flops
+    fp8: p.Flops | None = None
+    int8: p.Flops | None = None
+    fp4: p.Flops | None = None
 
     def of(self, dtype: str) -> float:
         """The dense peak of `dtype` [FLOP/s]; raises `InfeasibleError` where the part has none."""
         if dtype not in self.__slots__:
             wanted = f"one of: {', '.join(self.__slots__)}"
-            raise InputError(Fault(None, "dtype", repr(dtype), wanted, nearest(dtype, self.__slots__)))
+            raise InputError(Problem(None, "dtype", repr(dtype), wanted, nearest(dtype, self.__slots__)))
         rate: float | None = getattr(self, dtype)
         if rate is None:
             raise InfeasibleError(f"this GPU has no {dtype} tensor rate")
         return rate
 
 
-@dataclass(frozen=True, slots=True)
-class Hbm:
-    """Memory of one GPU: size [bytes], peak rate [bytes/s], and the part of it that streaming reaches."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardPower(Description):
+    """Power of one GPU with its board."""
 
-    capacity_bytes: float
-    bandwidth_bytes_per_s: float
-    efficiency_fraction: float
-
-
-@dataclass(frozen=True, slots=True)
-class ScaleUp:
-    """NVLink or its like: peak of one GPU in one direction [bytes/s], latency [s], GPUs of one domain (a
-    node)."""
-
-    bandwidth_bytes_per_s: float
-    latency_s: float
-    domain: int
+    tdp_w: p.Power
+    """Thermal design power."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pcie:
-    """Link between a GPU and its NIC and host: peak in one direction [bytes/s]."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hbm(Description):
+    """Memory of one GPU."""
 
-    bandwidth_bytes_per_s: float
+    capacity_bytes: p.Size
+    bandwidth_bytes_per_s: p.Rate
+    """Peak."""
+    efficiency_fraction: p.Fraction
+    """Part of the peak that streaming reaches."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU. `pcie` is None where the NIC does not stand behind the GPU's own PCIe link."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class L2Cache(Description):
+    """Last cache in front of the memory."""
 
-    sms: int
-    tensor_clock_hz: float
-    sustained_clock_fraction: float
+    capacity_bytes: p.Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleUp(Description):
+    """NVLink or its like, seen from one GPU."""
+
+    bandwidth_bytes_per_s: p.LinkRate
+    """Peak of one GPU in one direction."""
+    latency_s: p.Duration
+    domain: p.Count
+    """GPUs of one domain: a node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pcie(Description):
+    """Link between a GPU and its NIC and host."""
+
+    bandwidth_bytes_per_s: p.LinkRate
+    """Peak in one direction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu(Description):
+    """One GPU."""
+
+    sms: p.Count
+    """Streaming multiprocessors."""
+    tensor_clock_hz: p.Clock
+    """Clock at which the tensor cores reach their dense peak."""
+    sustained_clock_fraction: p.Fraction
+    """Clock under lasting load over the tensor clock."""
     dense_flops: DenseFlops
-    die_area_mm2: float | None
-    tdp_w: float | None
+    die_area_mm2: p.Area | None = None
+    power: BoardPower | None = None
     hbm: Hbm
-    l2_bytes: float | None
+    l2: L2Cache | None = None
     scale_up: ScaleUp
-    pcie: Pcie | None
+    pcie: Pcie | None = None
+    """None where the NIC does not stand behind the GPU's own PCIe link."""
+
+    @property
+    def tdp_w(self) -> float | None:
+        """Thermal design power [W]; None where the profile has none."""
+        return self.power.tdp_w if self.power else None
 
 
-@dataclass(frozen=True, slots=True)
-class Nic:
-    """NICs of one GPU and the line rate of each in one direction [bytes/s]."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic(Description):
+    """Network cards of one GPU."""
 
-    per_gpu: int
-    bandwidth_bytes_per_s: float
+    per_gpu: p.Count
+    bandwidth_bytes_per_s: p.LinkRate
+    """Line rate of each, in one direction."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fabric:
-    """Switches between nodes; latencies [s] are end to end, software of both ends included."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switches(Description):
+    """Switches between nodes; latencies are end to end, software of both ends included."""
 
     kind: FabricKind
-    switch_ports: int
-    nodes_per_leaf: int
-    same_leaf_latency_s: float
-    cross_leaf_latency_s: float
+    switch_ports: p.Count
+    nodes_per_leaf: p.Count
+    same_leaf_latency_s: p.Duration
+    cross_leaf_latency_s: p.Duration
 
 
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """A GPU, its node and its fabric. `nic` is None where GPUs reach one another by scale-up alone."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost(Description):
+    """Prices."""
+
+    gpu_hour_usd: p.Price
+    """Rent of one GPU, its share of node and fabric included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware(p.SourcedFile):
+    """A GPU, its node and its fabric."""
 
     name: str
     title: str
     year: int
     gpu: Gpu
-    nic: Nic | None
-    fabric: Fabric
-    gpu_hour_usd: float | None
-    figures: tuple[Figure, ...]
-    file: str
+    nic: Nic | None = None
+    """None where GPUs reach one another by scale-up alone."""
+    fabric: Switches
+    cost: Cost | None = None
 
-    def figure(self, path: str) -> Figure:
-        """The figure at a dotted key; `KeyError` where the profile has none."""
-        for row in self.figures:
-            if row.path == path:
-                return row
-        raise KeyError(path)
-
-
-# --- file: what a person writes --------------------------------------------------------------------------
-
-
-class DenseFlopsFile(fig.Branch):
-    """`gpu.dense_flops`."""
-
-    fp64: fig.Flops | None = None
-    bf16: fig.Flops
-    fp8: fig.Flops | None = None
-    int8: fig.Flops | None = None
-    fp4: fig.Flops | None = None
-
-
-class PowerFile(fig.Branch):
-    """`gpu.power`."""
-
-    tdp: fig.Power
-
-
-class HbmFile(fig.Branch):
-    """`gpu.hbm`."""
-
-    capacity: fig.Size
-    bandwidth: fig.Rate
-    efficiency_fraction: fig.Fraction
-
-
-class L2File(fig.Branch):
-    """`gpu.l2`."""
-
-    capacity: fig.Size
-
-
-class ScaleUpFile(fig.Branch):
-    """`gpu.scale_up`."""
-
-    bandwidth: fig.LinkRate
-    latency: fig.Duration
-    domain: fig.Count
-
-
-class PcieFile(fig.Branch):
-    """`gpu.pcie`."""
-
-    bandwidth: fig.LinkRate
-
-
-class GpuFile(fig.Branch):
-    """`gpu`."""
-
-    sms: fig.Count
-    tensor_clock: fig.Clock
-    sustained_clock_fraction: fig.Fraction
-    dense_flops: DenseFlopsFile
-    die_area: fig.Area | None = None
-    power: PowerFile | None = None
-    hbm: HbmFile
-    l2: L2File | None = None
-    scale_up: ScaleUpFile
-    pcie: PcieFile | None = None
-
-
-class NicFile(fig.Branch):
-    """`nic`."""
-
-    per_gpu: fig.Count
-    bandwidth: fig.LinkRate
-
-
-class FabricFile(fig.Branch):
-    """`fabric`."""
-
-    kind: FabricKind
-    switch_ports: fig.Count
-    nodes_per_leaf: fig.Count
-    same_leaf_latency: fig.Duration
-    cross_leaf_latency: fig.Duration
-
-
-class CostFile(fig.Branch):
-    """`cost`."""
-
-    gpu_hour: fig.Price
-
-
-class HardwareFile(fig.Branch):
-    """A file of `hardware/`."""
-
-    name: str
-    title: str
-    year: int
-    gpu: GpuFile
-    nic: NicFile | None = None
-    fabric: FabricFile
-    cost: CostFile | None = None
-    sources: dict[str, str]
-
-
-# --- loading ---------------------------------------------------------------------------------------------
+    @property
+    def gpu_hour_usd(self) -> float | None:
+        """Rent of one GPU for an hour [USD]; None where the profile has none."""
+        return self.cost.gpu_hour_usd if self.cost else None
 
 
 def list_hardware() -> tuple[str, ...]:
@@ -244,63 +173,40 @@ def load_hardware(
 ) -> Hardware:
     """Read a hardware profile.
 
-    Parameters: `name_or_path`, a shipped name (`h800`) or a path, relative to `near` too. `override`, a tree
-    of what to replace: quantities (`{"gpu": {"scale_up": {"bandwidth": "450 GB/s"}}}`, dotted keys walked),
-    whole leaves or branches; None removes an optional branch. `mark`, where the name was written.
-    Raises `InputError` with every fault of the file and of the override.
+    Parameters
+    ----------
+    name_or_path : str or Path
+        The name of a shipped profile (`list_hardware`), or a path.
+    override : Document or mapping, optional
+        What to replace: quantities with their units, whole parameters or branches; dotted keys are walked, and None removes
+        an optional branch.
+    near : Path, optional
+        Folder that a relative path may start from.
+    mark : Mark, optional
+        Where the name was written, for messages.
+
+    Returns
+    -------
+    Hardware
+        All quantities in SI units, with the table of parameters.
+
+    Raises
+    ------
+    InputError
+        With every problem of the file and of the override.
+
+    Examples
+    --------
+    >>> load_hardware("h800").gpu.scale_up.bandwidth_bytes_per_s / 1e9
+    200.0
+    >>> faster = load_hardware("h800", {"gpu.scale_up.bandwidth": "450 GB/s"})
+    >>> faster.parameter("gpu.scale_up.bandwidth").grade
+    'override'
     """
     path = documents.find(str(name_or_path), "hardware", "hardware", near=near, mark=mark)
-    file, document = fig.read(HardwareFile, documents.load(path), override)
-    if file.fabric.nodes_per_leaf.value > file.fabric.switch_ports.value:
-        ports = int(file.fabric.switch_ports.value)
+    hardware, document = p.read(Hardware, documents.load(path), override)
+    ports, nodes = hardware.fabric.switch_ports, hardware.fabric.nodes_per_leaf
+    if nodes > ports:
         at = ("fabric", "nodes_per_leaf")
-        raise InputError(
-            document.fault(at, str(int(file.fabric.nodes_per_leaf.value)), f"at most {ports} (switch_ports)")
-        )
-    return Hardware(
-        name=file.name,
-        title=file.title,
-        year=file.year,
-        gpu=_gpu(file.gpu),
-        nic=Nic(int(file.nic.per_gpu.value), file.nic.bandwidth.value) if file.nic else None,
-        fabric=Fabric(
-            kind=file.fabric.kind,
-            switch_ports=int(file.fabric.switch_ports.value),
-            nodes_per_leaf=int(file.fabric.nodes_per_leaf.value),
-            same_leaf_latency_s=file.fabric.same_leaf_latency.value,
-            cross_leaf_latency_s=file.fabric.cross_leaf_latency.value,
-        ),
-        gpu_hour_usd=file.cost.gpu_hour.value if file.cost else None,
-        figures=fig.figures(file, document),
-        file=path.name,
-    )
-
-
-def _gpu(file: GpuFile) -> Gpu:
-    flops = file.dense_flops
-    return Gpu(
-        sms=int(file.sms.value),
-        tensor_clock_hz=file.tensor_clock.value,
-        sustained_clock_fraction=file.sustained_clock_fraction.value,
-        dense_flops=DenseFlops(
-            fp64=_value(flops.fp64),
-            bf16=flops.bf16.value,
-            fp8=_value(flops.fp8),
-            int8=_value(flops.int8),
-            fp4=_value(flops.fp4),
-        ),
-        die_area_mm2=_value(file.die_area),
-        tdp_w=_value(file.power.tdp if file.power else None),
-        hbm=Hbm(file.hbm.capacity.value, file.hbm.bandwidth.value, file.hbm.efficiency_fraction.value),
-        l2_bytes=_value(file.l2.capacity if file.l2 else None),
-        scale_up=ScaleUp(
-            bandwidth_bytes_per_s=file.scale_up.bandwidth.value,
-            latency_s=file.scale_up.latency.value,
-            domain=int(file.scale_up.domain.value),
-        ),
-        pcie=Pcie(file.pcie.bandwidth.value) if file.pcie else None,
-    )
-
-
-def _value(leaf: fig.Leaf | None) -> float | None:
-    return leaf.value if leaf else None
+        raise InputError(document.problem(at, str(nodes), f"at most {ports} (switch_ports)"))
+    return hardware

@@ -42,7 +42,9 @@ class Cluster:
     graph: nx.DiGraph[str]
     names: tuple[str, ...]  # [num_resources]
     class_idx: Ints  # [num_resources], index into CLASSES
-    capacity: Floats  # [num_resources], bytes/s (copy_sms: SMs)
+    capacity: (
+        Floats  # [num_resources], bytes/s (copy_sms: 1, the SMs that a collective has of a GPU, together)
+    )
     egress: Ints  # [num_gpus]
     ingress: Ints
     pcie_tx: Ints
@@ -77,15 +79,13 @@ class Cluster:
         return self.names.index(name)
 
 
-def build(
-    hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[LinkFault] = (), comm_sms: int = 0
-) -> Cluster:
-    """Cable `num_nodes` nodes of `hardware` with `fabric`; `comm_sms` SMs of each GPU are lent to communication."""
+def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[LinkFault] = ()) -> Cluster:
+    """Cable `num_nodes` nodes of `hardware` with `fabric`."""
     gpus_per_node = hardware.gpu.scale_up.domain
     if fabric.kind == "scale_up":
         num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
     return compile_cluster(
-        fabrics.of_nodes(hardware, num_nodes, gpus_per_node, fabric, faults, comm_sms),
+        fabrics.of_nodes(hardware, num_nodes, gpus_per_node, fabric, faults),
         num_nodes,
         gpus_per_node,
         fabric,

@@ -118,7 +118,7 @@ def _core_s(
     exposed = (
         max(0.0, longest - math.ceil(before_tokens / block)) / 2.0
     )  # chunks expose what their whole would
-    return p.curves.streaming_launch_s + (blocks * sequences * heads / p.sms + exposed) * block_s
+    return p.curves.streaming.launch_s + (blocks * sequences * heads / p.sms + exposed) * block_s
 
 
 def mla_decode_s(

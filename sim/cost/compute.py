@@ -163,7 +163,7 @@ def grouped_gemm_s(
         dtype,
         grouped=layout != "dense",
         rows_only_128=layout == "contiguous",
-        promotions=p.curves.gemm.tile_scale_promotions,
+        promotions=p.curves.gemm.promotions_per_element.tile_scales,
         stored_bytes=2.0,
         store_exposure=kernel.store_exposure,
         store_fraction=p.curves.gemm.stream_fraction,
@@ -193,7 +193,7 @@ def weight_gemm_s(
             dtype,
             grouped=False,
             rows_only_128=True,
-            promotions=p.curves.gemm.row_scale_promotions,
+            promotions=p.curves.gemm.promotions_per_element.row_scales,
             stored_bytes=8.0 if added else 4.0,
             store_exposure=max(1.0, kernel.store_exposure),
             store_fraction=p.streaming_fraction,
@@ -268,7 +268,7 @@ def product_bytes(rows: Sequence[int], n: int, k: int, dtype: Dtype, stored_byte
 def _fill_bytes_per_s(p: Processor, clock: float, *, grouped: bool) -> float:
     """What reaches one SM [bytes/s]."""
     c = p.curves.gemm
-    fitted = c.grouped_fill_bytes_per_clock if grouped else c.dense_fill_bytes_per_clock
+    fitted = c.fill_bytes_per_clock.grouped if grouped else c.fill_bytes_per_clock.dense
     per_clock = c.generations[p.generation].fill_bytes_per_clock or fitted
     tensor = p.bf16_flops / p.whole_sms / p.clock_hz / _HOPPER_BF16_FLOP_PER_CLOCK_PER_SM
     return per_clock * max(1.0, tensor) * clock
@@ -299,4 +299,4 @@ def streaming_s(
     if blocks is not None:
         rate *= min(1.0, blocks / p.whole_sms)
     rounds = math.ceil(p.whole_sms / p.sms) if resident_grid else 1
-    return p.curves.streaming_launch_s + rounds * moved_bytes / rate
+    return p.curves.streaming.launch_s + rounds * moved_bytes / rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sim.cost.launches import Launch, RankBatch
 from sim.cost.layers import (
     BF16,
     FP32,
@@ -16,11 +17,10 @@ from sim.cost.layers import (
     transposed_cast,
     weight,
 )
-from sim.cost.operations import Batch, Operation
 from sim.workload.model import Model
 
 
-def embedding(model: Model, b: Batch, phase: Phase) -> list[Operation]:
+def embedding(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
     """A row of the table for each token; backward adds to FP32 rows; there is no separate weight gradient."""
     if phase == "W":
         return []
@@ -28,7 +28,7 @@ def embedding(model: Model, b: Batch, phase: Phase) -> list[Operation]:
     return [memory("embedding", b.tokens * model.hidden * row)]
 
 
-def head(model: Model, b: Batch, phase: Phase) -> list[Operation]:
+def head(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
     """Final norm, output head in BF16 and cross entropy in FP32."""
     t, d, v = b.tokens, model.hidden, model.vocab
     if phase == "W":
@@ -40,7 +40,7 @@ def head(model: Model, b: Batch, phase: Phase) -> list[Operation]:
     return [gradient, gemm(b, "head input gradient", d, v, dtype="bf16"), norm(b, d, backward=True)]
 
 
-def mtp_projection(model: Model, b: Batch, phase: Phase) -> list[Operation]:
+def mtp_projection(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
     """What a multi-token-prediction module has besides one layer and one pass of the head: two norms, one projection."""
     t, d = b.tokens, model.hidden
     if phase == "W":

@@ -18,7 +18,7 @@ from typing import Literal
 
 from sim.cost.attention import backward_passes_bytes
 from sim.cost.compute import Processor
-from sim.cost.operations import Batch, Operation, PhaseTime, phase_time
+from sim.cost.launches import ComputeTime, Launch, RankBatch, phase_time
 from sim.workload.model import GQA, MLA, Model, mean_context_tokens
 
 Phase = Literal["F", "B", "W"]
@@ -40,8 +40,8 @@ Timed as HBM bytes, though most reads hit a cache: an assumption that stands for
 
 
 def layer_phases(
-    model: Model, batch: Batch, *, dense: bool = False, layer_idx: int = 0
-) -> dict[str, list[Operation]]:
+    model: Model, batch: RankBatch, *, dense: bool = False, layer_idx: int = 0
+) -> dict[str, list[Launch]]:
     """Kernels of one layer by phase: `attn(F)`, `attn(B)`, `attn(W)`, `mlp(F)`, `mlp(B)`, `mlp(W)`.
 
     The gate and the norm before it belong to attention, as dispatch follows them. `layer_idx` says whether the attention of
@@ -54,8 +54,8 @@ def layer_phases(
 
 @functools.lru_cache(maxsize=4096)
 def layer_times(
-    p: Processor, model: Model, batch: Batch, *, dense: bool = False, layer_idx: int = 0
-) -> Mapping[str, PhaseTime]:
+    p: Processor, model: Model, batch: RankBatch, *, dense: bool = False, layer_idx: int = 0
+) -> Mapping[str, ComputeTime]:
     """Time of each phase of one layer on the SMs of `p`; remembered, as a schedule asks for the same layer often."""
     phases = layer_phases(model, batch, dense=dense, layer_idx=layer_idx)
     return MappingProxyType({name: phase_time(p, operations) for name, operations in phases.items()})
@@ -64,18 +64,18 @@ def layer_times(
 # --- kernels ----------------------------------------------------------------------------------------------
 
 
-def memory(name: str, moved_bytes: float, count: int = 1, blocks: int | None = None) -> Operation:
+def memory(name: str, moved_bytes: float, count: int = 1, blocks: int | None = None) -> Launch:
     """A kernel that only moves bytes."""
-    return Operation(name, "memory", moved_bytes=moved_bytes, count=count, blocks=blocks)
+    return Launch(name, "memory", moved_bytes=moved_bytes, count=count, blocks=blocks)
 
 
-def norm(b: Batch, width: int, *, backward: bool = False) -> Operation:
+def norm(b: RankBatch, width: int, *, backward: bool = False) -> Launch:
     """A row norm: x in and y out; backward dy and x in, dx out. Its grid fills the whole GPU once."""
     moved = b.tokens * width * BF16 * (3 if backward else 2)
     return replace(memory("norm backward" if backward else "norm", moved), resident_grid=True)
 
 
-def cast(b: Batch, width: int, rows: float | None = None) -> list[Operation]:
+def cast(b: RankBatch, width: int, rows: float | None = None) -> list[Launch]:
     """A cast to FP8 by rows and the transpose of its scales, which GEMMs read by columns."""
     if b.precision != "fp8":
         return []
@@ -84,8 +84,8 @@ def cast(b: Batch, width: int, rows: float | None = None) -> list[Operation]:
 
 
 def transposed_cast(
-    b: Batch, width: int, rows: float | None = None, *, from_fp8: bool = False
-) -> list[Operation]:
+    b: RankBatch, width: int, rows: float | None = None, *, from_fp8: bool = False
+) -> list[Launch]:
     """A cast by columns and transpose, as a weight gradient reads its operands."""
     if b.precision != "fp8":
         return []
@@ -93,34 +93,34 @@ def transposed_cast(
     return [memory("cast and transpose", n * width * ((FP8 if from_fp8 else BF16) + FP8))]
 
 
-def _transposed_weight(b: Batch, elements: float) -> list[Operation]:
+def _transposed_weight(b: RankBatch, elements: float) -> list[Launch]:
     """An FP8 weight transposed for the input gradient."""
     return [memory("transpose weight", 2.0 * elements)] if b.precision == "fp8" else []
 
 
 def gemm(
-    b: Batch, name: str, n: int, k: int, *, credited: bool = True, dtype: str | None = None
-) -> Operation:
+    b: RankBatch, name: str, n: int, k: int, *, credited: bool = True, dtype: str | None = None
+) -> Launch:
     """A projection to `n` outputs from `k` inputs; not `credited` where it is computed again."""
     precision = "bf16" if dtype == "bf16" else b.precision
     flops = 2.0 * b.tokens * n * k if credited else 0.0
-    return Operation(name, "gemm", dtype=precision, rows=(b.tokens,), n=n, k=k, flops=flops)
+    return Launch(name, "gemm", dtype=precision, rows=(b.tokens,), n=n, k=k, flops=flops)
 
 
-def _experts(b: Batch, name: str, n: int, k: int) -> Operation:
+def _experts(b: RankBatch, name: str, n: int, k: int) -> Launch:
     flops = 2.0 * sum(b.expert_rows) * n * k
-    return Operation(name, "grouped_gemm", dtype=b.precision, rows=b.expert_rows, n=n, k=k, flops=flops)
+    return Launch(name, "grouped_gemm", dtype=b.precision, rows=b.expert_rows, n=n, k=k, flops=flops)
 
 
-def weight(b: Batch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None) -> Operation:
+def weight(b: RankBatch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None) -> Launch:
     """The gradient of a weight of `n` outputs and `k` inputs, summed over the tokens (of each expert)."""
     tokens = (b.tokens,) if rows is None else rows
-    return Operation(
+    return Launch(
         name, "weight_gemm", dtype=b.precision, rows=tokens, n=n, k=k, flops=2.0 * sum(tokens) * n * k
     )
 
 
-def _core(model: Model, b: Batch, name: str, layer_idx: int, *, backward: bool) -> Operation:
+def _core(model: Model, b: RankBatch, name: str, layer_idx: int, *, backward: bool) -> Launch:
     """The attention core; credited with the attended half of the products, backward with twice the forward."""
     a = model.attention
     qk, v = (a.qk_head_dim, a.v_head_dim) if isinstance(a, MLA) else (a.head_dim, a.head_dim)
@@ -129,7 +129,7 @@ def _core(model: Model, b: Batch, name: str, layer_idx: int, *, backward: bool) 
     window = a.window if isinstance(a, GQA) and partial else None
     chunk = a.chunk if isinstance(a, GQA) and partial else None
     flops = 2.0 * a.num_heads * (qk + v) * mean_context_tokens(s, True, window, chunk) * b.tokens
-    return Operation(
+    return Launch(
         name,
         "attention_backward" if backward else "attention_forward",
         rows=(s,),
@@ -147,8 +147,8 @@ def _core(model: Model, b: Batch, name: str, layer_idx: int, *, backward: bool) 
 
 
 def attention(
-    model: Model, b: Batch, phase: Phase, *, layer_idx: int = 0, gated: bool = True
-) -> list[Operation]:
+    model: Model, b: RankBatch, phase: Phase, *, layer_idx: int = 0, gated: bool = True
+) -> list[Launch]:
     """Kernels of attention: norm, projections, rotary embedding, core, output projection, then the norm and the gate."""
     if phase == "W":
         return [weight(b, name, n, k) for name, n, k in _projections(model)]
@@ -183,7 +183,7 @@ def _projections(model: Model) -> list[tuple[str, int, int]]:
     ]
 
 
-def _latents(model: Model, b: Batch) -> list[Operation]:
+def _latents(model: Model, b: RankBatch) -> list[Launch]:
     """Everything between the residual stream and the heads: a norm and the (down-) projections."""
     a, d = model.attention, model.hidden
     if isinstance(a, GQA):
@@ -197,7 +197,7 @@ def _latents(model: Model, b: Batch) -> list[Operation]:
     ]
 
 
-def _heads(model: Model, b: Batch, *, credited: bool) -> list[Operation]:
+def _heads(model: Model, b: RankBatch, *, credited: bool) -> list[Launch]:
     """From latents to rotated queries, keys and values; run again in the backward pass for MLA."""
     a, t = model.attention, b.tokens
     if isinstance(a, GQA):
@@ -218,7 +218,7 @@ def _heads(model: Model, b: Batch, *, credited: bool) -> list[Operation]:
     ]
 
 
-def _core_forward(model: Model, b: Batch, layer_idx: int) -> list[Operation]:
+def _core_forward(model: Model, b: RankBatch, layer_idx: int) -> list[Launch]:
     _, d, out = _projections(model)[0]
     kept = [memory("keep output", b.tokens * out * (BF16 + SAVED_ATTENTION))] if b.precision == "fp8" else []
     return [
@@ -230,7 +230,7 @@ def _core_forward(model: Model, b: Batch, layer_idx: int) -> list[Operation]:
     ]
 
 
-def _core_backward(model: Model, b: Batch, layer_idx: int) -> list[Operation]:
+def _core_backward(model: Model, b: RankBatch, layer_idx: int) -> list[Launch]:
     a, t = model.attention, b.tokens
     _, d, out = _projections(model)[0]
     qk, v = (a.qk_head_dim, a.v_head_dim) if isinstance(a, MLA) else (a.head_dim, a.head_dim)
@@ -251,7 +251,7 @@ def _core_backward(model: Model, b: Batch, layer_idx: int) -> list[Operation]:
     ]
 
 
-def _latents_backward(model: Model, b: Batch) -> list[Operation]:
+def _latents_backward(model: Model, b: RankBatch) -> list[Launch]:
     a, t, d = model.attention, b.tokens, model.hidden
     add, last = memory("add", 3 * t * d * BF16), norm(b, d, backward=True)
     if isinstance(a, GQA):
@@ -282,7 +282,7 @@ def _latents_backward(model: Model, b: Batch) -> list[Operation]:
     ]
 
 
-def input_gradient(b: Batch, name: str, outputs: int, inputs: int) -> list[Operation]:
+def input_gradient(b: RankBatch, name: str, outputs: int, inputs: int) -> list[Launch]:
     """dX = dY W: cast dY by rows, transpose W, multiply, and cast dY by columns for the weight gradient."""
     return [
         *cast(b, outputs),
@@ -292,7 +292,7 @@ def input_gradient(b: Batch, name: str, outputs: int, inputs: int) -> list[Opera
     ]
 
 
-def small_gate(model: Model, b: Batch) -> list[Operation]:
+def small_gate(model: Model, b: RankBatch) -> list[Launch]:
     """The gate as small kernels, one after the other."""
     small = memory("gate, small kernels", b.tokens * model.num_experts * FP32, count=SMALL_GATE_KERNELS["F"])
     logits = gemm(b, "gate", model.num_experts, model.hidden, dtype="bf16")
@@ -302,7 +302,7 @@ def small_gate(model: Model, b: Batch) -> list[Operation]:
     return [logits, small, top]
 
 
-def _gate_backward(model: Model, b: Batch) -> list[Operation]:
+def _gate_backward(model: Model, b: RankBatch) -> list[Launch]:
     t, d, e = b.tokens, model.hidden, model.num_experts
     small = memory("gate, small kernels", t * e * FP32, count=SMALL_GATE_KERNELS["B"])
     gradient = replace(weight(b, "gate weight", e, d), dtype="bf16")
@@ -317,7 +317,7 @@ def _gate_backward(model: Model, b: Batch) -> list[Operation]:
 # --- feed-forward block -----------------------------------------------------------------------------------
 
 
-def moe_mlp(model: Model, b: Batch, phase: Phase) -> list[Operation]:
+def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
     """Kernels of the routed experts of one rank and of the shared expert."""
     d, f = model.hidden, model.expert_hidden
     shared = _ffn(b, d, f * model.num_shared_experts, phase) if model.num_shared_experts else []
@@ -362,13 +362,13 @@ def moe_mlp(model: Model, b: Batch, phase: Phase) -> list[Operation]:
     ]
 
 
-def dense_mlp(model: Model, b: Batch, phase: Phase) -> list[Operation]:
+def dense_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
     """Kernels of the feed-forward block of a dense layer."""
     again = [norm(b, model.hidden)] if phase == "B" else []
     return [*again, *_ffn(b, model.hidden, model.dense_hidden, phase)]
 
 
-def _ffn(b: Batch, d: int, f: int, phase: Phase) -> list[Operation]:
+def _ffn(b: RankBatch, d: int, f: int, phase: Phase) -> list[Launch]:
     """A feed-forward block that every token takes, its first cast shared with what runs beside it."""
     t = b.tokens
     record = FP8 if b.precision == "fp8" else BF16

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from sim import units
-from sim.errors import DoesNotFitError, Fault, InputError, nearest
+from sim.errors import DoesNotFitError, InputError, Problem, nearest
 from sim.workload.layout import Layout
 from sim.workload.model import MLA, Model
 from sim.workload.stages import Stage, held_parameters
@@ -277,15 +277,15 @@ def buffer_bytes(
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    faults = []
+    problems = []
     for key, value, known in (
         ("recompute", recipe.recompute, RECOMPUTE),
         ("compute", recipe.compute, ("fp8", "bf16")),
     ):
         if value not in known:
-            faults.append(
-                Fault(None, key, f"'{value}'", f"one of: {', '.join(known)}", nearest(str(value), known))
+            problems.append(
+                Problem(None, key, f"'{value}'", f"one of: {', '.join(known)}", nearest(str(value), known))
             )
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     return recipe

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from sim.cost import layers, work
 from sim.cost.attention import attention_forward_s
 from sim.cost.compute import Dtype, Processor, streaming_s
+from sim.cost.launches import Launch, RankBatch
 from sim.cost.layers import BF16, FP8, FP32
-from sim.cost.operations import Batch, Operation
 from sim.cost.work import Part, Work
 from sim.workload.model import GQA, MLA, Model, mean_context_tokens
 
@@ -83,7 +83,7 @@ def prefill_attention(
     latents are projected again to keys and values (MLA keeps only latents). TP: every rank has its part of the heads for
     the tokens of its whole group, so times are those of its own tokens.
     """
-    batch = Batch(b.sequences, b.new_tokens, precision=b.precision)
+    batch = RankBatch(b.sequences, b.new_tokens, precision=b.precision)
     ops = layers.attention(model, batch, "F", layer_idx=layer_idx, gated=gated and not b.fused_gate)
     kernels = [
         work.of_operation(p, op) for op in ops if op.kind != "attention_forward" and op.name != "keep output"
@@ -98,7 +98,7 @@ def prefill_attention(
     return work.part(*kernels, *fused)
 
 
-def _core(p: Processor, op: Operation, b: PrefillBatch) -> Work:
+def _core(p: Processor, op: Launch, b: PrefillBatch) -> Work:
     def window(tokens: int) -> int | None:
         return min(round(op.context_tokens), tokens) if op.context_tokens < b.new_tokens else None
 
@@ -149,7 +149,7 @@ def prefill_experts(
 
     `rows` [num_local_experts]: (token, expert) pairs of each; `received_tokens`: distinct tokens that came.
     """
-    batch = Batch(
+    batch = RankBatch(
         b.sequences,
         b.new_tokens,
         expert_rows=tuple(round(r) for r in rows),
@@ -253,7 +253,7 @@ def decode_attention_1(
 
 def _small_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
     """The gate as in training."""
-    return tuple(work.of_operation(p, op) for op in layers.small_gate(model, Batch(1, tokens)))
+    return tuple(work.of_operation(p, op) for op in layers.small_gate(model, RankBatch(1, tokens)))
 
 
 def _attended(a: GQA, context_tokens: float, layer_idx: int) -> float:

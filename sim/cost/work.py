@@ -24,7 +24,7 @@ from sim.cost.compute import (
     product_bytes,
     streaming_s,
 )
-from sim.cost.operations import Operation, operation_s
+from sim.cost.launches import Launch, launches_s
 
 _BF16, _FP32 = ELEMENT_BYTES["bf16"], 4.0
 _RESULT_BYTES = 2.0  # of an element that a GEMM writes
@@ -173,9 +173,9 @@ def attention_bytes(queries: float, keys: float, heads: int, kv_heads: int, qk: 
 # --- operations of training -------------------------------------------------------------------------------
 
 
-def of_operation(p: Processor, op: Operation) -> Work:
+def of_operation(p: Processor, op: Launch) -> Work:
     """All launches of one operation."""
-    time_s = operation_s(p, op)
+    time_s = launches_s(p, op)
     if op.kind == "memory":
         return Work(op.name, "", 0.0, op.count * (op.moved_bytes - op.cached_bytes), time_s)
     if op.kind in ("attention_forward", "attention_backward"):
@@ -188,7 +188,7 @@ def of_operation(p: Processor, op: Operation) -> Work:
     return Work(op.name, once.dtype, op.count * once.flops, op.count * once.moved_bytes, time_s)
 
 
-def _core(op: Operation, time_s: float) -> Work:
+def _core(op: Launch, time_s: float) -> Work:
     """Forward: two products, of qk and of v width. Backward: three and two; its query gradient is summed in FP32."""
     qk, v, tokens = op.k, op.n, float(op.sequences * op.rows[0])
     moved = attention_bytes(tokens, tokens, op.heads, op.kv_heads, qk, v)

@@ -45,7 +45,9 @@ def _forgiving(method: Callable[..., Any], cache: Any) -> Callable[..., Any]:
     def tried(*args: Any) -> Any:
         try:
             return method(*args)
-        except Exception:  # whatever unpickling code of another version raises, and whatever a file system does
+        except (
+            Exception
+        ):  # whatever unpickling code of another version raises, and whatever a file system does
             pass
         try:
             cache.flush()

@@ -1,7 +1,7 @@
 """A forward pass in time: two streams of one EP group, clocks as vectors over its ranks.
 
-A compute node takes each rank its own time: a rank with more tokens on its experts is late. An exchange that starts with a
-barrier (`two_hop`) starts everywhere when the last rank is there; one without (`low_latency`) starts when its own rank is
+A compute node takes each rank its own time: a rank with more tokens on its experts is late. A collective that starts with a
+barrier starts everywhere when the last rank is there; one without (`schedule.collectives.Kind`) starts when its own rank is
 ready, and ends on a rank when its own traffic is done and the last sender's has come.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sim.cluster.topology import Floats
-from sim.schedule.inference import COMPUTE, Node
+from sim.schedule.inference import COMPUTE, PassNode
 
-Duration = Callable[[Node], Floats]
+Duration = Callable[[PassNode], Floats]
 """Time of a node on each rank [num_ranks]: compute, or an exchange alone."""
 
 
@@ -31,7 +31,7 @@ class PassRecord:
     busy_s: dict[str, float] = field(default_factory=dict)  # part -> time on its stream, mean over ranks
 
 
-def run_pass(nodes: Sequence[Node], duration: Duration, num_ranks: int, *, barrier: bool) -> PassRecord:
+def run_pass(nodes: Sequence[PassNode], duration: Duration, num_ranks: int, *, barrier: bool) -> PassRecord:
     """Run a program; `barrier` says whether exchanges start with one."""
     zero = np.zeros(num_ranks)
     compute, communication = zero, zero

@@ -12,7 +12,8 @@ from typing import Any
 from sim import documents
 from sim.errors import InputError
 from sim.ladders.designs import Designs, gap
-from sim.ladders.spec import Ladder, more_is_better, parts
+from sim.ladders.spec import Ladder, parts
+from sim.metrics import more_is_better
 from sim.scenario import settings as scenario_settings
 
 Axis = list[tuple[float, dict[str, str]]]
@@ -20,7 +21,7 @@ Axis = list[tuple[float, dict[str, str]]]
 
 
 def plan(ladder: Ladder, designs: Designs) -> dict[str, Axis]:
-    """Resolve every point of every curve; what is wrong joins the faults of the designs."""
+    """Resolve every point of every curve; what is wrong joins the problems of the designs."""
     return {name: _axis(ladder, name, designs) for name in ladder.spec.curves}
 
 
@@ -39,7 +40,7 @@ def _axis(ladder: Ladder, name: str, designs: Designs) -> Axis:
                     mark = ladder.document.mark((*at, "key"))
                     scenario_settings.put(document, documents.split(spec.key), number, mark)
             except InputError as error:
-                designs.faults += error.faults
+                designs.problems += error.problems
                 continue
             keys[on] = designs.add(document, f"{name} {value}, {on}")
         found.append((float(value), keys))

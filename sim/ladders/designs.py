@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.documents import Document, Path_
-from sim.errors import Fault, InfeasibleError, InputError, nearest
+from sim.errors import InfeasibleError, InputError, Problem, nearest
 from sim.ladders.spec import Ladder, parts
 from sim.runs.forecast import forecast
 from sim.scenario import resolve as scenarios
@@ -36,7 +36,7 @@ class Outcome:
         for name in parts(metric):
             if name not in known:
                 wanted = f"a metric of this run, such as {', '.join(list(known)[:4])}"
-                raise InputError(document.fault(at, f"'{name}'", wanted, nearest(name, known)))
+                raise InputError(document.problem(at, f"'{name}'", wanted, nearest(name, known)))
         return sum(known[name] for name in parts(metric))
 
 
@@ -45,18 +45,18 @@ class Designs:
 
     def __init__(self, ladder: Ladder, progress: Callable[[str], None]) -> None:
         self.ladder, self.progress = ladder, progress
-        self.faults: list[Fault] = []
+        self.problems: list[Problem] = []
         self.num_runs, self._told_s = 0, 0.0
         self._scenarios: dict[str, Scenario] = {}
         self._words: dict[str, str] = {}
         self._outcomes: dict[str, Outcome] = {}
 
     def add(self, document: Document, words: str) -> str:
-        """Resolve a design; returns the key of its run. What is wrong with it joins `faults`."""
+        """Resolve a design; returns the key of its run. What is wrong with it joins `problems`."""
         try:
             scenario = scenarios.resolve(document)
         except InputError as error:
-            self.faults += error.faults
+            self.problems += error.problems
             return ""
         except InfeasibleError as error:
             key = f"infeasible: {json.dumps(document.tree, sort_keys=True, default=str)}"

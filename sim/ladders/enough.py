@@ -17,7 +17,8 @@ from sim import units
 from sim.documents import Document, split
 from sim.errors import InputError, nearest
 from sim.ladders.designs import Designs, cost_of
-from sim.ladders.spec import Ladder, more_is_better, parts
+from sim.ladders.spec import Ladder, parts
+from sim.metrics import more_is_better
 from sim.scenario import settings as scenario_settings
 
 UNLIMITED = 1000.0  # times the profile's value
@@ -104,29 +105,29 @@ def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
 
 
 def plan(ladder: Ladder, designs: Designs) -> dict[str, Document]:
-    """The scenario of each entry at the profile's own value; what is wrong joins the faults of the designs."""
+    """The scenario of each entry at the profile's own value; what is wrong joins the problems of the designs."""
     found = {}
     for name, spec in ladder.spec.enough.items():
         at = ("enough", name)
         try:
             document = ladder.asked(at, (), spec.hardware or ladder.reference)
         except InputError as error:
-            designs.faults += error.faults
+            designs.problems += error.problems
             continue
         key = designs.add(document, f"{name} as it is")
         scenario = designs.scenario(key)
         figures = (
-            {one.path: one for one in scenario.hardware.figures} if scenario and scenario.hardware else {}
+            {one.path: one for one in scenario.hardware.parameters} if scenario and scenario.hardware else {}
         )
         if figures and spec.key not in figures:
             wanted = "a figure of the profile, such as gpu.scale_up.bandwidth or nic.bandwidth"
             near = nearest(spec.key, figures)
-            designs.faults.append(ladder.document.fault((*at, "key"), f"'{spec.key}'", wanted, near))
+            designs.problems.append(ladder.document.problem((*at, "key"), f"'{spec.key}'", wanted, near))
         elif figures and figures[spec.key].dimension not in _DIMENSIONS:
             wanted = (
                 f"a figure of which more is better: a rate or a size, not a {figures[spec.key].dimension}"
             )
-            designs.faults.append(ladder.document.fault((*at, "key"), f"'{spec.key}'", wanted))
+            designs.problems.append(ladder.document.problem((*at, "key"), f"'{spec.key}'", wanted))
         found[name] = document
     return found
 
@@ -148,7 +149,7 @@ def run(ladder: Ladder, name: str, document: Document, designs: Designs) -> dict
     scenario = designs.scenario(designs.add(document, f"{name} as it is"))
     if scenario is None or scenario.hardware is None:
         return told | {"reason": designs.run(designs.add(document, "")).reason}
-    figure = scenario.hardware.figure(spec.key)
+    figure = scenario.hardware.parameter(spec.key)
     metrics: dict[float, float | None] = {}
 
     def key_of(value: float) -> str:
@@ -157,8 +158,8 @@ def run(ladder: Ladder, name: str, document: Document, designs: Designs) -> dict
         text = f"{value!r} {_UNIT[figure.dimension]}"
         scenario_settings.put(one, split(f"cluster.override.{spec.key}"), text, mark)
         key = designs.add(one, f"{name} at {units.show(value, figure.dimension)}")
-        if designs.faults:  # a value that the profile cannot have
-            raise InputError(designs.faults)
+        if designs.problems:  # a value that the profile cannot have
+            raise InputError(designs.problems)
         return key
 
     def cost(value: float) -> float:

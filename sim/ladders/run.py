@@ -20,10 +20,10 @@ from sim.ladders import break_even, enough
 from sim.ladders.break_even import Axis
 from sim.ladders.designs import Designs, Outcome, gap
 from sim.ladders.removals import Removal, removals
-from sim.ladders.spec import NAIVE, Ladder, more_is_better, parts, read
+from sim.ladders.spec import NAIVE, Ladder, parts, read
+from sim.metrics import dimension_of, more_is_better
 from sim.runs.result import provenance
 from sim.scenario.descriptions import Scenario
-from sim.units import dimension_of
 from sim.version import __version__
 
 SCHEMA = "moesim.ladder/1"
@@ -42,15 +42,15 @@ def run_file(spec: str | Path, progress: Progress = lambda _: None) -> dict[str,
 def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
     """The document of a ladder: README describes it.
 
-    Raises `InputError` with every fault of every design before any of them runs. What no machine could do is told in
+    Raises `InputError` with every problem of every design before any of them runs. What no machine could do is told in
     `reasons`, and the others run on.
     """
     designs = Designs(ladder, progress)
     plan = _plan(ladder, designs)
     axes = break_even.plan(ladder, designs)
     needs = enough.plan(ladder, designs)
-    if designs.faults:
-        raise InputError(list(dict.fromkeys(designs.faults)))
+    if designs.problems:
+        raise InputError(list(dict.fromkeys(designs.problems)))
     _check_metrics(ladder, designs, plan, axes)
     ways = {
         way: {rung: {name: designs.run(key) for name, key in row.items()} for rung, row in rows.items()}
@@ -87,14 +87,14 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
 
 
 def check(spec: str | Path) -> None:
-    """Read a ladder and resolve every design; run nothing. Raises `InputError` with every fault."""
+    """Read a ladder and resolve every design; run nothing. Raises `InputError` with every problem."""
     ladder = read(spec)
     designs = Designs(ladder, lambda _: None)
     _plan(ladder, designs)
     break_even.plan(ladder, designs)
     enough.plan(ladder, designs)
-    if designs.faults:
-        raise InputError(list(dict.fromkeys(designs.faults)))
+    if designs.problems:
+        raise InputError(list(dict.fromkeys(designs.problems)))
 
 
 def _plan(ladder: Ladder, designs: Designs) -> dict[str, dict[str, dict[str, str]]]:

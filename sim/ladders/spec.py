@@ -2,21 +2,21 @@
 
 A ladder's designs are scenarios: `base` with `set` laid over it is the naive one, the `set` of every rung makes it better.
 Of keys said twice the later word counts, in this order: base < set < rungs, in the order of the file < `without` <
-hardware. All faults carry their place in the ladder's file.
+hardware. All problems carry their place in the ladder's file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from sim import documents, schemas
+from sim import documents, metrics, schemas
 from sim.documents import Document, Path_
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 from sim.scenario import settings as scenario_settings
 from sim.scenario.values import Branch
 from sim.schemas import Fraction, Share, written
@@ -29,10 +29,6 @@ NAIVE = "naive"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Overrides = dict[str, Any]
 """Dotted key -> value."""
-
-_MORE = ("_per_s", "_per_day", "_per_gpu", "_per_node", "_per_user")
-_MORE_WORDS = ("mfu_", "goodput")
-_LESS = ("_s", "_bytes", "_usd", "_hours", "_days", "_kwh", "_per_token")
 
 
 class RungSpec(Branch):
@@ -155,49 +151,87 @@ class Ladder:
 
 
 def read(spec: str | Path) -> Ladder:
-    """Read a ladder: a path or the name of a shipped file. Raises `InputError` with every fault of its shape."""
+    """Read a ladder: a path or the name of a shipped file. Raises `InputError` with every problem of its shape."""
     return of_document(documents.load(documents.find(str(spec), FOLDER, "ladder")))
 
 
 def of_document(document: Document) -> Ladder:
     """A ladder from the document of its file."""
     checked = schemas.check(document, LadderSpec)
-    faults = list(_faults(document, checked))
-    if faults:
-        raise InputError(faults)
-    return Ladder(checked, document, _base(document, ("base",), checked.name))
+    base = _base(document, ("base",), checked.name)
+    problems = [*_problems(document, checked), *_metric_problems(document, checked, base)]
+    if problems:
+        raise InputError(problems)
+    return Ladder(checked, document, base)
 
 
-def _faults(document: Document, spec: LadderSpec) -> Iterator[Fault]:
+def _problems(document: Document, spec: LadderSpec) -> Iterator[Problem]:
     """What the file's shape alone cannot tell."""
     if NAIVE in spec.rungs:
         wanted = f"another name: '{NAIVE}' is the design before the first rung"
-        yield document.fault(("rungs", NAIVE), f"a rung '{NAIVE}'", wanted, key=True)
-    named: list[tuple[Path_, str]] = [(("metric",), spec.metric)]
-    for section, entries in (("enough", spec.enough), ("curves", spec.curves)):
-        named += [((section, name, "metric"), one.metric) for name, one in entries.items() if one.metric]
-    for path, metric in named:
-        if any(more_is_better(name) is None for name in parts(metric)):
-            yield document.fault(path, f"'{metric}'", "a time, a size, a cost or a rate: its name ends in one of "
-                                 f"{', '.join((*_LESS, *_MORE))}")  # fmt: skip
-        elif len({more_is_better(name) for name in parts(metric)}) > 1:
-            yield document.fault(
-                path, f"'{metric}'", "metrics of one kind: less of each, or more of each, is better"
-            )
+        yield document.problem(("rungs", NAIVE), f"a rung '{NAIVE}'", wanted, key=True)
     for name, one in spec.enough.items():
         if one.hardware is not None and one.hardware not in spec.hardware:
             wanted = f"one of: {', '.join(spec.hardware)}"
             at: Path_ = ("enough", name, "hardware")
-            yield document.fault(at, f"'{one.hardware}'", wanted, nearest(one.hardware, spec.hardware))
+            yield document.problem(at, f"'{one.hardware}'", wanted, nearest(one.hardware, spec.hardware))
     for name, curve in spec.curves.items():
         at = ("curves", name, "points")
         if isinstance(curve.points, list) and curve.key is None:
-            yield document.fault(
+            yield document.problem(
                 at, "a list of values", "the key that they set, or a mapping of value to overrides"
             )
         for value in curve.points:
             if isinstance(value, bool) or not _is_number(value):
-                yield document.fault(at, repr(value), "numbers: they stand on an axis")
+                yield document.problem(at, repr(value), "numbers: they stand on an axis")
+
+
+def _metric_problems(document: Document, spec: LadderSpec, base: Document) -> Iterator[Problem]:
+    """Metrics that no run reports, of which neither more nor less is better, or that cannot be added."""
+    reported = metrics.reported(_kinds(document, spec, base))
+    if reported is None:
+        return
+    sections: tuple[tuple[str, Mapping[str, EnoughSpec | CurveSpec]], ...]
+    sections = (("enough", spec.enough), ("curves", spec.curves))
+    named: list[tuple[Path_, str]] = [(("metric",), spec.metric)]
+    for section, entries in sections:
+        named += [
+            ((section, name, "metric"), entry.metric) for name, entry in entries.items() if entry.metric
+        ]
+    for path, metric in named:
+        ways = {name: metrics.more_is_better(name) for name in parts(metric)}
+        for name, way in ways.items():
+            if way is None or name not in reported:
+                wanted = "a time, a size, a cost or a rate that its runs report"
+                yield document.problem(path, f"'{name}'", wanted, nearest(name, reported))
+        if len(set(ways.values()) - {None}) > 1:
+            wanted = "metrics of one kind: less of each, or more of each, is better"
+            yield document.problem(path, f"'{metric}'", wanted)
+    for i, metric in enumerate(spec.beside):
+        for name in parts(metric):
+            if name not in reported:
+                wanted = "a metric that its runs report"
+                yield document.problem(("beside", i), f"'{name}'", wanted, nearest(name, reported))
+
+
+def _kinds(document: Document, spec: LadderSpec, base: Document) -> set[str]:
+    """The kinds of workload that designs of the ladder may have."""
+    more: list[EnoughSpec | CurveSpec] = [*spec.enough.values(), *spec.curves.values()]
+    layers = [spec.set, *spec.hardware.values(), *(part.set for part in (*spec.rungs.values(), *more))]
+    layers += [rung.without for rung in spec.rungs.values()]
+    layers += [
+        layer
+        for curve in spec.curves.values()
+        if isinstance(curve.points, dict)
+        for layer in curve.points.values()
+    ]
+    overrides = [{documents.split(key): value for key, value in layer.items()} for layer in layers]
+    bases = [base]
+    for section in ("enough", "curves"):
+        for name, entry in getattr(spec, section).items():
+            if entry.base is not None:
+                bases.append(_base(document, (section, name, "base"), spec.name))
+    return {kind for scenario in bases for kind in scenario_settings.kinds(scenario, overrides)}
 
 
 def _is_number(value: object) -> bool:
@@ -220,7 +254,7 @@ def _base(document: Document, at: Path_, name: str) -> Document:
         )
     if base.get(("variants",)):
         raise InputError(
-            document.fault(at, "a scenario with variants", "a scenario without: the ladder makes its own")
+            document.problem(at, "a scenario with variants", "a scenario without: the ladder makes its own")
         )
     base.tree.pop("expect", None)
     base.tree["name"] = name
@@ -230,11 +264,3 @@ def _base(document: Document, at: Path_, name: str) -> Document:
 def parts(metric: str) -> list[str]:
     """The metrics that a ladder's metric adds: `dispatch.time_s + combine.time_s`."""
     return [name.strip() for name in metric.split("+")]
-
-
-def more_is_better(metric: str) -> bool | None:
-    """Whether more of a metric is better, as its name tells; None where it tells nothing."""
-    last = metric.rpartition(".")[2]
-    if last.endswith(_MORE) or any(word in last for word in _MORE_WORDS):
-        return True
-    return False if last.endswith(_LESS) else None

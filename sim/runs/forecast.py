@@ -14,7 +14,7 @@ from sim.scenario.descriptions import Scenario
 
 
 def forecast(scenario: Scenario) -> Forecast:
-    """What is known of a run before it. Raises `DoesNotFitError` where memory overflows."""
+    """Memory and bounds of a run before it, and the run itself. Raises `DoesNotFitError` where memory overflows."""
     known = runner(scenario.kind).forecast
     return known(scenario) if known is not None else Forecast(lambda: _metrics(scenario))
 

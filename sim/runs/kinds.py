@@ -1,4 +1,4 @@
-"""Kinds of workloads as they are run: what runs one, and what is known of a run before it."""
+"""Kinds of workloads as they are run: the runner of each, and forecasts."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """What a module of `sim/runs/` knows of its kinds, under the name RUNNER."""
+    """A module of `sim/runs/` on its kinds, under the name RUNNER."""
 
     run: Callable[[Scenario, Progress], Result]
     """The parts of the result document that are this kind's own, `metrics` among them."""
     reads: tuple[str, ...]
     """Figures of the hardware profile that a run leans on, by the beginning of their keys."""
     forecast: Callable[[Scenario], Forecast] | None = None
-    """What is known before a run; raises `DoesNotFitError` where memory overflows. None where that takes as long as the run."""
+    """Memory and bounds before a run; raises `DoesNotFitError` where memory overflows. None where they take as long as the run."""
 
 
 def runner(kind: str) -> Runner:
-    """What `sim/runs/` knows of a kind."""
-    found: Runner = kinds.module("runs", kind).RUNNER
-    return found
+    """The runner of a kind."""
+    declared: Runner = kinds.module("runs", kind).RUNNER
+    return declared
 
 
 def named_parts(parts: Mapping[str, float]) -> Figures:

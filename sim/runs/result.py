@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sim.cluster import export_rules
-from sim.cluster.figures import OVERRIDE
+from sim.cluster.parameters import OVERRIDE
 from sim.documents import Document
 from sim.errors import InputError, nearest
 from sim.runs.kinds import Result, runner
@@ -22,9 +22,9 @@ RESULT_SCHEMA = "moesim.result/1"
 def provenance(scenario: Scenario) -> dict[str, Any]:
     """Version, seed, hardware with its export rules, and the assumed, derived and overridden figures that the run leaned on."""
     read = runner(scenario.kind).reads
-    leaned = [f for f in scenario.hardware.figures if f.path.startswith(read)] if scenario.hardware else []
+    leaned = [f for f in scenario.hardware.parameters if f.path.startswith(read)] if scenario.hardware else []
     for kernel in scenario.workload.kernels:
-        leaned += list(kernel.figures)
+        leaned += list(kernel.parameters)
     return {
         "version": __version__,
         "seed": scenario.seed,
@@ -47,7 +47,7 @@ def _hardware(scenario: Scenario) -> dict[str, Any]:
         "hardware": {
             "name": part.name,
             "title": part.title,
-            "overrides": {f.path: f.shown for f in part.figures if f.grade == OVERRIDE},
+            "overrides": {f.path: f.shown for f in part.parameters if f.grade == OVERRIDE},
         },
         "export_rules": {
             "note": export_rules.NOTE,
@@ -87,15 +87,15 @@ def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[st
 
 def check_expected(document: Document, result: Result) -> None:
     """Raise `InputError` for expected metrics that the runs of a document do not have; asked once results are safe."""
-    faults = []
+    problems = []
     for name, one in scenario_settings.variants(document).items():
         known = flatten(result.get("variants", {name: result})[name]["metrics"])
         for metric in one.get(("expect",)) or ():
             if metric not in known:
                 wanted, near = "a metric of this run", nearest(metric, known)
-                faults.append(one.fault(("expect", metric), f"'{metric}'", wanted, near, key=True))
-    if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+                problems.append(one.problem(("expect", metric), f"'{metric}'", wanted, near, key=True))
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
 
 
 def missed(result: Result) -> list[str]:

@@ -12,13 +12,13 @@ from sim.cost.memory import RankMemory, Recipe, memory
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.schedule import reductions
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Exchange, record_bytes
 from sim.schedule.operations import Pipeline
 from sim.schedule.replay import peaks
 from sim.workload.model import GQA, MLA, Model
 from sim.workload.placement import contiguous
 from sim.workload.stages import Stage
-from sim.workload.traffic import Routing, record_bytes, route
+from sim.workload.traffic import DIRECTIONS, Routing, route
 
 ACTIVATION_BYTES = 2.0
 """Of an element of an activation between stages, and between the ranks of TP."""
@@ -62,12 +62,17 @@ def routing_of(scenario: Scenario, work: Training, model: Model) -> Routing:
     )
 
 
+def slowdown_of(work: Training) -> dict[str, float]:
+    """Time of a collective next to compute over its time alone [ratio]."""
+    return {direction: work.kernel.slowdown(direction) for direction in DIRECTIONS}
+
+
 def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Exchange]:
     """Dispatch and combine of one EP group, on the nodes that it spans."""
     assert scenario.hardware is not None
     assert isinstance(scenario.fabric, topology.Fabric)
     nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
-    cluster = topology.build(scenario.hardware, nodes, scenario.fabric, comm_sms=work.comm_sms)
+    cluster = topology.build(scenario.hardware, nodes, scenario.fabric)
     formats = {"dispatch": work.spec.dispatch_dtype, "combine": work.spec.combine_dtype}
     return {
         direction: Exchange(
@@ -76,7 +81,7 @@ def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Rout
             direction=direction,
             gpus=np.arange(work.layout.ep),
             routing=routing,
-            record_bytes=float(record_bytes(work.kernel.name, direction, dtype, model.hidden, model.top_k)),
+            record_bytes=float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k)),
             comm_sms=work.comm_sms,
             **work.options,
         )

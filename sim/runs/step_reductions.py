@@ -12,7 +12,7 @@ from sim.engine.step_plan import Collective, StepPlan, Traffic
 from sim.runs.step_traffic import Place, ring
 from sim.schedule.programs import Node
 from sim.schedule.reductions import Held, Links, Phase, phases, update_s
-from sim.schedule.training import Task, by_hand
+from sim.schedule.training import PipelineTask, by_hand
 from sim.workload.layout import Layout
 
 _BYTES = 2.0  # BF16, gradients and weights alike
@@ -57,7 +57,7 @@ def reducing_plan(
             Node(name or "update", "B", -1, name, 0.0 if name else update, waits=(i - 1,) if i else ())
             for i, name in enumerate(names)
         )
-        rows.append([Task("W", program, -1, 0, False, (), ())])
+        rows.append([PipelineTask("W", program, -1, 0, False, (), ())])
     traffic = Traffic(cluster.capacity, cluster.class_idx, collectives, {})
     speed = np.ones((place.num_ranks, place.num_groups, place.lanes))
     return StepPlan(by_hand(rows), traffic, place.num_groups, place.lanes, speed)

@@ -24,7 +24,14 @@ from sim.engine.step_plan import StepPlan
 from sim.runs import kernel_list, step_traffic, training_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
-from sim.runs.step_parts import ACTIVATION_BYTES, exchanges_of, inside_layers_s, memory_of, routing_of
+from sim.runs.step_parts import (
+    ACTIVATION_BYTES,
+    exchanges_of,
+    inside_layers_s,
+    memory_of,
+    routing_of,
+    slowdown_of,
+)
 from sim.runs.step_reductions import reducing_plan
 from sim.runs.step_traffic import Place
 from sim.scenario.descriptions import Scenario
@@ -126,8 +133,7 @@ class Step:
     @cached_property
     def slowdown(self) -> dict[str, float]:
         """Time of an exchange beside compute over its time alone."""
-        by = self.work.kernel.beside_compute_slowdown
-        return {"dispatch": by.dispatch, "combine": by.combine}
+        return slowdown_of(self.work)
 
     @cached_property
     def chunk_work(self) -> ChunkWork:
@@ -173,11 +179,9 @@ class Step:
     @cached_property
     def cluster(self) -> topology.Cluster:
         """The whole cluster with its faults, cabled."""
-        work, scenario = self.work, self.scenario
+        scenario = self.scenario
         assert isinstance(scenario.fabric, topology.Fabric)
-        return topology.build(
-            self.hardware, scenario.num_nodes, scenario.fabric, scenario.faults, comm_sms=work.comm_sms
-        )
+        return topology.build(self.hardware, scenario.num_nodes, scenario.fabric, scenario.faults)
 
     @cached_property
     def place(self) -> Place:

@@ -47,33 +47,30 @@ class AllToAll(Workload):
 
     @property
     def sampling(self) -> str:
-        """How the gate's tokens choose their experts; a plain collective has none."""
+        """Sampling of the gate; a plain collective draws nothing."""
         return self.spec.gate.sampling if self.spec.gate else "expected"
-
-    @property
-    def cluster_comm_sms(self) -> int:
-        """SMs that are lent to the kernel."""
-        return self.comm_sms
 
 
 def all_to_all_of(draft: Draft, spec: AllToAllSpec) -> AllToAll:
-    """The workload; what is wrong with it joins the draft's faults."""
+    """The workload; what is wrong with it joins the draft's problems."""
     at = _AT
     if (spec.tokens_per_rank is None) == (spec.bytes_per_rank is None):
         got = "neither" if spec.tokens_per_rank is None else "both"
-        draft.fault(at, got, "either 'tokens_per_rank' (with a model and a gate) or 'bytes_per_rank'")
+        draft.problem(at, got, "either 'tokens_per_rank' (with a model and a gate) or 'bytes_per_rank'")
     plain = spec.bytes_per_rank is not None
     if plain and (spec.gate is not None or spec.placement.redundant_experts):
         key = "gate" if spec.gate is not None else "placement"
-        draft.fault((*at, key), f"a {key}", "none beside bytes_per_rank: a plain exchange has no tokens")
+        draft.problem((*at, key), f"a {key}", "none beside bytes_per_rank: a plain exchange has no tokens")
     if spec.bytes_per_rank is not None and spec.bytes_per_rank <= 0:
-        draft.fault((*at, "bytes_per_rank"), str(draft.document.get((*at, "bytes_per_rank"))), "more than 0")
+        draft.problem(
+            (*at, "bytes_per_rank"), str(draft.document.get((*at, "bytes_per_rank"))), "more than 0"
+        )
     ep = _ep(draft)
     kernel, comm_sms, options = kernel_of(draft, spec.kernel)
     gate = None
     if not plain and draft.model is not None:
         if spec.gate is None:
-            draft.fault(at, "no gate", "the key 'gate', e.g. {kind: uniform}")
+            draft.problem(at, "no gate", "the key 'gate', e.g. {kind: uniform}")
         else:
             gate = gate_of(draft, spec.gate, max(1, ep // draft.gpus_per_node))
         placement_of(draft, spec.placement, ep)
@@ -86,15 +83,15 @@ def _ep(draft: Draft) -> int:
     layout, at, num_ranks, per_node = draft.asked, ("layout",), draft.num_ranks, draft.gpus_per_node
     for key in ("pp", "tp", "cp"):
         if getattr(layout, key) not in (None, 1):
-            draft.fault((*at, key), str(getattr(layout, key)), "1: an all_to_all has EP and DP only")
+            draft.problem((*at, key), str(getattr(layout, key)), "1: an all_to_all has EP and DP only")
     if layout.dp not in (None, num_ranks):
-        draft.fault((*at, "dp"), str(layout.dp), f"{num_ranks}, the number of ranks, or leave it out")
+        draft.problem((*at, "dp"), str(layout.dp), f"{num_ranks}, the number of ranks, or leave it out")
     ep = layout.ep or num_ranks
     if num_ranks % ep:
         divisors = ", ".join(str(d) for d in range(1, num_ranks + 1) if num_ranks % d == 0)
-        draft.fault((*at, "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
+        draft.problem((*at, "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
     elif ep % per_node and per_node % ep:
-        draft.fault((*at, "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
+        draft.problem((*at, "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
     return ep
 
 

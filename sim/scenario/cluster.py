@@ -11,7 +11,7 @@ from sim import units
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware, load_hardware
 from sim.documents import Document
-from sim.errors import Fault
+from sim.errors import Problem
 from sim.scenario.draft import catch
 from sim.scenario.values import Branch, Index, Machines, Number, Whole
 from sim.schemas import Bytes, Duration, Rate, written
@@ -19,28 +19,28 @@ from sim.units import UnitError
 
 
 def cluster_of(
-    document: Document, cluster: ClusterSpec, faults: list[Fault]
+    document: Document, cluster: ClusterSpec, problems: list[Problem]
 ) -> tuple[Hardware | None, int, topology.Fabric | topology.LeafSpine | None, tuple[topology.LinkFault, ...]]:
-    """Hardware, number of nodes, fabric and link faults; what is wrong joins `faults`."""
+    """Hardware, number of nodes, fabric and link faults; what is wrong joins `problems`."""
     at = ("cluster",)
     if isinstance(cluster.fabric, LeafSpineSpec):
         if cluster.hardware or cluster.nodes:
-            faults.append(
-                document.fault(at, "hardware beside leaf_spine", "a bare fabric without hardware and nodes")
+            problems.append(
+                document.problem(at, "hardware beside leaf_spine", "a bare fabric without hardware and nodes")
             )
-        return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, faults), ()
+        return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, problems), ()
     if cluster.hardware is None:
-        faults.append(document.fault(at, "nothing", "the key 'hardware', or a fabric of kind leaf_spine"))
+        problems.append(document.problem(at, "nothing", "the key 'hardware', or a fabric of kind leaf_spine"))
         return None, 0, None, ()
     if cluster.nodes is None:
-        faults.append(
-            document.fault(
+        problems.append(
+            document.problem(
                 (*at, "nodes"), "nothing", "the number of nodes: a cluster without nodes has no GPU to run on"
             )
         )
     name, override = cluster.hardware, document.branch(("cluster", "override"))
     mark = document.mark((*at, "hardware"))
-    hardware = catch(faults, lambda: load_hardware(name, override, near=document.folder, mark=mark))
+    hardware = catch(problems, lambda: load_hardware(name, override, near=document.folder, mark=mark))
     if hardware is None or cluster.nodes is None:
         return hardware, 0, None, ()
     asked = cluster.fabric or FabricSpec()
@@ -50,21 +50,21 @@ def cluster_of(
         oversubscription=asked.oversubscription,
         nodes_per_leaf=asked.nodes_per_leaf or hardware.fabric.nodes_per_leaf,
     )
-    return hardware, cluster.nodes, fabric, tuple(_link_faults(document, cluster, hardware, faults))
+    return hardware, cluster.nodes, fabric, tuple(_link_faults(document, cluster, hardware, problems))
 
 
-def _leaf_spine(document: Document, asked: LeafSpineSpec, faults: list[Fault]) -> topology.LeafSpine:
+def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem]) -> topology.LeafSpine:
     at = ("cluster", "fabric")
     ratio = asked.hosts_per_leaf / asked.spines
     if asked.oversubscription is not None and abs(asked.oversubscription - ratio) > 1e-9:
         wanted = f"hosts_per_leaf / spines = {ratio:g}, or leave it out"
-        faults.append(document.fault((*at, "oversubscription"), f"{asked.oversubscription:g}", wanted))
+        problems.append(document.problem((*at, "oversubscription"), f"{asked.oversubscription:g}", wanted))
     for key in ("link", "payload_per_packet", "wire_per_packet"):
         if getattr(asked, key) <= 0:
-            faults.append(document.fault((*at, key), str(document.get((*at, key))), "more than 0"))
+            problems.append(document.problem((*at, key), str(document.get((*at, key))), "more than 0"))
     if asked.wire_per_packet < asked.payload_per_packet:
-        faults.append(
-            document.fault(
+        problems.append(
+            document.problem(
                 (*at, "wire_per_packet"),
                 units.show(asked.wire_per_packet, "bytes"),
                 "payload_per_packet or more",
@@ -84,23 +84,25 @@ def _leaf_spine(document: Document, asked: LeafSpineSpec, faults: list[Fault]) -
 
 
 def _link_faults(
-    document: Document, cluster: ClusterSpec, hardware: Hardware, faults: list[Fault]
+    document: Document, cluster: ClusterSpec, hardware: Hardware, problems: list[Problem]
 ) -> Iterator[topology.LinkFault]:
     rails, nodes = hardware.gpu.scale_up.domain, cluster.nodes or 0
     for i, fault in enumerate(cluster.faults):
         at = ("cluster", "faults", i)
         by_node = fault.node is not None and fault.nic is not None
         if by_node == (fault.rail is not None) or (fault.node is None) != (fault.nic is None):
-            faults.append(document.fault(at, "a fault", "either 'node' and 'nic', or 'rail' alone"))
+            problems.append(document.problem(at, "a fault", "either 'node' and 'nic', or 'rail' alone"))
             continue
         nic = fault.nic if fault.rail is None else fault.rail
         assert nic is not None
         if nic >= rails:
             key = "nic" if fault.rail is None else "rail"
-            faults.append(document.fault((*at, key), str(nic), f"0 to {rails - 1}: a node has {rails} GPUs"))
+            problems.append(
+                document.problem((*at, key), str(nic), f"0 to {rails - 1}: a node has {rails} GPUs")
+            )
         if fault.node is not None and fault.node >= nodes:
-            faults.append(
-                document.fault(
+            problems.append(
+                document.problem(
                     (*at, "node"), str(fault.node), f"0 to {nodes - 1}: the cluster has {nodes} nodes"
                 )
             )

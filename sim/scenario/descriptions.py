@@ -29,11 +29,6 @@ class Workload:
         """Price of a GPU-hour that it states [$]; None where the profile's counts."""
         return None
 
-    @property
-    def cluster_comm_sms(self) -> int:
-        """SMs whose copies bound the links of its cluster."""
-        return 0
-
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
@@ -86,5 +81,4 @@ class Scenario:
         if isinstance(self.fabric, topology.LeafSpine):
             return topology.build_leaf_spine(self.fabric)
         assert self.hardware is not None
-        sms = self.workload.cluster_comm_sms
-        return topology.build(self.hardware, self.num_nodes, self.fabric, self.faults, comm_sms=sms)
+        return topology.build(self.hardware, self.num_nodes, self.fabric, self.faults)

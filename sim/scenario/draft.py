@@ -11,7 +11,7 @@ from sim import documents
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.documents import Document
-from sim.errors import Fault, InputError, Mark
+from sim.errors import InputError, Mark, Problem
 from sim.scenario.descriptions import Scenario
 from sim.scenario.values import Branch, Count
 from sim.workload.model import Model, load_model
@@ -31,14 +31,14 @@ class LayoutSpec(Branch):
 
 @dataclass(slots=True)
 class Draft:
-    """A scenario on its way: its parts that are known, and every fault found so far."""
+    """A scenario on its way: its parts that are known, and every problem found so far."""
 
     document: Document
     seed: int
     fidelity: str
     asked: LayoutSpec
     resolve: Callable[[Document], Scenario]  # of a part that is a scenario of its own
-    faults: list[Fault] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     hardware: Hardware | None = None
     num_nodes: int = 0
     fabric: topology.Fabric | topology.LeafSpine | None = None
@@ -47,9 +47,9 @@ class Draft:
     layout: dict[str, int] = field(default_factory=dict)
     derived: dict[str, int] = field(default_factory=dict)  # keys of the workload that follow from others
 
-    def fault(self, path: documents.Path_, got: object, wanted: str) -> None:
-        """Note a fault at a path of the document."""
-        self.faults.append(self.document.fault(path, got, wanted))
+    def problem(self, path: documents.Path_, got: object, wanted: str) -> None:
+        """Note a problem at a path of the document."""
+        self.problems.append(self.document.problem(path, got, wanted))
 
     @property
     def num_ranks(self) -> int:
@@ -65,21 +65,21 @@ class Draft:
         return self.num_ranks if joined else self.hardware.gpu.scale_up.domain
 
 
-def catch(faults: list[Fault], make: Callable[[], T]) -> T | None:
-    """Run `make`; its faults join the others, so that all are told together."""
+def catch(problems: list[Problem], make: Callable[[], T]) -> T | None:
+    """Run `make`; its problems join the others, so that all are told together."""
     try:
         return make()
     except InputError as error:
-        faults.extend([fault for fault in error.faults if fault not in faults])
+        problems.extend([problem for problem in error.problems if problem not in problems])
         return None
 
 
-def placed_at(document: Document, base: documents.Path_, error: InputError) -> list[Fault]:
-    """Faults found deeper in the house, at the place of the scenario that caused them."""
+def placed_at(document: Document, base: documents.Path_, error: InputError) -> list[Problem]:
+    """Problems found deeper in the house, at the place of the scenario that caused them."""
     placed = []
-    for fault in error.faults:
-        where = fault.where or document.mark((*base, *documents.split(fault.key)))
-        placed.append(Fault(where, fault.key, fault.got, fault.wanted, fault.nearest))
+    for problem in error.problems:
+        where = problem.where or document.mark((*base, *documents.split(problem.key)))
+        placed.append(Problem(where, problem.key, problem.got, problem.wanted, problem.nearest))
     return placed
 
 
@@ -94,7 +94,7 @@ def model_of(document: Document, named: str | dict[str, Any] | None, *, needed: 
     if named is None:
         if needed:
             raise InputError(
-                document.fault((), "no model", "the key 'model', e.g. deepseek-v3, or bytes_per_rank")
+                document.problem((), "no model", "the key 'model', e.g. deepseek-v3, or bytes_per_rank")
             )
         return None
     if isinstance(named, str):

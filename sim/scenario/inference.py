@@ -110,7 +110,7 @@ class Inference(Workload):
 
     @property
     def acceptance_fraction(self) -> float:
-        """How often a speculated token is right; nothing is speculated in a prefill."""
+        """Speculated tokens that are right; nothing is speculated in a prefill."""
         return self.spec.acceptance if isinstance(self.spec, DecodeSpec) else 0.0
 
     def one_batch(self) -> Inference:
@@ -119,7 +119,7 @@ class Inference(Workload):
 
 
 def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
-    """The workload; faults join the draft's."""
+    """The workload; problems join the draft's."""
     assert draft.model is not None
     assert draft.hardware is not None
     layout = _layout(draft)
@@ -127,27 +127,26 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     kernel, comm_sms, options = kernel_of(draft, spec.kernel)
     if comm_sms >= draft.hardware.gpu.sms:
         wanted = f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU"
-        draft.fault((*_AT, "kernel", "comm_sms"), str(comm_sms), wanted)
+        draft.problem((*_AT, "kernel", "comm_sms"), str(comm_sms), wanted)
     gate = gate_of(draft, spec.gate, max(1, ep // draft.gpus_per_node))
     if layout:
         placement_of(draft, spec.placement, ep)
     generations = load_curves().gemm.generations
     if spec.gemm_generation not in generations:
         wanted = f"one of: {', '.join(generations)}"
-        draft.fault((*_AT, "gemm_generation"), f"'{spec.gemm_generation}'", wanted)
+        draft.problem((*_AT, "gemm_generation"), f"'{spec.gemm_generation}'", wanted)
     if isinstance(spec, PrefillSpec):
         _prompts(draft, spec)
     elif spec.tokens_per_step > 1 and not draft.model.num_mtp_layers:
         wanted = f"1: {draft.model.name} has no module that speculates"
-        draft.fault((*_AT, "tokens_per_step"), str(spec.tokens_per_step), wanted)
+        draft.problem((*_AT, "tokens_per_step"), str(spec.tokens_per_step), wanted)
     if not 0 <= spec.reserve < 1:
-        draft.fault((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
+        draft.problem((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
     if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
-        draft.fault((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
-    if draft.faults or gate is None or layout is None:
+        draft.problem((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
+    if draft.problems or gate is None or layout is None:
         raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
-    requests = spec.requests_per_gpu if isinstance(spec, DecodeSpec) else spec.prompts_per_gpu
     return Inference(
         spec=spec,
         layout=layout,
@@ -156,20 +155,21 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         kernel=kernel,
         comm_sms=comm_sms,
         options=options,
-        requests=requests,
-        **_tokens(spec),
+        **_load(spec),
     )
 
 
-def _tokens(spec: PrefillSpec | DecodeSpec) -> dict[str, int]:
-    """Tokens of a request: in the cache or whole prompt, computed at once, and found computed [count]."""
+def _load(spec: PrefillSpec | DecodeSpec) -> dict[str, Any]:
+    """Requests of a GPU, and of each the tokens in the cache or of the whole prompt, those computed at once, and those cached."""
     if isinstance(spec, DecodeSpec):
         return {
+            "requests": spec.requests_per_gpu,
             "context_tokens": spec.context_tokens,
             "step_tokens": spec.tokens_per_step,
             "cached_tokens": 0,
         }
     return {
+        "requests": spec.prompts_per_gpu,
         "context_tokens": spec.prompt_tokens,
         "step_tokens": spec.pass_tokens,
         "cached_tokens": spec.cached_tokens,
@@ -177,41 +177,43 @@ def _tokens(spec: PrefillSpec | DecodeSpec) -> dict[str, int]:
 
 
 def _layout(draft: Draft) -> Layout | None:
-    """EP over all ranks by default, attention data-parallel but for TP; None where it has faults."""
+    """EP over all ranks by default, attention data-parallel but for TP; None where it has problems."""
     asked, num_ranks, per_node = draft.asked, draft.num_ranks, draft.gpus_per_node
     assert draft.model is not None
     for key in ("pp", "cp"):
         if getattr(asked, key) not in (None, 1):
-            draft.fault(("layout", key), str(getattr(asked, key)), "1: a deployment has EP, TP and DP only")
+            draft.problem(("layout", key), str(getattr(asked, key)), "1: a deployment has EP, TP and DP only")
     ep, tp = asked.ep or num_ranks, asked.tp or 1
     if num_ranks % ep:
         divisors = ", ".join(str(d) for d in range(1, num_ranks + 1) if num_ranks % d == 0)
-        draft.fault(("layout", "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
+        draft.problem(("layout", "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
     elif ep % per_node and per_node % ep:
-        draft.fault(("layout", "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
+        draft.problem(("layout", "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
     if tp > per_node or ep % tp or draft.model.attention.num_heads % tp:
         wanted = f"a divisor of EP, of the {draft.model.attention.num_heads} heads, at most {per_node} GPUs of a node"
-        draft.fault(("layout", "tp"), str(tp), wanted)
+        draft.problem(("layout", "tp"), str(tp), wanted)
     elif asked.dp not in (None, num_ranks // tp):
-        draft.fault(("layout", "dp"), str(asked.dp), f"{num_ranks // tp}, the ranks over TP, or leave it out")
-    return None if draft.faults else layouts.derive(num_ranks, ep=ep, tp=tp)
+        draft.problem(
+            ("layout", "dp"), str(asked.dp), f"{num_ranks // tp}, the ranks over TP, or leave it out"
+        )
+    return None if draft.problems else layouts.derive(num_ranks, ep=ep, tp=tp)
 
 
 def _prompts(draft: Draft, spec: PrefillSpec) -> None:
     new = spec.prompt_tokens - spec.cached_tokens
     if new < 1:
-        draft.fault(
+        draft.problem(
             (*_AT, "cached_tokens"),
             str(spec.cached_tokens),
             f"less than the prompt's {spec.prompt_tokens} tokens",
         )
     elif spec.chunk_tokens and new % spec.chunk_tokens:
-        draft.fault(
+        draft.problem(
             (*_AT, "chunk_tokens"), str(spec.chunk_tokens), f"a divisor of the {new} tokens to compute"
         )
     if spec.overlap and spec.prompts_per_gpu % 2:
         wanted = "an even number, half of them in each microbatch; or 'overlap: false'"
-        draft.fault((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)
+        draft.problem((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)
 
 
 RESOLVER = Resolver({"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of)

@@ -1,4 +1,4 @@
-"""Kinds of workloads in scenarios: how each is written, and how it is resolved."""
+"""Kinds of workloads in scenarios: the resolver of each."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sim.scenario.values import WorkloadSpec
 
 @dataclass(frozen=True, slots=True)
 class Resolver:
-    """What a module of `sim/scenario/` knows of its kinds, under the name RESOLVER."""
+    """A module of `sim/scenario/` on its kinds, under the name RESOLVER."""
 
     specs: Mapping[str, type[WorkloadSpec]]
-    """Kind -> how a scenario may write it."""
+    """Kind -> the specification of it in a scenario."""
     resolve: Callable[[Draft, Any], Workload]
-    """The description of a specification; what is wrong with it joins the draft's faults."""
+    """The description of a specification; what is wrong with it joins the draft's problems."""
     takes_model: bool = True
-    """Whether it runs a model, on a cluster of GPUs; else it has none, and a bare fabric will do."""
+    """It runs a model, on a cluster of GPUs; False: it has none, and a bare fabric will do."""
     needs_model: Callable[[Any], bool] = lambda spec: True
-    """Whether a specification cannot do without the model."""
+    """True of a specification that cannot do without the model."""
     hints: Callable[[Any], Iterator[str]] = lambda spec: iter(())
-    """What a person may want to know of a specification before many like it run."""
+    """Advice on a specification before many like it run."""
 
 
 def resolver(kind: str) -> Resolver:
-    """What `sim/scenario/` knows of a kind."""
-    found: Resolver = kinds.module("scenario", kind).RESOLVER
-    return found
+    """The resolver of a kind."""
+    declared: Resolver = kinds.module("scenario", kind).RESOLVER
+    return declared

@@ -6,14 +6,15 @@ goes into the result, so that a result can be run again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
-from sim import units
+from sim import metrics, units
 from sim.cluster import topology
 from sim.documents import Document
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem, nearest
 from sim.scenario import specification
 from sim.scenario.cluster import cluster_of
 from sim.scenario.descriptions import Expectation, Scenario
@@ -23,27 +24,27 @@ from sim.scenario.specification import ScenarioSpec
 
 
 def resolve(document: Document) -> Scenario:
-    """Check a document (without variants) and build the scenario. Raises `InputError` with all faults found."""
+    """Check a document (without variants) and build the scenario. Raises `InputError` with all problems found."""
     spec = specification.check(document)
     kind = resolver(spec.workload.kind)
     draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
     draft.hardware, draft.num_nodes, draft.fabric, draft.link_faults = cluster_of(
-        document, spec.cluster, draft.faults
+        document, spec.cluster, draft.problems
     )
     if kind.takes_model:
         if isinstance(draft.fabric, topology.LeafSpine):
-            draft.fault(
+            draft.problem(
                 ("cluster", "fabric", "kind"), "'leaf_spine'", f"a fabric of GPUs for {spec.workload.kind}"
             )
         needed = kind.needs_model(spec.workload)
-        draft.model = catch(draft.faults, lambda: model_of(document, spec.model, needed=needed))
-    if draft.faults:
-        raise InputError(draft.faults)
+        draft.model = catch(draft.problems, lambda: model_of(document, spec.model, needed=needed))
+    if draft.problems:
+        raise InputError(draft.problems)
     assert draft.fabric is not None
-    workload = catch(draft.faults, lambda: kind.resolve(draft, spec.workload))
-    expectations = _expectations(document, spec, draft.faults)
-    if draft.faults or workload is None:
-        raise InputError(draft.faults)
+    workload = catch(draft.problems, lambda: kind.resolve(draft, spec.workload))
+    expectations = _expectations(document, spec, draft.problems)
+    if draft.problems or workload is None:
+        raise InputError(draft.problems)
     resolved = _with_defaults(document.tree, spec)
     if draft.layout:
         resolved["layout"] = draft.layout
@@ -66,19 +67,29 @@ def resolve(document: Document) -> Scenario:
     )
 
 
-def _expectations(document: Document, spec: ScenarioSpec, faults: list[Fault]) -> tuple[Expectation, ...]:
+def _expectations(document: Document, spec: ScenarioSpec, problems: list[Problem]) -> tuple[Expectation, ...]:
     found = []
     for metric, expect in spec.expect.items():
         try:
-            value = units.parse(expect.value, units.dimension_of(metric))
+            value = units.parse(expect.value, metrics.dimension_of(metric))
         except units.UnitError as error:
-            faults.append(
-                document.fault(("expect", metric, "value"), error.got, error.wanted, error.suggestion)
+            problems.append(
+                document.problem(("expect", metric, "value"), error.got, error.wanted, error.suggestion)
             )
             continue
         mark = document.mark(("expect", metric), key=True)
         found.append(Expectation(metric, value, expect.tolerance, expect.source, mark))
     return tuple(found)
+
+
+def unreported(scenario: Scenario) -> Iterator[Problem]:
+    """Expected metrics that no run of this kind reports; what a single run lacks shows when it has run."""
+    reported = metrics.reported([scenario.kind])
+    for expected in scenario.expectations:
+        name = expected.metric
+        if reported is not None and name not in reported:
+            wanted, near = f"a metric of {scenario.kind}", nearest(name, reported)
+            yield Problem(expected.mark, f"expect.{name}", f"'{name}'", wanted, near)
 
 
 def _with_defaults(tree: Any, spec: BaseModel) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from sim.cluster.kernels import Kernel
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, beside, catch
 from sim.scenario.kinds import Resolver
@@ -120,42 +120,42 @@ class Serving(Workload):
 
 
 def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
-    """The workload; faults join the draft's. Raises `InfeasibleError` where no machine could run it."""
-    per_node, faults = draft.gpus_per_node, len(draft.faults)
+    """The workload; problems join the draft's. Raises `InfeasibleError` where no machine could run it."""
+    per_node, problems = draft.gpus_per_node, len(draft.problems)
     for name, ep in (("prefill", spec.prefill.ep), ("decode", spec.decode.ep)):
         if ep % per_node:
             wanted = f"whole nodes: a multiple of the {per_node} GPUs of a node"
-            draft.fault((*_AT, name, "ep"), str(ep), wanted)
+            draft.problem((*_AT, name, "ep"), str(ep), wanted)
     needed = spec.prefill.instances * spec.prefill.ep + spec.decode.instances * spec.decode.ep
     if needed > draft.num_ranks:
         wanted = f"{-(-needed // per_node)} or more: the instances have {needed} GPUs"
-        draft.fault(("cluster", "nodes"), str(draft.num_nodes), wanted)
+        draft.problem(("cluster", "nodes"), str(draft.num_nodes), wanted)
     if not spec.decode.instances and spec.decode.ep != spec.prefill.ep:
         wanted = f"{spec.prefill.ep}, the prefill instances that decode too"
-        draft.fault((*_AT, "decode", "ep"), str(spec.decode.ep), wanted)
+        draft.problem((*_AT, "decode", "ep"), str(spec.decode.ep), wanted)
     if not 0 <= spec.cached < 1:
-        draft.fault((*_AT, "cached"), f"{spec.cached:.0%}", "0 % or more, and less than 100 %")
+        draft.problem((*_AT, "cached"), f"{spec.cached:.0%}", "0 % or more, and less than 100 %")
     for key in ("ttft", "tpot"):
         bound = getattr(spec.slo, key)
         if bound is not None and bound <= 0:
-            draft.fault((*_AT, "slo", key), str(draft.document.get((*_AT, "slo", key))), "more than 0 s")
+            draft.problem((*_AT, "slo", key), str(draft.document.get((*_AT, "slo", key))), "more than 0 s")
     if spec.until is not None and spec.until <= 0:
-        draft.fault((*_AT, "until"), str(draft.document.get((*_AT, "until"))), "more than 0 s")
-    if len(draft.faults) > faults:
-        raise InputError(draft.faults)
+        draft.problem((*_AT, "until"), str(draft.document.get((*_AT, "until"))), "more than 0 s")
+    if len(draft.problems) > problems:
+        raise InputError(draft.problems)
     asked = _requests(draft, spec)
     prompt = max(2, round(float(asked.prompt_tokens.mean())))
     context = max(2, round(prompt + float(asked.output_tokens.mean()) / 2))
     prefill = catch(
-        draft.faults,
+        draft.problems,
         lambda: _part(draft, "prefill", spec.prefill.ep, spec.prefill.plan, {"prompt_tokens": prompt}),
     )
     decode = catch(
-        draft.faults,
+        draft.problems,
         lambda: _part(draft, "decode", spec.decode.ep, spec.decode.plan, {"context_tokens": context}),
     )
     if prefill is None or decode is None:
-        raise InputError(draft.faults)
+        raise InputError(draft.problems)
     draft.layout = {"ep": spec.prefill.ep}
     return Serving(spec, asked, prefill, decode)
 
@@ -173,14 +173,14 @@ def _lengths(spec: LengthsSpec) -> users.Lengths:
 
 
 def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[str, int]) -> Scenario:
-    """One pool's instance as a scenario of its own; its faults keep their place in the serving scenario."""
+    """One pool's instance as a scenario of its own; its problems keep their place in the serving scenario."""
     document = draft.document.copy()
     mark, ep_mark = document.mark((*_AT, kind)), document.mark((*_AT, kind, "ep"))
     given = document.branch((*_AT, kind, "plan"))
     for key in ("kind", *sizes, "requests_per_gpu", "prompts_per_gpu", "cached_tokens", "chunk_tokens"):
         if key in plan:
             raise InputError(
-                draft.document.fault(
+                draft.document.problem(
                     (*_AT, kind, "plan", key), f"'{key}'", "no such key in a plan: the loop sets it", key=True
                 )
             )
@@ -195,10 +195,10 @@ def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[st
     except InputError as error:
         places = {"workload": f"workload.{kind}.plan", "layout": f"workload.{kind}"}
         moved = []
-        for fault in error.faults:
-            first, dot, rest = fault.key.partition(".")
+        for problem in error.problems:
+            first, dot, rest = problem.key.partition(".")
             key = places.get(first, first) + dot + rest
-            moved.append(Fault(fault.where, key, fault.got, fault.wanted, fault.nearest))
+            moved.append(Problem(problem.where, key, problem.got, problem.wanted, problem.nearest))
         raise InputError(moved) from None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sim import documents
 from sim.documents import Document
-from sim.errors import Fault, InputError, Mark
+from sim.errors import InputError, Mark, Problem
 from sim.scenario import specification
 from sim.workload import model as models
 
@@ -22,7 +22,7 @@ def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> 
         for key, command in (("axes", "sweep"), ("rungs", "ladder")):
             if key in document.tree and "workload" not in document.tree:
                 wanted = f"a scenario; it goes with `moesim {command} {spec}`"
-                raise InputError(Fault(Mark(document.name), "", f"a {command}", wanted))
+                raise InputError(Problem(Mark(document.name), "", f"a {command}", wanted))
     apply(document, settings)
     return document
 
@@ -54,7 +54,7 @@ def apply(document: Document, settings: Iterable[str]) -> None:
         key, equals, text = setting.partition("=")
         mark = Mark(f"--set {setting}")
         if not equals or not key.strip():
-            raise InputError(Fault(mark, "", f"'{setting}'", "key.path=value"))
+            raise InputError(Problem(mark, "", f"'{setting}'", "key.path=value"))
         value = documents.parse_scalar(text, str(mark))
         path = documents.split(key.strip())
         put(document, path, value, mark)
@@ -109,6 +109,15 @@ def unfold_model(document: Document) -> None:
         at = document.mark(("model",))
         file = documents.find(named, models.FOLDER, "model", near=document.folder, mark=at)
         document.put(("model",), documents.load(file).tree, at)
+
+
+def kinds(document: Document, overrides: Iterable[Mapping[documents.Path_, Any]] = ()) -> set[str]:
+    """The kinds of workload that a scenario's document names, as it is and under any of some overrides by path."""
+    named = [document.get(("workload", "kind"))]
+    for layer in overrides:
+        whole = layer.get(("workload",))
+        named += [layer.get(("workload", "kind")), whole.get("kind") if isinstance(whole, dict) else None]
+    return {kind for kind in named if isinstance(kind, str)}
 
 
 def variants(document: Document) -> dict[str, Document]:

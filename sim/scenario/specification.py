@@ -18,7 +18,7 @@ from sim.kinds import WORKLOADS
 from sim.scenario.cluster import ClusterSpec
 from sim.scenario.draft import LayoutSpec
 from sim.scenario.kinds import resolver
-from sim.scenario.values import Branch, Index, Number, WorkloadSpec
+from sim.scenario.values import METRIC_NAMES, Branch, Index, Number, WorkloadSpec
 from sim.schemas import Share
 
 
@@ -42,13 +42,13 @@ class ScenarioSpec(Branch):
     """A model of `scenarios/models/`, a path, or the model itself."""
     layout: LayoutSpec = LayoutSpec()
     workload: WorkloadSpec
-    expect: dict[str, ExpectSpec] = Field(default_factory=dict)
+    expect: dict[str, ExpectSpec] = Field(default_factory=dict, json_schema_extra=METRIC_NAMES)
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The scenario several ways: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""
 
 
 def check(document: Document) -> ScenarioSpec:
-    """A scenario's document in its shape. Raises `InputError` with all faults at their marks."""
+    """A scenario's document in its shape. Raises `InputError` with all problems at their marks."""
     kind = document.get(("workload", "kind"))
     known = isinstance(kind, str) and kind in WORKLOADS
     return schemas.check(document, model_of(kind) if known else model_of(*WORKLOADS))
@@ -56,7 +56,7 @@ def check(document: Document) -> ScenarioSpec:
 
 @cache
 def model_of(*kinds: str) -> type[ScenarioSpec]:
-    """The model of scenarios whose workload is of one of some kinds."""
+    """The model of scenarios whose workload is of one of these kinds."""
     specs = [resolver(kind).specs[kind] for kind in kinds]
     workload: Any = (reduce(or_, specs), Field(discriminator="kind")) if len(specs) > 1 else specs[0]
     return create_model(

@@ -140,7 +140,7 @@ class Training(Workload):
 
 
 def training_of(draft: Draft, spec: TrainingSpec) -> Training:
-    """The workload; faults join the draft's. Raises `InfeasibleError` where no machine could run it."""
+    """The workload; problems join the draft's. Raises `InfeasibleError` where no machine could run it."""
     asked = draft.asked
     assert draft.model is not None
     assert draft.hardware is not None
@@ -157,7 +157,7 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     layouts.check(layout, draft.model, sequence_tokens=spec.sequence_tokens, chunks=chunks)
     per_node = draft.gpus_per_node
     if layout.ep % per_node and per_node % layout.ep:
-        draft.fault(
+        draft.problem(
             ("layout", "ep"), str(layout.ep), f"a multiple or a divisor of the {per_node} GPUs of a node"
         )
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}
@@ -167,7 +167,7 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     _check_unused(draft, spec)
     kernel, comm_sms, kernel_options = kernel_of(draft, spec.kernel)
     if comm_sms == draft.hardware.gpu.sms:
-        draft.fault(
+        draft.problem(
             (*_AT, "kernel", "comm_sms"),
             str(comm_sms),
             f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU",
@@ -175,7 +175,7 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     gate = gate_of(draft, spec.gate, max(1, layout.ep // per_node))
     placement_of(draft, PlacementSpec(), layout.ep)
     measured = _measured(draft, spec)
-    if draft.faults or gate is None or microbatches is None:
+    if draft.problems or gate is None or microbatches is None:
         raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("pp", "ep", "tp", "dp", "cp")}
     price_usd, power_w = _run_costs(spec.run, draft.hardware)
@@ -196,10 +196,10 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
 
 
 def _microbatches(draft: Draft, spec: TrainingSpec, layout: Layout) -> int | None:
-    """Microbatches of one pipeline: as said, or what a pipeline's part of the global batch makes; None with a fault."""
+    """Microbatches of one pipeline: as said, or what a pipeline's part of the global batch makes; None with a problem."""
     if spec.global_batch is None:
         if spec.microbatches is None:
-            draft.fault(_AT, "neither", "the key 'microbatches', or 'global_batch'")
+            draft.problem(_AT, "neither", "the key 'microbatches', or 'global_batch'")
         return spec.microbatches
     at_once = layout.dp * spec.microbatch_sequences
     found, rest = divmod(spec.global_batch, at_once)
@@ -207,15 +207,15 @@ def _microbatches(draft: Draft, spec: TrainingSpec, layout: Layout) -> int | Non
         wanted = (
             f"a multiple of DP{layout.dp} x {spec.microbatch_sequences} sequences a microbatch = {at_once}"
         )
-        draft.fault((*_AT, "global_batch"), str(spec.global_batch), wanted)
+        draft.problem((*_AT, "global_batch"), str(spec.global_batch), wanted)
         return None
     if found > MAX_MICROBATCHES:
         wanted = f"at most {MAX_MICROBATCHES * at_once}: {MAX_MICROBATCHES} microbatches a pipeline"
-        draft.fault((*_AT, "global_batch"), str(spec.global_batch), wanted)
+        draft.problem((*_AT, "global_batch"), str(spec.global_batch), wanted)
         return None
     if spec.microbatches not in (None, found):
         wanted = f"{found}, what global_batch: {spec.global_batch} makes, or leave one of them out"
-        draft.fault((*_AT, "microbatches"), str(spec.microbatches), wanted)
+        draft.problem((*_AT, "microbatches"), str(spec.microbatches), wanted)
     draft.derived = {"microbatches": found}
     return found
 
@@ -228,15 +228,15 @@ def _check_schedule(
     try:
         pipeline = pipelines.plan(spec.schedule, layout.pp, microbatches, **options)
     except InputError as error:
-        for fault in error.faults:
-            path = next((path for word, path in _COUNTS.items() if word in fault.got), (*_AT, "schedule"))
-            draft.fault(path, fault.got, fault.wanted)
+        for problem in error.problems:
+            path = next((path for word, path in _COUNTS.items() if word in problem.got), (*_AT, "schedule"))
+            draft.problem(path, problem.got, problem.wanted)
         return
     if spec.stage_layers is not None:
         try:
             stages(draft.model, pipeline.num_stages, num_layers=spec.stage_layers)
         except InputError as error:
-            draft.fault((*_AT, "stage_layers"), error.faults[0].got, error.faults[0].wanted)
+            draft.problem((*_AT, "stage_layers"), error.problems[0].got, error.problems[0].wanted)
 
 
 def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
@@ -245,14 +245,14 @@ def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
     if spec.gemm_generation not in known:
         got, near = f"'{spec.gemm_generation}'", nearest(spec.gemm_generation, known)
         wanted = f"one of: {', '.join(known)}"
-        draft.faults.append(draft.document.fault((*_AT, "gemm_generation"), got, wanted, near))
+        draft.problems.append(draft.document.problem((*_AT, "gemm_generation"), got, wanted, near))
     if spec.chunks is not None and spec.schedule != "interleaved":
         wanted = "no chunks but for schedule: interleaved"
-        draft.fault((*_AT, "chunks"), f"{spec.chunks} beside {spec.schedule}", wanted)
+        draft.problem((*_AT, "chunks"), f"{spec.chunks} beside {spec.schedule}", wanted)
     for key in ("routed_load", "kernel_jitter", "gpu_spread"):
         _check_range(draft, "skew", key, 0 <= getattr(spec.skew, key) <= 1, "a deviation of 0 to 100 %")
     if draft.fidelity != "flow":
-        draft.fault(("fidelity",), f"'{draft.fidelity}'", "'flow' for training")
+        draft.problem(("fidelity",), f"'{draft.fidelity}'", "'flow' for training")
     if spec.run is not None:
         _check_range(draft, "run", "tokens", spec.run.tokens > 0, "more than 0")
         _check_range(draft, "run", "gpu_load", 0 <= spec.run.gpu_load <= 1, "0 to 100 %")
@@ -263,7 +263,7 @@ def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
 def _check_range(draft: Draft, branch: str, key: str, good: bool, wanted: str) -> None:
     path = (*_AT, branch, key)
     if not good:
-        draft.fault(path, str(draft.document.get(path)), wanted)
+        draft.problem(path, str(draft.document.get(path)), wanted)
 
 
 def _measured(draft: Draft, spec: TrainingSpec) -> MeasuredProfile | None:
@@ -273,7 +273,7 @@ def _measured(draft: Draft, spec: TrainingSpec) -> MeasuredProfile | None:
             if spec.profile is None
             else "'compute: measured' beside a profile"
         )
-        draft.fault(
+        draft.problem(
             (*_AT, "profile" if spec.profile else "compute"), str(spec.profile or spec.compute), wanted
         )
         return None
@@ -284,7 +284,7 @@ def _measured(draft: Draft, spec: TrainingSpec) -> MeasuredProfile | None:
             spec.profile, near=draft.document.folder, mark=draft.document.mark((*_AT, "profile"))
         )
     except InputError as error:
-        draft.faults.extend(error.faults)
+        draft.problems.extend(error.problems)
         return None
 
 

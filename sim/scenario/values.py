@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from sim.metrics import NUMBERS
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 
@@ -24,8 +27,12 @@ Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # no word, and no truth, is a number
 
 
+METRIC_NAMES: JsonDict = {"propertyNames": {"enum": list(NUMBERS)}}
+"""JSON Schema of a mapping from metrics."""
+
+
 class Branch(BaseModel):
-    """A mapping of the scenario; unknown keys are faults."""
+    """A mapping of the scenario; unknown keys are problems."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True

@@ -53,20 +53,20 @@ def read(
     """Read and check a flow CSV.
 
     Parameters: `num_hosts` [count]; `fabric`, the bare one, None on a cluster; `where` and `key`, the place in a document
-    that names the file. Raises `InputError` with the faults, each at its line and column.
+    that names the file. Raises `InputError` with the problems, each at its line and column.
     """
     sheet = cells.sheet(file, _WHAT, _NEEDED, _OTHERS, where, key)
-    reader = _Reader(sheet, num_hosts, fabric if fabric and fabric.routing == "static" else None)
+    reader = _FlowReader(sheet, num_hosts, fabric if fabric and fabric.routing == "static" else None)
     parsed = [reader.row(line, row) for line, row in sheet.rows]
     if not parsed:
-        sheet.fault(1, 0, "no flow", "one row or more")
+        sheet.problem(1, 0, "no flow", "one row or more")
     idx = {row[0]: i for i, row in enumerate(parsed)}
     after = np.array([idx.get(row[5], NONE) if row[5] else NONE for row in parsed], dtype=np.int64)
     for (line, _), row, before in zip(sheet.rows, parsed, after, strict=True):
         if row[5] and before == NONE:
-            sheet.fault(line, "after_flow_id", str(row[5]), "the flow_id of another row, or 0")
+            sheet.problem(line, "after_flow_id", str(row[5]), "the flow_id of another row, or 0")
     reader.cycles(after, [line for line, _ in sheet.rows])
-    sheet.raise_faults()
+    sheet.raise_problems()
     columns = list(zip(*parsed, strict=True))
     return FlowTable(
         flow_id=np.array(columns[0], dtype=np.int64),
@@ -80,11 +80,11 @@ def read(
     )
 
 
-class _Reader:
-    """Parses rows; their faults are the sheet's."""
+class _FlowReader:
+    """Parses rows; their problems are the sheet's."""
 
     def __init__(self, sheet: cells.Sheet, num_hosts: int, static: LeafSpine | None) -> None:
-        self.at, self.fault, self.num_hosts, self.static = sheet.at, sheet.fault, num_hosts, static
+        self.at, self.problem, self.num_hosts, self.static = sheet.at, sheet.problem, num_hosts, static
         self.seen: dict[int, int] = {}
 
     def row(
@@ -95,19 +95,19 @@ class _Reader:
             return row[i] if i is not None and i < len(row) else ""
 
         if len(row) > len(self.at):
-            self.fault(line, len(self.at), f"{len(row)} cells", f"{len(self.at)}, as in the header")
+            self.problem(line, len(self.at), f"{len(row)} cells", f"{len(self.at)}, as in the header")
         flow_id = int(self.number(line, "flow_id", cell("flow_id"), whole=True))
         if flow_id in self.seen:
-            self.fault(
+            self.problem(
                 line, "flow_id", str(flow_id), f"a new id; the first stands in line {self.seen[flow_id]}"
             )
         self.seen[flow_id] = line
         ends = [int(self.number(line, name, cell(name), whole=True)) for name in ("src", "dst")]
         for name, host in zip(("src", "dst"), ends, strict=True):
             if host >= self.num_hosts:
-                self.fault(line, name, f"host {host}", f"a host from 0 to {self.num_hosts - 1}")
+                self.problem(line, name, f"host {host}", f"a host from 0 to {self.num_hosts - 1}")
         if ends[0] == ends[1]:
-            self.fault(line, "dst", f"host {ends[1]}", "another host than src")
+            self.problem(line, "dst", f"host {ends[1]}", "another host than src")
         size = self.number(line, "bytes", cell("bytes"))
         start = self.number(line, "start_us", cell("start_us"))
         after = int(self.number(line, "after_flow_id", cell("after_flow_id") or "0", whole=True))
@@ -119,10 +119,10 @@ class _Reader:
         try:
             value = int(text) if whole else float(text)
         except ValueError:
-            self.fault(line, column, repr(text), wanted)
+            self.problem(line, column, repr(text), wanted)
             return 0
         if not 0 <= value < _MOST or not math.isfinite(value):
-            self.fault(line, column, text, wanted)
+            self.problem(line, column, text, wanted)
             return 0
         return value
 
@@ -130,12 +130,12 @@ class _Reader:
         up, down = (NONE, NONE), (NONE, NONE)
         if self.static is None:
             if text:
-                self.fault(line, "links", repr(text), "no links, or a fabric with routing: static")
+                self.problem(line, "links", repr(text), "no links, or a fabric with routing: static")
             return up, down
         for word in text.split():
             found = _LINK.fullmatch(word)
             if not found:
-                self.fault(line, "links", repr(word), "links like LS6->US3 and US3->LS_3")
+                self.problem(line, "links", repr(word), "links like LS6->US3 and US3->LS_3")
                 return up, down
             if found[1] is not None:
                 up = int(found[1]), int(found[2])
@@ -146,7 +146,7 @@ class _Reader:
         if max(src, dst) < self.num_hosts and (text != "" if a == b else not crosses):
             way = f"LS{a}->US<s> US<s>->LS_{b}, s from 0 to {self.static.spines - 1}"
             wanted = f"no links: hosts {src} and {dst} are on leaf {a}" if a == b else way
-            self.fault(line, "links", repr(text), wanted)
+            self.problem(line, "links", repr(text), wanted)
         return up, down
 
     def cycles(self, after: Ints, lines: list[int]) -> None:
@@ -159,7 +159,7 @@ class _Reader:
                 trail.append(flow)
                 flow = int(after[flow])
             if flow != NONE and state[flow] == 1:
-                self.fault(
+                self.problem(
                     lines[flow], "after_flow_id", "a flow that waits for itself", "an order without circles"
                 )
             state[trail] = 2

@@ -30,7 +30,7 @@ EXCHANGES = ("dispatch", "combine")
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class PassNode:
     """One step of a pass. Nodes of a stream run in the order in which they are listed."""
 
     part: str  # attention | attention_0 | attention_1 | shared | experts | dense | dispatch | combine | "dispatch send" ...
@@ -64,18 +64,18 @@ def blocks(model: Model, extra: int = 0) -> Blocks:
     return Blocks(tuple(layers), tuple(before), tuple(waiting))
 
 
-class _Writer:
+class _PassWriter:
     """Appends nodes; knows the last node of each part of each microbatch."""
 
     def __init__(self, *, phases: bool) -> None:
-        self.nodes: list[Node] = []
+        self.nodes: list[PassNode] = []
         self.last: dict[tuple[str, int], int] = {}
         self.phases = phases
 
     def add(self, part: str, microbatch: int, layer: int, stream: str, *after: str) -> None:
         """A node that waits for the latest `after` parts of its microbatch."""
         waits = tuple(self.last[name, microbatch] for name in after if (name, microbatch) in self.last)
-        self.nodes.append(Node(part, microbatch, layer, stream, waits))
+        self.nodes.append(PassNode(part, microbatch, layer, stream, waits))
         self.last[part, microbatch] = len(self.nodes) - 1
 
     def compute(self, part: str, microbatch: int, layer: int, *after: str) -> None:
@@ -99,9 +99,9 @@ def _arrived(exchange: str, phases: bool) -> str:
     return f"{exchange} receive" if phases else exchange
 
 
-def in_turn(num_layers: int, *, decode: bool, phases: bool, trailing: bool) -> tuple[Node, ...]:
+def in_turn(num_layers: int, *, decode: bool, phases: bool, trailing: bool) -> tuple[PassNode, ...]:
     """One batch, part after part, every exchange waited for."""
-    out = _Writer(phases=phases)
+    out = _PassWriter(phases=phases)
     dispatched, combined = _arrived("dispatch", phases), _arrived("combine", phases)
     halves = ("attention_0", "attention_1") if decode else ("attention",)
     for layer in range(num_layers):
@@ -119,9 +119,9 @@ def in_turn(num_layers: int, *, decode: bool, phases: bool, trailing: bool) -> t
     return tuple(out.nodes)
 
 
-def prefill_pair(num_layers: int, *, trailing: bool) -> tuple[Node, ...]:
+def prefill_pair(num_layers: int, *, trailing: bool) -> tuple[PassNode, ...]:
     """Two microbatches, microbatch 0 a layer ahead; see the module docstring."""
-    out = _Writer(phases=False)
+    out = _PassWriter(phases=False)
 
     def attention(microbatch: int, layer: int) -> None:
         out.compute("attention", microbatch, layer, "combine", "shared")
@@ -156,9 +156,9 @@ def prefill_pair(num_layers: int, *, trailing: bool) -> tuple[Node, ...]:
     return tuple(out.nodes)
 
 
-def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> tuple[Node, ...]:
+def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> tuple[PassNode, ...]:
     """Two microbatches in five stages; see the module docstring."""
-    out = _Writer(phases=phases)
+    out = _PassWriter(phases=phases)
     dispatched, combined = _arrived("dispatch", phases), _arrived("combine", phases)
 
     def first_half(microbatch: int, layer: int) -> None:
@@ -190,7 +190,7 @@ def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> tuple[Node,
 @lru_cache(maxsize=8)
 def forward(
     num_layers: int, *, decode: bool, overlap: bool, phases: bool, trailing: Sequence[int] = ()
-) -> tuple[Node, ...]:
+) -> tuple[PassNode, ...]:
     """The program of a pass over `num_layers` layers with experts.
 
     `phases`: whether the exchanges are low-latency kernels, which hold SMs to send and to receive only.

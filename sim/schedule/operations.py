@@ -31,7 +31,7 @@ CODES: Mapping[Kind, int] = {kind: place for place, kind in enumerate(KINDS)}
 Ints = npt.NDArray[np.int32]
 
 
-class Pass(NamedTuple):
+class ChunkPass(NamedTuple):
     """One microbatch going through one chunk of a rank: where, and which."""
 
     chunk: int
@@ -53,7 +53,7 @@ class Operation:
 
     Parameters
     ----------
-    forward, backward : Pass or None
+    forward, backward : ChunkPass or None
         F has a forward, B, B_in and W have a backward, FB has both, of different chunks.
     waits_for : tuple of Event
         What must have happened, on this rank or another.
@@ -62,8 +62,8 @@ class Operation:
     """
 
     kind: Kind
-    forward: Pass | None
-    backward: Pass | None
+    forward: ChunkPass | None
+    backward: ChunkPass | None
     waits_for: tuple[Event, ...]
     completes: tuple[Event, ...]
 
@@ -79,7 +79,7 @@ class Table:
     kind : int, [num_operations]
         Place in `KINDS`.
     forward, backward : int, [num_operations, 3]
-        Chunk, stage and microbatch, as in `Pass`; -1 where an operation has none.
+        Chunk, stage and microbatch, as in `ChunkPass`; -1 where an operation has none.
     """
 
     first: Ints
@@ -147,7 +147,9 @@ class Pipeline:
         return int(self.holders[stage, int(microbatch >= self.num_microbatches // 2)])
 
 
-def operation(kind: Kind, forward: Pass | None, backward: Pass | None, last_stage: int) -> Operation:
+def operation(
+    kind: Kind, forward: ChunkPass | None, backward: ChunkPass | None, last_stage: int
+) -> Operation:
     """An operation with what it waits for and what it completes."""
     waits: list[Event] = []
     done: list[Event] = []
@@ -171,8 +173,8 @@ def operation(kind: Kind, forward: Pass | None, backward: Pass | None, last_stag
 _BACKWARD_PARTS: Mapping[Kind, str] = {"B": "BW", "B_in": "B", "W": "W", "FB": "BW"}
 
 
-def _pass(row: list[int]) -> Pass | None:
-    return Pass(*row) if row[0] >= 0 else None
+def _pass(row: list[int]) -> ChunkPass | None:
+    return ChunkPass(*row) if row[0] >= 0 else None
 
 
 # --- writing the order of a rank ----------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def owners(exchange: Exchange, flows: Flows) -> Owners:
         What it puts on the links.
     """
     dispatch, num = exchange.direction == "dispatch", len(exchange.gpus)
-    if exchange.kernel.name != "two_hop":  # a flow belongs to the rank that holds the experts
+    if not exchange.kind.flow_per_node:  # a flow belongs to the rank that holds the experts
         half = len(flows.party_rank) // 2
         flow = flows.party_rank[half:] if dispatch else flows.party_rank[:half]
         return Owners(flow, [np.array([rank]) for rank in range(num)], np.full(len(flows.resource), NONE))

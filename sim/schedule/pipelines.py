@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 from sim.schedule.operations import Ints, Order, Pipeline, table, word, words
 from sim.schedule.zero_bubble import zero_bubble_order
 
@@ -44,30 +44,32 @@ def plan(kind: str, num_ranks: int, num_microbatches: int, **options: Any) -> Pi
     """
     if kind not in SCHEDULES:
         raise InputError(
-            Fault(None, "schedule", f"'{kind}'", f"one of: {', '.join(SCHEDULES)}", nearest(kind, SCHEDULES))
+            Problem(
+                None, "schedule", f"'{kind}'", f"one of: {', '.join(SCHEDULES)}", nearest(kind, SCHEDULES)
+            )
         )
     schedule = SCHEDULES[kind]
     given = {**schedule.options, **options}
-    faults = [
-        Fault(
+    problems = [
+        Problem(
             None, key, f"the option '{key}'", f"one that {kind} has: {', '.join(schedule.options) or 'none'}"
         )
         for key in options
         if key not in schedule.options
     ]
     counts = {"pipeline ranks": num_ranks, "microbatches": num_microbatches, "chunks": given.get("chunks", 1)}
-    faults += [
-        Fault(None, "schedule", f"{value!r} {name}", "a whole number of at least 1")
+    problems += [
+        Problem(None, "schedule", f"{value!r} {name}", "a whole number of at least 1")
         for name, value in counts.items()
         if isinstance(value, bool) or not isinstance(value, int) or value < 1
     ]
-    if not faults:
-        faults += [
-            Fault(None, "schedule", got, f"{wanted}, for {kind}")
-            for got, wanted in schedule.faults(num_ranks, num_microbatches, given)
+    if not problems:
+        problems += [
+            Problem(None, "schedule", got, f"{wanted}, for {kind}")
+            for got, wanted in schedule.problems(num_ranks, num_microbatches, given)
         ]
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     if "durations" in given:
         given["durations"] = tuple(float(value) for value in given["durations"])
     return _laid_out(kind, num_ranks, num_microbatches, tuple(sorted(given.items())))
@@ -265,7 +267,7 @@ class Schedule:
 
     title: str
     make: Callable[[int, int, Options], Pipeline]
-    faults: Callable[[int, int, Options], Reasons]
+    problems: Callable[[int, int, Options], Reasons]
     options: Options
 
 

@@ -86,7 +86,7 @@ class LayerTimes:
 Program = tuple[Node, ...]
 
 
-class _Writer:
+class _ProgramWriter:
     """Appends nodes, keeping the last node of each half's chain of dependencies."""
 
     def __init__(self) -> None:
@@ -112,13 +112,13 @@ class _Writer:
 
 def forward(layers: Sequence[LayerTimes]) -> Program:
     """F of a chunk on its own: nothing to hide its exchanges behind."""
-    out = _Writer()
+    out = _ProgramWriter()
     for layer in layers:
         _forward(out, layer)
     return tuple(out.nodes)
 
 
-def _forward(out: _Writer, x: LayerTimes) -> None:
+def _forward(out: _ProgramWriter, x: LayerTimes) -> None:
     out.compute("attn(F)", "F", x.layer, x.attn_f)
     if x.exchanges:
         out.exchange("dispatch(F)", "F", x.layer, DISPATCH)
@@ -129,13 +129,13 @@ def _forward(out: _Writer, x: LayerTimes) -> None:
 
 def backward(layers: Sequence[LayerTimes], *, weights: bool = True) -> Program:
     """B of a chunk on its own, layers given in forward order; with `weights` mlp(W) runs beside dispatch(B)."""
-    out = _Writer()
+    out = _ProgramWriter()
     for layer in reversed(layers):
         _backward(out, layer, weights)
     return tuple(out.nodes)
 
 
-def _again(out: _Writer, x: LayerTimes) -> None:
+def _again(out: _ProgramWriter, x: LayerTimes) -> None:
     """The forward of a layer of which only the input was kept; what combine(F) returned nobody needs."""
     if x.again:
         out.compute("attn(F)", "B", x.layer, x.attn_f)
@@ -144,7 +144,7 @@ def _again(out: _Writer, x: LayerTimes) -> None:
         out.compute("mlp(F)", "B", x.layer, x.mlp_f)
 
 
-def _backward(out: _Writer, x: LayerTimes, weights: bool) -> None:
+def _backward(out: _ProgramWriter, x: LayerTimes, weights: bool) -> None:
     _again(out, x)
     if x.exchanges:
         out.exchange("combine(B)", "B", x.layer, DISPATCH)
@@ -161,16 +161,16 @@ def _backward(out: _Writer, x: LayerTimes, weights: bool) -> None:
 
 def weight_gradients(layers: Sequence[LayerTimes]) -> Program:
     """W of a chunk, postponed: compute only."""
-    out = _Writer()
+    out = _ProgramWriter()
     for x in reversed(layers):
         out.compute("mlp(W)", "B", x.layer, x.mlp_w)
         out.compute("attn(W)", "B", x.layer, x.attn_w)
     return tuple(out.nodes)
 
 
-def pair(f: LayerTimes | None, b: LayerTimes | None, out: _Writer | None = None) -> _Writer:
+def pair(f: LayerTimes | None, b: LayerTimes | None, out: _ProgramWriter | None = None) -> _ProgramWriter:
     """One F block beside one B block (either may be missing), in the order of Figure 4."""
-    out = out or _Writer()
+    out = out or _ProgramWriter()
     if f is None or b is None:
         if f is not None:
             _forward(out, f)
@@ -198,7 +198,7 @@ def pair(f: LayerTimes | None, b: LayerTimes | None, out: _Writer | None = None)
 
 def paired(fs: Sequence[LayerTimes], bs: Sequence[LayerTimes], steps: Sequence[tuple[bool, bool]]) -> Program:
     """An overlapped pair of chunks; `steps` says for each step whether it takes an F block, a B block, or both."""
-    out, f, b = _Writer(), iter(fs), iter(reversed(bs))
+    out, f, b = _ProgramWriter(), iter(fs), iter(reversed(bs))
     for takes_f, takes_b in steps:
         pair(next(f) if takes_f else None, next(b) if takes_b else None, out)
     return tuple(out.nodes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 from sim.schedule.operations import KINDS, Event, Operation, Pipeline
 from sim.schedule.zero_bubble import FREED_BY_INPUT_PART
 
@@ -164,7 +164,9 @@ def _lookup(durations: Mapping[str, float] | Mapping[tuple[str, int], float]) ->
                 value = part("B_in", stage) + part("W", stage)
             if value is None or value < 0:
                 wanted = f"a duration of at least 0 for {kind} on stage {stage}"
-                raise InputError(Fault(None, "durations", "nothing" if value is None else str(value), wanted))
+                raise InputError(
+                    Problem(None, "durations", "nothing" if value is None else str(value), wanted)
+                )
             table[kind, stage] = value
         return table[kind, stage]
 

@@ -40,7 +40,7 @@ def send_flows(cluster: Cluster, kernel: Kernel, src: Ints, dst: Ints, payload_b
     c, num = cluster, len(src)
     columns, latency = Columns(num), np.zeros(num)
     near = src // c.gpus_per_node == dst // c.gpus_per_node
-    up = 1.0 / kernel.scale_up_efficiency_fraction.dispatch
+    up = 1.0 / kernel.scale_up_efficiency_fraction["dispatch"]
     hop(columns, c, src, dst, near & (src != dst), np.ones(num), up)
     if not near.all():
         away = np.flatnonzero(~near)

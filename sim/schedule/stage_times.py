@@ -17,17 +17,17 @@ from functools import lru_cache, partial
 
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
-from sim.cost import ends, operations
+from sim.cost import ends
 from sim.cost import layers as ops
 from sim.cost.compute import Processor, processor
+from sim.cost.launches import ComputeTime, Launch, RankBatch, phase_time
 from sim.cost.measured import MeasuredProfile
-from sim.cost.operations import Batch, Operation, phase_time
+from sim.schedule.collectives import record_bytes
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
 from sim.workload.layout import Layout
 from sim.workload.model import GQA, Model
 from sim.workload.stages import Stage
-from sim.workload.traffic import record_bytes
 
 _MORE = 1.1
 _FIELDS = {
@@ -56,11 +56,11 @@ class ChunkWork:
         """Tokens of one rank after TP and CP have cut the sequence [count]."""
         return self.sequences * self.sequence_tokens / (self.layout.tp * self.layout.cp)
 
-    def batch(self, load: float = 1.0) -> Batch:
+    def batch(self, load: float = 1.0) -> RankBatch:
         """The batch of one data-parallel rank, with `load` times the mean rows on its experts."""
         local = max(1, self.model.num_experts // self.layout.ep)
         rows = self.tokens * self.model.top_k * self.layout.ep / self.model.num_experts * load
-        return Batch(
+        return RankBatch(
             sequences=self.sequences,
             sequence_tokens=self.sequence_tokens,
             expert_rows=(round(rows),) * local,
@@ -141,8 +141,8 @@ def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: in
     received = 2 * work.tokens * work.ranks_per_token  # of the forward and of the backward half
     formats = (("dispatch", "fp8" if work.precision == "fp8" else "bf16"), ("combine", "bf16"))
     touched = sum(
-        kernel.hbm_touches.of(direction)
-        * record_bytes(kernel.name, direction, dtype, work.model.hidden, work.model.top_k)
+        kernel.hbm_touches[direction]
+        * record_bytes(kernel.kind, direction, dtype, work.model.hidden, work.model.top_k)
         for direction, dtype in formats
     )
     return max(0.1, 1.0 - received * touched / (compute_s * hardware.gpu.hbm.bandwidth_bytes_per_s))
@@ -158,7 +158,7 @@ def _layers(
     model: Model,
     stage: Stage,
     layer: Callable[[bool, int], LayerTimes],
-    plain: Callable[[Callable[..., list[Operation]]], LayerTimes],
+    plain: Callable[[Callable[..., list[Launch]]], LayerTimes],
 ) -> tuple[LayerTimes, ...]:
     """The blocks of a stage, by the times of a `layer` (dense or not, like which one) and of `plain` kernels."""
 
@@ -187,7 +187,7 @@ def _layer(
 ) -> LayerTimes:
     """Times of a layer whose attention is that of layer `layer_idx`; it has no number of its own yet."""
 
-    def phases(model: Model, load: float) -> Mapping[str, operations.PhaseTime]:
+    def phases(model: Model, load: float) -> Mapping[str, ComputeTime]:
         return ops.layer_times(p, model, work.batch(load), dense=dense, layer_idx=layer_idx)
 
     mean = phases(work.model, 1.0)
@@ -211,7 +211,7 @@ def like(model: Model, layer: int) -> int:
     return layer % model.attention.full_every if isinstance(model.attention, GQA) else 0
 
 
-def _plain(work: ChunkWork, p: Processor, kernels: Callable[..., list[Operation]]) -> LayerTimes:
+def _plain(work: ChunkWork, p: Processor, kernels: Callable[..., list[Launch]]) -> LayerTimes:
     """Embedding, head or projection as a block of its own, without an exchange."""
     batch, shared = work.batch(), work.layout.tp * work.layout.cp
     f, b, w = (

@@ -26,7 +26,7 @@ from sim.cluster.hardware import Gpu
 from sim.cluster.topology import Floats
 from sim.cost import ends
 from sim.cost import layers as ops
-from sim.cost.operations import Batch, Operation
+from sim.cost.launches import Launch, RankBatch
 from sim.schedule import bounds
 from sim.schedule.collectives import Exchange
 from sim.schedule.operations import CODES, Pipeline
@@ -174,7 +174,7 @@ def _compute_s(
             total["FBW".index(name[-2])] += fraction * ((all_s - own_s) / shared + own_s)
         return total
 
-    def plain(kernels: Callable[[Model, Batch, ops.Phase], list[Operation]]) -> Floats:
+    def plain(kernels: Callable[[Model, RankBatch, ops.Phase], list[Launch]]) -> Floats:
         return np.array([_flops_s(kernels(model, batch, phase), gpu) / shared for phase in ops.PHASES])
 
     head, join = plain(ends.head), plain(ends.mtp_projection)
@@ -190,7 +190,7 @@ def _compute_s(
 
 @functools.lru_cache(maxsize=1024)
 def _layer_s(
-    model: Model, batch: Batch, gpu: Gpu, dense: bool, layer_idx: int
+    model: Model, batch: RankBatch, gpu: Gpu, dense: bool, layer_idx: int
 ) -> Mapping[str, tuple[float, float]]:
     """Phase -> FLOPs over dense peak of a layer, and of the rank's own experts alone, which TP and CP do not share [s]."""
     whole = ops.layer_phases(model, batch, dense=dense, layer_idx=layer_idx)
@@ -201,7 +201,7 @@ def _layer_s(
     }
 
 
-def _flops_s(kernels: Iterable[Operation], gpu: Gpu) -> float:
+def _flops_s(kernels: Iterable[Launch], gpu: Gpu) -> float:
     peak = gpu.dense_flops
     rate = {"bf16": peak.bf16, "fp8": peak.fp8 or peak.bf16}
     return sum(one.count * one.flops / rate[one.dtype] for one in kernels)

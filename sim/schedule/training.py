@@ -32,7 +32,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class PipelineTask:
     """One operation of a pipeline rank, ready to run."""
 
     kind: Kind
@@ -78,14 +78,16 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.first) - 1
 
-    def __iter__(self) -> Iterator[tuple[Task, ...]]:
+    def __iter__(self) -> Iterator[tuple[PipelineTask, ...]]:
         return (self[rank] for rank in range(len(self)))
 
-    def __getitem__(self, rank: int) -> tuple[Task, ...]:
+    def __getitem__(self, rank: int) -> tuple[PipelineTask, ...]:
         mine = slice(self.first[rank], self.first[rank + 1])
         columns = (self.kind, self.program, self.microbatches, self.receives, self.sends)
         return tuple(
-            Task(KINDS[kind], program, f, b, overlapped, self._messages(receives), self._messages(sends))
+            PipelineTask(
+                KINDS[kind], program, f, b, overlapped, self._messages(receives), self._messages(sends)
+            )
             for kind, number, (f, b), receives, sends in zip(
                 *(column[mine].tolist() for column in columns), strict=True
             )
@@ -146,7 +148,7 @@ def tasks(
     )
 
 
-def by_hand(rows: Sequence[Sequence[Task]]) -> Tasks:
+def by_hand(rows: Sequence[Sequence[PipelineTask]]) -> Tasks:
     """The table of tasks given one by one, [num_ranks][...]."""
     flat = [task for row in rows for task in row]
     programs_ = {(id(task.program), task.overlapped): (task.program, task.overlapped) for task in flat}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 
 
 class Canvas:
@@ -78,5 +78,5 @@ class Canvas:
 
 
 def absent(kind: str, why: str) -> InputError:
-    """The fault of a plot that a result has no data for."""
-    return InputError(Fault(None, "kind", f"'{kind}'", f"a result that has the data for it; {why}"))
+    """The problem of a plot that a result has no data for."""
+    return InputError(Problem(None, "kind", f"'{kind}'", f"a result that has the data for it; {why}"))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sim import units
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import InputError, Mark, Problem, nearest
 
 MAX_CHARACTERS = 500
 _MAX_DEPTH = 30
@@ -73,7 +73,7 @@ class Expression:
             return False  # nothing is at most a number divided by nothing, or the logarithm of nothing
         except (TypeError, OverflowError) as error:
             wanted = "values that can be compared and computed with"
-            raise InputError(Fault(self.mark, "constraints", f"'{self.text}': {error}", wanted)) from None
+            raise InputError(Problem(self.mark, "constraints", f"'{self.text}': {error}", wanted)) from None
 
 
 def parse(text: str, mark: Mark | None = None) -> Expression:
@@ -100,7 +100,7 @@ class _Reader:
 
     def fail(self, got: str, wanted: str, near: str | None = None) -> NoReturn:
         shown = f"{got} in '{self.text[:80]}'" + (f", column {self.at + 1}" if self.at else "")
-        raise InputError(Fault(self.mark, "constraints", shown, wanted, near))
+        raise InputError(Problem(self.mark, "constraints", shown, wanted, near))
 
     # --- tokens
 

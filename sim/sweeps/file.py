@@ -16,12 +16,12 @@ from typing import Any
 
 from sim import documents, schemas, units
 from sim.documents import Document
-from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
+from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.scenario import specification
 from sim.scenario.kinds import resolver
-from sim.sweeps import auto_axes, expressions
+from sim.sweeps import auto_axes, expressions, names
 from sim.sweeps.axes import MAX_POINTS, Axis, Space
 from sim.sweeps.expressions import Expression
 from sim.sweeps.spec import RangeSpec, SweepSpec
@@ -32,7 +32,7 @@ _MANY = 50  # points, from where on it is worth to say what takes long
 _MAX_GROUNDS = 500  # clusters and models that an `auto` looks at
 _SIZING = ("cluster.nodes", "cluster.hardware", "cluster.fabric", "model", "workload.sequence_tokens")
 _OF_COMBINATIONS = ("layout.", "workload.")
-"""Keys whose faults may come from the other axes; of any other key a fault is the axis's own."""
+"""Keys whose problems may come from the other axes; of any other key a problem is the axis's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Sweep:
 
 
 def read(spec: str | Path) -> Sweep:
-    """Read a sweep file, a path or a shipped name. Raises `InputError` with all faults found."""
+    """Read a sweep file, a path or a shipped name. Raises `InputError` with all problems found."""
     document = documents.load(documents.find(str(spec), FOLDER, "sweep"))
     return sweep_of(document)
 
@@ -71,30 +71,32 @@ def sweep_of(document: Document) -> Sweep:
     """The sweep that a document describes."""
     said = schemas.check(document, SweepSpec)
     base = _base(document, said)
-    faults: list[Fault] = []
-    axes = _axes(document, said, base, faults)
+    problems: list[Problem] = []
+    axes = _axes(document, said, base, problems)
     constraints = []
     for i, text in enumerate(said.constraints):
         try:
             constraints.append(expressions.parse(text, document.mark(("constraints", i))))
         except InputError as error:
-            faults += error.faults
+            problems += error.problems
     if not said.objectives:
-        faults.append(document.fault(("objectives",), "none", "a metric, like 'step_time_s: minimise'"))
+        problems.append(document.problem(("objectives",), "none", "a metric, like 'step_time_s: minimise'"))
     if not said.axes:
-        faults.append(document.fault(("axes",), "no axis", "a key of a scenario and its values"))
+        problems.append(document.problem(("axes",), "no axis", "a key of a scenario and its values"))
     given = [said.given] if isinstance(said.given, str) else said.given or []
     for i, name in enumerate(given):
         if name not in said.axes:
             at = ("given",) if isinstance(said.given, str) else ("given", i)
             wanted = f"one of the axes: {', '.join(said.axes)}"
-            faults.append(document.fault(at, f"'{name}'", wanted, nearest(name, said.axes)))
-    if faults:
-        raise InputError(faults)
+            problems.append(document.problem(at, f"'{name}'", wanted, nearest(name, said.axes)))
+    objectives = {name: document.mark(("objectives", name), key=True) for name in said.objectives}
+    problems += names.problems(base, axes, constraints, objectives)
+    if problems:
+        raise InputError(problems)
     space = _space(document, said, axes)
-    faults = [fault for axis in axes for fault in _own_faults(base, axis, axes)]
-    if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+    problems = [problem for axis in axes for problem in _own_problems(base, axis, axes)]
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
     return Sweep(
         name=said.name,
         title=said.title or said.name,
@@ -137,11 +139,13 @@ def _base(document: Document, said: SweepSpec) -> Document:
             got = f"'{said.variant}'" if said.variant else f"{name} with variants"
             key = "variant" if said.variant else "base"
             near = nearest(said.variant, declared) if said.variant else None
-            raise InputError(document.fault((key,), got, f"variant: one of {', '.join(declared)}", near))
+            raise InputError(document.problem((key,), got, f"variant: one of {', '.join(declared)}", near))
         base = scenario_settings.variants(base)[str(said.variant)]
         base.put(("name",), said.name, document.mark(("name",)))
     elif said.variant:
-        raise InputError(document.fault(("variant",), f"'{said.variant}'", "none: the base has no variants"))
+        raise InputError(
+            document.problem(("variant",), f"'{said.variant}'", "none: the base has no variants")
+        )
     for key in ("expect", "variants", "title"):
         base.tree.pop(key, None)
     for dotted, value in said.set.items():
@@ -153,22 +157,22 @@ def _base(document: Document, said: SweepSpec) -> Document:
 # --- axes ----------------------------------------------------------------------------------------------------------
 
 
-def _axes(document: Document, said: SweepSpec, base: Document, faults: list[Fault]) -> tuple[Axis, ...]:
-    """The axes in their order; what is wrong with one joins `faults`. Those that say `auto` look at what the others set."""
+def _axes(document: Document, said: SweepSpec, base: Document, problems: list[Problem]) -> tuple[Axis, ...]:
+    """The axes in their order; what is wrong with one joins `problems`. Those that say `auto` look at what the others set."""
     found: dict[str, Axis] = {}
     for name in sorted(said.axes, key=lambda one: said.axes[one] == "auto"):
         try:
             axis = _axis(document, name, said.axes[name], base, tuple(found.values()))
         except InputError as error:
-            faults += error.faults
+            problems += error.problems
             continue
         if not axis.values:
-            faults.append(document.fault(("axes", name), "no value", "one value or more", key=True))
+            problems.append(document.problem(("axes", name), "no value", "one value or more", key=True))
         told = Counter(map(_told, axis.values))
         repeated = [value for value in axis.values if told[_told(value)] > 1]
         if repeated:
-            faults.append(
-                document.fault(("axes", name), f"{repeated[0]!r} twice", "each value once", key=True)
+            problems.append(
+                document.problem(("axes", name), f"{repeated[0]!r} twice", "each value once", key=True)
             )
         found[name] = axis
     return tuple(found[name] for name in said.axes if name in found)
@@ -192,11 +196,13 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
     """Every value that could be, on each cluster and with each model that the other axes make of the base."""
     if name not in auto_axes.KEYS:
         wanted = f"a list of values, or a range; 'auto' is for {', '.join(auto_axes.KEYS)}"
-        raise InputError(document.fault(("axes", name), "'auto'", wanted))
+        raise InputError(document.problem(("axes", name), "'auto'", wanted))
     space = Space(tuple(axis for axis in others if _sizes(axis)))
     if space.size > _MAX_GROUNDS:
         got = f"'auto' beside {space.size:,} clusters and models"
-        raise InputError(document.fault(("axes", name), got, f"a list of values, or at most {_MAX_GROUNDS}"))
+        raise InputError(
+            document.problem(("axes", name), got, f"a list of values, or at most {_MAX_GROUNDS}")
+        )
     found: dict[int | str, None] = {}
     refused: list[InputError | InfeasibleError] = []
     for number in space.numbers():
@@ -210,7 +216,7 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
             continue
         if scenario.model is None:
             raise InputError(
-                document.fault(("axes", name), "'auto' for a base without a model", "a list of values")
+                document.problem(("axes", name), "'auto' for a base without a model", "a list of values")
             )
         values = auto_axes.values(
             name,
@@ -249,15 +255,15 @@ def _range(document: Document, name: str, asked: RangeSpec) -> Iterator[Any]:
     step, step_unit = (0.0, unit) if asked.step is None else _number(document, name, "step", asked.step)
     if unit != last_unit or unit != step_unit:
         wanted = f"the unit of 'from', '{unit}'" if unit else "plain numbers throughout"
-        raise InputError(document.fault(("axes", name), f"'{last_unit or step_unit}'", wanted, key=True))
+        raise InputError(document.problem(("axes", name), f"'{last_unit or step_unit}'", wanted, key=True))
     if last < first or (asked.step is not None and step <= 0) or (asked.times is not None and first <= 0):
         wanted = "'to' at or above 'from', and a step that leads there"
-        raise InputError(document.fault(("axes", name), f"{asked.from_} to {asked.to}", wanted, key=True))
+        raise InputError(document.problem(("axes", name), f"{asked.from_} to {asked.to}", wanted, key=True))
     ratio = last / first if asked.times else 1.0
     count = math.log(ratio, asked.times) if asked.times else (last - first) / step
     if count > _MAX_VALUES:
         raise InputError(
-            document.fault(("axes", name), f"{count:.0f} values", f"at most {_MAX_VALUES}", key=True)
+            document.problem(("axes", name), f"{count:.0f} values", f"at most {_MAX_VALUES}", key=True)
         )
     for i in range(math.floor(count * (1 + 1e-9) + 1e-9) + 1):
         value = first * asked.times**i if asked.times else first + i * step
@@ -271,7 +277,7 @@ def _number(document: Document, name: str, key: str, value: str | int | float) -
     found = units.split(str(value))
     if found is None:
         wanted = "a number, with its unit where it has one"
-        raise InputError(document.fault(("axes", name, key), f"'{value}'", wanted))
+        raise InputError(document.problem(("axes", name, key), f"'{value}'", wanted))
     return found
 
 
@@ -282,14 +288,14 @@ def _space(document: Document, said: SweepSpec, axes: tuple[Axis, ...]) -> Space
     if asked > MAX_POINTS or space.size > sys.maxsize:
         got = f"{space.size:,} points ({' x '.join(str(len(axis.values)) for axis in axes)})"
         wanted = f"at most {MAX_POINTS:,}; a shorter axis, a sample, or several sweeps"
-        raise InputError(document.fault(("axes",), got, wanted, key=True))
+        raise InputError(document.problem(("axes",), got, wanted, key=True))
     return space.sample(said.sample.points, said.sample.seed) if said.sample else space
 
 
-def _own_faults(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[Fault]:
+def _own_problems(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[Problem]:
     """What is wrong with single values of an axis, whatever the others are."""
     for i in range(len(axis.values)):
-        found: list[Fault] = []
+        found: list[Problem] = []
         for other in (None, 0, -1):  # alone, then beside the first and the last value of each other axis
             one = base.copy()
             for another in axes if other is not None else ():
@@ -299,9 +305,9 @@ def _own_faults(base: Document, axis: Axis, axes: tuple[Axis, ...]) -> Iterator[
                 _lay(one, axis, i)
                 specification.check(one)
                 if _can_be_a_name(axis, i):
-                    found = [fault for fault in _faults_of(one) if _is_own(fault, axis)]
+                    found = [problem for problem in _problems_of(one) if _is_own(problem, axis)]
             except InputError as error:
-                found = list(error.faults)
+                found = list(error.problems)
             if not found:
                 break
         yield from found
@@ -312,11 +318,11 @@ def _lay(document: Document, axis: Axis, place: int) -> None:
         scenario_settings.put(document, path, value, axis.mark)
 
 
-def _faults_of(document: Document) -> tuple[Fault, ...]:
+def _problems_of(document: Document) -> tuple[Problem, ...]:
     try:
         scenarios.resolve(document)
     except InputError as error:
-        return error.faults
+        return error.problems
     except InfeasibleError:
         return ()
     return ()
@@ -330,7 +336,7 @@ def _can_be_a_name(axis: Axis, place: int) -> bool:
     )
 
 
-def _is_own(fault: Fault, axis: Axis) -> bool:
-    if fault.where != axis.mark:
+def _is_own(problem: Problem, axis: Axis) -> bool:
+    if problem.where != axis.mark:
         return False
-    return not fault.key.startswith(_OF_COMBINATIONS) or fault.wanted.startswith("one of:")
+    return not problem.key.startswith(_OF_COMBINATIONS) or problem.wanted.startswith("one of:")

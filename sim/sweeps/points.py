@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from sim import units
 from sim.documents import Document
-from sim.errors import DoesNotFitError, Fault, InfeasibleError, InputError, nearest
+from sim.errors import DoesNotFitError, InfeasibleError, InputError, Problem
+from sim.metrics import dimension_of
 from sim.runs.forecast import forecast
 from sim.scenario import resolve as scenarios
 from sim.sweeps.expressions import Expression
@@ -69,7 +70,7 @@ def work(batch: Batch) -> list[tuple[int, Row]]:
 def evaluate(document: Document, constraints: Sequence[Expression] = (), *, run: bool = True) -> Row:
     """The row of one scenario; without `run` only what is known before it (`forecast`), or why it cannot be.
 
-    Raises `InputError` where a constraint is at fault, not the scenario.
+    Raises `InputError` where a constraint is at problem, not the scenario.
     """
     begun = time.perf_counter()
     row = _evaluated(document, constraints, run)
@@ -101,20 +102,20 @@ def _evaluated(document: Document, constraints: Sequence[Expression], run: bool)
     except InfeasibleError as error:
         return replace(row, status="infeasible", reason=str(error))
     except InputError as error:
-        if error.faults and all(_is_constraint(fault, constraints) for fault in error.faults):
+        if error.problems and all(_is_constraint(problem, constraints) for problem in error.problems):
             raise
-        told = (f"{fault.key}: got {fault.got}; wanted {fault.wanted}" for fault in error.faults)
+        told = (f"{problem.key}: got {problem.got}; wanted {problem.wanted}" for problem in error.problems)
         return replace(row, status="infeasible", reason="; ".join(dict.fromkeys(told)))
     except Exception as error:
         return replace(row, status="failed", reason=_bug(error))
 
 
-def _is_constraint(fault: Fault, constraints: Sequence[Expression]) -> bool:
-    return fault.key == "constraints" and any(fault.where == one.mark for one in constraints)
+def _is_constraint(problem: Problem, constraints: Sequence[Expression]) -> bool:
+    return problem.key == "constraints" and any(problem.where == one.mark for one in constraints)
 
 
 def _bug(error: Exception) -> str:
-    """A fault of ours in one line: what, and where in the package."""
+    """A problem of ours in one line: what, and where in the package."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} (in {Path(last.filename).name}, line {last.lineno})"
 
@@ -131,38 +132,8 @@ def unmet(constraints: Sequence[Expression], known: Mapping[str, Any]) -> str:
     return ""
 
 
-def check_names(constraints: Sequence[Expression], objectives: Sequence[str], row: Row) -> None:
-    """Raise `InputError` for names of constraints and objectives that a row which has run does not have."""
-    known, numbers = row.known, flatten(row.metrics)
-    faults = [
-        Fault(
-            one.mark,
-            "constraints",
-            f"'{name}'",
-            "a key of the scenario, memory.* or a metric",
-            nearest(name, known) or (f"'{name}', a word in quotes" if name.isidentifier() else None),
-        )
-        for one in constraints
-        for name in one.names
-        if name not in known
-    ]
-    faults += [
-        Fault(
-            None,
-            "objectives",
-            f"'{name}'",
-            f"a metric of this run: {', '.join(numbers)}",
-            nearest(name, numbers),
-        )
-        for name in objectives
-        if name not in numbers
-    ]
-    if faults:
-        raise InputError(faults)
-
-
 def _shown(name: str, value: Any) -> str:
-    return units.show(value, units.dimension_of(name)) if isinstance(value, float) else str(value)
+    return units.show(value, dimension_of(name)) if isinstance(value, float) else str(value)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

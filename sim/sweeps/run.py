@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from sim.sweeps import answers
+from sim.sweeps import answers, names
 from sim.sweeps.answers import Point
 from sim.sweeps.changes import Changes, changes
 from sim.sweeps.driver import Driver, Task
 from sim.sweeps.file import Sweep
-from sim.sweeps.points import Row, check_names
+from sim.sweeps.points import Row
 from sim.sweeps.store import Store, version
 from sim.sweeps.workers import Workers
 
@@ -87,7 +87,7 @@ class _Run:
     def check(self, row: Row | None) -> None:
         """Raise `InputError` for names that a point which ran does not have; nothing where it did not run."""
         if row is not None:
-            check_names(self.sweep.constraints, tuple(self.sweep.objectives), row)
+            names.check(self.sweep.constraints, self.sweep.objectives, row.known, row.metrics)
             self.checked = True
             self.ran.clear()
 

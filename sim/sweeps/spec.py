@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from sim.scenario.values import Branch, Count, Index, Number, Whole
+from sim.scenario.values import METRIC_NAMES, Branch, Count, Index, Number, Whole
 
 Scalar = str | int | float | bool | None
 
@@ -77,7 +77,7 @@ class SweepSpec(Branch):
     """An axis, or several, that are conditions and no choices (a machine, say): what is best is told for each of their values."""
     constraints: list[str] = Field(default_factory=list)
     """Expressions over the resolved scenario, memory.* and metrics: `layout.ep * layout.tp <= 256`, `tpot_s <= 50 ms`."""
-    objectives: dict[str, Literal["minimise", "maximise"]]
+    objectives: Annotated[dict[str, Literal["minimise", "maximise"]], Field(json_schema_extra=METRIC_NAMES)]
     """Metric -> which way is better; with several the best of them form a Pareto front."""
     sample: SampleSpec | None = None
     replicas: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1

@@ -24,7 +24,7 @@ from typing import Any, get_args
 
 from sim import documents, files
 from sim.documents import Document
-from sim.errors import Fault, InputError, Mark, MoesimError
+from sim.errors import InputError, Mark, MoesimError, Problem
 from sim.files import is_settled
 from sim.sweeps.points import Row, Status
 from sim.version import __version__
@@ -50,7 +50,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason, wanted = (error.strerror or str(error)).lower(), "a folder that can be written"
-            raise InputError(Fault(Mark(str(path)), "--out", reason, wanted)) from None
+            raise InputError(Problem(Mark(str(path)), "--out", reason, wanted)) from None
         try:
             self.connection = sqlite3.connect(path, timeout=10.0)
         except sqlite3.Error as error:
@@ -69,7 +69,7 @@ class Store:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return StoreError(f"{self.path}: {error}")
         wanted = "a store of this command, or another --out, or --fresh"
-        return InputError(Fault(Mark(str(self.path)), "", str(error), wanted))
+        return InputError(Problem(Mark(str(self.path)), "", str(error), wanted))
 
     def _open(self) -> None:
         self.connection.execute("PRAGMA journal_mode=WAL")
@@ -86,7 +86,7 @@ class Store:
         elif about.get("schema") != SCHEMA or about.get("version") != version():
             theirs = f"a store of version {about.get('version', about.get('schema', 'unknown'))}"
             wanted = f"one of this version, {version()}; --fresh computes it anew, another --out keeps both"
-            raise InputError(Fault(Mark(str(self.path)), "", theirs, wanted))
+            raise InputError(Problem(Mark(str(self.path)), "", theirs, wanted))
 
     def get(self, addresses: Iterable[str]) -> dict[str, Row]:
         """Those of the rows that are there, by address. Raises `InputError` where the file is damaged."""

@@ -20,7 +20,7 @@ from multiprocessing import connection, get_context, parent_process
 from types import ModuleType
 from typing import Any, Protocol
 
-from sim.errors import Fault, InputError, MoesimError
+from sim.errors import InputError, MoesimError, Problem
 from sim.sweeps.points import Batch, Row, work
 
 Rows = list[tuple[int, Row]]
@@ -180,16 +180,16 @@ class Dask:
             from distributed import Client, KilledWorker
         except ImportError:
             wanted = "the package distributed: pip install 'moesim[dask]'"
-            raise InputError(Fault(None, "--dask", f"'{address}', and no package for it", wanted)) from None
+            raise InputError(Problem(None, "--dask", f"'{address}', and no package for it", wanted)) from None
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is told here
         self._killed: type[BaseException] = KilledWorker
         if not _ADDRESS.fullmatch(address):
-            raise InputError(Fault(None, "--dask", f"'{address}'", _WANTED))
+            raise InputError(Problem(None, "--dask", f"'{address}'", _WANTED))
         try:
             self.client = Client(address, timeout=_REACH_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(Fault(None, "--dask", f"'{address}': {said}", _WANTED)) from None
+            raise InputError(Problem(None, "--dask", f"'{address}': {said}", _WANTED)) from None
         self._require_same_version(address)
         self.address = address
         self.executor: Executor = self.client.get_executor(pure=False)
@@ -204,17 +204,17 @@ class Dask:
         except Exception as error:  # whatever a foreign worker raises
             self.client.close()
             wanted = "workers that have moesim installed"
-            raise InputError(Fault(None, "--dask", f"'{address}': {error}", wanted)) from None
+            raise InputError(Problem(None, "--dask", f"'{address}': {error}", wanted)) from None
         if not theirs:
             self.client.close()
             raise InputError(
-                Fault(None, "--dask", f"'{address}', a scheduler without workers", "one worker or more")
+                Problem(None, "--dask", f"'{address}', a scheduler without workers", "one worker or more")
             )
         others = sorted({one for one in theirs.values() if one != version()})
         if others:
             self.client.close()
             raise InputError(
-                Fault(None, "--dask", f"workers of version {', '.join(others)}", f"this one, {version()}")
+                Problem(None, "--dask", f"workers of version {', '.join(others)}", f"this one, {version()}")
             )
 
     def submit(self, batch: Batch) -> Future[Rows]:

@@ -35,7 +35,7 @@ from sim.scenario.training import Training
 from sim.scenario.values import Branch, Count
 from sim.schedule import alignment
 from sim.schedule.stage_times import stage_times
-from sim.schedule.training import Task, by_hand
+from sim.schedule.training import PipelineTask, by_hand
 from sim.validation.published import FOLDER, Facts, Published, Row, fact_rows
 from sim.workload.skew import draw
 from sim.workload.stages import Stage
@@ -149,7 +149,7 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     place = Place(1, num_groups, work.layout.ep)
     nodes = -(-num_groups * place.lanes // hardware.gpu.scale_up.domain)
     assert isinstance(scenario.fabric, topology.Fabric)
-    cluster = topology.build(hardware, nodes, scenario.fabric, comm_sms=work.comm_sms)
+    cluster = topology.build(hardware, nodes, scenario.fabric)
     traffic = traffic_of(
         cluster,
         place,
@@ -182,7 +182,7 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
         measured=work.measured,
     )
     program = alignment.aligned(times.beside, times.beside, partial(step.mean_s, overlapped=True))
-    pair = Task("FB", program, microbatch_f=0, microbatch_b=1, overlapped=True, receives=(), sends=())
+    pair = PipelineTask("FB", program, microbatch_f=0, microbatch_b=1, overlapped=True, receives=(), sends=())
     plan = StepPlan(
         by_hand([[pair]]),
         traffic,

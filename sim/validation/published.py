@@ -112,13 +112,13 @@ def load(group: str, shape: type[Figures]) -> tuple[Figures, Document]:
     document = documents.load(groups()[group])
     figures = schemas.check(document, shape)
     known = figures.sources
-    faults = [
-        document.fault(path, f"'{source}'", f"one of: {', '.join(known)}", nearest(source, known))
+    problems = [
+        document.problem(path, f"'{source}'", f"one of: {', '.join(known)}", nearest(source, known))
         for path, source in figures.cited()
         if source not in known
     ]
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     return figures, document
 
 

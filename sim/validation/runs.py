@@ -23,6 +23,7 @@ from pydantic import Field
 from sim import units
 from sim.documents import Document, data_folder
 from sim.errors import Mark
+from sim.metrics import dimension_of
 from sim.runs.kinds import Progress, Result
 from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenario
@@ -149,7 +150,7 @@ def _document(figures: RunFigures, run: Run) -> Document:
 def _figures(figures: RunFigures, run: Run, ours: Mapping[str, float]) -> Iterator[Row]:
     """The published metrics of one run."""
     for figure in run.rows:
-        unit = figure.unit or units.dimension_of(figure.metric)
+        unit = figure.unit or dimension_of(figure.metric)
         part, _, what = figure.metric.partition(".")
         name = figure.name or (part if what else "")
         yield row(

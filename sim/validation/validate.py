@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import InputError, Mark, Problem, nearest
 from sim.runs.kinds import Progress
 from sim.validation import kernels as compute_rows
 from sim.validation import layer_pair, published
@@ -75,13 +75,13 @@ def validate(groups: Sequence[str] | None = None, progress: Progress = lambda _:
     for an unknown group.
     """
     asked = list(dict.fromkeys(groups or GROUPS))
-    faults = [
-        Fault(Mark("--group"), "", f"'{name}'", f"one of: {', '.join(GROUPS)}", nearest(name, GROUPS))
+    problems = [
+        Problem(Mark("--group"), "", f"'{name}'", f"one of: {', '.join(GROUPS)}", nearest(name, GROUPS))
         for name in asked
         if name not in GROUPS
     ]
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     return {"groups": {name: _group(name, progress) for name in asked}}
 
 

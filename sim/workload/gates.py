@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 
 EXCHANGEABLE_KINDS = ("uniform", "group_limited", "balanced", "deepep_benchmark")
 POPULARITY_KINDS = ("zipf", "dirichlet", "loads")
@@ -99,51 +99,51 @@ def complete(
 
 def check(gate: Gate, num_experts: int, top_k: int) -> None:
     """Raise ``InputError`` with every reason why this gate cannot choose ``top_k`` of ``num_experts``."""
-    faults: list[Fault] = []
+    problems: list[Problem] = []
 
-    def fault(key: str, got: object, wanted: str) -> None:
-        faults.append(Fault(None, f"gate.{key}", str(got), wanted))
+    def problem(key: str, got: object, wanted: str) -> None:
+        problems.append(Problem(None, f"gate.{key}", str(got), wanted))
 
     if gate.kind not in KINDS:
         near = nearest(gate.kind, KINDS)
-        raise InputError(Fault(None, "gate.kind", gate.kind, "one of " + ", ".join(KINDS), near))
+        raise InputError(Problem(None, "gate.kind", gate.kind, "one of " + ", ".join(KINDS), near))
     if not 1 <= top_k <= num_experts:
-        fault("top_k", top_k, f"1 to {num_experts}, the number of experts")
+        problem("top_k", top_k, f"1 to {num_experts}, the number of experts")
     if gate.group_score not in ("top2_sum", "max"):
-        fault("group_score", gate.group_score, "top2_sum or max")
+        problem("group_score", gate.group_score, "top2_sum or max")
     needs_groups = gate.kind in ("group_limited", "deepep_benchmark")
     if needs_groups and (gate.num_groups is None or gate.top_groups is None):
-        fault("top_groups", gate.top_groups, f"num_groups and top_groups, which a {gate.kind} gate needs")
+        problem("top_groups", gate.top_groups, f"num_groups and top_groups, which a {gate.kind} gate needs")
     if gate.kind in ("uniform", "trace") and gate.top_groups is not None:
-        fault("top_groups", gate.top_groups, f"no group limit, which a {gate.kind} gate cannot have")
+        problem("top_groups", gate.top_groups, f"no group limit, which a {gate.kind} gate cannot have")
     if gate.top_groups is not None and gate.num_groups is None:
-        fault("num_groups", None, "a number of groups beside top_groups")
+        problem("num_groups", None, "a number of groups beside top_groups")
     if gate.num_groups is not None and gate.top_groups is not None:
         if gate.num_groups < 1 or num_experts % gate.num_groups:
-            fault("num_groups", gate.num_groups, f"a divisor of the number of experts, {num_experts}")
+            problem("num_groups", gate.num_groups, f"a divisor of the number of experts, {num_experts}")
         elif not 1 <= gate.top_groups <= gate.num_groups:
-            fault("top_groups", gate.top_groups, f"1 to {gate.num_groups}, the number of groups")
+            problem("top_groups", gate.top_groups, f"1 to {gate.num_groups}, the number of groups")
         elif top_k > gate.top_groups * (num_experts // gate.num_groups):
             held = gate.top_groups * (num_experts // gate.num_groups)
-            fault("top_groups", gate.top_groups, f"groups with {top_k} experts or more, not {held}")
+            problem("top_groups", gate.top_groups, f"groups with {top_k} experts or more, not {held}")
     if gate.kind == "zipf" and not (math.isfinite(gate.exponent) and gate.exponent >= 0):
-        fault("exponent", gate.exponent, "a number of 0 or more")
+        problem("exponent", gate.exponent, "a number of 0 or more")
     if gate.kind == "dirichlet" and not (math.isfinite(gate.alpha) and gate.alpha > 0):
-        fault("alpha", gate.alpha, "a number above 0")
+        problem("alpha", gate.alpha, "a number above 0")
     if gate.kind == "loads":
         loads = np.asarray(gate.loads if gate.loads is not None else (), dtype=np.float64)
         if loads.shape != (num_experts,):
-            fault("loads", f"{loads.size} numbers", f"{num_experts} numbers, one an expert")
+            problem("loads", f"{loads.size} numbers", f"{num_experts} numbers, one an expert")
         elif not np.all(np.isfinite(loads)) or np.any(loads < 0) or loads.sum() <= 0:
-            fault("loads", "a negative, infinite or all-zero load", "loads of 0 or more, not all 0")
+            problem("loads", "a negative, infinite or all-zero load", "loads of 0 or more, not all 0")
     if gate.kind == "trace":
         if gate.trace is None or gate.trace.ndim != 2 or gate.trace.shape[0] == 0:
-            fault("trace", "no rows", "rows of expert ids, one a token")
+            problem("trace", "no rows", "rows of expert ids, one a token")
         elif gate.trace.shape[1] != top_k:
-            fault("trace", f"{gate.trace.shape[1]} experts a token", f"{top_k}, the model's top-k")
+            problem("trace", f"{gate.trace.shape[1]} experts a token", f"{top_k}, the model's top-k")
         elif gate.trace.min() < 0 or gate.trace.max() >= num_experts:
-            fault("trace", f"ids {gate.trace.min()} to {gate.trace.max()}", f"ids 0 to {num_experts - 1}")
+            problem("trace", f"ids {gate.trace.min()} to {gate.trace.max()}", f"ids 0 to {num_experts - 1}")
         elif top_k > 1 and np.any(np.diff(np.sort(gate.trace, axis=1), axis=1) == 0):
-            fault("trace", "a token that lists an expert twice", "distinct experts in each token")
-    if faults:
-        raise InputError(faults)
+            problem("trace", "a token that lists an expert twice", "distinct experts in each token")
+    if problems:
+        raise InputError(problems)

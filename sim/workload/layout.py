@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from sim.errors import Fault, InfeasibleError, InputError
+from sim.errors import InfeasibleError, InputError, Problem
 from sim.workload.model import GQA, Model
 
 
@@ -115,13 +115,13 @@ def derive(
         Where the sizes do not multiply to the GPUs, or EP groups do not fit into a stage.
     """
     given = {"pp": pp, "ep": ep, "tp": tp, "dp": dp, "cp": cp, "num_gpus": num_gpus}
-    faults = [
-        Fault(None, f"layout.{name}", repr(size), "a whole number of at least 1")
+    problems = [
+        Problem(None, f"layout.{name}", repr(size), "a whole number of at least 1")
         for name, size in given.items()
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1)
     ]
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     tp, cp = tp or 1, cp or 1
     if dp is None:
         pp = pp or 1

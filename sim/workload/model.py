@@ -12,24 +12,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from sim import documents, schemas
 from sim.errors import InputError, Mark
+from sim.schemas import Description
 
 FOLDER = "scenarios/models"
 
 
-@dataclass(frozen=True, slots=True)
-class MLA:
+Positive = Annotated[int, Field(gt=0, le=10**9, strict=True)]
+Natural = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MLA(Description):
     """Multi-head latent attention: queries, keys and values go through low-rank latents [elements]."""
 
-    num_heads: int
-    q_lora_rank: int
-    kv_lora_rank: int
-    qk_rope_head_dim: int
-    qk_nope_head_dim: int
-    v_head_dim: int
+    kind: Literal["mla"] = "mla"
+    num_heads: Positive
+    q_lora_rank: Positive
+    """Width of the latent that queries come from."""
+    kv_lora_rank: Positive
+    """Width of the latent that keys and values come from, which is cached."""
+    qk_rope_head_dim: Positive
+    """Rotated part of a query or key; all heads share the key's."""
+    qk_nope_head_dim: Positive
+    """Part that is not rotated."""
+    v_head_dim: Positive
 
     @property
     def qk_head_dim(self) -> int:
@@ -37,68 +49,61 @@ class MLA:
         return self.qk_nope_head_dim + self.qk_rope_head_dim
 
 
-@dataclass(frozen=True, slots=True)
-class GQA:
-    """Grouped-query attention.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GQA(Description):
+    """Grouped-query attention; `num_kv_heads` equal to `num_heads` is multi-head attention.
 
-    Every ``full_every``-th layer attends to the whole context; the others to the last ``window`` tokens, or
-    to the tokens of their own ``chunk``. Without window and chunk all layers attend to everything.
+    Without window and chunk all layers attend to the whole context.
     """
 
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    window: int | None = None
-    chunk: int | None = None
-    full_every: int = 1
+    kind: Literal["gqa"] = "gqa"
+    num_heads: Positive
+    num_kv_heads: Positive
+    head_dim: Positive
+    window: Positive | None = None
+    """Tokens that a layer with a sliding window looks back on."""
+    chunk: Positive | None = None
+    """Tokens of a chunk, in layers that attend within chunks only."""
+    full_every: Positive = 1
+    """Every so manieth layer attends to everything; the others have the window or chunk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A transformer whose feed-forward layers are mostly mixtures of experts.
-
-    Parameters
-    ----------
-    num_layers, num_dense_layers : int [count]
-        All transformer layers, and those with one dense feed-forward block.
-    dense_layers : str
-        "leading": the first ``num_dense_layers`` are dense. "alternate": dense and expert layers take
-        turns, a dense one first.
-    hidden, expert_hidden, dense_hidden : int [elements]
-        Width of the residual stream, of one expert's and of a dense layer's inner activation.
-    num_experts, num_shared_experts, top_k : int [count]
-        Routed experts, experts that every token takes, and routed experts a token.
-    num_groups, top_groups : int [count]
-        Equal runs of experts, and how many of them a token may use.
-    group_score : str
-        "top2_sum" or "max": what ranks the groups.
-    vocab : int [count]
-    num_mtp_layers : int [count]
-        Multi-token-prediction modules, counted apart from everything else.
-    tied_embeddings : bool
-        Whether the output head is the transposed embedding.
-    source : str
-        The published configuration.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(Description):
+    """A transformer whose feed-forward layers are mostly mixtures of experts; a dense one has one expert, top-1."""
 
     name: str
-    num_layers: int
-    num_dense_layers: int
-    dense_layers: str
-    hidden: int
-    attention: MLA | GQA
-    num_experts: int
-    num_shared_experts: int
-    top_k: int
-    num_groups: int
-    top_groups: int
-    group_score: str
-    expert_hidden: int
-    dense_hidden: int
-    vocab: int
-    num_mtp_layers: int
-    tied_embeddings: bool
-    source: str
+    num_layers: Annotated[Positive, Field(le=10**5)]
+    num_dense_layers: Natural = 0
+    """Layers with one dense feed-forward block instead of experts, among `num_layers`."""
+    dense_layers: Literal["leading", "alternate"] = "leading"
+    """leading: the dense layers come first. alternate: dense and expert layers take turns, a dense one first."""
+    hidden: Positive
+    """Width of the residual stream [elements]."""
+    attention: Annotated[MLA | GQA, Field(discriminator="kind")]
+    num_experts: Annotated[Positive, Field(le=2**17)]
+    """Routed experts of a layer."""
+    num_shared_experts: Natural = 0
+    """Experts that every token goes through."""
+    top_k: Positive
+    """Routed experts of a token."""
+    num_groups: Positive = 1
+    """Groups, equal runs of experts, that a group-limited gate cuts the experts into."""
+    top_groups: Positive = 1
+    """Groups that a token may reach."""
+    group_score: Literal["top2_sum", "max"] = "top2_sum"
+    """What ranks the groups."""
+    expert_hidden: Positive
+    """Inner width of an expert; three matrices of `hidden` by this (SwiGLU)."""
+    dense_hidden: Natural = 0
+    """Inner width of a dense layer's feed-forward block."""
+    vocab: Positive
+    num_mtp_layers: Annotated[Natural, Field(le=100)] = 0
+    """Modules that predict further tokens (MTP), counted apart from everything else."""
+    tied_embeddings: bool = False
+    """Whether the output head is the embedding table, transposed."""
+    source: str = "not said"
+    """The published configuration that the numbers come from."""
 
     @property
     def num_moe_layers(self) -> int:
@@ -280,15 +285,12 @@ def load_model(
         document = spec
     else:
         document = documents.Document(dict(spec), "model")
-    from sim.workload.model_file import ModelFile
-
-    fields: dict[str, Any] = schemas.check(document, ModelFile).model_dump()
-    attention = fields.pop("attention")
-    kind = MLA if attention.pop("kind") == "mla" else GQA
-    model = Model(**fields, attention=kind(**attention))
-    faults = [document.fault((key,), getattr(model, key), wanted) for key, wanted in _contradictions(model)]
-    if faults:
-        raise InputError(faults)
+    model = schemas.check(document, Model)
+    problems = [
+        document.problem((key,), getattr(model, key), wanted) for key, wanted in _contradictions(model)
+    ]
+    if problems:
+        raise InputError(problems)
     return model
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 
 IntArray = NDArray[np.int32]
 
@@ -87,18 +87,20 @@ def place(physical_to_logical: ArrayLike, num_ranks: int, num_experts: int | Non
     logical = np.array(physical_to_logical, dtype=np.int32)
     if logical.ndim != 1 or logical.size == 0:
         raise InputError(
-            Fault(None, "placement", f"shape {logical.shape}", "one logical id per physical expert")
+            Problem(None, "placement", f"shape {logical.shape}", "one logical id per physical expert")
         )
     num_experts = int(logical.max()) + 1 if num_experts is None else num_experts
     _check_counts(num_experts, logical.size, num_ranks)
     if logical.min() < 0 or logical.max() >= num_experts:
         raise InputError(
-            Fault(None, "placement", f"ids {logical.min()} to {logical.max()}", f"ids 0 to {num_experts - 1}")
+            Problem(
+                None, "placement", f"ids {logical.min()} to {logical.max()}", f"ids 0 to {num_experts - 1}"
+            )
         )
     counts = np.bincount(logical, minlength=num_experts).astype(np.int32)
     if counts.min() == 0:
         raise InputError(
-            Fault(None, "placement", f"no copy of expert {int(counts.argmin())}", "a copy of every expert")
+            Problem(None, "placement", f"no copy of expert {int(counts.argmin())}", "a copy of every expert")
         )
     order = np.argsort(logical, kind="stable")
     first = np.cumsum(counts) - counts
@@ -138,7 +140,7 @@ def eplb(loads: ArrayLike, num_physical: int, num_groups: int, num_nodes: int, n
     """
     weight = np.asarray(loads, dtype=np.float32)
     if weight.ndim != 1 or weight.size == 0 or not np.all(np.isfinite(weight)) or np.any(weight < 0):
-        raise InputError(Fault(None, "loads", f"shape {weight.shape}", "one load of 0 or more per expert"))
+        raise InputError(Problem(None, "loads", f"shape {weight.shape}", "one load of 0 or more per expert"))
     num_experts = weight.size
     _check_counts(num_experts, num_physical, num_ranks)
     if num_groups < 1 or num_nodes < 1 or num_groups % num_nodes:
@@ -149,7 +151,7 @@ def eplb(loads: ArrayLike, num_physical: int, num_groups: int, num_nodes: int, n
         ("num_nodes", num_ranks, num_nodes),
     ):
         if whole % part:
-            raise InputError(Fault(None, key, str(part), f"a divisor of {whole}"))
+            raise InputError(Problem(None, key, str(part), f"a divisor of {whole}"))
 
     # Groups onto nodes: `by_node` lists the experts node after node.
     group_size = num_experts // num_groups
@@ -208,7 +210,7 @@ def _check_counts(num_experts: int, num_physical: int, num_ranks: int) -> None:
     if num_ranks < 1 or num_physical % num_ranks:
         per_rank = -(-num_physical // max(num_ranks, 1))
         raise InputError(
-            Fault(
+            Problem(
                 None,
                 "ep",
                 f"{num_physical} experts on {num_ranks} ranks",
@@ -218,7 +220,7 @@ def _check_counts(num_experts: int, num_physical: int, num_ranks: int) -> None:
         )
     if num_physical < num_experts:
         raise InputError(
-            Fault(
+            Problem(
                 None, "redundant_experts", f"{num_physical} places", f"one for each of {num_experts} experts"
             )
         )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim import cells, files
-from sim.errors import Fault, InputError, Mark
+from sim.errors import InputError, Mark, Problem
 
 Table = NDArray[np.float64]
 _TRACE, _LOADS = "rows of expert ids, one a token", "one number of 0 or more for each expert"
@@ -33,7 +33,7 @@ def load_trace(path: str | Path, where: Mark | None = None, key: str = "") -> ND
     if names and names[0] in _TOKEN:
         table = table[:, 1:]
     if table.ndim != 2 or table.size == 0:
-        raise InputError(Fault(Mark(str(path)), "trace", _shape(table), _TRACE))
+        raise InputError(Problem(Mark(str(path)), "trace", _shape(table), _TRACE))
     ids = table.astype(np.int32)
     ids.setflags(write=False)
     return ids
@@ -46,12 +46,12 @@ def load_loads(path: str | Path, where: Mark | None = None, key: str = "") -> tu
         order = np.argsort(table[:, 0], kind="stable")
         if not np.array_equal(table[order, 0], np.arange(len(order))):
             got, wanted = "experts left out or said twice", f"each of the experts 0 to {len(order) - 1} once"
-            raise InputError(Fault(Mark(str(path)), names[0], got, wanted))
+            raise InputError(Problem(Mark(str(path)), names[0], got, wanted))
         table = table[order, 1]
     elif table.ndim == 2 and 1 in table.shape:
         table = table.ravel()
     if table.ndim != 1 or table.size == 0:
-        raise InputError(Fault(Mark(str(path)), "loads", _shape(table), _LOADS))
+        raise InputError(Problem(Mark(str(path)), "loads", _shape(table), _LOADS))
     return tuple(float(x) for x in table)
 
 
@@ -68,10 +68,14 @@ def _table(path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool
         table = _array(raw if path.suffix == ".npy" else _unpacked(raw))
     except Exception as error:  # whatever a parser says to bytes that may be anything
         got = f"no such array: {str(error) or type(error).__name__}"
-        raise InputError(Fault(Mark(str(path)), "", got, f"one array of numbers, in {path.suffix}")) from None
+        raise InputError(
+            Problem(Mark(str(path)), "", got, f"one array of numbers, in {path.suffix}")
+        ) from None
     if not np.all((table >= 0) & (table <= _MOST)) or (whole and np.any(table != np.rint(table))):
         what = "whole numbers" if whole else "numbers"
-        raise InputError(Fault(Mark(str(path)), "", "numbers that are none of these", f"{what} of 0 or more"))
+        raise InputError(
+            Problem(Mark(str(path)), "", "numbers that are none of these", f"{what} of 0 or more")
+        )
     return table, []
 
 
@@ -83,14 +87,14 @@ def _csv(path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool) 
     table = np.empty((len(rows), width))
     for i, (line, row) in enumerate(rows):
         if len(row) != width:
-            sheet.fault(line, 0, f"{len(row)} cells", f"{width}, as in the first row")
+            sheet.problem(line, 0, f"{len(row)} cells", f"{width}, as in the first row")
             continue
         for j, cell in enumerate(row):
             table[i, j] = value = _number(cell)
             if not 0 <= value <= _MOST or (whole and value != round(value)):
                 kind = "a whole number" if whole else "a number"
-                sheet.fault(line, names[j] if names else j, repr(cell), f"{kind} of 0 or more")
-    sheet.raise_faults()
+                sheet.problem(line, names[j] if names else j, repr(cell), f"{kind} of 0 or more")
+    sheet.raise_problems()
     return table, names
 
 

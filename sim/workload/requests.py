@@ -80,14 +80,14 @@ def poisson(
 def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
     """Read and check a CSV of requests; `where` and `key` are the place in a document that names it.
 
-    Raises `InputError` with the faults, each at its line and column.
+    Raises `InputError` with the problems, each at its line and column.
     """
     sheet = cells.sheet(file, _WHAT, COLUMNS, where=where, key=key)
-    reader = _Reader(sheet)
+    reader = _RequestReader(sheet)
     parsed = [reader.row(line, row) for line, row in sheet.rows]
     if not parsed:
-        sheet.fault(1, 0, "no request", "one row or more")
-    sheet.raise_faults()
+        sheet.problem(1, 0, "no request", "one row or more")
+    sheet.raise_problems()
     arrival, prompt, output = zip(*parsed, strict=True)
     return Requests(
         np.array(arrival, dtype=np.float64),
@@ -96,16 +96,16 @@ def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
     )
 
 
-class _Reader:
-    """Parses rows; their faults are the sheet's."""
+class _RequestReader:
+    """Parses rows; their problems are the sheet's."""
 
     def __init__(self, sheet: cells.Sheet) -> None:
-        self.at, self.fault = sheet.at, sheet.fault
+        self.at, self.problem = sheet.at, sheet.problem
         self.latest_s, self.latest_line = 0.0, 0
 
     def row(self, line: int, row: list[str]) -> tuple[float, int, int]:
         if len(row) != len(self.at):
-            self.fault(line, 0, f"{len(row)} cells", f"{len(self.at)}, as in the header")
+            self.problem(line, 0, f"{len(row)} cells", f"{len(self.at)}, as in the header")
             return 0.0, 1, 1
         arrival, prompt, output = (row[self.at[name]] for name in COLUMNS)
         return (
@@ -120,13 +120,13 @@ class _Reader:
         except ValueError:
             value = math.nan
         if not 0 <= value <= _MOST_SECONDS:
-            self.fault(line, "arrival_s", text or "nothing", "seconds of 0 or more, like 12.5")
+            self.problem(line, "arrival_s", text or "nothing", "seconds of 0 or more, like 12.5")
             return 0.0
         if value < self.latest_s:
             wanted = (
                 f"an arrival at or after the {self.latest_s:g} s of line {self.latest_line}: rows in order"
             )
-            self.fault(line, "arrival_s", text, wanted)
+            self.problem(line, "arrival_s", text, wanted)
             return value
         self.latest_s, self.latest_line = value, line
         return value
@@ -134,6 +134,6 @@ class _Reader:
     def tokens(self, line: int, column: str, text: str) -> int:
         value = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else 0
         if not 1 <= value <= _MOST_TOKENS:
-            self.fault(line, column, text or "nothing", f"a whole number from 1 to {_MOST_TOKENS}")
+            self.problem(line, column, text or "nothing", f"a whole number from 1 to {_MOST_TOKENS}")
             return 1
         return value

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.errors import Fault, InfeasibleError, InputError
+from sim.errors import InfeasibleError, InputError, Problem
 from sim.workload.model import Model, attention_core_flops_per_token, parameters
 
 
@@ -131,12 +131,12 @@ def stages(
         Where `num_layers` does not fit.
     """
     if num_stages < 1:
-        raise InputError(Fault(None, "layout.pp", f"{num_stages} stages", "at least 1"))
+        raise InputError(Problem(None, "layout.pp", f"{num_stages} stages", "at least 1"))
     if num_layers is not None:
         given = tuple(num_layers)
         if len(given) != num_stages or sum(given) != model.num_layers or min(given) < 0:
             wanted = f"{num_stages} numbers that add up to the {model.num_layers} layers of {model.name}"
-            raise InputError(Fault(None, "stages", f"layers {list(given)}", wanted))
+            raise InputError(Problem(None, "stages", f"layers {list(given)}", wanted))
         cuts = given
     elif num_stages > model.num_layers:
         raise InfeasibleError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import Fault, InfeasibleError, InputError, nearest
+from sim.errors import InfeasibleError, InputError, Problem, nearest
 from sim.workload import expectation
 from sim.workload.gates import Gate, check
 from sim.workload.gating import draw, popularity
@@ -134,16 +134,16 @@ def route(
     A token whose expert has replicas goes to replica ``(token_idx + source_rank) % num_replicas``.
     """
     check(gate, placement.num_experts, top_k)
-    faults = [
-        Fault(None, key, str(value), "1 or more")
+    problems = [
+        Problem(None, key, str(value), "1 or more")
         for key, value in (("tokens_per_rank", tokens_per_rank), ("ranks_per_node", ranks_per_node))
         if value < 1
     ]
     if sampling not in SAMPLINGS:
         near = nearest(sampling, SAMPLINGS)
-        faults.append(Fault(None, "gate.sampling", sampling, "one of " + ", ".join(SAMPLINGS), near))
-    if faults:
-        raise InputError(faults)
+        problems.append(Problem(None, "gate.sampling", sampling, "one of " + ", ".join(SAMPLINGS), near))
+    if problems:
+        raise InputError(problems)
     node_of_rank = (node_offset % ranks_per_node + np.arange(placement.num_ranks)) // ranks_per_node
     if probabilities is None:
         probabilities = popularity(gate, placement.num_experts, rng)
@@ -262,7 +262,6 @@ def _expected(
 # --- bytes of a token -------------------------------------------------------------------------------------
 
 DTYPES = ("fp8", "bf16", "logfmt10")
-KERNELS = ("two_hop", "low_latency", "flat", "nccl")
 DIRECTIONS = ("dispatch", "combine")
 
 
@@ -281,26 +280,4 @@ def payload_bytes(dtype: str, hidden: int) -> int:
         return 2 * hidden
     if dtype == "logfmt10":
         return -(-hidden * 10 // 8) + 4 * blocks
-    raise InputError(Fault(None, "dtype", dtype, "one of " + ", ".join(DTYPES), nearest(dtype, DTYPES)))
-
-
-def record_bytes(kernel: str, direction: str, dtype: str, hidden: int, top_k: int) -> int:
-    """Bytes that one copy of a token puts into the network, without packet headers [bytes].
-
-    Notes
-    -----
-    two_hop: the payload, 8 bytes of source metadata and, per selected expert, an id and a weight (combine:
-    only the weight), rounded up to 16 (``get_num_bytes_per_token``, DeepEP csrc/kernels/legacy/internode.cu).
-    low_latency: a 16-byte header in dispatch, the bare payload in combine (internode_ll.cu, same folder).
-    flat, nccl: the payload.
-    """
-    for key, word, known in (("kernel", kernel, KERNELS), ("direction", direction, DIRECTIONS)):
-        if word not in known:
-            raise InputError(Fault(None, key, word, "one of " + ", ".join(known), nearest(word, known)))
-    payload = payload_bytes(dtype, hidden)
-    if kernel == "two_hop":
-        per_expert = 8 if direction == "dispatch" else 4
-        return -(-(payload + 8 + per_expert * top_k) // 16) * 16
-    if kernel == "low_latency" and direction == "dispatch":
-        return payload + 16
-    return payload
+    raise InputError(Problem(None, "dtype", dtype, "one of " + ", ".join(DTYPES), nearest(dtype, DTYPES)))

@@ -18,8 +18,8 @@ from sim.calibration import kineto
 from sim.calibration.calibrate import Calibration, calibrate
 from sim.calibration.kernel_names import BOUNDS, name_kernel, short_name
 from sim.calibration.layer_pairs import EXCHANGES, PHASES
-from sim.calibration.profile import Source, profile_text
-from sim.cost.measured import ExchangeTime, load_profile, read_profile
+from sim.calibration.profile import profile_text
+from sim.cost.measured import MeasuredCollective, TraceSource, load_profile, read_profile
 from sim.errors import InputError
 from sim.show.tables import calibrated
 from sim.validation import validate
@@ -104,7 +104,7 @@ def test_an_exchange_is_told_from_its_barrier_and_its_preparation(cut: Calibrati
 
 
 def test_the_backward_of_a_combine_is_a_cached_dispatch_and_the_other_way_round(cut: Calibration) -> None:
-    def kind(exchange: ExchangeTime) -> tuple[str, bool]:
+    def kind(exchange: MeasuredCollective) -> tuple[str, bool]:
         return exchange.kernel, exchange.cached
 
     assert [kind(cut.exchanges[name]) for name in EXCHANGES] == [
@@ -331,11 +331,16 @@ def test_strange_neighbours_of_kernels_are_passed_over(cut: Calibration, tmp_pat
 
 
 def test_the_profile_that_is_written_is_the_profile_that_is_read(cut: Calibration) -> None:
-    source = Source("A made-up trace: 'quoted', #marked", "nowhere", "2025-01-01")
+    source = TraceSource(title="A made-up trace: 'quoted', #marked", where="nowhere", date="2025-01-01")
     document = documents.loads(profile_text(cut, "cut", source), "cut.yaml")
     found = read_profile(document)
-    assert found.source == "A made-up trace: 'quoted', #marked, nowhere"
-    assert (found.num_layers, found.compute_sms, found.comm_sms, found.gpu_sms) == (2, 112, 20, 132)
+    assert (found.source.title, found.source.where) == ("A made-up trace: 'quoted', #marked", "nowhere")
+    assert (found.num_layers, found.context.compute_sms, found.context.comm_sms, found.trace.gpu_sms) == (
+        2,
+        112,
+        20,
+        132,
+    )
     assert found.span_s == near(cut.span_s)
     for name in PHASES:
         assert found.phases[name].elapsed_s == near(cut.phases[name].elapsed_s)
@@ -344,7 +349,7 @@ def test_the_profile_that_is_written_is_the_profile_that_is_read(cut: Calibratio
         assert found.exchanges[name].data_s == near(cut.exchanges[name].data_s)
 
 
-def test_a_profile_that_does_not_add_up_is_refused_with_all_its_faults(cut: Calibration) -> None:
+def test_a_profile_that_does_not_add_up_is_refused_with_all_its_problems(cut: Calibration) -> None:
     document = documents.loads(profile_text(cut, "cut"), "cut.yaml")
     document.tree["phases"]["attn(F)"]["elapsed"] = "99 ms"
     document.tree["phases"]["mlp(B)"]["per_layer"] = ["1 ms"]
@@ -352,7 +357,7 @@ def test_a_profile_that_does_not_add_up_is_refused_with_all_its_faults(cut: Cali
     with pytest.raises(InputError) as caught:
         read_profile(document)
     text = str(caught.value)
-    assert len(caught.value.faults) == 3
+    assert len(caught.value.problems) == 3
     assert "sm_bound + memory_bound + idle" in text
     assert "one for each of 2 layers" in text
     assert "no combine(F)" in text
@@ -365,7 +370,7 @@ def test_an_unknown_profile_names_the_shipped_ones() -> None:
 
 def test_the_shipped_profile_is_read_and_agrees_with_the_published_trace() -> None:
     profile = load_profile(SHIPPED)
-    assert (profile.gpu_sms, profile.compute_sms, profile.comm_sms) == (132, 112, 20)
+    assert (profile.trace.gpu_sms, profile.context.compute_sms, profile.context.comm_sms) == (132, 112, 20)
     assert (profile.num_layers, profile.tokens_per_rank, profile.world_size) == (4, 4096, 64)
     published = validate.load("layer_pair")
     assert isinstance(published, PairFigures)

@@ -267,6 +267,23 @@ def test_an_expectation_of_no_metric_exits_with_2_and_still_writes_the_result(
     assert (row["metric"], row["ok"]) == ("dispatch.nodes_per_token", True)
 
 
+def test_check_knows_what_may_be_expected_of_every_variant(moesim: Moesim, tmp_path: Path) -> None:
+    expected = (
+        "expect:\n  dispatch.tims_s: {value: 1 ms, tolerance: 10 %}\n  combine.time_s: {value: 1 ms, tolerance: 10 %}\n"
+        "variants: {a: {}, b: {cluster.nodes: 4}}\n"
+    )
+    text = (tmp_path / "tiny.yaml").read_text(encoding="utf-8").rstrip() + "\n"
+    (tmp_path / "odd.yaml").write_text(text + expected, encoding="utf-8")
+    said = moesim("check", "odd.yaml")
+    assert said.code == 2
+    line = text.count("\n") + 2
+    [problem] = said.err.splitlines()
+    assert problem == (
+        f"odd.yaml:{line}:3: expect.dispatch.tims_s: got 'dispatch.tims_s'; wanted a metric of all_to_all; "
+        "did you mean dispatch.time_s?"
+    )
+
+
 def test_a_met_expectation_exits_with_0(moesim: Moesim) -> None:
     expect = "expect={dispatch.nodes_per_token: {value: 2, tolerance: 1%}}"
     assert moesim("run", "tiny.yaml", "--no-report", "--set", expect).code == 0
@@ -373,7 +390,7 @@ def test_bad_input_exits_with_2_names_the_place_and_writes_nothing(
     assert written(tmp_path) == set()
 
 
-def test_all_faults_of_a_file_are_told_at_once_with_line_and_column(moesim: Moesim, tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_told_at_once_with_line_and_column(moesim: Moesim, tmp_path: Path) -> None:
     bad = (
         TINY.replace("nodes: 2", "nods: 2")
         .replace("tokens_per_rank: 64", "tokens_per_rank: many")
@@ -540,13 +557,13 @@ def test_check_says_what_each_file_is(moesim: Moesim, tmp_path: Path) -> None:
     assert written(tmp_path) == set()
 
 
-def test_check_tells_the_faults_of_every_file(moesim: Moesim, tmp_path: Path) -> None:
+def test_check_tells_the_problems_of_every_file(moesim: Moesim, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.yaml").write_text(TINY + "sed: 1\n", encoding="utf-8")
     said = moesim("check", "one.yaml", "tiny.yaml", "two.yaml")
     assert said.code == 2
-    faults = [line for line in said.err.splitlines() if "; wanted " in line]
-    assert [line.partition(":")[0] for line in faults] == ["one.yaml", "two.yaml"]
+    problems = [line for line in said.err.splitlines() if "; wanted " in line]
+    assert [line.partition(":")[0] for line in problems] == ["one.yaml", "two.yaml"]
 
 
 @pytest.mark.parametrize("what", ["hardware", "model", "scenario", "kernel"])
@@ -589,6 +606,16 @@ def test_new_from_any_shipped_scenario_is_valid_where_it_lands(moesim: Moesim, t
     assert moesim("new", "mine", "--from", template).code == 0
     said = moesim("check", "mine.yaml")
     assert said.code == 0, said.err
+
+
+def test_new_writes_a_generation_that_a_scenario_may_name(moesim: Moesim, tmp_path: Path) -> None:
+    assert "'mine.yaml'" in moesim("new", "mine", "--from", "two_hop").err
+    assert "\nname: mine\nkind: two_hop\n" in (tmp_path / "mine.yaml").read_text(encoding="utf-8")
+    assert moesim("check", "mine.yaml").code == 0
+    named = moesim(
+        "run", "tiny.yaml", "--json", "--no-report", "--set", "workload.kernel.generation=mine.yaml"
+    )
+    assert named.json["metrics"] == moesim("run", "tiny.yaml", "--json", "--no-report").json["metrics"]
 
 
 # --- as other programs meet it ---------------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ from sim.cost.compute import (
     weight_gemm_s,
 )
 from sim.cost.curves import load_curves
+from sim.cost.launches import Launch, RankBatch, launches_s, phase_time
 from sim.cost.layers import PHASES, layer_phases
-from sim.cost.operations import Batch, Operation, operation_s, phase_time
 from sim.errors import InputError
 from sim.workload.model import load_model, shipped_models, training_flops_per_token
 
@@ -225,7 +225,7 @@ def test_grouped_query_decode_reads_keys_and_values_once() -> None:
 
 
 def test_streaming_takes_bytes_over_the_achieved_rate() -> None:
-    launch = WHOLE.curves.streaming_launch_s
+    launch = WHOLE.curves.streaming.launch_s
     rate = H800.gpu.hbm.bandwidth_bytes_per_s * H800.gpu.hbm.efficiency_fraction
     assert streaming_s(WHOLE, 1e9) == pytest.approx(launch + 1e9 / rate)
     assert streaming_s(WHOLE, 1e6, blocks=4) == pytest.approx(launch + 1e6 / (rate * 4 / 132))
@@ -235,7 +235,7 @@ def test_streaming_takes_bytes_over_the_achieved_rate() -> None:
 
 def test_a_grid_made_for_all_sms_needs_a_second_round_on_fewer() -> None:
     fewer = processor(H800, sms=112)
-    launch = WHOLE.curves.streaming_launch_s
+    launch = WHOLE.curves.streaming.launch_s
     once, again = (streaming_s(p, 1e8, resident_grid=True) - launch for p in (WHOLE, fewer))
     assert again == pytest.approx(2 * once)
 
@@ -255,15 +255,15 @@ def test_curves_can_be_overridden_and_are_checked() -> None:
 
 
 def test_every_curve_says_where_it_comes_from() -> None:
-    for figure in load_curves().figures:
-        assert figure.citation, figure.path
-        assert figure.detail or figure.grade in ("datasheet", "measured", "paper"), figure.path
+    for row in load_curves().parameters:
+        assert row.citation, row.path
+        assert row.detail or row.grade in ("datasheet", "measured", "paper"), row.path
 
 
 # --- layers -----------------------------------------------------------------------------------------------
 
 
-def _flops(operations: list[Operation]) -> float:
+def _flops(operations: list[Launch]) -> float:
     return sum(op.flops * op.count for op in operations)
 
 
@@ -272,7 +272,7 @@ def _flops(operations: list[Operation]) -> float:
 def test_the_flops_of_all_layers_are_those_of_the_model(name: str, precision: Dtype) -> None:
     model, tokens = load_model(name), 4096
     rows = (tokens * model.top_k // model.num_experts,) * model.num_experts
-    batch = Batch(1, tokens, rows, tokens, precision)
+    batch = RankBatch(1, tokens, rows, tokens, precision)
     total = sum(_flops(ends.head(model, batch, phase)) for phase in PHASES)
     for i in range(model.num_layers):
         phases = layer_phases(model, batch, dense=model.is_dense(i), layer_idx=i)
@@ -282,7 +282,7 @@ def test_the_flops_of_all_layers_are_those_of_the_model(name: str, precision: Dt
 
 def test_input_and_weight_gradients_have_the_flops_of_the_forward_pass_each() -> None:
     model = load_model("deepseek-v3")
-    batch = Batch(1, 4096, (8192,) * 4, 30588)
+    batch = RankBatch(1, 4096, (8192,) * 4, 30588)
     for part in (layers.moe_mlp, layers.dense_mlp, ends.head, ends.mtp_projection):
         forward, backward, weight = (_flops(part(model, batch, phase)) for phase in PHASES)
         assert forward == backward == weight > 0
@@ -291,7 +291,7 @@ def test_input_and_weight_gradients_have_the_flops_of_the_forward_pass_each() ->
 
 def test_bf16_has_nothing_to_cast_or_transpose() -> None:
     model = load_model("qwen3-235b-a22b")
-    batch = Batch(1, 4096, (16384,) * 2, 30000, "bf16")
+    batch = RankBatch(1, 4096, (16384,) * 2, 30000, "bf16")
     names = {op.name for operations in layer_phases(model, batch).values() for op in operations}
     assert not {name for name in names if "cast" in name or "transpose" in name}
 
@@ -301,7 +301,7 @@ def test_bf16_has_nothing_to_cast_or_transpose() -> None:
 def test_a_layer_runs_below_the_peak_of_its_gpu(hardware: str, name: str) -> None:
     model, gpu = load_model(name), load_hardware(hardware)
     precision: Dtype = "fp8" if gpu.gpu.dense_flops.fp8 else "bf16"
-    batch = Batch(1, 4096, (8192,) * 4, 30588, precision)
+    batch = RankBatch(1, 4096, (8192,) * 4, 30588, precision)
     p = processor(gpu, sustained=True)
     phases = layer_phases(model, batch)
     time_s = sum(phase_time(p, operations).total_s for operations in phases.values())
@@ -313,7 +313,7 @@ def test_a_layer_runs_below_the_peak_of_its_gpu(hardware: str, name: str) -> Non
 
 def test_fewer_sms_stretch_the_sm_bound_part_only() -> None:
     model = load_model("deepseek-v3")
-    batch = Batch(1, 4096, (8192,) * 4, 30588)
+    batch = RankBatch(1, 4096, (8192,) * 4, 30588)
 
     def mlp(p: Processor) -> tuple[float, float]:
         time = phase_time(p, layers.moe_mlp(model, batch, "F"))
@@ -327,14 +327,15 @@ def test_fewer_sms_stretch_the_sm_bound_part_only() -> None:
 def test_more_received_tokens_take_longer() -> None:
     model = load_model("deepseek-v3")
     low, high = (
-        phase_time(WHOLE, layers.moe_mlp(model, Batch(1, 4096, (n,) * 4, 3.7 * n), "B")) for n in (7000, 9000)
+        phase_time(WHOLE, layers.moe_mlp(model, RankBatch(1, 4096, (n,) * 4, 3.7 * n), "B"))
+        for n in (7000, 9000)
     )
     assert high.total_s / low.total_s == pytest.approx(9 / 7, rel=0.08)
 
 
 def test_launching_twice_takes_twice_as_long() -> None:
-    once = Operation("copy", "memory", moved_bytes=1e8)
-    assert operation_s(WHOLE, replace(once, count=2)) == 2 * operation_s(WHOLE, once)
+    once = Launch("copy", "memory", moved_bytes=1e8)
+    assert launches_s(WHOLE, replace(once, count=2)) == 2 * launches_s(WHOLE, once)
     assert math.isclose(
-        (phase_time(WHOLE, [once]) + phase_time(WHOLE, [once])).total_s, 2 * operation_s(WHOLE, once)
+        (phase_time(WHOLE, [once]) + phase_time(WHOLE, [once])).total_s, 2 * launches_s(WHOLE, once)
     )

@@ -286,7 +286,7 @@ def test_a_layout_that_does_not_multiply_says_why(given_: dict[str, int], reason
 def test_sizes_below_one_are_bad_input_all_at_once() -> None:
     with pytest.raises(InputError) as caught:
         derive(2048, pp=0, ep=-1, tp=True)
-    assert {fault.key for fault in caught.value.faults} == {"layout.pp", "layout.ep", "layout.tp"}
+    assert {problem.key for problem in caught.value.problems} == {"layout.pp", "layout.ep", "layout.tp"}
 
 
 def test_a_model_that_a_layout_cannot_hold_gets_every_reason() -> None:

@@ -10,8 +10,8 @@ import sim
 from sim.cluster.hardware import list_hardware, load_hardware
 from sim.cost import work
 from sim.cost.compute import processor
+from sim.cost.launches import RankBatch
 from sim.cost.layers import layer_phases, layer_times
-from sim.cost.operations import Batch
 from sim.cost.serving_kernels import (
     DecodeBatch,
     PrefillBatch,
@@ -69,7 +69,7 @@ def test_a_gpu_without_fp8_multiplies_in_bf16() -> None:
 
 def test_a_weight_gradient_reads_and_writes_its_sum_in_fp32() -> None:
     p = processor(H800)
-    phases = layer_phases(V3, Batch(1, 4096, (512,) * 4, 2048.0))
+    phases = layer_phases(V3, RankBatch(1, 4096, (512,) * 4, 2048.0))
     down = next(op for op in phases["mlp(W)"] if op.name == "expert down weights")
     done = work.of_operation(p, down)
     assert done.flops == 2 * 4 * 512 * V3.hidden * V3.expert_hidden
@@ -89,7 +89,7 @@ def test_the_absorbed_core_reads_a_latent_once_for_all_heads() -> None:
 def test_the_backward_core_multiplies_five_times_where_the_forward_does_twice() -> None:
     p = processor(H800)
     model = load_model("mixtral-8x7b")  # queries, keys and values of one width
-    phases = layer_phases(model, Batch(1, 4096, (1024,) * 8, 4096.0))
+    phases = layer_phases(model, RankBatch(1, 4096, (1024,) * 8, 4096.0))
     forward, backward = (
         next(work.of_operation(p, op) for op in phases[phase] if op.kind.startswith("attention_"))
         for phase in ("attn(F)", "attn(B)")
@@ -117,7 +117,7 @@ def test_no_kernel_pierces_its_roof(name: str) -> None:
     parts: list[work.Part] = []
     for model in map(load_model, known()):
         for rows in (1, 64, 4096):
-            batch = Batch(1, 4096, (rows,) * 8, 4.0 * rows)
+            batch = RankBatch(1, 4096, (rows,) * 8, 4.0 * rows)
             parts += [
                 work.part(*(work.of_operation(p, op) for op in operations))
                 for operations in layer_phases(model, batch).values()
@@ -159,7 +159,7 @@ def test_the_kernels_of_a_step_take_what_its_layer_takes(step: dict[str, Any]) -
     tokens = work_["microbatch_sequences"] * work_["sequence_tokens"]
     rows = round(tokens * model.top_k * layout["ep"] / model.num_experts)
     received = tokens * step["exchanges"]["dispatch"]["ranks_per_token"]
-    batch = Batch(
+    batch = RankBatch(
         work_["microbatch_sequences"], work_["sequence_tokens"], (rows,) * (model.num_experts // layout["ep"]), received,
         work_["precision"],
     )  # fmt: skip

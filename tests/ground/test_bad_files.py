@@ -17,7 +17,7 @@ from plotly import graph_objects
 
 from command import Moesim
 from sim import cli, documents
-from sim.errors import Fault, InputError, Mark
+from sim.errors import InputError, Mark, Problem
 from sim.runs.run import run_document
 from sim.scenario.resolve import resolve
 from sim.show.pages import page
@@ -48,12 +48,12 @@ LIST = "flow_id,src,dst,bytes,start_us\n1,0,5,1000,0\n"
 
 
 def told(text: str, folder: Path) -> list[str]:
-    """The faults of a scenario that lies in a folder."""
+    """The problems of a scenario that lies in a folder."""
     document = documents.loads(text, "mine.yaml")
     document.folder = folder
     with pytest.raises(InputError) as caught:
         resolve(document)
-    return [str(fault) for fault in caught.value.faults]
+    return [str(problem) for problem in caught.value.problems]
 
 
 # --- where a file is named ---------------------------------------------------------------------------------------------
@@ -185,11 +185,11 @@ def test_all_wrong_cells_are_told_together_and_twenty_of_many(tmp_path: Path) ->
     file.write_text("x,1\n2,y\nz,3\n")
     with pytest.raises(InputError) as caught:
         load_trace(file)
-    assert len(caught.value.faults) == 3
+    assert len(caught.value.problems) == 3
     file.write_text("x,1\n" * 1000)
     with pytest.raises(InputError) as caught:
         load_trace(file)
-    assert "980 more faults" in str(caught.value)
+    assert "980 more problems" in str(caught.value)
 
 
 @pytest.mark.parametrize("rows", ["0,1\n0,2\n", "0,1\n2,2\n", "1,1\n2,2\n", "0.5,1\n1,2\n"])
@@ -286,18 +286,18 @@ def test_a_column_that_stands_twice_is_told_at_the_second(tmp_path: Path) -> Non
 
 
 def test_a_message_is_one_line_of_text_whatever_was_got() -> None:
-    fault = Fault(Mark("a\nb.yaml", 3, 4), "k\te", "'\x1b[2J\u202e'", "x\x00y", "\x9bz")
-    assert str(fault) == r"a\nb.yaml:3:4: k\te: got '\x1b[2J\u202e'; wanted x\x00y; did you mean \x9bz?"
-    long = str(Fault(None, "key", repr("y" * 10**6), "less"))
+    problem = Problem(Mark("a\nb.yaml", 3, 4), "k\te", "'\x1b[2J\u202e'", "x\x00y", "\x9bz")
+    assert str(problem) == r"a\nb.yaml:3:4: k\te: got '\x1b[2J\u202e'; wanted x\x00y; did you mean \x9bz?"
+    long = str(Problem(None, "key", repr("y" * 10**6), "less"))
     assert len(long) < 250
     assert long.startswith("key: got 'yyy")
     assert long.endswith("yyy'; wanted less")
 
 
-def test_a_hundred_faults_are_told_and_the_others_counted() -> None:
-    lines = str(InputError(Fault(None, "", str(i), "none") for i in range(3000))).splitlines()
+def test_a_hundred_problems_are_told_and_the_others_counted() -> None:
+    lines = str(InputError(Problem(None, "", str(i), "none") for i in range(3000))).splitlines()
     assert len(lines) == 101
-    assert lines[-1] == "... and 2,900 more faults"
+    assert lines[-1] == "... and 2,900 more problems"
 
 
 def test_numbers_beyond_any_machine_are_refused_where_they_stand() -> None:

@@ -18,10 +18,10 @@ from sim.documents import Document, dotted, load, loads, parse_scalar, split
 from sim.errors import InputError, Mark
 
 
-def faults(text: str) -> list[str]:
+def problems(text: str) -> list[str]:
     with pytest.raises(InputError) as caught:
         loads(text, "f.yaml")
-    return [str(fault) for fault in caught.value.faults]
+    return [str(problem) for problem in caught.value.problems]
 
 
 # --- what a value reads as -----------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def test_anchors_and_merge_keys_are_plain() -> None:
 
 def test_a_duplicate_key_names_both_lines() -> None:
     text = "a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\na: 2\n"
-    assert faults(text) == [
+    assert problems(text) == [
         "f.yaml:5:3: b.c: got a duplicate key; wanted one; the first stands in line 3",
         "f.yaml:6:1: a: got a duplicate key; wanted one; the first stands in line 1",
     ]
@@ -68,27 +68,27 @@ def test_a_duplicate_key_names_both_lines() -> None:
     "text", ["!!python/object/apply:os.system [echo]", "!mine {a: 1}", "!!binary aGk=", "!!set {a, b}"]
 )
 def test_a_tag_is_refused_where_it_stands(text: str) -> None:
-    (fault,) = faults(f"a: 1\nkey: {text}\n")
-    assert fault.startswith("f.yaml:2:6: key: got the tag ")
+    (problem,) = problems(f"a: 1\nkey: {text}\n")
+    assert problem.startswith("f.yaml:2:6: key: got the tag ")
 
 
 def test_an_alias_bomb_is_refused_quickly() -> None:
     """Nine levels of nine aliases: 3.9e8 values, were it expanded."""
     levels = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     levels += [f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
-    (fault,) = faults("\n".join(levels))
-    assert f"more than {documents.MAX_NODES} values" in fault
+    (problem,) = problems("\n".join(levels))
+    assert f"more than {documents.MAX_NODES} values" in problem
 
 
 def test_an_alias_inside_itself_is_refused() -> None:
-    assert any("alias inside itself" in fault for fault in faults("a: &x [1, *x]\n"))
+    assert any("alias inside itself" in problem for problem in problems("a: &x [1, *x]\n"))
 
 
 @pytest.mark.parametrize(
     "text", ["[" * 5000, "a: " + "{b: " * 500, "- " * 3000, "? " * 2000, "a: " + "[" * 100 + "]" * 100]
 )
 def test_deep_nesting_is_refused(text: str) -> None:
-    assert any("f.yaml" in fault for fault in faults(text))
+    assert any("f.yaml" in problem for problem in problems(text))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_deep_nesting_is_refused(text: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_mapping_of_values_says_where(text: str, place: str) -> None:
-    assert faults(text)[0].startswith(place)
+    assert problems(text)[0].startswith(place)
 
 
 def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
 def test_control_characters_are_refused_where_they_stand(escape: str) -> None:
     """No file can have a NUL in its name; an escape sequence would be obeyed by whoever prints it."""
     for text, place in ((f'name: x\ntitle: "a{escape}b"\n', "2:8: title"), (f'"a{escape}": 1\n', "1:1: a")):
-        (line,) = faults(text)
+        (line,) = problems(text)
         assert line.startswith(f"f.yaml:{place}")
         assert "got the control character U+" in line
         assert line.isprintable()
@@ -164,8 +164,8 @@ def test_any_text_reads_or_says_why(text: str) -> None:
     try:
         document = loads(text, "f.yaml")
     except InputError as error:
-        assert error.faults  # noqa: PT017
-        assert all(fault.where is not None for fault in error.faults)  # noqa: PT017
+        assert error.problems  # noqa: PT017
+        assert all(problem.where is not None for problem in error.problems)  # noqa: PT017
     else:
         assert isinstance(document.tree, dict)
 
@@ -243,13 +243,13 @@ class Outer(BaseModel):
     many: list[Inner] = []
 
 
-def test_all_faults_of_a_file_are_told_together() -> None:
+def test_all_problems_of_a_file_are_told_together() -> None:
     document = loads(
         "inner:\n  rate: 400 gb/s\n  cuont: 3\nmany:\n  - rate: 5\n  - {rate: 1 B/s, count: x}\n", "f.yaml"
     )
     with pytest.raises(InputError) as caught:
         schemas.check(document, Outer)
-    told = sorted(str(fault) for fault in caught.value.faults)
+    told = sorted(str(problem) for problem in caught.value.problems)
     assert len(told) == 5
     assert told[0] == "f.yaml:1:1: got nothing; wanted the key 'name'"
     assert told[1].startswith("f.yaml:2:9: inner.rate: got '400 gb/s'; wanted a rate with its unit")
@@ -304,7 +304,7 @@ def test_who_changes_a_document_changes_no_other(tmp_path: Path) -> None:
     assert load(file).mark(("a", "b", 0)) == Mark(str(file), 1, 9)
 
 
-def test_a_fault_is_told_every_time_a_file_is_read(tmp_path: Path) -> None:
+def test_a_problem_is_told_every_time_a_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("a: 1\na: 2", encoding="utf-8")
     os.utime(file, (0, 0))

@@ -24,7 +24,8 @@ from sim.ladders.break_even import break_even
 from sim.ladders.designs import gap
 from sim.ladders.enough import search
 from sim.ladders.removals import Removal, effect, removals
-from sim.ladders.spec import more_is_better, of_document
+from sim.ladders.spec import of_document
+from sim.metrics import more_is_better
 from sim.runs.run import run_document
 from sim.show.plots import kinds as plots
 from sim.show.tables import ladder as ladder_grids
@@ -364,26 +365,29 @@ def test_a_key_below_a_named_model_changes_that_model() -> None:
         ("{key: workload.tokens_per_rank, points: [64, 2048]}", "{key: workload.tokens, points: [64, 2048]}", "workload.tokens", ["did you mean tokens_per_rank"]),
     ],
 )  # fmt: skip
-def test_a_fault_names_its_place_in_the_ladder_and_what_was_meant(
+def test_a_problem_names_its_place_in_the_ladder_and_what_was_meant(
     old: str, new: str, place: str, words: list[str]
 ) -> None:
     assert old in SMALL
     with pytest.raises(InputError) as error:
         run(SMALL.replace(old, new, 1))
-    [fault] = error.value.faults
-    assert str(fault).startswith("small.yaml:")
-    assert place in str(fault)
+    [problem] = error.value.problems
+    assert str(problem).startswith("small.yaml:")
+    assert place in str(problem)
     for word in words:
-        assert word in str(fault)
+        assert word in str(problem)
 
 
-def test_all_faults_of_a_ladder_are_told_together_each_once() -> None:
+def test_all_problems_of_a_ladder_are_told_together_each_once() -> None:
     text = SMALL.replace("dispatch_dtype: bf16", "dispatch_type: bf16").replace(
         "{cluster.nodes: 1}", "{cluster.node: 1}"
     )
     with pytest.raises(InputError) as error:
         run(text)
-    assert sorted(fault.key for fault in error.value.faults) == ["cluster.node", "workload.dispatch_type"]
+    assert sorted(problem.key for problem in error.value.problems) == [
+        "cluster.node",
+        "workload.dispatch_type",
+    ]
 
 
 def test_a_base_with_variants_is_refused_and_expectations_of_a_base_are_left_out() -> None:

@@ -84,7 +84,7 @@ PARTS = {
 }
 
 
-def alike(node: plans.Node) -> Floats:
+def alike(node: plans.PassNode) -> Floats:
     return np.full(4, PARTS[node.part])
 
 
@@ -100,7 +100,7 @@ def test_a_decode_layer_takes_its_five_stages_for_each_microbatch() -> None:
 
 def test_phases_of_low_latency_kernels_stretch_a_stage_only_where_compute_binds() -> None:
     def layer_s(flight: float) -> float:
-        def duration(node: plans.Node) -> Floats:
+        def duration(node: plans.PassNode) -> Floats:
             return np.full(4, flight if node.part in plans.EXCHANGES else PARTS[node.part])
 
         ends = [
@@ -131,7 +131,7 @@ def test_a_prefill_pair_hides_exchanges_that_are_shorter_than_their_partners() -
     compute = 2 * (PARTS["attention"] + PARTS["shared"] + PARTS["experts"])
 
     def layer_s(exchange: float) -> float:
-        def duration(node: plans.Node) -> Floats:
+        def duration(node: plans.PassNode) -> Floats:
             return np.full(4, exchange if node.part in plans.EXCHANGES else PARTS[node.part])
 
         ends = [
@@ -164,7 +164,7 @@ def test_every_part_runs_once_a_layer_and_microbatch(decode: bool, overlap: bool
 def test_a_late_rank_delays_all_at_a_barrier_and_by_its_bytes_without() -> None:
     program = plans.forward(1, decode=True, overlap=False, phases=False)
 
-    def duration(node: plans.Node) -> Floats:
+    def duration(node: plans.PassNode) -> Floats:
         if node.part == "attention_0":
             return np.array([0.0, 0.0, 0.0, 10.0])
         if node.part == "dispatch":
@@ -214,7 +214,7 @@ def test_chunks_of_a_prompt_attend_as_much_as_the_whole() -> None:
         ].time_s
         for i in range(4)
     )
-    assert parts == pytest.approx(whole + 3 * p.curves.streaming_launch_s, rel=1e-9)
+    assert parts == pytest.approx(whole + 3 * p.curves.streaming.launch_s, rel=1e-9)
 
 
 def test_cached_tokens_of_mla_are_projected_again() -> None:
@@ -230,7 +230,7 @@ def test_a_gate_that_is_not_fused_pays_its_launches() -> None:
         total_s(kernels.decode_attention_1(p, V3, DecodeBatch(64, 1, 4096, fused_gate=one), 3))
         for one in (True, False)
     )
-    assert small - fused > 30 * p.curves.streaming_launch_s
+    assert small - fused > 30 * p.curves.streaming.launch_s
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ def test_what_contradicts_is_refused_with_what_would_do(
         run_document(document(tree, **settings))
 
 
-def test_all_faults_are_told_at_once_and_each_of_them_once() -> None:
+def test_all_problems_are_told_at_once_and_each_of_them_once() -> None:
     settings = {
         "layout": {"ep": 12, "tp": 5},
         "workload__acceptance": "120 %",
@@ -385,7 +385,7 @@ def test_all_faults_are_told_at_once_and_each_of_them_once() -> None:
     }
     with pytest.raises(InputError) as caught:
         run_document(document(DECODE, **settings))
-    keys = [fault.key for fault in caught.value.faults]
+    keys = [problem.key for problem in caught.value.problems]
     assert sorted(keys) == ["layout.ep", "layout.tp", "workload.acceptance", "workload.gemm_generation"]
 
 

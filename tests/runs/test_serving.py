@@ -526,7 +526,7 @@ def test_bad_serving_input_says_where_got_and_wanted(setting: str, told: str) ->
     with pytest.raises(InputError) as caught:
         run.run_document(document)
     assert told in str(caught.value)
-    assert len(set(caught.value.faults)) == len(caught.value.faults)
+    assert len(set(caught.value.problems)) == len(caught.value.problems)
 
 
 def test_a_deployment_whose_weights_do_not_fit_is_infeasible_with_its_reason() -> None:

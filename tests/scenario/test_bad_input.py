@@ -1,4 +1,4 @@
-"""Bad input: each fault at its file, line and column, with what was got, wanted and nearest; never a traceback."""
+"""Bad input: each problem at its file, line and column, with what was got, wanted and nearest; never a traceback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ workload: {kind: flows, file: flows.csv}
 
 
 def told(text: str, folder: Path | None = None) -> list[str]:
-    """The faults of a scenario, as a person reads them."""
+    """The problems of a scenario, as a person reads them."""
 
     def run() -> None:
         document = documents.loads(text, "mine.yaml")
@@ -51,7 +51,7 @@ def told(text: str, folder: Path | None = None) -> list[str]:
 
     with pytest.raises(InputError) as caught:
         run()
-    return [str(fault) for fault in caught.value.faults]
+    return [str(problem) for problem in caught.value.problems]
 
 
 def test_the_scenarios_to_be_spoilt_are_good(tmp_path: Path) -> None:
@@ -113,13 +113,15 @@ def test_the_scenarios_to_be_spoilt_are_good(tmp_path: Path) -> None:
         ("name: mine", "name: mine\nvariants: {a: {cluster.hardwear: h100}}", "2:16: ", ["unknown key 'hardwear'", "did you mean hardware?"]),
     ],
 )  # fmt: skip
-def test_a_fault_says_where_got_wanted_and_nearest(old: str, new: str, place: str, words: list[str]) -> None:
+def test_a_problem_says_where_got_wanted_and_nearest(
+    old: str, new: str, place: str, words: list[str]
+) -> None:
     assert old in GOOD
-    faults = told(GOOD.replace(old, new, 1))
-    hit = [fault for fault in faults if fault.startswith(f"mine.yaml:{place}")]
-    assert hit, faults
+    problems = told(GOOD.replace(old, new, 1))
+    hit = [problem for problem in problems if problem.startswith(f"mine.yaml:{place}")]
+    assert hit, problems
     for word in words:
-        assert word in hit[0], faults
+        assert word in hit[0], problems
 
 
 @pytest.mark.parametrize(
@@ -136,21 +138,21 @@ def test_a_fault_says_where_got_wanted_and_nearest(old: str, new: str, place: st
         ("  fabric", "  hardware: h800\n  fabric", "3:3: cluster", ["without hardware"]),
     ],
 )  # fmt: skip
-def test_a_fault_of_a_bare_fabric(tmp_path: Path, old: str, new: str, place: str, words: list[str]) -> None:
-    faults = told(BARE.replace(old, new, 1), tmp_path)
-    hit = [fault for fault in faults if fault.startswith(f"mine.yaml:{place}")]
-    assert hit, faults
+def test_a_problem_of_a_bare_fabric(tmp_path: Path, old: str, new: str, place: str, words: list[str]) -> None:
+    problems = told(BARE.replace(old, new, 1), tmp_path)
+    hit = [problem for problem in problems if problem.startswith(f"mine.yaml:{place}")]
+    assert hit, problems
     for word in words:
-        assert word in hit[0], faults
+        assert word in hit[0], problems
 
 
 def test_a_missing_csv_names_itself(tmp_path: Path) -> None:
-    (fault,) = told(BARE, tmp_path)
-    assert "flows.csv" in fault
-    assert "no such file" in fault
+    (problem,) = told(BARE, tmp_path)
+    assert "flows.csv" in problem
+    assert "no such file" in problem
 
 
-def test_all_faults_of_a_scenario_are_told_together() -> None:
+def test_all_problems_of_a_scenario_are_told_together() -> None:
     text = (
         GOOD.replace("nodes: 2", "nodes: 2.5")
         .replace("ep: 16", "ep: 0")
@@ -160,34 +162,34 @@ def test_all_faults_of_a_scenario_are_told_together() -> None:
     assert len(told(text)) == 5  # the unknown name and the missing one
 
 
-def test_faults_across_branches_are_told_together() -> None:
+def test_problems_across_branches_are_told_together() -> None:
     text = (
         GOOD.replace("ep: 16", "ep: 16, tp: 2, dp: 3")
         .replace("comm_sms: 24", "comm_sms: 999")
         .replace("top_groups: 4", "top_groups: 99")
     )
-    faults = told(text)
+    problems = told(text)
     for key in ("layout.tp", "layout.dp", "workload.kernel.comm_sms", "gate"):
-        assert any(key in fault for fault in faults), (key, faults)
+        assert any(key in problem for problem in problems), (key, problems)
 
 
 def test_ep_must_divide_the_experts_and_the_nearest_repair_is_named() -> None:
     text = GOOD.replace("nodes: 2", "nodes: 3").replace("ep: 16", "ep: 24")
-    (fault,) = told(text)
+    (problem,) = told(text)
     assert (
         "mine.yaml:6:14: layout.ep: got 24; wanted a divisor of the 256 experts; or 8 redundant_experts"
-        in fault
+        in problem
     )
 
 
-def test_a_value_of_no_kind_that_would_do_is_one_fault() -> None:
+def test_a_value_of_no_kind_that_would_do_is_one_problem() -> None:
     """Of several kinds that a key may have, each would be a line."""
     assert len(told(GOOD.replace("deepseek-v3", "3"))) == 1
     assert len(told(GOOD + "expect: {dispatch.time_s: {value: [], tolerance: 1%}}\n")) == 1
 
 
 @pytest.mark.parametrize("source", ["{}", "[a]", "3"])
-def test_a_source_that_is_no_word_is_a_fault_of_its_line(tmp_path: Path, source: str) -> None:
+def test_a_source_that_is_no_word_is_a_problem_of_its_line(tmp_path: Path, source: str) -> None:
     text = (
         documents.shipped("hardware")["h800"]
         .read_text()
@@ -248,8 +250,8 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str) -> None:
     path = scenario_file(tmp_path, GOOD)
     with pytest.raises(InputError) as caught:
         run_document(read(path, [setting]))
-    assert caught.value.faults
-    assert any(fault.where is not None for fault in caught.value.faults)
+    assert caught.value.problems
+    assert any(problem.where is not None for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize(
@@ -352,6 +354,6 @@ def test_no_spoilt_scenario_ends_in_a_traceback(block: int) -> None:
                 warnings.simplefilter("error")
                 run_document(documents.loads(yaml.safe_dump(tree), "mine.yaml"))
         except InputError as error:
-            assert error.faults, seed  # noqa: PT017
+            assert error.problems, seed  # noqa: PT017
         except MoesimError:
             pass

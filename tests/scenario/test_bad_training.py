@@ -1,4 +1,4 @@
-"""Bad input of training scenarios: each fault at its place; what no machine can run says why; never a traceback."""
+"""Bad input of training scenarios: each problem at its place; what no machine can run says why; never a traceback."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ workload:
 def told(text: str) -> list[str]:
     with pytest.raises(InputError) as caught:
         run_document(documents.loads(text, "mine.yaml"))
-    return [str(fault) for fault in caught.value.faults]
+    return [str(problem) for problem in caught.value.problems]
 
 
 def spoilt(*changes: tuple[str, str]) -> str:
@@ -93,16 +93,18 @@ def test_the_scenario_to_be_spoilt_is_good() -> None:
         ("microbatches: 8", "microbatches: 8\n  global_batch: 32", "7:17: workload.microbatches", ["8", "4, what global_batch: 32 makes"]),
     ],
 )  # fmt: skip
-def test_a_fault_says_where_got_wanted_and_nearest(old: str, new: str, place: str, words: list[str]) -> None:
-    faults = told(spoilt((old, new)))
-    hit = [fault for fault in faults if fault.startswith(f"mine.yaml:{place}")]
-    assert hit, faults
+def test_a_problem_says_where_got_wanted_and_nearest(
+    old: str, new: str, place: str, words: list[str]
+) -> None:
+    problems = told(spoilt((old, new)))
+    hit = [problem for problem in problems if problem.startswith(f"mine.yaml:{place}")]
+    assert hit, problems
     for word in words:
-        assert word in hit[0], faults
+        assert word in hit[0], problems
 
 
-def test_all_faults_are_told_together() -> None:
-    faults = told(
+def test_all_problems_are_told_together() -> None:
+    problems = told(
         spoilt(
             ("microbatches: 8", "microbatches: 3"),
             ("recompute: full", "gemm_generation: nope"),
@@ -110,7 +112,7 @@ def test_all_faults_are_told_together() -> None:
             ("gpu_spread: 0", "gpu_spread: -1 %"),
         )
     )
-    assert len(faults) == 4
+    assert len(problems) == 4
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_no_spoilt_scenario_ends_in_a_traceback(seed: int) -> None:
             document = documents.loads(text, "mine.yaml")
             run_document(document) if run else resolve(document)
         except InputError as caught:
-            said = [fault.wanted for fault in caught.faults]
+            said = [problem.wanted for problem in caught.problems]
         except MoesimError as caught:
             said = [str(caught)]
         except Exception as caught:

@@ -1,4 +1,4 @@
-"""Flow lists: the CSV and its faults, idle latencies, dependencies, and given paths."""
+"""Flow lists: the CSV and its problems, idle latencies, dependencies, and given paths."""
 
 from __future__ import annotations
 
@@ -111,20 +111,20 @@ def test_flows_on_a_cluster_go_from_nic_to_nic(tmp_path: Path) -> None:
     assert run_flows(cluster, flows).transfers[0].finish_s == pytest.approx([1e-4 + 2.8e-6, 1e-4 + 3.7e-6])
 
 
-# --- faults --------------------------------------------------------------------------------------------------------
+# --- problems --------------------------------------------------------------------------------------------------------
 
 
-def faults(tmp_path: Path, text: str, *, static: bool = False) -> list[str]:
+def problems(tmp_path: Path, text: str, *, static: bool = False) -> list[str]:
     file = tmp_path / "flows.csv"
     file.write_text(text)
     with pytest.raises(InputError) as caught:
         flow_list.read(file, 64, bare("static") if static else None)
-    return [str(fault).removeprefix(f"{tmp_path}/") for fault in caught.value.faults]
+    return [str(problem).removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
 
 
-def test_all_faults_of_a_csv_are_told_with_line_and_column(tmp_path: Path) -> None:
+def test_all_problems_of_a_csv_are_told_with_line_and_column(tmp_path: Path) -> None:
     text = "flow_id,src,dst,bytes,start_us,after_flow_id\n1,0,1,-5,0,0\n1,64,1,10,x,0\n3,2,2,nan,-1,9\n4,a,1,10,0,4\n"
-    told = faults(tmp_path, text)
+    told = problems(tmp_path, text)
     for start in (
         "flows.csv:2:4: bytes: got -5; wanted a number of 0 or more",
         "flows.csv:3:1: flow_id: got 1; wanted a new id; the first stands in line 2",
@@ -141,13 +141,13 @@ def test_all_faults_of_a_csv_are_told_with_line_and_column(tmp_path: Path) -> No
 
 
 def test_columns_that_are_missing_or_unknown_are_named(tmp_path: Path) -> None:
-    told = faults(tmp_path, "flow_id,source,dst,bytes,start_us\n1,0,1,1,0\n")
+    told = problems(tmp_path, "flow_id,source,dst,bytes,start_us\n1,0,1,1,0\n")
     assert told[0].startswith("flows.csv:1:1: src: got no such column")
     assert told[1].startswith("flows.csv:1:2: source: got the unknown column 'source'")
 
 
 def test_circles_of_waiting_flows_are_found(tmp_path: Path) -> None:
-    told = faults(
+    told = problems(
         tmp_path,
         "flow_id,src,dst,bytes,start_us,after_flow_id\n1,0,1,1,0,3\n2,0,1,1,0,1\n3,0,1,1,0,2\n4,0,1,1,0,3\n",
     )
@@ -159,20 +159,20 @@ def test_circles_of_waiting_flows_are_found(tmp_path: Path) -> None:
     "text", ["", "\n", "flow_id,src,dst,bytes,start_us\n", "a;b;c\n1;2;3\n", "\x00\n", '"flow_id\n']
 )
 def test_a_csv_without_flows_says_so(tmp_path: Path, text: str) -> None:
-    assert faults(tmp_path, text)
+    assert problems(tmp_path, text)
 
 
-def test_a_thousand_faults_are_cut_short(tmp_path: Path) -> None:
+def test_a_thousand_problems_are_cut_short(tmp_path: Path) -> None:
     rows = "\n".join(f"{i},0,1,-1,0" for i in range(1000))
-    told = faults(tmp_path, f"flow_id,src,dst,bytes,start_us\n{rows}\n")
+    told = problems(tmp_path, f"flow_id,src,dst,bytes,start_us\n{rows}\n")
     assert len(told) == 21
-    assert "980 more faults" in told[-1]
+    assert "980 more problems" in told[-1]
 
 
 def test_links_are_for_static_routing_and_must_fit_the_hosts(tmp_path: Path) -> None:
     header = "flow_id,src,dst,bytes,start_us,links\n"
-    assert "routing: static" in faults(tmp_path, header + "1,0,8,1,0,LS0->US3 US3->LS_1\n")[0]
-    assert "links like" in faults(tmp_path, header + "1,0,8,1,0,up down\n", static=True)[0]
+    assert "routing: static" in problems(tmp_path, header + "1,0,8,1,0,LS0->US3 US3->LS_1\n")[0]
+    assert "links like" in problems(tmp_path, header + "1,0,8,1,0,up down\n", static=True)[0]
     for links in ("LS1->US3 US3->LS_1", "LS0->US3 US4->LS_1", "LS0->US9 US9->LS_1", "LS0->US3", ""):
         with pytest.raises(InputError, match=r"flows\.csv:2:6: links"):
             finish(tmp_path, f"7,0,8,1,0,{links}", bare("static"), header=header.strip())
@@ -180,10 +180,10 @@ def test_links_are_for_static_routing_and_must_fit_the_hosts(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("cell", ["9" * 30, "9" * 400, "9" * 5000, "1e300", "x" * 200_000])
 @pytest.mark.parametrize("column", range(6))
-def test_numbers_beyond_reason_are_faults(tmp_path: Path, column: int, cell: str) -> None:
+def test_numbers_beyond_reason_are_problems(tmp_path: Path, column: int, cell: str) -> None:
     row = ["1", "0", "1", "10", "0", "0"]
     row[column] = cell
-    assert faults(tmp_path, "flow_id,src,dst,bytes,start_us,after_flow_id\n" + ",".join(row) + "\n")
+    assert problems(tmp_path, "flow_id,src,dst,bytes,start_us,after_flow_id\n" + ",".join(row) + "\n")
 
 
 @given(st.text(alphabet="0123456789.,-+e\n\"' aLSU>_", max_size=80))
@@ -193,7 +193,7 @@ def test_any_rows_read_or_say_why(tmp_path_factory: pytest.TempPathFactory, rows
     try:
         table = flow_list.read(file, 64, bare("static"))
     except InputError as error:
-        assert error.faults  # noqa: PT017
+        assert error.problems  # noqa: PT017
     else:
         assert np.all(table.payload_bytes >= 0)
 

@@ -354,4 +354,4 @@ def test_a_schedule_that_has_no_order_says_why(
 def test_all_reasons_are_told_at_once() -> None:
     with pytest.raises(InputError) as caught:
         plan("dualpipe", 7, 9)
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.problems) == 2

@@ -10,9 +10,9 @@ import pytest
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
 from sim.cost.compute import processor
+from sim.cost.launches import RankBatch
 from sim.cost.layers import layer_times
 from sim.cost.measured import load_profile
-from sim.cost.operations import Batch
 from sim.schedule.programs import LayerTimes, backward, compute_s, forward
 from sim.schedule.stage_times import ChunkWork, stage_times
 from sim.schedule.training import StageTimes
@@ -139,7 +139,7 @@ def test_ranks_share_a_layer_but_for_their_own_experts(tokens: int, split: dict[
     model, work = load_model("deepseek-v3"), {"tokens": tokens, "comm_sms": 0}
     bare = dataclasses.replace(model, num_shared_experts=0)
     rows = round(tokens / 4 * 8 * 64 / 256)
-    batch = Batch(1, tokens, (rows,) * 4, tokens / 4 * 7.5, "fp8")
+    batch = RankBatch(1, tokens, (rows,) * 4, tokens / 4 * 7.5, "fp8")
     p = processor(load_hardware("h800"), sustained=True)
     whole, own = (layer_times(p, one, batch) for one in (model, bare))
     layer = next(x for x in times(**work, **split)[5].alone if x.exchanges)

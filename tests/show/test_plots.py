@@ -214,7 +214,7 @@ def test_every_colour_can_be_seen_on_both_papers(theme: str) -> None:
 def test_formats_are_checked_together() -> None:
     with pytest.raises(InputError) as error:
         images.check_formats(["pgn", "svgg", "html"])
-    assert [fault.nearest for fault in error.value.faults] == ["png", "svg"]
+    assert [problem.nearest for problem in error.value.problems] == ["png", "svg"]
 
 
 def test_html_is_written_whole_and_the_same_twice(results: dict[str, Any], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import documents
-from sim.runs.result import Result
+from sim.runs.kinds import Result
 from sim.runs.run import run_document
 from sim.show.files.timelines import of_result
 from sim.show.files.trace import (

@@ -127,7 +127,7 @@ def test_what_is_wrong_comes_back_from_a_worker_word_for_word() -> None:
         parse("workload.schedule < 3", HERE).holds(VALUES)
     there = pickle.loads(pickle.dumps(caught.value))
     assert str(there) == str(caught.value)
-    assert there.faults == caught.value.faults
+    assert there.problems == caught.value.problems
 
 
 @given(st.integers(-50, 50), st.integers(-50, 50), st.integers(1, 50))

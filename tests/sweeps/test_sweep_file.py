@@ -1,4 +1,4 @@
-"""Sweep files: which points they mean, and what is said of faults before anything runs."""
+"""Sweep files: which points they mean, and what is said of problems before anything runs."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
     assert all(0 <= number < space.size for number in space.numbers())
 
 
-# --- faults --------------------------------------------------------------------------------------------------------
+# --- problems --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,11 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
         ({"axes": {"machine": {"a": {"cluster.hardwar": "h800"}}}}, "did you mean hardware?"),
         ({"axes": {"layout.ep": [8]}, "constraints": ["layout.ep <="]}, "got the end in 'layout.ep <='"),
         ({"axes": {"layout.ep": [8]}, "objectives": {}}, "objectives: got none"),
+        ({"axes": {"layout.ep": [8]}, "objectives": {"dispatch.tim_s": "minimise"}}, "did you mean dispatch.time_s?"),
+        ({"axes": {"layout.ep": [8]}, "objectives": {"step_time_s": "minimise"}}, "wanted a metric of all_to_all"),
+        ({"axes": {"layout.ep": [8]}, "objectives": {"dispatch.binding": "minimise"}}, "wanted a metric of all_to_all"),
+        ({"axes": {"layout.ep": [8]}, "constraints": ["layot.ep < 9"]}, "did you mean layout.ep?"),
+        ({"axes": {"layout.ep": [8]}, "constraints": ["phases.1F1B_s < 1 s"]}, "a key of the scenario, memory.* or a metric"),
         ({"axes": {"layout.ep": [8]}, "objectives": {"a": "smallest"}}, "one of: minimise, maximise"),
         ({"axes": {"layout.ep": {"from": 1, "to": 8}}}, "either 'step' or 'times'"),
         ({"axes": {"layout.ep": {"from": 8, "to": 1, "step": 1}}}, "'to' at or above 'from'"),
@@ -195,18 +200,40 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
         ({"axes": {"layout.ep": [8]}, "axis": 3}, "did you mean axes?"),
     ],
 )  # fmt: skip
-def test_a_fault_is_told_before_anything_runs(said: dict[str, Any], wanted: str) -> None:
+def test_a_problem_is_told_before_anything_runs(said: dict[str, Any], wanted: str) -> None:
     assert wanted in told(**said)
 
 
-def test_a_fault_of_an_axis_stands_at_its_line() -> None:
+@pytest.mark.parametrize(
+    ("objective", "constraint"),
+    [
+        ("phases.1F1B_s", "phases_mean.bubble_s < 1 s and memory.total_bytes < 80 GB and layout.ep < 9"),
+        ("run_cost_usd", "mfu_causal_fraction > 1 % and workload.schedule == '1f1b'"),
+    ],
+)
+def test_names_that_a_run_may_have_are_let_through(objective: str, constraint: str) -> None:
+    axes = {"layout.ep": [8]}
+    found = sweep_of(base=STEP, axes=axes, objectives={objective: "minimise"}, constraints=[constraint])
+    assert list(found.objectives) == [objective]
+
+
+def test_a_name_is_held_to_every_kind_that_an_axis_sets() -> None:
+    other = {**EXCHANGE["workload"], "kind": "training"}
+    axes = {"what": {"a": {}, "b": {"workload": other}}}
+    with pytest.raises(
+        InputError, match=r"wanted a metric of all_to_all or training; did you mean step_time_s\?"
+    ):
+        sweep_of(base=EXCHANGE, axes=axes, objectives={"step_tim_s": "minimise"})
+
+
+def test_a_problem_of_an_axis_stands_at_its_line() -> None:
     text = "axes:\n  layout.tp: [1]\n  layout.epp: [8]\n"
     with pytest.raises(InputError) as caught:
         sweep_of(text)
-    [fault] = caught.value.faults
-    assert fault.where is not None
-    assert (fault.where.file, fault.where.column) == ("sweep.yaml", 3)
-    assert fault.where.line > 1
+    [problem] = caught.value.problems
+    assert problem.where is not None
+    assert (problem.where.file, problem.where.column) == ("sweep.yaml", 3)
+    assert problem.where.line > 1
 
 
 def test_a_value_beyond_all_numbers_is_told_at_its_line() -> None:
@@ -223,7 +250,7 @@ def test_a_grid_over_ten_million_points_is_refused_with_its_count() -> None:
     assert "40,000,000 points (1000 x 1000 x 2 x 20)" in said
 
 
-def test_values_that_are_right_only_beside_others_are_no_fault() -> None:
+def test_values_that_are_right_only_beside_others_are_no_problem() -> None:
     kernels = {
         "two_hop": {"workload.kernel": {"kind": "two_hop"}},
         "flat": {"workload.kernel": {"kind": "flat"}},

@@ -10,7 +10,7 @@ import pytest
 from figures import group, mean_error, rows, worst_error
 from sim.documents import data_folder
 from sim.errors import InputError
-from sim.runs.result import Progress
+from sim.runs.kinds import Progress
 from sim.validation import published
 from sim.validation.published import Row
 from sim.validation.tables import TableFigures

@@ -20,10 +20,10 @@ def write(tmp_path: Path, text: str) -> Path:
     return file
 
 
-def faults(tmp_path: Path, text: str) -> list[str]:
+def problems(tmp_path: Path, text: str) -> list[str]:
     with pytest.raises(InputError) as caught:
         read(write(tmp_path, text))
-    return [str(fault).removeprefix(f"{tmp_path}/") for fault in caught.value.faults]
+    return [str(problem).removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
 
 
 def test_gaps_of_poisson_arrivals_have_mean_and_deviation_of_one_over_the_rate() -> None:
@@ -71,7 +71,7 @@ def test_columns_in_any_order_blank_lines_and_equal_arrivals_are_fine(tmp_path: 
 
 
 def test_missing_and_unknown_columns_are_told_together(tmp_path: Path) -> None:
-    told = faults(tmp_path, "arrival_s,prompt,output_tokens\n0,1,1\n")
+    told = problems(tmp_path, "arrival_s,prompt,output_tokens\n0,1,1\n")
     assert len(told) == 2
     assert told[0].startswith(
         "requests.csv:1:1: prompt_tokens: got no such column; wanted the columns arrival_s"
@@ -80,8 +80,10 @@ def test_missing_and_unknown_columns_are_told_together(tmp_path: Path) -> None:
     assert told[1].endswith("did you mean prompt_tokens?")
 
 
-def test_all_faults_of_rows_are_told_with_line_and_column(tmp_path: Path) -> None:
-    told = faults(tmp_path, HEADER + "1,10,10\n-1,10,10\n0.5,10,10\nx,0,1.5\n2,10\n3,,5\nnan,1,1\ninf,1,1\n")
+def test_all_problems_of_rows_are_told_with_line_and_column(tmp_path: Path) -> None:
+    told = problems(
+        tmp_path, HEADER + "1,10,10\n-1,10,10\n0.5,10,10\nx,0,1.5\n2,10\n3,,5\nnan,1,1\ninf,1,1\n"
+    )
     for start in (
         "requests.csv:3:1: arrival_s: got -1; wanted seconds of 0 or more",
         "requests.csv:4:1: arrival_s: got 0.5; wanted an arrival at or after the 1 s of line 2: rows in order",
@@ -100,10 +102,10 @@ def test_all_faults_of_rows_are_told_with_line_and_column(tmp_path: Path) -> Non
     "text", ["", "\n\n", HEADER, "arrival_s,arrival_s,prompt_tokens,output_tokens\n1,1,1,1\n", '"a\n']
 )
 def test_a_file_without_requests_says_so(tmp_path: Path, text: str) -> None:
-    assert faults(tmp_path, text)
+    assert problems(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_or_not_text_is_a_fault_and_no_traceback(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_or_not_text_is_a_problem_and_no_traceback(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="wanted a readable CSV of requests"):
         read(tmp_path / "nowhere.csv")
     file = tmp_path / "bytes.csv"
@@ -112,7 +114,7 @@ def test_a_file_that_is_not_there_or_not_text_is_a_fault_and_no_traceback(tmp_pa
         read(file)
 
 
-def test_a_thousand_faults_are_cut_short(tmp_path: Path) -> None:
-    told = faults(tmp_path, HEADER + "-1,1,1\n" * 1000)
+def test_a_thousand_problems_are_cut_short(tmp_path: Path) -> None:
+    told = problems(tmp_path, HEADER + "-1,1,1\n" * 1000)
     assert len(told) == 21
-    assert "980 more faults" in told[-1]
+    assert "980 more problems" in told[-1]

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sim import units
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 
 FORMATS = ("csv", "parquet")
 _SUFFIX = {
@@ -28,10 +28,10 @@ def check_format(asked: str) -> str:
     """The format. Raises `InputError` for an unknown one, and where polars is needed and missing."""
     if asked not in FORMATS:
         wanted = f"one of: {', '.join(FORMATS)}"
-        raise InputError(Fault(None, "--export", f"'{asked}'", wanted, nearest(asked, FORMATS)))
+        raise InputError(Problem(None, "--export", f"'{asked}'", wanted, nearest(asked, FORMATS)))
     if asked == "parquet" and find_spec("polars") is None:
         wanted = "the package polars: pip install 'moesim[tables]'; or --export csv"
-        raise InputError(Fault(None, "--export", "parquet, and no package for it", wanted))
+        raise InputError(Problem(None, "--export", "parquet, and no package for it", wanted))
     return asked
 
 

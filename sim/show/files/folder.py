@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sim import documents
-from sim.errors import Fault, InputError, Mark, MoesimError, nearest
+from sim.errors import InputError, Mark, MoesimError, Problem, nearest
 from sim.files import beside
 from sim.files import text as text_of
 
@@ -96,16 +96,16 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
         reason = (error.strerror or str(error)).lower()
         if error.errno in _FULL:
             raise MoesimError(f"{folder}: {reason}; nothing there is half-written") from None
-        raise InputError(Fault(Mark(str(folder)), "--out", reason, _WRITABLE)) from None
+        raise InputError(Problem(Mark(str(folder)), "--out", reason, _WRITABLE)) from None
 
 
 def check(folder: Path) -> Path:
     """The folder itself. Raises `InputError` where nothing could be written into it: before the work, not after."""
     there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
     if not there.is_dir():
-        raise InputError(Fault(Mark(str(folder)), "--out", f"'{there}', which is no folder", _WRITABLE))
+        raise InputError(Problem(Mark(str(folder)), "--out", f"'{there}', which is no folder", _WRITABLE))
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(Fault(Mark(str(folder)), "--out", f"'{there}', which is read-only", _WRITABLE))
+        raise InputError(Problem(Mark(str(folder)), "--out", f"'{there}', which is read-only", _WRITABLE))
     return folder
 
 
@@ -123,14 +123,14 @@ def read(path: Path) -> dict[str, Any]:
         known = documents.shipped("hardware")
         wanted = f"a document of a command, its folder, or one of: {', '.join(known)}"
         near = beside(path) or nearest(str(path), known)
-        raise InputError(Fault(Mark(str(path)), "", "no such file or directory", wanted, near))
+        raise InputError(Problem(Mark(str(path)), "", "no such file or directory", wanted, near))
     inside = [path / name for name in _DOCUMENTS if (path / name).is_file()] or [path / _DOCUMENTS[0]]
     file = inside[0] if path.is_dir() else path
     wanted = f"one of: {', '.join(_DOCUMENTS)}"
     result = _tree(file, wanted)
     if not isinstance(result, dict) or not (str(result.get("schema")) in _SCHEMAS or "groups" in result):
         got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"
-        raise InputError(Fault(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(_SCHEMAS)}"))
+        raise InputError(Problem(Mark(str(file)), "schema", f"'{got}'", f"one of: {', '.join(_SCHEMAS)}"))
     with as_written(file):
         _read_flows(result, file.parent)
     return result
@@ -147,17 +147,17 @@ def read_each(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def as_written(file: Path) -> Iterator[None]:
-    """Around what reads on in a document from a file: its faults are the file's, and one that was changed by hand may break anything."""
+    """Around what reads on in a document from a file: its problems are the file's, and one that was changed by hand may break anything."""
     try:
         yield
     except InputError as error:
         raise InputError(
-            replace(fault, where=fault.where or Mark(str(file))) for fault in error.faults
+            replace(problem, where=problem.where or Mark(str(file))) for problem in error.problems
         ) from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         got = f"a document that breaks what reads it ({type(error).__name__}: {error})"
         wanted = "the document as its command wrote it"
-        raise InputError(Fault(Mark(str(file)), "", got, wanted)) from error
+        raise InputError(Problem(Mark(str(file)), "", got, wanted)) from error
 
 
 def _tree(file: Path, wanted: str) -> Any:
@@ -171,7 +171,7 @@ def _tree(file: Path, wanted: str) -> Any:
         mark, got = Mark(str(file)), "JSON that is nested too deep"
     except ValueError as error:
         mark, got = Mark(str(file)), f"JSON with an impossible number: {error}"
-    raise InputError(Fault(mark, "", got, wanted))
+    raise InputError(Problem(mark, "", got, wanted))
 
 
 def _no_number(word: str) -> Any:
@@ -190,7 +190,7 @@ def _read_flows(result: dict[str, Any], folder: Path) -> None:
             one["flow_completion"] = [[float(cell) for cell in row] for row in rows]
         except ValueError:
             raise InputError(
-                Fault(Mark(str(file)), "", "a row that is no flow", "what `moesim run` wrote")
+                Problem(Mark(str(file)), "", "a row that is no flow", "what `moesim run` wrote")
             ) from None
 
 

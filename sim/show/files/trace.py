@@ -194,9 +194,9 @@ def check_trace(trace: Mapping[str, Any] | bytes | str) -> list[str]:
     problems: list[str] = []
     sound: dict[str, list[Event]] = defaultdict(list)
     for i, event in enumerate(events):
-        fault = _event_fault(event)
-        if fault:
-            problems.append(f"event {i}: {fault}")
+        problem = _event_problem(event)
+        if problem:
+            problems.append(f"event {i}: {problem}")
         else:
             sound[event["ph"]].append(event)
     problems += _unnested(sound["X"])
@@ -206,7 +206,7 @@ def check_trace(trace: Mapping[str, Any] | bytes | str) -> list[str]:
     return problems[:_MAX_PROBLEMS]
 
 
-def _event_fault(event: Any) -> str | None:
+def _event_problem(event: Any) -> str | None:
     if not isinstance(event, dict):
         return "not a mapping"
     phase = event.get("ph")

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 from sim.show.pages import page
 
 FORMATS = ("html", "png", "svg", "pdf")
@@ -36,20 +36,20 @@ class NoBrowserError(InputError):
 
     def __init__(self, formats: Iterable[str], why: str, written: tuple[Path, ...]) -> None:
         self.written = written
-        super().__init__(Fault(None, "format", f"{', '.join(formats)} ({why})", HOW))
+        super().__init__(Problem(None, "format", f"{', '.join(formats)} ({why})", HOW))
 
 
 def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
     """The formats, each once. Raises `InputError` for unknown ones, all together."""
     asked = tuple(dict.fromkeys(one.strip().lower().removeprefix(".") for one in formats if one.strip()))
     wanted = f"one of: {', '.join(FORMATS)}"
-    faults = [
-        Fault(None, "format", f"'{one}'", wanted, nearest(one, FORMATS))
+    problems = [
+        Problem(None, "format", f"'{one}'", wanted, nearest(one, FORMATS))
         for one in asked
         if one not in FORMATS
     ]
-    if faults or not asked:
-        raise InputError(faults or Fault(None, "format", "none", wanted))
+    if problems or not asked:
+        raise InputError(problems or Problem(None, "format", "none", wanted))
     return asked
 
 
@@ -83,7 +83,7 @@ def write(figures: Mapping[str, Any], folder: Path, formats: Iterable[str] = ("h
                 raise NoBrowserError(images, str(error), tuple(written)) from error
     except OSError as error:
         wanted = "a folder that can be written"
-        raise InputError(Fault(None, "out", f"{folder} ({error.strerror or error})", wanted)) from error
+        raise InputError(Problem(None, "out", f"{folder} ({error.strerror or error})", wanted)) from error
     return written
 
 

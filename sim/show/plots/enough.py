@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.ladder import colours, scaled, unit_of
@@ -38,7 +38,7 @@ def _entries(document: Document, kind: str, section: str) -> list[str]:
         if "reason" not in one and sum(_ran(point) for point in one["points"]) > 2
     ]
     if not drawn:
-        raise InputError(Fault(None, "kind", f"'{kind}'", f"a ladder with the section '{section}'"))
+        raise InputError(Problem(None, "kind", f"'{kind}'", f"a ladder with the section '{section}'"))
     return drawn
 
 

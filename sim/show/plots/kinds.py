@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sim.errors import Fault, InputError, nearest
+from sim.errors import InputError, Problem, nearest
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import fabric as plot_fabric
 from sim.show.plots import inference as plot_inference
@@ -129,7 +129,7 @@ def check_kind(kind: str) -> str:
     """The kind itself. Raises `InputError` for one that there is not."""
     if kind not in KINDS:
         wanted = f"one of: {', '.join(KINDS)}"
-        raise InputError(Fault(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
+        raise InputError(Problem(None, "kind", f"'{kind}'", wanted, nearest(kind, KINDS)))
     return kind
 
 
@@ -140,7 +140,7 @@ def figure(kind: str, result: Result) -> Figure:
     if whose != asked:
         has = [one for one in KINDS if _OWNERS.get(one, "run") == whose]
         wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {', '.join(has)}"
-        raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
+        raise InputError(Problem(None, "kind", f"'{kind}'", wanted))
     return KINDS[kind][1](result)
 
 
@@ -165,7 +165,7 @@ def figures(kind: str, result: Result) -> dict[str, Figure]:
         except InputError as error:
             refused.append(error)
     if refused and not found:
-        raise InputError(refused[0].faults)
+        raise InputError(refused[0].problems)
     return found
 
 

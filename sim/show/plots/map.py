@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.views import sweep as sweeps
@@ -53,7 +53,7 @@ def ran(kind: str, document: Sweep) -> list[Point]:
     found = sweeps.ranked(document)
     if not found:
         wanted = "a sweep of which a point ran; in this one none could"
-        raise InputError(Fault(None, "kind", f"'{kind}'", wanted))
+        raise InputError(Problem(None, "kind", f"'{kind}'", wanted))
     return found
 
 
@@ -92,7 +92,7 @@ def _maps(document: Sweep) -> _Maps:
     axes = [*(one for one in varied if one in given), *sweeps.choices(document)]
     if len(axes) < 2:
         wanted = f"a sweep with two axes of more than one value; this one varies {axes[0]}"
-        raise InputError(Fault(None, "kind", "'map'", wanted))
+        raise InputError(Problem(None, "kind", "'map'", wanted))
     *before, y, x = axes
     few = [axis for axis in reversed(before) if len(document["axes"][axis]) <= _PANELS]
     panel = next((one for one in few if one in given), few[0] if few else None)

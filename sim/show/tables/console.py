@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sim.cluster.datasheet import Sheet
+    from sim.cluster.datasheet import Datasheet
     from sim.workload.model import Model, Parameters
 from sim.show.tables import validation as validation_tables
 from sim.show.words import sweep as sweep_words
@@ -162,7 +162,7 @@ def _folded(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> tuple[str, .
     return tuple(found)
 
 
-def print_sheet(sheet: Sheet, console: Console) -> None:
+def print_sheet(sheet: Datasheet, console: Console) -> None:
     """A hardware profile: figures with grade and source, what kernels reach, export rules."""
     from rich.text import Text
 
@@ -170,7 +170,9 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
     _title(console, f"{hardware.title} ({hardware.name})")
     beside = reference is not None and reference.name != hardware.name
     sources = list(
-        dict.fromkeys(row.figure.citation for row in sheet.figures if row.figure and row.figure.citation)
+        dict.fromkeys(
+            row.parameter.citation for row in sheet.parameters if row.parameter and row.parameter.citation
+        )
     )
     heads = (
         "figure",
@@ -180,8 +182,8 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
         "source",
     )
     table = _table(heads, frozenset({0, len(heads) - 2, len(heads) - 1}))
-    for row in sheet.figures:
-        own, other = row.figure, row.reference
+    for row in sheet.parameters:
+        own, other = row.parameter, row.reference
         grade = own.grade if own else ""
         source = f"[{sources.index(own.citation) + 1}]" if own and own.citation else ""
         cells = [Text(row.path), Text(_figure(own))]
@@ -212,11 +214,11 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
     _rules(sheet, console)
 
 
-def _reasons(sheet: Sheet, console: Console) -> None:
+def _reasons(sheet: Datasheet, console: Console) -> None:
     """Where each derived, measured or assumed figure comes from, where it says so."""
     from rich.text import Text
 
-    explained = [row.figure for row in sheet.figures if row.figure and row.figure.detail]
+    explained = [row.parameter for row in sheet.parameters if row.parameter and row.parameter.detail]
     if explained:
         console.print(Text("\nDerived, measured and assumed", style="bold"))
     for figure in explained:
@@ -224,7 +226,7 @@ def _reasons(sheet: Sheet, console: Console) -> None:
         console.print(line.append(figure.detail, style="default"))
 
 
-def _rules(sheet: Sheet, console: Console) -> None:
+def _rules(sheet: Datasheet, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text("\nExport rules", style="bold"))

@@ -76,9 +76,11 @@ def kernel(name: str, console: Console | None) -> Shown:
 
     found = load_kernel(name)
     if console is None:
-        return [asdict(figure) for figure in found.figures]
-    lines = [f"  {one.path:42} {one.shown:>12}  {one.grade:9} {one.citation}" for one in found.figures]
-    return console.file.write("\n".join([found.title, *lines]) + "\n")
+        return [asdict(row) for row in found.parameters]
+    lines = [f"  {row.path:42} {row.shown:>12}  {row.grade:9} {row.citation}" for row in found.parameters]
+    return console.file.write(
+        "\n".join([f"{found.title} (generation {found.name} of {found.kind})", *lines]) + "\n"
+    )
 
 
 SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
@@ -102,8 +104,8 @@ SCHEMAS = {
     "scenario": ("sim.scenario.schema", "SCENARIO"),
     "sweep": ("sim.sweeps.spec", "SweepSpec"),
     "ladder": ("sim.ladders.spec", "LadderSpec"),
-    "hardware": ("sim.cluster.hardware", "HardwareFile"),
-    "model": ("sim.workload.model_file", "ModelFile"),
-    "kernel": ("sim.cluster.kernels", "KernelFile"),
+    "hardware": ("sim.cluster.hardware", "Hardware"),
+    "model": ("sim.workload.model", "Model"),
+    "kernel": ("sim.cluster.kernels", "Kernel"),
 }
 """Kind of file -> the module and name of its pydantic model."""

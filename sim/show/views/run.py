@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sim.errors import Fault, InputError
+from sim.errors import InputError, Problem
 
 Result = Mapping[str, Any]
 
@@ -120,6 +120,7 @@ class Case:
             ),
             *_parallel(layout, training=work.get("kind") == "training"),
             ("kernel", self.kernel.replace("_", " ")),
+            ("kernel generation", str(_mapping(work.get("kernel")).get("generation") or "")),
             (
                 "gate",
                 " ".join(
@@ -168,7 +169,7 @@ def cases(result: Result) -> list[Case]:
         return [Case(str(name), one) for name, one in result["variants"].items()]
     if not isinstance(result.get("metrics"), Mapping):
         wanted = "a result document with 'metrics' or 'variants' (result.json of `moesim run`)"
-        raise InputError(Fault(None, "result", f"keys {', '.join(sorted(result)) or 'none'}", wanted))
+        raise InputError(Problem(None, "result", f"keys {', '.join(sorted(result)) or 'none'}", wanted))
     return [Case("", result)]
 
 

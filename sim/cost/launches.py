@@ -27,7 +27,7 @@ Kind = Literal["gemm", "grouped_gemm", "weight_gemm", "attention_forward", "atte
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RankBatch:
     """What one rank computes on in one chunk.
 
     `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came.
@@ -46,7 +46,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class Launch:
     """One kernel, launched `count` times.
 
     `rows` has one entry for each GEMM of the kernel (tokens, where weights are summed over them). `flops` are those a
@@ -73,7 +73,7 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseTime:
+class ComputeTime:
     """Time of a phase [s]: of kernels bound by the SMs they have, and by memory."""
 
     sm_bound_s: float
@@ -84,11 +84,11 @@ class PhaseTime:
         """Both, one after the other [s]."""
         return self.sm_bound_s + self.memory_bound_s
 
-    def __add__(self, other: PhaseTime) -> PhaseTime:
-        return PhaseTime(self.sm_bound_s + other.sm_bound_s, self.memory_bound_s + other.memory_bound_s)
+    def __add__(self, other: ComputeTime) -> ComputeTime:
+        return ComputeTime(self.sm_bound_s + other.sm_bound_s, self.memory_bound_s + other.memory_bound_s)
 
 
-def operation_s(p: Processor, op: Operation) -> float:
+def launches_s(p: Processor, op: Launch) -> float:
     """Time of all launches of one operation [s]."""
     if op.kind == "gemm":
         return op.count * gemm_s(p, op.rows[0], op.n, op.k, op.dtype)
@@ -105,12 +105,12 @@ def operation_s(p: Processor, op: Operation) -> float:
     )
 
 
-def phase_time(p: Processor, operations: Iterable[Operation]) -> PhaseTime:
+def phase_time(p: Processor, operations: Iterable[Launch]) -> ComputeTime:
     """Time of a list of operations that run one after the other."""
     sm_bound = memory_bound = 0.0
     for op in operations:
         if op.kind == "memory":
-            memory_bound += operation_s(p, op)
+            memory_bound += launches_s(p, op)
         else:
-            sm_bound += operation_s(p, op)
-    return PhaseTime(sm_bound, memory_bound)
+            sm_bound += launches_s(p, op)
+    return ComputeTime(sm_bound, memory_bound)

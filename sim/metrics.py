@@ -1,0 +1,215 @@
+"""Metrics of results: the one table of their names, units, directions, labels and meanings.
+
+README's table, what `expect`, `objectives` and a ladder's `metric` may name, which way is better, and what tables and sentences
+call a metric come from here; `tests/runs/test_metric_table.py` holds it equal to what runs report. Instants that a meaning
+speaks of are defined in the module that measures (`sim/runs/metrics.py`, `training_metrics.py`, `inference.py`, `serving.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sim import units
+
+_PASSES = ("prefill", "decode")
+_STEPS = ("training", *_PASSES)
+_SPREADS = "{ttft,ttft_alone,tpot,response,prefill_wait,decode_wait,step_wait,kv_transfer}"
+_KERNELS = "{dispatch,combine,exchange}"
+_TOKENS = "{dispatch,combine}"
+WORD = "word"
+"""Unit of a metric that is no number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric, or several whose names differ in a part: `{dispatch,combine}.time_s`.
+
+    `unit` is a dimension of `sim.units`, a `WORD`, or what is counted. `label` heads a column, `phrase` is for sentences, with {}
+    for the first part of the name; where they are left out the name serves.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    unit: str
+    better: Literal["lower", "higher"] | None
+    meaning: str
+    label: str = ""
+    phrase: str = ""
+
+    @property
+    def dimension(self) -> str:
+        """The dimension of `sim.units` that its values are shown in."""
+        return self.unit if self.unit in units.DIMENSIONS else "number"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that it stands for."""
+        parts = [part.split(",") for part in re.split(r"[{}]", self.name)[1::2]]
+        between = re.split(r"\{[^}]*\}", self.name)
+        return tuple(
+            between[0] + "".join(part + text for part, text in zip(chosen, between[1:], strict=True))
+            for chosen in itertools.product(*parts)
+        )
+
+
+TABLE = (
+    # --- kernels and flows
+    Metric(f"{_KERNELS}.time_s", ("all_to_all",), "s", "lower",
+           "mean over ranks of end minus the common start, as DeepEP's benchmark prints", phrase="{}"),
+    Metric(f"{_KERNELS}.completion_time_s", ("all_to_all",), "s", "lower", "end of the last rank minus the start"),
+    Metric("completion_time_s", ("flows",), "s", "lower", "end of the last flow minus the first start"),
+    Metric(f"{_KERNELS}.lower_bound_s", ("all_to_all",), "s", "lower",
+           "bytes over data-sheet rate on the busiest resource; bounds `completion_time_s`"),
+    Metric(f"{_KERNELS}.binding", ("all_to_all",), WORD, None,
+           "class that was full longest on the last rank's way: `nic`, `scale_up`, `leaf_uplink`, `pcie`, `copy_sms`, `hbm`, "
+           "`compute` or `latency`"),
+    Metric("binding", ("flows",), WORD, None, "the same of the last flow's way"),
+    Metric(f"{_KERNELS}.binding_resource", ("all_to_all",), WORD, None,
+           "its name in `links`, such as `node3/gpu5/scale_up/egress`"),
+    Metric("binding_resource", ("flows",), WORD, None, "its name in `links`"),
+    Metric(f"{_KERNELS}.wire_nic_bytes", ("all_to_all",), "bytes", "lower", "bytes a rank's NIC sends"),
+    Metric(f"{_KERNELS}.wire_nvlink_bytes", ("all_to_all",), "bytes", "lower",
+           "bytes a GPU sends over NVLink, forwarded ones included"),
+    Metric(f"{_TOKENS}.logical_rdma_bytes_per_s", ("all_to_all",), "bytes/s", "higher",
+           "payload times `nodes_per_token` over `time_s`, the own node counted"),
+    Metric(f"{_TOKENS}.logical_nvlink_bytes_per_s", ("all_to_all",), "bytes/s", "higher",
+           "payload times `ranks_per_token` over `time_s`, the own rank counted"),
+    Metric(f"{_TOKENS}.logical_selection_bytes_per_s", ("all_to_all",), "bytes/s", "higher",
+           "one record for every chosen expert over `time_s`, as low-latency benchmarks count"),
+    Metric(f"{_TOKENS}.ranks_per_token", ("all_to_all",), "ranks", "lower", "distinct ranks that hold a token's experts"),
+    Metric(f"{_TOKENS}.nodes_per_token", ("all_to_all",), "nodes", "lower", "distinct nodes that do"),
+    Metric("exchange.algbw_bytes_per_s", ("all_to_all",), "bytes/s", "higher",
+           "a rank's whole buffer, own part included, over `time_s`"),
+    Metric("exchange.busbw_bytes_per_s", ("all_to_all",), "bytes/s", "higher", "algbw times (n-1)/n"),
+    # --- steps and passes
+    Metric("step_time_s", _STEPS, "s", "lower",
+           "an optimizer step, all passes of a prompt, or a decode step, until the last rank has ended", "step", "the step"),
+    Metric("lower_bound_s", ("flows", *_STEPS, "serving"), "s", "lower", "what the data sheets leave at the least, see below"),
+    Metric("tokens_per_s_per_gpu", _STEPS, "tokens/s", "higher", "tokens a second of a GPU", "tokens/s/GPU",
+           "tokens a second and GPU"),
+    Metric("exposed_comm_s", _STEPS, "s", "lower",
+           "compute stream waits for collectives: of pipeline rank 0; of a pass also the phases in which they hold its SMs",
+           "exposed", "exposed communication"),
+    Metric("layer_time_s", _STEPS, "s", "lower", "one layer: of a step one with experts, forward and backward, as it runs; of a "
+           "pass the mean of all", phrase="one layer"),
+    Metric("memory_capacity_bytes", _STEPS, "bytes", None, "HBM of a GPU"),
+    # --- training
+    Metric("bubble_s", ("training",), "s", "lower", "pipeline rank 0 idle by the schedule", "bubble"),
+    Metric("exposed_comm_mean_s", ("training",), "s", "lower", "`exposed_comm_s`, mean over pipeline ranks"),
+    Metric("barrier_wait_s", ("training",), "s", "lower", "pipeline rank 0 waits for slower ranks of its EP group"),
+    Metric("optimizer_s", ("training",), "s", "lower", "reductions of gradients and the update of pipeline rank 0"),
+    Metric("phases.{1F,1B,1W}_s", ("training",), "s", "lower",
+           "forwards, backwards and weight parts that run alone, of pipeline rank 0"),
+    Metric("phases.1F1B_s", ("training",), "s", "lower", "its overlapped pairs"),
+    Metric("phases.{bubble,opt}_s", ("training",), "s", "lower", "its idle time, and its optimizer"),
+    Metric("phases_mean.{1F,1B,1W,1F1B,bubble,opt}_s", ("training",), "s", "lower", "the same, mean over pipeline ranks"),
+    Metric("tokens_per_step", ("training",), "tokens", None, "of all data-parallel ranks"),
+    Metric("tokens_per_day", ("training",), "tokens/day", "higher", "of all data-parallel ranks"),
+    Metric("mfu_causal_fraction", ("training",), "fraction", "higher",
+           "FLOPs of the model over the dense BF16 peak, of attention the half that a causal mask leaves", "MFU"),
+    Metric("mfu_noncausal_fraction", ("training",), "fraction", "higher", "the same with attention counted whole"),
+    Metric("layer_comm_alone_s", ("training",), "s", "lower",
+           "two dispatches and two combines of a layer, each alone on idle links", phrase="exchanges of one layer"),
+    Metric("layer_time_exposed_s", ("training",), "s", "lower",
+           "the same kernels on the same SMs as in `layer_time_s`, every exchange waited for"),
+    Metric("layer_time_serial_s", ("training",), "s", "lower", "that with all SMs computing meanwhile"),
+    Metric("memory_peak_bytes", ("training",), "bytes", "lower", "memory of the fullest GPU", "memory"),
+    Metric("run_days", ("training",), "days", "lower", "a whole run of such steps, with `workload.run`"),
+    Metric("run_gpu_hours", ("training",), "GPU-hours", "lower", "the same on all GPUs", "GPU-hours"),
+    Metric("run_cost_usd", ("training",), "$", "lower", "the same at the price of a GPU-hour", "cost [$]"),
+    Metric("run_energy_kwh", ("training",), "kWh", "lower", "the same at the power of a GPU with its share of everything"),
+    # --- prefill and decode
+    Metric("ttft_s", ("prefill",), "s", "lower", "end of a prompt's last pass minus start of its first, without a queue", "TTFT",
+           "time to the first token"),
+    Metric("tpot_s", ("decode",), "s", "lower", "`step_time_s` over the tokens that a step gives a request", "TPOT",
+           "time per output token"),
+    Metric("pass_time_s", ("prefill",), "s", "lower", "`step_time_s` over `passes`"),
+    Metric("passes", ("prefill",), "passes", None, "chunks that a prompt is computed in"),
+    Metric("tokens_per_gpu", ("prefill",), "tokens", None, "that all passes compute"),
+    Metric("tokens_per_s_per_node", _PASSES, "tokens/s", "higher", "tokens a second of a node", "tokens/s/node",
+           "tokens a second and node"),
+    Metric("tokens_per_s_per_user", ("decode",), "tokens/s", "higher", "tokens a second of a request", "tokens/s/user",
+           "tokens a second and user"),
+    Metric("skew_wait_s", _PASSES, "s", "lower", "the part of `exposed_comm_s` in which the mean rank waits for slower ones"),
+    Metric("requests_per_gpu", ("decode",), "requests", "higher", "of the step: as asked, or as many as fit",
+           phrase="requests a GPU"),
+    Metric("accepted_tokens_per_step", ("decode",), "tokens", "higher", "tokens that a step gives a request on average"),
+    Metric("max_batch_per_gpu", _PASSES, "requests", "higher", "requests that memory holds", "max batch"),
+    Metric("kv_cache_bytes", _PASSES, "bytes", "lower", "keys and values of the requests of a GPU"),
+    Metric("memory_limit", _PASSES, WORD, None, "what takes most of a GPU's memory"),
+    # --- serving
+    Metric(f"{_SPREADS}.{{mean,p50,p90,p99}}_s", ("serving",), "s", "lower",
+           "mean and percentiles over requests: arrival to first token, the same on empty machines, time per output token, "
+           "arrival to end, waits for prefill, for a decode instance and for its next step, and the move of keys and values"),
+    Metric("token_gap.{p50,p90,p99,max}_s", ("serving",), "s", "lower", "end of a step minus that of the one before"),
+    Metric("goodput_requests_per_s", ("serving",), "requests/s", "higher", "requests that ended within every objective"),
+    Metric("good_fraction", ("serving",), "fraction", "higher", "those over all that came"),
+    Metric("requests_per_s", ("serving",), "requests/s", "higher", "requests that ended"),
+    Metric("output_tokens_per_s", ("serving",), "tokens/s", "higher", "their tokens"),
+    Metric("output_tokens_per_s_per_gpu", ("serving",), "tokens/s", "higher", "the same of a GPU"),
+    Metric("requests_per_step", ("serving",), "requests", None, "of a decode step on average"),
+    Metric("makespan_s", ("serving",), "s", "lower", "last end minus first arrival; rates are over it"),
+    Metric("queues.{prefill,decode}.{mean,max}", ("serving",), "requests", "lower", "length of a pool's queue"),
+    Metric("waited_s.{prefill,decode}", ("serving",), "s", "lower", "waits for a pool, summed over requests"),
+    Metric("{prefill,decode}_utilisation_fraction", ("serving",), "fraction", None,
+           "time that the mean instance of a pool is in batches and steps"),
+    Metric("kv_peak_fraction", ("serving",), "fraction", None, "of the fullest decode instance's room for keys and values"),
+    Metric("num_{ended,refused,unfinished}", ("serving",), "requests", None,
+           "that ended, that no instance has room for, and that were cut off"),
+    Metric("while_arriving.span_s", ("serving",), "s", None,
+           "last arrival minus first; what `while_arriving` says is of this span and leaves the draining out"),
+    Metric("while_arriving.arrivals_per_s", ("serving",), "requests/s", None, "arrivals after the first"),
+    Metric("while_arriving.prefilled_per_s", ("serving",), "requests/s", "higher", "first tokens"),
+    Metric("while_arriving.requests_per_s", ("serving",), "requests/s", "higher", "ends"),
+    Metric("while_arriving.output_tokens_per_s", ("serving",), "tokens/s", "higher", "output tokens"),
+    Metric("while_arriving.{prefill,decode}_utilisation_fraction", ("serving",), "fraction", None, "as above"),
+)  # fmt: skip
+
+METRICS: Mapping[str, Metric] = {
+    name: replace(row, name=name, phrase=row.phrase.format(name.partition(".")[0]))
+    for row in TABLE
+    for name in row.names
+}
+"""Name, as in a result with dots between its parts -> the metric."""
+
+
+NUMBERS = tuple(name for name, row in METRICS.items() if row.unit != WORD)
+"""Names of the metrics that are numbers."""
+
+
+def reported(kinds: Collection[str], *, words: bool = False) -> list[str] | None:
+    """Names of the numbers (and `words`) that runs of some kinds report; None where the table does not have one of the kinds."""
+    if not kinds or not set(kinds) <= {kind for row in TABLE for kind in row.kinds}:
+        return None
+    return [
+        name for name in (METRICS if words else NUMBERS) if not set(kinds).isdisjoint(METRICS[name].kinds)
+    ]
+
+
+def dimension_of(name: str) -> str:
+    """The dimension of a metric; of what the table does not know (a part of memory, a key) the one that its suffix states."""
+    row = METRICS.get(name)
+    return row.dimension if row is not None else units.dimension_of(name)
+
+
+def more_is_better(name: str) -> bool | None:
+    """True where more of a metric is better, False where less is; None where neither is, or nobody knows."""
+    row = METRICS.get(name)
+    return None if row is None or row.better is None else row.better == "higher"
+
+
+def label(name: str) -> str:
+    """A metric at the head of a column: `step_time_s` -> `step`."""
+    row = METRICS.get(name)
+    words = re.sub(r"_(bytes_per_s|bytes|fraction|s)$", "", name)
+    return (row.label if row is not None else "") or words.replace("_", " ").replace(".", " ")
+
+
+def phrase(name: str) -> str:
+    """A metric in a sentence: `step_time_s` -> `the step`."""
+    row = METRICS.get(name)
+    return (row.phrase if row is not None else "") or label(name)
