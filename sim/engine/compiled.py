@@ -1,41 +1,53 @@
-"""Functions compiled where numba can be had, and plain Python where it cannot.
+"""Functions compiled where numba can be had and is worth its start, and plain Python elsewhere.
 
-Why this way: what is compiled is the readable Python in the source, so there is one copy of every rule. Nothing that numba
-lacks may stop a run: without numba, with its compiler switched off, without a folder that it could keep its code in, or
-with code there that an older version left, the same functions run, only later or more slowly.
+Why this way: what is compiled is the readable Python in the source, so there is one copy of every rule; small problems run it
+as it is, since starting numba costs more than a second of them. Nothing that numba lacks may stop a run: without numba,
+with its compiler switched off, without a folder that it could keep its code in, or with code there that an older version
+left, the same functions run, only later or more slowly.
 """
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """Compile a function of numbers and arrays when it is first called; the function itself where that cannot be.
+class Compilable:
+    """A function of numbers and arrays, written in what numba understands: called as it is, or as `compiled`."""
 
-    Parameters
-    ----------
-    function : written in what numba understands
+    def __init__(self, plain: Callable[..., Any]) -> None:
+        self.plain = plain
 
-    Returns
-    -------
-    a function of the same arguments and results
-    """
-    try:
-        import numba
-    except ImportError:
-        return function
-    try:
-        compiled = numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder to keep compiled code in
-        return numba.njit(error_model="numpy")(function)
-    cache = getattr(compiled, "_cache", None)
-    for name in ("load_overload", "save_overload"):
-        if hasattr(cache, name):
-            setattr(cache, name, _forgiving(getattr(cache, name), cache))
-    return compiled
+    def __call__(self, *args: Any) -> Any:
+        """Run it as plain Python."""
+        return self.plain(*args)
+
+    @cached_property
+    def compiled(self) -> Callable[..., Any]:
+        """The same function compiled, with those that it calls; plain where numba cannot be had."""
+        try:
+            import numba
+        except ImportError:
+            return self.plain
+        plain = self.plain
+        assert isinstance(plain, types.FunctionType)
+        called = {
+            name: getattr(plain.__globals__.get(name), "compiled", None) for name in plain.__code__.co_names
+        }
+        known = plain.__globals__ | {name: made for name, made in called.items() if made is not None}
+        whole = types.FunctionType(plain.__code__, known, plain.__name__, plain.__defaults__)
+        whole.__module__, whole.__qualname__ = plain.__module__, plain.__qualname__
+        try:
+            made = numba.njit(cache=True, error_model="numpy")(whole)
+        except RuntimeError:  # no folder to keep compiled code in
+            return numba.njit(error_model="numpy")(whole)
+        cache = getattr(made, "_cache", None)
+        for name in ("load_overload", "save_overload"):
+            if hasattr(cache, name):
+                setattr(cache, name, _forgiving(getattr(cache, name), cache))
+        return made
 
 
 def _forgiving(method: Callable[..., Any], cache: Any) -> Callable[..., Any]:

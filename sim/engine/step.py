@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.cluster.topology import Floats
 from sim.engine import step_loop
-from sim.engine.step_arrays import Lanes, Work, laid_out
+from sim.engine.step_arrays import StepLanes, StepWork, laid_out
 from sim.engine.step_network import StepNetwork, network_of
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
@@ -52,7 +52,7 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
     """
     network = network_of(plan)
     work, lanes, net = laid_out(plan, network, keep_tasks)
-    ended = step_loop.run(work, lanes, network.templates, net, plan.blocking)
+    ended = step_loop.run.compiled(work, lanes, network.templates, net, plan.blocking)
     if ended == step_loop.DEAD:
         raise InfeasibleError("bytes of the step wait forever: a link on their way has no capacity")
     assert ended == step_loop.DONE, "orders deadlock"
@@ -62,7 +62,7 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
 # --- what is written down -----------------------------------------------------------------------------------
 
 
-def _ran(plan: StepPlan, network: StepNetwork, work: Work, lanes: Lanes) -> StepRun:
+def _ran(plan: StepPlan, network: StepNetwork, work: StepWork, lanes: StepLanes) -> StepRun:
     tasks, folded = plan.tasks, network.folded
     num_ranks, num_classes = len(tasks), len(folded.groups)
     by_class = [
@@ -99,7 +99,7 @@ def _carried(tasks: Tasks, network: StepNetwork) -> tuple[Floats, Floats]:
 
 
 def _group_record(
-    plan: StepPlan, network: StepNetwork, work: Work, lanes: Lanes, rank: int, of_group: int
+    plan: StepPlan, network: StepNetwork, work: StepWork, lanes: StepLanes, rank: int, of_group: int
 ) -> GroupRecord:
     tasks, folded = plan.tasks, network.folded
     before = of_group * len(tasks.kind)

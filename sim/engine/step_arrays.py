@@ -75,7 +75,7 @@ MESSAGE = np.dtype(
 )
 
 
-class Work(NamedTuple):
+class StepWork(NamedTuple):
     """What is to be done, and when it was."""
 
     tracks: Rows
@@ -89,7 +89,7 @@ class Work(NamedTuple):
     node_times: Floats  # [2, kept nodes], start and end
 
 
-class Lanes(NamedTuple):
+class StepLanes(NamedTuple):
     """Clocks and factors over lane classes."""
 
     num_lanes: int
@@ -143,7 +143,7 @@ class Net(NamedTuple):
     member: Ints
 
 
-def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Work, Lanes, Net]:
+def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[StepWork, StepLanes, Net]:
     """Everything that the loop touches.
 
     Parameters
@@ -175,7 +175,7 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Wor
         speed[mine, : len(shown)] = plan.speed[rank[mine], folded.groups[c]][:, shown]
         weight[c, : len(shown)] = np.bincount(folded.lane_class[c], minlength=len(shown)) / plan.lanes
     shape = (num_tracks, num_lanes)
-    work = Work(
+    work = StepWork(
         tracks,
         rows,
         first,
@@ -186,7 +186,7 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Wor
         posted,
         node_times,
     )
-    whole = Lanes(
+    whole = StepLanes(
         num_lanes=num_lanes,
         zero=np.zeros(num_lanes),
         clock=np.zeros(shape),
@@ -281,7 +281,7 @@ def _messages(tasks: Tasks, network: StepNetwork) -> tuple[Rows, Ints]:
     return messages.ravel(), posted.ravel()
 
 
-def _net(network: StepNetwork, work: Work) -> Net:
+def _net(network: StepNetwork, work: StepWork) -> Net:
     t = network.templates
     num_tracks = len(work.tracks)
     num_places = num_tracks + len(work.posted)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.engine.compiled import jit
+from sim.engine.compiled import Compilable
 from sim.engine.sharing import max_min
 
 DONE, STUCK, DEAD = 0, 1, 2
@@ -40,7 +40,7 @@ _ENTERING, _WAITING, _RUNNING, _EXCHANGING, _ENDED = (
 _TIE = 1e-12
 
 
-@jit
+@Compilable
 def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
     """Run all tasks of all tracks; fills in the times of `w.tasks` and `w.node_times`. Returns how it ended."""
     for i in range(len(w.posted)):
@@ -107,7 +107,7 @@ def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
 # --- tracks -------------------------------------------------------------------------------------------------
 
 
-@jit
+@Compilable
 def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any) -> None:
     """Let a track do what it can until it has to wait, for messages or for a collective."""
     track, clock = w.tracks[number], x.clock[number]
@@ -158,7 +158,7 @@ def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any)
         track.phase = _ENTERING
 
 
-@jit
+@Compilable
 def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, begin: Any, now: Any) -> None:
     """Compute a node, or call for its collective and wait."""
     node, place = w.nodes[track.node], track.node - begin
@@ -204,7 +204,7 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, be
     track.node += 1
 
 
-@jit
+@Compilable
 def _arrive(w: Any, x: Any, t: Any, n: Any, number: Any) -> None:
     """A track's collective has ended: each lane goes on when its own flows have."""
     track = w.tracks[number]
@@ -225,7 +225,7 @@ def _arrive(w: Any, x: Any, t: Any, n: Any, number: Any) -> None:
     track.phase = _RUNNING
 
 
-@jit
+@Compilable
 def _mean(x: Any, track: Any, lanes: Any) -> Any:
     """Mean over the lanes that the classes of a track stand for."""
     total = 0.0
@@ -234,7 +234,7 @@ def _mean(x: Any, track: Any, lanes: Any) -> Any:
     return total
 
 
-@jit
+@Compilable
 def _post(w: Any, x: Any, n: Any, row: Any, clock: Any, now: Any) -> None:
     """One side of a message is ready at `clock`; with the second one the transfer is due."""
     message = w.messages[row]
@@ -255,7 +255,7 @@ def _post(w: Any, x: Any, n: Any, row: Any, clock: Any, now: Any) -> None:
 # --- the network --------------------------------------------------------------------------------------------
 
 
-@jit
+@Compilable
 def _begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
     """Put the flows of a transfer on the network."""
     template = n.template[place]
@@ -292,7 +292,7 @@ def _begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
     return _share(n, place, now)
 
 
-@jit
+@Compilable
 def _load(x: Any, t: Any, owner: Any, draws: Any, layer: Any, microbatch: Any) -> Any:
     """Mean routed load of the lanes that a flow's bytes are for."""
     total = 0.0
@@ -301,7 +301,7 @@ def _load(x: Any, t: Any, owner: Any, draws: Any, layer: Any, microbatch: Any) -
     return total / (t.owner_first[owner + 1] - t.owner_first[owner])
 
 
-@jit
+@Compilable
 def _advance(n: Any, place: Any, now: Any) -> None:
     """Let the flows of a transfer drain until now at the rates they have."""
     base, since = place * n.sizes[0], n.since[place]
@@ -316,7 +316,7 @@ def _advance(n: Any, place: Any, now: Any) -> None:
     n.since[place] = now
 
 
-@jit
+@Compilable
 def _share(n: Any, seed: Any, now: Any) -> Any:
     """New rates for a transfer and all that hangs together with it, and when each of these is next looked at."""
     island, num = n.island, 1
@@ -365,7 +365,7 @@ def _share(n: Any, seed: Any, now: Any) -> Any:
 # --- timers -------------------------------------------------------------------------------------------------
 
 
-@jit
+@Compilable
 def _set(n: Any, place: Any, time_s: Any) -> None:
     """Set the timer of a place; inf stops it."""
     when, winner = n.when, n.winner

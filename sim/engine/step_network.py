@@ -13,7 +13,7 @@ import numpy as np
 from sim.cluster.topology import CLASSES, Ints
 from sim.engine import folding
 from sim.engine.step_plan import StepPlan
-from sim.engine.step_templates import Folded, Templates, Transfer, Weights, Writer
+from sim.engine.step_templates import Folded, StepTransfer, Templates, Weights, Writer
 
 _NIC, _UPLINK = CLASSES.index("nic"), CLASSES.index("leaf_uplink")
 _FITS = 1.0 + 1e-9
@@ -79,7 +79,7 @@ class StepNetwork:
 def network_of(plan: StepPlan) -> StepNetwork:
     """Cable, fold and lay out everything that a step may have under way."""
     traffic, lanes = plan.traffic, plan.lanes
-    transfers: list[Transfer] = []
+    transfers: list[StepTransfer] = []
     places: dict[tuple[int, int, int, int], int] = {}
     kernels = tuple(dict.fromkeys(name for rank in traffic.collectives for group in rank for name in group))
     for rank, groups in enumerate(traffic.collectives):
@@ -89,7 +89,7 @@ def network_of(plan: StepPlan) -> StepNetwork:
                 places[rank, -1, group, kernels.index(name)] = len(transfers)
                 kind = len(kernels) * rank + kernels.index(name)
                 transfers.append(
-                    Transfer(one.flows, kind, first + np.arange(lanes), group, one, one.slowdown)
+                    StepTransfer(one.flows, kind, first + np.arange(lanes), group, one, one.slowdown)
                 )
     num_ranks = len(traffic.collectives)
     for (source, target), by_group in traffic.sends.items():
@@ -97,14 +97,14 @@ def network_of(plan: StepPlan) -> StepNetwork:
             ends = [(rank * plan.num_groups + group) * lanes for rank in (source, target)]
             both = np.concatenate([ends[0] + np.arange(lanes), ends[1] + np.arange(lanes)])
             places[source, target, group, 0] = len(transfers)
-            transfers.append(Transfer(flows, num_ranks * (len(kernels) + source) + target, both, group))
+            transfers.append(StepTransfer(flows, num_ranks * (len(kernels) + source) + target, both, group))
     cabled = folding.cabled([(t.flows, t.kind, t.lanes) for t in transfers])
     return _laid_out(plan, transfers, places, cabled, fold(plan, cabled), kernels)
 
 
 def _laid_out(
     plan: StepPlan,
-    transfers: list[Transfer],
+    transfers: list[StepTransfer],
     places: dict[tuple[int, int, int, int], int],
     flows: folding.Cabled,
     folded: Folded,

@@ -92,7 +92,7 @@ class Templates(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class StepTransfer:
     """A transfer of one track or between two, and where its flows stand among all."""
 
     flows: Flows
@@ -124,7 +124,7 @@ class Weights:
     place: Ints
 
     @classmethod
-    def of(cls, transfers: list[Transfer], flows: folding.Cabled, folded: Folded) -> Weights:
+    def of(cls, transfers: list[StepTransfer], flows: folding.Cabled, folded: Folded) -> Weights:
         """From entries at the one resource of each class that stands for it."""
         taker = np.concatenate(
             [
@@ -172,7 +172,7 @@ class Writer:
         self.used: list[Floats] = [np.zeros(len(self.capacity))]
         self.owners: dict[tuple[int, ...], int] = {}
 
-    def add(self, t: Transfer, number: int, slowdown: float | None) -> int:
+    def add(self, t: StepTransfer, number: int, slowdown: float | None) -> int:
         """The template of a transfer, beside compute where `slowdown` is given; returns its number."""
         w, folded = self.weights, self.folded
         mine = np.arange(self.flows.first[number], self.flows.first[number + 1])
@@ -209,7 +209,7 @@ class Writer:
         self.used.append(np.asarray(used, dtype=float))
         return len(self.num_flows) - 1
 
-    def _owner(self, t: Transfer, shown: Ints) -> Ints:
+    def _owner(self, t: StepTransfer, shown: Ints) -> Ints:
         if t.collective is None or not len(t.collective.owner):
             return np.full(len(shown), NONE, dtype=np.int64)
         place = [
@@ -218,7 +218,7 @@ class Writer:
         ]
         return np.array(place, dtype=np.int64)
 
-    def _parties(self, t: Transfer, classes: Ints, mine: Ints) -> None:
+    def _parties(self, t: StepTransfer, classes: Ints, mine: Ints) -> None:
         """Which lane classes take part in each flow class."""
         number = int(self.folded.group_class[t.group])
         stands = np.full(len(t.lanes), NONE, dtype=np.int64)
