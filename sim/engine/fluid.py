@@ -159,6 +159,29 @@ def alone(flows: Flows, base: Island) -> Floats:
     return here.finish + flows.latency_s
 
 
+def drained(flows: Flows, capacity: Floats, *, gather_fraction: float = 0.0) -> Floats:
+    """When the last byte of each flow has been sent, on links that nobody else uses [s, num_flows].
+
+    Parameters
+    ----------
+    flows : Flows
+    capacity : float, [num_resources] [bytes/s]
+    gather_fraction : float
+        As in the module docstring; 0 is exact.
+
+    Raises
+    ------
+    ValueError
+        Where a flow waits for a link without capacity.
+    """
+    here = island(flows, capacity, 0.0, gather_fraction=gather_fraction)
+    while (stop := here.advance(np.inf)) is not Stop.DONE:
+        if stop is Stop.STUCK:
+            raise ValueError("a flow waits for a link without capacity")
+        here.log_count = 0
+    return here.finish
+
+
 def bound_s(here: Island) -> float:
     """No schedule drains the island sooner [s]: the busiest resource's line bytes over its capacity."""
     entries = here.line * here.left[np.repeat(np.arange(len(here.left)), np.diff(here.start))]
