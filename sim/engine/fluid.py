@@ -56,6 +56,7 @@ class Island:
     share: Floats
     latency: Floats
     release: Floats  # absolute [s]; inf until the flow it waits for is done
+    start_s: Floats  # absolute [s]; no flow is released sooner
     after: Ints
     start: Ints
     resource: Ints  # local rows
@@ -80,7 +81,7 @@ class Island:
         """Let time pass until `horizon_s`, the end of a batch, or the end of all; returns why it stopped."""
         loop = _loop(len(self.resource), self.long)
         self.time_s, stop, self.log_count = loop(
-            self.time_s, horizon_s, self.window_s, self.share, self.latency, self.release, self.after, self.start,
+            self.time_s, horizon_s, self.window_s, self.share, self.latency, self.release, self.start_s, self.after, self.start,
             self.resource, self.line, self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left,
             self.saturated_s, self.log_time, self.log_used, self.log_count,
         )  # fmt: skip
@@ -108,6 +109,7 @@ def island(
         share=flows.share,
         latency=flows.latency_s,
         release=np.where(flows.after < 0, now_s + flows.release_s, np.inf),
+        start_s=now_s + flows.release_s,
         after=flows.after,
         start=flows.start,
         resource=local[flows.resource],
@@ -224,6 +226,7 @@ def merge(islands: list[Island]) -> Island:
         share=joined("share"),
         latency=joined("latency"),
         release=joined("release"),
+        start_s=joined("start_s"),
         after=np.concatenate(after),
         start=np.concatenate(start),
         resource=np.concatenate(resource),

@@ -59,7 +59,7 @@ def _can_fill(start: Any, resource: Any, line: Any, capacity: Any) -> Any:
 
 @Compilable
 def advance(
-    now: Any, horizon: Any, window: Any, share: Any, latency: Any, release: Any, after: Any, start: Any,
+    now: Any, horizon: Any, window: Any, share: Any, latency: Any, release: Any, start_s: Any, after: Any, start: Any,
     resource: Any, line: Any, capacity: Any, batch: Any, left: Any, rate: Any, finish: Any, batch_left: Any,
     saturated: Any, log_time: Any, log_used: Any, log_count: Any,
 ) -> Any:  # fmt: skip
@@ -166,7 +166,7 @@ def advance(
                 for i in range(num_later):
                     f = later[i]
                     if after[f] >= 0 and np.isinf(release[f]) and not np.isnan(finish[after[f]]):
-                        release[f] = finish[after[f]] + 2.0 * latency[after[f]]
+                        release[f] = max(start_s[f], finish[after[f]] + 2.0 * latency[after[f]])
                         next_release = min(next_release, release[f])
             now = then
             if ended:

@@ -232,7 +232,10 @@ class Step:
             num_microbatches=work.num_microbatches,
             seed=self.scenario.seed,
         )
-        speed = np.broadcast_to(draws.speed, (place.num_ranks, place.num_groups, place.lanes)).copy()
+        shape = (place.num_ranks, place.num_groups, place.lanes)
+        speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness()[
+            : work.layout.num_ranks
+        ].reshape(shape)
         return StepPlan(
             steps, traffic, place.num_groups, place.lanes, speed, loads=draws.loads, jitter=draws.jitter
         )

@@ -303,4 +303,4 @@ def _hints(spec: TrainingSpec) -> Iterator[str]:
         yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
 
 
-RESOLVER = Resolver({"training": TrainingSpec}, training_of, hints=_hints)
+RESOLVER = Resolver({"training": TrainingSpec}, training_of, computes=True, hints=_hints)

@@ -67,7 +67,7 @@ def drain(
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while True:
         here.time_s, stop, n = loop(
-            here.time_s, horizon, here.window_s, here.share, here.latency, here.release, here.after, here.start,
+            here.time_s, horizon, here.window_s, here.share, here.latency, here.release, here.start_s, here.after, here.start,
             here.resource, here.line, here.capacity, here.batch, here.left, here.rate, here.finish, here.batch_left,
             here.saturated_s, here.log_time, here.log_used, 0,
         )  # fmt: skip

@@ -20,7 +20,7 @@ from sim.runs import training
 from sim.runs.run import run_document
 from sim.scenario.resolve import resolve
 from sim.scenario.settings import read
-from sim.schedule import reductions
+from sim.schedule import programs, reductions
 from sim.schedule.collectives import HEADERS
 
 SCENARIO = """\
@@ -97,6 +97,22 @@ def test_the_bytes_of_a_dead_rail_go_over_the_living_ones() -> None:
     assert dead["node1/nic3/tx"]["bytes"] == pytest.approx(
         healthy["node1/nic3/tx"]["bytes"] * 8 / 7, rel=1e-6
     )
+
+
+def test_a_gpu_at_half_clock_makes_its_group_compute_twice_as_long() -> None:
+    """One GPU or all of the node: the others wait for it at every all-to-all, so both cost the compute of the stage."""
+    step = training.Step.of(resolve(documents.loads(SCENARIO.format(fabric="{}", faults="[]"), "mine.yaml")))
+    compute = sum(programs.compute_s(task.program) for task in step.plan.tasks[1])
+    alone, together = (longer_s(faults=f"[{{node: 1, {gpu}clock: 50 %}}]") for gpu in ("gpu: 3, ", ""))
+    assert together == pytest.approx(alone, rel=1e-9)
+    # Weight gradients run beside one of the all-to-alls, which hid a part of them before.
+    assert 0.9 * compute < together <= compute * (1 + 1e-9)
+    waits = [
+        ran(faults=f"[{{node: 0, {gpu}clock: 50 %}}]")["metrics"]["barrier_wait_s"]
+        for gpu in ("gpu: 3, ", "")
+    ]
+    assert waits[0] > 0
+    assert waits[1] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_node_that_nobody_reaches_is_infeasible() -> None:
