@@ -143,16 +143,17 @@ def refine(
     colours of flows, of resources and of lanes
     """
     flow_of_entry, line, wire = flows.flow_of_entry, rounded(flows.line), rounded(flows.wire)
-    weight, role = mixed(line, wire), flows.party_sends
+    # A colour times an odd number that stands for a weight is the colour of the pair.
+    weight, role = mixed(line, wire) | np.uint64(1), mixed(flows.party_sends) | np.uint64(1)
     colour, classes = flows.colour, -1
     num_groups = int(groups.max(initial=-1)) + 1
     while True:
-        uses = _sums(flow_of_entry, mixed(resources[flows.resource], weight), len(colour))
-        takes_part = _sums(flows.party_flow, mixed(lanes[flows.party_lane], role), len(colour))
+        uses = _sums(flow_of_entry, resources[flows.resource] * weight, len(colour))
+        takes_part = _sums(flows.party_flow, lanes[flows.party_lane] * role, len(colour))
         colour = mixed(colour, uses, takes_part)
-        carries = _sums(flows.resource, mixed(colour[flow_of_entry], weight), len(resources))
+        carries = _sums(flows.resource, colour[flow_of_entry] * weight, len(resources))
         resources = mixed(resources, carries)
-        lanes = mixed(lanes, _sums(flows.party_lane, mixed(colour[flows.party_flow], role), len(lanes)))
+        lanes = mixed(lanes, _sums(flows.party_lane, colour[flows.party_flow] * role, len(lanes)))
         lanes = mixed(lanes, _sums(groups, mixed(lanes), num_groups)[groups])
         now = sum(len(np.unique(colours)) for colours in (colour, resources, lanes))
         if now == classes:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.engine.compiled import Compilable
+from sim.engine.compiled import frugal
 
 WAITING = -2
 """Bottleneck of a flow whose rate is not known yet; -1 of one that no resource holds."""
@@ -38,7 +38,7 @@ def scratch(num_resources: int, num_entries: int) -> tuple[Any, Any, Any]:
     )
 
 
-@Compilable
+@frugal
 def max_min(
     flows: Any, num_flows: Any, start: Any, stop: Any, resource: Any, line: Any, share: Any, capacity: Any, rate: Any,
     bottleneck: Any, numbers: Any, counts: Any, member: Any,
@@ -125,7 +125,7 @@ def max_min(
     return num_live
 
 
-@Compilable
+@frugal
 def _sift(heap: Any, level: Any, place: Any, size: Any) -> None:
     """Let the entry at a place of the heap sink to where it belongs."""
     here = heap[place]

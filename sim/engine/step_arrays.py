@@ -116,6 +116,10 @@ class Net(NamedTuple):
     begun: Floats  # [num_places], nan before
     since: Floats  # when its flows were last brought up to date
     active: npt.NDArray[np.bool_]
+    lazy: npt.NDArray[np.bool_]  # alone so far, its flows not written out
+    alone_s: Floats  # [num_templates], time of one alone, -1 until known
+    alone_rate: Floats  # [flows of all templates]
+    alone_end: Floats  # [flows of all templates], after its start
     template: Ints
     message: Ints
     num_flows: Ints
@@ -300,6 +304,10 @@ def _net(network: StepNetwork, work: StepWork) -> Net:
         begun=np.full(num_places, np.nan),
         since=np.zeros(num_places),
         active=np.zeros(num_places, dtype=np.bool_),
+        lazy=np.zeros(num_places, dtype=np.bool_),
+        alone_s=np.full(len(t.fixed_s), -1.0),
+        alone_rate=np.zeros(len(t.payload)),
+        alone_end=np.zeros(len(t.payload)),
         template=np.zeros(num_places, dtype=np.int64),
         message=np.zeros(num_places, dtype=np.int64),
         num_flows=np.zeros(num_places, dtype=np.int64),
@@ -308,7 +316,7 @@ def _net(network: StepNetwork, work: StepWork) -> Net:
         near=near,
         seen=np.zeros(num_places, dtype=np.bool_),
         solved=np.zeros(num_places + 1, dtype=np.int64),
-        island=np.zeros(num_places, dtype=np.int64),
+        island=np.zeros(num_places + 1, dtype=np.int64),
         woken=np.zeros(num_tracks + 2, dtype=np.int64),
         when=when,
         winner=winner,

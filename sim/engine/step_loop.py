@@ -14,7 +14,8 @@ Why this way: whatever is under way has a *place* of its own, known before the l
 at a time, and of each kind of message to a track one is on its way at a time. So every place has one timer, and the
 next event is the winner of a tournament over them. Rates are solved anew for the transfers that hang together by
 links that could fill, whenever one of them starts or ends; a transfer alone needs one solution, as the flows of a
-collective share by their bytes and their ends free nothing that holds another back.
+collective share by their bytes and their ends free nothing that holds another back, and one of a kind that has been
+alone before needs none.
 
 Arguments are the arrays of `step`, which tells what their fields are.
 """
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.engine.compiled import Compilable
+from sim.engine.compiled import frugal
 from sim.engine.sharing import max_min
 
 DONE, STUCK, DEAD = 0, 1, 2
@@ -40,7 +41,7 @@ _ENTERING, _WAITING, _RUNNING, _EXCHANGING, _ENDED = (
 _TIE = 1e-12
 
 
-@Compilable
+@frugal
 def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
     """Run all tasks of all tracks; fills in the times of `w.tasks` and `w.node_times`. Returns how it ended."""
     for i in range(len(w.posted)):
@@ -66,16 +67,18 @@ def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
             if n.left_flows[place] > 0:
                 continue
         else:
+            if n.lazy[place]:
+                _write_out(t, n, place, now)
             _advance(n, place, now)
             if n.left_flows[place] > 0:
-                if _share(n, place, now) == DEAD:
+                if _share(t, n, place, now) == DEAD:
                     return DEAD
                 continue
             n.active[place] = False
             for k in range(n.near_first[place], n.near_first[place + 1]):
                 other = n.near[k]
                 stale = n.active[other] and n.solved[other] < n.solved[-1]
-                if stale and _share(n, other, now) == DEAD:
+                if stale and _share(t, n, other, now) == DEAD:
                     return DEAD
         _set(n, place, np.inf)
         if place < num_tracks:
@@ -107,7 +110,7 @@ def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
 # --- tracks -------------------------------------------------------------------------------------------------
 
 
-@Compilable
+@frugal
 def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any) -> None:
     """Let a track do what it can until it has to wait, for messages or for a collective."""
     track, clock = w.tracks[number], x.clock[number]
@@ -158,7 +161,7 @@ def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any)
         track.phase = _ENTERING
 
 
-@Compilable
+@frugal
 def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, begin: Any, now: Any) -> None:
     """Compute a node, or call for its collective and wait."""
     node, place = w.nodes[track.node], track.node - begin
@@ -204,7 +207,7 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, be
     track.node += 1
 
 
-@Compilable
+@frugal
 def _arrive(w: Any, x: Any, t: Any, n: Any, number: Any) -> None:
     """A track's collective has ended: each lane goes on when its own flows have."""
     track = w.tracks[number]
@@ -225,7 +228,7 @@ def _arrive(w: Any, x: Any, t: Any, n: Any, number: Any) -> None:
     track.phase = _RUNNING
 
 
-@Compilable
+@frugal
 def _mean(x: Any, track: Any, lanes: Any) -> Any:
     """Mean over the lanes that the classes of a track stand for."""
     total = 0.0
@@ -234,7 +237,7 @@ def _mean(x: Any, track: Any, lanes: Any) -> Any:
     return total
 
 
-@Compilable
+@frugal
 def _post(w: Any, x: Any, n: Any, row: Any, clock: Any, now: Any) -> None:
     """One side of a message is ready at `clock`; with the second one the transfer is due."""
     message = w.messages[row]
@@ -255,7 +258,7 @@ def _post(w: Any, x: Any, n: Any, row: Any, clock: Any, now: Any) -> None:
 # --- the network --------------------------------------------------------------------------------------------
 
 
-@Compilable
+@frugal
 def _begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
     """Put the flows of a transfer on the network."""
     template = n.template[place]
@@ -266,6 +269,11 @@ def _begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
     if last == first:
         return DONE
     scaled = place < len(w.tracks) and x.loads.size > 0
+    n.active[place] = True
+    if not scaled and n.alone_s[template] >= 0.0 and _is_alone(n, place):
+        n.lazy[place] = True
+        _set(n, place, now + n.alone_s[template])
+        return DONE
     layer = microbatch = draws = 0
     if scaled:
         track = w.tracks[place]
@@ -288,11 +296,52 @@ def _begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
                 n.line[entry] *= x.loads[draws, layer, microbatch, t.taker[e]] / load
             entry += 1
         n.stop[here] = entry
-    n.active[place] = True
-    return _share(n, place, now)
+    ended = _share(t, n, place, now)
+    if ended == DONE and not scaled and n.island[1] < 0:  # nobody shared with it
+        n.alone_s[template] = n.when[place] - now
+        for f in range(first, last):
+            here = base + f - first
+            n.alone_rate[f] = n.rate[here]
+            n.alone_end[f] = 0.0 if n.left[here] <= 0.0 else n.left[here] / n.rate[here]
+    return ended
 
 
-@Compilable
+@frugal
+def _is_alone(n: Any, place: Any) -> Any:
+    """True where nothing is under way that a transfer shares a resource with."""
+    alone = True
+    for k in range(n.near_first[place], n.near_first[place + 1]):
+        alone = alone and not n.active[n.near[k]]
+    return alone
+
+
+@frugal
+def _write_out(t: Any, n: Any, place: Any, now: Any) -> None:
+    """Write out the flows of a transfer that was alone so far and of which only the end was known."""
+    template, begun = n.template[place], n.begun[place]
+    first, base, entry = t.first[template], place * n.sizes[0], place * n.sizes[1]
+    for f in range(first, t.first[template + 1]):
+        here = base + f - first
+        n.share[here] = t.payload[f]
+        n.rate[here] = n.alone_rate[f]
+        n.left[here] = t.payload[f]
+        n.finish[here] = np.nan
+        if begun + n.alone_end[f] <= now:
+            n.finish[here] = begun + n.alone_end[f]
+            n.left_flows[place] -= 1
+        elif now > begun:
+            n.left[here] -= n.alone_rate[f] * (now - begun)
+        n.start[here] = entry
+        for e in range(t.entry[f], t.entry[f + 1]):
+            n.resource[entry] = t.resource[e]
+            n.line[entry] = t.line[e]
+            entry += 1
+        n.stop[here] = entry
+    n.since[place] = now
+    n.lazy[place] = False
+
+
+@frugal
 def _load(x: Any, t: Any, owner: Any, draws: Any, layer: Any, microbatch: Any) -> Any:
     """Mean routed load of the lanes that a flow's bytes are for."""
     total = 0.0
@@ -301,7 +350,7 @@ def _load(x: Any, t: Any, owner: Any, draws: Any, layer: Any, microbatch: Any) -
     return total / (t.owner_first[owner + 1] - t.owner_first[owner])
 
 
-@Compilable
+@frugal
 def _advance(n: Any, place: Any, now: Any) -> None:
     """Let the flows of a transfer drain until now at the rates they have."""
     base, since = place * n.sizes[0], n.since[place]
@@ -316,8 +365,8 @@ def _advance(n: Any, place: Any, now: Any) -> None:
     n.since[place] = now
 
 
-@Compilable
-def _share(n: Any, seed: Any, now: Any) -> Any:
+@frugal
+def _share(t: Any, n: Any, seed: Any, now: Any) -> Any:
     """New rates for a transfer and all that hangs together with it, and when each of these is next looked at."""
     island, num = n.island, 1
     island[0] = seed
@@ -331,10 +380,14 @@ def _share(n: Any, seed: Any, now: Any) -> Any:
                 island[num] = other
                 num += 1
         i += 1
+    if num < len(island):
+        island[num] = -1
     open_ = 0
     for i in range(num):
         place = island[i]
         n.seen[place] = False
+        if n.lazy[place]:
+            _write_out(t, n, place, now)
         n.solved[place] = n.solved[-1]
         if n.since[place] < now:
             _advance(n, place, now)
@@ -365,7 +418,7 @@ def _share(n: Any, seed: Any, now: Any) -> Any:
 # --- timers -------------------------------------------------------------------------------------------------
 
 
-@Compilable
+@frugal
 def _set(n: Any, place: Any, time_s: Any) -> None:
     """Set the timer of a place; inf stops it."""
     when, winner = n.when, n.winner

@@ -28,7 +28,7 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
     start = folding.mixed(rank, apart, own, folding.rounded(plan.speed.copy())).ravel()
     blocks = (rank * num_groups + group).ravel()
     resources = folding.mixed(plan.traffic.capacity, plan.traffic.class_idx)
-    known = 0
+    known = 1
     while True:
         colour, of_resource, of_lane = folding.refine(flows, resources, start, blocks)
         by_group = of_lane.reshape(num_ranks, num_groups, num_lanes).transpose(1, 0, 2)

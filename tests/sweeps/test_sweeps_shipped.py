@@ -75,8 +75,14 @@ def test_the_published_layout_is_within_three_per_cent_of_the_best_of_all(name: 
 def test_oversubscription_costs_a_step_what_its_sends_wait_for() -> None:
     """A hand-checked row: with cores 8:1 behind leaves 8:1 a send that leaves its pod has 1/64 of a NIC, which nothing hides."""
     free = best("v3-oversubscription", kind="rail_optimized", oversubscription=1)
-    for kind, ratio, times in (("rail_optimized", 8, 1.013), ("three_tier", 2, 1.005), ("three_tier", 4, 1.044)):
-        assert best("v3-oversubscription", kind=kind, oversubscription=ratio) == pytest.approx(times * free, rel=3e-3)
+    for kind, ratio, times in (
+        ("rail_optimized", 8, 1.013),
+        ("three_tier", 2, 1.005),
+        ("three_tier", 4, 1.044),
+    ):
+        assert best("v3-oversubscription", kind=kind, oversubscription=ratio) == pytest.approx(
+            times * free, rel=3e-3
+        )
     # 64 GPUs of a node's eight rails share its pod's cores: 58.7 MB each at 50 GB/s / 64, headers included, both ways, and a
     # DualPipe rank sends 2 x 120 of them over a pod's border: what the pod's port is busy with bounds the step.
     port_s = 2 * 120 * 4096 * 7168 * 2 * (4160 / 4096) / (50e9 / 64)
