@@ -55,6 +55,15 @@ class LinkFault:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuFault:
+    """A GPU (or all of a node, where `gpu` is None) whose clock is a part of what it should be [fraction]."""
+
+    node: int
+    clock_fraction: float
+    gpu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LeafSpine:
     """A bare two-tier fabric of hosts. Rates [bytes/s], latencies [s], packet sizes [bytes]."""
 

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster import fabrics
-from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, LinkFault, Routing
+from sim.cluster.fabrics import NONE, Fabric, FabricKind, GpuFault, LeafSpine, LinkFault, Routing
 
 if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware
 
 __all__ = [
-    "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Floats", "Ints", "LeafSpine", "LinkFault", "Routing",
+    "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Floats", "GpuFault", "Ints", "LeafSpine", "LinkFault", "Routing",
     "build", "build_leaf_spine", "compile_cluster",
 ]  # fmt: skip
 

@@ -11,12 +11,12 @@ of the whole exchange's bound: capacity freed within the window is handed out at
 its capacity, and on one link no flow is early, or late by more than a window for each completion before it; across
 links a flow may also gain a little while the rise of a competitor is put off.
 
-This module is the readable numpy version, the oracle of the tests; `fluid_compiled` is the same loop for numba, taken
-for problems of more than `COMPILED_FROM` entries. Both agree to 1e-9.
+The loop is `fluid_loop`, plain Python for problems of fewer than `COMPILED_FROM` entries and compiled for others.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import Floats, Ints
+from sim.engine import fluid_loop
 from sim.schedule.flows import Flows
 
 COMPILED_FROM = (
@@ -55,6 +56,7 @@ class Island:
     share: Floats
     latency: Floats
     release: Floats  # absolute [s]; inf until the flow it waits for is done
+    start_s: Floats  # absolute [s]; no flow is released sooner
     after: Ints
     start: Ints
     resource: Ints  # local rows
@@ -79,7 +81,7 @@ class Island:
         """Let time pass until `horizon_s`, the end of a batch, or the end of all; returns why it stopped."""
         loop = _loop(len(self.resource), self.long)
         self.time_s, stop, self.log_count = loop(
-            self.time_s, horizon_s, self.window_s, self.share, self.latency, self.release, self.after, self.start,
+            self.time_s, horizon_s, self.window_s, self.share, self.latency, self.release, self.start_s, self.after, self.start,
             self.resource, self.line, self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left,
             self.saturated_s, self.log_time, self.log_used, self.log_count,
         )  # fmt: skip
@@ -107,6 +109,7 @@ def island(
         share=flows.share,
         latency=flows.latency_s,
         release=np.where(flows.after < 0, now_s + flows.release_s, np.inf),
+        start_s=now_s + flows.release_s,
         after=flows.after,
         start=flows.start,
         resource=local[flows.resource],
@@ -158,6 +161,29 @@ def alone(flows: Flows, base: Island) -> Floats:
     return here.finish + flows.latency_s
 
 
+def drained(flows: Flows, capacity: Floats, *, gather_fraction: float = 0.0) -> Floats:
+    """When the last byte of each flow has been sent, on links that nobody else uses [s, num_flows].
+
+    Parameters
+    ----------
+    flows : Flows
+    capacity : float, [num_resources] [bytes/s]
+    gather_fraction : float
+        As in the module docstring; 0 is exact.
+
+    Raises
+    ------
+    ValueError
+        Where a flow waits for a link without capacity.
+    """
+    here = island(flows, capacity, 0.0, gather_fraction=gather_fraction)
+    while (stop := here.advance(np.inf)) is not Stop.DONE:
+        if stop is Stop.STUCK:
+            raise ValueError("a flow waits for a link without capacity")
+        here.log_count = 0
+    return here.finish
+
+
 def bound_s(here: Island) -> float:
     """No schedule drains the island sooner [s]: the busiest resource's line bytes over its capacity."""
     entries = here.line * here.left[np.repeat(np.arange(len(here.left)), np.diff(here.start))]
@@ -200,6 +226,7 @@ def merge(islands: list[Island]) -> Island:
         share=joined("share"),
         latency=joined("latency"),
         release=joined("release"),
+        start_s=joined("start_s"),
         after=np.concatenate(after),
         start=np.concatenate(start),
         resource=np.concatenate(resource),
@@ -220,104 +247,7 @@ def merge(islands: list[Island]) -> Island:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """A rate solution."""
-
-    rate: Floats  # [num_flows], bytes/s; infinite for a flow without entries
-    used: Floats  # [num_resources], capacity in use
-    bottleneck: Ints  # [num_flows], the resource that froze the flow, -1 where none did
-
-
-def max_min_rates(
-    start: Ints, resource: Ints, line: Floats, share: Floats, capacity: Floats, active: npt.NDArray[np.bool_]
-) -> Rates:
-    """Weighted max-min fair rates of the active flows, by progressive filling."""
-    flow = np.repeat(np.arange(len(share)), np.diff(start))
-    rate = np.zeros(len(share))
-    rate[active & (np.diff(start) == 0)] = np.inf
-    bottleneck = np.full(len(share), -1)
-    free = capacity.copy()
-    waiting = active[flow]  # [num_entries]
-    flow, resource, weight = flow[waiting], resource[waiting], (line * share[flow])[waiting]
-    while len(flow):
-        demand = np.bincount(resource, weight, len(capacity))
-        level = np.full(len(capacity), np.inf)
-        np.divide(np.maximum(free, 0.0), demand, out=level, where=demand > 0)
-        lowest = level.min()
-        holds = (level <= lowest * (1 + _TIE))[resource]
-        frozen = np.zeros(len(share), dtype=bool)
-        frozen[flow[holds]] = True
-        bottleneck[flow[holds]] = resource[holds]
-        rate[frozen] = share[frozen] * lowest
-        taken = frozen[flow]
-        free -= np.bincount(resource[taken], weight[taken] * lowest, len(capacity))
-        flow, resource, weight = flow[~taken], resource[~taken], weight[~taken]
-    return Rates(rate, capacity - np.maximum(free, 0.0), bottleneck)
-
-
-def advance_numpy(
-    now: float, horizon: float, window: float, share: Floats, latency: Floats, release: Floats, after: Ints,
-    start: Ints, resource: Ints, line: Floats, capacity: Floats, batch: Ints, left: Floats, rate: Floats,
-    finish: Floats, batch_left: Ints, saturated: Floats, log_time: Floats, log_used: npt.NDArray[np.float32],
-    log_count: int,
-) -> tuple[float, int, int]:  # fmt: skip
-    """One call of the event loop; changes the state arrays in place, returns (time, Stop, log_count)."""
-    flow = np.repeat(np.arange(len(share)), np.diff(start))
-    solution: Rates | None = None
-    while True:
-        open_ = np.isnan(finish)
-        if not open_.any():
-            return now, Stop.DONE, log_count
-        if log_count == log_time.shape[1]:
-            return now, Stop.LOG_FULL, log_count
-        active = open_ & (release <= now + _TIE * abs(now))
-        next_release = release[open_ & ~active].min(initial=np.inf)
-        if solution is None:
-            solution = max_min_rates(start, resource, line, share, capacity, active)
-            rate[:], used = solution.rate, solution.used
-        with np.errstate(divide="ignore", invalid="ignore"):
-            end = np.where(active, now + np.where(rate > 0, left / rate, np.inf), np.inf)
-        end[active & (left <= 0)] = now
-        first, last = end.min(initial=np.inf), end[active].max(initial=now)
-        stop_at = min(next_release, horizon)
-        if not np.isfinite(min(first, stop_at)):
-            return now, Stop.STUCK, log_count
-        then = min(max(first, min(first + window, last)), stop_at)
-        if then > now:
-            log_time[:, log_count] = now, then
-            log_used[log_count] = used
-            log_count += 1
-        saturated[used >= FULL * capacity] += then - now
-        done = active & (end <= then + _TIE * abs(then))
-        left[active & ~done] -= rate[active & ~done] * (then - now)
-        finish[done], left[done] = end[done], 0.0
-        freed = (after >= 0) & np.isinf(release) & done[after]
-        release[freed] = (finish + 2 * latency)[after[freed]]
-        np.subtract.at(batch_left, batch[done], 1)
-        now = then
-        if np.any(batch_left[batch[done]] == 0):
-            return now, Stop.BATCH, log_count
-        if now >= horizon:
-            return now, Stop.HORIZON, log_count
-        # Rates stay where the end of these flows frees nothing that holds another flow back.
-        held = np.bincount(solution.bottleneck[active & ~done] + 1, minlength=len(capacity) + 1)[1:] > 0
-        gone = np.flatnonzero(done[flow])
-        released = (
-            now + _TIE * abs(now) >= next_release
-        )  # as `active` above: an end may fall an ulp before a release
-        if released or freed.any() or held[resource[gone]].any():
-            solution = None
-        else:
-            used = used - np.bincount(resource[gone], line[gone] * rate[flow[gone]], len(capacity))
-
-
 def _loop(num_entries: int, long: bool) -> Callable[..., tuple[float, int, int]]:
-    """The compiled loop for large or long problems, the numpy one for small ones or where numba cannot be had."""
-    if num_entries < COMPILED_FROM and not (long and num_entries > LONG_COMPILED_FROM):
-        return advance_numpy
-    try:
-        from sim.engine.fluid_compiled import advance
-    except ImportError:
-        return advance_numpy
-    return advance  # type: ignore[no-any-return]
+    """The compiled loop for large or long problems and where numba runs already, plain Python for small ones."""
+    large = num_entries >= COMPILED_FROM or (long and num_entries > LONG_COMPILED_FROM)
+    return fluid_loop.advance.compiled if large or "numba" in sys.modules else fluid_loop.advance.plain

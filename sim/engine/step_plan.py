@@ -1,54 +1,90 @@
-"""A training step as the engine takes it: programs, costs and EP all-to-alls, planned before time passes."""
+"""A training step as the engine takes it: programs, compute, and what its transfers put on the cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from sim.cluster.topology import Floats
+import numpy as np
+
+from sim.cluster.topology import Floats, Ints
+from sim.schedule.flows import Flows
 from sim.schedule.training import Tasks
 
 
 @dataclass(frozen=True, slots=True)
-class ExchangeTimes:
-    """An all-to-all with the NICs to itself: time of each lane [s], and what it takes of its NIC."""
+class Collective:
+    """An EP all-to-all kernel of one group of ranks, cabled.
 
-    alone_s: Floats  # [lanes]
-    fill: float
-    nic_bytes: float
-    longest_s: float  # of the last lane
+    Parameters
+    ----------
+    flows : Flows
+        Its parties are lanes of the group.
+    fixed_s : float [s]
+        From the start of its slowest lane to its first byte.
+    slowdown : float
+        Its time beside compute over its time alone.
+    owner : int, [num_flows]
+        Which set of `owners` a flow's bytes are for.
+    owners : sequence of int arrays
+        Lanes whose mean routed load scales the bytes of the flows they own.
+    taker : int, [num_entries]
+        Lane whose routed load over its owners' scales an entry; -1 where none does.
+    """
+
+    flows: Flows
+    fixed_s: float
+    slowdown: float = 1.0
+    owner: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    owners: Sequence[Ints] = ()
+    taker: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
-class Costs(Protocol):
-    """What a step asks of the models of cost; arrays are over lanes."""
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Everything that a step may have under way, cabled on the whole cluster.
 
-    def exchange(
-        self, kernel: str, overlapped: bool, group: int, layer: int, microbatch: int
-    ) -> ExchangeTimes:
-        """The all-to-all of a layer and microbatch."""
+    Parameters
+    ----------
+    capacity : float, [num_resources]
+    class_idx : int, [num_resources]
+        Place in `topology.CLASSES`.
+    collectives : [pipeline ranks][groups], kernel -> Collective
+    sends : (source, target pipeline rank) -> flows of each group
+        Flow i goes from lane i to lane i. Pairs that are not named send nothing over any link.
+    """
 
-    def load(self, group: int, layer: int, microbatch: int) -> Floats | float:
-        """Routed load of each lane over the mean."""
-
-    def jitter(self, group: int) -> Floats | float:
-        """A factor on the next kernel's time."""
-
-    def even(self) -> Callable[[str, bool], ExchangeTimes] | None:
-        """The all-to-all of a kernel, overlapped or not, where all are the same and loads and jitter are 1; else None."""
+    capacity: Floats
+    class_idx: Ints
+    collectives: Sequence[Sequence[Mapping[str, Collective]]]
+    sends: Mapping[tuple[int, int], Sequence[Flows]]
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """Everything that `run_step` needs."""
+    """Everything that `run_step` needs.
+
+    Parameters
+    ----------
+    tasks : Tasks
+    traffic : Traffic
+    num_groups, lanes : int [count]
+        Groups of ranks at each pipeline rank, and ranks of each.
+    speed : float, [pipeline ranks, groups, lanes]
+        Time factor of each GPU's compute.
+    loads : float, [groups, layers, microbatches, lanes]
+        Routed load of each lane over the mean; empty where all are 1. One group's draws may stand for all groups.
+    jitter : float, [any number, lanes]
+        Factors on the times of single launches, taken in turn; empty where all are 1.
+    blocking : bool
+        Whether a rank waits for its sends before its next operation.
+    """
 
     tasks: Tasks
-    num_groups: int  # EP groups of a pipeline rank
+    traffic: Traffic
+    num_groups: int
     lanes: int
-    costs: Costs
-    speed: Sequence[
-        Sequence[Floats | float]
-    ]  # [pipeline ranks][groups]: time factor of each GPU for the whole step
-    send_s: float  # a pipeline send alone
-    send_bytes: float
+    speed: Floats
+    loads: Floats = field(default_factory=lambda: np.ones((0, 0, 0, 0)))
+    jitter: Floats = field(default_factory=lambda: np.ones((0, 0)))
     blocking: bool = True

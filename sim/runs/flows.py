@@ -23,7 +23,8 @@ def run_flows(scenario: Scenario, progress: Progress) -> Result:
     flows = flow_list.plan(table, cluster, fabric)
     trace = executor.run_flows(cluster, flows)
     finish = trace.transfers[0].finish_s
-    released = np.where(table.after < 0, table.start_s, (finish + flows.latency_s)[table.after])
+    freed = np.where(table.after < 0, table.start_s, (finish + flows.latency_s)[table.after])
+    released = np.maximum(table.start_s, freed)
     rows = np.stack([table.flow_id.astype(float), released * 1e6, finish * 1e6], axis=1)
     return {
         "metrics": measure.of_flows(trace, cluster),

@@ -128,8 +128,26 @@ class Pass:
     def _cluster(self) -> topology.Cluster:
         assert isinstance(self.scenario.fabric, topology.Fabric)
         nodes = max(1, self.ranks // self.hardware.gpu.scale_up.domain)
-        mine = tuple(fault for fault in self.scenario.faults if fault.node is None or fault.node < nodes)
+        first = self._faulty_group * nodes
+        mine = tuple(
+            replace(fault, node=None if fault.node is None else fault.node - first)
+            for fault in self.scenario.faults
+        )
         return topology.build(self.hardware, nodes, self.scenario.fabric, mine)
+
+    @cached_property
+    def _faulty_group(self) -> int:
+        """The EP group that is run: the one with faults, where one has any."""
+        nodes = max(1, self.ranks // self.hardware.gpu.scale_up.domain)
+        faulty = [fault.node for fault in self.scenario.faults if fault.node is not None]
+        faulty += [fault.node for fault in self.scenario.gpu_faults]
+        return faulty[0] // nodes if faulty else 0
+
+    @cached_property
+    def _slowness(self) -> Floats:
+        """Compute time of each rank over that of a healthy GPU, [num_ranks]."""
+        first = self._faulty_group * self.ranks
+        return self.scenario.slowness()[first : first + self.ranks]
 
     def record(self, direction: str) -> float:
         """Bytes of a record."""
@@ -314,7 +332,7 @@ class Pass:
     def duration(self, node: plans.PassNode) -> Floats:
         """Time of a node on each rank [num_ranks] [s]."""
         if node.part not in plans.EXCHANGES:
-            takes: Floats = self.need(node)[0]
+            takes: Floats = self.need(node)[0] * self._slowness
             return takes
         layer, half = node.layer % self.drawn, node.microbatch % len(self.routings[0])
         alone_s = self.solved[node.part, layer, half].alone_s

@@ -6,7 +6,7 @@ A sweep asks of thousands of steps whether they fit and what they cannot be fast
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -16,30 +16,37 @@ import numpy as np
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import load_kernel
-from sim.cost.memory import RankMemory, Recipe, memory, require_fit
-from sim.engine.step_costs import StepCosts
+from sim.cluster.topology import Floats
+from sim.cost.memory import RankMemory, require_fit
+from sim.engine import fluid
+from sim.engine.step import StepRun, run_step
 from sim.engine.step_plan import StepPlan
-from sim.engine.step_records import GroupRecord
-from sim.engine.training import run_step
-from sim.runs import kernel_list, training_metrics
+from sim.runs import kernel_list, step_traffic, training_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
+from sim.runs.step_parts import (
+    ACTIVATION_BYTES,
+    exchanges_of,
+    inside_layers_s,
+    memory_of,
+    routing_of,
+    slowdown_of,
+)
+from sim.runs.step_reductions import reducing_plan
+from sim.runs.step_traffic import Place
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.schedule import pipelines, reductions, step_bound
-from sim.schedule.collectives import Exchange, record_bytes
+from sim.schedule.collectives import Exchange
 from sim.schedule.operations import Pipeline
 from sim.schedule.reductions import Links
-from sim.schedule.replay import peaks
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
 from sim.schedule.training import StageTimes, tasks
-from sim.workload.model import GQA, MLA, Model
-from sim.workload.placement import contiguous
+from sim.workload import skew
+from sim.workload.model import Model
 from sim.workload.stages import Stage, held_parameters, stages
-from sim.workload.traffic import DIRECTIONS, Routing, route
+from sim.workload.traffic import Routing
 
-_MOST_LANES = 256
-_BYTES = 2.0  # of an activation between stages
 _TASKS_KEPT = 3  # of each kind, in full, in each rank group's timeline
 
 
@@ -52,16 +59,17 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     plan = step.plan
     on = f"{step.work.layout.num_ranks} GPUs"
     progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {on}")
-    records = run_step(plan, keep_tasks=_TASKS_KEPT)
-    metrics = step.metrics(records)
-    timeline = training_metrics.timeline(records, metrics["step_time_s"])
+    ran = run_step(plan, keep_tasks=_TASKS_KEPT)
+    reduced = run_step(step.reducing, keep_tasks=1)
+    metrics = step.metrics(ran, reduced)
+    timeline = training_metrics.timeline(ran.records, metrics["step_time_s"])
     return {
         "metrics": metrics,
         "memory": [{"rank": row.rank, **row.parts()} for row in step.memory],
         "stages": [str(stage) for stage in step.stages],
-        "timeline": timeline | {"optimizer_s": step.optimizer_s(step.links)},
+        "timeline": timeline | {"optimizer_s": training_metrics.ends_s(reduced.records)},
         "exchanges": {} if step.apart else _exchange_facts(step),
-        "links": {},
+        "links": training_metrics.links(step.cluster, (ran, reduced), metrics["step_time_s"]),
         **kernel_list.of_training(step.hardware, step.model, step.work, step.routing.ranks_per_token),
     }
 
@@ -157,22 +165,29 @@ class Step:
         """Of one rank and microbatch [bytes]."""
         work = self.work
         tokens = work.microbatch_tokens / (work.layout.tp * work.layout.cp)
-        return tokens * self.model.hidden * _BYTES
+        return tokens * self.model.hidden * ACTIVATION_BYTES
 
     @cached_property
-    def costs(self) -> StepCosts:
-        """Exchanges and skew."""
-        work, layout = self.work, self.work.layout
-        return StepCosts(
-            self.exchanges,
-            self.slowdown,
-            work.skew,
-            num_groups=1 if self.apart or work.skew.balanced else layout.expert_dp,
-            num_layers=self.model.num_layers + self.model.num_mtp_layers,
-            num_microbatches=work.num_microbatches,
-            seed=self.scenario.seed,
-            lanes=min(layout.expert_dp, _MOST_LANES) if self.apart else None,
-        )
+    def alone_s(self) -> dict[str, Floats]:
+        """Time of each rank of an exchange on idle, healthy links at mean loads [s]."""
+        return {name: _alone_s(exchange) for name, exchange in self.exchanges.items()}
+
+    def mean_s(self, name: str, *, overlapped: bool) -> float:
+        """Time of an exchange on idle, healthy links, mean of its ranks [s]."""
+        return float(self.alone_s[name].mean()) * (self.slowdown[name] if overlapped else 1.0)
+
+    @cached_property
+    def cluster(self) -> topology.Cluster:
+        """The whole cluster with its faults, cabled."""
+        scenario = self.scenario
+        assert isinstance(scenario.fabric, topology.Fabric)
+        return topology.build(self.hardware, scenario.num_nodes, scenario.fabric, scenario.faults)
+
+    @cached_property
+    def place(self) -> Place:
+        """Where its ranks stand."""
+        layout = self.work.layout
+        return Place.of(layout.num_ranks, layout.pp, layout.ep)
 
     @cached_property
     def times(self) -> tuple[StageTimes, ...]:
@@ -185,7 +200,7 @@ class Step:
             work.kernel,
             comm_sms=work.comm_sms if work.spec.overlap else 0,
             generation=work.spec.gemm_generation,
-            exposed_s=_inside_layers_s(work, self.model, self.links),
+            exposed_s=inside_layers_s(work, self.model, self.links),
             recompute=work.spec.recompute,
             measured=work.measured,
         )
@@ -193,27 +208,61 @@ class Step:
     @cached_property
     def plan(self) -> StepPlan:
         """Everything that the engine needs."""
-        work, costs = self.work, self.costs
+        work, place = self.work, self.place
+        steps = tasks(
+            self.pipeline, self.times, partial(self.mean_s, overlapped=True), overlap=work.spec.overlap
+        )
+        sent = steps.messages[steps.receives[steps.receives >= 0], 3:5]
+        traffic = step_traffic.traffic_of(
+            self.cluster,
+            place,
+            {} if self.apart else self.exchanges,
+            self.slowdown,
+            {(source, target) for source, target in sent.tolist()},
+            self.send_bytes,
+            load_kernel("nccl"),
+            loaded=work.skew.routed_load > 0,
+        )
+        draws = skew.draw(
+            work.skew,
+            num_ranks=place.num_ranks,
+            num_groups=place.num_groups if work.spec.skew.groups == "all" else 1,
+            lanes=place.lanes,
+            num_layers=self.model.num_layers + self.model.num_mtp_layers + 1,
+            num_microbatches=work.num_microbatches,
+            seed=self.scenario.seed,
+        )
+        shape = (place.num_ranks, place.num_groups, place.lanes)
+        speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness()[
+            : work.layout.num_ranks
+        ].reshape(shape)
         return StepPlan(
-            tasks=tasks(
-                self.pipeline, self.times, partial(costs.mean_s, overlapped=True), overlap=work.spec.overlap
-            ),
-            num_groups=costs.num_groups,
-            lanes=costs.lanes,
-            costs=costs,
-            speed=costs.speeds(work.layout.pp, costs.num_groups),
-            send_s=self.send_s(self.links),
-            send_bytes=self.send_bytes,
+            steps, traffic, place.num_groups, place.lanes, speed, loads=draws.loads, jitter=draws.jitter
         )
 
     def run(self) -> dict[str, Any]:
         """Run it for its metrics alone, without a timeline."""
-        return self.metrics(run_step(self.plan))
+        return self.metrics(run_step(self.plan), run_step(self.reducing))
 
-    def optimizer_s(self, links: Links) -> list[float]:
-        """The optimizer of each pipeline rank [s]."""
+    @cached_property
+    def reducing(self) -> StepPlan:
+        """Gradients scattered, the shard updated, weights gathered: ZeRO-1 after the last task of all."""
+        return reducing_plan(
+            self.place,
+            self.cluster,
+            self.work.layout,
+            self.parameters,
+            self.links,
+            gpus_per_node=self.scenario.gpus_per_node,
+        )
+
+    @cached_property
+    def parameters(self) -> list[reductions.Held]:
+        """What a GPU of each pipeline rank holds."""
+        layout = self.work.layout
         return [
-            _optimizer_s(self.work, self.model, self.stages, held, links) for held in self.pipeline.stages
+            reductions.held(held_parameters(self.model, [self.stages[i] for i in held]), layout)
+            for held in self.pipeline.stages
         ]
 
     @cached_property
@@ -237,21 +286,23 @@ class Step:
             self.hardware.gpu,
             {} if self.apart else self.exchanges,
             slowdown=self.slowdown,
-            inside_s=_inside_layers_s(work, self.model, links),
+            inside_s=inside_layers_s(work, self.model, links),
             send_s=self.send_s(links),
             measured_fraction=fraction,
         )
         ranks = step_bound.rank_bounds_s(self.pipeline, least)
-        return float(ranks.max()) + max(self.optimizer_s(links))
+        return float(ranks.max()) + max(
+            reductions.optimizer_s(links, one, work.layout) for one in self.parameters
+        )
 
-    def metrics(self, records: Sequence[GroupRecord]) -> dict[str, Any]:
-        """All metrics of the step that left these records."""
-        optimizer_s = self.optimizer_s(self.links)
+    def metrics(self, ran: StepRun, reduced: StepRun) -> dict[str, Any]:
+        """All metrics of the step that ran, and of its reductions."""
+        optimizer_s = training_metrics.ends_s(reduced.records)
         return {
-            **training_metrics.measure(self.scenario, records, optimizer_s, self.lower_bound_s),
+            **training_metrics.measure(self.scenario, ran.records, optimizer_s, self.lower_bound_s),
             **layer_metrics(
                 self.times,
-                lambda name, busy: self.costs.mean_s(name, overlapped=busy),
+                lambda name, busy: self.mean_s(name, overlapped=busy),
                 overlap=self.work.spec.overlap,
             ),
             "memory_peak_bytes": max(row.total_bytes for row in self.memory),
@@ -259,115 +310,19 @@ class Step:
         }
 
 
-def memory_of(
-    work: Training,
-    model: Model,
-    pipeline: Pipeline,
-    cut: Sequence[Stage],
-    ranks_per_token: float,
-    gpus_per_node: int,
-) -> tuple[RankMemory, ...]:
-    """Memory of one GPU at each pipeline rank."""
-    return memory(
-        model,
-        work.layout,
-        cut,
-        pipeline.stages,
-        partial(peaks, pipeline),
-        tokens_per_microbatch=work.microbatch_tokens,
-        ranks_per_token=ranks_per_token,
-        recipe=Recipe(
-            compute="fp8" if work.spec.precision == "fp8" else "bf16", recompute=work.spec.recompute
-        ),
-        gpus_per_node=gpus_per_node,
-    )
-
-
-def routing_of(scenario: Scenario, work: Training, model: Model) -> Routing:
-    """Mean counts of one EP group; the spread of routed loads around them is the step's skew."""
-    tokens = work.microbatch_tokens // (work.layout.tp * work.layout.cp)
-    return route(
-        work.gate,
-        contiguous(model.num_experts, work.layout.ep),
-        top_k=model.top_k,
-        tokens_per_rank=max(1, tokens),
-        ranks_per_node=scenario.gpus_per_node,
-        sampling="expected",
-        rng=np.random.default_rng([scenario.seed, 0]),
-    )
-
-
-def slowdown_of(work: Training) -> dict[str, float]:
-    """Time of a collective next to compute over its time alone [ratio]."""
-    return {direction: work.kernel.slowdown(direction) for direction in DIRECTIONS}
-
-
-def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Exchange]:
-    """Dispatch and combine of one EP group, on the nodes that it spans."""
-    assert scenario.hardware is not None
-    assert isinstance(scenario.fabric, topology.Fabric)
-    nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
-    cluster = topology.build(scenario.hardware, nodes, scenario.fabric)
-    formats = {"dispatch": work.spec.dispatch_dtype, "combine": work.spec.combine_dtype}
-    return {
-        direction: Exchange(
-            cluster=cluster,
-            kernel=work.kernel,
-            direction=direction,
-            gpus=np.arange(work.layout.ep),
-            routing=routing,
-            record_bytes=float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k)),
-            comm_sms=work.comm_sms,
-            **work.options,
-        )
-        for direction, dtype in formats.items()
-    }
-
-
-def _inside_layers_s(work: Training, model: Model, links: reductions.Links) -> dict[str, float]:
-    """Phase of a layer -> its exposed reductions under TP and CP [s].
-
-    TP reduces the output of each block, and its gradient. CP gathers keys and values for attention, again in its
-    backward, and scatters their gradients.
-    """
-    layout = work.layout
-    tokens = work.microbatch_tokens / layout.cp
-    reduced = reductions.tensor_parallel_s(links, tokens * model.hidden * _BYTES, layout.tp)
-    a = model.attention
-    shared_heads = (
-        2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
-    )
-    width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
-    kv = work.microbatch_tokens * width * _BYTES
-    gathered = reductions.context_parallel_s(links, kv, layout.cp, layout.tp)
-    return {
-        "attn(F)": reduced + gathered,
-        "mlp(F)": reduced,
-        "attn(B)": reduced + 2 * gathered,
-        "mlp(B)": reduced,
-    }
-
-
-def _optimizer_s(
-    work: Training, model: Model, cut: Sequence[Stage], held: Sequence[int], links: reductions.Links
-) -> float:
-    layout, count = work.layout, held_parameters(model, [cut[i] for i in held])
-    return reductions.optimizer_s(
-        links,
-        dense_parameters=(count.layers + count.embedding + count.head) / layout.tp,
-        expert_parameters=count.experts / layout.ep,
-        dp=layout.dp * layout.cp,
-        expert_dp=layout.expert_dp,
-        ep=layout.ep,
-        dense_stride=layout.tp,
-    )
+def _alone_s(exchange: Exchange) -> Floats:
+    fixed, flows = exchange.latency_s(), exchange.flows()
+    if flows.num_flows == 0:
+        return np.full(len(exchange.gpus), fixed)
+    ends = fluid.alone(flows, fluid.lone(flows, exchange.cluster.capacity, often=False))
+    return flows.rank_ends(fixed + ends, len(exchange.gpus), floor_s=fixed)
 
 
 def _exchange_facts(step: Step) -> dict[str, Any]:
     return {
         name: {
-            "alone_s": step.costs.mean_s(name, overlapped=False),
-            "beside_compute_s": step.costs.mean_s(name, overlapped=True),
+            "alone_s": step.mean_s(name, overlapped=False),
+            "beside_compute_s": step.mean_s(name, overlapped=True),
             "ranks_per_token": exchange.routing.ranks_per_token,
             "nodes_per_token": exchange.routing.nodes_per_token,
         }

@@ -14,14 +14,19 @@ from sim.documents import Document
 from sim.errors import Problem
 from sim.scenario.draft import catch
 from sim.scenario.values import Branch, Index, Machines, Number, Whole
-from sim.schemas import Bytes, Duration, Rate, written
+from sim.schemas import Bytes, Duration, Fraction, Rate, written
 from sim.units import UnitError
 
 
 def cluster_of(
     document: Document, cluster: ClusterSpec, problems: list[Problem]
-) -> tuple[Hardware | None, int, topology.Fabric | topology.LeafSpine | None, tuple[topology.LinkFault, ...]]:
-    """Hardware, number of nodes, fabric and link faults; what is wrong joins `problems`."""
+) -> tuple[
+    Hardware | None,
+    int,
+    topology.Fabric | topology.LeafSpine | None,
+    tuple[topology.LinkFault | topology.GpuFault, ...],
+]:
+    """Hardware, number of nodes, fabric and faults; what is wrong joins `problems`."""
     at = ("cluster",)
     if isinstance(cluster.fabric, LeafSpineSpec):
         if cluster.hardware or cluster.nodes:
@@ -50,7 +55,7 @@ def cluster_of(
         oversubscription=asked.oversubscription,
         nodes_per_leaf=asked.nodes_per_leaf or hardware.fabric.nodes_per_leaf,
     )
-    return hardware, cluster.nodes, fabric, tuple(_link_faults(document, cluster, hardware, problems))
+    return hardware, cluster.nodes, fabric, tuple(_faults(document, cluster, hardware, problems))
 
 
 def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem]) -> topology.LeafSpine:
@@ -83,30 +88,75 @@ def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem
     )
 
 
-def _link_faults(
+def _faults(
     document: Document, cluster: ClusterSpec, hardware: Hardware, problems: list[Problem]
-) -> Iterator[topology.LinkFault]:
-    rails, nodes = hardware.gpu.scale_up.domain, cluster.nodes or 0
+) -> Iterator[topology.LinkFault | topology.GpuFault]:
+    """What is broken; what is wrong with it joins `problems`."""
+    gpus, nodes = hardware.gpu.scale_up.domain, cluster.nodes or 0
+    healthy = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu if hardware.nic else None
+    seen: dict[tuple[str, int | None, int | None], int] = {}
     for i, fault in enumerate(cluster.faults):
         at = ("cluster", "faults", i)
-        by_node = fault.node is not None and fault.nic is not None
-        if by_node == (fault.rail is not None) or (fault.node is None) != (fault.nic is None):
-            problems.append(document.problem(at, "a fault", "either 'node' and 'nic', or 'rail' alone"))
+        named = frozenset(key for key in ("node", "nic", "gpu", "rail") if getattr(fault, key) is not None)
+        does = [key for key in ("bandwidth", "clock") if getattr(fault, key) is not None]
+        if named not in _FAULTY or len(does) != 1 or does[0] not in _FAULTY[named]:
+            wanted = "'bandwidth' of 'node' and 'nic', or of a 'rail' alone; or 'clock' of a 'node', or of 'node' and 'gpu'"
+            problems.append(document.problem(at, "a fault", wanted))
             continue
-        nic = fault.nic if fault.rail is None else fault.rail
-        assert nic is not None
-        if nic >= rails:
-            key = "nic" if fault.rail is None else "rail"
-            problems.append(
-                document.problem((*at, key), str(nic), f"0 to {rails - 1}: a node has {rails} GPUs")
-            )
-        if fault.node is not None and fault.node >= nodes:
+        for key, limit, why in (
+            ("nic", gpus, "GPUs"),
+            ("rail", gpus, "GPUs"),
+            ("gpu", gpus, "GPUs"),
+            ("node", nodes, "nodes"),
+        ):
+            number = getattr(fault, key)
+            if number is not None and number >= limit:
+                whole = "the cluster" if key == "node" else "a node"
+                problems.append(
+                    document.problem((*at, key), str(number), f"0 to {limit - 1}: {whole} has {limit} {why}")
+                )
+        index = fault.gpu if does[0] == "clock" else fault.nic if fault.rail is None else fault.rail
+        what = (does[0], fault.node, index)
+        if what in seen:
             problems.append(
                 document.problem(
-                    (*at, "node"), str(fault.node), f"0 to {nodes - 1}: the cluster has {nodes} nodes"
+                    at, "a second fault of the same part", f"one; the first is number {seen[what]}"
                 )
             )
-        yield topology.LinkFault(nic, fault.bandwidth, fault.node)
+        seen.setdefault(what, i)
+        if fault.clock is not None:
+            assert fault.node is not None
+            yield topology.GpuFault(fault.node, fault.clock, fault.gpu)
+            continue
+        rate = _rate(fault.bandwidth, healthy or 0.0)
+        if healthy is None or rate > healthy:
+            wanted = (
+                f"at most {units.show(healthy, 'bytes/s')}, a healthy NIC's"
+                if healthy
+                else "no fault: there is no NIC"
+            )
+            problems.append(
+                document.problem((*at, "bandwidth"), str(document.get((*at, "bandwidth"))), wanted)
+            )
+            continue
+        assert index is not None
+        yield topology.LinkFault(index, rate, fault.node)
+
+
+_FAULTY: dict[frozenset[str], tuple[str, ...]] = {
+    frozenset({"node", "nic"}): ("bandwidth",),
+    frozenset({"rail"}): ("bandwidth",),
+    frozenset({"node"}): ("clock",),
+    frozenset({"node", "gpu"}): ("clock",),
+}
+"""What a fault names -> what of it may be worse than healthy."""
+
+
+def _rate(bandwidth: object, healthy: float) -> float:
+    """A rate, or a part of the healthy one [bytes/s]."""
+    if isinstance(bandwidth, str) and bandwidth.rstrip().endswith("%"):
+        return units.parse(bandwidth, "fraction") * healthy
+    return units.parse(bandwidth, "bytes/s")
 
 
 FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
@@ -142,18 +192,32 @@ class FabricSpec(Branch):
 
 
 class FaultSpec(Branch):
-    """A NIC at another rate: of one node (`node` and `nic`) or of all nodes (`rail`)."""
+    """A part that is worse than it should be, for the whole run."""
 
     node: Index | None = None
     nic: Index | None = None
+    """With `node`: one NIC."""
+    gpu: Index | None = None
+    """With `node`: one GPU; a node without it means all of its GPUs."""
     rail: Index | None = None
-    bandwidth: Rate
+    """This NIC of every node."""
+    bandwidth: str | None = None
+    """Of a NIC or rail: 200 Gb/s, or a part of the healthy rate, 50 %; 0 is dead."""
+    clock: Fraction | None = None
+    """Of a GPU: its compute clock over that of the others."""
 
-    @field_validator("bandwidth")
+    @field_validator("bandwidth", mode="before")
     @classmethod
-    def _not_negative(cls, value: float) -> float:
-        if value < 0:
-            raise UnitError(f"{value:g} bytes/s", "a rate of 0 or more")
+    def _not_negative(cls, value: object) -> object:
+        if value is not None and _rate(value, 1.0) < 0:
+            raise UnitError(f"'{value}'", "a rate of 0 or more")
+        return value
+
+    @field_validator("clock")
+    @classmethod
+    def _some_clock(cls, value: float | None) -> float | None:
+        if value is not None and not 0 < value <= 1:
+            raise UnitError(f"{value:.0%}", "more than 0 %, and at most 100 %")
         return value
 
 

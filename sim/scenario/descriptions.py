@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
@@ -59,6 +61,7 @@ class Scenario:
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
     settings: tuple[str, ...] = ()  # what was laid over the file, `key.path=value`
+    gpu_faults: tuple[topology.GpuFault, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -75,6 +78,14 @@ class Scenario:
         """GPUs of one scale-up domain."""
         joined = isinstance(self.fabric, topology.Fabric) and self.fabric.kind == "scale_up"
         return self.num_ranks if joined else self.num_ranks // self.num_nodes
+
+    def slowness(self) -> topology.Floats:
+        """Compute time of each GPU over that of a healthy one, [num_ranks]."""
+        factor = np.ones(self.num_ranks)
+        by_node = factor.reshape(self.num_nodes, -1)
+        for fault in self.gpu_faults:
+            by_node[fault.node, slice(None) if fault.gpu is None else fault.gpu] /= fault.clock_fraction
+        return factor
 
     def cluster(self) -> topology.Cluster:
         """The cabled cluster."""

@@ -42,7 +42,7 @@ class Draft:
     hardware: Hardware | None = None
     num_nodes: int = 0
     fabric: topology.Fabric | topology.LeafSpine | None = None
-    link_faults: tuple[topology.LinkFault, ...] = ()
+    faults: tuple[topology.LinkFault | topology.GpuFault, ...] = ()
     model: Model | None = None
     layout: dict[str, int] = field(default_factory=dict)
     derived: dict[str, int] = field(default_factory=dict)  # keys of the workload that follow from others

@@ -144,6 +144,12 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         draft.problem((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
     if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
         draft.problem((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
+    groups = {
+        fault.node // max(1, ep // draft.gpus_per_node) for fault in draft.faults if fault.node is not None
+    }
+    if len(groups) > 1:
+        wanted = f"faults in one EP group of {ep} GPUs: it is the one that is run, and stands for itself"
+        draft.problem(("cluster", "faults"), f"faults in {len(groups)} EP groups", wanted)
     if draft.problems or gate is None or layout is None:
         raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
@@ -216,4 +222,4 @@ def _prompts(draft: Draft, spec: PrefillSpec) -> None:
         draft.problem((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)
 
 
-RESOLVER = Resolver({"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of)
+RESOLVER = Resolver({"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of, computes=True)

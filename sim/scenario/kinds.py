@@ -24,6 +24,8 @@ class Resolver:
     """It runs a model, on a cluster of GPUs; False: it has none, and a bare fabric will do."""
     needs_model: Callable[[Any], bool] = lambda spec: True
     """True of a specification that cannot do without the model."""
+    computes: bool = False
+    """A GPU at a lower clock makes it slower."""
     hints: Callable[[Any], Iterator[str]] = lambda spec: iter(())
     """Advice on a specification before many like it run."""
 

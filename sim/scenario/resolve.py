@@ -28,7 +28,7 @@ def resolve(document: Document) -> Scenario:
     spec = specification.check(document)
     kind = resolver(spec.workload.kind)
     draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
-    draft.hardware, draft.num_nodes, draft.fabric, draft.link_faults = cluster_of(
+    draft.hardware, draft.num_nodes, draft.fabric, draft.faults = cluster_of(
         document, spec.cluster, draft.problems
     )
     if kind.takes_model:
@@ -38,6 +38,13 @@ def resolve(document: Document) -> Scenario:
             )
         needed = kind.needs_model(spec.workload)
         draft.model = catch(draft.problems, lambda: model_of(document, spec.model, needed=needed))
+    slow = any(isinstance(fault, topology.GpuFault) for fault in draft.faults)
+    if slow and not kind.computes:
+        draft.problem(
+            ("cluster", "faults"),
+            "a slow GPU",
+            f"faults of NICs and rails: {spec.workload.kind} computes nothing",
+        )
     if draft.problems:
         raise InputError(draft.problems)
     assert draft.fabric is not None
@@ -57,7 +64,8 @@ def resolve(document: Document) -> Scenario:
         hardware=draft.hardware,
         num_nodes=draft.num_nodes,
         fabric=draft.fabric,
-        faults=draft.link_faults,
+        faults=tuple(fault for fault in draft.faults if isinstance(fault, topology.LinkFault)),
+        gpu_faults=tuple(fault for fault in draft.faults if isinstance(fault, topology.GpuFault)),
         model=draft.model,
         ep=draft.layout.get("ep", 1),
         workload=workload,

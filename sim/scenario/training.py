@@ -47,6 +47,8 @@ class SkewSpec(Branch):
     """Of a kernel's time."""
     gpu_spread: Fraction = written("1.5 %")
     """Of a GPU's speed, for the whole step."""
+    groups: Literal["one", "all"] = "one"
+    """Whose draws: one EP group's of each pipeline rank stand for all of it, or every group has its own."""
 
 
 class RunSpec(Branch):
@@ -187,7 +189,7 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
         comm_sms=comm_sms,
         options=kernel_options,
         measured=measured,
-        skew=Skew(**spec.skew.model_dump()),
+        skew=Skew(**spec.skew.model_dump(exclude={"groups"})),
         price_usd=price_usd,
         power_w=power_w,
     )
@@ -247,14 +249,10 @@ def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
     if spec.chunks is not None and spec.schedule != "interleaved":
         wanted = "no chunks but for schedule: interleaved"
         draft.problem((*_AT, "chunks"), f"{spec.chunks} beside {spec.schedule}", wanted)
-    for key in SkewSpec.model_fields:
+    for key in ("routed_load", "kernel_jitter", "gpu_spread"):
         _check_range(draft, "skew", key, 0 <= getattr(spec.skew, key) <= 1, "a deviation of 0 to 100 %")
     if draft.fidelity != "flow":
         draft.problem(("fidelity",), f"'{draft.fidelity}'", "'flow' for training")
-    if draft.link_faults:
-        draft.problem(
-            ("cluster", "faults"), "faulty links", "none for training: every EP group is taken to be alike"
-        )
     if spec.run is not None:
         _check_range(draft, "run", "tokens", spec.run.tokens > 0, "more than 0")
         _check_range(draft, "run", "gpu_load", 0 <= spec.run.gpu_load <= 1, "0 to 100 %")
@@ -300,9 +298,9 @@ def _run_costs(run: RunSpec | None, hardware: Hardware) -> tuple[float | None, f
 
 
 def _hints(spec: TrainingSpec) -> Iterator[str]:
-    if any(spec.skew.model_dump().values()):
+    if any(spec.skew.model_dump(exclude={"groups"}).values()):
         alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
         yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
 
 
-RESOLVER = Resolver({"training": TrainingSpec}, training_of, hints=_hints)
+RESOLVER = Resolver({"training": TrainingSpec}, training_of, computes=True, hints=_hints)

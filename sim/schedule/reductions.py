@@ -11,8 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
+from sim.cluster.topology import Ints
+from sim.workload.layout import Layout
+from sim.workload.stages import StageParameters
 
 _ADAM_BYTES = 4 + 2 * (4 + 4) + 2
 """HBM bytes per parameter of its shard: gradient read, master weight and both moments read and written, weight written."""
@@ -64,25 +69,94 @@ def scatter_s(links: Links, total_bytes: float, num_ranks: int, stride: int = 1)
     return links.latency_s * ((near > 1) + (far > 1)) + scale_up + nic
 
 
-def optimizer_s(
-    links: Links,
-    *,
-    dense_parameters: float,
-    expert_parameters: float,
-    dp: int,
-    expert_dp: int,
-    ep: int,
-    dense_stride: int = 1,
-) -> float:
-    """ZeRO-1 of one rank [s]: gradients (BF16) scattered, the shard updated, weights (BF16) gathered.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Parameters that a GPU holds [count]: those of its experts, and all others."""
 
-    `dense_parameters` and `expert_parameters` [count] are those the rank holds; experts are reduced over `expert_dp`
-    ranks that stand `ep` apart, everything else over `dp`.
+    dense: float
+    experts: float
+
+    def shard(self, layout: Layout) -> float:
+        """Of them the part whose optimizer states it keeps under ZeRO-1 [count]."""
+        return self.dense / (layout.dp * layout.cp) + self.experts / layout.expert_dp
+
+
+def held(count: StageParameters, layout: Layout) -> Held:
+    """What a GPU holds of the stages of its pipeline rank."""
+    return Held((count.layers + count.embedding + count.head) / layout.tp, count.experts / layout.ep)
+
+
+def optimizer_s(links: Links, parameters: Held, layout: Layout) -> float:
+    """ZeRO-1 of one rank on links of its own [s]: gradients (BF16) scattered, the shard updated, weights (BF16) gathered.
+
+    Experts are reduced over `expert_dp` ranks that stand EP apart, everything else over DP x CP ranks, TP apart.
     """
-    dense, experts = 2.0 * dense_parameters, 2.0 * expert_parameters
-    moved = 2 * scatter_s(links, dense, dp, dense_stride) + 2 * scatter_s(links, experts, expert_dp, ep)
-    shard = dense_parameters / dp + expert_parameters / expert_dp
-    return moved + shard * _ADAM_BYTES / links.hbm_bytes_per_s
+    moved = 2 * scatter_s(links, 2.0 * parameters.dense, layout.dp * layout.cp, layout.tp)
+    moved += 2 * scatter_s(links, 2.0 * parameters.experts, layout.expert_dp, layout.ep)
+    return moved + update_s(links, parameters.shard(layout))
+
+
+def update_s(links: Links, shard: float) -> float:
+    """Update of a shard of parameters [count] at the rate of HBM [s]."""
+    return shard * _ADAM_BYTES / links.hbm_bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One phase of a hierarchical reduce-scatter or all-gather: what it reduces, and who follows whom.
+
+    Parameters
+    ----------
+    what : str
+        "dense" or "experts".
+    num, stride, near : int [count]
+        Ranks of one reduction, how far apart they stand, and how many of them on each node.
+    inside : bool
+        Whether inside the nodes, or between them.
+    """
+
+    what: str
+    num: int
+    stride: int
+    near: int
+    inside: bool
+
+    @property
+    def name(self) -> str:
+        """What a timeline calls it."""
+        return f"{self.what} {'inside nodes' if self.inside else 'between nodes'}"
+
+    @property
+    def fraction(self) -> float:
+        """Bytes that each rank sends, over all steps of the ring, per byte reduced."""
+        far = -(-self.num // self.near)
+        return (self.near - 1) / self.near if self.inside else (far - 1) / far / self.near
+
+    def following(self, ranks: Ints) -> Ints:
+        """The rank that each of a pipeline rank's `ranks` sends to, counted from the pipeline rank's first."""
+        block = ranks // (self.num * self.stride) * (self.num * self.stride)
+        offset, place = (ranks - block) % self.stride, (ranks - block) // self.stride
+        node, index = place // self.near, place % self.near
+        nodes = -(-self.num // self.near)
+        inside = node * self.near + (index + 1) % np.minimum(self.near, self.num - node * self.near)
+        beyond = (node + 1) % nodes * self.near + index
+        after = inside if self.inside else np.where(beyond < self.num, beyond, index)
+        return np.asarray(block + offset + after * self.stride)
+
+
+def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
+    """The phases of one reduce-scatter of all gradients, in order; an all-gather of all weights has the same."""
+    found = []
+    for what, num, stride in (
+        ("dense", layout.dp * layout.cp, layout.tp),
+        ("experts", layout.expert_dp, layout.ep),
+    ):
+        near = min(num, max(1, gpus_per_node // stride))
+        if near > 1:
+            found.append(Phase(what, num, stride, near, inside=True))
+        if -(-num // near) > 1:
+            found.append(Phase(what, num, stride, near, inside=False))
+    return found
 
 
 def tensor_parallel_s(links: Links, activation_bytes: float, tp: int) -> float:

@@ -19,22 +19,25 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sim.engine.step_costs import StepCosts
+from sim.cluster import topology
+from sim.cluster.kernels import load_kernel
+from sim.engine.step import run_step
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord
-from sim.engine.training import run_step
 from sim.errors import Mark
 from sim.runs.kinds import Progress
-from sim.runs.training import exchanges_of, routing_of, slowdown_of
+from sim.runs.step_traffic import Place, traffic_of
+from sim.runs.training import Step
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.scenario.values import Branch, Count
 from sim.schedule import alignment
-from sim.schedule.stage_times import ChunkWork, stage_times
+from sim.schedule.stage_times import stage_times
 from sim.schedule.training import PipelineTask, by_hand
 from sim.validation.published import FOLDER, Facts, Published, Row, fact_rows
+from sim.workload.skew import draw
 from sim.workload.stages import Stage
 
 _PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
@@ -146,12 +149,26 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     assert isinstance(work, Training)
     assert model is not None
     assert hardware is not None
-    routing = routing_of(scenario, work, model)
-    costs = StepCosts(
-        exchanges_of(scenario, work, model, routing),
-        slowdown_of(work),
+    step = Step.of(scenario)
+    place = Place(1, num_groups, work.layout.ep)
+    nodes = -(-num_groups * place.lanes // hardware.gpu.scale_up.domain)
+    assert isinstance(scenario.fabric, topology.Fabric)
+    cluster = topology.build(hardware, nodes, scenario.fabric)
+    traffic = traffic_of(
+        cluster,
+        place,
+        step.exchanges,
+        step.slowdown,
+        (),
+        0.0,
+        load_kernel("nccl"),
+        loaded=work.skew.routed_load > 0,
+    )
+    draws = draw(
         work.skew,
+        num_ranks=1,
         num_groups=num_groups,
+        lanes=place.lanes,
         num_layers=model.num_layers,
         num_microbatches=2,
         seed=scenario.seed,
@@ -159,14 +176,7 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     layers = tuple(i for i in range(model.num_layers) if not model.is_dense(i))[:num_layers]
     stage = Stage(0, layers, num_dense=0, num_moe=num_layers, embedding=False, head=False, num_mtp=0)
     (times,) = stage_times(
-        ChunkWork(
-            model,
-            work.layout,
-            work.spec.microbatch_sequences,
-            work.spec.sequence_tokens,
-            routing.ranks_per_token,
-            work.spec.precision,
-        ),
+        step.chunk_work,
         [stage],
         hardware,
         work.kernel,
@@ -175,15 +185,15 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
         recompute=work.spec.recompute,
         measured=work.measured,
     )
-    program = alignment.aligned(times.beside, times.beside, partial(costs.mean_s, overlapped=True))
+    program = alignment.aligned(times.beside, times.beside, partial(step.mean_s, overlapped=True))
     pair = PipelineTask("FB", program, microbatch_f=0, microbatch_b=1, overlapped=True, receives=(), sends=())
     plan = StepPlan(
-        tasks=by_hand([[pair]]),
-        num_groups=num_groups,
-        lanes=costs.lanes,
-        costs=costs,
-        speed=costs.speeds(1, num_groups),
-        send_s=0.0,
-        send_bytes=0.0,
+        by_hand([[pair]]),
+        traffic,
+        num_groups,
+        place.lanes,
+        draws.speed,
+        loads=draws.loads,
+        jitter=draws.jitter,
     )
-    return run_step(plan, keep_tasks=1)
+    return run_step(plan, keep_tasks=1).records

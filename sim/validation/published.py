@@ -24,7 +24,7 @@ FOLDER = "scenarios/published"
 
 Use = Literal["calibration", "validation"]
 Confidence = Literal["exact_text", "exact_trace", "digitized", "derived", "secondary", "measured"]
-Kind = Literal["packet_level", "closed_form"]
+Kind = Literal["packet_level", "closed_form", "solver"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 from sim.errors import InputError, Mark, Problem, nearest
 from sim.runs.kinds import Progress
 from sim.validation import kernels as compute_rows
-from sim.validation import layer_pair, published
+from sim.validation import layer_pair, max_min, published
 from sim.validation import runs as run_rows
 from sim.validation import schedules as schedule_figures
 from sim.validation import tables as table_rows
@@ -43,6 +43,7 @@ SOURCES: dict[str, RowSource] = {
     "low_latency": _RUNS,
     "nccl": _RUNS,
     "packet_level": _RUNS,
+    "simgrid": RowSource(max_min.SolverFigures, max_min.rows),
     "gemm": _KERNELS,
     "kernels_h200": _KERNELS,
     "kernels_h100": _KERNELS,

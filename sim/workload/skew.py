@@ -1,8 +1,15 @@
-"""The spread of ranks: routed load, kernel jitter and GPU speed as lognormal deviations."""
+"""The spread of ranks: routed load, kernel jitter and GPU speed as lognormal deviations, and what is drawn from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_JITTERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +24,62 @@ class Skew:
     def balanced(self) -> bool:
         """Whether every rank does the same at the same time."""
         return not (self.routed_load or self.kernel_jitter or self.gpu_spread)
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Factors with mean 1, drawn for one step.
+
+    Parameters
+    ----------
+    loads : float, [groups, layers, microbatches, lanes]
+        Routed load of each rank; empty where all are 1.
+    jitter : float, [some, lanes]
+        Times of single launches, taken in turn; empty where all are 1.
+    speed : float, [pipeline ranks, groups, lanes]
+        Compute time of each GPU.
+    """
+
+    loads: Floats
+    jitter: Floats
+    speed: Floats
+
+
+def draw(
+    skew: Skew,
+    *,
+    num_ranks: int,
+    num_groups: int,
+    lanes: int,
+    num_layers: int,
+    num_microbatches: int,
+    seed: int,
+) -> Draws:
+    """Draw the factors of a step.
+
+    Parameters
+    ----------
+    skew : Skew
+    num_ranks, num_groups, lanes : int [count]
+        Pipeline ranks, groups of ranks at each, and ranks of a group.
+    num_layers, num_microbatches : int [count]
+    seed : int
+        Of the scenario.
+    """
+    rng = np.random.default_rng([seed, 3])
+    shape = (num_groups, num_layers, num_microbatches, lanes)
+    return Draws(
+        loads=lognormal(rng, skew.routed_load, shape) if skew.routed_load else np.ones((0, 0, 0, 0)),
+        jitter=lognormal(rng, skew.kernel_jitter, (_JITTERS, lanes))
+        if skew.kernel_jitter
+        else np.ones((0, 0)),
+        speed=lognormal(rng, skew.gpu_spread, (num_ranks, num_groups, lanes)),
+    )
+
+
+def lognormal(rng: np.random.Generator, deviation: float, shape: tuple[int, ...]) -> Floats:
+    """Positive factors with mean 1 and the given standard deviation [fraction]."""
+    if deviation == 0:
+        return np.ones(shape)
+    variance = np.log1p(deviation**2)
+    return rng.lognormal(-variance / 2, np.sqrt(variance), shape)

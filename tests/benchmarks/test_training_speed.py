@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from sim.engine.step_costs import StepCosts
+
 from sim.errors import InfeasibleError
 from sim.runs import training
 from sim.runs.run import run_document

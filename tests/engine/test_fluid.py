@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.engine import fluid, fluid_compiled
+from max_min import Rates, max_min_rates
+from sim.engine import fluid, fluid_loop, sharing
 from sim.engine.fluid import Island, Stop
 from sim.schedule.flows import Flows
 
-LOOPS = {"numpy": fluid.advance_numpy, "numba": fluid_compiled.advance}
+LOOPS = {"plain": fluid_loop.advance.plain, "compiled": fluid_loop.advance.compiled}
 
 
 def flows(
@@ -66,7 +67,7 @@ def drain(
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while True:
         here.time_s, stop, n = loop(
-            here.time_s, horizon, here.window_s, here.share, here.latency, here.release, here.after, here.start,
+            here.time_s, horizon, here.window_s, here.share, here.latency, here.release, here.start_s, here.after, here.start,
             here.resource, here.line, here.capacity, here.batch, here.left, here.rate, here.finish, here.batch_left,
             here.saturated_s, here.log_time, here.log_used, 0,
         )  # fmt: skip
@@ -77,15 +78,15 @@ def drain(
             return Stop(stop), Spans(*(np.concatenate([row[i] for row in rows]) for i in range(3)))
 
 
-def finish(some: Flows, capacity: Sequence[float], loop: str = "numpy", gather: float = 0.0) -> np.ndarray:
+def finish(some: Flows, capacity: Sequence[float], loop: str = "plain", gather: float = 0.0) -> np.ndarray:
     here = fluid.island(some, np.array(capacity, dtype=float), 0.0, gather_fraction=gather)
     drain(here, LOOPS[loop])
     return here.finish
 
 
-def rates(some: Flows, capacity: Sequence[float]) -> fluid.Rates:
+def rates(some: Flows, capacity: Sequence[float]) -> Rates:
     active = np.ones(some.num_flows, dtype=bool)
-    return fluid.max_min_rates(
+    return max_min_rates(
         some.start, some.resource, some.line, some.share, np.array(capacity, dtype=float), active
     )
 
@@ -257,13 +258,31 @@ def test_rates_are_weighted_max_min_fair(problem: tuple[Flows, np.ndarray]) -> N
         assert found.bottleneck[f] in rows
 
 
+@given(problems())
+def test_the_sharing_law_is_what_whole_arrays_say(problem: tuple[Flows, np.ndarray]) -> None:
+    """Plain and compiled, against another implementation: rates, and who holds whom back."""
+    some, capacity = problem
+    expected = rates(some, capacity.tolist())
+    for solve in (sharing.max_min.plain, sharing.max_min.compiled):
+        rate, held_by = np.zeros(some.num_flows), np.zeros(some.num_flows, dtype=np.int64)
+        room = sharing.scratch(len(capacity), len(some.resource))
+        every = np.arange(some.num_flows)
+        solve(
+            every, len(every), some.start[:-1].copy(), some.start[1:].copy(), some.resource.astype(np.int64), some.line,
+            some.share, capacity, rate, held_by, *room,
+        )  # fmt: skip
+        np.testing.assert_allclose(rate, expected.rate, rtol=1e-9)
+        assert ((held_by < 0) == (expected.bottleneck < 0)).all()
+        assert not room[1][0].any()
+
+
 @given(problems(), st.sampled_from([0.0, 0.0, 1e-3, 0.05]))
 def test_both_loops_agree_to_1e_9(problem: tuple[Flows, np.ndarray], gather: float) -> None:
     some, capacity = problem
     plain = fluid.island(some, capacity, 0.0, gather_fraction=gather)
     compiled = copy.deepcopy(plain)
-    stop, spans = drain(plain, fluid.advance_numpy)
-    compiled_stop, compiled_spans = drain(compiled, fluid_compiled.advance)
+    stop, spans = drain(plain, fluid_loop.advance.plain)
+    compiled_stop, compiled_spans = drain(compiled, fluid_loop.advance.compiled)
     assert stop is compiled_stop
     np.testing.assert_allclose(compiled.finish, plain.finish, rtol=1e-9)
     np.testing.assert_allclose(compiled.left, plain.left, rtol=1e-9, atol=1e-9)

@@ -17,7 +17,7 @@ import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.engine import fluid, network
+from sim.engine import fluid, fluid_loop, network
 from sim.engine.network import Network
 from sim.errors import InfeasibleError
 from sim.schedule.flows import Flows
@@ -118,9 +118,9 @@ def carried(net: Network) -> np.ndarray:
     return total
 
 
-@pytest.fixture(params=["numpy", "numba"])
+@pytest.fixture(params=["plain", "compiled"])
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(fluid, "COMPILED_FROM", 0 if request.param == "numba" else 10**9)
+    monkeypatch.setattr(fluid, "_loop", lambda *_: getattr(fluid_loop.advance, request.param))
     return str(request.param)
 
 
@@ -233,18 +233,16 @@ def traffic(draw: st.DrawFn, most: int = 6) -> tuple[list[float], list[Sent]]:
     return capacity, batches
 
 
-@pytest.mark.parametrize("compiled_from", [0, 10**9])
+@pytest.mark.parametrize("kind", ["plain", "compiled"])
 @given(problem=traffic())
 def test_batches_that_come_one_by_one_are_as_one_batch_with_releases(
-    problem: tuple[list[float], list[Sent]], compiled_from: int
+    problem: tuple[list[float], list[Sent]], kind: str
 ) -> None:
     capacity, batches = problem
-    before, fluid.COMPILED_FROM = fluid.COMPILED_FROM, compiled_from
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fluid, "_loop", lambda *_: getattr(fluid_loop.advance, kind))
         found = send(capacity, batches)
         finish, saturated = known_beforehand(capacity, batches)
-    finally:
-        fluid.COMPILED_FROM = before
     np.testing.assert_allclose(np.concatenate(found.finish), finish, rtol=1e-9)
     np.testing.assert_allclose(found.net.saturated_s, saturated, rtol=1e-7, atol=1e-7)
     moved = flows(batches, released=False).line_by_resource(len(capacity))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from hypothesis import strategies as st
 import sim
 from sim import documents
 from sim.engine import fluid
-from sim.engine.step_costs import StepCosts, _lognormal, _Template
 from sim.errors import InfeasibleError
 from sim.runs import training
 from sim.runs.run import run_document
 from sim.scenario.resolve import resolve
 from sim.scenario.settings import read
-from sim.schedule.collectives import Exchange
-from sim.workload.skew import Skew
+from sim.schedule.flows import Flows
+from sim.schedule.owners import owners
+from sim.workload.skew import Draws, Skew, draw, lognormal
 
 BALANCED = "{routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
 SCENARIO = """\
@@ -66,119 +67,104 @@ def metrics(**changes: Any) -> dict[str, Any]:
     return found
 
 
-# --- exchanges ----------------------------------------------------------------------------------------------
+# --- collectives --------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
-def exchanges() -> dict[str, Exchange]:
-    """Of the published V3 step: EP64 on 8 nodes of H800."""
-    scenario = resolve(read("v3-training-h800"))
-    work, model = scenario.workload, scenario.model
-    assert isinstance(work, training.Training)
-    assert model is not None
-    return training.exchanges_of(scenario, work, model, training.routing_of(scenario, work, model))
+def step() -> training.Step:
+    """The published V3 step: EP64 on 8 nodes of H800, 2,048 GPUs."""
+    return training.Step.of(resolve(read("v3-training-h800")))
 
 
-def costs(skew: Skew, *, slowdown: float = 1.5, seed: int = 0, num_groups: int = 1) -> StepCosts:
-    slowed = {"dispatch": slowdown, "combine": slowdown}
-    return StepCosts(
-        exchanges(), slowed, skew, num_groups=num_groups, num_layers=4, num_microbatches=3, seed=seed
-    )
-
-
-def test_without_skew_every_exchange_is_the_same_and_there_is_one_lane() -> None:
-    even = costs(Skew())
-    times = [even.exchange("dispatch", False, 0, layer, batch) for layer in (0, 3) for batch in (0, 2)]
-    assert {float(one.longest_s) for one in times} == {even.mean_s("dispatch", overlapped=False)}
-    assert even.lanes == len(times[0].alone_s) == 1
-    assert even.load(0, 1, 1) == even.jitter(0) == 1.0
-
-
-def test_beside_compute_an_exchange_takes_longer_and_less_of_its_nic() -> None:
-    even = costs(Skew(), slowdown=1.5)
-    alone, beside = (even.exchange("combine", overlapped, 0, 0, 0) for overlapped in (False, True))
-    assert beside.longest_s == pytest.approx(1.5 * alone.longest_s)
-    assert beside.fill == pytest.approx(alone.fill / 1.5)
-    assert beside.nic_bytes == alone.nic_bytes
-
-
-def test_fill_is_what_the_nic_is_busy_of_the_exchange() -> None:
-    even = costs(Skew())
-    for kernel in ("dispatch", "combine"):
-        one = even.exchange(kernel, False, 0, 0, 0)
-        # EP64 on H800 is bound by the NIC: it is busy but for latency.
-        assert 0.9 < one.fill <= 1.0
-        assert one.nic_bytes > 1e8 if kernel == "combine" else 5e7
+def drawn(skew: Skew, num_groups: int = 1) -> Draws:
+    return draw(skew, num_ranks=2, num_groups=num_groups, lanes=64, num_layers=4, num_microbatches=3, seed=0)
 
 
 @pytest.mark.parametrize("deviation", [0.02, 0.075, 0.3])
 def test_factors_have_mean_1_and_the_deviation_that_was_asked_for(deviation: float) -> None:
     rng = np.random.default_rng(0)
-    drawn = _lognormal(rng, deviation, (200_000,))
-    assert drawn.min() > 0
-    assert drawn.mean() == pytest.approx(1, abs=5 * deviation / np.sqrt(200_000))
-    assert drawn.std() == pytest.approx(deviation, rel=0.02)
+    factors = lognormal(rng, deviation, (200_000,))
+    assert factors.min() > 0
+    assert factors.mean() == pytest.approx(1, abs=5 * deviation / np.sqrt(200_000))
+    assert factors.std() == pytest.approx(deviation, rel=0.02)
 
 
-def test_f_b_and_w_of_a_microbatch_see_one_load_and_other_microbatches_another() -> None:
-    skewed = costs(Skew(routed_load=0.075), num_groups=2)
-    one = skewed.load(1, 2, 1)
-    assert isinstance(one, np.ndarray)
-    assert len(one) == 64
-    assert np.array_equal(one, skewed.load(1, 2, 1))
-    for other in (skewed.load(1, 2, 0), skewed.load(1, 3, 1), skewed.load(0, 2, 1)):
-        assert not np.array_equal(one, other)
-
-
-def test_a_gradient_goes_the_way_of_its_tokens() -> None:
-    skewed = costs(Skew(routed_load=0.075))
-    out = skewed.exchange("dispatch", True, 0, 1, 1)
-    back = skewed.exchange("dispatch", True, 0, 1, 1)  # combine(B), the same kernel with the same rows
-    assert np.array_equal(out.alone_s, back.alone_s)
-    assert not np.array_equal(out.alone_s, skewed.exchange("dispatch", True, 0, 1, 2).alone_s)
-
-
-def test_more_spread_makes_the_last_rank_later_and_the_mean_hardly() -> None:
-    longest = []
-    for deviation in (0.0, 0.02, 0.075, 0.2):
-        one = costs(Skew(routed_load=deviation, kernel_jitter=1e-9)).exchange("dispatch", False, 0, 0, 0)
-        longest.append(one.longest_s)
-    assert longest == sorted(longest)
-    assert longest[-1] < 1.5 * longest[0]  # a node of eight varies less than a rank
-
-
-@pytest.mark.parametrize("kernel", ["dispatch", "combine"])
-def test_a_load_of_1_everywhere_is_the_balanced_exchange(kernel: str) -> None:
-    even = costs(Skew(kernel_jitter=0.01))
-    assert even._solve(kernel, np.ones(64)).alone_s == pytest.approx(even.base[kernel].alone_s, rel=1e-9)
+def test_without_skew_nothing_is_drawn_and_with_it_every_microbatch_layer_and_group_has_its_own() -> None:
+    even = drawn(Skew())
+    assert even.loads.size == even.jitter.size == 0
+    assert (even.speed == 1).all()
+    loads = drawn(Skew(routed_load=0.075), num_groups=2).loads
+    assert loads.shape == (2, 4, 3, 64)
+    assert len(np.unique(loads.reshape(-1, 64), axis=0)) == 2 * 4 * 3
 
 
 @pytest.mark.parametrize("kernel", ["two_hop", "flat", "nccl", "low_latency"])
 @pytest.mark.parametrize("direction", ["dispatch", "combine"])
 def test_a_rank_that_all_want_receives_all_and_bytes_keep(kernel: str, direction: str) -> None:
     text = SCENARIO.format(**(DEFAULTS | {"kernel": kernel, "nodes": 4, "model": "qwen3-235b-a22b"}))
-    scenario = resolve(documents.loads(text.replace("ep: 8", "ep: 16"), "mine.yaml"))
-    work, model = scenario.workload, scenario.model
-    assert isinstance(work, training.Training)
-    assert model is not None
-    made = training.exchanges_of(scenario, work, model, training.routing_of(scenario, work, model))
-    template = _Template(made[direction], often=False)
-    base = template.flows
-    even = template.loaded(np.full(16, 1.3))
-    assert even.payload_bytes == pytest.approx(1.3 * base.payload_bytes)
-    assert even.share / base.share == pytest.approx(1.3)
-    assert even.line == pytest.approx(base.line)
+    made = training.Step.of(resolve(documents.loads(text.replace("ep: 8", "ep: 16"), "mine.yaml"))).exchanges
+    exchange, cluster = made[direction], made[direction].cluster
+    flows = exchange.flows()
+    whose = owners(exchange, flows)
+    owned = [whose.ranks[owner] for owner in whose.flow.tolist()]
+
+    def loaded(load: np.ndarray) -> Flows:
+        by_flow = np.array([load[ranks].mean() for ranks in owned])
+        by_entry = np.where(whose.entry >= 0, load[whose.entry] / by_flow[flows.flow_of_entry], 1.0)
+        return replace(
+            flows,
+            payload_bytes=flows.payload_bytes * by_flow,
+            share=flows.share * by_flow,
+            line=flows.line * by_entry,
+        )
+
+    even = loaded(np.full(16, 1.3))
+    assert even.payload_bytes == pytest.approx(1.3 * flows.payload_bytes)
+    assert even.line == pytest.approx(flows.line)
     # Twice the tokens for rank 3 alone: its own link carries twice the bytes, the link of rank 12 what it did.
     load = np.ones(16)
     load[3] = 2.0
-    more, cluster = template.loaded(load), made[direction].cluster
+    more = loaded(load)
     link = cluster.ingress if direction == "dispatch" else cluster.egress
     num = len(cluster.names)
-    ratio = more.line_by_resource(num)[link[:16]] / base.line_by_resource(num)[link[:16]]
+    ratio = more.line_by_resource(num)[link[:16]] / flows.line_by_resource(num)[link[:16]]
     assert ratio[12] == pytest.approx(1, abs=0.2 if kernel == "two_hop" else 0.1)
     assert 1.4 < ratio[3] < 2.01
-    ends = fluid.alone(more, fluid.lone(base, cluster.capacity, often=False))
+    ends = fluid.alone(more, fluid.lone(flows, cluster.capacity, often=False))
     assert np.isfinite(ends).all()
+
+
+def test_the_collectives_of_a_step_alone_are_those_of_an_all_to_all() -> None:
+    """The same group, kernel and mean traffic, run by itself: equal to 1e-9."""
+    for name, dtype in (("dispatch", "fp8"), ("combine", "bf16")):
+        alone = run_document(
+            documents.loads(
+                f"""
+name: alone
+cluster: {{hardware: h800, nodes: 8, fabric: {{kind: multi_plane}}}}
+model: deepseek-v3
+workload:
+  kind: all_to_all
+  tokens_per_rank: 4096
+  gate: {{kind: group_limited, sampling: expected}}
+  kernel: {{kind: two_hop, comm_sms: 20, override: {{nic_efficiency_fraction: 0.8}}}}
+  {name}_dtype: {dtype}
+""",
+                "alone.yaml",
+            )
+        )["metrics"][name]["time_s"]
+        own = training.Step.of(
+            resolve(
+                read(
+                    "v3-training-h800",
+                    [
+                        "workload.kernel.override={nic_efficiency_fraction: 0.8}",
+                        "workload.kernel.comm_sms=20",
+                    ],
+                )
+            )
+        )
+        assert own.mean_s(name, overlapped=False) == pytest.approx(alone, rel=1e-9)
 
 
 # --- whole steps --------------------------------------------------------------------------------------------
@@ -211,8 +197,8 @@ def test_other_seeds_draw_other_skew_and_balanced_steps_have_none() -> None:
 
 def test_groups_of_the_same_experts_all_take_part() -> None:
     # Two EP groups a stage: the slower of two draws counts, so the mean over seeds is later than with one.
-    one = [metrics(skew="{}", nodes=2, seed=seed)["step_time_s"] for seed in range(3)]
-    two = [metrics(skew="{}", nodes=4, seed=seed)["step_time_s"] for seed in range(3)]
+    one = [metrics(skew="{}", nodes=4, seed=seed)["step_time_s"] for seed in range(3)]
+    two = [metrics(skew="{groups: all}", nodes=4, seed=seed)["step_time_s"] for seed in range(3)]
     assert np.mean(two) > np.mean(one)
 
 

@@ -86,7 +86,6 @@ def test_the_scenario_to_be_spoilt_is_good() -> None:
         ("recompute: full", "recompute: full\n  run: {tokens: 14.8 T, price: 2}", "10:32: workload.run.price", ["got 2"]),
         ("recompute: full", "recompute: full\n  run: {tokens: 14.8 T, pue: 0.5}", "10:30: workload.run.pue", ["0.5"]),
         ("recompute: full", "recompute: full\n  run: {price: 2 $/GPU-hour}", "10:", ["the key 'tokens'"]),
-        ("nodes: 2", "nodes: 2, faults: [{rail: 0, bandwidth: 0 B/s}]", "2:45: cluster.faults", ["none for training"]),
         ("name: mine", "name: mine\nfidelity: closed_form", "2:11: fidelity", ["'flow' for training"]),
         ("model: mixtral-8x7b\n", "", "1:1: ", ["no model"]),
         ("  microbatches: 8\n", "", "6:3: workload", ["the key 'microbatches', or 'global_batch'"]),

@@ -191,8 +191,23 @@ def test_an_h800_with_an_h100s_nvlink_is_an_h100() -> None:
 
 @pytest.mark.slow
 def test_rails_that_never_meet_cost_a_training_step_nothing() -> None:
-    plane, rail = (metric("v3-training-fabrics", one, "step_time_s") for one in ("multi-plane", "multi-rail"))
-    assert plane == pytest.approx(rail, rel=0.01)
+    found = {
+        name: metric("v3-training-fabrics", name, "step_time_s") for name in variants("v3-training-fabrics")
+    }
+    planes = found["multi-plane"]
+    for name in ("multi-rail", "rail-only", "three-tier", "leaves-4-to-1"):
+        assert found[name] == pytest.approx(planes, rel=0.01)
+    assert found["three-tier-4-to-1"] == pytest.approx(1.04 * planes, rel=0.01)
+
+
+@pytest.mark.slow
+def test_one_broken_part_of_2048_costs_the_step_what_its_group_waits_for() -> None:
+    found = {
+        name: metric("v3-training-faults", name, "step_time_s") for name in variants("v3-training-faults")
+    }
+    healthy = found["healthy"]
+    for name, times in (("nic-at-half", 1.07), ("dead-rail", 1.01), ("gpu-at-half-clock", 1.67)):
+        assert found[name] == pytest.approx(times * healthy, rel=0.01)
 
 
 @pytest.mark.slow

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
-from sim.schedule.reductions import Links, context_parallel_s, optimizer_s, scatter_s, tensor_parallel_s
+from sim.schedule.reductions import (
+    Held,
+    Links,
+    context_parallel_s,
+    optimizer_s,
+    phases,
+    scatter_s,
+    tensor_parallel_s,
+)
+from sim.workload.layout import derive
 
 LINKS = Links(
     scale_up_bytes_per_s=100e9, nic_bytes_per_s=10e9, hbm_bytes_per_s=1e12, gpus_per_node=8, latency_s=0.0
@@ -56,16 +68,42 @@ def test_an_all_reduce_is_a_scatter_and_a_gather() -> None:
 
 
 def test_zero_1_scatters_gradients_gathers_weights_and_updates_its_shard() -> None:
-    # BF16 both ways; 30 HBM bytes an updated parameter: no expert, 8 ranks of one node.
-    got = optimizer_s(LINKS, dense_parameters=8e9, expert_parameters=0, dp=8, expert_dp=1, ep=8)
+    # BF16 both ways; 22 HBM bytes an updated parameter: no expert, 8 ranks of one node.
+    got = optimizer_s(LINKS, Held(dense=8e9, experts=0), derive(8, ep=8))
     assert got == pytest.approx(2 * 16e9 * 7 / 8 / 100e9 + 1e9 * 22 / 1e12)
 
 
 def test_the_optimizer_of_deepseek_v3_takes_a_fraction_of_a_second() -> None:
     # 1.86 G parameters over DP128 and 1.41 G of experts over two: ISCA'25 Table 4 shows 0.29 s, not overlapped.
     links = Links.of(load_hardware("h800"), load_kernel("nccl"))
-    got = optimizer_s(links, dense_parameters=1.86e9, expert_parameters=1.41e9, dp=128, expert_dp=2, ep=64)
+    got = optimizer_s(links, Held(dense=1.86e9, experts=1.41e9), derive(2048, pp=16, ep=64))
     assert 0.05 < got < 0.4
+
+
+@given(
+    st.sampled_from(
+        [(16, 1, 8, 1), (16, 2, 8, 2), (64, 4, 16, 2), (64, 1, 16, 4), (32, 2, 4, 1), (48, 2, 8, 1)]
+    ),
+    st.sampled_from((4, 8)),
+)
+def test_the_phases_of_a_reduction_send_what_its_closed_form_says(
+    shape: tuple[int, int, int, int], gpus_per_node: int
+) -> None:
+    """A rank sends to one rank of its own reduction, and gets from one; its bytes over its links are the closed form."""
+    num, pp, ep, tp = shape
+    layout, links = derive(num, pp=pp, ep=ep, tp=tp), replace(LINKS, gpus_per_node=gpus_per_node)
+    ranks = np.arange(num // pp)
+    taken = {"dense": 0.0, "experts": 0.0}
+    for phase in phases(layout, gpus_per_node):
+        after = phase.following(ranks)
+        assert sorted(after) == ranks.tolist()
+        assert (after % phase.stride == ranks % phase.stride).all()
+        same_node = after // gpus_per_node == ranks // gpus_per_node
+        assert same_node.all() if phase.inside else not same_node.any()
+        rate = links.scale_up_bytes_per_s if phase.inside else links.nic_bytes_per_s
+        taken[phase.what] += phase.fraction * 1e9 / rate
+    assert taken["dense"] == pytest.approx(scatter_s(links, 1e9, layout.dp * layout.cp, layout.tp))
+    assert taken["experts"] == pytest.approx(scatter_s(links, 1e9, layout.expert_dp, layout.ep))
 
 
 def test_a_part_without_nic_reduces_over_scale_up() -> None:

@@ -161,7 +161,7 @@ def test_a_bound_is_found_without_running_anything(monkeypatch: pytest.MonkeyPat
     scenario = resolve(read("v3-training-h800", settings_))
     metrics = training.Step.of(scenario).run()
     monkeypatch.delattr(training, "run_step")
-    monkeypatch.delattr(training, "StepCosts")
+    monkeypatch.delattr(training.Step, "alone_s")
     assert training.Step.of(scenario).lower_bound_s == metrics["lower_bound_s"] < metrics["step_time_s"]
     assert [row.rank for row in training.Step.of(scenario).memory] == list(range(16))
 

@@ -1,0 +1,128 @@
+"""A training step in simulated time: cabled, folded, run by `step_loop`, and what it leaves as records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim.cluster.topology import Floats
+from sim.engine import step_loop
+from sim.engine.step_arrays import StepLanes, StepWork, laid_out
+from sim.engine.step_network import StepNetwork, network_of
+from sim.engine.step_plan import StepPlan
+from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
+from sim.errors import InfeasibleError
+from sim.schedule.training import Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """A step that ran.
+
+    Parameters
+    ----------
+    records : list of GroupRecord
+        Of every (pipeline rank, group); alike groups share theirs.
+    network : StepNetwork
+    bytes, used : float, [num_resources]
+        What crossed each resource at mean loads, and the capacity that it used up [bytes].
+    """
+
+    records: list[GroupRecord]
+    network: StepNetwork
+    bytes: Floats
+    used: Floats
+
+
+def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
+    """Run all tasks of all ranks; the optimizer is not part of it.
+
+    Parameters
+    ----------
+    plan : StepPlan
+    keep_tasks : int [count]
+        Of how many tasks of each kind and group to keep the nodes.
+
+    Raises
+    ------
+    InfeasibleError
+        Where bytes wait for a link without capacity.
+    """
+    network = network_of(plan)
+    work, lanes, net = laid_out(plan, network, keep_tasks)
+    ended = step_loop.run.compiled(work, lanes, network.templates, net, plan.blocking)
+    if ended == step_loop.DEAD:
+        raise InfeasibleError("bytes of the step wait forever: a link on their way has no capacity")
+    assert ended == step_loop.DONE, "orders deadlock"
+    return _ran(plan, network, work, lanes)
+
+
+# --- what is written down -----------------------------------------------------------------------------------
+
+
+def _ran(plan: StepPlan, network: StepNetwork, work: StepWork, lanes: StepLanes) -> StepRun:
+    tasks, folded = plan.tasks, network.folded
+    num_ranks, num_classes = len(tasks), len(folded.groups)
+    by_class = [
+        [_group_record(plan, network, work, lanes, rank, c) for c in range(num_classes)]
+        for rank in range(num_ranks)
+    ]
+    records = []
+    for rank in range(num_ranks):
+        for group in range(plan.num_groups):
+            own = by_class[rank][folded.group_class[group]]
+            records.append(GroupRecord(rank, group, own.tasks, own.nodes, own.end_s))
+    return StepRun(records, network, *_carried(tasks, network))
+
+
+def _carried(tasks: Tasks, network: StepNetwork) -> tuple[Floats, Floats]:
+    """What all transfers of the step put on each resource: bytes, and capacity used up, [num_resources]."""
+    times = np.zeros(len(network.templates.first) - 1)
+    for rank in range(len(tasks)):
+        ran = np.bincount(
+            tasks.program[tasks.first[rank] : tasks.first[rank + 1]], minlength=len(tasks.programs)
+        )
+        for (program, overlapped), often in zip(tasks.programs, ran.tolist(), strict=True):
+            for node in program:
+                if node.exchange is not None and often:
+                    kernel = network.kernels.index(node.exchange)
+                    times[network.collective[rank, :, kernel, int(overlapped)]] += often
+    sent = tasks.messages[tasks.receives[tasks.receives >= 0]]
+    pairs, counts = np.unique(sent[:, 3:5], axis=0, return_counts=True)
+    for (source, target), count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        if (source, target) in network.message:
+            times[network.message[source, target]] += count
+    by_class = (times @ network.templates.wire, times @ network.templates.used)
+    return by_class[0][network.folded.resource], by_class[1][network.folded.resource]
+
+
+def _group_record(
+    plan: StepPlan, network: StepNetwork, work: StepWork, lanes: StepLanes, rank: int, of_group: int
+) -> GroupRecord:
+    tasks, folded = plan.tasks, network.folded
+    before = of_group * len(tasks.kind)
+    i, j = tasks.first[rank : rank + 2].tolist()
+    mine = work.tasks[before + i : before + j]
+    columns: dict[str, Any] = {
+        name: mine[name].copy() for name in ("start_s", "end_s", "exposed_s", "barrier_s")
+    }
+    nodes: list[tuple[str, str, int]] = []
+    kept = np.flatnonzero(mine["keep"] >= 0).tolist()
+    for task in kept:
+        nodes += [
+            (node.name, "compute" if node.exchange is None else "communication", task)
+            for node in tasks.programs[tasks.program[i + task]][0]
+        ]
+    first = int(mine["keep"][kept[0]]) if kept else 0
+    names, streams, numbers = zip(*nodes, strict=True) if nodes else ((), (), ())
+    start_s, end_s = work.node_times[:, first : first + len(nodes)].tolist()
+    track = of_group * len(tasks) + rank
+    return GroupRecord(
+        pipeline_rank=rank,
+        group=int(folded.groups[of_group]),
+        tasks=TaskRecords(tasks.kind[i:j], tasks.microbatches[i:j], **columns),
+        nodes=NodeRecords(names, streams, numbers, start_s, end_s),
+        end_s=lanes.clock[track][folded.lane_class[of_group]],
+    )

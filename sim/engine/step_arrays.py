@@ -1,0 +1,362 @@
+"""A training step as the arrays that `step_loop` runs on: tracks, tasks, nodes, messages, lanes, and what is under way."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.cluster.topology import Floats, Ints
+from sim.engine import sharing
+from sim.engine.step_network import StepNetwork
+from sim.engine.step_plan import StepPlan
+from sim.schedule.operations import KINDS
+from sim.schedule.training import Tasks
+
+Rows = npt.NDArray[np.void]
+
+_I, _F = np.int32, np.float64
+TRACK = np.dtype(
+    [
+        ("first", _I),  # of its tasks
+        ("last", _I),  # one past them
+        ("task", _I),  # where it stands
+        ("node", _I),
+        ("phase", _I),
+        ("of_group", _I),  # class of groups
+        ("draws", _I),  # place among the loads
+    ],
+    align=True,
+)
+TASK = np.dtype(
+    [
+        ("program", _I),
+        ("forward", _I),  # microbatches, -1 for none
+        ("backward", _I),
+        ("receive_f", _I),  # rows of messages, -1 for none
+        ("receive_b", _I),
+        ("send_f", _I),
+        ("send_b", _I),
+        ("keep", _I),  # where the times of its nodes go, -1 for nowhere
+        ("start_s", _F),  # filled in by the loop, as what follows; means over lanes
+        ("end_s", _F),
+        ("exposed_s", _F),
+        ("barrier_s", _F),
+    ],
+    align=True,
+)
+NODE = np.dtype(
+    [
+        ("kernel", _I),  # place among the kernels; -1 computes
+        ("beside", _I),  # whether beside compute
+        ("forward", _I),  # whether it works for the forward's microbatch
+        ("layer", _I),
+        ("first_wait", _I),  # of the nodes it waits for
+        ("last_wait", _I),  # one past them
+        ("fixed_s", _F),  # compute
+        ("routed_s", _F),  # compute at the mean load
+        ("exposed_s", _F),  # reductions inside the layer
+    ],
+    align=True,
+)
+MESSAGE = np.dtype(
+    [
+        ("source", _I),  # tracks
+        ("target", _I),
+        ("place", _I),
+        ("template", _I),
+        ("next", _I),  # of its kind to its target, -1 after the last
+        ("posted", np.bool_),  # by one side
+        ("there", np.bool_),
+    ],
+    align=True,
+)
+
+
+class StepWork(NamedTuple):
+    """What is to be done, and when it was."""
+
+    tracks: Rows
+    tasks: Rows
+    programs: Ints  # [num_programs + 1], where each one's nodes begin
+    nodes: Rows
+    waits: Ints  # nodes that a node waits for, counted from its program's first
+    templates: Ints  # [num_tracks, kernels, 2]
+    messages: Rows
+    posted: Ints  # messages posted before all else
+    node_times: Floats  # [2, kept nodes], start and end
+
+
+class StepLanes(NamedTuple):
+    """Clocks and factors over lane classes."""
+
+    num_lanes: int
+    zero: Floats  # [lanes]
+    clock: Floats  # [num_tracks, lanes], end of the last task
+    compute: Floats  # [num_tracks, lanes], ends of the two streams
+    comm: Floats
+    exposed: Floats  # [num_tracks, lanes], of this task
+    barrier: Floats
+    ends: Floats  # [num_tracks, most nodes, lanes]
+    speed: Floats  # [num_tracks, lanes]
+    weight: Floats  # [group classes, lanes], share of the group's lanes
+    loads: Floats  # see StepPlan
+    jitter: Floats
+    ready: Floats  # [num_messages, lanes], when both sides have posted
+    arrived: Floats
+
+
+class Net(NamedTuple):
+    """What is under way: places of collectives, one a track, then of each kind of message to a track."""
+
+    sizes: Ints  # most flows and most entries of a place
+    capacity: Floats
+    begun: Floats  # [num_places], nan before
+    since: Floats  # when its flows were last brought up to date
+    active: npt.NDArray[np.bool_]
+    lazy: npt.NDArray[np.bool_]  # alone so far, its flows not written out
+    alone_s: Floats  # [num_templates], time of one alone, -1 until known
+    alone_rate: Floats  # [flows of all templates]
+    alone_end: Floats  # [flows of all templates], after its start
+    template: Ints
+    message: Ints
+    num_flows: Ints
+    left_flows: Ints
+    near_first: Ints  # [num_places + 1]
+    near: Ints  # places that share a resource which could fill
+    seen: npt.NDArray[np.bool_]
+    solved: Ints  # [num_places + 1], the event at which rates were last found; last, the present event
+    island: Ints
+    woken: Ints
+    when: Floats  # timers
+    winner: Ints
+    left: Floats  # [num_places x most flows]
+    rate: Floats
+    share: Floats
+    finish: Floats
+    bottleneck: Ints
+    start: Ints
+    stop: Ints
+    flows: Ints
+    resource: Ints  # [num_places x most entries]
+    line: Floats
+    numbers: Floats  # scratch of `sharing`
+    counts: Ints
+    member: Ints
+
+
+def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[StepWork, StepLanes, Net]:
+    """Everything that the loop touches.
+
+    Parameters
+    ----------
+    plan : StepPlan
+    network : StepNetwork
+        The plan's traffic, folded.
+    keep_tasks : int [count]
+        Of how many tasks of each kind and track to keep the times of nodes.
+    """
+    tasks, folded = plan.tasks, network.folded
+    num_ranks, num_classes = len(tasks), len(folded.groups)
+    num_lanes = max(map(len, folded.lanes))
+    first, nodes, waits = _programs(tasks, network.kernels)
+    rows, node_times = _tasks(tasks, first, keep_tasks, num_classes)
+    messages, posted = _messages(tasks, network)
+    num_tracks = num_ranks * num_classes
+    tracks = np.zeros(num_tracks, dtype=TRACK)
+    number = np.arange(num_tracks)
+    rank, of_group = number % num_ranks, number // num_ranks
+    tracks["first"] = tasks.first[rank] + of_group * len(tasks.kind)
+    tracks["last"] = tasks.first[rank + 1] + of_group * len(tasks.kind)
+    tracks["task"] = tracks["first"]
+    tracks["of_group"] = of_group
+    tracks["draws"] = folded.groups[of_group] if len(plan.loads) > 1 else 0
+    speed, weight = np.ones((num_tracks, num_lanes)), np.zeros((num_classes, num_lanes))
+    for c, shown in enumerate(folded.lanes):
+        mine = of_group == c
+        speed[mine, : len(shown)] = plan.speed[rank[mine], folded.groups[c]][:, shown]
+        weight[c, : len(shown)] = np.bincount(folded.lane_class[c], minlength=len(shown)) / plan.lanes
+    shape = (num_tracks, num_lanes)
+    work = StepWork(
+        tracks,
+        rows,
+        first,
+        nodes,
+        waits,
+        network.collective[rank, of_group],
+        messages,
+        posted,
+        node_times,
+    )
+    whole = StepLanes(
+        num_lanes=num_lanes,
+        zero=np.zeros(num_lanes),
+        clock=np.zeros(shape),
+        compute=np.zeros(shape),
+        comm=np.zeros(shape),
+        exposed=np.zeros(shape),
+        barrier=np.zeros(shape),
+        ends=np.zeros((num_tracks, int(np.diff(first).max(initial=0)), num_lanes)),
+        speed=speed,
+        weight=weight,
+        loads=plan.loads,
+        jitter=plan.jitter,
+        ready=np.zeros((len(messages), num_lanes)),
+        arrived=np.zeros((len(messages), num_lanes)),
+    )
+    net = _net(network, work)
+    # Rows of records, whose fields plain Python reads by name too.
+    named = {name: getattr(work, name).view(np.recarray) for name in ("tracks", "tasks", "nodes", "messages")}
+    return work._replace(**named), whole, net
+
+
+def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]:
+    """Where each program's nodes begin, the nodes of all, and what they wait for."""
+    nodes: list[tuple[float, ...]] = []
+    waits: list[int] = []
+    for program, overlapped in tasks.programs:
+        for node in program:
+            kernel = -1 if node.exchange is None else kernels.index(node.exchange)
+            first = len(waits)
+            waits += node.waits
+            forward = node.half == "F"
+            nodes.append(
+                (
+                    kernel,
+                    overlapped,
+                    forward,
+                    node.layer,
+                    first,
+                    len(waits),
+                    node.fixed_s,
+                    node.routed_s,
+                    node.exposed_s,
+                )
+            )
+    first_of = np.cumsum([0, *(len(program) for program, _ in tasks.programs)])
+    return first_of, np.array(nodes, dtype=NODE), np.array(waits, dtype=np.int64)
+
+
+def _tasks(tasks: Tasks, node_first: Ints, keep_tasks: int, num_classes: int) -> tuple[Rows, Floats]:
+    """The tasks of all tracks, and room for the times of the nodes that are kept."""
+    rows = np.zeros(len(tasks.kind), dtype=TASK)
+    rows["program"] = tasks.program
+    rows["forward"], rows["backward"] = tasks.microbatches.T
+    keep = np.zeros(len(rows), dtype=np.bool_)  # the first of each kind on each rank
+    for i, j in itertools.pairwise(tasks.first.tolist()):
+        for kind in range(len(KINDS)):
+            keep[i + np.flatnonzero(tasks.kind[i:j] == kind)[:keep_tasks]] = True
+    rows = np.tile(rows, num_classes)
+    keep = np.tile(keep, num_classes)
+    for names, columns in ((("receive_f", "receive_b"), tasks.receives), (("send_f", "send_b"), tasks.sends)):
+        for name, column in zip(names, columns.T, strict=True):
+            of_class = column[None] + np.arange(num_classes)[:, None] * len(tasks.messages)
+            rows[name] = np.where(column >= 0, of_class, -1).ravel()
+    num_nodes = np.where(keep, np.diff(node_first)[rows["program"]], 0)
+    rows["keep"] = np.where(keep, np.cumsum(num_nodes) - num_nodes, -1)
+    return rows, np.zeros((2, int(num_nodes.sum())))
+
+
+def _messages(tasks: Tasks, network: StepNetwork) -> tuple[Rows, Ints]:
+    """Messages of all tracks with their places, and those posted before all else (the first of each kind to each track)."""
+    num_ranks, num_classes = len(tasks), len(network.folded.groups)
+    half, stage, _, source, target = tasks.messages.T
+    # In the order in which their targets take them, kind by kind and target by target.
+    row = tasks.receives[tasks.receives >= 0]
+    kind = 2 * (stage[row].astype(np.int64) * num_ranks + target[row]) + half[row]
+    order = np.argsort(kind, kind="stable")
+    row, kind = row[order], kind[order]
+    new = np.diff(kind, prepend=-1) > 0
+    messages = np.zeros((num_classes, len(tasks.messages)), dtype=MESSAGE)
+    messages["next"] = -1
+    of_class = np.arange(num_classes)[:, None]
+    messages["source"], messages["target"] = source + of_class * num_ranks, target + of_class * num_ranks
+    kinds = int(new.sum())
+    messages["place"][:, row] = num_ranks * num_classes + np.cumsum(new) - 1 + of_class * kinds
+    following = np.where(new[1:], -1, row[1:] + of_class * len(tasks.messages))
+    messages["next"][:, row[:-1]] = following
+    templates = np.zeros((num_ranks, num_ranks, num_classes), dtype=np.int64)
+    for (a, b), numbers in network.message.items():
+        templates[a, b] = numbers
+    messages["template"][:, row] = templates[source[row], target[row]].T
+    posted = row[new] + of_class * len(tasks.messages)
+    return messages.ravel(), posted.ravel()
+
+
+def _net(network: StepNetwork, work: StepWork) -> Net:
+    t = network.templates
+    num_tracks = len(work.tracks)
+    num_places = num_tracks + len(work.posted)
+    num_flows, num_entries = np.diff(t.first), t.entry[t.first[1:]] - t.entry[t.first[:-1]]
+    # Of each place the templates that it may ever have.
+    pairs = [(track, one) for track, own in enumerate(work.templates) for one in own.ravel()]
+    pairs += [(int(m["place"]), int(m["template"])) for m in work.messages[work.posted]]
+    most = np.array([max(num_flows.max(initial=0), 1), max(num_entries.max(initial=0), 1)], dtype=np.int64)
+    near_first, near = _near(pairs, t.resource, t.entry[t.first], num_places, len(t.capacity))
+    flows, entries = num_places * int(most[0]), num_places * int(most[1])
+    numbers, counts, member = sharing.scratch(len(t.capacity), entries)
+    when, winner = _timers(num_places)
+    return Net(
+        sizes=most,
+        capacity=t.capacity,
+        begun=np.full(num_places, np.nan),
+        since=np.zeros(num_places),
+        active=np.zeros(num_places, dtype=np.bool_),
+        lazy=np.zeros(num_places, dtype=np.bool_),
+        alone_s=np.full(len(t.fixed_s), -1.0),
+        alone_rate=np.zeros(len(t.payload)),
+        alone_end=np.zeros(len(t.payload)),
+        template=np.zeros(num_places, dtype=np.int64),
+        message=np.zeros(num_places, dtype=np.int64),
+        num_flows=np.zeros(num_places, dtype=np.int64),
+        left_flows=np.zeros(num_places, dtype=np.int64),
+        near_first=near_first,
+        near=near,
+        seen=np.zeros(num_places, dtype=np.bool_),
+        solved=np.zeros(num_places + 1, dtype=np.int64),
+        island=np.zeros(num_places + 1, dtype=np.int64),
+        woken=np.zeros(num_tracks + 2, dtype=np.int64),
+        when=when,
+        winner=winner,
+        left=np.zeros(flows),
+        rate=np.zeros(flows),
+        share=np.zeros(flows),
+        finish=np.zeros(flows),
+        bottleneck=np.zeros(flows, dtype=np.int64),
+        start=np.zeros(flows, dtype=np.int64),
+        stop=np.zeros(flows, dtype=np.int64),
+        flows=np.zeros(flows, dtype=np.int64),
+        resource=np.zeros(entries, dtype=np.int64),
+        line=np.zeros(entries),
+        numbers=numbers,
+        counts=counts,
+        member=member,
+    )
+
+
+def _near(
+    pairs: list[tuple[int, int]], resource: Ints, entry: Ints, num_places: int, num_resources: int
+) -> tuple[Ints, Ints]:
+    """Of each place the places whose templates use a resource that one of its own uses, as offsets and places."""
+    uses = np.zeros((num_places, num_resources), dtype=np.float32)
+    for place, template in pairs:
+        uses[place, resource[entry[template] : entry[template + 1]]] = 1.0
+    joined = uses @ uses.T > 0
+    np.fill_diagonal(joined, False)
+    first = np.concatenate([[0], np.cumsum(joined.sum(axis=1))])
+    return first.astype(np.int64), np.nonzero(joined)[1].astype(np.int64)
+
+
+def _timers(num_places: int) -> tuple[Floats, Ints]:
+    """When something happens at each place (filled up to a power of two), and the winner of each pair, pair of pairs, ...
+
+    The winner of all is the second entry; while no timer is set, the first place of each subtree.
+    """
+    width = size = 1 << max(1, (num_places - 1).bit_length())
+    winner = np.zeros(2 * size, dtype=np.int64)
+    while width >= 1:
+        winner[width : 2 * width] = np.arange(width) * (size // width)
+        width //= 2
+    return np.full(size, np.inf), winner

@@ -1,0 +1,130 @@
+"""The network of a training step, folded: one of all groups, flows, resources and lanes that are alike.
+
+`folding.refine` says which are. A *track* is a pipeline rank in a class of groups; a *template* (see `step_templates`) is
+what a transfer of one kind puts on the links: of each track its collectives, alone and beside compute, and its messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.cluster.topology import CLASSES, Ints
+from sim.engine import folding
+from sim.engine.step_plan import StepPlan
+from sim.engine.step_templates import Folded, StepTransfer, Templates, Weights, Writer
+
+_NIC, _UPLINK = CLASSES.index("nic"), CLASSES.index("leaf_uplink")
+_FITS = 1.0 + 1e-9
+
+
+def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
+    """Fold a step's flows, resources and lanes as far as they are alike in all that they ever do."""
+    num_ranks, num_groups, num_lanes = plan.speed.shape
+    rank, group, lane = np.indices(plan.speed.shape)
+    apart = lane if plan.loads.size or plan.jitter.size else np.zeros_like(lane)
+    own = group if len(plan.loads) > 1 else np.zeros_like(group)
+    start = folding.mixed(rank, apart, own, folding.rounded(plan.speed.copy())).ravel()
+    blocks = (rank * num_groups + group).ravel()
+    resources = folding.mixed(plan.traffic.capacity, plan.traffic.class_idx)
+    known = 1
+    while True:
+        colour, of_resource, of_lane = folding.refine(flows, resources, start, blocks)
+        by_group = of_lane.reshape(num_ranks, num_groups, num_lanes).transpose(1, 0, 2)
+        _, groups, group_class = np.unique(
+            by_group.reshape(num_groups, -1), axis=0, return_index=True, return_inverse=True
+        )
+        class_of = np.asarray(group_class).reshape(-1)
+        if len(groups) == known:
+            break
+        known = len(groups)  # a group's class is the same at every pipeline rank
+        start = folding.mixed(start, class_of[group].ravel())
+    lane_class, lanes = np.zeros((len(groups), num_lanes), dtype=np.int64), []
+    for number, g in enumerate(groups):
+        _, first, lane_of = np.unique(by_group[g], axis=1, return_index=True, return_inverse=True)
+        order = np.argsort(
+            first
+        )  # classes in the order of their first lanes, the same at every pipeline rank
+        lane_class[number] = np.argsort(order)[lane_of.reshape(-1)]
+        lanes.append(first[order])
+    _, member, resource = np.unique(of_resource, return_index=True, return_inverse=True)
+    _, flow = np.unique(colour, return_inverse=True)
+    return Folded(groups, class_of, lane_class, lanes, flow, resource, member)
+
+
+@dataclass(frozen=True, slots=True)
+class StepNetwork:
+    """A step's traffic folded, with the template of each transfer.
+
+    Parameters
+    ----------
+    folded : Folded
+    templates : Templates
+    kernels : tuple of str
+        Names of the collectives.
+    collective : int, [pipeline ranks, group classes, kernels, alone or beside compute]
+        Templates of collectives; the first template, which has no flows, for none.
+    message : (source, target) -> int array, [group classes]
+        Templates of messages.
+    """
+
+    folded: Folded
+    templates: Templates
+    kernels: tuple[str, ...]
+    collective: Ints
+    message: dict[tuple[int, int], Ints]
+
+
+def network_of(plan: StepPlan) -> StepNetwork:
+    """Cable, fold and lay out everything that a step may have under way."""
+    traffic, lanes = plan.traffic, plan.lanes
+    transfers: list[StepTransfer] = []
+    places: dict[tuple[int, int, int, int], int] = {}
+    kernels = tuple(dict.fromkeys(name for rank in traffic.collectives for group in rank for name in group))
+    for rank, groups in enumerate(traffic.collectives):
+        for group, collectives in enumerate(groups):
+            first = (rank * plan.num_groups + group) * lanes
+            for name, one in collectives.items():
+                places[rank, -1, group, kernels.index(name)] = len(transfers)
+                kind = len(kernels) * rank + kernels.index(name)
+                transfers.append(
+                    StepTransfer(one.flows, kind, first + np.arange(lanes), group, one, one.slowdown)
+                )
+    num_ranks = len(traffic.collectives)
+    for (source, target), by_group in traffic.sends.items():
+        for group, flows in enumerate(by_group):
+            ends = [(rank * plan.num_groups + group) * lanes for rank in (source, target)]
+            both = np.concatenate([ends[0] + np.arange(lanes), ends[1] + np.arange(lanes)])
+            places[source, target, group, 0] = len(transfers)
+            transfers.append(StepTransfer(flows, num_ranks * (len(kernels) + source) + target, both, group))
+    cabled = folding.cabled([(t.flows, t.kind, t.lanes) for t in transfers])
+    return _laid_out(plan, transfers, places, cabled, fold(plan, cabled), kernels)
+
+
+def _laid_out(
+    plan: StepPlan,
+    transfers: list[StepTransfer],
+    places: dict[tuple[int, int, int, int], int],
+    flows: folding.Cabled,
+    folded: Folded,
+    kernels: tuple[str, ...],
+) -> StepNetwork:
+    num_ranks, num_classes = len(plan.tasks), len(folded.groups)
+    weights = Weights.of(transfers, flows, folded)
+    out = Writer(plan, folded, weights, flows)
+    collective = np.zeros((num_ranks, num_classes, len(kernels), 2), dtype=np.int64)
+    message: dict[tuple[int, int], Ints] = {}
+    for (source, target, group, kernel), number in places.items():
+        if folded.groups[folded.group_class[group]] != group:
+            continue
+        t, of_group = transfers[number], int(folded.group_class[group])
+        if t.collective is not None:
+            for beside in (0, 1):
+                collective[source, of_group, kernel, beside] = out.add(
+                    t, number, t.slowdown if beside else None
+                )
+        else:
+            message.setdefault((source, target), np.zeros(num_classes, dtype=np.int64))
+            message[source, target][of_group] = out.add(t, number, None)
+    return StepNetwork(folded, out.done(), kernels, collective, message)

@@ -1,0 +1,113 @@
+"""What a training scenario says of its step before any time passes: memory, mean routing, collectives, reductions in layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from sim.cluster import topology
+from sim.cost.memory import RankMemory, Recipe, memory
+from sim.scenario.descriptions import Scenario
+from sim.scenario.training import Training
+from sim.schedule import reductions
+from sim.schedule.collectives import Exchange, record_bytes
+from sim.schedule.operations import Pipeline
+from sim.schedule.replay import peaks
+from sim.workload.model import GQA, MLA, Model
+from sim.workload.placement import contiguous
+from sim.workload.stages import Stage
+from sim.workload.traffic import DIRECTIONS, Routing, route
+
+ACTIVATION_BYTES = 2.0
+"""Of an element of an activation between stages, and between the ranks of TP."""
+
+
+def memory_of(
+    work: Training,
+    model: Model,
+    pipeline: Pipeline,
+    cut: Sequence[Stage],
+    ranks_per_token: float,
+    gpus_per_node: int,
+) -> tuple[RankMemory, ...]:
+    """Memory of one GPU at each pipeline rank."""
+    return memory(
+        model,
+        work.layout,
+        cut,
+        pipeline.stages,
+        partial(peaks, pipeline),
+        tokens_per_microbatch=work.microbatch_tokens,
+        ranks_per_token=ranks_per_token,
+        recipe=Recipe(
+            compute="fp8" if work.spec.precision == "fp8" else "bf16", recompute=work.spec.recompute
+        ),
+        gpus_per_node=gpus_per_node,
+    )
+
+
+def routing_of(scenario: Scenario, work: Training, model: Model) -> Routing:
+    """Mean counts of one EP group; the spread of routed loads around them is the step's skew."""
+    tokens = work.microbatch_tokens // (work.layout.tp * work.layout.cp)
+    return route(
+        work.gate,
+        contiguous(model.num_experts, work.layout.ep),
+        top_k=model.top_k,
+        tokens_per_rank=max(1, tokens),
+        ranks_per_node=scenario.gpus_per_node,
+        sampling="expected",
+        rng=np.random.default_rng([scenario.seed, 0]),
+    )
+
+
+def slowdown_of(work: Training) -> dict[str, float]:
+    """Time of a collective next to compute over its time alone [ratio]."""
+    return {direction: work.kernel.slowdown(direction) for direction in DIRECTIONS}
+
+
+def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Exchange]:
+    """Dispatch and combine of one EP group, on the nodes that it spans."""
+    assert scenario.hardware is not None
+    assert isinstance(scenario.fabric, topology.Fabric)
+    nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
+    cluster = topology.build(scenario.hardware, nodes, scenario.fabric)
+    formats = {"dispatch": work.spec.dispatch_dtype, "combine": work.spec.combine_dtype}
+    return {
+        direction: Exchange(
+            cluster=cluster,
+            kernel=work.kernel,
+            direction=direction,
+            gpus=np.arange(work.layout.ep),
+            routing=routing,
+            record_bytes=float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k)),
+            comm_sms=work.comm_sms,
+            **work.options,
+        )
+        for direction, dtype in formats.items()
+    }
+
+
+def inside_layers_s(work: Training, model: Model, links: reductions.Links) -> dict[str, float]:
+    """Phase of a layer -> its exposed reductions under TP and CP [s].
+
+    TP reduces the output of each block, and its gradient. CP gathers keys and values for attention, again in its
+    backward, and scatters their gradients.
+    """
+    layout = work.layout
+    tokens = work.microbatch_tokens / layout.cp
+    reduced = reductions.tensor_parallel_s(links, tokens * model.hidden * ACTIVATION_BYTES, layout.tp)
+    a = model.attention
+    shared_heads = (
+        2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
+    )
+    width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
+    kv = work.microbatch_tokens * width * ACTIVATION_BYTES
+    gathered = reductions.context_parallel_s(links, kv, layout.cp, layout.tp)
+    return {
+        "attn(F)": reduced + gathered,
+        "mlp(F)": reduced,
+        "attn(B)": reduced + 2 * gathered,
+        "mlp(B)": reduced,
+    }

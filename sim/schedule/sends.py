@@ -1,0 +1,76 @@
+"""Point-to-point sends as flows: activations and gradients between pipeline ranks, cabled pair by pair.
+
+Two GPUs of one node use the scale-up switch. Others use the NICs that `paths` names: their own where cables join the
+rails, else that of the receiver's rail, behind a hop over scale-up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.cluster import paths
+from sim.cluster.kernels import Kernel
+from sim.cluster.topology import NONE, Cluster, Floats, Ints
+from sim.schedule.collectives import HEADERS
+from sim.schedule.flows import Columns, Flows
+
+
+def send_flows(cluster: Cluster, kernel: Kernel, src: Ints, dst: Ints, payload_bytes: float) -> Flows:
+    """One flow for each pair of GPUs.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    kernel : Kernel
+        What moves the bytes; its `dispatch` figures count.
+    src, dst : int, [num_pairs]
+        GPUs. A pair of one GPU sends nothing over any link.
+    payload_bytes : float
+        Of each pair [bytes].
+
+    Returns
+    -------
+    flows whose parties are the pairs' places, first all senders, then all receivers
+
+    Raises
+    ------
+    InfeasibleError
+        Where no living path joins a pair.
+    """
+    c, num = cluster, len(src)
+    columns, latency = Columns(num), np.zeros(num)
+    near = src // c.gpus_per_node == dst // c.gpus_per_node
+    up = 1.0 / kernel.scale_up_efficiency_fraction["dispatch"]
+    hop(columns, c, src, dst, near & (src != dst), np.ones(num), up)
+    if not near.all():
+        away = np.flatnonzero(~near)
+        nic = 1.0 / kernel.nic_efficiency_fraction
+        for leg in paths.legs(c, src[away], dst[away]):
+            a, b, part = dst.copy(), dst.copy(), np.zeros(num)
+            a[away], b[away], part[away] = leg.via_src, leg.via_dst, leg.fraction
+            used = part > 0
+            hop(columns, c, src, a, used & (src != a), part, up)
+            columns.add(np.where(used, c.nic_tx[a], NONE), part, part * nic)
+            columns.add(np.where(used, c.pcie_tx[a], NONE), part, part * nic)
+            for resource, fraction in paths.uplinks(c, a, b):
+                columns.add(np.where(used, resource, NONE), part * fraction, part * fraction * HEADERS)
+            columns.add(np.where(used, c.nic_rx[b], NONE), part, part * nic)
+            columns.add(np.where(used, c.pcie_rx[b], NONE), part, part * nic)
+            hop(columns, c, b, dst, used & (b != dst), part, up)
+            latency = np.maximum(latency, np.where(used, paths.extra_latency_s(c, a, b), 0.0))
+    place = np.arange(num)
+    return columns.pack(
+        np.full(num, payload_bytes),
+        share=np.full(num, payload_bytes),
+        latency_s=latency,
+        party_flow=np.concatenate([place, place]),
+        party_rank=np.concatenate([place, place]),
+    )
+
+
+def hop(
+    columns: Columns, c: Cluster, src: Ints, dst: Ints, where: np.ndarray, part: Floats, line: float
+) -> None:
+    """A hop over the scale-up switch for the pairs `where` it is taken, `line` bytes of it per byte."""
+    columns.add(np.where(where, c.egress[src], NONE), part, part * line)
+    columns.add(np.where(where, c.ingress[dst], NONE), part, part * line)

@@ -1,0 +1,166 @@
+"""A training step on the whole cluster: fabrics and faults move it the way a hand calculation says.
+
+One microbatch goes down four pipeline ranks, a node each, and comes back: six sends in a row, which nothing hides. So
+the step grows by six times what each send takes longer.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import pytest
+
+from sim import documents
+from sim.cluster.hardware import load_hardware
+from sim.cluster.kernels import load_kernel
+from sim.engine.step import run_step
+from sim.errors import InfeasibleError
+from sim.runs import training
+from sim.runs.run import run_document
+from sim.scenario.resolve import resolve
+from sim.scenario.settings import read
+from sim.schedule import programs, reductions
+from sim.schedule.collectives import HEADERS
+
+SCENARIO = """\
+name: mine
+cluster: {{hardware: h800, nodes: 4, fabric: {fabric}, faults: {faults}}}
+model: mixtral-8x7b
+layout: {{pp: 4, ep: 8}}
+workload:
+  kind: training
+  sequence_tokens: 4096
+  microbatches: 1
+  schedule: 1f1b
+  precision: bf16
+  dispatch_dtype: bf16
+  recompute: full
+  kernel: {{kind: two_hop, comm_sms: 20}}
+  skew: {{routed_load: 0, kernel_jitter: 0, gpu_spread: 0}}
+"""
+BYTES = 4096 * 4096 * 2.0
+SENDS = 6
+NCCL, NIC = load_kernel("nccl"), 50e9
+SEND_S = BYTES / (NIC * NCCL.nic_efficiency_fraction)
+
+
+@lru_cache(maxsize=64)
+def ran(fabric: str = "{kind: rail_optimized}", faults: str = "[]") -> dict[str, Any]:
+    return run_document(documents.loads(SCENARIO.format(fabric=fabric, faults=faults), "mine.yaml"))
+
+
+def longer_s(**changes: str) -> float:
+    """How much longer all but the optimizer takes than on a healthy, non-blocking fabric [s]."""
+    times = [
+        one["metrics"]["step_time_s"] - max(one["timeline"]["optimizer_s"]) for one in (ran(**changes), ran())
+    ]
+    return times[0] - times[1]
+
+
+@pytest.mark.parametrize("kind", ["rail_optimized", "three_tier"])
+@pytest.mark.parametrize("ratio", [2, 4, 8, 100])
+def test_an_oversubscribed_leaf_carries_its_part_of_a_nic(kind: str, ratio: int) -> None:
+    """A node a leaf: its one NIC a rail has 1/ratio of a NIC upwards, of which headers take their part."""
+    uplink = NIC / ratio
+    slower = max(SEND_S, BYTES * HEADERS / uplink)
+    got = longer_s(fabric=f"{{kind: {kind}, nodes_per_leaf: 1, oversubscription: {ratio}}}")
+    latency = longer_s(fabric=f"{{kind: {kind}, nodes_per_leaf: 1}}")
+    if (
+        kind == "three_tier"
+    ):  # cores are oversubscribed again, and their uplinks pooled over the rails of a pod
+        slower = max(slower, 8 * BYTES * HEADERS / (8 * uplink / ratio))
+    assert got - latency == pytest.approx(SENDS * (slower - SEND_S), rel=1e-9)
+
+
+def test_sends_within_a_leaf_do_not_meet_its_uplinks() -> None:
+    assert longer_s(fabric="{kind: rail_optimized, oversubscription: 100}") == pytest.approx(0, abs=1e-12)
+    assert longer_s(fabric="{kind: rail_only}") == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("part", [0.5, 0.25])
+def test_a_slow_nic_slows_the_sends_of_its_lane_both_ways(part: float) -> None:
+    """Node 1 receives, sends on, and does both again for gradients: four of six sends; the last lane counts."""
+    got = longer_s(faults=f"[{{node: 1, nic: 3, bandwidth: {part * 400:g} Gb/s}}]")
+    assert got == pytest.approx(4 * SEND_S * (1 / part - 1), rel=1e-6)
+
+
+def test_a_slow_rail_slows_every_send() -> None:
+    assert longer_s(faults="[{rail: 2, bandwidth: 200 Gb/s}]") == pytest.approx(SENDS * SEND_S, rel=1e-6)
+
+
+def test_the_bytes_of_a_dead_rail_go_over_the_living_ones() -> None:
+    """Seven NICs carry what eight did: each has a seventh of the dead one's bytes on top of its own."""
+    assert longer_s(faults="[{rail: 2, bandwidth: 0 Gb/s}]") == pytest.approx(SENDS * SEND_S / 7, rel=1e-3)
+    healthy, dead = ran()["links"], ran(faults="[{rail: 2, bandwidth: 0 Gb/s}]")["links"]
+    assert "node1/nic2/tx" not in dead
+    assert dead["node1/nic3/tx"]["bytes"] == pytest.approx(
+        healthy["node1/nic3/tx"]["bytes"] * 8 / 7, rel=1e-6
+    )
+
+
+def test_a_gpu_at_half_clock_makes_its_group_compute_twice_as_long() -> None:
+    """One GPU or all of the node: the others wait for it at every all-to-all, so both cost the compute of the stage."""
+    step = training.Step.of(resolve(documents.loads(SCENARIO.format(fabric="{}", faults="[]"), "mine.yaml")))
+    compute = sum(programs.compute_s(task.program) for task in step.plan.tasks[1])
+    alone, together = (longer_s(faults=f"[{{node: 1, {gpu}clock: 50 %}}]") for gpu in ("gpu: 3, ", ""))
+    assert together == pytest.approx(alone, rel=1e-9)
+    # Weight gradients run beside one of the all-to-alls, which hid a part of them before.
+    assert 0.9 * compute < together <= compute * (1 + 1e-9)
+    waits = [
+        ran(faults=f"[{{node: 0, {gpu}clock: 50 %}}]")["metrics"]["barrier_wait_s"]
+        for gpu in ("gpu: 3, ", "")
+    ]
+    assert waits[0] > 0
+    assert waits[1] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_node_that_nobody_reaches_is_infeasible() -> None:
+    dead = ", ".join(f"{{node: 1, nic: {nic}, bandwidth: 0 Gb/s}}" for nic in range(8))
+    with pytest.raises(InfeasibleError, match="no living rail joins node"):
+        ran(faults=f"[{dead}]")
+
+
+def test_bytes_of_the_step_are_those_of_its_sends_collectives_and_reductions() -> None:
+    """A microbatch's activations leave every NIC but the last pipeline rank's, gradients every one but the first's."""
+    links = ran()["links"]
+    reduced = [name for name in links if name.endswith("nic0/tx")]
+    assert len(reduced) == 4
+    # One node a pipeline rank: gradients are reduced over NVLink alone.
+    assert [links[f"node{n}/nic0/tx"]["bytes"] for n in range(4)] == pytest.approx(
+        [BYTES, 2 * BYTES, 2 * BYTES, BYTES]
+    )
+    sent = sum(link["bytes"] for name, link in links.items() if name.endswith("/tx") and "nic" in name)
+    taken = sum(link["bytes"] for name, link in links.items() if name.endswith("/rx") and "nic" in name)
+    assert sent == pytest.approx(taken)
+    for link in links.values():
+        assert 0 < link["utilisation_fraction"] <= 1 + 1e-9
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["layout={pp: 8, ep: 8}"],
+        ["layout={pp: 4, ep: 8, tp: 2}"],
+        ["layout={pp: 2, ep: 16}", "model=mixtral-8x22b", "workload.microbatches=8"],
+        ["layout={pp: 4, ep: 8, cp: 2}"],
+    ],
+)
+def test_reductions_on_an_idle_fabric_take_their_closed_form(settings: list[str]) -> None:
+    more = [
+        "cluster.override={gpu.hbm.capacity: 10 TB}",
+        "workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}",
+    ]
+    if "mixtral-8x22b" in " ".join(settings):
+        settings = ["layout={pp: 4, ep: 8}", "cluster.nodes=16"]
+    step = training.Step.of(resolve(read("mixtral-training", [*more, *settings])))
+    ran = run_step(step.reducing)
+    for record in ran.records:
+        expected = reductions.optimizer_s(step.links, step.parameters[record.pipeline_rank], step.work.layout)
+        assert float(record.end_s.max()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_h800_is_what_the_hand_calculations_take_it_for() -> None:
+    nic = load_hardware("h800").nic
+    assert nic is not None
+    assert nic.bandwidth_bytes_per_s * nic.per_gpu == NIC

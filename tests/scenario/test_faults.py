@@ -1,0 +1,112 @@
+"""Faults of a cluster: what may be said, what is refused, and that none is accepted and ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sim import documents
+from sim.errors import InputError
+from sim.runs.run import run_document
+from sim.scenario.resolve import resolve
+
+PASS = """\
+name: mine
+cluster: {{hardware: h800, nodes: 8, faults: {faults}}}
+model: deepseek-v3
+layout: {{ep: 32}}
+workload:
+  kind: {kind}
+  {sizes}
+  kernel: {{kind: {kernel}}}
+"""
+DECODE = {"kind": "decode", "sizes": "{requests_per_gpu: 32, context_tokens: 4096}", "kernel": "low_latency"}
+EXCHANGE = """\
+name: mine
+cluster: {{hardware: h800, nodes: 2, faults: {faults}}}
+model: deepseek-v3
+workload: {{kind: all_to_all, tokens_per_rank: 128, gate: {{kind: uniform, sampling: expected}}, kernel: {{kind: two_hop}}}}
+"""
+
+
+def problems(text: str) -> str:
+    with pytest.raises(InputError) as caught:
+        resolve(documents.loads(text, "mine.yaml"))
+    return "\n".join(map(str, caught.value.problems))
+
+
+@pytest.mark.parametrize(
+    ("faults", "words"),
+    [
+        (
+            "[{node: 0, nic: 1, bandwidth: 10 TB/s}]",
+            ["cluster.faults.0.bandwidth", "10 TB/s", "a healthy NIC's"],
+        ),
+        ("[{rail: 1, bandwidth: 120 %}]", ["120 %", "at most 50 GB/s"]),
+        (
+            "[{rail: 1, bandwidth: 0 %}, {rail: 1, bandwidth: 50 %}]",
+            ["cluster.faults.1", "a second fault of the same part"],
+        ),
+        ("[{node: 0, nic: 9, bandwidth: 0 %}]", ["got 9", "0 to 7"]),
+        ("[{node: 5, nic: 0, bandwidth: 0 %}]", ["got 5", "the cluster has 2 nodes"]),
+        ("[{node: 0, bandwidth: 50 %}]", ["a fault", "'bandwidth' of 'node' and 'nic'"]),
+        ("[{rail: 0, clock: 50 %}]", ["a fault", "'clock' of a 'node'"]),
+        ("[{node: 0, nic: 0, bandwidth: -1 Gb/s}]", ["a rate of 0 or more"]),
+        ("[{node: 0, gpu: 0, clock: 150 %}]", ["at most 100 %"]),
+        ("[{node: 0, gpu: 0, clock: 50 %}]", ["a slow GPU", "all_to_all computes nothing"]),
+        ("[{node: 0, nic: 0, bandwidth: 5}]", ["got 5"]),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(faults: str, words: list[str]) -> None:
+    told = problems(EXCHANGE.format(faults=faults))
+    for word in words:
+        assert word in told
+
+
+def test_a_part_of_the_healthy_rate_is_that_rate() -> None:
+    times = [
+        run_document(
+            documents.loads(EXCHANGE.format(faults=f"[{{rail: 2, bandwidth: {rate}}}]"), "mine.yaml")
+        )["metrics"]
+        for rate in ("25 %", "100 Gb/s")
+    ]
+    assert times[0] == times[1]
+
+
+def step_s(faults: str) -> float:
+    """Of two groups of 32 GPUs."""
+    text = PASS.format(faults=faults, **{**DECODE, "sizes": "requests_per_gpu: 32\n  context_tokens: 4096"})
+    metrics: dict[str, Any] = run_document(documents.loads(text, "mine.yaml"))["metrics"]
+    return float(metrics["step_time_s"])
+
+
+def test_a_fault_in_any_group_is_that_of_the_group_which_runs() -> None:
+    healthy = step_s("[]")
+    for what in ("gpu: 2, clock: 50 %", "nic: 3, bandwidth: 25 %"):
+        first, second = (step_s(f"[{{node: {node}, {what}}}]") for node in (1, 5))
+        assert first > 1.05 * healthy
+        assert first == pytest.approx(second, rel=1e-9)
+    two = PASS.format(
+        faults="[{node: 1, gpu: 2, clock: 50 %}, {node: 5, gpu: 2, clock: 50 %}]",
+        **{**DECODE, "sizes": "requests_per_gpu: 32\n  context_tokens: 4096"},
+    )
+    assert "faults in 2 EP groups" in problems(two)
+
+
+def test_a_flow_that_waits_for_another_and_for_its_start_is_released_at_the_later(tmp_path: Any) -> None:
+    (tmp_path / "flows.csv").write_text(
+        "flow_id,src,dst,bytes,start_us,after_flow_id\n1,1,0,1000,0,0\n2,2,3,1000,500000,1\n"
+    )
+    document = documents.loads(
+        """\
+name: mine
+cluster: {fabric: {kind: leaf_spine, hosts: 16, hosts_per_leaf: 4, spines: 4, link: 400 Gb/s}}
+workload: {kind: flows, file: flows.csv}
+""",
+        "mine.yaml",
+    )
+    document.folder = tmp_path
+    first, second = run_document(document)["flow_completion"]
+    assert second[1] == pytest.approx(500_000)
+    assert second[2] == pytest.approx(500_000 + first[2] - first[1])
