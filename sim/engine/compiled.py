@@ -8,6 +8,7 @@ left, the same functions run, only later or more slowly.
 
 from __future__ import annotations
 
+import dis
 import types
 from collections.abc import Callable
 from functools import cached_property, wraps
@@ -41,9 +42,8 @@ class Compilable:
             return self.plain
         plain = self.plain
         assert isinstance(plain, types.FunctionType)
-        called = {
-            name: getattr(plain.__globals__.get(name), "compiled", None) for name in plain.__code__.co_names
-        }
+        used = {step.argval for step in dis.get_instructions(plain) if step.opname == "LOAD_GLOBAL"}
+        called = {name: getattr(plain.__globals__.get(name), "compiled", None) for name in used}
         known = plain.__globals__ | {name: made for name, made in called.items() if made is not None}
         whole = types.FunctionType(plain.__code__, known, plain.__name__, plain.__defaults__)
         whole.__module__, whole.__qualname__ = plain.__module__, plain.__qualname__

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sim.cluster.topology import Floats
-from sim.engine import step_loop
+from sim.engine import step_loop, step_transfers
 from sim.engine.step_arrays import StepLanes, StepWork, laid_out
 from sim.engine.step_network import StepNetwork, network_of
 from sim.engine.step_plan import StepPlan
@@ -53,9 +53,9 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
     network = network_of(plan)
     work, lanes, net = laid_out(plan, network, keep_tasks)
     ended = step_loop.run.compiled(work, lanes, network.templates, net, plan.blocking)
-    if ended == step_loop.DEAD:
+    if ended == step_transfers.DEAD:
         raise InfeasibleError("bytes of the step wait forever: a link on their way has no capacity")
-    assert ended == step_loop.DONE, "orders deadlock"
+    assert ended == step_transfers.DONE, "orders deadlock"
     return _ran(plan, network, work, lanes)
 
 

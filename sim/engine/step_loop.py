@@ -11,13 +11,10 @@ B of each of its stages), so the next microbatch may arrive while this one is co
 together, at the mean lane's instant, and keep what each of them was later.
 
 Why this way: whatever is under way has a *place* of its own, known before the loop starts: a track waits for one collective
-at a time, and of each kind of message to a track one is on its way at a time. So every place has one timer, and the
-next event is the winner of a tournament over them. Rates are solved anew for the transfers that hang together by
-links that could fill, whenever one of them starts or ends; a transfer alone needs one solution, as the flows of a
-collective share by their bytes and their ends free nothing that holds another back, and one of a kind that has been
-alone before needs none.
+at a time, and of each kind of message to a track one is on its way at a time. So every place has one timer, and nothing
+is allocated; what happens between two events is in `step_transfers`.
 
-Arguments are the arrays of `step`, which tells what their fields are.
+Arguments are the arrays of `step_arrays`, which tells what their fields are.
 """
 
 from __future__ import annotations
@@ -27,18 +24,10 @@ from typing import Any
 import numpy as np
 
 from sim.engine.compiled import frugal
-from sim.engine.sharing import max_min
+from sim.engine.step_transfers import DEAD, DONE, STUCK, advance, begin, set_timer, share, write_out
 
-DONE, STUCK, DEAD = 0, 1, 2
-"""How a run ended: all tasks done; all wait for one another; bytes wait for a resource without capacity."""
-_ENTERING, _WAITING, _RUNNING, _EXCHANGING, _ENDED = (
-    0,
-    1,
-    2,
-    3,
-    4,
-)  # phases of a track; it begins with the first
-_TIE = 1e-12
+# Phases of a track; it begins with the first.
+_ENTERING, _WAITING, _RUNNING, _EXCHANGING, _ENDED = 0, 1, 2, 3, 4
 
 
 @frugal
@@ -62,25 +51,25 @@ def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
         if not np.isfinite(now):
             break
         if np.isnan(n.begun[place]):
-            if _begin(w, x, t, n, place, now) == DEAD:
+            if begin(w, x, t, n, place, now) == DEAD:
                 return DEAD
             if n.left_flows[place] > 0:
                 continue
         else:
             if n.lazy[place]:
-                _write_out(t, n, place, now)
-            _advance(n, place, now)
+                write_out(t, n, place, now)
+            advance(n, place, now)
             if n.left_flows[place] > 0:
-                if _share(t, n, place, now) == DEAD:
+                if share(t, n, place, now) == DEAD:
                     return DEAD
                 continue
             n.active[place] = False
             for k in range(n.near_first[place], n.near_first[place + 1]):
                 other = n.near[k]
                 stale = n.active[other] and n.solved[other] < n.solved[-1]
-                if stale and _share(t, n, other, now) == DEAD:
+                if stale and share(t, n, other, now) == DEAD:
                     return DEAD
-        _set(n, place, np.inf)
+        set_timer(n, place, np.inf)
         if place < num_tracks:
             _arrive(w, x, t, n, place)
             woken[0], num_woken = place, 1
@@ -146,9 +135,9 @@ def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any)
                 x.exposed[number, j] = x.barrier[number, j] = 0.0
             track.node = w.programs[task.program]
             track.phase = _RUNNING
-        begin, end = w.programs[task.program], w.programs[task.program + 1]
+        opening, end = w.programs[task.program], w.programs[task.program + 1]
         while track.phase == _RUNNING and track.node < end:
-            _node(w, x, t, n, number, track, task, begin, now)
+            _node(w, x, t, n, number, track, task, opening, now)
         if track.phase == _EXCHANGING:
             break
         for j in range(x.num_lanes):
@@ -162,9 +151,9 @@ def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any)
 
 
 @frugal
-def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, begin: Any, now: Any) -> None:
+def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, opening: Any, now: Any) -> None:
     """Compute a node, or call for its collective and wait."""
-    node, place = w.nodes[track.node], track.node - begin
+    node, place = w.nodes[track.node], track.node - opening
     free = x.compute[number] if node.kernel < 0 else x.comm[number]
     ready = x.ends[number, place]
     for j in range(x.num_lanes):
@@ -183,7 +172,7 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, be
         n.template[number] = w.templates[number, node.kernel, node.beside]
         n.begun[number] = np.nan
         track.phase = _EXCHANGING
-        _set(n, number, max(last, now) + t.fixed_s[n.template[number]])
+        set_timer(n, number, max(last, now) + t.fixed_s[n.template[number]])
         return
     if task.keep >= 0:
         w.node_times[0, task.keep + place] = _mean(x, track, ready)
@@ -252,182 +241,4 @@ def _post(w: Any, x: Any, n: Any, row: Any, clock: Any, now: Any) -> None:
     n.message[place] = row
     n.template[place] = message.template
     n.begun[place] = np.nan
-    _set(n, place, max(_mean(x, w.tracks[message.source], x.ready[row]), now))
-
-
-# --- the network --------------------------------------------------------------------------------------------
-
-
-@frugal
-def _begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
-    """Put the flows of a transfer on the network."""
-    template = n.template[place]
-    first, last = t.first[template], t.first[template + 1]
-    base, entry = place * n.sizes[0], place * n.sizes[1]
-    n.begun[place] = n.since[place] = now
-    n.left_flows[place] = n.num_flows[place] = last - first
-    if last == first:
-        return DONE
-    scaled = place < len(w.tracks) and x.loads.size > 0
-    n.active[place] = True
-    if not scaled and n.alone_s[template] >= 0.0 and _is_alone(n, place):
-        n.lazy[place] = True
-        _set(n, place, now + n.alone_s[template])
-        return DONE
-    layer = microbatch = draws = 0
-    if scaled:
-        track = w.tracks[place]
-        task, node = w.tasks[track.task], w.nodes[track.node]
-        layer, draws = node.layer, track.draws
-        microbatch = task.forward if node.forward else task.backward
-    for f in range(first, last):
-        here = base + f - first
-        load = 1.0
-        if scaled and t.owner[f] >= 0:
-            load = _load(x, t, t.owner[f], draws, layer, microbatch)
-        n.left[here] = n.share[here] = t.payload[f] * load
-        n.finish[here] = np.nan
-        n.rate[here] = 0.0
-        n.start[here] = entry
-        for e in range(t.entry[f], t.entry[f + 1]):
-            n.resource[entry] = t.resource[e]
-            n.line[entry] = t.line[e]
-            if scaled and t.taker[e] >= 0:
-                n.line[entry] *= x.loads[draws, layer, microbatch, t.taker[e]] / load
-            entry += 1
-        n.stop[here] = entry
-    ended = _share(t, n, place, now)
-    if ended == DONE and not scaled and n.island[1] < 0:  # nobody shared with it
-        n.alone_s[template] = n.when[place] - now
-        for f in range(first, last):
-            here = base + f - first
-            n.alone_rate[f] = n.rate[here]
-            n.alone_end[f] = 0.0 if n.left[here] <= 0.0 else n.left[here] / n.rate[here]
-    return ended
-
-
-@frugal
-def _is_alone(n: Any, place: Any) -> Any:
-    """True where nothing is under way that a transfer shares a resource with."""
-    alone = True
-    for k in range(n.near_first[place], n.near_first[place + 1]):
-        alone = alone and not n.active[n.near[k]]
-    return alone
-
-
-@frugal
-def _write_out(t: Any, n: Any, place: Any, now: Any) -> None:
-    """Write out the flows of a transfer that was alone so far and of which only the end was known."""
-    template, begun = n.template[place], n.begun[place]
-    first, base, entry = t.first[template], place * n.sizes[0], place * n.sizes[1]
-    for f in range(first, t.first[template + 1]):
-        here = base + f - first
-        n.share[here] = t.payload[f]
-        n.rate[here] = n.alone_rate[f]
-        n.left[here] = t.payload[f]
-        n.finish[here] = np.nan
-        if begun + n.alone_end[f] <= now:
-            n.finish[here] = begun + n.alone_end[f]
-            n.left_flows[place] -= 1
-        elif now > begun:
-            n.left[here] -= n.alone_rate[f] * (now - begun)
-        n.start[here] = entry
-        for e in range(t.entry[f], t.entry[f + 1]):
-            n.resource[entry] = t.resource[e]
-            n.line[entry] = t.line[e]
-            entry += 1
-        n.stop[here] = entry
-    n.since[place] = now
-    n.lazy[place] = False
-
-
-@frugal
-def _load(x: Any, t: Any, owner: Any, draws: Any, layer: Any, microbatch: Any) -> Any:
-    """Mean routed load of the lanes that a flow's bytes are for."""
-    total = 0.0
-    for k in range(t.owner_first[owner], t.owner_first[owner + 1]):
-        total += x.loads[draws, layer, microbatch, t.owner_lane[k]]
-    return total / (t.owner_first[owner + 1] - t.owner_first[owner])
-
-
-@frugal
-def _advance(n: Any, place: Any, now: Any) -> None:
-    """Let the flows of a transfer drain until now at the rates they have."""
-    base, since = place * n.sizes[0], n.since[place]
-    for f in range(base, base + n.num_flows[place]):
-        if np.isnan(n.finish[f]):
-            end = since if n.left[f] <= 0.0 else since + n.left[f] / n.rate[f]
-            if end <= now + _TIE * abs(now):
-                n.finish[f] = end
-                n.left_flows[place] -= 1
-            else:
-                n.left[f] -= n.rate[f] * (now - since)
-    n.since[place] = now
-
-
-@frugal
-def _share(t: Any, n: Any, seed: Any, now: Any) -> Any:
-    """New rates for a transfer and all that hangs together with it, and when each of these is next looked at."""
-    island, num = n.island, 1
-    island[0] = seed
-    n.seen[seed] = True
-    i = 0
-    while i < num:
-        for k in range(n.near_first[island[i]], n.near_first[island[i] + 1]):
-            other = n.near[k]
-            if n.active[other] and not n.seen[other]:
-                n.seen[other] = True
-                island[num] = other
-                num += 1
-        i += 1
-    if num < len(island):
-        island[num] = -1
-    open_ = 0
-    for i in range(num):
-        place = island[i]
-        n.seen[place] = False
-        if n.lazy[place]:
-            _write_out(t, n, place, now)
-        n.solved[place] = n.solved[-1]
-        if n.since[place] < now:
-            _advance(n, place, now)
-        base = place * n.sizes[0]
-        for f in range(base, base + n.num_flows[place]):
-            if np.isnan(n.finish[f]):
-                n.flows[open_] = f
-                open_ += 1
-    max_min(
-        n.flows, open_, n.start, n.stop, n.resource, n.line, n.share, n.capacity, n.rate, n.bottleneck, n.numbers,
-        n.counts, n.member,
-    )  # fmt: skip
-    for i in range(num):
-        place = island[i]
-        base = place * n.sizes[0]
-        first, last = np.inf, now
-        for f in range(base, base + n.num_flows[place]):
-            if np.isnan(n.finish[f]):
-                end = now if n.left[f] <= 0.0 else now + n.left[f] / n.rate[f]
-                first, last = min(first, end), max(last, end)
-        if not np.isfinite(last):
-            return DEAD
-        # Alone, no end frees what holds another back. Without open flows `first` is inf, and the transfer ends now.
-        _set(n, place, last if num == 1 else min(first, last))
-    return DONE
-
-
-# --- timers -------------------------------------------------------------------------------------------------
-
-
-@frugal
-def _set(n: Any, place: Any, time_s: Any) -> None:
-    """Set the timer of a place; inf stops it."""
-    when, winner = n.when, n.winner
-    when[place] = time_s
-    i = (len(when) + place) >> 1
-    while i >= 1:
-        left, right = winner[2 * i], winner[2 * i + 1]
-        first = left if when[left] <= when[right] else right
-        i = 0 if winner[i] == first and first != place else i  # nothing changes further up
-        if i >= 1:
-            winner[i] = first
-            i >>= 1
+    set_timer(n, place, max(_mean(x, w.tracks[message.source], x.ready[row]), now))

@@ -13,7 +13,7 @@ from sim.schedule.training import Tasks
 
 
 @dataclass(frozen=True, slots=True)
-class Collective:
+class GroupCollective:
     """An EP all-to-all kernel of one group of ranks, cabled.
 
     Parameters
@@ -49,14 +49,14 @@ class Traffic:
     capacity : float, [num_resources]
     class_idx : int, [num_resources]
         Place in `topology.CLASSES`.
-    collectives : [pipeline ranks][groups], kernel -> Collective
+    collectives : [pipeline ranks][groups], kernel -> GroupCollective
     sends : (source, target pipeline rank) -> flows of each group
         Flow i goes from lane i to lane i. Pairs that are not named send nothing over any link.
     """
 
     capacity: Floats
     class_idx: Ints
-    collectives: Sequence[Sequence[Mapping[str, Collective]]]
+    collectives: Sequence[Sequence[Mapping[str, GroupCollective]]]
     sends: Mapping[tuple[int, int], Sequence[Flows]]
 
 

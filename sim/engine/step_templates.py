@@ -14,7 +14,7 @@ import numpy as np
 
 from sim.cluster.topology import CLASSES, NONE, Floats, Ints
 from sim.engine import folding
-from sim.engine.step_plan import Collective, StepPlan
+from sim.engine.step_plan import GroupCollective, StepPlan
 from sim.schedule.flows import Flows
 
 _NIC, _UPLINK = CLASSES.index("nic"), CLASSES.index("leaf_uplink")
@@ -99,7 +99,7 @@ class StepTransfer:
     kind: int
     lanes: Ints  # over all lanes, of its parties' ranks
     group: int
-    collective: Collective | None = None
+    collective: GroupCollective | None = None
     slowdown: float = 1.0
 
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Cluster
-from sim.engine.step_plan import Collective, StepPlan, Traffic
+from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
 from sim.runs.step_traffic import Place, ring
 from sim.schedule.programs import Node
-from sim.schedule.reductions import Held, Links, Phase, phases, update_s
+from sim.schedule.reductions import HeldParameters, Links, Phase, phases, update_s
 from sim.schedule.training import PipelineTask, by_hand
 from sim.workload.layout import Layout
 
@@ -22,7 +22,7 @@ def reducing_plan(
     place: Place,
     cluster: Cluster,
     layout: Layout,
-    parameters: Sequence[Held],
+    parameters: Sequence[HeldParameters],
     links: Links,
     *,
     gpus_per_node: int,
@@ -69,9 +69,9 @@ def _collectives(
     rank: int,
     group: int,
     asked: Sequence[Phase],
-    held: Held,
+    held: HeldParameters,
     fixed_s: float,
-) -> dict[str, Collective]:
+) -> dict[str, GroupCollective]:
     """The phases in which a group has bytes to send, in order."""
     kernel, first = load_kernel("nccl"), int(place.gpus(rank, 0)[0])
     sizes = {"dense": _BYTES * held.dense, "experts": _BYTES * held.experts}

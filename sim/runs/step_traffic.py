@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import Cluster, Ints
-from sim.engine.step_plan import Collective, Traffic
+from sim.engine.step_plan import GroupCollective, Traffic
 from sim.schedule.collectives import Exchange
 from sim.schedule.flows import Flows
 from sim.schedule.owners import owners
@@ -105,12 +105,12 @@ def traffic_of(
     return Traffic(cluster.capacity, cluster.class_idx, collectives, sends)
 
 
-def _collective(exchange: Exchange, slowdown: float, loaded: bool) -> Collective:
+def _collective(exchange: Exchange, slowdown: float, loaded: bool) -> GroupCollective:
     flows = exchange.flows()
     if not loaded:
-        return Collective(flows, exchange.latency_s(), slowdown)
+        return GroupCollective(flows, exchange.latency_s(), slowdown)
     whose = owners(exchange, flows)
-    return Collective(flows, exchange.latency_s(), slowdown, whose.flow, whose.ranks, whose.entry)
+    return GroupCollective(flows, exchange.latency_s(), slowdown, whose.flow, whose.ranks, whose.entry)
 
 
 def side_by_side(flows: Flows) -> Flows:
@@ -121,7 +121,7 @@ def side_by_side(flows: Flows) -> Flows:
 
 def ring(
     gpus: Ints, cluster: Cluster, kernel: Kernel, following: Ints, payload_bytes: float, fixed_s: float
-) -> Collective:
+) -> GroupCollective:
     """One phase of a ring: each GPU sends `payload_bytes` in all to the one that follows it.
 
     Parameters
@@ -134,6 +134,6 @@ def ring(
     flows = send_flows(cluster, kernel, gpus, following, payload_bytes)
     num = flows.num_flows
     mine = np.arange(len(flows.party_flow)) < num
-    return Collective(
+    return GroupCollective(
         replace(flows, party_flow=flows.party_flow[mine], party_rank=flows.party_rank[mine]), fixed_s
     )

@@ -257,7 +257,7 @@ class Step:
         )
 
     @cached_property
-    def parameters(self) -> list[reductions.Held]:
+    def parameters(self) -> list[reductions.HeldParameters]:
         """What a GPU of each pipeline rank holds."""
         layout = self.work.layout
         return [

@@ -70,7 +70,7 @@ def scatter_s(links: Links, total_bytes: float, num_ranks: int, stride: int = 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldParameters:
     """Parameters that a GPU holds [count]: those of its experts, and all others."""
 
     dense: float
@@ -81,12 +81,14 @@ class Held:
         return self.dense / (layout.dp * layout.cp) + self.experts / layout.expert_dp
 
 
-def held(count: StageParameters, layout: Layout) -> Held:
+def held(count: StageParameters, layout: Layout) -> HeldParameters:
     """What a GPU holds of the stages of its pipeline rank."""
-    return Held((count.layers + count.embedding + count.head) / layout.tp, count.experts / layout.ep)
+    return HeldParameters(
+        (count.layers + count.embedding + count.head) / layout.tp, count.experts / layout.ep
+    )
 
 
-def optimizer_s(links: Links, parameters: Held, layout: Layout) -> float:
+def optimizer_s(links: Links, parameters: HeldParameters, layout: Layout) -> float:
     """ZeRO-1 of one rank on links of its own [s]: gradients (BF16) scattered, the shard updated, weights (BF16) gathered.
 
     Experts are reduced over `expert_dp` ranks that stand EP apart, everything else over DP x CP ranks, TP apart.

@@ -36,7 +36,7 @@ class SolverFigures(Published):
 
 
 @dataclass(frozen=True, slots=True)
-class Solved:
+class SolverResult:
     """Flows with the end that another solver found.
 
     Parameters
@@ -72,7 +72,7 @@ def rows(figures: SolverFigures, progress: Progress) -> Iterator[Row]:
             )
 
 
-def read(name: str) -> Solved:
+def read(name: str) -> SolverResult:
     """A case by its name."""
     folder = data_folder("scenarios") / _DATA
     flows = _table(gzip.decompress((folder / f"{name}.csv.gz").read_bytes()).decode())
@@ -83,7 +83,7 @@ def read(name: str) -> Solved:
     def column(key: str) -> Floats:
         return np.array([float(line[key]) for line in flows])
 
-    return Solved(
+    return SolverResult(
         Flows(
             payload_bytes=column("bytes"),
             share=np.ones(num),

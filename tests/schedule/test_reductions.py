@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
 from sim.schedule.reductions import (
-    Held,
+    HeldParameters,
     Links,
     context_parallel_s,
     optimizer_s,
@@ -69,14 +69,14 @@ def test_an_all_reduce_is_a_scatter_and_a_gather() -> None:
 
 def test_zero_1_scatters_gradients_gathers_weights_and_updates_its_shard() -> None:
     # BF16 both ways; 22 HBM bytes an updated parameter: no expert, 8 ranks of one node.
-    got = optimizer_s(LINKS, Held(dense=8e9, experts=0), derive(8, ep=8))
+    got = optimizer_s(LINKS, HeldParameters(dense=8e9, experts=0), derive(8, ep=8))
     assert got == pytest.approx(2 * 16e9 * 7 / 8 / 100e9 + 1e9 * 22 / 1e12)
 
 
 def test_the_optimizer_of_deepseek_v3_takes_a_fraction_of_a_second() -> None:
     # 1.86 G parameters over DP128 and 1.41 G of experts over two: ISCA'25 Table 4 shows 0.29 s, not overlapped.
     links = Links.of(load_hardware("h800"), load_kernel("nccl"))
-    got = optimizer_s(links, Held(dense=1.86e9, experts=1.41e9), derive(2048, pp=16, ep=64))
+    got = optimizer_s(links, HeldParameters(dense=1.86e9, experts=1.41e9), derive(2048, pp=16, ep=64))
     assert 0.05 < got < 0.4
 
 

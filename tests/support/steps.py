@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.cluster.topology import CLASSES, Floats
 from sim.engine.step import StepRun, run_step
-from sim.engine.step_plan import Collective, StepPlan, Traffic
+from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
 from sim.engine.step_records import GroupRecord
 from sim.runs.step_traffic import side_by_side
 from sim.schedule.flows import Columns, Flows
@@ -63,11 +63,11 @@ def traffic(
     def rows(rank: int, group: int, what: int) -> np.ndarray:
         return what * num + (rank * num_groups + group) * lanes + np.arange(lanes)
 
-    def collective(rank: int, group: int, time_s: float) -> Collective:
+    def collective(rank: int, group: int, time_s: float) -> GroupCollective:
         columns = Columns(lanes)
         for what, part in ((0, fill), (1, fill), (2, 1.0)):
             columns.add(rows(rank, group, what), part, part * time_s / EXCHANGED)
-        return Collective(_flows(columns, EXCHANGED), 0.0, slowdown)
+        return GroupCollective(_flows(columns, EXCHANGED), 0.0, slowdown)
 
     def send(source: int, target: int, group: int) -> Flows:
         columns = Columns(lanes)

@@ -1,0 +1,197 @@
+"""What a training step has under way: transfers that begin, share what they have in common, drain and end.
+
+Rates are solved anew for the transfers that hang together by links that could fill, whenever one of them starts or ends. A
+transfer alone needs one solution, as the flows of a collective share by their bytes and their ends free nothing that
+holds another back, and one of a kind that has been alone before needs none: its flows are not even written out until
+another comes. Every transfer has a *place* with a timer, and the next event is the winner of a tournament over them.
+
+Arguments are the arrays of `step_arrays`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.engine.compiled import frugal
+from sim.engine.sharing import max_min
+
+DONE, STUCK, DEAD = 0, 1, 2
+"""How a run ended: all tasks done; all wait for one another; bytes wait for a resource without capacity."""
+_TIE = 1e-12
+
+
+@frugal
+def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
+    """Put the flows of a transfer on the network."""
+    template = n.template[place]
+    first, last = t.first[template], t.first[template + 1]
+    base, entry = place * n.sizes[0], place * n.sizes[1]
+    n.begun[place] = n.since[place] = now
+    n.left_flows[place] = n.num_flows[place] = last - first
+    if last == first:
+        return DONE
+    scaled = place < len(w.tracks) and x.loads.size > 0
+    n.active[place] = True
+    if not scaled and n.alone_s[template] >= 0.0 and _is_alone(n, place):
+        n.lazy[place] = True
+        set_timer(n, place, now + n.alone_s[template])
+        return DONE
+    layer = microbatch = draws = 0
+    if scaled:
+        track = w.tracks[place]
+        task, node = w.tasks[track.task], w.nodes[track.node]
+        layer, draws = node.layer, track.draws
+        microbatch = task.forward if node.forward else task.backward
+    for f in range(first, last):
+        here = base + f - first
+        load = 1.0
+        if scaled and t.owner[f] >= 0:
+            load = _load(x, t, t.owner[f], draws, layer, microbatch)
+        n.left[here] = n.share[here] = t.payload[f] * load
+        n.finish[here] = np.nan
+        n.rate[here] = 0.0
+        n.start[here] = entry
+        for e in range(t.entry[f], t.entry[f + 1]):
+            n.resource[entry] = t.resource[e]
+            n.line[entry] = t.line[e]
+            if scaled and t.taker[e] >= 0:
+                n.line[entry] *= x.loads[draws, layer, microbatch, t.taker[e]] / load
+            entry += 1
+        n.stop[here] = entry
+    ended = share(t, n, place, now)
+    if ended == DONE and not scaled and n.island[1] < 0:  # nobody shared with it
+        n.alone_s[template] = n.when[place] - now
+        for f in range(first, last):
+            here = base + f - first
+            n.alone_rate[f] = n.rate[here]
+            n.alone_end[f] = 0.0 if n.left[here] <= 0.0 else n.left[here] / n.rate[here]
+    return ended
+
+
+@frugal
+def _is_alone(n: Any, place: Any) -> Any:
+    """True where nothing is under way that a transfer shares a resource with."""
+    alone = True
+    for k in range(n.near_first[place], n.near_first[place + 1]):
+        alone = alone and not n.active[n.near[k]]
+    return alone
+
+
+@frugal
+def write_out(t: Any, n: Any, place: Any, now: Any) -> None:
+    """Write out the flows of a transfer that was alone so far and of which only the end was known."""
+    template, begun = n.template[place], n.begun[place]
+    first, base, entry = t.first[template], place * n.sizes[0], place * n.sizes[1]
+    for f in range(first, t.first[template + 1]):
+        here = base + f - first
+        n.share[here] = t.payload[f]
+        n.rate[here] = n.alone_rate[f]
+        n.left[here] = t.payload[f]
+        n.finish[here] = np.nan
+        if begun + n.alone_end[f] <= now:
+            n.finish[here] = begun + n.alone_end[f]
+            n.left_flows[place] -= 1
+        elif now > begun:
+            n.left[here] -= n.alone_rate[f] * (now - begun)
+        n.start[here] = entry
+        for e in range(t.entry[f], t.entry[f + 1]):
+            n.resource[entry] = t.resource[e]
+            n.line[entry] = t.line[e]
+            entry += 1
+        n.stop[here] = entry
+    n.since[place] = now
+    n.lazy[place] = False
+
+
+@frugal
+def _load(x: Any, t: Any, owner: Any, draws: Any, layer: Any, microbatch: Any) -> Any:
+    """Mean routed load of the lanes that a flow's bytes are for."""
+    total = 0.0
+    for k in range(t.owner_first[owner], t.owner_first[owner + 1]):
+        total += x.loads[draws, layer, microbatch, t.owner_lane[k]]
+    return total / (t.owner_first[owner + 1] - t.owner_first[owner])
+
+
+@frugal
+def advance(n: Any, place: Any, now: Any) -> None:
+    """Let the flows of a transfer drain until now at the rates they have."""
+    base, since = place * n.sizes[0], n.since[place]
+    for f in range(base, base + n.num_flows[place]):
+        if np.isnan(n.finish[f]):
+            end = since if n.left[f] <= 0.0 else since + n.left[f] / n.rate[f]
+            if end <= now + _TIE * abs(now):
+                n.finish[f] = end
+                n.left_flows[place] -= 1
+            else:
+                n.left[f] -= n.rate[f] * (now - since)
+    n.since[place] = now
+
+
+@frugal
+def share(t: Any, n: Any, seed: Any, now: Any) -> Any:
+    """New rates for a transfer and all that hangs together with it, and when each of these is next looked at."""
+    island, num = n.island, 1
+    island[0] = seed
+    n.seen[seed] = True
+    i = 0
+    while i < num:
+        for k in range(n.near_first[island[i]], n.near_first[island[i] + 1]):
+            other = n.near[k]
+            if n.active[other] and not n.seen[other]:
+                n.seen[other] = True
+                island[num] = other
+                num += 1
+        i += 1
+    if num < len(island):
+        island[num] = -1
+    open_ = 0
+    for i in range(num):
+        place = island[i]
+        n.seen[place] = False
+        if n.lazy[place]:
+            write_out(t, n, place, now)
+        n.solved[place] = n.solved[-1]
+        if n.since[place] < now:
+            advance(n, place, now)
+        base = place * n.sizes[0]
+        for f in range(base, base + n.num_flows[place]):
+            if np.isnan(n.finish[f]):
+                n.flows[open_] = f
+                open_ += 1
+    max_min(
+        n.flows, open_, n.start, n.stop, n.resource, n.line, n.share, n.capacity, n.rate, n.bottleneck, n.numbers,
+        n.counts, n.member,
+    )  # fmt: skip
+    for i in range(num):
+        place = island[i]
+        base = place * n.sizes[0]
+        first, last = np.inf, now
+        for f in range(base, base + n.num_flows[place]):
+            if np.isnan(n.finish[f]):
+                end = now if n.left[f] <= 0.0 else now + n.left[f] / n.rate[f]
+                first, last = min(first, end), max(last, end)
+        if not np.isfinite(last):
+            return DEAD
+        # Alone, no end frees what holds another back. Without open flows `first` is inf, and the transfer ends now.
+        set_timer(n, place, last if num == 1 else min(first, last))
+    return DONE
+
+
+# --- timers -------------------------------------------------------------------------------------------------
+
+
+@frugal
+def set_timer(n: Any, place: Any, time_s: Any) -> None:
+    """Set the timer of a place; inf stops it."""
+    when, winner = n.when, n.winner
+    when[place] = time_s
+    i = (len(when) + place) >> 1
+    while i >= 1:
+        left, right = winner[2 * i], winner[2 * i + 1]
+        first = left if when[left] <= when[right] else right
+        i = 0 if winner[i] == first and first != place else i  # nothing changes further up
+        if i >= 1:
+            winner[i] = first
+            i >>= 1
