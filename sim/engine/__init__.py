@@ -1,1 +1,32 @@
-"""Time passes here and nowhere else."""
+"""Time passes here and nowhere else: the fluid network, training steps, forward passes, serving.
+
+A researcher runs flows with `run_flows` and collectives with `run_together`, asks for the fluid model alone with `drained`,
+shares links between flows of a simulation of its own with `Network`, and runs a `StepPlan` with `run_step`.
+"""
+
+from typing import TYPE_CHECKING
+
+from sim.exports import exported
+
+if TYPE_CHECKING:
+    from sim.engine.executor import run_flows, run_together
+    from sim.engine.fluid import Island, Stop, alone, drained, island, lone, merge
+    from sim.engine.fluid import bound_s as island_bound_s
+    from sim.engine.inference import PassRecord, run_pass
+    from sim.engine.network import Network
+    from sim.engine.records import Stretch, Trace, TransferRecord
+    from sim.engine.serving import InstanceRecord, ServingTrace, serve
+    from sim.engine.sharing import max_min, scratch
+    from sim.engine.step import StepRun, run_step
+    from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
+    from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
+    from sim.engine.transfers import Transfers, fair_rates
+
+__all__ = [
+    "GroupCollective", "GroupRecord", "InstanceRecord", "Island", "Network", "NodeRecords", "PassRecord",
+    "ServingTrace", "StepPlan", "StepRun", "Stop", "Stretch", "TaskRecords", "Trace", "Traffic",
+    "TransferRecord", "Transfers", "alone", "drained", "fair_rates", "island", "island_bound_s", "lone",
+    "max_min", "merge", "run_flows", "run_pass", "run_step", "run_together", "scratch", "serve",
+]  # fmt: skip
+
+__getattr__ = exported(__name__, __file__, __all__)

@@ -60,7 +60,16 @@ class Compilable:
 
 
 def frugal(plain: Callable[..., Any]) -> Compilable:
-    """A function that makes no arrays."""
+    """Mark a function that makes no arrays.
+
+    Parameters
+    ----------
+    plain : function
+
+    Returns
+    -------
+    Compilable
+    """
     return Compilable(plain, allocates=False)
 
 

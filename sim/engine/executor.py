@@ -1,4 +1,4 @@
-"""Runs plans in simulated time: collectives of many groups at once, and lists of bare flows."""
+"""Plans in simulated time: collectives of many groups at once, and lists of bare flows."""
 
 from __future__ import annotations
 
@@ -11,33 +11,74 @@ from simpy.events import Event
 from sim.cluster.topology import Cluster
 from sim.engine.network import Network
 from sim.engine.records import Trace, TransferRecord
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 
 
-def run_together(cluster: Cluster, name: str, exchanges: Sequence[Exchange], start_s: float = 0.0) -> Trace:
-    """One collective of every group, all started at `start_s`, contending on the cluster's links."""
+def run_together(
+    cluster: Cluster, name: str, collectives: Sequence[Collective], start_s: float = 0.0
+) -> Trace:
+    """Run one collective of every group, all started together, contending on the cluster's links.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    name : str
+        Name of the collective in the records.
+    collectives : sequence of Collective, [num_groups]
+    start_s : float
+        Instant of the common start [s].
+
+    Returns
+    -------
+    Trace
+        One record a group, in their order.
+
+    Raises
+    ------
+    InfeasibleError
+        Where bytes wait for a link without capacity.
+    """
     env = simpy.Environment(initial_time=start_s)
     network = Network(env, cluster)
     trace = Trace()
 
-    def kernel(group: int, exchange: Exchange) -> Generator[Event, object, None]:
+    def kernel(group: int, collective: Collective) -> Generator[Event, object, None]:
         start = env.now
-        fixed, flows = exchange.latency_s(), exchange.flows()
+        fixed, flows = collective.latency_s(), collective.flows()
         yield env.timeout(fixed)
         finish = yield network.transfer(flows)
         assert isinstance(finish, np.ndarray)
-        ends = flows.rank_ends(finish, len(exchange.gpus), floor_s=start + fixed)
-        trace.transfers.append(TransferRecord(name, group, start, fixed, ends, exchange.gpus, finish, flows))
+        ends = flows.rank_ends(finish, len(collective.gpus), floor_s=start + fixed)
+        trace.transfers.append(
+            TransferRecord(name, group, start, fixed, ends, collective.gpus, finish, flows)
+        )
 
-    processes = [env.process(kernel(group, exchange)) for group, exchange in enumerate(exchanges)]
+    processes = [env.process(kernel(group, collective)) for group, collective in enumerate(collectives)]
     env.run(until=env.all_of(processes))
-    trace.transfers.sort(key=lambda one: one.group)
+    trace.transfers.sort(key=lambda record: record.group)
     return _close(trace, network)
 
 
 def run_flows(cluster: Cluster, flows: Flows) -> Trace:
-    """Bare flows by their own release times and dependencies, solved exactly."""
+    """Run bare flows by their own release times and dependencies, solved exactly.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    flows : Flows
+        Their party ranks are GPUs, or hosts.
+
+    Returns
+    -------
+    Trace
+        One record of all flows.
+
+    Raises
+    ------
+    InfeasibleError
+        Where bytes wait for a link without capacity, or a flow for one that never ends.
+    """
     env = simpy.Environment()
     network = Network(env, cluster)
     done = network.transfer(flows, gather_fraction=0.0)
@@ -52,5 +93,5 @@ def run_flows(cluster: Cluster, flows: Flows) -> Trace:
 def _close(trace: Trace, network: Network) -> Trace:
     trace.stretches = network.stretches
     trace.saturated_s = network.saturated_s
-    trace.end_s = max((float(one.rank_ends_s.max()) for one in trace.transfers), default=0.0)
+    trace.end_s = max((float(record.rank_ends_s.max()) for record in trace.transfers), default=0.0)
     return trace

@@ -6,12 +6,12 @@ changes (a flow is released or done) the rates stay, so time jumps from change t
 
 Within one collective a flow's share is its byte count: a kernel that walks its tokens in order serves destinations in
 proportion. Then all flows frozen by one resource end together, and their end frees nothing that held another flow
-back: one rate solution tells the whole exchange. `gather_fraction` joins completions that lie closer than this fraction
-of the whole exchange's bound: capacity freed within the window is handed out at its end. So no resource is ever above
+back: one rate solution decides the whole collective. `gather_fraction` joins completions that lie closer than this fraction
+of the whole collective's bound: capacity freed within the window is handed out at its end. So no resource is ever above
 its capacity, and on one link no flow is early, or late by more than a window for each completion before it; across
 links a flow may also gain a little while the rise of a competitor is put off.
 
-The loop is `fluid_loop`, plain Python for problems of fewer than `COMPILED_FROM` entries and compiled for others.
+The law is `sharing`, the loop `fluid_loop`, plain Python for problems of fewer than `COMPILED_FROM` entries and compiled for others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TIE = 1e-12
 
 
 class Stop(IntEnum):
-    """Why `Island.advance` returned."""
+    """Reason why `Island.advance` returned."""
 
     DONE = 0  # nothing left
     HORIZON = 1
@@ -78,7 +78,7 @@ class Island:
     long: bool = False  # took more than LOG_ROWS stretches: worth the compiled loop, however small
 
     def advance(self, horizon_s: float) -> Stop:
-        """Let time pass until `horizon_s`, the end of a batch, or the end of all; returns why it stopped."""
+        """Let time pass until `horizon_s` [s], the end of a batch, or the end of all; return why it stopped."""
         loop = _loop(len(self.resource), self.long)
         self.time_s, stop, self.log_count = loop(
             self.time_s, horizon_s, self.window_s, self.share, self.latency, self.release, self.start_s, self.after, self.start,
@@ -98,12 +98,30 @@ def island(
     number: int = 0,
     log_rows: int = LOG_ROWS,
 ) -> Island:
-    """A new island of one batch of flows, released relative to `now_s`; `number` names the batch."""
+    """Make an island of one batch of flows.
+
+    Parameters
+    ----------
+    flows : Flows
+    capacity : float, [num_resources] [bytes/s]
+    now_s : float
+        Instant that their release times count from [s].
+    gather_fraction : float
+        As in the module docstring; 0 is exact.
+    number : int
+        Name of the batch.
+    log_rows : int
+        Stretches of constant rates that it can note before `advance` returns [count].
+
+    Returns
+    -------
+    Island
+    """
     used = np.bincount(flows.resource, minlength=len(capacity)) > 0
     rows = np.flatnonzero(used)
     local = np.cumsum(used) - 1
     num = flows.num_flows
-    here = Island(
+    state = Island(
         time_s=now_s,
         payload=flows.payload_bytes,
         share=flows.share,
@@ -129,23 +147,44 @@ def island(
         log_used=np.zeros((log_rows, len(rows)), dtype=np.float32),
     )
     if 0 < gather_fraction < np.inf:
-        here.window_s = gather_fraction * bound_s(here)
-    return here
+        state.window_s = gather_fraction * bound_s(state)
+    return state
 
 
 def lone(flows: Flows, capacity: Floats, *, often: bool) -> Island:
-    """An island for `alone`; who solves one `often`, with other bytes each time, is worth the start of the compiled loop."""
-    here = island(flows, capacity, 0.0, gather_fraction=np.inf, log_rows=2)
-    here.long = often
-    return here
+    """Make an island for `alone`.
+
+    Parameters
+    ----------
+    flows : Flows
+    capacity : float, [num_resources] [bytes/s]
+    often : bool
+        True where it is solved often, with other bytes each time, which is worth the start of the compiled loop.
+
+    Returns
+    -------
+    Island
+    """
+    state = island(flows, capacity, 0.0, gather_fraction=np.inf, log_rows=2)
+    state.long = often
+    return state
 
 
 def alone(flows: Flows, base: Island) -> Floats:
-    """When each flow of a lone collective ends [s, num_flows], latency included; shares are bytes, so one solution tells all.
+    """End each flow of a collective that has its links to itself; shares are bytes, so one solution is enough.
 
-    `base`: the island of flows with the same entries, whatever their bytes and line weights.
+    Parameters
+    ----------
+    flows : Flows
+    base : Island
+        From `lone`, of flows with the same entries, whatever their bytes and line weights.
+
+    Returns
+    -------
+    float, [num_flows]
+        Instants after its start, latency included [s].
     """
-    here = replace(
+    state = replace(
         base,
         payload=flows.payload_bytes,
         share=flows.share,
@@ -156,13 +195,13 @@ def alone(flows: Flows, base: Island) -> Floats:
         batch_left=base.batch_left.copy(),
         saturated_s=np.zeros(len(base.rows)),
     )
-    while here.advance(np.inf) is Stop.LOG_FULL:
-        here.log_count = 0
-    return here.finish + flows.latency_s
+    while state.advance(np.inf) is Stop.LOG_FULL:
+        state.log_count = 0
+    return state.finish + flows.latency_s
 
 
 def drained(flows: Flows, capacity: Floats, *, gather_fraction: float = 0.0) -> Floats:
-    """When the last byte of each flow has been sent, on links that nobody else uses [s, num_flows].
+    """Send each flow's last byte on links that nobody else uses.
 
     Parameters
     ----------
@@ -171,57 +210,85 @@ def drained(flows: Flows, capacity: Floats, *, gather_fraction: float = 0.0) -> 
     gather_fraction : float
         As in the module docstring; 0 is exact.
 
+    Returns
+    -------
+    float, [num_flows]
+        Instants at which the last bytes have been sent, latency not included [s].
+
     Raises
     ------
     ValueError
         Where a flow waits for a link without capacity.
+
+    References
+    ----------
+    Bertsekas and Gallager, Data Networks, section 6.5.2 (max-min fairness by progressive filling).
     """
-    here = island(flows, capacity, 0.0, gather_fraction=gather_fraction)
-    while (stop := here.advance(np.inf)) is not Stop.DONE:
+    state = island(flows, capacity, 0.0, gather_fraction=gather_fraction)
+    while (stop := state.advance(np.inf)) is not Stop.DONE:
         if stop is Stop.STUCK:
             raise ValueError("a flow waits for a link without capacity")
-        here.log_count = 0
-    return here.finish
+        state.log_count = 0
+    return state.finish
 
 
-def bound_s(here: Island) -> float:
-    """No schedule drains the island sooner [s]: the busiest resource's line bytes over its capacity."""
-    entries = here.line * here.left[np.repeat(np.arange(len(here.left)), np.diff(here.start))]
-    load = np.bincount(here.resource, entries, len(here.rows))
+def bound_s(state: Island) -> float:
+    """Divide the busiest resource's line bytes by its capacity.
+
+    Parameters
+    ----------
+    state : Island
+
+    Returns
+    -------
+    float
+        Time in which no schedule drains the island [s].
+    """
+    entries = state.line * state.left[np.repeat(np.arange(len(state.left)), np.diff(state.start))]
+    load = np.bincount(state.resource, entries, len(state.rows))
     with np.errstate(divide="ignore", invalid="ignore"):
-        times = np.where(load > 0, load / here.capacity, 0.0)
+        times = np.where(load > 0, load / state.capacity, 0.0)
     return float(times[np.isfinite(times)].max(initial=0.0))
 
 
 def merge(islands: list[Island]) -> Island:
-    """One island of several that are at the same time and now share a resource; finished flows are left behind."""
-    rows = np.unique(np.concatenate([one.rows for one in islands]))
-    open_ = [np.isnan(one.finish) for one in islands]
+    """Merge islands that are at the same time and now share a resource; finished flows are left behind.
+
+    Parameters
+    ----------
+    islands : list of Island
+
+    Returns
+    -------
+    Island
+    """
+    rows = np.unique(np.concatenate([part.rows for part in islands]))
+    open_ = [np.isnan(part.finish) for part in islands]
     offsets = np.cumsum([0] + [int(keep.sum()) for keep in open_])
     numbers: list[int] = []
     after, batch, start, resource, line = [], [], [np.zeros(1, dtype=np.int64)], [], []
-    for one, keep, offset in zip(islands, open_, offsets, strict=False):
-        batch.append(one.batch[keep] + len(numbers))
-        numbers += one.numbers
+    for part, keep, offset in zip(islands, open_, offsets, strict=False):
+        batch.append(part.batch[keep] + len(numbers))
+        numbers += part.numbers
         new_idx = np.cumsum(keep) - 1 + offset
-        waits = one.after[keep]
+        waits = part.after[keep]
         after.append(np.where(waits >= 0, new_idx[waits], -1))
-        counts = np.diff(one.start)
+        counts = np.diff(part.start)
         entries = np.repeat(keep, counts)
         start.append(start[-1][-1] + np.cumsum(counts[keep]))
-        resource.append(np.searchsorted(rows, one.rows)[one.resource[entries]])
-        line.append(one.line[entries])
+        resource.append(np.searchsorted(rows, part.rows)[part.resource[entries]])
+        line.append(part.line[entries])
     capacity, saturated = np.zeros(len(rows)), np.zeros(len(rows))
-    for one in islands:
-        at = np.searchsorted(rows, one.rows)
-        capacity[at] = one.capacity
-        saturated[at] += one.saturated_s
+    for part in islands:
+        at = np.searchsorted(rows, part.rows)
+        capacity[at] = part.capacity
+        saturated[at] += part.saturated_s
 
     def joined(name: str) -> npt.NDArray[np.float64]:
-        return np.concatenate([getattr(one, name)[keep] for one, keep in zip(islands, open_, strict=True)])
+        return np.concatenate([getattr(part, name)[keep] for part, keep in zip(islands, open_, strict=True)])
 
     return Island(
-        time_s=max(one.time_s for one in islands),
+        time_s=max(part.time_s for part in islands),
         payload=joined("payload"),
         share=joined("share"),
         latency=joined("latency"),
@@ -236,11 +303,11 @@ def merge(islands: list[Island]) -> Island:
         batch=np.concatenate(batch),
         numbers=numbers,
         flow_idx=joined("flow_idx").astype(np.int64),
-        window_s=min(one.window_s for one in islands),
+        window_s=min(part.window_s for part in islands),
         left=joined("left"),
         rate=joined("rate"),
         finish=joined("finish"),
-        batch_left=np.concatenate([one.batch_left for one in islands]),
+        batch_left=np.concatenate([part.batch_left for part in islands]),
         saturated_s=saturated,
         log_time=np.zeros((2, LOG_ROWS)),
         log_used=np.zeros((LOG_ROWS, len(rows)), dtype=np.float32),

@@ -24,7 +24,7 @@ _MAX_LEADERS = 4
 
 @Compilable
 def _can_fill(start: Any, resource: Any, line: Any, capacity: Any) -> Any:
-    """Whether each resource could ever be full, [num_resources]."""
+    """True where a resource could ever be full, [num_resources]."""
     num = len(capacity)
     leader = np.full((num, _MAX_LEADERS), -1, dtype=np.int64)
     ratio = np.zeros((num, _MAX_LEADERS))

@@ -44,7 +44,7 @@ class Cabled:
     party_flow, party_lane : int, [num_parties]
         Who takes part in which flow; lanes are counted over all groups.
     party_sends : bool, [num_parties]
-        Whether as its sender.
+        True where it is the sender.
     colour : uint64, [num_flows]
         What makes flows differ from the start: bytes, share, latency, release, kind of transfer.
     """
@@ -72,23 +72,27 @@ def cabled(transfers: Sequence[tuple[Flows, int, Ints]]) -> Cabled:
     ----------
     transfers : sequence of (flows, kind, lanes)
         Transfers of one kind are the same kernel or message; `lanes` [ranks] are those of the flows' party ranks.
+
+    Returns
+    -------
+    Cabled
     """
-    flows = [one for one, _, _ in transfers]
-    num = np.cumsum([0, *(one.num_flows for one in flows)])
-    entries = np.cumsum([0, *(len(one.resource) for one in flows)])
-    starts = [one.start[:-1] + before for one, before in zip(flows, entries, strict=False)]
+    flows = [part for part, _, _ in transfers]
+    num = np.cumsum([0, *(part.num_flows for part in flows)])
+    entries = np.cumsum([0, *(len(part.resource) for part in flows)])
+    starts = [part.start[:-1] + before for part, before in zip(flows, entries, strict=False)]
     return Cabled(
         first=num,
         start=np.concatenate([*starts, entries[-1:]]),
-        resource=_joined([one.resource for one in flows], np.int32),
-        line=_joined([one.line for one in flows], np.float64),
-        wire=_joined([one.wire for one in flows], np.float64),
+        resource=_joined([part.resource for part in flows], np.int32),
+        line=_joined([part.line for part in flows], np.float64),
+        wire=_joined([part.wire for part in flows], np.float64),
         party_flow=_joined(
-            [one.party_flow + before for one, before in zip(flows, num, strict=False)], np.int64
+            [part.party_flow + before for part, before in zip(flows, num, strict=False)], np.int64
         ),
-        party_lane=_joined([lanes[one.party_rank] for one, _, lanes in transfers], np.int64),
-        party_sends=_joined([np.arange(len(one.party_rank)) < one.num_flows for one in flows], np.bool_),
-        colour=_joined([_colours(one, kind) for one, kind, _ in transfers], np.uint64),
+        party_lane=_joined([lanes[part.party_rank] for part, _, lanes in transfers], np.int64),
+        party_sends=_joined([np.arange(len(part.party_rank)) < part.num_flows for part in flows], np.bool_),
+        colour=_joined([_colours(part, kind) for part, kind, _ in transfers], np.uint64),
     )
 
 
@@ -97,19 +101,41 @@ def _joined(parts: list[Any], dtype: Any) -> Any:
 
 
 def _colours(flows: Flows, kind: int) -> Colours:
-    """What makes the flows of a transfer differ from the start."""
+    """Colours by all that makes the flows of a transfer differ from the start."""
     sizes = (rounded(column) for column in (flows.payload_bytes, flows.share, flows.latency_s))
     return np.broadcast_to(mixed(kind, *sizes, flows.release_s), (flows.num_flows,))
 
 
 def rounded(values: Floats) -> Floats:
-    """The values to twelve digits, so that sums taken in another order count as equal."""
+    """Round to twelve digits, so that sums taken in another order count as equal.
+
+    Parameters
+    ----------
+    values : float array
+
+    Returns
+    -------
+    float array of the same shape
+    """
     bits = (np.ascontiguousarray(values, dtype=np.float64).view(np.int64) + (1 << 11)) >> 12 << 12
     return bits.view(np.float64)
 
 
 def mixed(*parts: npt.ArrayLike) -> Colours:
-    """One colour of several numbers, element by element (splitmix64)."""
+    """Hash several numbers to one colour, element by element.
+
+    Parameters
+    ----------
+    parts : arrays that broadcast against each other
+
+    Returns
+    -------
+    uint64 array
+
+    References
+    ----------
+    Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014 (splitmix64).
+    """
     whole = np.zeros(1, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
@@ -126,7 +152,7 @@ def mixed(*parts: npt.ArrayLike) -> Colours:
 def refine(
     flows: Cabled, resources: Colours, lanes: Colours, groups: Ints
 ) -> tuple[Colours, Colours, Colours]:
-    """The coarsest equitable partition that keeps the colours given.
+    """Find the coarsest equitable partition that keeps the colours given.
 
     Parameters
     ----------
@@ -140,7 +166,12 @@ def refine(
 
     Returns
     -------
-    colours of flows, of resources and of lanes
+    uint64 arrays
+        Colours of flows, of resources and of lanes.
+
+    References
+    ----------
+    Grohe, Kersting, Mladenov and Selman, "Dimension Reduction via Colour Refinement", ESA 2014.
     """
     flow_of_entry, line, wire = flows.flow_of_entry, rounded(flows.line), rounded(flows.wire)
     # A colour times an odd number that stands for a weight is the colour of the pair.

@@ -16,7 +16,7 @@ from sim.cluster.topology import Floats
 from sim.schedule.inference import COMPUTE, PassNode
 
 Duration = Callable[[PassNode], Floats]
-"""Time of a node on each rank [num_ranks]: compute, or an exchange alone."""
+"""Time of a node on each rank [num_ranks]: compute, or a collective alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,28 @@ class PassRecord:
     end_s: Floats  # [num_ranks]
     start_s: Floats  # [nodes]
     finish_s: Floats  # [nodes]
-    waited_s: Floats  # [num_ranks], the compute stream stood and waited for an exchange
+    waited_s: Floats  # [num_ranks], the compute stream stood and waited for a collective
     skew_s: Floats  # [num_ranks], of it the wait for slower ranks
     busy_s: dict[str, float] = field(default_factory=dict)  # part -> time on its stream, mean over ranks
 
 
 def run_pass(nodes: Sequence[PassNode], duration: Duration, num_ranks: int, *, barrier: bool) -> PassRecord:
-    """Run a program; `barrier` says whether exchanges start with one."""
+    """Run a program.
+
+    Parameters
+    ----------
+    nodes : sequence of PassNode
+    duration : function
+        Node -> its time on each rank [s], [num_ranks].
+    num_ranks : int
+        Ranks of the EP group [count].
+    barrier : bool
+        True where collectives start with one.
+
+    Returns
+    -------
+    PassRecord
+    """
     zero = np.zeros(num_ranks)
     compute, communication = zero, zero
     waited, skew = np.zeros(num_ranks), np.zeros(num_ranks)

@@ -48,34 +48,40 @@ class _Runner:
     version: int = 0
 
     def run_ahead(self, horizon_s: float) -> Stop:
-        here = self.island
+        state = self.island
         self.version += 1
-        self.checkpoint_s = here.time_s
-        self.checkpoint = {name: getattr(here, name).copy() for name in _STATE}
-        while (stop := here.advance(horizon_s)) is Stop.LOG_FULL:
+        self.checkpoint_s = state.time_s
+        self.checkpoint = {name: getattr(state, name).copy() for name in _STATE}
+        while (stop := state.advance(horizon_s)) is Stop.LOG_FULL:
             self.stash()
         self.stash()
         return stop
 
     def rewind(self, to_s: float) -> None:
         """Back to the checkpoint, then forward to `to_s`."""
-        here = self.island
+        state = self.island
         self.pending.clear()
-        here.time_s, here.log_count = self.checkpoint_s, 0
+        state.time_s, state.log_count = self.checkpoint_s, 0
         for name, value in self.checkpoint.items():
-            getattr(here, name)[:] = value
+            getattr(state, name)[:] = value
         self.run_ahead(to_s)
 
     def stash(self) -> None:
-        here, n = self.island, self.island.log_count
+        state, n = self.island, self.island.log_count
         if n:
-            start, end = here.log_time[:, :n].copy()
-            self.pending.append(Stretch(start, end, here.rows, here.log_used[:n].copy()))
-        here.log_count = 0
+            start, end = state.log_time[:, :n].copy()
+            self.pending.append(Stretch(start, end, state.rows, state.log_used[:n].copy()))
+        state.log_count = 0
 
 
 class Network:
-    """Owns the flows under way on a cluster; rates are those of `fluid`."""
+    """Owner of the flows under way on a cluster; rates are those of `fluid`.
+
+    Parameters
+    ----------
+    env : simpy.Environment
+    cluster : Cluster
+    """
 
     def __init__(self, env: simpy.Environment, cluster: Cluster) -> None:
         self.env, self.cluster = env, cluster
@@ -86,9 +92,18 @@ class Network:
         self._runners: list[_Runner] = []
 
     def transfer(self, flows: Flows, *, gather_fraction: float = 5e-4) -> Event:
-        """Start a batch of flows now. The event's value: when each flow's last byte has come [s, num_flows].
+        """Start a batch of flows now.
 
-        `gather_fraction`: see `fluid`; 0 is exact.
+        Parameters
+        ----------
+        flows : Flows
+        gather_fraction : float
+            See `fluid`; 0 is exact.
+
+        Returns
+        -------
+        simpy.Event
+            Its value: the instants at which the flows' last bytes have come [s], [num_flows].
         """
         batch = _Batch(flows, self.env.event(), np.full(flows.num_flows, np.nan))
         self._batches.append(batch)
@@ -111,18 +126,20 @@ class Network:
         fresh: list[_Runner] = []
         for new in arrivals:
             touched = [
-                one for one in self._runners if np.isin(new.rows, one.island.rows, assume_unique=True).any()
+                runner
+                for runner in self._runners
+                if np.isin(new.rows, runner.island.rows, assume_unique=True).any()
             ]
             if not touched:
                 runner = _Runner(new)
             else:
-                for one in touched:
-                    if one not in fresh:
-                        one.rewind(self.env.now)
-                        self._commit(one)
-                self._runners = [one for one in self._runners if one not in touched]
-                fresh = [one for one in fresh if one not in touched]
-                runner = _Runner(merge([*(one.island for one in touched), new]))
+                for old in touched:
+                    if old not in fresh:
+                        old.rewind(self.env.now)
+                        self._commit(old)
+                self._runners = [other for other in self._runners if other not in touched]
+                fresh = [other for other in fresh if other not in touched]
+                runner = _Runner(merge([*(old.island for old in touched), new]))
             self._runners.append(runner)
             fresh.append(runner)
         for runner in fresh:
@@ -146,17 +163,17 @@ class Network:
             self.saturated_s[runner.island.rows] += runner.island.saturated_s
 
     def _commit(self, runner: _Runner) -> None:
-        """What the island did up to now is certain: keep its stretches, hand out finished flows, end whole batches."""
-        here = runner.island
+        """Keep all that the island did up to now: its stretches are certain, finished flows are handed out, whole batches end."""
+        state = runner.island
         self.stretches += runner.pending
         runner.pending = []
-        ended = ~np.isnan(here.finish)
-        for local, number in enumerate(here.numbers):
+        ended = ~np.isnan(state.finish)
+        for local, number in enumerate(state.numbers):
             batch = self._batches[number]
-            mine = ended & (here.batch == local)
-            batch.finish_s[here.flow_idx[mine]] = here.finish[mine] + here.latency[mine]
-            if here.batch_left[local] == 0 and not batch.done.triggered:
-                here.batch_left[local] = -1
+            own = ended & (state.batch == local)
+            batch.finish_s[state.flow_idx[own]] = state.finish[own] + state.latency[own]
+            if state.batch_left[local] == 0 and not batch.done.triggered:
+                state.batch_left[local] = -1
                 self._deliver(batch)
 
     def _deliver(self, batch: _Batch) -> None:
@@ -168,9 +185,9 @@ class Network:
 
         later.callbacks.append(tell)
 
-    def _why_stuck(self, here: Island) -> str:
-        waits = np.repeat(np.isnan(here.finish), np.diff(here.start))
-        dead = np.unique(here.rows[here.resource[waits & (here.capacity[here.resource] <= 0)]])
+    def _why_stuck(self, state: Island) -> str:
+        waits = np.repeat(np.isnan(state.finish), np.diff(state.start))
+        dead = np.unique(state.rows[state.resource[waits & (state.capacity[state.resource] <= 0)]])
         if not len(dead):
             return "bytes wait forever: a flow waits for one that never ends"
         return f"bytes wait forever: no capacity in {', '.join(self.cluster.names[row] for row in dead)}"

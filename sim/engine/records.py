@@ -1,4 +1,4 @@
-"""What happened, frozen: the records that metrics are computed from afterwards."""
+"""Records of what happened, frozen: those that metrics are computed from afterwards."""
 
 from __future__ import annotations
 

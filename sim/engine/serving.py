@@ -32,12 +32,12 @@ Ints = NDArray[np.int64]
 
 INSTANTS = ("arrival_s", "prefill_start_s", "first_token_s", "decode_admitted_s", "kv_arrived_s",
             "decode_start_s", "end_s")  # fmt: skip
-"""Of every request, in this order; NaN where it never came or does not exist (a request of one token never decodes)."""
+"""Instants of every request, in this order; NaN where it never came or does not exist (a request of one token never decodes)."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """What one instance did: batches [num_batches] and decode steps [num_steps], in order."""
+    """Work of one instance: batches [num_batches] and decode steps [num_steps], in order."""
 
     batch_start_s: Floats
     batch_end_s: Floats
@@ -53,8 +53,8 @@ class InstanceRecord:
 class ServingTrace:
     """Instants of every request [num_requests], where it was served, and what each instance did.
 
-    `decode_instance` and `first_step` tell which steps of `decode` gave it tokens: -1 where none did. `refused` requests
-    fit no instance even when it is empty.
+    `decode_instance` and `first_step` are the first of the steps of `decode` that gave it tokens: -1 where none did.
+    `refused` requests fit no instance even when it is empty.
     """
 
     instants: dict[str, Floats]
@@ -110,7 +110,19 @@ class _Instance:
 
 
 def serve(service: Service, requests: Requests, *, until_s: float | None = None) -> ServingTrace:
-    """Run until every request has ended, or until `until_s` [s]; what then still waits or runs has NaN instants."""
+    """Serve requests until every one has ended.
+
+    Parameters
+    ----------
+    service : Service
+    requests : Requests
+    until_s : float, optional
+        Instant at which to stop [s]; what then still waits or runs has NaN instants.
+
+    Returns
+    -------
+    ServingTrace
+    """
     return _Loop(service, requests).run(until_s)
 
 
@@ -142,8 +154,8 @@ class _Loop:
         self.batch_tokens = service.batch_tokens * service.prefill.num_ranks
         self.transfers = Transfers(
             self.env,
-            {one.index: one.pool.nic_bytes_per_s for one in self.prefill},
-            {one.index: one.pool.nic_bytes_per_s for one in self.decode},
+            {instance.index: instance.pool.nic_bytes_per_s for instance in self.prefill},
+            {instance.index: instance.pool.nic_bytes_per_s for instance in self.decode},
             most_bytes_per_s=service.transfer_bytes_per_s,
             latency_s=service.transfer_latency_s,
         )
@@ -159,10 +171,10 @@ class _Loop:
     def run(self, until_s: float | None) -> ServingTrace:
         env = self.env
         env.process(self._arrivals())
-        for one in self.prefill + (self.decode if self.apart else []):
-            env.process(self._live(one))
+        for instance in self.prefill + (self.decode if self.apart else []):
+            env.process(self._live(instance))
         env.run(until_s)
-        prefill = tuple(one.record() for one in self.prefill)
+        prefill = tuple(instance.record() for instance in self.prefill)
         return ServingTrace(
             instants={name: np.array(values) for name, values in self.instants.items()},
             prefill_instance=np.array(self.placed["prefill"], dtype=np.int64),
@@ -170,7 +182,7 @@ class _Loop:
             first_step=np.array(self.first_step, dtype=np.int64),
             refused=np.array(self.refused, dtype=bool),
             prefill=prefill,
-            decode=tuple(one.record() for one in self.decode) if self.apart else prefill,
+            decode=tuple(instance.record() for instance in self.decode) if self.apart else prefill,
             end_s=env.now,
             moved_kv_bytes=self.transfers.moved_bytes,
         )
@@ -184,101 +196,103 @@ class _Loop:
                 yield env.timeout(arrival - env.now)
             arrived[request] = env.now
             whole = self.prompt[request] + self.output[request]
-            here = whole if not self.apart else self.prompt[request]
+            held = whole if not self.apart else self.prompt[request]
             decoded = self.output[request] > 1
-            if here > self.fits["prefill"] or (self.apart and decoded and whole > self.fits["decode"]):
+            if held > self.fits["prefill"] or (self.apart and decoded and whole > self.fits["decode"]):
                 self.refused[request] = True
                 continue
             tokens = self.service.computed_tokens(self.prompt[request])
-            self.queue.append(Waiting(request, tokens, here))
+            self.queue.append(Waiting(request, tokens, held))
             self._call_prefill()
 
     def _call_prefill(self) -> None:
         """Wake the first idle instance that has room for someone."""
-        for one in self.prefill:
-            if one.wake is not None and self._choose(one):
-                one.wake.succeed()
-                one.wake = None
+        for instance in self.prefill:
+            if instance.wake is not None and self._choose(instance):
+                instance.wake.succeed()
+                instance.wake = None
                 return
 
     # --- an instance -----------------------------------------------------------------------------------------------
 
-    def _live(self, one: _Instance) -> Generator[Event]:
+    def _live(self, instance: _Instance) -> Generator[Event]:
         while True:
-            picked = self._choose(one) if one.prefills and self.queue else []
+            picked = self._choose(instance) if instance.prefills and self.queue else []
             if picked:
                 batch = [self.queue[position] for position in picked]
                 for position in sorted(picked, reverse=True):
                     del self.queue[position]
-                yield self._start_batch(one, batch)
-                self._end_batch(one, batch)
-            elif one.running or one.joining:
+                yield self._start_batch(instance, batch)
+                self._end_batch(instance, batch)
+            elif instance.running or instance.joining:
                 start_s = self.env.now
-                yield self._start_step(one)
-                self._end_step(one, start_s)
+                yield self._start_step(instance)
+                self._end_step(instance, start_s)
             else:
-                self._nics(one, running=False)
-                one.wake = self.env.event()
-                yield one.wake
-                self._nics(one, running=True)
+                self._nics(instance, running=False)
+                instance.wake = self.env.event()
+                yield instance.wake
+                self._nics(instance, running=True)
 
-    def _nics(self, one: _Instance, *, running: bool) -> None:
-        """What this instance's exchanges leave to KV."""
-        pool = one.pool
+    def _nics(self, instance: _Instance, *, running: bool) -> None:
+        """Set the rate that this instance's collectives leave to KV."""
+        pool = instance.pool
         if self.apart and pool.nic_busy_fraction > 0:
             left = pool.nic_bytes_per_s * (1.0 - pool.nic_busy_fraction if running else 1.0)
-            self.transfers.set_rate("send" if one.prefills else "receive", one.index, left)
+            self.transfers.set_rate("send" if instance.prefills else "receive", instance.index, left)
 
-    def _choose(self, one: _Instance) -> list[int]:
+    def _choose(self, instance: _Instance) -> list[int]:
         """Positions of the prefill queue that this instance may take now."""
         if not self.queue:
             return []
         service = self.service
-        room = Room(min(service.batch_requests, one.free_requests), self.batch_tokens, one.free_tokens)
+        room = Room(
+            min(service.batch_requests, instance.free_requests), self.batch_tokens, instance.free_tokens
+        )
         return self.policy(self.queue, room)
 
-    def _start_batch(self, one: _Instance, batch: list[Waiting]) -> Event:
+    def _start_batch(self, instance: _Instance, batch: list[Waiting]) -> Event:
         now, started = self.env.now, self.instants["prefill_start_s"]
         for waiting in batch:
-            one.take(waiting.kv_tokens)
+            instance.take(waiting.kv_tokens)
             started[waiting.request] = now
-            self.placed["prefill"][waiting.request] = one.index
-        if one.decodes:
-            one.free_requests -= len(batch)
+            self.placed["prefill"][waiting.request] = instance.index
+        if instance.decodes:
+            instance.free_requests -= len(batch)
         tokens = sum(waiting.batch_tokens for waiting in batch)
         taken_s = self.service.batch_s(max(waiting.batch_tokens for waiting in batch), tokens)
-        one.batches.append((now, now + taken_s, tokens))
+        instance.batches.append((now, now + taken_s, tokens))
         return self.env.timeout(taken_s)
 
-    def _end_batch(self, one: _Instance, batch: list[Waiting]) -> None:
+    def _end_batch(self, instance: _Instance, batch: list[Waiting]) -> None:
         now = self.env.now
         for waiting in batch:
             request = waiting.request
             self.instants["first_token_s"][request] = now
             if self.output[request] == 1:
                 self.instants["end_s"][request] = now
-                self._free(one, waiting.kv_tokens)
+                self._free(instance, waiting.kv_tokens)
             elif self.apart:
                 whole = self.prompt[request] + self.output[request]
                 self.handover.append(Waiting(request, 0.0, whole))
             else:
                 self.instants["decode_admitted_s"][request] = self.instants["kv_arrived_s"][request] = now
-                self.placed["decode"][request] = one.index
-                one.joining.append(request)
+                self.placed["decode"][request] = instance.index
+                instance.joining.append(request)
         if self.apart:
             self._hand_over()
 
-    def _free(self, one: _Instance, tokens: int) -> None:
+    def _free(self, instance: _Instance, tokens: int) -> None:
         """Room again on an instance."""
-        one.free_tokens += tokens
-        if one.decodes:
-            one.free_requests += 1
+        instance.free_tokens += tokens
+        if instance.decodes:
+            instance.free_requests += 1
 
     def _hand_over(self) -> None:
         """Give prefilled requests to decode instances with room, and start their KV on its way."""
         while self.handover:
-            free_requests = [one.free_requests for one in self.decode]
-            free_tokens = [one.free_tokens for one in self.decode]
+            free_requests = [instance.free_requests for instance in self.decode]
+            free_tokens = [instance.free_tokens for instance in self.decode]
             open_tokens = [
                 tokens for tokens, room in zip(free_tokens, free_requests, strict=True) if room >= 1
             ]
@@ -315,29 +329,29 @@ class _Loop:
 
     # --- decode ----------------------------------------------------------------------------------------------------
 
-    def _start_step(self, one: _Instance) -> Event:
-        now, step, service = self.env.now, len(one.steps), self.service
-        for request in one.joining:
+    def _start_step(self, instance: _Instance) -> Event:
+        now, step, service = self.env.now, len(instance.steps), self.service
+        for request in instance.joining:
             self.instants["decode_start_s"][request] = now
             self.first_step[request] = step
-            one.leaving[step + service.steps(self.output[request]) - 1].append(request)
-            one.base_tokens += self.prompt[request] + 1
-        one.running += len(one.joining)
-        one.joining.clear()
-        context = one.base_tokens + service.tokens_per_step * one.steps_done
-        load = one.running / one.pool.num_ranks
-        return self.env.timeout(service.decode_step_s(load, context / one.running))
+            instance.leaving[step + service.steps(self.output[request]) - 1].append(request)
+            instance.base_tokens += self.prompt[request] + 1
+        instance.running += len(instance.joining)
+        instance.joining.clear()
+        context = instance.base_tokens + service.tokens_per_step * instance.steps_done
+        load = instance.running / instance.pool.num_ranks
+        return self.env.timeout(service.decode_step_s(load, context / instance.running))
 
-    def _end_step(self, one: _Instance, start_s: float) -> None:
-        now, step = self.env.now, len(one.steps)
-        one.steps.append((start_s, now, one.running))
-        one.steps_done += one.running
-        ended = one.leaving.pop(step, ())
+    def _end_step(self, instance: _Instance, start_s: float) -> None:
+        now, step = self.env.now, len(instance.steps)
+        instance.steps.append((start_s, now, instance.running))
+        instance.steps_done += instance.running
+        ended = instance.leaving.pop(step, ())
         for request in ended:
             self.instants["end_s"][request] = now
-            one.base_tokens -= self.prompt[request] + 1
-            one.steps_done -= step - self.first_step[request] + 1
-            self._free(one, self.prompt[request] + self.output[request])
-        one.running -= len(ended)
+            instance.base_tokens -= self.prompt[request] + 1
+            instance.steps_done -= step - self.first_step[request] + 1
+            self._free(instance, self.prompt[request] + self.output[request])
+        instance.running -= len(ended)
         if ended and self.apart:
             self._hand_over()

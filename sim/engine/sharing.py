@@ -19,7 +19,7 @@ WAITING = -2
 
 
 def scratch(num_resources: int, num_entries: int) -> tuple[Any, Any, Any]:
-    """Room for `max_min` to work in.
+    """Make room for `max_min` to work in.
 
     Parameters
     ----------
@@ -29,7 +29,8 @@ def scratch(num_resources: int, num_entries: int) -> tuple[Any, Any, Any]:
 
     Returns
     -------
-    numbers [3, num_resources], counts [5, num_resources] and members [num_entries], to be passed on untouched
+    arrays
+        Numbers [3, num_resources], counts [5, num_resources] and members [num_entries], to be passed on untouched.
     """
     return (
         np.zeros((3, num_resources)),
@@ -64,7 +65,12 @@ def max_min(
 
     Returns
     -------
-    how many resources are used; `counts[2, :that]` are their numbers, `numbers[0]` what is left of each [bytes/s]
+    int
+        Resources in use [count]; `counts[2, :that]` are their numbers, `numbers[0]` what is left of each [bytes/s].
+
+    References
+    ----------
+    Bertsekas and Gallager, Data Networks, section 6.5.2.
     """
     free, demand, level = numbers[0], numbers[1], numbers[2]
     open_, first, live, heap, fill = counts[0], counts[1], counts[2], counts[3], counts[4]
@@ -128,15 +134,15 @@ def max_min(
 @frugal
 def _sift(heap: Any, level: Any, place: Any, size: Any) -> None:
     """Let the entry at a place of the heap sink to where it belongs."""
-    here = heap[place]
+    sunk = heap[place]
     while True:
         child = 2 * place + 1
         if child >= size:
             break
         if child + 1 < size and level[heap[child + 1]] < level[heap[child]]:
             child += 1
-        if level[heap[child]] >= level[here]:
+        if level[heap[child]] >= level[sunk]:
             break
         heap[place] = heap[child]
         place = child
-    heap[place] = here
+    heap[place] = sunk

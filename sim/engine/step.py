@@ -1,4 +1,4 @@
-"""A training step in simulated time: cabled, folded, run by `step_loop`, and what it leaves as records."""
+"""A training step in simulated time: cabled, folded, run by `step_loop`, and written down as records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
     ----------
     plan : StepPlan
     keep_tasks : int [count]
-        Of how many tasks of each kind and group to keep the nodes.
+        Tasks of each kind and group whose nodes are kept.
+
+    Returns
+    -------
+    StepRun
 
     Raises
     ------
@@ -78,7 +82,7 @@ def _ran(plan: StepPlan, network: StepNetwork, work: StepWork, lanes: StepLanes)
 
 
 def _carried(tasks: Tasks, network: StepNetwork) -> tuple[Floats, Floats]:
-    """What all transfers of the step put on each resource: bytes, and capacity used up, [num_resources]."""
+    """Load of all transfers of the step on each resource: bytes, and capacity used up, [num_resources]."""
     times = np.zeros(len(network.templates.first) - 1)
     for rank in range(len(tasks)):
         ran = np.bincount(
@@ -86,8 +90,8 @@ def _carried(tasks: Tasks, network: StepNetwork) -> tuple[Floats, Floats]:
         )
         for (program, overlapped), often in zip(tasks.programs, ran.tolist(), strict=True):
             for node in program:
-                if node.exchange is not None and often:
-                    kernel = network.kernels.index(node.exchange)
+                if node.collective is not None and often:
+                    kernel = network.kernels.index(node.collective)
                     times[network.collective[rank, :, kernel, int(overlapped)]] += often
     sent = tasks.messages[tasks.receives[tasks.receives >= 0]]
     pairs, counts = np.unique(sent[:, 3:5], axis=0, return_counts=True)
@@ -104,18 +108,18 @@ def _group_record(
     tasks, folded = plan.tasks, network.folded
     before = of_group * len(tasks.kind)
     i, j = tasks.first[rank : rank + 2].tolist()
-    mine = work.tasks[before + i : before + j]
+    own = work.tasks[before + i : before + j]
     columns: dict[str, Any] = {
-        name: mine[name].copy() for name in ("start_s", "end_s", "exposed_s", "barrier_s")
+        name: own[name].copy() for name in ("start_s", "end_s", "exposed_s", "barrier_s")
     }
     nodes: list[tuple[str, str, int]] = []
-    kept = np.flatnonzero(mine["keep"] >= 0).tolist()
+    kept = np.flatnonzero(own["keep"] >= 0).tolist()
     for task in kept:
         nodes += [
-            (node.name, "compute" if node.exchange is None else "communication", task)
+            (node.name, "compute" if node.collective is None else "communication", task)
             for node in tasks.programs[tasks.program[i + task]][0]
         ]
-    first = int(mine["keep"][kept[0]]) if kept else 0
+    first = int(own["keep"][kept[0]]) if kept else 0
     names, streams, numbers = zip(*nodes, strict=True) if nodes else ((), (), ())
     start_s, end_s = work.node_times[:, first : first + len(nodes)].tolist()
     track = of_group * len(tasks) + rank

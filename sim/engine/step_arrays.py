@@ -50,8 +50,8 @@ TASK = np.dtype(
 NODE = np.dtype(
     [
         ("kernel", _I),  # place among the kernels; -1 computes
-        ("beside", _I),  # whether beside compute
-        ("forward", _I),  # whether it works for the forward's microbatch
+        ("beside", _I),  # 1 next to compute, 0 alone
+        ("forward", _I),  # 1 where it works for the forward's microbatch
         ("layer", _I),
         ("first_wait", _I),  # of the nodes it waits for
         ("last_wait", _I),  # one past them
@@ -76,7 +76,7 @@ MESSAGE = np.dtype(
 
 
 class StepWork(NamedTuple):
-    """What is to be done, and when it was."""
+    """Work to be done, and when it was."""
 
     tracks: Rows
     tasks: Rows
@@ -109,7 +109,7 @@ class StepLanes(NamedTuple):
 
 
 class Net(NamedTuple):
-    """What is under way: places of collectives, one a track, then of each kind of message to a track."""
+    """Transfers under way: places of collectives, one a track, then of each kind of message to a track."""
 
     sizes: Ints  # most flows and most entries of a place
     capacity: Floats
@@ -148,7 +148,7 @@ class Net(NamedTuple):
 
 
 def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[StepWork, StepLanes, Net]:
-    """Everything that the loop touches.
+    """Lay out everything that the loop touches.
 
     Parameters
     ----------
@@ -156,7 +156,11 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     network : StepNetwork
         The plan's traffic, folded.
     keep_tasks : int [count]
-        Of how many tasks of each kind and track to keep the times of nodes.
+        Tasks of each kind and track whose nodes' times are kept.
+
+    Returns
+    -------
+    StepWork, StepLanes, Net
     """
     tasks, folded = plan.tasks, network.folded
     num_ranks, num_classes = len(tasks), len(folded.groups)
@@ -175,8 +179,8 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     tracks["draws"] = folded.groups[of_group] if len(plan.loads) > 1 else 0
     speed, weight = np.ones((num_tracks, num_lanes)), np.zeros((num_classes, num_lanes))
     for c, shown in enumerate(folded.lanes):
-        mine = of_group == c
-        speed[mine, : len(shown)] = plan.speed[rank[mine], folded.groups[c]][:, shown]
+        own = of_group == c
+        speed[own, : len(shown)] = plan.speed[rank[own], folded.groups[c]][:, shown]
         weight[c, : len(shown)] = np.bincount(folded.lane_class[c], minlength=len(shown)) / plan.lanes
     shape = (num_tracks, num_lanes)
     work = StepWork(
@@ -213,12 +217,12 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
 
 
 def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]:
-    """Where each program's nodes begin, the nodes of all, and what they wait for."""
+    """Offsets of each program's nodes, the nodes of all, and what they wait for."""
     nodes: list[tuple[float, ...]] = []
     waits: list[int] = []
     for program, overlapped in tasks.programs:
         for node in program:
-            kernel = -1 if node.exchange is None else kernels.index(node.exchange)
+            kernel = -1 if node.collective is None else kernels.index(node.collective)
             first = len(waits)
             waits += node.waits
             forward = node.half == "F"
@@ -291,7 +295,7 @@ def _net(network: StepNetwork, work: StepWork) -> Net:
     num_places = num_tracks + len(work.posted)
     num_flows, num_entries = np.diff(t.first), t.entry[t.first[1:]] - t.entry[t.first[:-1]]
     # Of each place the templates that it may ever have.
-    pairs = [(track, one) for track, own in enumerate(work.templates) for one in own.ravel()]
+    pairs = [(track, template) for track, own in enumerate(work.templates) for template in own.ravel()]
     pairs += [(int(m["place"]), int(m["template"])) for m in work.messages[work.posted]]
     most = np.array([max(num_flows.max(initial=0), 1), max(num_entries.max(initial=0), 1)], dtype=np.int64)
     near_first, near = _near(pairs, t.resource, t.entry[t.first], num_places, len(t.capacity))
@@ -339,7 +343,7 @@ def _net(network: StepNetwork, work: StepWork) -> Net:
 def _near(
     pairs: list[tuple[int, int]], resource: Ints, entry: Ints, num_places: int, num_resources: int
 ) -> tuple[Ints, Ints]:
-    """Of each place the places whose templates use a resource that one of its own uses, as offsets and places."""
+    """Neighbours of each place: those whose templates use a resource that one of its own uses, as offsets and places."""
     uses = np.zeros((num_places, num_resources), dtype=np.float32)
     for place, template in pairs:
         uses[place, resource[entry[template] : entry[template + 1]]] = 1.0

@@ -1,4 +1,4 @@
-"""The event loop of a training step: tracks run their tasks, exchange and send, on one network.
+"""The event loop of a training step: tracks run their tasks, their collectives and their sends, on one network.
 
 A track is the ranks of one EP group at one pipeline rank; its clocks are vectors over its lanes. Compute runs at each lane's
 own pace, an all-to-all starts by a barrier when the slowest lane is there, and ends for each lane when its own bytes have
@@ -14,7 +14,7 @@ Why this way: whatever is under way has a *place* of its own, known before the l
 at a time, and of each kind of message to a track one is on its way at a time. So every place has one timer, and nothing
 is allocated; what happens between two events is in `step_transfers`.
 
-Arguments are the arrays of `step_arrays`, which tells what their fields are.
+Arguments are the arrays of `step_arrays`, which defines their fields.
 """
 
 from __future__ import annotations
@@ -27,12 +27,29 @@ from sim.engine.compiled import frugal
 from sim.engine.step_transfers import DEAD, DONE, STUCK, advance, begin, set_timer, share, write_out
 
 # Phases of a track; it begins with the first.
-_ENTERING, _WAITING, _RUNNING, _EXCHANGING, _ENDED = 0, 1, 2, 3, 4
+_ENTERING, _WAITING, _RUNNING, _COMMUNICATING, _ENDED = 0, 1, 2, 3, 4
 
 
 @frugal
 def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
-    """Run all tasks of all tracks; fills in the times of `w.tasks` and `w.node_times`. Returns how it ended."""
+    """Run all tasks of all tracks; fill in the times of `w.tasks` and `w.node_times`.
+
+    Parameters
+    ----------
+    w, x, t, n
+        `StepWork`, `StepLanes`, `Templates` and `Net` of the step.
+    blocking : bool
+        True where a rank waits for its sends before its next operation.
+
+    Returns
+    -------
+    int
+        `DONE`, `STUCK` or `DEAD`.
+
+    References
+    ----------
+    deepseek-ai/DualPipe @3da1bba (order of sends and receives).
+    """
     for i in range(len(w.posted)):
         row = w.posted[i]
         _post(w, x, n, row, x.zero, 0.0)
@@ -138,7 +155,7 @@ def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any)
         opening, end = w.programs[task.program], w.programs[task.program + 1]
         while track.phase == _RUNNING and track.node < end:
             _node(w, x, t, n, number, track, task, opening, now)
-        if track.phase == _EXCHANGING:
+        if track.phase == _COMMUNICATING:
             break
         for j in range(x.num_lanes):
             clock[j] = max(x.compute[number, j], x.comm[number, j])
@@ -171,7 +188,7 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
             w.node_times[0, task.keep + place] = last
         n.template[number] = w.templates[number, node.kernel, node.beside]
         n.begun[number] = np.nan
-        track.phase = _EXCHANGING
+        track.phase = _COMMUNICATING
         set_timer(n, number, max(last, now) + t.fixed_s[n.template[number]])
         return
     if task.keep >= 0:

@@ -1,7 +1,7 @@
 """The network of a training step, folded: one of all groups, flows, resources and lanes that are alike.
 
-`folding.refine` says which are. A *track* is a pipeline rank in a class of groups; a *template* (see `step_templates`) is
-what a transfer of one kind puts on the links: of each track its collectives, alone and beside compute, and its messages.
+`folding.refine` finds which are. A *track* is a pipeline rank in a class of groups; a *template* (see `step_templates`) is
+what a transfer of one kind puts on the links: for each track its collectives, alone and next to compute, and its messages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ _FITS = 1.0 + 1e-9
 
 
 def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
-    """Fold a step's flows, resources and lanes as far as they are alike in all that they ever do."""
+    """Fold a step's flows, resources and lanes as far as they are alike in all that they ever do.
+
+    Parameters
+    ----------
+    plan : StepPlan
+    flows : Cabled
+        All flows of the plan's traffic.
+
+    Returns
+    -------
+    Folded
+    """
     num_ranks, num_groups, num_lanes = plan.speed.shape
     rank, group, lane = np.indices(plan.speed.shape)
     apart = lane if plan.loads.size or plan.jitter.size else np.zeros_like(lane)
@@ -63,7 +74,7 @@ class StepNetwork:
     templates : Templates
     kernels : tuple of str
         Names of the collectives.
-    collective : int, [pipeline ranks, group classes, kernels, alone or beside compute]
+    collective : int, [pipeline ranks, group classes, kernels, alone or next to compute]
         Templates of collectives; the first template, which has no flows, for none.
     message : (source, target) -> int array, [group classes]
         Templates of messages.
@@ -77,7 +88,16 @@ class StepNetwork:
 
 
 def network_of(plan: StepPlan) -> StepNetwork:
-    """Cable, fold and lay out everything that a step may have under way."""
+    """Cable, fold and lay out everything that a step may have under way.
+
+    Parameters
+    ----------
+    plan : StepPlan
+
+    Returns
+    -------
+    StepNetwork
+    """
     traffic, lanes = plan.traffic, plan.lanes
     transfers: list[StepTransfer] = []
     places: dict[tuple[int, int, int, int], int] = {}
@@ -85,11 +105,18 @@ def network_of(plan: StepPlan) -> StepNetwork:
     for rank, groups in enumerate(traffic.collectives):
         for group, collectives in enumerate(groups):
             first = (rank * plan.num_groups + group) * lanes
-            for name, one in collectives.items():
+            for name, collective in collectives.items():
                 places[rank, -1, group, kernels.index(name)] = len(transfers)
                 kind = len(kernels) * rank + kernels.index(name)
                 transfers.append(
-                    StepTransfer(one.flows, kind, first + np.arange(lanes), group, one, one.slowdown)
+                    StepTransfer(
+                        collective.flows,
+                        kind,
+                        first + np.arange(lanes),
+                        group,
+                        collective,
+                        collective.slowdown,
+                    )
                 )
     num_ranks = len(traffic.collectives)
     for (source, target), by_group in traffic.sends.items():
@@ -111,7 +138,7 @@ def _laid_out(
     kernels: tuple[str, ...],
 ) -> StepNetwork:
     num_ranks, num_classes = len(plan.tasks), len(folded.groups)
-    weights = Weights.of(transfers, flows, folded)
+    weights = Weights.from_transfers(transfers, flows, folded)
     out = Writer(plan, folded, weights, flows)
     collective = np.zeros((num_ranks, num_classes, len(kernels), 2), dtype=np.int64)
     message: dict[tuple[int, int], Ints] = {}

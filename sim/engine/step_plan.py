@@ -23,7 +23,7 @@ class GroupCollective:
     fixed_s : float [s]
         From the start of its slowest lane to its first byte.
     slowdown : float
-        Its time beside compute over its time alone.
+        Its time next to compute over its time alone.
     owner : int, [num_flows]
         Which set of `owners` a flow's bytes are for.
     owners : sequence of int arrays
@@ -77,7 +77,7 @@ class StepPlan:
     jitter : float, [any number, lanes]
         Factors on the times of single launches, taken in turn; empty where all are 1.
     blocking : bool
-        Whether a rank waits for its sends before its next operation.
+        True where a rank waits for its sends before its next operation.
     """
 
     tasks: Tasks

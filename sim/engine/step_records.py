@@ -1,4 +1,4 @@
-"""What a training step leaves behind: its tasks and nodes as they ran, rank group by rank group, as columns.
+"""Records of a training step: its tasks and nodes as they ran, rank group by rank group, as columns.
 
 A step has up to some hundred thousand tasks; whoever wants one as an object takes it by its place.
 """
@@ -25,7 +25,7 @@ class TaskRecord:
     start_s: float
     end_s: float
     exposed_s: float  # compute waited for communication, or for reductions inside layers
-    barrier_s: float  # lanes waited for the slowest at the start of exchanges
+    barrier_s: float  # lanes waited for the slowest at the start of collectives
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,6 @@
 """Templates: what each transfer of a folded step puts on one resource of each class.
 
-Beside compute a kernel is slower because it gets less of its own GPU, not because cables are slower: its copies and its hops
+Next to compute a kernel is slower because it gets less of its own GPU, not because cables are slower: its copies and its hops
 over scale-up take `slowdown` times as long, and so does the *pump* that feeds a NIC, a resource of the kernel alone, while
 the NIC itself stays as free for others as it was.
 """
@@ -52,7 +52,7 @@ class Folded:
 
 
 class Templates(NamedTuple):
-    """What transfers put on the links, as columns over the flows and entries of all templates.
+    """Load of transfers on the links, as columns over the flows and entries of all templates.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class Weights:
     place: Ints
 
     @classmethod
-    def of(cls, transfers: list[StepTransfer], flows: folding.Cabled, folded: Folded) -> Weights:
+    def from_transfers(cls, transfers: list[StepTransfer], flows: folding.Cabled, folded: Folded) -> Weights:
         """From entries at the one resource of each class that stands for it."""
         taker = np.concatenate(
             [
@@ -173,10 +173,10 @@ class Writer:
         self.owners: dict[tuple[int, ...], int] = {}
 
     def add(self, t: StepTransfer, number: int, slowdown: float | None) -> int:
-        """The template of a transfer, beside compute where `slowdown` is given; returns its number."""
+        """Add the template of a transfer, next to compute where `slowdown` is given; return its number."""
         w, folded = self.weights, self.folded
-        mine = np.arange(self.flows.first[number], self.flows.first[number + 1])
-        classes, shown = np.unique(folded.flow[mine], return_index=True)
+        own = np.arange(self.flows.first[number], self.flows.first[number + 1])
+        classes, shown = np.unique(folded.flow[own], return_index=True)
         pairs = (
             np.concatenate([np.arange(w.first[c], w.first[c + 1]) for c in classes]).astype(np.int64)
             if len(classes)
@@ -202,7 +202,7 @@ class Writer:
         self.columns["entries"].append(np.bincount(flow, minlength=len(classes)))
         for name, values in (("resource", resource), ("line", line), ("taker", taker), ("place", place)):
             self.columns[name].append(values[order])
-        self._parties(t, classes, mine)
+        self._parties(t, classes, own)
         self.num_flows.append(len(classes))
         self.fixed_s.append((t.collective.fixed_s if t.collective else 0.0) * by)
         self.wire.append(np.asarray(wire, dtype=float))
@@ -218,7 +218,7 @@ class Writer:
         ]
         return np.array(place, dtype=np.int64)
 
-    def _parties(self, t: StepTransfer, classes: Ints, mine: Ints) -> None:
+    def _parties(self, t: StepTransfer, classes: Ints, own: Ints) -> None:
         """Which lane classes take part in each flow class."""
         number = int(self.folded.group_class[t.group])
         stands = np.full(len(t.lanes), NONE, dtype=np.int64)
@@ -228,7 +228,7 @@ class Writer:
         if t.collective is None:
             whose = np.where(t.flows.party_rank < self.plan.lanes, whose, NONE)
         kept = whose != NONE
-        place = np.searchsorted(classes, self.folded.flow[mine[t.flows.party_flow[kept]]])
+        place = np.searchsorted(classes, self.folded.flow[own[t.flows.party_flow[kept]]])
         pairs = np.unique(np.stack([place, whose[kept]]), axis=1)
         self.columns["parties"].append(np.bincount(pairs[0], minlength=len(classes)))
         self.columns["party"].append(pairs[1])
@@ -259,15 +259,27 @@ class Writer:
             used=np.array(self.used),
             party_first=_offsets(c["parties"]),
             party=c["party"],
-            owner_first=_offsets([len(one) for one in lanes]),
+            owner_first=_offsets([len(owned) for owned in lanes]),
             owner_lane=np.concatenate([*lanes, np.zeros(0, np.int64)]).astype(np.int64),
             capacity=capacity,
         )
 
 
 def can_fill(flow: Ints, resource: Ints, line: Floats, place: Ints, capacity: Floats) -> np.ndarray:
-    """Whether a resource could ever be full, whatever is under way, [num_resources].
+    """Find the resources that could ever be full, whatever is under way.
 
+    Parameters
+    ----------
+    flow, resource, line, place : [num_entries]
+        Flow and resource of each entry, capacity used per payload byte, and where the resource comes on the flow's way.
+    capacity : float, [num_resources] [bytes/s]
+
+    Returns
+    -------
+    bool, [num_resources]
+
+    Notes
+    -----
     The resource that lets a flow through slowest when it is alone bounds the flow's rate. Where the capacities of these
     bounds, times the largest ratio of the two line weights, add up to no more than a resource has, it never fills. A
     flow with several slowest resources is bounded by the first and by the last on its way; either may serve.
@@ -287,11 +299,11 @@ def can_fill(flow: Ints, resource: Ints, line: Floats, place: Ints, capacity: Fl
     for ends in (binds[np.lexsort((-place[binds],))], binds[np.lexsort((place[binds],))]):
         leader = np.full(len(slowest), NONE, dtype=np.int64)
         leader[flow[ends]] = ends  # the last written stays
-        mine = leader[flow]
-        led = np.flatnonzero((mine != NONE) & (line > 0))
-        pair, inverse = np.unique(resource[led] * num + resource[mine[led]], return_inverse=True)
+        leads = leader[flow]
+        led = np.flatnonzero((leads != NONE) & (line > 0))
+        pair, inverse = np.unique(resource[led] * num + resource[leads[led]], return_inverse=True)
         ratio = np.zeros(len(pair))
-        np.maximum.at(ratio, inverse, line[led] / line[mine[led]])
+        np.maximum.at(ratio, inverse, line[led] / line[leads[led]])
         bound = np.bincount(pair // num, ratio * capacity[pair % num], num)
         spare |= bound <= capacity * (1.0 - 1e-6)
     return can | ~spare

@@ -1,4 +1,4 @@
-"""What a training step has under way: transfers that begin, share what they have in common, drain and end.
+"""Transfers of a training step under way: they begin, share what they have in common, drain and end.
 
 Rates are solved anew for the transfers that hang together by links that could fill, whenever one of them starts or ends. A
 transfer alone needs one solution, as the flows of a collective share by their bytes and their ends free nothing that
@@ -18,7 +18,7 @@ from sim.engine.compiled import frugal
 from sim.engine.sharing import max_min
 
 DONE, STUCK, DEAD = 0, 1, 2
-"""How a run ended: all tasks done; all wait for one another; bytes wait for a resource without capacity."""
+"""Ends of a run: all tasks done; all wait for one another; bytes wait for a resource without capacity."""
 _TIE = 1e-12
 
 
@@ -45,28 +45,28 @@ def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
         layer, draws = node.layer, track.draws
         microbatch = task.forward if node.forward else task.backward
     for f in range(first, last):
-        here = base + f - first
+        i = base + f - first
         load = 1.0
         if scaled and t.owner[f] >= 0:
             load = _load(x, t, t.owner[f], draws, layer, microbatch)
-        n.left[here] = n.share[here] = t.payload[f] * load
-        n.finish[here] = np.nan
-        n.rate[here] = 0.0
-        n.start[here] = entry
+        n.left[i] = n.share[i] = t.payload[f] * load
+        n.finish[i] = np.nan
+        n.rate[i] = 0.0
+        n.start[i] = entry
         for e in range(t.entry[f], t.entry[f + 1]):
             n.resource[entry] = t.resource[e]
             n.line[entry] = t.line[e]
             if scaled and t.taker[e] >= 0:
                 n.line[entry] *= x.loads[draws, layer, microbatch, t.taker[e]] / load
             entry += 1
-        n.stop[here] = entry
+        n.stop[i] = entry
     ended = share(t, n, place, now)
     if ended == DONE and not scaled and n.island[1] < 0:  # nobody shared with it
         n.alone_s[template] = n.when[place] - now
         for f in range(first, last):
-            here = base + f - first
-            n.alone_rate[f] = n.rate[here]
-            n.alone_end[f] = 0.0 if n.left[here] <= 0.0 else n.left[here] / n.rate[here]
+            i = base + f - first
+            n.alone_rate[f] = n.rate[i]
+            n.alone_end[f] = 0.0 if n.left[i] <= 0.0 else n.left[i] / n.rate[i]
     return ended
 
 
@@ -85,22 +85,22 @@ def write_out(t: Any, n: Any, place: Any, now: Any) -> None:
     template, begun = n.template[place], n.begun[place]
     first, base, entry = t.first[template], place * n.sizes[0], place * n.sizes[1]
     for f in range(first, t.first[template + 1]):
-        here = base + f - first
-        n.share[here] = t.payload[f]
-        n.rate[here] = n.alone_rate[f]
-        n.left[here] = t.payload[f]
-        n.finish[here] = np.nan
+        i = base + f - first
+        n.share[i] = t.payload[f]
+        n.rate[i] = n.alone_rate[f]
+        n.left[i] = t.payload[f]
+        n.finish[i] = np.nan
         if begun + n.alone_end[f] <= now:
-            n.finish[here] = begun + n.alone_end[f]
+            n.finish[i] = begun + n.alone_end[f]
             n.left_flows[place] -= 1
         elif now > begun:
-            n.left[here] -= n.alone_rate[f] * (now - begun)
-        n.start[here] = entry
+            n.left[i] -= n.alone_rate[f] * (now - begun)
+        n.start[i] = entry
         for e in range(t.entry[f], t.entry[f + 1]):
             n.resource[entry] = t.resource[e]
             n.line[entry] = t.line[e]
             entry += 1
-        n.stop[here] = entry
+        n.stop[i] = entry
     n.since[place] = now
     n.lazy[place] = False
 

@@ -1,8 +1,8 @@
-"""KV on its way from prefill to decode instances, over the NICs that their exchanges use too.
+"""KV on its way from prefill to decode instances, over the NICs that their collectives use too.
 
 Every transfer leaves through the NICs of one instance and enters through those of another. Rates are max-min fair between
 transfers, under three limits: the sender's NICs, the receiver's NICs, and what one transfer can use. While an instance
-runs, its exchanges come first (a traffic class of their own) and leave a fixed share of its NICs.
+runs, its collectives come first (a traffic class of their own) and leave a fixed share of its NICs.
 
 Why this way: transfers between the same two instances always have the same rate, so a pair keeps one count of bytes served
 to each, and a heap of the counts at which transfers end. All changes of an instant are solved together at its end, at a cost
@@ -33,6 +33,15 @@ def fair_rates(
     count : (sender, receiver) -> transfers under way [count]
     send, receive : rate of each instance's NICs [bytes/s]
     most : rate of one transfer alone [bytes/s]
+
+    Returns
+    -------
+    dict
+        (sender, receiver) -> rate [bytes/s].
+
+    References
+    ----------
+    Bertsekas and Gallager, Data Networks, section 6.5.2.
     """
     rates: dict[Pair, float] = {}
     left = {("send", i): rate for i, rate in send.items()} | {
@@ -67,7 +76,15 @@ class _Lane:
 
 
 class Transfers:
-    """Owns the KV transfers under way."""
+    """Owner of the KV transfers under way.
+
+    Parameters
+    ----------
+    env : simpy.Environment
+    send_bytes_per_s, receive_bytes_per_s : instance -> rate of its NICs [bytes/s]
+    most_bytes_per_s : rate of one transfer alone [bytes/s]
+    latency_s : time from the last byte to the word that it is there [s]
+    """
 
     def __init__(
         self,
@@ -103,7 +120,7 @@ class Transfers:
         return done
 
     def set_rate(self, side: str, instance: int, rate_bytes_per_s: float) -> None:
-        """What an instance's NICs leave to transfers from now on; `side` is "send" or "receive"."""
+        """Set the rate that an instance's NICs leave to transfers from now on; `side` is "send" or "receive"."""
         if self.rates[side][instance] == rate_bytes_per_s:
             return
         self._serve()

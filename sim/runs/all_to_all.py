@@ -13,7 +13,7 @@ from sim.runs.kinds import LINKS, Progress, Result, Runner
 from sim.runs.routing import record_of, routings
 from sim.scenario.all_to_all import AllToAll
 from sim.scenario.descriptions import Scenario
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Collective
 
 _MATRIX_LIMIT = 256  # ranks; a larger traffic matrix is left out of the result
 
@@ -36,7 +36,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     ):
         record = record_of(scenario, direction)
         exchanges = [
-            Exchange(
+            Collective(
                 cluster=cluster,
                 kernel=work.kernel,
                 direction=direction,

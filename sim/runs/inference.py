@@ -132,7 +132,7 @@ def accepted_tokens(work: Inference) -> float:
 
 def _exposed_s(record: PassRecord) -> float:
     held = sum(
-        record.busy_s.get(f"{name} {end}", 0.0) for name in plans.EXCHANGES for end in ("send", "receive")
+        record.busy_s.get(f"{name} {end}", 0.0) for name in plans.COLLECTIVES for end in ("send", "receive")
     )
     return float(record.waited_s.mean()) + held
 
@@ -180,7 +180,7 @@ def _facts(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, An
                 "nodes_per_token": routing.nodes_per_token,
                 "max_over_mean_rank_load": float(max(load.max() / load.mean() for load in loads)),
             }
-            for name in plans.EXCHANGES
+            for name in plans.COLLECTIVES
         },
         "timeline": {
             "end_s": float(record.end_s.max()),

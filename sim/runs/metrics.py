@@ -16,13 +16,14 @@ import numpy as np
 from sim.cluster.topology import CLASSES, Cluster
 from sim.engine.records import Trace, TransferRecord
 from sim.schedule import bounds
-from sim.schedule.collectives import Exchange, headed_bytes
+from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
+from sim.schedule.record_sizes import headed_bytes
 from sim.workload.traffic import payload_bytes
 
 
 def of_exchange(
-    trace: Trace, exchanges: Sequence[Exchange], dtype: str | None, hidden: int
+    trace: Trace, exchanges: Sequence[Collective], dtype: str | None, hidden: int
 ) -> dict[str, Any]:
     """Metrics of one dispatch or combine of all groups; `dtype` None for a plain exchange."""
     cluster = exchanges[0].cluster
@@ -40,7 +41,7 @@ def of_exchange(
     return metrics | logical(exchanges, metrics["time_s"], dtype, hidden)
 
 
-def of_closed_form(exchanges: Sequence[Exchange], dtype: str | None, hidden: int) -> dict[str, Any]:
+def of_closed_form(exchanges: Sequence[Collective], dtype: str | None, hidden: int) -> dict[str, Any]:
     """The same from arithmetic alone: the slowest group's closed form."""
     time_s, binding = max(bounds.closed_form_s(one) for one in exchanges)
     flows = [one.flows() for one in exchanges]
@@ -65,7 +66,9 @@ def _wire(groups: Sequence[Flows], cluster: Cluster, num_ranks: int) -> dict[str
     return {key: float(crossed[rows[rows >= 0]].sum() / num_ranks) for key, rows in cables.items()}
 
 
-def logical(exchanges: Sequence[Exchange], time_s: float, dtype: str | None, hidden: int) -> dict[str, float]:
+def logical(
+    exchanges: Sequence[Collective], time_s: float, dtype: str | None, hidden: int
+) -> dict[str, float]:
     """Bandwidths as benchmarks print them [bytes/s].
 
     DeepEP normal: RDMA counts every distinct node of a token, the own one included, NVLink every distinct rank; payload

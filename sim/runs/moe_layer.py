@@ -41,7 +41,7 @@ def layer_metrics(
         `layer_time_serial_s`: every exchange waited for, compute on all SMs meanwhile: what a step without overlap runs.
     """
     alone, beside = _layer(stages)
-    exchanges = (programs.DISPATCH, programs.COMBINE) if alone.exchanges else ()
+    exchanges = (programs.DISPATCH, programs.COMBINE) if alone.communicates else ()
     idle = {name: exchange_s(name, False) for name in exchanges}
     chunk = (beside,) * _LAYERS
     serial_s = _in_a_row((alone,) * _LAYERS, idle)
@@ -59,7 +59,7 @@ def _layer(stages: Sequence[StageTimes]) -> tuple[LayerTimes, LayerTimes]:
     """The first layer with exchanges, with all SMs and beside communication; the first layer where none has any."""
     blocks = [pair for stage in stages for pair in zip(stage.alone, stage.beside, strict=True)]
     layers = [pair for pair in blocks if pair[0].layer >= 0]
-    return next((pair for pair in layers if pair[0].exchanges), layers[0])
+    return next((pair for pair in layers if pair[0].communicates), layers[0])
 
 
 def _in_a_row(chunk: tuple[LayerTimes, ...], exchange_s: dict[str, float]) -> float:

@@ -28,7 +28,7 @@ from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import bounds, reductions
 from sim.schedule import inference as plans
-from sim.schedule.collectives import KINDS, Exchange, record_bytes
+from sim.schedule.collectives import KINDS, Collective, record_bytes
 from sim.schedule.flows import Flows
 from sim.workload.expectation import rows_of_touched
 from sim.workload.gating import popularity
@@ -84,7 +84,7 @@ class Pass:
         self.cluster = self._cluster()
         self.solved = {
             (name, layer, half): self._solve(name, routing)
-            for name in plans.EXCHANGES
+            for name in plans.COLLECTIVES
             for layer, row in enumerate(self.routings)
             for half, routing in enumerate(row)
         }
@@ -155,9 +155,9 @@ class Pass:
         dtype = work.spec.dispatch_dtype if direction == "dispatch" else work.spec.combine_dtype
         return float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k))
 
-    def collective(self, direction: str, routing: Routing) -> Exchange:
+    def collective(self, direction: str, routing: Routing) -> Collective:
         """Dispatch or combine of a layer and microbatch."""
-        return Exchange(
+        return Collective(
             cluster=self.cluster,
             kernel=self.work.kernel,
             direction=direction,
@@ -211,7 +211,7 @@ class Pass:
     def _hbm_share(self, compute_s: float) -> float:
         """What the exchanges of one layer leave of the HBM rate while a microbatch computes [fraction]."""
         received = self.routings[0][0].ranks_per_token * self.tokens
-        touched = sum(self.work.kernel.hbm_touches[name] * self.record(name) for name in plans.EXCHANGES)
+        touched = sum(self.work.kernel.hbm_touches[name] * self.record(name) for name in plans.COLLECTIVES)
         rate = self.hardware.gpu.hbm.bandwidth_bytes_per_s
         return max(0.1, 1.0 - received * touched / (compute_s * rate))
 
@@ -265,7 +265,7 @@ class Pass:
             routing = self.routings[0][0]
             # Of the busiest rank, which has all of its tokens.
             copies = float(routing.selections_to_rank.sum() / self.ranks) / self.share
-            for name in plans.EXCHANGES:
+            for name in plans.COLLECTIVES:
                 send, receive = kernels.phases(p, copies, self.tokens, model.hidden, self.record(name), name)
                 found[f"{name} send"], found[f"{name} receive"] = {"send": send}, {"receive": receive}
         return found
@@ -296,7 +296,7 @@ class Pass:
     def _tp_s(self) -> float:
         """All-gather and reduce-scatter of one attention block under TP [s]."""
         tp = self.work.layout.tp
-        links = reductions.Links.of(self.hardware, load_kernel("nccl"))
+        links = reductions.Links.achieved(self.hardware, load_kernel("nccl"))
         return reductions.tensor_parallel_s(links, self.tokens * tp * self.model.hidden * 2.0, tp)
 
     def _experts_needs(self, layer: int, half: int) -> Floats:
@@ -331,7 +331,7 @@ class Pass:
 
     def duration(self, node: plans.PassNode) -> Floats:
         """Time of a node on each rank [num_ranks] [s]."""
-        if node.part not in plans.EXCHANGES:
+        if node.part not in plans.COLLECTIVES:
             takes: Floats = self.need(node)[0] * self._slowness
             return takes
         layer, half = node.layer % self.drawn, node.microbatch % len(self.routings[0])

@@ -28,7 +28,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     work = scenario.workload
     assert isinstance(work, Serving)
     assert scenario.hardware is not None
-    links = reductions.Links.of(scenario.hardware, load_kernel("nccl"))
+    links = reductions.Links.achieved(scenario.hardware, load_kernel("nccl"))
     progress(f"{scenario.name}: what a prefill pass costs")
     prefill_s, prefill_kv, prefill_busy = _prefill_costs(work)
     progress(f"{scenario.name}: what a decode step costs")

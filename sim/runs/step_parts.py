@@ -12,7 +12,7 @@ from sim.cost.memory import RankMemory, Recipe, memory
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.schedule import reductions
-from sim.schedule.collectives import Exchange, record_bytes
+from sim.schedule.collectives import Collective, record_bytes
 from sim.schedule.operations import Pipeline
 from sim.schedule.replay import peaks
 from sim.workload.model import GQA, MLA, Model
@@ -67,7 +67,7 @@ def slowdown_of(work: Training) -> dict[str, float]:
     return {direction: work.kernel.slowdown(direction) for direction in DIRECTIONS}
 
 
-def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Exchange]:
+def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Collective]:
     """Dispatch and combine of one EP group, on the nodes that it spans."""
     assert scenario.hardware is not None
     assert isinstance(scenario.fabric, topology.Fabric)
@@ -75,7 +75,7 @@ def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Rout
     cluster = topology.build(scenario.hardware, nodes, scenario.fabric)
     formats = {"dispatch": work.spec.dispatch_dtype, "combine": work.spec.combine_dtype}
     return {
-        direction: Exchange(
+        direction: Collective(
             cluster=cluster,
             kernel=work.kernel,
             direction=direction,

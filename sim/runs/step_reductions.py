@@ -12,7 +12,7 @@ from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
 from sim.runs.step_traffic import Place, ring
 from sim.schedule.programs import Node
 from sim.schedule.reductions import HeldParameters, Links, Phase, phases, update_s
-from sim.schedule.training import PipelineTask, by_hand
+from sim.schedule.training import PipelineTask, tasks_from_rows
 from sim.workload.layout import Layout
 
 _BYTES = 2.0  # BF16, gradients and weights alike
@@ -60,7 +60,7 @@ def reducing_plan(
         rows.append([PipelineTask("W", program, -1, 0, False, (), ())])
     traffic = Traffic(cluster.capacity, cluster.class_idx, collectives, {})
     speed = np.ones((place.num_ranks, place.num_groups, place.lanes))
-    return StepPlan(by_hand(rows), traffic, place.num_groups, place.lanes, speed)
+    return StepPlan(tasks_from_rows(rows), traffic, place.num_groups, place.lanes, speed)
 
 
 def _collectives(

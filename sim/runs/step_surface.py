@@ -80,6 +80,6 @@ def nic_share(one: Pass, step_s: float) -> float:
     """Time of the exchanges alone over that of the step: their share of the NICs, as if these bound them all along."""
     alone_s = [
         float(np.mean([solved.alone_s.mean() for key, solved in one.solved.items() if key[0] == name]))
-        for name in plans.EXCHANGES
+        for name in plans.COLLECTIVES
     ]
     return min(_MOST_BUSY, sum(alone_s) * one.model.num_moe_layers * one.halves / step_s)

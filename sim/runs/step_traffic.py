@@ -14,7 +14,7 @@ import numpy as np
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import Cluster, Ints
 from sim.engine.step_plan import GroupCollective, Traffic
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 from sim.schedule.owners import owners
 from sim.schedule.sends import send_flows
@@ -53,7 +53,7 @@ class Place:
 def traffic_of(
     cluster: Cluster,
     place: Place,
-    exchanges: Mapping[str, Exchange],
+    exchanges: Mapping[str, Collective],
     slowdown: Mapping[str, float],
     pairs: Iterable[tuple[int, int]],
     send_bytes: float,
@@ -105,7 +105,7 @@ def traffic_of(
     return Traffic(cluster.capacity, cluster.class_idx, collectives, sends)
 
 
-def _collective(exchange: Exchange, slowdown: float, loaded: bool) -> GroupCollective:
+def _collective(exchange: Collective, slowdown: float, loaded: bool) -> GroupCollective:
     flows = exchange.flows()
     if not loaded:
         return GroupCollective(flows, exchange.latency_s(), slowdown)

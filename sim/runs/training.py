@@ -37,7 +37,7 @@ from sim.runs.step_traffic import Place
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.schedule import pipelines, reductions, step_bound
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Collective
 from sim.schedule.operations import Pipeline
 from sim.schedule.reductions import Links
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
@@ -126,7 +126,7 @@ class Step:
         require_fit(self.memory, self.hardware.gpu.hbm.capacity_bytes, self.hardware.title)
 
     @cached_property
-    def exchanges(self) -> dict[str, Exchange]:
+    def exchanges(self) -> dict[str, Collective]:
         """Dispatch and combine of one EP group."""
         return exchanges_of(self.scenario, self.work, self.model, self.routing)
 
@@ -152,7 +152,7 @@ class Step:
     @cached_property
     def links(self) -> Links:
         """What reductions and sends achieve."""
-        links = Links.of(self.hardware, load_kernel("nccl"))
+        links = Links.achieved(self.hardware, load_kernel("nccl"))
         return replace(links, gpus_per_node=self.scenario.gpus_per_node)
 
     def send_s(self, links: Links) -> float:
@@ -310,7 +310,7 @@ class Step:
         }
 
 
-def _alone_s(exchange: Exchange) -> Floats:
+def _alone_s(exchange: Collective) -> Floats:
     fixed, flows = exchange.latency_s(), exchange.flows()
     if flows.num_flows == 0:
         return np.full(len(exchange.gpus), fixed)

@@ -1,7 +1,7 @@
-"""Alignment: which blocks of a forward and of a backward chunk run side by side in an overlapped pair.
+"""Alignment: which blocks of a forward and of a backward chunk run next to each other in an overlapped pair.
 
-Chunks have unequal lists of layers: dense ones, embedding and heads have no exchange, and a rank's two stages need not be
-as long as each other. The walk through both lists whose exchanges are hidden best is found by dynamic programming.
+Chunks have unequal lists of layers: dense ones, embedding and heads have no collective, and a rank's two stages need not be
+as long as each other. The walk through both lists whose collectives are hidden best is found by dynamic programming.
 """
 
 from __future__ import annotations
@@ -17,10 +17,23 @@ _KEPT = 8  # ways followed at each point of the search
 
 
 def aligned(
-    fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], exchange_s: Callable[[str], float]
+    fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...], collective_s: Callable[[str], float]
 ) -> Program:
-    """The pairing of the two chunks' blocks with the shortest time, every rank alike and exchanges at `exchange_s`."""
-    return _aligned(fs, bs, exchange_s(DISPATCH), exchange_s(COMBINE))
+    """Pair the blocks of two chunks so that they take the shortest time.
+
+    Parameters
+    ----------
+    fs, bs : tuple of LayerTimes
+        Blocks of the forward and of the backward chunk, both in forward order.
+    collective_s : function
+        Name of a kernel (`DISPATCH`, `COMBINE`) -> its time [s].
+
+    Returns
+    -------
+    tuple of Node
+        The program of the pair, every rank alike.
+    """
+    return _aligned(fs, bs, collective_s(DISPATCH), collective_s(COMBINE))
 
 
 @lru_cache(maxsize=256)
@@ -33,12 +46,12 @@ def _aligned(
 
 Steps = tuple[tuple[bool, bool], ...]
 _State = tuple[float, float, float, float]
-"""Where the compute stream, the communication stream and the two halves' chains of dependencies stand [s]."""
+"""Clocks of the compute stream, the communication stream and the two halves' chains of dependencies [s]."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What `pair` makes of one or two blocks, ready to be run from any state.
+    """One or two blocks as `pair` writes them, ready to be run from any state.
 
     `nodes`: whether it communicates, its time [s], and what it waits for: 0 and 1 are what came before in its half, F or B;
     nodes are counted from 2. `last_f`, `last_b`: what the half waits for afterwards.
@@ -49,14 +62,16 @@ class _Block:
     last_b: int
 
     @classmethod
-    def of(cls, f: LayerTimes | None, b: LayerTimes | None, exchange_s: Mapping[str, float]) -> _Block:
-        """With exchanges that take `exchange_s` of their kernel [s]."""
+    def from_layers(
+        cls, f: LayerTimes | None, b: LayerTimes | None, collective_s: Mapping[str, float]
+    ) -> _Block:
+        """With collectives that take `collective_s` of their kernel [s]."""
         out = pair(f, b)
         nodes = []
         for node in out.nodes:
             before = 2 + node.waits[0] if node.waits else int(node.half == "B")
-            seconds = node.mean_s if node.exchange is None else exchange_s[node.exchange]
-            nodes.append((node.exchange is not None, seconds, before))
+            seconds = node.mean_s if node.collective is None else collective_s[node.collective]
+            nodes.append((node.collective is not None, seconds, before))
         return cls(tuple(nodes), 2 + out.last.get("F", -2), 2 + out.last.get("B", -1))
 
     def after(self, state: _State) -> _State:
@@ -111,20 +126,21 @@ def _best_steps(
 
     @cache
     def block(f: int | None, b: int | None) -> _Block:
-        return _Block.of(None if f is None else kinds[f], None if b is None else kinds[b], times)
+        return _Block.from_layers(None if f is None else kinds[f], None if b is None else kinds[b], times)
 
     ways: dict[tuple[int, int], list[_Way]] = {(0, 0): [_Way((0.0, 0.0, 0.0, 0.0), 0)]}
     for i, j in itertools.product(range(len(fs) + 1), range(len(bs) + 1)):
-        found = []
+        candidates = []
         for f, b in ((1, 1), (1, 0), (0, 1)):
             if f <= i and b <= j:
-                here = block(f_kinds[i - 1] if f else None, b_kinds[j - 1] if b else None)
+                step_block = block(f_kinds[i - 1] if f else None, b_kinds[j - 1] if b else None)
                 step = (bool(f), bool(b))
-                found += [
-                    _Way(here.after(way.state), way.num_steps + 1, step, way) for way in ways[i - f, j - b]
+                candidates += [
+                    _Way(step_block.after(way.state), way.num_steps + 1, step, way)
+                    for way in ways[i - f, j - b]
                 ]
-        if found:
-            ways[i, j] = _earliest(found)
+        if candidates:
+            ways[i, j] = _earliest(candidates)
     return ways[len(fs), len(bs)][0].steps()
 
 

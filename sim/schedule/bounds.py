@@ -1,4 +1,4 @@
-"""What an all-to-all takes by arithmetic alone: bounds that no machine beats, and the closed form of uniform traffic.
+"""Times of an all-to-all by arithmetic alone: bounds that no machine beats, and the closed form of uniform traffic.
 
 `lower_bound_s` is bytes over datasheet rate on the busiest resource: no latency, no efficiency; a simulated time below
 it is a bug. `closed_form_s` adds what the kernel achieves and its fixed time, on the mean rank; it is the oracle that
@@ -10,24 +10,48 @@ from __future__ import annotations
 import numpy as np
 
 from sim.cluster.topology import CLASSES, Cluster, Floats
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 
 
 def busiest(flows: list[Flows], cluster: Cluster) -> tuple[float, int]:
-    """The lower bound [s] of flows that start together, and the resource row that sets it (-1 where none is used)."""
+    """Find the resource that bounds the time of flows which start together.
+
+    Parameters
+    ----------
+    flows : list of Flows
+    cluster : Cluster
+        Its capacities are datasheet rates.
+
+    Returns
+    -------
+    float, int
+        The lower bound [s], and the row of the resource that sets it (-1, where none is used).
+    """
     num = len(cluster.names)
     load = np.zeros(num)
-    for one in flows:
-        load += one.bytes_by_resource(num)
-    load[cluster.class_idx == CLASSES.index("copy_sms")] = 0.0  # what an SM copies is no datasheet figure
+    for batch in flows:
+        load += batch.bytes_by_resource(num)
+    load[cluster.class_idx == CLASSES.index("copy_sms")] = 0.0  # what an SM copies is no datasheet rate
     times = _times(load, cluster.capacity)
     row = int(times.argmax()) if num else -1
     return (float(times[row]), row) if row >= 0 and times[row] > 0 else (0.0, -1)
 
 
 def lower_bound_s(flows: list[Flows], cluster: Cluster) -> float:
-    """Bytes over datasheet rate on the busiest resource [s]."""
+    """Divide bytes by datasheet rate on the busiest resource.
+
+    Parameters
+    ----------
+    flows : list of Flows
+        Flows that start together.
+    cluster : Cluster
+
+    Returns
+    -------
+    float
+        Time that no schedule of these flows beats [s].
+    """
     return busiest(flows, cluster)[0]
 
 
@@ -35,9 +59,20 @@ def _times(load: Floats, capacity: Floats) -> Floats:
     return np.divide(load, capacity, out=np.zeros(len(load)), where=(load > 0) & (capacity > 0))
 
 
-def closed_form_s(x: Exchange) -> tuple[float, str]:
-    """Time of the mean rank [s] and the class that binds it.
+def closed_form_s(x: Collective) -> tuple[float, str]:
+    """Time of the mean rank of a collective in closed form.
 
+    Parameters
+    ----------
+    x : Collective
+
+    Returns
+    -------
+    float, str
+        The time [s], and the class of resource that binds it; "latency", where the fixed time is the longest part.
+
+    Notes
+    -----
     Each class of resource takes its bytes over what the kernel achieves of it, all at once; the longest counts, and
     the kernel's fixed time is added:
 

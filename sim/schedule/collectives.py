@@ -3,7 +3,7 @@ achieves is in its file (`cluster.kernels`).
 
 Dispatch carries tokens to experts, combine carries results back. The direct kinds are written from sender to
 receiver, and combine transposes the matrix. `two_hop` is written as a dispatch, from the token's rank to the experts';
-its combine is the exact mirror (the forwarder gathers and reduces), so `Exchange.cable` turns every cable round.
+its combine is the exact mirror (the forwarder gathers and reduces), so `Collective.cable` turns every cable round.
 
 What each kind puts on the links, per record (DeepEP csrc/kernels/legacy; NCCL's send/recv with PXN):
 
@@ -27,6 +27,7 @@ from sim.cluster.kernels import Kernel
 from sim.cluster.topology import NONE, Cluster, Floats, Ints
 from sim.errors import InputError, Problem, nearest
 from sim.schedule.flows import Columns, Flows
+from sim.schedule.record_sizes import bare_bytes, headed_bytes, tagged_bytes
 from sim.workload.traffic import DIRECTIONS, Routing, payload_bytes
 
 HEADERS = 4160 / 4096
@@ -35,8 +36,31 @@ the kernel achieves."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """One dispatch or combine of one EP group."""
+class Collective:
+    """One dispatch or combine of one EP group.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    kernel : Kernel
+        The generation of kernels that moves the bytes.
+    direction : str
+        "dispatch" or "combine".
+    gpus : int, [ep]
+        GPU of each rank.
+    routing : Routing
+        Tokens that each rank sends to each other.
+    record_bytes : float
+        Size of one record [bytes]; see `record_bytes`.
+    comm_sms : int
+        SMs that copy on each GPU [count].
+    nvlink : bool
+        True to send same-node copies over scale-up; an option of `low_latency`.
+    copies : str
+        "per_rank" or "per_expert"; an option of `flat`.
+    pxn : bool
+        True to forward to the receiver's rail inside the node; an option of `nccl`.
+    """
 
     cluster: Cluster
     kernel: Kernel
@@ -51,7 +75,7 @@ class Exchange:
 
     @property
     def kind(self) -> Kind:
-        """What follows from the kind of the kernel."""
+        """The entry of `KINDS` for the kernel."""
         return KINDS[self.kernel.kind]
 
     @property
@@ -61,7 +85,7 @@ class Exchange:
 
     @property
     def uses_nic(self) -> bool:
-        """Whether any record leaves a GPU by its NIC."""
+        """True where any record leaves a GPU by its NIC."""
         return self.num_nodes > 1 or not self.kind.takes_nvlink(self)
 
     def latency_s(self) -> float:
@@ -72,7 +96,7 @@ class Exchange:
         )
 
     def flows(self) -> Flows:
-        """What the kernel puts on the links."""
+        """Write down the bytes that the kernel puts on the links."""
         return self.kind.flows(self)
 
     @property
@@ -82,7 +106,7 @@ class Exchange:
 
     @property
     def mirrored(self) -> bool:
-        """Whether bytes run from what the kernel calls its destination to its source."""
+        """True where bytes run from what the kernel calls its destination to its source."""
         return self.direction == "combine" and self.kind.mirrored
 
     def cable(self, columns: Columns, forth: Ints, back: Ints, wire: Floats, efficiency: float) -> None:
@@ -124,7 +148,7 @@ class Exchange:
 # --- how bytes travel ----------------------------------------------------------------------------------------------
 
 
-def _node_flows(x: Exchange) -> Flows:
+def _node_flows(x: Collective) -> Flows:
     """One flow per source rank and node that its tokens reach; see the module docstring."""
     c, gpn = x.cluster, x.cluster.gpus_per_node
     tokens, to_rank = x.routing.tokens_to_node, x.routing.tokens_to_rank
@@ -166,7 +190,7 @@ def _node_flows(x: Exchange) -> Flows:
     )
 
 
-def _pair_flows(x: Exchange) -> Flows:
+def _pair_flows(x: Collective) -> Flows:
     """One flow per pair of ranks."""
     c, gpn = x.cluster, x.cluster.gpus_per_node
     between = np.array(x.records if x.direction == "dispatch" else x.records.T)
@@ -211,13 +235,13 @@ def _pair_flows(x: Exchange) -> Flows:
 
 
 def _legs_where(
-    x: Exchange, remote: np.ndarray, src: Ints, dst: Ints, *, forward_to_rail: bool
+    x: Collective, remote: np.ndarray, src: Ints, dst: Ints, *, forward_to_rail: bool
 ) -> list[paths.Leg]:
     """`paths.legs` of the remote pairs; the others keep fraction 1 in the first leg and use no NIC."""
-    here = paths.Leg(np.where(remote, 0.0, 1.0), np.where(remote, src, dst), dst)
+    own = paths.Leg(np.where(remote, 0.0, 1.0), np.where(remote, src, dst), dst)
     if not remote.any():
-        return [here]
-    found = []
+        return [own]
+    whole = []
     for leg in paths.legs(x.cluster, src[remote], dst[remote], forward_to_rail=forward_to_rail):
         full = paths.Leg(np.zeros(len(src)), dst.copy(), dst.copy())
         full.fraction[remote], full.via_src[remote], full.via_dst[remote] = (
@@ -225,30 +249,30 @@ def _legs_where(
             leg.via_src,
             leg.via_dst,
         )
-        found.append(full)
-    found[0].fraction[~remote] = 1.0
-    return found
+        whole.append(full)
+    whole[0].fraction[~remote] = 1.0
+    return whole
 
 
 # --- mean traffic of a rank ----------------------------------------------------------------------------------------
 
 
 class MeanBytes(NamedTuple):
-    """What the mean rank of uniform traffic puts on its links and copies [bytes]."""
+    """Bytes that the mean rank of uniform traffic puts on its links and copies [bytes]."""
 
     nic: float
     scale_up: float
     copied: float
 
 
-def _node_means(x: Exchange) -> MeanBytes:
+def _node_means(x: Collective) -> MeanBytes:
     r, nodes = x.routing, x.num_nodes
     tokens, per_node = r.tokens_per_rank * x.record_bytes, len(x.gpus) / nodes
     nic = tokens * r.nodes_per_token * (1 - 1 / nodes)
     return MeanBytes(nic, tokens * r.ranks_per_token * (1 - 1 / per_node), tokens * r.ranks_per_token)
 
 
-def _pair_means(x: Exchange) -> MeanBytes:
+def _pair_means(x: Collective) -> MeanBytes:
     r, p = x.routing, len(x.gpus)
     per_node = p / x.num_nodes
     copies = float(x.records.sum() / p / r.tokens_per_rank)
@@ -265,36 +289,44 @@ def _pair_means(x: Exchange) -> MeanBytes:
 # --- records -------------------------------------------------------------------------------------------------------
 
 
-def _rank_records(x: Exchange) -> Floats:
+def _rank_records(x: Collective) -> Floats:
     return x.routing.tokens_to_rank
 
 
-def _expert_records(x: Exchange) -> Floats:
+def _expert_records(x: Collective) -> Floats:
     return x.routing.selections_to_rank
 
 
-def _asked_records(x: Exchange) -> Floats:
+def _asked_records(x: Collective) -> Floats:
     return _rank_records(x) if x.copies == "per_rank" else _expert_records(x)
 
 
-def _tagged_bytes(direction: str, payload: int, top_k: int) -> int:
-    """The payload, 8 bytes of source metadata and, per selected expert, an id and a weight (combine: only the weight),
-    rounded up to 16 (``get_num_bytes_per_token``, DeepEP csrc/kernels/legacy/internode.cu).
-    """
-    return -(-(payload + 8 + (8 if direction == "dispatch" else 4) * top_k) // 16) * 16
-
-
-def headed_bytes(direction: str, payload: int, top_k: int) -> int:
-    """A header of 16 bytes in dispatch, the bare payload in combine (DeepEP csrc/kernels/legacy/internode_ll.cu) [bytes]."""
-    return payload + 16 if direction == "dispatch" else payload
-
-
-def _bare_bytes(direction: str, payload: int, top_k: int) -> int:
-    return payload
-
-
 def record_bytes(kind: str, direction: str, dtype: str, hidden: int, top_k: int) -> int:
-    """Bytes that one copy of a token puts into the network, without packet headers [bytes]."""
+    """Size of one record: the bytes that one copy of a token puts into the network, without packet headers.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `KINDS`.
+    direction : str
+        "dispatch" or "combine".
+    dtype : str
+        Format of the payload, "fp8" or "bf16".
+    hidden : int
+        Hidden size of the model [count].
+    top_k : int
+        Experts that a token selects [count].
+
+    Returns
+    -------
+    int
+        The size [bytes].
+
+    Raises
+    ------
+    InputError
+        For an unknown kind, direction or format.
+    """
     for key, word, known in (("kernel", kind, tuple(KINDS)), ("direction", direction, DIRECTIONS)):
         if word not in known:
             raise InputError(Problem(None, key, word, "one of " + ", ".join(known), nearest(word, known)))
@@ -304,11 +336,11 @@ def record_bytes(kind: str, direction: str, dtype: str, hidden: int, top_k: int)
 # --- kinds ---------------------------------------------------------------------------------------------------------
 
 
-def _always(x: Exchange) -> bool:
+def _always(x: Collective) -> bool:
     return True
 
 
-def _never(x: Exchange) -> bool:
+def _never(x: Collective) -> bool:
     return False
 
 
@@ -316,21 +348,21 @@ def _never(x: Exchange) -> bool:
 class Kind:
     """All that follows from how the kernels of one kind move bytes, whatever a generation of them achieves."""
 
-    flows: Callable[[Exchange], Flows]
+    flows: Callable[[Collective], Flows]
     """Travel: what a collective puts on the links."""
     flow_per_node: bool
     """A flow ends at a node, which shares it out over scale-up, and not at a rank."""
     mirrored: bool
     """Combine runs every cable of dispatch the other way, and does not send for itself."""
-    mean_bytes: Callable[[Exchange], MeanBytes]
+    mean_bytes: Callable[[Collective], MeanBytes]
     """The closed form of uniform traffic."""
-    records: Callable[[Exchange], Floats]
+    records: Callable[[Collective], Floats]
     """Records from the token's rank to the expert's, [ep, ep]: the traffic matrix."""
     record_bytes: Callable[[str, int, int], int]
     """Size of a record: of direction, payload and top-k [bytes]."""
-    takes_nvlink: Callable[[Exchange], bool]
+    takes_nvlink: Callable[[Collective], bool]
     """Same-node copies take scale-up; otherwise the NIC too."""
-    forwards_to_rail: Callable[[Exchange], bool]
+    forwards_to_rail: Callable[[Collective], bool]
     """Records take scale-up to the GPU of the receiver's rail before they leave the node."""
     barrier: bool
     """A collective starts on all ranks when the last is there; otherwise on each when it is ready."""
@@ -345,7 +377,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "two_hop": Kind(
         flows=_node_flows, flow_per_node=True, mirrored=True, mean_bytes=_node_means,
-        records=_rank_records, record_bytes=_tagged_bytes, takes_nvlink=_always, forwards_to_rail=_never,
+        records=_rank_records, record_bytes=tagged_bytes, takes_nvlink=_always, forwards_to_rail=_never,
         barrier=True, phases=False, slots=False, counts_selections=False,
     ),
     "low_latency": Kind(
@@ -355,13 +387,13 @@ KINDS: Mapping[str, Kind] = {
     ),
     "flat": Kind(
         flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
-        records=_asked_records, record_bytes=_bare_bytes, takes_nvlink=_always, forwards_to_rail=_never,
+        records=_asked_records, record_bytes=bare_bytes, takes_nvlink=_always, forwards_to_rail=_never,
         barrier=True, phases=False, slots=False, counts_selections=False,
     ),
     "nccl": Kind(
         flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
-        records=_rank_records, record_bytes=_bare_bytes, takes_nvlink=_always, forwards_to_rail=lambda x: x.pxn,
+        records=_rank_records, record_bytes=bare_bytes, takes_nvlink=_always, forwards_to_rail=lambda x: x.pxn,
         barrier=True, phases=False, slots=False, counts_selections=False,
     ),
 }  # fmt: skip
-"""What each kind does, and the only place that is asked by a kind's name."""
+"""Name of a kind -> what it does; the only place that is asked by a kind's name."""

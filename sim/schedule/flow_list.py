@@ -1,4 +1,4 @@
-"""One's own flows: a CSV becomes flows on the hosts of a fabric, or on the GPUs of a cluster.
+"""Flows from a file: a CSV becomes flows on the hosts of a fabric, or on the GPUs of a cluster.
 
 Columns: `flow_id,src,dst,bytes,start_us[,after_flow_id][,links]`. `bytes` is payload. A flow with `after_flow_id` (0 or
 empty = none) is released when that flow's last byte has come and word of it is back, one idle latency later. `links`
@@ -52,8 +52,26 @@ def read(
 ) -> FlowTable:
     """Read and check a flow CSV.
 
-    Parameters: `num_hosts` [count]; `fabric`, the bare one, None on a cluster; `where` and `key`, the place in a document
-    that names the file. Raises `InputError` with the problems, each at its line and column.
+    Parameters
+    ----------
+    file : Path
+    num_hosts : int
+        Hosts of the fabric, or GPUs of the cluster [count].
+    fabric : LeafSpine, optional
+        The bare fabric; None on a cluster.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key in that document.
+
+    Returns
+    -------
+    FlowTable
+
+    Raises
+    ------
+    InputError
+        With all problems of the file, each at its line and column.
     """
     sheet = cells.sheet(file, _WHAT, _NEEDED, _OTHERS, where, key)
     reader = _FlowReader(sheet, num_hosts, fabric if fabric and fabric.routing == "static" else None)
@@ -133,14 +151,14 @@ class _FlowReader:
                 self.problem(line, "links", repr(text), "no links, or a fabric with routing: static")
             return up, down
         for word in text.split():
-            found = _LINK.fullmatch(word)
-            if not found:
+            match = _LINK.fullmatch(word)
+            if not match:
                 self.problem(line, "links", repr(word), "links like LS6->US3 and US3->LS_3")
                 return up, down
-            if found[1] is not None:
-                up = int(found[1]), int(found[2])
+            if match[1] is not None:
+                up = int(match[1]), int(match[2])
             else:
-                down = int(found[3]), int(found[4])
+                down = int(match[3]), int(match[4])
         a, b = (host // self.static.hosts_per_leaf for host in (src, dst))
         crosses = (up, down) == ((a, up[1]), (up[1], b)) and 0 <= up[1] < self.static.spines
         if max(src, dst) < self.num_hosts and (text != "" if a == b else not crosses):
@@ -166,7 +184,21 @@ class _FlowReader:
 
 
 def plan(table: FlowTable, cluster: Cluster, fabric: LeafSpine | None) -> Flows:
-    """The table as flows. On a bare fabric with its headers and idle latencies; on a cluster from NIC to NIC."""
+    """Turn a table into flows: on a bare fabric with its headers and idle latencies, on a cluster from NIC to NIC.
+
+    Parameters
+    ----------
+    table : FlowTable
+    cluster : Cluster
+        The cables, of a bare fabric too.
+    fabric : LeafSpine, optional
+        The bare fabric; None on a cluster.
+
+    Returns
+    -------
+    Flows
+        Row i of the table is flow i; parties are all senders, then all receivers.
+    """
     line = fabric.line_per_payload if fabric else 1.0
     src, dst, num = table.src, table.dst, len(table.src)
     columns = Columns(num)

@@ -18,23 +18,47 @@ from sim.cluster.topology import NONE, Floats, Ints
 
 @dataclass(frozen=True, slots=True)
 class Flows:
-    """Many flows as arrays. Entries of flow f are `start[f]:start[f + 1]` of `resource`, `wire` and `line`."""
+    """Many flows as arrays.
 
-    payload_bytes: Floats  # [num_flows]
-    share: Floats  # [num_flows], fair-share weight
-    release_s: Floats  # [num_flows], after the batch starts
-    latency_s: Floats  # [num_flows], between the last byte sent and the last byte there
-    after: Ints  # [num_flows], the flow this one waits for, or -1
-    start: Ints  # [num_flows + 1]
-    resource: npt.NDArray[np.int32]  # [num_entries]
-    wire: Floats  # [num_entries], bytes per payload byte
-    line: Floats  # [num_entries], capacity used per payload byte
-    party_flow: Ints  # [num_parties], flow of each (flow, rank) pair in which the rank sends or receives
-    party_rank: Ints  # [num_parties]
+    Parameters
+    ----------
+    payload_bytes : float, [num_flows]
+        Payload of each flow [bytes].
+    share : float, [num_flows]
+        Fair-share weight.
+    release_s : float, [num_flows]
+        Release after the batch starts [s].
+    latency_s : float, [num_flows]
+        Time between the last byte sent and the last byte there [s].
+    after : int, [num_flows]
+        The flow that a flow waits for, or -1.
+    start : int, [num_flows + 1]
+        Entries of flow f are `start[f]:start[f + 1]` of `resource`, `wire` and `line`.
+    resource : int, [num_entries]
+        Row of the resource in the cluster.
+    wire : float, [num_entries]
+        Bytes that cross the resource per payload byte.
+    line : float, [num_entries]
+        Capacity used up per payload byte.
+    party_flow, party_rank : int, [num_parties]
+        Each (flow, rank) pair in which the rank sends or receives.
+    """
+
+    payload_bytes: Floats
+    share: Floats
+    release_s: Floats
+    latency_s: Floats
+    after: Ints
+    start: Ints
+    resource: npt.NDArray[np.int32]
+    wire: Floats
+    line: Floats
+    party_flow: Ints
+    party_rank: Ints
 
     @property
     def num_flows(self) -> int:
-        """How many flows there are."""
+        """Number of flows [count]."""
         return len(self.payload_bytes)
 
     @property
@@ -44,13 +68,13 @@ class Flows:
 
     def bytes_by_resource(self, num_resources: int) -> Floats:
         """Bytes that cross each resource, [num_resources]."""
-        return self._by_resource(self.wire, num_resources)
+        return self._resource_sums(self.wire, num_resources)
 
     def line_by_resource(self, num_resources: int) -> Floats:
         """Capacity that the flows use up on each resource, in bytes (SM-seconds for copy pools), [num_resources]."""
-        return self._by_resource(self.line, num_resources)
+        return self._resource_sums(self.line, num_resources)
 
-    def _by_resource(self, weight: Floats, num_resources: int) -> Floats:
+    def _resource_sums(self, weight: Floats, num_resources: int) -> Floats:
         used = weight * self.payload_bytes[self.flow_of_entry]
         return np.asarray(np.bincount(self.resource, used, num_resources), dtype=np.float64)
 
@@ -67,10 +91,18 @@ class Columns:
 
     num_flows: int
     parts: list[tuple[Ints, npt.NDArray[np.int32], Floats, Floats]] = field(default_factory=list)
-    """Of each column the flows that use it, and their resource, wire and line."""
+    """Columns so far: the flows that use each, and their resource, wire and line."""
 
     def add(self, resource: Ints, wire: Floats | float, line: Floats | float) -> None:
-        """One entry for each flow: resource row (-1 = none), wire and line weight per payload byte."""
+        """Add one entry to each flow that uses something of a resource.
+
+        Parameters
+        ----------
+        resource : int, [num_flows]
+            Row of the resource; -1 for none.
+        wire, line : float or [num_flows]
+            Bytes that cross it, and capacity used up, per payload byte.
+        """
         shape = (self.num_flows,)
         wire, line = np.broadcast_to(wire, shape), np.broadcast_to(line, shape)
         flow = np.flatnonzero((resource != NONE) & ((wire != 0) | (line != 0)))
@@ -88,7 +120,10 @@ class Columns:
         release_s: Floats | None = None,
         after: Ints | None = None,
     ) -> Flows:
-        """The flows, with entries in the order of the columns."""
+        """Pack the flows, with entries in the order of the columns.
+
+        Parameters are fields of `Flows`; without `release_s` all are released at once, without `after` none waits.
+        """
         start = np.zeros(self.num_flows + 1, dtype=np.int64)
         for flow, _, _, _ in self.parts:
             start[flow + 1] += 1

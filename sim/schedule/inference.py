@@ -6,7 +6,7 @@ a layer ahead:
     compute:        attention(1) shared(0) attention(0)' experts(1) experts(0)' shared(1)
     communication:  combine(0)   dispatch(1)             dispatch(0)'  combine(1)            ' = of the next layer
 
-Decode in five stages: attention is cut in two, and each exchange has a partner,
+Decode in five stages: attention is cut in two, and each collective has a partner,
 
     compute:        shared(a) attention_0(b) | experts(a) | attention_1(b)     then a and b change roles
     communication:  dispatch(a)              |            | combine(a)
@@ -14,7 +14,7 @@ Decode in five stages: attention is cut in two, and each exchange has a partner,
 Low-latency kernels hold SMs while they send and while they receive, and none in between: their sends and receives are nodes
 of the compute stream, and only the flight between stands on the other one. Without overlap one batch runs part after part.
 
-Layers without experts have nothing to exchange: they run with the attention of the next layer that has, or at the end.
+Layers without experts have no collective: they run with the attention of the next layer that has, or at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from functools import lru_cache
 from sim.workload.model import Model
 
 COMPUTE, COMMUNICATION = "compute", "communication"
-EXCHANGES = ("dispatch", "combine")
+COLLECTIVES = ("dispatch", "combine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,18 @@ class Blocks:
 
 
 def blocks(model: Model, extra: int = 0) -> Blocks:
-    """The blocks of a model; `extra` layers with experts (multi-token prediction) come last."""
+    """Cut a model into blocks of one layer with experts and the dense layers before it.
+
+    Parameters
+    ----------
+    model : Model
+    extra : int
+        Further layers with experts (multi-token prediction), which come last [count].
+
+    Returns
+    -------
+    Blocks
+    """
     layers: list[int] = []
     before: list[tuple[int, ...]] = []
     waiting: list[int] = []
@@ -82,25 +93,41 @@ class _PassWriter:
         """A part on the compute stream."""
         self.add(part, microbatch, layer, COMPUTE, *after)
 
-    def start(self, exchange: str, microbatch: int, layer: int, *after: str) -> None:
-        """An exchange leaves; with phases, its send holds the SMs first."""
+    def start(self, collective: str, microbatch: int, layer: int, *after: str) -> None:
+        """A collective leaves; with phases, its send holds the SMs first."""
         if self.phases:
-            self.compute(f"{exchange} send", microbatch, layer, *after)
-            after = (f"{exchange} send",)
-        self.add(exchange, microbatch, layer, COMMUNICATION, *after)
+            self.compute(f"{collective} send", microbatch, layer, *after)
+            after = (f"{collective} send",)
+        self.add(collective, microbatch, layer, COMMUNICATION, *after)
 
-    def arrive(self, exchange: str, microbatch: int, layer: int) -> None:
-        """An exchange is taken in; without phases whoever needs it waits for it."""
+    def arrive(self, collective: str, microbatch: int, layer: int) -> None:
+        """A collective is taken in; without phases whoever needs it waits for it."""
         if self.phases:
-            self.compute(f"{exchange} receive", microbatch, layer, exchange)
+            self.compute(f"{collective} receive", microbatch, layer, collective)
 
 
-def _arrived(exchange: str, phases: bool) -> str:
-    return f"{exchange} receive" if phases else exchange
+def _arrived(collective: str, phases: bool) -> str:
+    return f"{collective} receive" if phases else collective
 
 
-def in_turn(num_layers: int, *, decode: bool, phases: bool, trailing: bool) -> tuple[PassNode, ...]:
-    """One batch, part after part, every exchange waited for."""
+def serial_pass(num_layers: int, *, decode: bool, phases: bool, trailing: bool) -> tuple[PassNode, ...]:
+    """Program of one batch, part after part, every collective waited for.
+
+    Parameters
+    ----------
+    num_layers : int
+        Layers with experts [count].
+    decode : bool
+        True where attention is cut in two, as decode has it.
+    phases : bool
+        True for low-latency kernels, which hold SMs only to send and to receive.
+    trailing : bool
+        True where dense layers follow the last layer with experts.
+
+    Returns
+    -------
+    tuple of PassNode
+    """
     out = _PassWriter(phases=phases)
     dispatched, combined = _arrived("dispatch", phases), _arrived("combine", phases)
     halves = ("attention_0", "attention_1") if decode else ("attention",)
@@ -120,7 +147,23 @@ def in_turn(num_layers: int, *, decode: bool, phases: bool, trailing: bool) -> t
 
 
 def prefill_pair(num_layers: int, *, trailing: bool) -> tuple[PassNode, ...]:
-    """Two microbatches, microbatch 0 a layer ahead; see the module docstring."""
+    """Program of two microbatches of prefill, microbatch 0 a layer ahead.
+
+    Parameters
+    ----------
+    num_layers : int
+        Layers with experts [count].
+    trailing : bool
+        True where dense layers follow the last layer with experts.
+
+    Returns
+    -------
+    tuple of PassNode
+
+    References
+    ----------
+    DeepSeek, open-infra-index, day 6: overview of the inference system.
+    """
     out = _PassWriter(phases=False)
 
     def attention(microbatch: int, layer: int) -> None:
@@ -131,7 +174,7 @@ def prefill_pair(num_layers: int, *, trailing: bool) -> tuple[PassNode, ...]:
         out.start("dispatch", 0, 0, "attention")
     for layer in range(num_layers):
         last = layer == num_layers - 1
-        if layer == 0:  # nothing of the layer before to do beside the first dispatch
+        if layer == 0:  # nothing of the layer before to do next to the first dispatch
             attention(1, 0)
             out.compute("experts", 0, 0, "dispatch")
             out.start("combine", 0, 0, "experts")
@@ -157,7 +200,25 @@ def prefill_pair(num_layers: int, *, trailing: bool) -> tuple[PassNode, ...]:
 
 
 def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> tuple[PassNode, ...]:
-    """Two microbatches in five stages; see the module docstring."""
+    """Program of two microbatches of decode in five stages; see the module docstring.
+
+    Parameters
+    ----------
+    num_layers : int
+        Layers with experts [count].
+    phases : bool
+        True for low-latency kernels, which hold SMs only to send and to receive.
+    trailing : bool
+        True where dense layers follow the last layer with experts.
+
+    Returns
+    -------
+    tuple of PassNode
+
+    References
+    ----------
+    DeepSeek, open-infra-index, day 6: overview of the inference system.
+    """
     out = _PassWriter(phases=phases)
     dispatched, combined = _arrived("dispatch", phases), _arrived("combine", phases)
 
@@ -191,12 +252,27 @@ def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> tuple[PassN
 def forward(
     num_layers: int, *, decode: bool, overlap: bool, phases: bool, trailing: Sequence[int] = ()
 ) -> tuple[PassNode, ...]:
-    """The program of a pass over `num_layers` layers with experts.
+    """Program of a pass.
 
-    `phases`: whether the exchanges are low-latency kernels, which hold SMs to send and to receive only.
+    Parameters
+    ----------
+    num_layers : int
+        Layers with experts [count].
+    decode : bool
+        True for a step of decode, False for prefill.
+    overlap : bool
+        True for two microbatches that hide each other's collectives.
+    phases : bool
+        True for low-latency kernels, which hold SMs only to send and to receive.
+    trailing : sequence of int
+        Dense layers after the last layer with experts.
+
+    Returns
+    -------
+    tuple of PassNode
     """
     if not overlap:
-        return in_turn(num_layers, decode=decode, phases=phases, trailing=bool(trailing))
+        return serial_pass(num_layers, decode=decode, phases=phases, trailing=bool(trailing))
     if decode:
         return decode_pair(num_layers, phases=phases, trailing=bool(trailing))
     return prefill_pair(num_layers, trailing=bool(trailing))

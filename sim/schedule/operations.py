@@ -26,7 +26,7 @@ import numpy.typing as npt
 Kind = Literal["F", "B", "B_in", "W", "FB"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CODES: Mapping[Kind, int] = {kind: place for place, kind in enumerate(KINDS)}
-"""What a table writes for a kind: its place in `KINDS`."""
+"""Kind -> the number that a table writes for it: its place in `KINDS`."""
 
 Ints = npt.NDArray[np.int32]
 
@@ -40,7 +40,7 @@ class ChunkPass(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What an operation makes: `F` activations, `B` the gradient of a stage's input, `W` of its weights."""
+    """Product of an operation: `F` activations, `B` the gradient of a stage's input, `W` of its weights."""
 
     part: str
     stage: int
@@ -136,11 +136,11 @@ class Pipeline:
     @cached_property
     def holders(self) -> Ints:
         """Rank that meets a stage with the microbatches of the first and of the second half, [num_stages, 2]."""
-        found = np.full((self.num_stages, 2), -1, dtype=np.int32)
+        holder = np.full((self.num_stages, 2), -1, dtype=np.int32)
         for rank, held in enumerate(self.stages):
             for chunk, stage in enumerate(held):
-                found[stage, slice(None) if self.num_copies == 1 else chunk] = rank
-        return found
+                holder[stage, slice(None) if self.num_copies == 1 else chunk] = rank
+        return holder
 
     def rank_of(self, stage: int, microbatch: int) -> int:
         """The rank on which a microbatch meets a stage."""
@@ -150,7 +150,20 @@ class Pipeline:
 def operation(
     kind: Kind, forward: ChunkPass | None, backward: ChunkPass | None, last_stage: int
 ) -> Operation:
-    """An operation with what it waits for and what it completes."""
+    """Make an operation, with what it waits for and what it completes.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    forward, backward : ChunkPass or None
+    last_stage : int
+        Number of the pipeline's last stage.
+
+    Returns
+    -------
+    Operation
+    """
     waits: list[Event] = []
     done: list[Event] = []
     if forward:
@@ -183,12 +196,35 @@ _FORWARD, _BACKWARD, _MASK = 3, 17, (1 << 14) - 1  # bits of a word: kind, then 
 
 
 def word(kind: Kind, forward: int = -1, backward: int = -1) -> int:
-    """An operation of some chunks (-1: none) as a number. Its microbatches follow from those written before."""
+    """Write an operation as a number; its microbatches follow from those written before.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    forward, backward : int
+        Chunks of its two passes; -1 for none.
+
+    Returns
+    -------
+    int
+    """
     return CODES[kind] | (forward + 1) << _FORWARD | (backward + 1) << _BACKWARD
 
 
 def words(kind: Kind, chunks: Ints) -> Ints:
-    """Operations of one kind and pass, by the chunk of each."""
+    """Write operations of one kind and pass as numbers.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS` with one pass.
+    chunks : int, [num_operations]
+
+    Returns
+    -------
+    int, [num_operations]
+    """
     return CODES[kind] | (chunks + 1) << (_FORWARD if kind == "F" else _BACKWARD)
 
 
@@ -229,7 +265,16 @@ class Order:
 
 
 def table(orders: Sequence[Order]) -> Table:
-    """The orders of all ranks, every operation with its stage and microbatch."""
+    """Read the orders of all ranks, every operation with its stage and microbatch.
+
+    Parameters
+    ----------
+    orders : sequence of Order, [num_ranks]
+
+    Returns
+    -------
+    Table
+    """
     first = np.concatenate([[0], np.cumsum([len(order.words) for order in orders])]).astype(np.int32)
     words = np.concatenate([np.frombuffer(order.words, dtype=np.int32) for order in orders])
     kind = (words & 7).astype(np.int8)
@@ -239,7 +284,7 @@ def table(orders: Sequence[Order]) -> Table:
     for order, (i, j) in zip(orders, itertools.pairwise(first.tolist()), strict=True):
         is_weight = kind[i:j] == CODES["W"]
         _count(order, forward[i:j])
-        _count(order, backward[i:j], besides=is_weight)
+        _count(order, backward[i:j], left_out=is_weight)
         queue = backward[i:j][kind[i:j] == CODES["B_in"]]
         backward[i:j][is_weight] = queue[: is_weight.sum()]
     for column in (first, kind, forward, backward):
@@ -247,10 +292,10 @@ def table(orders: Sequence[Order]) -> Table:
     return Table(first, kind, forward, backward)
 
 
-def _count(order: Order, passes: Ints, besides: npt.NDArray[np.bool_] | None = None) -> None:
+def _count(order: Order, passes: Ints, left_out: npt.NDArray[np.bool_] | None = None) -> None:
     """Fill in stages and microbatches of one rank's passes: those of a chunk are counted in their order."""
-    chunk_of = passes[:, 0] if besides is None else np.where(besides, -1, passes[:, 0])
+    chunk_of = passes[:, 0] if left_out is None else np.where(left_out, -1, passes[:, 0])
     for chunk, stage in enumerate(order.stages):
-        mine = np.flatnonzero(chunk_of == chunk)
-        passes[mine, 1] = stage
-        passes[mine, 2] = order.first_microbatch[chunk] + np.arange(len(mine))
+        own = np.flatnonzero(chunk_of == chunk)
+        passes[own, 1] = stage
+        passes[own, 2] = order.first_microbatch[chunk] + np.arange(len(own))

@@ -1,4 +1,4 @@
-"""Whose tokens an all-to-all's bytes are: how its flows change when some ranks' experts are wanted more than others'.
+"""Owners of an all-to-all's bytes: how its flows change when some ranks' experts are wanted more than others'.
 
 Mean traffic is cabled once. When each rank draws `load` times its mean share of every source's tokens, a flow to a rank
 carries that much more; a flow to a node, the mean of its ranks' loads more, and each of its ranks takes its own share over
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.cluster.topology import NONE, Ints
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 
 
@@ -36,25 +36,29 @@ class Owners:
     entry: Ints
 
 
-def owners(exchange: Exchange, flows: Flows) -> Owners:
+def owners(collective: Collective, flows: Flows) -> Owners:
     """Who owns the flows of a dispatch or combine.
 
     Parameters
     ----------
-    exchange : Exchange
+    collective : Collective
     flows : Flows
         What it puts on the links.
+
+    Returns
+    -------
+    Owners
     """
-    dispatch, num = exchange.direction == "dispatch", len(exchange.gpus)
-    if not exchange.kind.flow_per_node:  # a flow belongs to the rank that holds the experts
+    dispatch, num = collective.direction == "dispatch", len(collective.gpus)
+    if not collective.kind.flow_per_node:  # a flow belongs to the rank that holds the experts
         half = len(flows.party_rank) // 2
         flow = flows.party_rank[half:] if dispatch else flows.party_rank[:half]
         return Owners(flow, [np.array([rank]) for rank in range(num)], np.full(len(flows.resource), NONE))
     # A flow belongs to the node that holds the experts; each of its ranks takes its share over scale-up.
     first = np.flatnonzero(np.diff(flows.party_flow[flows.num_flows :], prepend=-1))
-    node_of_rank, cluster = exchange.routing.node_of_rank, exchange.cluster
+    node_of_rank, cluster = collective.routing.node_of_rank, collective.cluster
     rank = np.full(len(cluster.names), NONE)
-    rank[(cluster.ingress if dispatch else cluster.egress)[exchange.gpus]] = np.arange(num)
+    rank[(cluster.ingress if dispatch else cluster.egress)[collective.gpus]] = np.arange(num)
     return Owners(
         flow=node_of_rank[flows.party_rank[flows.num_flows + first]],
         ranks=[np.flatnonzero(node_of_rank == node) for node in range(int(node_of_rank.max()) + 1)],

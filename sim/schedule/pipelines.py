@@ -37,10 +37,19 @@ def plan(kind: str, num_ranks: int, num_microbatches: int, **options: Any) -> Pi
         `chunks`: chunks a rank, for `interleaved` (default 2). `durations`: (F, B_in, W) in any one unit, for
         which `zb1p` and `zb2p` choose their order (default 1, 1, 1).
 
+    Returns
+    -------
+    Pipeline
+
     Raises
     ------
     InputError
         For an unknown schedule or option, and for counts that the schedule has no order for.
+
+    Examples
+    --------
+    >>> [operation.kind for operation in plan("1f1b", 2, 3).orders[0]]
+    ['F', 'F', 'B', 'F', 'B', 'B']
     """
     if kind not in SCHEDULES:
         raise InputError(
@@ -135,8 +144,8 @@ def _zero_bubble(kind: str, live_per_rank: int) -> Callable[[int, int, Options],
             num_ranks, num_microbatches, live_per_rank * num_ranks, options["durations"]
         )
         orders = [Order((rank,)) for rank in range(num_ranks)]
-        for order, mine in zip(orders, letters, strict=True):
-            order.write(_LETTERS[np.frombuffer(mine.encode(), dtype=np.uint8)])
+        for order, text in zip(orders, letters, strict=True):
+            order.write(_LETTERS[np.frombuffer(text.encode(), dtype=np.uint8)])
         return _one_way(kind, num_microbatches, orders)
 
     return make
@@ -233,20 +242,20 @@ def _any(num_ranks: int, num_microbatches: int, options: Options) -> Reasons:
     yield from ()
 
 
-def _for_interleaved(num_ranks: int, num_microbatches: int, options: Options) -> Reasons:
+def _interleaved_problems(num_ranks: int, num_microbatches: int, options: Options) -> Reasons:
     if options["chunks"] < 2:
         yield f"{options['chunks']} chunk a rank", "at least 2 chunks (with 1 it is 1f1b)"
     if num_microbatches % num_ranks:
         yield f"{num_microbatches} microbatches", f"a multiple of the {num_ranks} pipeline ranks"
 
 
-def _for_zero_bubble(num_ranks: int, num_microbatches: int, options: Options) -> Reasons:
+def _zero_bubble_problems(num_ranks: int, num_microbatches: int, options: Options) -> Reasons:
     durations = options["durations"]
     if len(durations) != 3 or not all(value > 0 for value in durations):
         yield f"durations {durations}", "three positive numbers, of F, B_in and W"
 
 
-def _for_dualpipe(num_ranks: int, num_microbatches: int, options: Options) -> Reasons:
+def _dualpipe_problems(num_ranks: int, num_microbatches: int, options: Options) -> Reasons:
     if num_ranks % 2:
         yield f"{num_ranks} pipeline ranks", "an even number of ranks"
     if num_microbatches % 2 or num_microbatches < 2 * num_ranks:
@@ -256,14 +265,25 @@ def _for_dualpipe(num_ranks: int, num_microbatches: int, options: Options) -> Re
         )
 
 
-def _for_dualpipev(num_ranks: int, num_microbatches: int, options: Options) -> Reasons:
+def _dualpipev_problems(num_ranks: int, num_microbatches: int, options: Options) -> Reasons:
     if num_microbatches < 2 * num_ranks:
         yield f"{num_microbatches} microbatches", f"at least {2 * num_ranks}, twice the ranks"
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How one kind of pipeline is made, what it refuses, and its options with their defaults."""
+    """One kind of pipeline.
+
+    Parameters
+    ----------
+    title : str
+    make : function
+        Lays it out for ranks, microbatches and options.
+    problems : function
+        Yields what the schedule has no order for.
+    options : mapping
+        Its options with their defaults.
+    """
 
     title: str
     make: Callable[[int, int, Options], Pipeline]
@@ -276,13 +296,20 @@ _UNIT_DURATIONS: Options = {"durations": (1.0, 1.0, 1.0)}
 SCHEDULES: Mapping[str, Schedule] = {
     "gpipe": Schedule("all forwards, then all backwards", _gpipe, _any, {}),
     "1f1b": Schedule("one forward, one backward in turns", _1f1b, _any, {}),
-    "interleaved": Schedule("1F1B with several chunks a rank", _interleaved, _for_interleaved, {"chunks": 2}),
+    "interleaved": Schedule(
+        "1F1B with several chunks a rank", _interleaved, _interleaved_problems, {"chunks": 2}
+    ),
     "zb1p": Schedule(
-        "zero bubble within 1F1B's memory", _zero_bubble("zb1p", 1), _for_zero_bubble, _UNIT_DURATIONS
+        "zero bubble within 1F1B's memory", _zero_bubble("zb1p", 1), _zero_bubble_problems, _UNIT_DURATIONS
     ),
     "zb2p": Schedule(
-        "zero bubble within twice 1F1B's memory", _zero_bubble("zb2p", 2), _for_zero_bubble, _UNIT_DURATIONS
+        "zero bubble within twice 1F1B's memory",
+        _zero_bubble("zb2p", 2),
+        _zero_bubble_problems,
+        _UNIT_DURATIONS,
     ),
-    "dualpipe": Schedule("both directions, forward and backward overlapped", _dualpipe, _for_dualpipe, {}),
-    "dualpipev": Schedule("DualPipe folded onto half the ranks", _dualpipev, _for_dualpipev, {}),
+    "dualpipe": Schedule(
+        "both directions, forward and backward overlapped", _dualpipe, _dualpipe_problems, {}
+    ),
+    "dualpipev": Schedule("DualPipe folded onto half the ranks", _dualpipev, _dualpipev_problems, {}),
 }

@@ -1,4 +1,4 @@
-"""What a rank group does inside one pipeline operation: nodes on two streams, compute and communication.
+"""Program of a rank group inside one pipeline operation: nodes on two streams, compute and communication.
 
 A forward (F) or backward (B, W) chunk is a list of blocks, one a layer. A block of an MoE layer is
 
@@ -7,12 +7,12 @@ A forward (F) or backward (B, W) chunk is a list of blocks, one a layer. A block
 
 where combine(B) is a *dispatch* kernel (the gradient is quantised and sent to the experts) and dispatch(B) a *combine*
 kernel. An overlapped pair interleaves an F block of one microbatch with a B block of another, in the order of Figure 4
-of the DeepSeek-V3 report (arXiv 2412.19437), so that each exchange of one runs beside compute of the other:
+of the DeepSeek-V3 report (arXiv 2412.19437), so that each collective of one runs next to compute of the other:
 
     compute:        attn(F)  mlp(B)  mlp(W)  mlp(F)  attn(B)  attn(W)
     communication:  combine(B)  dispatch(F)  dispatch(B)  combine(F)
 
-Blocks without an exchange (dense layers, embedding, heads) are plain compute. Which blocks of two chunks pair up is
+Blocks without a collective (dense layers, embedding, heads) are plain compute. Which blocks of two chunks pair up is
 searched (`alignment`), not assumed.
 """
 
@@ -31,7 +31,7 @@ class Node:
     name: str  # "attn(F)"
     half: str  # F | B: which microbatch it works for
     layer: int  # layer of the model, -1 for embedding and heads
-    exchange: str | None = None  # dispatch | combine: runs on the communication stream
+    collective: str | None = None  # dispatch | combine: runs on the communication stream
     fixed_s: float = 0.0  # compute that does not depend on the routed load
     routed_s: float = 0.0  # compute at the mean load, proportional to the rank's routed load
     exposed_s: float = 0.0  # reductions inside the layer, which nothing hides
@@ -69,11 +69,11 @@ class PhaseTime:
 class LayerTimes:
     """Times of one layer of a stage, by phase.
 
-    `exchanges`: whether its MLP talks to other ranks. `again`: whether its backward first computes the forward again.
+    `communicates`: its MLP talks to other ranks. `again`: its backward first computes the forward again.
     """
 
     layer: int
-    exchanges: bool
+    communicates: bool
     attn_f: PhaseTime
     mlp_f: PhaseTime
     attn_b: PhaseTime
@@ -99,19 +99,29 @@ class _ProgramWriter:
         if chained:
             self.last[half] = len(self.nodes) - 1
 
-    def beside(self, name: str, half: str, layer: int, time: PhaseTime, after: int) -> None:
+    def branch(self, name: str, half: str, layer: int, time: PhaseTime, after: int) -> None:
         """Compute that only waits for one earlier node, and that nothing waits for."""
         node = Node(name, half, layer, None, time.fixed_s, time.routed_s, time.exposed_s, (after,))
         self.nodes.append(node)
 
-    def exchange(self, name: str, half: str, layer: int, kernel: str) -> None:
+    def collective(self, name: str, half: str, layer: int, kernel: str) -> None:
         waits = (self.last[half],) if half in self.last else ()
         self.nodes.append(Node(name, half, layer, kernel, waits=waits))
         self.last[half] = len(self.nodes) - 1
 
 
 def forward(layers: Sequence[LayerTimes]) -> Program:
-    """F of a chunk on its own: nothing to hide its exchanges behind."""
+    """F of a chunk on its own: nothing to hide its collectives behind.
+
+    Parameters
+    ----------
+    layers : sequence of LayerTimes
+        In forward order.
+
+    Returns
+    -------
+    tuple of Node
+    """
     out = _ProgramWriter()
     for layer in layers:
         _forward(out, layer)
@@ -120,15 +130,27 @@ def forward(layers: Sequence[LayerTimes]) -> Program:
 
 def _forward(out: _ProgramWriter, x: LayerTimes) -> None:
     out.compute("attn(F)", "F", x.layer, x.attn_f)
-    if x.exchanges:
-        out.exchange("dispatch(F)", "F", x.layer, DISPATCH)
+    if x.communicates:
+        out.collective("dispatch(F)", "F", x.layer, DISPATCH)
     out.compute("mlp(F)", "F", x.layer, x.mlp_f)
-    if x.exchanges:
-        out.exchange("combine(F)", "F", x.layer, COMBINE)
+    if x.communicates:
+        out.collective("combine(F)", "F", x.layer, COMBINE)
 
 
 def backward(layers: Sequence[LayerTimes], *, weights: bool = True) -> Program:
-    """B of a chunk on its own, layers given in forward order; with `weights` mlp(W) runs beside dispatch(B)."""
+    """B of a chunk on its own.
+
+    Parameters
+    ----------
+    layers : sequence of LayerTimes
+        In forward order.
+    weights : bool
+        True to compute weight gradients too; mlp(W) then runs next to dispatch(B).
+
+    Returns
+    -------
+    tuple of Node
+    """
     out = _ProgramWriter()
     for layer in reversed(layers):
         _backward(out, layer, weights)
@@ -139,28 +161,38 @@ def _again(out: _ProgramWriter, x: LayerTimes) -> None:
     """The forward of a layer of which only the input was kept; what combine(F) returned nobody needs."""
     if x.again:
         out.compute("attn(F)", "B", x.layer, x.attn_f)
-        if x.exchanges:
-            out.exchange("dispatch(F)", "B", x.layer, DISPATCH)
+        if x.communicates:
+            out.collective("dispatch(F)", "B", x.layer, DISPATCH)
         out.compute("mlp(F)", "B", x.layer, x.mlp_f)
 
 
 def _backward(out: _ProgramWriter, x: LayerTimes, weights: bool) -> None:
     _again(out, x)
-    if x.exchanges:
-        out.exchange("combine(B)", "B", x.layer, DISPATCH)
+    if x.communicates:
+        out.collective("combine(B)", "B", x.layer, DISPATCH)
     out.compute("mlp(B)", "B", x.layer, x.mlp_b)
     after_mlp = out.last["B"]
-    if x.exchanges:
-        out.exchange("dispatch(B)", "B", x.layer, COMBINE)
+    if x.communicates:
+        out.collective("dispatch(B)", "B", x.layer, COMBINE)
     if weights:
-        out.beside("mlp(W)", "B", x.layer, x.mlp_w, after_mlp)
+        out.branch("mlp(W)", "B", x.layer, x.mlp_w, after_mlp)
     out.compute("attn(B)", "B", x.layer, x.attn_b)
     if weights:
         out.compute("attn(W)", "B", x.layer, x.attn_w, chained=False)
 
 
 def weight_gradients(layers: Sequence[LayerTimes]) -> Program:
-    """W of a chunk, postponed: compute only."""
+    """W of a chunk, postponed: compute only.
+
+    Parameters
+    ----------
+    layers : sequence of LayerTimes
+        In forward order.
+
+    Returns
+    -------
+    tuple of Node
+    """
     out = _ProgramWriter()
     for x in reversed(layers):
         out.compute("mlp(W)", "B", x.layer, x.mlp_w)
@@ -169,7 +201,7 @@ def weight_gradients(layers: Sequence[LayerTimes]) -> Program:
 
 
 def pair(f: LayerTimes | None, b: LayerTimes | None, out: _ProgramWriter | None = None) -> _ProgramWriter:
-    """One F block beside one B block (either may be missing), in the order of Figure 4."""
+    """Write one F block next to one B block (either may be missing), in the order of Figure 4."""
     out = out or _ProgramWriter()
     if f is None or b is None:
         if f is not None:
@@ -178,59 +210,97 @@ def pair(f: LayerTimes | None, b: LayerTimes | None, out: _ProgramWriter | None 
             _backward(out, b, weights=True)
         return out
     _again(out, b)
-    if b.exchanges:
-        out.exchange("combine(B)", "B", b.layer, DISPATCH)
+    if b.communicates:
+        out.collective("combine(B)", "B", b.layer, DISPATCH)
     out.compute("attn(F)", "F", f.layer, f.attn_f)
-    if f.exchanges:
-        out.exchange("dispatch(F)", "F", f.layer, DISPATCH)
+    if f.communicates:
+        out.collective("dispatch(F)", "F", f.layer, DISPATCH)
     out.compute("mlp(B)", "B", b.layer, b.mlp_b)
     after_mlp = out.last["B"]
-    if b.exchanges:
-        out.exchange("dispatch(B)", "B", b.layer, COMBINE)
-    out.beside("mlp(W)", "B", b.layer, b.mlp_w, after_mlp)
+    if b.communicates:
+        out.collective("dispatch(B)", "B", b.layer, COMBINE)
+    out.branch("mlp(W)", "B", b.layer, b.mlp_w, after_mlp)
     out.compute("mlp(F)", "F", f.layer, f.mlp_f)
-    if f.exchanges:
-        out.exchange("combine(F)", "F", f.layer, COMBINE)
+    if f.communicates:
+        out.collective("combine(F)", "F", f.layer, COMBINE)
     out.compute("attn(B)", "B", b.layer, b.attn_b)
     out.compute("attn(W)", "B", b.layer, b.attn_w, chained=False)
     return out
 
 
 def paired(fs: Sequence[LayerTimes], bs: Sequence[LayerTimes], steps: Sequence[tuple[bool, bool]]) -> Program:
-    """An overlapped pair of chunks; `steps` says for each step whether it takes an F block, a B block, or both."""
+    """Program of an overlapped pair of chunks.
+
+    Parameters
+    ----------
+    fs, bs : sequence of LayerTimes
+        Blocks of the forward and of the backward chunk, both in forward order.
+    steps : sequence of (bool, bool)
+        For each step, True where it takes an F block, and True where it takes a B block.
+
+    Returns
+    -------
+    tuple of Node
+
+    References
+    ----------
+    DeepSeek-V3 Technical Report, arXiv 2412.19437, figure 4.
+    """
     out, f, b = _ProgramWriter(), iter(fs), iter(reversed(bs))
     for takes_f, takes_b in steps:
         pair(next(f) if takes_f else None, next(b) if takes_b else None, out)
     return tuple(out.nodes)
 
 
-def span_s(program: Program, exchange_s: Mapping[str, float]) -> float:
-    """Time of a program when every rank is alike and an exchange takes `exchange_s` of its kernel [s]."""
+def span_s(program: Program, collective_s: Mapping[str, float]) -> float:
+    """Time of a program when every rank is alike.
+
+    Parameters
+    ----------
+    program : tuple of Node
+    collective_s : mapping
+        Name of a kernel (`DISPATCH`, `COMBINE`) -> its time [s].
+
+    Returns
+    -------
+    float
+        The time from its first node to its last [s].
+    """
     ends: list[float] = []
     compute = comm = 0.0
     for node in program:
         ready = max((ends[i] for i in node.waits), default=0.0)
-        if node.exchange is None:
+        if node.collective is None:
             compute = max(compute, ready) + node.mean_s
             ends.append(compute)
         else:
-            comm = max(comm, ready) + exchange_s[node.exchange]
+            comm = max(comm, ready) + collective_s[node.collective]
             ends.append(comm)
     return max(compute, comm)
 
 
 def compute_s(program: Program) -> float:
-    """Time of a program's compute stream at the mean load [s]."""
-    return sum(node.mean_s for node in program if node.exchange is None)
+    """Time of a program's compute stream at the mean load.
+
+    Parameters
+    ----------
+    program : tuple of Node
+
+    Returns
+    -------
+    float
+        The time [s].
+    """
+    return sum(node.mean_s for node in program if node.collective is None)
 
 
 def serial(program: Program) -> Program:
-    """The program with one thing at a time: every exchange is exposed."""
+    """Rewrite a program to do one thing at a time: every collective is exposed."""
     return tuple(replace(node, waits=(i - 1,) if i else ()) for i, node in enumerate(program))
 
 
 def one_after_another(first: Program, second: Program) -> Program:
-    """Two programs in a row: the second starts when the first has ended."""
+    """Join two programs in a row: the second starts when the first has ended."""
     last = len(first) - 1
     moved = (
         replace(node, waits=tuple(i + len(first) for i in node.waits) or ((last,) if last >= 0 else ()))

@@ -25,7 +25,16 @@ _ADAM_BYTES = 4 + 2 * (4 + 4) + 2
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """What reductions achieve: rates of one GPU in one direction [bytes/s], and its place."""
+    """Rates that reductions achieve, of one GPU and in one direction.
+
+    Parameters
+    ----------
+    scale_up_bytes_per_s, nic_bytes_per_s, hbm_bytes_per_s : float [bytes/s]
+        Rates of the scale-up link, of the GPU's NICs and of HBM.
+    gpus_per_node : int [count]
+    latency_s : float [s]
+        Fixed time of one phase.
+    """
 
     scale_up_bytes_per_s: float
     nic_bytes_per_s: float
@@ -34,8 +43,8 @@ class Links:
     latency_s: float
 
     @classmethod
-    def of(cls, hardware: Hardware, kernel: Kernel) -> Links:
-        """From a profile and the kernel generation that moves the bytes (NCCL's)."""
+    def achieved(cls, hardware: Hardware, kernel: Kernel) -> Links:
+        """Rates that a kernel generation (NCCL's) achieves on a hardware profile."""
         peak = cls.peak(hardware)
         return cls(
             scale_up_bytes_per_s=peak.scale_up_bytes_per_s * kernel.scale_up_efficiency_fraction["dispatch"],
@@ -47,7 +56,7 @@ class Links:
 
     @classmethod
     def peak(cls, hardware: Hardware) -> Links:
-        """What the datasheet allows, without latency."""
+        """Rates of the datasheet, without latency."""
         up, nic = hardware.gpu.scale_up, hardware.nic
         return cls(
             scale_up_bytes_per_s=up.bandwidth_bytes_per_s,
@@ -59,7 +68,33 @@ class Links:
 
 
 def scatter_s(links: Links, total_bytes: float, num_ranks: int, stride: int = 1) -> float:
-    """Reduce-scatter (or all-gather) of `total_bytes` over `num_ranks` ranks that stand `stride` apart [s]."""
+    """Time of a reduce-scatter, or of an all-gather, as a ring or in its hierarchical form.
+
+    Parameters
+    ----------
+    links : Links
+    total_bytes : float
+        Bytes of the whole buffer [bytes].
+    num_ranks : int
+        Ranks that take part [count].
+    stride : int
+        GPUs from one of them to the next [count].
+
+    Returns
+    -------
+    float
+        The time [s].
+
+    Notes
+    -----
+    Over g ranks a node and m nodes, S (g - 1) / g bytes cross scale-up, then (S / g) (m - 1) / m the NIC.
+
+    Examples
+    --------
+    >>> links = Links(100e9, 50e9, 1e12, gpus_per_node=8, latency_s=0.0)
+    >>> scatter_s(links, 8e9, 8)
+    0.07
+    """
     if num_ranks <= 1 or total_bytes <= 0:
         return 0.0
     near = min(num_ranks, max(1, links.gpus_per_node // stride))
@@ -77,20 +112,45 @@ class HeldParameters:
     experts: float
 
     def shard(self, layout: Layout) -> float:
-        """Of them the part whose optimizer states it keeps under ZeRO-1 [count]."""
+        """Count the parameters whose optimizer states the GPU keeps under ZeRO-1 [count]."""
         return self.dense / (layout.dp * layout.cp) + self.experts / layout.expert_dp
 
 
 def held(count: StageParameters, layout: Layout) -> HeldParameters:
-    """What a GPU holds of the stages of its pipeline rank."""
+    """Parameters that a GPU holds of the stages of its pipeline rank.
+
+    Parameters
+    ----------
+    count : StageParameters
+        Parameters of these stages.
+    layout : Layout
+
+    Returns
+    -------
+    HeldParameters
+    """
     return HeldParameters(
         (count.layers + count.embedding + count.head) / layout.tp, count.experts / layout.ep
     )
 
 
 def optimizer_s(links: Links, parameters: HeldParameters, layout: Layout) -> float:
-    """ZeRO-1 of one rank on links of its own [s]: gradients (BF16) scattered, the shard updated, weights (BF16) gathered.
+    """Time of ZeRO-1 of one rank: gradients (BF16) scattered, the shard updated, weights (BF16) gathered.
 
+    Parameters
+    ----------
+    links : Links
+        Links of the rank's own.
+    parameters : HeldParameters
+    layout : Layout
+
+    Returns
+    -------
+    float
+        The time [s].
+
+    Notes
+    -----
     Experts are reduced over `expert_dp` ranks that stand EP apart, everything else over DP x CP ranks, TP apart.
     """
     moved = 2 * scatter_s(links, 2.0 * parameters.dense, layout.dp * layout.cp, layout.tp)
@@ -99,7 +159,19 @@ def optimizer_s(links: Links, parameters: HeldParameters, layout: Layout) -> flo
 
 
 def update_s(links: Links, shard: float) -> float:
-    """Update of a shard of parameters [count] at the rate of HBM [s]."""
+    """Time of an Adam update at the rate of HBM.
+
+    Parameters
+    ----------
+    links : Links
+    shard : float
+        Parameters that the rank updates [count].
+
+    Returns
+    -------
+    float
+        The time [s].
+    """
     return shard * _ADAM_BYTES / links.hbm_bytes_per_s
 
 
@@ -114,7 +186,7 @@ class Phase:
     num, stride, near : int [count]
         Ranks of one reduction, how far apart they stand, and how many of them on each node.
     inside : bool
-        Whether inside the nodes, or between them.
+        True inside the nodes, False between them.
     """
 
     what: str
@@ -125,7 +197,7 @@ class Phase:
 
     @property
     def name(self) -> str:
-        """What a timeline calls it."""
+        """Its name on a timeline."""
         return f"{self.what} {'inside nodes' if self.inside else 'between nodes'}"
 
     @property
@@ -147,25 +219,66 @@ class Phase:
 
 
 def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
-    """The phases of one reduce-scatter of all gradients, in order; an all-gather of all weights has the same."""
-    found = []
+    """List the phases of one reduce-scatter of all gradients, in order; an all-gather of all weights has the same.
+
+    Parameters
+    ----------
+    layout : Layout
+    gpus_per_node : int
+        GPUs of one scale-up domain [count].
+
+    Returns
+    -------
+    list of Phase
+    """
+    in_order = []
     for what, num, stride in (
         ("dense", layout.dp * layout.cp, layout.tp),
         ("experts", layout.expert_dp, layout.ep),
     ):
         near = min(num, max(1, gpus_per_node // stride))
         if near > 1:
-            found.append(Phase(what, num, stride, near, inside=True))
+            in_order.append(Phase(what, num, stride, near, inside=True))
         if -(-num // near) > 1:
-            found.append(Phase(what, num, stride, near, inside=False))
-    return found
+            in_order.append(Phase(what, num, stride, near, inside=False))
+    return in_order
 
 
 def tensor_parallel_s(links: Links, activation_bytes: float, tp: int) -> float:
-    """One all-reduce of a block's output over `tp` neighbouring ranks [s]: scatter and gather."""
+    """Time of one all-reduce of a block's output: scatter and gather.
+
+    Parameters
+    ----------
+    links : Links
+    activation_bytes : float
+        Output of the block [bytes].
+    tp : int
+        Neighbouring ranks that share it [count].
+
+    Returns
+    -------
+    float
+        The time [s].
+    """
     return 2 * scatter_s(links, activation_bytes, tp)
 
 
 def context_parallel_s(links: Links, kv_bytes: float, cp: int, tp: int) -> float:
-    """Keys and values of the other parts of a sequence, gathered for one attention block [s]."""
+    """Time to gather the keys and values of the other parts of a sequence for one attention block.
+
+    Parameters
+    ----------
+    links : Links
+    kv_bytes : float
+        Keys and values of the whole sequence [bytes].
+    cp : int
+        Ranks that share a sequence [count].
+    tp : int
+        GPUs from one of them to the next [count].
+
+    Returns
+    -------
+    float
+        The time [s].
+    """
     return scatter_s(links, kv_bytes, cp, tp)

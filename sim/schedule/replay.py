@@ -47,7 +47,7 @@ class Replay:
 
     @property
     def idle_s(self) -> tuple[float, ...]:
-        """What is left of the total beside a rank's own work, [num_ranks]."""
+        """The total less a rank's own work, [num_ranks]."""
         return tuple(self.total_s - busy for busy in self.busy_s)
 
     @property
@@ -69,8 +69,13 @@ def replay(pipeline: Pipeline, durations: Durations) -> Replay:
 
     Parameters
     ----------
+    pipeline : Pipeline
     durations : function or mapping [s]
         See `Durations`.
+
+    Returns
+    -------
+    Replay
 
     Raises
     ------
@@ -86,9 +91,9 @@ def replay(pipeline: Pipeline, durations: Durations) -> Replay:
     runnable = deque(range(pipeline.num_ranks))
     while runnable:
         rank = runnable.popleft()
-        order, mine = pipeline.orders[rank], ends[rank]
-        clock = mine[-1] if mine else 0.0
-        for operation in order[len(mine) :]:
+        order, own_ends = pipeline.orders[rank], ends[rank]
+        clock = own_ends[-1] if own_ends else 0.0
+        for operation in order[len(own_ends) :]:
             start = clock
             for event in operation.waits_for:
                 at = happened.get(event)
@@ -102,7 +107,7 @@ def replay(pipeline: Pipeline, durations: Durations) -> Replay:
                 clock = start + takes
                 busy[rank] += takes
                 starts[rank].append(start)
-                mine.append(clock)
+                own_ends.append(clock)
                 for event in operation.completes:
                     happened[event] = clock
                     if event in blocked:
@@ -124,12 +129,18 @@ def peaks(
 
     Parameters
     ----------
+    pipeline : Pipeline
     stage_bytes : sequence of float [bytes], [num_stages], optional
         What one microbatch keeps on each stage; 1 where left out, so that the answer counts microbatches of
         one chunk.
     freed_by_input_part : float [fraction]
         What B_in lets go; W lets go the rest. The peaks of `SCHEDULES` hold for any value but ZB's, which are
         counted with the default.
+
+    Returns
+    -------
+    tuple of float, [num_ranks]
+        The peaks [bytes, or microbatches of one chunk].
 
     Notes
     -----
@@ -153,13 +164,13 @@ def _lookup(durations: Mapping[str, float] | Mapping[tuple[str, int], float]) ->
     """The function that a mapping stands for."""
     table: dict[tuple[str, int], float] = {}
 
-    def of(kind: str, stage: int) -> float | None:
+    def entry(kind: str, stage: int) -> float | None:
         either: Mapping[object, float] = durations  # type: ignore[assignment]
         return either.get((kind, stage), either.get(kind))
 
     def part(kind: str, stage: int) -> float:
         if (kind, stage) not in table:
-            value = of(kind, stage)
+            value = entry(kind, stage)
             if value is None and kind == "B":
                 value = part("B_in", stage) + part("W", stage)
             if value is None or value < 0:
@@ -173,10 +184,10 @@ def _lookup(durations: Mapping[str, float] | Mapping[tuple[str, int], float]) ->
     def duration(operation: Operation) -> float:
         forward, backward = operation.forward, operation.backward
         if forward and backward:
-            whole = of("FB", forward.stage)
+            whole = entry("FB", forward.stage)
             return part("F", forward.stage) + part("B", backward.stage) if whole is None else whole
-        one = forward or backward
-        assert one is not None
-        return part(operation.kind, one.stage)
+        only = forward or backward
+        assert only is not None
+        return part(operation.kind, only.stage)
 
     return duration

@@ -22,7 +22,7 @@ def send_flows(cluster: Cluster, kernel: Kernel, src: Ints, dst: Ints, payload_b
     ----------
     cluster : Cluster
     kernel : Kernel
-        What moves the bytes; its `dispatch` figures count.
+        What moves the bytes, as fast as in its `dispatch`.
     src, dst : int, [num_pairs]
         GPUs. A pair of one GPU sends nothing over any link.
     payload_bytes : float
@@ -30,7 +30,8 @@ def send_flows(cluster: Cluster, kernel: Kernel, src: Ints, dst: Ints, payload_b
 
     Returns
     -------
-    flows whose parties are the pairs' places, first all senders, then all receivers
+    Flows
+        Their parties are the pairs' places, first all senders, then all receivers.
 
     Raises
     ------
@@ -71,6 +72,21 @@ def send_flows(cluster: Cluster, kernel: Kernel, src: Ints, dst: Ints, payload_b
 def hop(
     columns: Columns, c: Cluster, src: Ints, dst: Ints, where: np.ndarray, part: Floats, line: float
 ) -> None:
-    """A hop over the scale-up switch for the pairs `where` it is taken, `line` bytes of it per byte."""
+    """Add a hop over the scale-up switch.
+
+    Parameters
+    ----------
+    columns : Columns
+        Entries so far; the hop is added to them.
+    c : Cluster
+    src, dst : int, [num_pairs]
+        GPUs.
+    where : bool, [num_pairs]
+        Pairs that take the hop.
+    part : float, [num_pairs]
+        Bytes that take it per payload byte.
+    line : float
+        Capacity used up per byte.
+    """
     columns.add(np.where(where, c.egress[src], NONE), part, part * line)
     columns.add(np.where(where, c.ingress[dst], NONE), part, part * line)

@@ -30,7 +30,7 @@ class Pool:
     num_instances : [count]
     kv_capacity_bytes : memory left to KV [bytes]
     nic_bytes_per_s : rate of all its NICs, per direction [bytes/s]
-    nic_busy_fraction : share of that rate that its own exchanges take while it runs; KV transfers get the rest
+    nic_busy_fraction : share of that rate that its own collectives take while it runs; KV transfers get the rest
     num_ranks : ranks between which its requests are spread [count]
     """
 
@@ -103,7 +103,7 @@ class Service:
         return taken_s + self.prefill_s(tokens - full * self.batch_tokens if full else tokens)
 
     def alone_s(self, prompt_tokens: int) -> float:
-        """Prefill of one prompt with nothing beside it [s]: no TTFT is below this."""
+        """Prefill of one prompt with nothing next to it [s]: no TTFT is below this."""
         tokens = self.computed_tokens(prompt_tokens)
         return self.batch_s(tokens, tokens)
 
@@ -121,7 +121,7 @@ class Waiting(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What may be taken now: requests [count], tokens of the batch and of KV [tokens]."""
+    """Room for what is taken now: requests [count], tokens of the batch and of KV [tokens]."""
 
     requests: float
     batch_tokens: float
@@ -143,7 +143,7 @@ def first_fit(queue: Sequence[Waiting], room: Room) -> list[int]:
 
 def shortest_first(queue: Sequence[Waiting], room: Room) -> list[int]:
     """The fewest batch tokens first, the oldest among equals; the first that does not fit holds up the others."""
-    ordered = sorted(enumerate(queue), key=lambda one: one[1].batch_tokens)
+    ordered = sorted(enumerate(queue), key=lambda entry: entry[1].batch_tokens)
     return list(_take(ordered, room, passing=False))
 
 
@@ -153,14 +153,14 @@ POLICIES: dict[str, Policy] = {"fcfs": fcfs, "first_fit": first_fit, "shortest_f
 def _take(ordered: Iterable[tuple[int, Waiting]], room: Room, *, passing: bool) -> Iterator[int]:
     """Positions taken greedily. The first may exceed the tokens of a batch: it then goes alone."""
     taken, tokens, kv = 0, 0.0, 0
-    for position, one in ordered:
+    for position, waiting in ordered:
         if taken >= room.requests or tokens >= room.batch_tokens:
             return
-        fits = kv + one.kv_tokens <= room.kv_tokens and (
-            taken == 0 or tokens + one.batch_tokens <= room.batch_tokens
+        fits = kv + waiting.kv_tokens <= room.kv_tokens and (
+            taken == 0 or tokens + waiting.batch_tokens <= room.batch_tokens
         )
         if fits:
-            taken, tokens, kv = taken + 1, tokens + one.batch_tokens, kv + one.kv_tokens
+            taken, tokens, kv = taken + 1, tokens + waiting.batch_tokens, kv + waiting.kv_tokens
             yield position
         elif not passing:
             return
@@ -169,7 +169,19 @@ def _take(ordered: Iterable[tuple[int, Waiting]], room: Room, *, passing: bool) 
 def least_loaded(free_requests: Sequence[float], free_tokens: Sequence[float], kv_tokens: int) -> int | None:
     """The instance with the fewest requests among those with room for one more of `kv_tokens`, or None.
 
-    Parameters: `free_requests` [num_instances], `free_tokens` [num_instances]. Ties: more free tokens, then the lower index.
+    Parameters
+    ----------
+    free_requests : sequence of float, [num_instances]
+        Requests that each instance may still take [count].
+    free_tokens : sequence of float, [num_instances]
+        Tokens of KV that it may still hold [tokens].
+    kv_tokens : int
+        KV of the request [tokens].
+
+    Returns
+    -------
+    int or None
+        The instance; of equal ones that with more free tokens, then the lower index.
     """
     fitting = [
         i

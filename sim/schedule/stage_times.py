@@ -1,6 +1,6 @@
 """Compute times of the stages of a pipeline: which layers, heads and modules a stage has, at what speed.
 
-Two speeds each. *Alone*: all SMs compute, as in forward and backward chunks that run by themselves. *Beside*: in an
+Two speeds each. *Alone*: all SMs compute, as in forward and backward chunks that run by themselves. *Beside* communication: in an
 overlapped pair the SMs lent to communication are gone, and the bytes that the all-to-alls move through HBM take their
 share of its rate (found by inserting the compute time once).
 
@@ -42,7 +42,7 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class ChunkWork:
-    """What one rank computes on in one chunk, and how ranks share it."""
+    """Work of one rank in one chunk, and how ranks share it."""
 
     model: Model
     layout: Layout
@@ -85,6 +85,11 @@ def stage_times(
 
     Parameters
     ----------
+    work : ChunkWork
+    stages : sequence of Stage
+    hardware : Hardware
+    kernel : Kernel
+        The all-to-all kernels, whose traffic takes its share of HBM.
     comm_sms : int [count]
         SMs that overlapped pairs lend to communication.
     generation : str
@@ -96,9 +101,13 @@ def stage_times(
         layer's backward hold: norms, up-projections of MLA, and SwiGLU are computed again.
     measured : MeasuredProfile, optional
         Times of an MoE layer as a machine showed them; what it does not hold (dense layers, heads) is modelled.
+
+    Returns
+    -------
+    tuple of StageTimes, [num_stages]
     """
     alone = processor(hardware, sustained=True, generation=generation)
-    beside = _beside(work, hardware, kernel, comm_sms, generation)
+    beside = _lent_processor(work, hardware, kernel, comm_sms, generation)
     factors = _measured_factors(work, beside, measured) if measured else {}
     inside, again = exposed_s or {}, recompute == "full"
 
@@ -119,12 +128,31 @@ def measured_fraction(
     comm_sms: int,
     generation: str,
 ) -> dict[str, float]:
-    """Measured over modelled time of each phase of an MoE layer, by which `stage_times` corrects what it models [ratio]."""
-    return _measured_factors(work, _beside(work, hardware, kernel, comm_sms, generation), measured)
+    """Measured over modelled time of each phase of an MoE layer, by which `stage_times` corrects what it models.
+
+    Parameters
+    ----------
+    work : ChunkWork
+    hardware : Hardware
+    kernel : Kernel
+    measured : MeasuredProfile
+    comm_sms : int
+        SMs that overlapped pairs lend to communication [count].
+    generation : str
+        Generation of the GEMM kernels.
+
+    Returns
+    -------
+    dict
+        Phase ("attn(F)") -> ratio.
+    """
+    return _measured_factors(work, _lent_processor(work, hardware, kernel, comm_sms, generation), measured)
 
 
-def _beside(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: int, generation: str) -> Processor:
-    """What an overlapped pair computes on."""
+def _lent_processor(
+    work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: int, generation: str
+) -> Processor:
+    """The processor of an overlapped pair, less what it lends to communication."""
     return processor(
         hardware,
         sms=hardware.gpu.sms - comm_sms,
@@ -135,9 +163,9 @@ def _beside(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: int, 
 
 
 def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: int, generation: str) -> float:
-    """What the all-to-alls of a layer pair leave of the HBM rate while the pair computes [fraction]."""
+    """Share that the all-to-alls of a layer pair leave of the HBM rate while the pair computes [fraction]."""
     p = processor(hardware, sms=hardware.gpu.sms - comm_sms, sustained=True, generation=generation)
-    compute_s = sum(one.total_s for one in ops.layer_times(p, work.model, work.batch()).values())
+    compute_s = sum(phase.total_s for phase in ops.layer_times(p, work.model, work.batch()).values())
     received = 2 * work.tokens * work.ranks_per_token  # of the forward and of the backward half
     formats = (("dispatch", "fp8" if work.precision == "fp8" else "bf16"), ("combine", "bf16"))
     touched = sum(
@@ -149,7 +177,7 @@ def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: in
 
 
 def _measured_factors(work: ChunkWork, beside: Processor, measured: MeasuredProfile) -> dict[str, float]:
-    """Measured over modelled time of each phase of an MoE layer beside communication [ratio]."""
+    """Measured over modelled time of each phase of an MoE layer next to communication [ratio]."""
     modelled = ops.layer_times(beside, work.model, work.batch())
     return {name: measured.phases[name].elapsed_s / modelled[name].total_s for name in _FIELDS.values()}
 
@@ -165,15 +193,15 @@ def _layers(
     def numbered(number: int, dense: bool) -> LayerTimes:
         return replace(layer(dense, like(model, number)), layer=number)
 
-    found: list[LayerTimes] = []
+    blocks: list[LayerTimes] = []
     if stage.embedding:
-        found.append(plain(ends.embedding))
-    found += [numbered(number, model.is_dense(number)) for number in stage.layers]
+        blocks.append(plain(ends.embedding))
+    blocks += [numbered(number, model.is_dense(number)) for number in stage.layers]
     if stage.head:
-        found.append(plain(ends.head))
+        blocks.append(plain(ends.head))
     for module in range(stage.num_mtp):
-        found += [plain(ends.mtp_projection), numbered(model.num_layers + module, False), plain(ends.head)]
-    return tuple(found)
+        blocks += [plain(ends.mtp_projection), numbered(model.num_layers + module, False), plain(ends.head)]
+    return tuple(blocks)
 
 
 def _layer(
@@ -202,7 +230,7 @@ def _layer(
         factor = 1.0 if dense else factors.get(phase, 1.0)
         fixed = (total - own) / shared + (own - routed)
         times[field] = PhaseTime(fixed * factor, routed * factor, exposed_s.get(phase, 0.0))
-    return LayerTimes(layer=layer_idx, exchanges=not dense and work.layout.ep > 1, again=again, **times)
+    return LayerTimes(layer=layer_idx, communicates=not dense and work.layout.ep > 1, again=again, **times)
 
 
 def like(model: Model, layer: int) -> int:
@@ -212,7 +240,7 @@ def like(model: Model, layer: int) -> int:
 
 
 def _plain(work: ChunkWork, p: Processor, kernels: Callable[..., list[Launch]]) -> LayerTimes:
-    """Embedding, head or projection as a block of its own, without an exchange."""
+    """Embedding, head or projection as a block of its own, without a collective."""
     batch, shared = work.batch(), work.layout.tp * work.layout.cp
     f, b, w = (
         PhaseTime(phase_time(p, kernels(work.model, batch, phase)).total_s / shared) for phase in ops.PHASES

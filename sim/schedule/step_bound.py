@@ -8,7 +8,7 @@ A rank has three things that do one thing at a time, and the busiest of them bou
 - its NIC: bytes of all all-to-alls (of the mean rank) and of what it sends along the pipeline.
 
 It cannot begin before a microbatch has come through the stages in front of its first one, and once it has sent its last
-gradient, that has to go through the stages below: both as chains of compute, exchanges and sends. The optimizer comes
+gradient, that has to go through the stages below: both as chains of compute, collectives and sends. The optimizer comes
 after all of it. No latency, no efficiency, and nothing that depends on how a schedule places its bubbles. Routed loads
 count at their mean, speeds and kernels without jitter: skew adds waits to that, but for draws that happen to be light.
 """
@@ -28,7 +28,7 @@ from sim.cost import ends
 from sim.cost import layers as ops
 from sim.cost.launches import Launch, RankBatch
 from sim.schedule import bounds
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Collective
 from sim.schedule.operations import CODES, Pipeline
 from sim.schedule.stage_times import ChunkWork, like
 from sim.workload.model import Model
@@ -42,7 +42,7 @@ class Least:
     f: Floats  # compute of a forward
     b: Floats  # of a backward without its weight part
     w: Floats  # of the weight part
-    exchanges: Floats  # a forward's all-to-alls, and a backward's
+    collectives: Floats  # a forward's all-to-alls, and a backward's
     nic: Floats  # what these take of the NIC
     send: float
 
@@ -51,7 +51,7 @@ def least(
     work: ChunkWork,
     stages: Sequence[Stage],
     gpu: Gpu,
-    exchanges: Mapping[str, Exchange],
+    collectives: Mapping[str, Collective],
     *,
     slowdown: Mapping[str, float],
     inside_s: Mapping[str, float],
@@ -62,39 +62,57 @@ def least(
 
     Parameters
     ----------
-    exchanges : mapping
+    work : ChunkWork
+    stages : sequence of Stage
+    gpu : Gpu
+    collectives : mapping
         Dispatch and combine of one EP group; not looked at where a group is one rank.
     slowdown : mapping
-        Time of an exchange beside compute over its time alone; where it is below 1, so is the bound.
+        Time of a collective next to compute over its time alone; where it is below 1, so is the bound.
     inside_s : mapping [s]
         Phase ("attn(F)") -> its reductions under TP and CP at datasheet rates.
     send_s : float [s]
         One activation to the next stage over the datasheet rate of the link.
     measured_fraction : mapping
         Phase -> measured over modelled time, where times are measured; what was measured below the peak of this GPU stays.
+
+    Returns
+    -------
+    Least
     """
     f, b, w = _compute_s(work, stages, gpu, measured_fraction)
     num_layers = np.array([len(stage.layers) + stage.num_mtp for stage in stages])
     inside = {half: inside_s.get(f"attn({half})", 0.0) + inside_s.get(f"mlp({half})", 0.0) for half in "FB"}
     both = nic = 0.0
     if work.layout.ep > 1:
-        alone = [_exchange_s(exchange) for exchange in exchanges.values()]
-        less = [min(1.0, slowdown[name]) for name in exchanges]
+        alone = [_collective_s(collective) for collective in collectives.values()]
+        less = [min(1.0, slowdown[name]) for name in collectives]
         both = sum(link * fraction for (link, _), fraction in zip(alone, less, strict=True))
         nic = sum(port for _, port in alone)
-    num_exchanging = np.array([stage.num_expert_layers for stage in stages])
+    num_communicating = np.array([stage.num_expert_layers for stage in stages])
     return Least(
         f=f + num_layers * inside["F"],
         b=b + num_layers * inside["B"],
         w=w,
-        exchanges=num_exchanging * both,
-        nic=num_exchanging * nic,
+        collectives=num_communicating * both,
+        nic=num_communicating * nic,
         send=send_s,
     )
 
 
 def rank_bounds_s(pipeline: Pipeline, least: Least) -> Floats:
-    """Least time from the start of the step until a rank, and all that must follow what it did, has ended [s], [num_ranks]."""
+    """Least time from the start of the step until a rank, and all that must follow what it did, has ended.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    least : Least
+
+    Returns
+    -------
+    float, [num_ranks]
+        The times [s].
+    """
     table, last = pipeline.table, pipeline.num_stages - 1
     f, b = table.forward[:, 1], table.backward[:, 1]
     is_f, is_w = f >= 0, np.isin(table.kind, [CODES["B"], CODES["FB"], CODES["W"]])
@@ -102,7 +120,7 @@ def rank_bounds_s(pipeline: Pipeline, least: Least) -> Floats:
     up = _hops(pipeline, f, table.forward[:, 2], is_f & (f < last), +1)
     down = _hops(pipeline, b, table.backward[:, 2], is_b & (b > 0), -1)
 
-    def of(stage_s: Floats, stage: npt.NDArray[np.int32], there: npt.NDArray[np.bool_]) -> Floats:
+    def picked(stage_s: Floats, stage: npt.NDArray[np.int32], there: npt.NDArray[np.bool_]) -> Floats:
         return np.where(there, stage_s[stage], 0.0)
 
     # What an operation sends goes out before the next one begins.
@@ -110,23 +128,23 @@ def rank_bounds_s(pipeline: Pipeline, least: Least) -> Floats:
     sends[table.first[:-1]] = 0.0
     queues = np.stack(
         [
-            of(least.f, f, is_f) + of(least.b, b, is_b) + of(least.w, b, is_w),
-            of(least.exchanges, f, is_f) + of(least.exchanges, b, is_b),
-            of(least.nic, f, is_f) + of(least.nic, b, is_b) + sends,
+            picked(least.f, f, is_f) + picked(least.b, b, is_b) + picked(least.w, b, is_w),
+            picked(least.collectives, f, is_f) + picked(least.collectives, b, is_b),
+            picked(least.nic, f, is_f) + picked(least.nic, b, is_b) + sends,
         ]
     )
     # Chains: forward through the stages before each one, and back through them.
     hop = least.send * (np.diff(pipeline.holders, axis=0) != 0).all(axis=1)
-    fill = _before(least.f + least.exchanges, hop)
-    drain = _before(least.b + least.exchanges, hop)
-    found = []
+    fill = _before(least.f + least.collectives, hop)
+    drain = _before(least.b + least.collectives, hop)
+    least_s = []
     for rank in range(pipeline.num_ranks):
         i, j = table.first[rank : rank + 2].tolist()
         until = int(np.flatnonzero(is_b[i:j])[-1]) + 1  # its last gradient
         before, rest = queues[:, i : i + until].sum(axis=1), queues[:, i + until : j].sum(axis=1)
         after = drain[b[i + until - 1]]
-        found.append(float(fill[f[i]] + (before + np.maximum(rest, after)).max()))
-    return np.array(found)
+        least_s.append(float(fill[f[i]] + (before + np.maximum(rest, after)).max()))
+    return np.array(least_s)
 
 
 def _hops(
@@ -136,11 +154,11 @@ def _hops(
     there: npt.NDArray[np.bool_],
     way: int,
 ) -> npt.NDArray[np.bool_]:
-    """Whether each operation's neighbour stage stands on another rank, [num_operations]."""
+    """True where an operation's neighbour stage stands on another rank, [num_operations]."""
     late = (microbatch >= pipeline.num_microbatches // 2).astype(int)
-    here = pipeline.holders[np.where(there, stage, 0), late]
+    own = pipeline.holders[np.where(there, stage, 0), late]
     other = pipeline.holders[np.where(there, stage + way, 0), late]
-    moves: npt.NDArray[np.bool_] = there & (here != other)
+    moves: npt.NDArray[np.bool_] = there & (own != other)
     return moves
 
 
@@ -152,10 +170,10 @@ def _before(stage_s: Floats, hop_s: Floats) -> Floats:
 # --- stages -------------------------------------------------------------------------------------------------
 
 
-def _exchange_s(exchange: Exchange) -> tuple[float, float]:
+def _collective_s(collective: Collective) -> tuple[float, float]:
     """Bound of an all-to-all, and what the NIC of its mean rank is busy with it [s]."""
-    cluster, flows = exchange.cluster, exchange.flows()
-    nic = cluster.nic_tx[exchange.gpus] if exchange.uses_nic else np.zeros(0, dtype=int)
+    cluster, flows = collective.cluster, collective.flows()
+    nic = cluster.nic_tx[collective.gpus] if collective.uses_nic else np.zeros(0, dtype=int)
     busy = flows.bytes_by_resource(len(cluster.names))[nic] / cluster.capacity[nic]
     return bounds.lower_bound_s([flows], cluster), float(busy.mean()) if len(busy) else 0.0
 
@@ -178,14 +196,14 @@ def _compute_s(
         return np.array([_flops_s(kernels(model, batch, phase), gpu) / shared for phase in ops.PHASES])
 
     head, join = plain(ends.head), plain(ends.mtp_projection)
-    found = []
+    columns = []
     for stage in stages:
         total = stage.num_head_passes * head + stage.num_mtp * join
         for number in (*stage.layers, *range(model.num_layers, model.num_layers + stage.num_mtp)):
             dense = number < model.num_layers and model.is_dense(number)
             total = total + layer(dense, like(model, number))
-        found.append(total)
-    return np.array(found).T
+        columns.append(total)
+    return np.array(columns).T
 
 
 @functools.lru_cache(maxsize=1024)
@@ -201,7 +219,7 @@ def _layer_s(
     }
 
 
-def _flops_s(kernels: Iterable[Launch], gpu: Gpu) -> float:
+def _flops_s(launches: Iterable[Launch], gpu: Gpu) -> float:
     peak = gpu.dense_flops
     rate = {"bf16": peak.bf16, "fp8": peak.fp8 or peak.bf16}
-    return sum(one.count * one.flops / rate[one.dtype] for one in kernels)
+    return sum(launch.count * launch.flops / rate[launch.dtype] for launch in launches)

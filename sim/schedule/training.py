@@ -22,7 +22,7 @@ HALVES = ("F", "B")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one pipeline rank sends another: activations (F) or gradients (B) for a stage and microbatch."""
+    """A send from one pipeline rank to another: activations (F) or gradients (B) for a stage and microbatch."""
 
     half: str
     stage: int  # of the receiver
@@ -61,7 +61,7 @@ class Tasks:
     receives, sends : int, [num_tasks, 2]
         Rows of `messages`, -1 for none.
     programs : tuple, [num_programs]
-        Each with whether it runs compute beside exchanges.
+        Each with whether it runs compute next to collectives.
     messages : int, [num_messages, 5]
         Half (place in `HALVES`), stage of the receiver, microbatch, source rank, target rank.
     """
@@ -82,14 +82,14 @@ class Tasks:
         return (self[rank] for rank in range(len(self)))
 
     def __getitem__(self, rank: int) -> tuple[PipelineTask, ...]:
-        mine = slice(self.first[rank], self.first[rank + 1])
+        own = slice(self.first[rank], self.first[rank + 1])
         columns = (self.kind, self.program, self.microbatches, self.receives, self.sends)
         return tuple(
             PipelineTask(
                 KINDS[kind], program, f, b, overlapped, self._messages(receives), self._messages(sends)
             )
             for kind, number, (f, b), receives, sends in zip(
-                *(column[mine].tolist() for column in columns), strict=True
+                *(column[own].tolist() for column in columns), strict=True
             )
             for program, overlapped in [self.programs[number]]
         )
@@ -103,7 +103,7 @@ class Tasks:
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Compute times of one stage's layers, in forward order, as (layers with all SMs, layers beside communication)."""
+    """Compute times of one stage's layers, in forward order, as (layers with all SMs, layers next to communication)."""
 
     alone: tuple[LayerTimes, ...]
     beside: tuple[LayerTimes, ...]
@@ -112,14 +112,24 @@ class StageTimes:
 def tasks(
     pipeline: Pipeline,
     stages: Sequence[StageTimes],
-    exchange_s: Callable[[str], float],
+    collective_s: Callable[[str], float],
     *,
     overlap: bool = True,
 ) -> Tasks:
-    """The tasks of each pipeline rank.
+    """Lay out the tasks of each pipeline rank.
 
-    `exchange_s`: mean time of a dispatch or combine kernel, by which overlapped pairs are aligned. Without `overlap`, a
-    pair runs its forward, then its backward, and nothing runs beside an exchange.
+    Parameters
+    ----------
+    pipeline : Pipeline
+    stages : sequence of StageTimes, [num_stages]
+    collective_s : function
+        Name of a kernel (`programs.DISPATCH`, `programs.COMBINE`) -> its mean time [s], by which pairs are aligned.
+    overlap : bool
+        False to run a pair's forward, then its backward, and nothing next to a collective.
+
+    Returns
+    -------
+    Tasks
     """
     table, num_stages = pipeline.table, pipeline.num_stages
     f, b = table.forward[:, 1], table.backward[:, 1]
@@ -132,7 +142,7 @@ def tasks(
     for like in known.tolist():
         rest, backward = divmod(like, num_stages + 1)
         kind, forward = divmod(rest, num_stages + 1)
-        whole = _program(KINDS[kind], stages, forward - 1, backward - 1, exchange_s, overlap)
+        whole = _program(KINDS[kind], stages, forward - 1, backward - 1, collective_s, overlap)
         made.append((whole if overlap else programs.serial(whole), overlap and KINDS[kind] == "FB"))
     messages = _messages(pipeline)
     receives, sends = _sent(pipeline, messages)
@@ -148,8 +158,17 @@ def tasks(
     )
 
 
-def by_hand(rows: Sequence[Sequence[PipelineTask]]) -> Tasks:
-    """The table of tasks given one by one, [num_ranks][...]."""
+def tasks_from_rows(rows: Sequence[Sequence[PipelineTask]]) -> Tasks:
+    """Lay out tasks that are given one by one.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of PipelineTask, [num_ranks][...]
+
+    Returns
+    -------
+    Tasks
+    """
     flat = [task for row in rows for task in row]
     programs_ = {(id(task.program), task.overlapped): (task.program, task.overlapped) for task in flat}
     place = {key: i for i, key in enumerate(programs_)}
@@ -181,12 +200,12 @@ def _program(
     stages: Sequence[StageTimes],
     f: int,
     b: int,
-    exchange_s: Callable[[str], float],
+    collective_s: Callable[[str], float],
     overlap: bool,
 ) -> Program:
     if kind == "FB":
         if overlap:
-            return alignment.aligned(stages[f].beside, stages[b].beside, exchange_s)
+            return alignment.aligned(stages[f].beside, stages[b].beside, collective_s)
         return programs.one_after_another(
             programs.forward(stages[f].alone), programs.backward(stages[b].alone)
         )
@@ -198,21 +217,21 @@ def _program(
 
 
 def _messages(pipeline: Pipeline) -> Ints:
-    """What passes into every stage with every microbatch, `Tasks.messages`: row (half x stages + stage) x microbatches + m.
+    """Messages into every stage with every microbatch, `Tasks.messages`: row (half x stages + stage) x microbatches + m.
 
     Rows that nobody sends (activations into the first stage, gradients into the last) have no source.
     """
     num_stages, num = pipeline.num_stages, pipeline.num_microbatches
     late = (np.arange(num) >= num // 2).astype(int)
-    found = np.empty((2, num_stages, num, 5), dtype=np.int32)
-    found[..., 0] = np.arange(2)[:, None, None]
-    found[..., 1] = np.arange(num_stages)[:, None]
-    found[..., 2] = np.arange(num)
+    rows = np.empty((2, num_stages, num, 5), dtype=np.int32)
+    rows[..., 0] = np.arange(2)[:, None, None]
+    rows[..., 1] = np.arange(num_stages)[:, None]
+    rows[..., 2] = np.arange(num)
     holders = pipeline.holders[:, late]  # [num_stages, num_microbatches]
-    found[..., 3], found[..., 4] = -1, holders
-    found[0, 1:, :, 3] = holders[:-1]
-    found[1, :-1, :, 3] = holders[1:]
-    return found.reshape(-1, 5)
+    rows[..., 3], rows[..., 4] = -1, holders
+    rows[0, 1:, :, 3] = holders[:-1]
+    rows[1, :-1, :, 3] = holders[1:]
+    return rows.reshape(-1, 5)
 
 
 def _sent(pipeline: Pipeline, messages: Ints) -> tuple[Ints, Ints]:
@@ -227,11 +246,11 @@ def _sent(pipeline: Pipeline, messages: Ints) -> tuple[Ints, Ints]:
         "sends": [(into + num, (f >= 0) & (f < last)), (back - num, gradient & (b > 0))],
     }
     own = messages[:, 3] == messages[:, 4]
-    found = []
+    sides = []
     for pair in asked.values():
         columns = []
         for rows, there in pair:
             there = there & ~own[np.where(there, rows, 0)]
             columns.append(np.where(there, rows, -1))
-        found.append(np.stack(columns, axis=1).astype(np.int32))
-    return found[0], found[1]
+        sides.append(np.stack(columns, axis=1).astype(np.int32))
+    return sides[0], sides[1]

@@ -36,13 +36,22 @@ def zero_bubble_order(
 
     Parameters
     ----------
+    num_ranks, num_microbatches : int [count]
     max_live : int [microbatches]
         Most activations a rank may keep: as many as ranks for ZB1P, twice that for ZB2P.
     durations : tuple of float [any one unit]
         Of F, B_in and W, equal on all ranks.
+
+    Returns
+    -------
+    tuple of str, [num_ranks]
+
+    References
+    ----------
+    Qi et al., Zero Bubble Pipeline Parallelism, arXiv 2401.10241, section 3.1.
     """
     tried = [_search(num_ranks, num_microbatches, max_live, durations, late) for late in (False, True)]
-    return min(tried, key=lambda found: found[0])[1]
+    return min(tried, key=lambda outcome: outcome[0])[1]
 
 
 @dataclass(slots=True)
@@ -60,7 +69,7 @@ class _Rank:
 
 
 class _Search:
-    """All ranks side by side, turn by turn: in each a forward and an input backward of every rank."""
+    """All ranks next to each other, turn by turn: in each a forward and an input backward of every rank."""
 
     def __init__(
         self, num_ranks: int, num_microbatches: int, max_live: int, durations: tuple[float, float, float]
@@ -132,7 +141,7 @@ class _Search:
             self.put_backward(r)
 
     def state(self) -> tuple[object, ...]:
-        """What decides all that follows, apart from the forwards that are left: times relative to the first rank's."""
+        """All that decides what follows, apart from the forwards that are left: times relative to the first rank's."""
         zero, tiny = self.ranks[0].clock, self.tiny
         return tuple(
             (
@@ -146,7 +155,7 @@ class _Search:
         )
 
     def mark(self) -> _Mark:
-        """Where all ranks stand, to `repeat` from."""
+        """Note where all ranks stand, to `repeat` from."""
         first = self.ranks[0]
         return _Mark(first.clock, first.idle, tuple(len(rank.letters) for rank in self.ranks))
 

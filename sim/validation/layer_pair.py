@@ -35,7 +35,7 @@ from sim.scenario.training import Training
 from sim.scenario.values import Branch, Count
 from sim.schedule import alignment
 from sim.schedule.stage_times import stage_times
-from sim.schedule.training import PipelineTask, by_hand
+from sim.schedule.training import PipelineTask, tasks_from_rows
 from sim.validation.published import FOLDER, Facts, Published, Row, fact_rows
 from sim.workload.skew import draw
 from sim.workload.stages import Stage
@@ -188,7 +188,7 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     program = alignment.aligned(times.beside, times.beside, partial(step.mean_s, overlapped=True))
     pair = PipelineTask("FB", program, microbatch_f=0, microbatch_b=1, overlapped=True, receives=(), sends=())
     plan = StepPlan(
-        by_hand([[pair]]),
+        tasks_from_rows([[pair]]),
         traffic,
         num_groups,
         place.lanes,

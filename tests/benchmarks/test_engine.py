@@ -17,7 +17,7 @@ from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Cluster, Fabric, build
 from sim.engine.network import Network
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 from sim.workload.gating import Gate, popularity
 from sim.workload.placement import contiguous
@@ -33,7 +33,7 @@ CASES = {
 
 
 @lru_cache(maxsize=1)
-def exchange(case: str) -> Exchange:
+def exchange(case: str) -> Collective:
     """DeepSeek-V3's layer (256 experts, or one a rank) on H800, 4,096 tokens a rank."""
     name, ranks, kind = case.split("-")
     num_ranks = int(ranks)
@@ -46,7 +46,7 @@ def exchange(case: str) -> Exchange:
     )  # fmt: skip
     kernel = load_kernel(name)
     cluster = build(load_hardware("h800"), num_ranks // 8, Fabric())
-    return Exchange(
+    return Collective(
         cluster, kernel, "dispatch", np.arange(num_ranks), routing, 7472.0, comm_sms=kernel.comm_sms
     )
 

@@ -84,11 +84,11 @@ def test_every_schedule_ends_with_sends_exchanges_and_skew(
 ) -> None:
     pipeline = plan(kind, num_ranks, num_microbatches)
     speed = np.array([1.0, 1.1])
-    stages = [stage(1, 1.2, 0.8, layer=i, exchanges=i % 2 == 0) for i in range(pipeline.num_stages)]
+    stages = [stage(1, 1.2, 0.8, layer=i, communicates=i % 2 == 0) for i in range(pipeline.num_stages)]
     records = run(
         pipeline,
         stages,
-        exchange_s=0.3,
+        collective_s=0.3,
         fill=0.9,
         lanes=2,
         send_s=0.2,
@@ -145,9 +145,9 @@ def test_a_sender_waits_for_a_slow_receiver_when_its_buffer_is_full() -> None:
 
 def test_a_send_and_an_exchange_on_one_nic_slow_each_other() -> None:
     # Rank 1 computes nothing and exchanges all the time; the activations that come meanwhile share its NIC.
-    stages = [stage(1, 1, 1), stage(0, 0, 0, exchanges=True)]
-    quiet = run(plan("gpipe", 2, 2), stages, exchange_s=1.0, fill=0.0, send_s=0.5, blocking=False)
-    busy = run(plan("gpipe", 2, 2), stages, exchange_s=1.0, fill=1.0, send_s=0.5, blocking=False)
+    stages = [stage(1, 1, 1), stage(0, 0, 0, communicates=True)]
+    quiet = run(plan("gpipe", 2, 2), stages, collective_s=1.0, fill=0.0, send_s=0.5, blocking=False)
+    busy = run(plan("gpipe", 2, 2), stages, collective_s=1.0, fill=1.0, send_s=0.5, blocking=False)
     assert busy[1].tasks[1].end_s > quiet[1].tasks[1].end_s
 
 
@@ -155,7 +155,7 @@ def test_a_send_and_an_exchange_on_one_nic_slow_each_other() -> None:
 
 
 def test_a_chunk_alone_exposes_its_exchanges_and_a_pair_hides_what_it_can() -> None:
-    whole = run(plan("1f1b", 1, 3), [stage(1, 1, 1, exchanges=True)], exchange_s=0.25)[0]
+    whole = run(plan("1f1b", 1, 3), [stage(1, 1, 1, communicates=True)], collective_s=0.25)[0]
     assert [t.kind for t in whole.tasks] == ["F", "B"] * 3
     # F: dispatch, mlp, combine. B: combine(B), mlp(B), then mlp(W) beside dispatch(B).
     assert [t.end_s - t.start_s for t in whole.tasks] == pytest.approx([1.5, 2.25] * 3)
@@ -165,7 +165,7 @@ def test_a_chunk_alone_exposes_its_exchanges_and_a_pair_hides_what_it_can() -> N
 def test_schedules_without_pairs_never_overlap_two_microbatches() -> None:
     for kind in ("gpipe", "1f1b", "interleaved", "zb1p"):
         pipeline = plan(kind, 2, 4)
-        step = planned(pipeline, [stage(1, 1, 1, exchanges=True)] * pipeline.num_stages, exchange_s=0.25)
+        step = planned(pipeline, [stage(1, 1, 1, communicates=True)] * pipeline.num_stages, collective_s=0.25)
         assert {task.kind for record in run_step(step).records for task in record.tasks} <= {
             "F",
             "B",
@@ -176,9 +176,9 @@ def test_schedules_without_pairs_never_overlap_two_microbatches() -> None:
 
 
 def test_overlap_hides_exchanges_that_are_exposed_without_it() -> None:
-    pipeline, stages = plan("dualpipe", 4, 12), [stage(1, 1, 1, exchanges=True)] * 4
-    hidden = run(pipeline, stages, exchange_s=0.4)
-    bare = run(pipeline, stages, exchange_s=0.4, overlap=False)
+    pipeline, stages = plan("dualpipe", 4, 12), [stage(1, 1, 1, communicates=True)] * 4
+    hidden = run(pipeline, stages, collective_s=0.4)
+    bare = run(pipeline, stages, collective_s=0.4, overlap=False)
     free = run(pipeline, stages)
     assert end_s(free) < end_s(hidden) < end_s(bare)
 
@@ -191,11 +191,11 @@ def test_overlap_hides_exchanges_that_are_exposed_without_it() -> None:
 
 def test_every_task_is_its_compute_and_its_exposed_time() -> None:
     pipeline = plan("dualpipe", 4, 12)
-    stages = [stage(1 + i / 10, 1, 0.9, layer=i, exchanges=True) for i in range(4)]
+    stages = [stage(1 + i / 10, 1, 0.9, layer=i, communicates=True) for i in range(4)]
     plan_tasks = tasks(pipeline, stages, lambda kernel: 0.7)
-    for record, given_ in zip(run(pipeline, stages, exchange_s=0.7, send_s=0.1), plan_tasks, strict=True):
+    for record, given_ in zip(run(pipeline, stages, collective_s=0.7, send_s=0.1), plan_tasks, strict=True):
         for done, task in zip(record.tasks, given_, strict=True):
-            compute = sum(node.mean_s for node in task.program if node.exchange is None)
+            compute = sum(node.mean_s for node in task.program if node.collective is None)
             assert done.end_s - done.start_s == pytest.approx(compute + done.exposed_s)
 
 
@@ -205,7 +205,7 @@ def test_an_exchange_begins_when_the_slowest_lane_is_there() -> None:
     [record] = run(
         plan("gpipe", 1, 1),
         [StageTimes((times,), (times,))],
-        exchange_s=0.25,
+        collective_s=0.25,
         lanes=2,
         speed=speed,
         keep_tasks=1,
@@ -219,7 +219,7 @@ def test_an_exchange_begins_when_the_slowest_lane_is_there() -> None:
 
 def test_without_skew_nobody_waits_at_a_barrier() -> None:
     pipeline = plan("dualpipe", 4, 8)
-    records = run(pipeline, [stage(1, 1, 1, exchanges=True)] * 4, exchange_s=0.4, lanes=3, send_s=0.2)
+    records = run(pipeline, [stage(1, 1, 1, communicates=True)] * 4, collective_s=0.4, lanes=3, send_s=0.2)
     assert sum(task.barrier_s for record in records for task in record.tasks) == 0
 
 
@@ -241,7 +241,7 @@ def test_groups_of_a_stage_do_not_wait_for_one_another() -> None:
 
 def test_nodes_are_kept_of_the_first_tasks_of_each_kind() -> None:
     pipeline = plan("dualpipe", 2, 8)
-    for record in run(pipeline, [stage(1, 1, 1, exchanges=True)] * 2, exchange_s=0.1, keep_tasks=2):
+    for record in run(pipeline, [stage(1, 1, 1, communicates=True)] * 2, collective_s=0.1, keep_tasks=2):
         kinds = [record.tasks[i].kind for i in sorted({node.task for node in record.nodes})]
         assert all(kinds.count(kind) <= 2 for kind in kinds)
         for node in record.nodes:
@@ -276,7 +276,7 @@ class AnyStep:
         return planned(
             pipeline,
             stages,
-            exchange_s={"dispatch": by, "combine": 1.7 * by},
+            collective_s={"dispatch": by, "combine": 1.7 * by},
             fill=draw(st.sampled_from((0.0, 0.4, 0.9, 1.0))),
             send_s=draw(st.sampled_from((0.0, 0.1, 0.5, 2.0))),
             slowdown=draw(st.sampled_from((1.0, 1.3))),
@@ -304,7 +304,7 @@ def test_what_is_alike_is_one_and_what_differs_is_not() -> None:
     """Ten groups of four lanes: one of each where nothing differs; a slow GPU tells its group apart, and its lane."""
     shape = plan("1f1b", 4, 8)
     even = planned(
-        shape, [stage(1, 1, 1, exchanges=True)] * 4, exchange_s=0.3, send_s=0.1, num_groups=10, lanes=4
+        shape, [stage(1, 1, 1, communicates=True)] * 4, collective_s=0.3, send_s=0.1, num_groups=10, lanes=4
     )
     folded = run_step(even).network.folded
     assert (len(folded.groups), [len(lanes) for lanes in folded.lanes]) == (1, [1])

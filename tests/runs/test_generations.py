@@ -21,7 +21,7 @@ from sim.scenario.inference import Inference
 from sim.scenario.resolve import resolve
 from sim.scenario.serving import Serving
 from sim.schedule import bounds
-from sim.schedule.collectives import Exchange, record_bytes
+from sim.schedule.collectives import Collective, record_bytes
 from sim.workload.gates import Gate
 from sim.workload.placement import contiguous
 from sim.workload.traffic import Routing, route
@@ -164,9 +164,9 @@ def skewed(num_ranks: int) -> Routing:
     )  # fmt: skip
 
 
-def collective(kernel: Any, direction: str, sms: int = 8) -> Exchange:
+def collective(kernel: Any, direction: str, sms: int = 8) -> Collective:
     cluster = build(H800, 2, Fabric())
-    return Exchange(cluster, kernel, direction, np.arange(16), skewed(16), 4096.0, comm_sms=sms)
+    return Collective(cluster, kernel, direction, np.arange(16), skewed(16), 4096.0, comm_sms=sms)
 
 
 def test_combine_loads_the_side_that_its_kind_says(folder: Path) -> None:
@@ -193,7 +193,7 @@ def test_collectives_of_other_sms_are_right_on_one_cluster(folder: Path) -> None
     )  # fmt: skip
     kernel_near = load_kernel(folder / "hybrid.yaml", {"copy_rate.single_node.dispatch": "1 GB/s"})
     pair = [
-        Exchange(cluster, kernel_near, "dispatch", first + np.arange(8), uniform, 4096.0, comm_sms=sms)
+        Collective(cluster, kernel_near, "dispatch", first + np.arange(8), uniform, 4096.0, comm_sms=sms)
         for first, sms in ((0, 2), (8, 4))
     ]
     together = run_together(cluster, "x", pair).transfers

@@ -101,7 +101,7 @@ def test_a_decode_layer_takes_its_five_stages_for_each_microbatch() -> None:
 def test_phases_of_low_latency_kernels_stretch_a_stage_only_where_compute_binds() -> None:
     def layer_s(flight: float) -> float:
         def duration(node: plans.PassNode) -> Floats:
-            return np.full(4, flight if node.part in plans.EXCHANGES else PARTS[node.part])
+            return np.full(4, flight if node.part in plans.COLLECTIVES else PARTS[node.part])
 
         ends = [
             float(
@@ -132,7 +132,7 @@ def test_a_prefill_pair_hides_exchanges_that_are_shorter_than_their_partners() -
 
     def layer_s(exchange: float) -> float:
         def duration(node: plans.PassNode) -> Floats:
-            return np.full(4, exchange if node.part in plans.EXCHANGES else PARTS[node.part])
+            return np.full(4, exchange if node.part in plans.COLLECTIVES else PARTS[node.part])
 
         ends = [
             float(run_pass(plans.prefill_pair(n, trailing=False), duration, 4, barrier=True).end_s[0])

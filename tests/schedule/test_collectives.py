@@ -13,7 +13,7 @@ from sim.cluster.topology import CLASSES, Cluster, Fabric, LinkFault, build
 from sim.engine.executor import run_together
 from sim.errors import InfeasibleError
 from sim.schedule import bounds
-from sim.schedule.collectives import KINDS, Exchange
+from sim.schedule.collectives import KINDS, Collective
 from sim.workload.gating import Gate
 from sim.workload.placement import contiguous
 from sim.workload.traffic import Routing, route
@@ -46,12 +46,12 @@ def exchange(
     direction: str = "dispatch",
     first: int = 0,
     **options: Any,
-) -> Exchange:
+) -> Collective:
     name, more = OPTIONS[kernel]
     gpus = first + np.arange(routing.num_ranks)
     known = load_kernel(name)
     sms = known.comm_sms
-    return Exchange(cluster, known, direction, gpus, routing, RECORD, comm_sms=sms, **{**more, **options})
+    return Collective(cluster, known, direction, gpus, routing, RECORD, comm_sms=sms, **{**more, **options})
 
 
 def skewed(
@@ -73,7 +73,7 @@ def uniform(num_ranks: int, num_experts: int = 256, per_node: int = 8, tokens: i
     )  # fmt: skip
 
 
-def carried(x: Exchange) -> dict[str, float]:
+def carried(x: Collective) -> dict[str, float]:
     """Records that cross each resource."""
     crossed = x.flows().bytes_by_resource(len(x.cluster.names)) / RECORD
     return {x.cluster.names[row]: float(crossed[row]) for row in np.flatnonzero(crossed)}
@@ -100,7 +100,7 @@ THREE = Routing(
 )
 
 
-def tiny(kernel: str, direction: str = "dispatch") -> Exchange:
+def tiny(kernel: str, direction: str = "dispatch") -> Collective:
     return exchange(cluster_of(2, hardware=PAIRS), THREE, kernel, direction)
 
 

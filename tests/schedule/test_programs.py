@@ -1,4 +1,4 @@
-"""Programs: blocks on two streams, their dependencies, and the pairing that hides exchanges best."""
+"""Programs: blocks on two streams, their dependencies, and the pairing that hides collectives best."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sim.schedule import alignment, programs
 from sim.schedule.programs import COMBINE, DISPATCH, LayerTimes, PhaseTime, Program, span_s
 
 FREE = {DISPATCH: 0.0, COMBINE: 0.0}
-# One MoE layer of DeepSeek-V3 as a profiler saw it beside communication [ms], and its exchanges.
+# One MoE layer of DeepSeek-V3 as a profiler saw it beside communication [ms], and its collectives.
 V3 = (4.60, 4.64, 9.54, 5.36, 2.40, 5.07)
-V3_EXCHANGES = {DISPATCH: 4.45, COMBINE: 5.99}
+V3_COLLECTIVES = {DISPATCH: 4.45, COMBINE: 5.99}
 
 
 def layer(
-    number: int = 0, times: tuple[float, ...] = V3, *, exchanges: bool = True, again: bool = False
+    number: int = 0, times: tuple[float, ...] = V3, *, communicates: bool = True, again: bool = False
 ) -> LayerTimes:
     """A layer with the times of attn(F), mlp(F), attn(B), mlp(B), attn(W), mlp(W)."""
     phases = [PhaseTime(time / 2, time / 2) for time in times]
-    return LayerTimes(number, exchanges, *phases, again=again)
+    return LayerTimes(number, communicates, *phases, again=again)
 
 
 def dense(number: int = 0, time: float = 3.0) -> LayerTimes:
-    return layer(number, (time,) * 6, exchanges=False)
+    return layer(number, (time,) * 6, communicates=False)
 
 
 def names(program: Program, stream: str) -> list[str]:
-    return [node.name for node in program if (node.exchange is None) == (stream == "compute")]
+    return [node.name for node in program if (node.collective is None) == (stream == "compute")]
 
 
 def test_a_pair_has_the_order_of_figure_4() -> None:
@@ -41,7 +41,9 @@ def test_a_pair_has_the_order_of_figure_4() -> None:
 
 
 def test_a_gradient_goes_back_through_the_other_kernel() -> None:
-    kernels = {node.name: node.exchange for node in programs.pair(layer(), layer()).nodes if node.exchange}
+    kernels = {
+        node.name: node.collective for node in programs.pair(layer(), layer()).nodes if node.collective
+    }
     assert kernels == {
         "dispatch(F)": DISPATCH,
         "combine(F)": COMBINE,
@@ -79,7 +81,7 @@ def test_a_postponed_weight_part_leaves_the_backward_and_takes_its_compute_with_
         programs.weight_gradients(chunk),
     )
     assert not any(node.name.endswith("(W)") for node in input_part)
-    assert not any(node.exchange for node in weights)
+    assert not any(node.collective for node in weights)
     assert programs.compute_s(input_part) + programs.compute_s(weights) == pytest.approx(
         programs.compute_s(whole)
     )
@@ -87,15 +89,15 @@ def test_a_postponed_weight_part_leaves_the_backward_and_takes_its_compute_with_
 
 def test_a_layer_computed_again_costs_its_forward_and_one_dispatch_in_the_backward() -> None:
     once, again = programs.backward([layer()]), programs.backward([layer(again=True)])
-    extra = span_s(again, V3_EXCHANGES) - span_s(once, V3_EXCHANGES)
-    assert extra == pytest.approx(V3[0] + V3[1] + V3_EXCHANGES[DISPATCH])
+    extra = span_s(again, V3_COLLECTIVES) - span_s(once, V3_COLLECTIVES)
+    assert extra == pytest.approx(V3[0] + V3[1] + V3_COLLECTIVES[DISPATCH])
 
 
 layers = st.builds(
     layer,
     number=st.integers(0, 60),
     times=st.tuples(*[st.floats(0.1, 9.0)] * 6),
-    exchanges=st.booleans(),
+    communicates=st.booleans(),
     again=st.booleans(),
 )
 chunks = st.lists(layers, min_size=0, max_size=4).map(tuple)
@@ -106,7 +108,7 @@ def all_programs(fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...]) -> list
         programs.forward(fs),
         programs.backward(bs),
         programs.weight_gradients(bs),
-        alignment.aligned(fs, bs, V3_EXCHANGES.__getitem__),
+        alignment.aligned(fs, bs, V3_COLLECTIVES.__getitem__),
         programs.one_after_another(programs.forward(fs), programs.backward(bs)),
     ]
 
@@ -132,13 +134,13 @@ def test_nodes_wait_for_earlier_ones_of_their_own_half_only(
 def test_alignment_is_never_worse_than_naive_or_one_after_another_and_leaves_nothing_out(
     fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...]
 ) -> None:
-    best = alignment.aligned(fs, bs, V3_EXCHANGES.__getitem__)
+    best = alignment.aligned(fs, bs, V3_COLLECTIVES.__getitem__)
     together = min(len(fs), len(bs))
     naive = ((True, True),) * together
     naive += ((True, False),) * (len(fs) - together) + ((False, True),) * (len(bs) - together)
-    assert span_s(best, V3_EXCHANGES) <= span_s(programs.paired(fs, bs, naive), V3_EXCHANGES) + 1e-9
+    assert span_s(best, V3_COLLECTIVES) <= span_s(programs.paired(fs, bs, naive), V3_COLLECTIVES) + 1e-9
     apart = ((True, False),) * len(fs) + ((False, True),) * len(bs)
-    assert span_s(best, V3_EXCHANGES) <= span_s(programs.paired(fs, bs, apart), V3_EXCHANGES) + 1e-9
+    assert span_s(best, V3_COLLECTIVES) <= span_s(programs.paired(fs, bs, apart), V3_COLLECTIVES) + 1e-9
     said = sorted((node.name, node.layer, node.half) for node in best)
     alone = programs.forward(fs) + programs.backward(bs)
     assert said == sorted((node.name, node.layer, node.half) for node in alone)
@@ -158,22 +160,22 @@ def walks(num_f: int, num_b: int) -> Iterator[tuple[tuple[bool, bool], ...]]:
     st.lists(layers, min_size=1, max_size=3).map(tuple), st.lists(layers, min_size=1, max_size=3).map(tuple)
 )
 def test_alignment_is_the_best_of_all_walks(fs: tuple[LayerTimes, ...], bs: tuple[LayerTimes, ...]) -> None:
-    best = span_s(alignment.aligned(fs, bs, V3_EXCHANGES.__getitem__), V3_EXCHANGES)
-    brute = min(span_s(programs.paired(fs, bs, steps), V3_EXCHANGES) for steps in walks(len(fs), len(bs)))
+    best = span_s(alignment.aligned(fs, bs, V3_COLLECTIVES.__getitem__), V3_COLLECTIVES)
+    brute = min(span_s(programs.paired(fs, bs, steps), V3_COLLECTIVES) for steps in walks(len(fs), len(bs)))
     assert best == pytest.approx(brute, abs=1e-12)
 
 
 def test_a_pair_of_moe_layers_hides_its_exchanges_but_those_at_the_ends() -> None:
     chunk = tuple(layer(i) for i in range(4))
-    pair_ms = span_s(alignment.aligned(chunk, chunk, V3_EXCHANGES.__getitem__), V3_EXCHANGES)
+    pair_ms = span_s(alignment.aligned(chunk, chunk, V3_COLLECTIVES.__getitem__), V3_COLLECTIVES)
     compute_ms = 4 * sum(V3)
-    # 31.6 ms a layer of compute against 20.9 ms of exchanges; the trace showed 129.0 ms for four layers.
-    assert compute_ms < pair_ms < compute_ms + V3_EXCHANGES[DISPATCH] + V3_EXCHANGES[COMBINE]
+    # 31.6 ms a layer of compute against 20.9 ms of collectives; the trace showed 129.0 ms for four layers.
+    assert compute_ms < pair_ms < compute_ms + V3_COLLECTIVES[DISPATCH] + V3_COLLECTIVES[COMBINE]
     apart = programs.one_after_another(programs.forward(chunk), programs.backward(chunk))
-    assert span_s(apart, V3_EXCHANGES) > 1.3 * pair_ms
+    assert span_s(apart, V3_COLLECTIVES) > 1.3 * pair_ms
 
 
 def test_long_lists_are_aligned_in_time() -> None:
     fs, bs = tuple(dense(i) for i in range(24)), tuple(layer(i) for i in range(15))
-    program = alignment.aligned(fs, bs, V3_EXCHANGES.__getitem__)
+    program = alignment.aligned(fs, bs, V3_COLLECTIVES.__getitem__)
     assert len(program) == len(programs.forward(fs)) + len(programs.backward(bs))

@@ -75,7 +75,7 @@ def test_zero_1_scatters_gradients_gathers_weights_and_updates_its_shard() -> No
 
 def test_the_optimizer_of_deepseek_v3_takes_a_fraction_of_a_second() -> None:
     # 1.86 G parameters over DP128 and 1.41 G of experts over two: ISCA'25 Table 4 shows 0.29 s, not overlapped.
-    links = Links.of(load_hardware("h800"), load_kernel("nccl"))
+    links = Links.achieved(load_hardware("h800"), load_kernel("nccl"))
     got = optimizer_s(links, HeldParameters(dense=1.86e9, experts=1.41e9), derive(2048, pp=16, ep=64))
     assert 0.05 < got < 0.4
 
@@ -107,5 +107,5 @@ def test_the_phases_of_a_reduction_send_what_its_closed_form_says(
 
 
 def test_a_part_without_nic_reduces_over_scale_up() -> None:
-    links = Links.of(load_hardware("h100"), load_kernel("nccl"))
+    links = Links.achieved(load_hardware("h100"), load_kernel("nccl"))
     assert links.scale_up_bytes_per_s > links.nic_bytes_per_s > 0

@@ -57,14 +57,14 @@ def test_blocks_stand_where_the_stages_say() -> None:
         own = [*([-1] if stage.embedding else []), *stage.layers, *([-1] if stage.head else [])]
         own += [-1, model.num_layers, -1] * stage.num_mtp  # projection, a layer with experts, the head again
         assert layers == own
-        exchanging = [x.layer for x in found.alone if x.exchanges]
+        exchanging = [x.layer for x in found.alone if x.communicates]
         assert len(exchanging) == stage.num_expert_layers
         assert not any(model.is_dense(layer) for layer in exchanging if layer < model.num_layers)
 
 
 def test_layers_of_a_kind_are_alike() -> None:
     found = times()
-    moe = [x for stage in found for x in stage.alone if x.exchanges]
+    moe = [x for stage in found for x in stage.alone if x.communicates]
     assert {tuple(getattr(x, phase) for phase in PHASES) for x in moe} == {
         tuple(getattr(moe[0], phase) for phase in PHASES)
     }
@@ -73,7 +73,7 @@ def test_layers_of_a_kind_are_alike() -> None:
 def test_fewer_sms_beside_communication_make_every_layer_slower() -> None:
     for stage in times():
         for alone, beside in zip(stage.alone, stage.beside, strict=True):
-            if alone.exchanges:
+            if alone.communicates:
                 assert all(getattr(beside, phase).mean_s >= getattr(alone, phase).mean_s for phase in PHASES)
     middle = times()[5]
     assert 1.05 < whole(middle.beside) / whole(middle.alone) < 132 / 112 * 1.1
@@ -89,7 +89,7 @@ def test_only_the_experts_grow_with_the_routed_load() -> None:
     for stage in found:
         for x in stage.alone:
             routed = {phase: getattr(x, phase).routed_s for phase in PHASES}
-            if not x.exchanges:
+            if not x.communicates:
                 assert set(routed.values()) == {0.0}
             else:
                 assert routed["attn_f"] == routed["attn_b"] == routed["attn_w"] == 0
@@ -100,13 +100,13 @@ def test_only_the_experts_grow_with_the_routed_load() -> None:
 
 def test_a_layer_of_the_published_trace_comes_out_near_it() -> None:
     # 129.0 ms for four layers, 31.3-32.3 ms a layer (H800, 112 SMs, 4,096 tokens).
-    layer = next(x for x in times(generation="february_2025")[5].beside if x.exchanges)
+    layer = next(x for x in times(generation="february_2025")[5].beside if x.communicates)
     assert sum(getattr(layer, phase).mean_s for phase in PHASES) == pytest.approx(31.8e-3, rel=0.1)
 
 
 def test_measured_phases_replace_modelled_ones_beside_communication() -> None:
     profile = load_profile("h800-train-measured")
-    layer = next(x for x in times(measured=profile)[5].beside if x.exchanges)
+    layer = next(x for x in times(measured=profile)[5].beside if x.communicates)
     for phase, name in zip(
         PHASES, ("attn(F)", "mlp(F)", "attn(B)", "mlp(B)", "attn(W)", "mlp(W)"), strict=True
     ):
@@ -142,7 +142,7 @@ def test_ranks_share_a_layer_but_for_their_own_experts(tokens: int, split: dict[
     batch = RankBatch(1, tokens, (rows,) * 4, tokens / 4 * 7.5, "fp8")
     p = processor(load_hardware("h800"), sustained=True)
     whole, own = (layer_times(p, one, batch) for one in (model, bare))
-    layer = next(x for x in times(**work, **split)[5].alone if x.exchanges)
+    layer = next(x for x in times(**work, **split)[5].alone if x.communicates)
     for field, phase in zip(("mlp_f", "mlp_b", "mlp_w"), ("mlp(F)", "mlp(B)", "mlp(W)"), strict=True):
         experts, both = own[phase].total_s, whole[phase].total_s
         assert getattr(layer, field).mean_s == pytest.approx(experts + (both - experts) / 4)

@@ -55,7 +55,9 @@ def step(**changes: Any) -> training.Step:
 def alike(num_stages: int, **times: float) -> Least:
     """Stages that take the same: f, b, w, exchanges and nic, one send."""
     send = times.pop("send", 0.0)
-    parts = {name: np.full(num_stages, times.get(name, 0.0)) for name in ("f", "b", "w", "exchanges", "nic")}
+    parts = {
+        name: np.full(num_stages, times.get(name, 0.0)) for name in ("f", "b", "w", "collectives", "nic")
+    }
     return Least(**parts, send=send)
 
 
@@ -76,11 +78,11 @@ def test_weight_parts_that_are_left_run_while_the_last_gradient_goes_on() -> Non
 
 def test_the_busiest_of_three_queues_counts_and_chains_take_all_of_them() -> None:
     # 2 of compute, 3 of exchanges (forward and backward alike), half of it on the NIC, beside two sends of 0.5.
-    least = alike(3, f=1, b=1, exchanges=1.5, nic=0.75, send=0.5)
+    least = alike(3, f=1, b=1, collectives=1.5, nic=0.75, send=0.5)
     bounds = rank_bounds_s(plan("1f1b", 3, 10), least)
     # A hop of a chain: 1 + 1.5 + 0.5.
     assert bounds == pytest.approx([30 + rank * 2 * 3 for rank in range(3)])
-    busy = rank_bounds_s(plan("1f1b", 3, 10), alike(3, f=1, b=1, exchanges=1, nic=1, send=4.0))
+    busy = rank_bounds_s(plan("1f1b", 3, 10), alike(3, f=1, b=1, collectives=1, nic=1, send=4.0))
     # The middle rank sends two a microbatch, but the last gradient's send belongs to the chain that follows.
     assert busy[1] == pytest.approx((1 + 1 + 4) + (20 + 4 * 19) + (1 + 1 + 4))
 

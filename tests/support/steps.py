@@ -26,12 +26,12 @@ SHAPES = {
     "dualpipev": [(2, 4), (4, 9), (8, 20)],
 }
 NO_LOADS, NO_JITTER = np.ones((0, 0, 0, 0)), np.ones((0, 0))
-SENT, EXCHANGED = 58.7e6, 50e6
+SENT, MOVED = 58.7e6, 50e6
 """Bytes of a send and of a lane's collective."""
 
 
 def stage(
-    f: float, b_in: float, w: float, *, layer: int = 0, routed: float = 0.0, exchanges: bool = False
+    f: float, b_in: float, w: float, *, layer: int = 0, routed: float = 0.0, communicates: bool = False
 ) -> StageTimes:
     """A stage of one layer; `routed` is the part that grows with the load."""
     none = PhaseTime()
@@ -39,13 +39,13 @@ def stage(
     def split(time: float) -> PhaseTime:
         return PhaseTime(time * (1 - routed), time * routed)
 
-    times = LayerTimes(layer, exchanges, none, split(f), none, split(b_in), none, split(w))
+    times = LayerTimes(layer, communicates, none, split(f), none, split(b_in), none, split(w))
     return StageTimes((times,), (times,))
 
 
 def traffic(
     steps: Tasks,
-    exchange_s: Mapping[str, float],
+    collective_s: Mapping[str, float],
     *,
     fill: float = 0.5,
     send_s: float = 0.0,
@@ -66,8 +66,8 @@ def traffic(
     def collective(rank: int, group: int, time_s: float) -> GroupCollective:
         columns = Columns(lanes)
         for what, part in ((0, fill), (1, fill), (2, 1.0)):
-            columns.add(rows(rank, group, what), part, part * time_s / EXCHANGED)
-        return GroupCollective(_flows(columns, EXCHANGED), 0.0, slowdown)
+            columns.add(rows(rank, group, what), part, part * time_s / MOVED)
+        return GroupCollective(_flows(columns, MOVED), 0.0, slowdown)
 
     def send(source: int, target: int, group: int) -> Flows:
         columns = Columns(lanes)
@@ -82,7 +82,7 @@ def traffic(
         class_idx=np.repeat(kinds, num),
         collectives=[
             [
-                {name: collective(rank, group, time_s) for name, time_s in exchange_s.items()}
+                {name: collective(rank, group, time_s) for name, time_s in collective_s.items()}
                 for group in range(num_groups)
             ]
             for rank in range(len(steps))
@@ -107,7 +107,7 @@ def planned(
     pipeline: Pipeline,
     stages: Sequence[StageTimes],
     *,
-    exchange_s: float | Mapping[str, float] = 0.0,
+    collective_s: float | Mapping[str, float] = 0.0,
     fill: float = 0.5,
     send_s: float = 0.0,
     slowdown: float = 1.0,
@@ -120,7 +120,9 @@ def planned(
 ) -> StepPlan:
     """A step of stages by hand; `speed` is broadcast over [pipeline ranks, groups, lanes]."""
     times = (
-        exchange_s if isinstance(exchange_s, Mapping) else dict.fromkeys(("dispatch", "combine"), exchange_s)
+        collective_s
+        if isinstance(collective_s, Mapping)
+        else dict.fromkeys(("dispatch", "combine"), collective_s)
     )
     steps = tasks(pipeline, stages, times.__getitem__, overlap=overlap)
     shape = (len(steps), num_groups, lanes)

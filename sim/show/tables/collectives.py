@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sim.show.grid import Cell, Grid, time_cell
-from sim.show.views.run import Collective, RunView
+from sim.show.views.run import CollectiveTimes, RunView
 
-_COLUMNS: Mapping[str, Callable[[Collective], Cell]] = {
+_COLUMNS: Mapping[str, Callable[[CollectiveTimes], Cell]] = {
     "alone": lambda collective: time_cell(collective.alone_s),
     "beside compute": lambda collective: time_cell(collective.beside_compute_s),
     "ratio": lambda collective: (

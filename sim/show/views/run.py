@@ -97,7 +97,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Collective:
+class CollectiveTimes:
     """Dispatch or combine of one layer and microbatch, for workloads that compute too."""
 
     name: str
@@ -144,7 +144,7 @@ class RunView:
     launches: tuple[LayerLaunch, ...]
     roofs: Roofs | None
     memory: tuple[Held, ...]
-    collectives: tuple[Collective, ...]
+    collectives: tuple[CollectiveTimes, ...]
     traffic: Mapping[str, Sequence[Sequence[float]]]
     """Bytes from rank to rank of the first EP group, by collective [num_ranks, num_ranks]."""
     course: Callable[[], Lanes | None]
@@ -274,7 +274,8 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
         "roofs": record(Roofs, result["roofs"]) if result.get("roofs") else None,
         "memory": tuple(_held(row) for row in result.get("memory") or ()),
         "collectives": tuple(
-            record(Collective, entry, name=name) for name, entry in mapping(result.get("exchanges")).items()
+            record(CollectiveTimes, entry, name=name)
+            for name, entry in mapping(result.get("exchanges")).items()
         ),
         "traffic": mapping(result.get("traffic")),
         "rank_loads": result.get("rank_loads") or (),
