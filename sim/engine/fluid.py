@@ -242,7 +242,7 @@ def bound_s(state: Island) -> float:
     Returns
     -------
     float
-        Time in which no schedule drains the island [s].
+        Time that no schedule beats [s].
     """
     entries = state.line * state.left[np.repeat(np.arange(len(state.left)), np.diff(state.start))]
     load = np.bincount(state.resource, entries, len(state.rows))

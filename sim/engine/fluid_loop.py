@@ -65,7 +65,17 @@ def advance(
 ) -> Any:  # fmt: skip
     """One call of the event loop: until `horizon`, the end of a batch, or the end of all.
 
-    The arguments are the columns of `fluid.Island`, whose state is changed in place. Returns (time, Stop, log_count).
+    Parameters
+    ----------
+    now, horizon, window : float
+        `Island.time_s`, instant at which to stop, and `Island.window_s` [s].
+    share, ..., log_count
+        Columns of `fluid.Island` of the same names, whose state is changed in place.
+
+    Returns
+    -------
+    float, int, int
+        The time [s], the number of its `fluid.Stop`, and the stretches noted so far.
     """
     num, num_flows = len(capacity), len(share)
     can = _can_fill(start, resource, line, capacity)

@@ -1,6 +1,6 @@
 """Exact folding: alike flows, resources and lanes as one of each.
 
-In a healthy, balanced run most ranks cannot be told apart. A partition of flows and resources is *equitable* when every
+In a healthy, balanced run most ranks are alike. A partition of flows and resources is *equitable* when every
 flow of a class uses every class of resources in the same way, and every resource of a class is used in the same way by
 each class of flows. Max-min rates are then constant on classes, so one representative of each class, with a resource's
 sum over the class as its weight, has exactly the rates of all (colour refinement; Grohe et al., "Dimension Reduction via
@@ -162,7 +162,7 @@ def refine(
     lanes : uint64, [num_lanes]
         What makes lanes differ from the start: program, speed.
     groups : int, [num_lanes]
-        Lanes of one group wait for each other, so whatever splits one of them tells its group apart.
+        Lanes of one group wait for each other, so whatever splits one of them splits off its group.
 
     Returns
     -------

@@ -180,10 +180,10 @@ class Network:
         later = self.env.timeout(max(float(batch.finish_s.max()) - self.env.now, 0.0))
         assert later.callbacks is not None
 
-        def tell(_: Event) -> None:
+        def succeed(_: Event) -> None:
             batch.done.succeed(batch.finish_s)
 
-        later.callbacks.append(tell)
+        later.callbacks.append(succeed)
 
     def _why_stuck(self, state: Island) -> str:
         waits = np.repeat(np.isnan(state.finish), np.diff(state.start))

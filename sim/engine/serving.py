@@ -53,8 +53,8 @@ class InstanceRecord:
 class ServingTrace:
     """Instants of every request [num_requests], where it was served, and what each instance did.
 
-    `decode_instance` and `first_step` are the first of the steps of `decode` that gave it tokens: -1 where none did.
-    `refused` requests fit no instance even when it is empty.
+    `decode_instance` is the instance that gave a request its tokens, `first_step` the first of that instance's steps which
+    did; -1 where none did. `refused` requests fit no instance even when it is empty.
     """
 
     instants: dict[str, Floats]

@@ -24,7 +24,22 @@ _TIE = 1e-12
 
 @frugal
 def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
-    """Put the flows of a transfer on the network."""
+    """Put the flows of a transfer on the network.
+
+    Parameters
+    ----------
+    w, x, t, n
+        `StepWork`, `StepLanes`, `Templates` and `Net` of the step.
+    place : int
+        Place of the transfer.
+    now : float
+        The present instant [s].
+
+    Returns
+    -------
+    int
+        `DONE` or `DEAD`.
+    """
     template = n.template[place]
     first, last = t.first[template], t.first[template + 1]
     base, entry = place * n.sizes[0], place * n.sizes[1]
@@ -131,7 +146,22 @@ def advance(n: Any, place: Any, now: Any) -> None:
 
 @frugal
 def share(t: Any, n: Any, seed: Any, now: Any) -> Any:
-    """New rates for a transfer and all that hangs together with it, and when each of these is next looked at."""
+    """Solve new rates for a transfer and all that hangs together with it, and set their timers.
+
+    Parameters
+    ----------
+    t, n
+        `Templates` and `Net` of the step.
+    seed : int
+        Place of the transfer.
+    now : float
+        The present instant [s].
+
+    Returns
+    -------
+    int
+        `DONE` or `DEAD`.
+    """
     island, num = n.island, 1
     island[0] = seed
     n.seen[seed] = True

@@ -188,7 +188,7 @@ class Transfers:
         later = self.env.timeout(self.latency_s)
         assert later.callbacks is not None
 
-        def tell(_: Event) -> None:
+        def succeed(_: Event) -> None:
             done.succeed()
 
-        later.callbacks.append(tell)
+        later.callbacks.append(succeed)

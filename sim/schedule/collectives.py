@@ -311,7 +311,7 @@ def record_bytes(kind: str, direction: str, dtype: str, hidden: int, top_k: int)
     direction : str
         "dispatch" or "combine".
     dtype : str
-        Format of the payload, "fp8" or "bf16".
+        Format of the payload, as in `payload_bytes`.
     hidden : int
         Hidden size of the model [count].
     top_k : int

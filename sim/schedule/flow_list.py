@@ -228,7 +228,7 @@ def plan(table: FlowTable, cluster: Cluster, fabric: LeafSpine | None) -> Flows:
 
 
 def _given_links(table: FlowTable, cluster: Cluster, same_leaf: np.ndarray) -> tuple[Ints, Ints]:
-    """Resource rows of each flow's uplink and downlink as its `links` say, which `read` has checked."""
+    """Resource rows of each flow's uplink and downlink in its `links`, which `read` has checked."""
     up, down = np.array(table.up), np.array(table.down)
     spine = np.maximum(up[:, 1], 0)
     rows = cluster.up[up[:, 0], spine], cluster.down[down[:, 1], spine]

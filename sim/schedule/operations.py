@@ -256,7 +256,7 @@ class Order:
 
     def w(self) -> None:
         """The weight part that has waited longest."""
-        self.words.append(word("W", backward=0))  # whose it is, the queue says
+        self.words.append(word("W", backward=0))  # its chunk follows from the queue
         self.weights -= 1
 
     def fb(self, forward: int, backward: int) -> None:

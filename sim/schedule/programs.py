@@ -201,7 +201,24 @@ def weight_gradients(layers: Sequence[LayerTimes]) -> Program:
 
 
 def pair(f: LayerTimes | None, b: LayerTimes | None, out: _ProgramWriter | None = None) -> _ProgramWriter:
-    """Write one F block next to one B block (either may be missing), in the order of Figure 4."""
+    """Write one F block next to one B block, in the order of figure 4 of the report.
+
+    Parameters
+    ----------
+    f, b : LayerTimes or None
+        The blocks; either may be missing.
+    out : optional
+        Writer of the program so far; a new one where left out.
+
+    Returns
+    -------
+    _ProgramWriter
+        The writer, its `nodes` and the `last` node of each half.
+
+    References
+    ----------
+    DeepSeek-V3 Technical Report, arXiv 2412.19437, figure 4.
+    """
     out = out or _ProgramWriter()
     if f is None or b is None:
         if f is not None:
@@ -295,12 +312,30 @@ def compute_s(program: Program) -> float:
 
 
 def serial(program: Program) -> Program:
-    """Rewrite a program to do one thing at a time: every collective is exposed."""
+    """Rewrite a program to do one thing at a time: every collective is exposed.
+
+    Parameters
+    ----------
+    program : tuple of Node
+
+    Returns
+    -------
+    tuple of Node
+    """
     return tuple(replace(node, waits=(i - 1,) if i else ()) for i, node in enumerate(program))
 
 
 def one_after_another(first: Program, second: Program) -> Program:
-    """Join two programs in a row: the second starts when the first has ended."""
+    """Join two programs in a row: the second starts when the first has ended.
+
+    Parameters
+    ----------
+    first, second : tuple of Node
+
+    Returns
+    -------
+    tuple of Node
+    """
     last = len(first) - 1
     moved = (
         replace(node, waits=tuple(i + len(first) for i in node.waits) or ((last,) if last >= 0 else ()))

@@ -80,7 +80,7 @@ def replay(pipeline: Pipeline, durations: Durations) -> Replay:
     Raises
     ------
     InputError
-        Where a mapping does not say how long an operation takes.
+        Where a mapping has no duration of an operation.
     """
     duration = durations if callable(durations) else _lookup(durations)
     happened: dict[Event, float] = {}

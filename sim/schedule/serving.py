@@ -132,17 +132,53 @@ Policy = Callable[[Sequence[Waiting], Room], list[int]]
 
 
 def fcfs(queue: Sequence[Waiting], room: Room) -> list[int]:
-    """The oldest first; the first that does not fit holds up all behind it."""
+    """The oldest first; the first that does not fit holds up all behind it.
+
+    Parameters
+    ----------
+    queue : sequence of Waiting
+        In the order of arrival.
+    room : Room
+
+    Returns
+    -------
+    list of int
+        Positions of the queue to take, in this order.
+    """
     return list(_take(enumerate(queue), room, passing=False))
 
 
 def first_fit(queue: Sequence[Waiting], room: Room) -> list[int]:
-    """The oldest first; what does not fit is passed by what does, and may starve."""
+    """The oldest first; what does not fit is passed by what does, and may starve.
+
+    Parameters
+    ----------
+    queue : sequence of Waiting
+        In the order of arrival.
+    room : Room
+
+    Returns
+    -------
+    list of int
+        Positions of the queue to take, in this order.
+    """
     return list(_take(enumerate(queue), room, passing=True))
 
 
 def shortest_first(queue: Sequence[Waiting], room: Room) -> list[int]:
-    """The fewest batch tokens first, the oldest among equals; the first that does not fit holds up the others."""
+    """The fewest batch tokens first, the oldest among equals; the first that does not fit holds up the others.
+
+    Parameters
+    ----------
+    queue : sequence of Waiting
+        In the order of arrival.
+    room : Room
+
+    Returns
+    -------
+    list of int
+        Positions of the queue to take, in this order.
+    """
     ordered = sorted(enumerate(queue), key=lambda entry: entry[1].batch_tokens)
     return list(_take(ordered, room, passing=False))
 

@@ -1,12 +1,12 @@
 """Compute times of the stages of a pipeline: which layers, heads and modules a stage has, at what speed.
 
-Two speeds each. *Alone*: all SMs compute, as in forward and backward chunks that run by themselves. *Beside* communication: in an
-overlapped pair the SMs lent to communication are gone, and the bytes that the all-to-alls move through HBM take their
-share of its rate (found by inserting the compute time once).
+Two speeds each. *Alone*: all SMs compute, as in forward and backward chunks that run by themselves. *Beside* (next to
+communication): in an overlapped pair the SMs lent to communication are gone, and the bytes that the all-to-alls move
+through HBM take their share of its rate (from the compute time, inserted once).
 
-What is proportional to the routed load is found by asking for a tenth more rows: kernels of the experts grow with the
-rows they get, everything else of a layer does not. TP and CP share a layer but for the experts: those of a rank are its
-own, and the rows that come to it are already fewer.
+The part that is proportional to the routed load comes from asking for a tenth more rows: launches of the experts grow
+with the rows they get, everything else of a layer does not. TP and CP share a layer but for the experts: those of a rank
+are its own, and the rows that come to it are already fewer.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def stage_times(
     exposed_s : mapping, optional [s]
         Phase ("attn(F)") -> time of its reductions under TP and CP; nothing hides them.
     recompute : str
-        "full": the backward computes each layer's forward again, dispatch included. Otherwise what the kernels of a
+        "full": the backward computes each layer's forward again, dispatch included. Otherwise what the launches of a
         layer's backward hold: norms, up-projections of MLA, and SwiGLU are computed again.
     measured : MeasuredProfile, optional
         Times of an MoE layer as a machine showed them; what it does not hold (dense layers, heads) is modelled.
@@ -188,7 +188,7 @@ def _layers(
     layer: Callable[[bool, int], LayerTimes],
     plain: Callable[[Callable[..., list[Launch]]], LayerTimes],
 ) -> tuple[LayerTimes, ...]:
-    """The blocks of a stage, by the times of a `layer` (dense or not, like which one) and of `plain` kernels."""
+    """The blocks of a stage, by the times of a `layer` (dense or not, like which one) and of `plain` launches."""
 
     def numbered(number: int, dense: bool) -> LayerTimes:
         return replace(layer(dense, like(model, number)), layer=number)
@@ -234,16 +234,27 @@ def _layer(
 
 
 def like(model: Model, layer: int) -> int:
-    """The first layer of a model with the same attention; layers of MTP modules, counted on, are like its last one."""
+    """Find the first layer of a model with the same attention.
+
+    Parameters
+    ----------
+    model : Model
+    layer : int
+        Number of the layer; layers of MTP modules, counted on, are like the model's last one.
+
+    Returns
+    -------
+    int
+    """
     layer = min(layer, model.num_layers - 1)
     return layer % model.attention.full_every if isinstance(model.attention, GQA) else 0
 
 
-def _plain(work: ChunkWork, p: Processor, kernels: Callable[..., list[Launch]]) -> LayerTimes:
+def _plain(work: ChunkWork, p: Processor, launches: Callable[..., list[Launch]]) -> LayerTimes:
     """Embedding, head or projection as a block of its own, without a collective."""
     batch, shared = work.batch(), work.layout.tp * work.layout.cp
     f, b, w = (
-        PhaseTime(phase_time(p, kernels(work.model, batch, phase)).total_s / shared) for phase in ops.PHASES
+        PhaseTime(phase_time(p, launches(work.model, batch, phase)).total_s / shared) for phase in ops.PHASES
     )
     none = PhaseTime()
     return LayerTimes(-1, False, attn_f=none, mlp_f=f, attn_b=none, mlp_b=b, attn_w=none, mlp_w=w)

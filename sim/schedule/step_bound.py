@@ -10,7 +10,7 @@ A rank has three things that do one thing at a time, and the busiest of them bou
 It cannot begin before a microbatch has come through the stages in front of its first one, and once it has sent its last
 gradient, that has to go through the stages below: both as chains of compute, collectives and sends. The optimizer comes
 after all of it. No latency, no efficiency, and nothing that depends on how a schedule places its bubbles. Routed loads
-count at their mean, speeds and kernels without jitter: skew adds waits to that, but for draws that happen to be light.
+count at their mean, speeds and launches without jitter: skew adds waits to that, but for draws that happen to be light.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ def _compute_s(
             total["FBW".index(name[-2])] += fraction * ((all_s - own_s) / shared + own_s)
         return total
 
-    def plain(kernels: Callable[[Model, RankBatch, ops.Phase], list[Launch]]) -> Floats:
-        return np.array([_flops_s(kernels(model, batch, phase), gpu) / shared for phase in ops.PHASES])
+    def plain(launches: Callable[[Model, RankBatch, ops.Phase], list[Launch]]) -> Floats:
+        return np.array([_flops_s(launches(model, batch, phase), gpu) / shared for phase in ops.PHASES])
 
     head, join = plain(ends.head), plain(ends.mtp_projection)
     columns = []
@@ -215,7 +215,7 @@ def _layer_s(
     experts = replace(model, num_shared_experts=0)
     own = {} if dense else {f"mlp({x})": ops.moe_mlp(experts, batch, x) for x in ops.PHASES}
     return {
-        name: (_flops_s(kernels, gpu), _flops_s(own.get(name, ()), gpu)) for name, kernels in whole.items()
+        name: (_flops_s(launches, gpu), _flops_s(own.get(name, ()), gpu)) for name, launches in whole.items()
     }
 
 
