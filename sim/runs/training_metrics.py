@@ -51,8 +51,9 @@ def links(cluster: Cluster, runs: Sequence[StepRun], step_s: float) -> dict[str,
     alike = np.ones(len(rows), dtype=np.int64)
     if len(rows) > _MOST_LINKS:
         same = np.stack([run.network.folded.resource[rows] for run in runs])
-        _, first, alike = np.unique(same, axis=1, return_index=True, return_counts=True)
-        rows = rows[first]
+        _, first, counts = np.unique(same, axis=1, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        rows, alike = rows[first[order]], counts[order]
     return {
         cluster.names[row]: {
             "class": CLASSES[int(cluster.class_idx[row])],
