@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from sim import files
+from sim import files, limits
 from sim.errors import Fault, InputError, Mark
 from sim.files import data_folder as data_folder
 from sim.files import find as find
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 
-MAX_FILE_BYTES = 32 * 2**20
-MAX_NODES = 200_000
-MAX_DEPTH = 64
+MAX_FILE_BYTES = limits.YAML_BYTES
+MAX_NODES = limits.YAML_VALUES
+MAX_DEPTH = limits.YAML_LEVELS
 _INT = re.compile(r"[-+]?\d+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _CONSTANTS: Mapping[str, object] = {
     "": None, "~": None, "null": None, "true": True, "false": False, "True": True, "False": False,
 }  # fmt: skip
+_CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NO_TEXT = ("Cc", "Cs")  # Unicode's control characters and halves of characters
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS = {
@@ -196,11 +197,18 @@ def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Docu
 
 def loads(text: str, name: str) -> Document:
     """Read YAML text; `name` stands in messages."""
+    with files.uncollected():
+        return _loads(text, name)
+
+
+def _loads(text: str, name: str) -> Document:
     document = Document({}, name)
     faults: list[Fault] = []
     try:
         _bound(text, name)
         node = yaml.compose(text, Loader=_LOADER)
+    except yaml.reader.ReaderError as error:
+        raise InputError(_unreadable(text, name, error)) from None
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = Mark(name, at.line + 1, at.column + 1) if at else Mark(name)
@@ -320,10 +328,26 @@ def _at(mark: Any, name: str) -> Mark:
     return Mark(name, mark.line + 1, mark.column + 1)
 
 
+def _unreadable(text: str, name: str, error: yaml.reader.ReaderError) -> Fault:
+    """The first character that YAML does not allow, at its line."""
+    strange = _CONTROL.search(text)
+    if strange is None:
+        return Fault(Mark(name), "", str(error.reason), "well-formed YAML")
+    line = text.count("\n", 0, strange.start()) + 1
+    column = strange.start() - text.rfind("\n", 0, strange.start())
+    got = f"the control character U+{ord(strange[0]):04X}"
+    return Fault(Mark(name, line, column), "", got, "text")
+
+
 def _bound(text: str, name: str) -> None:
-    """Refuse what is too deep before composing it: composing recurses."""
-    depth = 0
+    """Refuse what is too much, or too deep, before composing it: composing keeps all and recurses."""
+    depth = count = 0
     for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.NodeEvent):
+            count += 1
+            if count > MAX_NODES:
+                got = f"more than {MAX_NODES} values"
+                raise InputError(Fault(_at(event.start_mark, name), "", got, "a smaller file"))
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:

@@ -7,17 +7,20 @@ or never end.
 from __future__ import annotations
 
 import difflib
+import gc
 import itertools
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from sim import limits
 from sim.errors import Fault, InputError, Mark, nearest
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = limits.FILE_BYTES
 _SETTLED_NS = 2 * 10**9  # finer than this the times of some file systems do not tell changes apart
 _LOOKED_AT = 2000  # files of a folder, for the nearest name
 _ALIKE = 0.8  # of two file names, ending included
@@ -91,18 +94,34 @@ def is_settled(found: os.stat_result) -> bool:
     return time.time_ns() - found.st_mtime_ns > _SETTLED_NS
 
 
-def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> bytes:
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """While a file is taken in: Python does not look for garbage, of which there is none, in all that it makes anew."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def content(
+    path: Path, wanted: str, where: Mark | None = None, key: str = "", most: int | None = None
+) -> bytes:
     """The bytes of a file.
 
-    Parameters: `wanted`, what should be there, for messages; `where` and `key`, the place in a document that names it.
-    Raises `InputError` for what is no regular file, cannot be read or is larger than `MAX_BYTES`.
+    Parameters: `wanted`, what should be there, for messages; `where` and `key`, the place in a document that names it;
+    `most`, another limit than `MAX_BYTES` [bytes].
+    Raises `InputError` for what is no regular file, cannot be read or is larger than the limit.
     """
+    most = min(MAX_BYTES, most or MAX_BYTES)
     try:
         found = path.stat()
-        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
+        if stat.S_ISREG(found.st_mode) and found.st_size <= most:
             return path.read_bytes()
         if stat.S_ISREG(found.st_mode):
-            reason, wanted = f"{found.st_size} bytes", f"{wanted}, of at most {MAX_BYTES}"
+            reason, wanted = f"{found.st_size} bytes", f"{wanted}, of at most {most}"
         else:
             reason = "a folder" if stat.S_ISDIR(found.st_mode) else "something that is no regular file"
     except OSError as error:
@@ -114,9 +133,9 @@ def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -
     )
 
 
-def text(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> str:
+def text(path: Path, wanted: str, where: Mark | None = None, key: str = "", most: int | None = None) -> str:
     """The text of a file in UTF-8, without a byte-order mark; otherwise as `content`."""
-    raw = content(path, wanted, where, key)
+    raw = content(path, wanted, where, key, most)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -96,8 +96,7 @@ def calibrate(trace: Path, out: Path | None) -> None:
 
     if out is not None:
         folder.check(out.parent)
-    progress(False)(f"reading {trace}")
-    found = study.calibrate(trace)
+    found = study.calibrate(trace, progress(False))
     text = profile_text(found, out.stem) if out is not None else ""
     console = console_of()
     for grid in calibrated.of_calibration(found):
