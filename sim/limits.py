@@ -57,18 +57,24 @@ TRACE_ENTRY = 4 * 2**20
 
 # --- what is built -------------------------------------------------------------------------------------------------
 
-PARTS = Limit(2_000_000, "GPUs and NICs", "each is a node of a graph with its cables, some 5 kB")
+GPUS = Limit(10_000_000, "GPUs", "there is no such cluster")
+BUILT_GPUS = Limit(2**20, "GPUs", "each is built with its NIC and its cables, of some 25 kB in a run")
 CABLES = Limit(4_000_000, "cables between switches", "each is two edges of a graph, some 2 kB")
 PAIRS = Limit(2**25, "pairs that exchange", "a pair may be a flow, and a flow takes about a kilobyte")
-CELLS = Limit(2**27, "cells of traffic matrices", "each is held in several arrays of 8 bytes")
+SOLVED_PAIRS = Limit(2**39, "pairs of ranks in all exchanges of a step", "a billion take a minute")
 DRAWN = Limit(2**26, "tokens drawn one by one", "ids of eight experts each are two gigabytes")
-REACHES = Limit(2**31, "cells of a table of tokens and experts", "each takes a draw, some 10 ns")
-OPERATIONS = Limit(50_000_000, "operations of a step", "each takes about half a kilobyte")
+SCORES = Limit(2**39, "scores of a token and an expert", "a billion take half a minute")
+CELLS = Limit(2**28, "cells of one table", "each is 8 bytes, some three times")
+OPERATIONS = Limit(20_000_000, "operations of one schedule", "each takes some 500 bytes")
+PASSES = Limit(20_000, "passes of one prompt", "each is simulated, a tenth of a second or more")
 POINTS = Limit(10_000_000, "points of a sweep", "each is a row that is kept")
-REQUESTS = Limit(10_000_000, "requests", "each is followed from its arrival to its end")
 
 
-def require(count: int | float, limit: Limit, keys: str) -> None:
-    """Raise `InfeasibleError` where `count` is above its limit; `keys` says the product that it is, by the keys of a scenario."""
+def require(count: int, limit: Limit, keys: str, advice: str = "") -> None:
+    """Raise `InfeasibleError` where `count` is above its limit.
+
+    Parameters: `keys`, the product that it is, by the keys of a scenario; `advice`, what would do instead.
+    """
     if count > limit.most:
-        raise InfeasibleError(f"{keys}: {count:,} {limit.noun}; at most {limit.most:,}, since {limit.reason}")
+        most = f"the limit is {limit.most:,}: {limit.reason}"
+        raise InfeasibleError("; ".join(filter(None, [f"{keys} = {count:,} {limit.noun}", most, advice])))

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sim import documents
+from sim import documents, limits
 from sim.errors import Mark
 
 Value = str | int | float | bool | None | list[Any] | dict[str, Any]
-MAX_POINTS = 10_000_000
+MAX_POINTS = limits.POINTS.most
 
 
 @dataclass(frozen=True, slots=True)

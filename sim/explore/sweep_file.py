@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim import documents, units
+from sim import documents, limits, units
 from sim.documents import Document
 from sim.errors import Fault, InfeasibleError, InputError, Mark, nearest
 from sim.explore import auto_axes, expressions
@@ -90,6 +90,8 @@ def sweep_of(document: Document) -> Sweep:
     if faults:
         raise InputError(faults)
     space = _space(document, said, axes)
+    keys = f"points {len(space):,} x replicas {said.replicas:,}"
+    limits.require(len(space) * said.replicas, limits.POINTS, keys)
     faults = [fault for axis in axes for fault in _own_faults(base, axis, axes)]
     if faults:
         raise InputError(list(dict.fromkeys(faults)))

@@ -17,6 +17,7 @@ from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
 from sim.schedule import flow_list
+from sim.study import sizes
 from sim.study.deployments import inference_of
 from sim.study.descriptions import AllToAll, Expectation, FlowList, Inference, Scenario, Serving, Training
 from sim.study.exchanges import all_to_all_of
@@ -166,6 +167,7 @@ def resolve(document: Document) -> Scenario:
     if draft.faults:
         raise InputError(draft.faults)
     assert draft.fabric is not None
+    sizes.require_cluster(draft)
     workload = catch(draft.faults, lambda: _BUILDERS[type(spec.workload)](draft))
     expectations = _expectations(document, spec, draft.faults)
     if draft.faults or workload is None:
@@ -174,7 +176,7 @@ def resolve(document: Document) -> Scenario:
     if draft.layout:
         resolved["layout"] = draft.layout
     resolved["workload"] = {**resolved["workload"], **draft.derived}
-    return Scenario(
+    scenario = Scenario(
         name=spec.name,
         title=spec.title or spec.name,
         seed=spec.seed,
@@ -190,6 +192,8 @@ def resolve(document: Document) -> Scenario:
         document=resolved,
         settings=document.settings,
     )
+    sizes.require(scenario)
+    return scenario
 
 
 def _flows_of(draft: Draft) -> FlowList:

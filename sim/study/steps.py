@@ -9,6 +9,7 @@ from sim.cost.measured import MeasuredProfile, load_profile
 from sim.engine.step_costs import Skew
 from sim.errors import InputError, nearest
 from sim.schedule import pipelines
+from sim.study import sizes
 from sim.study.descriptions import Training, TrainingRun
 from sim.study.exchanges import gate_of, kernel_of, placement_of
 from sim.study.gate_specs import MAX_MICROBATCHES
@@ -47,6 +48,7 @@ def training_of(draft: Draft) -> Training:
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}
     microbatches = _microbatches(draft, spec, layout)
     if microbatches is not None:
+        sizes.require_schedule(layout.pp, microbatches, chunks)
         _check_schedule(draft, spec, layout, microbatches, options)
     _check_unused(draft, spec)
     kernel, comm_sms, kernel_options = kernel_of(draft, spec.kernel)
