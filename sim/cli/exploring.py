@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from sim.cli.shared import console_of, folder_of, json_option, out_option, progress
+from sim.cli.shared import (
+    console_of,
+    figure_notes,
+    folder_of,
+    json_option,
+    out_option,
+    progress,
+    tell,
+)
 from sim.errors import Fault, InfeasibleError, InputError
 
 
@@ -34,6 +42,7 @@ def sweep(
     from sim.show import export as exporting
     from sim.show import folder as folders
     from sim.show import sweeps, tables
+    from sim.show.partial import Keeper
     from sim.show.progress import SweepBar
 
     kind = exporting.check_format(export) if export else None
@@ -51,15 +60,24 @@ def sweep(
             where = sweeps.values_text({"values": asked.space.values(number)}, names)
             bar.show(now.settled, metrics, now.what, where)
 
-        document = exploring.run_on(asked, start(jobs, dask), folder / "sweep.sqlite", watch, fresh=fresh)
-    files = folders.of_study(document)
+        with Keeper(folder, "sweep.json", tell) as keep:
+            document = exploring.run_on(
+                asked,
+                start(jobs, dask),
+                folder / "sweep.sqlite",
+                watch,
+                fresh=fresh,
+                keep=keep.later,
+            )
+    with figure_notes():
+        written = folders.save(folder, document)
     if kind is not None:
-        files[f"points.{kind}"] = exporting.encode(document, kind)
-    folders.write(folder, files)
+        folders.write(folder, {f"points.{kind}": exporting.encode(document, kind)})
+        written.append(folder / f"points.{kind}")
     if as_json:
         click.echo(folders.dump(document), nl=False)
     else:
-        tables.print_sweep(document, console_of(), [folder / name for name in files])
+        tables.print_sweep(document, console_of(), written)
     if not document["ranked"]:
         raise InfeasibleError(sweeps.finding(document)[0])
 
@@ -71,16 +89,21 @@ def sweep(
 def ladder(file: str, out: Path | None, as_json: bool) -> None:
     """Add design choices one by one to a naive design, on several machines; write ladder.json and report.html."""
     from sim.explore import ladder as study
+    from sim.explore.ladder_spec import read
     from sim.show import folder as folders
     from sim.show import tables
+    from sim.show.partial import Keeper
 
     folder_of(out, "")
-    found = study.run_file(file, progress(as_json))
-    folder = folder_of(out, found["name"])
-    folders.write(folder, files := folders.of_study(found))
+    asked = read(file)
+    folder = folder_of(out, asked.spec.name)
+    with Keeper(folder, "ladder.json", tell) as keep:
+        found = study.run(asked, progress(as_json), keep)
+    with figure_notes():
+        written = folders.save(folder, found)
     for warning in found["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     if as_json:
         click.echo(folders.dump(found), nl=False)
     else:
-        tables.print_ladder(found, console_of(), [folder / name for name in files])
+        tables.print_ladder(found, console_of(), written)

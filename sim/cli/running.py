@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from sim.cli.shared import Missed, console_of, folder_of, json_option, out_option, progress
+from sim.cli.shared import (
+    Missed,
+    console_of,
+    figure_notes,
+    folder_of,
+    json_option,
+    out_option,
+    progress,
+    tell,
+)
 from sim.errors import Fault, InputError, Mark
 
 
@@ -26,6 +35,7 @@ def run(
     """Run scenarios (paths or shipped names); write result.json, report.html and trace.json.gz."""
     from sim.show import folder as folders
     from sim.show import tables
+    from sim.show.partial import Keeper
     from sim.study import run as study
     from sim.study import scenario as reading
 
@@ -44,12 +54,12 @@ def run(
     say = progress(as_json)
     places = {name: folder_of(out, name, several=len(documents) > 1) for name in documents}
     for name, document in documents.items():
-        result = results[name] = study.run_document(document, say)
-        folder = places[name]
-        files = folders.of_run(result, with_report=not no_report)
-        folders.write(folder, files)
+        with Keeper(places[name], "result.json", tell) as keep:
+            result = results[name] = study.run_document(document, say, keep)
+        with figure_notes():
+            written = folders.save(places[name], result, with_report=not no_report)
         if not as_json:
-            tables.print_result(result, console_of(), [folder / file for file in files])
+            tables.print_result(result, console_of(), written)
     if as_json:
         printed = {name: folders.kept(result) for name, result in results.items()}
         several = {"schema": "moesim.results/1", "results": printed}
@@ -68,14 +78,17 @@ def run(
 def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Compare with published measurements; exit 1 where a tolerance is missed."""
     from sim.show import folder as folders
-    from sim.show import report, tables
+    from sim.show import tables
+    from sim.show.partial import Keeper
     from sim.study.validate import validate as compare
 
     if out is not None:
         folders.check(out)
-    found = compare(groups or None, progress(as_json))
+    with Keeper(out, "validation.json", tell) as keep:
+        found = compare(groups or None, progress(as_json), keep)
     if out is not None:
-        folders.write(out, {"validation.json": folders.dump(found), "report.html": report.report_html(found)})
+        with figure_notes():
+            folders.save(out, found)
     if as_json:
         click.echo(folders.dump(found), nl=False)
     else:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from sim import documents
 from sim.errors import Fault, InputError, Mark, MoesimError, nearest
 from sim.files import beside
 from sim.files import text as text_of
+from sim.show.failures import attempt
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladder/1")
 _OF_RUNS = ("report.html", "trace.json.gz", "flow_completion*.csv")
 _WRITABLE = "a folder that can be written"
-_DOCUMENTS = ("result.json", "sweep.json", "ladder.json")  # what a folder stands for
+_DOCUMENTS = ("result.json", "sweep.json", "ladder.json", "validation.json")  # what a folder stands for
 
 
 def dump(document: Any) -> str:
@@ -41,23 +43,52 @@ def kept(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def of_run(result: Mapping[str, Any], *, with_report: bool = True) -> dict[str, str | bytes]:
     """The files of a run by name; with its report comes its trace, where something has a course in time."""
-    files: dict[str, str | bytes] = {"result.json": dump(kept(result)), **_csv(result)}
-    if with_report:
-        from sim.show import report, timelines, trace
-
-        files["report.html"] = report.report_html(result)
-        timeline = timelines.of_result(result)
-        if timeline.slices or timeline.transfers or timeline.counters:
-            files["trace.json.gz"] = trace.encode(trace.document(timeline))
-    return files
+    return {**numbers(result), **(pictures(result) if with_report else {})}
 
 
 def of_study(document: Mapping[str, Any]) -> dict[str, str | bytes]:
     """The files of a sweep or ladder by name: its document and its report."""
+    return {**numbers(document), **pictures(document)}
+
+
+def numbers(document: Mapping[str, Any]) -> dict[str, str | bytes]:
+    """The files of a document that hold its numbers: the document, and the CSVs of a run."""
+    if "groups" in document:
+        return {"validation.json": dump(document)}
+    name = str(document["schema"]).removeprefix("moesim.").partition("/")[0]
+    return {f"{name}.json": dump(kept(document)), **_csv(document)}
+
+
+def pictures(document: Mapping[str, Any]) -> dict[str, str | bytes]:
+    """The report of a document, and the trace of a run that has a course in time; without what could not be made."""
+    made = {"report.html": attempt("report", partial(_report, document))}
+    if _SCHEMAS[0] == document.get("schema"):
+        made["trace.json.gz"] = attempt("trace", partial(_trace, document))
+    return {name: file for name, file in made.items() if isinstance(file, str | bytes)}
+
+
+def _report(document: Mapping[str, Any]) -> str:
     from sim.show import report
 
-    name = str(document["schema"]).removeprefix("moesim.").partition("/")[0]
-    return {f"{name}.json": dump(document), "report.html": report.report_html(document)}
+    return report.report_html(dict(document))
+
+
+def _trace(result: Mapping[str, Any]) -> bytes | None:
+    from sim.show import timelines, trace
+
+    timeline = timelines.of_result(dict(result))
+    some = timeline.slices or timeline.transfers or timeline.counters
+    return trace.encode(trace.document(timeline)) if some else None
+
+
+def save(folder: Path, document: Mapping[str, Any], *, with_report: bool = True) -> list[Path]:
+    """Write the files of a document, numbers before any picture is made of them; returns their paths. Raises as `write`."""
+    written = numbers(document)
+    write(folder, written)
+    drawn = pictures(document) if with_report else {}
+    if drawn:
+        write(folder, drawn)
+    return [folder / name for name in (*written, *drawn)]
 
 
 def _csv(result: Mapping[str, Any]) -> dict[str, str]:
@@ -79,6 +110,9 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in _DOCUMENTS:
+            if name in files:
+                partial_name(folder / name).unlink(missing_ok=True)
         if "result.json" in files:
             for pattern in _OF_RUNS:
                 for old in folder.glob(pattern):
@@ -98,6 +132,11 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
         raise InputError(Fault(Mark(str(folder)), "--out", reason, _WRITABLE)) from None
 
 
+def partial_name(path: Path) -> Path:
+    """Where what is finished of a document lies while a whole one from before stands at `path`: `result.partial.json`."""
+    return path.with_suffix(f".partial{path.suffix}")
+
+
 def check(folder: Path) -> Path:
     """The folder itself. Raises `InputError` where nothing could be written into it: before the work, not after."""
     there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
@@ -111,7 +150,7 @@ def check(folder: Path) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """Read a document of a command.
 
-    A folder stands for the result.json, sweep.json or ladder.json in it, a shipped hardware's name for its profile.
+    A folder stands for the result.json, sweep.json, ladder.json or validation.json in it, a shipped hardware's name for its profile.
     """
     if not path.exists() and str(path) in documents.shipped("hardware"):
         from sim.cluster.hardware import load_hardware

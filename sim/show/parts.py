@@ -10,6 +10,7 @@ from typing import Any
 
 from sim.show import grids, page, rules
 from sim.show.cases import Case
+from sim.show.failures import Failure, attempt
 from sim.show.grid import Grid
 
 _LONG = (
@@ -50,8 +51,16 @@ def report(
 
 
 def figure(ident: str, drawn: Any, title: str | None = None) -> str:
-    """A figure of a report."""
-    return page.figure_html(page.drawing(f"fig-{ident}", drawn, title))
+    """A figure of a report, or what draws it; a note where that fails."""
+
+    def make() -> Any:
+        figure = drawn() if callable(drawn) else drawn
+        if isinstance(figure, Failure):
+            return figure
+        return page.figure_html(page.drawing(f"fig-{ident}", figure, title))
+
+    made = attempt(ident, make)
+    return made.note if isinstance(made, Failure) else str(made)
 
 
 def again(command: str, text: str, note: str = "") -> str:

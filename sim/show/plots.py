@@ -7,10 +7,12 @@ Plotly is imported when something is drawn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from sim.errors import Fault, InputError, nearest
 from sim.show import (
+    failures,
     inference,
     plot_enough,
     plot_fabric,
@@ -165,11 +167,11 @@ def figures(kind: str, result: Result) -> dict[str, Figure]:
 
 
 def drawable(result: Result, kinds: Iterable[str] = KINDS) -> dict[str, Figure]:
-    """All kinds that the result has data for, drawn."""
+    """All kinds that the result has data for, drawn; a `failures.Failure` where one could not be."""
     found = {}
     for kind in kinds:
         try:
-            found[kind] = figure(kind, result)
+            found[kind] = failures.attempt(kind, partial(figure, kind, result))
         except InputError:
             continue
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,20 @@ from sim.trees import flatten
 
 Result = dict[str, Any]
 Progress = Callable[[str], None]
+Keep = Callable[[Callable[[], Result]], None]
+"""Takes what makes the document of all that has ended so far, to write it or not."""
 
 RESULT_SCHEMA = "moesim.result/1"
 _MATRIX_LIMIT = 256  # ranks; a larger traffic matrix is left out of the result
 
 
-def run_document(document: Document, progress: Progress = lambda _: None) -> Result:
-    """Run a scenario document, with its variants if it has any. Returns the result document."""
+def run_document(
+    document: Document, progress: Progress = lambda _: None, keep: Keep = lambda _: None
+) -> Result:
+    """Run a scenario document, with its variants if it has any. Returns the result document.
+
+    `keep` is given, after each variant but the last, what makes the document of those that have ended.
+    """
     documents = scenarios.variants(document)
     if not document.get(("variants",)):
         return run_scenario(scenarios.resolve(document), progress)
@@ -42,6 +50,18 @@ def run_document(document: Document, progress: Progress = lambda _: None) -> Res
     results: dict[str, Result] = {}
     for name, one in resolved.items():
         results[name] = run_scenario(one, progress)
+        if len(results) < len(resolved):
+            keep(partial(_partial, document, results, len(resolved)))
+    return _together(document, results)
+
+
+def _partial(document: Document, results: dict[str, Result], total: int) -> Result:
+    finished = {"finished": len(results), "of": total, "what": "variants"}
+    return {"schema": RESULT_SCHEMA, "partial": finished} | _together(document, results)
+
+
+def _together(document: Document, results: dict[str, Result]) -> Result:
+    """The document of several variants, each compared with the first."""
     first, *others = results
     reference = flatten(results[first]["metrics"])
     comparison = {
