@@ -7,6 +7,7 @@ or never end.
 from __future__ import annotations
 
 import difflib
+import errno
 import gc
 import itertools
 import os
@@ -18,11 +19,12 @@ from functools import cache
 from pathlib import Path
 
 from sim import limits
-from sim.errors import Fault, InputError, Mark, nearest
+from sim.errors import Fault, InputError, Mark, MoesimError, nearest
 
 MAX_BYTES = limits.FILE_BYTES
 _SETTLED_NS = 2 * 10**9  # finer than this the times of some file systems do not tell changes apart
 _LOOKED_AT = 2000  # files of a folder, for the nearest name
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _ALIKE = 0.8  # of two file names, ending included
 _COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenarios/ladders"}
 """Command -> the folder of what it takes."""
@@ -104,6 +106,14 @@ def uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def unwritable(folder: Path, error: OSError) -> MoesimError:
+    """What is said of a folder that cannot be written into; a full disk is no fault of what was asked."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in _FULL:
+        return MoesimError(f"{folder}: {reason}; nothing there is half-written")
+    return InputError(Fault(Mark(str(folder)), "--out", reason, "a folder that can be written"))
 
 
 def content(

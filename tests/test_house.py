@@ -19,7 +19,18 @@ MODULES = sorted(SIM.rglob("*.py"))
 ROOMS = ("ground", "cluster", "workload", "cost", "schedule", "engine", "study", "explore", "show", "door")
 """From the ground up; `ground` is errors, units, files and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
-GROUND = ("errors", "units", "limits", "json_events", "files", "cells", "documents", "schemas", "trees")
+GROUND = (
+    "errors",
+    "units",
+    "limits",
+    "json_events",
+    "locks",
+    "files",
+    "cells",
+    "documents",
+    "schemas",
+    "trees",
+)
 MAX_LINES = 400
 
 HOMES = {

@@ -53,27 +53,28 @@ def sweep(
     names, objective = sweeps.names_of(asked.space.axes), next(iter(asked.objectives))
     for hint in () if as_json else sweep_file.hints(asked):
         click.echo(f"note: {hint}", err=True)
-    with SweepBar(console_of(), len(asked.space), objective, quiet=as_json) as bar:
+    with folders.occupied(folder, tell):
+        with SweepBar(console_of(), len(asked.space), objective, quiet=as_json) as bar:
 
-        def watch(now: exploring.Progress) -> None:
-            number, metrics = now.best or (0, None)
-            where = sweeps.values_text({"values": asked.space.values(number)}, names)
-            bar.show(now.settled, metrics, now.what, where)
+            def watch(now: exploring.Progress) -> None:
+                number, metrics = now.best or (0, None)
+                where = sweeps.values_text({"values": asked.space.values(number)}, names)
+                bar.show(now.settled, metrics, now.what, where)
 
-        with Keeper(folder, "sweep.json", tell) as keep:
-            document = exploring.run_on(
-                asked,
-                start(jobs, dask),
-                folder / "sweep.sqlite",
-                watch,
-                fresh=fresh,
-                keep=keep.later,
-            )
-    with figure_notes():
-        written = folders.save(folder, document)
-    if kind is not None:
-        folders.write(folder, {f"points.{kind}": exporting.encode(document, kind)})
-        written.append(folder / f"points.{kind}")
+            with Keeper(folder, "sweep.json", tell) as keep:
+                document = exploring.run_on(
+                    asked,
+                    start(jobs, dask),
+                    folder / "sweep.sqlite",
+                    watch,
+                    fresh=fresh,
+                    keep=keep.later,
+                )
+        with figure_notes():
+            written = folders.save(folder, document)
+        if kind is not None:
+            folders.write(folder, {f"points.{kind}": exporting.encode(document, kind)})
+            written.append(folder / f"points.{kind}")
     if as_json:
         click.echo(folders.dump(document), nl=False)
     else:
@@ -97,10 +98,11 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     folder_of(out, "")
     asked = read(file)
     folder = folder_of(out, asked.spec.name)
-    with Keeper(folder, "ladder.json", tell) as keep:
-        found = study.run(asked, progress(as_json), keep)
-    with figure_notes():
-        written = folders.save(folder, found)
+    with folders.occupied(folder, tell):
+        with Keeper(folder, "ladder.json", tell) as keep:
+            found = study.run(asked, progress(as_json), keep)
+        with figure_notes():
+            written = folders.save(folder, found)
     for warning in found["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     if as_json:

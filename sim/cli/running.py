@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,11 @@ def run(
     say = progress(as_json)
     places = {name: folder_of(out, name, several=len(documents) > 1) for name in documents}
     for name, document in documents.items():
-        with Keeper(places[name], "result.json", tell) as keep:
-            result = results[name] = study.run_document(document, say, keep)
-        with figure_notes():
-            written = folders.save(places[name], result, with_report=not no_report)
+        with folders.occupied(places[name], tell):
+            with Keeper(places[name], "result.json", tell) as keep:
+                result = results[name] = study.run_document(document, say, keep)
+            with figure_notes():
+                written = folders.save(places[name], result, with_report=not no_report)
         if not as_json:
             tables.print_result(result, console_of(), written)
     if as_json:
@@ -84,11 +86,12 @@ def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
 
     if out is not None:
         folders.check(out)
-    with Keeper(out, "validation.json", tell) as keep:
-        found = compare(groups or None, progress(as_json), keep)
-    if out is not None:
-        with figure_notes():
-            folders.save(out, found)
+    with folders.occupied(out, tell) if out is not None else nullcontext():
+        with Keeper(out, "validation.json", tell) as keep:
+            found = compare(groups or None, progress(as_json), keep)
+        if out is not None:
+            with figure_notes():
+                folders.save(out, found)
     if as_json:
         click.echo(folders.dump(found), nl=False)
     else:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sim import locks
 from sim.explore import answers
 from sim.explore.answers import Point
 from sim.explore.changes import Changes, changes
@@ -160,9 +161,9 @@ def run_on(
     fresh: bool = False,
     keep: Keep = lambda _: None,
 ) -> dict[str, Any]:
-    """`run` by way of a store's file; workers are ended, at once where anything goes wrong."""
+    """`run` by way of a store's file, while no other process has it; workers are ended, at once where anything goes wrong."""
     try:
-        with Store(store, fresh=fresh) as kept:
+        with locks.hold(store.parent), Store(store, fresh=fresh) as kept:
             document = run(sweep, workers, kept, watch, keep)
     except BaseException:
         workers.close(now=True)

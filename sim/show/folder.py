@@ -5,23 +5,21 @@ Every file is written under a temporary name and then renamed, so that nothing i
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sim import documents
-from sim.errors import Fault, InputError, Mark, MoesimError, nearest
-from sim.files import beside
+from sim import documents, locks
+from sim.errors import Fault, InputError, Mark, nearest
+from sim.files import beside, unwritable
 from sim.files import text as text_of
 from sim.show.failures import attempt
 
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _SCHEMAS = ("moesim.result/1", "moesim.results/1", "moesim.sweep/1", "moesim.ladder/1")
 _OF_RUNS = ("report.html", "trace.json.gz", "flow_completion*.csv")
 _WRITABLE = "a folder that can be written"
@@ -103,11 +101,19 @@ def _csv(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write files into a folder, which is made where it is missing.
+    """Write files into a folder, which is made where it is missing; a document, while no other process writes there.
 
     A new result.json takes the report, trace and CSVs of the one before it away, so that what stands together belongs together.
     Raises `InputError` where that cannot be, `MoesimError` where the disk is full, which is no fault of what was asked.
     """
+    if any(name in files for name in _DOCUMENTS):
+        with occupied(folder):
+            _write(folder, files)
+    else:
+        _write(folder, files)
+
+
+def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in _DOCUMENTS:
@@ -126,10 +132,14 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        if error.errno in _FULL:
-            raise MoesimError(f"{folder}: {reason}; nothing there is half-written") from None
-        raise InputError(Fault(Mark(str(folder)), "--out", reason, _WRITABLE)) from None
+        raise unwritable(folder, error) from None
+
+
+@contextmanager
+def occupied(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """While nobody else writes into a folder: a second run, sweep or ladder waits for the first, and says so by `tell`."""
+    with locks.hold(folder, tell):
+        yield
 
 
 def partial_name(path: Path) -> Path:
