@@ -129,10 +129,11 @@ class Document:
         last = path[-1]
         if isinstance(node, list) and not (isinstance(last, int) and 0 <= last < len(node)):
             raise InputError(Fault(mark, dotted(path), f"'{last}'", f"an index below {len(node)}"))
+        stood = isinstance(self.get(path), dict | list)  # of anything else there are no marks below
         node[last] = _copy(value)
         for marks in (self.keys, self.values):
-            for old in [p for p in marks if p[: len(path)] == path]:
-                del marks[old]
+            for old in [p for p in marks if p[: len(path)] == path] if stood else [path]:
+                marks.pop(old, None)
         self.keys[path] = self.values[path] = mark
 
     def overlay(self, other: Document, at: Path_ = ()) -> None:

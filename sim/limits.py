@@ -34,6 +34,8 @@ YAML_VALUES = 200_000
 """Keys and values of one YAML file, aliases expanded: 5 microseconds and a kilobyte each, with their marks."""
 YAML_LEVELS = 64
 """Mappings and lists inside one another: composing recurses."""
+FAULTS = 1000
+"""Of one document that are put into words: 50 microseconds each."""
 FILE_BYTES = 256 * 2**20
 """Of any other file that is read whole."""
 CSV_BYTES = 48 * 2**20
@@ -44,6 +46,8 @@ CSV_CELLS = 3_000_000
 """Cells of one CSV."""
 ARRAY_NUMBERS = 2**24
 """Numbers of one npy or npz: 8 bytes each, held twice while they are checked."""
+JSON_ENTRIES = 6_000_000
+"""Commas and brackets of a document that is drawn, as many as it has values: 70 bytes each."""
 TRACE_BYTES = 512 * 2**20
 """Of a profiler trace, unpacked; it is read in pieces."""
 TRACE_EVENTS = 5_000_000
@@ -66,6 +70,7 @@ DRAWN = Limit(2**26, "tokens drawn one by one", "ids of eight experts each are t
 SCORES = Limit(2**39, "scores of a token and an expert", "a billion take half a minute")
 CELLS = Limit(2**28, "cells of one table", "each is 8 bytes, some three times")
 OPERATIONS = Limit(20_000_000, "operations of one schedule", "each takes some 500 bytes")
+VARIANTS = Limit(256, "variants", "all are resolved before one runs, and their results are held together")
 PASSES = Limit(20_000, "passes of one prompt", "each is simulated, a tenth of a second or more")
 POINTS = Limit(10_000_000, "points of a sweep", "each is a row that is kept")
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from sim import units
+from sim import limits, units
 from sim.documents import Document, Path_
-from sim.errors import Fault, nearest
+from sim.errors import Fault, Mark, nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,7 +37,8 @@ def _quantity(dimension: str, least: float | None, value: object) -> float:
 def faults(document: Document, model: type[BaseModel], error: Any) -> Iterator[Fault]:
     """Every fault of a `ValidationError`, at its mark, in our words; what several kinds of value would do is one fault."""
     either: dict[Path_, list[str]] = {}
-    for entry in error.errors():
+    entries = error.errors(include_url=False)
+    for entry in entries[: limits.FAULTS]:
         path, models, chosen = _resolve(model, tuple(entry["loc"]), document.tree, entry["type"])
         if chosen and not isinstance(entry.get("ctx", {}).get("error"), units.UnitError):
             either.setdefault(path, []).append(_wanted(entry))
@@ -47,6 +48,8 @@ def faults(document: Document, model: type[BaseModel], error: Any) -> Iterator[F
         *others, last = dict.fromkeys(wanted)
         told = f"{', '.join(others)} or {last}" if others else last
         yield document.fault(path, _brief(document.get(path)), told)
+    if len(entries) > limits.FAULTS:
+        yield Fault(Mark(document.name), "", f"{len(entries) - limits.FAULTS:,} more faults", "none")
 
 
 def _fault(document: Document, path: Path_, models: list[type[BaseModel]], entry: Any) -> Fault:

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from sim import documents, limits
-from sim.errors import InputError
+from sim.errors import InfeasibleError, InputError
+from sim.explore import sweep_file
 from sim.schedule import flow_list
-from sim.study import kineto
+from sim.show import folder
+from sim.study import kineto, scenario
 from sim.study.calibrate import calibrate
 from sim.workload import recordings
 
@@ -226,3 +228,58 @@ def test_kernels_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     file.write_text('{"traceEvents":[' + ",".join([KERNEL] * 20) + "]}")
     monkeypatch.setattr(limits, "TRACE_KEPT", 19)
     assert "got more than 19 kernels and launches" in refused(calibrate, file)
+
+
+# --- what files lead to ----------------------------------------------------------------------------------------------
+
+
+HEAD = "name: x\ncluster: {hardware: h800, nodes: 1%s}\nmodel: deepseek-v3\n"
+PLAIN = "workload: {kind: all_to_all, bytes_per_rank: 1 MB, kernel: {kind: nccl}%s}\n"
+STEP = "workload: {kind: training, microbatches: 8, kernel: {kind: two_hop}, stage_layers: [%s]}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        (HEAD % "" + STEP % ",".join(["x"] * 190_000), "workload.stage_layers.0: got 'x'; wanted a valid integer"),
+        (HEAD % "" + PLAIN % "".join(f", k{i}: 1" for i in range(95_000)), "workload.k0: got the unknown key 'k0'"),
+        (HEAD % f", override: {{{','.join(f'k{i}: 1' for i in range(95_000))}}}" + PLAIN % "", "k0: got the unknown key 'k0'"),
+    ],
+    ids=["wrong values", "unknown keys", "unknown figures"],
+)  # fmt: skip
+def test_a_scenario_of_very_many_faults_is_refused_as_fast(text: str, got: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    script = f"from sim.study import scenario; scenario.resolve(scenario.read({str(file)!r}))"
+    cpu_s, megabytes, said = costs(script)
+    assert got in said
+    assert cpu_s < 2 * CPU_S
+    assert megabytes < MEGABYTES
+
+
+def test_faults_that_are_not_put_into_words_are_counted() -> None:
+    document = documents.loads(HEAD % "" + STEP % ",".join(["x"] * 5000), "x.yaml")
+    with pytest.raises(InputError) as caught:
+        scenario.resolve(document)
+    assert len(caught.value.faults) == limits.FAULTS + 1
+    assert str(caught.value.faults[-1]) == "x.yaml: got 4,000 more faults; wanted none"
+
+
+def test_variants_are_counted() -> None:
+    names = ", ".join(f"v{i}: {{seed: {i}}}" for i in range(1000))
+    document = documents.loads(HEAD % "" + PLAIN % "" + f"variants: {{{names}}}\n", "x.yaml")
+    with pytest.raises(InfeasibleError, match=r"variants = 1,000 variants; the limit is 256"):
+        scenario.variants(document)
+
+
+def test_values_of_an_axis_are_counted() -> None:
+    text = f"name: x\nbase: h800-450\naxes: {{seed: [{', '.join(map(str, range(20_000)))}]}}\nobjectives: {{a: minimise}}\n"
+    with pytest.raises(InputError, match=r"axes\.seed: got 20000 values; wanted at most 10000"):
+        sweep_file.sweep_of(documents.loads(text.replace("h800-450", "deepep-ep8-h800"), "x.yaml"))
+
+
+@pytest.mark.parametrize("entry", ["{}", "[]", "1.5", '{"a": 1}'])
+def test_a_document_to_be_drawn_is_counted_before_it_is_read(entry: str, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    file.write_text('{"schema": "moesim.result/1", "x": [' + f"{entry}," * 8_000_000 + "1]}")
+    assert f"got JSON of more than {limits.JSON_ENTRIES:,} entries" in refused(folder.read, file)

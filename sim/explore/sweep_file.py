@@ -166,6 +166,10 @@ def _axes(document: Document, said: SweepSpec, base: Document, faults: list[Faul
             continue
         if not axis.values:
             faults.append(document.fault(("axes", name), "no value", "one value or more", key=True))
+        if len(axis.values) > _MAX_VALUES:
+            wanted = f"at most {_MAX_VALUES}"
+            faults.append(document.fault(("axes", name), f"{len(axis.values)} values", wanted, key=True))
+            continue
         told = Counter(map(_told, axis.values))
         repeated = [value for value in axis.values if told[_told(value)] > 1]
         if repeated:

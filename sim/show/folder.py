@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sim import documents, locks
+from sim import documents, limits, locks
 from sim.errors import Fault, InputError, Mark, nearest
-from sim.files import beside, unwritable
+from sim.files import beside, uncollected, unwritable
 from sim.files import text as text_of
 from sim.show.failures import attempt
 
@@ -211,8 +211,12 @@ def as_written(file: Path) -> Iterator[None]:
 def _tree(file: Path, wanted: str) -> Any:
     """What stands in a JSON file; no number in it is infinite, and none is NaN."""
     text = text_of(file, wanted)
+    if sum(map(text.count, ",[{")) > limits.JSON_ENTRIES:
+        got = f"JSON of more than {limits.JSON_ENTRIES:,} entries"
+        raise InputError(Fault(Mark(str(file)), "", got, "a document of fewer GPUs, variants or points"))
     try:
-        return json.loads(text, parse_constant=_no_number)
+        with uncollected():
+            return json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         mark, got = Mark(str(file), error.lineno, error.colno), "text that is not whole JSON"
     except RecursionError:

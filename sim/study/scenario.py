@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sim import documents, units
+from sim import documents, limits, units
 from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import Fault, InputError, Mark
@@ -140,10 +140,13 @@ def variants(document: Document) -> dict[str, Document]:
     if not declared:
         return {str(document.get(("name",)) or "scenario"): document}
     document.check(ScenarioSpec)
+    limits.require(len(declared), limits.VARIANTS, "variants")
     found = {}
+    alike = document.copy()
+    alike.put(("variants",), None, document.mark(("variants",)))  # with the marks below it
+    del alike.tree["variants"]
     for name, overrides in declared.items():
-        one = document.copy()
-        del one.tree["variants"]
+        one = alike.copy()
         one.tree["name"] = f"{document.get(('name',))}-{name}"
         for dotted, value in overrides.items():
             mark = document.mark(("variants", name, dotted), key=True)
