@@ -6,18 +6,19 @@ A column is counted in cells, as a spreadsheet shows it, not in characters.
 from __future__ import annotations
 
 import csv
-import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sim import files
+from sim import files, limits
 from sim.errors import InputError, Mark, Problem, nearest
 
 Row = tuple[int, list[str]]
 """A line, counted from 1, and its cells, stripped."""
 
 _MAX_PROBLEMS = 20
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # str.splitlines() knows ends of lines that no CSV has
 
 
 @dataclass(slots=True)
@@ -28,31 +29,51 @@ class Sheet:
     rows: list[Row]
     at: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    more: int = 0
+    """Faults after the first that are not kept."""
 
     def problem(self, line: int, column: str | int, got: str, wanted: str) -> None:
-        """Note a problem in a cell, by the name of its column or by its place, from 0."""
+        """Note a problem in a cell, by the name of its column or by its place, from 0; of those past the first, the number."""
+        if len(self.problems) >= _MAX_PROBLEMS:
+            self.more += 1
+            return
         place = self.at.get(column, 0) if isinstance(column, str) else column
         key = column if isinstance(column, str) else ""
         self.problems.append(Problem(Mark(str(self.file), line, place + 1), key, got, wanted))
 
     def raise_problems(self) -> None:
         """Raise `InputError` with the first problems and the number of the others, if there are any."""
-        more = len(self.problems) - _MAX_PROBLEMS
-        tail = [Problem(Mark(str(self.file)), "", f"{more} more problems", "none")] if more > 0 else []
+        more = self.more + max(0, len(self.problems) - _MAX_PROBLEMS)
+        tail = [Problem(Mark(str(self.file)), "", f"{more} more problems", "none")] if more else []
         if self.problems:
             raise InputError([*self.problems[:_MAX_PROBLEMS], *tail])
 
 
 def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> list[Row]:
-    """The rows that hold anything; parameters as of `files.content`. Raises `InputError` for what is no CSV."""
-    text = files.text(file, wanted, where, key)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    """The rows that hold anything; parameters as of `files.content`.
+
+    Raises `InputError` for what is no CSV, and as soon as there is more of it than `limits` has room for.
+    """
+    text = files.text(file, wanted, where, key, limits.CSV_BYTES)
+    reader = csv.reader((line[0] for line in _LINE.finditer(text)), strict=True)
     found: list[Row] = []
+    num_rows = num_cells = 0
     try:
-        found.extend((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        for row in reader:
+            num_rows += 1
+            num_cells += len(row)
+            if num_rows > limits.CSV_ROWS or num_cells > limits.CSV_CELLS:
+                most = limits.CSV_ROWS if num_rows > limits.CSV_ROWS else limits.CSV_CELLS
+                got = f"more than {most:,} {'rows' if num_rows > limits.CSV_ROWS else 'cells'}"
+                raise InputError(
+                    Problem(Mark(str(file), reader.line_num, 1), "", got, f"{wanted}, a shorter one")
+                )
+            row = [cell.strip() for cell in row]
+            if any(row):
+                found.append((reader.line_num, row))
     except csv.Error as error:
         raise InputError(Problem(Mark(str(file), reader.line_num, 1), "", str(error), wanted)) from None
-    return [(line, row) for line, row in found if any(row)]
+    return found
 
 
 def sheet(

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from sim import files
+from sim import files, limits
 from sim.errors import InputError, Mark, Problem
 from sim.files import data_folder as data_folder
 from sim.files import find as find
@@ -27,14 +27,12 @@ from sim.files import shipped as shipped
 from sim.trees import Path_ as Path_
 from sim.trees import leaves
 
-MAX_FILE_BYTES = 32 * 2**20
-MAX_NODES = 200_000
-MAX_DEPTH = 64
 _INT = re.compile(r"[-+]?\d+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _CONSTANTS: Mapping[str, object] = {
     "": None, "~": None, "null": None, "true": True, "false": False, "True": True, "False": False,
 }  # fmt: skip
+_CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NO_TEXT = ("Cc", "Cs")  # Unicode's control characters and halves of characters
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS = {
@@ -123,10 +121,11 @@ class Document:
         last = path[-1]
         if isinstance(node, list) and not (isinstance(last, int) and 0 <= last < len(node)):
             raise InputError(Problem(mark, dotted(path), f"'{last}'", f"an index below {len(node)}"))
+        stood = isinstance(self.get(path), dict | list)  # of anything else there are no marks below
         node[last] = _copy(value)
         for marks in (self.keys, self.values):
-            for old in [p for p in marks if p[: len(path)] == path]:
-                del marks[old]
+            for old in [p for p in marks if p[: len(path)] == path] if stood else [path]:
+                marks.pop(old, None)
         self.keys[path] = self.values[path] = mark
 
     def overlay(self, other: Document, at: Path_ = ()) -> None:
@@ -171,8 +170,8 @@ def load(path: str | Path) -> Document:
 @lru_cache(maxsize=128)
 def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Document:
     """The document of a file; `version` tells it from what stood there at other times."""
-    if size > MAX_FILE_BYTES:
-        raise InputError(Problem(Mark(str(path)), "", f"{size} bytes", f"at most {MAX_FILE_BYTES}"))
+    if size > limits.YAML_BYTES:
+        raise InputError(Problem(Mark(str(path)), "", f"{size} bytes", f"at most {limits.YAML_BYTES}"))
     document = loads(files.text(path, "a readable YAML file"), str(path))
     document.folder = folder
     return document
@@ -180,11 +179,18 @@ def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Docu
 
 def loads(text: str, name: str) -> Document:
     """Read YAML text; `name` stands in messages."""
+    with files.uncollected():
+        return _loads(text, name)
+
+
+def _loads(text: str, name: str) -> Document:
     document = Document({}, name)
     problems: list[Problem] = []
     try:
         _bound(text, name)
         node = yaml.compose(text, Loader=_LOADER)
+    except yaml.reader.ReaderError as error:
+        raise InputError(_unreadable(text, name, error)) from None
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = Mark(name, at.line + 1, at.column + 1) if at else Mark(name)
@@ -226,11 +232,11 @@ class _Walk:
     def visit(self, node: yaml.Node, path: Path_) -> Any:
         self.count += 1
         mark = _mark(node, self.document.name)
-        if self.count > MAX_NODES:
+        if self.count > limits.YAML_VALUES:
             raise InputError(
                 [
                     *self.problems,
-                    Problem(mark, dotted(path), f"more than {MAX_NODES} values", "a smaller file"),
+                    Problem(mark, dotted(path), f"more than {limits.YAML_VALUES} values", "a smaller file"),
                 ]
             )
         if id(node) in self.open:
@@ -311,15 +317,33 @@ def _at(mark: Any, name: str) -> Mark:
     return Mark(name, mark.line + 1, mark.column + 1)
 
 
+def _unreadable(text: str, name: str, error: yaml.reader.ReaderError) -> Problem:
+    """The first character that YAML does not allow, at its line."""
+    strange = _CONTROL.search(text)
+    if strange is None:
+        return Problem(Mark(name), "", str(error.reason), "well-formed YAML")
+    line = text.count("\n", 0, strange.start()) + 1
+    column = strange.start() - text.rfind("\n", 0, strange.start())
+    got = f"the control character U+{ord(strange[0]):04X}"
+    return Problem(Mark(name, line, column), "", got, "text")
+
+
 def _bound(text: str, name: str) -> None:
-    """Refuse what is too deep before composing it: composing recurses."""
-    depth = 0
+    """Refuse what is too much, or too deep, before composing it: composing keeps all and recurses."""
+    depth = count = 0
     for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.NodeEvent):
+            count += 1
+            if count > limits.YAML_VALUES:
+                got = f"more than {limits.YAML_VALUES} values"
+                raise InputError(Problem(_at(event.start_mark, name), "", got, "a smaller file"))
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
-            if depth > MAX_DEPTH:
+            if depth > limits.YAML_LEVELS:
                 mark = _at(event.start_mark, name)
-                raise InputError(Problem(mark, "", f"more than {MAX_DEPTH} levels", "a flatter file"))
+                raise InputError(
+                    Problem(mark, "", f"more than {limits.YAML_LEVELS} levels", "a flatter file")
+                )
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

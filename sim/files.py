@@ -7,19 +7,23 @@ or never end.
 from __future__ import annotations
 
 import difflib
+import errno
+import gc
 import itertools
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from sim.errors import InputError, Mark, Problem, nearest
+from sim import limits
+from sim.errors import InputError, Mark, MoesimError, Problem, nearest
 
-MAX_BYTES = 256 * 2**20
 _SETTLED_NS = 2 * 10**9  # finer than this the times of some file systems do not tell changes apart
 _LOOKED_AT = 2000  # files of a folder, for the nearest name
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _ALIKE = 0.8  # of two file names, ending included
 _COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenarios/ladders"}
 """Command -> the folder of what it takes."""
@@ -103,18 +107,42 @@ def is_settled(found: os.stat_result) -> bool:
     return time.time_ns() - found.st_mtime_ns > _SETTLED_NS
 
 
-def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> bytes:
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """While a file is taken in: Python does not look for garbage, of which there is none, in all that it makes anew."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def unwritable(folder: Path, error: OSError) -> MoesimError:
+    """What is said of a folder that cannot be written into; a full disk is no mistake of the user."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in _FULL:
+        return MoesimError(f"{folder}: {reason}; nothing there is half-written")
+    return InputError(Problem(Mark(str(folder)), "--out", reason, "a folder that can be written"))
+
+
+def content(
+    path: Path, wanted: str, where: Mark | None = None, key: str = "", most: int | None = None
+) -> bytes:
     """The bytes of a file.
 
-    Parameters: `wanted`, what should be there, for messages; `where` and `key`, the place in a document that names it.
-    Raises `InputError` for what is no regular file, cannot be read or is larger than `MAX_BYTES`.
+    Parameters: `wanted`, what should be there, for messages; `where` and `key`, the place in a document that names it;
+    `most`, another limit than `limits.FILE_BYTES` [bytes].
+    Raises `InputError` for what is no regular file, cannot be read or is larger than the limit.
     """
+    most = min(limits.FILE_BYTES, most or limits.FILE_BYTES)
     try:
         found = path.stat()
-        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
+        if stat.S_ISREG(found.st_mode) and found.st_size <= most:
             return path.read_bytes()
         if stat.S_ISREG(found.st_mode):
-            reason, wanted = f"{found.st_size} bytes", f"{wanted}, of at most {MAX_BYTES}"
+            reason, wanted = f"{found.st_size} bytes", f"{wanted}, of at most {most}"
         else:
             reason = "a folder" if stat.S_ISDIR(found.st_mode) else "something that is no regular file"
     except OSError as error:
@@ -128,9 +156,9 @@ def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -
     )
 
 
-def text(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> str:
+def text(path: Path, wanted: str, where: Mark | None = None, key: str = "", most: int | None = None) -> str:
     """The text of a file in UTF-8, without a byte-order mark; otherwise as `content`."""
-    raw = content(path, wanted, where, key)
+    raw = content(path, wanted, where, key, most)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -22,9 +22,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from sim import units
+from sim import limits, units
 from sim.documents import Document, Path_
-from sim.errors import InputError, Problem, nearest
+from sim.errors import InputError, Mark, Problem, nearest
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
@@ -227,7 +227,8 @@ def check(document: Document, model: type[M]) -> M:
 def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
     """Every problem of a `ValidationError`, at its mark, in our words; what several kinds of value would do is one problem."""
     either: dict[Path_, list[str]] = {}
-    for entry in error.errors():
+    entries = error.errors(include_url=False)
+    for entry in entries[: limits.PROBLEMS]:
         path, models, chosen = _resolve(model, tuple(entry["loc"]), document.tree, entry["type"])
         if chosen and not isinstance(entry.get("ctx", {}).get("error"), units.UnitError):
             either.setdefault(path, []).append(_wanted(entry))
@@ -237,6 +238,8 @@ def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
         *others, last = dict.fromkeys(wanted)
         told = f"{', '.join(others)} or {last}" if others else last
         yield document.problem(path, _brief(document.get(path)), told)
+    if len(entries) > limits.PROBLEMS:
+        yield Problem(Mark(document.name), "", f"{len(entries) - limits.PROBLEMS:,} more problems", "none")
 
 
 def _problem(document: Document, path: Path_, models: list[Any], entry: Any) -> Problem:

@@ -192,7 +192,8 @@ def _leaves(
             yield rail, pod, leaf
 
 
-def _num_uplinks(fabric: Fabric) -> int:
+def num_uplinks(fabric: Fabric) -> int:
+    """Cables from a leaf to the spines."""
     return max(1, round(fabric.nodes_per_leaf / fabric.oversubscription))
 
 
@@ -200,14 +201,14 @@ def _uplink_rate(hardware: Hardware, fabric: Fabric) -> float:
     """Rate of one uplink [bytes/s], so that they add up to `nodes_per_leaf` NICs over the oversubscription."""
     assert hardware.nic is not None
     nic = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
-    return fabric.nodes_per_leaf * nic / fabric.oversubscription / _num_uplinks(fabric)
+    return fabric.nodes_per_leaf * nic / fabric.oversubscription / num_uplinks(fabric)
 
 
 def _rail_optimized(
     graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
 ) -> None:
     rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
-    spines = [f"spine{s}" for s in range(_num_uplinks(fabric))]
+    spines = [f"spine{s}" for s in range(num_uplinks(fabric))]
     graph.add_nodes_from(spines, kind="spine", pod=NONE)
     for _, _, leaf in list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail")):
         for spine in spines:
@@ -222,7 +223,7 @@ def _multi_plane(
     if num_nodes <= fabric.nodes_per_leaf:
         return
     for rail, _, leaf in leaves:
-        for s in range(_num_uplinks(fabric)):
+        for s in range(num_uplinks(fabric)):
             spine = f"plane{rail}/spine{s}"
             graph.add_node(spine, kind="spine", rail=rail, pod=NONE)
             _uplink(graph, leaf, spine, rate, pooled)
@@ -245,14 +246,14 @@ def _three_tier(
     pods: set[int] = set()
     for _, pod, leaf in list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail")):
         pods.add(pod)
-        for s in range(_num_uplinks(fabric)):
+        for s in range(num_uplinks(fabric)):
             spine = f"pod{pod}/spine{s}"
             graph.add_node(spine, kind="spine", pod=pod)
             _uplink(graph, leaf, spine, rate, pooled)
     if len(pods) < 2:
         return
     for pod in sorted(pods):
-        for s in range(_num_uplinks(fabric)):
+        for s in range(num_uplinks(fabric)):
             core = f"core{s}"
             graph.add_node(core, kind="core")
             up_rate = rate * gpus_per_node / fabric.oversubscription

@@ -115,7 +115,7 @@ def _is_constraint(problem: Problem, constraints: Sequence[Expression]) -> bool:
 
 
 def _bug(error: Exception) -> str:
-    """A problem of ours in one line: what, and where in the package."""
+    """An error of ours in one line: what, and where in the package."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} (in {Path(last.filename).name}, line {last.lineno})"
 

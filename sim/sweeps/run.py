@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from sim import locks
+from sim.runs.kinds import Keep
 from sim.sweeps import answers, names
 from sim.sweeps.answers import Point
 from sim.sweeps.changes import Changes, changes
@@ -120,9 +123,16 @@ class _Run:
         self.watch(self.progress)
 
 
-def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: None) -> dict[str, Any]:
+def run(
+    sweep: Sweep,
+    workers: Workers,
+    store: Store,
+    watch: Watch = lambda _: None,
+    keep: Keep = lambda _: None,
+) -> dict[str, Any]:
     """Run a sweep to its end; returns its document, `moesim.sweep/1`.
 
+    `keep` is given, once, what makes the document of the points that are settled when it is asked.
     Raises `InputError` where a constraint or objective names what the first point that runs does not have, `StoreError` where
     the disk is full. A constraint says nothing of a later point that lacks its names; without an objective a point cannot be.
     """
@@ -130,6 +140,7 @@ def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: N
     driver = Driver(workers, store, sweep.constraints)
     one = _Run(sweep, driver, watch, progress)
     driver.tick = one.tick
+    keep(partial(_settled, one))
     if sweep.prune:
         _pruned(one)
     else:
@@ -141,12 +152,18 @@ def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: N
 
 
 def run_on(
-    sweep: Sweep, workers: Workers, store: Path, watch: Watch = lambda _: None, *, fresh: bool = False
+    sweep: Sweep,
+    workers: Workers,
+    store: Path,
+    watch: Watch = lambda _: None,
+    *,
+    fresh: bool = False,
+    keep: Keep = lambda _: None,
 ) -> dict[str, Any]:
-    """`run` by way of a store's file; workers are ended, at once where anything goes wrong."""
+    """`run` by way of a store's file, while no other process has it; workers are ended, at once where anything goes wrong."""
     try:
-        with Store(store, fresh=fresh) as kept:
-            document = run(sweep, workers, kept, watch)
+        with locks.hold(store.parent), Store(store, fresh=fresh) as kept:
+            document = run(sweep, workers, kept, watch, keep)
     except BaseException:
         workers.close(now=True)
         raise
@@ -201,6 +218,16 @@ def _fronts(one: _Run) -> dict[tuple[int, ...], np.ndarray[Any, Any]]:
 
 
 # --- the document --------------------------------------------------------------------------------------------------
+
+
+def _settled(one: _Run) -> dict[str, Any] | None:
+    """The document of the points that are settled; None where none is."""
+    numbers = [number for number in one.sweep.space.numbers() if number in one.points]
+    if not numbers:
+        return None
+    finished = {"finished": len(numbers), "of": len(one.sweep.space), "what": "points"}
+    whole = _document(one, [one.points[number] for number in numbers], Changes([], 0))
+    return {"schema": SCHEMA, "partial": finished} | whole
 
 
 def _document(one: _Run, points: list[Point], almost: Changes) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sim.errors import InputError, Mark, Problem, nearest
-from sim.runs.kinds import Progress
+from sim.runs.kinds import Keep, Progress
 from sim.validation import kernels as compute_rows
 from sim.validation import layer_pair, published
 from sim.validation import runs as run_rows
@@ -67,10 +68,13 @@ def load(group: str) -> Published:
     return published.load(group, SOURCES[group].shape)[0]
 
 
-def validate(groups: Sequence[str] | None = None, progress: Progress = lambda _: None) -> dict[str, Any]:
+def validate(
+    groups: Sequence[str] | None = None, progress: Progress = lambda _: None, keep: Keep = lambda _: None
+) -> dict[str, Any]:
     """Compare with what was published.
 
-    Parameters: `groups`, names from `GROUPS` (all where None or empty). Returns `{groups: {NAME: {ok,
+    Parameters: `groups`, names from `GROUPS` (all where None or empty); `keep`, given what makes the document of the groups
+    that have ended. Returns `{groups: {NAME: {ok,
     mean_abs_error_fraction, worst_error_fraction, rows, ...}}}`; values and units of rows are SI. Raises `InputError`
     for an unknown group.
     """
@@ -82,7 +86,13 @@ def validate(groups: Sequence[str] | None = None, progress: Progress = lambda _:
     ]
     if problems:
         raise InputError(problems)
-    return {"groups": {name: _group(name, progress) for name in asked}}
+    found: dict[str, Any] = {}
+    for name in asked:
+        found[name] = _group(name, progress)
+        if len(found) < len(asked):
+            finished = {"finished": len(found), "of": len(asked), "what": "groups"}
+            keep(partial(dict, partial=finished, groups=dict(found)))
+    return {"groups": found}
 
 
 def _group(name: str, progress: Progress) -> dict[str, Any]:

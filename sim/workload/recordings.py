@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import cells, files
+from sim import cells, files, limits
 from sim.errors import InputError, Mark, Problem
 
 Table = NDArray[np.float64]
@@ -80,7 +80,8 @@ def _table(path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool
 
 
 def _csv(path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool) -> tuple[Table, list[str]]:
-    rows = cells.rows(path, wanted, where, key)
+    with files.uncollected():
+        rows = cells.rows(path, wanted, where, key)
     names = rows.pop(0)[1] if rows and all(math.isnan(_number(cell)) for cell in rows[0][1]) else []
     sheet = cells.Sheet(path, rows, {name: i for i, name in enumerate(names)})
     width = len(names or rows[0][1]) if rows else 0
@@ -89,8 +90,8 @@ def _csv(path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool) 
         if len(row) != width:
             sheet.problem(line, 0, f"{len(row)} cells", f"{width}, as in the first row")
             continue
-        for j, cell in enumerate(row):
-            table[i, j] = value = _number(cell)
+        table[i] = values = [_number(cell) for cell in row]
+        for j, (cell, value) in enumerate(zip(row, values, strict=True)):
             if not 0 <= value <= _MOST or (whole and value != round(value)):
                 kind = "a whole number" if whole else "a number"
                 sheet.problem(line, names[j] if names else j, repr(cell), f"{kind} of 0 or more")
@@ -111,8 +112,8 @@ def _unpacked(raw: bytes) -> bytes:
         inside = archive.infolist()
         if len(inside) != 1:
             raise ValueError(f"{len(inside)} arrays in one file")
-        if inside[0].file_size > files.MAX_BYTES:
-            raise ValueError(f"{inside[0].file_size} bytes when unpacked, more than {files.MAX_BYTES}")
+        if inside[0].file_size > limits.FILE_BYTES:
+            raise ValueError(f"{inside[0].file_size} bytes when unpacked, more than {limits.FILE_BYTES}")
         return archive.read(inside[0])
 
 
@@ -125,7 +126,9 @@ def _array(raw: bytes) -> Table:
     if dtype.kind not in "iuf":
         raise ValueError(f"an array of {dtype}")
     start, count = stream.tell(), math.prod(shape)
+    if count > limits.ARRAY_NUMBERS:
+        raise ValueError(f"{count:,} numbers, more than {limits.ARRAY_NUMBERS:,}")
     if count * dtype.itemsize != len(raw) - start:
         raise ValueError(f"{len(raw) - start} bytes of data, {count * dtype.itemsize} promised")
     flat = np.frombuffer(raw, dtype, count, offset=start)
-    return flat.reshape(shape, order="F" if by_column else "C").astype(np.float64)
+    return flat.reshape(shape, order="F" if by_column else "C").astype(np.float64, copy=False)

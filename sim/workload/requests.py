@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import cells
+from sim import cells, files
 from sim.errors import Mark
 
 Floats = NDArray[np.float64]
@@ -82,9 +82,10 @@ def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
 
     Raises `InputError` with the problems, each at its line and column.
     """
-    sheet = cells.sheet(file, _WHAT, COLUMNS, where=where, key=key)
-    reader = _RequestReader(sheet)
-    parsed = [reader.row(line, row) for line, row in sheet.rows]
+    with files.uncollected():
+        sheet = cells.sheet(file, _WHAT, COLUMNS, where=where, key=key)
+        reader = _RequestReader(sheet)
+        parsed = [reader.row(line, row) for line, row in sheet.rows]
     if not parsed:
         sheet.problem(1, 0, "no request", "one row or more")
     sheet.raise_problems()

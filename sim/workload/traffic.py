@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import InfeasibleError, InputError, Problem, nearest
+from sim import limits
+from sim.errors import InputError, Problem, nearest
 from sim.workload import expectation
 from sim.workload.gates import Gate, check
 from sim.workload.gating import draw, popularity
@@ -22,8 +23,6 @@ FloatArray = NDArray[np.float64]
 
 _CHUNK_TOKENS = 65536
 SAMPLINGS = ("tokens", "expected")
-MAX_DRAWN = 2**26
-"""Tokens of one draw: ids of eight experts each are two gigabytes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,11 +149,8 @@ def route(
     if sampling == "expected":
         return _expected(gate, placement, top_k, tokens_per_rank, node_of_rank, probabilities)
     num_tokens = placement.num_ranks * tokens_per_rank
-    if num_tokens > MAX_DRAWN:
-        raise InfeasibleError(
-            f"{num_tokens:,} tokens of {placement.num_ranks:,} ranks are more than are drawn one by one, {MAX_DRAWN:,}; "
-            "'sampling: expected' in the gate takes their mean"
-        )
+    keys = f"ranks {placement.num_ranks:,} x tokens of each {tokens_per_rank:,}"
+    limits.require(num_tokens, limits.DRAWN, keys, "'sampling: expected' in the gate takes their mean")
     ids = draw(gate, num_tokens, placement.num_experts, top_k, rng, probabilities)
     return count(ids, placement, tokens_per_rank, node_of_rank)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from sim.documents import dumps
 from sim.show.grid import Grid
@@ -34,7 +35,7 @@ def ladder_html(document: Document) -> str:
     inside = [
         _warnings(document),
         "<h2>Rung by rung</h2>",
-        parts.figure("ladder", plot_ladder.ladder(document)),
+        parts.figure("ladder", partial(plot_ladder.ladder, document)),
         parts.grid_html(ladder_grids.of_rungs(document)),
         _grids(
             (
@@ -45,7 +46,7 @@ def ladder_html(document: Document) -> str:
             )
         ),
         "<h2>Each choice alone, and removed last</h2>",
-        parts.figure("choices", plot_ladder.choices(document)),
+        parts.figure("choices", partial(plot_ladder.choices, document)),
         parts.grid_html(ladder_grids.of_readings(document)),
         *_enough(document),
         *_curves(document),
@@ -79,7 +80,9 @@ def _enough(document: Document) -> list[str]:
     if not document["enough"]:
         return []
     drawn = [name for name, one in document["enough"].items() if "needed" in one]
-    figures = "".join(parts.figure(f"enough-{name}", plot_enough.enough(document, name)) for name in drawn)
+    figures = "".join(
+        parts.figure(f"enough-{name}", partial(plot_enough.enough, document, name)) for name in drawn
+    )
     refused = [ladders.enough_sentence(one) for one in document["enough"].values() if "needed" not in one]
     table = _grids((ladder_grids.of_enough(document),))
     return [
@@ -95,7 +98,9 @@ def _curves(document: Document) -> list[str]:
         return []
     made = ["<h2>Where machines break even</h2>"]
     drawn = [name for name, one in document["curves"].items() if len(one["points"]) > 1]
-    figures = "".join(parts.figure(f"curve-{name}", plot_enough.break_even(document, name)) for name in drawn)
+    figures = "".join(
+        parts.figure(f"curve-{name}", partial(plot_enough.break_even, document, name)) for name in drawn
+    )
     made.append(f'<div class="pair">{figures}</div>')
     for name, one in document["curves"].items():
         tables = _grids((ladder_grids.of_curve(document, one), ladder_grids.of_curve_beside(document, one)))

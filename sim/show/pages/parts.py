@@ -8,6 +8,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sim.show.failures import Failure, attempt
 from sim.show.grid import Grid
 from sim.show.pages import page
 from sim.show.tables import rules
@@ -52,8 +53,16 @@ def report(
 
 
 def figure(ident: str, drawn: Any, title: str | None = None) -> str:
-    """A figure of a report."""
-    return page.figure_html(page.drawing(f"fig-{ident}", drawn, title))
+    """A figure of a report, or what draws it; a note where that fails."""
+
+    def make() -> Any:
+        figure = drawn() if callable(drawn) else drawn
+        if isinstance(figure, Failure):
+            return figure
+        return page.figure_html(page.drawing(f"fig-{ident}", figure, title))
+
+    made = attempt(ident, make)
+    return made.note if isinstance(made, Failure) else str(made)
 
 
 def again(command: str, text: str, note: str = "") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sim.show.pages import ladder as ladder_page
@@ -200,7 +201,8 @@ def _drawn(case: Case, kind: str, *, bars: bool) -> list[Any]:
     if kind == "memory" and inference_views.is_inference(case):
         return []
     if kind == "timeline" and not bars:
-        return [plot_timeline.timeline(_alone(case), max_bars=0)] if plot_timeline.num_bars(case) else []
+        raster = partial(plot_timeline.timeline, _alone(case), max_bars=0)
+        return [raster] if plot_timeline.num_bars(case) else []
     return list(plots.drawable(_alone(case), (kind,)).values())
 
 

@@ -7,9 +7,11 @@ Plotly is imported when something is drawn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from sim.errors import InputError, Problem, nearest
+from sim.show.failures import attempt
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import fabric as plot_fabric
 from sim.show.plots import inference as plot_inference
@@ -170,11 +172,11 @@ def figures(kind: str, result: Result) -> dict[str, Figure]:
 
 
 def drawable(result: Result, kinds: Iterable[str] = KINDS) -> dict[str, Figure]:
-    """All kinds that the result has data for, drawn."""
+    """All kinds that the result has data for, drawn; a `failures.Failure` where one could not be."""
     found = {}
     for kind in kinds:
         try:
-            found[kind] = figure(kind, result)
+            found[kind] = attempt(kind, partial(figure, kind, result))
         except InputError:
             continue
     return found

@@ -176,6 +176,8 @@ def traffic_matrix(result: Result) -> Any:
     name, matrix = next(iter(traffic.items()))
     num, per_node = len(matrix), case.gpus_per_node
     largest = max(max(row) for row in matrix)
+    if not largest:
+        raise absent("traffic_matrix", "no rank sends another a whole byte")
     scale, unit = style.bytes_unit(largest)
     figure = Canvas()
     figure.add(
