@@ -1,4 +1,4 @@
-"""CSV files as cells that remember where they stand: rows with their lines, and problems at the line and column of a cell.
+"""CSV files as cells that remember their place: rows with their lines, and problems at the line and column of a cell.
 
 A column is counted in cells, as a spreadsheet shows it, not in characters.
 """
@@ -22,7 +22,7 @@ _MAX_PROBLEMS = 20
 
 @dataclass(slots=True)
 class Sheet:
-    """The rows of a CSV below its header, the place of each column, and the problems found so far."""
+    """The rows of a CSV below its header, the place of each column, and its problems so far."""
 
     file: Path
     rows: list[Row]
@@ -47,12 +47,12 @@ def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> l
     """The rows that hold anything; parameters as of `files.content`. Raises `InputError` for what is no CSV."""
     text = files.text(file, wanted, where, key)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    found: list[Row] = []
+    table: list[Row] = []
     try:
-        found.extend((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        table.extend((reader.line_num, [cell.strip() for cell in row]) for row in reader)
     except csv.Error as error:
         raise InputError(Problem(Mark(str(file), reader.line_num, 1), "", str(error), wanted)) from None
-    return [(line, row) for line, row in found if any(row)]
+    return [(line, row) for line, row in table if any(row)]
 
 
 def sheet(
@@ -67,11 +67,11 @@ def sheet(
 
     Raises `InputError` for what is no CSV, and with every problem of its header.
     """
-    found = rows(file, wanted, where, key)
-    line, header = found[0] if found else (1, [])
-    one = Sheet(file, found[1:], {name: i for i, name in reversed(list(enumerate(header)))})
+    table = rows(file, wanted, where, key)
+    line, header = table[0] if table else (1, [])
+    checked = Sheet(file, table[1:], {name: i for i, name in reversed(list(enumerate(header)))})
     top, known = str(file), (*needed, *others)
-    one.problems += [
+    checked.problems += [
         Problem(
             Mark(top, line, 1),
             name,
@@ -85,9 +85,9 @@ def sheet(
     for i, name in enumerate(header):
         if name not in known:
             got, wanted = f"the unknown column '{name}'", f"one of: {', '.join(known)}"
-            one.problems.append(Problem(Mark(top, line, i + 1), name, got, wanted, nearest(name, known)))
-        elif i != one.at[name]:
+            checked.problems.append(Problem(Mark(top, line, i + 1), name, got, wanted, nearest(name, known)))
+        elif i != checked.at[name]:
             got = f"the column '{name}' {header.count(name)} times"
-            one.problems.append(Problem(Mark(top, line, i + 1), name, got, "it once"))
-    one.raise_problems()
-    return one
+            checked.problems.append(Problem(Mark(top, line, i + 1), name, got, "it once"))
+    checked.raise_problems()
+    return checked

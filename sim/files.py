@@ -1,4 +1,4 @@
-"""Files that a person names: where they are, and what stands in them, bounded, with one message for all that can be wrong.
+"""Files that a person names: their places and their bounded contents, with one message for all that can be wrong.
 
 Nothing but a regular file of a reasonable size is read: a device, a pipe or a folder by the name of a file would be waited for
 or never end.
@@ -58,13 +58,13 @@ def find(
         for base in [*bases, data_folder(folders[0].partition("/")[0]).parent]:
             if os.path.isfile(base / spec):  # False for names that no file can have
                 return base / spec
-    for top, _, rest in (one.partition("/") for one in folders):
+    for top, _, rest in (name.partition("/") for name in folders):
         own = data_folder(top) / rest / f"{spec}.yaml"
         if not looks_like_path and os.path.isfile(own):
             return own
-    known = [name for one in folders for name in shipped(one)]
+    known = [name for place in folders for name in shipped(place)]
     meant = spec if looks_like_path else f"{spec}.yaml"
-    close = (beside(base / meant, same=not looks_like_path) for base in bases)
+    close = (sibling(base / meant, same=not looks_like_path) for base in bases)
     stem = spec.removesuffix(".yaml").rpartition("/")[2]
     near_name = next(filter(None, close), None) or nearest(stem, known)
     got = f"'{spec}', a folder" if spec and any(os.path.isdir(base / spec) for base in bases) else f"'{spec}'"
@@ -76,11 +76,11 @@ def find(
     raise InputError(Problem(mark, "", got, wanted, near_name))
 
 
-def beside(path: Path, *, same: bool = False) -> str | None:
-    """The name, in the folder of `path`, that its own was most likely meant to be (`same`: its very own); None for none."""
+def sibling(path: Path, *, same: bool = False) -> str | None:
+    """Return the name, in the folder of `path`, that its own was most likely meant to be (`same`: its very own), or None."""
     try:
         with os.scandir(path.parent) as entries:
-            names = [one.name for one in itertools.islice(entries, _LOOKED_AT) if not one.is_dir()]
+            names = [entry.name for entry in itertools.islice(entries, _LOOKED_AT) if not entry.is_dir()]
     except (OSError, ValueError):
         return None
     if path.name in names:
@@ -91,9 +91,9 @@ def beside(path: Path, *, same: bool = False) -> str | None:
     return None
 
 
-def is_settled(found: os.stat_result) -> bool:
-    """Whether what was read of a file may be kept: one that changed just now may change again without showing it."""
-    return time.time_ns() - found.st_mtime_ns > _SETTLED_NS
+def is_settled(status: os.stat_result) -> bool:
+    """Tell a file whose text may be kept from one that changed just now, and may change again without showing it."""
+    return time.time_ns() - status.st_mtime_ns > _SETTLED_NS
 
 
 def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> bytes:
@@ -103,20 +103,20 @@ def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -
     Raises `InputError` for what is no regular file, cannot be read or is larger than `MAX_BYTES`.
     """
     try:
-        found = path.stat()
-        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
             return path.read_bytes()
-        if stat.S_ISREG(found.st_mode):
-            reason, wanted = f"{found.st_size} bytes", f"{wanted}, of at most {MAX_BYTES}"
+        if stat.S_ISREG(status.st_mode):
+            reason, wanted = f"{status.st_size} bytes", f"{wanted}, of at most {MAX_BYTES}"
         else:
-            reason = "a folder" if stat.S_ISDIR(found.st_mode) else "something that is no regular file"
+            reason = "a folder" if stat.S_ISDIR(status.st_mode) else "something that is no regular file"
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
     except ValueError:
         reason = "a name that no file can have"
     raise InputError(
         Problem(
-            where or Mark(str(path)), key, f"'{path}', {reason}" if where else reason, wanted, beside(path)
+            where or Mark(str(path)), key, f"'{path}', {reason}" if where else reason, wanted, sibling(path)
         )
     )
 

@@ -45,10 +45,10 @@ class Quantity:
 
     def read(self, value: object) -> float:
         """A value as written, in SI units. Raises `UnitError`."""
-        found = units.parse(value, self.dimension)
-        if self.least is not None and found < self.least:
+        amount = units.parse(value, self.dimension)
+        if self.least is not None and amount < self.least:
             raise units.UnitError(repr(value), f"{units.describe(self.dimension)}, {self.least:g} or more")
-        return found
+        return amount
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         from pydantic_core import core_schema
@@ -235,8 +235,8 @@ def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
             yield _problem(document, path, models, entry)
     for path, wanted in either.items():
         *others, last = dict.fromkeys(wanted)
-        told = f"{', '.join(others)} or {last}" if others else last
-        yield document.problem(path, _brief(document.get(path)), told)
+        any_of = f"{', '.join(others)} or {last}" if others else last
+        yield document.problem(path, _brief(document.get(path)), any_of)
 
 
 def _problem(document: Document, path: Path_, models: list[Any], entry: Any) -> Problem:
@@ -299,8 +299,8 @@ def _brief(value: object) -> str:
 
 
 def _resolve(model: type, loc: Path_, tree: Any, kind: str) -> tuple[Path_, list[Any], bool]:
-    """Where a pydantic location lies in the document (union tags dropped), the models that stand at its parent, and whether
-    it is that of one kind of value among several."""
+    """Find a pydantic location in the document: its path without union tags, the models of its parent, and whether it is
+    that of one kind of value among several."""
     path: list[str | int] = []
     models: list[Any] = [model]
     parents = models

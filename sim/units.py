@@ -1,6 +1,6 @@
 """Quantities with units, at the border of the program: `"400 Gb/s"` -> 5e10 [bytes/s].
 
-Inside, everything is SI (s, bytes, bytes/s, FLOP/s; decimal G), and the unit stands in the name. Units are
+Inside, everything is SI (s, bytes, bytes/s, FLOP/s; decimal G), and the unit is part of the name. Units are
 case-sensitive: `Gb` is a gigabit, `GB` a gigabyte, eight times as much. A bare number where a unit is due is an error.
 """
 
@@ -76,13 +76,13 @@ def parse(text: object, dimension: str) -> float:
     units, wanted = _UNITS[dimension], _EXAMPLE[dimension]
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise UnitError(repr(text), wanted)
-    found = _NUMBER.fullmatch(str(text))
-    if not found:
+    match = _NUMBER.fullmatch(str(text))
+    if not match:
         raise UnitError(repr(text), wanted)
-    number, unit = float(found[1].replace("_", "").replace(",", "")), found[2]
+    number, unit = float(match[1].replace("_", "").replace(",", "")), match[2]
     if unit not in units:
         close = _closest(unit, units) if unit else None
-        raise UnitError(repr(text), wanted, f"'{found[1]} {close}'" if close else None)
+        raise UnitError(repr(text), wanted, f"'{match[1]} {close}'" if close else None)
     value = number * units[unit]
     most = _MOST_FLOPS if dimension == "flop/s" else _MOST
     if not abs(value) <= most:
@@ -94,11 +94,11 @@ def parse(text: object, dimension: str) -> float:
 
 def split(text: str) -> tuple[float, str] | None:
     """A quantity of whatever dimension as a finite number and its unit, a key of `FACTORS` or "" for none; None for other text."""
-    found = _NUMBER.fullmatch(text)
-    if not found or not (found[2] in FACTORS or not found[2]):
+    match = _NUMBER.fullmatch(text)
+    if not match or not (match[2] in FACTORS or not match[2]):
         return None
-    number = float(found[1].replace("_", "").replace(",", ""))
-    return (number, found[2]) if math.isfinite(number) else None
+    number = float(match[1].replace("_", "").replace(",", ""))
+    return (number, match[2]) if math.isfinite(number) else None
 
 
 def dimension_of_unit(unit: str) -> str:
@@ -107,18 +107,18 @@ def dimension_of_unit(unit: str) -> str:
 
 
 def _closest(unit: str, known: Iterable[str]) -> str | None:
-    """The unit most likely meant: the case counts, lest a byte be taken for a bit."""
-    same = [one for one in known if one.lower() == unit.lower()] or list(known)
-    found = difflib.get_close_matches(unit, same, n=1, cutoff=0.5)
-    return found[0] if found else None
+    """Return the unit most likely meant: the case counts, lest a byte be taken for a bit."""
+    same = [name for name in known if name.lower() == unit.lower()] or list(known)
+    close = difflib.get_close_matches(unit, same, n=1, cutoff=0.5)
+    return close[0] if close else None
 
 
 def describe(dimension: str) -> str:
-    """What a quantity of this dimension looks like, for messages and JSON Schema."""
+    """Describe a quantity of this dimension by an example, for messages and JSON Schema."""
     return _EXAMPLE[dimension]
 
 
-_WRITTEN_OUT = 1e8  # from here on a number is told by its exponent
+_WRITTEN_OUT = 1e8  # from here on a number is written with an exponent
 _STEPS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 

@@ -28,7 +28,7 @@ class ParameterRow:
 
 @dataclass(frozen=True, slots=True)
 class AchievedRow:
-    """What a kernel generation reaches of a link, of one GPU in one direction."""
+    """Rate that a kernel generation reaches on a link, of one GPU in one direction."""
 
     kernel: str
     direction: str
@@ -45,7 +45,7 @@ class AchievedRow:
 
 @dataclass(frozen=True, slots=True)
 class Datasheet:
-    """Everything there is to show about one profile."""
+    """Everything that is known about one profile."""
 
     hardware: Hardware
     reference: Hardware | None
@@ -80,10 +80,10 @@ def _compare(hardware: Hardware, reference: Hardware | None) -> tuple[ParameterR
     theirs = {row.path: row for row in reference.parameters} if reference else {}
     rows = []
     for path in [*ours, *(path for path in theirs if path not in ours)]:
-        mine, other = ours.get(path), theirs.get(path)
-        differs = reference is not None and (mine is None or other is None or mine.value != other.value)
-        ratio = mine.value / other.value if mine and other and other.value else None
-        rows.append(ParameterRow(path, mine, other, differs, ratio))
+        own, other = ours.get(path), theirs.get(path)
+        differs = reference is not None and (own is None or other is None or own.value != other.value)
+        ratio = own.value / other.value if own and other and other.value else None
+        rows.append(ParameterRow(path, own, other, differs, ratio))
     return tuple(rows)
 
 

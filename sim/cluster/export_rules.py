@@ -42,7 +42,7 @@ class ChipNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule says of one part."""
+    """Verdict of one rule on one part."""
 
     rule: str
     """Short name: `R2022`, `R2023.a`, ..."""
@@ -52,7 +52,7 @@ class Verdict:
     until: str | None
     """Day on which a later rule took its place, ISO date; None: still in force."""
     kind: Literal["restricted", "flagged", "eligible"]
-    """What `holds` answers: is the part restricted, flagged, or eligible for a licence case by case?"""
+    """The question that `holds` answers: is the part restricted, flagged, or eligible for a licence case by case?"""
     holds: bool | None
     """True, False, or None where a needed number is unknown."""
     numbers: tuple[tuple[str, float | None, str], ...]
@@ -140,9 +140,9 @@ def april_2025(chip: ChipNumbers) -> Verdict:
     memory = chip.dram_bytes_per_s >= _H20_MEMORY_BYTES_PER_S
     links = chip.scale_up_both_ways_bytes_per_s >= _H20_SCALE_UP_BOTH_WAYS_BYTES_PER_S
     reasons = [
-        name for name, found in (("memory bandwidth", memory), ("interconnect bandwidth", links)) if found
+        name for name, high in (("memory bandwidth", memory), ("interconnect bandwidth", links)) if high
     ]
-    said = (
+    comparison = (
         f"{' and '.join(reasons)} at or above the H20's"
         if reasons
         else "memory and interconnect below the H20's"
@@ -158,7 +158,7 @@ def april_2025(chip: ChipNumbers) -> Verdict:
             ("memory", chip.dram_bytes_per_s / 1e9, "GB/s"),
             ("scale-up, both ways", chip.scale_up_both_ways_bytes_per_s / 1e9, "GB/s"),
         ),
-        sentence=f"{'Flagged' if reasons else 'Not flagged'}: {said} "
+        sentence=f"{'Flagged' if reasons else 'Not flagged'}: {comparison} "
         "(4000 or 900 GB/s; our reading of the letter).",
     )
 
@@ -183,7 +183,7 @@ def january_2026(chip: ChipNumbers) -> Verdict:
 
 def _october_2023(chip: ChipNumbers, letter: str, holds: bool | None) -> Verdict:
     density = "unknown" if chip.pd is None else f"{chip.pd:.2f}"
-    said = {True: "Restricted", False: "Not restricted", None: "Undecided without the die area"}[holds]
+    verdict = {True: "Restricted", False: "Not restricted", None: "Undecided without the die area"}[holds]
     way = ", with the notified licence exception open" if letter == "b" and holds else ""
     return Verdict(
         rule=f"R2023.{letter}",
@@ -193,7 +193,7 @@ def _october_2023(chip: ChipNumbers, letter: str, holds: bool | None) -> Verdict
         kind="restricted",
         holds=holds,
         numbers=(("TPP", chip.tpp, ""), ("PD", chip.pd, "1/mm2")),
-        sentence=f"{said} by paragraph {letter} at a TPP of {chip.tpp:.0f} and a density of {density}{way}.",
+        sentence=f"{verdict} by paragraph {letter} at a TPP of {chip.tpp:.0f} and a density of {density}{way}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Fabrics: what a scenario says of the cables between GPUs, and the graph that they make.
+"""Fabrics: the cables between GPUs as a scenario describes them, and the graph that they make.
 
 Every directed edge has a `capacity` [bytes/s], a `kind` and the `resource` it belongs to.
 
@@ -37,7 +37,7 @@ NONE = -1
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """What a scenario says of the scale-out fabric."""
+    """The scale-out fabric of a scenario."""
 
     kind: FabricKind = "rail_optimized"
     routing: Routing = "adaptive"
@@ -76,12 +76,12 @@ class LeafSpine:
     def idle_latency_s(self, same_leaf: Any) -> Any:
         """Time of one packet through idle links and store-and-forward switches [s], 1 leaf or leaf-spine-leaf."""
         packet_s = self.wire_per_packet_bytes / self.link_bytes_per_s
-        one = 2 * self.link_latency_s + 1 * (self.switch_latency_s + packet_s)
-        three = 4 * self.link_latency_s + 3 * (self.switch_latency_s + packet_s)
-        return np.where(same_leaf, one, three)
+        within_leaf = 2 * self.link_latency_s + 1 * (self.switch_latency_s + packet_s)
+        across_leaves = 4 * self.link_latency_s + 3 * (self.switch_latency_s + packet_s)
+        return np.where(same_leaf, within_leaf, across_leaves)
 
 
-def of_nodes(
+def node_graph(
     hardware: Hardware,
     num_nodes: int,
     gpus_per_node: int,
@@ -102,7 +102,7 @@ def of_nodes(
     return graph
 
 
-def of_hosts(spec: LeafSpine) -> nx.DiGraph[str]:
+def host_graph(spec: LeafSpine) -> nx.DiGraph[str]:
     """The graph of bare hosts on leaves, and leaves on spines."""
     graph: nx.DiGraph[str] = nx.DiGraph(title=f"{spec.hosts} hosts, {spec.spines} spines")
     num_leaves = -(-spec.hosts // spec.hosts_per_leaf)

@@ -31,8 +31,8 @@ class DenseFlops(Description):
     int8: p.Flops | None = None
     fp4: p.Flops | None = None
 
-    def of(self, dtype: str) -> float:
-        """The dense peak of `dtype` [FLOP/s]; raises `InfeasibleError` where the part has none."""
+    def peak(self, dtype: str) -> float:
+        """Return the dense peak of `dtype` [FLOP/s]; raise `InfeasibleError` where the part has none."""
         if dtype not in self.__slots__:
             wanted = f"one of: {', '.join(self.__slots__)}"
             raise InputError(Problem(None, "dtype", repr(dtype), wanted, nearest(dtype, self.__slots__)))
@@ -104,7 +104,7 @@ class Gpu(Description):
     l2: L2Cache | None = None
     scale_up: ScaleUp
     pcie: Pcie | None = None
-    """None where the NIC does not stand behind the GPU's own PCIe link."""
+    """None where the NIC is not behind the GPU's own PCIe link."""
 
     @property
     def tdp_w(self) -> float | None:

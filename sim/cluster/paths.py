@@ -55,7 +55,7 @@ def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = Fals
         raise InfeasibleError(
             f"no living rail joins node {src_node[pair]} and node {dst_node[pair]}: every NIC pair between them is dead"
         )
-    found = [Leg(direct.astype(float), via, dst)]
+    parts = [Leg(direct.astype(float), via, dst)]
     rails = product(range(gpn), repeat=2) if crossed.any() else zip(range(gpn), range(gpn), strict=True)
     for rail, other in rails:
         if rail == other:
@@ -63,8 +63,8 @@ def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = Fals
         else:
             share = np.where(crossed & at_src[:, rail] & at_dst[:, other], 1.0 / np.maximum(pairs, 1), 0.0)
         if share.any():
-            found.append(Leg(share, src_node * gpn + rail, dst_node * gpn + other))
-    return found
+            parts.append(Leg(share, src_node * gpn + rail, dst_node * gpn + other))
+    return parts
 
 
 def uplinks(
@@ -78,11 +78,11 @@ def uplinks(
     crosses = a != b
     if not crosses.any():
         return
-    one = np.ones(len(src))
+    whole = np.ones(len(src))
     if cluster.up.shape[1] == 1:
-        yield np.where(crosses, cluster.up[a, 0], NONE), one
+        yield np.where(crosses, cluster.up[a, 0], NONE), whole
         yield from _cores(cluster, a, b)
-        yield np.where(crosses, cluster.down[b, 0], NONE), one
+        yield np.where(crosses, cluster.down[b, 0], NONE), whole
         return
     share = np.full(len(src), 1.0 / queue_pairs)
     spines = [
@@ -100,9 +100,9 @@ def _cores(cluster: Cluster, a: Ints, b: Ints) -> Iterator[tuple[Ints, Floats]]:
     pod_a, pod_b = cluster.pod_of_leaf[a], cluster.pod_of_leaf[b]
     if cluster.fabric.kind != "three_tier" or not (pod_a != pod_b).any():
         return
-    one = np.ones(len(a))
-    yield np.where(pod_a != pod_b, cluster.pod_up[pod_a], NONE), one
-    yield np.where(pod_a != pod_b, cluster.pod_down[pod_b], NONE), one
+    whole = np.ones(len(a))
+    yield np.where(pod_a != pod_b, cluster.pod_up[pod_a], NONE), whole
+    yield np.where(pod_a != pod_b, cluster.pod_down[pod_b], NONE), whole
 
 
 def extra_latency_s(cluster: Cluster, src: Ints, dst: Ints) -> Floats:

@@ -68,7 +68,7 @@ class Cluster:
 
     @property
     def nic_alive(self) -> npt.NDArray[np.bool_]:
-        """Whether the GPU's NIC has any bandwidth, [num_gpus]."""
+        """True for GPUs whose NIC has any bandwidth, [num_gpus]."""
         usable = (self.nic_tx >= 0) & (self.nic_rx >= 0)
         return np.asarray(usable & (self.capacity[self.nic_tx] > 0) & (self.capacity[self.nic_rx] > 0))
 
@@ -85,7 +85,7 @@ def build(
     if fabric.kind == "scale_up":
         num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
     return compile_cluster(
-        fabrics.of_nodes(hardware, num_nodes, gpus_per_node, fabric, faults, comm_sms),
+        fabrics.node_graph(hardware, num_nodes, gpus_per_node, fabric, faults, comm_sms),
         num_nodes,
         gpus_per_node,
         fabric,
@@ -97,7 +97,7 @@ def build_leaf_spine(spec: LeafSpine) -> Cluster:
     """Bare hosts on leaves, leaves on spines; a host counts as a node with one NIC and nothing else."""
     fabric = Fabric(kind="rail_optimized", routing=spec.routing, nodes_per_leaf=spec.hosts_per_leaf)
     return compile_cluster(
-        fabrics.of_hosts(spec), spec.hosts, 1, fabric, latencies_s=(0.0, 0.0), prefix="host"
+        fabrics.host_graph(spec), spec.hosts, 1, fabric, latencies_s=(0.0, 0.0), prefix="host"
     )
 
 

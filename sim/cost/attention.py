@@ -1,9 +1,9 @@
 """Attention cores: the products of queries, keys and values, in training, prefill and decode.
 
 A core works on blocks of 128 queries by 128 keys. A block takes its products at the dense BF16 rate of one SM and, on top,
-the clocks that softmax and waiting cost beside the tensor core; these do not shrink with a slower tensor core, so a part
-with a quarter of the FLOPs loses less. Projections are GEMMs and not here. The clocks stand in
-`hardware/compute/attention.yaml`.
+the clocks that softmax and waiting cost next to the tensor core; these do not shrink with a slower tensor core, so a part
+with a quarter of the FLOPs loses less. Projections are GEMMs, and not in it. The clocks are
+parameters of `hardware/compute/attention.yaml`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def attention_backward_s(
 
 
 def backward_passes_bytes(tokens: int, heads: int, qk_dim: int, v_dim: int) -> tuple[float, float]:
-    """What the passes before and after a backward core move [bytes].
+    """Bytes that the passes before and after a backward core move [bytes].
 
     Before: the output and its gradient are read for their row sums, and the FP32 query gradient is cleared. After: it is
     converted to BF16.
@@ -179,7 +179,7 @@ def gqa_decode_s(
 ) -> float:
     """Time of a grouped-query decode core [s]: keys and values of every KV head are read once; see `mla_decode_s`.
 
-    The clocks beside the tensor core are those of MLA; with less than some 100 FLOP a byte, reading binds anyway.
+    The clocks next to the tensor core are those of MLA; with less than some 100 FLOP a byte, reading binds anyway.
     """
     scores = heads * queries * requests * context_tokens
     moved = gqa_bytes(requests, context_tokens, heads, kv_heads, head_dim, queries, cache_bytes)

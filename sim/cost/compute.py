@@ -1,13 +1,13 @@
-"""Compute: how long one kernel takes on a GPU, from its shape, the profile and a few curves.
+"""Compute: the time of one launch on a GPU, from its shape, the profile and a few curves.
 
-Pure arithmetic. A `Processor` is the part of a GPU that a kernel may use: so many SMs, at the peak or the sustained
+Pure arithmetic. A `Processor` is the part of a GPU that a launch may use: so many SMs, at the peak or the sustained
 clock, with so much of the HBM rate. Its numbers follow from the profile alone; nothing here knows a GPU by name.
 
 Why this way: published GEMM times on the H800 are steps, not curves. A tile of 128 x 128 costs the same whether it is
 needed in full or not, tiles come in waves of one per SM, an SM is fed through a port of 64 bytes a clock, and storing a
 tile is hardly overlapped. These four facts give the efficiency by shape; no table of efficiencies is needed, and fewer
-SMs, another clock or another memory change the result for the right reason. What remains to be fitted stands in
-`hardware/compute/`, with what was fitted on what.
+SMs, another clock or another memory change the result for the right reason. The remaining parameters are those of
+`hardware/compute/`, each with the data that it was fitted to.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TILE_ROWS = (64, 128)
 _TILE_COLUMNS = 16
 """Columns of a tile are a multiple of this, up to what the generation knows."""
 _HOPPER_BF16_FLOP_PER_CLOCK_PER_SM = 4096.0
-"""Where the fill of an SM was measured; an SM with a faster tensor core is taken to be fed in proportion."""
+"""Rate of the SM whose fill was measured; one with a faster tensor core is taken to be fed in proportion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ def product_bytes(rows: Sequence[int], n: int, k: int, dtype: Dtype, stored_byte
 
 
 def _fill_bytes_per_s(p: Processor, clock: float, *, grouped: bool) -> float:
-    """What reaches one SM [bytes/s]."""
+    """Rate at which operands reach one SM [bytes/s]."""
     c = p.curves.gemm
     fitted = c.fill_bytes_per_clock.grouped if grouped else c.fill_bytes_per_clock.dense
     per_clock = c.generations[p.generation].fill_bytes_per_clock or fitted

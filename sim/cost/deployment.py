@@ -22,7 +22,7 @@ _BF16 = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What one GPU keeps [bytes], before any request, and for each request."""
+    """Contents of one GPU's memory [bytes], before any request, and for each request."""
 
     routed_experts_bytes: float
     shared_experts_bytes: float
@@ -50,7 +50,7 @@ class Footprint:
 
     @property
     def free_bytes(self) -> float:
-        """What is left for requests; negative where the weights do not fit."""
+        """Memory left for requests [bytes]; negative where the weights do not fit."""
         taken = self.weights_bytes + self.reserve_bytes + self.graphs_bytes + self.buffers_bytes
         return self.capacity_bytes - taken
 
@@ -66,7 +66,7 @@ class Footprint:
 
     @property
     def limit(self) -> str:
-        """What takes most of the memory: what a larger batch would have to make smaller."""
+        """The largest part of the memory: the one that a larger batch would have to make smaller."""
         return max(self.parts(self.max_batch).items(), key=lambda item: item[1])[0]
 
     def parts(self, requests: float) -> dict[str, float]:
@@ -153,18 +153,18 @@ def footprint(
     )
 
 
-def require_batch(found: Footprint, requests: float, what: str) -> None:
+def require_batch(held: Footprint, requests: float, what: str) -> None:
     """Raise `DoesNotFitError` with the biggest parts where that many requests do not fit on a GPU."""
-    if found.free_bytes >= requests * found.bytes_per_request:
+    if held.free_bytes >= requests * held.bytes_per_request:
         return
-    parts = sorted(found.parts(requests).items(), key=lambda item: -item[1])
+    parts = sorted(held.parts(requests).items(), key=lambda item: -item[1])
     biggest = ", ".join(f"{name} {units.show(size, 'bytes', 3)}" for name, size in parts[:4])
     needed = sum(size for _, size in parts)
-    most = f"at most {found.max_batch} fit" if found.max_batch else "not one fits"
+    most = f"at most {held.max_batch} fit" if held.max_batch else "not one fits"
     raise DoesNotFitError(
-        f"{what} {units.show(needed, 'bytes', 3)} of the {units.show(found.capacity_bytes, 'bytes', 3)} "
-        f"of {found.gpu}: {biggest}; {most}",
+        f"{what} {units.show(needed, 'bytes', 3)} of the {units.show(held.capacity_bytes, 'bytes', 3)} "
+        f"of {held.gpu}: {biggest}; {most}",
         needed_bytes=needed,
-        capacity_bytes=found.capacity_bytes,
+        capacity_bytes=held.capacity_bytes,
         parts=dict(parts),
     )

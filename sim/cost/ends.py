@@ -1,4 +1,4 @@
-"""What stands at the ends of a model: embedding, output head, multi-token-prediction projections, as kernels by phase."""
+"""The ends of a model: embedding, output head and multi-token-prediction projections, as launches by phase."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def head(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
 
 
 def mtp_projection(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
-    """What a multi-token-prediction module has besides one layer and one pass of the head: two norms, one projection."""
+    """Two norms and one projection: a multi-token-prediction module without its layer and its pass of the head."""
     t, d = b.tokens, model.hidden
     if phase == "W":
         return [weight(b, "join weight", d, 2 * d)]

@@ -1,10 +1,10 @@
-"""Operations: kernels as data (kind, shape, bytes), and the time a list of them takes.
+"""Launches as data (kind, shape, bytes), and the time of a list of them.
 
 `phase_time` adds the times of a list, split into what is bound by the SMs it has and what waits for memory.
 
 Why this way: a quarter of a DeepSeek-V3 layer is memory-bound work, and the two parts behave differently: fewer SMs stretch
-the first, a slower HBM the second. A list of kernels says both and can be checked against the FLOPs of the model. Which
-kernels a layer has stands in `sim.cost.layers`.
+the first, a slower HBM the second. A list of launches shows both, and can be checked against the FLOPs of the model. The
+launches of a layer are defined in `sim.cost.layers`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Kind = Literal["gemm", "grouped_gemm", "weight_gemm", "attention_forward", "atte
 
 @dataclass(frozen=True, slots=True)
 class RankBatch:
-    """What one rank computes on in one chunk.
+    """Tokens that one rank computes on in one chunk.
 
     `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came.
     """
@@ -47,9 +47,9 @@ class RankBatch:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel, launched `count` times.
+    """One compute launch, repeated `count` times.
 
-    `rows` has one entry for each GEMM of the kernel (tokens, where weights are summed over them). `flops` are those a
+    `rows` has one entry for each GEMM of the launch (tokens, where weights are summed over them). `flops` are those a
     model is credited with: none for what is computed again. Of `moved_bytes`, `cached_bytes` are there for the time they
     take: a cache has them. `blocks` and `resident_grid` as in `compute.streaming_s`.
     """
@@ -74,7 +74,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class ComputeTime:
-    """Time of a phase [s]: of kernels bound by the SMs they have, and by memory."""
+    """Time of a phase [s]: of launches bound by the SMs they have, and by memory."""
 
     sm_bound_s: float
     memory_bound_s: float
@@ -89,7 +89,7 @@ class ComputeTime:
 
 
 def launches_s(p: Processor, op: Launch) -> float:
-    """Time of all launches of one operation [s]."""
+    """Time of all repetitions of one launch [s]."""
     if op.kind == "gemm":
         return op.count * gemm_s(p, op.rows[0], op.n, op.k, op.dtype)
     if op.kind == "grouped_gemm":
@@ -105,10 +105,10 @@ def launches_s(p: Processor, op: Launch) -> float:
     )
 
 
-def phase_time(p: Processor, operations: Iterable[Launch]) -> ComputeTime:
-    """Time of a list of operations that run one after the other."""
+def phase_time(p: Processor, launches: Iterable[Launch]) -> ComputeTime:
+    """Time of launches that run one after the other, by what binds them."""
     sm_bound = memory_bound = 0.0
-    for op in operations:
+    for op in launches:
         if op.kind == "memory":
             memory_bound += launches_s(p, op)
         else:

@@ -1,9 +1,9 @@
-"""Layers: the kernels that one layer of a model runs in training, by phase.
+"""Layers: the launches of one layer of a model in training, by phase.
 
-Six phases: forward (F), input gradient (B) and weight gradient (W) of attention and of the feed-forward block. Which
-kernels there are (casts to FP8, transposes of operands and scales, norms and up-projections computed again in the backward
-pass, a gate that is not fused) was read from DeepSeek's published training profile (deepseek-ai/profile-data @4496024,
-train.json); how long each takes follows from `sim.cost.compute`. In `bf16` there is nothing to cast or to transpose.
+Six phases: forward (F), input gradient (B) and weight gradient (W) of attention and of the feed-forward block. The
+list of launches (casts to FP8, transposes of operands and scales, norms and up-projections computed again in the backward
+pass, a gate that is not fused) is that of DeepSeek's published training profile (deepseek-ai/profile-data @4496024,
+train.json); their times follow from `sim.cost.compute`. In `bf16` there is nothing to cast or to transpose.
 
 Bytes are those a kernel must read and write once, in elements times their size; weights are shared by all tokens.
 """
@@ -42,30 +42,30 @@ Timed as HBM bytes, though most reads hit a cache: an assumption that stands for
 def layer_phases(
     model: Model, batch: RankBatch, *, dense: bool = False, layer_idx: int = 0
 ) -> dict[str, list[Launch]]:
-    """Kernels of one layer by phase: `attn(F)`, `attn(B)`, `attn(W)`, `mlp(F)`, `mlp(B)`, `mlp(W)`.
+    """Launches of one layer by phase: `attn(F)`, `attn(B)`, `attn(W)`, `mlp(F)`, `mlp(B)`, `mlp(W)`.
 
     The gate and the norm before it belong to attention, as dispatch follows them. `layer_idx` says whether the attention of
     this layer has a window (`GQA.full_every`).
     """
     mlp = dense_mlp if dense else moe_mlp
-    found = {f"attn({x})": attention(model, batch, x, layer_idx=layer_idx, gated=not dense) for x in PHASES}
-    return found | {f"mlp({x})": mlp(model, batch, x) for x in PHASES}
+    attn = {f"attn({x})": attention(model, batch, x, layer_idx=layer_idx, gated=not dense) for x in PHASES}
+    return attn | {f"mlp({x})": mlp(model, batch, x) for x in PHASES}
 
 
 @functools.lru_cache(maxsize=4096)
 def layer_times(
     p: Processor, model: Model, batch: RankBatch, *, dense: bool = False, layer_idx: int = 0
 ) -> Mapping[str, ComputeTime]:
-    """Time of each phase of one layer on the SMs of `p`; remembered, as a schedule asks for the same layer often."""
+    """Time of each phase of one layer on the SMs of `p`; kept, as a schedule asks for the same layer often."""
     phases = layer_phases(model, batch, dense=dense, layer_idx=layer_idx)
-    return MappingProxyType({name: phase_time(p, operations) for name, operations in phases.items()})
+    return MappingProxyType({name: phase_time(p, launches) for name, launches in phases.items()})
 
 
 # --- kernels ----------------------------------------------------------------------------------------------
 
 
 def memory(name: str, moved_bytes: float, count: int = 1, blocks: int | None = None) -> Launch:
-    """A kernel that only moves bytes."""
+    """A launch that only moves bytes."""
     return Launch(name, "memory", moved_bytes=moved_bytes, count=count, blocks=blocks)
 
 
@@ -149,7 +149,7 @@ def _core(model: Model, b: RankBatch, name: str, layer_idx: int, *, backward: bo
 def attention(
     model: Model, b: RankBatch, phase: Phase, *, layer_idx: int = 0, gated: bool = True
 ) -> list[Launch]:
-    """Kernels of attention: norm, projections, rotary embedding, core, output projection, then the norm and the gate."""
+    """Launches of attention: norm, projections, rotary embedding, core, output projection, then the norm and the gate."""
     if phase == "W":
         return [weight(b, name, n, k) for name, n, k in _projections(model)]
     t, d = b.tokens, model.hidden
@@ -293,7 +293,7 @@ def input_gradient(b: RankBatch, name: str, outputs: int, inputs: int) -> list[L
 
 
 def small_gate(model: Model, b: RankBatch) -> list[Launch]:
-    """The gate as small kernels, one after the other."""
+    """The gate as small launches, one after the other."""
     small = memory("gate, small kernels", b.tokens * model.num_experts * FP32, count=SMALL_GATE_KERNELS["F"])
     logits = gemm(b, "gate", model.num_experts, model.hidden, dtype="bf16")
     row_bytes = b.tokens * model.num_experts * FP32
@@ -318,7 +318,7 @@ def _gate_backward(model: Model, b: RankBatch) -> list[Launch]:
 
 
 def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
-    """Kernels of the routed experts of one rank and of the shared expert."""
+    """Launches of the routed experts of one rank and of the shared expert."""
     d, f = model.hidden, model.expert_hidden
     shared = _ffn(b, d, f * model.num_shared_experts, phase) if model.num_shared_experts else []
     rows, held = float(sum(b.expert_rows)), len(b.expert_rows)
@@ -363,13 +363,13 @@ def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
 
 
 def dense_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
-    """Kernels of the feed-forward block of a dense layer."""
+    """Launches of the feed-forward block of a dense layer."""
     again = [norm(b, model.hidden)] if phase == "B" else []
     return [*again, *_ffn(b, model.hidden, model.dense_hidden, phase)]
 
 
 def _ffn(b: RankBatch, d: int, f: int, phase: Phase) -> list[Launch]:
-    """A feed-forward block that every token takes, its first cast shared with what runs beside it."""
+    """A feed-forward block that every token takes, its first cast shared with what runs next to it."""
     t = b.tokens
     record = FP8 if b.precision == "fp8" else BF16
     if phase == "W":

@@ -43,7 +43,7 @@ class TraceSource(Description):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceOrigin(Description):
-    """What a trace says about the machine that it was taken on; empty or 0 where it says nothing."""
+    """The machine that a trace was taken on; empty or 0 where the trace does not name it."""
 
     file: str
     name: str

@@ -1,9 +1,9 @@
-"""Memory of a training run: what each pipeline rank's GPUs keep, part by part, and whether it fits.
+"""Memory of a training run: the contents of each pipeline rank's GPUs, part by part, and their fit.
 
 Weights, gradients and optimizer follow from the parameters of the stages that a rank holds; activations from
 what one microbatch keeps on each stage and from how many the schedule keeps at a time.
 
-Why this way: schedules stand above this room, so the caller hands in `peak`, the function from bytes a stage
+Why this way: schedules are defined above this room, so the caller hands in `peak`, the function from bytes a stage
 to bytes a rank (`sim.schedule.replay.peaks` of its pipeline). A rank's parts are kept apart, so that an
 overflow can name its causes.
 
@@ -41,7 +41,7 @@ class Recipe:
     compute : str
         "fp8": matrices of the layers have FP8 copies, and inputs of experts are kept in FP8. "bf16": neither.
     recompute : str
-        What the backward computes again. "none": nothing. "selective": norms, the up-projections of MLA, and
+        Part that the backward computes again. "none": nothing. "selective": norms, the up-projections of MLA, and
         the output of SwiGLU. "full": whole layers, from their inputs.
     gradient_bytes, master_bytes, moments_bytes : float [bytes per parameter]
         Accumulated gradient; master weight; both Adam moments together.
@@ -59,7 +59,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class RankMemory:
-    """What one GPU of a pipeline rank keeps [bytes]."""
+    """Contents of the memory of one GPU of a pipeline rank [bytes]."""
 
     rank: int
     weights_bytes: float
@@ -82,8 +82,8 @@ class RankMemory:
     def parts(self) -> dict[str, float]:
         """Name -> bytes, the biggest first."""
         named = {
-            one.name.removesuffix("_bytes").replace("_", " "): getattr(self, one.name)
-            for one in fields(self)[1:]
+            part.name.removesuffix("_bytes").replace("_", " "): getattr(self, part.name)
+            for part in fields(self)[1:]
         }
         return dict(sorted(named.items(), key=lambda item: -item[1]))
 
@@ -127,8 +127,8 @@ def memory(
     per_master = recipe.master_bytes + recipe.moments_bytes
     buffers = buffer_bytes(model, layout, tokens, ranks_per_token, recipe, gpus_per_node)
     rows = []
-    for rank, (mine, activations) in enumerate(zip(held, peak(stage_bytes), strict=True)):
-        count = held_parameters(model, [stages[index] for index in mine])
+    for rank, (own, activations) in enumerate(zip(held, peak(stage_bytes), strict=True)):
+        count = held_parameters(model, [stages[index] for index in own])
         experts = count.experts / layout.ep
         layers = count.layers / layout.tp
         others = layers + (count.embedding + count.head) / layout.tp
@@ -154,7 +154,7 @@ def uniform_ranks_per_token(model: Model, ep: int) -> float:
 
 
 def fits(rows: Sequence[RankMemory], capacity_bytes: float) -> bool:
-    """Whether every rank fits."""
+    """True where every rank fits."""
     return all(row.total_bytes <= capacity_bytes for row in rows)
 
 
@@ -182,7 +182,7 @@ def require_fit(rows: Sequence[RankMemory], capacity_bytes: float, gpu: str) -> 
 def stage_activation_bytes(
     model: Model, stage: Stage, tokens: float, ranks_per_token: float, recipe: Recipe
 ) -> float:
-    """What one microbatch keeps on a stage from its forward to its backward [bytes].
+    """Activations that one microbatch keeps on a stage from its forward to its backward [bytes].
 
     The head keeps the logits in BF16, which become their own gradient in place, and its input. A layer
     computed again in full is held once more while that happens; `buffer_bytes` counts it.
@@ -197,7 +197,7 @@ def stage_activation_bytes(
 def layer_activation_bytes_per_token(
     model: Model, has_experts: bool, ranks_per_token: float, recipe: Recipe
 ) -> float:
-    """What one token keeps in one layer [bytes].
+    """Activations that one token keeps in one layer [bytes].
 
     Kept: the input of attention and of the feed-forward block (BF16), what attention's backward reads, the
     rows received for experts, and the input of SwiGLU (two widths) of each expert a token takes.
@@ -251,7 +251,7 @@ def buffer_bytes(
     recipe: Recipe,
     gpus_per_node: int = 8,
 ) -> float:
-    """What communication and recomputation work in [bytes]; an estimate.
+    """Buffers of communication and recomputation [bytes]; an estimate.
 
     Experts' results (BF16 rows) of one forward and one backward on their way to combine; the rings of the
     two-hop kernel, for every GPU of a node and, sender and receiver, for every node; a boundary tensor in and

@@ -1,4 +1,4 @@
-"""Layers in serving: what each part of a layer takes on one GPU, kernel by kernel, in prefill and in decode.
+"""Layers in serving: the work of each part of a layer on one GPU, launch by launch, in prefill and in decode.
 
 Parts are cut where communication starts or ends. Prefill: `attention` (to the gate), `shared` (shared experts), `experts`;
 decode: `attention_0` (norm and projections before the core), `attention_1` (core, output projection, gate), `shared`,
@@ -26,12 +26,12 @@ from sim.cost.work import Part, Work
 from sim.workload.model import GQA, MLA, Model, mean_context_tokens
 
 _FOR_BACKWARD = ("keep output", "transpose weight", "cast", "transpose scales")
-"""Kernels of a training forward that only the backward pass needs; casts are needed in attention, where they feed GEMMs."""
+"""Launches of a training forward that only the backward pass needs; casts are needed in attention, where they feed GEMMs."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillBatch:
-    """What one GPU prefills at once: prompts, the tokens of each computed now, and those already in the cache."""
+    """Prompts that one GPU prefills at once: their number, the tokens of each computed now, and those already in the cache."""
 
     sequences: int
     new_tokens: int
@@ -48,7 +48,7 @@ class PrefillBatch:
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
-    """What one GPU decodes at once: requests, query tokens of each, and their mean context."""
+    """Requests that one GPU decodes at once, query tokens of each, and their mean context."""
 
     requests: float
     queries: int
@@ -86,7 +86,7 @@ def prefill_attention(
     batch = RankBatch(b.sequences, b.new_tokens, precision=b.precision)
     ops = layers.attention(model, batch, "F", layer_idx=layer_idx, gated=gated and not b.fused_gate)
     kernels = [
-        work.of_operation(p, op) for op in ops if op.kind != "attention_forward" and op.name != "keep output"
+        work.launch_work(p, op) for op in ops if op.kind != "attention_forward" and op.name != "keep output"
     ]
     kernels.append(_core(p, next(op for op in ops if op.kind == "attention_forward"), b))
     a = model.attention
@@ -157,7 +157,7 @@ def prefill_experts(
         precision=b.precision,
     )
     ops = layers.moe_mlp(_without_shared(model), batch, "F")
-    return work.part(*(work.of_operation(p, op) for op in ops if op.name not in _FOR_BACKWARD))
+    return work.part(*(work.launch_work(p, op) for op in ops if op.name not in _FOR_BACKWARD))
 
 
 def _without_shared(model: Model) -> Model:
@@ -253,7 +253,7 @@ def decode_attention_1(
 
 def _small_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
     """The gate as in training."""
-    return tuple(work.of_operation(p, op) for op in layers.small_gate(model, RankBatch(1, tokens)))
+    return tuple(work.launch_work(p, op) for op in layers.small_gate(model, RankBatch(1, tokens)))
 
 
 def _attended(a: GQA, context_tokens: float, layer_idx: int) -> float:
@@ -318,7 +318,7 @@ def ends(p: Processor, model: Model, tokens: float, sampled: float) -> Part:
 
 
 def mtp_join(p: Processor, model: Model, tokens: float) -> Part:
-    """What a multi-token-prediction module has before its layer: an embedding row, two norms, one projection."""
+    """An embedding row, two norms and one projection: a multi-token-prediction module up to its layer."""
     d, rows = model.hidden, max(1, round(tokens))
     return work.part(
         work.streaming(p, "norms of the join", rows * d * 3 * BF16, count=2),

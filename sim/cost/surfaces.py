@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 def line(x: Sequence[float], y: Sequence[float]) -> Callable[[float], float]:
     """A function through the points (`x` ascending, two or more), any unit."""
 
-    def at(value: float) -> float:
+    def value_at(value: float) -> float:
         i, fraction = _between(x, value)
         return y[i] + fraction * (y[i + 1] - y[i])
 
-    return at
+    return value_at
 
 
 def plane(
@@ -21,14 +21,14 @@ def plane(
 ) -> Callable[[float, float], float]:
     """A function through a grid of points, `z` [num_x, num_y], linear along each axis."""
 
-    def at(first: float, second: float) -> float:
+    def value_at(first: float, second: float) -> float:
         i, u = _between(x, first)
         j, v = _between(y, second)
         low, high = z[i], z[i + 1]
         near = low[j] + v * (low[j + 1] - low[j])
         return near + u * (high[j] + v * (high[j + 1] - high[j]) - near)
 
-    return at
+    return value_at
 
 
 def _between(x: Sequence[float], value: float) -> tuple[int, float]:

@@ -26,7 +26,7 @@ class TpotBound:
 
     @property
     def tokens_per_s(self) -> float:
-        """Of one user."""
+        """Decode speed of one user [tokens/s]."""
         return 1.0 / self.tpot_s
 
 

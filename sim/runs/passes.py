@@ -20,7 +20,7 @@ from sim.cost import serving_kernels as kernels
 from sim.cost.compute import Dtype, Processor, processor
 from sim.cost.deployment import CACHE_BYTES
 from sim.cost.serving_kernels import DecodeBatch, PrefillBatch
-from sim.cost.work import Part, Work, bytes_of, dense_peaks, least_s, part, total_s
+from sim.cost.work import Part, Work, dense_peaks, hbm_bytes, least_s, part, total_s
 from sim.engine import fluid
 from sim.engine.inference import PassRecord, run_pass
 from sim.runs.routing import place
@@ -183,7 +183,7 @@ class Pass:
         return needs
 
     def _need(self, kernels_: Part) -> tuple[float, float, float]:
-        return total_s(kernels_), least_s(kernels_, self.peaks), bytes_of(kernels_)
+        return total_s(kernels_), least_s(kernels_, self.peaks), hbm_bytes(kernels_)
 
     def _hbm_share(self, compute_s: float) -> float:
         """What the exchanges of one layer leave of the HBM rate while a microbatch computes [fraction]."""

@@ -39,7 +39,7 @@ def measure(
     firsts = [record for record in records if record.pipeline_rank == 0]
     first = [row for row, record in zip(rows, records, strict=True) if record.pipeline_rank == 0]
     tokens = layout.dp * work.num_microbatches * work.sequences * work.sequence_tokens
-    peak = gpu.dense_flops.of("bf16")
+    peak = gpu.dense_flops.peak("bf16")
     per_gpu = tokens / step / layout.num_ranks
     metrics: dict[str, Any] = {
         "step_time_s": step,

@@ -1,4 +1,4 @@
-"""Expected traffic: how likely a token reaches a set of experts, without drawing tokens.
+"""Expected traffic: the probability that a token reaches a set of experts, without drawing tokens.
 
 ``reach`` answers for every rank or node at once. Three ways, by gate:
 
@@ -114,12 +114,12 @@ def rows_of_touched(rows: FloatArray, num_tokens: float, *, evenly: bool = False
     chance = touched(rows, num_tokens, evenly=evenly)
     if (chance > _CERTAIN).all():
         return list(rows)
-    found = []
-    for mine, likely in zip(rows, chance, strict=True):
+    working = []
+    for own, likely in zip(rows, chance, strict=True):
         most = np.argsort(-likely, kind="stable")[: max(1, math.ceil(likely.sum() - 1e-9))]
         most = most[likely[most] > 0]
-        found.append(np.where(likely[most] > _CERTAIN, mine[most], mine[most] / likely[most]))
-    return found
+        working.append(np.where(likely[most] > _CERTAIN, own[most], own[most] / likely[most]))
+    return working
 
 
 # --- exchangeable gates -----------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def _reach_by_splits(
 def _splits(
     kind: str, num_groups: int, top_groups: int, group_score: str, num_experts: int, top_k: int
 ) -> Splits:
-    """How a token's experts split among the groups it keeps, largest part first, and how likely each is."""
+    """List the splits of a token's experts among the groups it keeps, largest part first, with their probabilities."""
     if num_groups == 1:
         return (((top_k,), 1.0),)
     group_size = num_experts // num_groups
@@ -168,14 +168,14 @@ def _splits(
                     )
             ways = longer
         whole = math.comb(top_groups * group_size, top_k)
-        found = {split: number / whole for split, number in ways.items() if sum(split) == top_k}
+        law = {split: number / whole for split, number in ways.items() if sum(split) == top_k}
     else:
         gate = Gate(kind, num_groups, top_groups, group_score)
         rng = np.random.default_rng(_SAMPLE_SEED)
         counts = np.sort(group_counts(gate, SAMPLE_TOKENS, num_experts, top_k, rng), axis=1)[:, ::-1]
         seen = Counter(map(tuple, counts.tolist()))
-        found = {split: number / SAMPLE_TOKENS for split, number in seen.items()}
-    return tuple(sorted((tuple(n for n in split if n), chance) for split, chance in found.items()))
+        law = {split: number / SAMPLE_TOKENS for split, number in seen.items()}
+    return tuple(sorted((tuple(n for n in split if n), chance) for split, chance in law.items()))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -249,13 +249,13 @@ def reach_by_race(
 def _product_of_others(factors: FloatArray) -> FloatArray:
     """For each polynomial the product of all others, truncated: [num, degree, times] -> the same shape."""
     ahead, behind = np.empty_like(factors), np.empty_like(factors)
-    one = np.zeros_like(factors[0])
-    one[0] = 1.0
-    running = one
+    unity = np.zeros_like(factors[0])
+    unity[0] = 1.0
+    running = unity
     for i in range(len(factors)):
         ahead[i] = running
         running = _times(running, factors[i])
-    running = one
+    running = unity
     for i in reversed(range(len(factors))):
         behind[i] = running
         running = _times(running, factors[i])

@@ -1,4 +1,4 @@
-"""Gates as descriptions: what a scenario says about how tokens choose experts.
+"""Gates as descriptions: the rule by which tokens choose experts.
 
 ``gating`` draws from them, ``recordings`` reads the files that they may name.
 """
@@ -20,7 +20,7 @@ KINDS = (*EXCHANGEABLE_KINDS, *POPULARITY_KINDS, "trace")
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """How tokens choose experts.
+    """Rule by which tokens choose experts.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ class Gate:
 
     @property
     def is_exchangeable(self) -> bool:
-        """Whether relabelling experts inside a group, or whole groups, leaves a token's law unchanged."""
+        """True where relabelling experts inside a group, or whole groups, leaves a token's law unchanged."""
         return self.kind in EXCHANGEABLE_KINDS
 
     @property
     def limits_groups(self) -> bool:
-        """Whether the group limit excludes any group."""
+        """True where the group limit excludes any group."""
         if self.top_groups is None or self.num_groups is None:
             return False
         return self.top_groups < self.num_groups

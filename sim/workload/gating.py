@@ -1,4 +1,4 @@
-"""Gating: which experts each token chooses.
+"""Gating: the experts that each token chooses.
 
 A ``Gate`` is a description (``gates``); ``draw`` turns it into expert ids, by one function per kind, in
 ``DRAWS``.
@@ -196,7 +196,7 @@ def _balanced(
     return out
 
 
-def _by_popularity(
+def _draw_by_popularity(
     gate: Gate, num_tokens: int, num_experts: int, top_k: int, rng: np.random.Generator, p: FloatArray | None
 ) -> IntArray:
     assert p is not None
@@ -307,8 +307,8 @@ DRAWS: dict[str, Draw] = {
     "group_limited": _group_limited,
     "balanced": _balanced,
     "deepep_benchmark": _group_limited,
-    "zipf": _by_popularity,
-    "dirichlet": _by_popularity,
-    "loads": _by_popularity,
+    "zipf": _draw_by_popularity,
+    "dirichlet": _draw_by_popularity,
+    "loads": _draw_by_popularity,
     "trace": _trace,
 }

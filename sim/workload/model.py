@@ -1,7 +1,7 @@
 """Models: the shape of a mixture-of-experts transformer, and what follows from the shape alone.
 
-Parameter counts, KV-cache bytes and training FLOPs are arithmetic on a frozen ``Model``. Shapes stand in
-``scenarios/models/*.yaml``, one published model a file.
+Parameter counts, KV-cache bytes and training FLOPs are arithmetic on a frozen ``Model``. Shapes are
+read from ``scenarios/models/*.yaml``, one published model a file.
 
 Why this way: a model file holds the keys of the published configuration and nothing derived from them, so
 it can be compared with its source line by line; published totals are asserted in the tests.
@@ -92,7 +92,7 @@ class Model(Description):
     top_groups: Positive = 1
     """Groups that a token may reach."""
     group_score: Literal["top2_sum", "max"] = "top2_sum"
-    """What ranks the groups."""
+    """Score that ranks the groups: the sum of their two best experts', or the best."""
     expert_hidden: Positive
     """Inner width of an expert; three matrices of `hidden` by this (SwiGLU)."""
     dense_hidden: Natural = 0
@@ -101,7 +101,7 @@ class Model(Description):
     num_mtp_layers: Annotated[Natural, Field(le=100)] = 0
     """Modules that predict further tokens (MTP), counted apart from everything else."""
     tied_embeddings: bool = False
-    """Whether the output head is the embedding table, transposed."""
+    """True where the output head is the embedding table, transposed."""
     source: str = "not said"
     """The published configuration that the numbers come from."""
 
@@ -111,7 +111,7 @@ class Model(Description):
         return self.num_layers - self.num_dense_layers
 
     def is_dense(self, layer_idx: int) -> bool:
-        """Whether a layer has one dense feed-forward block instead of experts."""
+        """True for a layer with one dense feed-forward block instead of experts."""
         if self.dense_layers == "alternate":
             return layer_idx % 2 == 0
         return layer_idx < self.num_dense_layers

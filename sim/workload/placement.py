@@ -1,4 +1,4 @@
-"""Placements: which rank holds which expert, and the balancer that makes redundant copies.
+"""Placements: the experts that each rank holds, and the balancer that makes redundant copies.
 
 A *logical* expert is one of the model's; a *physical* expert is one of its replicas on a rank. Physical
 experts are numbered rank by rank, every rank holding equally many.
@@ -55,7 +55,7 @@ class Placement:
 
     @property
     def has_replicas(self) -> bool:
-        """Whether any expert stands more than once."""
+        """True where any expert has more than one copy."""
         return self.num_physical != self.num_experts
 
     def rank_of(self, physical: NDArray[np.integer]) -> NDArray[np.integer]:

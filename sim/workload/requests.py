@@ -1,4 +1,4 @@
-"""Requests of users: when each one comes, how long its prompt is, how many tokens it is answered with.
+"""Requests of users: arrival time, length of the prompt and length of the answer of each.
 
 Either drawn (Poisson arrivals, lengths of a distribution) or read from a CSV with the columns
 `arrival_s,prompt_tokens,output_tokens`, one request a row in the order of arrival. The first output token is the one that
@@ -36,7 +36,7 @@ class Requests:
 
     @property
     def num_requests(self) -> int:
-        """How many there are."""
+        """Number of requests."""
         return len(self.arrival_s)
 
 

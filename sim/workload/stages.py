@@ -1,7 +1,7 @@
-"""Stages: which layers, embedding, output head and extra prediction modules stand on each pipeline stage.
+"""Stages: the layers, embedding, output head and extra prediction modules of each pipeline stage.
 
-The embedding stands on the first stage; the output head and the multi-token-prediction (MTP) modules, which
-end in the same head, stand on the last. The layers between are cut where the costliest stage becomes
+The embedding belongs to the first stage; the output head and the multi-token-prediction (MTP) modules, which
+end in the same head, belong to the last. The layers between are cut where the costliest stage becomes
 cheapest.
 
 Why this way: stages of a real model are not alike, and a pipeline is as fast as its slowest rank, so
@@ -24,7 +24,7 @@ from sim.workload.model import Model, attention_core_flops_per_token, parameters
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What stands on one pipeline stage.
+    """Contents of one pipeline stage.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class StageParameters:
 
 @dataclass(frozen=True, slots=True)
 class LayerCosts:
-    """Estimated cost of what can stand on a stage, in any one unit; an embedding costs nothing."""
+    """Estimated cost of what a stage can hold, in any one unit; an embedding costs nothing."""
 
     dense: float
     moe: float
@@ -177,8 +177,8 @@ def _balanced(model: Model, num_stages: int, costs: LayerCosts) -> tuple[int, ..
     total = np.where(inner[0] <= limit, inner[0] ** 2, np.inf)  # [end], sum of squares so far
     choices = []
     for stage in range(1, num_stages):
-        mine = last if stage == num_stages - 1 else inner
-        sums = total[:, None] + np.where(mine <= limit, mine**2, np.inf)
+        own = last if stage == num_stages - 1 else inner
+        sums = total[:, None] + np.where(own <= limit, own**2, np.inf)
         total = sums.min(axis=0)
         # Of equal cuts the latest, so that layers left over go to earlier stages; equal but for rounding,
         # that is.
@@ -221,8 +221,8 @@ def held_parameters(model: Model, held: Sequence[Stage]) -> StageParameters:
     table = parameters(model).embedding
     needs_table = any(s.embedding or s.num_mtp or (s.head and model.tied_embeddings) for s in held)
     return StageParameters(
-        experts=sum(one.experts for one in each),
-        layers=sum(one.layers for one in each),
+        experts=sum(stage.experts for stage in each),
+        layers=sum(stage.layers for stage in each),
         embedding=table if needs_table else 0,
-        head=sum(one.head for one in each),
+        head=sum(stage.head for stage in each),
     )

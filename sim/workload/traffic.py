@@ -1,4 +1,4 @@
-"""Traffic: how many tokens of each rank go to each node, rank and expert, and how many bytes a token is.
+"""Traffic: the tokens of each rank that go to each node, rank and expert, and the bytes of a token.
 
 ``route`` turns a gate and a placement into counts. Counts are floats, because under ``sampling="expected"``
 they are means. A token's own rank and node count as destinations like any other: what stays at home is for
@@ -28,7 +28,7 @@ MAX_DRAWN = 2**26
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routing:
-    """Where the tokens of one EP group go in one layer.
+    """Destinations of the tokens of one EP group in one layer.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def count(
 
 
 def _first_of_each(ordered: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Where a row of ascending values shows a value for the first time."""
+    """Mark the first occurrence of each value in rows of ascending values."""
     first = np.ones(ordered.shape, dtype=bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=first[:, 1:])
     return first

@@ -16,7 +16,7 @@ from typing import Any
 
 from sim import documents
 from sim.errors import InputError, Mark, MoesimError, Problem, nearest
-from sim.files import beside
+from sim.files import sibling
 from sim.files import text as text_of
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -122,7 +122,7 @@ def read(path: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         known = documents.shipped("hardware")
         wanted = f"a document of a command, its folder, or one of: {', '.join(known)}"
-        near = beside(path) or nearest(str(path), known)
+        near = sibling(path) or nearest(str(path), known)
         raise InputError(Problem(Mark(str(path)), "", "no such file or directory", wanted, near))
     inside = [path / name for name in _DOCUMENTS if (path / name).is_file()] or [path / _DOCUMENTS[0]]
     file = inside[0] if path.is_dir() else path
