@@ -44,7 +44,28 @@ class Sheet:
 
 
 def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> list[Row]:
-    """The rows that hold anything; parameters as of `files.content`. Raises `InputError` for what is no CSV."""
+    """Read the rows of a CSV that hold anything.
+
+    Parameters
+    ----------
+    file : Path
+    wanted : str
+        Contents that should be there, for messages.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    list of Row
+        Line, counted from 1, and stripped cells of each row.
+
+    Raises
+    ------
+    InputError
+        For text that is no CSV.
+    """
     text = files.text(file, wanted, where, key)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     table: list[Row] = []
@@ -63,9 +84,31 @@ def sheet(
     where: Mark | None = None,
     key: str = "",
 ) -> Sheet:
-    """A CSV with a header of the `needed` columns, in any order, and maybe of `others`.
+    """Read a CSV with a header.
 
-    Raises `InputError` for what is no CSV, and with every problem of its header.
+    Parameters
+    ----------
+    file : Path
+    wanted : str
+        Contents that should be there, for messages.
+    needed : sequence of str
+        Columns that must be there, in any order.
+    others : sequence of str
+        Columns that may be there.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    Sheet
+        Rows below the header, and the place of each column.
+
+    Raises
+    ------
+    InputError
+        For text that is no CSV, and with every problem of its header.
     """
     table = rows(file, wanted, where, key)
     line, header = table[0] if table else (1, [])

@@ -144,19 +144,56 @@ class Document:
 
 
 def dotted(path: Path_) -> str:
-    """A path the way people write it: `cluster.faults.0.node`."""
+    """Write a path the way people do.
+
+    Parameters
+    ----------
+    path : tuple of str or int
+        Keys and list indices.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> dotted(("cluster", "faults", 0, "node"))
+    'cluster.faults.0.node'
+    """
     return ".".join(str(part) for part in path)
 
 
 def split(key: str) -> Path_:
-    """The reverse of `dotted`: numbers are list indices."""
+    """Read a dotted key: the reverse of `dotted`.
+
+    Parameters
+    ----------
+    key : str
+
+    Returns
+    -------
+    tuple of str or int
+        Numbers are list indices.
+    """
     return tuple(int(part) if part.isdecimal() and len(part) < 10 else part for part in key.split("."))
 
 
 def load(path: str | Path) -> Document:
-    """Read one YAML file. Raises `InputError` for anything but a mapping of plain values.
+    """Read one YAML file.
 
-    A file that has not changed since it was last read is not read again; who changes a document changes a copy.
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Document
+        A copy of its own. A file that has not changed since it was last read is not read again.
+
+    Raises
+    ------
+    InputError
+        For anything but a mapping of plain values, with all problems at their lines.
     """
     path = Path(path)
     try:
@@ -179,7 +216,23 @@ def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Docu
 
 
 def loads(text: str, name: str) -> Document:
-    """Read YAML text; messages call it `name`."""
+    """Read YAML text.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Name of the text in messages.
+
+    Returns
+    -------
+    Document
+
+    Raises
+    ------
+    InputError
+        For anything but a mapping of plain values, with all problems at their lines.
+    """
     document = Document({}, name)
     problems: list[Problem] = []
     try:
@@ -205,12 +258,35 @@ def loads(text: str, name: str) -> Document:
 
 
 def parse_scalar(text: str, name: str) -> Any:
-    """A value typed by a person, as YAML: `64`, `[1, 2]`, `{kind: uniform}`, `400 GB/s`."""
+    """Read a value typed by a person, as YAML.
+
+    Parameters
+    ----------
+    text : str
+        Such as `64`, `[1, 2]`, `{kind: uniform}` or `400 GB/s`.
+    name : str
+        Name of the text in messages.
+
+    Returns
+    -------
+    object
+        A plain value.
+    """
     return loads(f"value: {text}", name).tree["value"]
 
 
 def dumps(tree: Mapping[str, Any]) -> str:
-    """A tree of plain values as YAML text, keys in their order."""
+    """Write a tree of plain values as YAML.
+
+    Parameters
+    ----------
+    tree : mapping
+
+    Returns
+    -------
+    str
+        Keys in their order.
+    """
     return str(
         yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
     )

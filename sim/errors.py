@@ -89,14 +89,34 @@ class DoesNotFitError(InfeasibleError):
 
 
 def printable(text: str) -> str:
-    """Escape whatever a terminal cannot show, so that text stays one line of text."""
+    r"""Escape whatever a terminal cannot show, so that text stays one line of text.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+    """
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def shown(text: str, most: int = _MOST_SHOWN) -> str:
-    """Make a user's text fit for a message: `printable`, and cut in the middle beyond `most` characters."""
+    """Make a user's text fit for a message: printable, and cut in the middle where it is long.
+
+    Parameters
+    ----------
+    text : str
+    most : int
+        Characters that are left as they are.
+
+    Returns
+    -------
+    str
+    """
     plain = printable(text if len(text) <= 2 * most else text[:most] + text[-most:])
     if len(plain) <= most:
         return plain
@@ -104,7 +124,23 @@ def shown(text: str, most: int = _MOST_SHOWN) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word closest to `word`, or None where nothing is close."""
+    """Return the known word closest to a word.
+
+    Parameters
+    ----------
+    word : str
+    known : iterable of str
+
+    Returns
+    -------
+    str or None
+        None where nothing is close.
+
+    Examples
+    --------
+    >>> nearest("bandwith", ["bandwidth", "latency"])
+    'bandwidth'
+    """
     candidates: Sequence[str] = list(known)
     by_case = {candidate.lower(): candidate for candidate in candidates}
     if word.lower() in by_case:

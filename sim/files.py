@@ -26,20 +26,41 @@ _COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenari
 
 
 def package_folder() -> Path:
-    """The folder of the package `sim`, installed or in a checkout."""
+    """Return the folder of the package `sim`, installed or in a checkout."""
     return Path(__file__).resolve().parent
 
 
 @cache
 def data_folder(name: str) -> Path:
-    """The folder `hardware` or `scenarios`: inside an installed package, or next to it in a checkout."""
+    """Return a data folder: inside an installed package, or next to it in a checkout.
+
+    Parameters
+    ----------
+    name : str
+        `hardware` or `scenarios`.
+
+    Returns
+    -------
+    Path
+    """
     package = package_folder()
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
 
 
 def shipped(folder: str) -> dict[str, Path]:
-    """Name -> file of the YAML files directly in a data folder such as `scenarios/models`."""
+    """List the YAML files directly in a data folder.
+
+    Parameters
+    ----------
+    folder : str
+        Such as `scenarios/models`.
+
+    Returns
+    -------
+    dict of str to Path
+        Name, without its ending, to file, in order of names.
+    """
     top, _, rest = folder.partition("/")
     return {path.stem: path for path in sorted((data_folder(top) / rest).glob("*.yaml"))}
 
@@ -47,9 +68,29 @@ def shipped(folder: str) -> dict[str, Path]:
 def find(
     spec: str, folder: str | Sequence[str], what: str, *, near: Path | None = None, mark: Mark | None = None
 ) -> Path:
-    """The file that a person means by `spec`: a path (relative to `near` too), or the name of a file shipped in a folder.
+    """Find the file that a person means.
 
-    Of several folders the first that ships the name counts.
+    Parameters
+    ----------
+    spec : str
+        A path, or the name of a shipped file.
+    folder : str or sequence of str
+        Data folders of shipped files, such as `hardware`; of several the first that ships the name counts.
+    what : str
+        Kind of file, for messages.
+    near : Path, optional
+        Folder that a relative path may start from.
+    mark : Mark, optional
+        Place of the name in a document, for messages.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        With the shipped names and the nearest of them.
     """
     folders = [folder] if isinstance(folder, str) else list(folder)
     bases = [Path(), *([near] if near else [])]
@@ -77,7 +118,20 @@ def find(
 
 
 def sibling(path: Path, *, same: bool = False) -> str | None:
-    """Return the name, in the folder of `path`, that its own was most likely meant to be (`same`: its very own), or None."""
+    """Find the file of a folder that a misspelt name most likely means.
+
+    Parameters
+    ----------
+    path : Path
+        A file that is not there.
+    same : bool
+        Accept the name of the path alone.
+
+    Returns
+    -------
+    str or None
+        A name in the folder of `path`; None where nothing is close.
+    """
     try:
         with os.scandir(path.parent) as entries:
             names = [entry.name for entry in itertools.islice(entries, _LOOKED_AT) if not entry.is_dir()]
@@ -92,15 +146,41 @@ def sibling(path: Path, *, same: bool = False) -> str | None:
 
 
 def is_settled(status: os.stat_result) -> bool:
-    """Tell a file whose text may be kept from one that changed just now, and may change again without showing it."""
+    """Tell a file whose text may be kept from one that changed just now, and may change again without showing it.
+
+    Parameters
+    ----------
+    status : os.stat_result
+
+    Returns
+    -------
+    bool
+        True where the last change lies further back than file systems may round times.
+    """
     return time.time_ns() - status.st_mtime_ns > _SETTLED_NS
 
 
 def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> bytes:
-    """The bytes of a file.
+    """Read the bytes of a file.
 
-    Parameters: `wanted`, what should be there, for messages; `where` and `key`, the place in a document that names it.
-    Raises `InputError` for what is no regular file, cannot be read or is larger than `MAX_BYTES`.
+    Parameters
+    ----------
+    path : Path
+    wanted : str
+        Contents that should be there, for messages.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    InputError
+        For no regular file, one that cannot be read, or one larger than `MAX_BYTES`.
     """
     try:
         status = path.stat()
@@ -122,7 +202,22 @@ def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -
 
 
 def text(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> str:
-    """The text of a file in UTF-8, without a byte-order mark; otherwise as `content`."""
+    """Read the text of a file in UTF-8, without a byte-order mark.
+
+    Parameters
+    ----------
+    path, wanted, where, key
+        As of `content`.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    InputError
+        As of `content`, and at the line and column of a byte that is not UTF-8.
+    """
     raw = content(path, wanted, where, key)
     try:
         return raw.decode("utf-8-sig")

@@ -77,7 +77,18 @@ Price = Annotated[float, Quantity("usd/gpu-hour")]
 
 
 def written(text: str) -> Any:
-    """A default of a quantity as a file would write it: it is validated like any other, and shown as it stands."""
+    """Declare a default as a file would write it: it is checked like any other value, and shown as written.
+
+    Parameters
+    ----------
+    text : str
+        A quantity with its unit.
+
+    Returns
+    -------
+    str
+        The text, typed as any value.
+    """
     return text
 
 
@@ -97,7 +108,22 @@ class OneOf:
 
 
 def key_of(name: str) -> str:
-    """The key of a file that fills in a field: its name without the unit, `latency_s` -> `latency`."""
+    """Return the key of a file that fills in a field: its name without the unit.
+
+    Parameters
+    ----------
+    name : str
+        Name of a field.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> key_of("latency_s"), key_of("efficiency_fraction")
+    ('latency', 'efficiency_fraction')
+    """
     return _UNIT.sub("", name)
 
 
@@ -159,12 +185,17 @@ def _meanings(model: type) -> dict[str, str]:
 
 
 def keys(model: Any) -> dict[str, Any]:
-    """The keys that a file may give, each with the type of its value.
+    """List the keys that a file may give.
 
     Parameters
     ----------
     model : type or object
-        A description, a pydantic model, or what declares a value of several keys in its own `keys`.
+        A description, a pydantic model, or a declaration of a value of several keys, named in its own `keys`.
+
+    Returns
+    -------
+    dict of str to type
+        Key to the type of its value.
     """
     if is_dataclass(model) and isinstance(model, type):
         hints = typing.get_type_hints(model, include_extras=True)
@@ -187,7 +218,17 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
 
 
 def json_schema(model: type) -> dict[str, Any]:
-    """The JSON Schema of the files that a description or a pydantic model reads."""
+    """Make the JSON Schema of the files that a description or a pydantic model reads.
+
+    Parameters
+    ----------
+    model : type
+
+    Returns
+    -------
+    dict
+        Plain values; the strings below fields are descriptions.
+    """
     return _adapter(model).json_schema(by_alias=True)
 
 
@@ -225,7 +266,21 @@ def check(document: Document, model: type[M]) -> M:
 
 
 def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
-    """Every problem of a `ValidationError`, at its mark, in our words; what several kinds of value would do is one problem."""
+    """Report every problem of a `ValidationError` at its mark, in the words of this package.
+
+    Parameters
+    ----------
+    document : Document
+        The document that was checked.
+    model : type
+        The description or model that it was checked against.
+    error : pydantic.ValidationError
+
+    Yields
+    ------
+    Problem
+        One a place: for a value of several possible kinds, all of them are named in one problem.
+    """
     either: dict[Path_, list[str]] = {}
     for entry in error.errors():
         path, models, chosen = _resolve(model, tuple(entry["loc"]), document.tree, entry["type"])
