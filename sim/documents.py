@@ -144,37 +144,12 @@ class Document:
 
 
 def dotted(path: Path_) -> str:
-    """Write a path the way people do.
-
-    Parameters
-    ----------
-    path : tuple of str or int
-        Keys and list indices.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> dotted(("cluster", "faults", 0, "node"))
-    'cluster.faults.0.node'
-    """
+    """Write a path the way people do: `cluster.faults.0.node`."""
     return ".".join(str(part) for part in path)
 
 
 def split(key: str) -> Path_:
-    """Read a dotted key: the reverse of `dotted`.
-
-    Parameters
-    ----------
-    key : str
-
-    Returns
-    -------
-    tuple of str or int
-        Numbers are list indices.
-    """
+    """Read a dotted key: the reverse of `dotted`; numbers are list indices."""
     return tuple(int(part) if part.isdecimal() and len(part) < 10 else part for part in key.split("."))
 
 
@@ -258,35 +233,12 @@ def loads(text: str, name: str) -> Document:
 
 
 def parse_scalar(text: str, name: str) -> Any:
-    """Read a value typed by a person, as YAML.
-
-    Parameters
-    ----------
-    text : str
-        Such as `64`, `[1, 2]`, `{kind: uniform}` or `400 GB/s`.
-    name : str
-        Name of the text in messages.
-
-    Returns
-    -------
-    object
-        A plain value.
-    """
+    """Read a value typed by a person, as YAML: `64`, `[1, 2]`, `{kind: uniform}`, `400 GB/s`."""
     return loads(f"value: {text}", name).tree["value"]
 
 
 def dumps(tree: Mapping[str, Any]) -> str:
-    """Write a tree of plain values as YAML.
-
-    Parameters
-    ----------
-    tree : mapping
-
-    Returns
-    -------
-    str
-        Keys in their order.
-    """
+    """Write a tree of plain values as YAML text, keys in their order."""
     return str(
         yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
     )

@@ -23,7 +23,18 @@ ROOMS = (
 )  # fmt: skip
 """From the ground up; `ground` is errors, units, files and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
-GROUND = ("errors", "units", "files", "cells", "documents", "schemas", "trees", "version")
+GROUND = (
+    "errors",
+    "units",
+    "files",
+    "cells",
+    "documents",
+    "schemas",
+    "descriptions",
+    "trees",
+    "version",
+    "exports",
+)
 DOOR = ("", "cli", "__main__", "result")
 MEDIA = ("views", "words", "tables", "plots", "pages", "files")
 """Rooms of `show`, from the ground up; what lies directly in `show` is below them."""

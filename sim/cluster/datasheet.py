@@ -62,7 +62,19 @@ class Datasheet:
 
 
 def describe(hardware: Hardware, reference: Hardware | None = None) -> Datasheet:
-    """The sheet of `hardware`; `reference` is the part it is compared with (the h100), None for none."""
+    """Collect everything that is known about one profile.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    reference : Hardware, optional
+        Part to compare it with.
+
+    Returns
+    -------
+    Datasheet
+        Parameters next to those of the reference, rates that kernels reach, and verdicts of the export rules.
+    """
     kernels = [load_kernel(name) for name in list_kernels()]
     return Datasheet(
         hardware=hardware,

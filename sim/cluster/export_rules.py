@@ -61,10 +61,30 @@ class Verdict:
 
 
 def chip_numbers(hardware: Hardware) -> ChipNumbers:
-    """TPP, PD and IO of a part.
+    """Compute TPP, PD and IO of a part.
 
-    Notes: TPP = max over dtypes of dense rate [TOPS] x bits; PD = TPP / die area [mm2]; IO = 2 x scale-up + 2
-    x PCIe of one direction. That PCIe counts as I/O is our reading of the rule of 2022, the strict one.
+    Parameters
+    ----------
+    hardware : Hardware
+
+    Returns
+    -------
+    ChipNumbers
+
+    Notes
+    -----
+    TPP = max over data types of dense rate [TOPS] x bits of the operation; PD = TPP / die area [mm2]; IO = 2 x scale-up + 2 x
+    PCIe of one direction. That PCIe counts as I/O is our reading of the rule of 2022, the strict one.
+
+    References
+    ----------
+    15 CFR 774, ECCN 3A090; 87 FR 62186, 88 FR 73458.
+
+    Examples
+    --------
+    >>> from sim.cluster.hardware import load_hardware
+    >>> round(chip_numbers(load_hardware("h800")).io_bytes_per_s / 1e9)
+    528
     """
     gpu = hardware.gpu
     tpp = max(
@@ -83,7 +103,21 @@ def chip_numbers(hardware: Hardware) -> ChipNumbers:
 
 
 def verdicts(hardware: Hardware) -> tuple[Verdict, ...]:
-    """Every rule's verdict on a part, oldest first."""
+    """Judge a part by every export rule.
+
+    Parameters
+    ----------
+    hardware : Hardware
+
+    Returns
+    -------
+    tuple of Verdict
+        Oldest rule first.
+
+    References
+    ----------
+    87 FR 62186, 88 FR 73458, 89 FR 96790, 91 FR 1684, and a letter to NVIDIA of 2025-04-09, known from its Form 8-K.
+    """
     chip = chip_numbers(hardware)
     rules = (october_2022, october_2023_a, october_2023_b, december_2024, april_2025, january_2026)
     return tuple(rule(chip) for rule in rules)

@@ -74,7 +74,22 @@ class LeafSpine:
         return self.wire_per_packet_bytes / self.payload_per_packet_bytes
 
     def idle_latency_s(self, same_leaf: Any) -> Any:
-        """Time of one packet through idle links and store-and-forward switches [s], 1 leaf or leaf-spine-leaf."""
+        """Time of one packet through idle links and store-and-forward switches.
+
+        Parameters
+        ----------
+        same_leaf : bool or array of bool
+            True for hosts of one leaf.
+
+        Returns
+        -------
+        float or array [s]
+
+        Notes
+        -----
+        links x link latency + switches x (switch latency + packet / link rate): 2 links and 1 switch on one leaf, 4 links and 3
+        switches from leaf to spine to leaf.
+        """
         packet_s = self.wire_per_packet_bytes / self.link_bytes_per_s
         within_leaf = 2 * self.link_latency_s + 1 * (self.switch_latency_s + packet_s)
         across_leaves = 4 * self.link_latency_s + 3 * (self.switch_latency_s + packet_s)
@@ -89,7 +104,27 @@ def node_graph(
     faults: Sequence[LinkFault],
     comm_sms: int,
 ) -> nx.DiGraph[str]:
-    """The graph of nodes and their fabric; `comm_sms` SMs of each GPU are lent to communication."""
+    """Draw the graph of nodes and their fabric.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    num_nodes, gpus_per_node : int [count]
+    fabric : Fabric
+    faults : sequence of LinkFault
+    comm_sms : int [count]
+        SMs of each GPU that are lent to communication.
+
+    Returns
+    -------
+    networkx.DiGraph
+        Edges have a `capacity` [bytes/s], a `kind` and a `resource`.
+
+    Raises
+    ------
+    InfeasibleError
+        Where several nodes have no NIC, or more nodes than a rail-only leaf has ports.
+    """
     graph: nx.DiGraph[str] = nx.DiGraph(
         title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}"
     )
@@ -103,7 +138,16 @@ def node_graph(
 
 
 def host_graph(spec: LeafSpine) -> nx.DiGraph[str]:
-    """The graph of bare hosts on leaves, and leaves on spines."""
+    """Draw the graph of bare hosts on leaves, and leaves on spines.
+
+    Parameters
+    ----------
+    spec : LeafSpine
+
+    Returns
+    -------
+    networkx.DiGraph
+    """
     graph: nx.DiGraph[str] = nx.DiGraph(title=f"{spec.hosts} hosts, {spec.spines} spines")
     num_leaves = -(-spec.hosts // spec.hosts_per_leaf)
     for leaf in range(num_leaves):

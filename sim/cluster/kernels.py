@@ -16,9 +16,9 @@ from typing import Any
 from sim import documents
 from sim.cluster import parameters as fig
 from sim.cluster.parameters import Parameter
+from sim.descriptions import Description
 from sim.documents import Document
 from sim.errors import Mark
-from sim.schemas import Description
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,13 @@ class KernelFile(fig.SourcedFile):
 
 
 def list_kernels() -> tuple[str, ...]:
-    """Names of the shipped kernel generations."""
+    """List the shipped kernel generations.
+
+    Returns
+    -------
+    tuple of str
+        Names that `load_kernel` takes.
+    """
     return tuple(documents.shipped("hardware/kernels"))
 
 
@@ -171,7 +177,27 @@ def load_kernel(
     *,
     mark: Mark | None = None,
 ) -> Kernel:
-    """Read a kernel generation; `override` as in `hardware.load_hardware`."""
+    """Read a generation of all-to-all kernels.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        The name of a shipped generation (`list_kernels`), or a path.
+    override : Document or mapping, optional
+        Parameters to replace, as of `load_hardware`.
+    mark : Mark, optional
+        Place of the name in a document, for messages.
+
+    Returns
+    -------
+    Kernel
+        All quantities in SI units, with the table of parameters.
+
+    Raises
+    ------
+    InputError
+        With every problem of the file and of the override.
+    """
     path = documents.find(str(name_or_path), "hardware/kernels", "kernel", mark=mark)
     file, _ = fig.read(KernelFile, documents.load(path), override)
     rate = file.copy_rate

@@ -18,9 +18,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
 
 from sim import schemas, units
+from sim.descriptions import Derived, Description, key_of
 from sim.documents import Document
 from sim.errors import InputError, Problem, nearest
-from sim.schemas import Derived, Description, key_of
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -103,18 +103,13 @@ class Sourced:
         return core.no_info_after_validator_function(itemgetter("value"), checked)
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        bare = self.dimension in ("fraction", "count", "number")
-        value = {
-            "type": ["string", "number"] if bare else "string",
-            "description": units.describe(self.dimension),
-        }
         text = {"type": ["string", "null"], "default": None}
         return {
             "type": "object",
             "description": self.meaning,
             "additionalProperties": False,
             "properties": {
-                "value": value,
+                "value": schemas.quantity_schema(self.dimension),
                 "per": {"const": self.per} if self.per else text,
                 "grade": {"enum": list(get_args(Grade))},
                 "source": text,

@@ -29,9 +29,30 @@ class Leg:
 
 
 def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = False) -> list[Leg]:
-    """Through which NICs the pairs (src, dst) [num_pairs] of GPUs exchange bytes; fractions of a pair add to 1.
+    """Choose the NICs through which pairs of GPUs send to one another.
 
-    Raises `InfeasibleError` where no living path joins a pair.
+    Parameters
+    ----------
+    cluster : Cluster
+    src, dst : array of int, [num_pairs]
+        Sending and receiving GPUs.
+    forward_to_rail : bool
+        Bytes first hop over scale-up to the GPU on the receiver's rail (PXN of NCCL).
+
+    Returns
+    -------
+    list of Leg
+        The fractions of a pair add up to 1.
+
+    Raises
+    ------
+    InfeasibleError
+        Where no living path joins a pair.
+
+    Notes
+    -----
+    A pair whose own NIC is dead spreads evenly over the rails that are alive at both ends; where there is none and cables join
+    the rails, over all pairs of living NICs.
     """
     gpn = cluster.gpus_per_node
     src_node, dst_node, dst_rail = src // gpn, dst // gpn, dst % gpn
@@ -70,9 +91,22 @@ def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = Fals
 def uplinks(
     cluster: Cluster, src: Ints, dst: Ints, *, queue_pairs: int = 1, salt: int = 0
 ) -> Iterator[tuple[Ints, Floats]]:
-    """Columns (row, fraction) of switch-to-switch resources between the NICs of `src` and `dst`, -1 = none.
+    """List the switch-to-switch resources between the NICs of pairs of GPUs.
 
-    `queue_pairs` [count] is how many connections a pair's bytes are spread over; ECMP hashes each to one uplink.
+    Parameters
+    ----------
+    cluster : Cluster
+    src, dst : array of int, [num_pairs]
+        GPUs whose NICs send and receive.
+    queue_pairs : int [count]
+        Connections that the bytes of a pair are spread over; ECMP hashes each to one uplink.
+    salt : int
+        Changes the hash.
+
+    Yields
+    ------
+    (array of int, array of float), [num_pairs] each
+        Row of a resource, -1 for none, and the fraction of the pair's bytes that crosses it.
     """
     a, b = cluster.leaf[src], cluster.leaf[dst]
     crosses = a != b
@@ -106,7 +140,18 @@ def _cores(cluster: Cluster, a: Ints, b: Ints) -> Iterator[tuple[Ints, Floats]]:
 
 
 def extra_latency_s(cluster: Cluster, src: Ints, dst: Ints) -> Floats:
-    """What a path through the spine adds to one within a leaf [s]; through a core, twice that (assumed: two more hops)."""
+    """Latency of a path through the spines beyond that of one within a leaf.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    src, dst : array of int, [num_pairs]
+
+    Returns
+    -------
+    array of float, [num_pairs] [s]
+        0 within a leaf; through a core, twice that through a spine (assumed: two more hops).
+    """
     a, b = cluster.leaf[src], cluster.leaf[dst]
     step = cluster.cross_leaf_latency_s - cluster.same_leaf_latency_s
     hops = np.where(a == b, 0, 1)

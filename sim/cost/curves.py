@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from sim import documents
 from sim.cluster import parameters as p
+from sim.descriptions import Description
 from sim.documents import Document
-from sim.schemas import Description
 
 FOLDER = "hardware/compute"
 

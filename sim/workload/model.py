@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sim import documents, schemas
+from sim.descriptions import Description
 from sim.errors import InputError, Mark
-from sim.schemas import Description
 
 FOLDER = "scenarios/models"
 
