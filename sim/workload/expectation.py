@@ -40,7 +40,18 @@ _CERTAIN = 1 - 1e-6  # an expert this likely to get a token counts as one that d
 
 
 def sample(gate: Gate, num_experts: int, top_k: int, probabilities: FloatArray | None) -> NDArray[np.int32]:
-    """The fixed-seed tokens that stand for a gate, [num_sampled, top_k]; a trace stands for itself."""
+    """Draw the fixed-seed tokens that stand for a gate; a trace stands for itself.
+
+    Parameters
+    ----------
+    gate : Gate
+    num_experts, top_k : int [count]
+    probabilities : array or None, [num_experts]
+
+    Returns
+    -------
+    array of int32, [num_sampled, top_k]
+    """
     if gate.trace is not None and gate.kind == "trace":
         return gate.trace
     return draw(gate, SAMPLE_TOKENS, num_experts, top_k, np.random.default_rng(_SAMPLE_SEED), probabilities)
@@ -53,14 +64,31 @@ def reach(
     top_k: int,
     probabilities: FloatArray | None,
 ) -> FloatArray | None:
-    """Probability that a token has an expert on each part, [num_parts]; None where only a sample can tell.
+    """Compute the probability that a token has an expert on each part of an EP group.
 
     Parameters
     ----------
+    gate : Gate
+    placement : Placement
     part_of_rank : array of int, [num_ranks]
         The part (node, or the rank itself) that each rank belongs to.
+    top_k : int [count]
     probabilities : array or None, [num_experts]
         Popularity of the experts, for gates that have one.
+
+    Returns
+    -------
+    array or None, [num_parts]
+        None where only a sample can tell.
+
+    Notes
+    -----
+    For exchangeable gates 1 minus the probability that every part of a token's split misses the set, by counting; for popularity
+    gates see ``reach_by_race``.
+
+    References
+    ----------
+    With one group this is ``get_expected_topk`` of DeepEP's deep_ep/buffers/elastic.py.
     """
     part_of_physical = np.repeat(part_of_rank, placement.experts_per_rank)
     num_parts = int(part_of_rank.max()) + 1
@@ -75,7 +103,20 @@ def reach(
 def inclusion(
     gate: Gate, num_experts: int, top_k: int, probabilities: FloatArray | None
 ) -> FloatArray | None:
-    """Probability that a token chooses each expert, [num_experts]; None where only a sample can tell."""
+    """Compute the probability that a token chooses each expert.
+
+    Parameters
+    ----------
+    gate : Gate
+    num_experts, top_k : int [count]
+    probabilities : array or None, [num_experts]
+        Popularity of the experts, for gates that have one.
+
+    Returns
+    -------
+    array or None, [num_experts]
+        Sums to ``top_k``; None where only a sample can tell.
+    """
     if gate.is_exchangeable:
         return np.full(num_experts, top_k / num_experts)
     if probabilities is not None and not gate.limits_groups:
@@ -84,12 +125,26 @@ def inclusion(
 
 
 def touched(rows: FloatArray, num_tokens: float, *, evenly: bool = False) -> FloatArray:
-    """Probability that experts get a token at all, from the mean `rows` that each gets of `num_tokens` tokens.
+    """Compute the probability that experts get a token at all.
+
+    Parameters
+    ----------
+    rows : array [tokens]
+        Mean rows of each expert.
+    num_tokens : float [tokens]
+        Tokens that choose.
+    evenly : bool
+        The gate gives every expert the same.
+
+    Returns
+    -------
+    array
+        Of the shape of ``rows``.
 
     Notes
     -----
-    Tokens choose independently, each an expert with probability p = rows / tokens: 1 - (1 - p)^tokens. A gate that gives
-    every expert the same (`evenly`) leaves none without before all have one: min(1, rows).
+    Tokens choose independently, each an expert with probability p = rows / tokens: 1 - (1 - p)^tokens. A gate that gives every
+    expert the same leaves none without before all have one: min(1, rows).
     """
     if evenly:
         return np.minimum(rows, 1.0)
@@ -98,18 +153,21 @@ def touched(rows: FloatArray, num_tokens: float, *, evenly: bool = False) -> Flo
 
 
 def rows_of_touched(rows: FloatArray, num_tokens: float, *, evenly: bool = False) -> list[FloatArray]:
-    """The experts of each rank that work, as rows; all of them, but where tokens are few.
+    """List the experts of each rank that work, as rows; all of them, but where tokens are few.
 
     Parameters
     ----------
     rows : array, [num_ranks, experts_per_rank]
-        Mean rows of each expert from `num_tokens` tokens.
+        Mean rows of each expert from ``num_tokens`` tokens.
+    num_tokens : float [tokens]
+    evenly : bool
+        The gate gives every expert the same.
 
     Returns
     -------
     list of array
-        For each rank as many experts as are expected to get a token, rounded up, the likeliest first, each with the rows
-        that it has when it gets any. At least one: whoever waits for a rank waits for one that has something to do.
+        For each rank as many experts as are expected to get a token, rounded up, the likeliest first, each with the rows that it
+        has when it gets any. At least one: whoever waits for a rank waits for one that has something to do.
     """
     chance = touched(rows, num_tokens, evenly=evenly)
     if (chance > _CERTAIN).all():
@@ -210,22 +268,28 @@ def _miss(overlaps: tuple[int, ...], num_groups: int, group_size: int, splits: S
 def reach_by_race(
     p: FloatArray, part_of_expert: NDArray[np.integer], num_parts: int, top_k: int
 ) -> FloatArray:
-    """Chance that the first ``top_k`` arrivals of an exponential race with rates ``p`` include one of each
-    part.
+    """Compute the probability that the first ``top_k`` arrivals of an exponential race include one of each part.
 
     Parameters
     ----------
     p : array, [num_experts]
-        Popularity; sums to 1.
+        Popularity, the rates of the race; sums to 1.
     part_of_expert : array of int, [num_experts]
     num_parts, top_k : int [count]
 
+    Returns
+    -------
+    array, [num_parts]
+
     Notes
     -----
-    A part of total rate L is missed when ``top_k`` experts outside it arrive before its first, whose time is
-    exponential: integral of L exp(-L t) P(N(t) >= top_k) dt, N(t) the arrivals outside the part, a Poisson
-    binomial. The trapezoidal rule in log t converges exponentially; polynomials in x count arrivals up to
-    ``top_k - 1``.
+    A part of total rate L is missed when ``top_k`` experts outside it arrive before its first, whose time is exponential: integral
+    of L exp(-L t) P(N(t) >= top_k) dt, N(t) the arrivals outside the part, a Poisson binomial. The trapezoidal rule in log t
+    converges exponentially; polynomials in x count arrivals up to ``top_k - 1``.
+
+    References
+    ----------
+    The race is the law of Gumbel-top-k: arXiv 1903.06059.
     """
     rates = np.maximum(p, 1e-15)
     part_rate = np.bincount(part_of_expert, weights=rates, minlength=num_parts)

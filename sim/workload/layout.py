@@ -101,11 +101,20 @@ def derive(
     cp: int | None = None,
     num_experts: int | None = None,
 ) -> Layout:
-    """Fill in what a layout leaves out, and check it against the number of GPUs.
+    """Fill in the sizes that a layout leaves out, and check it against the number of GPUs.
 
-    TP and CP default to 1. Where `dp` is left out it takes the GPUs that are left, else `pp` does; EP
-    defaults to the largest group of a stage's ranks that divides the experts (to all ranks of a stage where
-    `num_experts` is None).
+    Parameters
+    ----------
+    num_gpus : int [count]
+    pp, ep, tp, dp, cp : int, optional [ranks]
+        Sizes that are given. TP and CP default to 1. Where `dp` is left out it takes the GPUs that are left, else `pp` does;
+        EP defaults to the largest group of a stage's ranks that divides the experts.
+    num_experts : int, optional [count]
+        Experts of a layer; without it EP defaults to all ranks of a stage.
+
+    Returns
+    -------
+    Layout
 
     Raises
     ------
@@ -113,6 +122,11 @@ def derive(
         For sizes below 1.
     InfeasibleError
         Where the sizes do not multiply to the GPUs, or EP groups do not fit into a stage.
+
+    Examples
+    --------
+    >>> str(derive(2048, pp=16, ep=64))
+    'PP16 EP64 TP1 DP128 CP1'
     """
     given = {"pp": pp, "ep": ep, "tp": tp, "dp": dp, "cp": cp, "num_gpus": num_gpus}
     problems = [
@@ -147,16 +161,23 @@ def check(
     sequence_tokens: int | None = None,
     chunks: int = 1,
 ) -> None:
-    """Raise `InfeasibleError` with every reason why a model cannot be laid out this way.
+    """Check that a model can be laid out this way.
 
     Parameters
     ----------
-    num_physical_experts : int [count], optional
+    layout : Layout
+    model : Model
+    num_physical_experts : int, optional [count]
         Experts with redundant copies, a layer; the model's own where left out.
-    sequence_tokens : int [tokens], optional
+    sequence_tokens : int, optional [tokens]
         Length that CP cuts.
     chunks : int [count]
         Stages of each pipeline rank.
+
+    Raises
+    ------
+    InfeasibleError
+        With every reason why it cannot.
     """
     a = model.attention
     experts = num_physical_experts or model.num_experts
