@@ -28,18 +28,20 @@ if TYPE_CHECKING:
         uniform_ranks_per_token,
     )
     from sim.cost.memory import memory as training_memory
+    from sim.cost.prefill import (
+        PrefillBatch,
+        prefill_attention,
+        prefill_dense,
+        prefill_experts,
+        prefill_shared,
+    )
     from sim.cost.serving_kernels import (
         DecodeBatch,
-        PrefillBatch,
         decode_attention_0,
         decode_attention_1,
         decode_dense,
         decode_experts,
         decode_shared,
-        prefill_attention,
-        prefill_dense,
-        prefill_experts,
-        prefill_shared,
     )
     from sim.cost.tpot import TpotBound, tpot_bound
     from sim.cost.work import Work, launch_work

@@ -102,27 +102,48 @@ def footprint(
     graphs_bytes: float,
     gpu: str,
 ) -> Footprint:
-    """What one GPU of a deployment keeps.
+    """Memory of one GPU of a deployment, before any request, and for each request.
 
     Parameters
     ----------
+    model : Model
     experts_per_rank, num_physical_experts : int [count]
         Replicas on a GPU, and in the EP group, of one layer.
     tp : int [ranks]
         TP cuts attention and dense layers; each of its ranks keeps the latents (MLA) of the whole group.
+    precision, kv_dtype : str
+        Formats of the weights (`WEIGHT_BYTES`) and of the cache (`CACHE_BYTES`).
     context_tokens : float [tokens]
         Of a request.
     buffered_tokens_per_request : float [tokens]
-        Tokens of a request in one low-latency exchange; 0 for other kernels.
+        Tokens of a request in one low-latency collective; 0 for other kernels.
     buffers_bytes : float [bytes]
         Communication buffers that no request adds to.
     record_bytes : float [bytes]
         Dispatch and combine record together.
+    with_mtp : bool
+        The deployment also holds the multi-token-prediction modules.
+    capacity_bytes : float [bytes]
+        Memory of the GPU.
+    reserve_fraction : float
+        Part of the capacity that is left free.
+    graphs_bytes : float [bytes]
+        CUDA graphs and activations.
+    gpu : str
+        Name of the GPU, for messages.
+
+    Returns
+    -------
+    Footprint
 
     Notes
     -----
-    Low-latency buffers: 2 (double) x physical experts x tokens x (dispatch + combine record), for the most tokens that a
-    rank sends in one exchange. The up-projections of absorbed MLA are kept in BF16.
+    Low-latency buffers: 2 (double) x physical experts x tokens x (dispatch + combine record), for the most tokens that a rank
+    sends in one collective. The up-projections of absorbed MLA are kept in BF16.
+
+    References
+    ----------
+    Cache and weights: arXiv 2505.09343, section 2.1; buffers: DeepEP csrc/config.hpp.
     """
     count = parameters(model)
     size, extra = WEIGHT_BYTES[precision], model.num_mtp_layers if with_mtp else 0
@@ -154,7 +175,20 @@ def footprint(
 
 
 def require_batch(held: Footprint, requests: float, what: str) -> None:
-    """Raise `DoesNotFitError` with the biggest parts where that many requests do not fit on a GPU."""
+    """Check that so many requests fit on a GPU.
+
+    Parameters
+    ----------
+    held : Footprint
+    requests : float [count]
+    what : str
+        Subject of the message, such as "64 requests a GPU need".
+
+    Raises
+    ------
+    DoesNotFitError
+        With the biggest parts, and the largest batch that fits.
+    """
     if held.free_bytes >= requests * held.bytes_per_request:
         return
     parts = sorted(held.parts(requests).items(), key=lambda item: -item[1])

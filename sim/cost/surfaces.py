@@ -7,7 +7,22 @@ from collections.abc import Callable, Sequence
 
 
 def line(x: Sequence[float], y: Sequence[float]) -> Callable[[float], float]:
-    """A function through the points (`x` ascending, two or more), any unit."""
+    """Make a function through some points: straight lines between them, the last slope beyond, the first value below.
+
+    Parameters
+    ----------
+    x, y : sequence of float, [num_points]
+        In any unit; `x` ascending, two or more.
+
+    Returns
+    -------
+    function
+
+    Examples
+    --------
+    >>> line([0, 1, 2], [0, 10, 30])(1.5)
+    20.0
+    """
 
     def value_at(value: float) -> float:
         i, fraction = _between(x, value)
@@ -19,7 +34,19 @@ def line(x: Sequence[float], y: Sequence[float]) -> Callable[[float], float]:
 def plane(
     x: Sequence[float], y: Sequence[float], z: Sequence[Sequence[float]]
 ) -> Callable[[float, float], float]:
-    """A function through a grid of points, `z` [num_x, num_y], linear along each axis."""
+    """Make a function through a grid of points, linear along each axis.
+
+    Parameters
+    ----------
+    x : sequence of float, [num_x]
+    y : sequence of float, [num_y]
+    z : sequence of sequence of float, [num_x][num_y]
+        In any unit; `x` and `y` ascending, two or more of each.
+
+    Returns
+    -------
+    function
+    """
 
     def value_at(first: float, second: float) -> float:
         i, u = _between(x, first)

@@ -174,7 +174,18 @@ def attention_bytes(queries: float, keys: float, heads: int, kv_heads: int, qk: 
 
 
 def launch_work(p: Processor, op: Launch) -> Work:
-    """Work of all repetitions of one launch."""
+    """Count the work of all repetitions of one launch.
+
+    Parameters
+    ----------
+    p : Processor
+    op : Launch
+
+    Returns
+    -------
+    Work
+        FLOPs of products of rows that exist, bytes that HBM must move once, and the time of `launches_s`.
+    """
     time_s = launches_s(p, op)
     if op.kind == "memory":
         return Work(op.name, "", 0.0, op.count * (op.moved_bytes - op.cached_bytes), time_s)

@@ -12,16 +12,8 @@ from sim.cost import work
 from sim.cost.compute import processor
 from sim.cost.launches import RankBatch
 from sim.cost.layers import layer_phases, layer_times
-from sim.cost.serving_kernels import (
-    DecodeBatch,
-    PrefillBatch,
-    decode_attention_0,
-    decode_attention_1,
-    decode_experts,
-    ends,
-    prefill_attention,
-    prefill_experts,
-)
+from sim.cost.prefill import PrefillBatch, prefill_attention, prefill_experts
+from sim.cost.serving_kernels import DecodeBatch, decode_attention_0, decode_attention_1, decode_experts, ends
 from sim.errors import InputError
 from sim.runs.kernel_list import of_hardware, roofs
 from sim.show.plots import kinds as plots
