@@ -11,7 +11,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -66,7 +66,13 @@ def shipped(folder: str) -> dict[str, Path]:
 
 
 def find(
-    spec: str, folder: str | Sequence[str], what: str, *, near: Path | None = None, mark: Mark | None = None
+    spec: str,
+    folder: str | Sequence[str],
+    what: str,
+    *,
+    near: Path | None = None,
+    mark: Mark | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Path:
     """Find the file that a person means.
 
@@ -82,6 +88,8 @@ def find(
         Folder that a relative path may start from.
     mark : Mark, optional
         Place of the name in a document, for messages.
+    aliases : mapping of str to str, optional
+        Further names of shipped files.
 
     Returns
     -------
@@ -92,6 +100,7 @@ def find(
     InputError
         With the shipped names and the nearest of them.
     """
+    aliases = aliases or {}
     folders = [folder] if isinstance(folder, str) else list(folder)
     bases = [Path(), *([near] if near else [])]
     looks_like_path = spec.endswith((".yaml", ".yml")) or "/" in spec
@@ -100,10 +109,10 @@ def find(
             if os.path.isfile(base / spec):  # False for names that no file can have
                 return base / spec
     for top, _, rest in (name.partition("/") for name in folders):
-        own = data_folder(top) / rest / f"{spec}.yaml"
+        own = data_folder(top) / rest / f"{aliases.get(spec, spec)}.yaml"
         if not looks_like_path and os.path.isfile(own):
             return own
-    known = [name for place in folders for name in shipped(place)]
+    known = list(dict.fromkeys([*(name for place in folders for name in shipped(place)), *aliases]))
     meant = spec if looks_like_path else f"{spec}.yaml"
     close = (sibling(base / meant, same=not looks_like_path) for base in bases)
     stem = spec.removesuffix(".yaml").rpartition("/")[2]

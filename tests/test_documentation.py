@@ -67,7 +67,7 @@ def test_examples_run_as_they_are_written(module: str) -> None:
     assert doctest.testmod(import_module(module)).failed == 0
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - {"sim.cluster.kernels"}))  # it still owes its words
+@pytest.mark.parametrize("module", MODULES)
 def test_the_language_is_plain(module: str) -> None:
     assert not list(vague(ast.parse(SOURCES[module].read_text(encoding="utf-8"))))
 

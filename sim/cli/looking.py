@@ -188,13 +188,14 @@ def schema(what: str) -> None:
     "template",
     default="h800-vs-h100",
     show_default=True,
-    help="Shipped scenario, sweep, ladder, model or hardware to start from.",
+    help="Shipped scenario, sweep, ladder, model, hardware or kernel to start from.",
 )
 def new(name: str, template: str) -> None:
-    """Write NAME.yaml here, an editable scenario (or sweep, ladder, model or GPU), with the CSV files it names."""
+    """Write NAME.yaml here, an editable scenario (or sweep, ladder, model, GPU or kernel), with the CSV files it names."""
     import re
 
     from sim import documents
+    from sim.cluster.kernels import DEFAULTS
     from sim.files import text as text_of
     from sim.show.files import folder
 
@@ -205,7 +206,8 @@ def new(name: str, template: str) -> None:
     target = Path(f"{stem}.yaml")
     if target.exists():
         raise InputError(Problem(Mark(str(target)), "", "a file that is already there", "a new name"))
-    source = documents.find(template, (*_RUNNABLE, "scenarios/models", "hardware"), "YAML")
+    folders = (*_RUNNABLE, "scenarios/models", "hardware", "hardware/kernels")
+    source = documents.find(template, folders, "YAML", aliases=DEFAULTS)
     text = text_of(source, "a YAML file")
     beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
     files = {

@@ -115,7 +115,7 @@ def _achieved(hardware: Hardware, kernel: Kernel) -> list[AchievedRow]:
             grade = fraction.grade if seen_here or fraction.grade == "assumed" else "derived"
             rows.append(
                 AchievedRow(
-                    kernel=kernel.name,
+                    kernel=kernel.kind,
                     direction=direction,
                     link=link,
                     peak_bytes_per_s=peak,

@@ -102,7 +102,6 @@ def node_graph(
     gpus_per_node: int,
     fabric: Fabric,
     faults: Sequence[LinkFault],
-    comm_sms: int,
 ) -> nx.DiGraph[str]:
     """Draw the graph of nodes and their fabric.
 
@@ -112,8 +111,6 @@ def node_graph(
     num_nodes, gpus_per_node : int [count]
     fabric : Fabric
     faults : sequence of LinkFault
-    comm_sms : int [count]
-        SMs of each GPU that are lent to communication.
 
     Returns
     -------
@@ -128,7 +125,7 @@ def node_graph(
     graph: nx.DiGraph[str] = nx.DiGraph(
         title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}"
     )
-    _add_nodes(graph, hardware, num_nodes, gpus_per_node, comm_sms)
+    _add_nodes(graph, hardware, num_nodes, gpus_per_node)
     if hardware.nic is not None and fabric.kind != "scale_up":
         _add_nics(graph, hardware, num_nodes, gpus_per_node, faults)
         _FABRICS[fabric.kind](graph, hardware, num_nodes, gpus_per_node, fabric)
@@ -168,9 +165,7 @@ def _duplex(graph: nx.DiGraph[str], a: str, b: str, rate: float, kind: str, fort
     graph.add_edge(b, a, capacity=rate, kind=kind, resource=back)
 
 
-def _add_nodes(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, comm_sms: int
-) -> None:
+def _add_nodes(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int) -> None:
     gpu = hardware.gpu
     for node in range(num_nodes):
         switch = f"node{node}/nvswitch"
@@ -182,7 +177,7 @@ def _add_nodes(
                 kind="gpu",
                 node=node,
                 rail=i,
-                owns={"hbm": gpu.hbm.bandwidth_bytes_per_s, "copy_sms": float(comm_sms)},
+                owns={"hbm": gpu.hbm.bandwidth_bytes_per_s, "copy_sms": 1.0},
             )
             _duplex(
                 graph,

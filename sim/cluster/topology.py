@@ -42,7 +42,9 @@ class Cluster:
     graph: nx.DiGraph[str]
     names: tuple[str, ...]  # [num_resources]
     class_idx: Ints  # [num_resources], index into CLASSES
-    capacity: Floats  # [num_resources], bytes/s (copy_sms: SMs)
+    capacity: (
+        Floats  # [num_resources], bytes/s (copy_sms: 1, the SMs that a collective has of a GPU, together)
+    )
     egress: Ints  # [num_gpus]
     ingress: Ints
     pcie_tx: Ints
@@ -77,9 +79,7 @@ class Cluster:
         return self.names.index(name)
 
 
-def build(
-    hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[LinkFault] = (), comm_sms: int = 0
-) -> Cluster:
+def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[LinkFault] = ()) -> Cluster:
     """Cable nodes of some hardware with a fabric.
 
     Parameters
@@ -90,8 +90,6 @@ def build(
     fabric : Fabric
     faults : sequence of LinkFault
         NICs or rails at another rate; of two faults of one NIC the later counts.
-    comm_sms : int [count]
-        SMs of each GPU that are lent to communication.
 
     Returns
     -------
@@ -120,7 +118,7 @@ def build(
     if fabric.kind == "scale_up":
         num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
     return compile_cluster(
-        fabrics.node_graph(hardware, num_nodes, gpus_per_node, fabric, faults, comm_sms),
+        fabrics.node_graph(hardware, num_nodes, gpus_per_node, fabric, faults),
         num_nodes,
         gpus_per_node,
         fabric,

@@ -1,7 +1,7 @@
 """A forward pass in time: two streams of one EP group, clocks as vectors over its ranks.
 
-A compute node takes each rank its own time: a rank with more tokens on its experts is late. An exchange that starts with a
-barrier (`two_hop`) starts everywhere when the last rank is there; one without (`low_latency`) starts when its own rank is
+A compute node takes each rank its own time: a rank with more tokens on its experts is late. A collective that starts with a
+barrier starts everywhere when the last rank is there; one without (`schedule.collectives.Kind`) starts when its own rank is
 ready, and ends on a rank when its own traffic is done and the last sender's has come.
 """
 

@@ -120,9 +120,8 @@ class _Template:
             self.nic_s = float((flows.line_by_resource(num)[nic] / cluster.capacity[nic]).mean())
             self.nic_bytes = float(flows.bytes_by_resource(num)[nic].mean())
         self.node_of_rank = exchange.routing.node_of_rank
-        self.two_hop = exchange.kernel.name == "two_hop"
         dispatch = exchange.direction == "dispatch"
-        if not self.two_hop:  # a flow belongs to the rank that holds the experts
+        if not exchange.kind.flow_per_node:  # a flow belongs to the rank that holds the experts
             half = len(flows.party_rank) // 2
             self.owner = flows.party_rank[half:] if dispatch else flows.party_rank[:half]
             return
@@ -142,7 +141,7 @@ class _Template:
         The forwarder's own link keeps its mean weight: what it passes on to seven others varies by a seventh as much.
         """
         line = self.flows.line
-        if self.two_hop:
+        if self.exchange.kind.flow_per_node:
             by_node = np.bincount(self.node_of_rank, load) / np.bincount(self.node_of_rank)
             line = line.copy()
             line[self.taking] *= load[self.taking_rank] / by_node[self.taking_node]

@@ -55,7 +55,7 @@ def _run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
         found[name] = measure.of_exchange(trace, exchanges, dtype, hidden)
         timeline += [_bars(one) for one in trace.transfers]
         if scenario.ep <= _MATRIX_LIMIT:
-            matrix = routed[0].tokens_to_rank * record
+            matrix = exchanges[0].records * record
             traffic[name] = (matrix if direction == "dispatch" else matrix.T).round().astype(int).tolist()
         whole.transfers += trace.transfers
         whole.stretches += trace.stretches

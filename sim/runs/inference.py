@@ -21,8 +21,8 @@ from sim.runs import kernel_list, pass_bound
 from sim.runs.passes import Pass
 from sim.scenario.descriptions import Inference, Scenario
 from sim.schedule import inference as plans
+from sim.schedule.collectives import KINDS, record_bytes
 from sim.workload.model import Model
-from sim.workload.traffic import record_bytes
 
 _SHOWN_NODES = 120  # of the timeline
 _MATRIX_LIMIT = 256  # ranks; a larger traffic matrix is left out of the result
@@ -160,9 +160,8 @@ def _facts(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, An
     """Kernels by part, exchanges, and the first nodes of the timeline."""
     program, shown = one.program(), slice(0, _SHOWN_NODES)
     routing = one.routings[0][0]
-    two_hop = one.work.kernel.name == "two_hop"
-    matrix = routing.tokens_to_rank if two_hop else routing.selections_to_rank
-    traffic = {"dispatch": (matrix * one.record("dispatch")).round().astype(int).tolist()}
+    dispatch = one.collective("dispatch", routing)
+    traffic = {"dispatch": (dispatch.records * dispatch.record_bytes).round().astype(int).tolist()}
     loads = [row.selections_to_rank.sum(axis=0) for layer in one.routings for row in layer]
     return {
         "parts": {
@@ -207,9 +206,9 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
     assert scenario.hardware is not None
     model, hardware = scenario.model, scenario.hardware
     physical = model.num_experts + work.redundant_experts
-    low_latency = work.kernel.name == "low_latency"
+    slots = KINDS[work.kernel.kind].slots
     records = sum(
-        float(record_bytes(work.kernel.name, name, dtype, model.hidden, model.top_k))
+        float(record_bytes(work.kernel.kind, name, dtype, model.hidden, model.top_k))
         for name, dtype in (("dispatch", work.dispatch_dtype), ("combine", work.combine_dtype))
     )
     halves = 2 if work.overlap else 1
@@ -221,8 +220,8 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
         precision=work.precision,
         kv_dtype=work.kv_dtype,
         context_tokens=work.context_tokens,
-        buffered_tokens_per_request=work.step_tokens / halves if low_latency else 0.0,
-        buffers_bytes=0.0 if low_latency else _expert_rows_bytes(model, work, halves),
+        buffered_tokens_per_request=work.step_tokens / halves if slots else 0.0,
+        buffers_bytes=0.0 if slots else _expert_rows_bytes(model, work, halves),
         record_bytes=records,
         with_mtp=work.kind == "decode" and work.step_tokens > 1,
         capacity_bytes=hardware.gpu.hbm.capacity_bytes,

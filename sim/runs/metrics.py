@@ -16,7 +16,7 @@ import numpy as np
 from sim.cluster.topology import CLASSES, Cluster
 from sim.engine.records import Trace, TransferRecord
 from sim.schedule import bounds
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Exchange, headed_bytes
 from sim.schedule.flows import Flows
 from sim.workload.traffic import payload_bytes
 
@@ -84,13 +84,11 @@ def logical(exchanges: Sequence[Exchange], time_s: float, dtype: str | None, hid
     ranks = float(np.mean([r.ranks_per_token for r in routings]))
     tokens, top_k = routings[0].tokens_per_rank, routings[0].top_k
     payload = tokens * payload_bytes(dtype, hidden)
-    low_latency = (
-        tokens * top_k * (payload_bytes(dtype, hidden) + (16 if first.direction == "dispatch" else 0))
-    )
+    selections = tokens * top_k * headed_bytes(first.direction, payload_bytes(dtype, hidden), top_k)
     return {
         "logical_rdma_bytes_per_s": payload * nodes / time_s,
         "logical_nvlink_bytes_per_s": payload * ranks / time_s,
-        "logical_selection_bytes_per_s": low_latency / time_s,
+        "logical_selection_bytes_per_s": selections / time_s,
         "ranks_per_token": ranks,
         "nodes_per_token": nodes,
     }

@@ -34,9 +34,8 @@ def bounds_s(one: Pass) -> dict[str, float]:
     compute_s, moved_bytes = need.max(axis=1)
     flows = [solved.flows for solved in one.solved.values()]
     turns = len(one.blocks.layers) // one.drawn * (one.halves // len(one.routings[0]))
-    slowdown = one.work.kernel.beside_compute_slowdown
     beside = one.work.overlap and not one.phases  # where a kernel says less than 1, so does its bound
-    less = min(1.0, *(slowdown.of(name) for name in plans.EXCHANGES)) if beside else 1.0
+    less = min(1.0, *(one.work.kernel.slowdown(name) for name in plans.EXCHANGES)) if beside else 1.0
     return {
         "compute": float(compute_s),
         "hbm": float(moved_bytes) / one.hardware.gpu.hbm.bandwidth_bytes_per_s,

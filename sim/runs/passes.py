@@ -29,12 +29,12 @@ from sim.runs.routing import place
 from sim.scenario.descriptions import Inference, Scenario
 from sim.schedule import bounds, reductions
 from sim.schedule import inference as plans
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import KINDS, Exchange, record_bytes
 from sim.schedule.flows import Flows
 from sim.workload.expectation import rows_of_touched
 from sim.workload.gating import popularity
 from sim.workload.model import GQA
-from sim.workload.traffic import Routing, record_bytes, route
+from sim.workload.traffic import Routing, route
 
 _SEEDS_APART = 7919  # between the seeds of layers; the first layer has the scenario's
 
@@ -73,7 +73,7 @@ class Pass:
         self.halves = 2 if work.overlap else 1
         self.extra = min(work.step_tokens - 1, 8) if self.decode and self.model.num_mtp_layers else 0
         self.blocks = plans.blocks(self.model, self.extra)
-        self.phases = self.decode and work.kernel.name == "low_latency"
+        self.phases = self.decode and KINDS[work.kernel.kind].phases
         self.microbatch_requests = requests / self.halves
         self.tokens = max(1, math.ceil(self.microbatch_requests * work.step_tokens))
         self.precision: Dtype = "fp8" if work.precision == "fp8" else "bf16"
@@ -130,16 +130,17 @@ class Pass:
         assert isinstance(self.scenario.fabric, topology.Fabric)
         nodes = max(1, self.ranks // self.hardware.gpu.scale_up.domain)
         mine = tuple(fault for fault in self.scenario.faults if fault.node is None or fault.node < nodes)
-        return topology.build(self.hardware, nodes, self.scenario.fabric, mine, comm_sms=self.work.comm_sms)
+        return topology.build(self.hardware, nodes, self.scenario.fabric, mine)
 
     def record(self, direction: str) -> float:
         """Bytes of a record."""
         work, model = self.work, self.model
         dtype = work.dispatch_dtype if direction == "dispatch" else work.combine_dtype
-        return float(record_bytes(work.kernel.name, direction, dtype, model.hidden, model.top_k))
+        return float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k))
 
-    def _solve(self, direction: str, routing: Routing) -> Solved:
-        exchange = Exchange(
+    def collective(self, direction: str, routing: Routing) -> Exchange:
+        """Dispatch or combine of a layer and microbatch."""
+        return Exchange(
             cluster=self.cluster,
             kernel=self.work.kernel,
             direction=direction,
@@ -149,6 +150,9 @@ class Pass:
             comm_sms=self.work.comm_sms,
             **self.work.options,
         )
+
+    def _solve(self, direction: str, routing: Routing) -> Solved:
+        exchange = self.collective(direction, routing)
         fixed, flows = exchange.latency_s(), exchange.flows()
         if self.ranks == 1 or flows.num_flows == 0:
             return Solved(np.full(self.ranks, fixed if self.ranks > 1 else 0.0), flows)
@@ -161,7 +165,7 @@ class Pass:
     # --- compute -----------------------------------------------------------------------------------------------
 
     def _processor(self) -> Processor:
-        """Beside two_hop some SMs are lent. Prefill runs at the clock of long load; in decode tensor cores mostly wait."""
+        """Where the batch overlaps, the SMs of its collectives are lent. Prefill runs at the clock of long load; in decode tensor cores mostly wait."""
         sms = self.hardware.gpu.sms
         beside = sms - self.work.comm_sms if self.work.overlap and self.ranks > 1 else sms
         return processor(
@@ -190,7 +194,7 @@ class Pass:
     def _hbm_share(self, compute_s: float) -> float:
         """What the exchanges of one layer leave of the HBM rate while a microbatch computes [fraction]."""
         received = self.routings[0][0].ranks_per_token * self.tokens
-        touched = sum(self.work.kernel.hbm_touches.of(name) * self.record(name) for name in plans.EXCHANGES)
+        touched = sum(self.work.kernel.hbm_touches[name] * self.record(name) for name in plans.EXCHANGES)
         rate = self.hardware.gpu.hbm.bandwidth_bytes_per_s
         return max(0.1, 1.0 - received * touched / (compute_s * rate))
 
@@ -319,7 +323,7 @@ class Pass:
             held = self.needs[f"{node.part} send", 0, 0] + self.needs[f"{node.part} receive", 0, 0]
             flight: Floats = np.maximum(alone_s - held[0], 0.0)
             return flight
-        slowdown = self.work.kernel.beside_compute_slowdown.of(node.part)
+        slowdown = self.work.kernel.slowdown(node.part)
         return alone_s * slowdown if self.work.overlap and not self.phases else alone_s
 
     def need(self, node: plans.PassNode) -> Floats:
@@ -359,7 +363,7 @@ class Pass:
 
     def run(self) -> PassRecord:
         """The pass in time, without its ends."""
-        barrier = self.work.kernel.name != "low_latency"
+        barrier = KINDS[self.work.kernel.kind].barrier
         return run_pass(self.program(), self.duration, self.ranks, barrier=barrier)
 
     def ends(self) -> dict[str, Part]:

@@ -12,10 +12,11 @@ import numpy as np
 
 from sim.errors import InfeasibleError
 from sim.scenario.descriptions import AllToAll, Scenario
+from sim.schedule.collectives import record_bytes
 from sim.workload.gates import Gate
 from sim.workload.gating import popularity
 from sim.workload.placement import Placement, contiguous, eplb
-from sim.workload.traffic import Routing, record_bytes, route
+from sim.workload.traffic import Routing, route
 
 MAX_PAIRS = 2**25
 """Of ranks that exchange in one run: a pair may be a flow, and a flow takes about a kilobyte."""
@@ -116,5 +117,5 @@ def record_of(scenario: Scenario, direction: str) -> float:
     assert scenario.model is not None
     dtype = work.dispatch_dtype if direction == "dispatch" else work.combine_dtype
     return float(
-        record_bytes(work.kernel.name, direction, dtype, scenario.model.hidden, scenario.model.top_k)
+        record_bytes(work.kernel.kind, direction, dtype, scenario.model.hidden, scenario.model.top_k)
     )

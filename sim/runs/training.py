@@ -25,7 +25,7 @@ from sim.runs import kernel_list, training_metrics
 from sim.runs.moe_layer import layer_metrics
 from sim.scenario.descriptions import Scenario, Training
 from sim.schedule import pipelines, reductions, step_bound
-from sim.schedule.collectives import Exchange
+from sim.schedule.collectives import Exchange, record_bytes
 from sim.schedule.operations import Pipeline
 from sim.schedule.reductions import Links
 from sim.schedule.replay import peaks
@@ -34,7 +34,7 @@ from sim.schedule.training import StageTimes, tasks
 from sim.workload.model import GQA, MLA, Model
 from sim.workload.placement import contiguous
 from sim.workload.stages import Stage, held_parameters, stages
-from sim.workload.traffic import Routing, record_bytes, route
+from sim.workload.traffic import DIRECTIONS, Routing, route
 
 _MOST_LANES = 256
 _BYTES = 2.0  # of an activation between stages
@@ -121,8 +121,7 @@ class Step:
     @cached_property
     def slowdown(self) -> dict[str, float]:
         """Time of an exchange beside compute over its time alone."""
-        by = self.work.kernel.beside_compute_slowdown
-        return {"dispatch": by.dispatch, "combine": by.combine}
+        return slowdown_of(self.work)
 
     @cached_property
     def chunk_work(self) -> ChunkWork:
@@ -287,12 +286,17 @@ def routing_of(scenario: Scenario, work: Training, model: Model) -> Routing:
     )
 
 
+def slowdown_of(work: Training) -> dict[str, float]:
+    """Time of a collective next to compute over its time alone [ratio]."""
+    return {direction: work.kernel.slowdown(direction) for direction in DIRECTIONS}
+
+
 def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Exchange]:
     """Dispatch and combine of one EP group, on the nodes that it spans."""
     assert scenario.hardware is not None
     assert isinstance(scenario.fabric, topology.Fabric)
     nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
-    cluster = topology.build(scenario.hardware, nodes, scenario.fabric, comm_sms=work.comm_sms)
+    cluster = topology.build(scenario.hardware, nodes, scenario.fabric)
     formats = {"dispatch": work.dispatch_dtype, "combine": work.combine_dtype}
     return {
         direction: Exchange(
@@ -301,7 +305,7 @@ def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Rout
             direction=direction,
             gpus=np.arange(work.layout.ep),
             routing=routing,
-            record_bytes=float(record_bytes(work.kernel.name, direction, dtype, model.hidden, model.top_k)),
+            record_bytes=float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k)),
             comm_sms=work.comm_sms,
             **work.options,
         )

@@ -171,5 +171,4 @@ class Scenario:
         if isinstance(self.fabric, topology.LeafSpine):
             return topology.build_leaf_spine(self.fabric)
         assert self.hardware is not None
-        sms = self.workload.comm_sms if isinstance(self.workload, AllToAll) else 0
-        return topology.build(self.hardware, self.num_nodes, self.fabric, self.faults, comm_sms=sms)
+        return topology.build(self.hardware, self.num_nodes, self.fabric, self.faults)

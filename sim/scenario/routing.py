@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sim.cluster.kernels import Kernel, load_kernel
-from sim.errors import InputError
+from sim.cluster.kernels import Kernel, generations, load_kernel
+from sim.errors import InputError, nearest
 from sim.scenario.draft import Draft, beside, placed_at
 from sim.scenario.values import Branch, Count, Index, Number
 from sim.workload import gates, recordings
@@ -107,7 +107,9 @@ class KernelBase(Branch):
     """Shared by all kernels."""
 
     override: dict[str, Any] = Field(default_factory=dict)
-    """Any figure of the kernel generation, e.g. {nic_efficiency_fraction: 0.95}."""
+    """Any parameter of the kernel generation, e.g. {nic_efficiency_fraction: 0.95}."""
+    generation: str | None = None
+    """A shipped generation of the kind, or a file of one's own, relative to the scenario; the kind's default when left out."""
 
 
 class TwoHopSpec(KernelBase):
@@ -155,9 +157,18 @@ class PlacementSpec(Branch):
 
 def kernel_of(draft: Draft, spec: KernelSpec) -> tuple[Kernel, int, dict[str, Any]]:
     """The kernel generation with the scenario's overrides, the SMs lent to it, and the options of its kind."""
-    at = (*_AT, "kernel")
-    options = spec.model_dump(exclude={"kind", "override"})
-    kernel = load_kernel(spec.kind, draft.document.branch((*at, "override")))
+    at, document = (*_AT, "kernel"), draft.document
+    options = spec.model_dump(exclude={"kind", "generation", "override"})
+    named, where = spec.generation or spec.kind, (*at, "generation")
+    kernel = load_kernel(
+        named, document.branch((*at, "override")), near=document.folder, mark=document.mark(where)
+    )
+    if kernel.kind != spec.kind:
+        known = generations(spec.kind)
+        wanted = f"a generation of {spec.kind}: {', '.join(known)} or a file that says 'kind: {spec.kind}'"
+        draft.problems.append(
+            document.problem(where, f"'{named}', of kind {kernel.kind}", wanted, nearest(named, known))
+        )
     comm_sms: int = options.pop("comm_sms", None) or kernel.comm_sms
     assert draft.hardware is not None
     if comm_sms > draft.hardware.gpu.sms:

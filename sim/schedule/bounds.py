@@ -45,38 +45,15 @@ def closed_form_s(x: Exchange) -> tuple[float, str]:
 
     Valid for uniform traffic on a fabric whose uplinks do not bind, with every NIC alike.
     """
-    c, k, r, p = x.cluster, x.kernel, x.routing, len(x.gpus)
-    tokens = r.tokens_per_rank * x.record_bytes
-    per_node = p / x.num_nodes
-    away, near = (
-        1 - per_node / p,
-        (per_node - 1) / p,
-    )  # of uniform copies: to other nodes, to other ranks of the own node
-    copied = 0.0
-    if k.name == "two_hop":
-        nic = tokens * r.nodes_per_token * (1 - 1 / x.num_nodes)
-        scale_up = tokens * r.ranks_per_token * (1 - 1 / per_node)
-        copied = tokens * r.ranks_per_token
-    else:
-        per_expert = k.name == "low_latency" or (k.name == "flat" and x.copies == "per_expert")
-        copies = (
-            float(r.selections_to_rank.sum() / p / r.tokens_per_rank) if per_expert else r.ranks_per_token
-        )
-        over_nic = k.name == "low_latency" and not x.nvlink
-        nic = tokens * copies * (1 - 1 / p if over_nic else away)
-        scale_up = 0.0 if over_nic else tokens * copies * near
-        forwards = (k.name == "nccl" and x.pxn) or not c.planes_joined
-        if forwards:
-            scale_up += nic * (1 - 1 / per_node)
-        copied = tokens * copies * (1 - 1 / p)
-    up_rate = k.scale_up_efficiency_fraction.of(x.direction) * float(c.capacity[c.egress[x.gpus[0]]])
-    times = {"scale_up": scale_up / up_rate}
+    c, k, mean = x.cluster, x.kernel, x.kind.mean_bytes(x)
+    up_rate = k.scale_up_efficiency_fraction[x.direction] * float(c.capacity[c.egress[x.gpus[0]]])
+    times = {"scale_up": mean.scale_up / up_rate}
     if x.uses_nic:
-        times["nic"] = nic / (k.nic_efficiency_fraction * float(c.capacity[c.nic_tx[x.gpus[0]]]))
-        times["nic"] += k.shorter_path_exposed_fraction.of(x.direction) * times["scale_up"]
-    if k.copy_rate_bytes_per_s_per_sm is not None and x.comm_sms:
-        per_sm = k.copy_rate_bytes_per_s_per_sm.of(uses_nic=x.uses_nic, direction=x.direction)
-        times["copy_sms"] = copied / (x.comm_sms * per_sm)
+        nic_rate = k.nic_efficiency_fraction * float(c.capacity[c.nic_tx[x.gpus[0]]])
+        times["nic"] = mean.nic / nic_rate + k.exposed_fraction(x.direction) * times["scale_up"]
+    if k.copy_rate is not None and x.comm_sms:
+        per_sm = k.copy_rate.numbers(uses_nic=x.uses_nic)[x.direction]
+        times["copy_sms"] = mean.copied / (x.comm_sms * per_sm)
     fixed = x.latency_s()
     binding = max(times, key=lambda name: times[name])
     return fixed + times[binding], binding if times[binding] >= fixed else "latency"

@@ -1,30 +1,33 @@
-"""All-to-all kernels as flows: one function per kernel, one entry in `KERNELS`.
+"""All-to-all kernels as flows. All that follows from the kind of a kernel is its entry in `KINDS`; what a generation of it
+achieves is in its file (`cluster.kernels`).
 
-Dispatch carries tokens to experts, combine carries results back. The direct kernels are written from sender to
+Dispatch carries tokens to experts, combine carries results back. The direct kinds are written from sender to
 receiver, and combine transposes the matrix. `two_hop` is written as a dispatch, from the token's rank to the experts';
 its combine is the exact mirror (the forwarder gathers and reduces), so `Exchange.cable` turns every cable round.
 
-What each puts on the links, per record (DeepEP csrc/kernels/legacy; NCCL's send/recv with PXN):
+What each kind puts on the links, per record (DeepEP csrc/kernels/legacy; NCCL's send/recv with PXN):
 
 - `two_hop`: one record per token and *node*, over the NIC to the GPU of the same index, which passes it on over
   scale-up to each *rank* that holds a chosen expert; its SMs copy for all of them. One flow carries both hops.
 - `low_latency`: one record per token and *expert*, straight to the expert's GPU.
-- `flat`: as low_latency, with one record per rank or per expert, and the fixed costs of two_hop.
+- `flat`: as low_latency, with one record per rank or per expert.
 - `nccl`: one record per rank from buffers the host has sorted; PXN forwards to the receiver's rail inside the node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from sim.cluster import paths
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import NONE, Cluster, Floats, Ints
+from sim.errors import InputError, Problem, nearest
 from sim.schedule.flows import Columns, Flows
-from sim.workload.traffic import Routing
+from sim.workload.traffic import DIRECTIONS, Routing, payload_bytes
 
 HEADERS = 4160 / 4096
 """Line bytes per record byte between switches: 64 bytes of headers a 4,096-byte packet. On a NIC they are part of what
@@ -42,9 +45,14 @@ class Exchange:
     routing: Routing
     record_bytes: float
     comm_sms: int = 0
-    nvlink: bool = True  # low_latency: same-node copies over scale-up
-    copies: str = "per_rank"  # flat: per_rank | per_expert
-    pxn: bool = True  # nccl
+    nvlink: bool = True  # from here on options of one kind or another: same-node copies over scale-up
+    copies: str = "per_rank"  # per_rank | per_expert
+    pxn: bool = True
+
+    @property
+    def kind(self) -> Kind:
+        """What follows from the kind of the kernel."""
+        return KINDS[self.kernel.kind]
 
     @property
     def num_nodes(self) -> int:
@@ -54,23 +62,28 @@ class Exchange:
     @property
     def uses_nic(self) -> bool:
         """Whether any record leaves a GPU by its NIC."""
-        return self.num_nodes > 1 or (self.kernel.name == "low_latency" and not self.nvlink)
+        return self.num_nodes > 1 or not self.kind.takes_nvlink(self)
 
     def latency_s(self) -> float:
         """The kernel's fixed time [s]."""
         peers = len(self.gpus) - len(self.gpus) // self.num_nodes
-        return self.kernel.latency(
+        return self.kernel.fixed_s(
             self.direction, uses_nic=self.uses_nic, num_nodes=self.num_nodes, num_remote_peers=peers
         )
 
     def flows(self) -> Flows:
         """What the kernel puts on the links."""
-        return KERNELS[self.kernel.name](self)
+        return self.kind.flows(self)
+
+    @property
+    def records(self) -> Floats:
+        """Records from the token's rank to the expert's, [ep, ep]."""
+        return self.kind.records(self)
 
     @property
     def mirrored(self) -> bool:
         """Whether bytes run from what the kernel calls its destination to its source."""
-        return self.direction == "combine" and self.kernel.name == "two_hop"
+        return self.direction == "combine" and self.kind.mirrored
 
     def cable(self, columns: Columns, forth: Ints, back: Ints, wire: Floats, efficiency: float) -> None:
         """A column on a cable: `forth` is its resource from source to destination, `back` the other way."""
@@ -78,13 +91,14 @@ class Exchange:
 
     def scale_up(self, columns: Columns, src: Ints, dst: Ints, wire: Floats) -> None:
         """A hop over the scale-up switch."""
-        c, efficiency = self.cluster, self.kernel.scale_up_efficiency_fraction.of(self.direction)
+        c, efficiency = self.cluster, self.kernel.scale_up_efficiency_fraction[self.direction]
         self.cable(columns, c.egress[src], c.ingress[src], wire, efficiency)
         self.cable(columns, c.ingress[dst], c.egress[dst], wire, efficiency)
 
     def scale_out(self, columns: Columns, leg: paths.Leg, used: Floats) -> Floats:
         """The NICs and switches of one leg, `used` bytes per payload byte; returns the latency it adds [s]."""
-        c, a, b, efficiency = self.cluster, leg.via_src, leg.via_dst, self.kernel.nic_efficiency_fraction
+        c, a, b = self.cluster, leg.via_src, leg.via_dst
+        efficiency = self.kernel.nic_efficiency_fraction
         self.cable(columns, c.nic_tx[a], c.nic_rx[a], used, efficiency)
         self.cable(columns, c.pcie_tx[a], c.pcie_rx[a], used, efficiency)
         ends = (b, a) if self.mirrored else (a, b)
@@ -96,19 +110,21 @@ class Exchange:
         return np.where(used > 0, paths.extra_latency_s(c, a, b), 0.0)
 
     def copy(self, columns: Columns, gpu: Ints, copies: Floats) -> None:
-        """SM time that `copies` records per payload record cost on `gpu`."""
-        rate = self.kernel.copy_rate_bytes_per_s_per_sm
-        if rate is not None and self.comm_sms > 0:
-            per_sm = rate.of(uses_nic=self.uses_nic, direction=self.direction)
-            columns.add(self.cluster.copy_sms[gpu], 0.0, copies / per_sm)
+        """Time that `copies` records per payload record cost on `gpu`, whose `comm_sms` copy together."""
+        if self.kernel.copy_rate is not None and self.comm_sms > 0:
+            per_sm = self.kernel.copy_rate.numbers(uses_nic=self.uses_nic)[self.direction]
+            columns.add(self.cluster.copy_sms[gpu], 0.0, copies / (per_sm * self.comm_sms))
 
     def memory(self, columns: Columns, gpu: Ints, records: Floats) -> None:
         """HBM traffic of `records` that `gpu` receives per payload record; follows the column that brings them."""
-        touched = records * self.kernel.hbm_touches.of(self.direction)
+        touched = records * self.kernel.hbm_touches[self.direction]
         columns.add(self.cluster.hbm[gpu], touched, touched)
 
 
-def two_hop(x: Exchange) -> Flows:
+# --- how bytes travel ----------------------------------------------------------------------------------------------
+
+
+def _node_flows(x: Exchange) -> Flows:
     """One flow per source rank and node that its tokens reach; see the module docstring."""
     c, gpn = x.cluster, x.cluster.gpus_per_node
     tokens, to_rank = x.routing.tokens_to_node, x.routing.tokens_to_rank
@@ -130,7 +146,7 @@ def two_hop(x: Exchange) -> Flows:
         latency = np.maximum(latency, x.scale_out(columns, leg, np.where(remote, part, 0.0)))
         everyone = share.sum(axis=1)
         others = everyone - share[np.arange(len(s)), f % gpn]
-        efficiency = x.kernel.scale_up_efficiency_fraction.of(x.direction)
+        efficiency = x.kernel.scale_up_efficiency_fraction[x.direction]
         x.copy(columns, f, part * everyone)
         x.memory(columns, f, part * (others if x.mirrored else everyone - others))
         x.cable(columns, c.egress[f], c.ingress[f], part * others, efficiency)
@@ -150,54 +166,29 @@ def two_hop(x: Exchange) -> Flows:
     )
 
 
-def low_latency(x: Exchange) -> Flows:
-    """One record per token and expert; same-node peers over scale-up where `nvlink`, else over the NIC too."""
-    return _direct(x, x.routing.selections_to_rank, over_nvlink=x.nvlink, forward_to_rail=False)
-
-
-def flat(x: Exchange) -> Flows:
-    """One record per token and rank, or per token and expert, straight over the NIC to other nodes."""
-    routing = x.routing
-    matrix = routing.tokens_to_rank if x.copies == "per_rank" else routing.selections_to_rank
-    return _direct(x, matrix, over_nvlink=True, forward_to_rail=False)
-
-
-def nccl(x: Exchange) -> Flows:
-    """One record per token and rank, sorted by the host; with PXN over the NIC of the receiver's rail."""
-    return _direct(x, x.routing.tokens_to_rank, over_nvlink=True, forward_to_rail=x.pxn)
-
-
-KERNELS: dict[str, Callable[[Exchange], Flows]] = {
-    "two_hop": two_hop,
-    "low_latency": low_latency,
-    "flat": flat,
-    "nccl": nccl,
-}
-
-
-def _direct(x: Exchange, records: Floats, *, over_nvlink: bool, forward_to_rail: bool) -> Flows:
-    """One flow per pair of ranks; `records` [ep, ep] from the token's rank to the expert's."""
+def _pair_flows(x: Exchange) -> Flows:
+    """One flow per pair of ranks."""
     c, gpn = x.cluster, x.cluster.gpus_per_node
-    between = np.array(records if x.direction == "dispatch" else records.T)
+    between = np.array(x.records if x.direction == "dispatch" else x.records.T)
     np.fill_diagonal(between, 0.0)  # a record to the own rank crosses no link
     s, d = np.nonzero(between)
     src, dst, count = x.gpus[s], x.gpus[d], between[s, d]
-    local = (src // gpn == dst // gpn) & over_nvlink
+    local = (src // gpn == dst // gpn) & x.kind.takes_nvlink(x)
     columns, latency = Columns(len(s)), np.zeros(len(s))
     none = np.full(len(s), NONE)
     x.copy(columns, src, np.ones(len(s)))
     x.scale_up(columns, np.where(local, src, none), np.where(local, dst, none), np.where(local, 1.0, 0.0))
-    exposed = x.kernel.shorter_path_exposed_fraction.of(x.direction)
+    exposed = x.kernel.exposed_fraction(x.direction)
     if exposed and x.uses_nic:
         # The warps that write to scale-up peers also post to the NIC, which waits a part of that time: no bytes, only
         # line time, as long on the NIC as `exposed` of it is on scale-up.
-        nic, efficiency = c.nic_tx[src], x.kernel.scale_up_efficiency_fraction.of(x.direction)
+        nic, efficiency = c.nic_tx[src], x.kernel.scale_up_efficiency_fraction[x.direction]
         columns.add(
             np.where(local, nic, NONE),
             0.0,
             exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]],
         )
-    for leg in _legs_where(x, ~local, src, dst, forward_to_rail=forward_to_rail):
+    for leg in _legs_where(x, ~local, src, dst, forward_to_rail=x.kind.forwards_to_rail(x)):
         a, b, part = leg.via_src, leg.via_dst, leg.fraction
         for hop_from, hop_to in ((src, a), (b, dst)):
             hops = (hop_from != hop_to) & ~local
@@ -237,3 +228,140 @@ def _legs_where(
         found.append(full)
     found[0].fraction[~remote] = 1.0
     return found
+
+
+# --- mean traffic of a rank ----------------------------------------------------------------------------------------
+
+
+class MeanBytes(NamedTuple):
+    """What the mean rank of uniform traffic puts on its links and copies [bytes]."""
+
+    nic: float
+    scale_up: float
+    copied: float
+
+
+def _node_means(x: Exchange) -> MeanBytes:
+    r, nodes = x.routing, x.num_nodes
+    tokens, per_node = r.tokens_per_rank * x.record_bytes, len(x.gpus) / nodes
+    nic = tokens * r.nodes_per_token * (1 - 1 / nodes)
+    return MeanBytes(nic, tokens * r.ranks_per_token * (1 - 1 / per_node), tokens * r.ranks_per_token)
+
+
+def _pair_means(x: Exchange) -> MeanBytes:
+    r, p = x.routing, len(x.gpus)
+    per_node = p / x.num_nodes
+    copies = float(x.records.sum() / p / r.tokens_per_rank)
+    sent = r.tokens_per_rank * x.record_bytes * copies
+    away, near = 1 - per_node / p, (per_node - 1) / p  # to other nodes, to other ranks of the own node
+    if not x.kind.takes_nvlink(x):
+        away, near = 1 - 1 / p, 0.0
+    nic, scale_up = sent * away, sent * near
+    if x.kind.forwards_to_rail(x) or not x.cluster.planes_joined:
+        scale_up += nic * (1 - 1 / per_node)
+    return MeanBytes(nic, scale_up, sent * (1 - 1 / p))
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+def _rank_records(x: Exchange) -> Floats:
+    return x.routing.tokens_to_rank
+
+
+def _expert_records(x: Exchange) -> Floats:
+    return x.routing.selections_to_rank
+
+
+def _asked_records(x: Exchange) -> Floats:
+    return _rank_records(x) if x.copies == "per_rank" else _expert_records(x)
+
+
+def _tagged_bytes(direction: str, payload: int, top_k: int) -> int:
+    """The payload, 8 bytes of source metadata and, per selected expert, an id and a weight (combine: only the weight),
+    rounded up to 16 (``get_num_bytes_per_token``, DeepEP csrc/kernels/legacy/internode.cu).
+    """
+    return -(-(payload + 8 + (8 if direction == "dispatch" else 4) * top_k) // 16) * 16
+
+
+def headed_bytes(direction: str, payload: int, top_k: int) -> int:
+    """A header of 16 bytes in dispatch, the bare payload in combine (DeepEP csrc/kernels/legacy/internode_ll.cu) [bytes]."""
+    return payload + 16 if direction == "dispatch" else payload
+
+
+def _bare_bytes(direction: str, payload: int, top_k: int) -> int:
+    return payload
+
+
+def record_bytes(kind: str, direction: str, dtype: str, hidden: int, top_k: int) -> int:
+    """Bytes that one copy of a token puts into the network, without packet headers [bytes]."""
+    for key, word, known in (("kernel", kind, tuple(KINDS)), ("direction", direction, DIRECTIONS)):
+        if word not in known:
+            raise InputError(Problem(None, key, word, "one of " + ", ".join(known), nearest(word, known)))
+    return KINDS[kind].record_bytes(direction, payload_bytes(dtype, hidden), top_k)
+
+
+# --- kinds ---------------------------------------------------------------------------------------------------------
+
+
+def _always(x: Exchange) -> bool:
+    return True
+
+
+def _never(x: Exchange) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """All that follows from how the kernels of one kind move bytes, whatever a generation of them achieves."""
+
+    flows: Callable[[Exchange], Flows]
+    """Travel: what a collective puts on the links."""
+    flow_per_node: bool
+    """A flow ends at a node, which shares it out over scale-up, and not at a rank."""
+    mirrored: bool
+    """Combine runs every cable of dispatch the other way, and does not send for itself."""
+    mean_bytes: Callable[[Exchange], MeanBytes]
+    """The closed form of uniform traffic."""
+    records: Callable[[Exchange], Floats]
+    """Records from the token's rank to the expert's, [ep, ep]: the traffic matrix."""
+    record_bytes: Callable[[str, int, int], int]
+    """Size of a record: of direction, payload and top-k [bytes]."""
+    takes_nvlink: Callable[[Exchange], bool]
+    """Same-node copies take scale-up; otherwise the NIC too."""
+    forwards_to_rail: Callable[[Exchange], bool]
+    """Records take scale-up to the GPU of the receiver's rail before they leave the node."""
+    barrier: bool
+    """A collective starts on all ranks when the last is there; otherwise on each when it is ready."""
+    phases: bool
+    """In decode, SMs send and receive as two launches of their own, and none is held in between."""
+    slots: bool
+    """Every token has receive buffers of its own; otherwise rows of experts are as many as arrive."""
+    counts_selections: bool
+    """Benchmarks count every (token, expert) selection as a record; otherwise payload to every distinct node and rank."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "two_hop": Kind(
+        flows=_node_flows, flow_per_node=True, mirrored=True, mean_bytes=_node_means,
+        records=_rank_records, record_bytes=_tagged_bytes, takes_nvlink=_always, forwards_to_rail=_never,
+        barrier=True, phases=False, slots=False, counts_selections=False,
+    ),
+    "low_latency": Kind(
+        flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
+        records=_expert_records, record_bytes=headed_bytes, takes_nvlink=lambda x: x.nvlink, forwards_to_rail=_never,
+        barrier=False, phases=True, slots=True, counts_selections=True,
+    ),
+    "flat": Kind(
+        flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
+        records=_asked_records, record_bytes=_bare_bytes, takes_nvlink=_always, forwards_to_rail=_never,
+        barrier=True, phases=False, slots=False, counts_selections=False,
+    ),
+    "nccl": Kind(
+        flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
+        records=_rank_records, record_bytes=_bare_bytes, takes_nvlink=_always, forwards_to_rail=lambda x: x.pxn,
+        barrier=True, phases=False, slots=False, counts_selections=False,
+    ),
+}  # fmt: skip
+"""What each kind does, and the only place that is asked by a kind's name."""

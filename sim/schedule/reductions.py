@@ -33,11 +33,11 @@ class Links:
         """From a profile and the kernel generation that moves the bytes (NCCL's)."""
         peak = cls.peak(hardware)
         return cls(
-            scale_up_bytes_per_s=peak.scale_up_bytes_per_s * kernel.scale_up_efficiency_fraction.dispatch,
+            scale_up_bytes_per_s=peak.scale_up_bytes_per_s * kernel.scale_up_efficiency_fraction["dispatch"],
             nic_bytes_per_s=peak.nic_bytes_per_s * kernel.nic_efficiency_fraction,
             hbm_bytes_per_s=peak.hbm_bytes_per_s * hardware.gpu.hbm.efficiency_fraction,
             gpus_per_node=peak.gpus_per_node,
-            latency_s=kernel.latency_s.over_nic.dispatch,
+            latency_s=kernel.latency.over_nic["dispatch"],
         )
 
     @classmethod

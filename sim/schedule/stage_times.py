@@ -22,12 +22,12 @@ from sim.cost import layers as ops
 from sim.cost.compute import Processor, processor
 from sim.cost.launches import ComputeTime, Launch, RankBatch, phase_time
 from sim.cost.measured import MeasuredProfile
+from sim.schedule.collectives import record_bytes
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
 from sim.workload.layout import Layout
 from sim.workload.model import GQA, Model
 from sim.workload.stages import Stage
-from sim.workload.traffic import record_bytes
 
 _MORE = 1.1
 _FIELDS = {
@@ -141,8 +141,8 @@ def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: in
     received = 2 * work.tokens * work.ranks_per_token  # of the forward and of the backward half
     formats = (("dispatch", "fp8" if work.precision == "fp8" else "bf16"), ("combine", "bf16"))
     touched = sum(
-        kernel.hbm_touches.of(direction)
-        * record_bytes(kernel.name, direction, dtype, work.model.hidden, work.model.top_k)
+        kernel.hbm_touches[direction]
+        * record_bytes(kernel.kind, direction, dtype, work.model.hidden, work.model.top_k)
         for direction, dtype in formats
     )
     return max(0.1, 1.0 - received * touched / (compute_s * hardware.gpu.hbm.bandwidth_bytes_per_s))

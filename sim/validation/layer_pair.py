@@ -25,7 +25,7 @@ from sim.engine.step_records import GroupRecord
 from sim.engine.training import run_step
 from sim.errors import Mark
 from sim.runs.result import Progress
-from sim.runs.training import exchanges_of, routing_of
+from sim.runs.training import exchanges_of, routing_of, slowdown_of
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.scenario.descriptions import Scenario, Training
@@ -142,10 +142,9 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     assert model is not None
     assert hardware is not None
     routing = routing_of(scenario, work, model)
-    slowdown = work.kernel.beside_compute_slowdown
     costs = StepCosts(
         exchanges_of(scenario, work, model, routing),
-        {"dispatch": slowdown.dispatch, "combine": slowdown.combine},
+        slowdown_of(work),
         work.skew,
         num_groups=num_groups,
         num_layers=model.num_layers,

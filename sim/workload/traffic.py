@@ -288,7 +288,6 @@ def _expected(
 # --- bytes of a token -------------------------------------------------------------------------------------
 
 DTYPES = ("fp8", "bf16", "logfmt10")
-KERNELS = ("two_hop", "low_latency", "flat", "nccl")
 DIRECTIONS = ("dispatch", "combine")
 
 
@@ -328,25 +327,3 @@ def payload_bytes(dtype: str, hidden: int) -> int:
     if dtype == "logfmt10":
         return -(-hidden * 10 // 8) + 4 * blocks
     raise InputError(Problem(None, "dtype", dtype, "one of " + ", ".join(DTYPES), nearest(dtype, DTYPES)))
-
-
-def record_bytes(kernel: str, direction: str, dtype: str, hidden: int, top_k: int) -> int:
-    """Bytes that one copy of a token puts into the network, without packet headers [bytes].
-
-    Notes
-    -----
-    two_hop: the payload, 8 bytes of source metadata and, per selected expert, an id and a weight (combine:
-    only the weight), rounded up to 16 (``get_num_bytes_per_token``, DeepEP csrc/kernels/legacy/internode.cu).
-    low_latency: a 16-byte header in dispatch, the bare payload in combine (internode_ll.cu, same folder).
-    flat, nccl: the payload.
-    """
-    for key, word, known in (("kernel", kernel, KERNELS), ("direction", direction, DIRECTIONS)):
-        if word not in known:
-            raise InputError(Problem(None, key, word, "one of " + ", ".join(known), nearest(word, known)))
-    payload = payload_bytes(dtype, hidden)
-    if kernel == "two_hop":
-        per_expert = 8 if direction == "dispatch" else 4
-        return -(-(payload + 8 + per_expert * top_k) // 16) * 16
-    if kernel == "low_latency" and direction == "dispatch":
-        return payload + 16
-    return payload

@@ -45,7 +45,7 @@ def exchange(case: str) -> Exchange:
         sampling="expected" if kind == "uniform" else "tokens", probabilities=popularity(gate, num_experts, rng),
     )  # fmt: skip
     kernel = load_kernel(name)
-    cluster = build(load_hardware("h800"), num_ranks // 8, Fabric(), comm_sms=kernel.comm_sms)
+    cluster = build(load_hardware("h800"), num_ranks // 8, Fabric())
     return Exchange(
         cluster, kernel, "dispatch", np.arange(num_ranks), routing, 7472.0, comm_sms=kernel.comm_sms
     )

@@ -591,6 +591,16 @@ def test_new_from_any_shipped_scenario_is_valid_where_it_lands(moesim: Moesim, t
     assert said.code == 0, said.err
 
 
+def test_new_writes_a_generation_that_a_scenario_may_name(moesim: Moesim, tmp_path: Path) -> None:
+    assert "'mine.yaml'" in moesim("new", "mine", "--from", "two_hop").err
+    assert "\nname: mine\nkind: two_hop\n" in (tmp_path / "mine.yaml").read_text(encoding="utf-8")
+    assert moesim("check", "mine.yaml").code == 0
+    named = moesim(
+        "run", "tiny.yaml", "--json", "--no-report", "--set", "workload.kernel.generation=mine.yaml"
+    )
+    assert named.json["metrics"] == moesim("run", "tiny.yaml", "--json", "--no-report").json["metrics"]
+
+
 # --- as other programs meet it ---------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ def small(
     kind: str, num_nodes: int = 8, hardware: Hardware = H800, faults: tuple[LinkFault, ...] = (), **more: Any
 ) -> Cluster:
     """A cluster of pods of four nodes."""
-    return build(hardware, num_nodes, Fabric(kind=kind, **{"nodes_per_leaf": 4, **more}), faults, comm_sms=20)  # type: ignore[arg-type]
+    return build(hardware, num_nodes, Fabric(kind=kind, **{"nodes_per_leaf": 4, **more}), faults)  # type: ignore[arg-type]
 
 
 def boxes(cluster: Cluster) -> Counter[str]:
@@ -111,7 +111,7 @@ def test_the_compiled_rows_are_the_cables_of_the_graph(kind: str) -> None:
             assert graph.edges[edge]["capacity"] == cluster.capacity[row]
             assert graph.edges[edge]["kind"] == CLASSES[cluster.class_idx[row]]
         assert cluster.capacity[cluster.hbm[gpu]] == 3350e9
-        assert cluster.capacity[cluster.copy_sms[gpu]] == 20
+        assert cluster.capacity[cluster.copy_sms[gpu]] == 1
     total = Counter[str]()
     for _, _, data in graph.edges(data=True):
         total[data["resource"]] += data["capacity"]

@@ -13,7 +13,7 @@ from sim.cluster.topology import CLASSES, Cluster, Fabric, LinkFault, build
 from sim.engine.executor import run_together
 from sim.errors import InfeasibleError
 from sim.schedule import bounds
-from sim.schedule.collectives import KERNELS, Exchange
+from sim.schedule.collectives import KINDS, Exchange
 from sim.workload.gating import Gate
 from sim.workload.placement import contiguous
 from sim.workload.traffic import Routing, route
@@ -36,7 +36,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 def cluster_of(
     num_nodes: int, faults: tuple[LinkFault, ...] = (), hardware: Any = H800, kind: str = "rail_optimized"
 ) -> Cluster:
-    return build(hardware, num_nodes, Fabric(kind=kind), faults, comm_sms=24)  # type: ignore[arg-type]
+    return build(hardware, num_nodes, Fabric(kind=kind), faults)  # type: ignore[arg-type]
 
 
 def exchange(
@@ -137,8 +137,8 @@ def test_two_hop_weights_are_what_the_kernel_achieves_and_the_forwarder_copies()
     assert flows.share.tolist() == [1, 3]
     assert line[row("node0/nic0/tx")] == pytest.approx(3 / 0.90)
     assert line[row("node1/gpu0/scale_up/egress")] == pytest.approx(2 / 0.675)
-    assert line[row("node1/gpu0/copy_sms")] == pytest.approx((2 + 2) / 12.4e9)
-    assert line[row("node0/gpu0/copy_sms")] == pytest.approx(1 / 12.4e9)
+    assert line[row("node1/gpu0/copy_sms")] == pytest.approx((2 + 2) / (24 * 12.4e9))
+    assert line[row("node0/gpu0/copy_sms")] == pytest.approx(1 / (24 * 12.4e9))
     assert set(zip(flows.party_flow.tolist(), flows.party_rank.tolist(), strict=True)) == {
         (0, 0),
         (1, 0),
@@ -204,10 +204,9 @@ def test_two_hop_means_over_uniform_ranks(num_nodes: int, direction: str) -> Non
     ):  # fmt: skip
         assert wire[rows].mean() == pytest.approx(expected, rel=1e-9)
     line = flows.line_by_resource(len(c.names)) / RECORD / routing.tokens_per_rank
-    per_sm = x.kernel.copy_rate_bytes_per_s_per_sm
-    assert per_sm is not None
-    rate = per_sm.of(uses_nic=num_nodes > 1, direction=direction)
-    assert line[c.copy_sms].mean() * rate == pytest.approx(routing.ranks_per_token, rel=1e-9)
+    assert x.kernel.copy_rate is not None
+    rate = x.kernel.copy_rate.numbers(uses_nic=num_nodes > 1)[direction]
+    assert line[c.copy_sms].mean() * x.comm_sms * rate == pytest.approx(routing.ranks_per_token, rel=1e-9)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -398,4 +397,4 @@ def test_one_scale_up_domain_holds_all_traffic(name: str, num_experts: int, kern
 
 
 def test_every_kernel_is_tested_here() -> None:
-    assert {name for name, _ in OPTIONS.values()} == set(KERNELS)
+    assert {name for name, _ in OPTIONS.values()} == set(KINDS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from sim.schedule.collectives import KINDS
 from sim.show.grid import Cell, Grid, time_cell, value_cell
 from sim.show.tables import inference, serving, training
 from sim.show.views import inference as inference_views
@@ -97,7 +98,7 @@ def bandwidths(found: Sequence[Case]) -> Grid:
     for case in found:
         if id(case) not in others:
             breaks.append(len(rows))
-        low_latency = case.kernel == "low_latency"
+        selections = case.kernel in KINDS and KINDS[case.kernel].counts_selections
         for direction, m in case.transfers.items():
             if direction == "flows":
                 continue
@@ -107,9 +108,9 @@ def bandwidths(found: Sequence[Case]) -> Grid:
                     direction,
                     value_cell("bytes", m.get("wire_nic_bytes")),
                     value_cell("bytes", m.get("wire_nvlink_bytes")),
-                    "-" if low_latency else value_cell("bytes/s", m.get("logical_rdma_bytes_per_s")),
-                    "-" if low_latency else value_cell("bytes/s", m.get("logical_nvlink_bytes_per_s")),
-                    value_cell("bytes/s", m.get("logical_selection_bytes_per_s")) if low_latency else "-",
+                    "-" if selections else value_cell("bytes/s", m.get("logical_rdma_bytes_per_s")),
+                    "-" if selections else value_cell("bytes/s", m.get("logical_nvlink_bytes_per_s")),
+                    value_cell("bytes/s", m.get("logical_selection_bytes_per_s")) if selections else "-",
                     value_cell("bytes/s", m.get("algbw_bytes_per_s")),
                     value_cell("bytes/s", m.get("busbw_bytes_per_s")),
                     value_cell("number", m.get("nodes_per_token")),

@@ -78,7 +78,9 @@ def kernel(name: str, console: Console | None) -> Shown:
     if console is None:
         return [asdict(row) for row in found.parameters]
     lines = [f"  {one.path:42} {one.shown:>12}  {one.grade:9} {one.citation}" for one in found.parameters]
-    return console.file.write("\n".join([found.title, *lines]) + "\n")
+    return console.file.write(
+        "\n".join([f"{found.title} (generation {found.name} of {found.kind})", *lines]) + "\n"
+    )
 
 
 SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
@@ -104,6 +106,6 @@ SCHEMAS = {
     "ladder": ("sim.ladders.spec", "LadderSpec"),
     "hardware": ("sim.cluster.hardware", "Hardware"),
     "model": ("sim.workload.model", "Model"),
-    "kernel": ("sim.cluster.kernels", "KernelFile"),
+    "kernel": ("sim.cluster.kernels", "Kernel"),
 }
 """Kind of file -> the module and name of its pydantic model."""

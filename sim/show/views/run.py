@@ -120,6 +120,7 @@ class Case:
             ),
             *_parallel(layout, training=work.get("kind") == "training"),
             ("kernel", self.kernel.replace("_", " ")),
+            ("kernel generation", str(_mapping(work.get("kernel")).get("generation") or "")),
             (
                 "gate",
                 " ".join(
