@@ -66,19 +66,15 @@ class Description:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler(core)
+        schema = documented(cls, core, handler)
         resolved = handler.resolve_ref_schema(schema)
         properties = resolved["properties"]
-        hints = typing.get_type_hints(cls, include_extras=True)
-        for name, meaning in _meanings(cls).items():
-            key = _key(name, hints[name])
-            if Derived() in getattr(hints[name], "__metadata__", ()):
+        for key, hint in _named(cls).values():
+            if _is_derived(hint):
                 del properties[key]
-            elif meaning:
-                properties[key]["description"] = meaning
-        for key in [key for key, value in properties.items() if "const" in value and "default" in value]:
-            del properties[key]["default"]  # a tag: Python may leave it out, a file may not
-            resolved["required"] = [key, *resolved["required"]]
+            elif "const" in properties[key] and "default" in properties[key]:
+                del properties[key]["default"]  # a tag: Python may leave it out, a file may not
+                resolved["required"] = [key, *resolved["required"]]
         return schema
 
 
@@ -103,15 +99,56 @@ def _key(name: str, hint: Any) -> str:
     return next(filter(None, given), None) or key_of(name)
 
 
+def documented(model: type, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    """Make the JSON Schema of a description or a pydantic model, with the strings below its fields as descriptions.
+
+    Parameters
+    ----------
+    model : type
+    core, handler
+        As pydantic hands them to `__get_pydantic_json_schema__`.
+
+    Returns
+    -------
+    dict
+    """
+    schema: dict[str, Any] = handler(core)
+    properties = handler.resolve_ref_schema(schema).get("properties", {})
+    keys_ = {name: key for name, (key, _) in _named(model).items()}
+    for name, meaning in _meanings(model).items():
+        if keys_.get(name) in properties:
+            properties[keys_[name]]["description"] = meaning
+    return schema
+
+
+def _named(model: Any) -> dict[str, tuple[str, Any]]:
+    """Fields of a description or a pydantic model, each with its key and the type of its value."""
+    if not is_dataclass(model):
+        return {name: (info.alias or name, info.annotation) for name, info in model.model_fields.items()}
+    hints = typing.get_type_hints(model, include_extras=True)
+    return {field.name: (_key(field.name, hints[field.name]), hints[field.name]) for field in fields(model)}
+
+
+def _is_derived(hint: Any) -> bool:
+    return Derived() in getattr(hint, "__metadata__", ())
+
+
 def _meanings(model: type) -> dict[str, str]:
-    """Every field of a class with the string below it in the source, "" where there is none."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    assert isinstance(definition, ast.ClassDef)
+    """Fields of a class and its bases with the strings below them in the source."""
     meanings = {}
-    for field, below in pairwise([*definition.body, ast.Pass()]):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+    for base in reversed(model.__mro__):
+        if not base.__module__.startswith("sim."):
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in pairwise(definition.body):
             text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and below.value.value
-            meanings[field.target.id] = inspect.cleandoc(text) if isinstance(text, str) else ""
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, str)
+            ):
+                meanings[field.target.id] = inspect.cleandoc(text)
     return meanings
 
 
@@ -128,17 +165,9 @@ def keys(model: Any) -> dict[str, Any]:
     dict of str to type
         Key to the type of its value.
     """
-    if is_dataclass(model) and isinstance(model, type):
-        hints = typing.get_type_hints(model, include_extras=True)
-        named = ((field.name, hints[field.name]) for field in fields(model))
-        return {
-            _key(name, hint): hint
-            for name, hint in named
-            if Derived() not in getattr(hint, "__metadata__", ())
-        }
-    if hasattr(model, "model_fields"):
-        return {info.alias or name: info.annotation for name, info in model.model_fields.items()}
-    return dict.fromkeys(model.keys, str)
+    if not isinstance(model, type):
+        return dict.fromkeys(model.keys, str)
+    return {key: hint for key, hint in _named(model).values() if not _is_derived(hint)}
 
 
 @functools.cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+
+from sim.descriptions import documented
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 
@@ -27,6 +29,8 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # no word, a
 class Branch(BaseModel):
     """A mapping of the scenario; unknown keys are problems."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return documented(cls, core, handler)
