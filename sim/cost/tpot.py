@@ -1,6 +1,6 @@
 """The bound of a decode step by its exchanges alone, as published for expert parallelism over one link.
 
-Reference: Insights into DeepSeek-V3, ISCA 2025, arXiv 2505.09343, section 2.3.2. Its figures: 120.96 us, 14.76 ms and about 67
+Reference: Insights into DeepSeek-V3, ISCA 2025, arXiv 2505.09343, section 2.3.2. Its numbers: 120.96 us, 14.76 ms and about 67
 tokens/s at 50 GB/s; 6.72 us and 0.82 ms at 900 GB/s. They take a hidden size of 7,000, 9 experts a token (the shared one
 travels too), bytes alone and no latency; and 900 GB/s would need a domain that holds every expert.
 """
