@@ -114,10 +114,10 @@ def documented(model: type, core: Any, handler: GetJsonSchemaHandler) -> dict[st
     """
     schema: dict[str, Any] = handler(core)
     properties = handler.resolve_ref_schema(schema).get("properties", {})
-    keys_ = {name: key for name, (key, _) in _named(model).items()}
-    for name, meaning in _meanings(model).items():
-        if keys_.get(name) in properties:
-            properties[keys_[name]]["description"] = meaning
+    meanings = _meanings(model)
+    for name, (key, _) in _named(model).items():
+        if name in meanings and key in properties:
+            properties[key]["description"] = meanings[name]
     return schema
 
 
@@ -142,13 +142,9 @@ def _meanings(model: type) -> dict[str, str]:
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(definition, ast.ClassDef)
         for field, below in pairwise(definition.body):
-            text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and below.value.value
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, str)
-            ):
-                meanings[field.target.id] = inspect.cleandoc(text)
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                text = ast.literal_eval(below.value)
+                meanings[ast.unparse(field.target)] = inspect.cleandoc(text)
     return meanings
 
 
