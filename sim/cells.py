@@ -1,4 +1,4 @@
-"""CSV files as cells that remember where they stand: rows with their lines, and problems at the line and column of a cell.
+"""CSV files as cells that remember their place: rows with their lines, and problems at the line and column of a cell.
 
 A column is counted in cells, as a spreadsheet shows it, not in characters.
 """
@@ -23,7 +23,7 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # str.splitlines() knows
 
 @dataclass(slots=True)
 class Sheet:
-    """The rows of a CSV below its header, the place of each column, and the problems found so far."""
+    """The rows of a CSV below its header, the place of each column, and its problems so far."""
 
     file: Path
     rows: list[Row]
@@ -50,13 +50,31 @@ class Sheet:
 
 
 def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> list[Row]:
-    """The rows that hold anything; parameters as of `files.content`.
+    """Read the rows of a CSV that hold anything.
 
-    Raises `InputError` for what is no CSV, and as soon as there is more of it than `limits` has room for.
+    Parameters
+    ----------
+    file : Path
+    wanted : str
+        Contents that should be there, for messages.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    list of Row
+        Line, counted from 1, and stripped cells of each row.
+
+    Raises
+    ------
+    InputError
+        For text that is no CSV, and as soon as there is more of it than `limits` has room for.
     """
     text = files.text(file, wanted, where, key, limits.CSV_BYTES)
     reader = csv.reader((line[0] for line in _LINE.finditer(text)), strict=True)
-    found: list[Row] = []
+    table: list[Row] = []
     num_rows = num_cells = 0
     try:
         for row in reader:
@@ -70,10 +88,10 @@ def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> l
                 )
             row = [cell.strip() for cell in row]
             if any(row):
-                found.append((reader.line_num, row))
+                table.append((reader.line_num, row))
     except csv.Error as error:
         raise InputError(Problem(Mark(str(file), reader.line_num, 1), "", str(error), wanted)) from None
-    return found
+    return table
 
 
 def sheet(
@@ -84,15 +102,37 @@ def sheet(
     where: Mark | None = None,
     key: str = "",
 ) -> Sheet:
-    """A CSV with a header of the `needed` columns, in any order, and maybe of `others`.
+    """Read a CSV with a header.
 
-    Raises `InputError` for what is no CSV, and with every problem of its header.
+    Parameters
+    ----------
+    file : Path
+    wanted : str
+        Contents that should be there, for messages.
+    needed : sequence of str
+        Columns that must be there, in any order.
+    others : sequence of str
+        Columns that may be there.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    Sheet
+        Rows below the header, and the place of each column.
+
+    Raises
+    ------
+    InputError
+        For text that is no CSV, and with every problem of its header.
     """
-    found = rows(file, wanted, where, key)
-    line, header = found[0] if found else (1, [])
-    one = Sheet(file, found[1:], {name: i for i, name in reversed(list(enumerate(header)))})
+    table = rows(file, wanted, where, key)
+    line, header = table[0] if table else (1, [])
+    checked = Sheet(file, table[1:], {name: i for i, name in reversed(list(enumerate(header)))})
     top, known = str(file), (*needed, *others)
-    one.problems += [
+    checked.problems += [
         Problem(
             Mark(top, line, 1),
             name,
@@ -106,9 +146,9 @@ def sheet(
     for i, name in enumerate(header):
         if name not in known:
             got, wanted = f"the unknown column '{name}'", f"one of: {', '.join(known)}"
-            one.problems.append(Problem(Mark(top, line, i + 1), name, got, wanted, nearest(name, known)))
-        elif i != one.at[name]:
+            checked.problems.append(Problem(Mark(top, line, i + 1), name, got, wanted, nearest(name, known)))
+        elif i != checked.at[name]:
             got = f"the column '{name}' {header.count(name)} times"
-            one.problems.append(Problem(Mark(top, line, i + 1), name, got, "it once"))
-    one.raise_problems()
-    return one
+            checked.problems.append(Problem(Mark(top, line, i + 1), name, got, "it once"))
+    checked.raise_problems()
+    return checked

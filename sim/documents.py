@@ -1,4 +1,4 @@
-"""YAML files as plain trees that remember where every key stood.
+"""YAML files as plain trees that remember the place of every key.
 
 Why this way: PyYAML's own loading forgets line numbers, keeps the last of duplicate keys, reads `on` as True and
 `1e9` as a string, and expands alias bombs. So the file is *composed* to nodes and walked here: safe scalars only
@@ -51,10 +51,10 @@ class Document:
     values: dict[Path_, Mark] = field(default_factory=dict)
     folder: Path | None = None
     settings: tuple[str, ...] = ()
-    """What was laid over the file from outside it, as `key.path=value`."""
+    """Settings laid over the file from outside it, as `key.path=value`."""
 
     def mark(self, path: Path_, *, key: bool = False) -> Mark:
-        """Where `path` stands: of its key or its value; of the nearest parent where it stands nowhere itself."""
+        """The place of a key or its value; that of the nearest parent where the path itself is not in the file."""
         first, second = (self.keys, self.values) if key else (self.values, self.keys)
         for end in range(len(path), -1, -1):
             mark = first.get(path[:end]) or second.get(path[:end])
@@ -131,11 +131,11 @@ class Document:
     def overlay(self, other: Document, at: Path_ = ()) -> None:
         """Lay `other` over the branch `at`: mappings merge, anything else replaces; marks follow the winner."""
         for path, value in leaves(other.tree):
-            here = at + path
-            kept = self.get(here)
+            target = at + path
+            kept = self.get(target)
             if value == {} and isinstance(kept, dict):
                 continue
-            self.put(here, value, other.mark(path, key=True))
+            self.put(target, value, other.mark(path, key=True))
             for marks, theirs in ((self.keys, other.keys), (self.values, other.values)):
                 for inside, mark in theirs.items():
                     if inside[: len(path)] == path:
@@ -143,25 +143,37 @@ class Document:
 
 
 def dotted(path: Path_) -> str:
-    """A path the way people write it: `cluster.faults.0.node`."""
+    """Write a path the way people do: `cluster.faults.0.node`."""
     return ".".join(str(part) for part in path)
 
 
 def split(key: str) -> Path_:
-    """The reverse of `dotted`: numbers are list indices."""
+    """Read a dotted key: the reverse of `dotted`; numbers are list indices."""
     return tuple(int(part) if part.isdecimal() and len(part) < 10 else part for part in key.split("."))
 
 
 def load(path: str | Path) -> Document:
-    """Read one YAML file. Raises `InputError` for anything but a mapping of plain values.
+    """Read one YAML file.
 
-    A file that has not changed since it was last read is not read again; who changes a document changes a copy.
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Document
+        A copy of its own. A file that has not changed since it was last read is not read again.
+
+    Raises
+    ------
+    InputError
+        For anything but a mapping of plain values, with all problems at their lines.
     """
     path = Path(path)
     try:
-        found = path.stat()
-        read = _read if files.is_settled(found) else _read.__wrapped__
-        return read(path, path.resolve().parent, found.st_size, (found.st_ino, found.st_mtime_ns)).copy()
+        status = path.stat()
+        read = _read if files.is_settled(status) else _read.__wrapped__
+        return read(path, path.resolve().parent, status.st_size, (status.st_ino, status.st_mtime_ns)).copy()
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(Problem(Mark(str(path)), "", reason.lower(), "a readable YAML file")) from None
@@ -169,7 +181,7 @@ def load(path: str | Path) -> Document:
 
 @lru_cache(maxsize=128)
 def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Document:
-    """The document of a file; `version` tells it from what stood there at other times."""
+    """The document of a file; `version` tells it from earlier contents of the file."""
     if size > limits.YAML_BYTES:
         raise InputError(Problem(Mark(str(path)), "", f"{size} bytes", f"at most {limits.YAML_BYTES}"))
     document = loads(files.text(path, "a readable YAML file"), str(path))
@@ -178,7 +190,23 @@ def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Docu
 
 
 def loads(text: str, name: str) -> Document:
-    """Read YAML text; `name` stands in messages."""
+    """Read YAML text.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Name of the text in messages.
+
+    Returns
+    -------
+    Document
+
+    Raises
+    ------
+    InputError
+        For anything but a mapping of plain values, with all problems at their lines.
+    """
     with files.uncollected():
         return _loads(text, name)
 
@@ -211,12 +239,12 @@ def _loads(text: str, name: str) -> Document:
 
 
 def parse_scalar(text: str, name: str) -> Any:
-    """A value typed by a person, as YAML: `64`, `[1, 2]`, `{kind: uniform}`, `400 GB/s`."""
+    """Read a value typed by a person, as YAML: `64`, `[1, 2]`, `{kind: uniform}`, `400 GB/s`."""
     return loads(f"value: {text}", name).tree["value"]
 
 
 def dumps(tree: Mapping[str, Any]) -> str:
-    """A tree of plain values as YAML text, keys in their order."""
+    """Write a tree of plain values as YAML text, keys in their order."""
     return str(
         yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
     )
@@ -268,7 +296,9 @@ class _Walk:
         """Note a scalar that is no text: no file can have its name, no terminal and no report can show it."""
         if node.value.isprintable():
             return
-        strange = [one for one in node.value if unicodedata.category(one) in _NO_TEXT and one not in "\t\n\r"]
+        strange = [
+            char for char in node.value if unicodedata.category(char) in _NO_TEXT and char not in "\t\n\r"
+        ]
         if strange:
             got = f"the control character U+{ord(strange[0]):04X}"
             self.problems.append(Problem(_mark(node, self.document.name), dotted(path), got, "text"))
@@ -281,18 +311,18 @@ class _Walk:
                 self.problems.append(Problem(mark, dotted(path), "a key that is not a word", "a word"))
                 continue
             key = key_node.value
-            here = (*path, key)
-            self.readable(key_node, here)
+            place = (*path, key)
+            self.readable(key_node, place)
             if key in tree:
-                first = self.document.keys[here]
+                first = self.document.keys[place]
                 self.problems.append(
                     Problem(
-                        mark, dotted(here), "a duplicate key", f"one; the first stands in line {first.line}"
+                        mark, dotted(place), "a duplicate key", f"one; the first stands in line {first.line}"
                     )
                 )
                 continue
-            self.document.keys[here] = mark
-            tree[key] = self.visit(value_node, here)
+            self.document.keys[place] = mark
+            tree[key] = self.visit(value_node, place)
         return tree
 
 
@@ -310,10 +340,10 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 
 def _mark(node: yaml.Node, name: str) -> Mark:
-    return _at(node.start_mark, name)
+    return _place(node.start_mark, name)
 
 
-def _at(mark: Any, name: str) -> Mark:
+def _place(mark: Any, name: str) -> Mark:
     return Mark(name, mark.line + 1, mark.column + 1)
 
 
@@ -336,11 +366,11 @@ def _bound(text: str, name: str) -> None:
             count += 1
             if count > limits.YAML_VALUES:
                 got = f"more than {limits.YAML_VALUES} values"
-                raise InputError(Problem(_at(event.start_mark, name), "", got, "a smaller file"))
+                raise InputError(Problem(_place(event.start_mark, name), "", got, "a smaller file"))
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > limits.YAML_LEVELS:
-                mark = _at(event.start_mark, name)
+                mark = _place(event.start_mark, name)
                 raise InputError(
                     Problem(mark, "", f"more than {limits.YAML_LEVELS} levels", "a flatter file")
                 )

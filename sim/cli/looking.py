@@ -182,7 +182,7 @@ def schema(what: str) -> None:
     if what not in shelf.SCHEMAS:
         wanted, near = f"one of: {', '.join(shelf.SCHEMAS)}", nearest(what, shelf.SCHEMAS)
         raise InputError(Problem(None, "schema", f"'{what}'", wanted, near))
-    from sim.schemas import json_schema
+    from sim.descriptions import json_schema
 
     click.echo(dump(json_schema(shelf.schema(what))), nl=False)
 

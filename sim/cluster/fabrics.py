@@ -1,4 +1,4 @@
-"""Fabrics: what a scenario says of the cables between GPUs, and the graph that they make.
+"""Fabrics: the cables between GPUs as a scenario describes them, and the graph that they make.
 
 Every directed edge has a `capacity` [bytes/s], a `kind` and the `resource` it belongs to.
 
@@ -37,7 +37,7 @@ NONE = -1
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """What a scenario says of the scale-out fabric."""
+    """The scale-out fabric of a scenario."""
 
     kind: FabricKind = "rail_optimized"
     routing: Routing = "adaptive"
@@ -74,21 +74,54 @@ class LeafSpine:
         return self.wire_per_packet_bytes / self.payload_per_packet_bytes
 
     def idle_latency_s(self, same_leaf: Any) -> Any:
-        """Time of one packet through idle links and store-and-forward switches [s], 1 leaf or leaf-spine-leaf."""
+        """Time of one packet through idle links and store-and-forward switches.
+
+        Parameters
+        ----------
+        same_leaf : bool or array of bool
+            True for hosts of one leaf.
+
+        Returns
+        -------
+        float or array [s]
+
+        Notes
+        -----
+        links x link latency + switches x (switch latency + packet / link rate): 2 links and 1 switch on one leaf, 4 links and 3
+        switches from leaf to spine to leaf.
+        """
         packet_s = self.wire_per_packet_bytes / self.link_bytes_per_s
-        one = 2 * self.link_latency_s + 1 * (self.switch_latency_s + packet_s)
-        three = 4 * self.link_latency_s + 3 * (self.switch_latency_s + packet_s)
-        return np.where(same_leaf, one, three)
+        within_leaf = 2 * self.link_latency_s + 1 * (self.switch_latency_s + packet_s)
+        across_leaves = 4 * self.link_latency_s + 3 * (self.switch_latency_s + packet_s)
+        return np.where(same_leaf, within_leaf, across_leaves)
 
 
-def of_nodes(
+def node_graph(
     hardware: Hardware,
     num_nodes: int,
     gpus_per_node: int,
     fabric: Fabric,
     faults: Sequence[LinkFault],
 ) -> nx.DiGraph[str]:
-    """The graph of nodes and their fabric."""
+    """Draw the graph of nodes and their fabric.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    num_nodes, gpus_per_node : int [count]
+    fabric : Fabric
+    faults : sequence of LinkFault
+
+    Returns
+    -------
+    networkx.DiGraph
+        Edges have a `capacity` [bytes/s], a `kind` and a `resource`.
+
+    Raises
+    ------
+    InfeasibleError
+        Where several nodes have no NIC, or more nodes than a rail-only leaf has ports.
+    """
     graph: nx.DiGraph[str] = nx.DiGraph(
         title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}"
     )
@@ -101,8 +134,17 @@ def of_nodes(
     return graph
 
 
-def of_hosts(spec: LeafSpine) -> nx.DiGraph[str]:
-    """The graph of bare hosts on leaves, and leaves on spines."""
+def host_graph(spec: LeafSpine) -> nx.DiGraph[str]:
+    """Draw the graph of bare hosts on leaves, and leaves on spines.
+
+    Parameters
+    ----------
+    spec : LeafSpine
+
+    Returns
+    -------
+    networkx.DiGraph
+    """
     graph: nx.DiGraph[str] = nx.DiGraph(title=f"{spec.hosts} hosts, {spec.spines} spines")
     num_leaves = -(-spec.hosts // spec.hosts_per_leaf)
     for leaf in range(num_leaves):

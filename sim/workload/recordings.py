@@ -24,10 +24,26 @@ _EXPERT, _TOKEN = ("expert", "expert_idx"), ("token", "token_idx")
 
 
 def load_trace(path: str | Path, where: Mark | None = None, key: str = "") -> NDArray[np.int32]:
-    """Read recorded expert ids, [num_recorded, top_k], from CSV (a row a token) or from the one array of an npy or npz.
+    """Read the recorded experts of tokens.
 
-    A CSV may start with a header; a first column called ``token`` or ``token_idx`` is dropped. `where` and `key` are the
-    place in a document that names the file.
+    Parameters
+    ----------
+    path : str or Path
+        A CSV with one row a token, maybe with a header (a first column called ``token`` or ``token_idx`` is dropped), or an
+        npy or npz with one array.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    array of int32, [num_recorded, top_k]
+
+    Raises
+    ------
+    InputError
+        For cells that are no whole number of 0 or more, each at its line and column.
     """
     table, names = _table(Path(path), f"a file with {_TRACE}", where, key, whole=True)
     if names and names[0] in _TOKEN:
@@ -40,7 +56,26 @@ def load_trace(path: str | Path, where: Mark | None = None, key: str = "") -> ND
 
 
 def load_loads(path: str | Path, where: Mark | None = None, key: str = "") -> tuple[float, ...]:
-    """Read a relative load per expert from CSV (a row, a column, or columns ``expert,load``), npy or npz; as `load_trace`."""
+    """Read a relative load of each expert.
+
+    Parameters
+    ----------
+    path : str or Path
+        A CSV with a row, a column, or the columns ``expert,load``, or an npy or npz with one array.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    tuple of float, [num_experts]
+
+    Raises
+    ------
+    InputError
+        For cells that are no number of 0 or more, and for experts that are left out or given twice.
+    """
     table, names = _table(Path(path), f"a file with {_LOADS}", where, key, whole=False)
     if names and names[0] in _EXPERT and table.ndim == 2 and table.shape[1] == 2:
         order = np.argsort(table[:, 0], kind="stable")

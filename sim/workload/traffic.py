@@ -1,4 +1,4 @@
-"""Traffic: how many tokens of each rank go to each node, rank and expert, and how many bytes a token is.
+"""Traffic: the tokens of each rank that go to each node, rank and expert, and the bytes of a token.
 
 ``route`` turns a gate and a placement into counts. Counts are floats, because under ``sampling="expected"``
 they are means. A token's own rank and node count as destinations like any other: what stays at home is for
@@ -27,7 +27,7 @@ SAMPLINGS = ("tokens", "expected")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routing:
-    """Where the tokens of one EP group go in one layer.
+    """Destinations of the tokens of one EP group in one layer.
 
     Parameters
     ----------
@@ -122,15 +122,35 @@ def route(
         Ranks of the group's first node that come before its first rank: local rank i is on node
         ``(node_offset + i) // ranks_per_node``, counted from the group's first node.
     sampling : str
-        "tokens": every rank draws its own tokens. "expected": means, no draw; see ``expectation`` for how
-        and how well.
+        "tokens": every rank draws its own tokens. "expected": means, no draw; ``expectation`` explains its accuracy.
     rng : numpy.random.Generator
-    probabilities : array, optional
-        Popularity of the experts where several calls share one, [num_experts].
+    probabilities : array, optional, [num_experts]
+        Popularity of the experts where several calls share one.
+
+    Returns
+    -------
+    Routing
+
+    Raises
+    ------
+    InputError
+        For a gate that cannot choose so, counts below 1, or another kind of sampling.
+    InfeasibleError
+        For more than ``MAX_DRAWN`` tokens drawn one by one.
 
     Notes
     -----
     A token whose expert has replicas goes to replica ``(token_idx + source_rank) % num_replicas``.
+
+    Examples
+    --------
+    >>> from sim.workload.placement import contiguous
+    >>> routing = route(
+    ...     Gate("uniform"), contiguous(256, 64), top_k=8, tokens_per_rank=4096, ranks_per_node=8,
+    ...     sampling="expected", rng=np.random.default_rng(0),
+    ... )
+    >>> round(routing.nodes_per_token, 2)  # 8 (1 - C(224, 8) / C(256, 8))
+    5.29
     """
     check(gate, placement.num_experts, top_k)
     problems = [
@@ -164,7 +184,13 @@ def count(
     ----------
     ids : array of int32, [num_sources * tokens_per_rank, top_k]
         Logical experts, the tokens of source rank 0 first.
+    placement : Placement
+    tokens_per_rank : int [count]
     node_of_rank : array of int, [num_ranks]
+
+    Returns
+    -------
+    Routing
     """
     num_ranks, num_nodes = placement.num_ranks, int(node_of_rank[-1]) + 1
     num_sources = ids.shape[0] // tokens_per_rank
@@ -201,7 +227,7 @@ def count(
 
 
 def _first_of_each(ordered: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Where a row of ascending values shows a value for the first time."""
+    """Mark the first occurrence of each value in rows of ascending values."""
     first = np.ones(ordered.shape, dtype=bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=first[:, 1:])
     return first
@@ -262,12 +288,32 @@ DIRECTIONS = ("dispatch", "combine")
 
 
 def payload_bytes(dtype: str, hidden: int) -> int:
-    """Bytes of one token's activations [bytes].
+    """Bytes of one token's activations.
+
+    Parameters
+    ----------
+    dtype : str
+        "fp8", "bf16" or "logfmt10".
+    hidden : int [elements]
+
+    Returns
+    -------
+    int [bytes]
+
+    Raises
+    ------
+    InputError
+        For another format.
 
     Notes
     -----
-    fp8: a byte an element and a float32 scale per block of 128. bf16: two bytes an element. logfmt10: ten
-    bits an element and (assumed) two bf16 bounds per block of 128, every block taken to be compressible.
+    fp8: a byte an element and a float32 scale per block of 128. bf16: two bytes an element. logfmt10: ten bits an element and
+    (assumed) two bf16 bounds per block of 128, every block taken to be compressible.
+
+    Examples
+    --------
+    >>> payload_bytes("fp8", 7168), payload_bytes("bf16", 7168)
+    (7392, 14336)
     """
     blocks = -(-hidden // 128)
     if dtype == "fp8":

@@ -16,7 +16,7 @@ from typing import Any
 
 from sim import documents, limits, locks
 from sim.errors import InputError, Mark, Problem, nearest
-from sim.files import beside, uncollected, unwritable
+from sim.files import sibling, uncollected, unwritable
 from sim.files import text as text_of
 from sim.show.failures import attempt
 
@@ -170,7 +170,7 @@ def read(path: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         known = documents.shipped("hardware")
         wanted = f"a document of a command, its folder, or one of: {', '.join(known)}"
-        near = beside(path) or nearest(str(path), known)
+        near = sibling(path) or nearest(str(path), known)
         raise InputError(Problem(Mark(str(path)), "", "no such file or directory", wanted, near))
     inside = [path / name for name in _DOCUMENTS if (path / name).is_file()] or [path / _DOCUMENTS[0]]
     file = inside[0] if path.is_dir() else path
