@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim import kinds
-from sim.scenario.descriptions import Workload
+from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.values import WorkloadSpec
 
@@ -24,6 +24,8 @@ class Resolver:
     """It runs a model, on a cluster of GPUs; False: it has none, and a bare fabric will do."""
     needs_model: Callable[[Any], bool] = lambda spec: True
     """True of a specification that cannot do without the model."""
+    count: Callable[[Scenario, Any], None] = lambda scenario, work: None
+    """Count what a run of a scenario's workload would build; raises `InfeasibleError` for more than anyone has room for."""
     hints: Callable[[Any], Iterator[str]] = lambda spec: iter(())
     """Advice on a specification before many like it run."""
 
