@@ -23,7 +23,10 @@ ROOMS = (
 )  # fmt: skip
 """From the ground up; `ground` is errors, units, files and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
-GROUND = ("errors", "units", "files", "cells", "documents", "schemas", "trees", "kinds", "metrics", "version")
+GROUND = (
+    "errors", "units", "limits", "locks", "json_events", "files", "cells", "documents", "schemas", "descriptions", "trees",
+    "kinds", "metrics", "version", "exports",
+)  # fmt: skip
 DOOR = ("", "cli", "__main__", "result")
 MEDIA = ("views", "words", "tables", "plots", "pages", "files")
 """Rooms of `show`, from the ground up; what lies directly in `show` is below them."""

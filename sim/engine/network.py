@@ -84,6 +84,7 @@ class Network:
         self._batches: list[_Batch] = []
         self._arrivals: list[Island] = []
         self._runners: list[_Runner] = []
+        self._held = np.zeros(len(cluster.names), dtype=bool)  # resources that a runner's island uses
 
     def transfer(self, flows: Flows, *, gather_fraction: float = 5e-4) -> Event:
         """Start a batch of flows now. The event's value: when each flow's last byte has come [s, num_flows].
@@ -111,7 +112,9 @@ class Network:
         fresh: list[_Runner] = []
         for new in arrivals:
             touched = [
-                one for one in self._runners if np.isin(new.rows, one.island.rows, assume_unique=True).any()
+                one
+                for one in (self._runners if self._held[new.rows].any() else ())
+                if np.isin(new.rows, one.island.rows, assume_unique=True).any()
             ]
             if not touched:
                 runner = _Runner(new)
@@ -124,6 +127,7 @@ class Network:
                 fresh = [one for one in fresh if one not in touched]
                 runner = _Runner(merge([*(one.island for one in touched), new]))
             self._runners.append(runner)
+            self._held[runner.island.rows] = True
             fresh.append(runner)
         for runner in fresh:
             self._run(runner)
@@ -143,6 +147,7 @@ class Network:
             self._run(runner)
         else:
             self._runners.remove(runner)
+            self._held[runner.island.rows] = False
             self.saturated_s[runner.island.rows] += runner.island.saturated_s
 
     def _commit(self, runner: _Runner) -> None:

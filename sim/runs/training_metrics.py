@@ -83,7 +83,7 @@ def measure(
     rows = [_phases(record, step, optimizer_s[record.pipeline_rank]) for record in records]
     firsts = [record for record in records if record.pipeline_rank == 0]
     first = [row for row, record in zip(rows, records, strict=True) if record.pipeline_rank == 0]
-    peak = gpu.dense_flops.of("bf16")
+    peak = gpu.dense_flops.peak("bf16")
     rates = _rates(work, step)
     metrics: dict[str, Any] = {
         "step_time_s": step,
