@@ -1,4 +1,4 @@
-"""CSV files as cells that remember where they stand: rows with their lines, and problems at the line and column of a cell.
+"""CSV files as cells that remember their place: rows with their lines, and problems at the line and column of a cell.
 
 A column is counted in cells, as a spreadsheet shows it, not in characters.
 """
@@ -6,53 +6,92 @@ A column is counted in cells, as a spreadsheet shows it, not in characters.
 from __future__ import annotations
 
 import csv
-import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sim import files
+from sim import files, limits
 from sim.errors import InputError, Mark, Problem, nearest
 
 Row = tuple[int, list[str]]
 """A line, counted from 1, and its cells, stripped."""
 
 _MAX_PROBLEMS = 20
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # str.splitlines() knows ends of lines that no CSV has
 
 
 @dataclass(slots=True)
 class Sheet:
-    """The rows of a CSV below its header, the place of each column, and the problems found so far."""
+    """The rows of a CSV below its header, the place of each column, and its problems so far."""
 
     file: Path
     rows: list[Row]
     at: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    more: int = 0
+    """Faults after the first that are not kept."""
 
     def problem(self, line: int, column: str | int, got: str, wanted: str) -> None:
-        """Note a problem in a cell, by the name of its column or by its place, from 0."""
+        """Note a problem in a cell, by the name of its column or by its place, from 0; of those past the first, the number."""
+        if len(self.problems) >= _MAX_PROBLEMS:
+            self.more += 1
+            return
         place = self.at.get(column, 0) if isinstance(column, str) else column
         key = column if isinstance(column, str) else ""
         self.problems.append(Problem(Mark(str(self.file), line, place + 1), key, got, wanted))
 
     def raise_problems(self) -> None:
         """Raise `InputError` with the first problems and the number of the others, if there are any."""
-        more = len(self.problems) - _MAX_PROBLEMS
-        tail = [Problem(Mark(str(self.file)), "", f"{more} more problems", "none")] if more > 0 else []
+        more = self.more + max(0, len(self.problems) - _MAX_PROBLEMS)
+        tail = [Problem(Mark(str(self.file)), "", f"{more} more problems", "none")] if more else []
         if self.problems:
             raise InputError([*self.problems[:_MAX_PROBLEMS], *tail])
 
 
 def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> list[Row]:
-    """The rows that hold anything; parameters as of `files.content`. Raises `InputError` for what is no CSV."""
-    text = files.text(file, wanted, where, key)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    found: list[Row] = []
+    """Read the rows of a CSV that hold anything.
+
+    Parameters
+    ----------
+    file : Path
+    wanted : str
+        Contents that should be there, for messages.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    list of Row
+        Line, counted from 1, and stripped cells of each row.
+
+    Raises
+    ------
+    InputError
+        For text that is no CSV, and as soon as there is more of it than `limits` has room for.
+    """
+    text = files.text(file, wanted, where, key, limits.CSV_BYTES)
+    reader = csv.reader((line[0] for line in _LINE.finditer(text)), strict=True)
+    table: list[Row] = []
+    num_rows = num_cells = 0
     try:
-        found.extend((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        for row in reader:
+            num_rows += 1
+            num_cells += len(row)
+            if num_rows > limits.CSV_ROWS or num_cells > limits.CSV_CELLS:
+                most = limits.CSV_ROWS if num_rows > limits.CSV_ROWS else limits.CSV_CELLS
+                got = f"more than {most:,} {'rows' if num_rows > limits.CSV_ROWS else 'cells'}"
+                raise InputError(
+                    Problem(Mark(str(file), reader.line_num, 1), "", got, f"{wanted}, a shorter one")
+                )
+            row = [cell.strip() for cell in row]
+            if any(row):
+                table.append((reader.line_num, row))
     except csv.Error as error:
         raise InputError(Problem(Mark(str(file), reader.line_num, 1), "", str(error), wanted)) from None
-    return [(line, row) for line, row in found if any(row)]
+    return table
 
 
 def sheet(
@@ -63,15 +102,37 @@ def sheet(
     where: Mark | None = None,
     key: str = "",
 ) -> Sheet:
-    """A CSV with a header of the `needed` columns, in any order, and maybe of `others`.
+    """Read a CSV with a header.
 
-    Raises `InputError` for what is no CSV, and with every problem of its header.
+    Parameters
+    ----------
+    file : Path
+    wanted : str
+        Contents that should be there, for messages.
+    needed : sequence of str
+        Columns that must be there, in any order.
+    others : sequence of str
+        Columns that may be there.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    Sheet
+        Rows below the header, and the place of each column.
+
+    Raises
+    ------
+    InputError
+        For text that is no CSV, and with every problem of its header.
     """
-    found = rows(file, wanted, where, key)
-    line, header = found[0] if found else (1, [])
-    one = Sheet(file, found[1:], {name: i for i, name in reversed(list(enumerate(header)))})
+    table = rows(file, wanted, where, key)
+    line, header = table[0] if table else (1, [])
+    checked = Sheet(file, table[1:], {name: i for i, name in reversed(list(enumerate(header)))})
     top, known = str(file), (*needed, *others)
-    one.problems += [
+    checked.problems += [
         Problem(
             Mark(top, line, 1),
             name,
@@ -85,9 +146,9 @@ def sheet(
     for i, name in enumerate(header):
         if name not in known:
             got, wanted = f"the unknown column '{name}'", f"one of: {', '.join(known)}"
-            one.problems.append(Problem(Mark(top, line, i + 1), name, got, wanted, nearest(name, known)))
-        elif i != one.at[name]:
+            checked.problems.append(Problem(Mark(top, line, i + 1), name, got, wanted, nearest(name, known)))
+        elif i != checked.at[name]:
             got = f"the column '{name}' {header.count(name)} times"
-            one.problems.append(Problem(Mark(top, line, i + 1), name, got, "it once"))
-    one.raise_problems()
-    return one
+            checked.problems.append(Problem(Mark(top, line, i + 1), name, got, "it once"))
+    checked.raise_problems()
+    return checked

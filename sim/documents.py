@@ -1,4 +1,4 @@
-"""YAML files as plain trees that remember where every key stood.
+"""YAML files as plain trees that remember the place of every key.
 
 Why this way: PyYAML's own loading forgets line numbers, keeps the last of duplicate keys, reads `on` as True and
 `1e9` as a string, and expands alias bombs. So the file is *composed* to nodes and walked here: safe scalars only
@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from sim import files
+from sim import files, limits
 from sim.errors import InputError, Mark, Problem
 from sim.files import data_folder as data_folder
 from sim.files import find as find
@@ -27,14 +27,12 @@ from sim.files import shipped as shipped
 from sim.trees import Path_ as Path_
 from sim.trees import leaves
 
-MAX_FILE_BYTES = 32 * 2**20
-MAX_NODES = 200_000
-MAX_DEPTH = 64
 _INT = re.compile(r"[-+]?\d+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _CONSTANTS: Mapping[str, object] = {
     "": None, "~": None, "null": None, "true": True, "false": False, "True": True, "False": False,
 }  # fmt: skip
+_CONTROL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NO_TEXT = ("Cc", "Cs")  # Unicode's control characters and halves of characters
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS = {
@@ -53,10 +51,10 @@ class Document:
     values: dict[Path_, Mark] = field(default_factory=dict)
     folder: Path | None = None
     settings: tuple[str, ...] = ()
-    """What was laid over the file from outside it, as `key.path=value`."""
+    """Settings laid over the file from outside it, as `key.path=value`."""
 
     def mark(self, path: Path_, *, key: bool = False) -> Mark:
-        """Where `path` stands: of its key or its value; of the nearest parent where it stands nowhere itself."""
+        """The place of a key or its value; that of the nearest parent where the path itself is not in the file."""
         first, second = (self.keys, self.values) if key else (self.values, self.keys)
         for end in range(len(path), -1, -1):
             mark = first.get(path[:end]) or second.get(path[:end])
@@ -123,20 +121,21 @@ class Document:
         last = path[-1]
         if isinstance(node, list) and not (isinstance(last, int) and 0 <= last < len(node)):
             raise InputError(Problem(mark, dotted(path), f"'{last}'", f"an index below {len(node)}"))
+        stood = isinstance(self.get(path), dict | list)  # of anything else there are no marks below
         node[last] = _copy(value)
         for marks in (self.keys, self.values):
-            for old in [p for p in marks if p[: len(path)] == path]:
-                del marks[old]
+            for old in [p for p in marks if p[: len(path)] == path] if stood else [path]:
+                marks.pop(old, None)
         self.keys[path] = self.values[path] = mark
 
     def overlay(self, other: Document, at: Path_ = ()) -> None:
         """Lay `other` over the branch `at`: mappings merge, anything else replaces; marks follow the winner."""
         for path, value in leaves(other.tree):
-            here = at + path
-            kept = self.get(here)
+            target = at + path
+            kept = self.get(target)
             if value == {} and isinstance(kept, dict):
                 continue
-            self.put(here, value, other.mark(path, key=True))
+            self.put(target, value, other.mark(path, key=True))
             for marks, theirs in ((self.keys, other.keys), (self.values, other.values)):
                 for inside, mark in theirs.items():
                     if inside[: len(path)] == path:
@@ -144,25 +143,37 @@ class Document:
 
 
 def dotted(path: Path_) -> str:
-    """A path the way people write it: `cluster.faults.0.node`."""
+    """Write a path the way people do: `cluster.faults.0.node`."""
     return ".".join(str(part) for part in path)
 
 
 def split(key: str) -> Path_:
-    """The reverse of `dotted`: numbers are list indices."""
+    """Read a dotted key: the reverse of `dotted`; numbers are list indices."""
     return tuple(int(part) if part.isdecimal() and len(part) < 10 else part for part in key.split("."))
 
 
 def load(path: str | Path) -> Document:
-    """Read one YAML file. Raises `InputError` for anything but a mapping of plain values.
+    """Read one YAML file.
 
-    A file that has not changed since it was last read is not read again; who changes a document changes a copy.
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Document
+        A copy of its own. A file that has not changed since it was last read is not read again.
+
+    Raises
+    ------
+    InputError
+        For anything but a mapping of plain values, with all problems at their lines.
     """
     path = Path(path)
     try:
-        found = path.stat()
-        read = _read if files.is_settled(found) else _read.__wrapped__
-        return read(path, path.resolve().parent, found.st_size, (found.st_ino, found.st_mtime_ns)).copy()
+        status = path.stat()
+        read = _read if files.is_settled(status) else _read.__wrapped__
+        return read(path, path.resolve().parent, status.st_size, (status.st_ino, status.st_mtime_ns)).copy()
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(Problem(Mark(str(path)), "", reason.lower(), "a readable YAML file")) from None
@@ -170,21 +181,44 @@ def load(path: str | Path) -> Document:
 
 @lru_cache(maxsize=128)
 def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Document:
-    """The document of a file; `version` tells it from what stood there at other times."""
-    if size > MAX_FILE_BYTES:
-        raise InputError(Problem(Mark(str(path)), "", f"{size} bytes", f"at most {MAX_FILE_BYTES}"))
+    """The document of a file; `version` tells it from earlier contents of the file."""
+    if size > limits.YAML_BYTES:
+        raise InputError(Problem(Mark(str(path)), "", f"{size} bytes", f"at most {limits.YAML_BYTES}"))
     document = loads(files.text(path, "a readable YAML file"), str(path))
     document.folder = folder
     return document
 
 
 def loads(text: str, name: str) -> Document:
-    """Read YAML text; `name` stands in messages."""
+    """Read YAML text.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Name of the text in messages.
+
+    Returns
+    -------
+    Document
+
+    Raises
+    ------
+    InputError
+        For anything but a mapping of plain values, with all problems at their lines.
+    """
+    with files.uncollected():
+        return _loads(text, name)
+
+
+def _loads(text: str, name: str) -> Document:
     document = Document({}, name)
     problems: list[Problem] = []
     try:
         _bound(text, name)
         node = yaml.compose(text, Loader=_LOADER)
+    except yaml.reader.ReaderError as error:
+        raise InputError(_unreadable(text, name, error)) from None
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = Mark(name, at.line + 1, at.column + 1) if at else Mark(name)
@@ -205,12 +239,12 @@ def loads(text: str, name: str) -> Document:
 
 
 def parse_scalar(text: str, name: str) -> Any:
-    """A value typed by a person, as YAML: `64`, `[1, 2]`, `{kind: uniform}`, `400 GB/s`."""
+    """Read a value typed by a person, as YAML: `64`, `[1, 2]`, `{kind: uniform}`, `400 GB/s`."""
     return loads(f"value: {text}", name).tree["value"]
 
 
 def dumps(tree: Mapping[str, Any]) -> str:
-    """A tree of plain values as YAML text, keys in their order."""
+    """Write a tree of plain values as YAML text, keys in their order."""
     return str(
         yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
     )
@@ -226,11 +260,11 @@ class _Walk:
     def visit(self, node: yaml.Node, path: Path_) -> Any:
         self.count += 1
         mark = _mark(node, self.document.name)
-        if self.count > MAX_NODES:
+        if self.count > limits.YAML_VALUES:
             raise InputError(
                 [
                     *self.problems,
-                    Problem(mark, dotted(path), f"more than {MAX_NODES} values", "a smaller file"),
+                    Problem(mark, dotted(path), f"more than {limits.YAML_VALUES} values", "a smaller file"),
                 ]
             )
         if id(node) in self.open:
@@ -262,7 +296,9 @@ class _Walk:
         """Note a scalar that is no text: no file can have its name, no terminal and no report can show it."""
         if node.value.isprintable():
             return
-        strange = [one for one in node.value if unicodedata.category(one) in _NO_TEXT and one not in "\t\n\r"]
+        strange = [
+            char for char in node.value if unicodedata.category(char) in _NO_TEXT and char not in "\t\n\r"
+        ]
         if strange:
             got = f"the control character U+{ord(strange[0]):04X}"
             self.problems.append(Problem(_mark(node, self.document.name), dotted(path), got, "text"))
@@ -275,18 +311,18 @@ class _Walk:
                 self.problems.append(Problem(mark, dotted(path), "a key that is not a word", "a word"))
                 continue
             key = key_node.value
-            here = (*path, key)
-            self.readable(key_node, here)
+            place = (*path, key)
+            self.readable(key_node, place)
             if key in tree:
-                first = self.document.keys[here]
+                first = self.document.keys[place]
                 self.problems.append(
                     Problem(
-                        mark, dotted(here), "a duplicate key", f"one; the first stands in line {first.line}"
+                        mark, dotted(place), "a duplicate key", f"one; the first stands in line {first.line}"
                     )
                 )
                 continue
-            self.document.keys[here] = mark
-            tree[key] = self.visit(value_node, here)
+            self.document.keys[place] = mark
+            tree[key] = self.visit(value_node, place)
         return tree
 
 
@@ -304,22 +340,40 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 
 def _mark(node: yaml.Node, name: str) -> Mark:
-    return _at(node.start_mark, name)
+    return _place(node.start_mark, name)
 
 
-def _at(mark: Any, name: str) -> Mark:
+def _place(mark: Any, name: str) -> Mark:
     return Mark(name, mark.line + 1, mark.column + 1)
 
 
+def _unreadable(text: str, name: str, error: yaml.reader.ReaderError) -> Problem:
+    """The first character that YAML does not allow, at its line."""
+    strange = _CONTROL.search(text)
+    if strange is None:
+        return Problem(Mark(name), "", str(error.reason), "well-formed YAML")
+    line = text.count("\n", 0, strange.start()) + 1
+    column = strange.start() - text.rfind("\n", 0, strange.start())
+    got = f"the control character U+{ord(strange[0]):04X}"
+    return Problem(Mark(name, line, column), "", got, "text")
+
+
 def _bound(text: str, name: str) -> None:
-    """Refuse what is too deep before composing it: composing recurses."""
-    depth = 0
+    """Refuse what is too much, or too deep, before composing it: composing keeps all and recurses."""
+    depth = count = 0
     for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.NodeEvent):
+            count += 1
+            if count > limits.YAML_VALUES:
+                got = f"more than {limits.YAML_VALUES} values"
+                raise InputError(Problem(_place(event.start_mark, name), "", got, "a smaller file"))
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
-            if depth > MAX_DEPTH:
-                mark = _at(event.start_mark, name)
-                raise InputError(Problem(mark, "", f"more than {MAX_DEPTH} levels", "a flatter file"))
+            if depth > limits.YAML_LEVELS:
+                mark = _place(event.start_mark, name)
+                raise InputError(
+                    Problem(mark, "", f"more than {limits.YAML_LEVELS} levels", "a flatter file")
+                )
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

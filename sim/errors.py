@@ -1,7 +1,7 @@
-"""What can go wrong for a user, and how it is said.
+"""Errors that a user causes: their exit codes, their parts and their wording.
 
-A problem names *where* it stands, *what was got*, *what was wanted* and the *nearest right thing*. All problems of a
-document travel in one `InputError`, so that a person mends a file once. Tracebacks are for our own bugs only.
+A problem of the input names *where* it is, *what was got*, *what was wanted* and the *nearest right thing*. All problems of
+a document travel in one `InputError`, so that a person mends a file once. Tracebacks are for our own bugs only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXIT_INFEASIBLE = 3
 
 _MOST_SHOWN = 200  # characters of what was got
 _LONGEST_PLACE = 1000  # a path is there to be copied
-_MOST_TOLD = 100  # problems of one message
+_MOST_LISTED = 100  # problems of one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +51,35 @@ class Problem:
 
 
 class MoesimError(Exception):
-    """Base of what we say to a user without a traceback."""
+    """Base of errors that a user sees as a message, without a traceback."""
 
     exit_code = EXIT_MISSED
 
 
 class InputError(MoesimError):
-    """The input is wrong; carries every problem found, and tells the first hundred."""
+    """Wrong input; carries every problem, and lists the first hundred."""
 
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        lines = [str(problem) for problem in self.problems[:_MOST_TOLD]]
+        lines = [str(problem) for problem in self.problems[:_MOST_LISTED]]
         left = len(self.problems) - len(lines)
         super().__init__("\n".join([*lines, *([f"... and {left:,} more problems"] if left else [])]))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
-        """Travels between processes as its problems, not as its text."""
+        """Pickle the problems, not the text, for travel between processes."""
         return type(self), (self.problems,)
 
 
 class InfeasibleError(MoesimError):
-    """The input is well formed, but no machine could do it; the message says why."""
+    """Well-formed input that no machine could carry out; the message says why."""
 
     exit_code = EXIT_INFEASIBLE
 
 
 class DoesNotFitError(InfeasibleError):
-    """Memory overflows: what a GPU would need, what it has, and the parts, the biggest first [bytes]."""
+    """Memory overflow: need and capacity of a GPU and the parts of the need, the biggest first [bytes]."""
 
     def __init__(
         self, message: str, *, needed_bytes: float, capacity_bytes: float, parts: Mapping[str, float]
@@ -89,14 +89,34 @@ class DoesNotFitError(InfeasibleError):
 
 
 def printable(text: str) -> str:
-    """Text as one line that a terminal takes for nothing but text: whatever cannot be seen is escaped."""
+    r"""Escape whatever a terminal cannot show, so that text stays one line of text.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+    """
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def shown(text: str, most: int = _MOST_SHOWN) -> str:
-    """A user's text in a message: `printable`, and cut in the middle where it is longer than `most` characters."""
+    """Make a user's text fit for a message: printable, and cut in the middle where it is long.
+
+    Parameters
+    ----------
+    text : str
+    most : int
+        Characters that are left as they are.
+
+    Returns
+    -------
+    str
+    """
     plain = printable(text if len(text) <= 2 * most else text[:most] + text[-most:])
     if len(plain) <= most:
         return plain
@@ -104,10 +124,26 @@ def shown(text: str, most: int = _MOST_SHOWN) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word closest to `word`, or None where nothing is close."""
+    """Return the known word closest to a word.
+
+    Parameters
+    ----------
+    word : str
+    known : iterable of str
+
+    Returns
+    -------
+    str or None
+        None where nothing is close.
+
+    Examples
+    --------
+    >>> nearest("bandwith", ["bandwidth", "latency"])
+    'bandwidth'
+    """
     candidates: Sequence[str] = list(known)
     by_case = {candidate.lower(): candidate for candidate in candidates}
     if word.lower() in by_case:
         return by_case[word.lower()]
-    found = difflib.get_close_matches(word.lower(), by_case, n=1, cutoff=0.55)
-    return by_case[found[0]] if found else None
+    close = difflib.get_close_matches(word.lower(), by_case, n=1, cutoff=0.55)
+    return by_case[close[0]] if close else None

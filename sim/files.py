@@ -1,4 +1,4 @@
-"""Files that a person names: where they are, and what stands in them, bounded, with one message for all that can be wrong.
+"""Files that a person names: their places and their bounded contents, with one message for all that can be wrong.
 
 Nothing but a regular file of a reasonable size is read: a device, a pipe or a folder by the name of a file would be waited for
 or never end.
@@ -7,39 +7,64 @@ or never end.
 from __future__ import annotations
 
 import difflib
+import errno
+import gc
 import itertools
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from sim.errors import InputError, Mark, Problem, nearest
+from sim import limits
+from sim.errors import InputError, Mark, MoesimError, Problem, nearest
 
-MAX_BYTES = 256 * 2**20
 _SETTLED_NS = 2 * 10**9  # finer than this the times of some file systems do not tell changes apart
 _LOOKED_AT = 2000  # files of a folder, for the nearest name
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _ALIKE = 0.8  # of two file names, ending included
 _COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenarios/ladders"}
 """Command -> the folder of what it takes."""
 
 
 def package_folder() -> Path:
-    """The folder of the package `sim`, installed or in a checkout."""
+    """Return the folder of the package `sim`, installed or in a checkout."""
     return Path(__file__).resolve().parent
 
 
 @cache
 def data_folder(name: str) -> Path:
-    """The folder `hardware` or `scenarios`: inside an installed package, or next to it in a checkout."""
+    """Return a data folder: inside an installed package, or next to it in a checkout.
+
+    Parameters
+    ----------
+    name : str
+        `hardware` or `scenarios`.
+
+    Returns
+    -------
+    Path
+    """
     package = package_folder()
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
 
 
 def shipped(folder: str) -> dict[str, Path]:
-    """Name -> file of the YAML files directly in a data folder such as `scenarios/models`."""
+    """List the YAML files directly in a data folder.
+
+    Parameters
+    ----------
+    folder : str
+        Such as `scenarios/models`.
+
+    Returns
+    -------
+    dict of str to Path
+        Name, without its ending, to file, in order of names.
+    """
     top, _, rest = folder.partition("/")
     return {path.stem: path for path in sorted((data_folder(top) / rest).glob("*.yaml"))}
 
@@ -53,9 +78,31 @@ def find(
     mark: Mark | None = None,
     aliases: Mapping[str, str] | None = None,
 ) -> Path:
-    """The file that a person means by `spec`: a path (relative to `near` too), or the name of a file shipped in a folder.
+    """Find the file that a person means.
 
-    Of several folders the first that ships the name counts; `aliases` are further names of shipped files.
+    Parameters
+    ----------
+    spec : str
+        A path, or the name of a shipped file.
+    folder : str or sequence of str
+        Data folders of shipped files, such as `hardware`; of several the first that ships the name counts.
+    what : str
+        Kind of file, for messages.
+    near : Path, optional
+        Folder that a relative path may start from.
+    mark : Mark, optional
+        Place of the name in a document, for messages.
+    aliases : mapping of str to str, optional
+        Further names of shipped files.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        With the shipped names and the nearest of them.
     """
     aliases = aliases or {}
     folders = [folder] if isinstance(folder, str) else list(folder)
@@ -65,13 +112,13 @@ def find(
         for base in [*bases, data_folder(folders[0].partition("/")[0]).parent]:
             if os.path.isfile(base / spec):  # False for names that no file can have
                 return base / spec
-    for top, _, rest in (one.partition("/") for one in folders):
+    for top, _, rest in (name.partition("/") for name in folders):
         own = data_folder(top) / rest / f"{aliases.get(spec, spec)}.yaml"
         if not looks_like_path and os.path.isfile(own):
             return own
-    known = list(dict.fromkeys([*(name for one in folders for name in shipped(one)), *aliases]))
+    known = list(dict.fromkeys([*(name for place in folders for name in shipped(place)), *aliases]))
     meant = spec if looks_like_path else f"{spec}.yaml"
-    close = (beside(base / meant, same=not looks_like_path) for base in bases)
+    close = (sibling(base / meant, same=not looks_like_path) for base in bases)
     stem = spec.removesuffix(".yaml").rpartition("/")[2]
     near_name = next(filter(None, close), None) or nearest(stem, known)
     got = f"'{spec}', a folder" if spec and any(os.path.isdir(base / spec) for base in bases) else f"'{spec}'"
@@ -83,11 +130,24 @@ def find(
     raise InputError(Problem(mark, "", got, wanted, near_name))
 
 
-def beside(path: Path, *, same: bool = False) -> str | None:
-    """The name, in the folder of `path`, that its own was most likely meant to be (`same`: its very own); None for none."""
+def sibling(path: Path, *, same: bool = False) -> str | None:
+    """Find the file of a folder that a misspelt name most likely means.
+
+    Parameters
+    ----------
+    path : Path
+        A file that is not there.
+    same : bool
+        Accept the name of the path alone.
+
+    Returns
+    -------
+    str or None
+        A name in the folder of `path`; None where nothing is close.
+    """
     try:
         with os.scandir(path.parent) as entries:
-            names = [one.name for one in itertools.islice(entries, _LOOKED_AT) if not one.is_dir()]
+            names = [entry.name for entry in itertools.islice(entries, _LOOKED_AT) if not entry.is_dir()]
     except (OSError, ValueError):
         return None
     if path.name in names:
@@ -98,39 +158,117 @@ def beside(path: Path, *, same: bool = False) -> str | None:
     return None
 
 
-def is_settled(found: os.stat_result) -> bool:
-    """Whether what was read of a file may be kept: one that changed just now may change again without showing it."""
-    return time.time_ns() - found.st_mtime_ns > _SETTLED_NS
+def is_settled(status: os.stat_result) -> bool:
+    """Tell a file whose text may be kept from one that changed just now, and may change again without showing it.
 
+    Parameters
+    ----------
+    status : os.stat_result
 
-def content(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> bytes:
-    """The bytes of a file.
-
-    Parameters: `wanted`, what should be there, for messages; `where` and `key`, the place in a document that names it.
-    Raises `InputError` for what is no regular file, cannot be read or is larger than `MAX_BYTES`.
+    Returns
+    -------
+    bool
+        True where the last change lies further back than file systems may round times.
     """
+    return time.time_ns() - status.st_mtime_ns > _SETTLED_NS
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage while a file is taken in: in all that it makes anew there is none."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        found = path.stat()
-        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def unwritable(folder: Path, error: OSError) -> MoesimError:
+    """Make the error of a folder that cannot be written into.
+
+    Parameters
+    ----------
+    folder : Path
+    error : OSError
+        The system's reason.
+
+    Returns
+    -------
+    MoesimError
+        An `InputError`, but for a full disk, which is no mistake of the user.
+    """
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in _FULL:
+        return MoesimError(f"{folder}: {reason}; nothing there is half-written")
+    return InputError(Problem(Mark(str(folder)), "--out", reason, "a folder that can be written"))
+
+
+def content(
+    path: Path, wanted: str, where: Mark | None = None, key: str = "", most: int | None = None
+) -> bytes:
+    """Read the bytes of a file.
+
+    Parameters
+    ----------
+    path : Path
+    wanted : str
+        Contents that should be there, for messages.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+    most : int, optional
+        Another limit than `limits.FILE_BYTES` [bytes].
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    InputError
+        For no regular file, one that cannot be read, or one larger than the limit.
+    """
+    most = min(limits.FILE_BYTES, most or limits.FILE_BYTES)
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= most:
             return path.read_bytes()
-        if stat.S_ISREG(found.st_mode):
-            reason, wanted = f"{found.st_size} bytes", f"{wanted}, of at most {MAX_BYTES}"
+        if stat.S_ISREG(status.st_mode):
+            reason, wanted = f"{status.st_size} bytes", f"{wanted}, of at most {most}"
         else:
-            reason = "a folder" if stat.S_ISDIR(found.st_mode) else "something that is no regular file"
+            reason = "a folder" if stat.S_ISDIR(status.st_mode) else "something that is no regular file"
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
     except ValueError:
         reason = "a name that no file can have"
     raise InputError(
         Problem(
-            where or Mark(str(path)), key, f"'{path}', {reason}" if where else reason, wanted, beside(path)
+            where or Mark(str(path)), key, f"'{path}', {reason}" if where else reason, wanted, sibling(path)
         )
     )
 
 
-def text(path: Path, wanted: str, where: Mark | None = None, key: str = "") -> str:
-    """The text of a file in UTF-8, without a byte-order mark; otherwise as `content`."""
-    raw = content(path, wanted, where, key)
+def text(path: Path, wanted: str, where: Mark | None = None, key: str = "", most: int | None = None) -> str:
+    """Read the text of a file in UTF-8, without a byte-order mark.
+
+    Parameters
+    ----------
+    path, wanted, where, key, most
+        As of `content`.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    InputError
+        As of `content`, and at the line and column of a byte that is not UTF-8.
+    """
+    raw = content(path, wanted, where, key, most)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -70,9 +70,7 @@ class Result(dict[str, Any]):
         """Write what the command leaves: the document, report.html, a run's trace.json.gz and CSVs; returns the paths."""
         from sim.show.files import folder as folders
 
-        files = folders.run_files(self) if self._is_run else folders.study_files(self)
-        folders.write(Path(folder), files)
-        return [Path(folder) / name for name in files]
+        return folders.save(Path(folder), self)
 
     # --- tables ----------------------------------------------------------------------------------------------------
 

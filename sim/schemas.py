@@ -1,39 +1,42 @@
-"""Checked documents: the types of quantities, descriptions that a file fills in, and problems at their place in the file.
-
-A *description* is a frozen dataclass derived from `Description`: `check` fills it in from a document, and it is as easily
-made in Python, in SI units. A field is called like its key in the file plus its unit (`latency_s` is `latency: 2.8 us`).
-
-Why this way: one class declares a key, its unit, its range and its meaning, and is what the simulator reads. Pydantic checks
-the file and nothing else; it is imported when the first file is read, and the strings below fields are read from the source
-when somebody asks for a JSON Schema.
-"""
+"""Checked documents: the types of quantities, and the problems that pydantic finds, at their place in the file."""
 
 from __future__ import annotations
 
-import ast
-import functools
-import inspect
 import re
-import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from dataclasses import dataclass, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from sim import units
+from sim import limits, units
+from sim.descriptions import adapter, keys
 from sim.documents import Document, Path_
-from sim.errors import InputError, Problem, nearest
+from sim.errors import InputError, Mark, Problem, nearest
 
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
 M = TypeVar("M")
-_UNIT = re.compile(r"_(bytes_per_s|bytes|hz|mm2|s|usd|w)$")
 
 
 # --- quantities ----------------------------------------------------------------------------------------------------
+
+
+def quantity_schema(dimension: str) -> dict[str, Any]:
+    """Make the JSON Schema of a quantity as it is written.
+
+    Parameters
+    ----------
+    dimension : str
+        One of `units.DIMENSIONS`; a bare number is allowed where it has no unit.
+
+    Returns
+    -------
+    dict
+    """
+    bare = dimension in ("fraction", "count", "number")
+    return {"type": ["string", "number"] if bare else "string", "description": units.describe(dimension)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,10 @@ class Quantity:
 
     def read(self, value: object) -> float:
         """A value as written, in SI units. Raises `UnitError`."""
-        number = units.parse(value, self.dimension)
-        if self.least is not None and number < self.least:
+        amount = units.parse(value, self.dimension)
+        if self.least is not None and amount < self.least:
             raise units.UnitError(repr(value), f"{units.describe(self.dimension)}, {self.least:g} or more")
-        return number
+        return amount
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         from pydantic_core import core_schema
@@ -56,11 +59,7 @@ class Quantity:
         return core_schema.no_info_before_validator_function(self.read, handler(source))
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        bare = self.dimension in ("fraction", "count", "number")
-        return {
-            "type": ["string", "number"] if bare else "string",
-            "description": units.describe(self.dimension),
-        }
+        return quantity_schema(self.dimension)
 
 
 Seconds = Annotated[float, Quantity("s")]
@@ -77,118 +76,19 @@ Price = Annotated[float, Quantity("usd/gpu-hour")]
 
 
 def written(text: str) -> Any:
-    """A default of a quantity as a file would write it: it is validated like any other, and shown as it stands."""
-    return text
-
-
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """Pydantic's reading of a word: one of some."""
-
-    words: tuple[str, ...]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.literal_schema(list(self.words))
-
-
-# --- descriptions --------------------------------------------------------------------------------------------------
-
-
-def key_of(name: str) -> str:
-    """The key of a file that fills in a field: its name without the unit, `latency_s` -> `latency`."""
-    return _UNIT.sub("", name)
-
-
-class Description:
-    """Base of frozen dataclasses that a file fills in: keys that are no fields are problems."""
-
-    __slots__ = ()
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "alias_generator": key_of}
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler(core)
-        resolved = handler.resolve_ref_schema(schema)
-        properties = resolved["properties"]
-        hints = typing.get_type_hints(cls, include_extras=True)
-        for name, meaning in _meanings(cls).items():
-            key = _key(name, hints[name])
-            if Derived() in getattr(hints[name], "__metadata__", ()):
-                del properties[key]
-            elif meaning:
-                properties[key]["description"] = meaning
-        for key in [key for key, value in properties.items() if "const" in value and "default" in value]:
-            del properties[key]["default"]  # a tag: Python may leave it out, a file may not
-            resolved["required"] = [key, *resolved["required"]]
-        return schema
-
-
-@dataclass(frozen=True, slots=True)
-class Derived:
-    """Marks a field of a description that follows from the others; a file that gives it has an unknown key."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        from pydantic_core import PydanticCustomError, core_schema
-
-        def refuse(value: object) -> object:
-            raise PydanticCustomError("extra_forbidden", "no key of a file")
-
-        return core_schema.no_info_plain_validator_function(refuse)
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {}
-
-
-def _key(name: str, hint: Any) -> str:
-    given = (getattr(part, "alias", None) for part in getattr(hint, "__metadata__", ()))
-    return next(filter(None, given), None) or key_of(name)
-
-
-def _meanings(model: type) -> dict[str, str]:
-    """Every field of a class with the string below it in the source, "" where there is none."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    assert isinstance(definition, ast.ClassDef)
-    meanings = {}
-    for field, below in pairwise([*definition.body, ast.Pass()]):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and below.value.value
-            meanings[field.target.id] = inspect.cleandoc(text) if isinstance(text, str) else ""
-    return meanings
-
-
-def keys(model: Any) -> dict[str, Any]:
-    """The keys that a file may give, each with the type of its value.
+    """Declare a default as a file would write it: it is checked like any other value, and shown as written.
 
     Parameters
     ----------
-    model : type or object
-        A description, a pydantic model, or what declares a value of several keys in its own `keys`.
+    text : str
+        A quantity with its unit.
+
+    Returns
+    -------
+    str
+        The text, typed as any value.
     """
-    if is_dataclass(model) and isinstance(model, type):
-        hints = typing.get_type_hints(model, include_extras=True)
-        named = ((field.name, hints[field.name]) for field in fields(model))
-        return {
-            _key(name, hint): hint
-            for name, hint in named
-            if Derived() not in getattr(hint, "__metadata__", ())
-        }
-    if hasattr(model, "model_fields"):
-        return {info.alias or name: info.annotation for name, info in model.model_fields.items()}
-    return dict.fromkeys(model.keys, str)
-
-
-@functools.cache
-def _adapter(model: Any) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(model)
-
-
-def json_schema(model: type) -> dict[str, Any]:
-    """The JSON Schema of the files that a description or a pydantic model reads."""
-    return _adapter(model).json_schema(by_alias=True)
+    return text
 
 
 # --- checks --------------------------------------------------------------------------------------------------------
@@ -218,16 +118,31 @@ def check(document: Document, model: type[M]) -> M:
 
     shape: Any = model
     try:
-        checked: M = _adapter(shape).validate_python(document.tree)
+        checked: M = adapter(shape).validate_python(document.tree)
     except ValidationError as error:
         raise InputError(list(problems(document, model, error))) from None
     return checked
 
 
 def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
-    """Every problem of a `ValidationError`, at its mark, in our words; what several kinds of value would do is one problem."""
+    """Report every problem of a `ValidationError` at its mark, in the words of this package.
+
+    Parameters
+    ----------
+    document : Document
+        The document that was checked.
+    model : type
+        The description or model that it was checked against.
+    error : pydantic.ValidationError
+
+    Yields
+    ------
+    Problem
+        One a place: for a value of several possible kinds, all of them are named in one problem.
+    """
     either: dict[Path_, list[str]] = {}
-    for entry in error.errors():
+    entries = error.errors(include_url=False)
+    for entry in entries[: limits.PROBLEMS]:
         path, models, chosen = _resolve(model, tuple(entry["loc"]), document.tree, entry["type"])
         if chosen and not isinstance(entry.get("ctx", {}).get("error"), units.UnitError):
             either.setdefault(path, []).append(_wanted(entry))
@@ -235,8 +150,10 @@ def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
             yield _problem(document, path, models, entry)
     for path, wanted in either.items():
         *others, last = dict.fromkeys(wanted)
-        told = f"{', '.join(others)} or {last}" if others else last
-        yield document.problem(path, _brief(document.get(path)), told)
+        any_of = f"{', '.join(others)} or {last}" if others else last
+        yield document.problem(path, _brief(document.get(path)), any_of)
+    if len(entries) > limits.PROBLEMS:
+        yield Problem(Mark(document.name), "", f"{len(entries) - limits.PROBLEMS:,} more problems", "none")
 
 
 def _problem(document: Document, path: Path_, models: list[Any], entry: Any) -> Problem:
@@ -299,8 +216,8 @@ def _brief(value: object) -> str:
 
 
 def _resolve(model: type, loc: Path_, tree: Any, kind: str) -> tuple[Path_, list[Any], bool]:
-    """Where a pydantic location lies in the document (union tags dropped), the models that stand at its parent, and whether
-    it is that of one kind of value among several."""
+    """Find a pydantic location in the document: its path without union tags, the models of its parent, and whether it is
+    that of one kind of value among several."""
     path: list[str | int] = []
     models: list[Any] = [model]
     parents = models

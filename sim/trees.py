@@ -9,7 +9,19 @@ Path_ = tuple[str | int, ...]
 
 
 def leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
-    """Path and value of all that is no mapping, or an empty one."""
+    """Walk the leaves of a tree of mappings.
+
+    Parameters
+    ----------
+    tree : mapping
+    at : tuple
+        Path of the tree itself, which the paths start with.
+
+    Yields
+    ------
+    (tuple, object)
+        Path and value of everything that is no mapping, or an empty one.
+    """
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*at, key))
@@ -23,7 +35,22 @@ def dotted(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Dotted name -> number of every number in a metrics tree."""
+    """Collect the numbers of a tree of metrics.
+
+    Parameters
+    ----------
+    metrics : mapping
+
+    Returns
+    -------
+    dict of str to float
+        Dotted name to number.
+
+    Examples
+    --------
+    >>> flatten({"dispatch": {"time_s": 1, "binding": "nic"}})
+    {'dispatch.time_s': 1.0}
+    """
     return {
         name: float(value)
         for name, value in dotted(metrics).items()

@@ -1,6 +1,6 @@
 """Quantities with units, at the border of the program: `"400 Gb/s"` -> 5e10 [bytes/s].
 
-Inside, everything is SI (s, bytes, bytes/s, FLOP/s; decimal G), and the unit stands in the name. Units are
+Inside, everything is SI (s, bytes, bytes/s, FLOP/s; decimal G), and the unit is part of the name. Units are
 case-sensitive: `Gb` is a gigabit, `GB` a gigabyte, eight times as much. A bare number where a unit is due is an error.
 """
 
@@ -70,19 +70,38 @@ class UnitError(ValueError):
 def parse(text: object, dimension: str) -> float:
     """Read a quantity.
 
-    Parameters: `text`, e.g. `"400 Gb/s"`; a bare number only where the dimension has no unit. `dimension`, one of
-    `DIMENSIONS`. Returns the value in SI units. Raises `UnitError` naming what was wanted and the nearest unit.
+    Parameters
+    ----------
+    text : object
+        A quantity as written, e.g. `"400 Gb/s"`; a bare number only where the dimension has no unit.
+    dimension : str
+        One of `DIMENSIONS`.
+
+    Returns
+    -------
+    float
+        The value in SI units.
+
+    Raises
+    ------
+    UnitError
+        With what was got and wanted, and the nearest unit.
+
+    Examples
+    --------
+    >>> parse("400 Gb/s", "bytes/s"), parse("400 GB/s", "bytes/s")
+    (50000000000.0, 400000000000.0)
     """
     units, wanted = _UNITS[dimension], _EXAMPLE[dimension]
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise UnitError(repr(text), wanted)
-    found = _NUMBER.fullmatch(str(text))
-    if not found:
+    match = _NUMBER.fullmatch(str(text))
+    if not match:
         raise UnitError(repr(text), wanted)
-    number, unit = float(found[1].replace("_", "").replace(",", "")), found[2]
+    number, unit = float(match[1].replace("_", "").replace(",", "")), match[2]
     if unit not in units:
         close = _closest(unit, units) if unit else None
-        raise UnitError(repr(text), wanted, f"'{found[1]} {close}'" if close else None)
+        raise UnitError(repr(text), wanted, f"'{match[1]} {close}'" if close else None)
     value = number * units[unit]
     most = _MOST_FLOPS if dimension == "flop/s" else _MOST
     if not abs(value) <= most:
@@ -93,43 +112,122 @@ def parse(text: object, dimension: str) -> float:
 
 
 def split(text: str) -> tuple[float, str] | None:
-    """A quantity of whatever dimension as a finite number and its unit, a key of `FACTORS` or "" for none; None for other text."""
-    found = _NUMBER.fullmatch(text)
-    if not found or not (found[2] in FACTORS or not found[2]):
+    """Split a quantity of any dimension into its number and its unit.
+
+    Parameters
+    ----------
+    text : str
+        A quantity as written.
+
+    Returns
+    -------
+    (float, str) or None
+        The number, finite, and the unit, a key of `FACTORS` or "" for none; None for other text.
+
+    Examples
+    --------
+    >>> split("3.2 us")
+    (3.2, 'us')
+    """
+    match = _NUMBER.fullmatch(text)
+    if not match or not (match[2] in FACTORS or not match[2]):
         return None
-    number = float(found[1].replace("_", "").replace(",", ""))
-    return (number, found[2]) if math.isfinite(number) else None
+    number = float(match[1].replace("_", "").replace(",", ""))
+    return (number, match[2]) if math.isfinite(number) else None
 
 
 def dimension_of_unit(unit: str) -> str:
-    """The dimension that a unit of `FACTORS` belongs to: `Gb/s` -> 'bytes/s'."""
+    """Look up the dimension of a unit.
+
+    Parameters
+    ----------
+    unit : str
+        A key of `FACTORS`.
+
+    Returns
+    -------
+    str
+        One of `DIMENSIONS`.
+
+    Examples
+    --------
+    >>> dimension_of_unit("Gb/s")
+    'bytes/s'
+    """
     return next(dimension for dimension, units in _UNITS.items() if unit in units)
 
 
 def _closest(unit: str, known: Iterable[str]) -> str | None:
-    """The unit most likely meant: the case counts, lest a byte be taken for a bit."""
-    same = [one for one in known if one.lower() == unit.lower()] or list(known)
-    found = difflib.get_close_matches(unit, same, n=1, cutoff=0.5)
-    return found[0] if found else None
+    """Return the unit most likely meant: the case counts, lest a byte be taken for a bit."""
+    same = [name for name in known if name.lower() == unit.lower()] or list(known)
+    close = difflib.get_close_matches(unit, same, n=1, cutoff=0.5)
+    return close[0] if close else None
 
 
 def describe(dimension: str) -> str:
-    """What a quantity of this dimension looks like, for messages and JSON Schema."""
+    """Describe a quantity by an example, for messages and JSON Schema.
+
+    Parameters
+    ----------
+    dimension : str
+        One of `DIMENSIONS`.
+
+    Returns
+    -------
+    str
+        A phrase such as "a time with its unit, like '3.2 us'".
+    """
     return _EXAMPLE[dimension]
 
 
-_WRITTEN_OUT = 1e8  # from here on a number is told by its exponent
+_WRITTEN_OUT = 1e8  # from here on a number is written with an exponent
 _STEPS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
 def figures(value: float, digits: int = 4) -> str:
-    """A number to some digits, as a person reads it: 12634.2 -> '12,630', 0.05 -> '0.05', 3e12 -> '3e+12'."""
+    """Write a number to some digits, as a person reads it.
+
+    Parameters
+    ----------
+    value : float
+    digits : int
+        Significant digits.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> figures(12634.2), figures(0.05), figures(3e12)
+    ('12,630', '0.05', '3e+12')
+    """
     text = f"{value:.{digits}g}"
     return f"{float(text):,.0f}" if "e+" in text and abs(value) < _WRITTEN_OUT else text
 
 
 def show(value: float, dimension: str, digits: int = 4) -> str:
-    """Write a value of SI units the way a person reads it: 5e10 [bytes/s] -> '50 GB/s'."""
+    """Write a value of SI units the way a person reads it.
+
+    Parameters
+    ----------
+    value : float
+        In SI units.
+    dimension : str
+        One of `DIMENSIONS`.
+    digits : int
+        Significant digits.
+
+    Returns
+    -------
+    str
+        The number with the prefix that keeps it between 1 and 1000, and its unit.
+
+    Examples
+    --------
+    >>> show(5e10, "bytes/s"), show(3.2e-6, "s")
+    ('50 GB/s', '3.2 us')
+    """
     if dimension == "s":
         for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
             if abs(value) >= factor:
@@ -161,5 +259,21 @@ _SUFFIXES = (
 
 
 def dimension_of(key: str) -> str:
-    """The dimension that a metric's name states by its suffix: `time_s` -> 's'."""
+    """Read the dimension of a metric off the suffix of its name.
+
+    Parameters
+    ----------
+    key : str
+        Name of a metric.
+
+    Returns
+    -------
+    str
+        One of `DIMENSIONS`; "number" for a name without a unit.
+
+    Examples
+    --------
+    >>> dimension_of("dispatch.time_s")
+    's'
+    """
     return next((dimension for suffix, dimension in _SUFFIXES if key.endswith(suffix)), "number")

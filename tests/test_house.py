@@ -24,7 +24,8 @@ ROOMS = (
 """From the ground up; `ground` is errors, units, files and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
 GROUND = (
-    "errors", "units", "files", "cells", "documents", "schemas", "trees", "kinds", "metrics", "version", "exports",
+    "errors", "units", "limits", "locks", "json_events", "files", "cells", "documents", "schemas", "descriptions", "trees",
+    "kinds", "metrics", "version", "exports",
 )  # fmt: skip
 DOOR = ("", "cli", "__main__", "result")
 MEDIA = ("views", "words", "tables", "plots", "pages", "files")

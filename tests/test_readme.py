@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).with_name("support")))  # where this file is run by itself
+
 import browser
 
 ROOT = Path(__file__).resolve().parents[1]

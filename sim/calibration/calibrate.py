@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class Calibration:
     exchanges: Mapping[str, MeasuredCollective]
 
 
-def calibrate(path: str | Path) -> Calibration:
+def calibrate(path: str | Path, progress: Callable[[str], None] = lambda _: None) -> Calibration:
     """Read a Kineto trace and time its classes, and its phases where it is of layer pairs.
 
     Parameters
@@ -93,7 +93,7 @@ def calibrate(path: str | Path) -> Calibration:
     InputError
         For a file that cannot be read, is truncated, or is not such a trace.
     """
-    trace = kineto.read(path, RANGES)
+    trace = kineto.read(path, RANGES, progress)
     kernels = trace.kernels
     streams = find_streams(kernels)
     cut = segment(kernels, streams)

@@ -1,33 +1,32 @@
 """Read a PyTorch profiler (Kineto) trace: the GPU kernels, where they ran, and who launched them.
 
-Why this way: the file is somebody else's and may be anything, so it is bounded before it is unpacked, unpacked in pieces,
-and every event is checked before it is believed. Only GPU work is kept; of the CPU side only the named ranges that a
+Why this way: the file is somebody else's and may be anything, so it is unpacked and decoded in pieces, counted as it
+comes, and every event is checked before it is believed. Only GPU work is kept; of the CPU side only the named ranges that a
 person put around the launches (`torch.profiler.record_function`), because a kernel belongs to the range in which it was
 *launched*, whatever the time at which it ran, and whichever thread launched it: autograd launches from its own.
 """
 
 from __future__ import annotations
 
-import json
+import codecs
 import math
 import zlib
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
-from sim import files
+from sim import files, json_events, limits
 from sim.calibration.kernel_names import KernelName, name_kernel
 from sim.cost.measured import TraceOrigin
 from sim.errors import InputError, Mark, Problem
 
-MAX_TEXT_BYTES = 512 * 2**20
 _PIECE_BYTES = 1 << 20
+_TOLD_EVENTS = 250_000  # between two words of progress
 _WANTED = "a PyTorch profiler trace (JSON, also gzipped) with GPU kernels"
 _GPU_WORK = ("kernel", "gpu_memcpy", "gpu_memset")
 _LAUNCHES = ("cuda_runtime", "cuda_driver")
 _MAX_PROBLEMS = 5
-_LONGEST_TOKEN = 8  # an error this near the end is a cut one
 _MAX_US = 1e18
 _MAX_NAME = 4096
 
@@ -73,82 +72,189 @@ class KinetoTrace:
     """Devices that also ran kernels and were left out."""
 
 
-def read(path: str | Path, ranges: Collection[str] = ()) -> KinetoTrace:
+class _Work(NamedTuple):
+    """GPU work as the trace tells it; times in microseconds."""
+
+    name: str
+    ts: float
+    dur: float
+    device: str
+    stream: str
+    grid: tuple[int, ...]
+    correlation: int | None
+
+
+Timed = tuple[float, float, Any]
+"""Start and duration [us] of a range (with its name) or a launch (with its correlation)."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is kept of a trace's events, counted."""
+
+    path: Path
+    ranges: Collection[str]
+    num_events: int = 0
+    num_kernels: int = 0
+    work: list[_Work] = field(default_factory=list)
+    marked: list[Timed] = field(default_factory=list)
+    launches: list[Timed] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    devices: dict[str, object] = field(default_factory=dict)
+    words: dict[Any, Any] = field(default_factory=dict)
+
+    def add(self, event: Any) -> None:
+        """Count an event, and keep it where it is of use. Raises `InputError` beyond the limits."""
+        self.num_events += 1
+        if self.num_events > limits.TRACE_EVENTS:
+            raise _error(self.path, f"more than {limits.TRACE_EVENTS:,} events", "a shorter trace")
+        if not isinstance(event, dict) or event.get("ph") != "X":
+            return
+        category = event.get("cat")
+        if category in _GPU_WORK:
+            self.num_kernels += category == "kernel"
+            self.add_work(event)
+        elif self.ranges and category in _LAUNCHES and _is_timed(event):
+            self.launches.append((event["ts"], event["dur"], _correlation(event)))
+        elif category == "user_annotation" and _is_timed(event):
+            name = event.get("name")
+            if isinstance(name, str) and name in self.ranges:
+                self.marked.append((event["ts"], event["dur"], name))
+        if len(self.work) + len(self.launches) + len(self.marked) > limits.TRACE_KEPT:
+            got = f"more than {limits.TRACE_KEPT:,} kernels and launches"
+            raise _error(self.path, got, "a shorter trace")
+
+    def add_work(self, event: Mapping[str, Any]) -> None:
+        if len(self.problems) == _MAX_PROBLEMS:
+            return
+        problem = _problem(self.path, event)
+        if problem:
+            self.problems.append(problem)
+            return
+        args = _args(event)
+        device = args.get("device", event.get("pid"))
+        key = self.word(_clean(device))
+        self.devices.setdefault(key, args.get("device", 0))
+        grid = args.get("grid")
+        sides = tuple(_whole(side) for side in grid[:3]) if isinstance(grid, list) else ()
+        self.work.append(
+            _Work(
+                self.word(_clean(event["name"])),
+                event["ts"],
+                event["dur"],
+                key,
+                self.word(_clean(args.get("stream", event.get("tid")))),
+                self.words.setdefault(sides, sides) if all(sides) else (),
+                _correlation(event),
+            )
+        )
+
+    def word(self, text: str) -> str:
+        """The text, kept once however often it comes."""
+        kept: str = self.words.setdefault(text, text)
+        if len(self.words) > limits.TRACE_NAMES:
+            got = f"more than {limits.TRACE_NAMES:,} different names and grids"
+            raise _error(self.path, got, "a trace of one program")
+        return kept
+
+
+def read(
+    path: str | Path, ranges: Collection[str] = (), progress: Callable[[str], None] = lambda _: None
+) -> KinetoTrace:
     """Read a trace.
 
-    Parameters: `path`, JSON or gzipped JSON; `ranges`, names of CPU ranges that kernels are to be traced back to.
+    Parameters: `path`, JSON or gzipped JSON; `ranges`, names of CPU ranges that kernels are to be traced back to;
+    `progress`, told how far reading is.
     Raises `InputError` for a file that is not readable, truncated, too big, or not such a trace.
     """
     path = Path(path)
-    tree = _tree(path)
-    events = tree if isinstance(tree, list) else tree.get("traceEvents") if isinstance(tree, dict) else None
-    if not isinstance(events, list):
-        keys = ", ".join(map(repr, list(tree)[:5])) if isinstance(tree, dict) else ""
-        raise _error(
-            path, f"{f'JSON with the keys {keys}' if keys else 'other JSON'} and no list 'traceEvents'"
-        )
-    kinds = [event for event in events if isinstance(event, dict) and event.get("ph") == "X"]
-    work = [event for event in kinds if event.get("cat") in _GPU_WORK]
-    if not any(event["cat"] == "kernel" for event in work):
-        raise _error(
-            path,
-            f"{len(events)} events, none of a GPU kernel",
-            f"{_WANTED}: record with ProfilerActivity.CUDA",
-        )
-    problems = [problem for event in work if (problem := _problem(path, event))]
-    if problems:
-        raise InputError(problems[:_MAX_PROBLEMS])
-    by_device: dict[str, list[dict[str, Any]]] = {}
-    for event in work:
-        by_device.setdefault(str(_args(event).get("device", event.get("pid"))), []).append(event)
-    chosen = max(by_device.values(), key=lambda events: sum(event["dur"] for event in events))
-    launched = _launched_in(kinds, ranges) if ranges else {}
-    zero_us = min(event["ts"] for event in chosen)
+    kept = _Kept(path, ranges)
+    with files.uncollected():
+        head = _read_events(path, kept, progress)
+    progress(f"{path.name}: {len(kept.work):,} kernels")
+    if not kept.num_kernels:
+        got = f"{kept.num_events} events, none of a GPU kernel"
+        raise _error(path, got, f"{_WANTED}: record with ProfilerActivity.CUDA")
+    if kept.problems:
+        raise InputError(kept.problems)
+    by_device: dict[str, list[_Work]] = {}
+    for event in kept.work:
+        by_device.setdefault(event.device, []).append(event)
+    chosen = max(by_device.values(), key=lambda events: sum(event.dur for event in events))
+    launched = _launched_in(kept)
+    zero_us = min(event.ts for event in chosen)
     kernels = [_kernel(event, zero_us, launched) for event in chosen]
     kernels.sort(key=lambda kernel: (kernel.start_s, kernel.end_s, kernel.stream, kernel.name))
-    device = _args(chosen[0]).get("device", 0)
-    return KinetoTrace(_origin(path, tree, device), tuple(kernels), len(by_device) - 1)
+    device = kept.devices[chosen[0].device]
+    return KinetoTrace(_origin(path, head, device), tuple(kernels), len(by_device) - 1)
 
 
-def _tree(path: Path) -> Any:
-    text = _text(path)
+def _read_events(path: Path, kept: _Kept, progress: Callable[[str], None]) -> Mapping[str, Any]:
+    """Hand every event to `kept`; what stands next to the events."""
+    reader = json_events.Reader(_pieces(path), "traceEvents")
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        if not text.strip():
-            raise _error(path, "an empty file") from None
-        if error.pos >= len(text.rstrip()) - _LONGEST_TOKEN or "Unterminated" in error.msg:
-            raise _error(
-                path, f"JSON that ends in the middle, after {len(text)} characters: a truncated file?"
-            ) from None
-        mark = Mark(str(path), error.lineno, error.colno)
+        for event in reader.events():
+            kept.add(event)
+            if kept.num_events % _TOLD_EVENTS == 0:
+                progress(f"{path.name}: {kept.num_events:,} events read")
+    except json_events.FormatError as error:
+        mark = Mark(str(path), error.line, error.column)
         raise InputError(Problem(mark, "", "text that is not JSON", _WANTED)) from None
+    except json_events.CutError:
+        got = f"JSON that ends in the middle, after {reader.characters} characters: a truncated file?"
+        raise _error(path, got) from None
+    except json_events.TooLongError:
+        raise _error(path, f"an entry of more than {limits.TRACE_ENTRY} characters, or very many") from None
     except (ValueError, RecursionError):
         raise _error(path, "JSON that is nested too deep or holds an impossible number") from None
+    if reader.empty:
+        raise _error(path, "an empty file")
+    if not reader.has_events:
+        keys = ", ".join(map(repr, list(reader.head)[:5]))
+        got = f"{f'JSON with the keys {keys}' if keys else 'other JSON'} and no list 'traceEvents'"
+        raise _error(path, got)
+    return reader.head
 
 
-def _text(path: Path) -> str:
+def _pieces(path: Path) -> Iterator[str]:
+    """The text of the file, unpacked and decoded piece by piece."""
     raw = files.content(path, _WANTED)
-    if raw[:2] == b"\x1f\x8b":
-        raw = _unzip(path, raw)
-    elif raw[:4] == b"PK\x03\x04":
+    if raw[:4] == b"PK\x03\x04":
         raise _error(path, "a zip archive", f"{_WANTED}: unpack it first")
+    zipped = raw[:2] == b"\x1f\x8b"
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    total = 0
+    for piece in _unzip(path, raw) if zipped else _cut(raw):
+        before = total - len(decoder.getstate()[0])
+        total += len(piece)
+        if total > limits.TRACE_BYTES:
+            raise _error(path, f"more than {limits.TRACE_BYTES} bytes when unpacked", "a shorter trace")
+        try:
+            text = decoder.decode(piece)
+        except UnicodeDecodeError as error:
+            raise _error(path, f"a byte that is not UTF-8 at {before + error.start}") from None
+        text = text.removeprefix("\ufeff") if before == 0 else text
+        if text:
+            yield text
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _error(path, f"a byte that is not UTF-8 at {error.start}") from None
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise _error(path, f"a byte that is not UTF-8 at {total - len(decoder.getstate()[0])}") from None
 
 
-def _unzip(path: Path, raw: bytes) -> bytes:
-    pieces, total = [], 0
+def _cut(raw: bytes) -> Iterator[bytes]:
+    for first in range(0, len(raw), _PIECE_BYTES):
+        yield raw[first : first + _PIECE_BYTES]
+
+
+def _unzip(path: Path, raw: bytes) -> Iterator[bytes]:
+    total = 0
     reader = zlib.decompressobj(wbits=31)
     try:
         piece = reader.decompress(raw, _PIECE_BYTES)
         while piece or reader.unconsumed_tail:
-            pieces.append(piece)
             total += len(piece)
-            if total > MAX_TEXT_BYTES:
-                raise _error(path, f"more than {MAX_TEXT_BYTES} bytes when unpacked", "a shorter trace")
+            yield piece
             piece = reader.decompress(reader.unconsumed_tail, _PIECE_BYTES)
     except zlib.error:
         raise _error(path, "damaged gzip data") from None
@@ -156,7 +262,6 @@ def _unzip(path: Path, raw: bytes) -> bytes:
         raise _error(
             path, f"gzip data that ends in the middle, after {total} bytes unpacked: a truncated file?"
         )
-    return b"".join(pieces)
 
 
 def _problem(path: Path, event: Mapping[str, Any]) -> Problem | None:
@@ -172,56 +277,41 @@ def _problem(path: Path, event: Mapping[str, Any]) -> Problem | None:
     return None
 
 
-def _kernel(event: Mapping[str, Any], zero_us: float, launched: Mapping[Any, Range]) -> KernelEvent:
-    args = _args(event)
-    start_us = event["ts"] - zero_us
-    grid = args.get("grid")
-    sides = [_whole(side) for side in grid[:3]] if isinstance(grid, list) else []
+def _kernel(event: _Work, zero_us: float, launched: Mapping[Any, Range]) -> KernelEvent:
+    start_us = event.ts - zero_us
     return KernelEvent(
-        name=_clean(event["name"]),
-        named=name_kernel(_clean(event["name"])),
+        name=event.name,
+        named=name_kernel(event.name),
         start_s=start_us * 1e-6,
-        end_s=(start_us + event["dur"]) * 1e-6,
-        stream=_clean(args.get("stream", event.get("tid"))),
-        grid=tuple(sides) if all(sides) else (),
-        launched_in=launched.get(_correlation(event)),
+        end_s=(start_us + event.dur) * 1e-6,
+        stream=event.stream,
+        grid=event.grid,
+        launched_in=launched.get(event.correlation),
     )
 
 
-def _launched_in(events: list[dict[str, Any]], names: Collection[str]) -> dict[Any, Range]:
-    """Return for each launch, by its correlation, the innermost range of `names` that was open on the CPU when it was made."""
-    timed = [
-        candidate for candidate in events if _is_time(candidate.get("ts")) and _is_time(candidate.get("dur"))
-    ]
-    marked = [
-        candidate
-        for candidate in timed
-        if candidate.get("cat") == "user_annotation" and isinstance(candidate.get("name"), str)
-    ]
+def _launched_in(kept: _Kept) -> dict[Any, Range]:
+    """Return for each launch, by its correlation, the innermost range that was open on the CPU when it was made."""
     opened: list[tuple[float, float, Range]] = []
     seen: dict[str, int] = {}
-    for event in sorted((mark for mark in marked if mark["name"] in names), key=_by_ts):
-        name = event["name"]
-        opened.append((event["ts"], event["ts"] + event["dur"], Range(name, seen.get(name, 0))))
+    for start, lasts, name in sorted(kept.marked, key=_by_start):
+        opened.append((start, start + lasts, Range(name, seen.get(name, 0))))
         seen[name] = seen.get(name, 0) + 1
     launched: dict[Any, Range] = {}
     active: list[tuple[float, float, Range]] = []
     waiting = iter(opened)
     upcoming = next(waiting, None)
-    for launch in sorted((e for e in timed if e.get("cat") in _LAUNCHES), key=_by_ts):
-        now = launch["ts"]
+    for now, _, correlation in sorted(kept.launches, key=_by_start):
         while upcoming and upcoming[0] <= now:
             active.append(upcoming)
             upcoming = next(waiting, None)
         active = [span for span in active if span[1] >= now]
-        correlation = _correlation(launch)
         if active and correlation is not None:
             launched[correlation] = active[-1][2]
     return launched
 
 
-def _origin(path: Path, tree: Any, device: object) -> TraceOrigin:
-    head: Mapping[str, Any] = tree if isinstance(tree, dict) else {}
+def _origin(path: Path, head: Mapping[str, Any], device: object) -> TraceOrigin:
     properties = next(iter(_devices(head, device)), {})
     distributed = head.get("distributedInfo")
     world: Mapping[str, Any] = distributed if isinstance(distributed, dict) else {}
@@ -253,8 +343,8 @@ def _correlation(event: Mapping[str, Any]) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _by_ts(event: Mapping[str, Any]) -> tuple[float, float]:
-    return event["ts"], -event["dur"]
+def _by_start(timed: Timed) -> tuple[float, float]:
+    return timed[0], -timed[1]
 
 
 def _whole(value: object) -> int:
@@ -264,6 +354,10 @@ def _whole(value: object) -> int:
 def _is_time(value: object) -> TypeGuard[float]:
     """Return whether it is a finite number of microseconds, of which sums stay finite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_MAX_US < value < _MAX_US
+
+
+def _is_timed(event: Mapping[str, Any]) -> bool:
+    return _is_time(event.get("ts")) and _is_time(event.get("dur"))
 
 
 def _clean(value: object) -> str:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from sim.cli.shared import console_of, folder_of, json_option, out_option, progress
+from sim.cli.shared import (
+    console_of,
+    figure_notes,
+    folder_of,
+    json_option,
+    out_option,
+    progress,
+    tell,
+)
 from sim.errors import InfeasibleError, InputError, Problem
 
 
@@ -30,6 +38,7 @@ def sweep(
     """Run every point of a sweep; rank them, say what cannot be and why. Goes on where it was stopped."""
     from sim.show.files import export as exporting
     from sim.show.files import folder as folders
+    from sim.show.files.partial import Keeper
     from sim.show.tables import console as tables
     from sim.show.tables.progress import SweepBar
     from sim.show.views.labels import values_text
@@ -48,21 +57,31 @@ def sweep(
     objective = next(iter(asked.objectives))
     for hint in () if as_json else sweep_file.hints(asked):
         click.echo(f"note: {hint}", err=True)
-    with SweepBar(console_of(), len(asked.space), objective, quiet=as_json) as bar:
+    with folders.occupied(folder, tell):
+        with SweepBar(console_of(), len(asked.space), objective, quiet=as_json) as bar:
 
-        def watch(now: exploring.Progress) -> None:
-            number, metrics = now.best or (0, None)
-            bar.show(now.settled, metrics, now.what, values_text(asked.space.values(number), names))
+            def watch(now: exploring.Progress) -> None:
+                number, metrics = now.best or (0, None)
+                bar.show(now.settled, metrics, now.what, values_text(asked.space.values(number), names))
 
-        document = exploring.run_on(asked, start(jobs, dask), folder / "sweep.sqlite", watch, fresh=fresh)
-    files = folders.study_files(document)
-    if kind is not None:
-        files[f"points.{kind}"] = exporting.encode(document, kind)
-    folders.write(folder, files)
+            with Keeper(folder, "sweep.json", tell) as keep:
+                document = exploring.run_on(
+                    asked,
+                    start(jobs, dask),
+                    folder / "sweep.sqlite",
+                    watch,
+                    fresh=fresh,
+                    keep=keep.later,
+                )
+        with figure_notes():
+            written = folders.save(folder, document)
+        if kind is not None:
+            folders.write(folder, {f"points.{kind}": exporting.encode(document, kind)})
+            written.append(folder / f"points.{kind}")
     if as_json:
         click.echo(folders.dump(document), nl=False)
     else:
-        tables.print_sweep(document, console_of(), [folder / name for name in files])
+        tables.print_sweep(document, console_of(), written)
     if not document["ranked"]:
         raise InfeasibleError(sweep_words.finding(sweep_view(document))[0])
 
@@ -74,16 +93,22 @@ def sweep(
 def ladder(file: str, out: Path | None, as_json: bool) -> None:
     """Add design choices one by one to a naive design, on several machines; write ladder.json and report.html."""
     from sim.ladders import run as study
+    from sim.ladders.spec import read
     from sim.show.files import folder as folders
+    from sim.show.files.partial import Keeper
     from sim.show.tables import console as tables
 
     folder_of(out, "")
-    found = study.run_file(file, progress(as_json))
-    folder = folder_of(out, found["name"])
-    folders.write(folder, files := folders.study_files(found))
-    for warning in found["warnings"]:
+    asked = read(file)
+    folder = folder_of(out, asked.spec.name)
+    with folders.occupied(folder, tell):
+        with Keeper(folder, "ladder.json", tell) as keep:
+            document = study.run(asked, progress(as_json), keep)
+        with figure_notes():
+            written = folders.save(folder, document)
+    for warning in document["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     if as_json:
-        click.echo(folders.dump(found), nl=False)
+        click.echo(folders.dump(document), nl=False)
     else:
-        tables.print_ladder(found, console_of(), [folder / name for name in files])
+        tables.print_ladder(document, console_of(), written)

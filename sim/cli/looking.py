@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sim.cli.shared import console_of, json_option, out_option
+from sim.cli.shared import console_of, json_option, out_option, tell
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 
 _RUNNABLE = ("scenarios", "scenarios/sweeps", "scenarios/ladders")
@@ -41,6 +41,7 @@ _ALIKE = 0.8  # of two keys, where neither is known to belong
 def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bool, out: Path | None) -> None:
     """Draw one kind of figure from result.json files; `h800 --kind roofline` needs no run."""
     from sim.show.files import folder as folders
+    from sim.show.files import partial
     from sim.show.pages import images
     from sim.show.plots import kinds as plots
 
@@ -55,6 +56,9 @@ def plot(results: Sequence[Path], kind: str | None, formats: str, list_kinds: bo
     asked = images.check_formats(word.strip() for word in formats.split(","))
     read = [(path, result) for path in results for result in folders.read_each(path)]
     plots.check_kind(kind)
+    for path, result in read:
+        if part := partial.words(result):
+            tell(f"note: {path} is partial: it holds {part}")
     figures: dict[str, Any] = {}
     for number, (path, result) in enumerate(read, 1):
         with folders.blame(path):
@@ -178,7 +182,7 @@ def schema(what: str) -> None:
     if what not in shelf.SCHEMAS:
         wanted, near = f"one of: {', '.join(shelf.SCHEMAS)}", nearest(what, shelf.SCHEMAS)
         raise InputError(Problem(None, "schema", f"'{what}'", wanted, near))
-    from sim.schemas import json_schema
+    from sim.descriptions import json_schema
 
     click.echo(dump(json_schema(shelf.schema(what))), nl=False)
 

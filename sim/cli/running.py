@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sim.cli.shared import Missed, console_of, folder_of, json_option, out_option, progress
+from sim.cli.shared import (
+    Missed,
+    console_of,
+    figure_notes,
+    folder_of,
+    json_option,
+    out_option,
+    progress,
+    tell,
+)
 from sim.errors import InputError, Mark, Problem
 
 if TYPE_CHECKING:
@@ -32,6 +42,7 @@ def run(
     from sim.scenario import resolve as reading
     from sim.scenario import settings as scenario_settings
     from sim.show.files import folder as folders
+    from sim.show.files.partial import Keeper
     from sim.show.tables import console as tables
 
     documents: dict[str, Any] = {}
@@ -49,12 +60,13 @@ def run(
     say = progress(as_json)
     places = {name: folder_of(out, name, several=len(documents) > 1) for name in documents}
     for name, document in documents.items():
-        result = results[name] = study.run_document(document, say)
-        folder = places[name]
-        files = folders.run_files(result, with_report=not no_report)
-        folders.write(folder, files)
+        with folders.occupied(places[name], tell):
+            with Keeper(places[name], "result.json", tell) as keep:
+                result = results[name] = study.run_document(document, say, keep)
+            with figure_notes():
+                written = folders.save(places[name], result, with_report=not no_report)
         if not as_json:
-            tables.print_result(result, console_of(), [folder / file for file in files])
+            tables.print_result(result, console_of(), written)
     if as_json:
         printed = {name: folders.without_flows(result) for name, result in results.items()}
         several = {"schema": "moesim.results/1", "results": printed}
@@ -73,17 +85,18 @@ def run(
 def validate(groups: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Compare with published measurements; exit 1 where a tolerance is missed."""
     from sim.show.files import folder as folders
-    from sim.show.pages import report
+    from sim.show.files.partial import Keeper
     from sim.show.tables import console as tables
     from sim.validation.validate import validate as compare
 
     if out is not None:
         folders.check(out)
-    document = compare(groups or None, progress(as_json))
-    if out is not None:
-        folders.write(
-            out, {"validation.json": folders.dump(document), "report.html": report.report_html(document)}
-        )
+    with folders.occupied(out, tell) if out is not None else nullcontext():
+        with Keeper(out, "validation.json", tell) as keep:
+            document = compare(groups or None, progress(as_json), keep)
+        if out is not None:
+            with figure_notes():
+                folders.save(out, document)
     if as_json:
         click.echo(folders.dump(document), nl=False)
     else:
@@ -106,8 +119,7 @@ def calibrate(trace: Path, out: Path | None) -> None:
 
     if out is not None:
         folder.check(out.parent)
-    progress(False)(f"reading {trace}")
-    found = study.calibrate(trace)
+    found = study.calibrate(trace, progress(False))
     text = profile_text(found, out.stem) if out is not None else ""
     console = console_of()
     for grid in calibrated.calibration_grids(found):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,26 @@ def folder_of(out: Path | None, name: str, *, several: bool = False) -> Path:
     if out is None:
         return folder.check(Path("results") / name)
     return folder.check(out / name if several else out)
+
+
+def tell(text: str) -> None:
+    """Print a line on standard error."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def figure_notes() -> Iterator[None]:
+    """Print each figure that could not be drawn while reports are made in a line, instead of as Python's warning."""
+    from sim.show.failures import FigureWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FigureWarning, append=True)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, FigureWarning):
+            tell(f"note: the figure {warning.message}")
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def console_of(*, stderr: bool = True) -> Console:

@@ -28,7 +28,7 @@ class ParameterRow:
 
 @dataclass(frozen=True, slots=True)
 class AchievedRow:
-    """What a kernel generation reaches of a link, of one GPU in one direction."""
+    """Rate that a kernel generation reaches on a link, of one GPU in one direction."""
 
     kernel: str
     direction: str
@@ -45,7 +45,7 @@ class AchievedRow:
 
 @dataclass(frozen=True, slots=True)
 class Datasheet:
-    """Everything there is to show about one profile."""
+    """Everything that is known about one profile."""
 
     hardware: Hardware
     reference: Hardware | None
@@ -62,7 +62,19 @@ class Datasheet:
 
 
 def describe(hardware: Hardware, reference: Hardware | None = None) -> Datasheet:
-    """The sheet of `hardware`; `reference` is the part it is compared with (the h100), None for none."""
+    """Collect everything that is known about one profile.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    reference : Hardware, optional
+        Part to compare it with.
+
+    Returns
+    -------
+    Datasheet
+        Parameters next to those of the reference, rates that kernels reach, and verdicts of the export rules.
+    """
     kernels = [load_kernel(name) for name in list_kernels()]
     return Datasheet(
         hardware=hardware,
@@ -80,10 +92,10 @@ def _compare(hardware: Hardware, reference: Hardware | None) -> tuple[ParameterR
     theirs = {row.path: row for row in reference.parameters} if reference else {}
     rows = []
     for path in [*ours, *(path for path in theirs if path not in ours)]:
-        mine, other = ours.get(path), theirs.get(path)
-        differs = reference is not None and (mine is None or other is None or mine.value != other.value)
-        ratio = mine.value / other.value if mine and other and other.value else None
-        rows.append(ParameterRow(path, mine, other, differs, ratio))
+        own, other = ours.get(path), theirs.get(path)
+        differs = reference is not None and (own is None or other is None or own.value != other.value)
+        ratio = own.value / other.value if own and other and other.value else None
+        rows.append(ParameterRow(path, own, other, differs, ratio))
     return tuple(rows)
 
 

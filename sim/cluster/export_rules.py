@@ -42,7 +42,7 @@ class ChipNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule says of one part."""
+    """Verdict of one rule on one part."""
 
     rule: str
     """Short name: `R2022`, `R2023.a`, ..."""
@@ -52,7 +52,7 @@ class Verdict:
     until: str | None
     """Day on which a later rule took its place, ISO date; None: still in force."""
     kind: Literal["restricted", "flagged", "eligible"]
-    """What `holds` answers: is the part restricted, flagged, or eligible for a licence case by case?"""
+    """The question that `holds` answers: is the part restricted, flagged, or eligible for a licence case by case?"""
     holds: bool | None
     """True, False, or None where a needed number is unknown."""
     numbers: tuple[tuple[str, float | None, str], ...]
@@ -61,10 +61,30 @@ class Verdict:
 
 
 def chip_numbers(hardware: Hardware) -> ChipNumbers:
-    """TPP, PD and IO of a part.
+    """Compute TPP, PD and IO of a part.
 
-    Notes: TPP = max over dtypes of dense rate [TOPS] x bits; PD = TPP / die area [mm2]; IO = 2 x scale-up + 2
-    x PCIe of one direction. That PCIe counts as I/O is our reading of the rule of 2022, the strict one.
+    Parameters
+    ----------
+    hardware : Hardware
+
+    Returns
+    -------
+    ChipNumbers
+
+    Notes
+    -----
+    TPP = max over data types of dense rate [TOPS] x bits of the operation; PD = TPP / die area [mm2]; IO = 2 x scale-up + 2 x
+    PCIe of one direction. That PCIe counts as I/O is our reading of the rule of 2022, the strict one.
+
+    References
+    ----------
+    15 CFR 774, ECCN 3A090; 87 FR 62186, 88 FR 73458.
+
+    Examples
+    --------
+    >>> from sim.cluster.hardware import load_hardware
+    >>> round(chip_numbers(load_hardware("h800")).io_bytes_per_s / 1e9)
+    528
     """
     gpu = hardware.gpu
     tpp = max(
@@ -83,7 +103,21 @@ def chip_numbers(hardware: Hardware) -> ChipNumbers:
 
 
 def verdicts(hardware: Hardware) -> tuple[Verdict, ...]:
-    """Every rule's verdict on a part, oldest first."""
+    """Judge a part by every export rule.
+
+    Parameters
+    ----------
+    hardware : Hardware
+
+    Returns
+    -------
+    tuple of Verdict
+        Oldest rule first.
+
+    References
+    ----------
+    87 FR 62186, 88 FR 73458, 89 FR 96790, 91 FR 1684, and a letter to NVIDIA of 2025-04-09, known from its Form 8-K.
+    """
     chip = chip_numbers(hardware)
     rules = (october_2022, october_2023_a, october_2023_b, december_2024, april_2025, january_2026)
     return tuple(rule(chip) for rule in rules)
@@ -140,9 +174,9 @@ def april_2025(chip: ChipNumbers) -> Verdict:
     memory = chip.dram_bytes_per_s >= _H20_MEMORY_BYTES_PER_S
     links = chip.scale_up_both_ways_bytes_per_s >= _H20_SCALE_UP_BOTH_WAYS_BYTES_PER_S
     reasons = [
-        name for name, found in (("memory bandwidth", memory), ("interconnect bandwidth", links)) if found
+        name for name, high in (("memory bandwidth", memory), ("interconnect bandwidth", links)) if high
     ]
-    said = (
+    comparison = (
         f"{' and '.join(reasons)} at or above the H20's"
         if reasons
         else "memory and interconnect below the H20's"
@@ -158,7 +192,7 @@ def april_2025(chip: ChipNumbers) -> Verdict:
             ("memory", chip.dram_bytes_per_s / 1e9, "GB/s"),
             ("scale-up, both ways", chip.scale_up_both_ways_bytes_per_s / 1e9, "GB/s"),
         ),
-        sentence=f"{'Flagged' if reasons else 'Not flagged'}: {said} "
+        sentence=f"{'Flagged' if reasons else 'Not flagged'}: {comparison} "
         "(4000 or 900 GB/s; our reading of the letter).",
     )
 
@@ -183,7 +217,7 @@ def january_2026(chip: ChipNumbers) -> Verdict:
 
 def _october_2023(chip: ChipNumbers, letter: str, holds: bool | None) -> Verdict:
     density = "unknown" if chip.pd is None else f"{chip.pd:.2f}"
-    said = {True: "Restricted", False: "Not restricted", None: "Undecided without the die area"}[holds]
+    verdict = {True: "Restricted", False: "Not restricted", None: "Undecided without the die area"}[holds]
     way = ", with the notified licence exception open" if letter == "b" and holds else ""
     return Verdict(
         rule=f"R2023.{letter}",
@@ -193,7 +227,7 @@ def _october_2023(chip: ChipNumbers, letter: str, holds: bool | None) -> Verdict
         kind="restricted",
         holds=holds,
         numbers=(("TPP", chip.tpp, ""), ("PD", chip.pd, "1/mm2")),
-        sentence=f"{said} by paragraph {letter} at a TPP of {chip.tpp:.0f} and a density of {density}{way}.",
+        sentence=f"{verdict} by paragraph {letter} at a TPP of {chip.tpp:.0f} and a density of {density}{way}.",
     )
 
 

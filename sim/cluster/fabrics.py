@@ -1,4 +1,4 @@
-"""Fabrics: what a scenario says of the cables between GPUs, and the graph that they make.
+"""Fabrics: the cables between GPUs as a scenario describes them, and the graph that they make.
 
 Every directed edge has a `capacity` [bytes/s], a `kind` and the `resource` it belongs to.
 
@@ -37,7 +37,7 @@ NONE = -1
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """What a scenario says of the scale-out fabric."""
+    """The scale-out fabric of a scenario."""
 
     kind: FabricKind = "rail_optimized"
     routing: Routing = "adaptive"
@@ -83,21 +83,54 @@ class LeafSpine:
         return self.wire_per_packet_bytes / self.payload_per_packet_bytes
 
     def idle_latency_s(self, same_leaf: Any) -> Any:
-        """Time of one packet through idle links and store-and-forward switches [s], 1 leaf or leaf-spine-leaf."""
+        """Time of one packet through idle links and store-and-forward switches.
+
+        Parameters
+        ----------
+        same_leaf : bool or array of bool
+            True for hosts of one leaf.
+
+        Returns
+        -------
+        float or array [s]
+
+        Notes
+        -----
+        links x link latency + switches x (switch latency + packet / link rate): 2 links and 1 switch on one leaf, 4 links and 3
+        switches from leaf to spine to leaf.
+        """
         packet_s = self.wire_per_packet_bytes / self.link_bytes_per_s
-        one = 2 * self.link_latency_s + 1 * (self.switch_latency_s + packet_s)
-        three = 4 * self.link_latency_s + 3 * (self.switch_latency_s + packet_s)
-        return np.where(same_leaf, one, three)
+        within_leaf = 2 * self.link_latency_s + 1 * (self.switch_latency_s + packet_s)
+        across_leaves = 4 * self.link_latency_s + 3 * (self.switch_latency_s + packet_s)
+        return np.where(same_leaf, within_leaf, across_leaves)
 
 
-def of_nodes(
+def node_graph(
     hardware: Hardware,
     num_nodes: int,
     gpus_per_node: int,
     fabric: Fabric,
     faults: Sequence[LinkFault],
 ) -> nx.DiGraph[str]:
-    """The graph of nodes and their fabric."""
+    """Draw the graph of nodes and their fabric.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    num_nodes, gpus_per_node : int [count]
+    fabric : Fabric
+    faults : sequence of LinkFault
+
+    Returns
+    -------
+    networkx.DiGraph
+        Edges have a `capacity` [bytes/s], a `kind` and a `resource`.
+
+    Raises
+    ------
+    InfeasibleError
+        Where several nodes have no NIC, or more nodes than a rail-only leaf has ports.
+    """
     graph: nx.DiGraph[str] = nx.DiGraph(
         title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}"
     )
@@ -110,8 +143,17 @@ def of_nodes(
     return graph
 
 
-def of_hosts(spec: LeafSpine) -> nx.DiGraph[str]:
-    """The graph of bare hosts on leaves, and leaves on spines."""
+def host_graph(spec: LeafSpine) -> nx.DiGraph[str]:
+    """Draw the graph of bare hosts on leaves, and leaves on spines.
+
+    Parameters
+    ----------
+    spec : LeafSpine
+
+    Returns
+    -------
+    networkx.DiGraph
+    """
     graph: nx.DiGraph[str] = nx.DiGraph(title=f"{spec.hosts} hosts, {spec.spines} spines")
     num_leaves = -(-spec.hosts // spec.hosts_per_leaf)
     for leaf in range(num_leaves):
@@ -201,7 +243,8 @@ def _leaves(
             yield rail, pod, leaf
 
 
-def _num_uplinks(fabric: Fabric) -> int:
+def num_uplinks(fabric: Fabric) -> int:
+    """Cables from a leaf to the spines."""
     return max(1, round(fabric.nodes_per_leaf / fabric.oversubscription))
 
 
@@ -209,14 +252,14 @@ def _uplink_rate(hardware: Hardware, fabric: Fabric) -> float:
     """Rate of one uplink [bytes/s], so that they add up to `nodes_per_leaf` NICs over the oversubscription."""
     assert hardware.nic is not None
     nic = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
-    return fabric.nodes_per_leaf * nic / fabric.oversubscription / _num_uplinks(fabric)
+    return fabric.nodes_per_leaf * nic / fabric.oversubscription / num_uplinks(fabric)
 
 
 def _rail_optimized(
     graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
 ) -> None:
     rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
-    spines = [f"spine{s}" for s in range(_num_uplinks(fabric))]
+    spines = [f"spine{s}" for s in range(num_uplinks(fabric))]
     graph.add_nodes_from(spines, kind="spine", pod=NONE)
     for _, _, leaf in list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail")):
         for spine in spines:
@@ -231,7 +274,7 @@ def _multi_plane(
     if num_nodes <= fabric.nodes_per_leaf:
         return
     for rail, _, leaf in leaves:
-        for s in range(_num_uplinks(fabric)):
+        for s in range(num_uplinks(fabric)):
             spine = f"plane{rail}/spine{s}"
             graph.add_node(spine, kind="spine", rail=rail, pod=NONE)
             _uplink(graph, leaf, spine, rate, pooled)
@@ -254,14 +297,14 @@ def _three_tier(
     pods: set[int] = set()
     for _, pod, leaf in list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail")):
         pods.add(pod)
-        for s in range(_num_uplinks(fabric)):
+        for s in range(num_uplinks(fabric)):
             spine = f"pod{pod}/spine{s}"
             graph.add_node(spine, kind="spine", pod=pod)
             _uplink(graph, leaf, spine, rate, pooled)
     if len(pods) < 2:
         return
     for pod in sorted(pods):
-        for s in range(_num_uplinks(fabric)):
+        for s in range(num_uplinks(fabric)):
             core = f"core{s}"
             graph.add_node(core, kind="core")
             up_rate = rate * gpus_per_node / fabric.oversubscription

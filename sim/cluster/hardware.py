@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from sim import documents
 from sim.cluster import parameters as p
+from sim.descriptions import Description
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
-from sim.schemas import Description
 
 FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
 
@@ -31,8 +31,25 @@ class DenseFlops(Description):
     int8: p.Flops | None = None
     fp4: p.Flops | None = None
 
-    def of(self, dtype: str) -> float:
-        """The dense peak of `dtype` [FLOP/s]; raises `InfeasibleError` where the part has none."""
+    def peak(self, dtype: str) -> float:
+        """Return the dense peak of a data type.
+
+        Parameters
+        ----------
+        dtype : str
+            `fp64`, `bf16`, `fp8`, `int8` or `fp4`.
+
+        Returns
+        -------
+        float [FLOP/s]
+
+        Raises
+        ------
+        InputError
+            For a data type that is none of these.
+        InfeasibleError
+            Where the part has no such tensor rate.
+        """
         if dtype not in self.__slots__:
             wanted = f"one of: {', '.join(self.__slots__)}"
             raise InputError(Problem(None, "dtype", repr(dtype), wanted, nearest(dtype, self.__slots__)))
@@ -104,7 +121,7 @@ class Gpu(Description):
     l2: L2Cache | None = None
     scale_up: ScaleUp
     pcie: Pcie | None = None
-    """None where the NIC does not stand behind the GPU's own PCIe link."""
+    """None where the NIC is not behind the GPU's own PCIe link."""
 
     @property
     def tdp_w(self) -> float | None:
@@ -160,7 +177,13 @@ class Hardware(p.SourcedFile):
 
 
 def list_hardware() -> tuple[str, ...]:
-    """Names of the shipped profiles."""
+    """List the shipped hardware profiles.
+
+    Returns
+    -------
+    tuple of str
+        Names that `load_hardware` takes.
+    """
     return tuple(documents.shipped("hardware"))
 
 

@@ -1,8 +1,8 @@
-"""Generations of all-to-all kernels: what a kernel achieves of the links it uses, and what it costs besides.
+"""Generations of all-to-all kernels: the part of a link's rate that a kernel achieves, and its other costs.
 
-One YAML file is one generation: of `hardware/kernels/`, or a user's own. It names the *kind* of its kernels, which says how
-bytes travel (`schedule.collectives.KINDS`). Its efficiencies are fractions of the datasheet rate of *any* hardware: what was
-measured on an H800 (135 of 200 GB/s of NVLink) says what an H100 achieves (303.75 of 450).
+One YAML file is one generation: of `hardware/kernels/`, or a user's own. It names the *kind* of its kernels, which decides the
+way that bytes travel (`schedule.collectives.KINDS`). Its efficiencies are fractions of the datasheet rate of *any* hardware:
+135 of 200 GB/s of NVLink, measured on an H800, make 303.75 of 450 on an H100.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from sim import documents
 from sim.cluster import parameters as p
+from sim.descriptions import Description
 from sim.documents import Document
 from sim.errors import Mark
-from sim.schemas import Description
 
 KindName = Literal["two_hop", "low_latency", "flat", "nccl"]
 
@@ -30,35 +30,15 @@ DEFAULTS: Mapping[str, str] = {
 """Kind -> the shipped generation that it means where none is named."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ByDirection(Description):
-    """A number for each direction of a collective, `numbers["dispatch"]`; its unit is in the name of what holds it."""
+    """A number for each direction of a collective, `numbers["dispatch"]`; its unit is in the name of the field that holds it."""
 
+    __slots__ = ()
     dispatch: float
     combine: float
 
     def __getitem__(self, direction: str) -> float:
         return {"dispatch": self.dispatch, "combine": self.combine}[direction]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ByReach(Description):
-    """A number for collectives that stay in one node by scale-up alone, and for those that use a NIC."""
-
-    single_node: ByDirection
-    over_nic: ByDirection
-
-    def numbers(self, *, uses_nic: bool) -> ByDirection:
-        """The numbers of a collective that uses a NIC or none."""
-        return self.over_nic if uses_nic else self.single_node
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Durations(ByDirection):
-    """A time by direction [s]."""
-
-    dispatch: p.Duration
-    combine: p.Duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,24 +66,36 @@ class Ratios(ByDirection):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Durations(ByDirection):
+    """A time by direction."""
+
+    dispatch: p.Duration
+    combine: p.Duration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SmRates(ByDirection):
-    """A rate of one SM by direction [bytes/s]."""
+    """A rate of one SM by direction."""
 
     dispatch: p.RatePerSm
     combine: p.RatePerSm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CopyRate(ByReach):
-    """Bytes that one SM copies in a second [bytes/s]."""
+class CopyRate(Description):
+    """Bytes that one SM copies in a second, in collectives that stay in one node, and in those that use a NIC."""
 
     single_node: SmRates
     over_nic: SmRates
 
+    def numbers(self, *, uses_nic: bool) -> SmRates:
+        """The rates of a collective that uses a NIC or none [bytes/s]."""
+        return self.over_nic if uses_nic else self.single_node
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Latency(ByReach):
-    """Fixed time of a collective [s]: in one node and at the smallest number of nodes that uses the NIC, and its growth."""
+class Latency(Description):
+    """Fixed time of a collective: in one node and at the smallest number of nodes that uses the NIC, and its growth."""
 
     single_node: Durations
     over_nic: Durations
@@ -118,9 +110,9 @@ class Kernel(p.SourcedFile):
     """One generation of all-to-all kernels."""
 
     name: str
-    """Of a shipped generation, that of its file."""
+    """That of its file, for a shipped generation."""
     kind: KindName
-    """How bytes travel; a scenario that names this generation says the same kind."""
+    """Way that bytes travel; a scenario that names this generation names the same kind."""
     title: str
     measured_on: str | None = None
     """Name of the hardware on which its efficiencies were measured."""
@@ -131,7 +123,7 @@ class Kernel(p.SourcedFile):
     shorter_path_exposed_fraction: Shares | None = None
     """Part of the shorter of the NIC's and scale-up's time added to the longer one; 0 or left out: they overlap."""
     comm_sms: p.CountOrNone
-    """SMs held while bytes move, unless the scenario says otherwise."""
+    """SMs held while bytes move, unless the scenario gives another number."""
     copy_rate_bytes_per_s: CopyRate | None = None
     """Bytes that one SM copies in a second; left out where copying never binds."""
     latency_s: Latency
@@ -152,21 +144,39 @@ class Kernel(p.SourcedFile):
     def fixed_s(self, direction: str, *, uses_nic: bool, num_nodes: float, num_remote_peers: int) -> float:
         """Fixed time of one collective [s]: base + doublings of nodes x growth + remote peers x cost."""
         latency = self.latency_s
-        time_s = latency.numbers(uses_nic=uses_nic)[direction]
-        if uses_nic and latency.per_doubling:
+        if not uses_nic:
+            return latency.single_node[direction]
+        time_s = latency.over_nic[direction]
+        if latency.per_doubling:
             time_s += latency.per_doubling[direction] * math.log2(max(num_nodes, 1.0))
-        if uses_nic and latency.per_remote_peer:
+        if latency.per_remote_peer:
             time_s += latency.per_remote_peer[direction] * num_remote_peers
         return time_s
 
 
 def list_kernels() -> tuple[str, ...]:
-    """Names of the shipped kernel generations."""
+    """List the shipped kernel generations.
+
+    Returns
+    -------
+    tuple of str
+        Names that `load_kernel` takes.
+    """
     return tuple(documents.shipped("hardware/kernels"))
 
 
 def generations(kind: str) -> tuple[str, ...]:
-    """Names of the shipped generations of a kind."""
+    """List the shipped generations of a kind.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `DEFAULTS`.
+
+    Returns
+    -------
+    tuple of str
+    """
     return tuple(name for name in list_kernels() if load_kernel(name).kind == kind)
 
 
@@ -177,9 +187,33 @@ def load_kernel(
     near: Path | None = None,
     mark: Mark | None = None,
 ) -> Kernel:
-    """Read a kernel generation: a shipped name, a kind for its default one, or a path, relative to `near` too.
+    """Read a generation of all-to-all kernels.
 
-    `override` and `mark` as in `hardware.load_hardware`.
+    Parameters
+    ----------
+    name_or_path : str or Path
+        The name of a shipped generation (`list_kernels`), a kind for its default one, or a path.
+    override : Document or mapping, optional
+        Parameters to replace, as of `load_hardware`.
+    near : Path, optional
+        Folder that a relative path may start from.
+    mark : Mark, optional
+        Place of the name in a document, for messages.
+
+    Returns
+    -------
+    Kernel
+        All quantities in SI units, with the table of parameters.
+
+    Raises
+    ------
+    InputError
+        With every problem of the file and of the override.
+
+    Examples
+    --------
+    >>> round(load_kernel("two_hop").scale_up_efficiency_fraction["dispatch"] * 200)  # of an H800's 200 GB/s
+    135
     """
     path = documents.find(
         str(name_or_path), "hardware/kernels", "kernel", near=near, mark=mark, aliases=DEFAULTS

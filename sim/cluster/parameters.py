@@ -18,9 +18,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
 
 from sim import schemas, units
+from sim.descriptions import Derived, Description, key_of
 from sim.documents import Document
 from sim.errors import InputError, Problem, nearest
-from sim.schemas import Derived, Description, key_of
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -46,7 +46,7 @@ class Parameter:
     dimension: str
     """One of `sim.units.DIMENSIONS`."""
     per: str | None
-    """What the number is counted per: `direction`, `sm`; None where it is per GPU."""
+    """Unit that the number is counted per: `direction`, `sm`; None where it is per GPU."""
     grade: str
     """datasheet, paper, measured, derived, assumed or override."""
     source: str | None
@@ -54,18 +54,18 @@ class Parameter:
     citation: str
     """Public citation behind `source`; empty where there is none."""
     detail: str
-    """What it was derived from, or why it was assumed; empty otherwise."""
+    """Origin of a derived parameter, or reason of an assumed one; empty otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sourced:
-    """The declaration of a parameter: what a file must say of it besides its grade and source."""
+    """The declaration of a parameter: its dimension, range and meaning."""
 
     dimension: str
     """One of `sim.units.DIMENSIONS`."""
     meaning: str
     per: str | None = None
-    """What a file must say that the number is counted per; None where that is left to it."""
+    """Unit that a file must count the number per; None where that is left to the file."""
     least: float | None = None
     """Smallest value allowed [SI]; None: anything above zero."""
     most: float | None = None
@@ -103,18 +103,13 @@ class Sourced:
         return core.no_info_after_validator_function(itemgetter("value"), checked)
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        bare = self.dimension in ("fraction", "count", "number")
-        value = {
-            "type": ["string", "number"] if bare else "string",
-            "description": units.describe(self.dimension),
-        }
         text = {"type": ["string", "null"], "default": None}
         return {
             "type": "object",
             "description": self.meaning,
             "additionalProperties": False,
             "properties": {
-                "value": value,
+                "value": schemas.quantity_schema(self.dimension),
                 "per": {"const": self.per} if self.per else text,
                 "grade": {"enum": list(get_args(Grade))},
                 "source": text,
@@ -269,7 +264,7 @@ def _fields(model: Any) -> tuple[tuple[str, str, Sourced | None], ...]:
 
 def _parts(hint: Any) -> Iterator[Any]:
     inner = get_args(hint)
-    return (part for one in inner for part in _parts(one)) if inner else iter((hint,))
+    return (part for each in inner for part in _parts(each)) if inner else iter((hint,))
 
 
 def _is_branch(part: object) -> bool:
@@ -304,17 +299,17 @@ def _lay_over(document: Document, override: Document) -> None:
 def _replacements(
     tree: Mapping[str, Any], origin: Path_ = (), at: Path_ = ()
 ) -> Iterator[tuple[Path_, Path_, Any]]:
-    """What an override names: the path in its own tree, the path with dotted keys walked, the value."""
+    """List the replacements of an override: the path in its own tree, the path with dotted keys walked, the value."""
     for key, value in tree.items():
-        here, path = (*origin, key), (*at, *str(key).split("."))
+        own, path = (*origin, key), (*at, *str(key).split("."))
         if isinstance(value, Mapping) and "value" not in value:
-            yield from _replacements(value, here, path)
+            yield from _replacements(value, own, path)
         else:
-            yield here, path, value
+            yield own, path, value
 
 
 def _unsourced(document: Document) -> Iterator[Problem]:
-    """What a parameter must say besides its value: a known source, and `from` or `why` by its grade."""
+    """Report parameters without a known source, and without `from` or `why` where their grade needs it."""
     sources = document.get(("sources",))
     sources = sources if isinstance(sources, Mapping) else {}
     for path, leaf in _leaf_mappings(document.tree, ()):

@@ -29,9 +29,30 @@ class Leg:
 
 
 def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = False) -> list[Leg]:
-    """Through which NICs the pairs (src, dst) [num_pairs] of GPUs exchange bytes; fractions of a pair add to 1.
+    """Choose the NICs through which pairs of GPUs send to one another.
 
-    Raises `InfeasibleError` where no living path joins a pair.
+    Parameters
+    ----------
+    cluster : Cluster
+    src, dst : array of int, [num_pairs]
+        Sending and receiving GPUs.
+    forward_to_rail : bool
+        Bytes first hop over scale-up to the GPU on the receiver's rail (PXN of NCCL).
+
+    Returns
+    -------
+    list of Leg
+        The fractions of a pair add up to 1.
+
+    Raises
+    ------
+    InfeasibleError
+        Where no living path joins a pair.
+
+    Notes
+    -----
+    A pair whose own NIC is dead spreads evenly over the rails that are alive at both ends; where there is none and cables join
+    the rails, over all pairs of living NICs.
     """
     gpn = cluster.gpus_per_node
     src_node, dst_node, dst_rail = src // gpn, dst // gpn, dst % gpn
@@ -55,7 +76,7 @@ def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = Fals
         raise InfeasibleError(
             f"no living rail joins node {src_node[pair]} and node {dst_node[pair]}: every NIC pair between them is dead"
         )
-    found = [Leg(direct.astype(float), via, dst)]
+    parts = [Leg(direct.astype(float), via, dst)]
     rails = product(range(gpn), repeat=2) if crossed.any() else zip(range(gpn), range(gpn), strict=True)
     for rail, other in rails:
         if rail == other:
@@ -63,26 +84,39 @@ def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = Fals
         else:
             share = np.where(crossed & at_src[:, rail] & at_dst[:, other], 1.0 / np.maximum(pairs, 1), 0.0)
         if share.any():
-            found.append(Leg(share, src_node * gpn + rail, dst_node * gpn + other))
-    return found
+            parts.append(Leg(share, src_node * gpn + rail, dst_node * gpn + other))
+    return parts
 
 
 def uplinks(
     cluster: Cluster, src: Ints, dst: Ints, *, queue_pairs: int = 1, salt: int = 0
 ) -> Iterator[tuple[Ints, Floats]]:
-    """Columns (row, fraction) of switch-to-switch resources between the NICs of `src` and `dst`, -1 = none.
+    """List the switch-to-switch resources between the NICs of pairs of GPUs.
 
-    `queue_pairs` [count] is how many connections a pair's bytes are spread over; ECMP hashes each to one uplink.
+    Parameters
+    ----------
+    cluster : Cluster
+    src, dst : array of int, [num_pairs]
+        GPUs whose NICs send and receive.
+    queue_pairs : int [count]
+        Connections that the bytes of a pair are spread over; ECMP hashes each to one uplink.
+    salt : int
+        Changes the hash.
+
+    Yields
+    ------
+    (array of int, array of float), [num_pairs] each
+        Row of a resource, -1 for none, and the fraction of the pair's bytes that crosses it.
     """
     a, b = cluster.leaf[src], cluster.leaf[dst]
     crosses = a != b
     if not crosses.any():
         return
-    one = np.ones(len(src))
+    whole = np.ones(len(src))
     if cluster.up.shape[1] == 1:
-        yield np.where(crosses, cluster.up[a, 0], NONE), one
+        yield np.where(crosses, cluster.up[a, 0], NONE), whole
         yield from _cores(cluster, a, b)
-        yield np.where(crosses, cluster.down[b, 0], NONE), one
+        yield np.where(crosses, cluster.down[b, 0], NONE), whole
         return
     share = np.full(len(src), 1.0 / queue_pairs)
     spines = [
@@ -100,13 +134,24 @@ def _cores(cluster: Cluster, a: Ints, b: Ints) -> Iterator[tuple[Ints, Floats]]:
     pod_a, pod_b = cluster.pod_of_leaf[a], cluster.pod_of_leaf[b]
     if cluster.fabric.kind != "three_tier" or not (pod_a != pod_b).any():
         return
-    one = np.ones(len(a))
-    yield np.where(pod_a != pod_b, cluster.pod_up[pod_a], NONE), one
-    yield np.where(pod_a != pod_b, cluster.pod_down[pod_b], NONE), one
+    whole = np.ones(len(a))
+    yield np.where(pod_a != pod_b, cluster.pod_up[pod_a], NONE), whole
+    yield np.where(pod_a != pod_b, cluster.pod_down[pod_b], NONE), whole
 
 
 def extra_latency_s(cluster: Cluster, src: Ints, dst: Ints) -> Floats:
-    """What a path through the spine adds to one within a leaf [s]; through a core, twice that (assumed: two more hops)."""
+    """Latency of a path through the spines beyond that of one within a leaf.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    src, dst : array of int, [num_pairs]
+
+    Returns
+    -------
+    array of float, [num_pairs] [s]
+        0 within a leaf; through a core, twice that through a spine (assumed: two more hops).
+    """
     a, b = cluster.leaf[src], cluster.leaf[dst]
     step = cluster.cross_leaf_latency_s - cluster.same_leaf_latency_s
     hops = np.where(a == b, 0, 1)

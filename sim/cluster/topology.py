@@ -70,7 +70,7 @@ class Cluster:
 
     @property
     def nic_alive(self) -> npt.NDArray[np.bool_]:
-        """Whether the GPU's NIC has any bandwidth, [num_gpus]."""
+        """True for GPUs whose NIC has any bandwidth, [num_gpus]."""
         usable = (self.nic_tx >= 0) & (self.nic_rx >= 0)
         return np.asarray(usable & (self.capacity[self.nic_tx] > 0) & (self.capacity[self.nic_rx] > 0))
 
@@ -80,12 +80,45 @@ class Cluster:
 
 
 def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[LinkFault] = ()) -> Cluster:
-    """Cable `num_nodes` nodes of `hardware` with `fabric`."""
+    """Cable nodes of some hardware with a fabric.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    num_nodes : int [count]
+        Nodes, each one scale-up domain of the hardware.
+    fabric : Fabric
+    faults : sequence of LinkFault
+        NICs or rails at another rate; of two faults of one NIC the later counts.
+
+    Returns
+    -------
+    Cluster
+        With `scale_up` as the kind of fabric, all GPUs are one node.
+
+    Raises
+    ------
+    InfeasibleError
+        Where the fabric cannot join so many nodes.
+
+    References
+    ----------
+    Fabrics: Table 3 and section 5 of "Insights into DeepSeek-V3", ISCA 2025, arXiv 2505.09343.
+
+    Examples
+    --------
+    >>> from sim.cluster.hardware import load_hardware
+    >>> cluster = build(load_hardware("h800"), 2, Fabric())
+    >>> cluster.num_gpus
+    16
+    >>> float(cluster.capacity[cluster.nic_tx[0]]) / 1e9  # one NIC of 400 Gb/s a GPU
+    50.0
+    """
     gpus_per_node = hardware.gpu.scale_up.domain
     if fabric.kind == "scale_up":
         num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
     return compile_cluster(
-        fabrics.of_nodes(hardware, num_nodes, gpus_per_node, fabric, faults),
+        fabrics.node_graph(hardware, num_nodes, gpus_per_node, fabric, faults),
         num_nodes,
         gpus_per_node,
         fabric,
@@ -94,10 +127,20 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[L
 
 
 def build_leaf_spine(spec: LeafSpine) -> Cluster:
-    """Bare hosts on leaves, leaves on spines; a host counts as a node with one NIC and nothing else."""
+    """Cable bare hosts to leaves, and leaves to spines.
+
+    Parameters
+    ----------
+    spec : LeafSpine
+
+    Returns
+    -------
+    Cluster
+        A host counts as a node with one NIC and nothing else.
+    """
     fabric = Fabric(kind="rail_optimized", routing=spec.routing, nodes_per_leaf=spec.hosts_per_leaf)
     return compile_cluster(
-        fabrics.of_hosts(spec), spec.hosts, 1, fabric, latencies_s=(0.0, 0.0), prefix="host"
+        fabrics.host_graph(spec), spec.hosts, 1, fabric, latencies_s=(0.0, 0.0), prefix="host"
     )
 
 
@@ -109,7 +152,23 @@ def compile_cluster(
     latencies_s: tuple[float, float],
     prefix: str = "node",
 ) -> Cluster:
-    """Read the graph once into arrays. Edges of one `resource` add their capacities."""
+    """Read a graph once into arrays; edges of one `resource` add their capacities.
+
+    Parameters
+    ----------
+    graph : networkx.DiGraph
+        As `fabrics.node_graph` and `fabrics.host_graph` make it.
+    num_nodes, gpus_per_node : int [count]
+    fabric : Fabric
+    latencies_s : (float, float) [s]
+        Within a leaf, and across leaves.
+    prefix : str
+        `node` for nodes of GPUs, `host` for bare hosts.
+
+    Returns
+    -------
+    Cluster
+    """
     capacity: dict[str, float] = {}
     kind: dict[str, str] = {}
     for _, _, edge in graph.edges(data=True):

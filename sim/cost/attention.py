@@ -1,9 +1,9 @@
 """Attention cores: the products of queries, keys and values, in training, prefill and decode.
 
 A core works on blocks of 128 queries by 128 keys. A block takes its products at the dense BF16 rate of one SM and, on top,
-the clocks that softmax and waiting cost beside the tensor core; these do not shrink with a slower tensor core, so a part
-with a quarter of the FLOPs loses less. Projections are GEMMs and not here. The clocks stand in
-`hardware/compute/attention.yaml`.
+the clocks that softmax and waiting cost next to the tensor core; these do not shrink with a slower tensor core, so a part
+with a quarter of the FLOPs loses less. Projections are GEMMs, and not in it. The clocks are
+parameters of `hardware/compute/attention.yaml`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,24 @@ from sim.cost.compute import Processor
 def attention_blocks(
     sequence_tokens: int, context_tokens: float, causal: bool, block: int, before_tokens: int = 0
 ) -> tuple[float, float]:
-    """Blocks of keys that all query blocks of one sequence visit, and that the longest one visits [count].
+    """Count the blocks of keys that the query blocks of one sequence visit.
 
-    A causal query block visits every key block up to its own last query's, that one in full; a window or chunk shorter
-    than the sequence (`context_tokens` is the longest look-back) caps it. The queries follow `before_tokens` whose keys
-    are there already.
+    Parameters
+    ----------
+    sequence_tokens : int [tokens]
+    context_tokens : float [tokens]
+        The longest look-back: a window or chunk shorter than the sequence caps the visits.
+    causal : bool
+        A query block visits every key block up to its own last query's, that one in full.
+    block : int [tokens]
+        Queries, and keys, of a block.
+    before_tokens : int [tokens]
+        Tokens before the queries, whose keys are there already.
+
+    Returns
+    -------
+    (float, float) [count]
+        Visits of all query blocks, and of the longest one.
     """
     query_blocks, whole = math.ceil(sequence_tokens / block), before_tokens + sequence_tokens
     longest = math.ceil(min(context_tokens, whole) / block)
@@ -45,15 +58,37 @@ def attention_forward_s(
     context_tokens: float | None = None,
     before_tokens: int = 0,
 ) -> float:
-    """Time of a flash-attention forward core in BF16 [s]; grouped heads differ in bytes only, which do not bind.
+    """Time of a flash-attention forward core in BF16.
 
-    The queries of `sequence_tokens` follow `before_tokens` whose keys and values are there already.
+    Parameters
+    ----------
+    p : Processor
+    sequences : int [count]
+    sequence_tokens : int [tokens]
+        Queries of each sequence.
+    heads : int [count]
+        Query heads; grouped heads differ in bytes only, which do not bind.
+    qk_dim, v_dim : int [elements]
+        Width of a query or key, and of a value.
+    causal : bool
+    context_tokens : float, optional [tokens]
+        The longest look-back; the whole sequence by default.
+    before_tokens : int [tokens]
+        Tokens before the queries, whose keys and values are there already.
+
+    Returns
+    -------
+    float [s]
 
     Notes
     -----
-    Query blocks of 128 tokens are spread over the SMs, the longest first; the last one to start exposes half of the
-    longest on average: t = launch + (blocks / SMs + longest / 2) block_s, and a block of 128 x 128 takes
+    Query blocks of 128 tokens are spread over the SMs, the longest first; the last one to start exposes half of the longest on
+    average: t = launch + (blocks / SMs + longest / 2) block_s, and a block of 128 x 128 takes
     block_s = 2 (qk + v) 128^2 / (sustained rate of one SM) + other clocks / sustained clock.
+
+    References
+    ----------
+    Clocks: hardware/compute/attention.yaml, fitted to tables of alibaba/InferSim and shenh10/DeepSeek_Simulator.
     """
     block_s = _forward_block_s(p, qk_dim, v_dim)
     return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens, before_tokens)
@@ -70,9 +105,31 @@ def attention_backward_s(
     causal: bool = True,
     context_tokens: float | None = None,
 ) -> float:
-    """Time of a flash-attention backward core in BF16 [s]: five products, three of qk and two of v width.
+    """Time of a flash-attention backward core in BF16.
 
-    The passes before and after it are memory-bound and not in it; see `backward_passes_bytes`.
+    Parameters
+    ----------
+    p : Processor
+    sequences : int [count]
+    sequence_tokens : int [tokens]
+    heads : int [count]
+    qk_dim, v_dim : int [elements]
+    causal : bool
+    context_tokens : float, optional [tokens]
+        The longest look-back; the whole sequence by default.
+
+    Returns
+    -------
+    float [s]
+
+    Notes
+    -----
+    Five products, three of qk and two of v width, at a part of the forward core's FLOP rate. The passes before and after it are
+    memory-bound and not in it; see `backward_passes_bytes`.
+
+    References
+    ----------
+    Rate of the backward over that of the forward core: FlashAttention-3, arXiv 2407.08608.
     """
     more = (3 * qk_dim + 2 * v_dim) / (qk_dim + v_dim)
     block_s = _forward_block_s(p, qk_dim, v_dim) * more / p.curves.attention.backward_to_forward
@@ -80,8 +137,19 @@ def attention_backward_s(
 
 
 def backward_passes_bytes(tokens: int, heads: int, qk_dim: int, v_dim: int) -> tuple[float, float]:
-    """What the passes before and after a backward core move [bytes].
+    """Bytes that the passes before and after a backward core move.
 
+    Parameters
+    ----------
+    tokens, heads : int [count]
+    qk_dim, v_dim : int [elements]
+
+    Returns
+    -------
+    (float, float) [bytes]
+
+    Notes
+    -----
     Before: the output and its gradient are read for their row sums, and the FP32 query gradient is cleared. After: it is
     converted to BF16.
     """
@@ -132,20 +200,35 @@ def mla_decode_s(
     queries: int = 1,
     cache_bytes: float = 2.0,
 ) -> float:
-    """Time of an absorbed MLA decode core [s]: every head reads one latent, so the FLOPs of a byte grow with heads.
+    """Time of an absorbed MLA decode core: every head reads one latent, so the FLOPs of a byte grow with heads.
 
     Parameters
     ----------
-    requests : [count]
-    context_tokens : mean context of a request [tokens]
-    queries : query tokens a request in this step (2 with one speculated token) [count]
-    cache_bytes : of an element of the cache; the products stay in BF16 [bytes]
+    p : Processor
+    requests : float [count]
+    context_tokens : float [tokens]
+        Mean context of a request.
+    heads : int [count]
+    latent_dim, rope_dim : int [elements]
+        Width of the cached latent, and of the rotary key next to it.
+    queries : int [count]
+        Query tokens a request in this step (2 with one speculated token).
+    cache_bytes : float [bytes]
+        Of an element of the cache; the products stay in BF16.
+
+    Returns
+    -------
+    float [s]
 
     Notes
     -----
     t = launch + max(compute, bytes of (latent + rope) tokens / HBM); computing spreads over the SMs, 2 (2 latent + rope) FLOP and
-    other clocks a score, heads x queries scores for each token of context. Queries and results move too: they count against
-    the datasheet rate, which binds where the context is shorter than the heads are many.
+    other clocks a score, heads x queries scores for each token of context. Queries and results move too: they count against the
+    datasheet rate, which binds where the context is shorter than the heads are many.
+
+    References
+    ----------
+    FlashMLA README and deep-dive of 2025-04-22, deepseek-ai/FlashMLA.
     """
     scores = heads * queries * requests * context_tokens
     moved = mla_bytes(requests, context_tokens, heads, latent_dim, rope_dim, queries, cache_bytes)
@@ -161,7 +244,17 @@ def mla_bytes(
     queries: int,
     cache_bytes: float,
 ) -> tuple[float, float]:
-    """Cache that an absorbed core reads, and its BF16 queries and results [bytes]."""
+    """Bytes of an absorbed core: the cache that it reads, and its BF16 queries and results.
+
+    Parameters
+    ----------
+    requests, context_tokens, heads, latent_dim, rope_dim, queries, cache_bytes
+        As of `mla_decode_s`.
+
+    Returns
+    -------
+    (float, float) [bytes]
+    """
     stream = cache_bytes * (latent_dim + rope_dim) * requests * context_tokens
     return stream, 2.0 * (requests * queries) * heads * (2 * latent_dim + rope_dim)
 
@@ -177,9 +270,29 @@ def gqa_decode_s(
     queries: int = 1,
     cache_bytes: float = 2.0,
 ) -> float:
-    """Time of a grouped-query decode core [s]: keys and values of every KV head are read once; see `mla_decode_s`.
+    """Time of a grouped-query decode core: keys and values of every KV head are read once.
 
-    The clocks beside the tensor core are those of MLA; with less than some 100 FLOP a byte, reading binds anyway.
+    Parameters
+    ----------
+    p : Processor
+    requests : float [count]
+    context_tokens : float [tokens]
+        Mean context of a request.
+    heads, kv_heads : int [count]
+    head_dim : int [elements]
+    queries : int [count]
+        Query tokens a request in this step.
+    cache_bytes : float [bytes]
+        Of an element of the cache.
+
+    Returns
+    -------
+    float [s]
+
+    Notes
+    -----
+    As `mla_decode_s` with 4 head_dim FLOP a score. The clocks next to the tensor core are those of MLA; with less than some 100
+    FLOP a byte, reading binds anyway.
     """
     scores = heads * queries * requests * context_tokens
     moved = gqa_bytes(requests, context_tokens, heads, kv_heads, head_dim, queries, cache_bytes)
@@ -195,7 +308,17 @@ def gqa_bytes(
     queries: int,
     cache_bytes: float,
 ) -> tuple[float, float]:
-    """Cache that a grouped-query core reads, and its BF16 queries and results [bytes]."""
+    """Bytes of a grouped-query core: the cache that it reads, and its BF16 queries and results.
+
+    Parameters
+    ----------
+    requests, context_tokens, heads, kv_heads, head_dim, queries, cache_bytes
+        As of `gqa_decode_s`.
+
+    Returns
+    -------
+    (float, float) [bytes]
+    """
     stream = 2.0 * cache_bytes * kv_heads * head_dim * requests * context_tokens
     return stream, 2.0 * (requests * queries) * heads * 2 * head_dim
 

@@ -1,13 +1,13 @@
-"""Compute: how long one kernel takes on a GPU, from its shape, the profile and a few curves.
+"""Compute: the time of one launch on a GPU, from its shape, the profile and a few curves.
 
-Pure arithmetic. A `Processor` is the part of a GPU that a kernel may use: so many SMs, at the peak or the sustained
+Pure arithmetic. A `Processor` is the part of a GPU that a launch may use: so many SMs, at the peak or the sustained
 clock, with so much of the HBM rate. Its numbers follow from the profile alone; nothing here knows a GPU by name.
 
 Why this way: published GEMM times on the H800 are steps, not curves. A tile of 128 x 128 costs the same whether it is
 needed in full or not, tiles come in waves of one per SM, an SM is fed through a port of 64 bytes a clock, and storing a
 tile is hardly overlapped. These four facts give the efficiency by shape; no table of efficiencies is needed, and fewer
-SMs, another clock or another memory change the result for the right reason. What remains to be fitted stands in
-`hardware/compute/`, with what was fitted on what.
+SMs, another clock or another memory change the result for the right reason. The remaining parameters are those of
+`hardware/compute/`, each with the data that it was fitted to.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TILE_ROWS = (64, 128)
 _TILE_COLUMNS = 16
 """Columns of a tile are a multiple of this, up to what the generation knows."""
 _HOPPER_BF16_FLOP_PER_CLOCK_PER_SM = 4096.0
-"""Where the fill of an SM was measured; an SM with a faster tensor core is taken to be fed in proportion."""
+"""Rate of the SM whose fill was measured; one with a faster tensor core is taken to be fed in proportion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +74,36 @@ def processor(
     generation: str = "march_2025",
     curves: Curves | None = None,
 ) -> Processor:
-    """The part of a GPU that compute kernels may use.
+    """Take the part of a GPU that compute launches may use.
 
     Parameters
     ----------
+    hardware : Hardware
     sms : int, optional [count]
         SMs left for compute; all of them by default.
     sustained : bool
-        Whether tensor kernels run at the clock that the part holds under long load, not at that of a short benchmark.
+        Tensor launches run at the clock that the part holds under long load, not at that of a short benchmark.
     hbm_share_fraction : float
         Part of the HBM rate that communication leaves.
     generation : str
-        Of the GEMM kernels; a key of `GemmCurve.generations`.
+        Generation of GEMMs; a key of `GemmCurve.generations`.
+    curves : Curves, optional
+        The shipped ones by default.
+
+    Returns
+    -------
+    Processor
+
+    Raises
+    ------
+    ValueError
+        For more SMs than the GPU has.
+
+    Examples
+    --------
+    >>> from sim.cluster.hardware import load_hardware
+    >>> processor(load_hardware("h800"), sms=112).sms
+    112
     """
     gpu = hardware.gpu
     usable = gpu.sms if sms is None else sms
@@ -114,7 +132,30 @@ def processor(
 
 
 def gemm_s(p: Processor, m: int, n: int, k: int, dtype: Dtype = "fp8") -> float:
-    """Time of C[m, n] = A[m, k] B[n, k]^T with a BF16 result [s]; see `grouped_gemm_s`."""
+    """Time of C[m, n] = A[m, k] B[n, k]^T with a BF16 result.
+
+    Parameters
+    ----------
+    p : Processor
+    m, n, k : int [count]
+    dtype : str
+        "fp8" or "bf16"; a part without FP8 computes in BF16.
+
+    Returns
+    -------
+    float [s]
+
+    Notes
+    -----
+    One dense `grouped_gemm_s`.
+
+    Examples
+    --------
+    >>> from sim.cluster.hardware import load_hardware
+    >>> h800 = load_hardware("h800")
+    >>> 2 * 4096 * 7168 * 16384 / gemm_s(processor(h800), 4096, 7168, 16384) < h800.gpu.dense_flops.peak("fp8")
+    True
+    """
     return grouped_gemm_s(p, (m,), n, k, dtype, layout="dense")
 
 
@@ -128,24 +169,40 @@ def grouped_gemm_s(
     layout: Layout = "contiguous",
     expected_rows: float | None = None,
 ) -> float:
-    """Time of one GEMM per expert in one kernel [s].
+    """Time of one GEMM per expert in one launch.
 
     Parameters
     ----------
-    rows : [num_experts] [count]
+    p : Processor
+    rows : sequence of int, [num_experts] [count]
         Rows of each expert; an expert without rows costs nothing.
+    n, k : int [count]
+        Outputs and inputs of every expert.
+    dtype : str
+        "fp8" or "bf16"; a part without FP8 computes in BF16.
     layout : str
         "contiguous" pads each expert to 128 rows; "masked" computes only the tiles that hold rows, "dense" is one GEMM.
     expected_rows : float, optional
-        Rows an expert that the library was told to plan for; the mean by default. It chooses the tile, `rows` count.
+        Rows an expert that the library plans for; the mean by default. It chooses the tile, `rows` count.
+
+    Returns
+    -------
+    float [s]
 
     Notes
     -----
-    The library takes the tile that minimises waves x tile time, of at most 128 x 128 (a generation may know wider
-    ones, or one alone for FP8), with
+    The library takes the tile that minimises waves x tile time, of at most 128 x 128 (a generation may know wider ones, or one
+    alone for FP8), with
 
         tile   = ceil(k / k_block) max(tensor + promotion, operands / fill) + exposure x stored bytes / (HBM / SMs)
         t      = launch + (tiles^q + memory^q)^(1/q),  tiles = ceil(tiles / SMs) tile,  memory = bytes / HBM
+
+    Valid for the generations of `hardware/compute/gemm.yaml`, which also holds every fitted number with its source.
+
+    References
+    ----------
+    Promotion: DeepSeek-V3, arXiv 2412.19437, section 3.3.2. Times that the curves were fitted to: scenarios/published/gemm.yaml
+    (deepseek-ai/DeepGEMM, shenh10/DeepSeek_Simulator, alibaba/InferSim) and kernels_h200.yaml.
     """
     counted = tuple(sorted(int(r) for r in rows if r > 0))
     if not counted:
@@ -173,13 +230,29 @@ def grouped_gemm_s(
 def weight_gemm_s(
     p: Processor, tokens: Sequence[int], n: int, k: int, dtype: Dtype = "fp8", *, added: bool = True
 ) -> float:
-    """Time of weight gradients dW[n, k] += dY[t, n]^T X[t, k], one kernel for each entry of `tokens` [s].
+    """Time of weight gradients dW[n, k] += dY[t, n]^T X[t, k].
+
+    Parameters
+    ----------
+    p : Processor
+    tokens : sequence of int [count]
+        Tokens t of each gradient, one launch each.
+    n, k : int [count]
+        Outputs and inputs of the weight.
+    dtype : str
+        "fp8" or "bf16"; a part without FP8 computes in BF16.
+    added : bool
+        The FP32 gradient is read and added to, not only written.
+
+    Returns
+    -------
+    float [s]
 
     Notes
     -----
-    The sum runs over tokens. Both operands carry a scale a row, twice the promotion work; the FP32 gradient is read,
-    added to and written back (8 bytes an element; 4 where it is not `added`) after each tile, at the rate of mixed reads
-    and writes; none of that is hidden, and a generation that stores slowly does so here too.
+    The sum runs over tokens. Both operands carry a scale a row, twice the promotion work; the FP32 gradient is read, added to and
+    written back (8 bytes an element; 4 where it is not `added`) after each tile, at the rate of mixed reads and writes; none of
+    that is hidden, and a generation that stores slowly does so here too. Otherwise as `grouped_gemm_s`.
     """
     kernel = p.curves.gemm.generations[p.generation]
     return sum(
@@ -266,7 +339,7 @@ def product_bytes(rows: Sequence[int], n: int, k: int, dtype: Dtype, stored_byte
 
 
 def _fill_bytes_per_s(p: Processor, clock: float, *, grouped: bool) -> float:
-    """What reaches one SM [bytes/s]."""
+    """Rate at which operands reach one SM [bytes/s]."""
     c = p.curves.gemm
     fitted = c.fill_bytes_per_clock.grouped if grouped else c.fill_bytes_per_clock.dense
     per_clock = c.generations[p.generation].fill_bytes_per_clock or fitted
@@ -284,16 +357,37 @@ def _padded(rows: int) -> int:
 def streaming_s(
     p: Processor, moved_bytes: float, *, blocks: int | None = None, resident_grid: bool = False
 ) -> float:
-    """Time of a kernel that only moves bytes [s].
+    """Time of a launch that only moves bytes.
 
     Parameters
     ----------
-    moved_bytes : bytes read and written [bytes]
+    p : Processor
+    moved_bytes : float [bytes]
+        Bytes read and written.
     blocks : int, optional [count]
         Thread blocks, where there are fewer than SMs: each has one SM's share of the HBM rate.
     resident_grid : bool
-        The kernel launches one round of blocks for every SM of the whole GPU (row norms do); on fewer SMs the rest waits
-        for a second round.
+        The launch has one round of blocks for every SM of the whole GPU (row norms do); on fewer SMs the rest waits for a
+        second round.
+
+    Returns
+    -------
+    float [s]
+
+    Notes
+    -----
+    t = launch + rounds x bytes / (HBM rate x efficiency x min(1, blocks / SMs)).
+
+    References
+    ----------
+    Launch: ai-dynamo/aiconfigurator @095f58a, systems/*.yaml (constant time of a memory-bound kernel).
+
+    Examples
+    --------
+    >>> from sim.cluster.hardware import load_hardware
+    >>> p = processor(load_hardware("h800"))
+    >>> round((streaming_s(p, 2e9) - streaming_s(p, 1e9)) * 1e6)  # a gigabyte at 0.81 of 3,350 GB/s [us]
+    369
     """
     rate = p.hbm_bytes_per_s * p.streaming_fraction
     if blocks is not None:

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 from sim import documents
 from sim.cluster import parameters as p
+from sim.descriptions import Description
 from sim.documents import Document
-from sim.schemas import Description
 
 FOLDER = "hardware/compute"
 
@@ -33,7 +33,7 @@ class Generation(Description):
 
     launch_s: p.Duration
     store_exposure: p.Number
-    """What storing a tile adds, over its bytes at the streaming rate: below 1 part is hidden, above 1 stores are slow."""
+    """Time that storing a tile adds, over that of its bytes at the streaming rate: below 1 part is hidden, above 1 stores are slow."""
     clock_fraction: p.Fraction = 1.0
     """Clock in a short benchmark over the tensor clock; 1 where it was not measured and lies in the fill."""
     fill_bytes_per_clock: p.Number | None = None
@@ -57,9 +57,9 @@ class Promotions(Description):
     """CUDA-core operations per accumulator element every 128 elements of K, in FP8."""
 
     tile_scales: p.Number
-    """Where one operand has one scale a tile."""
+    """For operands with one scale a tile."""
     row_scales: p.Number
-    """Where both operands have one scale a row."""
+    """For operands that both have one scale a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ def _read(override: Document | Mapping[str, Any]) -> Curves:
 
 
 def _part(tree: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """What an override says about one file: `{name: {...}}` and dotted `{name.key: ...}` alike."""
+    """Pick the part of an override that is about one file: `{name: {...}}` and dotted `{name.key: ...}` alike."""
     part = {key.removeprefix(f"{name}."): value for key, value in tree.items() if key.startswith(f"{name}.")}
     part.update(tree.get(name) or {})
     return part or None

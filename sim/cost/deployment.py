@@ -22,7 +22,7 @@ _BF16 = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What one GPU keeps [bytes], before any request, and for each request."""
+    """Contents of one GPU's memory [bytes], before any request, and for each request."""
 
     routed_experts_bytes: float
     shared_experts_bytes: float
@@ -50,7 +50,7 @@ class Footprint:
 
     @property
     def free_bytes(self) -> float:
-        """What is left for requests; negative where the weights do not fit."""
+        """Memory left for requests [bytes]; negative where the weights do not fit."""
         taken = self.weights_bytes + self.reserve_bytes + self.graphs_bytes + self.buffers_bytes
         return self.capacity_bytes - taken
 
@@ -66,7 +66,7 @@ class Footprint:
 
     @property
     def limit(self) -> str:
-        """What takes most of the memory: what a larger batch would have to make smaller."""
+        """The largest part of the memory: the one that a larger batch would have to make smaller."""
         return max(self.parts(self.max_batch).items(), key=lambda item: item[1])[0]
 
     def parts(self, requests: float) -> dict[str, float]:
@@ -102,27 +102,48 @@ def footprint(
     graphs_bytes: float,
     gpu: str,
 ) -> Footprint:
-    """What one GPU of a deployment keeps.
+    """Memory of one GPU of a deployment, before any request, and for each request.
 
     Parameters
     ----------
+    model : Model
     experts_per_rank, num_physical_experts : int [count]
         Replicas on a GPU, and in the EP group, of one layer.
     tp : int [ranks]
         TP cuts attention and dense layers; each of its ranks keeps the latents (MLA) of the whole group.
+    precision, kv_dtype : str
+        Formats of the weights (`WEIGHT_BYTES`) and of the cache (`CACHE_BYTES`).
     context_tokens : float [tokens]
         Of a request.
     buffered_tokens_per_request : float [tokens]
-        Tokens of a request in one low-latency exchange; 0 for other kernels.
+        Tokens of a request in one low-latency collective; 0 for other kernels.
     buffers_bytes : float [bytes]
         Communication buffers that no request adds to.
     record_bytes : float [bytes]
         Dispatch and combine record together.
+    with_mtp : bool
+        The deployment also holds the multi-token-prediction modules.
+    capacity_bytes : float [bytes]
+        Memory of the GPU.
+    reserve_fraction : float
+        Part of the capacity that is left free.
+    graphs_bytes : float [bytes]
+        CUDA graphs and activations.
+    gpu : str
+        Name of the GPU, for messages.
+
+    Returns
+    -------
+    Footprint
 
     Notes
     -----
-    Low-latency buffers: 2 (double) x physical experts x tokens x (dispatch + combine record), for the most tokens that a
-    rank sends in one exchange. The up-projections of absorbed MLA are kept in BF16.
+    Low-latency buffers: 2 (double) x physical experts x tokens x (dispatch + combine record), for the most tokens that a rank
+    sends in one collective. The up-projections of absorbed MLA are kept in BF16.
+
+    References
+    ----------
+    Cache and weights: arXiv 2505.09343, section 2.1; buffers: DeepEP csrc/config.hpp.
     """
     count = parameters(model)
     size, extra = WEIGHT_BYTES[precision], model.num_mtp_layers if with_mtp else 0
@@ -153,18 +174,31 @@ def footprint(
     )
 
 
-def require_batch(found: Footprint, requests: float, what: str) -> None:
-    """Raise `DoesNotFitError` with the biggest parts where that many requests do not fit on a GPU."""
-    if found.free_bytes >= requests * found.bytes_per_request:
+def require_batch(held: Footprint, requests: float, what: str) -> None:
+    """Check that so many requests fit on a GPU.
+
+    Parameters
+    ----------
+    held : Footprint
+    requests : float [count]
+    what : str
+        Subject of the message, such as "64 requests a GPU need".
+
+    Raises
+    ------
+    DoesNotFitError
+        With the biggest parts, and the largest batch that fits.
+    """
+    if held.free_bytes >= requests * held.bytes_per_request:
         return
-    parts = sorted(found.parts(requests).items(), key=lambda item: -item[1])
+    parts = sorted(held.parts(requests).items(), key=lambda item: -item[1])
     biggest = ", ".join(f"{name} {units.show(size, 'bytes', 3)}" for name, size in parts[:4])
     needed = sum(size for _, size in parts)
-    most = f"at most {found.max_batch} fit" if found.max_batch else "not one fits"
+    most = f"at most {held.max_batch} fit" if held.max_batch else "not one fits"
     raise DoesNotFitError(
-        f"{what} {units.show(needed, 'bytes', 3)} of the {units.show(found.capacity_bytes, 'bytes', 3)} "
-        f"of {found.gpu}: {biggest}; {most}",
+        f"{what} {units.show(needed, 'bytes', 3)} of the {units.show(held.capacity_bytes, 'bytes', 3)} "
+        f"of {held.gpu}: {biggest}; {most}",
         needed_bytes=needed,
-        capacity_bytes=found.capacity_bytes,
+        capacity_bytes=held.capacity_bytes,
         parts=dict(parts),
     )

@@ -1,27 +1,29 @@
-"""What stands at the ends of a model: embedding, output head, multi-token-prediction projections, as kernels by phase."""
+"""The ends of a model: embedding, output head and multi-token-prediction projections, as launches by phase."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from sim.cost.launches import Launch, RankBatch
-from sim.cost.layers import (
-    BF16,
-    FP32,
-    Phase,
-    cast,
-    gemm,
-    input_gradient,
-    memory,
-    norm,
-    transposed_cast,
-    weight,
-)
+from sim.cost.launches import BF16, FP32, Launch, RankBatch, cast, gemm, memory, norm, transposed_cast, weight
+from sim.cost.layers import Phase, input_gradient
 from sim.workload.model import Model
 
 
 def embedding(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
-    """A row of the table for each token; backward adds to FP32 rows; there is no separate weight gradient."""
+    """List the launches of the embedding.
+
+    Parameters
+    ----------
+    model : Model
+    b : RankBatch
+    phase : str
+        "F", "B" or "W".
+
+    Returns
+    -------
+    list of Launch
+        A row of the table for each token; backward adds to FP32 rows, and there is no separate weight gradient.
+    """
     if phase == "W":
         return []
     row = 2 * BF16 if phase == "F" else BF16 + 2 * FP32
@@ -29,7 +31,19 @@ def embedding(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
 
 
 def head(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
-    """Final norm, output head in BF16 and cross entropy in FP32."""
+    """List the launches of the final norm, the output head in BF16 and the cross entropy in FP32.
+
+    Parameters
+    ----------
+    model : Model
+    b : RankBatch
+    phase : str
+        "F", "B" or "W".
+
+    Returns
+    -------
+    list of Launch
+    """
     t, d, v = b.tokens, model.hidden, model.vocab
     if phase == "W":
         return [replace(weight(b, "head weight", v, d), dtype="bf16")]
@@ -41,7 +55,19 @@ def head(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
 
 
 def mtp_projection(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
-    """What a multi-token-prediction module has besides one layer and one pass of the head: two norms, one projection."""
+    """List the launches of a multi-token-prediction module without its layer and its pass of the head: two norms, one projection.
+
+    Parameters
+    ----------
+    model : Model
+    b : RankBatch
+    phase : str
+        "F", "B" or "W".
+
+    Returns
+    -------
+    list of Launch
+    """
     t, d = b.tokens, model.hidden
     if phase == "W":
         return [weight(b, "join weight", d, 2 * d)]

@@ -1,16 +1,16 @@
-"""Operations: kernels as data (kind, shape, bytes), and the time a list of them takes.
+"""Launches as data (kind, shape, bytes), and the time of a list of them.
 
 `phase_time` adds the times of a list, split into what is bound by the SMs it has and what waits for memory.
 
 Why this way: a quarter of a DeepSeek-V3 layer is memory-bound work, and the two parts behave differently: fewer SMs stretch
-the first, a slower HBM the second. A list of kernels says both and can be checked against the FLOPs of the model. Which
-kernels a layer has stands in `sim.cost.layers`.
+the first, a slower HBM the second. A list of launches shows both, and can be checked against the FLOPs of the model. The
+launches of a layer are defined in `sim.cost.layers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sim.cost.attention import attention_backward_s, attention_forward_s
@@ -23,12 +23,16 @@ from sim.cost.compute import (
     weight_gemm_s,
 )
 
+BF16, FP32 = 2.0, 4.0
+FP8 = 1.0 + 4.0 / 128
+"""An element and its share of an FP32 scale [bytes]."""
+
 Kind = Literal["gemm", "grouped_gemm", "weight_gemm", "attention_forward", "attention_backward", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
 class RankBatch:
-    """What one rank computes on in one chunk.
+    """Tokens that one rank computes on in one chunk.
 
     `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came.
     """
@@ -47,9 +51,9 @@ class RankBatch:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel, launched `count` times.
+    """One compute launch, repeated `count` times.
 
-    `rows` has one entry for each GEMM of the kernel (tokens, where weights are summed over them). `flops` are those a
+    `rows` has one entry for each GEMM of the launch (tokens, where weights are summed over them). `flops` are those a
     model is credited with: none for what is computed again. Of `moved_bytes`, `cached_bytes` are there for the time they
     take: a cache has them. `blocks` and `resident_grid` as in `compute.streaming_s`.
     """
@@ -74,7 +78,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class ComputeTime:
-    """Time of a phase [s]: of kernels bound by the SMs they have, and by memory."""
+    """Time of a phase [s]: of launches bound by the SMs they have, and by memory."""
 
     sm_bound_s: float
     memory_bound_s: float
@@ -89,7 +93,17 @@ class ComputeTime:
 
 
 def launches_s(p: Processor, op: Launch) -> float:
-    """Time of all launches of one operation [s]."""
+    """Time of all repetitions of one launch.
+
+    Parameters
+    ----------
+    p : Processor
+    op : Launch
+
+    Returns
+    -------
+    float [s]
+    """
     if op.kind == "gemm":
         return op.count * gemm_s(p, op.rows[0], op.n, op.k, op.dtype)
     if op.kind == "grouped_gemm":
@@ -105,12 +119,83 @@ def launches_s(p: Processor, op: Launch) -> float:
     )
 
 
-def phase_time(p: Processor, operations: Iterable[Launch]) -> ComputeTime:
-    """Time of a list of operations that run one after the other."""
+def phase_time(p: Processor, launches: Iterable[Launch]) -> ComputeTime:
+    """Time of launches that run one after the other, by what binds them.
+
+    Parameters
+    ----------
+    p : Processor
+    launches : iterable of Launch
+
+    Returns
+    -------
+    ComputeTime
+        Launches of kind "memory" count as memory-bound, all others as SM-bound.
+    """
     sm_bound = memory_bound = 0.0
-    for op in operations:
+    for op in launches:
         if op.kind == "memory":
             memory_bound += launches_s(p, op)
         else:
             sm_bound += launches_s(p, op)
     return ComputeTime(sm_bound, memory_bound)
+
+
+# --- launches of a batch ------------------------------------------------------------------------------------------
+
+
+def memory(name: str, moved_bytes: float, count: int = 1, blocks: int | None = None) -> Launch:
+    """A launch that only moves bytes."""
+    return Launch(name, "memory", moved_bytes=moved_bytes, count=count, blocks=blocks)
+
+
+def norm(b: RankBatch, width: int, *, backward: bool = False) -> Launch:
+    """A row norm: x in and y out; backward dy and x in, dx out. Its grid fills the whole GPU once."""
+    moved = b.tokens * width * BF16 * (3 if backward else 2)
+    return replace(memory("norm backward" if backward else "norm", moved), resident_grid=True)
+
+
+def cast(b: RankBatch, width: int, rows: float | None = None) -> list[Launch]:
+    """A cast to FP8 by rows and the transpose of its scales, which GEMMs read by columns."""
+    if b.precision != "fp8":
+        return []
+    n = b.tokens if rows is None else rows
+    return [memory("cast", n * width * (BF16 + FP8)), memory("transpose scales", n * width * 8.0 / 128)]
+
+
+def transposed_cast(
+    b: RankBatch, width: int, rows: float | None = None, *, from_fp8: bool = False
+) -> list[Launch]:
+    """A cast by columns and transpose, as a weight gradient reads its operands."""
+    if b.precision != "fp8":
+        return []
+    n = b.tokens if rows is None else rows
+    return [memory("cast and transpose", n * width * ((FP8 if from_fp8 else BF16) + FP8))]
+
+
+def transposed_weight(b: RankBatch, elements: float) -> list[Launch]:
+    """An FP8 weight transposed for the input gradient."""
+    return [memory("transpose weight", 2.0 * elements)] if b.precision == "fp8" else []
+
+
+def gemm(
+    b: RankBatch, name: str, n: int, k: int, *, credited: bool = True, dtype: str | None = None
+) -> Launch:
+    """A projection to `n` outputs from `k` inputs; not `credited` where it is computed again."""
+    precision = "bf16" if dtype == "bf16" else b.precision
+    flops = 2.0 * b.tokens * n * k if credited else 0.0
+    return Launch(name, "gemm", dtype=precision, rows=(b.tokens,), n=n, k=k, flops=flops)
+
+
+def experts(b: RankBatch, name: str, n: int, k: int) -> Launch:
+    """A grouped projection of the rank's experts, to `n` outputs from `k` inputs."""
+    flops = 2.0 * sum(b.expert_rows) * n * k
+    return Launch(name, "grouped_gemm", dtype=b.precision, rows=b.expert_rows, n=n, k=k, flops=flops)
+
+
+def weight(b: RankBatch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None) -> Launch:
+    """The gradient of a weight of `n` outputs and `k` inputs, summed over the tokens (of each expert)."""
+    tokens = (b.tokens,) if rows is None else rows
+    return Launch(
+        name, "weight_gemm", dtype=b.precision, rows=tokens, n=n, k=k, flops=2.0 * sum(tokens) * n * k
+    )

@@ -1,9 +1,9 @@
-"""Layers: the kernels that one layer of a model runs in training, by phase.
+"""Layers: the launches of one layer of a model in training, by phase.
 
-Six phases: forward (F), input gradient (B) and weight gradient (W) of attention and of the feed-forward block. Which
-kernels there are (casts to FP8, transposes of operands and scales, norms and up-projections computed again in the backward
-pass, a gate that is not fused) was read from DeepSeek's published training profile (deepseek-ai/profile-data @4496024,
-train.json); how long each takes follows from `sim.cost.compute`. In `bf16` there is nothing to cast or to transpose.
+Six phases: forward (F), input gradient (B) and weight gradient (W) of attention and of the feed-forward block. The
+list of launches (casts to FP8, transposes of operands and scales, norms and up-projections computed again in the backward
+pass, a gate that is not fused) is that of DeepSeek's published training profile (deepseek-ai/profile-data @4496024,
+train.json); their times follow from `sim.cost.compute`. In `bf16` there is nothing to cast or to transpose.
 
 Bytes are those a kernel must read and write once, in elements times their size; weights are shared by all tokens.
 """
@@ -18,15 +18,28 @@ from typing import Literal
 
 from sim.cost.attention import backward_passes_bytes
 from sim.cost.compute import Processor
-from sim.cost.launches import ComputeTime, Launch, RankBatch, phase_time
+from sim.cost.launches import (
+    BF16,
+    FP8,
+    FP32,
+    ComputeTime,
+    Launch,
+    RankBatch,
+    cast,
+    experts,
+    gemm,
+    memory,
+    norm,
+    phase_time,
+    transposed_cast,
+    transposed_weight,
+    weight,
+)
 from sim.workload.model import GQA, MLA, Model, mean_context_tokens
 
 Phase = Literal["F", "B", "W"]
 PHASES: tuple[Phase, ...] = ("F", "B", "W")
 
-BF16, FP32 = 2.0, 4.0
-FP8 = 1.0 + 4.0 / 128
-"""An element and its share of an FP32 scale [bytes]."""
 SAVED_ATTENTION = 1.5
 """The attention output kept for the backward pass has 12 bits an element, E5M6 [bytes]."""
 INDEX = 8.0
@@ -42,82 +55,63 @@ Timed as HBM bytes, though most reads hit a cache: an assumption that stands for
 def layer_phases(
     model: Model, batch: RankBatch, *, dense: bool = False, layer_idx: int = 0
 ) -> dict[str, list[Launch]]:
-    """Kernels of one layer by phase: `attn(F)`, `attn(B)`, `attn(W)`, `mlp(F)`, `mlp(B)`, `mlp(W)`.
+    """List the launches of one layer in training, by phase.
 
-    The gate and the norm before it belong to attention, as dispatch follows them. `layer_idx` says whether the attention of
-    this layer has a window (`GQA.full_every`).
+    Parameters
+    ----------
+    model : Model
+    batch : RankBatch
+    dense : bool
+        The layer has one dense feed-forward block instead of experts.
+    layer_idx : int
+        Place of the layer in the model: it decides whether its attention has a window (`GQA.full_every`).
+
+    Returns
+    -------
+    dict of str to list of Launch
+        `attn(F)`, `attn(B)`, `attn(W)`, `mlp(F)`, `mlp(B)`, `mlp(W)`. The gate and the norm before it belong to attention, as
+        dispatch follows them.
+
+    References
+    ----------
+    The list of launches: deepseek-ai/profile-data @4496024, train.json.
+
+    Examples
+    --------
+    >>> from sim.workload.model import load_model
+    >>> phases = layer_phases(load_model("deepseek-v3"), RankBatch(1, 4096, (4096,) * 4, 2.0 * 4096))
+    >>> [launch.name for launch in phases["mlp(W)"] if launch.kind == "weight_gemm"]
+    ['up weight', 'down weight', 'expert up weights', 'expert down weights']
     """
     mlp = dense_mlp if dense else moe_mlp
-    found = {f"attn({x})": attention(model, batch, x, layer_idx=layer_idx, gated=not dense) for x in PHASES}
-    return found | {f"mlp({x})": mlp(model, batch, x) for x in PHASES}
+    attn = {f"attn({x})": attention(model, batch, x, layer_idx=layer_idx, gated=not dense) for x in PHASES}
+    return attn | {f"mlp({x})": mlp(model, batch, x) for x in PHASES}
 
 
 @functools.lru_cache(maxsize=4096)
 def layer_times(
     p: Processor, model: Model, batch: RankBatch, *, dense: bool = False, layer_idx: int = 0
 ) -> Mapping[str, ComputeTime]:
-    """Time of each phase of one layer on the SMs of `p`; remembered, as a schedule asks for the same layer often."""
+    """Time of each phase of one layer; kept, as a schedule asks for the same layer often.
+
+    Parameters
+    ----------
+    p : Processor
+    model : Model
+    batch : RankBatch
+    dense : bool
+    layer_idx : int
+        As of `layer_phases`.
+
+    Returns
+    -------
+    mapping of str to ComputeTime
+    """
     phases = layer_phases(model, batch, dense=dense, layer_idx=layer_idx)
-    return MappingProxyType({name: phase_time(p, operations) for name, operations in phases.items()})
+    return MappingProxyType({name: phase_time(p, launches) for name, launches in phases.items()})
 
 
-# --- kernels ----------------------------------------------------------------------------------------------
-
-
-def memory(name: str, moved_bytes: float, count: int = 1, blocks: int | None = None) -> Launch:
-    """A kernel that only moves bytes."""
-    return Launch(name, "memory", moved_bytes=moved_bytes, count=count, blocks=blocks)
-
-
-def norm(b: RankBatch, width: int, *, backward: bool = False) -> Launch:
-    """A row norm: x in and y out; backward dy and x in, dx out. Its grid fills the whole GPU once."""
-    moved = b.tokens * width * BF16 * (3 if backward else 2)
-    return replace(memory("norm backward" if backward else "norm", moved), resident_grid=True)
-
-
-def cast(b: RankBatch, width: int, rows: float | None = None) -> list[Launch]:
-    """A cast to FP8 by rows and the transpose of its scales, which GEMMs read by columns."""
-    if b.precision != "fp8":
-        return []
-    n = b.tokens if rows is None else rows
-    return [memory("cast", n * width * (BF16 + FP8)), memory("transpose scales", n * width * 8.0 / 128)]
-
-
-def transposed_cast(
-    b: RankBatch, width: int, rows: float | None = None, *, from_fp8: bool = False
-) -> list[Launch]:
-    """A cast by columns and transpose, as a weight gradient reads its operands."""
-    if b.precision != "fp8":
-        return []
-    n = b.tokens if rows is None else rows
-    return [memory("cast and transpose", n * width * ((FP8 if from_fp8 else BF16) + FP8))]
-
-
-def _transposed_weight(b: RankBatch, elements: float) -> list[Launch]:
-    """An FP8 weight transposed for the input gradient."""
-    return [memory("transpose weight", 2.0 * elements)] if b.precision == "fp8" else []
-
-
-def gemm(
-    b: RankBatch, name: str, n: int, k: int, *, credited: bool = True, dtype: str | None = None
-) -> Launch:
-    """A projection to `n` outputs from `k` inputs; not `credited` where it is computed again."""
-    precision = "bf16" if dtype == "bf16" else b.precision
-    flops = 2.0 * b.tokens * n * k if credited else 0.0
-    return Launch(name, "gemm", dtype=precision, rows=(b.tokens,), n=n, k=k, flops=flops)
-
-
-def _experts(b: RankBatch, name: str, n: int, k: int) -> Launch:
-    flops = 2.0 * sum(b.expert_rows) * n * k
-    return Launch(name, "grouped_gemm", dtype=b.precision, rows=b.expert_rows, n=n, k=k, flops=flops)
-
-
-def weight(b: RankBatch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None) -> Launch:
-    """The gradient of a weight of `n` outputs and `k` inputs, summed over the tokens (of each expert)."""
-    tokens = (b.tokens,) if rows is None else rows
-    return Launch(
-        name, "weight_gemm", dtype=b.precision, rows=tokens, n=n, k=k, flops=2.0 * sum(tokens) * n * k
-    )
+# --- attention --------------------------------------------------------------------------------------------
 
 
 def _core(model: Model, b: RankBatch, name: str, layer_idx: int, *, backward: bool) -> Launch:
@@ -143,13 +137,10 @@ def _core(model: Model, b: RankBatch, name: str, layer_idx: int, *, backward: bo
     )
 
 
-# --- attention --------------------------------------------------------------------------------------------
-
-
 def attention(
     model: Model, b: RankBatch, phase: Phase, *, layer_idx: int = 0, gated: bool = True
 ) -> list[Launch]:
-    """Kernels of attention: norm, projections, rotary embedding, core, output projection, then the norm and the gate."""
+    """Launches of attention: norm, projections, rotary embedding, core, output projection, then the norm and the gate."""
     if phase == "W":
         return [weight(b, name, n, k) for name, n, k in _projections(model)]
     t, d = b.tokens, model.hidden
@@ -240,7 +231,7 @@ def _core_backward(model: Model, b: RankBatch, layer_idx: int) -> list[Launch]:
     return [
         *kept,
         *cast(b, d),
-        *_transposed_weight(b, d * out),
+        *transposed_weight(b, d * out),
         gemm(b, "o input gradient", out, d),
         *transposed_cast(b, out),
         *transposed_cast(b, d),
@@ -286,14 +277,14 @@ def input_gradient(b: RankBatch, name: str, outputs: int, inputs: int) -> list[L
     """dX = dY W: cast dY by rows, transpose W, multiply, and cast dY by columns for the weight gradient."""
     return [
         *cast(b, outputs),
-        *_transposed_weight(b, outputs * inputs),
+        *transposed_weight(b, outputs * inputs),
         gemm(b, f"{name} input gradient", inputs, outputs),
         *transposed_cast(b, outputs),
     ]
 
 
 def small_gate(model: Model, b: RankBatch) -> list[Launch]:
-    """The gate as small kernels, one after the other."""
+    """The gate as small launches, one after the other."""
     small = memory("gate, small kernels", b.tokens * model.num_experts * FP32, count=SMALL_GATE_KERNELS["F"])
     logits = gemm(b, "gate", model.num_experts, model.hidden, dtype="bf16")
     row_bytes = b.tokens * model.num_experts * FP32
@@ -318,7 +309,7 @@ def _gate_backward(model: Model, b: RankBatch) -> list[Launch]:
 
 
 def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
-    """Kernels of the routed experts of one rank and of the shared expert."""
+    """Launches of the routed experts of one rank and of the shared expert."""
     d, f = model.hidden, model.expert_hidden
     shared = _ffn(b, d, f * model.num_shared_experts, phase) if model.num_shared_experts else []
     rows, held = float(sum(b.expert_rows)), len(b.expert_rows)
@@ -336,11 +327,11 @@ def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
             memory("count rows", numbers, blocks=held),
             memory("map rows", 2 * numbers, blocks=held),
             expand,
-            *_transposed_weight(b, held * 2 * f * d),
-            *_transposed_weight(b, held * d * f),
-            _experts(b, "expert up", 2 * f, d),
+            *transposed_weight(b, held * 2 * f * d),
+            *transposed_weight(b, held * d * f),
+            experts(b, "expert up", 2 * f, d),
             memory("swiglu", rows * f * (2 * BF16 + record)),
-            _experts(b, "expert down", d, f),
+            experts(b, "expert down", d, f),
             reduce,
             *cast(b, 2 * f, rows),
         ]
@@ -350,26 +341,26 @@ def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
         *shared,
         *restore,
         expand,
-        _experts(b, "expert down input gradient", f, d),
+        experts(b, "expert down input gradient", f, d),
         memory("swiglu again and backward", rows * f * 6 * BF16),
         memory("gate weight gradient", rows * f * 2 * BF16),
         *transposed_cast(b, f, rows),
         *again,
         *cast(b, 2 * f, rows),
-        _experts(b, "expert up input gradient", d, 2 * f),
+        experts(b, "expert up input gradient", d, 2 * f),
         reduce,
         *transposed_cast(b, 2 * f, rows),
     ]
 
 
 def dense_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
-    """Kernels of the feed-forward block of a dense layer."""
+    """Launches of the feed-forward block of a dense layer."""
     again = [norm(b, model.hidden)] if phase == "B" else []
     return [*again, *_ffn(b, model.hidden, model.dense_hidden, phase)]
 
 
 def _ffn(b: RankBatch, d: int, f: int, phase: Phase) -> list[Launch]:
-    """A feed-forward block that every token takes, its first cast shared with what runs beside it."""
+    """A feed-forward block that every token takes, its first cast shared with what runs next to it."""
     t = b.tokens
     record = FP8 if b.precision == "fp8" else BF16
     if phase == "W":
@@ -381,7 +372,7 @@ def _ffn(b: RankBatch, d: int, f: int, phase: Phase) -> list[Launch]:
     again = [memory("swiglu, cast and transpose", t * f * (2 * BF16 + FP8))] if b.precision == "fp8" else []
     return [
         *restore,
-        *_transposed_weight(b, d * f),
+        *transposed_weight(b, d * f),
         gemm(b, "down input gradient", f, d),
         *transposed_cast(b, d, from_fp8=True),
         *again,

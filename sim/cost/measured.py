@@ -18,9 +18,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sim import documents, schemas
+from sim.descriptions import Description, OneOf
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
-from sim.schemas import Description, OneOf, Seconds
+from sim.schemas import Seconds
 
 PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
 COLLECTIVES = ("combine(B)", "dispatch(F)", "dispatch(B)", "combine(F)")
@@ -43,7 +44,7 @@ class TraceSource(Description):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceOrigin(Description):
-    """What a trace says about the machine that it was taken on; empty or 0 where it says nothing."""
+    """The machine that a trace was taken on; empty or 0 where the trace does not name it."""
 
     file: str
     name: str
@@ -197,7 +198,7 @@ def load_profile(
     Examples
     --------
     >>> round(load_profile("h800-train-measured").phases["mlp(F)"].elapsed_s * 1e6)
-    2215
+    4641
     """
     path = documents.find(str(name_or_path), "hardware/compute", "compute profile", near=near, mark=mark)
     return read_profile(documents.load(path))

@@ -1,16 +1,11 @@
-"""Memory of a training run: what each pipeline rank's GPUs keep, part by part, and whether it fits.
+"""Memory of a training run: the contents of each pipeline rank's GPUs, part by part, and their fit.
 
 Weights, gradients and optimizer follow from the parameters of the stages that a rank holds; activations from
 what one microbatch keeps on each stage and from how many the schedule keeps at a time.
 
-Why this way: schedules stand above this room, so the caller hands in `peak`, the function from bytes a stage
+Why this way: schedules are defined above this room, so the caller hands in `peak`, the function from bytes a stage
 to bytes a rank (`sim.schedule.replay.peaks` of its pipeline). A rank's parts are kept apart, so that an
 overflow can name its causes.
-
-References
-----------
-DeepSeek-V3: arXiv 2412.19437, sections 3.2.3 (recomputation, shared embedding and head) and 3.3 (formats).
-ZeRO: arXiv 1910.02054.
 """
 
 from __future__ import annotations
@@ -41,7 +36,7 @@ class Recipe:
     compute : str
         "fp8": matrices of the layers have FP8 copies, and inputs of experts are kept in FP8. "bf16": neither.
     recompute : str
-        What the backward computes again. "none": nothing. "selective": norms, the up-projections of MLA, and
+        Part that the backward computes again. "none": nothing. "selective": norms, the up-projections of MLA, and
         the output of SwiGLU. "full": whole layers, from their inputs.
     gradient_bytes, master_bytes, moments_bytes : float [bytes per parameter]
         Accumulated gradient; master weight; both Adam moments together.
@@ -59,7 +54,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class RankMemory:
-    """What one GPU of a pipeline rank keeps [bytes]."""
+    """Contents of the memory of one GPU of a pipeline rank [bytes]."""
 
     rank: int
     weights_bytes: float
@@ -82,8 +77,8 @@ class RankMemory:
     def parts(self) -> dict[str, float]:
         """Name -> bytes, the biggest first."""
         named = {
-            one.name.removesuffix("_bytes").replace("_", " "): getattr(self, one.name)
-            for one in fields(self)[1:]
+            part.name.removesuffix("_bytes").replace("_", " "): getattr(self, part.name)
+            for part in fields(self)[1:]
         }
         return dict(sorted(named.items(), key=lambda item: -item[1]))
 
@@ -100,24 +95,43 @@ def memory(
     recipe: Recipe | None = None,
     gpus_per_node: int = 8,
 ) -> tuple[RankMemory, ...]:
-    """Memory of one GPU at each pipeline rank, [num_ranks].
+    """Memory of one GPU at each pipeline rank.
 
     Parameters
     ----------
-    held : sequence, [num_ranks][num_chunks]
+    model : Model
+    layout : Layout
+    stages : sequence of Stage, [num_stages]
+    held : sequence of sequence of int, [num_ranks][num_chunks]
         Stages of each pipeline rank.
     peak : function
         See `Peak`.
     tokens_per_microbatch : float [tokens]
         Of one data-parallel rank, before TP and CP share them.
     ranks_per_token : float, optional
-        Mean number of EP ranks that a token goes to, and so the rows that a rank receives per token it has.
-        Uniform routing without a group limit where left out, the most that a balanced gate can ask for.
+        Mean number of EP ranks that a token goes to, and so the rows that a rank receives per token it has. Uniform routing
+        without a group limit where left out, the most that a balanced gate can ask for.
+    recipe : Recipe, optional
+        DeepSeek-V3's by default.
+    gpus_per_node : int [count]
+
+    Returns
+    -------
+    tuple of RankMemory, [num_ranks]
+
+    Raises
+    ------
+    InputError
+        For a recipe that does not exist.
 
     Notes
     -----
-    Optimizer states are cut as ZeRO-1 does: over DP x CP, those of experts over expert-DP. Where a
-    schedule keeps two copies of a stage, each keeps its own states.
+    Optimizer states are cut as ZeRO-1 does: over DP x CP, those of experts over expert-DP. Where a schedule keeps two copies of a
+    stage, each keeps its own states.
+
+    References
+    ----------
+    DeepSeek-V3, arXiv 2412.19437, sections 3.2.3 and 3.3; ZeRO, arXiv 1910.02054.
     """
     recipe = _checked(recipe or Recipe())
     if ranks_per_token is None:
@@ -127,8 +141,8 @@ def memory(
     per_master = recipe.master_bytes + recipe.moments_bytes
     buffers = buffer_bytes(model, layout, tokens, ranks_per_token, recipe, gpus_per_node)
     rows = []
-    for rank, (mine, activations) in enumerate(zip(held, peak(stage_bytes), strict=True)):
-        count = held_parameters(model, [stages[index] for index in mine])
+    for rank, (own, activations) in enumerate(zip(held, peak(stage_bytes), strict=True)):
+        count = held_parameters(model, [stages[index] for index in own])
         experts = count.experts / layout.ep
         layers = count.layers / layout.tp
         others = layers + (count.embedding + count.head) / layout.tp
@@ -147,19 +161,63 @@ def memory(
 
 
 def uniform_ranks_per_token(model: Model, ep: int) -> float:
-    """Mean number of EP ranks that a token reaches when every choice of experts is equally likely."""
+    """Mean number of EP ranks that a token reaches when every choice of experts is equally likely.
+
+    Parameters
+    ----------
+    model : Model
+    ep : int [ranks]
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    EP x (1 - C(E - E/EP, k) / C(E, k)) for k of E experts.
+
+    Examples
+    --------
+    >>> from sim.workload.model import load_model
+    >>> round(uniform_ranks_per_token(load_model("deepseek-v3"), 64), 2)
+    7.68
+    """
     local = model.num_experts // ep
     miss = math.comb(model.num_experts - local, model.top_k) / math.comb(model.num_experts, model.top_k)
     return ep * (1.0 - miss)
 
 
 def fits(rows: Sequence[RankMemory], capacity_bytes: float) -> bool:
-    """Whether every rank fits."""
+    """Compare the memory of every rank with that of a GPU.
+
+    Parameters
+    ----------
+    rows : sequence of RankMemory
+    capacity_bytes : float [bytes]
+
+    Returns
+    -------
+    bool
+        True where every rank fits.
+    """
     return all(row.total_bytes <= capacity_bytes for row in rows)
 
 
 def require_fit(rows: Sequence[RankMemory], capacity_bytes: float, gpu: str) -> None:
-    """Raise `DoesNotFitError` with the fullest rank and its biggest parts where a rank does not fit."""
+    """Check that every rank fits.
+
+    Parameters
+    ----------
+    rows : sequence of RankMemory
+    capacity_bytes : float [bytes]
+    gpu : str
+        Name of the GPU, for the message.
+
+    Raises
+    ------
+    DoesNotFitError
+        With the fullest rank and its biggest parts.
+    """
     if fits(rows, capacity_bytes):
         return
     worst = max(rows, key=lambda row: row.total_bytes)
@@ -182,10 +240,26 @@ def require_fit(rows: Sequence[RankMemory], capacity_bytes: float, gpu: str) -> 
 def stage_activation_bytes(
     model: Model, stage: Stage, tokens: float, ranks_per_token: float, recipe: Recipe
 ) -> float:
-    """What one microbatch keeps on a stage from its forward to its backward [bytes].
+    """Activations that one microbatch keeps on a stage from its forward to its backward.
 
-    The head keeps the logits in BF16, which become their own gradient in place, and its input. A layer
-    computed again in full is held once more while that happens; `buffer_bytes` counts it.
+    Parameters
+    ----------
+    model : Model
+    stage : Stage
+    tokens : float [tokens]
+        Of one GPU.
+    ranks_per_token : float
+        Rows that a rank receives per token it has.
+    recipe : Recipe
+
+    Returns
+    -------
+    float [bytes]
+
+    Notes
+    -----
+    The head keeps the logits in BF16, which become their own gradient in place, and its input. A layer computed again in full is
+    held once more while that happens; `buffer_bytes` counts it.
     """
     moe = layer_activation_bytes_per_token(model, True, ranks_per_token, recipe)
     dense = layer_activation_bytes_per_token(model, False, ranks_per_token, recipe)
@@ -197,10 +271,24 @@ def stage_activation_bytes(
 def layer_activation_bytes_per_token(
     model: Model, has_experts: bool, ranks_per_token: float, recipe: Recipe
 ) -> float:
-    """What one token keeps in one layer [bytes].
+    """Activations that one token keeps in one layer.
 
-    Kept: the input of attention and of the feed-forward block (BF16), what attention's backward reads, the
-    rows received for experts, and the input of SwiGLU (two widths) of each expert a token takes.
+    Parameters
+    ----------
+    model : Model
+    has_experts : bool
+    ranks_per_token : float
+        Rows that a rank receives per token it has.
+    recipe : Recipe
+
+    Returns
+    -------
+    float [bytes]
+
+    Notes
+    -----
+    Kept: the input of attention and of the feed-forward block (BF16), the inputs of attention's backward, the rows received for
+    experts, and the input of SwiGLU (two widths) of each expert a token takes.
     """
     d = model.hidden
     if recipe.recompute == "full":
@@ -251,12 +339,32 @@ def buffer_bytes(
     recipe: Recipe,
     gpus_per_node: int = 8,
 ) -> float:
-    """What communication and recomputation work in [bytes]; an estimate.
+    """Buffers of communication and recomputation; an estimate.
 
-    Experts' results (BF16 rows) of one forward and one backward on their way to combine; the rings of the
-    two-hop kernel, for every GPU of a node and, sender and receiver, for every node; a boundary tensor in and
-    out, of activations and of gradients, for the pipeline; and one whole layer where layers are computed
-    again.
+    Parameters
+    ----------
+    model : Model
+    layout : Layout
+    tokens : float [tokens]
+        Of one GPU and microbatch.
+    ranks_per_token : float
+        Rows that a rank receives per token it has.
+    recipe : Recipe
+    gpus_per_node : int [count]
+
+    Returns
+    -------
+    float [bytes]
+
+    Notes
+    -----
+    Experts' results (BF16 rows) of one forward and one backward on their way to combine; the rings of the two-hop kernel, for
+    every GPU of a node and, sender and receiver, for every node; a boundary tensor in and out, of activations and of gradients,
+    for the pipeline; and one whole layer where layers are computed again.
+
+    References
+    ----------
+    Rings: default configurations of DeepEP (20 SMs, two a channel; 288 and 128 rows), assumed for every group size.
     """
     record = 2.0 * model.hidden
     total = 4 * tokens * record if layout.pp > 1 else 0.0

@@ -1,14 +1,12 @@
-"""Layers in serving: what each part of a layer takes on one GPU, kernel by kernel, in prefill and in decode.
+"""Decode, and the ends of a model in serving: the work of each part on one GPU, launch by launch.
 
-Parts are cut where communication starts or ends. Prefill: `attention` (to the gate), `shared` (shared experts), `experts`;
-decode: `attention_0` (norm and projections before the core), `attention_1` (core, output projection, gate), `shared`,
-`experts`. `dense` is the feed-forward block of a layer without experts. Each function returns name -> `cost.work.Work`.
+Parts are cut where communication starts or ends: `attention_0` (norm and projections before the core), `attention_1` (core,
+output projection, gate), `shared` (shared experts), `experts`; `dense` is the feed-forward block of a layer without experts.
+Prefill is defined in `sim.cost.prefill`. Each function returns name -> `cost.work.Work`.
 
-Prefill runs the forward kernels of training (`cost.layers`) without what is there for the backward pass. Decode has its own
-list: MLA is absorbed (queries go through the key up-projection and meet the latents, the results through the value
-up-projection), kernels are replayed from a graph and fused as serving engines do: norm with residual and cast, rotary
-embedding with the write into the cache, gate logits to experts in one kernel. Its kernels are so short that each one's
-launch counts.
+MLA is absorbed (queries go through the key up-projection and meet the latents, the results through the value up-projection);
+launches are replayed from a graph and fused as serving engines do: norm with residual and cast, rotary embedding with the
+write into the cache, gate logits to experts in one launch. They are so short that the overhead of each counts.
 """
 
 from __future__ import annotations
@@ -18,37 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sim.cost import layers, work
-from sim.cost.attention import attention_forward_s
-from sim.cost.compute import Dtype, Processor, streaming_s
-from sim.cost.launches import Launch, RankBatch
-from sim.cost.layers import BF16, FP8, FP32
+from sim.cost.compute import Dtype, Processor
+from sim.cost.launches import BF16, FP8, FP32, RankBatch
 from sim.cost.work import Part, Work
-from sim.workload.model import GQA, MLA, Model, mean_context_tokens
-
-_FOR_BACKWARD = ("keep output", "transpose weight", "cast", "transpose scales")
-"""Kernels of a training forward that only the backward pass needs; casts are needed in attention, where they feed GEMMs."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillBatch:
-    """What one GPU prefills at once: prompts, the tokens of each computed now, and those already in the cache."""
-
-    sequences: int
-    new_tokens: int
-    cached_tokens: int = 0
-    tp: int = 1
-    precision: Dtype = "fp8"
-    fused_gate: bool = True
-
-    @property
-    def tokens(self) -> int:
-        """Tokens computed on this GPU."""
-        return self.sequences * self.new_tokens
+from sim.workload.model import GQA, Model
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
-    """What one GPU decodes at once: requests, query tokens of each, and their mean context."""
+    """Requests that one GPU decodes at once, query tokens of each, and their mean context."""
 
     requests: float
     queries: int
@@ -69,112 +45,7 @@ class DecodeBatch:
         return self.tokens * self.tp
 
 
-# --- prefill ----------------------------------------------------------------------------------------------
-
-
-def prefill_attention(
-    p: Processor, model: Model, b: PrefillBatch, layer_idx: int, *, gated: bool = True
-) -> Part:
-    """Norms, projections, core and gate of one layer.
-
-    Notes
-    -----
-    The core of a prompt of which c tokens are cached is that of the whole prompt less that of its first c tokens. Their
-    latents are projected again to keys and values (MLA keeps only latents). TP: every rank has its part of the heads for
-    the tokens of its whole group, so times are those of its own tokens.
-    """
-    batch = RankBatch(b.sequences, b.new_tokens, precision=b.precision)
-    ops = layers.attention(model, batch, "F", layer_idx=layer_idx, gated=gated and not b.fused_gate)
-    kernels = [
-        work.of_operation(p, op) for op in ops if op.kind != "attention_forward" and op.name != "keep output"
-    ]
-    kernels.append(_core(p, next(op for op in ops if op.kind == "attention_forward"), b))
-    a = model.attention
-    if b.cached_tokens and isinstance(a, MLA):
-        width = a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
-        rows = b.sequences * b.cached_tokens
-        kernels.append(work.gemm(p, "kv up, cached", rows, width, a.kv_lora_rank, b.precision))
-    fused = _fused_gate(p, model, b.tokens) if gated and b.fused_gate else ()
-    return work.part(*kernels, *fused)
-
-
-def _core(p: Processor, op: Launch, b: PrefillBatch) -> Work:
-    def window(tokens: int) -> int | None:
-        return min(round(op.context_tokens), tokens) if op.context_tokens < b.new_tokens else None
-
-    def scores(tokens: int) -> float:
-        """Query-key pairs of one sequence."""
-        return tokens * mean_context_tokens(tokens, True, window(tokens), None)
-
-    context = b.cached_tokens + b.new_tokens
-    new = scores(context) - (scores(b.cached_tokens) if b.cached_tokens else 0.0)
-    moved = work.attention_bytes(b.tokens, b.sequences * context, op.heads, op.kv_heads, op.k, op.n)
-    computed_s = attention_forward_s(
-        p,
-        b.sequences,
-        b.new_tokens,
-        op.heads,
-        op.k,
-        op.n,
-        context_tokens=window(context),
-        before_tokens=b.cached_tokens,
-    )
-    return Work(
-        "attention core",
-        "bf16",
-        2.0 * b.sequences * op.heads * (op.k + op.n) * new,
-        moved,
-        max(
-            computed_s, streaming_s(p, moved)
-        ),  # a few queries after a long prompt only read its keys and values
-    )
-
-
-def prefill_shared(p: Processor, model: Model, b: PrefillBatch) -> Part:
-    """The shared experts, on this GPU's own tokens."""
-    if not model.num_shared_experts:
-        return {}
-    return _ffn_prefill(p, b, model.hidden, model.expert_hidden * model.num_shared_experts)
-
-
-def prefill_dense(p: Processor, model: Model, b: PrefillBatch) -> Part:
-    """The feed-forward block of a dense layer."""
-    return _ffn_prefill(p, b, model.hidden, model.dense_hidden)
-
-
-def prefill_experts(
-    p: Processor, model: Model, b: PrefillBatch, rows: Sequence[float], received_tokens: float
-) -> Part:
-    """Routed experts of one rank.
-
-    `rows` [num_local_experts]: (token, expert) pairs of each; `received_tokens`: distinct tokens that came.
-    """
-    batch = RankBatch(
-        b.sequences,
-        b.new_tokens,
-        expert_rows=tuple(round(r) for r in rows),
-        received_tokens=received_tokens,
-        precision=b.precision,
-    )
-    ops = layers.moe_mlp(_without_shared(model), batch, "F")
-    return work.part(*(work.of_operation(p, op) for op in ops if op.name not in _FOR_BACKWARD))
-
-
-def _without_shared(model: Model) -> Model:
-    """The model without shared experts: what its routed experts take alone."""
-    return replace(model, num_shared_experts=0)
-
-
-def _ffn_prefill(p: Processor, b: PrefillBatch, d: int, f: int) -> Part:
-    t, record = b.tokens, FP8 if b.precision == "fp8" else BF16
-    return work.part(
-        work.gemm(p, "up", t, 2 * f, d, b.precision),
-        work.streaming(p, "swiglu", t * f * (2 * BF16 + record)),
-        work.gemm(p, "down", t, d, f, b.precision),
-    )
-
-
-def _fused_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
+def fused_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
     """Gate logits in BF16, then scores, groups and top-k of a token in one kernel."""
     if not model.num_experts:
         return ()
@@ -186,7 +57,19 @@ def _fused_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
 
 
 def decode_attention_0(p: Processor, model: Model, b: DecodeBatch) -> Part:
-    """From the residual stream to the queries: what can run before the core."""
+    """Time and work in decode from the residual stream to the queries: the part that can run before the core.
+
+    Parameters
+    ----------
+    p : Processor
+    model : Model
+    b : DecodeBatch
+
+    Returns
+    -------
+    Part
+        Launches by name.
+    """
     a, d, t = model.attention, model.hidden, b.group_tokens
     record = FP8 if b.precision == "fp8" else BF16
     joined = work.streaming(p, "add, norm and cast", t * d * (3 * BF16 + record))
@@ -211,7 +94,23 @@ def decode_attention_0(p: Processor, model: Model, b: DecodeBatch) -> Part:
 def decode_attention_1(
     p: Processor, model: Model, b: DecodeBatch, layer_idx: int, *, gated: bool = True
 ) -> Part:
-    """Core, output projection, norm and gate."""
+    """Time and work of core, output projection, norm and gate in decode.
+
+    Parameters
+    ----------
+    p : Processor
+    model : Model
+    b : DecodeBatch
+    layer_idx : int
+        Place of the layer in the model: it decides whether its attention has a window.
+    gated : bool
+        A gate follows: the layer has experts.
+
+    Returns
+    -------
+    Part
+        Launches by name.
+    """
     a, d, t = model.attention, model.hidden, b.group_tokens
     record = FP8 if b.precision == "fp8" else BF16
     requests, heads = b.requests * b.tp, a.num_heads // b.tp
@@ -247,13 +146,13 @@ def decode_attention_1(
     kernels.append(work.gemm(p, "o", t, d, out, b.precision))
     kernels.append(work.streaming(p, "add, norm and cast", b.tokens * d * (3 * BF16 + record)))
     if gated:
-        kernels += _fused_gate(p, model, b.tokens) if b.fused_gate else _small_gate(p, model, b.tokens)
+        kernels += fused_gate(p, model, b.tokens) if b.fused_gate else _small_gate(p, model, b.tokens)
     return work.part(*kernels)
 
 
 def _small_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
     """The gate as in training."""
-    return tuple(work.of_operation(p, op) for op in layers.small_gate(model, RankBatch(1, tokens)))
+    return tuple(work.launch_work(p, op) for op in layers.small_gate(model, RankBatch(1, tokens)))
 
 
 def _attended(a: GQA, context_tokens: float, layer_idx: int) -> float:
@@ -264,14 +163,38 @@ def _attended(a: GQA, context_tokens: float, layer_idx: int) -> float:
 
 
 def decode_shared(p: Processor, model: Model, b: DecodeBatch) -> Part:
-    """The shared experts, on this GPU's own tokens."""
+    """Time and work of the shared experts in decode, on this GPU's own tokens.
+
+    Parameters
+    ----------
+    p : Processor
+    model : Model
+    b : DecodeBatch
+
+    Returns
+    -------
+    Part
+        Launches by name.
+    """
     if not model.num_shared_experts:
         return {}
     return _ffn_decode(p, b, model.hidden, model.expert_hidden * model.num_shared_experts)
 
 
 def decode_dense(p: Processor, model: Model, b: DecodeBatch) -> Part:
-    """The feed-forward block of a dense layer; TP cuts its width."""
+    """Time and work of the feed-forward block of a dense layer in decode; TP cuts its width.
+
+    Parameters
+    ----------
+    p : Processor
+    model : Model
+    b : DecodeBatch
+
+    Returns
+    -------
+    Part
+        Launches by name.
+    """
     wide = replace(b, requests=b.requests * b.tp, tp=1)
     return _ffn_decode(p, wide, model.hidden, model.dense_hidden // b.tp)
 
@@ -288,9 +211,23 @@ def _ffn_decode(p: Processor, b: DecodeBatch, d: int, f: int) -> Part:
 def decode_experts(
     p: Processor, model: Model, precision: Dtype, rows: Sequence[float], expected_rows: float
 ) -> Part:
-    """Routed experts of one rank: two masked grouped GEMMs, planned for the mean of all ranks.
+    """Time and work of the routed experts of one rank in decode: two masked grouped GEMMs, planned for the mean of all ranks.
 
-    An expert that any token chose streams its weights; `rows` [num_local_experts].
+    Parameters
+    ----------
+    p : Processor
+    model : Model
+    precision : str
+        "fp8" or "bf16".
+    rows : sequence of float, [num_local_experts]
+        (token, expert) pairs of each expert; one that any token chose streams its weights.
+    expected_rows : float
+        Mean rows an expert over all ranks, which the library plans for.
+
+    Returns
+    -------
+    Part
+        Launches by name.
     """
     d, f = model.hidden, model.expert_hidden
     counts = [max(1, round(r)) for r in rows if r > 0]
@@ -306,7 +243,22 @@ def decode_experts(
 
 
 def ends(p: Processor, model: Model, tokens: float, sampled: float) -> Part:
-    """Embedding of `tokens`, final norm, output head and sampling of the `sampled` ones."""
+    """Time and work of embedding, final norm, output head and sampling.
+
+    Parameters
+    ----------
+    p : Processor
+    model : Model
+    tokens : float
+        Tokens that are embedded.
+    sampled : float
+        Tokens that go through the head.
+
+    Returns
+    -------
+    Part
+        Launches by name.
+    """
     d, v = model.hidden, model.vocab
     rows = max(1, round(sampled))
     return work.part(
@@ -318,7 +270,19 @@ def ends(p: Processor, model: Model, tokens: float, sampled: float) -> Part:
 
 
 def mtp_join(p: Processor, model: Model, tokens: float) -> Part:
-    """What a multi-token-prediction module has before its layer: an embedding row, two norms, one projection."""
+    """Time and work of a multi-token-prediction module up to its layer: an embedding row, two norms and one projection.
+
+    Parameters
+    ----------
+    p : Processor
+    model : Model
+    tokens : float
+
+    Returns
+    -------
+    Part
+        Launches by name.
+    """
     d, rows = model.hidden, max(1, round(tokens))
     return work.part(
         work.streaming(p, "norms of the join", rows * d * 3 * BF16, count=2),
@@ -329,10 +293,26 @@ def mtp_join(p: Processor, model: Model, tokens: float) -> Part:
 def phases(
     p: Processor, copies: float, tokens: float, hidden: int, record_bytes: float, direction: str
 ) -> tuple[Work, Work]:
-    """Send and receive phase of a low-latency kernel, for which it takes the SMs.
+    """Work of the send and the receive phase of a low-latency kernel, for which it takes the SMs.
 
-    Memory-bound: a dispatch reads each token once, casts and writes a record for each choice; receiving packs what came.
-    A combine writes a record a choice, and its receiver reads them all and writes their weighted sum.
+    Parameters
+    ----------
+    p : Processor
+    copies, tokens : float
+        Records that a rank sends, and its tokens.
+    hidden : int [elements]
+    record_bytes : float [bytes]
+    direction : str
+        "dispatch" or "combine".
+
+    Returns
+    -------
+    (Work, Work)
+
+    Notes
+    -----
+    Memory-bound: a dispatch reads each token once, casts and writes a record for each choice; receiving packs the records that
+    came. A combine writes a record a choice, and its receiver reads them all and writes their weighted sum.
     """
     records, token = copies * record_bytes, tokens * hidden * BF16
     sent, received = (

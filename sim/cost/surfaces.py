@@ -7,28 +7,55 @@ from collections.abc import Callable, Sequence
 
 
 def line(x: Sequence[float], y: Sequence[float]) -> Callable[[float], float]:
-    """A function through the points (`x` ascending, two or more), any unit."""
+    """Make a function through some points: straight lines between them, the last slope beyond, the first value below.
 
-    def at(value: float) -> float:
+    Parameters
+    ----------
+    x, y : sequence of float, [num_points]
+        In any unit; `x` ascending, two or more.
+
+    Returns
+    -------
+    function
+
+    Examples
+    --------
+    >>> line([0, 1, 2], [0, 10, 30])(1.5)
+    20.0
+    """
+
+    def value_at(value: float) -> float:
         i, fraction = _between(x, value)
         return y[i] + fraction * (y[i + 1] - y[i])
 
-    return at
+    return value_at
 
 
 def plane(
     x: Sequence[float], y: Sequence[float], z: Sequence[Sequence[float]]
 ) -> Callable[[float, float], float]:
-    """A function through a grid of points, `z` [num_x, num_y], linear along each axis."""
+    """Make a function through a grid of points, linear along each axis.
 
-    def at(first: float, second: float) -> float:
+    Parameters
+    ----------
+    x : sequence of float, [num_x]
+    y : sequence of float, [num_y]
+    z : sequence of sequence of float, [num_x][num_y]
+        In any unit; `x` and `y` ascending, two or more of each.
+
+    Returns
+    -------
+    function
+    """
+
+    def value_at(first: float, second: float) -> float:
         i, u = _between(x, first)
         j, v = _between(y, second)
         low, high = z[i], z[i + 1]
         near = low[j] + v * (low[j + 1] - low[j])
         return near + u * (high[j] + v * (high[j + 1] - high[j]) - near)
 
-    return at
+    return value_at
 
 
 def _between(x: Sequence[float], value: float) -> tuple[int, float]:

@@ -1,6 +1,6 @@
 """The bound of a decode step by its exchanges alone, as published for expert parallelism over one link.
 
-Reference: Insights into DeepSeek-V3, ISCA 2025, arXiv 2505.09343, section 2.3.2. Its figures: 120.96 us, 14.76 ms and about 67
+Reference: Insights into DeepSeek-V3, ISCA 2025, arXiv 2505.09343, section 2.3.2. Its numbers: 120.96 us, 14.76 ms and about 67
 tokens/s at 50 GB/s; 6.72 us and 0.82 ms at 900 GB/s. They take a hidden size of 7,000, 9 experts a token (the shared one
 travels too), bytes alone and no latency; and 900 GB/s would need a domain that holds every expert.
 """
@@ -26,7 +26,7 @@ class TpotBound:
 
     @property
     def tokens_per_s(self) -> float:
-        """Of one user."""
+        """Decode speed of one user [tokens/s]."""
         return 1.0 / self.tpot_s
 
 
@@ -41,7 +41,7 @@ def tpot_bound(
     num_layers: int = 61,
     num_microbatches: int = 2,
 ) -> TpotBound:
-    """Time a token by communication alone.
+    """Bound the time of an output token by communication alone.
 
     Parameters
     ----------
@@ -53,11 +53,26 @@ def tpot_bound(
         Experts that a token is sent to.
     hidden : int [elements]
     dispatch_bytes, combine_bytes : float [bytes per element]
+    num_layers, num_microbatches : int [count]
+
+    Returns
+    -------
+    TpotBound
 
     Notes
     -----
-    exchange = (dispatch + combine) bytes x tokens x copies x hidden / rate; a layer takes one for each microbatch, whose
-    compute hides behind the other's exchange; TPOT = layers x that.
+    collective = (dispatch + combine) bytes x tokens x copies x hidden / rate; a layer takes one for each microbatch, whose compute
+    hides behind the other's; TPOT = layers x that.
+
+    References
+    ----------
+    "Insights into DeepSeek-V3", ISCA 2025, arXiv 2505.09343, section 2.3.2.
+
+    Examples
+    --------
+    >>> bound = tpot_bound(50e9)
+    >>> f"{bound.exchange_s * 1e6:.2f} us, {bound.tpot_s * 1e3:.2f} ms, {bound.tokens_per_s:.1f} tokens/s"
+    '120.96 us, 14.76 ms, 67.8 tokens/s'
     """
     elements = tokens * copies * hidden
     dispatch = dispatch_bytes * elements / rate_bytes_per_s

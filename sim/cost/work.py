@@ -1,4 +1,4 @@
-"""Work: what a kernel does beside how long it takes: FLOPs, bytes of HBM, time; the points of a roofline.
+"""Work: FLOPs, bytes of HBM and time of a launch; the points of a roofline.
 
 FLOPs are those of products on the tensor cores, two for a multiply and an add, of rows that exist: padding and what a
 masked attention block computes for nothing are left out, what is computed again is not. Bytes are what HBM must give and
@@ -33,23 +33,23 @@ _SUM_BYTES = 8.0  # of an element of a weight gradient: read, added to and writt
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """All launches of one kernel."""
+    """One launch, or several of one name, counted together."""
 
     name: str
     dtype: str
-    """Of the operands of its products, `bf16` or `fp8`; empty where it multiplies nothing."""
+    """Format of the operands of its products, `bf16` or `fp8`; empty where it multiplies nothing."""
     flops: float
     moved_bytes: float
     time_s: float
 
 
 Part = Mapping[str, Work]
-"""Name -> kernels that run one after the other."""
+"""Name -> launches that run one after the other."""
 
 
 def total_s(part: Part) -> float:
-    """Sum of a part's kernels [s]."""
-    return float(sum(one.time_s for one in part.values()))
+    """Sum of a part's launches [s]."""
+    return float(sum(work.time_s for work in part.values()))
 
 
 def dense_peaks(gpu: Gpu) -> dict[str, float]:
@@ -59,32 +59,32 @@ def dense_peaks(gpu: Gpu) -> dict[str, float]:
 
 
 def least_s(part: Part, peak_flops: Mapping[str, float]) -> float:
-    """FLOPs of a part's kernels, each over the dense peak of its own format [s]; `peak_flops` by format [FLOP/s]."""
-    return float(sum(one.flops / peak_flops[one.dtype] for one in part.values() if one.flops))
+    """FLOPs of a part's launches, each over the dense peak of its own format [s]; `peak_flops` by format [FLOP/s]."""
+    return float(sum(work.flops / peak_flops[work.dtype] for work in part.values() if work.flops))
 
 
-def bytes_of(part: Part) -> float:
-    """Bytes of HBM that a part's kernels move [bytes]."""
-    return float(sum(one.moved_bytes for one in part.values()))
+def hbm_bytes(part: Part) -> float:
+    """Bytes of HBM that a part's launches move [bytes]."""
+    return float(sum(work.moved_bytes for work in part.values()))
 
 
-def part(*kernels: Work) -> dict[str, Work]:
-    """Kernels under their names; those of one name together."""
-    found: dict[str, Work] = {}
-    for one in kernels:
-        found[one.name] = together(one.name, (found[one.name], one)) if one.name in found else one
-    return found
+def part(*launches: Work) -> dict[str, Work]:
+    """Launches under their names; those of one name together."""
+    named: dict[str, Work] = {}
+    for own in launches:
+        named[own.name] = together(own.name, (named[own.name], own)) if own.name in named else own
+    return named
 
 
-def together(name: str, kernels: Iterable[Work]) -> Work:
-    """Several kernels as one; of their formats, the one that computes most."""
-    mine = tuple(kernels)
+def together(name: str, launches: Iterable[Work]) -> Work:
+    """Several launches as one; of their formats, the one that computes most."""
+    parts = tuple(launches)
     return Work(
         name,
-        max(mine, key=lambda one: one.flops).dtype if mine else "",
-        sum(one.flops for one in mine),
-        sum(one.moved_bytes for one in mine),
-        sum(one.time_s for one in mine),
+        max(parts, key=lambda work: work.flops).dtype if parts else "",
+        sum(work.flops for work in parts),
+        sum(work.moved_bytes for work in parts),
+        sum(work.time_s for work in parts),
     )
 
 
@@ -106,13 +106,13 @@ def grouped_gemm(
     layout: Layout = "masked",
     expected_rows: float | None = None,
 ) -> Work:
-    """One GEMM per expert or head in one kernel; see `compute.grouped_gemm_s`."""
+    """One GEMM per expert or head in one launch; see `compute.grouped_gemm_s`."""
     time_s = grouped_gemm_s(p, rows, n, k, dtype, layout=layout, expected_rows=expected_rows)
     return _product(p, name, rows, n, k, dtype, time_s)
 
 
 def streaming(p: Processor, name: str, moved_bytes: float, count: int = 1) -> Work:
-    """A kernel that only moves bytes, launched `count` times."""
+    """A launch that only moves bytes, repeated `count` times."""
     return Work(name, "", 0.0, count * moved_bytes, count * streaming_s(p, moved_bytes))
 
 
@@ -166,15 +166,26 @@ def gqa_decode(
 
 
 def attention_bytes(queries: float, keys: float, heads: int, kv_heads: int, qk: int, v: int) -> float:
-    """What a forward core reads and writes: queries and results of `heads`, keys and values of `kv_heads` [bytes]."""
+    """Bytes that a forward core reads and writes: queries and results of `heads`, keys and values of `kv_heads` [bytes]."""
     return _BF16 * (queries * heads + keys * kv_heads) * (qk + v)
 
 
 # --- operations of training -------------------------------------------------------------------------------
 
 
-def of_operation(p: Processor, op: Launch) -> Work:
-    """All launches of one operation."""
+def launch_work(p: Processor, op: Launch) -> Work:
+    """Count the work of all repetitions of one launch.
+
+    Parameters
+    ----------
+    p : Processor
+    op : Launch
+
+    Returns
+    -------
+    Work
+        FLOPs of products of rows that exist, bytes that HBM must move once, and the time of `launches_s`.
+    """
     time_s = launches_s(p, op)
     if op.kind == "memory":
         return Work(op.name, "", 0.0, op.count * (op.moved_bytes - op.cached_bytes), time_s)

@@ -90,6 +90,7 @@ class Network:
         self._batches: list[_Batch] = []
         self._arrivals: list[Island] = []
         self._runners: list[_Runner] = []
+        self._held = np.zeros(len(cluster.names), dtype=bool)  # resources that a runner's island uses
 
     def transfer(self, flows: Flows, *, gather_fraction: float = 5e-4) -> Event:
         """Start a batch of flows now.
@@ -127,7 +128,7 @@ class Network:
         for new in arrivals:
             touched = [
                 runner
-                for runner in self._runners
+                for runner in (self._runners if self._held[new.rows].any() else ())
                 if np.isin(new.rows, runner.island.rows, assume_unique=True).any()
             ]
             if not touched:
@@ -141,6 +142,7 @@ class Network:
                 fresh = [other for other in fresh if other not in touched]
                 runner = _Runner(merge([*(old.island for old in touched), new]))
             self._runners.append(runner)
+            self._held[runner.island.rows] = True
             fresh.append(runner)
         for runner in fresh:
             self._run(runner)
@@ -160,6 +162,7 @@ class Network:
             self._run(runner)
         else:
             self._runners.remove(runner)
+            self._held[runner.island.rows] = False
             self.saturated_s[runner.island.rows] += runner.island.saturated_s
 
     def _commit(self, runner: _Runner) -> None:

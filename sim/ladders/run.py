@@ -9,7 +9,8 @@ its reciprocal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sim.ladders.designs import Designs, Outcome, gap
 from sim.ladders.removals import Removal, removals
 from sim.ladders.spec import NAIVE, Ladder, parts, read
 from sim.metrics import dimension_of, more_is_better
+from sim.runs.kinds import Keep, Progress
 from sim.runs.result import provenance
 from sim.scenario.descriptions import Scenario
 from sim.version import __version__
@@ -30,7 +32,9 @@ SCHEMA = "moesim.ladder/1"
 WAYS = ("cumulative", "added_first", "removed_last")
 """The ways to read a rung."""
 
-Progress = Callable[[str], None]
+Plan = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""Way -> rung -> hardware -> the key of its run."""
+_NOT_RUN = Outcome(None, "not run: the ladder was stopped before it")
 _SAME = 1e-9  # relative; closer values are one
 
 
@@ -50,13 +54,14 @@ def run_file(spec: str | Path, progress: Progress = lambda _: None) -> dict[str,
     return run(read(spec), progress)
 
 
-def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
+def run(ladder: Ladder, progress: Progress = lambda _: None, keep: Keep = lambda _: None) -> dict[str, Any]:
     """Run a ladder.
 
     Parameters
     ----------
     ladder : Ladder
     progress : called with a sentence now and then
+    keep : given, as rungs, sections and curves end, what makes the document of those that have
 
     Returns
     -------
@@ -78,38 +83,86 @@ def run(ladder: Ladder, progress: Progress = lambda _: None) -> dict[str, Any]:
     if designs.problems:
         raise InputError(list(dict.fromkeys(designs.problems)))
     _check_metrics(ladder, designs, plan, axes)
-    ways = {
-        way: {rung: {name: designs.run(key) for name, key in row.items()} for rung, row in rows.items()}
-        for way, rows in plan.items()
-    }
-    metric = ladder.spec.metric
+    ended = _Ended(ladder, designs, plan, len(needs) + len(axes))
+    for way, rows in plan.items():
+        for rung, row in rows.items():
+            ended.ways[way][rung] = {name: designs.run(key) for name, key in row.items()}
+            keep(ended.part)
+    ways = ended.ways
     if not any(outcome.metrics for way in ways.values() for row in way.values() for outcome in row.values()):
         reason = ways["cumulative"][NAIVE][ladder.reference].reason
         raise InfeasibleError(
             f"no design of ladder {ladder.spec.name} fits on any machine; the naive one: {reason}"
         )
-    also = removals(ladder)
-    rungs = [_rung(ladder, rung, ways) | _others(also.get(rung)) for rung in ways["cumulative"]]
-    last = rungs[-1]["name"]
-    ends = {NAIVE: plan["cumulative"][NAIVE], "full": plan["cumulative"][last]}
-    return {
-        "schema": SCHEMA,
-        "name": ladder.spec.name,
-        "title": ladder.spec.title or ladder.spec.name,
-        "metric": {
-            "name": metric,
-            "more_is_better": more_is_better(parts(metric)[0]),
-            "dimension": dimension_of(parts(metric)[0]),
-        },
-        "beside": [{"name": name, "dimension": dimension_of(parts(name)[0])} for name in ladder.spec.beside],
-        "reference": ladder.reference,
-        "hardware": {name: _machine(ladder, name, designs, ends, rungs) for name in ladder.spec.hardware},
-        "rungs": rungs,
-        "enough": {name: enough.run(ladder, name, need, designs) for name, need in needs.items()},
-        "curves": {name: break_even.run(ladder, name, axis, designs) for name, axis in axes.items()},
-        "warnings": _idle(ladder, plan, rungs),
-        "provenance": {"version": __version__, "runs": designs.num_runs, "ladder": ladder.document.tree},
-    }
+    for name, need in needs.items():
+        ended.enough[name] = enough.run(ladder, name, need, designs)
+        keep(ended.part)
+    for name, axis in axes.items():
+        ended.curves[name] = break_even.run(ladder, name, axis, designs)
+        keep(ended.part)
+    return ended.document(ways)
+
+
+@dataclass(slots=True)
+class _Ended:
+    """The parts of a ladder under way that have ended."""
+
+    ladder: Ladder
+    designs: Designs
+    plan: Plan
+    num_more: int
+    ways: dict[str, dict[str, dict[str, Outcome]]] = field(default_factory=lambda: {way: {} for way in WAYS})
+    enough: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, Any] = field(default_factory=dict)
+
+    def part(self) -> dict[str, Any] | None:
+        """Return the document of the rungs that have ended, of which some may not be read in every way; None without any."""
+        rungs = self.ways["cumulative"]
+        if not any(outcome.metrics for row in rungs.values() for outcome in row.values()):
+            return None
+        ways = {
+            way: {
+                rung: self.ways[way].get(rung) or dict.fromkeys(row, _NOT_RUN) for rung, row in rungs.items()
+            }
+            for way in WAYS
+        }
+        finished = sum(map(len, self.ways.values())) + len(self.enough) + len(self.curves)
+        total = sum(map(len, self.plan.values())) + self.num_more
+        return {
+            "schema": SCHEMA,
+            "partial": {"finished": finished, "of": total, "what": "parts"},
+        } | self.document(ways)
+
+    def document(self, ways: Mapping[str, Mapping[str, Mapping[str, Outcome]]]) -> dict[str, Any]:
+        """Return the document of rungs read in three ways."""
+        ladder, designs, plan, metric = self.ladder, self.designs, self.plan, self.ladder.spec.metric
+        also = removals(ladder)
+        rungs = [_rung(ladder, rung, ways) | _others(also.get(rung)) for rung in ways["cumulative"]]
+        ends = {NAIVE: plan["cumulative"][NAIVE], "full": plan["cumulative"][rungs[-1]["name"]]}
+        return {
+            "schema": SCHEMA,
+            "name": ladder.spec.name,
+            "title": ladder.spec.title or ladder.spec.name,
+            "metric": {
+                "name": metric,
+                "more_is_better": more_is_better(parts(metric)[0]),
+                "dimension": dimension_of(parts(metric)[0]),
+            },
+            "beside": [
+                {"name": name, "dimension": dimension_of(parts(name)[0])} for name in ladder.spec.beside
+            ],
+            "reference": ladder.reference,
+            "hardware": {name: _machine(ladder, name, designs, ends, rungs) for name in ladder.spec.hardware},
+            "rungs": rungs,
+            "enough": dict(self.enough),
+            "curves": dict(self.curves),
+            "warnings": _idle(ladder, plan, rungs),
+            "provenance": {
+                "version": __version__,
+                "runs": designs.num_runs,
+                "ladder": ladder.document.tree,
+            },
+        }
 
 
 def check(spec: str | Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sim import limits
 from sim.engine import executor
 from sim.engine.records import Trace, TransferRecord
 from sim.runs import metrics as measure
@@ -14,8 +15,6 @@ from sim.runs.routing import record_of, routings
 from sim.scenario.all_to_all import AllToAll
 from sim.scenario.descriptions import Scenario
 from sim.schedule.collectives import Collective
-
-_MATRIX_LIMIT = 256  # ranks; a larger traffic matrix is left out of the result
 
 
 def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
@@ -60,7 +59,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
         trace = executor.run_together(cluster, name, exchanges, start_s=whole.end_s)
         found[name] = measure.of_exchange(trace, exchanges, dtype, hidden)
         timeline += [_bars(one) for one in trace.transfers]
-        if scenario.ep <= _MATRIX_LIMIT:
+        if scenario.ep <= limits.MATRIX_RANKS:
             matrix = exchanges[0].records * record
             traffic[name] = (matrix if direction == "dispatch" else matrix.T).round().astype(int).tolist()
         whole.transfers += trace.transfers

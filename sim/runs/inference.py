@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sim import limits
 from sim.cost.deployment import Footprint, footprint, require_batch
 from sim.cost.work import Part, total_s
 from sim.engine.inference import PassRecord
@@ -27,7 +28,6 @@ from sim.schedule.collectives import KINDS, record_bytes
 from sim.workload.model import Model
 
 _SHOWN_NODES = 120  # of the timeline
-_MATRIX_LIMIT = 256  # ranks; a larger traffic matrix is left out of the result
 
 
 def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _facts(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, An
                 }
             ],
         },
-        "traffic": traffic if one.ranks <= _MATRIX_LIMIT else {},
+        "traffic": traffic if one.ranks <= limits.MATRIX_RANKS else {},
         "rank_loads": [load.tolist() for load in loads],
         "links": {},
         **kernel_list.of_pass(one),

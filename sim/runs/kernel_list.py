@@ -14,7 +14,7 @@ from typing import Any
 from sim.cluster.hardware import Hardware
 from sim.cost.compute import Dtype, processor
 from sim.cost.layers import layer_phases
-from sim.cost.work import Work, dense_peaks, gemm, mla_decode, of_operation, part
+from sim.cost.work import Work, dense_peaks, gemm, launch_work, mla_decode, part
 from sim.runs.passes import Pass
 from sim.scenario.training import Training
 from sim.schedule.stage_times import ChunkWork
@@ -46,7 +46,7 @@ def of_training(hardware: Hardware, model: Model, work: Training, ranks_per_toke
     phases = {
         name: part(
             *(
-                _cut(of_operation(p, op), shared if op == loaded else 1)
+                _cut(launch_work(p, op), shared if op == loaded else 1)
                 for op, loaded in zip(operations, more[name], strict=True)
             )
         )

@@ -11,6 +11,8 @@ from sim.scenario.descriptions import Scenario
 
 Result = dict[str, Any]
 Progress = Callable[[str], None]
+Keep = Callable[[Callable[[], Result | None]], None]
+"""Takes what makes the document of all that has ended so far, None where nothing has, to write it or not."""
 Figures = Mapping[str, float]
 
 LINKS = (

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.cost.work import bytes_of, least_s
+from sim.cost.work import hbm_bytes, least_s
 from sim.runs.passes import Pass
 from sim.schedule import bounds
 from sim.schedule import inference as plans
@@ -27,7 +27,7 @@ def bounds_s(one: Pass) -> dict[str, float]:
     ends = one.ends().values()
     need = np.zeros((2, one.ranks))
     need[0] = sum(least_s(part, one.peaks) for part in ends)
-    need[1] = sum(bytes_of(part) for part in ends)
+    need[1] = sum(hbm_bytes(part) for part in ends)
     for node in one.program():
         if node.stream == plans.COMPUTE:
             need += one.need(node)[1:]

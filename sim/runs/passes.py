@@ -16,11 +16,13 @@ import numpy as np
 from sim.cluster import topology
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Floats
+from sim.cost import prefill
 from sim.cost import serving_kernels as kernels
 from sim.cost.compute import Dtype, Processor, processor
 from sim.cost.deployment import CACHE_BYTES
-from sim.cost.serving_kernels import DecodeBatch, PrefillBatch
-from sim.cost.work import Part, Work, bytes_of, dense_peaks, least_s, part, total_s
+from sim.cost.prefill import PrefillBatch
+from sim.cost.serving_kernels import DecodeBatch
+from sim.cost.work import Part, Work, dense_peaks, hbm_bytes, least_s, part, total_s
 from sim.engine import fluid
 from sim.engine.inference import PassRecord, run_pass
 from sim.runs.routing import place
@@ -206,7 +208,7 @@ class Pass:
         return needs
 
     def _need(self, kernels_: Part) -> tuple[float, float, float]:
-        return total_s(kernels_), least_s(kernels_, self.peaks), bytes_of(kernels_)
+        return total_s(kernels_), least_s(kernels_, self.peaks), hbm_bytes(kernels_)
 
     def _hbm_share(self, compute_s: float) -> float:
         """What the exchanges of one layer leave of the HBM rate while a microbatch computes [fraction]."""
@@ -250,12 +252,12 @@ class Pass:
         else:
             batch = self.prefill_batch()
             found = {
-                "attention": kernels.prefill_attention(p, model, batch, first),
-                "shared": kernels.prefill_shared(p, model, batch),
+                "attention": prefill.prefill_attention(p, model, batch, first),
+                "shared": prefill.prefill_shared(p, model, batch),
             }
             if model.num_dense_layers:
-                plain = kernels.prefill_attention(p, model, batch, first, gated=False)
-                found["dense"] = part(*plain.values(), *kernels.prefill_dense(p, model, batch).values())
+                plain = prefill.prefill_attention(p, model, batch, first, gated=False)
+                found["dense"] = part(*plain.values(), *prefill.prefill_dense(p, model, batch).values())
         reduced = Work("tensor-parallel reduction", "", 0.0, 0.0, self._tp_s())
         if reduced.time_s:
             for name in ("attention", "attention_1", "dense"):
@@ -325,7 +327,7 @@ class Pass:
     def _experts(self, rows: tuple[int, ...], received: float, expected: float) -> Part:
         if self.decode:
             return kernels.decode_experts(self.p, self.model, self.precision, rows, expected)
-        return kernels.prefill_experts(self.p, self.model, self.prefill_batch(), rows, received)
+        return prefill.prefill_experts(self.p, self.model, self.prefill_batch(), rows, received)
 
     # --- time --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from sim.errors import InfeasibleError
 from sim.scenario.all_to_all import AllToAll
 from sim.scenario.descriptions import Scenario
 from sim.schedule.collectives import record_bytes
@@ -19,8 +18,6 @@ from sim.workload.gating import popularity
 from sim.workload.placement import Placement, contiguous, eplb
 from sim.workload.traffic import Routing, route
 
-MAX_PAIRS = 2**25
-"""Of ranks that exchange in one run: a pair may be a flow, and a flow takes about a kilobyte."""
 _POPULARITY, _PAST, _TOKENS = 0, 1, 2  # purposes of the derived generators
 
 
@@ -30,11 +27,6 @@ def routings(scenario: Scenario) -> list[Routing]:
     assert isinstance(work, AllToAll)
     per_node = scenario.gpus_per_node
     groups = scenario.num_ranks // ep
-    if groups * ep**2 > MAX_PAIRS:
-        raise InfeasibleError(
-            f"{groups:,} EP groups of {ep:,} ranks have {groups * ep**2:,} pairs that exchange; at most {MAX_PAIRS:,} are "
-            "simulated together"
-        )
     if work.spec.bytes_per_rank is not None:
         return [_plain(work.spec.bytes_per_rank, ep, per_node, offset=group * ep) for group in range(groups)]
     assert scenario.model is not None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from sim.documents import Document
-from sim.runs.kinds import Progress, Result, runner
+from sim.runs.kinds import Keep, Progress, Result, runner
 from sim.runs.result import RESULT_SCHEMA, expectations, provenance
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
@@ -13,8 +14,13 @@ from sim.scenario.descriptions import Scenario
 from sim.trees import flatten
 
 
-def run_document(document: Document, progress: Progress = lambda _: None) -> Result:
-    """Run a scenario document, with its variants if it has any. Returns the result document."""
+def run_document(
+    document: Document, progress: Progress = lambda _: None, keep: Keep = lambda _: None
+) -> Result:
+    """Run a scenario document, with its variants if it has any. Returns the result document.
+
+    `keep` is given, after each variant but the last, what makes the document of those that have ended.
+    """
     documents = scenario_settings.variants(document)
     if not document.get(("variants",)):
         return run_scenario(scenarios.resolve(document), progress)
@@ -22,6 +28,18 @@ def run_document(document: Document, progress: Progress = lambda _: None) -> Res
     results: dict[str, Result] = {}
     for name, one in resolved.items():
         results[name] = run_scenario(one, progress)
+        if len(results) < len(resolved):
+            keep(partial(_partial, document, results, len(resolved)))
+    return _together(document, results)
+
+
+def _partial(document: Document, results: dict[str, Result], total: int) -> Result:
+    finished = {"finished": len(results), "of": total, "what": "variants"}
+    return {"schema": RESULT_SCHEMA, "partial": finished} | _together(document, results)
+
+
+def _together(document: Document, results: dict[str, Result]) -> Result:
+    """The document of several variants, each compared with the first."""
     first, *others = results
     reference = flatten(results[first]["metrics"])
     comparison = {

@@ -51,8 +51,9 @@ def links(cluster: Cluster, runs: Sequence[StepRun], step_s: float) -> dict[str,
     alike = np.ones(len(rows), dtype=np.int64)
     if len(rows) > _MOST_LINKS:
         same = np.stack([run.network.folded.resource[rows] for run in runs])
-        _, first, alike = np.unique(same, axis=1, return_index=True, return_counts=True)
-        rows = rows[first]
+        _, first, counts = np.unique(same, axis=1, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        rows, alike = rows[first[order]], counts[order]
     return {
         cluster.names[row]: {
             "class": CLASSES[int(cluster.class_idx[row])],
@@ -82,7 +83,7 @@ def measure(
     rows = [_phases(record, step, optimizer_s[record.pipeline_rank]) for record in records]
     firsts = [record for record in records if record.pipeline_rank == 0]
     first = [row for row, record in zip(rows, records, strict=True) if record.pipeline_rank == 0]
-    peak = gpu.dense_flops.of("bf16")
+    peak = gpu.dense_flops.peak("bf16")
     rates = _rates(work, step)
     metrics: dict[str, Any] = {
         "step_time_s": step,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sim.cluster.kernels import Kernel
-from sim.scenario.descriptions import Workload
+from sim.scenario import sizes
+from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
 from sim.scenario.routing import GateSpec, KernelSpec, PlacementSpec, gate_of, kernel_of, placement_of
@@ -95,6 +96,20 @@ def _ep(draft: Draft) -> int:
     return ep
 
 
+def _count(scenario: Scenario, work: AllToAll) -> None:
+    spec, groups = work.spec, scenario.num_ranks // scenario.ep
+    sizes.require_nodes(scenario, scenario.num_nodes)
+    sizes.require_pairs(groups, scenario.ep)
+    if scenario.model is not None and spec.tokens_per_rank is not None:
+        num_experts = scenario.model.num_experts
+        if work.sampling == "tokens":
+            sizes.require_draws(scenario.ep, spec.tokens_per_rank, groups, num_experts)
+        sizes.require_replicas(num_experts, spec.placement.redundant_experts)
+
+
 RESOLVER = Resolver(
-    {"all_to_all": AllToAllSpec}, all_to_all_of, needs_model=lambda spec: spec.bytes_per_rank is None
+    {"all_to_all": AllToAllSpec},
+    all_to_all_of,
+    needs_model=lambda spec: spec.bytes_per_rank is None,
+    count=_count,
 )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sim.cluster import topology
-from sim.scenario.descriptions import Workload
+from sim.scenario import sizes
+from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, beside
 from sim.scenario.kinds import Resolver
 from sim.scenario.values import WorkloadSpec
@@ -38,4 +39,8 @@ def flows_of(draft: Draft, spec: FlowsSpec) -> FlowList:
     return FlowList(spec, flow_list.read(file, num_hosts, fabric, where=mark, key=key))
 
 
-RESOLVER = Resolver({"flows": FlowsSpec}, flows_of, takes_model=False)
+def _count(scenario: Scenario, _: FlowList) -> None:
+    sizes.require_nodes(scenario, scenario.num_nodes)
+
+
+RESOLVER = Resolver({"flows": FlowsSpec}, flows_of, takes_model=False, count=_count)

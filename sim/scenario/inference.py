@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from sim import limits
 from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.errors import InputError
-from sim.scenario.descriptions import Workload
+from sim.scenario import sizes
+from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
 from sim.scenario.routing import (
@@ -222,4 +224,23 @@ def _prompts(draft: Draft, spec: PrefillSpec) -> None:
         draft.problem((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)
 
 
-RESOLVER = Resolver({"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of, computes=True)
+def _count(scenario: Scenario, work: Inference) -> None:
+    assert scenario.model is not None
+    assert scenario.hardware is not None
+    spec, ep = work.spec, work.layout.ep
+    sizes.require_nodes(
+        scenario, max(1, ep // scenario.hardware.gpu.scale_up.domain), "the nodes of layout.ep"
+    )
+    sizes.require_pairs(1, ep)
+    sizes.require_replicas(scenario.model.num_experts, spec.placement.redundant_experts)
+    if isinstance(spec, PrefillSpec):
+        new = work.context_tokens - work.cached_tokens
+        keys = f"prompt_tokens {new:,} to compute / chunk_tokens {work.step_tokens:,}"
+        limits.require(new // work.step_tokens, limits.PASSES, keys)
+    if work.sampling == "tokens" and work.requests is not None:
+        tokens = max(1, work.requests * work.step_tokens // (2 if spec.overlap else 1))
+        draws = min(spec.drawn_layers, scenario.model.num_layers)
+        sizes.require_draws(ep, tokens, draws, scenario.model.num_experts)
+
+
+RESOLVER = Resolver({"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of, computes=True, count=_count)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim import kinds
-from sim.scenario.descriptions import Workload
+from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.values import WorkloadSpec
 
@@ -26,6 +26,8 @@ class Resolver:
     """True of a specification that cannot do without the model."""
     computes: bool = False
     """A GPU at a lower clock makes it slower."""
+    count: Callable[[Scenario, Any], None] = lambda scenario, work: None
+    """Count what a run of a scenario's workload would build; raises `InfeasibleError` for more than anyone has room for."""
     hints: Callable[[Any], Iterator[str]] = lambda spec: iter(())
     """Advice on a specification before many like it run."""
 

@@ -15,7 +15,7 @@ from sim import metrics, units
 from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import InputError, Problem, nearest
-from sim.scenario import specification
+from sim.scenario import sizes, specification
 from sim.scenario.cluster import cluster_of
 from sim.scenario.descriptions import Expectation, Scenario
 from sim.scenario.draft import Draft, catch, model_of
@@ -48,6 +48,7 @@ def resolve(document: Document) -> Scenario:
     if draft.problems:
         raise InputError(draft.problems)
     assert draft.fabric is not None
+    sizes.require_cluster(draft)
     workload = catch(draft.problems, lambda: kind.resolve(draft, spec.workload))
     expectations = _expectations(document, spec, draft.problems)
     if draft.problems or workload is None:
@@ -56,7 +57,7 @@ def resolve(document: Document) -> Scenario:
     if draft.layout:
         resolved["layout"] = draft.layout
     resolved["workload"] = {**resolved["workload"], **draft.derived}
-    return Scenario(
+    scenario = Scenario(
         name=spec.name,
         title=spec.title or spec.name,
         seed=spec.seed,
@@ -73,6 +74,8 @@ def resolve(document: Document) -> Scenario:
         document=resolved,
         settings=document.settings,
     )
+    kind.count(scenario, workload)
+    return scenario
 
 
 def _expectations(document: Document, spec: ScenarioSpec, problems: list[Problem]) -> tuple[Expectation, ...]:

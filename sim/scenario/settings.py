@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim import documents
+from sim import documents, limits
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
 from sim.scenario import specification
@@ -126,10 +126,13 @@ def variants(document: Document) -> dict[str, Document]:
     if not declared:
         return {str(document.get(("name",)) or "scenario"): document}
     specification.check(document)
+    limits.require(len(declared), limits.VARIANTS, "variants")
     found = {}
+    alike = document.copy()
+    alike.put(("variants",), None, document.mark(("variants",)))  # with the marks below it
+    del alike.tree["variants"]
     for name, overrides in declared.items():
-        one = document.copy()
-        del one.tree["variants"]
+        one = alike.copy()
         one.tree["name"] = f"{document.get(('name',))}-{name}"
         for dotted, value in overrides.items():
             mark = document.mark(("variants", name, dotted), key=True)

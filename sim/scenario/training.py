@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from sim import limits
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.cost.measured import MeasuredProfile, load_profile
 from sim.errors import InputError, nearest
-from sim.scenario.descriptions import Workload
+from sim.scenario import sizes
+from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
 from sim.scenario.routing import (
@@ -163,6 +165,7 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}
     microbatches = _microbatches(draft, spec, layout)
     if microbatches is not None:
+        sizes.require_schedule(layout.pp, microbatches, chunks)
         _check_schedule(draft, spec, layout, microbatches, options)
     _check_unused(draft, spec)
     kernel, comm_sms, kernel_options = kernel_of(draft, spec.kernel)
@@ -303,4 +306,19 @@ def _hints(spec: TrainingSpec) -> Iterator[str]:
         yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
 
 
-RESOLVER = Resolver({"training": TrainingSpec}, training_of, computes=True, hints=_hints)
+def _count(scenario: Scenario, work: Training) -> None:
+    assert scenario.model is not None
+    assert scenario.hardware is not None
+    layout, layers = work.layout, scenario.model.num_layers + scenario.model.num_mtp_layers
+    sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
+    sizes.require_pairs(layout.num_ranks // layout.ep, layout.ep)
+    if work.skew.routed_load and layout.ep > 1:
+        groups = layout.expert_dp if work.spec.skew.groups == "all" else 1
+        kernels = layers * work.num_microbatches
+        at = f"EP groups {groups:,} (ranks / pp / ep) x layers {layers:,} x workload.microbatches {work.num_microbatches:,}"
+        limits.require(groups * kernels * layout.ep, limits.CELLS, f"{at} x layout.ep {layout.ep:,}")
+        solved = 2 * groups * kernels * layout.ep**2
+        limits.require(solved, limits.SOLVED_PAIRS, f"{at} x layout.ep {layout.ep:,} squared x 2 directions")
+
+
+RESOLVER = Resolver({"training": TrainingSpec}, training_of, computes=True, count=_count, hints=_hints)

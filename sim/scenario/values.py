@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.config import JsonDict
 
+from sim.descriptions import documented
 from sim.metrics import NUMBERS
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
@@ -34,9 +35,11 @@ METRIC_NAMES: JsonDict = {"propertyNames": {"enum": list(NUMBERS)}}
 class Branch(BaseModel):
     """A mapping of the scenario; unknown keys are problems."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return documented(cls, core, handler)
 
 
 class WorkloadSpec(Branch):

@@ -8,14 +8,13 @@ Flows are independent connections: each has share 1.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sim import cells
+from sim import cells, files
 from sim.cluster import paths
 from sim.cluster.topology import NONE, Cluster, Floats, Ints, LeafSpine
 from sim.errors import Mark
@@ -25,6 +24,7 @@ _NEEDED = ("flow_id", "src", "dst", "bytes", "start_us")
 _OTHERS = ("after_flow_id", "links")
 _WHAT = "a readable CSV of flows"
 _LINK = re.compile(r"LS_?(\d+)->US_?(\d+)|US_?(\d+)->LS_?(\d+)")
+_NOWHERE = (NONE, NONE)
 _MOST = 2**62  # of any number; ids are held in 64 bits
 
 
@@ -73,9 +73,10 @@ def read(
     InputError
         With all problems of the file, each at its line and column.
     """
-    sheet = cells.sheet(file, _WHAT, _NEEDED, _OTHERS, where, key)
-    reader = _FlowReader(sheet, num_hosts, fabric if fabric and fabric.routing == "static" else None)
-    parsed = [reader.row(line, row) for line, row in sheet.rows]
+    with files.uncollected():
+        sheet = cells.sheet(file, _WHAT, _NEEDED, _OTHERS, where, key)
+        reader = _FlowReader(sheet, num_hosts, fabric if fabric and fabric.routing == "static" else None)
+        parsed = [reader.row(line, row) for line, row in sheet.rows]
     if not parsed:
         sheet.problem(1, 0, "no flow", "one row or more")
     idx = {row[0]: i for i, row in enumerate(parsed)}
@@ -104,48 +105,49 @@ class _FlowReader:
     def __init__(self, sheet: cells.Sheet, num_hosts: int, static: LeafSpine | None) -> None:
         self.at, self.problem, self.num_hosts, self.static = sheet.at, sheet.problem, num_hosts, static
         self.seen: dict[int, int] = {}
+        self.places = [self.at.get(name, len(self.at)) for name in (*_NEEDED, *_OTHERS)]
 
     def row(
         self, line: int, row: list[str]
     ) -> tuple[int, int, int, float, float, int, tuple[int, int], tuple[int, int]]:
-        def cell(name: str) -> str:
-            i = self.at.get(name)
-            return row[i] if i is not None and i < len(row) else ""
-
-        if len(row) > len(self.at):
-            self.problem(line, len(self.at), f"{len(row)} cells", f"{len(self.at)}, as in the header")
-        flow_id = int(self.number(line, "flow_id", cell("flow_id"), whole=True))
+        width = len(self.at)
+        if len(row) > width:
+            self.problem(line, width, f"{len(row)} cells", f"{width}, as in the header")
+            del row[width:]
+        row += [""] * (width + 1 - len(row))  # one more: the cell of a column that is not there
+        own, source, target, num_bytes, begin, before, links = [row[place] for place in self.places]
+        flow_id = int(self.number(line, "flow_id", own, whole=True))
         if flow_id in self.seen:
             self.problem(
                 line, "flow_id", str(flow_id), f"a new id; the first stands in line {self.seen[flow_id]}"
             )
         self.seen[flow_id] = line
-        ends = [int(self.number(line, name, cell(name), whole=True)) for name in ("src", "dst")]
-        for name, host in zip(("src", "dst"), ends, strict=True):
+        src = int(self.number(line, "src", source, whole=True))
+        dst = int(self.number(line, "dst", target, whole=True))
+        for name, host in (("src", src), ("dst", dst)):
             if host >= self.num_hosts:
                 self.problem(line, name, f"host {host}", f"a host from 0 to {self.num_hosts - 1}")
-        if ends[0] == ends[1]:
-            self.problem(line, "dst", f"host {ends[1]}", "another host than src")
-        size = self.number(line, "bytes", cell("bytes"))
-        start = self.number(line, "start_us", cell("start_us"))
-        after = int(self.number(line, "after_flow_id", cell("after_flow_id") or "0", whole=True))
-        up, down = self.links(line, cell("links"), *ends)
-        return flow_id, ends[0], ends[1], size, start, after, up, down
+        if src == dst:
+            self.problem(line, "dst", f"host {dst}", "another host than src")
+        size = self.number(line, "bytes", num_bytes)
+        start = self.number(line, "start_us", begin)
+        after = int(self.number(line, "after_flow_id", before, whole=True)) if before else 0
+        up, down = self.links(line, links, src, dst)
+        return flow_id, src, dst, size, start, after, up, down
 
     def number(self, line: int, column: str, text: str, *, whole: bool = False) -> float:
-        wanted = f"a {'whole ' if whole else ''}number of 0 or more"
         try:
             value = int(text) if whole else float(text)
+            if 0 <= value < _MOST:  # which no NaN and no infinity is
+                return value
+            got = text
         except ValueError:
-            self.problem(line, column, repr(text), wanted)
-            return 0
-        if not 0 <= value < _MOST or not math.isfinite(value):
-            self.problem(line, column, text, wanted)
-            return 0
-        return value
+            got = repr(text)
+        self.problem(line, column, got, f"a {'whole ' if whole else ''}number of 0 or more")
+        return 0
 
     def links(self, line: int, text: str, src: int, dst: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        up, down = (NONE, NONE), (NONE, NONE)
+        up, down = _NOWHERE, _NOWHERE
         if self.static is None:
             if text:
                 self.problem(line, "links", repr(text), "no links, or a fabric with routing: static")
@@ -169,18 +171,20 @@ class _FlowReader:
 
     def cycles(self, after: Ints, lines: list[int]) -> None:
         """A flow that waits for itself, through others, never starts."""
-        state = np.zeros(len(after), dtype=np.int8)  # 1 = on the way, 2 = ends well
-        for first in range(len(after)):
+        state = bytearray(len(after))  # 1 = on the way, 2 = ends well
+        follows: list[int] = after.tolist()
+        for first in np.flatnonzero(after != NONE).tolist():
             trail, flow = [], first
             while flow != NONE and state[flow] == 0:
                 state[flow] = 1
                 trail.append(flow)
-                flow = int(after[flow])
+                flow = follows[flow]
             if flow != NONE and state[flow] == 1:
                 self.problem(
                     lines[flow], "after_flow_id", "a flow that waits for itself", "an order without circles"
                 )
-            state[trail] = 2
+            for flow in trail:
+                state[flow] = 2
 
 
 def plan(table: FlowTable, cluster: Cluster, fabric: LeafSpine | None) -> Flows:

@@ -17,7 +17,6 @@ from sim import documents
 from sim.errors import Mark
 
 Value = str | int | float | bool | None | list[Any] | dict[str, Any]
-MAX_POINTS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim import documents, schemas, units
+from sim import documents, limits, schemas, units
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 from sim.scenario import resolve as scenarios
@@ -22,7 +22,7 @@ from sim.scenario import settings as scenario_settings
 from sim.scenario import specification
 from sim.scenario.kinds import resolver
 from sim.sweeps import auto_axes, expressions, names
-from sim.sweeps.axes import MAX_POINTS, Axis, Space
+from sim.sweeps.axes import Axis, Space
 from sim.sweeps.expressions import Expression
 from sim.sweeps.spec import RangeSpec, SweepSpec
 
@@ -100,6 +100,8 @@ def sweep_of(document: Document) -> Sweep:
     if problems:
         raise InputError(problems)
     space = _space(document, spec, axes)
+    keys = f"points {len(space):,} x replicas {spec.replicas:,}"
+    limits.require(len(space) * spec.replicas, limits.POINTS, keys)
     problems = [problem for axis in axes for problem in _own_problems(base, axis, axes)]
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
@@ -174,6 +176,10 @@ def _axes(document: Document, spec: SweepSpec, base: Document, problems: list[Pr
             continue
         if not axis.values:
             problems.append(document.problem(("axes", name), "no value", "one value or more", key=True))
+        if len(axis.values) > _MAX_VALUES:
+            wanted = f"at most {_MAX_VALUES}"
+            problems.append(document.problem(("axes", name), f"{len(axis.values)} values", wanted, key=True))
+            continue
         counts = Counter(map(_key, axis.values))
         repeated = [value for value in axis.values if counts[_key(value)] > 1]
         if repeated:
@@ -291,9 +297,9 @@ def _space(document: Document, spec: SweepSpec, axes: tuple[Axis, ...]) -> Space
     """Return the space, or a sample of it; what is run has its limit, and so has what Python counts."""
     space = Space(axes)
     asked = min(space.size, spec.sample.points) if spec.sample else space.size
-    if asked > MAX_POINTS or space.size > sys.maxsize:
+    if asked > limits.POINTS.most or space.size > sys.maxsize:
         got = f"{space.size:,} points ({' x '.join(str(len(axis.values)) for axis in axes)})"
-        wanted = f"at most {MAX_POINTS:,}; a shorter axis, a sample, or several sweeps"
+        wanted = f"at most {limits.POINTS.most:,}; a shorter axis, a sample, or several sweeps"
         raise InputError(document.problem(("axes",), got, wanted, key=True))
     return space.sample(spec.sample.points, spec.sample.seed) if spec.sample else space
 

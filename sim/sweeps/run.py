@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from sim import locks
+from sim.runs.kinds import Keep
 from sim.sweeps import answers, names
 from sim.sweeps.answers import Point
 from sim.sweeps.changes import Changes, changes
@@ -122,7 +125,13 @@ class _Run:
         self.watch(self.progress)
 
 
-def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: None) -> dict[str, Any]:
+def run(
+    sweep: Sweep,
+    workers: Workers,
+    store: Store,
+    watch: Watch = lambda _: None,
+    keep: Keep = lambda _: None,
+) -> dict[str, Any]:
     """Run a sweep to its end.
 
     A constraint says nothing of a point that lacks its names; without an objective a point cannot be.
@@ -136,6 +145,8 @@ def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: N
         Rows that it has are not computed again.
     watch : function
         Of the progress, called whenever a point is judged and while nothing happens.
+    keep : function
+        Given, once, what makes the document of the points that are settled when it is asked.
 
     Returns
     -------
@@ -153,6 +164,7 @@ def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: N
     driver = Driver(workers, store, sweep.constraints)
     state = _Run(sweep, driver, watch, progress)
     driver.tick = state.tick
+    keep(partial(_settled, state))
     if sweep.prune:
         _run_pruned(state)
     else:
@@ -164,9 +176,15 @@ def run(sweep: Sweep, workers: Workers, store: Store, watch: Watch = lambda _: N
 
 
 def run_on(
-    sweep: Sweep, workers: Workers, store: Path, watch: Watch = lambda _: None, *, fresh: bool = False
+    sweep: Sweep,
+    workers: Workers,
+    store: Path,
+    watch: Watch = lambda _: None,
+    *,
+    fresh: bool = False,
+    keep: Keep = lambda _: None,
 ) -> dict[str, Any]:
-    """Run a sweep with the store of a file; workers are ended, at once where anything goes wrong.
+    """Run a sweep with the store of a file, while no other process has it; workers are ended, at once where anything goes wrong.
 
     Parameters
     ----------
@@ -174,6 +192,8 @@ def run_on(
         Made where it is missing.
     fresh : bool
         Forget what it has.
+    keep : function
+        As `run`.
 
     Raises
     ------
@@ -181,8 +201,8 @@ def run_on(
         As `run`, and where the file is no store of this version.
     """
     try:
-        with Store(store, fresh=fresh) as kept:
-            document = run(sweep, workers, kept, watch)
+        with locks.hold(store.parent), Store(store, fresh=fresh) as kept:
+            document = run(sweep, workers, kept, watch, keep)
     except BaseException:
         workers.close(now=True)
         raise
@@ -237,6 +257,16 @@ def _fronts(state: _Run) -> dict[tuple[int, ...], np.ndarray[Any, Any]]:
 
 
 # --- the document --------------------------------------------------------------------------------------------------
+
+
+def _settled(state: _Run) -> dict[str, Any] | None:
+    """Return the document of the points that are settled; None where none is."""
+    numbers = [number for number in state.sweep.space.numbers() if number in state.points]
+    if not numbers:
+        return None
+    finished = {"finished": len(numbers), "of": len(state.sweep.space), "what": "points"}
+    whole = _document(state, [state.points[number] for number in numbers], Changes([], 0))
+    return {"schema": SCHEMA, "partial": finished} | whole
 
 
 def _document(state: _Run, points: list[Point], almost: Changes) -> dict[str, Any]:

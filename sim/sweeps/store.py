@@ -14,9 +14,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
+import shutil
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +27,7 @@ from typing import Any, get_args
 from sim import documents, files
 from sim.documents import Document
 from sim.errors import InputError, Mark, MoesimError, Problem
-from sim.files import is_settled
+from sim.files import is_settled, unwritable
 from sim.sweeps.points import PointRow, Status
 from sim.version import __version__
 
@@ -33,6 +35,7 @@ SCHEMA = "moesim.store/1"
 _LIBRARIES = ("numpy", "numba", "simpy")
 _UNADDRESSED = ("name", "title", "expect", "variants")  # no figure follows from them
 _AT_ONCE = 500  # keys of one question to the database
+_LEAST_BYTES = 2**16  # of a database and its log
 
 
 class StoreError(MoesimError):
@@ -49,8 +52,7 @@ class Store:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            reason, wanted = (error.strerror or str(error)).lower(), "a folder that can be written"
-            raise InputError(Problem(Mark(str(path)), "--out", reason, wanted)) from None
+            raise unwritable(path, error) from None
         try:
             self.connection = sqlite3.connect(path, timeout=10.0)
         except sqlite3.Error as error:
@@ -66,8 +68,10 @@ class Store:
 
     def _refusal(self, error: sqlite3.Error) -> MoesimError:
         """Return the error of a file that is no store, or no longer a whole one, and of a full disk."""
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            return StoreError(f"{self.path}: {error}")
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        full = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _is_full(self.path.parent)
+        if full or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            return StoreError(f"{self.path}: {'no space left on device' if full else error}")
         wanted = "a store of this command, or another --out, or --fresh"
         return InputError(Problem(Mark(str(self.path)), "", str(error), wanted))
 
@@ -129,6 +133,14 @@ def _plain(row: PointRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in PointRow.__slots__}
 
 
+def _is_full(folder: Path) -> bool:
+    """Return whether the disk has no room for a database."""
+    try:
+        return shutil.disk_usage(folder).free < _LEAST_BYTES
+    except OSError:
+        return False
+
+
 def _row(text: Any) -> PointRow:
     try:
         row = PointRow(**json.loads(text))
@@ -136,7 +148,43 @@ def _row(text: Any) -> PointRow:
         raise sqlite3.DatabaseError("a row that is none of a sweep") from None
     if row.status not in get_args(Status):
         raise sqlite3.DatabaseError(f"a row of status {row.status!r}")
+    for name, good in _SHAPES.items():
+        if not good(getattr(row, name)):
+            raise sqlite3.DatabaseError(f"a row with {name} of a wrong type")
     return row
+
+
+def _is_flat(value: object) -> bool:
+    return isinstance(value, dict) and not any(isinstance(one, dict | list) for one in value.values())
+
+
+def _is_overflow(value: object) -> bool:
+    """None, or an overflow of memory: what was needed, over what there is."""
+    if not isinstance(value, dict):
+        return value is None
+    sizes = [value.get("needed_bytes"), value.get("capacity_bytes")]
+    return all(map(_is_number, sizes)) and bool(sizes[1]) and isinstance(value.get("parts"), dict)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+_SHAPES: dict[str, Callable[[Any], bool]] = {
+    "reason": lambda value: isinstance(value, str),
+    "metrics": lambda value: isinstance(value, dict),
+    "scenario": _is_flat,
+    "memory": _are_numbers,
+    "best": _are_numbers,
+    "overflow": _is_overflow,
+    "excluded": lambda value: isinstance(value, bool),
+    "seconds": _is_number,
+}
+"""What a field of a row must be; JSON says nothing of types."""
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------

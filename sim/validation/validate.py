@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sim.errors import InputError, Mark, Problem, nearest
-from sim.runs.kinds import Progress
+from sim.runs.kinds import Keep, Progress
 from sim.validation import kernels as compute_rows
 from sim.validation import layer_pair, max_min, published
 from sim.validation import runs as run_rows
@@ -68,7 +69,9 @@ def load(group: str) -> Published:
     return published.load(group, SOURCES[group].shape)[0]
 
 
-def validate(groups: Sequence[str] | None = None, progress: Progress = lambda _: None) -> dict[str, Any]:
+def validate(
+    groups: Sequence[str] | None = None, progress: Progress = lambda _: None, keep: Keep = lambda _: None
+) -> dict[str, Any]:
     """Compare with what was published.
 
     Parameters
@@ -76,6 +79,7 @@ def validate(groups: Sequence[str] | None = None, progress: Progress = lambda _:
     groups : sequence of str, optional
         Names from `GROUPS`; all where None or empty.
     progress : called with a sentence now and then
+    keep : given what makes the document of the groups that have ended
 
     Returns
     -------
@@ -95,7 +99,13 @@ def validate(groups: Sequence[str] | None = None, progress: Progress = lambda _:
     ]
     if problems:
         raise InputError(problems)
-    return {"groups": {name: _group(name, progress) for name in asked}}
+    compared: dict[str, Any] = {}
+    for name in asked:
+        compared[name] = _group(name, progress)
+        if len(compared) < len(asked):
+            finished = {"finished": len(compared), "of": len(asked), "what": "groups"}
+            keep(partial(dict, partial=finished, groups=dict(compared)))
+    return {"groups": compared}
 
 
 def _group(name: str, progress: Progress) -> dict[str, Any]:

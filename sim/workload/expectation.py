@@ -1,4 +1,4 @@
-"""Expected traffic: how likely a token reaches a set of experts, without drawing tokens.
+"""Expected traffic: the probability that a token reaches a set of experts, without drawing tokens.
 
 ``reach`` answers for every rank or node at once. Three ways, by gate:
 
@@ -40,7 +40,18 @@ _CERTAIN = 1 - 1e-6  # an expert this likely to get a token counts as one that d
 
 
 def sample(gate: Gate, num_experts: int, top_k: int, probabilities: FloatArray | None) -> NDArray[np.int32]:
-    """The fixed-seed tokens that stand for a gate, [num_sampled, top_k]; a trace stands for itself."""
+    """Draw the fixed-seed tokens that stand for a gate; a trace stands for itself.
+
+    Parameters
+    ----------
+    gate : Gate
+    num_experts, top_k : int [count]
+    probabilities : array or None, [num_experts]
+
+    Returns
+    -------
+    array of int32, [num_sampled, top_k]
+    """
     if gate.trace is not None and gate.kind == "trace":
         return gate.trace
     return draw(gate, SAMPLE_TOKENS, num_experts, top_k, np.random.default_rng(_SAMPLE_SEED), probabilities)
@@ -53,14 +64,31 @@ def reach(
     top_k: int,
     probabilities: FloatArray | None,
 ) -> FloatArray | None:
-    """Probability that a token has an expert on each part, [num_parts]; None where only a sample can tell.
+    """Compute the probability that a token has an expert on each part of an EP group.
 
     Parameters
     ----------
+    gate : Gate
+    placement : Placement
     part_of_rank : array of int, [num_ranks]
         The part (node, or the rank itself) that each rank belongs to.
+    top_k : int [count]
     probabilities : array or None, [num_experts]
         Popularity of the experts, for gates that have one.
+
+    Returns
+    -------
+    array or None, [num_parts]
+        None where only a sample can tell.
+
+    Notes
+    -----
+    For exchangeable gates 1 minus the probability that every part of a token's split misses the set, by counting; for popularity
+    gates see ``reach_by_race``.
+
+    References
+    ----------
+    With one group this is ``get_expected_topk`` of DeepEP's deep_ep/buffers/elastic.py.
     """
     part_of_physical = np.repeat(part_of_rank, placement.experts_per_rank)
     num_parts = int(part_of_rank.max()) + 1
@@ -75,7 +103,20 @@ def reach(
 def inclusion(
     gate: Gate, num_experts: int, top_k: int, probabilities: FloatArray | None
 ) -> FloatArray | None:
-    """Probability that a token chooses each expert, [num_experts]; None where only a sample can tell."""
+    """Compute the probability that a token chooses each expert.
+
+    Parameters
+    ----------
+    gate : Gate
+    num_experts, top_k : int [count]
+    probabilities : array or None, [num_experts]
+        Popularity of the experts, for gates that have one.
+
+    Returns
+    -------
+    array or None, [num_experts]
+        Sums to ``top_k``; None where only a sample can tell.
+    """
     if gate.is_exchangeable:
         return np.full(num_experts, top_k / num_experts)
     if probabilities is not None and not gate.limits_groups:
@@ -84,12 +125,26 @@ def inclusion(
 
 
 def touched(rows: FloatArray, num_tokens: float, *, evenly: bool = False) -> FloatArray:
-    """Probability that experts get a token at all, from the mean `rows` that each gets of `num_tokens` tokens.
+    """Compute the probability that experts get a token at all.
+
+    Parameters
+    ----------
+    rows : array [tokens]
+        Mean rows of each expert.
+    num_tokens : float [tokens]
+        Tokens that choose.
+    evenly : bool
+        The gate gives every expert the same.
+
+    Returns
+    -------
+    array
+        Of the shape of ``rows``.
 
     Notes
     -----
-    Tokens choose independently, each an expert with probability p = rows / tokens: 1 - (1 - p)^tokens. A gate that gives
-    every expert the same (`evenly`) leaves none without before all have one: min(1, rows).
+    Tokens choose independently, each an expert with probability p = rows / tokens: 1 - (1 - p)^tokens. A gate that gives every
+    expert the same leaves none without before all have one: min(1, rows).
     """
     if evenly:
         return np.minimum(rows, 1.0)
@@ -98,28 +153,31 @@ def touched(rows: FloatArray, num_tokens: float, *, evenly: bool = False) -> Flo
 
 
 def rows_of_touched(rows: FloatArray, num_tokens: float, *, evenly: bool = False) -> list[FloatArray]:
-    """The experts of each rank that work, as rows; all of them, but where tokens are few.
+    """List the experts of each rank that work, as rows; all of them, but where tokens are few.
 
     Parameters
     ----------
     rows : array, [num_ranks, experts_per_rank]
-        Mean rows of each expert from `num_tokens` tokens.
+        Mean rows of each expert from ``num_tokens`` tokens.
+    num_tokens : float [tokens]
+    evenly : bool
+        The gate gives every expert the same.
 
     Returns
     -------
     list of array
-        For each rank as many experts as are expected to get a token, rounded up, the likeliest first, each with the rows
-        that it has when it gets any. At least one: whoever waits for a rank waits for one that has something to do.
+        For each rank as many experts as are expected to get a token, rounded up, the likeliest first, each with the rows that it
+        has when it gets any. At least one: whoever waits for a rank waits for one that has something to do.
     """
     chance = touched(rows, num_tokens, evenly=evenly)
     if (chance > _CERTAIN).all():
         return list(rows)
-    found = []
-    for mine, likely in zip(rows, chance, strict=True):
+    working = []
+    for own, likely in zip(rows, chance, strict=True):
         most = np.argsort(-likely, kind="stable")[: max(1, math.ceil(likely.sum() - 1e-9))]
         most = most[likely[most] > 0]
-        found.append(np.where(likely[most] > _CERTAIN, mine[most], mine[most] / likely[most]))
-    return found
+        working.append(np.where(likely[most] > _CERTAIN, own[most], own[most] / likely[most]))
+    return working
 
 
 # --- exchangeable gates -----------------------------------------------------------------------------------
@@ -153,7 +211,7 @@ def _reach_by_splits(
 def _splits(
     kind: str, num_groups: int, top_groups: int, group_score: str, num_experts: int, top_k: int
 ) -> Splits:
-    """How a token's experts split among the groups it keeps, largest part first, and how likely each is."""
+    """List the splits of a token's experts among the groups it keeps, largest part first, with their probabilities."""
     if num_groups == 1:
         return (((top_k,), 1.0),)
     group_size = num_experts // num_groups
@@ -168,14 +226,14 @@ def _splits(
                     )
             ways = longer
         whole = math.comb(top_groups * group_size, top_k)
-        found = {split: number / whole for split, number in ways.items() if sum(split) == top_k}
+        law = {split: number / whole for split, number in ways.items() if sum(split) == top_k}
     else:
         gate = Gate(kind, num_groups, top_groups, group_score)
         rng = np.random.default_rng(_SAMPLE_SEED)
         counts = np.sort(group_counts(gate, SAMPLE_TOKENS, num_experts, top_k, rng), axis=1)[:, ::-1]
         seen = Counter(map(tuple, counts.tolist()))
-        found = {split: number / SAMPLE_TOKENS for split, number in seen.items()}
-    return tuple(sorted((tuple(n for n in split if n), chance) for split, chance in found.items()))
+        law = {split: number / SAMPLE_TOKENS for split, number in seen.items()}
+    return tuple(sorted((tuple(n for n in split if n), chance) for split, chance in law.items()))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -210,22 +268,28 @@ def _miss(overlaps: tuple[int, ...], num_groups: int, group_size: int, splits: S
 def reach_by_race(
     p: FloatArray, part_of_expert: NDArray[np.integer], num_parts: int, top_k: int
 ) -> FloatArray:
-    """Chance that the first ``top_k`` arrivals of an exponential race with rates ``p`` include one of each
-    part.
+    """Compute the probability that the first ``top_k`` arrivals of an exponential race include one of each part.
 
     Parameters
     ----------
     p : array, [num_experts]
-        Popularity; sums to 1.
+        Popularity, the rates of the race; sums to 1.
     part_of_expert : array of int, [num_experts]
     num_parts, top_k : int [count]
 
+    Returns
+    -------
+    array, [num_parts]
+
     Notes
     -----
-    A part of total rate L is missed when ``top_k`` experts outside it arrive before its first, whose time is
-    exponential: integral of L exp(-L t) P(N(t) >= top_k) dt, N(t) the arrivals outside the part, a Poisson
-    binomial. The trapezoidal rule in log t converges exponentially; polynomials in x count arrivals up to
-    ``top_k - 1``.
+    A part of total rate L is missed when ``top_k`` experts outside it arrive before its first, whose time is exponential: integral
+    of L exp(-L t) P(N(t) >= top_k) dt, N(t) the arrivals outside the part, a Poisson binomial. The trapezoidal rule in log t
+    converges exponentially; polynomials in x count arrivals up to ``top_k - 1``.
+
+    References
+    ----------
+    The race is the law of Gumbel-top-k: arXiv 1903.06059.
     """
     rates = np.maximum(p, 1e-15)
     part_rate = np.bincount(part_of_expert, weights=rates, minlength=num_parts)
@@ -249,13 +313,13 @@ def reach_by_race(
 def _product_of_others(factors: FloatArray) -> FloatArray:
     """For each polynomial the product of all others, truncated: [num, degree, times] -> the same shape."""
     ahead, behind = np.empty_like(factors), np.empty_like(factors)
-    one = np.zeros_like(factors[0])
-    one[0] = 1.0
-    running = one
+    unity = np.zeros_like(factors[0])
+    unity[0] = 1.0
+    running = unity
     for i in range(len(factors)):
         ahead[i] = running
         running = _times(running, factors[i])
-    running = one
+    running = unity
     for i in reversed(range(len(factors))):
         behind[i] = running
         running = _times(running, factors[i])

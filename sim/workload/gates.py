@@ -1,4 +1,4 @@
-"""Gates as descriptions: what a scenario says about how tokens choose experts.
+"""Gates as descriptions: the rule by which tokens choose experts.
 
 ``gating`` draws from them, ``recordings`` reads the files that they may name.
 """
@@ -20,7 +20,7 @@ KINDS = (*EXCHANGEABLE_KINDS, *POPULARITY_KINDS, "trace")
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """How tokens choose experts.
+    """Rule by which tokens choose experts.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ class Gate:
 
     @property
     def is_exchangeable(self) -> bool:
-        """Whether relabelling experts inside a group, or whole groups, leaves a token's law unchanged."""
+        """True where relabelling experts inside a group, or whole groups, leaves a token's law unchanged."""
         return self.kind in EXCHANGEABLE_KINDS
 
     @property
     def limits_groups(self) -> bool:
-        """Whether the group limit excludes any group."""
+        """True where the group limit excludes any group."""
         if self.top_groups is None or self.num_groups is None:
             return False
         return self.top_groups < self.num_groups
@@ -71,11 +71,31 @@ def complete(
     model_top_groups: int = 1,
     model_group_score: str = "top2_sum",
 ) -> Gate:
-    """Fill what the gate leaves open from its surroundings.
+    """Fill in the groups that a gate leaves open.
 
-    DeepEP's benchmark has one group per node, keeps ``min(num_nodes, 4)`` and ranks by the maximum; every
-    other kind takes the number of groups of the model, and ``group_limited`` its limit and its score as
-    well.
+    Parameters
+    ----------
+    gate : Gate
+    num_nodes : int [count]
+        Nodes of the EP group.
+    model_num_groups, model_top_groups : int [count]
+        Groups of the model's own gate, and their limit.
+    model_group_score : str
+        Score that ranks the groups in the model's own gate.
+
+    Returns
+    -------
+    Gate
+
+    Notes
+    -----
+    DeepEP's benchmark has one group per node, keeps ``min(num_nodes, 4)`` and ranks by the maximum; every other kind takes the
+    number of groups of the model, and ``group_limited`` its limit and its score as well.
+
+    Examples
+    --------
+    >>> complete(Gate("deepep_benchmark"), num_nodes=8).top_groups
+    4
     """
     if gate.kind == "deepep_benchmark":
         return replace(
@@ -98,7 +118,18 @@ def complete(
 
 
 def check(gate: Gate, num_experts: int, top_k: int) -> None:
-    """Raise ``InputError`` with every reason why this gate cannot choose ``top_k`` of ``num_experts``."""
+    """Check that a gate can choose ``top_k`` of ``num_experts``.
+
+    Parameters
+    ----------
+    gate : Gate
+    num_experts, top_k : int [count]
+
+    Raises
+    ------
+    InputError
+        With every reason why it cannot.
+    """
     problems: list[Problem] = []
 
     def problem(key: str, got: object, wanted: str) -> None:

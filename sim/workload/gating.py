@@ -1,4 +1,4 @@
-"""Gating: which experts each token chooses.
+"""Gating: the experts that each token chooses.
 
 A ``Gate`` is a description (``gates``); ``draw`` turns it into expert ids, by one function per kind, in
 ``DRAWS``.
@@ -42,9 +42,22 @@ _CHUNK_SCORES = 1 << 22  # expert scores alive at once where a gate needs every 
 
 
 def popularity(gate: Gate, num_experts: int, rng: np.random.Generator) -> FloatArray | None:
-    """Probability of each expert, [num_experts]; None where the gate has no popularity.
+    """Draw the popularity of the experts.
 
-    One EP group of one layer shares one popularity: draw it once and hand it to every ``draw`` of that group.
+    Parameters
+    ----------
+    gate : Gate
+    num_experts : int [count]
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array or None, [num_experts]
+        Probability of each expert; None where the gate has no popularity.
+
+    Notes
+    -----
+    One EP group of one layer shares one popularity: draw it once, and hand it to every ``draw`` of that group.
     """
     if gate.kind == "zipf":
         weights = np.arange(1, num_experts + 1, dtype=np.float64) ** -gate.exponent
@@ -65,20 +78,37 @@ def draw(
     rng: np.random.Generator,
     probabilities: FloatArray | None = None,
 ) -> IntArray:
-    """Draw the experts of ``num_tokens`` tokens.
+    """Draw the experts of some tokens.
 
     Parameters
     ----------
+    gate : Gate
     num_tokens, num_experts, top_k : int [count]
     rng : numpy.random.Generator
         The only source of chance; the same state gives the same integers.
-    probabilities : array, optional
-        What ``popularity`` returned, [num_experts]; drawn here where a gate needs it and none is given.
+    probabilities : array, optional, [num_experts]
+        Result of ``popularity``; drawn by this call where a gate needs it and none is given.
 
     Returns
     -------
     array of int32, [num_tokens, top_k]
         Logical expert ids, distinct within a token; their order within a token carries no meaning.
+
+    Raises
+    ------
+    InputError
+        For a gate that cannot choose so; see ``gates.check``.
+
+    References
+    ----------
+    DeepSeek-V3, arXiv 2412.19437, section 2.1.2, for group-limited gates; DeepEP tests/legacy/test_internode.py for its
+    benchmark; arXiv 1903.06059 for Gumbel-top-k.
+
+    Examples
+    --------
+    >>> ids = draw(Gate("balanced"), 1000, 256, 8, np.random.default_rng(0))
+    >>> ids.shape, int(np.ptp(np.bincount(ids.ravel(), minlength=256)))
+    ((1000, 8), 1)
     """
     check(gate, num_experts, top_k)
     if probabilities is None:
@@ -121,9 +151,19 @@ def _group_limited(
 def group_counts(
     gate: Gate, num_tokens: int, num_experts: int, top_k: int, rng: np.random.Generator
 ) -> IntArray:
-    """How many experts each token takes from each group it keeps, [num_tokens, top_groups], in no order.
+    """Draw the number of experts that each token takes from each group it keeps; the first half of ``draw``.
 
-    For ``group_limited`` and ``deepep_benchmark`` gates whose limit binds; the first half of their ``draw``.
+    Parameters
+    ----------
+    gate : Gate
+        A ``group_limited`` or ``deepep_benchmark`` gate whose limit binds.
+    num_tokens, num_experts, top_k : int [count]
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array of int32, [num_tokens, top_groups]
+        In no order.
     """
     check(gate, num_experts, top_k)
     assert gate.limits_groups
@@ -196,7 +236,7 @@ def _balanced(
     return out
 
 
-def _by_popularity(
+def _draw_by_popularity(
     gate: Gate, num_tokens: int, num_experts: int, top_k: int, rng: np.random.Generator, p: FloatArray | None
 ) -> IntArray:
     assert p is not None
@@ -307,8 +347,8 @@ DRAWS: dict[str, Draw] = {
     "group_limited": _group_limited,
     "balanced": _balanced,
     "deepep_benchmark": _group_limited,
-    "zipf": _by_popularity,
-    "dirichlet": _by_popularity,
-    "loads": _by_popularity,
+    "zipf": _draw_by_popularity,
+    "dirichlet": _draw_by_popularity,
+    "loads": _draw_by_popularity,
     "trace": _trace,
 }

@@ -1,8 +1,8 @@
-"""Layouts: how the ranks of a run are split between pipeline, tensor, context, data and expert parallelism.
+"""Layouts: the split of a run's ranks between pipeline, tensor, context, data and expert parallelism.
 
 Ranks are numbered with tensor parallelism (TP) innermost, then context (CP), then data (DP), pipeline (PP)
 outermost, and rank r is GPU r: TP stays inside a node where it fits, an EP group takes consecutive ranks of
-one pipeline stage, and pipeline neighbours stand a whole stage apart, on the same rail. An EP group cuts
+one pipeline stage, and pipeline neighbours are a whole stage apart, on the same rail. An EP group cuts
 across TP, CP and DP, and where a stage has more ranks than an EP group, the same experts stand on `expert_dp`
 ranks.
 """
@@ -18,7 +18,7 @@ from sim.workload.model import GQA, Model
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """Where a rank stands, from 0; `ep` and `expert_dp` say the same as `dp`, `cp`, `tp` in another way."""
+    """Place of a rank in each dimension, from 0; `ep` and `expert_dp` restate `dp`, `cp` and `tp`."""
 
     pp: int
     dp: int
@@ -54,7 +54,7 @@ class Layout:
         return self.stage_ranks // self.ep
 
     def coordinates(self, rank: int) -> Coordinates:
-        """Where a rank stands."""
+        """Return the coordinates of a rank."""
         pp, inside = divmod(rank, self.stage_ranks)
         dp, rest = divmod(inside, self.tp * self.cp)
         cp, tp = divmod(rest, self.tp)
@@ -88,7 +88,7 @@ class Layout:
         return range(first, first + self.tp)
 
     def __str__(self) -> str:
-        return " ".join(f"{one.name.upper()}{getattr(self, one.name)}" for one in fields(self))
+        return " ".join(f"{size.name.upper()}{getattr(self, size.name)}" for size in fields(self))
 
 
 def derive(
@@ -101,11 +101,20 @@ def derive(
     cp: int | None = None,
     num_experts: int | None = None,
 ) -> Layout:
-    """Fill in what a layout leaves out, and check it against the number of GPUs.
+    """Fill in the sizes that a layout leaves out, and check it against the number of GPUs.
 
-    TP and CP default to 1. Where `dp` is left out it takes the GPUs that are left, else `pp` does; EP
-    defaults to the largest group of a stage's ranks that divides the experts (to all ranks of a stage where
-    `num_experts` is None).
+    Parameters
+    ----------
+    num_gpus : int [count]
+    pp, ep, tp, dp, cp : int, optional [ranks]
+        Sizes that are given. TP and CP default to 1. Where `dp` is left out it takes the GPUs that are left, else `pp` does;
+        EP defaults to the largest group of a stage's ranks that divides the experts.
+    num_experts : int, optional [count]
+        Experts of a layer; without it EP defaults to all ranks of a stage.
+
+    Returns
+    -------
+    Layout
 
     Raises
     ------
@@ -113,6 +122,11 @@ def derive(
         For sizes below 1.
     InfeasibleError
         Where the sizes do not multiply to the GPUs, or EP groups do not fit into a stage.
+
+    Examples
+    --------
+    >>> str(derive(2048, pp=16, ep=64))
+    'PP16 EP64 TP1 DP128 CP1'
     """
     given = {"pp": pp, "ep": ep, "tp": tp, "dp": dp, "cp": cp, "num_gpus": num_gpus}
     problems = [
@@ -147,16 +161,23 @@ def check(
     sequence_tokens: int | None = None,
     chunks: int = 1,
 ) -> None:
-    """Raise `InfeasibleError` with every reason why a model cannot be laid out this way.
+    """Check that a model can be laid out this way.
 
     Parameters
     ----------
-    num_physical_experts : int [count], optional
+    layout : Layout
+    model : Model
+    num_physical_experts : int, optional [count]
         Experts with redundant copies, a layer; the model's own where left out.
-    sequence_tokens : int [tokens], optional
+    sequence_tokens : int, optional [tokens]
         Length that CP cuts.
     chunks : int [count]
         Stages of each pipeline rank.
+
+    Raises
+    ------
+    InfeasibleError
+        With every reason why it cannot.
     """
     a = model.attention
     experts = num_physical_experts or model.num_experts
@@ -187,7 +208,7 @@ def check(
 
 
 def _rest(num_gpus: int, **taken: int) -> int:
-    """What is left of the GPUs for the dimension that was not given."""
+    """Return the size of the dimension that was left out: the GPUs over the product of the others."""
     product = math.prod(taken.values())
     if num_gpus % product:
         names = " x ".join(f"{name}{size}" for name, size in taken.items())

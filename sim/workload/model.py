@@ -1,10 +1,10 @@
 """Models: the shape of a mixture-of-experts transformer, and what follows from the shape alone.
 
-Parameter counts, KV-cache bytes and training FLOPs are arithmetic on a frozen ``Model``. Shapes stand in
-``scenarios/models/*.yaml``, one published model a file.
+Parameter counts, KV-cache bytes and training FLOPs are arithmetic on a frozen ``Model``, read from one file of
+``scenarios/models/`` for each published model.
 
-Why this way: a model file holds the keys of the published configuration and nothing derived from them, so
-it can be compared with its source line by line; published totals are asserted in the tests.
+Why this way: a model file holds the keys of the published configuration and nothing derived from them, so it can be compared
+with its source line by line; published totals are asserted in the tests.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sim import documents, schemas
+from sim.descriptions import Description
 from sim.errors import InputError, Mark
-from sim.schemas import Description
 
 FOLDER = "scenarios/models"
 
@@ -92,7 +92,7 @@ class Model(Description):
     top_groups: Positive = 1
     """Groups that a token may reach."""
     group_score: Literal["top2_sum", "max"] = "top2_sum"
-    """What ranks the groups."""
+    """Score that ranks the groups: the sum of their two best experts', or the best."""
     expert_hidden: Positive
     """Inner width of an expert; three matrices of `hidden` by this (SwiGLU)."""
     dense_hidden: Natural = 0
@@ -101,7 +101,7 @@ class Model(Description):
     num_mtp_layers: Annotated[Natural, Field(le=100)] = 0
     """Modules that predict further tokens (MTP), counted apart from everything else."""
     tied_embeddings: bool = False
-    """Whether the output head is the embedding table, transposed."""
+    """True where the output head is the embedding table, transposed."""
     source: str = "not said"
     """The published configuration that the numbers come from."""
 
@@ -111,7 +111,7 @@ class Model(Description):
         return self.num_layers - self.num_dense_layers
 
     def is_dense(self, layer_idx: int) -> bool:
-        """Whether a layer has one dense feed-forward block instead of experts."""
+        """True for a layer with one dense feed-forward block instead of experts."""
         if self.dense_layers == "alternate":
             return layer_idx % 2 == 0
         return layer_idx < self.num_dense_layers
@@ -121,9 +121,9 @@ class Model(Description):
 class Parameters:
     """Parameters of a model [count]; multi-token-prediction modules only in ``mtp``.
 
-    ``total`` is what is stored. ``active`` is what one token uses, embedding and output head included.
-    ``matmul`` is ``active`` without the embedding table, of which a token reads one row: the parameters
-    that cost FLOPs. ``moe_layer`` and ``dense_layer`` are whole layers, attention included.
+    ``total`` is all that is stored, ``active`` the part that one token uses, embedding and output head included. ``matmul``
+    is ``active`` without the embedding table, of which a token reads one row: the parameters that cost FLOPs.
+    ``moe_layer`` and ``dense_layer`` are whole layers, attention included.
     """
 
     total: int
@@ -144,7 +144,24 @@ class Parameters:
 def parameters(model: Model) -> Parameters:
     """Count the parameters of a model: in all, and of its parts (``attention``, ``expert`` ... of one layer).
 
-    Norms are counted; the biases that a few models have are not (under 0.1 %).
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    Parameters [count]
+
+    Notes
+    -----
+    An expert has three matrices (SwiGLU), 3 x hidden x expert_hidden. Norms are counted; the biases that a few models have are
+    not (under 0.1 %).
+
+    Examples
+    --------
+    >>> count = parameters(load_model("deepseek-v3"))
+    >>> f"{count.total / 1e9:.0f} billion, {count.active / 1e9:.1f} active"
+    '671 billion, 37.6 active'
     """
     d = model.hidden
     a = model.attention
@@ -155,8 +172,7 @@ def parameters(model: Model) -> Parameters:
             + d * (a.kv_lora_rank + a.qk_rope_head_dim)
             + a.kv_lora_rank * a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
             + a.num_heads * a.v_head_dim * d
-            + a.q_lora_rank
-            + a.kv_lora_rank
+            + (a.q_lora_rank + a.kv_lora_rank)  # norms
         )
     else:
         attention = 2 * d * (a.num_heads + a.num_kv_heads) * a.head_dim
@@ -189,10 +205,31 @@ def parameters(model: Model) -> Parameters:
 
 
 def kv_bytes_per_token(model: Model, bytes_per_element: float = 2.0) -> float:
-    """Bytes one token of context keeps in the KV cache of all layers [bytes].
+    """Bytes that one token of context keeps in the KV cache of all layers.
 
-    MLA keeps the latent and the rotary key, GQA keys and values of every KV head. Layers with a window or a
-    chunk are counted in full: an upper bound for contexts beyond it.
+    Parameters
+    ----------
+    model : Model
+    bytes_per_element : float [bytes]
+
+    Returns
+    -------
+    float [bytes]
+
+    Notes
+    -----
+    MLA keeps the latent and the rotary key, layers x (kv_lora_rank + qk_rope_head_dim) elements; GQA keys and values of every
+    KV head, layers x 2 x num_kv_heads x head_dim. Layers with a window or a chunk are counted in full: an upper bound for
+    contexts beyond it.
+
+    References
+    ----------
+    DeepSeek-V3's 70 KB a token: "Insights into DeepSeek-V3", ISCA 2025, arXiv 2505.09343, section 2.1.
+
+    Examples
+    --------
+    >>> kv_bytes_per_token(load_model("deepseek-v3"))
+    70272.0
     """
     a = model.attention
     elements = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else 2 * a.num_kv_heads * a.head_dim
@@ -202,10 +239,24 @@ def kv_bytes_per_token(model: Model, bytes_per_element: float = 2.0) -> float:
 def mean_context_tokens(
     sequence_tokens: float, causal: bool, window: float | None, chunk: float | None
 ) -> float:
-    """Mean number of tokens a query is counted to attend to in a sequence of length s [tokens].
+    """Mean number of tokens that a query is counted to attend to in a sequence.
 
-    s without a mask, s/2 with the causal one; a window of w makes it w - w**2 / (2 s) (non-causal
-    convention: w), chunks of c make each chunk a sequence of its own.
+    Parameters
+    ----------
+    sequence_tokens : float [tokens]
+    causal : bool
+        Count only the attended half of the attention matrix.
+    window, chunk : float or None [tokens]
+        Tokens that a query looks back on, and length of chunks that attend within themselves only; None for no limit.
+
+    Returns
+    -------
+    float [tokens]
+
+    Notes
+    -----
+    For a sequence of length s: s without a mask, s/2 with the causal one; a window of w makes it w - w^2 / (2 s)
+    (non-causal convention: w), chunks of c make each chunk a sequence of its own.
     """
     s = sequence_tokens
     if chunk is not None and chunk < s:
@@ -216,7 +267,18 @@ def mean_context_tokens(
 
 
 def attention_core_flops_per_token(model: Model, sequence_tokens: float, causal: bool) -> float:
-    """FLOPs of query-key and probability-value products, forward, all layers, one token [FLOP].
+    """FLOPs of query-key and probability-value products of one token, forward, in all layers.
+
+    Parameters
+    ----------
+    model : Model
+    sequence_tokens : float [tokens]
+    causal : bool
+        Count only the attended half of the attention matrix.
+
+    Returns
+    -------
+    float [FLOP]
 
     Notes
     -----
@@ -235,16 +297,21 @@ def attention_core_flops_per_token(model: Model, sequence_tokens: float, causal:
 def training_flops_per_token(
     model: Model, sequence_tokens: float, causal: bool, include_mtp: bool = False
 ) -> float:
-    """FLOPs to train one token, forward and backward [FLOP].
+    """FLOPs to train one token, forward and backward.
 
     Parameters
     ----------
-    sequence_tokens : [tokens]
+    model : Model
+    sequence_tokens : float [tokens]
     causal : bool
         Count only the attended half of the attention matrix.
     include_mtp : bool
-        Count the multi-token-prediction modules too, each with its pass through the output head. Published
-        MFU of DeepSeek-V3 leaves them out.
+        Count the multi-token-prediction modules too, each with its pass through the output head. Published MFU of
+        DeepSeek-V3 leaves them out.
+
+    Returns
+    -------
+    float [FLOP]
 
     Notes
     -----
@@ -259,9 +326,6 @@ def training_flops_per_token(
     return flops
 
 
-# --- reading ----------------------------------------------------------------------------------------------
-
-
 def load_model(
     spec: str | Path | documents.Document | Mapping[str, Any],
     *,
@@ -273,11 +337,20 @@ def load_model(
     Parameters
     ----------
     spec : str, Path, Document or mapping
-        The name of a shipped model, a path, or the model itself.
+        The name of a shipped model (`shipped_models`), a path, or the model itself.
     near : Path, optional
         Folder that a relative path may start from.
     mark : Mark, optional
-        Where the name was written, for messages.
+        Place of the name in a document, for messages.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    InputError
+        With every problem of the file, keys that contradict one another included.
     """
     if isinstance(spec, str | Path):
         document = documents.load(documents.find(str(spec), FOLDER, "model", near=near, mark=mark))
@@ -286,16 +359,19 @@ def load_model(
     else:
         document = documents.Document(dict(spec), "model")
     model = schemas.check(document, Model)
-    problems = [
-        document.problem((key,), getattr(model, key), wanted) for key, wanted in _contradictions(model)
-    ]
-    if problems:
-        raise InputError(problems)
+    wrong = _contradictions(model)
+    if wrong:
+        raise InputError(document.problem((key,), getattr(model, key), wanted) for key, wanted in wrong)
     return model
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that come with the package."""
+    """List the models that come with the package.
+
+    Returns
+    -------
+    list of str
+    """
     return sorted(documents.shipped(FOLDER))
 
 

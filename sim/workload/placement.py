@@ -1,4 +1,4 @@
-"""Placements: which rank holds which expert, and the balancer that makes redundant copies.
+"""Placements: the experts that each rank holds, and the balancer that makes redundant copies.
 
 A *logical* expert is one of the model's; a *physical* expert is one of its replicas on a rank. Physical
 experts are numbered rank by rank, every rank holding equally many.
@@ -55,7 +55,7 @@ class Placement:
 
     @property
     def has_replicas(self) -> bool:
-        """Whether any expert stands more than once."""
+        """True where any expert has more than one copy."""
         return self.num_physical != self.num_experts
 
     def rank_of(self, physical: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -74,15 +74,25 @@ class Placement:
 
 
 def place(physical_to_logical: ArrayLike, num_ranks: int, num_experts: int | None = None) -> Placement:
-    """The placement with these logical experts in the order of physical ones.
+    """Place logical experts on ranks, in the order of physical ones.
 
     Parameters
     ----------
-    physical_to_logical : [num_physical]
+    physical_to_logical : array of int, [num_physical]
+        Logical expert of each physical one.
     num_ranks : int [count]
         Must divide the number of physical experts.
     num_experts : int, optional [count]
         Logical experts; by default the highest id plus one.
+
+    Returns
+    -------
+    Placement
+
+    Raises
+    ------
+    InputError
+        Where ranks would hold unequally many experts, or an expert has no copy.
     """
     logical = np.array(physical_to_logical, dtype=np.int32)
     if logical.ndim != 1 or logical.size == 0:
@@ -112,7 +122,26 @@ def place(physical_to_logical: ArrayLike, num_ranks: int, num_experts: int | Non
 
 
 def contiguous(num_experts: int, num_ranks: int) -> Placement:
-    """Experts in their order, equally many a rank, one copy of each."""
+    """Place experts in their order, equally many a rank, one copy of each.
+
+    Parameters
+    ----------
+    num_experts, num_ranks : int [count]
+
+    Returns
+    -------
+    Placement
+
+    Raises
+    ------
+    InputError
+        Where the ranks do not divide the experts.
+
+    Examples
+    --------
+    >>> contiguous(256, 64).experts_per_rank
+    4
+    """
     return place(np.arange(num_experts), num_ranks, num_experts)
 
 
@@ -121,22 +150,35 @@ def eplb(loads: ArrayLike, num_physical: int, num_groups: int, num_nodes: int, n
 
     Parameters
     ----------
-    loads : [num_experts]
-        Tokens each logical expert took, in any unit.
+    loads : array, [num_experts]
+        Tokens that each logical expert took, in any unit.
     num_physical, num_groups, num_nodes, num_ranks : int [count]
         Replicas to place; expert groups of the gate; nodes; ranks.
 
     Returns
     -------
     Placement
-        Hierarchical where the groups divide among the nodes (groups are packed onto nodes and replicated
-        inside, so group-limited tokens stay on few nodes), else global, as if all were one group on one
-        node.
+        Hierarchical where the groups divide among the nodes (groups are packed onto nodes and replicated inside, so
+        group-limited tokens stay on few nodes), else global, as if all were one group on one node.
+
+    Raises
+    ------
+    InputError
+        For loads that are no numbers of 0 or more, and counts that do not divide.
 
     Notes
     -----
-    Single precision, stable order and the first of equals, as published: a tie decided otherwise moves
-    replicas.
+    Single precision, stable order and the first of equals, as published: a tie decided otherwise moves replicas.
+
+    References
+    ----------
+    github.com/deepseek-ai/EPLB, whose published example is this one.
+
+    Examples
+    --------
+    >>> loads = [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86]
+    >>> eplb(loads, 16, 4, 2, 8).physical_to_logical.tolist()
+    [5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1]
     """
     weight = np.asarray(loads, dtype=np.float32)
     if weight.ndim != 1 or weight.size == 0 or not np.all(np.isfinite(weight)) or np.any(weight < 0):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import cells, files
+from sim import cells, files, limits
 from sim.errors import InputError, Mark, Problem
 
 Table = NDArray[np.float64]
@@ -24,10 +24,26 @@ _EXPERT, _TOKEN = ("expert", "expert_idx"), ("token", "token_idx")
 
 
 def load_trace(path: str | Path, where: Mark | None = None, key: str = "") -> NDArray[np.int32]:
-    """Read recorded expert ids, [num_recorded, top_k], from CSV (a row a token) or from the one array of an npy or npz.
+    """Read the recorded experts of tokens.
 
-    A CSV may start with a header; a first column called ``token`` or ``token_idx`` is dropped. `where` and `key` are the
-    place in a document that names the file.
+    Parameters
+    ----------
+    path : str or Path
+        A CSV with one row a token, maybe with a header (a first column called ``token`` or ``token_idx`` is dropped), or an
+        npy or npz with one array.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    array of int32, [num_recorded, top_k]
+
+    Raises
+    ------
+    InputError
+        For cells that are no whole number of 0 or more, each at its line and column.
     """
     table, names = _table(Path(path), f"a file with {_TRACE}", where, key, whole=True)
     if names and names[0] in _TOKEN:
@@ -40,7 +56,26 @@ def load_trace(path: str | Path, where: Mark | None = None, key: str = "") -> ND
 
 
 def load_loads(path: str | Path, where: Mark | None = None, key: str = "") -> tuple[float, ...]:
-    """Read a relative load per expert from CSV (a row, a column, or columns ``expert,load``), npy or npz; as `load_trace`."""
+    """Read a relative load of each expert.
+
+    Parameters
+    ----------
+    path : str or Path
+        A CSV with a row, a column, or the columns ``expert,load``, or an npy or npz with one array.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    tuple of float, [num_experts]
+
+    Raises
+    ------
+    InputError
+        For cells that are no number of 0 or more, and for experts that are left out or given twice.
+    """
     table, names = _table(Path(path), f"a file with {_LOADS}", where, key, whole=False)
     if names and names[0] in _EXPERT and table.ndim == 2 and table.shape[1] == 2:
         order = np.argsort(table[:, 0], kind="stable")
@@ -80,7 +115,8 @@ def _table(path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool
 
 
 def _csv(path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool) -> tuple[Table, list[str]]:
-    rows = cells.rows(path, wanted, where, key)
+    with files.uncollected():
+        rows = cells.rows(path, wanted, where, key)
     names = rows.pop(0)[1] if rows and all(math.isnan(_number(cell)) for cell in rows[0][1]) else []
     sheet = cells.Sheet(path, rows, {name: i for i, name in enumerate(names)})
     width = len(names or rows[0][1]) if rows else 0
@@ -89,8 +125,8 @@ def _csv(path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool) 
         if len(row) != width:
             sheet.problem(line, 0, f"{len(row)} cells", f"{width}, as in the first row")
             continue
-        for j, cell in enumerate(row):
-            table[i, j] = value = _number(cell)
+        table[i] = values = [_number(cell) for cell in row]
+        for j, (cell, value) in enumerate(zip(row, values, strict=True)):
             if not 0 <= value <= _MOST or (whole and value != round(value)):
                 kind = "a whole number" if whole else "a number"
                 sheet.problem(line, names[j] if names else j, repr(cell), f"{kind} of 0 or more")
@@ -111,8 +147,8 @@ def _unpacked(raw: bytes) -> bytes:
         inside = archive.infolist()
         if len(inside) != 1:
             raise ValueError(f"{len(inside)} arrays in one file")
-        if inside[0].file_size > files.MAX_BYTES:
-            raise ValueError(f"{inside[0].file_size} bytes when unpacked, more than {files.MAX_BYTES}")
+        if inside[0].file_size > limits.FILE_BYTES:
+            raise ValueError(f"{inside[0].file_size} bytes when unpacked, more than {limits.FILE_BYTES}")
         return archive.read(inside[0])
 
 
@@ -125,7 +161,9 @@ def _array(raw: bytes) -> Table:
     if dtype.kind not in "iuf":
         raise ValueError(f"an array of {dtype}")
     start, count = stream.tell(), math.prod(shape)
+    if count > limits.ARRAY_NUMBERS:
+        raise ValueError(f"{count:,} numbers, more than {limits.ARRAY_NUMBERS:,}")
     if count * dtype.itemsize != len(raw) - start:
         raise ValueError(f"{len(raw) - start} bytes of data, {count * dtype.itemsize} promised")
     flat = np.frombuffer(raw, dtype, count, offset=start)
-    return flat.reshape(shape, order="F" if by_column else "C").astype(np.float64)
+    return flat.reshape(shape, order="F" if by_column else "C").astype(np.float64, copy=False)

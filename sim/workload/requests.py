@@ -1,4 +1,4 @@
-"""Requests of users: when each one comes, how long its prompt is, how many tokens it is answered with.
+"""Requests of users: arrival time, length of the prompt and length of the answer of each.
 
 Either drawn (Poisson arrivals, lengths of a distribution) or read from a CSV with the columns
 `arrival_s,prompt_tokens,output_tokens`, one request a row in the order of arrival. The first output token is the one that
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import cells
+from sim import cells, files
 from sim.errors import Mark
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ class Requests:
 
     @property
     def num_requests(self) -> int:
-        """How many there are."""
+        """Number of requests."""
         return len(self.arrival_s)
 
 
@@ -54,7 +54,17 @@ class Lengths:
     most_tokens: int = _MOST_TOKENS
 
     def draw(self, num: int, rng: np.random.Generator) -> Ints:
-        """Token counts [num]."""
+        """Draw token counts.
+
+        Parameters
+        ----------
+        num : int [count]
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        array of int64, [num] [tokens]
+        """
         if self.kind == "fixed":
             drawn = np.full(num, self.mean_tokens)
         elif self.kind == "exponential":
@@ -72,19 +82,53 @@ def poisson(
     output: Lengths,
     rng: np.random.Generator,
 ) -> Requests:
-    """Independent users: exponential gaps of mean 1 / `requests_per_s` [s], lengths independent of them and of each other."""
+    """Draw the requests of independent users.
+
+    Parameters
+    ----------
+    num_requests : int [count]
+    requests_per_s : float [1/s]
+    prompt, output : Lengths
+        Distributions of the tokens of prompts and of answers, independent of arrivals and of each other.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Requests
+
+    Notes
+    -----
+    Gaps between arrivals are exponential with the mean 1 / `requests_per_s`.
+    """
     gaps = rng.exponential(1.0 / requests_per_s, num_requests)
     return Requests(np.cumsum(gaps), prompt.draw(num_requests, rng), output.draw(num_requests, rng))
 
 
 def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
-    """Read and check a CSV of requests; `where` and `key` are the place in a document that names it.
+    """Read and check a CSV of requests.
 
-    Raises `InputError` with the problems, each at its line and column.
+    Parameters
+    ----------
+    file : Path
+        With the columns `arrival_s,prompt_tokens,output_tokens`, rows in the order of arrival.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    Requests
+
+    Raises
+    ------
+    InputError
+        With the problems, each at its line and column.
     """
-    sheet = cells.sheet(file, _WHAT, COLUMNS, where=where, key=key)
-    reader = _RequestReader(sheet)
-    parsed = [reader.row(line, row) for line, row in sheet.rows]
+    with files.uncollected():
+        sheet = cells.sheet(file, _WHAT, COLUMNS, where=where, key=key)
+        reader = _RequestReader(sheet)
+        parsed = [reader.row(line, row) for line, row in sheet.rows]
     if not parsed:
         sheet.problem(1, 0, "no request", "one row or more")
     sheet.raise_problems()

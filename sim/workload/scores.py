@@ -1,4 +1,4 @@
-"""Scores: which groups a token keeps, and how many experts of each, where all scores follow one law.
+"""Scores: the groups that a token keeps, and the number of experts of each, where all scores follow one law.
 
 Only the largest few scores of a group matter, so they are drawn as order statistics. Scores are kept as
 w = -log(U), U the score's quantile: the smallest w is the largest score, and the j-th smallest of n is the
@@ -21,7 +21,20 @@ IntArray = NDArray[np.int32]
 def kept_groups(
     gate: Gate, num_tokens: int, group_size: int, top_k: int, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray]:
-    """Groups each token keeps, and how many experts it takes of each: two arrays [num_tokens, top_groups]."""
+    """Draw the groups that each token keeps, and the number of experts it takes of each.
+
+    Parameters
+    ----------
+    gate : Gate
+        With a group limit.
+    num_tokens, group_size, top_k : int [count]
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (array of int32, array of int32), [num_tokens, top_groups] each
+        Groups, ascending, and experts taken of each.
+    """
     assert gate.num_groups is not None
     assert gate.top_groups is not None
     ranked = ranked_scores(gate, group_size)
@@ -50,7 +63,7 @@ def kept_groups(
 
 
 def ranked_scores(gate: Gate, group_size: int) -> int:
-    """How many of a group's best scores rank the group."""
+    """Number of a group's best scores that rank the group [count]."""
     return 1 if gate.group_score == "max" or group_size == 1 else 2
 
 

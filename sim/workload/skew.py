@@ -22,7 +22,7 @@ class Skew:
 
     @property
     def balanced(self) -> bool:
-        """Whether every rank does the same at the same time."""
+        """True where every rank does the same at the same time."""
         return not (self.routed_load or self.kernel_jitter or self.gpu_spread)
 
 

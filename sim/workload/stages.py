@@ -1,7 +1,7 @@
-"""Stages: which layers, embedding, output head and extra prediction modules stand on each pipeline stage.
+"""Stages: the layers, embedding, output head and extra prediction modules of each pipeline stage.
 
-The embedding stands on the first stage; the output head and the multi-token-prediction (MTP) modules, which
-end in the same head, stand on the last. The layers between are cut where the costliest stage becomes
+The embedding belongs to the first stage; the output head and the multi-token-prediction (MTP) modules, which
+end in the same head, belong to the last. The layers between are cut where the costliest stage becomes
 cheapest.
 
 Why this way: stages of a real model are not alike, and a pipeline is as fast as its slowest rank, so
@@ -24,7 +24,7 @@ from sim.workload.model import Model, attention_core_flops_per_token, parameters
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What stands on one pipeline stage.
+    """Contents of one pipeline stage.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class StageParameters:
 
 @dataclass(frozen=True, slots=True)
 class LayerCosts:
-    """Estimated cost of what can stand on a stage, in any one unit; an embedding costs nothing."""
+    """Estimated cost of what a stage can hold, in any one unit; an embedding costs nothing."""
 
     dense: float
     moe: float
@@ -87,7 +87,21 @@ class LayerCosts:
 
 
 def flops_per_token(model: Model, sequence_tokens: int = 4096) -> LayerCosts:
-    """Forward FLOPs of one token in each part of a model, causal attention [FLOP]."""
+    """Estimate the forward FLOPs of one token in each part of a model, with causal attention.
+
+    Parameters
+    ----------
+    model : Model
+    sequence_tokens : int [tokens]
+
+    Returns
+    -------
+    LayerCosts [FLOP]
+
+    Notes
+    -----
+    2 FLOP for each active matrix parameter, and the attention core of `model.attention_core_flops_per_token`.
+    """
     count = parameters(model)
     core = attention_core_flops_per_token(model, sequence_tokens, causal=True) / model.num_layers
     active = (model.top_k + model.num_shared_experts) * count.expert
@@ -108,20 +122,20 @@ def stages(
     costs: LayerCosts | None = None,
     num_layers: Sequence[int] | None = None,
 ) -> tuple[Stage, ...]:
-    """Cut a model into pipeline stages, [num_stages].
+    """Cut a model into pipeline stages.
 
     Parameters
     ----------
+    model : Model
+    num_stages : int [count]
     costs : LayerCosts, optional
-        What to balance; forward FLOPs of a 4,096-token sequence where left out.
-    num_layers : sequence of int [count], optional
+        Costs to balance; forward FLOPs of a 4,096-token sequence where left out.
+    num_layers : sequence of int, optional [count]
         Layers of each stage, instead of the balanced cut.
 
-    Notes
-    -----
-    The costliest stage becomes as cheap as can be; among the cuts that reach this, the sum of squares
-    as small as can be; among these, earlier stages take the layers left over. A last stage may hold the head
-    without a layer.
+    Returns
+    -------
+    tuple of Stage, [num_stages]
 
     Raises
     ------
@@ -129,6 +143,17 @@ def stages(
         With more stages than layers.
     InputError
         Where `num_layers` does not fit.
+
+    Notes
+    -----
+    The costliest stage becomes as cheap as can be; among the cuts that reach this, the sum of squares as small as can be; among
+    these, earlier stages take the layers left over. A last stage may hold the head without a layer.
+
+    Examples
+    --------
+    >>> from sim.workload.model import load_model
+    >>> [str(stage) for stage in stages(load_model("deepseek-v3"), 16)][::15]
+    ['embedding + 3 dense + 1 MoE', '1 MoE + head + 1 MTP']
     """
     if num_stages < 1:
         raise InputError(Problem(None, "layout.pp", f"{num_stages} stages", "at least 1"))
@@ -177,8 +202,8 @@ def _balanced(model: Model, num_stages: int, costs: LayerCosts) -> tuple[int, ..
     total = np.where(inner[0] <= limit, inner[0] ** 2, np.inf)  # [end], sum of squares so far
     choices = []
     for stage in range(1, num_stages):
-        mine = last if stage == num_stages - 1 else inner
-        sums = total[:, None] + np.where(mine <= limit, mine**2, np.inf)
+        own = last if stage == num_stages - 1 else inner
+        sums = total[:, None] + np.where(own <= limit, own**2, np.inf)
         total = sums.min(axis=0)
         # Of equal cuts the latest, so that layers left over go to earlier stages; equal but for rounding,
         # that is.
@@ -192,9 +217,17 @@ def _balanced(model: Model, num_stages: int, costs: LayerCosts) -> tuple[int, ..
 
 
 def stage_parameters(model: Model, stage: Stage) -> StageParameters:
-    """Count the parameters that a stage adds to the model [count], all of its experts included.
+    """Count the parameters that a stage adds to the model, all of its experts included.
 
-    Over all stages they add up to the model and its MTP modules, which share its embedding and head.
+    Parameters
+    ----------
+    model : Model
+    stage : Stage
+
+    Returns
+    -------
+    StageParameters [count]
+        Over all stages they add up to the model and its MTP modules, which share its embedding and head.
     """
     count = parameters(model)
     routed = model.num_experts * count.expert
@@ -212,17 +245,32 @@ def stage_parameters(model: Model, stage: Stage) -> StageParameters:
 
 
 def held_parameters(model: Model, held: Sequence[Stage]) -> StageParameters:
-    """Count the parameters of a rank that holds some stages [count].
+    """Count the parameters of a rank that holds some stages.
 
-    MTP modules and a tied head read the embedding table: a rank with them but without the first stage keeps a
-    copy, a rank with both keeps one.
+    Parameters
+    ----------
+    model : Model
+    held : sequence of Stage
+
+    Returns
+    -------
+    StageParameters [count]
+
+    Notes
+    -----
+    MTP modules and a tied head read the embedding table: a rank with them but without the first stage keeps a copy, a rank with
+    both keeps one.
+
+    References
+    ----------
+    DeepSeek-V3, arXiv 2412.19437, section 3.2.3 (shared embedding and head).
     """
     each = [stage_parameters(model, stage) for stage in held]
     table = parameters(model).embedding
     needs_table = any(s.embedding or s.num_mtp or (s.head and model.tied_embeddings) for s in held)
     return StageParameters(
-        experts=sum(one.experts for one in each),
-        layers=sum(one.layers for one in each),
+        experts=sum(stage.experts for stage in each),
+        layers=sum(stage.layers for stage in each),
         embedding=table if needs_table else 0,
-        head=sum(one.head for one in each),
+        head=sum(stage.head for stage in each),
     )

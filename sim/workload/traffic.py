@@ -1,4 +1,4 @@
-"""Traffic: how many tokens of each rank go to each node, rank and expert, and how many bytes a token is.
+"""Traffic: the tokens of each rank that go to each node, rank and expert, and the bytes of a token.
 
 ``route`` turns a gate and a placement into counts. Counts are floats, because under ``sampling="expected"``
 they are means. A token's own rank and node count as destinations like any other: what stays at home is for
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import InfeasibleError, InputError, Problem, nearest
+from sim import limits
+from sim.errors import InputError, Problem, nearest
 from sim.workload import expectation
 from sim.workload.gates import Gate, check
 from sim.workload.gating import draw, popularity
@@ -22,13 +23,11 @@ FloatArray = NDArray[np.float64]
 
 _CHUNK_TOKENS = 65536
 SAMPLINGS = ("tokens", "expected")
-MAX_DRAWN = 2**26
-"""Tokens of one draw: ids of eight experts each are two gigabytes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routing:
-    """Where the tokens of one EP group go in one layer.
+    """Destinations of the tokens of one EP group in one layer.
 
     Parameters
     ----------
@@ -123,15 +122,35 @@ def route(
         Ranks of the group's first node that come before its first rank: local rank i is on node
         ``(node_offset + i) // ranks_per_node``, counted from the group's first node.
     sampling : str
-        "tokens": every rank draws its own tokens. "expected": means, no draw; see ``expectation`` for how
-        and how well.
+        "tokens": every rank draws its own tokens. "expected": means, no draw; ``expectation`` explains its accuracy.
     rng : numpy.random.Generator
-    probabilities : array, optional
-        Popularity of the experts where several calls share one, [num_experts].
+    probabilities : array, optional, [num_experts]
+        Popularity of the experts where several calls share one.
+
+    Returns
+    -------
+    Routing
+
+    Raises
+    ------
+    InputError
+        For a gate that cannot choose so, counts below 1, or another kind of sampling.
+    InfeasibleError
+        For more than ``MAX_DRAWN`` tokens drawn one by one.
 
     Notes
     -----
     A token whose expert has replicas goes to replica ``(token_idx + source_rank) % num_replicas``.
+
+    Examples
+    --------
+    >>> from sim.workload.placement import contiguous
+    >>> routing = route(
+    ...     Gate("uniform"), contiguous(256, 64), top_k=8, tokens_per_rank=4096, ranks_per_node=8,
+    ...     sampling="expected", rng=np.random.default_rng(0),
+    ... )
+    >>> round(routing.nodes_per_token, 2)  # 8 (1 - C(224, 8) / C(256, 8))
+    5.29
     """
     check(gate, placement.num_experts, top_k)
     problems = [
@@ -150,11 +169,8 @@ def route(
     if sampling == "expected":
         return _expected(gate, placement, top_k, tokens_per_rank, node_of_rank, probabilities)
     num_tokens = placement.num_ranks * tokens_per_rank
-    if num_tokens > MAX_DRAWN:
-        raise InfeasibleError(
-            f"{num_tokens:,} tokens of {placement.num_ranks:,} ranks are more than are drawn one by one, {MAX_DRAWN:,}; "
-            "'sampling: expected' in the gate takes their mean"
-        )
+    keys = f"ranks {placement.num_ranks:,} x tokens of each {tokens_per_rank:,}"
+    limits.require(num_tokens, limits.DRAWN, keys, "'sampling: expected' in the gate takes their mean")
     ids = draw(gate, num_tokens, placement.num_experts, top_k, rng, probabilities)
     return count(ids, placement, tokens_per_rank, node_of_rank)
 
@@ -168,7 +184,13 @@ def count(
     ----------
     ids : array of int32, [num_sources * tokens_per_rank, top_k]
         Logical experts, the tokens of source rank 0 first.
+    placement : Placement
+    tokens_per_rank : int [count]
     node_of_rank : array of int, [num_ranks]
+
+    Returns
+    -------
+    Routing
     """
     num_ranks, num_nodes = placement.num_ranks, int(node_of_rank[-1]) + 1
     num_sources = ids.shape[0] // tokens_per_rank
@@ -205,7 +227,7 @@ def count(
 
 
 def _first_of_each(ordered: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Where a row of ascending values shows a value for the first time."""
+    """Mark the first occurrence of each value in rows of ascending values."""
     first = np.ones(ordered.shape, dtype=bool)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=first[:, 1:])
     return first
@@ -266,12 +288,32 @@ DIRECTIONS = ("dispatch", "combine")
 
 
 def payload_bytes(dtype: str, hidden: int) -> int:
-    """Bytes of one token's activations [bytes].
+    """Bytes of one token's activations.
+
+    Parameters
+    ----------
+    dtype : str
+        "fp8", "bf16" or "logfmt10".
+    hidden : int [elements]
+
+    Returns
+    -------
+    int [bytes]
+
+    Raises
+    ------
+    InputError
+        For another format.
 
     Notes
     -----
-    fp8: a byte an element and a float32 scale per block of 128. bf16: two bytes an element. logfmt10: ten
-    bits an element and (assumed) two bf16 bounds per block of 128, every block taken to be compressible.
+    fp8: a byte an element and a float32 scale per block of 128. bf16: two bytes an element. logfmt10: ten bits an element and
+    (assumed) two bf16 bounds per block of 128, every block taken to be compressible.
+
+    Examples
+    --------
+    >>> payload_bytes("fp8", 7168), payload_bytes("bf16", 7168)
+    (7392, 14336)
     """
     blocks = -(-hidden // 128)
     if dtype == "fp8":

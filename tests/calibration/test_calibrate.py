@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from sim import documents, files
-from sim.calibration import kineto
+from sim import documents, limits
 from sim.calibration.calibrate import Calibration, calibrate
 from sim.calibration.kernel_names import BOUNDS, name_kernel, short_name
 from sim.calibration.layer_pairs import EXCHANGES, PHASES
@@ -291,10 +290,10 @@ def test_a_file_too_big_is_refused_before_it_is_unpacked(
 ) -> None:
     bomb = tmp_path / "bomb.json.gz"
     bomb.write_bytes(gzip.compress(b" " * 5_000_000))
-    monkeypatch.setattr(kineto, "MAX_TEXT_BYTES", 1_000_000)
+    monkeypatch.setattr(limits, "TRACE_BYTES", 1_000_000)
     with pytest.raises(InputError, match="more than 1000000 bytes when unpacked"):
         calibrate(bomb)
-    monkeypatch.setattr(files, "MAX_BYTES", 100)
+    monkeypatch.setattr(limits, "FILE_BYTES", 100)
     with pytest.raises(InputError, match=r"of at most 100$"):
         calibrate(bomb)
 

@@ -104,7 +104,7 @@ def test_h800_holds_the_published_rates_in_si() -> None:
     assert h800.nic is not None
     assert h800.nic.bandwidth_bytes_per_s == 50e9
     assert h800.gpu.hbm.bandwidth_bytes_per_s == 3350e9
-    assert h800.gpu.dense_flops.of("fp8") == pytest.approx(1978.9e12)
+    assert h800.gpu.dense_flops.peak("fp8") == pytest.approx(1978.9e12)
     # 132 SMs x 4096 dense BF16 FLOP per clock
     assert h800.gpu.sms * 4096 * h800.gpu.tensor_clock_hz == pytest.approx(
         h800.gpu.dense_flops.bf16, rel=1e-3
@@ -256,9 +256,9 @@ def test_an_unknown_profile_names_the_shipped_ones() -> None:
 def test_a_dtype_that_a_gpu_lacks_is_infeasible_and_a_mistyped_one_is_bad_input() -> None:
     flops = load_hardware("a100").gpu.dense_flops
     with pytest.raises(InfeasibleError, match="no fp8"):
-        flops.of("fp8")
+        flops.peak("fp8")
     with pytest.raises(InputError, match="did you mean bf16"):
-        flops.of("bf61")
+        flops.peak("bf61")
 
 
 def test_the_h800_differs_from_the_h100_only_by_what_was_cut_and_by_its_price() -> None:

@@ -306,7 +306,9 @@ def test_a_layer_runs_below_the_peak_of_its_gpu(hardware: str, name: str) -> Non
     phases = layer_phases(model, batch)
     time_s = sum(phase_time(p, operations).total_s for operations in phases.values())
     mfu = (
-        sum(_flops(operations) for operations in phases.values()) / time_s / gpu.gpu.dense_flops.of(precision)
+        sum(_flops(operations) for operations in phases.values())
+        / time_s
+        / gpu.gpu.dense_flops.peak(precision)
     )
     assert 0.25 < mfu < 0.95
 

@@ -12,16 +12,8 @@ from sim.cost import work
 from sim.cost.compute import processor
 from sim.cost.launches import RankBatch
 from sim.cost.layers import layer_phases, layer_times
-from sim.cost.serving_kernels import (
-    DecodeBatch,
-    PrefillBatch,
-    decode_attention_0,
-    decode_attention_1,
-    decode_experts,
-    ends,
-    prefill_attention,
-    prefill_experts,
-)
+from sim.cost.prefill import PrefillBatch, prefill_attention, prefill_experts
+from sim.cost.serving_kernels import DecodeBatch, decode_attention_0, decode_attention_1, decode_experts, ends
 from sim.errors import InputError
 from sim.runs.kernel_list import of_hardware, roofs
 from sim.show.plots import kinds as plots
@@ -71,7 +63,7 @@ def test_a_weight_gradient_reads_and_writes_its_sum_in_fp32() -> None:
     p = processor(H800)
     phases = layer_phases(V3, RankBatch(1, 4096, (512,) * 4, 2048.0))
     down = next(op for op in phases["mlp(W)"] if op.name == "expert down weights")
-    done = work.of_operation(p, down)
+    done = work.launch_work(p, down)
     assert done.flops == 2 * 4 * 512 * V3.hidden * V3.expert_hidden
     operands = 4 * 512 * (V3.hidden + V3.expert_hidden)
     assert done.moved_bytes == operands + 4 * 8 * V3.hidden * V3.expert_hidden
@@ -91,7 +83,7 @@ def test_the_backward_core_multiplies_five_times_where_the_forward_does_twice() 
     model = load_model("mixtral-8x7b")  # queries, keys and values of one width
     phases = layer_phases(model, RankBatch(1, 4096, (1024,) * 8, 4096.0))
     forward, backward = (
-        next(work.of_operation(p, op) for op in phases[phase] if op.kind.startswith("attention_"))
+        next(work.launch_work(p, op) for op in phases[phase] if op.kind.startswith("attention_"))
         for phase in ("attn(F)", "attn(B)")
     )
     assert backward.flops / forward.flops == pytest.approx(5 / 2)
@@ -119,7 +111,7 @@ def test_no_kernel_pierces_its_roof(name: str) -> None:
         for rows in (1, 64, 4096):
             batch = RankBatch(1, 4096, (rows,) * 8, 4.0 * rows)
             parts += [
-                work.part(*(work.of_operation(p, op) for op in operations))
+                work.part(*(work.launch_work(p, op) for op in operations))
                 for operations in layer_phases(model, batch).values()
             ]
             for context in (1, 4096):  # of one token, the queries and results are most of what moves

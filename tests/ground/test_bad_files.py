@@ -253,7 +253,7 @@ def test_an_npz_of_several_or_of_more_than_it_should_hold_is_refused(
     with pytest.raises(InputError, match="2 arrays in one file"):
         load_trace(tmp_path / "d.npz")
     (tmp_path / "d.npz").write_bytes(npz(zipfile.ZIP_DEFLATED, a=bytes(2**20)))
-    monkeypatch.setattr("sim.files.MAX_BYTES", 2**18)
+    monkeypatch.setattr("sim.limits.FILE_BYTES", 2**18)
     with pytest.raises(InputError, match="1048576 bytes when unpacked, more than 262144"):
         load_trace(tmp_path / "d.npz")
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from sim import documents, schemas
+from sim import documents, limits, schemas
 from sim.documents import Document, dotted, load, loads, parse_scalar, split
 from sim.errors import InputError, Mark
 
@@ -77,7 +77,7 @@ def test_an_alias_bomb_is_refused_quickly() -> None:
     levels = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     levels += [f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
     (problem,) = problems("\n".join(levels))
-    assert f"more than {documents.MAX_NODES} values" in problem
+    assert f"more than {limits.YAML_VALUES} values" in problem
 
 
 def test_an_alias_inside_itself_is_refused() -> None:
@@ -114,7 +114,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     latin.write_bytes(b"name: caf\xe9\n")
     huge = tmp_path / "huge.yaml"
     with huge.open("wb") as file:
-        file.truncate(documents.MAX_FILE_BYTES + 1)
+        file.truncate(limits.YAML_BYTES + 1)
     assert "got a byte that is not UTF-8 at 9; wanted UTF-8 text" in message(latin)
     assert "at most 33554432" in message(huge)
     assert "no such file" in message(tmp_path / "none.yaml")

@@ -11,9 +11,11 @@ import yaml
 from numpy.typing import NDArray
 
 from sim.cluster.hardware import load_hardware
+from sim.cost import prefill
 from sim.cost import serving_kernels as kernels
 from sim.cost.compute import processor
-from sim.cost.serving_kernels import DecodeBatch, PrefillBatch
+from sim.cost.prefill import PrefillBatch
+from sim.cost.serving_kernels import DecodeBatch
 from sim.cost.tpot import tpot_bound
 from sim.cost.work import total_s
 from sim.documents import Document
@@ -207,9 +209,9 @@ def test_experts_of_few_rows_take_the_time_of_their_weights() -> None:
 
 def test_chunks_of_a_prompt_attend_as_much_as_the_whole() -> None:
     p = processor(H800)
-    whole = kernels.prefill_attention(p, V3, PrefillBatch(1, 4096), 3)["attention core"].time_s
+    whole = prefill.prefill_attention(p, V3, PrefillBatch(1, 4096), 3)["attention core"].time_s
     parts = sum(
-        kernels.prefill_attention(p, V3, PrefillBatch(1, 1024, cached_tokens=1024 * i), 3)[
+        prefill.prefill_attention(p, V3, PrefillBatch(1, 1024, cached_tokens=1024 * i), 3)[
             "attention core"
         ].time_s
         for i in range(4)
@@ -219,9 +221,9 @@ def test_chunks_of_a_prompt_attend_as_much_as_the_whole() -> None:
 
 def test_cached_tokens_of_mla_are_projected_again() -> None:
     p = processor(H800)
-    cached = kernels.prefill_attention(p, V3, PrefillBatch(2, 1024, cached_tokens=1024), 3)
+    cached = prefill.prefill_attention(p, V3, PrefillBatch(2, 1024, cached_tokens=1024), 3)
     assert cached["kv up, cached"].time_s > 0
-    assert "kv up, cached" not in kernels.prefill_attention(p, V3, PrefillBatch(2, 1024), 3)
+    assert "kv up, cached" not in prefill.prefill_attention(p, V3, PrefillBatch(2, 1024), 3)
 
 
 def test_a_gate_that_is_not_fused_pays_its_launches() -> None:

@@ -282,7 +282,8 @@ def test_what_no_machine_can_do_says_why(old: str, new: str, words: str) -> None
 def test_ranks_that_exchange_with_all_others_are_bounded() -> None:
     text = "name: mine\ncluster: {hardware: h800, nodes: 725}\nworkload: {kind: all_to_all, bytes_per_rank: 1 MiB, kernel: {kind: nccl}}\n"
     with pytest.raises(
-        InfeasibleError, match=r"1 EP groups of 5,800 ranks have 33,640,000 pairs .* at most 33,554,432"
+        InfeasibleError,
+        match=r"EP groups 1 x layout\.ep 5,800 squared = 33,640,000 pairs .* limit is 33,554,432",
     ):
         run_document(documents.loads(text, "mine.yaml"))
 

@@ -93,7 +93,7 @@ def test_what_has_no_course_in_time_is_refused(results: dict[str, Any]) -> None:
 
 
 def test_flows_are_read_back_from_the_csv_beside_a_result(runs: dict[str, Any], tmp_path: Path) -> None:
-    folder.write(tmp_path, folder.run_files(runs["flows"], with_report=False))
+    folder.save(tmp_path, runs["flows"], with_report=False)
     drawn = plots.figure("timeline", folder.read(tmp_path))
     assert drawn.layout.title.text == plots.figure("timeline", runs["flows"]).layout.title.text
     (tmp_path / "flow_completion.csv").write_text("flow_id,start_us,rx_done_us\n1,0,x\n")

@@ -310,7 +310,11 @@ def test_a_dask_scheduler_killed_in_mid_sweep_is_told(tmp_path: Path, cluster: C
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     said = f"moesim: the Dask scheduler at {cluster.address} is gone; finished rows are kept"
-    assert err.decode().strip() == said
+    *notes, last = err.decode().strip().splitlines()
+    assert last == said
+    assert [note.rpartition(" is partial: it holds ")[0] for note in notes] == [
+        f"note: {tmp_path}/out/sweep.json"
+    ]
     assert rows_in(tmp_path / "out" / "sweep.sqlite") >= 10
 
 

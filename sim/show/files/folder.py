@@ -5,25 +5,31 @@ Every file is written under a temporary name and then renamed, so that nothing i
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sim import documents
-from sim.errors import InputError, Mark, MoesimError, Problem, nearest
-from sim.files import beside
+from sim import documents, limits, locks
+from sim.errors import InputError, Mark, Problem, nearest
+from sim.files import sibling, uncollected, unwritable
 from sim.files import text as text_of
-from sim.show.kinds import SCHEMAS, is_document, kind_of, results_in, runs_in, workload_of
+from sim.show.failures import attempt
+from sim.show.kinds import SCHEMAS, Kind, is_document, kind_of, results_in, runs_in, workload_of
 
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _OF_RUNS = ("report.html", "trace.json.gz", "flow_completion*.csv")
 _WRITABLE = "a folder that can be written"
-_DOCUMENTS = ("result.json", "sweep.json", "ladder.json")  # each may stand for its folder
+_DOCUMENTS: dict[Kind, str] = {
+    "run": "result.json",
+    "sweep": "sweep.json",
+    "ladder": "ladder.json",
+    "validation": "validation.json",
+}
+"""Kind of a document -> its file, which stands for its folder."""
 
 
 def dump(document: Any) -> str:
@@ -39,26 +45,41 @@ def without_flows(result: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
-def run_files(result: Mapping[str, Any], *, with_report: bool = True) -> dict[str, str | bytes]:
-    """Make the files of a run by name; with its report comes its trace, where something has a course in time."""
-    files: dict[str, str | bytes] = {"result.json": dump(without_flows(result)), **_csv(result)}
-    if with_report:
-        from sim.show.files import trace
-        from sim.show.files.timelines import timeline as timeline_of
-        from sim.show.pages.report import report_html
-
-        files["report.html"] = report_html(result)
-        timeline = timeline_of(result)
-        if timeline.slices or timeline.transfers or timeline.counters:
-            files["trace.json.gz"] = trace.encode(trace.document(timeline))
-    return files
+def numbers(document: Mapping[str, Any]) -> dict[str, str | bytes]:
+    """Make the files of a document that hold its numbers: the document, and the CSVs of a run."""
+    return {_DOCUMENTS[kind_of(document)]: dump(without_flows(document)), **_csv(document)}
 
 
-def study_files(document: Mapping[str, Any]) -> dict[str, str | bytes]:
-    """Make the files of a sweep or ladder by name: its document and its report."""
-    from sim.show.pages.report import report_html
+def pictures(document: Mapping[str, Any]) -> dict[str, str | bytes]:
+    """Make the report of a document, and the trace of a run that has a course in time; without what could not be made."""
+    made: dict[str, object] = {"report.html": attempt("report", partial(_report, document))}
+    if kind_of(document) == "run":
+        made["trace.json.gz"] = attempt("trace", partial(_trace, document))
+    return {name: file for name, file in made.items() if isinstance(file, str | bytes)}
 
-    return {f"{kind_of(document)}.json": dump(document), "report.html": report_html(document)}
+
+def _report(document: Mapping[str, Any]) -> str:
+    from sim.show.pages import report
+
+    return report.report_html(document)
+
+
+def _trace(result: Mapping[str, Any]) -> bytes | None:
+    from sim.show.files import timelines, trace
+
+    timeline = timelines.timeline(result)
+    has_course = timeline.slices or timeline.transfers or timeline.counters
+    return trace.encode(trace.document(timeline)) if has_course else None
+
+
+def save(folder: Path, document: Mapping[str, Any], *, with_report: bool = True) -> list[Path]:
+    """Write the files of a document, numbers before any picture is made of them; returns their paths. Raises as `write`."""
+    written = numbers(document)
+    write(folder, written)
+    drawn = pictures(document) if with_report else {}
+    if drawn:
+        write(folder, drawn)
+    return [folder / name for name in (*written, *drawn)]
 
 
 def _csv(result: Mapping[str, Any]) -> dict[str, str]:
@@ -72,13 +93,24 @@ def _csv(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write files into a folder, which is made where it is missing.
+    """Write files into a folder, which is made where it is missing; a document, while no other process writes there.
 
     A new result.json takes the report, trace and CSVs of the one before it away, so that what stands together belongs together.
-    Raises `InputError` where that cannot be, `MoesimError` where the disk is full, which is no fault of what was asked.
+    Raises `InputError` where that cannot be, `MoesimError` where the disk is full, which is no mistake of the user.
     """
+    if any(name in files for name in _DOCUMENTS.values()):
+        with occupied(folder):
+            _write(folder, files)
+    else:
+        _write(folder, files)
+
+
+def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in _DOCUMENTS.values():
+            if name in files:
+                partial_name(folder / name).unlink(missing_ok=True)
         if "result.json" in files:
             for pattern in _OF_RUNS:
                 for old in folder.glob(pattern):
@@ -92,10 +124,19 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        if error.errno in _FULL:
-            raise MoesimError(f"{folder}: {reason}; nothing there is half-written") from None
-        raise InputError(Problem(Mark(str(folder)), "--out", reason, _WRITABLE)) from None
+        raise unwritable(folder, error) from None
+
+
+@contextmanager
+def occupied(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Hold a folder while nobody else writes into it: a second run, sweep or ladder waits for the first, and says so by `tell`."""
+    with locks.hold(folder, tell):
+        yield
+
+
+def partial_name(path: Path) -> Path:
+    """The path of the finished part of a document while a whole one from before lies at `path`: `result.partial.json`."""
+    return path.with_suffix(f".partial{path.suffix}")
 
 
 def check(folder: Path) -> Path:
@@ -111,7 +152,7 @@ def check(folder: Path) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """Read a document of a command.
 
-    A folder stands for the result.json, sweep.json or ladder.json in it, a shipped hardware's name for its profile.
+    A folder stands for the result.json, sweep.json, ladder.json or validation.json in it, a shipped hardware's name for its profile.
     """
     if not path.exists() and str(path) in documents.shipped("hardware"):
         from sim.cluster.hardware import load_hardware
@@ -121,11 +162,12 @@ def read(path: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         known = documents.shipped("hardware")
         wanted = f"a document of a command, its folder, or one of: {', '.join(known)}"
-        near = beside(path) or nearest(str(path), known)
+        near = sibling(path) or nearest(str(path), known)
         raise InputError(Problem(Mark(str(path)), "", "no such file or directory", wanted, near))
-    inside = [path / name for name in _DOCUMENTS if (path / name).is_file()] or [path / _DOCUMENTS[0]]
+    names = _DOCUMENTS.values()
+    inside = [path / name for name in names if (path / name).is_file()] or [path / _DOCUMENTS["run"]]
     file = inside[0] if path.is_dir() else path
-    wanted = f"one of: {', '.join(_DOCUMENTS)}"
+    wanted = f"one of: {', '.join(names)}"
     result = _tree(file, wanted)
     if not is_document(result):
         got = result.get("schema", "no schema") if isinstance(result, dict) else "no mapping"
@@ -161,8 +203,12 @@ def blame(file: Path) -> Iterator[None]:
 def _tree(file: Path, wanted: str) -> Any:
     """The tree in a JSON file; no number in it is infinite, and none is NaN."""
     text = text_of(file, wanted)
+    if sum(map(text.count, ",[{")) > limits.JSON_ENTRIES:
+        got = f"JSON of more than {limits.JSON_ENTRIES:,} entries"
+        raise InputError(Problem(Mark(str(file)), "", got, "a document of fewer GPUs, variants or points"))
     try:
-        return json.loads(text, parse_constant=_no_number)
+        with uncollected():
+            return json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         mark, got = Mark(str(file), error.lineno, error.colno), "text that is not whole JSON"
     except RecursionError:

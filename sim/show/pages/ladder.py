@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sim.documents import dumps
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
-from sim.show.pages.page import Drawing
+from sim.show.pages.page import Figure
 from sim.show.pages.parts import Head, Leaning, Pairs, Rerun, filled
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import ladder as plot_ladder
@@ -35,7 +36,7 @@ _TERMS = (
 class EnoughSection:
     """Amounts of each resource that are enough."""
 
-    curves: tuple[Drawing, ...]
+    curves: tuple[Figure, ...]
     tables: tuple[Grid, ...]
     refusals: tuple[str, ...]
     """Why a question has no answer."""
@@ -54,7 +55,7 @@ class CurvePoints:
 class BreakEven:
     """Curves along which machines break even."""
 
-    curves: tuple[Drawing, ...]
+    curves: tuple[Figure, ...]
     points: tuple[CurvePoints, ...]
 
 
@@ -64,9 +65,9 @@ class LadderPage:
 
     head: Head
     warnings: tuple[str, ...]
-    rungs: Drawing
+    rungs: Figure
     rung_tables: tuple[Grid, ...]
-    choices: Drawing
+    choices: Figure
     readings: Grid
     enough: EnoughSection | None
     break_even: BreakEven | None
@@ -97,7 +98,7 @@ def ladder_html(document: Mapping[str, Any]) -> str:
             footer=(f"moesim {view.version}", view.schema),
         ),
         warnings=tuple(f"Warning: {warning}" for warning in view.warnings),
-        rungs=parts.figure("ladder", plot_ladder.ladder(view)),
+        rungs=parts.figure("ladder", partial(plot_ladder.ladder, view)),
         rung_tables=filled(
             tables.rung_grid(view),
             tables.companion_grid(view),
@@ -105,7 +106,7 @@ def ladder_html(document: Mapping[str, Any]) -> str:
             tables.gap_grid(view),
             tables.refusal_grid(view),
         ),
-        choices=parts.figure("choices", plot_ladder.choices(view)),
+        choices=parts.figure("choices", partial(plot_ladder.choices, view)),
         readings=tables.reading_grid(view),
         enough=_enough(view) if view.enough else None,
         break_even=_break_even(view) if view.curves else None,
@@ -121,7 +122,8 @@ def _enough(view: LadderView) -> EnoughSection:
     known = view.known_enough
     return EnoughSection(
         curves=tuple(
-            parts.figure(f"enough-{name}", plot_enough.enough(entry)) for name, entry in known.items()
+            parts.figure(f"enough-{name}", partial(plot_enough.enough, entry))
+            for name, entry in known.items()
         ),
         tables=filled(tables.enough_grid(view)),
         refusals=tuple(
@@ -134,7 +136,7 @@ def _break_even(view: LadderView) -> BreakEven:
     drawn = {name: curve for name, curve in view.curves.items() if len(curve.points) > 1}
     return BreakEven(
         curves=tuple(
-            parts.figure(f"curve-{name}", plot_enough.break_even(view, curve))
+            parts.figure(f"curve-{name}", partial(plot_enough.break_even, view, curve))
             for name, curve in drawn.items()
         ),
         points=tuple(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.show import style
 from sim.show.canvas import Picture
+from sim.show.failures import Failure
 from sim.show.grid import Grid
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Drawing:
     """Its traces and layout as JSON."""
     least_px: int = 0
     """Width below which it scrolls sideways."""
+
+
+Figure = Drawing | Failure
+"""A figure of a report, or the note that stands in its place."""
 
 
 def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
@@ -105,6 +110,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.globals["inlined"] = lambda: {key: Markup(text) for key, text in _shell().items()}
+    made.tests["failure"] = lambda figure: isinstance(figure, Failure)
     made.filters |= {
         "unbroken": lambda sentence: sentence.replace(" %", "\u00a0%"),  # percentages do not break
         "in_script": Markup,

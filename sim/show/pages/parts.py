@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sim.show.canvas import Picture
+from sim.show.failures import Failure, attempt
 from sim.show.grid import Grid
 from sim.show.pages import page
-from sim.show.pages.page import Drawing
+from sim.show.pages.page import Figure
 from sim.show.tables import rules
 from sim.show.tables import run as grids
 from sim.show.views.run import RunView
@@ -62,9 +63,14 @@ class Rerun:
         return "scenario" if self.command == "run" else self.command
 
 
-def figure(ident: str, picture: Picture, title: str | None = None) -> Drawing:
-    """Prepare a figure of a report."""
-    return page.drawing(f"fig-{ident}", picture, title)
+def figure(ident: str, drawn: Picture | Failure | Callable[[], Picture], title: str | None = None) -> Figure:
+    """Prepare a figure of a report, drawn or by what draws it; a note in its place where that fails."""
+    if isinstance(drawn, Failure):
+        return drawn
+    return attempt(
+        ident,
+        lambda: page.drawing(f"fig-{ident}", drawn if isinstance(drawn, Picture) else drawn(), title),
+    )
 
 
 def leaning(runs: Sequence[RunView]) -> Leaning | None:

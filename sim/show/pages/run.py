@@ -6,14 +6,16 @@ Figures of single variants stand in folds; twins (runs that differ in hardware a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sim.show.canvas import Picture
+from sim.show.failures import Failure
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
-from sim.show.pages.page import Drawing
+from sim.show.pages.page import Figure
 from sim.show.pages.parts import Head, Leaning, Pairs, Rerun, Rules
 from sim.show.plots import kinds as plots
 from sim.show.plots import timeline as plot_timeline
@@ -40,7 +42,7 @@ class Course:
     names: str
     aside: str
     """The binding resources, or the times of runs without links."""
-    lines: tuple[tuple[Drawing, ...], ...]
+    lines: tuple[tuple[Figure, ...], ...]
     """Figures that share a line."""
 
 
@@ -49,11 +51,11 @@ class RunPage:
     """Record that `run.html.j2` shows."""
 
     head: Head
-    results: tuple[Drawing, ...]
+    results: tuple[Figure, ...]
     tables: tuple[Grid, ...]
     has_course: bool
     is_single: bool
-    rank_loads: tuple[Drawing, ...]
+    rank_loads: tuple[Figure, ...]
     courses: tuple[Course, ...]
     leaning: Leaning | None
     rules: Rules | None
@@ -111,7 +113,7 @@ def _shared_facts(runs: RunsView) -> Pairs:
     return tuple((key, ", ".join(dict.fromkeys(texts))) for key, texts in values.items())
 
 
-def _figures(kinds: Sequence[str], runs: RunsView, title: str | None = None) -> tuple[Drawing, ...]:
+def _figures(kinds: Sequence[str], runs: RunsView, title: str | None = None) -> tuple[Figure, ...]:
     return tuple(
         parts.figure(name, picture, title) for name, picture in plots.drawn_from(runs, kinds).items()
     )
@@ -139,7 +141,7 @@ def _courses(runs: RunsView) -> tuple[Course, ...]:
 
 def _lines(
     runs: RunsView, members: Sequence[RunView], kinds: Sequence[str], *, bars: bool
-) -> list[tuple[Drawing, ...]]:
+) -> list[tuple[Figure, ...]]:
     """Figures of some kinds that share a line; of twins, kind after kind."""
     drawn = [
         tuple(
@@ -153,13 +155,13 @@ def _lines(
     return [line for line in drawn if line]
 
 
-def _pictures(alone: RunsView, kind: str, *, bars: bool) -> list[Picture]:
+def _pictures(alone: RunsView, kind: str, *, bars: bool) -> list[Picture | Failure | Callable[[], Picture]]:
     """Draw a kind, if the run has its data and no figure above has shown it; without `bars`, a timeline as a raster."""
     run = alone.runs[0]
     if not plots.is_alone(kind, run):
         return []
     if kind == "timeline" and not bars:
-        return [plot_timeline.timeline(alone, max_bars=0)] if plot_timeline.num_bars(run) else []
+        return [partial(plot_timeline.timeline, alone, max_bars=0)] if plot_timeline.num_bars(run) else []
     return list(plots.drawn_from(alone, (kind,)).values())
 
 

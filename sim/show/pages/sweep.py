@@ -9,7 +9,7 @@ from typing import Any
 from sim.documents import dumps
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
-from sim.show.pages.page import Drawing
+from sim.show.pages.page import Figure
 from sim.show.pages.parts import Head, Pairs, Rerun
 from sim.show.plots import kinds as plots
 from sim.show.tables import sweep as tables
@@ -33,10 +33,10 @@ class SweepPage:
     """Record that `sweep.html.j2` shows."""
 
     head: Head
-    overview: tuple[Drawing, ...]
+    overview: tuple[Figure, ...]
     """The map, and the Pareto front where there is anything to weigh."""
     tables: tuple[Grid, ...]
-    parallel: tuple[Drawing, ...]
+    parallel: tuple[Figure, ...]
     rerun: Rerun
     terms: Pairs = _TERMS
 
@@ -80,5 +80,5 @@ def _trades(view: SweepView) -> bool:
     return len(view.objectives) > 1 or memory
 
 
-def _figures(view: SweepView, *kinds: str) -> tuple[Drawing, ...]:
+def _figures(view: SweepView, *kinds: str) -> tuple[Figure, ...]:
     return tuple(parts.figure(kind, picture) for kind, picture in plots.drawn_from(view, kinds).items())

@@ -8,7 +8,7 @@ from typing import Any
 
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
-from sim.show.pages.page import Drawing
+from sim.show.pages.page import Figure
 from sim.show.pages.parts import Head
 from sim.show.plots import validation as plots
 from sim.show.tables import validation as tables
@@ -35,7 +35,7 @@ class ValidationPage:
     """Record that `validation.html.j2` shows."""
 
     head: Head
-    errors: Drawing
+    errors: Figure
     groups: Grid
     rows: tuple[GroupRows, ...]
 
@@ -51,7 +51,7 @@ def validation_html(document: Mapping[str, Any]) -> str:
             answer=words.finding(view),
             footer=tuple(filter(None, (f"moesim {view.version}".strip(), view.schema))),
         ),
-        errors=parts.figure("validation", plots.validation(view), _MARKS),
+        errors=parts.figure("validation", lambda: plots.validation(view), _MARKS),
         groups=tables.summary_grid(view),
         rows=tuple(
             GroupRows(

@@ -7,10 +7,12 @@ Kinds in `ALONE` show a single run; `pictures` draws one for each variant, the f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from sim.errors import InputError, Problem, nearest
 from sim.show.canvas import Picture, absent
+from sim.show.failures import Failure, attempt
 from sim.show.kinds import Kind, kind_of, module
 from sim.show.plots import (
     enough,
@@ -163,18 +165,18 @@ def is_alone(kind: str, run: RunView) -> bool:
     return kind in ALONE or kind in module("plots", run.family).ALONE
 
 
-def drawable(document: Document, kinds: Iterable[str] = KINDS) -> dict[str, Picture]:
-    """Draw all kinds that the document has data for."""
+def drawable(document: Document, kinds: Iterable[str] = KINDS) -> dict[str, Picture | Failure]:
+    """Draw all kinds that the document has data for, as `drawn_from` does."""
     whose = kind_of(document)
     return drawn_from(_VIEWS[whose](document), [kind for kind in kinds if _OWNERS.get(kind, "run") == whose])
 
 
-def drawn_from(view: Any, kinds: Iterable[str]) -> dict[str, Picture]:
-    """Draw those of some kinds that a view has data for."""
-    drawn = {}
+def drawn_from(view: Any, kinds: Iterable[str]) -> dict[str, Picture | Failure]:
+    """Draw those of some kinds that a view has data for; a `Failure` where one could not be drawn."""
+    drawn: dict[str, Picture | Failure] = {}
     for kind in kinds:
         try:
-            drawn[kind] = KINDS[kind][1](view)
+            drawn[kind] = attempt(kind, partial(KINDS[kind][1], view))
         except InputError:
             continue
     return drawn

@@ -164,6 +164,8 @@ def traffic_matrix(runs: RunsView) -> Picture:
     name, matrix = next(iter(run.traffic.items()))
     num, per_node = len(matrix), run.gpus_per_node
     largest = max(max(row) for row in matrix)
+    if not largest:
+        raise absent("traffic_matrix", "no rank sends another a whole byte")
     scale, unit = style.bytes_unit(largest)
     figure = Canvas()
     figure.add(

@@ -273,7 +273,7 @@ def _machine(name: str, entry: Mapping[str, Any]) -> Machine:
 def _rungs(
     entries: list[Mapping[str, Any]], companions: tuple[LadderMetric, ...], metric: LadderMetric
 ) -> Iterator[Rung]:
-    titles = {entry["name"]: entry["title"] for entry in entries}
+    titles = {entry["name"]: entry["title"] for entry in entries}  # a stopped ladder lacks some
     naive, full = (entries[i]["values"]["cumulative"] for i in (0, -1))
 
     def readings(entry: Mapping[str, Any], way: str, against: Mapping[str, float | None]) -> Readings:
@@ -295,8 +295,8 @@ def _rungs(
             alone=readings(entry, "added_first", naive),
             removed=readings(entry, "removed_last", full),
             gaps={name: ways["cumulative"] for name, ways in entry["gaps"].items()},
-            takes_along=tuple(titles[name] for name in entry["takes_along"]),
-            alters=tuple(titles[name] for name in entry["alters"]),
+            takes_along=tuple(titles.get(name, name) for name in entry["takes_along"]),
+            alters=tuple(titles.get(name, name) for name in entry["alters"]),
         )
         before = entry["values"]["cumulative"]
 

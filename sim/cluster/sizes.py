@@ -1,0 +1,76 @@
+"""Sizes of a cluster, counted from its scenario before its graph is built."""
+
+from __future__ import annotations
+
+from sim import limits
+from sim.cluster.fabrics import Fabric, LeafSpine, num_uplinks
+
+
+def require_gpus(num_nodes: int, gpus_per_node: int) -> None:
+    """Refuse more GPUs than any cluster has, however few of them are built.
+
+    Parameters
+    ----------
+    num_nodes : int
+    gpus_per_node : int
+
+    Raises
+    ------
+    InfeasibleError
+        Above `limits.GPUS`.
+    """
+    keys = f"cluster.nodes {num_nodes:,} x gpu.scale_up.domain {gpus_per_node:,}"
+    limits.require(num_nodes * gpus_per_node, limits.GPUS, keys)
+
+
+def require_nodes(num_nodes: int, gpus_per_node: int, fabric: Fabric, nodes: str = "cluster.nodes") -> None:
+    """Refuse a cluster of more GPUs, or of more cables between switches, than are built.
+
+    Parameters
+    ----------
+    num_nodes : int
+    gpus_per_node : int
+    fabric : Fabric
+    nodes : str
+        Name of the nodes in the message: a key of the scenario, or what they are counted from.
+
+    Raises
+    ------
+    InfeasibleError
+        Above `limits.BUILT_GPUS` or `limits.CABLES`.
+    """
+    keys = f"{nodes} {num_nodes:,} x gpu.scale_up.domain {gpus_per_node:,}"
+    limits.require(num_nodes * gpus_per_node, limits.BUILT_GPUS, keys)
+    if fabric.kind in ("scale_up", "rail_only"):
+        return
+    pods, uplinks = -(-num_nodes // fabric.nodes_per_leaf), num_uplinks(fabric)
+    if fabric.kind == "multi_plane" and pods == 1:
+        return
+    leaves = gpus_per_node * pods
+    cables = leaves * uplinks + (pods * uplinks if fabric.kind == "three_tier" else 0)
+    keys = (
+        f"leaves {leaves:,} (gpu.scale_up.domain x {nodes} / nodes_per_leaf) x uplinks {uplinks:,} of each "
+        "(cluster.fabric.nodes_per_leaf / oversubscription)"
+    )
+    limits.require(cables, limits.CABLES, keys)
+
+
+def require_hosts(spec: LeafSpine) -> None:
+    """Refuse a bare fabric of more hosts, or of more cables between switches, than are built.
+
+    Parameters
+    ----------
+    spec : LeafSpine
+
+    Raises
+    ------
+    InfeasibleError
+        Above `limits.BUILT_GPUS` or `limits.CABLES`.
+    """
+    limits.require(spec.hosts, limits.BUILT_GPUS, "cluster.fabric.hosts")
+    leaves = -(-spec.hosts // spec.hosts_per_leaf)
+    keys = (
+        f"leaves {leaves:,} (cluster.fabric.hosts {spec.hosts:,} / hosts_per_leaf {spec.hosts_per_leaf:,}) "
+        f"x cluster.fabric.spines {spec.spines:,}"
+    )
+    limits.require(leaves * spec.spines, limits.CABLES, keys)
