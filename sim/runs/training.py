@@ -70,7 +70,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         "timeline": timeline | {"optimizer_s": training_metrics.ends_s(reduced.records)},
         "exchanges": {} if step.apart else _exchange_facts(step),
         "links": training_metrics.links(step.cluster, (ran, reduced), metrics["step_time_s"]),
-        **kernel_list.of_training(step.hardware, step.model, step.work, step.routing.ranks_per_token),
+        **kernel_list.training_launches(step.hardware, step.model, step.work, step.routing.ranks_per_token),
     }
 
 
