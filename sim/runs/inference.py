@@ -55,7 +55,7 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
     assert isinstance(work, Inference)
     assert hardware is not None
     memory, requests = batch_of(scenario, work)
-    progress(f"{scenario.name}: routing, exchanges and kernels of {work.layout.ep} ranks")
+    progress(f"{scenario.name}: routing, all-to-alls and launches of {work.layout.ep} ranks")
     run = _prefill if work.spec.kind == "prefill" else _decode
     result = run(scenario, work, requests)
     result["metrics"] |= {

@@ -143,12 +143,12 @@ def _cluster(plan: PassPlan) -> topology.Cluster:
     return topology.build(plan.hardware, plan.num_nodes, scenario.fabric, faults)
 
 
-def _solve(plan: PassPlan, exchange: Exchange) -> SolvedCollective:
-    ranks, fixed, flows = plan.ranks, exchange.latency_s(), exchange.flows()
+def _solve(plan: PassPlan, idle: Exchange) -> SolvedCollective:
+    ranks, fixed, flows = plan.ranks, idle.latency_s(), idle.flows()
     if ranks == 1 or flows.num_flows == 0:
         return SolvedCollective(np.full(ranks, fixed if ranks > 1 else 0.0), flows)
     if plan.scenario.fidelity == "closed_form":
-        return SolvedCollective(np.full(ranks, bounds.closed_form_s(exchange)[0]), flows)
-    island = fluid.lone(flows, exchange.cluster.capacity, often=not plan.is_uniform)
+        return SolvedCollective(np.full(ranks, bounds.closed_form_s(idle)[0]), flows)
+    island = fluid.lone(flows, idle.cluster.capacity, often=not plan.is_uniform)
     finish = fixed + fluid.alone(flows, island)
     return SolvedCollective(flows.rank_ends(finish, ranks, floor_s=fixed), flows)

@@ -14,14 +14,33 @@ from sim.trees import flatten
 
 
 def run_document(document: Document, progress: Progress = lambda _: None) -> Result:
-    """Run a scenario document, with its variants if it has any. Returns the result document."""
+    """Run a scenario's document, with its variants if it has any.
+
+    Parameters
+    ----------
+    document : Document
+    progress : function of a sentence
+        Called as the run proceeds.
+
+    Returns
+    -------
+    dict
+        The result document; with variants one of each, compared with the first.
+
+    Raises
+    ------
+    InputError
+        With all problems of the document.
+    InfeasibleError
+        Where no machine could run it.
+    """
     documents = scenario_settings.variants(document)
     if not document.get(("variants",)):
         return run_scenario(scenarios.resolve(document), progress)
-    resolved = {name: scenarios.resolve(one) for name, one in documents.items()}
+    resolved = {name: scenarios.resolve(variant) for name, variant in documents.items()}
     results: dict[str, Result] = {}
-    for name, one in resolved.items():
-        results[name] = run_scenario(one, progress)
+    for name, scenario in resolved.items():
+        results[name] = run_scenario(scenario, progress)
     first, *others = results
     reference = flatten(results[first]["metrics"])
     comparison = {
@@ -42,7 +61,7 @@ def run_document(document: Document, progress: Progress = lambda _: None) -> Res
 
 
 def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Result:
-    """Run one resolved scenario."""
+    """Run one resolved scenario and return its result document; raises as `run_document`."""
     result: Result = {
         "schema": RESULT_SCHEMA,
         "name": scenario.name,
@@ -56,5 +75,5 @@ def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Res
 
 
 def run_file(spec: str | Path, settings: tuple[str, ...] = (), progress: Progress = lambda _: None) -> Result:
-    """Read and run a scenario file or shipped scenario."""
+    """Read and run a scenario file or shipped scenario, `key.path=value` settings laid over it; raises as `run_document`."""
     return run_document(scenario_settings.read(spec, settings), progress)
