@@ -27,7 +27,7 @@ def sweep(
     export: str | None,
     as_json: bool,
 ) -> None:
-    """Run every point of a sweep; rank them, say what cannot be and why. Goes on where it was stopped."""
+    """Run every point of a sweep; rank them, report what cannot run and why. Goes on where it was stopped."""
     from sim.show.files import export as exporting
     from sim.show.files import folder as folders
     from sim.show.tables import console as tables
@@ -78,12 +78,12 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     from sim.show.tables import console as tables
 
     folder_of(out, "")
-    found = study.run_file(file, progress(as_json))
-    folder = folder_of(out, found["name"])
-    folders.write(folder, files := folders.study_files(found))
-    for warning in found["warnings"]:
+    document = study.run_file(file, progress(as_json))
+    folder = folder_of(out, document["name"])
+    folders.write(folder, files := folders.study_files(document))
+    for warning in document["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     if as_json:
-        click.echo(folders.dump(found), nl=False)
+        click.echo(folders.dump(document), nl=False)
     else:
-        tables.print_ladder(found, console_of(), [folder / name for name in files])
+        tables.print_ladder(document, console_of(), [folder / name for name in files])

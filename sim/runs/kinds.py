@@ -46,7 +46,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """A module of `sim/runs/` on its kinds, under the name RUNNER."""
+    """Entry of a module of `sim/runs/` for its kinds, under the name RUNNER."""
 
     run: Callable[[Scenario, Progress], Result]
     """The parts of the result document that are this kind's own, `metrics` among them."""

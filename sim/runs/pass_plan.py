@@ -57,7 +57,7 @@ class PassPlan:
 
     @property
     def decode(self) -> bool:
-        """Whether the pass is a decode step, not a prefill."""
+        """True of a decode step, False of a prefill."""
         return self.work.spec.kind == "decode"
 
     @property
@@ -77,12 +77,12 @@ class PassPlan:
 
     @property
     def has_phases(self) -> bool:
-        """Whether sends and receives of the collectives hold SMs as launches of their own."""
+        """True where sends and receives of the collectives hold SMs as launches of their own."""
         return self.decode and KINDS[self.work.kernel.kind].phases and self.ranks > 1
 
     @property
     def in_background(self) -> bool:
-        """Whether collectives run next to compute for their whole time, on SMs that are lent to them."""
+        """True where collectives run next to compute for their whole time."""
         return self.work.spec.overlap and not (self.decode and KINDS[self.work.kernel.kind].phases)
 
     @property
@@ -107,7 +107,7 @@ class PassPlan:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all draws of all layers are the same."""
+        """True where all draws of all layers are the same."""
         return self.sampling == "expected" and self.work.gate.is_exchangeable
 
     @cached_property

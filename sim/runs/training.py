@@ -168,7 +168,7 @@ class Step:
 
     @cached_property
     def links(self) -> Links:
-        """What reductions and sends achieve."""
+        """Rates and latencies that reductions and sends achieve."""
         links = Links.of(self.hardware, load_kernel("nccl"))
         return replace(links, gpus_per_node=self.scenario.gpus_per_node)
 
