@@ -78,7 +78,17 @@ def pass_launches(forward: ForwardPass) -> dict[str, Any]:
 
 
 def hardware_launches(hardware: Hardware) -> dict[str, Any]:
-    """A result document for the roofline of a profile: one GEMM by rows in each format, and MLA's decode core by requests."""
+    """List launches that show the roofline of a profile: one GEMM by rows in each format, and MLA's decode core by requests.
+
+    Parameters
+    ----------
+    hardware : Hardware
+
+    Returns
+    -------
+    dict
+        A result document without metrics.
+    """
     p, (n, k) = processor(hardware), _SHAPE
     formats: tuple[Dtype, ...] = ("bf16",) if hardware.gpu.dense_flops.fp8 is None else ("bf16", "fp8")
     phases = {

@@ -126,7 +126,19 @@ def logical(
 
 
 def flow_metrics(trace: Trace, cluster: Cluster) -> dict[str, Any]:
-    """Measure a list of bare flows, from the first release to the last finish; times in [s]."""
+    """Measure a list of bare flows.
+
+    Parameters
+    ----------
+    trace : Trace
+        With one transfer, which holds all flows.
+    cluster : Cluster
+
+    Returns
+    -------
+    dict
+        `completion_time_s` from the first release to the last finish, its bound [s], and what bound it.
+    """
     record = trace.transfers[0]
     begin = float(record.flows.release_s[record.flows.after < 0].min())
     binding, resource = binding_of(trace, cluster)
@@ -174,6 +186,16 @@ def links(trace: Trace, cluster: Cluster) -> dict[str, dict[str, Any]]:
 
     `busy_s` is the time that its bytes take at the rate that kernels reach of it (the data sheet's times their efficiency),
     `utilisation_fraction` that over the time of the run; bounds, which are at the data sheet's rate, are shorter.
+
+    Parameters
+    ----------
+    trace : Trace
+    cluster : Cluster
+
+    Returns
+    -------
+    dict
+        A row for each resource by name; times in [s], bytes on the wire.
     """
     num = len(cluster.names)
     carried, used = np.zeros(num), np.zeros(num)
@@ -196,7 +218,21 @@ def links(trace: Trace, cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 
 def utilisation(trace: Trace, cluster: Cluster, num_bins: int = 120) -> dict[str, Any]:
-    """Utilisation, as in `links`, over time by class: mean and busiest resource in each of `num_bins` equal spans."""
+    """Utilisation, as in `links`, over time and by class of resources.
+
+    Parameters
+    ----------
+    trace : Trace
+    cluster : Cluster
+    num_bins : int [count]
+        Equal spans of the run.
+
+    Returns
+    -------
+    dict
+        `time_s`, the middle of each span [num_bins], and by class `mean` and `busiest` resource [num_bins] [fraction];
+        empty where nothing moved.
+    """
     begin = min((record.start_s for record in trace.transfers), default=0.0)
     if not trace.stretches or trace.end_s <= begin:
         return {}

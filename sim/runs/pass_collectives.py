@@ -86,7 +86,17 @@ def collectives_of(plan: PassPlan) -> PassCollectives:
 
 
 def collective(plan: PassPlan, cluster: topology.Cluster, direction: str, routing: Routing) -> Exchange:
-    """Build the dispatch or combine of one layer and microbatch."""
+    """Build the dispatch or combine of one layer and microbatch.
+
+    Parameters
+    ----------
+    plan : PassPlan
+    cluster : Cluster
+        The nodes of the EP group.
+    direction : str
+        `dispatch` or `combine`.
+    routing : Routing
+    """
     return Exchange(
         cluster=cluster,
         kernel=plan.work.kernel,

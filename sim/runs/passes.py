@@ -47,7 +47,19 @@ def forward_pass(plan: PassPlan) -> ForwardPass:
 
 
 def with_context(forward: ForwardPass, context_tokens: int) -> ForwardPass:
-    """Give a decode step another mean context [tokens]; routing, all-to-alls and experts stay as they are."""
+    """Give a decode step another mean context.
+
+    Parameters
+    ----------
+    forward : ForwardPass
+    context_tokens : int [count]
+        Mean tokens of a request in the cache.
+
+    Returns
+    -------
+    ForwardPass
+        With the same routing, all-to-alls and experts.
+    """
     plan = replace(forward.plan, work=replace(forward.plan.work, context_tokens=context_tokens))
     needs = forward.needs
     common, parts = common_needs(plan, needs.processor, forward.collectives.routings[0][0])

@@ -61,7 +61,23 @@ def run_document(document: Document, progress: Progress = lambda _: None) -> Res
 
 
 def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Result:
-    """Run one resolved scenario and return its result document; raises as `run_document`."""
+    """Run one resolved scenario.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        The result document.
+
+    Raises
+    ------
+    InfeasibleError
+        Where no machine could run it.
+    """
     result: Result = {
         "schema": RESULT_SCHEMA,
         "name": scenario.name,
@@ -75,5 +91,17 @@ def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Res
 
 
 def run_file(spec: str | Path, settings: tuple[str, ...] = (), progress: Progress = lambda _: None) -> Result:
-    """Read and run a scenario file or shipped scenario, `key.path=value` settings laid over it; raises as `run_document`."""
+    """Read and run a scenario file or shipped scenario.
+
+    Parameters
+    ----------
+    spec : path or shipped name
+    settings : sequence of `key.path=value`
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        The result document. Raises as `run_document`.
+    """
     return run_document(scenario_settings.read(spec, settings), progress)

@@ -189,7 +189,20 @@ def measure(
 
 
 def token_instants_s(trace: ServingTrace, service: Service, asked: Requests, request: int) -> Floats:
-    """Instants at which the output tokens of an ended request came, [output_tokens] [s]."""
+    """Instants at which the output tokens of a request came.
+
+    Parameters
+    ----------
+    trace : ServingTrace
+    service : Service
+    asked : Requests
+    request : int
+        Index of a request that ended.
+
+    Returns
+    -------
+    floats, [output_tokens] [s]
+    """
     first = trace.instants["first_token_s"][request]
     later = np.arange(1, int(asked.output_tokens[request]))
     if not len(later):
@@ -200,7 +213,17 @@ def token_instants_s(trace: ServingTrace, service: Service, asked: Requests, req
 
 
 def timeline(trace: ServingTrace) -> dict[str, Any]:
-    """Queues and running requests at even instants, for plots."""
+    """Count requests in each state at even instants, for plots.
+
+    Parameters
+    ----------
+    trace : ServingTrace
+
+    Returns
+    -------
+    dict
+        `sample_s`, the instants [s], and a list of counts for each state.
+    """
     instants = trace.instants
     when = np.linspace(0.0, trace.end_s, _SAMPLES)
 

@@ -27,7 +27,7 @@ _MOST_LINKS = 4096  # of a result; of more, one of each class
 
 
 def ends_s(records: Sequence[GroupRecord]) -> list[float]:
-    """When each pipeline rank's last GPU ends [s]."""
+    """Instant at which the last GPU of each pipeline rank ends, [pp] [s]."""
     ends: dict[int, float] = {}
     for record in records:
         last = float(np.max(record.end_s))
@@ -169,7 +169,18 @@ def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
 
 
 def timeline(records: Sequence[GroupRecord], step_s: float) -> dict[str, Any]:
-    """Tasks of each pipeline rank (of the first EP group), and the nodes of the first of each kind in full."""
+    """Timeline of the first EP group of each pipeline rank.
+
+    Parameters
+    ----------
+    records : sequence of GroupRecord
+    step_s : float [s]
+
+    Returns
+    -------
+    dict
+        `pipeline`: all tasks; `nodes`: those of the first tasks of each kind, in full.
+    """
     shown = [record for record in records if record.group == 0]
     # Ranks run the same pairs of microbatches: a pair is made once, however many tasks have it.
     pairs: dict[tuple[int, int], tuple[int, int]] = {}

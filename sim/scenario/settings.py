@@ -135,7 +135,7 @@ def put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> No
 
 
 def unfold_model(document: Document) -> None:
-    """Put what its file says in the place of a model's name; leaves a document without one as it is."""
+    """Put the content of its file in the place of a model's name; leaves a document without one as it is."""
     named = document.get(("model",))
     if isinstance(named, str):
         at = document.mark(("model",))
