@@ -267,7 +267,7 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
         float(record_bytes(work.kernel.kind, name, dtype, model.hidden, model.top_k))
         for name, dtype in (("dispatch", work.spec.dispatch_dtype), ("combine", work.spec.combine_dtype))
     )
-    halves = 2 if work.spec.overlap else 1
+    microbatches = 2 if work.spec.overlap else 1
     return footprint(
         model,
         experts_per_rank=physical // work.layout.ep,
@@ -276,8 +276,8 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
         precision=work.spec.precision,
         kv_dtype=work.spec.kv_dtype,
         context_tokens=work.context_tokens,
-        buffered_tokens_per_request=work.step_tokens / halves if slots else 0.0,
-        buffers_bytes=0.0 if slots else _expert_rows_bytes(model, work, halves),
+        buffered_tokens_per_request=work.step_tokens / microbatches if slots else 0.0,
+        buffers_bytes=0.0 if slots else _expert_rows_bytes(model, work, microbatches),
         record_bytes=records,
         with_mtp=work.spec.kind == "decode" and work.step_tokens > 1,
         capacity_bytes=hardware.gpu.hbm.capacity_bytes,
@@ -287,9 +287,9 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
     )
 
 
-def _expert_rows_bytes(model: Model, work: Inference, halves: int) -> float:
+def _expert_rows_bytes(model: Model, work: Inference, microbatches: int) -> float:
     """Buffers of one microbatch's experts: rows in, twice the inner width, rows out (FP8, BF16, BF16) [bytes]."""
-    rows = (work.requests or 1) / halves * work.step_tokens * model.top_k
+    rows = (work.requests or 1) / microbatches * work.step_tokens * model.top_k
     return rows * (model.hidden + 2 * 2.0 * model.expert_hidden + 2.0 * model.hidden)
 
 
