@@ -24,10 +24,26 @@ def run(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[
 
     Parameters
     ----------
-    spec : a path, a shipped name, or the scenario itself as `load_scenario` returns it
-    settings : keys to override, as `--set` has them (`"cluster.nodes=4"`) or by name (`{"cluster.nodes": 4}`)
+    spec : path, shipped name or mapping
+        A mapping is the scenario itself, as `load_scenario` returns it.
+    settings : sequence of str, or mapping
+        Keys to override, as `--set` has them (`"cluster.nodes=4"`) or by name (`{"cluster.nodes": 4}`).
 
-    Raises `InputError` for what is wrong in it, all at once, `InfeasibleError` for what no machine could do.
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    InputError
+        With all problems of the scenario.
+    InfeasibleError
+        Where no machine could run it.
+
+    Examples
+    --------
+    >>> result = sim.run("deepep-ep16-h800", {"cluster.nodes": 2})
+    >>> dispatch_s = result["metrics"]["dispatch"]["time_s"]
     """
     from sim.result import Result
     from sim.runs.result import check_expected
@@ -45,6 +61,13 @@ def load_scenario(
     """Read and check a scenario, run nothing: the document with every default written out, variants as what they change.
 
     Parameters as of `run`, which takes the document back, changed or not.
+
+    Raises
+    ------
+    InputError
+        With all problems of the scenario.
+    InfeasibleError
+        Where no machine could run it.
     """
     from sim.scenario import settings as scenarios
     from sim.scenario.resolve import resolve
@@ -69,9 +92,24 @@ def _document(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Ma
 
 
 def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | None = None) -> Result:
-    """Run every point of a sweep (a path or a shipped name) on some processes, one a core by default; return its document.
+    """Run every point of a sweep and return its document.
 
-    Rows are kept in `folder` (sweep.sqlite), and what stands there is not computed again; without a folder nothing is kept.
+    Parameters
+    ----------
+    spec : path or shipped name
+    jobs : int [count]
+        Processes on this machine; one a core by default.
+    folder : path
+        Keeps rows in its sweep.sqlite; rows that are already there are not computed again. Without a folder nothing is kept.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    InputError
+        With all problems of the sweep.
     """
     from pathlib import Path
     from tempfile import TemporaryDirectory
@@ -88,7 +126,21 @@ def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | Non
 
 
 def ladder(spec: str | Path) -> Result:
-    """Run a ladder of design choices (a path or a shipped name) and return its document; README describes it."""
+    """Run a ladder of design choices and return its document; README describes it.
+
+    Parameters
+    ----------
+    spec : path or shipped name
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    InputError
+        With all problems of the ladder.
+    """
     from sim.ladders.run import run_file
     from sim.result import Result
 

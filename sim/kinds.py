@@ -1,6 +1,6 @@
 """Kinds of workloads: the one table of them, and the modules that rooms have for each.
 
-A kind is a line of this table and a file in each room that has something to say of it (`sim/scenario/`, `sim/runs/`, and of the
+A kind is a line of this table and a file in each room that has a part for it (`sim/scenario/`, `sim/runs/`, and of the
 show `views`, `words`, `tables`, `plots` and `files`). A room's accessor (`kinds` in `sim.scenario`, `sim.runs` and `sim.show`) reads its
 part from that file and imports it when a kind is first asked for, so that a decode step does not wait for what only training needs.
 """

@@ -1,7 +1,7 @@
 """Metrics of results: the one table of their names, units, directions, labels and meanings.
 
-README's table, what `expect`, `objectives` and a ladder's `metric` may name, which way is better, and what tables and sentences
-call a metric come from here; `tests/runs/test_metric_table.py` holds it equal to what runs report. Instants that a meaning
+README's table, the names that `expect`, `objectives` and a ladder's `metric` accept, the better direction, and the words of tables
+and sentences come from here; `tests/runs/test_metric_table.py` holds it equal to what runs report. Instants that a meaning
 speaks of are defined in the module that measures (`sim/runs/metrics.py`, `training_metrics.py`, `inference.py`, `serving.py`).
 """
 
@@ -47,7 +47,7 @@ class Metric:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that it stands for."""
+        """All names that it stands for."""
         parts = [part.split(",") for part in re.split(r"[{}]", self.name)[1::2]]
         between = re.split(r"\{[^}]*\}", self.name)
         return tuple(
@@ -115,7 +115,7 @@ TABLE = (
     Metric("layer_comm_alone_s", ("training",), "s", "lower",
            "two dispatches and two combines of a layer, each alone on idle links", phrase="exchanges of one layer"),
     Metric("layer_time_exposed_s", ("training",), "s", "lower",
-           "the same kernels on the same SMs as in `layer_time_s`, every exchange waited for"),
+           "the same kernels on the same SMs as in `layer_time_s`, every all-to-all waited for"),
     Metric("layer_time_serial_s", ("training",), "s", "lower", "that with all SMs computing meanwhile"),
     Metric("memory_peak_bytes", ("training",), "bytes", "lower", "memory of the fullest GPU", "memory"),
     Metric("run_days", ("training",), "days", "lower", "a whole run of such steps, with `workload.run`"),
@@ -182,7 +182,20 @@ NUMBERS = tuple(name for name, row in METRICS.items() if row.unit != WORD)
 
 
 def reported(kinds: Collection[str], *, words: bool = False) -> list[str] | None:
-    """Names of the numbers (and `words`) that runs of some kinds report; None where the table does not have one of the kinds."""
+    """Names of the metrics that runs of some kinds report.
+
+    Parameters
+    ----------
+    kinds : collection of str
+        Kinds of workloads.
+    words : bool
+        Whether to include metrics that are words, not numbers.
+
+    Returns
+    -------
+    list of str or None
+        None where the table does not have one of the kinds.
+    """
     if not kinds or not set(kinds) <= {kind for row in TABLE for kind in row.kinds}:
         return None
     return [
@@ -197,7 +210,7 @@ def dimension_of(name: str) -> str:
 
 
 def more_is_better(name: str) -> bool | None:
-    """True where more of a metric is better, False where less is; None where neither is, or nobody knows."""
+    """True where more of a metric is better, False where less is; None where neither is, or it is unknown."""
     row = METRICS.get(name)
     return None if row is None or row.better is None else row.better == "higher"
 

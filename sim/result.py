@@ -4,7 +4,7 @@
     result.figure("bars").show()
     result.to_polars()
 
-Why this way: everything that reads `result.json` reads a `Result` too, since it is that mapping and nothing beside it; each
+Why this way: everything that reads `result.json` reads a `Result` too, since it is that mapping and nothing more; each
 variant in it is one again. What a method needs is imported when it is called.
 """
 
@@ -29,16 +29,29 @@ class Result(dict[str, Any]):
     # --- figures ---------------------------------------------------------------------------------------------------
 
     def kinds(self) -> list[str]:
-        """The kinds of figures that this result has the data for."""
+        """Kinds of figures that this result has the data for."""
         from sim.show.plots import kinds as plots
 
         return list(plots.drawable(self))
 
     def figure(self, kind: str, variant: str | None = None) -> Any:
-        """One figure, a `plotly.graph_objects.Figure`; `moesim plot --list` says what each kind shows.
+        """Draw one figure.
 
-        Kinds of a single run show the first variant, or the one that is named. Raises `InputError` for an unknown kind
-        or variant, and for a kind without data here.
+        Parameters
+        ----------
+        kind : str
+            `moesim plot --list` describes each.
+        variant : str or None
+            For kinds that show a single run; the first by default.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
+
+        Raises
+        ------
+        InputError
+            For an unknown kind or variant, and for a kind that this result has no data for.
         """
         from sim.show.plots import kinds as plots
 

@@ -1,7 +1,7 @@
 """The command `moesim`: thin verbs over the house.
 
 People's tables and progress go to standard error, so that `--json` leaves one document on standard output. Heavy imports
-stand inside the commands: `--help` touches none of them.
+are inside the commands: `--help` touches none of them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ for command in (run, sweep, ladder, plot, validate, calibrate, check, show, sche
 
 
 def main() -> None:
-    """Entry point: our messages without traceback, exit codes as documented."""
+    """Run the command, as the entry point: our messages without traceback, exit codes as documented."""
     streams.hold()
     try:
         cli.main(standalone_mode=False)

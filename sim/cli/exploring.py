@@ -35,7 +35,7 @@ def sweep(
     export: str | None,
     as_json: bool,
 ) -> None:
-    """Run every point of a sweep; rank them, say what cannot be and why. Goes on where it was stopped."""
+    """Run every point of a sweep; rank them, report what cannot run and why. Goes on where it was stopped."""
     from sim.show.files import export as exporting
     from sim.show.files import folder as folders
     from sim.show.files.partial import Keeper

@@ -14,7 +14,7 @@ from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 
 _RUNNABLE = ("scenarios", "scenarios/sweeps", "scenarios/ladders")
 """Folders of what `run`, `sweep` and `ladder` take."""
-_TELLING = (
+_IDENTIFYING = (
     "cluster",
     "workload",
     "axes",
@@ -26,7 +26,7 @@ _TELLING = (
     "latency",
     "schema",
 )
-"""Keys that tell what a file is."""
+"""Keys by which the kind of a file is known."""
 _ALIKE = 0.8  # of two keys, where neither is known to belong
 
 
@@ -143,7 +143,7 @@ def _check(file: str) -> str:
         "a kernel generation (latency) or a measured compute profile (schema)"
     )
     for key in tree:
-        if near := difflib.get_close_matches(key, _TELLING, 1, _ALIKE):
+        if near := difflib.get_close_matches(key, _IDENTIFYING, 1, _ALIKE):
             raise InputError(document.problem((key,), f"the key '{key}'", wanted, near[0], key=True))
     raise InputError(
         Problem(Mark(str(path), 1, 1), "", f"the keys {', '.join(map(str, tree)) or 'none'}", wanted)
@@ -215,11 +215,11 @@ def new(name: str, template: str) -> None:
     folders = (*_RUNNABLE, "scenarios/models", "hardware", "hardware/kernels")
     source = documents.find(template, folders, "YAML", aliases=DEFAULTS)
     text = text_of(source, "a YAML file")
-    beside = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
+    named = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
     files = {
-        one.name: text_of(one, "a CSV file that the template names")
-        for one in beside
-        if one.exists() and not Path(one.name).exists()
+        file.name: text_of(file, "a CSV file that the template names")
+        for file in named
+        if file.exists() and not Path(file.name).exists()
     }
     folder.write(Path(), {**files, target.name: re.sub(r"(?m)^name:.*$", f"name: {stem}", text, count=1)})
     commands = {"sweeps": "moesim sweep", "ladders": "moesim ladder", "scenarios": "moesim run"}

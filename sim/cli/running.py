@@ -1,4 +1,4 @@
-"""Commands that run a scenario, compare with published figures, or time a trace."""
+"""Commands that run a scenario, compare with published values, or time a trace."""
 
 from __future__ import annotations
 
@@ -119,13 +119,13 @@ def calibrate(trace: Path, out: Path | None) -> None:
 
     if out is not None:
         folder.check(out.parent)
-    found = study.calibrate(trace, progress(False))
-    text = profile_text(found, out.stem) if out is not None else ""
+    calibration = study.calibrate(trace, progress(False))
+    text = profile_text(calibration, out.stem) if out is not None else ""
     console = console_of()
-    for grid in calibrated.calibration_grids(found):
+    for grid in calibrated.calibration_grids(calibration):
         tables.print_grid(grid, console)
     console.print()
-    for sentence in calibrated.summary(found):
+    for sentence in calibrated.summary(calibration):
         console.print(sentence, highlight=False, markup=False)
     if out is not None:
         folder.write(out.parent, {out.name: text})

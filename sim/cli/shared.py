@@ -35,7 +35,22 @@ class Missed(MoesimError):
 
 
 def folder_of(out: Path | None, name: str, *, several: bool = False) -> Path:
-    """Return the folder for the files of a document: `--out`, with a folder for each of several; or results/NAME. Raises where that cannot be."""
+    """Return the folder for the files of a document.
+
+    Parameters
+    ----------
+    out : Path or None
+        The option `--out`; results/NAME without it.
+    name : str
+        Of the document.
+    several : bool
+        Whether each document has a folder of its own below `out`.
+
+    Raises
+    ------
+    InputError
+        Where the path is no folder and cannot become one.
+    """
     from sim.show.files import folder
 
     if out is None:

@@ -1,7 +1,7 @@
 """Output streams of the command that outlast their readers.
 
-Why: results are files, what is printed tells of them. A pipe whose reader has gone, a full disk behind a log or a closed descriptor
-must not lose a run that goes on; and a document that could not be printed is said to be missing, once.
+Why: results are files, what is printed reports them. A pipe whose reader has gone, a full disk behind a log or a closed descriptor
+must not lose a run that goes on; and a document that could not be printed is reported missing, once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Pipe(io.FileIO):
 
 def hold() -> None:
     """Put lasting streams in place of standard output and error, where these are no terminal; do so once, at the door."""
-    if sys.stdout is None or sys.stdout is sys.__stdout__:  # else somebody else holds them
+    if sys.stdout is None or sys.stdout is sys.__stdout__:  # else others hold them
         sys.stdout = _lasting(sys.stdout, heedless=False)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
         sys.stderr = _lasting(sys.stderr, heedless=True)

@@ -18,7 +18,24 @@ from sim.schedule.collectives import Collective
 
 
 def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
-    """Metrics, links, timeline and traffic of one dispatch and one combine of every EP group, or of a plain all-to-all."""
+    """Simulate one dispatch and one combine of every EP group, or a plain all-to-all.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Its workload is an `AllToAll`.
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        Metrics, links, timeline and traffic, as `result.json` has them; metrics alone in closed form.
+
+    Raises
+    ------
+    InfeasibleError
+        Where more pairs of ranks send to each other than can be simulated together.
+    """
     work = scenario.workload
     assert isinstance(work, AllToAll)
     cluster = scenario.cluster()
@@ -26,22 +43,22 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     routed = routings(scenario)
     plain = work.spec.bytes_per_rank is not None
     hidden = scenario.model.hidden if scenario.model else 0
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     timeline: list[dict[str, Any]] = []
     traffic: dict[str, Any] = {}
     whole = Trace(saturated_s=np.zeros(len(cluster.names)))
     for name, direction in (
         [("exchange", "dispatch")] if plain else [("dispatch", "dispatch"), ("combine", "combine")]
     ):
-        record = record_of(scenario, direction)
-        exchanges = [
+        record_bytes = record_of(scenario, direction)
+        collectives = [
             Collective(
                 cluster=cluster,
                 kernel=work.kernel,
                 direction=direction,
                 gpus=group * scenario.ep + np.arange(scenario.ep),
                 routing=routing,
-                record_bytes=record,
+                record_bytes=record_bytes,
                 comm_sms=work.comm_sms,
                 **work.options,
             )
@@ -53,23 +70,23 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
             else (work.spec.dispatch_dtype if direction == "dispatch" else work.spec.combine_dtype)
         )
         if scenario.fidelity == "closed_form":
-            found[name] = measure.of_closed_form(exchanges, dtype, hidden)
+            metrics[name] = measure.closed_form_metrics(collectives, dtype, hidden)
             continue
         progress(f"{scenario.name}: {name}")
-        trace = executor.run_together(cluster, name, exchanges, start_s=whole.end_s)
-        found[name] = measure.of_exchange(trace, exchanges, dtype, hidden)
-        timeline += [_bars(one) for one in trace.transfers]
+        trace = executor.run_together(cluster, name, collectives, start_s=whole.end_s)
+        metrics[name] = measure.collective_metrics(trace, collectives, dtype, hidden)
+        timeline += [_bars(record) for record in trace.transfers]
         if scenario.ep <= limits.MATRIX_RANKS:
-            matrix = exchanges[0].records * record
+            matrix = collectives[0].records * record_bytes
             traffic[name] = (matrix if direction == "dispatch" else matrix.T).round().astype(int).tolist()
         whole.transfers += trace.transfers
         whole.stretches += trace.stretches
         whole.saturated_s += trace.saturated_s
         whole.end_s = trace.end_s
     if not whole.transfers:
-        return {"metrics": found, "links": {}, "timeline": {}}
+        return {"metrics": metrics, "links": {}, "timeline": {}}
     return {
-        "metrics": found,
+        "metrics": metrics,
         "links": measure.links(whole, cluster),
         "timeline": {"kernels": timeline, "utilisation": measure.utilisation(whole, cluster)},
         "traffic": traffic,
@@ -77,7 +94,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
 
 
 def _bars(record: TransferRecord) -> dict[str, Any]:
-    """A kernel on the timeline: when it started, and when each rank ended."""
+    """One kernel's bars on the timeline: its start, and the end of each rank."""
     return {
         "name": record.name,
         "group": record.group,

@@ -14,7 +14,20 @@ from sim.schedule import flow_list
 
 
 def run_flows(scenario: Scenario, progress: Progress) -> Result:
-    """Metrics, links, timeline and completion of the flows of a scenario."""
+    """Simulate the flows that a scenario lists.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Its workload is a `FlowList`.
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        Metrics, links, timeline and `flow_completion` ([num_flows, 3]: id, release [us], finish [us]), as `result.json` has
+        them.
+    """
     work, cluster = scenario.workload, scenario.cluster()
     assert isinstance(work, FlowList)
     fabric = scenario.fabric if isinstance(scenario.fabric, LeafSpine) else None
@@ -27,7 +40,7 @@ def run_flows(scenario: Scenario, progress: Progress) -> Result:
     released = np.maximum(table.start_s, freed)
     rows = np.stack([table.flow_id.astype(float), released * 1e6, finish * 1e6], axis=1)
     return {
-        "metrics": measure.of_flows(trace, cluster),
+        "metrics": measure.flow_metrics(trace, cluster),
         "links": measure.links(trace, cluster),
         "timeline": {"utilisation": measure.utilisation(trace, cluster)},
         "flow_completion": rows.tolist(),

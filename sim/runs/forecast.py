@@ -1,4 +1,4 @@
-"""What is known of a run before it: the memory of its fullest GPU, and figures that no run of it can be better than.
+"""A run before it is run: the memory of its fullest GPU, and metrics that it cannot better.
 
 A sweep asks this first. Whatever does not fit keeps its parts as the reason; a constraint over memory is answered; and where a
 point cannot be better than one already run, it need not run at all.
@@ -14,11 +14,26 @@ from sim.scenario.descriptions import Scenario
 
 
 def forecast(scenario: Scenario) -> Forecast:
-    """Memory and bounds of a run before it, and the run itself. Raises `DoesNotFitError` where memory overflows."""
+    """Forecast a run, and prepare it.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    Forecast
+        Memory, bounds and the run itself; the run alone where to bound it takes as long.
+
+    Raises
+    ------
+    DoesNotFitError
+        Where a GPU's memory overflows.
+    """
     known = runner(scenario.kind).forecast
     return known(scenario) if known is not None else Forecast(lambda: _metrics(scenario))
 
 
 def _metrics(scenario: Scenario) -> dict[str, Any]:
-    found: dict[str, Any] = run_scenario(scenario)["metrics"]
-    return found
+    metrics: dict[str, Any] = run_scenario(scenario)["metrics"]
+    return metrics

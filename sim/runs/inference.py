@@ -3,8 +3,8 @@
 Instants first. A pass *starts* when its tokens enter the embedding and *ends* when its last rank has sampled: `step_time_s`
 is the difference. TTFT is, without a queue, end of the last pass of a prompt less start of its first; TPOT is step time over
 the tokens that a step gives a request, 1 + a + a^2 + ... for the a accepted of what was speculated. `exposed_comm_s` is what
-the compute stream of the mean rank stood and waited for exchanges in a pass, with the phases in which low-latency kernels
-hold its SMs; `layer_time_s` is the pass without its ends, over its layers.
+the compute stream of the mean rank waited for all-to-alls in a pass, with the phases in which low-latency kernels hold its
+SMs; `layer_time_s` is the pass without its ends, over its layers.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from sim import limits
 from sim.cost.deployment import Footprint, footprint, require_batch
 from sim.cost.work import Part, total_s
 from sim.engine.inference import PassRecord
-from sim.runs import kernel_list, pass_bound
+from sim.runs import kernel_list, pass_bound, passes
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
-from sim.runs.passes import Pass
+from sim.runs.pass_collectives import collective
+from sim.runs.pass_plan import PassPlan
+from sim.runs.passes import ForwardPass, forward_pass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
@@ -31,12 +33,29 @@ _SHOWN_NODES = 120  # of the timeline
 
 
 def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Metrics, memory and timeline of a prefill or decode. Raises `InfeasibleError` where memory overflows."""
+    """Simulate a prefill or decode.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Its workload is an `Inference`.
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        Metrics, memory, timeline and the like, as `result.json` has them.
+
+    Raises
+    ------
+    DoesNotFitError
+        Where weights, cache and buffers overflow a GPU's memory.
+    """
     work, hardware = scenario.workload, scenario.hardware
     assert isinstance(work, Inference)
     assert hardware is not None
     memory, requests = batch_of(scenario, work)
-    progress(f"{scenario.name}: routing, exchanges and kernels of {work.layout.ep} ranks")
+    progress(f"{scenario.name}: routing, all-to-alls and launches of {work.layout.ep} ranks")
     run = _prefill if work.spec.kind == "prefill" else _decode
     result = run(scenario, work, requests)
     result["metrics"] |= {
@@ -50,61 +69,82 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
 
 
 def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, int]:
-    """What a GPU keeps, and its requests: as asked, or as many as fit. Raises `DoesNotFitError` where they do not."""
+    """Size the batch of a GPU.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Model and hardware.
+    work : Inference
+        The deployment; it may differ from the scenario's own workload.
+
+    Returns
+    -------
+    footprint : Footprint
+        Memory of a GPU [bytes].
+    requests : int [count]
+        As asked for, or as many as fit.
+
+    Raises
+    ------
+    DoesNotFitError
+        Where they do not fit.
+    """
     memory = memory_of(scenario, work)
     most = memory.max_batch
     fitting = most - most % 2 if work.spec.overlap else most
     requests = work.requests if work.requests is not None else max(1, fitting)
     what = "prompt" if work.spec.kind == "prefill" else "request"
-    some = f"{requests} {what}s of {work.context_tokens} tokens a GPU need"
+    batch = f"{requests} {what}s of {work.context_tokens} tokens a GPU need"
     require_batch(
-        memory, requests, some if requests > 1 else f"one {what} of {work.context_tokens} tokens needs"
+        memory, requests, batch if requests > 1 else f"one {what} of {work.context_tokens} tokens needs"
     )
     return memory, requests
 
 
 def _prefill(scenario: Scenario, work: Inference, requests: int) -> dict[str, Any]:
-    passes = (work.context_tokens - work.cached_tokens) // work.step_tokens
+    num_passes = (work.context_tokens - work.cached_tokens) // work.step_tokens
     elapsed = bound = exposed = waited_skew = layers_s = 0.0
     spent: list[dict[str, float]] = []
     bounds: list[dict[str, float]] = []
-    for index in range(passes):
-        one = Pass(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
-        record = one.run()
-        ends = one.ends()
-        elapsed += one.step_s(record)
+    for index in range(num_passes):
+        plan = PassPlan(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
+        forward = forward_pass(plan)
+        record, ends = passes.run(forward), passes.ends(forward)
+        elapsed += passes.step_s(forward, record)
         layers_s += float(record.end_s.max())
         exposed += _exposed_s(record)
         waited_skew += float(record.skew_s.mean())
-        bounds.append(pass_bound.bounds_s(one))
+        bounds.append(pass_bound.bounds_s(forward))
         bound += max(bounds[-1].values())
-        spent.append(_spent(one, record, ends))
-    tokens = requests * work.step_tokens * passes
+        spent.append(_spent(forward, record, ends))
+    tokens = requests * work.step_tokens * num_passes
     return {
         "metrics": {
             "tokens_per_s_per_gpu": tokens / elapsed,
             "tokens_per_s_per_node": tokens / elapsed * scenario.gpus_per_node,
-            "layer_time_s": layers_s / passes / one.model.num_layers,
+            "layer_time_s": layers_s / num_passes / plan.model.num_layers,
             "exposed_comm_s": exposed,
             "skew_wait_s": waited_skew,
             "ttft_s": elapsed,
             "step_time_s": elapsed,
-            "pass_time_s": elapsed / passes,
+            "pass_time_s": elapsed / num_passes,
             "lower_bound_s": bound,
             "tokens_per_gpu": tokens,
-            "passes": passes,
+            "passes": num_passes,
         },
         "where": _added(spent),
         "bounds": _added(bounds),
-        **_facts(one, record, ends),
+        **_facts(forward, record, ends),
     }
 
 
 def _decode(scenario: Scenario, work: Inference, requests: int) -> dict[str, Any]:
-    one = Pass(scenario, work, requests)
-    record, ends = one.run(), one.ends()
-    step, accepted = one.step_s(record), accepted_tokens(work)
-    bounds = pass_bound.bounds_s(one)
+    plan = PassPlan(scenario, work, requests)
+    forward = forward_pass(plan)
+    record, ends = passes.run(forward), passes.ends(forward)
+    step, accepted = passes.step_s(forward, record), accepted_tokens(work)
+    bounds = pass_bound.bounds_s(forward)
     return {
         "metrics": {
             "tpot_s": step / accepted,
@@ -112,16 +152,16 @@ def _decode(scenario: Scenario, work: Inference, requests: int) -> dict[str, Any
             "tokens_per_s_per_gpu": requests * accepted / step,
             "tokens_per_s_per_node": requests * accepted / step * scenario.gpus_per_node,
             "tokens_per_s_per_user": accepted / step,
-            "layer_time_s": float(record.end_s.max()) / (one.model.num_layers + one.extra),
+            "layer_time_s": float(record.end_s.max()) / (plan.model.num_layers + plan.num_mtp),
             "exposed_comm_s": _exposed_s(record),
             "skew_wait_s": float(record.skew_s.mean()),
             "lower_bound_s": max(bounds.values()) / accepted,
             "requests_per_gpu": requests,
             "accepted_tokens_per_step": accepted,
         },
-        "where": _spent(one, record, ends),
+        "where": _spent(forward, record, ends),
         "bounds": bounds,
-        **_facts(one, record, ends),
+        **_facts(forward, record, ends),
     }
 
 
@@ -137,12 +177,14 @@ def _exposed_s(record: PassRecord) -> float:
     return float(record.waited_s.mean()) + held
 
 
-def _spent(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, float]:
-    """Where a pass goes on the compute stream of the mean rank [s]; `last_rank` is what the last one takes longer."""
-    parts = dict.fromkeys(node.part for node in one.program() if node.stream == plans.COMPUTE)
+def _spent(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> dict[str, float]:
+    """Time of each part of a pass on the compute stream of the mean rank [s]; `last_rank` is what the last one takes longer."""
+    plan = forward.plan
+    parts = dict.fromkeys(node.part for node in plan.program() if node.stream == plans.COMPUTE)
     spent = {part: record.busy_s[part] for part in parts}
     # The node of an attention runs the dense layers before it too.
-    dense = sum(float(one.dense(layers)[0].mean()) for layers in one.blocks.dense_before) * one.halves
+    needs = (passes.dense_need(forward, layers) for layers in plan.blocks.dense_before)
+    dense = sum(float(need[0].mean()) for need in needs) * plan.num_microbatches
     first = next(part for part in ("attention", "attention_0") if part in spent)
     spent[first] -= dense
     return {
@@ -158,24 +200,23 @@ def _added(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {key: sum(row[key] for row in rows) for key in rows[0]}
 
 
-def _facts(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, Any]:
-    """Kernels by part, exchanges, and the first nodes of the timeline."""
-    program, shown = one.program(), slice(0, _SHOWN_NODES)
-    routing = one.routings[0][0]
-    dispatch = one.collective("dispatch", routing)
+def _facts(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> dict[str, Any]:
+    """Launches by part, collectives, and the first nodes of the timeline."""
+    plan, collectives = forward.plan, forward.collectives
+    program, shown = plan.program(), slice(0, _SHOWN_NODES)
+    routing = collectives.routings[0][0]
+    dispatch = collective(plan, collectives.cluster, "dispatch", routing)
     traffic = {"dispatch": (dispatch.records * dispatch.record_bytes).round().astype(int).tolist()}
-    loads = [row.selections_to_rank.sum(axis=0) for layer in one.routings for row in layer]
+    loads = [row.selections_to_rank.sum(axis=0) for layer in collectives.routings for row in layer]
     return {
         "parts": {
-            name: {kernel: work.time_s for kernel, work in part.items()}
-            for name, part in {**one.parts, **ends}.items()
+            name: {launch: work.time_s for launch, work in part.items()}
+            for name, part in {**forward.needs.parts, **ends}.items()
         },
         "exchanges": {
             name: {
-                "alone_s": float(
-                    np.mean([s.alone_s.mean() for key, s in one.solved.items() if key[0] == name])
-                ),
-                "longest_s": float(max(s.alone_s.max() for key, s in one.solved.items() if key[0] == name)),
+                "alone_s": float(np.mean([times.mean() for times in collectives.alone_s(name)])),
+                "longest_s": float(max(times.max() for times in collectives.alone_s(name))),
                 "ranks_per_token": routing.ranks_per_token,
                 "nodes_per_token": routing.nodes_per_token,
                 "max_over_mean_rank_load": float(max(load.max() / load.mean() for load in loads)),
@@ -195,15 +236,28 @@ def _facts(one: Pass, record: PassRecord, ends: dict[str, Part]) -> dict[str, An
                 }
             ],
         },
-        "traffic": traffic if one.ranks <= limits.MATRIX_RANKS else {},
+        "traffic": traffic if plan.ranks <= limits.MATRIX_RANKS else {},
         "rank_loads": [load.tolist() for load in loads],
         "links": {},
-        **kernel_list.of_pass(one),
+        **kernel_list.pass_launches(forward),
     }
 
 
 def memory_of(scenario: Scenario, work: Inference) -> Footprint:
-    """What a GPU keeps, and for each request."""
+    """Memory of a GPU that does not depend on its requests, and of each request.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Model and hardware.
+    work : Inference
+        The deployment; it may differ from the scenario's own workload.
+
+    Returns
+    -------
+    Footprint
+        Weights, cache, buffers and reserves [bytes].
+    """
     assert scenario.model is not None
     assert scenario.hardware is not None
     model, hardware = scenario.model, scenario.hardware
@@ -213,7 +267,7 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
         float(record_bytes(work.kernel.kind, name, dtype, model.hidden, model.top_k))
         for name, dtype in (("dispatch", work.spec.dispatch_dtype), ("combine", work.spec.combine_dtype))
     )
-    halves = 2 if work.spec.overlap else 1
+    microbatches = 2 if work.spec.overlap else 1
     return footprint(
         model,
         experts_per_rank=physical // work.layout.ep,
@@ -222,8 +276,8 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
         precision=work.spec.precision,
         kv_dtype=work.spec.kv_dtype,
         context_tokens=work.context_tokens,
-        buffered_tokens_per_request=work.step_tokens / halves if slots else 0.0,
-        buffers_bytes=0.0 if slots else _expert_rows_bytes(model, work, halves),
+        buffered_tokens_per_request=work.step_tokens / microbatches if slots else 0.0,
+        buffers_bytes=0.0 if slots else _expert_rows_bytes(model, work, microbatches),
         record_bytes=records,
         with_mtp=work.spec.kind == "decode" and work.step_tokens > 1,
         capacity_bytes=hardware.gpu.hbm.capacity_bytes,
@@ -233,14 +287,14 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
     )
 
 
-def _expert_rows_bytes(model: Model, work: Inference, halves: int) -> float:
-    """What the experts of one microbatch work on: rows in, twice the inner width, rows out (FP8, BF16, BF16)."""
-    rows = (work.requests or 1) / halves * work.step_tokens * model.top_k
+def _expert_rows_bytes(model: Model, work: Inference, microbatches: int) -> float:
+    """Buffers of one microbatch's experts: rows in, twice the inner width, rows out (FP8, BF16, BF16) [bytes]."""
+    rows = (work.requests or 1) / microbatches * work.step_tokens * model.top_k
     return rows * (model.hidden + 2 * 2.0 * model.expert_hidden + 2.0 * model.hidden)
 
 
 def forecast_inference(scenario: Scenario) -> Forecast:
-    """The memory of a GPU; finding a figure that no pass can beat takes as long as the pass."""
+    """Memory of a GPU before a run, without bounds: to bound a pass takes as long as to run it. Raises `DoesNotFitError`."""
     assert isinstance(scenario.workload, Inference)
     kept, requests = batch_of(scenario, scenario.workload)
     return Forecast(

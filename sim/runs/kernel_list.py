@@ -1,13 +1,13 @@
-"""The kernels of one layer for one microbatch on one GPU, with what they compute and move: the points of a roofline.
+"""The compute launches of one layer for one microbatch on one GPU: the points of a roofline (`kernels` of a result).
 
 Of the layers with experts the first, or the first of all; by phase of a training layer (`attn(F)`), or part of a pass
-(`attention_1`). A training layer is listed as it runs alone, on all SMs; a pass as it runs. Under TP and CP a kernel has its
+(`attention_1`). A training layer is listed as it runs alone, on all SMs; a pass as it runs. Under TP and CP a launch has its
 share of the group's work, as in the costs of stages. `roofs` are datasheet rates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from sim.cluster.hardware import Hardware
 from sim.cost.compute import Dtype, processor
 from sim.cost.layers import layer_phases
 from sim.cost.work import Work, dense_peaks, gemm, launch_work, mla_decode, part
-from sim.runs.passes import Pass
+from sim.runs.passes import ForwardPass
 from sim.scenario.training import Training
 from sim.schedule.stage_times import ChunkWork
 from sim.workload.model import Model
@@ -26,8 +26,24 @@ _ROWS = tuple(2**i for i in range(15))
 _CONTEXT_TOKENS = 4096
 
 
-def of_training(hardware: Hardware, model: Model, work: Training, ranks_per_token: float) -> dict[str, Any]:
-    """`kernels` and `roofs` of a training step."""
+def training_launches(
+    hardware: Hardware, model: Model, work: Training, ranks_per_token: float
+) -> dict[str, Any]:
+    """List the launches of a layer of a training step.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    model : Model
+    work : Training
+    ranks_per_token : float [count]
+        Mean ranks that a token is sent to, its own included.
+
+    Returns
+    -------
+    dict
+        `kernels` and `roofs` of the result document.
+    """
     p = processor(hardware, sustained=True, generation=work.spec.gemm_generation)
     chunk = ChunkWork(
         model,
@@ -46,7 +62,7 @@ def of_training(hardware: Hardware, model: Model, work: Training, ranks_per_toke
     phases = {
         name: part(
             *(
-                _cut(launch_work(p, op), shared if op == loaded else 1)
+                _share(launch_work(p, op), shared if op == loaded else 1)
                 for op, loaded in zip(operations, more[name], strict=True)
             )
         )
@@ -55,14 +71,24 @@ def of_training(hardware: Hardware, model: Model, work: Training, ranks_per_toke
     return {"kernels": _rows(phases), "roofs": roofs(hardware)}
 
 
-def of_pass(one: Pass) -> dict[str, Any]:
-    """`kernels` and `roofs` of a prefill or decode pass."""
-    layer = {name: kernels for name, kernels in one.parts.items() if name != "dense"}
-    return {"kernels": _rows(layer), "roofs": roofs(one.hardware)}
+def pass_launches(forward: ForwardPass) -> dict[str, Any]:
+    """List the launches of a layer with experts of a prefill or decode pass: `kernels` and `roofs` of the result document."""
+    layer = {name: launches for name, launches in forward.needs.parts.items() if name != "dense"}
+    return {"kernels": _rows(layer), "roofs": roofs(forward.plan.hardware)}
 
 
-def of_hardware(hardware: Hardware) -> dict[str, Any]:
-    """A document for the roofline of a profile: one GEMM by rows in each format, and MLA's decode core by requests."""
+def hardware_launches(hardware: Hardware) -> dict[str, Any]:
+    """List launches that show the roofline of a profile: one GEMM by rows in each format, and MLA's decode core by requests.
+
+    Parameters
+    ----------
+    hardware : Hardware
+
+    Returns
+    -------
+    dict
+        A result document without metrics.
+    """
     p, (n, k) = processor(hardware), _SHAPE
     formats: tuple[Dtype, ...] = ("bf16",) if hardware.gpu.dense_flops.fp8 is None else ("bf16", "fp8")
     phases = {
@@ -91,38 +117,35 @@ def of_hardware(hardware: Hardware) -> dict[str, Any]:
 
 
 def roofs(hardware: Hardware) -> dict[str, Any]:
-    """What no kernel beats: dense peak by format [FLOP/s], and the rate of HBM [bytes/s]."""
+    """Rates that no launch beats: dense peak by format [FLOP/s], and HBM [bytes/s]."""
     gpu = hardware.gpu
     return {"peak_flops": dense_peaks(gpu), "hbm_bytes_per_s": gpu.hbm.bandwidth_bytes_per_s}
 
 
-def _cut(one: Work, shares: int) -> Work:
-    """One share of a kernel that a group of ranks splits."""
+def _share(launch: Work, shares: int) -> Work:
+    """One share of a launch that a group of ranks splits."""
     if shares == 1:
-        return one
+        return launch
     return replace(
-        one,
-        flops=one.flops / shares,
-        moved_bytes=one.moved_bytes / shares,
-        time_s=one.time_s / shares,
+        launch,
+        flops=launch.flops / shares,
+        moved_bytes=launch.moved_bytes / shares,
+        time_s=launch.time_s / shares,
     )
 
 
 def _rows(phases: Mapping[str, Mapping[str, Work]]) -> list[dict[str, Any]]:
-    return [_row(phase, one) for phase, kernels in phases.items() for one in _timed(kernels.values())]
-
-
-def _timed(kernels: Iterable[Work]) -> Iterable[Work]:
-    """Kernels that work; reductions between GPUs are none."""
-    return (one for one in kernels if one.flops or one.moved_bytes)
-
-
-def _row(phase: str, one: Work) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "phase": phase,
-        "dtype": one.dtype,
-        "flops": one.flops,
-        "bytes": one.moved_bytes,
-        "time_s": one.time_s,
-    }
+    """A row for each launch that computes or moves something; reductions between GPUs are none."""
+    return [
+        {
+            "name": launch.name,
+            "phase": phase,
+            "dtype": launch.dtype,
+            "flops": launch.flops,
+            "bytes": launch.moved_bytes,
+            "time_s": launch.time_s,
+        }
+        for phase, launches in phases.items()
+        for launch in launches.values()
+        if launch.flops or launch.moved_bytes
+    ]

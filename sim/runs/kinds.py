@@ -24,7 +24,7 @@ LINKS = (
     "nic",
     "fabric",
 )
-"""Figures of a profile that moving bytes leans on, by the beginning of their keys."""
+"""Parameters of a profile that decide how bytes move, by the beginning of their keys."""
 COMPUTE = (
     "gpu.tensor_clock",
     "gpu.sustained",
@@ -34,12 +34,12 @@ COMPUTE = (
     "gpu.power",
     "cost",
 )
-"""Figures of a profile that computing leans on, by the beginning of their keys."""
+"""Parameters of a profile that decide how long compute takes, by the beginning of their keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Memory of the fullest GPU by part, with `total_bytes`; metric -> the best that it could be; and `run` for its metrics."""
+    """Memory of the fullest GPU by part, with `total_bytes` [bytes]; metric -> the best that it could be; and `run` for its metrics."""
 
     run: Callable[[], dict[str, Any]]
     memory: Figures = field(default_factory=dict)
@@ -48,12 +48,12 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """A module of `sim/runs/` on its kinds, under the name RUNNER."""
+    """Entry of a module of `sim/runs/` for its kinds, under the name RUNNER."""
 
     run: Callable[[Scenario, Progress], Result]
     """The parts of the result document that are this kind's own, `metrics` among them."""
     reads: tuple[str, ...]
-    """Figures of the hardware profile that a run leans on, by the beginning of their keys."""
+    """Parameters of the hardware profile that decide a run, by the beginning of their keys."""
     forecast: Callable[[Scenario], Forecast] | None = None
     """Memory and bounds before a run; raises `DoesNotFitError` where memory overflows. None where they take as long as the run."""
 
@@ -65,7 +65,7 @@ def runner(kind: str) -> Runner:
 
 
 def named_parts(parts: Mapping[str, float]) -> Figures:
-    """Parts of a memory by the names that constraints use: `fp8 copies` -> `fp8_copies_bytes`."""
+    """Rename parts of a memory [bytes] as constraints call them: `fp8 copies` -> `fp8_copies_bytes`."""
     return {f"{name.replace(' ', '_')}_bytes": size for name, size in parts.items()} | {
         "total_bytes": sum(parts.values())
     }

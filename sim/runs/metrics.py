@@ -1,4 +1,4 @@
-"""Metrics: from records of what happened to the numbers of a result, by the names other people's scripts rely on.
+"""Metrics of collectives and flows: from records of what happened to the numbers of a result.
 
 Instants first. A collective *starts* when its kernel starts on all ranks; a rank *ends* when its own sends are out and
 its own receives are in. `time_s` is the mean over ranks of end - start (what DeepEP's benchmark prints),
@@ -22,13 +22,29 @@ from sim.schedule.record_sizes import headed_bytes
 from sim.workload.traffic import payload_bytes
 
 
-def of_exchange(
-    trace: Trace, exchanges: Sequence[Collective], dtype: str | None, hidden: int
+def collective_metrics(
+    trace: Trace, collectives: Sequence[Collective], dtype: str | None, hidden: int
 ) -> dict[str, Any]:
-    """Metrics of one dispatch or combine of all groups; `dtype` None for a plain exchange."""
-    cluster = exchanges[0].cluster
-    times = np.concatenate([one.rank_ends_s - one.start_s for one in trace.transfers])
-    flows = [one.flows for one in trace.transfers]
+    """Measure one dispatch or combine of all EP groups.
+
+    Parameters
+    ----------
+    trace : Trace
+        Of that collective alone.
+    collectives : sequence, [num_groups]
+    dtype : str or None
+        Format of the payload; None for a plain all-to-all.
+    hidden : int [count]
+        Elements of a token.
+
+    Returns
+    -------
+    dict
+        Metric names without the collective's name; [s], [bytes] and [bytes/s] by their suffixes.
+    """
+    cluster = collectives[0].cluster
+    times = np.concatenate([record.rank_ends_s - record.start_s for record in trace.transfers])
+    flows = [record.flows for record in trace.transfers]
     binding, resource = binding_of(trace, cluster)
     metrics: dict[str, Any] = {
         "time_s": float(times.mean()),
@@ -38,14 +54,14 @@ def of_exchange(
         "binding_resource": resource,
     }
     metrics |= _wire(flows, cluster, len(times))
-    return metrics | logical(exchanges, metrics["time_s"], dtype, hidden)
+    return metrics | logical(collectives, metrics["time_s"], dtype, hidden)
 
 
-def of_closed_form(exchanges: Sequence[Collective], dtype: str | None, hidden: int) -> dict[str, Any]:
-    """The same from arithmetic alone: the slowest group's closed form."""
-    time_s, binding = max(bounds.closed_form_s(one) for one in exchanges)
-    flows = [one.flows() for one in exchanges]
-    cluster = exchanges[0].cluster
+def closed_form_metrics(collectives: Sequence[Collective], dtype: str | None, hidden: int) -> dict[str, Any]:
+    """The same from arithmetic alone: the slowest group's closed form. Parameters as of `collective_metrics`."""
+    time_s, binding = max(bounds.closed_form_s(collective) for collective in collectives)
+    flows = [collective.flows() for collective in collectives]
+    cluster = collectives[0].cluster
     metrics: dict[str, Any] = {
         "time_s": time_s,
         "completion_time_s": time_s,
@@ -53,12 +69,12 @@ def of_closed_form(exchanges: Sequence[Collective], dtype: str | None, hidden: i
         "binding": binding,
         "binding_resource": None,
     }
-    metrics |= _wire(flows, cluster, sum(len(one.gpus) for one in exchanges))
-    return metrics | logical(exchanges, time_s, dtype, hidden)
+    metrics |= _wire(flows, cluster, sum(len(collective.gpus) for collective in collectives))
+    return metrics | logical(collectives, time_s, dtype, hidden)
 
 
 def _wire(groups: Sequence[Flows], cluster: Cluster, num_ranks: int) -> dict[str, float]:
-    """What a mean rank puts on each kind of cable [bytes]."""
+    """Bytes that a mean rank puts on each kind of cable [bytes]."""
     crossed = np.zeros(len(cluster.names))
     for flows in groups:
         crossed += flows.bytes_by_resource(len(crossed))
@@ -67,22 +83,35 @@ def _wire(groups: Sequence[Flows], cluster: Cluster, num_ranks: int) -> dict[str
 
 
 def logical(
-    exchanges: Sequence[Collective], time_s: float, dtype: str | None, hidden: int
+    collectives: Sequence[Collective], time_s: float, dtype: str | None, hidden: int
 ) -> dict[str, float]:
     """Bandwidths as benchmarks print them [bytes/s].
 
     DeepEP normal: RDMA counts every distinct node of a token, the own one included, NVLink every distinct rank; payload
     without headers. DeepEP low latency: every (token, expert) selection as a whole record. Plain: algbw and busbw as
     nccl-tests define them, the own part included.
+
+    Parameters
+    ----------
+    collectives : sequence, [num_groups]
+    time_s : float [s]
+    dtype : str or None
+        Format of the payload; None for a plain all-to-all.
+    hidden : int [count]
+        Elements of a token.
+
+    References
+    ----------
+    deepseek-ai/DeepEP, tests/legacy; NVIDIA/nccl-tests, doc/PERFORMANCE.md.
     """
-    first = exchanges[0]
+    first = collectives[0]
     if dtype is None:
         algbw = first.record_bytes * len(first.gpus) / time_s
         return {
             "algbw_bytes_per_s": algbw,
             "busbw_bytes_per_s": algbw * (len(first.gpus) - 1) / len(first.gpus),
         }
-    routings = [one.routing for one in exchanges]
+    routings = [collective.routing for collective in collectives]
     nodes = float(np.mean([r.nodes_per_token for r in routings]))
     ranks = float(np.mean([r.ranks_per_token for r in routings]))
     tokens, top_k = routings[0].tokens_per_rank, routings[0].top_k
@@ -97,8 +126,20 @@ def logical(
     }
 
 
-def of_flows(trace: Trace, cluster: Cluster) -> dict[str, Any]:
-    """Metrics of a list of bare flows."""
+def flow_metrics(trace: Trace, cluster: Cluster) -> dict[str, Any]:
+    """Measure a list of bare flows.
+
+    Parameters
+    ----------
+    trace : Trace
+        With one transfer, which holds all flows.
+    cluster : Cluster
+
+    Returns
+    -------
+    dict
+        `completion_time_s` from the first release to the last finish, its bound [s], and what bound it.
+    """
     record = trace.transfers[0]
     begin = float(record.flows.release_s[record.flows.after < 0].min())
     binding, resource = binding_of(trace, cluster)
@@ -111,8 +152,16 @@ def of_flows(trace: Trace, cluster: Cluster) -> dict[str, Any]:
 
 
 def binding_of(trace: Trace, cluster: Cluster) -> tuple[str, str | None]:
-    """The class, and the resource, that was saturated longest on the path of the flow that ended last."""
-    last = max(trace.transfers, key=lambda one: float(one.rank_ends_s.max()))
+    """Find what bound a collective: the resource saturated longest on the path of the flow that ended last.
+
+    Returns
+    -------
+    binding : str
+        Class of the resource, or `latency` where none was saturated for longer than latencies took.
+    resource : str or None
+        Its name.
+    """
+    last = max(trace.transfers, key=lambda record: float(record.rank_ends_s.max()))
     if last.flows.num_flows == 0:
         return "latency", None
     row, saturated_s = _longest(last, trace)
@@ -138,13 +187,23 @@ def links(trace: Trace, cluster: Cluster) -> dict[str, dict[str, Any]]:
 
     `busy_s` is the time that its bytes take at the rate that kernels reach of it (the data sheet's times their efficiency),
     `utilisation_fraction` that over the time of the run; bounds, which are at the data sheet's rate, are shorter.
+
+    Parameters
+    ----------
+    trace : Trace
+    cluster : Cluster
+
+    Returns
+    -------
+    dict
+        A row for each resource by name; times in [s], bytes on the wire.
     """
     num = len(cluster.names)
     carried, used = np.zeros(num), np.zeros(num)
-    for one in trace.transfers:
-        carried += one.flows.bytes_by_resource(num)
-        used += one.flows.line_by_resource(num)
-    begin = min((one.start_s for one in trace.transfers), default=0.0)
+    for record in trace.transfers:
+        carried += record.flows.bytes_by_resource(num)
+        used += record.flows.line_by_resource(num)
+    begin = min((record.start_s for record in trace.transfers), default=0.0)
     elapsed = trace.end_s - begin
     busy = np.divide(used, cluster.capacity, out=np.zeros(num), where=cluster.capacity > 0)
     return {
@@ -160,8 +219,22 @@ def links(trace: Trace, cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 
 def utilisation(trace: Trace, cluster: Cluster, num_bins: int = 120) -> dict[str, Any]:
-    """Utilisation, as in `links`, over time by class: mean and busiest resource in each of `num_bins` equal spans."""
-    begin = min((one.start_s for one in trace.transfers), default=0.0)
+    """Utilisation, as in `links`, over time and by class of resources.
+
+    Parameters
+    ----------
+    trace : Trace
+    cluster : Cluster
+    num_bins : int [count]
+        Equal spans of the run.
+
+    Returns
+    -------
+    dict
+        `time_s`, the middle of each span [num_bins], and by class `mean` and `busiest` resource [num_bins] [fraction];
+        empty where nothing moved.
+    """
+    begin = min((record.start_s for record in trace.transfers), default=0.0)
     if not trace.stretches or trace.end_s <= begin:
         return {}
     edges = np.linspace(begin, trace.end_s, num_bins + 1)
@@ -175,7 +248,7 @@ def utilisation(trace: Trace, cluster: Cluster, num_bins: int = 120) -> dict[str
     ever = area.max(axis=0) > 0
     series: dict[str, Any] = {"time_s": (edges[:-1] + width / 2).tolist()}
     for i, name in enumerate(CLASSES):
-        mine = share[:, ever & (cluster.class_idx == i)]
-        if mine.size:
-            series[name] = {"mean": mine.mean(axis=1).tolist(), "busiest": mine.max(axis=1).tolist()}
+        used = share[:, ever & (cluster.class_idx == i)]
+        if used.size:
+            series[name] = {"mean": used.mean(axis=1).tolist(), "busiest": used.max(axis=1).tolist()}
     return series

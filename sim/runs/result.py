@@ -1,4 +1,4 @@
-"""The parts of a result document that every run has: what it leaned on, and what was expected beside what came out."""
+"""The parts of a result document that every run has: the parameters that decided it, and expected next to simulated values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,18 @@ RESULT_SCHEMA = "moesim.result/1"
 
 
 def provenance(scenario: Scenario) -> dict[str, Any]:
-    """Version, seed, hardware with its export rules, and the assumed, derived and overridden figures that the run leaned on."""
+    """Record what a run was made with.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    dict
+        Version, seed, settings, hardware with its export rules, and every assumed, derived or overridden parameter that the
+        run read, with grade and source.
+    """
     read = runner(scenario.kind).reads
     leaned = [f for f in scenario.hardware.parameters if f.path.startswith(read)] if scenario.hardware else []
     for kernel in scenario.workload.kernels:
@@ -39,7 +50,7 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
 
 
 def _hardware(scenario: Scenario) -> dict[str, Any]:
-    """Which part it is, what was overridden, and what export rules say of it as it ran; nothing of a bare fabric."""
+    """Name and overrides of the GPU, and its verdicts under export rules as it ran; nothing of a bare fabric."""
     part = scenario.hardware
     if part is None:
         return {}
@@ -51,58 +62,75 @@ def _hardware(scenario: Scenario) -> dict[str, Any]:
         },
         "export_rules": {
             "note": export_rules.NOTE,
-            "verdicts": [_verdict(one) for one in export_rules.verdicts(part)],
+            "verdicts": [_verdict(verdict) for verdict in export_rules.verdicts(part)],
         },
     }
 
 
-def _verdict(one: export_rules.Verdict) -> dict[str, Any]:
-    numbers = [{"name": name, "value": value, "unit": unit} for name, value, unit in one.numbers]
-    return {**asdict(one), "numbers": numbers}
+def _verdict(verdict: export_rules.Verdict) -> dict[str, Any]:
+    numbers = [{"name": name, "value": value, "unit": unit} for name, value, unit in verdict.numbers]
+    return {**asdict(verdict), "numbers": numbers}
 
 
 def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each expected value beside ours; what the run has no metric for, `check_expected` tells."""
+    """Compare metrics with the values that a scenario expects.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    metrics : mapping
+        As in the result.
+
+    Returns
+    -------
+    list of dict
+        A row for each expectation; none of a metric that the run does not have, which `check_expected` reports.
+    """
     known, rows = flatten(metrics), []
-    for one in scenario.expectations:
-        got = known.get(one.metric)
+    for expected in scenario.expectations:
+        got = known.get(expected.metric)
         if got is None:
             continue
-        error = (
-            (got - one.value) / one.value if one.value else float(got != 0)
-        )  # of nothing: met or missed whole
+        value = expected.value
+        error = (got - value) / value if value else float(got != 0)  # of nothing: met or missed whole
         rows.append(
             {
-                "metric": one.metric,
-                "published": one.value,
+                "metric": expected.metric,
+                "published": value,
                 "simulated": got,
                 "error_fraction": error,
-                "tolerance_fraction": one.tolerance_fraction,
-                "source": one.source,
-                "ok": abs(error) <= one.tolerance_fraction,
+                "tolerance_fraction": expected.tolerance_fraction,
+                "source": expected.source,
+                "ok": abs(error) <= expected.tolerance_fraction,
             }
         )
     return rows
 
 
 def check_expected(document: Document, result: Result) -> None:
-    """Raise `InputError` for expected metrics that the runs of a document do not have; asked once results are safe."""
+    """Check that the runs of a document have every metric that it expects; do so once results are saved.
+
+    Raises
+    ------
+    InputError
+        With all metrics that a run does not have, at their marks.
+    """
     problems = []
-    for name, one in scenario_settings.variants(document).items():
+    for name, variant in scenario_settings.variants(document).items():
         known = flatten(result.get("variants", {name: result})[name]["metrics"])
-        for metric in one.get(("expect",)) or ():
+        for metric in variant.get(("expect",)) or ():
             if metric not in known:
                 wanted, near = "a metric of this run", nearest(metric, known)
-                problems.append(one.problem(("expect", metric), f"'{metric}'", wanted, near, key=True))
+                problems.append(variant.problem(("expect", metric), f"'{metric}'", wanted, near, key=True))
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
 
 
 def missed(result: Result) -> list[str]:
-    """The expectations that a result (or any of its variants) misses, one line each."""
+    """Describe the expectations that a result (or any of its variants) misses, one line each."""
     lines = []
-    for name, one in {"": result, **result.get("variants", {})}.items():
-        for row in one.get("expect", []):
+    for name, run in {"": result, **result.get("variants", {})}.items():
+        for row in run.get("expect", []):
             if not row["ok"]:
                 where = f"{name}: " if name else ""
                 lines.append(

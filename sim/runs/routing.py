@@ -22,7 +22,23 @@ _POPULARITY, _PAST, _TOKENS = 0, 1, 2  # purposes of the derived generators
 
 
 def routings(scenario: Scenario) -> list[Routing]:
-    """One routing per EP group, [num_ranks / ep]."""
+    """Draw the routing of an all_to_all scenario.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Its workload is an `AllToAll`.
+
+    Returns
+    -------
+    list of Routing, [num_ranks / ep]
+        One for each EP group.
+
+    Raises
+    ------
+    InfeasibleError
+        Where more than `MAX_PAIRS` pairs of ranks send to each other.
+    """
     work, ep = scenario.workload, scenario.ep
     assert isinstance(work, AllToAll)
     per_node = scenario.gpus_per_node
@@ -77,7 +93,25 @@ def place(
     per_node: int,
     seed: int,
 ) -> Placement:
-    """Where experts stand; EPLB balances the loads of an earlier, independent draw of the same gate."""
+    """Place experts on the ranks of an EP group.
+
+    Parameters
+    ----------
+    gate : Gate
+    kind : str
+        `contiguous`, or `eplb`, which balances the loads of an earlier, independent draw of the same gate.
+    redundant : int [count]
+        Replicas next to the model's experts (eplb).
+    num_experts, top_k, num_groups : int [count]
+        Of the model.
+    ep, per_node : int [count]
+        Ranks of the group, and of a node.
+    seed : int
+
+    Returns
+    -------
+    Placement
+    """
     if kind == "contiguous":
         return contiguous(num_experts, ep)
     likes = popularity(gate, num_experts, np.random.default_rng([seed, _POPULARITY]))
@@ -94,7 +128,7 @@ def place(
 
 
 def _plain(bytes_per_rank: float, ep: int, per_node: int, offset: int) -> Routing:
-    """A plain exchange as a routing of one record per pair: equal parts to every rank, the own one included."""
+    """A plain all-to-all as a routing of one record per pair: equal parts to every rank, the own one included."""
     node_of_rank = (offset % per_node + np.arange(ep)) // per_node
     ones = np.ones((ep, ep))
     to_node = np.stack([np.bincount(node_of_rank).astype(float)] * ep)
@@ -102,7 +136,7 @@ def _plain(bytes_per_rank: float, ep: int, per_node: int, offset: int) -> Routin
 
 
 def record_of(scenario: Scenario, direction: str) -> float:
-    """Bytes of one record in `direction` [bytes]."""
+    """Size of one record of a `dispatch` or `combine`; of a plain all-to-all, of one pair of ranks [bytes]."""
     work = scenario.workload
     assert isinstance(work, AllToAll)
     if work.spec.bytes_per_rank is not None:

@@ -17,17 +17,35 @@ from sim.trees import flatten
 def run_document(
     document: Document, progress: Progress = lambda _: None, keep: Keep = lambda _: None
 ) -> Result:
-    """Run a scenario document, with its variants if it has any. Returns the result document.
+    """Run a scenario's document, with its variants if it has any.
 
-    `keep` is given, after each variant but the last, what makes the document of those that have ended.
+    Parameters
+    ----------
+    document : Document
+    progress : function of a sentence
+        Called as the run proceeds.
+    keep : function
+        Given, after each variant but the last, what makes the document of those that have ended.
+
+    Returns
+    -------
+    dict
+        The result document; with variants one of each, compared with the first.
+
+    Raises
+    ------
+    InputError
+        With all problems of the document.
+    InfeasibleError
+        Where no machine could run it.
     """
     documents = scenario_settings.variants(document)
     if not document.get(("variants",)):
         return run_scenario(scenarios.resolve(document), progress)
-    resolved = {name: scenarios.resolve(one) for name, one in documents.items()}
+    resolved = {name: scenarios.resolve(variant) for name, variant in documents.items()}
     results: dict[str, Result] = {}
-    for name, one in resolved.items():
-        results[name] = run_scenario(one, progress)
+    for name, scenario in resolved.items():
+        results[name] = run_scenario(scenario, progress)
         if len(results) < len(resolved):
             keep(partial(_partial, document, results, len(resolved)))
     return _together(document, results)
@@ -60,7 +78,23 @@ def _together(document: Document, results: dict[str, Result]) -> Result:
 
 
 def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Result:
-    """Run one resolved scenario."""
+    """Run one resolved scenario.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        The result document.
+
+    Raises
+    ------
+    InfeasibleError
+        Where no machine could run it.
+    """
     result: Result = {
         "schema": RESULT_SCHEMA,
         "name": scenario.name,
@@ -74,5 +108,17 @@ def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Res
 
 
 def run_file(spec: str | Path, settings: tuple[str, ...] = (), progress: Progress = lambda _: None) -> Result:
-    """Read and run a scenario file or shipped scenario."""
+    """Read and run a scenario file or shipped scenario.
+
+    Parameters
+    ----------
+    spec : path or shipped name
+    settings : sequence of `key.path=value`
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        The result document. Raises as `run_document`.
+    """
     return run_document(scenario_settings.read(spec, settings), progress)

@@ -12,7 +12,8 @@ from dataclasses import replace
 from sim.cluster.kernels import load_kernel
 from sim.cost.surfaces import line
 from sim.errors import InfeasibleError
-from sim.runs.passes import Pass
+from sim.runs import passes
+from sim.runs.pass_plan import PassPlan
 from sim.runs.step_surface import nic_share, surface
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
@@ -24,7 +25,24 @@ _BATCHES = (1 / 64, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the largest prefill pass
 
 
 def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
-    """The deployment with its costs, from a few simulated passes and steps."""
+    """Cost a deployment by a few simulated passes and steps.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Its workload is a `Serving`.
+    progress : function of a sentence
+
+    Returns
+    -------
+    Service
+        Pools, and the times of their passes and steps, as the serving engine takes them.
+
+    Raises
+    ------
+    InfeasibleError
+        Where a pool's memory holds no request.
+    """
     work = scenario.workload
     assert isinstance(work, Serving)
     assert scenario.hardware is not None
@@ -68,7 +86,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
 
 
 def _prefill_costs(work: Serving) -> tuple[Callable[[float], float], float, float]:
-    """Time by tokens of a GPU [s], KV memory of a GPU [bytes], share of its NICs that exchanges take."""
+    """Time by tokens of a GPU [s], KV memory of a GPU [bytes], share of its NICs that all-to-alls take."""
     from sim.runs.inference import batch_of
 
     base = work.prefill.workload
@@ -82,12 +100,12 @@ def _prefill_costs(work: Serving) -> tuple[Callable[[float], float], float, floa
         each = max(1, round(asked / prompts))
         if tokens and each * prompts <= tokens[-1]:
             continue
-        one = replace(base, requests=prompts, context_tokens=each, step_tokens=each, cached_tokens=0)
-        memory, _ = batch_of(work.prefill, one)
-        whole = Pass(work.prefill, one, prompts)
-        times.append(whole.step_s(whole.run()))
+        batch = replace(base, requests=prompts, context_tokens=each, step_tokens=each, cached_tokens=0)
+        memory, _ = batch_of(work.prefill, batch)
+        forward = passes.forward_pass(PassPlan(work.prefill, batch, prompts))
+        times.append(passes.step_s(forward, passes.run(forward)))
         tokens.append(float(each * prompts))
-        busy = nic_share(whole, times[-1])
+        busy = nic_share(forward, times[-1])
     assert memory is not None
     if memory.free_bytes <= 0:
         raise InfeasibleError(
@@ -114,11 +132,11 @@ def _decode_costs(work: Serving) -> tuple[StepCost, float, float, int, float, fl
             f"decode: {max(most, 1)} requests of {base.context_tokens} tokens on {memory.gpu}: {holds}; "
             f"most of its memory goes to: {memory.limit}"
         )
-    found = surface(work.decode, base, most)
+    costs = surface(work.decode, base, most)
     return (
-        found.step_s,
+        costs.step_s,
         memory.free_bytes - most * memory.buffer_bytes_per_request,
-        found.nic_busy_fraction,
+        costs.nic_busy_fraction,
         most,
         accepted_tokens(base),
         memory.cache_bytes_per_request / base.context_tokens,

@@ -1,4 +1,4 @@
-"""What users saw: metrics of a serving run, each a difference of instants.
+"""Metrics of a serving run as its users see it, each a difference of instants.
 
 Instants of a request, in order:
 
@@ -61,7 +61,24 @@ _SHOWN_REQUESTS = 5000
 
 
 def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Metrics and timeline of a serving scenario. Raises `InfeasibleError` where no request fits."""
+    """Simulate the requests of a serving scenario.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Its workload is a `Serving`.
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        Metrics, timeline and instants of requests, as `result.json` has them.
+
+    Raises
+    ------
+    InfeasibleError
+        Where no request fits.
+    """
     work = scenario.workload
     assert isinstance(work, Serving)
     service = service_of(scenario, progress)
@@ -92,12 +109,31 @@ def measure(
     ttft_s: float | None = None,
     tpot_s: float | None = None,
 ) -> dict[str, Any]:
-    """Metrics of a run; `ttft_s` and `tpot_s` are the objectives [s], None for none. Percentiles of nobody are left out."""
-    at = trace.instants
-    ended = ~np.isnan(at["end_s"])
+    """Measure a run; metrics are defined at the head of this module.
+
+    Parameters
+    ----------
+    service : Service
+        Pools and their costs.
+    asked : Requests
+        All that came.
+    trace : ServingTrace
+        Instants of each.
+    num_gpus : int [count]
+        Of all instances.
+    ttft_s, tpot_s : float or None [s]
+        Objectives that a good request meets.
+
+    Returns
+    -------
+    dict
+        Metrics by name; a spread of no requests is empty.
+    """
+    instants = trace.instants
+    ended = ~np.isnan(instants["end_s"])
     decoded = ended & (asked.output_tokens > 1)
-    ttft = at["first_token_s"] - at["arrival_s"]
-    tpot = (at["end_s"] - at["first_token_s"]) / np.maximum(asked.output_tokens - 1, 1)
+    ttft = instants["first_token_s"] - instants["arrival_s"]
+    tpot = (instants["end_s"] - instants["first_token_s"]) / np.maximum(asked.output_tokens - 1, 1)
     lengths, which = np.unique(asked.prompt_tokens[ended], return_inverse=True)
     alone = np.array([service.alone_s(int(tokens)) for tokens in lengths])[which]
     good = ended.copy()
@@ -105,7 +141,7 @@ def measure(
         good &= ~(ttft > ttft_s)
     if tpot_s is not None:
         good &= ~((tpot > tpot_s) & decoded)
-    last = float(np.nanmax(at["end_s"])) if ended.any() else trace.end_s
+    last = float(np.nanmax(instants["end_s"])) if ended.any() else trace.end_s
     makespan = max(last - float(asked.arrival_s[0]), 1e-12)
     tokens = float(asked.output_tokens[ended].sum())
     metrics: dict[str, Any] = {
@@ -113,11 +149,11 @@ def measure(
         "ttft_alone": _spread(alone),
         "tpot": _spread(tpot[decoded]),
         "token_gap": _gaps(trace),
-        "response": _spread((at["end_s"] - at["arrival_s"])[ended]),
-        "prefill_wait": _spread(_difference(at, "prefill_start_s", "arrival_s")),
-        "decode_wait": _spread(_difference(at, "decode_admitted_s", "first_token_s")),
-        "step_wait": _spread(_difference(at, "decode_start_s", "kv_arrived_s")),
-        "kv_transfer": _spread(_difference(at, "kv_arrived_s", "decode_admitted_s")),
+        "response": _spread((instants["end_s"] - instants["arrival_s"])[ended]),
+        "prefill_wait": _spread(_difference(instants, "prefill_start_s", "arrival_s")),
+        "decode_wait": _spread(_difference(instants, "decode_admitted_s", "first_token_s")),
+        "step_wait": _spread(_difference(instants, "decode_start_s", "kv_arrived_s")),
+        "kv_transfer": _spread(_difference(instants, "kv_arrived_s", "decode_admitted_s")),
         "goodput_requests_per_s": float(good.sum()) / makespan,
         "good_fraction": float(good.sum()) / asked.num_requests,
         "requests_per_s": float(ended.sum()) / makespan,
@@ -126,15 +162,17 @@ def measure(
         "makespan_s": makespan,
         "lower_bound_s": _lower_bound_s(service, asked, ended, alone),
         "queues": {
-            "prefill": _queue(at["arrival_s"], at["prefill_start_s"], ~trace.refused, last),
-            "decode": _queue(at["first_token_s"], at["decode_admitted_s"], asked.output_tokens > 1, last),
+            "prefill": _queue(instants["arrival_s"], instants["prefill_start_s"], ~trace.refused, last),
+            "decode": _queue(
+                instants["first_token_s"], instants["decode_admitted_s"], asked.output_tokens > 1, last
+            ),
         },
         "prefill_utilisation_fraction": _busy(trace.prefill, asked.arrival_s[0], last),
         "decode_utilisation_fraction": _busy(trace.decode, asked.arrival_s[0], last),
         "waited_s": {
-            "prefill": _waited_s(at, "arrival_s", "prefill_start_s", ~trace.refused, last),
-            "decode": _waited_s(at, "first_token_s", "decode_admitted_s", asked.output_tokens > 1, last)
-            + _waited_s(at, "kv_arrived_s", "decode_start_s", asked.output_tokens > 1, last),
+            "prefill": _waited_s(instants, "arrival_s", "prefill_start_s", ~trace.refused, last),
+            "decode": _waited_s(instants, "first_token_s", "decode_admitted_s", asked.output_tokens > 1, last)
+            + _waited_s(instants, "kv_arrived_s", "decode_start_s", asked.output_tokens > 1, last),
         },
         "while_arriving": _while_arriving(service, asked, trace),
         "kv_peak_fraction": _peak(trace.decode),
@@ -142,14 +180,29 @@ def measure(
         "num_refused": int(trace.refused.sum()),
         "num_unfinished": int((~ended & ~trace.refused).sum()),
     }
-    steps = sum(len(one.step_end_s) for one in trace.decode)
+    steps = sum(len(instance.step_end_s) for instance in trace.decode)
     if steps:
-        metrics["requests_per_step"] = float(sum(one.step_requests.sum() for one in trace.decode)) / steps
+        metrics["requests_per_step"] = (
+            float(sum(instance.step_requests.sum() for instance in trace.decode)) / steps
+        )
     return metrics
 
 
 def token_instants_s(trace: ServingTrace, service: Service, asked: Requests, request: int) -> Floats:
-    """When each output token of an ended request came [output_tokens, s]."""
+    """Instants at which the output tokens of a request came.
+
+    Parameters
+    ----------
+    trace : ServingTrace
+    service : Service
+    asked : Requests
+    request : int
+        Index of a request that ended.
+
+    Returns
+    -------
+    floats, [output_tokens] [s]
+    """
     first = trace.instants["first_token_s"][request]
     later = np.arange(1, int(asked.output_tokens[request]))
     if not len(later):
@@ -160,25 +213,35 @@ def token_instants_s(trace: ServingTrace, service: Service, asked: Requests, req
 
 
 def timeline(trace: ServingTrace) -> dict[str, Any]:
-    """Queues and running requests at even instants, for plots."""
-    at = trace.instants
+    """Count requests in each state at even instants, for plots.
+
+    Parameters
+    ----------
+    trace : ServingTrace
+
+    Returns
+    -------
+    dict
+        `sample_s`, the instants [s], and a list of counts for each state.
+    """
+    instants = trace.instants
     when = np.linspace(0.0, trace.end_s, _SAMPLES)
 
-    def inside(came: str, left: str) -> list[int]:
+    def waiting(came: str, left: str) -> list[int]:
         """Requests between two of their instants at each sample."""
-        mine = ~np.isnan(at[came]) & ~trace.refused
-        first = np.sort(at[came][mine])
-        then = np.sort(at[left][mine & ~np.isnan(at[left])])
+        inside = ~np.isnan(instants[came]) & ~trace.refused
+        first = np.sort(instants[came][inside])
+        then = np.sort(instants[left][inside & ~np.isnan(instants[left])])
         count = np.searchsorted(first, when, "right") - np.searchsorted(then, when, "right")
-        return [int(one) for one in count]
+        return [int(number) for number in count]
 
     return {
         "end_s": trace.end_s,
         "sample_s": when.tolist(),
-        "prefill_queue": inside("arrival_s", "prefill_start_s"),
-        "prefilling": inside("prefill_start_s", "first_token_s"),
-        "kv_moving": inside("decode_admitted_s", "kv_arrived_s"),
-        "decoding": inside("decode_start_s", "end_s"),
+        "prefill_queue": waiting("arrival_s", "prefill_start_s"),
+        "prefilling": waiting("prefill_start_s", "first_token_s"),
+        "kv_moving": waiting("decode_admitted_s", "kv_arrived_s"),
+        "decoding": waiting("decode_start_s", "end_s"),
     }
 
 
@@ -204,65 +267,70 @@ def _lower_bound_s(service: Service, asked: Requests, ended: NDArray[np.bool_], 
     return float(last.max() - asked.arrival_s[0])
 
 
-def _difference(at: dict[str, Floats], later: str, earlier: str) -> Floats:
-    found = at[later] - at[earlier]
-    return found[~np.isnan(found)]
+def _difference(instants: dict[str, Floats], later: str, earlier: str) -> Floats:
+    passed_s = instants[later] - instants[earlier]
+    return passed_s[~np.isnan(passed_s)]
 
 
 def _spread(values: Floats) -> dict[str, float]:
     """Mean and percentiles [s]."""
     if not len(values):
         return {}
-    found = {"mean_s": float(values.mean())}
-    return found | {f"p{p}_s": float(np.percentile(values, p)) for p in _PERCENTILES}
+    return {"mean_s": float(values.mean())} | {
+        f"p{p}_s": float(np.percentile(values, p)) for p in _PERCENTILES
+    }
 
 
 def _gaps(trace: ServingTrace) -> dict[str, float]:
     """Percentiles of the time from one step's end to the next, by the requests that were in both."""
     gaps, weights = [], []
-    for index, one in enumerate(trace.decode):
+    for index, instance in enumerate(trace.decode):
         ends = trace.instants["end_s"][trace.decode_instance == index]
-        last_step = np.searchsorted(one.step_end_s, ends[~np.isnan(ends)])
-        left = np.bincount(last_step, minlength=len(one.step_end_s))
-        gaps.append(np.diff(one.step_end_s))
-        weights.append((one.step_requests - left)[:-1])
+        last_step = np.searchsorted(instance.step_end_s, ends[~np.isnan(ends)])
+        left = np.bincount(last_step, minlength=len(instance.step_end_s))
+        gaps.append(np.diff(instance.step_end_s))
+        weights.append((instance.step_requests - left)[:-1])
     gap, weight = np.concatenate(gaps), np.concatenate(weights)
     if not weight.sum():
         return {}
     order = np.argsort(gap, kind="stable")
     reached = np.cumsum(weight[order])
-    found = {
+    percentiles = {
         f"p{p}_s": float(gap[order][int(np.searchsorted(reached, p / 100 * reached[-1]))])
         for p in _PERCENTILES
     }
-    return found | {"max_s": float(gap[weight > 0].max())}
+    return percentiles | {"max_s": float(gap[weight > 0].max())}
 
 
-def _queue(came: Floats, left: Floats, mine: NDArray[np.bool_], end_s: float) -> dict[str, float]:
+def _queue(came: Floats, left: Floats, joined: NDArray[np.bool_], end_s: float) -> dict[str, float]:
     """Mean and greatest length; who never left waited until the end."""
-    mine = mine & ~np.isnan(came)
-    if not mine.any():
+    joined = joined & ~np.isnan(came)
+    if not joined.any():
         return {"mean": 0.0, "max": 0}
-    until = np.where(np.isnan(left[mine]), max(end_s, float(came[mine].max())), left[mine])
-    span = max(float(until.max() - came[mine].min()), end_s - float(came[mine].min()), 1e-12)
-    waited = until - came[mine]
-    events = np.concatenate([came[mine][waited > 0], until[waited > 0]])
+    until = np.where(np.isnan(left[joined]), max(end_s, float(came[joined].max())), left[joined])
+    span = max(float(until.max() - came[joined].min()), end_s - float(came[joined].min()), 1e-12)
+    waited = until - came[joined]
+    events = np.concatenate([came[joined][waited > 0], until[waited > 0]])
     change = np.concatenate([np.ones(int((waited > 0).sum())), -np.ones(int((waited > 0).sum()))])
     length = np.cumsum(change[np.lexsort((change, events))])  # who leaves goes before who comes
     return {"mean": float(waited.sum()) / span, "max": int(length.max(initial=0))}
 
 
-def _waited_s(at: dict[str, Floats], came: str, left: str, mine: NDArray[np.bool_], end_s: float) -> float:
+def _waited_s(
+    instants: dict[str, Floats], came: str, left: str, joined: NDArray[np.bool_], end_s: float
+) -> float:
     """Sum of waits [s]; who never left waited until the end."""
-    mine = mine & ~np.isnan(at[came])
-    until = np.where(np.isnan(at[left][mine]), np.maximum(end_s, at[came][mine]), at[left][mine])
-    return float((until - at[came][mine]).sum())
+    joined = joined & ~np.isnan(instants[came])
+    until = np.where(
+        np.isnan(instants[left][joined]), np.maximum(end_s, instants[came][joined]), instants[left][joined]
+    )
+    return float((until - instants[came][joined]).sum())
 
 
 def _busy(pool: tuple[InstanceRecord, ...], begin_s: float, end_s: float) -> float:
     """Share of a span that the mean instance is in batches and steps."""
-    spans = [(one.batch_start_s, one.batch_end_s) for one in pool]
-    spans += [(one.step_start_s, one.step_end_s) for one in pool]
+    spans = [(instance.batch_start_s, instance.batch_end_s) for instance in pool]
+    spans += [(instance.step_start_s, instance.step_end_s) for instance in pool]
     busy = sum(
         float((np.clip(end, begin_s, end_s) - np.clip(start, begin_s, end_s)).sum()) for start, end in spans
     )
@@ -275,13 +343,13 @@ def _while_arriving(service: Service, asked: Requests, trace: ServingTrace) -> d
     span = end - begin
     if span <= 0:
         return {}
-    at = trace.instants
-    prefilled = at["first_token_s"] <= end
+    instants = trace.instants
+    prefilled = instants["first_token_s"] <= end
     return {
         "span_s": span,
         "arrivals_per_s": float((asked.arrival_s <= end).sum() - 1) / span,
         "prefilled_per_s": float(prefilled.sum()) / span,
-        "requests_per_s": float((at["end_s"] <= end).sum()) / span,
+        "requests_per_s": float((instants["end_s"] <= end).sum()) / span,
         "output_tokens_per_s": float(prefilled.sum() + _decoded_until(service, asked, trace, end).sum())
         / span,
         "prefill_utilisation_fraction": _busy(trace.prefill, begin, end),
@@ -291,15 +359,15 @@ def _while_arriving(service: Service, asked: Requests, trace: ServingTrace) -> d
 
 def _decoded_until(service: Service, asked: Requests, trace: ServingTrace, until_s: float) -> Floats:
     """Tokens that decode steps have given each request by an instant [num_requests]."""
-    done = np.array([np.searchsorted(one.step_end_s, until_s, "right") for one in trace.decode])
-    here = trace.decode_instance >= 0
-    steps = np.where(here, done[trace.decode_instance] - trace.first_step, 0)
+    done = np.array([np.searchsorted(instance.step_end_s, until_s, "right") for instance in trace.decode])
+    decoding = trace.decode_instance >= 0
+    steps = np.where(decoding, done[trace.decode_instance] - trace.first_step, 0)
     tokens = np.floor(np.maximum(steps, 0) * service.tokens_per_step + 1e-9)
-    return np.where(here & (trace.first_step >= 0), np.minimum(tokens, asked.output_tokens - 1), 0.0)
+    return np.where(decoding & (trace.first_step >= 0), np.minimum(tokens, asked.output_tokens - 1), 0.0)
 
 
 def _peak(pool: tuple[InstanceRecord, ...]) -> float:
-    return max(one.peak_kv_tokens / one.kv_capacity_tokens for one in pool)
+    return max(instance.peak_kv_tokens / instance.kv_capacity_tokens for instance in pool)
 
 
 RUNNER = Runner(run_serving, reads=(*LINKS, *COMPUTE))

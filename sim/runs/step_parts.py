@@ -1,4 +1,4 @@
-"""What a training scenario says of its step before any time passes: memory, mean routing, collectives, reductions in layers."""
+"""Parts of a training step that are known before any time passes: memory, mean routing, collectives, reductions in layers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,22 @@ def memory_of(
     ranks_per_token: float,
     gpus_per_node: int,
 ) -> tuple[RankMemory, ...]:
-    """Memory of one GPU at each pipeline rank."""
+    """Memory of one GPU at each pipeline rank.
+
+    Parameters
+    ----------
+    work : Training
+    model : Model
+    pipeline : Pipeline
+    cut : sequence of Stage, [num_stages]
+    ranks_per_token : float [count]
+        Mean ranks that a token is sent to, its own included.
+    gpus_per_node : int [count]
+
+    Returns
+    -------
+    tuple of RankMemory, [pp]
+    """
     return memory(
         model,
         work.layout,
@@ -67,8 +82,25 @@ def slowdown_of(work: Training) -> dict[str, float]:
     return {direction: work.kernel.slowdown(direction) for direction in DIRECTIONS}
 
 
-def exchanges_of(scenario: Scenario, work: Training, model: Model, routing: Routing) -> dict[str, Collective]:
-    """Dispatch and combine of one EP group, on the nodes that it spans."""
+def step_collectives(
+    scenario: Scenario, work: Training, model: Model, routing: Routing
+) -> dict[str, Collective]:
+    """Build the dispatch and combine of one EP group, on the nodes that it spans.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Hardware and fabric.
+    work : Training
+    model : Model
+    routing : Routing
+        Mean counts of the group.
+
+    Returns
+    -------
+    dict
+        `dispatch` and `combine`, without faults.
+    """
     assert scenario.hardware is not None
     assert isinstance(scenario.fabric, topology.Fabric)
     nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
@@ -94,6 +126,13 @@ def inside_layers_s(work: Training, model: Model, links: reductions.Links) -> di
 
     TP reduces the output of each block, and its gradient. CP gathers keys and values for attention, again in its
     backward, and scatters their gradients.
+
+    Parameters
+    ----------
+    work : Training
+    model : Model
+    links : Links
+        Rates and latencies of the collectives.
     """
     layout = work.layout
     tokens = work.microbatch_tokens / layout.cp

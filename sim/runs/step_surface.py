@@ -1,22 +1,23 @@
-"""What a decode step of a deployment takes at every load, from one request in all to a full house.
+"""Time of a decode step of a deployment at every load, from one request in all to a full house.
 
 Steps are simulated at a few loads and contexts, and straight lines lie between: the loop asks for a time a hundred thousand
 times. A load is requests of the mean GPU. Below one the GPUs that have a request still run it through every layer, but
-exchanges and experts see fewer tokens, and few tokens touch few experts. A single request leaves the second microbatch
+collectives and experts see fewer tokens, and few tokens touch few experts. A single request leaves the second microbatch
 empty, so it runs in one. Where the load is no whole number the busiest GPU has one request more than others, which costs
 what one more request on it alone costs at half of the largest load.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim.cost.surfaces import line, plane
-from sim.runs.passes import Pass
+from sim.runs import passes
+from sim.runs.pass_plan import PassPlan
+from sim.runs.passes import ForwardPass, forward_pass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
@@ -29,30 +30,47 @@ _MOST_BUSY = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """Time of a step by load and mean context, and the share of the NICs that its exchanges take at the largest load."""
+    """Time of a step by load and mean context, and the share of the NICs that its all-to-alls take at the largest load."""
 
     step_s: StepCost
     nic_busy_fraction: float
 
 
 def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
-    """The costs of a decode scenario for up to `most` requests a GPU; its memory is not looked at."""
+    """Simulate a decode scenario at a few loads and contexts.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Cluster, model and seed.
+    work : Inference
+        The deployment; it may differ from the scenario's own workload.
+    most : int [count]
+        Largest number of requests of a GPU. Its memory is not checked.
+
+    Returns
+    -------
+    Surface
+    """
     ranks = work.layout.ep
     contexts = [max(1, round(work.context_tokens * part)) for part in _CONTEXTS]
     contexts = sorted({*contexts, 2})[-len(contexts) :]  # distinct, however short the mean one is
     few = [2**i for i in range(ranks.bit_length()) if 2**i < ranks]
     many = whole_loads(most)
-    light = [Pass(scenario, work if num > 1 else work.one_batch(), 1, share=num / ranks) for num in few]
-    full = [Pass(scenario, work, num) for num in many]
-    grid = [[at(one, context) for context in contexts] for one in (*light, *full)]
+    light = [
+        forward_pass(PassPlan(scenario, work if num > 1 else work.one_batch(), 1, share=num / ranks))
+        for num in few
+    ]
+    full = [forward_pass(PassPlan(scenario, work, num)) for num in many]
+    grid = [[context_step_s(forward, context) for context in contexts] for forward in (*light, *full)]
     step_s = plane([num / ranks for num in few] + [float(num) for num in many], contexts, grid)
     half = max(1, most // 2)
-    pair = (
-        Pass(scenario, replace(work, sampling="expected"), half),
-        Pass(scenario, work, half + 1, share=half / (half + 1)),
-    )
     # One more request on one GPU, all else the same.
-    extra_s = line(contexts, [max(0.0, at(pair[1], one) - at(pair[0], one)) for one in contexts])
+    even = forward_pass(PassPlan(scenario, replace(work, sampling="expected"), half))
+    uneven = forward_pass(PassPlan(scenario, work, half + 1, share=half / (half + 1)))
+    extra_s = line(
+        contexts, [max(0.0, context_step_s(uneven, each) - context_step_s(even, each)) for each in contexts]
+    )
 
     def cost(load: float, context_tokens: float) -> float:
         missing = math.ceil(load) - load if load > 1 else 0.0
@@ -65,21 +83,19 @@ def whole_loads(most: int) -> list[int]:
     """Loads of one and more at which steps are simulated: doubling up to an eighth of the largest, then its parts."""
     parts = {max(1, 2 * round(most * part / 2)) for part in _PARTS} | {most}
     doubled = {2**i for i in range(most.bit_length()) if 2**i < max(2, min(parts))}
-    return sorted({1, *(one for one in doubled | parts if one <= most), *((2,) if most == 1 else ())})
+    return sorted({1, *(load for load in doubled | parts if load <= most), *((2,) if most == 1 else ())})
 
 
-def at(one: Pass, context_tokens: int) -> float:
-    """Time of a step with another mean context [s]; routing and exchanges are those of `one`."""
-    other = copy.copy(one)
-    other.work = replace(one.work, context_tokens=context_tokens)
-    other.needs = one.needs | other.common()
-    return other.step_s(other.run())
+def context_step_s(forward: ForwardPass, context_tokens: int) -> float:
+    """Time of a step with another mean context [s]; routing, all-to-alls and experts are those of `forward`."""
+    other = passes.with_context(forward, context_tokens)
+    return passes.step_s(other, passes.run(other))
 
 
-def nic_share(one: Pass, step_s: float) -> float:
-    """Time of the exchanges alone over that of the step: their share of the NICs, as if these bound them all along."""
+def nic_share(forward: ForwardPass, step_s: float) -> float:
+    """Time of the all-to-alls alone over that of the step: their share of the NICs, as if these bound them all along."""
+    plan, collectives = forward.plan, forward.collectives
     alone_s = [
-        float(np.mean([solved.alone_s.mean() for key, solved in one.solved.items() if key[0] == name]))
-        for name in plans.COLLECTIVES
+        float(np.mean([times.mean() for times in collectives.alone_s(name)])) for name in plans.COLLECTIVES
     ]
-    return min(_MOST_BUSY, sum(alone_s) * one.model.num_moe_layers * one.halves / step_s)
+    return min(_MOST_BUSY, sum(alone_s) * plan.model.num_moe_layers * plan.num_microbatches / step_s)

@@ -1,6 +1,6 @@
-"""What a training step puts on the whole cluster: where its ranks stand, and their transfers, cabled.
+"""Traffic of a training step on the whole cluster: the places of its ranks, and their transfers, cabled.
 
-Ranks stand in the order tp-cp-ep-dp-pp, tensor parallelism closest: a pipeline rank has GPUs in a row, and an EP group of
+Ranks are placed in the order tp-cp-ep-dp-pp, tensor parallelism closest: a pipeline rank has GPUs in a row, and an EP group of
 it has GPUs in a row of these. Rank i of a group sends to rank i of the same group at the next pipeline rank.
 """
 
@@ -24,7 +24,7 @@ _MOST_LANES = 256  # of a group without all-to-alls
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the ranks of a step stand.
+    """GPUs of the ranks of a step.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class Place:
     lanes: int
 
     @classmethod
-    def of(cls, num_gpus: int, pp: int, ep: int) -> Place:
-        """Groups are EP groups; without all-to-alls nothing joins the GPUs of a pipeline rank, and groups are as large as can be."""
+    def from_layout(cls, num_gpus: int, pp: int, ep: int) -> Place:
+        """Split GPUs into EP groups; without all-to-alls nothing joins the GPUs of a pipeline rank, and groups are as large as can be."""
         each = num_gpus // pp
         lanes = ep if ep > 1 else max(d for d in range(1, min(each, _MOST_LANES) + 1) if each % d == 0)
         return cls(pp, each // lanes, lanes)
@@ -53,7 +53,7 @@ class Place:
 def traffic_of(
     cluster: Cluster,
     place: Place,
-    exchanges: Mapping[str, Collective],
+    collectives: Mapping[str, Collective],
     slowdown: Mapping[str, float],
     pairs: Iterable[tuple[int, int]],
     send_bytes: float,
@@ -68,10 +68,10 @@ def traffic_of(
     cluster : Cluster
         The whole cluster, with its faults.
     place : Place
-    exchanges : mapping
-        Dispatch and combine of one EP group, wherever it stands; empty where nothing is exchanged.
+    collectives : mapping
+        Dispatch and combine of one EP group, wherever it is; empty where nothing is sent to experts.
     slowdown : mapping
-        Time of each beside compute over its time alone.
+        Time of each next to compute over its time alone.
     pairs : iterable of (source, target)
         Pipeline ranks that send to each other.
     send_bytes : float [bytes]
@@ -81,13 +81,13 @@ def traffic_of(
     loaded : bool
         Whether routed loads differ by rank.
     """
-    collectives = [
+    by_group = [
         [
             {
                 name: _collective(
-                    replace(exchange, cluster=cluster, gpus=place.gpus(rank, group)), slowdown[name], loaded
+                    replace(collective, cluster=cluster, gpus=place.gpus(rank, group)), slowdown[name], loaded
                 )
-                for name, exchange in exchanges.items()
+                for name, collective in collectives.items()
             }
             for group in range(place.num_groups)
         ]
@@ -102,15 +102,15 @@ def traffic_of(
         ]
         for source, target in sorted(pairs)
     }
-    return Traffic(cluster.capacity, cluster.class_idx, collectives, sends)
+    return Traffic(cluster.capacity, cluster.class_idx, by_group, sends)
 
 
-def _collective(exchange: Collective, slowdown: float, loaded: bool) -> GroupCollective:
-    flows = exchange.flows()
+def _collective(collective: Collective, slowdown: float, loaded: bool) -> GroupCollective:
+    flows = collective.flows()
     if not loaded:
-        return GroupCollective(flows, exchange.latency_s(), slowdown)
-    whose = owners(exchange, flows)
-    return GroupCollective(flows, exchange.latency_s(), slowdown, whose.flow, whose.ranks, whose.entry)
+        return GroupCollective(flows, collective.latency_s(), slowdown)
+    whose = owners(collective, flows)
+    return GroupCollective(flows, collective.latency_s(), slowdown, whose.flow, whose.ranks, whose.entry)
 
 
 def side_by_side(flows: Flows) -> Flows:
@@ -133,7 +133,7 @@ def ring(
     """
     flows = send_flows(cluster, kernel, gpus, following, payload_bytes)
     num = flows.num_flows
-    mine = np.arange(len(flows.party_flow)) < num
+    sending = np.arange(len(flows.party_flow)) < num
     return GroupCollective(
-        replace(flows, party_flow=flows.party_flow[mine], party_rank=flows.party_rank[mine]), fixed_s
+        replace(flows, party_flow=flows.party_flow[sending], party_rank=flows.party_rank[sending]), fixed_s
     )

@@ -1,4 +1,4 @@
-"""Run one optimizer step: stages, schedule, exchanges and reductions become tasks, run in simulated time, measured.
+"""Run one optimizer step: stages, schedule, all-to-alls and reductions become tasks, run in simulated time, measured.
 
 A sweep asks of thousands of steps whether they fit and what they cannot be faster than, and runs those that are left:
 `Step` finds each fact when it is first asked for, and the run takes what the questions have found.
@@ -26,11 +26,11 @@ from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
 from sim.runs.step_parts import (
     ACTIVATION_BYTES,
-    exchanges_of,
     inside_layers_s,
     memory_of,
     routing_of,
     slowdown_of,
+    step_collectives,
 )
 from sim.runs.step_reductions import reducing_plan
 from sim.runs.step_traffic import Place
@@ -51,11 +51,28 @@ _TASKS_KEPT = 3  # of each kind, in full, in each rank group's timeline
 
 
 def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Metrics, memory and timeline of a training scenario. Raises `InfeasibleError` where memory overflows."""
-    step = Step.of(scenario)
+    """Simulate one optimizer step.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Its workload is a `Training`.
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        Metrics, memory, timeline and the like, as `result.json` has them.
+
+    Raises
+    ------
+    DoesNotFitError
+        Where a GPU's memory overflows.
+    """
+    step = Step.from_scenario(scenario)
     progress(f"{scenario.name}: memory")
     step.require_fit()
-    progress(f"{scenario.name}: stages and exchanges")
+    progress(f"{scenario.name}: stages and all-to-alls")
     plan = step.plan
     on = f"{step.work.layout.num_ranks} GPUs"
     progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {on}")
@@ -68,9 +85,9 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         "memory": [{"rank": row.rank, **row.parts()} for row in step.memory],
         "stages": [str(stage) for stage in step.stages],
         "timeline": timeline | {"optimizer_s": training_metrics.ends_s(reduced.records)},
-        "exchanges": {} if step.apart else _exchange_facts(step),
+        "exchanges": {} if step.apart else _collective_facts(step),
         "links": training_metrics.links(step.cluster, (ran, reduced), metrics["step_time_s"]),
-        **kernel_list.of_training(step.hardware, step.model, step.work, step.routing.ranks_per_token),
+        **kernel_list.training_launches(step.hardware, step.model, step.work, step.routing.ranks_per_token),
     }
 
 
@@ -84,7 +101,7 @@ class Step:
     hardware: Hardware
 
     @classmethod
-    def of(cls, scenario: Scenario) -> Step:
+    def from_scenario(cls, scenario: Scenario) -> Step:
         """The step of a scenario whose workload is training."""
         work, model, hardware = scenario.workload, scenario.model, scenario.hardware
         assert isinstance(work, Training)
@@ -94,7 +111,7 @@ class Step:
 
     @property
     def apart(self) -> bool:
-        """Without exchanges nothing joins the ranks of a stage: they are lanes of one group."""
+        """Without all-to-alls nothing joins the ranks of a stage: they are lanes of one group."""
         return self.work.layout.ep == 1
 
     @cached_property
@@ -107,7 +124,7 @@ class Step:
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """What stands on each stage."""
+        """Layers of each stage, with embedding, head and speculation."""
         return stages(self.model, self.pipeline.num_stages, num_layers=self.work.spec.stage_layers)
 
     @cached_property
@@ -126,18 +143,18 @@ class Step:
         require_fit(self.memory, self.hardware.gpu.hbm.capacity_bytes, self.hardware.title)
 
     @cached_property
-    def exchanges(self) -> dict[str, Collective]:
+    def collectives(self) -> dict[str, Collective]:
         """Dispatch and combine of one EP group."""
-        return exchanges_of(self.scenario, self.work, self.model, self.routing)
+        return step_collectives(self.scenario, self.work, self.model, self.routing)
 
     @cached_property
     def slowdown(self) -> dict[str, float]:
-        """Time of an exchange beside compute over its time alone."""
+        """Time of an all-to-all next to compute over its time alone."""
         return slowdown_of(self.work)
 
     @cached_property
     def chunk_work(self) -> ChunkWork:
-        """What one rank computes on in one chunk."""
+        """Model, layout and tokens of one rank in one chunk."""
         work = self.work
         per_token = self.routing.ranks_per_token
         return ChunkWork(
@@ -151,7 +168,7 @@ class Step:
 
     @cached_property
     def links(self) -> Links:
-        """What reductions and sends achieve."""
+        """Rates and latencies that reductions and sends achieve."""
         links = Links.achieved(self.hardware, load_kernel("nccl"))
         return replace(links, gpus_per_node=self.scenario.gpus_per_node)
 
@@ -162,18 +179,18 @@ class Step:
 
     @property
     def send_bytes(self) -> float:
-        """Of one rank and microbatch [bytes]."""
+        """Size of what one rank sends to the next stage for a microbatch [bytes]."""
         work = self.work
         tokens = work.microbatch_tokens / (work.layout.tp * work.layout.cp)
         return tokens * self.model.hidden * ACTIVATION_BYTES
 
     @cached_property
     def alone_s(self) -> dict[str, Floats]:
-        """Time of each rank of an exchange on idle, healthy links at mean loads [s]."""
-        return {name: _alone_s(exchange) for name, exchange in self.exchanges.items()}
+        """Time of each rank of an all-to-all on idle, healthy links at mean loads [s]."""
+        return {name: _alone_s(collective) for name, collective in self.collectives.items()}
 
     def mean_s(self, name: str, *, overlapped: bool) -> float:
-        """Time of an exchange on idle, healthy links, mean of its ranks [s]."""
+        """Time of an all-to-all on idle, healthy links, mean of its ranks [s]."""
         return float(self.alone_s[name].mean()) * (self.slowdown[name] if overlapped else 1.0)
 
     @cached_property
@@ -185,9 +202,9 @@ class Step:
 
     @cached_property
     def place(self) -> Place:
-        """Where its ranks stand."""
+        """GPUs of its ranks."""
         layout = self.work.layout
-        return Place.of(layout.num_ranks, layout.pp, layout.ep)
+        return Place.from_layout(layout.num_ranks, layout.pp, layout.ep)
 
     @cached_property
     def times(self) -> tuple[StageTimes, ...]:
@@ -216,7 +233,7 @@ class Step:
         traffic = step_traffic.traffic_of(
             self.cluster,
             place,
-            {} if self.apart else self.exchanges,
+            {} if self.apart else self.collectives,
             self.slowdown,
             {(source, target) for source, target in sent.tolist()},
             self.send_bytes,
@@ -258,7 +275,7 @@ class Step:
 
     @cached_property
     def parameters(self) -> list[reductions.HeldParameters]:
-        """What a GPU of each pipeline rank holds."""
+        """Parameters that a GPU of each pipeline rank holds."""
         layout = self.work.layout
         return [
             reductions.held(held_parameters(self.model, [self.stages[i] for i in held]), layout)
@@ -267,7 +284,7 @@ class Step:
 
     @cached_property
     def lower_bound_s(self) -> float:
-        """What no step of these datasheets is faster than [s]; see `schedule.step_bound`."""
+        """Time that no step at datasheet rates beats [s]; see `schedule.step_bound`."""
         work = self.work
         links = replace(Links.peak(self.hardware), gpus_per_node=self.scenario.gpus_per_node)
         fraction: dict[str, float] = {}
@@ -284,7 +301,7 @@ class Step:
             self.chunk_work,
             self.stages,
             self.hardware.gpu,
-            {} if self.apart else self.exchanges,
+            {} if self.apart else self.collectives,
             slowdown=self.slowdown,
             inside_s=inside_layers_s(work, self.model, links),
             send_s=self.send_s(links),
@@ -292,7 +309,7 @@ class Step:
         )
         ranks = step_bound.rank_bounds_s(self.pipeline, least)
         return float(ranks.max()) + max(
-            reductions.optimizer_s(links, one, work.layout) for one in self.parameters
+            reductions.optimizer_s(links, held, work.layout) for held in self.parameters
         )
 
     def metrics(self, ran: StepRun, reduced: StepRun) -> dict[str, Any]:
@@ -310,29 +327,29 @@ class Step:
         }
 
 
-def _alone_s(exchange: Collective) -> Floats:
-    fixed, flows = exchange.latency_s(), exchange.flows()
+def _alone_s(collective: Collective) -> Floats:
+    fixed, flows = collective.latency_s(), collective.flows()
     if flows.num_flows == 0:
-        return np.full(len(exchange.gpus), fixed)
-    ends = fluid.alone(flows, fluid.lone(flows, exchange.cluster.capacity, often=False))
-    return flows.rank_ends(fixed + ends, len(exchange.gpus), floor_s=fixed)
+        return np.full(len(collective.gpus), fixed)
+    ends = fluid.alone(flows, fluid.lone(flows, collective.cluster.capacity, often=False))
+    return flows.rank_ends(fixed + ends, len(collective.gpus), floor_s=fixed)
 
 
-def _exchange_facts(step: Step) -> dict[str, Any]:
+def _collective_facts(step: Step) -> dict[str, Any]:
     return {
         name: {
             "alone_s": step.mean_s(name, overlapped=False),
             "beside_compute_s": step.mean_s(name, overlapped=True),
-            "ranks_per_token": exchange.routing.ranks_per_token,
-            "nodes_per_token": exchange.routing.nodes_per_token,
+            "ranks_per_token": collective.routing.ranks_per_token,
+            "nodes_per_token": collective.routing.nodes_per_token,
         }
-        for name, exchange in step.exchanges.items()
+        for name, collective in step.collectives.items()
     }
 
 
 def forecast_training(scenario: Scenario) -> Forecast:
-    """Memory of the fullest GPU, and the metrics of a step that takes no longer than its bound."""
-    step = Step.of(scenario)
+    """Memory of the fullest GPU, and the metrics of a step that takes no longer than its bound. Raises `DoesNotFitError`."""
+    step = Step.from_scenario(scenario)
     step.require_fit()
     fullest = max(step.memory, key=lambda row: row.total_bytes)
     best = training_metrics.in_proportion(step.work, step.lower_bound_s)

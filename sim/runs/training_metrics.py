@@ -27,7 +27,7 @@ _MOST_LINKS = 4096  # of a result; of more, one of each class
 
 
 def ends_s(records: Sequence[GroupRecord]) -> list[float]:
-    """When each pipeline rank's last GPU ends [s]."""
+    """Instant at which the last GPU of each pipeline rank ends, [pp] [s]."""
     ends: dict[int, float] = {}
     for record in records:
         last = float(np.max(record.end_s))
@@ -36,9 +36,20 @@ def ends_s(records: Sequence[GroupRecord]) -> list[float]:
 
 
 def links(cluster: Cluster, runs: Sequence[StepRun], step_s: float) -> dict[str, dict[str, Any]]:
-    """What each resource carried over the whole step, as in `metrics.links`.
+    """Load of each resource over the whole step, as in `metrics.links`.
 
-    Of a cluster with very many resources one of each class of alike ones is told, with how many it stands for (`alike`).
+    Parameters
+    ----------
+    cluster : Cluster
+    runs : sequence of StepRun
+        The step and its reductions.
+    step_s : float [s]
+
+    Returns
+    -------
+    dict
+        A row for each resource by name; where very many carried something, one of each class of alike ones, with their
+        number (`alike`).
     """
     carried = np.sum([run.bytes for run in runs], axis=0)
     busy_s = np.divide(
@@ -69,9 +80,22 @@ def links(cluster: Cluster, runs: Sequence[StepRun], step_s: float) -> dict[str,
 def measure(
     scenario: Scenario, records: Sequence[GroupRecord], optimizer_s: Sequence[float], lower_bound_s: float
 ) -> dict[str, Any]:
-    """All metrics but those of memory; every time in seconds.
+    """All metrics but those of memory.
 
-    `optimizer_s`: of each pipeline rank, after the last task of all.
+    Parameters
+    ----------
+    scenario : Scenario
+        Its workload is a `Training`.
+    records : sequence of GroupRecord
+        What each rank group did.
+    optimizer_s : sequence, [pp] [s]
+        Of each pipeline rank, after the last task of all.
+    lower_bound_s : float [s]
+
+    Returns
+    -------
+    dict
+        Metrics by name; every time in [s].
     """
     work, model, hardware = scenario.workload, scenario.model, scenario.hardware
     assert isinstance(work, Training)
@@ -122,23 +146,23 @@ def _run(work: Training, step_s: float) -> dict[str, float]:
         return {}
     seconds = work.spec.run.tokens / work.step_tokens * step_s
     hours = seconds / 3600 * work.layout.num_ranks
-    found = {"run_days": seconds / 86_400, "run_gpu_hours": hours}
+    totals = {"run_days": seconds / 86_400, "run_gpu_hours": hours}
     if work.price_usd is not None:
-        found["run_cost_usd"] = hours * work.price_usd
+        totals["run_cost_usd"] = hours * work.price_usd
     if work.power_w is not None:
-        found["run_energy_kwh"] = hours * work.power_w / 1000
-    return found
+        totals["run_energy_kwh"] = hours * work.power_w / 1000
+    return totals
 
 
 def _phases(record: GroupRecord, step_s: float, optimizer_s: float) -> dict[str, float]:
-    found = dict.fromkeys(("1F_s", "bubble_s", "1B_s", "1W_s", "1F1B_s", "opt_s"), 0.0)
+    phases = dict.fromkeys(("1F_s", "bubble_s", "1B_s", "1W_s", "1F1B_s", "opt_s"), 0.0)
     tasks = record.tasks
     seconds = np.bincount(tasks.kind, tasks.end_s - tasks.start_s, len(KINDS)).tolist()
-    for kind, of_kind in zip(KINDS, seconds, strict=True):
-        found[_PHASES[kind]] += of_kind
-    found["opt_s"] = optimizer_s
-    found["bubble_s"] = step_s - sum(found.values())
-    return found
+    for kind, spent_s in zip(KINDS, seconds, strict=True):
+        phases[_PHASES[kind]] += spent_s
+    phases["opt_s"] = optimizer_s
+    phases["bubble_s"] = step_s - sum(phases.values())
+    return phases
 
 
 def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
@@ -146,7 +170,18 @@ def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
 
 
 def timeline(records: Sequence[GroupRecord], step_s: float) -> dict[str, Any]:
-    """Tasks of each pipeline rank (of the first EP group), and the nodes of the first of each kind in full."""
+    """Timeline of the first EP group of each pipeline rank.
+
+    Parameters
+    ----------
+    records : sequence of GroupRecord
+    step_s : float [s]
+
+    Returns
+    -------
+    dict
+        `pipeline`: all tasks; `nodes`: those of the first tasks of each kind, in full.
+    """
     shown = [record for record in records if record.group == 0]
     # Ranks run the same pairs of microbatches: a pair is made once, however many tasks have it.
     pairs: dict[tuple[int, int], tuple[int, int]] = {}

@@ -19,7 +19,7 @@ _AT = ("workload",)
 
 
 class AllToAllSpec(WorkloadSpec):
-    """One dispatch and one combine of every EP group; or a plain exchange of `bytes_per_rank`."""
+    """One dispatch and one combine of every EP group; or a plain all-to-all of `bytes_per_rank`."""
 
     kind: Literal["all_to_all"]
     tokens_per_rank: Count | None = None
@@ -53,7 +53,19 @@ class AllToAll(Workload):
 
 
 def all_to_all_of(draft: Draft, spec: AllToAllSpec) -> AllToAll:
-    """The workload; what is wrong with it joins the draft's problems."""
+    """Resolve an all_to_all workload.
+
+    Parameters
+    ----------
+    draft : Draft
+        Cluster and model of the scenario; problems are added to it.
+    spec : AllToAllSpec
+
+    Returns
+    -------
+    AllToAll
+        Gate None where it has problems, or there is none.
+    """
     at = _AT
     if (spec.tokens_per_rank is None) == (spec.bytes_per_rank is None):
         got = "neither" if spec.tokens_per_rank is None else "both"
@@ -61,7 +73,7 @@ def all_to_all_of(draft: Draft, spec: AllToAllSpec) -> AllToAll:
     plain = spec.bytes_per_rank is not None
     if plain and (spec.gate is not None or spec.placement.redundant_experts):
         key = "gate" if spec.gate is not None else "placement"
-        draft.problem((*at, key), f"a {key}", "none beside bytes_per_rank: a plain exchange has no tokens")
+        draft.problem((*at, key), f"a {key}", "none next to bytes_per_rank: a plain all-to-all has no tokens")
     if spec.bytes_per_rank is not None and spec.bytes_per_rank <= 0:
         draft.problem(
             (*at, "bytes_per_rank"), str(draft.document.get((*at, "bytes_per_rank"))), "more than 0"

@@ -26,12 +26,31 @@ def cluster_of(
     topology.Fabric | topology.LeafSpine | None,
     tuple[topology.LinkFault | topology.GpuFault, ...],
 ]:
-    """Hardware, number of nodes, fabric and faults; what is wrong joins `problems`."""
+    """Resolve the cluster branch of a scenario.
+
+    Parameters
+    ----------
+    document : Document
+    cluster : ClusterSpec
+    problems : list of Problem
+        Problems are added to it.
+
+    Returns
+    -------
+    hardware : Hardware or None
+        None of a bare fabric, and where it has problems.
+    num_nodes : int [count]
+        Hosts of a bare fabric.
+    fabric : Fabric, LeafSpine or None
+    faults : tuple of LinkFault and GpuFault
+    """
     at = ("cluster",)
     if isinstance(cluster.fabric, LeafSpineSpec):
         if cluster.hardware or cluster.nodes:
             problems.append(
-                document.problem(at, "hardware beside leaf_spine", "a bare fabric without hardware and nodes")
+                document.problem(
+                    at, "hardware next to leaf_spine", "a bare fabric without hardware and nodes"
+                )
             )
         return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, problems), ()
     if cluster.hardware is None:
@@ -91,7 +110,7 @@ def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem
 def _faults(
     document: Document, cluster: ClusterSpec, hardware: Hardware, problems: list[Problem]
 ) -> Iterator[topology.LinkFault | topology.GpuFault]:
-    """What is broken; what is wrong with it joins `problems`."""
+    """Yield the faults; what is wrong with their keys is added to `problems`."""
     gpus, nodes = hardware.gpu.scale_up.domain, cluster.nodes or 0
     healthy = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu if hardware.nic else None
     seen: dict[tuple[str, int | None, int | None], int] = {}
@@ -149,7 +168,7 @@ _FAULTY: dict[frozenset[str], tuple[str, ...]] = {
     frozenset({"node"}): ("clock",),
     frozenset({"node", "gpu"}): ("clock",),
 }
-"""What a fault names -> what of it may be worse than healthy."""
+"""Keys that a fault names -> the key of what is worse than healthy."""
 
 
 def _rate(bandwidth: object, healthy: float) -> float:

@@ -1,4 +1,4 @@
-"""What a scenario resolves to: frozen descriptions, SI units, nothing left to look up."""
+"""A scenario, resolved: frozen descriptions, SI units, nothing left to look up."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Scenario:
     workload: Workload
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
-    settings: tuple[str, ...] = ()  # what was laid over the file, `key.path=value`
+    settings: tuple[str, ...] = ()  # laid over the file, `key.path=value`
     gpu_faults: tuple[topology.GpuFault, ...] = ()
 
     @property

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class LayoutSpec(Branch):
-    """How ranks are split; what is left out is derived."""
+    """Sizes of the groups that ranks are split into; what is left out is derived."""
 
     ep: Count | None = None
     pp: Count | None = None
@@ -66,7 +66,7 @@ class Draft:
 
 
 def catch(problems: list[Problem], make: Callable[[], T]) -> T | None:
-    """Run `make`; its problems join the others, so that all are told together."""
+    """Run `make`; its problems are added to the others, so that all are reported together. Returns None where it has any."""
     try:
         return make()
     except InputError as error:
@@ -75,7 +75,19 @@ def catch(problems: list[Problem], make: Callable[[], T]) -> T | None:
 
 
 def placed_at(document: Document, base: documents.Path_, error: InputError) -> list[Problem]:
-    """Problems found deeper in the house, at the place of the scenario that caused them."""
+    """Move problems of lower rooms to the place in the scenario that caused them.
+
+    Parameters
+    ----------
+    document : Document
+    base : path
+        Branch of the scenario that the keys of the problems are in.
+    error : InputError
+
+    Returns
+    -------
+    list of Problem
+    """
     placed = []
     for problem in error.problems:
         where = problem.where or document.mark((*base, *documents.split(problem.key)))
@@ -83,14 +95,14 @@ def placed_at(document: Document, base: documents.Path_, error: InputError) -> l
     return placed
 
 
-def beside(document: Document, path: documents.Path_) -> tuple[Path, Mark, str]:
-    """The file that a key of a scenario names, absolute or relative to the scenario; where it is named, and the key."""
+def named_file(document: Document, path: documents.Path_) -> tuple[Path, Mark, str]:
+    """The file that a key of a scenario names, absolute or relative to the scenario; its mark, and the key."""
     file = (document.folder or Path()) / str(document.get(path))
     return file, document.mark(path), documents.dotted(path)
 
 
 def model_of(document: Document, named: str | dict[str, Any] | None, *, needed: bool) -> Model | None:
-    """The model, by name, path or inline; None where the workload needs none."""
+    """Load the model, by name, path or inline; None where none is named. Raises `InputError` where one is `needed`."""
     if named is None:
         if needed:
             raise InputError(

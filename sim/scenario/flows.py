@@ -8,7 +8,7 @@ from typing import Literal
 from sim.cluster import topology
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
-from sim.scenario.draft import Draft, beside
+from sim.scenario.draft import Draft, named_file
 from sim.scenario.kinds import Resolver
 from sim.scenario.values import WorkloadSpec
 from sim.schedule import flow_list
@@ -16,7 +16,7 @@ from sim.schedule.flow_list import FlowTable
 
 
 class FlowsSpec(WorkloadSpec):
-    """One's own flows, from a CSV."""
+    """Flows of your own, from a CSV."""
 
     kind: Literal["flows"]
     file: str
@@ -32,8 +32,24 @@ class FlowList(Workload):
 
 
 def flows_of(draft: Draft, spec: FlowsSpec) -> FlowList:
-    """The flows of the file that the workload names."""
-    file, mark, key = beside(draft.document, ("workload", "file"))
+    """Read the file of flows that the workload names.
+
+    Parameters
+    ----------
+    draft : Draft
+        Cluster or bare fabric of the scenario.
+    spec : FlowsSpec
+
+    Returns
+    -------
+    FlowList
+
+    Raises
+    ------
+    InputError
+        With all problems of the file.
+    """
+    file, mark, key = named_file(draft.document, ("workload", "file"))
     fabric = draft.fabric if isinstance(draft.fabric, topology.LeafSpine) else None
     num_hosts = fabric.hosts if fabric else draft.num_ranks
     return FlowList(spec, flow_list.read(file, num_hosts, fabric, where=mark, key=key))

@@ -34,10 +34,10 @@ _AT = ("workload",)
 
 
 class DeployedSpec(WorkloadSpec):
-    """What prefill and decode share: one EP group of a deployment, and what it is made of."""
+    """Keys that prefill and decode share: one EP group of a deployment."""
 
     overlap: bool = True
-    """Two microbatches, the exchanges of one beside compute of the other; false: one batch, every exchange waited for."""
+    """Two microbatches, the all-to-alls of one next to compute of the other; false: one batch, every all-to-all waited for."""
     gate: GateSpec = UniformGate(kind="uniform")
     kernel: KernelSpec
     placement: PlacementSpec = PlacementSpec()
@@ -49,7 +49,7 @@ class DeployedSpec(WorkloadSpec):
     """Of weights and GEMMs; embedding, head and gate are BF16."""
     kv_dtype: Literal["bf16", "fp8"] = "bf16"
     fused_gate: bool = True
-    """One kernel from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
+    """One launch from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
     gemm_generation: str = "march_2025"
     reserve: Fraction = written("10 %")
     """Of HBM, kept from weights and cache (assumed: driver, communicator, allocator)."""
@@ -86,7 +86,7 @@ class DecodeSpec(DeployedSpec):
     tokens_per_step: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
     """Tokens of a request that one step verifies: 2 with one speculated token (MTP)."""
     acceptance: Fraction = written("80 %")
-    """How often a speculated token is right; nothing to accept at one token a step."""
+    """Speculated tokens that are right, over all; nothing to accept at one token a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,23 @@ class Inference(Workload):
 
 
 def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
-    """The workload; problems join the draft's."""
+    """Resolve a prefill or decode workload.
+
+    Parameters
+    ----------
+    draft : Draft
+        Cluster, model and layout of the scenario; problems are added to it.
+    spec : PrefillSpec or DecodeSpec
+
+    Returns
+    -------
+    Inference
+
+    Raises
+    ------
+    InputError
+        Empty where the draft holds the problems.
+    """
     assert draft.model is not None
     assert draft.hardware is not None
     layout = _layout(draft)

@@ -14,16 +14,16 @@ from sim.scenario.values import WorkloadSpec
 
 @dataclass(frozen=True, slots=True)
 class Resolver:
-    """A module of `sim/scenario/` on its kinds, under the name RESOLVER."""
+    """Entry of a module of `sim/scenario/` for its kinds, under the name RESOLVER."""
 
     specs: Mapping[str, type[WorkloadSpec]]
-    """Kind -> the specification of it in a scenario."""
+    """Kind -> its specification in a scenario."""
     resolve: Callable[[Draft, Any], Workload]
-    """The description of a specification; what is wrong with it joins the draft's problems."""
+    """Turns a specification into a description; problems are added to the draft."""
     takes_model: bool = True
-    """It runs a model, on a cluster of GPUs; False: it has none, and a bare fabric will do."""
+    """Whether it runs a model, on a cluster of GPUs; else a bare fabric will do."""
     needs_model: Callable[[Any], bool] = lambda spec: True
-    """True of a specification that cannot do without the model."""
+    """Whether a specification cannot do without the model."""
     computes: bool = False
     """A GPU at a lower clock makes it slower."""
     count: Callable[[Scenario, Any], None] = lambda scenario, work: None

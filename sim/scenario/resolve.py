@@ -24,7 +24,23 @@ from sim.scenario.specification import ScenarioSpec
 
 
 def resolve(document: Document) -> Scenario:
-    """Check a document (without variants) and build the scenario. Raises `InputError` with all problems found."""
+    """Check a document without variants, and build its scenario.
+
+    Parameters
+    ----------
+    document : Document
+
+    Returns
+    -------
+    Scenario
+
+    Raises
+    ------
+    InputError
+        With all problems, at their marks.
+    InfeasibleError
+        Where no machine could run it.
+    """
     spec = specification.check(document)
     kind = resolver(spec.workload.kind)
     draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
@@ -79,7 +95,7 @@ def resolve(document: Document) -> Scenario:
 
 
 def _expectations(document: Document, spec: ScenarioSpec, problems: list[Problem]) -> tuple[Expectation, ...]:
-    found = []
+    expectations = []
     for metric, expect in spec.expect.items():
         try:
             value = units.parse(expect.value, metrics.dimension_of(metric))
@@ -89,12 +105,12 @@ def _expectations(document: Document, spec: ScenarioSpec, problems: list[Problem
             )
             continue
         mark = document.mark(("expect", metric), key=True)
-        found.append(Expectation(metric, value, expect.tolerance, expect.source, mark))
-    return tuple(found)
+        expectations.append(Expectation(metric, value, expect.tolerance, expect.source, mark))
+    return tuple(expectations)
 
 
 def unreported(scenario: Scenario) -> Iterator[Problem]:
-    """Expected metrics that no run of this kind reports; what a single run lacks shows when it has run."""
+    """Yield a problem for each expected metric that no run of this kind reports; what a single run lacks shows when it has run."""
     reported = metrics.reported([scenario.kind])
     for expected in scenario.expectations:
         name = expected.metric

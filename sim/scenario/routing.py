@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sim.cluster.kernels import Kernel, generations, load_kernel
 from sim.errors import InputError, nearest
-from sim.scenario.draft import Draft, beside, placed_at
+from sim.scenario.draft import Draft, named_file, placed_at
 from sim.scenario.values import Branch, Count, Index, Number
 from sim.workload import gates, recordings
 from sim.workload.gates import Gate
@@ -17,7 +17,7 @@ _AT = ("workload",)
 
 
 class GateBase(Branch):
-    """Shared by all gates."""
+    """Keys that all gates share."""
 
     sampling: Literal["tokens", "expected"] = "tokens"
     """tokens: every token draws its experts. expected: mean bytes, no draw."""
@@ -55,7 +55,7 @@ class BenchmarkGate(GateBase):
 
 
 class PopularityGate(GateBase):
-    """Shared by gates in which some experts are liked better."""
+    """Keys that gates share in which some experts are more popular."""
 
     top_groups: Count | None = None
     num_groups: Count | None = None
@@ -104,12 +104,12 @@ GateSpec = Annotated[
 
 
 class KernelBase(Branch):
-    """Shared by all kernels."""
+    """Keys that all kernels share."""
 
     override: dict[str, Any] = Field(default_factory=dict)
     """Any parameter of the kernel generation, e.g. {nic_efficiency_fraction: 0.95}."""
     generation: str | None = None
-    """A shipped generation of the kind, or a file of one's own, relative to the scenario; the kind's default when left out."""
+    """A shipped generation of the kind, or a file of your own, relative to the scenario; the kind's default when left out."""
 
 
 class TwoHopSpec(KernelBase):
@@ -148,15 +148,36 @@ KernelSpec = Annotated[TwoHopSpec | LowLatencySpec | FlatSpec | NcclSpec, Field(
 
 
 class PlacementSpec(Branch):
-    """Which experts stand where."""
+    """Ranks that hold each expert."""
 
     kind: Literal["contiguous", "eplb"] = "contiguous"
     redundant_experts: Annotated[Index, Field(le=2**17)] = 0
-    """Replicas beside the model's experts (eplb)."""
+    """Replicas next to the model's experts (eplb)."""
 
 
 def kernel_of(draft: Draft, spec: KernelSpec) -> tuple[Kernel, int, dict[str, Any]]:
-    """The kernel generation with the scenario's overrides, the SMs lent to it, and the options of its kind."""
+    """Resolve the all-to-all kernel of a workload.
+
+    Parameters
+    ----------
+    draft : Draft
+        Problems are added to it.
+    spec : KernelSpec
+
+    Returns
+    -------
+    kernel : Kernel
+        The generation with the scenario's overrides.
+    comm_sms : int [count]
+        SMs lent to it.
+    options : dict
+        Options of its kind.
+
+    Raises
+    ------
+    InputError
+        Where the generation cannot be loaded.
+    """
     at, document = (*_AT, "kernel"), draft.document
     options = spec.model_dump(exclude={"kind", "generation", "override"})
     named, where = spec.generation or spec.kind, (*at, "generation")
@@ -177,7 +198,7 @@ def kernel_of(draft: Draft, spec: KernelSpec) -> tuple[Kernel, int, dict[str, An
 
 
 def placement_of(draft: Draft, spec: PlacementSpec, ep: int) -> None:
-    """Check that experts and replicas fill the ranks of an EP group."""
+    """Check that experts and replicas fill the `ep` ranks of an EP group; problems are added to the draft."""
     assert draft.model is not None
     num_experts, redundant = draft.model.num_experts, spec.redundant_experts
     if (num_experts + redundant) % ep:
@@ -186,21 +207,35 @@ def placement_of(draft: Draft, spec: PlacementSpec, ep: int) -> None:
         wanted = f"a divisor of the {num_experts + redundant} experts{more}; or {near} redundant_experts"
         draft.problem(("layout", "ep"), str(ep), wanted)
     if redundant and spec.kind != "eplb":
-        draft.problem((*_AT, "placement", "kind"), f"'{spec.kind}'", "'eplb' beside redundant_experts")
+        draft.problem((*_AT, "placement", "kind"), f"'{spec.kind}'", "'eplb' next to redundant_experts")
 
 
 def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
-    """The gate, completed from the model and the `num_nodes` of an EP group; None where it has problems."""
+    """Resolve the gate of a workload.
+
+    Parameters
+    ----------
+    draft : Draft
+        With the model, which completes the gate; problems are added to it.
+    spec : GateSpec
+    num_nodes : int [count]
+        Nodes of an EP group.
+
+    Returns
+    -------
+    Gate or None
+        None where it has problems.
+    """
     model = draft.model
     assert model is not None
-    said = {key: value for key, value in spec.model_dump(exclude={"sampling"}).items() if value is not None}
+    given = {key: value for key, value in spec.model_dump(exclude={"sampling"}).items() if value is not None}
     try:
-        if said.pop("file", None) is not None:
+        if given.pop("file", None) is not None:
             trace = spec.kind == "trace"
             read = recordings.load_trace if trace else recordings.load_loads
-            said["trace" if trace else "loads"] = read(*beside(draft.document, (*_AT, "gate", "file")))
+            given["trace" if trace else "loads"] = read(*named_file(draft.document, (*_AT, "gate", "file")))
         gate = gates.complete(
-            Gate(**said),
+            Gate(**given),
             num_nodes=num_nodes,
             model_num_groups=model.num_groups,
             model_top_groups=model.top_groups,

@@ -1,4 +1,4 @@
-"""The model of scenario files of every kind, for their JSON Schema."""
+"""The pydantic model of scenario files of every kind, for their JSON Schema."""
 
 from __future__ import annotations
 

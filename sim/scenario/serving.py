@@ -11,7 +11,7 @@ from pydantic import Field
 from sim.cluster.kernels import Kernel
 from sim.errors import InputError, Problem
 from sim.scenario.descriptions import Scenario, Workload
-from sim.scenario.draft import Draft, beside, catch
+from sim.scenario.draft import Draft, catch, named_file
 from sim.scenario.kinds import Resolver
 from sim.scenario.values import Branch, Count, Machines, Number, WorkloadSpec
 from sim.schemas import Fraction, Seconds, written
@@ -22,7 +22,7 @@ _SEED = 3  # stream of arrivals within the scenario's seed
 
 
 class LengthsSpec(Branch):
-    """How many tokens a prompt or an answer has."""
+    """Tokens of a prompt or an answer."""
 
     kind: Literal["fixed", "exponential", "lognormal"]
     mean: Count
@@ -77,7 +77,7 @@ class DecodePoolSpec(Branch):
 
 
 class ObjectiveSpec(Branch):
-    """What a request must meet to count as good."""
+    """Times that a request must meet to count as good."""
 
     ttft: Seconds | None = None
     tpot: Seconds | None = None
@@ -120,7 +120,25 @@ class Serving(Workload):
 
 
 def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
-    """The workload; problems join the draft's. Raises `InfeasibleError` where no machine could run it."""
+    """Resolve a serving workload, and a scenario for an instance of each pool.
+
+    Parameters
+    ----------
+    draft : Draft
+        Cluster, model and seed of the scenario; problems are added to it.
+    spec : ServingSpec
+
+    Returns
+    -------
+    Serving
+
+    Raises
+    ------
+    InputError
+        With the draft's problems.
+    InfeasibleError
+        Where no machine could run a pool.
+    """
     per_node, problems = draft.gpus_per_node, len(draft.problems)
     for name, ep in (("prefill", spec.prefill.ep), ("decode", spec.decode.ep)):
         if ep % per_node:
@@ -162,9 +180,9 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
 
 def _requests(draft: Draft, spec: ServingSpec) -> users.Requests:
     if not isinstance(spec.arrivals, PoissonSpec):
-        return users.read(*beside(draft.document, ("workload", "arrivals", "file")))
+        return users.read(*named_file(draft.document, ("workload", "arrivals", "file")))
     rng = np.random.default_rng([draft.seed, _SEED])
-    prompt, output = (_lengths(one) for one in (spec.arrivals.prompt, spec.arrivals.output))
+    prompt, output = (_lengths(lengths) for lengths in (spec.arrivals.prompt, spec.arrivals.output))
     return users.poisson(spec.arrivals.requests, spec.arrivals.requests_per_s, prompt, output, rng)
 
 

@@ -14,7 +14,23 @@ from sim.workload import model as models
 
 
 def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> Document:
-    """The document of a scenario: a path, a shipped name or a tree, with `--set` settings laid over it."""
+    """Read a scenario as a document.
+
+    Parameters
+    ----------
+    spec : path, shipped name or tree
+    settings : sequence of `key.path=value`
+        Laid over it, as `--set` does.
+
+    Returns
+    -------
+    Document
+
+    Raises
+    ------
+    InputError
+        Where there is no such file, it holds a sweep or ladder, or a setting has problems.
+    """
     if isinstance(spec, Mapping):
         document = Document(dict(spec), "scenario").copy()
     else:
@@ -28,27 +44,39 @@ def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> 
 
 
 def with_whole_paths(tree: Any, folder: Path | None) -> Any:
-    """A scenario's tree with the files that it names beside itself by their whole paths, so that it runs from anywhere."""
+    """Write files that a scenario's tree names relative to `folder` with their whole paths, so that it runs from anywhere."""
     if isinstance(tree, list):
-        return [with_whole_paths(one, folder) for one in tree]
+        return [with_whole_paths(item, folder) for item in tree]
     if not isinstance(tree, dict):
         return tree
-    found = {key: with_whole_paths(value, folder) for key, value in tree.items()}
-    for key, value in found.items():
-        beside_it = folder is not None and key.rpartition(".")[2] == "file" and isinstance(value, str)
-        if beside_it and folder is not None and (folder / value).is_file():
-            found[key] = str(folder / value)
-    return found
+    whole = {key: with_whole_paths(value, folder) for key, value in tree.items()}
+    for key, value in whole.items():
+        names_file = folder is not None and key.rpartition(".")[2] == "file" and isinstance(value, str)
+        if names_file and folder is not None and (folder / value).is_file():
+            whole[key] = str(folder / value)
+    return whole
 
 
-_UNTOLD = ("expect", "title", "name", "variants", "seed")  # settings that make no other scenario
+_UNTITLED = (
+    "expect",
+    "title",
+    "name",
+    "variants",
+    "seed",
+)  # settings that a title leaves out: they make no other scenario
 
 
-_TOLD = 3  # settings that a title has room for
+_TITLED = 3  # settings that a title has room for
 
 
 def apply(document: Document, settings: Iterable[str]) -> None:
-    """Lay `key.path=value` settings over a document; they win over variants too, and the title tells of them."""
+    """Lay `key.path=value` settings over a document; they win over variants too, and the title names them.
+
+    Raises
+    ------
+    InputError
+        Where a setting is no `key.path=value`.
+    """
     settings = tuple(settings)
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -63,13 +91,17 @@ def apply(document: Document, settings: Iterable[str]) -> None:
             if isinstance(overrides, dict):
                 _win_over(document, ("variants", name), overrides, path, value, mark)
     document.settings += settings
-    changed = [one for one in settings if one.partition("=")[0].partition(".")[0].strip() not in _UNTOLD]
+    changed = [
+        setting
+        for setting in settings
+        if setting.partition("=")[0].partition(".")[0].strip() not in _UNTITLED
+    ]
     if changed:
-        told = ", ".join(changed[:_TOLD]) + (
-            f" and {len(changed) - _TOLD} more" if len(changed) > _TOLD else ""
+        named = ", ".join(changed[:_TITLED]) + (
+            f" and {len(changed) - _TITLED} more" if len(changed) > _TITLED else ""
         )
         title = document.get(("title",)) or document.get(("name",))
-        document.put(("title",), f"{title}, with {told}", Mark("--set"))
+        document.put(("title",), f"{title}, with {named}", Mark("--set"))
 
 
 def _win_over(
@@ -103,7 +135,7 @@ def put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> No
 
 
 def unfold_model(document: Document) -> None:
-    """Put what its file says in the place of a model's name; leaves a document without one as it is."""
+    """Put the content of its file in the place of a model's name; leaves a document without one as it is."""
     named = document.get(("model",))
     if isinstance(named, str):
         at = document.mark(("model",))
@@ -112,7 +144,7 @@ def unfold_model(document: Document) -> None:
 
 
 def kinds(document: Document, overrides: Iterable[Mapping[documents.Path_, Any]] = ()) -> set[str]:
-    """The kinds of workload that a scenario's document names, as it is and under any of some overrides by path."""
+    """Kinds of workload that a scenario's document names, as it is and under any of some overrides by path."""
     named = [document.get(("workload", "kind"))]
     for layer in overrides:
         whole = layer.get(("workload",))
@@ -121,21 +153,36 @@ def kinds(document: Document, overrides: Iterable[Mapping[documents.Path_, Any]]
 
 
 def variants(document: Document) -> dict[str, Document]:
-    """The documents of a scenario's variants, or `{name: document}` without any."""
+    """Split a scenario into its variants.
+
+    Parameters
+    ----------
+    document : Document
+
+    Returns
+    -------
+    dict
+        Variant -> its document; `{name: document}` without variants.
+
+    Raises
+    ------
+    InputError
+        With all problems of a document that has variants.
+    """
     declared = document.get(("variants",))
     if not declared:
         return {str(document.get(("name",)) or "scenario"): document}
     specification.check(document)
     limits.require(len(declared), limits.VARIANTS, "variants")
-    found = {}
+    split = {}
     alike = document.copy()
     alike.put(("variants",), None, document.mark(("variants",)))  # with the marks below it
     del alike.tree["variants"]
     for name, overrides in declared.items():
-        one = alike.copy()
-        one.tree["name"] = f"{document.get(('name',))}-{name}"
+        variant = alike.copy()
+        variant.tree["name"] = f"{document.get(('name',))}-{name}"
         for dotted, value in overrides.items():
             mark = document.mark(("variants", name, dotted), key=True)
-            put(one, documents.split(dotted), value, mark)
-        found[name] = one
-    return found
+            put(variant, documents.split(dotted), value, mark)
+        split[name] = variant
+    return split

@@ -1,4 +1,4 @@
-"""What a scenario file may say, as pydantic models: the shape of the YAML, its defaults and its JSON Schema.
+"""Scenario files as pydantic models: the shape of the YAML, its defaults and its JSON Schema.
 
 Only shape is checked here; what must agree across branches (EP and ranks, groups and experts) is checked by `resolve`.
 A document is held to the model of its own kind of workload, so that no run waits for the models of the others.
@@ -48,7 +48,22 @@ class ScenarioSpec(Branch):
 
 
 def check(document: Document) -> ScenarioSpec:
-    """A scenario's document in its shape. Raises `InputError` with all problems at their marks."""
+    """Check the shape of a scenario's document.
+
+    Parameters
+    ----------
+    document : Document
+
+    Returns
+    -------
+    ScenarioSpec
+        Of the document's kind of workload.
+
+    Raises
+    ------
+    InputError
+        With all problems, at their marks.
+    """
     kind = document.get(("workload", "kind"))
     known = isinstance(kind, str) and kind in WORKLOADS
     return schemas.check(document, model_of(kind) if known else model_of(*WORKLOADS))
@@ -56,7 +71,7 @@ def check(document: Document) -> ScenarioSpec:
 
 @cache
 def model_of(*kinds: str) -> type[ScenarioSpec]:
-    """The model of scenarios whose workload is of one of these kinds."""
+    """The pydantic model of scenarios whose workload is of one of these kinds."""
     specs = [resolver(kind).specs[kind] for kind in kinds]
     workload: Any = (reduce(or_, specs), Field(discriminator="kind")) if len(specs) > 1 else specs[0]
     return create_model(

@@ -41,16 +41,16 @@ _COUNTS = {"microbatch": (*_AT, "microbatches"), "chunk": (*_AT, "chunks"), "pip
 
 
 class SkewSpec(Branch):
-    """Lognormal standard deviations: how unlike ranks are. All 0 is a balanced step."""
+    """Lognormal standard deviations between ranks. All 0 is a balanced step."""
 
     routed_load: Fraction = written("7.5 %")
     """Of a rank's routed tokens, by (layer, microbatch, rank)."""
     kernel_jitter: Fraction = written("2 %")
-    """Of a kernel's time."""
+    """Of a launch's time."""
     gpu_spread: Fraction = written("1.5 %")
     """Of a GPU's speed, for the whole step."""
     groups: Literal["one", "all"] = "one"
-    """Whose draws: one EP group's of each pipeline rank stand for all of it, or every group has its own."""
+    """EP groups that are drawn: one of each pipeline rank, which stands for all of it, or every one."""
 
 
 class RunSpec(Branch):
@@ -95,9 +95,9 @@ class TrainingSpec(WorkloadSpec):
     """Of the layers' GEMMs; heads and gates are BF16."""
     compute: Literal["modelled", "measured"] = "modelled"
     profile: str | None = None
-    """A measured compute profile, beside `compute: measured`."""
+    """A measured compute profile, with `compute: measured`."""
     gemm_generation: str = "march_2025"
-    """Of the GEMM kernels."""
+    """Of the GEMM library."""
     recompute: Literal["none", "selective", "full"] = "selective"
     skew: SkewSpec = SkewSpec()
     run: RunSpec | None = None
@@ -117,7 +117,7 @@ class Training(Workload):
     options: dict[str, Any]
     measured: MeasuredProfile | None
     skew: Skew
-    price_usd: float | None  # of a GPU-hour of a whole run; None without a run, or where nobody says
+    price_usd: float | None  # of a GPU-hour of a whole run; None without a run, or where it is unknown
     power_w: float | None  # of one GPU of a whole run, with its share of everything
 
     @property
@@ -142,7 +142,25 @@ class Training(Workload):
 
 
 def training_of(draft: Draft, spec: TrainingSpec) -> Training:
-    """The workload; problems join the draft's. Raises `InfeasibleError` where no machine could run it."""
+    """Resolve a training workload.
+
+    Parameters
+    ----------
+    draft : Draft
+        Cluster, model and layout of the scenario; problems are added to it.
+    spec : TrainingSpec
+
+    Returns
+    -------
+    Training
+
+    Raises
+    ------
+    InputError
+        Empty where the draft holds the problems.
+    InfeasibleError
+        Where no machine could run the layout.
+    """
     asked = draft.asked
     assert draft.model is not None
     assert draft.hardware is not None
@@ -199,34 +217,34 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
 
 
 def _microbatches(draft: Draft, spec: TrainingSpec, layout: Layout) -> int | None:
-    """Microbatches of one pipeline: as said, or what a pipeline's part of the global batch makes; None with a problem."""
+    """Microbatches of one pipeline: as declared, or as a pipeline's part of the global batch makes them; None with a problem."""
     if spec.global_batch is None:
         if spec.microbatches is None:
             draft.problem(_AT, "neither", "the key 'microbatches', or 'global_batch'")
         return spec.microbatches
     at_once = layout.dp * spec.microbatch_sequences
-    found, rest = divmod(spec.global_batch, at_once)
+    derived, rest = divmod(spec.global_batch, at_once)
     if rest:
         wanted = (
             f"a multiple of DP{layout.dp} x {spec.microbatch_sequences} sequences a microbatch = {at_once}"
         )
         draft.problem((*_AT, "global_batch"), str(spec.global_batch), wanted)
         return None
-    if found > MAX_MICROBATCHES:
+    if derived > MAX_MICROBATCHES:
         wanted = f"at most {MAX_MICROBATCHES * at_once}: {MAX_MICROBATCHES} microbatches a pipeline"
         draft.problem((*_AT, "global_batch"), str(spec.global_batch), wanted)
         return None
-    if spec.microbatches not in (None, found):
-        wanted = f"{found}, what global_batch: {spec.global_batch} makes, or leave one of them out"
+    if spec.microbatches not in (None, derived):
+        wanted = f"{derived}, what global_batch: {spec.global_batch} makes, or leave one of them out"
         draft.problem((*_AT, "microbatches"), str(spec.microbatches), wanted)
-    draft.derived = {"microbatches": found}
-    return found
+    draft.derived = {"microbatches": derived}
+    return derived
 
 
 def _check_schedule(
     draft: Draft, spec: TrainingSpec, layout: Layout, microbatches: int, options: dict[str, Any]
 ) -> None:
-    """Whether the schedule has an order for these counts, and the model such stages."""
+    """Check that the schedule has an order for these counts, and the model such stages."""
     assert draft.model is not None
     try:
         pipeline = pipelines.plan(spec.schedule, layout.pp, microbatches, **options)
@@ -243,7 +261,7 @@ def _check_schedule(
 
 
 def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
-    """Names that must be known, numbers below zero, and what a training step would pass over in silence."""
+    """Check for unknown names, numbers below zero, and keys that a training step would ignore."""
     known = load_curves().gemm.generations
     if spec.gemm_generation not in known:
         got, near = f"'{spec.gemm_generation}'", nearest(spec.gemm_generation, known)

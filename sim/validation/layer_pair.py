@@ -149,7 +149,7 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     assert isinstance(work, Training)
     assert model is not None
     assert hardware is not None
-    step = Step.of(scenario)
+    step = Step.from_scenario(scenario)
     place = Place(1, num_groups, work.layout.ep)
     nodes = -(-num_groups * place.lanes // hardware.gpu.scale_up.domain)
     assert isinstance(scenario.fabric, topology.Fabric)
@@ -157,7 +157,7 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     traffic = traffic_of(
         cluster,
         place,
-        step.exchanges,
+        step.collectives,
         step.slowdown,
         (),
         0.0,

@@ -68,19 +68,21 @@ def test_points_of_a_sweep_that_all_differ(benchmark: Any) -> None:
             keys |= {"workload.microbatches": 15_360 * pp * tp // 2048}
             apply(one, [f"{key}={value}" for key, value in keys.items()])
             try:
-                training.Step.of(resolve(one)).run()
+                training.Step.from_scenario(resolve(one)).run()
             except InfeasibleError:
                 continue
             cpu_s.append(time.process_time() - begun)
 
-    training.Step.of(resolve(base)).run()  # numba's
+    training.Step.from_scenario(resolve(base)).run()  # numba's
     benchmark.pedantic(whole, rounds=1, iterations=1)
     benchmark.extra_info |= {"aim_s": 0.12, "cpu_s": statistics.mean(cpu_s), "num_points": len(cpu_s)}
 
 
 def test_the_bound_of_a_step(benchmark: Any) -> None:
     scenario = resolve(read("v3-training-h800", [*BALANCED, *DEEP]))
-    bound = benchmark.pedantic(lambda: training.Step.of(scenario).lower_bound_s, rounds=20, warmup_rounds=1)
+    bound = benchmark.pedantic(
+        lambda: training.Step.from_scenario(scenario).lower_bound_s, rounds=20, warmup_rounds=1
+    )
     benchmark.extra_info["aim_s"] = 0.02
     assert bound > 0
 

@@ -15,7 +15,7 @@ from sim.cost.layers import layer_phases, layer_times
 from sim.cost.prefill import PrefillBatch, prefill_attention, prefill_experts
 from sim.cost.serving_kernels import DecodeBatch, decode_attention_0, decode_attention_1, decode_experts, ends
 from sim.errors import InputError
-from sim.runs.kernel_list import of_hardware, roofs
+from sim.runs.kernel_list import hardware_launches, roofs
 from sim.show.plots import kinds as plots
 from sim.show.plots.roofline import points
 from sim.workload.model import load_model
@@ -199,7 +199,7 @@ def test_roofs_stand_at_the_datasheet_and_meet_at_the_ridge(decode: dict[str, An
 
 
 def test_a_profile_has_a_roofline_without_a_run() -> None:
-    figure = plots.figure("roofline", of_hardware(load_hardware("h20")))
+    figure = plots.figure("roofline", hardware_launches(load_hardware("h20")))
     assert "H20" in figure.layout.title.text
     assert "[" not in figure.layout.title.text
     gemms = [

@@ -320,7 +320,7 @@ import json, sys
 from sim.runs import training
 from sim.scenario.resolve import resolve
 from sim.scenario.settings import read
-print(json.dumps(training.Step.of(resolve(read(sys.argv[1], sys.argv[2:]))).run(), sort_keys=True))
+print(json.dumps(training.Step.from_scenario(resolve(read(sys.argv[1], sys.argv[2:]))).run(), sort_keys=True))
 """
 
 

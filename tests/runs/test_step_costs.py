@@ -73,7 +73,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def step() -> training.Step:
     """The published V3 step: EP64 on 8 nodes of H800, 2,048 GPUs."""
-    return training.Step.of(resolve(read("v3-training-h800")))
+    return training.Step.from_scenario(resolve(read("v3-training-h800")))
 
 
 def drawn(skew: Skew, num_groups: int = 1) -> Draws:
@@ -102,7 +102,9 @@ def test_without_skew_nothing_is_drawn_and_with_it_every_microbatch_layer_and_gr
 @pytest.mark.parametrize("direction", ["dispatch", "combine"])
 def test_a_rank_that_all_want_receives_all_and_bytes_keep(kernel: str, direction: str) -> None:
     text = SCENARIO.format(**(DEFAULTS | {"kernel": kernel, "nodes": 4, "model": "qwen3-235b-a22b"}))
-    made = training.Step.of(resolve(documents.loads(text.replace("ep: 8", "ep: 16"), "mine.yaml"))).exchanges
+    made = training.Step.from_scenario(
+        resolve(documents.loads(text.replace("ep: 8", "ep: 16"), "mine.yaml"))
+    ).collectives
     exchange, cluster = made[direction], made[direction].cluster
     flows = exchange.flows()
     whose = owners(exchange, flows)
@@ -153,7 +155,7 @@ workload:
                 "alone.yaml",
             )
         )["metrics"][name]["time_s"]
-        own = training.Step.of(
+        own = training.Step.from_scenario(
             resolve(
                 read(
                     "v3-training-h800",

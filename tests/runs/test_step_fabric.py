@@ -101,7 +101,9 @@ def test_the_bytes_of_a_dead_rail_go_over_the_living_ones() -> None:
 
 def test_a_gpu_at_half_clock_makes_its_group_compute_twice_as_long() -> None:
     """One GPU or all of the node: the others wait for it at every all-to-all, so both cost the compute of the stage."""
-    step = training.Step.of(resolve(documents.loads(SCENARIO.format(fabric="{}", faults="[]"), "mine.yaml")))
+    step = training.Step.from_scenario(
+        resolve(documents.loads(SCENARIO.format(fabric="{}", faults="[]"), "mine.yaml"))
+    )
     compute = sum(programs.compute_s(task.program) for task in step.plan.tasks[1])
     alone, together = (longer_s(faults=f"[{{node: 1, {gpu}clock: 50 %}}]") for gpu in ("gpu: 3, ", ""))
     assert together == pytest.approx(alone, rel=1e-9)
@@ -153,7 +155,7 @@ def test_reductions_on_an_idle_fabric_take_their_closed_form(settings: list[str]
     ]
     if "mixtral-8x22b" in " ".join(settings):
         settings = ["layout={pp: 4, ep: 8}", "cluster.nodes=16"]
-    step = training.Step.of(resolve(read("mixtral-training", [*more, *settings])))
+    step = training.Step.from_scenario(resolve(read("mixtral-training", [*more, *settings])))
     ran = run_step(step.reducing)
     for record in ran.records:
         expected = reductions.optimizer_s(step.links, step.parameters[record.pipeline_rank], step.work.layout)

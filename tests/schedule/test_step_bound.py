@@ -49,7 +49,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 def step(**changes: Any) -> training.Step:
-    return training.Step.of(resolve(documents.loads(SCENARIO.format(**(DEFAULTS | changes)), "mine.yaml")))
+    return training.Step.from_scenario(
+        resolve(documents.loads(SCENARIO.format(**(DEFAULTS | changes)), "mine.yaml"))
+    )
 
 
 def alike(num_stages: int, **times: float) -> Least:
@@ -161,11 +163,15 @@ def test_attention_cores_heads_and_gates_alone_depend_on_the_bf16_peak() -> None
 def test_a_bound_is_found_without_running_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     settings_ = [f"workload.skew.{key}=0" for key in ("routed_load", "kernel_jitter", "gpu_spread")]
     scenario = resolve(read("v3-training-h800", settings_))
-    metrics = training.Step.of(scenario).run()
+    metrics = training.Step.from_scenario(scenario).run()
     monkeypatch.delattr(training, "run_step")
     monkeypatch.delattr(training.Step, "alone_s")
-    assert training.Step.of(scenario).lower_bound_s == metrics["lower_bound_s"] < metrics["step_time_s"]
-    assert [row.rank for row in training.Step.of(scenario).memory] == list(range(16))
+    assert (
+        training.Step.from_scenario(scenario).lower_bound_s
+        == metrics["lower_bound_s"]
+        < metrics["step_time_s"]
+    )
+    assert [row.rank for row in training.Step.from_scenario(scenario).memory] == list(range(16))
 
 
 LAYOUTS = st.sampled_from(
@@ -223,7 +229,7 @@ def no_step_is_below_its_bound(layout: tuple[str, int, str], **changes: Any) -> 
         one = step(model=model, nodes=nodes, layout=split, **changes)
     except (InfeasibleError, InputError):  # the schedule or the model has no such layout
         return
-    found = training.Step.of(one.scenario).run()
+    found = training.Step.from_scenario(one.scenario).run()
     assert 0 < found["lower_bound_s"] <= found["step_time_s"] * (1 + 1e-12)
 
 

@@ -156,9 +156,9 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.exists() and str(path) in documents.shipped("hardware"):
         from sim.cluster.hardware import load_hardware
-        from sim.runs.kernel_list import of_hardware
+        from sim.runs.kernel_list import hardware_launches
 
-        return of_hardware(load_hardware(str(path)))
+        return hardware_launches(load_hardware(str(path)))
     if not os.path.lexists(path):
         known = documents.shipped("hardware")
         wanted = f"a document of a command, its folder, or one of: {', '.join(known)}"

@@ -1,0 +1,219 @@
+"""Compute of a forward pass: the launches of each part of a layer, and what they take on each rank.
+
+Experts are timed at the rows that each draw of the routing gives a rank. Where counts are means and tokens few, a rank's
+experts are as many as are expected to get a token at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sim.cluster.kernels import load_kernel
+from sim.cluster.topology import Floats
+from sim.cost import prefill
+from sim.cost import serving_kernels as kernels
+from sim.cost.compute import Processor, processor
+from sim.cost.work import Part, Work, dense_peaks, hbm_bytes, least_s, part, total_s
+from sim.runs.pass_collectives import PassCollectives, pass_record_bytes
+from sim.runs.pass_plan import PassPlan
+from sim.schedule import inference as plans
+from sim.schedule import reductions
+from sim.workload.expectation import rows_of_touched
+from sim.workload.traffic import Routing
+
+Needs = dict[tuple[str, int, int], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class PassNeeds:
+    """Launches of a pass, and what they take.
+
+    Parameters
+    ----------
+    processor : Processor
+        SMs and HBM rate that collectives leave to compute.
+    parts : mapping of part to its launches
+        Of one layer and microbatch, on a mean rank.
+    by_part : mapping of (part, layer draw, microbatch draw) to floats, [3, num_ranks]
+        Time [s], FLOPs over their peaks [s] and bytes of HBM. The key of a part that is the same on every rank is
+        (part, attention kind, 0).
+    """
+
+    processor: Processor
+    parts: Mapping[str, Part]
+    by_part: Mapping[tuple[str, int, int], Floats]
+
+
+def needs_of(plan: PassPlan, collectives: PassCollectives) -> PassNeeds:
+    """Time the compute of a pass.
+
+    Parameters
+    ----------
+    plan : PassPlan
+    collectives : PassCollectives
+        Of the same plan: their routing decides the rows of experts.
+
+    Returns
+    -------
+    PassNeeds
+        In an overlapped prefill the collectives take their share of the HBM rate first.
+    """
+    p, mean = _processor(plan), collectives.routings[0][0]
+    common, parts = common_needs(plan, p, mean)
+    if not plan.decode and plan.work.spec.overlap and plan.ranks > 1:
+        compute_s = sum(float(need[0, 0]) for need in common.values())
+        compute_s += float(_experts_needs(plan, p, mean)[0].mean())
+        p = replace(p, hbm_bytes_per_s=p.hbm_bytes_per_s * _hbm_share(plan, mean, compute_s))
+        common, parts = common_needs(plan, p, mean)
+    experts = {
+        ("experts", layer, microbatch): _experts_needs(plan, p, routing)
+        for layer, row in enumerate(collectives.routings)
+        for microbatch, routing in enumerate(row)
+    }
+    return PassNeeds(p, {**parts, "experts": _mean_experts(plan, p, mean)}, common | experts)
+
+
+def common_needs(plan: PassPlan, p: Processor, routing: Routing) -> tuple[Needs, dict[str, Part]]:
+    """Time what takes every rank the same: all parts but the routed experts.
+
+    Parameters
+    ----------
+    plan : PassPlan
+    p : Processor
+        SMs and HBM rate that compute has.
+    routing : Routing
+        The copies of a token, for the launches of sends and receives.
+
+    Returns
+    -------
+    needs : mapping
+        As in `PassNeeds.by_part`.
+    parts : mapping
+        Launches of a layer of the first attention kind.
+    """
+    layers = {plan.attention_kind(layer): layer for layer in range(plan.model.num_layers)}
+    needs: Needs = {}
+    parts: dict[str, Part] = {}
+    for kind, layer in sorted(layers.items(), reverse=True):
+        parts = _parts(plan, p, routing, layer)
+        needs |= {
+            (name, kind, 0): np.tile(np.array([_need(plan, launches)]).T, plan.ranks)
+            for name, launches in parts.items()
+        }
+    return needs, parts
+
+
+def _processor(plan: PassPlan) -> Processor:
+    """SMs left to compute: those of its collectives are lent where the batch overlaps.
+
+    Prefill runs at the clock of long load; in decode tensor cores mostly wait.
+    """
+    work, sms = plan.work, plan.hardware.gpu.sms
+    free = sms - work.comm_sms if work.spec.overlap and plan.ranks > 1 else sms
+    return processor(plan.hardware, sms=free, sustained=not plan.decode, generation=work.spec.gemm_generation)
+
+
+def _need(plan: PassPlan, launches: Part) -> tuple[float, float, float]:
+    return total_s(launches), least_s(launches, dense_peaks(plan.hardware.gpu)), hbm_bytes(launches)
+
+
+def _hbm_share(plan: PassPlan, routing: Routing, compute_s: float) -> float:
+    """HBM rate that the collectives of one layer leave while a microbatch computes, over all of it [fraction]."""
+    received = routing.ranks_per_token * plan.tokens
+    touched = sum(
+        plan.work.kernel.hbm_touches[name] * pass_record_bytes(plan, name) for name in plans.COLLECTIVES
+    )
+    rate = plan.hardware.gpu.hbm.bandwidth_bytes_per_s
+    return max(0.1, 1.0 - received * touched / (compute_s * rate))
+
+
+def _parts(plan: PassPlan, p: Processor, routing: Routing, layer: int) -> dict[str, Part]:
+    """Launches of each part of a layer, and of a dense layer with its attention."""
+    parts = _decode_parts(plan, p, layer) if plan.decode else _prefill_parts(plan, p, layer)
+    reduced = Work("tensor-parallel reduction", "", 0.0, 0.0, _tp_s(plan))
+    if reduced.time_s:
+        for name in ("attention", "attention_1", "dense"):
+            if name in parts:
+                parts[name] = {**parts[name], reduced.name: reduced}
+    if plan.has_phases:
+        # Of the busiest rank, which has all of its tokens.
+        copies = float(routing.selections_to_rank.sum() / plan.ranks) / plan.share
+        for name in plans.COLLECTIVES:
+            record = pass_record_bytes(plan, name)
+            send, receive = kernels.phases(p, copies, plan.tokens, plan.model.hidden, record, name)
+            parts[f"{name} send"], parts[f"{name} receive"] = {"send": send}, {"receive": receive}
+    return parts
+
+
+def _decode_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
+    model, batch = plan.model, plan.decode_batch()
+    parts: dict[str, Part] = {
+        "attention_0": kernels.decode_attention_0(p, model, batch),
+        "attention_1": kernels.decode_attention_1(p, model, batch, layer),
+        "shared": kernels.decode_shared(p, model, batch),
+    }
+    if model.num_dense_layers:
+        plain = kernels.decode_attention_1(p, model, batch, layer, gated=False)
+        whole = (parts["attention_0"], plain, kernels.decode_dense(p, model, batch))
+        parts["dense"] = part(*(launch for launches in whole for launch in launches.values()))
+    return parts
+
+
+def _prefill_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
+    model, batch = plan.model, plan.prefill_batch()
+    parts: dict[str, Part] = {
+        "attention": prefill.prefill_attention(p, model, batch, layer),
+        "shared": prefill.prefill_shared(p, model, batch),
+    }
+    if model.num_dense_layers:
+        plain = prefill.prefill_attention(p, model, batch, layer, gated=False)
+        parts["dense"] = part(*plain.values(), *prefill.prefill_dense(p, model, batch).values())
+    return parts
+
+
+def _tp_s(plan: PassPlan) -> float:
+    """All-gather and reduce-scatter of one attention block under TP [s]."""
+    tp = plan.work.layout.tp
+    links = reductions.Links.achieved(plan.hardware, load_kernel("nccl"))
+    return reductions.tensor_parallel_s(links, plan.tokens * tp * plan.model.hidden * 2.0, tp)
+
+
+def _experts_needs(plan: PassPlan, p: Processor, routing: Routing) -> Floats:
+    """Routed experts of every rank [3, num_ranks]; ranks with the same rows share one answer."""
+    rows, received = _expert_rows(plan, routing), routing.tokens_to_rank.sum(axis=0)
+    expected = float(routing.selections_to_physical.mean())
+    known: dict[tuple[int, ...], tuple[float, float, float]] = {}
+    needs = np.empty((3, plan.ranks))
+    for rank in range(plan.ranks):
+        key = (*sorted(round(r) for r in rows[rank]), round(received[rank]))
+        if key not in known:
+            known[key] = _need(plan, _experts(plan, p, key[:-1], float(key[-1]), expected))
+        needs[:, rank] = known[key]
+    return needs
+
+
+def _mean_experts(plan: PassPlan, p: Processor, routing: Routing) -> Part:
+    """Routed experts of a rank with the mean number of experts that have rows, each with the mean number of these."""
+    rows = np.concatenate(_expert_rows(plan, routing))
+    rows = rows[rows > 0]
+    each = (round(rows.mean()),) * round(len(rows) / plan.ranks)
+    received = float(routing.tokens_to_rank.sum(axis=0).mean())
+    return _experts(plan, p, each, received, float(routing.selections_to_physical.mean()))
+
+
+def _expert_rows(plan: PassPlan, routing: Routing) -> list[Floats]:
+    """Rows of the experts of each rank that have any, [num_ranks][num_experts_per_rank]."""
+    rows = list(routing.selections_to_physical.reshape(plan.ranks, -1))
+    if plan.sampling != "expected":
+        return rows
+    tokens = routing.tokens_per_rank * plan.ranks
+    return rows_of_touched(np.array(rows), tokens, evenly=plan.work.gate.kind == "balanced")
+
+
+def _experts(plan: PassPlan, p: Processor, rows: tuple[int, ...], received: float, expected: float) -> Part:
+    if plan.decode:
+        return kernels.decode_experts(p, plan.model, plan.precision, rows, expected)
+    return prefill.prefill_experts(p, plan.model, plan.prefill_batch(), rows, received)

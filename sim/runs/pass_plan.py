@@ -1,0 +1,178 @@
+"""A forward pass as it is asked for: its deployment, its requests, and what follows from them by counting."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from sim.cluster.hardware import Hardware
+from sim.cluster.topology import Floats
+from sim.cost.compute import Dtype
+from sim.cost.deployment import CACHE_BYTES
+from sim.cost.prefill import PrefillBatch
+from sim.cost.serving_kernels import DecodeBatch
+from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
+from sim.schedule import inference as plans
+from sim.schedule.collectives import KINDS
+from sim.workload.model import GQA, Model
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """One pass of one EP group.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Cluster, model, faults and seed.
+    work : Inference
+        The deployment; it may differ from the scenario's own workload.
+    requests : int [count]
+        Of the busiest GPU.
+    cached_tokens : int [count]
+        Tokens of each prompt that earlier passes left in the cache; 0 in decode.
+    share : float, 0 to 1 [fraction]
+        Requests of the mean GPU over those of the busiest. Collectives and experts see the mean, all else keeps the
+        busiest GPU's time. A share below 1 counts means, whatever the sampling.
+    """
+
+    scenario: Scenario
+    work: Inference
+    requests: int
+    cached_tokens: int = 0
+    share: float = 1.0
+
+    @property
+    def model(self) -> Model:
+        """The scenario's model."""
+        assert self.scenario.model is not None
+        return self.scenario.model
+
+    @property
+    def hardware(self) -> Hardware:
+        """The scenario's hardware."""
+        assert self.scenario.hardware is not None
+        return self.scenario.hardware
+
+    @property
+    def decode(self) -> bool:
+        """True of a decode step, False of a prefill."""
+        return self.work.spec.kind == "decode"
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the EP group [count]."""
+        return self.work.layout.ep
+
+    @property
+    def num_microbatches(self) -> int:
+        """Two where they overlap, else one [count]."""
+        return 2 if self.work.spec.overlap else 1
+
+    @property
+    def num_mtp(self) -> int:
+        """Modules that speculate after the model's layers [count]."""
+        return min(self.work.step_tokens - 1, 8) if self.decode and self.model.num_mtp_layers else 0
+
+    @property
+    def has_phases(self) -> bool:
+        """True where sends and receives of the collectives hold SMs as launches of their own."""
+        return self.decode and KINDS[self.work.kernel.kind].phases and self.ranks > 1
+
+    @property
+    def in_background(self) -> bool:
+        """True where collectives run next to compute for their whole time."""
+        return self.work.spec.overlap and not (self.decode and KINDS[self.work.kernel.kind].phases)
+
+    @property
+    def microbatch_requests(self) -> float:
+        """Requests of the busiest GPU in a microbatch [count]."""
+        return self.requests / self.num_microbatches
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the busiest GPU in a microbatch [count]."""
+        return max(1, math.ceil(self.microbatch_requests * self.work.step_tokens))
+
+    @property
+    def precision(self) -> Dtype:
+        """Format of the GEMMs."""
+        return "fp8" if self.work.spec.precision == "fp8" else "bf16"
+
+    @property
+    def sampling(self) -> str:
+        """`expected` counts means; else tokens draw their experts."""
+        return self.work.sampling if self.share == 1.0 else "expected"
+
+    @property
+    def is_uniform(self) -> bool:
+        """True where all draws of all layers are the same."""
+        return self.sampling == "expected" and self.work.gate.is_exchangeable
+
+    @cached_property
+    def blocks(self) -> plans.Blocks:
+        """Layers with experts, and the dense layers between them."""
+        return plans.blocks(self.model, self.num_mtp)
+
+    @property
+    def num_drawn(self) -> int:
+        """Layers whose routing is drawn [count]; the model's layers take these in turn."""
+        return 1 if self.is_uniform else min(self.work.spec.drawn_layers, len(self.blocks.layers))
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes that the EP group spans [count]."""
+        return max(1, self.ranks // self.hardware.gpu.scale_up.domain)
+
+    @property
+    def group(self) -> int:
+        """Index of the EP group that is run: the one with faults, where one has any."""
+        faulty = [fault.node for fault in self.scenario.faults if fault.node is not None]
+        faulty += [fault.node for fault in self.scenario.gpu_faults]
+        return faulty[0] // self.num_nodes if faulty else 0
+
+    @cached_property
+    def slowness(self) -> Floats:
+        """Compute time of each rank over that of a healthy GPU, [num_ranks]."""
+        first = self.group * self.ranks
+        return self.scenario.slowness()[first : first + self.ranks]
+
+    def attention_kind(self, layer: int) -> int:
+        """Kind of attention of a layer: 0 with a window or chunk (or where all are alike), 1 over the whole context."""
+        a = self.model.attention
+        return int(isinstance(a, GQA) and a.full_every > 1 and (layer + 1) % a.full_every == 0)
+
+    def prefill_batch(self) -> PrefillBatch:
+        """A microbatch of prompts."""
+        return PrefillBatch(
+            sequences=max(1, round(self.microbatch_requests)),
+            new_tokens=self.work.step_tokens,
+            cached_tokens=self.cached_tokens,
+            tp=self.work.layout.tp,
+            precision=self.precision,
+            fused_gate=self.work.spec.fused_gate,
+        )
+
+    def decode_batch(self) -> DecodeBatch:
+        """A microbatch of requests."""
+        return DecodeBatch(
+            requests=self.microbatch_requests,
+            queries=self.work.step_tokens,
+            context_tokens=self.work.context_tokens,
+            tp=self.work.layout.tp,
+            precision=self.precision,
+            kv_bytes_per_element=CACHE_BYTES[self.work.spec.kv_dtype],
+            fused_gate=self.work.spec.fused_gate,
+        )
+
+    def program(self) -> tuple[plans.PassNode, ...]:
+        """The nodes of the pass."""
+        return plans.forward(
+            len(self.blocks.layers),
+            decode=self.decode,
+            overlap=self.work.spec.overlap,
+            phases=self.has_phases,
+            trailing=self.blocks.dense_after,
+        )
