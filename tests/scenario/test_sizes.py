@@ -98,7 +98,7 @@ def test_what_could_never_be_built_is_refused_before_work(
          8 * 10**6 * 1000 * 256, "x draws 1,000 x experts 256"),
         (TRAINING, ["workload.microbatches=131072", "layout={pp: 61, ep: 64}", "cluster.nodes=488", "workload.schedule=1f1b"],
          limits.OPERATIONS, 3 * 61 * 131072, "layout.pp 61 x workload.microbatches 131,072"),
-        (TRAINING, ["workload.microbatches=8192", "cluster.nodes=12288"], limits.CELLS, 96 * 62 * 8192 * 64,
+        (TRAINING, ["workload.microbatches=8192", "cluster.nodes=12288", "workload.skew.groups=all"], limits.CELLS, 96 * 62 * 8192 * 64,
          "EP groups 96 (ranks / pp / ep) x layers 62 x workload.microbatches 8,192 x layout.ep 64"),
         ("v3-prefill-ep32", ["workload.prompt_tokens=1048576", "workload.chunk_tokens=8"], limits.PASSES, 131072,
          "prompt_tokens 1,048,576 to compute / chunk_tokens 8"),
