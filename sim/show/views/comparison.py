@@ -25,10 +25,12 @@ def choices(runs: Sequence[_Run], twins: Sequence[Twin]) -> list[_Run]:
     return [run for run in runs[1:] if run not in others]
 
 
-def most_different(items: Sequence[_Item], effect: Callable[[_Item], float]) -> list[_Item]:
-    """Up to `MOST_COMPARED`, the largest effect (log of a ratio) first; one of each sign where there are both."""
+def most_different(
+    items: Sequence[_Item], effect: Callable[[_Item], float], room: int = MOST_COMPARED
+) -> list[_Item]:
+    """Up to `room`, the largest effect (log of a ratio) first; one of each sign where there are both."""
     ranked = sorted(items, key=lambda item: -abs(effect(item)))
-    kept, rest = ranked[:MOST_COMPARED], ranked[MOST_COMPARED:]
+    kept, rest = ranked[:room], ranked[room:]
     better = effect(ranked[0]) < 0 if ranked else False
     opposite = [item for item in rest if (effect(item) < 0) != better]
     if opposite and all((effect(item) < 0) == better for item in kept):

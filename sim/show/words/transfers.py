@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from sim.show.views.comparison import choices, most_different
+from sim.show.views.comparison import MOST_COMPARED, choices, most_different
 from sim.show.views.lanes import Lanes
 from sim.show.views.names import binds, hardware_name, label
 from sim.show.views.run import RunsView, RunView
@@ -26,6 +26,7 @@ TERMS = (
     ("load", "of a link: the time that its bytes take at the rate that kernels reach, below the data sheet's, over the time of the run"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
+_SENTENCES = 4  # of a finding
 _SAME = 0.015  # gains below this are called "the same"
 
 
@@ -67,11 +68,10 @@ def finding(runs: RunsView) -> list[str]:
     twins = [_gains(before, after) for before, after in runs.twins_of(TransfersView)]
     # A time on more or fewer nodes is another task, not the effect of a choice.
     chosen = [run for run in choices(views, runs.twins) if run.num_nodes == views[0].num_nodes]
-    sentences = _choices(views[0], chosen)
-    if twins:
-        by_hardware = _twins([gain for gains in twins for gain in gains])
-        return [*sentences[: 4 - len(by_hardware)], *by_hardware]
-    return sentences or _variants(views)
+    by_hardware = _twins([gain for gains in twins for gain in gains])
+    room = _SENTENCES - len(by_hardware)
+    sentences = _choices(views[0], chosen, room)
+    return [*sentences[:room], *by_hardware] or _variants(views)
 
 
 def aside(runs: Sequence[RunView]) -> str:
@@ -154,15 +154,15 @@ def _within(ratio: float) -> str:
 # --- choices ---------------------------------------------------------------------------------------------------------
 
 
-def _choices(first: TransfersView, chosen: Sequence[TransfersView]) -> list[str]:
-    """Say what each choice changes against the first run, the largest effect first; nothing where none does."""
+def _choices(first: TransfersView, chosen: Sequence[TransfersView], room: int) -> list[str]:
+    """Say what each of up to `room` choices changes against the first run, the largest effect first; nothing where none does."""
 
     def effect(run: TransfersView) -> float:
         return max((math.log(gain.ratio) for gain in _gains(first, run)), key=abs, default=0.0)
 
     apart = [run for run in chosen if abs(effect(run)) > math.log(1 + _SAME)]
     sentences = []
-    for run in most_different(apart, effect):
+    for run in most_different(apart, effect, min(room, MOST_COMPARED)):
         parts: list[str] = []
         for gain in _gains(first, run):
             lead, where = ("", "") if parts else ("takes ", f" in {first.name}")
