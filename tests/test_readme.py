@@ -97,7 +97,8 @@ def run(command: str, folder: Path) -> str:
     )  # fmt: skip
     seen = done.stdout.decode()
     assert done.returncode == 0, f"{command}: exit {done.returncode}\n{seen}"
-    return _PROGRESS.sub("", "".join(line.rstrip() + "\n" for line in seen.strip("\n").splitlines()))
+    lines = "".join(line.rstrip() + "\n" for line in seen.splitlines())
+    return _PROGRESS.sub("", lines).strip("\n") + "\n"
 
 
 def outputs(block: Block) -> Iterator[tuple[str, str]]:
