@@ -328,7 +328,7 @@ print(json.dumps(training.Step.from_scenario(resolve(read(sys.argv[1], sys.argv[
     "settings",
     [
         ["workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"],
-        ["workload.microbatches=16", "workload.global_batch=null"],
+        pytest.param(["workload.microbatches=16", "workload.global_batch=null"], marks=pytest.mark.slow),
         ["cluster.faults=[{node: 3, nic: 1, bandwidth: 100 Gb/s}]", "workload.microbatches=16"],
     ],
 )

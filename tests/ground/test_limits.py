@@ -164,6 +164,7 @@ def test_an_array_is_counted_by_its_header(tmp_path: Path) -> None:
 # --- profiler traces -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trace_of_tiny_events_is_counted_while_it_is_unpacked(tmp_path: Path) -> None:
     """2 MB of gzip that unpack to hundreds of MB of events: 5 GB of objects, were they all made."""
     file = tmp_path / "trace.json.gz"

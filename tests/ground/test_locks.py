@@ -94,7 +94,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 @pytest.mark.parametrize(
     ("command", "text", "document"),
     [
-        (("run", "x.yaml", "--out", "out"), SCENARIO, "result.json"),
+        pytest.param(("run", "x.yaml", "--out", "out"), SCENARIO, "result.json", marks=pytest.mark.slow),
         pytest.param(
             ("sweep", "x.yaml", "--jobs", "1", "--out", "out"), json.dumps(SWEEP), "sweep.json",
             marks=pytest.mark.slow,

@@ -65,6 +65,7 @@ def test_ranks_that_are_alike_never_wait() -> None:
     assert even.span_s == pytest.approx(4 * sum(even.phases_s.values()), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_wider_spread_of_gpus_makes_the_pair_longer_and_its_barriers_too() -> None:
     spans = [pair(spread).span_s for spread in ("0", "1.5 %", "3 %")]
     waits = [sum(pair(spread).waits_s) for spread in ("0", "1.5 %", "3 %")]
@@ -73,6 +74,7 @@ def test_a_wider_spread_of_gpus_makes_the_pair_longer_and_its_barriers_too() -> 
     assert spans[2] < 1.06 * spans[0]
 
 
+@pytest.mark.slow
 def test_means_say_the_same_with_other_draws() -> None:
     other = pair(other="seed=1")
     assert other.span_s == pytest.approx(pair().span_s, rel=0.005)
