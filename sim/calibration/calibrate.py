@@ -41,7 +41,7 @@ class ClassTime:
     num_kernels: int
     time_s: float
     share_fraction: float
-    """Of the kernel time of all classes."""
+    """Part of the kernel time of all classes."""
 
 
 @dataclass(frozen=True, slots=True)

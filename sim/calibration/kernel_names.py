@@ -26,7 +26,7 @@ class KernelName:
     kind: str
     """A key of `BOUNDS`."""
     dtype: str = ""
-    """Of a GEMM, where the name shows it: fp8, bf16, fp16, fp32."""
+    """Number format of a GEMM, if the name shows it: fp8, bf16, fp16, fp32."""
     cached: bool = False
     """A dispatch that reuses the layout of an earlier one."""
 

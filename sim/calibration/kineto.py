@@ -90,7 +90,7 @@ Timed = tuple[float, float, Any]
 
 @dataclass(slots=True)
 class _Kept:
-    """What is kept of a trace's events, counted."""
+    """Events of a trace that calibration reads, and the number of all."""
 
     path: Path
     ranges: Collection[str]

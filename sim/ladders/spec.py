@@ -36,9 +36,9 @@ class RungSpec(Branch):
 
     title: str | None = None
     set: Annotated[Overrides, Field(min_length=1)]
-    """What the choice changes, as dotted keys."""
+    """Dotted keys that the choice changes."""
     without: Overrides = Field(default_factory=dict)
-    """What stands in its place when it is removed from the full design; its keys as they were before, when left out."""
+    """Keys that replace it when it is removed from the full design; as they were before, when left out."""
     works_around: str | None = None
     """The limit of the hardware that it works around."""
 
@@ -52,14 +52,14 @@ class EnoughSpec(Branch):
     hardware: str | None = None
     """One of the ladder's; the first when left out."""
     naive: bool = False
-    """Of the naive design; false: of the full one."""
+    """Search on the naive design; false: on the full one."""
     base: str | Overrides | None = None
     """A scenario of its own instead of the ladder's designs."""
     set: Overrides = Field(default_factory=dict)
     metric: str | None = None
     """The ladder's when left out."""
     within: Annotated[list[Fraction], Field(min_length=1)] = Field(default_factory=lambda: [0.01, 0.05, 0.1])
-    """How close to unlimited."""
+    """Distances from the metric of an unlimited figure that count as enough."""
 
     @field_validator("within")
     @classmethod
@@ -79,15 +79,15 @@ class CurveSpec(Branch):
     points: Annotated[list[Any] | dict[str, Overrides], Field(min_length=1)]
     """Values of the key, or value -> what else it sets: {8: {cluster.nodes: 1}}."""
     title: str | None = None
-    """What the axis is: EP, experts a token."""
+    """Name of the axis: EP, experts a token."""
     held: str | None = None
-    """What stays as it is along the axis, in words; told with what the curve says."""
+    """Words for what stays the same along the axis; told with the curve's result."""
     naive: bool = False
     base: str | Overrides | None = None
     set: Overrides = Field(default_factory=dict)
     metric: str | None = None
     within: Share = written("1 %")
-    """How close the two must be to break even."""
+    """Distance of the two metrics below which they break even."""
 
 
 class LadderSpec(Branch):
@@ -98,11 +98,11 @@ class LadderSpec(Branch):
     base: str | Overrides
     """A scenario: a shipped name, a path, or the scenario itself."""
     set: Overrides = Field(default_factory=dict)
-    """What makes the base naive."""
+    """Keys that make the base naive."""
     hardware: Annotated[dict[Name, Overrides], Field(min_length=1)]
     """The machines to try it on: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""
     metric: str
-    """What is compared: a dotted metric of the run, or several joined by +."""
+    """The metric that is compared: a dotted one of the run, or several joined by +."""
     beside: list[str] = Field(default_factory=list)
     """Metrics that are shown beside it, for what they explain: [requests_per_gpu, tpot_s]."""
     rungs: Annotated[dict[Name, RungSpec], Field(min_length=1)]

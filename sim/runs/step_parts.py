@@ -21,7 +21,7 @@ from sim.workload.stages import Stage
 from sim.workload.traffic import DIRECTIONS, Routing, route
 
 ACTIVATION_BYTES = 2.0
-"""Of an element of an activation between stages, and between the ranks of TP."""
+"""Size of an element of an activation sent between stages or between TP ranks [bytes]."""
 
 
 def memory_of(

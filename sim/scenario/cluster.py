@@ -221,9 +221,9 @@ class FaultSpec(Branch):
     rail: Index | None = None
     """This NIC of every node."""
     bandwidth: str | None = None
-    """Of a NIC or rail: 200 Gb/s, or a part of the healthy rate, 50 %; 0 is dead."""
+    """Rate of the NIC or rail: 200 Gb/s, or a part of the healthy rate, 50 %; 0 is dead."""
     clock: Fraction | None = None
-    """Of a GPU: its compute clock over that of the others."""
+    """Compute clock of the GPU over that of the others."""
 
     @field_validator("bandwidth", mode="before")
     @classmethod

@@ -46,13 +46,13 @@ class DeployedSpec(WorkloadSpec):
     dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
     combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
     precision: Literal["fp8", "bf16"] = "fp8"
-    """Of weights and GEMMs; embedding, head and gate are BF16."""
+    """Number format of weights and GEMMs; embedding, head and gate are BF16."""
     kv_dtype: Literal["bf16", "fp8"] = "bf16"
     fused_gate: bool = True
     """One launch from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
     gemm_generation: str = "march_2025"
     reserve: Fraction = written("10 %")
-    """Of HBM, kept from weights and cache (assumed: driver, communicator, allocator)."""
+    """Part of HBM that neither weights nor cache may use (assumed: driver, communicator, allocator)."""
     graphs: Size = written("2 GB")
     """CUDA graphs and activations (assumed)."""
 

@@ -21,9 +21,9 @@ class Resolver:
     resolve: Callable[[Draft, Any], Workload]
     """Turns a specification into a description; problems are added to the draft."""
     takes_model: bool = True
-    """Whether it runs a model, on a cluster of GPUs; else a bare fabric will do."""
+    """It runs a model, on a cluster of GPUs; otherwise a bare fabric will do."""
     needs_model: Callable[[Any], bool] = lambda spec: True
-    """Whether a specification cannot do without the model."""
+    """True for a specification that cannot do without the model."""
     computes: bool = False
     """A GPU at a lower clock makes it slower."""
     count: Callable[[Scenario, Any], None] = lambda scenario, work: None

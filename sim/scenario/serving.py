@@ -93,7 +93,7 @@ class ServingSpec(WorkloadSpec):
     policy: Literal["fcfs", "first_fit", "shortest_first"] = "fcfs"
     """Who is taken from a queue."""
     cached: Fraction = written("0 %")
-    """Of every prompt, found in a cache and not computed."""
+    """Part of every prompt that is found in a cache and not computed."""
     slo: ObjectiveSpec = ObjectiveSpec()
     until: Seconds | None = None
     """When to stop; until the last request has ended when left out."""

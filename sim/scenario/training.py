@@ -44,11 +44,11 @@ class SkewSpec(Branch):
     """Lognormal standard deviations between ranks. All 0 is a balanced step."""
 
     routed_load: Fraction = written("7.5 %")
-    """Of a rank's routed tokens, by (layer, microbatch, rank)."""
+    """Spread of a rank's routed tokens, drawn for each (layer, microbatch, rank)."""
     kernel_jitter: Fraction = written("2 %")
-    """Of a launch's time."""
+    """Spread of a launch's time."""
     gpu_spread: Fraction = written("1.5 %")
-    """Of a GPU's speed, for the whole step."""
+    """Spread of the GPUs' speeds, each drawn once for the whole step."""
     groups: Literal["one", "all"] = "one"
     """EP groups that are drawn: one of each pipeline rank, which stands for all of it, or every one."""
 
@@ -76,7 +76,7 @@ class TrainingSpec(WorkloadSpec):
     sequence_tokens: Count = 4096
     microbatch_sequences: Count = 1
     microbatches: Annotated[Count, Field(le=MAX_MICROBATCHES)] | None = None
-    """Of one pipeline and step (of both directions together, where a schedule has two)."""
+    """Microbatches of one pipeline in a step (both directions together, where a schedule has two)."""
     global_batch: Count | None = None
     """Sequences of one step over all data-parallel ranks; microbatches follow from it and the layout."""
     schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] = "dualpipe"
@@ -85,19 +85,19 @@ class TrainingSpec(WorkloadSpec):
     stage_layers: list[Index] | None = None
     """Layers of each stage; balanced when left out."""
     overlap: bool = True
-    """Whether pairs of a forward and a backward hide their all-to-alls behind one another."""
+    """Pairs of a forward and a backward hide their all-to-alls behind one another."""
     gate: GateSpec = UniformGate(kind="uniform")
     """Mean copies a token; the spread around them is `skew`."""
     kernel: KernelSpec
     dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
     combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
     precision: Literal["fp8", "bf16"] = "fp8"
-    """Of the layers' GEMMs; heads and gates are BF16."""
+    """Number format of the layers' GEMMs; heads and gates are BF16."""
     compute: Literal["modelled", "measured"] = "modelled"
     profile: str | None = None
     """A measured compute profile, with `compute: measured`."""
     gemm_generation: str = "march_2025"
-    """Of the GEMM library."""
+    """Generation of the GEMM library."""
     recompute: Literal["none", "selective", "full"] = "selective"
     skew: SkewSpec = SkewSpec()
     run: RunSpec | None = None

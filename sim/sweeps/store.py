@@ -184,7 +184,7 @@ _SHAPES: dict[str, Callable[[Any], bool]] = {
     "excluded": lambda value: isinstance(value, bool),
     "seconds": _is_number,
 }
-"""What a field of a row must be; JSON says nothing of types."""
+"""Field of a row -> check of its type, which JSON does not state."""
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------

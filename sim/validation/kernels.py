@@ -55,15 +55,15 @@ class KernelTable(Branch):
     ]
     dtype: Dtype = "fp8"
     generation: str = "march_2025"
-    """Of the GEMM kernels."""
+    """Generation of the GEMM kernels."""
     added: bool = True
-    """Whether a weight gradient is added to what is there, or only written."""
+    """A weight gradient is added to what is there; false: it is only written."""
     spread: Fraction | None = None
-    """How far rows of an expert were drawn from the expected number."""
+    """Distance from the expected number within which the rows of an expert were drawn."""
     timer: Seconds = written("0 s")
-    """What the published timer adds to the kernel."""
+    """Time that the published timer adds to the kernel."""
     counted: bool = True
-    """Whether the bar applies; else the rows are only printed."""
+    """The bar applies; false: the rows are only printed."""
     columns: list[str]
     calibration: list[list[float]] = Field(default_factory=list)
     validation: list[list[float]] = Field(default_factory=list)

@@ -61,7 +61,7 @@ class Source(Branch):
     date: str | int
     confidence: Confidence
     kind: Kind | None = None
-    """What its figures are, unless printed by others or, as `confidence` says, measured for this project."""
+    """Kind of its figures, unless printed by others or, as `confidence` says, measured for this project."""
     note: str | None = None
 
 
@@ -82,7 +82,7 @@ class Facts(Branch):
     tolerance: Fraction | None = None
     """The bar's worst error where left out."""
     counted: bool = True
-    """Whether the bar applies; else the figures are only printed."""
+    """The bar applies; false: the figures are only printed."""
     points: bool = False
     """Shares of a whole: the error is the difference, in parts of that whole."""
     values: dict[str, str | bool]

@@ -45,9 +45,9 @@ class PublishedMetric(Branch):
     tolerance: Fraction | None = None
     """The bar's worst error where left out."""
     counted: bool = True
-    """Whether the bar applies; else it is only printed."""
+    """The bar applies; false: the figure is only printed."""
     unit: str | None = None
-    """Where the metric's name does not state it."""
+    """Unit of the value, if the metric's name does not state it."""
     source: str | None = None
     """The run's where left out."""
     note: str | None = None

@@ -24,7 +24,7 @@ _SYMBOLS = ("circle", "diamond", "triangle-up", "x")  # a round of colours each
 _GREY = "rgba(123,133,143,0.55)"
 _MOST_NAMES, _NAME_HEIGHT = 8, 0.055  # of names on the front; of one, as a fraction of the figure
 _SECOND = ("memory_peak_bytes", "tokens_per_s_per_user", "tokens_per_s_per_gpu", "combine.time_s")
-"""What is weighed against a single objective, the first that there is."""
+"""Metrics to draw against a single objective: the first that the points have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Ends:
 
 
 _OF_RUNS = ("scenario", "provenance")
-"""What an entry of a machine has of a run."""
+"""Keys of a run that the entry of a machine has too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
