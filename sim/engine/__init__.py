@@ -10,7 +10,7 @@ from sim.exports import exported
 
 if TYPE_CHECKING:
     from sim.engine.executor import run_flows, run_together
-    from sim.engine.fluid import Island, Stop, alone, drained, island, lone, merge
+    from sim.engine.fluid import Island, Stop, alone, drained, island, lone, merge, rank_times_s
     from sim.engine.fluid import bound_s as island_bound_s
     from sim.engine.inference import PassRecord, run_pass
     from sim.engine.network import Network
@@ -26,7 +26,7 @@ __all__ = [
     "GroupCollective", "GroupRecord", "InstanceRecord", "Island", "Network", "NodeRecords", "PassRecord",
     "ServingTrace", "StepPlan", "StepRun", "Stop", "Stretch", "TaskRecords", "Trace", "Traffic",
     "TransferRecord", "Transfers", "alone", "drained", "fair_rates", "island", "island_bound_s", "lone",
-    "max_min", "merge", "run_flows", "run_pass", "run_step", "run_together", "scratch", "serve",
+    "max_min", "merge", "rank_times_s", "run_flows", "run_pass", "run_step", "run_together", "scratch", "serve",
 ]  # fmt: skip
 
 __getattr__ = exported(__name__, __file__, __all__)

@@ -200,6 +200,30 @@ def alone(flows: Flows, base: Island) -> Floats:
     return state.finish + flows.latency_s
 
 
+def rank_times_s(flows: Flows, capacity: Floats, num_ranks: int, fixed_s: float, *, often: bool) -> Floats:
+    """Time of each rank of a collective that has its links to itself.
+
+    Parameters
+    ----------
+    flows : Flows
+    capacity : float, [num_resources] [bytes/s]
+    num_ranks : int [count]
+    fixed_s : float
+        Time before the flows start; all that a rank without flows takes [s].
+    often : bool
+        As of `lone`.
+
+    Returns
+    -------
+    float, [num_ranks]
+        Times, `fixed_s` included [s].
+    """
+    if flows.num_flows == 0:
+        return np.full(num_ranks, fixed_s)
+    ends = alone(flows, lone(flows, capacity, often=often))
+    return flows.rank_ends(fixed_s + ends, num_ranks, floor_s=fixed_s)
+
+
 def drained(flows: Flows, capacity: Floats, *, gather_fraction: float = 0.0) -> Floats:
     """Send each flow's last byte on links that nobody else uses.
 

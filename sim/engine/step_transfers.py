@@ -42,7 +42,7 @@ def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
     """
     template = n.template[place]
     first, last = t.first[template], t.first[template + 1]
-    base, entry = place * n.sizes[0], place * n.sizes[1]
+    base = place * n.sizes[0]
     n.begun[place] = n.since[place] = now
     n.left_flows[place] = n.num_flows[place] = last - first
     if last == first:
@@ -59,22 +59,18 @@ def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
         task, node = w.tasks[track.task], w.nodes[track.node]
         layer, draws = node.layer, track.draws
         microbatch = task.forward if node.forward else task.backward
+    _write(t, n, place)
     for f in range(first, last):
         i = base + f - first
-        load = 1.0
-        if scaled and t.owner[f] >= 0:
-            load = _load(x, t, t.owner[f], draws, layer, microbatch)
-        n.left[i] = n.share[i] = t.payload[f] * load
-        n.finish[i] = np.nan
         n.rate[i] = 0.0
-        n.start[i] = entry
-        for e in range(t.entry[f], t.entry[f + 1]):
-            n.resource[entry] = t.resource[e]
-            n.line[entry] = t.line[e]
-            if scaled and t.taker[e] >= 0:
-                n.line[entry] *= x.loads[draws, layer, microbatch, t.taker[e]] / load
-            entry += 1
-        n.stop[i] = entry
+        if scaled:
+            load = _load(x, t, t.owner[f], draws, layer, microbatch) if t.owner[f] >= 0 else 1.0
+            n.left[i] = n.share[i] = t.payload[f] * load
+            for e in range(t.entry[f], t.entry[f + 1]):
+                if t.taker[e] >= 0:
+                    n.line[n.start[i] + e - t.entry[f]] *= (
+                        x.loads[draws, layer, microbatch, t.taker[e]] / load
+                    )
     ended = share(t, n, place, now)
     if ended == DONE and not scaled and n.island[1] < 0:  # nobody shared with it
         n.alone_s[template] = n.when[place] - now
@@ -98,26 +94,35 @@ def _is_alone(n: Any, place: Any) -> Any:
 def write_out(t: Any, n: Any, place: Any, now: Any) -> None:
     """Write out the flows of a transfer that was alone so far and of which only the end was known."""
     template, begun = n.template[place], n.begun[place]
-    first, base, entry = t.first[template], place * n.sizes[0], place * n.sizes[1]
+    first, base = t.first[template], place * n.sizes[0]
+    _write(t, n, place)
     for f in range(first, t.first[template + 1]):
         i = base + f - first
-        n.share[i] = t.payload[f]
         n.rate[i] = n.alone_rate[f]
-        n.left[i] = t.payload[f]
-        n.finish[i] = np.nan
         if begun + n.alone_end[f] <= now:
             n.finish[i] = begun + n.alone_end[f]
             n.left_flows[place] -= 1
         elif now > begun:
             n.left[i] -= n.alone_rate[f] * (now - begun)
+    n.since[place] = now
+    n.lazy[place] = False
+
+
+@frugal
+def _write(t: Any, n: Any, place: Any) -> None:
+    """Write the flows of a transfer, at mean loads and before any byte has moved."""
+    template = n.template[place]
+    first, base, entry = t.first[template], place * n.sizes[0], place * n.sizes[1]
+    for f in range(first, t.first[template + 1]):
+        i = base + f - first
+        n.left[i] = n.share[i] = t.payload[f]
+        n.finish[i] = np.nan
         n.start[i] = entry
         for e in range(t.entry[f], t.entry[f + 1]):
             n.resource[entry] = t.resource[e]
             n.line[entry] = t.line[e]
             entry += 1
         n.stop[i] = entry
-    n.since[place] = now
-    n.lazy[place] = False
 
 
 @frugal

@@ -14,13 +14,12 @@ from sim.cluster import topology
 from sim.cluster.topology import Floats
 from sim.engine import fluid
 from sim.runs.pass_plan import PassPlan
-from sim.runs.routing import place
+from sim.runs.routing import draw_routing
 from sim.schedule import bounds
 from sim.schedule import inference as plans
 from sim.schedule.collectives import Collective, record_bytes
 from sim.schedule.flows import Flows
-from sim.workload.gating import popularity
-from sim.workload.traffic import Routing, route
+from sim.workload.traffic import Routing
 
 _SEEDS_APART = 7919  # between the seeds of layers; the first layer has the scenario's
 
@@ -117,28 +116,20 @@ def pass_record_bytes(plan: PassPlan, direction: str) -> float:
 
 
 def _routing(plan: PassPlan, layer: int, microbatch: int) -> Routing:
-    work, model, seed = plan.work, plan.model, plan.scenario.seed + layer * _SEEDS_APART
-    per_node = plan.scenario.gpus_per_node
-    placement = place(
+    work, model = plan.work, plan.model
+    busiest = draw_routing(
         work.gate,
         work.spec.placement.kind,
         work.spec.placement.redundant_experts,
         model.num_experts,
         model.top_k,
         model.num_groups,
+        plan.tokens,
+        plan.sampling,
         plan.ranks,
-        per_node,
-        seed,
-    )
-    busiest = route(
-        work.gate,
-        placement,
-        top_k=model.top_k,
-        tokens_per_rank=plan.tokens,
-        ranks_per_node=per_node,
-        sampling=plan.sampling,
-        rng=np.random.default_rng([seed, 2, microbatch]),
-        probabilities=popularity(work.gate, model.num_experts, np.random.default_rng([seed, 0])),
+        plan.scenario.gpus_per_node,
+        plan.scenario.seed + layer * _SEEDS_APART,
+        microbatch,
     )
     return busiest if plan.share == 1.0 else busiest.thinned(plan.share)
 
@@ -154,11 +145,10 @@ def _cluster(plan: PassPlan) -> topology.Cluster:
 
 
 def _solve(plan: PassPlan, idle: Collective) -> SolvedCollective:
-    ranks, fixed, flows = plan.ranks, idle.latency_s(), idle.flows()
-    if ranks == 1 or flows.num_flows == 0:
-        return SolvedCollective(np.full(ranks, fixed if ranks > 1 else 0.0), flows)
-    if plan.scenario.fidelity == "closed_form":
+    ranks, flows, capacity = plan.ranks, idle.flows(), idle.cluster.capacity
+    if ranks == 1:
+        return SolvedCollective(np.zeros(1), flows)
+    if plan.scenario.fidelity == "closed_form" and flows.num_flows:
         return SolvedCollective(np.full(ranks, bounds.closed_form_s(idle)[0]), flows)
-    island = fluid.lone(flows, idle.cluster.capacity, often=not plan.is_uniform)
-    finish = fixed + fluid.alone(flows, island)
-    return SolvedCollective(flows.rank_ends(finish, ranks, floor_s=fixed), flows)
+    often = not plan.is_uniform
+    return SolvedCollective(fluid.rank_times_s(flows, capacity, ranks, idle.latency_s(), often=often), flows)

@@ -57,15 +57,32 @@ def routings(scenario: Scenario) -> list[Routing]:
         model.num_groups,
     )
     shape = (work.spec.tokens_per_rank or 1, work.sampling, ep, per_node, scenario.seed)
-    draw = _routing.__wrapped__ if work.gate.kind == "trace" else _routing  # a trace is not hashed by content
-    return [draw(*args, *shape, group) for group in range(groups)]
+    draw = draw_routing if work.gate.kind == "trace" else _remembered  # a trace is not hashed by content
+    return [draw(*args, *shape, group, group * ep) for group in range(groups)]
 
 
-@lru_cache(maxsize=64)
-def _routing(
+def draw_routing(
     gate: Gate, placement_kind: str, redundant: int, num_experts: int, top_k: int, num_groups: int, tokens_per_rank: int,
-    sampling: str, ep: int, per_node: int, seed: int, group: int,
+    sampling: str, ep: int, per_node: int, seed: int, draw: int, node_offset: int = 0,
 ) -> Routing:  # fmt: skip
+    """Draw where the tokens of an EP group go.
+
+    Parameters
+    ----------
+    gate, placement_kind, redundant, num_experts, top_k, num_groups, ep, per_node, seed
+        As of `place`.
+    tokens_per_rank : int [count]
+    sampling : str
+        `drawn` or `expected`.
+    draw : int
+        Number of the draw: of an EP group or microbatch.
+    node_offset : int [count]
+        Ranks before the first one of the group.
+
+    Returns
+    -------
+    Routing
+    """
     likes = popularity(gate, num_experts, np.random.default_rng([seed, _POPULARITY]))
     placement = place(gate, placement_kind, redundant, num_experts, top_k, num_groups, ep, per_node, seed)
     return route(
@@ -74,11 +91,14 @@ def _routing(
         top_k=top_k,
         tokens_per_rank=tokens_per_rank,
         ranks_per_node=per_node,
-        node_offset=group * ep,
+        node_offset=node_offset,
         sampling=sampling,
-        rng=np.random.default_rng([seed, _TOKENS, group]),
+        rng=np.random.default_rng([seed, _TOKENS, draw]),
         probabilities=likes,
     )
+
+
+_remembered = lru_cache(maxsize=64)(draw_routing)
 
 
 @lru_cache(maxsize=16)

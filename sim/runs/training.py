@@ -328,11 +328,8 @@ class Step:
 
 
 def _alone_s(collective: Collective) -> Floats:
-    fixed, flows = collective.latency_s(), collective.flows()
-    if flows.num_flows == 0:
-        return np.full(len(collective.gpus), fixed)
-    ends = fluid.alone(flows, fluid.lone(flows, collective.cluster.capacity, often=False))
-    return flows.rank_ends(fixed + ends, len(collective.gpus), floor_s=fixed)
+    flows, capacity = collective.flows(), collective.cluster.capacity
+    return fluid.rank_times_s(flows, capacity, len(collective.gpus), collective.latency_s(), often=False)
 
 
 def _collective_facts(step: Step) -> dict[str, Any]:

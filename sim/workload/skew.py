@@ -20,11 +20,6 @@ class Skew:
     kernel_jitter: float = 0.0  # by kernel
     gpu_spread: float = 0.0  # by GPU, for the whole step
 
-    @property
-    def balanced(self) -> bool:
-        """True where every rank does the same at the same time."""
-        return not (self.routed_load or self.kernel_jitter or self.gpu_spread)
-
 
 @dataclass(frozen=True, slots=True)
 class Draws:
