@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -172,6 +173,14 @@ def _follow(sentinel: Any) -> None:
     os._exit(1)
 
 
+def _silence_dask() -> None:
+    """Keep Dask's own threads from telling, in tracebacks, about a scheduler or worker that is gone: `look` reports it."""
+    dask = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    for name in (*dask, "asyncio", "concurrent.futures", "tornado.application", "tornado.general"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
 class Dask:
     """Workers of a Dask scheduler that runs already."""
 
@@ -181,9 +190,7 @@ class Dask:
         except ImportError:
             wanted = "the package distributed: pip install 'moesim[dask]'"
             raise InputError(Problem(None, "--dask", f"'{address}', and no package for it", wanted)) from None
-        logging.getLogger("distributed.client").setLevel(
-            logging.CRITICAL
-        )  # a lost scheduler is reported by `look`
+        _silence_dask()
         self._killed: type[BaseException] = KilledWorker
         if not _ADDRESS.fullmatch(address):
             raise InputError(Problem(None, "--dask", f"'{address}'", _WANTED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -312,10 +313,15 @@ def test_a_dask_scheduler_killed_in_mid_sweep_is_told(tmp_path: Path, cluster: C
     said = f"moesim: the Dask scheduler at {cluster.address} is gone; finished rows are kept"
     *notes, last = err.decode().strip().splitlines()
     assert last == said
-    assert [note.rpartition(" is partial: it holds ")[0] for note in notes] == [
-        f"note: {tmp_path}/out/sweep.json"
-    ]
+    kept = [note.rpartition(" is partial: it holds ")[0] for note in notes]
+    assert kept == [f"note: {tmp_path}/out/sweep.json"], err.decode()
     assert rows_in(tmp_path / "out" / "sweep.sqlite") >= 10
+
+
+def test_dask_tells_nothing_of_its_own_about_a_scheduler_that_is_gone(cluster: Cluster) -> None:
+    Dask(cluster.address).close()
+    speakers = ("distributed.client", "distributed.core", "distributed.comm.tcp", "asyncio", "tornado.application")
+    assert not [name for name in speakers if logging.getLogger(name).isEnabledFor(logging.ERROR)]
 
 
 def test_a_dask_scheduler_without_workers_is_not_waited_for(
