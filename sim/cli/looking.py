@@ -20,6 +20,7 @@ _IDENTIFYING = (
     "axes",
     "objectives",
     "rungs",
+    "exchange",
     "gpu",
     "attention",
     "hidden",
@@ -104,7 +105,7 @@ def _check(file: str) -> str:
 
         sweep_file.sweep_of(document)
         return "sweep"
-    if "rungs" in tree:
+    if "rungs" in tree or "exchange" in tree:
         from sim.ladders import run as ladder
 
         ladder.check(path)

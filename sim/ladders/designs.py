@@ -70,6 +70,15 @@ class Designs:
             self._scenarios[key], self._words[key] = scenario, words
         return key
 
+    def tried(self, document: Document, words: str) -> str | None:
+        """Resolve a design of a search; None where there can be no such design, which is no problem of the ladder."""
+        known = len(self.problems)
+        key = self.add(document, words)
+        if len(self.problems) == known:
+            return key
+        del self.problems[known:]
+        return None
+
     def scenario(self, key: str) -> Scenario | None:
         """Return the resolved scenario of a key; None where no machine could do it."""
         return self._scenarios.get(key)

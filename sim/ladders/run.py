@@ -17,7 +17,7 @@ from typing import Any
 
 from sim.documents import Path_
 from sim.errors import InfeasibleError, InputError
-from sim.ladders import break_even, enough
+from sim.ladders import break_even, enough, exchange
 from sim.ladders.break_even import Axis
 from sim.ladders.designs import Designs, Outcome, gap
 from sim.ladders.removals import Removal, removals
@@ -80,10 +80,11 @@ def run(ladder: Ladder, progress: Progress = lambda _: None, keep: Keep = lambda
     plan = _plan(ladder, designs)
     axes = break_even.plan(ladder, designs)
     needs = enough.plan(ladder, designs)
+    exchanges = exchange.plan(ladder, designs)
     if designs.problems:
         raise InputError(list(dict.fromkeys(designs.problems)))
     _check_metrics(ladder, designs, plan, axes)
-    ended = _Ended(ladder, designs, plan, len(needs) + len(axes))
+    ended = _Ended(ladder, designs, plan, len(needs) + len(axes) + (exchanges is not None))
     for way, rows in plan.items():
         for rung, row in rows.items():
             ended.ways[way][rung] = {name: designs.run(key) for name, key in row.items()}
@@ -100,6 +101,9 @@ def run(ladder: Ladder, progress: Progress = lambda _: None, keep: Keep = lambda
     for name, axis in axes.items():
         ended.curves[name] = break_even.run(ladder, name, axis, designs)
         keep(ended.part)
+    if exchanges is not None:
+        ended.exchange = exchange.run(ladder, exchanges, designs)
+        keep(ended.part)
     return ended.document(ways)
 
 
@@ -114,6 +118,7 @@ class _Ended:
     ways: dict[str, dict[str, dict[str, Outcome]]] = field(default_factory=lambda: {way: {} for way in WAYS})
     enough: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
+    exchange: dict[str, Any] | None = None
 
     def part(self) -> dict[str, Any] | None:
         """Return the document of the rungs that have ended, of which some may not be read in every way; None without any."""
@@ -127,6 +132,7 @@ class _Ended:
             for way in WAYS
         }
         finished = sum(map(len, self.ways.values())) + len(self.enough) + len(self.curves)
+        finished += self.exchange is not None
         total = sum(map(len, self.plan.values())) + self.num_more
         return {
             "schema": SCHEMA,
@@ -156,6 +162,7 @@ class _Ended:
             "rungs": rungs,
             "enough": dict(self.enough),
             "curves": dict(self.curves),
+            "exchange": self.exchange,
             "warnings": _idle(ladder, plan, rungs),
             "provenance": {
                 "version": __version__,
@@ -172,6 +179,7 @@ def check(spec: str | Path) -> None:
     _plan(ladder, designs)
     break_even.plan(ladder, designs)
     enough.plan(ladder, designs)
+    exchange.plan(ladder, designs)
     if designs.problems:
         raise InputError(list(dict.fromkeys(designs.problems)))
 

@@ -90,6 +90,42 @@ class CurveSpec(Branch):
     """Distance of the two metrics below which they break even."""
 
 
+class PublishedSpec(Branch):
+    """A design that somebody published, told by name among those of an exchange."""
+
+    title: str | None = None
+    set: Overrides = Field(default_factory=dict)
+    """Keys that it lays over the ladder's full design."""
+
+
+class HeadroomSpec(Branch):
+    """A search for the most of something that a machine affords."""
+
+    axis: str
+    """A key that takes whole numbers, of which more costs more: model.top_k."""
+    slack: Fraction = written("2 %")
+    """Time above that of the design as it is, that is allowed."""
+    set: Overrides = Field(default_factory=dict)
+    """Keys that the search lays over the ladder's full design."""
+    title: str | None = None
+    """Name of what is counted: experts a token."""
+
+
+class ExchangeSpec(Branch):
+    """All-to-alls of many designs on a machine and on its reference, by the NVLink bytes that they ask for a NIC byte."""
+
+    reference: Name
+    """The machine that others are compared with; one of `hardware`, or a shipped profile."""
+    machines: Annotated[list[Name], Field(min_length=1)]
+    """The machines that are compared; each one of `hardware`, or a shipped profile."""
+    axes: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+    """Dotted key -> its values; every combination is a design."""
+    designs: dict[Name, PublishedSpec] = Field(default_factory=dict)
+    headroom: HeadroomSpec | None = None
+    within: Share = written("1 %")
+    """Time above the reference's that still counts as free."""
+
+
 class LadderSpec(Branch):
     """A ladder file."""
 
@@ -105,10 +141,11 @@ class LadderSpec(Branch):
     """The metric that is compared: a dotted one of the run, or several joined by +."""
     beside: list[str] = Field(default_factory=list)
     """Metrics that are shown beside it, for what they explain: [requests_per_gpu, tpot_s]."""
-    rungs: Annotated[dict[Name, RungSpec], Field(min_length=1)]
-    """Design choices, in the order in which they are added."""
+    rungs: dict[Name, RungSpec] = Field(default_factory=dict)
+    """Design choices, in the order in which they are added; a ladder without any has an `exchange`."""
     enough: dict[Name, EnoughSpec] = Field(default_factory=dict)
     curves: dict[Name, CurveSpec] = Field(default_factory=dict)
+    exchange: ExchangeSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +180,10 @@ class Ladder:
             base = self.design(() if section.naive else None)
         return self._laid(base, [(*at, "set"), *overrides], hardware)
 
+    def exchange_design(self, at: Path_, hardware: str) -> Document:
+        """Return the full design with the overrides at a path of `exchange` laid over it."""
+        return self._laid(self.design(), [at], hardware)
+
     def _laid(self, base: Document, layers: Iterable[Path_], hardware: str | None) -> Document:
         laid = base.copy()
         for layer in (*layers, *([("hardware", hardware)] if hardware else [])):
@@ -169,6 +210,7 @@ def read(spec: str | Path) -> Ladder:
 
 def ladder_of(document: Document) -> Ladder:
     """Return the ladder that a document describes. Raises `InputError` with every problem of its shape."""
+    _add_machines(document)
     checked = schemas.check(document, LadderSpec)
     base = _base(document, ("base",), checked.name)
     problems = [*_problems(document, checked), *_metric_problems(document, checked, base)]
@@ -177,8 +219,22 @@ def ladder_of(document: Document) -> Ladder:
     return Ladder(checked, document, base)
 
 
+def _add_machines(document: Document) -> None:
+    """Give machines of `exchange` that `hardware` does not describe the shipped profile of their name."""
+    asked = document.get(("exchange",))
+    known = document.tree.setdefault("hardware", {}) if isinstance(asked, dict) else None
+    if not isinstance(asked, dict) or not isinstance(known, dict):
+        return
+    machines = asked.get("machines")
+    for name in [asked.get("reference"), *(machines if isinstance(machines, list) else [])]:
+        if isinstance(name, str):
+            known.setdefault(name, {"cluster.hardware": name})
+
+
 def _problems(document: Document, spec: LadderSpec) -> Iterator[Problem]:
     """Yield what the file's shape alone cannot tell."""
+    if not spec.rungs and spec.exchange is None:
+        yield document.problem(("rungs",), "no rung", "one design choice or more, or an 'exchange'")
     if NAIVE in spec.rungs:
         wanted = f"another name: '{NAIVE}' is the design before the first rung"
         yield document.problem(("rungs", NAIVE), f"a rung '{NAIVE}'", wanted, key=True)
@@ -237,6 +293,10 @@ def _kinds(document: Document, spec: LadderSpec, base: Document) -> set[str]:
         if isinstance(curve.points, dict)
         for layer in curve.points.values()
     ]
+    if spec.exchange is not None:
+        layers += [design.set for design in spec.exchange.designs.values()]
+        layers += [{key: value} for key, values in spec.exchange.axes.items() for value in values]
+        layers += [spec.exchange.headroom.set] if spec.exchange.headroom else []
     overrides = [{documents.split(key): value for key, value in layer.items()} for layer in layers]
     bases = [base]
     for section in ("enough", "curves"):

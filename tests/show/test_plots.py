@@ -25,6 +25,7 @@ ELSEWHERE = (
     "choices",
     "enough",
     "break_even",
+    "exchange",
     "interactivity",
     "layer_pair",
     "roofline",

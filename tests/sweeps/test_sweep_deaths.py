@@ -320,7 +320,13 @@ def test_a_dask_scheduler_killed_in_mid_sweep_is_told(tmp_path: Path, cluster: C
 
 def test_dask_tells_nothing_of_its_own_about_a_scheduler_that_is_gone(cluster: Cluster) -> None:
     Dask(cluster.address).close()
-    speakers = ("distributed.client", "distributed.core", "distributed.comm.tcp", "asyncio", "tornado.application")
+    speakers = (
+        "distributed.client",
+        "distributed.core",
+        "distributed.comm.tcp",
+        "asyncio",
+        "tornado.application",
+    )
     assert not [name for name in speakers if logging.getLogger(name).isEnabledFor(logging.ERROR)]
 
 

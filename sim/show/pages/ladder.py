@@ -13,8 +13,11 @@ from sim.show.pages import page, parts
 from sim.show.pages.page import Figure
 from sim.show.pages.parts import Head, Leaning, Pairs, Rerun, filled
 from sim.show.plots import enough as plot_enough
+from sim.show.plots import exchange as plot_exchange
 from sim.show.plots import ladder as plot_ladder
+from sim.show.tables import exchange as exchange_tables
 from sim.show.tables import ladder as tables
+from sim.show.views.exchange import Exchange
 from sim.show.views.ladder import LadderView, ladder_view
 from sim.show.words import ladder as words
 
@@ -60,15 +63,31 @@ class BreakEven:
 
 
 @dataclass(frozen=True, slots=True)
+class Rungs:
+    """Every choice in its turn, alone, and removed last."""
+
+    in_turn: Figure
+    tables: tuple[Grid, ...]
+    choices: Figure
+    readings: Grid
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeSection:
+    """Designs on one curve."""
+
+    curve: Figure
+    tables: tuple[Grid, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LadderPage:
     """Record that `ladder.html.j2` shows."""
 
     head: Head
     warnings: tuple[str, ...]
-    rungs: Figure
-    rung_tables: tuple[Grid, ...]
-    choices: Figure
-    readings: Grid
+    exchange: ExchangeSection | None
+    rungs: Rungs | None
     enough: EnoughSection | None
     break_even: BreakEven | None
     machines: tuple[Grid, ...]
@@ -91,23 +110,15 @@ def ladder_html(document: Mapping[str, Any]) -> str:
                 ("machines", ", ".join(machine.label for machine in view.machines)),
                 ("reference", view.reference.label),
                 ("compared by", view.metric.label),
-                ("choices", str(len(view.choices))),
+                *((("choices", str(len(view.choices))),) if view.choices else ()),
                 ("runs", str(view.num_runs)),
             ),
             answer=words.answer(view),
             footer=(f"moesim {view.version}", view.schema),
         ),
         warnings=tuple(f"Warning: {warning}" for warning in view.warnings),
-        rungs=parts.figure("ladder", partial(plot_ladder.ladder, view)),
-        rung_tables=filled(
-            tables.rung_grid(view),
-            tables.companion_grid(view),
-            tables.choice_grid(view),
-            tables.gap_grid(view),
-            tables.refusal_grid(view),
-        ),
-        choices=parts.figure("choices", partial(plot_ladder.choices, view)),
-        readings=tables.reading_grid(view),
+        exchange=_exchange(view.exchange) if view.exchange else None,
+        rungs=_rungs(view) if view.choices else None,
         enough=_enough(view) if view.enough else None,
         break_even=_break_even(view) if view.curves else None,
         machines=filled(tables.price_grid(view), verdicts),
@@ -116,6 +127,28 @@ def ladder_html(document: Mapping[str, Any]) -> str:
         rerun=Rerun("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
     )
     return page.render("ladder", shown)
+
+
+def _exchange(exchange: Exchange) -> ExchangeSection:
+    return ExchangeSection(
+        curve=parts.figure("exchange", partial(plot_exchange.curve, exchange)),
+        tables=tuple(exchange_tables.grids(exchange)),
+    )
+
+
+def _rungs(view: LadderView) -> Rungs:
+    return Rungs(
+        in_turn=parts.figure("ladder", partial(plot_ladder.ladder, view)),
+        tables=filled(
+            tables.rung_grid(view),
+            tables.companion_grid(view),
+            tables.choice_grid(view),
+            tables.gap_grid(view),
+            tables.refusal_grid(view),
+        ),
+        choices=parts.figure("choices", partial(plot_ladder.choices, view)),
+        readings=tables.reading_grid(view),
+    )
 
 
 def _enough(view: LadderView) -> EnoughSection:

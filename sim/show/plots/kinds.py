@@ -16,6 +16,7 @@ from sim.show.failures import Failure, attempt
 from sim.show.kinds import Kind, kind_of, module
 from sim.show.plots import (
     enough,
+    exchange,
     fabric,
     inference,
     ladder,
@@ -94,6 +95,7 @@ KINDS: dict[str, tuple[str, Draw]] = {
     **sweep.KINDS,
     **ladder.KINDS,
     **enough.KINDS,
+    **exchange.KINDS,
     "validation": ("Error of every published figure, with its tolerance, by group.", validations.validation),
 }
 ALONE = (
@@ -109,7 +111,7 @@ _DOCUMENTS: dict[Kind, str] = {
 _OWNERS: dict[str, Kind] = {
     "validation": "validation",
     **dict.fromkeys(sweep.KINDS, "sweep"),
-    **dict.fromkeys((*ladder.KINDS, *enough.KINDS), "ladder"),
+    **dict.fromkeys((*ladder.KINDS, *enough.KINDS, *exchange.KINDS), "ladder"),
 }
 """Kind -> which document it draws; all others draw a run's."""
 

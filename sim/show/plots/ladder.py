@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sim.show import style
-from sim.show.canvas import Canvas
+from sim.show.canvas import Canvas, absent
 from sim.show.plots.axis import axis_title, reading_unit
 from sim.show.views.ladder import LadderView, Machine, Reading, Rung
 from sim.show.views.ladder_changes import LadderMetric, change_text
@@ -40,6 +40,7 @@ def colours(view: LadderView) -> dict[str, str]:
 
 def ladder(view: LadderView) -> Any:
     """Draw every rung in its turn: what a design reaches on each machine, what the choice moved, and the gap."""
+    _require_choices("ladder", view)
     metric, rival = view.metric, view.rival
     values = [
         reading.value for rung in view.rungs for reading in rung.in_turn.values() if reading.value is not None
@@ -85,6 +86,11 @@ def ladder(view: LadderView) -> Any:
     return style.finish(
         figure, " ".join(words.headline(view)), height=inside + 110, alt=f"Bars, {better} is better. {alt}", top=_TOP_PX, stacked=stacked,
     )  # fmt: skip
+
+
+def _require_choices(kind: str, view: LadderView) -> None:
+    if not view.choices:
+        raise absent(kind, "this ladder has no rungs")
 
 
 def _alt(view: LadderView, rung: Rung) -> str:
@@ -147,6 +153,7 @@ def _bar_text(metric: LadderMetric, reading: Reading, i: int) -> str:
 
 def choices(view: LadderView) -> Any:
     """Draw what each choice moves alone in the naive design, and what its removal moves in the full one."""
+    _require_choices("choices", view)
     rungs, on = view.choices, view.reference.name
     figure = Canvas()
     what = f"{view.metric.label}; {view.metric.change_note}"

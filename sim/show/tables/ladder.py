@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sim.show.grid import Cell, Grid
-from sim.show.tables import rules
+from sim.show.tables import exchange, rules
 from sim.show.views.ladder import Curve, LadderView, Readings, machine_label
 from sim.show.views.ladder_changes import LadderMetric, capital, change_text
 from sim.show.views.names import joined
@@ -19,10 +19,10 @@ _MEMORY_RULE = "R2024"
 
 def grids(view: LadderView) -> list[Grid]:
     """Return the tables of a ladder for a terminal."""
-    makers = (
-        rung_grid, reading_grid, companion_grid, gap_grid, refusal_grid, enough_grid, price_grid, verdict_grid,
-    )  # fmt: skip
-    return [grid for make in makers if (grid := make(view)).rows]
+    of_rungs = (rung_grid, reading_grid, companion_grid, gap_grid, refusal_grid)
+    makers = (*(of_rungs if view.choices else ()), enough_grid, price_grid, verdict_grid)
+    asked = exchange.grids(view.exchange) if view.exchange else []
+    return [*asked, *(grid for make in makers if (grid := make(view)).rows)]
 
 
 def rung_grid(view: LadderView) -> Grid:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.show.grid import Cell
+from sim.show.views.exchange import Exchange, exchange_view
 from sim.show.views.ladder_changes import LadderMetric, change
 from sim.show.views.names import hardware_name, joined
 from sim.show.views.provenance import Provenance, provenance_of
@@ -193,6 +194,7 @@ class LadderView:
     rungs: tuple[Rung, ...]
     enough: Mapping[str, Enough | Unknown]
     curves: Mapping[str, Curve]
+    exchange: Exchange | None
 
     @property
     def naive(self) -> Rung:
@@ -254,6 +256,7 @@ def ladder_view(document: Mapping[str, Any]) -> LadderView:
         rungs=tuple(_rungs(document["rungs"], companions, metric)),
         enough={name: _enough(entry) for name, entry in document["enough"].items()},
         curves={name: _curve(entry, companions) for name, entry in document["curves"].items()},
+        exchange=exchange_view(document["exchange"]) if document.get("exchange") else None,
     )
 
 
