@@ -89,7 +89,7 @@ def ladder(view: LadderView) -> Any:
 
 
 def _require_choices(kind: str, view: LadderView) -> None:
-    if not view.choices:
+    if not view.has_rungs:
         raise absent(kind, "this ladder has no rungs")
 
 

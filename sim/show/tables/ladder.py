@@ -20,7 +20,7 @@ _MEMORY_RULE = "R2024"
 def grids(view: LadderView) -> list[Grid]:
     """Return the tables of a ladder for a terminal."""
     of_rungs = (rung_grid, reading_grid, companion_grid, gap_grid, refusal_grid)
-    makers = (*(of_rungs if view.choices else ()), enough_grid, price_grid, verdict_grid)
+    makers = (*(of_rungs if view.has_rungs else ()), enough_grid, price_grid, verdict_grid)
     asked = exchange.grids(view.exchange) if view.exchange else []
     return [*asked, *(grid for make in makers if (grid := make(view)).rows)]
 

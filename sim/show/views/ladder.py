@@ -212,6 +212,11 @@ class LadderView:
         return self.rungs[1:]
 
     @property
+    def has_rungs(self) -> bool:
+        """True where its file has choices to add; a ladder of an exchange alone has none."""
+        return bool(self.spec.get("rungs"))
+
+    @property
     def others(self) -> tuple[Machine, ...]:
         """The machines that the reference is compared with."""
         return tuple(machine for machine in self.machines if machine is not self.reference)

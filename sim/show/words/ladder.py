@@ -42,7 +42,7 @@ def headline(view: LadderView) -> list[str]:
 def answer(view: LadderView) -> list[str]:
     """Return what the rungs say: from where to where, the gap, what is missed most, what harms, what does not run."""
     asked = exchange.sentences(view.exchange) if view.exchange else []
-    if not view.choices:
+    if not view.has_rungs:
         return [*asked, *_refusals(view)]
     rungs = [*_course(view), *_companions(view), *_gap(view), *removals(view), *_harm(view), *_refusals(view)]
     return [*rungs, *asked]
