@@ -20,7 +20,7 @@ __all__ = ["__version__", "ladder", "load_scenario", "run", "sweep"]
 
 
 def run(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any] = ()) -> Result:
-    """Run a scenario and return its result document; README describes it.
+    """Run a scenario and return its result document; docs/results.md describes it.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def sweep(spec: str | Path, *, jobs: int | None = None, folder: str | Path | Non
 
 
 def ladder(spec: str | Path) -> Result:
-    """Run a ladder of design choices and return its document; README describes it.
+    """Run a ladder of design choices and return its document; docs/results.md describes it.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Metrics of results: the one table of their names, units, directions, labels and meanings.
 
-README's table, the names that `expect`, `objectives` and a ladder's `metric` accept, the better direction, and the words of tables
+The table of docs/results.md, the names that `expect`, `objectives` and a ladder's `metric` accept, the better direction, and the words of tables
 and sentences come from here; `tests/runs/test_metric_table.py` holds it equal to what runs report. Instants that a meaning
 speaks of are defined in the module that measures (`sim/runs/metrics.py`, `training_metrics.py`, `inference.py`, `serving.py`).
 """

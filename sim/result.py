@@ -19,7 +19,7 @@ from sim.trees import dotted
 
 
 class Result(dict[str, Any]):
-    """The document of a run, sweep or ladder (README, "result.json") with its figures, report and tables."""
+    """The document of a run, sweep or ladder (docs/results.md) with its figures, report and tables."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         super().__init__(document)

@@ -63,7 +63,7 @@ def run(ladder: Ladder, name: str, axis: Axis, designs: Designs) -> dict[str, An
     Returns
     -------
     dict
-        Every machine at every point, the gaps of the reference, and where it breaks even, as README describes it.
+        Every machine at every point, the gaps of the reference, and where it breaks even, as docs/ladders.md describes it.
 
     Raises
     ------

@@ -146,7 +146,7 @@ def run(ladder: Ladder, name: str, document: Document, designs: Designs) -> dict
     Returns
     -------
     dict
-        How much of its figure is enough, and the curve that shows it, as README describes it; or the `reason` why not
+        How much of its figure is enough, and the curve that shows it, as docs/ladders.md describes it; or the `reason` why not
         even an unlimited figure lets it run.
 
     Raises

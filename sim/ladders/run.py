@@ -66,7 +66,7 @@ def run(ladder: Ladder, progress: Progress = lambda _: None, keep: Keep = lambda
     Returns
     -------
     dict
-        The document of the ladder, `moesim.ladder/1`, which README describes. What no machine could do has its reason in
+        The document of the ladder, `moesim.ladder/1`, which docs/ladders.md describes. What no machine could do has its reason in
         `reasons`.
 
     Raises

@@ -137,7 +137,9 @@ def test_the_shipped_exchange_has_one_curve() -> None:
 
 def test_sentences_name_no_key_of_the_file(document: dict[str, Any]) -> None:
     said = words.finding(ladder_view(document))
-    assert said[0].startswith("Up to 3.0 NVLink bytes for each NIC byte are free on H800: of 4 designs,")
+    assert said[0].startswith(
+        "Up to 3.0 NVLink bytes for each NIC byte are free on H800: of 4 designs that cross nodes,"
+    )
     assert "DeepSeek-V3 EP32 (2.6) asks for no more, and loses nothing." in said
     assert not [sentence for sentence in said if "layout." in sentence or "model." in sentence]
 

@@ -19,12 +19,18 @@ def _limit(exchange: Exchange) -> list[str]:
     costly = [point for point in ran if not exchange.is_free(point)]
     if not costly:
         return [f"None of {len(ran)} designs takes longer on {ours} than on {theirs}."]
-    most = max(costly, key=lambda point: point.ratio or 0.0)
+    asked = min(point.x or 0.0 for point in costly)
+    most = max(point.ratio or 0.0 for point in costly)
+    if len(costly) == 1:
+        rest = f"the other asks for {asked:.2f} and takes {most:.2f} times as long"
+    else:
+        rest = (
+            f"the {len(costly)} others ask for {asked:.2f} or more, and take up to {most:.2f} times as long"
+        )
     limit = f"{exchange.limit:.1f}" if exchange.limit is not None else "few"
     start = f"Up to {limit} NVLink bytes for each NIC byte are free on {ours}"
     return [
-        f"{start}: of {len(ran)} designs, {len(free)} take the same time as on {theirs}; the {len(costly)} others ask for "
-        f"{min(point.x or 0.0 for point in costly):.2f} or more, and take up to {most.ratio:.2f} times as long."
+        f"{start}: of {len(ran)} designs that cross nodes, {len(free)} take the same time as on {theirs}; {rest}."
     ]
 
 
@@ -62,7 +68,7 @@ def _headroom(exchange: Exchange) -> list[str]:
     room = exchange.headroom
     if room is None:
         return []
-    design = f"{room.design}, {room.present} {room.title}"
+    design = ", ".join(filter(None, (room.design, f"{room.present} {room.title}")))
     return [
         f"Within {100 * room.slack_fraction:g} % of the time of one design ({design}), {exchange.reference} affords "
         f"{room.theirs} {room.title}, {exchange.machine} {room.ours}."

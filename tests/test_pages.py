@@ -1,6 +1,6 @@
-"""README is run: its commands, its examples, and the output, tables and numbers that it shows.
+"""README and the pages of docs are run: their commands, examples, and the output, tables, pictures and numbers that they show.
 
-`python tests/test_readme.py` writes the outputs and the tables of metrics and validation again.
+`python tests/test_pages.py` writes outputs, pictures, and the tables of metrics and validation again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import browser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
 FIRST = "moesim run h800-vs-h100"
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -39,10 +40,11 @@ _TABLE = re.compile(r"(<!-- validation[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and the heading it stands under."""
+    """A fenced block: its language, its text, its page, and the heading it stands under."""
 
     language: str
     text: str
+    page: Path
     heading: str
 
     @property
@@ -56,16 +58,17 @@ class Block:
         return ".venv/bin/" in self.text
 
 
-def blocks(text: str) -> Iterator[Block]:
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
         headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", text[: found.start()]), re.MULTILINE)
-        yield Block(found[1], found[2], headings[-1])
+        yield Block(found[1], found[2], page, headings[-1])
 
 
-BLOCKS = list(blocks(README.read_text(encoding="utf-8")))
+BLOCKS = [block for page in PAGES for block in blocks(page)]
 YAML = [block for block in BLOCKS if block.language == "yaml"]
 RUN = [block for block in BLOCKS if block.language in ("sh", "console") and not block.sets_up]
-HEADINGS = list(dict.fromkeys(block.heading for block in RUN))
+HEADINGS = list(dict.fromkeys((block.page.stem, block.heading) for block in RUN))
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -108,8 +111,32 @@ def outputs(block: Block) -> Iterator[tuple[str, str]]:
         yield command, shown
 
 
+_LEFT_OUT = "..."
+"""Line of an excerpt in the place of some that are left out."""
+
+
+def excerpt(shown: str, seen: str) -> str:
+    """The lines of an output that an excerpt shows, told by their words, with the marks of what it leaves out."""
+    if _LEFT_OUT not in shown.splitlines():
+        return seen
+    fresh, lines = iter(seen.splitlines()), []
+    for line in shown.splitlines():
+        kept = (
+            line
+            if line in ("", _LEFT_OUT)
+            else next((one for one in fresh if _words_of(one) == _words_of(line)), "")
+        )
+        lines.append(f"{kept}\n")
+    return "".join(lines)
+
+
+def _words_of(line: str) -> list[str]:
+    return _NUMBER.sub("#", line).split()
+
+
 def same(shown: str, seen: str) -> None:
     """Assert that two texts are the same but for the last digit of their numbers."""
+    seen = excerpt(shown, seen)
     assert _NUMBER.sub("#", shown).split() == _NUMBER.sub("#", seen).split()
     ours, theirs = (
         [float(n.replace(",", "").lstrip("±")) for n in _NUMBER.findall(text)] for text in (shown, seen)
@@ -154,11 +181,11 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("heading", HEADINGS)
+@pytest.mark.parametrize("place", HEADINGS, ids=" ".join)
 def test_commands_run_and_print_what_is_shown(
-    heading: str, tmp_path: Path, request: pytest.FixtureRequest
+    place: tuple[str, str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    mine = [block for block in RUN if block.heading == heading]
+    mine = [block for block in RUN if (block.page.stem, block.heading) == place]
     first_printed = ""
     for block in YAML:
         (tmp_path / f"{named(block)}.yaml").write_text(block.text, encoding="utf-8")
@@ -184,9 +211,9 @@ def test_the_first_command_writes_the_files_it_names(first_run: tuple[Path, str]
 # --- examples and tables -------------------------------------------------------------------------------------------
 
 
-[SWEEP] = [block for block in YAML if "axes:" in block.text]
-[LADDER] = [block for block in YAML if "rungs:" in block.text]
-[SCENARIO] = [block for block in YAML if block not in (SWEEP, LADDER)]
+[SWEEP] = [block for block in YAML if block.page.stem == "sweeps"]
+[LADDER, EXCHANGE] = [block for block in YAML if block.page.stem == "ladders"]
+[SCENARIO] = [block for block in YAML if block not in (SWEEP, LADDER, EXCHANGE)]
 
 
 def test_the_example_scenario_runs_as_it_stands(tmp_path: Path) -> None:
@@ -217,8 +244,17 @@ def test_the_example_ladder_runs_as_it_stands_and_finds_what_it_expects(tmp_path
     assert found["enough"]["nvlink"]["needed"][-1]["value"] > 200e9
 
 
+def test_the_example_exchange_runs_as_it_stands_and_finds_what_it_expects(tmp_path: Path) -> None:
+    (tmp_path / "example.yaml").write_text(EXCHANGE.text, encoding="utf-8")
+    assert "Up to 6.0 NVLink bytes" in run("moesim ladder example.yaml", tmp_path)
+    found = json.loads((tmp_path / "results" / "my-exchange" / "ladder.json").read_text(encoding="utf-8"))
+    asked = [(one["x"], one["ratio"]) for one in found["exchange"]["points"]]
+    assert len(asked) == 9
+    assert all((ratio <= 1.01) == (x <= 6.0) for x, ratio in asked if x is not None)
+
+
 @pytest.mark.parametrize(
-    "block", [b for b in BLOCKS if b.language == "python"], ids=lambda block: block.heading
+    "block", [b for b in BLOCKS if b.language == "python"], ids=lambda block: block.page.stem
 )
 def test_the_python_example_runs(block: Block, tmp_path: Path) -> None:
     (tmp_path / "example.py").write_text(block.text, encoding="utf-8")
@@ -243,6 +279,9 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
             )
 
 
+RESULTS = ROOT / "docs" / "results.md"
+
+
 def metrics_table() -> str:
     """The table of metrics: what each is of, its unit, which way is better, and what it means."""
     from sim.metrics import TABLE
@@ -257,7 +296,7 @@ def metrics_table() -> str:
 
 
 def test_the_table_of_metrics_is_the_one_that_the_code_has() -> None:
-    found = _METRICS.search(README.read_text(encoding="utf-8"))
+    found = _METRICS.search(RESULTS.read_text(encoding="utf-8"))
     assert found
     assert found[2] == metrics_table()
 
@@ -265,7 +304,7 @@ def test_the_table_of_metrics_is_the_one_that_the_code_has() -> None:
 def test_every_key_of_a_result_is_explained() -> None:
     import sim
 
-    text = README.read_text(encoding="utf-8").partition("## result.json")[2].partition("<!-- metrics -->")[0]
+    text = RESULTS.read_text(encoding="utf-8").partition("<!-- metrics -->")[0]
     settings = ("workload.tokens_per_rank=16", "workload.gate.sampling=expected")
     document = sim.run("h800-450", settings=settings)
     for key in {*document, *document["variants"]["h800"]}:
@@ -331,25 +370,33 @@ def validation_table() -> str:
 
 @pytest.mark.slow
 def test_the_table_of_validation_is_what_validate_finds() -> None:
-    found = _TABLE.search(README.read_text(encoding="utf-8"))
-    assert found
-    shown, seen = found[2], validation_table()
-    assert _NUMBER.sub("#", shown) == _NUMBER.sub("#", seen)
-    ours, theirs = ([float(n) for n in _NUMBER.findall(text)] for text in (shown, seen))
-    assert ours == pytest.approx(theirs, abs=0.02)
+    tables = [found for page in PAGES if (found := _TABLE.search(page.read_text(encoding="utf-8")))]
+    assert tables
+    seen = validation_table()
+    for found in tables:
+        shown = found[2]
+        assert _NUMBER.sub("#", shown) == _NUMBER.sub("#", seen)
+        ours, theirs = ([float(n) for n in _NUMBER.findall(text)] for text in (shown, seen))
+        assert ours == pytest.approx(theirs, abs=0.02)
 
 
-# --- the picture ---------------------------------------------------------------------------------------------------
+# --- pictures ------------------------------------------------------------------------------------------------------
 
 
-def picture(folder: Path) -> str:
-    """README's picture, drawn by the command that stands below it."""
-    command = re.search(
-        r"!\[.*\]\((docs/[\w-]+)\.svg\)\n\n\*`(moesim ladder ([\w-]+))`", README.read_text(encoding="utf-8")
-    )
-    assert command
-    run(f"{command[2]} && moesim plot results/{command[3]} --kind ladder --format svg --out drawn", folder)
-    drawn = (folder / "drawn" / "ladder.svg").read_text(encoding="utf-8")
+_PICTURE = re.compile(
+    r"!\[.*\]\((?:docs/)?([\w-]+)\.svg\)\n\n\*`(moesim ladder [\w-]+)` and `(moesim plot \S+ --kind (\w+))`"
+)
+PICTURES = {
+    found[1]: found for page in PAGES for found in _PICTURE.finditer(page.read_text(encoding="utf-8"))
+}
+"""Name of a picture -> where it stands, with the commands below it that draw it."""
+
+
+def picture(name: str, folder: Path) -> str:
+    """A picture of the pages, drawn by the commands that stand below it."""
+    found = PICTURES[name]
+    run(f"{found[2]} && {found[3]} --format svg --out drawn", folder)
+    drawn = (folder / "drawn" / f"{found[4]}.svg").read_text(encoding="utf-8")
     [drawing] = re.findall(r'id="defs-(\w+)"', drawn)  # plotly's name of it, another each time
     return drawn.replace(drawing, "figure")
 
@@ -358,40 +405,55 @@ def _words(svg: str) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]+)", svg)
 
 
+def test_every_picture_stands_above_the_commands_that_draw_it() -> None:
+    assert {path.stem for path in (ROOT / "docs").glob("*.svg")} == set(PICTURES)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
-def test_the_picture_says_what_its_command_draws(tmp_path: Path) -> None:
-    shown = (ROOT / "docs" / "v3-small-ep.svg").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_picture_says_what_its_command_draws(name: str, tmp_path: Path) -> None:
+    shown = (ROOT / "docs" / f"{name}.svg").read_text(encoding="utf-8")
     assert _words(shown)
-    same(" ".join(_words(shown)), " ".join(_words(picture(tmp_path))))
+    same(" ".join(_words(shown)), " ".join(_words(picture(name, tmp_path))))
+
+
+# --- writing it again ----------------------------------------------------------------------------------------------
 
 
 def refresh() -> None:
-    """Write outputs, the tables of metrics and validation, and the picture."""
+    """Write outputs, the tables of metrics and validation, and the pictures."""
     import tempfile
 
-    text = README.read_text(encoding="utf-8")
+    table = validation_table()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for block in BLOCKS:
-            if block.language == "console":
-                fresh = "".join(f"$ {command}\n{run(command, folder)}" for command in block.commands)
-                text = text.replace(f"```console\n{block.text}```", f"```console\n{fresh}```")
-        walk = [block for block in BLOCKS if block.language == "pycon"]
-        for block, said in zip(walk, session(walk, folder), strict=True):
-            lines = [
-                "".join(
-                    f"{'... ' if i else '>>> '}{line}\n" for i, line in enumerate(example.source.splitlines())
-                )
-                + seen
-                for example, seen in said
-            ]
-            text = text.replace(f"```pycon\n{block.text}```", f"```pycon\n{''.join(lines)}```")
-        if browser.find() is not None:
-            (ROOT / "docs" / "v3-small-ep.svg").write_text(picture(folder), encoding="utf-8")
-    text = _METRICS.sub(lambda found: found[1] + metrics_table() + found[3], text)
-    text = _TABLE.sub(lambda found: found[1] + validation_table() + found[3], text)
-    README.write_text(text, encoding="utf-8")
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            mine = [block for block in BLOCKS if block.page == page]
+            for block in mine:
+                if block.language == "console":
+                    fresh = "".join(
+                        f"$ {command}\n{excerpt(shown, run(command, folder))}"
+                        for command, shown in outputs(block)
+                    )
+                    text = text.replace(f"```console\n{block.text}```", f"```console\n{fresh}```")
+            walk = [block for block in mine if block.language == "pycon"]
+            for block, said in zip(walk, session(walk, folder), strict=True):
+                lines = [
+                    "".join(
+                        f"{'... ' if i else '>>> '}{line}\n"
+                        for i, line in enumerate(example.source.splitlines())
+                    )
+                    + seen
+                    for example, seen in said
+                ]
+                text = text.replace(f"```pycon\n{block.text}```", f"```pycon\n{''.join(lines)}```")
+            text = _METRICS.sub(lambda found: found[1] + metrics_table() + found[3], text)
+            text = _TABLE.sub(lambda found: found[1] + table + found[3], text)
+            page.write_text(text, encoding="utf-8")
+        for drawn in PICTURES if browser.find() is not None else ():
+            (ROOT / "docs" / f"{drawn}.svg").write_text(picture(drawn, folder), encoding="utf-8")
 
 
 if __name__ == "__main__":
