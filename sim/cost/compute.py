@@ -380,7 +380,7 @@ def streaming_s(
 
     References
     ----------
-    Launch: ai-dynamo/aiconfigurator @095f58a, systems/*.yaml (constant time of a memory-bound kernel).
+    Launch: ai-dynamo/aiconfigurator @095f58a, the files of systems/ (constant time of a memory-bound kernel).
 
     Examples
     --------

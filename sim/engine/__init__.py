@@ -30,3 +30,4 @@ __all__ = [
 ]  # fmt: skip
 
 __getattr__ = exported(__name__, __file__, __all__)
+__dir__ = __all__.copy
