@@ -19,7 +19,7 @@ MODULES = sorted(SIM.rglob("*.py"))
 
 ROOMS = (
     "ground", "cluster", "workload", "cost", "schedule", "engine", "calibration", "scenario", "runs", "validation", "sweeps",
-    "ladders", "show", "door",
+    "ladders", "answers", "show", "door",
 )  # fmt: skip
 """From the ground up; `ground` is errors, units, files and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}

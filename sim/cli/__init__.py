@@ -12,6 +12,7 @@ import click
 
 from sim import __version__
 from sim.cli import streams
+from sim.cli.asking import diff, explain
 from sim.cli.exploring import ladder, sweep
 from sim.cli.looking import check, new, plot, schema, show
 from sim.cli.running import calibrate, run, validate
@@ -44,7 +45,7 @@ def cli() -> None:
     """
 
 
-for command in (run, sweep, ladder, plot, validate, calibrate, check, show, schema, new):
+for command in (run, sweep, ladder, explain, diff, plot, validate, calibrate, check, show, schema, new):
     cli.add_command(command)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim.show.grid import Grid
+from sim.show.tables import answers as answer_grids
 from sim.show.tables import ladder as ladder_grids
 from sim.show.tables import run as grids
 from sim.show.tables import sweep as sweep_grids
@@ -15,10 +16,10 @@ from sim.show.views.ladder import ladder_view
 from sim.show.views.run import views_of
 from sim.show.views.sweep import sweep_view
 from sim.show.views.validation import validation_view
+from sim.show.words import answers, validation
 from sim.show.words import ladder as ladders
 from sim.show.words import run as findings
 from sim.show.words import sweep as sweep_words
-from sim.show.words import validation
 from sim.units import show
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ Document = Mapping[str, Any]
 
 _LONG = (
     "variant", "metric", "source", "quantity", "row", "verdict", "citation", "point", "goes with it", "reason", "one of them",
-    "most of it", "what", "choice, added in this order", "choice",
+    "most of it", "what", "what would give it", "setting", "choice, added in this order", "choice",
 )  # fmt: skip
 """Heads of columns that may wrap."""
 _WORST = 3
@@ -60,6 +61,17 @@ def print_ladder(document: Document, console: Console, written: Iterable[Path]) 
     """Print every rung, what does not fit, how much is enough, prices and rules, and the findings."""
     view = ladder_view(document)
     _print_all(view.title, ladder_grids.grids(view), ladders.finding(view), console, written)
+
+
+def print_explanation(document: Document, console: Console) -> None:
+    """Print what a time is made of, and what would give a measured value."""
+    grids = answer_grids.explanation_grids(document)
+    _print_all(document["title"], grids, answers.explanation(document), console)
+
+
+def print_difference(document: Document, console: Console) -> None:
+    """Print the settings and metrics in which two results differ."""
+    _print_all("", answer_grids.difference_grids(document), answers.difference(document), console)
 
 
 def print_validation(document: Document, console: Console) -> None:

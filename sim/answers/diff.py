@@ -1,0 +1,111 @@
+"""Differences of two results: which settings and metrics differ, and which setting moves a metric by how much.
+
+Each setting that differs is laid over the first scenario alone, and run; so is what is left over when they do not add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sim import documents, metrics
+from sim.documents import Document
+from sim.errors import InfeasibleError, InputError, Mark
+from sim.runs.kinds import Progress, Result
+from sim.runs.run import run_scenario
+from sim.scenario import resolve as scenarios
+from sim.scenario import settings as scenario_settings
+from sim.trees import flatten
+
+SCHEMA = "moesim.diff/1"
+_NAMES = ("name", "title", "expect")
+"""Keys of a scenario that make no other run."""
+_MOST = 12  # settings that are run alone
+
+
+def diff(
+    first: Result, second: Result, names: tuple[str, str], progress: Progress = lambda _: None
+) -> dict[str, Any]:
+    """Compare two results.
+
+    Parameters
+    ----------
+    first, second : mapping
+        Results of one run each.
+    names : (str, str)
+        Names by which they are told apart.
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        `settings` that differ with both values and, where it can be run alone, the metrics that it `gives` the first
+        scenario; `metrics` with both values and the change [fraction]; `versions`.
+    """
+    settings = _differing(_unfolded(first), _unfolded(second))
+    alone = [
+        _alone(first, key, new, progress) if len(settings) <= _MOST else None
+        for key, (_, new) in settings.items()
+    ]
+    before, after = _numbers(first), _numbers(second)
+    return {
+        "schema": SCHEMA,
+        "names": list(names),
+        "versions": [first["provenance"]["version"], second["provenance"]["version"]],
+        "settings": {
+            key: {"first": old, "second": new, "gives": given}
+            for (key, (old, new)), given in zip(settings.items(), alone, strict=True)
+        },
+        "metrics": {
+            name: {"first": before.get(name), "second": after.get(name), "change_fraction": _change(before.get(name), after.get(name)),
+                   "more_is_better": metrics.more_is_better(name)}
+            for name in dict.fromkeys((*before, *after))
+            if before.get(name) != after.get(name)
+        },
+    }  # fmt: skip
+
+
+def _unfolded(result: Result) -> dict[str, Any]:
+    """Return a result's scenario with the model that it names in full, so that a changed model differs in what was changed."""
+    document = Document(dict(result["scenario"]), str(result["name"])).copy()
+    scenario_settings.unfold_model(document)
+    return document.tree
+
+
+def _numbers(result: Result) -> dict[str, float]:
+    return {
+        name: value for name, value in flatten(result["metrics"]).items() if isinstance(value, int | float)
+    }
+
+
+def _change(old: float | None, new: float | None) -> float | None:
+    return None if old is None or new is None or not old else new / old - 1
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ, dotted; a mapping whose kind differs is one setting."""
+    found: dict[str, tuple[Any, Any]] = {}
+
+    def walk(old: Any, new: Any, at: tuple[str, ...]) -> None:
+        both = isinstance(old, Mapping) and isinstance(new, Mapping)
+        if both and old.get("kind") == new.get("kind"):
+            for key in dict.fromkeys((*old, *new)):
+                walk(old.get(key), new.get(key), (*at, key))
+        elif old != new:
+            found[documents.dotted(at)] = (old, new)
+
+    for key in dict.fromkeys((*first, *second)):
+        if key not in _NAMES:
+            walk(first.get(key), second.get(key), (key,))
+    return found
+
+
+def _alone(first: Result, key: str, value: Any, progress: Progress) -> dict[str, float] | None:
+    """Run the first scenario with one setting of the second; None where there can be no such run."""
+    progress(f"{first['name']}: with {key} alone")
+    document = Document(dict(first["scenario"]), str(first["name"])).copy()
+    try:
+        scenario_settings.put(document, documents.split(key), value, Mark("diff"))
+        return _numbers(run_scenario(scenarios.resolve(document)))
+    except (InputError, InfeasibleError):
+        return None

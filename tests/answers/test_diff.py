@@ -1,0 +1,54 @@
+"""Differences of two results: settings, metrics, and what each setting moves alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from command import Moesim
+from sim.answers.diff import diff
+from sim.runs.run import run_scenario
+from sim.scenario import resolve as scenarios
+from sim.scenario import settings as scenario_settings
+
+
+def result(*changes: str) -> Any:
+    quick = ("workload.tokens_per_rank=256", "workload.gate={kind: uniform, sampling: expected}", "expect={}")
+    return run_scenario(scenarios.resolve(scenario_settings.read("deepep-ep16-h800", (*quick, *changes))))
+
+
+def test_a_run_has_no_difference_to_itself() -> None:
+    found = diff(result(), result(), ("a", "b"))
+    assert (found["settings"], found["metrics"]) == ({}, {})
+
+
+def test_settings_are_told_with_what_each_moves_alone() -> None:
+    first, second = result(), result("cluster.hardware=h100", "model.top_k=6")
+    found = diff(first, second, ("a", "b"))
+    assert {key: (one["first"], one["second"]) for key, one in found["settings"].items()} == {
+        "cluster.hardware": ("h800", "h100"),
+        "model.top_k": (8, 6),
+    }
+    alone = found["settings"]["cluster.hardware"]["gives"]["dispatch.time_s"]
+    assert alone == result("cluster.hardware=h100")["metrics"]["dispatch"]["time_s"]
+    moved = found["metrics"]["dispatch.time_s"]
+    assert moved["change_fraction"] == pytest.approx(
+        second["metrics"]["dispatch"]["time_s"] / first["metrics"]["dispatch"]["time_s"] - 1
+    )
+    assert moved["more_is_better"] is False
+
+
+def test_the_command_names_results_by_their_paths(moesim: Moesim) -> None:
+    quick = ("--no-report", "--set", "workload.tokens_per_rank=64", "--set", "expect={}")
+    assert moesim("run", "deepep-ep8-h800", *quick, "--out", "a").code == 0
+    assert moesim("run", "deepep-ep8-h800", *quick, "--out", "b", "--set", "cluster.hardware=h100").code == 0
+    said = moesim("diff", "a", "b")
+    assert said.code == 0
+    assert "1 setting and" in said.err
+    assert "differ between a and b" in said.err
+    assert list(json.loads(moesim("diff", "a", "b", "--json").out)["settings"]) == ["cluster.hardware"]
+    missing = moesim("diff", "a", "nowhere")
+    assert missing.code == 2
+    assert "nowhere" in missing.err
