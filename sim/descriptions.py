@@ -20,6 +20,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sim.sentences import add_sentences
+
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 
@@ -195,4 +197,4 @@ def json_schema(model: type) -> dict[str, Any]:
     dict
         Plain values; the strings below fields are descriptions.
     """
-    return adapter(model).json_schema(by_alias=True)
+    return add_sentences(adapter(model).json_schema(by_alias=True))

@@ -583,11 +583,13 @@ def test_show_hardware_prints_grades_what_differs_and_the_export_rules(moesim: M
         assert word in said.out.lower() or word in said.out
 
 
-@pytest.mark.parametrize("what", ["scenario", "hardware", "model", "kernel"])
-def test_schema_is_a_json_schema(moesim: Moesim, what: str) -> None:
+@pytest.mark.parametrize("what", ["scenario", "sweep", "ladder", "hardware", "model", "kernel"])
+def test_schema_is_a_json_schema_in_which_every_key_has_a_sentence(moesim: Moesim, what: str) -> None:
     found = moesim("schema", what).json
     assert found["type"] == "object"
     assert found["properties"]
+    for node in (found, *found.get("$defs", {}).values()):
+        assert not [key for key, entry in node.get("properties", {}).items() if not entry.get("description")]
 
 
 def test_new_writes_an_editable_scenario_once(moesim: Moesim, tmp_path: Path) -> None:
