@@ -1,8 +1,9 @@
 """House style of the figures: one colour-blind-safe palette, one layout, the same meaning of a colour everywhere.
 
-Why this way: a colour always names a *resource class* (blue is the NIC, vermilion NVLink, ...), in bars, curves and
-dots alike, so that a reader learns it once. Hues are Okabe and Ito's (Color Universal Design, 2008); those that vanish on
-white are darkened a little, and all keep a contrast of 3:1 or nearly on white and on near-black. Text takes its colour from
+Why this way: a colour always names a *resource class* (blue is the NIC, orange NVLink, ...), in bars, curves and dots
+alike, so that a reader learns it once. They were searched for: of all colours that stand out from white and from near-black,
+a set of which any two of six differ by 20 (CIEDE2000), seen normally and with each kind of colour blindness, and any two
+of eight by 12. Text takes its colour from
 the template alone, so a page may swap `LIGHT` for `DARK` without touching the traces.
 """
 
@@ -15,21 +16,21 @@ from typing import Any
 from sim.show.canvas import Canvas, Picture
 
 COLOUR = {
-    "nic": "#0A7ABF",
-    "scale_up": "#D55E00",
-    "leaf_uplink": "#009E73",
-    "pcie": "#B766A0",
-    "copy_sms": "#CC8400",
-    "hbm": "#3FA3D6",
-    "compute": "#8F8A00",
-    "latency": "#7B858F",
+    "nic": "#005EAE",
+    "scale_up": "#F2791B",
+    "leaf_uplink": "#5EAE94",
+    "pcie": "#BC86F2",
+    "copy_sms": "#86515E",
+    "hbm": "#BC0000",
+    "compute": "#86865E",
+    "latency": "#798694",
 }
 """Resource class -> colour."""
 
-SERIES = ("#0A7ABF", "#D55E00", "#009E73", "#B766A0", "#CC8400", "#3FA3D6")
+SERIES = ("#005EAE", "#F2791B", "#5EAE94", "#BC86F2", "#86515E", "#BC0000")
 """Colours of series that are no resource classes."""
 
-GOOD, BAD, NEUTRAL = "#0A7ABF", "#D55E00", "#7B858F"
+GOOD, BAD, NEUTRAL = "#005EAE", "#BC0000", "#7B858F"
 BAND = "rgba(123,133,143,0.22)"
 RULE = "rgba(123,133,143,0.55)"
 

@@ -14,19 +14,19 @@ ALONE: tuple[str, ...] = ()
 """Kinds that it draws of one run at a time."""
 _COLOUR = {
     **{part: colour for part, (_, colour) in lanes.PARTS.items()},
-    "waits": "#D55E00",
-    "last_rank": "#E69F00",
+    "waits": "#F2791B",
+    "last_rank": "#F0D9A0",
     "ends": "#55606A",
 }
 _HELD = {
-    "cache": "#D55E00",
+    "cache": "#F2791B",
     "routed experts": _COLOUR["experts"],
     "shared experts": _COLOUR["shared"],
     "attention": _COLOUR["attention"],
     "dense layers": _COLOUR["dense"],
     "embedding and head": "#55606A",
     "communication buffers": _COLOUR["dispatch"],
-    "graphs and activations": "#E69F00",
+    "graphs and activations": "#F0D9A0",
     "reserve": style.NEUTRAL,
 }
 _MAX_NAMED = 4  # variants that a title names

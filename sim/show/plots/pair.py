@@ -21,11 +21,11 @@ _PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
 _AFTER = {"combine(B)": None, "dispatch(F)": "attn(F)", "dispatch(B)": "mlp(B)", "combine(F)": "mlp(F)"}
 """Exchange of a pair -> the phase after which it starts, in the order of the schedule."""
 _LOOKS = {
-    "forward compute": "#0A7ABF",
-    "backward compute": "#D55E00",
-    "weight gradients": "#009E73",
-    "dispatch kernel": "#B766A0",
-    "combine kernel": "#CC8400",
+    "forward compute": "#005EAE",
+    "backward compute": "#F2791B",
+    "weight gradients": "#5EAE94",
+    "dispatch kernel": "#BC86F2",
+    "combine kernel": "#86515E",
     "layer before": "rgba(123,133,143,0.45)",
 }
 _KERNELS = {

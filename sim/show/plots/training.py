@@ -23,12 +23,12 @@ _PHASES = {
     "bubble_s": "rgba(123,133,143,0.28)",
 }
 _PARTS = {
-    "weights": "#0A7ABF",
-    "fp8 copies": "#3FA3D6",
-    "gradients": "#D55E00",
-    "optimizer": "#CC8400",
-    "activations": "#009E73",
-    "buffers": "#B766A0",
+    "weights": "#005EAE",
+    "fp8 copies": "#BC0000",
+    "gradients": "#F2791B",
+    "optimizer": "#86515E",
+    "activations": "#5EAE94",
+    "buffers": "#BC86F2",
 }
 _MAX_NAMED = 24  # rows with a tick each
 _MAX_SPOKEN = 8  # bars that are put into words

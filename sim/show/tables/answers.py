@@ -2,76 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from sim.metrics import dimension_of, label
+from sim.metrics import label
 from sim.show.grid import Cell, Grid
+from sim.show.views.answers import Difference, Explanation, Moved, Setting
 from sim.show.views.labels import metric_cell, value_label
 from sim.show.views.ladder_changes import percent
 
-Document = Mapping[str, Any]
-_MOST = 8  # causes, and metrics of a difference, that a terminal shows
+_MOST = 8  # causes that a terminal shows
 _FIRST = ("step_time_s", "dispatch.time_s", "combine.time_s", "time_s", "tpot_s", "ttft_s", "makespan_s")
 """Metrics by which a setting of a difference is told."""
 
 
-def explanation_grids(document: Document) -> list[Grid]:
+def explanation_grids(view: Explanation) -> list[Grid]:
     """Return the parts of the time, and the causes that fit what was measured best."""
     parts = tuple(
-        (
-            part["title"],
-            metric_cell(document["metric"], part["value_s"]),
-            f"{100 * part['share_fraction']:.1f} %",
-        )
-        for part in document["parts"]
+        (part.title, metric_cell(view.metric, part.value_s), f"{100 * part.share_fraction:.1f} %")
+        for part in view.parts
     )
-    grids = [Grid(f"Where the time goes: {label(document['metric'])}", ("part", "time", "share"), parts)]
-    if document["causes"]:
-        names = list(document["measured"])
+    grids = [Grid(f"Where the time goes: {label(view.metric)}", ("part", "time", "share"), parts)]
+    if view.causes:
+        own = ("measured", *(metric_cell(name, value) for name, value in view.measured.items()), "-")
         rows = tuple(
-            (cause["title"], *(metric_cell(name, cause["values"][name]) for name in names), percent(cause["distance_fraction"]))
-            for cause in document["causes"][:_MOST]
-        )  # fmt: skip
-        own = ("measured", *(metric_cell(name, document["measured"][name]) for name in names), "-")
-        heads = ("what would give it", *(label(name) for name in names), "off by")
+            (
+                cause.title,
+                *(metric_cell(name, cause.values[name]) for name in view.measured),
+                percent(cause.distance_fraction),
+            )
+            for cause in view.causes[:_MOST]
+        )
+        heads = ("what would give it", *map(label, view.measured), "off by")
         note = "each simulated; off by: root mean square of the logarithms"
         grids.append(Grid("What was measured, and what would give it", heads, (own, *rows), note=note))
     return grids
 
 
-def difference_grids(document: Document) -> list[Grid]:
+def difference_grids(view: Difference) -> list[Grid]:
     """Return the settings that differ with what each moves alone, and the metrics that differ."""
-    first = next((name for name in _FIRST if name in document["metrics"]), None)
-    first = first or next(iter(document["metrics"]), None)
+    moved = {metric.name: metric for metric in view.metrics}
+    first = next((moved[name] for name in (*_FIRST, *moved) if name in moved), None)
     settings = tuple(
-        (key, _text(entry["first"]), _text(entry["second"]), _alone(document, first, entry["gives"]))
-        for key, entry in document["settings"].items()
+        (setting.key, _text(setting.first), _text(setting.second), _alone(first, setting))
+        for setting in view.settings
     )
-    moved = tuple(
-        (
-            name,
-            metric_cell(name, entry["first"]),
-            metric_cell(name, entry["second"]),
-            percent(entry["change_fraction"]),
-        )
-        for name, entry in document["metrics"].items()
+    metrics = tuple(
+        (name, metric_cell(name, one.first), metric_cell(name, one.second), percent(one.change_fraction))
+        for name, one in moved.items()
     )
-    heads = ("setting", *document["names"], f"alone: {label(first)}" if first else "alone")
+    heads = ("setting", *view.names, f"alone: {label(first.name)}" if first else "alone")
     grids = [
         Grid("Settings", heads, settings, words=frozenset({0, 1, 2})),
-        Grid("Metrics", ("metric", *document["names"], "change"), moved),
+        Grid("Metrics", ("metric", *view.names, "change"), metrics),
     ]
     return [grid for grid in grids if grid.rows]
 
 
-def _text(value: Any) -> Cell:
+def _text(value: object) -> Cell:
     return "-" if value is None else value_label(value)
 
 
-def _alone(document: Document, name: str | None, gives: Mapping[str, float] | None) -> Cell:
-    if name is None or gives is None or name not in gives:
+def _alone(metric: Moved | None, setting: Setting) -> Cell:
+    """Return what a setting alone makes of a metric, and the change."""
+    if metric is None or setting.gives is None or metric.name not in setting.gives:
         return "-"
-    old = document["metrics"][name]["first"]
-    change = f" ({percent(gives[name] / old - 1)})" if old else ""
-    return f"{metric_cell(name, gives[name]).strip()}{change}" if dimension_of(name) else "-"
+    value = setting.gives[metric.name]
+    change = f" ({percent(value / metric.first - 1)})" if metric.first else ""
+    return f"{metric_cell(metric.name, value).strip()}{change}"

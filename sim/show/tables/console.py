@@ -12,6 +12,7 @@ from sim.show.tables import ladder as ladder_grids
 from sim.show.tables import run as grids
 from sim.show.tables import sweep as sweep_grids
 from sim.show.tables import validation as validation_tables
+from sim.show.views.answers import difference_view, explanation_view
 from sim.show.views.ladder import ladder_view
 from sim.show.views.run import views_of
 from sim.show.views.sweep import sweep_view
@@ -65,13 +66,14 @@ def print_ladder(document: Document, console: Console, written: Iterable[Path]) 
 
 def print_explanation(document: Document, console: Console) -> None:
     """Print what a time is made of, and what would give a measured value."""
-    grids = answer_grids.explanation_grids(document)
-    _print_all(document["title"], grids, answers.explanation(document), console)
+    view = explanation_view(document)
+    _print_all(view.title, answer_grids.explanation_grids(view), answers.explanation(view), console)
 
 
 def print_difference(document: Document, console: Console) -> None:
     """Print the settings and metrics in which two results differ."""
-    _print_all("", answer_grids.difference_grids(document), answers.difference(document), console)
+    view = difference_view(document)
+    _print_all("", answer_grids.difference_grids(view), answers.difference(view), console)
 
 
 def print_validation(document: Document, console: Console) -> None:

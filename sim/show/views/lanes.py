@@ -16,31 +16,31 @@ Span = tuple[float, float, int, str]
 """Start and end [s], row, and what to call it."""
 
 OPERATIONS = {
-    "F": ("forward", "#0A7ABF"),
-    "B": ("backward", "#D55E00"),
-    "B_in": ("backward, inputs only", "#E69F00"),
-    "W": ("weight part", "#009E73"),
-    "FB": ("F&B pair", "#B766A0"),
+    "F": ("forward", "#005EAE"),
+    "B": ("backward", "#F2791B"),
+    "B_in": ("backward, inputs only", "#BC0000"),
+    "W": ("weight part", "#5EAE94"),
+    "FB": ("F&B pair", "#BC86F2"),
     "opt": ("optimizer", style.NEUTRAL),
 }
 """Operation of a training step -> what to call it, and its colour."""
 PARTS = {
-    "attention": ("attention", "#0A7ABF"),
-    "experts": ("routed experts", "#009E73"),
-    "shared": ("shared experts", "#3FA3D6"),
-    "dense": ("dense layers", "#8F8A00"),
+    "attention": ("attention", "#005EAE"),
+    "experts": ("routed experts", "#5EAE94"),
+    "shared": ("shared experts", "#BC0000"),
+    "dense": ("dense layers", "#86865E"),
     "phases": ("sends and receives on SMs", style.NEUTRAL),
-    "dispatch": ("dispatch", "#B766A0"),
-    "combine": ("combine", "#CC8400"),
+    "dispatch": ("dispatch", "#BC86F2"),
+    "combine": ("combine", "#86515E"),
 }
 """Part of a pass -> what to call it, and its colour; an exchange has the colour it has in a layer pair."""
 LIVES = {
     "prefill wait": ("waits for prefill", "#B8C0C7"),
-    "prefill": ("prefill", "#0A7ABF"),
+    "prefill": ("prefill", "#005EAE"),
     "decode wait": ("waits for decode", "#E69F00"),
-    "KV": ("KV cache moves", "#B766A0"),
+    "KV": ("KV cache moves", "#BC86F2"),
     "step wait": ("waits for a step", "#F0D9A0"),
-    "decode": ("decode", "#009E73"),
+    "decode": ("decode", "#5EAE94"),
 }
 """Stage of a request's life -> what to call it, and its colour."""
 

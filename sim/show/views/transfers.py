@@ -15,7 +15,7 @@ from sim.show.views.run import RunView
 _DIRECTIONS = ("dispatch", "combine", "exchange")
 _BY_HOPS = ("logical_rdma_bytes_per_s", "logical_nvlink_bytes_per_s")
 _BY_SELECTIONS = ("logical_selection_bytes_per_s",)
-_KERNELS = {"dispatch": PARTS["dispatch"], "combine": PARTS["combine"], "exchange": ("exchange", "#0A7ABF")}
+_KERNELS = {"dispatch": PARTS["dispatch"], "combine": PARTS["combine"], "exchange": ("exchange", "#005EAE")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from sim.metrics import dimension_of, phrase
+from sim.show.views.answers import Cause, Difference, Explanation
 from sim.show.views.names import LABEL
 from sim.units import show
 
-Document = Mapping[str, Any]
 _FAR = 0.3  # off by more is no explanation
 
 
-def explanation(document: Document) -> list[str]:
+def explanation(view: Explanation) -> list[str]:
     """Return what the time is made of, and what would give the measured value."""
-    longest = max(document["parts"], key=lambda part: part["value_s"], default=None)
-    metric = document["metric"]
-    sentences = [f"{phrase(metric).capitalize()} takes {show(document['value_s'], 's', 3)}"]
-    if longest is not None:
-        sentences[0] += f", {100 * longest['share_fraction']:.0f} % of it {longest['title']}"
-    sentences[0] += "."
-    if document["causes"]:
-        first, *others = document["causes"]
-        if first["distance_fraction"] <= _FAR:
+    longest = max(view.parts, key=lambda part: part.value_s, default=None)
+    most = f", {100 * longest.share_fraction:.0f} % of it {longest.title}" if longest else ""
+    sentences = [f"{phrase(view.metric).capitalize()} takes {show(view.value_s, 's', 3)}{most}."]
+    if view.causes:
+        first, *others = view.causes
+        if first.distance_fraction <= _FAR:
             sentences.append(f"What was measured is best explained by {_cause(first)}.")
         else:
             sentences.append(f"No single change gives what was measured; nearest is {_cause(first)}.")
-        if others:
-            sentences.append(f"Next: {_cause(others[0])}.")
+        sentences += [f"Next: {_cause(other)}." for other in others[:1]]
     return sentences
 
 
-def _cause(cause: Mapping[str, Any]) -> str:
-    values = ", ".join(show(value, dimension_of(name), 3) for name, value in cause["values"].items())
-    binds = f"; {LABEL.get(cause['binding'], cause['binding'])} binds" if cause["binding"] else ""
-    return f"{cause['title']} ({values} simulated, {100 * cause['distance_fraction']:.1f} % off{binds})"
+def _cause(cause: Cause) -> str:
+    values = ", ".join(show(value, dimension_of(name), 3) for name, value in cause.values.items())
+    binds = f"; {LABEL.get(cause.binding, cause.binding)} binds" if cause.binding else ""
+    return f"{cause.title} ({values} simulated, {100 * cause.distance_fraction:.1f} % off{binds})"
 
 
-def difference(document: Document) -> list[str]:
+def difference(view: Difference) -> list[str]:
     """Return how many settings and metrics differ between two results."""
-    count, moved = len(document["settings"]), len(document["metrics"])
-    first, second = document["names"]
-    if not count and not moved:
+    first, second = view.names
+    if not view.settings and not view.metrics:
         return [f"{first} and {second} are the same run."]
-    return [f"{_many(count, 'setting')} and {_many(moved, 'metric')} differ between {first} and {second}."]
+    counts = f"{_many(len(view.settings), 'setting')} and {_many(len(view.metrics), 'metric')}"
+    return [f"{counts} differ between {first} and {second}."]
 
 
 def _many(count: int, noun: str) -> str:

@@ -1,0 +1,89 @@
+"""The views of an explanation and of a difference of two results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sim.show.views.record import record
+
+
+@dataclass(frozen=True, slots=True)
+class TimePart:
+    """A part of a time: its title, its length [s] and its share of the whole [fraction]."""
+
+    title: str
+    value_s: float
+    share_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A change that may explain a measured value, what it gives by metric, how far off that is, and what then binds."""
+
+    title: str
+    values: Mapping[str, float]
+    distance_fraction: float
+    binding: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A time taken apart, and what would give what was measured, the nearest first."""
+
+    title: str
+    metric: str
+    value_s: float
+    parts: tuple[TimePart, ...]
+    measured: Mapping[str, float]
+    causes: tuple[Cause, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting that differs: both values, and the metrics of the first run with it alone; None where it cannot stand alone."""
+
+    key: str
+    first: Any
+    second: Any
+    gives: Mapping[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A metric that differs: both values, and the change [fraction]; None where one has it not."""
+
+    name: str
+    first: float | None
+    second: float | None
+    change_fraction: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two results by their names, with the settings and metrics in which they differ."""
+
+    names: tuple[str, str]
+    settings: tuple[Setting, ...]
+    metrics: tuple[Moved, ...]
+
+
+def explanation_view(document: Mapping[str, Any]) -> Explanation:
+    """Read the document of `moesim explain`."""
+    return record(
+        Explanation,
+        document,
+        parts=tuple(record(TimePart, entry) for entry in document["parts"]),
+        causes=tuple(record(Cause, entry) for entry in document["causes"]),
+    )
+
+
+def difference_view(document: Mapping[str, Any]) -> Difference:
+    """Read the document of `moesim diff`."""
+    first, second = document["names"]
+    return Difference(
+        names=(first, second),
+        settings=tuple(record(Setting, entry, key=key) for key, entry in document["settings"].items()),
+        metrics=tuple(record(Moved, entry, name=name) for name, entry in document["metrics"].items()),
+    )

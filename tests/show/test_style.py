@@ -1,0 +1,46 @@
+"""The colours of figures: any two of one picture can be told apart, whatever the eye."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from colour import VISIONS, distance, lab
+from sim.show import style
+
+PUBLISHED = (
+    ((50.0, 2.6772, -79.7751), (50.0, 0.0, -82.7485), 2.0425),
+    ((50.0, -1.3802, -84.2814), (50.0, 0.0, -82.7485), 1.0000),
+    ((50.0, 2.5, 0.0), (73.0, 25.0, -18.0), 27.1492),
+    ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+    ((22.7233, 20.0904, -46.6940), (23.0331, 14.9730, -42.5619), 2.0373),
+    ((90.8027, -2.0831, 1.4410), (91.1528, -1.6435, 0.0447), 1.4441),
+)
+"""Rows of Table 1 of Sharma, Wu and Dalal (2005)."""
+
+
+@pytest.mark.parametrize(("one", "other", "published"), PUBLISHED)
+def test_the_distance_is_the_published_one(
+    one: tuple[float, ...], other: tuple[float, ...], published: float
+) -> None:
+    assert distance(np.array(one), np.array(other)) == pytest.approx(published, abs=1e-4)
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_any_two_series_can_be_told_apart(vision: str) -> None:
+    for one, other in combinations(style.SERIES, 2):
+        assert distance(lab(one, vision), lab(other, vision)) >= 20, (one, other)
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_any_two_classes_of_resources_can_be_told_apart(vision: str) -> None:
+    for one, other in combinations(style.COLOUR, 2):
+        assert distance(lab(style.COLOUR[one], vision), lab(style.COLOUR[other], vision)) >= 12, (one, other)
+
+
+@pytest.mark.parametrize("paper", ["#FFFFFF", "#14181C"])
+def test_colours_stand_out_from_paper(paper: str) -> None:
+    for colour in (*style.SERIES, *style.COLOUR.values()):
+        assert abs(lab(colour)[0] - lab(paper)[0]) >= 25, colour
