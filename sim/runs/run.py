@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sim.documents import Document
 from sim.runs.kinds import Keep, Progress, Result, runner
@@ -72,9 +73,16 @@ def _together(document: Document, results: dict[str, Result]) -> Result:
         "schema": RESULT_SCHEMA,
         "name": str(document.get(("name",))),
         "title": str(document.get(("title",)) or document.get(("name",))),
+        **_asked(document),
         "variants": results,
         "comparison": {"reference": first, **comparison},
     }
+
+
+def _asked(document: Document) -> dict[str, Any]:
+    """The question of a scenario, as its results carry it; nothing where it asks none."""
+    question = document.get(("question",))
+    return {"question": question} if question else {}
 
 
 def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Result:

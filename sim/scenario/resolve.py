@@ -61,6 +61,8 @@ def resolve(document: Document) -> Scenario:
             "a slow GPU",
             f"faults of NICs and rails: {spec.workload.kind} computes nothing",
         )
+    if spec.question is not None and "variants" not in document.tree:  # those that it is of do not carry it
+        draft.problem(("question",), "a question of one run", "'variants', which answer it, or no question")
     if draft.problems:
         raise InputError(draft.problems)
     assert draft.fabric is not None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim import documents, limits
+from sim import documents, limits, metrics
 from sim.documents import Document
-from sim.errors import InputError, Mark, Problem
+from sim.errors import InputError, Mark, Problem, nearest
 from sim.scenario import specification
 from sim.workload import model as models
 
@@ -176,8 +176,9 @@ def variants(document: Document) -> dict[str, Document]:
     limits.require(len(declared), limits.VARIANTS, "variants")
     split = {}
     alike = document.copy()
-    alike.put(("variants",), None, document.mark(("variants",)))  # with the marks below it
-    del alike.tree["variants"]
+    for key in ("variants", "question"):
+        alike.put((key,), None, document.mark((key,)))  # with the marks below it
+        del alike.tree[key]
     for name, overrides in declared.items():
         variant = alike.copy()
         variant.tree["name"] = f"{document.get(('name',))}-{name}"
@@ -185,4 +186,31 @@ def variants(document: Document) -> dict[str, Document]:
             mark = document.mark(("variants", name, dotted), key=True)
             put(variant, documents.split(dotted), value, mark)
         split[name] = variant
+    problems = list(_question_problems(document, split))
+    if problems:
+        raise InputError(problems)
     return split
+
+
+def _question_problems(document: Document, split: Mapping[str, Document]) -> Iterator[Problem]:
+    """Yield a problem for each key of a question that its variants do not answer."""
+    question = document.get(("question",))
+    if not question:
+        return
+    keys = {documents.split(key) for overrides in document.get(("variants",)).values() for key in overrides}
+    for name in ("compare", "over"):
+        path = documents.split(question[name]) if question.get(name) else ()
+        values = {str(variant.get(path)) for variant in split.values()} if path else {"", "-"}
+        derived = name == "over" and path[:1] == ("layout",)  # sizes follow from the cluster
+        if len(values) < 2 and not derived:
+            known = sorted(map(documents.dotted, keys))
+            wanted = f"a key that the variants set differently, such as {', '.join(known[:3])}"
+            at = ("question", name)
+            yield document.problem(at, f"'{question[name]}'", wanted, nearest(str(question[name]), known))
+    kinds = {str(variant.get(("workload", "kind"))) for variant in split.values()}
+    reported = metrics.reported(kinds)
+    if reported is not None and question["metric"] not in reported:
+        near = nearest(str(question["metric"]), reported)
+        yield document.problem(
+            ("question", "metric"), f"'{question['metric']}'", "a metric of its variants", near
+        )

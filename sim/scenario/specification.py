@@ -30,6 +30,19 @@ class ExpectSpec(Branch):
     source: str | None = None
 
 
+class QuestionSpec(Branch):
+    """The question that the variants answer; report and terminal answer it first."""
+
+    ask: str
+    """The question in words."""
+    compare: str
+    """The key whose values are compared: cluster.hardware."""
+    over: str | None = None
+    """The key along which they are: layout.ep."""
+    metric: str = Field(json_schema_extra=METRIC_NAMES)
+    """The metric that answers it: dispatch.time_s."""
+
+
 class ScenarioSpec(Branch):
     """A scenario file."""
 
@@ -43,6 +56,7 @@ class ScenarioSpec(Branch):
     layout: LayoutSpec = LayoutSpec()
     workload: WorkloadSpec
     expect: dict[str, ExpectSpec] = Field(default_factory=dict, json_schema_extra=METRIC_NAMES)
+    question: QuestionSpec | None = None
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The scenario several ways: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""
 

@@ -96,8 +96,9 @@ def _head(runs: RunsView) -> Head:
         runs.schema,
     )
     return Head(
-        kicker=f"Simulated {(runs.runs[0].kind or 'run').replace('_', '-')}",
-        title=runs.title or "Result",
+        kicker=(runs.question and runs.title)
+        or f"Simulated {(runs.runs[0].kind or 'run').replace('_', '-')}",
+        title=runs.question.ask if runs.question else runs.title or "Result",
         facts=_shared_facts(runs),
         answer=tuple(filter(None, (*words.finding(runs), words.expectations(runs)))),
         footer=tuple(filter(None, footer)),

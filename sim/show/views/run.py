@@ -18,6 +18,7 @@ from sim.show.kinds import FAMILIES, module
 from sim.show.views.facts import Facts, facts_of
 from sim.show.views.lanes import Lanes
 from sim.show.views.provenance import Provenance, provenance_of
+from sim.show.views.question import Question, question_of
 from sim.show.views.record import mapping, record
 from sim.trees import flatten
 
@@ -185,6 +186,7 @@ class RunsView:
     schema: str
     runs: tuple[RunView, ...]
     twins: tuple[Twin, ...]
+    question: Question | None = None
 
     @property
     def has_variants(self) -> bool:
@@ -210,7 +212,7 @@ class RunsView:
 
     def alone(self, run: RunView) -> RunsView:
         """One of the runs as a document of its own."""
-        return replace(self, runs=(run,), twins=())
+        return replace(self, runs=(run,), twins=(), question=None)
 
 
 def views_of(document: Mapping[str, Any]) -> RunsView:
@@ -230,7 +232,8 @@ def views_of(document: Mapping[str, Any]) -> RunsView:
         raise InputError(Problem(None, "result", f"keys {', '.join(sorted(document)) or 'none'}", wanted))
     name = str(document.get("name") or "")
     title = str(document.get("title") or name)
-    return RunsView(name, title, str(document.get("schema") or ""), runs, tuple(_twins(runs)))
+    twins = tuple(_twins(runs))
+    return RunsView(name, title, str(document.get("schema") or ""), runs, twins, question_of(document))
 
 
 def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 
 from sim.show.kinds import module
 from sim.show.views.run import RunsView, RunView
+from sim.show.words import question
 
 
 def finding(runs: RunsView) -> list[str]:
-    """The sentences that answer a result, the most important first."""
+    """The sentences that answer a result, the most important first: its question, where it carries one."""
+    if runs.question is not None:
+        return question.answer(runs.question)
     return [sentence for family in runs.families for sentence in module("words", family).finding(runs)]
 
 

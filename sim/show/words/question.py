@@ -1,0 +1,96 @@
+"""The answer to a question: where what is compared differs most, why, and from where on it does not."""
+
+from __future__ import annotations
+
+import math
+
+from sim.metrics import dimension_of, phrase
+from sim.show.views.names import binds, joined
+from sim.show.views.question import Compared, Question
+from sim.units import show
+
+SAME = 0.02
+"""Ratios that differ by less from 1 are the same."""
+
+
+def answer(question: Question) -> list[str]:
+    """Return the sentences that answer a question, the most important first."""
+    first, *others = question.compared
+    return [sentence for other in others for sentence in _pair(question, first, other)]
+
+
+def _pair(question: Question, first: str, other: str) -> list[str]:
+    rows = [
+        row
+        for row in question.rows
+        if first in row.runs and other in row.runs and row.runs[first].value and row.runs[other].value
+    ]
+    if not rows:
+        return [f"No value is known of both {first} and {other}."]
+    most = max(rows, key=lambda row: abs(math.log(_ratio(row, first, other))))
+    if _is_same(most, first, other):
+        everywhere = " throughout" if len(rows) > 1 else f": {_value(question, most, first)}"
+        return [
+            f"{first} and {other} have the same {phrase(question.metric)}{everywhere}{_why(most, first, other)}."
+        ]
+    sentences = [_difference(question, most, first, other)]
+    same = [row for row in rows if _is_same(row, first, other)]
+    if len(same) > 1 and rows[-len(same) :] == same:
+        place = f"From {same[0].over.removeprefix('at ')} on"
+        sentences.append(f"{place} it is the same on both{_why(same[0], first, other)}.")
+    elif same:
+        places = joined([row.over for row in same])
+        sentences.append(_capital(f"{places} it is the same on both{_why(same[0], first, other)}."))
+    elif len(rows) > 1:
+        least = min(rows, key=lambda row: abs(math.log(_ratio(row, first, other))))
+        near = f"{_times(question, least, first, other)}{_why(least, first, other)}"
+        sentences.append(f"They are nearest {least.over}: {near}.")
+    return sentences
+
+
+def _difference(question: Question, row: Compared, first: str, other: str) -> str:
+    place = f"{row.over} " if row.over else ""
+    ours, theirs = (_value(question, row, name) for name in (first, other))
+    verb = "takes" if _is_time(question) else "is"
+    start = f"{place}{phrase(question.metric)} {verb} {ours} on {first} and {theirs} on {other}"
+    return _capital(f"{start}, {_times(question, row, first, other)}{_why(row, first, other)}.")
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _ratio(row: Compared, first: str, other: str) -> float:
+    return row.runs[first].value / row.runs[other].value
+
+
+def _is_same(row: Compared, first: str, other: str) -> bool:
+    return abs(math.log(_ratio(row, first, other))) < SAME
+
+
+def _value(question: Question, row: Compared, name: str) -> str:
+    return show(row.runs[name].value, dimension_of(question.metric), 3)
+
+
+def _times(question: Question, row: Compared, first: str, other: str) -> str:
+    """Return the ratio of the larger to the smaller, with whose is which."""
+    ratio = _ratio(row, first, other)
+    large, small = (first, other) if ratio > 1 else (other, first)
+    much = "long" if _is_time(question) else "much"
+    return f"{max(ratio, 1 / ratio):.2f} times as {much} on {large} as on {small}"
+
+
+def _is_time(question: Question) -> bool:
+    return dimension_of(question.metric) == "s"
+
+
+def _why(row: Compared, first: str, other: str) -> str:
+    """Return what binds, in both or in each."""
+    ours, theirs = (row.runs[name].binding for name in (first, other))
+    if not ours or not theirs:
+        return ""
+    return (
+        f"; {binds(ours)} on both"
+        if ours == theirs
+        else f"; {binds(ours)} on {first}, {binds(theirs)} on {other}"
+    )
