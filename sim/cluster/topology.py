@@ -69,10 +69,16 @@ class Cluster:
         return self.num_nodes * self.gpus_per_node
 
     @property
+    def nic_rate(self) -> Floats:
+        """Rate of each GPU's NIC in its slower direction, 0 without a NIC, [num_gpus] [bytes/s]."""
+        usable = (self.nic_tx >= 0) & (self.nic_rx >= 0)
+        slower = np.minimum(self.capacity[self.nic_tx], self.capacity[self.nic_rx])
+        return np.asarray(np.where(usable, slower, 0.0))
+
+    @property
     def nic_alive(self) -> npt.NDArray[np.bool_]:
         """True for GPUs whose NIC has any bandwidth, [num_gpus]."""
-        usable = (self.nic_tx >= 0) & (self.nic_rx >= 0)
-        return np.asarray(usable & (self.capacity[self.nic_tx] > 0) & (self.capacity[self.nic_rx] > 0))
+        return np.asarray(self.nic_rate > 0)
 
     def row(self, name: str) -> int:
         """The row of a resource by its name, e.g. `node3/gpu5/scale_up/egress`."""
