@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sim import documents
+from sim import documents, units
 from sim.cluster import parameters as p
 from sim.descriptions import Description
 from sim.documents import Document
@@ -232,4 +232,10 @@ def load_hardware(
     if nodes > ports:
         at = ("fabric", "nodes_per_leaf")
         raise InputError(document.problem(at, str(nodes), f"at most {ports} (switch_ports)"))
+    same_s, cross_s = hardware.fabric.same_leaf_latency_s, hardware.fabric.cross_leaf_latency_s
+    if same_s > cross_s:
+        wanted = (
+            f"at most {units.show(cross_s, 's')} (cross_leaf_latency): a path across leaves is no shorter"
+        )
+        raise InputError(document.problem(("fabric", "same_leaf_latency"), units.show(same_s, "s"), wanted))
     return hardware

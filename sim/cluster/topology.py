@@ -62,6 +62,7 @@ class Cluster:
     planes_joined: bool  # whether cables lead from one rail to another
     same_leaf_latency_s: float
     cross_leaf_latency_s: float
+    scale_up_latency_s: float
 
     @property
     def num_gpus(self) -> int:
@@ -128,7 +129,11 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[L
         num_nodes,
         gpus_per_node,
         fabric,
-        latencies_s=(hardware.fabric.same_leaf_latency_s, hardware.fabric.cross_leaf_latency_s),
+        latencies_s=(
+            hardware.fabric.same_leaf_latency_s,
+            hardware.fabric.cross_leaf_latency_s,
+            hardware.gpu.scale_up.latency_s,
+        ),
     )
 
 
@@ -146,7 +151,7 @@ def build_leaf_spine(spec: LeafSpine) -> Cluster:
     """
     fabric = Fabric(kind="rail_optimized", routing=spec.routing, nodes_per_leaf=spec.hosts_per_leaf)
     return compile_cluster(
-        fabrics.host_graph(spec), spec.hosts, 1, fabric, latencies_s=(0.0, 0.0), prefix="host"
+        fabrics.host_graph(spec), spec.hosts, 1, fabric, latencies_s=(0.0, 0.0, 0.0), prefix="host"
     )
 
 
@@ -155,7 +160,7 @@ def compile_cluster(
     num_nodes: int,
     gpus_per_node: int,
     fabric: Fabric,
-    latencies_s: tuple[float, float],
+    latencies_s: tuple[float, float, float],
     prefix: str = "node",
 ) -> Cluster:
     """Read a graph once into arrays; edges of one `resource` add their capacities.
@@ -166,8 +171,8 @@ def compile_cluster(
         As `fabrics.node_graph` and `fabrics.host_graph` make it.
     num_nodes, gpus_per_node : int [count]
     fabric : Fabric
-    latencies_s : (float, float) [s]
-        Within a leaf, and across leaves.
+    latencies_s : (float, float, float) [s]
+        Within a leaf, across leaves, and over scale-up.
     prefix : str
         `node` for nodes of GPUs, `host` for bare hosts.
 
@@ -224,6 +229,7 @@ def compile_cluster(
         planes_joined=fabric.kind not in ("multi_plane", "rail_only"),
         same_leaf_latency_s=latencies_s[0],
         cross_leaf_latency_s=latencies_s[1],
+        scale_up_latency_s=latencies_s[2],
     )
 
 

@@ -89,11 +89,14 @@ class Collective:
         return self.num_nodes > 1 or not self.kind.takes_nvlink(self)
 
     def latency_s(self) -> float:
-        """The kernel's fixed time [s]."""
-        peers = len(self.gpus) - len(self.gpus) // self.num_nodes
-        return self.kernel.fixed_s(
-            self.direction, uses_nic=self.uses_nic, num_nodes=self.num_nodes, num_remote_peers=peers
+        """The kernel's fixed time on these links [s]."""
+        c, uses_nic, nodes = self.cluster, self.uses_nic, self.num_nodes
+        peers = len(self.gpus) - len(self.gpus) // nodes
+        time_s = self.kernel.fixed_s(
+            self.direction, uses_nic=uses_nic, num_nodes=nodes, num_remote_peers=peers
         )
+        beyond_s = self.kernel.beyond_s(c.scale_up_latency_s, c.same_leaf_latency_s, uses_nic=uses_nic)
+        return max(0.0, time_s + beyond_s)
 
     def flows(self) -> Flows:
         """Write down the bytes that the kernel puts on the links."""
@@ -122,9 +125,8 @@ class Collective:
     def scale_out(self, columns: Columns, leg: paths.Leg, src: Ints, dst: Ints, used: Floats) -> Floats:
         """The way between two nodes, `used` bytes per payload byte; returns the latency of each flow [s], [num_flows].
 
-        Bytes that take a borrowed NIC keep the line time that they had on uplinks which they no longer cross: what they leave
-        free there helps nobody, as the kernel's schedule stays as it is, and a dead NIC never makes a collective faster. A
-        kernel waits for the last of its peers, so the longest path of all counts for every flow.
+        Bytes that take a borrowed NIC keep their line time on uplinks which they no longer cross: the kernel's schedule stays, and
+        a dead NIC makes no collective faster. A kernel waits for its last peer: the longest path counts for every flow.
         """
         c, a, b = self.cluster, leg.nic_src, leg.nic_dst
         efficiency = self.kernel.nic_efficiency_fraction
@@ -218,20 +220,16 @@ def _pair_flows(x: Collective) -> Flows:
     src, dst, count = x.gpus[s], x.gpus[d], between[s, d]
     local = (src // gpn == dst // gpn) & x.kind.takes_nvlink(x)
     columns = Columns(len(s))
-    none = np.full(len(s), NONE)
     x.copy(columns, src, np.ones(len(s)))
-    x.scale_up(columns, np.where(local, src, none), np.where(local, dst, none), np.where(local, 1.0, 0.0))
+    x.scale_up(columns, src, dst, np.where(local, 1.0, 0.0))
     leg = _leg(x, ~local, src, dst, count, forward_to_rail=x.kind.forwards_to_rail(x))
     exposed = x.kernel.exposed_fraction(x.direction)
     if exposed and x.uses_nic:
         # The warps that write to scale-up peers also post to the NIC, which waits a part of that time: no bytes, only
         # line time, as long on the NIC as `exposed` of it is on scale-up.
         nic, efficiency = c.nic_tx[leg.lender[src]], x.kernel.scale_up_efficiency_fraction[x.direction]
-        columns.add(
-            np.where(local, nic, NONE),
-            0.0,
-            exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]],
-        )
+        line = exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]]
+        columns.add(np.where(local, nic, NONE), 0.0, line)
     latency = x.scale_out(columns, leg, src, dst, np.where(local, 0.0, 1.0))
     x.memory(columns, dst, np.ones(len(s)))
     flow = np.arange(len(s))
