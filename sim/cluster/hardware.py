@@ -18,6 +18,16 @@ from sim.descriptions import Description
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 
+UNREAD = {
+    "gpu.dense_flops.fp64": "export rules alone",
+    "gpu.dense_flops.int8": "export rules alone",
+    "gpu.dense_flops.fp4": "export rules alone",
+    "gpu.die_area": "export rules alone",
+    "gpu.l2.capacity": "nothing: caches are not modelled",
+    "fabric.switch_ports": "a check of nodes_per_leaf alone",
+}
+"""Figures of a profile that no kind of workload reads, and what does."""
+
 FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
 
 
@@ -169,6 +179,11 @@ class Hardware(p.SourcedFile):
     """None where GPUs reach one another by scale-up alone."""
     fabric: Switches
     cost: Cost | None = None
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Its figures that no kind of workload reads, each with what does."""
+        return tuple(f"{row.path} ({UNREAD[row.path]})" for row in self.parameters if row.path in UNREAD)
 
     @property
     def gpu_hour_usd(self) -> float | None:

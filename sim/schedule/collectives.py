@@ -249,9 +249,9 @@ def _leg(
     own = paths.Leg(dst.copy(), dst.copy(), dst.copy(), np.arange(x.cluster.num_gpus))
     if not away.any():
         return own
-    found = paths.leg(x.cluster, src[away], dst[away], records[away], forward_to_rail=forward_to_rail)
-    own.via_src[away], own.nic_src[away], own.nic_dst[away] = found.via_src, found.nic_src, found.nic_dst
-    return replace(own, lender=found.lender)
+    chosen = paths.leg(x.cluster, src[away], dst[away], records[away], forward_to_rail=forward_to_rail)
+    own.via_src[away], own.nic_src[away], own.nic_dst[away] = chosen.via_src, chosen.nic_src, chosen.nic_dst
+    return replace(own, lender=chosen.lender)
 
 
 # --- mean traffic of a rank ----------------------------------------------------------------------------------------
