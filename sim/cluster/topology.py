@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster import fabrics
-from sim.cluster.fabrics import NONE, Fabric, FabricKind, GpuFault, LeafSpine, LinkFault, Routing
+from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, Routing
+from sim.cluster.faults import Fault, Window, lowered
 
 if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware
 
 __all__ = [
-    "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Floats", "GpuFault", "Ints", "LeafSpine", "LinkFault", "Routing",
+    "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Fault", "Floats", "Ints", "LeafSpine", "Routing",
     "build", "build_leaf_spine", "compile_cluster",
 ]  # fmt: skip
 
@@ -63,6 +64,22 @@ class Cluster:
     same_leaf_latency_s: float
     cross_leaf_latency_s: float
     scale_up_latency_s: float
+    windows: tuple[Window, ...] = ()  # faults between two instants
+
+    @property
+    def instants(self) -> Floats:
+        """Instants at which capacities change, rising [s]."""
+        ends = {end for window in self.windows for end in (window.from_s, window.until_s)}
+        return np.array(sorted(end for end in ends if 0.0 < end < np.inf))
+
+    def capacity_at(self, time_s: float) -> Floats:
+        """Capacities from an instant on, until the next of `instants`, [num_resources]."""
+        capacity = self.capacity
+        for window in self.windows:
+            if window.from_s <= time_s < window.until_s:
+                capacity = capacity.copy()
+                capacity[window.rows] = np.minimum(capacity[window.rows], window.capacity)
+        return capacity
 
     @property
     def num_gpus(self) -> int:
@@ -86,7 +103,7 @@ class Cluster:
         return self.names.index(name)
 
 
-def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[LinkFault] = ()) -> Cluster:
+def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[Fault] = ()) -> Cluster:
     """Cable nodes of some hardware with a fabric.
 
     Parameters
@@ -95,8 +112,8 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[L
     num_nodes : int [count]
         Nodes, each one scale-up domain of the hardware.
     fabric : Fabric
-    faults : sequence of LinkFault
-        NICs or rails at another rate; of two faults of one NIC the later counts.
+    faults : sequence of Fault
+        Nodes are those of the hardware, whatever joins their GPUs.
 
     Returns
     -------
@@ -124,8 +141,8 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[L
     gpus_per_node = hardware.gpu.scale_up.domain
     if fabric.kind == "scale_up":
         num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
-    return compile_cluster(
-        fabrics.node_graph(hardware, num_nodes, gpus_per_node, fabric, faults),
+    healthy = compile_cluster(
+        fabrics.node_graph(hardware, num_nodes, gpus_per_node, fabric),
         num_nodes,
         gpus_per_node,
         fabric,
@@ -135,14 +152,17 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[L
             hardware.gpu.scale_up.latency_s,
         ),
     )
+    return lowered(healthy, faults, hardware.gpu.scale_up.domain) if faults else healthy
 
 
-def build_leaf_spine(spec: LeafSpine) -> Cluster:
+def build_leaf_spine(spec: LeafSpine, faults: Sequence[Fault] = ()) -> Cluster:
     """Cable bare hosts to leaves, and leaves to spines.
 
     Parameters
     ----------
     spec : LeafSpine
+    faults : sequence of Fault
+        Of nodes, which are hosts, leaves and links.
 
     Returns
     -------
@@ -150,9 +170,9 @@ def build_leaf_spine(spec: LeafSpine) -> Cluster:
         A host counts as a node with one NIC and nothing else.
     """
     fabric = Fabric(kind="rail_optimized", routing=spec.routing, nodes_per_leaf=spec.hosts_per_leaf)
-    return compile_cluster(
-        fabrics.host_graph(spec), spec.hosts, 1, fabric, latencies_s=(0.0, 0.0, 0.0), prefix="host"
-    )
+    graph = fabrics.host_graph(spec)
+    healthy = compile_cluster(graph, spec.hosts, 1, fabric, latencies_s=(0.0, 0.0, 0.0), prefix="host")
+    return lowered(healthy, faults, 1) if faults else healthy
 
 
 def compile_cluster(

@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faults import slow_nic
 from sim.cluster import paths
+from sim.cluster.faults import Fault
 from sim.cluster.hardware import load_hardware
-from sim.cluster.topology import NONE, Cluster, Fabric, LinkFault, build
+from sim.cluster.topology import NONE, Cluster, Fabric, build
 from sim.errors import InfeasibleError
 
 H800 = load_hardware("h800")
 KINDS = ("rail_optimized", "multi_plane", "three_tier")
 
 
-def small(kind: str, num_nodes: int = 6, faults: tuple[LinkFault, ...] = (), **more: Any) -> Cluster:
+def small(kind: str, num_nodes: int = 6, faults: tuple[Fault, ...] = (), **more: Any) -> Cluster:
     """Pods of two nodes."""
     return build(H800, num_nodes, Fabric(kind=kind, **{"nodes_per_leaf": 2, **more}), faults)  # type: ignore[arg-type]
 
@@ -132,7 +134,7 @@ def test_a_way_through_the_core_takes_a_quarter_longer_than_one_through_a_spine(
 )
 def test_bytes_keep_to_living_nics(dead: set[tuple[int, int]], kind: str, pxn: bool) -> None:
     cluster = small(
-        kind, num_nodes=4, faults=tuple(LinkFault(nic, 0.0, node=node) for node, nic in sorted(dead))
+        kind, num_nodes=4, faults=tuple(slow_nic(nic, 0.0, node=node) for node, nic in sorted(dead))
     )
     src, dst = remote_pairs(cluster)
     try:
@@ -149,8 +151,8 @@ def test_bytes_keep_to_living_nics(dead: set[tuple[int, int]], kind: str, pxn: b
         assert np.all(leg.nic_src % 8 == leg.nic_dst % 8)
 
 
-def dead(*nics: tuple[int, int]) -> tuple[LinkFault, ...]:
-    return tuple(LinkFault(nic, 0.0, node=node) for node, nic in nics)
+def dead(*nics: tuple[int, int]) -> tuple[Fault, ...]:
+    return tuple(slow_nic(nic, 0.0, node=node) for node, nic in nics)
 
 
 def test_a_gpu_whose_nic_is_dead_borrows_the_next_living_one_of_its_node() -> None:
@@ -174,7 +176,7 @@ def test_a_plane_with_a_dead_nic_is_out_of_use_for_all_that_send_together() -> N
 @pytest.mark.parametrize(("rate", "used"), [(0.6, 3), (0.5, 3), (0.4, 4), (0.0, 4)])
 def test_a_slow_nic_is_used_while_that_ends_earlier(rate: float, used: int) -> None:
     """Alike loads: one NIC with the bytes of two takes twice as long, as one at half rate does."""
-    cluster = small("rail_optimized", num_nodes=2, faults=(LinkFault(3, rate * 50e9, node=1),))
+    cluster = small("rail_optimized", num_nodes=2, faults=(slow_nic(3, rate * 50e9, node=1),))
     leg = paths.leg(cluster, np.arange(8), 8 + np.arange(8), np.ones(8))
     assert int(leg.nic_dst[3]) % 8 == used
 
