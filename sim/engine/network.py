@@ -113,7 +113,11 @@ class Network:
             return batch.done.succeed(batch.finish_s)
         number = len(self._batches) - 1
         new = island(
-            flows, self.cluster.capacity_at(self.env.now), self.env.now, gather_fraction=gather_fraction, number=number
+            flows,
+            self.cluster.capacity_at(self.env.now),
+            self.env.now,
+            gather_fraction=gather_fraction,
+            number=number,
         )
         if not self._arrivals:
             admit = self.env.event()
