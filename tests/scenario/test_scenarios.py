@@ -133,8 +133,17 @@ def test_a_slow_nic_and_a_dead_rail_each_double_the_time_of_everyone() -> None:
     assert dead == pytest.approx(2 * healthy, rel=0.04)
 
 
+def test_half_a_nic_for_a_millisecond_costs_half_a_millisecond_and_nothing_later() -> None:
+    """A little less: the slow NIC has less to carry than the busiest of all."""
+    for name, later_s in (("dispatch", 0.5e-3), ("combine", 0.0)):
+        healthy, slow = (
+            metric("faults", one, f"{name}.completion_time_s") for one in ("healthy", "nic-at-half-for-1-ms")
+        )
+        assert slow - healthy == pytest.approx(later_s, abs=0.05e-3)
+
+
 def test_faults_are_told_beside_the_healthy_cluster_the_worst_first() -> None:
-    dead, slow = result("faults").finding()
+    dead, slow, _ = result("faults").finding()
     assert slow.startswith("nic-at-half: dispatch takes 4.77 ms against 2.43 ms in healthy (1.96x as long)")
     assert dead.startswith("dead-rail: dispatch takes 4.79 ms against 2.43 ms in healthy (1.97x as long)")
 
