@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.cluster.topology import Cluster, Fault, Floats
 from sim.engine.step_plan import Conditions
+from sim.errors import InfeasibleError
 from sim.schedule.programs import LayerTimes, Node
 from sim.schedule.training import StageTimes, Tasks
 
@@ -82,6 +83,20 @@ def _times(nodes: Sequence[Node], clock: float, memory: float, slowed: Slowed) -
         return np.array([[np.inf if time > 0 else 0.0 for time in (n.fixed_s, n.routed_s)] for n in nodes]).T
     at = slowed(clock, memory)
     return np.array([at(node) for node in nodes]).reshape(-1, 2).T
+
+
+def named_failure(error: InfeasibleError, faults: Sequence[Fault]) -> InfeasibleError:
+    """An error of a step, with the parts that fail in it for good."""
+    dead = [
+        fault for fault in faults if fault.fraction == 0.0 and np.isinf(fault.until_s) and fault.from_s > 0.0
+    ]
+    names = "; ".join(f"{fault.part} is dead from {fault.from_s:g} s on" for fault in dead)
+    return InfeasibleError(f"{error}: {names}") if names else error
+
+
+def slowed_update(_: float, memory: float) -> Callable[[Node], tuple[float, float]]:
+    """Times of an update, which streams what it reads and writes, whatever the clock; as `Slowed`."""
+    return lambda node: (node.fixed_s / memory, node.routed_s)
 
 
 def slowed_layers(

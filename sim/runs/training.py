@@ -22,10 +22,11 @@ from sim.cost.memory import RankMemory, require_fit
 from sim.engine import fluid
 from sim.engine.step import StepRun, run_step
 from sim.engine.step_plan import Conditions, StepPlan
+from sim.errors import InfeasibleError
 from sim.runs import kernel_list, step_traffic, training_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
-from sim.runs.step_conditions import Slowed, conditions_of, slowed_layers
+from sim.runs.step_conditions import Slowed, conditions_of, named_failure, slowed_layers, slowed_update
 from sim.runs.step_parts import (
     ACTIVATION_BYTES,
     inside_layers_s,
@@ -78,8 +79,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     plan = step.plan
     on = f"{step.work.layout.num_ranks} GPUs"
     progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {on}")
-    ran = run_step(plan, keep_tasks=_TASKS_KEPT)
-    reduced = run_step(step.reducing_after(ran), keep_tasks=1)
+    ran, reduced = step.ran(keep_tasks=(_TASKS_KEPT, 1))
     metrics = step.metrics(ran, reduced)
     timeline = training_metrics.timeline(ran.records, metrics["step_time_s"])
     return {
@@ -284,21 +284,22 @@ class Step:
 
     def run(self) -> dict[str, Any]:
         """Run it for its metrics alone, without a timeline."""
-        ran = run_step(self.plan)
-        return self.metrics(ran, run_step(self.reducing_after(ran)))
+        return self.metrics(*self.ran())
+
+    def ran(self, *, keep_tasks: tuple[int, int] = (0, 0)) -> tuple[StepRun, StepRun]:
+        """The step and its reductions as they ran. Raises `InfeasibleError` where a part fails in it for good, which is named."""
+        try:
+            ran = run_step(self.plan, keep_tasks=keep_tasks[0])
+            return ran, run_step(self.reducing_after(ran), keep_tasks=keep_tasks[1])
+        except InfeasibleError as error:
+            raise named_failure(error, self.scenario.faults) from None
 
     def reducing_after(self, ran: StepRun) -> StepPlan:
         """`reducing` as it meets the faults that there are when a step has ended."""
         plan = self.reducing
         begin_s = max(float(np.max(record.end_s)) for record in ran.records)
 
-        def slowed(_: float, memory: float) -> Callable[[Any], tuple[float, float]]:
-            return lambda node: (
-                node.fixed_s / memory,
-                node.routed_s,
-            )  # an update streams what it reads and writes
-
-        return replace(plan, conditions=self._conditions(plan.tasks, slowed, begin_s))
+        return replace(plan, conditions=self._conditions(plan.tasks, slowed_update, begin_s))
 
     @cached_property
     def reducing(self) -> StepPlan:

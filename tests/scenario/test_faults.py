@@ -115,6 +115,20 @@ def test_a_fault_in_any_group_is_that_of_the_group_which_runs() -> None:
     assert "faults in 2 EP groups" in problems(two)
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("node: 0, hbm: 50 %", ["a fault of hbm", "bandwidth or clock"]),
+        ("rail: 0, bandwidth: 50 %, from: 1 s", ["comes and goes", "decode knows no others"]),
+        ("leaf: rail0/leaf0, bandwidth: 50 %", ["a fault of a leaf or link", "for the whole run"]),
+    ],
+)
+def test_a_pass_refuses_the_faults_that_it_does_not_know(fault: str, words: list[str]) -> None:
+    sizes = {**DECODE, "sizes": "requests_per_gpu: 32\n  context_tokens: 4096"}
+    reported = problems(PASS.format(faults=f"[{{{fault}}}]", **sizes))
+    assert all(word in reported for word in words), reported
+
+
 def test_a_flow_that_waits_for_another_and_for_its_start_is_released_at_the_later(tmp_path: Any) -> None:
     (tmp_path / "flows.csv").write_text(
         "flow_id,src,dst,bytes,start_us,after_flow_id\n1,1,0,1000,0,0\n2,2,3,1000,500000,1\n"

@@ -97,13 +97,13 @@ def check_latencies(case: Case, broken: list[Fault], which: str, times: float) -
 latencies = st.sampled_from(["fabric.same_leaf_latency", "fabric.cross_leaf_latency", "gpu.scale_up.latency"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(collectives, st.lists(faults, min_size=1, max_size=2), rates)
 def test_no_fault_makes_a_collective_faster(case: Case, broken: list[Fault], worse: float) -> None:
     check_rates(case, broken, worse)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(collectives, st.lists(faults, max_size=1), latencies, st.sampled_from([1.1, 1.3, 10.0]))
 def test_no_latency_makes_a_collective_faster(
     case: Case, broken: list[Fault], which: str, times: float
