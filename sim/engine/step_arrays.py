@@ -237,7 +237,10 @@ def _conditions(plan: StepPlan, folded: Folded, rank: Ints, of_group: Ints, num_
     variant = np.zeros((len(known.variant), len(rank), num_lanes), dtype=np.int64)
     for c, shown in enumerate(folded.lanes):
         own = of_group == c
-        variant[:, own, : len(shown)] = known.variant[:, rank[own], folded.groups[c]][:, :, shown]
+        lanes = np.resize(
+            shown, num_lanes
+        )  # what is beyond the last computes as the first ones, and holds nobody up
+        variant[:, own] = known.variant[:, rank[own], folded.groups[c]][:, :, lanes]
     return {name: getattr(known, name) for name in ("instants", "fixed_s", "routed_s")} | {"variant": variant}
 
 

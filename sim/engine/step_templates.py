@@ -289,8 +289,8 @@ def can_fill(flow: Ints, resource: Ints, line: Floats, place: Ints, capacity: Fl
     can = np.ones(len(capacity), dtype=bool)
     if not len(flow):
         return can
-    with np.errstate(divide="ignore"):
-        slowness = line / capacity[resource]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slowness = np.where(line > 0, line / capacity[resource], 0.0)
     slowest = np.zeros(int(flow.max()) + 1)
     np.maximum.at(slowest, flow, slowness)
     binds = np.flatnonzero((slowness >= slowest[flow] / _FITS) & (line > 0))
