@@ -127,8 +127,8 @@ def _check(file: str) -> str:
     if "gpu" in tree:
         from sim.cluster.hardware import load_hardware
 
-        load_hardware(path)
-        return "hardware profile"
+        unread = ", ".join(load_hardware(path).unread)
+        return "hardware profile" + (f"; no kind of workload reads {unread}" if unread else "")
     if "attention" in tree or "hidden" in tree:
         from sim.workload.model import load_model
 

@@ -54,6 +54,8 @@ class Datasheet:
     chip: ChipNumbers
     verdicts: tuple[Verdict, ...]
     note: str
+    unread: tuple[str, ...]
+    """Figures that move no metric of any kind of workload, each with what reads it."""
 
     @property
     def differences(self) -> tuple[ParameterRow, ...]:
@@ -84,6 +86,7 @@ def describe(hardware: Hardware, reference: Hardware | None = None) -> Datasheet
         chip=export_rules.chip_numbers(hardware),
         verdicts=export_rules.verdicts(hardware),
         note=export_rules.NOTE,
+        unread=hardware.unread,
     )
 
 

@@ -17,7 +17,7 @@ Kinds (Table 3 and section 5 of the ISCA'25 DeepSeek-V3 paper, arXiv 2505.09343)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,24 +43,6 @@ class Fabric:
     routing: Routing = "adaptive"
     oversubscription: float = 1.0
     nodes_per_leaf: int = 32
-
-
-@dataclass(frozen=True, slots=True)
-class LinkFault:
-    """A NIC (or a whole rail, where `node` is None) at another rate; 0 bytes/s is dead."""
-
-    nic_idx: int
-    bandwidth_bytes_per_s: float
-    node: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GpuFault:
-    """A GPU (or all of a node, where `gpu` is None) whose clock is a part of what it should be [fraction]."""
-
-    node: int
-    clock_fraction: float
-    gpu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +92,6 @@ def node_graph(
     num_nodes: int,
     gpus_per_node: int,
     fabric: Fabric,
-    faults: Sequence[LinkFault],
 ) -> nx.DiGraph[str]:
     """Draw the graph of nodes and their fabric.
 
@@ -119,7 +100,6 @@ def node_graph(
     hardware : Hardware
     num_nodes, gpus_per_node : int [count]
     fabric : Fabric
-    faults : sequence of LinkFault
 
     Returns
     -------
@@ -136,7 +116,7 @@ def node_graph(
     )
     _add_nodes(graph, hardware, num_nodes, gpus_per_node)
     if hardware.nic is not None and fabric.kind != "scale_up":
-        _add_nics(graph, hardware, num_nodes, gpus_per_node, faults)
+        _add_nics(graph, hardware, num_nodes, gpus_per_node)
         _FABRICS[fabric.kind](graph, hardware, num_nodes, gpus_per_node, fabric)
     elif num_nodes > 1:
         raise InfeasibleError(f"{hardware.name} has no NIC, so {num_nodes} nodes cannot reach each other")
@@ -204,17 +184,13 @@ def _add_nics(
     hardware: Hardware,
     num_nodes: int,
     gpus_per_node: int,
-    faults: Sequence[LinkFault],
 ) -> None:
     assert hardware.nic is not None
     healthy = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
-    rate = np.full((num_nodes, gpus_per_node), healthy)
-    for fault in faults:
-        rate[slice(None) if fault.node is None else fault.node, fault.nic_idx] = fault.bandwidth_bytes_per_s
     for node in range(num_nodes):
         for i in range(gpus_per_node):
             gpu, nic = f"node{node}/gpu{i}", f"node{node}/nic{i}"
-            graph.add_node(nic, kind="nic", node=node, rail=i, rate=float(rate[node, i]))
+            graph.add_node(nic, kind="nic", node=node, rail=i, rate=healthy)
             if hardware.gpu.pcie is not None:
                 pcie = hardware.gpu.pcie.bandwidth_bytes_per_s
                 _duplex(graph, gpu, nic, pcie, "pcie", f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")

@@ -12,11 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sim import documents
+from sim import documents, units
 from sim.cluster import parameters as p
 from sim.descriptions import Description
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
+
+UNREAD = {
+    "gpu.dense_flops.fp64": "export rules alone",
+    "gpu.dense_flops.int8": "export rules alone",
+    "gpu.dense_flops.fp4": "export rules alone",
+    "gpu.die_area": "export rules alone",
+    "gpu.l2.capacity": "nothing: caches are not modelled",
+    "fabric.switch_ports": "a check of nodes_per_leaf alone",
+}
+"""Figures of a profile that no kind of workload reads, and what does."""
 
 FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
 
@@ -171,6 +181,11 @@ class Hardware(p.SourcedFile):
     cost: Cost | None = None
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        """Its figures that no kind of workload reads, each with what does."""
+        return tuple(f"{row.path} ({UNREAD[row.path]})" for row in self.parameters if row.path in UNREAD)
+
+    @property
     def gpu_hour_usd(self) -> float | None:
         """Rent of one GPU for an hour [USD]; None where the profile has none."""
         return self.cost.gpu_hour_usd if self.cost else None
@@ -232,4 +247,10 @@ def load_hardware(
     if nodes > ports:
         at = ("fabric", "nodes_per_leaf")
         raise InputError(document.problem(at, str(nodes), f"at most {ports} (switch_ports)"))
+    same_s, cross_s = hardware.fabric.same_leaf_latency_s, hardware.fabric.cross_leaf_latency_s
+    if same_s > cross_s:
+        wanted = (
+            f"at most {units.show(cross_s, 's')} (cross_leaf_latency): a path across leaves is no shorter"
+        )
+        raise InputError(document.problem(("fabric", "same_leaf_latency"), units.show(same_s, "s"), wanted))
     return hardware

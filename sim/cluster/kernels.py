@@ -7,6 +7,7 @@ way that bytes travel (`schedule.collectives.KINDS`). Its efficiencies are fract
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from sim import documents
 from sim.cluster import parameters as p
+from sim.cluster.hardware import list_hardware, load_hardware
 from sim.descriptions import Description
 from sim.documents import Document
 from sim.errors import Mark
@@ -142,7 +144,7 @@ class Kernel(p.SourcedFile):
         return self.beside_compute_slowdown[direction] if self.beside_compute_slowdown else 1.0
 
     def fixed_s(self, direction: str, *, uses_nic: bool, num_nodes: float, num_remote_peers: int) -> float:
-        """Fixed time of one collective [s]: base + doublings of nodes x growth + remote peers x cost."""
+        """Fixed time of one collective where it was measured [s]: base + doublings of nodes x growth + remote peers x cost."""
         latency = self.latency_s
         if not uses_nic:
             return latency.single_node[direction]
@@ -152,6 +154,22 @@ class Kernel(p.SourcedFile):
         if latency.per_remote_peer:
             time_s += latency.per_remote_peer[direction] * num_remote_peers
         return time_s
+
+    def beyond_s(self, scale_up_latency_s: float, same_leaf_latency_s: float, *, uses_nic: bool) -> float:
+        """Latencies of a part's links beyond those that the fixed times hold, of the part that they were measured on [s].
+
+        A generation that does not say so was measured on the H800, whose latencies most profiles share.
+        """
+        known = self.measured_on in list_hardware()
+        scale_up_s, same_leaf_s = _measured_latencies_s(str(self.measured_on) if known else "h800")
+        return scale_up_latency_s - scale_up_s + (same_leaf_latency_s - same_leaf_s) * uses_nic
+
+
+@functools.cache
+def _measured_latencies_s(name: str) -> tuple[float, float]:
+    """Latency of scale-up, and of a path within a leaf, of the part that a kernel was measured on [s]."""
+    hardware = load_hardware(name)
+    return hardware.gpu.scale_up.latency_s, hardware.fabric.same_leaf_latency_s
 
 
 def list_kernels() -> tuple[str, ...]:

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster import fabrics
-from sim.cluster.fabrics import NONE, Fabric, FabricKind, GpuFault, LeafSpine, LinkFault, Routing
+from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, Routing
+from sim.cluster.faults import Fault, Window, lowered
 
 if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware
 
 __all__ = [
-    "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Floats", "GpuFault", "Ints", "LeafSpine", "LinkFault", "Routing",
+    "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Fault", "Floats", "Ints", "LeafSpine", "Routing",
     "build", "build_leaf_spine", "compile_cluster",
 ]  # fmt: skip
 
@@ -62,6 +63,23 @@ class Cluster:
     planes_joined: bool  # whether cables lead from one rail to another
     same_leaf_latency_s: float
     cross_leaf_latency_s: float
+    scale_up_latency_s: float
+    windows: tuple[Window, ...] = ()  # faults between two instants
+
+    @property
+    def instants(self) -> Floats:
+        """Instants at which capacities change, rising [s]."""
+        ends = {end for window in self.windows for end in (window.from_s, window.until_s)}
+        return np.array(sorted(end for end in ends if 0.0 < end < np.inf))
+
+    def capacity_at(self, time_s: float) -> Floats:
+        """Capacities from an instant on, until the next of `instants`, [num_resources]."""
+        capacity = self.capacity
+        for window in self.windows:
+            if window.from_s <= time_s < window.until_s:
+                capacity = capacity.copy()
+                capacity[window.rows] = np.minimum(capacity[window.rows], window.capacity)
+        return capacity
 
     @property
     def num_gpus(self) -> int:
@@ -69,17 +87,23 @@ class Cluster:
         return self.num_nodes * self.gpus_per_node
 
     @property
+    def nic_rate(self) -> Floats:
+        """Rate of each GPU's NIC in its slower direction, 0 without a NIC, [num_gpus] [bytes/s]."""
+        usable = (self.nic_tx >= 0) & (self.nic_rx >= 0)
+        slower = np.minimum(self.capacity[self.nic_tx], self.capacity[self.nic_rx])
+        return np.asarray(np.where(usable, slower, 0.0))
+
+    @property
     def nic_alive(self) -> npt.NDArray[np.bool_]:
         """True for GPUs whose NIC has any bandwidth, [num_gpus]."""
-        usable = (self.nic_tx >= 0) & (self.nic_rx >= 0)
-        return np.asarray(usable & (self.capacity[self.nic_tx] > 0) & (self.capacity[self.nic_rx] > 0))
+        return np.asarray(self.nic_rate > 0)
 
     def row(self, name: str) -> int:
         """The row of a resource by its name, e.g. `node3/gpu5/scale_up/egress`."""
         return self.names.index(name)
 
 
-def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[LinkFault] = ()) -> Cluster:
+def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[Fault] = ()) -> Cluster:
     """Cable nodes of some hardware with a fabric.
 
     Parameters
@@ -88,8 +112,8 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[L
     num_nodes : int [count]
         Nodes, each one scale-up domain of the hardware.
     fabric : Fabric
-    faults : sequence of LinkFault
-        NICs or rails at another rate; of two faults of one NIC the later counts.
+    faults : sequence of Fault
+        Nodes are those of the hardware, whatever joins their GPUs.
 
     Returns
     -------
@@ -117,21 +141,28 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[L
     gpus_per_node = hardware.gpu.scale_up.domain
     if fabric.kind == "scale_up":
         num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
-    return compile_cluster(
-        fabrics.node_graph(hardware, num_nodes, gpus_per_node, fabric, faults),
+    healthy = compile_cluster(
+        fabrics.node_graph(hardware, num_nodes, gpus_per_node, fabric),
         num_nodes,
         gpus_per_node,
         fabric,
-        latencies_s=(hardware.fabric.same_leaf_latency_s, hardware.fabric.cross_leaf_latency_s),
+        latencies_s=(
+            hardware.fabric.same_leaf_latency_s,
+            hardware.fabric.cross_leaf_latency_s,
+            hardware.gpu.scale_up.latency_s,
+        ),
     )
+    return lowered(healthy, faults, hardware.gpu.scale_up.domain) if faults else healthy
 
 
-def build_leaf_spine(spec: LeafSpine) -> Cluster:
+def build_leaf_spine(spec: LeafSpine, faults: Sequence[Fault] = ()) -> Cluster:
     """Cable bare hosts to leaves, and leaves to spines.
 
     Parameters
     ----------
     spec : LeafSpine
+    faults : sequence of Fault
+        Of nodes, which are hosts, leaves and links.
 
     Returns
     -------
@@ -139,9 +170,9 @@ def build_leaf_spine(spec: LeafSpine) -> Cluster:
         A host counts as a node with one NIC and nothing else.
     """
     fabric = Fabric(kind="rail_optimized", routing=spec.routing, nodes_per_leaf=spec.hosts_per_leaf)
-    return compile_cluster(
-        fabrics.host_graph(spec), spec.hosts, 1, fabric, latencies_s=(0.0, 0.0), prefix="host"
-    )
+    graph = fabrics.host_graph(spec)
+    healthy = compile_cluster(graph, spec.hosts, 1, fabric, latencies_s=(0.0, 0.0, 0.0), prefix="host")
+    return lowered(healthy, faults, 1) if faults else healthy
 
 
 def compile_cluster(
@@ -149,7 +180,7 @@ def compile_cluster(
     num_nodes: int,
     gpus_per_node: int,
     fabric: Fabric,
-    latencies_s: tuple[float, float],
+    latencies_s: tuple[float, float, float],
     prefix: str = "node",
 ) -> Cluster:
     """Read a graph once into arrays; edges of one `resource` add their capacities.
@@ -160,8 +191,8 @@ def compile_cluster(
         As `fabrics.node_graph` and `fabrics.host_graph` make it.
     num_nodes, gpus_per_node : int [count]
     fabric : Fabric
-    latencies_s : (float, float) [s]
-        Within a leaf, and across leaves.
+    latencies_s : (float, float, float) [s]
+        Within a leaf, across leaves, and over scale-up.
     prefix : str
         `node` for nodes of GPUs, `host` for bare hosts.
 
@@ -218,6 +249,7 @@ def compile_cluster(
         planes_joined=fabric.kind not in ("multi_plane", "rail_only"),
         same_leaf_latency_s=latencies_s[0],
         cross_leaf_latency_s=latencies_s[1],
+        scale_up_latency_s=latencies_s[2],
     )
 
 

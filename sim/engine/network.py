@@ -6,7 +6,8 @@ resource form an island; islands are solved apart.
 
 Why this way: an island runs ahead to the end of its next batch in one compiled call, as if nothing would disturb it,
 and wakes the network there. A newcomer that shares a resource takes it back to its last checkpoint, lets it run up to
-the present, and joins it. Undisturbed collectives, the common case, then cost one call; disturbed ones at most two.
+the present, and joins it. Undisturbed collectives, the common case, then cost one call; disturbed ones at most two. Where
+capacities change, as faults come and go, every island stops and goes on at the new rates.
 """
 
 from __future__ import annotations
@@ -112,7 +113,11 @@ class Network:
             return batch.done.succeed(batch.finish_s)
         number = len(self._batches) - 1
         new = island(
-            flows, self.cluster.capacity, self.env.now, gather_fraction=gather_fraction, number=number
+            flows,
+            self.cluster.capacity_at(self.env.now),
+            self.env.now,
+            gather_fraction=gather_fraction,
+            number=number,
         )
         if not self._arrivals:
             admit = self.env.event()
@@ -148,7 +153,11 @@ class Network:
             self._run(runner)
 
     def _run(self, runner: _Runner) -> None:
-        if runner.run_ahead(np.inf) is Stop.STUCK:
+        state, cluster = runner.island, self.cluster
+        if cluster.windows:
+            state.capacity = cluster.capacity_at(state.time_s)[state.rows]
+        later = cluster.instants[cluster.instants > state.time_s]
+        if runner.run_ahead(float(later[0]) if len(later) else np.inf) is Stop.STUCK:
             raise InfeasibleError(self._why_stuck(runner.island))
         wake = self.env.timeout(max(runner.island.time_s - self.env.now, 0.0))
         assert wake.callbacks is not None

@@ -59,6 +59,8 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
     ended = step_loop.run.compiled(work, lanes, network.templates, net, plan.blocking)
     if ended == step_transfers.DEAD:
         raise InfeasibleError("bytes of the step wait forever: a link on their way has no capacity")
+    if ended == step_transfers.STUCK and plan.conditions:
+        raise InfeasibleError("the step never ends: a GPU or a link that fails in it does not come back")
     assert ended == step_transfers.DONE, "orders deadlock"
     return _ran(plan, network, work, lanes)
 

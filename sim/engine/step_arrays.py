@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from sim.cluster.topology import Floats, Ints
 from sim.engine import sharing
 from sim.engine.step_network import StepNetwork
 from sim.engine.step_plan import StepPlan
+from sim.engine.step_templates import Folded
 from sim.schedule.operations import KINDS
 from sim.schedule.training import Tasks
 
@@ -104,6 +105,10 @@ class StepLanes(NamedTuple):
     weight: Floats  # [group classes, lanes], share of the group's lanes
     loads: Floats  # see StepPlan
     jitter: Floats
+    instants: Floats  # see Conditions; without, no instant and no variant
+    variant: Ints  # [conditions, num_tracks, lanes]
+    fixed_s: Floats  # [variants, nodes]
+    routed_s: Floats
     ready: Floats  # [num_messages, lanes], when both sides have posted
     arrived: Floats
 
@@ -112,7 +117,9 @@ class Net(NamedTuple):
     """Transfers under way: places of collectives, one a track, then of each kind of message to a track."""
 
     sizes: Ints  # most flows and most entries of a place
-    capacity: Floats
+    capacity: Floats  # now
+    capacities: Floats  # [conditions, num_resources]
+    pending: Ints  # [1], instants still to come
     begun: Floats  # [num_places], nan before
     since: Floats  # when its flows were last brought up to date
     active: npt.NDArray[np.bool_]
@@ -207,6 +214,7 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
         weight=weight,
         loads=plan.loads,
         jitter=plan.jitter,
+        **_conditions(plan, folded, rank, of_group, num_lanes),
         ready=np.zeros((len(messages), num_lanes)),
         arrived=np.zeros((len(messages), num_lanes)),
     )
@@ -214,6 +222,26 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     # Rows of records, whose fields plain Python reads by name too.
     named = {name: getattr(work, name).view(np.recarray) for name in ("tracks", "tasks", "nodes", "messages")}
     return work._replace(**named), whole, net
+
+
+def _conditions(plan: StepPlan, folded: Folded, rank: Ints, of_group: Ints, num_lanes: int) -> dict[str, Any]:
+    """Fields of `StepLanes` that `Conditions` fill in; `rank` and `of_group` are of each track."""
+    known, none = plan.conditions, np.zeros((0, 0))
+    if known is None:
+        return {
+            "instants": none[0:1].ravel(),
+            "variant": np.zeros((0, 0, 0), np.int64),
+            "fixed_s": none,
+            "routed_s": none,
+        }
+    variant = np.zeros((len(known.variant), len(rank), num_lanes), dtype=np.int64)
+    for c, shown in enumerate(folded.lanes):
+        own = of_group == c
+        lanes = np.resize(
+            shown, num_lanes
+        )  # what is beyond the last computes as the first ones, and holds nobody up
+        variant[:, own] = known.variant[:, rank[own], folded.groups[c]][:, :, lanes]
+    return {name: getattr(known, name) for name in ("instants", "fixed_s", "routed_s")} | {"variant": variant}
 
 
 def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]:
@@ -298,13 +326,15 @@ def _net(network: StepNetwork, work: StepWork) -> Net:
     pairs = [(track, template) for track, own in enumerate(work.templates) for template in own.ravel()]
     pairs += [(int(m["place"]), int(m["template"])) for m in work.messages[work.posted]]
     most = np.array([max(num_flows.max(initial=0), 1), max(num_entries.max(initial=0), 1)], dtype=np.int64)
-    near_first, near = _near(pairs, t.resource, t.entry[t.first], num_places, len(t.capacity))
+    near_first, near = _near(pairs, t.resource, t.entry[t.first], num_places, t.capacity.shape[1])
     flows, entries = num_places * int(most[0]), num_places * int(most[1])
-    numbers, counts, member = sharing.scratch(len(t.capacity), entries)
+    numbers, counts, member = sharing.scratch(t.capacity.shape[1], entries)
     when, winner = _timers(num_places)
     return Net(
         sizes=most,
-        capacity=t.capacity,
+        capacity=t.capacity[0].copy(),
+        capacities=t.capacity,
+        pending=np.array([len(t.capacity) - 1], dtype=np.int64),
         begun=np.full(num_places, np.nan),
         since=np.zeros(num_places),
         active=np.zeros(num_places, dtype=np.bool_),

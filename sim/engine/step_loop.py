@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from sim.engine.compiled import frugal
-from sim.engine.step_transfers import DEAD, DONE, STUCK, advance, begin, set_timer, share, write_out
+from sim.engine.step_transfers import DEAD, DONE, STUCK, advance, begin, change, set_timer, share, write_out
 
 # Phases of a track; it begins with the first.
 _ENTERING, _WAITING, _RUNNING, _COMMUNICATING, _ENDED = 0, 1, 2, 3, 4
@@ -63,6 +63,10 @@ def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
             num_woken -= 1
             _go_on(w, x, t, n, woken[num_woken], now, blocking)
         place = n.winner[1]
+        if n.pending[0] > 0 and x.instants[len(x.instants) - n.pending[0]] <= n.when[place]:
+            if change(t, n, x.instants[len(x.instants) - n.pending[0]]) == DEAD:
+                return DEAD
+            continue
         now = n.when[place]
         n.solved[-1] += 1
         if not np.isfinite(now):
@@ -206,11 +210,32 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
         if x.jitter.size > 0:
             factor *= x.jitter[row, j]
         x.exposed[number, j] += (ready[j] - free[j]) + node.exposed_s
-        ready[j] += work * factor + node.exposed_s
+        if x.variant.size > 0:
+            load = x.loads[track.draws, node.layer, microbatch, j] if scaled else 1.0
+            ready[j] = _computed(x, number, track.node, j, ready[j], load, factor) + node.exposed_s
+        else:
+            ready[j] += work * factor + node.exposed_s
         x.compute[number, j] = ready[j]
     if task.keep >= 0:
         w.node_times[1, task.keep + place] = _mean(x, track, ready)
     track.node += 1
+
+
+@frugal
+def _computed(x: Any, number: Any, node: Any, lane: Any, start: Any, load: Any, factor: Any) -> Any:
+    """When a lane has computed a node, as conditions change under it [s]."""
+    k, now, left = 0, start, 1.0
+    while k < len(x.instants) and x.instants[k] <= now:
+        k += 1
+    while left > 0.0:
+        variant = x.variant[k, number, lane]
+        need = (x.fixed_s[variant, node] + x.routed_s[variant, node] * load) * factor
+        if k == len(x.instants) or left * need <= x.instants[k] - now:
+            return now + left * need
+        left -= (x.instants[k] - now) / need
+        now = x.instants[k]
+        k += 1
+    return now
 
 
 @frugal

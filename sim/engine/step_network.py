@@ -37,8 +37,10 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
     apart = lane if plan.loads.size or plan.jitter.size else np.zeros_like(lane)
     own = group if len(plan.loads) > 1 else np.zeros_like(group)
     start = folding.mixed(rank, apart, own, folding.rounded(plan.speed.copy())).ravel()
+    for variant in plan.conditions.variant if plan.conditions else ():
+        start = folding.mixed(start, variant.ravel())
     blocks = (rank * num_groups + group).ravel()
-    resources = folding.mixed(plan.traffic.capacity, plan.traffic.class_idx)
+    resources = folding.mixed(*plan.capacities, plan.traffic.class_idx)
     known = 1
     while True:
         colour, of_resource, of_lane = folding.refine(flows, resources, start, blocks)

@@ -61,6 +61,28 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditions:
+    """Faults that come and go, and those of memory: capacities and compute times from each instant to the next.
+
+    Parameters
+    ----------
+    instants : float, [K] [s]
+        Rising; the first condition holds before all of them.
+    capacity : float, [K + 1, num_resources]
+    variant : int, [K + 1, pipeline ranks, groups, lanes]
+        Place in `fixed_s` and `routed_s`.
+    fixed_s, routed_s : float, [variants, nodes of all programs] [s]
+        As of `Node`; inf where a GPU does not compute.
+    """
+
+    instants: Floats
+    capacity: Floats
+    variant: Ints
+    fixed_s: Floats
+    routed_s: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class StepPlan:
     """Everything that `run_step` needs.
 
@@ -78,6 +100,8 @@ class StepPlan:
         Factors on the times of single launches, taken in turn; empty where all are 1.
     blocking : bool
         True where a rank waits for its sends before its next operation.
+    conditions : Conditions, optional
+        None where capacities and compute times stay as they are.
     """
 
     tasks: Tasks
@@ -88,3 +112,9 @@ class StepPlan:
     loads: Floats = field(default_factory=lambda: np.ones((0, 0, 0, 0)))
     jitter: Floats = field(default_factory=lambda: np.ones((0, 0)))
     blocking: bool = True
+    conditions: Conditions | None = None
+
+    @property
+    def capacities(self) -> Floats:
+        """Capacities of each condition, [conditions, num_resources]."""
+        return self.conditions.capacity if self.conditions else self.traffic.capacity[None]

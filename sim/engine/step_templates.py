@@ -70,7 +70,7 @@ class Templates(NamedTuple):
     party : int
         Lane classes that take part in each flow; of a message, only its sender's, whose number is also its receiver's.
     owner_first, owner_lane : int
-    capacity : float, [num_resource_classes + pumps]
+    capacity : float, [conditions, num_resource_classes + pumps]
     """
 
     first: Ints
@@ -159,17 +159,18 @@ class Writer:
     def __init__(self, plan: StepPlan, folded: Folded, weights: Weights, flows: folding.Cabled) -> None:
         self.plan, self.folded, self.weights, self.flows = plan, folded, weights, flows
         self.class_idx = plan.traffic.class_idx[folded.member]
-        self.capacity = plan.traffic.capacity[folded.member]
-        self.pump = np.full(len(self.capacity), NONE, dtype=np.int64)
+        self.capacity = plan.capacities[:, folded.member]
+        num = len(folded.member)
+        self.pump = np.full(num, NONE, dtype=np.int64)
         nics = np.flatnonzero(self.class_idx == _NIC)
-        self.pump[nics] = len(self.capacity) + np.arange(len(nics))
+        self.pump[nics] = num + np.arange(len(nics))
         self.columns: dict[str, list[Any]] = {
             name: [] for name in ("payload", "latency", "owner", "entries", "resource", "line", "taker", "place", "parties", "party")
         }  # fmt: skip
         self.num_flows: list[int] = [0]  # the first template puts nothing on any link
         self.fixed_s: list[float] = [0.0]
-        self.wire: list[Floats] = [np.zeros(len(self.capacity))]
-        self.used: list[Floats] = [np.zeros(len(self.capacity))]
+        self.wire: list[Floats] = [np.zeros(num)]
+        self.used: list[Floats] = [np.zeros(num)]
         self.owners: dict[tuple[int, ...], int] = {}
 
     def add(self, t: StepTransfer, number: int, slowdown: float | None) -> int:
@@ -184,8 +185,9 @@ class Writer:
         )
         flow = np.repeat(np.arange(len(classes)), w.first[classes + 1] - w.first[classes])
         payload = t.flows.payload_bytes[shown]
-        wire = np.bincount(w.resource[pairs], w.wire[pairs] * payload[flow], len(self.capacity))
-        used = np.bincount(w.resource[pairs], w.line[pairs] * payload[flow], len(self.capacity))
+        num = len(self.pump)
+        wire = np.bincount(w.resource[pairs], w.wire[pairs] * payload[flow], num)
+        used = np.bincount(w.resource[pairs], w.line[pairs] * payload[flow], num)
         resource, line, taker, place = w.resource[pairs], w.line[pairs], w.taker[pairs], w.place[pairs]
         by = 1.0 if slowdown is None else slowdown
         if slowdown is not None:
@@ -240,10 +242,10 @@ class Writer:
             for name, parts in self.columns.items()
         }
         flow = np.repeat(np.arange(len(c["entries"])), c["entries"])
-        capacity = np.concatenate([self.capacity, self.capacity[self.pump != NONE]])
-        kept = np.flatnonzero(
-            can_fill(flow, c["resource"], c["line"], c["place"], capacity)[c["resource"]] & (c["line"] > 0)
-        )
+        capacity = np.concatenate([self.capacity, self.capacity[:, self.pump != NONE]], axis=1)
+        entries = (flow, c["resource"], c["line"], c["place"])
+        could = np.any([can_fill(*entries, now) for now in capacity], axis=0)
+        kept = np.flatnonzero(could[c["resource"]] & (c["line"] > 0))
         lanes = [np.array(owner) for owner in self.owners]
         return Templates(
             first=_offsets(self.num_flows),
@@ -287,8 +289,8 @@ def can_fill(flow: Ints, resource: Ints, line: Floats, place: Ints, capacity: Fl
     can = np.ones(len(capacity), dtype=bool)
     if not len(flow):
         return can
-    with np.errstate(divide="ignore"):
-        slowness = line / capacity[resource]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slowness = np.where(line > 0, line / capacity[resource], 0.0)
     slowest = np.zeros(int(flow.max()) + 1)
     np.maximum.at(slowest, flow, slowness)
     binds = np.flatnonzero((slowness >= slowest[flow] / _FITS) & (line > 0))

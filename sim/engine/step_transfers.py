@@ -72,12 +72,14 @@ def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
                         x.loads[draws, layer, microbatch, t.taker[e]] / load
                     )
     ended = share(t, n, place, now)
-    if ended == DONE and not scaled and n.island[1] < 0:  # nobody shared with it
+    if (
+        ended == DONE and not scaled and n.island[1] < 0 and np.isfinite(n.when[place])
+    ):  # nobody shared with it
         n.alone_s[template] = n.when[place] - now
         for f in range(first, last):
             i = base + f - first
             n.alone_rate[f] = n.rate[i]
-            n.alone_end[f] = 0.0 if n.left[i] <= 0.0 else n.left[i] / n.rate[i]
+            n.alone_end[f] = end_of(n, i, 0.0)
     return ended
 
 
@@ -135,12 +137,55 @@ def _load(x: Any, t: Any, owner: Any, draws: Any, layer: Any, microbatch: Any) -
 
 
 @frugal
+def end_of(n: Any, flow: Any, now: Any) -> Any:
+    """Instant at which a flow ends at the rate that it has; inf where it has none [s]."""
+    if n.left[flow] <= 0.0:
+        return now
+    return now + n.left[flow] / n.rate[flow] if n.rate[flow] > 0.0 else np.inf
+
+
+@frugal
+def change(t: Any, n: Any, at: Any) -> Any:
+    """Go on from an instant at which capacities change: all that is under way shares anew.
+
+    Parameters
+    ----------
+    t, n
+        `Templates` and `Net` of the step.
+    at : float
+        The instant [s].
+
+    Returns
+    -------
+    int
+        `DONE` or `DEAD`.
+    """
+    num_places = len(n.begun)
+    for place in range(num_places):
+        if n.active[place]:
+            if n.lazy[place]:
+                write_out(t, n, place, at)
+            advance(n, place, at)
+    condition = len(n.capacities) - n.pending[0]
+    n.pending[0] -= 1
+    n.solved[-1] += 1
+    for r in range(len(n.capacity)):
+        n.capacity[r] = n.capacities[condition, r]
+    for template in range(len(n.alone_s)):
+        n.alone_s[template] = -1.0
+    for place in range(num_places):
+        if n.active[place] and n.solved[place] < n.solved[-1] and share(t, n, place, at) == DEAD:
+            return DEAD
+    return DONE
+
+
+@frugal
 def advance(n: Any, place: Any, now: Any) -> None:
     """Let the flows of a transfer drain until now at the rates they have."""
     base, since = place * n.sizes[0], n.since[place]
     for f in range(base, base + n.num_flows[place]):
         if np.isnan(n.finish[f]):
-            end = since if n.left[f] <= 0.0 else since + n.left[f] / n.rate[f]
+            end = end_of(n, f, since)
             if end <= now + _TIE * abs(now):
                 n.finish[f] = end
                 n.left_flows[place] -= 1
@@ -205,9 +250,9 @@ def share(t: Any, n: Any, seed: Any, now: Any) -> Any:
         first, last = np.inf, now
         for f in range(base, base + n.num_flows[place]):
             if np.isnan(n.finish[f]):
-                end = now if n.left[f] <= 0.0 else now + n.left[f] / n.rate[f]
+                end = end_of(n, f, now)
                 first, last = min(first, end), max(last, end)
-        if not np.isfinite(last):
+        if not np.isfinite(last) and n.pending[0] == 0:
             return DEAD
         # Alone, no end frees what holds another back. Without open flows `first` is inf, and the transfer ends now.
         set_timer(n, place, last if num == 1 else min(first, last))

@@ -130,7 +130,6 @@ class PassPlan:
     def group(self) -> int:
         """Index of the EP group that is run: the one with faults, where one has any."""
         faulty = [fault.node for fault in self.scenario.faults if fault.node is not None]
-        faulty += [fault.node for fault in self.scenario.gpu_faults]
         return faulty[0] // self.num_nodes if faulty else 0
 
     @cached_property

@@ -9,7 +9,7 @@ import numpy as np
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Cluster
 from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
-from sim.runs.step_traffic import Place, ring
+from sim.runs.step_traffic import Place, require_alive, ring
 from sim.schedule.programs import Node
 from sim.schedule.reductions import HeldParameters, Links, Phase, phases, update_s
 from sim.schedule.training import PipelineTask, tasks_from_rows
@@ -59,6 +59,7 @@ def reducing_plan(
         )
         rows.append([PipelineTask("W", program, -1, 0, False, (), ())])
     traffic = Traffic(cluster.capacity, cluster.class_idx, collectives, {})
+    require_alive(cluster, traffic)
     speed = np.ones((place.num_ranks, place.num_groups, place.lanes))
     return StepPlan(tasks_from_rows(rows), traffic, place.num_groups, place.lanes, speed)
 

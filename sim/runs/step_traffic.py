@@ -14,6 +14,7 @@ import numpy as np
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import Cluster, Ints
 from sim.engine.step_plan import GroupCollective, Traffic
+from sim.errors import InfeasibleError
 from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 from sim.schedule.owners import owners
@@ -102,7 +103,22 @@ def traffic_of(
         ]
         for source, target in sorted(pairs)
     }
-    return Traffic(cluster.capacity, cluster.class_idx, by_group, sends)
+    traffic = Traffic(cluster.capacity, cluster.class_idx, by_group, sends)
+    require_alive(cluster, traffic)
+    return traffic
+
+
+def require_alive(cluster: Cluster, traffic: Traffic) -> None:
+    """Raise `InfeasibleError` where bytes would wait for a resource that is dead for the whole run, which is named."""
+    used = [c.flows for rank in traffic.collectives for group in rank for c in group.values()]
+    used += [flows for groups in traffic.sends.values() for flows in groups]
+    rows = np.unique(
+        np.concatenate([flows.resource[flows.line > 0] for flows in used] or [np.zeros(0, np.int32)])
+    )
+    dead = rows[cluster.capacity[rows] <= 0]
+    if len(dead):
+        names = ", ".join(cluster.names[row] for row in dead[:8])
+        raise InfeasibleError(f"bytes of the step wait forever: no capacity in {names}")
 
 
 def _collective(collective: Collective, slowdown: float, loaded: bool) -> GroupCollective:

@@ -17,13 +17,16 @@ from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Floats
+from sim.cost.measured import MeasuredProfile
 from sim.cost.memory import RankMemory, require_fit
 from sim.engine import fluid
 from sim.engine.step import StepRun, run_step
-from sim.engine.step_plan import StepPlan
+from sim.engine.step_plan import Conditions, StepPlan
+from sim.errors import InfeasibleError
 from sim.runs import kernel_list, step_traffic, training_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
+from sim.runs.step_conditions import Slowed, conditions_of, named_failure, slowed_layers, slowed_update
 from sim.runs.step_parts import (
     ACTIVATION_BYTES,
     inside_layers_s,
@@ -41,7 +44,7 @@ from sim.schedule.collectives import Collective
 from sim.schedule.operations import Pipeline
 from sim.schedule.reductions import Links
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
-from sim.schedule.training import StageTimes, tasks
+from sim.schedule.training import StageTimes, Tasks, tasks
 from sim.workload import skew
 from sim.workload.model import Model
 from sim.workload.stages import Stage, held_parameters, stages
@@ -76,8 +79,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     plan = step.plan
     on = f"{step.work.layout.num_ranks} GPUs"
     progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {on}")
-    ran = run_step(plan, keep_tasks=_TASKS_KEPT)
-    reduced = run_step(step.reducing, keep_tasks=1)
+    ran, reduced = step.ran(keep_tasks=(_TASKS_KEPT, 1))
     metrics = step.metrics(ran, reduced)
     timeline = training_metrics.timeline(ran.records, metrics["step_time_s"])
     return {
@@ -209,17 +211,20 @@ class Step:
     @cached_property
     def times(self) -> tuple[StageTimes, ...]:
         """Compute times of every stage's layers."""
+        return self._times(self.hardware, self.work.measured)
+
+    def _times(self, hardware: Hardware, measured: MeasuredProfile | None) -> tuple[StageTimes, ...]:
         work = self.work
         return stage_times(
             self.chunk_work,
             self.stages,
-            self.hardware,
+            hardware,
             work.kernel,
             comm_sms=work.comm_sms if work.spec.overlap else 0,
             generation=work.spec.gemm_generation,
             exposed_s=inside_layers_s(work, self.model, self.links),
             recompute=work.spec.recompute,
-            measured=work.measured,
+            measured=measured,
         )
 
     @cached_property
@@ -254,12 +259,47 @@ class Step:
             : work.layout.num_ranks
         ].reshape(shape)
         return StepPlan(
-            steps, traffic, place.num_groups, place.lanes, speed, loads=draws.loads, jitter=draws.jitter
+            steps,
+            traffic,
+            place.num_groups,
+            place.lanes,
+            speed,
+            loads=draws.loads,
+            jitter=draws.jitter,
+            conditions=self._conditions(steps, self._slowed),
         )
+
+    def _conditions(self, steps: Tasks, slowed: Slowed, begin_s: float = 0.0) -> Conditions | None:
+        shape = (self.place.num_ranks, self.place.num_groups, self.place.lanes)
+        domain = self.hardware.gpu.scale_up.domain
+        return conditions_of(self.scenario.faults, self.cluster, steps, shape, domain, slowed, begin_s)
+
+    def _slowed(self, clock: float, memory: float) -> Callable[[Any], tuple[float, float]]:
+        """Times of nodes on a GPU whose clock and memory have a fraction of their rates."""
+        modelled = self._times(self.hardware, None)
+        gpu = self.hardware.gpu
+        hbm = replace(gpu.hbm, bandwidth_bytes_per_s=gpu.hbm.bandwidth_bytes_per_s * memory)
+        slow = replace(self.hardware, gpu=replace(gpu, hbm=hbm))
+        return slowed_layers(self.times, modelled, self._times(slow, None), clock)
 
     def run(self) -> dict[str, Any]:
         """Run it for its metrics alone, without a timeline."""
-        return self.metrics(run_step(self.plan), run_step(self.reducing))
+        return self.metrics(*self.ran())
+
+    def ran(self, *, keep_tasks: tuple[int, int] = (0, 0)) -> tuple[StepRun, StepRun]:
+        """The step and its reductions as they ran. Raises `InfeasibleError` where a part fails in it for good, which is named."""
+        try:
+            ran = run_step(self.plan, keep_tasks=keep_tasks[0])
+            return ran, run_step(self.reducing_after(ran), keep_tasks=keep_tasks[1])
+        except InfeasibleError as error:
+            raise named_failure(error, self.scenario.faults) from None
+
+    def reducing_after(self, ran: StepRun) -> StepPlan:
+        """`reducing` as it meets the faults that there are when a step has ended."""
+        plan = self.reducing
+        begin_s = max(float(np.max(record.end_s)) for record in ran.records)
+
+        return replace(plan, conditions=self._conditions(plan.tasks, slowed_update, begin_s))
 
     @cached_property
     def reducing(self) -> StepPlan:

@@ -123,5 +123,7 @@ RESOLVER = Resolver(
     {"all_to_all": AllToAllSpec},
     all_to_all_of,
     needs_model=lambda spec: spec.bytes_per_rank is None,
+    faults=("bandwidth", "scale_up", "hbm"),
+    windows=True,
     count=_count,
 )

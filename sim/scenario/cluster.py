@@ -1,8 +1,7 @@
-"""The cluster branch of a scenario: hardware with its overrides, fabric, faults."""
+"""The cluster branch of a scenario: hardware with its overrides, and fabric."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
@@ -13,8 +12,9 @@ from sim.cluster.hardware import Hardware, load_hardware
 from sim.documents import Document
 from sim.errors import Problem
 from sim.scenario.draft import catch
-from sim.scenario.values import Branch, Index, Machines, Number, Whole
-from sim.schemas import Bytes, Duration, Fraction, Rate, written
+from sim.scenario.faults import FaultSpec
+from sim.scenario.values import Branch, Machines, Number, Whole
+from sim.schemas import Bytes, Duration, Rate, written
 from sim.units import UnitError
 
 
@@ -24,7 +24,6 @@ def cluster_of(
     Hardware | None,
     int,
     topology.Fabric | topology.LeafSpine | None,
-    tuple[topology.LinkFault | topology.GpuFault, ...],
 ]:
     """Resolve the cluster branch of a scenario.
 
@@ -42,7 +41,6 @@ def cluster_of(
     num_nodes : int [count]
         Hosts of a bare fabric.
     fabric : Fabric, LeafSpine or None
-    faults : tuple of LinkFault and GpuFault
     """
     at = ("cluster",)
     if isinstance(cluster.fabric, LeafSpineSpec):
@@ -52,10 +50,10 @@ def cluster_of(
                     at, "hardware next to leaf_spine", "a bare fabric without hardware and nodes"
                 )
             )
-        return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, problems), ()
+        return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, problems)
     if cluster.hardware is None:
         problems.append(document.problem(at, "nothing", "the key 'hardware', or a fabric of kind leaf_spine"))
-        return None, 0, None, ()
+        return None, 0, None
     if cluster.nodes is None:
         problems.append(
             document.problem(
@@ -66,7 +64,7 @@ def cluster_of(
     mark = document.mark((*at, "hardware"))
     hardware = catch(problems, lambda: load_hardware(name, override, near=document.folder, mark=mark))
     if hardware is None or cluster.nodes is None:
-        return hardware, 0, None, ()
+        return hardware, 0, None
     asked = cluster.fabric or FabricSpec()
     fabric = topology.Fabric(
         kind=asked.kind or hardware.fabric.kind,
@@ -74,7 +72,7 @@ def cluster_of(
         oversubscription=asked.oversubscription,
         nodes_per_leaf=asked.nodes_per_leaf or hardware.fabric.nodes_per_leaf,
     )
-    return hardware, cluster.nodes, fabric, tuple(_faults(document, cluster, hardware, problems))
+    return hardware, cluster.nodes, fabric
 
 
 def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem]) -> topology.LeafSpine:
@@ -107,77 +105,6 @@ def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem
     )
 
 
-def _faults(
-    document: Document, cluster: ClusterSpec, hardware: Hardware, problems: list[Problem]
-) -> Iterator[topology.LinkFault | topology.GpuFault]:
-    """Yield the faults; what is wrong with their keys is added to `problems`."""
-    gpus, nodes = hardware.gpu.scale_up.domain, cluster.nodes or 0
-    healthy = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu if hardware.nic else None
-    seen: dict[tuple[str, int | None, int | None], int] = {}
-    for i, fault in enumerate(cluster.faults):
-        at = ("cluster", "faults", i)
-        named = frozenset(key for key in ("node", "nic", "gpu", "rail") if getattr(fault, key) is not None)
-        does = [key for key in ("bandwidth", "clock") if getattr(fault, key) is not None]
-        if named not in _FAULTY or len(does) != 1 or does[0] not in _FAULTY[named]:
-            wanted = "'bandwidth' of 'node' and 'nic', or of a 'rail' alone; or 'clock' of a 'node', or of 'node' and 'gpu'"
-            problems.append(document.problem(at, "a fault", wanted))
-            continue
-        for key, limit, why in (
-            ("nic", gpus, "GPUs"),
-            ("rail", gpus, "GPUs"),
-            ("gpu", gpus, "GPUs"),
-            ("node", nodes, "nodes"),
-        ):
-            number = getattr(fault, key)
-            if number is not None and number >= limit:
-                whole = "the cluster" if key == "node" else "a node"
-                problems.append(
-                    document.problem((*at, key), str(number), f"0 to {limit - 1}: {whole} has {limit} {why}")
-                )
-        index = fault.gpu if does[0] == "clock" else fault.nic if fault.rail is None else fault.rail
-        what = (does[0], fault.node, index)
-        if what in seen:
-            problems.append(
-                document.problem(
-                    at, "a second fault of the same part", f"one; the first is number {seen[what]}"
-                )
-            )
-        seen.setdefault(what, i)
-        if fault.clock is not None:
-            assert fault.node is not None
-            yield topology.GpuFault(fault.node, fault.clock, fault.gpu)
-            continue
-        rate = _rate(fault.bandwidth, healthy or 0.0)
-        if healthy is None or rate > healthy:
-            wanted = (
-                f"at most {units.show(healthy, 'bytes/s')}, a healthy NIC's"
-                if healthy
-                else "no fault: there is no NIC"
-            )
-            problems.append(
-                document.problem((*at, "bandwidth"), str(document.get((*at, "bandwidth"))), wanted)
-            )
-            continue
-        assert index is not None
-        yield topology.LinkFault(index, rate, fault.node)
-
-
-_FAULTY: dict[frozenset[str], tuple[str, ...]] = {
-    frozenset({"node", "nic"}): ("bandwidth",),
-    frozenset({"rail"}): ("bandwidth",),
-    frozenset({"node"}): ("clock",),
-    frozenset({"node", "gpu"}): ("clock",),
-}
-"""Keys that a fault names -> the key of what is worse than healthy."""
-
-
-def _rate(bandwidth: object, healthy: float) -> float:
-    """A rate, or a part of the healthy one [bytes/s]."""
-    if isinstance(bandwidth, str) and bandwidth.rstrip().endswith("%"):
-        return units.parse(bandwidth, "fraction") * healthy
-    return units.parse(bandwidth, "bytes/s")
-
-
 FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
 
 
@@ -208,36 +135,6 @@ class FabricSpec(Branch):
     oversubscription: Annotated[Number, Field(ge=1e-3, le=1000)] = 1.0
     nodes_per_leaf: Machines | None = None
     """Nodes that one leaf joins; the profile's when left out."""
-
-
-class FaultSpec(Branch):
-    """A part that is worse than it should be, for the whole run."""
-
-    node: Index | None = None
-    nic: Index | None = None
-    """With `node`: one NIC."""
-    gpu: Index | None = None
-    """With `node`: one GPU; a node without it means all of its GPUs."""
-    rail: Index | None = None
-    """This NIC of every node."""
-    bandwidth: str | None = None
-    """Rate of the NIC or rail: 200 Gb/s, or a part of the healthy rate, 50 %; 0 is dead."""
-    clock: Fraction | None = None
-    """Compute clock of the GPU over that of the others."""
-
-    @field_validator("bandwidth", mode="before")
-    @classmethod
-    def _not_negative(cls, value: object) -> object:
-        if value is not None and _rate(value, 1.0) < 0:
-            raise UnitError(f"'{value}'", "a rate of 0 or more")
-        return value
-
-    @field_validator("clock")
-    @classmethod
-    def _some_clock(cls, value: float | None) -> float | None:
-        if value is not None and not 0 < value <= 1:
-            raise UnitError(f"{value:.0%}", "more than 0 %, and at most 100 %")
-        return value
 
 
 def _fabric_tag(value: Any) -> str:

@@ -54,14 +54,13 @@ class Scenario:
     hardware: Hardware | None
     num_nodes: int
     fabric: topology.Fabric | topology.LeafSpine
-    faults: tuple[topology.LinkFault, ...]
+    faults: tuple[topology.Fault, ...]
     model: Model | None
     ep: int
     workload: Workload
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
     settings: tuple[str, ...] = ()  # laid over the file, `key.path=value`
-    gpu_faults: tuple[topology.GpuFault, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -80,16 +79,16 @@ class Scenario:
         return self.num_ranks if joined else self.num_ranks // self.num_nodes
 
     def slowness(self) -> topology.Floats:
-        """Compute time of each GPU over that of a healthy one, [num_ranks]."""
+        """Compute time of each GPU over that of a healthy one, of clocks that are lower for the whole run, [num_ranks]."""
         factor = np.ones(self.num_ranks)
-        by_node = factor.reshape(self.num_nodes, -1)
-        for fault in self.gpu_faults:
-            by_node[fault.node, slice(None) if fault.gpu is None else fault.gpu] /= fault.clock_fraction
+        for fault in self.faults:
+            if fault.quantity == "clock" and fault.lasts:
+                factor[fault.gpus(self.num_ranks, self.num_ranks // self.num_nodes)] /= fault.fraction
         return factor
 
     def cluster(self) -> topology.Cluster:
         """The cabled cluster."""
         if isinstance(self.fabric, topology.LeafSpine):
-            return topology.build_leaf_spine(self.fabric)
+            return topology.build_leaf_spine(self.fabric, self.faults)
         assert self.hardware is not None
         return topology.build(self.hardware, self.num_nodes, self.fabric, self.faults)

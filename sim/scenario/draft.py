@@ -42,7 +42,7 @@ class Draft:
     hardware: Hardware | None = None
     num_nodes: int = 0
     fabric: topology.Fabric | topology.LeafSpine | None = None
-    faults: tuple[topology.LinkFault | topology.GpuFault, ...] = ()
+    faults: tuple[topology.Fault, ...] = ()
     model: Model | None = None
     layout: dict[str, int] = field(default_factory=dict)
     derived: dict[str, int] = field(default_factory=dict)  # keys of the workload that follow from others

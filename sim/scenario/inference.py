@@ -259,4 +259,6 @@ def _count(scenario: Scenario, work: Inference) -> None:
         sizes.require_draws(ep, tokens, draws, scenario.model.num_experts)
 
 
-RESOLVER = Resolver({"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of, computes=True, count=_count)
+RESOLVER = Resolver(
+    {"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of, faults=("bandwidth", "clock"), count=_count
+)

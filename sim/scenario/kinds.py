@@ -24,8 +24,10 @@ class Resolver:
     """It runs a model, on a cluster of GPUs; otherwise a bare fabric will do."""
     needs_model: Callable[[Any], bool] = lambda spec: True
     """True for a specification that cannot do without the model."""
-    computes: bool = False
-    """A GPU at a lower clock makes it slower."""
+    faults: tuple[str, ...] = ("bandwidth",)
+    """Quantities of `cluster.faults` that make it slower."""
+    windows: bool = False
+    """It knows faults of any leaf and link, and such as come and go."""
     count: Callable[[Scenario, Any], None] = lambda scenario, work: None
     """Count what a run of a scenario's workload would build; raises `InfeasibleError` for more than anyone has room for."""
     hints: Callable[[Any], Iterator[str]] = lambda spec: iter(())

@@ -14,11 +14,12 @@ from pydantic import BaseModel
 from sim import metrics, units
 from sim.cluster import topology
 from sim.documents import Document
-from sim.errors import InputError, Problem, nearest
+from sim.errors import InfeasibleError, InputError, Problem, nearest
 from sim.scenario import sizes, specification
 from sim.scenario.cluster import cluster_of
 from sim.scenario.descriptions import Expectation, Scenario
 from sim.scenario.draft import Draft, catch, model_of
+from sim.scenario.faults import faults_of
 from sim.scenario.kinds import resolver
 from sim.scenario.specification import ScenarioSpec
 
@@ -44,9 +45,7 @@ def resolve(document: Document) -> Scenario:
     spec = specification.check(document)
     kind = resolver(spec.workload.kind)
     draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
-    draft.hardware, draft.num_nodes, draft.fabric, draft.faults = cluster_of(
-        document, spec.cluster, draft.problems
-    )
+    draft.hardware, draft.num_nodes, draft.fabric = cluster_of(document, spec.cluster, draft.problems)
     if kind.takes_model:
         if isinstance(draft.fabric, topology.LeafSpine):
             draft.problem(
@@ -54,19 +53,13 @@ def resolve(document: Document) -> Scenario:
             )
         needed = kind.needs_model(spec.workload)
         draft.model = catch(draft.problems, lambda: model_of(document, spec.model, needed=needed))
-    slow = any(isinstance(fault, topology.GpuFault) for fault in draft.faults)
-    if slow and not kind.computes:
-        draft.problem(
-            ("cluster", "faults"),
-            "a slow GPU",
-            f"faults of NICs and rails: {spec.workload.kind} computes nothing",
-        )
     if spec.question is not None and "variants" not in document.tree:  # those that it is of do not carry it
         draft.problem(("question",), "a question of one run", "'variants', which answer it, or no question")
     if draft.problems:
         raise InputError(draft.problems)
     assert draft.fabric is not None
     sizes.require_cluster(draft)
+    draft.faults = faults_of(draft, spec.cluster.faults, kind, spec.workload.kind)
     workload = catch(draft.problems, lambda: kind.resolve(draft, spec.workload))
     expectations = _expectations(document, spec, draft.problems)
     if draft.problems or workload is None:
@@ -83,8 +76,7 @@ def resolve(document: Document) -> Scenario:
         hardware=draft.hardware,
         num_nodes=draft.num_nodes,
         fabric=draft.fabric,
-        faults=tuple(fault for fault in draft.faults if isinstance(fault, topology.LinkFault)),
-        gpu_faults=tuple(fault for fault in draft.faults if isinstance(fault, topology.GpuFault)),
+        faults=draft.faults,
         model=draft.model,
         ep=draft.layout.get("ep", 1),
         workload=workload,
@@ -93,7 +85,15 @@ def resolve(document: Document) -> Scenario:
         settings=document.settings,
     )
     kind.count(scenario, workload)
+    _require_alive(scenario)
     return scenario
+
+
+def _require_alive(scenario: Scenario) -> None:
+    """Raise `InfeasibleError` where the job runs on a GPU that computes nothing, and never will."""
+    for fault in scenario.faults:
+        if fault.quantity in ("clock", "hbm") and fault.fraction == 0.0 and fault.lasts:
+            raise InfeasibleError(f"{fault.part} is dead ({fault.quantity} 0 %), and the job runs on it")
 
 
 def _expectations(document: Document, spec: ScenarioSpec, problems: list[Problem]) -> tuple[Expectation, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sim import limits
+from sim.cluster.faults import QUANTITIES
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
@@ -339,4 +340,6 @@ def _count(scenario: Scenario, work: Training) -> None:
         limits.require(solved, limits.SOLVED_PAIRS, f"{at} x layout.ep {layout.ep:,} squared x 2 directions")
 
 
-RESOLVER = Resolver({"training": TrainingSpec}, training_of, computes=True, count=_count, hints=_hints)
+RESOLVER = Resolver(
+    {"training": TrainingSpec}, training_of, faults=QUANTITIES, windows=True, count=_count, hints=_hints
+)

@@ -17,7 +17,7 @@ What each kind puts on the links, per record (DeepEP csrc/kernels/legacy; NCCL's
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -89,11 +89,14 @@ class Collective:
         return self.num_nodes > 1 or not self.kind.takes_nvlink(self)
 
     def latency_s(self) -> float:
-        """The kernel's fixed time [s]."""
-        peers = len(self.gpus) - len(self.gpus) // self.num_nodes
-        return self.kernel.fixed_s(
-            self.direction, uses_nic=self.uses_nic, num_nodes=self.num_nodes, num_remote_peers=peers
+        """The kernel's fixed time on these links [s]."""
+        c, uses_nic, nodes = self.cluster, self.uses_nic, self.num_nodes
+        peers = len(self.gpus) - len(self.gpus) // nodes
+        time_s = self.kernel.fixed_s(
+            self.direction, uses_nic=uses_nic, num_nodes=nodes, num_remote_peers=peers
         )
+        beyond_s = self.kernel.beyond_s(c.scale_up_latency_s, c.same_leaf_latency_s, uses_nic=uses_nic)
+        return max(0.0, time_s + beyond_s)
 
     def flows(self) -> Flows:
         """Write down the bytes that the kernel puts on the links."""
@@ -119,19 +122,41 @@ class Collective:
         self.cable(columns, c.egress[src], c.ingress[src], wire, efficiency)
         self.cable(columns, c.ingress[dst], c.egress[dst], wire, efficiency)
 
-    def scale_out(self, columns: Columns, leg: paths.Leg, used: Floats) -> Floats:
-        """The NICs and switches of one leg, `used` bytes per payload byte; returns the latency it adds [s]."""
-        c, a, b = self.cluster, leg.via_src, leg.via_dst
+    def scale_out(self, columns: Columns, leg: paths.Leg, src: Ints, dst: Ints, used: Floats) -> Floats:
+        """The way between two nodes, `used` bytes per payload byte; returns the latency of each flow [s], [num_flows].
+
+        Bytes that take a borrowed NIC keep their line time on uplinks which they no longer cross: the kernel's schedule stays, and
+        a dead NIC makes no collective faster. A kernel waits for its last peer: the longest path counts for every flow.
+        """
+        c, a, b = self.cluster, leg.nic_src, leg.nic_dst
         efficiency = self.kernel.nic_efficiency_fraction
+        self.hop(columns, src, leg.via_src, used)
+        self.hop(columns, leg.via_src, a, used)
         self.cable(columns, c.nic_tx[a], c.nic_rx[a], used, efficiency)
         self.cable(columns, c.pcie_tx[a], c.pcie_rx[a], used, efficiency)
-        ends = (b, a) if self.mirrored else (a, b)
-        queue_pairs = max(1, self.comm_sms // 2)
-        for resource, fraction in paths.uplinks(c, *ends, queue_pairs=queue_pairs):
+        crossed, latency = self._uplinks(a, b), paths.extra_latency_s(c, a, b)
+        for resource, fraction in crossed:
             columns.add(resource, used * fraction, used * fraction * HEADERS)
+        if np.any((a != leg.via_src) | (b != dst)):
+            for resource, fraction in self._uplinks(leg.via_src, dst):
+                left = np.all([resource != other for other, _ in crossed] or [used > 0], axis=0)
+                columns.add(np.where(left, resource, NONE), 0.0, used * fraction * HEADERS)
+            through_spine = (c.cross_leaf_latency_s - c.same_leaf_latency_s) * c.planes_joined
+            latency = np.maximum(
+                paths.extra_latency_s(c, leg.via_src, dst), np.maximum(latency, through_spine)
+            )
         self.cable(columns, c.nic_rx[b], c.nic_tx[b], used, efficiency)
         self.cable(columns, c.pcie_rx[b], c.pcie_tx[b], used, efficiency)
-        return np.where(used > 0, paths.extra_latency_s(c, a, b), 0.0)
+        self.hop(columns, b, dst, used)
+        return np.full(len(used), np.where(used > 0, latency, 0.0).max(initial=0.0))
+
+    def _uplinks(self, src: Ints, dst: Ints) -> list[tuple[Ints, Floats]]:
+        ends = (dst, src) if self.mirrored else (src, dst)
+        return list(paths.uplinks(self.cluster, *ends, queue_pairs=max(1, self.comm_sms // 2)))
+
+    def hop(self, columns: Columns, src: Ints, dst: Ints, used: Floats) -> None:
+        """A hop over the scale-up switch for those whose two GPUs are not the same one."""
+        self.scale_up(columns, src, dst, np.where(src != dst, used, 0.0))
 
     def copy(self, columns: Columns, gpu: Ints, copies: Floats) -> None:
         """Time that `copies` records per payload record cost on `gpu`, whose `comm_sms` copy together."""
@@ -156,30 +181,26 @@ def _node_flows(x: Collective) -> Flows:
     count, src = tokens[s, b], x.gpus[s]
     home, node = src // gpn, x.gpus[0] // gpn + b
     remote = home != node
-    same_index = np.where(remote, node * gpn + src % gpn, src)
+    f = np.where(remote, node * gpn + src % gpn, src)  # forwarder
     member = np.full((tokens.shape[1], gpn), NONE)  # [nodes, index] -> rank of the group
     member[x.gpus // gpn - x.gpus[0] // gpn, x.gpus % gpn] = np.arange(len(x.gpus))
     reached = member[b]  # [num_flows, gpn]
     share = np.where(reached >= 0, to_rank[s[:, None], reached] / count[:, None], 0.0)
-    columns, latency = Columns(len(s)), np.zeros(len(s))
-    for leg in _legs_where(x, remote, src, same_index, forward_to_rail=False):
-        a, f, part = leg.via_src, leg.via_dst, leg.fraction
-        x.scale_up(
-            columns, np.where(a != src, src, NONE), np.where(a != src, a, NONE), np.where(a != src, part, 0.0)
-        )
-        latency = np.maximum(latency, x.scale_out(columns, leg, np.where(remote, part, 0.0)))
-        everyone = share.sum(axis=1)
-        others = everyone - share[np.arange(len(s)), f % gpn]
-        efficiency = x.kernel.scale_up_efficiency_fraction[x.direction]
-        x.copy(columns, f, part * everyone)
-        x.memory(columns, f, part * (others if x.mirrored else everyone - others))
-        x.cable(columns, c.egress[f], c.ingress[f], part * others, efficiency)
-        for i in range(gpn):
-            gpu = node * gpn + i
-            taken = np.where(gpu != f, part * share[:, i], 0.0)
-            x.cable(columns, c.ingress[gpu], c.egress[gpu], taken, efficiency)
-            if not x.mirrored:
-                x.memory(columns, gpu, taken)
+    columns = Columns(len(s))
+    leg = _leg(x, remote, src, f, count, forward_to_rail=False)
+    latency = x.scale_out(columns, leg, src, f, np.where(remote, 1.0, 0.0))
+    everyone = share.sum(axis=1)
+    others = everyone - share[np.arange(len(s)), f % gpn]
+    efficiency = x.kernel.scale_up_efficiency_fraction[x.direction]
+    x.copy(columns, f, everyone)
+    x.memory(columns, f, others if x.mirrored else everyone - others)
+    x.cable(columns, c.egress[f], c.ingress[f], others, efficiency)
+    for i in range(gpn):
+        gpu = node * gpn + i
+        taken = np.where(gpu != f, share[:, i], 0.0)
+        x.cable(columns, c.ingress[gpu], c.egress[gpu], taken, efficiency)
+        if not x.mirrored:
+            x.memory(columns, gpu, taken)
     flow, column = np.nonzero(share > 0)
     return columns.pack(
         count * x.record_bytes,
@@ -198,31 +219,18 @@ def _pair_flows(x: Collective) -> Flows:
     s, d = np.nonzero(between)
     src, dst, count = x.gpus[s], x.gpus[d], between[s, d]
     local = (src // gpn == dst // gpn) & x.kind.takes_nvlink(x)
-    columns, latency = Columns(len(s)), np.zeros(len(s))
-    none = np.full(len(s), NONE)
+    columns = Columns(len(s))
     x.copy(columns, src, np.ones(len(s)))
-    x.scale_up(columns, np.where(local, src, none), np.where(local, dst, none), np.where(local, 1.0, 0.0))
+    x.scale_up(columns, src, dst, np.where(local, 1.0, 0.0))
+    leg = _leg(x, ~local, src, dst, count, forward_to_rail=x.kind.forwards_to_rail(x))
     exposed = x.kernel.exposed_fraction(x.direction)
     if exposed and x.uses_nic:
         # The warps that write to scale-up peers also post to the NIC, which waits a part of that time: no bytes, only
         # line time, as long on the NIC as `exposed` of it is on scale-up.
-        nic, efficiency = c.nic_tx[src], x.kernel.scale_up_efficiency_fraction[x.direction]
-        columns.add(
-            np.where(local, nic, NONE),
-            0.0,
-            exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]],
-        )
-    for leg in _legs_where(x, ~local, src, dst, forward_to_rail=x.kind.forwards_to_rail(x)):
-        a, b, part = leg.via_src, leg.via_dst, leg.fraction
-        for hop_from, hop_to in ((src, a), (b, dst)):
-            hops = (hop_from != hop_to) & ~local
-            x.scale_up(
-                columns,
-                np.where(hops, hop_from, NONE),
-                np.where(hops, hop_to, NONE),
-                np.where(hops, part, 0.0),
-            )
-        latency = np.maximum(latency, x.scale_out(columns, leg, np.where(local, 0.0, part)))
+        nic, efficiency = c.nic_tx[leg.lender[src]], x.kernel.scale_up_efficiency_fraction[x.direction]
+        line = exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]]
+        columns.add(np.where(local, nic, NONE), 0.0, line)
+    latency = x.scale_out(columns, leg, src, dst, np.where(local, 0.0, 1.0))
     x.memory(columns, dst, np.ones(len(s)))
     flow = np.arange(len(s))
     return columns.pack(
@@ -234,24 +242,16 @@ def _pair_flows(x: Collective) -> Flows:
     )
 
 
-def _legs_where(
-    x: Collective, remote: np.ndarray, src: Ints, dst: Ints, *, forward_to_rail: bool
-) -> list[paths.Leg]:
-    """`paths.legs` of the remote pairs; the others keep fraction 1 in the first leg and use no NIC."""
-    own = paths.Leg(np.where(remote, 0.0, 1.0), np.where(remote, src, dst), dst)
-    if not remote.any():
-        return [own]
-    whole = []
-    for leg in paths.legs(x.cluster, src[remote], dst[remote], forward_to_rail=forward_to_rail):
-        full = paths.Leg(np.zeros(len(src)), dst.copy(), dst.copy())
-        full.fraction[remote], full.via_src[remote], full.via_dst[remote] = (
-            leg.fraction,
-            leg.via_src,
-            leg.via_dst,
-        )
-        whole.append(full)
-    whole[0].fraction[~remote] = 1.0
-    return whole
+def _leg(
+    x: Collective, away: np.ndarray, src: Ints, dst: Ints, records: Floats, *, forward_to_rail: bool
+) -> paths.Leg:
+    """`paths.leg` of the flows that leave by a NIC; the others start where they end."""
+    own = paths.Leg(dst.copy(), dst.copy(), dst.copy(), np.arange(x.cluster.num_gpus))
+    if not away.any():
+        return own
+    chosen = paths.leg(x.cluster, src[away], dst[away], records[away], forward_to_rail=forward_to_rail)
+    own.via_src[away], own.nic_src[away], own.nic_dst[away] = chosen.via_src, chosen.nic_src, chosen.nic_dst
+    return replace(own, lender=chosen.lender)
 
 
 # --- mean traffic of a rank ----------------------------------------------------------------------------------------

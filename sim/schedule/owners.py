@@ -59,8 +59,12 @@ def owners(collective: Collective, flows: Flows) -> Owners:
     node_of_rank, cluster = collective.routing.node_of_rank, collective.cluster
     rank = np.full(len(cluster.names), NONE)
     rank[(cluster.ingress if dispatch else cluster.egress)[collective.gpus]] = np.arange(num)
+    flow, entry = node_of_rank[flows.party_rank[flows.num_flows + first]], rank[flows.resource]
+    elsewhere = (
+        node_of_rank[entry] != flow[flows.flow_of_entry]
+    )  # a hop to a borrowed NIC, before the bytes leave their node
     return Owners(
-        flow=node_of_rank[flows.party_rank[flows.num_flows + first]],
+        flow=flow,
         ranks=[np.flatnonzero(node_of_rank == node) for node in range(int(node_of_rank.max()) + 1)],
-        entry=rank[flows.resource],
+        entry=np.where(elsewhere, NONE, entry),
     )

@@ -51,7 +51,10 @@ class Links:
             nic_bytes_per_s=peak.nic_bytes_per_s * kernel.nic_efficiency_fraction,
             hbm_bytes_per_s=peak.hbm_bytes_per_s * hardware.gpu.hbm.efficiency_fraction,
             gpus_per_node=peak.gpus_per_node,
-            latency_s=kernel.latency_s.over_nic["dispatch"],
+            latency_s=kernel.latency_s.over_nic["dispatch"]
+            + kernel.beyond_s(
+                hardware.gpu.scale_up.latency_s, hardware.fabric.same_leaf_latency_s, uses_nic=True
+            ),
         )
 
     @classmethod

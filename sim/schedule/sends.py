@@ -46,19 +46,20 @@ def send_flows(cluster: Cluster, kernel: Kernel, src: Ints, dst: Ints, payload_b
     if not near.all():
         away = np.flatnonzero(~near)
         nic = 1.0 / kernel.nic_efficiency_fraction
-        for leg in paths.legs(c, src[away], dst[away]):
-            a, b, part = dst.copy(), dst.copy(), np.zeros(num)
-            a[away], b[away], part[away] = leg.via_src, leg.via_dst, leg.fraction
-            used = part > 0
-            hop(columns, c, src, a, used & (src != a), part, up)
-            columns.add(np.where(used, c.nic_tx[a], NONE), part, part * nic)
-            columns.add(np.where(used, c.pcie_tx[a], NONE), part, part * nic)
-            for resource, fraction in paths.uplinks(c, a, b):
-                columns.add(np.where(used, resource, NONE), part * fraction, part * fraction * HEADERS)
-            columns.add(np.where(used, c.nic_rx[b], NONE), part, part * nic)
-            columns.add(np.where(used, c.pcie_rx[b], NONE), part, part * nic)
-            hop(columns, c, b, dst, used & (b != dst), part, up)
-            latency = np.maximum(latency, np.where(used, paths.extra_latency_s(c, a, b), 0.0))
+        leg = paths.leg(c, src[away], dst[away], np.full(len(away), payload_bytes))
+        via, a, b = dst.copy(), dst.copy(), dst.copy()
+        via[away], a[away], b[away] = leg.via_src, leg.nic_src, leg.nic_dst
+        part = np.where(near, 0.0, 1.0)
+        for first, last in ((src, via), (via, a)):
+            hop(columns, c, first, last, ~near & (first != last), part, up)
+        columns.add(np.where(near, NONE, c.nic_tx[a]), part, part * nic)
+        columns.add(np.where(near, NONE, c.pcie_tx[a]), part, part * nic)
+        for resource, fraction in paths.uplinks(c, a, b):
+            columns.add(np.where(near, NONE, resource), part * fraction, part * fraction * HEADERS)
+        columns.add(np.where(near, NONE, c.nic_rx[b]), part, part * nic)
+        columns.add(np.where(near, NONE, c.pcie_rx[b]), part, part * nic)
+        hop(columns, c, b, dst, ~near & (b != dst), part, up)
+        latency = np.where(near, 0.0, paths.extra_latency_s(c, a, b))
     place = np.arange(num)
     return columns.pack(
         np.full(num, payload_bytes),

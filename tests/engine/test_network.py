@@ -72,8 +72,10 @@ def flows(batches: Sequence[Sent], *, released: bool) -> Flows:
 
 
 def links(capacity: Sequence[float]) -> Any:
+    rates = np.array(capacity, dtype=float)
+    names = tuple(f"link{i}" for i in range(len(rates)))
     return SimpleNamespace(
-        names=tuple(f"link{i}" for i in range(len(capacity))), capacity=np.array(capacity, dtype=float)
+        names=names, capacity=rates, capacity_at=lambda _: rates, windows=(), instants=np.zeros(0)
     )
 
 

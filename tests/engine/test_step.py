@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sim
 from sim.engine.step import run_step
-from sim.engine.step_plan import StepPlan
+from sim.engine.step_plan import Conditions, StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
 from sim.schedule.pipelines import plan
 from sim.schedule.programs import LayerTimes, PhaseTime
@@ -288,6 +288,51 @@ class AnyStep:
         )
 
 
+@st.composite
+def broken(draw: st.DrawFn) -> StepPlan:
+    """Any step, with NICs that are slow or dead for a while, and lanes that compute more slowly."""
+    step = draw(AnyStep.draw())
+    nodes = [node for program, _ in step.tasks.programs for node in program]
+    times = np.array([(node.fixed_s, node.routed_s) for node in nodes]).T.reshape(2, -1)
+    parts = np.array(draw(st.lists(st.sampled_from((1.0, 0.5, 0.0)), min_size=5, max_size=5)))
+    several = st.lists(st.integers(0, 1), min_size=7, max_size=7)
+    capacity = step.traffic.capacity * np.array([np.ones(step.traffic.capacity.shape)] * 3)
+    capacity[1] *= np.resize(parts, len(capacity[1]))
+    variant = np.array(
+        [np.resize(draw(several), step.speed.size).reshape(step.speed.shape) for _ in range(3)]
+    )
+    return replace(
+        step,
+        conditions=Conditions(
+            np.array([0.7, 3.1]), capacity, variant, *np.stack([times, 1.7 * times], axis=1)
+        ),
+    )
+
+
+@settings(max_examples=40)
+@given(step=broken())
+def test_a_folded_step_with_faults_is_the_step_of_every_lane_by_itself(step: StepPlan) -> None:
+    unlike = step.speed * (1 + 1e-11 * np.arange(step.speed.size).reshape(step.speed.shape))
+    assert_same(
+        run_step(step, keep_tasks=2).records, run_step(replace(step, speed=unlike), keep_tasks=2).records
+    )
+
+
+@settings(max_examples=20)
+@given(step=AnyStep.draw())
+def test_conditions_that_change_nothing_change_nothing(step: StepPlan) -> None:
+    nodes = [node for program, _ in step.tasks.programs for node in program]
+    times = np.array([(node.fixed_s, node.routed_s) for node in nodes]).T.reshape(2, 1, -1)
+    capacity, variant = (
+        np.array([step.traffic.capacity] * 3),
+        np.zeros((3, *step.speed.shape), dtype=np.int64),
+    )
+    same = Conditions(np.array([0.7, 3.1]), capacity, variant, *times)
+    assert_same(
+        run_step(replace(step, conditions=same), keep_tasks=2).records, run_step(step, keep_tasks=2).records
+    )
+
+
 @given(step=AnyStep.draw())
 def test_a_folded_step_is_the_step_of_every_lane_by_itself(step: StepPlan) -> None:
     """Speeds that differ in the eleventh digit leave nothing alike; the step is the same to the ninth."""
@@ -329,7 +374,11 @@ print(json.dumps(training.Step.from_scenario(resolve(read(sys.argv[1], sys.argv[
     [
         ["workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"],
         pytest.param(["workload.microbatches=16", "workload.global_batch=null"], marks=pytest.mark.slow),
-        ["cluster.faults=[{node: 3, nic: 1, bandwidth: 100 Gb/s}]", "workload.microbatches=16"],
+        [
+            "cluster.faults=[{node: 3, nic: 1, bandwidth: 100 Gb/s}, {node: 1, nic: 2, bandwidth: 0 %, from: 1 s, until: 2 s}, "
+            "{node: 2, gpu: 1, hbm: 50 %, from: 1.5 s}, {node: 0, clock: 0 %, until: 10 ms}]",
+            "workload.microbatches=16",
+        ],
     ],
 )
 def test_the_loop_is_the_same_compiled_and_as_plain_python(settings: list[str]) -> None:

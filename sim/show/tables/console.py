@@ -183,6 +183,8 @@ def print_sheet(sheet: Datasheet, console: Console) -> None:
     for number, citation in enumerate(sources, start=1):
         console.print(Text(f"[{number}] {citation}", style="dim"))
     _reasons(sheet, console)
+    if sheet.unread:
+        console.print(Text(f"\nRead by no kind of workload: {', '.join(sheet.unread)}"))
     if sheet.achieved:
         console.print(
             Text("\nWhat kernels reach of a link (peak is the datasheet's, of one direction)", style="bold")

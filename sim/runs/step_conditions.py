@@ -1,0 +1,151 @@
+"""Faults of a training step that come and go, and those of memory: what they make of capacities and compute times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+import numpy as np
+
+from sim.cluster.topology import Cluster, Fault, Floats
+from sim.engine.step_plan import Conditions
+from sim.errors import InfeasibleError
+from sim.schedule.programs import LayerTimes, Node
+from sim.schedule.training import StageTimes, Tasks
+
+Slowed = Callable[[float, float], Callable[[Node], tuple[float, float]]]
+"""Of fractions of clock and memory rate, above 0: the fixed and the routed time of each node at them [s]."""
+
+
+def conditions_of(
+    faults: Sequence[Fault],
+    cluster: Cluster,
+    tasks: Tasks,
+    shape: tuple[int, int, int],
+    gpus_per_node: int,
+    slowed: Slowed,
+    begin_s: float = 0.0,
+) -> Conditions | None:
+    """Capacities and compute times of a step from each instant to the next.
+
+    Parameters
+    ----------
+    faults : sequence of Fault
+        Clocks that are lower for the whole run are in the step's speeds already.
+    cluster : Cluster
+        With its faults.
+    tasks : Tasks
+    shape : (pipeline ranks, groups, lanes)
+    gpus_per_node : int [count]
+        Of the nodes that faults count.
+    slowed : function
+    begin_s : float [s]
+        Instant of the run at which the tasks begin.
+
+    Returns
+    -------
+    Conditions or None
+        None where nothing comes and goes, and every memory is healthy.
+    """
+    slow = [
+        fault
+        for fault in faults
+        if fault.quantity == "hbm" or (fault.quantity == "clock" and not fault.lasts)
+    ]
+    instants = sorted(
+        {end for fault in faults for end in (fault.from_s, fault.until_s) if begin_s < end < np.inf}
+    )
+    if not slow and not cluster.windows:
+        return None
+    begins = [begin_s, *instants]
+    rates = np.ones((len(begins), int(np.prod(shape)), 2))  # of clock and memory
+    for fault in slow:
+        whose = fault.gpus(cluster.num_gpus, gpus_per_node)[: rates.shape[1]]
+        for i, begin in enumerate(begins):
+            if fault.from_s <= begin < fault.until_s:
+                own = rates[i, :, int(fault.quantity == "hbm")]
+                own[whose] = np.minimum(own[whose], fault.fraction)
+    pairs, variant = np.unique(rates.reshape(-1, 2), axis=0, return_inverse=True)
+    nodes = [node for program, _ in tasks.programs for node in program]
+    times = np.array([_times(nodes, clock, memory, slowed) for clock, memory in pairs.tolist()])
+    return Conditions(
+        instants=np.array(instants) - begin_s,
+        capacity=np.array([cluster.capacity_at(begin) for begin in begins]),
+        variant=variant.reshape(len(begins), *shape),
+        fixed_s=times[:, 0],
+        routed_s=times[:, 1],
+    )
+
+
+def _times(nodes: Sequence[Node], clock: float, memory: float, slowed: Slowed) -> Floats:
+    """Fixed and routed times of nodes, [2, num_nodes] [s]."""
+    if clock == 0.0 or memory == 0.0:
+        return np.array([[np.inf if time > 0 else 0.0 for time in (n.fixed_s, n.routed_s)] for n in nodes]).T
+    at = slowed(clock, memory)
+    return np.array([at(node) for node in nodes]).reshape(-1, 2).T
+
+
+def named_failure(error: InfeasibleError, faults: Sequence[Fault]) -> InfeasibleError:
+    """An error of a step, with the parts that fail in it for good."""
+    dead = [
+        fault for fault in faults if fault.fraction == 0.0 and np.isinf(fault.until_s) and fault.from_s > 0.0
+    ]
+    names = "; ".join(f"{fault.part} is dead from {fault.from_s:g} s on" for fault in dead)
+    return InfeasibleError(f"{error}: {names}") if names else error
+
+
+def slowed_update(_: float, memory: float) -> Callable[[Node], tuple[float, float]]:
+    """Times of an update, which streams what it reads and writes, whatever the clock; as `Slowed`."""
+    return lambda node: (node.fixed_s / memory, node.routed_s)
+
+
+def slowed_layers(
+    healthy: Sequence[StageTimes], modelled: Sequence[StageTimes], slow: Sequence[StageTimes], clock: float
+) -> Callable[[Node], tuple[float, float]]:
+    """Times of a step's nodes on a GPU with slower memory.
+
+    Parameters
+    ----------
+    healthy : sequence of StageTimes, [num_stages]
+        What the nodes were made of.
+    modelled, slow : sequence of StageTimes, [num_stages]
+        The model's times with the healthy and with the slower memory; they differ from `healthy` where that was measured.
+    clock : float
+        Its clock over a healthy one's; all of its compute slows down by it.
+
+    Returns
+    -------
+    function
+        Of a node, its fixed and its routed time [s].
+    """
+    known: dict[tuple[str, int, float, float], tuple[float, float]] = {}
+    for stages in zip(healthy, modelled, slow, strict=True):
+        for layers in (
+            *zip(*(s.alone for s in stages), strict=True),
+            *zip(*(s.beside for s in stages), strict=True),
+        ):
+            for field, name in _NAMES.items():
+                own, before, after = (getattr(layer, field) for layer in layers)
+                key = (name, layers[0].layer, own.fixed_s, own.routed_s)
+                known[key] = (
+                    _scaled(own.fixed_s, before.fixed_s, after.fixed_s),
+                    _scaled(own.routed_s, before.routed_s, after.routed_s),
+                )
+
+    def times(node: Node) -> tuple[float, float]:
+        key = (node.name, node.layer, node.fixed_s, node.routed_s)
+        fixed_s, routed_s = known.get(key, key[2:])
+        return fixed_s / clock, routed_s / clock
+
+    return times
+
+
+_NAMES = {
+    field.name: f"{field.name.split('_')[0]}({field.name[-1].upper()})"
+    for field in fields(LayerTimes)
+    if field.name[-2:] in ("_f", "_b", "_w")
+}
+
+
+def _scaled(own: float, before: float, after: float) -> float:
+    return own * after / before if before > 0.0 else after
