@@ -56,7 +56,10 @@ def legs(cluster: Cluster, src: Ints, dst: Ints, *, forward_to_rail: bool = Fals
     """
     gpn = cluster.gpus_per_node
     src_node, dst_node, dst_rail = src // gpn, dst // gpn, dst % gpn
-    via = src_node * gpn + dst_rail if forward_to_rail or not cluster.planes_joined else src
+    via = src
+    if forward_to_rail or not cluster.planes_joined:
+        same_rail = src % gpn // cluster.gpus_per_nic == dst_rail // cluster.gpus_per_nic
+        via = np.where(same_rail, src, src_node * gpn + dst_rail)
     alive = cluster.nic_alive
     direct = alive[via] & alive[dst]
     if direct.all():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sim.cluster.hardware import Hardware
-from sim.cluster.topology import Floats
+from sim.cluster.topology import Floats, Ints
 from sim.cost.compute import Dtype
 from sim.cost.deployment import CACHE_BYTES
 from sim.cost.prefill import PrefillBatch
@@ -122,22 +122,27 @@ class PassPlan:
         return 1 if self.is_uniform else min(self.work.spec.drawn_layers, len(self.blocks.layers))
 
     @property
-    def num_nodes(self) -> int:
-        """Nodes that the EP group spans [count]."""
-        return max(1, self.ranks // self.hardware.gpu.scale_up.domain)
-
-    @property
     def group(self) -> int:
         """Index of the EP group that is run: the one with faults, where one has any."""
         faulty = [fault.node for fault in self.scenario.faults if fault.node is not None]
         faulty += [fault.node for fault in self.scenario.gpu_faults]
-        return faulty[0] // self.num_nodes if faulty else 0
+        ranks = (self.scenario.part.rank_of(node) for node in faulty)
+        return next((rank // self.ranks for rank in ranks if rank is not None), 0)
+
+    @property
+    def members(self) -> slice:
+        """Numbers of the EP group's ranks among all."""
+        return slice(self.group * self.ranks, (self.group + 1) * self.ranks)
+
+    @cached_property
+    def gpus(self) -> Ints:
+        """GPU of each rank, [num_ranks]."""
+        return self.scenario.gpus[self.members]
 
     @cached_property
     def slowness(self) -> Floats:
         """Compute time of each rank over that of a healthy GPU, [num_ranks]."""
-        first = self.group * self.ranks
-        return self.scenario.slowness()[first : first + self.ranks]
+        return self.scenario.slowness()[self.members]
 
     def attention_kind(self, layer: int) -> int:
         """Kind of attention of a layer: 0 with a window or chunk (or where all are alike), 1 over the whole context."""

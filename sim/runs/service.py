@@ -79,7 +79,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
         max_batch=most * decode_ep,
         tokens_per_step=per_step,
         cached_fraction=work.spec.cached,
-        transfer_bytes_per_s=links.nic_bytes_per_s,
+        transfer_bytes_per_s=links.nic_bytes_per_s * scenario.hardware.gpus_per_nic,
         transfer_latency_s=links.latency_s,
         policy=work.spec.policy,
     )

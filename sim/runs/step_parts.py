@@ -103,7 +103,8 @@ def step_collectives(
     """
     assert scenario.hardware is not None
     assert isinstance(scenario.fabric, topology.Fabric)
-    nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
+    gpus = scenario.gpus[: work.layout.ep]
+    nodes = int(gpus.max()) // scenario.part.domain + 1
     cluster = topology.build(scenario.hardware, nodes, scenario.fabric)
     formats = {"dispatch": work.spec.dispatch_dtype, "combine": work.spec.combine_dtype}
     return {
@@ -111,7 +112,7 @@ def step_collectives(
             cluster=cluster,
             kernel=work.kernel,
             direction=direction,
-            gpus=np.arange(work.layout.ep),
+            gpus=gpus,
             routing=routing,
             record_bytes=float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k)),
             comm_sms=work.comm_sms,

@@ -32,22 +32,28 @@ class Place:
         Pipeline ranks.
     num_groups, lanes : int [count]
         Groups of each pipeline rank, and GPUs of a group.
+    gpu_of_rank : int, [num_ranks * num_groups * lanes]
     """
 
     num_ranks: int
     num_groups: int
     lanes: int
+    gpu_of_rank: Ints
 
     @classmethod
-    def from_layout(cls, num_gpus: int, pp: int, ep: int) -> Place:
+    def from_layout(cls, gpu_of_rank: Ints, pp: int, ep: int) -> Place:
         """Split GPUs into EP groups; without all-to-alls nothing joins the GPUs of a pipeline rank, and groups are as large as can be."""
-        each = num_gpus // pp
+        each = len(gpu_of_rank) // pp
         lanes = ep if ep > 1 else max(d for d in range(1, min(each, _MOST_LANES) + 1) if each % d == 0)
-        return cls(pp, each // lanes, lanes)
+        return cls(pp, each // lanes, lanes, gpu_of_rank)
+
+    def ranks(self, rank: int, group: int) -> Ints:
+        """Numbers of a group's members among all ranks, [lanes]."""
+        return (rank * self.num_groups + group) * self.lanes + np.arange(self.lanes)
 
     def gpus(self, rank: int, group: int) -> Ints:
         """GPUs of a group, [lanes]."""
-        return (rank * self.num_groups + group) * self.lanes + np.arange(self.lanes)
+        return self.gpu_of_rank[self.ranks(rank, group)]
 
 
 def traffic_of(

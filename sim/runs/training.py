@@ -204,7 +204,7 @@ class Step:
     def place(self) -> Place:
         """GPUs of its ranks."""
         layout = self.work.layout
-        return Place.from_layout(layout.num_ranks, layout.pp, layout.ep)
+        return Place.from_layout(self.scenario.gpus, layout.pp, layout.ep)
 
     @cached_property
     def times(self) -> tuple[StageTimes, ...]:
@@ -250,9 +250,7 @@ class Step:
             seed=self.scenario.seed,
         )
         shape = (place.num_ranks, place.num_groups, place.lanes)
-        speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness()[
-            : work.layout.num_ranks
-        ].reshape(shape)
+        speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness().reshape(shape)
         return StepPlan(
             steps, traffic, place.num_groups, place.lanes, speed, loads=draws.loads, jitter=draws.jitter
         )

@@ -101,8 +101,7 @@ def _ep(draft: Draft) -> int:
         draft.problem((*at, "dp"), str(layout.dp), f"{num_ranks}, the number of ranks, or leave it out")
     ep = layout.ep or num_ranks
     if num_ranks % ep:
-        divisors = ", ".join(str(d) for d in range(1, num_ranks + 1) if num_ranks % d == 0)
-        draft.problem((*at, "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
+        draft.problem((*at, "ep"), str(ep), draft.divisor_wanted(ep))
     elif ep % per_node and per_node % ep:
         draft.problem((*at, "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
     return ep

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from sim import units
-from sim.cluster import topology
+from sim.cluster import parts, topology
 from sim.cluster.hardware import Hardware, load_hardware
 from sim.documents import Document
-from sim.errors import Problem
+from sim.errors import InputError, Problem
 from sim.scenario.draft import catch
-from sim.scenario.values import Branch, Index, Machines, Number, Whole
+from sim.scenario.values import Branch, Count, Index, Machines, Number, Whole
 from sim.schemas import Bytes, Duration, Fraction, Rate, written
 from sim.units import UnitError
 
@@ -52,6 +52,10 @@ def cluster_of(
                     at, "hardware next to leaf_spine", "a bare fabric without hardware and nodes"
                 )
             )
+        for key in ("gpus", "use_nodes"):
+            if key in cluster.model_fields_set:
+                wanted = "no such key next to leaf_spine: a bare fabric has hosts"
+                problems.append(document.problem((*at, key), f"'{key}'", wanted, key=True))
         return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, problems), ()
     if cluster.hardware is None:
         problems.append(document.problem(at, "nothing", "the key 'hardware', or a fabric of kind leaf_spine"))
@@ -75,6 +79,18 @@ def cluster_of(
         nodes_per_leaf=asked.nodes_per_leaf or hardware.fabric.nodes_per_leaf,
     )
     return hardware, cluster.nodes, fabric, tuple(_faults(document, cluster, hardware, problems))
+
+
+def part_in_use(
+    document: Document, cluster: ClusterSpec, num_nodes: int, domain: int, problems: list[Problem]
+) -> parts.ClusterPart | None:
+    """GPUs that the workload takes, of nodes with `domain` each; None where they do not fit, which is added to `problems`."""
+    gpus = None if cluster.gpus == "all" else cluster.gpus
+    try:
+        return parts.part_of(num_nodes, domain, gpus=gpus, use_nodes=cluster.use_nodes)
+    except InputError as error:
+        problems += [document.problem(("cluster", each.key), each.got, each.wanted) for each in error.problems]
+        return None
 
 
 def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem]) -> topology.LeafSpine:
@@ -112,7 +128,7 @@ def _faults(
 ) -> Iterator[topology.LinkFault | topology.GpuFault]:
     """Yield the faults; what is wrong with their keys is added to `problems`."""
     gpus, nodes = hardware.gpu.scale_up.domain, cluster.nodes or 0
-    healthy = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu if hardware.nic else None
+    healthy, nics = hardware.nic_bytes_per_s or None, hardware.nics_per_node
     seen: dict[tuple[str, int | None, int | None], int] = {}
     for i, fault in enumerate(cluster.faults):
         at = ("cluster", "faults", i)
@@ -123,8 +139,8 @@ def _faults(
             problems.append(document.problem(at, "a fault", wanted))
             continue
         for key, limit, why in (
-            ("nic", gpus, "GPUs"),
-            ("rail", gpus, "GPUs"),
+            ("nic", nics, "NICs"),
+            ("rail", nics, "NICs"),
             ("gpu", gpus, "GPUs"),
             ("node", nodes, "nodes"),
         ):
@@ -251,6 +267,10 @@ class ClusterSpec(Branch):
     hardware: str | None = None
     """A profile of `hardware/`, or a path to one."""
     nodes: Whole | None = None
+    gpus: Count | Literal["all"] = "all"
+    """GPUs that the workload takes, equally many on as few nodes as hold them (or on `use_nodes`); the rest idles."""
+    use_nodes: list[Index] | None = None
+    """Nodes that the workload takes, in the order of its ranks; all when left out."""
     override: dict[str, Any] = Field(default_factory=dict)
     """Any value of the profile, as a tree or with dotted keys: {gpu.scale_up.bandwidth: 450 GB/s}."""
     fabric: (

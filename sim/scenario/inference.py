@@ -162,9 +162,9 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         draft.problem((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
     if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
         draft.problem((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
-    groups = {
-        fault.node // max(1, ep // draft.gpus_per_node) for fault in draft.faults if fault.node is not None
-    }
+    assert draft.part is not None
+    faulty = (draft.part.rank_of(fault.node) for fault in draft.faults if fault.node is not None)
+    groups = {rank // ep for rank in faulty if rank is not None}
     if len(groups) > 1:
         wanted = f"faults in one EP group of {ep} GPUs: it is the one that is run, and stands for itself"
         draft.problem(("cluster", "faults"), f"faults in {len(groups)} EP groups", wanted)
@@ -209,8 +209,7 @@ def _layout(draft: Draft) -> Layout | None:
             draft.problem(("layout", key), str(getattr(asked, key)), "1: a deployment has EP, TP and DP only")
     ep, tp = asked.ep or num_ranks, asked.tp or 1
     if num_ranks % ep:
-        divisors = ", ".join(str(d) for d in range(1, num_ranks + 1) if num_ranks % d == 0)
-        draft.problem(("layout", "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
+        draft.problem(("layout", "ep"), str(ep), draft.divisor_wanted(ep))
     elif ep % per_node and per_node % ep:
         draft.problem(("layout", "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
     if tp > per_node or ep % tp or draft.model.attention.num_heads % tp:
@@ -244,9 +243,10 @@ def _count(scenario: Scenario, work: Inference) -> None:
     assert scenario.model is not None
     assert scenario.hardware is not None
     spec, ep = work.spec, work.layout.ep
-    sizes.require_nodes(
-        scenario, max(1, ep // scenario.hardware.gpu.scale_up.domain), "the nodes of layout.ep"
-    )
+    nodes = [*(scenario.gpus[:ep] // scenario.part.domain).tolist()]  # the group's, or that of a fault
+    nodes += [fault.node for fault in scenario.faults if fault.node is not None]
+    nodes += [fault.node for fault in scenario.gpu_faults]
+    sizes.require_nodes(scenario, max(nodes) + 1, "the nodes of layout.ep")
     sizes.require_pairs(1, ep)
     sizes.require_replicas(scenario.model.num_experts, spec.placement.redundant_experts)
     if isinstance(spec, PrefillSpec):

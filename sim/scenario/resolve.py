@@ -16,7 +16,7 @@ from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import InputError, Problem, nearest
 from sim.scenario import sizes, specification
-from sim.scenario.cluster import cluster_of
+from sim.scenario.cluster import cluster_of, part_in_use
 from sim.scenario.descriptions import Expectation, Scenario
 from sim.scenario.draft import Draft, catch, model_of
 from sim.scenario.kinds import resolver
@@ -47,6 +47,9 @@ def resolve(document: Document) -> Scenario:
     draft.hardware, draft.num_nodes, draft.fabric, draft.faults = cluster_of(
         document, spec.cluster, draft.problems
     )
+    if draft.num_nodes > 0:
+        domain = draft.hardware.gpu.scale_up.domain if draft.hardware else 1
+        draft.part = part_in_use(document, spec.cluster, draft.num_nodes, domain, draft.problems)
     if kind.takes_model:
         if isinstance(draft.fabric, topology.LeafSpine):
             draft.problem(
@@ -64,6 +67,7 @@ def resolve(document: Document) -> Scenario:
     if draft.problems:
         raise InputError(draft.problems)
     assert draft.fabric is not None
+    assert draft.part is not None
     sizes.require_cluster(draft)
     workload = catch(draft.problems, lambda: kind.resolve(draft, spec.workload))
     expectations = _expectations(document, spec, draft.problems)
@@ -72,6 +76,9 @@ def resolve(document: Document) -> Scenario:
     resolved = _with_defaults(document.tree, spec)
     if draft.layout:
         resolved["layout"] = draft.layout
+    if draft.part.num_gpus < draft.num_nodes * draft.part.domain:
+        part = {"gpus": draft.part.num_gpus, "use_nodes": list(draft.part.nodes)}
+        resolved["cluster"] = {**resolved["cluster"], **part}
     resolved["workload"] = {**resolved["workload"], **draft.derived}
     scenario = Scenario(
         name=spec.name,
@@ -80,6 +87,7 @@ def resolve(document: Document) -> Scenario:
         fidelity=spec.fidelity,
         hardware=draft.hardware,
         num_nodes=draft.num_nodes,
+        part=draft.part,
         fabric=draft.fabric,
         faults=tuple(fault for fault in draft.faults if isinstance(fault, topology.LinkFault)),
         gpu_faults=tuple(fault for fault in draft.faults if isinstance(fault, topology.GpuFault)),

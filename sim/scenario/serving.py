@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from sim.cluster.kernels import Kernel
-from sim.errors import InputError, Problem
+from sim.documents import Document
+from sim.errors import InputError, Mark, Problem
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, catch, named_file
 from sim.scenario.kinds import Resolver
@@ -146,8 +147,11 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
             draft.problem((*_AT, name, "ep"), str(ep), wanted)
     needed = spec.prefill.instances * spec.prefill.ep + spec.decode.instances * spec.decode.ep
     if needed > draft.num_ranks:
+        assert draft.part is not None
         wanted = f"{-(-needed // per_node)} or more: the instances have {needed} GPUs"
-        draft.problem(("cluster", "nodes"), str(draft.num_nodes), wanted)
+        whole = draft.part.num_gpus == draft.num_nodes * draft.part.domain
+        got = str(draft.num_nodes) if whole else f"{len(draft.part.nodes)} in use, with {per_node} GPUs each"
+        draft.problem(("cluster", "nodes"), got, wanted)
     if not spec.decode.instances and spec.decode.ep != spec.prefill.ep:
         wanted = f"{spec.prefill.ep}, the prefill instances that decode too"
         draft.problem((*_AT, "decode", "ep"), str(spec.decode.ep), wanted)
@@ -164,13 +168,14 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
     asked = _requests(draft, spec)
     prompt = max(2, round(float(asked.prompt_tokens.mean())))
     context = max(2, round(prompt + float(asked.output_tokens.mean()) / 2))
+    first = spec.prefill.instances * spec.prefill.ep if spec.decode.instances else 0
     prefill = catch(
         draft.problems,
-        lambda: _part(draft, "prefill", spec.prefill.ep, spec.prefill.plan, {"prompt_tokens": prompt}),
+        lambda: _part(draft, "prefill", spec.prefill.ep, 0, spec.prefill.plan, {"prompt_tokens": prompt}),
     )
     decode = catch(
         draft.problems,
-        lambda: _part(draft, "decode", spec.decode.ep, spec.decode.plan, {"context_tokens": context}),
+        lambda: _part(draft, "decode", spec.decode.ep, first, spec.decode.plan, {"context_tokens": context}),
     )
     if prefill is None or decode is None:
         raise InputError(draft.problems)
@@ -190,7 +195,22 @@ def _lengths(spec: LengthsSpec) -> users.Lengths:
     return users.Lengths(spec.kind, float(spec.mean), spec.spread, spec.most)
 
 
-def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[str, int]) -> Scenario:
+def _place(draft: Draft, document: Document, first_rank: int, num_ranks: int, mark: Mark) -> None:
+    """Give an instance GPUs: a cluster of its own, or its share of the part that is in use."""
+    part = draft.part
+    assert part is not None
+    if part.num_gpus == draft.num_nodes * part.domain:
+        document.put(("cluster", "nodes"), num_ranks // draft.gpus_per_node, mark)
+        return
+    first = first_rank // part.gpus_per_node
+    nodes = list(part.nodes[first : first + num_ranks // part.gpus_per_node])
+    document.put(("cluster", "use_nodes"), nodes, mark)
+    document.put(("cluster", "gpus"), num_ranks, mark)
+
+
+def _part(
+    draft: Draft, kind: str, ep: int, first_rank: int, plan: dict[str, Any], sizes: dict[str, int]
+) -> Scenario:
     """One pool's instance as a scenario of its own; its problems keep their place in the serving scenario."""
     document = draft.document.copy()
     mark, ep_mark = document.mark((*_AT, kind)), document.mark((*_AT, kind, "ep"))
@@ -207,7 +227,7 @@ def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[st
     for key in ("expect", "variants", "layout"):
         document.tree.pop(key, None)
     document.put(("layout",), {"ep": ep}, ep_mark)
-    document.put(("cluster", "nodes"), ep // draft.gpus_per_node, mark)
+    _place(draft, document, first_rank, ep, mark)
     try:
         return draft.resolve(document)
     except InputError as error:

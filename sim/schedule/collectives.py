@@ -154,11 +154,12 @@ def _node_flows(x: Collective) -> Flows:
     tokens, to_rank = x.routing.tokens_to_node, x.routing.tokens_to_rank
     s, b = np.nonzero(tokens > 0)
     count, src = tokens[s, b], x.gpus[s]
-    home, node = src // gpn, x.gpus[0] // gpn + b
+    first = np.unique(x.routing.node_of_rank, return_index=True)[1]  # rank of each node of the group
+    home, node = src // gpn, x.gpus[first][b] // gpn
     remote = home != node
     same_index = np.where(remote, node * gpn + src % gpn, src)
     member = np.full((tokens.shape[1], gpn), NONE)  # [nodes, index] -> rank of the group
-    member[x.gpus // gpn - x.gpus[0] // gpn, x.gpus % gpn] = np.arange(len(x.gpus))
+    member[x.routing.node_of_rank, x.gpus % gpn] = np.arange(len(x.gpus))
     reached = member[b]  # [num_flows, gpn]
     share = np.where(reached >= 0, to_rank[s[:, None], reached] / count[:, None], 0.0)
     columns, latency = Columns(len(s)), np.zeros(len(s))
@@ -205,12 +206,12 @@ def _pair_flows(x: Collective) -> Flows:
     exposed = x.kernel.exposed_fraction(x.direction)
     if exposed and x.uses_nic:
         # The warps that write to scale-up peers also post to the NIC, which waits a part of that time: no bytes, only
-        # line time, as long on the NIC as `exposed` of it is on scale-up.
+        # line time, as long on the NIC as `exposed` of it is on scale-up, of all its GPUs at once.
         nic, efficiency = c.nic_tx[src], x.kernel.scale_up_efficiency_fraction[x.direction]
         columns.add(
             np.where(local, nic, NONE),
             0.0,
-            exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]],
+            exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]] / c.gpus_per_nic,
         )
     for leg in _legs_where(x, ~local, src, dst, forward_to_rail=x.kind.forwards_to_rail(x)):
         a, b, part = leg.via_src, leg.via_dst, leg.fraction

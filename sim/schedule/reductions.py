@@ -57,10 +57,11 @@ class Links:
     @classmethod
     def peak(cls, hardware: Hardware) -> Links:
         """Rates of the datasheet, without latency."""
-        up, nic = hardware.gpu.scale_up, hardware.nic
+        up = hardware.gpu.scale_up
+        of_gpu = hardware.nic_bytes_per_s / hardware.gpus_per_nic  # while all GPUs of a NIC send
         return cls(
             scale_up_bytes_per_s=up.bandwidth_bytes_per_s,
-            nic_bytes_per_s=nic.bandwidth_bytes_per_s * nic.per_gpu if nic else up.bandwidth_bytes_per_s,
+            nic_bytes_per_s=of_gpu or up.bandwidth_bytes_per_s,
             hbm_bytes_per_s=hardware.gpu.hbm.bandwidth_bytes_per_s,
             gpus_per_node=up.domain,
             latency_s=0.0,
