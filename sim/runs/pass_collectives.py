@@ -124,10 +124,10 @@ def _routing(plan: PassPlan, layer: int, microbatch: int) -> Routing:
         model.num_experts,
         model.top_k,
         model.num_groups,
-        plan.tokens,
+        plan.routed_tokens,
         plan.sampling,
         plan.ranks,
-        plan.scenario.gpus_per_node,
+        plan.layout.near(plan.scenario.gpus_per_node, "ep"),
         plan.scenario.seed + layer * _SEEDS_APART,
         microbatch,
     )

@@ -73,15 +73,15 @@ def _collectives(
     fixed_s: float,
 ) -> dict[str, GroupCollective]:
     """The phases in which a group has bytes to send, in order."""
-    kernel, first = load_kernel("nccl"), int(place.ranks(rank, 0)[0])
+    kernel = load_kernel("nccl")
     sizes = {"dense": _BYTES * held.dense, "experts": _BYTES * held.experts}
-    ranks = place.ranks(rank, group)
+    ranks = place.ranks[rank, group]
     return {
         phase.name: ring(
             place.gpu_of_rank[ranks],
             cluster,
             kernel,
-            place.gpu_of_rank[first + phase.following(ranks - first)],
+            place.gpu_of_rank[phase.following[ranks]],
             sizes[phase.what] * phase.fraction,
             fixed_s,
         )

@@ -174,7 +174,8 @@ class Step:
 
     def send_s(self, links: Links) -> float:
         """One activation, or its gradient, on its way to another stage [s]."""
-        one_node = self.work.layout.num_ranks <= self.scenario.gpus_per_node
+        layout = self.work.layout
+        one_node = layout.near(self.scenario.gpus_per_node, "pp") == layout.pp
         return self.send_bytes / (links.scale_up_bytes_per_s if one_node else links.nic_bytes_per_s)
 
     @property
@@ -204,7 +205,7 @@ class Step:
     def place(self) -> Place:
         """GPUs of its ranks."""
         layout = self.work.layout
-        return Place.from_layout(self.scenario.gpus, layout.pp, layout.ep)
+        return Place.from_layout(self.scenario.gpus, layout)
 
     @cached_property
     def times(self) -> tuple[StageTimes, ...]:
@@ -250,7 +251,7 @@ class Step:
             seed=self.scenario.seed,
         )
         shape = (place.num_ranks, place.num_groups, place.lanes)
-        speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness().reshape(shape)
+        speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness()[place.ranks]
         return StepPlan(
             steps, traffic, place.num_groups, place.lanes, speed, loads=draws.loads, jitter=draws.jitter
         )

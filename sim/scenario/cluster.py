@@ -89,7 +89,9 @@ def part_in_use(
     try:
         return parts.part_of(num_nodes, domain, gpus=gpus, use_nodes=cluster.use_nodes)
     except InputError as error:
-        problems += [document.problem(("cluster", each.key), each.got, each.wanted) for each in error.problems]
+        problems += [
+            document.problem(("cluster", each.key), each.got, each.wanted) for each in error.problems
+        ]
         return None
 
 

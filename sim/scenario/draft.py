@@ -28,6 +28,10 @@ class LayoutSpec(Branch):
     tp: Count | None = None
     dp: Count | None = None
     cp: Count | None = None
+    etp: Count | None = None
+    """Ranks that split each expert: TP where `ep: 1` is written, else 1."""
+    order: str | None = None
+    """The dimensions, neighbouring ranks' first; tp-cp-ep-dp-pp when left out. Experts have etp for tp, and no cp."""
 
 
 @dataclass(slots=True)
@@ -46,7 +50,7 @@ class Draft:
     fabric: topology.Fabric | topology.LeafSpine | None = None
     faults: tuple[topology.LinkFault | topology.GpuFault, ...] = ()
     model: Model | None = None
-    layout: dict[str, int] = field(default_factory=dict)
+    layout: dict[str, int | str] = field(default_factory=dict)
     derived: dict[str, int] = field(default_factory=dict)  # keys of the workload that follow from others
 
     def problem(self, path: documents.Path_, got: object, wanted: str) -> None:

@@ -92,7 +92,7 @@ def resolve(document: Document) -> Scenario:
         faults=tuple(fault for fault in draft.faults if isinstance(fault, topology.LinkFault)),
         gpu_faults=tuple(fault for fault in draft.faults if isinstance(fault, topology.GpuFault)),
         model=draft.model,
-        ep=draft.layout.get("ep", 1),
+        ep=int(draft.layout.get("ep", 1)),
         workload=workload,
         expectations=expectations,
         document=resolved,

@@ -151,7 +151,8 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     assert hardware is not None
     step = Step.from_scenario(scenario)
     lanes = work.layout.ep
-    place = Place(1, num_groups, lanes, np.arange(num_groups * lanes))
+    gpus = np.arange(num_groups * lanes)
+    place = Place(gpus.reshape(1, num_groups, lanes), gpus)
     nodes = -(-num_groups * lanes // hardware.gpu.scale_up.domain)
     assert isinstance(scenario.fabric, topology.Fabric)
     cluster = topology.build(hardware, nodes, scenario.fabric)
