@@ -7,7 +7,8 @@ pooled resource; with ECMP or static routing each uplink is its own. The graph i
 
 Kinds (Table 3 and section 5 of the ISCA'25 DeepSeek-V3 paper, arXiv 2505.09343):
 
-- `rail_optimized`: NIC r of each node of a pod meets at the leaf of rail r; all leaves meet at the spines.
+- `rail_optimized`: NIC r of each node of a pod meets at the leaf of rail r; all leaves meet at the spines. A rail is a NIC
+  of a node, whichever GPUs share it.
 - `multi_plane`: each rail is a fabric of its own; no cable joins two planes, NVLink does.
 - `rail_only`: as multi_plane, one leaf per rail and no spines.
 - `three_tier`: rail_optimized pods, joined by cores.
@@ -116,8 +117,8 @@ def node_graph(
     )
     _add_nodes(graph, hardware, num_nodes, gpus_per_node)
     if hardware.nic is not None and fabric.kind != "scale_up":
-        _add_nics(graph, hardware, num_nodes, gpus_per_node)
-        _FABRICS[fabric.kind](graph, hardware, num_nodes, gpus_per_node, fabric)
+        _add_nics(graph, hardware, num_nodes)
+        _FABRICS[fabric.kind](graph, hardware, num_nodes, fabric)
     elif num_nodes > 1:
         raise InfeasibleError(f"{hardware.name} has no NIC, so {num_nodes} nodes cannot reach each other")
     return graph
@@ -183,17 +184,16 @@ def _add_nics(
     graph: nx.DiGraph[str],
     hardware: Hardware,
     num_nodes: int,
-    gpus_per_node: int,
 ) -> None:
-    assert hardware.nic is not None
-    healthy = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
+    nics, shared = hardware.nics_per_node, hardware.gpus_per_nic
     for node in range(num_nodes):
-        for i in range(gpus_per_node):
-            gpu, nic = f"node{node}/gpu{i}", f"node{node}/nic{i}"
-            graph.add_node(nic, kind="nic", node=node, rail=i, rate=healthy)
-            if hardware.gpu.pcie is not None:
-                pcie = hardware.gpu.pcie.bandwidth_bytes_per_s
-                _duplex(graph, gpu, nic, pcie, "pcie", f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")
+        for i in range(nics):
+            nic = f"node{node}/nic{i}"
+            graph.add_node(nic, kind="nic", node=node, rail=i, rate=hardware.nic_bytes_per_s)
+            for gpu in (f"node{node}/gpu{g}" for g in range(i * shared, (i + 1) * shared)):
+                if hardware.gpu.pcie is not None:
+                    pcie = hardware.gpu.pcie.bandwidth_bytes_per_s
+                    _duplex(graph, gpu, nic, pcie, "pcie", f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")
 
 
 def _plug(graph: nx.DiGraph[str], nic: str, leaf: str) -> None:
@@ -207,10 +207,10 @@ def _uplink(graph: nx.DiGraph[str], low: str, high: str, rate: float, pooled: bo
 
 
 def _leaves(
-    graph: nx.DiGraph[str], num_nodes: int, gpus_per_node: int, fabric: Fabric, prefix: str
+    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric, prefix: str
 ) -> Iterator[tuple[int, int, str]]:
     """Make the leaf of each (rail, pod), plug its NICs in, and yield (rail, pod, name)."""
-    for rail in range(gpus_per_node):
+    for rail in range(hardware.nics_per_node):
         for pod, first in enumerate(range(0, num_nodes, fabric.nodes_per_leaf)):
             leaf = f"{prefix}{rail}/leaf{pod}"
             graph.add_node(leaf, kind="leaf", rail=rail, pod=pod)
@@ -226,27 +226,22 @@ def num_uplinks(fabric: Fabric) -> int:
 
 def _uplink_rate(hardware: Hardware, fabric: Fabric) -> float:
     """Rate of one uplink [bytes/s], so that they add up to `nodes_per_leaf` NICs over the oversubscription."""
-    assert hardware.nic is not None
-    nic = hardware.nic.bandwidth_bytes_per_s * hardware.nic.per_gpu
-    return fabric.nodes_per_leaf * nic / fabric.oversubscription / num_uplinks(fabric)
+    nic_bytes_per_s = hardware.nic_bytes_per_s
+    return fabric.nodes_per_leaf * nic_bytes_per_s / fabric.oversubscription / num_uplinks(fabric)
 
 
-def _rail_optimized(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
-) -> None:
+def _rail_optimized(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
     rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
     spines = [f"spine{s}" for s in range(num_uplinks(fabric))]
     graph.add_nodes_from(spines, kind="spine", pod=NONE)
-    for _, _, leaf in list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail")):
+    for _, _, leaf in list(_leaves(graph, hardware, num_nodes, fabric, "rail")):
         for spine in spines:
             _uplink(graph, leaf, spine, rate, pooled)
 
 
-def _multi_plane(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
-) -> None:
+def _multi_plane(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
     rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
-    leaves = list(_leaves(graph, num_nodes, gpus_per_node, fabric, "plane"))
+    leaves = list(_leaves(graph, hardware, num_nodes, fabric, "plane"))
     if num_nodes <= fabric.nodes_per_leaf:
         return
     for rail, _, leaf in leaves:
@@ -256,22 +251,18 @@ def _multi_plane(
             _uplink(graph, leaf, spine, rate, pooled)
 
 
-def _rail_only(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
-) -> None:
+def _rail_only(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
     if num_nodes > fabric.nodes_per_leaf:
         raise InfeasibleError(
             f"a rail-only fabric joins at most nodes_per_leaf = {fabric.nodes_per_leaf} nodes, and {num_nodes} are asked for"
         )
-    list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail"))
+    list(_leaves(graph, hardware, num_nodes, fabric, "rail"))
 
 
-def _three_tier(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int, fabric: Fabric
-) -> None:
+def _three_tier(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
     rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
     pods: set[int] = set()
-    for _, pod, leaf in list(_leaves(graph, num_nodes, gpus_per_node, fabric, "rail")):
+    for _, pod, leaf in list(_leaves(graph, hardware, num_nodes, fabric, "rail")):
         pods.add(pod)
         for s in range(num_uplinks(fabric)):
             spine = f"pod{pod}/spine{s}"
@@ -283,13 +274,13 @@ def _three_tier(
         for s in range(num_uplinks(fabric)):
             core = f"core{s}"
             graph.add_node(core, kind="core")
-            up_rate = rate * gpus_per_node / fabric.oversubscription
+            up_rate = rate * hardware.nics_per_node / fabric.oversubscription
             _duplex(
                 graph, f"pod{pod}/spine{s}", core, up_rate, "leaf_uplink", f"pod{pod}/up", f"pod{pod}/down"
             )
 
 
-_FABRICS: dict[str, Callable[[nx.DiGraph[str], Any, int, int, Fabric], None]] = {
+_FABRICS: dict[str, Callable[[nx.DiGraph[str], Any, int, Fabric], None]] = {
     "rail_optimized": _rail_optimized,
     "multi_plane": _multi_plane,
     "rail_only": _rail_only,

@@ -60,14 +60,16 @@ class Fault:
         names = [f"{key} {getattr(self, key)}" for key in ("node", "gpu", "nic", "rail", "leaf", "link")]
         return ", ".join(name for name in names if not name.endswith(" None"))
 
-    def gpus(self, num_gpus: int, gpus_per_node: int) -> npt.NDArray[np.bool_]:
+    def gpus(self, num_gpus: int, gpus_per_node: int, gpus_per_nic: int = 1) -> npt.NDArray[np.bool_]:
         """True for the GPUs that it concerns, or whose NICs it does, [num_gpus]; none for a leaf or a link."""
         concerned = np.zeros(num_gpus, dtype=np.bool_)
         if self.leaf is None and self.link is None:
-            index = next((i for i in (self.gpu, self.nic, self.rail) if i is not None), slice(None))
-            concerned.reshape(-1, gpus_per_node)[slice(None) if self.node is None else self.node, index] = (
-                True
-            )
+            index: Any = slice(None) if self.gpu is None else self.gpu
+            nic = self.rail if self.nic is None else self.nic
+            if nic is not None:
+                index = slice(nic * gpus_per_nic, (nic + 1) * gpus_per_nic)
+            node = slice(None) if self.node is None else self.node
+            concerned.reshape(-1, gpus_per_node)[node, index] = True
         return concerned
 
 
@@ -120,7 +122,7 @@ def rows_of(cluster: Cluster, fault: Fault, gpus_per_node: int) -> npt.NDArray[n
             *((c.up[number], c.down[number]) if c.up.size else ()),
         )
     else:
-        own = fault.gpus(c.num_gpus, gpus_per_node)
+        own = fault.gpus(c.num_gpus, gpus_per_node, c.gpus_per_nic)
         of_gpu = {
             "bandwidth": (c.nic_tx, c.nic_rx),
             "scale_up": (c.egress, c.ingress),

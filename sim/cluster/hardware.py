@@ -8,7 +8,7 @@ and returns a `Hardware`; `Hardware.parameters` keeps every number with its grad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,9 +141,12 @@ class Gpu(Description):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic(Description):
-    """Network cards of one GPU."""
+    """Network cards of a node: several for each GPU, which act as one, or one for each few GPUs, which share it."""
 
-    per_gpu: p.Count
+    per_gpu: p.Number | None = None
+    """Below one, the part of a NIC: 0.5 where two GPUs share it."""
+    per_node: p.Count | None = None
+    """Instead of `per_gpu`."""
     bandwidth_bytes_per_s: p.LinkRate
     """Line rate of each, in one direction."""
 
@@ -184,6 +187,30 @@ class Hardware(p.SourcedFile):
     def unread(self) -> tuple[str, ...]:
         """Its figures that no kind of workload reads, each with what does."""
         return tuple(f"{row.path} ({UNREAD[row.path]})" for row in self.parameters if row.path in UNREAD)
+
+    @property
+    def nics_of_gpu(self) -> float:
+        """NICs over GPUs of a node; 0 without any."""
+        if self.nic is None:
+            return 0.0
+        if self.nic.per_node is not None:
+            return self.nic.per_node / self.gpu.scale_up.domain
+        return self.nic.per_gpu or 0.0
+
+    @property
+    def gpus_per_nic(self) -> int:
+        """GPUs that share a NIC; 1 where each has one or more of its own."""
+        return max(1, round(1 / self.nics_of_gpu)) if self.nic else 1
+
+    @property
+    def nics_per_node(self) -> int:
+        """NICs of a node that share nothing; those of one GPU count as one."""
+        return self.gpu.scale_up.domain // self.gpus_per_nic if self.nic else 0
+
+    @property
+    def nic_bytes_per_s(self) -> float:
+        """Line rate of a NIC, or of all NICs of one GPU, in one direction [bytes/s]; 0 without any."""
+        return self.nic.bandwidth_bytes_per_s * max(1.0, self.nics_of_gpu) if self.nic else 0.0
 
     @property
     def gpu_hour_usd(self) -> float | None:
@@ -253,4 +280,28 @@ def load_hardware(
             f"at most {units.show(cross_s, 's')} (cross_leaf_latency): a path across leaves is no shorter"
         )
         raise InputError(document.problem(("fabric", "same_leaf_latency"), units.show(same_s, "s"), wanted))
+    return _check_nics(hardware, document)
+
+
+def _check_nics(hardware: Hardware, document: Document) -> Hardware:
+    """Check that NICs and GPUs of a node share out evenly; an override of their number, in either way, counts alone."""
+    nic, keys = hardware.nic, ("per_gpu", "per_node")
+    if nic is None:
+        return hardware
+    given = [key for key in keys if getattr(nic, key) is not None]
+    if len(given) == len(keys):
+        laid = [key for key in keys if hardware.parameter(f"nic.{key}").grade == p.OVERRIDE]
+        if len(laid) == 1:
+            (gone,) = set(keys) - set(laid)
+            rows = tuple(row for row in hardware.parameters if row.path != f"nic.{gone}")
+            left = replace(nic, per_gpu=None) if gone == "per_gpu" else replace(nic, per_node=None)
+            return _check_nics(replace(hardware, nic=left, parameters=rows), document)
+    if len(given) != 1:
+        got = "both 'per_gpu' and 'per_node'" if given else "neither 'per_gpu' nor 'per_node'"
+        raise InputError(document.problem(("nic",), got, "one of them: the number of NICs"))
+    num, gpus = hardware.nics_of_gpu * hardware.gpu.scale_up.domain, hardware.gpu.scale_up.domain
+    if num < 1 or num != round(num) or (gpus % num and num % gpus):
+        wanted = f"as many NICs as a multiple or a divisor of the {gpus} GPUs of a node; this makes {num:g}"
+        got = hardware.parameter(f"nic.{given[0]}").shown
+        raise InputError(document.problem(("nic", given[0], "value"), got, wanted))
     return hardware

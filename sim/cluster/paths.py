@@ -60,16 +60,19 @@ def leg(
     InfeasibleError
         Where no living path joins a pair.
     """
-    gpn, joined = cluster.gpus_per_node, cluster.planes_joined
-    via = src // gpn * gpn + dst % gpn if forward_to_rail or not joined else src
+    gpn, joined, share = cluster.gpus_per_node, cluster.planes_joined, cluster.gpus_per_nic
+    via = src
+    if forward_to_rail or not joined:
+        same_rail = src % gpn // share == dst % gpn // share
+        via = np.where(same_rail, src, src // gpn * gpn + dst % gpn)
     own = np.arange(cluster.num_gpus)
     nodes = np.unique(np.concatenate([src, dst]) // gpn)
-    rate = cluster.nic_rate.reshape(-1, gpn)[nodes]
+    rate = cluster.nic_rate[::share].reshape(-1, gpn // share)[nodes]
     if not len(src) or ((rate > 0).all() and (rate == rate[0, 0]).all()):
         return Leg(via, via, dst, own)
     loads = np.array([np.bincount(ends, payload_bytes, cluster.num_gpus) for ends in (via, dst)])
-    loads = loads.reshape(2, -1, gpn)[:, nodes]
-    lender = own.reshape(-1, gpn).copy()
+    loads = loads.reshape(2, -1, gpn // share, share).sum(axis=3)[:, nodes]
+    lender, beside = own.reshape(-1, gpn).copy(), np.arange(gpn) % share
     if joined:
         for i, node in enumerate(nodes.tolist()):
             rails = _borrowed(loads[:, i : i + 1], rate[i : i + 1])
@@ -78,14 +81,14 @@ def leg(
                     (dst[src // gpn == node] if np.any(src // gpn == node) else src[dst // gpn == node])[0]
                 )
                 raise _unreachable(node, peer // gpn)
-            lender[node] = node * gpn + rails
+            lender[node] = node * gpn + np.repeat(rails, share) * share + beside
     else:
         rails = _borrowed(loads, rate)
         if (
             rails is None
         ):  # every rail is dead in some node: each pair takes the next that is alive at both ends
             return _pairwise(cluster, via, dst)
-        lender[nodes] = nodes[:, None] * gpn + rails
+        lender[nodes] = nodes[:, None] * gpn + np.repeat(rails, share) * share + beside
     used = lender.ravel()
     return Leg(via, used[via], used[dst], used)
 

@@ -23,13 +23,15 @@ def require_gpus(num_nodes: int, gpus_per_node: int) -> None:
     limits.require(num_nodes * gpus_per_node, limits.GPUS, keys)
 
 
-def require_nodes(num_nodes: int, gpus_per_node: int, fabric: Fabric, nodes: str = "cluster.nodes") -> None:
+def require_nodes(
+    num_nodes: int, gpus_per_node: int, nics_per_node: int, fabric: Fabric, nodes: str = "cluster.nodes"
+) -> None:
     """Refuse a cluster of more GPUs, or of more cables between switches, than are built.
 
     Parameters
     ----------
     num_nodes : int
-    gpus_per_node : int
+    gpus_per_node, nics_per_node : int
     fabric : Fabric
     nodes : str
         Name of the nodes in the message: a key of the scenario, or what they are counted from.
@@ -46,10 +48,10 @@ def require_nodes(num_nodes: int, gpus_per_node: int, fabric: Fabric, nodes: str
     pods, uplinks = -(-num_nodes // fabric.nodes_per_leaf), num_uplinks(fabric)
     if fabric.kind == "multi_plane" and pods == 1:
         return
-    leaves = gpus_per_node * pods
+    leaves = nics_per_node * pods
     cables = leaves * uplinks + (pods * uplinks if fabric.kind == "three_tier" else 0)
     keys = (
-        f"leaves {leaves:,} (gpu.scale_up.domain x {nodes} / nodes_per_leaf) x uplinks {uplinks:,} of each "
+        f"leaves {leaves:,} (NICs of a node x {nodes} / nodes_per_leaf) x uplinks {uplinks:,} of each "
         "(cluster.fabric.nodes_per_leaf / oversubscription)"
     )
     limits.require(cables, limits.CABLES, keys)

@@ -54,7 +54,7 @@ class Cluster:
     copy_sms: Ints
     nic_tx: Ints
     nic_rx: Ints
-    leaf: Ints  # [num_gpus], the leaf that the NIC is cabled to
+    leaf: Ints  # [num_gpus], the leaf that the GPU's NIC is cabled to
     pod_of_leaf: Ints  # [num_leaves]
     up: Ints  # [num_leaves, num_uplinks]; one column where uplinks are pooled
     down: Ints  # [num_leaves, num_uplinks]
@@ -64,6 +64,7 @@ class Cluster:
     same_leaf_latency_s: float
     cross_leaf_latency_s: float
     scale_up_latency_s: float
+    gpus_per_nic: int = 1  # GPUs in a row that share a NIC
     windows: tuple[Window, ...] = ()  # faults between two instants
 
     @property
@@ -151,6 +152,7 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[F
             hardware.fabric.cross_leaf_latency_s,
             hardware.gpu.scale_up.latency_s,
         ),
+        gpus_per_nic=hardware.gpus_per_nic,
     )
     return lowered(healthy, faults, hardware.gpu.scale_up.domain) if faults else healthy
 
@@ -182,6 +184,7 @@ def compile_cluster(
     fabric: Fabric,
     latencies_s: tuple[float, float, float],
     prefix: str = "node",
+    gpus_per_nic: int = 1,
 ) -> Cluster:
     """Read a graph once into arrays; edges of one `resource` add their capacities.
 
@@ -195,6 +198,7 @@ def compile_cluster(
         Within a leaf, across leaves, and over scale-up.
     prefix : str
         `node` for nodes of GPUs, `host` for bare hosts.
+    gpus_per_nic : int [count]
 
     Returns
     -------
@@ -212,14 +216,15 @@ def compile_cluster(
     places = [(node, i) for node in range(num_nodes) for i in range(gpus_per_node)]
 
     def rows(pattern: str) -> Ints:
-        return np.array([row.get(pattern.format(n=n, i=i), NONE) for n, i in places], dtype=np.int64)
+        names = (pattern.format(n=n, i=i, nic=i // gpus_per_nic) for n, i in places)
+        return np.array([row.get(name, NONE) for name in names], dtype=np.int64)
 
-    nic = "host{n}" if prefix == "host" else "node{n}/nic{i}"
+    nic = "host{n}" if prefix == "host" else "node{n}/nic{nic}"
     leaves = [name for name, data in graph.nodes(data=True) if data["kind"] == "leaf"]
     leaf_idx = {name: i for i, name in enumerate(leaves)}
     leaf_of = np.full(len(places), NONE, dtype=np.int64)
     for g, (n, i) in enumerate(places):
-        name = nic.format(n=n, i=i)
+        name = nic.format(n=n, nic=i // gpus_per_nic)
         if name in graph:
             leaf_of[g] = leaf_idx[next(peer for peer in graph.successors(name) if peer in leaf_idx)]
     up, down = _uplink_tables(graph, leaves, row)
@@ -250,6 +255,7 @@ def compile_cluster(
         same_leaf_latency_s=latencies_s[0],
         cross_leaf_latency_s=latencies_s[1],
         scale_up_latency_s=latencies_s[2],
+        gpus_per_nic=gpus_per_nic,
     )
 
 

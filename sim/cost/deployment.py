@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from sim import units
 from sim.errors import DoesNotFitError
+from sim.workload.layout import Layout
 from sim.workload.model import MLA, Model, kv_bytes_per_token, parameters
+from sim.workload.stages import Stage
 
 WEIGHT_BYTES = {"fp8": 1.0 + 4.0 / 128**2, "bf16": 2.0}
 """Bytes of a weight, with its share of an FP32 scale for each block of 128 x 128."""
@@ -28,6 +30,7 @@ class Footprint:
     shared_experts_bytes: float
     attention_bytes: float
     dense_bytes: float
+    gates_bytes: float
     ends_bytes: float
     reserve_bytes: float
     graphs_bytes: float
@@ -45,6 +48,7 @@ class Footprint:
             + self.shared_experts_bytes
             + self.attention_bytes
             + self.dense_bytes
+            + self.gates_bytes
             + self.ends_bytes
         )
 
@@ -76,6 +80,7 @@ class Footprint:
             "shared experts": self.shared_experts_bytes,
             "attention": self.attention_bytes,
             "dense layers": self.dense_bytes,
+            "gates": self.gates_bytes,
             "embedding and head": self.ends_bytes,
             "reserve": self.reserve_bytes,
             "graphs and activations": self.graphs_bytes,
@@ -89,7 +94,8 @@ def footprint(
     *,
     experts_per_rank: int,
     num_physical_experts: int,
-    tp: int,
+    layout: Layout,
+    stage: Stage,
     precision: str,
     kv_dtype: str,
     context_tokens: float,
@@ -102,15 +108,18 @@ def footprint(
     graphs_bytes: float,
     gpu: str,
 ) -> Footprint:
-    """Memory of one GPU of a deployment, before any request, and for each request.
+    """Memory of one GPU of a pipeline stage of a deployment, before any request, and for each request.
 
     Parameters
     ----------
     model : Model
     experts_per_rank, num_physical_experts : int [count]
         Replicas on a GPU, and in the EP group, of one layer.
-    tp : int [ranks]
-        TP cuts attention and dense layers; each of its ranks keeps the latents (MLA) of the whole group.
+    layout : Layout
+        TP cuts attention, dense layers, shared experts, embedding and head; each of its ranks keeps the down-projections and
+        the latents (MLA), or key-value heads that it has to repeat, of the whole group. ETP cuts routed experts.
+    stage : Stage
+        Layers that the GPU holds; it keeps their cache for the requests of all PP stages.
     precision, kv_dtype : str
         Formats of the weights (`WEIGHT_BYTES`) and of the cache (`CACHE_BYTES`).
     context_tokens : float [tokens]
@@ -126,9 +135,9 @@ def footprint(
     capacity_bytes : float [bytes]
         Memory of the GPU.
     reserve_fraction : float
-        Part of the capacity that is left free.
+        Part of the capacity that is left free, graphs included.
     graphs_bytes : float [bytes]
-        CUDA graphs and activations.
+        CUDA graphs and activations; where they are more than the reserve, they are the reserve.
     gpu : str
         Name of the GPU, for messages.
 
@@ -146,28 +155,35 @@ def footprint(
     Cache and weights: arXiv 2505.09343, section 2.1; buffers: DeepEP csrc/config.hpp.
     """
     count = parameters(model)
-    size, extra = WEIGHT_BYTES[precision], model.num_mtp_layers if with_mtp else 0
-    layers, moe = model.num_layers + extra, model.num_moe_layers + extra
-    a, d = model.attention, model.hidden
-    attention = count.attention * size
+    size, extra = WEIGHT_BYTES[precision], stage.num_mtp if with_mtp else 0
+    layers, moe = len(stage.layers) + extra, stage.num_moe + extra
+    a, d, tp = model.attention, model.hidden, layout.tp
     kept = kv_bytes_per_token(model, CACHE_BYTES[kv_dtype]) * layers / model.num_layers
     if isinstance(a, MLA):
+        whole = (
+            a.q_lora_rank + a.kv_lora_rank + a.qk_rope_head_dim
+        ) * d  # projected down for all heads at once
         up = a.kv_lora_rank * a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
-        attention += up * (_BF16 - size)
-        shares = 1.0
+        attention = whole * size + ((count.attention - whole) * size + up * (_BF16 - size)) / tp
+        shares = 1
     else:
         shares = min(tp, a.num_kv_heads)
-    join = extra * 2 * d * d * size
+        kv = 2 * a.num_kv_heads * a.head_dim * d
+        attention = (count.attention - kv) * size / tp + kv * size / shares
+    table = stage.embedding or (stage.head and (model.tied_embeddings or extra > 0))
+    ends = (count.embedding if table else 0) + (count.head if stage.head else 0)
+    reserve = reserve_fraction * capacity_bytes
     return Footprint(
-        routed_experts_bytes=experts_per_rank * count.expert * size * moe,
-        shared_experts_bytes=model.num_shared_experts * count.expert * size * moe,
-        attention_bytes=layers * attention / tp,
-        dense_bytes=model.num_dense_layers * count.dense_ffn * size / tp,
-        ends_bytes=(count.embedding + count.head + moe * count.gate) * _BF16 + join,
-        reserve_bytes=reserve_fraction * capacity_bytes,
+        routed_experts_bytes=experts_per_rank * count.expert * size * moe / layout.etp,
+        shared_experts_bytes=model.num_shared_experts * count.expert * size * moe / tp,
+        attention_bytes=layers * attention,
+        dense_bytes=stage.num_dense * count.dense_ffn * size / tp,
+        gates_bytes=moe * count.gate * _BF16,
+        ends_bytes=ends * _BF16 / tp + extra * 2 * d * d * size,
+        reserve_bytes=max(0.0, reserve - graphs_bytes),
         graphs_bytes=graphs_bytes,
         buffers_bytes=buffers_bytes,
-        cache_bytes_per_request=kept * context_tokens * tp / shares,
+        cache_bytes_per_request=kept * context_tokens * tp / shares * layout.pp,
         buffer_bytes_per_request=2.0 * num_physical_experts * buffered_tokens_per_request * record_bytes,
         capacity_bytes=capacity_bytes,
         gpu=gpu,

@@ -137,13 +137,14 @@ def memory(
     if ranks_per_token is None:
         ranks_per_token = uniform_ranks_per_token(model, layout.ep)
     tokens = tokens_per_microbatch / (layout.tp * layout.cp)
-    stage_bytes = [stage_activation_bytes(model, stage, tokens, ranks_per_token, recipe) for stage in stages]
+    received = ranks_per_token * layout.etp
+    stage_bytes = [stage_activation_bytes(model, stage, tokens, received, recipe) for stage in stages]
     per_master = recipe.master_bytes + recipe.moments_bytes
     buffers = buffer_bytes(model, layout, tokens, ranks_per_token, recipe, gpus_per_node)
     rows = []
     for rank, (own, activations) in enumerate(zip(held, peak(stage_bytes), strict=True)):
         count = held_parameters(model, [stages[index] for index in own])
-        experts = count.experts / layout.ep
+        experts = count.experts / (layout.ep * layout.etp)
         layers = count.layers / layout.tp
         others = layers + (count.embedding + count.head) / layout.tp
         rows.append(

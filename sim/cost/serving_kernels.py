@@ -42,7 +42,11 @@ class DecodeBatch:
     @property
     def group_tokens(self) -> int:
         """Tokens of the tensor-parallel group, which every rank of it projects with its part of the heads."""
-        return self.tokens * self.tp
+        return max(1, math.ceil(self.requests * self.tp * self.queries))
+
+    def group(self) -> DecodeBatch:
+        """The batch of the whole tensor-parallel group, on one GPU."""
+        return replace(self, requests=self.requests * self.tp, tp=1)
 
 
 def fused_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
@@ -74,7 +78,7 @@ def decode_attention_0(p: Processor, model: Model, b: DecodeBatch) -> Part:
     record = FP8 if b.precision == "fp8" else BF16
     joined = work.streaming(p, "add, norm and cast", t * d * (3 * BF16 + record))
     if isinstance(a, GQA):
-        width = (a.num_heads + 2 * a.num_kv_heads) // b.tp * a.head_dim
+        width = (a.num_heads // b.tp + 2 * max(1, a.num_kv_heads // b.tp)) * a.head_dim
         return work.part(
             joined,
             work.gemm(p, "qkv", t, width, d, b.precision),
@@ -163,7 +167,7 @@ def _attended(a: GQA, context_tokens: float, layer_idx: int) -> float:
 
 
 def decode_shared(p: Processor, model: Model, b: DecodeBatch) -> Part:
-    """Time and work of the shared experts in decode, on this GPU's own tokens.
+    """Time and work of the shared experts in decode; TP cuts their width.
 
     Parameters
     ----------
@@ -178,7 +182,7 @@ def decode_shared(p: Processor, model: Model, b: DecodeBatch) -> Part:
     """
     if not model.num_shared_experts:
         return {}
-    return _ffn_decode(p, b, model.hidden, model.expert_hidden * model.num_shared_experts)
+    return _ffn_decode(p, b.group(), model.hidden, model.expert_hidden * model.num_shared_experts // b.tp)
 
 
 def decode_dense(p: Processor, model: Model, b: DecodeBatch) -> Part:
@@ -195,8 +199,7 @@ def decode_dense(p: Processor, model: Model, b: DecodeBatch) -> Part:
     Part
         Launches by name.
     """
-    wide = replace(b, requests=b.requests * b.tp, tp=1)
-    return _ffn_decode(p, wide, model.hidden, model.dense_hidden // b.tp)
+    return _ffn_decode(p, b.group(), model.hidden, model.dense_hidden // b.tp)
 
 
 def _ffn_decode(p: Processor, b: DecodeBatch, d: int, f: int) -> Part:
@@ -242,24 +245,25 @@ def decode_experts(
 # --- ends, and the SM phases of low-latency kernels ---------------------------------------------------------
 
 
-def ends(p: Processor, model: Model, tokens: float, sampled: float) -> Part:
-    """Time and work of embedding, final norm, output head and sampling.
+def ends(p: Processor, model: Model, tokens: float, sampled: float, tp: int = 1) -> Part:
+    """Time and work of embedding, final norm, output head and sampling, each rank with its part of the vocabulary.
 
     Parameters
     ----------
     p : Processor
     model : Model
     tokens : float
-        Tokens that are embedded.
+        Tokens that are embedded, of the whole tensor-parallel group.
     sampled : float
-        Tokens that go through the head.
+        Tokens that go through the head, likewise.
+    tp : int [ranks]
 
     Returns
     -------
     Part
         Launches by name.
     """
-    d, v = model.hidden, model.vocab
+    d, v = model.hidden, -(-model.vocab // tp)
     rows = max(1, round(sampled))
     return work.part(
         work.streaming(p, "embedding", tokens * d * 2 * BF16),

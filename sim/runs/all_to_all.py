@@ -56,7 +56,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
                 cluster=cluster,
                 kernel=work.kernel,
                 direction=direction,
-                gpus=group * scenario.ep + np.arange(scenario.ep),
+                gpus=scenario.gpus[group * scenario.ep : (group + 1) * scenario.ep],
                 routing=routing,
                 record_bytes=record_bytes,
                 comm_sms=work.comm_sms,
@@ -100,7 +100,8 @@ def _bars(record: TransferRecord) -> dict[str, Any]:
         "group": record.group,
         "start_s": record.start_s,
         "fixed_s": record.fixed_s,
-        "first_gpu": int(record.gpus[0]),
+        "first_rank": record.group * len(record.gpus),
+        "gpus": record.gpus.tolist(),
         "rank_ends_s": record.rank_ends_s.tolist(),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sim.cluster.topology import LeafSpine
@@ -33,7 +35,8 @@ def run_flows(scenario: Scenario, progress: Progress) -> Result:
     fabric = scenario.fabric if isinstance(scenario.fabric, LeafSpine) else None
     table = work.table
     progress(f"{scenario.name}: {len(table.src)} flows")
-    flows = flow_list.plan(table, cluster, fabric)
+    gpus = scenario.gpus
+    flows = flow_list.plan(replace(table, src=gpus[table.src], dst=gpus[table.dst]), cluster, fabric)
     trace = executor.run_flows(cluster, flows)
     finish = trace.transfers[0].finish_s
     freed = np.where(table.after < 0, table.start_s, (finish + flows.latency_s)[table.after])

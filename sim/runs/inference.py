@@ -4,7 +4,7 @@ Instants first. A pass *starts* when its tokens enter the embedding and *ends* w
 is the difference. TTFT is, without a queue, end of the last pass of a prompt less start of its first; TPOT is step time over
 the tokens that a step gives a request, 1 + a + a^2 + ... for the a accepted of what was speculated. `exposed_comm_s` is what
 the compute stream of the mean rank waited for all-to-alls in a pass, with the phases in which low-latency kernels hold its
-SMs; `layer_time_s` is the pass without its ends, over its layers.
+SMs, and with the reductions of its TP group; `layer_time_s` is the pass without its ends, over its layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sim import limits
 from sim.cost.deployment import Footprint, footprint, require_batch
 from sim.cost.work import Part, total_s
 from sim.engine.inference import PassRecord
-from sim.runs import kernel_list, pass_bound, passes
+from sim.runs import kernel_list, pass_bound, pass_pipeline, passes
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.pass_collectives import collective
 from sim.runs.pass_plan import PassPlan
@@ -28,6 +28,7 @@ from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.collectives import KINDS, record_bytes
 from sim.workload.model import Model
+from sim.workload.stages import stages
 
 _SHOWN_NODES = 120  # of the timeline
 
@@ -64,11 +65,13 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
         "memory_limit": memory.limit,
         "memory_capacity_bytes": memory.capacity_bytes,
     }
-    result["memory"] = [{"rank": 0, **memory.parts(requests)}]
+    result["memory"] = [
+        {"rank": rank, **held.parts(requests)} for rank, held in enumerate(stage_memory(scenario, work))
+    ]
     return result
 
 
-def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, int]:
+def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, float]:
     """Size the batch of a GPU.
 
     Parameters
@@ -81,9 +84,9 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, int]:
     Returns
     -------
     footprint : Footprint
-        Memory of a GPU [bytes].
-    requests : int [count]
-        As asked for, or as many as fit.
+        Memory of a GPU, of the pipeline stage that holds fewest requests [bytes].
+    requests : float [count]
+        As asked for, or as many as fit; of a deployment's few, the mean GPU's part.
 
     Raises
     ------
@@ -93,16 +96,21 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, int]:
     memory = memory_of(scenario, work)
     most = memory.max_batch
     fitting = most - most % 2 if work.spec.overlap else most
-    requests = work.requests if work.requests is not None else max(1, fitting)
+    requests: float = work.requests if work.requests is not None else max(1, fitting)
+    if work.total is not None:
+        requests = work.total / work.layout.num_ranks
     what = "prompt" if work.spec.kind == "prefill" else "request"
     batch = f"{requests} {what}s of {work.context_tokens} tokens a GPU need"
-    require_batch(
-        memory, requests, batch if requests > 1 else f"one {what} of {work.context_tokens} tokens needs"
-    )
+    if work.total is not None:
+        num, verb = work.total, "needs" if work.total == 1 else "need"
+        batch = f"{num} {what}{'s' * (num > 1)} of {work.context_tokens} tokens in all {verb}, of each GPU,"
+    elif requests == 1:
+        batch = f"one {what} of {work.context_tokens} tokens needs"
+    require_batch(memory, requests, batch)
     return memory, requests
 
 
-def _prefill(scenario: Scenario, work: Inference, requests: int) -> dict[str, Any]:
+def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, Any]:
     num_passes = (work.context_tokens - work.cached_tokens) // work.step_tokens
     elapsed = bound = exposed = waited_skew = layers_s = 0.0
     spent: list[dict[str, float]] = []
@@ -111,9 +119,9 @@ def _prefill(scenario: Scenario, work: Inference, requests: int) -> dict[str, An
         plan = PassPlan(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
         forward = forward_pass(plan)
         record, ends = passes.run(forward), passes.ends(forward)
-        elapsed += passes.step_s(forward, record)
+        elapsed += pass_pipeline.step_s(forward, record)
         layers_s += float(record.end_s.max())
-        exposed += _exposed_s(record)
+        exposed += _exposed_s(forward, record)
         waited_skew += float(record.skew_s.mean())
         bounds.append(pass_bound.bounds_s(forward))
         bound += max(bounds[-1].values())
@@ -139,11 +147,13 @@ def _prefill(scenario: Scenario, work: Inference, requests: int) -> dict[str, An
     }
 
 
-def _decode(scenario: Scenario, work: Inference, requests: int) -> dict[str, Any]:
+def _decode(scenario: Scenario, work: Inference, requests: float) -> dict[str, Any]:
     plan = PassPlan(scenario, work, requests)
+    if work.total is not None:
+        plan = PassPlan.of_total(scenario, work, work.total)
     forward = forward_pass(plan)
     record, ends = passes.run(forward), passes.ends(forward)
-    step, accepted = passes.step_s(forward, record), accepted_tokens(work)
+    step, accepted = pass_pipeline.step_s(forward, record), accepted_tokens(work)
     bounds = pass_bound.bounds_s(forward)
     return {
         "metrics": {
@@ -153,7 +163,7 @@ def _decode(scenario: Scenario, work: Inference, requests: int) -> dict[str, Any
             "tokens_per_s_per_node": requests * accepted / step * scenario.gpus_per_node,
             "tokens_per_s_per_user": accepted / step,
             "layer_time_s": float(record.end_s.max()) / (plan.model.num_layers + plan.num_mtp),
-            "exposed_comm_s": _exposed_s(record),
+            "exposed_comm_s": _exposed_s(forward, record),
             "skew_wait_s": float(record.skew_s.mean()),
             "lower_bound_s": max(bounds.values()) / accepted,
             "requests_per_gpu": requests,
@@ -170,11 +180,11 @@ def accepted_tokens(work: Inference) -> float:
     return float(sum(work.acceptance_fraction**i for i in range(work.step_tokens)))
 
 
-def _exposed_s(record: PassRecord) -> float:
+def _exposed_s(forward: ForwardPass, record: PassRecord) -> float:
     held = sum(
         record.busy_s.get(f"{name} {end}", 0.0) for name in plans.COLLECTIVES for end in ("send", "receive")
     )
-    return float(record.waited_s.mean()) + held
+    return float(record.waited_s.mean()) + held + sum(passes.reductions_s(forward).values())
 
 
 def _spent(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> dict[str, float]:
@@ -187,12 +197,15 @@ def _spent(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
     dense = sum(float(need[0].mean()) for need in needs) * plan.num_microbatches
     first = next(part for part in ("attention", "attention_0") if part in spent)
     spent[first] -= dense
+    ends_s = sum(total_s(part) for part in ends.values())
+    spent |= {"dense": spent.get("dense", 0.0) + dense, "ends": ends_s}
+    reduced = passes.reductions_s(forward)
     return {
-        **spent,
-        "dense": spent.get("dense", 0.0) + dense,
+        **{part: time_s - reduced.get(part, 0.0) for part, time_s in spent.items()},
+        "reductions": sum(reduced.values()),
         "waits": float(record.waited_s.mean()),
         "last_rank": max(0.0, float(record.end_s.max() - record.end_s.mean())),
-        "ends": sum(total_s(part) for part in ends.values()),
+        "pipeline": max(0.0, pass_pipeline.step_s(forward, record) - float(record.end_s.max()) - ends_s),
     }
 
 
@@ -244,7 +257,12 @@ def _facts(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
 
 
 def memory_of(scenario: Scenario, work: Inference) -> Footprint:
-    """Memory of a GPU that does not depend on its requests, and of each request.
+    """Memory of a GPU of the pipeline stage that holds fewest requests; parameters as of `stage_memory`."""
+    return min(stage_memory(scenario, work), key=lambda held: (held.max_batch, held.free_bytes))
+
+
+def stage_memory(scenario: Scenario, work: Inference) -> list[Footprint]:
+    """Memory of a GPU of each pipeline stage that does not depend on its requests, and of each request.
 
     Parameters
     ----------
@@ -255,12 +273,12 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
 
     Returns
     -------
-    Footprint
+    list of Footprint, [pp]
         Weights, cache, buffers and reserves [bytes].
     """
     assert scenario.model is not None
     assert scenario.hardware is not None
-    model, hardware = scenario.model, scenario.hardware
+    model, hardware, layout = scenario.model, scenario.hardware, work.layout
     physical = model.num_experts + work.spec.placement.redundant_experts
     slots = KINDS[work.kernel.kind].slots
     records = sum(
@@ -268,23 +286,28 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
         for name, dtype in (("dispatch", work.spec.dispatch_dtype), ("combine", work.spec.combine_dtype))
     )
     microbatches = 2 if work.spec.overlap else 1
-    return footprint(
-        model,
-        experts_per_rank=physical // work.layout.ep,
-        num_physical_experts=physical,
-        tp=work.layout.tp,
-        precision=work.spec.precision,
-        kv_dtype=work.spec.kv_dtype,
-        context_tokens=work.context_tokens,
-        buffered_tokens_per_request=work.step_tokens / microbatches if slots else 0.0,
-        buffers_bytes=0.0 if slots else _expert_rows_bytes(model, work, microbatches),
-        record_bytes=records,
-        with_mtp=work.spec.kind == "decode" and work.step_tokens > 1,
-        capacity_bytes=hardware.gpu.hbm.capacity_bytes,
-        reserve_fraction=work.spec.reserve,
-        graphs_bytes=work.spec.graphs,
-        gpu=f"a GPU of {hardware.title}",
-    )
+    buffered = work.step_tokens / microbatches if slots and layout.ep > 1 else 0.0
+    return [
+        footprint(
+            model,
+            experts_per_rank=physical // layout.ep,
+            num_physical_experts=physical,
+            layout=layout,
+            stage=stage,
+            precision=work.spec.precision,
+            kv_dtype=work.spec.kv_dtype,
+            context_tokens=work.context_tokens,
+            buffered_tokens_per_request=buffered,
+            buffers_bytes=0.0 if slots else _expert_rows_bytes(model, work, microbatches),
+            record_bytes=records,
+            with_mtp=work.spec.kind == "decode" and work.step_tokens > 1,
+            capacity_bytes=hardware.gpu.hbm.capacity_bytes,
+            reserve_fraction=work.spec.reserve,
+            graphs_bytes=work.spec.graphs,
+            gpu=f"a GPU of {hardware.title}",
+        )
+        for stage in stages(model, layout.pp)
+    ]
 
 
 def _expert_rows_bytes(model: Model, work: Inference, microbatches: int) -> float:

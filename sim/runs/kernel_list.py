@@ -55,7 +55,7 @@ def training_launches(
     )
     layer = next((i for i in range(model.num_layers) if not model.is_dense(i)), 0)
     mean, more = (
-        layer_phases(model, chunk.batch(load), dense=model.is_dense(layer), layer_idx=layer)
+        layer_phases(chunk.split_model, chunk.batch(load), dense=model.is_dense(layer), layer_idx=layer)
         for load in (1.0, 2.0)
     )
     shared = work.layout.tp * work.layout.cp

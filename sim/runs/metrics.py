@@ -79,7 +79,7 @@ def _wire(groups: Sequence[Flows], cluster: Cluster, num_ranks: int) -> dict[str
     for flows in groups:
         crossed += flows.bytes_by_resource(len(crossed))
     cables = {"wire_nic_bytes": cluster.nic_tx, "wire_nvlink_bytes": cluster.egress}
-    return {key: float(crossed[rows[rows >= 0]].sum() / num_ranks) for key, rows in cables.items()}
+    return {key: float(crossed[np.unique(rows[rows >= 0])].sum() / num_ranks) for key, rows in cables.items()}
 
 
 def logical(

@@ -6,7 +6,7 @@ Each draw gives every rank its own rows on its experts and its own traffic.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -100,7 +100,7 @@ def collective(plan: PassPlan, cluster: topology.Cluster, direction: str, routin
         cluster=cluster,
         kernel=plan.work.kernel,
         direction=direction,
-        gpus=np.arange(plan.ranks),
+        gpus=plan.gpus,
         routing=routing,
         record_bytes=pass_record_bytes(plan, direction),
         comm_sms=plan.work.comm_sms,
@@ -124,10 +124,10 @@ def _routing(plan: PassPlan, layer: int, microbatch: int) -> Routing:
         model.num_experts,
         model.top_k,
         model.num_groups,
-        plan.tokens,
+        plan.routed_tokens,
         plan.sampling,
         plan.ranks,
-        plan.scenario.gpus_per_node,
+        plan.layout.near(plan.scenario.gpus_per_node, "ep"),
         plan.scenario.seed + layer * _SEEDS_APART,
         microbatch,
     )
@@ -135,13 +135,12 @@ def _routing(plan: PassPlan, layer: int, microbatch: int) -> Routing:
 
 
 def _cluster(plan: PassPlan) -> topology.Cluster:
+    """The cluster as far as the EP group's last node."""
     scenario = plan.scenario
     assert isinstance(scenario.fabric, topology.Fabric)
-    first = plan.group * plan.num_nodes
-    faults = tuple(
-        replace(fault, node=None if fault.node is None else fault.node - first) for fault in scenario.faults
-    )
-    return topology.build(plan.hardware, plan.num_nodes, scenario.fabric, faults)
+    num_nodes = int(plan.gpus.max()) // scenario.part.domain + 1
+    faults = [fault for fault in scenario.faults if fault.node is None or fault.node < num_nodes]
+    return topology.build(plan.hardware, num_nodes, scenario.fabric, faults)
 
 
 def _solve(plan: PassPlan, idle: Collective) -> SolvedCollective:

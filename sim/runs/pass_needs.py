@@ -22,8 +22,11 @@ from sim.runs.pass_plan import PassPlan
 from sim.schedule import inference as plans
 from sim.schedule import reductions
 from sim.workload.expectation import rows_of_touched
+from sim.workload.layout import split_experts
 from sim.workload.traffic import Routing
 
+REDUCTION = "tensor-parallel reductions"
+"""Name of what a TP group adds up among the launches of a part."""
 Needs = dict[tuple[str, int, int], Floats]
 
 
@@ -122,7 +125,7 @@ def _need(plan: PassPlan, launches: Part) -> tuple[float, float, float]:
 
 def _hbm_share(plan: PassPlan, routing: Routing, compute_s: float) -> float:
     """HBM rate that the collectives of one layer leave while a microbatch computes, over all of it [fraction]."""
-    received = routing.ranks_per_token * plan.tokens
+    received = routing.ranks_per_token * plan.routed_tokens
     touched = sum(
         plan.work.kernel.hbm_touches[name] * pass_record_bytes(plan, name) for name in plans.COLLECTIVES
     )
@@ -133,11 +136,10 @@ def _hbm_share(plan: PassPlan, routing: Routing, compute_s: float) -> float:
 def _parts(plan: PassPlan, p: Processor, routing: Routing, layer: int) -> dict[str, Part]:
     """Launches of each part of a layer, and of a dense layer with its attention."""
     parts = _decode_parts(plan, p, layer) if plan.decode else _prefill_parts(plan, p, layer)
-    reduced = Work("tensor-parallel reduction", "", 0.0, 0.0, _tp_s(plan))
-    if reduced.time_s:
-        for name in ("attention", "attention_1", "dense"):
-            if name in parts:
-                parts[name] = {**parts[name], reduced.name: reduced}
+    for name, times in _reductions(plan).items():
+        if name in parts and plan.layout.tp > 1:
+            reduced = Work(REDUCTION, "", 0.0, 0.0, times * tensor_parallel_s(plan))
+            parts[name] = {**parts[name], REDUCTION: reduced}
     if plan.has_phases:
         # Of the busiest rank, which has all of its tokens.
         copies = float(routing.selections_to_rank.sum() / plan.ranks) / plan.share
@@ -174,11 +176,23 @@ def _prefill_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
     return parts
 
 
-def _tp_s(plan: PassPlan) -> float:
-    """All-gather and reduce-scatter of one attention block under TP [s]."""
-    tp = plan.work.layout.tp
-    links = reductions.Links.achieved(plan.hardware, load_kernel("nccl"))
-    return reductions.tensor_parallel_s(links, plan.tokens * tp * plan.model.hidden * 2.0, tp)
+def _reductions(plan: PassPlan) -> dict[str, int]:
+    """Part -> reductions over a TP group: of attention's output, and of a feed-forward block's where the group splits it."""
+    split = plan.model.num_shared_experts > 0 or plan.layout.etp > 1
+    return {"attention": 1, "attention_1": 1, "dense": 2, "shared": int(split)}
+
+
+def tensor_parallel_s(plan: PassPlan) -> float:
+    """All-gather and reduce-scatter over a TP group, within nodes and between them [s]."""
+    size = plan.group_tokens * plan.model.hidden * 2.0
+    near = plan.layout.near(plan.scenario.gpus_per_node, "tp")
+    return reductions.tensor_parallel_s(links(plan), size, plan.layout.tp, near)
+
+
+def links(plan: PassPlan) -> reductions.Links:
+    """Rates and latencies that reductions and sends of a pass achieve."""
+    achieved = reductions.Links.achieved(plan.hardware, load_kernel("nccl"))
+    return replace(achieved, gpus_per_node=plan.scenario.gpus_per_node)
 
 
 def _experts_needs(plan: PassPlan, p: Processor, routing: Routing) -> Floats:
@@ -214,6 +228,7 @@ def _expert_rows(plan: PassPlan, routing: Routing) -> list[Floats]:
 
 
 def _experts(plan: PassPlan, p: Processor, rows: tuple[int, ...], received: float, expected: float) -> Part:
+    model = split_experts(plan.model, plan.layout.etp)
     if plan.decode:
-        return kernels.decode_experts(p, plan.model, plan.precision, rows, expected)
-    return prefill.prefill_experts(p, plan.model, plan.prefill_batch(), rows, received)
+        return kernels.decode_experts(p, model, plan.precision, rows, expected)
+    return prefill.prefill_experts(p, model, plan.prefill_batch(), rows, received)

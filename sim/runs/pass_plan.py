@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sim.cluster.hardware import Hardware
-from sim.cluster.topology import Floats
+from sim.cluster.topology import Floats, Ints
 from sim.cost.compute import Dtype
 from sim.cost.deployment import CACHE_BYTES
 from sim.cost.prefill import PrefillBatch
@@ -16,6 +16,7 @@ from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.collectives import KINDS
+from sim.workload.layout import Layout
 from sim.workload.model import GQA, Model
 
 
@@ -29,8 +30,8 @@ class PassPlan:
         Cluster, model, faults and seed.
     work : Inference
         The deployment; it may differ from the scenario's own workload.
-    requests : int [count]
-        Of the busiest GPU.
+    requests : float [count]
+        Of the busiest GPU; under TP a part of its group's.
     cached_tokens : int [count]
         Tokens of each prompt that earlier passes left in the cache; 0 in decode.
     share : float, 0 to 1 [fraction]
@@ -40,9 +41,32 @@ class PassPlan:
 
     scenario: Scenario
     work: Inference
-    requests: int
+    requests: float
     cached_tokens: int = 0
     share: float = 1.0
+
+    @classmethod
+    def of_total(cls, scenario: Scenario, work: Inference, total: int) -> PassPlan:
+        """A decode step of so many requests of the whole deployment: fewer than GPUs, or than TP groups, if need be.
+
+        A pipeline has its requests in as many microbatches as stages, if they are enough. One request leaves a second
+        microbatch of an overlapped pass empty.
+        """
+        layout, work = work.layout, replace(work, total=total)
+        plan = cls(scenario, work if total > 1 else work.one_batch(), 1.0)
+        passed = total / plan.in_flight
+        busiest = math.ceil(passed / layout.dp) / layout.tp
+        plan = replace(plan, requests=busiest)
+        share = passed * layout.pp / layout.num_ranks / busiest
+        if busiest < 1:  # its tokens are rounded up
+            tokens = busiest * layout.etp * work.step_tokens / plan.num_microbatches
+            share *= tokens / plan.routed_tokens
+        return replace(plan, share=share)
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of the deployment."""
+        return self.work.layout
 
     @property
     def model(self) -> Model:
@@ -64,7 +88,7 @@ class PassPlan:
     @property
     def ranks(self) -> int:
         """Ranks of the EP group [count]."""
-        return self.work.layout.ep
+        return self.layout.ep
 
     @property
     def num_microbatches(self) -> int:
@@ -97,6 +121,24 @@ class PassPlan:
         return max(1, math.ceil(self.microbatch_requests * self.work.step_tokens))
 
     @property
+    def group_tokens(self) -> int:
+        """Tokens of the busiest TP group in a microbatch [count]."""
+        return max(1, math.ceil(self.microbatch_requests * self.layout.tp * self.work.step_tokens))
+
+    @property
+    def routed_tokens(self) -> int:
+        """Tokens that the busiest rank of the EP group has to route, for all GPUs that split its experts [count]."""
+        return max(1, math.ceil(self.microbatch_requests * self.layout.etp * self.work.step_tokens))
+
+    @property
+    def in_flight(self) -> int:
+        """Microbatches on the stages of the pipeline at once: as many as stages, where requests are enough [count]."""
+        requests = self.work.total
+        return (
+            self.layout.pp if requests is None else min(self.layout.pp, math.ceil(requests / self.layout.dp))
+        )
+
+    @property
     def precision(self) -> Dtype:
         """Format of the GEMMs."""
         return "fp8" if self.work.spec.precision == "fp8" else "bf16"
@@ -122,21 +164,27 @@ class PassPlan:
         return 1 if self.is_uniform else min(self.work.spec.drawn_layers, len(self.blocks.layers))
 
     @property
-    def num_nodes(self) -> int:
-        """Nodes that the EP group spans [count]."""
-        return max(1, self.ranks // self.hardware.gpu.scale_up.domain)
-
-    @property
     def group(self) -> int:
         """Index of the EP group that is run: the one with faults, where one has any."""
         faulty = [fault.node for fault in self.scenario.faults if fault.node is not None]
-        return faulty[0] // self.num_nodes if faulty else 0
+        ranks = (self.scenario.part.rank_of(node) for node in faulty)
+        return next((self.layout.ep_group_of(rank) for rank in ranks if rank is not None), 0)
+
+    @cached_property
+    def members(self) -> Ints:
+        """Numbers of the EP group's ranks among all, [num_ranks]."""
+        members: Ints = self.layout.groups("ep")[self.group]
+        return members
+
+    @cached_property
+    def gpus(self) -> Ints:
+        """GPU of each rank, [num_ranks]."""
+        return self.scenario.gpus[self.members]
 
     @cached_property
     def slowness(self) -> Floats:
         """Compute time of each rank over that of a healthy GPU, [num_ranks]."""
-        first = self.group * self.ranks
-        return self.scenario.slowness()[first : first + self.ranks]
+        return self.scenario.slowness()[self.members]
 
     def attention_kind(self, layer: int) -> int:
         """Kind of attention of a layer: 0 with a window or chunk (or where all are alike), 1 over the whole context."""
@@ -149,7 +197,7 @@ class PassPlan:
             sequences=max(1, round(self.microbatch_requests)),
             new_tokens=self.work.step_tokens,
             cached_tokens=self.cached_tokens,
-            tp=self.work.layout.tp,
+            tp=self.layout.tp,
             precision=self.precision,
             fused_gate=self.work.spec.fused_gate,
         )
@@ -160,7 +208,7 @@ class PassPlan:
             requests=self.microbatch_requests,
             queries=self.work.step_tokens,
             context_tokens=self.work.context_tokens,
-            tp=self.work.layout.tp,
+            tp=self.layout.tp,
             precision=self.precision,
             kv_bytes_per_element=CACHE_BYTES[self.work.spec.kv_dtype],
             fused_gate=self.work.spec.fused_gate,

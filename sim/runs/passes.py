@@ -13,13 +13,16 @@ import numpy as np
 
 from sim.cluster.topology import Floats
 from sim.cost import serving_kernels as kernels
-from sim.cost.work import Part, total_s
+from sim.cost.work import Part, Work
 from sim.engine.inference import PassRecord, run_pass
 from sim.runs.pass_collectives import PassCollectives, collectives_of
-from sim.runs.pass_needs import PassNeeds, common_needs, needs_of
+from sim.runs.pass_needs import REDUCTION, PassNeeds, common_needs, links, needs_of
 from sim.runs.pass_plan import PassPlan
 from sim.schedule import inference as plans
+from sim.schedule import reductions
 from sim.schedule.collectives import KINDS
+
+_BF16 = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,6 @@ def run(forward: ForwardPass) -> PassRecord:
     plan = forward.plan
     barrier = KINDS[plan.work.kernel.kind].barrier
     return run_pass(plan.program(), partial(duration_s, forward), plan.ranks, barrier=barrier)
-
-
-def step_s(forward: ForwardPass, record: PassRecord) -> float:
-    """Time of a pass that ran, with its ends, until the last rank has sampled [s]."""
-    return float(record.end_s.max()) + sum(total_s(launches) for launches in ends(forward).values())
 
 
 def duration_s(forward: ForwardPass, node: plans.PassNode) -> Floats:
@@ -155,13 +153,40 @@ def dense_need(forward: ForwardPass, layers: tuple[int, ...]) -> Floats:
 
 
 def ends(forward: ForwardPass) -> dict[str, Part]:
-    """Launches of embedding, head and sampling (`ends`), and of each module that speculates."""
-    plan, p = forward.plan, forward.needs.processor
-    tokens = plan.requests * plan.work.step_tokens
-    launches = {"ends": kernels.ends(p, plan.model, tokens, tokens if plan.decode else plan.requests)}
+    """Launches of embedding, head and sampling (`ends`), and of each module that speculates; TP splits the vocabulary."""
+    plan, p, tp = forward.plan, forward.needs.processor, forward.plan.layout.tp
+    requests = plan.requests * tp  # of the TP group
+    tokens = requests * plan.work.step_tokens
+
+    def group_ends(embedded: float, sampled: float) -> Part:
+        part = kernels.ends(p, plan.model, embedded, sampled, tp)
+        return part if tp == 1 else {**part, REDUCTION: _gathered(plan, embedded, sampled)}
+
+    launches = {"ends": group_ends(tokens, tokens if plan.decode else requests)}
     for module in range(plan.num_mtp):
         launches[f"speculation {module + 1}"] = {
-            **kernels.mtp_join(p, plan.model, tokens),
-            **kernels.ends(p, plan.model, 0, plan.requests),
+            **kernels.mtp_join(p, plan.model, plan.requests * plan.work.step_tokens),
+            **group_ends(0, requests),
         }
     return launches
+
+
+def _gathered(plan: PassPlan, embedded: float, sampled: float) -> Work:
+    """Rows of the embedding summed over a TP group, and logits brought to the ranks that sample them."""
+    rates, group = links(plan), (plan.layout.tp, plan.layout.near(plan.scenario.gpus_per_node, "tp"))
+    time_s = reductions.tensor_parallel_s(rates, embedded * plan.model.hidden * _BF16, *group)
+    time_s += reductions.scatter_s(rates, sampled * plan.model.vocab * _BF16, *group)
+    return Work(REDUCTION, "", 0.0, 0.0, time_s)
+
+
+def reductions_s(forward: ForwardPass) -> dict[str, float]:
+    """Time that each part of a pass waits for its TP group, within its compute [s]; none without TP."""
+    plan, parts, by_part = forward.plan, forward.needs.parts, dict[str, float]()
+    if plan.layout.tp == 1:
+        return by_part
+    dense = sum(map(len, plan.blocks.dense_before)) + len(plan.blocks.dense_after)
+    nodes = [node.part for node in plan.program() if node.stream == plans.COMPUTE and node.part != "dense"]
+    for name in (*nodes, *["dense"] * dense * plan.num_microbatches):
+        reduced = parts[name].get(REDUCTION) if name in parts else None
+        by_part[name] = by_part.get(name, 0.0) + (reduced.time_s if reduced else 0.0)
+    return {**by_part, "ends": sum(part[REDUCTION].time_s for part in ends(forward).values())}

@@ -58,6 +58,8 @@ def _hardware(scenario: Scenario) -> dict[str, Any]:
         "hardware": {
             "name": part.name,
             "title": part.title,
+            "gpus_per_node": part.gpu.scale_up.domain,
+            "nics_per_node": part.nics_per_node,
             "overrides": {f.path: f.shown for f in part.parameters if f.grade == OVERRIDE},
         },
         "export_rules": {

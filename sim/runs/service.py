@@ -12,7 +12,7 @@ from dataclasses import replace
 from sim.cluster.kernels import load_kernel
 from sim.cost.surfaces import line
 from sim.errors import InfeasibleError
-from sim.runs import passes
+from sim.runs import pass_pipeline, passes
 from sim.runs.pass_plan import PassPlan
 from sim.runs.step_surface import nic_share, surface
 from sim.scenario.descriptions import Scenario
@@ -52,23 +52,23 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     progress(f"{scenario.name}: what a decode step costs")
     step_s, decode_kv, decode_busy, most, per_step, kv_bytes = _decode_costs(work)
     apart = work.spec.decode.instances > 0
-    prefill_ep, decode_ep = work.prefill.ep, work.decode.ep
+    prefill_gpus, decode_gpus = work.prefill.num_ranks, work.decode.num_ranks
     if not apart:
         prefill_kv = decode_kv
     return Service(
         prefill=Pool(
             work.spec.prefill.instances,
-            prefill_kv * prefill_ep,
-            links.nic_bytes_per_s * prefill_ep,
+            prefill_kv * prefill_gpus,
+            links.nic_bytes_per_s * prefill_gpus,
             prefill_busy,
-            prefill_ep,
+            prefill_gpus,
         ),
         decode=Pool(
             work.spec.decode.instances,
-            decode_kv * decode_ep,
-            links.nic_bytes_per_s * decode_ep,
+            decode_kv * decode_gpus,
+            links.nic_bytes_per_s * decode_gpus,
             decode_busy,
-            decode_ep,
+            decode_gpus,
         )
         if apart
         else None,
@@ -76,10 +76,10 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
         decode_step_s=step_s,
         kv_bytes_per_token=kv_bytes,
         batch_tokens=work.spec.prefill.batch_tokens,
-        max_batch=most * decode_ep,
+        max_batch=most * decode_gpus,
         tokens_per_step=per_step,
         cached_fraction=work.spec.cached,
-        transfer_bytes_per_s=links.nic_bytes_per_s,
+        transfer_bytes_per_s=links.nic_bytes_per_s * scenario.hardware.gpus_per_nic,
         transfer_latency_s=links.latency_s,
         policy=work.spec.policy,
     )
@@ -103,7 +103,7 @@ def _prefill_costs(work: Serving) -> tuple[Callable[[float], float], float, floa
         batch = replace(base, requests=prompts, context_tokens=each, step_tokens=each, cached_tokens=0)
         memory, _ = batch_of(work.prefill, batch)
         forward = passes.forward_pass(PassPlan(work.prefill, batch, prompts))
-        times.append(passes.step_s(forward, passes.run(forward)))
+        times.append(pass_pipeline.step_s(forward, passes.run(forward)))
         tokens.append(float(each * prompts))
         busy = nic_share(forward, times[-1])
     assert memory is not None

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from sim.cluster.topology import Cluster, Fault, Floats
+from sim.cluster.topology import Cluster, Fault, Floats, Ints
 from sim.engine.step_plan import Conditions
 from sim.errors import InfeasibleError
 from sim.schedule.programs import LayerTimes, Node
@@ -21,7 +21,7 @@ def conditions_of(
     faults: Sequence[Fault],
     cluster: Cluster,
     tasks: Tasks,
-    shape: tuple[int, int, int],
+    gpus: Ints,
     gpus_per_node: int,
     slowed: Slowed,
     begin_s: float = 0.0,
@@ -35,7 +35,7 @@ def conditions_of(
     cluster : Cluster
         With its faults.
     tasks : Tasks
-    shape : (pipeline ranks, groups, lanes)
+    gpus : int, [pipeline ranks, groups, lanes]
     gpus_per_node : int [count]
         Of the nodes that faults count.
     slowed : function
@@ -58,9 +58,9 @@ def conditions_of(
     if not slow and not cluster.windows:
         return None
     begins = [begin_s, *instants]
-    rates = np.ones((len(begins), int(np.prod(shape)), 2))  # of clock and memory
+    rates = np.ones((len(begins), gpus.size, 2))  # of clock and memory
     for fault in slow:
-        whose = fault.gpus(cluster.num_gpus, gpus_per_node)[: rates.shape[1]]
+        whose = fault.gpus(cluster.num_gpus, gpus_per_node)[gpus.ravel()]
         for i, begin in enumerate(begins):
             if fault.from_s <= begin < fault.until_s:
                 own = rates[i, :, int(fault.quantity == "hbm")]
@@ -71,7 +71,7 @@ def conditions_of(
     return Conditions(
         instants=np.array(instants) - begin_s,
         capacity=np.array([cluster.capacity_at(begin) for begin in begins]),
-        variant=variant.reshape(len(begins), *shape),
+        variant=variant.reshape(len(begins), *gpus.shape),
         fixed_s=times[:, 0],
         routed_s=times[:, 1],
     )

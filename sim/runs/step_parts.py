@@ -71,7 +71,7 @@ def routing_of(scenario: Scenario, work: Training, model: Model) -> Routing:
         contiguous(model.num_experts, work.layout.ep),
         top_k=model.top_k,
         tokens_per_rank=max(1, tokens),
-        ranks_per_node=scenario.gpus_per_node,
+        ranks_per_node=work.layout.near(scenario.gpus_per_node, "ep"),
         sampling="expected",
         rng=np.random.default_rng([scenario.seed, 0]),
     )
@@ -103,7 +103,8 @@ def step_collectives(
     """
     assert scenario.hardware is not None
     assert isinstance(scenario.fabric, topology.Fabric)
-    nodes = -(-work.layout.ep // scenario.hardware.gpu.scale_up.domain)
+    gpus = scenario.gpus[work.layout.groups("ep")[0]]
+    nodes = int(gpus.max()) // scenario.part.domain + 1
     cluster = topology.build(scenario.hardware, nodes, scenario.fabric)
     formats = {"dispatch": work.spec.dispatch_dtype, "combine": work.spec.combine_dtype}
     return {
@@ -111,7 +112,7 @@ def step_collectives(
             cluster=cluster,
             kernel=work.kernel,
             direction=direction,
-            gpus=np.arange(work.layout.ep),
+            gpus=gpus,
             routing=routing,
             record_bytes=float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k)),
             comm_sms=work.comm_sms,
@@ -136,14 +137,16 @@ def inside_layers_s(work: Training, model: Model, links: reductions.Links) -> di
     """
     layout = work.layout
     tokens = work.microbatch_tokens / layout.cp
-    reduced = reductions.tensor_parallel_s(links, tokens * model.hidden * ACTIVATION_BYTES, layout.tp)
+    near = {name: layout.near(links.gpus_per_node, name) for name in ("tp", "cp")}
+    output = tokens * model.hidden * ACTIVATION_BYTES
+    reduced = reductions.tensor_parallel_s(links, output, layout.tp, near["tp"])
     a = model.attention
     shared_heads = (
         2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
     )
     width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
     kv = work.microbatch_tokens * width * ACTIVATION_BYTES
-    gathered = reductions.context_parallel_s(links, kv, layout.cp, layout.tp)
+    gathered = reductions.context_parallel_s(links, kv, layout.cp, near["cp"])
     return {
         "attn(F)": reduced + gathered,
         "mlp(F)": reduced,

@@ -74,15 +74,15 @@ def _collectives(
     fixed_s: float,
 ) -> dict[str, GroupCollective]:
     """The phases in which a group has bytes to send, in order."""
-    kernel, first = load_kernel("nccl"), int(place.gpus(rank, 0)[0])
+    kernel = load_kernel("nccl")
     sizes = {"dense": _BYTES * held.dense, "experts": _BYTES * held.experts}
-    gpus = place.gpus(rank, group)
+    ranks = place.ranks[rank, group]
     return {
         phase.name: ring(
-            gpus,
+            place.gpu_of_rank[ranks],
             cluster,
             kernel,
-            first + phase.following(gpus - first),
+            place.gpu_of_rank[phase.following[ranks]],
             sizes[phase.what] * phase.fraction,
             fixed_s,
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sim.cost.surfaces import line, plane
-from sim.runs import passes
+from sim.runs import pass_pipeline, passes
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import ForwardPass, forward_pass
 from sim.scenario.descriptions import Scenario
@@ -52,15 +52,12 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
     -------
     Surface
     """
-    ranks = work.layout.ep
+    ranks = work.layout.num_ranks
     contexts = [max(1, round(work.context_tokens * part)) for part in _CONTEXTS]
     contexts = sorted({*contexts, 2})[-len(contexts) :]  # distinct, however short the mean one is
     few = [2**i for i in range(ranks.bit_length()) if 2**i < ranks]
     many = whole_loads(most)
-    light = [
-        forward_pass(PassPlan(scenario, work if num > 1 else work.one_batch(), 1, share=num / ranks))
-        for num in few
-    ]
+    light = [forward_pass(PassPlan.of_total(scenario, work, num)) for num in few]
     full = [forward_pass(PassPlan(scenario, work, num)) for num in many]
     grid = [[context_step_s(forward, context) for context in contexts] for forward in (*light, *full)]
     step_s = plane([num / ranks for num in few] + [float(num) for num in many], contexts, grid)
@@ -89,7 +86,7 @@ def whole_loads(most: int) -> list[int]:
 def context_step_s(forward: ForwardPass, context_tokens: int) -> float:
     """Time of a step with another mean context [s]; routing, all-to-alls and experts are those of `forward`."""
     other = passes.with_context(forward, context_tokens)
-    return passes.step_s(other, passes.run(other))
+    return pass_pipeline.step_s(other, passes.run(other))
 
 
 def nic_share(forward: ForwardPass, step_s: float) -> float:

@@ -1,7 +1,6 @@
 """Traffic of a training step on the whole cluster: the places of its ranks, and their transfers, cabled.
 
-Ranks are placed in the order tp-cp-ep-dp-pp, tensor parallelism closest: a pipeline rank has GPUs in a row, and an EP group of
-it has GPUs in a row of these. Rank i of a group sends to rank i of the same group at the next pipeline rank.
+The layout says who stands where. Rank i of a group sends to rank i of the same group at the next pipeline rank.
 """
 
 from __future__ import annotations
@@ -19,36 +18,52 @@ from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 from sim.schedule.owners import owners
 from sim.schedule.sends import send_flows
+from sim.workload.layout import Layout
 
 _MOST_LANES = 256  # of a group without all-to-alls
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Place:
     """GPUs of the ranks of a step.
 
     Parameters
     ----------
-    num_ranks : int [count]
-        Pipeline ranks.
-    num_groups, lanes : int [count]
-        Groups of each pipeline rank, and GPUs of a group.
+    ranks : int, [pp, num_groups, lanes]
+        Numbers of the members of each group among all ranks.
+    gpu_of_rank : int, [pp * num_groups * lanes]
     """
 
-    num_ranks: int
-    num_groups: int
-    lanes: int
+    ranks: Ints
+    gpu_of_rank: Ints
 
     @classmethod
-    def from_layout(cls, num_gpus: int, pp: int, ep: int) -> Place:
-        """Split GPUs into EP groups; without all-to-alls nothing joins the GPUs of a pipeline rank, and groups are as large as can be."""
-        each = num_gpus // pp
-        lanes = ep if ep > 1 else max(d for d in range(1, min(each, _MOST_LANES) + 1) if each % d == 0)
-        return cls(pp, each // lanes, lanes)
+    def from_layout(cls, gpu_of_rank: Ints, layout: Layout) -> Place:
+        """Take the EP groups; without all-to-alls nothing joins the GPUs of a stage, and groups are as large as can be."""
+        if layout.ep > 1:
+            return cls(layout.ep_groups(), gpu_of_rank)
+        each = layout.stage_ranks
+        lanes = max(d for d in range(1, min(each, _MOST_LANES) + 1) if each % d == 0)
+        return cls(layout.stages().reshape(layout.pp, -1, lanes), gpu_of_rank)
+
+    @property
+    def num_ranks(self) -> int:
+        """Pipeline ranks."""
+        return int(self.ranks.shape[0])
+
+    @property
+    def num_groups(self) -> int:
+        """Groups of each pipeline rank."""
+        return int(self.ranks.shape[1])
+
+    @property
+    def lanes(self) -> int:
+        """GPUs of a group."""
+        return int(self.ranks.shape[2])
 
     def gpus(self, rank: int, group: int) -> Ints:
         """GPUs of a group, [lanes]."""
-        return (rank * self.num_groups + group) * self.lanes + np.arange(self.lanes)
+        return np.asarray(self.gpu_of_rank[self.ranks[rank, group]])
 
 
 def traffic_of(

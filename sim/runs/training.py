@@ -176,7 +176,8 @@ class Step:
 
     def send_s(self, links: Links) -> float:
         """One activation, or its gradient, on its way to another stage [s]."""
-        one_node = self.work.layout.num_ranks <= self.scenario.gpus_per_node
+        layout = self.work.layout
+        one_node = layout.near(self.scenario.gpus_per_node, "pp") == layout.pp
         return self.send_bytes / (links.scale_up_bytes_per_s if one_node else links.nic_bytes_per_s)
 
     @property
@@ -206,7 +207,7 @@ class Step:
     def place(self) -> Place:
         """GPUs of its ranks."""
         layout = self.work.layout
-        return Place.from_layout(layout.num_ranks, layout.pp, layout.ep)
+        return Place.from_layout(self.scenario.gpus, layout)
 
     @cached_property
     def times(self) -> tuple[StageTimes, ...]:
@@ -255,9 +256,7 @@ class Step:
             seed=self.scenario.seed,
         )
         shape = (place.num_ranks, place.num_groups, place.lanes)
-        speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness()[
-            : work.layout.num_ranks
-        ].reshape(shape)
+        speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness()[place.ranks]
         return StepPlan(
             steps,
             traffic,
@@ -270,9 +269,9 @@ class Step:
         )
 
     def _conditions(self, steps: Tasks, slowed: Slowed, begin_s: float = 0.0) -> Conditions | None:
-        shape = (self.place.num_ranks, self.place.num_groups, self.place.lanes)
+        gpus = self.place.gpu_of_rank[self.place.ranks]
         domain = self.hardware.gpu.scale_up.domain
-        return conditions_of(self.scenario.faults, self.cluster, steps, shape, domain, slowed, begin_s)
+        return conditions_of(self.scenario.faults, self.cluster, steps, gpus, domain, slowed, begin_s)
 
     def _slowed(self, clock: float, memory: float) -> Callable[[Any], tuple[float, float]]:
         """Times of nodes on a GPU whose clock and memory have a fraction of their rates."""

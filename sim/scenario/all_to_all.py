@@ -94,15 +94,16 @@ def all_to_all_of(draft: Draft, spec: AllToAllSpec) -> AllToAll:
 def _ep(draft: Draft) -> int:
     """EP of an all_to_all; all ranks by default."""
     layout, at, num_ranks, per_node = draft.asked, ("layout",), draft.num_ranks, draft.gpus_per_node
-    for key in ("pp", "tp", "cp"):
+    for key in ("pp", "tp", "cp", "etp"):
         if getattr(layout, key) not in (None, 1):
             draft.problem((*at, key), str(getattr(layout, key)), "1: an all_to_all has EP and DP only")
+    if layout.order is not None:
+        draft.problem((*at, "order"), f"'{layout.order}'", "no order: an all_to_all has EP and DP only")
     if layout.dp not in (None, num_ranks):
         draft.problem((*at, "dp"), str(layout.dp), f"{num_ranks}, the number of ranks, or leave it out")
     ep = layout.ep or num_ranks
     if num_ranks % ep:
-        divisors = ", ".join(str(d) for d in range(1, num_ranks + 1) if num_ranks % d == 0)
-        draft.problem((*at, "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
+        draft.problem((*at, "ep"), str(ep), draft.divisor_wanted(ep))
     elif ep % per_node and per_node % ep:
         draft.problem((*at, "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
     return ep

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from sim import units
-from sim.cluster import topology
+from sim.cluster import parts, topology
 from sim.cluster.hardware import Hardware, load_hardware
 from sim.documents import Document
-from sim.errors import Problem
+from sim.errors import InputError, Problem
 from sim.scenario.draft import catch
 from sim.scenario.faults import FaultSpec
-from sim.scenario.values import Branch, Machines, Number, Whole
+from sim.scenario.values import Branch, Count, Index, Machines, Number, Whole
 from sim.schemas import Bytes, Duration, Rate, written
 from sim.units import UnitError
 
@@ -50,6 +50,10 @@ def cluster_of(
                     at, "hardware next to leaf_spine", "a bare fabric without hardware and nodes"
                 )
             )
+        for key in ("gpus", "use_nodes"):
+            if key in cluster.model_fields_set:
+                wanted = "no such key next to leaf_spine: a bare fabric has hosts"
+                problems.append(document.problem((*at, key), f"'{key}'", wanted, key=True))
         return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, problems)
     if cluster.hardware is None:
         problems.append(document.problem(at, "nothing", "the key 'hardware', or a fabric of kind leaf_spine"))
@@ -73,6 +77,20 @@ def cluster_of(
         nodes_per_leaf=asked.nodes_per_leaf or hardware.fabric.nodes_per_leaf,
     )
     return hardware, cluster.nodes, fabric
+
+
+def part_in_use(
+    document: Document, cluster: ClusterSpec, num_nodes: int, domain: int, problems: list[Problem]
+) -> parts.ClusterPart | None:
+    """GPUs that the workload takes, of nodes with `domain` each; None where they do not fit, which is added to `problems`."""
+    gpus = None if cluster.gpus == "all" else cluster.gpus
+    try:
+        return parts.part_of(num_nodes, domain, gpus=gpus, use_nodes=cluster.use_nodes)
+    except InputError as error:
+        problems += [
+            document.problem(("cluster", each.key), each.got, each.wanted) for each in error.problems
+        ]
+        return None
 
 
 def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem]) -> topology.LeafSpine:
@@ -148,6 +166,10 @@ class ClusterSpec(Branch):
     hardware: str | None = None
     """A profile of `hardware/`, or a path to one."""
     nodes: Whole | None = None
+    gpus: Count | Literal["all"] = "all"
+    """GPUs that the workload takes, equally many on as few nodes as hold them (or on `use_nodes`); the rest idles."""
+    use_nodes: list[Index] | None = None
+    """Nodes that the workload takes, in the order of its ranks; all when left out."""
     override: dict[str, Any] = Field(default_factory=dict)
     """Any value of the profile, as a tree or with dotted keys: {gpu.scale_up.bandwidth: 450 GB/s}."""
     fabric: (

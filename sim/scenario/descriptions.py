@@ -10,6 +10,7 @@ import numpy as np
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
+from sim.cluster.parts import ClusterPart
 from sim.errors import Mark
 from sim.scenario.values import WorkloadSpec
 from sim.workload.model import Model
@@ -53,6 +54,7 @@ class Scenario:
     fidelity: str
     hardware: Hardware | None
     num_nodes: int
+    part: ClusterPart  # the GPUs that the workload takes, or hosts of a bare fabric
     fabric: topology.Fabric | topology.LeafSpine
     faults: tuple[topology.Fault, ...]
     model: Model | None
@@ -69,22 +71,27 @@ class Scenario:
 
     @property
     def num_ranks(self) -> int:
-        """GPUs of the cluster."""
-        return self.num_nodes * (self.hardware.gpu.scale_up.domain if self.hardware else 1)
+        """GPUs that the workload takes."""
+        return self.part.num_gpus
+
+    @property
+    def gpus(self) -> topology.Ints:
+        """GPU of each rank in the cluster, [num_ranks]."""
+        return self.part.gpus
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs of one scale-up domain."""
+        """GPUs that the workload takes of one scale-up domain."""
         joined = isinstance(self.fabric, topology.Fabric) and self.fabric.kind == "scale_up"
-        return self.num_ranks if joined else self.num_ranks // self.num_nodes
+        return self.num_ranks if joined else self.part.gpus_per_node
 
     def slowness(self) -> topology.Floats:
-        """Compute time of each GPU over that of a healthy one, of clocks that are lower for the whole run, [num_ranks]."""
-        factor = np.ones(self.num_ranks)
+        """Compute time of the GPU of each rank over that of a healthy one, of clocks that are lower for the whole run, [num_ranks]."""
+        factor = np.ones(self.num_nodes * self.part.domain)
         for fault in self.faults:
             if fault.quantity == "clock" and fault.lasts:
-                factor[fault.gpus(self.num_ranks, self.num_ranks // self.num_nodes)] /= fault.fraction
-        return factor
+                factor[fault.gpus(len(factor), self.part.domain)] /= fault.fraction
+        return factor[self.gpus]
 
     def cluster(self) -> topology.Cluster:
         """The cabled cluster."""

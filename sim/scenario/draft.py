@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sim import documents
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
+from sim.cluster.parts import ClusterPart
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
 from sim.scenario.descriptions import Scenario
@@ -27,6 +28,10 @@ class LayoutSpec(Branch):
     tp: Count | None = None
     dp: Count | None = None
     cp: Count | None = None
+    etp: Count | None = None
+    """Ranks that split each expert: TP where `ep: 1` is written, else 1."""
+    order: str | None = None
+    """The dimensions, neighbouring ranks' first; tp-cp-ep-dp-pp when left out. Experts have etp for tp, and no cp."""
 
 
 @dataclass(slots=True)
@@ -41,10 +46,11 @@ class Draft:
     problems: list[Problem] = field(default_factory=list)
     hardware: Hardware | None = None
     num_nodes: int = 0
+    part: ClusterPart | None = None  # the GPUs that the workload takes
     fabric: topology.Fabric | topology.LeafSpine | None = None
     faults: tuple[topology.Fault, ...] = ()
     model: Model | None = None
-    layout: dict[str, int] = field(default_factory=dict)
+    layout: dict[str, int | str] = field(default_factory=dict)
     derived: dict[str, int] = field(default_factory=dict)  # keys of the workload that follow from others
 
     def problem(self, path: documents.Path_, got: object, wanted: str) -> None:
@@ -53,16 +59,23 @@ class Draft:
 
     @property
     def num_ranks(self) -> int:
-        """GPUs of the cluster."""
-        assert self.hardware is not None
-        return self.num_nodes * self.hardware.gpu.scale_up.domain
+        """GPUs that the workload takes."""
+        assert self.part is not None
+        return self.part.num_gpus
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs of one scale-up domain."""
-        assert self.hardware is not None
+        """GPUs that it takes of one scale-up domain."""
+        assert self.part is not None
         joined = isinstance(self.fabric, topology.Fabric) and self.fabric.kind == "scale_up"
-        return self.num_ranks if joined else self.hardware.gpu.scale_up.domain
+        return self.num_ranks if joined else self.part.gpus_per_node
+
+    def divisor_wanted(self, size: int) -> str:
+        """The sizes that the ranks can be cut into, for messages on one that they cannot."""
+        num, most = self.num_ranks, self.num_ranks // size * size
+        divisors = ", ".join(str(d) for d in range(1, num + 1) if num % d == 0)
+        idle = f"; or 'cluster.gpus: {most}', and the other {num - most} idle" if most else ""
+        return f"a divisor of the {num} ranks: {divisors}{idle}"
 
 
 def catch(problems: list[Problem], make: Callable[[], T]) -> T | None:

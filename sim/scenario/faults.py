@@ -172,8 +172,8 @@ def _problems(
             path, "a fault that comes and goes" if comes else "a fault of a leaf or link", wanted
         )
     limits = {
-        "nic": (gpus, "GPUs"),
-        "rail": (gpus, "GPUs"),
+        "nic": (gpus // cluster.gpus_per_nic, "NICs"),
+        "rail": (gpus // cluster.gpus_per_nic, "NICs"),
         "gpu": (gpus, "GPUs"),
         "node": (num_nodes, "nodes"),
     }

@@ -11,7 +11,7 @@ from sim import limits
 from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.errors import InputError
-from sim.scenario import sizes
+from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
@@ -26,7 +26,6 @@ from sim.scenario.routing import (
 )
 from sim.scenario.values import Count, Index, WorkloadSpec
 from sim.schemas import Fraction, Size, written
-from sim.workload import layout as layouts
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout
 
@@ -52,9 +51,9 @@ class DeployedSpec(WorkloadSpec):
     """One launch from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
     gemm_generation: str = "march_2025"
     reserve: Fraction = written("10 %")
-    """Part of HBM that neither weights nor cache may use (assumed: driver, communicator, allocator)."""
+    """Part of HBM that neither weights nor cache may use (assumed: driver, communicator, allocator, and `graphs`)."""
     graphs: Size = written("2 GB")
-    """CUDA graphs and activations (assumed)."""
+    """CUDA graphs and activations (assumed): inside the reserve, which is no smaller."""
 
 
 class PrefillSpec(DeployedSpec):
@@ -81,6 +80,8 @@ class DecodeSpec(DeployedSpec):
     kind: Literal["decode"]
     requests_per_gpu: Count | None = None
     """When left out the most that memory allows, with two microbatches the even number below: half of them in each."""
+    requests: Count | None = None
+    """Instead of `requests_per_gpu`: of the whole deployment, fewer than GPUs allowed."""
     context_tokens: Count
     """Mean tokens of a request in the cache."""
     tokens_per_step: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
@@ -100,10 +101,11 @@ class Inference(Workload):
     kernel: Kernel
     comm_sms: int
     options: dict[str, Any]
-    requests: int | None  # of a GPU: prompts of a prefill; None for as many as fit
+    requests: int | None  # of a GPU: prompts of a prefill; None for as many as fit, or as `total` makes
     context_tokens: int  # of a request in the cache; of a whole prompt
     step_tokens: int  # of a request, computed at once
     cached_tokens: int  # of a prompt
+    total: int | None = None  # requests of the whole deployment, where it is they that are given
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -140,13 +142,14 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     """
     assert draft.model is not None
     assert draft.hardware is not None
-    layout = _layout(draft)
+    layout = layouts.deployed(draft)
     ep = layout.ep if layout else draft.asked.ep or draft.num_ranks
     kernel, comm_sms, options = kernel_of(draft, spec.kernel)
     if comm_sms >= draft.hardware.gpu.sms:
         wanted = f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU"
         draft.problem((*_AT, "kernel", "comm_sms"), str(comm_sms), wanted)
-    gate = gate_of(draft, spec.gate, max(1, ep // draft.gpus_per_node))
+    near = layout.near(draft.gpus_per_node, "ep") if layout else draft.gpus_per_node
+    gate = gate_of(draft, spec.gate, max(1, ep // near))
     if layout:
         placement_of(draft, spec.placement, ep)
     generations = load_curves().gemm.generations
@@ -155,22 +158,28 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         draft.problem((*_AT, "gemm_generation"), f"'{spec.gemm_generation}'", wanted)
     if isinstance(spec, PrefillSpec):
         _prompts(draft, spec)
+    elif spec.requests is not None and spec.requests_per_gpu is not None:
+        wanted = "one of them: requests of the whole deployment, or of each GPU"
+        draft.problem((*_AT, "requests"), f"{spec.requests} next to requests_per_gpu", wanted)
     elif spec.tokens_per_step > 1 and not draft.model.num_mtp_layers:
         wanted = f"1: {draft.model.name} has no module that speculates"
         draft.problem((*_AT, "tokens_per_step"), str(spec.tokens_per_step), wanted)
+    if layout and layout.pp > 1 and spec.overlap:
+        wanted = "false: the microbatches of a pipeline are on different stages, and each waits for its all-to-alls"
+        draft.problem((*_AT, "overlap"), "true next to layout.pp", wanted)
     if not 0 <= spec.reserve < 1:
         draft.problem((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
     if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
         draft.problem((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
-    groups = {
-        fault.node // max(1, ep // draft.gpus_per_node) for fault in draft.faults if fault.node is not None
-    }
+    assert draft.part is not None
+    faulty = (draft.part.rank_of(fault.node) for fault in draft.faults if fault.node is not None)
+    groups = {layout.ep_group_of(rank) for rank in faulty if rank is not None} if layout else set()
     if len(groups) > 1:
         wanted = f"faults in one EP group of {ep} GPUs: it is the one that is run, and stands for itself"
         draft.problem(("cluster", "faults"), f"faults in {len(groups)} EP groups", wanted)
     if draft.problems or gate is None or layout is None:
         raise InputError(())  # the draft has them
-    draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
+    draft.layout = layouts.written(layout, "ep", "tp", "dp")
     return Inference(
         spec=spec,
         layout=layout,
@@ -188,6 +197,7 @@ def _load(spec: PrefillSpec | DecodeSpec) -> dict[str, Any]:
     if isinstance(spec, DecodeSpec):
         return {
             "requests": spec.requests_per_gpu,
+            "total": spec.requests,
             "context_tokens": spec.context_tokens,
             "step_tokens": spec.tokens_per_step,
             "cached_tokens": 0,
@@ -198,29 +208,6 @@ def _load(spec: PrefillSpec | DecodeSpec) -> dict[str, Any]:
         "step_tokens": spec.pass_tokens,
         "cached_tokens": spec.cached_tokens,
     }
-
-
-def _layout(draft: Draft) -> Layout | None:
-    """EP over all ranks by default, attention data-parallel but for TP; None where it has problems."""
-    asked, num_ranks, per_node = draft.asked, draft.num_ranks, draft.gpus_per_node
-    assert draft.model is not None
-    for key in ("pp", "cp"):
-        if getattr(asked, key) not in (None, 1):
-            draft.problem(("layout", key), str(getattr(asked, key)), "1: a deployment has EP, TP and DP only")
-    ep, tp = asked.ep or num_ranks, asked.tp or 1
-    if num_ranks % ep:
-        divisors = ", ".join(str(d) for d in range(1, num_ranks + 1) if num_ranks % d == 0)
-        draft.problem(("layout", "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
-    elif ep % per_node and per_node % ep:
-        draft.problem(("layout", "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
-    if tp > per_node or ep % tp or draft.model.attention.num_heads % tp:
-        wanted = f"a divisor of EP, of the {draft.model.attention.num_heads} heads, at most {per_node} GPUs of a node"
-        draft.problem(("layout", "tp"), str(tp), wanted)
-    elif asked.dp not in (None, num_ranks // tp):
-        draft.problem(
-            ("layout", "dp"), str(asked.dp), f"{num_ranks // tp}, the ranks over TP, or leave it out"
-        )
-    return None if draft.problems else layouts.derive(num_ranks, ep=ep, tp=tp)
 
 
 def _prompts(draft: Draft, spec: PrefillSpec) -> None:
@@ -244,9 +231,10 @@ def _count(scenario: Scenario, work: Inference) -> None:
     assert scenario.model is not None
     assert scenario.hardware is not None
     spec, ep = work.spec, work.layout.ep
-    sizes.require_nodes(
-        scenario, max(1, ep // scenario.hardware.gpu.scale_up.domain), "the nodes of layout.ep"
-    )
+    group = scenario.gpus[work.layout.groups("ep")[0]]
+    nodes = [*(group // scenario.part.domain).tolist()]  # the group's, or that of a fault
+    nodes += [fault.node for fault in scenario.faults if fault.node is not None]
+    sizes.require_nodes(scenario, max(nodes) + 1, "the nodes of layout.ep")
     sizes.require_pairs(1, ep)
     sizes.require_replicas(scenario.model.num_experts, spec.placement.redundant_experts)
     if isinstance(spec, PrefillSpec):

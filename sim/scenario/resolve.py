@@ -16,7 +16,7 @@ from sim.cluster import topology
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Problem, nearest
 from sim.scenario import sizes, specification
-from sim.scenario.cluster import cluster_of
+from sim.scenario.cluster import cluster_of, part_in_use
 from sim.scenario.descriptions import Expectation, Scenario
 from sim.scenario.draft import Draft, catch, model_of
 from sim.scenario.faults import faults_of
@@ -46,6 +46,9 @@ def resolve(document: Document) -> Scenario:
     kind = resolver(spec.workload.kind)
     draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
     draft.hardware, draft.num_nodes, draft.fabric = cluster_of(document, spec.cluster, draft.problems)
+    if draft.num_nodes > 0:
+        domain = draft.hardware.gpu.scale_up.domain if draft.hardware else 1
+        draft.part = part_in_use(document, spec.cluster, draft.num_nodes, domain, draft.problems)
     if kind.takes_model:
         if isinstance(draft.fabric, topology.LeafSpine):
             draft.problem(
@@ -58,6 +61,7 @@ def resolve(document: Document) -> Scenario:
     if draft.problems:
         raise InputError(draft.problems)
     assert draft.fabric is not None
+    assert draft.part is not None
     sizes.require_cluster(draft)
     draft.faults = faults_of(draft, spec.cluster.faults, kind, spec.workload.kind)
     workload = catch(draft.problems, lambda: kind.resolve(draft, spec.workload))
@@ -67,6 +71,9 @@ def resolve(document: Document) -> Scenario:
     resolved = _with_defaults(document.tree, spec)
     if draft.layout:
         resolved["layout"] = draft.layout
+    if draft.part.num_gpus < draft.num_nodes * draft.part.domain:
+        part = {"gpus": draft.part.num_gpus, "use_nodes": list(draft.part.nodes)}
+        resolved["cluster"] = {**resolved["cluster"], **part}
     resolved["workload"] = {**resolved["workload"], **draft.derived}
     scenario = Scenario(
         name=spec.name,
@@ -75,10 +82,11 @@ def resolve(document: Document) -> Scenario:
         fidelity=spec.fidelity,
         hardware=draft.hardware,
         num_nodes=draft.num_nodes,
+        part=draft.part,
         fabric=draft.fabric,
         faults=draft.faults,
         model=draft.model,
-        ep=draft.layout.get("ep", 1),
+        ep=int(draft.layout.get("ep", 1)),
         workload=workload,
         expectations=expectations,
         document=resolved,

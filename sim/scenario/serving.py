@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -9,9 +10,10 @@ import numpy as np
 from pydantic import Field
 
 from sim.cluster.kernels import Kernel
-from sim.errors import InputError, Problem
+from sim.documents import Document
+from sim.errors import InputError, Mark, Problem
 from sim.scenario.descriptions import Scenario, Workload
-from sim.scenario.draft import Draft, catch, named_file
+from sim.scenario.draft import Draft, LayoutSpec, catch, named_file
 from sim.scenario.kinds import Resolver
 from sim.scenario.values import Branch, Count, Machines, Number, WorkloadSpec
 from sim.schemas import Fraction, Seconds, written
@@ -55,8 +57,10 @@ class PrefillPoolSpec(Branch):
     """Instances that prefill."""
 
     instances: Machines = 1
-    ep: Count
-    """GPUs of one instance."""
+    ep: Count | None = None
+    """Short for `layout: {ep: ...}`: the GPUs of one instance."""
+    layout: LayoutSpec | None = None
+    """Of one instance, which has as many GPUs as it makes."""
     batch_tokens: Count = 16_384
     """Most prompt tokens of a GPU in one pass; longer prompts go in chunks."""
     plan: dict[str, Any]
@@ -68,8 +72,10 @@ class DecodePoolSpec(Branch):
 
     instances: Annotated[int, Field(ge=0, le=2**17, strict=True)] = 1
     """0: the prefill instances decode too, and a prefill holds up their steps."""
-    ep: Count
-    """GPUs of one instance."""
+    ep: Count | None = None
+    """Short for `layout: {ep: ...}`: the GPUs of one instance."""
+    layout: LayoutSpec | None = None
+    """Of one instance, which has as many GPUs as it makes."""
     requests_per_gpu: Annotated[int, Field(ge=1, le=10**5, strict=True)] | None = None
     """Most requests of a GPU in one step; what memory holds at the mean context when left out."""
     plan: dict[str, Any]
@@ -116,7 +122,8 @@ class Serving(Workload):
     @property
     def num_gpus(self) -> int:
         """GPUs of all instances of both pools."""
-        return sum(pool.instances * pool.ep for pool in (self.spec.prefill, self.spec.decode))
+        prefill, decode = self.spec.prefill.instances, self.spec.decode.instances
+        return prefill * self.prefill.num_ranks + decode * self.decode.num_ranks
 
 
 def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
@@ -140,17 +147,24 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
         Where no machine could run a pool.
     """
     per_node, problems = draft.gpus_per_node, len(draft.problems)
-    for name, ep in (("prefill", spec.prefill.ep), ("decode", spec.decode.ep)):
-        if ep % per_node:
+    size = {
+        "prefill": _num_gpus(draft, "prefill", spec.prefill),
+        "decode": _num_gpus(draft, "decode", spec.decode),
+    }
+    for name, pool in (("prefill", spec.prefill), ("decode", spec.decode)):
+        if size[name] % per_node:
             wanted = f"whole nodes: a multiple of the {per_node} GPUs of a node"
-            draft.problem((*_AT, name, "ep"), str(ep), wanted)
-    needed = spec.prefill.instances * spec.prefill.ep + spec.decode.instances * spec.decode.ep
+            draft.problem((*_AT, name, "layout" if pool.layout else "ep"), str(size[name]), wanted)
+    needed = spec.prefill.instances * size["prefill"] + spec.decode.instances * size["decode"]
     if needed > draft.num_ranks:
+        assert draft.part is not None
         wanted = f"{-(-needed // per_node)} or more: the instances have {needed} GPUs"
-        draft.problem(("cluster", "nodes"), str(draft.num_nodes), wanted)
-    if not spec.decode.instances and spec.decode.ep != spec.prefill.ep:
-        wanted = f"{spec.prefill.ep}, the prefill instances that decode too"
-        draft.problem((*_AT, "decode", "ep"), str(spec.decode.ep), wanted)
+        whole = draft.part.num_gpus == draft.num_nodes * draft.part.domain
+        got = str(draft.num_nodes) if whole else f"{len(draft.part.nodes)} in use, with {per_node} GPUs each"
+        draft.problem(("cluster", "nodes"), got, wanted)
+    if not spec.decode.instances and size["decode"] != size["prefill"]:
+        wanted = f"{size['prefill']}, the prefill instances that decode too"
+        draft.problem((*_AT, "decode", "layout" if spec.decode.layout else "ep"), str(size["decode"]), wanted)
     if not 0 <= spec.cached < 1:
         draft.problem((*_AT, "cached"), f"{spec.cached:.0%}", "0 % or more, and less than 100 %")
     for key in ("ttft", "tpot"):
@@ -164,17 +178,18 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
     asked = _requests(draft, spec)
     prompt = max(2, round(float(asked.prompt_tokens.mean())))
     context = max(2, round(prompt + float(asked.output_tokens.mean()) / 2))
+    first = spec.prefill.instances * size["prefill"] if spec.decode.instances else 0
     prefill = catch(
         draft.problems,
-        lambda: _part(draft, "prefill", spec.prefill.ep, spec.prefill.plan, {"prompt_tokens": prompt}),
+        lambda: _part(draft, "prefill", spec.prefill, size["prefill"], 0, {"prompt_tokens": prompt}),
     )
     decode = catch(
         draft.problems,
-        lambda: _part(draft, "decode", spec.decode.ep, spec.decode.plan, {"context_tokens": context}),
+        lambda: _part(draft, "decode", spec.decode, size["decode"], first, {"context_tokens": context}),
     )
     if prefill is None or decode is None:
         raise InputError(draft.problems)
-    draft.layout = {"ep": spec.prefill.ep}
+    draft.layout = {"ep": prefill.ep}
     return Serving(spec, asked, prefill, decode)
 
 
@@ -190,13 +205,54 @@ def _lengths(spec: LengthsSpec) -> users.Lengths:
     return users.Lengths(spec.kind, float(spec.mean), spec.spread, spec.most)
 
 
-def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[str, int]) -> Scenario:
+def _place(draft: Draft, document: Document, first_rank: int, num_ranks: int, mark: Mark) -> None:
+    """Give an instance GPUs: a cluster of its own, or its share of the part that is in use."""
+    part = draft.part
+    assert part is not None
+    if part.num_gpus == draft.num_nodes * part.domain:
+        document.put(("cluster", "nodes"), num_ranks // draft.gpus_per_node, mark)
+        return
+    first = first_rank // part.gpus_per_node
+    nodes = list(part.nodes[first : first + num_ranks // part.gpus_per_node])
+    document.put(("cluster", "use_nodes"), nodes, mark)
+    document.put(("cluster", "gpus"), num_ranks, mark)
+
+
+def _num_gpus(draft: Draft, kind: str, pool: PrefillPoolSpec | DecodePoolSpec) -> int:
+    """GPUs of an instance: those that its layout multiplies to, which EP groups and TP groups both cut evenly."""
+    layout = pool.layout or LayoutSpec(ep=pool.ep)
+    if (pool.ep is None) == (pool.layout is None):
+        got = "neither 'ep' nor 'layout'" if pool.layout is None else "'ep' next to 'layout'"
+        draft.problem((*_AT, kind), got, "one of them: the layout of an instance")
+        return draft.gpus_per_node
+    tp, ep = layout.tp or 1, layout.ep or 1
+    stage = math.lcm(tp, ep * (layout.etp or 1)) if layout.dp is None else tp * layout.dp
+    return (layout.pp or 1) * stage
+
+
+def _part(
+    draft: Draft,
+    kind: str,
+    pool: PrefillPoolSpec | DecodePoolSpec,
+    num_ranks: int,
+    first_rank: int,
+    sizes: dict[str, int],
+) -> Scenario:
     """One pool's instance as a scenario of its own; its problems keep their place in the serving scenario."""
     document = draft.document.copy()
-    mark, ep_mark = document.mark((*_AT, kind)), document.mark((*_AT, kind, "ep"))
+    mark, asked_in = document.mark((*_AT, kind)), "ep" if pool.layout is None else "layout"
+    layout = {"ep": pool.ep} if pool.layout is None else pool.layout.model_dump(exclude_none=True)
     given = document.branch((*_AT, kind, "plan"))
-    for key in ("kind", *sizes, "requests_per_gpu", "prompts_per_gpu", "cached_tokens", "chunk_tokens"):
-        if key in plan:
+    for key in (
+        "kind",
+        *sizes,
+        "requests",
+        "requests_per_gpu",
+        "prompts_per_gpu",
+        "cached_tokens",
+        "chunk_tokens",
+    ):
+        if key in pool.plan:
             raise InputError(
                 draft.document.problem(
                     (*_AT, kind, "plan", key), f"'{key}'", "no such key in a plan: the loop sets it", key=True
@@ -206,12 +262,13 @@ def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[st
     document.overlay(given, at=_AT)
     for key in ("expect", "variants", "layout"):
         document.tree.pop(key, None)
-    document.put(("layout",), {"ep": ep}, ep_mark)
-    document.put(("cluster", "nodes"), ep // draft.gpus_per_node, mark)
+    document.put(("layout",), layout, document.mark((*_AT, kind, asked_in)))
+    _place(draft, document, first_rank, num_ranks, mark)
     try:
         return draft.resolve(document)
     except InputError as error:
-        places = {"workload": f"workload.{kind}.plan", "layout": f"workload.{kind}"}
+        inside = f"workload.{kind}" if pool.layout is None else f"workload.{kind}.layout"
+        places = {"workload": f"workload.{kind}.plan", "layout": inside}
         moved = []
         for problem in error.problems:
             first, dot, rest = problem.key.partition(".")

@@ -24,7 +24,9 @@ def require_cluster(draft: Draft) -> None:
 def require_nodes(scenario: Scenario, num_nodes: int, nodes: str = "cluster.nodes") -> None:
     """Refuse so many nodes of a scenario's cluster as nobody builds; `nodes` says what they are. Raises `InfeasibleError`."""
     if isinstance(scenario.fabric, Fabric) and scenario.hardware is not None:
-        cluster_sizes.require_nodes(num_nodes, scenario.hardware.gpu.scale_up.domain, scenario.fabric, nodes)
+        hardware = scenario.hardware
+        domain, nics = hardware.gpu.scale_up.domain, hardware.nics_per_node
+        cluster_sizes.require_nodes(num_nodes, domain, nics, scenario.fabric, nodes)
 
 
 def require_schedule(pipeline_ranks: int, microbatches: int, chunks: int) -> None:

@@ -15,7 +15,7 @@ from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.cost.measured import MeasuredProfile, load_profile
 from sim.errors import InputError, nearest
-from sim.scenario import sizes
+from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
@@ -31,9 +31,8 @@ from sim.scenario.routing import (
 from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, Number, WorkloadSpec
 from sim.schedule import pipelines
 from sim.schemas import Amount, Fraction, Price, Watts, written
-from sim.workload import layout as layouts
 from sim.workload.gates import Gate
-from sim.workload.layout import Layout
+from sim.workload.layout import Layout, check
 from sim.workload.skew import Skew
 from sim.workload.stages import stages
 
@@ -162,25 +161,12 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     InfeasibleError
         Where no machine could run the layout.
     """
-    asked = draft.asked
     assert draft.model is not None
     assert draft.hardware is not None
-    layout = layouts.derive(
-        draft.num_ranks,
-        pp=asked.pp,
-        ep=asked.ep,
-        tp=asked.tp,
-        dp=asked.dp,
-        cp=asked.cp,
-        num_experts=draft.model.num_experts,
-    )
+    layout = layouts.derived(draft)
     chunks = spec.chunks or (2 if spec.schedule in ("interleaved", "dualpipev") else 1)
-    layouts.check(layout, draft.model, sequence_tokens=spec.sequence_tokens, chunks=chunks)
-    per_node = draft.gpus_per_node
-    if layout.ep % per_node and per_node % layout.ep:
-        draft.problem(
-            ("layout", "ep"), str(layout.ep), f"a multiple or a divisor of the {per_node} GPUs of a node"
-        )
+    check(layout, draft.model, sequence_tokens=spec.sequence_tokens, chunks=chunks)
+    layouts.check_nodes(draft, layout)
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}
     microbatches = _microbatches(draft, spec, layout)
     if microbatches is not None:
@@ -194,12 +180,12 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
             str(comm_sms),
             f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU",
         )
-    gate = gate_of(draft, spec.gate, max(1, layout.ep // per_node))
+    gate = gate_of(draft, spec.gate, layout.ep // layout.near(draft.gpus_per_node, "ep"))
     placement_of(draft, PlacementSpec(), layout.ep)
     measured = _measured(draft, spec)
     if draft.problems or gate is None or microbatches is None:
         raise InputError(())  # the draft has them
-    draft.layout = {name: getattr(layout, name) for name in ("pp", "ep", "tp", "dp", "cp")}
+    draft.layout = layouts.written(layout, "pp", "ep", "tp", "dp", "cp")
     price_usd, power_w = _run_costs(spec.run, draft.hardware)
     return Training(
         spec=spec,

@@ -85,7 +85,9 @@ def closed_form_s(x: Collective) -> tuple[float, str]:
     times = {"scale_up": mean.scale_up / up_rate}
     if x.uses_nic:
         nic_rate = k.nic_efficiency_fraction * float(c.capacity[c.nic_tx[x.gpus[0]]])
-        times["nic"] = mean.nic / nic_rate + k.exposed_fraction(x.direction) * times["scale_up"]
+        times["nic"] = (
+            mean.nic * c.gpus_per_nic / nic_rate + k.exposed_fraction(x.direction) * times["scale_up"]
+        )
     if k.copy_rate_bytes_per_s is not None and x.comm_sms:
         per_sm = k.copy_rate_bytes_per_s.numbers(uses_nic=x.uses_nic)[x.direction]
         times["copy_sms"] = mean.copied / (x.comm_sms * per_sm)

@@ -179,11 +179,12 @@ def _node_flows(x: Collective) -> Flows:
     tokens, to_rank = x.routing.tokens_to_node, x.routing.tokens_to_rank
     s, b = np.nonzero(tokens > 0)
     count, src = tokens[s, b], x.gpus[s]
-    home, node = src // gpn, x.gpus[0] // gpn + b
+    first = np.unique(x.routing.node_of_rank, return_index=True)[1]  # rank of each node of the group
+    home, node = src // gpn, x.gpus[first][b] // gpn
     remote = home != node
     f = np.where(remote, node * gpn + src % gpn, src)  # forwarder
     member = np.full((tokens.shape[1], gpn), NONE)  # [nodes, index] -> rank of the group
-    member[x.gpus // gpn - x.gpus[0] // gpn, x.gpus % gpn] = np.arange(len(x.gpus))
+    member[x.routing.node_of_rank, x.gpus % gpn] = np.arange(len(x.gpus))
     reached = member[b]  # [num_flows, gpn]
     share = np.where(reached >= 0, to_rank[s[:, None], reached] / count[:, None], 0.0)
     columns = Columns(len(s))
@@ -226,9 +227,9 @@ def _pair_flows(x: Collective) -> Flows:
     exposed = x.kernel.exposed_fraction(x.direction)
     if exposed and x.uses_nic:
         # The warps that write to scale-up peers also post to the NIC, which waits a part of that time: no bytes, only
-        # line time, as long on the NIC as `exposed` of it is on scale-up.
+        # line time, as long on the NIC as `exposed` of it is on scale-up, of all its GPUs at once.
         nic, efficiency = c.nic_tx[leg.lender[src]], x.kernel.scale_up_efficiency_fraction[x.direction]
-        line = exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]]
+        line = exposed / efficiency * c.capacity[nic] / c.capacity[c.egress[src]] / c.gpus_per_nic
         columns.add(np.where(local, nic, NONE), 0.0, line)
     latency = x.scale_out(columns, leg, src, dst, np.where(local, 0.0, 1.0))
     x.memory(columns, dst, np.ones(len(s)))

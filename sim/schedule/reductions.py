@@ -9,6 +9,7 @@ Hierarchical over g GPUs a node and m nodes: S (g - 1) / g over scale-up, then (
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,17 +61,18 @@ class Links:
     @classmethod
     def peak(cls, hardware: Hardware) -> Links:
         """Rates of the datasheet, without latency."""
-        up, nic = hardware.gpu.scale_up, hardware.nic
+        up = hardware.gpu.scale_up
+        of_gpu = hardware.nic_bytes_per_s / hardware.gpus_per_nic  # while all GPUs of a NIC send
         return cls(
             scale_up_bytes_per_s=up.bandwidth_bytes_per_s,
-            nic_bytes_per_s=nic.bandwidth_bytes_per_s * nic.per_gpu if nic else up.bandwidth_bytes_per_s,
+            nic_bytes_per_s=of_gpu or up.bandwidth_bytes_per_s,
             hbm_bytes_per_s=hardware.gpu.hbm.bandwidth_bytes_per_s,
             gpus_per_node=up.domain,
             latency_s=0.0,
         )
 
 
-def scatter_s(links: Links, total_bytes: float, num_ranks: int, stride: int = 1) -> float:
+def scatter_s(links: Links, total_bytes: float, num_ranks: int, near: int | None = None) -> float:
     """Time of a reduce-scatter, or of an all-gather, as a ring or in its hierarchical form.
 
     Parameters
@@ -80,8 +82,8 @@ def scatter_s(links: Links, total_bytes: float, num_ranks: int, stride: int = 1)
         Bytes of the whole buffer [bytes].
     num_ranks : int
         Ranks that take part [count].
-    stride : int
-        GPUs from one of them to the next [count].
+    near : int, optional
+        Those on each node; as many as a node has GPUs where left out [count].
 
     Returns
     -------
@@ -100,7 +102,7 @@ def scatter_s(links: Links, total_bytes: float, num_ranks: int, stride: int = 1)
     """
     if num_ranks <= 1 or total_bytes <= 0:
         return 0.0
-    near = min(num_ranks, max(1, links.gpus_per_node // stride))
+    near = min(num_ranks, near or links.gpus_per_node)
     far = -(-num_ranks // near)
     scale_up = total_bytes * (near - 1) / near / links.scale_up_bytes_per_s
     nic = total_bytes / near * (far - 1) / far / links.nic_bytes_per_s
@@ -133,7 +135,7 @@ def held(count: StageParameters, layout: Layout) -> HeldParameters:
     HeldParameters
     """
     return HeldParameters(
-        (count.layers + count.embedding + count.head) / layout.tp, count.experts / layout.ep
+        (count.layers + count.embedding + count.head) / layout.tp, count.experts / (layout.ep * layout.etp)
     )
 
 
@@ -154,10 +156,12 @@ def optimizer_s(links: Links, parameters: HeldParameters, layout: Layout) -> flo
 
     Notes
     -----
-    Experts are reduced over `expert_dp` ranks that stand EP apart, everything else over DP x CP ranks, TP apart.
+    Experts are reduced over `expert_dp` ranks, everything else over DP x CP ranks.
     """
-    moved = 2 * scatter_s(links, 2.0 * parameters.dense, layout.dp * layout.cp, layout.tp)
-    moved += 2 * scatter_s(links, 2.0 * parameters.experts, layout.expert_dp, layout.ep)
+    moved, nodes = 0.0, links.gpus_per_node
+    for held, dimensions in ((parameters.dense, ("dp", "cp")), (parameters.experts, ("expert_dp",))):
+        num = math.prod(getattr(layout, name) for name in dimensions)
+        moved += 2 * scatter_s(links, 2.0 * held, num, layout.near(nodes, *dimensions))
     return moved + update_s(links, parameters.shard(layout))
 
 
@@ -178,7 +182,7 @@ def update_s(links: Links, shard: float) -> float:
     return shard * _ADAM_BYTES / links.hbm_bytes_per_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Phase:
     """One phase of a hierarchical reduce-scatter or all-gather: what it reduces, and who follows whom.
 
@@ -186,17 +190,19 @@ class Phase:
     ----------
     what : str
         "dense" or "experts".
-    num, stride, near : int [count]
-        Ranks of one reduction, how far apart they stand, and how many of them on each node.
+    num, near : int [count]
+        Ranks of one reduction, and how many of them share a node.
     inside : bool
         True inside the nodes, False between them.
+    following : int, [num_ranks]
+        The rank that each rank sends to.
     """
 
     what: str
     num: int
-    stride: int
     near: int
     inside: bool
+    following: Ints
 
     @property
     def name(self) -> str:
@@ -208,17 +214,6 @@ class Phase:
         """Bytes that each rank sends, over all steps of the ring, per byte reduced."""
         far = -(-self.num // self.near)
         return (self.near - 1) / self.near if self.inside else (far - 1) / far / self.near
-
-    def following(self, ranks: Ints) -> Ints:
-        """The rank that each of a pipeline rank's `ranks` sends to, counted from the pipeline rank's first."""
-        block = ranks // (self.num * self.stride) * (self.num * self.stride)
-        offset, place = (ranks - block) % self.stride, (ranks - block) // self.stride
-        node, index = place // self.near, place % self.near
-        nodes = -(-self.num // self.near)
-        inside = node * self.near + (index + 1) % np.minimum(self.near, self.num - node * self.near)
-        beyond = (node + 1) % nodes * self.near + index
-        after = inside if self.inside else np.where(beyond < self.num, beyond, index)
-        return np.asarray(block + offset + after * self.stride)
 
 
 def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
@@ -235,19 +230,28 @@ def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
     list of Phase
     """
     in_order = []
-    for what, num, stride in (
-        ("dense", layout.dp * layout.cp, layout.tp),
-        ("experts", layout.expert_dp, layout.ep),
-    ):
-        near = min(num, max(1, gpus_per_node // stride))
-        if near > 1:
-            in_order.append(Phase(what, num, stride, near, inside=True))
-        if -(-num // near) > 1:
-            in_order.append(Phase(what, num, stride, near, inside=False))
+    for what, dimensions in (("dense", ("dp", "cp")), ("experts", ("expert_dp",))):
+        groups, near = layout.groups(*dimensions), layout.near(gpus_per_node, *dimensions)
+        num = groups.shape[1]
+        for inside in (True, False):
+            if near > 1 if inside else -(-num // near) > 1:
+                following = np.empty(layout.num_ranks, dtype=np.int64)
+                following[groups] = groups[:, _next(num, near, inside)]
+                in_order.append(Phase(what, num, near, inside, following))
     return in_order
 
 
-def tensor_parallel_s(links: Links, activation_bytes: float, tp: int) -> float:
+def _next(num: int, near: int, inside: bool) -> Ints:
+    """Place in its group of the member that each one sends to, [num]."""
+    place = np.arange(num)
+    node, index = place // near, place % near
+    if inside:
+        return np.asarray(node * near + (index + 1) % np.minimum(near, num - node * near))
+    beyond = (node + 1) % -(-num // near) * near + index
+    return np.where(beyond < num, beyond, index)
+
+
+def tensor_parallel_s(links: Links, activation_bytes: float, tp: int, near: int | None = None) -> float:
     """Time of one all-reduce of a block's output: scatter and gather.
 
     Parameters
@@ -255,18 +259,18 @@ def tensor_parallel_s(links: Links, activation_bytes: float, tp: int) -> float:
     links : Links
     activation_bytes : float
         Output of the block [bytes].
-    tp : int
-        Neighbouring ranks that share it [count].
+    tp, near : int
+        Ranks that share it, and those of them on each node, as in `scatter_s` [count].
 
     Returns
     -------
     float
         The time [s].
     """
-    return 2 * scatter_s(links, activation_bytes, tp)
+    return 2 * scatter_s(links, activation_bytes, tp, near)
 
 
-def context_parallel_s(links: Links, kv_bytes: float, cp: int, tp: int) -> float:
+def context_parallel_s(links: Links, kv_bytes: float, cp: int, near: int | None = None) -> float:
     """Time to gather the keys and values of the other parts of a sequence for one attention block.
 
     Parameters
@@ -274,14 +278,12 @@ def context_parallel_s(links: Links, kv_bytes: float, cp: int, tp: int) -> float
     links : Links
     kv_bytes : float
         Keys and values of the whole sequence [bytes].
-    cp : int
-        Ranks that share a sequence [count].
-    tp : int
-        GPUs from one of them to the next [count].
+    cp, near : int
+        Ranks that share a sequence, and those of them on each node, as in `scatter_s` [count].
 
     Returns
     -------
     float
         The time [s].
     """
-    return scatter_s(links, kv_bytes, cp, tp)
+    return scatter_s(links, kv_bytes, cp, near)

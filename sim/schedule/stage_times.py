@@ -25,7 +25,7 @@ from sim.cost.measured import MeasuredProfile
 from sim.schedule.collectives import record_bytes
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
-from sim.workload.layout import Layout
+from sim.workload.layout import Layout, split_experts
 from sim.workload.model import GQA, Model
 from sim.workload.stages import Stage
 
@@ -56,15 +56,21 @@ class ChunkWork:
         """Tokens of one rank after TP and CP have cut the sequence [count]."""
         return self.sequences * self.sequence_tokens / (self.layout.tp * self.layout.cp)
 
+    @property
+    def split_model(self) -> Model:
+        """The model with its routed experts as wide as a rank has them."""
+        return split_experts(self.model, self.layout.etp)
+
     def batch(self, load: float = 1.0) -> RankBatch:
         """The batch of one data-parallel rank, with `load` times the mean rows on its experts."""
         local = max(1, self.model.num_experts // self.layout.ep)
-        rows = self.tokens * self.model.top_k * self.layout.ep / self.model.num_experts * load
+        sharing = self.layout.ep * self.layout.etp
+        rows = self.tokens * self.model.top_k * sharing / self.model.num_experts * load
         return RankBatch(
             sequences=self.sequences,
             sequence_tokens=self.sequence_tokens,
             expert_rows=(round(rows),) * local,
-            received_tokens=self.tokens * self.ranks_per_token * load,
+            received_tokens=self.tokens * self.ranks_per_token * self.layout.etp * load,
             precision="fp8" if self.precision == "fp8" else "bf16",
         )
 
@@ -218,10 +224,11 @@ def _layer(
     def phases(model: Model, load: float) -> Mapping[str, ComputeTime]:
         return ops.layer_times(p, model, work.batch(load), dense=dense, layer_idx=layer_idx)
 
-    mean = phases(work.model, 1.0)
-    more = mean if dense else phases(work.model, _MORE)
+    model = work.split_model
+    mean = phases(model, 1.0)
+    more = mean if dense else phases(model, _MORE)
     shared = work.layout.tp * work.layout.cp
-    experts = phases(replace(work.model, num_shared_experts=0), 1.0) if shared > 1 and not dense else {}
+    experts = phases(replace(model, num_shared_experts=0), 1.0) if shared > 1 and not dense else {}
     times: dict[str, PhaseTime] = {}
     for field, phase in _FIELDS.items():
         total = mean[phase].total_s

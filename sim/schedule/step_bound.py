@@ -187,7 +187,7 @@ def _compute_s(
     @functools.cache
     def layer(dense: bool, layer_idx: int) -> Floats:
         total = np.zeros(len(ops.PHASES))
-        for name, (all_s, own_s) in _layer_s(model, batch, gpu, dense, layer_idx).items():
+        for name, (all_s, own_s) in _layer_s(work.split_model, batch, gpu, dense, layer_idx).items():
             fraction = 1.0 if dense else min(1.0, measured_fraction.get(name, 1.0))
             total["FBW".index(name[-2])] += fraction * ((all_s - own_s) / shared + own_s)
         return total

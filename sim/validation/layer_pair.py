@@ -150,8 +150,10 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
     assert model is not None
     assert hardware is not None
     step = Step.from_scenario(scenario)
-    place = Place(1, num_groups, work.layout.ep)
-    nodes = -(-num_groups * place.lanes // hardware.gpu.scale_up.domain)
+    lanes = work.layout.ep
+    gpus = np.arange(num_groups * lanes)
+    place = Place(gpus.reshape(1, num_groups, lanes), gpus)
+    nodes = -(-num_groups * lanes // hardware.gpu.scale_up.domain)
     assert isinstance(scenario.fabric, topology.Fabric)
     cluster = topology.build(hardware, nodes, scenario.fabric)
     traffic = traffic_of(
@@ -168,7 +170,7 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
         work.skew,
         num_ranks=1,
         num_groups=num_groups,
-        lanes=place.lanes,
+        lanes=lanes,
         num_layers=model.num_layers,
         num_microbatches=2,
         seed=scenario.seed,
@@ -191,7 +193,7 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
         tasks_from_rows([[pair]]),
         traffic,
         num_groups,
-        place.lanes,
+        lanes,
         draws.speed,
         loads=draws.loads,
         jitter=draws.jitter,

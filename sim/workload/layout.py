@@ -1,19 +1,29 @@
 """Layouts: the split of a run's ranks between pipeline, tensor, context, data and expert parallelism.
 
-Ranks are numbered with tensor parallelism (TP) innermost, then context (CP), then data (DP), pipeline (PP)
-outermost, and rank r is GPU r: TP stays inside a node where it fits, an EP group takes consecutive ranks of
-one pipeline stage, and pipeline neighbours are a whole stage apart, on the same rail. An EP group cuts
-across TP, CP and DP, and where a stage has more ranks than an EP group, the same experts stand on `expert_dp`
-ranks.
+Ranks are numbered in an order of the dimensions, by default `tp-cp-ep-dp-pp`: tensor parallelism (TP) innermost, pipeline
+(PP) outermost. Then TP stays inside a node where it fits, an EP group takes consecutive ranks of one pipeline stage, and
+pipeline neighbours are a whole stage apart, on the same rail. The order is read twice: attention's ranks have no EP, experts'
+ranks no CP, and expert tensor parallelism (ETP) and the ranks that hold the same experts (`expert_dp`) in place of TP and DP.
+Both share the pipeline. Experts are split by ETP where they are not shared out (EP1).
+
+`Layout.groups` names the ranks of every group; nobody else divides sizes for them.
+
+Reference: the rank generators of Megatron-LM, megatron/core/parallel_state.py, whose default order this is.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-from sim.errors import InfeasibleError, InputError, Problem
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import InfeasibleError, InputError, Problem, nearest
 from sim.workload.model import GQA, Model
+
+ORDER = "tp-cp-ep-dp-pp"
+"""Dimensions from the one in which neighbouring ranks differ to the one in which ranks far apart do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +40,15 @@ class Coordinates:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Sizes of the parallel dimensions [ranks]: pipeline, expert, tensor, data, context."""
+    """Sizes of the parallel dimensions [ranks]: pipeline, expert, tensor, data, context, and expert tensor."""
 
     pp: int = 1
     ep: int = 1
     tp: int = 1
     dp: int = 1
     cp: int = 1
+    etp: int = 1
+    order: str = ORDER
 
     @property
     def num_ranks(self) -> int:
@@ -51,44 +63,112 @@ class Layout:
     @property
     def expert_dp(self) -> int:
         """Ranks that hold the same experts, and reduce their gradients with one another."""
-        return self.stage_ranks // self.ep
+        return self.stage_ranks // (self.ep * self.etp)
+
+    def _grids(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Dimensions of attention and of experts with their sizes, the slowest first."""
+        slowest_first = self.order.split("-")[::-1]
+        attention = [name for name in slowest_first if name != "ep"]
+        swapped = {"tp": "etp", "dp": "expert_dp"}
+        experts = [swapped.get(name, name) for name in slowest_first if name != "cp"]
+        return {name: getattr(self, name) for name in attention}, {
+            name: getattr(self, name) for name in experts
+        }
+
+    def groups(self, *dimensions: str) -> NDArray[np.int64]:
+        """Name the ranks of every group of a dimension, or of several together.
+
+        Parameters
+        ----------
+        *dimensions : str
+            Of "pp", "dp", "cp", "tp"; or of "pp", "expert_dp", "ep", "etp"; or "world" for all ranks.
+
+        Returns
+        -------
+        array of int, [num_groups, size]
+            Ranks that differ in these coordinates alone, ascending. Each rank is in one group.
+
+        Raises
+        ------
+        InputError
+            For another dimension.
+
+        Examples
+        --------
+        >>> Layout(pp=2, ep=2, tp=2, dp=2).groups("ep").tolist()
+        [[0, 1], [2, 3], [4, 5], [6, 7]]
+        >>> Layout(pp=2, ep=2, tp=2, dp=2).groups("dp").tolist()
+        [[0, 2], [1, 3], [4, 6], [5, 7]]
+        """
+        ranks = np.arange(self.num_ranks)
+        if dimensions == ("world",):
+            return ranks[None]
+        for grid in self._grids():
+            names = list(grid)
+            if grid.keys() >= set(dimensions):
+                rows, columns = (
+                    [i for i, name in enumerate(names) if (name in dimensions) == own]
+                    for own in (False, True)
+                )
+                shape = list(grid.values())
+                size = math.prod(shape[i] for i in columns)
+                return ranks.reshape(shape).transpose(*rows, *columns).reshape(-1, size)
+        known = ("world", *dict.fromkeys(name for grid in self._grids() for name in grid))
+        got, wanted = ", ".join(dimensions), f"one of: {', '.join(known)}"
+        raise InputError(Problem(None, "group", f"'{got}'", wanted, nearest(got, known)))
+
+    def stages(self) -> NDArray[np.int64]:
+        """Ranks of each pipeline stage, ascending, [pp, stage_ranks]."""
+        return self.groups("dp", "cp", "tp")
+
+    def ep_groups(self) -> NDArray[np.int64]:
+        """Ranks of the EP groups of each pipeline stage, in the same order on all, [pp, num_groups, ep]."""
+        stage = np.empty(self.num_ranks, dtype=np.int64)
+        stage[self.stages()] = np.arange(self.pp)[:, None]
+        groups = self.groups("ep")
+        in_order = np.argsort(stage[groups[:, 0]], kind="stable")
+        return groups[in_order].reshape(self.pp, -1, self.ep)
+
+    def ep_group_of(self, rank: int) -> int:
+        """Index of the EP group, among those that `groups` lists, that a rank is in."""
+        return int(np.flatnonzero((self.groups("ep") == rank).any(axis=1))[0])
+
+    def near(self, gpus_per_node: int, *dimensions: str) -> int:
+        """Ranks of a group that share a node, of its fullest [count].
+
+        Parameters
+        ----------
+        gpus_per_node : int
+        *dimensions : str
+            As of `groups`.
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> Layout(ep=16, tp=4, dp=4).near(8, "dp")
+        2
+        """
+        return int(np.unique(self.groups(*dimensions)[0] // gpus_per_node, return_counts=True)[1].max())
 
     def coordinates(self, rank: int) -> Coordinates:
         """Return the coordinates of a rank."""
-        pp, inside = divmod(rank, self.stage_ranks)
-        dp, rest = divmod(inside, self.tp * self.cp)
-        cp, tp = divmod(rest, self.tp)
-        expert_dp, ep = divmod(inside, self.ep)
-        return Coordinates(pp, dp, cp, tp, ep, expert_dp)
+        at: dict[str, int] = {}
+        for grid in self._grids():
+            at |= zip(grid, map(int, np.unravel_index(rank, tuple(grid.values()))), strict=True)
+        del at["etp"]
+        return Coordinates(**at)
 
     def rank(self, pp: int, dp: int = 0, cp: int = 0, tp: int = 0) -> int:
         """The rank at some coordinates."""
-        return ((pp * self.dp + dp) * self.cp + cp) * self.tp + tp
-
-    def stage_group(self, pp: int) -> range:
-        """Ranks of one pipeline stage."""
-        return range(pp * self.stage_ranks, (pp + 1) * self.stage_ranks)
-
-    def ep_group(self, pp: int, expert_dp: int = 0) -> range:
-        """Ranks of one EP group."""
-        first = pp * self.stage_ranks + expert_dp * self.ep
-        return range(first, first + self.ep)
-
-    def expert_dp_group(self, pp: int, ep: int) -> range:
-        """Ranks that hold the same experts of a stage."""
-        return range(pp * self.stage_ranks + ep, (pp + 1) * self.stage_ranks, self.ep)
-
-    def dp_group(self, pp: int, cp: int = 0, tp: int = 0) -> range:
-        """Ranks that hold the same part of everything but the experts, for other sequences."""
-        return range(self.rank(pp, 0, cp, tp), (pp + 1) * self.stage_ranks, self.cp * self.tp)
-
-    def tp_group(self, pp: int, dp: int = 0, cp: int = 0) -> range:
-        """Ranks that share every matrix of a layer."""
-        first = self.rank(pp, dp, cp)
-        return range(first, first + self.tp)
+        grid, at = self._grids()[0], {"pp": pp, "dp": dp, "cp": cp, "tp": tp}
+        return int(np.ravel_multi_index([at[name] for name in grid], tuple(grid.values())))
 
     def __str__(self) -> str:
-        return " ".join(f"{size.name.upper()}{getattr(self, size.name)}" for size in fields(self))
+        sizes = {size.name: getattr(self, size.name) for size in fields(self) if size.name != "order"}
+        return " ".join(f"{name.upper()}{size}" for name, size in sizes.items() if name != "etp" or size > 1)
 
 
 def derive(
@@ -99,6 +179,8 @@ def derive(
     tp: int | None = None,
     dp: int | None = None,
     cp: int | None = None,
+    etp: int | None = None,
+    order: str = ORDER,
     num_experts: int | None = None,
 ) -> Layout:
     """Fill in the sizes that a layout leaves out, and check it against the number of GPUs.
@@ -106,9 +188,12 @@ def derive(
     Parameters
     ----------
     num_gpus : int [count]
-    pp, ep, tp, dp, cp : int, optional [ranks]
+    pp, ep, tp, dp, cp, etp : int, optional [ranks]
         Sizes that are given. TP and CP default to 1. Where `dp` is left out it takes the GPUs that are left, else `pp` does;
-        EP defaults to the largest group of a stage's ranks that divides the experts.
+        EP defaults to the largest group of a stage's ranks that divides the experts. ETP defaults to TP where EP is given
+        as 1, as in Megatron-LM, vLLM and SGLang, else to 1.
+    order : str
+        The five dimensions with hyphens between, the one in which neighbouring ranks differ first.
     num_experts : int, optional [count]
         Experts of a layer; without it EP defaults to all ranks of a stage.
 
@@ -128,12 +213,14 @@ def derive(
     >>> str(derive(2048, pp=16, ep=64))
     'PP16 EP64 TP1 DP128 CP1'
     """
-    given = {"pp": pp, "ep": ep, "tp": tp, "dp": dp, "cp": cp, "num_gpus": num_gpus}
+    given = {"pp": pp, "ep": ep, "tp": tp, "dp": dp, "cp": cp, "etp": etp, "num_gpus": num_gpus}
     problems = [
         Problem(None, f"layout.{name}", repr(size), "a whole number of at least 1")
         for name, size in given.items()
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1)
     ]
+    if sorted(order.split("-")) != sorted(ORDER.split("-")):
+        problems.append(Problem(None, "layout.order", f"'{order}'", f"each of {ORDER} once, in any order"))
     if problems:
         raise InputError(problems)
     tp, cp = tp or 1, cp or 1
@@ -147,9 +234,21 @@ def derive(
         raise InfeasibleError(
             f"the layout PP{pp} x TP{tp} x CP{cp} x DP{dp} takes {pp * stage} GPUs; there are {num_gpus}"
         )
-    layout = Layout(pp, ep or (math.gcd(stage, num_experts) if num_experts else stage), tp, dp, cp)
+    splits = ep == 1 and num_experts != 0
+    ep = ep or (1 if etp and etp > 1 else math.gcd(stage, num_experts) if num_experts else stage)
+    etp = etp or (tp if splits else 1)
+    if etp > 1 and ep > 1:
+        wanted = f"1 next to EP{ep}: experts are shared out whole; with 'ep: 1' each is split"
+        raise InputError(Problem(None, "layout.etp", str(etp), wanted))
+    if etp not in (1, tp):
+        wanted = f"1, or {tp} as TP: those that split a layer split its experts"
+        raise InputError(Problem(None, "layout.etp", str(etp), wanted))
+    layout = Layout(pp, ep, tp, dp, cp, etp, order)
     if stage % layout.ep:
         raise InfeasibleError(_ep_misfit(layout))
+    if not np.array_equal(layout.stages(), layout.groups("expert_dp", "ep", "etp")):
+        wanted = "pp last, or what is before it equally large for attention and experts: they share pipeline stages"
+        raise InputError(Problem(None, "layout.order", f"'{order}'", wanted))
     return layout
 
 
@@ -195,12 +294,13 @@ def check(
         reasons.append(f"TP{layout.tp} does not divide the {a.num_heads} attention heads")
     elif isinstance(a, GQA) and a.num_kv_heads % layout.tp and layout.tp % a.num_kv_heads:
         reasons.append(f"TP{layout.tp} neither divides nor repeats the {a.num_kv_heads} key-value heads")
-    for name, width in (
-        ("the dense layers", model.dense_hidden),
-        ("the shared experts", model.expert_hidden * model.num_shared_experts),
+    for name, width, size in (
+        ("the dense layers", model.dense_hidden, layout.tp),
+        ("the shared experts", model.expert_hidden * model.num_shared_experts, layout.tp),
+        ("the experts", model.expert_hidden if model.num_experts else 0, layout.etp),
     ):
-        if width % layout.tp:
-            reasons.append(f"TP{layout.tp} does not divide the inner width {width} of {name}")
+        if width % size:
+            reasons.append(f"TP{size} does not divide the inner width {width} of {name}")
     if sequence_tokens is not None and sequence_tokens % layout.cp:
         reasons.append(f"CP{layout.cp} does not divide a sequence of {sequence_tokens} tokens")
     if reasons:
@@ -220,4 +320,25 @@ def _ep_misfit(layout: Layout) -> str:
     return (
         f"EP{layout.ep} does not divide the {layout.stage_ranks} ranks of a pipeline stage "
         f"(TP{layout.tp} x CP{layout.cp} x DP{layout.dp})"
+    )
+
+
+def split_experts(model: Model, etp: int) -> Model:
+    """Cut the routed experts of a model as one rank of ETP has them.
+
+    Parameters
+    ----------
+    model : Model
+    etp : int [ranks]
+        Ranks that split each expert; it divides the experts' width.
+
+    Returns
+    -------
+    Model
+        With experts of a part of the width; shared experts, which TP splits, are as wide together as they were.
+    """
+    if etp == 1 or not model.num_experts:
+        return model
+    return replace(
+        model, expert_hidden=model.expert_hidden // etp, num_shared_experts=model.num_shared_experts * etp
     )

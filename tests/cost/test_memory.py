@@ -242,6 +242,7 @@ def test_v3s_layout_is_derived_from_two_sizes() -> None:
 
 
 sizes = st.sampled_from((1, 2, 4))
+GROUPS = ("pp", "dp", "cp", "tp", "ep", "expert_dp")
 
 
 @given(pp=sizes, tp=sizes, dp=sizes, cp=sizes, ep=sizes)
@@ -251,20 +252,45 @@ def test_coordinates_and_groups_agree(pp: int, tp: int, dp: int, cp: int, ep: in
     for rank in range(layout.num_ranks):
         at = layout.coordinates(rank)
         assert layout.rank(at.pp, at.dp, at.cp, at.tp) == rank
-        assert rank in layout.stage_group(at.pp)
-        assert rank in layout.tp_group(at.pp, at.dp, at.cp)
-        assert layout.ep_group(at.pp, at.expert_dp)[at.ep] == rank
-        assert layout.expert_dp_group(at.pp, at.ep)[at.expert_dp] == rank
-        assert layout.dp_group(at.pp, at.cp, at.tp)[at.dp] == rank
-        assert len(layout.dp_group(at.pp)) == dp
+        groups = {name: next(g for g in layout.groups(name) if rank in g) for name in GROUPS}
+        assert (
+            groups["tp"][at.tp] == groups["cp"][at.cp] == groups["dp"][at.dp] == groups["pp"][at.pp] == rank
+        )
+        assert groups["ep"][at.ep] == groups["expert_dp"][at.expert_dp] == rank
+        for name, group in groups.items():  # they differ in that coordinate alone
+            attention = {"pp", "dp", "cp", "tp"} if name in ("dp", "cp", "tp") else {"pp", "ep", "expert_dp"}
+            for other in (attention | {"pp"}) - {name}:
+                assert len({getattr(layout.coordinates(int(r)), other) for r in group}) == 1
+
+
+def test_a_rank_is_in_one_group_of_each_dimension() -> None:
+    layout = Layout(pp=2, ep=4, tp=2, dp=2, cp=2)
+    for name in (*GROUPS, "world"):
+        assert sorted(layout.groups(name).ravel().tolist()) == list(range(16))
+    assert layout.groups("world").tolist() == [list(range(16))]
+    assert Layout(tp=4, etp=4, dp=2).groups("etp").tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    with pytest.raises(InputError, match="did you mean expert_dp"):
+        layout.groups("expertdp")
 
 
 def test_tensor_parallel_ranks_and_ep_groups_share_nodes() -> None:
     layout = derive(2048, pp=16, ep=64, tp=4)
-    assert len({rank // 8 for rank in layout.tp_group(3, 5)}) == 1
-    assert len({rank // 8 for rank in layout.ep_group(3, 1)}) == 8
-    neighbours = [layout.rank(pp, dp=9, tp=2) for pp in range(16)]
-    assert len({rank % 8 for rank in neighbours}) == 1
+    nodes = {name: layout.groups(name) // 8 for name in ("tp", "ep", "pp")}
+    assert {len(set(group)) for group in nodes["tp"].tolist()} == {1}
+    assert {len(set(group)) for group in nodes["ep"].tolist()} == {8}
+    assert {len(set(group)) for group in (layout.groups("pp") % 8).tolist()} == {1}  # one rail
+
+
+def test_experts_are_split_by_tp_where_ep_is_given_as_1() -> None:
+    assert derive(16, ep=1, tp=8).etp == 8
+    assert derive(16, ep=1, tp=8).expert_dp == 2
+    assert derive(16, ep=1, tp=8, etp=1).expert_dp == 16
+    assert derive(16, ep=8, tp=8).etp == derive(16, tp=8).etp == 1
+    for etp, wanted in ((8, "1 next to EP8"), (3, "1, or 8 as TP")):
+        with pytest.raises(InputError, match=wanted):
+            derive(16, ep=8 if etp == 8 else 1, tp=8, etp=etp)
+    with pytest.raises(InfeasibleError, match="TP3 does not divide the inner width 14336 of the experts"):
+        check(Layout(etp=3), load_model("mixtral-8x7b"))
 
 
 @pytest.mark.parametrize(

@@ -583,9 +583,9 @@ def test_fewer_than_three_nodes_a_token_help_an_h100_and_hardly_an_h800(found: S
 @pytest.mark.slow
 def test_attention_without_tp_closes_the_gap_of_prefill(found: Shipped) -> None:
     ladder = found("v3-prefill")
-    assert rung(ladder, "naive")["gap_fraction"] == pytest.approx(0.13, abs=0.02)
+    assert rung(ladder, "naive")["gap_fraction"] == pytest.approx(0.24, abs=0.02)
     assert rung(ladder, "data-parallel")["gap_fraction"] == pytest.approx(0, abs=0.005)
-    assert rung(ladder, "data-parallel")["gaps"]["h100"]["removed_last"] == pytest.approx(0.30, abs=0.03)
+    assert rung(ladder, "data-parallel")["gaps"]["h100"]["removed_last"] == pytest.approx(0.49, abs=0.03)
     gains = {
         b["name"]: b["values"]["cumulative"]["h800"] / a["values"]["cumulative"]["h800"]
         for a, b in pairwise(ladder["rungs"])

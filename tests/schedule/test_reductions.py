@@ -39,11 +39,11 @@ def test_across_nodes_the_nic_carries_an_eighth_of_it() -> None:
 
 
 def test_ranks_that_stand_a_node_apart_use_the_nic_alone() -> None:
-    assert scatter_s(LINKS, 8e9, 2, stride=64) == pytest.approx(8e9 / 2 / 10e9)
+    assert scatter_s(LINKS, 8e9, 2, near=1) == pytest.approx(8e9 / 2 / 10e9)
 
 
 def test_ranks_a_few_apart_share_a_node() -> None:
-    assert scatter_s(LINKS, 8e9, 2, stride=4) == pytest.approx(8e9 / 2 / 100e9)
+    assert scatter_s(LINKS, 8e9, 2, near=2) == pytest.approx(8e9 / 2 / 100e9)
 
 
 @pytest.mark.parametrize(("num_ranks", "total"), [(1, 8e9), (8, 0.0)])
@@ -64,7 +64,7 @@ def test_a_hierarchy_is_never_slower_than_a_flat_ring_over_the_nic(total: float,
 
 def test_an_all_reduce_is_a_scatter_and_a_gather() -> None:
     assert tensor_parallel_s(LINKS, 1e9, 8) == pytest.approx(2 * 1e9 * 7 / 8 / 100e9)
-    assert context_parallel_s(LINKS, 1e9, 4, 2) == pytest.approx(1e9 * 3 / 4 / 100e9)
+    assert context_parallel_s(LINKS, 1e9, 4, 4) == pytest.approx(1e9 * 3 / 4 / 100e9)
 
 
 def test_zero_1_scatters_gradients_gathers_weights_and_updates_its_shard() -> None:
@@ -92,18 +92,20 @@ def test_the_phases_of_a_reduction_send_what_its_closed_form_says(
     """A rank sends to one rank of its own reduction, and gets from one; its bytes over its links are the closed form."""
     num, pp, ep, tp = shape
     layout, links = derive(num, pp=pp, ep=ep, tp=tp), replace(LINKS, gpus_per_node=gpus_per_node)
-    ranks = np.arange(num // pp)
+    ranks = np.arange(num)
     taken = {"dense": 0.0, "experts": 0.0}
     for phase in phases(layout, gpus_per_node):
-        after = phase.following(ranks)
+        after = phase.following
         assert sorted(after) == ranks.tolist()
-        assert (after % phase.stride == ranks % phase.stride).all()
+        groups = layout.groups(*(("dp", "cp") if phase.what == "dense" else ("expert_dp",)))
+        assert all(set(after[group]) == set(group) for group in groups)
         same_node = after // gpus_per_node == ranks // gpus_per_node
         assert same_node.all() if phase.inside else not same_node.any()
         rate = links.scale_up_bytes_per_s if phase.inside else links.nic_bytes_per_s
         taken[phase.what] += phase.fraction * 1e9 / rate
-    assert taken["dense"] == pytest.approx(scatter_s(links, 1e9, layout.dp * layout.cp, layout.tp))
-    assert taken["experts"] == pytest.approx(scatter_s(links, 1e9, layout.expert_dp, layout.ep))
+    assert taken["dense"] == pytest.approx(scatter_s(links, 1e9, layout.dp, layout.near(gpus_per_node, "dp")))
+    near = layout.near(gpus_per_node, "expert_dp")
+    assert taken["experts"] == pytest.approx(scatter_s(links, 1e9, layout.expert_dp, near))
 
 
 def test_a_part_without_nic_reduces_over_scale_up() -> None:

@@ -120,7 +120,7 @@ def test_a_decode_is_told_with_both_speeds_its_bound_and_what_memory_holds(found
 
 def test_an_odd_number_that_fits_is_told_beside_the_even_one_that_runs() -> None:
     """Two microbatches take half of the requests each; one takes them all."""
-    settings = {"workload.requests_per_gpu": None, "expect": {}, "workload.context_tokens": 5100}
+    settings = {"workload.requests_per_gpu": None, "expect": {}, "workload.context_tokens": 5160}
     halved = sim.run("v3-decode-ep144", settings)
     fit, run = (halved["metrics"][key] for key in ("max_batch_per_gpu", "requests_per_gpu"))
     assert (fit % 2, run) == (1, fit - 1)

@@ -25,7 +25,7 @@ def timeline(run: TransfersView, prefix: str) -> Timeline:
 
 
 def _row(kernel: KernelRun, rank: int, prefix: str) -> Track:
-    return Track(f"{prefix}EP group {kernel.group}", f"rank {rank} (gpu {kernel.first_gpu + rank})")
+    return Track(f"{prefix}EP group {kernel.group}", f"rank {rank} (gpu {kernel.gpus[rank]})")
 
 
 def _kernel_slices(kernel: KernelRun, prefix: str) -> list[Slice]:

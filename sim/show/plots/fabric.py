@@ -82,7 +82,11 @@ def _touches(link: str, box: str) -> bool:
 
 def nic_name(run: RunView, loads: Mapping[str, float], node: int, index: int) -> str:
     """Name of a NIC; of a bare fabric its host."""
-    return f"host{node}" if run.is_bare or f"host{node}/tx" in loads else f"node{node}/nic{index}"
+    return (
+        f"host{node}"
+        if run.is_bare or f"host{node}/tx" in loads
+        else f"node{node}/nic{index // run.gpus_per_nic}"
+    )
 
 
 def wiring(run: RunView) -> Wiring:
@@ -104,7 +108,7 @@ def wiring(run: RunView) -> Wiring:
 
 
 def _places(run: RunView) -> list[tuple[int, int]]:
-    return [(node, index) for node in range(run.num_nodes) for index in range(run.gpus_per_node)]
+    return [(node, index) for node in run.nodes_in_use for index in range(run.gpus_per_node)]
 
 
 def _leaf_of(run: RunView, node: int, index: int) -> tuple[str, int]:
@@ -113,7 +117,8 @@ def _leaf_of(run: RunView, node: int, index: int) -> tuple[str, int]:
         pod = node // run.fabric.hosts_per_leaf
         return f"leaf{pod}", pod
     pod = node // (run.fabric.nodes_per_leaf or _NODES_PER_LEAF)
-    return f"{'plane' if run.fabric.kind == 'multi_plane' else 'rail'}{index}/leaf{pod}", pod
+    plane = "plane" if run.fabric.kind == "multi_plane" else "rail"
+    return f"{plane}{index // run.gpus_per_nic}/leaf{pod}", pod
 
 
 def fabric_map(runs: RunsView) -> Picture:
@@ -122,7 +127,7 @@ def fabric_map(runs: RunsView) -> Picture:
     if not run.links:
         raise absent("fabric_map", "this run recorded no link (a closed form has none)")
     figure, wires = Canvas(), wiring(run)
-    detailed = run.num_nodes * run.gpus_per_node <= _DETAIL
+    detailed = len(run.nodes_in_use) * run.gpus_per_node <= _DETAIL
     tiers = _detailed(figure, wires) if detailed else _condensed(wires)
     columns = max(len({spot.x for spot in spots}) for spots in tiers.values())
     for tier, spots in tiers.items():
@@ -175,7 +180,7 @@ def _detailed(figure: Canvas, wires: Wiring) -> _Tiers:
     """Every GPU, NIC, leaf and spine, and the cables between them (drawn into `figure`)."""
     run, per_node = wires.run, wires.run.gpus_per_node
     gap = 0.0 if per_node == 1 else 1.0
-    x_of = {(node, i): node * (per_node + gap) + i for node, i in _places(run)}
+    x_of = {(node, i): run.nodes_in_use.index(node) * (per_node + gap) + i for node, i in _places(run)}
     width = max(x_of.values()) + 1
     leaf_x, spine_x = _evenly(wires.leaves, width), _evenly(wires.spines, width)
     ports: dict[str, list[str]] = {}
@@ -200,7 +205,7 @@ def _detailed(figure: Canvas, wires: Wiring) -> _Tiers:
     _cables(figure, cables)
     nics_used = any(spot.load is not None for spot in nics)
     if not run.is_bare and per_node > 1:
-        for node in range(run.num_nodes):
+        for node in run.nodes_in_use:
             x, line = x_of[node, 0], {"width": 1, "color": style.RULE}
             figure.rectangle((x - 0.65, x + per_node - 0.35), (-0.3, 1.3 if nics_used else 0.3), line=line)
             figure.note(f"node {node}", x + (per_node - 1) / 2, -0.34, yanchor="top", font={"size": 12})
@@ -248,13 +253,13 @@ def _condensed(wires: Wiring) -> _Tiers:
     bare, num = run.is_bare, len(per_node)
     gpus = {
         f"node{node}: NVLink of {num} GPUs, mean": _mean(wires.gpu(node, i) for i in per_node)
-        for node in range(0 if bare else run.num_nodes)
+        for node in (() if bare else run.nodes_in_use)
     }
     nics = {
         f"host{node}" if bare else f"node{node}: {num} NICs, mean": _mean(
             wires.nic(node, i) for i in per_node
         )
-        for node in range(run.num_nodes)
+        for node in run.nodes_in_use
     }
     ports: dict[str, list[str]] = {}
     for node, i in _places(run):

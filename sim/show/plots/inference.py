@@ -17,6 +17,8 @@ _COLOUR = {
     "waits": "#F2791B",
     "last_rank": "#F0D9A0",
     "ends": "#55606A",
+    "reductions": "#CC8400",
+    "pipeline": "#B766A0",
 }
 _HELD = {
     "cache": "#F2791B",
@@ -24,6 +26,7 @@ _HELD = {
     "shared experts": _COLOUR["shared"],
     "attention": _COLOUR["attention"],
     "dense layers": _COLOUR["dense"],
+    "gates": "#0072B2",
     "embedding and head": "#55606A",
     "communication buffers": _COLOUR["dispatch"],
     "graphs and activations": "#F0D9A0",

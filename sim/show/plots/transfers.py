@@ -157,14 +157,14 @@ def rank_times(runs: RunsView) -> Picture:
     scale, unit = style.time_unit(
         max(end_s - kernel.start_s for kernel in kernels for end_s in kernel.rank_ends_s)
     )
-    num_ranks = max(kernel.first_gpu + len(kernel.rank_ends_s) for kernel in kernels)
+    num_ranks = max(kernel.first_rank + len(kernel.rank_ends_s) for kernel in kernels)
     figure, tails = Canvas(), []
     for i, name in enumerate(dict.fromkeys(kernel.name for kernel in kernels)):
         dots = [
             (rank, (end_s - kernel.start_s) / scale, kernel.group)
             for kernel in kernels
             if kernel.name == name
-            for rank, end_s in enumerate(kernel.rank_ends_s, start=kernel.first_gpu)
+            for rank, end_s in enumerate(kernel.rank_ends_s, start=kernel.first_rank)
         ]
         mean, last = sum(time for _, time, _ in dots) / len(dots), max(dots, key=lambda dot: dot[1])
         tails.append((last[1] / mean - 1, name, last[0]))

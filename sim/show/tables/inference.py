@@ -36,7 +36,7 @@ def times(passes: Sequence[PassView]) -> Grid:
             run.limit.removeprefix("the ") or "-",
             f"{run.tokens_per_s_per_gpu:,.0f}",
             "-" if run.tokens_per_s_per_user is None else f"{run.tokens_per_s_per_user:.1f}",
-            "-" if run.requests_per_gpu is None else f"{run.requests_per_gpu:,.0f}",
+            _requests(run.requests_per_gpu),
             ratio_cell(run.latency_s / first_s if many else None),
         )
         for run in passes
@@ -46,6 +46,11 @@ def times(passes: Sequence[PassView]) -> Grid:
         "set by", "tokens/s\na GPU", "tokens/s\na user", "requests", f"/ {passes[0].name}",
     )  # fmt: skip
     return Grid("The pass beside its lower bound", heads, tuple(rows), words=frozenset({0, 5}))
+
+
+def _requests(num: float | None) -> str:
+    """Requests of a GPU; of a deployment's few, a part of one."""
+    return "-" if num is None else f"{num:,.0f}" if num >= 1 else f"{num:.3g}"
 
 
 def where(passes: Sequence[PassView]) -> Grid:

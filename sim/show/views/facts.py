@@ -28,6 +28,7 @@ def facts_of(scenario: Mapping[str, Any], sizes: Sequence[str], more: Sequence[t
     facts = [
         ("hardware", cluster.get("hardware") or "bare fabric"),
         ("nodes" if "nodes" in cluster else "hosts", cluster.get("nodes") or hosts or 1),
+        ("GPUs in use", cluster.get("gpus") if cluster.get("use_nodes") else ""),
         ("fabric", _words(mapping(cluster.get("fabric")).get("kind"))),
         ("faults", len(cluster.get("faults") or ())),
         ("model", model.get("name", "inline") if isinstance(model, Mapping) else model),

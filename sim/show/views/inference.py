@@ -18,18 +18,20 @@ PARTS = {
     "experts": "routed experts",
     "shared": "shared experts",
     "dense": "dense layers",
+    "reductions": "tensor-parallel reductions",
     "phases": "sends and receives on SMs",
     "waits": "waits for exchanges",
     "last_rank": "the last rank's lag",
     "ends": "embedding, head and sampling",
+    "pipeline": "sends and bubbles of the pipeline",
 }
 """Part of a pass -> its label, in the order in which parts are listed and drawn."""
 LIMITS = {"compute": "compute", "hbm": "HBM", "links": "the links"}
 """Class of resource that sets the lower bound -> what a reader calls it."""
-SIZES = ("ep",)
+SIZES = ("pp", "ep", "etp", "tp")
 """Parallel dimensions that mean something."""
 _HELD = (
-    "cache", "routed experts", "shared experts", "attention", "dense layers", "embedding and head", "communication buffers",
+    "cache", "routed experts", "shared experts", "attention", "dense layers", "gates", "embedding and head", "communication buffers",
     "graphs and activations", "reserve",
 )  # fmt: skip
 _STREAMS = ("compute", "communication")
@@ -92,7 +94,8 @@ class PassView(RunView):
     @property
     def asked_requests(self) -> bool:
         """The scenario says how many requests a GPU has."""
-        return mapping(self.scenario.get("workload")).get("requests_per_gpu") is not None
+        work = mapping(self.scenario.get("workload"))
+        return any(work.get(key) is not None for key in ("requests", "requests_per_gpu"))
 
     @property
     def held(self) -> dict[str, float]:
@@ -109,6 +112,7 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
         "prompts_per_gpu": "prompts a GPU",
         "context_tokens": "context tokens",
         "requests_per_gpu": "requests a GPU",
+        "requests": "requests",
         "tokens_per_step": "tokens a step",
     }
     return [

@@ -34,6 +34,8 @@ class Part:
 
     name: str
     title: str = ""
+    gpus_per_node: int = 1
+    nics_per_node: int = 1
     overrides: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -134,7 +134,9 @@ class RunView:
     num_nodes: int
     """Nodes, or hosts of a bare fabric."""
     num_gpus: int | None
-    """All GPUs, as the layout says; None where it does not."""
+    """GPUs in use, as the layout says; None where it does not."""
+    nodes_in_use: tuple[int, ...]
+    """Nodes in use."""
     facts: Facts
     """Labelled words on the scenario."""
     provenance: Provenance
@@ -165,8 +167,14 @@ class RunView:
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs of a node; 1 on a bare fabric."""
-        return max(1, (self.num_gpus or 1) // self.num_nodes)
+        """GPUs in use of a node; 1 on a bare fabric."""
+        return max(1, (self.num_gpus or 1) // len(self.nodes_in_use))
+
+    @property
+    def gpus_per_nic(self) -> int:
+        """GPUs that share a NIC."""
+        part = self.provenance.part
+        return max(1, part.gpus_per_node // max(1, part.nics_per_node)) if part else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +265,7 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
     family = next(whole, plain)
     sizes = [int(layout.get(name, 1)) for name in ("pp", "tp", "cp", "dp")]
     num_ranks = sizes[0] * sizes[1] * sizes[2] * sizes[3] if "dp" in layout else None
+    num_nodes = int(cluster.get("nodes") or mapping(cluster.get("fabric")).get("hosts") or 1)
     common: dict[str, Any] = {
         "variant": variant,
         "name": variant or str(result.get("name", "run")),
@@ -266,7 +275,8 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
         "hardware": str(cluster.get("hardware") or BARE),
         "fabric": record(Cabling, cluster.get("fabric")),
         "kernel": str(mapping(work.get("kernel")).get("kind", "")),
-        "num_nodes": int(cluster.get("nodes") or mapping(cluster.get("fabric")).get("hosts") or 1),
+        "num_nodes": num_nodes,
+        "nodes_in_use": tuple(cluster.get("use_nodes") or range(num_nodes)),
         "num_gpus": num_ranks,
         "facts": facts,
         "provenance": provenance_of(mapping(result.get("provenance"))),

@@ -20,7 +20,7 @@ PHASES = {
     "bubble_s": "bubble",
 }
 """Phases of a step as a reader calls them, in the order in which they are listed and drawn."""
-SIZES = ("pp", "ep", "dp", "tp", "cp")
+SIZES = ("pp", "ep", "etp", "dp", "tp", "cp")
 """Parallel dimensions that mean something."""
 _PARTS = ("weights", "fp8 copies", "gradients", "optimizer", "activations", "buffers")
 _PHASE_OF = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}

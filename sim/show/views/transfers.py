@@ -61,7 +61,9 @@ class KernelRun:
 
     name: str
     group: int
-    first_gpu: int
+    first_rank: int
+    gpus: Sequence[int]
+    """GPU of each rank."""
     start_s: float
     rank_ends_s: Sequence[float]
     fixed_s: float = 0.0
@@ -157,9 +159,9 @@ def _kernel_lanes(kernels: Sequence[KernelRun]) -> Lanes:
     """A row for each rank, with the kernels it ran."""
     spans: dict[str, list[Span]] = {kind: [] for kind in _KERNELS}
     for kernel in kernels:
-        for rank, end_s in enumerate(kernel.rank_ends_s, start=kernel.first_gpu):
+        for rank, end_s in enumerate(kernel.rank_ends_s, start=kernel.first_rank):
             spans[kernel.name].append((kernel.start_s, end_s, rank, kernel.name))
-    num_ranks = max(kernel.first_gpu + len(kernel.rank_ends_s) for kernel in kernels)
+    num_ranks = max(kernel.first_rank + len(kernel.rank_ends_s) for kernel in kernels)
     end_s = max(max(kernel.rank_ends_s) for kernel in kernels)
     return Lanes("rank", tuple(map(str, range(num_ranks))), end_s, _KERNELS, spans)
 

@@ -54,13 +54,17 @@ def course(run: PassView, lanes: Lanes) -> str:
     )
 
 
+def _requests(num: float) -> str:
+    return f"{num:,.0f} requests" if num >= 1 else "less than a request"
+
+
 def _pass(run: PassView) -> str:
     """Say how fast it is next to its bound, and where the time goes."""
     time, rate = show(run.latency_s, "s", 3), f"{run.tokens_per_s_per_gpu:,.0f}"
     if run.tpot_s is not None:
         headline = (
             f"Decode gives a user {run.tokens_per_s_per_user:.1f} tokens/s (TPOT {time}{_over(run)}) and a GPU {rate}, "
-            f"with {run.requests_per_gpu:,.0f} requests on each"
+            f"with {_requests(run.requests_per_gpu or 0.0)} on each"
         )
     else:
         headline = (
@@ -78,7 +82,9 @@ def _over(run: PassView) -> str:
 
 
 def _most(run: PassView) -> str:
-    spent = {part: time_s for part, time_s in run.where.items() if part not in ("waits", "last_rank")}
+    spent = {
+        part: time_s for part, time_s in run.where.items() if part not in ("waits", "last_rank", "reductions")
+    }
     if not spent:
         return "where it goes was not kept"
     part = max(spent, key=lambda name: spent[name])
@@ -89,10 +95,13 @@ def _exposed(run: PassView) -> str:
     exposed_s, step_s = run.exposed_comm_s, run.step_time_s
     if exposed_s < 0.001 * step_s:
         return "no communication is exposed"
-    held_s = run.where.get("phases", 0.0)
-    parts = (("waits for exchanges", exposed_s - held_s), ("sends and receives on SMs", held_s))
-    split = ", ".join(f"{name} {time_s / step_s:.1%}" for name, time_s in parts)
-    return f"exposed communication {exposed_s / step_s:.1%} ({show(exposed_s, 's', 3)}{f': {split}' if held_s else ''})"
+    held_s, reduced_s = (run.where.get(part, 0.0) for part in ("phases", "reductions"))
+    waited_s = exposed_s - held_s - reduced_s
+    parts = {"waits for exchanges": waited_s, PARTS["phases"]: held_s, PARTS["reductions"]: reduced_s}
+    parts = {name: time_s for name, time_s in parts.items() if time_s > 0.0005 * step_s}
+    split = ", ".join(f"{name} {time_s / step_s:.1%}" for name, time_s in parts.items())
+    several = f": {split}" if held_s or reduced_s else ""
+    return f"exposed communication {exposed_s / step_s:.1%} ({show(exposed_s, 's', 3)}{several})"
 
 
 def _room(run: PassView) -> list[str]:

@@ -1,0 +1,107 @@
+"""The layout branch of a scenario: sizes that are left out are derived, and checked against model and cluster."""
+
+from __future__ import annotations
+
+from sim.errors import InfeasibleError, InputError
+from sim.scenario.draft import Draft, placed_at
+from sim.workload import layout as layouts
+from sim.workload.layout import Layout
+
+
+def derived(draft: Draft, **defaults: int) -> Layout:
+    """Fill in the layout of a scenario.
+
+    Parameters
+    ----------
+    draft : Draft
+    **defaults : int [ranks]
+        Sizes where the scenario gives none.
+
+    Returns
+    -------
+    Layout
+
+    Raises
+    ------
+    InputError
+        For sizes that mean nothing, at their marks.
+    InfeasibleError
+        For sizes that do not multiply to the ranks.
+    """
+    assert draft.model is not None
+    asked = {**defaults, **draft.asked.model_dump(exclude_none=True)}
+    if draft.asked.ep is None and defaults.get("ep") == 1 and not asked.get("etp"):
+        asked["etp"] = 1  # nobody wrote `ep: 1`
+    try:
+        return layouts.derive(draft.num_ranks, **asked, num_experts=draft.model.num_experts)
+    except InputError as error:
+        raise InputError(placed_at(draft.document, (), error)) from None
+
+
+def deployed(draft: Draft) -> Layout | None:
+    """The layout of a deployment: by default one pipeline stage and EP over all its ranks, attention data-parallel but for TP.
+
+    Parameters
+    ----------
+    draft : Draft
+        Problems are added to it.
+
+    Returns
+    -------
+    Layout or None
+        None where it has problems.
+    """
+    asked, num_ranks, per_node, model = draft.asked, draft.num_ranks, draft.gpus_per_node, draft.model
+    assert model is not None
+    before = len(draft.problems)
+    pp, tp, heads = asked.pp or 1, asked.tp or 1, model.attention.num_heads
+    if asked.cp not in (None, 1):
+        draft.problem(("layout", "cp"), str(asked.cp), "1: a deployment has EP, TP, DP and PP only")
+    if num_ranks % pp or pp > model.num_layers:
+        wanted = f"a divisor of the {num_ranks} ranks, and at most the {model.num_layers} layers"
+        draft.problem(("layout", "pp"), str(pp), wanted)
+        return None
+    stage = num_ranks // pp
+    ep = asked.ep or (1 if (asked.etp or 1) > 1 else stage)
+    if stage % ep:
+        wanted = (
+            draft.divisor_wanted(ep) if pp == 1 else f"a divisor of the {stage} ranks of a pipeline stage"
+        )
+        draft.problem(("layout", "ep"), str(ep), wanted)
+    of = f"the {stage} ranks{' of a pipeline stage' if pp > 1 else ''}"
+    if stage % tp or heads % tp:
+        draft.problem(("layout", "tp"), str(tp), f"a divisor of {of}, and of the {heads} heads")
+    elif tp % per_node and per_node % tp:
+        draft.problem(("layout", "tp"), str(tp), f"a multiple or a divisor of the {per_node} GPUs of a node")
+    elif asked.dp not in (None, stage // tp):
+        wanted = f"{stage // tp}, {of} over TP, or leave it out"
+        draft.problem(("layout", "dp"), str(asked.dp), wanted)
+    if len(draft.problems) > before:
+        return None
+    layout = derived(draft, pp=pp, ep=ep)
+    check_nodes(draft, layout)
+    try:
+        layouts.check(layout, model, num_physical_experts=ep)  # redundant experts are the placement's
+    except InfeasibleError as error:
+        draft.problem(("layout", "tp"), str(tp), str(error).partition("impossible: ")[2])
+        return None
+    return layout if len(draft.problems) == before else None
+
+
+def check_nodes(draft: Draft, layout: Layout) -> None:
+    """Check that EP groups have equally many ranks on each of their nodes; a problem is added to the draft."""
+    per_node = draft.gpus_per_node
+    near = layout.near(per_node, "ep")
+    nodes = layout.groups("ep") // per_node
+    if layout.ep % near or (nodes.reshape(-1, near) != nodes.reshape(-1, near)[:, :1]).any():
+        wanted = f"a multiple or a divisor of the {per_node} GPUs of a node"
+        draft.problem(("layout", "ep"), str(layout.ep), wanted)
+
+
+def written(layout: Layout, *always: str) -> dict[str, int | str]:
+    """Sizes as the resolved scenario has them: some always, others where they are more than 1 or were no default."""
+    sizes = {name: getattr(layout, name) for name in ("pp", "ep", "tp", "dp", "cp")}
+    kept = {name: size for name, size in sizes.items() if name in always or size > 1}
+    told_apart = layout.ep == 1 and layout.tp > 1
+    order = {"order": layout.order} if layout.order != layouts.ORDER else {}
+    return kept | ({"etp": layout.etp} if told_apart else {}) | order
