@@ -50,8 +50,8 @@ def cluster_of(
                     at, "hardware next to leaf_spine", "a bare fabric without hardware and nodes"
                 )
             )
-        for key in ("gpus", "use_nodes"):
-            if key in cluster.model_fields_set:
+        for key, given in (("gpus", cluster.gpus != "all"), ("use_nodes", cluster.use_nodes is not None)):
+            if given:
                 wanted = "no such key next to leaf_spine: a bare fabric has hosts"
                 problems.append(document.problem((*at, key), f"'{key}'", wanted, key=True))
         return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, problems)

@@ -238,3 +238,21 @@ def test_a_deployment_places_its_ep_groups_by_the_order() -> None:
         for order in ({}, {"order": "tp-cp-dp-ep-pp"})
     )
     assert (near, far) == (1.0, pytest.approx(2.0, abs=0.02))
+
+
+def test_a_pool_of_serving_has_the_gpus_that_its_layout_makes() -> None:
+    """Two instances of TP16 EP1 on four nodes; a token of an answer takes a step of the decode instance."""
+    lengths = {"prompt": {"kind": "fixed", "mean": 1000}, "output": {"kind": "fixed", "mean": 4}}
+    pool = {"layout": {"tp": 16, "ep": 1}, "plan": {"overlap": False, "kernel": {"kind": "low_latency"}}}
+    tree = {
+        "name": "mine", "cluster": {**TWO_NODES, "nodes": 4}, "model": "deepseek-v3",
+        "workload": {
+            "kind": "serving", "arrivals": {"kind": "poisson", "requests": 2, "requests_per_s": 0.01, **lengths},
+            "prefill": pool, "decode": {**pool, "requests_per_gpu": 1},
+        },
+    }  # fmt: skip
+    document = Document(yaml.safe_load(yaml.safe_dump(tree)), "test")
+    assert resolve(document).workload.num_gpus == 32
+    alone = run(TWO_NODES, {"tp": 16, "ep": 1}, requests=1, context_tokens=1002)["metrics"]["tpot_s"]
+    served = run_document(document)["metrics"]
+    assert served["token_gap"]["p50_s"] == pytest.approx(alone, rel=0.02)

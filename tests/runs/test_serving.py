@@ -509,6 +509,14 @@ def test_apart_no_prefill_stands_between_two_tokens() -> None:
         ("workload.slo.ttft=2", "workload.slo.ttft: got 2; wanted a time with its unit"),
         ("workload.slo.tpot=0 s", "more than 0 s"),
         ("workload.prefill.ep=20", "whole nodes: a multiple of the 8 GPUs"),
+        (
+            "workload.prefill.layout={ep: 32}",
+            "workload.prefill: got 'ep' next to 'layout'; wanted one of them",
+        ),
+        (
+            "workload.decode={layout: {ep: 16, pp: 2}, plan: {kernel: {kind: low_latency}}}",
+            "true next to layout.pp",
+        ),
         ("workload.prefill.instances=9", "40 or more: the instances have 320 GPUs"),
         ("workload.arrivals.file=nowhere.csv", "a readable CSV of requests"),
         ("workload.decode.plan.kernel.kind=flut", "kernel.kind: got 'flut'; wanted one of: two_hop"),

@@ -160,7 +160,7 @@ def test_a_sample_may_be_of_more_combinations_than_can_be_run() -> None:
 @pytest.mark.parametrize(
     ("said", "wanted"),
     [
-        ({"axes": {"layout.epp": [8]}}, "layout.epp: got the unknown key 'epp'; wanted one of: cp, dp, ep, pp, tp"),
+        ({"axes": {"layout.epp": [8]}}, "layout.epp: got the unknown key 'epp'; wanted one of: cp, dp, ep, etp, order, pp, tp"),
         ({"axes": {"layuot.ep": [8]}}, "did you mean layout?"),
         ({"axes": {"layout.ep": []}}, "axes.layout.ep: got no value; wanted one value or more"),
         ({"axes": {}}, "axes: got no axis"),
