@@ -8,7 +8,8 @@ from sim.show.plots.bars import spoken, stacked
 from sim.show.tables.run import ENERGY
 from sim.show.views.run import RunsView
 
-_COLOURS = ("#0A7ABF", "#3FA3D6", "#D55E00", "#B0B7BE", "#009E73", "#CC8400", "#7B858F")
+_BLUE, _ORANGE, _GREEN, _LILAC, _BROWN, _RED = style.SERIES
+_COLOURS = (_BLUE, _RED, _ORANGE, "rgba(123,133,143,0.28)", _GREEN, _BROWN, _LILAC)
 _BUILDING = "building"
 
 
