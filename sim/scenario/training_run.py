@@ -21,17 +21,23 @@ class PhaseSpec(Branch):
     """One phase of a run; keys of the step that it leaves out are the workload's own."""
 
     name: str
+    """Name of the phase, in tables and messages."""
     tokens: Amount | None = None
+    """Tokens that it trains on."""
     steps: Amount | None = None
+    """Optimizer steps, in place of tokens."""
     gpu_hours: Amount | None = None
     """GPU-hours that are given, not simulated: the phase has no step."""
     sequence_tokens: Count | None = None
+    """Length of a sequence."""
     global_batch: Count | None = None
     """Sequences of one step; in its place the workload's own microbatches count no more."""
     layout: LayoutSpec | None = None
     """Sizes that differ from those of the scenario's layout; `dp` follows."""
     recompute: Literal["none", "selective", "full"] | None = None
+    """Activations that its backward computes again."""
     schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] | None = None
+    """Pipeline schedule."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> PhaseSpec:
@@ -52,9 +58,11 @@ class MtbfSpec(Branch):
     """Mean time between failures of one part of each kind; a part that is left out never fails."""
 
     gpu: Duration | None = None
+    """One GPU."""
     node: Duration | None = None
-    """All of a node that is neither GPU nor NIC."""
+    """One node: all of it that is neither GPU nor NIC."""
     nic: Duration | None = None
+    """One NIC."""
 
 
 class CheckpointSpec(Branch):
@@ -70,7 +78,9 @@ class FailuresSpec(Branch):
     """Failures of a run, each of which takes it back to its last checkpoint."""
 
     mtbf: MtbfSpec
+    """Mean time between failures of a part, by kind."""
     checkpoint: CheckpointSpec
+    """Time and interval of saved states."""
     restart: Duration
     """From a failure until training goes on: detection, replacement, loading."""
     spares: Annotated[int, Field(ge=0, le=10**6, strict=True)] | None = None
@@ -83,6 +93,7 @@ class RunSpec(Branch):
     """A whole training run of such steps."""
 
     tokens: Amount | None = None
+    """Tokens of a run of one phase."""
     phases: Annotated[list[PhaseSpec], Field(min_length=1, max_length=100)] | None = None
     """Parts of the run one after another, each with a step of its own; the scenario's step is that of the first."""
     price: Price | None = None
@@ -96,6 +107,7 @@ class RunSpec(Branch):
     pue: Annotated[Number, Field(ge=1, le=100)] | None = None
     """Power of the building over power of the machines, in place of that of `hardware/compute/power.yaml`."""
     failures: FailuresSpec | None = None
+    """Failures of parts of the cluster; none where left out."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> RunSpec:
