@@ -17,6 +17,7 @@ from sim import units
 
 _PASSES = ("prefill", "decode")
 _STEPS = ("training", *_PASSES)
+_ALL = ("all_to_all", "flows", *_STEPS, "serving")
 _SPREADS = "{ttft,ttft_alone,tpot,response,prefill_wait,decode_wait,step_wait,kv_transfer}"
 _KERNELS = "{dispatch,combine,exchange}"
 _TOKENS = "{dispatch,combine}"
@@ -85,6 +86,18 @@ TABLE = (
     Metric("exchange.algbw_bytes_per_s", ("all_to_all",), "bytes/s", "higher",
            "a rank's whole buffer, own part included, over `time_s`"),
     Metric("exchange.busbw_bytes_per_s", ("all_to_all",), "bytes/s", "higher", "algbw times (n-1)/n"),
+    # --- energy
+    Metric("energy.{gpu,network,host}_kwh", _ALL, "kWh", "lower",
+           "of GPUs by what holds them, of NICs and switches by ports and bytes, of all else in nodes; of what is simulated: a "
+           "step, a pass, all requests"),
+    Metric("energy.{tensor,memory,communication,idle}_kwh", _ALL, "kWh", "lower",
+           "the part of `energy.gpu_kwh` while tensor cores multiply, launches only move bytes, compute waits for communication, or "
+           "nothing holds the GPU"),
+    Metric("energy.total_kwh", _ALL, "kWh", "lower", "their sum with what the building adds", "energy [kWh]"),
+    Metric("energy.{low,high}_kwh", _ALL, "kWh", "lower", "the same with every parameter of power at an end of its range"),
+    Metric("energy.gpu_w", _ALL, "W", "lower", "mean power of a GPU", "W a GPU"),
+    Metric("energy.per_token_j", ("all_to_all", *_STEPS, "serving"), "J", "lower",
+           "`energy.total_kwh` over tokens: of all ranks, trained, computed or put out", "J/token", "energy of a token"),
     # --- steps and passes
     Metric("step_time_s", _STEPS, "s", "lower",
            "an optimizer step, all passes of a prompt, or a decode step, until the last rank has ended", "step", "the step"),
@@ -121,7 +134,16 @@ TABLE = (
     Metric("run_days", ("training",), "days", "lower", "a whole run of such steps, with `workload.run`"),
     Metric("run_gpu_hours", ("training",), "GPU-hours", "lower", "the same on all GPUs", "GPU-hours"),
     Metric("run_cost_usd", ("training",), "$", "lower", "the same at the price of a GPU-hour", "cost [$]"),
-    Metric("run_energy_kwh", ("training",), "kWh", "lower", "the same at the power of a GPU with its share of everything"),
+    Metric("run_energy_kwh", ("training",), "kWh", "lower",
+           "`energy.total_kwh` of all its steps, or the power that `workload.run` states", "energy [kWh]"),
+    Metric("run_energy_{low,high}_kwh", ("training",), "kWh", "lower", "the same of `energy.low_kwh` and `energy.high_kwh`"),
+    Metric("ettr_fraction", ("training",), "fraction", "higher",
+           "training that counts over time on the clock, with `workload.run.failures`", "ETTR", "effective training time"),
+    Metric("failures", ("training",), "failures", "lower", "of the whole run, the mean of many", "failures"),
+    Metric("lost_s", ("training",), "s", "lower",
+           "time of the run that is not training that counts: checkpoints, what failures undo, restarts, waits for a spare", "lost"),
+    Metric("mtbf_s", ("training",), "s", "higher", "mean time between failures of the whole cluster", "MTBF"),
+    Metric("checkpoint_every_s", ("training",), "s", None, "training between two checkpoints, as asked or as Daly's formula finds"),
     # --- prefill and decode
     Metric("ttft_s", ("prefill",), "s", "lower", "end of a prompt's last pass minus start of its first, without a queue", "TTFT",
            "time to the first token"),

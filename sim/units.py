@@ -255,6 +255,7 @@ _SUFFIXES = (
     ("_flops", "flop/s"),
     ("_fraction", "fraction"),
     ("_s", "s"),
+    ("_w", "W"),
 )
 
 

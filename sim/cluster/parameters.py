@@ -55,6 +55,9 @@ class Parameter:
     """Public citation behind `source`; empty where there is none."""
     detail: str
     """Origin of a derived parameter, or reason of an assumed one; empty otherwise."""
+    low: str | None = None
+    high: str | None = None
+    """Ends of the range that the value may well lie in, as written; None where the file gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class Sourced:
     most: float | None = None
     whole: bool = False
 
-    keys: ClassVar[tuple[str, ...]] = ("value", "per", "grade", "source", "from", "why")
+    keys: ClassVar[tuple[str, ...]] = ("value", "range", "per", "grade", "source", "from", "why")
 
     def read(self, text: object) -> float:
         """The value of a parameter in SI units. Raises `ValueError` with what was wanted."""
@@ -84,6 +87,12 @@ class Sourced:
             raise ValueError("a whole number")
         return int(value) if self.whole else value
 
+    def read_range(self, ends: list[object]) -> list[object]:
+        """The two ends of a range, as written. Raises `ValueError` where they are no such quantities, in this order."""
+        if self.read(ends[0]) > self.read(ends[1]):
+            raise ValueError("the lower end first")
+        return ends
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         from pydantic_core import core_schema as core
 
@@ -91,6 +100,12 @@ class Sourced:
         leaf = core.typed_dict_schema(
             {
                 "value": core.typed_dict_field(core.no_info_plain_validator_function(self.read)),
+                "range": core.typed_dict_field(
+                    core.no_info_after_validator_function(
+                        self.read_range, core.list_schema(core.any_schema(), min_length=2, max_length=2)
+                    ),
+                    required=False,
+                ),
                 "per": core.typed_dict_field(core.literal_schema([self.per])) if self.per else text,
                 "grade": core.typed_dict_field(core.literal_schema(list(get_args(Grade)))),
                 "source": text,
@@ -110,6 +125,12 @@ class Sourced:
             "additionalProperties": False,
             "properties": {
                 "value": schemas.quantity_schema(self.dimension),
+                "range": {
+                    "type": "array",
+                    "items": schemas.quantity_schema(self.dimension),
+                    "minItems": 2,
+                    "maxItems": 2,
+                },
                 "per": {"const": self.per} if self.per else text,
                 "grade": {"enum": list(get_args(Grade))},
                 "source": text,
@@ -231,6 +252,8 @@ def _table(file: SourcedFile, document: Document) -> Iterator[Parameter]:
             source=source,
             citation=str(sources.get(source, "")),
             detail=leaf.get("from") or leaf.get("why") or "",
+            low=str(leaf["range"][0]) if "range" in leaf else None,
+            high=str(leaf["range"][1]) if "range" in leaf else None,
         )
 
 

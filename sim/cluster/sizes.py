@@ -57,6 +57,31 @@ def require_nodes(
     limits.require(cables, limits.CABLES, keys)
 
 
+def switch_ports(fabric: Fabric | LeafSpine, num_nodes: int) -> float:
+    """Count the ports of switches that serve one NIC.
+
+    Parameters
+    ----------
+    fabric : Fabric or LeafSpine
+    num_nodes : int [count]
+
+    Returns
+    -------
+    float [count]
+        The port that the NIC is plugged in; of each cable above, its part of the ports at both ends.
+    """
+    if isinstance(fabric, LeafSpine):
+        return 1.0 + 2.0 * fabric.spines / fabric.hosts_per_leaf
+    if fabric.kind == "scale_up":
+        return 0.0
+    one_leaf = num_nodes <= fabric.nodes_per_leaf
+    if fabric.kind == "rail_only" or (fabric.kind == "multi_plane" and one_leaf):
+        return 1.0
+    up = 2.0 / fabric.oversubscription
+    cores = fabric.kind == "three_tier" and not one_leaf
+    return 1.0 + up + (up / fabric.oversubscription if cores else 0.0)
+
+
 def require_hosts(spec: LeafSpine) -> None:
     """Refuse a bare fabric of more hosts, or of more cables between switches, than are built.
 

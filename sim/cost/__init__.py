@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sim.cost.curves import Curves, load_curves
     from sim.cost.deployment import Footprint, footprint, require_batch
     from sim.cost.ends import embedding, head, mtp_projection
+    from sim.cost.goodput import best_every_s, ettr_fraction
     from sim.cost.launches import ComputeTime, Launch, RankBatch, launches_s, phase_time
     from sim.cost.layers import layer_phases, layer_times
     from sim.cost.measured import MeasuredProfile, load_profile
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         uniform_ranks_per_token,
     )
     from sim.cost.memory import memory as training_memory
+    from sim.cost.power import Activity, Energy, Machines, PowerCurve, Stated, energy, load_power
     from sim.cost.prefill import (
         PrefillBatch,
         prefill_attention,
@@ -47,15 +49,16 @@ if TYPE_CHECKING:
     from sim.cost.work import Work, launch_work
 
 __all__ = [
-    "ComputeTime", "Curves", "DecodeBatch", "Footprint", "Launch", "MeasuredProfile", "PrefillBatch",
-    "Processor", "RankBatch", "RankMemory", "Recipe", "TpotBound", "Work", "attention_backward_s",
-    "attention_forward_s", "buffer_bytes", "decode_attention_0", "decode_attention_1", "decode_dense",
-    "decode_experts", "decode_shared", "embedding", "fits", "footprint", "gemm_s", "gqa_decode_s",
-    "grouped_gemm_s", "head", "launch_work", "launches_s", "layer_phases", "layer_times", "load_curves",
-    "load_profile", "mla_decode_s", "mtp_projection", "phase_time", "prefill_attention", "prefill_dense",
-    "prefill_experts", "prefill_shared", "processor", "require_batch", "require_fit",
-    "stage_activation_bytes", "streaming_s", "tpot_bound", "training_memory", "uniform_ranks_per_token",
-    "weight_gemm_s",
+    "Activity", "ComputeTime", "Curves", "DecodeBatch", "Energy", "Footprint", "Launch", "Machines",
+    "MeasuredProfile", "PowerCurve", "PrefillBatch", "Processor", "RankBatch", "RankMemory",
+    "Recipe", "Stated", "TpotBound", "Work", "attention_backward_s", "attention_forward_s",
+    "best_every_s", "buffer_bytes", "decode_attention_0", "decode_attention_1", "decode_dense",
+    "decode_experts", "decode_shared", "embedding", "energy", "ettr_fraction", "fits", "footprint",
+    "gemm_s", "gqa_decode_s", "grouped_gemm_s", "head", "launch_work", "launches_s", "layer_phases",
+    "layer_times", "load_curves", "load_power", "load_profile", "mla_decode_s", "mtp_projection",
+    "phase_time", "prefill_attention", "prefill_dense", "prefill_experts", "prefill_shared",
+    "processor", "require_batch", "require_fit", "stage_activation_bytes", "streaming_s",
+    "tpot_bound", "training_memory", "uniform_ranks_per_token", "weight_gemm_s",
 ]  # fmt: skip
 
 __getattr__ = exported(__name__, __file__, __all__)

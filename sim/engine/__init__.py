@@ -10,6 +10,7 @@ from sim.exports import exported
 
 if TYPE_CHECKING:
     from sim.engine.executor import run_flows, run_together
+    from sim.engine.failures import FailureRecord, run_failures
     from sim.engine.fluid import Island, Stop, alone, drained, island, lone, merge, rank_times_s
     from sim.engine.fluid import bound_s as island_bound_s
     from sim.engine.inference import PassRecord, run_pass
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from sim.engine.transfers import Transfers, fair_rates
 
 __all__ = [
-    "GroupCollective", "GroupRecord", "InstanceRecord", "Island", "Network", "NodeRecords", "PassRecord",
-    "ServingTrace", "StepPlan", "StepRun", "Stop", "Stretch", "TaskRecords", "Trace", "Traffic",
-    "TransferRecord", "Transfers", "alone", "drained", "fair_rates", "island", "island_bound_s", "lone",
-    "max_min", "merge", "rank_times_s", "run_flows", "run_pass", "run_step", "run_together", "scratch", "serve",
+    "FailureRecord", "GroupCollective", "GroupRecord", "InstanceRecord", "Island", "Network",
+    "NodeRecords", "PassRecord", "ServingTrace", "StepPlan", "StepRun", "Stop", "Stretch",
+    "TaskRecords", "Trace", "Traffic", "TransferRecord", "Transfers", "alone", "drained",
+    "fair_rates", "island", "island_bound_s", "lone", "max_min", "merge", "rank_times_s",
+    "run_failures", "run_flows", "run_pass", "run_step", "run_together", "scratch", "serve",
 ]  # fmt: skip
 
 __getattr__ = exported(__name__, __file__, __all__)

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from sim import limits
+from sim.cost.power import Activity
 from sim.engine import executor
 from sim.engine.records import Trace, TransferRecord
 from sim.runs import metrics as measure
+from sim.runs.energy import energy_metrics, network_bytes
 from sim.runs.kinds import LINKS, Progress, Result, Runner
 from sim.runs.routing import record_of, routings
 from sim.scenario.all_to_all import AllToAll
@@ -47,6 +49,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     timeline: list[dict[str, Any]] = []
     traffic: dict[str, Any] = {}
     whole = Trace(saturated_s=np.zeros(len(cluster.names)))
+    carried = np.zeros(len(cluster.names))
     for name, direction in (
         [("exchange", "dispatch")] if plain else [("dispatch", "dispatch"), ("combine", "combine")]
     ):
@@ -71,6 +74,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
         )
         if scenario.fidelity == "closed_form":
             metrics[name] = measure.closed_form_metrics(collectives, dtype, hidden)
+            carried += sum(each.flows().bytes_by_resource(len(carried)) for each in collectives)
             continue
         progress(f"{scenario.name}: {name}")
         trace = executor.run_together(cluster, name, collectives, start_s=whole.end_s)
@@ -79,10 +83,19 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
         if scenario.ep <= limits.MATRIX_RANKS:
             matrix = collectives[0].records * record_bytes
             traffic[name] = (matrix if direction == "dispatch" else matrix.T).round().astype(int).tolist()
+        carried += sum(record.flows.bytes_by_resource(len(carried)) for record in trace.transfers)
         whole.transfers += trace.transfers
         whole.stretches += trace.stretches
         whole.saturated_s += trace.saturated_s
         whole.end_s = trace.end_s
+    times = [(row["completion_time_s"], row["time_s"]) for row in metrics.values()]
+    done = Activity(
+        elapsed_s=sum(row[0] for row in times),
+        communication_s=sum(row[1] for row in times),
+        **network_bytes(cluster, carried),
+    )
+    tokens = (work.spec.tokens_per_rank or 0) * scenario.num_ranks
+    metrics |= energy_metrics(scenario, done, tokens)
     if not whole.transfers:
         return {"metrics": metrics, "links": {}, "timeline": {}}
     return {

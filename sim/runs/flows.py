@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from sim.cluster.topology import LeafSpine
+from sim.cost.power import Activity
 from sim.engine import executor
 from sim.runs import metrics as measure
+from sim.runs.energy import energy_metrics, network_bytes
 from sim.runs.kinds import LINKS, Progress, Result, Runner
 from sim.scenario.descriptions import Scenario
 from sim.scenario.flows import FlowList
@@ -42,8 +44,13 @@ def run_flows(scenario: Scenario, progress: Progress) -> Result:
     freed = np.where(table.after < 0, table.start_s, (finish + flows.latency_s)[table.after])
     released = np.maximum(table.start_s, freed)
     rows = np.stack([table.flow_id.astype(float), released * 1e6, finish * 1e6], axis=1)
+    metrics = measure.flow_metrics(trace, cluster)
+    done = Activity(
+        elapsed_s=metrics["completion_time_s"],
+        **network_bytes(cluster, flows.bytes_by_resource(len(cluster.names))),
+    )
     return {
-        "metrics": measure.flow_metrics(trace, cluster),
+        "metrics": metrics | energy_metrics(scenario, done),
         "links": measure.links(trace, cluster),
         "timeline": {"utilisation": measure.utilisation(trace, cluster)},
         "flow_completion": rows.tolist(),

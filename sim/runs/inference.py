@@ -10,16 +10,20 @@ SMs, and with the reductions of its TP group; `layer_time_s` is the pass without
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sim import limits
 from sim.cost.deployment import Footprint, footprint, require_batch
+from sim.cost.power import Activity
 from sim.cost.work import Part, total_s
 from sim.engine.inference import PassRecord
 from sim.runs import kernel_list, pass_bound, pass_pipeline, passes
+from sim.runs.energy import energy_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
+from sim.runs.pass_activity import pass_activity
 from sim.runs.pass_collectives import collective
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import ForwardPass, forward_pass
@@ -114,6 +118,7 @@ def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, 
     num_passes = (work.context_tokens - work.cached_tokens) // work.step_tokens
     elapsed = bound = exposed = waited_skew = layers_s = 0.0
     spent: list[dict[str, float]] = []
+    done = Activity(elapsed_s=0.0)
     bounds: list[dict[str, float]] = []
     for index in range(num_passes):
         plan = PassPlan(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
@@ -125,7 +130,8 @@ def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, 
         waited_skew += float(record.skew_s.mean())
         bounds.append(pass_bound.bounds_s(forward))
         bound += max(bounds[-1].values())
-        spent.append(_spent(forward, record, ends))
+        spent.append(spent_s(forward, record, ends))
+        done += pass_activity(forward, record, spent[-1], ends)
     tokens = requests * work.step_tokens * num_passes
     return {
         "metrics": {
@@ -140,6 +146,7 @@ def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, 
             "lower_bound_s": bound,
             "tokens_per_gpu": tokens,
             "passes": num_passes,
+            **_energy(scenario, work, done, tokens),
         },
         "where": _added(spent),
         "bounds": _added(bounds),
@@ -155,6 +162,8 @@ def _decode(scenario: Scenario, work: Inference, requests: float) -> dict[str, A
     record, ends = passes.run(forward), passes.ends(forward)
     step, accepted = pass_pipeline.step_s(forward, record), accepted_tokens(work)
     bounds = pass_bound.bounds_s(forward)
+    spent = spent_s(forward, record, ends)
+    done = pass_activity(forward, record, spent, ends)
     return {
         "metrics": {
             "tpot_s": step / accepted,
@@ -168,11 +177,20 @@ def _decode(scenario: Scenario, work: Inference, requests: float) -> dict[str, A
             "lower_bound_s": max(bounds.values()) / accepted,
             "requests_per_gpu": requests,
             "accepted_tokens_per_step": accepted,
+            **_energy(scenario, work, done, requests * accepted),
         },
-        "where": _spent(forward, record, ends),
+        "where": spent,
         "bounds": bounds,
         **_facts(forward, record, ends),
     }
+
+
+def _energy(scenario: Scenario, work: Inference, done: Activity, tokens_per_gpu: float) -> dict[str, Any]:
+    """Energy of all GPUs, whose EP groups do alike; the activity's bytes are those of one group."""
+    gpus = scenario.num_ranks
+    groups = gpus / work.layout.ep
+    whole = replace(done, sent_bytes=done.sent_bytes * groups, switched_bytes=done.switched_bytes * groups)
+    return energy_metrics(scenario, whole, tokens_per_gpu * gpus)
 
 
 def accepted_tokens(work: Inference) -> float:
@@ -187,7 +205,7 @@ def _exposed_s(forward: ForwardPass, record: PassRecord) -> float:
     return float(record.waited_s.mean()) + held + sum(passes.reductions_s(forward).values())
 
 
-def _spent(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> dict[str, float]:
+def spent_s(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> dict[str, float]:
     """Time of each part of a pass on the compute stream of the mean rank [s]; `last_rank` is what the last one takes longer."""
     plan = forward.plan
     parts = dict.fromkeys(node.part for node in plan.program() if node.stream == plans.COMPUTE)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sim.cluster import export_rules
-from sim.cluster.parameters import OVERRIDE
+from sim.cluster.parameters import OVERRIDE, Parameter
+from sim.cost.power import load_power
 from sim.documents import Document
 from sim.errors import InputError, nearest
 from sim.runs.kinds import Result, runner
@@ -43,10 +44,17 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
         **_hardware(scenario),
         "leaned_on": [
             {"key": f.path, "value": f.shown, "grade": f.grade, "source": f.citation, "detail": f.detail}
-            for f in leaned
+            for f in (*leaned, *_powers())
             if f.grade in ("assumed", "derived", "override")
         ],
     }
+
+
+def _powers() -> list[Parameter]:
+    """Parameters of power, which every energy leans on, with their ranges."""
+    rows = load_power().parameters
+    shown = [f"{row.shown} ({row.low} to {row.high})" if row.low else row.shown for row in rows]
+    return [replace(row, path=f"power.{row.path}", shown=text) for row, text in zip(rows, shown, strict=True)]
 
 
 def _hardware(scenario: Scenario) -> dict[str, Any]:

@@ -46,8 +46,10 @@ from numpy.typing import NDArray
 
 from sim.engine.serving import InstanceRecord, ServingTrace, serve
 from sim.errors import InfeasibleError
+from sim.runs.energy import energy_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Runner
 from sim.runs.service import service_of
+from sim.runs.serving_activity import serving_activity
 from sim.scenario.descriptions import Scenario
 from sim.scenario.serving import Serving
 from sim.schedule.serving import Service
@@ -92,8 +94,12 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
             f"no request fits: a GPU has room for {fits:,.0f} tokens of KV, the shortest request needs {shortest:,}"
         )
     slo = work.spec.slo
+    metrics = measure(service, asked, trace, work.num_gpus, ttft_s=slo.ttft, tpot_s=slo.tpot)
+    done = serving_activity(work, service, asked, trace, metrics["makespan_s"])
+    tokens = metrics["output_tokens_per_s"] * metrics["makespan_s"]
+    metrics |= energy_metrics(scenario, done, tokens, num_gpus=work.num_gpus)
     return {
-        "metrics": measure(service, asked, trace, work.num_gpus, ttft_s=slo.ttft, tpot_s=slo.tpot),
+        "metrics": metrics,
         "timeline": timeline(trace),
         "requests": _rows(trace, asked),
         "links": {},

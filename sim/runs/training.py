@@ -19,13 +19,16 @@ from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Floats
 from sim.cost.measured import MeasuredProfile
 from sim.cost.memory import RankMemory, require_fit
+from sim.cost.power import Stated
 from sim.engine import fluid
 from sim.engine.step import StepRun, run_step
 from sim.engine.step_plan import Conditions, StepPlan
 from sim.errors import InfeasibleError
-from sim.runs import kernel_list, step_traffic, training_metrics
+from sim.runs import kernel_list, step_traffic, training_metrics, whole_run
+from sim.runs.energy import energy_metrics, network_bytes
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
 from sim.runs.moe_layer import layer_metrics
+from sim.runs.step_activity import memory_share, step_activity
 from sim.runs.step_conditions import Slowed, conditions_of, named_failure, slowed_layers, slowed_update
 from sim.runs.step_parts import (
     ACTIVATION_BYTES,
@@ -38,7 +41,7 @@ from sim.runs.step_parts import (
 from sim.runs.step_reductions import reducing_plan
 from sim.runs.step_traffic import Place
 from sim.scenario.descriptions import Scenario
-from sim.scenario.training import Training
+from sim.scenario.training import RunPhase, Training
 from sim.schedule import pipelines, reductions, step_bound
 from sim.schedule.collectives import Collective
 from sim.schedule.operations import Pipeline
@@ -81,6 +84,8 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {on}")
     ran, reduced = step.ran(keep_tasks=(_TASKS_KEPT, 1))
     metrics = step.metrics(ran, reduced)
+    totals, whole = whole_run.run_phases(step, metrics, progress)
+    metrics |= totals
     timeline = training_metrics.timeline(ran.records, metrics["step_time_s"])
     return {
         "metrics": metrics,
@@ -90,6 +95,7 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         "exchanges": {} if step.apart else _collective_facts(step),
         "links": training_metrics.links(step.cluster, (ran, reduced), metrics["step_time_s"]),
         **kernel_list.training_launches(step.hardware, step.model, step.work, step.routing.ranks_per_token),
+        **whole,
     }
 
 
@@ -101,15 +107,17 @@ class Step:
     work: Training
     model: Model
     hardware: Hardware
+    stated: Stated | None = None
+    """Of the whole run that it is a phase of."""
 
     @classmethod
-    def from_scenario(cls, scenario: Scenario) -> Step:
+    def from_scenario(cls, scenario: Scenario, stated: Stated | None = None) -> Step:
         """The step of a scenario whose workload is training."""
         work, model, hardware = scenario.workload, scenario.model, scenario.hardware
         assert isinstance(work, Training)
         assert model is not None
         assert hardware is not None
-        return cls(scenario, work, model, hardware)
+        return cls(scenario, work, model, hardware, stated)
 
     @property
     def apart(self) -> bool:
@@ -140,9 +148,9 @@ class Step:
         per_token, per_node = self.routing.ranks_per_token, self.scenario.gpus_per_node
         return memory_of(self.work, self.model, self.pipeline, self.stages, per_token, per_node)
 
-    def require_fit(self) -> None:
-        """Raise `DoesNotFitError` where a GPU's memory overflows."""
-        require_fit(self.memory, self.hardware.gpu.hbm.capacity_bytes, self.hardware.title)
+    def require_fit(self, what: str = "") -> None:
+        """Raise `DoesNotFitError` where a GPU's memory overflows; `what` goes before the GPU's title."""
+        require_fit(self.memory, self.hardware.gpu.hbm.capacity_bytes, f"{what}{self.hardware.title}")
 
     @cached_property
     def collectives(self) -> dict[str, Collective]:
@@ -282,7 +290,11 @@ class Step:
         return slowed_layers(self.times, modelled, self._times(slow, None), clock)
 
     def run(self) -> dict[str, Any]:
-        """Run it for its metrics alone, without a timeline."""
+        """Run it, and the whole run, for metrics alone, without a timeline."""
+        return (metrics := self.alone()) | whole_run.run_phases(self, metrics)[0]
+
+    def alone(self) -> dict[str, Any]:
+        """Run the step alone for its metrics."""
         return self.metrics(*self.ran())
 
     def ran(self, *, keep_tasks: tuple[int, int] = (0, 0)) -> tuple[StepRun, StepRun]:
@@ -299,6 +311,23 @@ class Step:
         begin_s = max(float(np.max(record.end_s)) for record in ran.records)
 
         return replace(plan, conditions=self._conditions(plan.tasks, slowed_update, begin_s))
+
+    @cached_property
+    def phases(self) -> list[tuple[RunPhase, Step | None]]:
+        """Phases of the whole run, each with its step; None where GPU-hours are given."""
+        stated = self.work.spec.run.stated if self.work.spec.run else None
+        return [
+            (phase, Step.from_scenario(replace(self.scenario, workload=phase.work), stated))
+            if phase.work
+            else (phase, self if phase.gpu_hours is None else None)
+            for phase in self.work.phases
+        ]
+
+    def least_metrics(self) -> dict[str, float]:
+        """The metrics that follow from the times of steps, of steps that take no longer than their bounds."""
+        bound_s = self.lower_bound_s
+        rates = training_metrics.rates_of(self.work, bound_s)
+        return {"step_time_s": bound_s, **rates, **whole_run.least(self.work, self.phases)}
 
     @cached_property
     def reducing(self) -> StepPlan:
@@ -354,8 +383,19 @@ class Step:
     def metrics(self, ran: StepRun, reduced: StepRun) -> dict[str, Any]:
         """All metrics of the step that ran, and of its reductions."""
         optimizer_s = training_metrics.ends_s(reduced.records)
+        measured = training_metrics.measure(self.scenario, ran.records, optimizer_s, self.lower_bound_s)
+        activity = step_activity(
+            ran.records,
+            [memory_share([self.times[i] for i in held]) for held in self.pipeline.stages],
+            optimizer_s,
+            [reductions.update_s(self.links, held.shard(self.work.layout)) for held in self.parameters],
+            measured["step_time_s"],
+            network_bytes(self.cluster, ran.bytes + reduced.bytes),
+        )
+        stated = self.work.spec.run.stated if self.work.spec.run else self.stated
         return {
-            **training_metrics.measure(self.scenario, ran.records, optimizer_s, self.lower_bound_s),
+            **measured,
+            **energy_metrics(self.scenario, activity, self.work.step_tokens, stated),
             **layer_metrics(
                 self.times,
                 lambda name, busy: self.mean_s(name, overlapped=busy),
@@ -387,9 +427,11 @@ def forecast_training(scenario: Scenario) -> Forecast:
     """Memory of the fullest GPU, and the metrics of a step that takes no longer than its bound. Raises `DoesNotFitError`."""
     step = Step.from_scenario(scenario)
     step.require_fit()
+    for phase, other in step.phases:
+        if phase.work and other is not None:
+            other.require_fit(f"phase '{phase.name}': ")
     fullest = max(step.memory, key=lambda row: row.total_bytes)
-    best = training_metrics.in_proportion(step.work, step.lower_bound_s)
-    return Forecast(step.run, named_parts(fullest.parts()), best)
+    return Forecast(step.run, named_parts(fullest.parts()), step.least_metrics())
 
 
 RUNNER = Runner(run_training, reads=(*LINKS, *COMPUTE), forecast=forecast_training)

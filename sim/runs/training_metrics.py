@@ -108,7 +108,7 @@ def measure(
     firsts = [record for record in records if record.pipeline_rank == 0]
     first = [row for row, record in zip(rows, records, strict=True) if record.pipeline_rank == 0]
     peak = gpu.dense_flops.peak("bf16")
-    rates = _rates(work, step)
+    rates = rates_of(work, step)
     metrics: dict[str, Any] = {
         "step_time_s": step,
         "lower_bound_s": lower_bound_s,
@@ -125,33 +125,15 @@ def measure(
     for name, causal in (("mfu_causal_fraction", True), ("mfu_noncausal_fraction", False)):
         flops = training_flops_per_token(model, work.spec.sequence_tokens, causal=causal)
         metrics[name] = flops * rates["tokens_per_s_per_gpu"] / peak
-    return metrics | _run(work, step)
+    return metrics
 
 
-def in_proportion(work: Training, step_s: float) -> dict[str, float]:
+def rates_of(work: Training, step_s: float) -> dict[str, float]:
     """The metrics that follow from the time of a step alone."""
-    return {"step_time_s": step_s, **_rates(work, step_s), **_run(work, step_s)}
-
-
-def _rates(work: Training, step_s: float) -> dict[str, float]:
     return {
         "tokens_per_s_per_gpu": work.step_tokens / step_s / work.layout.num_ranks,
         "tokens_per_day": work.step_tokens / step_s * 86_400,
     }
-
-
-def _run(work: Training, step_s: float) -> dict[str, float]:
-    """A whole run of such steps, where one is asked for."""
-    if work.spec.run is None:
-        return {}
-    seconds = work.spec.run.tokens / work.step_tokens * step_s
-    hours = seconds / 3600 * work.layout.num_ranks
-    totals = {"run_days": seconds / 86_400, "run_gpu_hours": hours}
-    if work.price_usd is not None:
-        totals["run_cost_usd"] = hours * work.price_usd
-    if work.power_w is not None:
-        totals["run_energy_kwh"] = hours * work.power_w / 1000
-    return totals
 
 
 def _phases(record: GroupRecord, step_s: float, optimizer_s: float) -> dict[str, float]:

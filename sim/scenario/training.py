@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from sim import limits
 from sim.cluster.faults import QUANTITIES
-from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.cost.measured import MeasuredProfile, load_profile
-from sim.errors import InputError, nearest
+from sim.errors import InfeasibleError, InputError, nearest
 from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
@@ -28,9 +27,11 @@ from sim.scenario.routing import (
     kernel_of,
     placement_of,
 )
-from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, Number, WorkloadSpec
+from sim.scenario.training_run import AT as RUN
+from sim.scenario.training_run import FailureModel, PhaseSpec, RunSpec, check_run, failure_model
+from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, WorkloadSpec
 from sim.schedule import pipelines
-from sim.schemas import Amount, Fraction, Price, Watts, written
+from sim.schemas import Fraction, written
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout, check
 from sim.workload.skew import Skew
@@ -53,20 +54,17 @@ class SkewSpec(Branch):
     """EP groups that are drawn: one of each pipeline rank, which stands for all of it, or every one."""
 
 
-class RunSpec(Branch):
-    """A whole training run of such steps."""
+@dataclass(frozen=True, slots=True)
+class RunPhase:
+    """A part of a whole run: so many steps, or GPU-hours that are given.
 
-    tokens: Amount
-    price: Price | None = None
-    """The profile's when left out."""
-    gpu_load: Fraction = written("85 %")
-    """Mean power of a GPU over its TDP (assumed: between a GEMM's and a wait's)."""
-    host_power: Watts = written("300 W")
-    """CPU, memory, fans of a node for each GPU (assumed: 2.4 kW a node of 8)."""
-    network_power: Watts = written("50 W")
-    """NIC, optics and switches for each GPU (assumed)."""
-    pue: Annotated[Number, Field(ge=1, le=100)] = 1.2
-    """Power of the building over power of the machines (assumed)."""
+    `work` is its step where that is not the workload's own.
+    """
+
+    name: str
+    steps: float = 0.0
+    gpu_hours: float | None = None
+    work: Training | None = None
 
 
 class TrainingSpec(WorkloadSpec):
@@ -117,8 +115,9 @@ class Training(Workload):
     options: dict[str, Any]
     measured: MeasuredProfile | None
     skew: Skew
-    price_usd: float | None  # of a GPU-hour of a whole run; None without a run, or where it is unknown
-    power_w: float | None  # of one GPU of a whole run, with its share of everything
+    price_usd: float | None = None  # of a GPU-hour of a whole run; None without a run, or where it is unknown
+    phases: tuple[RunPhase, ...] = ()  # of a whole run; the first that has a step has the workload's own
+    failures: FailureModel | None = None
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -161,6 +160,22 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     InfeasibleError
         Where no machine could run the layout.
     """
+    run = spec.run
+    if run is not None:
+        check_run(draft, run)
+    steps = [
+        _phase_step(draft, spec, index, phase)
+        for index, phase in enumerate((run.phases if run else None) or ())
+        if phase.gpu_hours is None
+    ]
+    if draft.problems:
+        raise InputError(())  # the draft has them
+    work, *others = [step for step in steps if step] or [_step_of(draft, spec)]
+    return _with_run(draft, replace(work, spec=work.spec.model_copy(update={"run": run})), others)
+
+
+def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
+    """Resolve one optimizer step in the layout that the draft asks for."""
     assert draft.model is not None
     assert draft.hardware is not None
     layout = layouts.derived(draft)
@@ -185,8 +200,6 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     measured = _measured(draft, spec)
     if draft.problems or gate is None or microbatches is None:
         raise InputError(())  # the draft has them
-    draft.layout = layouts.written(layout, "pp", "ep", "tp", "dp", "cp")
-    price_usd, power_w = _run_costs(spec.run, draft.hardware)
     return Training(
         spec=spec,
         layout=layout,
@@ -198,8 +211,54 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
         options=kernel_options,
         measured=measured,
         skew=Skew(**spec.skew.model_dump(exclude={"groups"})),
-        price_usd=price_usd,
-        power_w=power_w,
+    )
+
+
+def _phase_step(draft: Draft, spec: TrainingSpec, index: int, phase: PhaseSpec) -> Training | None:
+    """Resolve the step of a phase: what it does not set is the scenario's. None where the draft has its problems."""
+    sets = {key: getattr(phase, key) for key in phase.changes if key != "layout"}
+    if phase.global_batch is not None:
+        sets["microbatches"] = None
+    sizes_ = phase.layout.model_dump(exclude_none=True) if phase.layout else {}
+    asked = draft.asked.model_copy(update={"dp": None} | sizes_ if sizes_ else {})
+    part = replace(draft, problems=[], derived={}, asked=asked)
+    try:
+        return _step_of(part, spec.model_copy(update={**sets, "run": None}))
+    except InputError:
+        return None
+    except InfeasibleError as error:
+        raise InfeasibleError(f"phase '{phase.name}': {error}") from None
+    finally:
+        for problem in part.problems:
+            branch, _, key = problem.key.rpartition(".")
+            own = key in phase.changes if branch == "workload" else branch == "layout" and key in sizes_
+            at = (*RUN, "phases", index, *(("layout",) if branch == "layout" else ()), key)
+            moved = (
+                draft.document.problem(at, problem.got, problem.wanted, problem.nearest) if own else problem
+            )
+            draft.problems += [] if moved in draft.problems else [moved]
+
+
+def _with_run(draft: Draft, work: Training, others: Sequence[Training]) -> Training:
+    """The step with the whole run that it is part of; `others` are the steps of the phases after the first that has one."""
+    run, hardware = work.spec.run, draft.hardware
+    assert hardware is not None
+    draft.layout = layouts.written(work.layout, "pp", "ep", "tp", "dp", "cp")
+    if run is None:
+        return work
+    phases, steps = [], iter((work, *others))
+    for phase in run.phases or (PhaseSpec(name="run", tokens=run.tokens),):
+        if phase.gpu_hours is not None:
+            phases.append(RunPhase(phase.name, gpu_hours=phase.gpu_hours))
+            continue
+        step = next(steps)
+        count = phase.steps if phase.steps is not None else (phase.tokens or 0.0) / step.step_tokens
+        phases.append(RunPhase(phase.name, count, work=None if step is work else step))
+    return replace(
+        work,
+        price_usd=run.price if run.price is not None else hardware.gpu_hour_usd,
+        phases=tuple(phases),
+        failures=failure_model(run, hardware, draft.num_nodes, work.layout.num_ranks),
     )
 
 
@@ -261,11 +320,6 @@ def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
         _check_range(draft, "skew", key, 0 <= getattr(spec.skew, key) <= 1, "a deviation of 0 to 100 %")
     if draft.fidelity != "flow":
         draft.problem(("fidelity",), f"'{draft.fidelity}'", "'flow' for training")
-    if spec.run is not None:
-        _check_range(draft, "run", "tokens", spec.run.tokens > 0, "more than 0")
-        _check_range(draft, "run", "gpu_load", 0 <= spec.run.gpu_load <= 1, "0 to 100 %")
-        for key in ("price", "host_power", "network_power"):
-            _check_range(draft, "run", key, (getattr(spec.run, key) or 0) >= 0, "0 or more")
 
 
 def _check_range(draft: Draft, branch: str, key: str, good: bool, wanted: str) -> None:
@@ -296,15 +350,6 @@ def _measured(draft: Draft, spec: TrainingSpec) -> MeasuredProfile | None:
         return None
 
 
-def _run_costs(run: RunSpec | None, hardware: Hardware) -> tuple[float | None, float | None]:
-    """Price of a GPU-hour of a whole run [$], and power of a GPU with its share of everything [W]; None for unknown."""
-    if run is None:
-        return None, None
-    tdp = hardware.gpu.tdp_w
-    power = (tdp * run.gpu_load + run.host_power + run.network_power) * run.pue if tdp is not None else None
-    return (run.price if run.price is not None else hardware.gpu_hour_usd), power
-
-
 def _hints(spec: TrainingSpec) -> Iterator[str]:
     if any(spec.skew.model_dump(exclude={"groups"}).values()):
         alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
@@ -312,6 +357,9 @@ def _hints(spec: TrainingSpec) -> Iterator[str]:
 
 
 def _count(scenario: Scenario, work: Training) -> None:
+    for phase in work.phases:
+        if phase.work is not None:
+            _count(scenario, phase.work)
     assert scenario.model is not None
     assert scenario.hardware is not None
     layout, layers = work.layout, scenario.model.num_layers + scenario.model.num_mtp_layers

@@ -53,6 +53,7 @@ class PhaseTime:
     fixed_s: float = 0.0
     routed_s: float = 0.0
     exposed_s: float = 0.0
+    memory_s: float = 0.0  # of the compute, in launches that only move bytes
 
     @property
     def mean_s(self) -> float:
@@ -61,7 +62,10 @@ class PhaseTime:
 
     def __add__(self, other: PhaseTime) -> PhaseTime:
         return PhaseTime(
-            self.fixed_s + other.fixed_s, self.routed_s + other.routed_s, self.exposed_s + other.exposed_s
+            self.fixed_s + other.fixed_s,
+            self.routed_s + other.routed_s,
+            self.exposed_s + other.exposed_s,
+            self.memory_s + other.memory_s,
         )
 
 

@@ -236,7 +236,10 @@ def _layer(
         routed = min(max((more[phase].total_s - total) / (_MORE - 1.0), 0.0), own)
         factor = 1.0 if dense else factors.get(phase, 1.0)
         fixed = (total - own) / shared + (own - routed)
-        times[field] = PhaseTime(fixed * factor, routed * factor, exposed_s.get(phase, 0.0))
+        memory = mean[phase].memory_bound_s / total * (fixed + routed) if total else 0.0
+        times[field] = PhaseTime(
+            fixed * factor, routed * factor, exposed_s.get(phase, 0.0), memory_s=memory * factor
+        )
     return LayerTimes(layer=layer_idx, communicates=not dense and work.layout.ep > 1, again=again, **times)
 
 
@@ -260,8 +263,7 @@ def like(model: Model, layer: int) -> int:
 def _plain(work: ChunkWork, p: Processor, launches: Callable[..., list[Launch]]) -> LayerTimes:
     """Embedding, head or projection as a block of its own, without a collective."""
     batch, shared = work.batch(), work.layout.tp * work.layout.cp
-    f, b, w = (
-        PhaseTime(phase_time(p, launches(work.model, batch, phase)).total_s / shared) for phase in ops.PHASES
-    )
+    times = (phase_time(p, launches(work.model, batch, phase)) for phase in ops.PHASES)
+    f, b, w = (PhaseTime(t.total_s / shared, memory_s=t.memory_bound_s / shared) for t in times)
     none = PhaseTime()
     return LayerTimes(-1, False, attn_f=none, mlp_f=f, attn_b=none, mlp_b=b, attn_w=none, mlp_w=w)

@@ -13,6 +13,7 @@ from sim.cluster.hardware import load_hardware
 from sim.cost.tpot import TpotBound, tpot_bound
 from sim.runs.kinds import Progress
 from sim.scenario.values import Branch, Count
+from sim.validation import failures
 from sim.validation.published import Bar, Facts, Published, Row, fact_rows, row
 from sim.workload.model import Model, kv_bytes_per_token, load_model, parameters, training_flops_per_token
 from sim.workload.placement import eplb
@@ -86,6 +87,7 @@ _FACTS: dict[str, Callable[[str], float]] = {
     "tpot_bound.layer_s": _link_fact(lambda bound: bound.layer_s),
     "tpot_bound.tpot_s": _link_fact(lambda bound: bound.tpot_s),
     "tpot_bound.tokens_per_s": _link_fact(lambda bound: bound.tokens_per_s),
+    **failures.FACTS,
 }
 
 

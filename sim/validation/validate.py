@@ -50,6 +50,8 @@ SOURCES: dict[str, RowSource] = {
     "kernels_h100": _KERNELS,
     "layer_pair": RowSource(layer_pair.PairFigures, layer_pair.rows),
     "training_step": _RUNS,
+    "whole_cost": _RUNS,
+    "failures": _TABLES,
     "tpot_bound": _TABLES,
     "prefill": _RUNS,
     "decode": _RUNS,

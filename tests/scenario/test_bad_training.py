@@ -85,7 +85,17 @@ def test_the_scenario_to_be_spoilt_is_good() -> None:
         ("recompute: full", "recompute: full\n  run: {tokens: 14.8 T, price: -2 $/GPU-hour}", "10:32: workload.run.price", ["0 or more"]),
         ("recompute: full", "recompute: full\n  run: {tokens: 14.8 T, price: 2}", "10:32: workload.run.price", ["got 2"]),
         ("recompute: full", "recompute: full\n  run: {tokens: 14.8 T, pue: 0.5}", "10:30: workload.run.pue", ["0.5"]),
-        ("recompute: full", "recompute: full\n  run: {price: 2 $/GPU-hour}", "10:", ["the key 'tokens'"]),
+        ("recompute: full", "recompute: full\n  run: {price: 2 $/GPU-hour}", "10:", ["the key 'tokens' or the key 'phases'"]),
+        ("recompute: full", "recompute: full\n  run: {tokens: 1 T, phases: [{name: a, tokens: 1 T}]}", "10:", ["not both"]),
+        ("recompute: full", "recompute: full\n  run: {phases: [{name: a}]}", "10:", ["one of 'tokens', 'steps' and 'gpu_hours'"]),
+        ("recompute: full", "recompute: full\n  run: {phases: [{name: a, steps: 0}]}", "10:35: workload.run.phases.0.steps", ["got 0", "more than 0"]),
+        ("recompute: full", "recompute: full\n  run: {phases: [{name: a, gpu_hours: 1}]}", "10:17: workload.run.phases", ["at least one phase with"]),
+        ("recompute: full", "recompute: full\n  run: {phases: [{name: a, steps: 1}, {name: a, steps: 2}]}", "10:46: workload.run.phases.1.name", ["a name of its own"]),
+        ("recompute: full", "recompute: full\n  run: {phases: [{name: a, gpu_hours: 1, schedule: 1f1b}]}", "10:", ["no schedule beside gpu_hours"]),
+        ("recompute: full", "recompute: full\n  run: {phases: [{name: a, steps: 1, global_batch: 63}]}", "10:52: workload.run.phases.0.global_batch", ["63", "a multiple of DP8"]),
+        ("recompute: full", "recompute: full\n  run: {tokens: 1 T, failures: {mtbf: {}, checkpoint: {write: 1 s}, restart: 1 s}}", "10:", ["no part that fails", "gpu, node, nic"]),
+        ("recompute: full", "recompute: full\n  run: {tokens: 1 T, failures: {mtbf: {gpu: 0 h}, checkpoint: {write: 1 s}, restart: 1 s}}", "10:45: workload.run.failures.mtbf.gpu", ["more than 0"]),
+        ("recompute: full", "recompute: full\n  run: {tokens: 1 T, failures: {mtbf: {gpu: 1 h}, checkpoint: {write: 0 s}, restart: 1 s}}", "10:71: workload.run.failures.checkpoint.write", ["more than 0 s, or 'every'"]),
         ("name: mine", "name: mine\nfidelity: closed_form", "2:11: fidelity", ["'flow' for training"]),
         ("model: mixtral-8x7b\n", "", "1:1: ", ["no model"]),
         ("  microbatches: 8\n", "", "6:3: workload", ["the key 'microbatches', or 'global_batch'"]),
@@ -154,7 +164,8 @@ def test_a_run_without_a_price_takes_the_profiles_or_has_no_cost() -> None:
     text = GOOD + "  run: {tokens: 1 T}\n"
     priced = run_document(documents.loads(text.replace("h100", "h800"), "mine.yaml"))["metrics"]
     assert priced["run_cost_usd"] == pytest.approx(2 * priced["run_gpu_hours"])
-    without = run_document(documents.loads(text, "mine.yaml"))["metrics"]
+    unpriced = text.replace("nodes: 2", "nodes: 2, override: {cost: null}")
+    without = run_document(documents.loads(unpriced, "mine.yaml"))["metrics"]
     assert without["run_gpu_hours"] > 0
     assert without["run_energy_kwh"] > 0
     assert "run_cost_usd" not in without

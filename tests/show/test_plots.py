@@ -33,6 +33,7 @@ ELSEWHERE = (
     "latencies",
     "phases",
     "memory",
+    "whole_run",
     "pareto",
     "parallel",
     "map",

@@ -131,15 +131,14 @@ def test_a_metric_is_called_in_words_whichever_a_ladder_shows(metric: str, label
 def test_a_machine_without_a_price_is_named_in_the_note_and_breaks_even_with_none() -> None:
     grid = ladder_grids.price_grid(ladder_view(run(DECODE)))
     assert "no price" not in grid.note
-    bare = "hardware:\n  h100: {cluster.hardware: h100}\n"
+    h100 = "h100: {cluster.hardware: h100, cluster.override: {cost: null}}"
+    bare = f"hardware:\n  {h100}\n"
     first = ladder_grids.price_grid(
         ladder_view(run(DECODE.replace("hardware:\n", bare, 1).replace("  h800: {}\n", "")))
     )
     assert first.note == "H100: no price in the profile, so no cost of a token"
     assert len(first.heads) == len(grid.heads) - 1  # no price of the reference to compare with
-    last = ladder_grids.price_grid(
-        ladder_view(run(DECODE.replace("  dear:", "  h100: {cluster.hardware: h100}\n  dear:")))
-    )
+    last = ladder_grids.price_grid(ladder_view(run(DECODE.replace("  dear:", f"  {h100}\n  dear:"))))
     assert last.note.endswith("; H100: no price in the profile, so no cost of a token")
 
 

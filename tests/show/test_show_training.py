@@ -113,8 +113,9 @@ def test_costs_say_at_which_price_and_whose_it_is(steps: dict[str, Any]) -> None
         del one["scenario"]["workload"]["run"]["price"]
     own["variants"]["h100"]["metrics"]["run_cost_usd"] *= 1.5
     said = finding(own)[0]
-    assert "$ in h800 at 2 $/GPU-hour (of the profile h800)" in said
-    assert "$ in h100 at 3 $/GPU-hour (of the profile h100)" in said
+    assert "$ in h800 at 2 $," in said
+    assert "$ in h100 at 3 $," in said
+    assert said.endswith(", each at its profile's price of a GPU-hour.")
 
 
 def test_many_variants_with_long_names_still_fit_the_terminal(steps: dict[str, Any]) -> None:
@@ -137,7 +138,8 @@ def test_variants_are_told_against_the_first_and_by_the_phase_that_changed(steps
     slow["step_time_s"] = 2 * slower["variants"]["h800"]["metrics"]["step_time_s"]
     slow["phases_mean"]["bubble_s"] += slow["step_time_s"]
     slow["phases"]["1F1B_s"] += 2 * slow["step_time_s"]  # of rank 0, of which the words do not speak
-    _, *said = finding(slower)
+    _, lost, *said = finding(slower)
+    assert lost.startswith("Failures leave ")
     assert "in h800" in said[0]
     assert said[1].startswith("apart takes")
     assert "2.00x as long" in said[1]
@@ -381,3 +383,50 @@ def test_a_validation_row_without_a_tolerance_is_drawn_and_printed_with_a_dash()
     assert grid.rows[0][-1] == ""
     assert plots.figure("validation", report_).data
     assert "1 figure (1 published)" in validation.finding(validation_view(report_))[0]
+
+
+# --- whole runs ---------------------------------------------------------------------------------------------
+
+
+def phased(result: dict[str, Any]) -> dict[str, Any]:
+    """The same run as two phases, the second a ninth of the first."""
+    found = deepcopy(result)
+    for one in found["variants"].values():
+        first = {**one["run"]["phases"][0], "name": "early"}
+        keys = ("days", "gpu_hours", "cost_usd", "energy_kwh")
+        late = {"name": "late", **{key: first[key] / 9 for key in keys if key in first}}
+        one["run"]["phases"] = [first, late]
+    return found
+
+
+def test_phases_of_a_run_are_listed_and_drawn_with_their_shares(steps: dict[str, Any]) -> None:
+    found = phased(steps["variants"])
+    text = printed(found)
+    assert "The run, phase by phase" in text
+    assert re.search(r"h800 +late +- +- +given", text)
+    assert "phase by phase" not in printed(steps["1f1b"])
+    picture = plots.figure("whole_run", found)
+    early, late = picture.data
+    assert (early.name, late.name) == ("early", "late")
+    assert late.x[0] == pytest.approx(early.x[0] / 9)
+    assert "early takes 90% of the cost in h800" in picture.layout.meta["title"]
+
+
+def test_failures_are_told_with_what_they_leave(steps: dict[str, Any]) -> None:
+    m, text = steps["dualpipe"]["metrics"], printed(steps["variants"])
+    lost = next(one for one in finding(steps["variants"]) if one.startswith("Failures leave"))
+    assert f"{m['ettr_fraction']:.1%} in h800" in lost
+    row = next(
+        line.split() for line in text.partition("What failures take")[2].splitlines() if " h800 " in line
+    )
+    shares = [float(cell.rstrip("%")) for cell in row if cell.endswith("%")]
+    ettr, _, *parts = shares
+    assert ettr + sum(parts) == pytest.approx(100, abs=0.4)
+
+
+def test_the_energy_of_a_step_is_drawn_whole_by_where_it_goes(steps: dict[str, Any]) -> None:
+    used = steps["dualpipe"]["metrics"]["energy"]
+    bars = {bar.name: bar.x[0] for bar in plots.figure("energy", steps["dualpipe"]).data}
+    assert sum(bars.values()) == pytest.approx(used["per_token_j"])
+    assert bars["GPUs, idle"] == pytest.approx(used["idle_kwh"] / used["total_kwh"] * used["per_token_j"])
+    assert bars["building"] == pytest.approx(used["per_token_j"] * (1 - 1 / 1.2))

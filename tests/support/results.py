@@ -110,7 +110,11 @@ workload:
 """
 
 
-RUN = "  run: {tokens: 1 T, price: 2 $/GPU-hour}\n"
+RUN = """  run:
+    tokens: 1 T
+    price: 2 $/GPU-hour
+    failures: {mtbf: {gpu: 5000 h, node: 20000 h, nic: 50000 h}, checkpoint: {write: 60 s}, restart: 5 min, spares: 1}
+"""
 
 
 STEP_EXPECT = "expect:\n  step_time_s: {value: 500 ms, tolerance: 1 %, source: made up}\n"

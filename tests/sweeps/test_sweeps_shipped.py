@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from sim.documents import shipped
+from sim.scenario import settings as scenario_settings
+from sim.scenario.resolve import resolve
+from sim.scenario.training import Training
 from sim.show.views.sweep import sweep_view
 from sim.sweeps import file as sweep_file
 from sim.sweeps import run as sweeping
@@ -176,3 +179,23 @@ def test_the_h100_gains_on_mixtral_and_most_with_wide_tensor_parallelism() -> No
     }
     assert 1.01 < gains[1] < 1.06
     assert gains[8] > 1.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "given"), [("v3-phase-layouts", "machine"), ("v3-dense-layouts", "twin")])
+def test_each_phase_of_the_whole_cost_is_laid_out_as_the_sweep_finds_best(name: str, given: str) -> None:
+    """The scenario's phases next to the best points: layout, schedule and recompute are equal."""
+    found, pinned = document(name), scenario_settings.variants(scenario_settings.read("v3-whole-cost"))
+    best = [found["points"][index]["values"] for index in found["best"]]
+    assert len(best) == 3 * len(found["axes"][given])
+    for values in best:
+        work = resolve(pinned[values[given]]).workload
+        assert isinstance(work, Training)
+        phase = next(phase for phase in work.phases if phase.name == values["phase"])
+        step = phase.work or work
+        for axis, value in values.items():
+            branch, _, key = axis.rpartition(".")
+            if branch == "layout":
+                assert getattr(step.layout, key) == value, (values, key)
+            elif branch == "workload":
+                assert getattr(step.spec, key) == value, (values, key)

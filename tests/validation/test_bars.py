@@ -16,7 +16,7 @@ from sim.validation.published import Row
 from sim.validation.tables import TableFigures
 from sim.validation.validate import GROUPS, SOURCES, RowSource, load, validate
 
-SLOW = ("training_step", "prefill", "decode", "packet_level")
+SLOW = ("training_step", "whole_cost", "prefill", "decode", "packet_level")
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]
 """The groups; some take seconds."""
 

@@ -72,9 +72,19 @@ def run_html(document: Mapping[str, Any]) -> str:
         head=_head(runs),
         results=(
             *_figures(("bars",), runs, transfer_words.bounds(runs)),
-            *_figures(("phases", "latencies", *together, *(("interactivity",) if several else ())), runs),
+            *_figures(
+                (
+                    "whole_run",
+                    "phases",
+                    "latencies",
+                    *together,
+                    *(("interactivity",) if several else ()),
+                    "energy",
+                ),
+                runs,
+            ),
         ),
-        tables=tuple(tables.grids(runs)),
+        tables=(*tables.grids(runs), *parts.filled(tables.energy(runs.runs).without_empty())),
         has_course=any(run.links or run.lanes for run in runs.runs),
         is_single=not several,
         rank_loads=_figures(("rank_loads",), runs) if several or first.rank_loads else (),

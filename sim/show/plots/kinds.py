@@ -15,6 +15,7 @@ from sim.show.canvas import Picture, absent
 from sim.show.failures import Failure, attempt
 from sim.show.kinds import Kind, kind_of, module
 from sim.show.plots import (
+    energy,
     enough,
     exchange,
     fabric,
@@ -86,6 +87,8 @@ KINDS: dict[str, tuple[str, Draw]] = {
         "Where the time goes: phases of a training step, parts of a pass, stages of a request's life.",
         _by_workload("phases"),
     ),
+    "whole_run": ("Cost of a whole training run, phase by phase.", _by_workload("whole_run")),
+    "energy": ("Energy by where it goes: GPUs by what holds them, network, hosts, building.", energy.energy),
     "memory": (
         "What a GPU holds by part, beside what it has; of each pipeline rank in training.",
         _by_workload("memory"),

@@ -1,4 +1,4 @@
-"""Plots of a training step: where it goes, and what memory holds."""
+"""Plots of a training step: where it goes, what memory holds, and what the whole run costs."""
 
 from __future__ import annotations
 
@@ -112,3 +112,47 @@ def memory(runs: RunsView) -> Picture:
     return style.finish(
         figure, headline(step, title), height=420, alt=f"Stacked bars by pipeline rank: {totals}", top=52
     )
+
+
+def whole_run(runs: RunsView) -> Picture:
+    """Cost of the whole run by phase: a bar for each variant."""
+    steps = [
+        step for step in runs.select(StepView) if step.whole_run is not None and step.whole_run.has_phases
+    ]
+    priced = [step for step in steps if step.whole_run and step.whole_run.run_cost_usd is not None]
+    if not priced:
+        raise absent("whole_run", "this one has no run of phases with a price")
+    bars = {
+        step.name: {phase.name: phase.cost_usd or 0.0 for phase in step.whole_run.phases}
+        for step in priced
+        if step.whole_run
+    }
+    names = list(dict.fromkeys(name for sizes in bars.values() for name in sizes))
+    looks = {name: (name, style.SERIES[i % len(style.SERIES)]) for i, name in enumerate(names)}
+    largest = max(sum(sizes.values()) for sizes in bars.values())
+    scale, unit = (1e6, "M$") if largest >= 1e6 else (1e3, "k$")
+    figure = Canvas()
+    stacked(figure, looks, bars, scale, f"<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the run")
+    mark_published(
+        figure,
+        [
+            (row.published / scale, step.name)
+            for step in priced
+            for row in step.expected
+            if row.metric == "run_cost_usd"
+        ],
+        [
+            f"published {row.published / scale:.4g} {unit}<br>simulated {row.simulated / scale:.4g} {unit} ({row.error_fraction:+.1%})"
+            for step in priced
+            for row in step.expected
+            if row.metric == "run_cost_usd"
+        ],
+        "published cost",
+    )
+    figure.axis("x", title=f"cost without failures [{unit}]", rangemode="tozero")
+    words = spoken({}, bars, lambda usd: f"{usd / scale:.3g} {unit}")
+    first, sizes = next(iter(bars.items()))
+    most = max(sizes, key=sizes.__getitem__)
+    where = f" in {first}" if len(bars) > 1 else ""
+    title = f"{most} takes {sizes[most] / sum(sizes.values()):.0%} of the cost{where}"
+    return style.finish(figure, title, height=150 + 40 * len(bars), alt=f"Stacked bars: {words}", top=76)

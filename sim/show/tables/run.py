@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.show.grid import Cell, Grid
+from sim.show.grid import Cell, Grid, share_cell
 from sim.show.kinds import module
 from sim.show.views.names import value
 from sim.show.views.run import RunsView, RunView
 
+ENERGY = {
+    "tensor": "tensor cores",
+    "memory": "memory",
+    "communication": "communication",
+    "idle": "idle",
+    "network": "network",
+    "host": "hosts",
+}
+"""Parts of an energy as a reader calls them; the first four are those of GPUs."""
 _WEAKEST_FIRST = ("override", "assumed", "derived")
 
 
@@ -22,6 +31,32 @@ def grids(runs: RunsView, *, wide: bool = True) -> list[Grid]:
     """
     made = [grid for family in runs.families for grid in module("tables", family).grids(runs, wide=wide)]
     return [grid.without_empty() for grid in (*made, expectations(runs.runs)) if grid.rows]
+
+
+def energy(runs: Sequence[RunView]) -> Grid:
+    """Energy of what was simulated, by where it goes, with its range."""
+    rows = []
+    for run in runs:
+        used = {key.partition(".")[2]: kwh for key, kwh in run.metrics.items() if key.startswith("energy.")}
+        if used.get("total_kwh"):
+            whole = used["total_kwh"]
+            parts = [share_cell(used.get(f"{part}_kwh", 0.0) / whole) for part in ENERGY]
+            token = used.get("per_token_j")
+            watts = f"{used['gpu_w']:,.0f} W" if used.get("gpu_w") else "-"
+            rows.append(
+                (
+                    run.name,
+                    f"{whole:.4g} kWh",
+                    f"{used['low_kwh']:.3g} - {used['high_kwh']:.3g}",
+                    "-" if token is None else f"{token:.3g} J",
+                    watts,
+                    *parts,
+                )
+            )
+    heads = ("run", "energy", "range [kWh]", "a token", "a GPU", *ENERGY.values())
+    note = "shares of the energy, the building's part aside; range: all that is assumed of powers at its low and at its high ends"
+    grid = Grid("Energy of what was simulated", heads, tuple(rows), note=note)
+    return grid if len(runs) > 1 else grid.without(0)
 
 
 def expectations(runs: Sequence[RunView]) -> Grid:

@@ -28,6 +28,8 @@ def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
         (phases_down if few else phases_across)(steps),
         (memory_down if few else memory_across)(steps),
         collectives.collectives(steps, ("alone", "beside compute", "ratio")),
+        whole_run.phases(steps),
+        whole_run.failures(steps),
         whole_run.cost(steps),
     ]
 

@@ -58,6 +58,35 @@ class Nodes:
 
 
 @dataclass(frozen=True, slots=True)
+class PhasePart:
+    """A phase of a whole run; of GPU-hours that are given nothing else is known."""
+
+    name: str
+    days: float
+    gpu_hours: float
+    steps: float | None = None
+    step_time_s: float | None = None
+    sequence_tokens: int | None = None
+    sequences: int | None = None
+    """Of a step."""
+    layout: str = ""
+    schedule: str = ""
+    recompute: str = ""
+    cost_usd: float | None = None
+    energy_kwh: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failures of a whole run."""
+
+    lost_s: Mapping[str, float]
+    """Lost time by what took it: `saving`, `undone`, `restarting`, `waiting`."""
+    by_part: Mapping[str, float]
+    closed_form_ettr_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
 class WholeRun:
     """A whole training run of such steps."""
 
@@ -65,8 +94,18 @@ class WholeRun:
     run_gpu_hours: float
     hardware: str
     """Name of the profile."""
+    model: str = ""
     run_cost_usd: float | None = None
     run_energy_kwh: float | None = None
+    run_energy_low_kwh: float | None = None
+    run_energy_high_kwh: float | None = None
+    ettr_fraction: float | None = None
+    failures: float | None = None
+    lost_s: float | None = None
+    mtbf_s: float | None = None
+    checkpoint_every_s: float | None = None
+    phases: tuple[PhasePart, ...] = ()
+    lost: Failures | None = None
     tokens: str | None = None
     """Tokens of the run, as the scenario states them."""
     price: str | None = None
@@ -76,6 +115,11 @@ class WholeRun:
     def usd_per_gpu_hour(self) -> float:
         """Price of a GPU-hour, of a run that has one [$]."""
         return (self.run_cost_usd or 0.0) / self.run_gpu_hours
+
+    @property
+    def has_phases(self) -> bool:
+        """The scenario names its phases."""
+        return len(self.phases) > 1 or (bool(self.phases) and self.tokens is None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +198,11 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> StepView:
     asked = mapping(work.get("run"))
     whole_run = None
     if "run_gpu_hours" in metrics:
-        known = {key: asked.get(key) for key in ("tokens", "price")}
+        known: dict[str, Any] = {key: asked.get(key) for key in ("tokens", "price")}
+        parts = mapping(result.get("run"))
+        known["phases"] = tuple(record(PhasePart, phase) for phase in parts.get("phases") or ())
+        known["lost"] = record(Failures, parts["failures"]) if parts.get("failures") else None
+        known["model"] = str(scenario.get("model"))
         whole_run = record(WholeRun, metrics, hardware=common["hardware"], **known)
     return record(
         StepView,

@@ -19,6 +19,8 @@ TERMS = (
     ("bubble", "what is left of the step: the rank waits for another stage, or for its sends"),
     ("exposed communication", "time inside operations in which compute waits for an exchange"),
     ("MFU", "model FLOPs over time and the dense BF16 peak; with causal attention half of its matrix counts, with full attention all"),
+    ("ETTR", "effective training time ratio: training that counts over time on the clock"),
+    ("energy", "of GPUs by what holds them, NICs and switches, hosts, and the building; a range spans what is assumed of their power"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
 _SAME = 0.005  # ratios this close to 1 are called "as long"
@@ -29,9 +31,11 @@ def finding(runs: RunsView) -> list[str]:
     steps = runs.select(StepView)
     if len(steps) == 1:
         step = steps[0]
-        return [_step(step), *_fullest(step), *([whole_run.cost(step.whole_run)] if step.whole_run else [])]
-    costs = whole_run.costs(steps)
-    return [*costs, *compared(runs, 3 - len(costs))]
+        run = [whole_run.cost(step.whole_run), *whole_run.lost(steps)] if step.whole_run else []
+        own = [_step(step), *_fullest(step)]
+        return [*run, *own] if step.whole_run and step.whole_run.has_phases else [*own, *run]
+    costs = [*whole_run.costs(steps), *whole_run.lost(steps)[:1]]
+    return [*costs, *compared(runs, max(2, 3 - len(costs)))]
 
 
 def aside(runs: Sequence[RunView]) -> str:

@@ -1,0 +1,44 @@
+"""Plot of the energy of runs of any kind, by where it goes."""
+
+from __future__ import annotations
+
+from sim.show import style
+from sim.show.canvas import Canvas, Picture, absent
+from sim.show.plots.bars import spoken, stacked
+from sim.show.tables.run import ENERGY
+from sim.show.views.run import RunsView
+
+_BLUE, _ORANGE, _GREEN, _LILAC, _BROWN, _RED = style.SERIES
+_COLOURS = (_BLUE, _RED, _ORANGE, "rgba(123,133,143,0.28)", _GREEN, _BROWN, _LILAC)
+_BUILDING = "building"
+
+
+def energy(runs: RunsView) -> Picture:
+    """Energy by where it goes, of a token where runs have tokens: a bar for each variant."""
+    known = [run for run in runs.runs if run.metrics.get("energy.total_kwh")]
+    if not known:
+        raise absent("energy", "the power of its GPUs is unknown")
+    a_token = all(run.metrics.get("energy.per_token_j") for run in known)
+    bars: dict[str, dict[str, float]] = {}
+    for run in known:
+        whole = run.metrics["energy.total_kwh"]
+        scale = run.metrics["energy.per_token_j"] / whole if a_token else 1.0
+        parts = {part: run.metrics.get(f"energy.{part}_kwh", 0.0) for part in ENERGY}
+        parts[_BUILDING] = whole - sum(parts.values())
+        bars[run.name] = {part: kwh * scale for part, kwh in parts.items()}
+    names = {
+        **{part: f"GPUs, {name}" if i < 4 else name for i, (part, name) in enumerate(ENERGY.items())},
+        _BUILDING: _BUILDING,
+    }
+    looks = {part: (name, colour) for (part, name), colour in zip(names.items(), _COLOURS, strict=True)}
+    unit = "J" if a_token else "kWh"
+    figure = Canvas()
+    stacked(figure, looks, bars, 1.0, f"<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the energy")
+    figure.axis("x", title=f"energy{' of a token' if a_token else ''} [{unit}]", rangemode="tozero")
+    totals = {name: sum(parts.values()) for name, parts in bars.items()}
+    first, rest = next(iter(totals)), list(totals.items())[1:4]
+    title = f"{'A token' if a_token else 'The run'} takes {totals[first]:.3g} {unit}" + (
+        f" in {first}" + "".join(f", {total:.3g} in {name}" for name, total in rest) if rest else ""
+    )
+    words = spoken(names, bars, lambda used: f"{used:.3g} {unit}")
+    return style.finish(figure, title, height=160 + 40 * len(bars), alt=f"Stacked bars: {words}", top=96)
