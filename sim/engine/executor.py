@@ -13,11 +13,12 @@ from sim.engine.network import Network
 from sim.engine.records import Trace, TransferRecord
 from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
+from sim.schedule.group_operations import GroupOperation
+
+Timed = Collective | GroupOperation
 
 
-def run_together(
-    cluster: Cluster, name: str, collectives: Sequence[Collective], start_s: float = 0.0
-) -> Trace:
+def run_together(cluster: Cluster, name: str, collectives: Sequence[Timed], start_s: float = 0.0) -> Trace:
     """Run one collective of every group, all started together, contending on the cluster's links.
 
     Parameters
@@ -25,7 +26,8 @@ def run_together(
     cluster : Cluster
     name : str
         Name of the collective in the records.
-    collectives : sequence of Collective, [num_groups]
+    collectives : sequence, [num_groups]
+        A `Collective` or a `GroupOperation` each.
     start_s : float
         Instant of the common start [s].
 
@@ -43,7 +45,7 @@ def run_together(
     network = Network(env, cluster)
     trace = Trace()
 
-    def kernel(group: int, collective: Collective) -> Generator[Event, object, None]:
+    def kernel(group: int, collective: Timed) -> Generator[Event, object, None]:
         start = env.now
         fixed, flows = collective.latency_s(), collective.flows()
         yield env.timeout(fixed)

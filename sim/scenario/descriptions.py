@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
-from sim.cluster.kernels import Kernel
+from sim.cluster.parameters import SourcedFile
 from sim.errors import Mark
 from sim.scenario.values import WorkloadSpec
 from sim.workload.model import Model
@@ -22,8 +22,8 @@ class Workload:
     spec: WorkloadSpec
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """The all-to-all kernels that it runs."""
+    def kernels(self) -> tuple[SourcedFile, ...]:
+        """Files of the all-to-all kernels and libraries that it runs."""
         return ()
 
     @property

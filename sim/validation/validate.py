@@ -43,6 +43,7 @@ SOURCES: dict[str, RowSource] = {
     "two_hop": _RUNS,
     "low_latency": _RUNS,
     "nccl": _RUNS,
+    "nccl_8gpu": _RUNS,
     "packet_level": _RUNS,
     "simgrid": RowSource(max_min.SolverFigures, max_min.rows),
     "gemm": _KERNELS,
