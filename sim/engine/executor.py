@@ -18,7 +18,13 @@ from sim.schedule.group_operations import GroupOperation
 Timed = Collective | GroupOperation
 
 
-def run_together(cluster: Cluster, name: str, collectives: Sequence[Timed], start_s: float = 0.0) -> Trace:
+def run_together(
+    cluster: Cluster,
+    name: str,
+    collectives: Sequence[Timed],
+    start_s: float = 0.0,
+    gather_fraction: float = 0.0,
+) -> Trace:
     """Run one collective of every group, all started together, contending on the cluster's links.
 
     Parameters
@@ -30,6 +36,8 @@ def run_together(cluster: Cluster, name: str, collectives: Sequence[Timed], star
         A `Collective` or a `GroupOperation` each.
     start_s : float
         Instant of the common start [s].
+    gather_fraction : float
+        See `fluid`; 0 is exact.
 
     Returns
     -------
@@ -49,7 +57,7 @@ def run_together(cluster: Cluster, name: str, collectives: Sequence[Timed], star
         start = env.now
         fixed, flows = collective.latency_s(), collective.flows()
         yield env.timeout(fixed)
-        finish = yield network.transfer(flows)
+        finish = yield network.transfer(flows, gather_fraction=gather_fraction)
         assert isinstance(finish, np.ndarray)
         ends = flows.rank_ends(finish, len(collective.gpus), floor_s=start + fixed)
         trace.transfers.append(
@@ -62,14 +70,16 @@ def run_together(cluster: Cluster, name: str, collectives: Sequence[Timed], star
     return _close(trace, network)
 
 
-def run_flows(cluster: Cluster, flows: Flows) -> Trace:
-    """Run bare flows by their own release times and dependencies, solved exactly.
+def run_flows(cluster: Cluster, flows: Flows, gather_fraction: float = 0.0) -> Trace:
+    """Run bare flows by their own release times and dependencies.
 
     Parameters
     ----------
     cluster : Cluster
     flows : Flows
         Their party ranks are GPUs, or hosts.
+    gather_fraction : float
+        See `fluid`; 0 is exact.
 
     Returns
     -------
@@ -83,7 +93,7 @@ def run_flows(cluster: Cluster, flows: Flows) -> Trace:
     """
     env = simpy.Environment()
     network = Network(env, cluster)
-    done = network.transfer(flows, gather_fraction=0.0)
+    done = network.transfer(flows, gather_fraction=gather_fraction)
     finish = env.run(until=done)
     assert isinstance(finish, np.ndarray)
     num_ranks = cluster.num_gpus

@@ -46,7 +46,7 @@ def run_collective(scenario: Scenario, progress: Progress) -> Result:
         flows = [each.flows() for each in operations]
         metrics = measure.estimated(time_s, binding, flows, cluster, work.ranks.size)
         return {"metrics": metrics | _bandwidths(work, operations, time_s), "links": {}, "timeline": {}}
-    trace = executor.run_together(cluster, work.spec.op, operations)
+    trace = executor.run_together(cluster, work.spec.op, operations, gather_fraction=scenario.gather_fraction)
     metrics = measure.timed(trace, cluster)
     ends = np.empty(cluster.num_gpus)
     for record in trace.transfers:

@@ -123,5 +123,6 @@ RESOLVER = Resolver(
     {"all_to_all": AllToAllSpec},
     all_to_all_of,
     needs_model=lambda spec: spec.bytes_per_rank is None,
+    gathers=True,
     count=_count,
 )

@@ -125,5 +125,5 @@ def _count(scenario: Scenario, work: GroupCollectives) -> None:
 
 
 RESOLVER = Resolver(
-    {"collective": CollectiveSpec}, collective_of, needs_model=lambda spec: False, count=_count
+    {"collective": CollectiveSpec}, collective_of, needs_model=lambda spec: False, gathers=True, count=_count
 )

@@ -62,6 +62,7 @@ class Scenario:
     document: dict[str, Any] = field(repr=False)
     settings: tuple[str, ...] = ()  # laid over the file, `key.path=value`
     gpu_faults: tuple[topology.GpuFault, ...] = ()
+    gather_fraction: float = 0.0  # of the least time, in which completions count as one
 
     @property
     def kind(self) -> str:

@@ -59,4 +59,4 @@ def _count(scenario: Scenario, _: FlowList) -> None:
     sizes.require_nodes(scenario, scenario.num_nodes)
 
 
-RESOLVER = Resolver({"flows": FlowsSpec}, flows_of, takes_model=False, count=_count)
+RESOLVER = Resolver({"flows": FlowsSpec}, flows_of, takes_model=False, gathers=True, count=_count)

@@ -24,6 +24,8 @@ class Resolver:
     """It runs a model, on a cluster of GPUs; otherwise a bare fabric will do."""
     needs_model: Callable[[Any], bool] = lambda spec: True
     """True for a specification that cannot do without the model."""
+    gathers: bool = False
+    """Completions of its flows may be gathered."""
     computes: bool = False
     """A GPU at a lower clock makes it slower."""
     count: Callable[[Scenario, Any], None] = lambda scenario, work: None

@@ -43,7 +43,8 @@ def resolve(document: Document) -> Scenario:
     """
     spec = specification.check(document)
     kind = resolver(spec.workload.kind)
-    draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
+    fidelity = spec.fidelity if isinstance(spec.fidelity, str) else "flow"
+    draft = Draft(document, spec.seed, fidelity, spec.layout, resolve)
     draft.hardware, draft.num_nodes, draft.fabric, draft.faults = cluster_of(
         document, spec.cluster, draft.problems
     )
@@ -54,6 +55,9 @@ def resolve(document: Document) -> Scenario:
             )
         needed = kind.needs_model(spec.workload)
         draft.model = catch(draft.problems, lambda: model_of(document, spec.model, needed=needed))
+    if spec.gather_fraction and not kind.gathers:
+        at, wanted = ("fidelity", "flow", "gather"), f"0: flows of {spec.workload.kind} are solved exactly"
+        draft.problem(at, str(document.get(at)), wanted)
     slow = any(isinstance(fault, topology.GpuFault) for fault in draft.faults)
     if slow and not kind.computes:
         draft.problem(
@@ -79,7 +83,8 @@ def resolve(document: Document) -> Scenario:
         name=spec.name,
         title=spec.title or spec.name,
         seed=spec.seed,
-        fidelity=spec.fidelity,
+        fidelity=fidelity,
+        gather_fraction=spec.gather_fraction,
         hardware=draft.hardware,
         num_nodes=draft.num_nodes,
         fabric=draft.fabric,

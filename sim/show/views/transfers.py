@@ -87,6 +87,15 @@ class Utilisation:
     courses: Mapping[str, LoadCourse]
 
 
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """Completions that count as one, by part of the least time, and the error of a flow's or rank's time that this leaves."""
+
+    gather_fraction: float
+    mean_error_fraction: float
+    worst_error_fraction: float
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TransfersView(RunView):
     """An all-to-all, another collective, or a list of flows."""
@@ -96,6 +105,7 @@ class TransfersView(RunView):
     utilisation: Utilisation | None
     flows: Sequence[Sequence[float]]
     """Number, start and end [us] of each flow."""
+    gathering: Gathering | None = None
 
     @property
     def uncounted(self) -> tuple[str, ...]:
@@ -157,6 +167,7 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> TransfersView:
         kernels=tuple(record(KernelRun, entry) for entry in timeline.get("kernels") or ()),
         utilisation=Utilisation(series["time_s"], courses) if series else None,
         flows=result.get("flow_completion") or (),
+        gathering=record(Gathering, result["gathering"]) if result.get("gathering") else None,
     )
 
 

@@ -64,7 +64,10 @@ def finding(runs: RunsView) -> list[str]:
     """Answer for the transfers, the most important sentence first."""
     views = runs.select(TransfersView)
     if len(views) == 1:
-        return [_transfer(views[0], transfer) for transfer in views[0].transfers.values()]
+        return [
+            *(_transfer(views[0], transfer) for transfer in views[0].transfers.values()),
+            *_gathered(views[0]),
+        ]
     twins = [_gains(before, after) for before, after in runs.twins_of(TransfersView)]
     # A time on more or fewer nodes is another task, not the effect of a choice.
     chosen = [run for run in choices(views, runs.twins) if run.num_nodes == views[0].num_nodes]
@@ -144,6 +147,17 @@ def _transfer(run: TransfersView, transfer: Transfer) -> str:
     much = f", {show(bus, 'bytes/s', 3)} of bus bandwidth" if bus else ""
     begin = f"{subject} {'in ' if transfer.name == 'flows' else ''}{_time(transfer)}"
     return f"{begin}{way}{much}{over}; {binds(transfer.binding)}{where}."
+
+
+def _gathered(run: TransfersView) -> list[str]:
+    """Say how far gathered completions are off; nothing of an exact run."""
+    if run.gathering is None:
+        return []
+    whose, error = "a flow" if run.flows else "a rank", run.gathering
+    return [
+        f"Completions within {error.gather_fraction:.2%} of the least time count as one, which puts the time of {whose} off by "
+        f"about {error.mean_error_fraction:.2%}, of the worst {error.worst_error_fraction:.1%}."
+    ]
 
 
 def _time(transfer: Transfer) -> str:
