@@ -45,6 +45,7 @@ SOURCES: dict[str, RowSource] = {
     "nccl": _RUNS,
     "nccl_8gpu": _RUNS,
     "packet_level": _RUNS,
+    "contention": _RUNS,
     "simgrid": RowSource(max_min.SolverFigures, max_min.rows),
     "gemm": _KERNELS,
     "kernels_h200": _KERNELS,
