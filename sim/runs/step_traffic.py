@@ -6,7 +6,7 @@ it has GPUs in a row of these. Rank i of a group sends to rank i of the same gro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,10 +39,15 @@ class Place:
     lanes: int
 
     @classmethod
-    def from_layout(cls, num_gpus: int, pp: int, ep: int) -> Place:
-        """Split GPUs into EP groups; without all-to-alls nothing joins the GPUs of a pipeline rank, and groups are as large as can be."""
+    def from_layout(cls, num_gpus: int, pp: int, ep: int, inside: int = 1) -> Place:
+        """Split GPUs into EP groups; without all-to-alls into those of TP x CP, `inside` ranks each.
+
+        Where neither joins GPUs of a pipeline rank, groups are as large as can be.
+        """
         each = num_gpus // pp
-        lanes = ep if ep > 1 else max(d for d in range(1, min(each, _MOST_LANES) + 1) if each % d == 0)
+        lanes = ep if ep > 1 else inside
+        if lanes == 1:
+            lanes = max(d for d in range(1, min(each, _MOST_LANES) + 1) if each % d == 0)
         return cls(pp, each // lanes, lanes)
 
     def gpus(self, rank: int, group: int) -> Ints:
@@ -60,6 +65,7 @@ def traffic_of(
     sender: Kernel,
     *,
     loaded: bool,
+    inside_layers: Sequence[Sequence[Mapping[str, GroupCollective]]] | None = None,
 ) -> Traffic:
     """Cable every collective and every send of a step.
 
@@ -80,6 +86,8 @@ def traffic_of(
         The generation that moves what is sent.
     loaded : bool
         Whether routed loads differ by rank.
+    inside_layers : [pipeline ranks][groups], kernel -> GroupCollective, optional
+        Reductions of TP and CP.
     """
     by_group = [
         [
@@ -89,6 +97,7 @@ def traffic_of(
                 )
                 for name, collective in collectives.items()
             }
+            | dict(inside_layers[rank][group] if inside_layers else {})
             for group in range(place.num_groups)
         ]
         for rank in range(place.num_ranks)

@@ -49,7 +49,12 @@ class GroupCollectives(Workload):
     kernel: Kernel
 
     @property
-    def kernels(self) -> tuple[SourcedFile, ...]:
+    def kernels(self) -> tuple[Kernel, ...]:
+        """NCCL's sends."""
+        return (self.kernel,)
+
+    @property
+    def files(self) -> tuple[SourcedFile, ...]:
         """NCCL's sends, and its library."""
         return (self.kernel, self.library)
 

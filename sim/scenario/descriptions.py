@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
+from sim.cluster.kernels import Kernel
 from sim.cluster.parameters import SourcedFile
 from sim.errors import Mark
 from sim.scenario.values import WorkloadSpec
@@ -22,9 +23,14 @@ class Workload:
     spec: WorkloadSpec
 
     @property
-    def kernels(self) -> tuple[SourcedFile, ...]:
-        """Files of the all-to-all kernels and libraries that it runs."""
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The all-to-all kernels that it runs."""
         return ()
+
+    @property
+    def files(self) -> tuple[SourcedFile, ...]:
+        """Files of parameters that it reads besides the hardware's: its kernels', and its library's of collectives."""
+        return self.kernels
 
     @property
     def stated_price_usd(self) -> float | None:

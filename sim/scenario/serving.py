@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from sim.cluster.parameters import SourcedFile
+from sim.cluster.kernels import Kernel
 from sim.errors import InputError, Problem
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, catch, named_file
@@ -109,7 +109,7 @@ class Serving(Workload):
     decode: Scenario
 
     @property
-    def kernels(self) -> tuple[SourcedFile, ...]:
+    def kernels(self) -> tuple[Kernel, ...]:
         """Those of both pools."""
         return (*self.prefill.workload.kernels, *self.decode.workload.kernels)
 

@@ -1,6 +1,7 @@
 """Reductions of a training step: ZeRO-1 at its end, tensor and context parallelism inside its layers.
 
-All are rings or their hierarchical form, in bytes over what the links achieve; nothing else uses the links then.
+All are rings or their hierarchical form. The times below have the links to themselves and are bounds and estimates; a step puts
+the `Phase`s on the network, but for those inside an overlapped pair, which stay a time of its compute.
 
     reduce-scatter or all-gather of S bytes over n ranks: S (n - 1) / n over each rank's link.
 
@@ -182,7 +183,7 @@ class Phase:
     Parameters
     ----------
     what : str
-        "dense" or "experts".
+        "dense" or "experts" of the optimizer, "tp" or "cp" inside layers.
     num, stride, near : int [count]
         Ranks of one reduction, how far apart they stand, and how many of them on each node.
     inside : bool
@@ -231,17 +232,31 @@ def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
     -------
     list of Phase
     """
-    in_order = []
-    for what, num, stride in (
-        ("dense", layout.dp * layout.cp, layout.tp),
-        ("experts", layout.expert_dp, layout.ep),
-    ):
-        near = min(num, max(1, gpus_per_node // stride))
-        if near > 1:
-            in_order.append(Phase(what, num, stride, near, inside=True))
-        if -(-num // near) > 1:
-            in_order.append(Phase(what, num, stride, near, inside=False))
-    return in_order
+    dense = _phases("dense", layout.dp * layout.cp, layout.tp, gpus_per_node)
+    return dense + _phases("experts", layout.expert_dp, layout.ep, gpus_per_node)
+
+
+def layer_phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
+    """List the phases of TP's reduction of a block's output, then those of CP's gathering of keys and values.
+
+    Parameters
+    ----------
+    layout : Layout
+    gpus_per_node : int
+        GPUs of one scale-up domain [count].
+
+    Returns
+    -------
+    list of Phase
+        Empty where neither splits anything.
+    """
+    return _phases("tp", layout.tp, 1, gpus_per_node) + _phases("cp", layout.cp, layout.tp, gpus_per_node)
+
+
+def _phases(what: str, num: int, stride: int, gpus_per_node: int) -> list[Phase]:
+    near = min(num, max(1, gpus_per_node // stride))
+    both = [(near > 1, True), (-(-num // near) > 1, False)]
+    return [Phase(what, num, stride, near, inside) for there, inside in both if there]
 
 
 def tensor_parallel_s(links: Links, activation_bytes: float, tp: int) -> float:
