@@ -1,6 +1,6 @@
 """Libraries of collectives: what rings, trees and sums in the switch reach of the links, and what each of their steps takes.
 
-One YAML file of `hardware/collectives/` is one library, as NCCL. The way its algorithms use links is in `schedule.group_operations`.
+One YAML file of `hardware/collectives/` is one release of a library, as NCCL 2.29. The way its algorithms use links is in `schedule.group_operations`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class CollectiveLibrary(p.SourcedFile):
     nvls: InSwitch
 
 
-def load_library(name_or_path: str | Path = "nccl") -> CollectiveLibrary:
+def load_library(name_or_path: str | Path = "nccl_2_29") -> CollectiveLibrary:
     """Read a library of collectives.
 
     Parameters

@@ -31,6 +31,7 @@ class CollectiveSpec(WorkloadSpec):
 
     kind: Literal["collective"]
     op: Operation
+    """Operation that every group runs."""
     bytes_per_rank: Bytes
     """Bytes that a rank holds before it: of an all_gather its shard, else its whole buffer."""
     group: Group = "world"

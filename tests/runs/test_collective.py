@@ -131,7 +131,10 @@ def test_a_faulty_rail_is_in_a_run_and_not_in_the_choice_of_the_way() -> None:
 
 
 def test_what_the_shipped_scenario_expects_comes_true() -> None:
-    got = {name: run["metrics"] for name, run in sim.run("nccl-all-reduce")["variants"].items()}
+    runs = sim.run("nccl-all-reduce")["variants"]
+    got = {name: run["metrics"] for name, run in runs.items()}
+    leaned = {row["key"] for row in runs["h800-node"]["provenance"]["leaned_on"]}
+    assert "nvls.scale_up_efficiency_fraction" in leaned
     assert got["h800-node"]["time_s"] / got["h100-node"]["time_s"] == pytest.approx(450 / 200, rel=0.01)
     assert (got["h800-ring"]["binding"], got["h100-ring"]["binding"]) == ("scale_up", "nic")
 
