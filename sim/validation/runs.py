@@ -79,7 +79,7 @@ class Ratio(Branch):
     tolerance: Fraction | None = None
 
 
-class Difference(Branch):
+class PublishedDifference(Branch):
     """The published difference of one metric of two runs."""
 
     name: str
@@ -101,7 +101,7 @@ class RunFigures(Published):
     """A scenario without a name, or the name of a shipped one."""
     runs: list[Run]
     ratios: list[Ratio] = Field(default_factory=list)
-    differences: list[Difference] = Field(default_factory=list)
+    differences: list[PublishedDifference] = Field(default_factory=list)
 
     @property
     def bars(self) -> dict[str, Bar]:
