@@ -13,6 +13,7 @@ from types import ModuleType
 WORKLOADS = {
     "all_to_all": "all_to_all",
     "flows": "flows",
+    "collective": "collective",
     "training": "training",
     "prefill": "inference",
     "decode": "inference",

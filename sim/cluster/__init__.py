@@ -1,7 +1,7 @@
 """Metal and cables: the abilities of a GPU, a node and a fabric. No tokens, and no clock.
 
 A researcher loads a part with `load_hardware`, cables nodes of it with `build`, and asks for the paths between GPUs with
-`leg`; `load_kernel` reads what all-to-all kernels reach of the links.
+`leg`; `load_kernel` reads what all-to-all kernels reach of the links, `load_library` what other collectives do.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sim.exports import exported
 
 if TYPE_CHECKING:
+    from sim.cluster.collective_library import CollectiveLibrary, load_library
     from sim.cluster.datasheet import Datasheet, describe
     from sim.cluster.export_rules import ChipNumbers, Verdict, chip_numbers, verdicts
     from sim.cluster.fabrics import Fabric, LeafSpine
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from sim.cluster.topology import Cluster, build, build_leaf_spine
 
 __all__ = [
-    "ChipNumbers", "Cluster", "Datasheet", "Fabric", "Fault", "Gpu", "Hardware", "Hbm", "Kernel", "LeafSpine", "Leg",
-    "Nic", "Parameter", "ScaleUp", "Verdict", "build", "build_leaf_spine", "chip_numbers",
-    "describe", "extra_latency_s", "leg", "list_hardware", "list_kernels", "load_hardware", "load_kernel",
-    "uplinks", "verdicts",
+    "ChipNumbers", "Cluster", "CollectiveLibrary", "Datasheet", "Fabric", "Fault", "Gpu", "Hardware", "Hbm",
+    "Kernel", "LeafSpine", "Leg", "Nic", "Parameter", "ScaleUp", "Verdict", "build", "build_leaf_spine",
+    "chip_numbers", "describe", "extra_latency_s", "leg", "list_hardware", "list_kernels", "load_hardware",
+    "load_kernel", "load_library", "uplinks", "verdicts",
 ]  # fmt: skip
 
 __getattr__ = exported(__name__, __file__, __all__)

@@ -104,6 +104,8 @@ class ScaleUp(Description):
     latency_s: p.Duration
     domain: p.Count
     """GPUs of one domain: a node."""
+    reduces_in_switch: p.Count | None = None
+    """GPUs whose bytes the switch adds up and copies (NVLS); left out where it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,17 @@ from sim.engine.network import Network
 from sim.engine.records import Trace, TransferRecord
 from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
+from sim.schedule.group_operations import GroupOperation
+
+Timed = Collective | GroupOperation
 
 
 def run_together(
-    cluster: Cluster, name: str, collectives: Sequence[Collective], start_s: float = 0.0
+    cluster: Cluster,
+    name: str,
+    collectives: Sequence[Timed],
+    start_s: float = 0.0,
+    gather_fraction: float = 0.0,
 ) -> Trace:
     """Run one collective of every group, all started together, contending on the cluster's links.
 
@@ -25,9 +32,12 @@ def run_together(
     cluster : Cluster
     name : str
         Name of the collective in the records.
-    collectives : sequence of Collective, [num_groups]
+    collectives : sequence, [num_groups]
+        A `Collective` or a `GroupOperation` each.
     start_s : float
         Instant of the common start [s].
+    gather_fraction : float
+        See `fluid`; 0 is exact.
 
     Returns
     -------
@@ -43,11 +53,11 @@ def run_together(
     network = Network(env, cluster)
     trace = Trace()
 
-    def kernel(group: int, collective: Collective) -> Generator[Event, object, None]:
+    def kernel(group: int, collective: Timed) -> Generator[Event, object, None]:
         start = env.now
         fixed, flows = collective.latency_s(), collective.flows()
         yield env.timeout(fixed)
-        finish = yield network.transfer(flows)
+        finish = yield network.transfer(flows, gather_fraction=gather_fraction)
         assert isinstance(finish, np.ndarray)
         ends = flows.rank_ends(finish, len(collective.gpus), floor_s=start + fixed)
         trace.transfers.append(
@@ -60,14 +70,16 @@ def run_together(
     return _close(trace, network)
 
 
-def run_flows(cluster: Cluster, flows: Flows) -> Trace:
-    """Run bare flows by their own release times and dependencies, solved exactly.
+def run_flows(cluster: Cluster, flows: Flows, gather_fraction: float = 0.0) -> Trace:
+    """Run bare flows by their own release times and dependencies.
 
     Parameters
     ----------
     cluster : Cluster
     flows : Flows
         Their party ranks are GPUs, or hosts.
+    gather_fraction : float
+        See `fluid`; 0 is exact.
 
     Returns
     -------
@@ -81,7 +93,7 @@ def run_flows(cluster: Cluster, flows: Flows) -> Trace:
     """
     env = simpy.Environment()
     network = Network(env, cluster)
-    done = network.transfer(flows, gather_fraction=0.0)
+    done = network.transfer(flows, gather_fraction=gather_fraction)
     finish = env.run(until=done)
     assert isinstance(finish, np.ndarray)
     num_ranks = cluster.num_gpus

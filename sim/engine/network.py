@@ -93,7 +93,7 @@ class Network:
         self._runners: list[_Runner] = []
         self._held = np.zeros(len(cluster.names), dtype=bool)  # resources that a runner's island uses
 
-    def transfer(self, flows: Flows, *, gather_fraction: float = 5e-4) -> Event:
+    def transfer(self, flows: Flows, *, gather_fraction: float = 0.0) -> Event:
         """Start a batch of flows now.
 
         Parameters

@@ -77,7 +77,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
             carried += sum(each.flows().bytes_by_resource(len(carried)) for each in collectives)
             continue
         progress(f"{scenario.name}: {name}")
-        trace = executor.run_together(cluster, name, collectives, start_s=whole.end_s)
+        trace = executor.run_together(cluster, name, collectives, whole.end_s, scenario.gather_fraction)
         metrics[name] = measure.collective_metrics(trace, collectives, dtype, hidden)
         timeline += [_bars(record) for record in trace.transfers]
         if scenario.ep <= limits.MATRIX_RANKS:

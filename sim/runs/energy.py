@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from sim.cluster.sizes import switch_ports
 from sim.cluster.topology import CLASSES, Cluster, Floats, LeafSpine
 from sim.cost.power import JOULES_PER_KWH, Activity, Energy, Machines, Stated, energy, load_power

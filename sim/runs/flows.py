@@ -39,7 +39,7 @@ def run_flows(scenario: Scenario, progress: Progress) -> Result:
     progress(f"{scenario.name}: {len(table.src)} flows")
     gpus = scenario.gpus
     flows = flow_list.plan(replace(table, src=gpus[table.src], dst=gpus[table.dst]), cluster, fabric)
-    trace = executor.run_flows(cluster, flows)
+    trace = executor.run_flows(cluster, flows, scenario.gather_fraction)
     finish = trace.transfers[0].finish_s
     freed = np.where(table.after < 0, table.start_s, (finish + flows.latency_s)[table.after])
     released = np.maximum(table.start_s, freed)

@@ -42,35 +42,46 @@ def collective_metrics(
     dict
         Metric names without the collective's name; [s], [bytes] and [bytes/s] by their suffixes.
     """
-    cluster = collectives[0].cluster
+    metrics = timed(trace, collectives[0].cluster)
+    return metrics | logical(collectives, metrics["time_s"], dtype, hidden)
+
+
+def timed(trace: Trace, cluster: Cluster) -> dict[str, Any]:
+    """Times of the ranks of a collective of all groups, their bound, what binds, and the bytes on cables."""
     times = np.concatenate([record.rank_ends_s - record.start_s for record in trace.transfers])
     flows = [record.flows for record in trace.transfers]
     binding, resource = binding_of(trace, cluster)
-    metrics: dict[str, Any] = {
+    return {
         "time_s": float(times.mean()),
         "completion_time_s": float(times.max()),
         "lower_bound_s": bounds.lower_bound_s(flows, cluster),
         "binding": binding,
         "binding_resource": resource,
+        **_wire(flows, cluster, len(times)),
     }
-    metrics |= _wire(flows, cluster, len(times))
-    return metrics | logical(collectives, metrics["time_s"], dtype, hidden)
 
 
 def closed_form_metrics(collectives: Sequence[Collective], dtype: str | None, hidden: int) -> dict[str, Any]:
     """The same from arithmetic alone: the slowest group's closed form. Parameters as of `collective_metrics`."""
     time_s, binding = max(bounds.closed_form_s(collective) for collective in collectives)
     flows = [collective.flows() for collective in collectives]
-    cluster = collectives[0].cluster
-    metrics: dict[str, Any] = {
+    num_ranks = sum(len(collective.gpus) for collective in collectives)
+    metrics = estimated(time_s, binding, flows, collectives[0].cluster, num_ranks)
+    return metrics | logical(collectives, time_s, dtype, hidden)
+
+
+def estimated(
+    time_s: float, binding: str, flows: Sequence[Flows], cluster: Cluster, num_ranks: int
+) -> dict[str, Any]:
+    """The metrics of `timed` where the time comes from arithmetic; `num_ranks` are those of all groups."""
+    return {
         "time_s": time_s,
         "completion_time_s": time_s,
-        "lower_bound_s": bounds.lower_bound_s(flows, cluster),
+        "lower_bound_s": bounds.lower_bound_s(list(flows), cluster),
         "binding": binding,
         "binding_resource": None,
+        **_wire(flows, cluster, num_ranks),
     }
-    metrics |= _wire(flows, cluster, sum(len(collective.gpus) for collective in collectives))
-    return metrics | logical(collectives, time_s, dtype, hidden)
 
 
 def _wire(groups: Sequence[Flows], cluster: Cluster, num_ranks: int) -> dict[str, float]:

@@ -35,8 +35,8 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
     """
     read = runner(scenario.kind).reads
     leaned = [f for f in scenario.hardware.parameters if f.path.startswith(read)] if scenario.hardware else []
-    for kernel in scenario.workload.kernels:
-        leaned += list(kernel.parameters)
+    for file in scenario.workload.files:
+        leaned += list(file.parameters)
     return {
         "version": __version__,
         "seed": scenario.seed,

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from sim.cluster.topology import Ints
 from sim.scenario.all_to_all import AllToAll
 from sim.scenario.descriptions import Scenario
 from sim.schedule.collectives import record_bytes
@@ -44,7 +45,7 @@ def routings(scenario: Scenario) -> list[Routing]:
     per_node = scenario.gpus_per_node
     groups = scenario.num_ranks // ep
     if work.spec.bytes_per_rank is not None:
-        return [_plain(work.spec.bytes_per_rank, ep, per_node, offset=group * ep) for group in range(groups)]
+        return [plain(group * ep + np.arange(ep), per_node) for group in range(groups)]
     assert scenario.model is not None
     assert work.gate is not None
     model = scenario.model
@@ -147,9 +148,10 @@ def place(
     return eplb(past.selections_to_physical, num_experts + redundant, num_groups, max(1, ep // per_node), ep)
 
 
-def _plain(bytes_per_rank: float, ep: int, per_node: int, offset: int) -> Routing:
+def plain(gpus: Ints, per_node: int) -> Routing:
     """A plain all-to-all as a routing of one record per pair: equal parts to every rank, the own one included."""
-    node_of_rank = (offset % per_node + np.arange(ep)) // per_node
+    ep = len(gpus)
+    node_of_rank = np.unique(gpus // per_node, return_inverse=True)[1]
     ones = np.ones((ep, ep))
     to_node = np.stack([np.bincount(node_of_rank).astype(float)] * ep)
     return Routing(1, ep, node_of_rank, to_node, ones, ones.copy(), np.full(ep, float(ep)))

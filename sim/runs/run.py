@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.documents import Document
+from sim.runs import gathering
 from sim.runs.kinds import Keep, Progress, Result, runner
 from sim.runs.result import RESULT_SCHEMA, expectations, provenance
 from sim.scenario import resolve as scenarios
@@ -111,6 +112,8 @@ def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Res
         "provenance": provenance(scenario),
     }
     result |= runner(scenario.kind).run(scenario, progress)
+    if scenario.gather_fraction:
+        result["gathering"] = gathering.error_of(scenario, result, progress)
     result["expect"] = expectations(scenario, result["metrics"])
     return result
 

@@ -135,17 +135,9 @@ def inside_layers_s(work: Training, model: Model, links: reductions.Links) -> di
     links : Links
         Rates and latencies of the collectives.
     """
-    layout = work.layout
-    tokens = work.microbatch_tokens / layout.cp
+    layout, (output, kv) = work.layout, shared_bytes(work, model)
     near = {name: layout.near(links.gpus_per_node, name) for name in ("tp", "cp")}
-    output = tokens * model.hidden * ACTIVATION_BYTES
     reduced = reductions.tensor_parallel_s(links, output, layout.tp, near["tp"])
-    a = model.attention
-    shared_heads = (
-        2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
-    )
-    width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
-    kv = work.microbatch_tokens * width * ACTIVATION_BYTES
     gathered = reductions.context_parallel_s(links, kv, layout.cp, near["cp"])
     return {
         "attn(F)": reduced + gathered,
@@ -153,3 +145,21 @@ def inside_layers_s(work: Training, model: Model, links: reductions.Links) -> di
         "attn(B)": reduced + 2 * gathered,
         "mlp(B)": reduced,
     }
+
+
+def layer_kernels(work: Training, gpus_per_node: int) -> dict[str, list[str]]:
+    """Phase of a layer -> the kernels of TP and CP whose times `inside_layers_s` adds up."""
+    named = reductions.layer_phases(work.layout, gpus_per_node)
+    tp, cp = ([phase.name for phase in named if phase.what == what] for what in ("tp", "cp"))
+    return {"attn(F)": tp + cp, "mlp(F)": tp, "attn(B)": tp + cp + cp, "mlp(B)": tp}
+
+
+def shared_bytes(work: Training, model: Model) -> tuple[float, float]:
+    """Size of a block's output that TP reduces, and of the keys and values that CP gathers [bytes]."""
+    layout, a = work.layout, model.attention
+    output = work.microbatch_tokens / layout.cp * model.hidden * ACTIVATION_BYTES
+    shared_heads = (
+        2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
+    )
+    width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
+    return output, work.microbatch_tokens * width * ACTIVATION_BYTES

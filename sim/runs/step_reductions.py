@@ -1,4 +1,4 @@
-"""The end of a training step: ZeRO-1's reductions and updates as a program of their own on the whole cluster."""
+"""Reductions of a training step, cabled: ZeRO-1's at its end as a program of their own, those of TP and CP inside layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sim.cluster.topology import Cluster
 from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
 from sim.runs.step_traffic import Place, require_alive, ring
 from sim.schedule.programs import Node
-from sim.schedule.reductions import HeldParameters, Links, Phase, phases, update_s
+from sim.schedule.reductions import HeldParameters, Links, Phase, layer_phases, phases, update_s
 from sim.schedule.training import PipelineTask, tasks_from_rows
 from sim.workload.layout import Layout
 
@@ -74,18 +74,51 @@ def _collectives(
     fixed_s: float,
 ) -> dict[str, GroupCollective]:
     """The phases in which a group has bytes to send, in order."""
-    kernel = load_kernel("nccl")
     sizes = {"dense": _BYTES * held.dense, "experts": _BYTES * held.experts}
-    ranks = place.ranks[rank, group]
     return {
-        phase.name: ring(
-            place.gpu_of_rank[ranks],
-            cluster,
-            kernel,
-            place.gpu_of_rank[phase.following[ranks]],
-            sizes[phase.what] * phase.fraction,
-            fixed_s,
-        )
+        phase.name: phase_ring(place, cluster, rank, group, phase, sizes[phase.what], fixed_s)
         for phase in asked
         if sizes[phase.what]
     }
+
+
+def layer_reductions(
+    place: Place, cluster: Cluster, layout: Layout, sizes: tuple[float, float], links: Links
+) -> list[list[dict[str, GroupCollective]]]:
+    """The kernels of TP and CP inside layers, of each pipeline rank and group.
+
+    Parameters
+    ----------
+    place : Place
+    cluster : Cluster
+    layout : Layout
+    sizes : (float, float) [bytes]
+        A block's output, which TP scatters and gathers, and keys and values, which CP gathers.
+    links : Links
+        Latency of a phase, and GPUs of a node.
+    """
+    passes = {"tp": 2, "cp": 1}
+    size = dict(zip(passes, sizes, strict=True))
+    asked = layer_phases(layout, links.gpus_per_node)
+    return [
+        [
+            {
+                phase.name: phase_ring(
+                    place, cluster, rank, group, phase,
+                    passes[phase.what] * size[phase.what], passes[phase.what] * links.latency_s,
+                )
+                for phase in asked
+            }
+            for group in range(place.num_groups)
+        ]
+        for rank in range(place.num_ranks)
+    ]  # fmt: skip
+
+
+def phase_ring(
+    place: Place, cluster: Cluster, rank: int, group: int, phase: Phase, size: float, fixed_s: float
+) -> GroupCollective:
+    """The part that a group has in one phase of a reduction of `size` bytes."""
+    ranks = place.ranks[rank, group]
+    gpus, following = place.gpu_of_rank[ranks], place.gpu_of_rank[phase.following[ranks]]
+    return ring(gpus, cluster, load_kernel("nccl"), following, size * phase.fraction, fixed_s)

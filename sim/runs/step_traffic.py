@@ -5,7 +5,7 @@ The layout says who stands where. Rank i of a group sends to rank i of the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,9 +39,13 @@ class Place:
 
     @classmethod
     def from_layout(cls, gpu_of_rank: Ints, layout: Layout) -> Place:
-        """Take the EP groups; without all-to-alls nothing joins the GPUs of a stage, and groups are as large as can be."""
-        if layout.ep > 1:
-            return cls(layout.ep_groups(), gpu_of_rank)
+        """Take the EP groups; without all-to-alls those of TP x CP.
+
+        Where neither joins GPUs of a stage, groups are as large as can be.
+        """
+        if layout.ep > 1 or layout.tp * layout.cp > 1:
+            dimensions = ("ep",) if layout.ep > 1 else ("cp", "tp")
+            return cls(layout.stage_groups(*dimensions), gpu_of_rank)
         each = layout.stage_ranks
         lanes = max(d for d in range(1, min(each, _MOST_LANES) + 1) if each % d == 0)
         return cls(layout.stages().reshape(layout.pp, -1, lanes), gpu_of_rank)
@@ -76,6 +80,7 @@ def traffic_of(
     sender: Kernel,
     *,
     loaded: bool,
+    inside_layers: Sequence[Sequence[Mapping[str, GroupCollective]]] | None = None,
 ) -> Traffic:
     """Cable every collective and every send of a step.
 
@@ -96,6 +101,8 @@ def traffic_of(
         The generation that moves what is sent.
     loaded : bool
         Whether routed loads differ by rank.
+    inside_layers : [pipeline ranks][groups], kernel -> GroupCollective, optional
+        Reductions of TP and CP.
     """
     by_group = [
         [
@@ -105,6 +112,7 @@ def traffic_of(
                 )
                 for name, collective in collectives.items()
             }
+            | dict(inside_layers[rank][group] if inside_layers else {})
             for group in range(place.num_groups)
         ]
         for rank in range(place.num_ranks)

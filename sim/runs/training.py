@@ -33,12 +33,14 @@ from sim.runs.step_conditions import Slowed, conditions_of, named_failure, slowe
 from sim.runs.step_parts import (
     ACTIVATION_BYTES,
     inside_layers_s,
+    layer_kernels,
     memory_of,
     routing_of,
+    shared_bytes,
     slowdown_of,
     step_collectives,
 )
-from sim.runs.step_reductions import reducing_plan
+from sim.runs.step_reductions import layer_reductions, reducing_plan
 from sim.runs.step_traffic import Place
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import RunPhase, Training
@@ -241,7 +243,11 @@ class Step:
         """Everything that the engine needs."""
         work, place = self.work, self.place
         steps = tasks(
-            self.pipeline, self.times, partial(self.mean_s, overlapped=True), overlap=work.spec.overlap
+            self.pipeline,
+            self.times,
+            partial(self.mean_s, overlapped=True),
+            overlap=work.spec.overlap,
+            reductions=layer_kernels(work, self.scenario.gpus_per_node),
         )
         sent = steps.messages[steps.receives[steps.receives >= 0], 3:5]
         traffic = step_traffic.traffic_of(
@@ -253,6 +259,9 @@ class Step:
             self.send_bytes,
             load_kernel("nccl"),
             loaded=work.skew.routed_load > 0,
+            inside_layers=layer_reductions(
+                place, self.cluster, work.layout, shared_bytes(work, self.model), self.links
+            ),
         )
         draws = skew.draw(
             work.skew,

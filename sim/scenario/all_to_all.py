@@ -126,5 +126,6 @@ RESOLVER = Resolver(
     needs_model=lambda spec: spec.bytes_per_rank is None,
     faults=("bandwidth", "scale_up", "hbm"),
     windows=True,
+    gathers=True,
     count=_count,
 )

@@ -10,6 +10,7 @@ import numpy as np
 from sim.cluster import topology
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
+from sim.cluster.parameters import SourcedFile
 from sim.cluster.parts import ClusterPart
 from sim.errors import Mark
 from sim.scenario.values import WorkloadSpec
@@ -26,6 +27,11 @@ class Workload:
     def kernels(self) -> tuple[Kernel, ...]:
         """The all-to-all kernels that it runs."""
         return ()
+
+    @property
+    def files(self) -> tuple[SourcedFile, ...]:
+        """Files of parameters that it reads besides the hardware's: its kernels', and its library's of collectives."""
+        return self.kernels
 
     @property
     def stated_price_usd(self) -> float | None:
@@ -63,6 +69,7 @@ class Scenario:
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
     settings: tuple[str, ...] = ()  # laid over the file, `key.path=value`
+    gather_fraction: float = 0.0  # of the least time, in which completions count as one
 
     @property
     def kind(self) -> str:

@@ -59,4 +59,6 @@ def _count(scenario: Scenario, _: FlowList) -> None:
     sizes.require_nodes(scenario, scenario.num_nodes)
 
 
-RESOLVER = Resolver({"flows": FlowsSpec}, flows_of, takes_model=False, windows=True, count=_count)
+RESOLVER = Resolver(
+    {"flows": FlowsSpec}, flows_of, takes_model=False, windows=True, gathers=True, count=_count
+)

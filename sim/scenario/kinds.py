@@ -28,6 +28,8 @@ class Resolver:
     """Quantities of `cluster.faults` that make it slower."""
     windows: bool = False
     """It knows faults of any leaf and link, and such as come and go."""
+    gathers: bool = False
+    """Completions of its flows may be gathered."""
     count: Callable[[Scenario, Any], None] = lambda scenario, work: None
     """Count what a run of a scenario's workload would build; raises `InfeasibleError` for more than anyone has room for."""
     hints: Callable[[Any], Iterator[str]] = lambda spec: iter(())

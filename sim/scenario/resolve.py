@@ -44,7 +44,8 @@ def resolve(document: Document) -> Scenario:
     """
     spec = specification.check(document)
     kind = resolver(spec.workload.kind)
-    draft = Draft(document, spec.seed, spec.fidelity, spec.layout, resolve)
+    fidelity = spec.fidelity if isinstance(spec.fidelity, str) else "flow"
+    draft = Draft(document, spec.seed, fidelity, spec.layout, resolve)
     draft.hardware, draft.num_nodes, draft.fabric = cluster_of(document, spec.cluster, draft.problems)
     if draft.num_nodes > 0:
         domain = draft.hardware.gpu.scale_up.domain if draft.hardware else 1
@@ -56,6 +57,9 @@ def resolve(document: Document) -> Scenario:
             )
         needed = kind.needs_model(spec.workload)
         draft.model = catch(draft.problems, lambda: model_of(document, spec.model, needed=needed))
+    if spec.gather_fraction and not kind.gathers:
+        at, wanted = ("fidelity", "flow", "gather"), f"0: flows of {spec.workload.kind} are solved exactly"
+        draft.problem(at, str(document.get(at)), wanted)
     if spec.question is not None and "variants" not in document.tree:  # those that it is of do not carry it
         draft.problem(("question",), "a question of one run", "'variants', which answer it, or no question")
     if draft.problems:
@@ -79,7 +83,8 @@ def resolve(document: Document) -> Scenario:
         name=spec.name,
         title=spec.title or spec.name,
         seed=spec.seed,
-        fidelity=spec.fidelity,
+        fidelity=fidelity,
+        gather_fraction=spec.gather_fraction,
         hardware=draft.hardware,
         num_nodes=draft.num_nodes,
         part=draft.part,

@@ -10,7 +10,7 @@ from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import Discriminator, Field, Tag, create_model
 
 from sim import schemas
 from sim.documents import Document
@@ -43,13 +43,35 @@ class QuestionSpec(Branch):
     """The metric that answers it: dispatch.time_s."""
 
 
+class GatherSpec(Branch):
+    """Completions of flows that count as one."""
+
+    gather: Share
+    """Part of the least time that the flows or a collective could take, within which they do."""
+
+
+class FlowSpec(Branch):
+    """Flows on the network, with completions that lie close together gathered."""
+
+    flow: GatherSpec
+    """The window; the result states the error."""
+
+
+def _fidelity_tag(value: Any) -> str:
+    return "gathered" if isinstance(value, dict | FlowSpec) else "word"
+
+
 class ScenarioSpec(Branch):
     """A scenario file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     title: str | None = None
     seed: Index = 0
-    fidelity: Literal["flow", "closed_form"] = "flow"
+    fidelity: Annotated[
+        Annotated[Literal["flow", "closed_form"], Tag("word")] | Annotated[FlowSpec, Tag("gathered")],
+        Discriminator(_fidelity_tag),
+    ] = "flow"
+    """flow: bytes on the network, solved exactly; {flow: {gather: 0.1 %}}: nearly, and faster; closed_form: arithmetic alone."""
     cluster: ClusterSpec
     model: str | dict[str, Any] | None = None
     """A model of `scenarios/models/`, a path, or the model itself."""
@@ -59,6 +81,11 @@ class ScenarioSpec(Branch):
     question: QuestionSpec | None = None
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The scenario several ways: {h800: {}, h100: {cluster.hardware: h100}}; the first is the reference."""
+
+    @property
+    def gather_fraction(self) -> float:
+        """Part of the least time in which completions count as one; 0 is exact."""
+        return self.fidelity.flow.gather if isinstance(self.fidelity, FlowSpec) else 0.0
 
 
 def check(document: Document) -> ScenarioSpec:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sim.schedule.flow_list import plan as plan_flows
     from sim.schedule.flow_list import read as read_flows
     from sim.schedule.flows import Columns, Flows
+    from sim.schedule.group_operations import GroupOperation
+    from sim.schedule.group_operations import algorithms as collective_algorithms
+    from sim.schedule.group_operations import tuned as tuned_collective
     from sim.schedule.operations import Operation, Pipeline
     from sim.schedule.pipelines import SCHEDULES
     from sim.schedule.pipelines import plan as plan_pipeline
@@ -48,13 +51,13 @@ if TYPE_CHECKING:
     from sim.schedule.zero_bubble import zero_bubble_order
 
 __all__ = [
-    "KERNEL_KINDS", "SCHEDULES", "ChunkWork", "Collective", "Columns", "FlowTable", "Flows", "HeldParameters",
+    "KERNEL_KINDS", "SCHEDULES", "ChunkWork", "Collective", "Columns", "FlowTable", "Flows", "GroupOperation", "HeldParameters",
     "KernelKind", "LayerTimes", "Least", "Links", "MeanBytes", "Node", "Operation", "Phase", "PhaseTime",
-    "Pipeline", "Pool", "Replay", "Service", "StageTimes", "Tasks", "aligned", "busiest", "closed_form_s",
+    "Pipeline", "Pool", "Replay", "Service", "StageTimes", "Tasks", "aligned", "busiest", "closed_form_s", "collective_algorithms",
     "compute_s", "compute_stage_times", "context_parallel_s", "gpu_parameters", "least_times",
     "lower_bound_s", "optimizer_s", "peak_activations", "plan_flows", "plan_pipeline", "rank_bounds_s",
     "read_flows", "record_bytes", "reduction_phases", "replay_pipeline", "scatter_s", "send_flows", "span_s",
-    "tasks", "tensor_parallel_s", "update_s", "zero_bubble_order",
+    "tasks", "tensor_parallel_s", "tuned_collective", "update_s", "zero_bubble_order",
 ]  # fmt: skip
 
 __getattr__ = exported(__name__, __file__, __all__)

@@ -329,6 +329,33 @@ def serial(program: Program) -> Program:
     return tuple(replace(node, waits=(i - 1,) if i else ()) for i, node in enumerate(program))
 
 
+def reducing(program: Program, calls: Mapping[str, Sequence[str]]) -> Program:
+    """Put the reductions inside layers on the network: kernels that follow a node, instead of its exposed time.
+
+    Parameters
+    ----------
+    program : tuple of Node
+    calls : mapping
+        Name of a node -> kernels that follow it, one after another.
+
+    Returns
+    -------
+    tuple of Node
+        What waited for a node waits for the last of its kernels.
+    """
+    out: list[Node] = []
+    place: list[int] = []
+    for node in program:
+        own = replace(node, waits=tuple(place[i] for i in node.waits))
+        kernels = calls.get(node.name, ()) if node.exposed_s > 0 else ()
+        out.append(replace(own, exposed_s=0.0) if kernels else own)
+        for kernel in kernels:
+            name = f"{kernel}({node.half})"
+            out.append(Node(name, node.half, node.layer, kernel, waits=(len(out) - 1,)))
+        place.append(len(out) - 1)
+    return tuple(out)
+
+
 def one_after_another(first: Program, second: Program) -> Program:
     """Join two programs in a row: the second starts when the first has ended.
 

@@ -1,6 +1,7 @@
 """Reductions of a training step: ZeRO-1 at its end, tensor and context parallelism inside its layers.
 
-All are rings or their hierarchical form, in bytes over what the links achieve; nothing else uses the links then.
+All are rings or their hierarchical form. The times below have the links to themselves and are bounds and estimates; a step puts
+the `Phase`s on the network, but for those inside an overlapped pair, which stay a time of its compute.
 
     reduce-scatter or all-gather of S bytes over n ranks: S (n - 1) / n over each rank's link.
 
@@ -10,6 +11,7 @@ Hierarchical over g GPUs a node and m nodes: S (g - 1) / g over scale-up, then (
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,7 +191,7 @@ class Phase:
     Parameters
     ----------
     what : str
-        "dense" or "experts".
+        "dense" or "experts" of the optimizer, "tp" or "cp" inside layers.
     num, near : int [count]
         Ranks of one reduction, and how many of them share a node.
     inside : bool
@@ -229,8 +231,29 @@ def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
     -------
     list of Phase
     """
+    return _phases(layout, gpus_per_node, {"dense": ("dp", "cp"), "experts": ("expert_dp",)})
+
+
+def layer_phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
+    """List the phases of TP's reduction of a block's output, then those of CP's gathering of keys and values.
+
+    Parameters
+    ----------
+    layout : Layout
+    gpus_per_node : int
+        GPUs of one scale-up domain [count].
+
+    Returns
+    -------
+    list of Phase
+        Empty where neither splits anything.
+    """
+    return _phases(layout, gpus_per_node, {"tp": ("tp",), "cp": ("cp",)})
+
+
+def _phases(layout: Layout, gpus_per_node: int, asked: Mapping[str, tuple[str, ...]]) -> list[Phase]:
     in_order = []
-    for what, dimensions in (("dense", ("dp", "cp")), ("experts", ("expert_dp",))):
+    for what, dimensions in asked.items():
         groups, near = layout.groups(*dimensions), layout.near(gpus_per_node, *dimensions)
         num = groups.shape[1]
         for inside in (True, False):

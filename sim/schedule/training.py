@@ -6,7 +6,7 @@ an object is made of a rank's tasks only where one is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,7 @@ def tasks(
     collective_s: Callable[[str], float],
     *,
     overlap: bool = True,
+    reductions: Mapping[str, Sequence[str]] | None = None,
 ) -> Tasks:
     """Lay out the tasks of each pipeline rank.
 
@@ -126,6 +127,8 @@ def tasks(
         Name of a kernel (`programs.DISPATCH`, `programs.COMBINE`) -> its mean time [s], by which pairs are aligned.
     overlap : bool
         False to run a pair's forward, then its backward, and nothing next to a collective.
+    reductions : mapping, optional
+        Name of a node ("attn(F)") -> kernels of TP and CP that follow it; in overlapped pairs they stay a time of its compute.
 
     Returns
     -------
@@ -143,7 +146,10 @@ def tasks(
         rest, backward = divmod(like, num_stages + 1)
         kind, forward = divmod(rest, num_stages + 1)
         whole = _program(KINDS[kind], stages, forward - 1, backward - 1, collective_s, overlap)
-        made.append((whole if overlap else programs.serial(whole), overlap and KINDS[kind] == "FB"))
+        overlapped = overlap and KINDS[kind] == "FB"
+        if not overlap:
+            whole = programs.serial(whole)
+        made.append((whole if overlapped else programs.reducing(whole, reductions or {}), overlapped))
     messages = _messages(pipeline)
     receives, sends = _sent(pipeline, messages)
     return Tasks(

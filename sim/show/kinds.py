@@ -11,7 +11,7 @@ from sim.kinds import WORKLOADS
 
 Kind = Literal["run", "validation", "sweep", "ladder"]
 
-_TRANSFERS = ("all_to_all", "flows")
+_TRANSFERS = ("all_to_all", "flows", "collective")
 FAMILIES = {kind: "transfers" if kind in _TRANSFERS else name for kind, name in WORKLOADS.items()}
 """Kind of a workload -> the family that shows it: a module of that name in each medium (views, words, tables, plots, files)."""
 

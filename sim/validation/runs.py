@@ -2,7 +2,7 @@
 
 A group has one scenario, inline or a shipped one by name, and runs that each change something in it. A run has figures
 (metrics with their published values), and may bring flows with the time that each took elsewhere. A *ratio* compares a
-metric of two runs.
+metric of two runs, a *difference* takes one from the other.
 """
 
 from __future__ import annotations
@@ -79,6 +79,19 @@ class Ratio(Branch):
     tolerance: Fraction | None = None
 
 
+class PublishedDifference(Branch):
+    """The published difference of one metric of two runs."""
+
+    name: str
+    source: str
+    metric: str
+    of: str
+    less: str
+    value: str | int | float
+    use: Use
+    note: str | None = None
+
+
 class RunFigures(Published):
     """A file whose figures are metrics of runs."""
 
@@ -88,6 +101,7 @@ class RunFigures(Published):
     """A scenario without a name, or the name of a shipped one."""
     runs: list[Run]
     ratios: list[Ratio] = Field(default_factory=list)
+    differences: list[PublishedDifference] = Field(default_factory=list)
 
     @property
     def bars(self) -> dict[str, Bar]:
@@ -132,6 +146,19 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
             use=ratio.use,
             source=ratio.source,
             tolerance=ratio.tolerance if ratio.tolerance is not None else figures.bar.worst,
+        )
+    for each in figures.differences:
+        unit = dimension_of(each.metric)
+        yield row(
+            each.name,
+            f"{each.metric}, {each.of} less {each.less}",
+            unit,
+            units.parse(each.value, unit),
+            metrics[each.of][each.metric] - metrics[each.less][each.metric],
+            use=each.use,
+            source=each.source,
+            tolerance=figures.bar.worst,
+            note=each.note,
         )
 
 

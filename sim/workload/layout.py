@@ -121,13 +121,13 @@ class Layout:
         """Ranks of each pipeline stage, ascending, [pp, stage_ranks]."""
         return self.groups("dp", "cp", "tp")
 
-    def ep_groups(self) -> NDArray[np.int64]:
-        """Ranks of the EP groups of each pipeline stage, in the same order on all, [pp, num_groups, ep]."""
+    def stage_groups(self, *dimensions: str) -> NDArray[np.int64]:
+        """Ranks of the groups of each pipeline stage, in the same order on all, [pp, num_groups, size]."""
         stage = np.empty(self.num_ranks, dtype=np.int64)
         stage[self.stages()] = np.arange(self.pp)[:, None]
-        groups = self.groups("ep")
+        groups = self.groups(*dimensions)
         in_order = np.argsort(stage[groups[:, 0]], kind="stable")
-        return groups[in_order].reshape(self.pp, -1, self.ep)
+        return groups[in_order].reshape(self.pp, -1, groups.shape[1])
 
     def ep_group_of(self, rank: int) -> int:
         """Index of the EP group, among those that `groups` lists, that a rank is in."""

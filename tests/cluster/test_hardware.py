@@ -21,6 +21,7 @@ from sim.errors import InfeasibleError, InputError
 PROFILES = ("a100", "a800", "b200", "cloudmatrix384", "gb200-nvl72", "h100", "h20", "h200", "h800")
 KERNELS = ("deepep_v1_2025_04", "flat", "low_latency", "nccl")
 FILES = [*documents.shipped("hardware").values(), *documents.shipped("hardware/kernels").values()]
+FILES += documents.shipped("hardware/collectives").values()
 FASTER = {"gpu": {"scale_up": {"bandwidth": "450 GB/s"}}}
 
 

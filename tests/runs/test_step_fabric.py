@@ -6,6 +6,7 @@ the step grows by six times what each send takes longer.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,7 @@ from sim.scenario.resolve import resolve
 from sim.scenario.settings import read
 from sim.schedule import programs, reductions
 from sim.schedule.collectives import HEADERS
+from sim.schedule.training import tasks
 
 SCENARIO = """\
 name: mine
@@ -160,6 +162,73 @@ def test_reductions_on_an_idle_fabric_take_their_closed_form(settings: list[str]
     for record in ran.records:
         expected = reductions.optimizer_s(step.links, step.parameters[record.pipeline_rank], step.work.layout)
         assert float(record.end_s.max()) == pytest.approx(expected, rel=1e-9)
+
+
+# --- TP and CP inside layers ---------------------------------------------------------------------------------------
+
+
+def wide(**changes: str) -> dict[str, Any]:
+    """Two pipeline ranks of two nodes, over which TP16 reduces every block."""
+    text = SCENARIO.format(**{"fabric": "{nodes_per_leaf: 1}", "faults": "[]"} | changes)
+    return run_document(
+        documents.loads(text.replace("{pp: 4, ep: 8}", "{pp: 2, ep: 8, tp: 16}"), "mine.yaml")
+    )
+
+
+def without_optimizer_s(result: dict[str, Any]) -> float:
+    return float(result["metrics"]["step_time_s"]) - max(result["timeline"]["optimizer_s"])
+
+
+BLOCKS = 32 * 3 * 2  # attention and MLP of each layer: forward, forward again, and backward
+BETWEEN = (
+    2 * BYTES / 16
+)  # scattered and gathered, an eighth of it over each NIC, half of that to the other node
+
+
+def test_reductions_of_tp_over_nodes_meet_the_leaf_that_is_oversubscribed() -> None:
+    """As do the two sends of a sixteenth of the activations."""
+    times = [
+        without_optimizer_s(wide(fabric=f"{{nodes_per_leaf: 1, oversubscription: {o}}}")) for o in (4, 8)
+    ]
+    per_byte = HEADERS * (8 - 4) / NIC
+    assert times[1] - times[0] == pytest.approx((BLOCKS * BETWEEN + 2 * BYTES / 16) * per_byte, rel=1e-6)
+
+
+def test_a_slow_nic_slows_the_reductions_of_tp_on_its_rail() -> None:
+    """Of 16 layers of the first stage, both ways; and the sends there and back."""
+    slower = without_optimizer_s(wide(faults="[{node: 1, nic: 3, bandwidth: 100 Gb/s}]"))
+    per_byte = 3 / (NIC * NCCL.nic_efficiency_fraction)
+    expected = (BLOCKS / 2 * BETWEEN + 2 * BYTES / 16) * per_byte
+    assert slower - without_optimizer_s(wide()) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "layout", ["{pp: 4, ep: 8, tp: 2}", "{pp: 4, ep: 8, tp: 2, cp: 2}", "{pp: 4, ep: 1, tp: 4}"]
+)
+def test_reductions_inside_layers_on_an_idle_fabric_take_their_closed_form(layout: str) -> None:
+    """And their bytes are on the links, which a time in the compute stream leaves out."""
+    settings = [
+        f"layout={layout}",
+        "workload.schedule=1f1b",
+        "workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}",
+        "cluster.override={gpu.hbm.capacity: 10 TB}",
+    ]
+    step = training.Step.from_scenario(resolve(read("mixtral-training", settings)))
+    times_s, carried = [], []
+    for plan in (step.plan, replace(step.plan, tasks=tasks(step.pipeline, step.times, lambda name: 0.0))):
+        ran = run_step(plan)
+        times_s.append(max(float(record.end_s.max()) for record in ran.records))
+        carried.append(float(ran.bytes.sum()))
+    assert times_s[0] == pytest.approx(times_s[1], rel=1e-9)
+    work, (tp, cp) = step.work, (step.work.layout.tp, step.work.layout.cp)
+    output = (
+        work.microbatch_tokens / cp * 6144 * 2 * 2 * (tp - 1) / tp
+    )  # of Mixtral 8x22B, scattered and gathered
+    keys_values = work.microbatch_tokens * 2 * (8 // tp) * 128 * 2 * (cp - 1) / cp
+    # Both blocks, forward and backward; keys and values once forward and twice backward.
+    a_layer = 4 * output + 3 * keys_values
+    sent = work.layout.num_ranks * 56 / work.layout.pp * work.num_microbatches * a_layer
+    assert carried[0] - carried[1] == pytest.approx(2 * sent, rel=1e-9)  # out of a GPU, and into the next
 
 
 def test_the_h800_is_what_the_hand_calculations_take_it_for() -> None:

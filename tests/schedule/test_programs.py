@@ -179,3 +179,22 @@ def test_long_lists_are_aligned_in_time() -> None:
     fs, bs = tuple(dense(i) for i in range(24)), tuple(layer(i) for i in range(15))
     program = alignment.aligned(fs, bs, V3_COLLECTIVES.__getitem__)
     assert len(program) == len(programs.forward(fs)) + len(programs.backward(bs))
+
+
+def test_reductions_inside_layers_follow_their_phase_and_are_waited_for() -> None:
+    """Time on the compute stream becomes kernels in a chain; what waited for the phase waits for the last of them."""
+    phase = programs.PhaseTime(1.0, exposed_s=0.5)
+    plain = programs.PhaseTime(1.0)
+    block = programs.LayerTimes(0, True, phase, phase, phase, phase, plain, plain)
+    whole = programs.backward([block])
+    there = programs.reducing(whole, {"attn(B)": ["tp", "cp"], "mlp(B)": ["tp"]})
+    order = [node.name for node in there]
+    assert order == [
+        "combine(B)", "mlp(B)", "tp(B)", "dispatch(B)", "mlp(W)", "attn(B)", "tp(B)", "cp(B)", "attn(W)"
+    ]  # fmt: skip
+    assert [[order[i] for i in node.waits] for node in there] == [
+        [], ["combine(B)"], ["mlp(B)"], ["tp(B)"], ["tp(B)"], ["dispatch(B)"], ["attn(B)"], ["tp(B)"], ["cp(B)"]
+    ]  # fmt: skip
+    kernels = {"dispatch": 0.25, "combine": 0.25}
+    assert programs.span_s(there, kernels | {"tp": 0.5, "cp": 0.0}) == programs.span_s(whole, kernels)
+    assert programs.reducing(whole, {}) == whole

@@ -155,6 +155,7 @@ def runs(results: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
         "all_to_all": results["single"],
         "exchange": results["exchange"],
         "flows": results["flows"],
+        "collective": sim.run("nccl-all-reduce", settings=("variants={}",)),
         "training": steps["1f1b"],
         "decode": sim.run("inference-hardware", settings=("variants={}",)),
         "serving": sim.run("serving-example", settings=few),

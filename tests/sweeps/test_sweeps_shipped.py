@@ -199,3 +199,15 @@ def test_each_phase_of_the_whole_cost_is_laid_out_as_the_sweep_finds_best(name: 
                 assert getattr(step.layout, key) == value, (values, key)
             elif branch == "workload":
                 assert getattr(step.spec, key) == value, (values, key)
+
+
+def test_a_ring_over_nodes_is_held_by_the_cut_link_on_one_machine_and_by_the_nic_on_the_other() -> None:
+    """At 4 GiB, beside 1 % of steps: 8/7 of 0.762 x 200 GB/s of NVLink on the H800, eight NICs at 0.888 of 50 GB/s on the H100."""
+    for hardware, bus in (("h800", 8 / 7 * 0.762 * 200e9), ("h100", 8 * 0.888 * 50e9)):
+        got = best("nccl-all-reduce", hardware=hardware, bytes_per_rank="4 GiB", algorithm="ring")
+        assert 0.98 * bus < got < bus
+    for hardware in ("h800", "h100"):
+        small = {"hardware": hardware, "bytes_per_rank": "1 MiB"}
+        assert best("nccl-all-reduce", **small, algorithm="tree") == best("nccl-all-reduce", **small)
+    large = {"hardware": "h800", "bytes_per_rank": "4 GiB"}
+    assert best("nccl-all-reduce", **large, algorithm="nvls") == best("nccl-all-reduce", **large)

@@ -1,4 +1,4 @@
-"""The timeline of an all-to-all or of flows, for a trace viewer: kernels, flows, loads of links."""
+"""The timeline of a collective or of flows, for a trace viewer: kernels, flows, loads of links."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def timeline(run: TransfersView, prefix: str) -> Timeline:
 
 
 def _row(kernel: KernelRun, rank: int, prefix: str) -> Track:
-    return Track(f"{prefix}EP group {kernel.group}", f"rank {rank} (gpu {kernel.gpus[rank]})")
+    kind = "EP group" if kernel.name in ("dispatch", "combine", "exchange") else "group"
+    return Track(f"{prefix}{kind} {kernel.group}", f"rank {rank} (gpu {kernel.gpus[rank]})")
 
 
 def _kernel_slices(kernel: KernelRun, prefix: str) -> list[Slice]:

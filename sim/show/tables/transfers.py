@@ -1,4 +1,4 @@
-"""Grids of an all-to-all or flows: times next to bounds, bytes and bandwidths; of what is neither, all metrics."""
+"""Grids of collectives or flows: times next to bounds, bytes and bandwidths; of what is neither, all metrics."""
 
 from __future__ import annotations
 

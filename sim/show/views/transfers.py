@@ -1,4 +1,4 @@
-"""The view of a run that only moves bytes: an all-to-all, or flows."""
+"""The view of a run that only moves bytes: an all-to-all, another collective, or flows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from sim.show.views.run import RunView
 _DIRECTIONS = ("dispatch", "combine", "exchange")
 _BY_HOPS = ("logical_rdma_bytes_per_s", "logical_nvlink_bytes_per_s")
 _BY_SELECTIONS = ("logical_selection_bytes_per_s",)
-_KERNELS = {"dispatch": PARTS["dispatch"], "combine": PARTS["combine"], "exchange": ("exchange", "#005EAE")}
+_COLLECTIVE = "#005EAE"
+_KERNELS = {"dispatch": PARTS["dispatch"], "combine": PARTS["combine"], "exchange": ("exchange", _COLLECTIVE)}
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Anything that is timed next to a lower bound: a dispatch, a combine, a whole all-to-all, or all flows as one.
+    """Anything that is timed next to a lower bound: a dispatch, a combine, a whole collective, or all flows as one.
 
     Bytes and bandwidths are those of a rank, as benchmarks count them; None where a transfer does not have one.
     """
@@ -43,6 +44,9 @@ class Transfer:
     busbw_bytes_per_s: float | None = None
     nodes_per_token: float | None = None
     ranks_per_token: float | None = None
+    algorithm: str = ""
+    """Way of a collective other than an exchange of tokens: `ring`, `tree` and the like."""
+    protocol: str = ""
 
     @property
     def time_s(self) -> float:
@@ -85,15 +89,25 @@ class Utilisation:
     courses: Mapping[str, LoadCourse]
 
 
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """Completions that count as one, by part of the least time, and the error of a flow's or rank's time that this leaves."""
+
+    gather_fraction: float
+    mean_error_fraction: float
+    worst_error_fraction: float
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TransfersView(RunView):
-    """An all-to-all or a list of flows."""
+    """An all-to-all, another collective, or a list of flows."""
 
     transfers: Mapping[str, Transfer]
     kernels: tuple[KernelRun, ...]
     utilisation: Utilisation | None
     flows: Sequence[Sequence[float]]
     """Number, start and end [us] of each flow."""
+    gathering: Gathering | None = None
 
     @property
     def uncounted(self) -> tuple[str, ...]:
@@ -112,13 +126,22 @@ class TransfersView(RunView):
         return 1 + max((int(end.removeprefix("gpu").removeprefix("nic")) for end in used), default=0)
 
 
+def spoken(name: str) -> str:
+    """The name of a transfer in a sentence: `all_reduce` -> `all-reduce`."""
+    return name.replace("_", "-")
+
+
 SIZES = ("ep",)
 """Parallel dimensions that mean something."""
 
 
 def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """List the facts of a run that only this kind of workload has."""
-    return [("flows", work.get("file"))]
+    return [
+        ("flows", work.get("file")),
+        ("collective", spoken(work.get("op") or "")),
+        ("group", work.get("group")),
+    ]
 
 
 def is_complete(metrics: Mapping[str, Any]) -> bool:
@@ -131,7 +154,10 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> TransfersView:
     metrics, timeline = mapping(result.get("metrics")), mapping(result.get("timeline"))
     timed = {name: metrics[name] for name in _DIRECTIONS if name in metrics}
     if not timed and "completion_time_s" in metrics:
-        timed = {"flows": metrics}
+        work = mapping(common["scenario"].get("workload"))
+        timed = {
+            str(work.get("op") or ("collective" if "busbw_bytes_per_s" in metrics else "flows")): metrics
+        }
     series = mapping(timeline.get("utilisation"))
     courses = {name: record(LoadCourse, entry) for name, entry in series.items() if name != "time_s"}
     return TransfersView(
@@ -143,6 +169,7 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> TransfersView:
         kernels=tuple(record(KernelRun, entry) for entry in timeline.get("kernels") or ()),
         utilisation=Utilisation(series["time_s"], courses) if series else None,
         flows=result.get("flow_completion") or (),
+        gathering=record(Gathering, result["gathering"]) if result.get("gathering") else None,
     )
 
 
@@ -157,13 +184,16 @@ def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
 
 def _kernel_lanes(kernels: Sequence[KernelRun]) -> Lanes:
     """A row for each rank, with the kernels it ran."""
-    spans: dict[str, list[Span]] = {kind: [] for kind in _KERNELS}
+    looks = _KERNELS | {
+        kernel.name: (spoken(kernel.name), _COLLECTIVE) for kernel in kernels if kernel.name not in _KERNELS
+    }
+    spans: dict[str, list[Span]] = {kind: [] for kind in looks}
     for kernel in kernels:
         for rank, end_s in enumerate(kernel.rank_ends_s, start=kernel.first_rank):
             spans[kernel.name].append((kernel.start_s, end_s, rank, kernel.name))
     num_ranks = max(kernel.first_rank + len(kernel.rank_ends_s) for kernel in kernels)
     end_s = max(max(kernel.rank_ends_s) for kernel in kernels)
-    return Lanes("rank", tuple(map(str, range(num_ranks))), end_s, _KERNELS, spans)
+    return Lanes("rank", tuple(map(str, range(num_ranks))), end_s, looks, spans)
 
 
 def _flow_lanes(flows: Iterable[Sequence[float]]) -> Lanes:

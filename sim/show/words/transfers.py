@@ -1,4 +1,4 @@
-"""Sentences on an all-to-all or flows: how long transfers take next to their bounds, and what binds them."""
+"""Sentences on collectives or flows: how long transfers take next to their bounds, and what binds them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sim.show.views.comparison import MOST_COMPARED, choices, most_different
 from sim.show.views.lanes import Lanes
 from sim.show.views.names import binds, hardware_name, label
 from sim.show.views.run import RunsView, RunView
-from sim.show.views.transfers import Transfer, TransfersView
+from sim.show.views.transfers import Transfer, TransfersView, spoken
 from sim.units import show
 
 TERMS = (
@@ -64,7 +64,10 @@ def finding(runs: RunsView) -> list[str]:
     """Answer for the transfers, the most important sentence first."""
     views = runs.select(TransfersView)
     if len(views) == 1:
-        return [_transfer(views[0], transfer) for transfer in views[0].transfers.values()]
+        return [
+            *(_transfer(views[0], transfer) for transfer in views[0].transfers.values()),
+            *_gathered(views[0]),
+        ]
     twins = [_gains(before, after) for before, after in runs.twins_of(TransfersView)]
     # A time on more or fewer nodes is another task, not the effect of a choice.
     chosen = [run for run in choices(views, runs.twins) if run.num_nodes == views[0].num_nodes]
@@ -94,7 +97,7 @@ def course(run: TransfersView, lanes: Lanes) -> str:
         last = f"the last of {len(lanes.rows):,} flows arrives after {show(lanes.end_s, 's', 3)}"
         return f"{last}; {_most_at_once(lanes)} are in flight at once"
     ends = [
-        f"{kind} ends after {show(max(end_s for _, end_s, _, _ in spans), 's', 3)}"
+        f"{spoken(kind)} ends after {show(max(end_s for _, end_s, _, _ in spans), 's', 3)}"
         for kind, spans in lanes.spans.items()
         if spans
     ]
@@ -137,9 +140,24 @@ def _transfer(run: TransfersView, transfer: Transfer) -> str:
     subject = (
         f"{len(run.flows):,} flows complete"
         if transfer.name == "flows"
-        else f"{transfer.name.capitalize()} takes"
+        else f"{spoken(transfer.name).capitalize()} takes"
     )
-    return f"{subject} {'in ' if transfer.name == 'flows' else ''}{_time(transfer)}{over}; {binds(transfer.binding)}{where}."
+    way = f" by {transfer.algorithm} ({transfer.protocol})" if transfer.algorithm else ""
+    bus = transfer.busbw_bytes_per_s if transfer.algorithm else None
+    much = f", {show(bus, 'bytes/s', 3)} of bus bandwidth" if bus else ""
+    begin = f"{subject} {'in ' if transfer.name == 'flows' else ''}{_time(transfer)}"
+    return f"{begin}{way}{much}{over}; {binds(transfer.binding)}{where}."
+
+
+def _gathered(run: TransfersView) -> list[str]:
+    """Say how far gathered completions are off; nothing of an exact run."""
+    if run.gathering is None:
+        return []
+    whose, error = "a flow" if run.flows else "a rank", run.gathering
+    return [
+        f"Completions within {error.gather_fraction:.2%} of the least time count as one, which puts the time of {whose} off by "
+        f"about {error.mean_error_fraction:.2%}, of the worst {error.worst_error_fraction:.1%}."
+    ]
 
 
 def _time(transfer: Transfer) -> str:
@@ -167,7 +185,7 @@ def _choices(first: TransfersView, chosen: Sequence[TransfersView], room: int) -
         for gain in _gains(first, run):
             lead, where = ("", "") if parts else ("takes ", f" in {first.name}")
             parts.append(
-                f"{gain.name} {lead}{_time(gain.new)} against {_time(gain.old)}{where} ({_as(gain.ratio)})"
+                f"{spoken(gain.name)} {lead}{_time(gain.new)} against {_time(gain.old)}{where} ({_as(gain.ratio)})"
             )
         sentences.append(f"{run.name}: {', '.join(parts)}; {_both_bind(first, run)}.")
     alike = [run for run in chosen if run not in apart]
@@ -232,7 +250,7 @@ def _gain(gain: _Gain, lead: str) -> str:
         times = f"{new} against {old}, the same within {_within(gain.ratio)}"
     before, after = binds(gain.old.binding), binds(gain.new.binding)
     why = f"{before} on {_who(gain, gain.before)}, {after} on {_who(gain, gain.after)}"
-    return f"{lead} at {gain.before.name}: {gain.name} takes {times}; {f'{before} on both' if before == after else why}."
+    return f"{lead} at {gain.before.name}: {spoken(gain.name)} takes {times}; {f'{before} on both' if before == after else why}."
 
 
 def _who(gain: _Gain, run: RunView) -> str:
@@ -259,11 +277,11 @@ def _variants(runs: Sequence[TransfersView]) -> list[str]:
         ratio = slow.time_s / fast.time_s
         if ratio <= 1 + _SAME:
             sentences.append(
-                f"{name.capitalize()} takes {_time(fast)} in every variant, within {_within(ratio)}."
+                f"{spoken(name).capitalize()} takes {_time(fast)} in every variant, within {_within(ratio)}."
             )
             continue
         sentences.append(
-            f"{name.capitalize()} is fastest in {fastest.name} ({_time(fast)}, bound by {label(fast.binding)}) and takes "
+            f"{spoken(name).capitalize()} is fastest in {fastest.name} ({_time(fast)}, bound by {label(fast.binding)}) and takes "
             f"{ratio:.2f}x as long in {slowest.name} ({_time(slow)}, bound by {label(slow.binding)})."
         )
     return sentences
