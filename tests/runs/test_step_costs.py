@@ -192,6 +192,21 @@ def test_each_kind_of_skew_costs_time(branch: str) -> None:
     assert metrics(skew=some)["step_time_s"] > metrics()["step_time_s"]
 
 
+def test_ranks_of_a_context_are_gpus_of_the_run_and_compute_the_same_tokens() -> None:
+    """Tokens of a step belong to DP ranks; throughput a GPU and GPU-hours count every GPU, and watts the network's too."""
+    text = SCENARIO.format(**(DEFAULTS | {"schedule": "1f1b", "nodes": 4, "layout": "{pp: 2, ep: 8, cp: 2}"}))
+    runs = [
+        _result(text + f"  run: {{tokens: 1 T, network_power: {watts} W, pue: 1.5}}\n")["metrics"] for watts in (0, 200)
+    ]
+    got = runs[0]
+    tokens = 8 * 4096 * 8  # microbatches of a sequence, DP 8
+    assert got["tokens_per_step"] == tokens
+    assert got["tokens_per_s_per_gpu"] == pytest.approx(tokens / got["step_time_s"] / 32)
+    assert got["run_gpu_hours"] == pytest.approx(1e12 / tokens * got["step_time_s"] / 3600 * 32)
+    more_kwh = runs[1]["run_energy_kwh"] - got["run_energy_kwh"]
+    assert more_kwh == pytest.approx(got["run_gpu_hours"] * 0.2 * 1.5, rel=1e-6)
+
+
 def test_other_seeds_draw_other_skew_and_balanced_steps_have_none() -> None:
     assert metrics(skew="{}", seed=1)["step_time_s"] != metrics(skew="{}")["step_time_s"]
     assert metrics(seed=1) == metrics()
