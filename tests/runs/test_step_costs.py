@@ -22,10 +22,12 @@ from sim.engine import fluid
 from sim.errors import InfeasibleError
 from sim.runs import training
 from sim.runs.run import run_document
+from sim.runs.step_parts import inside_layers_s
 from sim.scenario.resolve import resolve
 from sim.scenario.settings import read
 from sim.schedule.flows import Flows
 from sim.schedule.owners import owners
+from sim.schedule.reductions import scatter_s
 from sim.workload.skew import Draws, Skew, draw, lognormal
 
 BALANCED = "{routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
@@ -237,6 +239,22 @@ def test_tensor_parallelism_exposes_its_reductions() -> None:
     ]
     assert exposed == sorted(exposed)
     assert exposed[1] > 2 * exposed[0]
+
+
+@pytest.mark.parametrize(("tp", "cp"), [(2, 1), (1, 2), (2, 2)])
+def test_reductions_inside_a_layer_are_rings_over_its_tokens(tp: int, cp: int) -> None:
+    """TP reduces the output of each block over a rank's tokens; CP gathers keys and values, and in the backward also scatters."""
+    layout = f"{{pp: 2, ep: 8, tp: {tp}, cp: {cp}}}"
+    made = training.Step.from_scenario(
+        resolve(documents.loads(SCENARIO.format(**(DEFAULTS | {"layout": layout, "nodes": 4})), "mine.yaml"))
+    )
+    hidden, kv_heads, head_dim, tokens = 4096, 8, 128, 4096
+    reduced = 2 * scatter_s(made.links, 2.0 * tokens / cp * hidden, tp)
+    gathered = scatter_s(made.links, 2.0 * tokens * 2 * kv_heads / tp * head_dim, cp, tp)
+    found = inside_layers_s(made.work, made.model, made.links)
+    assert found == pytest.approx(
+        {"attn(F)": reduced + gathered, "mlp(F)": reduced, "attn(B)": reduced + 2 * gathered, "mlp(B)": reduced}
+    )
 
 
 def test_more_microbatches_make_the_bubble_a_smaller_share() -> None:

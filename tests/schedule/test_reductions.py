@@ -45,6 +45,11 @@ def test_context_parallel_ranks_share_what_they_update() -> None:
     assert HeldParameters(dense=1e9, experts=2e9).shard(layout) == pytest.approx(1e9 / (8 * 2) + 2e9 / 4)
 
 
+def test_a_gpu_of_two_nics_reduces_over_both() -> None:
+    one, two = (Links.peak(load_hardware("h800", {"nic": {"per_gpu": count}})) for count in (1, 2))
+    assert two.nic_bytes_per_s == 2 * one.nic_bytes_per_s == 100e9
+
+
 def test_across_nodes_the_nic_carries_an_eighth_of_it() -> None:
     expected = 8e9 * 7 / 8 / 100e9 + 8e9 / 8 * 3 / 4 / 10e9
     assert scatter_s(LINKS, 8e9, 32) == pytest.approx(expected)
