@@ -54,8 +54,16 @@ CHOSEN: tuple[tuple[str, str, str, str, str], ...] = (
 )  # fmt: skip
 
 _COMPUTE = ["tests/cost/test_compute.py", "tests/cost/test_work.py", "tests/validation/test_gemm.py"]
-_SERVED = ["tests/runs/test_inference.py", "tests/runs/test_pass_bound.py", "tests/validation/test_inference_bars.py"]
-_STEP = ["tests/schedule/test_stage_times.py", "tests/runs/test_step_fabric.py", "tests/runs/test_step_costs.py"]
+_SERVED = [
+    "tests/runs/test_inference.py",
+    "tests/runs/test_pass_bound.py",
+    "tests/validation/test_inference_bars.py",
+]
+_STEP = [
+    "tests/schedule/test_stage_times.py",
+    "tests/runs/test_step_fabric.py",
+    "tests/runs/test_step_costs.py",
+]
 _PIPELINE = ["tests/schedule/test_pipelines.py", "tests/engine/test_step.py"]
 COVERS: dict[str, list[str]] = {
     "sim/cluster": ["tests/cluster", "tests/schedule/test_collectives.py"],

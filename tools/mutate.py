@@ -31,7 +31,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from mutants import CHOSEN, COVERS, EQUIVALENT
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("sim", "tests", "hardware", "scenarios", "tools", "docs", "pyproject.toml", "README.md", "CHANGELOG.md")
+COPIED = (
+    "sim",
+    "tests",
+    "hardware",
+    "scenarios",
+    "tools",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+)
 PYTEST = ("-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark", "-o", "addopts=",
           "--assert=plain")  # fmt: skip
 EXAMPLES = 10
@@ -69,7 +79,14 @@ _SWAPS: Mapping[type, type] = {
     ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
-_NAMES = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "ceil": "floor", "floor": "ceil"}
+_NAMES = {
+    "min": "max",
+    "max": "min",
+    "minimum": "maximum",
+    "maximum": "minimum",
+    "ceil": "floor",
+    "floor": "ceil",
+}
 
 
 def expressions(source: bytes) -> Iterator[tuple[str, ast.expr]]:
@@ -112,7 +129,9 @@ def variants(node: ast.expr) -> Iterator[ast.expr]:
         yield node.body
         yield node.orelse
     elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield ast.Constant(node.value + 1 if isinstance(node.value, int) else 2 * node.value + (not node.value))
+        yield ast.Constant(
+            node.value + 1 if isinstance(node.value, int) else 2 * node.value + (not node.value)
+        )
     elif isinstance(node, ast.Call):
         if isinstance(node.func, ast.Name) and node.func.id in _NAMES:
             yield ast.Call(ast.Name(_NAMES[node.func.id]), node.args, node.keywords)
@@ -153,7 +172,9 @@ def chosen(root: Path, asked: Sequence[tuple[str, str, str, str, str]] = CHOSEN)
     for module, function, old, new, why in asked:
         source = (root / f"{module}.py").read_bytes()
         wanted = ast.unparse(ast.parse(old, mode="eval"))
-        at = [node for where, node in expressions(source) if where == function and ast.unparse(node) == wanted]
+        at = [
+            node for where, node in expressions(source) if where == function and ast.unparse(node) == wanted
+        ]
         if len(at) == 1:
             made.append(_mutant(module, source, function, at[0], new, why))
         else:
@@ -266,23 +287,33 @@ def copied(root: Path, into: Path) -> Path:
 def table(tried: int, survivors: Sequence[Mutant]) -> str:
     """The page of survivors."""
     rows = "".join(
-        f"| `{m.module.removeprefix('sim/')}` | `{m.function or 'top'}` | `{m.old}` | `{m.new}` |\n".replace("||", "")
+        f"| `{m.module.removeprefix('sim/')}` | `{m.function or 'top'}` | `{m.old}` | `{m.new}` |\n".replace(
+            "||", ""
+        )
         for m in survivors
     )
     return (
         "# Mutants that no test kills\n\n"
         f"`python tools/mutate.py` broke the physics in {tried} ways; {len(survivors)} went unseen "
         f"({len(survivors) / max(tried, 1):.1%}; at most 3 % may). The list may only shrink.\n\n"
-        + ("| module | function | expression | became |\n|---|---|---|---|\n" + rows if rows else "None survived.\n")
+        + (
+            "| module | function | expression | became |\n|---|---|---|---|\n" + rows
+            if rows
+            else "None survived.\n"
+        )
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 1 where more than 3 % survive."""
-    parser = argparse.ArgumentParser(description="Break the physics in many small ways, and see that a test fails.")
+    parser = argparse.ArgumentParser(
+        description="Break the physics in many small ways, and see that a test fails."
+    )
     parser.add_argument("modules", nargs="*", help="of sim/, without suffix: sim/cost/memory; all by default")
     parser.add_argument("--sample", type=int, default=200, help="mutants in all, the chosen ones first")
-    parser.add_argument("--skip", type=int, default=0, help="leave out so many of the sample, which earlier runs tried")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="leave out so many of the sample, which earlier runs tried"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--trust", action="store_true", help="do not run the tests without a mutant first")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
@@ -320,7 +351,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number, mutant in enumerate(mutants, 1):
             by = killer(copy, covering(mutant.module), mutant)
             survivors += [] if by else [mutant]
-            print(f"{number}/{len(mutants)} {mutant}\n    {'killed by ' + by if by else 'SURVIVES'}", flush=True)
+            print(
+                f"{number}/{len(mutants)} {mutant}\n    {'killed by ' + by if by else 'SURVIVES'}", flush=True
+            )
     print(f"{len(survivors)} of {len(mutants)} survive")
     if asked.write:
         asked.write.write_text(table(len(mutants), survivors))

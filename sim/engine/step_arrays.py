@@ -27,7 +27,10 @@ TRACK = np.dtype(
         ("phase", _I),
         ("of_group", _I),  # class of groups
         ("draws", _I),  # place among the loads
-        ("number_drawn", np.int64),  # its number and first task if only groups that draw for themselves were counted, so that
+        (
+            "number_drawn",
+            np.int64,
+        ),  # its number and first task if only groups that draw for themselves were counted, so that
         ("tasks_drawn", np.int64),  # jitter does not hang on how groups fold; the second as a difference
     ],
     align=True,

@@ -198,7 +198,9 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
     row = 0
     if x.jitter.size > 0:
         drawn = track.task + track.tasks_drawn
-        row = ((track.number_drawn * 73_856_093) ^ (drawn * 19_349_663) ^ (place * 83_492_791)) % len(x.jitter)
+        row = ((track.number_drawn * 73_856_093) ^ (drawn * 19_349_663) ^ (place * 83_492_791)) % len(
+            x.jitter
+        )
     for j in range(x.num_lanes):
         work = node.fixed_s + node.routed_s
         if scaled:

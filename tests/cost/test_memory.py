@@ -92,7 +92,9 @@ def test_a_token_keeps_about_150_kilobytes_in_an_expert_layer() -> None:
 
 def test_what_a_token_keeps_without_recomputation_counted_by_hand() -> None:
     """Grouped heads keep queries, keys and values; the norms' outputs and SwiGLU's output are kept where nothing is computed again."""
-    model = load_model("mixtral-8x7b")  # 4096 wide, 32 heads and 8 of keys and of values of 128, two experts of 14336
+    model = load_model(
+        "mixtral-8x7b"
+    )  # 4096 wide, 32 heads and 8 of keys and of values of 128, two experts of 14336
     attention = 2 * (32 + 2 * 8) * 128 + 2 * 32 * 128 + 4 * 32
     selective = 2 * 2 * 4096 + attention + 2 * 2 * 14336 * 2 + 1.75 * 4096 * 2
     kept = [

@@ -86,7 +86,9 @@ def test_what_a_test_reaches_is_killed_and_what_none_reaches_survives(tree: Path
 
 
 def test_ctrl_c_leaves_the_tree_as_it_was(tree: Path) -> None:
-    (tree / "tests" / "test_room.py").write_text("import time, pathlib\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
+    (tree / "tests" / "test_room.py").write_text(
+        "import time, pathlib\npathlib.Path('begun').touch()\ntime.sleep(60)\n"
+    )
     command = [sys.executable, "-c", PROGRAM, str(TOOLS), str(tree)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 60

@@ -68,12 +68,16 @@ def keeps_bytes(result: dict[str, Any], cluster: Cluster) -> None:
         assert 0 <= link["utilisation_fraction"] <= 1 + 1e-9
 
     def carried(edges: Any) -> float:
-        return sum(links.get(name, {"bytes": 0.0})["bytes"] for name in {edge["resource"] for *_, edge in edges})
+        return sum(
+            links.get(name, {"bytes": 0.0})["bytes"] for name in {edge["resource"] for *_, edge in edges}
+        )
 
     graph = cluster.graph
     for name, data in graph.nodes(data=True):
         # GPUs and bare hosts make and take bytes; cables of spines and cores may be one resource of several switches.
-        if data["kind"] in ("gpu", "spine", "core") or not (data["kind"] != "nic" or "gpu" in str(list(graph[name]))):
+        if data["kind"] in ("gpu", "spine", "core") or not (
+            data["kind"] != "nic" or "gpu" in str(list(graph[name]))
+        ):
             continue
         assert carried(graph.in_edges(name, data=True)) == pytest.approx(
             carried(graph.out_edges(name, data=True)), rel=1e-9, abs=1e-3
@@ -230,12 +234,19 @@ def table(ids: np.ndarray) -> str:
     return "\n".join(",".join(map(str, row)) for row in ids.tolist()) + "\n"
 
 
-@law(3, drawn=FLOWS.filter(lambda drawn: drawn.fabric["routing"] == "adaptive"), order=st.permutations(range(12)))
+@law(
+    3,
+    drawn=FLOWS.filter(lambda drawn: drawn.fabric["routing"] == "adaptive"),
+    order=st.permutations(range(12)),
+)
 def test_renaming_hosts_of_a_leaf_changes_no_flow(drawn: Drawn, order: list[int]) -> None:
     hosts, per_leaf = drawn.fabric["hosts"], drawn.fabric["hosts_per_leaf"]
     place = sorted(range(hosts), key=lambda host: (host // per_leaf, order[host]))
     head, *rows = drawn.file.splitlines()
-    moved = [[n, str(place[int(a)]), str(place[int(b)]), *more] for n, a, b, *more in (row.split(",") for row in rows)]
+    moved = [
+        [n, str(place[int(a)]), str(place[int(b)]), *more]
+        for n, a, b, *more in (row.split(",") for row in rows)
+    ]
     other = replace(drawn, file="\n".join([head, *map(",".join, moved)]) + "\n")
     for one, two in zip(drawn.ran()["flow_completion"], other.ran()["flow_completion"], strict=True):
         assert one == pytest.approx(two, rel=1e-9)
@@ -273,7 +284,9 @@ def test_results_hang_neither_on_hash_seeds_nor_on_the_compiler(examples: int, t
     (tmp_path / "drawn").write_bytes(pickle.dumps(drawn))
 
     def ran(**environment: str) -> str:
-        paths = os.pathsep.join([str(Path(sim.__file__).parents[1]), str(Path(__file__).parents[1] / "support")])
+        paths = os.pathsep.join(
+            [str(Path(sim.__file__).parents[1]), str(Path(__file__).parents[1] / "support")]
+        )
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / "drawn")]
         env = os.environ | {"PYTHONPATH": paths} | environment
         return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout

@@ -198,7 +198,8 @@ def test_ranks_of_a_context_are_gpus_of_the_run_and_compute_the_same_tokens() ->
     """Tokens of a step belong to DP ranks; throughput a GPU and GPU-hours count every GPU, and watts the network's too."""
     text = SCENARIO.format(**(DEFAULTS | {"schedule": "1f1b", "nodes": 4, "layout": "{pp: 2, ep: 8, cp: 2}"}))
     runs = [
-        _result(text + f"  run: {{tokens: 1 T, network_power: {watts} W, pue: 1.5}}\n")["metrics"] for watts in (0, 200)
+        _result(text + f"  run: {{tokens: 1 T, network_power: {watts} W, pue: 1.5}}\n")["metrics"]
+        for watts in (0, 200)
     ]
     got = runs[0]
     tokens = 8 * 4096 * 8  # microbatches of a sequence, DP 8
@@ -253,7 +254,12 @@ def test_reductions_inside_a_layer_are_rings_over_its_tokens(tp: int, cp: int) -
     gathered = scatter_s(made.links, 2.0 * tokens * 2 * kv_heads / tp * head_dim, cp, tp)
     found = inside_layers_s(made.work, made.model, made.links)
     assert found == pytest.approx(
-        {"attn(F)": reduced + gathered, "mlp(F)": reduced, "attn(B)": reduced + 2 * gathered, "mlp(B)": reduced}
+        {
+            "attn(F)": reduced + gathered,
+            "mlp(F)": reduced,
+            "attn(B)": reduced + 2 * gathered,
+            "mlp(B)": reduced,
+        }
     )
 
 

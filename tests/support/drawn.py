@@ -72,7 +72,12 @@ class Drawn:
                 {"node": node, "nic": nic, "bandwidth": f"{100 * part!r} %"}
                 for (node, nic), part in self.slow.items()
             ]
-            cluster |= {"hardware": self.hardware, "nodes": self.nodes, "override": override, "faults": faults}
+            cluster |= {
+                "hardware": self.hardware,
+                "nodes": self.nodes,
+                "override": override,
+                "faults": faults,
+            }
         workload = dict(self.workload)
         if self.kernel:
             known = load_kernel(workload["kernel"]["kind"]).parameters
@@ -121,14 +126,20 @@ def _machine(path: str, *, more: bool = False) -> Harm:
 
 def _kernel(path: str, *, more: bool = False) -> Harm:
     def harm(drawn: Drawn, factor: float) -> Drawn:
-        paths = [f"{path}{way}" for way in (".dispatch", ".combine")] if path != "nic_efficiency_fraction" else [path]
+        paths = (
+            [f"{path}{way}" for way in (".dispatch", ".combine")]
+            if path != "nic_efficiency_fraction"
+            else [path]
+        )
         return replace(drawn, kernel=drawn.kernel | dict.fromkeys(paths, factor if more else 1 / factor))
 
     return harm
 
 
 def _fewer_uplinks(drawn: Drawn, factor: float) -> Drawn:
-    return replace(drawn, fabric=drawn.fabric | {"oversubscription": drawn.fabric["oversubscription"] * factor})
+    return replace(
+        drawn, fabric=drawn.fabric | {"oversubscription": drawn.fabric["oversubscription"] * factor}
+    )
 
 
 def _slower_nic(drawn: Drawn, factor: float) -> Drawn:
@@ -182,7 +193,9 @@ FACTORS = st.sampled_from([1.0009765625, 1.5, 2.0, 16.0])
 def machines(max_nodes: int, routings: tuple[str, ...]) -> st.SearchStrategy[Tree]:
     """Parts of `Drawn` that are the machine: any bottleneck, any of the fabrics, some slow NICs."""
     factors = st.dictionaries(
-        st.sampled_from(["gpu.scale_up.bandwidth", "nic.bandwidth", "gpu.pcie.bandwidth", "gpu.hbm.bandwidth"]),
+        st.sampled_from(
+            ["gpu.scale_up.bandwidth", "nic.bandwidth", "gpu.pcie.bandwidth", "gpu.hbm.bandwidth"]
+        ),
         st.sampled_from([0.1, 0.5, 4.0]),
         max_size=2,
     )
@@ -193,9 +206,7 @@ def machines(max_nodes: int, routings: tuple[str, ...]) -> st.SearchStrategy[Tre
             "oversubscription": st.sampled_from([1.0, 1.0, 3.0]),
         },
     )
-    slow = st.dictionaries(
-        st.tuples(st.just(0), st.integers(0, 7)), st.sampled_from([0.25, 0.9]), max_size=2
-    )
+    slow = st.dictionaries(st.tuples(st.just(0), st.integers(0, 7)), st.sampled_from([0.25, 0.9]), max_size=2)
     return st.fixed_dictionaries(
         {
             "hardware": st.sampled_from(["h800", "h100", "a100", "b200", "h20"]),
@@ -239,7 +250,13 @@ GATES = st.sampled_from(
     ]
 )
 EXPECTED = GATES.filter(lambda gate: "sampling" in gate)
-MODELS = {"deepseek-v3": 256, "mixtral-8x7b": 8, "gpt-oss-120b": 128, "qwen3-235b-a22b": 128, "deepseek-v2": 160}
+MODELS = {
+    "deepseek-v3": 256,
+    "mixtral-8x7b": 8,
+    "gpt-oss-120b": 128,
+    "qwen3-235b-a22b": 128,
+    "deepseek-v2": 160,
+}
 """Shipped models with their numbers of experts."""
 
 
@@ -290,7 +307,9 @@ def _flows(parts: Tree) -> Drawn:
     hosts, per_leaf, spines = parts["leaves"]
     rows = ["flow_id,src,dst,bytes,start_us,after_flow_id"]
     for i, (src, step, size, start, after) in enumerate(parts["flows"], 1):
-        rows.append(f"{i},{src % hosts},{(src + 1 + step % (hosts - 1)) % hosts},{size},{start},{min(after, i - 1)}")
+        rows.append(
+            f"{i},{src % hosts},{(src + 1 + step % (hosts - 1)) % hosts},{size},{start},{min(after, i - 1)}"
+        )
     fabric = {
         "kind": "leaf_spine", "hosts": hosts, "hosts_per_leaf": per_leaf, "spines": spines, "link": "50 GB/s",
         "routing": parts["routing"], "link_latency": "500 ns", "switch_latency": "300 ns",
@@ -333,9 +352,18 @@ _PASS_LAYOUTS = {
 
 def _pass(parts: Tree) -> Drawn:
     model, (nodes, ep, tp) = parts["model"]
-    work = {"gate": parts["gate"], "overlap": parts["overlap"], "precision": parts["precision"], "drawn_layers": 1}
+    work = {
+        "gate": parts["gate"],
+        "overlap": parts["overlap"],
+        "precision": parts["precision"],
+        "drawn_layers": 1,
+    }
     if parts["kind"] == "decode":
-        work |= {"requests_per_gpu": parts["requests"], "context_tokens": parts["context"], "kernel": parts["kernel"]}
+        work |= {
+            "requests_per_gpu": parts["requests"],
+            "context_tokens": parts["context"],
+            "kernel": parts["kernel"],
+        }
     else:
         work |= {
             "prompt_tokens": parts["context"], "prompts_per_gpu": 2 * parts["prompts"], "kernel": {"kind": "two_hop"},
@@ -348,7 +376,13 @@ def _pass(parts: Tree) -> Drawn:
 
 _MACHINE = st.dictionaries(
     st.sampled_from(
-        ["gpu.scale_up.bandwidth", "nic.bandwidth", "gpu.hbm.bandwidth", "gpu.dense_flops.bf16", "gpu.dense_flops.fp8"]
+        [
+            "gpu.scale_up.bandwidth",
+            "nic.bandwidth",
+            "gpu.hbm.bandwidth",
+            "gpu.dense_flops.bf16",
+            "gpu.dense_flops.fp8",
+        ]
     ),
     st.sampled_from([0.1, 4.0]),
     max_size=2,
