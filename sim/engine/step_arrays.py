@@ -28,6 +28,11 @@ TRACK = np.dtype(
         ("phase", _I),
         ("of_group", _I),  # class of groups
         ("draws", _I),  # place among the loads
+        (
+            "number_drawn",
+            np.int64,
+        ),  # its number and first task if only groups that draw for themselves were counted, so that
+        ("tasks_drawn", np.int64),  # jitter does not hang on how groups fold; the second as a difference
     ],
     align=True,
 )
@@ -184,6 +189,8 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     tracks["task"] = tracks["first"]
     tracks["of_group"] = of_group
     tracks["draws"] = folded.groups[of_group] if len(plan.loads) > 1 else 0
+    tracks["number_drawn"] = rank + tracks["draws"] * num_ranks
+    tracks["tasks_drawn"] = (tracks["draws"] - of_group) * len(tasks.kind)
     speed, weight = np.ones((num_tracks, num_lanes)), np.zeros((num_classes, num_lanes))
     for c, shown in enumerate(folded.lanes):
         own = of_group == c

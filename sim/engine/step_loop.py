@@ -201,7 +201,10 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
     scaled = node.routed_s > 0.0 and x.loads.size > 0
     row = 0
     if x.jitter.size > 0:
-        row = ((number * 73_856_093) ^ (track.task * 19_349_663) ^ (place * 83_492_791)) % len(x.jitter)
+        drawn = track.task + track.tasks_drawn
+        row = ((track.number_drawn * 73_856_093) ^ (drawn * 19_349_663) ^ (place * 83_492_791)) % len(
+            x.jitter
+        )
     for j in range(x.num_lanes):
         work = node.fixed_s + node.routed_s
         if scaled:

@@ -95,7 +95,8 @@ class StepPlan:
     speed : float, [pipeline ranks, groups, lanes]
         Time factor of each GPU's compute.
     loads : float, [groups, layers, microbatches, lanes]
-        Routed load of each lane over the mean; empty where all are 1. One group's draws may stand for all groups.
+        Routed load of each lane over the mean; empty where all are 1. One group's draws may stand for all groups; there are as
+        many groups here as draw loads or jitter of their own.
     jitter : float, [any number, lanes]
         Factors on the times of single launches, taken in turn; empty where all are 1.
     blocking : bool

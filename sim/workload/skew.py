@@ -28,7 +28,7 @@ class Draws:
     Parameters
     ----------
     loads : float, [groups, layers, microbatches, lanes]
-        Routed load of each rank; empty where all are 1.
+        Routed load of each rank; empty where all are 1, and of as many groups as draw jitter of their own.
     jitter : float, [some, lanes]
         Times of single launches, taken in turn; empty where all are 1.
     speed : float, [pipeline ranks, groups, lanes]
@@ -64,7 +64,9 @@ def draw(
     rng = np.random.default_rng([seed, 3])
     shape = (num_groups, num_layers, num_microbatches, lanes)
     return Draws(
-        loads=lognormal(rng, skew.routed_load, shape) if skew.routed_load else np.ones((0, 0, 0, 0)),
+        loads=lognormal(rng, skew.routed_load, shape)
+        if skew.routed_load
+        else np.ones((num_groups if skew.kernel_jitter else 0, 0, 0, 0)),
         jitter=lognormal(rng, skew.kernel_jitter, (_JITTERS, lanes))
         if skew.kernel_jitter
         else np.ones((0, 0)),

@@ -129,6 +129,10 @@ def test_the_letter_of_2025_flags_what_equals_the_h20() -> None:
     assert holds("h20", "R2025-H20") is True
     assert holds("h800", "R2025-H20") is False
     assert april_2025(replace(CHIP, scale_up_both_ways_bytes_per_s=900e9)).holds
+    assert april_2025(replace(CHIP, dram_bytes_per_s=4000e9)).holds
+    assert not april_2025(replace(CHIP, dram_bytes_per_s=3999e9)).holds
+    told = [number for verdict in verdicts(load_hardware("h800")) for number in verdict.numbers]
+    assert {number for number in told if "memory" in number[0]} == {("memory", 3350.0, "GB/s")}
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -189,6 +189,14 @@ def test_queries_after_a_cached_part_visit_every_block_of_keys_up_to_their_own(
     assert attention_blocks(new, look_back, True, 128, before) == (visited, cap)
 
 
+def test_the_last_query_block_to_start_exposes_half_of_the_longest() -> None:
+    """t = launch + (blocks / SMs + longest / 2) block_s: heads add to the first term alone."""
+    launch, (blocks, longest) = WHOLE.curves.streaming.launch_s, attention_blocks(4096, 4096, True, 128)
+    once, twice = (attention_forward_s(WHOLE, 1, 4096, heads, 192, 128) for heads in (66, 132))
+    block_s = (twice - once) / (66 * blocks / WHOLE.sms)
+    assert 2 * once - twice - launch == pytest.approx(longest / 2 * block_s)
+
+
 def test_a_window_shortens_attention() -> None:
     full, window = (attention_forward_s(WHOLE, 1, 16384, 64, 64, 64, context_tokens=c) for c in (None, 128))
     assert window < full / 20

@@ -68,11 +68,40 @@ def test_states_of_a_middle_rank_are_bytes_per_parameter() -> None:
     assert row.total_bytes == pytest.approx(whole, rel=1e-12)
 
 
+def test_buffers_hold_both_halves_of_a_pair_both_boundaries_of_a_rank_and_the_rings() -> None:
+    """Results of experts of a forward and a backward; a boundary tensor in and out, of activations and of gradients."""
+    token = 2 * 7168.0  # BF16
+    rings = 10 * (8 * 288 + 2 * 8 * 128) * token
+    assert run()[7].buffers_bytes == pytest.approx(4096 * token * (2 * 7.49 + 2 * 2) + rings)
+    assert run(kind="1f1b", pp=1, gpus=64)[0].buffers_bytes == pytest.approx(4096 * token * 2 * 7.49 + rings)
+
+
+def test_context_parallel_ranks_share_the_states_of_all_but_experts() -> None:
+    row = run(cp=2)[7]
+    count = parameters(V3)
+    others = 8 * (count.moe_layer - 256 * count.expert)
+    assert row.optimizer_bytes == pytest.approx(8 * (others / 128 + 8 * 4 * count.expert / 2))
+
+
 def test_a_token_keeps_about_150_kilobytes_in_an_expert_layer() -> None:
     kept = layer_activation_bytes_per_token(V3, True, 7.49, Recipe())
     by_hand = 2 * 14336 + 2 * (1536 + 512 + 64) + 1.5 * 16384 + 512 + 7.49 * 7392 + 9 * 4096 * 1.03125
     assert kept == pytest.approx(by_hand)
     assert kept == pytest.approx(150e3, rel=0.02)
+
+
+def test_what_a_token_keeps_without_recomputation_counted_by_hand() -> None:
+    """Grouped heads keep queries, keys and values; the norms' outputs and SwiGLU's output are kept where nothing is computed again."""
+    model = load_model(
+        "mixtral-8x7b"
+    )  # 4096 wide, 32 heads and 8 of keys and of values of 128, two experts of 14336
+    attention = 2 * (32 + 2 * 8) * 128 + 2 * 32 * 128 + 4 * 32
+    selective = 2 * 2 * 4096 + attention + 2 * 2 * 14336 * 2 + 1.75 * 4096 * 2
+    kept = [
+        layer_activation_bytes_per_token(model, True, 1.75, Recipe(compute="bf16", recompute=recompute))
+        for recompute in ("selective", "none")
+    ]
+    assert kept == pytest.approx([selective, selective + 2 * 2 * 4096 + 2 * 14336 * 2])
 
 
 def test_activations_of_a_middle_rank_are_17_chunks_of_four_layers() -> None:

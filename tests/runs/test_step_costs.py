@@ -22,10 +22,12 @@ from sim.engine import fluid
 from sim.errors import InfeasibleError
 from sim.runs import training
 from sim.runs.run import run_document
+from sim.runs.step_parts import inside_layers_s
 from sim.scenario.resolve import resolve
 from sim.scenario.settings import read
 from sim.schedule.flows import Flows
 from sim.schedule.owners import owners
+from sim.schedule.reductions import scatter_s
 from sim.workload.skew import Draws, Skew, draw, lognormal
 
 BALANCED = "{routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
@@ -192,6 +194,22 @@ def test_each_kind_of_skew_costs_time(branch: str) -> None:
     assert metrics(skew=some)["step_time_s"] > metrics()["step_time_s"]
 
 
+def test_ranks_of_a_context_are_gpus_of_the_run_and_compute_the_same_tokens() -> None:
+    """Tokens of a step belong to DP ranks; throughput a GPU and GPU-hours count every GPU, and watts the network's too."""
+    text = SCENARIO.format(**(DEFAULTS | {"schedule": "1f1b", "nodes": 4, "layout": "{pp: 2, ep: 8, cp: 2}"}))
+    runs = [
+        _result(text + f"  run: {{tokens: 1 T, network_power: {watts} W, pue: 1.5}}\n")["metrics"]
+        for watts in (0, 200)
+    ]
+    got = runs[0]
+    tokens = 8 * 4096 * 8  # microbatches of a sequence, DP 8
+    assert got["tokens_per_step"] == tokens
+    assert got["tokens_per_s_per_gpu"] == pytest.approx(tokens / got["step_time_s"] / 32)
+    assert got["run_gpu_hours"] == pytest.approx(1e12 / tokens * got["step_time_s"] / 3600 * 32)
+    more_kwh = runs[1]["run_energy_kwh"] - got["run_energy_kwh"]
+    assert more_kwh == pytest.approx(got["run_gpu_hours"] * 0.2 * 1.5, rel=1e-6)
+
+
 def test_other_seeds_draw_other_skew_and_balanced_steps_have_none() -> None:
     assert metrics(skew="{}", seed=1)["step_time_s"] != metrics(skew="{}")["step_time_s"]
     assert metrics(seed=1) == metrics()
@@ -222,6 +240,27 @@ def test_tensor_parallelism_exposes_its_reductions() -> None:
     ]
     assert exposed == sorted(exposed)
     assert exposed[1] > 2 * exposed[0]
+
+
+@pytest.mark.parametrize(("tp", "cp"), [(2, 1), (1, 2), (2, 2)])
+def test_reductions_inside_a_layer_are_rings_over_its_tokens(tp: int, cp: int) -> None:
+    """TP reduces the output of each block over a rank's tokens; CP gathers keys and values, and in the backward also scatters."""
+    layout = f"{{pp: 2, ep: 8, tp: {tp}, cp: {cp}}}"
+    made = training.Step.from_scenario(
+        resolve(documents.loads(SCENARIO.format(**(DEFAULTS | {"layout": layout, "nodes": 4})), "mine.yaml"))
+    )
+    hidden, kv_heads, head_dim, tokens = 4096, 8, 128, 4096
+    reduced = 2 * scatter_s(made.links, 2.0 * tokens / cp * hidden, tp)
+    gathered = scatter_s(made.links, 2.0 * tokens * 2 * kv_heads / tp * head_dim, cp, tp)
+    found = inside_layers_s(made.work, made.model, made.links)
+    assert found == pytest.approx(
+        {
+            "attn(F)": reduced + gathered,
+            "mlp(F)": reduced,
+            "attn(B)": reduced + 2 * gathered,
+            "mlp(B)": reduced,
+        }
+    )
 
 
 def test_more_microbatches_make_the_bubble_a_smaller_share() -> None:

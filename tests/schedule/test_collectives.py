@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,26 @@ def test_two_hop_weights_are_what_the_kernel_achieves_and_the_forwarder_copies()
         (1, 2),
         (1, 3),
     }
+
+
+def test_memory_is_touched_where_records_arrive() -> None:
+    """Dispatch: by every rank that gets a token. Combine: by GPU 0 of node 1, which sums what its neighbour sent, alone."""
+    touches = load_kernel("two_hop").hbm_touches
+    dispatch, combine = (of_class(carried(tiny("two_hop", direction)), "/hbm") for direction in DIRECTIONS)
+    arrived = {"node0/gpu0/hbm": 1, "node1/gpu0/hbm": 2, "node1/gpu1/hbm": 2}
+    assert dispatch == pytest.approx({name: touches.dispatch * n for name, n in arrived.items()})
+    assert combine == pytest.approx({"node1/gpu0/hbm": touches.combine * 2})
+
+
+def test_two_sms_share_a_queue_pair_and_switches_see_headers() -> None:
+    """24 SMs are 12 channels, each a queue pair that ECMP hashes to one uplink; packets of 4,096 bytes have 64 of headers."""
+    cluster = build(H800, 8, Fabric(kind="rail_optimized", routing="ecmp", nodes_per_leaf=4))
+    flows = replace(exchange(cluster, uniform(64), "flat per rank"), comm_sms=24).flows()
+    crosses = cluster.class_idx[flows.resource] == CLASSES.index("leaf_uplink")
+    per_flow = np.bincount(flows.flow_of_entry[crosses], minlength=flows.num_flows)
+    assert set(per_flow.tolist()) == {0, 2 * 12}  # up and down
+    assert flows.wire[crosses] == pytest.approx(1 / 12)
+    assert flows.line[crosses] / flows.wire[crosses] == pytest.approx(4160 / 4096)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

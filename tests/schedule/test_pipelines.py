@@ -137,6 +137,7 @@ def test_dualpipe_ranks_hold_two_stages_and_mirror_each_other() -> None:
     pipeline = plan("dualpipe", 8, 20)
     assert pipeline.stages == tuple((rank, 7 - rank) for rank in range(8))
     assert pipeline.directions == (1, -1)
+    assert plan("interleaved", 4, 8).directions == (1, 1)
     got = replay(pipeline, PAIRS)
     assert got.starts == got.starts[::-1]
     for order, mirrored in zip(pipeline.orders, pipeline.orders[::-1], strict=True):

@@ -33,6 +33,26 @@ def test_a_ring_inside_a_node_sends_all_but_its_own_part() -> None:
     assert scatter_s(LINKS, 8e9, 4) == pytest.approx(8e9 * 3 / 4 / 100e9)
 
 
+def test_each_stage_of_a_hierarchical_reduction_has_its_latency() -> None:
+    slow = replace(LINKS, latency_s=1.0)
+    more = [
+        scatter_s(slow, 8e9, num, stride) - scatter_s(LINKS, 8e9, num, stride)
+        for num, stride in ((4, 1), (4, 8), (32, 1))
+    ]
+    assert more == pytest.approx([1.0, 1.0, 2.0])  # inside a node, between nodes, both
+
+
+def test_context_parallel_ranks_share_what_they_update() -> None:
+    layout = derive(64, num_experts=8, pp=2, ep=8, tp=2, cp=2)
+    assert (layout.dp, layout.expert_dp) == (8, 4)
+    assert HeldParameters(dense=1e9, experts=2e9).shard(layout) == pytest.approx(1e9 / (8 * 2) + 2e9 / 4)
+
+
+def test_a_gpu_of_two_nics_reduces_over_both() -> None:
+    one, two = (Links.peak(load_hardware("h800", {"nic": {"per_gpu": count}})) for count in (1, 2))
+    assert two.nic_bytes_per_s == 2 * one.nic_bytes_per_s == 100e9
+
+
 def test_across_nodes_the_nic_carries_an_eighth_of_it() -> None:
     expected = 8e9 * 7 / 8 / 100e9 + 8e9 / 8 * 3 / 4 / 10e9
     assert scatter_s(LINKS, 8e9, 32) == pytest.approx(expected)
