@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from sim import units
 from sim.errors import DoesNotFitError
-from sim.workload.model import MLA, Model, kv_bytes_per_token, parameters
+from sim.workload.attention import MLA, Attention
+from sim.workload.model import Model, cache_bytes, layer_parameters, parameters
 
 WEIGHT_BYTES = {"fp8": 1.0 + 4.0 / 128**2, "bf16": 2.0}
 """Bytes of a weight, with its share of an FP32 scale for each block of 128 x 128."""
@@ -147,31 +148,30 @@ def footprint(
     """
     count = parameters(model)
     size, extra = WEIGHT_BYTES[precision], model.num_mtp_layers if with_mtp else 0
-    layers, moe = model.num_layers + extra, model.num_moe_layers + extra
-    a, d = model.attention, model.hidden
-    attention = count.attention * size
-    kept = kv_bytes_per_token(model, CACHE_BYTES[kv_dtype]) * layers / model.num_layers
-    if isinstance(a, MLA):
-        up = a.kv_lora_rank * a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
-        attention += up * (_BF16 - size)
-        shares = 1.0
-    else:
-        shares = min(tp, a.num_kv_heads)
+    layers = [*model.layers().items(), (model.layer(model.num_layers), extra)]
+    moe, d = model.num_moe_layers + extra, model.hidden
+    held = [(layer_parameters(model, layer), layer.attention, n) for layer, n in layers]
+    attention = sum(n * (own.attention * size + _kept_in_bf16(a) * (_BF16 - size)) for own, a, n in held)
     join = extra * 2 * d * d * size
     return Footprint(
         routed_experts_bytes=experts_per_rank * count.expert * size * moe,
-        shared_experts_bytes=model.num_shared_experts * count.expert * size * moe,
-        attention_bytes=layers * attention / tp,
-        dense_bytes=model.num_dense_layers * count.dense_ffn * size / tp,
+        shared_experts_bytes=sum(n * own.shared for own, _, n in held) * size,
+        attention_bytes=attention / tp,
+        dense_bytes=sum(n * own.dense_ffn for own, _, n in held) * size / tp,
         ends_bytes=(count.embedding + count.head + moe * count.gate) * _BF16 + join,
         reserve_bytes=reserve_fraction * capacity_bytes,
         graphs_bytes=graphs_bytes,
         buffers_bytes=buffers_bytes,
-        cache_bytes_per_request=kept * context_tokens * tp / shares,
+        cache_bytes_per_request=cache_bytes(model, context_tokens, CACHE_BYTES[kv_dtype], extra=extra, tp=tp),
         buffer_bytes_per_request=2.0 * num_physical_experts * buffered_tokens_per_request * record_bytes,
         capacity_bytes=capacity_bytes,
         gpu=gpu,
     )
+
+
+def _kept_in_bf16(a: Attention | None) -> int:
+    """Weights of absorbed MLA that decode multiplies in BF16: the up-projections of keys and values."""
+    return a.kv_lora_rank * a.num_heads * (a.qk_nope_head_dim + a.v_head_dim) if isinstance(a, MLA) else 0
 
 
 def require_batch(held: Footprint, requests: float, what: str) -> None:

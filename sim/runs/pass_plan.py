@@ -16,7 +16,8 @@ from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.collectives import KINDS
-from sim.workload.model import GQA, Model
+from sim.workload.model import Model
+from sim.workload.shape import firsts
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,13 @@ class PassPlan:
         first = self.group * self.ranks
         return self.scenario.slowness()[first : first + self.ranks]
 
-    def attention_kind(self, layer: int) -> int:
-        """Kind of attention of a layer: 0 with a window or chunk (or where all are alike), 1 over the whole context."""
-        a = self.model.attention
-        return int(isinstance(a, GQA) and a.full_every > 1 and (layer + 1) % a.full_every == 0)
+    @cached_property
+    def _firsts(self) -> tuple[int, ...]:
+        return firsts(self.model)
+
+    def layer_kind(self, layer: int) -> int:
+        """First layer of the model like this one, by which its parts are known."""
+        return self._firsts[min(layer, len(self._firsts) - 1)]
 
     def prefill_batch(self) -> PrefillBatch:
         """A microbatch of prompts."""

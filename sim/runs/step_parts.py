@@ -15,7 +15,7 @@ from sim.schedule import reductions
 from sim.schedule.collectives import Collective, record_bytes
 from sim.schedule.operations import Pipeline
 from sim.schedule.replay import peaks
-from sim.workload.model import GQA, MLA, Model
+from sim.workload.model import Model, kv_bytes_per_token
 from sim.workload.placement import contiguous
 from sim.workload.stages import Stage
 from sim.workload.traffic import DIRECTIONS, Routing, route
@@ -113,7 +113,9 @@ def step_collectives(
             direction=direction,
             gpus=np.arange(work.layout.ep),
             routing=routing,
-            record_bytes=float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k)),
+            record_bytes=float(
+                record_bytes(work.kernel.kind, direction, dtype, model.routed_width, model.top_k)
+            ),
             comm_sms=work.comm_sms,
             **work.options,
         )
@@ -137,12 +139,7 @@ def inside_layers_s(work: Training, model: Model, links: reductions.Links) -> di
     layout = work.layout
     tokens = work.microbatch_tokens / layout.cp
     reduced = reductions.tensor_parallel_s(links, tokens * model.hidden * ACTIVATION_BYTES, layout.tp)
-    a = model.attention
-    shared_heads = (
-        2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
-    )
-    width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
-    kv = work.microbatch_tokens * width * ACTIVATION_BYTES
+    kv = work.microbatch_tokens * kv_bytes_per_token(model, ACTIVATION_BYTES, layout.tp) / model.num_layers
     gathered = reductions.context_parallel_s(links, kv, layout.cp, layout.tp)
     return {
         "attn(F)": reduced + gathered,

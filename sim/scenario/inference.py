@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -213,8 +214,9 @@ def _layout(draft: Draft) -> Layout | None:
         draft.problem(("layout", "ep"), str(ep), f"a divisor of the {num_ranks} ranks: {divisors}")
     elif ep % per_node and per_node % ep:
         draft.problem(("layout", "ep"), str(ep), f"a multiple or a divisor of the {per_node} GPUs of a node")
-    if tp > per_node or ep % tp or draft.model.attention.num_heads % tp:
-        wanted = f"a divisor of EP, of the {draft.model.attention.num_heads} heads, at most {per_node} GPUs of a node"
+    heads = math.gcd(*(a.num_heads for a in draft.model.attentions()))
+    if tp > per_node or ep % tp or heads % tp:
+        wanted = f"a divisor of EP, of the {heads} heads, at most {per_node} GPUs of a node"
         draft.problem(("layout", "tp"), str(tp), wanted)
     elif asked.dp not in (None, num_ranks // tp):
         draft.problem(
