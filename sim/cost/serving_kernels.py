@@ -320,7 +320,7 @@ def ends(p: Processor, model: Model, tokens: float, sampled: float) -> Part:
     )
 
 
-def mtp_join(p: Processor, model: Model, tokens: float) -> Part:
+def mtp_join(p: Processor, model: Model, tokens: float, precision: Dtype) -> Part:
     """Time and work of a multi-token-prediction module up to its layer: an embedding row, two norms and one projection.
 
     Parameters
@@ -328,6 +328,8 @@ def mtp_join(p: Processor, model: Model, tokens: float) -> Part:
     p : Processor
     model : Model
     tokens : float
+    precision : str
+        "fp8" or "bf16".
 
     Returns
     -------
@@ -337,7 +339,7 @@ def mtp_join(p: Processor, model: Model, tokens: float) -> Part:
     d, rows = model.hidden, max(1, round(tokens))
     return work.part(
         work.streaming(p, "norms of the join", rows * d * 3 * BF16, count=2),
-        work.gemm(p, "join", rows, d, 2 * d, "fp8"),
+        work.gemm(p, "join", rows, d, 2 * d, precision),
     )
 
 

@@ -273,7 +273,7 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
         experts_per_rank=physical // work.layout.ep,
         num_physical_experts=physical,
         tp=work.layout.tp,
-        precision=work.spec.precision,
+        precision=work.precision,
         kv_dtype=work.spec.kv_dtype,
         context_tokens=work.context_tokens,
         buffered_tokens_per_request=work.step_tokens / microbatches if slots else 0.0,

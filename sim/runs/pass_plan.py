@@ -100,7 +100,7 @@ class PassPlan:
     @property
     def precision(self) -> Dtype:
         """Format of the GEMMs."""
-        return "fp8" if self.work.spec.precision == "fp8" else "bf16"
+        return self.work.precision
 
     @property
     def sampling(self) -> str:

@@ -160,7 +160,7 @@ def ends(forward: ForwardPass) -> dict[str, Part]:
     launches = {"ends": kernels.ends(p, plan.model, tokens, tokens if plan.decode else plan.requests)}
     for module in range(plan.num_mtp):
         launches[f"speculation {module + 1}"] = {
-            **kernels.mtp_join(p, plan.model, tokens),
+            **kernels.mtp_join(p, plan.model, tokens, plan.precision),
             **kernels.ends(p, plan.model, 0, plan.requests),
         }
     return launches

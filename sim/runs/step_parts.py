@@ -56,9 +56,7 @@ def memory_of(
         partial(peaks, pipeline),
         tokens_per_microbatch=work.microbatch_tokens,
         ranks_per_token=ranks_per_token,
-        recipe=Recipe(
-            compute="fp8" if work.spec.precision == "fp8" else "bf16", recompute=work.spec.recompute
-        ),
+        recipe=Recipe(compute=work.precision, recompute=work.spec.recompute),
         gpus_per_node=gpus_per_node,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sim import documents
 from sim.cluster import topology
@@ -45,7 +45,9 @@ class Draft:
     faults: tuple[topology.LinkFault | topology.GpuFault, ...] = ()
     model: Model | None = None
     layout: dict[str, int] = field(default_factory=dict)
-    derived: dict[str, int] = field(default_factory=dict)  # keys of the workload that follow from others
+    derived: dict[str, int | str] = field(
+        default_factory=dict
+    )  # keys of the workload that follow from others
 
     def problem(self, path: documents.Path_, got: object, wanted: str) -> None:
         """Note a problem at a path of the document."""
@@ -63,6 +65,29 @@ class Draft:
         assert self.hardware is not None
         joined = isinstance(self.fabric, topology.Fabric) and self.fabric.kind == "scale_up"
         return self.num_ranks if joined else self.hardware.gpu.scale_up.domain
+
+
+def precision_of(draft: Draft, asked: Literal["fp8", "bf16"] | None) -> Literal["fp8", "bf16"]:
+    """Choose the format of weights and GEMMs: what is asked for, else FP8 where the GPU has it.
+
+    Parameters
+    ----------
+    draft : Draft
+        Its hardware is known; a format that the GPU lacks is added to its problems.
+    asked : str or None
+
+    Returns
+    -------
+    str
+    """
+    assert draft.hardware is not None
+    has_fp8 = draft.hardware.gpu.dense_flops.fp8 is not None
+    if asked == "fp8" and not has_fp8:
+        wanted = f"bf16, or leave it out: {draft.hardware.title} has no FP8 tensor rate"
+        draft.problem(("workload", "precision"), "'fp8'", wanted)
+    used = asked or ("fp8" if has_fp8 else "bf16")
+    draft.derived = {**draft.derived, "precision": used}
+    return used
 
 
 def catch(problems: list[Problem], make: Callable[[], T]) -> T | None:

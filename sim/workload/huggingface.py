@@ -148,14 +148,12 @@ class _Reader:
             types = list(types.replace("|", ""))
         if isinstance(types, str | list):
             kinds = [_KINDS.get(str(kind), str(kind)) for kind in types]
-            if unknown := sorted(set(kinds) - set(_KINDS.values())):
-                wanted = f"layers of kinds that are known: {', '.join(_KINDS)}"
-                self._problem(self.found["layer_types"][0], ", ".join(map(repr, unknown)), wanted)
+            unknown = sorted(set(kinds) - set(_KINDS.values()))
+            if unknown or len(kinds) != n:
+                got = ", ".join(map(repr, unknown)) or f"{len(kinds)} kinds"
+                wanted = f"{n} layers of kinds that are known: {', '.join(_KINDS)}"
+                self._problem(self.found["layer_types"][0], got, wanted)
                 kinds = ["full"] * n
-            if len(kinds) != n:
-                wanted = f"as many kinds as layers, {n}"
-                self._problem(self.found["layer_types"][0], f"{len(kinds)} kinds", wanted)
-                kinds = (kinds + ["full"] * n)[:n]
             if {"experts", "dense"} & set(kinds):  # every block is a layer of its own
                 return [("none", k) if k in ("experts", "dense") else (k, "none") for k in kinds]
             return list(zip(kinds, blocks, strict=True))
@@ -234,8 +232,7 @@ class _Reader:
         elif kind == "full" and "full_head_dim" in self.found:
             kv = self.number("full_kv_heads", kv)
             dim = v = self.number("full_head_dim", dim)
-        family = str(self.document.get(("model_type",)))
-        gate = self.value("output_gate")
+        gate, family = self.value("output_gate"), str(self.document.get(("model_type",)))
         return GQA(
             num_heads=heads,
             num_kv_heads=kv,
@@ -280,10 +277,8 @@ class _Reader:
         tree |= {"num_layers": n, "hidden": self.number("hidden"), **self._layers(layers)}
         tree |= self._experts([block for _, block in layers])
         tree["vocab"] = self.number("vocab")
-        if mtp := self.number("mtp", 0):
-            tree["num_mtp_layers"] = mtp
-        if self.value("tied"):
-            tree["tied_embeddings"] = True
+        tree |= {"num_mtp_layers": mtp} if (mtp := self.number("mtp", 0)) else {}
+        tree |= {"tied_embeddings": True} if self.value("tied") else {}
         if self.problems:
             raise InputError(dict.fromkeys(self.problems))
         return self._marked(tree)
@@ -292,7 +287,7 @@ class _Reader:
         """Keys that say which layer is which: the short ones where they can, else a pattern."""
         kinds = list(dict.fromkeys(layers))
         mixed = {attention for attention, _ in kinds if attention != "none"}
-        main = "full" if "full" in mixed else next(iter(sorted(mixed)), "full")
+        main = "full" if "full" in mixed else min(mixed, default="full")
         tree: dict[str, Any] = {"attention": _described(self._attention(main))}
         num_dense = sum(block == "dense" for _, block in layers)
         leading = all(
