@@ -57,16 +57,16 @@ def load(path: str | Path) -> Document:
     path = Path(path)
     # JSON has no tab but between its parts, where YAML has none.
     text = files.text(path, _WANTED, most=limits.YAML_BYTES).replace("\t", " ")
-    return _Reader(documents.loads(text, str(path)), path).model()
+    return _Configuration(documents.loads(text, str(path)), path).model()
 
 
-class _Reader:
+class _Configuration:
     """One file while it is read: its keys by meaning, and all problems found in it."""
 
     def __init__(self, document: Document, path: Path) -> None:
         self.document, self.path = document, path
         self.problems: list[Problem] = []
-        self.found: dict[str, tuple[documents.Path_, Any]] = {}
+        self.given: dict[str, tuple[documents.Path_, Any]] = {}
         self.media: list[str] = []
         for at, tree in self._trees(document.tree, ()):
             self._scan(tree, at)
@@ -92,20 +92,20 @@ class _Reader:
                 )
             elif key in meaning:
                 name = meaning[key]
-                if value is None or value == [] or (name in self.found and self._first(name, key)):
+                if value is None or value == [] or (name in self.given and self._first(name, key)):
                     continue
-                self.found[name] = place, value if name in BY_LAYER else _uniform(value)
+                self.given[name] = place, value if name in BY_LAYER else _uniform(value)
             elif key == "attention_other_setting" and isinstance(value, dict):
                 for inner, name in OF_WINDOWS.items():
                     if inner in value:
-                        self.found[name] = (*place, inner), value[inner]
+                        self.given[name] = (*place, inner), value[inner]
             elif key not in (*REFUSED, *_NESTED) and is_unknown(key, value):
                 wanted = "a known key: this one may change the model's shape; set the model in YAML, or leave the key out"
                 self._problem(place, f"the unknown key '{key}'", wanted)
 
     def _first(self, name: str, key: str) -> bool:
         """True where an earlier synonym, or an inner mapping, has given the same."""
-        kept, names = str(self.found[name][0][-1]), (*SYNONYMS[name], *OF_WINDOWS)
+        kept, names = str(self.given[name][0][-1]), (*SYNONYMS[name], *OF_WINDOWS)
         return names.index(kept) <= names.index(key)
 
     def _is_refused(self, key: str, value: Any) -> bool:
@@ -121,8 +121,8 @@ class _Reader:
     # --- values -----------------------------------------------------------------------------------------------
 
     def value(self, name: str) -> Any:
-        """What the file says, or None."""
-        return self.found[name][1] if name in self.found else None
+        """The value that the file gives, or None."""
+        return self.given[name][1] if name in self.given else None
 
     def number(self, name: str, default: int | None = None) -> int:
         """A whole number; a problem where there is none, and no default."""
@@ -130,7 +130,7 @@ class _Reader:
         if value is None and default is not None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10**9:
-            place = self.found[name][0] if name in self.found else ()
+            place = self.given[name][0] if name in self.given else ()
             wanted = "a whole number" if place else f"the key {' or '.join(SYNONYMS[name])}"
             got = repr(value) if place else "nothing"
             if not any(p.got == got and p.wanted == wanted for p in self.problems):
@@ -152,7 +152,7 @@ class _Reader:
             if unknown or len(kinds) != n:
                 got = ", ".join(map(repr, unknown)) or f"{len(kinds)} kinds"
                 wanted = f"{n} layers of kinds that are known: {', '.join(_KINDS)}"
-                self._problem(self.found["layer_types"][0], got, wanted)
+                self._problem(self.given["layer_types"][0], got, wanted)
                 kinds = ["full"] * n
             if {"experts", "dense"} & set(kinds):  # every block is a layer of its own
                 return [("none", k) if k in ("experts", "dense") else (k, "none") for k in kinds]
@@ -229,7 +229,7 @@ class _Reader:
         if kind == "window":
             heads, kv = self.number("window_heads", heads), self.number("window_kv_heads", kv)
             dim, v = self.number("window_head_dim", dim), self.number("window_v_head_dim", v)
-        elif kind == "full" and "full_head_dim" in self.found:
+        elif kind == "full" and "full_head_dim" in self.given:
             kv = self.number("full_kv_heads", kv)
             dim = v = self.number("full_head_dim", dim)
         gate, family = self.value("output_gate"), str(self.document.get(("model_type",)))
@@ -266,13 +266,13 @@ class _Reader:
     def model(self) -> Document:
         """The model document; raises `InputError` with all problems."""
         tree: dict[str, Any] = {"name": _name(self.path, self.document), "source": self._source()}
-        if not {"hidden", "layers", "layer_types"} & set(self.found):
+        if not {"hidden", "layers", "layer_types"} & set(self.given):
             raise InputError(Problem(Mark(str(self.path), 1, 1), "", "no key of a model's shape", _WANTED))
         types = self.value("layer_types")
         n = self.number("layers", len(types) if isinstance(types, str | list) else None)
         if n > shape.MOST_LAYERS:
             most = f"at most {shape.MOST_LAYERS} layers"
-            raise InputError(self.document.problem(self.found["layers"][0], str(n), most))
+            raise InputError(self.document.problem(self.given["layers"][0], str(n), most))
         layers = self._layer_kinds(n)
         tree |= {"num_layers": n, "hidden": self.number("hidden"), **self._layers(layers)}
         tree |= self._experts([block for _, block in layers])
@@ -347,8 +347,8 @@ class _Reader:
             words.append(f"of {names[0]}")
         if self.media:
             words.append(f"(text model alone, without its {' and '.join(self.media)} part)")
-        if said := weights_in_words(self.value("quantization")):
-            words.append(f"; weights published in {said}")
+        if format_ := weights_in_words(self.value("quantization")):
+            words.append(f"; weights published in {format_}")
         return " ".join(words).replace(" ;", ";")
 
     def _marked(self, tree: dict[str, Any]) -> Document:
@@ -360,7 +360,7 @@ class _Reader:
         }  # fmt: skip
         document = Document(tree, str(self.path), folder=self.path.resolve().parent)
         for key in tree:
-            place = self.found.get(meant.get(key, key), ((), None))[0]
+            place = self.given.get(meant.get(key, key), ((), None))[0]
             document.keys[key,] = document.values[key,] = self.document.mark(place)
         document.values[()] = Mark(str(self.path), 1, 1)
         return document

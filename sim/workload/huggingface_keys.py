@@ -106,7 +106,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     ),
     "quantization": ("quantization_config",),
 }
-"""What is meant -> the names under which files give it."""
+"""Meaning -> the names under which files give it."""
 
 BY_LAYER = frozenset(
     {"layer_types", "window_layers", "full_without_rope", "expert_layers", "listed_experts", "listed_dense"}

@@ -337,7 +337,7 @@ def load_model(
     else:
         document = documents.Document(dict(spec), "model")
     if "huggingface" in document.tree:
-        document = _published(document, near)
+        document = _named(document, near)
     model = schemas.check(document, Model)
     wrong = contradictions(model)
     if wrong:
@@ -355,13 +355,37 @@ def shipped_models() -> list[str]:
     return sorted(documents.shipped(FOLDER))
 
 
-def _published(document: documents.Document, near: Path | None) -> documents.Document:
+def published(file: str | Path, *, near: Path | None = None, mark: Mark | None = None) -> documents.Document:
+    """Read a publisher's configuration (`config.json`) as a model document.
+
+    Parameters
+    ----------
+    file : str or Path
+    near : Path, optional
+        Folder that a relative path may start from.
+    mark : Mark, optional
+        Place of the name in a document, for messages.
+
+    Returns
+    -------
+    Document
+        With the keys of a model file.
+
+    Raises
+    ------
+    InputError
+        With every key that is missing, that contradicts another, or that cannot be modelled, and its meaning.
+    """
+    path = documents.find(str(file), FOLDER, "model", near=near, mark=mark, endings=_ENDINGS)
+    return huggingface.load(path)
+
+
+def _named(document: documents.Document, near: Path | None) -> documents.Document:
     """The publisher's configuration that `{huggingface: path}` names."""
     for key in document.tree:
         if key != "huggingface":
             raise InputError(document.problem((key,), f"the key '{key}'", "huggingface alone", key=True))
-    named, mark = document.get(("huggingface",)), document.mark(("huggingface",))
-    if not isinstance(named, str):
-        raise InputError(document.problem(("huggingface",), named, "the path of a config.json"))
-    near = near or document.folder
-    return huggingface.load(documents.find(named, FOLDER, "model", near=near, mark=mark, endings=_ENDINGS))
+    file, mark = document.get(("huggingface",)), document.mark(("huggingface",))
+    if not isinstance(file, str):
+        raise InputError(document.problem(("huggingface",), file, "the path of a config.json"))
+    return published(file, near=near or document.folder, mark=mark)

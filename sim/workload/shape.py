@@ -242,7 +242,7 @@ def spelled(pattern: str) -> str:
 
 
 def pattern_of(letters: str) -> str:
-    """Write letters of layers with what repeats in brackets: at each place the group that covers most.
+    """Write letters of layers with groups in brackets where that is shorter: at each place the group that saves most.
 
     Parameters
     ----------
@@ -255,24 +255,21 @@ def pattern_of(letters: str) -> str:
 
     Examples
     --------
-    >>> pattern_of("dllflllf")
-    'd llf (l)*3 f'
+    >>> pattern_of("dlf" + 12 * "lllf")
+    'dlf (lllf)*12'
     """
-    parts: list[str] = []
-    at = 0
+    text, at = "", 0
     while at < len(letters):
-        best = (1, 1)
+        best = (0, 1, letters[at])  # letters saved, letters written so, their text
         for size in range(1, min(32, (len(letters) - at) // 2) + 1):
-            times = 1
-            while letters.startswith(letters[at : at + size], at + times * size):
+            group, times = letters[at : at + size], 1
+            while letters.startswith(group, at + times * size):
                 times += 1
-            if times > 1 and size * times > best[0] * best[1]:
-                best = (size, times)
-        size, times = best
-        group = letters[at : at + size]
-        parts.append(f"({group})*{times}" if times > 1 else group)
-        at += size * times
-    return " ".join(parts)
+            written = f" ({group})*{times} "
+            best = max(best, (size * times - len(written), size * times, written))
+        text += best[2]
+        at += best[1]
+    return " ".join(text.split())
 
 
 def contradictions(model: Model) -> list[tuple[str, str]]:
