@@ -255,8 +255,8 @@ def pattern_of(letters: str) -> str:
 
     Examples
     --------
-    >>> pattern_of("dlf" + 12 * "lllf")
-    'dlf (lllf)*12'
+    >>> pattern_of("d" + 12 * "lllf")
+    'd (lllf)*12'
     """
     text, at = "", 0
     while at < len(letters):
