@@ -45,7 +45,21 @@ def cli() -> None:
     """
 
 
-for command in (run, sweep, ladder, explain, diff, plot, validate, calibrate, check, show, schema, new, import_):
+for command in (
+    run,
+    sweep,
+    ladder,
+    explain,
+    diff,
+    plot,
+    validate,
+    calibrate,
+    check,
+    show,
+    schema,
+    new,
+    import_,
+):
     cli.add_command(command)
 
 

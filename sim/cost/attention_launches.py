@@ -77,11 +77,10 @@ def projections(a: Attention, hidden: int) -> list[tuple[str, int, int]]:
     kv = ("kv up", a.num_heads * (a.qk_nope_head_dim + a.v_head_dim), a.kv_lora_rank)
     down = ("kv down", a.latent_dim, hidden)
     index = []
-    if a.index:
-        wide = a.index.num_heads * a.index.head_dim
+    if own := a.indexer:
         index = [
-            ("index queries", wide, a.q_lora_rank or hidden),
-            ("index keys", a.index.head_dim + a.index.num_heads, hidden),
+            ("index queries", own.num_heads * own.head_dim, a.q_lora_rank or hidden),
+            ("index keys", own.head_dim + own.num_heads, hidden),
         ]
     if a.q_lora_rank is None:
         return [out, kv, down, ("q", queries, hidden), *index]
@@ -147,9 +146,9 @@ def _core(a: Attention, b: RankBatch, *, backward: bool) -> list[Launch]:
         sequences=-(-b.sequences * s // rows),
         context_tokens=float(min(rows, a.window or rows)),
     )
-    if isinstance(a, GQA) or a.index is None:
+    if isinstance(a, GQA) or a.indexer is None:
         return [core]
-    return [*_index_scores(a.index, b, backward=backward), core]
+    return [*_index_scores(a.indexer, b, backward=backward), core]
 
 
 def _core_kv_heads(a: MLA | GQA) -> int:
@@ -274,9 +273,9 @@ def small_gate(model: Model, b: RankBatch) -> list[Launch]:
     """The gate as small launches, one after the other."""
     if not model.has_gate:
         return []
-    small = memory("gate, small kernels", b.tokens * model.num_experts * FP32, count=SMALL_GATE_KERNELS["F"])
-    logits = gemm(b, "gate", model.num_experts, model.hidden, dtype="bf16")
-    row_bytes = b.tokens * model.num_experts * FP32
+    small = memory("gate, small kernels", b.tokens * model.gate_width * FP32, count=SMALL_GATE_KERNELS["F"])
+    logits = gemm(b, "gate", model.gate_width, model.hidden, dtype="bf16")
+    row_bytes = b.tokens * model.gate_width * FP32
     top = memory("gate, top-k", TOP_K_PASSES * row_bytes, count=2)
     top = replace(top, cached_bytes=(TOP_K_PASSES - 1) * row_bytes)
     return [logits, small, top]
@@ -285,7 +284,7 @@ def small_gate(model: Model, b: RankBatch) -> list[Launch]:
 def _gate_backward(model: Model, b: RankBatch) -> list[Launch]:
     if not model.has_gate:
         return []
-    t, d, e = b.tokens, model.hidden, model.num_experts
+    t, d, e = b.tokens, model.hidden, model.gate_width
     small = memory("gate, small kernels", t * e * FP32, count=SMALL_GATE_KERNELS["B"])
     gradient = replace(weight(b, "gate weight", e, d), dtype="bf16")
     return [

@@ -322,7 +322,7 @@ def _attention_bytes_per_token(a: Attention, recipe: Recipe) -> float:
     kept += 2.0 * ((a.q_lora_rank or 0) + a.latent_dim)
     if recipe.recompute == "none":
         kept += 2.0 * a.num_heads * (2 * a.qk_head_dim + a.v_head_dim)
-    index = 2.0 * (a.index.num_heads + 1) * a.index.head_dim if a.index else 0.0
+    index = 2.0 * (a.indexer.num_heads + 1) * a.indexer.head_dim if a.indexer else 0.0
     return kept + index + 4.0 * a.num_heads
 
 

@@ -51,8 +51,8 @@ def fused_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
     """Gate logits in BF16, then scores, groups and top-k of a token in one kernel."""
     if not model.has_gate:
         return ()
-    logits = work.gemm(p, "gate", tokens, model.num_experts, model.hidden, "bf16")
-    return logits, work.streaming(p, "top-k", tokens * model.num_experts * 2 * FP32)
+    logits = work.gemm(p, "gate", tokens, model.gate_width, model.hidden, "bf16")
+    return logits, work.streaming(p, "top-k", tokens * model.gate_width * 2 * FP32)
 
 
 # --- decode -----------------------------------------------------------------------------------------------
@@ -120,13 +120,14 @@ def _index(p: Processor, a: MLA, b: DecodeBatch, d: int) -> tuple[Work, ...]:
 
     It is not cut by TP: each rank chooses the same tokens for its own heads.
     """
-    if a.index is None:
+    own = a.indexer
+    if own is None:
         return ()
-    t, requests, wide = b.group_tokens, b.requests * b.tp, a.index.num_heads * a.index.head_dim
+    t, requests = b.group_tokens, b.requests * b.tp
     return (
-        work.gemm(p, "index queries", t, wide, a.q_lora_rank or d, b.precision),
-        work.gemm(p, "index keys", t, a.index.head_dim + a.index.num_heads, d, b.precision),
-        work.index_scores(p, "index scores", requests, b.context_tokens, a.index, queries=b.queries),
+        work.gemm(p, "index queries", t, own.num_heads * own.head_dim, a.q_lora_rank or d, b.precision),
+        work.gemm(p, "index keys", t, own.head_dim + own.num_heads, d, b.precision),
+        work.index_scores(p, "index scores", requests, b.context_tokens, own, queries=b.queries),
         work.streaming(p, "index top-k", 2 * FP32 * requests * b.queries * b.context_tokens),
     )
 

@@ -61,6 +61,8 @@ class Index(Description):
     head_dim: Positive
     top_k: Positive
     """Tokens that a query attends to at most."""
+    shared: bool = False
+    """The choice of an earlier layer is taken: this one has no indexer of its own."""
 
     @property
     def key_bytes(self) -> float:
@@ -97,6 +99,11 @@ class MLA(Description):
         return self.kv_lora_rank + self.qk_rope_head_dim
 
     @property
+    def indexer(self) -> Index | None:
+        """Indexer that the layer runs itself."""
+        return self.index if self.index and not self.index.shared else None
+
+    @property
     def core_dims(self) -> tuple[int, int]:
         """Widths of a query and of a value in a core over many queries."""
         if self.index:
@@ -115,7 +122,7 @@ class MLA(Description):
 
     def cache_bytes(self, element_bytes: float) -> float:
         """Bytes kept of a token: the latent, the rotary key, and the indexer's key."""
-        return self.latent_dim * element_bytes + (self.index.key_bytes if self.index else 0.0)
+        return self.latent_dim * element_bytes + (self.indexer.key_bytes if self.indexer else 0.0)
 
     @property
     def num_cached_heads(self) -> int:
@@ -144,10 +151,9 @@ class MLA(Description):
         count += hidden * self.latent_dim
         count += self.kv_lora_rank * self.num_heads * (self.qk_nope_head_dim + self.v_head_dim)
         count += self.output_width * hidden + (self.q_lora_rank or 0) + self.kv_lora_rank
-        if self.index:
-            queries = (self.q_lora_rank or hidden) * self.index.num_heads * self.index.head_dim
-            keys = (hidden + 2) * self.index.head_dim
-            count += queries + keys + hidden * self.index.num_heads
+        if index := self.indexer:
+            queries = (self.q_lora_rank or hidden) * index.num_heads * index.head_dim
+            count += queries + (hidden + 2) * index.head_dim + hidden * index.num_heads
         return count
 
     def core_flops(self, sequence_tokens: float, causal: bool) -> float:
@@ -155,9 +161,9 @@ class MLA(Description):
         qk, v = self.core_dims
         attended = mean_context_tokens(sequence_tokens, causal, self.window, None)
         flops = 2.0 * self.num_heads * (qk + v) * attended
-        if self.index:
+        if index := self.indexer:
             seen = mean_context_tokens(sequence_tokens, causal, None, None)
-            flops += 2.0 * self.index.num_heads * self.index.head_dim * seen
+            flops += 2.0 * index.num_heads * index.head_dim * seen
         return flops
 
 
@@ -310,10 +316,13 @@ class GatedDelta(Recurrent):
 
     kind: Literal["gated_delta"] = "gated_delta"
     num_key_heads: Positive
+    """Heads of queries and keys, which value heads share."""
     num_heads: Positive
     """Value heads."""
     key_head_dim: Positive
+    """Elements of a query or key head."""
     value_head_dim: Positive
+    """Elements of a value head."""
 
     @property
     def state(self) -> State:

@@ -21,8 +21,11 @@ from sim.workload.huggingface_keys import (
     BY_LAYER,
     OF_WINDOWS,
     REFUSED,
+    SHORTCUT,
     SYNONYMS,
     is_unknown,
+    name_of,
+    one_number,
     weights_in_words,
 )
 
@@ -94,7 +97,7 @@ class _Configuration:
                 name = meaning[key]
                 if value is None or value == [] or (name in self.given and self._first(name, key)):
                     continue
-                self.given[name] = place, value if name in BY_LAYER else _uniform(value)
+                self.given[name] = place, value if name in BY_LAYER else one_number(value)
             elif key == "attention_other_setting" and isinstance(value, dict):
                 for inner, name in OF_WINDOWS.items():
                     if inner in value:
@@ -105,14 +108,12 @@ class _Configuration:
 
     def _first(self, name: str, key: str) -> bool:
         """True where an earlier synonym, or an inner mapping, has given the same."""
-        kept, names = str(self.given[name][0][-1]), (*SYNONYMS[name], *OF_WINDOWS)
-        return names.index(kept) <= names.index(key)
+        names = (*SYNONYMS[name], *OF_WINDOWS)
+        return names.index(str(self.given[name][0][-1])) <= names.index(key)
 
     def _is_refused(self, key: str, value: Any) -> bool:
         if key == "attn_type_list":
             return not (isinstance(value, list) and all(kind == 1 for kind in value))
-        if key == "indexer_types":
-            return not (isinstance(value, list) and all(kind == "full" for kind in value))
         return bool(value)
 
     def _problem(self, place: documents.Path_, got: str, wanted: str) -> None:
@@ -142,8 +143,7 @@ class _Configuration:
 
     def _layer_kinds(self, n: int) -> list[tuple[str, str]]:
         """Attention and feed-forward block of each layer, by name."""
-        blocks = self._blocks(n)
-        types = self.value("layer_types")
+        blocks, types = self._blocks(n), self.value("layer_types")
         if isinstance(types, str):
             types = list(types.replace("|", ""))
         if isinstance(types, str | list):
@@ -156,8 +156,12 @@ class _Configuration:
                 kinds = ["full"] * n
             if {"experts", "dense"} & set(kinds):  # every block is a layer of its own
                 return [("none", k) if k in ("experts", "dense") else (k, "none") for k in kinds]
-            return list(zip(kinds, blocks, strict=True))
-        return list(zip(self._attentions(n), blocks, strict=True))
+        else:
+            kinds = self._attentions(n)
+        shared = self.value("index_types")
+        if isinstance(shared, list) and len(shared) == n:  # an earlier layer's choice, in MLA
+            kinds = ["reuse" if word == "shared" else kind for kind, word in zip(kinds, shared, strict=True)]
+        return list(zip(kinds, blocks, strict=True))
 
     def _attentions(self, n: int) -> list[str]:
         """Attention of each layer where no key lists them."""
@@ -221,8 +225,8 @@ class _Configuration:
                 conv_kernel=self.number("mamba_conv", 4),
             )
         heads = self.number("heads")
-        if self.value("kv_lora_rank") and kind == "full":
-            return self._latent_attention(heads)
+        if self.value("kv_lora_rank") and kind in ("full", "reuse"):
+            return self._latent_attention(heads, kind == "reuse")
         hidden = self.number("hidden")
         kv, dim = self.number("kv_heads", heads), self.number("head_dim", max(1, hidden // max(1, heads)))
         v = self.number("v_head_dim", dim)
@@ -243,13 +247,14 @@ class _Configuration:
             output_gate=bool(gate) if gate is not None else family.startswith("qwen3_next"),
         )
 
-    def _latent_attention(self, heads: int) -> MLA:
+    def _latent_attention(self, heads: int, shared: bool) -> MLA:
         index = None
         if self.value("index_top_k"):
             index = Index(
                 num_heads=self.number("index_heads"),
                 head_dim=self.number("index_dim"),
                 top_k=self.number("index_top_k"),
+                shared=shared,
             )
         return MLA(
             num_heads=heads,
@@ -265,23 +270,27 @@ class _Configuration:
 
     def model(self) -> Document:
         """The model document; raises `InputError` with all problems."""
-        tree: dict[str, Any] = {"name": _name(self.path, self.document), "source": self._source()}
+        tree: dict[str, Any] = {"name": name_of(self.path), "source": self._source()}
+        start = Mark(str(self.path), 1, 1)
         if not {"hidden", "layers", "layer_types"} & set(self.given):
-            raise InputError(Problem(Mark(str(self.path), 1, 1), "", "no key of a model's shape", _WANTED))
+            raise InputError(Problem(start, "", "no key of a model's shape", _WANTED))
         types = self.value("layer_types")
         n = self.number("layers", len(types) if isinstance(types, str | list) else None)
         if n > shape.MOST_LAYERS:
             most = f"at most {shape.MOST_LAYERS} layers"
             raise InputError(self.document.problem(self.given["layers"][0], str(n), most))
         layers = self._layer_kinds(n)
+        if zero := self.number("zero_experts", 0):
+            n, layers = 2 * n, [("full", block) for _ in layers for block in ("experts", "dense")]
+            tree["source"] += f"; {SHORTCUT}"
         tree |= {"num_layers": n, "hidden": self.number("hidden"), **self._layers(layers)}
-        tree |= self._experts([block for _, block in layers])
+        tree |= self._experts([block for _, block in layers], zero)
         tree["vocab"] = self.number("vocab")
         tree |= {"num_mtp_layers": mtp} if (mtp := self.number("mtp", 0)) else {}
         tree |= {"tied_embeddings": True} if self.value("tied") else {}
         if self.problems:
             raise InputError(dict.fromkeys(self.problems))
-        return self._marked(tree)
+        return self._marked(tree, start)
 
     def _layers(self, layers: list[tuple[str, str]]) -> dict[str, Any]:
         """Keys that say which layer is which: the short ones where they can, else a pattern."""
@@ -310,12 +319,15 @@ class _Configuration:
         ]
         return {**tree, "pattern": shape.pattern_of("".join(letters[kind] for kind in layers))}
 
-    def _experts(self, blocks: list[str]) -> dict[str, Any]:
+    def _experts(self, blocks: list[str], zero: int) -> dict[str, Any]:
         hidden_width = self.number("width", 0)
         tree: dict[str, Any] = {}
         if not self.value("experts"):
             return {"num_experts": 1, "top_k": 1, "expert_hidden": self.number("width")}
         tree["num_experts"], tree["top_k"] = self.number("experts"), self.number("top_k")
+        if zero:
+            real = tree["num_experts"] / max(1, tree["num_experts"] + zero)
+            tree |= {"num_zero_experts": zero, "top_k": max(1, round(tree["top_k"] * real))}
         groups, kept = self.number("groups", 1), self.number("top_groups", 1)
         if groups > 1 and kept > 0:
             tree |= {"num_groups": groups, "top_groups": kept}
@@ -326,8 +338,8 @@ class _Configuration:
         shared, shared_width = self.number("shared", 0), self.number("shared_width", 0)
         if shared_width and shared_width == shared * width:
             shared_width = 0
-        if shared_width:
-            tree["shared_hidden"] = shared_width
+        if shared_width or zero:
+            tree["shared_hidden"] = shared_width or hidden_width
         elif shared:
             tree["num_shared_experts"] = shared
         elif str(self.document.get(("model_type",))) == "llama4":
@@ -351,32 +363,18 @@ class _Configuration:
             words.append(f"; weights published in {format_}")
         return " ".join(words).replace(" ;", ";")
 
-    def _marked(self, tree: dict[str, Any]) -> Document:
+    def _marked(self, tree: dict[str, Any], start: Mark) -> Document:
         """The tree with a place in the file for each key: that of what it was read from, where one key says it."""
         meant = {
             "num_layers": "layers", "hidden": "hidden", "vocab": "vocab", "num_experts": "experts", "top_k": "top_k",
             "num_groups": "groups", "top_groups": "top_groups", "attention": "heads", "num_mtp_layers": "mtp",
             "num_dense_layers": "first_dense", "pattern": "layer_types",
         }  # fmt: skip
-        document = Document(tree, str(self.path), folder=self.path.resolve().parent)
+        document = Document(tree, str(self.path), {}, {(): start}, self.path.resolve().parent)
         for key in tree:
             place = self.given.get(meant.get(key, key), ((), None))[0]
             document.keys[key,] = document.values[key,] = self.document.mark(place)
-        document.values[()] = Mark(str(self.path), 1, 1)
         return document
-
-
-def _uniform(value: Any) -> Any:
-    """The one number of a list that has it for every layer, as some families write."""
-    numbers = isinstance(value, list) and value and all(type(each) is int for each in value)
-    return value[0] if numbers and len(set(value)) == 1 else value
-
-
-def _name(path: Path, document: Document) -> str:
-    """A name for the model: the file's, or the folder's where the file is called as all are."""
-    stem = path.stem if path.stem != "config" else path.resolve().parent.name
-    stem = stem.removesuffix("_config").rpartition("--")[2]
-    return "".join(char if char.isalnum() or char in "._-" else "-" for char in stem).lower() or "model"
 
 
 def _described(a: Attention) -> dict[str, Any]:
@@ -385,7 +383,7 @@ def _described(a: Attention) -> dict[str, Any]:
         field.name: getattr(a, field.name) for field in fields(a) if getattr(a, field.name) != field.default
     }
     if isinstance(a, MLA) and a.index:
-        kept["index"] = asdict(a.index)
+        kept["index"] = {key: value for key, value in asdict(a.index).items() if value is not False}
     return {"kind": a.kind, **kept}
 
 

@@ -8,6 +8,7 @@ too where the name speaks of a shape, so that nothing that changes a model is dr
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -57,6 +58,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "mamba_conv": ("conv_kernel", "mamba_d_conv"),
     # feed-forward blocks
     "experts": ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"),
+    "zero_experts": ("zero_expert_num",),
     "top_k": (
         "num_experts_per_tok",
         "num_experts_per_token",
@@ -109,7 +111,15 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 """Meaning -> the names under which files give it."""
 
 BY_LAYER = frozenset(
-    {"layer_types", "window_layers", "full_without_rope", "expert_layers", "listed_experts", "listed_dense"}
+    {
+        "layer_types",
+        "index_types",
+        "window_layers",
+        "full_without_rope",
+        "expert_layers",
+        "listed_experts",
+        "listed_dense",
+    }
 )
 """Meanings whose lists have an entry for each layer, or name layers; any other list has one number for all."""
 
@@ -120,6 +130,12 @@ OF_WINDOWS = {
 }
 """Keys inside `attention_other_setting`, which holds the shape of layers with a window, and their meaning."""
 
+SHORTCUT = (
+    "its two blocks a layer stand as two layers, without the shortcut past the first; top_k are the real experts of a token on "
+    "average"
+)
+"""Note on a model with zero-computation experts (LongCat-Flash)."""
+
 REFUSED: dict[str, str] = {
     "compress_ratios": "attention over compressed tokens (CSA, HCA), by layer",
     "o_lora_rank": "a low-rank output projection",
@@ -128,7 +144,6 @@ REFUSED: dict[str, str] = {
     "num_hash_layers": "layers that route tokens by a hash",
     "sparse_attention_config": "block-sparse attention",
     "linear_attn_config": "Kimi delta attention (KDA), a linear attention with a gate for each channel",
-    "zero_expert_num": "zero-computation experts: a token goes to a varying number of real ones",
     "share_q_dim": "multi-matrix factorization attention (MFA), queries through a shared low rank",
     "enable_moe_block": "experts and a dense block side by side in one layer",
     "attention_k_eq_v": "values that are the keys",
@@ -146,7 +161,6 @@ REFUSED: dict[str, str] = {
     "num_loops": "layers that run several times",
     "parallel_attn_mlp_res": "a dense block beside the experts of one layer",
     "use_cla": "layers that share the keys and values of another (CLA)",
-    "indexer_types": "layers that share the choice of another layer's indexer",
 }
 """Key -> what it means, for what no description can hold; null, false, 0 and empty lists are nothing to refuse."""
 
@@ -167,7 +181,7 @@ _HARMLESS = re.compile(
     |(moe_router.*|moe_aux.*|moe_token_.*|moe_gate.*|moe_use_.*|moe_group_.*|moe_loss.*|moe_renorm.*|router.*|routed_.*factor)
     |(head_dim_qk|index_skip.*|indexer_rope.*|unk.*|cls.*|name|n_group_.*|norm.*|.*_init|.*_std|.*_jitter.*|multi_modal.*)
     |(clip_qkv|use_cache|unsloth.*|cpt.*|_attn.*|attn_impl.*|add_.*|tf_.*|remove_.*|suppress_tokens|begin_suppress.*)
-    |(cla_share_factor|num_media_.*|org_vocab_size|vit_.*|moe_normalize.*|max_attn_.*|eod.*|sep.*|pad.*|.*_multiplier.*)
+    |(cla_share_factor|mla_scale.*|zero_expert_type|num_media_.*|org_vocab_size|vit_.*|moe_normalize.*|max_attn_.*|eod.*|sep.*|pad.*|.*_multiplier.*)
     |(exponential_decay.*|forced_.*|decoder_start.*|diversity.*|sep_.*|tie_encoder_decoder|cross_attention_hidden_size)
     """,
     re.VERBOSE,
@@ -195,6 +209,22 @@ def is_unknown(key: str, value: object) -> bool:
     if not value or isinstance(value, str | bool | float) or _HARMLESS.fullmatch(key):
         return False
     return bool(_SHAPE.search(key))
+
+
+def one_number(value: Any) -> Any:
+    """Reduce a list that has the same whole number for every layer, as some families write, to the number.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    object
+        Anything else as it is.
+    """
+    numbers = isinstance(value, list) and value and all(type(each) is int for each in value)
+    return value[0] if numbers and len(set(value)) == 1 else value
 
 
 def weights_in_words(quantization: Any) -> str:
@@ -229,3 +259,24 @@ def weights_in_words(quantization: Any) -> str:
         return f"{weights.get('num_bits')}-bit {weights.get('type')}{size}"
     bits = quantization.get("bits")
     return f"{method}, {bits} bits" if bits else method
+
+
+def name_of(path: Path) -> str:
+    """Make a model's name of a file's: of the folder's, where the file is called as all are.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> name_of(Path("Qwen--Qwen3-30B-A3B_config.json")), name_of(Path("/models/Mixtral 8x7B/config.json"))
+    ('qwen3-30b-a3b', 'mixtral-8x7b')
+    """
+    stem = path.stem if path.stem != "config" else path.resolve().parent.name
+    stem = stem.removesuffix("_config").rpartition("--")[2]
+    return "".join(char if char.isalnum() or char in "._-" else "-" for char in stem).lower() or "model"

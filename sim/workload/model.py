@@ -113,7 +113,7 @@ def layer_parameters(model: Model, layer: Layer) -> LayerParameters:
     if layer.mlp == "dense":
         return LayerParameters(attention, norms, dense_ffn=ffn * model.dense_hidden)
     expert = expert_parameters(model)
-    gate = d * model.num_experts if model.has_gate else 0
+    gate = d * model.gate_width if model.has_gate else 0
     return LayerParameters(
         attention,
         norms,

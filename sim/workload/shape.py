@@ -30,6 +30,7 @@ class LayerKind(Description):
     attention: Annotated[Attention, Field(discriminator="kind")] | Literal["own", "none"] = "own"
     """own: the model's `attention`. none: the layer has a feed-forward block only."""
     mlp: Literal["experts", "dense", "none"] = "experts"
+    """Feed-forward block; none: the layer has attention only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,14 @@ class Model(Description):
     attention: Annotated[Attention, Field(discriminator="kind")]
     num_experts: Annotated[Positive, Field(le=2**17)]
     """Routed experts of a layer."""
+    num_zero_experts: Natural = 0
+    """Experts that give back their input (zero computation): the gate scores them, nothing is sent to them."""
     num_shared_experts: Natural = 0
     """Experts that every token goes through."""
     shared_hidden: Natural = 0
     """Inner width of all shared experts together, where it is no multiple of `expert_hidden`."""
     top_k: Positive
-    """Routed experts of a token."""
+    """Routed experts of a token, beside zero experts the mean number of real ones."""
     num_groups: Positive = 1
     """Groups, equal runs of experts, that a group-limited gate cuts the experts into."""
     top_groups: Positive = 1
@@ -108,9 +111,14 @@ class Model(Description):
         return 2 if self.gated_mlp else 1
 
     @property
+    def gate_width(self) -> int:
+        """Experts that the gate scores."""
+        return self.num_experts + self.num_zero_experts
+
+    @property
     def has_gate(self) -> bool:
         """False where there is one expert only, and nothing to choose."""
-        return self.num_experts > 1
+        return self.gate_width > 1
 
     def routed_alone(self) -> Model:
         """Return the model as its routed experts see it: no shared experts, and no projections around latent ones."""

@@ -185,6 +185,33 @@ def test_sparse_attention_is_read(tmp_path: Path) -> None:
     assert model.attention.window == 2048
 
 
+def test_layers_may_take_the_choice_of_an_earlier_indexer(tmp_path: Path) -> None:
+    index = {"index_topk": 2048, "index_n_heads": 32, "index_head_dim": 128}
+    own = read(tmp_path, MLA_CONFIG, **index)
+    some = read(tmp_path, MLA_CONFIG, **index, indexer_types=["full", "shared", "shared"] * 20 + ["full"])
+    each = (parameters(own).total - parameters(load_model("kimi-k2")).total) / 61
+    assert parameters(own).total - parameters(some).total == 40 * each
+    assert kv_bytes_per_token(own) - kv_bytes_per_token(some) == 40 * 132
+    assert same(read(tmp_path, MLA_CONFIG, **index, indexer_types=["full"] * 61), own)
+
+
+def test_zero_computation_experts_are_scored_and_nothing_else(tmp_path: Path) -> None:
+    """LongCat-Flash, arXiv 2509.01322: 560 B parameters, 27 B active on average of 512 real and 256 zero experts, top-12."""
+    longcat = {
+        "model_type": "longcat_flash", "num_layers": 28, "hidden_size": 6144, "ffn_hidden_size": 12288, "vocab_size": 131072,
+        "num_attention_heads": 64, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+        "v_head_dim": 128, "expert_ffn_hidden_size": 2048, "n_routed_experts": 512, "zero_expert_num": 256, "moe_topk": 12,
+        "zero_expert_type": "identity",
+    }  # fmt: skip
+    model = read(tmp_path, longcat)
+    assert parameters(model).total == pytest.approx(560e9, rel=0.005)
+    assert parameters(model).matmul == pytest.approx(27e9, rel=0.01)
+    assert (model.top_k, model.num_moe_layers, model.num_layers) == (8, 28, 56)
+    plain = dataclasses.replace(model, num_zero_experts=0)
+    assert parameters(model).total - parameters(plain).total == 28 * 256 * 6144
+    assert "real experts of a token on average" in model.source
+
+
 def test_the_text_model_of_several_media_is_read_and_said(tmp_path: Path) -> None:
     nested = {"model_type": "all", "text_config": QWEN, "vision_config": {"hidden_size": 9, "depth": 3}}
     model = read(tmp_path, nested)
@@ -211,7 +238,7 @@ def test_the_format_of_published_weights_is_said(tmp_path: Path, block: dict[str
 
 @pytest.mark.parametrize("key", REFUSED)
 def test_what_cannot_be_modelled_is_refused_by_name_and_meaning(tmp_path: Path, key: str) -> None:
-    value: Any = {"attn_type_list": [0, 1] * 24, "indexer_types": ["shared"] * 48}.get(key, 4)
+    value: Any = {"attn_type_list": [0, 1] * 24}.get(key, 4)
     with pytest.raises(InputError) as caught:
         read(tmp_path, **{key: value})
     (problem,) = [str(p) for p in caught.value.problems if f"'{key}'" in str(p)]
