@@ -249,7 +249,7 @@ def import_(file: str, out: Path | None) -> None:
 
     if out is not None and out.exists():
         raise InputError(Problem(Mark(str(out)), "", "a file that is already there", "a new name"))
-    document = models.published(file)
+    document = models.model_document(file)
     model = models.load_model(document)
     count, kept = models.parameters(model), models.kv_bytes_per_token(model)
     found = f"{shown(count.total, 'count')} parameters, {shown(count.active, 'count')} active, "

@@ -136,11 +136,12 @@ def put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> No
 
 def unfold_model(document: Document) -> None:
     """Put the content of its file in the place of a model's name; leaves a document without one as it is."""
-    named = document.get(("model",))
+    named, at = document.get(("model",)), document.mark(("model",))
     if isinstance(named, str):
-        at = document.mark(("model",))
-        file = documents.find(named, models.FOLDER, "model", near=document.folder, mark=at)
-        document.put(("model",), documents.load(file).tree, at)
+        file = models.model_document(named, near=document.folder, mark=at)
+        document.put(("model",), file.tree, at)
+    elif isinstance(named, dict) and "huggingface" in named:
+        document.put(("model",), models.published(document.branch(("model",))).tree, at)
 
 
 def kinds(document: Document, overrides: Iterable[Mapping[documents.Path_, Any]] = ()) -> set[str]:

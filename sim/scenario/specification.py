@@ -52,7 +52,8 @@ class ScenarioSpec(Branch):
     fidelity: Literal["flow", "closed_form"] = "flow"
     cluster: ClusterSpec
     model: str | dict[str, Any] | None = None
-    """A model of `scenarios/models/`, a path, or the model itself."""
+    """A model of `scenarios/models/`, the path of a model file or of a publisher's config.json, or the model itself; a
+    configuration also as {huggingface: path}."""
     layout: LayoutSpec = LayoutSpec()
     workload: WorkloadSpec
     expect: dict[str, ExpectSpec] = Field(default_factory=dict, json_schema_extra=METRIC_NAMES)

@@ -352,7 +352,9 @@ class Mamba2(Recurrent):
     kind: Literal["mamba2"] = "mamba2"
     num_heads: Positive
     head_dim: Positive
+    """Elements of a head: columns of its matrix."""
     state_dim: Positive
+    """Rows of a head's matrix."""
     num_groups: Positive = 1
     """Groups of heads that share the state's input and output."""
 

@@ -148,6 +148,7 @@ class _Configuration:
             types = list(types.replace("|", ""))
         if isinstance(types, str | list):
             kinds = [_KINDS.get(str(kind), str(kind)) for kind in types]
+            kinds = kinds[:n] if len(kinds) == n + self.number("mtp", 0) else kinds  # some list MTP's too
             unknown = sorted(set(kinds) - set(_KINDS.values()))
             if unknown or len(kinds) != n:
                 got = ", ".join(map(repr, unknown)) or f"{len(kinds)} kinds"

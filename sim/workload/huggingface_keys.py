@@ -91,7 +91,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     ),
     "first_dense": ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"),
     "last_expert": ("moe_layer_end_index",),
-    "expert_layers": ("moe_layer_freq", "moe_layer_interval", "mlp_layer_types"),
+    "expert_layers": ("moe_layer_freq", "moe_layer_interval", "moe_every_n_layer", "mlp_layer_types"),
     "listed_experts": ("moe_layers", "moe_layers_enum"),
     "every": ("decoder_sparse_step", "interleave_moe_layer_step", "expert_layer_period"),
     "offset": ("expert_layer_offset",),
@@ -154,6 +154,8 @@ REFUSED: dict[str, str] = {
     "block_configs": "blocks of different widths (neural architecture search)",
     "mamba_d_state": "Mamba layers of Jamba's and Bamba's form",
     "mamba_expand": "Mamba layers of Jamba's and Bamba's form",
+    "attn_layer_offset": "attention in some layers among Mamba layers (Jamba)",
+    "mamba_dt_rank": "Mamba layers of Jamba's and Bamba's form",
     "attn_layer_period": "attention in some layers among Mamba layers (Jamba)",
     "is_encoder_decoder": "an encoder and a decoder",
     "lru_width": "recurrent layers (RG-LRU)",
@@ -187,8 +189,8 @@ _HARMLESS = re.compile(
     re.VERBOSE,
 )
 _SHAPE = re.compile(
-    r"layer|expert|moe|head|dim|size|rank|window|att|sparse|index|mamba|ssm|conv|linear|mtp|ffn|mlp|width|latent|"
-    r"compress|group|block|share|^n_|^num_|_num_|hyper|loop|pattern|stride"
+    r"^(num|n)_|_(num|n)_|(^|_)(layers?|experts?|heads?|head_dim|hidden_size|intermediate_size|ffn|mlp|rank|state|ssm|mamba|linear|"
+    r"conv|sparse|compress|compression|latent|hyper|residual_streams)(_|$)"
 )
 
 

@@ -330,14 +330,13 @@ def load_model(
         With every problem of the file, keys that contradict one another included.
     """
     if isinstance(spec, str | Path):
-        path = documents.find(str(spec), FOLDER, "model", near=near, mark=mark, endings=_ENDINGS)
-        document = huggingface.load(path) if path.suffix == ".json" else documents.load(path)
+        document = model_document(spec, near=near, mark=mark)
     elif isinstance(spec, documents.Document):
         document = spec
     else:
         document = documents.Document(dict(spec), "model")
     if "huggingface" in document.tree:
-        document = _named(document, near)
+        document = published(document, near)
     model = schemas.check(document, Model)
     wrong = contradictions(model)
     if wrong:
@@ -355,12 +354,15 @@ def shipped_models() -> list[str]:
     return sorted(documents.shipped(FOLDER))
 
 
-def published(file: str | Path, *, near: Path | None = None, mark: Mark | None = None) -> documents.Document:
-    """Read a publisher's configuration (`config.json`) as a model document.
+def model_document(
+    file: str | Path, *, near: Path | None = None, mark: Mark | None = None
+) -> documents.Document:
+    """Read the file of a model, unchecked; a publisher's configuration (`config.json`) as a model file would say it.
 
     Parameters
     ----------
     file : str or Path
+        A path, or the name of a shipped model.
     near : Path, optional
         Folder that a relative path may start from.
     mark : Mark, optional
@@ -374,18 +376,37 @@ def published(file: str | Path, *, near: Path | None = None, mark: Mark | None =
     Raises
     ------
     InputError
-        With every key that is missing, that contradicts another, or that cannot be modelled, and its meaning.
+        For no such file, and with every key of a configuration that is missing, that contradicts another, or that cannot be
+        modelled, and its meaning.
     """
     path = documents.find(str(file), FOLDER, "model", near=near, mark=mark, endings=_ENDINGS)
-    return huggingface.load(path)
+    return huggingface.load(path) if path.suffix == ".json" else documents.load(path)
 
 
-def _named(document: documents.Document, near: Path | None) -> documents.Document:
-    """The publisher's configuration that `{huggingface: path}` names."""
+def published(document: documents.Document, near: Path | None = None) -> documents.Document:
+    """Read the publisher's configuration that a document `{huggingface: path}` names.
+
+    Parameters
+    ----------
+    document : Document
+    near : Path, optional
+        Folder that a relative path may start from; the document's own by default.
+
+    Returns
+    -------
+    Document
+        With the keys of a model file.
+
+    Raises
+    ------
+    InputError
+        For further keys, no path, and as of `model_document`.
+    """
     for key in document.tree:
         if key != "huggingface":
             raise InputError(document.problem((key,), f"the key '{key}'", "huggingface alone", key=True))
     file, mark = document.get(("huggingface",)), document.mark(("huggingface",))
     if not isinstance(file, str):
         raise InputError(document.problem(("huggingface",), file, "the path of a config.json"))
-    return published(file, near=near or document.folder, mark=mark)
+    path = documents.find(file, FOLDER, "model", near=near or document.folder, mark=mark, endings=_ENDINGS)
+    return huggingface.load(path)

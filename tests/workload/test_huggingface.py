@@ -320,6 +320,8 @@ def test_a_scenario_names_a_configuration_in_two_ways(tmp_path: Path) -> None:
     for model in ("config.json", "{huggingface: config.json}"):
         (tmp_path / "s.yaml").write_text(text.replace("MODEL", model))
         found.append(sim.run(tmp_path / "s.yaml")["metrics"])
+        changed = sim.run(tmp_path / "s.yaml", {"model.top_k": 1})["metrics"]
+        assert changed["dispatch"]["ranks_per_token"] == 1
     assert found[0] == found[1]
     (tmp_path / "s.yaml").write_text(text.replace("MODEL", "{huggingface: config.json, hidden: 3}"))
     with pytest.raises(InputError, match="huggingface alone"):
