@@ -246,10 +246,11 @@ def import_(file: str, out: Path | None) -> None:
     from sim.show.files import folder
     from sim.units import show as shown
     from sim.workload import model as models
+    from sim.workload.model_files import model_document
 
     if out is not None and out.exists():
         raise InputError(Problem(Mark(str(out)), "", "a file that is already there", "a new name"))
-    document = models.model_document(file)
+    document = model_document(file)
     model = models.load_model(document)
     count, kept = models.parameters(model), models.kv_bytes_per_token(model)
     found = f"{shown(count.total, 'count')} parameters, {shown(count.active, 'count')} active, "

@@ -10,7 +10,7 @@ from sim import documents, limits, metrics
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem, nearest
 from sim.scenario import specification
-from sim.workload import model as models
+from sim.workload import model_files
 
 
 def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> Document:
@@ -138,10 +138,10 @@ def unfold_model(document: Document) -> None:
     """Put the content of its file in the place of a model's name; leaves a document without one as it is."""
     named, at = document.get(("model",)), document.mark(("model",))
     if isinstance(named, str):
-        file = models.model_document(named, near=document.folder, mark=at)
+        file = model_files.model_document(named, near=document.folder, mark=at)
         document.put(("model",), file.tree, at)
     elif isinstance(named, dict) and "huggingface" in named:
-        document.put(("model",), models.published(document.branch(("model",))).tree, at)
+        document.put(("model",), model_files.published(document.branch(("model",))).tree, at)
 
 
 def kinds(document: Document, overrides: Iterable[Mapping[documents.Path_, Any]] = ()) -> set[str]:
