@@ -77,6 +77,7 @@ def find(
     near: Path | None = None,
     mark: Mark | None = None,
     aliases: Mapping[str, str] | None = None,
+    endings: tuple[str, ...] = (".yaml", ".yml"),
 ) -> Path:
     """Find the file that a person means.
 
@@ -94,6 +95,8 @@ def find(
         Place of the name in a document, for messages.
     aliases : mapping of str to str, optional
         Further names of shipped files.
+    endings : tuple of str
+        Endings by which a path without a folder is known.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def find(
     aliases = aliases or {}
     folders = [folder] if isinstance(folder, str) else list(folder)
     bases = [Path(), *([near] if near else [])]
-    looks_like_path = spec.endswith((".yaml", ".yml")) or "/" in spec
+    looks_like_path = spec.endswith(endings) or "/" in spec
     if looks_like_path:
         for base in [*bases, data_folder(folders[0].partition("/")[0]).parent]:
             if os.path.isfile(base / spec):  # False for names that no file can have

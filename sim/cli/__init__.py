@@ -14,7 +14,7 @@ from sim import __version__
 from sim.cli import streams
 from sim.cli.asking import diff, explain
 from sim.cli.exploring import ladder, sweep
-from sim.cli.looking import check, new, plot, schema, show
+from sim.cli.looking import check, import_, new, plot, schema, show
 from sim.cli.running import calibrate, run, validate
 from sim.errors import EXIT_BAD_INPUT, EXIT_MISSED, InputError, MoesimError, nearest, shown
 
@@ -45,7 +45,21 @@ def cli() -> None:
     """
 
 
-for command in (run, sweep, ladder, explain, diff, plot, validate, calibrate, check, show, schema, new):
+for command in (
+    run,
+    sweep,
+    ladder,
+    explain,
+    diff,
+    plot,
+    validate,
+    calibrate,
+    check,
+    show,
+    schema,
+    new,
+    import_,
+):
     cli.add_command(command)
 
 

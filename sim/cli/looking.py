@@ -97,7 +97,12 @@ def _check(file: str) -> str:
     """Check one file by what it holds; returns its kind."""
     from sim import documents
 
-    path = documents.find(file, _RUNNABLE, "YAML")
+    path = documents.find(file, _RUNNABLE, "YAML", endings=(".yaml", ".yml", ".json"))
+    if path.suffix == ".json":
+        from sim.workload.model import load_model
+
+        load_model(path)
+        return "model"
     document = documents.load(path)
     tree = document.tree
     if "axes" in tree or "objectives" in tree:
@@ -227,3 +232,33 @@ def new(name: str, template: str) -> None:
     command = commands.get(source.parent.name)
     use = f"{command} {target}" if command else f"name it in a scenario, '{target}'"
     click.echo(f"{target}: edit it, then: {use}", err=True)
+
+
+@click.command("import", short_help="Write a publisher's config.json as a model file.")
+@click.argument("file")
+@click.option("--out", type=click.Path(path_type=Path), help="YAML file to write [standard output].")
+def import_(file: str, out: Path | None) -> None:
+    """Read a model's config.json (keys as in Hugging Face transformers) and write it as a model file.
+
+    What cannot be modelled is refused by its name and meaning.
+    """
+    from sim import documents
+    from sim.show.files import folder
+    from sim.units import show as shown
+    from sim.workload import model as models
+    from sim.workload.model_files import model_document
+
+    if out is not None and out.exists():
+        raise InputError(Problem(Mark(str(out)), "", "a file that is already there", "a new name"))
+    document = model_document(file)
+    model = models.load_model(document)
+    count, kept = models.parameters(model), models.kv_bytes_per_token(model)
+    found = f"{shown(count.total, 'count')} parameters, {shown(count.active, 'count')} active, "
+    found += f"{shown(kept, 'bytes')} of KV cache a token in BF16"
+    name = {} if out is None else {"name": out.stem}
+    text = f"# {found}.\n{documents.dumps({**document.tree, **name})}"
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    folder.write(out.parent, {out.name: text})
+    click.echo(f"{out}: {found}; name it in a scenario, 'model: {out}'", err=True)

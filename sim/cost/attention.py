@@ -323,6 +323,29 @@ def gqa_bytes(
     return stream, 2.0 * (requests * queries) * heads * 2 * head_dim
 
 
+def index_decode_s(p: Processor, scores: float, head_dim: int, stream_bytes: float) -> float:
+    """Time of the scores of an indexer: keys of the whole context are read once, for small heads without values.
+
+    Parameters
+    ----------
+    p : Processor
+    scores : float [count]
+        Heads x queries x tokens of context.
+    head_dim : int [elements]
+    stream_bytes : float [bytes]
+        Keys that are read.
+
+    Returns
+    -------
+    float [s]
+
+    Notes
+    -----
+    As `mla_decode_s` with 2 head_dim FLOP a score, at the BF16 rate; that an FP8 kernel is no faster is assumed.
+    """
+    return _decode_s(p, scores, 2.0 * head_dim, stream_bytes, 0.0)
+
+
 def _decode_s(
     p: Processor, scores: float, flop_per_score: float, stream_bytes: float, ends_bytes: float
 ) -> float:

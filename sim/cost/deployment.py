@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from sim import units
 from sim.errors import DoesNotFitError
+from sim.workload.attention import GQA, MLA, Attention
 from sim.workload.layout import Layout
-from sim.workload.model import MLA, Model, kv_bytes_per_token, parameters
+from sim.workload.model import Model, cache_bytes, layer_parameters, parameters
 from sim.workload.stages import Stage
 
 WEIGHT_BYTES = {"fp8": 1.0 + 4.0 / 128**2, "bf16": 2.0}
@@ -156,38 +157,45 @@ def footprint(
     """
     count = parameters(model)
     size, extra = WEIGHT_BYTES[precision], stage.num_mtp if with_mtp else 0
-    layers, moe = len(stage.layers) + extra, stage.num_moe + extra
-    a, d, tp = model.attention, model.hidden, layout.tp
-    kept = kv_bytes_per_token(model, CACHE_BYTES[kv_dtype]) * layers / model.num_layers
-    if isinstance(a, MLA):
-        whole = (
-            a.q_lora_rank + a.kv_lora_rank + a.qk_rope_head_dim
-        ) * d  # projected down for all heads at once
-        up = a.kv_lora_rank * a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
-        attention = whole * size + ((count.attention - whole) * size + up * (_BF16 - size)) / tp
-        shares = 1
-    else:
-        shares = min(tp, a.num_kv_heads)
-        kv = 2 * a.num_kv_heads * a.head_dim * d
-        attention = (count.attention - kv) * size / tp + kv * size / shares
+    held = [
+        (layer_parameters(model, layer), layer.attention, n) for layer, n in stage.kinds(model, extra).items()
+    ]
+    moe, d, tp = stage.num_moe + extra, model.hidden, layout.tp
     table = stage.embedding or (stage.head and (model.tied_embeddings or extra > 0))
     ends = (count.embedding if table else 0) + (count.head if stage.head else 0)
     reserve = reserve_fraction * capacity_bytes
+    cache = cache_bytes(model, context_tokens, CACHE_BYTES[kv_dtype], layers=stage.kinds(model, extra), tp=tp)
     return Footprint(
         routed_experts_bytes=experts_per_rank * count.expert * size * moe / layout.etp,
-        shared_experts_bytes=model.num_shared_experts * count.expert * size * moe / tp,
-        attention_bytes=layers * attention,
-        dense_bytes=stage.num_dense * count.dense_ffn * size / tp,
+        shared_experts_bytes=sum(n * own.shared for own, _, n in held) * size / tp,
+        attention_bytes=sum(n * _attention_bytes(own.attention, a, d, size, tp) for own, a, n in held),
+        dense_bytes=sum(n * own.dense_ffn for own, _, n in held) * size / tp,
         gates_bytes=moe * count.gate * _BF16,
         ends_bytes=ends * _BF16 / tp + extra * 2 * d * d * size,
         reserve_bytes=max(0.0, reserve - graphs_bytes),
         graphs_bytes=graphs_bytes,
         buffers_bytes=buffers_bytes,
-        cache_bytes_per_request=kept * context_tokens * tp / shares * layout.pp,
+        cache_bytes_per_request=cache * layout.pp,
         buffer_bytes_per_request=2.0 * num_physical_experts * buffered_tokens_per_request * record_bytes,
         capacity_bytes=capacity_bytes,
         gpu=gpu,
     )
+
+
+def _attention_bytes(count: float, a: Attention | None, hidden: int, size: float, tp: int) -> float:
+    """Weights of a layer's attention on one rank of a TP group: what has no heads, or too few, is held by several."""
+    if isinstance(a, MLA):  # projected down for all heads at once
+        whole: float = ((a.q_lora_rank or 0) + a.kv_lora_rank + a.qk_rope_head_dim) * hidden
+        return whole * size + ((count - whole) * size + _kept_in_bf16(a) * (_BF16 - size)) / tp
+    if isinstance(a, GQA):
+        kv = a.num_kv_heads * (a.head_dim + a.value_dim) * hidden
+        return (count - kv) * size / tp + kv * size / min(tp, a.num_kv_heads)
+    return count * size / tp
+
+
+def _kept_in_bf16(a: Attention | None) -> int:
+    """Weights of absorbed MLA that decode multiplies in BF16: the up-projections of keys and values."""
+    return a.kv_lora_rank * a.num_heads * (a.qk_nope_head_dim + a.v_head_dim) if isinstance(a, MLA) else 0
 
 
 def require_batch(held: Footprint, requests: float, what: str) -> None:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sim.cost.launches import BF16, FP32, Launch, RankBatch, cast, gemm, memory, norm, transposed_cast, weight
-from sim.cost.layers import Phase, input_gradient
+from sim.cost.launches import (
+    BF16,
+    FP32,
+    Launch,
+    Phase,
+    RankBatch,
+    cast,
+    gemm,
+    input_gradient,
+    memory,
+    norm,
+    transposed_cast,
+    weight,
+)
 from sim.workload.model import Model
 
 

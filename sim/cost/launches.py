@@ -27,6 +27,7 @@ BF16, FP32 = 2.0, 4.0
 FP8 = 1.0 + 4.0 / 128
 """An element and its share of an FP32 scale [bytes]."""
 
+Phase = Literal["F", "B", "W"]
 Kind = Literal["gemm", "grouped_gemm", "weight_gemm", "attention_forward", "attention_backward", "memory"]
 
 
@@ -199,3 +200,13 @@ def weight(b: RankBatch, name: str, n: int, k: int, rows: tuple[int, ...] | None
     return Launch(
         name, "weight_gemm", dtype=b.precision, rows=tokens, n=n, k=k, flops=2.0 * sum(tokens) * n * k
     )
+
+
+def input_gradient(b: RankBatch, name: str, outputs: int, inputs: int) -> list[Launch]:
+    """dX = dY W: cast dY by rows, transpose W, multiply, and cast dY by columns for the weight gradient."""
+    return [
+        *cast(b, outputs),
+        *transposed_weight(b, outputs * inputs),
+        gemm(b, f"{name} input gradient", inputs, outputs),
+        *transposed_cast(b, outputs),
+    ]

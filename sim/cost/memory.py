@@ -11,14 +11,17 @@ overflow can name its causes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from sim import units
 from sim.errors import DoesNotFitError, InputError, Problem, nearest
+from sim.workload.attention import CHUNK_TOKENS, MLA, Attention, Recurrent
 from sim.workload.layout import Layout
-from sim.workload.model import MLA, Model
+from sim.workload.model import Model
+from sim.workload.shape import Layer
 from sim.workload.stages import Stage, held_parameters
 
 RECOMPUTE = ("none", "selective", "full")
@@ -189,7 +192,7 @@ def uniform_ranks_per_token(model: Model, ep: int) -> float:
 
 
 def fits(rows: Sequence[RankMemory], capacity_bytes: float) -> bool:
-    """Compare the memory of every rank with that of a GPU.
+    """Tell whether the memory of every rank fits.
 
     Parameters
     ----------
@@ -199,7 +202,6 @@ def fits(rows: Sequence[RankMemory], capacity_bytes: float) -> bool:
     Returns
     -------
     bool
-        True where every rank fits.
     """
     return all(row.total_bytes <= capacity_bytes for row in rows)
 
@@ -262,22 +264,25 @@ def stage_activation_bytes(
     The head keeps the logits in BF16, which become their own gradient in place, and its input. A layer computed again in full is
     held once more while that happens; `buffer_bytes` counts it.
     """
-    moe = layer_activation_bytes_per_token(model, True, ranks_per_token, recipe)
-    dense = layer_activation_bytes_per_token(model, False, ranks_per_token, recipe)
+    layers = Counter(model.layer(layer_idx) for layer_idx in stage.layers)
+    layers[model.layer(model.num_layers)] += stage.num_mtp
     head = 2.0 * model.vocab + 2.0 * model.hidden
-    per_token = stage.num_expert_layers * moe + stage.num_dense * dense + stage.num_head_passes * head
+    per_token = stage.num_head_passes * head
+    for layer, n in layers.items():
+        per_token += n * layer_activation_bytes_per_token(model, layer, ranks_per_token, recipe)
     return tokens * per_token
 
 
 def layer_activation_bytes_per_token(
-    model: Model, has_experts: bool, ranks_per_token: float, recipe: Recipe
+    model: Model, layer: Layer, ranks_per_token: float, recipe: Recipe
 ) -> float:
     """Activations that one token keeps in one layer.
 
     Parameters
     ----------
     model : Model
-    has_experts : bool
+    layer : Layer
+        One of `model.layers`.
     ranks_per_token : float
         Rows that a rank receives per token it has.
     recipe : Recipe
@@ -288,45 +293,43 @@ def layer_activation_bytes_per_token(
 
     Notes
     -----
-    Kept: the input of attention and of the feed-forward block (BF16), the inputs of attention's backward, the rows received for
+    Kept: the inputs of attention and of the feed-forward block (BF16), those of attention's backward, the rows received for
     experts, and the input of SwiGLU (two widths) of each expert a token takes.
     """
     d = model.hidden
     if recipe.recompute == "full":
         return 2.0 * d
-    # One scale of 4 bytes for every 128 elements.
-    element = 1.0 + 4 / 128 if recipe.compute == "fp8" else 2.0
-    width = (
-        (model.top_k + model.num_shared_experts) * model.expert_hidden if has_experts else model.dense_hidden
-    )
-    kept = 2 * 2.0 * d + _attention_bytes_per_token(model, recipe) + 2 * width * element
-    if has_experts:
-        kept += ranks_per_token * d * element
+    element = 1.0 + 4 / 128 if recipe.compute == "fp8" else 2.0  # a scale of 4 bytes for every 128
+    kept = _attention_bytes_per_token(layer.attention, recipe) if layer.attention else 0.0
+    blocks = (layer.attention is not None) + (layer.mlp != "none")
+    width = model.dense_hidden if layer.mlp == "dense" else 0
+    if layer.mlp == "experts":
+        width = model.top_k * model.expert_hidden + model.shared_width
+        kept += ranks_per_token * model.routed_width * element
+    kept += 2.0 * d * blocks + model.up_matrices * width * element
     if recipe.recompute == "none":
-        kept += 2 * 2.0 * d + width * element  # both norms' outputs, SwiGLU's output
+        kept += 2.0 * d * blocks + width * element  # the norms' outputs, SwiGLU's output
     return kept
 
 
-def _attention_bytes_per_token(model: Model, recipe: Recipe) -> float:
-    """Inputs and output of the attention core, and its log-sum-exp (FP32 a head) [bytes]."""
-    a = model.attention
+def _attention_bytes_per_token(a: Attention, recipe: Recipe) -> float:
+    """Inputs and output of the core, and its log-sum-exp (FP32 a head) [bytes]."""
     out_element = recipe.attention_output_bits / 8 if recipe.compute == "fp8" else 2.0
-    if isinstance(a, MLA):
-        kept = 2.0 * (a.q_lora_rank + a.kv_lora_rank + a.qk_rope_head_dim)
-        if recipe.recompute == "none":
-            kept += 2.0 * a.num_heads * (2 * a.qk_head_dim + a.v_head_dim)
-        out = a.num_heads * a.v_head_dim
-    else:
-        kept = 2.0 * (a.num_heads + 2 * a.num_kv_heads) * a.head_dim
-        out = a.num_heads * a.head_dim
-    return kept + out * out_element + 4.0 * a.num_heads
+    kept = a.output_width * out_element
+    if isinstance(a, Recurrent):
+        return kept + 2.0 * a.input_width + a.state.elements * 2.0 / CHUNK_TOKENS  # states between chunks
+    if not isinstance(a, MLA):
+        return kept + 2.0 * a.input_width + 4.0 * a.num_heads
+    kept += 2.0 * ((a.q_lora_rank or 0) + a.latent_dim)
+    if recipe.recompute == "none":
+        kept += 2.0 * a.num_heads * (2 * a.qk_head_dim + a.v_head_dim)
+    index = 2.0 * (a.indexer.num_heads + 1) * a.indexer.head_dim if a.indexer else 0.0
+    return kept + index + 4.0 * a.num_heads
 
 
 # --- buffers ------------------------------------------------------------------------------------------------
 
-# Rows that one ring of the two-hop kernel holds, per GPU of the node and per node, and rings each way:
-# assumed for every group size after the default configurations of DeepEP (20 SMs, two a channel; 288 and 128
-# rows). A tenth of a GB apart at most, where 80 GB are at stake.
+# Rows that one ring of the two-hop kernel holds, per GPU of the node and per node, and rings each way, see `buffer_bytes`.
 _GPU_RING_ROWS = 288
 _NODE_RING_ROWS = 128
 _RING_CHANNELS = 10
@@ -367,8 +370,8 @@ def buffer_bytes(
     ----------
     Rings: default configurations of DeepEP (20 SMs, two a channel; 288 and 128 rows), assumed for every group size.
     """
-    record = 2.0 * model.hidden
-    total = 4 * tokens * record if layout.pp > 1 else 0.0
+    record = 2.0 * model.routed_width
+    total = 4 * tokens * 2.0 * model.hidden if layout.pp > 1 else 0.0
     if layout.ep > 1:
         total += 2 * ranks_per_token * tokens * record
         num_nodes = math.ceil(layout.ep / gpus_per_node)
@@ -378,9 +381,7 @@ def buffer_bytes(
     if recipe.recompute == "full":
         whole = Recipe(compute=recipe.compute, recompute="none")
         total += tokens * max(
-            layer_activation_bytes_per_token(model, has_experts, ranks_per_token, whole)
-            for has_experts in (True, False)
-            if has_experts or model.num_dense_layers
+            layer_activation_bytes_per_token(model, layer, ranks_per_token, whole) for layer in model.layers()
         )
     return total
 

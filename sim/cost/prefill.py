@@ -8,15 +8,17 @@ backward pass alone needs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sim.cost import layers, work
 from sim.cost.attention import attention_forward_s
+from sim.cost.attention_launches import attention
 from sim.cost.compute import Dtype, Processor, streaming_s
 from sim.cost.launches import BF16, FP8, Launch, RankBatch
 from sim.cost.serving_kernels import fused_gate
 from sim.cost.work import Part, Work
-from sim.workload.model import MLA, Model, mean_context_tokens
+from sim.workload.attention import GQA, MLA, Attention, Recurrent, mean_context_tokens
+from sim.workload.model import Model
 
 _FOR_BACKWARD = ("keep output", "transpose weight", "cast", "transpose scales")
 """Launches of a training forward that only the backward pass needs; casts are needed in attention, where they feed GEMMs."""
@@ -50,7 +52,7 @@ def prefill_attention(
     model : Model
     b : PrefillBatch
     layer_idx : int
-        Place of the layer in the model: it decides whether its attention has a window.
+        Place of the layer in the model, which decides its attention.
     gated : bool
         A gate follows: the layer has experts.
 
@@ -66,13 +68,13 @@ def prefill_attention(
     whole group, so times are those of its own tokens.
     """
     batch = RankBatch(b.sequences, b.new_tokens, precision=b.precision)
-    ops = layers.attention(model, batch, "F", layer_idx=layer_idx, gated=gated and not b.fused_gate)
+    ops = attention(model, batch, "F", layer_idx=layer_idx, gated=gated and not b.fused_gate)
+    a = model.layer(layer_idx).attention
     kernels = [
         work.launch_work(p, op) for op in ops if op.kind != "attention_forward" and op.name != "keep output"
     ]
-    kernels.append(_core(p, next(op for op in ops if op.kind == "attention_forward"), b))
-    a = model.attention
-    if b.cached_tokens and isinstance(a, MLA):
+    kernels += [_core(p, a, op, b) for op in ops if a and op.kind == "attention_forward"]
+    if b.cached_tokens and isinstance(a, MLA) and a.index is None:
         width = a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
         rows = b.sequences * b.cached_tokens
         kernels.append(work.gemm(p, "kv up, cached", rows, width, a.kv_lora_rank, b.precision))
@@ -80,31 +82,39 @@ def prefill_attention(
     return work.part(*kernels, *fused)
 
 
-def _core(p: Processor, op: Launch, b: PrefillBatch) -> Work:
-    def window(tokens: int) -> int | None:
-        return min(round(op.context_tokens), tokens) if op.context_tokens < b.new_tokens else None
+def _core(p: Processor, a: Attention, op: Launch, b: PrefillBatch) -> Work:
+    """The core, or the indexer's scores, of the new tokens of each prompt; chunks are prompts of their own."""
+    is_core = op.name == "attention forward"
+    window = a.window if is_core and not isinstance(a, Recurrent) else None
+    chunk = a.chunk if is_core and isinstance(a, GQA) else None
+    sequences, new, cached = b.sequences, b.new_tokens, b.cached_tokens
+    if chunk is not None and cached + new > chunk:
+        sequences, new = sequences * -(-new // chunk), min(new, chunk)
+        cached = min(cached, (chunk - new) // 2)  # on average of where in its chunk the first one starts
 
     def scores(tokens: int) -> float:
         """Query-key pairs of one sequence."""
-        return tokens * mean_context_tokens(tokens, True, window(tokens), None)
+        return tokens * mean_context_tokens(tokens, True, window, None)
 
-    context = b.cached_tokens + b.new_tokens
-    new = scores(context) - (scores(b.cached_tokens) if b.cached_tokens else 0.0)
-    moved = work.attention_bytes(b.tokens, b.sequences * context, op.heads, op.kv_heads, op.k, op.n)
+    context = cached + new
+    pairs = scores(context) - (scores(cached) if cached else 0.0)
+    # A window ends at its query; the tokens that an indexer chooses lie anywhere.
+    kept = min(context, new + window) if window is not None and isinstance(a, GQA) else context
+    moved = work.attention_bytes(sequences * new, sequences * kept, op.heads, op.kv_heads, op.k, op.n)
     computed_s = attention_forward_s(
         p,
-        b.sequences,
-        b.new_tokens,
+        sequences,
+        new,
         op.heads,
         op.k,
         op.n,
-        context_tokens=window(context),
-        before_tokens=b.cached_tokens,
+        context_tokens=window if window is not None and window < context else None,
+        before_tokens=cached,
     )
     return Work(
-        "attention core",
+        "attention core" if is_core else op.name,
         "bf16",
-        2.0 * b.sequences * op.heads * (op.k + op.n) * new,
+        2.0 * sequences * op.heads * (op.k + op.n) * pairs,
         moved,
         max(
             computed_s, streaming_s(p, moved)
@@ -113,7 +123,7 @@ def _core(p: Processor, op: Launch, b: PrefillBatch) -> Work:
 
 
 def prefill_shared(p: Processor, model: Model, b: PrefillBatch) -> Part:
-    """Time and work of the shared experts in prefill, on this GPU's own tokens.
+    """Time and work in prefill, on this GPU's own tokens, of the shared experts and the projections around latent ones.
 
     Parameters
     ----------
@@ -126,9 +136,15 @@ def prefill_shared(p: Processor, model: Model, b: PrefillBatch) -> Part:
     Part
         Launches by name.
     """
-    if not model.num_shared_experts:
-        return {}
-    return _ffn_prefill(p, b, model.hidden, model.expert_hidden * model.num_shared_experts)
+    shared = _ffn_prefill(p, model, b, model.shared_width) if model.shared_width else {}
+    if model.expert_latent is None:
+        return shared
+    d, latent = model.hidden, model.expert_latent
+    around = (
+        work.gemm(p, "to latent", b.tokens, latent, d, b.precision),
+        work.gemm(p, "from latent", b.tokens, d, latent, b.precision),
+    )
+    return work.part(*shared.values(), *around)
 
 
 def prefill_dense(p: Processor, model: Model, b: PrefillBatch) -> Part:
@@ -145,7 +161,7 @@ def prefill_dense(p: Processor, model: Model, b: PrefillBatch) -> Part:
     Part
         Launches by name.
     """
-    return _ffn_prefill(p, b, model.hidden, model.dense_hidden)
+    return _ffn_prefill(p, model, b, model.dense_hidden)
 
 
 def prefill_experts(
@@ -175,19 +191,15 @@ def prefill_experts(
         received_tokens=received_tokens,
         precision=b.precision,
     )
-    ops = layers.moe_mlp(_without_shared(model), batch, "F")
+    ops = layers.moe_mlp(model.routed_alone(), batch, "F")
     return work.part(*(work.launch_work(p, op) for op in ops if op.name not in _FOR_BACKWARD))
 
 
-def _without_shared(model: Model) -> Model:
-    """The model without shared experts: what its routed experts take alone."""
-    return replace(model, num_shared_experts=0)
-
-
-def _ffn_prefill(p: Processor, b: PrefillBatch, d: int, f: int) -> Part:
+def _ffn_prefill(p: Processor, model: Model, b: PrefillBatch, f: int) -> Part:
     t, record = b.tokens, FP8 if b.precision == "fp8" else BF16
+    d, up = model.hidden, model.up_matrices
     return work.part(
-        work.gemm(p, "up", t, 2 * f, d, b.precision),
-        work.streaming(p, "swiglu", t * f * (2 * BF16 + record)),
+        work.gemm(p, "up", t, up * f, d, b.precision),
+        work.streaming(p, "swiglu", t * f * (up * BF16 + record)),
         work.gemm(p, "down", t, d, f, b.precision),
     )

@@ -15,11 +15,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sim.cost import layers, work
+from sim.cost import work
+from sim.cost.attention_launches import small_gate
 from sim.cost.compute import Dtype, Processor
 from sim.cost.launches import BF16, FP8, FP32, RankBatch
 from sim.cost.work import Part, Work
-from sim.workload.model import GQA, Model
+from sim.workload.attention import GQA, MLA, Attention, Recurrent
+from sim.workload.model import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +53,16 @@ class DecodeBatch:
 
 def fused_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
     """Gate logits in BF16, then scores, groups and top-k of a token in one kernel."""
-    if not model.num_experts:
+    if not model.has_gate:
         return ()
-    logits = work.gemm(p, "gate", tokens, model.num_experts, model.hidden, "bf16")
-    return logits, work.streaming(p, "top-k", tokens * model.num_experts * 2 * FP32)
+    logits = work.gemm(p, "gate", tokens, model.gate_width, model.hidden, "bf16")
+    return logits, work.streaming(p, "top-k", tokens * model.gate_width * 2 * FP32)
 
 
 # --- decode -----------------------------------------------------------------------------------------------
 
 
-def decode_attention_0(p: Processor, model: Model, b: DecodeBatch) -> Part:
+def decode_attention_0(p: Processor, model: Model, b: DecodeBatch, layer_idx: int = 0) -> Part:
     """Time and work in decode from the residual stream to the queries: the part that can run before the core.
 
     Parameters
@@ -68,30 +70,70 @@ def decode_attention_0(p: Processor, model: Model, b: DecodeBatch) -> Part:
     p : Processor
     model : Model
     b : DecodeBatch
+    layer_idx : int
+        Place of the layer in the model, which decides its attention.
 
     Returns
     -------
     Part
-        Launches by name.
+        Launches by name; none where the layer has no attention.
     """
-    a, d, t = model.attention, model.hidden, b.group_tokens
+    a, d, t = model.layer(layer_idx).attention, model.hidden, b.group_tokens
+    if a is None:
+        return {}
     record = FP8 if b.precision == "fp8" else BF16
     joined = work.streaming(p, "add, norm and cast", t * d * (3 * BF16 + record))
     if isinstance(a, GQA):
-        width = (a.num_heads // b.tp + 2 * max(1, a.num_kv_heads // b.tp)) * a.head_dim
+        kv = a.num_kv_heads * (a.head_dim + a.value_dim)  # repeated where TP has more ranks
+        width = (a.input_width - kv) // b.tp + kv // min(b.tp, a.num_kv_heads)
         return work.part(
             joined,
             work.gemm(p, "qkv", t, width, d, b.precision),
             work.streaming(p, "rotary and cache", 2 * t * width * BF16),
         )
-    heads, latent = a.num_heads // b.tp, a.kv_lora_rank + a.qk_rope_head_dim
+    if isinstance(a, Recurrent):
+        return work.part(
+            joined,
+            work.gemm(p, "in", t, a.input_width // b.tp, d, b.precision),
+            work.streaming(p, "convolution", 2 * t * a.conv_width / b.tp * BF16),
+        )
+    heads, latent, queries = a.num_heads // b.tp, a.latent_dim, a.num_heads // b.tp * a.qk_head_dim
+    project: tuple[Work, ...]
+    if a.q_lora_rank is None:
+        project = (
+            work.gemm(p, "q and kv down", t, queries + latent, d, b.precision),
+            work.streaming(p, "norm of the latent", t * latent * 2 * BF16),
+        )
+    else:
+        low = a.q_lora_rank
+        project = (
+            work.gemm(p, "q and kv down", t, low + latent, d, b.precision),
+            work.streaming(p, "norms and cast of latents", t * (low + latent) * (BF16 + record)),
+            work.gemm(p, "q up", t, queries, low, b.precision),
+        )
     return work.part(
         joined,
-        work.gemm(p, "q and kv down", t, a.q_lora_rank + latent, d, b.precision),
-        work.streaming(p, "norms and cast of latents", t * (a.q_lora_rank + latent) * (BF16 + record)),
-        work.gemm(p, "q up", t, heads * a.qk_head_dim, a.q_lora_rank, b.precision),
+        *project,
         work.grouped_gemm(p, "absorb keys", (t,) * heads, a.kv_lora_rank, a.qk_nope_head_dim, "bf16"),
         work.streaming(p, "rotary and cache", 2 * t * (heads * a.qk_rope_head_dim + latent) * BF16),
+        *_index(p, a, b, d),
+    )
+
+
+def _index(p: Processor, a: MLA, b: DecodeBatch, d: int) -> tuple[Work, ...]:
+    """Indexer of sparse attention: its projections, the scores of all of the context, and the best of them.
+
+    It is not cut by TP: each rank chooses the same tokens for its own heads.
+    """
+    own = a.indexer
+    if own is None:
+        return ()
+    t, requests = b.group_tokens, b.requests * b.tp
+    return (
+        work.gemm(p, "index queries", t, own.num_heads * own.head_dim, a.q_lora_rank or d, b.precision),
+        work.gemm(p, "index keys", t, own.head_dim + own.num_heads, d, b.precision),
+        work.index_scores(p, "index scores", requests, b.context_tokens, own, queries=b.queries),
+        work.streaming(p, "index top-k", 2 * FP32 * requests * b.queries * b.context_tokens),
     )
 
 
@@ -106,7 +148,7 @@ def decode_attention_1(
     model : Model
     b : DecodeBatch
     layer_idx : int
-        Place of the layer in the model: it decides whether its attention has a window.
+        Place of the layer in the model, which decides its attention.
     gated : bool
         A gate follows: the layer has experts.
 
@@ -115,59 +157,63 @@ def decode_attention_1(
     Part
         Launches by name.
     """
-    a, d, t = model.attention, model.hidden, b.group_tokens
+    layer, d, t = model.layer(layer_idx), model.hidden, b.group_tokens
     record = FP8 if b.precision == "fp8" else BF16
-    requests, heads = b.requests * b.tp, a.num_heads // b.tp
-    if isinstance(a, GQA):
-        core = work.gqa_decode(
-            p,
-            "attention core",
-            requests,
-            _attended(a, b.context_tokens, layer_idx),
-            heads,
-            max(1, a.num_kv_heads // b.tp),
-            a.head_dim,
-            queries=b.queries,
-            cache_bytes=b.kv_bytes_per_element,
-        )
-        out, kernels = heads * a.head_dim, [core]
-    else:
-        core = work.mla_decode(
-            p,
-            "attention core",
-            requests,
-            b.context_tokens,
-            heads,
-            latent_dim=a.kv_lora_rank,
-            rope_dim=a.qk_rope_head_dim,
-            queries=b.queries,
-            cache_bytes=b.kv_bytes_per_element,
-        )
-        values = work.grouped_gemm(p, "absorb values", (t,) * heads, a.v_head_dim, a.kv_lora_rank, "bf16")
-        out, kernels = heads * a.v_head_dim, [core, values]
-    if b.precision == "fp8":
-        kernels.append(work.streaming(p, "cast", t * out * (BF16 + FP8)))
-    kernels.append(work.gemm(p, "o", t, d, out, b.precision))
-    kernels.append(work.streaming(p, "add, norm and cast", b.tokens * d * (3 * BF16 + record)))
+    kernels: list[Work] = []
+    if layer.attention:
+        kernels, out = _decode_core(p, layer.attention, b), layer.attention.output_width // b.tp
+        if b.precision == "fp8":
+            kernels.append(work.streaming(p, "cast", t * out * (BF16 + FP8)))
+        kernels.append(work.gemm(p, "o", t, d, out, b.precision))
+    if gated or layer.mlp != "none":
+        kernels.append(work.streaming(p, "add, norm and cast", b.tokens * d * (3 * BF16 + record)))
     if gated:
         kernels += fused_gate(p, model, b.tokens) if b.fused_gate else _small_gate(p, model, b.tokens)
     return work.part(*kernels)
 
 
+def _decode_core(p: Processor, a: Attention, b: DecodeBatch) -> list[Work]:
+    """Core of one TP rank, with the value up-projection of absorbed MLA."""
+    requests, heads = b.requests * b.tp, a.num_heads // b.tp
+    if isinstance(a, Recurrent):
+        # Every token reads and writes the states; tokens of one step share them.
+        return [work.streaming(p, "state update", 2 * requests * a.state_bytes / b.tp)]
+    if isinstance(a, GQA):
+        core = work.gqa_decode(
+            p,
+            "attention core",
+            requests,
+            a.attended_tokens(b.context_tokens),
+            heads,
+            max(1, a.num_kv_heads // b.tp),
+            (a.head_dim + a.value_dim) // 2,
+            queries=b.queries,
+            cache_bytes=b.kv_bytes_per_element,
+        )
+        return [core]
+    sparse = a.index is not None and a.index.top_k < b.context_tokens
+    core = work.mla_decode(
+        p,
+        "attention core",
+        requests * b.queries if sparse else requests,  # tokens of a step choose each its own
+        min(b.context_tokens, a.window or b.context_tokens),
+        heads,
+        latent_dim=a.kv_lora_rank,
+        rope_dim=a.qk_rope_head_dim,
+        queries=1 if sparse else b.queries,
+        cache_bytes=b.kv_bytes_per_element,
+    )
+    values = (b.group_tokens,) * heads
+    return [core, work.grouped_gemm(p, "absorb values", values, a.v_head_dim, a.kv_lora_rank, "bf16")]
+
+
 def _small_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
     """The gate as in training."""
-    return tuple(work.launch_work(p, op) for op in layers.small_gate(model, RankBatch(1, tokens)))
-
-
-def _attended(a: GQA, context_tokens: float, layer_idx: int) -> float:
-    """Context that a layer reads: all of it, or its window or chunk."""
-    if (layer_idx + 1) % a.full_every == 0:
-        return context_tokens
-    return min(context_tokens, a.window or context_tokens, (a.chunk or 2 * context_tokens) / 2)
+    return tuple(work.launch_work(p, op) for op in small_gate(model, RankBatch(1, tokens)))
 
 
 def decode_shared(p: Processor, model: Model, b: DecodeBatch) -> Part:
-    """Time and work of the shared experts in decode; TP cuts their width.
+    """Time and work in decode of the shared experts, of which TP cuts the width, and of the projections around latent ones.
 
     Parameters
     ----------
@@ -180,9 +226,16 @@ def decode_shared(p: Processor, model: Model, b: DecodeBatch) -> Part:
     Part
         Launches by name.
     """
-    if not model.num_shared_experts:
-        return {}
-    return _ffn_decode(p, b.group(), model.hidden, model.expert_hidden * model.num_shared_experts // b.tp)
+    width = model.shared_width // b.tp
+    shared = _ffn_decode(p, model, b.group(), width) if width else {}
+    if model.expert_latent is None:
+        return shared
+    d, latent = model.hidden, model.expert_latent
+    around = (
+        work.gemm(p, "to latent", b.tokens, latent, d, b.precision),
+        work.gemm(p, "from latent", b.tokens, d, latent, b.precision),
+    )
+    return work.part(*shared.values(), *around)
 
 
 def decode_dense(p: Processor, model: Model, b: DecodeBatch) -> Part:
@@ -199,14 +252,15 @@ def decode_dense(p: Processor, model: Model, b: DecodeBatch) -> Part:
     Part
         Launches by name.
     """
-    return _ffn_decode(p, b.group(), model.hidden, model.dense_hidden // b.tp)
+    return _ffn_decode(p, model, b.group(), model.dense_hidden // b.tp)
 
 
-def _ffn_decode(p: Processor, b: DecodeBatch, d: int, f: int) -> Part:
+def _ffn_decode(p: Processor, model: Model, b: DecodeBatch, f: int) -> Part:
     t, record = b.tokens, FP8 if b.precision == "fp8" else BF16
+    d, up = model.hidden, model.up_matrices
     return work.part(
-        work.gemm(p, "up", t, 2 * f, d, b.precision),
-        work.streaming(p, "swiglu and cast", t * f * (2 * BF16 + record)),
+        work.gemm(p, "up", t, up * f, d, b.precision),
+        work.streaming(p, "swiglu and cast", t * f * (up * BF16 + record)),
         work.gemm(p, "down", t, d, f, b.precision),
     )
 
@@ -232,12 +286,12 @@ def decode_experts(
     Part
         Launches by name.
     """
-    d, f = model.hidden, model.expert_hidden
+    d, f, up = model.routed_width, model.expert_hidden, model.up_matrices
     counts = [max(1, round(r)) for r in rows if r > 0]
     record = FP8 if precision == "fp8" else BF16
     return work.part(
-        work.grouped_gemm(p, "expert up", counts, 2 * f, d, precision, expected_rows=expected_rows),
-        work.streaming(p, "swiglu and cast", sum(counts) * f * (2 * BF16 + record)),
+        work.grouped_gemm(p, "expert up", counts, up * f, d, precision, expected_rows=expected_rows),
+        work.streaming(p, "swiglu and cast", sum(counts) * f * (up * BF16 + record)),
         work.grouped_gemm(p, "expert down", counts, d, f, precision, expected_rows=expected_rows),
     )
 
@@ -273,7 +327,7 @@ def ends(p: Processor, model: Model, tokens: float, sampled: float, tp: int = 1)
     )
 
 
-def mtp_join(p: Processor, model: Model, tokens: float) -> Part:
+def mtp_join(p: Processor, model: Model, tokens: float, precision: Dtype) -> Part:
     """Time and work of a multi-token-prediction module up to its layer: an embedding row, two norms and one projection.
 
     Parameters
@@ -281,6 +335,8 @@ def mtp_join(p: Processor, model: Model, tokens: float) -> Part:
     p : Processor
     model : Model
     tokens : float
+    precision : str
+        "fp8" or "bf16".
 
     Returns
     -------
@@ -290,7 +346,7 @@ def mtp_join(p: Processor, model: Model, tokens: float) -> Part:
     d, rows = model.hidden, max(1, round(tokens))
     return work.part(
         work.streaming(p, "norms of the join", rows * d * 3 * BF16, count=2),
-        work.gemm(p, "join", rows, d, 2 * d, "fp8"),
+        work.gemm(p, "join", rows, d, 2 * d, precision),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sim.cluster.hardware import Gpu
-from sim.cost.attention import gqa_bytes, gqa_decode_s, mla_bytes, mla_decode_s
+from sim.cost.attention import gqa_bytes, gqa_decode_s, index_decode_s, mla_bytes, mla_decode_s
 from sim.cost.compute import (
     ELEMENT_BYTES,
     Dtype,
@@ -25,6 +25,7 @@ from sim.cost.compute import (
     streaming_s,
 )
 from sim.cost.launches import Launch, launches_s
+from sim.workload.attention import Index
 
 _BF16, _FP32 = ELEMENT_BYTES["bf16"], 4.0
 _RESULT_BYTES = 2.0  # of an element that a GEMM writes
@@ -142,6 +143,16 @@ def mla_decode(
     flops = 2.0 * (2 * latent_dim + rope_dim) * heads * queries * requests * context_tokens
     moved = mla_bytes(requests, context_tokens, heads, latent_dim, rope_dim, queries, cache_bytes)
     return Work(name, "bf16", flops, sum(moved), time_s)
+
+
+def index_scores(
+    p: Processor, name: str, requests: float, context_tokens: float, index: Index, *, queries: int
+) -> Work:
+    """Scores of an indexer over all of the context; see `attention.index_decode_s`."""
+    scores = index.num_heads * queries * requests * context_tokens
+    moved = requests * context_tokens * index.key_bytes
+    time_s = index_decode_s(p, scores, index.head_dim, moved)
+    return Work(name, "bf16", 2.0 * index.head_dim * scores, moved, time_s)
 
 
 def gqa_decode(

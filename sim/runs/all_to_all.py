@@ -44,7 +44,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     progress(f"{scenario.name}: routing tokens")
     routed = routings(scenario)
     plain = work.spec.bytes_per_rank is not None
-    hidden = scenario.model.hidden if scenario.model else 0
+    hidden = scenario.model.routed_width if scenario.model else 0
     metrics: dict[str, Any] = {}
     timeline: list[dict[str, Any]] = []
     traffic: dict[str, Any] = {}

@@ -300,7 +300,7 @@ def stage_memory(scenario: Scenario, work: Inference) -> list[Footprint]:
     physical = model.num_experts + work.spec.placement.redundant_experts
     slots = KINDS[work.kernel.kind].slots
     records = sum(
-        float(record_bytes(work.kernel.kind, name, dtype, model.hidden, model.top_k))
+        float(record_bytes(work.kernel.kind, name, dtype, model.routed_width, model.top_k))
         for name, dtype in (("dispatch", work.spec.dispatch_dtype), ("combine", work.spec.combine_dtype))
     )
     microbatches = 2 if work.spec.overlap else 1
@@ -312,7 +312,7 @@ def stage_memory(scenario: Scenario, work: Inference) -> list[Footprint]:
             num_physical_experts=physical,
             layout=layout,
             stage=stage,
-            precision=work.spec.precision,
+            precision=work.precision,
             kv_dtype=work.spec.kv_dtype,
             context_tokens=work.context_tokens,
             buffered_tokens_per_request=buffered,
@@ -331,7 +331,7 @@ def stage_memory(scenario: Scenario, work: Inference) -> list[Footprint]:
 def _expert_rows_bytes(model: Model, work: Inference, microbatches: int) -> float:
     """Buffers of one microbatch's experts: rows in, twice the inner width, rows out (FP8, BF16, BF16) [bytes]."""
     rows = (work.requests or 1) / microbatches * work.step_tokens * model.top_k
-    return rows * (model.hidden + 2 * 2.0 * model.expert_hidden + 2.0 * model.hidden)
+    return rows * (3.0 * model.routed_width + model.up_matrices * 2.0 * model.expert_hidden)
 
 
 def forecast_inference(scenario: Scenario) -> Forecast:

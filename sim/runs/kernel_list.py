@@ -51,7 +51,7 @@ def training_launches(
         work.spec.microbatch_sequences,
         work.spec.sequence_tokens,
         ranks_per_token,
-        work.spec.precision,
+        work.precision,
     )
     layer = next((i for i in range(model.num_layers) if not model.is_dense(i)), 0)
     mean, more = (

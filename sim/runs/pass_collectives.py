@@ -112,7 +112,7 @@ def pass_record_bytes(plan: PassPlan, direction: str) -> float:
     """Size of one token's record in a dispatch or combine [bytes]."""
     work, model = plan.work, plan.model
     dtype = work.spec.dispatch_dtype if direction == "dispatch" else work.spec.combine_dtype
-    return float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k))
+    return float(record_bytes(work.kernel.kind, direction, dtype, model.routed_width, model.top_k))
 
 
 def _routing(plan: PassPlan, layer: int, microbatch: int) -> Routing:

@@ -42,7 +42,7 @@ class PassNeeds:
         Of one layer and microbatch, on a mean rank.
     by_part : mapping of (part, layer draw, microbatch draw) to floats, [3, num_ranks]
         Time [s], FLOPs over their peaks [s] and bytes of HBM. The key of a part that is the same on every rank is
-        (part, attention kind, 0).
+        (part, `PassPlan.layer_kind`, 0).
     """
 
     processor: Processor
@@ -67,7 +67,7 @@ def needs_of(plan: PassPlan, collectives: PassCollectives) -> PassNeeds:
     p, mean = _processor(plan), collectives.routings[0][0]
     common, parts = common_needs(plan, p, mean)
     if not plan.decode and plan.work.spec.overlap and plan.ranks > 1:
-        compute_s = sum(float(need[0, 0]) for need in common.values())
+        compute_s = sum(total_s(launches) for launches in parts.values())
         compute_s += float(_experts_needs(plan, p, mean)[0].mean())
         p = replace(p, hbm_bytes_per_s=p.hbm_bytes_per_s * _hbm_share(plan, mean, compute_s))
         common, parts = common_needs(plan, p, mean)
@@ -95,18 +95,18 @@ def common_needs(plan: PassPlan, p: Processor, routing: Routing) -> tuple[Needs,
     needs : mapping
         As in `PassNeeds.by_part`.
     parts : mapping
-        Launches of a layer of the first attention kind.
+        Launches of the first layer with experts, and of the first without.
     """
-    layers = {plan.attention_kind(layer): layer for layer in range(plan.model.num_layers)}
     needs: Needs = {}
-    parts: dict[str, Part] = {}
-    for kind, layer in sorted(layers.items(), reverse=True):
-        parts = _parts(plan, p, routing, layer)
+    shown: dict[str, Part] = {}
+    for kind in sorted({*map(plan.layer_kind, range(plan.model.num_layers + plan.num_mtp))}):
+        parts = _parts(plan, p, routing, kind)
+        shown = {**parts, **shown}
         needs |= {
             (name, kind, 0): np.tile(np.array([_need(plan, launches)]).T, plan.ranks)
             for name, launches in parts.items()
         }
-    return needs, parts
+    return needs, shown
 
 
 def _processor(plan: PassPlan) -> Processor:
@@ -134,52 +134,55 @@ def _hbm_share(plan: PassPlan, routing: Routing, compute_s: float) -> float:
 
 
 def _parts(plan: PassPlan, p: Processor, routing: Routing, layer: int) -> dict[str, Part]:
-    """Launches of each part of a layer, and of a dense layer with its attention."""
+    """Launches of each part of a layer with experts; of one without all in `dense`."""
     parts = _decode_parts(plan, p, layer) if plan.decode else _prefill_parts(plan, p, layer)
-    for name, times in _reductions(plan).items():
-        if name in parts and plan.layout.tp > 1:
+    has_attention = plan.model.layer(layer).attention is not None
+    for name, times in _reductions(plan, has_attention).items():
+        if times and name in parts and plan.layout.tp > 1:
             reduced = Work(REDUCTION, "", 0.0, 0.0, times * tensor_parallel_s(plan))
             parts[name] = {**parts[name], REDUCTION: reduced}
-    if plan.has_phases:
+    if plan.has_phases and "dense" not in parts:
         # Of the busiest rank, which has all of its tokens.
         copies = float(routing.selections_to_rank.sum() / plan.ranks) / plan.share
         for name in plans.COLLECTIVES:
             record = pass_record_bytes(plan, name)
-            send, receive = kernels.phases(p, copies, plan.tokens, plan.model.hidden, record, name)
+            send, receive = kernels.phases(p, copies, plan.tokens, plan.model.routed_width, record, name)
             parts[f"{name} send"], parts[f"{name} receive"] = {"send": send}, {"receive": receive}
     return parts
 
 
 def _decode_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
     model, batch = plan.model, plan.decode_batch()
-    parts: dict[str, Part] = {
-        "attention_0": kernels.decode_attention_0(p, model, batch),
+    first = kernels.decode_attention_0(p, model, batch, layer)
+    if model.is_dense(layer):
+        second = kernels.decode_attention_1(p, model, batch, layer, gated=False)
+        has_block = model.layer(layer).mlp == "dense"
+        block = kernels.decode_dense(p, model, batch) if has_block else {}
+        return {"dense": part(*first.values(), *second.values(), *block.values())}
+    return {
+        "attention_0": first,
         "attention_1": kernels.decode_attention_1(p, model, batch, layer),
         "shared": kernels.decode_shared(p, model, batch),
     }
-    if model.num_dense_layers:
-        plain = kernels.decode_attention_1(p, model, batch, layer, gated=False)
-        whole = (parts["attention_0"], plain, kernels.decode_dense(p, model, batch))
-        parts["dense"] = part(*(launch for launches in whole for launch in launches.values()))
-    return parts
 
 
 def _prefill_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
     model, batch = plan.model, plan.prefill_batch()
-    parts: dict[str, Part] = {
+    if model.is_dense(layer):
+        own = prefill.prefill_attention(p, model, batch, layer, gated=False)
+        has_block = model.layer(layer).mlp == "dense"
+        block = prefill.prefill_dense(p, model, batch) if has_block else {}
+        return {"dense": part(*own.values(), *block.values())}
+    return {
         "attention": prefill.prefill_attention(p, model, batch, layer),
         "shared": prefill.prefill_shared(p, model, batch),
     }
-    if model.num_dense_layers:
-        plain = prefill.prefill_attention(p, model, batch, layer, gated=False)
-        parts["dense"] = part(*plain.values(), *prefill.prefill_dense(p, model, batch).values())
-    return parts
 
 
-def _reductions(plan: PassPlan) -> dict[str, int]:
+def _reductions(plan: PassPlan, has_attention: bool) -> dict[str, int]:
     """Part -> reductions over a TP group: of attention's output, and of a feed-forward block's where the group splits it."""
-    split = plan.model.num_shared_experts > 0 or plan.layout.etp > 1
-    return {"attention": 1, "attention_1": 1, "dense": 2, "shared": int(split)}
+    split, own = plan.model.shared_width > 0 or plan.layout.etp > 1, int(has_attention)
+    return {"attention": own, "attention_1": own, "dense": 1 + own, "shared": int(split)}
 
 
 def tensor_parallel_s(plan: PassPlan) -> float:

@@ -17,7 +17,8 @@ from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.collectives import KINDS
 from sim.workload.layout import Layout
-from sim.workload.model import GQA, Model
+from sim.workload.model import Model
+from sim.workload.shape import firsts
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class PassPlan:
     @property
     def precision(self) -> Dtype:
         """Format of the GEMMs."""
-        return "fp8" if self.work.spec.precision == "fp8" else "bf16"
+        return self.work.precision
 
     @property
     def sampling(self) -> str:
@@ -186,10 +187,13 @@ class PassPlan:
         """Compute time of each rank over that of a healthy GPU, [num_ranks]."""
         return self.scenario.slowness()[self.members]
 
-    def attention_kind(self, layer: int) -> int:
-        """Kind of attention of a layer: 0 with a window or chunk (or where all are alike), 1 over the whole context."""
-        a = self.model.attention
-        return int(isinstance(a, GQA) and a.full_every > 1 and (layer + 1) % a.full_every == 0)
+    @cached_property
+    def _firsts(self) -> tuple[int, ...]:
+        return firsts(self.model)
+
+    def layer_kind(self, layer: int) -> int:
+        """First layer of the model like this one, by which its parts are known."""
+        return self._firsts[min(layer, len(self._firsts) - 1)]
 
     def prefill_batch(self) -> PrefillBatch:
         """A microbatch of prompts."""

@@ -109,7 +109,8 @@ def duration_s(forward: ForwardPass, node: plans.PassNode) -> Floats:
     drawn = forward.collectives.draw_idx(node.layer, node.microbatch)
     alone_s = forward.collectives.solved[node.part, *drawn].alone_s
     if plan.has_phases:
-        held = needs[f"{node.part} send", 0, 0] + needs[f"{node.part} receive", 0, 0]
+        kind = plan.layer_kind(plan.blocks.layers[node.layer])
+        held = needs[f"{node.part} send", kind, 0] + needs[f"{node.part} receive", kind, 0]
         flight: Floats = np.maximum(alone_s - held[0], 0.0)
         return flight
     return alone_s * plan.work.kernel.slowdown(node.part) if plan.in_background else alone_s
@@ -134,9 +135,7 @@ def need(forward: ForwardPass, node: plans.PassNode) -> Floats:
         return needs["experts", *forward.collectives.draw_idx(node.layer, node.microbatch)]
     if node.part == "dense":
         return dense_need(forward, blocks.dense_after)
-    attends = node.part.startswith("attention")
-    kind = forward.plan.attention_kind(blocks.layers[node.layer]) if attends else 0
-    common = needs.get((node.part, kind, 0))
+    common = needs.get((node.part, forward.plan.layer_kind(blocks.layers[node.layer]), 0))
     if common is None:  # one rank has nothing to send
         return np.zeros((3, forward.plan.ranks))
     if node.part in ("attention", "attention_0") and blocks.dense_before[node.layer]:
@@ -148,7 +147,7 @@ def dense_need(forward: ForwardPass, layers: tuple[int, ...]) -> Floats:
     """Needs of dense layers in a row, attention included, [3, num_ranks] as in `need`."""
     whole = np.zeros((3, forward.plan.ranks))
     for layer in layers:
-        whole = whole + forward.needs.by_part["dense", forward.plan.attention_kind(layer), 0]
+        whole = whole + forward.needs.by_part["dense", forward.plan.layer_kind(layer), 0]
     return whole
 
 
@@ -165,7 +164,7 @@ def ends(forward: ForwardPass) -> dict[str, Part]:
     launches = {"ends": group_ends(tokens, tokens if plan.decode else requests)}
     for module in range(plan.num_mtp):
         launches[f"speculation {module + 1}"] = {
-            **kernels.mtp_join(p, plan.model, plan.requests * plan.work.step_tokens),
+            **kernels.mtp_join(p, plan.model, plan.requests * plan.work.step_tokens, plan.precision),
             **group_ends(0, requests),
         }
     return launches

@@ -166,5 +166,5 @@ def record_of(scenario: Scenario, direction: str) -> float:
     assert scenario.model is not None
     dtype = work.spec.dispatch_dtype if direction == "dispatch" else work.spec.combine_dtype
     return float(
-        record_bytes(work.kernel.kind, direction, dtype, scenario.model.hidden, scenario.model.top_k)
+        record_bytes(work.kernel.kind, direction, dtype, scenario.model.routed_width, scenario.model.top_k)
     )

@@ -15,7 +15,7 @@ from sim.schedule import reductions
 from sim.schedule.collectives import Collective, record_bytes
 from sim.schedule.operations import Pipeline
 from sim.schedule.replay import peaks
-from sim.workload.model import GQA, MLA, Model
+from sim.workload.model import Model, kv_bytes_per_token
 from sim.workload.placement import contiguous
 from sim.workload.stages import Stage
 from sim.workload.traffic import DIRECTIONS, Routing, route
@@ -56,9 +56,7 @@ def memory_of(
         partial(peaks, pipeline),
         tokens_per_microbatch=work.microbatch_tokens,
         ranks_per_token=ranks_per_token,
-        recipe=Recipe(
-            compute="fp8" if work.spec.precision == "fp8" else "bf16", recompute=work.spec.recompute
-        ),
+        recipe=Recipe(compute=work.precision, recompute=work.spec.recompute),
         gpus_per_node=gpus_per_node,
     )
 
@@ -114,7 +112,9 @@ def step_collectives(
             direction=direction,
             gpus=gpus,
             routing=routing,
-            record_bytes=float(record_bytes(work.kernel.kind, direction, dtype, model.hidden, model.top_k)),
+            record_bytes=float(
+                record_bytes(work.kernel.kind, direction, dtype, model.routed_width, model.top_k)
+            ),
             comm_sms=work.comm_sms,
             **work.options,
         )
@@ -156,10 +156,7 @@ def layer_kernels(work: Training, gpus_per_node: int) -> dict[str, list[str]]:
 
 def shared_bytes(work: Training, model: Model) -> tuple[float, float]:
     """Size of a block's output that TP reduces, and of the keys and values that CP gathers [bytes]."""
-    layout, a = work.layout, model.attention
+    layout = work.layout
     output = work.microbatch_tokens / layout.cp * model.hidden * ACTIVATION_BYTES
-    shared_heads = (
-        2 * a.num_kv_heads * a.head_dim / min(layout.tp, a.num_kv_heads) if isinstance(a, GQA) else 0.0
-    )
-    width = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else shared_heads
-    return output, work.microbatch_tokens * width * ACTIVATION_BYTES
+    kv = kv_bytes_per_token(model, ACTIVATION_BYTES, layout.tp) / model.num_layers
+    return output, work.microbatch_tokens * kv

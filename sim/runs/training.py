@@ -175,7 +175,7 @@ class Step:
             work.spec.microbatch_sequences,
             work.spec.sequence_tokens,
             per_token,
-            work.spec.precision,
+            work.precision,
         )
 
     @cached_property

@@ -13,7 +13,7 @@ from sim.cost.curves import load_curves
 from sim.errors import InputError
 from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
-from sim.scenario.draft import Draft
+from sim.scenario.draft import Draft, precision_of
 from sim.scenario.kinds import Resolver
 from sim.scenario.routing import (
     GateSpec,
@@ -44,8 +44,8 @@ class DeployedSpec(WorkloadSpec):
     """Layers with a routing of their own, taken in turn (1 where the gate samples nothing)."""
     dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
     combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
-    precision: Literal["fp8", "bf16"] = "fp8"
-    """Number format of weights and GEMMs; embedding, head and gate are BF16."""
+    precision: Literal["fp8", "bf16"] | None = None
+    """Number format of weights and GEMMs, left out FP8 where the GPU has it; embedding, head and gate are BF16."""
     kv_dtype: Literal["bf16", "fp8"] = "bf16"
     fused_gate: bool = True
     """One launch from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
@@ -113,6 +113,12 @@ class Inference(Workload):
         return (self.kernel,)
 
     @property
+    def precision(self) -> Literal["fp8", "bf16"]:
+        """Number format of GEMMs."""
+        assert self.spec.precision is not None  # the resolver has chosen one
+        return self.spec.precision
+
+    @property
     def acceptance_fraction(self) -> float:
         """Speculated tokens that are right; nothing is speculated in a prefill."""
         return self.spec.acceptance if isinstance(self.spec, DecodeSpec) else 0.0
@@ -144,6 +150,7 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     assert draft.hardware is not None
     layout = layouts.deployed(draft)
     ep = layout.ep if layout else draft.asked.ep or draft.num_ranks
+    spec = spec.model_copy(update={"precision": precision_of(draft, spec.precision)})
     kernel, comm_sms, options = kernel_of(draft, spec.kernel)
     if comm_sms >= draft.hardware.gpu.sms:
         wanted = f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from sim.errors import InfeasibleError, InputError
 from sim.scenario.draft import Draft, placed_at
 from sim.workload import layout as layouts
@@ -54,7 +56,8 @@ def deployed(draft: Draft) -> Layout | None:
     asked, num_ranks, per_node, model = draft.asked, draft.num_ranks, draft.gpus_per_node, draft.model
     assert model is not None
     before = len(draft.problems)
-    pp, tp, heads = asked.pp or 1, asked.tp or 1, model.attention.num_heads
+    pp, tp = asked.pp or 1, asked.tp or 1
+    heads = math.gcd(*(a.num_heads for a in model.attentions()))
     if asked.cp not in (None, 1):
         draft.problem(("layout", "cp"), str(asked.cp), "1: a deployment has EP, TP, DP and PP only")
     if num_ranks % pp or pp > model.num_layers:

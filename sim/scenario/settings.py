@@ -10,7 +10,7 @@ from sim import documents, limits, metrics
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem, nearest
 from sim.scenario import specification
-from sim.workload import model as models
+from sim.workload import model_files
 
 
 def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> Document:
@@ -136,11 +136,12 @@ def put(document: Document, path: documents.Path_, value: Any, mark: Mark) -> No
 
 def unfold_model(document: Document) -> None:
     """Put the content of its file in the place of a model's name; leaves a document without one as it is."""
-    named = document.get(("model",))
+    named, at = document.get(("model",)), document.mark(("model",))
     if isinstance(named, str):
-        at = document.mark(("model",))
-        file = documents.find(named, models.FOLDER, "model", near=document.folder, mark=at)
-        document.put(("model",), documents.load(file).tree, at)
+        file = model_files.model_document(named, near=document.folder, mark=at)
+        document.put(("model",), file.tree, at)
+    elif isinstance(named, dict) and "huggingface" in named:
+        document.put(("model",), model_files.published(document.branch(("model",))).tree, at)
 
 
 def kinds(document: Document, overrides: Iterable[Mapping[documents.Path_, Any]] = ()) -> set[str]:

@@ -74,7 +74,8 @@ class ScenarioSpec(Branch):
     """flow: bytes on the network, solved exactly; {flow: {gather: 0.1 %}}: nearly, and faster; closed_form: arithmetic alone."""
     cluster: ClusterSpec
     model: str | dict[str, Any] | None = None
-    """A model of `scenarios/models/`, a path, or the model itself."""
+    """A model of `scenarios/models/`, the path of a model file or of a publisher's config.json, or the model itself; a
+    configuration also as {huggingface: path}."""
     layout: LayoutSpec = LayoutSpec()
     workload: WorkloadSpec
     expect: dict[str, ExpectSpec] = Field(default_factory=dict, json_schema_extra=METRIC_NAMES)

@@ -16,7 +16,7 @@ from sim.cost.measured import MeasuredProfile, load_profile
 from sim.errors import InfeasibleError, InputError, nearest
 from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
-from sim.scenario.draft import Draft
+from sim.scenario.draft import Draft, precision_of
 from sim.scenario.kinds import Resolver
 from sim.scenario.routing import (
     GateSpec,
@@ -89,8 +89,8 @@ class TrainingSpec(WorkloadSpec):
     kernel: KernelSpec
     dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
     combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
-    precision: Literal["fp8", "bf16"] = "fp8"
-    """Number format of the layers' GEMMs; heads and gates are BF16."""
+    precision: Literal["fp8", "bf16"] | None = None
+    """Number format of the layers' GEMMs, left out FP8 where the GPU has it; heads and gates are BF16."""
     compute: Literal["modelled", "measured"] = "modelled"
     profile: str | None = None
     """A measured compute profile, with `compute: measured`."""
@@ -123,6 +123,12 @@ class Training(Workload):
     def kernels(self) -> tuple[Kernel, ...]:
         """The one kernel."""
         return (self.kernel,)
+
+    @property
+    def precision(self) -> Literal["fp8", "bf16"]:
+        """Number format of GEMMs."""
+        assert self.spec.precision is not None  # the resolver has chosen one
+        return self.spec.precision
 
     @property
     def stated_price_usd(self) -> float | None:
@@ -182,6 +188,7 @@ def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
     chunks = spec.chunks or (2 if spec.schedule in ("interleaved", "dualpipev") else 1)
     check(layout, draft.model, sequence_tokens=spec.sequence_tokens, chunks=chunks)
     layouts.check_nodes(draft, layout)
+    spec = spec.model_copy(update={"precision": precision_of(draft, spec.precision)})
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}
     microbatches = _microbatches(draft, spec, layout)
     if microbatches is not None:
@@ -283,7 +290,7 @@ def _microbatches(draft: Draft, spec: TrainingSpec, layout: Layout) -> int | Non
     if spec.microbatches not in (None, derived):
         wanted = f"{derived}, what global_batch: {spec.global_batch} makes, or leave one of them out"
         draft.problem((*_AT, "microbatches"), str(spec.microbatches), wanted)
-    draft.derived = {"microbatches": derived}
+    draft.derived = {**draft.derived, "microbatches": derived}
     return derived
 
 

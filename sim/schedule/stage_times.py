@@ -26,7 +26,8 @@ from sim.schedule.collectives import record_bytes
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
 from sim.workload.layout import Layout, split_experts
-from sim.workload.model import GQA, Model
+from sim.workload.model import Model
+from sim.workload.shape import firsts
 from sim.workload.stages import Stage
 
 _MORE = 1.1
@@ -176,7 +177,7 @@ def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: in
     formats = (("dispatch", "fp8" if work.precision == "fp8" else "bf16"), ("combine", "bf16"))
     touched = sum(
         kernel.hbm_touches[direction]
-        * record_bytes(kernel.kind, direction, dtype, work.model.hidden, work.model.top_k)
+        * record_bytes(kernel.kind, direction, dtype, work.model.routed_width, work.model.top_k)
         for direction, dtype in formats
     )
     return max(0.1, 1.0 - received * touched / (compute_s * hardware.gpu.hbm.bandwidth_bytes_per_s))
@@ -196,17 +197,20 @@ def _layers(
 ) -> tuple[LayerTimes, ...]:
     """The blocks of a stage, by the times of a `layer` (dense or not, like which one) and of `plain` launches."""
 
-    def numbered(number: int, dense: bool) -> LayerTimes:
-        return replace(layer(dense, like(model, number)), layer=number)
+    kinds = firsts(model)
+
+    def numbered(number: int) -> LayerTimes:
+        dense = number < model.num_layers and model.is_dense(number)
+        return replace(layer(dense, kinds[number]), layer=number)
 
     blocks: list[LayerTimes] = []
     if stage.embedding:
         blocks.append(plain(ends.embedding))
-    blocks += [numbered(number, model.is_dense(number)) for number in stage.layers]
+    blocks += [numbered(number) for number in stage.layers]
     if stage.head:
         blocks.append(plain(ends.head))
     for module in range(stage.num_mtp):
-        blocks += [plain(ends.mtp_projection), numbered(model.num_layers + module, False), plain(ends.head)]
+        blocks += [plain(ends.mtp_projection), numbered(model.num_layers + module), plain(ends.head)]
     return tuple(blocks)
 
 
@@ -228,7 +232,7 @@ def _layer(
     mean = phases(model, 1.0)
     more = mean if dense else phases(model, _MORE)
     shared = work.layout.tp * work.layout.cp
-    experts = phases(replace(model, num_shared_experts=0), 1.0) if shared > 1 and not dense else {}
+    experts = phases(model.routed_alone(), 1.0) if shared > 1 and not dense else {}
     times: dict[str, PhaseTime] = {}
     for field, phase in _FIELDS.items():
         total = mean[phase].total_s
@@ -241,23 +245,6 @@ def _layer(
             fixed * factor, routed * factor, exposed_s.get(phase, 0.0), memory_s=memory * factor
         )
     return LayerTimes(layer=layer_idx, communicates=not dense and work.layout.ep > 1, again=again, **times)
-
-
-def like(model: Model, layer: int) -> int:
-    """Find the first layer of a model with the same attention.
-
-    Parameters
-    ----------
-    model : Model
-    layer : int
-        Number of the layer; layers of MTP modules, counted on, are like the model's last one.
-
-    Returns
-    -------
-    int
-    """
-    layer = min(layer, model.num_layers - 1)
-    return layer % model.attention.full_every if isinstance(model.attention, GQA) else 0
 
 
 def _plain(work: ChunkWork, p: Processor, launches: Callable[..., list[Launch]]) -> LayerTimes:

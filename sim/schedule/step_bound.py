@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,13 @@ from sim.cluster.hardware import Gpu
 from sim.cluster.topology import Floats
 from sim.cost import ends
 from sim.cost import layers as ops
-from sim.cost.launches import Launch, RankBatch
+from sim.cost.launches import Launch, Phase, RankBatch
 from sim.schedule import bounds
 from sim.schedule.collectives import Collective
 from sim.schedule.operations import CODES, Pipeline
-from sim.schedule.stage_times import ChunkWork, like
+from sim.schedule.stage_times import ChunkWork
 from sim.workload.model import Model
+from sim.workload.shape import firsts
 from sim.workload.stages import Stage
 
 
@@ -192,16 +193,17 @@ def _compute_s(
             total["FBW".index(name[-2])] += fraction * ((all_s - own_s) / shared + own_s)
         return total
 
-    def plain(launches: Callable[[Model, RankBatch, ops.Phase], list[Launch]]) -> Floats:
+    def plain(launches: Callable[[Model, RankBatch, Phase], list[Launch]]) -> Floats:
         return np.array([_flops_s(launches(model, batch, phase), gpu) / shared for phase in ops.PHASES])
 
+    kinds = firsts(model)
     head, join = plain(ends.head), plain(ends.mtp_projection)
     columns = []
     for stage in stages:
         total = stage.num_head_passes * head + stage.num_mtp * join
         for number in (*stage.layers, *range(model.num_layers, model.num_layers + stage.num_mtp)):
             dense = number < model.num_layers and model.is_dense(number)
-            total = total + layer(dense, like(model, number))
+            total = total + layer(dense, kinds[number])
         columns.append(total)
     return np.array(columns).T
 
@@ -212,7 +214,7 @@ def _layer_s(
 ) -> Mapping[str, tuple[float, float]]:
     """Phase -> FLOPs over dense peak of a layer, and of the rank's own experts alone, which TP and CP do not share [s]."""
     whole = ops.layer_phases(model, batch, dense=dense, layer_idx=layer_idx)
-    experts = replace(model, num_shared_experts=0)
+    experts = model.routed_alone()
     own = {} if dense else {f"mlp({x})": ops.moe_mlp(experts, batch, x) for x in ops.PHASES}
     return {
         name: (_flops_s(launches, gpu), _flops_s(own.get(name, ()), gpu)) for name, launches in whole.items()

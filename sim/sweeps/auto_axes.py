@@ -29,7 +29,7 @@ def _ep(model: Model, num_gpus: int, gpus_per_node: int, __: int) -> list[int]:
 
 def _tp(model: Model, num_gpus: int, gpus_per_node: int, __: int) -> list[int]:
     inside = [size for size in _divisors(gpus_per_node) if num_gpus % size == 0]
-    return [size for size in inside if model.attention.num_heads % size == 0]
+    return [size for size in inside if all(a.num_heads % size == 0 for a in model.attentions())]
 
 
 def _cp(model: Model, num_gpus: int, gpus_per_node: int, sequence_tokens: int) -> list[int]:

@@ -15,7 +15,14 @@ from sim.runs.kinds import Progress
 from sim.scenario.values import Branch, Count
 from sim.validation import failures
 from sim.validation.published import Bar, Facts, Published, Row, fact_rows, row
-from sim.workload.model import Model, kv_bytes_per_token, load_model, parameters, training_flops_per_token
+from sim.workload.model import (
+    Model,
+    cache_bytes,
+    kv_bytes_per_token,
+    load_model,
+    parameters,
+    training_flops_per_token,
+)
 from sim.workload.placement import eplb
 
 _SEQUENCE_TOKENS = 4096  # of the published FLOPs per token
@@ -60,6 +67,11 @@ def _model_fact(count: Callable[[Model], float]) -> Callable[[str], float]:
     return lambda name: float(count(load_model(name)))
 
 
+def _without_tables(parameters_: int, model: Model) -> int:
+    """Parameters without the embedding and the output head, which some publishers leave out."""
+    return parameters_ - (1 if model.tied_embeddings else 2) * model.vocab * model.hidden
+
+
 _LINKS = {"infiniband-50-gb-per-s": 50e9, "nvl72-900-gb-per-s": 900e9}
 """Rates of one GPU in one direction that the published bound is stated for [bytes/s]."""
 
@@ -71,9 +83,13 @@ def _link_fact(read: Callable[[TpotBound], float]) -> Callable[[str], float]:
 _FACTS: dict[str, Callable[[str], float]] = {
     "parameters.total": _model_fact(lambda m: parameters(m).total),
     "parameters.active": _model_fact(lambda m: parameters(m).active),
+    "parameters.matmul": _model_fact(lambda m: parameters(m).matmul),
+    "parameters.total_without_tables": _model_fact(lambda m: _without_tables(parameters(m).total, m)),
+    "parameters.active_without_tables": _model_fact(lambda m: _without_tables(parameters(m).active, m)),
     "parameters.attention": _model_fact(lambda m: parameters(m).attention),
     "parameters.expert": _model_fact(lambda m: parameters(m).expert),
     "kv_bytes_per_token": _model_fact(kv_bytes_per_token),
+    "cache_bytes.131072": _model_fact(lambda m: cache_bytes(m, 131072)),
     "training_flops_per_token.causal": _model_fact(
         lambda m: training_flops_per_token(m, _SEQUENCE_TOKENS, True)
     ),

@@ -278,7 +278,6 @@ def check(
     InfeasibleError
         With every reason why it cannot.
     """
-    a = model.attention
     experts = num_physical_experts or model.num_experts
     reasons = []
     if layout.stage_ranks % layout.ep:
@@ -290,13 +289,14 @@ def check(
             f"{layout.pp * chunks} pipeline stages are more than "
             f"the {model.num_layers} layers of {model.name}"
         )
-    if a.num_heads % layout.tp:
-        reasons.append(f"TP{layout.tp} does not divide the {a.num_heads} attention heads")
-    elif isinstance(a, GQA) and a.num_kv_heads % layout.tp and layout.tp % a.num_kv_heads:
-        reasons.append(f"TP{layout.tp} neither divides nor repeats the {a.num_kv_heads} key-value heads")
+    for a in model.attentions():
+        if a.num_heads % layout.tp:
+            reasons.append(f"TP{layout.tp} does not divide the {a.num_heads} attention heads")
+        elif isinstance(a, GQA) and a.num_kv_heads % layout.tp and layout.tp % a.num_kv_heads:
+            reasons.append(f"TP{layout.tp} neither divides nor repeats the {a.num_kv_heads} key-value heads")
     for name, width, size in (
         ("the dense layers", model.dense_hidden, layout.tp),
-        ("the shared experts", model.expert_hidden * model.num_shared_experts, layout.tp),
+        ("the shared experts", model.shared_width, layout.tp),
         ("the experts", model.expert_hidden if model.num_experts else 0, layout.etp),
     ):
         if width % size:

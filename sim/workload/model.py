@@ -1,10 +1,8 @@
-"""Models: the shape of a mixture-of-experts transformer, and what follows from the shape alone.
+"""Models: what follows from the shape of a mixture-of-experts transformer alone.
 
 Parameter counts, KV-cache bytes and training FLOPs are arithmetic on a frozen ``Model``, read from one file of
-``scenarios/models/`` for each published model.
-
-Why this way: a model file holds the keys of the published configuration and nothing derived from them, so it can be compared
-with its source line by line; published totals are asserted in the tests.
+``scenarios/models/`` for each published model, or from the `config.json` that its publisher ships. They are sums over layers, so
+that a layer of any kind counts as what it is; published totals are asserted in the tests.
 """
 
 from __future__ import annotations
@@ -12,109 +10,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from sim import documents, schemas
-from sim.descriptions import Description
 from sim.errors import InputError, Mark
+from sim.workload.attention import GQA as GQA
+from sim.workload.attention import MLA as MLA
+from sim.workload.attention import mean_context_tokens as mean_context_tokens
+from sim.workload.model_files import FOLDER, model_document, published
+from sim.workload.shape import Layer, contradictions
+from sim.workload.shape import Model as Model
 
-FOLDER = "scenarios/models"
 
+@dataclass(frozen=True, slots=True)
+class LayerParameters:
+    """Parameters of one layer by part [count]; ``gate`` with the projections to and from the width of latent experts."""
 
-Positive = Annotated[int, Field(gt=0, le=10**9, strict=True)]
-Natural = Annotated[int, Field(ge=0, le=10**9, strict=True)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MLA(Description):
-    """Multi-head latent attention: queries, keys and values go through low-rank latents [elements]."""
-
-    kind: Literal["mla"] = "mla"
-    num_heads: Positive
-    q_lora_rank: Positive
-    """Width of the latent that queries come from."""
-    kv_lora_rank: Positive
-    """Width of the latent that keys and values come from, which is cached."""
-    qk_rope_head_dim: Positive
-    """Rotated part of a query or key; all heads share the key's."""
-    qk_nope_head_dim: Positive
-    """Part that is not rotated."""
-    v_head_dim: Positive
+    attention: int = 0
+    norms: int = 0
+    gate: int = 0
+    routed: int = 0
+    routed_active: int = 0
+    shared: int = 0
+    dense_ffn: int = 0
 
     @property
-    def qk_head_dim(self) -> int:
-        """Elements of one query or key head."""
-        return self.qk_nope_head_dim + self.qk_rope_head_dim
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GQA(Description):
-    """Grouped-query attention; `num_kv_heads` equal to `num_heads` is multi-head attention.
-
-    Without window and chunk all layers attend to the whole context.
-    """
-
-    kind: Literal["gqa"] = "gqa"
-    num_heads: Positive
-    num_kv_heads: Positive
-    head_dim: Positive
-    window: Positive | None = None
-    """Tokens that a layer with a sliding window looks back on."""
-    chunk: Positive | None = None
-    """Tokens of a chunk, in layers that attend within chunks only."""
-    full_every: Positive = 1
-    """Every so manieth layer attends to everything; the others have the window or chunk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model(Description):
-    """A transformer whose feed-forward layers are mostly mixtures of experts; a dense one has one expert, top-1."""
-
-    name: str
-    num_layers: Annotated[Positive, Field(le=10**5)]
-    num_dense_layers: Natural = 0
-    """Layers with one dense feed-forward block instead of experts, among `num_layers`."""
-    dense_layers: Literal["leading", "alternate"] = "leading"
-    """leading: the dense layers come first. alternate: dense and expert layers take turns, a dense one first."""
-    hidden: Positive
-    """Width of the residual stream [elements]."""
-    attention: Annotated[MLA | GQA, Field(discriminator="kind")]
-    num_experts: Annotated[Positive, Field(le=2**17)]
-    """Routed experts of a layer."""
-    num_shared_experts: Natural = 0
-    """Experts that every token goes through."""
-    top_k: Positive
-    """Routed experts of a token."""
-    num_groups: Positive = 1
-    """Groups, equal runs of experts, that a group-limited gate cuts the experts into."""
-    top_groups: Positive = 1
-    """Groups that a token may reach."""
-    group_score: Literal["top2_sum", "max"] = "top2_sum"
-    """Score that ranks the groups: the sum of their two best experts', or the best."""
-    expert_hidden: Positive
-    """Inner width of an expert; three matrices of `hidden` by this (SwiGLU)."""
-    dense_hidden: Natural = 0
-    """Inner width of a dense layer's feed-forward block."""
-    vocab: Positive
-    num_mtp_layers: Annotated[Natural, Field(le=100)] = 0
-    """Modules that predict further tokens (MTP), counted apart from everything else."""
-    tied_embeddings: bool = False
-    """True where the output head is the embedding table, transposed."""
-    source: str = "not said"
-    """The published configuration that the numbers come from."""
+    def others(self) -> int:
+        """All but the routed experts."""
+        return self.attention + self.norms + self.gate + self.shared + self.dense_ffn
 
     @property
-    def num_moe_layers(self) -> int:
-        """Layers with experts."""
-        return self.num_layers - self.num_dense_layers
+    def total(self) -> int:
+        """All that is stored."""
+        return self.others + self.routed
 
-    def is_dense(self, layer_idx: int) -> bool:
-        """True for a layer with one dense feed-forward block instead of experts."""
-        if self.dense_layers == "alternate":
-            return layer_idx % 2 == 0
-        return layer_idx < self.num_dense_layers
+    @property
+    def active(self) -> int:
+        """The part that one token uses."""
+        return self.others + self.routed_active
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +74,53 @@ class Parameters:
     mtp_active: int
 
 
+def expert_parameters(model: Model) -> int:
+    """Count the parameters of one routed expert.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int [count]
+    """
+    return (model.up_matrices + 1) * model.routed_width * model.expert_hidden
+
+
+def layer_parameters(model: Model, layer: Layer) -> LayerParameters:
+    """Count the parameters of a layer.
+
+    Parameters
+    ----------
+    model : Model
+    layer : Layer
+        One of `model.layers`.
+
+    Returns
+    -------
+    LayerParameters [count]
+    """
+    d = model.hidden
+    attention = layer.attention.parameters(d) if layer.attention else 0
+    norms = d * ((layer.attention is not None) + (layer.mlp != "none"))
+    if layer.mlp == "none":
+        return LayerParameters(attention, norms)
+    ffn = (model.up_matrices + 1) * d
+    if layer.mlp == "dense":
+        return LayerParameters(attention, norms, dense_ffn=ffn * model.dense_hidden)
+    expert = expert_parameters(model)
+    gate = d * model.gate_width if model.has_gate else 0
+    return LayerParameters(
+        attention,
+        norms,
+        gate=gate + (2 * d * model.expert_latent if model.expert_latent else 0),
+        routed=model.num_experts * expert,
+        routed_active=model.top_k * expert,
+        shared=ffn * model.shared_width,
+    )
+
+
 def parameters(model: Model) -> Parameters:
     """Count the parameters of a model: in all, and of its parts (``attention``, ``expert`` ... of one layer).
 
@@ -164,53 +144,40 @@ def parameters(model: Model) -> Parameters:
     '671 billion, 37.6 active'
     """
     d = model.hidden
-    a = model.attention
-    if isinstance(a, MLA):
-        attention = (
-            d * a.q_lora_rank
-            + a.q_lora_rank * a.num_heads * a.qk_head_dim
-            + d * (a.kv_lora_rank + a.qk_rope_head_dim)
-            + a.kv_lora_rank * a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
-            + a.num_heads * a.v_head_dim * d
-            + (a.q_lora_rank + a.kv_lora_rank)  # norms
-        )
-    else:
-        attention = 2 * d * (a.num_heads + a.num_kv_heads) * a.head_dim
-    expert = 3 * d * model.expert_hidden
-    gate = d * model.num_experts
-    dense_ffn = 3 * d * model.dense_hidden
-    norms = 2 * d
-    moe_layer = attention + norms + gate + (model.num_experts + model.num_shared_experts) * expert
-    moe_active = attention + norms + gate + (model.top_k + model.num_shared_experts) * expert
-    dense_layer = attention + norms + dense_ffn
+    layers = [(layer_parameters(model, layer), n) for layer, n in model.layers().items()]
+    moe = layer_parameters(model, Layer(model.attention, "experts"))
+    dense = layer_parameters(model, Layer(model.attention, "dense"))
+    last = layer_parameters(model, model.layer(model.num_layers))
     embedding = model.vocab * d
     head = 0 if model.tied_embeddings else model.vocab * d
-    matmul = model.num_moe_layers * moe_active + model.num_dense_layers * dense_layer + model.vocab * d + d
+    matmul = sum(n * count.active for count, n in layers) + model.vocab * d + d
     mtp_own = 2 * d * d + 3 * d  # joins the previous hidden state and the next token's embedding
     return Parameters(
-        total=model.num_moe_layers * moe_layer + model.num_dense_layers * dense_layer + embedding + head + d,
+        total=sum(n * count.total for count, n in layers) + embedding + head + d,
         active=matmul + embedding - (embedding if model.tied_embeddings else 0),
         matmul=matmul,
-        attention=attention,
-        expert=expert,
-        gate=gate,
-        dense_ffn=dense_ffn,
-        moe_layer=moe_layer,
-        dense_layer=dense_layer,
+        attention=moe.attention,
+        expert=expert_parameters(model),
+        gate=moe.gate,
+        dense_ffn=dense.dense_ffn,
+        moe_layer=moe.total,
+        dense_layer=dense.total,
         embedding=embedding,
         head=head,
-        mtp=model.num_mtp_layers * (moe_layer + mtp_own),
-        mtp_active=model.num_mtp_layers * (moe_active + mtp_own),
+        mtp=model.num_mtp_layers * (last.total + mtp_own),
+        mtp_active=model.num_mtp_layers * (last.active + mtp_own),
     )
 
 
-def kv_bytes_per_token(model: Model, bytes_per_element: float = 2.0) -> float:
+def kv_bytes_per_token(model: Model, bytes_per_element: float = 2.0, tp: int = 1) -> float:
     """Bytes that one token of context keeps in the KV cache of all layers.
 
     Parameters
     ----------
     model : Model
     bytes_per_element : float [bytes]
+    tp : int [ranks]
+        Ranks that share the KV heads; of one of them.
 
     Returns
     -------
@@ -219,8 +186,7 @@ def kv_bytes_per_token(model: Model, bytes_per_element: float = 2.0) -> float:
     Notes
     -----
     MLA keeps the latent and the rotary key, layers x (kv_lora_rank + qk_rope_head_dim) elements; GQA keys and values of every
-    KV head, layers x 2 x num_kv_heads x head_dim. Layers with a window or a chunk are counted in full: an upper bound for
-    contexts beyond it.
+    KV head, layers x 2 x num_kv_heads x head_dim. For a token inside every window; `cache_bytes` counts a whole request.
 
     References
     ----------
@@ -231,39 +197,54 @@ def kv_bytes_per_token(model: Model, bytes_per_element: float = 2.0) -> float:
     >>> kv_bytes_per_token(load_model("deepseek-v3"))
     70272.0
     """
-    a = model.attention
-    elements = a.kv_lora_rank + a.qk_rope_head_dim if isinstance(a, MLA) else 2 * a.num_kv_heads * a.head_dim
-    return model.num_layers * elements * bytes_per_element
+    each = ((layer.attention, n) for layer, n in model.layers().items() if layer.attention)
+    return float(sum(n * a.cache_bytes(bytes_per_element) / min(tp, a.num_cached_heads) for a, n in each))
 
 
-def mean_context_tokens(
-    sequence_tokens: float, causal: bool, window: float | None, chunk: float | None
+def cache_bytes(
+    model: Model,
+    context_tokens: float,
+    bytes_per_element: float = 2.0,
+    *,
+    layers: Mapping[Layer, int] | None = None,
+    tp: int = 1,
 ) -> float:
-    """Mean number of tokens that a query is counted to attend to in a sequence.
+    """Bytes that a request keeps in all layers, or in some: tokens that windows still see, and states of linear attention.
 
     Parameters
     ----------
-    sequence_tokens : float [tokens]
-    causal : bool
-        Count only the attended half of the attention matrix.
-    window, chunk : float or None [tokens]
-        Tokens that a query looks back on, and length of chunks that attend within themselves only; None for no limit.
+    model : Model
+    context_tokens : float [tokens]
+    bytes_per_element : float [bytes]
+    layers : mapping of Layer to int [count], optional
+        Layers that are counted, as `Stage.kinds` gives them; all of the model's own by default.
+    tp : int [ranks]
+        Ranks that share attention: each keeps its part of the heads, or what cannot be cut, of tp requests.
 
     Returns
     -------
-    float [tokens]
+    float [bytes]
+        Of one GPU for each request that it has.
 
     Notes
     -----
-    For a sequence of length s: s without a mask, s/2 with the causal one; a window of w makes it w - w^2 / (2 s)
-    (non-causal convention: w), chunks of c make each chunk a sequence of its own.
+    A layer with a window of w keeps min(context, w) tokens; one with chunks of c the tokens of a chunk, at most c.
+
+    References
+    ----------
+    Separate pools for layers with windows: vLLM's hybrid KV cache manager, SGLang's SWA memory pool.
+
+    Examples
+    --------
+    >>> cache_bytes(load_model("gpt-oss-120b"), 131072)  # 18 layers of 131,072 tokens, 18 of 128, 2,048 bytes each
+    4836556800.0
     """
-    s = sequence_tokens
-    if chunk is not None and chunk < s:
-        return chunk / 2 if causal else chunk
-    if window is not None and window < s:
-        return window - window**2 / (2 * s) if causal else window
-    return s / 2 if causal else s
+    total = 0.0
+    for layer, n in (model.layers() if layers is None else layers).items():
+        if a := layer.attention:
+            kept = a.cache_bytes(bytes_per_element) * a.kept_tokens(context_tokens) + a.state_bytes
+            total += n * kept * tp / min(tp, a.num_cached_heads)
+    return total
 
 
 def attention_core_flops_per_token(model: Model, sequence_tokens: float, causal: bool) -> float:
@@ -282,16 +263,11 @@ def attention_core_flops_per_token(model: Model, sequence_tokens: float, causal:
 
     Notes
     -----
-    Per layer and attended token 2 H (d_qk + d_v); MLA in its unabsorbed form, as in training and prefill.
+    Per layer and attended token 2 H (d_qk + d_v); MLA in its unabsorbed form, as in training and prefill, but where an indexer
+    makes it sparse. Linear attention: the products of its recurrence, the same at any length.
     """
-    a = model.attention
-    whole = mean_context_tokens(sequence_tokens, causal, None, None)
-    if isinstance(a, MLA):
-        return model.num_layers * 2.0 * a.num_heads * (a.qk_head_dim + a.v_head_dim) * whole
-    part = mean_context_tokens(sequence_tokens, causal, a.window, a.chunk)
-    full_layers = model.num_layers // a.full_every
-    context = full_layers * whole + (model.num_layers - full_layers) * part
-    return 4.0 * a.num_heads * a.head_dim * context
+    each = ((layer.attention, n) for layer, n in model.layers().items() if layer.attention)
+    return sum(n * attention.core_flops(sequence_tokens, causal) for attention, n in each)
 
 
 def training_flops_per_token(
@@ -322,7 +298,8 @@ def training_flops_per_token(
     flops = 6.0 * count.matmul + 3.0 * core
     if include_mtp and model.num_mtp_layers:
         flops += 6.0 * (count.mtp_active + model.num_mtp_layers * model.vocab * model.hidden)
-        flops += 3.0 * core * model.num_mtp_layers / model.num_layers
+        last = model.layer(model.num_layers).attention
+        flops += 3.0 * model.num_mtp_layers * (last.core_flops(sequence_tokens, causal) if last else 0.0)
     return flops
 
 
@@ -337,7 +314,8 @@ def load_model(
     Parameters
     ----------
     spec : str, Path, Document or mapping
-        The name of a shipped model (`shipped_models`), a path, or the model itself.
+        The name of a shipped model (`shipped_models`), a path, or the model itself, also as `{huggingface: path}`. A path that
+        ends in `.json` is a publisher's configuration.
     near : Path, optional
         Folder that a relative path may start from.
     mark : Mark, optional
@@ -353,13 +331,15 @@ def load_model(
         With every problem of the file, keys that contradict one another included.
     """
     if isinstance(spec, str | Path):
-        document = documents.load(documents.find(str(spec), FOLDER, "model", near=near, mark=mark))
+        document = model_document(spec, near=near, mark=mark)
     elif isinstance(spec, documents.Document):
         document = spec
     else:
         document = documents.Document(dict(spec), "model")
+    if "huggingface" in document.tree:
+        document = published(document, near)
     model = schemas.check(document, Model)
-    wrong = _contradictions(model)
+    wrong = contradictions(model)
     if wrong:
         raise InputError(document.problem((key,), getattr(model, key), wanted) for key, wanted in wrong)
     return model
@@ -373,27 +353,3 @@ def shipped_models() -> list[str]:
     list of str
     """
     return sorted(documents.shipped(FOLDER))
-
-
-def _contradictions(model: Model) -> list[tuple[str, str]]:
-    """Keys that are well formed but do not fit the others, each with what would."""
-    wrong: list[tuple[str, str]] = []
-    if model.num_experts % model.num_groups:
-        wrong.append(("num_groups", f"a divisor of num_experts, {model.num_experts}"))
-    elif model.top_groups > model.num_groups:
-        wrong.append(("top_groups", f"at most num_groups, {model.num_groups}"))
-    elif model.top_k > model.top_groups * (model.num_experts // model.num_groups):
-        held = model.top_groups * (model.num_experts // model.num_groups)
-        wrong.append(("top_k", f"at most {held}, the experts of top_groups groups"))
-    if model.num_dense_layers > model.num_layers:
-        wrong.append(("num_dense_layers", f"at most num_layers, {model.num_layers}"))
-    if model.dense_layers == "alternate" and model.num_dense_layers != (model.num_layers + 1) // 2:
-        wrong.append(("num_dense_layers", f"{(model.num_layers + 1) // 2}, every other of num_layers"))
-    if model.num_dense_layers and not model.dense_hidden:
-        wrong.append(("dense_hidden", "the inner width of the dense layers"))
-    a = model.attention
-    if isinstance(a, GQA) and a.num_heads % a.num_kv_heads:
-        wrong.append(("attention", f"num_heads a multiple of num_kv_heads, {a.num_kv_heads}"))
-    if isinstance(a, GQA) and a.window is not None and a.chunk is not None:
-        wrong.append(("attention", "a window or a chunk, not both"))
-    return wrong

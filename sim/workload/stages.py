@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sim.errors import InfeasibleError, InputError, Problem
-from sim.workload.model import Model, attention_core_flops_per_token, parameters
+from sim.workload.model import Model, layer_parameters, parameters
+from sim.workload.shape import Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class Stage:
     embedding: bool
     head: bool
     num_mtp: int
+
+    def kinds(self, model: Model, num_mtp: int) -> dict[Layer, int]:
+        """Its layers, with so many MTP modules' own, by kind and number."""
+        layers = [*(model.layer(i) for i in self.layers), *[model.layer(model.num_layers)] * num_mtp]
+        return dict(Counter(layers))
 
     @property
     def num_head_passes(self) -> int:
@@ -80,8 +87,7 @@ class StageParameters:
 class LayerCosts:
     """Estimated cost of what a stage can hold, in any one unit; an embedding costs nothing."""
 
-    dense: float
-    moe: float
+    layers: tuple[float, ...]  # [num_layers]
     head: float
     mtp: float  # with its own pass through the head
 
@@ -100,18 +106,20 @@ def flops_per_token(model: Model, sequence_tokens: int = 4096) -> LayerCosts:
 
     Notes
     -----
-    2 FLOP for each active matrix parameter, and the attention core of `model.attention_core_flops_per_token`.
+    2 FLOP for each active matrix parameter, and the attention core of each layer, see `attention`.
     """
-    count = parameters(model)
-    core = attention_core_flops_per_token(model, sequence_tokens, causal=True) / model.num_layers
-    active = (model.top_k + model.num_shared_experts) * count.expert
-    moe = 2.0 * (count.attention + count.gate + active) + core
+
+    def forward(layer: Layer) -> float:
+        core = layer.attention.core_flops(sequence_tokens, causal=True) if layer.attention else 0.0
+        count = layer_parameters(model, layer)
+        return 2.0 * (count.active - count.norms) + core
+
+    costs = {layer: forward(layer) for layer in model.layers()}
     head = 2.0 * model.vocab * model.hidden
     return LayerCosts(
-        dense=2.0 * (count.attention + count.dense_ffn) + core,
-        moe=moe,
+        layers=tuple(costs[model.layer(layer_idx)] for layer_idx in range(model.num_layers)),
         head=head,
-        mtp=2.0 * 2 * model.hidden**2 + moe + head,
+        mtp=2.0 * 2 * model.hidden**2 + forward(model.layer(model.num_layers)) + head,
     )
 
 
@@ -184,8 +192,7 @@ def stages(
 def _balanced(model: Model, num_stages: int, costs: LayerCosts) -> tuple[int, ...]:
     """Layers of each stage, by dynamic programming over the place of each cut."""
     n = model.num_layers
-    layer_costs = [costs.dense if model.is_dense(layer) else costs.moe for layer in range(n)]
-    upto = np.concatenate([[0.0], np.cumsum(layer_costs)])
+    upto = np.concatenate([[0.0], np.cumsum(costs.layers)])
     inner = upto[None, :] - upto[:, None]  # [first, end], cost of the layers first..end-1
     inner[np.tril_indices(n + 1)] = np.inf
     last = inner.copy()
@@ -230,15 +237,13 @@ def stage_parameters(model: Model, stage: Stage) -> StageParameters:
         Over all stages they add up to the model and its MTP modules, which share its embedding and head.
     """
     count = parameters(model)
-    routed = model.num_experts * count.expert
-    mtp = count.mtp // model.num_mtp_layers if model.num_mtp_layers else 0
-    own = stage.num_dense * count.dense_layer + stage.num_moe * (count.moe_layer - routed)
-    own += stage.num_mtp * (mtp - routed) + (
-        model.hidden if stage.head else 0
-    )  # the last norm goes with the head
+    each = [layer_parameters(model, model.layer(layer_idx)) for layer_idx in stage.layers]
+    extra = stage.num_mtp * layer_parameters(model, model.layer(model.num_layers)).routed
+    mtp = count.mtp * stage.num_mtp // model.num_mtp_layers if model.num_mtp_layers else 0
+    own = sum(layer.others for layer in each) + mtp - extra
     return StageParameters(
-        experts=stage.num_expert_layers * routed,
-        layers=own,
+        experts=sum(layer.routed for layer in each) + extra,
+        layers=own + (model.hidden if stage.head else 0),  # the last norm goes with the head
         embedding=count.embedding if stage.embedding else 0,
         head=count.head if stage.head else 0,
     )

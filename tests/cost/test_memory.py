@@ -84,7 +84,7 @@ def test_context_parallel_ranks_share_the_states_of_all_but_experts() -> None:
 
 
 def test_a_token_keeps_about_150_kilobytes_in_an_expert_layer() -> None:
-    kept = layer_activation_bytes_per_token(V3, True, 7.49, Recipe())
+    kept = layer_activation_bytes_per_token(V3, V3.layer(60), 7.49, Recipe())
     by_hand = 2 * 14336 + 2 * (1536 + 512 + 64) + 1.5 * 16384 + 512 + 7.49 * 7392 + 9 * 4096 * 1.03125
     assert kept == pytest.approx(by_hand)
     assert kept == pytest.approx(150e3, rel=0.02)
@@ -105,7 +105,7 @@ def test_what_a_token_keeps_without_recomputation_counted_by_hand() -> None:
 
 
 def test_activations_of_a_middle_rank_are_17_chunks_of_four_layers() -> None:
-    kept = layer_activation_bytes_per_token(V3, True, 7.49, Recipe())
+    kept = layer_activation_bytes_per_token(V3, V3.layer(60), 7.49, Recipe())
     assert run()[7].activations_bytes == pytest.approx(17 * 4 * 4096 * kept)
 
 
@@ -208,7 +208,7 @@ def test_stages_hold_every_layer_and_parameter_once(name: str, num_stages: int) 
 
 def heaviest(model: Model, cut: Sequence[Stage], costs: LayerCosts) -> float:
     tail = costs.head + model.num_mtp_layers * costs.mtp
-    return max(s.num_dense * costs.dense + s.num_moe * costs.moe + (tail if s.head else 0) for s in cut)
+    return max(sum(costs.layers[i] for i in s.layers) + (tail if s.head else 0) for s in cut)
 
 
 @given(
@@ -218,7 +218,7 @@ def test_no_other_cut_has_a_cheaper_costliest_stage(
     num_layers: int, num_stages: int, head: float, dense: int
 ) -> None:
     model = dataclasses.replace(V3, num_layers=num_layers, num_dense_layers=dense, num_mtp_layers=0)
-    costs = LayerCosts(dense=0.5, moe=1.0, head=head, mtp=0.0)
+    costs = LayerCosts((0.5,) * dense + (1.0,) * (num_layers - dense), head=head, mtp=0.0)
     ours = heaviest(model, stages(model, num_stages, costs=costs), costs)
     for a in range(1, num_layers):
         for b in range(1, num_layers - a + 1) if num_stages == 3 else (num_layers - a,):
@@ -243,7 +243,7 @@ def test_more_stages_than_layers_are_impossible() -> None:
 
 def test_flops_of_the_layers_add_up_to_those_of_the_model() -> None:
     cost = flops_per_token(V3)
-    forward = 3 * cost.dense + 58 * cost.moe + cost.head
+    forward = sum(cost.layers) + cost.head
     assert 3 * forward == pytest.approx(training_flops_per_token(V3, 4096, causal=True), rel=1e-3)
 
 

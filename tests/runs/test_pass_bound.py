@@ -88,7 +88,7 @@ common = {
     "cluster__hardware": st.sampled_from(["a100", "h20", "h800", "h100", "b200"]),
     "model": st.sampled_from(["deepseek-v2", "mixtral-8x7b", "gpt-oss-120b", "qwen3-235b-a22b"]),
     "workload__overlap": st.booleans(),
-    "workload__precision": st.sampled_from(["fp8", "bf16"]),
+    "workload__precision": st.sampled_from([None, "bf16"]),
     "workload__fused_gate": st.booleans(),
     "workload__gate": st.sampled_from(
         [

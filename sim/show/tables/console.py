@@ -227,13 +227,15 @@ def _rules(sheet: Datasheet, console: Console) -> None:
 
 def print_model(model: Model, counted: Parameters, kv_bytes_per_token: float, console: Console) -> None:
     """A model's shape and what follows from it: parameters and KV bytes."""
+    from sim.workload.model import cache_bytes
+
     _title(console, model.name)
     shape = [
-        ("layers", f"{model.num_layers} ({model.num_dense_layers} dense)"),
+        ("layers", f"{model.num_layers} ({model.num_moe_layers} with experts)"),
         ("hidden", f"{model.hidden:,}"),
-        ("attention", f"{type(model.attention).__name__}, {model.attention.num_heads} heads"),
+        *[("attention", words) for words in _attentions(model)],
         ("routed experts", f"{model.num_experts}, top-{model.top_k}"),
-        ("shared experts", str(model.num_shared_experts)),
+        ("shared experts", f"{model.shared_width:,} wide together" if model.shared_width else "none"),
         ("groups", f"{model.top_groups} of {model.num_groups}" if model.num_groups > 1 else "none"),
         ("expert hidden", f"{model.expert_hidden:,}"),
         ("vocabulary", f"{model.vocab:,}"),
@@ -242,12 +244,24 @@ def print_model(model: Model, counted: Parameters, kv_bytes_per_token: float, co
         ("one expert", show(counted.expert, "count")),
         ("multi-token prediction", show(counted.mtp, "count") if counted.mtp else "none"),
         ("KV cache for a token", show(kv_bytes_per_token, "bytes")),
+        ("cache of 131,072 tokens", show(cache_bytes(model, 131072), "bytes")),
     ]
     table = _table(("", ""), frozenset({0}), heads_shown=False)
     for key, value in shape:
         table.add_row(key, value)
     console.print(table)
     console.print(f"source: {model.source}", style="dim", markup=False, highlight=False)
+
+
+def _attentions(model: Model) -> list[str]:
+    """Kinds of attention with their layers, heads, and what bounds their context."""
+    lines = []
+    for a in model.attentions():
+        layers = sum(n for layer, n in model.layers().items() if layer.attention == a)
+        limits = [f"{key} {value:,}" for key in ("window", "chunk") if (value := getattr(a, key, None))]
+        words = [f"{a.kind}, {a.num_heads} heads", *limits]
+        lines.append(", ".join(words) + ("" if layers == model.num_layers else f": {layers} layers"))
+    return lines
 
 
 def _figure(figure: Any) -> str:
