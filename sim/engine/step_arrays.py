@@ -12,6 +12,7 @@ from sim.cluster.topology import Floats, Ints
 from sim.engine import sharing
 from sim.engine.step_network import StepNetwork
 from sim.engine.step_plan import StepPlan
+from sim.engine.step_templates import Folded
 from sim.schedule.operations import KINDS
 from sim.schedule.training import Tasks
 
@@ -51,6 +52,7 @@ NODE = np.dtype(
     [
         ("kernel", _I),  # place among the kernels; -1 computes
         ("beside", _I),  # 1 next to compute, 0 alone
+        ("barrier", _I),  # 1 where its collective starts everywhere when the last lane is there
         ("forward", _I),  # 1 where it works for the forward's microbatch
         ("layer", _I),
         ("first_wait", _I),  # of the nodes it waits for
@@ -58,6 +60,7 @@ NODE = np.dtype(
         ("fixed_s", _F),  # compute
         ("routed_s", _F),  # compute at the mean load
         ("exposed_s", _F),  # reductions inside the layer
+        ("held_s", _F),  # of a collective's time, what nodes of the compute stream stand for
     ],
     align=True,
 )
@@ -176,10 +179,11 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     tracks["last"] = tasks.first[rank + 1] + of_group * len(tasks.kind)
     tracks["task"] = tracks["first"]
     tracks["of_group"] = of_group
-    tracks["draws"] = folded.groups[of_group] if len(plan.loads) > 1 else 0
+    tracks["draws"], loads = _draws(plan, folded, of_group)
     speed, weight = np.ones((num_tracks, num_lanes)), np.zeros((num_classes, num_lanes))
     for c, shown in enumerate(folded.lanes):
         own = of_group == c
+        speed[own] = plan.speed[rank[own], folded.groups[c], shown[0]][:, None]  # of lanes that are none too
         speed[own, : len(shown)] = plan.speed[rank[own], folded.groups[c]][:, shown]
         weight[c, : len(shown)] = np.bincount(folded.lane_class[c], minlength=len(shown)) / plan.lanes
     shape = (num_tracks, num_lanes)
@@ -205,7 +209,7 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
         ends=np.zeros((num_tracks, int(np.diff(first).max(initial=0)), num_lanes)),
         speed=speed,
         weight=weight,
-        loads=plan.loads,
+        loads=loads,
         jitter=plan.jitter,
         ready=np.zeros((len(messages), num_lanes)),
         arrived=np.zeros((len(messages), num_lanes)),
@@ -214,6 +218,18 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     # Rows of records, whose fields plain Python reads by name too.
     named = {name: getattr(work, name).view(np.recarray) for name in ("tracks", "tasks", "nodes", "messages")}
     return work._replace(**named), whole, net
+
+
+def _draws(plan: StepPlan, folded: Folded, of_group: Ints) -> tuple[Ints | int, Floats]:
+    """Place of each track's draws among the loads, and the loads by lane class."""
+    if len(plan.loads) > 1:
+        return folded.groups[of_group], plan.loads
+    whole = np.arange(plan.lanes)
+    if not plan.loads.size or all(np.array_equal(lanes, whole) for lanes in folded.lanes):
+        return 0, plan.loads
+    most = max(map(len, folded.lanes))
+    shown = [np.concatenate([lanes, np.full(most - len(lanes), lanes[0])]) for lanes in folded.lanes]
+    return of_group, np.stack([plan.loads[0][..., lanes] for lanes in shown])
 
 
 def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]:
@@ -230,6 +246,7 @@ def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]
                 (
                     kernel,
                     overlapped,
+                    node.barrier,
                     forward,
                     node.layer,
                     first,
@@ -237,6 +254,7 @@ def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]
                     node.fixed_s,
                     node.routed_s,
                     node.exposed_s,
+                    node.held_s,
                 )
             )
     first_of = np.cumsum([0, *(len(program) for program, _ in tasks.programs)])

@@ -16,12 +16,13 @@ from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.collectives import KINDS
+from sim.schedule.programs import Program
 from sim.workload.model import GQA, Model
 
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One pass of one EP group.
+    """One pass of every EP group.
 
     Parameters
     ----------
@@ -122,22 +123,14 @@ class PassPlan:
         return 1 if self.is_uniform else min(self.work.spec.drawn_layers, len(self.blocks.layers))
 
     @property
-    def num_nodes(self) -> int:
-        """Nodes that the EP group spans [count]."""
-        return max(1, self.ranks // self.hardware.gpu.scale_up.domain)
-
-    @property
-    def group(self) -> int:
-        """Index of the EP group that is run: the one with faults, where one has any."""
-        faulty = [fault.node for fault in self.scenario.faults if fault.node is not None]
-        faulty += [fault.node for fault in self.scenario.gpu_faults]
-        return faulty[0] // self.num_nodes if faulty else 0
+    def num_groups(self) -> int:
+        """EP groups of the deployment: they run the same pass at once [count]."""
+        return self.scenario.num_ranks // self.ranks
 
     @cached_property
-    def slowness(self) -> Floats:
-        """Compute time of each rank over that of a healthy GPU, [num_ranks]."""
-        first = self.group * self.ranks
-        return self.scenario.slowness()[first : first + self.ranks]
+    def speed(self) -> Floats:
+        """Compute time of each rank over that of a healthy GPU, [1, num_groups, num_ranks]."""
+        return self.scenario.slowness().reshape(1, self.num_groups, self.ranks)
 
     def attention_kind(self, layer: int) -> int:
         """Kind of attention of a layer: 0 with a window or chunk (or where all are alike), 1 over the whole context."""
@@ -167,7 +160,7 @@ class PassPlan:
             fused_gate=self.work.spec.fused_gate,
         )
 
-    def program(self) -> tuple[plans.PassNode, ...]:
+    def program(self) -> Program:
         """The nodes of the pass."""
         return plans.forward(
             len(self.blocks.layers),

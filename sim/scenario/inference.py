@@ -162,12 +162,6 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         draft.problem((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
     if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
         draft.problem((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
-    groups = {
-        fault.node // max(1, ep // draft.gpus_per_node) for fault in draft.faults if fault.node is not None
-    }
-    if len(groups) > 1:
-        wanted = f"faults in one EP group of {ep} GPUs: it is the one that is run, and stands for itself"
-        draft.problem(("cluster", "faults"), f"faults in {len(groups)} EP groups", wanted)
     if draft.problems or gate is None or layout is None:
         raise InputError(())  # the draft has them
     draft.layout = {name: getattr(layout, name) for name in ("ep", "tp", "dp")}
@@ -244,10 +238,10 @@ def _count(scenario: Scenario, work: Inference) -> None:
     assert scenario.model is not None
     assert scenario.hardware is not None
     spec, ep = work.spec, work.layout.ep
-    sizes.require_nodes(
-        scenario, max(1, ep // scenario.hardware.gpu.scale_up.domain), "the nodes of layout.ep"
-    )
-    sizes.require_pairs(1, ep)
+    sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
+    even = work.sampling == "expected" and work.gate.is_exchangeable
+    draws = 1 if even else min(spec.drawn_layers, scenario.model.num_layers) * (2 if spec.overlap else 1)
+    sizes.require_pairs(scenario.num_ranks // ep, ep, draws)
     sizes.require_replicas(scenario.model.num_experts, spec.placement.redundant_experts)
     if isinstance(spec, PrefillSpec):
         new = work.context_tokens - work.cached_tokens
