@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from sim.engine.step import StepRun, run_step
     from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
     from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
-    from sim.engine.transfers import Transfers, fair_rates
+    from sim.engine.transfers import Transfers
 
 __all__ = [
     "GroupCollective", "GroupRecord", "InstanceRecord", "Island", "Network", "NodeRecords",
     "ServingTrace", "StepPlan", "StepRun", "Stop", "Stretch", "TaskRecords", "Trace", "Traffic",
-    "TransferRecord", "Transfers", "alone", "drained", "fair_rates", "island", "island_bound_s", "lone",
+    "TransferRecord", "Transfers", "alone", "drained", "island", "island_bound_s", "lone",
     "max_min", "merge", "rank_times_s", "run_flows", "run_step", "run_together", "scratch", "serve",
 ]  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -81,10 +80,11 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None
 
 
 def _loop(work: StepWork, lanes: StepLanes, net: Net) -> Callable[..., int]:
-    """The compiled loop for large steps and where numba runs already, plain Python for a small program of one track."""
+    """The compiled loop for large or many steps, plain Python for a few small programs of one track."""
     nodes = int(np.diff(work.programs)[work.tasks["program"]].sum())
-    small = len(work.tracks) == 1 and nodes * max(lanes.num_lanes, int(net.sizes[0])) < COMPILED_FROM
-    return step_loop.run.plain if small and "numba" not in sys.modules else step_loop.run.compiled
+    size = nodes * max(lanes.num_lanes, int(net.sizes[0])) if len(work.tracks) == 1 else COMPILED_FROM
+    loop: Callable[..., int] = step_loop.run.worth(size, COMPILED_FROM)
+    return loop
 
 
 # --- what is written down -----------------------------------------------------------------------------------

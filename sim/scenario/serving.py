@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from sim import limits
 from sim.cluster.kernels import Kernel
 from sim.errors import InputError, Problem
+from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, catch, named_file
 from sim.scenario.kinds import Resolver
@@ -208,6 +210,10 @@ def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[st
         document.tree.pop(key, None)
     document.put(("layout",), {"ep": ep}, ep_mark)
     document.put(("cluster", "nodes"), ep // draft.gpus_per_node, mark)
+    faults = document.get(("cluster", "faults"))
+    if isinstance(faults, list):  # those of nodes are of single instances
+        everywhere = [fault for fault in faults if not (isinstance(fault, dict) and "node" in fault)]
+        document.put(("cluster", "faults"), everywhere, document.mark(("cluster", "faults")))
     try:
         return draft.resolve(document)
     except InputError as error:
@@ -220,4 +226,11 @@ def _part(draft: Draft, kind: str, ep: int, plan: dict[str, Any], sizes: dict[st
         raise InputError(moved) from None
 
 
-RESOLVER = Resolver({"serving": ServingSpec}, serving_of)
+def _count(scenario: Scenario, work: Serving) -> None:
+    sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
+    pairs = work.spec.prefill.ep * work.spec.decode.ep
+    keys = f"workload.prefill.ep {work.spec.prefill.ep:,} x workload.decode.ep {work.spec.decode.ep:,}"
+    limits.require(pairs, limits.PAIRS, keys)
+
+
+RESOLVER = Resolver({"serving": ServingSpec}, serving_of, computes=True, count=_count)
