@@ -18,10 +18,10 @@ from sim.cost.deployment import Footprint, footprint, require_batch
 from sim.cost.work import Part, total_s
 from sim.runs import kernel_list, pass_bound, passes
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
+from sim.runs.link_rows import link_rows
 from sim.runs.pass_collectives import collective
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import ForwardPass, PassRecord, forward_pass
-from sim.runs.training_metrics import links
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
@@ -107,13 +107,11 @@ def _prefill(scenario: Scenario, work: Inference, requests: int) -> dict[str, An
     elapsed = bound = exposed = waited_skew = layers_s = 0.0
     spent: list[dict[str, float]] = []
     bounds: list[dict[str, float]] = []
-    records: list[PassRecord] = []
-    collectives = None
+    like: ForwardPass | None = None
     for index in range(num_passes):
         plan = PassPlan(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
-        forward = forward_pass(plan, collectives)
-        record, ends, collectives = passes.run(forward), passes.ends(forward), forward.collectives
-        records.append(record)
+        forward = like = forward_pass(plan, like)
+        record, ends = passes.run(forward), passes.ends(forward)
         elapsed += passes.step_s(forward, record)
         layers_s += float(record.end_s.max())
         exposed += _exposed_s(record)
@@ -138,7 +136,7 @@ def _prefill(scenario: Scenario, work: Inference, requests: int) -> dict[str, An
         },
         "where": _added(spent),
         "bounds": _added(bounds),
-        "links": links(forward.collectives.cluster, [each.ran for each in records], elapsed),
+        "links": _links(forward, record, num_passes, elapsed),
         **_facts(forward, record, ends),
     }
 
@@ -165,7 +163,7 @@ def _decode(scenario: Scenario, work: Inference, requests: int) -> dict[str, Any
         },
         "where": _spent(forward, record, ends),
         "bounds": bounds,
-        "links": links(forward.collectives.cluster, [record.ran], step),
+        "links": _links(forward, record, 1, step),
         **_facts(forward, record, ends),
     }
 
@@ -199,6 +197,13 @@ def _spent(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
         "last_rank": max(0.0, float(record.end_s.max() - record.end_s.mean())),
         "ends": sum(total_s(part) for part in ends.values()),
     }
+
+
+def _links(forward: ForwardPass, record: PassRecord, passes: int, over_s: float) -> dict[str, dict[str, Any]]:
+    """Load of each link by passes that all move the same."""
+    ran = record.ran
+    alike = [ran.network.folded.resource]
+    return link_rows(forward.collectives.cluster, passes * ran.bytes, passes * ran.used, over_s, alike)
 
 
 def _added(rows: Sequence[dict[str, float]]) -> dict[str, float]:

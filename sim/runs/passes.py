@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.cluster.topology import Floats
+from sim.cluster.topology import Floats, Ints
 from sim.cost import serving_kernels as kernels
 from sim.cost.work import Part, total_s
 from sim.engine.step import StepRun, run_step
@@ -80,21 +80,30 @@ class PassRecord:
     ran: StepRun
 
 
-def forward_pass(plan: PassPlan, collectives: PassCollectives | None = None) -> ForwardPass:
+def forward_pass(plan: PassPlan, like: ForwardPass | None = None) -> ForwardPass:
     """Route, cable and time everything that a pass needs.
 
     Parameters
     ----------
     plan : PassPlan
-    collectives : PassCollectives, optional
-        Of another pass of as many tokens of the same deployment, to save time.
+    like : ForwardPass, optional
+        Another pass of as many tokens of the same deployment, to save time.
 
     Returns
     -------
     ForwardPass
     """
-    collectives = collectives or collectives_of(plan)
-    return ForwardPass(plan, collectives, needs_of(plan, collectives))
+    collectives = like.collectives if like else collectives_of(plan)
+    forward = ForwardPass(plan, collectives, needs_of(plan, collectives))
+    if like and np.array_equal(_alike(forward), _alike(like)):
+        vars(forward)["network"] = like.network
+    return forward
+
+
+def _alike(forward: ForwardPass) -> Ints:
+    """A number for each rank, the same for ranks whose experts always take as long, [num_ranks]."""
+    _, number = np.unique(forward.experts_s.reshape(-1, forward.plan.ranks), axis=1, return_inverse=True)
+    return np.asarray(number).reshape(-1)
 
 
 def with_context(forward: ForwardPass, context_tokens: int) -> ForwardPass:
