@@ -33,7 +33,7 @@ _AT = ("workload",)
 
 
 class DeployedSpec(WorkloadSpec):
-    """Keys that prefill and decode share: one EP group of a deployment."""
+    """Keys that prefill and decode share."""
 
     overlap: bool = True
     """Two microbatches, the all-to-alls of one next to compute of the other; false: one batch, every all-to-all waited for."""
@@ -92,7 +92,7 @@ class DecodeSpec(DeployedSpec):
 
 @dataclass(frozen=True, slots=True)
 class Inference(Workload):
-    """One EP group that prefills or decodes, ready to be planned."""
+    """A deployment that prefills or decodes, ready to be planned."""
 
     spec: PrefillSpec | DecodeSpec
     layout: Layout

@@ -105,6 +105,8 @@ every_kernel = pytest.mark.parametrize("kernel", KERNELS)
         ("{kind: rail_optimized, nodes_per_leaf: 3, oversubscription: 8}", "[]"),
         ("{kind: multi_plane}", "[{rail: 2, bandwidth: 0 Gb/s}]"),
         ("{kind: rail_optimized, routing: ecmp, nodes_per_leaf: 1}", "[{node: 2, nic: 1, bandwidth: 25 %}]"),
+        ("{kind: rail_optimized, nodes_per_leaf: 2, oversubscription: 8}, use_nodes: [3, 0, 2, 1]", "[]"),
+        ("{}, override: {nic.per_gpu: 0.5}", "[{node: 2, nic: 1, bandwidth: 60 %}]"),
     ],
 )
 def test_an_exchange_of_a_pass_is_the_lone_all_to_all(

@@ -346,6 +346,26 @@ def test_an_instance_has_the_faults_of_its_own_nodes() -> None:
     }
 
 
+def test_instances_on_part_of_a_cluster_have_the_faults_of_the_nodes_in_use() -> None:
+    """The first decode instance stands for both, and node 11 idles."""
+    nodes = [12, *range(10, -1, -1)]
+    faults = f"[{{node: {nodes[9]}, clock: 50 %}}, {{node: 11, clock: 50 %}}]"
+    changes = [f"cluster={{hardware: h800, nodes: 13, use_nodes: {nodes}, faults: {faults}}}"]
+    document = scenario_settings.read("serving-example", [*changes, "workload.decode.instances=2"])
+    scenario = resolve(scenario_settings.variants(document)["apart"])
+    work = scenario.workload
+    assert isinstance(work, Serving)
+    (prefill,), decodes = places(scenario, work)
+    assert [gpus[0] // 8 for gpus in (prefill, *decodes)] == [nodes[0], nodes[4], nodes[8]]
+    assert (
+        with_faults(scenario, work.prefill, prefill) is with_faults(scenario, work.decode, decodes[0]) is None
+    )
+    second = with_faults(scenario, work.decode, decodes[1])
+    assert second is not None
+    assert second.faults == (Fault("clock", 0.5, node=nodes[5]),)
+    assert second.slowness().tolist() == [1.0] * 8 + [2.0] * 8 + [1.0] * 16
+
+
 @pytest.mark.slow
 def test_a_slow_gpu_makes_its_instance_alone_decode_as_slowly_as_that_gpu() -> None:
     """Of two decode instances; the other one and prefill keep their times."""
