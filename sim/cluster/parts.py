@@ -44,10 +44,6 @@ class ClusterPart:
         first = np.array(self.nodes, dtype=np.int64)[:, None] * self.domain
         return (first + np.arange(self.gpus_per_node)).ravel()
 
-    def rank_of(self, node: int) -> int | None:
-        """The first rank on a node; None where the job has none of its GPUs."""
-        return self.nodes.index(node) * self.gpus_per_node if node in self.nodes else None
-
 
 def part_of(
     num_nodes: int, domain: int, *, gpus: int | None = None, use_nodes: Sequence[int] | None = None

@@ -1,4 +1,4 @@
-"""Time passes here and nowhere else: the fluid network, training steps, forward passes, serving.
+"""Time passes here and nowhere else: the fluid network, training steps and forward passes, serving.
 
 A researcher runs flows with `run_flows` and collectives with `run_together`, asks for the fluid model alone with `drained`,
 shares links between flows of a simulation of its own with `Network`, and runs a `StepPlan` with `run_step`.
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from sim.engine.failures import FailureRecord, run_failures
     from sim.engine.fluid import Island, Stop, alone, drained, island, lone, merge, rank_times_s
     from sim.engine.fluid import bound_s as island_bound_s
-    from sim.engine.inference import PassRecord, run_pass
     from sim.engine.network import Network
     from sim.engine.records import Stretch, Trace, TransferRecord
     from sim.engine.serving import InstanceRecord, ServingTrace, serve
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
     from sim.engine.step import StepRun, run_step
     from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
     from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
-    from sim.engine.transfers import Transfers, fair_rates
+    from sim.engine.transfers import Transfers
 
 __all__ = [
     "FailureRecord", "GroupCollective", "GroupRecord", "InstanceRecord", "Island", "Network",
-    "NodeRecords", "PassRecord", "ServingTrace", "StepPlan", "StepRun", "Stop", "Stretch",
-    "TaskRecords", "Trace", "Traffic", "TransferRecord", "Transfers", "alone", "drained",
-    "fair_rates", "island", "island_bound_s", "lone", "max_min", "merge", "rank_times_s",
-    "run_failures", "run_flows", "run_pass", "run_step", "run_together", "scratch", "serve",
+    "NodeRecords", "ServingTrace", "StepPlan", "StepRun", "Stop", "Stretch", "TaskRecords", "Trace",
+    "Traffic", "TransferRecord", "Transfers", "alone", "drained", "island", "island_bound_s", "lone",
+    "max_min", "merge", "rank_times_s", "run_failures", "run_flows", "run_step", "run_together",
+    "scratch", "serve",
 ]  # fmt: skip
 
 __getattr__ = exported(__name__, __file__, __all__)

@@ -9,6 +9,7 @@ left, the same functions run, only later or more slowly.
 from __future__ import annotations
 
 import dis
+import sys
 import types
 from collections.abc import Callable
 from functools import cached_property, wraps
@@ -28,6 +29,12 @@ class Compilable:
 
     def __init__(self, plain: Callable[..., Any], *, allocates: bool = True) -> None:
         self.plain, self.allocates = plain, allocates
+        self.worked = 0
+
+    def worth(self, work: int, most: int) -> Any:
+        """The function to call for so much work: plain while all of it so far is less than `most` and numba does not run yet."""
+        self.worked += work
+        return self.plain if self.worked < most and "numba" not in sys.modules else self.compiled
 
     def __call__(self, *args: Any) -> Any:
         """Run it as plain Python."""

@@ -66,6 +66,8 @@ class ServingTrace:
     decode: tuple[InstanceRecord, ...]
     end_s: float
     moved_kv_bytes: float
+    kv_bytes: dict[tuple[int, int], Floats]
+    """(prefill instance, decode instance) -> bytes that moved, by pair of ranks as in `KvLinks.flows`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +90,12 @@ class _Instance:
     batches: list[tuple[float, float, float]] = field(default_factory=list)
     steps: list[tuple[float, float, int]] = field(default_factory=list)
     wake: Event | None = None
+    turn: int = -1
+
+    def next_rank(self) -> int:
+        """The rank that holds the next request: one after the other."""
+        self.turn = (self.turn + 1) % self.pool.num_ranks
+        return self.turn
 
     def take(self, tokens: int) -> None:
         self.free_tokens -= tokens
@@ -139,6 +147,8 @@ class _Loop:
         self.instants = {name: [math.nan] * self.num for name in INSTANTS}
         self.placed = {"prefill": [-1] * self.num, "decode": [-1] * self.num}
         self.first_step = [-1] * self.num
+        self.rank = [0] * self.num  # of its prefill instance
+        self.kv_bytes: dict[tuple[int, int], Floats] = {}
         self.refused = [False] * self.num
         self.queue: deque[Waiting] = deque()
         self.handover: deque[Waiting] = deque()
@@ -152,13 +162,7 @@ class _Loop:
             "decode": service.rank_capacity_tokens(service.decode or service.prefill),
         }
         self.batch_tokens = service.batch_tokens * service.prefill.num_ranks
-        self.transfers = Transfers(
-            self.env,
-            {instance.index: instance.pool.nic_bytes_per_s for instance in self.prefill},
-            {instance.index: instance.pool.nic_bytes_per_s for instance in self.decode},
-            most_bytes_per_s=service.transfer_bytes_per_s,
-            latency_s=service.transfer_latency_s,
-        )
+        self.transfers = Transfers(self.env, list(service.kv_links.capacity) if service.kv_links else [])
 
     def _pool(self, pool: Pool, *, prefills: bool, decodes: bool) -> list[_Instance]:
         capacity = self.service.kv_capacity_tokens(pool)
@@ -185,6 +189,7 @@ class _Loop:
             decode=tuple(instance.record() for instance in self.decode) if self.apart else prefill,
             end_s=env.now,
             moved_kv_bytes=self.transfers.moved_bytes,
+            kv_bytes=dict(self.kv_bytes),
         )
 
     # --- arrivals --------------------------------------------------------------------------------------------------
@@ -236,10 +241,11 @@ class _Loop:
 
     def _nics(self, instance: _Instance, *, running: bool) -> None:
         """Set the rate that this instance's collectives leave to KV."""
-        pool = instance.pool
-        if self.apart and pool.nic_busy_fraction > 0:
-            left = pool.nic_bytes_per_s * (1.0 - pool.nic_busy_fraction if running else 1.0)
-            self.transfers.set_rate("send" if instance.prefills else "receive", instance.index, left)
+        links, busy = self.service.kv_links, instance.pool.nic_busy_fraction
+        if self.apart and links and busy > 0:
+            own = (links.send if instance.prefills else links.receive)[instance.index]
+            left = 1.0 - busy if running else 1.0
+            self.transfers.set_capacity(own, [links.capacity[link] * left for link in own])
 
     def _choose(self, instance: _Instance) -> list[int]:
         """Positions of the prefill queue that this instance may take now."""
@@ -255,12 +261,14 @@ class _Loop:
         now, started = self.env.now, self.instants["prefill_start_s"]
         for waiting in batch:
             instance.take(waiting.kv_tokens)
+            self.rank[waiting.request] = instance.next_rank()
             started[waiting.request] = now
             self.placed["prefill"][waiting.request] = instance.index
         if instance.decodes:
             instance.free_requests -= len(batch)
         tokens = sum(waiting.batch_tokens for waiting in batch)
-        taken_s = self.service.batch_s(max(waiting.batch_tokens for waiting in batch), tokens)
+        longest = max(waiting.batch_tokens for waiting in batch)
+        taken_s = self.service.batch_s(longest, tokens, instance.index)
         instance.batches.append((now, now + taken_s, tokens))
         return self.env.timeout(taken_s)
 
@@ -314,9 +322,21 @@ class _Loop:
         self.placed["decode"][request] = to.index
         self.instants["decode_admitted_s"][request] = self.env.now
         size_bytes = self.prompt[request] * self.service.kv_bytes_per_token
-        done = self.transfers.send(self.placed["prefill"][request], to.index, size_bytes)
+        links, lines, latency_s = self._way(request, to, size_bytes)
+        done = self.transfers.send(size_bytes, links, lines, self.service.transfer_latency_s + latency_s)
         assert done.callbacks is not None
         done.callbacks.append(lambda _: self._moved(request, to))
+
+    def _way(self, request: int, to: _Instance, size_bytes: float) -> tuple[list[int], list[float], float]:
+        """Links from the GPU that holds the KV of a request to the one that takes it, capacity used per byte, and latency [s]."""
+        if self.service.kv_links is None:
+            return [], [], 0.0
+        ends = self.placed["prefill"][request], to.index
+        flows = self.service.kv_links.flows(*ends)
+        pair = self.rank[request] * to.pool.num_ranks + to.next_rank()
+        self.kv_bytes.setdefault(ends, np.zeros(flows.num_flows))[pair] += size_bytes
+        own = slice(flows.start[pair], flows.start[pair + 1])
+        return flows.resource[own].tolist(), flows.line[own].tolist(), float(flows.latency_s[pair])
 
     def _moved(self, request: int, to: _Instance) -> None:
         self.instants["kv_arrived_s"][request] = self.env.now
@@ -340,7 +360,8 @@ class _Loop:
         instance.joining.clear()
         context = instance.base_tokens + service.tokens_per_step * instance.steps_done
         load = instance.running / instance.pool.num_ranks
-        return self.env.timeout(service.decode_step_s(load, context / instance.running))
+        cost = service.own_step_s.get(instance.index, service.decode_step_s)
+        return self.env.timeout(cost(load, context / instance.running))
 
     def _end_step(self, instance: _Instance, start_s: float) -> None:
         now, step = self.env.now, len(instance.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,15 @@ import numpy as np
 
 from sim.cluster.topology import Floats
 from sim.engine import step_loop, step_transfers
-from sim.engine.step_arrays import StepLanes, StepWork, laid_out
+from sim.engine.step_arrays import Net, StepLanes, StepWork, laid_out
 from sim.engine.step_network import StepNetwork, network_of
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
 from sim.errors import InfeasibleError
 from sim.schedule.training import Tasks
+
+COMPILED_FROM = 10_000
+"""Nodes times lanes or flows from which numba's start, a third of a second, is worth it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +32,25 @@ class StepRun:
     network : StepNetwork
     bytes, used : float, [num_resources]
         What crossed each resource at mean loads, and the capacity that it used up [bytes].
+    node_ends : float, [tracks, nodes, lane classes]
+        When the nodes of each track's last task ended [s].
     """
 
     records: list[GroupRecord]
     network: StepNetwork
     bytes: Floats
     used: Floats
+    node_ends: Floats
+
+    def lane_ends(self, group: int) -> Floats:
+        """When the nodes of the last task of a group of pipeline rank 0 ended on each lane, [nodes, lanes] [s]."""
+        folded = self.network.folded
+        of_group = int(folded.group_class[group])
+        ends: Floats = self.node_ends[of_group * len(self.network.collective)]
+        return ends[:, folded.lane_class[of_group]]
 
 
-def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
+def run_step(plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None = None) -> StepRun:
     """Run all tasks of all ranks; the optimizer is not part of it.
 
     Parameters
@@ -44,6 +58,8 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
     plan : StepPlan
     keep_tasks : int [count]
         Tasks of each kind and group whose nodes are kept.
+    network : StepNetwork, optional
+        Of another plan with the same traffic, lanes, speeds and loads, to save time.
 
     Returns
     -------
@@ -54,15 +70,23 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0) -> StepRun:
     InfeasibleError
         Where bytes wait for a link without capacity.
     """
-    network = network_of(plan)
+    network = network or network_of(plan)
     work, lanes, net = laid_out(plan, network, keep_tasks)
-    ended = step_loop.run.compiled(work, lanes, network.templates, net, plan.blocking)
+    ended = _loop(work, lanes, net)(work, lanes, network.templates, net, plan.blocking)
     if ended == step_transfers.DEAD:
         raise InfeasibleError("bytes of the step wait forever: a link on their way has no capacity")
     if ended == step_transfers.STUCK and plan.conditions:
         raise InfeasibleError("the step never ends: a GPU or a link that fails in it does not come back")
     assert ended == step_transfers.DONE, "orders deadlock"
     return _ran(plan, network, work, lanes)
+
+
+def _loop(work: StepWork, lanes: StepLanes, net: Net) -> Callable[..., int]:
+    """The compiled loop for large or many steps, plain Python for a few small programs of one track."""
+    nodes = int(np.diff(work.programs)[work.tasks["program"]].sum())
+    size = nodes * max(lanes.num_lanes, int(net.sizes[0])) if len(work.tracks) == 1 else COMPILED_FROM
+    loop: Callable[..., int] = step_loop.run.worth(size, COMPILED_FROM)
+    return loop
 
 
 # --- what is written down -----------------------------------------------------------------------------------
@@ -80,7 +104,7 @@ def _ran(plan: StepPlan, network: StepNetwork, work: StepWork, lanes: StepLanes)
         for group in range(plan.num_groups):
             own = by_class[rank][folded.group_class[group]]
             records.append(GroupRecord(rank, group, own.tasks, own.nodes, own.end_s))
-    return StepRun(records, network, *_carried(tasks, network))
+    return StepRun(records, network, *_carried(tasks, network), lanes.ends)
 
 
 def _carried(tasks: Tasks, network: StepNetwork) -> tuple[Floats, Floats]:

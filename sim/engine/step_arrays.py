@@ -57,6 +57,7 @@ NODE = np.dtype(
     [
         ("kernel", _I),  # place among the kernels; -1 computes
         ("beside", _I),  # 1 next to compute, 0 alone
+        ("barrier", _I),  # 1 where its collective starts everywhere when the last lane is there
         ("forward", _I),  # 1 where it works for the forward's microbatch
         ("layer", _I),
         ("first_wait", _I),  # of the nodes it waits for
@@ -64,6 +65,7 @@ NODE = np.dtype(
         ("fixed_s", _F),  # compute
         ("routed_s", _F),  # compute at the mean load
         ("exposed_s", _F),  # reductions inside the layer
+        ("held_s", _F),  # of a collective's time, what nodes of the compute stream stand for
     ],
     align=True,
 )
@@ -188,26 +190,18 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     tracks["last"] = tasks.first[rank + 1] + of_group * len(tasks.kind)
     tracks["task"] = tracks["first"]
     tracks["of_group"] = of_group
-    tracks["draws"] = folded.groups[of_group] if len(plan.loads) > 1 else 0
-    tracks["number_drawn"] = rank + tracks["draws"] * num_ranks
-    tracks["tasks_drawn"] = (tracks["draws"] - of_group) * len(tasks.kind)
+    drawn = folded.groups[of_group] if len(plan.loads) > 1 else 0
+    tracks["number_drawn"] = rank + drawn * num_ranks
+    tracks["tasks_drawn"] = (drawn - of_group) * len(tasks.kind)
+    tracks["draws"], loads = _draws(plan, folded, of_group, num_lanes)
     speed, weight = np.ones((num_tracks, num_lanes)), np.zeros((num_classes, num_lanes))
     for c, shown in enumerate(folded.lanes):
         own = of_group == c
-        speed[own, : len(shown)] = plan.speed[rank[own], folded.groups[c]][:, shown]
+        speed[own] = plan.speed[rank[own], folded.groups[c]][:, _filled(shown, num_lanes)]
         weight[c, : len(shown)] = np.bincount(folded.lane_class[c], minlength=len(shown)) / plan.lanes
     shape = (num_tracks, num_lanes)
-    work = StepWork(
-        tracks,
-        rows,
-        first,
-        nodes,
-        waits,
-        network.collective[rank, of_group],
-        messages,
-        posted,
-        node_times,
-    )
+    collective = network.collective[rank, of_group]
+    work = StepWork(tracks, rows, first, nodes, waits, collective, messages, posted, node_times)
     whole = StepLanes(
         num_lanes=num_lanes,
         zero=np.zeros(num_lanes),
@@ -219,7 +213,7 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
         ends=np.zeros((num_tracks, int(np.diff(first).max(initial=0)), num_lanes)),
         speed=speed,
         weight=weight,
-        loads=plan.loads,
+        loads=loads,
         jitter=plan.jitter,
         **_conditions(plan, folded, rank, of_group, num_lanes),
         ready=np.zeros((len(messages), num_lanes)),
@@ -231,24 +225,33 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     return work._replace(**named), whole, net
 
 
+def _filled(lanes: Ints, num_lanes: int) -> Ints:
+    """Lanes that stand for a group's classes, then the first again: a lane beyond them is as early, and holds nobody up."""
+    return np.concatenate([lanes, np.full(num_lanes - len(lanes), lanes[0])])
+
+
 def _conditions(plan: StepPlan, folded: Folded, rank: Ints, of_group: Ints, num_lanes: int) -> dict[str, Any]:
     """Fields of `StepLanes` that `Conditions` fill in; `rank` and `of_group` are of each track."""
     known, none = plan.conditions, np.zeros((0, 0))
     if known is None:
-        return {
-            "instants": none[0:1].ravel(),
-            "variant": np.zeros((0, 0, 0), np.int64),
-            "fixed_s": none,
-            "routed_s": none,
-        }
+        no_variant = np.zeros((0, 0, 0), np.int64)
+        return {"instants": np.zeros(0), "variant": no_variant, "fixed_s": none, "routed_s": none}
     variant = np.zeros((len(known.variant), len(rank), num_lanes), dtype=np.int64)
     for c, shown in enumerate(folded.lanes):
         own = of_group == c
-        lanes = np.resize(
-            shown, num_lanes
-        )  # what is beyond the last computes as the first ones, and holds nobody up
-        variant[:, own] = known.variant[:, rank[own], folded.groups[c]][:, :, lanes]
+        of_class = known.variant[:, rank[own], folded.groups[c]]
+        variant[:, own] = of_class[:, :, _filled(shown, num_lanes)]
     return {name: getattr(known, name) for name in ("instants", "fixed_s", "routed_s")} | {"variant": variant}
+
+
+def _draws(plan: StepPlan, folded: Folded, of_group: Ints, num_lanes: int) -> tuple[Ints | int, Floats]:
+    """Place of each track's draws among the loads, and the loads by lane class."""
+    if len(plan.loads) > 1:
+        return folded.groups[of_group], plan.loads
+    whole = np.arange(plan.lanes)
+    if not plan.loads.size or all(np.array_equal(lanes, whole) for lanes in folded.lanes):
+        return 0, plan.loads
+    return of_group, np.stack([plan.loads[0][..., _filled(lanes, num_lanes)] for lanes in folded.lanes])
 
 
 def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]:
@@ -260,20 +263,8 @@ def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]
             kernel = -1 if node.collective is None else kernels.index(node.collective)
             first = len(waits)
             waits += node.waits
-            forward = node.half == "F"
-            nodes.append(
-                (
-                    kernel,
-                    overlapped,
-                    forward,
-                    node.layer,
-                    first,
-                    len(waits),
-                    node.fixed_s,
-                    node.routed_s,
-                    node.exposed_s,
-                )
-            )
+            place = (kernel, overlapped, node.barrier, node.half == "F", node.layer, first, len(waits))
+            nodes.append((*place, node.fixed_s, node.routed_s, node.exposed_s, node.held_s))
     first_of = np.cumsum([0, *(len(program) for program, _ in tasks.programs)])
     return first_of, np.array(nodes, dtype=NODE), np.array(waits, dtype=np.int64)
 

@@ -2,7 +2,8 @@
 
 A track is the ranks of one EP group at one pipeline rank; its clocks are vectors over its lanes. Compute runs at each lane's
 own pace, an all-to-all starts by a barrier when the slowest lane is there, and ends for each lane when its own bytes have
-come. Tracks meet in pipeline sends, lane to lane, and on every link that their transfers share.
+come. One without a barrier is put on the network at the mean lane's instant, and each lane keeps what it was earlier or
+later, but ends no sooner than the last lane's bytes can come. Tracks meet in pipeline sends, lane to lane, and on every link that their transfers share.
 
 Sends follow the published DualPipe code (deepseek-ai/DualPipe @3da1bba): what an operation produced goes out with the
 receives that come next, a transfer starts when both sides have posted (rendezvous), and a rank waits for its sends
@@ -188,6 +189,8 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
             last = max(last, ready[j])
         for j in range(x.num_lanes):
             x.barrier[number, j] += last - ready[j]
+        if not node.barrier:
+            last = _mean(x, track, ready)
         if task.keep >= 0:
             w.node_times[0, task.keep + place] = last
         n.template[number] = w.templates[number, node.kernel, node.beside]
@@ -247,17 +250,28 @@ def _arrive(w: Any, x: Any, t: Any, n: Any, number: Any) -> None:
     track = w.tracks[number]
     task = w.tasks[track.task]
     place = track.node - w.programs[task.program]
-    ends, template, base = x.ends[number, place], n.template[number], number * n.sizes[0]
+    template, base = n.template[number], number * n.sizes[0]
+    node, ready = w.nodes[track.node], x.ends[number, place]
+    ends = ready if node.barrier else x.comm[number]
     for j in range(x.num_lanes):
         ends[j] = n.begun[number]
     for f in range(t.first[template], t.first[template + 1]):
         end = n.finish[base + f - t.first[template]] + t.latency[f]
         for k in range(t.party_first[f], t.party_first[f + 1]):
             ends[t.party[k]] = max(ends[t.party[k]], end)
+    if not node.barrier:  # each lane from when it was ready, and after the last lane's quickest bytes
+        begun = n.begun[number] - t.fixed_s[template]
+        last, least = ready[0], np.inf
+        for j in range(x.num_lanes):
+            ends[j] = max(ends[j] - begun - node.held_s, 0.0)
+            if x.weight[track.of_group, j] > 0.0:
+                last, least = max(last, ready[j]), min(least, ends[j])
+        for j in range(x.num_lanes):
+            ready[j] = max(ready[j] + ends[j], last + least)
     for j in range(x.num_lanes):
-        x.comm[number, j] = ends[j]
+        x.comm[number, j] = x.ends[number, place, j]
     if task.keep >= 0:
-        w.node_times[1, task.keep + place] = _mean(x, track, ends)
+        w.node_times[1, task.keep + place] = _mean(x, track, x.comm[number])
     track.node += 1
     track.phase = _RUNNING
 

@@ -34,11 +34,15 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
     """
     num_ranks, num_groups, num_lanes = plan.speed.shape
     rank, group, lane = np.indices(plan.speed.shape)
-    apart = lane if plan.loads.size or plan.jitter.size else np.zeros_like(lane)
+    apart = _own_draws(plan)[lane]
     own = group if len(plan.loads) > 1 else np.zeros_like(group)
     start = folding.mixed(rank, apart, own, folding.rounded(plan.speed.copy())).ravel()
     for variant in plan.conditions.variant if plan.conditions else ():
         start = folding.mixed(start, variant.ravel())
+    if num_ranks * num_groups == 1 and len(np.unique(start)) == num_lanes:  # each flow has lanes of its own
+        every, only = np.arange(len(plan.traffic.capacity)), np.zeros(1, dtype=np.int64)
+        lanes_ = np.arange(num_lanes)
+        return Folded(only, only, lanes_[None], [lanes_], np.arange(flows.first[-1]), every, every)
     blocks = (rank * num_groups + group).ravel()
     resources = folding.mixed(*plan.capacities, plan.traffic.class_idx)
     known = 1
@@ -62,8 +66,18 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
         lane_class[number] = np.argsort(order)[lane_of.reshape(-1)]
         lanes.append(first[order])
     _, member, resource = np.unique(of_resource, return_index=True, return_inverse=True)
-    _, flow = np.unique(colour, return_inverse=True)
-    return Folded(groups, class_of, lane_class, lanes, flow, resource, member)
+    _, first, flow = np.unique(colour, return_index=True, return_inverse=True)
+    appearance = np.empty(len(first), dtype=np.int64)
+    appearance[np.argsort(first)] = np.arange(len(first))  # so that what follows sorts what is nearly sorted
+    return Folded(groups, class_of, lane_class, lanes, appearance[flow], resource, member)
+
+
+def _own_draws(plan: StepPlan) -> Ints | folding.Colours:
+    """Colours of lanes by their draws, [lanes]: all unlike where these scale flows or are jitter."""
+    lane = np.arange(plan.lanes)
+    if plan.loads.size and not plan.jitter.size and not plan.traffic.scaled:
+        return np.broadcast_to(folding.mixed(*plan.loads.reshape(-1, plan.lanes)), lane.shape)
+    return lane if plan.loads.size or plan.jitter.size else np.zeros_like(lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +163,9 @@ def _laid_out(
             continue
         t, of_group = transfers[number], int(folded.group_class[group])
         if t.collective is not None:
-            for beside in (0, 1):
-                collective[source, of_group, kernel, beside] = out.add(
-                    t, number, t.slowdown if beside else None
-                )
+            alone = out.add(t, number, None)
+            beside = alone if t.slowdown == 1.0 else out.add(t, number, t.slowdown)
+            collective[source, of_group, kernel] = alone, beside
         else:
             message.setdefault((source, target), np.zeros(num_classes, dtype=np.int64))
             message[source, target][of_group] = out.add(t, number, None)

@@ -59,6 +59,11 @@ class Traffic:
     collectives: Sequence[Sequence[Mapping[str, GroupCollective]]]
     sends: Mapping[tuple[int, int], Sequence[Flows]]
 
+    @property
+    def scaled(self) -> bool:
+        """True where routed loads scale the flows of any collective."""
+        return any(len(x.owner) for rank in self.collectives for group in rank for x in group.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:

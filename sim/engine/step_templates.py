@@ -19,6 +19,7 @@ from sim.schedule.flows import Flows
 
 _NIC, _UPLINK = CLASSES.index("nic"), CLASSES.index("leaf_uplink")
 _FITS = 1.0 + 1e-9
+_DENSE_PAIRS = 4_000_000  # of resources: fewer are kept in a table, more are sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +138,18 @@ class Weights:
         )
         shown = np.flatnonzero(folded.member[folded.resource[flows.resource]] == flows.resource)
         flow = flows.flow_of_entry[shown]
-        key = np.stack([folded.flow[flow], folded.resource[flows.resource[shown]], taker[shown]])
-        order = np.lexsort(key[::-1])
-        key, shown, flow = key[:, order], shown[order], flow[order]
-        new = np.flatnonzero(np.any(np.diff(key, axis=1, prepend=-2) != 0, axis=0))
+        key = (folded.flow[flow] * len(folded.member) + folded.resource[flows.resource[shown]]) * (
+            int(taker.max(initial=0)) + 2
+        ) + (taker[shown] + 1)
+        order = np.argsort(key, kind="stable")
+        key, shown, flow = key[order], shown[order], flow[order]
+        new = np.flatnonzero(np.diff(key, prepend=-1))
         place = np.minimum.reduceat(shown - flows.start[flow], new) if len(new) else shown
         num = int(folded.flow.max(initial=-1)) + 1
         return cls(
-            first=np.searchsorted(key[0, new], np.arange(num + 1)),
-            resource=key[1, new],
-            taker=key[2, new],
+            first=np.searchsorted(folded.flow[flow[new]], np.arange(num + 1)),
+            resource=folded.resource[flows.resource[shown[new]]],
+            taker=taker[shown[new]],
             line=np.add.reduceat(flows.line[shown], new) if len(new) else flows.line[:0],
             wire=np.add.reduceat(flows.wire[shown], new) if len(new) else flows.wire[:0],
             place=place,
@@ -178,12 +181,9 @@ class Writer:
         w, folded = self.weights, self.folded
         own = np.arange(self.flows.first[number], self.flows.first[number + 1])
         classes, shown = np.unique(folded.flow[own], return_index=True)
-        pairs = (
-            np.concatenate([np.arange(w.first[c], w.first[c + 1]) for c in classes]).astype(np.int64)
-            if len(classes)
-            else np.zeros(0, np.int64)
-        )
-        flow = np.repeat(np.arange(len(classes)), w.first[classes + 1] - w.first[classes])
+        own_pairs = w.first[classes + 1] - w.first[classes]
+        flow = np.repeat(np.arange(len(classes)), own_pairs)
+        pairs = np.arange(len(flow)) + (w.first[classes] - np.cumsum(own_pairs) + own_pairs)[flow]
         payload = t.flows.payload_bytes[shown]
         num = len(self.pump)
         wire = np.bincount(w.resource[pairs], w.wire[pairs] * payload[flow], num)
@@ -231,9 +231,9 @@ class Writer:
             whose = np.where(t.flows.party_rank < self.plan.lanes, whose, NONE)
         kept = whose != NONE
         place = np.searchsorted(classes, self.folded.flow[own[t.flows.party_flow[kept]]])
-        pairs = np.unique(np.stack([place, whose[kept]]), axis=1)
-        self.columns["parties"].append(np.bincount(pairs[0], minlength=len(classes)))
-        self.columns["party"].append(pairs[1])
+        flow, party = np.divmod(np.unique(place * len(stands) + whose[kept]), len(stands))
+        self.columns["parties"].append(np.bincount(flow, minlength=len(classes)))
+        self.columns["party"].append(party)
 
     def done(self) -> Templates:
         """All templates, without entries that no rate depends on."""
@@ -243,9 +243,13 @@ class Writer:
         }
         flow = np.repeat(np.arange(len(c["entries"])), c["entries"])
         capacity = np.concatenate([self.capacity, self.capacity[:, self.pump != NONE]], axis=1)
-        entries = (flow, c["resource"], c["line"], c["place"])
-        could = np.any([can_fill(*entries, now) for now in capacity], axis=0)
-        kept = np.flatnonzero(could[c["resource"]] & (c["line"] > 0))
+        used = c["line"] > 0
+        together = len(self.plan.tasks) * len(self.folded.groups) > 1
+        if together or self.plan.traffic.scaled:  # or each transfer has all links to itself
+            entries = (flow, c["resource"], c["line"], c["place"])
+            could = np.any([can_fill(*entries, now) for now in capacity], axis=0)
+            used &= could[c["resource"]]
+        kept = np.flatnonzero(used)
         lanes = [np.array(owner) for owner in self.owners]
         return Templates(
             first=_offsets(self.num_flows),
@@ -298,14 +302,22 @@ def can_fill(flow: Ints, resource: Ints, line: Floats, place: Ints, capacity: Fl
     can[resource[binds]] = True
     num = len(capacity)
     spare = np.zeros(num, dtype=bool)
-    for ends in (binds[np.lexsort((-place[binds],))], binds[np.lexsort((place[binds],))]):
+    open_ = np.flatnonzero((line > 0) & ~can[resource])
+    for on_the_way in (-place[binds], place[binds]):
+        furthest = np.full(len(slowest), -np.inf)
+        np.maximum.at(furthest, flow[binds], on_the_way)
+        ends = binds[on_the_way == furthest[flow[binds]]]
         leader = np.full(len(slowest), NONE, dtype=np.int64)
         leader[flow[ends]] = ends  # the last written stays
-        leads = leader[flow]
-        led = np.flatnonzero((leads != NONE) & (line > 0))
-        pair, inverse = np.unique(resource[led] * num + resource[leads[led]], return_inverse=True)
+        led = open_[leader[flow[open_]] != NONE]
+        leads = leader[flow[led]]
+        of_pair = resource[led] * num + resource[leads]
+        if num * num <= _DENSE_PAIRS:
+            pair, inverse = np.arange(num * num), of_pair
+        else:
+            pair, inverse = np.unique(of_pair, return_inverse=True)
         ratio = np.zeros(len(pair))
-        np.maximum.at(ratio, inverse, line[led] / line[leads[led]])
+        np.maximum.at(ratio, inverse, line[led] / line[leads])
         bound = np.bincount(pair // num, ratio * capacity[pair % num], num)
         spare |= bound <= capacity * (1.0 - 1e-6)
     return can | ~spare

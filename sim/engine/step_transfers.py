@@ -47,7 +47,7 @@ def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
     n.left_flows[place] = n.num_flows[place] = last - first
     if last == first:
         return DONE
-    scaled = place < len(w.tracks) and x.loads.size > 0
+    scaled = place < len(w.tracks) and x.loads.size > 0 and t.owner[first] >= 0
     n.active[place] = True
     if not scaled and n.alone_s[template] >= 0.0 and _is_alone(n, place):
         n.lazy[place] = True

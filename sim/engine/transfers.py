@@ -1,140 +1,139 @@
-"""KV on its way from prefill to decode instances, over the NICs that their collectives use too.
+"""KV on its way from prefill to decode instances: flows on the links of the cluster that start and end one by one.
 
-Every transfer leaves through the NICs of one instance and enters through those of another. Rates are max-min fair between
-transfers, under three limits: the sender's NICs, the receiver's NICs, and what one transfer can use. While an instance
-runs, its collectives come first (a traffic class of their own) and leave a fixed share of its NICs.
+Every transfer goes from one GPU to another over the NICs, leaves and spines between them, and rates are max-min fair between
+transfers (`sharing`). While an instance runs, its collectives come first and leave a fixed share of its NICs.
 
-Why this way: transfers between the same two instances always have the same rate, so a pair keeps one count of bytes served
-to each, and a heap of the counts at which transfers end. All changes of an instant are solved together at its end, at a cost
-that grows with the pairs and not with the transfers.
+Why this way: only a link that could fill joins transfers, one of which they would take more than it has if each was alone.
+What hangs together by such links is solved anew when a transfer starts or ends, or a capacity changes; all else keeps its
+rate. So a change costs what its neighbours cost, however large the cluster. All changes of an instant are solved together
+at its end.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import simpy
 from simpy.events import Event, EventPriority
 
-Pair = tuple[int, int]
+from sim.engine.sharing import max_min, scratch
+from sim.errors import InfeasibleError
+
 _AFTER_ALL_ELSE = EventPriority(2)  # simpy priority: after every normal event of the instant
+_FILLS = 1.0 + 1e-9
+_TIE = 1e-12
+_COMPILED_FROM = 64  # entries of one solution, where numba runs already; four times as many where it does not
 
 
-def fair_rates(
-    count: Mapping[Pair, int], send: Mapping[int, float], receive: Mapping[int, float], most: float
-) -> dict[Pair, float]:
-    """Max-min fair rate of one transfer of each pair [bytes/s].
+@dataclass(slots=True, eq=False)
+class _Transfer:
+    """A transfer under way."""
 
-    Parameters
-    ----------
-    count : (sender, receiver) -> transfers under way [count]
-    send, receive : rate of each instance's NICs [bytes/s]
-    most : rate of one transfer alone [bytes/s]
-
-    Returns
-    -------
-    dict
-        (sender, receiver) -> rate [bytes/s].
-
-    References
-    ----------
-    Bertsekas and Gallager, Data Networks, section 6.5.2.
-    """
-    rates: dict[Pair, float] = {}
-    left = {("send", i): rate for i, rate in send.items()} | {
-        ("receive", i): rate for i, rate in receive.items()
-    }
-    open_pairs = dict(count)
-    while open_pairs:
-        users: dict[tuple[str, int], int] = {}
-        for (i, j), num in open_pairs.items():
-            users[("send", i)] = users.get(("send", i), 0) + num
-            users[("receive", j)] = users.get(("receive", j), 0) + num
-        shares = {key: max(left[key], 0.0) / num for key, num in users.items()}
-        least = min(min(shares.values()), most)
-        bound = {key for key, share in shares.items() if share <= least}
-        for pair in list(open_pairs):
-            ends = ("send", pair[0]), ("receive", pair[1])
-            if least >= most or ends[0] in bound or ends[1] in bound:
-                rates[pair] = least
-                num = open_pairs.pop(pair)
-                for key in ends:
-                    left[key] -= least * num
-    return rates
+    number: int
+    lines: dict[int, float]  # capacity used per byte, by link
+    left_bytes: float
+    latency_s: float
+    done: Event
+    since_s: float
+    alone: float = 0.0  # rate that its links would leave it if nobody else was there [bytes/s]
+    rate: float = 0.0
+    version: int = 0  # of its end
 
 
 @dataclass(slots=True)
-class _Lane:
-    """Transfers under way between two instances: bytes served to each so far, and where each one ends."""
-
-    served_bytes: float = 0.0
-    rate: float = 0.0
-    ends: list[tuple[float, int, Event]] = field(default_factory=list)
-
-
 class Transfers:
     """Owner of the KV transfers under way.
 
     Parameters
     ----------
     env : simpy.Environment
-    send_bytes_per_s, receive_bytes_per_s : instance -> rate of its NICs [bytes/s]
-    most_bytes_per_s : rate of one transfer alone [bytes/s]
-    latency_s : time from the last byte to the word that it is there [s]
+    capacity : list of float, [num_links] [bytes/s]
     """
 
-    def __init__(
-        self,
-        env: simpy.Environment,
-        send_bytes_per_s: Mapping[int, float],
-        receive_bytes_per_s: Mapping[int, float],
-        *,
-        most_bytes_per_s: float,
-        latency_s: float,
-    ) -> None:
-        self.env, self.most, self.latency_s = env, most_bytes_per_s, latency_s
-        self.rates = {"send": dict(send_bytes_per_s), "receive": dict(receive_bytes_per_s)}
-        self.moved_bytes = 0.0
-        self._lanes: dict[Pair, _Lane] = {}
-        self._since_s = 0.0
-        self._version = 0
-        self._number = 0
-        self._to_plan = False
+    env: simpy.Environment
+    capacity: list[float]
+    moved_bytes: float = 0.0
+    _on: dict[int, dict[_Transfer, None]] = field(default_factory=lambda: defaultdict(dict))
+    _wanted: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    _full: set[int] = field(default_factory=set)  # links that could fill, when last looked at
+    _changed: dict[int, None] = field(default_factory=dict)
+    _fresh: dict[_Transfer, None] = field(default_factory=dict)
+    _ends: list[tuple[float, int, int, _Transfer]] = field(default_factory=list)
+    _armed_s: float = math.inf
+    _number: int = 0
+    _to_plan: bool = False
 
-    def send(self, sender: int, receiver: int, size_bytes: float) -> Event:
-        """Start a transfer now; the event succeeds when its last byte has come."""
+    def send(
+        self, size_bytes: float, links: Sequence[int], lines: Sequence[float], latency_s: float
+    ) -> Event:
+        """Start a transfer now; the event succeeds when its last byte has come.
+
+        Parameters
+        ----------
+        size_bytes : float [bytes]
+        links : sequence of int
+            Links that it crosses.
+        lines : sequence of float
+            Capacity of each that a byte uses up.
+        latency_s : float
+            From the last byte sent to the word that it is there [s].
+
+        Raises
+        ------
+        InfeasibleError
+            Where a link on its way has no capacity.
+        """
         done = self.env.event()
         self.moved_bytes += size_bytes
-        least = min(self.most, self.rates["send"][sender], self.rates["receive"][receiver])
-        if size_bytes <= 0 or math.isinf(least):
-            self._deliver(done)
+        if size_bytes <= 0 or not links:
+            self._deliver(done, latency_s)
             return done
-        self._serve()
-        lane = self._lanes.setdefault((sender, receiver), _Lane())
+        lines_: dict[int, float] = {}
+        for link, line in zip(links, lines, strict=True):
+            lines_[link] = lines_.get(link, 0.0) + line
         self._number += 1
-        heapq.heappush(lane.ends, (lane.served_bytes + size_bytes, self._number, done))
+        new = _Transfer(self._number, lines_, size_bytes, latency_s, done, self.env.now)
+        self._join(new)
         self._change()
         return done
 
-    def set_rate(self, side: str, instance: int, rate_bytes_per_s: float) -> None:
-        """Set the rate that an instance's NICs leave to transfers from now on; `side` is "send" or "receive"."""
-        if self.rates[side][instance] == rate_bytes_per_s:
-            return
-        self._serve()
-        self.rates[side][instance] = rate_bytes_per_s
-        if any(pair[0 if side == "send" else 1] == instance for pair in self._lanes):
+    def set_capacity(self, links: Iterable[int], capacity: Iterable[float]) -> None:
+        """Give links another capacity from now on [bytes/s]."""
+        there: dict[_Transfer, None] = {}
+        for link, rate in zip(links, capacity, strict=True):
+            if self.capacity[link] != rate:
+                self.capacity[link] = rate
+                there.update(self._on.get(link, {}))
+        for transfer in there:
+            self._leave(transfer)
+            self._join(transfer)
+        if there:
             self._change()
 
-    def _serve(self) -> None:
-        """Bring every lane up to the present."""
-        past = self.env.now - self._since_s
-        self._since_s = self.env.now
-        if past > 0:
-            for lane in self._lanes.values():
-                lane.served_bytes += past * lane.rate
+    def _join(self, transfer: _Transfer) -> None:
+        """Put a transfer on its links."""
+        transfer.alone = min(self.capacity[link] / line for link, line in transfer.lines.items())
+        if transfer.alone <= 0:
+            raise InfeasibleError("KV waits forever: a link on its way has no capacity")
+        for link, line in transfer.lines.items():
+            self._on[link][transfer] = None
+            self._wanted[link] += transfer.alone * line
+            self._changed[link] = None
+        self._fresh[transfer] = None
+
+    def _leave(self, transfer: _Transfer) -> None:
+        for link, line in transfer.lines.items():
+            there = self._on[link]
+            del there[transfer]
+            self._wanted[link] = self._wanted[link] - transfer.alone * line if there else 0.0
+            self._changed[link] = None
+        self._fresh.pop(transfer, None)
 
     def _change(self) -> None:
         """Plan anew at the end of this instant."""
@@ -148,47 +147,115 @@ class Transfers:
         self.env.schedule(plan, priority=_AFTER_ALL_ELSE)
 
     def _plan(self, _: Event) -> None:
-        """Rates from now on, and one event at the next end."""
+        """New rates for all that hangs together with what changed."""
         self._to_plan = False
-        count = {pair: len(lane.ends) for pair, lane in self._lanes.items()}
-        rates = fair_rates(count, self.rates["send"], self.rates["receive"], self.most)
-        next_s, first = math.inf, None
-        for pair, lane in self._lanes.items():
-            lane.rate = rates[pair]
-            if lane.rate <= 0:
+        touched, self._fresh = self._fresh, {}
+        for link in self._changed:
+            fills = self._wanted[link] > self.capacity[link] * _FILLS
+            if fills or link in self._full:
+                touched.update(self._on[link])
+            (self._full.add if fills else self._full.discard)(link)
+        self._changed.clear()
+        seen: set[_Transfer] = set()
+        for transfer in touched:
+            if transfer not in seen:
+                self._solve(self._together(transfer, seen))
+        self._arm()
+
+    def _together(self, first: _Transfer, seen: set[_Transfer]) -> tuple[list[_Transfer], dict[int, int]]:
+        """Transfers that hang together with one, and the links that join them with a number for each."""
+        whole = [first]
+        links: dict[int, int] = {}
+        seen.add(first)
+        for transfer in whole:  # grows
+            for link in transfer.lines:
+                if link in self._full and link not in links:
+                    links[link] = len(links)
+                    new = [other for other in self._on[link] if other not in seen]
+                    seen.update(new)
+                    whole += new
+        return whole, links
+
+    def _solve(self, joined: tuple[list[_Transfer], dict[int, int]]) -> None:
+        whole, links = joined
+        if not links:
+            rates = [transfer.alone for transfer in whole]
+        else:
+            # A transfer's own links are one of its own, on which it is alone.
+            capacity = [self.capacity[link] for link in links] + [transfer.alone for transfer in whole]
+            start, resource, line = [0], [], []
+            for i, transfer in enumerate(whole):
+                for link, used in transfer.lines.items():
+                    if link in links:
+                        resource.append(links[link])
+                        line.append(used)
+                resource.append(len(links) + i)
+                line.append(1.0)
+                start.append(len(resource))
+            rates = _shared(start, resource, line, capacity)
+        now = self.env.now
+        for transfer, rate in zip(whole, rates, strict=True):
+            if rate == transfer.rate:
                 continue
-            wait = (lane.ends[0][0] - lane.served_bytes) / lane.rate
-            if wait < next_s:
-                next_s, first = wait, pair
-        self._version += 1
-        if first is None:
-            return
-        timer = self.env.timeout(max(next_s, 0.0), (self._version, first))
-        assert timer.callbacks is not None
-        timer.callbacks.append(self._finish)
+            transfer.left_bytes -= transfer.rate * (now - transfer.since_s)
+            transfer.since_s, transfer.rate = now, rate
+            transfer.version += 1
+            end = now + max(transfer.left_bytes, 0.0) / rate
+            heapq.heappush(self._ends, (end, transfer.number, transfer.version, transfer))
 
-    def _finish(self, timer: Event) -> None:
-        assert timer.value is not None
-        version, first = timer.value
-        if version != self._version:
-            return  # rates have changed since
-        self._serve()
-        self._lanes[first].served_bytes = max(self._lanes[first].served_bytes, self._lanes[first].ends[0][0])
-        for pair, lane in list(self._lanes.items()):
-            while lane.ends and lane.ends[0][0] <= lane.served_bytes:
-                self._deliver(heapq.heappop(lane.ends)[2])
-            if not lane.ends:
-                del self._lanes[pair]
-        self._change()
+    def _arm(self) -> None:
+        """Set a timer at the next end, where none is set before it."""
+        ends = self._ends
+        while ends and ends[0][2] != ends[0][3].version:
+            heapq.heappop(ends)
+        if ends and ends[0][0] < self._armed_s:
+            self._armed_s = ends[0][0]
+            timer = self.env.timeout(max(self._armed_s - self.env.now, 0.0))
+            assert timer.callbacks is not None
+            timer.callbacks.append(self._finish)
 
-    def _deliver(self, done: Event) -> None:
-        if self.latency_s <= 0:
+    def _finish(self, _: Event) -> None:
+        """End all that ends now."""
+        self._armed_s, ends = math.inf, self._ends
+        now = self.env.now * (1.0 + _TIE)
+        while ends and (ends[0][0] <= now or ends[0][2] != ends[0][3].version):
+            version, transfer = heapq.heappop(ends)[2:]
+            if version == transfer.version:
+                transfer.version += 1
+                self._leave(transfer)
+                self._deliver(transfer.done, transfer.latency_s)
+                self._change()
+        if not self._to_plan:
+            self._arm()
+
+    def _deliver(self, done: Event, latency_s: float) -> None:
+        if latency_s <= 0:
             done.succeed()
             return
-        later = self.env.timeout(self.latency_s)
+        later = self.env.timeout(latency_s)
         assert later.callbacks is not None
 
         def succeed(_: Event) -> None:
             done.succeed()
 
         later.callbacks.append(succeed)
+
+
+def _shared(start: list[int], resource: list[int], line: list[float], capacity: list[float]) -> list[float]:
+    """Max-min fair rates of flows by `sharing.max_min`, on lists where these are few."""
+    num = len(start) - 1
+    if len(resource) < _COMPILED_FROM * (1 if "numba" in sys.modules else 4):
+        links, rate = range(len(capacity)), [0.0] * num
+        max_min.plain(
+            range(num), num, start, start[1:], resource, line, [1.0] * num, capacity, rate, [0] * num,
+            [[0.0 for _ in links] for _ in range(3)], [[0 for _ in links] for _ in range(5)], [0] * len(resource),
+        )  # fmt: skip
+        return rate
+    rate_ = np.zeros(num)
+    starts = np.array(start)
+    max_min.compiled(
+        np.arange(num), num, starts[:-1].copy(), starts[1:].copy(), np.array(resource), np.array(line), np.ones(num),
+        np.array(capacity), rate_, np.zeros(num, dtype=np.int64), *scratch(len(capacity), len(resource)),
+    )  # fmt: skip
+    rates: list[float] = rate_.tolist()
+    return rates

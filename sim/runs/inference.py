@@ -4,33 +4,32 @@ Instants first. A pass *starts* when its tokens enter the embedding and *ends* w
 is the difference. TTFT is, without a queue, end of the last pass of a prompt less start of its first; TPOT is step time over
 the tokens that a step gives a request, 1 + a + a^2 + ... for the a accepted of what was speculated. `exposed_comm_s` is what
 the compute stream of the mean rank waited for all-to-alls in a pass, with the phases in which low-latency kernels hold its
-SMs, and with the reductions of its TP group; `layer_time_s` is the pass without its ends, over its layers.
+SMs, and with the reductions of its TP group; `layer_time_s` is the pass without its ends, over its layers. All EP groups of
+the deployment run the same pass at once on one network, and every metric is of the group that ends last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from sim import limits
 from sim.cost.deployment import Footprint, footprint, require_batch
 from sim.cost.power import Activity
 from sim.cost.work import Part, total_s
-from sim.engine.inference import PassRecord
 from sim.runs import kernel_list, pass_bound, pass_pipeline, passes
 from sim.runs.energy import energy_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
+from sim.runs.link_rows import link_rows
 from sim.runs.pass_activity import pass_activity
 from sim.runs.pass_collectives import collective
 from sim.runs.pass_plan import PassPlan
-from sim.runs.passes import ForwardPass, forward_pass
+from sim.runs.passes import ForwardPass, PassRecord, forward_pass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.collectives import KINDS, record_bytes
+from sim.schedule.training import HALVES
 from sim.workload.model import Model
 from sim.workload.stages import stages
 
@@ -120,14 +119,15 @@ def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, 
     spent: list[dict[str, float]] = []
     done = Activity(elapsed_s=0.0)
     bounds: list[dict[str, float]] = []
+    like: ForwardPass | None = None
     for index in range(num_passes):
         plan = PassPlan(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
-        forward = forward_pass(plan)
+        forward = like = forward_pass(plan, like)
         record, ends = passes.run(forward), passes.ends(forward)
         elapsed += pass_pipeline.step_s(forward, record)
         layers_s += float(record.end_s.max())
         exposed += _exposed_s(forward, record)
-        waited_skew += float(record.skew_s.mean())
+        waited_skew += record.skew_s
         bounds.append(pass_bound.bounds_s(forward))
         bound += max(bounds[-1].values())
         spent.append(spent_s(forward, record, ends))
@@ -146,10 +146,11 @@ def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, 
             "lower_bound_s": bound,
             "tokens_per_gpu": tokens,
             "passes": num_passes,
-            **_energy(scenario, work, done, tokens),
+            **_energy(scenario, done, tokens),
         },
         "where": _added(spent),
         "bounds": _added(bounds),
+        "links": _links(forward, record, num_passes, elapsed),
         **_facts(forward, record, ends),
     }
 
@@ -173,24 +174,22 @@ def _decode(scenario: Scenario, work: Inference, requests: float) -> dict[str, A
             "tokens_per_s_per_user": accepted / step,
             "layer_time_s": float(record.end_s.max()) / (plan.model.num_layers + plan.num_mtp),
             "exposed_comm_s": _exposed_s(forward, record),
-            "skew_wait_s": float(record.skew_s.mean()),
+            "skew_wait_s": record.skew_s,
             "lower_bound_s": max(bounds.values()) / accepted,
             "requests_per_gpu": requests,
             "accepted_tokens_per_step": accepted,
-            **_energy(scenario, work, done, requests * accepted),
+            **_energy(scenario, done, requests * accepted),
         },
         "where": spent,
         "bounds": bounds,
+        "links": _links(forward, record, 1, step),
         **_facts(forward, record, ends),
     }
 
 
-def _energy(scenario: Scenario, work: Inference, done: Activity, tokens_per_gpu: float) -> dict[str, Any]:
-    """Energy of all GPUs, whose EP groups do alike; the activity's bytes are those of one group."""
-    gpus = scenario.num_ranks
-    groups = gpus / work.layout.ep
-    whole = replace(done, sent_bytes=done.sent_bytes * groups, switched_bytes=done.switched_bytes * groups)
-    return energy_metrics(scenario, whole, tokens_per_gpu * gpus)
+def _energy(scenario: Scenario, done: Activity, tokens_per_gpu: float) -> dict[str, Any]:
+    """Energy of all GPUs, which do alike."""
+    return energy_metrics(scenario, done, tokens_per_gpu * scenario.num_ranks)
 
 
 def accepted_tokens(work: Inference) -> float:
@@ -202,13 +201,13 @@ def _exposed_s(forward: ForwardPass, record: PassRecord) -> float:
     held = sum(
         record.busy_s.get(f"{name} {end}", 0.0) for name in plans.COLLECTIVES for end in ("send", "receive")
     )
-    return float(record.waited_s.mean()) + held + sum(passes.reductions_s(forward).values())
+    return record.waited_s + held + sum(passes.reductions_s(forward).values())
 
 
 def spent_s(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> dict[str, float]:
     """Time of each part of a pass on the compute stream of the mean rank [s]; `last_rank` is what the last one takes longer."""
     plan = forward.plan
-    parts = dict.fromkeys(node.part for node in plan.program() if node.stream == plans.COMPUTE)
+    parts = dict.fromkeys(node.name for node in plan.program() if node.collective is None)
     spent = {part: record.busy_s[part] for part in parts}
     # The node of an attention runs the dense layers before it too.
     needs = (passes.dense_need(forward, layers) for layers in plan.blocks.dense_before)
@@ -221,10 +220,17 @@ def spent_s(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> 
     return {
         **{part: time_s - reduced.get(part, 0.0) for part, time_s in spent.items()},
         "reductions": sum(reduced.values()),
-        "waits": float(record.waited_s.mean()),
+        "waits": record.waited_s,
         "last_rank": max(0.0, float(record.end_s.max() - record.end_s.mean())),
         "pipeline": max(0.0, pass_pipeline.step_s(forward, record) - float(record.end_s.max()) - ends_s),
     }
+
+
+def _links(forward: ForwardPass, record: PassRecord, passes: int, over_s: float) -> dict[str, dict[str, Any]]:
+    """Load of each link by passes that all move the same, where a pipeline has its part of them on each stage."""
+    ran, plan = record.ran, forward.plan
+    times, alike = passes * plan.in_flight / plan.layout.pp, [ran.network.folded.resource]
+    return link_rows(forward.collectives.cluster, times * ran.bytes, times * ran.used, over_s, alike)
 
 
 def _added(rows: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -239,6 +245,7 @@ def _facts(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
     dispatch = collective(plan, collectives.cluster, "dispatch", routing)
     traffic = {"dispatch": (dispatch.records * dispatch.record_bytes).round().astype(int).tolist()}
     loads = [row.selections_to_rank.sum(axis=0) for layer in collectives.routings for row in layer]
+    alone = {name: passes.alone_s(forward, name, record.group) for name in plans.COLLECTIVES}
     return {
         "parts": {
             name: {launch: work.time_s for launch, work in part.items()}
@@ -246,8 +253,8 @@ def _facts(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
         },
         "exchanges": {
             name: {
-                "alone_s": float(np.mean([times.mean() for times in collectives.alone_s(name)])),
-                "longest_s": float(max(times.max() for times in collectives.alone_s(name))),
+                "alone_s": float(alone[name].mean()),
+                "longest_s": float(alone[name].max()),
                 "ranks_per_token": routing.ranks_per_token,
                 "nodes_per_token": routing.nodes_per_token,
                 "max_over_mean_rank_load": float(max(load.max() / load.mean() for load in loads)),
@@ -259,8 +266,8 @@ def _facts(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
             "passes": [
                 {
                     "rank": 0,
-                    "names": [f"{node.part}({node.microbatch})" for node in program[shown]],
-                    "streams": [node.stream for node in program[shown]],
+                    "names": [f"{node.name}({HALVES.index(node.half)})" for node in program[shown]],
+                    "streams": ["communication" if node.collective else "compute" for node in program[shown]],
                     "tasks": [node.layer for node in program[shown]],
                     "start_s": record.start_s[shown].tolist(),
                     "end_s": record.finish_s[shown].tolist(),
@@ -269,7 +276,6 @@ def _facts(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
         },
         "traffic": traffic if plan.ranks <= limits.MATRIX_RANKS else {},
         "rank_loads": [load.tolist() for load in loads],
-        "links": {},
         **kernel_list.pass_launches(forward),
     }
 

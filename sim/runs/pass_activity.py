@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from sim.cluster.topology import Floats
 from sim.cost.power import Activity
 from sim.cost.work import Part, dense_peaks
-from sim.engine.inference import PassRecord
 from sim.runs import pass_pipeline
 from sim.runs.energy import network_bytes
-from sim.runs.passes import ForwardPass
+from sim.runs.passes import ForwardPass, PassRecord
 from sim.schedule import inference as plans
 
 _HELD = tuple(f"{name} {end}" for name in plans.COLLECTIVES for end in ("send", "receive"))
@@ -61,9 +57,9 @@ def pass_activity(
     Returns
     -------
     Activity
-        Its bytes are those of one EP group.
+        Its bytes are those of the whole deployment.
     """
-    gpu = forward.plan.hardware.gpu
+    plan, gpu = forward.plan, forward.plan.hardware.gpu
     peaks, rate = dense_peaks(gpu), gpu.hbm.bandwidth_bytes_per_s
     held = {"tensor_s": 0.0, "memory_s": 0.0, "communication_s": spent["waits"]}
     for name, time_s in spent.items():
@@ -80,16 +76,5 @@ def pass_activity(
     return Activity(
         elapsed_s=pass_pipeline.step_s(forward, record),
         **held,
-        **network_bytes(forward.collectives.cluster, _carried(forward)),
+        **network_bytes(forward.collectives.cluster, record.ran.bytes * plan.in_flight / plan.layout.pp),
     )
-
-
-def _carried(forward: ForwardPass) -> Floats:
-    """Bytes that each resource of the EP group carries in a pass, [num_resources]."""
-    plan, collectives = forward.plan, forward.collectives
-    carried = np.zeros(len(collectives.cluster.names))
-    for node in plan.program():
-        if node.part in plans.COLLECTIVES and plan.ranks > 1:
-            solved = collectives.solved[node.part, *collectives.draw_idx(node.layer, node.microbatch)]
-            carried += solved.flows.bytes_by_resource(len(carried))
-    return carried

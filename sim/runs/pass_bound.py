@@ -42,10 +42,9 @@ def bounds_s(forward: ForwardPass) -> dict[str, float]:
     need[0] = sum(least_s(part, peaks) for part in ends)
     need[1] = sum(hbm_bytes(part) for part in ends)
     for node in plan.program():
-        if node.stream == plans.COMPUTE:
+        if node.collective is None:
             need += passes.need(forward, node)[1:]
     compute_s, moved_bytes = need.max(axis=1)
-    flows = [solved.flows for solved in collectives.solved.values()]
     turns = len(plan.blocks.layers) // plan.num_drawn
     turns *= plan.num_microbatches // len(collectives.routings[0])
     # Where a kernel's slowdown next to compute is less than 1, so is its bound.
@@ -53,5 +52,7 @@ def bounds_s(forward: ForwardPass) -> dict[str, float]:
     return {
         "compute": float(compute_s),
         "hbm": float(moved_bytes) / plan.hardware.gpu.hbm.bandwidth_bytes_per_s,
-        "links": bounds.lower_bound_s(flows, collectives.cluster) * turns * min([1.0, *slowdowns]),
+        "links": bounds.lower_bound_s(collectives.flows, collectives.cluster)
+        * turns
+        * min([1.0, *slowdowns]),
     }

@@ -1,35 +1,24 @@
-"""Routing and all-to-alls of a forward pass: drawn for a few layers, and solved on the links of one EP group.
+"""Routing and all-to-alls of a forward pass: drawn for a few layers, and cabled on the whole cluster.
 
 Each draw gives every rank its own rows on its experts and its own traffic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from sim.cluster import topology
-from sim.cluster.topology import Floats
-from sim.engine import fluid
+from sim.engine.step_plan import GroupCollective, Traffic
 from sim.runs.pass_plan import PassPlan
 from sim.runs.routing import draw_routing
 from sim.schedule import bounds
 from sim.schedule import inference as plans
 from sim.schedule.collectives import Collective, record_bytes
-from sim.schedule.flows import Flows
+from sim.schedule.flows import NO_FLOWS, Flows
 from sim.workload.traffic import Routing
 
 _SEEDS_APART = 7919  # between the seeds of layers; the first layer has the scenario's
-
-
-@dataclass(frozen=True, slots=True)
-class SolvedCollective:
-    """A dispatch or combine on idle links: time of each rank [num_ranks] [s], and its flows."""
-
-    alone_s: Floats
-    flows: Flows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +28,40 @@ class PassCollectives:
     Parameters
     ----------
     cluster : Cluster
-        The nodes of the EP group, with their faults.
+        The whole cluster, with its faults.
     routings : tuple of tuples of Routing, [num_drawn][microbatches]
         One microbatch where all draws are the same.
-    solved : mapping of (direction, layer draw, microbatch draw) to SolvedCollective
+    traffic : Traffic
+        Every group's collectives; each draw of a direction is a kernel of its own, see `kernel`.
+    flows : sequence of Flows
+        Those of one dispatch and one combine of each draw and group.
     """
 
     cluster: topology.Cluster
     routings: tuple[tuple[Routing, ...], ...]
-    solved: Mapping[tuple[str, int, int], SolvedCollective]
+    traffic: Traffic
+    flows: Sequence[Flows]
 
     def draw_idx(self, layer: int, microbatch: int) -> tuple[int, int]:
         """Layer draw and microbatch draw that a layer with experts and a microbatch of the program take."""
         return layer % len(self.routings), microbatch % len(self.routings[0])
 
-    def alone_s(self, direction: str) -> list[Floats]:
-        """Times on idle links of every draw of one direction, each [num_ranks] [s]."""
-        return [solved.alone_s for key, solved in self.solved.items() if key[0] == direction]
+    def kernels(self, direction: str) -> list[str]:
+        """Kernels of all draws of a direction."""
+        return [
+            kernel(direction, layer, microbatch)
+            for layer, row in enumerate(self.routings)
+            for microbatch in range(len(row))
+        ]
+
+
+def kernel(direction: str, layer: int, microbatch: int) -> str:
+    """Name of the kernel that moves one draw of a direction."""
+    return f"{direction} {layer} {microbatch}"
 
 
 def collectives_of(plan: PassPlan) -> PassCollectives:
-    """Draw the routing of a pass and solve its all-to-alls.
+    """Draw the routing of a pass and cable its all-to-alls, those of every EP group on the whole cluster.
 
     Parameters
     ----------
@@ -68,39 +70,63 @@ def collectives_of(plan: PassPlan) -> PassCollectives:
     Returns
     -------
     PassCollectives
-        By flow-level simulation or closed form, as the scenario's fidelity says.
+        As flows or, as the scenario's fidelity may say, as the times of their closed forms.
+
+    Notes
+    -----
+    All groups carry the same draws: those of one stand for a layer of the deployment.
     """
     drawn = range(1 if plan.is_uniform else plan.num_microbatches)
     routings = tuple(
         tuple(_routing(plan, layer, microbatch) for microbatch in drawn) for layer in range(plan.num_drawn)
     )
-    cluster = _cluster(plan)
-    solved = {
-        (direction, layer, microbatch): _solve(plan, collective(plan, cluster, direction, routing))
-        for direction in plans.COLLECTIVES
-        for layer, row in enumerate(routings)
-        for microbatch, routing in enumerate(row)
-    }
-    return PassCollectives(cluster, routings, solved)
+    cluster = plan.scenario.cluster()
+    by_group: list[dict[str, GroupCollective]] = []
+    flows: list[Flows] = []
+    for group in range(plan.num_groups):
+        by_group.append({})
+        for direction in plans.COLLECTIVES:
+            for layer, row in enumerate(routings):
+                for microbatch, routing in enumerate(row):
+                    cabled = _cabled(plan, collective(plan, cluster, direction, routing, group), flows)
+                    by_group[-1][kernel(direction, layer, microbatch)] = cabled
+    return PassCollectives(
+        cluster, routings, Traffic(cluster.capacity, cluster.class_idx, [by_group], {}), flows
+    )
 
 
-def collective(plan: PassPlan, cluster: topology.Cluster, direction: str, routing: Routing) -> Collective:
+def _cabled(plan: PassPlan, whole: Collective, flows: list[Flows]) -> GroupCollective:
+    """One group's collective; its flows are added to `flows`."""
+    flows.append(whole.flows())
+    slowdown = plan.work.kernel.slowdown(whole.direction) if plan.in_background else 1.0
+    if plan.ranks == 1:
+        return GroupCollective(flows[-1], 0.0)
+    if plan.scenario.fidelity == "closed_form" and flows[-1].num_flows:
+        return GroupCollective(NO_FLOWS, bounds.closed_form_s(whole)[0], slowdown)
+    return GroupCollective(flows[-1], whole.latency_s(), slowdown)
+
+
+def collective(
+    plan: PassPlan, cluster: topology.Cluster, direction: str, routing: Routing, group: int = 0
+) -> Collective:
     """Build the dispatch or combine of one layer and microbatch.
 
     Parameters
     ----------
     plan : PassPlan
     cluster : Cluster
-        The nodes of the EP group.
+        The whole cluster.
     direction : str
         `dispatch` or `combine`.
     routing : Routing
+    group : int
+        The EP group.
     """
     return Collective(
         cluster=cluster,
         kernel=plan.work.kernel,
         direction=direction,
-        gpus=plan.gpus,
+        gpus=plan.gpus[group],
         routing=routing,
         record_bytes=pass_record_bytes(plan, direction),
         comm_sms=plan.work.comm_sms,
@@ -132,22 +158,3 @@ def _routing(plan: PassPlan, layer: int, microbatch: int) -> Routing:
         microbatch,
     )
     return busiest if plan.share == 1.0 else busiest.thinned(plan.share)
-
-
-def _cluster(plan: PassPlan) -> topology.Cluster:
-    """The cluster as far as the EP group's last node."""
-    scenario = plan.scenario
-    assert isinstance(scenario.fabric, topology.Fabric)
-    num_nodes = int(plan.gpus.max()) // scenario.part.domain + 1
-    faults = [fault for fault in scenario.faults if fault.node is None or fault.node < num_nodes]
-    return topology.build(plan.hardware, num_nodes, scenario.fabric, faults)
-
-
-def _solve(plan: PassPlan, idle: Collective) -> SolvedCollective:
-    ranks, flows, capacity = plan.ranks, idle.flows(), idle.cluster.capacity
-    if ranks == 1:
-        return SolvedCollective(np.zeros(1), flows)
-    if plan.scenario.fidelity == "closed_form" and flows.num_flows:
-        return SolvedCollective(np.full(ranks, bounds.closed_form_s(idle)[0]), flows)
-    often = not plan.is_uniform
-    return SolvedCollective(fluid.rank_times_s(flows, capacity, ranks, idle.latency_s(), often=often), flows)

@@ -15,10 +15,9 @@ import numpy as np
 
 from sim.cluster.topology import Floats
 from sim.cost.work import total_s
-from sim.engine.inference import PassRecord
 from sim.runs import passes
 from sim.runs.pass_needs import links
-from sim.runs.passes import ForwardPass
+from sim.runs.passes import ForwardPass, PassRecord
 from sim.workload.stages import stages
 
 _BF16 = 2.0

@@ -16,6 +16,7 @@ from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.collectives import KINDS
+from sim.schedule.programs import Program
 from sim.workload.layout import Layout
 from sim.workload.model import Model
 from sim.workload.shape import firsts
@@ -23,7 +24,7 @@ from sim.workload.shape import firsts
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One pass of one EP group.
+    """One pass of every EP group.
 
     Parameters
     ----------
@@ -165,27 +166,25 @@ class PassPlan:
         return 1 if self.is_uniform else min(self.work.spec.drawn_layers, len(self.blocks.layers))
 
     @property
-    def group(self) -> int:
-        """Index of the EP group that is run: the one with faults, where one has any."""
-        faulty = [fault.node for fault in self.scenario.faults if fault.node is not None]
-        ranks = (self.scenario.part.rank_of(node) for node in faulty)
-        return next((self.layout.ep_group_of(rank) for rank in ranks if rank is not None), 0)
+    def num_groups(self) -> int:
+        """EP groups of the deployment, of all stages: they run the same pass at once [count]."""
+        return len(self.members)
 
     @cached_property
     def members(self) -> Ints:
-        """Numbers of the EP group's ranks among all, [num_ranks]."""
-        members: Ints = self.layout.groups("ep")[self.group]
+        """Ranks of each EP group, [num_groups, num_ranks]."""
+        members: Ints = self.layout.groups("ep")
         return members
 
     @cached_property
     def gpus(self) -> Ints:
-        """GPU of each rank, [num_ranks]."""
+        """GPU of each rank of each EP group, [num_groups, num_ranks]."""
         return self.scenario.gpus[self.members]
 
     @cached_property
-    def slowness(self) -> Floats:
-        """Compute time of each rank over that of a healthy GPU, [num_ranks]."""
-        return self.scenario.slowness()[self.members]
+    def speed(self) -> Floats:
+        """Compute time of each rank over that of a healthy GPU, [1, num_groups, num_ranks]."""
+        return self.scenario.slowness()[self.members][None]
 
     @cached_property
     def _firsts(self) -> tuple[int, ...]:
@@ -218,7 +217,7 @@ class PassPlan:
             fused_gate=self.work.spec.fused_gate,
         )
 
-    def program(self) -> tuple[plans.PassNode, ...]:
+    def program(self) -> Program:
         """The nodes of the pass."""
         return plans.forward(
             len(self.blocks.layers),

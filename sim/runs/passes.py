@@ -1,31 +1,34 @@
-"""One forward pass of a deployment: its nodes in time on each rank of an EP group.
+"""One forward pass of a deployment: a program of every EP group on the whole cluster, run in time.
 
-A scenario's routing is drawn for a few layers, which the model's layers take in turn. Its all-to-alls are solved at flow
-level (`pass_collectives`), its experts timed at the rows they get (`pass_needs`).
+A scenario's routing is drawn for a few layers, which the model's layers take in turn. Its all-to-alls are flows on the
+cluster (`pass_collectives`), its experts timed at the rows they get (`pass_needs`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 
 import numpy as np
 
-from sim.cluster.topology import Floats
+from sim.cluster.topology import Floats, Ints
 from sim.cost import serving_kernels as kernels
 from sim.cost.work import Part, Work
-from sim.engine.inference import PassRecord, run_pass
-from sim.runs.pass_collectives import PassCollectives, collectives_of
+from sim.engine.step import StepRun, run_step
+from sim.engine.step_network import StepNetwork, network_of
+from sim.engine.step_plan import StepPlan
+from sim.runs.pass_collectives import PassCollectives, collectives_of, kernel
 from sim.runs.pass_needs import REDUCTION, PassNeeds, common_needs, links, needs_of
 from sim.runs.pass_plan import PassPlan
-from sim.schedule import inference as plans
 from sim.schedule import reductions
 from sim.schedule.collectives import KINDS
+from sim.schedule.programs import Node, Program
+from sim.schedule.training import HALVES, PipelineTask, tasks_from_rows
 
 _BF16 = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ForwardPass:
     """A pass, ready to be run: what was asked for, what it moves, and what it computes."""
 
@@ -33,20 +36,77 @@ class ForwardPass:
     collectives: PassCollectives
     needs: PassNeeds
 
+    @cached_property
+    def experts_s(self) -> Floats:
+        """Time of the routed experts, [1, layer draws, microbatch draws, num_ranks] [s]."""
+        by_part, drawn = self.needs.by_part, self.collectives.routings
+        return np.array(
+            [[[by_part["experts", i, j][0] for j in range(len(row))] for i, row in enumerate(drawn)]]
+        )
 
-def forward_pass(plan: PassPlan) -> ForwardPass:
-    """Route, solve and time everything that a pass needs.
+    @property
+    def loads(self) -> Floats:
+        """What a second of routed experts is on each rank, as `StepPlan` has it; empty where ranks are alike."""
+        return self.experts_s if np.ptp(self.experts_s, axis=-1).any() else np.ones((0, 0, 0, 0))
+
+    @cached_property
+    def network(self) -> StepNetwork:
+        """Everything that it may have under way, folded."""
+        return network_of(self.step_plan(()))
+
+    def step_plan(self, program: Program, *, overlapped: bool = False) -> StepPlan:
+        """The same program of every group, as the executor takes it."""
+        last = len(self.collectives.routings[0]) - 1
+        task = PipelineTask("FB", program, 0, last, overlapped, (), ())
+        plan = self.plan
+        return StepPlan(
+            tasks_from_rows([[task]]),
+            self.collectives.traffic,
+            plan.num_groups,
+            plan.ranks,
+            plan.speed,
+            loads=self.loads,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PassRecord:
+    """A pass as it ran in the EP group that ended last; all but its ends are means over ranks [s]."""
+
+    group: int
+    end_s: Floats  # [num_ranks]
+    start_s: Floats  # [nodes]
+    finish_s: Floats  # [nodes]
+    waited_s: float  # the compute stream stood and waited for a collective
+    skew_s: float  # of it the wait for slower ranks
+    busy_s: dict[str, float]  # part -> time on its stream
+    ran: StepRun
+
+
+def forward_pass(plan: PassPlan, like: ForwardPass | None = None) -> ForwardPass:
+    """Route, cable and time everything that a pass needs.
 
     Parameters
     ----------
     plan : PassPlan
+    like : ForwardPass, optional
+        Another pass of as many tokens of the same deployment, to save time.
 
     Returns
     -------
     ForwardPass
     """
-    collectives = collectives_of(plan)
-    return ForwardPass(plan, collectives, needs_of(plan, collectives))
+    collectives = like.collectives if like else collectives_of(plan)
+    forward = ForwardPass(plan, collectives, needs_of(plan, collectives))
+    if like and np.array_equal(_alike(forward), _alike(like)):
+        vars(forward)["network"] = like.network
+    return forward
+
+
+def _alike(forward: ForwardPass) -> Ints:
+    """A number for each rank, the same for ranks whose experts always take as long, [num_ranks]."""
+    _, number = np.unique(forward.experts_s.reshape(-1, forward.plan.ranks), axis=1, return_inverse=True)
+    return np.asarray(number).reshape(-1)
 
 
 def with_context(forward: ForwardPass, context_tokens: int) -> ForwardPass:
@@ -67,11 +127,13 @@ def with_context(forward: ForwardPass, context_tokens: int) -> ForwardPass:
     needs = forward.needs
     common, parts = common_needs(plan, needs.processor, forward.collectives.routings[0][0])
     parts, by_part = {**needs.parts, **parts}, {**needs.by_part, **common}
-    return replace(forward, plan=plan, needs=replace(needs, parts=parts, by_part=by_part))
+    other = replace(forward, plan=plan, needs=replace(needs, parts=parts, by_part=by_part))
+    vars(other)["network"] = forward.network
+    return other
 
 
 def run(forward: ForwardPass) -> PassRecord:
-    """Run the nodes of a pass in time.
+    """Run a pass in time, all EP groups at once.
 
     Parameters
     ----------
@@ -83,46 +145,77 @@ def run(forward: ForwardPass) -> PassRecord:
         Without embedding, head and sampling, see `ends`.
     """
     plan = forward.plan
-    barrier = KINDS[plan.work.kernel.kind].barrier
-    return run_pass(plan.program(), partial(duration_s, forward), plan.ranks, barrier=barrier)
+    program = tuple(_timed(forward, node) for node in plan.program())
+    ran = run_step(
+        forward.step_plan(program, overlapped=plan.in_background), keep_tasks=1, network=forward.network
+    )
+    record = max(ran.records, key=lambda record: float(record.end_s.max()))
+    start_s, finish_s = np.array(record.nodes.start_s), np.array(record.nodes.end_s)
+    busy: dict[str, float] = {}
+    for node, seconds in zip(program, (finish_s - start_s).tolist(), strict=True):
+        busy[node.name] = busy.get(node.name, 0.0) + seconds
+    return PassRecord(
+        group=record.group,
+        end_s=record.end_s,
+        start_s=start_s,
+        finish_s=finish_s,
+        waited_s=float(record.tasks.exposed_s.sum()),
+        skew_s=float(record.tasks.barrier_s.sum()),
+        busy_s=busy,
+        ran=ran,
+    )
 
 
-def duration_s(forward: ForwardPass, node: plans.PassNode) -> Floats:
-    """Time of a node on each rank [s].
+def alone_s(forward: ForwardPass, direction: str, group: int = 0) -> Floats:
+    """Time of an all-to-all next to no compute, those of all EP groups at once.
 
     Parameters
     ----------
     forward : ForwardPass
-    node : PassNode
-        Of the program of the same pass.
+    direction : str
+        `dispatch` or `combine`.
+    group : int
+        The EP group whose times are asked for.
 
     Returns
     -------
-    floats, [num_ranks]
-        Compute with the slowness of each GPU. A collective whose sends and receives are launches of their own takes what
-        is left of its time on idle links; one next to compute, its slowdown more.
+    floats, [draws, num_ranks] [s]
     """
-    plan, needs = forward.plan, forward.needs.by_part
-    if node.part not in plans.COLLECTIVES:
-        takes: Floats = need(forward, node)[0] * plan.slowness
-        return takes
-    drawn = forward.collectives.draw_idx(node.layer, node.microbatch)
-    alone_s = forward.collectives.solved[node.part, *drawn].alone_s
+    kernels_ = forward.collectives.kernels(direction)
+    program = tuple(Node(name, "F", 0, name) for name in kernels_)
+    ran = run_step(forward.step_plan(program), network=forward.network)
+    ends = ran.lane_ends(group)
+    starts = np.concatenate([[0.0], ends.max(axis=1)[:-1]])
+    times: Floats = ends - starts[:, None]
+    return times
+
+
+def _timed(forward: ForwardPass, node: Node) -> Node:
+    """A node of the pass with its time, or with the kernel that moves its draw."""
+    plan = forward.plan
+    if node.collective is None and node.name != "experts":
+        return replace(node, fixed_s=float(need(forward, node)[0, 0]))
+    drawn = forward.collectives.draw_idx(node.layer, HALVES.index(node.half))
+    if node.collective is None:
+        if forward.loads.size:
+            return replace(node, layer=drawn[0], routed_s=1.0)
+        return replace(node, fixed_s=float(forward.experts_s[0, *drawn, 0]))
+    held = 0.0
     if plan.has_phases:
+        by_part = forward.needs.by_part
         kind = plan.layer_kind(plan.blocks.layers[node.layer])
-        held = needs[f"{node.part} send", kind, 0] + needs[f"{node.part} receive", kind, 0]
-        flight: Floats = np.maximum(alone_s - held[0], 0.0)
-        return flight
-    return alone_s * plan.work.kernel.slowdown(node.part) if plan.in_background else alone_s
+        held = sum(float(by_part[f"{node.name} {end}", kind, 0][0, 0]) for end in ("send", "receive"))
+    barrier = KINDS[plan.work.kernel.kind].barrier
+    return replace(node, collective=kernel(node.name, *drawn), barrier=barrier, held_s=held)
 
 
-def need(forward: ForwardPass, node: plans.PassNode) -> Floats:
+def need(forward: ForwardPass, node: Node) -> Floats:
     """Add up what a compute node takes on healthy GPUs.
 
     Parameters
     ----------
     forward : ForwardPass
-    node : PassNode
+    node : Node
         On the compute stream. A node of attention runs the dense layers before it too.
 
     Returns
@@ -131,14 +224,14 @@ def need(forward: ForwardPass, node: plans.PassNode) -> Floats:
         Time [s], FLOPs over their peaks [s] and bytes of HBM.
     """
     blocks, needs = forward.plan.blocks, forward.needs.by_part
-    if node.part == "experts":
-        return needs["experts", *forward.collectives.draw_idx(node.layer, node.microbatch)]
-    if node.part == "dense":
+    if node.name == "experts":
+        return needs["experts", *forward.collectives.draw_idx(node.layer, HALVES.index(node.half))]
+    if node.name == "dense":
         return dense_need(forward, blocks.dense_after)
-    common = needs.get((node.part, forward.plan.layer_kind(blocks.layers[node.layer]), 0))
+    common = needs.get((node.name, forward.plan.layer_kind(blocks.layers[node.layer]), 0))
     if common is None:  # one rank has nothing to send
         return np.zeros((3, forward.plan.ranks))
-    if node.part in ("attention", "attention_0") and blocks.dense_before[node.layer]:
+    if node.name in ("attention", "attention_0") and blocks.dense_before[node.layer]:
         return common + dense_need(forward, blocks.dense_before[node.layer])
     return common
 
@@ -184,7 +277,7 @@ def reductions_s(forward: ForwardPass) -> dict[str, float]:
     if plan.layout.tp == 1:
         return by_part
     dense = sum(map(len, plan.blocks.dense_before)) + len(plan.blocks.dense_after)
-    nodes = [node.part for node in plan.program() if node.stream == plans.COMPUTE and node.part != "dense"]
+    nodes = [node.name for node in plan.program() if node.collective is None and node.name != "dense"]
     for name in (*nodes, *["dense"] * dense * plan.num_microbatches):
         reduced = parts[name].get(REDUCTION) if name in parts else None
         by_part[name] = by_part.get(name, 0.0) + (reduced.time_s if reduced else 0.0)

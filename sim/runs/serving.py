@@ -39,6 +39,7 @@ first tokens, ends and output tokens in it over it; utilisations = time in batch
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ from sim.engine.serving import InstanceRecord, ServingTrace, serve
 from sim.errors import InfeasibleError
 from sim.runs.energy import energy_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Runner
+from sim.runs.link_rows import largest, link_rows
 from sim.runs.service import service_of
 from sim.runs.serving_activity import serving_activity
 from sim.scenario.descriptions import Scenario
@@ -102,8 +104,33 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
         "metrics": metrics,
         "timeline": timeline(trace),
         "requests": _rows(trace, asked),
-        "links": {},
+        "links": kv_load(scenario, service, trace),
     }
+
+
+def kv_load(scenario: Scenario, service: Service, trace: ServingTrace) -> dict[str, dict[str, Any]]:
+    """Load that KV on its way put on each link; the collectives of the instances are not in it.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    service : Service
+    trace : ServingTrace
+
+    Returns
+    -------
+    dict
+        As of `link_rows`; of very many links, the busiest.
+    """
+    if service.kv_links is None:
+        return {}
+    cluster = scenario.cluster()
+    carried, used = np.zeros((2, len(cluster.names)))
+    for ends, payload in trace.kv_bytes.items():
+        flows = replace(service.kv_links.flows(*ends), payload_bytes=payload)
+        carried += flows.bytes_by_resource(len(carried))
+        used += flows.line_by_resource(len(used))
+    return largest(link_rows(cluster, carried, used, max(trace.end_s, 1e-12)))
 
 
 def measure(

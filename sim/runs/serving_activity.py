@@ -43,13 +43,13 @@ def serving_activity(
     batch_s = sum(float((pool.batch_end_s - pool.batch_start_s).sum()) for pool in pools)
     step_s = sum(float((pool.step_end_s - pool.step_start_s).sum()) for pool in pools)
     total = Activity(elapsed_s=0.0)
-    for busy_s, ep, plan in (
-        (batch_s, work.prefill.ep, _typical_batch(work)),
-        (step_s, work.decode.ep, _typical_step(work, trace)),
+    for busy_s, num_gpus, plan in (
+        (batch_s, work.prefill.num_ranks, _typical_batch(work)),
+        (step_s, work.decode.num_ranks, _typical_step(work, trace)),
     ):
         if busy_s:
             one = _activity(plan)
-            total += replace(_gpu_seconds(one, ep), elapsed_s=0.0).times(busy_s / one.elapsed_s)
+            total += replace(_gpu_seconds(one, num_gpus), elapsed_s=0.0).times(busy_s / one.elapsed_s)
     moved = 0.0
     if service.decode is not None:
         came = ~np.isnan(trace.instants["kv_arrived_s"])
@@ -62,9 +62,9 @@ def serving_activity(
 _GPU = ("tensor_s", "memory_s", "communication_s")
 
 
-def _gpu_seconds(one: Activity, ep: int) -> Activity:
-    """A pass with the seconds of all GPUs of its group."""
-    return replace(one, **{name: getattr(one, name) * ep for name in _GPU})
+def _gpu_seconds(one: Activity, num_gpus: int) -> Activity:
+    """A pass with the seconds of all its GPUs."""
+    return replace(one, **{name: getattr(one, name) * num_gpus for name in _GPU})
 
 
 def _activity(plan: PassPlan) -> Activity:

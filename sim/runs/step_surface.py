@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from sim.cost.surfaces import line, plane
 from sim.runs import pass_pipeline, passes
 from sim.runs.pass_plan import PassPlan
@@ -91,8 +89,6 @@ def context_step_s(forward: ForwardPass, context_tokens: int) -> float:
 
 def nic_share(forward: ForwardPass, step_s: float) -> float:
     """Time of the all-to-alls alone over that of the step: their share of the NICs, as if these bound them all along."""
-    plan, collectives = forward.plan, forward.collectives
-    alone_s = [
-        float(np.mean([times.mean() for times in collectives.alone_s(name)])) for name in plans.COLLECTIVES
-    ]
+    plan = forward.plan
+    alone_s = [float(passes.alone_s(forward, name).mean()) for name in plans.COLLECTIVES]
     return min(_MOST_BUSY, sum(alone_s) * plan.model.num_moe_layers * plan.num_microbatches / step_s)

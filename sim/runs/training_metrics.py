@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from sim.cluster.topology import CLASSES, Cluster
+from sim.cluster.topology import Cluster
 from sim.engine.step import StepRun
 from sim.engine.step_records import GroupRecord
+from sim.runs.link_rows import link_rows
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.schedule.operations import KINDS
 from sim.workload.model import training_flops_per_token
 
 _PHASES = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
-
-_MOST_LINKS = 4096  # of a result; of more, one of each class
 
 
 def ends_s(records: Sequence[GroupRecord]) -> list[float]:
@@ -51,30 +50,13 @@ def links(cluster: Cluster, runs: Sequence[StepRun], step_s: float) -> dict[str,
         A row for each resource by name; where very many carried something, one of each class of alike ones, with their
         number (`alike`).
     """
-    carried = np.sum([run.bytes for run in runs], axis=0)
-    busy_s = np.divide(
+    return link_rows(
+        cluster,
+        np.sum([run.bytes for run in runs], axis=0),
         np.sum([run.used for run in runs], axis=0),
-        cluster.capacity,
-        out=np.zeros(len(carried)),
-        where=cluster.capacity > 0,
+        step_s,
+        [run.network.folded.resource for run in runs],
     )
-    rows = np.flatnonzero(busy_s > 0)
-    alike = np.ones(len(rows), dtype=np.int64)
-    if len(rows) > _MOST_LINKS:
-        same = np.stack([run.network.folded.resource[rows] for run in runs])
-        _, first, counts = np.unique(same, axis=1, return_index=True, return_counts=True)
-        order = np.argsort(first)
-        rows, alike = rows[first[order]], counts[order]
-    return {
-        cluster.names[row]: {
-            "class": CLASSES[int(cluster.class_idx[row])],
-            "bytes": float(carried[row]),
-            "busy_s": float(busy_s[row]),
-            "utilisation_fraction": float(busy_s[row] / step_s),
-            **({"alike": count} if len(alike) and alike.max() > 1 else {}),
-        }
-        for row, count in zip(rows.tolist(), alike.tolist(), strict=True)
-    }
 
 
 def measure(

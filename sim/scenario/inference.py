@@ -33,7 +33,7 @@ _AT = ("workload",)
 
 
 class DeployedSpec(WorkloadSpec):
-    """Keys that prefill and decode share: one EP group of a deployment."""
+    """Keys that prefill and decode share."""
 
     overlap: bool = True
     """Two microbatches, the all-to-alls of one next to compute of the other; false: one batch, every all-to-all waited for."""
@@ -92,7 +92,7 @@ class DecodeSpec(DeployedSpec):
 
 @dataclass(frozen=True, slots=True)
 class Inference(Workload):
-    """One EP group that prefills or decodes, ready to be planned."""
+    """A deployment that prefills or decodes, ready to be planned."""
 
     spec: PrefillSpec | DecodeSpec
     layout: Layout
@@ -178,12 +178,6 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         draft.problem((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
     if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
         draft.problem((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
-    assert draft.part is not None
-    faulty = (draft.part.rank_of(fault.node) for fault in draft.faults if fault.node is not None)
-    groups = {layout.ep_group_of(rank) for rank in faulty if rank is not None} if layout else set()
-    if len(groups) > 1:
-        wanted = f"faults in one EP group of {ep} GPUs: it is the one that is run, and stands for itself"
-        draft.problem(("cluster", "faults"), f"faults in {len(groups)} EP groups", wanted)
     if draft.problems or gate is None or layout is None:
         raise InputError(())  # the draft has them
     draft.layout = layouts.written(layout, "ep", "tp", "dp")
@@ -238,11 +232,10 @@ def _count(scenario: Scenario, work: Inference) -> None:
     assert scenario.model is not None
     assert scenario.hardware is not None
     spec, ep = work.spec, work.layout.ep
-    group = scenario.gpus[work.layout.groups("ep")[0]]
-    nodes = [*(group // scenario.part.domain).tolist()]  # the group's, or that of a fault
-    nodes += [fault.node for fault in scenario.faults if fault.node is not None]
-    sizes.require_nodes(scenario, max(nodes) + 1, "the nodes of layout.ep")
-    sizes.require_pairs(1, ep)
+    sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
+    even = work.sampling == "expected" and work.gate.is_exchangeable
+    draws = 1 if even else min(spec.drawn_layers, scenario.model.num_layers) * (2 if spec.overlap else 1)
+    sizes.require_pairs(scenario.num_ranks // ep, ep, draws)
     sizes.require_replicas(scenario.model.num_experts, spec.placement.redundant_experts)
     if isinstance(spec, PrefillSpec):
         new = work.context_tokens - work.cached_tokens

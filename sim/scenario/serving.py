@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from sim import limits
 from sim.cluster.kernels import Kernel
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
+from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, LayoutSpec, catch, named_file
 from sim.scenario.kinds import Resolver
@@ -210,7 +212,7 @@ def _place(draft: Draft, document: Document, first_rank: int, num_ranks: int, ma
     part = draft.part
     assert part is not None
     if part.num_gpus == draft.num_nodes * part.domain:
-        document.put(("cluster", "nodes"), num_ranks // draft.gpus_per_node, mark)
+        document.put(("cluster", "nodes"), num_ranks // part.domain, mark)
         return
     first = first_rank // part.gpus_per_node
     nodes = list(part.nodes[first : first + num_ranks // part.gpus_per_node])
@@ -236,7 +238,7 @@ def _part(
     pool: PrefillPoolSpec | DecodePoolSpec,
     num_ranks: int,
     first_rank: int,
-    sizes: dict[str, int],
+    lengths: dict[str, int],
 ) -> Scenario:
     """One pool's instance as a scenario of its own; its problems keep their place in the serving scenario."""
     document = draft.document.copy()
@@ -245,7 +247,7 @@ def _part(
     given = document.branch((*_AT, kind, "plan"))
     for key in (
         "kind",
-        *sizes,
+        *lengths,
         "requests",
         "requests_per_gpu",
         "prompts_per_gpu",
@@ -258,12 +260,16 @@ def _part(
                     (*_AT, kind, "plan", key), f"'{key}'", "no such key in a plan: the loop sets it", key=True
                 )
             )
-    document.put(_AT, {"kind": kind, **sizes}, mark)
+    document.put(_AT, {"kind": kind, **lengths}, mark)
     document.overlay(given, at=_AT)
     for key in ("expect", "variants", "layout"):
         document.tree.pop(key, None)
     document.put(("layout",), layout, document.mark((*_AT, kind, asked_in)))
     _place(draft, document, first_rank, num_ranks, mark)
+    faults = document.get(("cluster", "faults"))
+    if isinstance(faults, list):  # those of nodes are of single instances
+        everywhere = [fault for fault in faults if not (isinstance(fault, dict) and "node" in fault)]
+        document.put(("cluster", "faults"), everywhere, document.mark(("cluster", "faults")))
     try:
         return draft.resolve(document)
     except InputError as error:
@@ -277,4 +283,11 @@ def _part(
         raise InputError(moved) from None
 
 
-RESOLVER = Resolver({"serving": ServingSpec}, serving_of)
+def _count(scenario: Scenario, work: Serving) -> None:
+    sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
+    prefill, decode = work.prefill.num_ranks, work.decode.num_ranks
+    keys = f"GPUs of a prefill instance {prefill:,} x of a decode instance {decode:,}"
+    limits.require(prefill * decode, limits.PAIRS, keys)
+
+
+RESOLVER = Resolver({"serving": ServingSpec}, serving_of, faults=("bandwidth", "clock"), count=_count)

@@ -35,9 +35,10 @@ def require_schedule(pipeline_ranks: int, microbatches: int, chunks: int) -> Non
     limits.require(3 * pipeline_ranks * microbatches * chunks, limits.OPERATIONS, keys)
 
 
-def require_pairs(groups: int, ep: int) -> None:
+def require_pairs(groups: int, ep: int, draws: int = 1) -> None:
     """Refuse EP groups of more pairs of ranks than are simulated together. Raises `InfeasibleError`."""
-    limits.require(groups * ep**2, limits.PAIRS, f"EP groups {groups:,} x layout.ep {ep:,} squared")
+    keys = f"EP groups {groups:,} x layout.ep {ep:,} squared" + (f" x draws {draws:,}" if draws > 1 else "")
+    limits.require(groups * ep**2 * draws, limits.PAIRS, keys)
 
 
 def require_draws(ep: int, tokens_per_rank: int, draws: int, num_experts: int) -> None:

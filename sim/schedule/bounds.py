@@ -7,6 +7,8 @@ the flow level must meet within 2 % under uniform expected traffic.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sim.cluster.topology import CLASSES, Cluster, Floats
@@ -14,12 +16,12 @@ from sim.schedule.collectives import Collective
 from sim.schedule.flows import Flows
 
 
-def busiest(flows: list[Flows], cluster: Cluster) -> tuple[float, int]:
+def busiest(flows: Sequence[Flows], cluster: Cluster) -> tuple[float, int]:
     """Find the resource that bounds the time of flows which start together.
 
     Parameters
     ----------
-    flows : list of Flows
+    flows : sequence of Flows
     cluster : Cluster
         Its capacities are datasheet rates.
 
@@ -38,12 +40,12 @@ def busiest(flows: list[Flows], cluster: Cluster) -> tuple[float, int]:
     return (float(times[row]), row) if row >= 0 and times[row] > 0 else (0.0, -1)
 
 
-def lower_bound_s(flows: list[Flows], cluster: Cluster) -> float:
+def lower_bound_s(flows: Sequence[Flows], cluster: Cluster) -> float:
     """Divide bytes by datasheet rate on the busiest resource.
 
     Parameters
     ----------
-    flows : list of Flows
+    flows : sequence of Flows
         Flows that start together.
     cluster : Cluster
 

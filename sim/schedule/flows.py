@@ -148,3 +148,13 @@ class Columns:
             party_flow=party_flow,
             party_rank=party_rank,
         )
+
+
+NO_FLOWS = Columns(0).pack(
+    np.zeros(0),
+    share=np.zeros(0),
+    latency_s=np.zeros(0),
+    party_flow=np.zeros(0, dtype=np.int64),
+    party_rank=np.zeros(0, dtype=np.int64),
+)
+"""Nothing that wants to move."""

@@ -15,6 +15,9 @@ Low-latency kernels hold SMs while they send and while they receive, and none in
 of the compute stream, and only the flight between stands on the other one. Without overlap one batch runs part after part.
 
 Layers without experts have no collective: they run with the attention of the next layer that has, or at the end.
+
+A node's name is its part: attention, attention_0, attention_1, shared, experts, dense, dispatch, combine, "dispatch send", ...
+Its half names its microbatch (`HALVES`), its layer counts those with experts; -1 is of dense layers after the last. Nodes have no times yet.
 """
 
 from __future__ import annotations
@@ -23,21 +26,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from sim.schedule.programs import Node, Program
+from sim.schedule.training import HALVES
 from sim.workload.model import Model
 
-COMPUTE, COMMUNICATION = "compute", "communication"
 COLLECTIVES = ("dispatch", "combine")
-
-
-@dataclass(frozen=True, slots=True)
-class PassNode:
-    """One step of a pass. Nodes of a stream run in the order in which they are listed."""
-
-    part: str  # attention | attention_0 | attention_1 | shared | experts | dense | dispatch | combine | "dispatch send" ...
-    microbatch: int
-    layer: int  # of the layers with experts; -1 for dense layers after the last
-    stream: str
-    waits: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +72,26 @@ class _PassWriter:
     """Appends nodes; knows the last node of each part of each microbatch."""
 
     def __init__(self, *, phases: bool) -> None:
-        self.nodes: list[PassNode] = []
+        self.nodes: list[Node] = []
         self.last: dict[tuple[str, int], int] = {}
         self.phases = phases
 
-    def add(self, part: str, microbatch: int, layer: int, stream: str, *after: str) -> None:
+    def add(self, part: str, microbatch: int, layer: int, collective: str | None, *after: str) -> None:
         """A node that waits for the latest `after` parts of its microbatch."""
         waits = tuple(self.last[name, microbatch] for name in after if (name, microbatch) in self.last)
-        self.nodes.append(PassNode(part, microbatch, layer, stream, waits))
+        self.nodes.append(Node(part, HALVES[microbatch], layer, collective, waits=waits))
         self.last[part, microbatch] = len(self.nodes) - 1
 
     def compute(self, part: str, microbatch: int, layer: int, *after: str) -> None:
         """A part on the compute stream."""
-        self.add(part, microbatch, layer, COMPUTE, *after)
+        self.add(part, microbatch, layer, None, *after)
 
     def start(self, collective: str, microbatch: int, layer: int, *after: str) -> None:
         """A collective leaves; with phases, its send holds the SMs first."""
         if self.phases:
             self.compute(f"{collective} send", microbatch, layer, *after)
             after = (f"{collective} send",)
-        self.add(collective, microbatch, layer, COMMUNICATION, *after)
+        self.add(collective, microbatch, layer, collective, *after)
 
     def arrive(self, collective: str, microbatch: int, layer: int) -> None:
         """A collective is taken in; without phases whoever needs it waits for it."""
@@ -110,7 +103,7 @@ def _arrived(collective: str, phases: bool) -> str:
     return f"{collective} receive" if phases else collective
 
 
-def serial_pass(num_layers: int, *, decode: bool, phases: bool, trailing: bool) -> tuple[PassNode, ...]:
+def serial_pass(num_layers: int, *, decode: bool, phases: bool, trailing: bool) -> Program:
     """Program of one batch, part after part, every collective waited for.
 
     Parameters
@@ -126,7 +119,7 @@ def serial_pass(num_layers: int, *, decode: bool, phases: bool, trailing: bool) 
 
     Returns
     -------
-    tuple of PassNode
+    tuple of Node
     """
     out = _PassWriter(phases=phases)
     dispatched, combined = _arrived("dispatch", phases), _arrived("combine", phases)
@@ -146,7 +139,7 @@ def serial_pass(num_layers: int, *, decode: bool, phases: bool, trailing: bool) 
     return tuple(out.nodes)
 
 
-def prefill_pair(num_layers: int, *, trailing: bool) -> tuple[PassNode, ...]:
+def prefill_pair(num_layers: int, *, trailing: bool) -> Program:
     """Program of two microbatches of prefill, microbatch 0 a layer ahead.
 
     Parameters
@@ -158,7 +151,7 @@ def prefill_pair(num_layers: int, *, trailing: bool) -> tuple[PassNode, ...]:
 
     Returns
     -------
-    tuple of PassNode
+    tuple of Node
 
     References
     ----------
@@ -199,7 +192,7 @@ def prefill_pair(num_layers: int, *, trailing: bool) -> tuple[PassNode, ...]:
     return tuple(out.nodes)
 
 
-def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> tuple[PassNode, ...]:
+def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> Program:
     """Program of two microbatches of decode in five stages; see the module docstring.
 
     Parameters
@@ -213,7 +206,7 @@ def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> tuple[PassN
 
     Returns
     -------
-    tuple of PassNode
+    tuple of Node
 
     References
     ----------
@@ -251,7 +244,7 @@ def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> tuple[PassN
 @lru_cache(maxsize=8)
 def forward(
     num_layers: int, *, decode: bool, overlap: bool, phases: bool, trailing: Sequence[int] = ()
-) -> tuple[PassNode, ...]:
+) -> Program:
     """Program of a pass.
 
     Parameters
@@ -269,7 +262,7 @@ def forward(
 
     Returns
     -------
-    tuple of PassNode
+    tuple of Node
     """
     if not overlap:
         return serial_pass(num_layers, decode=decode, phases=phases, trailing=bool(trailing))

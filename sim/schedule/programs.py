@@ -31,11 +31,15 @@ class Node:
     name: str  # "attn(F)"
     half: str  # F | B: which microbatch it works for
     layer: int  # layer of the model, -1 for embedding and heads
-    collective: str | None = None  # dispatch | combine: runs on the communication stream
+    collective: str | None = None  # name of the kernel, which runs on the communication stream
     fixed_s: float = 0.0  # compute that does not depend on the routed load
     routed_s: float = 0.0  # compute at the mean load, proportional to the rank's routed load
     exposed_s: float = 0.0  # reductions inside the layer, which nothing hides
     waits: tuple[int, ...] = ()  # nodes of the program that must have ended
+    barrier: bool = True  # of a collective: it starts everywhere when the last rank is there
+    held_s: float = (
+        0.0  # of one without a barrier: its sends and receives, which are nodes of the compute stream
+    )
 
     @property
     def mean_s(self) -> float:

@@ -11,9 +11,11 @@ order to take them. It changes nothing and knows no clock, so it can be tested w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from sim.schedule.flows import Flows
 
 PrefillCost = Callable[[float], float]
 """Prompt tokens of the busiest rank in a batch -> time of the batch [s]."""
@@ -29,16 +31,31 @@ class Pool:
     ----------
     num_instances : [count]
     kv_capacity_bytes : memory left to KV [bytes]
-    nic_bytes_per_s : rate of all its NICs, per direction [bytes/s]
-    nic_busy_fraction : share of that rate that its own collectives take while it runs; KV transfers get the rest
+    nic_busy_fraction : share of the rate of its NICs that its own collectives take while it runs; KV transfers get the rest
     num_ranks : ranks between which its requests are spread [count]
     """
 
     num_instances: int
     kv_capacity_bytes: float
-    nic_bytes_per_s: float = math.inf
     nic_busy_fraction: float = 0.0
     num_ranks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KvLinks:
+    """Links between the GPUs of two pools.
+
+    Parameters
+    ----------
+    capacity : float, [num_links] [bytes/s]
+    flows : (prefill instance, decode instance) -> Flows of one byte from each rank to each, the last rank fastest
+    send, receive : links that the collectives of each instance use too: NICs of prefill, out; of decode, in
+    """
+
+    capacity: Sequence[float]
+    flows: Callable[[int, int], Flows]
+    send: Sequence[Sequence[int]]
+    receive: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +73,9 @@ class Service:
     max_batch : most requests that one instance decodes at once [count]
     tokens_per_step : tokens that a request gains a step, above 1 with speculation; a mean, not a draw
     cached_fraction : share of every prompt whose KV is found in a cache and not computed
-    transfer_bytes_per_s : most that one request's KV moves at: the NICs of the GPUs that hold it [bytes/s]
-    transfer_latency_s : of one KV transfer [s]
+    kv_links : links that KV takes from pool to pool; None where it takes the latency alone
+    transfer_latency_s : of one KV transfer, next to that of its way [s]
+    own_prefill_s, own_step_s : instance -> its costs, where it has faults of its own
     policy : of `POLICIES`, for every queue
     """
 
@@ -71,8 +89,10 @@ class Service:
     max_batch: float = math.inf
     tokens_per_step: float = 1.0
     cached_fraction: float = 0.0
-    transfer_bytes_per_s: float = math.inf
+    kv_links: KvLinks | None = None
     transfer_latency_s: float = 0.0
+    own_prefill_s: Mapping[int, PrefillCost] = field(default_factory=dict)
+    own_step_s: Mapping[int, StepCost] = field(default_factory=dict)
     policy: str = "fcfs"
 
     def kv_capacity_tokens(self, pool: Pool) -> float:
@@ -89,7 +109,7 @@ class Service:
         """Tokens of a prompt that are not found in a cache."""
         return prompt_tokens * (1.0 - self.cached_fraction)
 
-    def batch_s(self, longest_tokens: float, all_tokens: float) -> float:
+    def batch_s(self, longest_tokens: float, all_tokens: float, instance: int = -1) -> float:
         """Time of a prefill batch, by its longest prompt and the sum of its prompts as computed [s].
 
         Notes
@@ -98,9 +118,10 @@ class Service:
         of a later chunk to the earlier ones is as in one pass of that size.
         """
         tokens = max(longest_tokens, all_tokens / self.prefill.num_ranks)
+        cost = self.own_prefill_s.get(instance, self.prefill_s)
         full = max(0, math.ceil(tokens / self.batch_tokens) - 1) if math.isfinite(self.batch_tokens) else 0
-        taken_s = full * self.prefill_s(self.batch_tokens) if full else 0.0
-        return taken_s + self.prefill_s(tokens - full * self.batch_tokens if full else tokens)
+        taken_s = full * cost(self.batch_tokens) if full else 0.0
+        return taken_s + cost(tokens - full * self.batch_tokens if full else tokens)
 
     def alone_s(self, prompt_tokens: int) -> float:
         """Prefill of one prompt with nothing next to it [s]: no TTFT is below this."""

@@ -129,10 +129,6 @@ class Layout:
         in_order = np.argsort(stage[groups[:, 0]], kind="stable")
         return groups[in_order].reshape(self.pp, -1, groups.shape[1])
 
-    def ep_group_of(self, rank: int) -> int:
-        """Index of the EP group, among those that `groups` lists, that a rank is in."""
-        return int(np.flatnonzero((self.groups("ep") == rank).any(axis=1))[0])
-
     def near(self, gpus_per_node: int, *dimensions: str) -> int:
         """Ranks of a group that share a node, of its fullest [count].
 

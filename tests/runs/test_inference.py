@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from sim.cost.serving_kernels import DecodeBatch
 from sim.cost.tpot import tpot_bound
 from sim.cost.work import total_s
 from sim.documents import Document
-from sim.engine.inference import run_pass
 from sim.errors import InfeasibleError, InputError
 from sim.runs.run import run_document
 from sim.schedule import inference as plans
+from sim.schedule.programs import Node, Program
+from sim.schedule.training import HALVES
 from sim.workload.model import kv_bytes_per_token, load_model
+from steps import run_program
 
 Floats = NDArray[np.float64]
 V3 = load_model("deepseek-v3")
@@ -86,15 +89,19 @@ PARTS = {
 }
 
 
-def alike(node: plans.PassNode) -> Floats:
-    return np.full(4, PARTS[node.part])
+def alike(node: Node) -> Floats:
+    return np.full(4, PARTS[node.name])
+
+
+def pass_s(program: Program, time_s: Callable[[Node], Floats] = alike) -> float:
+    return float(run_program(program, time_s, 4, barrier=False).end_s.max())
 
 
 def test_a_decode_layer_takes_its_five_stages_for_each_microbatch() -> None:
     times = []
     for layers in (10, 20):
         program = plans.forward(layers, decode=True, overlap=True, phases=False)
-        times.append(float(run_pass(program, alike, 4, barrier=False).end_s.max()))
+        times.append(pass_s(program))
     stages = max(PARTS["shared"] + PARTS["attention_0"], PARTS["dispatch"]) + PARTS["experts"]
     stages += max(PARTS["attention_1"], PARTS["combine"])
     assert (times[1] - times[0]) / 10 == pytest.approx(2 * stages)
@@ -102,17 +109,10 @@ def test_a_decode_layer_takes_its_five_stages_for_each_microbatch() -> None:
 
 def test_phases_of_low_latency_kernels_stretch_a_stage_only_where_compute_binds() -> None:
     def layer_s(flight: float) -> float:
-        def duration(node: plans.PassNode) -> Floats:
-            return np.full(4, flight if node.part in plans.COLLECTIVES else PARTS[node.part])
+        def duration(node: Node) -> Floats:
+            return np.full(4, flight if node.collective else PARTS[node.name])
 
-        ends = [
-            float(
-                run_pass(plans.decode_pair(n, phases=True, trailing=False), duration, 4, barrier=False).end_s[
-                    0
-                ]
-            )
-            for n in (10, 20)
-        ]
+        ends = [pass_s(plans.decode_pair(n, phases=True, trailing=False), duration) for n in (10, 20)]
         return (ends[1] - ends[0]) / 10
 
     compute = PARTS["shared"] + PARTS["attention_0"] + PARTS["experts"] + PARTS["attention_1"]
@@ -123,23 +123,20 @@ def test_phases_of_low_latency_kernels_stretch_a_stage_only_where_compute_binds(
 
 def test_in_turn_everything_is_added() -> None:
     program = plans.forward(7, decode=True, overlap=False, phases=True)
-    record = run_pass(program, alike, 4, barrier=False)
+    record = run_program(program, alike, 4, barrier=False)
     whole = sum(PARTS[name] for name in PARTS if name != "attention")
     assert record.end_s == pytest.approx(7 * whole)
-    assert record.waited_s == pytest.approx(7 * (PARTS["dispatch"] + PARTS["combine"]))
+    assert record.tasks.exposed_s.sum() == pytest.approx(7 * (PARTS["dispatch"] + PARTS["combine"]))
 
 
 def test_a_prefill_pair_hides_exchanges_that_are_shorter_than_their_partners() -> None:
     compute = 2 * (PARTS["attention"] + PARTS["shared"] + PARTS["experts"])
 
     def layer_s(exchange: float) -> float:
-        def duration(node: plans.PassNode) -> Floats:
-            return np.full(4, exchange if node.part in plans.COLLECTIVES else PARTS[node.part])
+        def duration(node: Node) -> Floats:
+            return np.full(4, exchange if node.collective else PARTS[node.name])
 
-        ends = [
-            float(run_pass(plans.prefill_pair(n, trailing=False), duration, 4, barrier=True).end_s[0])
-            for n in (10, 20)
-        ]
+        ends = [pass_s(plans.prefill_pair(n, trailing=False), duration) for n in (10, 20)]
         return (ends[1] - ends[0]) / 10
 
     assert layer_s(5.0) == pytest.approx(compute)
@@ -151,7 +148,7 @@ def test_a_prefill_pair_hides_exchanges_that_are_shorter_than_their_partners() -
 def test_every_part_runs_once_a_layer_and_microbatch(decode: bool, overlap: bool) -> None:
     program = plans.forward(5, decode=decode, overlap=overlap, phases=False, trailing=(9,))
     halves = ("attention_0", "attention_1") if decode else ("attention",)
-    seen = [(node.part, node.microbatch, node.layer) for node in program]
+    seen = [(node.name, HALVES.index(node.half), node.layer) for node in program]
     wanted = {
         (part, microbatch, layer)
         for part in (*halves, "dispatch", "experts", "combine", "shared")
@@ -166,15 +163,16 @@ def test_every_part_runs_once_a_layer_and_microbatch(decode: bool, overlap: bool
 def test_a_late_rank_delays_all_at_a_barrier_and_by_its_bytes_without() -> None:
     program = plans.forward(1, decode=True, overlap=False, phases=False)
 
-    def duration(node: plans.PassNode) -> Floats:
-        if node.part == "attention_0":
+    def duration(node: Node) -> Floats:
+        if node.name == "attention_0":
             return np.array([0.0, 0.0, 0.0, 10.0])
-        if node.part == "dispatch":
+        if node.name == "dispatch":
             return np.array([1.0, 2.0, 1.0, 1.0])
         return np.zeros(4)
 
-    assert run_pass(program, duration, 4, barrier=True).end_s == pytest.approx([12.0] * 4)
-    assert run_pass(program, duration, 4, barrier=False).end_s == pytest.approx([11.0] * 4)
+    ends, late = (run_program(program, duration, 4, barrier=barrier).end_s for barrier in (True, False))
+    assert ends == pytest.approx([12.0] * 4)
+    assert late == pytest.approx([11.0] * 4)
 
 
 def test_dense_layers_run_before_the_next_with_experts() -> None:

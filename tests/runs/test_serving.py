@@ -18,16 +18,28 @@ import pytest
 import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import sim
+from faults import slow_nic
+from sim.cluster.hardware import load_hardware
+from sim.cluster.kernels import load_kernel
+from sim.cluster.topology import Fabric, Fault, build
+from sim.engine import fluid
 from sim.engine.serving import ServingTrace, serve
-from sim.engine.transfers import Transfers, fair_rates
+from sim.engine.transfers import Transfers
 from sim.errors import InfeasibleError, InputError
 from sim.runs import run
+from sim.runs.service import kv_links, places, service_of, with_faults
 from sim.runs.serving import measure, token_instants_s
 from sim.scenario import settings as scenario_settings
+from sim.scenario.resolve import resolve
+from sim.scenario.serving import Serving
+from sim.schedule.collectives import HEADERS
+from sim.schedule.flows import Columns, Flows
 from sim.schedule.serving import (
     POLICIES,
+    KvLinks,
     Pool,
     Room,
     Service,
@@ -39,6 +51,7 @@ from sim.schedule.serving import (
 )
 from sim.workload.requests import Lengths, Requests, poisson
 
+Floats = NDArray[np.float64]
 ONE = Lengths("fixed", 1)
 
 
@@ -127,7 +140,7 @@ def test_decode_with_room_for_all_is_m_g_infinity() -> None:
 
 
 def test_the_instants_of_one_request_are_sums_of_its_parts() -> None:
-    here = service(prefill=Pool(1, math.inf, 1e3), decode=Pool(1, math.inf, 1e3), transfer_latency_s=0.25)
+    here = service(prefill=Pool(1, math.inf), kv_links=linked([1e3], [1e3]), transfer_latency_s=0.25)
     found = {name: values[0] for name, values in serve(here, requests([(1.0, 100, 11)])).instants.items()}
     assert found == pytest.approx(
         {
@@ -192,81 +205,191 @@ def test_a_run_that_is_cut_leaves_what_still_runs_without_an_end() -> None:
 # --- KV on its way -------------------------------------------------------------------------------------------------
 
 
+def linked(send: list[float], receive: list[float]) -> KvLinks:
+    """Instances of one GPU, each with a link of its own."""
+
+    def flows(i: int, j: int) -> Flows:
+        columns = Columns(1)
+        for link in (i, len(send) + j):
+            columns.add(np.array([link]), 1.0, 1.0)
+        return packed(columns, np.ones(1), np.zeros(1))
+
+    ends = [[[i] for i in range(len(send))], [[len(send) + j] for j in range(len(receive))]]
+    return KvLinks([*send, *receive], flows, *ends)
+
+
+def packed(columns: Columns, payload: Floats, release: Floats) -> Flows:
+    num, none = len(payload), np.zeros(0, dtype=np.int64)
+    return columns.pack(
+        payload,
+        share=np.ones(num),
+        latency_s=np.zeros(num),
+        party_flow=none,
+        party_rank=none,
+        release_s=release,
+    )
+
+
 def test_two_transfers_into_one_instance_each_get_half() -> None:
-    here = service(prefill=Pool(2, math.inf, 1e3), decode=Pool(1, math.inf, 1e3), batch_requests=1)
-    found = serve(here, requests([(0.0, 100, 2), (0.0, 100, 2)])).instants
+    pools = {"prefill": Pool(2, math.inf), "kv_links": linked([1e3, 1e3], [1e3])}
+    found = serve(service(**pools, batch_requests=1), requests([(0.0, 100, 2), (0.0, 100, 2)])).instants
     assert found["kv_arrived_s"] - found["first_token_s"] == pytest.approx([0.2, 0.2])
 
 
 def test_a_transfer_gets_what_the_exchanges_of_a_running_instance_leave() -> None:
-    pool = Pool(1, math.inf, 1e3, nic_busy_fraction=0.75)
-    here = service(prefill=Pool(1, math.inf), decode=pool, prefill_s=lambda tokens: 0.0)
+    pool = Pool(1, math.inf, nic_busy_fraction=0.75)
+    here = service(decode=pool, prefill_s=lambda tokens: 0.0, kv_links=linked([1e9], [1e3]))
     found = serve(here, requests([(0.0, 10, 1001), (5.0, 100, 2)])).instants
     assert found["kv_arrived_s"][0] == pytest.approx(0.01)  # nothing runs yet
     assert found["kv_arrived_s"][1] - 5.0 == pytest.approx(0.4)
 
 
-def test_fair_rates_give_every_transfer_the_share_of_its_narrowest_end() -> None:
-    send, receive = {0: 90.0, 1: 90.0}, {0: 60.0, 1: 1000.0}
-    rates = fair_rates({(0, 0): 2, (1, 0): 1, (0, 1): 1}, send, receive, 45.0)
-    assert rates == pytest.approx({(0, 0): 20.0, (1, 0): 20.0, (0, 1): 45.0})
-
-
-PAIRS = st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.integers(1, 5), min_size=1)
-RATES = st.lists(st.floats(1.0, 100.0), min_size=4, max_size=4)
-
-
-@given(PAIRS, RATES, RATES, st.floats(1.0, 50.0))
-@settings(max_examples=60, deadline=None)
-def test_fair_rates_exceed_no_end_and_leave_no_transfer_room_to_grow(
-    count: dict[tuple[int, int], int], send: list[float], receive: list[float], most: float
-) -> None:
-    rates = fair_rates(count, dict(enumerate(send)), dict(enumerate(receive)), most)
-    ends = [("send", i, rate) for i, rate in enumerate(send)] + [
-        ("receive", i, r) for i, r in enumerate(receive)
-    ]
-    used = {
-        (side, i): sum(rates[p] * n for p, n in count.items() if p[0 if side == "send" else 1] == i)
-        for side, i, _ in ends
-    }
-    full = {(side, i) for side, i, rate in ends if used[side, i] >= rate * (1 - 1e-9)}
-    assert all(used[side, i] <= rate * (1 + 1e-9) for side, i, rate in ends)
-    for (i, j), rate in rates.items():
-        assert rate <= most * (1 + 1e-9)
-        assert rate >= most * (1 - 1e-9) or ("send", i) in full or ("receive", j) in full
-
-
-@given(
-    st.lists(
-        st.tuples(st.floats(0, 2), st.integers(0, 1), st.integers(0, 1), st.floats(1, 50)),
-        min_size=1,
-        max_size=8,
-    )
+LINKS = 4
+SENT = st.tuples(
+    st.integers(0, 8),  # start
+    st.integers(1, 50),  # bytes
+    st.dictionaries(st.integers(0, LINKS - 1), st.sampled_from([0.5, 1.0, 2.0]), min_size=1),  # lines
 )
-@settings(max_examples=40, deadline=None)
-def test_every_byte_arrives_and_none_before_its_rate_allows(
-    sent: list[tuple[float, int, int, float]],
-) -> None:
-    env = simpy.Environment()
-    here = Transfers(env, {0: 20.0, 1: 30.0}, {0: 25.0, 1: 10.0}, most_bytes_per_s=15.0, latency_s=0.0)
-    ended: dict[int, float] = {}
 
-    def one(number: int, start: float, i: int, j: int, size: float):  # type: ignore[no-untyped-def]
-        yield env.timeout(start)
-        yield here.send(i, j, size)
+
+@given(st.lists(SENT, min_size=1, max_size=10), st.lists(st.integers(1, 20), min_size=LINKS, max_size=LINKS))
+@settings(max_examples=60, deadline=None)
+def test_transfers_that_come_one_by_one_end_as_when_all_are_known(
+    sent: list[tuple[int, int, dict[int, float]]], capacity: list[int]
+) -> None:
+    """The fluid solver, which has all flows from the start, is the oracle."""
+    env = simpy.Environment()
+    here = Transfers(env, [float(rate) for rate in capacity])
+    ended = np.zeros(len(sent))
+
+    def one(number: int, start: int, size: int, lines: dict[int, float]):  # type: ignore[no-untyped-def]
+        yield env.timeout(start / 4)
+        yield here.send(float(size), list(lines), list(lines.values()), 0.0)
         ended[number] = env.now
 
     for number, row in enumerate(sent):
         env.process(one(number, *row))
     env.run()
-    assert len(ended) == len(sent)
-    for number, (start, _, j, size) in enumerate(sent):
-        assert ended[number] - start >= size / min(15.0, (25.0, 10.0)[j]) * (1 - 1e-9)
-    for j, rate in ((0, 25.0), (1, 10.0)):
-        mine = [number for number, row in enumerate(sent) if row[2] == j]
-        if mine:
-            span = max(ended[n] for n in mine) - min(sent[n][0] for n in mine)
-            assert sum(sent[n][3] for n in mine) <= rate * span * (1 + 1e-9)
+    columns = Columns(len(sent))
+    for link in range(LINKS):
+        line = np.array([lines.get(link, 0.0) for _, _, lines in sent])
+        columns.add(np.full(len(sent), link), line, line)
+    starts, sizes = (np.array([row[i] for row in sent], dtype=float) for i in (0, 1))
+    flows = packed(columns, sizes, starts / 4)
+    assert ended == pytest.approx(fluid.drained(flows, np.array(capacity, dtype=float)), rel=1e-9)
+
+
+# --- KV on a cluster: nodes 0 and 1 prefill, nodes 2 and 3 decode -----------------------------------------------------
+
+NIC = 50e9 * load_kernel("nccl").nic_efficiency_fraction
+KV = 1e9  # of a request
+
+
+def moved_s(num: int, fabric: Fabric | None = None, faults: tuple[Fault, ...] = (), each: int = 2) -> Floats:
+    """Times in which the KV of requests moves whose prefills end together, in turn on `each` instances and their GPUs."""
+    cluster = build(load_hardware("h800"), 4, fabric or Fabric(), faults)
+    nodes = np.arange(32).reshape(4, 8)
+    here = service(
+        prefill=Pool(each, math.inf, num_ranks=8),
+        decode=Pool(each, math.inf, num_ranks=8),
+        kv_bytes_per_token=KV,
+        batch_requests=num // each,
+        max_batch=100,
+        kv_links=kv_links(cluster, nodes[:2], nodes[2:]),
+    )
+    trace = serve(here, requests([(0.0, 1, 2)] * num))
+    assert sum(float(parts.sum()) for parts in trace.kv_bytes.values()) == num * KV
+    found: Floats = trace.instants["kv_arrived_s"] - trace.instants["decode_admitted_s"]
+    return found
+
+
+def test_kv_takes_a_nic_where_nothing_holds_it_up() -> None:
+    assert moved_s(16) == pytest.approx([KV / NIC] * 16, rel=1e-3)
+
+
+@pytest.mark.parametrize("ratio", [4, 20])
+def test_kv_that_leaves_a_leaf_shares_its_uplinks(ratio: int) -> None:
+    """Two nodes a leaf: two transfers of a rail have 2/ratio of a NIC together, less headers."""
+    fabric = Fabric(nodes_per_leaf=2, oversubscription=ratio)
+    assert moved_s(16, fabric) == pytest.approx([KV * HEADERS * ratio / 50e9] * 16, rel=1e-3)
+    assert moved_s(2, fabric) == pytest.approx([KV * HEADERS * ratio / 50e9] * 2, rel=1e-3)
+
+
+def test_a_slow_nic_holds_up_the_kv_of_its_gpu_alone() -> None:
+    times = moved_s(16, faults=(slow_nic(3, 30e9, node=0),))
+    assert sorted(times)[-1] == pytest.approx(KV / NIC * 50 / 30, rel=1e-3)
+    assert sorted(times)[:-1] == pytest.approx([KV / NIC] * 15, rel=1e-3)
+
+
+def test_the_next_rail_carries_the_kv_of_a_dead_one_with_its_own() -> None:
+    times = moved_s(8, faults=(slow_nic(2, 0.0),), each=1)
+    assert sorted(times) == pytest.approx([KV / NIC] * 6 + [2 * KV / NIC] * 2, rel=1e-3)
+
+
+def test_an_instance_has_the_faults_of_its_own_nodes() -> None:
+    faults = "[{node: 6, nic: 1, bandwidth: 25 %}, {node: 7, clock: 50 %}, {rail: 2, bandwidth: 50 %}]"
+    document = scenario_settings.read("serving-example", [f"cluster.faults={faults}"])
+    scenario = resolve(scenario_settings.variants(document)["apart"])
+    work = scenario.workload
+    assert isinstance(work, Serving)
+    (prefill,), (decode,) = places(scenario, work)
+    assert (prefill[0], decode[0], len(decode)) == (0, 32, 32)
+    rail = Fault("bandwidth", 0.5, rail=2)
+    assert work.prefill.faults == work.decode.faults == (rail,)
+    assert with_faults(scenario, work.prefill, prefill) is None
+    own = with_faults(scenario, work.decode, decode)
+    assert own is not None
+    assert set(own.faults) == {
+        rail,
+        Fault("bandwidth", 0.25, node=2, nic=1),
+        Fault("clock", 0.5, node=3),
+    }
+
+
+def test_instances_on_part_of_a_cluster_have_the_faults_of_the_nodes_in_use() -> None:
+    """The first decode instance stands for both, and node 11 idles."""
+    nodes = [12, *range(10, -1, -1)]
+    faults = f"[{{node: {nodes[9]}, clock: 50 %}}, {{node: 11, clock: 50 %}}]"
+    changes = [f"cluster={{hardware: h800, nodes: 13, use_nodes: {nodes}, faults: {faults}}}"]
+    document = scenario_settings.read("serving-example", [*changes, "workload.decode.instances=2"])
+    scenario = resolve(scenario_settings.variants(document)["apart"])
+    work = scenario.workload
+    assert isinstance(work, Serving)
+    (prefill,), decodes = places(scenario, work)
+    assert [gpus[0] // 8 for gpus in (prefill, *decodes)] == [nodes[0], nodes[4], nodes[8]]
+    assert (
+        with_faults(scenario, work.prefill, prefill) is with_faults(scenario, work.decode, decodes[0]) is None
+    )
+    second = with_faults(scenario, work.decode, decodes[1])
+    assert second is not None
+    assert second.faults == (Fault("clock", 0.5, node=nodes[5]),)
+    assert second.slowness().tolist() == [1.0] * 8 + [2.0] * 8 + [1.0] * 16
+
+
+@pytest.mark.slow
+def test_a_slow_gpu_makes_its_instance_alone_decode_as_slowly_as_that_gpu() -> None:
+    """Of two decode instances; the other one and prefill keep their times."""
+    small = [
+        "cluster.nodes=6",
+        "workload.prefill.ep=16",
+        "workload.decode.ep=16",
+        "workload.decode.instances=2",
+    ]
+    small += [
+        f"workload.{pool}.plan.placement={{kind: contiguous, redundant_experts: 0}}"
+        for pool in ("prefill", "decode")
+    ]
+    small += ["model=deepseek-v2", "workload.decode.plan.tokens_per_step=1"]
+    costs = []
+    for faults in ("[]", "[{node: 5, clock: 50 %}]"):
+        document = scenario_settings.read("serving-example", [*small, f"cluster.faults={faults}"])
+        costs.append(service_of(resolve(scenario_settings.variants(document)["apart"]), lambda _: None))
+    healthy, slow = costs
+    assert slow.prefill_s(4096) == healthy.prefill_s(4096)
+    assert slow.decode_step_s(16, 2000) == healthy.decode_step_s(16, 2000)
+    assert not healthy.own_step_s
+    assert [*slow.own_step_s] == [1]
+    assert 1.5 < slow.own_step_s[1](16, 2000) / healthy.decode_step_s(16, 2000) <= 2.0
 
 
 # --- policies ------------------------------------------------------------------------------------------------------
@@ -326,8 +449,9 @@ def test_whatever_arrives_ends_in_order_within_memory(
     asked: Requests, prefill: int, decode: int, policy: str, memory: int, batch: int
 ) -> None:
     here = service(
-        prefill=Pool(prefill, memory, 5e3, 0.5),
-        decode=Pool(decode, memory, 5e3, 0.5) if decode else None,
+        prefill=Pool(prefill, memory, 0.5),
+        decode=Pool(decode, memory, 0.5) if decode else None,
+        kv_links=linked([5e3] * prefill, [5e3] * decode) if decode else None,
         batch_tokens=64,
         max_batch=batch,
         policy=policy,
@@ -377,10 +501,18 @@ def test_the_same_run_gives_the_same_instants_under_every_hash_seed() -> None:
     code = """
 import numpy as np, hashlib
 from sim.engine.serving import serve
-from sim.schedule.serving import Pool, Service
+from sim.schedule.flows import Columns
+from sim.schedule.serving import KvLinks, Pool, Service
 from sim.workload.requests import Lengths, poisson
-here = Service(Pool(3, 4e4, 1e5, .3), Pool(2, 5e4, 1e5, .3), lambda t: 1e-5 * t, lambda n, c: 5e-3 + 1e-4 * n, 1.0,
-               batch_tokens=2000, max_batch=32, transfer_bytes_per_s=5e4, transfer_latency_s=1e-3)
+def flows(i, j):
+    columns, one = Columns(1), np.ones(1)
+    for link in (i, 3 + j, 5):
+        columns.add(np.array([link]), 1.0, 1.0)
+    none = np.zeros(0, dtype=np.int64)
+    return columns.pack(one, share=one, latency_s=0 * one, party_flow=none, party_rank=none)
+links = KvLinks([5e4] * 5 + [7e4], flows, [[0], [1], [2]], [[3], [4]])
+here = Service(Pool(3, 4e4, .3), Pool(2, 5e4, .3), lambda t: 1e-5 * t, lambda n, c: 5e-3 + 1e-4 * n, 1.0,
+               batch_tokens=2000, max_batch=32, kv_links=links, transfer_latency_s=1e-3)
 asked = poisson(400, 30.0, Lengths("lognormal", 500, 1.0, 4000), Lengths("exponential", 50), np.random.default_rng(7))
 found = serve(here, asked).instants
 print(hashlib.sha256(b"".join(found[name].tobytes() for name in found)).hexdigest())
@@ -494,6 +626,21 @@ def test_the_example_says_that_apart_waits_for_prefill_and_together_for_decode()
     said = " ".join(example().finding())
     assert "for prefill in apart" in said
     assert "for decode in together" in said
+
+
+def test_links_carry_the_kv_of_every_prompt_where_pools_are_apart() -> None:
+    """62 layers with the one that speculates, 512 + 64 values of two bytes each."""
+    apart, together = example()["variants"].values()
+    prompts = sum(apart["requests"]["prompt_tokens"])
+    for side, nodes in (("/tx", range(4)), ("/rx", range(4, 8))):
+        moved = {
+            name: link["bytes"]
+            for name, link in apart["links"].items()
+            if "/nic" in name and name.endswith(side)
+        }
+        assert sum(moved.values()) == pytest.approx(prompts * 62 * 576 * 2)
+        assert {name.split("/")[0] for name in moved} == {f"node{node}" for node in nodes}
+    assert not together["links"]
 
 
 def test_apart_no_prefill_stands_between_two_tokens() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from sim.engine.step_records import GroupRecord
 from sim.runs.step_traffic import side_by_side
 from sim.schedule.flows import Columns, Flows
 from sim.schedule.operations import Pipeline
-from sim.schedule.programs import LayerTimes, PhaseTime
-from sim.schedule.training import StageTimes, Tasks, tasks
+from sim.schedule.programs import LayerTimes, Node, PhaseTime, Program
+from sim.schedule.training import PipelineTask, StageTimes, Tasks, tasks, tasks_from_rows
 
 SHAPES = {
     "gpipe": [(1, 1), (3, 5), (8, 8)],
@@ -91,7 +92,7 @@ def traffic(
     )
 
 
-def _flows(columns: Columns, payload: float) -> Flows:
+def _flows(columns: Columns, payload: float | Floats) -> Flows:
     num = columns.num_flows
     place = np.arange(num)
     return columns.pack(
@@ -150,3 +151,24 @@ def run(
 def end_s(records: Sequence[GroupRecord]) -> float:
     """When the last lane ends [s]."""
     return max(float(record.end_s.max()) for record in records)
+
+
+def run_program(
+    program: Program, time_s: Callable[[Node], Floats], lanes: int, *, barrier: bool
+) -> GroupRecord:
+    """One program of one group; `time_s` is what a node takes each lane, of a collective what each lane's bytes take."""
+    loads = np.array([[[time_s(node)] for node in program]])
+    timed, collectives = [], {}
+    for i, node in enumerate(program):
+        if node.collective is None:
+            timed.append(replace(node, half="F", layer=i, routed_s=1.0))
+            continue
+        timed.append(replace(node, collective=str(i), barrier=barrier))
+        columns = Columns(lanes)
+        columns.add(np.arange(lanes), 1.0, 1.0)
+        collectives[str(i)] = GroupCollective(_flows(columns, loads[0, i, 0]), 0.0)
+    traffic_ = Traffic(np.ones(lanes), np.zeros(lanes, dtype=np.int64), [[collectives]], {})
+    steps = tasks_from_rows([[PipelineTask("F", tuple(timed), 0, 0, False, (), ())]])
+    plan = StepPlan(steps, traffic_, 1, lanes, np.ones((1, 1, lanes)), loads=loads)
+    (record,) = run_step(plan).records
+    return record
