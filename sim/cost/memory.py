@@ -224,9 +224,8 @@ def require_fit(rows: Sequence[RankMemory], capacity_bytes: float, gpu: str) -> 
     if fits(rows, capacity_bytes):
         return
     worst = max(rows, key=lambda row: row.total_bytes)
-    parts = ", ".join(
-        f"{name} {units.show(size, 'bytes', 3)}" for name, size in list(worst.parts().items())[:3]
-    )
+    largest = list(worst.parts().items())[:3]
+    parts = ", ".join(f"{name} {units.show(size, 'bytes', 3)}" for name, size in largest)
     over = sum(row.total_bytes > capacity_bytes for row in rows)
     raise DoesNotFitError(
         f"pipeline rank {worst.rank} needs {units.show(worst.total_bytes, 'bytes', 3)} of the "

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from sim import metrics
 from sim.cluster import export_rules
 from sim.cluster.parameters import OVERRIDE, Parameter
 from sim.cost.power import load_power
@@ -44,7 +45,10 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
         **_hardware(scenario),
         "leaned_on": [
             {"key": f.path, "value": f.shown, "grade": f.grade, "source": f.citation, "detail": f.detail}
-            for f in (*leaned, *_powers())
+            for f in (
+                *leaned,
+                *(_powers() if "energy.total_kwh" in (metrics.reported([scenario.kind]) or ()) else ()),
+            )
             if f.grade in ("assumed", "derived", "override")
         ],
     }

@@ -17,8 +17,7 @@ Of a request:
 - `tpot` = (end - first token) / (output tokens - 1), of two tokens or more: waits for a decode instance and for KV count.
 - `token_gap` = one step's end less the one's before, for every request in both.
 - `prefill_wait` = prefill start - arrival; `decode_wait` = decode admitted - first token; `step_wait` = decode start - KV
-  arrived.
-- `kv_transfer` = KV arrived - decode admitted; `response` = end - arrival.
+  arrived; `kv_transfer` = KV arrived - decode admitted; `response` = end - arrival.
 
 Of a run, which lasts `makespan_s` = last end - first arrival, the time in which what is left drains included:
 
@@ -26,14 +25,12 @@ Of a run, which lasts `makespan_s` = last end - first arrival, the time in which
 - `goodput_requests_per_s` = those that ended within every objective, over the makespan; `good_fraction`, over all that came.
 - `prefill_utilisation_fraction`, `decode_utilisation_fraction` = time in batches and steps, of the mean instance of a pool,
   over the makespan.
-- `queues` of a pool: `mean` length = sum of the prefill waits (decode waits) over the time from the first that joins the
-  queue to the last end (Little); `max`, its greatest length.
+- `queues` of a pool: `mean` length = sum of its waits over the time from the first that joins it to the last end (Little).
 - `waited_s` for a pool = sum of the prefill waits; of the decode waits and step waits. Who waits still, does until the end.
 - `lower_bound_s` = the makespan, had every request had an empty deployment to itself.
 
-Of the span in which requests arrive, `while_arriving`, which leaves the draining out: `span_s` = last arrival - first
-arrival; `arrivals_per_s` = arrivals after the first over it; `prefilled_per_s`, `requests_per_s`, `output_tokens_per_s` =
-first tokens, ends and output tokens in it over it; utilisations = time in batches and steps in it over it.
+Of the span in which requests arrive, `while_arriving`: `span_s` = last arrival - first arrival; `arrivals_per_s` = arrivals
+after the first over it; the other rates = first tokens, ends and output tokens in it over it; utilisations likewise.
 """
 
 from __future__ import annotations
@@ -59,8 +56,7 @@ from sim.workload.requests import Requests
 
 Floats = NDArray[np.float64]
 
-_PERCENTILES = (50, 90, 99)
-_SAMPLES = 400  # of the timeline
+_PERCENTILES, _SAMPLES = (50, 90, 99), 400  # samples of the timeline
 _SHOWN_REQUESTS = 5000
 
 
@@ -83,8 +79,7 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     InfeasibleError
         Where no request fits.
     """
-    work = scenario.workload
-    assert isinstance(work, Serving)
+    assert isinstance(work := scenario.workload, Serving)
     service = service_of(scenario, progress)
     asked = work.requests
     progress(f"{scenario.name}: {asked.num_requests} requests")

@@ -27,7 +27,7 @@ from sim.engine.step_records import GroupRecord
 from sim.errors import Mark
 from sim.runs.kinds import Progress
 from sim.runs.step_traffic import Place, traffic_of
-from sim.runs.training import Step
+from sim.runs.training_step import Step
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.scenario.descriptions import Scenario

@@ -16,6 +16,7 @@ from sim.cost.launches import RankBatch
 from sim.cost.layers import layer_phases
 from sim.errors import InputError
 from sim.workload.attention import GQA, MLA, Recurrent
+from sim.workload.layout import Layout
 from sim.workload.model import (
     Model,
     attention_core_flops_per_token,
@@ -24,14 +25,17 @@ from sim.workload.model import (
     shipped_models,
     training_flops_per_token,
 )
+from sim.workload.stages import stages
 
 TOKENS = 4096
 H200 = processor(load_hardware("h200"))
 
 
 def held(model: Model, precision: str = "bf16", **changes: Any) -> Any:
+    tp = changes.pop("tp", 1)
     settings = {
-        "experts_per_rank": model.num_experts, "num_physical_experts": model.num_experts, "tp": 1, "precision": precision,
+        "experts_per_rank": model.num_experts, "num_physical_experts": model.num_experts, "precision": precision,
+        "layout": Layout(pp=1, ep=1, tp=tp, dp=1), "stage": stages(model, 1)[0],
         "kv_dtype": "bf16", "context_tokens": 8192, "buffered_tokens_per_request": 0, "buffers_bytes": 0.0, "record_bytes": 0.0,
         "with_mtp": False, "capacity_bytes": 1e15, "reserve_fraction": 0.0, "graphs_bytes": 0.0, "gpu": "a GPU",
     }  # fmt: skip

@@ -98,7 +98,9 @@ def test_what_a_token_keeps_without_recomputation_counted_by_hand() -> None:
     attention = 2 * (32 + 2 * 8) * 128 + 2 * 32 * 128 + 4 * 32
     selective = 2 * 2 * 4096 + attention + 2 * 2 * 14336 * 2 + 1.75 * 4096 * 2
     kept = [
-        layer_activation_bytes_per_token(model, True, 1.75, Recipe(compute="bf16", recompute=recompute))
+        layer_activation_bytes_per_token(
+            model, model.layer(0), 1.75, Recipe(compute="bf16", recompute=recompute)
+        )
         for recompute in ("selective", "none")
     ]
     assert kept == pytest.approx([selective, selective + 2 * 2 * 4096 + 2 * 14336 * 2])

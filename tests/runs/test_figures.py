@@ -37,11 +37,15 @@ workload:
   skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}
   run: {tokens: 1 T}
 """
+COLLECTIVE = (
+    "layout: {tp: 8}\nworkload: {kind: collective, op: all_reduce, bytes_per_rank: 1 GiB, group: tp}\n"
+)
 WORK = {
     "all_to_all": EXCHANGE,
     "decode": DECODE,
     "training": TRAINING,
     "fp8": TRAINING.replace("bf16", "fp8"),
+    "collective": COLLECTIVE,
 }
 DISPATCH = "dispatch.completion_time_s"
 
@@ -58,6 +62,7 @@ WORSE = {
     "gpu.hbm.efficiency_fraction": ("0.4", "decode", "tpot_s"),
     "gpu.scale_up.bandwidth": ("20 GB/s", "all_to_all", DISPATCH),
     "gpu.scale_up.latency": ("9 us", "all_to_all", DISPATCH),
+    "gpu.scale_up.reduces_in_switch": ("4", "collective", "time_s"),
     "gpu.scale_up.domain": ("4", "all_to_all", "-dispatch.wire_nvlink_bytes"),
     "gpu.pcie.bandwidth": ("20 GB/s", "all_to_all", DISPATCH),
     "nic.per_gpu": ("2", "all_to_all", "-" + DISPATCH),

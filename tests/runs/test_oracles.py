@@ -32,6 +32,9 @@ NVLINK = {"h800": 135e9, "h100": 303.75e9}
 SMS = {"dispatch": 24 * 12.4e9, "combine": 24 * 9.6e9}
 
 
+WAYS = ("dispatch", "combine")
+
+
 def run(**tree: Any) -> dict[str, Any]:
     found: dict[str, Any] = run_scenario(resolve(documents.Document({"name": "oracle", **tree}, "oracle")))
     return found
@@ -307,10 +310,10 @@ def test_bytes_that_go_in_come_out_and_no_link_is_overfull(
         link["bytes"] for name, link in found["links"].items() if "/nic" in name and name.endswith("/rx")
     )
     assert sent == pytest.approx(received, rel=1e-12)
-    assert sent == pytest.approx(ranks * sum(metrics[way]["wire_nic_bytes"] for way in metrics), rel=1e-12)
+    assert sent == pytest.approx(ranks * sum(metrics[way]["wire_nic_bytes"] for way in WAYS), rel=1e-12)
     assert bytes_of(found, "scale_up/egress") == pytest.approx(bytes_of(found, "scale_up/ingress"), rel=1e-12)
     assert max(link["utilisation_fraction"] for link in found["links"].values()) <= 1 + 1e-9
-    for way in metrics:
+    for way in WAYS:
         assert (
             metrics[way]["lower_bound_s"]
             <= metrics[way]["time_s"]
@@ -352,7 +355,7 @@ def test_renaming_nodes_and_rails_changes_no_time(
         times.append(
             [
                 metrics[way][key]
-                for way in metrics
+                for way in WAYS
                 for key in ("time_s", "completion_time_s", "wire_nic_bytes", "lower_bound_s")
             ]
         )

@@ -222,6 +222,9 @@ def test_other_groups_change_nothing_on_a_fabric_that_blocks_nobody(kind: str, k
     for overlap in (True, False):
         one, four = (ran(kind, kernel, nodes=nodes, overlap=overlap) for nodes in (2, 8))
         for name, value in one["metrics"].items():
+            if name == "energy":  # of four times as many GPUs
+                assert four["metrics"][name]["per_token_j"] == pytest.approx(value["per_token_j"], rel=0.02)
+                continue
             assert four["metrics"][name] == (
                 value if isinstance(value, str) else pytest.approx(value, rel=1e-9)
             )

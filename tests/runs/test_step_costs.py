@@ -251,7 +251,7 @@ def test_reductions_inside_a_layer_are_rings_over_its_tokens(tp: int, cp: int) -
     )
     hidden, kv_heads, head_dim, tokens = 4096, 8, 128, 4096
     reduced = 2 * scatter_s(made.links, 2.0 * tokens / cp * hidden, tp)
-    gathered = scatter_s(made.links, 2.0 * tokens * 2 * kv_heads / tp * head_dim, cp, tp)
+    gathered = scatter_s(made.links, 2.0 * tokens * 2 * kv_heads / tp * head_dim, cp)  # within a node
     found = inside_layers_s(made.work, made.model, made.links)
     assert found == pytest.approx(
         {

@@ -196,8 +196,8 @@ def test_reductions_of_tp_over_nodes_meet_the_leaf_that_is_oversubscribed() -> N
 
 def test_a_slow_nic_slows_the_reductions_of_tp_on_its_rail() -> None:
     """Of 16 layers of the first stage, both ways; and the sends there and back."""
-    slower = without_optimizer_s(wide(faults="[{node: 1, nic: 3, bandwidth: 100 Gb/s}]"))
-    per_byte = 3 / (NIC * NCCL.nic_efficiency_fraction)
+    slower = without_optimizer_s(wide(faults="[{node: 1, nic: 3, bandwidth: 300 Gb/s}]"))
+    per_byte = (4 / 3 - 1) / (NIC * NCCL.nic_efficiency_fraction)
     expected = (BLOCKS / 2 * BETWEEN + 2 * BYTES / 16) * per_byte
     assert slower - without_optimizer_s(wide()) == pytest.approx(expected, rel=1e-3)
 

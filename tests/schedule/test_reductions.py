@@ -36,8 +36,8 @@ def test_a_ring_inside_a_node_sends_all_but_its_own_part() -> None:
 def test_each_stage_of_a_hierarchical_reduction_has_its_latency() -> None:
     slow = replace(LINKS, latency_s=1.0)
     more = [
-        scatter_s(slow, 8e9, num, stride) - scatter_s(LINKS, 8e9, num, stride)
-        for num, stride in ((4, 1), (4, 8), (32, 1))
+        scatter_s(slow, 8e9, num, near) - scatter_s(LINKS, 8e9, num, near)
+        for num, near in ((4, 4), (4, 1), (32, 8))
     ]
     assert more == pytest.approx([1.0, 1.0, 2.0])  # inside a node, between nodes, both
 

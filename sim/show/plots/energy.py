@@ -15,15 +15,15 @@ _BUILDING = "building"
 
 def energy(runs: RunsView) -> Picture:
     """Energy by where it goes, of a token where runs have tokens: a bar for each variant."""
-    known = [run for run in runs.runs if run.metrics.get("energy.total_kwh")]
+    known = [run for run in runs.runs if run.metric("energy.total_kwh")]
     if not known:
         raise absent("energy", "the power of its GPUs is unknown")
-    a_token = all(run.metrics.get("energy.per_token_j") for run in known)
+    a_token = all(run.metric("energy.per_token_j") for run in known)
     bars: dict[str, dict[str, float]] = {}
     for run in known:
-        whole = run.metrics["energy.total_kwh"]
-        scale = run.metrics["energy.per_token_j"] / whole if a_token else 1.0
-        parts = {part: run.metrics.get(f"energy.{part}_kwh", 0.0) for part in ENERGY}
+        whole = run.metric("energy.total_kwh")
+        scale = run.metric("energy.per_token_j") / whole if a_token else 1.0
+        parts = {part: run.metric(f"energy.{part}_kwh") for part in ENERGY}
         parts[_BUILDING] = whole - sum(parts.values())
         bars[run.name] = {part: kwh * scale for part, kwh in parts.items()}
     names = {

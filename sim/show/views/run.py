@@ -165,6 +165,10 @@ class RunView:
         """Spans on the rows of the timeline; None without one."""
         return self.course()
 
+    def metric(self, name: str) -> float:
+        """A number of its metrics; 0 where it has none of that name."""
+        return self.metrics.get(name, 0.0)
+
     @property
     def gpus_per_node(self) -> int:
         """GPUs in use of a node; 1 on a bare fabric."""
