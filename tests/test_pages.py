@@ -221,6 +221,7 @@ def test_the_example_scenario_runs_as_it_stands(tmp_path: Path) -> None:
     assert "popular-experts" in run("moesim run example.yaml", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_example_sweep_runs_as_it_stands_and_finds_what_it_expects(tmp_path: Path) -> None:
     (tmp_path / "example.yaml").write_text(SWEEP.text, encoding="utf-8")
     run("moesim sweep example.yaml --jobs 1", tmp_path)
@@ -235,6 +236,7 @@ def test_the_example_sweep_runs_as_it_stands_and_finds_what_it_expects(tmp_path:
         assert rates == sorted(rates)
 
 
+@pytest.mark.slow
 def test_the_example_ladder_runs_as_it_stands_and_finds_what_it_expects(tmp_path: Path) -> None:
     (tmp_path / "example.yaml").write_text(LADDER.text, encoding="utf-8")
     assert "Two hops" in run("moesim ladder example.yaml", tmp_path)
@@ -244,6 +246,7 @@ def test_the_example_ladder_runs_as_it_stands_and_finds_what_it_expects(tmp_path
     assert found["enough"]["nvlink"]["needed"][-1]["value"] > 200e9
 
 
+@pytest.mark.slow
 def test_the_example_exchange_runs_as_it_stands_and_finds_what_it_expects(tmp_path: Path) -> None:
     (tmp_path / "example.yaml").write_text(EXCHANGE.text, encoding="utf-8")
     assert "Up to 6.0 NVLink bytes" in run("moesim ladder example.yaml", tmp_path)

@@ -26,9 +26,8 @@ Of a run, which lasts `makespan_s` = last end - first arrival, the time in which
 - `prefill_utilisation_fraction`, `decode_utilisation_fraction` = time in batches and steps, of the mean instance of a pool,
   over the makespan.
 - `queues` of a pool: `mean` length = sum of its waits over the time from the first that joins it to the last end (Little).
-- `waited_s` for a pool = sum of the prefill waits; of the decode waits and step waits. Who waits still, does until the end.
+- `waited_s` for a pool = sum of the prefill waits; of the decode waits and step waits.
 - `lower_bound_s` = the makespan, had every request had an empty deployment to itself.
-
 Of the span in which requests arrive, `while_arriving`: `span_s` = last arrival - first arrival; `arrivals_per_s` = arrivals
 after the first over it; the other rates = first tokens, ends and output tokens in it over it; utilisations likewise.
 """
@@ -56,8 +55,8 @@ from sim.workload.requests import Requests
 
 Floats = NDArray[np.float64]
 
-_PERCENTILES, _SAMPLES = (50, 90, 99), 400  # samples of the timeline
-_SHOWN_REQUESTS = 5000
+_PERCENTILES = (50, 90, 99)
+_SAMPLES, _SHOWN_REQUESTS = 400, 5000  # of the timeline
 
 
 def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:

@@ -276,6 +276,7 @@ sizes = st.sampled_from((1, 2, 4))
 GROUPS = ("pp", "dp", "cp", "tp", "ep", "expert_dp")
 
 
+@pytest.mark.slow
 @given(pp=sizes, tp=sizes, dp=sizes, cp=sizes, ep=sizes)
 def test_coordinates_and_groups_agree(pp: int, tp: int, dp: int, cp: int, ep: int) -> None:
     ep = min(ep, tp * dp * cp)

@@ -374,11 +374,14 @@ print(json.dumps(training.Step.from_scenario(resolve(read(sys.argv[1], sys.argv[
     [
         ["workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"],
         pytest.param(["workload.microbatches=16", "workload.global_batch=null"], marks=pytest.mark.slow),
-        [
-            "cluster.faults=[{node: 3, nic: 1, bandwidth: 100 Gb/s}, {node: 1, nic: 2, bandwidth: 0 %, from: 1 s, until: 2 s}, "
-            "{node: 2, gpu: 1, hbm: 50 %, from: 1.5 s}, {node: 0, clock: 0 %, until: 10 ms}]",
-            "workload.microbatches=16",
-        ],
+        pytest.param(
+            [
+                "cluster.faults=[{node: 3, nic: 1, bandwidth: 100 Gb/s}, {node: 1, nic: 2, bandwidth: 0 %, from: 1 s, until: 2 s}, "
+                "{node: 2, gpu: 1, hbm: 50 %, from: 1.5 s}, {node: 0, clock: 0 %, until: 10 ms}]",
+                "workload.microbatches=16",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_loop_is_the_same_compiled_and_as_plain_python(settings: list[str]) -> None:

@@ -278,6 +278,7 @@ def test_who_was_taken_for_dead_takes_no_lock_from_its_heir(tmp_path: Path) -> N
     assert file.exists()
 
 
+@pytest.mark.slow
 def test_of_many_that_break_a_stale_lock_one_at_a_time_gets_it(tmp_path: Path) -> None:
     inside, most = [0], [0]
 

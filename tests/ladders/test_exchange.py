@@ -96,7 +96,7 @@ def test_headroom_ends_where_one_more_takes_too_long(document: dict[str, Any]) -
         assert time_s(machine, most) <= allowed < time_s(machine, most + 1)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
     ep=st.sampled_from([16, 32, 64]), groups=st.integers(1, 8), top_k=st.integers(2, 24), width=st.sampled_from([4096, 7168])
 )  # fmt: skip

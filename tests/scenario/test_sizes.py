@@ -131,6 +131,7 @@ def test_honest_sizes_resolve(base: Any, settings: list[str]) -> None:
     scenarios.resolve(scenario_settings.read(base, settings))
 
 
+@pytest.mark.slow
 def test_many_small_groups_take_time_in_proportion_to_their_number() -> None:
     """Groups that share no link are solved apart: 8 times the nodes once took 64 times as long."""
 

@@ -12,7 +12,7 @@ from test_pipelines import pipelines
 
 from sim import documents
 from sim.errors import InfeasibleError, InputError
-from sim.runs import training
+from sim.runs import training, training_step
 from sim.scenario.resolve import resolve
 from sim.scenario.settings import read
 from sim.schedule.operations import Pipeline
@@ -164,7 +164,7 @@ def test_a_bound_is_found_without_running_anything(monkeypatch: pytest.MonkeyPat
     settings_ = [f"workload.skew.{key}=0" for key in ("routed_load", "kernel_jitter", "gpu_spread")]
     scenario = resolve(read("v3-training-h800", settings_))
     metrics = training.Step.from_scenario(scenario).run()
-    monkeypatch.delattr(training, "run_step")
+    monkeypatch.delattr(training_step, "run_step")
     monkeypatch.delattr(training.Step, "alone_s")
     assert (
         training.Step.from_scenario(scenario).lower_bound_s

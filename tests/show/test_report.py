@@ -233,6 +233,7 @@ def test_everything_is_drawn_in_a_browser(
     assert (sum(map(int, re.findall(r"\d+", ink)[:3])) > 380) == dark
 
 
+@pytest.mark.slow
 @needs_browser
 def test_every_control_can_be_reached_by_keyboard(tab: browser.Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["variants"])

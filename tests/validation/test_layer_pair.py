@@ -26,6 +26,7 @@ def pair(spread: str = "1.5 %", other: str = "", layers: int = 4) -> PairTimes:
     return simulate(one, num_layers=layers, num_groups=24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute", ["modelled", "measured"])
 def test_four_layers_take_the_published_129_ms_within_4_percent(compute: str) -> None:
     assert error(f"{compute}.span") <= 0.04
