@@ -49,6 +49,11 @@ def _nic(part: Callable[[Scenario], float]) -> Callable[[Scenario], Changes | No
     return changes
 
 
+def _num_nics(scenario: Scenario) -> int:
+    """NICs of a node."""
+    return max(1, scenario.hardware.nics_per_node if scenario.hardware else 1)
+
+
 def _scale_up(scenario: Scenario) -> Changes | None:
     if scenario.hardware is None or scenario.gpus_per_node < 2:
         return None
@@ -66,9 +71,7 @@ def _slow_node(scenario: Scenario) -> Changes | None:
     if not _crosses_nodes(scenario) or scenario.faults:
         return None
     last = scenario.num_nodes - 1
-    return _faults(
-        scenario, [{"node": last, "nic": nic, "bandwidth": "50 %"} for nic in range(scenario.gpus_per_node)]
-    )
+    return _faults(scenario, [{"node": last, "bandwidth": "50 %"}])
 
 
 def _slow_gpu(scenario: Scenario) -> Changes | None:
@@ -124,10 +127,10 @@ SUSPECTS: Mapping[str, Suspect] = {
         "half of the NIC rate for each GPU: NICs or ports of half the rate, one of two ports idle, or two GPUs to a NIC",
         _nic(lambda scenario: 0.5),
     ),
-    "one_nic": Suspect("all ranks of a node on one NIC", _nic(lambda scenario: 1.0 / scenario.gpus_per_node)),
+    "one_nic": Suspect("all ranks of a node on one NIC", _nic(lambda scenario: 1.0 / _num_nics(scenario))),
     "one_slow_nic": Suspect(
         "all ranks of a node on one NIC, and a slow path to it (through the CPU, or half of its rate)",
-        _nic(lambda scenario: 0.5 / scenario.gpus_per_node),
+        _nic(lambda scenario: 0.5 / _num_nics(scenario)),
     ),
     "hashed_paths": Suspect("flows hashed to paths, which collide: no adaptive routing", _hashed),
     "slow_node": Suspect("one node whose NICs run at half of their rate", _slow_node),

@@ -20,7 +20,6 @@ Of a request:
   arrived; `kv_transfer` = KV arrived - decode admitted; `response` = end - arrival.
 
 Of a run, which lasts `makespan_s` = last end - first arrival, the time in which what is left drains included:
-
 - `requests_per_s`, `output_tokens_per_s` = requests that ended, and their tokens, over the makespan.
 - `goodput_requests_per_s` = those that ended within every objective, over the makespan; `good_fraction`, over all that came.
 - `prefill_utilisation_fraction`, `decode_utilisation_fraction` = time in batches and steps, of the mean instance of a pool,
@@ -78,7 +77,8 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     InfeasibleError
         Where no request fits.
     """
-    assert isinstance(work := scenario.workload, Serving)
+    work = scenario.workload
+    assert isinstance(work, Serving)
     service = service_of(scenario, progress)
     asked = work.requests
     progress(f"{scenario.name}: {asked.num_requests} requests")
