@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import sim
@@ -214,10 +214,10 @@ def test_renaming_nodes_and_rails_changes_no_collective(
 ) -> None:
     """Tokens, experts and slow NICs move with their ranks; nodes that share a leaf go on sharing one.
 
-    A slow NIC's bytes may go over the next one, so with one rails are renamed in a circle.
+    A slow NIC's bytes may go over the next one, so with one rails keep their names.
     """
     if drawn.slow:
-        rails = [(rails[0] + rail) % 8 for rail in range(8)]
+        rails = list(range(8))
     ep, tokens, num_experts, top_k = 8 * drawn.nodes, 4, 128, 4
     if drawn.fabric["nodes_per_leaf"] == 2:
         nodes = [node ^ 1 for node in range(4)]
@@ -259,9 +259,10 @@ def test_renaming_hosts_of_a_leaf_changes_no_flow(drawn: Drawn, order: list[int]
 
 @law(3, drawn=STEPS, nic=st.integers(0, 7), other=st.integers(1, 3))
 def test_a_slow_nic_costs_a_balanced_step_the_same_on_every_rail(drawn: Drawn, nic: int, other: int) -> None:
-    """Four NICs and more of a node belong to one stage."""
+    """Where a group has all NICs of its nodes, so that no idle one can be borrowed."""
+    assume(drawn.layout.get("ep", 1) % 8 == 0)
     even = replace(drawn, workload=drawn.workload | {"skew": BALANCED})
-    same(replace(even, slow={(1, nic): 0.3}), replace(even, slow={(1, nic ^ other): 0.3}))
+    same(replace(even, slow={(1, nic): 0.6}), replace(even, slow={(1, nic ^ other): 0.6}))
 
 
 # --- repetition -----------------------------------------------------------------------------------------------------
