@@ -1,6 +1,6 @@
 """Differences of two results: which settings and metrics differ, and which setting moves a metric by how much.
 
-Each setting that differs is laid over the first scenario alone, and run; so is what is left over when they do not add up.
+Each setting that differs is laid over the first scenario alone, and run.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim import documents, metrics
+from sim.answers.changed import run_changed
 from sim.documents import Document
-from sim.errors import InfeasibleError, InputError, Mark
 from sim.runs.kinds import Progress, Result
-from sim.runs.run import run_scenario
-from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.trees import flatten
 
@@ -103,9 +101,5 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str,
 def _alone(first: Result, key: str, value: Any, progress: Progress) -> dict[str, float] | None:
     """Run the first scenario with one setting of the second; None where there can be no such run."""
     progress(f"{first['name']}: with {key} alone")
-    document = Document(dict(first["scenario"]), str(first["name"])).copy()
-    try:
-        scenario_settings.put(document, documents.split(key), value, Mark("diff"))
-        return _numbers(run_scenario(scenarios.resolve(document)))
-    except (InputError, InfeasibleError):
-        return None
+    result = run_changed(Document(dict(first["scenario"]), str(first["name"])), {key: value})
+    return None if result is None else _numbers(result)

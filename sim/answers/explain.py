@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sim import documents, metrics, units
-from sim.answers.suspects import HEALTHY, SUSPECTS, Changes
+from sim import metrics, units
+from sim.answers.changed import Changes, lay, run_changed
+from sim.answers.suspects import HEALTHY, SUSPECTS
 from sim.documents import Document
-from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
+from sim.errors import InputError, Mark, Problem, nearest
 from sim.runs.kinds import Progress, Result
 from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenarios
-from sim.scenario import settings as scenario_settings
 from sim.scenario.descriptions import Scenario
 from sim.trees import flatten
 
@@ -80,7 +80,7 @@ def explain(
         "metric": metric,
         "value_s": known[metric],
         "parts": _parts(document, scenario, result, metric, progress),
-        "measured": {one.metric: one.value for one in values},
+        "measured": {asked.metric: asked.value for asked in values},
         "causes": _causes(document, scenario, result, values, progress) if values else [],
         "provenance": result["provenance"],
     }
@@ -114,16 +114,14 @@ def _measured(text: str, known: Mapping[str, float]) -> Measured:
     if equals and name in known:
         metric = name
     else:
-        some = [f"{name}.{last}" if name else last for last in _DEFAULTS.get(dimension, ())]
-        reached = [
-            *some,
-            *(f"{way}.{last}" for last in _DEFAULTS.get(dimension, ()) for way in _WAYS if not name),
-        ]
-        found = next((one for one in reached if known.get(one)), None)
-        if found is None:
+        kinds = _DEFAULTS.get(dimension, ())
+        prefixes = [f"{name}."] if name else ["", *(f"{way}." for way in _WAYS)]
+        candidates = [prefix + last for prefix in prefixes[:1] for last in kinds]
+        candidates += [prefix + last for last in kinds for prefix in prefixes[1:]]
+        metric = next((candidate for candidate in candidates if known.get(candidate)), "")
+        if not metric:
             wanted = f"a metric of this run, such as {', '.join(list(known)[:3])}"
             raise InputError(Problem(mark, "", f"'{name or value.strip()}'", wanted, nearest(name, known)))
-        metric = found
     if metrics.dimension_of(metric) != dimension:
         raise InputError(
             Problem(mark, metric, f"'{value.strip()}'", units.describe(metrics.dimension_of(metric)))
@@ -136,7 +134,7 @@ def _measured(text: str, known: Mapping[str, float]) -> Measured:
 def _time_of(metric: str | None, known: Mapping[str, float]) -> str:
     """Return the time that is taken apart: of the direction of a metric, else of the run's first."""
     way = metric.partition(".")[0] if metric else ""
-    names = [f"{one}.completion_time_s" for one in (way, *_WAYS)]
+    names = [f"{prefix}.completion_time_s" for prefix in (way, *_WAYS)]
     return next(name for name in (*names, *_WHOLE) if name in known)
 
 
@@ -179,10 +177,10 @@ def _of_exchange(
             ("uneven", "loads that are not even", {"workload.gate": {**even, "sampling": "expected"}})
         )
     parts: _Parts = []
-    laid, now, last = document.copy(), whole, result
+    laid, now, last = document, whole, result
     for name, title, changes in steps:
         progress(f"{scenario.name}: without {title}")
-        _lay(laid, changes)
+        laid = lay(laid, changes)
         last = run_scenario(scenarios.resolve(laid))
         took = last["metrics"][way]["completion_time_s"]
         parts.append((name, title, now - took))
@@ -201,9 +199,9 @@ def _of_exchange(
 
 def _of_result(result: Result, whole: float) -> _Parts:
     """Return the parts that a result carries: `where` of a pass, `phases` of a step, the waits of a request."""
-    found = result["metrics"]
-    waits = {name: found[name]["mean_s"] for name in _WAITS if name in found}
-    named = flatten(result.get("where") or found.get("phases") or waits)
+    reported = result["metrics"]
+    waits = {name: reported[name]["mean_s"] for name in _WAITS if name in reported}
+    named = flatten(result.get("where") or reported.get("phases") or waits)
     parts = [
         (name, name.removesuffix("_s").replace("_", " "), value)
         for name, value in named.items()
@@ -226,22 +224,22 @@ def _causes(
         if changes is None:
             continue
         progress(f"{scenario.name}: {suspect.title}")
-        result = healthy if name == HEALTHY else _with(document, changes)
+        result = healthy if name == HEALTHY else run_changed(document, changes)
         if result is None:
             continue
-        found = flatten(result["metrics"])
-        if any(not found.get(one.metric) for one in values):
+        simulated = flatten(result["metrics"])
+        if any(not simulated.get(asked.metric) for asked in values):
             continue
-        errors = {one.metric: found[one.metric] / one.value - 1 for one in values}
+        errors = {asked.metric: simulated[asked.metric] / asked.value - 1 for asked in values}
         causes.append(
             {
                 "name": name,
                 "title": suspect.title,
                 "set": dict(changes),
-                "values": {one.metric: found[one.metric] for one in values},
+                "values": {asked.metric: simulated[asked.metric] for asked in values},
                 "errors": errors,
                 "distance_fraction": _distance(errors.values()),
-                "binding": next((found[key] for key in _bindings(values, found)), None),
+                "binding": next((simulated[key] for key in _bindings(values, simulated)), None),
             }
         )
     order = {name: place for place, name in enumerate(SUSPECTS)}
@@ -256,27 +254,12 @@ def _causes(
     return causes
 
 
-def _with(document: Document, changes: Changes) -> Result | None:
-    """Run a scenario with changes; None where it refuses them or no machine could do it."""
-    laid = document.copy()
-    try:
-        _lay(laid, changes)
-        return run_scenario(scenarios.resolve(laid))
-    except (InputError, InfeasibleError):
-        return None
-
-
-def _lay(document: Document, changes: Changes) -> None:
-    for key, value in changes.items():
-        scenario_settings.put(document, documents.split(key), value, Mark("explain"))
-
-
 def _distance(errors: Any) -> float:
     """Return how far several values are off, together: the root mean square of the logarithms, as a fraction."""
     logs = [math.log1p(error) ** 2 for error in errors]
     return math.expm1(math.sqrt(sum(logs) / len(logs)))
 
 
-def _bindings(values: Sequence[Measured], found: Mapping[str, Any]) -> list[str]:
-    ways = (one.metric.rpartition(".")[0] for one in values)
-    return [key for way in ways if (key := f"{way}.binding" if way else "binding") in found]
+def _bindings(values: Sequence[Measured], simulated: Mapping[str, Any]) -> list[str]:
+    ways = (asked.metric.rpartition(".")[0] for asked in values)
+    return [key for way in ways if (key := f"{way}.binding" if way else "binding") in simulated]

@@ -11,12 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sim.answers.changed import Changes
 from sim.cluster.kernels import generations
 from sim.cluster.topology import Fabric
 from sim.scenario.descriptions import Scenario
-
-Changes = Mapping[str, Any]
-"""Dotted key -> value."""
 
 _LIMITED = ("group_limited", "deepep_benchmark")
 """Gates that send a token to a few groups only."""

@@ -28,11 +28,10 @@ TRACK = np.dtype(
         ("phase", _I),
         ("of_group", _I),  # class of groups
         ("draws", _I),  # place among the loads
-        (
-            "number_drawn",
-            np.int64,
-        ),  # its number and first task if only groups that draw for themselves were counted, so that
-        ("tasks_drawn", np.int64),  # jitter does not hang on how groups fold; the second as a difference
+        # Number of the track, and what its tasks' numbers grow by, if only groups that draw for themselves were counted, so
+        # that jitter does not hang on how groups fold.
+        ("number_drawn", np.int64),
+        ("tasks_drawn", np.int64),
     ],
     align=True,
 )

@@ -128,12 +128,13 @@ def run(ladder: Ladder, planned: Plan, designs: Designs) -> dict[str, Any]:
     spec = ladder.spec.exchange
     assert spec is not None
     headroom = _headroom(ladder, spec, designs) if spec.headroom else {}
+    present = _unfolded(ladder.design(None, spec.reference))
     return {
         "reference": spec.reference,
         "machines": spec.machines,
         "metric": ladder.spec.metric,
         "axes": spec.axes,
-        "present": _present_values(ladder, spec),
+        "present": {key: present.get(documents.split(key)) for key in spec.axes},
         "within_fraction": float(spec.within),
         "limits": {on: _limit(planned, designs, on) for on in _machines(spec)},
         "points": [_point(ladder, spec, designs, entry) for entry in planned.grid],
@@ -225,17 +226,15 @@ def _headroom(ladder: Ladder, spec: ExchangeSpec, designs: Designs) -> dict[str,
     }
 
 
-def _present_values(ladder: Ladder, spec: ExchangeSpec) -> dict[str, Any]:
-    """Return what the full design has of each axis; None where it says nothing."""
-    document = ladder.design(None, spec.reference)
+def _unfolded(document: Document) -> Document:
+    """Return a design with the model that it names written out, so that its keys can be asked for."""
     scenario_settings.unfold_model(document)
-    return {key: document.get(documents.split(key)) for key in spec.axes}
+    return document
 
 
 def _present(ladder: Ladder, document: Document, axis: str) -> int:
     """Return the value that a design has of the axis of the headroom. Raises `InputError` where it is no whole number."""
-    scenario_settings.unfold_model(document)
-    value = document.get(documents.split(axis))
+    value = _unfolded(document).get(documents.split(axis))
     if not isinstance(value, int) or isinstance(value, bool):
         wanted = "a key that the design sets to a whole number, such as model.top_k"
         at = (*_AT, "headroom", "axis")

@@ -268,7 +268,6 @@ class Step:
         """`reducing` as it meets the faults that there are when a step has ended."""
         plan = self.reducing
         begin_s = max(float(np.max(record.end_s)) for record in ran.records)
-
         return replace(plan, conditions=self._conditions(plan.tasks, slowed_update, begin_s))
 
     @cached_property
