@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from balanced import SCENARIO
 from sim import documents
 from sim.errors import InfeasibleError
 from sim.runs import training
@@ -113,27 +114,9 @@ def test_a_gpu_with_half_its_scale_up_takes_twice_as_long_within_a_node() -> Non
     assert slow_s - fixed_s == pytest.approx(2 * (whole_s - fixed_s), rel=1e-6)
 
 
-STEP = """\
-name: mine
-cluster: {{hardware: h800, nodes: 4, faults: {faults}}}
-model: mixtral-8x7b
-layout: {{pp: 4, ep: 8}}
-workload:
-  kind: training
-  sequence_tokens: 4096
-  microbatches: 1
-  schedule: 1f1b
-  precision: bf16
-  dispatch_dtype: bf16
-  recompute: full
-  kernel: {{kind: two_hop, comm_sms: 20}}
-  skew: {{routed_load: 0, kernel_jitter: 0, gpu_spread: 0}}
-"""
-
-
 @lru_cache(maxsize=32)
 def step(faults: str = "[]") -> dict[str, Any]:
-    return run_document(documents.loads(STEP.format(faults=faults), "mine.yaml"))
+    return run_document(documents.loads(SCENARIO.format(fabric="{}", faults=faults), "mine.yaml"))
 
 
 def step_s(faults: str = "[]") -> float:
@@ -166,7 +149,7 @@ def test_a_dead_nic_of_a_while_holds_up_the_sends_of_its_lane() -> None:
 
 
 def test_half_the_memory_rate_doubles_the_update_and_slows_what_is_bound_by_memory() -> None:
-    scenario = resolve(documents.loads(STEP.format(faults="[]"), "mine.yaml"))
+    scenario = resolve(documents.loads(SCENARIO.format(fabric="{}", faults="[]"), "mine.yaml"))
     whole = training.Step.from_scenario(scenario)
     update = update_s(whole.links, whole.parameters[1].shard(whole.work.layout))
     slow, healthy = (

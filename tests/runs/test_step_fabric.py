@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from balanced import SCENARIO
 from sim import documents
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
@@ -25,22 +26,6 @@ from sim.schedule import programs, reductions
 from sim.schedule.collectives import HEADERS
 from sim.schedule.training import tasks
 
-SCENARIO = """\
-name: mine
-cluster: {{hardware: h800, nodes: 4, fabric: {fabric}, faults: {faults}}}
-model: mixtral-8x7b
-layout: {{pp: 4, ep: 8}}
-workload:
-  kind: training
-  sequence_tokens: 4096
-  microbatches: 1
-  schedule: 1f1b
-  precision: bf16
-  dispatch_dtype: bf16
-  recompute: full
-  kernel: {{kind: two_hop, comm_sms: 20}}
-  skew: {{routed_load: 0, kernel_jitter: 0, gpu_spread: 0}}
-"""
 BYTES = 4096 * 4096 * 2.0
 SENDS = 6
 NCCL, NIC = load_kernel("nccl"), 50e9
