@@ -52,3 +52,14 @@ def test_the_command_names_results_by_their_paths(moesim: Moesim) -> None:
     missing = moesim("diff", "a", "nowhere")
     assert missing.code == 2
     assert "nowhere" in missing.err
+
+
+def test_a_variant_is_compared_where_it_is_asked_for(moesim: Moesim) -> None:
+    assert moesim("run", "h800-450", "--no-report", "--set", "workload.tokens_per_rank=64").code == 0
+    same = json.loads(
+        moesim("diff", "results/h800-450", "results/h800-450", "--variant", "h100", "--json").out
+    )
+    assert (same["settings"], same["metrics"]) == ({}, {})
+    refused = moesim("diff", "results/h800-450", "results/h800-450", "--variant", "h200")
+    assert refused.code == 2
+    assert "h800-450" in refused.err

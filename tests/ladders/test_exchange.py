@@ -96,6 +96,18 @@ def test_headroom_ends_where_one_more_takes_too_long(document: dict[str, Any]) -
         assert time_s(machine, most) <= allowed < time_s(machine, most + 1)
 
 
+def test_what_counts_as_free_and_the_slack_are_as_asked(document: dict[str, Any]) -> None:
+    """Up to 2.25 times the time lies within 200 %; half as much time again affords more experts than a fiftieth."""
+    text = TEXT.replace("slack: 2 %", "slack: 50 %").replace(
+        "machines: [h800]", "machines: [h800]\n  within: 200 %"
+    )
+    found = run(text)
+    said = words.finding(ladder_view(found))
+    assert said[0] == "None of 4 designs takes longer on H800 than on H100."
+    for machine, most in document["exchange"]["headroom"].items():
+        assert found["exchange"]["headroom"][machine] > most
+
+
 @settings(max_examples=3, deadline=None)
 @given(
     ep=st.sampled_from([16, 32, 64]), groups=st.integers(1, 8), top_k=st.integers(2, 24), width=st.sampled_from([4096, 7168])
