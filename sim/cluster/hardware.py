@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from sim import documents, units
+from sim.cluster import nics
 from sim.cluster import parameters as p
-from sim.descriptions import Description
+from sim.descriptions import Derived, Description
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 
@@ -145,6 +146,8 @@ class Gpu(Description):
 class Nic(Description):
     """Network cards of a node: several for each GPU, which act as one, or one for each few GPUs, which share it."""
 
+    kind: str | None = None
+    """A file of `hardware/nics/`, or a path: what kernels reach of its line, and its latencies; left out, the profile's own."""
     per_gpu: p.Number | None = None
     """Below one, the part of a NIC: 0.5 where two GPUs share it."""
     per_node: p.Count | None = None
@@ -184,6 +187,12 @@ class Hardware(p.SourcedFile):
     """None where GPUs reach one another by scale-up alone."""
     fabric: Switches
     cost: Cost | None = None
+    nic_kind: Annotated[nics.NicKind | None, Derived()] = None
+
+    @property
+    def nic_reach(self) -> nics.NicReach:
+        """Limits of its kind of NIC."""
+        return nics.reach_of(self.nic_kind)
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -272,6 +281,7 @@ def load_hardware(
     """
     path = documents.find(str(name_or_path), "hardware", "hardware", near=near, mark=mark)
     hardware, document = p.read(Hardware, documents.load(path), override)
+    hardware = _lay_nic_kind(hardware, document, near)
     ports, nodes = hardware.fabric.switch_ports, hardware.fabric.nodes_per_leaf
     if nodes > ports:
         at = ("fabric", "nodes_per_leaf")
@@ -283,6 +293,28 @@ def load_hardware(
         )
         raise InputError(document.problem(("fabric", "same_leaf_latency"), units.show(same_s, "s"), wanted))
     return _check_nics(hardware, document)
+
+
+def _lay_nic_kind(hardware: Hardware, document: Document, near: Path | None) -> Hardware:
+    """Lay the latencies of its kind of NIC over the fabric's, but for those that were overridden by themselves."""
+    if hardware.nic is None or hardware.nic.kind is None:
+        return hardware
+    kind = nics.load_nic(hardware.nic.kind, near=document.folder or near, mark=document.mark(("nic", "kind")))
+    rows = {row.path: row for row in hardware.parameters}
+    latencies: dict[str, float] = {}
+    for row in kind.parameters:
+        path = f"fabric.{row.path}" if row.path.endswith("_latency") else f"nic.kind.{row.path}"
+        if path in rows and rows[path].grade == p.OVERRIDE:
+            continue
+        rows[path] = replace(row, path=path)
+        if path.startswith("fabric."):
+            latencies[f"{row.path}_s"] = row.value
+    fabric = replace(
+        hardware.fabric,
+        same_leaf_latency_s=latencies.get("same_leaf_latency_s", hardware.fabric.same_leaf_latency_s),
+        cross_leaf_latency_s=latencies.get("cross_leaf_latency_s", hardware.fabric.cross_leaf_latency_s),
+    )
+    return replace(hardware, fabric=fabric, nic_kind=kind, parameters=tuple(rows.values()))
 
 
 def _check_nics(hardware: Hardware, document: Document) -> Hardware:

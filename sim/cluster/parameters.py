@@ -12,7 +12,7 @@ override replaces a parameter before the check, so it passes the same rules as a
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
@@ -225,7 +225,7 @@ def read(
     if override is not None:
         if not isinstance(override, Document):
             override = Document(dict(override), OVERRIDE)
-        _lay_over(merged, override)
+        _lay_over(merged, override, set(_texts(model)))
     try:
         checked = schemas.check(merged, model)
     except InputError as error:
@@ -294,7 +294,18 @@ def _is_branch(part: object) -> bool:
     return isinstance(part, type) and issubclass(part, Description)
 
 
-def _lay_over(document: Document, override: Document) -> None:
+def _texts(model: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of the fields that hold a word and no parameter."""
+    for name, hint in get_type_hints(model, include_extras=True).items():
+        parts = list(_parts(hint))
+        if str in parts:
+            yield (*at, key_of(name))
+        for part in parts:
+            if _is_branch(part):
+                yield from _texts(part, (*at, key_of(name)))
+
+
+def _lay_over(document: Document, override: Document, texts: Set[Path_]) -> None:
     """Replace what `override` names; dotted keys are walked.
 
     A bare quantity keeps the `per` of what it replaces, and every parameter is graded `override`.
@@ -304,7 +315,7 @@ def _lay_over(document: Document, override: Document) -> None:
         was_parameter = isinstance(old, Mapping) and "value" in old
         is_parameter = was_parameter or isinstance(value, Mapping) or len(path) > 1
         is_branch = isinstance(old, Mapping) and not was_parameter
-        if value is None or not is_parameter or isinstance(old, str) or is_branch:
+        if value is None or not is_parameter or isinstance(old, str) or is_branch or path in texts:
             document.put(path, value, override.mark(origin))
             continue
         new = dict(value) if isinstance(value, Mapping) else {"value": value}

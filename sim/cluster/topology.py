@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sim.cluster import fabrics
 from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, Routing
 from sim.cluster.faults import Fault, Window, lowered
+from sim.cluster.nics import MEASURED_ON, NicReach
 
 if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware
@@ -65,6 +66,7 @@ class Cluster:
     cross_leaf_latency_s: float
     scale_up_latency_s: float
     gpus_per_nic: int = 1  # GPUs in a row that share a NIC
+    nic_reach: NicReach = MEASURED_ON
     windows: tuple[Window, ...] = ()  # faults between two instants
 
     @property
@@ -153,6 +155,7 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[F
             hardware.gpu.scale_up.latency_s,
         ),
         gpus_per_nic=hardware.gpus_per_nic,
+        nic_reach=hardware.nic_reach,
     )
     return lowered(healthy, faults, hardware.gpu.scale_up.domain) if faults else healthy
 
@@ -185,6 +188,7 @@ def compile_cluster(
     latencies_s: tuple[float, float, float],
     prefix: str = "node",
     gpus_per_nic: int = 1,
+    nic_reach: NicReach = MEASURED_ON,
 ) -> Cluster:
     """Read a graph once into arrays; edges of one `resource` add their capacities.
 
@@ -199,6 +203,7 @@ def compile_cluster(
     prefix : str
         `node` for nodes of GPUs, `host` for bare hosts.
     gpus_per_nic : int [count]
+    nic_reach : NicReach
 
     Returns
     -------
@@ -256,6 +261,7 @@ def compile_cluster(
         cross_leaf_latency_s=latencies_s[1],
         scale_up_latency_s=latencies_s[2],
         gpus_per_nic=gpus_per_nic,
+        nic_reach=nic_reach,
     )
 
 

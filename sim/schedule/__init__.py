@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sim.schedule.alignment import aligned
     from sim.schedule.bounds import busiest, closed_form_s, lower_bound_s
     from sim.schedule.collectives import KINDS as KERNEL_KINDS
-    from sim.schedule.collectives import Collective, MeanBytes, record_bytes
+    from sim.schedule.collectives import Collective, record_bytes
     from sim.schedule.collectives import Kind as KernelKind
     from sim.schedule.flow_list import FlowTable
     from sim.schedule.flow_list import plan as plan_flows
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KERNEL_KINDS", "SCHEDULES", "ChunkWork", "Collective", "Columns", "FlowTable", "Flows", "GroupOperation", "HeldParameters",
-    "KernelKind", "LayerTimes", "Least", "Links", "MeanBytes", "Node", "Operation", "Phase", "PhaseTime",
+    "KernelKind", "LayerTimes", "Least", "Links", "Node", "Operation", "Phase", "PhaseTime",
     "Pipeline", "Pool", "Replay", "Service", "StageTimes", "Tasks", "aligned", "busiest", "closed_form_s", "collective_algorithms",
     "compute_s", "compute_stage_times", "context_parallel_s", "gpu_parameters", "least_times",
     "lower_bound_s", "optimizer_s", "peak_activations", "plan_flows", "plan_pipeline", "rank_bounds_s",

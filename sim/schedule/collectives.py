@@ -16,9 +16,9 @@ What each kind puts on the links, per record (DeepEP csrc/kernels/legacy; NCCL's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -98,6 +98,13 @@ class Collective:
         beyond_s = self.kernel.beyond_s(c.scale_up_latency_s, c.same_leaf_latency_s, uses_nic=uses_nic)
         return max(0.0, time_s + beyond_s)
 
+    @property
+    def nic_efficiency_fraction(self) -> float:
+        """Part of a NIC's line rate that the kernel reaches with the cluster's kind of NIC and its own messages."""
+        c, message_bytes = self.cluster, self.kind.message_records * self.record_bytes
+        line = float(c.capacity[c.nic_tx[self.gpus]].max())
+        return c.nic_reach.fraction(self.kernel.nic_efficiency_fraction, line, message_bytes)
+
     def flows(self) -> Flows:
         """Write down the bytes that the kernel puts on the links."""
         return self.kind.flows(self)
@@ -129,7 +136,7 @@ class Collective:
         a dead NIC makes no collective faster. A kernel waits for its last peer: the longest path counts for every flow.
         """
         c, a, b = self.cluster, leg.nic_src, leg.nic_dst
-        efficiency = self.kernel.nic_efficiency_fraction
+        efficiency = self.nic_efficiency_fraction
         self.hop(columns, src, leg.via_src, used)
         self.hop(columns, leg.via_src, a, used)
         self.cable(columns, c.nic_tx[a], c.nic_rx[a], used, efficiency)
@@ -255,38 +262,6 @@ def _leg(
     return replace(own, lender=chosen.lender)
 
 
-# --- mean traffic of a rank ----------------------------------------------------------------------------------------
-
-
-class MeanBytes(NamedTuple):
-    """Bytes that the mean rank of uniform traffic puts on its links and copies [bytes]."""
-
-    nic: float
-    scale_up: float
-    copied: float
-
-
-def _node_means(x: Collective) -> MeanBytes:
-    r, nodes = x.routing, x.num_nodes
-    tokens, per_node = r.tokens_per_rank * x.record_bytes, len(x.gpus) / nodes
-    nic = tokens * r.nodes_per_token * (1 - 1 / nodes)
-    return MeanBytes(nic, tokens * r.ranks_per_token * (1 - 1 / per_node), tokens * r.ranks_per_token)
-
-
-def _pair_means(x: Collective) -> MeanBytes:
-    r, p = x.routing, len(x.gpus)
-    per_node = p / x.num_nodes
-    copies = float(x.records.sum() / p / r.tokens_per_rank)
-    sent = r.tokens_per_rank * x.record_bytes * copies
-    away, near = 1 - per_node / p, (per_node - 1) / p  # to other nodes, to other ranks of the own node
-    if not x.kind.takes_nvlink(x):
-        away, near = 1 - 1 / p, 0.0
-    nic, scale_up = sent * away, sent * near
-    if x.kind.forwards_to_rail(x) or not x.cluster.planes_joined:
-        scale_up += nic * (1 - 1 / per_node)
-    return MeanBytes(nic, scale_up, sent * (1 - 1 / p))
-
-
 # --- records -------------------------------------------------------------------------------------------------------
 
 
@@ -355,8 +330,6 @@ class Kind:
     """A flow ends at a node, which shares it out over scale-up, and not at a rank."""
     mirrored: bool
     """Combine runs every cable of dispatch the other way, and does not send for itself."""
-    mean_bytes: Callable[[Collective], MeanBytes]
-    """The closed form of uniform traffic."""
     records: Callable[[Collective], Floats]
     """Records from the token's rank to the expert's, [ep, ep]: the traffic matrix."""
     record_bytes: Callable[[str, int, int], int]
@@ -371,30 +344,32 @@ class Kind:
     """In decode, SMs send and receive as two launches of their own, and none is held in between."""
     slots: bool
     """Every token has receive buffers of its own; otherwise rows of experts are as many as arrive."""
+    message_records: float
+    """Records that leave in one message; infinite for whole buffers."""
     counts_selections: bool
     """Benchmarks count every (token, expert) selection as a record; otherwise payload to every distinct node and rank."""
 
 
 KINDS: Mapping[str, Kind] = {
     "two_hop": Kind(
-        flows=_node_flows, flow_per_node=True, mirrored=True, mean_bytes=_node_means,
+        flows=_node_flows, flow_per_node=True, mirrored=True,
         records=_rank_records, record_bytes=tagged_bytes, takes_nvlink=_always, forwards_to_rail=_never,
-        barrier=True, phases=False, slots=False, counts_selections=False,
+        barrier=True, phases=False, slots=False, message_records=8, counts_selections=False,
     ),
     "low_latency": Kind(
-        flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
+        flows=_pair_flows, flow_per_node=False, mirrored=False,
         records=_expert_records, record_bytes=headed_bytes, takes_nvlink=lambda x: x.nvlink, forwards_to_rail=_never,
-        barrier=False, phases=True, slots=True, counts_selections=True,
+        barrier=False, phases=True, slots=True, message_records=1, counts_selections=True,
     ),
     "flat": Kind(
-        flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
+        flows=_pair_flows, flow_per_node=False, mirrored=False,
         records=_asked_records, record_bytes=bare_bytes, takes_nvlink=_always, forwards_to_rail=_never,
-        barrier=True, phases=False, slots=False, counts_selections=False,
+        barrier=True, phases=False, slots=False, message_records=8, counts_selections=False,
     ),
     "nccl": Kind(
-        flows=_pair_flows, flow_per_node=False, mirrored=False, mean_bytes=_pair_means,
+        flows=_pair_flows, flow_per_node=False, mirrored=False,
         records=_rank_records, record_bytes=bare_bytes, takes_nvlink=_always, forwards_to_rail=lambda x: x.pxn,
-        barrier=True, phases=False, slots=False, counts_selections=False,
+        barrier=True, phases=False, slots=False, message_records=math.inf, counts_selections=False,
     ),
 }  # fmt: skip
 """Name of a kind -> what it does; the only place that is asked by a kind's name."""

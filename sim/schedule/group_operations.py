@@ -101,20 +101,25 @@ class GroupOperation:
 
     def latency_s(self) -> float:
         """Time of its steps without bytes: launch, and every step inside nodes and between them [s]."""
-        near, far = self.num_steps()
+        (near, far), reach = self.num_steps(), self.hardware.nic_reach
         if self.algorithm == "nvls":
-            return self.library.nvls.launch_s + far * self.library.nvls.nic_step_s
-        return self.steps.launch_s + near * self.steps.scale_up_step_s + far * self.steps.nic_step_s
+            return self.library.nvls.launch_s + far * (self.library.nvls.nic_step_s + reach.step_s)
+        return (
+            self.steps.launch_s
+            + near * self.steps.scale_up_step_s
+            + far * (self.steps.nic_step_s + reach.step_s)
+        )
 
     @property
     def efficiencies(self) -> tuple[float, float]:
         """Parts of the rates of scale-up and of the NIC that it reaches."""
+        nic = self.hardware.nic_reach.fraction(self.kernel.nic_efficiency_fraction, 0.0)
         if self.algorithm == "nvls":
-            return self.library.nvls.scale_up_efficiency_fraction, self.kernel.nic_efficiency_fraction
+            return self.library.nvls.scale_up_efficiency_fraction, nic
         part: float = getattr(self.library.bandwidth_fraction, self.protocol)
         if self.algorithm == "tree":
             part *= self.library.tree_bandwidth_fraction
-        return self.library.scale_up_efficiency_fraction * part, self.kernel.nic_efficiency_fraction * part
+        return self.library.scale_up_efficiency_fraction * part, nic * part
 
     def _hops(self) -> tuple[float, Hops]:
         """Bytes that all channels carry together, and their hops."""

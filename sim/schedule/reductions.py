@@ -51,7 +51,8 @@ class Links:
         peak = cls.peak(hardware)
         return cls(
             scale_up_bytes_per_s=peak.scale_up_bytes_per_s * kernel.scale_up_efficiency_fraction["dispatch"],
-            nic_bytes_per_s=peak.nic_bytes_per_s * kernel.nic_efficiency_fraction,
+            nic_bytes_per_s=peak.nic_bytes_per_s
+            * hardware.nic_reach.fraction(kernel.nic_efficiency_fraction, peak.nic_bytes_per_s),
             hbm_bytes_per_s=peak.hbm_bytes_per_s * hardware.gpu.hbm.efficiency_fraction,
             gpus_per_node=peak.gpus_per_node,
             latency_s=kernel.latency_s.over_nic["dispatch"]

@@ -45,7 +45,7 @@ def send_flows(cluster: Cluster, kernel: Kernel, src: Ints, dst: Ints, payload_b
     hop(columns, c, src, dst, near & (src != dst), np.ones(num), up)
     if not near.all():
         away = np.flatnonzero(~near)
-        nic = 1.0 / kernel.nic_efficiency_fraction
+        nic = 1.0 / c.nic_reach.fraction(kernel.nic_efficiency_fraction, 0.0)
         leg = paths.leg(c, src[away], dst[away], np.full(len(away), payload_bytes))
         via, a, b = dst.copy(), dst.copy(), dst.copy()
         via[away], a[away], b[away] = leg.via_src, leg.nic_src, leg.nic_dst
