@@ -15,6 +15,7 @@ from sim.cost.launches import (
     Launch,
     Phase,
     RankBatch,
+    again,
     cast,
     gemm,
     input_gradient,
@@ -220,6 +221,7 @@ def _core_backward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
             *passes,
             memory("attention query gradient", after),
         ]
+    heads = isinstance(a, MLA) and "mla_up_proj" in b.recomputed
     return [
         *kept,
         *cast(b, d),
@@ -227,7 +229,8 @@ def _core_backward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
         gemm(b, "o input gradient", out, d),
         *transposed_cast(b, out),
         *transposed_cast(b, d),
-        *(_heads(a, b, credited=False) if isinstance(a, MLA) else []),
+        *(_heads(a, b, credited=False) if heads else []),
+        *(again(_core(a, b, backward=False)) if "core_attn" in b.recomputed else []),
         *passes,
     ]
 
@@ -235,9 +238,10 @@ def _core_backward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
 def _latents_backward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
     t = b.tokens
     add, last = memory("add", 3 * t * d * BF16), norm(b, d, backward=True)
+    first = [norm(b, d)] if "layernorm" in b.recomputed else []
     if not isinstance(a, MLA):
-        (name, width, _), again = projections(a, d)[1], _heads(a, b, credited=False)
-        return [*again, norm(b, d), *input_gradient(b, name, width, d), *transposed_cast(b, d), add, last]
+        (name, width, _), rotary = projections(a, d)[1], _heads(a, b, credited=False)
+        return [*rotary, *first, *input_gradient(b, name, width, d), *transposed_cast(b, d), add, last]
     q, c, r = a.num_heads * a.qk_head_dim, a.kv_lora_rank, a.qk_rope_head_dim
     kv, low = a.num_heads * (a.qk_nope_head_dim + a.v_head_dim), a.q_lora_rank
     index = [
@@ -259,7 +263,7 @@ def _latents_backward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
         norm(b, c, backward=True),
         *([norm(b, low, backward=True)] if low else []),
         memory("join latents", 2 * t * (c + r) * BF16, count=5),
-        norm(b, d),
+        *first,
         *input_gradient(b, "kv down", c + r, d),
         *transposed_cast(b, d),
         *(input_gradient(b, "q down", low, d) if low else input_gradient(b, "q", q, d)),

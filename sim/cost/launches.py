@@ -22,6 +22,7 @@ from sim.cost.compute import (
     streaming_s,
     weight_gemm_s,
 )
+from sim.cost.recompute import SELECTIVE
 
 BF16, FP32 = 2.0, 4.0
 FP8 = 1.0 + 4.0 / 128
@@ -36,6 +37,7 @@ class RankBatch:
     """Tokens that one rank computes on in one chunk.
 
     `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came.
+    `recomputed`: modules (`cost.recompute`) whose launches the backward runs again.
     """
 
     sequences: int
@@ -43,6 +45,7 @@ class RankBatch:
     expert_rows: tuple[int, ...] = ()
     received_tokens: float = 0.0
     precision: Dtype = "fp8"
+    recomputed: frozenset[str] = SELECTIVE
 
     @property
     def tokens(self) -> int:
@@ -143,6 +146,11 @@ def phase_time(p: Processor, launches: Iterable[Launch]) -> ComputeTime:
 
 
 # --- launches of a batch ------------------------------------------------------------------------------------------
+
+
+def again(launches: Iterable[Launch]) -> list[Launch]:
+    """Launches of a forward that the backward runs again, for which nobody is credited."""
+    return [replace(launch, name=f"{launch.name} again", flops=0.0) for launch in launches]
 
 
 def memory(name: str, moved_bytes: float, count: int = 1, blocks: int | None = None) -> Launch:

@@ -14,7 +14,7 @@ import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sim.cost.attention_launches import attention
+from sim.cost.attention_launches import attention, small_gate
 from sim.cost.compute import Processor
 from sim.cost.launches import (
     BF16,
@@ -23,6 +23,7 @@ from sim.cost.launches import (
     Launch,
     Phase,
     RankBatch,
+    again,
     cast,
     experts,
     gemm,
@@ -80,6 +81,11 @@ def layer_phases(
     return attn | {f"mlp({x})": mlp(model, batch, x) for x in PHASES}
 
 
+def gate(model: Model, batch: RankBatch) -> list[Launch]:
+    """Launches of the gate and the cast before dispatch, which `attn(F)` ends with."""
+    return [*small_gate(model, batch), *cast(batch, model.hidden)]
+
+
 @functools.lru_cache(maxsize=4096)
 def layer_times(
     p: Processor, model: Model, batch: RankBatch, *, dense: bool = False, layer_idx: int = 0
@@ -114,6 +120,8 @@ def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
     """Launches of the routed experts of one rank, of the shared expert, and of the projections around latent experts."""
     d, f, up = model.routed_width, model.expert_hidden, model.up_matrices
     own = _ffn(b, model.hidden, model.shared_width, up, phase) if model.shared_width else []
+    if phase == "B" and model.shared_width and "shared_experts" in b.recomputed:
+        own = [*again(_ffn(b, model.hidden, model.shared_width, up, "F")), *own]
     own += _latent_projections(model, b, phase)
     rows, held = float(sum(b.expert_rows)), len(b.expert_rows)
     if phase == "W":
@@ -139,16 +147,18 @@ def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
             *cast(b, up * f, rows),
         ]
     restore = [memory("restore", rows * up * f * (FP8 + BF16))] if b.precision == "fp8" else []
-    again = [norm(b, d), *cast(b, d)] if b.precision == "fp8" else []
+    normed = [norm(b, d)] if "layernorm" in b.recomputed else []
+    swiglu = _swiglu_backward(rows * f, up, "moe_act" in b.recomputed)
     return [
         *own,
         *restore,
         expand,
         experts(b, "expert down input gradient", f, d),
-        memory("swiglu again and backward", rows * f * 3 * up * BF16),
+        swiglu,
         memory("gate weight gradient", rows * f * 2 * BF16),
-        *transposed_cast(b, f, rows),
-        *again,
+        *transposed_cast(b, f, rows, from_fp8="moe_act" not in b.recomputed),
+        *normed,
+        *cast(b, d),
         *cast(b, up * f, rows),
         experts(b, "expert up input gradient", d, up * f),
         reduce,
@@ -170,8 +180,19 @@ def _latent_projections(model: Model, b: RankBatch, phase: Phase) -> list[Launch
 
 def dense_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
     """Launches of the feed-forward block of a dense layer."""
-    again = [norm(b, model.hidden)] if phase == "B" else []
-    return [*again, *_ffn(b, model.hidden, model.dense_hidden, model.up_matrices, phase)]
+    own = _ffn(b, model.hidden, model.dense_hidden, model.up_matrices, phase)
+    if phase != "B":
+        return own
+    normed = [norm(b, model.hidden)] if "layernorm" in b.recomputed else []
+    whole = _ffn(b, model.hidden, model.dense_hidden, model.up_matrices, "F") if "mlp" in b.recomputed else []
+    return [*normed, *again(whole), *own]
+
+
+def _swiglu_backward(elements: float, up: int, recomputed: bool) -> Launch:
+    """Up and gate rows and the result's gradient in, the gradients of the rows out, and the result where it was not kept."""
+    if recomputed:
+        return memory("swiglu again and backward", elements * (2 * up + 2) * BF16)
+    return memory("swiglu backward", elements * (2 * up + 1) * BF16)
 
 
 def _ffn(b: RankBatch, d: int, f: int, up: int, phase: Phase) -> list[Launch]:
@@ -184,14 +205,19 @@ def _ffn(b: RankBatch, d: int, f: int, up: int, phase: Phase) -> list[Launch]:
         swiglu = memory("swiglu", t * f * (up * BF16 + record))
         return [gemm(b, "up", up * f, d), swiglu, gemm(b, "down", d, f), *cast(b, up * f)]
     restore = [memory("restore", t * w * (FP8 + BF16)) for w in (up * f, d)] if b.precision == "fp8" else []
-    again = [memory("swiglu, cast and transpose", t * f * (up * BF16 + FP8))] if b.precision == "fp8" else []
+    kept = "ffn_act" not in b.recomputed
+    if b.precision != "fp8":
+        swiglus = [_swiglu_backward(t * f, up, not kept)]
+    else:  # again on the way to the weight gradient's operand, or that operand as it was kept
+        operand = [memory("swiglu, cast and transpose", t * f * (up * BF16 + FP8))]
+        operand = transposed_cast(b, f, from_fp8=True) if kept else operand
+        swiglus = [*operand, _swiglu_backward(t * f, up, False)]
     return [
         *restore,
         *transposed_weight(b, d * f),
         gemm(b, "down input gradient", f, d),
         *transposed_cast(b, d, from_fp8=True),
-        *again,
-        memory("swiglu backward", t * f * (2 * up + 1) * BF16),
+        *swiglus,
         *input_gradient(b, "up", up * f, d),
         *transposed_cast(b, d),
     ]

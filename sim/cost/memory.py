@@ -17,14 +17,13 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from sim import units
+from sim.cost.recompute import recomputed
 from sim.errors import DoesNotFitError, InputError, Problem, nearest
 from sim.workload.attention import CHUNK_TOKENS, MLA, Attention, Recurrent
 from sim.workload.layout import Layout
 from sim.workload.model import Model
 from sim.workload.shape import Layer
 from sim.workload.stages import Stage, held_parameters
-
-RECOMPUTE = ("none", "selective", "full")
 
 Peak = Callable[[Sequence[float]], Sequence[float]]
 """Bytes a microbatch keeps on each stage, [num_stages] -> most that each pipeline rank keeps, [num_ranks]."""
@@ -38,9 +37,8 @@ class Recipe:
     ----------
     compute : str
         "fp8": matrices of the layers have FP8 copies, and inputs of experts are kept in FP8. "bf16": neither.
-    recompute : str
-        Part that the backward computes again. "none": nothing. "selective": norms, the up-projections of MLA, and
-        the output of SwiGLU. "full": whole layers, from their inputs.
+    recompute : str or sequence of str
+        Part that the backward computes again: "none", "selective", "full" or modules, see `cost.recompute`.
     gradient_bytes, master_bytes, moments_bytes : float [bytes per parameter]
         Accumulated gradient; master weight; both Adam moments together.
     attention_output_bits : float [bits per element]
@@ -48,7 +46,7 @@ class Recipe:
     """
 
     compute: Literal["fp8", "bf16"] = "fp8"
-    recompute: str = "selective"
+    recompute: str | Sequence[str] = "selective"
     gradient_bytes: float = 4.0
     master_bytes: float = 4.0
     moments_bytes: float = 4.0
@@ -292,38 +290,42 @@ def layer_activation_bytes_per_token(
 
     Notes
     -----
-    Kept: the inputs of attention and of the feed-forward block (BF16), those of attention's backward, the rows received for
-    experts, and the input of SwiGLU (two widths) of each expert a token takes.
+    Kept: the inputs of attention and of the feed-forward block (BF16), those of attention's backward, rows received for experts,
+    the input of SwiGLU (two widths) of each expert a token takes, and what modules made that are not in `cost.recompute`.
     """
     d = model.hidden
     if recipe.recompute == "full":
         return 2.0 * d
+    again = recomputed(recipe.recompute)
     element = 1.0 + 4 / 128 if recipe.compute == "fp8" else 2.0  # a scale of 4 bytes for every 128
-    kept = _attention_bytes_per_token(layer.attention, recipe) if layer.attention else 0.0
+    kept = _attention_bytes_per_token(layer.attention, recipe, again) if layer.attention else 0.0
     blocks = (layer.attention is not None) + (layer.mlp != "none")
-    width = model.dense_hidden if layer.mlp == "dense" else 0
-    if layer.mlp == "experts":
-        width = model.top_k * model.expert_hidden + model.shared_width
+    kept += 2.0 * d * blocks * (1 if "layernorm" in again else 2)
+    made = 1.0 + model.up_matrices  # widths of SwiGLU's inputs and output
+    plain = made - ("ffn_act" in again)
+    if layer.mlp == "dense" and "mlp" not in again:
+        kept += plain * model.dense_hidden * element
+    if layer.mlp == "experts" and "moe" not in again:
         kept += ranks_per_token * model.routed_width * element
-    kept += 2.0 * d * blocks + model.up_matrices * width * element
-    if recipe.recompute == "none":
-        kept += 2.0 * d * blocks + width * element  # the norms' outputs, SwiGLU's output
+        kept += (made - ("moe_act" in again)) * model.top_k * model.expert_hidden * element
+        kept += plain * model.shared_width * element if "shared_experts" not in again else 0.0
     return kept
 
 
-def _attention_bytes_per_token(a: Attention, recipe: Recipe) -> float:
+def _attention_bytes_per_token(a: Attention, recipe: Recipe, again: frozenset[str]) -> float:
     """Inputs and output of the core, and its log-sum-exp (FP32 a head) [bytes]."""
+    sums = 4.0 * a.num_heads if not isinstance(a, Recurrent) and "core_attn" not in again else 0.0
     out_element = recipe.attention_output_bits / 8 if recipe.compute == "fp8" else 2.0
     kept = a.output_width * out_element
     if isinstance(a, Recurrent):
         return kept + 2.0 * a.input_width + a.state.elements * 2.0 / CHUNK_TOKENS  # states between chunks
     if not isinstance(a, MLA):
-        return kept + 2.0 * a.input_width + 4.0 * a.num_heads
+        return kept + 2.0 * a.input_width + sums
     kept += 2.0 * ((a.q_lora_rank or 0) + a.latent_dim)
-    if recipe.recompute == "none":
+    if "mla_up_proj" not in again:
         kept += 2.0 * a.num_heads * (2 * a.qk_head_dim + a.v_head_dim)
     index = 2.0 * (a.indexer.num_heads + 1) * a.indexer.head_dim if a.indexer else 0.0
-    return kept + index + 4.0 * a.num_heads
+    return kept + index + sums
 
 
 # --- buffers ------------------------------------------------------------------------------------------------
@@ -363,7 +365,7 @@ def buffer_bytes(
     -----
     Experts' results (BF16 rows) of one forward and one backward on their way to combine; the rings of the two-hop kernel, for
     every GPU of a node and, sender and receiver, for every node; a boundary tensor in and out, of activations and of gradients,
-    for the pipeline; and one whole layer where layers are computed again.
+    for the pipeline; and one whole layer, or feed-forward block, where such are computed again.
 
     References
     ----------
@@ -377,24 +379,22 @@ def buffer_bytes(
         ring_rows = min(layout.ep, gpus_per_node) * _GPU_RING_ROWS
         ring_rows += 2 * num_nodes * _NODE_RING_ROWS if num_nodes > 1 else 0
         total += _RING_CHANNELS * ring_rows * record
-    if recipe.recompute == "full":
-        whole = Recipe(compute=recipe.compute, recompute="none")
+    blocks = frozenset({"mlp", "moe", "shared_experts"}) & recomputed(recipe.recompute)
+    if recipe.recompute == "full" or blocks:
+        least = "full" if recipe.recompute == "full" else tuple(blocks)
+        whole, rest = (Recipe(compute=recipe.compute, recompute=kept) for kept in ("none", least))
         total += tokens * max(
-            layer_activation_bytes_per_token(model, layer, ranks_per_token, whole) for layer in model.layers()
+            layer_activation_bytes_per_token(model, layer, ranks_per_token, whole)
+            - (layer_activation_bytes_per_token(model, layer, ranks_per_token, rest) if blocks else 0.0)
+            for layer in model.layers()
         )
     return total
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    problems = []
-    for key, value, known in (
-        ("recompute", recipe.recompute, RECOMPUTE),
-        ("compute", recipe.compute, ("fp8", "bf16")),
-    ):
-        if value not in known:
-            problems.append(
-                Problem(None, key, f"'{value}'", f"one of: {', '.join(known)}", nearest(str(value), known))
-            )
-    if problems:
-        raise InputError(problems)
+    recomputed(recipe.recompute)
+    known = ("fp8", "bf16")
+    if recipe.compute not in known:
+        got, near = f"'{recipe.compute}'", nearest(str(recipe.compute), known)
+        raise InputError(Problem(None, "compute", got, f"one of: {', '.join(known)}", near))
     return recipe

@@ -52,6 +52,7 @@ def training_launches(
         work.spec.sequence_tokens,
         ranks_per_token,
         work.precision,
+        work.recompute,
     )
     layer = next((i for i in range(model.num_layers) if not model.is_dense(i)), 0)
     mean, more = (

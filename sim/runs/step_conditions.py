@@ -126,6 +126,8 @@ def slowed_layers(
         ):
             for field, name in _NAMES.items():
                 own, before, after = (getattr(layer, field) for layer in layers)
+                if own is None:
+                    continue
                 key = (name, layers[0].layer, own.fixed_s, own.routed_s)
                 known[key] = (
                     _scaled(own.fixed_s, before.fixed_s, after.fixed_s),

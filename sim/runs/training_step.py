@@ -126,6 +126,7 @@ class Step:
             work.spec.sequence_tokens,
             per_token,
             work.precision,
+            work.recompute,
         )
 
     @cached_property
@@ -184,7 +185,6 @@ class Step:
             comm_sms=work.comm_sms if work.spec.overlap else 0,
             generation=work.spec.gemm_generation,
             exposed_s=inside_layers_s(work, self.model, self.links),
-            recompute=work.spec.recompute,
             measured=measured,
         )
 

@@ -191,7 +191,7 @@ def rows(work: Training, phases: Sequence[PhaseRun]) -> list[dict[str, Any]]:
                 "sequences": own.step_tokens // own.spec.sequence_tokens,
                 "layout": str(own.layout),
                 "schedule": own.spec.schedule,
-                "recompute": own.spec.recompute,
+                "recompute": own.recompute if isinstance(own.recompute, str) else ", ".join(own.recompute),
             }
         if work.price_usd is not None:
             row["cost_usd"] = hours * work.price_usd

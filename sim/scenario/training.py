@@ -28,7 +28,14 @@ from sim.scenario.routing import (
     placement_of,
 )
 from sim.scenario.training_run import AT as RUN
-from sim.scenario.training_run import FailureModel, PhaseSpec, RunSpec, check_run, failure_model
+from sim.scenario.training_run import (
+    FailureModel,
+    PhaseSpec,
+    Recompute,
+    RunSpec,
+    check_run,
+    failure_model,
+)
 from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, WorkloadSpec
 from sim.schedule import pipelines
 from sim.schemas import Fraction, written
@@ -96,7 +103,7 @@ class TrainingSpec(WorkloadSpec):
     """A measured compute profile, with `compute: measured`."""
     gemm_generation: str = "march_2025"
     """Generation of the GEMM library."""
-    recompute: Literal["none", "selective", "full"] = "selective"
+    recompute: Recompute = "selective"
     skew: SkewSpec = SkewSpec()
     run: RunSpec | None = None
 
@@ -129,6 +136,12 @@ class Training(Workload):
         """Number format of GEMMs."""
         assert self.spec.precision is not None  # the resolver has chosen one
         return self.spec.precision
+
+    @property
+    def recompute(self) -> str | tuple[str, ...]:
+        """What the backward computes again: a word, or modules."""
+        asked = self.spec.recompute
+        return asked if isinstance(asked, str) else tuple(asked)
 
     @property
     def stated_price_usd(self) -> float | None:

@@ -5,16 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from sim.cluster.hardware import Hardware
 from sim.cost.power import Stated
+from sim.cost.recompute import Module
 from sim.scenario.draft import Draft, LayoutSpec
 from sim.scenario.values import Branch, Count, Number
 from sim.schemas import Amount, Duration, Fraction, Price, Watts, written
 
 AT = ("workload", "run")
 HOUR_S = 3600.0
+
+
+_Modules = Annotated[list[Module], Field(min_length=1)]
+Recompute = Annotated[
+    Annotated[Literal["none", "selective", "full"], Tag("word")] | Annotated[_Modules, Tag("modules")],
+    Discriminator(lambda value: "modules" if isinstance(value, list) else "word"),
+]
+"""A word, or modules of `cost.recompute`."""
 
 
 class PhaseSpec(Branch):
@@ -34,7 +43,7 @@ class PhaseSpec(Branch):
     """Sequences of one step; in its place the workload's own microbatches count no more."""
     layout: LayoutSpec | None = None
     """Sizes that differ from those of the scenario's layout; `dp` follows."""
-    recompute: Literal["none", "selective", "full"] | None = None
+    recompute: Recompute | None = None
     """Activations that its backward computes again."""
     schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] | None = None
     """Pipeline schedule."""

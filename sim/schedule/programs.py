@@ -77,7 +77,8 @@ class PhaseTime:
 class LayerTimes:
     """Times of one layer of a stage, by phase.
 
-    `communicates`: its MLP talks to other ranks. `again`: its backward first computes the forward again.
+    `communicates`: its MLP talks to other ranks. `again`: its backward first computes the forward again. `gate_f`: time of the
+    gate, part of `attn_f`, where the backward computes its experts' block alone again.
     """
 
     layer: int
@@ -89,6 +90,7 @@ class LayerTimes:
     attn_w: PhaseTime
     mlp_w: PhaseTime
     again: bool = False
+    gate_f: PhaseTime | None = None
 
 
 Program = tuple[Node, ...]
@@ -166,9 +168,12 @@ def backward(layers: Sequence[LayerTimes], *, weights: bool = True) -> Program:
 
 
 def _again(out: _ProgramWriter, x: LayerTimes) -> None:
-    """The forward of a layer of which only the input was kept; what combine(F) returned nobody needs."""
-    if x.again:
-        out.compute("attn(F)", "B", x.layer, x.attn_f)
+    """The forward of a layer, or of its experts, of which only the input was kept; what combine(F) returned nobody needs."""
+    if x.again or x.gate_f is not None:
+        if x.gate_f is None:
+            out.compute("attn(F)", "B", x.layer, x.attn_f)
+        else:
+            out.compute("gate(F)", "B", x.layer, x.gate_f)
         if x.communicates:
             out.collective("dispatch(F)", "B", x.layer, DISPATCH)
         out.compute("mlp(F)", "B", x.layer, x.mlp_f)

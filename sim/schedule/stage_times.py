@@ -22,6 +22,7 @@ from sim.cost import layers as ops
 from sim.cost.compute import Processor, processor
 from sim.cost.launches import ComputeTime, Launch, RankBatch, phase_time
 from sim.cost.measured import MeasuredProfile
+from sim.cost.recompute import recomputed
 from sim.schedule.collectives import record_bytes
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
@@ -51,6 +52,7 @@ class ChunkWork:
     sequence_tokens: int
     ranks_per_token: float
     precision: str  # fp8 | bf16
+    recompute: str | tuple[str, ...] = "selective"
 
     @property
     def tokens(self) -> float:
@@ -73,6 +75,7 @@ class ChunkWork:
             expert_rows=(round(rows),) * local,
             received_tokens=self.tokens * self.ranks_per_token * self.layout.etp * load,
             precision="fp8" if self.precision == "fp8" else "bf16",
+            recomputed=recomputed(self.recompute),
         )
 
 
@@ -85,7 +88,7 @@ def stage_times(
     comm_sms: int,
     generation: str,
     exposed_s: Mapping[str, float] | None = None,
-    recompute: str = "selective",
+    recompute: str | Sequence[str] | None = None,
     measured: MeasuredProfile | None = None,
 ) -> tuple[StageTimes, ...]:
     """Times of every stage.
@@ -103,9 +106,9 @@ def stage_times(
         Of the GEMM kernels; see `cost.compute.processor`.
     exposed_s : mapping, optional [s]
         Phase ("attn(F)") -> time of its reductions under TP and CP; nothing hides them.
-    recompute : str
-        "full": the backward computes each layer's forward again, dispatch included. Otherwise what the launches of a
-        layer's backward hold: norms, up-projections of MLA, and SwiGLU are computed again.
+    recompute : str or sequence of str, optional
+        In place of the work's: "full", where the backward computes each layer's forward again, dispatch included; "moe" among
+        modules, where it does so with the gate and the experts; else what the launches of a layer's backward hold.
     measured : MeasuredProfile, optional
         Times of an MoE layer as a machine showed them; what it does not hold (dense layers, heads) is modelled.
 
@@ -113,13 +116,15 @@ def stage_times(
     -------
     tuple of StageTimes, [num_stages]
     """
+    if recompute is not None:
+        work = replace(work, recompute=recompute if isinstance(recompute, str) else tuple(recompute))
     alone = processor(hardware, sustained=True, generation=generation)
     beside = _lent_processor(work, hardware, kernel, comm_sms, generation)
     factors = _measured_factors(work, beside, measured) if measured else {}
-    inside, again = exposed_s or {}, recompute == "full"
+    inside = exposed_s or {}
 
     def timed(p: Processor) -> list[tuple[LayerTimes, ...]]:
-        layer = lru_cache(maxsize=None)(partial(_layer, work, p, inside, factors, again))
+        layer = lru_cache(maxsize=None)(partial(_layer, work, p, inside, factors))
         plain = lru_cache(maxsize=None)(partial(_plain, work, p))
         return [_layers(work.model, stage, layer, plain) for stage in stages]
 
@@ -219,7 +224,6 @@ def _layer(
     p: Processor,
     exposed_s: Mapping[str, float],
     factors: Mapping[str, float],
-    again: bool,
     dense: bool,
     layer_idx: int,
 ) -> LayerTimes:
@@ -244,7 +248,17 @@ def _layer(
         times[field] = PhaseTime(
             fixed * factor, routed * factor, exposed_s.get(phase, 0.0), memory_s=memory * factor
         )
-    return LayerTimes(layer=layer_idx, communicates=not dense and work.layout.ep > 1, again=again, **times)
+    gate = None
+    if not dense and "moe" in recomputed(work.recompute):
+        once = phase_time(p, ops.gate(model, work.batch()))
+        gate = PhaseTime(once.total_s / shared, memory_s=once.memory_bound_s / shared)
+    return LayerTimes(
+        layer=layer_idx,
+        communicates=not dense and work.layout.ep > 1,
+        again=work.recompute == "full",
+        gate_f=gate,
+        **times,
+    )
 
 
 def _plain(work: ChunkWork, p: Processor, launches: Callable[..., list[Launch]]) -> LayerTimes:

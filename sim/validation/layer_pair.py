@@ -184,7 +184,6 @@ def _run(scenario: Scenario, num_layers: int, num_groups: int) -> list[GroupReco
         work.kernel,
         comm_sms=work.comm_sms,
         generation=work.spec.gemm_generation,
-        recompute=work.spec.recompute,
         measured=work.measured,
     )
     program = alignment.aligned(times.beside, times.beside, partial(step.mean_s, overlapped=True))
