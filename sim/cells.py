@@ -128,16 +128,46 @@ def sheet(
     InputError
         For text that is no CSV, and with every problem of its header.
     """
-    table = rows(file, wanted, where, key)
+    return headed(file, rows(file, wanted, where, key), needed, others)
+
+
+def headed(
+    file: Path,
+    table: list[Row],
+    needed: Sequence[str],
+    others: Sequence[str] | None = (),
+    instead: str = "",
+) -> Sheet:
+    """Take the first row of a CSV as its header.
+
+    Parameters
+    ----------
+    file : Path
+    table : list of Row
+        All of its rows.
+    needed, others : sequence of str
+        As of `sheet`; None for any others.
+    instead : str
+        What would do in place of the needed columns, for messages.
+
+    Returns
+    -------
+    Sheet
+
+    Raises
+    ------
+    InputError
+        With every problem of the header.
+    """
     line, header = table[0] if table else (1, [])
     checked = Sheet(file, table[1:], {name: i for i, name in reversed(list(enumerate(header)))})
-    top, known = str(file), (*needed, *others)
+    top, known = str(file), header if others is None else (*needed, *others)
     checked.problems += [
         Problem(
             Mark(top, line, 1),
             name,
             "no such column",
-            f"the columns {', '.join(needed)}",
+            f"the columns {', '.join(needed)}{instead}",
             nearest(name, header),
         )
         for name in needed

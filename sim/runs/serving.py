@@ -50,7 +50,7 @@ from sim.runs.serving_activity import serving_activity
 from sim.scenario.descriptions import Scenario
 from sim.scenario.serving import Serving
 from sim.schedule.serving import Service
-from sim.workload.requests import Requests
+from sim.workload.requests import Requests, totals
 
 Floats = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     metrics = measure(service, asked, trace, work.num_gpus, ttft_s=slo.ttft, tpot_s=slo.tpot)
     done = serving_activity(work, service, asked, trace, metrics["makespan_s"])
     tokens = metrics["output_tokens_per_s"] * metrics["makespan_s"]
-    metrics |= energy_metrics(scenario, done, tokens, num_gpus=work.num_gpus)
+    metrics |= energy_metrics(scenario, done, tokens, num_gpus=work.num_gpus) | {"arrivals": totals(asked)}
     return {
         "metrics": metrics,
         "timeline": timeline(trace),

@@ -19,6 +19,7 @@ from sim.scenario.draft import Draft, LayoutSpec, catch, named_file
 from sim.scenario.kinds import Resolver
 from sim.scenario.values import Branch, Count, Machines, Number, WorkloadSpec
 from sim.schemas import Fraction, Seconds, written
+from sim.workload import request_traces
 from sim.workload import requests as users
 
 _AT = ("workload",)
@@ -52,7 +53,7 @@ class RequestTraceSpec(Branch):
 
     kind: Literal["trace"]
     file: str
-    """arrival_s,prompt_tokens,output_tokens; relative to the scenario, or absolute."""
+    """A CSV with arrival_s,prompt_tokens,output_tokens, or a trace of Mooncake, Azure, BurstGPT or vidur."""
 
 
 class PrefillPoolSpec(Branch):
@@ -197,7 +198,7 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
 
 def _requests(draft: Draft, spec: ServingSpec) -> users.Requests:
     if not isinstance(spec.arrivals, PoissonSpec):
-        return users.read(*named_file(draft.document, ("workload", "arrivals", "file")))
+        return request_traces.read(*named_file(draft.document, ("workload", "arrivals", "file")))
     rng = np.random.default_rng([draft.seed, _SEED])
     prompt, output = (_lengths(lengths) for lengths in (spec.arrivals.prompt, spec.arrivals.output))
     return users.poisson(spec.arrivals.requests, spec.arrivals.requests_per_s, prompt, output, rng)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from sim.workload.model import parameters as count_parameters
     from sim.workload.placement import Placement, contiguous, eplb, place
     from sim.workload.recordings import load_loads, load_trace
-    from sim.workload.requests import Lengths, Requests
+    from sim.workload.request_traces import read as read_requests
+    from sim.workload.requests import Lengths, PromptBlocks, Requests, reused_tokens
     from sim.workload.requests import poisson as poisson_requests
-    from sim.workload.requests import read as read_requests
     from sim.workload.skew import Skew
     from sim.workload.stages import Stage, flops_per_token, held_parameters, stage_parameters
     from sim.workload.stages import stages as cut_stages
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from sim.workload.traffic import count as count_destinations
 
 __all__ = [
-    "GQA", "MLA", "Coordinates", "Gate", "Layout", "Lengths", "Model", "Placement", "Requests", "Routing",
+    "GQA", "MLA", "Coordinates", "Gate", "Layout", "Lengths", "Model", "Placement", "PromptBlocks", "Requests", "Routing",
     "Skew", "Stage", "attention_core_flops_per_token", "check_gate", "check_layout", "complete_gate",
     "contiguous", "count_destinations", "count_parameters", "cut_stages", "derive_layout", "draw_experts",
     "eplb", "flops_per_token", "held_parameters", "inclusion", "kv_bytes_per_token", "load_loads",
     "load_model", "load_trace", "mean_context_tokens", "payload_bytes", "place", "poisson_requests",
-    "popularity", "reach", "read_requests", "route", "rows_of_touched", "shipped_models", "stage_parameters",
+    "popularity", "reach", "read_requests", "reused_tokens", "route", "rows_of_touched", "shipped_models", "stage_parameters",
     "touched", "training_flops_per_token",
 ]  # fmt: skip
 

@@ -1,38 +1,70 @@
 """Requests of users: arrival time, length of the prompt and length of the answer of each.
 
-Either drawn (Poisson arrivals, lengths of a distribution) or read from a CSV with the columns
-`arrival_s,prompt_tokens,output_tokens`, one request a row in the order of arrival. The first output token is the one that
-prefill makes, so a request with one output token never decodes.
+Either drawn (Poisson arrivals, lengths of a distribution) or recorded (`request_traces` reads them). The first output token is
+the one that prefill makes, so a request with one output token never decodes.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import cells, files
-from sim.errors import Mark
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
-_MOST_TOKENS = 10**9
-_MOST_SECONDS = 1e9
-_WHAT = "a readable CSV of requests"
+MOST_TOKENS = 10**9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptBlocks:
+    """Hashes of the prompts' blocks, request after request.
+
+    Parameters
+    ----------
+    ids : array of int64, [num_blocks]
+        Equal ids are equal prompts up to the end of that block.
+    first : array of int64, [num_requests + 1]
+        Place in `ids` of each request's first block; last, their number.
+    block_tokens : int [tokens]
+        Of a block; a prompt's last one may hold fewer.
+    """
+
+    ids: Ints
+    first: Ints
+    block_tokens: int
+
+    def of_request(self, request: int) -> Ints:
+        """Return the hashes of a prompt, in order."""
+        return self.ids[self.first[request] : self.first[request + 1]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Requests:
-    """Requests in the order of arrival; every array is [num_requests]."""
+    """Requests in the order of arrival.
+
+    Parameters
+    ----------
+    arrival_s : array of float, [num_requests] [s]
+    prompt_tokens, output_tokens : array of int64, [num_requests] [tokens]
+    blocks : PromptBlocks, optional
+        Hashes of the prompts, where the trace has them.
+    session_idx : array of int64, optional, [num_requests]
+        Conversation that each is a turn of, numbered from 0, where the trace has them.
+    source : str
+        `drawn`, or the name of the trace's format.
+    num_dropped : int [count]
+        Recorded requests without a prompt or an answer, which are not among these.
+    """
 
     arrival_s: Floats
     prompt_tokens: Ints
     output_tokens: Ints
+    blocks: PromptBlocks | None = None
+    session_idx: Ints | None = None
+    source: str = "drawn"
+    num_dropped: int = 0
 
     @property
     def num_requests(self) -> int:
@@ -51,7 +83,7 @@ class Lengths:
     kind: str
     mean_tokens: float
     spread: float = 0.0
-    most_tokens: int = _MOST_TOKENS
+    most_tokens: int = MOST_TOKENS
 
     def draw(self, num: int, rng: np.random.Generator) -> Ints:
         """Draw token counts.
@@ -104,80 +136,53 @@ def poisson(
     return Requests(np.cumsum(gaps), prompt.draw(num_requests, rng), output.draw(num_requests, rng))
 
 
-def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
-    """Read and check a CSV of requests.
+def reused_tokens(asked: Requests) -> Ints:
+    """Count the prompt tokens that a prefix cache without bounds would hold when each request arrives.
 
     Parameters
     ----------
-    file : Path
-        With the columns `arrival_s,prompt_tokens,output_tokens`, rows in the order of arrival.
-    where : Mark, optional
-        Place in a document that names the file.
-    key : str
-        Key of that place.
+    asked : Requests
+        With hashes of blocks.
 
     Returns
     -------
-    Requests
+    array of int64, [num_requests] [tokens]
+        Of the longest run of first blocks that earlier requests had; over all prompt tokens it is the hit rate of the trace.
 
-    Raises
-    ------
-    InputError
-        With the problems, each at its line and column.
+    References
+    ----------
+    Mooncake, FAST'25, arXiv 2407.00079: equal hashes are equal prompts up to the end of that block.
     """
-    with files.uncollected():
-        sheet = cells.sheet(file, _WHAT, COLUMNS, where=where, key=key)
-        reader = _RequestReader(sheet)
-        parsed = [reader.row(line, row) for line, row in sheet.rows]
-    if not parsed:
-        sheet.problem(1, 0, "no request", "one row or more")
-    sheet.raise_problems()
-    arrival, prompt, output = zip(*parsed, strict=True)
-    return Requests(
-        np.array(arrival, dtype=np.float64),
-        np.array(prompt, dtype=np.int64),
-        np.array(output, dtype=np.int64),
-    )
+    assert asked.blocks is not None
+    seen: set[int] = set()
+    found = np.zeros(asked.num_requests, dtype=np.int64)
+    for request in range(asked.num_requests):
+        ids = asked.blocks.of_request(request).tolist()
+        held = next((i for i, block in enumerate(ids) if block not in seen), len(ids))
+        found[request] = held * asked.blocks.block_tokens
+        seen.update(ids)
+    return np.minimum(found, asked.prompt_tokens)
 
 
-class _RequestReader:
-    """Parses rows; their problems are the sheet's."""
+def totals(asked: Requests) -> dict[str, float]:
+    """Sum up requests.
 
-    def __init__(self, sheet: cells.Sheet) -> None:
-        self.at, self.problem = sheet.at, sheet.problem
-        self.latest_s, self.latest_line = 0.0, 0
+    Parameters
+    ----------
+    asked : Requests
 
-    def row(self, line: int, row: list[str]) -> tuple[float, int, int]:
-        if len(row) != len(self.at):
-            self.problem(line, 0, f"{len(row)} cells", f"{len(self.at)}, as in the header")
-            return 0.0, 1, 1
-        arrival, prompt, output = (row[self.at[name]] for name in COLUMNS)
-        return (
-            self.arrival(line, arrival),
-            self.tokens(line, "prompt_tokens", prompt),
-            self.tokens(line, "output_tokens", output),
-        )
-
-    def arrival(self, line: int, text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= _MOST_SECONDS:
-            self.problem(line, "arrival_s", text or "nothing", "seconds of 0 or more, like 12.5")
-            return 0.0
-        if value < self.latest_s:
-            wanted = (
-                f"an arrival at or after the {self.latest_s:g} s of line {self.latest_line}: rows in order"
-            )
-            self.problem(line, "arrival_s", text, wanted)
-            return value
-        self.latest_s, self.latest_line = value, line
-        return value
-
-    def tokens(self, line: int, column: str, text: str) -> int:
-        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else 0
-        if not 1 <= value <= _MOST_TOKENS:
-            self.problem(line, column, text or "nothing", f"a whole number from 1 to {_MOST_TOKENS}")
-            return 1
-        return value
+    Returns
+    -------
+    dict
+        `prompt_tokens`, `output_tokens` and `num_dropped`; of a trace with hashes `reusable_fraction`, the hit rate of a
+        prefix cache without bounds.
+    """
+    prompts = int(asked.prompt_tokens.sum())
+    summed: dict[str, float] = {
+        "prompt_tokens": prompts,
+        "output_tokens": int(asked.output_tokens.sum()),
+        "num_dropped": asked.num_dropped,
+    }
+    if asked.blocks is not None:
+        summed["reusable_fraction"] = float(reused_tokens(asked).sum()) / prompts
+    return summed

@@ -46,7 +46,7 @@ def costs(script: str) -> tuple[float, float, str]:
         from sim import documents
         from sim.schedule import flow_list
         from sim.calibration.calibrate import calibrate
-        from sim.workload import recordings, requests
+        from sim.workload import recordings, request_traces
         from sim.errors import InputError
         def used():
             status = Path("/proc/self/status").read_text()  # what getrusage tells begins with the parent's
@@ -133,16 +133,24 @@ def test_a_csv_is_counted_while_it_is_read(content: str, count: str, tmp_path: P
     assert count in refused(flow_list.read, file, 8)
 
 
+AZURE = "2024-05-10 00:00:00.5000000,1,1\n"
+MOONCAKE = '{"timestamp": 1, "input_length": 900, "output_length": 1, "hash_ids": [1, 2]}\n'
+
+
 @pytest.mark.parametrize(
     ("reader", "header", "row"),
     [
         ("lambda file: flow_list.read(file, 8)", FLOWS, "{i},0,1,1000,0.5\n"),
         ("lambda file: flow_list.read(file, 8)", FLOWS, "x,0,1,1000,0.5\n"),
-        ("requests.read", "arrival_s,prompt_tokens,output_tokens\n", "1.5,100,100\n"),
+        ("request_traces.read", "arrival_s,prompt_tokens,output_tokens\n", "1.5,100,100\n"),
+        pytest.param(
+            "request_traces.read", "TIMESTAMP,ContextTokens,GeneratedTokens\n", AZURE, marks=pytest.mark.slow
+        ),
+        pytest.param("request_traces.read", "", MOONCAKE, marks=pytest.mark.slow),
         ("recordings.load_trace", "", "1,2,3,4,5,6,7\n"),
         ("recordings.load_trace", "", "1,2,3,4,5,6,-7\n"),
     ],
-    ids=["flows", "wrong flows", "requests", "trace", "wrong trace"],
+    ids=["flows", "wrong flows", "requests", "azure", "mooncake", "trace", "wrong trace"],
 )
 def test_the_longest_csv_that_is_read_costs_no_more_than_the_bar(
     reader: str, header: str, row: str, tmp_path: Path

@@ -16,7 +16,7 @@ from sim.scenario.schema import SCENARIO
 from sim.sweeps.spec import SweepSpec
 from sim.trees import leaves
 
-RARE: frozenset[str] = frozenset()
+RARE = frozenset({"arrivals.reusable_fraction"})  # of traces with hashes, see tests/workload/test_requests.py
 """Metrics that no run here reports, for a reason that stands beside them."""
 
 

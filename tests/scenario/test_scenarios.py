@@ -25,6 +25,7 @@ SLOW = (
     "inference-eplb",
     "inference-hardware",
     "qwen3-training",
+    "serving-mooncake",
     "v3-failures",
     "v3-pretraining-cost",
     "v3-whole-cost",
@@ -118,6 +119,15 @@ def test_a_limit_below_three_nodes_binds_the_h800_by_nvlink() -> None:
         binding = variants("group-limit")[f"h800-groups{groups}"]["metrics"]["dispatch"]["binding"]
         assert ratio == pytest.approx({1: 1.8, 2: 1.13}.get(groups, 1.0), abs=0.02)
         assert binding == ("scale_up" if groups < 3 else "nic")
+
+
+@pytest.mark.slow
+def test_a_cache_that_finds_what_the_trace_repeats_cuts_ttft_below_a_third() -> None:
+    plain, cached = (metric("serving-mooncake", one, "ttft.mean_s") for one in ("uncached", "cached"))
+    assert 0.2 * plain < cached < plain / 3
+    assert metric("serving-mooncake", "uncached", "arrivals.reusable_fraction") == pytest.approx(
+        0.66, abs=0.005
+    )
 
 
 def test_replicas_win_back_what_popular_experts_cost() -> None:

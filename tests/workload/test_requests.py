@@ -1,4 +1,4 @@
-"""Requests: drawn as asked, read from a CSV, and refused with the line where a row is wrong."""
+"""Requests: drawn as asked, read from traces in any public format, and refused with the line where a row is wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sim.errors import InputError
-from sim.workload.requests import Lengths, poisson, read
+from sim.workload.request_traces import read
+from sim.workload.requests import Lengths, Requests, poisson, reused_tokens, totals
 
 HEADER = "arrival_s,prompt_tokens,output_tokens\n"
 FIXED = Lengths("fixed", 100)
@@ -118,3 +119,114 @@ def test_a_thousand_problems_are_cut_short(tmp_path: Path) -> None:
     told = problems(tmp_path, HEADER + "-1,1,1\n" * 1000)
     assert len(told) == 21
     assert "980 more problems" in told[-1]
+
+
+# --- public formats -------------------------------------------------------------------------------------------------
+
+MOONCAKE = """{"timestamp": 250, "input_length": 1030, "output_length": 7, "hash_ids": [10, 11, 12]}
+
+{"timestamp": 1750.5, "input_length": 1536, "output_length": 9, "hash_ids": [10, 11, 13]}
+{"timestamp": 1750.5, "input_length": 600, "output_length": 1, "hash_ids": [14, 11]}
+"""
+AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 23:59:59.7500000,1030,7
+2023-11-17 00:00:01.2505000,1536,9
+2023-11-17 00:00:01.2505000,600,1
+"""
+BURSTGPT = """Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type
+0.25,b,1.5,GPT-4,1030,7,1037,Conversation log
+1,c,2.5,GPT-4,555,0,555,Conversation log
+1.7505,a,2.5,ChatGPT,1536,9,1545,Conversation log
+1.7505,b,2.5,ChatGPT,600,1,601,Conversation log
+"""
+VIDUR = """,arrived_at,num_prefill_tokens,num_decode_tokens,pd_ratio
+0,0.25,1030,7,147.1
+1,1.7505,1536,9,170.7
+2,1.7505,600,1,600.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "first_s"),
+    [
+        (MOONCAKE, "mooncake", 0.25),
+        (AZURE, "azure", 0.0),
+        (BURSTGPT, "burstgpt", 0.25),
+        (VIDUR, "vidur", 0.25),
+    ],
+    ids=["mooncake", "azure", "burstgpt", "vidur"],
+)
+def test_a_public_trace_is_known_by_its_columns(
+    text: str, source: str, first_s: float, tmp_path: Path
+) -> None:
+    found = read(write(tmp_path, text))
+    assert found.source == source
+    assert found.arrival_s.tolist() == pytest.approx([first_s, first_s + 1.5005, first_s + 1.5005])
+    assert totals(found)["prompt_tokens"] == 1030 + 1536 + 600
+    assert found.output_tokens.tolist() == [7, 9, 1]
+    assert found.num_dropped == (1 if source == "burstgpt" else 0)
+    assert (found.blocks is None) == (source != "mooncake")
+
+
+def test_turns_of_a_conversation_share_a_number(tmp_path: Path) -> None:
+    sessions = read(write(tmp_path, BURSTGPT)).session_idx
+    assert sessions is not None
+    assert sessions.tolist() == [0, 1, 0]  # b a b; c is dropped
+    lines = '{"timestamp": 0, "input_length": 1, "output_length": 1, "session_id": "x"}\n'
+    again = read(write(tmp_path, lines + lines.replace('"x"', "7") + lines)).session_idx
+    assert again is not None
+    assert again.tolist() == [0, 1, 0]
+    assert read(write(tmp_path, AZURE)).session_idx is None
+
+
+def test_only_first_blocks_that_earlier_prompts_had_are_found_again(tmp_path: Path) -> None:
+    """10 and 11 of the second; none of the third, whose 11 comes after a block of its own."""
+    found = read(write(tmp_path, MOONCAKE))
+    assert reused_tokens(found).tolist() == [0, 1024, 0]
+    assert totals(found)["reusable_fraction"] == pytest.approx(1024 / 3166)
+    assert "reusable_fraction" not in totals(read(write(tmp_path, AZURE)))
+
+
+def test_a_whole_prompt_that_is_found_again_is_not_longer_than_it_is(tmp_path: Path) -> None:
+    line = '{"timestamp": 0, "input_length": 700, "output_length": 1, "hash_ids": [1, 2]}\n'
+    assert reused_tokens(read(write(tmp_path, 2 * line))).tolist() == [0, 700]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (MOONCAKE.replace("1750.5", "100"), "requests.csv:3:1: timestamp: got 100; wanted an arrival at or after"),
+        (MOONCAKE.replace("250,", '"now",'), "timestamp: got \"now\"; wanted milliseconds"),
+        (MOONCAKE.replace("1030", "1024"), "hash_ids: got 3 ids; wanted at most 2: one for 512 tokens"),
+        (MOONCAKE.replace("[14, 11]", "[14, -1]"), "requests.csv:4:1: hash_ids: got [14, -1]; wanted a list of whole"),
+        (MOONCAKE.replace("1030", "true"), "input_length: got true; wanted a whole number"),
+        (MOONCAKE.replace('"output_length": 1,', ""), "requests.csv:4:1: got no output_length; wanted a JSON object"),
+        (MOONCAKE + "{]", "requests.csv:5:1: got {]; wanted a JSON object"),
+        (MOONCAKE + "[" * 100_000, "wanted a JSON object"),
+        (AZURE.replace("2023-11-16", "16.11.2023"), "TIMESTAMP: got 16.11.2023"),
+        (AZURE.replace("11-17", "11-15"), "got 2023-11-15 00:00:01.2505000; wanted a time like 2024-05-10 00:00:00.5, none before the first row's"),
+        (AZURE.replace("GeneratedTokens", "Generated"), "GeneratedTokens: got no such column; wanted the columns TIMESTAMP"),
+        (VIDUR.replace("1536", "1536.5"), "requests.csv:3:3: num_prefill_tokens: got 1536.5; wanted a whole number from 0"),
+        (BURSTGPT.replace(",7,", ",0,").replace(",9,", ",0,").replace(",1,", ",0,"), "got 4 requests, none with prompt and answer"),
+        ("when,in,out\n1,2,3\n", "wanted the columns arrival_s, prompt_tokens, output_tokens; or those of a trace of Mooncake"),
+    ],
+)  # fmt: skip
+def test_a_wrong_row_of_a_public_trace_says_where(text: str, told: str, tmp_path: Path) -> None:
+    said = problems(tmp_path, text)
+    assert any(told in line for line in said), said
+
+
+def test_no_trace_costs_more_than_its_entries(tmp_path: Path) -> None:
+    many = '{"hash_ids": [' + "1," * 3_000_001
+    assert any("more than 3,000,000 cells" in line for line in problems(tmp_path, many))
+    assert any("more than 400,000 rows" in line for line in problems(tmp_path, "{" + "\n" * 400_001))
+
+
+def test_conversations_of_the_shipped_trace_share_their_first_block() -> None:
+    file = Path(__file__).parents[2] / "scenarios" / "serving-mooncake.jsonl"
+    asked: Requests = read(file)
+    assert asked.blocks is not None
+    first = [asked.blocks.of_request(i)[0] for i in range(asked.num_requests)]
+    assert set(first) == {0}  # one system prompt
+    assert reused_tokens(asked)[0] == 0
+    assert (reused_tokens(asked)[1:] >= 512).all()

@@ -123,6 +123,8 @@ class ServiceView(RunView):
     """`ttft` and `tpot` that were asked for [s]."""
     requests: RequestLives | None
     stages: Stages | None
+    arrivals: Mapping[str, float]
+    """Tokens of all that came; of a trace with hashes the part that a cache would hold."""
 
     @property
     def num_requests(self) -> int:
@@ -194,6 +196,7 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> ServiceView:
         **common,
         queues={pool: record(Queue, entry) for pool, entry in mapping(metrics.get("queues")).items()},
         spreads={key: record(Spread, metrics.get(key)) for key in SPREADS},
+        arrivals=mapping(metrics.get("arrivals")),
         while_arriving=record(Arriving, metrics["while_arriving"]) if metrics.get("while_arriving") else None,
         objectives={key: units.parse(asked[key], "s") for key in ("ttft", "tpot") if asked.get(key)},
         requests=record(RequestLives, result["requests"]) if result.get("requests") else None,

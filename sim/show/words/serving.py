@@ -35,6 +35,7 @@ def finding(runs: RunsView) -> list[str]:
         *_others(services),
         _waits(services[:4]),
         *_while_arriving(first, services),
+        *_recorded(first),
     ]
 
 
@@ -130,3 +131,15 @@ def _while_arriving(run: ServiceView, services: Sequence[ServiceView]) -> list[s
         f"{span.arrivals_per_s:.3g} a second arrive for {show(span.span_s, 's', 3)}{meanwhile}; "
         f"rates of the whole run are over {show(run.makespan_s, 's', 3)}, until the last has ended."
     ]
+
+
+def _recorded(run: ServiceView) -> list[str]:
+    """Say what part of a trace's prompts a cache would hold, and what of it was dropped."""
+    reusable, dropped = run.arrivals.get("reusable_fraction"), int(run.arrivals.get("num_dropped", 0))
+    sentences = []
+    if reusable is not None:
+        prompts = f"{run.arrivals['prompt_tokens']:,.0f} prompt tokens"
+        sentences.append(f"A prefix cache without bounds would hold {reusable:.1%} of the {prompts}.")
+    if dropped:
+        sentences.append(f"{dropped:,} recorded requests had no prompt or no answer, and were dropped.")
+    return sentences

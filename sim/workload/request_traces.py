@@ -1,0 +1,324 @@
+"""Traces of requests as people have them: the public formats, each known by the names of its columns.
+
+Why this way: nearly all public traces are Mooncake's JSON lines or the CSVs of Azure, BurstGPT and vidur. A format is a row of
+`FORMATS`: its columns, and how it writes a time. A recorded request without a prompt or an answer had failed; it is dropped and
+counted. In the project's own CSV every row was written on purpose, and such a row is a problem.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim import cells, files, limits
+from sim.errors import InputError, Mark, Problem
+from sim.workload.requests import MOST_TOKENS, PromptBlocks, Requests
+
+MOONCAKE_BLOCK_TOKENS = 512
+_MOST_SECONDS = 1e9
+_WHAT = "a readable CSV of requests"
+_MOST_ID = 2**63 - 1
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _instant(text: str) -> float:
+    """Seconds since 1970 of an ISO time; without a zone, of UTC."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return math.nan
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of traces.
+
+    Parameters
+    ----------
+    columns : (str, str, str)
+        Names of arrival, prompt tokens and output tokens.
+    seconds : function of a cell
+        Its time [s]; nan for none.
+    time : str
+        The form of its times, for messages.
+    is_clock : bool
+        Times are of the calendar: the first row is 0 s.
+    session : str
+        Column that names a conversation, where the trace has one.
+    is_recorded : bool
+        Other columns may be there, and rows without tokens are dropped.
+    """
+
+    columns: tuple[str, str, str]
+    seconds: Callable[[str], float] = _seconds
+    time: str = "seconds of 0 or more, like 12.5"
+    is_clock: bool = False
+    session: str = ""
+    is_recorded: bool = True
+
+
+FORMATS = {
+    "own": Format(("arrival_s", "prompt_tokens", "output_tokens"), is_recorded=False),
+    "azure": Format(
+        ("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
+        _instant,
+        "a time like 2024-05-10 00:00:00.5, none before the first row's",
+        True,
+    ),
+    "burstgpt": Format(("Timestamp", "Request tokens", "Response tokens"), session="Session ID"),
+    "vidur": Format(("arrived_at", "num_prefill_tokens", "num_decode_tokens")),
+}
+"""Formats that are a CSV; Mooncake's, JSON lines, is the one more."""
+_MOONCAKE = ("timestamp", "input_length", "output_length")
+_OTHERS = "; or those of a trace of Mooncake (JSON lines), Azure, BurstGPT or vidur"
+
+
+def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
+    """Read and check a trace of requests, in any of the formats that are known.
+
+    Parameters
+    ----------
+    file : Path
+        A CSV with the columns `arrival_s,prompt_tokens,output_tokens` or those of another of `FORMATS`, or Mooncake's JSON
+        lines; rows in the order of arrival.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key of that place.
+
+    Returns
+    -------
+    Requests
+
+    Raises
+    ------
+    InputError
+        With the problems, each at its line and column.
+
+    References
+    ----------
+    kvcache-ai/Mooncake, FAST25-release/traces (times in ms, a hash for 512 tokens); Azure/AzurePublicDataset, LLM inference
+    traces; HPMLL/BurstGPT; microsoft/vidur, data/processed_traces.
+    """
+    with files.uncollected():
+        text = files.text(file, _WHAT, where, key, limits.CSV_BYTES)
+        if re.match(r"\s*\{", text):
+            return _mooncake(file, text)
+        table = cells.rows(file, _WHAT, where, key)
+        header = table[0][1] if table else []
+        name = max(FORMATS, key=lambda name: len({*FORMATS[name].columns} & {*header}))
+        kind = FORMATS[name]
+        sheet = cells.headed(file, table, kind.columns, None if kind.is_recorded else (), _OTHERS)
+        kept = _Collected(name, kind.is_recorded)
+        reader = _RowReader(sheet, kind)
+        for line, row in sheet.rows:
+            kept.add(*reader.row(line, row))
+        kept.check(sheet)
+        sheet.raise_problems()
+    return kept.requests()
+
+
+@dataclass(slots=True)
+class _Collected:
+    """Requests as they are read."""
+
+    source: str
+    may_drop: bool
+    arrival_s: list[float] = field(default_factory=list)
+    prompt_tokens: list[int] = field(default_factory=list)
+    output_tokens: list[int] = field(default_factory=list)
+    sessions: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    first: list[int] = field(default_factory=lambda: [0])
+    num_dropped: int = 0
+
+    def add(self, arrival_s: float, prompt: int, output: int, session: str = "", ids: Any = ()) -> None:
+        """Keep a request, unless it had failed."""
+        if self.may_drop and not (prompt and output):
+            self.num_dropped += 1
+            return
+        self.arrival_s.append(arrival_s)
+        self.prompt_tokens.append(prompt)
+        self.output_tokens.append(output)
+        self.sessions.append(session)
+        self.ids += ids
+        self.first.append(len(self.ids))
+
+    def check(self, sheet: cells.Sheet) -> None:
+        """Note where there is no request."""
+        if not self.arrival_s:
+            got = (
+                f"{self.num_dropped} requests, none with prompt and answer"
+                if self.num_dropped
+                else "no request"
+            )
+            sheet.problem(1, 0, got, "one row or more")
+
+    def requests(self) -> Requests:
+        """Make arrays of them."""
+        blocks = session_idx = None
+        if self.ids:
+            blocks = PromptBlocks(
+                np.array(self.ids, np.int64), np.array(self.first, np.int64), MOONCAKE_BLOCK_TOKENS
+            )
+        if any(self.sessions):
+            number: dict[str, int] = {}
+            session_idx = np.array([number.setdefault(name, len(number)) for name in self.sessions], np.int64)
+        return Requests(
+            np.array(self.arrival_s, np.float64),
+            np.array(self.prompt_tokens, np.int64),
+            np.array(self.output_tokens, np.int64),
+            blocks,
+            session_idx,
+            self.source,
+            self.num_dropped,
+        )
+
+
+@dataclass(slots=True)
+class _Order:
+    """Arrivals that must not run backwards."""
+
+    sheet: cells.Sheet
+    latest_s: float = 0.0
+    latest_line: int = 0
+
+    def arrival(self, line: int, column: str | int, text: str, value: float, wanted: str) -> float:
+        """Check an arrival [s]; its problem is the sheet's."""
+        if not 0 <= value <= _MOST_SECONDS:
+            self.sheet.problem(line, column, text or "nothing", wanted)
+            return 0.0
+        if value < self.latest_s:
+            wanted = (
+                f"an arrival at or after the {self.latest_s:g} s of line {self.latest_line}: rows in order"
+            )
+            self.sheet.problem(line, column, text, wanted)
+            return value
+        self.latest_s, self.latest_line = value, line
+        return value
+
+
+class _RowReader:
+    """Parses rows of a CSV; their problems are the sheet's."""
+
+    def __init__(self, sheet: cells.Sheet, kind: Format) -> None:
+        self.sheet, self.kind, self.order = sheet, kind, _Order(sheet)
+        self.at = [sheet.at[name] for name in kind.columns]
+        self.session = sheet.at.get(kind.session, -1)
+        self.least = 0 if kind.is_recorded else 1
+        self.zero_s = math.nan  # of a calendar
+
+    def row(self, line: int, row: list[str]) -> tuple[float, int, int, str]:
+        if len(row) != len(self.sheet.at):
+            self.sheet.problem(line, 0, f"{len(row)} cells", f"{len(self.sheet.at)}, as in the header")
+            return 0.0, 1, 1, ""
+        arrival, prompt, output = (row[i] for i in self.at)
+        names, value = self.kind.columns, self.kind.seconds(arrival)
+        if self.kind.is_clock:
+            self.zero_s = value if math.isnan(self.zero_s) else self.zero_s
+            value -= self.zero_s
+        return (
+            self.order.arrival(line, names[0], arrival, value, self.kind.time),
+            self.tokens(line, names[1], prompt),
+            self.tokens(line, names[2], output),
+            row[self.session] if self.session >= 0 else "",
+        )
+
+    def tokens(self, line: int, column: str, text: str) -> int:
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else -1
+        if not self.least <= value <= MOST_TOKENS:
+            self.sheet.problem(
+                line, column, text or "nothing", f"a whole number from {self.least} to {MOST_TOKENS}"
+            )
+            return 1
+        return value
+
+
+def _mooncake(file: Path, text: str) -> Requests:
+    """Read JSON lines, one request each; lines and entries are counted before any is decoded."""
+    wanted = "a readable trace in Mooncake's JSON lines"
+    for count, most, noun in (
+        (text.count("\n"), limits.CSV_ROWS, "rows"),
+        (text.count(",") + text.count("["), limits.CSV_CELLS, "cells"),
+    ):
+        if count > most:
+            raise InputError(
+                Problem(Mark(str(file)), "", f"more than {most:,} {noun}", f"{wanted}, a shorter one")
+            )
+    sheet = cells.Sheet(file, [])
+    kept, order = _Collected("mooncake", may_drop=True), _Order(sheet)
+    for line, row in _objects(text, sheet):
+        arrival, prompt, output = (row.get(name) for name in _MOONCAKE)
+        is_number = isinstance(arrival, int | float) and not isinstance(arrival, bool)
+        kept.add(
+            order.arrival(
+                line,
+                _MOONCAKE[0],
+                _shown(arrival),
+                _seconds(str(arrival)) / 1e3 if is_number else math.nan,
+                "milliseconds of 0 or more",
+            ),
+            _length(sheet, line, _MOONCAKE[1], prompt),
+            _length(sheet, line, _MOONCAKE[2], output),
+            str(row.get("session_id", "")),
+            _hashes(sheet, line, row.get("hash_ids", []), prompt),
+        )
+    kept.check(sheet)
+    sheet.raise_problems()
+    return kept.requests()
+
+
+def _objects(text: str, sheet: cells.Sheet) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each line that holds anything, with its number from 1."""
+    wanted = f"a JSON object with {', '.join(_MOONCAKE)} on each line"
+    for line, match in enumerate(re.finditer(r"[^\n]*\n|[^\n]+", text), 1):
+        if not (row := match[0].strip()):
+            continue
+        try:
+            value = json.loads(row)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            sheet.problem(line, 0, row if len(row) < 40 else f"{row[:40]} ...", wanted)
+            continue
+        if missing := [name for name in _MOONCAKE if name not in value]:
+            sheet.problem(line, 0, f"no {' and no '.join(missing)}", wanted)
+            continue
+        yield line, value
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:40]
+
+
+def _length(sheet: cells.Sheet, line: int, name: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= MOST_TOKENS:
+        sheet.problem(line, name, _shown(value), f"a whole number from 0 to {MOST_TOKENS}")
+        return 1
+    return value
+
+
+def _hashes(sheet: cells.Sheet, line: int, ids: Any, prompt: Any) -> list[int]:
+    if not isinstance(ids, list) or not all(type(x) is int and 0 <= x <= _MOST_ID for x in ids):
+        sheet.problem(line, "hash_ids", _shown(ids), "a list of whole numbers of 0 or more")
+        return []
+    most = -(-prompt // MOONCAKE_BLOCK_TOKENS) if type(prompt) is int else len(ids)
+    if len(ids) > most:
+        wanted = f"at most {most}: one for {MOONCAKE_BLOCK_TOKENS} tokens of the prompt"
+        sheet.problem(line, "hash_ids", f"{len(ids)} ids", wanted)
+    return ids
