@@ -35,7 +35,7 @@ class PromptBlocks:
     first: Ints
     block_tokens: int
 
-    def of_request(self, request: int) -> Ints:
+    def hashes(self, request: int) -> Ints:
         """Return the hashes of a prompt, in order."""
         return self.ids[self.first[request] : self.first[request + 1]]
 
@@ -155,13 +155,13 @@ def reused_tokens(asked: Requests) -> Ints:
     """
     assert asked.blocks is not None
     seen: set[int] = set()
-    found = np.zeros(asked.num_requests, dtype=np.int64)
+    reused = np.zeros(asked.num_requests, dtype=np.int64)
     for request in range(asked.num_requests):
-        ids = asked.blocks.of_request(request).tolist()
+        ids = asked.blocks.hashes(request).tolist()
         held = next((i for i, block in enumerate(ids) if block not in seen), len(ids))
-        found[request] = held * asked.blocks.block_tokens
+        reused[request] = held * asked.blocks.block_tokens
         seen.update(ids)
-    return np.minimum(found, asked.prompt_tokens)
+    return np.minimum(reused, asked.prompt_tokens)
 
 
 def totals(asked: Requests) -> dict[str, float]:

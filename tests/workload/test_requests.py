@@ -226,7 +226,7 @@ def test_conversations_of_the_shipped_trace_share_their_first_block() -> None:
     file = Path(__file__).parents[2] / "scenarios" / "serving-mooncake.jsonl"
     asked: Requests = read(file)
     assert asked.blocks is not None
-    first = [asked.blocks.of_request(i)[0] for i in range(asked.num_requests)]
+    first = [asked.blocks.hashes(i)[0] for i in range(asked.num_requests)]
     assert set(first) == {0}  # one system prompt
     assert reused_tokens(asked)[0] == 0
     assert (reused_tokens(asked)[1:] >= 512).all()
