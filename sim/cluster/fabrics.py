@@ -12,6 +12,7 @@ Kinds (Table 3 and section 5 of the ISCA'25 DeepSeek-V3 paper, arXiv 2505.09343)
 - `multi_plane`: each rail is a fabric of its own; no cable joins two planes, NVLink does.
 - `rail_only`: as multi_plane, one leaf per rail and no spines.
 - `three_tier`: rail_optimized pods, joined by cores.
+- `fat_tree`: all NICs of a node meet at one leaf, next to those of its neighbours; all leaves meet at the spines.
 - `scale_up`: all GPUs in one scale-up domain, no NIC used.
 - leaf-spine: bare hosts.
 """
@@ -30,7 +31,7 @@ from sim.errors import InfeasibleError
 if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware
 
-FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
+FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "fat_tree", "scale_up"]
 Routing = Literal["adaptive", "ecmp", "static"]
 
 NONE = -1
@@ -44,6 +45,8 @@ class Fabric:
     routing: Routing = "adaptive"
     oversubscription: float = 1.0
     nodes_per_leaf: int = 32
+    nics_on_leaf: int = 1  # of a node, that share a leaf
+    queue_pairs: int | None = None  # that the bytes of a pair are spread over; None where its kernel decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +224,13 @@ def _leaves(
 
 def num_uplinks(fabric: Fabric) -> int:
     """Cables from a leaf to the spines."""
-    return max(1, round(fabric.nodes_per_leaf / fabric.oversubscription))
+    return max(1, round(fabric.nodes_per_leaf * fabric.nics_on_leaf / fabric.oversubscription))
 
 
 def _uplink_rate(hardware: Hardware, fabric: Fabric) -> float:
-    """Rate of one uplink [bytes/s], so that they add up to `nodes_per_leaf` NICs over the oversubscription."""
-    nic_bytes_per_s = hardware.nic_bytes_per_s
-    return fabric.nodes_per_leaf * nic_bytes_per_s / fabric.oversubscription / num_uplinks(fabric)
+    """Rate of one uplink [bytes/s], so that they add up to the NICs of a full leaf over the oversubscription."""
+    nics_bytes_per_s = fabric.nodes_per_leaf * fabric.nics_on_leaf * hardware.nic_bytes_per_s
+    return nics_bytes_per_s / fabric.oversubscription / num_uplinks(fabric)
 
 
 def _rail_optimized(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
@@ -259,6 +262,20 @@ def _rail_only(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabri
     list(_leaves(graph, hardware, num_nodes, fabric, "rail"))
 
 
+def _fat_tree(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
+    rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
+    spines = [f"spine{s}" for s in range(num_uplinks(fabric))]
+    graph.add_nodes_from(spines, kind="spine", pod=NONE)
+    for pod, first in enumerate(range(0, num_nodes, fabric.nodes_per_leaf)):
+        leaf = f"leaf{pod}"
+        graph.add_node(leaf, kind="leaf", rail=NONE, pod=pod)
+        for node in range(first, min(first + fabric.nodes_per_leaf, num_nodes)):
+            for i in range(hardware.nics_per_node):
+                _plug(graph, f"node{node}/nic{i}", leaf)
+        for spine in spines:
+            _uplink(graph, leaf, spine, rate, pooled)
+
+
 def _three_tier(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
     rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
     pods: set[int] = set()
@@ -284,5 +301,6 @@ _FABRICS: dict[str, Callable[[nx.DiGraph[str], Any, int, Fabric], None]] = {
     "rail_optimized": _rail_optimized,
     "multi_plane": _multi_plane,
     "rail_only": _rail_only,
+    "fat_tree": _fat_tree,
     "three_tier": _three_tier,
 }

@@ -29,7 +29,7 @@ UNREAD = {
 }
 """Figures of a profile that no kind of workload reads, and what does."""
 
-FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
+FabricKind = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "fat_tree", "scale_up"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,7 +161,7 @@ def uplinks(
     src, dst : array of int, [num_pairs]
         GPUs whose NICs send and receive.
     queue_pairs : int [count]
-        Connections that the bytes of a pair are spread over; ECMP hashes each to one uplink.
+        Connections that the bytes of a pair are spread over, unless the fabric states it; ECMP hashes each to one uplink.
     salt : int
         Changes the hash.
 
@@ -180,6 +180,7 @@ def uplinks(
         yield from _cores(cluster, a, b)
         yield np.where(crosses, cluster.down[b, 0], NONE), whole
         return
+    queue_pairs = cluster.fabric.queue_pairs or queue_pairs
     share = np.full(len(src), 1.0 / queue_pairs)
     spines = [
         (_hash(src, dst, qp, salt) % np.uint64(cluster.up.shape[1])).astype(np.int64)

@@ -48,7 +48,7 @@ def require_nodes(
     pods, uplinks = -(-num_nodes // fabric.nodes_per_leaf), num_uplinks(fabric)
     if fabric.kind == "multi_plane" and pods == 1:
         return
-    leaves = nics_per_node * pods
+    leaves = nics_per_node // fabric.nics_on_leaf * pods
     cables = leaves * uplinks + (pods * uplinks if fabric.kind == "three_tier" else 0)
     keys = (
         f"leaves {leaves:,} (NICs of a node x {nodes} / nodes_per_leaf) x uplinks {uplinks:,} of each "

@@ -70,13 +70,24 @@ def cluster_of(
     if hardware is None or cluster.nodes is None:
         return hardware, 0, None
     asked = cluster.fabric or FabricSpec()
-    fabric = topology.Fabric(
-        kind=asked.kind or hardware.fabric.kind,
+    if asked.queue_pairs is not None and asked.routing != "ecmp":
+        wanted = "'routing: ecmp': adaptive routing spreads packets over all paths, however many connections there are"
+        problems.append(document.problem((*at, "fabric", "queue_pairs"), str(asked.queue_pairs), wanted))
+    return hardware, cluster.nodes, _fabric(asked, hardware)
+
+
+def _fabric(asked: FabricSpec, hardware: Hardware) -> topology.Fabric:
+    """A fabric with what is left out from the profile."""
+    kind = asked.kind or hardware.fabric.kind
+    on_leaf = hardware.nics_per_node if kind == "fat_tree" else 1
+    return topology.Fabric(
+        kind=kind,
         routing=asked.routing,
         oversubscription=asked.oversubscription,
-        nodes_per_leaf=asked.nodes_per_leaf or hardware.fabric.nodes_per_leaf,
+        nodes_per_leaf=asked.nodes_per_leaf or max(1, hardware.fabric.nodes_per_leaf // max(1, on_leaf)),
+        nics_on_leaf=on_leaf,
+        queue_pairs=asked.queue_pairs,
     )
-    return hardware, cluster.nodes, fabric
 
 
 def part_in_use(
@@ -123,7 +134,7 @@ def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem
     )
 
 
-FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "scale_up"]
+FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "fat_tree", "scale_up"]
 
 
 class LeafSpineSpec(Branch):
@@ -152,7 +163,9 @@ class FabricSpec(Branch):
     routing: Literal["adaptive", "ecmp"] = "adaptive"
     oversubscription: Annotated[Number, Field(ge=1e-3, le=1000)] = 1.0
     nodes_per_leaf: Machines | None = None
-    """Nodes that one leaf joins; the profile's when left out."""
+    """Nodes that one leaf joins; the profile's when left out, of a fat_tree as many as have that many NICs."""
+    queue_pairs: Annotated[int, Field(ge=1, le=4096, strict=True)] | None = None
+    """Connections that the bytes between two NICs are spread over, each hashed to a path (ecmp); the kernel's when left out."""
 
 
 def _fabric_tag(value: Any) -> str:

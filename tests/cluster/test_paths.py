@@ -18,11 +18,13 @@ from sim.cluster.topology import NONE, Cluster, Fabric, build
 from sim.errors import InfeasibleError
 
 H800 = load_hardware("h800")
-KINDS = ("rail_optimized", "multi_plane", "three_tier")
+KINDS = ("rail_optimized", "multi_plane", "three_tier", "fat_tree")
 
 
 def small(kind: str, num_nodes: int = 6, faults: tuple[Fault, ...] = (), **more: Any) -> Cluster:
     """Pods of two nodes."""
+    if kind == "fat_tree":
+        more["nics_on_leaf"] = 8
     return build(H800, num_nodes, Fabric(kind=kind, **{"nodes_per_leaf": 2, **more}), faults)  # type: ignore[arg-type]
 
 
@@ -252,3 +254,10 @@ def test_queue_pairs_of_a_pair_hash_apart_and_share_its_bytes() -> None:
     assert {int(row[0]) for row, _ in columns if row[0] in cluster.up} == set(
         cluster.up[cluster.leaf[0]].tolist()
     )
+
+
+def test_queue_pairs_of_a_fabric_go_before_those_of_a_kernel() -> None:
+    """Three connections up and three down, a third of the bytes on each."""
+    cluster = small("rail_optimized", routing="ecmp", nodes_per_leaf=2, queue_pairs=3)
+    columns = list(paths.uplinks(cluster, np.array([0]), np.array([16]), queue_pairs=16))
+    assert [fraction[0] for _, fraction in columns] == pytest.approx([1 / 3] * 6)

@@ -24,6 +24,8 @@ def small(
     kind: str, num_nodes: int = 8, hardware: Hardware = H800, faults: tuple[Fault, ...] = (), **more: Any
 ) -> Cluster:
     """A cluster of pods of four nodes."""
+    if kind == "fat_tree":
+        more["nics_on_leaf"] = hardware.nics_per_node
     return build(hardware, num_nodes, Fabric(kind=kind, **{"nodes_per_leaf": 4, **more}), faults)  # type: ignore[arg-type]
 
 
@@ -42,6 +44,7 @@ def cables(cluster: Cluster, kind: str) -> int:
         ("rail_optimized", 16, 4, 0, 16 * 4),  # 8 rails x 2 pods, each leaf to each spine
         ("multi_plane", 16, 8 * 4, 0, 16 * 4),  # four spines a plane
         ("three_tier", 16, 2 * 4, 4, 16 * 4 + 8),  # four spines a pod, each to its core
+        ("fat_tree", 2, 32, 0, 2 * 32),  # 4 nodes x 8 NICs a leaf, and as many uplinks
         ("scale_up", 0, 0, 0, 0),
     ],
 )
@@ -62,6 +65,13 @@ def test_rail_only_has_a_leaf_a_rail_and_no_more() -> None:
     assert (boxes(cluster)["leaf"], boxes(cluster)["spine"], cables(cluster, "leaf_uplink")) == (8, 0, 0)
     with pytest.raises(InfeasibleError, match="at most nodes_per_leaf = 4 nodes, and 5 are asked for"):
         small("rail_only", num_nodes=5)
+
+
+def test_a_fat_tree_joins_the_nics_of_a_node_at_one_leaf_whose_uplinks_all_of_them_share() -> None:
+    cluster = small("fat_tree", oversubscription=4.0)
+    assert cluster.leaf.reshape(8, 8).tolist() == [[node // 4] * 8 for node in range(8)]
+    assert cluster.capacity[cluster.up].tolist() == [[4 * 8 * NIC / 4]] * 2  # four nodes of eight NICs
+    assert cluster.planes_joined
 
 
 def test_a_plane_that_fits_its_leaf_has_no_spine() -> None:

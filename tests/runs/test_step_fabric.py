@@ -45,7 +45,7 @@ def longer_s(**changes: str) -> float:
     return times[0] - times[1]
 
 
-@pytest.mark.parametrize("kind", ["rail_optimized", "three_tier"])
+@pytest.mark.parametrize("kind", ["rail_optimized", "three_tier", "fat_tree"])
 @pytest.mark.parametrize("ratio", [2, 4, 8, 100])
 def test_an_oversubscribed_leaf_carries_its_part_of_a_nic(kind: str, ratio: int) -> None:
     """A node a leaf: its one NIC a rail has 1/ratio of a NIC upwards, of which headers take their part."""

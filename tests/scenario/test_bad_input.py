@@ -74,6 +74,7 @@ def test_the_scenarios_to_be_spoilt_are_good(tmp_path: Path) -> None:
         ("deepseek-v3", "deepseek-v4", "5:8: ", ["'deepseek-v4'", "did you mean deepseek-v3?"]),
         ("{ep: 16}", "{ep: 5}", "6:14: layout.ep", ["got 5", "a divisor of the 16 ranks: 1, 2, 4, 8, 16"]),
         ("kind: all_to_all", "kind: all2all", "8:9: workload.kind", ["'all2all'", "did you mean all_to_all?"]),
+        ("nodes: 2", "nodes: 2\n  fabric: {queue_pairs: 4}", "5:", ["got 4", "'routing: ecmp'"]),
         ("kind: two_hop", "kind: twohop", "11:18: workload.kernel.kind", ["did you mean two_hop?"]),
         ("comm_sms: 24", "comm_sm: 24", "11:27: workload.kernel.comm_sm", ["did you mean comm_sms?"]),
         ("comm_sms: 24", "comm_sms: 200", "11:37: workload.kernel.comm_sms", ["got 200", "at most 132"]),

@@ -116,6 +116,10 @@ def _leaf_of(run: RunView, node: int, index: int) -> tuple[str, int]:
     if run.fabric.hosts_per_leaf is not None:
         pod = node // run.fabric.hosts_per_leaf
         return f"leaf{pod}", pod
+    if run.fabric.kind == "fat_tree":
+        nics = run.gpus_per_node // run.gpus_per_nic
+        pod = node // (run.fabric.nodes_per_leaf or max(1, _NODES_PER_LEAF // nics))
+        return f"leaf{pod}", pod
     pod = node // (run.fabric.nodes_per_leaf or _NODES_PER_LEAF)
     plane = "plane" if run.fabric.kind == "multi_plane" else "rail"
     return f"{plane}{index // run.gpus_per_nic}/leaf{pod}", pod
