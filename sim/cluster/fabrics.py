@@ -15,12 +15,16 @@ Kinds (Table 3 and section 5 of the ISCA'25 DeepSeek-V3 paper, arXiv 2505.09343)
 - `fat_tree`: all NICs of a node meet at one leaf, next to those of its neighbours; all leaves meet at the spines.
 - `scale_up`: all GPUs in one scale-up domain, no NIC used.
 - leaf-spine: bare hosts.
+
+A cluster is one pool of nodes, or several of unlike hardware; nodes are numbered through all of them. The uplinks of a leaf
+add up to its NICs over the oversubscription, had it as many of each kind as it has now and were it full.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
@@ -47,6 +51,15 @@ class Fabric:
     nodes_per_leaf: int = 32
     nics_on_leaf: int = 1  # of a node, that share a leaf
     queue_pairs: int | None = None  # that the bytes of a pair are spread over; None where its kernel decides
+
+
+@dataclass(frozen=True, slots=True)
+class NodePool:
+    """Nodes of one hardware, numbered from `first_node` in the whole cluster."""
+
+    hardware: Hardware
+    num_nodes: int
+    first_node: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +105,17 @@ class LeafSpine:
 
 
 def node_graph(
-    hardware: Hardware,
-    num_nodes: int,
-    gpus_per_node: int,
+    pools: Sequence[NodePool],
+    gpus_per_node: Sequence[int],
     fabric: Fabric,
 ) -> nx.DiGraph[str]:
     """Draw the graph of nodes and their fabric.
 
     Parameters
     ----------
-    hardware : Hardware
-    num_nodes, gpus_per_node : int [count]
+    pools : sequence of NodePool
+        One after the other.
+    gpus_per_node : sequence of int, [pools] [count]
     fabric : Fabric
 
     Returns
@@ -115,15 +128,22 @@ def node_graph(
     InfeasibleError
         Where several nodes have no NIC, or more nodes than a rail-only leaf has ports.
     """
-    graph: nx.DiGraph[str] = nx.DiGraph(
-        title=f"{num_nodes} x {gpus_per_node} {hardware.title}, {fabric.kind}"
-    )
-    _add_nodes(graph, hardware, num_nodes, gpus_per_node)
-    if hardware.nic is not None and fabric.kind != "scale_up":
-        _add_nics(graph, hardware, num_nodes)
-        _FABRICS[fabric.kind](graph, hardware, num_nodes, fabric)
-    elif num_nodes > 1:
-        raise InfeasibleError(f"{hardware.name} has no NIC, so {num_nodes} nodes cannot reach each other")
+    shown = [
+        f"{pool.num_nodes} x {gpus} {pool.hardware.title}"
+        for pool, gpus in zip(pools, gpus_per_node, strict=True)
+    ]
+    graph: nx.DiGraph[str] = nx.DiGraph(title=f"{' and '.join(shown)}, {fabric.kind}")
+    num_nodes = sum(pool.num_nodes for pool in pools)
+    for pool, gpus in zip(pools, gpus_per_node, strict=True):
+        _add_nodes(graph, pool, gpus)
+        if pool.hardware.nic is not None and fabric.kind != "scale_up":
+            _add_nics(graph, pool)
+        elif num_nodes > 1:
+            raise InfeasibleError(
+                f"{pool.hardware.name} has no NIC, so {num_nodes} nodes cannot reach each other"
+            )
+    if any(data["kind"] == "nic" for _, data in graph.nodes(data=True)):
+        _FABRICS[fabric.kind](graph, pools, fabric)
     return graph
 
 
@@ -158,9 +178,9 @@ def _duplex(graph: nx.DiGraph[str], a: str, b: str, rate: float, kind: str, fort
     graph.add_edge(b, a, capacity=rate, kind=kind, resource=back)
 
 
-def _add_nodes(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_per_node: int) -> None:
-    gpu = hardware.gpu
-    for node in range(num_nodes):
+def _add_nodes(graph: nx.DiGraph[str], pool: NodePool, gpus_per_node: int) -> None:
+    gpu = pool.hardware.gpu
+    for node in range(pool.first_node, pool.first_node + pool.num_nodes):
         switch = f"node{node}/nvswitch"
         graph.add_node(switch, kind="nvswitch", node=node)
         for i in range(gpus_per_node):
@@ -183,13 +203,10 @@ def _add_nodes(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, gpus_
             )
 
 
-def _add_nics(
-    graph: nx.DiGraph[str],
-    hardware: Hardware,
-    num_nodes: int,
-) -> None:
+def _add_nics(graph: nx.DiGraph[str], pool: NodePool) -> None:
+    hardware = pool.hardware
     nics, shared = hardware.nics_per_node, hardware.gpus_per_nic
-    for node in range(num_nodes):
+    for node in range(pool.first_node, pool.first_node + pool.num_nodes):
         for i in range(nics):
             nic = f"node{node}/nic{i}"
             graph.add_node(nic, kind="nic", node=node, rail=i, rate=hardware.nic_bytes_per_s)
@@ -210,16 +227,25 @@ def _uplink(graph: nx.DiGraph[str], low: str, high: str, rate: float, pooled: bo
 
 
 def _leaves(
-    graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric, prefix: str
+    graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric, prefix: str
 ) -> Iterator[tuple[int, int, str]]:
     """Make the leaf of each (rail, pod), plug its NICs in, and yield (rail, pod, name)."""
-    for rail in range(hardware.nics_per_node):
-        for pod, first in enumerate(range(0, num_nodes, fabric.nodes_per_leaf)):
+    for rail in range(max(pool.hardware.nics_per_node for pool in pools)):
+        for pod, nodes in _pods(pools, fabric):
+            nics = [nic for node in nodes if (nic := f"node{node}/nic{rail}") in graph]
             leaf = f"{prefix}{rail}/leaf{pod}"
-            graph.add_node(leaf, kind="leaf", rail=rail, pod=pod)
-            for node in range(first, min(first + fabric.nodes_per_leaf, num_nodes)):
-                _plug(graph, f"node{node}/nic{rail}", leaf)
-            yield rail, pod, leaf
+            if nics:
+                graph.add_node(leaf, kind="leaf", rail=rail, pod=pod)
+                for nic in nics:
+                    _plug(graph, nic, leaf)
+                yield rail, pod, leaf
+
+
+def _pods(pools: Sequence[NodePool], fabric: Fabric) -> Iterator[tuple[int, range]]:
+    """Yield each pod with the nodes that share its leaves."""
+    num_nodes = sum(pool.num_nodes for pool in pools)
+    for pod, first in enumerate(range(0, num_nodes, fabric.nodes_per_leaf)):
+        yield pod, range(first, min(first + fabric.nodes_per_leaf, num_nodes))
 
 
 def num_uplinks(fabric: Fabric) -> int:
@@ -227,60 +253,69 @@ def num_uplinks(fabric: Fabric) -> int:
     return max(1, round(fabric.nodes_per_leaf * fabric.nics_on_leaf / fabric.oversubscription))
 
 
-def _uplink_rate(hardware: Hardware, fabric: Fabric) -> float:
-    """Rate of one uplink [bytes/s], so that they add up to the NICs of a full leaf over the oversubscription."""
-    nics_bytes_per_s = fabric.nodes_per_leaf * fabric.nics_on_leaf * hardware.nic_bytes_per_s
+def _uplink_rate(graph: nx.DiGraph[str], leaf: str, fabric: Fabric) -> float:
+    """Rate of one uplink of a leaf [bytes/s]."""
+    nic_bytes_per_s = fmean(
+        data["rate"] for nic in graph.successors(leaf) if (data := graph.nodes[nic])["kind"] == "nic"
+    )
+    nics_bytes_per_s = fabric.nodes_per_leaf * fabric.nics_on_leaf * nic_bytes_per_s
     return nics_bytes_per_s / fabric.oversubscription / num_uplinks(fabric)
 
 
-def _rail_optimized(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
-    rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
+def _rail_optimized(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+    pooled = fabric.routing == "adaptive"
     spines = [f"spine{s}" for s in range(num_uplinks(fabric))]
     graph.add_nodes_from(spines, kind="spine", pod=NONE)
-    for _, _, leaf in list(_leaves(graph, hardware, num_nodes, fabric, "rail")):
+    for _, _, leaf in list(_leaves(graph, pools, fabric, "rail")):
+        rate = _uplink_rate(graph, leaf, fabric)
         for spine in spines:
             _uplink(graph, leaf, spine, rate, pooled)
 
 
-def _multi_plane(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
-    rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
-    leaves = list(_leaves(graph, hardware, num_nodes, fabric, "plane"))
-    if num_nodes <= fabric.nodes_per_leaf:
+def _multi_plane(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+    pooled = fabric.routing == "adaptive"
+    leaves = list(_leaves(graph, pools, fabric, "plane"))
+    if len(list(_pods(pools, fabric))) == 1:
         return
     for rail, _, leaf in leaves:
+        rate = _uplink_rate(graph, leaf, fabric)
         for s in range(num_uplinks(fabric)):
             spine = f"plane{rail}/spine{s}"
             graph.add_node(spine, kind="spine", rail=rail, pod=NONE)
             _uplink(graph, leaf, spine, rate, pooled)
 
 
-def _rail_only(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
+def _rail_only(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+    num_nodes = sum(pool.num_nodes for pool in pools)
     if num_nodes > fabric.nodes_per_leaf:
         raise InfeasibleError(
             f"a rail-only fabric joins at most nodes_per_leaf = {fabric.nodes_per_leaf} nodes, and {num_nodes} are asked for"
         )
-    list(_leaves(graph, hardware, num_nodes, fabric, "rail"))
+    list(_leaves(graph, pools, fabric, "rail"))
 
 
-def _fat_tree(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
-    rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
+def _fat_tree(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+    pooled = fabric.routing == "adaptive"
+    nics = max(pool.hardware.nics_per_node for pool in pools)
     spines = [f"spine{s}" for s in range(num_uplinks(fabric))]
     graph.add_nodes_from(spines, kind="spine", pod=NONE)
-    for pod, first in enumerate(range(0, num_nodes, fabric.nodes_per_leaf)):
+    for pod, nodes in _pods(pools, fabric):
         leaf = f"leaf{pod}"
         graph.add_node(leaf, kind="leaf", rail=NONE, pod=pod)
-        for node in range(first, min(first + fabric.nodes_per_leaf, num_nodes)):
-            for i in range(hardware.nics_per_node):
-                _plug(graph, f"node{node}/nic{i}", leaf)
+        for nic in (f"node{node}/nic{i}" for node in nodes for i in range(nics)):
+            if nic in graph:
+                _plug(graph, nic, leaf)
+        rate = _uplink_rate(graph, leaf, fabric)
         for spine in spines:
             _uplink(graph, leaf, spine, rate, pooled)
 
 
-def _three_tier(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabric: Fabric) -> None:
-    rate, pooled = _uplink_rate(hardware, fabric), fabric.routing == "adaptive"
-    pods: set[int] = set()
-    for _, pod, leaf in list(_leaves(graph, hardware, num_nodes, fabric, "rail")):
-        pods.add(pod)
+def _three_tier(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+    pooled = fabric.routing == "adaptive"
+    pods: dict[int, float] = {}  # pod -> rate of an uplink of each of its leaves, together
+    for _, pod, leaf in list(_leaves(graph, pools, fabric, "rail")):
+        rate = _uplink_rate(graph, leaf, fabric)
+        pods[pod] = pods.get(pod, 0.0) + rate
         for s in range(num_uplinks(fabric)):
             spine = f"pod{pod}/spine{s}"
             graph.add_node(spine, kind="spine", pod=pod)
@@ -291,13 +326,13 @@ def _three_tier(graph: nx.DiGraph[str], hardware: Hardware, num_nodes: int, fabr
         for s in range(num_uplinks(fabric)):
             core = f"core{s}"
             graph.add_node(core, kind="core")
-            up_rate = rate * hardware.nics_per_node / fabric.oversubscription
+            up_rate = pods[pod] / fabric.oversubscription
             _duplex(
                 graph, f"pod{pod}/spine{s}", core, up_rate, "leaf_uplink", f"pod{pod}/up", f"pod{pod}/down"
             )
 
 
-_FABRICS: dict[str, Callable[[nx.DiGraph[str], Any, int, Fabric], None]] = {
+_FABRICS: dict[str, Callable[[nx.DiGraph[str], Sequence[NodePool], Fabric], None]] = {
     "rail_optimized": _rail_optimized,
     "multi_plane": _multi_plane,
     "rail_only": _rail_only,

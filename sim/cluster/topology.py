@@ -7,7 +7,7 @@ to be plotted and asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster import fabrics
-from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, Routing
+from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, NodePool, Routing
 from sim.cluster.faults import Fault, Window, lowered
 from sim.cluster.nics import MEASURED_ON, NicReach
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware
 
 __all__ = [
-    "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Fault", "Floats", "Ints", "LeafSpine", "Routing",
-    "build", "build_leaf_spine", "compile_cluster",
+    "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Fault", "Floats", "Ints", "LeafSpine", "NodePool", "Routing",
+    "build", "build_leaf_spine", "build_pools", "compile_cluster",
 ]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
@@ -141,23 +141,63 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[F
     >>> float(cluster.capacity[cluster.nic_tx[0]]) / 1e9  # one NIC of 400 Gb/s a GPU
     50.0
     """
-    gpus_per_node = hardware.gpu.scale_up.domain
-    if fabric.kind == "scale_up":
-        num_nodes, gpus_per_node = 1, num_nodes * gpus_per_node
-    healthy = compile_cluster(
-        fabrics.node_graph(hardware, num_nodes, gpus_per_node, fabric),
-        num_nodes,
-        gpus_per_node,
-        fabric,
-        latencies_s=(
-            hardware.fabric.same_leaf_latency_s,
-            hardware.fabric.cross_leaf_latency_s,
-            hardware.gpu.scale_up.latency_s,
-        ),
-        gpus_per_nic=hardware.gpus_per_nic,
-        nic_reach=hardware.nic_reach,
-    )
-    return lowered(healthy, faults, hardware.gpu.scale_up.domain) if faults else healthy
+    return build_pools([NodePool(hardware, num_nodes)], fabric, [faults])[0]
+
+
+def build_pools(
+    pools: Sequence[NodePool], fabric: Fabric, faults: Sequence[Sequence[Fault]] = ()
+) -> list[Cluster]:
+    """Cable pools of nodes with one fabric that joins all NICs, each at its own rate.
+
+    Parameters
+    ----------
+    pools : sequence of NodePool
+        One after the other.
+    fabric : Fabric
+    faults : sequence of sequence of Fault, [pools]
+        Those that concern a pool, its nodes counted from its own first.
+
+    Returns
+    -------
+    list of Cluster, [pools]
+        One cluster as each pool sees it: resources are those of all, nodes and GPUs its own.
+
+    Raises
+    ------
+    InfeasibleError
+        Where the fabric cannot join so many nodes.
+    """
+    joined = fabric.kind == "scale_up" and len(pools) == 1
+    domains = [pool.hardware.gpu.scale_up.domain for pool in pools]
+    nodes = [
+        (1, pool.num_nodes * n) if joined else (pool.num_nodes, n)
+        for pool, n in zip(pools, domains, strict=True)
+    ]
+    drawn = [replace(pool, num_nodes=num) for pool, (num, _) in zip(pools, nodes, strict=True)]
+    graph = fabrics.node_graph(drawn, [gpus for _, gpus in nodes], fabric)
+    views = [
+        compile_cluster(
+            graph,
+            num,
+            gpus,
+            fabric,
+            latencies_s=(
+                pool.hardware.fabric.same_leaf_latency_s,
+                pool.hardware.fabric.cross_leaf_latency_s,
+                pool.hardware.gpu.scale_up.latency_s,
+            ),
+            gpus_per_nic=pool.hardware.gpus_per_nic,
+            nic_reach=pool.hardware.nic_reach,
+            first_node=pool.first_node,
+        )
+        for pool, (num, gpus) in zip(pools, nodes, strict=True)
+    ]
+    if not any(faults):
+        return views
+    worse = [lowered(*own) for own in zip(views, faults, domains, strict=True)]
+    capacity = np.min([view.capacity for view in worse], axis=0)
+    windows = tuple(window for view in worse for window in view.windows)
+    return [replace(view, capacity=capacity, windows=windows) for view in views]
 
 
 def build_leaf_spine(spec: LeafSpine, faults: Sequence[Fault] = ()) -> Cluster:
@@ -188,7 +228,7 @@ def compile_cluster(
     latencies_s: tuple[float, float, float],
     prefix: str = "node",
     gpus_per_nic: int = 1,
-    nic_reach: NicReach = MEASURED_ON,
+    first_node: int = 0,
 ) -> Cluster:
     """Read a graph once into arrays; edges of one `resource` add their capacities.
 
@@ -203,7 +243,8 @@ def compile_cluster(
     prefix : str
         `node` for nodes of GPUs, `host` for bare hosts.
     gpus_per_nic : int [count]
-    nic_reach : NicReach
+    first_node : int
+        Number in the graph of the first node.
 
     Returns
     -------
@@ -218,7 +259,7 @@ def compile_cluster(
         for what, amount in owner.get("owns", {}).items():
             capacity[f"{name}/{what}"], kind[f"{name}/{what}"] = amount, what
     row = {name: i for i, name in enumerate(capacity)}
-    places = [(node, i) for node in range(num_nodes) for i in range(gpus_per_node)]
+    places = [(first_node + node, i) for node in range(num_nodes) for i in range(gpus_per_node)]
 
     def rows(pattern: str) -> Ints:
         names = (pattern.format(n=n, i=i, nic=i // gpus_per_nic) for n, i in places)

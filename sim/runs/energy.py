@@ -30,12 +30,13 @@ def machines_of(scenario: Scenario, num_gpus: int | None = None) -> Machines | N
         return None
     count, nic = scenario.num_ranks if num_gpus is None else num_gpus, hardware.nic
     machines = Machines(num_gpus=count, tdp_w=hardware.gpu.tdp_w)
+    num_nodes = scenario.shared.num_nodes if scenario.shared else scenario.num_nodes
     if nic is None or fabric.kind == "scale_up":
         return machines
     return replace(
         machines,
         num_nics=round(count * hardware.nics_of_gpu),
-        num_ports=round(count * hardware.nics_of_gpu) * switch_ports(fabric, scenario.num_nodes),
+        num_ports=round(count * hardware.nics_of_gpu) * switch_ports(fabric, num_nodes),
         line_bytes_per_s=nic.bandwidth_bytes_per_s,
     )
 

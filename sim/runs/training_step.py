@@ -160,9 +160,7 @@ class Step:
     @cached_property
     def cluster(self) -> topology.Cluster:
         """The whole cluster with its faults, cabled."""
-        scenario = self.scenario
-        assert isinstance(scenario.fabric, topology.Fabric)
-        return topology.build(self.hardware, scenario.num_nodes, scenario.fabric, scenario.faults)
+        return self.scenario.cluster()
 
     @cached_property
     def place(self) -> Place:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
@@ -10,20 +12,22 @@ from sim import units
 from sim.cluster import parts, topology
 from sim.cluster.hardware import Hardware, load_hardware
 from sim.documents import Document
-from sim.errors import InputError, Problem
+from sim.errors import InputError, Problem, nearest
 from sim.scenario.draft import catch
 from sim.scenario.faults import FaultSpec
-from sim.scenario.values import Branch, Count, Index, Machines, Number, Whole
+from sim.scenario.pools import NodePoolSpec, SharedCluster, laid_out
+from sim.scenario.values import NAME, Branch, Count, Index, Machines, Number, Whole
 from sim.schemas import Bytes, Duration, Rate, written
 from sim.units import UnitError
 
 
 def cluster_of(
-    document: Document, cluster: ClusterSpec, problems: list[Problem]
+    document: Document, cluster: ClusterSpec, problems: list[Problem], *, divides: bool = False
 ) -> tuple[
     Hardware | None,
     int,
     topology.Fabric | topology.LeafSpine | None,
+    SharedCluster | None,
 ]:
     """Resolve the cluster branch of a scenario.
 
@@ -33,16 +37,24 @@ def cluster_of(
     cluster : ClusterSpec
     problems : list of Problem
         Problems are added to it.
+    divides : bool
+        True for a workload that chooses pools for its parts itself.
 
     Returns
     -------
     hardware : Hardware or None
-        None of a bare fabric, and where it has problems.
+        None of a bare fabric, and where it has problems; with pools, that of the pool it runs on.
     num_nodes : int [count]
-        Hosts of a bare fabric.
+        Hosts of a bare fabric; with pools, nodes of that one.
     fabric : Fabric, LeafSpine or None
+    shared : SharedCluster or None
+        All pools; None where there are none.
     """
     at = ("cluster",)
+    if cluster.pools:
+        return _pools(document, cluster, problems, divides)
+    if cluster.pool is not None:
+        problems.append(document.problem((*at, "pool"), f"'{cluster.pool}'", "a cluster of 'pools'"))
     if isinstance(cluster.fabric, LeafSpineSpec):
         if cluster.hardware or cluster.nodes:
             problems.append(
@@ -54,10 +66,10 @@ def cluster_of(
             if given:
                 wanted = "no such key next to leaf_spine: a bare fabric has hosts"
                 problems.append(document.problem((*at, key), f"'{key}'", wanted, key=True))
-        return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, problems)
+        return None, cluster.fabric.hosts, _leaf_spine(document, cluster.fabric, problems), None
     if cluster.hardware is None:
         problems.append(document.problem(at, "nothing", "the key 'hardware', or a fabric of kind leaf_spine"))
-        return None, 0, None
+        return None, 0, None, None
     if cluster.nodes is None:
         problems.append(
             document.problem(
@@ -68,23 +80,70 @@ def cluster_of(
     mark = document.mark((*at, "hardware"))
     hardware = catch(problems, lambda: load_hardware(name, override, near=document.folder, mark=mark))
     if hardware is None or cluster.nodes is None:
-        return hardware, 0, None
+        return hardware, 0, None, None
+    return (
+        hardware,
+        cluster.nodes,
+        _fabric(document, cluster.fabric or FabricSpec(), [hardware], problems),
+        None,
+    )
+
+
+def _pools(
+    document: Document, cluster: ClusterSpec, problems: list[Problem], divides: bool
+) -> tuple[Hardware | None, int, topology.Fabric | None, SharedCluster | None]:
+    """Hardware, nodes and fabric as of `cluster_of`, of a cluster of pools."""
+    at, names = ("cluster",), [*cluster.pools]
+    for key, given in (
+        ("hardware", cluster.hardware),
+        ("nodes", cluster.nodes),
+        ("override", cluster.override or None),
+    ):
+        if given is not None:
+            wanted = f"no such key next to pools, each of which has its own '{key}'"
+            problems.append(document.problem((*at, key), f"'{key}'", wanted, key=True))
     asked = cluster.fabric or FabricSpec()
+    if isinstance(asked, LeafSpineSpec) or asked.kind == "scale_up":
+        wanted = "a fabric that joins NICs of nodes"
+        problems.append(document.problem((*at, "fabric", "kind"), f"'{asked.kind}' next to pools", wanted))
+    if cluster.pool not in (None, *names):
+        wanted, near = f"one of: {', '.join(names)}", nearest(str(cluster.pool), names)
+        problems.append(document.problem((*at, "pool"), f"'{cluster.pool}'", wanted, near))
+    elif cluster.pool is None and not divides:
+        wanted = f"the key 'pool', on which the workload runs: {', '.join(names)}"
+        problems.append(document.problem(at, "pools and no 'pool'", wanted))
+    parts: dict[str, tuple[Hardware, int]] = {}
+    for name, pool in cluster.pools.items():
+        own = (*at, "pools", name)
+        mark, override = document.mark((*own, "hardware")), document.branch((*own, "override"))
+        load = partial(load_hardware, pool.hardware, override, near=document.folder, mark=mark)
+        hardware = catch(problems, load)
+        if hardware is not None:
+            parts[name] = (hardware, pool.nodes)
+    if problems or isinstance(asked, LeafSpineSpec):
+        return None, 0, None, None
+    shared = SharedCluster(laid_out(parts), cluster.pool or names[0])
+    own_hardware, nodes = parts[shared.own]
+    fabric = _fabric(document, asked, [hardware for hardware, _ in parts.values()], problems)
+    return own_hardware, nodes, fabric, shared
+
+
+def _fabric(
+    document: Document, asked: FabricSpec, machines: Sequence[Hardware], problems: list[Problem]
+) -> topology.Fabric:
+    """A fabric with what is left out from the profiles: the kind of the first, the smallest leaf of all."""
     if asked.queue_pairs is not None and asked.routing != "ecmp":
         wanted = "'routing: ecmp': adaptive routing spreads packets over all paths, however many connections there are"
-        problems.append(document.problem((*at, "fabric", "queue_pairs"), str(asked.queue_pairs), wanted))
-    return hardware, cluster.nodes, _fabric(asked, hardware)
-
-
-def _fabric(asked: FabricSpec, hardware: Hardware) -> topology.Fabric:
-    """A fabric with what is left out from the profile."""
-    kind = asked.kind or hardware.fabric.kind
-    on_leaf = hardware.nics_per_node if kind == "fat_tree" else 1
+        at = ("cluster", "fabric", "queue_pairs")
+        problems.append(document.problem(at, str(asked.queue_pairs), wanted))
+    kind = asked.kind or machines[0].fabric.kind
+    on_leaf = max(hardware.nics_per_node for hardware in machines) if kind == "fat_tree" else 1
+    nodes_per_leaf = min(hardware.fabric.nodes_per_leaf for hardware in machines)
     return topology.Fabric(
         kind=kind,
         routing=asked.routing,
         oversubscription=asked.oversubscription,
-        nodes_per_leaf=asked.nodes_per_leaf or max(1, hardware.fabric.nodes_per_leaf // max(1, on_leaf)),
+        nodes_per_leaf=asked.nodes_per_leaf or max(1, nodes_per_leaf // max(1, on_leaf)),
         nics_on_leaf=on_leaf,
         queue_pairs=asked.queue_pairs,
     )
@@ -179,6 +238,10 @@ class ClusterSpec(Branch):
     hardware: str | None = None
     """A profile of `hardware/`, or a path to one."""
     nodes: Whole | None = None
+    pools: dict[Annotated[str, Field(pattern=NAME)], NodePoolSpec] = Field(default_factory=dict)
+    """Instead of `hardware` and `nodes`: pools of nodes by name, joined by one fabric, each NIC at its own rate."""
+    pool: str | None = None
+    """The pool that the workload runs on; `gpus` and `use_nodes` are of it."""
     gpus: Count | Literal["all"] = "all"
     """GPUs that the workload takes, equally many on as few nodes as hold them (or on `use_nodes`); the rest idles."""
     use_nodes: list[Index] | None = None

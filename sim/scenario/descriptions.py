@@ -13,6 +13,7 @@ from sim.cluster.kernels import Kernel
 from sim.cluster.parameters import SourcedFile
 from sim.cluster.parts import ClusterPart
 from sim.errors import Mark
+from sim.scenario.pools import SharedCluster
 from sim.scenario.values import WorkloadSpec
 from sim.workload.model import Model
 
@@ -69,6 +70,7 @@ class Scenario:
     expectations: tuple[Expectation, ...]
     document: dict[str, Any] = field(repr=False)
     settings: tuple[str, ...] = ()  # laid over the file, `key.path=value`
+    shared: SharedCluster | None = None  # where the cluster has pools
     gather_fraction: float = 0.0  # of the least time, in which completions count as one
 
     @property
@@ -101,8 +103,10 @@ class Scenario:
         return factor[self.gpus]
 
     def cluster(self) -> topology.Cluster:
-        """The cabled cluster."""
+        """The cabled cluster; with pools, as the own one sees it."""
         if isinstance(self.fabric, topology.LeafSpine):
             return topology.build_leaf_spine(self.fabric, self.faults)
+        if self.shared is not None:
+            return self.shared.build(self.fabric)[self.shared.own]
         assert self.hardware is not None
         return topology.build(self.hardware, self.num_nodes, self.fabric, self.faults)

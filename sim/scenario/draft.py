@@ -14,6 +14,7 @@ from sim.cluster.parts import ClusterPart
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
 from sim.scenario.descriptions import Scenario
+from sim.scenario.pools import SharedCluster
 from sim.scenario.values import Branch, Count
 from sim.workload.model import Model, load_model
 
@@ -48,6 +49,7 @@ class Draft:
     num_nodes: int = 0
     part: ClusterPart | None = None  # the GPUs that the workload takes
     fabric: topology.Fabric | topology.LeafSpine | None = None
+    shared: SharedCluster | None = None  # where the cluster has pools
     faults: tuple[topology.Fault, ...] = ()
     model: Model | None = None
     layout: dict[str, int | str] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -99,22 +100,28 @@ def faults_of(draft: Draft, asked: Sequence[FaultSpec], kind: Resolver, name: st
     """
     if not asked:
         return ()
-    cluster = (
-        topology.build_leaf_spine(draft.fabric)
-        if isinstance(draft.fabric, topology.LeafSpine)
-        else topology.build(draft.hardware, draft.num_nodes, draft.fabric)  # type: ignore[arg-type]
-    )
-    domain = draft.hardware.gpu.scale_up.domain if draft.hardware else 1
+    views = _views(draft)
     taken: dict[tuple[str, int], list[tuple[int, Fault]]] = {}
-    whole = []
-    for i, spec in enumerate(asked):
-        path = (*_AT, i)
-        problems = list(_problems(draft.document, path, spec, draft.num_nodes, domain, cluster, kind, name))
-        fault = (
-            None
-            if problems
-            else _fault(draft.document, path, spec, draft.hardware, cluster, domain, problems)
-        )
+    whole: dict[str, list[Fault]] = {pool: [] for pool in views}
+    own_pool = draft.shared.own if draft.shared else ""
+    for i, asked_for in enumerate(asked):
+        path, spec = (*_AT, i), asked_for
+        pool = own_pool
+        if draft.shared is not None and spec.node is not None:
+            owner = draft.shared.owner(spec.node)
+            if owner is None:
+                num = draft.shared.num_nodes
+                wanted = f"0 to {num - 1}: the pools have {num} nodes, numbered one pool after the other"
+                draft.problem((*path, "node"), str(spec.node), wanted)
+                continue
+            pool = owner
+            first = draft.shared.pools[pool].first_node
+            spec = spec.model_copy(update={"node": spec.node - first})
+        cluster, hardware = views[pool]
+        domain = hardware.gpu.scale_up.domain if hardware else 1
+        known = None if pool != own_pool else kind
+        problems = list(_problems(draft.document, path, spec, cluster, domain, known, name))
+        fault = None if problems else _fault(draft.document, path, spec, cluster, domain, problems)
         draft.problems += problems
         if fault is None:
             continue
@@ -125,17 +132,33 @@ def faults_of(draft: Draft, asked: Sequence[FaultSpec], kind: Resolver, name: st
                 path, f"a fault of {fault.part}", "a part that this cluster has: it has no such link"
             )
             continue
-        own = [(fault.quantity == "clock", int(part)) for part in parts]
-        others = [pair for key in own for pair in taken.get(("clock" if key[0] else "row", key[1]), ())]
+        own = [(f"clock of {pool}" if fault.quantity == "clock" else "row", int(part)) for part in parts]
+        others = [pair for key in own for pair in taken.get(key, ())]
         again = next((j for j, other in others if _together(fault, other)), None)
         if again is not None:
             draft.problem(
                 path, "a second fault of the same part", f"one at a time; the first is number {again}"
             )
-        for clock, part in own:
-            taken.setdefault(("clock" if clock else "row", part), []).append((i, fault))
-        whole.append(fault)
-    return tuple(whole)
+        for key in own:
+            taken.setdefault(key, []).append((i, fault))
+        for name_ in [pool] if spec.node is not None else views:
+            whole[name_].append(fault)
+    if draft.shared is not None:
+        faults_ = {pool: tuple(rows) for pool, rows in whole.items()}
+        draft.shared = replace(draft.shared, faults=faults_)
+    return tuple(whole[own_pool])
+
+
+def _views(draft: Draft) -> dict[str, tuple[topology.Cluster, Hardware | None]]:
+    """The healthy cluster as each pool sees it, and the pool's hardware; without pools under the name ""."""
+    if isinstance(draft.fabric, topology.LeafSpine):
+        return {"": (topology.build_leaf_spine(draft.fabric), None)}
+    assert draft.hardware is not None
+    assert draft.fabric is not None
+    if draft.shared is None:
+        return {"": (topology.build(draft.hardware, draft.num_nodes, draft.fabric), draft.hardware)}
+    pools = draft.shared.pools
+    return {name: (view, pools[name].hardware) for name, view in draft.shared.build(draft.fabric).items()}
 
 
 def _together(one: Fault, other: Fault) -> bool:
@@ -146,10 +169,9 @@ def _problems(
     document: Document,
     path: Path_,
     spec: FaultSpec,
-    num_nodes: int,
-    gpus: int,
     cluster: topology.Cluster,
-    kind: Resolver,
+    gpus: int,
+    kind: Resolver | None,
     name: str,
 ) -> Any:
     """Yield what is wrong with the keys of a fault."""
@@ -161,7 +183,9 @@ def _problems(
         yield document.problem(path, "a fault", _SAID)
         return
     comes = spec.from_ is not None or spec.until is not None
-    if does[0] not in kind.faults:
+    if kind is None:  # of another pool, whose rates alone concern this one
+        pass
+    elif does[0] not in kind.faults:
         wanted = f"a fault of {' or '.join(kind.faults)}: {name} has nothing that '{does[0]}' makes slower"
         yield document.problem(
             (*path, does[0]), f"a fault of {does[0]}", wanted if kind.faults else f"none in {name}"
@@ -175,7 +199,7 @@ def _problems(
         "nic": (gpus // cluster.gpus_per_nic, "NICs"),
         "rail": (gpus // cluster.gpus_per_nic, "NICs"),
         "gpu": (gpus, "GPUs"),
-        "node": (num_nodes, "nodes"),
+        "node": (cluster.num_gpus // gpus, "nodes"),
     }
     for key, (limit, what) in limits.items():
         number = getattr(spec, key)
@@ -203,7 +227,6 @@ def _fault(
     document: Document,
     path: Path_,
     spec: FaultSpec,
-    hardware: Hardware | None,
     cluster: topology.Cluster,
     domain: int,
     problems: list[Problem],

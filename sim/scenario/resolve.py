@@ -46,7 +46,9 @@ def resolve(document: Document) -> Scenario:
     kind = resolver(spec.workload.kind)
     fidelity = spec.fidelity if isinstance(spec.fidelity, str) else "flow"
     draft = Draft(document, spec.seed, fidelity, spec.layout, resolve)
-    draft.hardware, draft.num_nodes, draft.fabric = cluster_of(document, spec.cluster, draft.problems)
+    draft.hardware, draft.num_nodes, draft.fabric, draft.shared = cluster_of(
+        document, spec.cluster, draft.problems, divides=kind.divides
+    )
     if draft.num_nodes > 0:
         domain = draft.hardware.gpu.scale_up.domain if draft.hardware else 1
         draft.part = part_in_use(document, spec.cluster, draft.num_nodes, domain, draft.problems)
@@ -89,6 +91,7 @@ def resolve(document: Document) -> Scenario:
         num_nodes=draft.num_nodes,
         part=draft.part,
         fabric=draft.fabric,
+        shared=draft.shared,
         faults=draft.faults,
         model=draft.model,
         ep=int(draft.layout.get("ep", 1)),

@@ -17,6 +17,14 @@ def require_cluster(draft: Draft) -> None:
     """Refuse a cluster that nobody could build, before a workload is laid on it. Raises `InfeasibleError`."""
     if isinstance(draft.fabric, LeafSpine):
         cluster_sizes.require_hosts(draft.fabric)
+    elif draft.shared is not None:
+        machines = [pool.hardware for pool in draft.shared.pools.values()]
+        domain = max(hardware.gpu.scale_up.domain for hardware in machines)
+        nics = max(hardware.nics_per_node for hardware in machines)
+        assert draft.fabric is not None
+        cluster_sizes.require_nodes(
+            draft.shared.num_nodes, domain, nics, draft.fabric, "nodes of cluster.pools"
+        )
     elif draft.hardware is not None:
         cluster_sizes.require_gpus(draft.num_nodes, draft.hardware.gpu.scale_up.domain)
 

@@ -16,6 +16,10 @@ Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Machines = Annotated[int, Field(ge=1, le=2**17, strict=True)]  # what is built as a graph
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+"""Pattern of what is part of the name of a metric."""
+
+
 Index = Annotated[int, Field(ge=0, strict=True)]
 
 

@@ -248,6 +248,16 @@ def views_of(document: Mapping[str, Any]) -> RunsView:
     return RunsView(name, title, str(document.get("schema") or ""), runs, twins, question_of(document))
 
 
+def _own_pool(cluster: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+    """The pool of a cluster that a workload runs on, the first where it does not say, and its first node."""
+    first, pools = 0, mapping(cluster.get("pools"))
+    for name, pool in pools.items():
+        if cluster.get("pool") in (None, name):
+            return first, mapping(pool)
+        first += int(pool.get("nodes") or 0)
+    return 0, cluster
+
+
 def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
     """Read one run of a result document, or the scenario and provenance of one; `variant` is its name among others."""
     scenario = mapping(result.get("scenario"))
@@ -269,18 +279,19 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
     family = next(whole, plain)
     sizes = [int(layout.get(name, 1)) for name in ("pp", "tp", "cp", "dp")]
     num_ranks = sizes[0] * sizes[1] * sizes[2] * sizes[3] if "dp" in layout else None
-    num_nodes = int(cluster.get("nodes") or mapping(cluster.get("fabric")).get("hosts") or 1)
+    first_node, part = _own_pool(cluster)
+    num_nodes = int(part.get("nodes") or mapping(cluster.get("fabric")).get("hosts") or 1)
     common: dict[str, Any] = {
         "variant": variant,
         "name": variant or str(result.get("name", "run")),
         "title": str(result.get("title") or ""),
         "kind": kind,
         "scenario": scenario,
-        "hardware": str(cluster.get("hardware") or BARE),
+        "hardware": str(part.get("hardware") or BARE),
         "fabric": record(Cabling, cluster.get("fabric")),
         "kernel": str(mapping(work.get("kernel")).get("kind", "")),
         "num_nodes": num_nodes,
-        "nodes_in_use": tuple(cluster.get("use_nodes") or range(num_nodes)),
+        "nodes_in_use": tuple(first_node + node for node in cluster.get("use_nodes") or range(num_nodes)),
         "num_gpus": num_ranks,
         "facts": facts,
         "provenance": provenance_of(mapping(result.get("provenance"))),

@@ -1,0 +1,73 @@
+"""Pools of a cluster: nodes of unlike hardware that one fabric joins, as a job of one of them sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+
+from sim.cluster import topology
+from sim.cluster.fabrics import NodePool
+from sim.cluster.faults import Fault
+from sim.cluster.hardware import Hardware
+from sim.scenario.values import Branch, Machines
+
+
+class NodePoolSpec(Branch):
+    """Nodes of one hardware."""
+
+    hardware: str
+    """A profile of `hardware/`, or a path to one."""
+    nodes: Machines
+    """Nodes of the pool, numbered on from those of the pools before it."""
+    override: dict[str, Any] = Field(default_factory=dict)
+    """Any value of the profile, as a tree or with dotted keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedCluster:
+    """All pools of a cluster, and the one that a job runs on.
+
+    Parameters
+    ----------
+    pools : name -> NodePool
+        One after the other.
+    own : str
+        Pool of the job.
+    faults : name -> tuple of Fault
+        Those that concern each pool, nodes counted from its own first.
+    """
+
+    pools: dict[str, NodePool]
+    own: str
+    faults: dict[str, tuple[Fault, ...]] = field(default_factory=dict)
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes of all pools [count]."""
+        return sum(pool.num_nodes for pool in self.pools.values())
+
+    def owner(self, node: int) -> str | None:
+        """The pool of a node of the whole cluster; None beyond the last."""
+        for name, pool in self.pools.items():
+            if pool.first_node <= node < pool.first_node + pool.num_nodes:
+                return name
+        return None
+
+    def build(self, fabric: topology.Fabric) -> dict[str, topology.Cluster]:
+        """The cabled cluster as each pool sees it."""
+        faults = [self.faults.get(name, ()) for name in self.pools]
+        return dict(
+            zip(self.pools, topology.build_pools([*self.pools.values()], fabric, faults), strict=True)
+        )
+
+
+def laid_out(hardware: dict[str, tuple[Hardware, int]]) -> dict[str, NodePool]:
+    """Number the nodes of pools, given by hardware and count, one after the other."""
+    pools: dict[str, NodePool] = {}
+    first = 0
+    for name, (part, nodes) in hardware.items():
+        pools[name] = NodePool(part, nodes, first)
+        first += nodes
+    return pools
