@@ -228,6 +228,7 @@ def compile_cluster(
     latencies_s: tuple[float, float, float],
     prefix: str = "node",
     gpus_per_nic: int = 1,
+    nic_reach: NicReach = MEASURED_ON,
     first_node: int = 0,
 ) -> Cluster:
     """Read a graph once into arrays; edges of one `resource` add their capacities.
@@ -243,6 +244,7 @@ def compile_cluster(
     prefix : str
         `node` for nodes of GPUs, `host` for bare hosts.
     gpus_per_nic : int [count]
+    nic_reach : NicReach
     first_node : int
         Number in the graph of the first node.
 
