@@ -46,6 +46,8 @@ CSV_CELLS = 3_000_000
 """Cells of one CSV."""
 ARRAY_NUMBERS = 2**24
 """Numbers of one npy or npz: 8 bytes each, held twice while they are checked."""
+LOADS = 2**20
+"""Layers x experts of recorded loads: each is a number that a gate is known by."""
 JSON_ENTRIES = 6_000_000
 """Commas and brackets of a document that is drawn, as many as it has values: 70 bytes each."""
 TRACE_BYTES = 512 * 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from sim.scenario.all_to_all import AllToAll
 from sim.scenario.descriptions import Scenario
 from sim.schedule.collectives import Collective
 
+_DIRECTIONS = ("dispatch", "combine")
+
 
 def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     """Simulate one dispatch and one combine of every EP group, or a plain all-to-all.
@@ -31,7 +34,8 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     Returns
     -------
     dict
-        Metrics, links, timeline and traffic, as `result.json` has them; metrics alone in closed form.
+        Metrics, links, timeline and traffic, as `result.json` has them; metrics alone in closed form. Of recorded loads with
+        layers, those of the slowest layer, and next to them `layers`: the mean and the worst time of all.
 
     Raises
     ------
@@ -40,6 +44,27 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     """
     work = scenario.workload
     assert isinstance(work, AllToAll)
+    if work.gate is None or not work.gate.layers:
+        return _one_layer(scenario, work, progress)
+    results = []
+    for layer in range(len(work.gate.layers)):
+        alone = replace(work, gate=work.gate.at_layer(layer))
+        of_layer = replace(scenario, name=f"{scenario.name}, layer {layer}", workload=alone)
+        results.append(_one_layer(of_layer, alone, progress))
+    times_s = np.array([[result["metrics"][name]["time_s"] for name in _DIRECTIONS] for result in results])
+    slowest = int(times_s.sum(axis=1).argmax())
+    results[slowest]["metrics"]["layers"] = {
+        "count": len(results),
+        "slowest": slowest,
+        **{
+            name: {"mean_s": float(column.mean()), "worst_s": float(column.max())}
+            for name, column in zip(_DIRECTIONS, times_s.T, strict=True)
+        },
+    }
+    return results[slowest]
+
+
+def _one_layer(scenario: Scenario, work: AllToAll, progress: Progress) -> Result:
     cluster = scenario.cluster()
     progress(f"{scenario.name}: routing tokens")
     routed = routings(scenario)
@@ -50,9 +75,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     traffic: dict[str, Any] = {}
     whole = Trace(saturated_s=np.zeros(len(cluster.names)))
     carried = np.zeros(len(cluster.names))
-    for name, direction in (
-        [("exchange", "dispatch")] if plain else [("dispatch", "dispatch"), ("combine", "combine")]
-    ):
+    for name, direction in [("exchange", "dispatch")] if plain else [(name, name) for name in _DIRECTIONS]:
         record_bytes = record_of(scenario, direction)
         collectives = [
             Collective(

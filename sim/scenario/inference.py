@@ -30,6 +30,7 @@ from sim.workload.gates import Gate
 from sim.workload.layout import Layout
 
 _AT = ("workload",)
+_DRAWN_LAYERS = 4
 
 
 class DeployedSpec(WorkloadSpec):
@@ -40,8 +41,8 @@ class DeployedSpec(WorkloadSpec):
     gate: GateSpec = UniformGate(kind="uniform")
     kernel: KernelSpec
     placement: PlacementSpec = PlacementSpec()
-    drawn_layers: Count = 4
-    """Layers with a routing of their own, taken in turn (1 where the gate samples nothing)."""
+    drawn_layers: Count | None = None
+    """Layers with a routing of their own, taken in turn (1 where the gate samples nothing); 4 or all recorded when left out."""
     dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
     combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
     precision: Literal["fp8", "bf16"] | None = None
@@ -117,6 +118,11 @@ class Inference(Workload):
         """Number format of GEMMs."""
         assert self.spec.precision is not None  # the resolver has chosen one
         return self.spec.precision
+
+    @property
+    def drawn_layers(self) -> int:
+        """Layers with a routing of their own, if the model has so many [count]."""
+        return self.spec.drawn_layers or len(self.gate.layers) or _DRAWN_LAYERS
 
     @property
     def acceptance_fraction(self) -> float:
@@ -234,7 +240,7 @@ def _count(scenario: Scenario, work: Inference) -> None:
     spec, ep = work.spec, work.layout.ep
     sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
     even = work.sampling == "expected" and work.gate.is_exchangeable
-    draws = 1 if even else min(spec.drawn_layers, scenario.model.num_layers) * (2 if spec.overlap else 1)
+    draws = 1 if even else min(work.drawn_layers, scenario.model.num_layers) * (2 if spec.overlap else 1)
     sizes.require_pairs(scenario.num_ranks // ep, ep, draws)
     sizes.require_replicas(scenario.model.num_experts, spec.placement.redundant_experts)
     if isinstance(spec, PrefillSpec):
@@ -243,7 +249,7 @@ def _count(scenario: Scenario, work: Inference) -> None:
         limits.require(new // work.step_tokens, limits.PASSES, keys)
     if work.sampling == "tokens" and work.requests is not None:
         tokens = max(1, work.requests * work.step_tokens // (2 if spec.overlap else 1))
-        draws = min(spec.drawn_layers, scenario.model.num_layers)
+        draws = min(work.drawn_layers, scenario.model.num_layers)
         sizes.require_draws(ep, tokens, draws, scenario.model.num_experts)
 
 

@@ -12,6 +12,7 @@ from sim.scenario.draft import Draft, named_file, placed_at
 from sim.scenario.values import Branch, Count, Index, Number
 from sim.workload import gates, recordings
 from sim.workload.gates import Gate
+from sim.workload.recorded_loads import load_loads
 
 _AT = ("workload",)
 
@@ -77,10 +78,12 @@ class DirichletGate(PopularityGate):
 
 
 class LoadsGate(PopularityGate):
-    """Popularity from a file: one number an expert."""
+    """Popularity from a file: one number an expert, in each layer."""
 
     kind: Literal["loads"]
     file: str
+    layer: Index | None = None
+    """The only layer of the file to take, from 0; the model's layers with experts take all in turn when left out."""
 
 
 class TraceGate(GateBase):
@@ -231,9 +234,11 @@ def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
     given = {key: value for key, value in spec.model_dump(exclude={"sampling"}).items() if value is not None}
     try:
         if given.pop("file", None) is not None:
-            trace = spec.kind == "trace"
-            read = recordings.load_trace if trace else recordings.load_loads
-            given["trace" if trace else "loads"] = read(*named_file(draft.document, (*_AT, "gate", "file")))
+            file = named_file(draft.document, (*_AT, "gate", "file"))
+            if isinstance(spec, LoadsGate):
+                given |= _recorded(draft, load_loads(*file), given.pop("layer", None))
+            else:
+                given["trace"] = recordings.load_trace(*file)
         gate = gates.complete(
             Gate(**given),
             num_nodes=num_nodes,
@@ -246,3 +251,14 @@ def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
         draft.problems.extend(placed_at(draft.document, _AT, error))
         return None
     return gate
+
+
+def _recorded(
+    draft: Draft, layers: tuple[tuple[float, ...], ...], asked: int | None
+) -> dict[str, tuple[Any, ...]]:
+    """Fields of a gate of recorded loads: those of the layer that is asked for, or of all."""
+    if asked is not None and asked >= len(layers):
+        wanted = f"0 to {len(layers) - 1}: the file has {len(layers)} layers with loads"
+        draft.problem((*_AT, "gate", "layer"), str(asked), wanted)
+    chosen = layers if asked is None else layers[asked : asked + 1] or layers[:1]
+    return {"loads": chosen[0], "layers": chosen if len(chosen) > 1 else ()}

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     )
     from sim.workload.model import parameters as count_parameters
     from sim.workload.placement import Placement, contiguous, eplb, place
-    from sim.workload.recordings import load_loads, load_trace
+    from sim.workload.recorded_loads import load_loads
+    from sim.workload.recordings import load_trace
     from sim.workload.request_traces import read as read_requests
     from sim.workload.requests import Lengths, PromptBlocks, Requests, reused_tokens
     from sim.workload.requests import poisson as poisson_requests

@@ -36,9 +36,11 @@ class Gate:
     alpha : float
         dirichlet: concentration; large is uniform.
     loads : tuple of float or None
-        loads: relative load of each expert, [num_experts].
+        loads: relative load of each expert, [num_experts]; of the first layer, where there are `layers`.
     trace : array or None
         trace: expert ids of recorded tokens, [num_recorded, top_k].
+    layers : tuple of tuples of float
+        loads: those of each layer, [num_layers, num_experts]; empty where all layers have the same.
     """
 
     kind: str
@@ -49,6 +51,11 @@ class Gate:
     alpha: float = 1.0
     loads: tuple[float, ...] | None = None
     trace: NDArray[np.int32] | None = field(default=None, compare=False)
+    layers: tuple[tuple[float, ...], ...] = ()
+
+    def at_layer(self, layer: int) -> Gate:
+        """The gate of one of the model's layers with experts, which take those of a recording in turn."""
+        return replace(self, loads=self.layers[layer % len(self.layers)], layers=()) if self.layers else self
 
     @property
     def is_exchangeable(self) -> bool:
@@ -164,7 +171,8 @@ def check(gate: Gate, num_experts: int, top_k: int) -> None:
     if gate.kind == "loads":
         loads = np.asarray(gate.loads if gate.loads is not None else (), dtype=np.float64)
         if loads.shape != (num_experts,):
-            problem("loads", f"{loads.size} numbers", f"{num_experts} numbers, one an expert")
+            form = "in a row of each layer, or below the header expert,load or layer,expert,load"
+            problem("loads", f"{loads.size} numbers", f"{num_experts} numbers, one an expert, {form}")
         elif not np.all(np.isfinite(loads)) or np.any(loads < 0) or loads.sum() <= 0:
             problem("loads", "a negative, infinite or all-zero load", "loads of 0 or more, not all 0")
     if gate.kind == "trace":

@@ -1,4 +1,4 @@
-"""Recordings of a gate: the experts that tokens chose, or how much each expert was chosen, from CSV, npy or npz.
+"""Recordings of a gate: tables of numbers from CSV, npy or npz, and the experts that tokens chose.
 
 Why this way: an npy is read here, header first, so that a file that promises more numbers than it holds allocates nothing; an
 npz is unpacked only to what it declares, and that is bounded.
@@ -18,9 +18,9 @@ from sim import cells, files, limits
 from sim.errors import InputError, Mark, Problem
 
 Table = NDArray[np.float64]
-_TRACE, _LOADS = "rows of expert ids, one a token", "one number of 0 or more for each expert"
+_TRACE = "rows of expert ids, one a token"
 _MOST = 2.0**31 - 1
-_EXPERT, _TOKEN = ("expert", "expert_idx"), ("token", "token_idx")
+_TOKEN = ("token", "token_idx")
 
 
 def load_trace(path: str | Path, where: Mark | None = None, key: str = "") -> NDArray[np.int32]:
@@ -45,57 +45,33 @@ def load_trace(path: str | Path, where: Mark | None = None, key: str = "") -> ND
     InputError
         For cells that are no whole number of 0 or more, each at its line and column.
     """
-    table, names = _table(Path(path), f"a file with {_TRACE}", where, key, whole=True)
+    table, names = read_table(Path(path), f"a file with {_TRACE}", where, key, whole=True)
     if names and names[0] in _TOKEN:
         table = table[:, 1:]
     if table.ndim != 2 or table.size == 0:
-        raise InputError(Problem(Mark(str(path)), "trace", _shape(table), _TRACE))
+        raise InputError(Problem(Mark(str(path)), "trace", shape_of(table), _TRACE))
     ids = table.astype(np.int32)
     ids.setflags(write=False)
     return ids
 
 
-def load_loads(path: str | Path, where: Mark | None = None, key: str = "") -> tuple[float, ...]:
-    """Read a relative load of each expert.
-
-    Parameters
-    ----------
-    path : str or Path
-        A CSV with a row, a column, or the columns ``expert,load``, or an npy or npz with one array.
-    where : Mark, optional
-        Place in a document that names the file.
-    key : str
-        Key of that place.
-
-    Returns
-    -------
-    tuple of float, [num_experts]
-
-    Raises
-    ------
-    InputError
-        For cells that are no number of 0 or more, and for experts that are left out or given twice.
-    """
-    table, names = _table(Path(path), f"a file with {_LOADS}", where, key, whole=False)
-    if names and names[0] in _EXPERT and table.ndim == 2 and table.shape[1] == 2:
-        order = np.argsort(table[:, 0], kind="stable")
-        if not np.array_equal(table[order, 0], np.arange(len(order))):
-            got, wanted = "experts left out or said twice", f"each of the experts 0 to {len(order) - 1} once"
-            raise InputError(Problem(Mark(str(path)), names[0], got, wanted))
-        table = table[order, 1]
-    elif table.ndim == 2 and 1 in table.shape:
-        table = table.ravel()
-    if table.ndim != 1 or table.size == 0:
-        raise InputError(Problem(Mark(str(path)), "loads", _shape(table), _LOADS))
-    return tuple(float(x) for x in table)
-
-
-def _shape(table: Table) -> str:
+def shape_of(table: Table) -> str:
+    """Put the shape of a table into words."""
     return f"a table of {' x '.join(map(str, table.shape))}" if table.size else "no number"
 
 
-def _table(path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool) -> tuple[Table, list[str]]:
-    """The numbers of a file, all of 0 or more, and the names of its header, if it has one."""
+def read_table(
+    path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool
+) -> tuple[Table, list[str]]:
+    """Read the numbers of a file, all of 0 or more, and the names of its header, if it has one.
+
+    Parameters
+    ----------
+    path, wanted, where, key
+        As of `files.content`.
+    whole : bool
+        Only whole numbers are wanted.
+    """
     if path.suffix not in (".npy", ".npz"):
         return _csv(path, wanted, where, key, whole=whole)
     raw = files.content(path, wanted, where, key)

@@ -21,7 +21,8 @@ from sim.errors import InputError, Mark, Problem
 from sim.runs.run import run_document
 from sim.scenario.resolve import resolve
 from sim.show.pages import page
-from sim.workload.recordings import load_loads, load_trace
+from sim.workload.recorded_loads import load_loads
+from sim.workload.recordings import load_trace
 
 FLOWS = """\
 name: mine
@@ -229,7 +230,7 @@ COUNTS = np.arange(1, 9)
         b"", b"1,2,3", pickle.dumps([1, 2]), npy(COUNTS)[:70], npy(COUNTS)[:-5], npy(COUNTS * 1j), npy(COUNTS > 3),
         npy(np.array(["a", "b"])), npy(np.array([{}, 1], dtype=object), allow_pickle=True), npy(np.zeros(8, dtype="i8,f8")),
         npy(np.array(["2020-01-01"], dtype="M8[D]")), npy(np.full(8, np.nan)), npy(-COUNTS), npy(COUNTS * 1e300),
-        npy(COUNTS.reshape(2, 2, 2)), npy(np.array([])), promising("(1000000000000,)"), promising("(-1,)"), promising("(" * 60),
+        npy(COUNTS.reshape(2, 2, 2, 1)), npy(np.array([])), promising("(1000000000000,)"), promising("(-1,)"), promising("(" * 60),
         promising("(10**9,)"),
     ],
     ids=lambda content: f"{content[:80]!r}"[-50:],

@@ -16,7 +16,15 @@ from sim.scenario.schema import SCENARIO
 from sim.sweeps.spec import SweepSpec
 from sim.trees import leaves
 
-RARE = frozenset({"arrivals.reusable_fraction"})  # of traces with hashes, see tests/workload/test_requests.py
+RARE = frozenset(
+    {
+        "arrivals.reusable_fraction",  # of traces with hashes, see tests/workload/test_requests.py
+        *(
+            "layers." + name for name in ("count", "slowest")
+        ),  # of recorded layers, see tests/runs/test_loads.py
+        *(f"layers.{name}.{key}_s" for name in ("dispatch", "combine") for key in ("mean", "worst")),
+    }
+)
 """Metrics that no run here reports, for a reason that stands beside them."""
 
 

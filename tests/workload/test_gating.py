@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from sim.errors import InputError
 from sim.workload.gating import Gate, check, complete, draw, group_counts, popularity
-from sim.workload.recordings import load_loads, load_trace
+from sim.workload.recorded_loads import load_loads
+from sim.workload.recordings import load_trace
 
 V3_GATE = Gate("group_limited", num_groups=8, top_groups=4)
 
@@ -250,9 +251,9 @@ def test_trace_and_loads_are_read_from_csv_and_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", ids=np.array([[5, 1], [2, 0]]))
     assert load_trace(tmp_path / "t.npz").tolist() == [[5, 1], [2, 0]]
     (tmp_path / "l.csv").write_text("expert,load\n1,30\n0,10\n2,20.5\n")
-    assert load_loads(tmp_path / "l.csv") == (10.0, 30.0, 20.5)
+    assert load_loads(tmp_path / "l.csv") == ((10.0, 30.0, 20.5),)
     (tmp_path / "row.csv").write_text("10,30,1e2\n")
-    assert load_loads(tmp_path / "row.csv") == (10.0, 30.0, 100.0)
+    assert load_loads(tmp_path / "row.csv") == ((10.0, 30.0, 100.0),)
     with pytest.raises(InputError, match="no such file"):
         load_loads(tmp_path / "none.csv")
     (tmp_path / "bad.csv").write_text("1,2\n3,x\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sim.schedule.collectives import KINDS
@@ -108,6 +108,8 @@ class TransfersView(RunView):
     flows: Sequence[Sequence[float]]
     """Number, start and end [us] of each flow."""
     gathering: Gathering | None = None
+    layers: Mapping[str, Any] = field(default_factory=dict)
+    """Of recorded loads: their number, the slowest, and `mean_s` and `worst_s` of each direction."""
 
     @property
     def uncounted(self) -> tuple[str, ...]:
@@ -169,6 +171,7 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> TransfersView:
         kernels=tuple(record(KernelRun, entry) for entry in timeline.get("kernels") or ()),
         utilisation=Utilisation(series["time_s"], courses) if series else None,
         flows=result.get("flow_completion") or (),
+        layers=mapping(metrics.get("layers")),
         gathering=record(Gathering, result["gathering"]) if result.get("gathering") else None,
     )
 

@@ -66,6 +66,7 @@ def finding(runs: RunsView) -> list[str]:
     if len(views) == 1:
         return [
             *(_transfer(views[0], transfer) for transfer in views[0].transfers.values()),
+            *_layers(views[0]),
             *_gathered(views[0]),
         ]
     twins = [_gains(before, after) for before, after in runs.twins_of(TransfersView)]
@@ -128,6 +129,21 @@ def bounds(runs: RunsView) -> str:
     else:
         many = f"{counts[0][0][0].upper()}{counts[0][0][1:]} binds throughout"
     return f"{'The time is' if len(ratios) == 1 else 'Times are'} {span}. {many}."
+
+
+def _layers(run: TransfersView) -> list[str]:
+    """Say that the times are those of the slowest recorded layer, and what the mean layer takes."""
+    if not run.layers:
+        return []
+    means = " and ".join(
+        f"{show(run.layers[name]['mean_s'], 's', 3)} of {name}"
+        for name in run.transfers
+        if name in run.layers
+    )
+    count, slowest = run.layers["count"], run.layers["slowest"]
+    return [
+        f"These are times of layer {slowest}, the slowest of {count} recorded; the mean layer takes {means}."
+    ]
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,131 @@
+"""Loads as people have them: recorded by layer, drawn lognormal, balanced from earlier ones, and dropped above a capacity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sim
+from sim.errors import InputError
+from sim.workload.recorded_loads import load_loads
+
+HOT = np.full((3, 8), 50.0)
+"""Three layers of 8 experts on 4 ranks: one expert, of another rank in each, has half of all selections."""
+for i, expert in enumerate((0, 3, 6)):
+    HOT[i, expert] = 350.0
+LONG = "Layer_ID,Expert_ID,Num_Tokens\n" + "".join(
+    f"{layer},{expert},{HOT[layer, expert]:g}\n" for expert in range(8) for layer in (2, 0, 1)
+)
+A2A = """
+name: recorded
+cluster: {hardware: h800, nodes: 1}
+model: mixtral-8x7b
+layout: {ep: 4}
+workload:
+  kind: all_to_all
+  tokens_per_rank: 2048
+  gate: {kind: loads, file: FILE, sampling: expected}
+  kernel: {kind: two_hop, comm_sms: 24}
+"""
+
+
+def write(folder: Path, name: str, content: Any) -> Path:
+    file = folder / name
+    if file.suffix == ".npy":
+        np.save(file, content)
+    elif file.suffix == ".csv" and not isinstance(content, str):
+        np.savetxt(file, content, delimiter=",")
+    else:
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return file
+
+
+def run(file: Path, *settings: str) -> Any:
+    scenario = file.parent / "recorded.yaml"
+    scenario.write_text(A2A.replace("FILE", file.name))
+    return sim.run(str(scenario), settings=settings)
+
+
+FORMS = [
+    ("rows.csv", HOT),
+    ("long.csv", LONG),
+    ("wide.csv", "layer,e0,e1,e2,e3,e4,e5,e6,e7\n" + "\n".join(f"{i}," + ",".join(map(str, row)) for i, row in enumerate(HOT))),
+    ("layers.npy", HOT),
+    ("dense.npy", np.vstack([np.zeros(8), HOT])),
+    ("steps.npy", np.stack([HOT * 0.25, HOT * 0.75])),
+    ("lists.json", HOT.tolist()),
+    ("sglang.json", {"logical_count": [(HOT * 0.5).tolist(), (HOT * 0.5).tolist()], "rank": 0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content"), FORMS, ids=[name for name, _ in FORMS])
+def test_every_form_of_a_recording_is_its_layers_and_never_their_sum(
+    name: str, content: Any, tmp_path: Path
+) -> None:
+    np.testing.assert_allclose(load_loads(write(tmp_path, name, content)), HOT)
+
+
+def test_one_layer_may_be_a_row_a_column_or_two_columns_by_any_of_their_names(tmp_path: Path) -> None:
+    one = ((800.0, 100.0, 100.0),)
+    assert load_loads(write(tmp_path, "a.csv", "800,100,100\n")) == one
+    assert load_loads(write(tmp_path, "b.csv", "800\n100\n100\n")) == one
+    for header in ("expert,load", "expert_id,count", "Expert_Idx,tokens", "logical_expert_id,weight"):
+        assert load_loads(write(tmp_path, "c.csv", header + "\n1,100\n0,800\n2,100\n")) == one
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", LONG.replace("1,0,50\n", ""), "wanted each of the experts 0 to 7 once in each layer"),
+        ("a.csv", LONG + "1,0,50\n", "experts left out or given twice"),
+        ("a.npy", np.zeros((2, 8)), "loads: got no number"),
+        ("a.npy", np.ones((2, 2, 2, 2)), "got a table of 2 x 2 x 2 x 2; wanted a table [layers, experts]"),
+        ("a.npy", np.ones((4096, 257)), "more than 1,048,576 numbers"),
+        ("a.json", "[[1, 2], [3]]", "no lists of equal lengths"),
+        ("a.json", '{"load_by_expert": [1, 2]}', "in a mapping at logical_count or"),
+        ("a.json", "[[1, NaN]]", "no lists of equal lengths with numbers of 0 or more"),
+        ("a.json", "[" * 100_000, "text that is not JSON"),
+        ("a.json", "[" + "1," * 3_000_001, "more than 3,000,000 entries"),
+        ("a.pt", "", "torch.load('a.pt', weights_only=True)"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_recording_says_what_would_be(
+    name: str, content: Any, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load_loads(write(tmp_path, name, content))
+    assert told in str(caught.value)
+
+
+def test_an_all_to_all_is_that_of_the_slowest_layer_and_says_the_mean(tmp_path: Path) -> None:
+    """The fourth layer is even: its ranks receive what the mean rank does, the others' hottest 0.4 / 0.25 of it or less."""
+    even = np.vstack([np.full((1, 8), 100.0), HOT])
+    file = write(tmp_path, "loads.npy", even)
+    whole = run(file)
+    alone = [run(file, f"workload.gate.layer={layer}")["metrics"]["dispatch"] for layer in range(4)]
+    times_s = [metrics["time_s"] for metrics in alone]
+    layers = whole["metrics"]["layers"]
+    assert layers["count"] == 4
+    assert layers["slowest"] == int(np.argmax(times_s))
+    assert layers["dispatch"] == pytest.approx({"mean_s": np.mean(times_s), "worst_s": max(times_s)})
+    assert whole["metrics"]["dispatch"]["time_s"] == max(times_s)
+    assert times_s[1] == pytest.approx(times_s[2], rel=0.02)  # whichever rank is hot
+    assert times_s[1] > 1.3 * times_s[0]
+    summed = run(write(tmp_path, "sum.npy", even.sum(axis=0)))["metrics"]["dispatch"]["time_s"]
+    assert summed < 0.85 * layers["dispatch"]["mean_s"]
+    assert f"layer {layers['slowest']}, the slowest of 4 recorded" in " ".join(whole.finding())
+
+
+def test_a_layer_that_was_not_recorded_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, "loads.npy", np.vstack([np.zeros(8), HOT]))
+    with pytest.raises(
+        InputError, match=r"gate.layer: got 3; wanted 0 to 2: the file has 3 layers with loads"
+    ):
+        run(file, "workload.gate.layer=3")
+    few = write(tmp_path, "few.csv", "1,2\n3,4\n")
+    with pytest.raises(InputError, match="below the header expert,load or layer,expert,load"):
+        run(few)
