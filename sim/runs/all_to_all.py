@@ -48,7 +48,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
         return _one_layer(scenario, work, progress)
     results = []
     for layer in range(len(work.gate.layers)):
-        alone = replace(work, gate=work.gate.at_layer(layer))
+        alone = replace(work, gate=work.gate.layer_gate(layer))
         of_layer = replace(scenario, name=f"{scenario.name}, layer {layer}", workload=alone)
         results.append(_one_layer(of_layer, alone, progress))
     times_s = np.array([[result["metrics"][name]["time_s"] for name in _DIRECTIONS] for result in results])

@@ -144,7 +144,7 @@ def pass_record_bytes(plan: PassPlan, direction: str) -> float:
 def _routing(plan: PassPlan, layer: int, microbatch: int) -> Routing:
     work, model = plan.work, plan.model
     busiest = draw_routing(
-        work.gate.at_layer(layer),
+        work.gate.layer_gate(layer),
         work.spec.placement.kind,
         work.spec.placement.redundant_experts,
         model.num_experts,

@@ -53,7 +53,7 @@ class Gate:
     trace: NDArray[np.int32] | None = field(default=None, compare=False)
     layers: tuple[tuple[float, ...], ...] = ()
 
-    def at_layer(self, layer: int) -> Gate:
+    def layer_gate(self, layer: int) -> Gate:
         """The gate of one of the model's layers with experts, which take those of a recording in turn."""
         return replace(self, loads=self.layers[layer % len(self.layers)], layers=()) if self.layers else self
 

@@ -102,7 +102,11 @@ def _from_long(path: Path, table: Table, kinds: Sequence[str]) -> Table:
     shape = tuple(len(values) for values, _ in axes)
     experts = axes[2][0]
     place = np.ravel_multi_index(tuple(which for _, which in axes), shape)
-    if len(place) != np.prod(shape) or len(np.unique(place)) != len(place) or experts[-1] != len(experts) - 1:
+    if (
+        len(place) != np.prod(shape)
+        or len(np.unique(place)) != len(place)
+        or not np.array_equal(experts, np.arange(len(experts)))
+    ):
         most = -(-len(place) // (shape[0] * shape[1])) - 1
         got, wanted = "experts left out or given twice", f"each of the experts 0 to {most} once"
         wanted += " in each layer" if "layer" in kinds else ""
