@@ -89,6 +89,7 @@ KEYS = {
     "enough": "Searches for how much of a figure of the machine is enough.",
     "curves": "Machines along an axis.",
     "exchange": "All-to-alls of many designs, by the NVLink bytes that they ask for each NIC byte.",
+    "search": "The best design of each machine over a space of designs, free and with one choice held.",
     "designs": "Published designs by name, told among the others.",
     "headroom": "The most of something that each machine affords.",
     # --- machines, models and kernels

@@ -212,8 +212,8 @@ def test_the_first_command_writes_the_files_it_names(first_run: tuple[Path, str]
 
 
 [SWEEP] = [block for block in YAML if block.page.stem == "sweeps"]
-[LADDER, EXCHANGE] = [block for block in YAML if block.page.stem == "ladders"]
-[SCENARIO] = [block for block in YAML if block not in (SWEEP, LADDER, EXCHANGE)]
+[LADDER, EXCHANGE, SEARCH] = [block for block in YAML if block.page.stem == "ladders"]
+[SCENARIO] = [block for block in YAML if block not in (SWEEP, LADDER, EXCHANGE, SEARCH)]
 
 
 def test_the_example_scenario_runs_as_it_stands(tmp_path: Path) -> None:
@@ -254,6 +254,16 @@ def test_the_example_exchange_runs_as_it_stands_and_finds_what_it_expects(tmp_pa
     asked = [(one["x"], one["ratio"]) for one in found["exchange"]["points"]]
     assert len(asked) == 9
     assert all((ratio <= 1.01) == (x <= 6.0) for x, ratio in asked if x is not None)
+
+
+@pytest.mark.slow
+def test_the_example_search_runs_as_it_stands_and_finds_what_it_expects(tmp_path: Path) -> None:
+    (tmp_path / "example.yaml").write_text(SEARCH.text, encoding="utf-8")
+    assert "With the best design for each" in run("moesim ladder example.yaml", tmp_path)
+    found = json.loads((tmp_path / "results" / "my-search" / "ladder.json").read_text(encoding="utf-8"))
+    h800 = found["search"]["machines"]["h800"]
+    assert found["search"]["best"]["values"]["layout.ep"] == 16
+    assert 0 <= h800["held"]["ep32"]["gap_fraction"] < h800["gap_fraction"]
 
 
 @pytest.mark.parametrize(

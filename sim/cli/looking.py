@@ -21,6 +21,7 @@ _IDENTIFYING = (
     "objectives",
     "rungs",
     "exchange",
+    "search",
     "gpu",
     "attention",
     "hidden",
@@ -110,7 +111,7 @@ def _check(file: str) -> str:
 
         sweep_file.sweep_of(document)
         return "sweep"
-    if "rungs" in tree or "exchange" in tree:
+    if {"rungs", "exchange", "search"} & tree.keys():
         from sim.ladders import run as ladder
 
         ladder.check(path)

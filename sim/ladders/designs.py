@@ -83,14 +83,18 @@ class Designs:
         """Return the resolved scenario of a key; None where no machine could do it."""
         return self._scenarios.get(key)
 
+    def count(self, words: str) -> None:
+        """Count a run that is about to begin; report it, where nothing was for a while."""
+        self.num_runs += 1
+        if time.monotonic() - self._reported_s >= _SILENCE_S:
+            self._reported_s = time.monotonic()
+            self.progress(f"{self.ladder.spec.name}: run {self.num_runs}, {words}")
+
     def run(self, key: str) -> Outcome:
         """Run a design, at most once, and return its outcome."""
         outcome = self._outcomes.get(key)
         if outcome is None:
-            self.num_runs += 1
-            if time.monotonic() - self._reported_s >= _SILENCE_S:
-                self._reported_s = time.monotonic()
-                self.progress(f"{self.ladder.spec.name}: run {self.num_runs}, {self._words[key]}")
+            self.count(self._words[key])
             try:
                 outcome = Outcome(forecast(self._scenarios[key]).run(), None)
             except InfeasibleError as error:

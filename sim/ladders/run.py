@@ -17,7 +17,7 @@ from typing import Any
 
 from sim.documents import Path_
 from sim.errors import InfeasibleError, InputError
-from sim.ladders import break_even, enough, exchange
+from sim.ladders import break_even, enough, exchange, search
 from sim.ladders.break_even import Axis
 from sim.ladders.designs import Designs, Outcome, gap
 from sim.ladders.removals import Removal, removals
@@ -81,16 +81,19 @@ def run(ladder: Ladder, progress: Progress = lambda _: None, keep: Keep = lambda
     axes = break_even.plan(ladder, designs)
     needs = enough.plan(ladder, designs)
     exchanges = exchange.plan(ladder, designs)
+    searches = search.plan(ladder, designs)
     if designs.problems:
         raise InputError(list(dict.fromkeys(designs.problems)))
     _check_metrics(ladder, designs, plan, axes)
-    ended = _Ended(ladder, designs, plan, len(needs) + len(axes) + (exchanges is not None))
+    num_more = len(needs) + len(axes) + (exchanges is not None) + (searches is not None)
+    ended = _Ended(ladder, designs, plan, num_more)
     for way, rows in plan.items():
         for rung, row in rows.items():
             ended.ways[way][rung] = {name: designs.run(key) for name, key in row.items()}
             keep(ended.part)
     ways = ended.ways
-    if not any(outcome.metrics for way in ways.values() for row in way.values() for outcome in row.values()):
+    runs = any(outcome.metrics for way in ways.values() for row in way.values() for outcome in row.values())
+    if not runs and searches is None:
         reason = ways["cumulative"][NAIVE][ladder.reference].reason
         raise InfeasibleError(
             f"no design of ladder {ladder.spec.name} fits on any machine; the naive one: {reason}"
@@ -103,6 +106,9 @@ def run(ladder: Ladder, progress: Progress = lambda _: None, keep: Keep = lambda
         keep(ended.part)
     if exchanges is not None:
         ended.exchange = exchange.run(ladder, exchanges, designs)
+        keep(ended.part)
+    if searches is not None:
+        ended.search = search.run(ladder, searches, designs)
         keep(ended.part)
     return ended.document(ways)
 
@@ -119,6 +125,7 @@ class _Ended:
     enough: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
     exchange: dict[str, Any] | None = None
+    search: dict[str, Any] | None = None
 
     def part(self) -> dict[str, Any] | None:
         """Return the document of the rungs that have ended, of which some may not be read in every way; None without any."""
@@ -132,7 +139,7 @@ class _Ended:
             for way in WAYS
         }
         finished = sum(map(len, self.ways.values())) + len(self.enough) + len(self.curves)
-        finished += self.exchange is not None
+        finished += (self.exchange is not None) + (self.search is not None)
         total = sum(map(len, self.plan.values())) + self.num_more
         return {
             "schema": SCHEMA,
@@ -163,6 +170,8 @@ class _Ended:
             "enough": dict(self.enough),
             "curves": dict(self.curves),
             "exchange": self.exchange,
+            "search": self.search,
+            "question": ladder.spec.question.model_dump() if ladder.spec.question else None,
             "warnings": _idle(ladder, plan, rungs),
             "provenance": {
                 "version": __version__,
@@ -180,6 +189,7 @@ def check(spec: str | Path) -> None:
     break_even.plan(ladder, designs)
     enough.plan(ladder, designs)
     exchange.plan(ladder, designs)
+    search.plan(ladder, designs)
     if designs.problems:
         raise InputError(list(dict.fromkeys(designs.problems)))
 

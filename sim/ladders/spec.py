@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -126,6 +126,32 @@ class ExchangeSpec(Branch):
     """Time above the reference's that still counts as free."""
 
 
+class SearchSpec(Branch):
+    """The best design of each machine over a space of designs, free and with one choice held."""
+
+    reference: Name
+    """The machine that others are compared with; one of `hardware`, or a shipped profile."""
+    machines: Annotated[list[Name], Field(min_length=1)]
+    """The machines that are compared; each one of `hardware`, or a shipped profile."""
+    axes: Annotated[dict[str, Any], Field(min_length=1)]
+    """Dotted key -> its values, as in a sweep; every combination is a design."""
+    objective: (
+        str | Annotated[dict[str, Literal["minimise", "maximise"]], Field(min_length=1, max_length=1)] | None
+    ) = None
+    """The metric that is best where it is least, of a rate most; or {metric: maximise}. The ladder's when left out."""
+    constraints: list[str] = Field(default_factory=list)
+    """What a design must meet on a machine, as in a sweep: `tpot_s <= 50 ms`."""
+    hold: dict[Name, Annotated[Overrides, Field(min_length=1)]] = Field(default_factory=dict)
+    """Name -> the keys of a choice that is held while all others are free: {tp8: {layout.tp: 8}}."""
+
+
+class AskSpec(Branch):
+    """The question that a ladder answers; report and terminal answer it first."""
+
+    ask: str
+    """The question in words."""
+
+
 class LadderSpec(Branch):
     """A ladder file."""
 
@@ -142,10 +168,12 @@ class LadderSpec(Branch):
     beside: list[str] = Field(default_factory=list)
     """Metrics that are shown beside it, for what they explain: [requests_per_gpu, tpot_s]."""
     rungs: dict[Name, RungSpec] = Field(default_factory=dict)
-    """Design choices, in the order in which they are added; a ladder without any has an `exchange`."""
+    """Design choices, in the order in which they are added; a ladder without any has an `exchange` or a `search`."""
     enough: dict[Name, EnoughSpec] = Field(default_factory=dict)
     curves: dict[Name, CurveSpec] = Field(default_factory=dict)
     exchange: ExchangeSpec | None = None
+    search: SearchSpec | None = None
+    question: AskSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +238,7 @@ def read(spec: str | Path) -> Ladder:
 
 def ladder_of(document: Document) -> Ladder:
     """Return the ladder that a document describes. Raises `InputError` with every problem of its shape."""
-    _add_machines(document)
+    _complete(document)
     checked = schemas.check(document, LadderSpec)
     base = _base(document, ("base",), checked.name)
     problems = [*_problems(document, checked), *_metric_problems(document, checked, base)]
@@ -219,22 +247,34 @@ def ladder_of(document: Document) -> Ladder:
     return Ladder(checked, document, base)
 
 
-def _add_machines(document: Document) -> None:
-    """Give machines of `exchange` that `hardware` does not describe the shipped profile of their name."""
-    asked = document.get(("exchange",))
-    known = document.tree.setdefault("hardware", {}) if isinstance(asked, dict) else None
-    if not isinstance(asked, dict) or not isinstance(known, dict):
-        return
-    machines = asked.get("machines")
-    for name in [asked.get("reference"), *(machines if isinstance(machines, list) else [])]:
-        if isinstance(name, str):
-            known.setdefault(name, {"cluster.hardware": name})
+def _complete(document: Document) -> None:
+    """Give machines that `hardware` does not describe the shipped profile of their name, and a search's ladder its metric."""
+    for section in ("exchange", "search"):
+        asked = document.get((section,))
+        known = document.tree.setdefault("hardware", {}) if isinstance(asked, dict) else None
+        if not isinstance(asked, dict) or not isinstance(known, dict):
+            continue
+        machines = asked.get("machines")
+        for name in [asked.get("reference"), *(machines if isinstance(machines, list) else [])]:
+            if isinstance(name, str):
+                known.setdefault(name, {"cluster.hardware": name})
+        metric = asked.get("objective")
+        if metric and "metric" not in document.tree:
+            document.put(
+                ("metric",), next(iter(metric), "") if isinstance(metric, dict) else metric,
+                document.mark((section, "objective")),
+            )  # fmt: skip
 
 
 def _problems(document: Document, spec: LadderSpec) -> Iterator[Problem]:
     """Yield what the file's shape alone cannot tell."""
-    if not spec.rungs and spec.exchange is None:
-        yield document.problem(("rungs",), "no rung", "one design choice or more, or an 'exchange'")
+    if not spec.rungs and spec.exchange is None and spec.search is None:
+        yield document.problem(
+            ("rungs",), "no rung", "one design choice or more, an 'exchange', or a 'search'"
+        )
+    if spec.search is not None and spec.search.reference in spec.search.machines:
+        wanted = "machines other than the reference"
+        yield document.problem(("search", "machines"), f"'{spec.search.reference}'", wanted)
     if NAIVE in spec.rungs:
         wanted = f"another name: '{NAIVE}' is the design before the first rung"
         yield document.problem(("rungs", NAIVE), f"a rung '{NAIVE}'", wanted, key=True)

@@ -35,7 +35,12 @@ def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> 
         document = Document(dict(spec), "scenario").copy()
     else:
         document = documents.load(documents.find(str(spec), "scenarios", "scenario"))
-        for key, command in (("axes", "sweep"), ("rungs", "ladder"), ("exchange", "ladder")):
+        for key, command in (
+            ("axes", "sweep"),
+            ("rungs", "ladder"),
+            ("exchange", "ladder"),
+            ("search", "ladder"),
+        ):
             if key in document.tree and "workload" not in document.tree:
                 wanted = f"a scenario; it goes with `moesim {command} {spec}`"
                 raise InputError(Problem(Mark(document.name), "", f"a {command}", wanted))

@@ -26,6 +26,7 @@ ELSEWHERE = (
     "enough",
     "break_even",
     "exchange",
+    "search",
     "interactivity",
     "layer_pair",
     "roofline",

@@ -15,8 +15,10 @@ from sim.show.pages.parts import Head, Leaning, Pairs, Rerun, filled
 from sim.show.plots import enough as plot_enough
 from sim.show.plots import exchange as plot_exchange
 from sim.show.plots import ladder as plot_ladder
+from sim.show.plots import search as plot_search
 from sim.show.tables import exchange as exchange_tables
 from sim.show.tables import ladder as tables
+from sim.show.tables import search as search_tables
 from sim.show.views.exchange import Exchange
 from sim.show.views.ladder import LadderView, ladder_view
 from sim.show.words import ladder as words
@@ -31,8 +33,12 @@ _TERMS = (
     ("gap", "what the reference takes over what the other machine takes for the same work, less one: 5 % is 5 % longer; of a rate, what is taken is its reciprocal"),
     ("enough", "the smallest value of a figure with which a run takes at most so much more than with an unlimited one, all else as it is"),
     ("break even", "the reference takes at most 1 % more than what the other takes"),
+    ("held", "set for each machine alike, while every other choice is the best for that machine"),
+    ("bought back", "of what the reference's design costs on a machine, the part that a design of its own saves"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
+
+_SEARCH_TERMS = ("held", "bought back", "assumed, derived")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +87,20 @@ class ExchangeSection:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchSection:
+    """The best design of each machine, free and with one choice held."""
+
+    held: Figure
+    tables: tuple[Grid, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LadderPage:
     """Record that `ladder.html.j2` shows."""
 
     head: Head
     warnings: tuple[str, ...]
+    search: SearchSection | None
     exchange: ExchangeSection | None
     rungs: Rungs | None
     enough: EnoughSection | None
@@ -104,8 +119,8 @@ def ladder_html(document: Mapping[str, Any]) -> str:
     verdicts = tables.verdict_grid(view)
     shown = LadderPage(
         head=Head(
-            kicker="Ladder of design choices",
-            title=view.title,
+            kicker=view.title if view.ask else "Ladder of design choices",
+            title=view.ask or view.title,
             facts=(
                 ("machines", ", ".join(machine.label for machine in view.machines)),
                 ("reference", view.reference.label),
@@ -117,6 +132,7 @@ def ladder_html(document: Mapping[str, Any]) -> str:
             footer=(f"moesim {view.version}", view.schema),
         ),
         warnings=tuple(f"Warning: {warning}" for warning in view.warnings),
+        search=_search(view) if view.search else None,
         exchange=_exchange(view.exchange) if view.exchange else None,
         rungs=_rungs(view) if view.has_rungs else None,
         enough=_enough(view) if view.enough else None,
@@ -124,9 +140,21 @@ def ladder_html(document: Mapping[str, Any]) -> str:
         machines=filled(tables.price_grid(view), verdicts),
         every_verdict=tables.every_verdict_grid(view) if verdicts.rows else None,
         leaning=parts.leaning(view.runs),
+        terms=tuple(
+            term for term in _TERMS if view.has_rungs or view.search is None or term[0] in _SEARCH_TERMS
+        ),
         rerun=Rerun("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
     )
     return page.render("ladder", shown)
+
+
+def _search(view: LadderView) -> SearchSection:
+    search = view.search
+    assert search is not None
+    return SearchSection(
+        held=parts.figure("search", partial(plot_search.held, search, plot_ladder.colours(view))),
+        tables=tuple(search_tables.grids(search)),
+    )
 
 
 def _exchange(exchange: Exchange) -> ExchangeSection:

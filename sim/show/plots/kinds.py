@@ -24,6 +24,7 @@ from sim.show.plots import (
     loads,
     pair,
     roofline,
+    search,
     serving,
     sweep,
     timeline,
@@ -99,6 +100,7 @@ KINDS: dict[str, tuple[str, Draw]] = {
     **ladder.KINDS,
     **enough.KINDS,
     **exchange.KINDS,
+    **search.KINDS,
     "validation": ("Error of every published figure, with its tolerance, by group.", validations.validation),
 }
 ALONE = (
@@ -114,7 +116,7 @@ _DOCUMENTS: dict[Kind, str] = {
 _OWNERS: dict[str, Kind] = {
     "validation": "validation",
     **dict.fromkeys(sweep.KINDS, "sweep"),
-    **dict.fromkeys((*ladder.KINDS, *enough.KINDS, *exchange.KINDS), "ladder"),
+    **dict.fromkeys((*ladder.KINDS, *enough.KINDS, *exchange.KINDS, *search.KINDS), "ladder"),
 }
 """Kind -> which document it draws; all others draw a run's."""
 

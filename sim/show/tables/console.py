@@ -61,7 +61,8 @@ def print_sweep(document: Document, console: Console, written: Iterable[Path]) -
 def print_ladder(document: Document, console: Console, written: Iterable[Path]) -> None:
     """Print every rung, what does not fit, how much is enough, prices and rules, and the findings."""
     view = ladder_view(document)
-    _print_all(view.title, ladder_grids.grids(view), ladders.finding(view), console, written)
+    title = view.ask or view.title
+    _print_all(title, ladder_grids.grids(view), ladders.finding(view), console, written)
 
 
 def print_explanation(document: Document, console: Console) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sim.show.grid import Cell, Grid
-from sim.show.tables import exchange, rules
+from sim.show.tables import exchange, rules, search
 from sim.show.views.ladder import Curve, LadderView, Readings, machine_label
 from sim.show.views.ladder_changes import LadderMetric, capital, change_text
 from sim.show.views.names import joined
@@ -21,7 +21,10 @@ def grids(view: LadderView) -> list[Grid]:
     """Return the tables of a ladder for a terminal."""
     of_rungs = (rung_grid, reading_grid, companion_grid, gap_grid, refusal_grid)
     makers = (*(of_rungs if view.has_rungs else ()), enough_grid, price_grid, verdict_grid)
-    asked = exchange.grids(view.exchange) if view.exchange else []
+    asked = [
+        *(search.grids(view.search) if view.search else []),
+        *(exchange.grids(view.exchange) if view.exchange else []),
+    ]
     return [*asked, *(grid for make in makers if (grid := make(view)).rows)]
 
 

@@ -13,6 +13,7 @@ from sim.show.views.names import hardware_name, joined
 from sim.show.views.provenance import Provenance, provenance_of
 from sim.show.views.record import record
 from sim.show.views.run import RunView, run_view
+from sim.show.views.search import DesignSearch, search_view
 from sim.trees import flatten
 
 
@@ -195,6 +196,9 @@ class LadderView:
     enough: Mapping[str, Enough | Unknown]
     curves: Mapping[str, Curve]
     exchange: Exchange | None
+    search: DesignSearch | None
+    ask: str
+    """The question that it answers, in words; "" where its file has none."""
 
     @property
     def naive(self) -> Rung:
@@ -213,7 +217,7 @@ class LadderView:
 
     @property
     def has_rungs(self) -> bool:
-        """True where its file has choices to add; a ladder of an exchange alone has none."""
+        """True where its file has choices to add; a ladder of an exchange or a search alone has none."""
         return bool(self.spec.get("rungs"))
 
     @property
@@ -262,6 +266,10 @@ def ladder_view(document: Mapping[str, Any]) -> LadderView:
         enough={name: _enough(entry) for name, entry in document["enough"].items()},
         curves={name: _curve(entry, companions) for name, entry in document["curves"].items()},
         exchange=exchange_view(document["exchange"]) if document.get("exchange") else None,
+        search=search_view(document["search"], {machine.name: machine.label for machine in machines})
+        if document.get("search")
+        else None,
+        ask=(document.get("question") or {}).get("ask", ""),
     )
 
 

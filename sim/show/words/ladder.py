@@ -20,7 +20,7 @@ from sim.show.views.ladder import (
 )
 from sim.show.views.ladder_changes import NONE, change_text
 from sim.show.views.names import joined
-from sim.show.words import exchange
+from sim.show.words import exchange, search
 from sim.units import show
 
 _SMALL = 0.01  # changes and gaps up to this are reported as small
@@ -41,9 +41,12 @@ def headline(view: LadderView) -> list[str]:
 
 def answer(view: LadderView) -> list[str]:
     """Return what the rungs say: from where to where, the gap, what is missed most, what harms, what does not run."""
-    asked = exchange.sentences(view.exchange) if view.exchange else []
+    asked = [
+        *(search.sentences(view.search) if view.search else []),
+        *(exchange.sentences(view.exchange) if view.exchange else []),
+    ]
     if not view.has_rungs:
-        return [*asked, *_refusals(view)]
+        return [*asked, *([] if view.search else _refusals(view))]
     rungs = [*_course(view), *_companions(view), *_gap(view), *removals(view), *_harm(view), *_refusals(view)]
     return [*rungs, *asked]
 

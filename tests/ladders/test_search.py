@@ -1,0 +1,301 @@
+"""The best design of each machine over a space of designs: exhaustive counts, what holding costs, and how a file is read."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+import sim
+from laddering import run
+from sim import documents
+from sim.errors import InfeasibleError, InputError
+from sim.ladders import run as ladders
+from sim.ladders.spec import ladder_of
+from sim.show.pages.ladder import ladder_html
+from sim.show.plots import kinds as plots
+from sim.show.tables import search as tables
+from sim.show.views.ladder import ladder_view
+from sim.show.words import ladder as words
+
+BASE: dict[str, Any] = {
+    "name": "searched",
+    "cluster": {"hardware": "h100", "nodes": 4},
+    "model": "deepseek-v3",
+    "layout": {"ep": 16},
+    "workload": {
+        "kind": "all_to_all",
+        "tokens_per_rank": 1024,
+        "gate": {"kind": "group_limited", "sampling": "expected"},
+        "kernel": {"kind": "two_hop", "comm_sms": 24},
+    },
+}
+WAYS: dict[str, dict[str, Any]] = {
+    "two hops": {"workload.kernel": {"kind": "two_hop", "comm_sms": 24}},
+    "flat": {"workload.kernel": {"kind": "flat", "copies": "per_rank", "comm_sms": 24}},
+}
+AXES: dict[str, Any] = {"layout.ep": [16, 32], "way": WAYS, "workload.gate.top_groups": [4, 8]}
+SLOW = {"cluster.hardware": "h100", "cluster.override": {"gpu.scale_up.bandwidth": "20 GB/s"}}
+"""A machine on which two hops are worse than one: its NVLink is slower than its NIC."""
+METRIC = "dispatch.time_s"
+
+
+def ladder(**search: Any) -> dict[str, Any]:
+    return {
+        "name": "searched",
+        "base": BASE,
+        "hardware": {"h100": {"cluster.hardware": "h100"}, "slow": SLOW, "twin": {"cluster.hardware": "h100"}},
+        "metric": METRIC,
+        "search": {"reference": "h100", "machines": ["h800", "slow", "twin"], "axes": AXES, **search},
+    }  # fmt: skip
+
+
+def ran(**search: Any) -> dict[str, Any]:
+    return run(documents.dumps(ladder(**search)))
+
+
+HOLD = {
+    "ep16": {"layout.ep": 16},
+    "two-hops": {"way": "two hops"},
+    "bf16": {"workload.dispatch_dtype": "bf16"},
+}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return ran(hold=HOLD)
+
+
+def time_s(values: dict[str, Any], machine: dict[str, Any]) -> float:
+    """A design run by itself."""
+    return float(sim.run(BASE, {**values, **machine})["metrics"]["dispatch"]["time_s"])
+
+
+@pytest.fixture(scope="module")
+def times() -> dict[str, dict[tuple[int, str, int], float]]:
+    grid = list(itertools.product(*AXES.values()))
+    hardware = {"h100": {}, "h800": {"cluster.hardware": "h800"}, "slow": SLOW}
+    return {
+        on: {
+            (ep, way, groups): time_s(
+                {"layout.ep": ep, "workload.gate.top_groups": groups, **WAYS[way]}, machine
+            )
+            for ep, way, groups in grid
+        }
+        for on, machine in hardware.items()
+    }
+
+
+def test_the_best_is_the_least_of_all_designs(document: dict[str, Any], times: dict[str, Any]) -> None:
+    search = document["search"]
+    assert search["num_designs"] == 8
+    assert search["best"]["metric"] == pytest.approx(min(times["h100"].values()))
+    for on in ("h800", "slow"):
+        machine = search["machines"][on]
+        assert machine["best"]["metric"] == pytest.approx(min(times[on].values()))
+        gap = min(times[on].values()) / min(times["h100"].values()) - 1
+        assert machine["gap_fraction"] == pytest.approx(gap)
+
+
+def test_a_held_choice_leaves_the_best_of_those_that_have_it(
+    document: dict[str, Any], times: dict[str, Any]
+) -> None:
+    held = document["search"]["machines"]["slow"]["held"]["two-hops"]
+    ours, theirs = (
+        min(time for (_, way, _), time in times[on].items() if way == "two hops") for on in ("slow", "h100")
+    )
+    assert ours > min(times["slow"].values())
+    assert held["gap_fraction"] == pytest.approx(ours / theirs - 1)
+    assert held["costs_machine_fraction"] == pytest.approx(ours / min(times["slow"].values()) - 1)
+    assert held["costs_reference_fraction"] == pytest.approx(theirs / min(times["h100"].values()) - 1)
+
+
+def test_holding_costs_each_machine_something_or_nothing_and_the_gaps_follow(
+    document: dict[str, Any],
+) -> None:
+    for machine in document["search"]["machines"].values():
+        for held in machine["held"].values():
+            ours, theirs = held["costs_machine_fraction"], held["costs_reference_fraction"]
+            assert ours >= 0
+            assert theirs >= 0
+            gap = (1 + machine["gap_fraction"]) * (1 + ours) / (1 + theirs) - 1
+            assert held["gap_fraction"] == pytest.approx(gap, abs=1e-9)
+
+
+def test_a_machine_like_the_reference_loses_nothing(document: dict[str, Any]) -> None:
+    twin = document["search"]["machines"]["twin"]
+    assert twin["gap_fraction"] == twin["cost_fraction"] == 0
+    assert twin["bought_back_fraction"] is None
+    assert all(held["gap_fraction"] == 0 for held in twin["held"].values())
+
+
+def test_a_design_of_its_own_buys_back_what_the_reference_s_costs(
+    document: dict[str, Any], times: dict[str, Any]
+) -> None:
+    """B, the reference's design kept, less C, the machine's best, over B less A, the reference's best."""
+    best = min(times["h100"].values())
+    first = min(times["h100"], key=lambda point: times["h100"][point])
+    kept, own = times["slow"][first], min(times["slow"].values())
+    assert kept > 1.02 * best
+    assert kept > own
+    slow = document["search"]["machines"]["slow"]
+    assert slow["cost_fraction"] == pytest.approx(kept / best - 1)
+    assert slow["bought_back_fraction"] == pytest.approx((kept - own) / (kept - best))
+    assert slow["best"]["values"]["way"] == "flat"
+    near = [times["slow"][point] for point, time in times["h100"].items() if time <= 1.01 * best]
+    of = slow["of_reference_design"]
+    assert [of["metric_low"], of["metric_high"]] == pytest.approx([min(near), max(near)])
+    assert of["designs"] == len(near)
+
+
+def test_nothing_is_bought_back_where_the_same_design_is_best(document: dict[str, Any]) -> None:
+    h800 = document["search"]["machines"]["h800"]
+    assert h800["best"]["values"] == document["search"]["best"]["values"]
+    assert h800["cost_fraction"] > 0.02
+    assert h800["bought_back_fraction"] is None
+
+
+def test_a_rate_is_compared_by_its_reciprocal() -> None:
+    rate = {"objective": "dispatch.logical_nvlink_bytes_per_s", "axes": {"workload.tokens_per_rank": [1024]}}
+    search = ran(machines=["slow"], **rate)["search"]
+    assert search["objective"]["more_is_better"]
+    slow = search["machines"]["slow"]
+    assert slow["gap_fraction"] == pytest.approx(search["best"]["metric"] / slow["best"]["metric"] - 1)
+    assert slow["gap_fraction"] > 0
+
+
+def test_a_machine_without_fp8_takes_bf16_and_says_so() -> None:
+    search = ran(machines=["a800"], axes={"layout.ep": [32]})["search"]
+    a800 = search["machines"]["a800"]
+    bf16 = {"layout.ep": 32, "workload.dispatch_dtype": "bf16", "cluster.hardware": "a800"}
+    assert a800["best"]["metric"] == pytest.approx(time_s(bf16, {}))
+    assert a800["of_reference_design"]["replaced"] == [
+        {"key": "workload.dispatch_dtype", "from": "fp8", "to": "bf16"}
+    ]
+    assert "with dispatch dtype fp8 by bf16" in " ".join(
+        words.finding(ladder_view(ran(machines=["a800"], axes={"layout.ep": [32]})))
+    )
+
+
+PREFILL = """\
+name: fits
+base: v3-prefill-ep32
+hardware:
+  h100: {cluster.hardware: h100}
+  less: {cluster.hardware: h100, cluster.override: {gpu.hbm.capacity: CAPACITY}}
+search:
+  reference: h100
+  machines: [less]
+  axes: {cluster: {two nodes: {cluster.nodes: 2, workload.placement.redundant_experts: 16}}, workload.prompts_per_gpu: [2, 4]}
+  objective: {tokens_per_s_per_gpu: maximise}
+  constraints: [ttft_s <= 10 s]
+"""
+
+
+def test_a_design_that_a_machine_has_no_room_for_does_not_run() -> None:
+    less = run(PREFILL.replace("CAPACITY", "50 GB"))["search"]["machines"]["less"]
+    assert less["best"] is None
+    assert less["gap_fraction"] is less["cost_fraction"] is None
+    of = less["of_reference_design"]
+    assert of["refused"] == of["designs"]
+    assert "50 GB" in of["reason"]
+    assert of["metric_low"] is None
+
+
+def test_a_search_of_which_nothing_runs_on_the_reference_is_infeasible() -> None:
+    with pytest.raises(
+        InfeasibleError, match=r"no design of the search runs on h100; the first one: .*ttft_s"
+    ):
+        run(PREFILL.replace("CAPACITY", "80 GB").replace("10 s", "1 us"))
+
+
+def test_ep_moves_to_the_nearest_that_fits() -> None:
+    """A GPU of 60 GB has room for the experts at EP32, which the reference's best, of two nodes, leaves no room for."""
+    text = PREFILL.replace("CAPACITY", "60 GB").replace("  constraints: [ttft_s <= 10 s]\n", "")
+    text = text.replace(
+        "{cluster: {two nodes: {cluster.nodes: 2, workload.placement.redundant_experts: 16}}, workload.prompts_per_gpu: [2, 4]}",
+        "{layout.ep: [16, 32]}",
+    )
+    search = run(text)["search"]
+    assert search["best"]["values"] == {"layout.ep": 16}
+    of = search["machines"]["less"]["of_reference_design"]
+    assert of["replaced"] == [{"key": "layout.ep", "from": 16, "to": 32}]
+    assert search["machines"]["less"]["bought_back_fraction"] is None
+
+
+def test_the_answer_stands_first(document: dict[str, Any]) -> None:
+    view = ladder_view({**document, "question": {"ask": "What does a slower NVLink cost?"}})
+    said = words.finding(view)
+    search = document["search"]["machines"]["h800"]
+    gap = f"{100 * search['gap_fraction']:.1f} % longer than H100"
+    assert said[0].startswith(f"With the best design for each, H800 takes {gap}; with ")
+    assert not any(key in sentence for sentence in said for key in ("layout.", "workload.", "_fraction"))
+    assert "<h1>What does a slower NVLink cost?</h1>" in ladder_html(
+        {**document, "question": {"ask": view.ask}}
+    )
+    picture = plots.picture("search", document)
+    assert len(picture.data) == 3 + 4  # gaps of three machines; costs of these and of the reference
+    assert [len(grid.rows) for grid in tables.grids(view.search)] == [4, 4, 4]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where", "wanted"),
+    [
+        ("machines", ["h100"], "search.machines", "other than the reference"),
+        ("axes", {"layout.epp": [8]}, "layout.epp", "ep"),
+        ("axes", {}, "search.axes", "1"),
+        ("objective", "dispatch.tim_s", "objective", "dispatch.time_s"),
+        ("hold", {"ep16": {"layout.epp": 8}}, "layout.epp", "ep"),
+        ("constraints", ["layout.ep <="], "constraints", ""),
+    ],
+)
+def test_what_is_wrong_with_a_search_is_told_at_its_place(
+    key: str, value: Any, where: str, wanted: str
+) -> None:
+    text = documents.dumps(ladder(**{key: value}))
+    with pytest.raises(InputError) as caught:
+        run(text)
+    text = str(caught.value)
+    assert where in text
+    assert wanted in text
+    assert "small.yaml:" in text
+
+
+def test_a_search_names_its_metric_alone() -> None:
+    tree = ladder(objective=METRIC)
+    del tree["metric"]
+    assert ladder_of(documents.loads(documents.dumps(tree), "small.yaml")).spec.metric == METRIC
+
+
+# --- shipped ---------------------------------------------------------------------------------------------------------
+
+SIGNS = {
+    "restriction-training": ("h800", "tp8", 0.15, 0.10),
+    "restriction-small": ("h800", "tp8", 0.15, 0.10),
+    "restriction-prefill-16": ("h800", "tp8", 0.20, 0.05),
+    "restriction-prefill-32": ("h800", "tp8", 0.20, 0.05),
+    "restriction-a800": ("a800", "tp8", 0.03, 0.05),
+}
+"""Ladder -> its machine, the choice that uncovers the cut, the least gap with it held, and the most with nothing held."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIGNS)
+def test_a_shipped_restriction_is_small_for_the_best_designs_and_large_with_tensor_parallelism_held(
+    name: str,
+) -> None:
+    on, held, least, most = SIGNS[name]
+    machine = ladders.run_file(name)["search"]["machines"][on]
+    assert 0 <= machine["gap_fraction"] <= most
+    assert machine["held"][held]["gap_fraction"] >= least
+    assert machine["held"][held]["costs_reference_fraction"] > 0.05  # no straw man is told without its price
+    assert machine["cost_fraction"] >= machine["gap_fraction"] - 1e-9
+
+
+@pytest.mark.slow
+def test_the_cut_of_an_h20_is_compute_and_no_design_buys_it_back() -> None:
+    """Dense FP8 rates are 1,979 and 296 TFLOP/s; what is not compute is no slower, and its HBM is faster."""
+    h20 = ladders.run_file("restriction-h20")["search"]["machines"]["h20"]
+    assert 1.5 < h20["gap_fraction"] < 1979 / 296 - 1
+    assert (h20["bought_back_fraction"] or 0.0) < 0.15
