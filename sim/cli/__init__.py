@@ -12,7 +12,7 @@ import click
 
 from sim import __version__
 from sim.cli import streams
-from sim.cli.asking import diff, explain
+from sim.cli.asking import diff, explain, size
 from sim.cli.exploring import ladder, sweep
 from sim.cli.looking import check, import_, new, plot, schema, show
 from sim.cli.running import calibrate, run, validate
@@ -51,6 +51,7 @@ for command in (
     ladder,
     explain,
     diff,
+    size,
     plot,
     validate,
     calibrate,

@@ -1,4 +1,4 @@
-"""Commands that answer a question about a result: why it takes so long, and what two results differ in."""
+"""Commands that answer a question: why a run takes so long, what two results differ in, how many GPUs a model needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sim.cli.shared import console_of, json_option, progress
-from sim.errors import InputError, Problem, nearest
+from sim.errors import InfeasibleError, InputError, Problem, nearest
 
 _variant_option = click.option(
     "--variant", metavar="NAME", help="The variant that is asked about [the first]."
@@ -59,6 +59,33 @@ def diff(first: Path, second: Path, variant: str | None, as_json: bool) -> None:
         click.echo(folders.dump(document), nl=False)
     else:
         tables.print_difference(document, console_of())
+
+
+@click.command(short_help="Find the fewest GPUs that serve a model.")
+@click.argument("model")
+@click.option("--hardware", default="h800,h100,h20", show_default=True, help="Machines, comma-separated.")
+@click.option("--context", default="32K", show_default=True, help="Tokens of each user; K is 1,024.")
+@click.option("--users", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="At once.")
+@click.option("--tpot", metavar="TIME", help="Longest time per output token: '50 ms' [no limit].")
+@json_option
+def size(model: str, hardware: str, context: str, users: int, tpot: str | None, as_json: bool) -> None:
+    """Find the fewest GPUs of each machine that hold a model and decode for some users at once, and how."""
+    from sim.answers import size as answers
+    from sim.show.files import folder as folders
+    from sim.show.tables import console as tables
+
+    names = list(dict.fromkeys(name.strip() for name in hardware.split(",") if name.strip()))
+    if not names:
+        raise InputError(Problem(None, "--hardware", f"'{hardware}'", "machines, like h800,h20"))
+    limit = answers.seconds_of(tpot) if tpot is not None else None
+    asked = answers.Asked(answers.tokens_of(context), users, limit)
+    document = answers.size(model, names, asked, progress(as_json))
+    if as_json:
+        click.echo(folders.dump(document), nl=False)
+    else:
+        tables.print_sizes(document, console_of())
+    if not any(machine["gpus"] for machine in document["machines"].values()):
+        raise InfeasibleError(f"no machine that was asked about serves {document['title']} so")
 
 
 def _scenario(asked: str, settings: tuple[str, ...], variant: str | None) -> Any:

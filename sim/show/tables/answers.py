@@ -1,12 +1,13 @@
-"""Explanations and differences as tables."""
+"""Explanations, differences and sizes as tables."""
 
 from __future__ import annotations
 
 from sim.metrics import label
 from sim.show.grid import Cell, Grid
-from sim.show.views.answers import Difference, Explanation, Moved, Setting
+from sim.show.views.answers import Difference, Explanation, Fitted, Moved, Setting, Sizes
 from sim.show.views.labels import metric_cell, value_label
 from sim.show.views.ladder_changes import percent
+from sim.units import show
 
 _MOST = 8  # causes that a terminal shows
 _FIRST = ("step_time_s", "dispatch.time_s", "combine.time_s", "time_s", "tpot_s", "ttft_s", "makespan_s")
@@ -67,3 +68,41 @@ def _alone(metric: Moved | None, setting: Setting) -> Cell:
     value = setting.gives[metric.name]
     change = f" ({percent(value / metric.first - 1)})" if metric.first else ""
     return f"{metric_cell(metric.name, value).strip()}{change}"
+
+
+def size_grid(view: Sizes) -> Grid:
+    """Return a row for each machine: the fewest GPUs, how they stand, and what they reach."""
+    heads = (
+        "machine",
+        "GPUs",
+        "layout",
+        "a token",
+        "tokens/s/GPU",
+        "memory",
+        "users at most",
+        "$ an hour",
+        "$ a M tokens",
+    )
+    note = (
+        "decode alone, with all users' requests in the cache; prompts are computed elsewhere. Memory: of the fullest GPU, "
+        "reserve included; users at most: whom it leaves room for"
+    )
+    return Grid(
+        "Fewest GPUs", heads, tuple(map(_size_row, view.machines)), words=frozenset({0, 2}), note=note
+    )
+
+
+def _size_row(one: Fitted) -> tuple[Cell, ...]:
+    if one.gpus is None:
+        return (one.title, "none", *["-"] * 7)
+    layout = ", ".join(f"{name.upper()} {size}" for name, size in one.layout.items() if size > 1) or "one GPU"
+    if one.overlap:
+        layout += ", two microbatches"
+    dollars = [
+        "-" if one.usd_per_hour is None else f"{one.usd_per_hour:,.2f}",
+        "-" if one.usd_per_million_tokens is None else f"{one.usd_per_million_tokens:,.3f}",
+    ]
+    return (
+        one.title, f"{one.gpus:,}", layout, show(one.tpot_s or 0.0, "s", 3), f"{one.tokens_per_s_per_gpu:,.0f}",
+        f"{100 * (one.memory_fraction or 0.0):.0f} %", f"{one.max_users:,}", *dollars,
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from sim.show.tables import ladder as ladder_grids
 from sim.show.tables import run as grids
 from sim.show.tables import sweep as sweep_grids
 from sim.show.tables import validation as validation_tables
-from sim.show.views.answers import difference_view, explanation_view
+from sim.show.views.answers import difference_view, explanation_view, sizes_view
 from sim.show.views.ladder import ladder_view
 from sim.show.views.run import views_of
 from sim.show.views.sweep import sweep_view
@@ -75,6 +75,12 @@ def print_difference(document: Document, console: Console) -> None:
     """Print the settings and metrics in which two results differ."""
     view = difference_view(document)
     _print_all("", answer_grids.difference_grids(view), answers.difference(view), console)
+
+
+def print_sizes(document: Document, console: Console) -> None:
+    """Print the fewest GPUs of each machine, and how."""
+    view = sizes_view(document)
+    _print_all("", [answer_grids.size_grid(view)], answers.sizes(view), console)
 
 
 def print_validation(document: Document, console: Console) -> None:

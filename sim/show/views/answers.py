@@ -1,4 +1,4 @@
-"""The views of an explanation and of a difference of two results."""
+"""The views of an explanation, of a difference of two results, and of sizes of a deployment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sim.show.views.names import hardware_name
 from sim.show.views.record import record
 
 
@@ -67,6 +68,61 @@ class Difference:
     names: tuple[str, str]
     settings: tuple[Setting, ...]
     metrics: tuple[Moved, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The fewest GPUs of a machine that serve, and how; `gpus` is None where no number does, for the `reason`.
+
+    `smaller` is why the number of GPUs below does not do; "" where there is none.
+    """
+
+    title: str
+    gpus: int | None
+    layout: Mapping[str, int]
+    overlap: bool
+    tpot_s: float | None
+    tokens_per_s_per_gpu: float | None
+    max_users: int | None
+    memory_fraction: float | None
+    usd_per_hour: float | None
+    usd_per_million_tokens: float | None
+    reason: str
+    smaller: str
+    smaller_gpus: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A model, what it is to serve, and the fewest GPUs of each machine that do."""
+
+    title: str
+    context_tokens: int
+    users: int
+    tpot_limit_s: float | None
+    machines: tuple[Fitted, ...]
+
+
+def sizes_view(document: Mapping[str, Any]) -> Sizes:
+    """Read the document of `moesim size`."""
+    return record(Sizes, document, machines=tuple(_fitted(*item) for item in document["machines"].items()))
+
+
+def _fitted(name: str, entry: Mapping[str, Any]) -> Fitted:
+    smaller = entry["smaller"] or {"reason": "", "gpus": None}
+    known = dict.fromkeys(
+        ("tpot_s", "tokens_per_s_per_gpu", "max_users", "usd_per_hour", "usd_per_million_tokens")
+    )
+    found = {"layout": {}, "overlap": False, "reason": "", **known, **entry}
+    held = entry["memory_bytes"] / entry["memory_capacity_bytes"] if entry["gpus"] else None
+    return record(
+        Fitted,
+        found,
+        title=hardware_name(name),
+        memory_fraction=held,
+        smaller=smaller["reason"],
+        smaller_gpus=smaller["gpus"],
+    )
 
 
 def explanation_view(document: Mapping[str, Any]) -> Explanation:

@@ -1,9 +1,9 @@
-"""Explanations and differences in sentences."""
+"""Explanations, differences and sizes in sentences."""
 
 from __future__ import annotations
 
 from sim.metrics import dimension_of, phrase
-from sim.show.views.answers import Cause, Difference, Explanation
+from sim.show.views.answers import Cause, Difference, Explanation, Fitted, Sizes
 from sim.show.views.names import LABEL
 from sim.units import show
 
@@ -42,3 +42,33 @@ def difference(view: Difference) -> list[str]:
 
 def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def sizes(view: Sizes) -> list[str]:
+    """Return the fewest GPUs of each machine, the fewest first, and what the next smaller number lacks."""
+    served = sorted((one for one in view.machines if one.gpus), key=lambda one: one.gpus or 0)
+    sentences = [f"{_fewest(view, one)}." for one in served]
+    sentences += [
+        f"{_machines(one.smaller_gpus, one)} do{'es' * (one.smaller_gpus == 1)} not: {one.smaller}."
+        for one in served
+        if one.smaller_gpus
+    ]
+    return sentences + [
+        f"No number of {one.title} serves {view.title} so: {one.reason}."
+        for one in view.machines
+        if not one.gpus
+    ]
+
+
+def _machines(count: int, one: Fitted) -> str:
+    return f"One {one.title}" if count == 1 else f"{count:,} {one.title}"
+
+
+def _fewest(view: Sizes, one: Fitted) -> str:
+    users = _many(view.users, "user")
+    limit = f" within {show(view.tpot_limit_s, 's', 3)} a token" if view.tpot_limit_s else ""
+    verb = "serves" if one.gpus == 1 else "serve"
+    return (
+        f"{_machines(one.gpus or 0, one)} {verb} {view.title} to {users} with "
+        f"{view.context_tokens:,} tokens each{limit}: {show(one.tpot_s or 0.0, 's', 3)} a token"
+    )
