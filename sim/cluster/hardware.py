@@ -21,8 +21,8 @@ from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 
 UNREAD = {
     "gpu.dense_flops.fp64": "export rules alone",
-    "gpu.dense_flops.int8": "export rules alone",
-    "gpu.dense_flops.fp4": "export rules alone",
+    "gpu.dense_flops.int8": "export rules, and precision: {gemm: int8}",
+    "gpu.dense_flops.fp4": "export rules, and precision: {gemm: nvfp4}",
     "gpu.die_area": "export rules alone",
     "gpu.l2.capacity": "nothing: caches are not modelled",
     "fabric.switch_ports": "a check of nodes_per_leaf alone",
@@ -135,6 +135,11 @@ class Gpu(Description):
     scale_up: ScaleUp
     pcie: Pcie | None = None
     """None where the NIC is not behind the GPU's own PCIe link."""
+
+    @property
+    def scales_blocks(self) -> bool:
+        """True where tensor cores scale blocks themselves: parts with FP4, NVIDIA's from Blackwell on."""
+        return self.dense_flops.fp4 is not None
 
     @property
     def tdp_w(self) -> float | None:

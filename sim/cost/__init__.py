@@ -11,7 +11,7 @@ from sim.exports import exported
 
 if TYPE_CHECKING:
     from sim.cost.attention import attention_backward_s, attention_forward_s, gqa_decode_s, mla_decode_s
-    from sim.cost.compute import Processor, gemm_s, grouped_gemm_s, processor, streaming_s, weight_gemm_s
+    from sim.cost.compute import Processor, gemm_s, grouped_gemm_s, processor, weight_gemm_s
     from sim.cost.curves import Curves, load_curves
     from sim.cost.deployment import Footprint, footprint, require_batch
     from sim.cost.ends import embedding, head, mtp_projection
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         decode_experts,
         decode_shared,
     )
+    from sim.cost.streaming import streaming_s
     from sim.cost.tpot import TpotBound, tpot_bound
     from sim.cost.work import Work, launch_work
 

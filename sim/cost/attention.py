@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from sim.cost.compute import Processor
+from sim.workload.formats import Roof
 
 
 def attention_blocks(
@@ -57,8 +58,9 @@ def attention_forward_s(
     causal: bool = True,
     context_tokens: float | None = None,
     before_tokens: int = 0,
+    roof: Roof = "bf16",
 ) -> float:
-    """Time of a flash-attention forward core in BF16.
+    """Time of a flash-attention forward core.
 
     Parameters
     ----------
@@ -75,6 +77,8 @@ def attention_forward_s(
         The longest look-back; the whole sequence by default.
     before_tokens : int [tokens]
         Tokens before the queries, whose keys and values are there already.
+    roof : str
+        Tensor rate of the products.
 
     Returns
     -------
@@ -90,7 +94,7 @@ def attention_forward_s(
     ----------
     Clocks: hardware/compute/attention.yaml, fitted to tables of alibaba/InferSim and shenh10/DeepSeek_Simulator.
     """
-    block_s = _forward_block_s(p, qk_dim, v_dim)
+    block_s = _forward_block_s(p, qk_dim, v_dim, roof)
     return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens, before_tokens)
 
 
@@ -104,8 +108,9 @@ def attention_backward_s(
     *,
     causal: bool = True,
     context_tokens: float | None = None,
+    roof: Roof = "bf16",
 ) -> float:
-    """Time of a flash-attention backward core in BF16.
+    """Time of a flash-attention backward core.
 
     Parameters
     ----------
@@ -117,6 +122,8 @@ def attention_backward_s(
     causal : bool
     context_tokens : float, optional [tokens]
         The longest look-back; the whole sequence by default.
+    roof : str
+        Tensor rate of the products.
 
     Returns
     -------
@@ -132,7 +139,7 @@ def attention_backward_s(
     Rate of the backward over that of the forward core: FlashAttention-3, arXiv 2407.08608.
     """
     more = (3 * qk_dim + 2 * v_dim) / (qk_dim + v_dim)
-    block_s = _forward_block_s(p, qk_dim, v_dim) * more / p.curves.attention.backward_to_forward
+    block_s = _forward_block_s(p, qk_dim, v_dim, roof) * more / p.curves.attention.backward_to_forward
     return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens)
 
 
@@ -157,16 +164,15 @@ def backward_passes_bytes(tokens: int, heads: int, qk_dim: int, v_dim: int) -> t
     return 4.0 * tokens * heads * v_dim + 4.0 * queries, (4.0 + 2.0) * queries
 
 
-def _forward_block_s(p: Processor, qk_dim: int, v_dim: int) -> float:
+def _forward_block_s(p: Processor, qk_dim: int, v_dim: int, roof: Roof) -> float:
     a = p.curves.attention
-    return _block_s(p, 2.0 * (qk_dim + v_dim), a.forward_other_clocks)
+    return _block_s(p, 2.0 * (qk_dim + v_dim), a.forward_other_clocks, roof)
 
 
-def _block_s(p: Processor, flop_per_score: float, other_clocks: float) -> float:
+def _block_s(p: Processor, flop_per_score: float, other_clocks: float, roof: Roof) -> float:
     """Time of one SM on a block of queries x keys, at the sustained clock [s]."""
-    tensor_s = (
-        flop_per_score * p.curves.attention.block_tokens**2 / (p.flops_per_sm("bf16") * p.sustained_fraction)
-    )
+    rate = p.flops_per_sm(roof) * p.sustained_fraction
+    tensor_s = flop_per_score * p.curves.attention.block_tokens**2 / rate
     return tensor_s + other_clocks / (p.clock_hz * p.sustained_fraction)
 
 
@@ -199,6 +205,7 @@ def mla_decode_s(
     rope_dim: int = 64,
     queries: int = 1,
     cache_bytes: float = 2.0,
+    roof: Roof = "bf16",
 ) -> float:
     """Time of an absorbed MLA decode core: every head reads one latent, so the FLOPs of a byte grow with heads.
 
@@ -214,7 +221,9 @@ def mla_decode_s(
     queries : int [count]
         Query tokens a request in this step (2 with one speculated token).
     cache_bytes : float [bytes]
-        Of an element of the cache; the products stay in BF16.
+        Of an element of the cache.
+    roof : str
+        Tensor rate of the products, whatever the cache is kept in.
 
     Returns
     -------
@@ -232,7 +241,7 @@ def mla_decode_s(
     """
     scores = heads * queries * requests * context_tokens
     moved = mla_bytes(requests, context_tokens, heads, latent_dim, rope_dim, queries, cache_bytes)
-    return _decode_s(p, scores, 2.0 * (2 * latent_dim + rope_dim), *moved)
+    return _decode_s(p, scores, 2.0 * (2 * latent_dim + rope_dim), *moved, roof)
 
 
 def mla_bytes(
@@ -269,6 +278,7 @@ def gqa_decode_s(
     *,
     queries: int = 1,
     cache_bytes: float = 2.0,
+    roof: Roof = "bf16",
 ) -> float:
     """Time of a grouped-query decode core: keys and values of every KV head are read once.
 
@@ -284,6 +294,8 @@ def gqa_decode_s(
         Query tokens a request in this step.
     cache_bytes : float [bytes]
         Of an element of the cache.
+    roof : str
+        Tensor rate of the products.
 
     Returns
     -------
@@ -296,7 +308,7 @@ def gqa_decode_s(
     """
     scores = heads * queries * requests * context_tokens
     moved = gqa_bytes(requests, context_tokens, heads, kv_heads, head_dim, queries, cache_bytes)
-    return _decode_s(p, scores, 4.0 * head_dim, *moved)
+    return _decode_s(p, scores, 4.0 * head_dim, *moved, roof)
 
 
 def gqa_bytes(
@@ -347,10 +359,15 @@ def index_decode_s(p: Processor, scores: float, head_dim: int, stream_bytes: flo
 
 
 def _decode_s(
-    p: Processor, scores: float, flop_per_score: float, stream_bytes: float, ends_bytes: float
+    p: Processor,
+    scores: float,
+    flop_per_score: float,
+    stream_bytes: float,
+    ends_bytes: float,
+    roof: Roof = "bf16",
 ) -> float:
     a = p.curves.attention
     blocks = scores / a.block_tokens**2
-    compute_s = blocks / p.sms * _block_s(p, flop_per_score, a.decode_other_clocks)
+    compute_s = blocks / p.sms * _block_s(p, flop_per_score, a.decode_other_clocks, roof)
     stream_s = stream_bytes / (p.hbm_bytes_per_s * a.decode_stream_fraction)
     return a.decode_launch_s + max(compute_s, stream_s, (stream_bytes + ends_bytes) / p.hbm_bytes_per_s)

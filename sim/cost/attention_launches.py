@@ -21,6 +21,7 @@ from sim.cost.launches import (
     input_gradient,
     memory,
     norm,
+    quantise,
     transposed_cast,
     transposed_weight,
     weight,
@@ -90,7 +91,7 @@ def projections(a: Attention, hidden: int) -> list[tuple[str, int, int]]:
 
 def _latents(a: Attention, b: RankBatch, d: int) -> list[Launch]:
     """Everything between the residual stream and the heads: a norm and the (down-) projections."""
-    first = [norm(b, d), *cast(b, d)]
+    first = [norm(b, d), *cast(b, d), *quantise(b, d)]
     if not isinstance(a, MLA):
         return [*first, *(gemm(b, name, n, k) for name, n, k in projections(a, d)[1:])]
     queries = a.q_lora_rank or a.num_heads * a.qk_head_dim
@@ -114,9 +115,10 @@ def _heads(a: Attention, b: RankBatch, *, credited: bool) -> list[Launch]:
     return [
         *([norm(b, q)] if q else []),
         norm(b, a.kv_lora_rank),
-        *([memory("copy latents", 2 * t * q * BF16, count=2), *cast(b, q)] if q else []),
+        *([memory("copy latents", 2 * t * q * BF16, count=2), *cast(b, q), *quantise(b, q)] if q else []),
         *([gemm(b, "q up", a.num_heads * a.qk_head_dim, q, credited=credited)] if q else []),
         *cast(b, a.kv_lora_rank),
+        *quantise(b, a.kv_lora_rank),
         gemm(b, "kv up", nope + v, a.kv_lora_rank, credited=credited),
         memory("rotary key", 2 * t * a.qk_rope_head_dim * BF16),
         memory("assemble keys", t * (2 * nope + rope) * BF16),
@@ -138,6 +140,7 @@ def _core(a: Attention, b: RankBatch, *, backward: bool) -> list[Launch]:
     core = Launch(
         "attention backward" if backward else "attention forward",
         "attention_backward" if backward else "attention_forward",
+        dtype="fp8" if b.attention == "fp8" else "bf16",
         rows=(rows,),
         n=v,
         k=qk,
@@ -147,9 +150,14 @@ def _core(a: Attention, b: RankBatch, *, backward: bool) -> list[Launch]:
         sequences=-(-b.sequences * s // rows),
         context_tokens=float(min(rows, a.window or rows)),
     )
+    if b.attention != "bf16" and not backward:  # its inputs in FP8, one scale a head
+        width = a.num_heads * qk + _core_kv_heads(a) * (qk + v)
+        core_inputs = [memory("quantise heads", b.tokens * width * (BF16 + 1.0))]
+    else:
+        core_inputs = []
     if isinstance(a, GQA) or a.indexer is None:
-        return [core]
-    return [*_index_scores(a.indexer, b, backward=backward), core]
+        return [*core_inputs, core]
+    return [*_index_scores(a.indexer, b, backward=backward), *core_inputs, core]
 
 
 def _core_kv_heads(a: MLA | GQA) -> int:
@@ -195,13 +203,14 @@ def _recurrence(a: Recurrent, b: RankBatch, *, backward: bool) -> Launch:
 
 def _core_forward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
     out = a.output_width
-    kept = [memory("keep output", b.tokens * out * (BF16 + SAVED_ATTENTION))] if b.precision == "fp8" else []
+    kept = [memory("keep output", b.tokens * out * (BF16 + SAVED_ATTENTION))] if b.is_blockwise else []
     return [
         *_heads(a, b, credited=True),
         *_index_projections(a, b, d),
         *_core(a, b, backward=False),
         *kept,
         *cast(b, out),
+        *quantise(b, out),
         gemm(b, "o", d, out),
     ]
 
@@ -212,7 +221,7 @@ def _index_projections(a: Attention, b: RankBatch, d: int) -> list[Launch]:
 
 def _core_backward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
     t, out = b.tokens, a.output_width
-    kept = [memory("restore output", t * out * (BF16 + SAVED_ATTENTION))] if b.precision == "fp8" else []
+    kept = [memory("restore output", t * out * (BF16 + SAVED_ATTENTION))] if b.is_blockwise else []
     passes: list[Launch] = _core(a, b, backward=True)
     if not isinstance(a, Recurrent):
         before, after = backward_passes_bytes(t, a.num_heads, *a.core_dims)
@@ -225,8 +234,9 @@ def _core_backward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
     return [
         *kept,
         *cast(b, d),
+        *quantise(b, d),
         *transposed_weight(b, d * out),
-        gemm(b, "o input gradient", out, d),
+        gemm(b, "o input gradient", out, d, gradient="input_gradient"),
         *transposed_cast(b, out),
         *transposed_cast(b, d),
         *(_heads(a, b, credited=False) if heads else []),

@@ -20,15 +20,17 @@ from typing import Literal
 
 from sim.cluster.hardware import Hardware
 from sim.cost.curves import Curves, Generation, load_curves
+from sim.errors import InfeasibleError
+from sim.workload.formats import PRODUCTS, NumberFormat, Product, ProductName, Roof
 
-Dtype = Literal["bf16", "fp8"]
+Dtype = ProductName
 Layout = Literal["dense", "contiguous", "masked"]
+Gradient = Literal["forward", "input_gradient", "weight_gradient"]
 
-ELEMENT_BYTES = {"bf16": 2.0, "fp8": 1.0}
 PAD_ROWS = 128
 """Rows of one expert in the contiguous layout are padded to a multiple of this."""
 _BLOCK_BYTES = 128
-"""Bytes of K that one step of the main loop takes: 128 FP8 or 64 BF16 elements."""
+"""Bytes of K that one step of the main loop takes of its inputs: 128 FP8 or 64 BF16 elements."""
 _TILE_ROWS = (64, 128)
 _TILE_COLUMNS = 16
 """Columns of a tile are a multiple of this, up to what the generation knows."""
@@ -53,15 +55,19 @@ class Processor:
     sustained_fraction: float
     bf16_flops: float
     fp8_flops: float | None
+    int8_flops: float | None
+    fp4_flops: float | None
     scales_in_tensor_core: bool
     hbm_bytes_per_s: float
     streaming_fraction: float
     generation: str
     curves: Curves = field(hash=False)
 
-    def flops_per_sm(self, dtype: Dtype) -> float:
-        """Dense rate of one SM at the peak clock [FLOP/s]; a part without FP8 computes in BF16."""
-        rate = self.fp8_flops if dtype == "fp8" and self.fp8_flops else self.bf16_flops
+    def flops_per_sm(self, roof: Roof) -> float:
+        """Dense rate of one SM at the peak clock [FLOP/s]; raises `InfeasibleError` where the GPU lacks the format."""
+        rate: float | None = getattr(self, f"{roof}_flops")
+        if rate is None:
+            raise InfeasibleError(f"this GPU has no {roof.upper()} tensor rate")
         return rate / self.whole_sms
 
 
@@ -119,8 +125,9 @@ def processor(
         sustained_fraction=gpu.sustained_clock_fraction,
         bf16_flops=gpu.dense_flops.bf16,
         fp8_flops=gpu.dense_flops.fp8,
-        # Blackwell, the first with FP4, scales blocks inside the tensor core.
-        scales_in_tensor_core=gpu.dense_flops.fp4 is not None,
+        int8_flops=gpu.dense_flops.int8,
+        fp4_flops=gpu.dense_flops.fp4,
+        scales_in_tensor_core=gpu.scales_blocks,
         hbm_bytes_per_s=gpu.hbm.bandwidth_bytes_per_s * hbm_share_fraction,
         streaming_fraction=gpu.hbm.efficiency_fraction,
         generation=generation,
@@ -131,7 +138,9 @@ def processor(
 # --- matrix multiplications -------------------------------------------------------------------------------
 
 
-def gemm_s(p: Processor, m: int, n: int, k: int, dtype: Dtype = "fp8") -> float:
+def gemm_s(
+    p: Processor, m: int, n: int, k: int, dtype: Dtype = "fp8", *, gradient: Gradient = "forward"
+) -> float:
     """Time of C[m, n] = A[m, k] B[n, k]^T with a BF16 result.
 
     Parameters
@@ -139,11 +148,18 @@ def gemm_s(p: Processor, m: int, n: int, k: int, dtype: Dtype = "fp8") -> float:
     p : Processor
     m, n, k : int [count]
     dtype : str
-        "fp8" or "bf16"; a part without FP8 computes in BF16.
+        A name of `workload.formats.PRODUCTS`.
+    gradient : str
+        As of `grouped_gemm_s`.
 
     Returns
     -------
     float [s]
+
+    Raises
+    ------
+    InfeasibleError
+        Where the GPU lacks the format.
 
     Notes
     -----
@@ -156,7 +172,7 @@ def gemm_s(p: Processor, m: int, n: int, k: int, dtype: Dtype = "fp8") -> float:
     >>> 2 * 4096 * 7168 * 16384 / gemm_s(processor(h800), 4096, 7168, 16384) < h800.gpu.dense_flops.peak("fp8")
     True
     """
-    return grouped_gemm_s(p, (m,), n, k, dtype, layout="dense")
+    return grouped_gemm_s(p, (m,), n, k, dtype, layout="dense", gradient=gradient)
 
 
 def grouped_gemm_s(
@@ -168,6 +184,7 @@ def grouped_gemm_s(
     *,
     layout: Layout = "contiguous",
     expected_rows: float | None = None,
+    gradient: Gradient = "forward",
 ) -> float:
     """Time of one GEMM per expert in one launch.
 
@@ -179,11 +196,13 @@ def grouped_gemm_s(
     n, k : int [count]
         Outputs and inputs of every expert.
     dtype : str
-        "fp8" or "bf16"; a part without FP8 computes in BF16.
+        A name of `workload.formats.PRODUCTS`.
     layout : str
         "contiguous" pads each expert to 128 rows; "masked" computes only the tiles that hold rows, "dense" is one GEMM.
     expected_rows : float, optional
         Rows an expert that the library plans for; the mean by default. It chooses the tile, `rows` count.
+    gradient : str
+        "input_gradient" for a product of the backward pass, whose sums a format may promote more often.
 
     Returns
     -------
@@ -194,10 +213,11 @@ def grouped_gemm_s(
     The library takes the tile that minimises waves x tile time, of at most 128 x 128 (a generation may know wider ones, or one
     alone for FP8), with
 
-        tile   = ceil(k / k_block) max(tensor + promotion, operands / fill) + exposure x stored bytes / (HBM / SMs)
+        tile   = ceil(k / k_block) max(tensor + other, operands / fill) + exposure x stored bytes / (HBM / SMs)
         t      = launch + (tiles^q + memory^q)^(1/q),  tiles = ceil(tiles / SMs) tile,  memory = bytes / HBM
 
-    Valid for the generations of `hardware/compute/gemm.yaml`, which also holds every fitted number with its source.
+    `other` is the work of CUDA cores next to the tensor core: promoting sums that are scaled by blocks, widening weights that are
+    held in fewer bits than their inputs. Valid for the generations of `hardware/compute/gemm.yaml`, which also holds every fitted number with its source.
 
     References
     ----------
@@ -220,7 +240,7 @@ def grouped_gemm_s(
         dtype,
         grouped=layout != "dense",
         rows_only_128=layout == "contiguous",
-        promotions=p.curves.gemm.promotions_per_element.tile_scales,
+        gradient=gradient,
         stored_bytes=2.0,
         store_exposure=kernel.store_exposure,
         store_fraction=p.curves.gemm.stream_fraction,
@@ -240,7 +260,7 @@ def weight_gemm_s(
     n, k : int [count]
         Outputs and inputs of the weight.
     dtype : str
-        "fp8" or "bf16"; a part without FP8 computes in BF16.
+        A name of `workload.formats.PRODUCTS`.
     added : bool
         The FP32 gradient is read and added to, not only written.
 
@@ -250,7 +270,7 @@ def weight_gemm_s(
 
     Notes
     -----
-    The sum runs over tokens. Both operands carry a scale a row, twice the promotion work; the FP32 gradient is read, added to and
+    The sum runs over tokens. In FP8 with scales a block both operands carry one a row, twice the promotion work; the FP32 gradient is read, added to and
     written back (8 bytes an element; 4 where it is not `added`) after each tile, at the rate of mixed reads and writes; none of
     that is hidden, and a generation that stores slowly does so here too. Otherwise as `grouped_gemm_s`.
     """
@@ -266,7 +286,7 @@ def weight_gemm_s(
             dtype,
             grouped=False,
             rows_only_128=True,
-            promotions=p.curves.gemm.promotions_per_element.row_scales,
+            gradient="weight_gradient",
             stored_bytes=8.0 if added else 4.0,
             store_exposure=max(1.0, kernel.store_exposure),
             store_fraction=p.streaming_fraction,
@@ -287,55 +307,70 @@ def _tiled_s(
     *,
     grouped: bool,
     rows_only_128: bool,
-    promotions: float,
+    gradient: Gradient,
     stored_bytes: float,
     store_exposure: float,
     store_fraction: float,
 ) -> float:
-    c = p.curves.gemm
-    size = ELEMENT_BYTES[dtype] if p.fp8_flops else 2.0
-    k_block = _BLOCK_BYTES / size
+    c, product = p.curves.gemm, PRODUCTS[dtype]
+    weights, inputs = operands(product, gradient)
+    if product.scales_in_core and not p.scales_in_tensor_core:
+        raise InfeasibleError(
+            f"this GPU does not scale blocks of {product.inputs.name.upper()} in its tensor cores"
+        )
+    k_block = _BLOCK_BYTES * 8.0 / inputs.bits
     clock = p.clock_hz * p.clock_fraction
     fill = _fill_bytes_per_s(p, clock, grouped=grouped)
-    tensor = p.flops_per_sm(dtype) * p.clock_fraction
-    promoted = 0.0 if size != 1.0 or p.scales_in_tensor_core else promotions
+    tensor = p.flops_per_sm(product.roof) * p.clock_fraction
+    promoted = (
+        0.0 if p.scales_in_tensor_core else c.promotions_per_element.operations(getattr(product, gradient))
+    )
+    widened = c.widening_per_weight if weights.bits < inputs.bits else 0.0
+    cuda_cores = c.fp32_lanes_per_sm * clock
     steps = math.ceil(k / k_block)
     store_rate = min(p.hbm_bytes_per_s * store_fraction / p.sms, fill)
     best_s, tiles_s = math.inf, math.inf
-    heights, widths = _tiles(c.generations[p.generation], size, rows_only_128)
+    heights, widths = _tiles(c.generations[p.generation], product, rows_only_128)
     for height in heights:
         planned_rows = sum(-(-m // height) for m in planned)
         actual_rows = sum(-(-m // height) for m in rows)
         for width in widths:
             columns = -(-n // width)
             area = height * width
-            multiply = 2.0 * area * k_block / tensor + promoted * area / (c.fp32_lanes_per_sm * clock)
-            tile = steps * max(multiply, (height + width) * _BLOCK_BYTES / fill)
+            multiply = 2.0 * area * k_block / tensor + promoted * area / cuda_cores
+            multiply += widened * width * k_block / cuda_cores
+            loaded = height * _BLOCK_BYTES + width * k_block * weights.bits / 8.0
+            tile = steps * max(multiply, loaded / fill)
             tile += store_exposure * stored_bytes * area / store_rate
             planned_s = -(-planned_rows * columns // p.sms) * tile
             if planned_s < best_s:
                 best_s, tiles_s = planned_s, -(-actual_rows * columns // p.sms) * tile
-    moved = product_bytes(rows, n, k, dtype if p.fp8_flops else "bf16", stored_bytes)
+    moved = product_bytes(rows, n, k, weights, inputs, stored_bytes)
     memory_s = moved / min(p.hbm_bytes_per_s * c.stream_fraction, p.sms * fill)
     q = c.overlap_exponent
     longer, shorter = max(tiles_s, memory_s), min(tiles_s, memory_s)
     return float(longer * (1.0 + (shorter / longer) ** q) ** (1.0 / q))
 
 
-def _tiles(
-    kernel: Generation, element_bytes: float, rows_only_128: bool
-) -> tuple[Sequence[int], Sequence[int]]:
+def operands(product: Product, gradient: Gradient) -> tuple[NumberFormat, NumberFormat]:
+    """Formats of the operand with n rows and of the one with m: a weight gradient multiplies two inputs."""
+    return product.inputs if gradient == "weight_gradient" else product.weights, product.inputs
+
+
+def _tiles(kernel: Generation, product: Product, rows_only_128: bool) -> tuple[Sequence[int], Sequence[int]]:
     """Rows and columns of the tiles to choose from."""
-    if element_bytes == 1.0 and kernel.fp8_tile:
+    if product.roof == "fp8" and kernel.fp8_tile:
         return (kernel.fp8_tile,), (kernel.fp8_tile,)
     heights = _TILE_ROWS[1:] if rows_only_128 else _TILE_ROWS
     return heights, range(_TILE_COLUMNS, kernel.widest_tile + 1, _TILE_COLUMNS)
 
 
-def product_bytes(rows: Sequence[int], n: int, k: int, dtype: Dtype, stored_bytes: float) -> float:
-    """Operands read once and results of `stored_bytes` an element, for one GEMM of each of `rows` [bytes]."""
+def product_bytes(
+    rows: Sequence[int], n: int, k: int, weights: NumberFormat, inputs: NumberFormat, stored_bytes: float
+) -> float:
+    """Operands with their scales read once and results of `stored_bytes` an element, for one GEMM of each of `rows` [bytes]."""
     m = sum(rows)
-    return ELEMENT_BYTES[dtype] * k * (m + len(rows) * n) + stored_bytes * m * n
+    return k * (m * inputs.element_bytes + len(rows) * n * weights.element_bytes) + stored_bytes * m * n
 
 
 def _fill_bytes_per_s(p: Processor, clock: float, *, grouped: bool) -> float:
@@ -349,48 +384,3 @@ def _fill_bytes_per_s(p: Processor, clock: float, *, grouped: bool) -> float:
 
 def _padded(rows: int) -> int:
     return -(-rows // PAD_ROWS) * PAD_ROWS
-
-
-# --- memory-bound operations ------------------------------------------------------------------------------
-
-
-def streaming_s(
-    p: Processor, moved_bytes: float, *, blocks: int | None = None, resident_grid: bool = False
-) -> float:
-    """Time of a launch that only moves bytes.
-
-    Parameters
-    ----------
-    p : Processor
-    moved_bytes : float [bytes]
-        Bytes read and written.
-    blocks : int, optional [count]
-        Thread blocks, where there are fewer than SMs: each has one SM's share of the HBM rate.
-    resident_grid : bool
-        The launch has one round of blocks for every SM of the whole GPU (row norms do); on fewer SMs the rest waits for a
-        second round.
-
-    Returns
-    -------
-    float [s]
-
-    Notes
-    -----
-    t = launch + rounds x bytes / (HBM rate x efficiency x min(1, blocks / SMs)).
-
-    References
-    ----------
-    Launch: ai-dynamo/aiconfigurator @095f58a, the files of systems/ (constant time of a memory-bound kernel).
-
-    Examples
-    --------
-    >>> from sim.cluster.hardware import load_hardware
-    >>> p = processor(load_hardware("h800"))
-    >>> round((streaming_s(p, 2e9) - streaming_s(p, 1e9)) * 1e6)  # a gigabyte at 0.81 of 3,350 GB/s [us]
-    369
-    """
-    rate = p.hbm_bytes_per_s * p.streaming_fraction
-    if blocks is not None:
-        rate *= min(1.0, blocks / p.whole_sms)
-    rounds = math.ceil(p.whole_sms / p.sms) if resident_grid else 1
-    return p.curves.streaming.launch_s + rounds * moved_bytes / rate

@@ -18,6 +18,7 @@ from sim import documents
 from sim.cluster import parameters as p
 from sim.descriptions import Description
 from sim.documents import Document
+from sim.workload.formats import Promotion
 
 FOLDER = "hardware/compute"
 
@@ -61,6 +62,10 @@ class Promotions(Description):
     row_scales: p.Number
     """For operands that both have one scale a row."""
 
+    def operations(self, promotion: Promotion) -> float:
+        """Operations an element of a product whose sums are promoted in this way."""
+        return {"none": 0.0, "tile": self.tile_scales, "row": self.row_scales}[promotion]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GemmCurve(p.SourcedFile):
@@ -75,6 +80,8 @@ class GemmCurve(p.SourcedFile):
     overlap_exponent: Exponent
     """q of t = (tiles^q + memory^q)^(1/q)."""
     promotions_per_element: Promotions
+    widening_per_weight: p.Number
+    """CUDA-core operations that widen one weight held in fewer bits than its inputs, each time a tile reads it."""
     fp32_lanes_per_sm: p.Count
     generations: dict[str, Generation] = field(hash=False)
 

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from sim import units
 from sim.errors import DoesNotFitError
 from sim.workload.attention import GQA, MLA, Attention
+from sim.workload.formats import FORMATS, PRODUCTS, Precision
 from sim.workload.layout import Layout
 from sim.workload.model import Model, cache_bytes, layer_parameters, parameters
 from sim.workload.stages import Stage
 
-WEIGHT_BYTES = {"fp8": 1.0 + 4.0 / 128**2, "bf16": 2.0}
-"""Bytes of a weight, with its share of an FP32 scale for each block of 128 x 128."""
-CACHE_BYTES = {"bf16": 2.0, "fp8": 1.0}
-_BF16 = 2.0
+_BF16 = FORMATS["bf16"].element_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +95,7 @@ def footprint(
     num_physical_experts: int,
     layout: Layout,
     stage: Stage,
-    precision: str,
-    kv_dtype: str,
+    precision: Precision,
     context_tokens: float,
     buffered_tokens_per_request: float,
     buffers_bytes: float,
@@ -121,8 +118,8 @@ def footprint(
         the latents (MLA), or key-value heads that it has to repeat, of the whole group. ETP cuts routed experts.
     stage : Stage
         Layers that the GPU holds; it keeps their cache for the requests of all PP stages.
-    precision, kv_dtype : str
-        Formats of the weights (`WEIGHT_BYTES`) and of the cache (`CACHE_BYTES`).
+    precision : Precision
+        Formats of the weights of each part, and of the cache.
     context_tokens : float [tokens]
         Of a request.
     buffered_tokens_per_request : float [tokens]
@@ -156,7 +153,8 @@ def footprint(
     Cache and weights: arXiv 2505.09343, section 2.1; buffers: DeepEP csrc/config.hpp.
     """
     count = parameters(model)
-    size, extra = WEIGHT_BYTES[precision], stage.num_mtp if with_mtp else 0
+    extra = stage.num_mtp if with_mtp else 0
+    own_bytes = {part: PRODUCTS[name].weights.element_bytes for part, name in precision.parts.items()}
     held = [
         (layer_parameters(model, layer), layer.attention, n) for layer, n in stage.kinds(model, extra).items()
     ]
@@ -164,14 +162,18 @@ def footprint(
     table = stage.embedding or (stage.head and (model.tied_embeddings or extra > 0))
     ends = (count.embedding if table else 0) + (count.head if stage.head else 0)
     reserve = reserve_fraction * capacity_bytes
-    cache = cache_bytes(model, context_tokens, CACHE_BYTES[kv_dtype], layers=stage.kinds(model, extra), tp=tp)
+    cache = cache_bytes(
+        model, context_tokens, precision.cache.element_bytes, layers=stage.kinds(model, extra), tp=tp
+    )
     return Footprint(
-        routed_experts_bytes=experts_per_rank * count.expert * size * moe / layout.etp,
-        shared_experts_bytes=sum(n * own.shared for own, _, n in held) * size / tp,
-        attention_bytes=sum(n * _attention_bytes(own.attention, a, d, size, tp) for own, a, n in held),
-        dense_bytes=sum(n * own.dense_ffn for own, _, n in held) * size / tp,
+        routed_experts_bytes=experts_per_rank * count.expert * own_bytes["experts"] * moe / layout.etp,
+        shared_experts_bytes=sum(n * own.shared for own, _, n in held) * own_bytes["shared"] / tp,
+        attention_bytes=sum(
+            n * _attention_bytes(own.attention, a, d, own_bytes["attention"], tp) for own, a, n in held
+        ),
+        dense_bytes=sum(n * own.dense_ffn for own, _, n in held) * own_bytes["dense"] / tp,
         gates_bytes=moe * count.gate * _BF16,
-        ends_bytes=ends * _BF16 / tp + extra * 2 * d * d * size,
+        ends_bytes=ends * _BF16 / tp + extra * 2 * d * d * own_bytes["dense"],
         reserve_bytes=max(0.0, reserve - graphs_bytes),
         graphs_bytes=graphs_bytes,
         buffers_bytes=buffers_bytes,

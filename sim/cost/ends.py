@@ -15,6 +15,7 @@ from sim.cost.launches import (
     input_gradient,
     memory,
     norm,
+    quantise,
     transposed_cast,
     weight,
 )
@@ -89,6 +90,7 @@ def mtp_projection(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
             norm(b, d),
             memory("join", 4 * t * d * BF16),
             *cast(b, 2 * d),
+            *quantise(b, 2 * d),
             gemm(b, "join", d, 2 * d),
         ]
     norms = [norm(b, d, backward=True), norm(b, d, backward=True)]

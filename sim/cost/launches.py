@@ -16,16 +16,18 @@ from typing import Literal
 from sim.cost.attention import attention_backward_s, attention_forward_s
 from sim.cost.compute import (
     Dtype,
+    Gradient,
     Processor,
     gemm_s,
     grouped_gemm_s,
-    streaming_s,
     weight_gemm_s,
 )
 from sim.cost.recompute import SELECTIVE
+from sim.cost.streaming import streaming_s
+from sim.workload.formats import FORMATS, PRODUCTS, Product, Roof
 
-BF16, FP32 = 2.0, 4.0
-FP8 = 1.0 + 4.0 / 128
+BF16, FP32 = FORMATS["bf16"].element_bytes, FORMATS["fp32"].element_bytes
+FP8 = FORMATS["fp8_rows"].element_bytes
 """An element and its share of an FP32 scale [bytes]."""
 
 Phase = Literal["F", "B", "W"]
@@ -36,8 +38,9 @@ Kind = Literal["gemm", "grouped_gemm", "weight_gemm", "attention_forward", "atte
 class RankBatch:
     """Tokens that one rank computes on in one chunk.
 
-    `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came.
-    `recomputed`: modules (`cost.recompute`) whose launches the backward runs again.
+    `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came;
+    `recomputed` the modules (`cost.recompute`) whose launches the backward runs again. `attention` is the tensor rate of attention
+    cores, `forward_only` that no backward pass follows.
     """
 
     sequences: int
@@ -46,6 +49,23 @@ class RankBatch:
     received_tokens: float = 0.0
     precision: Dtype = "fp8"
     recomputed: frozenset[str] = SELECTIVE
+    attention: Roof = "bf16"
+    forward_only: bool = False
+
+    @property
+    def product(self) -> Product:
+        """Formats of GEMMs."""
+        return PRODUCTS[self.precision]
+
+    @property
+    def is_blockwise(self) -> bool:
+        """True for FP8 with scales a block, whose casts, transposes and copies are launches of DeepSeek's."""
+        return self.precision == "fp8"
+
+    @property
+    def record(self) -> float:
+        """Bytes of an element that a fused launch writes for the product after it; in training other formats cast apart."""
+        return self.product.inputs.element_bytes if self.is_blockwise or self.forward_only else BF16
 
     @property
     def tokens(self) -> int:
@@ -59,12 +79,13 @@ class Launch:
 
     `rows` has one entry for each GEMM of the launch (tokens, where weights are summed over them). `flops` are those a
     model is credited with: none for what is computed again. Of `moved_bytes`, `cached_bytes` are there for the time they
-    take: a cache has them. `blocks` and `resident_grid` as in `compute.streaming_s`.
+    take: a cache has them. `gradient` as in `compute.grouped_gemm_s`, `blocks` and `resident_grid` as in `compute.streaming_s`.
     """
 
     name: str
     kind: Kind
     dtype: Dtype = "bf16"
+    gradient: Gradient = "forward"
     rows: tuple[int, ...] = ()
     n: int = 0
     k: int = 0
@@ -109,9 +130,9 @@ def launches_s(p: Processor, op: Launch) -> float:
     float [s]
     """
     if op.kind == "gemm":
-        return op.count * gemm_s(p, op.rows[0], op.n, op.k, op.dtype)
+        return op.count * gemm_s(p, op.rows[0], op.n, op.k, op.dtype, gradient=op.gradient)
     if op.kind == "grouped_gemm":
-        return op.count * grouped_gemm_s(p, op.rows, op.n, op.k, op.dtype)
+        return op.count * grouped_gemm_s(p, op.rows, op.n, op.k, op.dtype, gradient=op.gradient)
     if op.kind == "weight_gemm":
         return op.count * weight_gemm_s(p, op.rows, op.n, op.k, op.dtype)
     if op.kind == "memory":
@@ -119,7 +140,14 @@ def launches_s(p: Processor, op: Launch) -> float:
         return op.count * once
     core = attention_forward_s if op.kind == "attention_forward" else attention_backward_s
     return op.count * core(
-        p, op.sequences, op.rows[0], op.heads, op.k, op.n, context_tokens=op.context_tokens
+        p,
+        op.sequences,
+        op.rows[0],
+        op.heads,
+        op.k,
+        op.n,
+        context_tokens=op.context_tokens,
+        roof=PRODUCTS[op.dtype].roof,
     )
 
 
@@ -166,17 +194,53 @@ def norm(b: RankBatch, width: int, *, backward: bool = False) -> Launch:
 
 def cast(b: RankBatch, width: int, rows: float | None = None) -> list[Launch]:
     """A cast to FP8 by rows and the transpose of its scales, which GEMMs read by columns."""
-    if b.precision != "fp8":
+    if not b.is_blockwise:
         return []
     n = b.tokens if rows is None else rows
     return [memory("cast", n * width * (BF16 + FP8)), memory("transpose scales", n * width * 8.0 / 128)]
+
+
+def quantise(b: RankBatch, width: int, rows: float | None = None, *, fused: bool = False) -> list[Launch]:
+    """Make the operand of a product whose scales are of a tensor, a row or a microscaled block.
+
+    Parameters
+    ----------
+    b : RankBatch
+    width : int [elements]
+    rows : float, optional [count]
+        The rank's own tokens by default.
+    fused : bool
+        The launch before it does this where no backward pass follows.
+
+    Returns
+    -------
+    list of Launch
+        None in BF16, and none with blocks of 128, whose casts are `cast` and `transposed_cast`.
+
+    Notes
+    -----
+    In training one pass reads BF16 and writes both copies, by rows and by columns, so that nothing is cast or transposed again in
+    the backward; a scale of the whole tensor (current scaling) takes a pass for its greatest magnitude before. Weights are cast
+    once a step, which is not counted (4 bytes a parameter). Without a backward, one pass finds a row's scale and casts.
+
+    References
+    ----------
+    NVIDIA Transformer Engine, `cast_transpose` kernels and recipes `Float8CurrentScaling`, `MXFP8BlockScaling`.
+    """
+    inputs, n = b.product.inputs, b.tokens if rows is None else rows
+    if b.is_blockwise or inputs.bits == FORMATS["bf16"].bits or (fused and b.forward_only):
+        return []
+    if b.forward_only:
+        return [memory("quantise", n * width * (BF16 + inputs.element_bytes))]
+    both = memory("cast and transpose", n * width * (BF16 + 2.0 * inputs.element_bytes))
+    return [both] if inputs.block else [memory("greatest magnitude", n * width * BF16), both]
 
 
 def transposed_cast(
     b: RankBatch, width: int, rows: float | None = None, *, from_fp8: bool = False
 ) -> list[Launch]:
     """A cast by columns and transpose, as a weight gradient reads its operands."""
-    if b.precision != "fp8":
+    if not b.is_blockwise:
         return []
     n = b.tokens if rows is None else rows
     return [memory("cast and transpose", n * width * ((FP8 if from_fp8 else BF16) + FP8))]
@@ -184,22 +248,32 @@ def transposed_cast(
 
 def transposed_weight(b: RankBatch, elements: float) -> list[Launch]:
     """An FP8 weight transposed for the input gradient."""
-    return [memory("transpose weight", 2.0 * elements)] if b.precision == "fp8" else []
+    return [memory("transpose weight", 2.0 * elements)] if b.is_blockwise else []
 
 
 def gemm(
-    b: RankBatch, name: str, n: int, k: int, *, credited: bool = True, dtype: str | None = None
+    b: RankBatch,
+    name: str,
+    n: int,
+    k: int,
+    *,
+    credited: bool = True,
+    dtype: Dtype | None = None,
+    gradient: Gradient = "forward",
 ) -> Launch:
     """A projection to `n` outputs from `k` inputs; not `credited` where it is computed again."""
-    precision = "bf16" if dtype == "bf16" else b.precision
     flops = 2.0 * b.tokens * n * k if credited else 0.0
-    return Launch(name, "gemm", dtype=precision, rows=(b.tokens,), n=n, k=k, flops=flops)
+    return Launch(
+        name, "gemm", dtype=dtype or b.precision, gradient=gradient, rows=(b.tokens,), n=n, k=k, flops=flops
+    )
 
 
-def experts(b: RankBatch, name: str, n: int, k: int) -> Launch:
+def experts(b: RankBatch, name: str, n: int, k: int, gradient: Gradient = "forward") -> Launch:
     """A grouped projection of the rank's experts, to `n` outputs from `k` inputs."""
     flops = 2.0 * sum(b.expert_rows) * n * k
-    return Launch(name, "grouped_gemm", dtype=b.precision, rows=b.expert_rows, n=n, k=k, flops=flops)
+    return Launch(
+        name, "grouped_gemm", dtype=b.precision, gradient=gradient, rows=b.expert_rows, n=n, k=k, flops=flops
+    )
 
 
 def weight(b: RankBatch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None) -> Launch:
@@ -214,7 +288,8 @@ def input_gradient(b: RankBatch, name: str, outputs: int, inputs: int) -> list[L
     """dX = dY W: cast dY by rows, transpose W, multiply, and cast dY by columns for the weight gradient."""
     return [
         *cast(b, outputs),
+        *quantise(b, outputs),
         *transposed_weight(b, outputs * inputs),
-        gemm(b, f"{name} input gradient", inputs, outputs),
+        gemm(b, f"{name} input gradient", inputs, outputs, gradient="input_gradient"),
         *transposed_cast(b, outputs),
     ]

@@ -31,6 +31,7 @@ from sim.cost.launches import (
     memory,
     norm,
     phase_time,
+    quantise,
     transposed_cast,
     transposed_weight,
     weight,
@@ -128,7 +129,7 @@ def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
         casts = 2 * transposed_cast(b, d, rows, from_fp8=True)
         ups = weight(b, "expert up weights", up * f, d, b.expert_rows)
         return [*own, *casts, ups, weight(b, "expert down weights", d, f, b.expert_rows)]
-    record = FP8 if b.precision == "fp8" else BF16
+    record = b.record
     expand = memory("expand", (b.received_tokens + rows) * d * record)
     reduce = memory("reduce", (rows + b.received_tokens) * d * BF16)
     if phase == "F":
@@ -138,29 +139,33 @@ def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
             memory("count rows", numbers, blocks=held),
             memory("map rows", 2 * numbers, blocks=held),
             expand,
+            *quantise(b, d, rows, fused=True),
             *transposed_weight(b, held * up * f * d),
             *transposed_weight(b, held * d * f),
             experts(b, "expert up", up * f, d),
             memory("swiglu", rows * f * (up * BF16 + record)),
+            *quantise(b, f, rows, fused=True),
             experts(b, "expert down", d, f),
             reduce,
             *cast(b, up * f, rows),
         ]
-    restore = [memory("restore", rows * up * f * (FP8 + BF16))] if b.precision == "fp8" else []
+    restore = [memory("restore", rows * up * f * (FP8 + BF16))] if b.is_blockwise else []
     normed = [norm(b, d)] if "layernorm" in b.recomputed else []
     swiglu = _swiglu_backward(rows * f, up, "moe_act" in b.recomputed)
     return [
         *own,
         *restore,
         expand,
-        experts(b, "expert down input gradient", f, d),
+        *quantise(b, d, rows),
+        experts(b, "expert down input gradient", f, d, "input_gradient"),
         swiglu,
         memory("gate weight gradient", rows * f * 2 * BF16),
         *transposed_cast(b, f, rows, from_fp8="moe_act" not in b.recomputed),
         *normed,
         *cast(b, d),
         *cast(b, up * f, rows),
-        experts(b, "expert up input gradient", d, up * f),
+        *quantise(b, up * f, rows),
+        experts(b, "expert up input gradient", d, up * f, "input_gradient"),
         reduce,
         *transposed_cast(b, up * f, rows),
     ]
@@ -172,7 +177,8 @@ def _latent_projections(model: Model, b: RankBatch, phase: Phase) -> list[Launch
         return []
     d, latent = model.hidden, model.expert_latent
     if phase == "F":
-        return [gemm(b, "to latent", latent, d), gemm(b, "from latent", d, latent)]
+        to, back = gemm(b, "to latent", latent, d), gemm(b, "from latent", d, latent)
+        return [*quantise(b, d), to, *quantise(b, latent), back]
     if phase == "W":
         return [weight(b, "to latent weight", latent, d), weight(b, "from latent weight", d, latent)]
     return [*input_gradient(b, "to latent", latent, d), *input_gradient(b, "from latent", d, latent)]
@@ -198,15 +204,15 @@ def _swiglu_backward(elements: float, up: int, recomputed: bool) -> Launch:
 def _ffn(b: RankBatch, d: int, f: int, up: int, phase: Phase) -> list[Launch]:
     """A feed-forward block that every token takes, its first cast shared with what runs next to it."""
     t = b.tokens
-    record = FP8 if b.precision == "fp8" else BF16
     if phase == "W":
         return [weight(b, "up weight", up * f, d), weight(b, "down weight", d, f)]
     if phase == "F":
-        swiglu = memory("swiglu", t * f * (up * BF16 + record))
-        return [gemm(b, "up", up * f, d), swiglu, gemm(b, "down", d, f), *cast(b, up * f)]
-    restore = [memory("restore", t * w * (FP8 + BF16)) for w in (up * f, d)] if b.precision == "fp8" else []
+        swiglu = memory("swiglu", t * f * (up * BF16 + b.record))
+        both = [*quantise(b, d), gemm(b, "up", up * f, d), swiglu, *quantise(b, f), gemm(b, "down", d, f)]
+        return [*both, *cast(b, up * f)]
+    restore = [memory("restore", t * w * (FP8 + BF16)) for w in (up * f, d)] if b.is_blockwise else []
     kept = "ffn_act" not in b.recomputed
-    if b.precision != "fp8":
+    if not b.is_blockwise:
         swiglus = [_swiglu_backward(t * f, up, not kept)]
     else:  # again on the way to the weight gradient's operand, or that operand as it was kept
         operand = [memory("swiglu, cast and transpose", t * f * (up * BF16 + FP8))]
@@ -214,8 +220,9 @@ def _ffn(b: RankBatch, d: int, f: int, up: int, phase: Phase) -> list[Launch]:
         swiglus = [*operand, _swiglu_backward(t * f, up, False)]
     return [
         *restore,
+        *quantise(b, d),
         *transposed_weight(b, d * f),
-        gemm(b, "down input gradient", f, d),
+        gemm(b, "down input gradient", f, d, gradient="input_gradient"),
         *transposed_cast(b, d, from_fp8=True),
         *swiglus,
         *input_gradient(b, "up", up * f, d),

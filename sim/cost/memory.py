@@ -14,12 +14,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
 
 from sim import units
 from sim.cost.recompute import recomputed
 from sim.errors import DoesNotFitError, InputError, Problem, nearest
 from sim.workload.attention import CHUNK_TOKENS, MLA, Attention, Recurrent
+from sim.workload.formats import PRODUCTS, ProductName
 from sim.workload.layout import Layout
 from sim.workload.model import Model
 from sim.workload.shape import Layer
@@ -36,7 +36,7 @@ class Recipe:
     Parameters
     ----------
     compute : str
-        "fp8": matrices of the layers have FP8 copies, and inputs of experts are kept in FP8. "bf16": neither.
+        A name of `formats.PRODUCTS`, of copies of matrices and kept inputs; "fp8" keeps what SwiGLU reads and attention gives too.
     recompute : str or sequence of str
         Part that the backward computes again: "none", "selective", "full" or modules, see `cost.recompute`.
     gradient_bytes, master_bytes, moments_bytes : float [bytes per parameter]
@@ -45,7 +45,7 @@ class Recipe:
         Format in which "fp8" keeps the output of attention: a 12-bit one, E5M6.
     """
 
-    compute: Literal["fp8", "bf16"] = "fp8"
+    compute: ProductName = "fp8"
     recompute: str | Sequence[str] = "selective"
     gradient_bytes: float = 4.0
     master_bytes: float = 4.0
@@ -152,7 +152,7 @@ def memory(
             RankMemory(
                 rank=rank,
                 weights_bytes=2.0 * (experts + others),
-                fp8_copies_bytes=experts + layers if recipe.compute == "fp8" else 0.0,
+                fp8_copies_bytes=PRODUCTS[recipe.compute].copies_bytes * (experts + layers),
                 gradients_bytes=recipe.gradient_bytes * (experts + others),
                 optimizer_bytes=per_master * (others / (layout.dp * layout.cp) + experts / layout.expert_dp),
                 activations_bytes=activations,
@@ -297,18 +297,19 @@ def layer_activation_bytes_per_token(
     if recipe.recompute == "full":
         return 2.0 * d
     again = recomputed(recipe.recompute)
-    element = 1.0 + 4 / 128 if recipe.compute == "fp8" else 2.0  # a scale of 4 bytes for every 128
+    element = PRODUCTS[recipe.compute].inputs.element_bytes
+    read = element if recipe.compute == "fp8" else 2.0  # of SwiGLU
     kept = _attention_bytes_per_token(layer.attention, recipe, again) if layer.attention else 0.0
     blocks = (layer.attention is not None) + (layer.mlp != "none")
     kept += 2.0 * d * blocks * (1 if "layernorm" in again else 2)
-    made = 1.0 + model.up_matrices  # widths of SwiGLU's inputs and output
-    plain = made - ("ffn_act" in again)
+    inputs = model.up_matrices * read  # of an element of SwiGLU's output
+    plain = inputs + (0.0 if "ffn_act" in again else element)
     if layer.mlp == "dense" and "mlp" not in again:
-        kept += plain * model.dense_hidden * element
+        kept += plain * model.dense_hidden
     if layer.mlp == "experts" and "moe" not in again:
         kept += ranks_per_token * model.routed_width * element
-        kept += (made - ("moe_act" in again)) * model.top_k * model.expert_hidden * element
-        kept += plain * model.shared_width * element if "shared_experts" not in again else 0.0
+        kept += (inputs + (0.0 if "moe_act" in again else element)) * model.top_k * model.expert_hidden
+        kept += plain * model.shared_width if "shared_experts" not in again else 0.0
     return kept
 
 
@@ -393,8 +394,7 @@ def buffer_bytes(
 
 def _checked(recipe: Recipe) -> Recipe:
     recomputed(recipe.recompute)
-    known = ("fp8", "bf16")
-    if recipe.compute not in known:
-        got, near = f"'{recipe.compute}'", nearest(str(recipe.compute), known)
-        raise InputError(Problem(None, "compute", got, f"one of: {', '.join(known)}", near))
+    if recipe.compute not in PRODUCTS:
+        got, near = f"'{recipe.compute}'", nearest(str(recipe.compute), PRODUCTS)
+        raise InputError(Problem(None, "compute", got, f"one of: {', '.join(PRODUCTS)}", near))
     return recipe

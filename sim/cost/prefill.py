@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from sim.cost import layers, work
 from sim.cost.attention import attention_forward_s
 from sim.cost.attention_launches import attention
-from sim.cost.compute import Dtype, Processor, streaming_s
-from sim.cost.launches import BF16, FP8, Launch, RankBatch
+from sim.cost.compute import Dtype, Processor
+from sim.cost.launches import BF16, Launch, RankBatch
 from sim.cost.serving_kernels import fused_gate
+from sim.cost.streaming import streaming_s
 from sim.cost.work import Part, Work
 from sim.workload.attention import GQA, MLA, Attention, Recurrent, mean_context_tokens
+from sim.workload.formats import PRODUCTS, Roof
 from sim.workload.model import Model
 
 _FOR_BACKWARD = ("keep output", "transpose weight", "cast", "transpose scales")
@@ -26,13 +28,17 @@ _FOR_BACKWARD = ("keep output", "transpose weight", "cast", "transpose scales")
 
 @dataclass(frozen=True, slots=True)
 class PrefillBatch:
-    """Prompts that one GPU prefills at once: their number, the tokens of each computed now, and those already in the cache."""
+    """Prompts that one GPU prefills at once: their number, the tokens of each computed now, and those already in the cache.
+
+    `attention` is the tensor rate of attention cores.
+    """
 
     sequences: int
     new_tokens: int
     cached_tokens: int = 0
     tp: int = 1
     precision: Dtype = "fp8"
+    attention: Roof = "bf16"
     fused_gate: bool = True
 
     @property
@@ -67,7 +73,9 @@ def prefill_attention(
     are projected again to keys and values (MLA keeps only latents). TP: every rank has its part of the heads for the tokens of its
     whole group, so times are those of its own tokens.
     """
-    batch = RankBatch(b.sequences, b.new_tokens, precision=b.precision)
+    batch = RankBatch(
+        b.sequences, b.new_tokens, precision=b.precision, attention=b.attention, forward_only=True
+    )
     ops = attention(model, batch, "F", layer_idx=layer_idx, gated=gated and not b.fused_gate)
     a = model.layer(layer_idx).attention
     kernels = [
@@ -100,7 +108,8 @@ def _core(p: Processor, a: Attention, op: Launch, b: PrefillBatch) -> Work:
     pairs = scores(context) - (scores(cached) if cached else 0.0)
     # A window ends at its query; the tokens that an indexer chooses lie anywhere.
     kept = min(context, new + window) if window is not None and isinstance(a, GQA) else context
-    moved = work.attention_bytes(sequences * new, sequences * kept, op.heads, op.kv_heads, op.k, op.n)
+    roof = b.attention if is_core else "bf16"
+    moved = work.attention_bytes(sequences * new, sequences * kept, op.heads, op.kv_heads, op.k, op.n, roof)
     computed_s = attention_forward_s(
         p,
         sequences,
@@ -110,10 +119,11 @@ def _core(p: Processor, a: Attention, op: Launch, b: PrefillBatch) -> Work:
         op.n,
         context_tokens=window if window is not None and window < context else None,
         before_tokens=cached,
+        roof=roof,
     )
     return Work(
         "attention core" if is_core else op.name,
-        "bf16",
+        roof,
         2.0 * sequences * op.heads * (op.k + op.n) * pairs,
         moved,
         max(
@@ -190,13 +200,14 @@ def prefill_experts(
         expert_rows=tuple(round(r) for r in rows),
         received_tokens=received_tokens,
         precision=b.precision,
+        forward_only=True,
     )
     ops = layers.moe_mlp(model.routed_alone(), batch, "F")
     return work.part(*(work.launch_work(p, op) for op in ops if op.name not in _FOR_BACKWARD))
 
 
 def _ffn_prefill(p: Processor, model: Model, b: PrefillBatch, f: int) -> Part:
-    t, record = b.tokens, FP8 if b.precision == "fp8" else BF16
+    t, record = b.tokens, PRODUCTS[b.precision].inputs.element_bytes
     d, up = model.hidden, model.up_matrices
     return work.part(
         work.gemm(p, "up", t, up * f, d, b.precision),

@@ -18,15 +18,16 @@ from dataclasses import dataclass, replace
 from sim.cost import work
 from sim.cost.attention_launches import small_gate
 from sim.cost.compute import Dtype, Processor
-from sim.cost.launches import BF16, FP8, FP32, RankBatch
+from sim.cost.launches import BF16, FP32, RankBatch
 from sim.cost.work import Part, Work
 from sim.workload.attention import GQA, MLA, Attention, Recurrent
+from sim.workload.formats import PRODUCTS, Roof
 from sim.workload.model import Model
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
-    """Requests that one GPU decodes at once, query tokens of each, and their mean context."""
+    """Requests that one GPU decodes at once, query tokens of each, and their mean context; `attention` is the rate of cores."""
 
     requests: float
     queries: int
@@ -34,7 +35,13 @@ class DecodeBatch:
     tp: int = 1
     precision: Dtype = "fp8"
     kv_bytes_per_element: float = BF16
+    attention: Roof = "bf16"
     fused_gate: bool = True
+
+    @property
+    def record(self) -> float:
+        """Bytes of an element that a fused launch writes for the product after it."""
+        return PRODUCTS[self.precision].inputs.element_bytes
 
     @property
     def tokens(self) -> int:
@@ -81,7 +88,7 @@ def decode_attention_0(p: Processor, model: Model, b: DecodeBatch, layer_idx: in
     a, d, t = model.layer(layer_idx).attention, model.hidden, b.group_tokens
     if a is None:
         return {}
-    record = FP8 if b.precision == "fp8" else BF16
+    record = b.record
     joined = work.streaming(p, "add, norm and cast", t * d * (3 * BF16 + record))
     if isinstance(a, GQA):
         kv = a.num_kv_heads * (a.head_dim + a.value_dim)  # repeated where TP has more ranks
@@ -158,12 +165,12 @@ def decode_attention_1(
         Launches by name.
     """
     layer, d, t = model.layer(layer_idx), model.hidden, b.group_tokens
-    record = FP8 if b.precision == "fp8" else BF16
+    record = b.record
     kernels: list[Work] = []
     if layer.attention:
         kernels, out = _decode_core(p, layer.attention, b), layer.attention.output_width // b.tp
-        if b.precision == "fp8":
-            kernels.append(work.streaming(p, "cast", t * out * (BF16 + FP8)))
+        if record != BF16:
+            kernels.append(work.streaming(p, "cast", t * out * (BF16 + record)))
         kernels.append(work.gemm(p, "o", t, d, out, b.precision))
     if gated or layer.mlp != "none":
         kernels.append(work.streaming(p, "add, norm and cast", b.tokens * d * (3 * BF16 + record)))
@@ -189,6 +196,7 @@ def _decode_core(p: Processor, a: Attention, b: DecodeBatch) -> list[Work]:
             (a.head_dim + a.value_dim) // 2,
             queries=b.queries,
             cache_bytes=b.kv_bytes_per_element,
+            roof=b.attention,
         )
         return [core]
     sparse = a.index is not None and a.index.top_k < b.context_tokens
@@ -202,6 +210,7 @@ def _decode_core(p: Processor, a: Attention, b: DecodeBatch) -> list[Work]:
         rope_dim=a.qk_rope_head_dim,
         queries=1 if sparse else b.queries,
         cache_bytes=b.kv_bytes_per_element,
+        roof=b.attention,
     )
     values = (b.group_tokens,) * heads
     return [core, work.grouped_gemm(p, "absorb values", values, a.v_head_dim, a.kv_lora_rank, "bf16")]
@@ -256,7 +265,7 @@ def decode_dense(p: Processor, model: Model, b: DecodeBatch) -> Part:
 
 
 def _ffn_decode(p: Processor, model: Model, b: DecodeBatch, f: int) -> Part:
-    t, record = b.tokens, FP8 if b.precision == "fp8" else BF16
+    t, record = b.tokens, b.record
     d, up = model.hidden, model.up_matrices
     return work.part(
         work.gemm(p, "up", t, up * f, d, b.precision),
@@ -275,7 +284,7 @@ def decode_experts(
     p : Processor
     model : Model
     precision : str
-        "fp8" or "bf16".
+        A name of `workload.formats.PRODUCTS`.
     rows : sequence of float, [num_local_experts]
         (token, expert) pairs of each expert; one that any token chose streams its weights.
     expected_rows : float
@@ -288,7 +297,7 @@ def decode_experts(
     """
     d, f, up = model.routed_width, model.expert_hidden, model.up_matrices
     counts = [max(1, round(r)) for r in rows if r > 0]
-    record = FP8 if precision == "fp8" else BF16
+    record = PRODUCTS[precision].inputs.element_bytes
     return work.part(
         work.grouped_gemm(p, "expert up", counts, up * f, d, precision, expected_rows=expected_rows),
         work.streaming(p, "swiglu and cast", sum(counts) * f * (up * BF16 + record)),
@@ -336,7 +345,7 @@ def mtp_join(p: Processor, model: Model, tokens: float, precision: Dtype) -> Par
     model : Model
     tokens : float
     precision : str
-        "fp8" or "bf16".
+        A name of `workload.formats.PRODUCTS`.
 
     Returns
     -------

@@ -7,7 +7,7 @@ share of the group's work, as in the costs of stages. `roofs` are datasheet rate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +51,7 @@ def training_launches(
         work.spec.microbatch_sequences,
         work.spec.sequence_tokens,
         ranks_per_token,
-        work.precision,
+        work.formats,
         work.recompute,
     )
     layer = next((i for i in range(model.num_layers) if not model.is_dense(i)), 0)
@@ -69,13 +69,13 @@ def training_launches(
         )
         for name, operations in mean.items()
     }
-    return {"kernels": _rows(phases), "roofs": roofs(hardware)}
+    return _listed(phases, hardware)
 
 
 def pass_launches(forward: ForwardPass) -> dict[str, Any]:
     """List the launches of a layer with experts of a prefill or decode pass: `kernels` and `roofs` of the result document."""
     layer = {name: launches for name, launches in forward.needs.parts.items() if name != "dense"}
-    return {"kernels": _rows(layer), "roofs": roofs(forward.plan.hardware)}
+    return _listed(layer, forward.plan.hardware)
 
 
 def hardware_launches(hardware: Hardware) -> dict[str, Any]:
@@ -117,10 +117,16 @@ def hardware_launches(hardware: Hardware) -> dict[str, Any]:
     }
 
 
-def roofs(hardware: Hardware) -> dict[str, Any]:
-    """Rates that no launch beats: dense peak by format [FLOP/s], and HBM [bytes/s]."""
+def roofs(hardware: Hardware, used: Iterable[str] = ()) -> dict[str, Any]:
+    """Rates that no launch beats: dense peak by tensor rate, BF16, FP8 and those `used` [FLOP/s], and HBM [bytes/s]."""
     gpu = hardware.gpu
-    return {"peak_flops": dense_peaks(gpu), "hbm_bytes_per_s": gpu.hbm.bandwidth_bytes_per_s}
+    peaks = {roof: rate for roof, rate in dense_peaks(gpu).items() if roof in ("bf16", "fp8", *used)}
+    return {"peak_flops": peaks, "hbm_bytes_per_s": gpu.hbm.bandwidth_bytes_per_s}
+
+
+def _listed(phases: Mapping[str, Mapping[str, Work]], hardware: Hardware) -> dict[str, Any]:
+    rows = _rows(phases)
+    return {"kernels": rows, "roofs": roofs(hardware, {row["dtype"] for row in rows})}
 
 
 def _share(launch: Work, shares: int) -> Work:

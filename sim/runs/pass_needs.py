@@ -152,30 +152,30 @@ def _parts(plan: PassPlan, p: Processor, routing: Routing, layer: int) -> dict[s
 
 
 def _decode_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
-    model, batch = plan.model, plan.decode_batch()
+    model, batch = plan.model, plan.decode_batch("attention")
     first = kernels.decode_attention_0(p, model, batch, layer)
     if model.is_dense(layer):
         second = kernels.decode_attention_1(p, model, batch, layer, gated=False)
         has_block = model.layer(layer).mlp == "dense"
-        block = kernels.decode_dense(p, model, batch) if has_block else {}
+        block = kernels.decode_dense(p, model, plan.decode_batch("dense")) if has_block else {}
         return {"dense": part(*first.values(), *second.values(), *block.values())}
     return {
         "attention_0": first,
         "attention_1": kernels.decode_attention_1(p, model, batch, layer),
-        "shared": kernels.decode_shared(p, model, batch),
+        "shared": kernels.decode_shared(p, model, plan.decode_batch("shared")),
     }
 
 
 def _prefill_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
-    model, batch = plan.model, plan.prefill_batch()
+    model, batch = plan.model, plan.prefill_batch("attention")
     if model.is_dense(layer):
         own = prefill.prefill_attention(p, model, batch, layer, gated=False)
         has_block = model.layer(layer).mlp == "dense"
-        block = prefill.prefill_dense(p, model, batch) if has_block else {}
+        block = prefill.prefill_dense(p, model, plan.prefill_batch("dense")) if has_block else {}
         return {"dense": part(*own.values(), *block.values())}
     return {
         "attention": prefill.prefill_attention(p, model, batch, layer),
-        "shared": prefill.prefill_shared(p, model, batch),
+        "shared": prefill.prefill_shared(p, model, plan.prefill_batch("shared")),
     }
 
 
@@ -233,5 +233,5 @@ def _expert_rows(plan: PassPlan, routing: Routing) -> list[Floats]:
 def _experts(plan: PassPlan, p: Processor, rows: tuple[int, ...], received: float, expected: float) -> Part:
     model = split_experts(plan.model, plan.layout.etp)
     if plan.decode:
-        return kernels.decode_experts(p, model, plan.precision, rows, expected)
-    return prefill.prefill_experts(p, model, plan.prefill_batch(), rows, received)
+        return kernels.decode_experts(p, model, plan.formats.experts, rows, expected)
+    return prefill.prefill_experts(p, model, plan.prefill_batch("experts"), rows, received)

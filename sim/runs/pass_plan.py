@@ -8,8 +8,6 @@ from functools import cached_property
 
 from sim.cluster.hardware import Hardware
 from sim.cluster.topology import Floats, Ints
-from sim.cost.compute import Dtype
-from sim.cost.deployment import CACHE_BYTES
 from sim.cost.prefill import PrefillBatch
 from sim.cost.serving_kernels import DecodeBatch
 from sim.scenario.descriptions import Scenario
@@ -17,6 +15,7 @@ from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.collectives import KINDS
 from sim.schedule.programs import Program
+from sim.workload.formats import Precision
 from sim.workload.layout import Layout
 from sim.workload.model import Model
 from sim.workload.shape import firsts
@@ -141,9 +140,9 @@ class PassPlan:
         )
 
     @property
-    def precision(self) -> Dtype:
-        """Format of the GEMMs."""
-        return self.work.precision
+    def formats(self) -> Precision:
+        """Formats of GEMMs, weights, cores and cache."""
+        return self.work.formats
 
     @property
     def sampling(self) -> str:
@@ -194,26 +193,28 @@ class PassPlan:
         """First layer of the model like this one, by which its parts are known."""
         return self._firsts[min(layer, len(self._firsts) - 1)]
 
-    def prefill_batch(self) -> PrefillBatch:
-        """A microbatch of prompts."""
+    def prefill_batch(self, part: str) -> PrefillBatch:
+        """A microbatch of prompts, with the formats of a part of `formats.PARTS`."""
         return PrefillBatch(
             sequences=max(1, round(self.microbatch_requests)),
             new_tokens=self.work.step_tokens,
             cached_tokens=self.cached_tokens,
             tp=self.layout.tp,
-            precision=self.precision,
+            precision=self.formats.parts[part],
+            attention=self.formats.cores,
             fused_gate=self.work.spec.fused_gate,
         )
 
-    def decode_batch(self) -> DecodeBatch:
-        """A microbatch of requests."""
+    def decode_batch(self, part: str) -> DecodeBatch:
+        """A microbatch of requests, with the formats of a part of `formats.PARTS`."""
         return DecodeBatch(
             requests=self.microbatch_requests,
             queries=self.work.step_tokens,
             context_tokens=self.work.context_tokens,
             tp=self.layout.tp,
-            precision=self.precision,
-            kv_bytes_per_element=CACHE_BYTES[self.work.spec.kv_dtype],
+            precision=self.formats.parts[part],
+            kv_bytes_per_element=self.formats.cache.element_bytes,
+            attention=self.formats.cores,
             fused_gate=self.work.spec.fused_gate,
         )
 

@@ -257,7 +257,7 @@ def ends(forward: ForwardPass) -> dict[str, Part]:
     launches = {"ends": group_ends(tokens, tokens if plan.decode else requests)}
     for module in range(plan.num_mtp):
         launches[f"speculation {module + 1}"] = {
-            **kernels.mtp_join(p, plan.model, plan.requests * plan.work.step_tokens, plan.precision),
+            **kernels.mtp_join(p, plan.model, plan.requests * plan.work.step_tokens, plan.formats.dense),
             **group_ends(0, requests),
         }
     return launches

@@ -56,7 +56,7 @@ def memory_of(
         partial(peaks, pipeline),
         tokens_per_microbatch=work.microbatch_tokens,
         ranks_per_token=ranks_per_token,
-        recipe=Recipe(compute=work.precision, recompute=work.recompute),
+        recipe=Recipe(compute=work.formats.dense, recompute=work.recompute),
         gpus_per_node=gpus_per_node,
     )
 

@@ -125,7 +125,7 @@ class Step:
             work.spec.microbatch_sequences,
             work.spec.sequence_tokens,
             per_token,
-            work.precision,
+            work.formats,
             work.recompute,
         )
 

@@ -10,6 +10,7 @@ from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
+from sim.scenario.precision import CombineDtype, DispatchDtype
 from sim.scenario.routing import GateSpec, KernelSpec, PlacementSpec, gate_of, kernel_of, placement_of
 from sim.scenario.values import Count, WorkloadSpec
 from sim.schemas import Bytes
@@ -26,8 +27,8 @@ class AllToAllSpec(WorkloadSpec):
     bytes_per_rank: Bytes | None = None
     gate: GateSpec | None = None
     kernel: KernelSpec
-    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
-    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
+    dispatch_dtype: DispatchDtype = "fp8"
+    combine_dtype: CombineDtype = "bf16"
     placement: PlacementSpec = PlacementSpec()
 
 

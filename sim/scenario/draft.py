@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from sim import documents
 from sim.cluster import topology
@@ -53,9 +53,7 @@ class Draft:
     faults: tuple[topology.Fault, ...] = ()
     model: Model | None = None
     layout: dict[str, int | str] = field(default_factory=dict)
-    derived: dict[str, int | str] = field(
-        default_factory=dict
-    )  # keys of the workload that follow from others
+    derived: dict[str, Any] = field(default_factory=dict)  # keys of the workload that follow from others
 
     def problem(self, path: documents.Path_, got: object, wanted: str) -> None:
         """Note a problem at a path of the document."""
@@ -80,29 +78,6 @@ class Draft:
         divisors = ", ".join(str(d) for d in range(1, num + 1) if num % d == 0)
         idle = f"; or 'cluster.gpus: {most}', and the other {num - most} idle" if most else ""
         return f"a divisor of the {num} ranks: {divisors}{idle}"
-
-
-def precision_of(draft: Draft, asked: Literal["fp8", "bf16"] | None) -> Literal["fp8", "bf16"]:
-    """Choose the format of weights and GEMMs: what is asked for, else FP8 where the GPU has it.
-
-    Parameters
-    ----------
-    draft : Draft
-        Its hardware is known; a format that the GPU lacks is added to its problems.
-    asked : str or None
-
-    Returns
-    -------
-    str
-    """
-    assert draft.hardware is not None
-    has_fp8 = draft.hardware.gpu.dense_flops.fp8 is not None
-    if asked == "fp8" and not has_fp8:
-        wanted = f"bf16, or leave it out: {draft.hardware.title} has no FP8 tensor rate"
-        draft.problem(("workload", "precision"), "'fp8'", wanted)
-    used = asked or ("fp8" if has_fp8 else "bf16")
-    draft.derived = {**draft.derived, "precision": used}
-    return used
 
 
 def catch(problems: list[Problem], make: Callable[[], T]) -> T | None:

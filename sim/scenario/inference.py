@@ -13,8 +13,9 @@ from sim.cost.curves import load_curves
 from sim.errors import InputError
 from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
-from sim.scenario.draft import Draft, precision_of
+from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
+from sim.scenario.precision import CacheDtype, CombineDtype, DispatchDtype, PrecisionKey, precision_of
 from sim.scenario.routing import (
     GateSpec,
     KernelSpec,
@@ -26,6 +27,7 @@ from sim.scenario.routing import (
 )
 from sim.scenario.values import Count, Index, WorkloadSpec
 from sim.schemas import Fraction, Size, written
+from sim.workload.formats import Precision
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout
 
@@ -43,11 +45,12 @@ class DeployedSpec(WorkloadSpec):
     placement: PlacementSpec = PlacementSpec()
     drawn_layers: Count | None = None
     """Layers with a routing of their own, taken in turn (1 where the gate samples nothing); 4 or all recorded when left out."""
-    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
-    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
-    precision: Literal["fp8", "bf16"] | None = None
-    """Number format of weights and GEMMs, left out FP8 where the GPU has it; embedding, head and gate are BF16."""
-    kv_dtype: Literal["bf16", "fp8"] = "bf16"
+    dispatch_dtype: DispatchDtype = "fp8"
+    combine_dtype: CombineDtype = "bf16"
+    precision: PrecisionKey = None
+    """Number formats of weights and GEMMs: left out those of the model's file, else FP8 where the GPU has it. Embedding, head and
+    gate are BF16."""
+    kv_dtype: CacheDtype | None = None
     fused_gate: bool = True
     """One launch from the gate's logits to the experts of a token; false: some thirty small ones, as in training."""
     gemm_generation: str = "march_2025"
@@ -102,6 +105,7 @@ class Inference(Workload):
     kernel: Kernel
     comm_sms: int
     options: dict[str, Any]
+    formats: Precision
     requests: int | None  # of a GPU: prompts of a prefill; None for as many as fit, or as `total` makes
     context_tokens: int  # of a request in the cache; of a whole prompt
     step_tokens: int  # of a request, computed at once
@@ -112,12 +116,6 @@ class Inference(Workload):
     def kernels(self) -> tuple[Kernel, ...]:
         """The one kernel."""
         return (self.kernel,)
-
-    @property
-    def precision(self) -> Literal["fp8", "bf16"]:
-        """Number format of GEMMs."""
-        assert self.spec.precision is not None  # the resolver has chosen one
-        return self.spec.precision
 
     @property
     def drawn_layers(self) -> int:
@@ -156,7 +154,7 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     assert draft.hardware is not None
     layout = layouts.deployed(draft)
     ep = layout.ep if layout else draft.asked.ep or draft.num_ranks
-    spec = spec.model_copy(update={"precision": precision_of(draft, spec.precision)})
+    precision = precision_of(draft, spec.precision, kv=spec.kv_dtype)
     kernel, comm_sms, options = kernel_of(draft, spec.kernel)
     if comm_sms >= draft.hardware.gpu.sms:
         wanted = f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU"
@@ -195,6 +193,7 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         kernel=kernel,
         comm_sms=comm_sms,
         options=options,
+        formats=precision,
         **_load(spec),
     )
 

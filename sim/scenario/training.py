@@ -16,8 +16,9 @@ from sim.cost.measured import MeasuredProfile, load_profile
 from sim.errors import InfeasibleError, InputError, nearest
 from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
-from sim.scenario.draft import Draft, precision_of
+from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
+from sim.scenario.precision import CombineDtype, DispatchDtype, PrecisionKey, precision_of
 from sim.scenario.routing import (
     GateSpec,
     KernelSpec,
@@ -39,6 +40,7 @@ from sim.scenario.training_run import (
 from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, WorkloadSpec
 from sim.schedule import pipelines
 from sim.schemas import Fraction, written
+from sim.workload.formats import Precision
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout, check
 from sim.workload.skew import Skew
@@ -94,10 +96,10 @@ class TrainingSpec(WorkloadSpec):
     gate: GateSpec = UniformGate(kind="uniform")
     """Mean copies a token; the spread around them is `skew`."""
     kernel: KernelSpec
-    dispatch_dtype: Literal["fp8", "bf16"] = "fp8"
-    combine_dtype: Literal["bf16", "fp8", "logfmt10"] = "bf16"
-    precision: Literal["fp8", "bf16"] | None = None
-    """Number format of the layers' GEMMs, left out FP8 where the GPU has it; heads and gates are BF16."""
+    dispatch_dtype: DispatchDtype = "fp8"
+    combine_dtype: CombineDtype = "bf16"
+    precision: PrecisionKey = None
+    """Number formats of the layers' GEMMs, left out FP8 where the GPU has it; heads and gates are BF16."""
     compute: Literal["modelled", "measured"] = "modelled"
     profile: str | None = None
     """A measured compute profile, with `compute: measured`."""
@@ -120,6 +122,7 @@ class Training(Workload):
     kernel: Kernel
     comm_sms: int
     options: dict[str, Any]
+    formats: Precision
     measured: MeasuredProfile | None
     skew: Skew
     price_usd: float | None = None  # of a GPU-hour of a whole run; None without a run, or where it is unknown
@@ -130,12 +133,6 @@ class Training(Workload):
     def kernels(self) -> tuple[Kernel, ...]:
         """The one kernel."""
         return (self.kernel,)
-
-    @property
-    def precision(self) -> Literal["fp8", "bf16"]:
-        """Number format of GEMMs."""
-        assert self.spec.precision is not None  # the resolver has chosen one
-        return self.spec.precision
 
     @property
     def recompute(self) -> str | tuple[str, ...]:
@@ -201,7 +198,7 @@ def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
     chunks = spec.chunks or (2 if spec.schedule in ("interleaved", "dualpipev") else 1)
     check(layout, draft.model, sequence_tokens=spec.sequence_tokens, chunks=chunks)
     layouts.check_nodes(draft, layout)
-    spec = spec.model_copy(update={"precision": precision_of(draft, spec.precision)})
+    precision = precision_of(draft, spec.precision, trains=True)
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}
     microbatches = _microbatches(draft, spec, layout)
     if microbatches is not None:
@@ -229,6 +226,7 @@ def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
         kernel=kernel,
         comm_sms=comm_sms,
         options=kernel_options,
+        formats=precision,
         measured=measured,
         skew=Skew(**spec.skew.model_dump(exclude={"groups"})),
     )

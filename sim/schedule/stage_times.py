@@ -26,6 +26,7 @@ from sim.cost.recompute import recomputed
 from sim.schedule.collectives import record_bytes
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
+from sim.workload.formats import Precision
 from sim.workload.layout import Layout, split_experts
 from sim.workload.model import Model
 from sim.workload.shape import firsts
@@ -51,7 +52,7 @@ class ChunkWork:
     sequences: int
     sequence_tokens: int
     ranks_per_token: float
-    precision: str  # fp8 | bf16
+    formats: Precision
     recompute: str | tuple[str, ...] = "selective"
 
     @property
@@ -74,7 +75,8 @@ class ChunkWork:
             sequence_tokens=self.sequence_tokens,
             expert_rows=(round(rows),) * local,
             received_tokens=self.tokens * self.ranks_per_token * self.layout.etp * load,
-            precision="fp8" if self.precision == "fp8" else "bf16",
+            precision=self.formats.dense,
+            attention=self.formats.cores,
             recomputed=recomputed(self.recompute),
         )
 
@@ -179,7 +181,7 @@ def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: in
     p = processor(hardware, sms=hardware.gpu.sms - comm_sms, sustained=True, generation=generation)
     compute_s = sum(phase.total_s for phase in ops.layer_times(p, work.model, work.batch()).values())
     received = 2 * work.tokens * work.ranks_per_token  # of the forward and of the backward half
-    formats = (("dispatch", "fp8" if work.precision == "fp8" else "bf16"), ("combine", "bf16"))
+    formats = (("dispatch", "fp8" if work.formats.dense == "fp8" else "bf16"), ("combine", "bf16"))
     touched = sum(
         kernel.hbm_touches[direction]
         * record_bytes(kernel.kind, direction, dtype, work.model.routed_width, work.model.top_k)

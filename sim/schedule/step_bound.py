@@ -27,10 +27,12 @@ from sim.cluster.topology import Floats
 from sim.cost import ends
 from sim.cost import layers as ops
 from sim.cost.launches import Launch, Phase, RankBatch
+from sim.cost.work import dense_peaks
 from sim.schedule import bounds
 from sim.schedule.collectives import Collective
 from sim.schedule.operations import CODES, Pipeline
 from sim.schedule.stage_times import ChunkWork
+from sim.workload.formats import PRODUCTS
 from sim.workload.model import Model
 from sim.workload.shape import firsts
 from sim.workload.stages import Stage
@@ -222,6 +224,5 @@ def _layer_s(
 
 
 def _flops_s(launches: Iterable[Launch], gpu: Gpu) -> float:
-    peak = gpu.dense_flops
-    rate = {"bf16": peak.bf16, "fp8": peak.fp8 or peak.bf16}
-    return sum(launch.count * launch.flops / rate[launch.dtype] for launch in launches)
+    peak = dense_peaks(gpu)
+    return sum(launch.count * launch.flops / peak[PRODUCTS[launch.dtype].roof] for launch in launches)

@@ -20,8 +20,9 @@ from sim.cost.attention import (
     backward_passes_bytes,
     mla_decode_s,
 )
-from sim.cost.compute import Dtype, Processor, grouped_gemm_s, processor, streaming_s, weight_gemm_s
+from sim.cost.compute import Dtype, Processor, grouped_gemm_s, processor, weight_gemm_s
 from sim.cost.curves import Curves
+from sim.cost.streaming import streaming_s
 from sim.runs.kinds import Progress
 from sim.scenario.values import Branch
 from sim.schemas import Fraction, Seconds, written

@@ -8,7 +8,6 @@ several media only the text model is read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,14 @@ from sim.workload.huggingface_keys import (
     REFUSED,
     SHORTCUT,
     SYNONYMS,
+    described,
     is_unknown,
+    letters,
     name_of,
     one_number,
     weights_in_words,
 )
+from sim.workload.quantization import part_formats
 
 _WANTED = "a publisher's configuration of a model (config.json)"
 _NESTED = ("text_config", "language_config", "llm_config", "attn_config", "ffn_config")
@@ -60,7 +62,12 @@ def load(path: str | Path) -> Document:
     path = Path(path)
     # JSON has no tab but between its parts, where YAML has none.
     text = files.text(path, _WANTED, most=limits.YAML_BYTES).replace("\t", " ")
-    return _Configuration(documents.loads(text, str(path)), path).model()
+    read = _Configuration(documents.loads(text, str(path)), path)
+    beside = path.with_name(f"{path.name.removesuffix('config.json')}hf_quant_config.json")
+    if "quantization" not in read.given and path.name.endswith("config.json") and beside.is_file():
+        more = documents.loads(files.text(beside, _WANTED, most=limits.YAML_BYTES), str(beside)).tree
+        read.given["quantization"] = (), more.get("quantization")
+    return read.model()
 
 
 class _Configuration:
@@ -289,6 +296,7 @@ class _Configuration:
         tree["vocab"] = self.number("vocab")
         tree |= {"num_mtp_layers": mtp} if (mtp := self.number("mtp", 0)) else {}
         tree |= {"tied_embeddings": True} if self.value("tied") else {}
+        tree |= self._weights(n)
         if self.problems:
             raise InputError(dict.fromkeys(self.problems))
         return self._marked(tree, start)
@@ -298,27 +306,27 @@ class _Configuration:
         kinds = list(dict.fromkeys(layers))
         mixed = {attention for attention, _ in kinds if attention != "none"}
         main = "full" if "full" in mixed else min(mixed, default="full")
-        tree: dict[str, Any] = {"attention": _described(self._attention(main))}
+        tree: dict[str, Any] = {"attention": described(self._attention(main))}
         num_dense = sum(block == "dense" for _, block in layers)
         leading = all(
             block == ("dense" if i < num_dense else "experts") for i, (_, block) in enumerate(layers)
         )
         if len(mixed) == 1 and leading and all(attention != "none" for attention, _ in kinds):
             return {**tree, **({"num_dense_layers": num_dense} if num_dense else {})}
-        letters = dict(zip(kinds, _letters(kinds), strict=True))
+        named = dict(zip(kinds, letters(kinds), strict=True))
         tree["layer_kinds"] = [
             {
-                "letter": letters[kind],
+                "letter": named[kind],
                 **(
                     {}
                     if kind[0] == main
-                    else {"attention": "none" if kind[0] == "none" else _described(self._attention(kind[0]))}
+                    else {"attention": "none" if kind[0] == "none" else described(self._attention(kind[0]))}
                 ),
                 **({} if kind[1] == "experts" else {"mlp": kind[1]}),
             }
             for kind in kinds
         ]
-        return {**tree, "pattern": shape.pattern_of("".join(letters[kind] for kind in layers))}
+        return {**tree, "pattern": shape.pattern_of("".join(named[kind] for kind in layers))}
 
     def _experts(self, blocks: list[str], zero: int) -> dict[str, Any]:
         hidden_width = self.number("width", 0)
@@ -353,6 +361,17 @@ class _Configuration:
             tree["gated_mlp"] = False
         return tree
 
+    def _weights(self, n: int) -> dict[str, Any]:
+        """Formats of the weights by part, where the file states that they are quantised."""
+        if not isinstance(block := self.value("quantization"), dict):
+            return {}
+        try:
+            return {"weights": part_formats(block, n, bool(self.value("experts")))}
+        except ValueError as error:
+            wanted = "a format that is known: fp8, mxfp4, nvfp4, int4 in groups of 32 or 128, int8; or leave the block out"
+            self._problem(self.given["quantization"][0], str(error), wanted)
+            return {}
+
     def _source(self) -> str:
         words = [self.path.name]
         names = self.document.get(("architectures",))
@@ -376,24 +395,3 @@ class _Configuration:
             place = self.given.get(meant.get(key, key), ((), None))[0]
             document.keys[key,] = document.values[key,] = self.document.mark(place)
         return document
-
-
-def _described(a: Attention) -> dict[str, Any]:
-    """A kind of attention as a file writes it, without defaults."""
-    kept = {
-        field.name: getattr(a, field.name) for field in fields(a) if getattr(a, field.name) != field.default
-    }
-    if isinstance(a, MLA) and a.index:
-        kept["index"] = {key: value for key, value in asdict(a.index).items() if value is not False}
-    return {"kind": a.kind, **kept}
-
-
-def _letters(kinds: list[tuple[str, str]]) -> Iterator[str]:
-    """A letter for each kind of layer: the first of its attention or block, else the next that is free."""
-    taken: set[str] = set()
-    for attention, block in kinds:
-        word = (block if attention == "none" else attention) + ("d" if block == "dense" else "")
-        wanted = word[-1] if block == "dense" and attention != "none" else word[0]
-        letter = next(c for c in [wanted, wanted.upper(), *"abcdefghijklmnopqrstuvwxyz"] if c not in taken)
-        taken.add(letter)
-        yield letter

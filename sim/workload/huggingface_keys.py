@@ -8,8 +8,12 @@ too where the name speaks of a shape, so that nothing that changes a model is dr
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
+
+from sim.workload.attention import MLA, Attention
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
@@ -282,3 +286,24 @@ def name_of(path: Path) -> str:
     stem = path.stem if path.stem != "config" else path.resolve().parent.name
     stem = stem.removesuffix("_config").rpartition("--")[2]
     return "".join(char if char.isalnum() or char in "._-" else "-" for char in stem).lower() or "model"
+
+
+def described(a: Attention) -> dict[str, Any]:
+    """A kind of attention as a file writes it, without defaults."""
+    kept = {
+        field.name: getattr(a, field.name) for field in fields(a) if getattr(a, field.name) != field.default
+    }
+    if isinstance(a, MLA) and a.index:
+        kept["index"] = {key: value for key, value in asdict(a.index).items() if value is not False}
+    return {"kind": a.kind, **kept}
+
+
+def letters(kinds: list[tuple[str, str]]) -> Iterator[str]:
+    """A letter for each kind of layer: the first of its attention or block, else the next that is free."""
+    taken: set[str] = set()
+    for attention, block in kinds:
+        word = (block if attention == "none" else attention) + ("d" if block == "dense" else "")
+        wanted = word[-1] if block == "dense" and attention != "none" else word[0]
+        letter = next(c for c in [wanted, wanted.upper(), *"abcdefghijklmnopqrstuvwxyz"] if c not in taken)
+        taken.add(letter)
+        yield letter

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from sim.descriptions import Description
 from sim.workload.attention import GQA, Attention, Natural, Positive
+from sim.workload.formats import WeightFormat
 
 MOST_LAYERS = 10**5
 
@@ -39,6 +40,19 @@ class Layer:
 
     attention: Attention | None
     mlp: Literal["experts", "dense", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFormats(Description):
+    """Formats in which a checkpoint holds the weights of each part; embedding, head, norms and gates are BF16."""
+
+    attention: WeightFormat = "bf16"
+    shared: WeightFormat = "bf16"
+    """Shared experts."""
+    dense: WeightFormat = "bf16"
+    """Feed-forward blocks of dense layers."""
+    experts: WeightFormat = "bf16"
+    """Routed experts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +101,8 @@ class Model(Description):
     """Modules that predict further tokens (MTP), counted apart from everything else."""
     tied_embeddings: bool = False
     """True where the output head is the embedding table, transposed."""
+    weights: WeightFormats | None = None
+    """Formats of the published weights, in which they are served; left out, `precision` chooses."""
     source: str = "not said"
     """The published configuration that the numbers come from."""
 

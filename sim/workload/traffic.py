@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sim import limits
 from sim.errors import InputError, Problem, nearest
 from sim.workload import expectation
+from sim.workload.formats import SENT
 from sim.workload.gates import Gate, check
 from sim.workload.gating import draw, popularity
 from sim.workload.placement import Placement
@@ -283,7 +284,7 @@ def _expected(
 
 # --- bytes of a token -------------------------------------------------------------------------------------
 
-DTYPES = ("fp8", "bf16", "logfmt10")
+DTYPES = tuple(SENT)
 DIRECTIONS = ("dispatch", "combine")
 
 
@@ -293,7 +294,7 @@ def payload_bytes(dtype: str, hidden: int) -> int:
     Parameters
     ----------
     dtype : str
-        "fp8", "bf16" or "logfmt10".
+        A name of `formats.SENT`.
     hidden : int [elements]
 
     Returns
@@ -307,19 +308,14 @@ def payload_bytes(dtype: str, hidden: int) -> int:
 
     Notes
     -----
-    fp8: a byte an element and a float32 scale per block of 128. bf16: two bytes an element. logfmt10: ten bits an element and
-    (assumed) two bf16 bounds per block of 128, every block taken to be compressible.
+    Elements and scales of one row. logfmt10: ten bits an element and (assumed) two bf16 bounds per block of 128, every block taken
+    to be compressible.
 
     Examples
     --------
-    >>> payload_bytes("fp8", 7168), payload_bytes("bf16", 7168)
-    (7392, 14336)
+    >>> payload_bytes("fp8", 7168), payload_bytes("bf16", 7168), payload_bytes("nvfp4", 7168)
+    (7392, 14336, 4032)
     """
-    blocks = -(-hidden // 128)
-    if dtype == "fp8":
-        return hidden + 4 * blocks
-    if dtype == "bf16":
-        return 2 * hidden
-    if dtype == "logfmt10":
-        return -(-hidden * 10 // 8) + 4 * blocks
-    raise InputError(Problem(None, "dtype", dtype, "one of " + ", ".join(DTYPES), nearest(dtype, DTYPES)))
+    if dtype not in SENT:
+        raise InputError(Problem(None, "dtype", dtype, "one of " + ", ".join(DTYPES), nearest(dtype, DTYPES)))
+    return SENT[dtype].row_bytes(hidden)

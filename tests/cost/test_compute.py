@@ -26,13 +26,13 @@ from sim.cost.compute import (
     gemm_s,
     grouped_gemm_s,
     processor,
-    streaming_s,
     weight_gemm_s,
 )
 from sim.cost.curves import load_curves
 from sim.cost.launches import Launch, RankBatch, launches_s, phase_time
 from sim.cost.layers import PHASES, layer_phases
-from sim.errors import InputError
+from sim.cost.streaming import streaming_s
+from sim.errors import InfeasibleError, InputError
 from sim.workload.model import load_model, shipped_models, training_flops_per_token
 
 H800 = load_hardware("h800")
@@ -98,9 +98,13 @@ def test_other_gpus_follow_from_their_profile() -> None:
     assert skinny[0] / skinny[1] == pytest.approx(4800 / 3350, rel=0.12)
 
 
-def test_a_gpu_without_fp8_computes_in_bf16() -> None:
+def test_a_format_that_a_gpu_lacks_is_no_product_of_it() -> None:
     a100 = processor(load_hardware("a100"))
-    assert gemm_s(a100, 4096, 4096, 4096, "fp8") == gemm_s(a100, 4096, 4096, 4096, "bf16")
+    for lacking in ("fp8", "fp8_tensorwise", "mxfp8", "nvfp4", "w4a8"):
+        with pytest.raises(InfeasibleError):
+            gemm_s(a100, 4096, 4096, 4096, lacking)
+    with pytest.raises(InfeasibleError, match="does not scale blocks"):
+        gemm_s(WHOLE, 4096, 4096, 4096, "mxfp8")  # it has the rate, but not the scales in its tensor cores
 
 
 def test_the_contiguous_layout_pads_each_expert_and_the_masked_one_does_not() -> None:

@@ -11,11 +11,12 @@ import sim
 from sim.cluster.hardware import load_hardware
 from sim.cost import prefill, serving_kernels, work
 from sim.cost.compute import processor
-from sim.cost.deployment import WEIGHT_BYTES, footprint
+from sim.cost.deployment import footprint
 from sim.cost.launches import RankBatch
 from sim.cost.layers import layer_phases
 from sim.errors import InputError
 from sim.workload.attention import GQA, MLA, Recurrent
+from sim.workload.formats import Precision, ProductName
 from sim.workload.layout import Layout
 from sim.workload.model import (
     Model,
@@ -31,12 +32,12 @@ TOKENS = 4096
 H200 = processor(load_hardware("h200"))
 
 
-def held(model: Model, precision: str = "bf16", **changes: Any) -> Any:
+def held(model: Model, precision: ProductName = "bf16", **changes: Any) -> Any:
     tp = changes.pop("tp", 1)
     settings = {
-        "experts_per_rank": model.num_experts, "num_physical_experts": model.num_experts, "precision": precision,
+        "experts_per_rank": model.num_experts, "num_physical_experts": model.num_experts, "precision": Precision.alike(precision),
         "layout": Layout(pp=1, ep=1, tp=tp, dp=1), "stage": stages(model, 1)[0],
-        "kv_dtype": "bf16", "context_tokens": 8192, "buffered_tokens_per_request": 0, "buffers_bytes": 0.0, "record_bytes": 0.0,
+        "context_tokens": 8192, "buffered_tokens_per_request": 0, "buffers_bytes": 0.0, "record_bytes": 0.0,
         "with_mtp": False, "capacity_bytes": 1e15, "reserve_fraction": 0.0, "graphs_bytes": 0.0, "gpu": "a GPU",
     }  # fmt: skip
     return footprint(model, **(settings | changes))
@@ -64,7 +65,7 @@ def weights_read(part: work.Part, batch_tokens: int) -> float:
     return sum(k.moved_bytes for k in matrices)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+@pytest.mark.parametrize("precision", ["bf16", "fp8", "int4_bf16"])
 @pytest.mark.parametrize("name", shipped_models())
 def test_the_weights_that_decode_reads_are_those_that_memory_holds(name: str, precision: Any) -> None:
     model = load_model(name)
@@ -217,4 +218,4 @@ def test_latent_experts_are_sent_and_computed_at_their_width() -> None:
 def test_weights_of_each_precision_are_as_large_as_said() -> None:
     v3 = load_model("deepseek-v3")
     ratio = held(v3, "bf16").routed_experts_bytes / held(v3, "fp8").routed_experts_bytes
-    assert ratio == pytest.approx(2.0 / WEIGHT_BYTES["fp8"])
+    assert ratio == pytest.approx(2.0 / (1.0 + 4.0 / 128**2))

@@ -16,6 +16,7 @@ from sim.cost.recompute import MODULES, SELECTIVE, recomputed
 from sim.errors import InputError
 from sim.schedule.programs import backward
 from sim.schedule.stage_times import ChunkWork, stage_times
+from sim.workload.formats import Precision
 from sim.workload.layout import Layout
 from sim.workload.model import load_model
 from sim.workload.stages import stages
@@ -116,7 +117,9 @@ def test_nobody_is_credited_for_what_is_computed_again() -> None:
 
 
 def test_experts_that_are_computed_again_are_dispatched_again_after_their_gate_alone() -> None:
-    work = ChunkWork(QWEN, Layout(pp=94, ep=32, dp=32), 1, 4096, 7.0, "bf16", ("moe", "layernorm"))
+    work = ChunkWork(
+        QWEN, Layout(pp=94, ep=32, dp=32), 1, 4096, 7.0, Precision.alike("bf16"), ("moe", "layernorm")
+    )
     hardware, kernel = load_hardware("h100"), load_kernel("two_hop")
     asked = {"comm_sms": 20, "generation": "march_2025"}
     cut = stages(QWEN, 94)[1:2]

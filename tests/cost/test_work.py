@@ -9,7 +9,7 @@ import pytest
 import sim
 from sim.cluster.hardware import list_hardware, load_hardware
 from sim.cost import work
-from sim.cost.compute import processor
+from sim.cost.compute import Dtype, processor
 from sim.cost.launches import RankBatch
 from sim.cost.layers import layer_phases, layer_times
 from sim.cost.prefill import PrefillBatch, prefill_attention, prefill_experts
@@ -40,7 +40,8 @@ def test_a_product_has_two_flops_for_each_pair_and_reads_each_operand_once() -> 
     p = processor(H800)
     one = work.gemm(p, "x", 100, 200, 300, "fp8")
     assert one.flops == 2 * 100 * 200 * 300
-    assert one.moved_bytes == 100 * 300 + 200 * 300 + 2 * 100 * 200
+    scales = 4 * 100 * 300 / 128 + 4 * 200 * 300 / 128**2  # FP32, of 1 x 128 and of 128 x 128
+    assert one.moved_bytes == pytest.approx(100 * 300 + 200 * 300 + scales + 2 * 100 * 200)
     two = work.gemm(p, "x", 100, 200, 300, "bf16")
     assert two.moved_bytes == 2 * (100 * 300 + 200 * 300 + 100 * 200)
 
@@ -49,14 +50,15 @@ def test_padding_and_experts_without_rows_are_no_work() -> None:
     p = processor(H800)
     padded = work.grouped_gemm(p, "x", (1, 0, 3), 256, 512, "fp8", "contiguous")
     assert padded.flops == 2 * 4 * 256 * 512
-    assert padded.moved_bytes == 4 * 512 + 2 * 256 * 512 + 2 * 4 * 256
+    scales = 4 * 4 * 512 // 128 + 2 * 4 * 256 * 512 // 128**2
+    assert padded.moved_bytes == 4 * 512 + 2 * 256 * 512 + scales + 2 * 4 * 256
 
 
-def test_a_gpu_without_fp8_multiplies_in_bf16() -> None:
-    p = processor(load_hardware("a800"))
-    one = work.gemm(p, "x", 64, 64, 64, "fp8")
-    assert one.dtype == "bf16"
-    assert one.moved_bytes == 3 * 2 * 64 * 64
+def test_weights_held_in_eight_bits_are_read_so_and_multiplied_in_bf16() -> None:
+    p = processor(load_hardware("a800"))  # it has no FP8
+    held = work.gemm(p, "x", 64, 64, 64, "fp8_tensorwise_bf16")
+    assert held.dtype == "bf16"
+    assert held.moved_bytes == (2 + 1 + 2) * 64 * 64
 
 
 def test_a_weight_gradient_reads_and_writes_its_sum_in_fp32() -> None:
@@ -65,7 +67,7 @@ def test_a_weight_gradient_reads_and_writes_its_sum_in_fp32() -> None:
     down = next(op for op in phases["mlp(W)"] if op.name == "expert down weights")
     done = work.launch_work(p, down)
     assert done.flops == 2 * 4 * 512 * V3.hidden * V3.expert_hidden
-    operands = 4 * 512 * (V3.hidden + V3.expert_hidden)
+    operands = 4 * 512 * (V3.hidden + V3.expert_hidden) * (1 + 4 / 128)  # a scale for 128 of a row
     assert done.moved_bytes == operands + 4 * 8 * V3.hidden * V3.expert_hidden
 
 
@@ -106,21 +108,24 @@ def test_chunks_of_a_prompt_multiply_as_much_as_the_whole() -> None:
 def test_no_kernel_pierces_its_roof(name: str) -> None:
     hardware = load_hardware(name)
     p, limits = processor(hardware), roofs(hardware)
+    precision: Dtype = "fp8" if hardware.gpu.dense_flops.fp8 else "bf16"
     parts: list[work.Part] = []
     for model in map(load_model, known()):
         for rows in (1, 64, 4096):
-            batch = RankBatch(1, 4096, (rows,) * 8, 4.0 * rows)
+            batch = RankBatch(1, 4096, (rows,) * 8, 4.0 * rows, precision)
             parts += [
                 work.part(*(work.launch_work(p, op) for op in operations))
                 for operations in layer_phases(model, batch).values()
             ]
             for context in (1, 4096):  # of one token, the queries and results are most of what moves
-                decode = DecodeBatch(float(rows), 1, context, kv_bytes_per_element=1.0)
+                decode = DecodeBatch(float(rows), 1, context, precision=precision, kv_bytes_per_element=1.0)
                 parts += [decode_attention_0(p, model, decode), decode_attention_1(p, model, decode, 0)]
-            parts += [decode_experts(p, model, "fp8", (rows,) * 8, rows), ends(p, model, rows, rows)]
-            parts.append(prefill_attention(p, model, PrefillBatch(1, 1024, cached_tokens=rows), 0))
-            parts.append(prefill_attention(p, model, PrefillBatch(rows, 5, cached_tokens=4090), 0))
-            parts.append(prefill_experts(p, model, PrefillBatch(1, 1024), (rows,) * 8, 4.0 * rows))
+            parts += [decode_experts(p, model, precision, (rows,) * 8, rows), ends(p, model, rows, rows)]
+            parts.append(prefill_attention(p, model, PrefillBatch(1, 1024, rows, precision=precision), 0))
+            parts.append(prefill_attention(p, model, PrefillBatch(rows, 5, 4090, precision=precision), 0))
+            parts.append(
+                prefill_experts(p, model, PrefillBatch(1, 1024, precision=precision), (rows,) * 8, 4.0 * rows)
+            )
     for one in (one for mine in parts for one in mine.values()):
         compute_s = one.flops / limits["peak_flops"][one.dtype] if one.flops else 0.0
         assert one.time_s >= max(compute_s, one.moved_bytes / limits["hbm_bytes_per_s"]), one

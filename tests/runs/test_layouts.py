@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import yaml
 
-from sim.cost.deployment import WEIGHT_BYTES
 from sim.documents import Document
 from sim.errors import DoesNotFitError, InputError
 from sim.runs.run import run_document
@@ -16,6 +15,7 @@ from sim.scenario.resolve import resolve
 from sim.workload.model import load_model, parameters
 from sim.workload.stages import stages
 
+FP8_WEIGHT = 1.0 + 4.0 / 128**2  # a byte, and an FP32 scale for each block of 128 x 128
 V3 = load_model("deepseek-v3")
 TWO_NODES = {"hardware": "h100", "nodes": 2}
 
@@ -61,7 +61,7 @@ def test_all_reduces_between_nodes_take_two_phases_more_than_those_within_one(tp
 def test_tp_splits_everything_but_what_all_heads_read(tp16: dict[str, Any]) -> None:
     """By hand: 256 experts / 16, the shared one / 16, MLA's down-projections whole, tables / 16, gates whole."""
     (held,), count = tp16["memory"], parameters(V3)
-    size = WEIGHT_BYTES["fp8"]
+    size = FP8_WEIGHT
     down = (1536 + 512 + 64) * 7168
     assert held["routed experts"] == pytest.approx(58 * 256 * count.expert * size / 16)
     assert held["shared experts"] == pytest.approx(58 * count.expert * size / 16)
@@ -126,7 +126,7 @@ def test_a_stage_holds_its_layers_and_the_cache_of_them_for_all_microbatches() -
     assert [row["embedding and head"] for row in held] == pytest.approx([129280 * 7168 * 2 / 8] * 2)
     assert held[1]["dense layers"] == 0.0
     total = sum(row["routed experts"] for row in held)
-    assert total == pytest.approx(58 * 256 * parameters(V3).expert * WEIGHT_BYTES["fp8"] / 8)
+    assert total == pytest.approx(58 * 256 * parameters(V3).expert * FP8_WEIGHT / 8)
 
 
 def test_a_full_pipeline_turns_at_the_pace_of_its_slowest_stage() -> None:

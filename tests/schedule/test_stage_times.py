@@ -16,6 +16,7 @@ from sim.cost.measured import load_profile
 from sim.schedule.programs import LayerTimes, backward, compute_s, forward
 from sim.schedule.stage_times import ChunkWork, stage_times
 from sim.schedule.training import StageTimes
+from sim.workload.formats import Precision, ProductName
 from sim.workload.layout import Layout
 from sim.workload.model import load_model
 from sim.workload.stages import stages
@@ -32,14 +33,14 @@ def times(
     cp: int = 1,
     ep: int = 64,
     tokens: int = 4096,
-    precision: str = "fp8",
+    precision: ProductName = "fp8",
     ranks_per_token: float = 7.5,
     **options: Any,
 ) -> tuple[StageTimes, ...]:
     known = load_model(model)
     layout = Layout(pp=num_stages, ep=ep, tp=tp, dp=128, cp=cp)
     options = {"comm_sms": 20, "generation": "march_2025"} | options
-    work = ChunkWork(known, layout, 1, tokens, ranks_per_token, precision)
+    work = ChunkWork(known, layout, 1, tokens, ranks_per_token, Precision.alike(precision))
     return stage_times(
         work, stages(known, num_stages), load_hardware(hardware), load_kernel("two_hop"), **options
     )
@@ -175,7 +176,8 @@ def test_full_recomputation_runs_layers_again_but_not_heads() -> None:
     "model", ["mixtral-8x7b", "qwen3-235b-a22b", "gpt-oss-120b", "llama4-maverick", "glm-4.5"]
 )
 def test_every_part_computes_every_model(hardware: str, model: str) -> None:
-    found = times(model, num_stages=4, hardware=hardware, ep=8, ranks_per_token=1.5)
+    precision: ProductName = "bf16" if hardware == "a100" else "fp8"
+    found = times(model, num_stages=4, hardware=hardware, ep=8, ranks_per_token=1.5, precision=precision)
     assert len(found) == 4
     assert all(whole(stage.alone) > 0 for stage in found)
     assert all(

@@ -229,7 +229,6 @@ def test_the_text_model_of_several_media_is_read_and_said(tmp_path: Path) -> Non
             {"config_groups": {"g": {"weights": {"num_bits": 4, "type": "int", "group_size": 32}}}},
             "4-bit int, a scale for 32",
         ),
-        ({"config_groups": {}}, "an unnamed format"),
     ],
 )
 def test_the_format_of_published_weights_is_said(tmp_path: Path, block: dict[str, Any], words: str) -> None:

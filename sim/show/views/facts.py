@@ -41,7 +41,7 @@ def facts_of(scenario: Mapping[str, Any], sizes: Sequence[str], more: Sequence[t
         ("schedule", _schedule(work)),
         ("microbatches", work.get("microbatches")),
         ("tokens a sequence", count(work.get("sequence_tokens"))),
-        ("GEMMs", work.get("precision")),
+        ("GEMMs", formats(work.get("precision"))),
         ("bytes a rank", work.get("bytes_per_rank")),
         ("placement", f"{placement.get('kind')}, {redundant} redundant experts" if redundant else ""),
         ("dispatch", work.get("dispatch_dtype") if gate else ""),
@@ -49,6 +49,23 @@ def facts_of(scenario: Mapping[str, Any], sizes: Sequence[str], more: Sequence[t
         *more,
     ]
     return tuple((label, str(value)) for label, value in facts if value)
+
+
+def formats(precision: Any) -> str:
+    """Say formats in words; weights that are held in fewer bits than they are multiplied in are weight-only."""
+    if not isinstance(precision, Mapping):
+        return str(precision or "")
+    gemm, weights = precision.get("gemm", "bf16"), precision.get("weights")
+    words = [str(gemm)]
+    if isinstance(weights, Mapping):
+        held = [f"{part} {kept}" for part, kept in weights.items() if kept != gemm]
+    else:
+        held = [str(weights)] if weights and weights != gemm else []
+    if held:
+        words.append(f"weights held in: {', '.join(held)}{' (weight-only)' if gemm == 'bf16' else ''}")
+    if precision.get("attention", "bf16") != "bf16":
+        words.append(f"attention {precision['attention']}")
+    return "; ".join(words)
 
 
 def _words(value: Any) -> str:

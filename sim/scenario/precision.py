@@ -1,0 +1,193 @@
+"""Number formats of a job: as written, as its checkpoint has them, or as its GPUs allow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag
+
+from sim.cluster.hardware import Gpu
+from sim.scenario.draft import Draft
+from sim.scenario.values import Branch
+from sim.workload import formats
+from sim.workload.formats import PRODUCTS, Precision, Product, ProductName, WeightFormat
+
+_AT = ("workload", "precision")
+_TRAINS = ("bf16", "fp8", "fp8_tensorwise", "mxfp8")
+
+DispatchDtype = Literal["fp8", "bf16", "mxfp8", "nvfp4", "int8"]
+CombineDtype = Literal["bf16", "fp8", "logfmt10", "mxfp8", "nvfp4", "int8"]
+CacheDtype = Literal["bf16", "fp8", "int8", "nvfp4"]
+
+
+class WeightsSpec(Branch):
+    """Formats of the weights of each part of a model."""
+
+    attention: WeightFormat = "bf16"
+    shared: WeightFormat = "bf16"
+    """Shared experts."""
+    dense: WeightFormat = "bf16"
+    """Feed-forward blocks of dense layers."""
+    experts: WeightFormat = "bf16"
+    """Routed experts."""
+
+
+def _weights_tag(value: Any) -> str:
+    return "parts" if isinstance(value, dict | WeightsSpec) else "word"
+
+
+class PrecisionSpec(Branch):
+    """Formats of GEMMs, attention cores, cache and weights, each by itself."""
+
+    gemm: Literal["bf16", "fp8", "fp8_blockwise", "fp8_tensorwise", "mxfp8", "nvfp4", "int8", "w4a8"] = "bf16"
+    """Of the operands of GEMMs: fp8_blockwise (fp8 for short) has scales of 1 x 128 and 128 x 128, fp8_tensorwise one a tensor."""
+    attention: Literal["bf16", "fp8"] = "bf16"
+    """Of the products of attention cores; what they read is then kept in FP8."""
+    kv: CacheDtype | None = None
+    """Of the cache; `kv_dtype` says the same."""
+    weights: (
+        Annotated[
+            Annotated[WeightFormat, Tag("word")] | Annotated[WeightsSpec, Tag("parts")],
+            Discriminator(_weights_tag),
+        ]
+        | None
+    ) = None
+    """Of weights that are held in another format than the GEMM's: with gemm: bf16 held in it alone, and widened when read."""
+
+
+def _tag(value: Any) -> str:
+    return "parts" if isinstance(value, dict | PrecisionSpec) else "word"
+
+
+PrecisionKey = (
+    Annotated[
+        Annotated[Literal["fp8", "bf16"], Tag("word")] | Annotated[PrecisionSpec, Tag("parts")],
+        Discriminator(_tag),
+    ]
+    | None
+)
+"""The key `precision`: a format for all GEMMs, formats by use, or none."""
+
+
+def precision_of(
+    draft: Draft,
+    asked: Literal["fp8", "bf16"] | PrecisionSpec | None,
+    *,
+    kv: str | None = None,
+    trains: bool = False,
+) -> Precision:
+    """Choose the formats of a job.
+
+    Parameters
+    ----------
+    draft : Draft
+        Its hardware and model are known; a format that the GPU lacks is added to its problems.
+    asked : str, PrecisionSpec or None
+        Left out: the formats of the model's weights where its file states them and nothing is trained, else FP8 where the GPU
+        has it.
+    kv : str, optional
+        The key `kv_dtype`.
+    trains : bool
+        Weights are BF16 and their products alone have another format; there is no cache.
+
+    Returns
+    -------
+    Precision
+    """
+    assert draft.hardware is not None
+    gpu = draft.hardware.gpu
+    stated = draft.model.weights if draft.model and not trains else None
+    if isinstance(asked, PrecisionSpec):
+        found = _written(draft, asked, kv, trains)
+    elif asked is None and stated is not None:
+        held = {part: getattr(stated, part) for part in formats.PARTS}
+        found = Precision.mixed(
+            {part: _for_weights(gpu, held[part]) for part in formats.PARTS}, kv=kv or "bf16"
+        )
+        multiplied = [name for name in found.parts.values() if PRODUCTS[name].inputs.bits < 16]
+        written = {"gemm": multiplied[0] if multiplied else "bf16", "weights": held}
+        draft.derived = {**draft.derived, "precision": written}
+    else:
+        name: ProductName = asked or ("fp8" if gpu.dense_flops.fp8 is not None else "bf16")
+        found = Precision.alike(name, kv=kv or "bf16")
+        draft.derived = {**draft.derived, "precision": name}
+    if not trains:
+        draft.derived = {**draft.derived, "kv_dtype": found.kv}
+    for name in dict.fromkeys(found.parts.values()):
+        if lack := lacking(gpu, PRODUCTS[name]):
+            at = (*_AT, "gemm") if isinstance(asked, PrecisionSpec) else _AT
+            held_alone = (
+                ""
+                if trains
+                else f"; weights may be held in it: {{gemm: bf16, weights: {PRODUCTS[name].weights.name}}}"
+            )
+            draft.problem(
+                at, f"'{name}'", f"bf16, or leave it out: {draft.hardware.title} {lack}{held_alone}"
+            )
+    if found.cores == "fp8" and gpu.dense_flops.fp8 is None:
+        draft.problem((*_AT, "attention"), "'fp8'", f"bf16: {draft.hardware.title} has no FP8 tensor rate")
+    return found
+
+
+def lacking(gpu: Gpu, product: Product) -> str:
+    """Say in words which part of a product a GPU lacks; empty where it has all."""
+    if getattr(gpu.dense_flops, product.roof) is None:
+        return f"has no {product.roof.upper()} tensor rate"
+    if product.scales_in_core and not gpu.scales_blocks:
+        return f"does not scale blocks of {product.inputs.name.upper()} in its tensor cores"
+    return ""
+
+
+def _for_weights(gpu: Gpu, held: str) -> ProductName:
+    """The fastest product of a GPU for weights that are kept as they are; weight-only where it multiplies no such format."""
+    own = PRODUCTS.get(held)
+    if own is not None and not lacking(gpu, own):
+        return own.name
+    only = formats.product("bf16", held)
+    assert only is not None  # every format of weights can be widened
+    return only.name
+
+
+def _written(draft: Draft, asked: PrecisionSpec, kv: str | None, trains: bool) -> Precision:
+    name = "fp8" if asked.gemm == "fp8_blockwise" else asked.gemm
+    if trains:
+        if name not in _TRAINS:
+            draft.problem(
+                (*_AT, "gemm"), f"'{asked.gemm}'", f"one of: {', '.join(_TRAINS)}; others are of inference"
+            )
+        for key in ("weights", "kv"):
+            if getattr(asked, key) is not None:
+                wanted = "no such key in training: weights are BF16, and there is no cache"
+                draft.problem((*_AT, key), str(draft.document.get((*_AT, key))), wanted)
+    if kv is not None and asked.kv is not None and kv != asked.kv:
+        draft.problem(("workload", "kv_dtype"), f"'{kv}' next to precision.kv '{asked.kv}'", "one of them")
+    cached = asked.kv or kv or ("fp8" if asked.attention == "fp8" else "bf16")
+    if asked.attention == "fp8" and cached != "fp8":
+        at = ("workload", "kv_dtype") if asked.kv is None else (*_AT, "kv")
+        draft.problem(
+            at, f"'{cached}' next to attention: fp8", "fp8: the core multiplies what the cache holds"
+        )
+    weights = asked.weights
+    if isinstance(weights, WeightsSpec):
+        held = {part: getattr(weights, part) for part in formats.PARTS}
+    else:
+        held = dict.fromkeys(formats.PARTS, weights)
+    chosen: dict[str, ProductName] = {}
+    for part, word in held.items():
+        own = formats.product(name, word)
+        if own is None and isinstance(
+            weights, WeightsSpec
+        ):  # a part of its own: multiplied in its format, or widened
+            own = PRODUCTS.get(str(word)) or formats.product("bf16", word)
+        if own is None:
+            wanted = "the GEMM's own format, or gemm: bf16 to hold weights alone in this one"
+            if not draft.problems or draft.problems[-1].wanted != wanted:
+                draft.problem((*_AT, "weights"), f"'{word}' next to gemm: {asked.gemm}", wanted)
+            own = PRODUCTS["bf16"]
+        chosen[part] = own.name
+    written: dict[str, Any] = {"gemm": asked.gemm, "attention": asked.attention}
+    written |= {} if trains else {"kv": cached}
+    if weights is not None:
+        written["weights"] = held if isinstance(weights, WeightsSpec) else weights
+    draft.derived = {**draft.derived, "precision": written}
+    return Precision.mixed(chosen, asked.attention, cached)
