@@ -11,7 +11,7 @@ from sim.cluster import topology
 from sim.cost.memory import RankMemory, Recipe, memory
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
-from sim.schedule import reductions
+from sim.schedule import pipelines, reductions
 from sim.schedule.collectives import Collective, record_bytes
 from sim.schedule.operations import Pipeline
 from sim.schedule.replay import peaks
@@ -22,6 +22,13 @@ from sim.workload.traffic import DIRECTIONS, Routing, route
 
 ACTIVATION_BYTES = 2.0
 """Size of an element of an activation sent between stages or between TP ranks [bytes]."""
+
+
+def pipeline_of(work: Training, pairs: bool) -> Pipeline:
+    """Lay out the schedule, with neighbours of different microbatches joined to `pairs` or alone."""
+    schedule = work.spec.schedule
+    asked = {"overlap": pairs} if "overlap" in pipelines.SCHEDULES[schedule].options else {}
+    return pipelines.plan(schedule, work.layout.pp, work.num_microbatches, **work.schedule_options, **asked)
 
 
 def memory_of(

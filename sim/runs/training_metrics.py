@@ -22,7 +22,7 @@ from sim.scenario.training import Training
 from sim.schedule.operations import KINDS
 from sim.workload.model import training_flops_per_token
 
-_PHASES = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
+_PHASES = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s", "FW": "1F1B_s"}
 
 
 def ends_s(records: Sequence[GroupRecord]) -> list[float]:

@@ -14,7 +14,7 @@ from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Floats
 from sim.cost.measured import MeasuredProfile
-from sim.cost.memory import RankMemory, require_fit
+from sim.cost.memory import RankMemory, fits, require_fit
 from sim.cost.power import Stated
 from sim.engine import fluid
 from sim.engine.step import StepRun, run_step
@@ -30,6 +30,7 @@ from sim.runs.step_parts import (
     inside_layers_s,
     layer_kernels,
     memory_of,
+    pipeline_of,
     routing_of,
     shared_bytes,
     slowdown_of,
@@ -44,7 +45,7 @@ from sim.schedule.collectives import Collective
 from sim.schedule.operations import Pipeline
 from sim.schedule.reductions import Links
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
-from sim.schedule.training import StageTimes, Tasks, tasks
+from sim.schedule.training import StageTimes, Tasks, balanced_s, tasks
 from sim.workload import skew
 from sim.workload.model import Model
 from sim.workload.stages import Stage, held_parameters, stages
@@ -79,15 +80,29 @@ class Step:
     @cached_property
     def pipeline(self) -> Pipeline:
         """Who does what in which order."""
-        work = self.work
-        return pipelines.plan(
-            work.spec.schedule, work.layout.pp, work.num_microbatches, **work.schedule_options
-        )
+        return pipeline_of(self.work, self.pairs)
+
+    @cached_property
+    def pairs(self) -> bool:
+        """Neighbouring operations of different microbatches run as one; see `overlap` of the specification."""
+        asked, schedule = self.work.spec.overlap, self.work.spec.schedule
+        if asked != "auto":
+            return schedule not in ("1f1b", "zb1p", "zb2p") if asked is None else asked
+        seconds = {}
+        for pairs in (True, False):
+            pipeline = pipeline_of(self.work, pairs)
+            if not pairs or fits(self._memory(pipeline), self.hardware.gpu.hbm.capacity_bytes):
+                seconds[pairs] = balanced_s(pipeline, self._tasks(pipeline, pairs), self._collective_s)
+        return min(seconds, key=seconds.__getitem__)
+
+    def _collective_s(self, name: str, overlapped: bool) -> float:
+        return self.mean_s(name, overlapped=overlapped) if name in self.collectives else 0.0
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Layers of each stage, with embedding, head and speculation."""
-        return stages(self.model, self.pipeline.num_stages, num_layers=self.work.spec.stage_layers)
+        num_stages = self.work.layout.pp * self.work.spec.chunks_per_rank
+        return stages(self.model, num_stages, num_layers=self.work.spec.stage_layers)
 
     @cached_property
     def routing(self) -> Routing:
@@ -97,8 +112,11 @@ class Step:
     @cached_property
     def memory(self) -> tuple[RankMemory, ...]:
         """Memory of one GPU at each pipeline rank."""
+        return self._memory(self.pipeline)
+
+    def _memory(self, pipeline: Pipeline) -> tuple[RankMemory, ...]:
         per_token, per_node = self.routing.ranks_per_token, self.scenario.gpus_per_node
-        return memory_of(self.work, self.model, self.pipeline, self.stages, per_token, per_node)
+        return memory_of(self.work, self.model, pipeline, self.stages, per_token, per_node)
 
     def require_fit(self, what: str = "") -> None:
         """Raise `DoesNotFitError` where a GPU's memory overflows; `what` goes before the GPU's title."""
@@ -180,7 +198,7 @@ class Step:
             self.stages,
             hardware,
             work.kernel,
-            comm_sms=work.comm_sms if work.spec.overlap else 0,
+            comm_sms=work.lent_sms,
             generation=work.spec.gemm_generation,
             exposed_s=inside_layers_s(work, self.model, self.links),
             measured=measured,
@@ -190,13 +208,7 @@ class Step:
     def plan(self) -> StepPlan:
         """Everything that the engine needs."""
         work, place = self.work, self.place
-        steps = tasks(
-            self.pipeline,
-            self.times,
-            partial(self.mean_s, overlapped=True),
-            overlap=work.spec.overlap,
-            reductions=layer_kernels(work, self.scenario.gpus_per_node),
-        )
+        steps = self._tasks(self.pipeline, self.pairs)
         sent = steps.messages[steps.receives[steps.receives >= 0], 3:5]
         traffic = step_traffic.traffic_of(
             self.cluster,
@@ -231,6 +243,16 @@ class Step:
             loads=draws.loads,
             jitter=draws.jitter,
             conditions=self._conditions(steps, self._slowed),
+        )
+
+    def _tasks(self, pipeline: Pipeline, pairs: bool) -> Tasks:
+        own = "overlap" not in pipelines.SCHEDULES[pipeline.kind].options  # pairs that a schedule always has
+        return tasks(
+            pipeline,
+            self.times,
+            partial(self.mean_s, overlapped=True),
+            overlap=self.work.spec.overlap is not False and (pairs or not own),
+            reductions=layer_kernels(self.work, self.scenario.gpus_per_node),
         )
 
     def _conditions(self, steps: Tasks, slowed: Slowed, begin_s: float = 0.0) -> Conditions | None:
@@ -318,7 +340,7 @@ class Step:
                 self.hardware,
                 work.kernel,
                 work.measured,
-                comm_sms=work.comm_sms if work.spec.overlap else 0,
+                comm_sms=work.lent_sms,
                 generation=work.spec.gemm_generation,
             )
         least = step_bound.least(
@@ -355,7 +377,7 @@ class Step:
             **layer_metrics(
                 self.times,
                 lambda name, busy: self.mean_s(name, overlapped=busy),
-                overlap=self.work.spec.overlap,
+                overlap=self.work.spec.overlap is not False,
             ),
             "memory_peak_bytes": max(row.total_bytes for row in self.memory),
             "memory_capacity_bytes": self.hardware.gpu.hbm.capacity_bytes,

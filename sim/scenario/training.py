@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from sim import limits
 from sim.cluster.faults import QUANTITIES
@@ -18,12 +16,9 @@ from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
-from sim.scenario.precision import CombineDtype, DispatchDtype, PrecisionKey, precision_of
+from sim.scenario.precision import precision_of
 from sim.scenario.routing import (
-    GateSpec,
-    KernelSpec,
     PlacementSpec,
-    UniformGate,
     gate_of,
     kernel_of,
     placement_of,
@@ -32,14 +27,12 @@ from sim.scenario.training_run import AT as RUN
 from sim.scenario.training_run import (
     FailureModel,
     PhaseSpec,
-    Recompute,
-    RunSpec,
     check_run,
     failure_model,
 )
-from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, WorkloadSpec
+from sim.scenario.training_spec import TrainingSpec
+from sim.scenario.values import MAX_MICROBATCHES
 from sim.schedule import pipelines
-from sim.schemas import Fraction, written
 from sim.workload.formats import Precision
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout, check
@@ -48,19 +41,6 @@ from sim.workload.stages import stages
 
 _AT = ("workload",)
 _COUNTS = {"microbatch": (*_AT, "microbatches"), "chunk": (*_AT, "chunks"), "pipeline rank": ("layout", "pp")}
-
-
-class SkewSpec(Branch):
-    """Lognormal standard deviations between ranks. All 0 is a balanced step."""
-
-    routed_load: Fraction = written("7.5 %")
-    """Spread of a rank's routed tokens, drawn for each (layer, microbatch, rank)."""
-    kernel_jitter: Fraction = written("2 %")
-    """Spread of a launch's time."""
-    gpu_spread: Fraction = written("1.5 %")
-    """Spread of the GPUs' speeds, each drawn once for the whole step."""
-    groups: Literal["one", "all"] = "one"
-    """EP groups that are drawn: one of each pipeline rank, which stands for all of it, or every one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,40 +54,6 @@ class RunPhase:
     steps: float = 0.0
     gpu_hours: float | None = None
     work: Training | None = None
-
-
-class TrainingSpec(WorkloadSpec):
-    """One optimizer step, and with `run` a whole run of them."""
-
-    kind: Literal["training"]
-    sequence_tokens: Count = 4096
-    microbatch_sequences: Count = 1
-    microbatches: Annotated[Count, Field(le=MAX_MICROBATCHES)] | None = None
-    """Microbatches of one pipeline in a step (both directions together, where a schedule has two)."""
-    global_batch: Count | None = None
-    """Sequences of one step over all data-parallel ranks; microbatches follow from it and the layout."""
-    schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] = "dualpipe"
-    chunks: Count | None = None
-    """Stages a rank, for `interleaved`."""
-    stage_layers: list[Index] | None = None
-    """Layers of each stage; balanced when left out."""
-    overlap: bool = True
-    """Pairs of a forward and a backward hide their all-to-alls behind one another."""
-    gate: GateSpec = UniformGate(kind="uniform")
-    """Mean copies a token; the spread around them is `skew`."""
-    kernel: KernelSpec
-    dispatch_dtype: DispatchDtype = "fp8"
-    combine_dtype: CombineDtype = "bf16"
-    precision: PrecisionKey = None
-    """Number formats of the layers' GEMMs, left out FP8 where the GPU has it; heads and gates are BF16."""
-    compute: Literal["modelled", "measured"] = "modelled"
-    profile: str | None = None
-    """A measured compute profile, with `compute: measured`."""
-    gemm_generation: str = "march_2025"
-    """Generation of the GEMM library."""
-    recompute: Recompute = "selective"
-    skew: SkewSpec = SkewSpec()
-    run: RunSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +85,11 @@ class Training(Workload):
         """What the backward computes again: a word, or modules."""
         asked = self.spec.recompute
         return asked if isinstance(asked, str) else tuple(asked)
+
+    @property
+    def lent_sms(self) -> int:
+        """SMs that pairs lend to communication [count]."""
+        return 0 if self.spec.overlap is False else self.comm_sms
 
     @property
     def stated_price_usd(self) -> float | None:
@@ -195,7 +146,7 @@ def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
     assert draft.model is not None
     assert draft.hardware is not None
     layout = layouts.derived(draft)
-    chunks = spec.chunks or (2 if spec.schedule in ("interleaved", "dualpipev") else 1)
+    chunks = spec.chunks_per_rank
     check(layout, draft.model, sequence_tokens=spec.sequence_tokens, chunks=chunks)
     layouts.check_nodes(draft, layout)
     precision = precision_of(draft, spec.precision, trains=True)

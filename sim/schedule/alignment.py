@@ -7,11 +7,22 @@ as long as each other. The walk through both lists whose collectives are hidden 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
-from sim.schedule.programs import COMBINE, DISPATCH, LayerTimes, Program, pair, paired
+from sim.schedule.programs import (
+    COMBINE,
+    DISPATCH,
+    LayerTimes,
+    Node,
+    Program,
+    forward,
+    pair,
+    paired,
+    weight_gradients,
+)
 
 _KEPT = 8  # ways followed at each point of the search
 
@@ -42,6 +53,40 @@ def _aligned(
 ) -> Program:
     alike = [tuple(replace(x, layer=0) for x in chunk) for chunk in (fs, bs)]
     return paired(fs, bs, _best_steps(*alike, dispatch_s, combine_s))
+
+
+def filled(
+    fs: tuple[LayerTimes, ...], ws: tuple[LayerTimes, ...], collective_s: Callable[[str], float]
+) -> Program:
+    """Put the weight parts of one chunk where the forward of another waits for its collectives.
+
+    Parameters
+    ----------
+    fs, ws : tuple of LayerTimes
+        Blocks of the chunk whose forward, and of the one whose weight parts, both in forward order.
+    collective_s : function
+        Name of a kernel (`DISPATCH`, `COMBINE`) -> its time [s].
+
+    Returns
+    -------
+    tuple of Node
+        The program, every rank alike. Weight parts that find no room run last.
+
+    Notes
+    -----
+    A weight part joins a collective where half of it at least fits into what is left of the collective's time.
+    """
+    alone, parts = forward(fs), deque(weight_gradients(ws))
+    out: list[Node] = []
+    place: list[int] = []
+    for node in alone:
+        place.append(len(out))
+        out.append(replace(node, waits=tuple(place[i] for i in node.waits)))
+        left = collective_s(node.collective) if node.collective else 0.0
+        while parts and 2 * left > parts[0].mean_s:
+            left -= parts[0].mean_s
+            out.append(replace(parts.popleft(), waits=()))
+    return (*out, *(replace(node, waits=()) for node in parts))
 
 
 Steps = tuple[tuple[bool, bool], ...]

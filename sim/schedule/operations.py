@@ -2,8 +2,8 @@
 
 A *stage* is a run of layers; a *chunk* is a stage as one rank holds it, and a rank holds several where a
 schedule interleaves them or runs microbatches in both directions. Operations are F (forward), B (full
-backward), B_in (its input part), W (its weight part) and FB (the forward of one chunk overlapped with the
-backward of another).
+backward), B_in (its input part), W (its weight part), FB (the forward of one chunk overlapped with the
+backward of another) and FW (a weight part overlapped with the forward that follows it).
 
 Why this way: only the order on each rank is decided, never a time. The same `Pipeline` is replayed with given
 durations (`sim.schedule.replay`) or executed against a network, with stages as uneven as they come. A step of a large
@@ -23,10 +23,14 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-Kind = Literal["F", "B", "B_in", "W", "FB"]
+Kind = Literal["F", "B", "B_in", "W", "FB", "FW"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CODES: Mapping[Kind, int] = {kind: place for place, kind in enumerate(KINDS)}
 """Kind -> the number that a table writes for it: its place in `KINDS`."""
+PAIRS: tuple[Kind, ...] = ("FB", "FW")
+"""Two operations at once, each beside the all-to-alls of the other."""
+WEIGHT_PARTS: tuple[Kind, ...] = ("W", "FW")
+"""Kinds whose backward is a weight part that was left over."""
 
 Ints = npt.NDArray[np.int32]
 
@@ -54,7 +58,7 @@ class Operation:
     Parameters
     ----------
     forward, backward : ChunkPass or None
-        F has a forward, B, B_in and W have a backward, FB has both, of different chunks.
+        F has a forward, B, B_in and W have a backward, FB and FW have both, of different microbatches.
     waits_for : tuple of Event
         What must have happened, on this rank or another.
     completes : tuple of Event
@@ -173,7 +177,7 @@ def operation(
         done.append(Event("F", stage, microbatch))
     if backward:
         _, stage, microbatch = backward
-        if kind == "W":
+        if kind in WEIGHT_PARTS:
             waits.append(Event("B", stage, microbatch))
         elif stage < last_stage:
             waits += [Event("F", stage, microbatch), Event("B", stage + 1, microbatch)]
@@ -183,7 +187,7 @@ def operation(
     return Operation(kind, forward, backward, tuple(waits), tuple(done))
 
 
-_BACKWARD_PARTS: Mapping[Kind, str] = {"B": "BW", "B_in": "B", "W": "W", "FB": "BW"}
+_BACKWARD_PARTS: Mapping[Kind, str] = {"B": "BW", "B_in": "B", "W": "W", "FB": "BW", "FW": "W"}
 
 
 def _pass(row: list[int]) -> ChunkPass | None:
@@ -193,6 +197,8 @@ def _pass(row: list[int]) -> ChunkPass | None:
 # --- writing the order of a rank ----------------------------------------------------------------------------
 
 _FORWARD, _BACKWARD, _MASK = 3, 17, (1 << 14) - 1  # bits of a word: kind, then chunks counted from 1
+KIND_BITS = (1 << _FORWARD) - 1
+"""Bits of a word that hold its kind."""
 
 
 def word(kind: Kind, forward: int = -1, backward: int = -1) -> int:
@@ -277,12 +283,12 @@ def table(orders: Sequence[Order]) -> Table:
     """
     first = np.concatenate([[0], np.cumsum([len(order.words) for order in orders])]).astype(np.int32)
     words = np.concatenate([np.frombuffer(order.words, dtype=np.int32) for order in orders])
-    kind = (words & 7).astype(np.int8)
+    kind = (words & KIND_BITS).astype(np.int8)
     forward, backward = np.full((2, len(words), 3), -1, dtype=np.int32)
     forward[:, 0] = (words >> _FORWARD & _MASK) - 1
     backward[:, 0] = (words >> _BACKWARD & _MASK) - 1
     for order, (i, j) in zip(orders, itertools.pairwise(first.tolist()), strict=True):
-        is_weight = kind[i:j] == CODES["W"]
+        is_weight = np.isin(kind[i:j], [CODES[each] for each in WEIGHT_PARTS])
         _count(order, forward[i:j])
         _count(order, backward[i:j], left_out=is_weight)
         queue = backward[i:j][kind[i:j] == CODES["B_in"]]

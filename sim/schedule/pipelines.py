@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sim.errors import InputError, Problem, nearest
-from sim.schedule.operations import Ints, Order, Pipeline, table, word, words
+from sim.schedule.operations import CODES, KIND_BITS, Ints, Order, Pipeline, table, word, words
 from sim.schedule.zero_bubble import zero_bubble_order
 
 Options = Mapping[str, Any]
@@ -35,7 +35,8 @@ def plan(kind: str, num_ranks: int, num_microbatches: int, **options: Any) -> Pi
         Pipeline ranks; microbatches of one pipeline and optimizer step (both directions together).
     options
         `chunks`: chunks a rank, for `interleaved` (default 2). `durations`: (F, B_in, W) in any one unit, for
-        which `zb1p` and `zb2p` choose their order (default 1, 1, 1).
+        which `zb1p` and `zb2p` choose their order (default 1, 1, 1). `overlap`: True to join neighbours of different
+        microbatches to pairs, for all but `gpipe`, which has none, and `dualpipe` and `dualpipev`, which have them anyway.
 
     Returns
     -------
@@ -110,10 +111,12 @@ def _gpipe(num_ranks: int, num_microbatches: int, options: Options) -> Pipeline:
 
 
 def _1f1b(num_ranks: int, num_microbatches: int, options: Options) -> Pipeline:
+    """In pairs a rank must be two microbatches ahead of the next one: the later of them is still in a pair, see `_alternate`."""
     orders = [Order((rank,)) for rank in range(num_ranks)]
     chunks = np.zeros(num_microbatches, dtype=np.int32)
+    pairs, ahead = options["overlap"], 2 if options["overlap"] else 1
     for rank, order in enumerate(orders):
-        _warm_up_then_pairs(order, chunks, chunks, num_ranks - rank - 1)
+        _alternate(order, chunks, chunks, ahead * (num_ranks - rank - 1), pairs)
     return _one_way("1f1b", num_microbatches, orders)
 
 
@@ -125,17 +128,26 @@ def _interleaved(num_ranks: int, num_microbatches: int, options: Options) -> Pip
     orders = []
     for rank in range(num_ranks):
         order = Order(tuple(chunk * num_ranks + rank for chunk in range(chunks)))
-        _warm_up_then_pairs(order, forwards, backwards, 2 * (num_ranks - rank - 1) + (chunks - 1) * num_ranks)
+        warm_up = 2 * (num_ranks - rank - 1) + (chunks - 1) * num_ranks
+        _alternate(order, forwards, backwards, warm_up, options["overlap"])
         orders.append(order)
     return _one_way("interleaved", num_microbatches, orders)
 
 
-def _warm_up_then_pairs(order: Order, forwards: Ints, backwards: Ints, warm_up: int) -> None:
-    """Forwards alone, then a forward and a backward in turns, then the backwards left (chunk of each)."""
-    warm_up = min(warm_up, len(forwards))
+def _alternate(order: Order, forwards: Ints, backwards: Ints, warm_up: int, pairs: bool) -> None:
+    """Forwards alone, then a forward and a backward in turns, then the backwards left (chunk of each).
+
+    In `pairs` a forward runs with the backward that follows it; with one more forward before the first pair they are of
+    different microbatches on every rank (Megatron-LM, `--overlap-moe-expert-parallel-comm`).
+    """
+    warm_up = min(warm_up + pairs, len(forwards))
     f, b = words("F", forwards), words("B", backwards)
-    pairs = np.stack([f[warm_up:], b[: len(b) - warm_up]], axis=1).ravel()
-    order.write(np.concatenate([f[:warm_up], pairs, b[len(b) - warm_up :]]))
+    both = f[warm_up:], b[: len(b) - warm_up]
+    if pairs:
+        turns = both[0] & ~KIND_BITS | both[1] & ~KIND_BITS | CODES["FB"]
+    else:
+        turns = np.stack(both, axis=1).ravel()
+    order.write(np.concatenate([f[:warm_up], turns, b[len(b) - warm_up :]]))
 
 
 def _zero_bubble(kind: str, live_per_rank: int) -> Callable[[int, int, Options], Pipeline]:
@@ -145,6 +157,10 @@ def _zero_bubble(kind: str, live_per_rank: int) -> Callable[[int, int, Options],
         )
         orders = [Order((rank,)) for rank in range(num_ranks)]
         for order, text in zip(orders, letters, strict=True):
+            if options[
+                "overlap"
+            ]:  # a forward ends no later for the weight part before it, which fills its gaps
+                text = text.replace("WF", "P")
             order.write(_LETTERS[np.frombuffer(text.encode(), dtype=np.uint8)])
         return _one_way(kind, num_microbatches, orders)
 
@@ -152,7 +168,12 @@ def _zero_bubble(kind: str, live_per_rank: int) -> Callable[[int, int, Options],
 
 
 _LETTERS = np.zeros(128, dtype=np.int32)  # letter of a zero-bubble order -> word
-_LETTERS[[ord(letter) for letter in "FBW"]] = word("F", 0), word("B_in", -1, 0), word("W", -1, 0)
+_LETTERS[[ord(letter) for letter in "FBWP"]] = (
+    word("F", 0),
+    word("B_in", -1, 0),
+    word("W", -1, 0),
+    word("FW", 0, 0),
+)
 
 
 # --- both directions at once --------------------------------------------------------------------------------
@@ -291,13 +312,14 @@ class Schedule:
     options: Options
 
 
-_UNIT_DURATIONS: Options = {"durations": (1.0, 1.0, 1.0)}
+_ALONE: Options = {"overlap": False}
+_UNIT_DURATIONS: Options = {"durations": (1.0, 1.0, 1.0), **_ALONE}
 
 SCHEDULES: Mapping[str, Schedule] = {
     "gpipe": Schedule("all forwards, then all backwards", _gpipe, _any, {}),
-    "1f1b": Schedule("one forward, one backward in turns", _1f1b, _any, {}),
+    "1f1b": Schedule("one forward, one backward in turns", _1f1b, _any, _ALONE),
     "interleaved": Schedule(
-        "1F1B with several chunks a rank", _interleaved, _interleaved_problems, {"chunks": 2}
+        "1F1B with several chunks a rank", _interleaved, _interleaved_problems, {"chunks": 2, **_ALONE}
     ),
     "zb1p": Schedule(
         "zero bubble within 1F1B's memory", _zero_bubble("zb1p", 1), _zero_bubble_problems, _UNIT_DURATIONS

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.errors import InputError, Problem
-from sim.schedule.operations import KINDS, Event, Operation, Pipeline
+from sim.schedule.operations import KINDS, Event, Kind, Operation, Pipeline
 from sim.schedule.zero_bubble import FREED_BY_INPUT_PART
 
 Durations = Callable[[Operation], float] | Mapping[str, float] | Mapping[tuple[str, int], float]
 """Duration of an operation [s]: a function, a mapping by kind (all stages alike), or by (kind, stage).
 
 An FB is looked up by the stage of its forward. A kind that a mapping leaves out is the sum of its parts: B of
-B_in and W, FB of F and B (of the stage that the backward belongs to)."""
+B_in and W, FB of F and B (of the stage that the backward belongs to), FW of F and W."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,8 @@ def peaks(
     Follows from the order alone: what a forward keeps counts from its start, a backward frees at its end.
     """
     kept = np.append(np.ones(pipeline.num_stages) if stage_bytes is None else stage_bytes, 0.0)
-    freed = {"F": 0.0, "B": 1.0, "FB": 1.0, "B_in": freed_by_input_part, "W": 1.0 - freed_by_input_part}
+    late = 1.0 - freed_by_input_part
+    freed = {"F": 0.0, "B": 1.0, "FB": 1.0, "B_in": freed_by_input_part, "W": late, "FW": late}
     table = pipeline.table
     steps = np.stack(  # no stage is the last entry of `kept`: nothing
         [
@@ -184,8 +185,9 @@ def _lookup(durations: Mapping[str, float] | Mapping[tuple[str, int], float]) ->
     def duration(operation: Operation) -> float:
         forward, backward = operation.forward, operation.backward
         if forward and backward:
-            whole = entry("FB", forward.stage)
-            return part("F", forward.stage) + part("B", backward.stage) if whole is None else whole
+            whole = entry(operation.kind, forward.stage)
+            other: Kind = "B" if operation.kind == "FB" else "W"
+            return part("F", forward.stage) + part(other, backward.stage) if whole is None else whole
         only = forward or backward
         assert only is not None
         return part(operation.kind, only.stage)

@@ -30,7 +30,7 @@ from sim.cost.launches import Launch, Phase, RankBatch
 from sim.cost.work import dense_peaks
 from sim.schedule import bounds
 from sim.schedule.collectives import Collective
-from sim.schedule.operations import CODES, Pipeline
+from sim.schedule.operations import CODES, WEIGHT_PARTS, Pipeline
 from sim.schedule.stage_times import ChunkWork
 from sim.workload.formats import PRODUCTS
 from sim.workload.model import Model
@@ -118,8 +118,8 @@ def rank_bounds_s(pipeline: Pipeline, least: Least) -> Floats:
     """
     table, last = pipeline.table, pipeline.num_stages - 1
     f, b = table.forward[:, 1], table.backward[:, 1]
-    is_f, is_w = f >= 0, np.isin(table.kind, [CODES["B"], CODES["FB"], CODES["W"]])
-    is_b = (b >= 0) & (table.kind != CODES["W"])
+    is_f, is_w = f >= 0, np.isin(table.kind, [CODES[kind] for kind in ("B", "FB", *WEIGHT_PARTS)])
+    is_b = (b >= 0) & ~np.isin(table.kind, [CODES[kind] for kind in WEIGHT_PARTS])
     up = _hops(pipeline, f, table.forward[:, 2], is_f & (f < last), +1)
     down = _hops(pipeline, b, table.backward[:, 2], is_b & (b > 0), -1)
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.schedule import alignment, programs
-from sim.schedule.operations import CODES, KINDS, Ints, Kind, Pipeline
+from sim.schedule.operations import CODES, KINDS, PAIRS, WEIGHT_PARTS, Ints, Kind, Operation, Pipeline
 from sim.schedule.programs import LayerTimes, Program
+from sim.schedule.replay import replay
 
 HALVES = ("F", "B")
 
@@ -146,7 +147,7 @@ def tasks(
         rest, backward = divmod(like, num_stages + 1)
         kind, forward = divmod(rest, num_stages + 1)
         whole = _program(KINDS[kind], stages, forward - 1, backward - 1, collective_s, overlap)
-        overlapped = overlap and KINDS[kind] == "FB"
+        overlapped = overlap and KINDS[kind] in PAIRS
         if not overlap:
             whole = programs.serial(whole)
         made.append((whole if overlapped else programs.reducing(whole, reductions or {}), overlapped))
@@ -162,6 +163,42 @@ def tasks(
         programs=tuple(made),
         messages=messages,
     )
+
+
+def balanced_s(pipeline: Pipeline, steps: Tasks, collective_s: Callable[[str, bool], float]) -> float:
+    """Time of a step whose ranks are alike, with sends that take none.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    steps : Tasks
+        Of the pipeline.
+    collective_s : function [s]
+        Name of a kernel, and whether it runs in an overlapped pair -> its mean time; 0 for kernels without one.
+
+    Returns
+    -------
+    float
+        The time [s].
+    """
+    spans = [
+        programs.span_s(
+            program, {n.collective: collective_s(n.collective, pair) for n in program if n.collective}
+        )
+        for program, pair in steps.programs
+    ]
+    table = pipeline.table
+    stages = np.stack([table.kind, table.forward[:, 1], table.backward[:, 1]], axis=1)
+    kinds, first = np.unique(stages, axis=0, return_index=True)
+    took: dict[tuple[int, ...], float] = {
+        tuple(row): spans[steps.program[i]] for row, i in zip(kinds.tolist(), first, strict=True)
+    }
+
+    def duration(own: Operation) -> float:
+        f, b = (each.stage if each else -1 for each in (own.forward, own.backward))
+        return took[CODES[own.kind], f, b]
+
+    return replay(pipeline, duration).total_s
 
 
 def tasks_from_rows(rows: Sequence[Sequence[PipelineTask]]) -> Tasks:
@@ -215,6 +252,8 @@ def _program(
         return programs.one_after_another(
             programs.forward(stages[f].alone), programs.backward(stages[b].alone)
         )
+    if kind == "FW":
+        return alignment.filled(stages[f].beside, stages[b].beside, collective_s)
     if kind == "F":
         return programs.forward(stages[f].alone)
     if kind == "W":
@@ -245,7 +284,7 @@ def _sent(pipeline: Pipeline, messages: Ints) -> tuple[Ints, Ints]:
     table, last, num = pipeline.table, pipeline.num_stages - 1, pipeline.num_microbatches
     _, f, m = table.forward.T
     _, b, n = table.backward.T
-    gradient = (b >= 0) & (table.kind != CODES["W"])
+    gradient = (b >= 0) & ~np.isin(table.kind, [CODES[kind] for kind in WEIGHT_PARTS])
     into, back = f * num + m, (last + 1 + b) * num + n
     asked = {  # rows, and which operations have them
         "receives": [(into, f > 0), (back, gradient & (b < last))],

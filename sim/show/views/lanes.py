@@ -21,6 +21,7 @@ OPERATIONS = {
     "B_in": ("backward, inputs only", "#BC0000"),
     "W": ("weight part", "#5EAE94"),
     "FB": ("F&B pair", "#BC86F2"),
+    "FW": ("F&W pair", "#86865E"),
     "opt": ("optimizer", style.NEUTRAL),
 }
 """Operation of a training step -> what to call it, and its colour."""

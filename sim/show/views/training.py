@@ -23,7 +23,7 @@ PHASES = {
 SIZES = ("pp", "ep", "etp", "dp", "tp", "cp")
 """Parallel dimensions that mean something."""
 _PARTS = ("weights", "fp8 copies", "gradients", "optimizer", "activations", "buffers")
-_PHASE_OF = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s"}
+_PHASE_OF = {"F": "1F_s", "B": "1B_s", "B_in": "1B_s", "W": "1W_s", "FB": "1F1B_s", "FW": "1F1B_s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Operations:
     def names(self) -> list[str]:
         """Names of them: `F 3`, `W 3`, or `F 3 & B 1` for a pair; -1 stands for no microbatch."""
         return [
-            f"F {f} & B {b}" if kind == "FB" else f"{kind.replace('B_in', 'B')} {max(f, b)}"
+            f"F {f} & {kind[1]} {b}" if len(kind) == 2 else f"{kind.replace('B_in', 'B')} {max(f, b)}"
             for kind, (f, b) in zip(self.kinds, self.microbatches, strict=True)
         ]
 

@@ -1,0 +1,70 @@
+"""Keys of a training step, as a scenario writes them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sim.scenario.precision import CombineDtype, DispatchDtype, PrecisionKey
+from sim.scenario.routing import GateSpec, KernelSpec, UniformGate
+from sim.scenario.training_run import Recompute, RunSpec
+from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, WorkloadSpec
+from sim.schemas import Fraction, written
+
+
+class SkewSpec(Branch):
+    """Lognormal standard deviations between ranks. All 0 is a balanced step."""
+
+    routed_load: Fraction = written("7.5 %")
+    """Spread of a rank's routed tokens, drawn for each (layer, microbatch, rank)."""
+    kernel_jitter: Fraction = written("2 %")
+    """Spread of a launch's time."""
+    gpu_spread: Fraction = written("1.5 %")
+    """Spread of the GPUs' speeds, each drawn once for the whole step."""
+    groups: Literal["one", "all"] = "one"
+    """EP groups that are drawn: one of each pipeline rank, which stands for all of it, or every one."""
+
+
+class TrainingSpec(WorkloadSpec):
+    """One optimizer step, and with `run` a whole run of them."""
+
+    kind: Literal["training"]
+    sequence_tokens: Count = 4096
+    microbatch_sequences: Count = 1
+    microbatches: Annotated[Count, Field(le=MAX_MICROBATCHES)] | None = None
+    """Microbatches of one pipeline in a step (both directions together, where a schedule has two)."""
+    global_batch: Count | None = None
+    """Sequences of one step over all data-parallel ranks; microbatches follow from it and the layout."""
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zb1p", "zb2p", "dualpipe", "dualpipev"] = "dualpipe"
+    chunks: Count | None = None
+    """Stages a rank, for `interleaved`."""
+    stage_layers: list[Index] | None = None
+    """Layers of each stage; balanced when left out."""
+    overlap: bool | Literal["auto"] | None = None
+    """True: all-to-alls run next to compute of another microbatch, in pairs of operations that are neighbours in the schedule.
+
+    A forward and a backward: in DualPipe; in `interleaved`, with one microbatch more in flight; in `1f1b`, with twice as many. A
+    weight part and a forward: in `zb1p` and `zb2p`, with a longer fill. `gpipe` has no such neighbours. Left out, pairs are formed
+    where they cost no more than that one microbatch. `auto`: where the step is quicker by them, ranks being alike, and fits.
+    """
+    gate: GateSpec = UniformGate(kind="uniform")
+    """Mean copies a token; the spread around them is `skew`."""
+    kernel: KernelSpec
+    dispatch_dtype: DispatchDtype = "fp8"
+    combine_dtype: CombineDtype = "bf16"
+    precision: PrecisionKey = None
+    """Number formats of the layers' GEMMs, left out FP8 where the GPU has it; heads and gates are BF16."""
+    compute: Literal["modelled", "measured"] = "modelled"
+    profile: str | None = None
+    """A measured compute profile, with `compute: measured`."""
+    gemm_generation: str = "march_2025"
+    """Generation of the GEMM library."""
+    recompute: Recompute = "selective"
+    skew: SkewSpec = SkewSpec()
+    run: RunSpec | None = None
+
+    @property
+    def chunks_per_rank(self) -> int:
+        """Stages of a pipeline rank [count]; DualPipe's two are copies, and count once."""
+        return self.chunks or (2 if self.schedule in ("interleaved", "dualpipev") else 1)
