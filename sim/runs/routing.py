@@ -6,6 +6,7 @@ is one layer of one model), tokens are drawn by each group for itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -120,9 +121,9 @@ def place(
     ----------
     gate : Gate
     kind : str
-        `contiguous`, or `eplb`, which balances the loads of an earlier, independent draw of the same gate.
+        `contiguous`, or `eplb`, which balances the loads of an earlier, independent draw of the same gate, before it drifted.
     redundant : int [count]
-        Replicas next to the model's experts (eplb).
+        Replicas next to the model's experts.
     num_experts, top_k, num_groups : int [count]
         Of the model.
     ep, per_node : int [count]
@@ -134,10 +135,10 @@ def place(
     Placement
     """
     if kind == "contiguous":
-        return contiguous(num_experts, ep)
-    likes = popularity(gate, num_experts, np.random.default_rng([seed, _POPULARITY]))
+        return contiguous(num_experts, ep, redundant)
+    likes = popularity(gate, num_experts, np.random.default_rng([seed, _POPULARITY]), planned=True)
     past = route(
-        gate,
+        replace(gate, capacity_factor=None),
         contiguous(num_experts, 1),
         top_k=top_k,
         tokens_per_rank=65_536,

@@ -15,6 +15,8 @@ from sim.workload.gates import Gate
 from sim.workload.recorded_loads import load_loads
 
 _AT = ("workload",)
+DRIFT = 0.1
+"""Of popularity between planning and use (derived: SGLang's prefill with EPLB against the same with even loads)."""
 
 
 class GateBase(Branch):
@@ -22,6 +24,10 @@ class GateBase(Branch):
 
     sampling: Literal["tokens", "expected"] = "tokens"
     """tokens: every token draws its experts. expected: mean bytes, no draw."""
+    capacity_factor: Annotated[Number, Field(gt=0, le=1e6)] | None = None
+    """Most tokens of a rank that an expert takes, over those of an even gate; no limit when left out."""
+    drop: bool | None = None
+    """Tokens above the capacity are dropped: true wherever there is one; false, dropless, when left out."""
 
 
 class UniformGate(GateBase):
@@ -77,6 +83,16 @@ class DirichletGate(PopularityGate):
     alpha: Annotated[Number, Field(ge=1e-6, le=1e9)]
 
 
+class LognormalGate(PopularityGate):
+    """Popularity lognormal by layer and expert, as measured on DeepSeek-V3."""
+
+    kind: Literal["lognormal"]
+    spread: Annotated[Number, Field(ge=0, le=10)] = 0.8
+    """Standard deviation of the logarithm; 0.8 on DeepSeek-V3 (DeepEP, issue 393)."""
+    drift: Annotated[Number, Field(ge=0, le=1)] = DRIFT
+    """Part of the variance that is drawn anew after experts were placed; 0: the placement knows it, 1: nothing of it."""
+
+
 class LoadsGate(PopularityGate):
     """Popularity from a file: one number an expert, in each layer."""
 
@@ -100,6 +116,7 @@ GateSpec = Annotated[
     | BenchmarkGate
     | ZipfGate
     | DirichletGate
+    | LognormalGate
     | LoadsGate
     | TraceGate,
     Field(discriminator="kind"),
@@ -155,7 +172,7 @@ class PlacementSpec(Branch):
 
     kind: Literal["contiguous", "eplb"] = "contiguous"
     redundant_experts: Annotated[Index, Field(le=2**17)] = 0
-    """Replicas next to the model's experts (eplb)."""
+    """Replicas next to the model's experts; contiguous ones are of the first experts again."""
 
 
 def kernel_of(draft: Draft, spec: KernelSpec) -> tuple[Kernel, int, dict[str, Any]]:
@@ -209,8 +226,6 @@ def placement_of(draft: Draft, spec: PlacementSpec, ep: int) -> None:
         near = -(num_experts + redundant) % ep + redundant
         wanted = f"a divisor of the {num_experts + redundant} experts{more}; or {near} redundant_experts"
         draft.problem(("layout", "ep"), str(ep), wanted)
-    if redundant and spec.kind != "eplb":
-        draft.problem((*_AT, "placement", "kind"), f"'{spec.kind}'", "'eplb' next to redundant_experts")
 
 
 def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
@@ -231,7 +246,18 @@ def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
     """
     model = draft.model
     assert model is not None
-    given = {key: value for key, value in spec.model_dump(exclude={"sampling"}).items() if value is not None}
+    given = {
+        key: value
+        for key, value in spec.model_dump(exclude={"sampling", "drop"}).items()
+        if value is not None
+    }
+    if spec.drop is not None and spec.drop != (spec.capacity_factor is not None):
+        beside = (
+            "without a capacity_factor" if spec.drop else f"next to capacity_factor {spec.capacity_factor:g}"
+        )
+        draft.problem(
+            (*_AT, "gate", "drop"), f"{str(spec.drop).lower()} {beside}", "both, or neither: dropless"
+        )
     try:
         if given.pop("file", None) is not None:
             file = named_file(draft.document, (*_AT, "gate", "file"))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sim.errors import InputError, Problem, nearest
 
 EXCHANGEABLE_KINDS = ("uniform", "group_limited", "balanced", "deepep_benchmark")
-POPULARITY_KINDS = ("zipf", "dirichlet", "loads")
+POPULARITY_KINDS = ("zipf", "dirichlet", "lognormal", "loads")
 KINDS = (*EXCHANGEABLE_KINDS, *POPULARITY_KINDS, "trace")
 
 
@@ -39,6 +39,13 @@ class Gate:
         loads: relative load of each expert, [num_experts]; of the first layer, where there are `layers`.
     trace : array or None
         trace: expert ids of recorded tokens, [num_recorded, top_k].
+    spread : float
+        lognormal: standard deviation of the logarithm of an expert's popularity.
+    drift : float, 0 to 1
+        lognormal: part of the variance of the logarithm that is drawn anew after the placement was planned; 0: it was planned
+        with the popularity that is used, 1: with an independent one.
+    capacity_factor : float or None
+        Most tokens of a rank that an expert takes, over those of an even gate; the rest are dropped. None: no limit.
     layers : tuple of tuples of float
         loads: those of each layer, [num_layers, num_experts]; empty where all layers have the same.
     """
@@ -51,6 +58,9 @@ class Gate:
     alpha: float = 1.0
     loads: tuple[float, ...] | None = None
     trace: NDArray[np.int32] | None = field(default=None, compare=False)
+    spread: float = 0.0
+    drift: float = 0.0
+    capacity_factor: float | None = None
     layers: tuple[tuple[float, ...], ...] = ()
 
     def layer_gate(self, layer: int) -> Gate:
@@ -168,6 +178,12 @@ def check(gate: Gate, num_experts: int, top_k: int) -> None:
         problem("exponent", gate.exponent, "a number of 0 or more")
     if gate.kind == "dirichlet" and not (math.isfinite(gate.alpha) and gate.alpha > 0):
         problem("alpha", gate.alpha, "a number above 0")
+    if gate.kind == "lognormal" and not (math.isfinite(gate.spread) and gate.spread >= 0):
+        problem("spread", gate.spread, "a number of 0 or more")
+    if not 0 <= gate.drift <= 1:
+        problem("drift", gate.drift, "0 to 1")
+    if gate.capacity_factor is not None and not 0 < gate.capacity_factor < math.inf:
+        problem("capacity_factor", gate.capacity_factor, "a number above 0")
     if gate.kind == "loads":
         loads = np.asarray(gate.loads if gate.loads is not None else (), dtype=np.float64)
         if loads.shape != (num_experts,):

@@ -41,7 +41,9 @@ CHUNK_TOKENS = 16384
 _CHUNK_SCORES = 1 << 22  # expert scores alive at once where a gate needs every score of a token
 
 
-def popularity(gate: Gate, num_experts: int, rng: np.random.Generator) -> FloatArray | None:
+def popularity(
+    gate: Gate, num_experts: int, rng: np.random.Generator, *, planned: bool = False
+) -> FloatArray | None:
     """Draw the popularity of the experts.
 
     Parameters
@@ -49,6 +51,9 @@ def popularity(gate: Gate, num_experts: int, rng: np.random.Generator) -> FloatA
     gate : Gate
     num_experts : int [count]
     rng : numpy.random.Generator
+        The same state gives the popularity that is planned with and the one that is used.
+    planned : bool
+        As it was when experts were placed, before it drifted.
 
     Returns
     -------
@@ -58,7 +63,16 @@ def popularity(gate: Gate, num_experts: int, rng: np.random.Generator) -> FloatA
     Notes
     -----
     One EP group of one layer shares one popularity: draw it once, and hand it to every ``draw`` of that group.
+
+    A lognormal popularity drifts as one step of an autoregression of its logarithm, which keeps its variance s^2: from
+    s x to s (sqrt(1 - d) x + sqrt(d) z), with x and z standard normal.
     """
+    if gate.kind == "lognormal":
+        normal, anew = rng.standard_normal((2, num_experts))
+        if not planned:
+            normal = math.sqrt(1.0 - gate.drift) * normal + math.sqrt(gate.drift) * anew
+        weights = np.exp(gate.spread * (normal - normal.max()))
+        return np.asarray(weights / weights.sum(), dtype=np.float64)
     if gate.kind == "zipf":
         weights = np.arange(1, num_experts + 1, dtype=np.float64) ** -gate.exponent
         return rng.permutation(weights / weights.sum())
@@ -349,6 +363,7 @@ DRAWS: dict[str, Draw] = {
     "deepep_benchmark": _group_limited,
     "zipf": _draw_by_popularity,
     "dirichlet": _draw_by_popularity,
+    "lognormal": _draw_by_popularity,
     "loads": _draw_by_popularity,
     "trace": _trace,
 }

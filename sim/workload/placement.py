@@ -121,12 +121,12 @@ def place(physical_to_logical: ArrayLike, num_ranks: int, num_experts: int | Non
     return Placement(logical, num_ranks, counts, replicas)
 
 
-def contiguous(num_experts: int, num_ranks: int) -> Placement:
-    """Place experts in their order, equally many a rank, one copy of each.
+def contiguous(num_experts: int, num_ranks: int, redundant: int = 0) -> Placement:
+    """Place experts in their order, equally many a rank, one copy of each; copies beyond that begin with the first again.
 
     Parameters
     ----------
-    num_experts, num_ranks : int [count]
+    num_experts, num_ranks, redundant : int [count]
 
     Returns
     -------
@@ -142,7 +142,7 @@ def contiguous(num_experts: int, num_ranks: int) -> Placement:
     >>> contiguous(256, 64).experts_per_rank
     4
     """
-    return place(np.arange(num_experts), num_ranks, num_experts)
+    return place(np.arange(num_experts + redundant) % num_experts, num_ranks, num_experts)
 
 
 def eplb(loads: ArrayLike, num_physical: int, num_groups: int, num_nodes: int, num_ranks: int) -> Placement:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sim import limits
 from sim.errors import InputError, Problem, nearest
 from sim.workload import expectation
+from sim.workload.capacity import DROPPED, drop_above
 from sim.workload.formats import SENT
 from sim.workload.gates import Gate, check
 from sim.workload.gating import draw, popularity
@@ -74,6 +75,13 @@ class Routing:
     def ranks_per_token(self) -> float:
         """Mean number of distinct ranks of a token's experts."""
         return float(self.tokens_to_rank.sum() / (self.num_ranks * self.tokens_per_rank))
+
+    @property
+    def dropped_fraction(self) -> float:
+        """(token, expert) pairs above the capacity of their expert, over all."""
+        return float(
+            1.0 - self.selections_to_rank.sum() / (self.num_ranks * self.tokens_per_rank * self.top_k)
+        )
 
     @property
     def max_over_mean_rank_load(self) -> float:
@@ -173,6 +181,8 @@ def route(
     keys = f"ranks {placement.num_ranks:,} x tokens of each {tokens_per_rank:,}"
     limits.require(num_tokens, limits.DRAWN, keys, "'sampling: expected' in the gate takes their mean")
     ids = draw(gate, num_tokens, placement.num_experts, top_k, rng, probabilities)
+    if gate.capacity_factor is not None:
+        ids = drop_above(ids, tokens_per_rank, placement.num_experts, gate.capacity_factor)
     return count(ids, placement, tokens_per_rank, node_of_rank)
 
 
@@ -184,7 +194,7 @@ def count(
     Parameters
     ----------
     ids : array of int32, [num_sources * tokens_per_rank, top_k]
-        Logical experts, the tokens of source rank 0 first.
+        Logical experts, the tokens of source rank 0 first; `DROPPED` where a selection goes nowhere.
     placement : Placement
     tokens_per_rank : int [count]
     node_of_rank : array of int, [num_ranks]
@@ -193,12 +203,14 @@ def count(
     -------
     Routing
     """
-    num_ranks, num_nodes = placement.num_ranks, int(node_of_rank[-1]) + 1
+    # What is dropped goes to one rank and one node after the last.
+    num_ranks, num_nodes = placement.num_ranks + 1, int(node_of_rank[-1]) + 2
+    node_of_rank = np.append(node_of_rank, num_nodes - 1)
     num_sources = ids.shape[0] // tokens_per_rank
     to_node = np.zeros(num_sources * num_nodes, dtype=np.int64)
     to_rank = np.zeros(num_sources * num_ranks, dtype=np.int64)
     selections = np.zeros(num_sources * num_ranks, dtype=np.int64)
-    load = np.zeros(placement.num_physical, dtype=np.int64)
+    load = np.zeros(placement.num_physical + 1, dtype=np.int64)
     for first in range(0, ids.shape[0], _CHUNK_TOKENS):
         logical = ids[first : first + _CHUNK_TOKENS]
         token = np.arange(first, first + logical.shape[0])
@@ -208,6 +220,7 @@ def count(
             physical = placement.replicas[logical, copy]
         else:
             physical = placement.replicas[logical, 0]
+        physical = np.where(logical == DROPPED, placement.num_physical, physical)
         load += np.bincount(physical.ravel(), minlength=load.size)
         rank = np.sort(physical // placement.experts_per_rank, axis=1)
         local = (source - source[0])[:, None]
@@ -219,11 +232,11 @@ def count(
     return Routing(
         tokens_per_rank,
         ids.shape[1],
-        node_of_rank,
-        to_node.reshape(num_sources, num_nodes).astype(np.float64),
-        to_rank.reshape(num_sources, num_ranks).astype(np.float64),
-        selections.reshape(num_sources, num_ranks).astype(np.float64),
-        load.astype(np.float64),
+        node_of_rank[:-1],
+        to_node.reshape(num_sources, num_nodes)[:, :-1].astype(np.float64),
+        to_rank.reshape(num_sources, num_ranks)[:, :-1].astype(np.float64),
+        selections.reshape(num_sources, num_ranks)[:, :-1].astype(np.float64),
+        load[:-1].astype(np.float64),
     )
 
 
@@ -257,7 +270,16 @@ def _expected(
     per_physical = None
     if chosen is not None:
         per_physical = (chosen / placement.num_replicas)[placement.physical_to_logical]
-    if node_chance is None or rank_chance is None or per_physical is None:
+    if gate.capacity_factor is not None:
+        ids = expectation.sample(gate, placement.num_experts, top_k, probabilities)
+        size = min(tokens_per_rank, ids.shape[0])
+        ids = ids[: ids.shape[0] // size * size]
+        ids = drop_above(ids, size, placement.num_experts, gate.capacity_factor)
+        sampled = count(ids, placement, size, node_of_rank)
+        node_chance = sampled.tokens_to_node.mean(axis=0) / size
+        rank_chance = sampled.tokens_to_rank.mean(axis=0) / size
+        per_physical = sampled.selections_to_physical / ids.shape[0]
+    elif node_chance is None or rank_chance is None or per_physical is None:
         ids = expectation.sample(gate, placement.num_experts, top_k, probabilities)
         sampled = count(ids, placement, ids.shape[0], node_of_rank)
         per_token = 1.0 / ids.shape[0]

@@ -370,7 +370,6 @@ def test_the_bound_of_a_token_by_its_exchanges_is_the_published_arithmetic() -> 
         (DECODE, {"workload__requests": 8}, "8 next to requests_per_gpu; wanted one of them"),
         (DECODE, {"workload__tokens_per_step": 2}, "has no module that speculates"),
         (DECODE, {"workload__acceptance": "120 %"}, "0 % to 100 %"),
-        (DECODE, {"workload__placement": {"kind": "contiguous", "redundant_experts": 16}}, "'eplb'"),
         (PREFILL, {"workload__chunk_tokens": 1000}, "a divisor of the 2048 tokens"),
         (PREFILL, {"workload__cached_tokens": 2048}, "less than the prompt's 2048 tokens"),
         (PREFILL, {"workload__prompts_per_gpu": 3}, "an even number"),

@@ -239,6 +239,24 @@ def test_popularity_is_a_distribution_and_zipf_falls_by_rank() -> None:
     assert even == pytest.approx(np.full(64, 1 / 64), rel=0.01)
 
 
+def test_lognormal_popularity_has_its_spread_and_drift_keeps_the_part_of_the_variance_that_is_left() -> None:
+    """log p is normal with deviation s; its correlation with what was planned is sqrt(1 - d)."""
+    num = 20_000
+    for drift in (0.0, 0.36, 1.0):
+        gate = Gate("lognormal", spread=0.8, drift=drift)
+        planned, used = (
+            popularity(gate, num, np.random.default_rng(4), planned=planned) for planned in (True, False)
+        )
+        assert planned is not None
+        assert used is not None
+        assert used.sum() == pytest.approx(1)
+        assert np.log(planned).std() == pytest.approx(0.8, rel=0.02)
+        assert np.log(used).std() == pytest.approx(0.8, rel=0.02)
+        kept = np.corrcoef(np.log(planned), np.log(used))[0, 1]
+        assert kept == pytest.approx(np.sqrt(1 - drift), abs=0.02)
+    assert popularity(Gate("lognormal"), 4, np.random.default_rng(0)) == pytest.approx([0.25] * 4)
+
+
 def test_a_trace_is_replayed_in_order_and_goes_round() -> None:
     rows = np.array([[0, 1], [2, 3], [4, 5]], dtype=np.int32)
     ids = draw(Gate("trace", trace=rows), 5, 6, 2, np.random.default_rng(0))
@@ -271,6 +289,9 @@ def test_trace_and_loads_are_read_from_csv_and_npz(tmp_path: Path) -> None:
         (Gate("uniform", 8, 4), "no group limit"),
         (Gate("zipf", exponent=-1.0), "exponent"),
         (Gate("dirichlet", alpha=0.0), "alpha"),
+        (Gate("lognormal", spread=-0.1), "spread"),
+        (Gate("lognormal", spread=1.0, drift=1.1), "drift: got 1.1; wanted 0 to 1"),
+        (Gate("uniform", capacity_factor=0.0), "capacity_factor"),
         (Gate("loads", loads=(1.0, 2.0)), "256 numbers"),
         (Gate("trace", trace=np.zeros((3, 8), dtype=np.int32)), "distinct experts"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from sim.errors import InputError
 from sim.workload import expectation
+from sim.workload.capacity import drop_above
 from sim.workload.gating import Gate, complete
 from sim.workload.placement import Placement, contiguous, eplb, place
-from sim.workload.traffic import Routing, payload_bytes, route
+from sim.workload.traffic import Routing, count, payload_bytes, route
 
 V3_GATE = Gate("group_limited", num_groups=8, top_groups=4)
 
@@ -229,3 +231,53 @@ def test_unknown_words_are_met_with_the_nearest() -> None:
         payload_bytes("bf61", 7168)
     with pytest.raises(InputError, match="did you mean expected"):
         routing(Gate("uniform"), contiguous(16, 8), sampling="expcted")
+
+
+# --- capacity -------------------------------------------------------------------------------------------------------
+
+
+def test_a_rank_sends_an_expert_no_more_than_its_capacity_and_the_first_tokens_stay() -> None:
+    """6 tokens x 2 of 3 experts: an even gate sends each 4; expert 0 is chosen six times by rank 0, so two go."""
+    ids = np.array([[0, 1]] * 3 + [[0, 2]] * 3 + [[1, 2]] * 6, dtype=np.int32)
+    kept = drop_above(ids, 6, 3, factor=1.0)
+    assert kept[:6, 0].tolist() == [0, 0, 0, 0, -1, -1]
+    assert (kept[:6, 1] >= 0).all()
+    assert kept[6:].tolist() == [[1, 2]] * 4 + [[-1, -1]] * 2  # counted rank by rank
+    found = count(kept, contiguous(3, 3), 6, np.zeros(3, dtype=np.int64))
+    assert found.selections_to_physical.tolist() == [4, 3 + 4, 3 + 4]
+    assert found.tokens_to_node[:, 0].tolist() == [6, 4]  # two tokens go nowhere
+    assert found.tokens_to_rank.tolist() == [[4, 3, 3], [0, 4, 4]]
+    assert found.selections_to_rank.sum() == 24 - 2 - 4
+
+
+@pytest.mark.parametrize("kind", ["uniform", "zipf", "lognormal"])
+@pytest.mark.parametrize("sampling", ["tokens", "expected"])
+def test_no_expert_gets_more_than_all_ranks_capacities(kind: str, sampling: str) -> None:
+    """1.25 x 512 tokens x 4 / 16 experts = 160 of each of 8 ranks; without a limit the popular ones get more."""
+    gate = Gate(kind, exponent=0.8, spread=1.0)
+
+    def routed(factor: float | None) -> Routing:
+        limited = replace(gate, capacity_factor=factor)
+        options = {"top_k": 4, "tokens_per_rank": 512, "ranks_per_node": 4, "sampling": sampling}
+        return route(limited, contiguous(16, 8), rng=np.random.default_rng(3), **options)  # type: ignore[arg-type]
+
+    free, held = routed(None), routed(1.25)
+    assert free.dropped_fraction == pytest.approx(0, abs=1e-6)
+    assert held.selections_to_physical.max() <= 8 * 160 * (1 + 1e-9)
+    if kind == "uniform":  # 512 x 1/4 = 128 on average, deviation 9.8: above 160 once in a thousand
+        assert held.dropped_fraction < 1e-3
+    else:
+        assert free.selections_to_physical.max() > 1.3 * 8 * 160
+        lost = 1 - np.minimum(free.selections_to_physical, 8 * 160).sum() / (8 * 512 * 4)
+        assert held.dropped_fraction == pytest.approx(lost, rel=0.1)
+        assert held.ranks_per_token < free.ranks_per_token
+
+
+def test_without_a_limit_that_binds_nothing_changes() -> None:
+    options = {"top_k": 4, "tokens_per_rank": 256, "ranks_per_node": 4}
+    loose, free = (
+        route(Gate("uniform", capacity_factor=f), contiguous(16, 8), rng=np.random.default_rng(1), **options)  # type: ignore[arg-type]
+        for f in (4.0, None)
+    )
+    np.testing.assert_array_equal(loose.tokens_to_rank, free.tokens_to_rank)
+    assert loose.dropped_fraction == free.dropped_fraction == 0
