@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sim.cluster import export_rules
 from sim.cluster.export_rules import ChipNumbers, Verdict
 from sim.cluster.hardware import Hardware
-from sim.cluster.kernels import Kernel, list_kernels, load_kernel
+from sim.cluster.kernels import DEFAULTS, Kernel, load_kernel
 from sim.cluster.parameters import OVERRIDE, Parameter
 
 
@@ -77,7 +77,7 @@ def describe(hardware: Hardware, reference: Hardware | None = None) -> Datasheet
     Datasheet
         Parameters next to those of the reference, rates that kernels reach, and verdicts of the export rules.
     """
-    kernels = [load_kernel(name) for name in list_kernels()]
+    kernels = [load_kernel(name) for name in DEFAULTS.values()]
     return Datasheet(
         hardware=hardware,
         reference=reference,

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from sim import documents
 from sim.cluster import parameters as p
 from sim.cluster.hardware import list_hardware, load_hardware
 from sim.descriptions import Description
 from sim.documents import Document
 from sim.errors import Mark
+
+Quantity = float | npt.NDArray[np.float64]
 
 KindName = Literal["two_hop", "low_latency", "flat", "nccl"]
 
@@ -84,6 +89,17 @@ class SmRates(ByDirection):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Description):
+    """A largest rate of bytes by direction, where there is one."""
+
+    dispatch: p.Rate | None = None
+    combine: p.Rate | None = None
+
+    def __getitem__(self, direction: str) -> float:
+        return {"dispatch": self.dispatch, "combine": self.combine}[direction] or math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CopyRate(Description):
     """Bytes that one SM copies in a second, in collectives that stay in one node, and in those that use a NIC."""
 
@@ -93,6 +109,22 @@ class CopyRate(Description):
     def numbers(self, *, uses_nic: bool) -> SmRates:
         """The rates of a collective that uses a NIC or none [bytes/s]."""
         return self.over_nic if uses_nic else self.single_node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts(ByDirection):
+    """A number of things by direction, zero allowed."""
+
+    dispatch: p.CountOrNone
+    combine: p.CountOrNone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstChunk(Description):
+    """Tokens of each SM that pass one stage of the kernel before the next begins."""
+
+    single_node: Counts
+    over_nic: Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +160,14 @@ class Kernel(p.SourcedFile):
     """SMs held while bytes move, unless the scenario gives another number."""
     copy_rate_bytes_per_s: CopyRate | None = None
     """Bytes that one SM copies in a second; left out where copying never binds."""
+    take_in_rate_bytes_per_s: SmRates | None = None
+    """Bytes that one SM takes in a second, of a record once, however many ranks it goes to; left out where it costs nothing."""
+    record_time_s: Durations | None = None
+    """Time that one SM spends on a record besides its bytes, once, however many ranks it goes to."""
+    first_chunk_tokens: FirstChunk | None = None
+    """Filling the pipeline: the time of copying so many tokens of each SM is added; left out where it takes none."""
+    copy_limit_bytes_per_s: Limits | None = None
+    """Bytes that all warps of a GPU copy in a second where no SM is held; left out where that never binds."""
     latency_s: Latency
     beside_compute_slowdown: Ratios | None = None
     """Time next to compute on the other SMs over the time alone; left out where nobody measured it."""
@@ -142,6 +182,34 @@ class Kernel(p.SourcedFile):
     def slowdown(self, direction: str) -> float:
         """Time next to compute over the time alone [ratio]; 1 where nobody measured it."""
         return self.beside_compute_slowdown[direction] if self.beside_compute_slowdown else 1.0
+
+    def copy_s(
+        self,
+        direction: str,
+        record_bytes: float,
+        copied_bytes: Quantity,
+        taken_in_bytes: Quantity = 1.0,
+        *,
+        uses_nic: bool,
+        sms: int,
+    ) -> Quantity:
+        """Time that a GPU copies [s]: records that it takes in once each, and a copy of them for every rank that they go to.
+
+        (copied / copy_rate + taken_in (1 / take_in_rate + record_time / record_bytes)) / SMs; at least copied / copy_limit.
+        """
+        limited = (
+            copied_bytes / self.copy_limit_bytes_per_s[direction] if self.copy_limit_bytes_per_s else 0.0
+        )
+        if not sms:
+            return limited
+        by_sm: Quantity = 0.0
+        if self.copy_rate_bytes_per_s:
+            by_sm = copied_bytes / (self.copy_rate_bytes_per_s.numbers(uses_nic=uses_nic)[direction] * sms)
+        if self.take_in_rate_bytes_per_s:
+            by_sm += taken_in_bytes / (self.take_in_rate_bytes_per_s[direction] * sms)
+        if self.record_time_s:
+            by_sm += taken_in_bytes * self.record_time_s[direction] / (record_bytes * sms)
+        return np.maximum(limited, by_sm)
 
     def fixed_s(self, direction: str, *, uses_nic: bool, num_nodes: float, num_remote_peers: int) -> float:
         """Fixed time of one collective where it was measured [s]: base + doublings of nodes x growth + remote peers x cost."""

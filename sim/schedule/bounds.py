@@ -67,6 +67,7 @@ class _MeanBytes(NamedTuple):
 
     nic: float
     scale_up: float
+    taken_in: float
     copied: float
 
 
@@ -74,7 +75,8 @@ def _node_means(x: Collective) -> _MeanBytes:
     r, nodes = x.routing, x.num_nodes
     tokens, per_node = r.tokens_per_rank * x.record_bytes, len(x.gpus) / nodes
     nic = tokens * r.nodes_per_token * (1 - 1 / nodes)
-    return _MeanBytes(nic, tokens * r.ranks_per_token * (1 - 1 / per_node), tokens * r.ranks_per_token)
+    everyone = tokens * r.ranks_per_token
+    return _MeanBytes(nic, everyone * (1 - 1 / per_node), tokens * r.nodes_per_token, everyone)
 
 
 def _pair_means(x: Collective) -> _MeanBytes:
@@ -88,7 +90,7 @@ def _pair_means(x: Collective) -> _MeanBytes:
     nic, scale_up = sent * away, sent * near
     if x.kind.forwards_to_rail(x) or not x.cluster.planes_joined:
         scale_up += nic * (1 - 1 / per_node)
-    return _MeanBytes(nic, scale_up, sent * (1 - 1 / p))
+    return _MeanBytes(nic, scale_up, sent * (1 - 1 / p), sent * (1 - 1 / p))
 
 
 def closed_form_s(x: Collective) -> tuple[float, str]:
@@ -108,7 +110,7 @@ def closed_form_s(x: Collective) -> tuple[float, str]:
     Each class of resource takes its bytes over what the kernel achieves of it, all at once; the longest counts, and
     the kernel's fixed time is added:
 
-        t = latency + max(nic / (eff_nic B_nic), scale_up / (eff_up B_up), copied / (SMs b_sm))
+        t = latency + max(nic / (eff_nic B_nic), scale_up / (eff_up B_up), copy time of its SMs)
 
     Valid for uniform traffic on a fabric whose uplinks do not bind, with every NIC alike.
     """
@@ -120,9 +122,9 @@ def closed_form_s(x: Collective) -> tuple[float, str]:
         times["nic"] = (
             mean.nic * c.gpus_per_nic / nic_rate + k.exposed_fraction(x.direction) * times["scale_up"]
         )
-    if k.copy_rate_bytes_per_s is not None and x.comm_sms:
-        per_sm = k.copy_rate_bytes_per_s.numbers(uses_nic=x.uses_nic)[x.direction]
-        times["copy_sms"] = mean.copied / (x.comm_sms * per_sm)
+    times["copy_sms"] = float(
+        k.copy_s(x.direction, x.record_bytes, mean.copied, mean.taken_in, uses_nic=x.uses_nic, sms=x.comm_sms)
+    )
     fixed = x.latency_s()
     binding = max(times, key=lambda name: times[name])
     return fixed + times[binding], binding if times[binding] >= fixed else "latency"

@@ -96,7 +96,22 @@ class Collective:
             self.direction, uses_nic=uses_nic, num_nodes=nodes, num_remote_peers=peers
         )
         beyond_s = self.kernel.beyond_s(c.scale_up_latency_s, c.same_leaf_latency_s, uses_nic=uses_nic)
-        return max(0.0, time_s + beyond_s)
+        return max(0.0, time_s + beyond_s + self._filling_s())
+
+    def _filling_s(self) -> float:
+        """Time in which the first chunks fill the pipeline of copies [s]."""
+        first = self.kernel.first_chunk_tokens
+        if first is None:
+            return 0.0
+        by_direction = first.over_nic if self.uses_nic else first.single_node
+        tokens = min(by_direction[self.direction] * self.comm_sms, self.routing.tokens_per_rank)
+        taken_in = tokens * self.record_bytes * self.routing.nodes_per_token
+        copied = tokens * self.record_bytes * self.routing.ranks_per_token
+        return float(
+            self.kernel.copy_s(
+                self.direction, self.record_bytes, copied, taken_in, uses_nic=self.uses_nic, sms=self.comm_sms
+            )
+        )
 
     @property
     def nic_efficiency_fraction(self) -> float:
@@ -167,9 +182,11 @@ class Collective:
 
     def copy(self, columns: Columns, gpu: Ints, copies: Floats) -> None:
         """Time that `copies` records per payload record cost on `gpu`, whose `comm_sms` copy together."""
-        if self.kernel.copy_rate_bytes_per_s is not None and self.comm_sms > 0:
-            per_sm = self.kernel.copy_rate_bytes_per_s.numbers(uses_nic=self.uses_nic)[self.direction]
-            columns.add(self.cluster.copy_sms[gpu], 0.0, copies / (per_sm * self.comm_sms))
+        line = self.kernel.copy_s(
+            self.direction, self.record_bytes, copies, uses_nic=self.uses_nic, sms=self.comm_sms
+        )
+        if np.any(line):
+            columns.add(self.cluster.copy_sms[gpu], 0.0, line)
 
     def memory(self, columns: Columns, gpu: Ints, records: Floats) -> None:
         """HBM traffic of `records` that `gpu` receives per payload record; follows the column that brings them."""

@@ -42,6 +42,10 @@ _SCHEDULES = RowSource(schedule_figures.ScheduleFigures, schedule_figures.rows)
 SOURCES: dict[str, RowSource] = {
     "two_hop": _RUNS,
     "low_latency": _RUNS,
+    "h100_normal": _RUNS,
+    "h100_low_latency": _RUNS,
+    "hybrid_ep": _RUNS,
+    "deepep_v2": _RUNS,
     "nccl": _RUNS,
     "nccl_8gpu": _RUNS,
     "packet_level": _RUNS,

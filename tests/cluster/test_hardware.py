@@ -18,7 +18,10 @@ from sim.cluster.kernels import list_kernels, load_kernel
 from sim.errors import InfeasibleError, InputError
 
 PROFILES = ("a100", "a800", "b200", "cloudmatrix384", "gb200-nvl72", "h100", "h20", "h200", "h800")
-KERNELS = ("deepep_v1_2025_04", "flat", "low_latency", "nccl")
+KERNELS = (
+    "deepep_ll_2025_06", "deepep_v1_2025_02", "deepep_v1_2025_04", "deepep_v1_2025_09", "deepep_v2", "flat", "hybrid_ep",
+    "low_latency", "nccl",
+)  # fmt: skip
 FILES = [*documents.shipped("hardware").values(), *documents.shipped("hardware/kernels").values()]
 FILES += documents.shipped("hardware/collectives").values()
 FASTER = {"gpu": {"scale_up": {"bandwidth": "450 GB/s"}}}

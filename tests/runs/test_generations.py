@@ -147,6 +147,87 @@ def test_asymmetric_numbers_bind_one_direction(folder: Path) -> None:
         )
 
 
+def added(folder: Path, name: str, text: str) -> str:
+    """A generation next to the others: `hybrid` with some keys more, or others."""
+    tree = yaml.safe_load((folder / "hybrid.yaml").read_text()) | yaml.safe_load(text)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree))
+    return f"{name}.yaml"
+
+
+COSTS = """
+record_time: {dispatch: {value: 400 ns, grade: assumed, why: a test}, combine: {value: 0 s, grade: assumed, why: a test}}
+take_in_rate:
+  dispatch: {value: 40 GB/s, per: sm, grade: assumed, why: a test}
+  combine: {value: 20 GB/s, per: sm, grade: assumed, why: a test}
+"""
+
+
+@pytest.mark.parametrize(("dtype", "payload"), [("fp8", 5120 + 160), ("bf16", 10240)])
+def test_a_record_costs_its_bytes_its_copies_and_a_time(folder: Path, dtype: str, payload: int) -> None:
+    """DeepSeek-V2: 6 experts, whose ids and weights ride along. One SM: 400 ns a record, taken in at 40 GB/s, copied at 60."""
+    mine, size = added(folder, "records", COSTS), -(-(payload + 8 + 8 * 6) // 16) * 16
+    kernel = {"kind": "two_hop", "generation": mine, "comm_sms": 1}
+    work = TOKENS | {"dispatch_dtype": dtype, "kernel": kernel}
+    metrics = run(folder, work, fidelity="closed_form")["metrics"]["dispatch"]
+    record_s = metrics["nodes_per_token"] * (400e-9 + size / 40e9)
+    copies_s = metrics["ranks_per_token"] * size / 60e9
+    assert metrics["binding"] == "copy_sms"
+    assert metrics["time_s"] == pytest.approx(FIXED_S["dispatch"] + 4096 * (record_s + copies_s), rel=1e-6)
+    assert run(folder, work)["metrics"]["dispatch"]["time_s"] == pytest.approx(metrics["time_s"], rel=0.02)
+
+
+def test_first_chunks_fill_the_pipeline_once(folder: Path) -> None:
+    """3 tokens of each of 8 SMs are copied before the rest follows; with fewer tokens, those that there are."""
+    some, none = ({"value": number, "grade": "assumed", "why": "a test"} for number in (3, 0))
+    chunks = {
+        "single_node": {"dispatch": none, "combine": none},
+        "over_nic": {"dispatch": some, "combine": none},
+    }
+    mine = added(folder, "filling", yaml.safe_dump({"first_chunk_tokens": chunks}))
+    for tokens, filling in ((4096, 24), (24, 24), (8, 8)):
+        work = TOKENS | {"tokens_per_rank": tokens}
+        base, later = (
+            run(folder, work, name, fidelity="closed_form")["metrics"] for name in ("hybrid.yaml", mine)
+        )
+        one_s = base["dispatch"]["ranks_per_token"] * 5344 / (8 * 60e9)
+        difference_s = later["dispatch"]["time_s"] - base["dispatch"]["time_s"]
+        assert difference_s == pytest.approx(filling * one_s, rel=1e-6)
+        assert later["combine"]["time_s"] == base["combine"]["time_s"]
+
+
+def test_warps_that_hold_no_sm_copy_at_most_at_their_limit(folder: Path) -> None:
+    """6 copies of a token, 7 of 8 to other ranks of the node, 10,240 bytes each, at 20 GB/s; the link would take 80."""
+    changed = {
+        "kind": "low_latency",
+        "comm_sms": {"value": 0, "grade": "assumed", "why": "a test"},
+        "copy_limit": {"combine": {"value": "20 GB/s", "grade": "assumed", "why": "a test"}},
+    }
+    mine = added(folder, "warps", yaml.safe_dump(changed))
+    work = TOKENS | {"kernel": {"kind": "low_latency", "generation": mine}}
+    metrics = run(folder, work, fidelity="closed_form", cluster={"hardware": "h800", "nodes": 1})["metrics"]
+    copied = 4096 * 6 * 7 / 8 * 10240
+    assert metrics["combine"]["time_s"] == pytest.approx(7e-6 + copied / 20e9, rel=1e-6)
+    assert metrics["combine"]["binding"] == "copy_sms"
+    assert metrics["dispatch"]["binding"] == "scale_up"
+
+
+@pytest.mark.parametrize(
+    ("generation", "sms", "ep"),
+    [("deepep_v2", 6, 32), ("deepep_v2", 12, 16), ("hybrid_ep", 8, 32), ("deepep_v1_2025_09", 16, 32)],
+)
+def test_the_published_sms_saturate_the_nic_and_a_third_of_them_do_not(
+    folder: Path, generation: str, sms: int, ep: int
+) -> None:
+    def rate(number: int) -> float:
+        kernel = {"kind": "two_hop", "generation": generation, "comm_sms": number}
+        top = {"model": "deepseek-v3", "cluster": {"hardware": "h100", "nodes": ep // 8}}
+        found = run(folder, TOKENS | {"kernel": kernel}, fidelity="closed_form", **top)["metrics"]
+        return float(found["dispatch"]["logical_rdma_bytes_per_s"])
+
+    assert rate(sms) > 0.97 * rate(4 * sms)
+    assert rate(sms // 3) < 0.8 * rate(4 * sms)
+
+
 def test_skewed_tokens_take_longer_than_uniform_ones(folder: Path) -> None:
     zipf = TOKENS | {"gate": {"kind": "zipf", "exponent": 0.8}}
     for direction in DIRECTIONS:
@@ -328,8 +409,8 @@ def test_an_override_is_laid_over_the_file(folder: Path) -> None:
     ("kernel", "wanted"),
     [
         ({"kind": "flat", "generation": "hybrid.yaml"}, "'hybrid.yaml', of kind two_hop; wanted a generation of flat: flat or a file that says 'kind: flat'"),
-        ({"kind": "two_hop", "generation": "flat"}, "'flat', of kind flat; wanted a generation of two_hop: deepep_v1_2025_04"),
-        ({"kind": "two_hop", "generation": "deepep_v1_2025_40"}, "did you mean deepep_v1_2025_04?"),
+        ({"kind": "two_hop", "generation": "flat"}, "'flat', of kind flat; wanted a generation of two_hop: deepep_v1_2025_02, deepep_v1_2025_04, deepep_v1_2025_09"),
+        ({"kind": "two_hop", "generation": "deepep_v1_202504"}, "did you mean deepep_v1_2025_04?"),
         ({"kind": "two_hop", "generation": "hybird.yaml"}, "did you mean hybrid.yaml?"),
         ({"kind": "two_hop", "generation": 4}, "a valid string"),
         ({"kind": "two_hop", "generaton": "hybrid.yaml"}, "did you mean generation?"),

@@ -137,13 +137,17 @@ def test_nvlink_matters_within_a_node_and_not_from_ep32_on_with_four_groups() ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hardware", ["h800", "h100"])
-def test_eight_to_ten_sms_are_enough_for_communication(hardware: str) -> None:
-    times = {sms: best("comm-sms", hardware=hardware, comm_sms=sms) for sms in range(4, 33, 2)}
+def test_eight_to_ten_sms_are_enough_for_communication_and_four_with_kernels_of_2026() -> None:
+    """DeepEP's second version is published with 4 to 6 SMs in training as of DeepSeek-V3, instead of 20 to 24."""
+    times = {sms: best("comm-sms", generation="deepep_v1_2025_02", comm_sms=sms) for sms in range(4, 33, 2)}
     assert min(times, key=lambda sms: times[sms]) in (8, 10)
     assert times[20] / min(times.values()) == pytest.approx(1.04, abs=0.015)
     assert times[4] > 1.15 * min(times.values())
     assert times[32] > 1.08 * min(times.values())
+    for generation in ("deepep_v2", "hybrid_ep"):
+        newer = {sms: best("comm-sms", generation=generation, comm_sms=sms) for sms in range(2, 33, 2)}
+        assert min(newer, key=lambda sms: newer[sms]) in (4, 6)
+        assert min(newer.values()) < 0.98 * min(times.values())
 
 
 @pytest.mark.slow
