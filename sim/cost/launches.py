@@ -173,6 +173,11 @@ def phase_time(p: Processor, launches: Iterable[Launch]) -> ComputeTime:
     return ComputeTime(sm_bound, memory_bound)
 
 
+def count(launches: Iterable[Launch]) -> int:
+    """Count launches with their repetitions."""
+    return sum(op.count for op in launches)
+
+
 # --- launches of a batch ------------------------------------------------------------------------------------------
 
 

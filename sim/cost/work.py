@@ -43,6 +43,7 @@ class Work:
     flops: float
     moved_bytes: float
     time_s: float
+    count: int = 1
 
 
 Part = Mapping[str, Work]
@@ -63,6 +64,11 @@ def dense_peaks(gpu: Gpu) -> dict[str, float]:
 def least_s(part: Part, peak_flops: Mapping[str, float]) -> float:
     """FLOPs of a part's launches, each over the dense peak of its own rate [s]; `peak_flops` by rate [FLOP/s]."""
     return float(sum(work.flops / peak_flops[work.dtype] for work in part.values() if work.flops))
+
+
+def num_launches(part: Part) -> int:
+    """Launches of a part [count]."""
+    return sum(work.count for work in part.values())
 
 
 def hbm_bytes(part: Part) -> float:
@@ -87,6 +93,7 @@ def together(name: str, launches: Iterable[Work]) -> Work:
         sum(work.flops for work in parts),
         sum(work.moved_bytes for work in parts),
         sum(work.time_s for work in parts),
+        sum(work.count for work in parts),
     )
 
 
@@ -115,7 +122,7 @@ def grouped_gemm(
 
 def streaming(p: Processor, name: str, moved_bytes: float, count: int = 1) -> Work:
     """A launch that only moves bytes, repeated `count` times."""
-    return Work(name, "", 0.0, count * moved_bytes, count * streaming_s(p, moved_bytes))
+    return Work(name, "", 0.0, count * moved_bytes, count * streaming_s(p, moved_bytes), count)
 
 
 def mla_decode(
@@ -217,7 +224,7 @@ def launch_work(p: Processor, op: Launch) -> Work:
     """
     time_s = launches_s(p, op)
     if op.kind == "memory":
-        return Work(op.name, "", 0.0, op.count * (op.moved_bytes - op.cached_bytes), time_s)
+        return Work(op.name, "", 0.0, op.count * (op.moved_bytes - op.cached_bytes), time_s, op.count)
     if op.kind in ("attention_forward", "attention_backward"):
         return _core(op, time_s)
     if op.kind == "weight_gemm":
@@ -229,7 +236,7 @@ def launch_work(p: Processor, op: Launch) -> Work:
         once = together(op.name, gradients)
     else:
         once = _product(op.name, op.rows, op.n, op.k, op.dtype, time_s)
-    return Work(op.name, once.dtype, op.count * once.flops, op.count * once.moved_bytes, time_s)
+    return Work(op.name, once.dtype, op.count * once.flops, op.count * once.moved_bytes, time_s, op.count)
 
 
 def _core(op: Launch, time_s: float) -> Work:

@@ -136,7 +136,7 @@ def _group_record(
     i, j = tasks.first[rank : rank + 2].tolist()
     own = work.tasks[before + i : before + j]
     columns: dict[str, Any] = {
-        name: own[name].copy() for name in ("start_s", "end_s", "exposed_s", "barrier_s")
+        name: own[name].copy() for name in ("start_s", "end_s", "exposed_s", "barrier_s", "host_s")
     }
     nodes: list[tuple[str, str, int]] = []
     kept = np.flatnonzero(own["keep"] >= 0).tolist()

@@ -12,74 +12,10 @@ from sim.cluster.topology import Floats, Ints
 from sim.engine import sharing
 from sim.engine.step_network import StepNetwork
 from sim.engine.step_plan import StepPlan
+from sim.engine.step_rows import MESSAGE, NODE, TASK, TRACK, Rows
 from sim.engine.step_templates import Folded
 from sim.schedule.operations import KINDS
 from sim.schedule.training import Tasks
-
-Rows = npt.NDArray[np.void]
-
-_I, _F = np.int32, np.float64
-TRACK = np.dtype(
-    [
-        ("first", _I),  # of its tasks
-        ("last", _I),  # one past them
-        ("task", _I),  # where it stands
-        ("node", _I),
-        ("phase", _I),
-        ("of_group", _I),  # class of groups
-        ("draws", _I),  # place among the loads
-        # Number of the track, and what its tasks' numbers grow by, if only groups that draw for themselves were counted, so
-        # that jitter does not hang on how groups fold.
-        ("number_drawn", np.int64),
-        ("tasks_drawn", np.int64),
-    ],
-    align=True,
-)
-TASK = np.dtype(
-    [
-        ("program", _I),
-        ("forward", _I),  # microbatches, -1 for none
-        ("backward", _I),
-        ("receive_f", _I),  # rows of messages, -1 for none
-        ("receive_b", _I),
-        ("send_f", _I),
-        ("send_b", _I),
-        ("keep", _I),  # where the times of its nodes go, -1 for nowhere
-        ("start_s", _F),  # filled in by the loop, as what follows; means over lanes
-        ("end_s", _F),
-        ("exposed_s", _F),
-        ("barrier_s", _F),
-    ],
-    align=True,
-)
-NODE = np.dtype(
-    [
-        ("kernel", _I),  # place among the kernels; -1 computes
-        ("beside", _I),  # 1 next to compute, 0 alone
-        ("barrier", _I),  # 1 where its collective starts everywhere when the last lane is there
-        ("forward", _I),  # 1 where it works for the forward's microbatch
-        ("layer", _I),
-        ("first_wait", _I),  # of the nodes it waits for
-        ("last_wait", _I),  # one past them
-        ("fixed_s", _F),  # compute
-        ("routed_s", _F),  # compute at the mean load
-        ("exposed_s", _F),  # reductions inside the layer
-        ("held_s", _F),  # of a collective's time, what nodes of the compute stream stand for
-    ],
-    align=True,
-)
-MESSAGE = np.dtype(
-    [
-        ("source", _I),  # tracks
-        ("target", _I),
-        ("place", _I),
-        ("template", _I),
-        ("next", _I),  # of its kind to its target, -1 after the last
-        ("posted", np.bool_),  # by one side
-        ("there", np.bool_),
-    ],
-    align=True,
-)
 
 
 class StepWork(NamedTuple):
@@ -117,6 +53,13 @@ class StepLanes(NamedTuple):
     routed_s: Floats
     ready: Floats  # [num_messages, lanes], when both sides have posted
     arrived: Floats
+    host_costs: Floats  # see `step_host`; without a host empty, as what follows
+    host: Floats  # [num_tracks, lanes], when the host is free
+    host_first: Floats  # [num_tracks, lanes], when it issued the first launch of the last node
+    hosted: Floats  # [num_tracks, lanes], time of this task that the device waited for it
+    late: Floats  # [num_tracks, lanes], how late collectives since the last compute node were by the host
+    done_count: Ints  # [num_tracks, kept], launches issued up to each of the last nodes
+    done_end: Floats  # [num_tracks, kept, lanes], when they had run
 
 
 class Net(NamedTuple):
@@ -217,6 +160,7 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
         **_conditions(plan, folded, rank, of_group, num_lanes),
         ready=np.zeros((len(messages), num_lanes)),
         arrived=np.zeros((len(messages), num_lanes)),
+        **_host(plan, nodes, shape),
     )
     net = _net(network, work)
     # Rows of records, whose fields plain Python reads by name too.
@@ -243,6 +187,24 @@ def _conditions(plan: StepPlan, folded: Folded, rank: Ints, of_group: Ints, num_
     return {name: getattr(known, name) for name in ("instants", "fixed_s", "routed_s")} | {"variant": variant}
 
 
+def _host(plan: StepPlan, nodes: Rows, shape: tuple[int, int]) -> dict[str, Any]:
+    """Fields of `StepLanes` that a `Host` fills in."""
+    host, kept = plan.host, 0
+    costs = np.zeros(0)
+    if host is None:
+        shape = (0, 0)
+    else:
+        costs = np.array([host.launch_s, host.sync_s, host.run_ahead])
+        fewest = nodes["launches"][nodes["launches"] > 0].min(initial=host.run_ahead)
+        kept = host.run_ahead // int(fewest) + 2
+    clocks = {name: np.zeros(shape) for name in ("host", "host_first", "hosted", "late")}
+    done = {
+        "done_count": np.zeros((shape[0], kept), np.int64),
+        "done_end": np.zeros((shape[0], kept, shape[1])),
+    }
+    return {"host_costs": costs, **clocks, **done}
+
+
 def _draws(plan: StepPlan, folded: Folded, of_group: Ints, num_lanes: int) -> tuple[Ints | int, Floats]:
     """Place of each track's draws among the loads, and the loads by lane class."""
     if len(plan.loads) > 1:
@@ -263,7 +225,9 @@ def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]
             first = len(waits)
             waits += node.waits
             place = (kernel, overlapped, node.barrier, node.half == "F", node.layer, first, len(waits))
-            nodes.append((*place, node.fixed_s, node.routed_s, node.exposed_s, node.held_s))
+            nodes.append(
+                (*place, node.launches, node.syncs, node.fixed_s, node.routed_s, node.exposed_s, node.held_s)
+            )
     first_of = np.cumsum([0, *(len(program) for program, _ in tasks.programs)])
     return first_of, np.array(nodes, dtype=NODE), np.array(waits, dtype=np.int64)
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from sim.engine.compiled import frugal
+from sim.engine.step_host import end_compute, issue, note_end, share_wait, start_collective, start_compute
 from sim.engine.step_transfers import DEAD, DONE, STUCK, advance, begin, change, set_timer, share, write_out
 
 # Phases of a track; it begins with the first.
@@ -155,6 +156,8 @@ def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any)
             for j in range(x.num_lanes):
                 x.compute[number, j] = x.comm[number, j] = clock[j]
                 x.exposed[number, j] = x.barrier[number, j] = 0.0
+                if x.host_costs.size > 0:
+                    x.hosted[number, j] = x.late[number, j] = 0.0
             track.node = w.programs[task.program]
             track.phase = _RUNNING
         opening, end = w.programs[task.program], w.programs[task.program + 1]
@@ -165,9 +168,13 @@ def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any)
         for j in range(x.num_lanes):
             clock[j] = max(x.compute[number, j], x.comm[number, j])
             x.exposed[number, j] += clock[j] - x.compute[number, j]
+            if x.host_costs.size > 0:
+                x.exposed[number, j] -= share_wait(x, number, j, clock[j] - x.compute[number, j])
         task.end_s = _mean(x, track, clock)
         task.exposed_s = _mean(x, track, x.exposed[number])
         task.barrier_s = _mean(x, track, x.barrier[number])
+        if x.host_costs.size > 0:
+            task.host_s = _mean(x, track, x.hosted[number])
         track.task += 1
         track.phase = _ENTERING
 
@@ -189,6 +196,9 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
             last = max(last, ready[j])
         for j in range(x.num_lanes):
             x.barrier[number, j] += last - ready[j]
+        if x.host_costs.size > 0:
+            issue(x, number, track, node, ready, last if node.barrier else -np.inf)
+            last = start_collective(x, number, ready, last, node.barrier)
         if not node.barrier:
             last = _mean(x, track, ready)
         if task.keep >= 0:
@@ -198,6 +208,12 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
         track.phase = _COMMUNICATING
         set_timer(n, number, max(last, now) + t.fixed_s[n.template[number]])
         return
+    hosted = x.host_costs.size > 0
+    if hosted:
+        for j in range(x.num_lanes):
+            x.exposed[number, j] -= share_wait(x, number, j, ready[j] - free[j])
+        issue(x, number, track, node, ready, -np.inf)
+        start_compute(x, number, ready)
     if task.keep >= 0:
         w.node_times[0, task.keep + place] = _mean(x, track, ready)
     microbatch = task.forward if node.forward else task.backward
@@ -216,12 +232,20 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
         if x.jitter.size > 0:
             factor *= x.jitter[row, j]
         x.exposed[number, j] += (ready[j] - free[j]) + node.exposed_s
+        start = ready[j]
         if x.variant.size > 0:
             load = x.loads[track.draws, node.layer, microbatch, j] if scaled else 1.0
             ready[j] = _computed(x, number, track.node, j, ready[j], load, factor) + node.exposed_s
         else:
             ready[j] += work * factor + node.exposed_s
+        if hosted:
+            plain = ready[j]
+            ready[j] = end_compute(x, number, j, start, plain, node.launches)
+            if task.keep >= 0:  # it is as long as without a host, and later
+                w.node_times[0, task.keep + place] += x.weight[track.of_group, j] * (ready[j] - plain)
         x.compute[number, j] = ready[j]
+    if hosted:
+        note_end(x, number, track, node.launches, ready)
     if task.keep >= 0:
         w.node_times[1, task.keep + place] = _mean(x, track, ready)
     track.node += 1
@@ -272,6 +296,8 @@ def _arrive(w: Any, x: Any, t: Any, n: Any, number: Any) -> None:
         x.comm[number, j] = x.ends[number, place, j]
     if task.keep >= 0:
         w.node_times[1, task.keep + place] = _mean(x, track, x.comm[number])
+    if x.host_costs.size > 0:
+        note_end(x, number, track, node.launches, x.comm[number])
     track.node += 1
     track.phase = _RUNNING
 

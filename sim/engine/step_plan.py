@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sim.cluster.software import Software
 from sim.cluster.topology import Floats, Ints
 from sim.schedule.flows import Flows
 from sim.schedule.training import Tasks
@@ -88,6 +89,32 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """One host thread a GPU, which issues the launches and synchronisations of `Node`; see `step_host`.
+
+    Parameters
+    ----------
+    launch_s : float [s]
+        From one launch to the next.
+    sync_s : float [s]
+        From the device having come to a synchronisation until the host goes on.
+    run_ahead : int [count]
+        Launches that may be issued before the device has run them.
+    """
+
+    launch_s: float
+    sync_s: float
+    run_ahead: int = 1024
+
+    @classmethod
+    def from_software(cls, software: Software | None) -> Host | None:
+        """The host of a software profile; None where launches cost nothing."""
+        if software is None:
+            return None
+        return cls(software.launch_s, software.sync_s, software.run_ahead)
+
+
+@dataclass(frozen=True, slots=True)
 class StepPlan:
     """Everything that `run_step` needs.
 
@@ -108,6 +135,8 @@ class StepPlan:
         True where a rank waits for its sends before its next operation.
     conditions : Conditions, optional
         None where capacities and compute times stay as they are.
+    host : Host, optional
+        None where launches cost nothing.
     """
 
     tasks: Tasks
@@ -119,6 +148,7 @@ class StepPlan:
     jitter: Floats = field(default_factory=lambda: np.ones((0, 0)))
     blocking: bool = True
     conditions: Conditions | None = None
+    host: Host | None = None
 
     @property
     def capacities(self) -> Floats:

@@ -26,6 +26,7 @@ class TaskRecord:
     end_s: float
     exposed_s: float  # compute waited for communication, or for reductions inside layers
     barrier_s: float  # lanes waited for the slowest at the start of collectives
+    host_s: float  # the device waited for the host to issue
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +39,7 @@ class TaskRecords:
     end_s: Floats
     exposed_s: Floats
     barrier_s: Floats
+    host_s: Floats
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -47,7 +49,7 @@ class TaskRecords:
 
     def __getitem__(self, i: int) -> TaskRecord:
         f, b = self.microbatches[i].tolist()
-        times = (self.start_s, self.end_s, self.exposed_s, self.barrier_s)
+        times = (self.start_s, self.end_s, self.exposed_s, self.barrier_s, self.host_s)
         return TaskRecord(KINDS[self.kind[i]], f, b, *(float(column[i]) for column in times))
 
     def kinds(self) -> list[Kind]:

@@ -115,7 +115,7 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, float]:
 
 def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, Any]:
     num_passes = (work.context_tokens - work.cached_tokens) // work.step_tokens
-    elapsed = bound = exposed = waited_skew = layers_s = 0.0
+    elapsed = bound = exposed = waited_skew = host_s = layers_s = 0.0
     spent: list[dict[str, float]] = []
     done = Activity(elapsed_s=0.0)
     bounds: list[dict[str, float]] = []
@@ -128,6 +128,7 @@ def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, 
         layers_s += float(record.end_s.max())
         exposed += _exposed_s(forward, record)
         waited_skew += record.skew_s
+        host_s += record.host_s + passes.between_s(forward)
         bounds.append(pass_bound.bounds_s(forward))
         bound += max(bounds[-1].values())
         spent.append(spent_s(forward, record, ends))
@@ -140,6 +141,7 @@ def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, 
             "layer_time_s": layers_s / num_passes / plan.model.num_layers,
             "exposed_comm_s": exposed,
             "skew_wait_s": waited_skew,
+            "host_s": host_s,
             "ttft_s": elapsed,
             "step_time_s": elapsed,
             "pass_time_s": elapsed / num_passes,
@@ -175,6 +177,7 @@ def _decode(scenario: Scenario, work: Inference, requests: float) -> dict[str, A
             "layer_time_s": float(record.end_s.max()) / (plan.model.num_layers + plan.num_mtp),
             "exposed_comm_s": _exposed_s(forward, record),
             "skew_wait_s": record.skew_s,
+            "host_s": record.host_s + passes.between_s(forward),
             "lower_bound_s": max(bounds.values()) / accepted,
             "requests_per_gpu": requests,
             "accepted_tokens_per_step": accepted,
@@ -221,8 +224,15 @@ def spent_s(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> 
         **{part: time_s - reduced.get(part, 0.0) for part, time_s in spent.items()},
         "reductions": sum(reduced.values()),
         "waits": record.waited_s,
+        **({"host": record.host_s + passes.between_s(forward)} if plan.scenario.software else {}),
         "last_rank": max(0.0, float(record.end_s.max() - record.end_s.mean())),
-        "pipeline": max(0.0, pass_pipeline.step_s(forward, record) - float(record.end_s.max()) - ends_s),
+        "pipeline": max(
+            0.0,
+            pass_pipeline.step_s(forward, record)
+            - float(record.end_s.max())
+            - ends_s
+            - passes.between_s(forward),
+        ),
     }
 
 

@@ -139,7 +139,7 @@ def _parts(plan: PassPlan, p: Processor, routing: Routing, layer: int) -> dict[s
     has_attention = plan.model.layer(layer).attention is not None
     for name, times in _reductions(plan, has_attention).items():
         if times and name in parts and plan.layout.tp > 1:
-            reduced = Work(REDUCTION, "", 0.0, 0.0, times * tensor_parallel_s(plan))
+            reduced = Work(REDUCTION, "", 0.0, 0.0, times * tensor_parallel_s(plan), times)
             parts[name] = {**parts[name], REDUCTION: reduced}
     if plan.has_phases and "dense" not in parts:
         # Of the busiest rank, which has all of its tokens.

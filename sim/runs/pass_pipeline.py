@@ -39,6 +39,7 @@ def step_s(forward: ForwardPass, record: PassRecord) -> float:
     """
     plan = forward.plan
     whole_s = float(record.end_s.max()) + sum(total_s(part) for part in passes.ends(forward).values())
+    whole_s += passes.between_s(forward)
     if plan.layout.pp == 1:
         return whole_s
     through_s = whole_s + (plan.layout.pp - 1) * send_s(forward) + links(plan).latency_s

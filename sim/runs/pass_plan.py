@@ -8,12 +8,14 @@ from functools import cached_property
 
 from sim.cluster.hardware import Hardware
 from sim.cluster.topology import Floats, Ints
+from sim.cost.curves import load_curves
 from sim.cost.prefill import PrefillBatch
 from sim.cost.serving_kernels import DecodeBatch
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.collectives import KINDS
+from sim.schedule.issuing import Issuer
 from sim.schedule.programs import Program
 from sim.workload.formats import Precision
 from sim.workload.layout import Layout
@@ -80,6 +82,20 @@ class PassPlan:
         """The scenario's hardware."""
         assert self.scenario.hardware is not None
         return self.scenario.hardware
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """What issues the launches of a pass; None where they cost nothing."""
+        software, layout = self.scenario.software, self.layout
+        if software is None:
+            return None
+        experts = self.model.num_experts + self.work.spec.placement.redundant_experts
+        local = max(1, experts // layout.ep)
+        before = tuple(map(len, self.blocks.dense_before))
+        least_s = load_curves().streaming.launch_s
+        return Issuer(
+            software, self.model, self.work.spec.kind, local, layout.tp, least_s, dense_before=before
+        )
 
     @property
     def decode(self) -> bool:

@@ -13,10 +13,11 @@ import numpy as np
 
 from sim.cluster.topology import Floats, Ints
 from sim.cost import serving_kernels as kernels
-from sim.cost.work import Part, Work
+from sim.cost.curves import load_curves
+from sim.cost.work import Part, Work, num_launches, total_s
 from sim.engine.step import StepRun, run_step
 from sim.engine.step_network import StepNetwork, network_of
-from sim.engine.step_plan import StepPlan
+from sim.engine.step_plan import Host, StepPlan
 from sim.runs.pass_collectives import PassCollectives, collectives_of, kernel
 from sim.runs.pass_needs import REDUCTION, PassNeeds, common_needs, links, needs_of
 from sim.runs.pass_plan import PassPlan
@@ -25,6 +26,7 @@ from sim.schedule.collectives import KINDS
 from sim.schedule.programs import Node, Program
 from sim.schedule.training import HALVES, PipelineTask, tasks_from_rows
 
+OTHER = "other launches of the software"
 _BF16 = 2.0
 
 
@@ -66,6 +68,7 @@ class ForwardPass:
             plan.ranks,
             plan.speed,
             loads=self.loads,
+            host=Host.from_software(plan.scenario.software),
         )
 
 
@@ -79,6 +82,7 @@ class PassRecord:
     finish_s: Floats  # [nodes]
     waited_s: float  # the compute stream stood and waited for a collective
     skew_s: float  # of it the wait for slower ranks
+    host_s: float  # the compute stream stood and waited for the host
     busy_s: dict[str, float]  # part -> time on its stream
     ran: StepRun
 
@@ -145,7 +149,7 @@ def run(forward: ForwardPass) -> PassRecord:
         Without embedding, head and sampling, see `ends`.
     """
     plan = forward.plan
-    program = tuple(_timed(forward, node) for node in plan.program())
+    program = issued_program(forward)
     ran = run_step(
         forward.step_plan(program, overlapped=plan.in_background), keep_tasks=1, network=forward.network
     )
@@ -161,9 +165,33 @@ def run(forward: ForwardPass) -> PassRecord:
         finish_s=finish_s,
         waited_s=float(record.tasks.exposed_s.sum()),
         skew_s=float(record.tasks.barrier_s.sum()),
+        host_s=float(record.tasks.host_s.sum()),
         busy_s=busy,
         ran=ran,
     )
+
+
+def issued_program(forward: ForwardPass) -> Program:
+    """The nodes of a pass with their times, and with the launches of its software."""
+    plan = forward.plan
+    program = tuple(_timed(forward, node) for node in plan.program())
+    if plan.issuer is None:
+        return program
+    launches = (_num_launches(forward, node) for node in program)
+    counted = (replace(node, launches=num) for node, num in zip(program, launches, strict=True))
+    return plan.issuer.issued(tuple(counted))
+
+
+def _num_launches(forward: ForwardPass, node: Node) -> int:
+    """Launches of a node by moesim's own lists [count]; one of attention runs the dense layers before it too."""
+    if node.collective:
+        return int(node.held_s == 0.0)  # else it is sent and received by launches of their own
+    parts, blocks = forward.needs.parts, forward.plan.blocks
+    dense = blocks.dense_after if node.name == "dense" else ()
+    if node.name in ("attention", "attention_0"):
+        dense = blocks.dense_before[node.layer]
+    own = 0 if node.name == "dense" else num_launches(parts.get(node.name, {}))
+    return own + len(dense) * num_launches(parts.get("dense", {}))
 
 
 def alone_s(forward: ForwardPass, direction: str, group: int = 0) -> Floats:
@@ -254,7 +282,7 @@ def ends(forward: ForwardPass) -> dict[str, Part]:
         part = kernels.ends(p, plan.model, embedded, sampled, tp)
         return part if tp == 1 else {**part, REDUCTION: _gathered(plan, embedded, sampled)}
 
-    launches = {"ends": group_ends(tokens, tokens if plan.decode else requests)}
+    launches = {"ends": _listed(plan, group_ends(tokens, tokens if plan.decode else requests))}
     for module in range(plan.num_mtp):
         launches[f"speculation {module + 1}"] = {
             **kernels.mtp_join(p, plan.model, plan.requests * plan.work.step_tokens, plan.formats.dense),
@@ -263,12 +291,31 @@ def ends(forward: ForwardPass) -> dict[str, Part]:
     return launches
 
 
+def _listed(plan: PassPlan, own: Part) -> Part:
+    """Launches of the ends with those that the list of the software has besides."""
+    listed = plan.scenario.software.launches if plan.scenario.software else None
+    more = listed.ends.forward - num_launches(own) if listed and listed.ends else 0
+    if more <= 0:
+        return own
+    return {**own, OTHER: Work(OTHER, "", 0.0, 0.0, more * load_curves().streaming.launch_s, more)}
+
+
+def between_s(forward: ForwardPass) -> float:
+    """Host time between two passes, and of the launches of a pass's ends beyond their own time [s]."""
+    plan, software = forward.plan, forward.plan.scenario.software
+    if software is None:
+        return 0.0
+    parts = ends(forward).values()
+    launches = 1 if software.graphed(plan.work.spec.kind) else sum(map(num_launches, parts))
+    return software.step_s + max(0.0, launches * software.launch_s - sum(map(total_s, parts)))
+
+
 def _gathered(plan: PassPlan, embedded: float, sampled: float) -> Work:
     """Rows of the embedding summed over a TP group, and logits brought to the ranks that sample them."""
     rates, group = links(plan), (plan.layout.tp, plan.layout.near(plan.scenario.gpus_per_node, "tp"))
     time_s = reductions.tensor_parallel_s(rates, embedded * plan.model.hidden * _BF16, *group)
     time_s += reductions.scatter_s(rates, sampled * plan.model.vocab * _BF16, *group)
-    return Work(REDUCTION, "", 0.0, 0.0, time_s)
+    return Work(REDUCTION, "", 0.0, 0.0, time_s, 2)
 
 
 def reductions_s(forward: ForwardPass) -> dict[str, float]:

@@ -38,6 +38,8 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
     leaned = [f for f in scenario.hardware.parameters if f.path.startswith(read)] if scenario.hardware else []
     for file in scenario.workload.files:
         leaned += list(file.parameters)
+    if scenario.software is not None:
+        leaned += [replace(f, path=f"software.{f.path}") for f in scenario.software.parameters]
     return {
         "version": __version__,
         "seed": scenario.seed,

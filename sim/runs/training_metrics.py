@@ -97,6 +97,7 @@ def measure(
         "bubble_s": _mean(first, "bubble_s"),
         "exposed_comm_s": float(np.mean([record.tasks.exposed_s.sum() for record in firsts])),
         "exposed_comm_mean_s": float(np.mean([record.tasks.exposed_s.sum() for record in records])),
+        "host_s": float(np.mean([record.tasks.host_s.sum() for record in firsts])),
         "barrier_wait_s": float(np.mean([record.tasks.barrier_s.sum() for record in firsts])),
         "optimizer_s": _mean(first, "opt_s"),
         "phases": {name: _mean(first, name) for name in rows[0]},

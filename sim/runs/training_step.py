@@ -18,7 +18,7 @@ from sim.cost.memory import RankMemory, fits, require_fit
 from sim.cost.power import Stated
 from sim.engine import fluid
 from sim.engine.step import StepRun, run_step
-from sim.engine.step_plan import Conditions, StepPlan
+from sim.engine.step_plan import Conditions, Host, StepPlan
 from sim.errors import InfeasibleError
 from sim.runs import step_traffic, training_metrics, whole_run
 from sim.runs.energy import energy_metrics, network_bytes
@@ -42,6 +42,7 @@ from sim.scenario.descriptions import Scenario
 from sim.scenario.training import RunPhase, Training
 from sim.schedule import pipelines, reductions, step_bound
 from sim.schedule.collectives import Collective
+from sim.schedule.issuing import issued_tasks
 from sim.schedule.operations import Pipeline
 from sim.schedule.reductions import Links
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
@@ -243,17 +244,19 @@ class Step:
             loads=draws.loads,
             jitter=draws.jitter,
             conditions=self._conditions(steps, self._slowed),
+            host=Host.from_software(self.scenario.software),
         )
 
     def _tasks(self, pipeline: Pipeline, pairs: bool) -> Tasks:
         own = "overlap" not in pipelines.SCHEDULES[pipeline.kind].options  # pairs that a schedule always has
-        return tasks(
+        made = tasks(
             pipeline,
             self.times,
             partial(self.mean_s, overlapped=True),
             overlap=self.work.spec.overlap is not False and (pairs or not own),
             reductions=layer_kernels(self.work, self.scenario.gpus_per_node),
         )
+        return issued_tasks(made, self.scenario.software, self.model, self.work.layout)
 
     def _conditions(self, steps: Tasks, slowed: Slowed, begin_s: float = 0.0) -> Conditions | None:
         gpus = self.place.gpu_of_rank[self.place.ranks]

@@ -12,6 +12,7 @@ from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cluster.parameters import SourcedFile
 from sim.cluster.parts import ClusterPart
+from sim.cluster.software import Software
 from sim.errors import Mark
 from sim.scenario.pools import SharedCluster
 from sim.scenario.values import WorkloadSpec
@@ -71,6 +72,7 @@ class Scenario:
     document: dict[str, Any] = field(repr=False)
     settings: tuple[str, ...] = ()  # laid over the file, `key.path=value`
     shared: SharedCluster | None = None  # where the cluster has pools
+    software: Software | None = None  # None where launches cost nothing
     gather_fraction: float = 0.0  # of the least time, in which completions count as one
 
     @property

@@ -253,5 +253,9 @@ def _count(scenario: Scenario, work: Inference) -> None:
 
 
 RESOLVER = Resolver(
-    {"prefill": PrefillSpec, "decode": DecodeSpec}, inference_of, faults=("bandwidth", "clock"), count=_count
+    {"prefill": PrefillSpec, "decode": DecodeSpec},
+    inference_of,
+    faults=("bandwidth", "clock"),
+    count=_count,
+    hosted=True,
 )

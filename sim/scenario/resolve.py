@@ -21,6 +21,7 @@ from sim.scenario.descriptions import Expectation, Scenario
 from sim.scenario.draft import Draft, catch, model_of
 from sim.scenario.faults import faults_of
 from sim.scenario.kinds import resolver
+from sim.scenario.software import software_of
 from sim.scenario.specification import ScenarioSpec
 
 
@@ -62,6 +63,10 @@ def resolve(document: Document) -> Scenario:
     if spec.gather_fraction and not kind.gathers:
         at, wanted = ("fidelity", "flow", "gather"), f"0: flows of {spec.workload.kind} are solved exactly"
         draft.problem(at, str(document.get(at)), wanted)
+    software = catch(draft.problems, lambda: software_of(document, spec.software))
+    if software is not None and not kind.hosted:
+        wanted = f"none: {spec.workload.kind} has no launches of a host"
+        draft.problem(("software",), str(document.get(("software",))), wanted)
     if spec.question is not None and "variants" not in document.tree:  # those that it is of do not carry it
         draft.problem(("question",), "a question of one run", "'variants', which answer it, or no question")
     if draft.problems:
@@ -87,6 +92,7 @@ def resolve(document: Document) -> Scenario:
         seed=spec.seed,
         fidelity=fidelity,
         gather_fraction=spec.gather_fraction,
+        software=software,
         hardware=draft.hardware,
         num_nodes=draft.num_nodes,
         part=draft.part,

@@ -291,4 +291,6 @@ def _count(scenario: Scenario, work: Serving) -> None:
     limits.require(prefill * decode, limits.PAIRS, keys)
 
 
-RESOLVER = Resolver({"serving": ServingSpec}, serving_of, faults=("bandwidth", "clock"), count=_count)
+RESOLVER = Resolver(
+    {"serving": ServingSpec}, serving_of, faults=("bandwidth", "clock"), count=_count, hosted=True
+)

@@ -77,6 +77,9 @@ class ScenarioSpec(Branch):
     """A model of `scenarios/models/`, the path of a model file or of a publisher's config.json, or the model itself; a
     configuration also as {huggingface: path}."""
     layout: LayoutSpec = LayoutSpec()
+    software: str | dict[str, Any] | None = None
+    """What the host of a GPU takes for each launch: a profile of `hardware/software/`, a path, or {launch: 5 us, sync: 20 us,
+    graphs: decode}; none when left out."""
     workload: WorkloadSpec
     expect: dict[str, ExpectSpec] = Field(default_factory=dict, json_schema_extra=METRIC_NAMES)
     question: QuestionSpec | None = None

@@ -40,6 +40,8 @@ class Node:
     held_s: float = (
         0.0  # of one without a barrier: its sends and receives, which are nodes of the compute stream
     )
+    launches: int = 0  # that the host issues for it
+    syncs: int = 0  # times that the host waits for it to be due, before it issues them
 
     @property
     def mean_s(self) -> float:
@@ -58,6 +60,7 @@ class PhaseTime:
     routed_s: float = 0.0
     exposed_s: float = 0.0
     memory_s: float = 0.0  # of the compute, in launches that only move bytes
+    launches: int = 0
 
     @property
     def mean_s(self) -> float:
@@ -70,6 +73,7 @@ class PhaseTime:
             self.routed_s + other.routed_s,
             self.exposed_s + other.exposed_s,
             self.memory_s + other.memory_s,
+            self.launches + other.launches,
         )
 
 
@@ -105,18 +109,21 @@ class _ProgramWriter:
 
     def compute(self, name: str, half: str, layer: int, time: PhaseTime, *, chained: bool = True) -> None:
         waits = (self.last[half],) if half in self.last else ()
-        self.nodes.append(Node(name, half, layer, None, time.fixed_s, time.routed_s, time.exposed_s, waits))
+        self._add(name, half, layer, time, waits)
         if chained:
             self.last[half] = len(self.nodes) - 1
 
     def branch(self, name: str, half: str, layer: int, time: PhaseTime, after: int) -> None:
         """Compute that only waits for one earlier node, and that nothing waits for."""
-        node = Node(name, half, layer, None, time.fixed_s, time.routed_s, time.exposed_s, (after,))
-        self.nodes.append(node)
+        self._add(name, half, layer, time, (after,))
+
+    def _add(self, name: str, half: str, layer: int, time: PhaseTime, waits: tuple[int, ...]) -> None:
+        work = (time.fixed_s, time.routed_s, time.exposed_s)
+        self.nodes.append(Node(name, half, layer, None, *work, waits, launches=time.launches))
 
     def collective(self, name: str, half: str, layer: int, kernel: str) -> None:
         waits = (self.last[half],) if half in self.last else ()
-        self.nodes.append(Node(name, half, layer, kernel, waits=waits))
+        self.nodes.append(Node(name, half, layer, kernel, waits=waits, launches=1))
         self.last[half] = len(self.nodes) - 1
 
 

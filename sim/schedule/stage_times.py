@@ -20,7 +20,7 @@ from sim.cluster.kernels import Kernel
 from sim.cost import ends
 from sim.cost import layers as ops
 from sim.cost.compute import Processor, processor
-from sim.cost.launches import ComputeTime, Launch, RankBatch, phase_time
+from sim.cost.launches import ComputeTime, Launch, Phase, RankBatch, count, phase_time
 from sim.cost.measured import MeasuredProfile
 from sim.cost.recompute import recomputed
 from sim.schedule.collectives import record_bytes
@@ -237,6 +237,7 @@ def _layer(
     model = work.split_model
     mean = phases(model, 1.0)
     more = mean if dense else phases(model, _MORE)
+    issued = ops.layer_phases(model, work.batch(), dense=dense, layer_idx=layer_idx)
     shared = work.layout.tp * work.layout.cp
     experts = phases(model.routed_alone(), 1.0) if shared > 1 and not dense else {}
     times: dict[str, PhaseTime] = {}
@@ -248,7 +249,11 @@ def _layer(
         fixed = (total - own) / shared + (own - routed)
         memory = mean[phase].memory_bound_s / total * (fixed + routed) if total else 0.0
         times[field] = PhaseTime(
-            fixed * factor, routed * factor, exposed_s.get(phase, 0.0), memory_s=memory * factor
+            fixed * factor,
+            routed * factor,
+            exposed_s.get(phase, 0.0),
+            memory_s=memory * factor,
+            launches=count(issued[phase]),
         )
     gate = None
     if not dense and "moe" in recomputed(work.recompute):
@@ -266,7 +271,12 @@ def _layer(
 def _plain(work: ChunkWork, p: Processor, launches: Callable[..., list[Launch]]) -> LayerTimes:
     """Embedding, head or projection as a block of its own, without a collective."""
     batch, shared = work.batch(), work.layout.tp * work.layout.cp
-    times = (phase_time(p, launches(work.model, batch, phase)) for phase in ops.PHASES)
-    f, b, w = (PhaseTime(t.total_s / shared, memory_s=t.memory_bound_s / shared) for t in times)
+
+    def timed(phase: Phase) -> PhaseTime:
+        issued = launches(work.model, batch, phase)
+        t = phase_time(p, issued)
+        return PhaseTime(t.total_s / shared, memory_s=t.memory_bound_s / shared, launches=count(issued))
+
+    f, b, w = map(timed, ops.PHASES)
     none = PhaseTime()
     return LayerTimes(-1, False, attn_f=none, mlp_f=f, attn_b=none, mlp_b=b, attn_w=none, mlp_w=w)

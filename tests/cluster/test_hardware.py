@@ -23,7 +23,10 @@ KERNELS = (
     "low_latency", "nccl",
 )  # fmt: skip
 FILES = [*documents.shipped("hardware").values(), *documents.shipped("hardware/kernels").values()]
-FILES += documents.shipped("hardware/collectives").values()
+FILES += [
+    *documents.shipped("hardware/collectives").values(),
+    *documents.shipped("hardware/software").values(),
+]
 FASTER = {"gpu": {"scale_up": {"bandwidth": "450 GB/s"}}}
 
 

@@ -373,6 +373,10 @@ print(json.dumps(training.Step.from_scenario(resolve(read(sys.argv[1], sys.argv[
     "settings",
     [
         ["workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"],
+        [
+            "workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}",
+            "software=megatron_bridge_2026_06",
+        ],
         pytest.param(["workload.microbatches=16", "workload.global_batch=null"], marks=pytest.mark.slow),
         pytest.param(
             [

@@ -15,6 +15,7 @@ ALONE: tuple[str, ...] = ()
 _COLOUR = {
     **{part: colour for part, (_, colour) in lanes.PARTS.items()},
     "waits": "#F2791B",
+    "host": "#8A6D3B",
     "last_rank": "#F0D9A0",
     "ends": "#55606A",
     "reductions": "#CC8400",

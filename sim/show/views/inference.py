@@ -21,6 +21,7 @@ PARTS = {
     "reductions": "tensor-parallel reductions",
     "phases": "sends and receives on SMs",
     "waits": "waits for exchanges",
+    "host": "waits for the host",
     "last_rank": "the last rank's lag",
     "ends": "embedding, head and sampling",
     "pipeline": "sends and bubbles of the pipeline",

@@ -83,7 +83,9 @@ def _over(run: PassView) -> str:
 
 def _most(run: PassView) -> str:
     spent = {
-        part: time_s for part, time_s in run.where.items() if part not in ("waits", "last_rank", "reductions")
+        part: time_s
+        for part, time_s in run.where.items()
+        if part not in ("waits", "host", "last_rank", "reductions")
     }
     if not spent:
         return "where it goes was not kept"
