@@ -100,6 +100,8 @@ class Issuer:
             rows = dense[:-1] if name == "attn" else dense[-1:]
         elif name in ("attn", "attention", *_HALVES):
             rows = layer
+        elif name == "gate":  # computed again before experts are
+            rows = layer[2:4]
         else:
             own: list[tuple[Issued | None, int]] = [
                 (listed.experts, 1),

@@ -257,8 +257,9 @@ def _layer(
         )
     gate = None
     if not dense and "moe" in recomputed(work.recompute):
-        once = phase_time(p, ops.gate(model, work.batch()))
-        gate = PhaseTime(once.total_s / shared, memory_s=once.memory_bound_s / shared)
+        again = ops.gate(model, work.batch())
+        once = phase_time(p, again)
+        gate = PhaseTime(once.total_s / shared, memory_s=once.memory_bound_s / shared, launches=count(again))
     return LayerTimes(
         layer=layer_idx,
         communicates=not dense and work.layout.ep > 1,
