@@ -119,9 +119,9 @@ TABLE = (
     Metric("exposed_comm_s", _STEPS, "s", "lower",
            "compute stream waits for collectives: of pipeline rank 0; of a pass also the phases in which they hold its SMs",
            "exposed", "exposed communication"),
-    Metric("host_s", _STEPS, "s", "lower",
+    Metric("host_s", (*_STEPS, "serving"), "s", "lower",
            "compute stream waits for launches that the host has not issued: of pipeline rank 0; of passes with what lies between "
-           "them", "host", "time waiting for the host"),
+           "them; of serving in all decode steps of the mean instance", "host", "time waiting for the host"),
     Metric("layer_time_s", _STEPS, "s", "lower", "one layer: of a step one with experts, forward and backward, as it runs; of a "
            "pass the mean of all", phrase="one layer"),
     Metric("memory_capacity_bytes", _STEPS, "bytes", None, "HBM of a GPU"),

@@ -59,7 +59,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     progress(f"{scenario.name}: what a prefill pass costs")
     prefill_s, prefill_kv, prefill_busy = _prefill_costs(work, work.prefill)
     progress(f"{scenario.name}: what a decode step costs")
-    step_s, decode_kv, decode_busy, most, per_step, kv_bytes = _decode_costs(work, work.decode)
+    step_s, decode_kv, decode_busy, most, per_step, kv_bytes, host_s = _decode_costs(work, work.decode)
     apart = work.spec.decode.instances > 0
     prefill_gpus, decode_gpus = work.prefill.num_ranks, work.decode.num_ranks
     if not apart:
@@ -76,6 +76,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
         else None,
         prefill_s=prefill_s,
         decode_step_s=step_s,
+        step_host_s=host_s,
         kv_bytes_per_token=kv_bytes,
         batch_tokens=work.spec.prefill.batch_tokens,
         max_batch=most * decode_gpus,
@@ -190,8 +191,13 @@ def _through(x: list[float], y: list[float]) -> Callable[[float], float]:
     return line(x, y) if len(x) > 1 else lambda value: y[0] * max(1.0, value / x[0])
 
 
-def _decode_costs(work: Serving, scenario: Scenario) -> tuple[StepCost, float, float, int, float, float]:
-    """Step time [s], KV memory of a GPU [bytes], NIC share, most requests of a GPU, tokens a step, KV of a token [bytes]."""
+def _decode_costs(
+    work: Serving, scenario: Scenario
+) -> tuple[StepCost, float, float, int, float, float, Callable[[float], float]]:
+    """Step time [s], KV memory of a GPU [bytes], NIC share, most requests of a GPU, tokens a step, KV of a token [bytes].
+
+    Last the wait for the host in a step by load [s].
+    """
     from sim.runs.inference import accepted_tokens, memory_of
 
     base = scenario.workload
@@ -212,4 +218,5 @@ def _decode_costs(work: Serving, scenario: Scenario) -> tuple[StepCost, float, f
         most,
         accepted_tokens(base),
         memory.cache_bytes_per_request / base.context_tokens,
+        costs.host_s,
     )

@@ -46,7 +46,7 @@ from sim.runs.energy import energy_metrics
 from sim.runs.kinds import COMPUTE, LINKS, Runner
 from sim.runs.link_rows import largest, link_rows
 from sim.runs.service import service_of
-from sim.runs.serving_activity import serving_activity
+from sim.runs.serving_activity import host_wait_s, serving_activity
 from sim.scenario.descriptions import Scenario
 from sim.scenario.serving import Serving
 from sim.schedule.serving import Service
@@ -187,6 +187,7 @@ def measure(
         "output_tokens_per_s": tokens / makespan,
         "output_tokens_per_s_per_gpu": tokens / makespan / num_gpus,
         "makespan_s": makespan,
+        "host_s": host_wait_s(service, trace),
         "lower_bound_s": _lower_bound_s(service, asked, ended, alone),
         "queues": {
             "prefill": _queue(instants["arrival_s"], instants["prefill_start_s"], ~trace.refused, last),
@@ -209,9 +210,8 @@ def measure(
     }
     steps = sum(len(instance.step_end_s) for instance in trace.decode)
     if steps:
-        metrics["requests_per_step"] = (
-            float(sum(instance.step_requests.sum() for instance in trace.decode)) / steps
-        )
+        requests = sum(float(instance.step_requests.sum()) for instance in trace.decode)
+        metrics["requests_per_step"] = requests / steps
     return metrics
 
 

@@ -92,3 +92,11 @@ def _typical_step(work: Serving, trace: ServingTrace) -> PassPlan:
     busiest = max(1, round(load))
     many = base if busiest > 1 else base.one_batch()
     return PassPlan(work.decode, many, busiest, share=min(1.0, load))
+
+
+def host_wait_s(service: Service, trace: ServingTrace) -> float:
+    """Time that the mean instance waits for its host in decode steps [s]."""
+    ranks = (service.decode or service.prefill).num_ranks
+    loads, steps = np.unique(np.concatenate([own.step_requests for own in trace.decode]), return_counts=True)
+    waits = [service.step_host_s(load / ranks) for load in loads.tolist()]
+    return float(np.dot(waits, steps)) / len(trace.decode)

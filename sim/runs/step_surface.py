@@ -10,6 +10,7 @@ what one more request on it alone costs at half of the largest load.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sim.cost.surfaces import line, plane
@@ -31,6 +32,8 @@ class Surface:
     """Time of a step by load and mean context, and the share of the NICs that its all-to-alls take at the largest load."""
 
     step_s: StepCost
+    host_s: Callable[[float], float]
+    """Of it what the device waits for the host at the mean context, by load."""
     nic_busy_fraction: float
 
 
@@ -57,21 +60,24 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
     many = whole_loads(most)
     light = [forward_pass(PassPlan.of_total(scenario, work, num)) for num in few]
     full = [forward_pass(PassPlan(scenario, work, num)) for num in many]
-    grid = [[context_step_s(forward, context) for context in contexts] for forward in (*light, *full)]
-    step_s = plane([num / ranks for num in few] + [float(num) for num in many], contexts, grid)
+    ran = [[context_step_s(forward, context) for context in contexts] for forward in (*light, *full)]
+    grid = [[step_s for step_s, _ in row] for row in ran]
+    loads = [num / ranks for num in few] + [float(num) for num in many]
+    step_s, host_s = plane(loads, contexts, grid), line(loads, [row[1][1] for row in ran])
     half = max(1, most // 2)
     # One more request on one GPU, all else the same.
     even = forward_pass(PassPlan(scenario, replace(work, sampling="expected"), half))
     uneven = forward_pass(PassPlan(scenario, work, half + 1, share=half / (half + 1)))
     extra_s = line(
-        contexts, [max(0.0, context_step_s(uneven, each) - context_step_s(even, each)) for each in contexts]
+        contexts,
+        [max(0.0, context_step_s(uneven, each)[0] - context_step_s(even, each)[0]) for each in contexts],
     )
 
     def cost(load: float, context_tokens: float) -> float:
         missing = math.ceil(load) - load if load > 1 else 0.0
         return step_s(load, context_tokens) + missing * extra_s(context_tokens)
 
-    return Surface(cost, nic_share(full[-1], grid[-1][-1]))
+    return Surface(cost, host_s, nic_share(full[-1], grid[-1][-1]))
 
 
 def whole_loads(most: int) -> list[int]:
@@ -81,10 +87,11 @@ def whole_loads(most: int) -> list[int]:
     return sorted({1, *(load for load in doubled | parts if load <= most), *((2,) if most == 1 else ())})
 
 
-def context_step_s(forward: ForwardPass, context_tokens: int) -> float:
-    """Time of a step with another mean context [s]; routing, all-to-alls and experts are those of `forward`."""
+def context_step_s(forward: ForwardPass, context_tokens: int) -> tuple[float, float]:
+    """Time of a step with another mean context, and of it the wait for the host [s]; all but the context is that of `forward`."""
     other = passes.with_context(forward, context_tokens)
-    return pass_pipeline.step_s(other, passes.run(other))
+    record = passes.run(other)
+    return pass_pipeline.step_s(other, record), record.host_s + passes.between_s(other)
 
 
 def nic_share(forward: ForwardPass, step_s: float) -> float:

@@ -257,5 +257,4 @@ RESOLVER = Resolver(
     inference_of,
     faults=("bandwidth", "clock"),
     count=_count,
-    hosted=True,
 )

@@ -30,8 +30,6 @@ class Resolver:
     """It knows faults of any leaf and link, and such as come and go."""
     divides: bool = False
     """It chooses pools of the cluster for its parts itself."""
-    hosted: bool = False
-    """Its launches are issued by a host: it reads `software`."""
     gathers: bool = False
     """Completions of its flows may be gathered."""
     count: Callable[[Scenario, Any], None] = lambda scenario, work: None

@@ -64,7 +64,7 @@ def resolve(document: Document) -> Scenario:
         at, wanted = ("fidelity", "flow", "gather"), f"0: flows of {spec.workload.kind} are solved exactly"
         draft.problem(at, str(document.get(at)), wanted)
     software = catch(draft.problems, lambda: software_of(document, spec.software))
-    if software is not None and not kind.hosted:
+    if software is not None and "host_s" not in (metrics.reported([spec.workload.kind]) or ()):
         wanted = f"none: {spec.workload.kind} has no launches of a host"
         draft.problem(("software",), str(document.get(("software",))), wanted)
     if spec.question is not None and "variants" not in document.tree:  # those that it is of do not carry it

@@ -291,6 +291,4 @@ def _count(scenario: Scenario, work: Serving) -> None:
     limits.require(prefill * decode, limits.PAIRS, keys)
 
 
-RESOLVER = Resolver(
-    {"serving": ServingSpec}, serving_of, faults=("bandwidth", "clock"), count=_count, hosted=True
-)
+RESOLVER = Resolver({"serving": ServingSpec}, serving_of, faults=("bandwidth", "clock"), count=_count)

@@ -344,11 +344,5 @@ def _count(scenario: Scenario, work: Training) -> None:
 
 
 RESOLVER = Resolver(
-    {"training": TrainingSpec},
-    training_of,
-    faults=QUANTITIES,
-    windows=True,
-    hosted=True,
-    count=_count,
-    hints=_hints,
+    {"training": TrainingSpec}, training_of, faults=QUANTITIES, windows=True, count=_count, hints=_hints
 )

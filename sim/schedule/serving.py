@@ -77,6 +77,7 @@ class Service:
     transfer_latency_s : of one KV transfer, next to that of its way [s]
     own_prefill_s, own_step_s : instance -> its costs, where it has faults of its own
     policy : of `POLICIES`, for every queue
+    step_host_s : of a decode step what the device waits for the host, by requests of the mean GPU [s]
     """
 
     prefill: Pool
@@ -94,6 +95,7 @@ class Service:
     own_prefill_s: Mapping[int, PrefillCost] = field(default_factory=dict)
     own_step_s: Mapping[int, StepCost] = field(default_factory=dict)
     policy: str = "fcfs"
+    step_host_s: Callable[[float], float] = lambda load: 0.0
 
     def kv_capacity_tokens(self, pool: Pool) -> float:
         """Tokens of KV that one instance holds: a whole number, or infinity."""

@@ -116,6 +116,7 @@ def test_serving_takes_the_host_of_its_passes(tmp_path: Path) -> None:
     plain, hosted = (metrics(SERVING, tmp_path, *given) for given in ((), ("software={step: 50 ms}",)))
     # Fifteen steps follow the first token of each request.
     assert hosted["tpot.mean_s"] > plain["tpot.mean_s"] + 0.047
+    assert hosted["host_s"] > 12 * 0.05 / 2  # steps of several requests
     assert hosted["ttft.mean_s"] > plain["ttft.mean_s"] + 0.05
 
 
