@@ -61,6 +61,14 @@ class ChunkWork:
         return self.sequences * self.sequence_tokens / (self.layout.tp * self.layout.cp)
 
     @property
+    def experts_reduce(self) -> bool:
+        """TP reduces what a block of experts returns: shared ones are split by TP, routed ones by ETP alone.
+
+        Without either the block takes and returns a rank's own part of the sequence (Megatron-LM, sequence parallelism).
+        """
+        return self.layout.etp > 1 or self.model.shared_width > 0
+
+    @property
     def split_model(self) -> Model:
         """The model with its routed experts as wide as a rank has them."""
         return split_experts(self.model, self.layout.etp)
@@ -248,10 +256,11 @@ def _layer(
         factor = 1.0 if dense else factors.get(phase, 1.0)
         fixed = (total - own) / shared + (own - routed)
         memory = mean[phase].memory_bound_s / total * (fixed + routed) if total else 0.0
+        reduces = dense or "attn" in phase or work.experts_reduce
         times[field] = PhaseTime(
             fixed * factor,
             routed * factor,
-            exposed_s.get(phase, 0.0),
+            exposed_s.get(phase, 0.0) if reduces else 0.0,
             memory_s=memory * factor,
             launches=count(issued[phase]),
         )

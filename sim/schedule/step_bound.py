@@ -85,7 +85,12 @@ def least(
     """
     f, b, w = _compute_s(work, stages, gpu, measured_fraction)
     num_layers = np.array([len(stage.layers) + stage.num_mtp for stage in stages])
-    inside = {half: inside_s.get(f"attn({half})", 0.0) + inside_s.get(f"mlp({half})", 0.0) for half in "FB"}
+    num_reducing = num_layers if work.experts_reduce else np.array([stage.num_dense for stage in stages])
+    inside = {
+        half: num_layers * inside_s.get(f"attn({half})", 0.0)
+        + num_reducing * inside_s.get(f"mlp({half})", 0.0)
+        for half in "FB"
+    }
     both = nic = 0.0
     if work.layout.ep > 1:
         alone = [_collective_s(collective) for collective in collectives.values()]
@@ -94,8 +99,8 @@ def least(
         nic = sum(port for _, port in alone)
     num_communicating = np.array([stage.num_expert_layers for stage in stages])
     return Least(
-        f=f + num_layers * inside["F"],
-        b=b + num_layers * inside["B"],
+        f=f + inside["F"],
+        b=b + inside["B"],
         w=w,
         collectives=num_communicating * both,
         nic=num_communicating * nic,

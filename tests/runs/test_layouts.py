@@ -174,8 +174,10 @@ def test_experts_of_a_training_step_are_split_over_tp_like_everything_else() -> 
         [2 * count, 4 * count, 8 * count], rel=2e-3
     )
     shared = mixtral(pp=1, ep=8, tp=8)["metrics"]
-    assert split["metrics"]["lower_bound_s"] == pytest.approx(shared["lower_bound_s"], rel=0.05)
-    assert split["metrics"]["step_time_s"] == pytest.approx(shared["step_time_s"], rel=0.1)
+    # Experts that are split return sums over TP, forward and backward; whole ones return a rank's part of the sequence.
+    reduced = 8 * 32 * 2 * 2 * (7 / 8) * 2 * 4096 * 4096 / 450e9
+    assert split["metrics"]["lower_bound_s"] - shared["lower_bound_s"] == pytest.approx(reduced, rel=0.01)
+    assert split["metrics"]["step_time_s"] == pytest.approx(shared["step_time_s"], rel=0.15)
 
 
 # --- order --------------------------------------------------------------------------------------------------

@@ -164,7 +164,9 @@ def without_optimizer_s(result: dict[str, Any]) -> float:
     return float(result["metrics"]["step_time_s"]) - max(result["timeline"]["optimizer_s"])
 
 
-BLOCKS = 32 * 3 * 2  # attention and MLP of each layer: forward, forward again, and backward
+BLOCKS = (
+    32 * 3
+)  # attention of each layer: forward, forward again, and backward; whole experts return a rank's own tokens
 BETWEEN = (
     2 * BYTES / 16
 )  # scattered and gathered, an eighth of it over each NIC, half of that to the other node
@@ -210,8 +212,8 @@ def test_reductions_inside_layers_on_an_idle_fabric_take_their_closed_form(layou
         work.microbatch_tokens / cp * 6144 * 2 * 2 * (tp - 1) / tp
     )  # of Mixtral 8x22B, scattered and gathered
     keys_values = work.microbatch_tokens * 2 * (8 // tp) * 128 * 2 * (cp - 1) / cp
-    # Both blocks, forward and backward; keys and values once forward and twice backward.
-    a_layer = 4 * output + 3 * keys_values
+    # Attention, and experts that are split, forward and backward; keys and values once forward and twice backward.
+    a_layer = (4 if work.layout.etp > 1 else 2) * output + 3 * keys_values
     sent = work.layout.num_ranks * 56 / work.layout.pp * work.num_microbatches * a_layer
     assert carried[0] - carried[1] == pytest.approx(2 * sent, rel=1e-9)  # out of a GPU, and into the next
 
