@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 from figures import group, mean_error, rows, worst_error
 from sim.documents import data_folder
 from sim.errors import InputError
 from sim.runs.kinds import Progress
+from sim.runs.run import run_file
 from sim.validation import published
 from sim.validation.published import Row
+from sim.validation.runs import RunFigures
 from sim.validation.tables import TableFigures
 from sim.validation.validate import GROUPS, SOURCES, RowSource, load, validate
 
-SLOW = ("training_step", "whole_cost", "prefill", "decode", "packet_level")
+SLOW = ("training_step", "whole_cost", "host_efa", "rtp_llm", "tp16", "prefill", "decode", "packet_level")
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]
 """The groups; some take seconds."""
 
@@ -195,3 +199,33 @@ def test_a_missed_bar_fails_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["ok"] is False
     assert [row["id"] for row in found["rows"] if not row["ok"]] == ["a800.R2022"]
     assert found["worst_error_fraction"] == 1.0
+
+
+@pytest.mark.slow
+def test_host_time_on_efa_is_within_15_percent_and_without_a_host_most_of_the_step_is_missing(
+    tmp_path: Path,
+) -> None:
+    found = rows("host_efa")
+    assert len(found) == 6
+    assert mean_error(found) <= 0.12
+    assert worst_error([row for row in found if "overlap" not in row["id"]]) <= 0.07
+    figures = load("host_efa")
+    assert isinstance(figures, RunFigures)
+    assert isinstance(figures.scenario, dict)
+    file = tmp_path / "efa.yaml"
+    file.write_text(yaml.safe_dump({"name": "efa", **figures.scenario}))
+    assert run_file(file, ("software=none",))["metrics"]["step_time_s"] < 0.25 * 27.14
+
+
+@pytest.mark.slow
+def test_decode_without_graphs_is_within_12_percent_from_one_request_to_ninety_two() -> None:
+    found = rows("rtp_llm")
+    assert len(found) == 2
+    assert mean_error(found) <= 0.06
+    assert worst_error(found) <= 0.1
+
+
+@pytest.mark.slow
+def test_one_request_on_two_nodes_is_within_25_percent() -> None:
+    (found,) = rows("tp16")
+    assert worst_error([found]) <= 0.25
