@@ -75,6 +75,7 @@ OPERATIONS = Limit(20_000_000, "operations of one schedule", "each takes some 50
 VARIANTS = Limit(256, "variants", "all are resolved before one runs, and their results are held together")
 PASSES = Limit(20_000, "passes of one prompt", "each is simulated, a tenth of a second or more")
 DESIGNS = Limit(4096, "designs of an exchange", "each runs on every machine, some 50 ms")
+CUBE = Limit(5000, "points of an explorer", "each is run, some 50 ms, and is in its page")
 POINTS = Limit(10_000_000, "points of a sweep", "each is a row that is kept")
 MATRIX_RANKS = 256
 """Ranks of an EP group whose traffic from rank to rank is part of a result: 65,536 numbers each way."""

@@ -13,7 +13,7 @@ import click
 from sim import __version__
 from sim.cli import streams
 from sim.cli.asking import diff, explain, size
-from sim.cli.exploring import ladder, sweep
+from sim.cli.exploring import explore, ladder, sweep
 from sim.cli.looking import check, import_, new, plot, schema, show
 from sim.cli.running import calibrate, run, validate
 from sim.errors import EXIT_BAD_INPUT, EXIT_MISSED, InputError, MoesimError, nearest, shown
@@ -49,6 +49,7 @@ for command in (
     run,
     sweep,
     ladder,
+    explore,
     explain,
     diff,
     size,

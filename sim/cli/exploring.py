@@ -1,8 +1,9 @@
-"""Commands that ask many runs one question: sweeps and ladders."""
+"""Commands that ask many runs one question: sweeps, ladders and the explorer."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from sim.cli.shared import (
     tell,
 )
 from sim.errors import InfeasibleError, InputError, Problem
+
+if TYPE_CHECKING:
+    from sim.sweeps.file import Sweep
 
 
 @click.command(short_help="Run every point of a sweep and rank them.")
@@ -112,3 +116,61 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
         click.echo(folders.dump(document), nl=False)
     else:
         tables.print_ladder(document, console_of(), written)
+
+
+@click.command(short_help="Move sliders over a scenario or a sweep, in one page.")
+@click.argument("spec", metavar="[SCENARIO|SWEEP]", required=False)
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PAGE.html",
+    help="Write one page that needs no server.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the live page [a free one].")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("."),
+    help="Folder for scenarios saved [here].",
+)
+@json_option
+def explore(spec: str | None, export: Path | None, port: int, out: Path, as_json: bool) -> None:
+    """Serve a page on this machine whose sliders simulate anew at every notch, or write one with every point computed."""
+    from sim.answers import cube as answers
+    from sim.show.files import folder as folders
+
+    asked = answers.sweep_of(spec)
+    if export is None and not as_json:
+        return _serve(asked, folders.check(out), port)
+    if export is not None:
+        folders.check(export.parent)
+    made = answers.cube(asked, progress(as_json))
+    if not any("values" in point for row in made["points"] for point in row):
+        reason = made["points"][0][0]["reason"]
+        raise InfeasibleError(f"no point of {made['name']} can be; the first: {reason}")
+    if export is not None:
+        from sim.show.pages.explorer import explorer_html
+
+        folders.write(export.parent, {export.name: explorer_html(made)})
+    if as_json:
+        click.echo(folders.dump(made), nl=False)
+    else:
+        tell(f"Written: {export}")
+
+
+def _serve(sweep: Sweep, out: Path, port: int) -> None:
+    from sim.cli.live import HOST, LiveExplorer
+
+    try:
+        explorer = LiveExplorer(sweep, out, port)
+    except OSError as error:
+        wanted = "a port that is free, or none for any that is"
+        problem = f"{port}: {(error.strerror or str(error)).lower()}"
+        raise InputError(Problem(None, "--port", problem, wanted)) from None
+    tell(f"{explorer.url}\nOn {HOST} alone; Ctrl-C ends it.")
+    try:
+        explorer.server.serve_forever()
+    except KeyboardInterrupt:
+        tell("ended")
+    finally:
+        explorer.server.server_close()

@@ -88,6 +88,12 @@ class Tab:
         self, path: Path, *, width: int = 1400, height: int = 1000, dark: bool = False, draw: bool = True
     ) -> None:
         """Load a file at a size and in a colour scheme; with `draw`, draw every figure outside closed folds."""
+        self.visit(path.resolve().as_uri(), width=width, height=height, dark=dark, draw=draw)
+
+    def visit(
+        self, url: str, *, width: int = 1400, height: int = 1000, dark: bool = False, draw: bool = True
+    ) -> None:
+        """Load an address, as `open` does a file."""
         mobile = width < 600
         self.send(
             "Emulation.setDeviceMetricsOverride",
@@ -100,11 +106,11 @@ class Tab:
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.errors.clear()
         self.requests.clear()
-        self.send("Page.navigate", url=path.resolve().as_uri())
+        self.send("Page.navigate", url=url)
         end = time.monotonic() + 60
         while self.run("document.readyState") != "complete" or self.run("location.href") == "about:blank":
             if time.monotonic() > end:
-                raise TimeoutError(f"{path} does not load")
+                raise TimeoutError(f"{url} does not load")
             time.sleep(0.05)
         if draw:
             self.draw_all()

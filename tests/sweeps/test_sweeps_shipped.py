@@ -215,3 +215,24 @@ def test_a_ring_over_nodes_is_held_by_the_cut_link_on_one_machine_and_by_the_nic
         assert best("nccl-all-reduce", **small, algorithm="tree") == best("nccl-all-reduce", **small)
     large = {"hardware": "h800", "bytes_per_rank": "4 GiB"}
     assert best("nccl-all-reduce", **large, algorithm="nvls") == best("nccl-all-reduce", **large)
+
+
+@pytest.mark.slow
+def test_of_a_machine_of_ones_own_nvlink_moves_nothing_with_four_groups_and_much_with_one() -> None:
+    points = document("explore-exchange")["points"]
+
+    def time_s(ep: int, groups: int, nvlink: int) -> float:
+        values = {
+            "cluster.override.gpu.scale_up.bandwidth": f"{nvlink} GB/s",
+            "cluster.override.nic.bandwidth": "50 GB/s",
+            "EP": str(ep),
+            "workload.gate.top_groups": groups,
+            "machine": "yours",
+        }
+        (found,) = (point for point in points if point["values"] == values)
+        return float(found["metrics"]["dispatch"]["time_s"])
+
+    for ep in (32, 64):
+        assert time_s(ep, 4, 200) == pytest.approx(time_s(ep, 4, 450), rel=0.005)
+        assert time_s(ep, 1, 200) > 1.2 * time_s(ep, 1, 450)
+    assert time_s(8, 4, 200) > 1.8 * time_s(8, 4, 450)

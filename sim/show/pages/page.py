@@ -27,6 +27,7 @@ from sim.show.grid import Grid
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_TEMPLATES = resources.files("sim.show.pages") / "templates"
 _LEVEL = 5  # of gzip; 9 takes twice as long for 1 % fewer bytes
 _LONG = frozenset(
     {
@@ -74,7 +75,9 @@ def drawing(ident: str, figure: Any, title: str | None = None) -> Drawing:
         layout["meta"] = {"stacked": meta["stacked"]}
     layout["margin"] = {"l": 8, "r": 16, "t": top, "b": min(44, meta.get("bottom_px", 44))}
     title = title or str(meta.get("title", ident))
-    return Drawing(ident, title, meta.get("alt", title), round(height), _json(spec), meta.get("least_px", 0))
+    return Drawing(
+        ident, title, meta.get("alt", title), round(height), in_script(spec), meta.get("least_px", 0)
+    )
 
 
 def figure_page(name: str, figure: Any) -> str:
@@ -110,6 +113,8 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.globals["inlined"] = lambda: {key: Markup(text) for key, text in _shell().items()}
+    made.globals["look"] = lambda: Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))
+    made.globals["script"] = lambda name: Markup((_TEMPLATES / f"{name}.js").read_text(encoding="utf-8"))
     made.tests["failure"] = lambda figure: isinstance(figure, Failure)
     made.filters |= {
         "unbroken": lambda sentence: sentence.replace(" %", "\u00a0%"),  # percentages do not break
@@ -123,11 +128,10 @@ def _environment() -> Environment:
 
 @functools.cache
 def _shell() -> dict[str, str]:
-    files = resources.files("sim.show.pages") / "templates"
     return {
-        "css": (files / "page.css").read_text(encoding="utf-8"),
-        "js": (files / "page.js").read_text(encoding="utf-8"),
-        "themes": _json({theme: style.template(theme) for theme in ("light", "dark")}),
+        "css": (_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        "js": (_TEMPLATES / "page.js").read_text(encoding="utf-8"),
+        "themes": in_script({theme: style.template(theme) for theme in ("light", "dark")}),
         "plotly": plotly(),
     }
 
@@ -145,7 +149,7 @@ def _row_look(grid: Grid, row: int) -> str:
     return " ".join(name for name, rows in (("bad", grid.bad), ("break", grid.breaks)) if row in rows)
 
 
-def _json(value: Any) -> str:
+def in_script(value: Any) -> str:
     """JSON that may stand inside a script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
     return text.replace("</", "<\\/").replace("<!--", "\\u003c!--")

@@ -22,6 +22,8 @@ def axis_label(name: str) -> str:
         return last.upper()
     if name.endswith("scale_up.bandwidth"):
         return "NVLink"
+    if name.endswith("nic.bandwidth"):
+        return "NIC"
     return " ".join(_SHORT.get(word, word) for word in last.split("_"))
 
 

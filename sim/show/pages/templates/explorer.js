@@ -1,0 +1,310 @@
+"use strict";
+/* Sliders over points that were computed beforehand, or that the page's server computes.
+
+   For tests: `moesim.settled()` resolves once the page shows what its sliders say. */
+
+const CUBE = JSON.parse(document.getElementById("cube").textContent);
+const AXES = CUBE.axes, MACHINES = CUBE.compared.labels, REFERENCE = MACHINES.length - 1;
+const SAME = 0.005; // relative; less is no move
+const DASHES = ["", "7 4", "2 3", "9 3 2 3", "1 5", "12 4"];
+const SCALES = {s: [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]};
+const $ = id => document.getElementById(id);
+const known = new Map(); // of a live page: points by their address
+let state = AXES.map(() => 0), before = null, dragging = false, active = 0, pending = Promise.resolve();
+
+function points(at) { // the points of one setting, by what is compared; null while a server has not told
+  const index = at.reduce((whole, place, i) => whole * AXES[i].values.length + place, 0);
+  return CUBE.live ? known.get(index) || null : CUBE.points[index];
+}
+
+async function load(at) {
+  if (!CUBE.live || points(at)) return;
+  const index = at.reduce((whole, place, i) => whole * AXES[i].values.length + place, 0);
+  const answer = await fetch(`point?at=${at.join(",")}&token=${new URLSearchParams(location.search).get("token")}`);
+  if (!answer.ok) throw new Error((await answer.text()) || "the server does not answer");
+  known.set(index, await answer.json());
+}
+
+const total = point => point && point.values ? point.values.reduce((a, b) => a + b, 0) : null;
+const takes = point => { const value = total(point); return value === null ? null : CUBE.more_is_better ? 1 / value : value; };
+
+function text(value) {
+  if (value === null || value === undefined) return "–";
+  const scales = SCALES[CUBE.dimension];
+  if (!scales) return value >= 1e4 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
+  const [factor, unit] = scales.find(([factor]) => Math.abs(value) >= factor) || scales.at(-1);
+  return `${Number((value / factor).toPrecision(3))} ${unit}`;
+}
+
+function much(ratio) { // `as long as`, `12 % longer than`, `2.19 times as long as`
+  if (Math.abs(ratio - 1) < SAME) return "as long as";
+  if (ratio >= 2) return `${ratio.toFixed(2)} times as long as`;
+  return ratio > 1 ? `${(100 * (ratio - 1)).toFixed(1)} % longer than` : `${(100 * (1 - ratio)).toFixed(1)} % less time than`;
+}
+
+function slowest(point) { // the class that binds the longest part
+  if (!point || !point.values) return "";
+  return point.binding[point.values.indexOf(Math.max(...point.values))];
+}
+
+const capital = words => words.charAt(0).toUpperCase() + words.slice(1);
+const binding = point => CUBE.binds[slowest(point)] || "";
+
+function say(now) {
+  const [ours] = now;
+  const words = [];
+  if (before && before.axis !== null) {
+    const axis = before.axis, old = points(before.state), [was] = old || [null];
+    const start = `${CUBE.labels[axis]} from ${AXES[axis].values[before.state[axis]]} to ${AXES[axis].values[state[axis]]}`;
+    const one = takes(was), other = takes(ours);
+    if (other === null) words.push(`${start}: it cannot be, ${ours.reason}.`);
+    else if (one === null) words.push(`${start}: it runs${binding(ours) ? `, and ${binding(ours)}` : ""}.`);
+    else {
+      const ratio = other / one;
+      const moved = Math.abs(ratio - 1) < SAME ? "nothing moves" : much(ratio).replace(/ (than|as)$/, "");
+      words.push(`${start}: ${moved}${binding(ours) ? `, ${binding(ours)}` : ""}.`);
+    }
+  } else if (takes(ours) === null) words.push(`It cannot be: ${ours.reason}.`);
+  else words.push(`${capital(CUBE.metric)}${MACHINES[0] ? ` on ${MACHINES[0]}` : ""}: ${text(total(ours))}${binding(ours) ? `, ${binding(ours)}` : ""}.`);
+  $("moved").textContent = words.join(" ");
+  const reference = takes(now[REFERENCE]);
+  const others = REFERENCE ? now.slice(0, REFERENCE).map((point, i) => takes(point) === null || !reference ? "" :
+    `${capital(MACHINES[i])} takes ${much(takes(point) / reference)} ${MACHINES[REFERENCE]}`).filter(Boolean) : [];
+  $("compared").textContent = others.length ? `${others.join("; ")}.` : "";
+}
+
+function element(name, look = {}, ...inside) {
+  const made = document.createElement(name);
+  Object.assign(made.style, look);
+  made.append(...inside);
+  return made;
+}
+
+function row(into, i, bars, value, bound, whole) {
+  let name = into.children[2 * i], track = into.children[2 * i + 1];
+  if (!track) {
+    name = element("div", {}, MACHINES[i] ? capital(MACHINES[i]) : CUBE.metric);
+    track = element("div");
+    track.className = "track";
+    into.append(name, track);
+  }
+  while (track.querySelectorAll(".bar").length < bars.length) {
+    const bar = element("div");
+    bar.className = "bar";
+    track.prepend(bar);
+  }
+  [...track.querySelectorAll(".bar")].forEach((bar, j) => {
+    const [length, colour, title] = bars[j] || [0, "transparent", ""];
+    bar.style.width = `${72 * length / whole}%`;
+    bar.style.backgroundColor = colour;
+    bar.title = title;
+  });
+  let said = track.querySelector(".value");
+  if (!said) { said = element("span"); said.className = "value"; track.append(said); }
+  said.textContent = value;
+  let mark = track.querySelector(".bound");
+  if (!mark) { mark = element("i"); mark.className = "bound"; track.append(mark); }
+  mark.hidden = bound === null;
+  if (bound !== null) mark.style.left = `${72 * bound / whole}%`;
+}
+
+function along(axis) { // every setting of one slider, the others as they stand
+  return AXES[axis].values.map((_, place) => state.map((own, i) => i === axis ? place : own));
+}
+
+function most(values) { return Math.max(...values.filter(value => value !== null && Number.isFinite(value)), 1e-30); }
+
+const colour = name => CUBE.colours[name] || CUBE.colours[""];
+
+function bars(now) {
+  const reference = takes(now[REFERENCE]);
+  const ratio = point => takes(point) === null || !reference ? null : takes(point) / reference;
+  const ends = along(active).map(points).filter(Boolean);
+  const top = most(ends.flatMap(row => row.map(point => takes(point) === null || takes(row[REFERENCE]) === null ? null : takes(point) / takes(row[REFERENCE]))).concat(2));
+  const longest = most(ends.flatMap(row => row.map(total)));
+  now.forEach((point, i) => {
+    const is = ratio(point);
+    if (REFERENCE) row($("ratios"), i, is === null ? [] : [[is, colour(slowest(point)), binding(point)]], is === null ? "cannot be" : is.toFixed(2), null, top);
+    const parts = point && point.values ? point.values.map((value, j) =>
+      [value, colour(point.binding[j]), `${CUBE.parts[j]}: ${text(value)}${CUBE.binds[point.binding[j]] ? `, ${CUBE.binds[point.binding[j]]}` : ""}`]) : [];
+    const bound = point && point.bound && point.bound.every(value => value !== null) ? point.bound.reduce((a, b) => a + b, 0) : null;
+    row($("times"), i, parts, point && point.values ? text(total(point)) : "cannot be", bound, longest);
+  });
+  $("ratios").closest("figure").hidden = !REFERENCE;
+  $("ratio-title").textContent = REFERENCE ? `Times as long as ${MACHINES[REFERENCE]}` : "";
+}
+
+function shape(name, look) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(look)) made.setAttribute(key, value);
+  return made;
+}
+
+function curve() {
+  const svg = $("curve"), axis = AXES[active], rows = along(active).map(points);
+  svg.replaceChildren();
+  const wide = Math.max(280, svg.clientWidth || 640);
+  svg.setAttribute("viewBox", `0 0 ${wide} 260`);
+  const left = 64, right = wide - 22, floor = 214, ceiling = 14;
+  const highest = most(rows.filter(Boolean).flatMap(row => row.map(total)));
+  const scale = 10 ** Math.floor(Math.log10(highest / 4));
+  const step = scale * [1, 2, 2.5, 5, 10].find(part => scale * part >= highest / 4.5);
+  const top = step * Math.ceil(1.02 * highest / step);
+  const x = place => axis.values.length < 2 ? (left + right) / 2 : left + (right - left) * place / (axis.values.length - 1);
+  const y = value => floor - (floor - ceiling) * value / top;
+  for (let part = 0; part <= Math.round(top / step); part++) {
+    svg.append(shape("line", {x1: left, x2: right, y1: y(step * part), y2: y(step * part), class: "grid"}));
+    const label = shape("text", {x: left - 8, y: y(step * part) + 4, "text-anchor": "end"});
+    label.textContent = part ? text(step * part) : "0";
+    svg.append(label);
+  }
+  const every = Math.ceil(axis.values.length * 48 / (right - left));
+  axis.values.forEach((value, place) => {
+    if (place % every) return;
+    const label = shape("text", {x: x(place), y: floor + 18, "text-anchor": "middle"});
+    label.textContent = value.replace(/ [A-Za-z]*\/?s$/, "");
+    svg.append(label);
+  });
+  const name = shape("text", {x: (left + right) / 2, y: floor + 38, "text-anchor": "middle"});
+  const unit = (axis.values[0].match(/ ([A-Za-z]*\/?s)$/) || [])[1];
+  name.textContent = CUBE.labels[active] + (unit ? ` [${unit}]` : "");
+  svg.append(name, shape("line", {x1: x(state[active]), x2: x(state[active]), y1: ceiling, y2: floor, class: "here"}));
+  for (let i = MACHINES.length - 1; i >= 0; i--) {
+    let path = "", up = true;
+    rows.forEach((row, place) => {
+      const value = row ? total(row[i]) : null;
+      if (value === null) { up = true; return; }
+      path += `${up ? "M" : "L"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
+      up = false;
+    });
+    svg.append(shape("path", {d: path, class: "line", "stroke-dasharray": DASHES[i % DASHES.length]}));
+    rows.forEach((row, place) => {
+      const value = row ? total(row[i]) : null;
+      if (value !== null) svg.append(shape("circle", {cx: x(place), cy: y(value), r: 5 - i, fill: colour(slowest(row[i]))}));
+    });
+  }
+  $("curve-title").textContent = `${capital(CUBE.metric)} along ${CUBE.labels[active]}`;
+}
+
+function keys(now) {
+  const used = new Set(along(active).map(points).filter(Boolean).flat().flatMap(point => point && point.binding || []));
+  $("key").replaceChildren(...[...used].filter(name => CUBE.resources[name]).map(name => {
+    const patch = element("i", {backgroundColor: colour(name)});
+    return element("span", {}, patch, `${capital(CUBE.resources[name])} binds`.replace("SMs binds", "SMs bind"));
+  }));
+  $("lines").replaceChildren(...MACHINES.filter(Boolean).map((name, i) => {
+    const svg = shape("svg", {viewBox: "0 0 34 10"});
+    svg.append(shape("path", {d: "M0 5H34", class: "line", "stroke-dasharray": DASHES[i % DASHES.length]}));
+    return element("span", {}, svg, capital(name));
+  }));
+  $("heads").replaceChildren(...["", ...CUBE.parts, ...(CUBE.parts.length > 1 ? ["together"] : []), "lower bound", "binds"].map((head, i) => {
+    const cell = element("th", {}, head);
+    if (!i || head === "binds") cell.className = "word";
+    return cell;
+  }));
+  $("numbers").replaceChildren(...now.map((point, i) => {
+    const head = element("th", {}, capital(MACHINES[i] || CUBE.metric));
+    head.className = "word";
+    const binds = element("td", {}, point && point.values ? [...new Set(point.binding)].map(name => CUBE.resources[name] || "–").join(", ") : (point ? point.reason : ""));
+    binds.className = "word long";
+    const bound = point && point.bound && point.bound.every(value => value !== null) ? point.bound.reduce((a, b) => a + b, 0) : null;
+    const cells = [...CUBE.parts.map((_, j) => point && point.values ? text(point.values[j]) : "–"), ...(CUBE.parts.length > 1 ? [text(total(point))] : []), text(bound)];
+    return element("tr", {}, head, ...cells.map(cell => element("td", {}, cell)), binds);
+  }));
+}
+
+function show() {
+  const now = points(state);
+  AXES.forEach((axis, i) => {
+    $(`axis-${i}`).value = state[i];
+    $(`axis-${i}`).setAttribute("aria-valuetext", axis.values[state[i]]);
+    $(`value-${i}`).textContent = axis.values[state[i]];
+  });
+  if (!now) return;
+  say(now);
+  bars(now);
+  curve();
+  keys(now);
+}
+
+async function refresh() {
+  const asked = state.slice();
+  try {
+    await load(asked);
+    if (before) await load(before.state);
+    $("note").textContent = "";
+  } catch (error) { $("note").textContent = error.message; }
+  if (asked.every((place, i) => place === state[i])) show();
+  if (CUBE.live) for (const at of along(active)) { // the curve fills as its points come
+    if (asked.some((place, i) => place !== state[i])) return;
+    try { await load(at); } catch { return; }
+    if (asked.every((place, i) => place === state[i])) { bars(points(state)); curve(); keys(points(state)); }
+  }
+}
+
+function read() { // the address after `#`: slider=value, by name
+  const asked = new URLSearchParams(location.hash.slice(1));
+  AXES.forEach((axis, i) => {
+    const place = axis.values.indexOf(asked.get(axis.name) ?? "");
+    if (place >= 0) state[i] = place;
+  });
+}
+
+function write() {
+  const said = new URLSearchParams(AXES.map((axis, i) => [axis.name, axis.values[state[i]]]));
+  history.replaceState(null, "", `${location.pathname}${location.search}#${said}`);
+}
+
+function move(axis, place) {
+  if (!dragging || before.axis !== axis) before = {axis, state: state.slice()}; // where the drag began
+  dragging = true;
+  active = axis;
+  state[axis] = place;
+  write();
+  pending = refresh();
+}
+
+function put(tree, path, value) { // a dotted key, as a scenario file takes it; those below cluster.override stay dotted
+  const parts = path.split(".");
+  const keys = parts[0] === "cluster" && parts[1] === "override" && parts.length > 3 ? ["cluster", "override", parts.slice(2).join(".")] : parts;
+  let node = tree;
+  for (const key of keys.slice(0, -1)) node = node[key] = typeof node[key] === "object" && node[key] ? node[key] : {};
+  node[keys.at(-1)] = value;
+}
+
+function scenario() { // of the first that is compared: JSON, which is YAML
+  const tree = JSON.parse(JSON.stringify(CUBE.base));
+  AXES.forEach((axis, i) => { for (const [key, value] of Object.entries(axis.sets[state[i]])) put(tree, key, value); });
+  for (const [key, value] of Object.entries(CUBE.compared.sets[0])) put(tree, key, value);
+  return JSON.stringify(tree, null, 1);
+}
+
+AXES.forEach((axis, i) => {
+  const slider = $(`axis-${i}`);
+  slider.addEventListener("input", () => move(i, Number(slider.value)));
+  slider.addEventListener("change", () => { dragging = false; }); // let go
+});
+$("save").addEventListener("click", async () => {
+  if (CUBE.live) {
+    const answer = await fetch(`save?at=${state.join(",")}&token=${new URLSearchParams(location.search).get("token")}`, {method: "POST"});
+    $("note").textContent = await answer.text();
+    return;
+  }
+  const link = element("a");
+  link.href = URL.createObjectURL(new Blob([scenario()], {type: "application/yaml"}));
+  link.download = `${CUBE.name}.yaml`;
+  link.click();
+  $("note").textContent = `${CUBE.name}.yaml is saved; moesim run ${CUBE.name}.yaml runs it.`;
+});
+$("link").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    $("note").textContent = "The address holds where the sliders stand.";
+  } catch { $("note").textContent = location.href; }
+});
+addEventListener("resize", () => { if (points(state)) curve(); });
+addEventListener("hashchange", () => { before = null; dragging = false; read(); pending = refresh(); });
+state = CUBE.start.slice();
+read();
+pending = refresh();
+window.moesim = {drawAll: () => pending, settled: () => pending, scenario, state: () => state.slice()};
