@@ -192,15 +192,19 @@ def _add_nodes(graph: nx.DiGraph[str], pool: NodePool, gpus_per_node: int) -> No
                 rail=i,
                 owns={"hbm": gpu.hbm.bandwidth_bytes_per_s, "copy_sms": 1.0},
             )
-            _duplex(
-                graph,
-                name,
-                switch,
-                gpu.scale_up.bandwidth_bytes_per_s,
-                "scale_up",
-                f"{name}/scale_up/egress",
-                f"{name}/scale_up/ingress",
-            )
+            rate = gpu.scale_up.bandwidth_bytes_per_s
+            if gpu.scale_up.over_pcie:
+                _duplex(graph, name, switch, rate, "pcie", f"{name}/pcie/tx", f"{name}/pcie/rx")
+            else:
+                _duplex(
+                    graph,
+                    name,
+                    switch,
+                    rate,
+                    "scale_up",
+                    f"{name}/scale_up/egress",
+                    f"{name}/scale_up/ingress",
+                )
 
 
 def _add_nics(graph: nx.DiGraph[str], pool: NodePool) -> None:
@@ -211,7 +215,10 @@ def _add_nics(graph: nx.DiGraph[str], pool: NodePool) -> None:
             nic = f"node{node}/nic{i}"
             graph.add_node(nic, kind="nic", node=node, rail=i, rate=hardware.nic_bytes_per_s)
             for gpu in (f"node{node}/gpu{g}" for g in range(i * shared, (i + 1) * shared)):
-                if hardware.gpu.pcie is not None:
+                if hardware.gpu.scale_up.over_pcie:
+                    graph.add_edge(gpu, nic, kind="pcie", resource=f"{gpu}/pcie/tx", capacity=0.0)
+                    graph.add_edge(nic, gpu, kind="pcie", resource=f"{gpu}/pcie/rx", capacity=0.0)
+                elif hardware.gpu.pcie is not None:
                     pcie = hardware.gpu.pcie.bandwidth_bytes_per_s
                     _duplex(graph, gpu, nic, pcie, "pcie", f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")
 

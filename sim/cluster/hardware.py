@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sim import documents, units
-from sim.cluster import nics
+from sim.cluster import machines, nics
 from sim.cluster import parameters as p
 from sim.descriptions import Derived, Description
 from sim.documents import Document
@@ -107,6 +107,8 @@ class ScaleUp(Description):
     """GPUs of one domain: a node."""
     reduces_in_switch: p.Count | None = None
     """GPUs whose bytes the switch adds up and copies (NVLS); left out where it does not."""
+    over_pcie: bool = False
+    """True where nothing but PCIe joins the GPUs of a node: their bytes share its links with those of NICs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,10 @@ class Pcie(Description):
 
     bandwidth_bytes_per_s: p.LinkRate
     """Peak in one direction."""
+    latency_s: p.Duration | None = None
+    """From one GPU of a node to another, where they have no scale-up."""
+    domain: p.Count | None = None
+    """GPUs of a node without scale-up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +252,7 @@ def list_hardware() -> tuple[str, ...]:
 
 
 def load_hardware(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Mapping[str, Any],
     override: Document | Mapping[str, Any] | None = None,
     *,
     near: Path | None = None,
@@ -256,8 +262,8 @@ def load_hardware(
 
     Parameters
     ----------
-    name_or_path : str or Path
-        The name of a shipped profile (`list_hardware`), or a path.
+    name_or_path : str, Path or mapping
+        The name of a shipped profile (`list_hardware`), a path, or `{chip: NAME, node: NAME}`, see `cluster.machines`.
     override : Document or mapping, optional
         What to replace: quantities with their units, whole parameters or branches; dotted keys are walked, and None removes
         an optional branch.
@@ -284,8 +290,12 @@ def load_hardware(
     >>> faster.parameter("gpu.scale_up.bandwidth").grade
     'override'
     """
-    path = documents.find(str(name_or_path), "hardware", "hardware", near=near, mark=mark)
-    hardware, document = p.read(Hardware, documents.load(path), override)
+    if isinstance(name_or_path, Mapping):
+        profile = machines.machine_document(name_or_path, near=near, mark=mark)
+    else:
+        path = documents.find(str(name_or_path), "hardware", "hardware", near=near, mark=mark)
+        profile = documents.load(path)
+    hardware, document = p.read(Hardware, profile, override, machines.join_over_pcie)
     hardware = _lay_nic_kind(hardware, document, near)
     ports, nodes = hardware.fabric.switch_ports, hardware.fabric.nodes_per_leaf
     if nodes > ports:

@@ -12,7 +12,7 @@ override replaces a parameter before the check, so it passes the same rules as a
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
@@ -197,7 +197,10 @@ class SourcedFile(Description):
 
 
 def read(
-    model: type[D], document: Document, override: Document | Mapping[str, Any] | None
+    model: type[D],
+    document: Document,
+    override: Document | Mapping[str, Any] | None,
+    complete: Callable[[Document], None] | None = None,
 ) -> tuple[D, Document]:
     """A file of parameters with an override laid over it.
 
@@ -209,6 +212,8 @@ def read(
         The file.
     override : Document or mapping, optional
         What to replace: quantities, whole parameters or branches; dotted keys are walked, None removes.
+    complete : function, optional
+        Fills in what follows from the rest once the override is laid over.
 
     Returns
     -------
@@ -227,6 +232,8 @@ def read(
             override = Document(dict(override), OVERRIDE)
         _lay_over(merged, override, set(_texts(model)))
     try:
+        if complete is not None:
+            complete(merged)
         checked = schemas.check(merged, model)
     except InputError as error:
         raise InputError([*error.problems, *problems]) from None

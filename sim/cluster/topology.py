@@ -267,6 +267,8 @@ def compile_cluster(
         names = (pattern.format(n=n, i=i, nic=i // gpus_per_nic) for n, i in places)
         return np.array([row.get(name, NONE) for name in names], dtype=np.int64)
 
+    egress, ingress = (rows(f"node{{n}}/gpu{{i}}/scale_up/{way}") for way in ("egress", "ingress"))
+    pcie_tx, pcie_rx = (rows(f"node{{n}}/gpu{{i}}/pcie/{way}") for way in ("tx", "rx"))
     nic = "host{n}" if prefix == "host" else "node{n}/nic{nic}"
     leaves = [name for name, data in graph.nodes(data=True) if data["kind"] == "leaf"]
     leaf_idx = {name: i for i, name in enumerate(leaves)}
@@ -285,10 +287,10 @@ def compile_cluster(
         names=tuple(capacity),
         class_idx=np.array([CLASSES.index(kind[name]) for name in capacity], dtype=np.int64),
         capacity=np.array(list(capacity.values())),
-        egress=rows("node{n}/gpu{i}/scale_up/egress"),
-        ingress=rows("node{n}/gpu{i}/scale_up/ingress"),
-        pcie_tx=rows("node{n}/gpu{i}/pcie/tx"),
-        pcie_rx=rows("node{n}/gpu{i}/pcie/rx"),
+        egress=np.where(egress >= 0, egress, pcie_tx),
+        ingress=np.where(ingress >= 0, ingress, pcie_rx),
+        pcie_tx=pcie_tx,
+        pcie_rx=pcie_rx,
         hbm=rows("node{n}/gpu{i}/hbm"),
         copy_sms=rows("node{n}/gpu{i}/copy_sms"),
         nic_tx=rows(nic + "/tx"),

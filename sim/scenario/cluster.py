@@ -15,7 +15,7 @@ from sim.documents import Document
 from sim.errors import InputError, Problem, nearest
 from sim.scenario.draft import catch
 from sim.scenario.faults import FaultSpec
-from sim.scenario.pools import NodePoolSpec, SharedCluster, laid_out
+from sim.scenario.pools import HardwareKey, NodePoolSpec, SharedCluster, laid_out, named
 from sim.scenario.values import NAME, Branch, Count, Index, Machines, Number, Whole
 from sim.schemas import Bytes, Duration, Rate, written
 from sim.units import UnitError
@@ -76,7 +76,7 @@ def cluster_of(
                 (*at, "nodes"), "nothing", "the number of nodes: a cluster without nodes has no GPU to run on"
             )
         )
-    name, override = cluster.hardware, document.branch(("cluster", "override"))
+    name, override = named(cluster.hardware), document.branch(("cluster", "override"))
     mark = document.mark((*at, "hardware"))
     hardware = catch(problems, lambda: load_hardware(name, override, near=document.folder, mark=mark))
     if hardware is None or cluster.nodes is None:
@@ -116,7 +116,7 @@ def _pools(
     for name, pool in cluster.pools.items():
         own = (*at, "pools", name)
         mark, override = document.mark((*own, "hardware")), document.branch((*own, "override"))
-        load = partial(load_hardware, pool.hardware, override, near=document.folder, mark=mark)
+        load = partial(load_hardware, named(pool.hardware), override, near=document.folder, mark=mark)
         hardware = catch(problems, load)
         if hardware is not None:
             parts[name] = (hardware, pool.nodes)
@@ -235,8 +235,8 @@ def _fabric_tag(value: Any) -> str:
 class ClusterSpec(Branch):
     """Hardware, its number of nodes, and how they are cabled; or a bare fabric alone."""
 
-    hardware: str | None = None
-    """A profile of `hardware/`, or a path to one."""
+    hardware: HardwareKey | None = None
+    """A profile of `hardware/`, a path to one, or a chip in a node: {chip: h20, node: dgx-4nic}."""
     nodes: Whole | None = None
     pools: dict[Annotated[str, Field(pattern=NAME)], NodePoolSpec] = Field(default_factory=dict)
     """Instead of `hardware` and `nodes`: pools of nodes by name, joined by one fabric, each NIC at its own rate."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from sim.cluster import topology
 from sim.cluster.fabrics import NodePool
@@ -14,11 +14,34 @@ from sim.cluster.hardware import Hardware
 from sim.scenario.values import Branch, Machines
 
 
+class MachineSpec(Branch):
+    """A chip in a node; of each a file, or the part of a profile."""
+
+    chip: str
+    """A file of `hardware/chips/`, a profile of `hardware/`, or a path: the GPU."""
+    node: str
+    """A file of `hardware/nodes/`, a profile of `hardware/`, or a path: links between GPUs, NICs, fabric."""
+
+
+def _machine_tag(value: Any) -> str:
+    return "parts" if isinstance(value, dict | MachineSpec) else "word"
+
+
+HardwareKey = Annotated[
+    Annotated[str, Tag("word")] | Annotated[MachineSpec, Tag("parts")], Discriminator(_machine_tag)
+]
+
+
+def named(hardware: str | MachineSpec) -> str | dict[str, str]:
+    """The key `hardware` as `load_hardware` takes it."""
+    return hardware if isinstance(hardware, str) else hardware.model_dump()
+
+
 class NodePoolSpec(Branch):
     """Nodes of one hardware."""
 
-    hardware: str
-    """A profile of `hardware/`, or a path to one."""
+    hardware: HardwareKey
+    """A profile of `hardware/`, a path to one, or {chip: h20, node: dgx-4nic}."""
     nodes: Machines
     """Nodes of the pool, numbered on from those of the pools before it."""
     override: dict[str, Any] = Field(default_factory=dict)
