@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from sim.cluster import topology
-from sim.cost.memory import RankMemory, Recipe, memory
+from sim.cost.memory import RankMemory, Recipe, buffer_bytes, memory, routed_activation_bytes_per_token
+from sim.runs.layer_loads import LayerLoads
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
 from sim.schedule import pipelines, reductions
@@ -16,9 +18,8 @@ from sim.schedule.collectives import Collective, record_bytes
 from sim.schedule.operations import Pipeline
 from sim.schedule.replay import peaks
 from sim.workload.model import Model, kv_bytes_per_token
-from sim.workload.placement import contiguous
 from sim.workload.stages import Stage
-from sim.workload.traffic import DIRECTIONS, Routing, route
+from sim.workload.traffic import DIRECTIONS, Routing
 
 ACTIVATION_BYTES = 2.0
 """Size of an element of an activation sent between stages or between TP ranks [bytes]."""
@@ -36,10 +37,10 @@ def memory_of(
     model: Model,
     pipeline: Pipeline,
     cut: Sequence[Stage],
-    ranks_per_token: float,
+    routed: LayerLoads,
     gpus_per_node: int,
 ) -> tuple[RankMemory, ...]:
-    """Memory of one GPU at each pipeline rank.
+    """Memory of one GPU at each pipeline rank: of its group's, the one whose experts' loads keep most.
 
     Parameters
     ----------
@@ -47,39 +48,47 @@ def memory_of(
     model : Model
     pipeline : Pipeline
     cut : sequence of Stage, [num_stages]
-    ranks_per_token : float [count]
-        Mean ranks that a token is sent to, its own included.
+    routed : LayerLoads
+        Mean ranks that a token is sent to, its own included, and loads of the layers.
     gpus_per_node : int [count]
 
     Returns
     -------
     tuple of RankMemory, [pp]
     """
-    return memory(
+    recipe = Recipe(compute=work.formats.dense, recompute=work.recompute)
+    per_token = routed.routing.ranks_per_token
+    tokens = work.microbatch_tokens / (work.layout.tp * work.layout.cp)
+    received = per_token * work.layout.etp
+    # What a microbatch keeps more or less on each stage because of its routed load, [num_stages, lanes].
+    more = np.zeros((len(cut), routed.loads.shape[1]))
+    for number, stage in enumerate(cut if routed.uneven else ()):
+        for layer in [*stage.layers, *(model.num_layers + i for i in range(stage.num_mtp))]:
+            shape = model.layer(min(layer, model.num_layers))
+            per_load = tokens * routed_activation_bytes_per_token(model, shape, received, recipe)
+            more[number] += per_load * (routed.loads[layer] - 1.0)
+    fullest = {int(more[list(own)].sum(axis=0).argmax()) for own in pipeline.stages}
+
+    def peak(stage_bytes: Sequence[float]) -> Sequence[float]:
+        kept = [peaks(pipeline, (stage_bytes + more[:, lane]).tolist()) for lane in sorted(fullest)]
+        return [max(of_rank) for of_rank in zip(*kept, strict=True)]
+
+    rows = memory(
         model,
         work.layout,
         cut,
         pipeline.stages,
-        partial(peaks, pipeline),
+        peak if routed.uneven else partial(peaks, pipeline),
         tokens_per_microbatch=work.microbatch_tokens,
-        ranks_per_token=ranks_per_token,
-        recipe=Recipe(compute=work.formats.dense, recompute=work.recompute),
+        ranks_per_token=per_token,
+        recipe=recipe,
         gpus_per_node=gpus_per_node,
     )
-
-
-def routing_of(scenario: Scenario, work: Training, model: Model) -> Routing:
-    """Mean counts of one EP group; the spread of routed loads around them is the step's skew."""
-    tokens = work.microbatch_tokens // (work.layout.tp * work.layout.cp)
-    return route(
-        work.gate,
-        contiguous(model.num_experts, work.layout.ep),
-        top_k=model.top_k,
-        tokens_per_rank=max(1, tokens),
-        ranks_per_node=work.layout.near(scenario.gpus_per_node, "ep"),
-        sampling="expected",
-        rng=np.random.default_rng([scenario.seed, 0]),
-    )
+    if not routed.uneven:
+        return rows
+    most = per_token * float(routed.loads.max())
+    buffers = buffer_bytes(model, work.layout, tokens, most, recipe, gpus_per_node)
+    return tuple(replace(row, buffers_bytes=buffers) for row in rows)
 
 
 def slowdown_of(work: Training) -> dict[str, float]:

@@ -67,8 +67,20 @@ def _collective_facts(step: Step) -> dict[str, Any]:
             "beside_compute_s": step.mean_s(name, overlapped=True),
             "ranks_per_token": collective.routing.ranks_per_token,
             "nodes_per_token": collective.routing.nodes_per_token,
+            **_load_facts(step),
         }
         for name, collective in step.collectives.items()
+    }
+
+
+def _load_facts(step: Step) -> dict[str, float]:
+    """The busiest rank of any layer over the mean rank, and selections that are dropped; nothing where ranks are alike."""
+    routed = step.routed
+    if not routed.uneven:
+        return {}
+    return {
+        "max_over_mean_rank_load": float((routed.loads.max(axis=1) / routed.loads.mean(axis=1)).max()),
+        "dropped_fraction": routed.dropped_fraction,
     }
 
 

@@ -22,6 +22,7 @@ from sim.engine.step_plan import Conditions, Host, StepPlan
 from sim.errors import InfeasibleError
 from sim.runs import step_traffic, training_metrics, whole_run
 from sim.runs.energy import energy_metrics, network_bytes
+from sim.runs.layer_loads import LayerLoads, layer_loads
 from sim.runs.moe_layer import layer_metrics
 from sim.runs.step_activity import memory_share, step_activity
 from sim.runs.step_conditions import Slowed, conditions_of, named_failure, slowed_layers, slowed_update
@@ -31,7 +32,6 @@ from sim.runs.step_parts import (
     layer_kernels,
     memory_of,
     pipeline_of,
-    routing_of,
     shared_bytes,
     slowdown_of,
     step_collectives,
@@ -108,7 +108,12 @@ class Step:
     @cached_property
     def routing(self) -> Routing:
         """Mean counts of one EP group."""
-        return routing_of(self.scenario, self.work, self.model)
+        return self.routed.routing
+
+    @cached_property
+    def routed(self) -> LayerLoads:
+        """Mean counts of one EP group, and the loads of its ranks in each layer."""
+        return layer_loads(self.scenario, self.work, self.model)
 
     @cached_property
     def memory(self) -> tuple[RankMemory, ...]:
@@ -116,8 +121,8 @@ class Step:
         return self._memory(self.pipeline)
 
     def _memory(self, pipeline: Pipeline) -> tuple[RankMemory, ...]:
-        per_token, per_node = self.routing.ranks_per_token, self.scenario.gpus_per_node
-        return memory_of(self.work, self.model, pipeline, self.stages, per_token, per_node)
+        per_node = self.scenario.gpus_per_node
+        return memory_of(self.work, self.model, pipeline, self.stages, self.routed, per_node)
 
     def require_fit(self, what: str = "") -> None:
         """Raise `DoesNotFitError` where a GPU's memory overflows; `what` goes before the GPU's title."""
@@ -219,7 +224,7 @@ class Step:
             {(source, target) for source, target in sent.tolist()},
             self.send_bytes,
             load_kernel("nccl"),
-            loaded=work.skew.routed_load > 0,
+            loaded=work.skew.routed_load > 0 or self.routed.uneven,
             inside_layers=layer_reductions(
                 place, self.cluster, work.layout, shared_bytes(work, self.model), self.links
             ),
@@ -232,6 +237,7 @@ class Step:
             num_layers=self.model.num_layers + self.model.num_mtp_layers + 1,
             num_microbatches=work.num_microbatches,
             seed=self.scenario.seed,
+            means=self.routed.loads if self.routed.uneven and not self.apart else None,
         )
         shape = (place.num_ranks, place.num_groups, place.lanes)
         speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness()[place.ranks]

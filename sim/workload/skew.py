@@ -23,7 +23,7 @@ class Skew:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Factors with mean 1, drawn for one step.
+    """Factors drawn for one step, with mean 1 but for loads around other means.
 
     Parameters
     ----------
@@ -49,6 +49,7 @@ def draw(
     num_layers: int,
     num_microbatches: int,
     seed: int,
+    means: Floats | None = None,
 ) -> Draws:
     """Draw the factors of a step.
 
@@ -60,13 +61,18 @@ def draw(
     num_layers, num_microbatches : int [count]
     seed : int
         Of the scenario.
+    means : float, [num_layers, lanes], optional
+        Routed load of each rank in each layer that is drawn around; 1 where left out.
     """
     rng = np.random.default_rng([seed, 3])
     shape = (num_groups, num_layers, num_microbatches, lanes)
+    loads = np.ones((num_groups if skew.kernel_jitter else 0, 0, 0, 0))
+    if skew.routed_load or means is not None:
+        loads = lognormal(rng, skew.routed_load, shape)
+    if means is not None:
+        loads *= means[None, :, None, :]
     return Draws(
-        loads=lognormal(rng, skew.routed_load, shape)
-        if skew.routed_load
-        else np.ones((num_groups if skew.kernel_jitter else 0, 0, 0, 0)),
+        loads=loads,
         jitter=lognormal(rng, skew.kernel_jitter, (_JITTERS, lanes))
         if skew.kernel_jitter
         else np.ones((0, 0)),

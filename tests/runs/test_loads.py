@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 
 import sim
-from sim.errors import InputError
+from sim.errors import InfeasibleError, InputError
+from sim.runs.training_step import Step
+from sim.scenario.resolve import resolve
+from sim.scenario.settings import read
 from sim.workload.recorded_loads import load_loads
 
+BALANCED = "{routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
 HOT = np.full((3, 8), 50.0)
 """Three layers of 8 experts on 4 ranks: one expert, of another rank in each, has half of all selections."""
 for i, expert in enumerate((0, 3, 6)):
@@ -129,3 +134,116 @@ def test_a_layer_that_was_not_recorded_is_refused(tmp_path: Path) -> None:
     few = write(tmp_path, "few.csv", "1,2\n3,4\n")
     with pytest.raises(InputError, match="below the header expert,load or layer,expert,load"):
         run(few)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+TRAINING = """
+name: skewed
+cluster: {hardware: h100, nodes: 1}
+model: mixtral-8x7b
+layout: {pp: 1, ep: 8}
+workload:
+  kind: training
+  microbatches: 2
+  schedule: 1f1b
+  precision: bf16
+  dispatch_dtype: bf16
+  gate: GATE
+  kernel: {kind: two_hop}
+  skew: BALANCED
+"""
+
+
+def step(folder: Path, gate: str) -> Step:
+    file = folder / "skewed.yaml"
+    file.write_text(TRAINING.replace("GATE", gate).replace("BALANCED", BALANCED))
+    return Step.from_scenario(resolve(read(str(file))))
+
+
+def hot_layers(folder: Path, *experts: int) -> str:
+    """A recording in which one expert of each layer has three tenths of all selections: 0.3 against 0.1."""
+    rows = np.full((len(experts), 8), 1.0)
+    rows[np.arange(len(experts)), experts] = 3.0
+    return f"{{kind: loads, file: {write(folder, f'hot{len(experts)}.npy', rows).name}}}"
+
+
+def test_equal_loads_train_as_a_uniform_gate_does(tmp_path: Path) -> None:
+    even, uniform = step(tmp_path, "{kind: zipf, exponent: 0}"), step(tmp_path, "{kind: uniform}")
+    assert even.routed.loads == pytest.approx(np.ones((33, 8)), rel=1e-6)
+    assert even.alone()["step_time_s"] == pytest.approx(uniform.alone()["step_time_s"], rel=1e-3)
+    assert even.memory[0].total_bytes == pytest.approx(uniform.memory[0].total_bytes, rel=1e-6)
+    assert not uniform.routed.uneven
+
+
+def test_every_layer_of_a_step_waits_for_the_rank_that_its_own_gate_makes_hot(tmp_path: Path) -> None:
+    """Top-2 of weights 3, 1 x 7: P = 0.3 + 0.7 x 3/9 = 0.533, so 0.533 x 8 / 2 = 2.133 times the mean.
+
+    Compute waits for it in each of 32 layers, forward and backward, whichever rank it is; all-to-alls grow by as much at most.
+    """
+    hot = (0.3 + 7 * 0.1 * 3 / 9) * 8 / 2
+    even = step(tmp_path, "{kind: uniform}")
+    tasks = even.plan.tasks
+    routed_s = sum(node.routed_s for program in tasks.program for node in tasks.programs[program][0])
+    even_s = even.alone()["step_time_s"]
+    moved_s = 2 * 2 * 32 * sum(even.mean_s(name, overlapped=False) for name in ("dispatch", "combine"))
+    times_s = []
+    for experts in ((3,), (0, 5)):
+        skewed = step(tmp_path, hot_layers(tmp_path, *experts))
+        assert skewed.routed.loads.max(axis=1)[:32] == pytest.approx([hot] * 32, rel=1e-4)
+        assert skewed.routed.loads[1].argmax() == experts[-1]
+        times_s.append(skewed.alone()["step_time_s"])
+        longer_s = times_s[-1] - even_s
+        assert longer_s > 0.99 * (hot - 1) * routed_s
+        assert longer_s < 1.01 * (hot - 1) * (routed_s + moved_s)
+    assert times_s[0] == pytest.approx(times_s[1], rel=0.01)
+
+
+def test_a_rank_that_is_hot_in_every_layer_keeps_more_than_one_that_is_hot_in_half(tmp_path: Path) -> None:
+    """What it keeps goes with its load: 2.133 in hot layers, (2 - 0.533) / 7 x 8 / 2 = 0.838 in the others."""
+    hot, cold = 2 + 2 / 15, (2 - 8 / 15) / 7 * 4
+    even, whole, half = (
+        step(tmp_path, gate).memory[0].activations_bytes
+        for gate in ("{kind: uniform}", hot_layers(tmp_path, 3), hot_layers(tmp_path, 0, 5))
+    )
+    assert whole > 1.2 * even
+    assert (half - even) / (whole - even) == pytest.approx(((hot + cold) / 2 - 1) / (hot - 1), rel=1e-3)
+
+
+def test_a_capacity_keeps_the_hot_rank_of_a_step_to_it(tmp_path: Path) -> None:
+    gate = "{kind: zipf, exponent: 0.8, capacity_factor: 1.0, drop: true}"
+    free, held = step(tmp_path, gate.replace(", capacity_factor: 1.0, drop: true", "")), step(tmp_path, gate)
+    assert free.routed.loads.max() > 1.5
+    assert held.routed.loads.max() <= 1 + 1e-9
+    assert held.routed.dropped_fraction == pytest.approx(1 - held.routed.loads.mean(), abs=1e-3)
+    even_s = step(tmp_path, "{kind: uniform}").alone()["step_time_s"]
+    assert held.alone()["step_time_s"] == pytest.approx(even_s, rel=0.02)
+    assert free.alone()["step_time_s"] > 1.1 * even_s
+
+
+@pytest.mark.parametrize(
+    ("gate", "told"),
+    [
+        (
+            "{kind: uniform, drop: true}",
+            "gate.drop: got true without a capacity_factor; wanted both, or neither",
+        ),
+        ("{kind: uniform, capacity_factor: 1.5, drop: false}", "got false next to capacity_factor 1.5"),
+        ("{kind: lognormal, drift: 1.5}", "workload.gate.drift"),
+    ],
+)
+def test_a_capacity_is_what_drops(gate: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        step(tmp_path, gate)
+
+
+@pytest.mark.slow
+def test_popular_experts_cost_the_v3_step_half_as_much_again_and_the_memory_that_it_has() -> None:
+    """At zipf 0.6 the busiest rank of a layer has some 3.6 times the mean, whose experts are a third of the compute."""
+    settings = ("expect={}", "workload.gate={kind: zipf, exponent: 0.6}", f"workload.skew={BALANCED}")
+    skewed = Step.from_scenario(resolve(read("v3-training-h800", settings)))
+    most = skewed.routed.loads.max(axis=1)
+    assert 3 < most.mean() < 4
+    assert 28 < skewed.alone()["step_time_s"] < 33
+    with pytest.raises(InfeasibleError, match="H800"):
+        skewed.require_fit()
