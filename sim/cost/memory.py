@@ -307,24 +307,10 @@ def layer_activation_bytes_per_token(
     if layer.mlp == "dense" and "mlp" not in again:
         kept += plain * model.dense_hidden
     if layer.mlp == "experts" and "moe" not in again:
-        kept += routed_activation_bytes_per_token(model, layer, ranks_per_token, recipe)
+        kept += ranks_per_token * model.routed_width * element
+        kept += (inputs + (0.0 if "moe_act" in again else element)) * model.top_k * model.expert_hidden
         kept += plain * model.shared_width if "shared_experts" not in again else 0.0
     return kept
-
-
-def routed_activation_bytes_per_token(
-    model: Model, layer: Layer, ranks_per_token: float, recipe: Recipe
-) -> float:
-    """The part of `layer_activation_bytes_per_token` that is in proportion to a rank's routed load; parameters as there."""
-    if recipe.recompute == "full" or layer.mlp != "experts":
-        return 0.0
-    again = recomputed(recipe.recompute)
-    if "moe" in again:
-        return 0.0
-    element = PRODUCTS[recipe.compute].inputs.element_bytes
-    inner = model.up_matrices * (element if recipe.compute == "fp8" else 2.0)
-    inner += 0.0 if "moe_act" in again else element
-    return ranks_per_token * model.routed_width * element + inner * model.top_k * model.expert_hidden
 
 
 def _attention_bytes_per_token(a: Attention, recipe: Recipe, again: frozenset[str]) -> float:

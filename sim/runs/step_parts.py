@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from sim.cluster import topology
-from sim.cost.memory import RankMemory, Recipe, buffer_bytes, memory, routed_activation_bytes_per_token
+from sim.cost.memory import RankMemory, Recipe, buffer_bytes, layer_activation_bytes_per_token, memory
 from sim.runs.layer_loads import LayerLoads
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
@@ -57,16 +57,17 @@ def memory_of(
     tuple of RankMemory, [pp]
     """
     recipe = Recipe(compute=work.formats.dense, recompute=work.recompute)
-    per_token = routed.routing.ranks_per_token
+    copies = routed.routing.ranks_per_token
     tokens = work.microbatch_tokens / (work.layout.tp * work.layout.cp)
-    received = per_token * work.layout.etp
+    received, routes_none = copies * work.layout.etp, replace(model, top_k=0)
     # What a microbatch keeps more or less on each stage because of its routed load, [num_stages, lanes].
     more = np.zeros((len(cut), routed.loads.shape[1]))
     for number, stage in enumerate(cut if routed.uneven else ()):
         for layer in [*stage.layers, *(model.num_layers + i for i in range(stage.num_mtp))]:
             shape = model.layer(min(layer, model.num_layers))
-            per_load = tokens * routed_activation_bytes_per_token(model, shape, received, recipe)
-            more[number] += per_load * (routed.loads[layer] - 1.0)
+            per_token = layer_activation_bytes_per_token(model, shape, received, recipe)
+            per_token -= layer_activation_bytes_per_token(routes_none, shape, 0.0, recipe)
+            more[number] += tokens * per_token * (routed.loads[layer] - 1.0)
     fullest = {int(more[list(own)].sum(axis=0).argmax()) for own in pipeline.stages}
 
     def peak(stage_bytes: Sequence[float]) -> Sequence[float]:
@@ -80,13 +81,13 @@ def memory_of(
         pipeline.stages,
         peak if routed.uneven else partial(peaks, pipeline),
         tokens_per_microbatch=work.microbatch_tokens,
-        ranks_per_token=per_token,
+        ranks_per_token=copies,
         recipe=recipe,
         gpus_per_node=gpus_per_node,
     )
     if not routed.uneven:
         return rows
-    most = per_token * float(routed.loads.max())
+    most = copies * float(routed.loads.max())
     buffers = buffer_bytes(model, work.layout, tokens, most, recipe, gpus_per_node)
     return tuple(replace(row, buffers_bytes=buffers) for row in rows)
 
