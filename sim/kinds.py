@@ -14,6 +14,7 @@ WORKLOADS = {
     "all_to_all": "all_to_all",
     "flows": "flows",
     "collective": "collective",
+    "launch": "launch",
     "training": "training",
     "prefill": "inference",
     "decode": "inference",

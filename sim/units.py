@@ -277,4 +277,6 @@ def dimension_of(key: str) -> str:
     >>> dimension_of("dispatch.time_s")
     's'
     """
+    if key == "bytes":  # of a launch
+        return key
     return next((dimension for suffix, dimension in _SUFFIXES if key.endswith(suffix)), "number")

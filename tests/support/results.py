@@ -156,6 +156,7 @@ def runs(results: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
         "exchange": results["exchange"],
         "flows": results["flows"],
         "collective": sim.run("nccl-all-reduce", settings=("variants={}",)),
+        "launch": sim.run("kernel-launches", settings=("variants={}",)),
         "training": steps["1f1b"],
         "decode": sim.run("inference-hardware", settings=("variants={}",)),
         "serving": sim.run("serving-example", settings=few),
