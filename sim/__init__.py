@@ -9,23 +9,55 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sim.exports import exported
 from sim.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pydantic import BaseModel
+
     from sim.result import Result
+    from sim.runs.predictor import pass_time
+    from sim.scenario.all_to_all import AllToAllSpec as AllToAll
+    from sim.scenario.cluster import ClusterSpec as Cluster
+    from sim.scenario.cluster import FabricSpec as Fabric
+    from sim.scenario.collective import CollectiveSpec as Collective
+    from sim.scenario.draft import LayoutSpec as Layout
+    from sim.scenario.inference import DecodeSpec as Decode
+    from sim.scenario.inference import PrefillSpec as Prefill
+    from sim.scenario.routing import BalancedGate as Balanced
+    from sim.scenario.routing import FlatSpec as Flat
+    from sim.scenario.routing import GroupLimitedGate as GroupLimited
+    from sim.scenario.routing import LowLatencySpec as LowLatency
+    from sim.scenario.routing import NcclSpec as Nccl
+    from sim.scenario.routing import PlacementSpec as Placement
+    from sim.scenario.routing import TwoHopSpec as TwoHop
+    from sim.scenario.routing import UniformGate as Uniform
+    from sim.scenario.routing import ZipfGate as Zipf
+    from sim.scenario.schema import SCENARIO as Scenario
+    from sim.scenario.serving import ServingSpec as Serving
+    from sim.scenario.training_spec import TrainingSpec as Training
 
-__all__ = ["__version__", "ladder", "load_scenario", "run", "sweep"]
+__all__ = [
+    "AllToAll", "Balanced", "Cluster", "Collective", "Decode", "Fabric", "Flat", "GroupLimited", "Layout", "LowLatency",
+    "Nccl", "Placement", "Prefill", "Result", "Scenario", "Serving", "Training", "TwoHop", "Uniform", "Zipf", "__version__",
+    "ladder", "load_scenario", "pass_time", "run", "sweep",
+]  # fmt: skip
+
+__getattr__ = exported(__name__, __file__, __all__)
+__dir__ = __all__.copy
 
 
-def run(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any] = ()) -> Result:
+def run(
+    spec: str | Path | Mapping[str, Any] | BaseModel, settings: Sequence[str] | Mapping[str, Any] = ()
+) -> Result:
     """Run a scenario and return its result document; docs/results.md describes it.
 
     Parameters
     ----------
-    spec : path, shipped name or mapping
-        A mapping is the scenario itself, as `load_scenario` returns it.
+    spec : path, shipped name, mapping or Scenario
+        A mapping is the scenario itself, as `load_scenario` returns it; so is a `Scenario`, made of the specifications of this module.
     settings : sequence of str, or mapping
         Keys to override, as `--set` has them (`"cluster.nodes=4"`) or by name (`{"cluster.nodes": 4}`).
 
@@ -56,7 +88,7 @@ def run(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[
 
 
 def load_scenario(
-    spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any] = ()
+    spec: str | Path | Mapping[str, Any] | BaseModel, settings: Sequence[str] | Mapping[str, Any] = ()
 ) -> dict[str, Any]:
     """Read and check a scenario, run nothing: the document with every default written out, variants as what they change.
 
@@ -80,7 +112,9 @@ def load_scenario(
     return whole
 
 
-def _document(spec: str | Path | Mapping[str, Any], settings: Sequence[str] | Mapping[str, Any]) -> Any:
+def _document(
+    spec: str | Path | Mapping[str, Any] | BaseModel, settings: Sequence[str] | Mapping[str, Any]
+) -> Any:
     """The scenario as a document, settings laid over it."""
     from sim.scenario import settings as scenarios
 

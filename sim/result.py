@@ -18,6 +18,23 @@ from sim.show.kinds import kind_of, runs_in
 from sim.trees import dotted
 
 
+class Metrics(dict[str, Any]):
+    """Metrics of a run by name, as attributes too: `metrics.dispatch.time_s`, a float in SI units, or a word."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            from sim.errors import nearest
+
+            near = nearest(name, self)
+            hint = f"; did you mean {near}?" if near else ""
+            raise AttributeError(f"no metric '{name}': there are {', '.join(self)}{hint}")
+        value = self[name]
+        return Metrics(value) if isinstance(value, Mapping) else value
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self]
+
+
 class Result(dict[str, Any]):
     """The document of a run, sweep or ladder (docs/results.md) with its figures, report and tables."""
 
@@ -25,6 +42,30 @@ class Result(dict[str, Any]):
         super().__init__(document)
         if isinstance(self.get("variants"), Mapping):
             self["variants"] = {name: Result(run) for name, run in self["variants"].items()}
+
+    # --- what came out ---------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> Metrics:
+        """Metrics as attributes; of a result with variants, those of each by its name. Units are in the names."""
+        runs = runs_in(self)
+        return Metrics(
+            self["metrics"] if "metrics" in self else {name: run["metrics"] for name, run in runs.items()}
+        )
+
+    @property
+    def links(self) -> dict[str, Any]:
+        """Load of each link by name: bytes, busy seconds, utilisation; of a result with variants the first's."""
+        return dict(self._first["links"])
+
+    @property
+    def timeline(self) -> Any:
+        """The timeline as result.json has it, None of a kind without one; of a result with variants the first's."""
+        return self._first.get("timeline")
+
+    @property
+    def _first(self) -> Mapping[str, Any]:
+        return self if "metrics" in self else next(iter(runs_in(self).values()))
 
     # --- figures ---------------------------------------------------------------------------------------------------
 

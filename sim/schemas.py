@@ -53,10 +53,17 @@ class Quantity:
             raise units.UnitError(repr(value), f"{units.describe(self.dimension)}, {self.least:g} or more")
         return amount
 
+    def write(self, value: Any) -> Any:
+        """A value of SI units as a file would have it, so that a description made in Python becomes a document."""
+        return units.exact(value, self.dimension) if isinstance(value, int | float) else value
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_before_validator_function(self.read, handler(source))
+        written = core_schema.plain_serializer_function_ser_schema(self.write, when_used="json")
+        return core_schema.no_info_before_validator_function(
+            self.read, handler(source), serialization=written
+        )
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return quantity_schema(self.dimension)

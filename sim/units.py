@@ -248,6 +248,18 @@ def show(value: float, dimension: str, digits: int = 4) -> str:
     return f"{figures(value, digits)} {unit}".rstrip()
 
 
+def exact(value: float, dimension: str) -> str | float:
+    """Write a value of SI units as a file would, with every digit; a bare number where its dimension has no unit.
+
+    Examples
+    --------
+    >>> exact(5e10, "bytes/s"), exact(0.9, "fraction")
+    ('50000000000.0 B/s', 0.9)
+    """
+    unit = next(unit for unit, factor in _UNITS[dimension].items() if factor == 1.0)
+    return f"{value!r} {unit}" if unit else value
+
+
 _SUFFIXES = (
     ("_bytes_per_s", "bytes/s"),
     ("_per_s", "number"),

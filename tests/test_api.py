@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import moesim
 import sim
-from sim.errors import InputError
+from sim.errors import InfeasibleError, InputError
 from sim.result import Result
 from sim.show.files import folder
 
@@ -206,3 +208,137 @@ def test_every_problem_of_a_loaded_scenario_is_told() -> None:
             "cluster.nods",
             "workload.tokens_per_rank",
         }
+
+
+# --- specifications --------------------------------------------------------------------------------------------------
+
+
+def test_a_scenario_made_of_specifications_is_the_one_that_a_file_says() -> None:
+    made = moesim.Scenario(
+        name="mine",
+        cluster=moesim.Cluster(hardware="h800", nodes=2),
+        model="deepseek-v3",
+        layout=moesim.Layout(ep=16),
+        workload=moesim.AllToAll(
+            tokens_per_rank=64,
+            gate=moesim.GroupLimited(sampling="expected"),
+            kernel=moesim.TwoHop(comm_sms=24),
+            dispatch_dtype="bf16",
+        ),
+    )
+    said = {
+        "name": "mine",
+        "cluster": {"hardware": "h800", "nodes": 2},
+        "model": "deepseek-v3",
+        "layout": {"ep": 16},
+        "workload": {
+            "kind": "all_to_all",
+            "tokens_per_rank": 64,
+            "gate": {"kind": "group_limited", "sampling": "expected"},
+            "kernel": {"kind": "two_hop", "comm_sms": 24},
+            "dispatch_dtype": "bf16",
+        },
+    }
+    assert moesim.load_scenario(made) == sim.load_scenario(said)
+    assert moesim.run(made, {"cluster.hardware": "h100"}) == sim.run(said, {"cluster.hardware": "h100"})
+
+
+def test_quantities_of_specifications_come_through_with_every_digit() -> None:
+    training = moesim.Training(
+        gate=moesim.Uniform(), kernel=moesim.TwoHop(), schedule="1f1b", microbatches=8, skew={"routed_load": "7.3 %"},
+        run={"tokens": "14.8 T", "price": "2.17 $/GPU-hour"},
+    )  # fmt: skip
+    dumped = training.model_dump(mode="json", exclude_unset=True)
+    assert type(training).model_validate(dumped) == training
+    assert dumped["skew"] == {"routed_load": 0.073}
+    assert dumped["run"]["price"] == "2.17 $/GPU-hour"
+
+
+def test_what_is_wrong_with_a_specification_is_told_by_it() -> None:
+    with pytest.raises(ValueError, match="tokens_per_rnk"):
+        moesim.AllToAll(tokens_per_rnk=64, kernel=moesim.TwoHop())
+    with pytest.raises(InputError, match="a divisor of"):
+        moesim.run(
+            moesim.Scenario(
+                name="odd", cluster=moesim.Cluster(hardware="h800", nodes=2), model="deepseek-v3", layout=moesim.Layout(ep=3),
+                workload=moesim.AllToAll(tokens_per_rank=64, kernel=moesim.TwoHop()),
+            )
+        )  # fmt: skip
+
+
+def test_metrics_are_attributes_too(single: Result, several: Result) -> None:
+    assert single.metrics.dispatch.time_s == single["metrics"]["dispatch"]["time_s"]
+    assert (
+        several.metrics.h100.dispatch.binding == several["variants"]["h100"]["metrics"]["dispatch"]["binding"]
+    )
+    assert (single.links, single.timeline) == (single["links"], single["timeline"])
+    with pytest.raises(AttributeError, match="did you mean dispatch"):
+        _ = single.metrics.dispach
+
+
+def test_both_names_are_one_library() -> None:
+    assert set(moesim.__all__) == set(sim.__all__)
+    for name in sim.__all__:
+        assert getattr(moesim, name) is getattr(sim, name)
+    code = "import sys, moesim; moesim.run; assert not {'numpy', 'pydantic', 'plotly'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- the predictor ---------------------------------------------------------------------------------------------------
+
+MODEL, ON, SIZES = "qwen3-30b-a3b", "h800", {"ep": 2}
+
+
+def simulated(**workload: Any) -> float:
+    tree = {
+        "name": "held",
+        "cluster": {"hardware": ON, "nodes": 1, "gpus": 2},
+        "model": MODEL,
+        "layout": SIZES,
+        "workload": {"overlap": False, "gate": {"kind": "uniform", "sampling": "expected"}, **workload},
+    }
+    metrics = sim.run(tree)["metrics"]
+    return float(metrics.get("pass_time_s", metrics["step_time_s"]))
+
+
+@pytest.mark.parametrize(("requests", "context"), [(1, 100), (2, 4096), (7, 3000), (40, 2000)])
+def test_a_step_of_decoding_is_predicted(requests: int, context: int) -> None:
+    step = simulated(kind="decode", requests=requests, context_tokens=context, kernel={"kind": "low_latency"})
+    assert moesim.pass_time(MODEL, ON, SIZES, 1, [context] * requests) == pytest.approx(step, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "new", "cached", "within"),
+    [
+        (1, 2048, 0, 0.03),
+        (4, 512, 3000, 0.03),
+        (3, 700, 1000, 0.12),  # a little above 2,048 tokens, the last wave of a GEMM is nearly empty
+        (1, 100, 20000, 0.06),
+        (8, 64, 500, 0.03),
+    ],
+)
+def test_a_pass_of_prompts_is_predicted(prompts: int, new: int, cached: int, within: float) -> None:
+    passed = simulated(
+        kind="prefill", prompts_per_gpu=prompts, prompt_tokens=new + cached, cached_tokens=cached,
+        kernel={"kind": "two_hop", "comm_sms": 24},
+    )  # fmt: skip
+    told = moesim.pass_time(MODEL, ON, moesim.Layout(ep=2), new, [cached] * 2 * prompts)
+    assert told == pytest.approx(passed, rel=within)
+
+
+def test_more_work_never_takes_less() -> None:
+    steps = [moesim.pass_time(MODEL, ON, SIZES, 1, [4096] * num) for num in (1, 2, 8, 32)]
+    chunks = [moesim.pass_time(MODEL, ON, SIZES, new, [0, 0]) for new in (2, 100, 1000, 10000)]
+    behind = [moesim.pass_time(MODEL, ON, SIZES, 512, [cached] * 2) for cached in (0, 1000, 50000)]
+    for times in (steps, chunks, behind):
+        assert times == sorted(times)
+
+
+def test_a_pass_that_cannot_be_is_refused() -> None:
+    for new, contexts in ((1, []), (0, [1]), (1, [-1])):
+        with pytest.raises(ValueError, match="a request or more"):
+            moesim.pass_time(MODEL, ON, SIZES, new, contexts)
+    with pytest.raises(InfeasibleError):
+        moesim.pass_time("deepseek-v3", "h800", {"ep": 8}, 1, [1])
+    with pytest.raises(InputError, match="h800"):
+        moesim.pass_time(MODEL, "h900", SIZES, 1, [1])

@@ -69,7 +69,7 @@ def test_the_wheel_holds_every_data_file_and_no_test(built: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"sim/{name}" for name in data_files()} <= names
     assert "sim/py.typed" in names
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"sim", "moesim"}
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"sim", "moesim", "moesim.py"}
     assert not [name for name in names if "__pycache__" in name or "test" in Path(name).parts]
 
 
@@ -84,6 +84,7 @@ def test_the_sdist_holds_what_builds_and_what_tests(built: Path) -> None:
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "sim/cli/__init__.py",
+        "moesim.py",
         "tests/test_wheel.py",
     ):
         assert name in names
@@ -117,3 +118,7 @@ def test_the_installed_package_validates_and_starts_a_scenario(installed: Path, 
 def test_the_installed_package_is_typed_and_importable_by_its_name(installed: Path, tmp_path: Path) -> None:
     code = "import sim; r = sim.run('deepep-ep16-h800'); print(r['metrics']['dispatch']['binding'])"
     assert call(installed / "python", "-W", "error", "-c", code, cwd=tmp_path).strip() == "scale_up"
+    same = "import moesim, sim; print(moesim.run is sim.run, moesim.AllToAll.__name__, moesim.__file__)"
+    told = call(installed / "python", "-W", "error", "-c", same, cwd=tmp_path).split()
+    assert told[:2] == ["True", "AllToAllSpec"]
+    assert str(ROOT) not in told[2]

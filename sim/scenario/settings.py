@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from sim import documents, limits, metrics
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem, nearest
@@ -13,12 +15,12 @@ from sim.scenario import specification
 from sim.workload import model_files
 
 
-def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> Document:
+def read(spec: str | Path | Mapping[str, Any] | BaseModel, settings: Sequence[str] = ()) -> Document:
     """Read a scenario as a document.
 
     Parameters
     ----------
-    spec : path, shipped name or tree
+    spec : path, shipped name, tree or specification
     settings : sequence of `key.path=value`
         Laid over it, as `--set` does.
 
@@ -31,6 +33,8 @@ def read(spec: str | Path | Mapping[str, Any], settings: Sequence[str] = ()) -> 
     InputError
         Where there is no such file, it holds a sweep or ladder, or a setting has problems.
     """
+    if isinstance(spec, BaseModel):
+        spec = spec.model_dump(mode="json", exclude_unset=True, by_alias=True)
     if isinstance(spec, Mapping):
         document = Document(dict(spec), "scenario").copy()
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.config import JsonDict
@@ -40,6 +40,14 @@ class Branch(BaseModel):
     """A mapping of the scenario; unknown keys are problems."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def __init__(self, /, **data: Any) -> None:
+        """Fill in a branch in Python: its `kind`, where it can have only one, need not be said."""
+        field = type(self).model_fields.get("kind")
+        kinds = get_args(field.annotation) if field is not None and field.is_required() else ()
+        super().__init__(**({"kind": kinds[0]} if len(kinds) == 1 else {}) | data)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # files are read past it
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
