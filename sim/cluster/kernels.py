@@ -128,6 +128,14 @@ class FirstChunk(Description):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkTime(Description):
+    """Fixed time of a chunk, of all its stages together."""
+
+    single_node: Durations
+    over_nic: Durations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Latency(Description):
     """Fixed time of a collective: in one node and at the smallest number of nodes that uses the NIC, and its growth."""
 
@@ -166,6 +174,8 @@ class Kernel(p.SourcedFile):
     """Time that one SM spends on a record besides its bytes, once, however many ranks it goes to."""
     first_chunk_tokens: FirstChunk | None = None
     """Filling the pipeline: the time of copying so many tokens of each SM is added; left out where it takes none."""
+    chunk_time_s: ChunkTime | None = None
+    """A transfer of T is cut into chunks of such a time that 2 sqrt(chunk_time x T) is added; left out where none is."""
     copy_limit_bytes_per_s: Limits | None = None
     """Bytes that all warps of a GPU copy in a second where no SM is held; left out where that never binds."""
     latency_s: Latency
@@ -210,6 +220,26 @@ class Kernel(p.SourcedFile):
         if self.record_time_s:
             by_sm += taken_in_bytes * self.record_time_s[direction] / (record_bytes * sms)
         return np.maximum(limited, by_sm)
+
+    def first_chunk_s(
+        self,
+        direction: str,
+        record_bytes: float,
+        tokens: float,
+        ranks_per_token: float,
+        nodes_per_token: float,
+        *,
+        uses_nic: bool,
+        sms: int,
+    ) -> float:
+        """Time in which all SMs copy the first tokens, which pass one stage after another [s]."""
+        first = self.first_chunk_tokens
+        if first is None:
+            return 0.0
+        number = (first.over_nic if uses_nic else first.single_node)[direction] * sms
+        size = min(number, tokens) * record_bytes
+        sizes = record_bytes, size * ranks_per_token, size * nodes_per_token
+        return float(self.copy_s(direction, *sizes, uses_nic=uses_nic, sms=sms))
 
     def fixed_s(self, direction: str, *, uses_nic: bool, num_nodes: float, num_remote_peers: int) -> float:
         """Fixed time of one collective where it was measured [s]: base + doublings of nodes x growth + remote peers x cost."""

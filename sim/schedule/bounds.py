@@ -8,7 +8,6 @@ the flow level must meet within 2 % under uniform expected traffic.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -62,37 +61,6 @@ def _times(load: Floats, capacity: Floats) -> Floats:
     return np.divide(load, capacity, out=np.zeros(len(load)), where=(load > 0) & (capacity > 0))
 
 
-class _MeanBytes(NamedTuple):
-    """Bytes that the mean rank of uniform traffic puts on its links and copies [bytes]."""
-
-    nic: float
-    scale_up: float
-    taken_in: float
-    copied: float
-
-
-def _node_means(x: Collective) -> _MeanBytes:
-    r, nodes = x.routing, x.num_nodes
-    tokens, per_node = r.tokens_per_rank * x.record_bytes, len(x.gpus) / nodes
-    nic = tokens * r.nodes_per_token * (1 - 1 / nodes)
-    everyone = tokens * r.ranks_per_token
-    return _MeanBytes(nic, everyone * (1 - 1 / per_node), tokens * r.nodes_per_token, everyone)
-
-
-def _pair_means(x: Collective) -> _MeanBytes:
-    r, p = x.routing, len(x.gpus)
-    per_node = p / x.num_nodes
-    copies = float(x.records.sum() / p / r.tokens_per_rank)
-    sent = r.tokens_per_rank * x.record_bytes * copies
-    away, near = 1 - per_node / p, (per_node - 1) / p  # to other nodes, to other ranks of the own node
-    if not x.kind.takes_nvlink(x):
-        away, near = 1 - 1 / p, 0.0
-    nic, scale_up = sent * away, sent * near
-    if x.kind.forwards_to_rail(x) or not x.cluster.planes_joined:
-        scale_up += nic * (1 - 1 / per_node)
-    return _MeanBytes(nic, scale_up, sent * (1 - 1 / p), sent * (1 - 1 / p))
-
-
 def closed_form_s(x: Collective) -> tuple[float, str]:
     """Time of the mean rank of a collective in closed form.
 
@@ -114,17 +82,7 @@ def closed_form_s(x: Collective) -> tuple[float, str]:
 
     Valid for uniform traffic on a fabric whose uplinks do not bind, with every NIC alike.
     """
-    c, k, mean = x.cluster, x.kernel, _node_means(x) if x.kind.flow_per_node else _pair_means(x)
-    up_rate = k.scale_up_efficiency_fraction[x.direction] * float(c.capacity[c.egress[x.gpus[0]]])
-    times = {"scale_up": mean.scale_up / up_rate}
-    if x.uses_nic:
-        nic_rate = x.nic_efficiency_fraction * float(c.capacity[c.nic_tx[x.gpus[0]]])
-        times["nic"] = (
-            mean.nic * c.gpus_per_nic / nic_rate + k.exposed_fraction(x.direction) * times["scale_up"]
-        )
-    times["copy_sms"] = float(
-        k.copy_s(x.direction, x.record_bytes, mean.copied, mean.taken_in, uses_nic=x.uses_nic, sms=x.comm_sms)
-    )
+    times = x.mean_times_s()
     fixed = x.latency_s()
     binding = max(times, key=lambda name: times[name])
     return fixed + times[binding], binding if times[binding] >= fixed else "latency"

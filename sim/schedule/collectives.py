@@ -27,6 +27,7 @@ from sim.cluster.kernels import Kernel
 from sim.cluster.topology import NONE, Cluster, Floats, Ints
 from sim.errors import InputError, Problem, nearest
 from sim.schedule.flows import Columns, Flows
+from sim.schedule.mean_traffic import MeanBytes, between_pairs, through_nodes
 from sim.schedule.record_sizes import bare_bytes, headed_bytes, tagged_bytes
 from sim.workload.traffic import DIRECTIONS, Routing, payload_bytes
 
@@ -99,19 +100,36 @@ class Collective:
         return max(0.0, time_s + beyond_s + self._filling_s())
 
     def _filling_s(self) -> float:
-        """Time in which the first chunks fill the pipeline of copies [s]."""
-        first = self.kernel.first_chunk_tokens
-        if first is None:
-            return 0.0
-        by_direction = first.over_nic if self.uses_nic else first.single_node
-        tokens = min(by_direction[self.direction] * self.comm_sms, self.routing.tokens_per_rank)
-        taken_in = tokens * self.record_bytes * self.routing.nodes_per_token
-        copied = tokens * self.record_bytes * self.routing.ranks_per_token
-        return float(
-            self.kernel.copy_s(
-                self.direction, self.record_bytes, copied, taken_in, uses_nic=self.uses_nic, sms=self.comm_sms
-            )
-        )
+        """Time in which the first chunks fill the pipeline [s]."""
+        k, r, on_nic = self.kernel, self.routing, self.uses_nic
+        sizes = self.direction, self.record_bytes, r.tokens_per_rank, r.ranks_per_token, r.nodes_per_token
+        time_s = k.first_chunk_s(*sizes, uses_nic=on_nic, sms=self.comm_sms)
+        if k.chunk_time_s:
+            by_direction = k.chunk_time_s.over_nic if on_nic else k.chunk_time_s.single_node
+            time_s += 2 * math.sqrt(by_direction[self.direction] * max(self.mean_times_s().values()))
+        return time_s
+
+    @property
+    def mean_bytes(self) -> MeanBytes:
+        """Bytes of the mean rank with even loads."""
+        if self.kind.flow_per_node:
+            return through_nodes(self.routing, self.record_bytes, self.num_nodes)
+        to_rail = self.kind.forwards_to_rail(self) or not self.cluster.planes_joined
+        by_nic = not self.kind.takes_nvlink(self)
+        pairs = self.routing, self.records, self.record_bytes, self.num_nodes
+        return between_pairs(*pairs, by_nic=by_nic, to_rail=to_rail)
+
+    def mean_times_s(self) -> dict[str, float]:
+        """Time that each class of resource takes for the bytes of the mean rank, as the kernel achieves it [s]."""
+        c, k, way, mean, on_nic = self.cluster, self.kernel, self.direction, self.mean_bytes, self.uses_nic
+        up_rate = k.scale_up_efficiency_fraction[way] * float(c.capacity[c.egress[self.gpus[0]]])
+        times = {"scale_up": mean.scale_up / up_rate}
+        if on_nic:
+            nic_rate = self.nic_efficiency_fraction * float(c.capacity[c.nic_tx[self.gpus[0]]])
+            times["nic"] = mean.nic * c.gpus_per_nic / nic_rate + k.exposed_fraction(way) * times["scale_up"]
+        copied = way, self.record_bytes, mean.copied, mean.taken_in
+        times["copy_sms"] = float(k.copy_s(*copied, uses_nic=on_nic, sms=self.comm_sms))
+        return times
 
     @property
     def nic_efficiency_fraction(self) -> float:
@@ -282,18 +300,6 @@ def _leg(
 # --- records -------------------------------------------------------------------------------------------------------
 
 
-def _rank_records(x: Collective) -> Floats:
-    return x.routing.tokens_to_rank
-
-
-def _expert_records(x: Collective) -> Floats:
-    return x.routing.selections_to_rank
-
-
-def _asked_records(x: Collective) -> Floats:
-    return _rank_records(x) if x.copies == "per_rank" else _expert_records(x)
-
-
 def record_bytes(kind: str, direction: str, dtype: str, hidden: int, top_k: int) -> int:
     """Size of one record: the bytes that one copy of a token puts into the network, without packet headers.
 
@@ -370,22 +376,22 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "two_hop": Kind(
         flows=_node_flows, flow_per_node=True, mirrored=True,
-        records=_rank_records, record_bytes=tagged_bytes, takes_nvlink=_always, forwards_to_rail=_never,
+        records=lambda x: x.routing.tokens_to_rank, record_bytes=tagged_bytes, takes_nvlink=_always, forwards_to_rail=_never,
         barrier=True, phases=False, slots=False, message_records=8, counts_selections=False,
     ),
     "low_latency": Kind(
         flows=_pair_flows, flow_per_node=False, mirrored=False,
-        records=_expert_records, record_bytes=headed_bytes, takes_nvlink=lambda x: x.nvlink, forwards_to_rail=_never,
+        records=lambda x: x.routing.selections_to_rank, record_bytes=headed_bytes, takes_nvlink=lambda x: x.nvlink, forwards_to_rail=_never,
         barrier=False, phases=True, slots=True, message_records=1, counts_selections=True,
     ),
     "flat": Kind(
         flows=_pair_flows, flow_per_node=False, mirrored=False,
-        records=_asked_records, record_bytes=bare_bytes, takes_nvlink=_always, forwards_to_rail=_never,
+        records=lambda x: x.routing.tokens_to_rank if x.copies == "per_rank" else x.routing.selections_to_rank, record_bytes=bare_bytes, takes_nvlink=_always, forwards_to_rail=_never,
         barrier=True, phases=False, slots=False, message_records=8, counts_selections=False,
     ),
     "nccl": Kind(
         flows=_pair_flows, flow_per_node=False, mirrored=False,
-        records=_rank_records, record_bytes=bare_bytes, takes_nvlink=_always, forwards_to_rail=lambda x: x.pxn,
+        records=lambda x: x.routing.tokens_to_rank, record_bytes=bare_bytes, takes_nvlink=_always, forwards_to_rail=lambda x: x.pxn,
         barrier=True, phases=False, slots=False, message_records=math.inf, counts_selections=False,
     ),
 }  # fmt: skip

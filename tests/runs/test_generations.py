@@ -211,6 +211,21 @@ def test_warps_that_hold_no_sm_copy_at_most_at_their_limit(folder: Path) -> None
     assert metrics["dispatch"]["binding"] == "scale_up"
 
 
+def test_chunks_make_bandwidth_rise_with_the_root_of_size(folder: Path) -> None:
+    """n chunks of a transfer T through s stages take (n + s)(a + T / n); the best n leaves T + s a + 2 sqrt(s a T)."""
+    chunk = {"value": "9 us", "grade": "assumed", "why": "a test"}
+    both = {"dispatch": chunk, "combine": chunk}
+    mine = added(folder, "chunks", yaml.safe_dump({"chunk_time": {"single_node": both, "over_nic": both}}))
+    for tokens in (64, 1024, 16384):
+        work = TOKENS | {"tokens_per_rank": tokens}
+        base, later = (
+            run(folder, work, name, fidelity="closed_form")["metrics"]["dispatch"]["time_s"]
+            for name in ("hybrid.yaml", mine)
+        )
+        moving_s = base - FIXED_S["dispatch"]
+        assert later - base == pytest.approx(2 * (9e-6 * moving_s) ** 0.5, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("generation", "sms", "ep"),
     [("deepep_v2", 6, 32), ("deepep_v2", 12, 16), ("hybrid_ep", 8, 32), ("deepep_v1_2025_09", 16, 32)],

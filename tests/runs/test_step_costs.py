@@ -151,7 +151,7 @@ workload:
   kind: all_to_all
   tokens_per_rank: 4096
   gate: {{kind: group_limited, sampling: expected}}
-  kernel: {{kind: two_hop, comm_sms: 20, override: {{nic_efficiency_fraction: 0.8}}}}
+  kernel: {{kind: two_hop, generation: deepep_v1_2025_02, comm_sms: 20}}
   {name}_dtype: {dtype}
 """,
                 "alone.yaml",
@@ -161,10 +161,7 @@ workload:
             resolve(
                 read(
                     "v3-training-h800",
-                    [
-                        "workload.kernel.override={nic_efficiency_fraction: 0.8}",
-                        "workload.kernel.comm_sms=20",
-                    ],
+                    [],
                 )
             )
         )

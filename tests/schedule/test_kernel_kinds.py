@@ -17,6 +17,7 @@ from sim.schedule.collectives import KINDS, record_bytes
 SIM = Path(__file__).resolve().parents[2] / "sim"
 NAMES = {*KINDS, *list_kernels()}
 HOMES = {
+    "answers/size.py": "writes a scenario",
     "cluster/kernels.py": "declares the kinds and the default generation of each",
     "schedule/collectives.py": "the table itself",
     "scenario/routing.py": "declares the options of each kind",
