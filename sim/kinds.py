@@ -19,8 +19,13 @@ WORKLOADS = {
     "prefill": "inference",
     "decode": "inference",
     "serving": "serving",
+    "jobs": "jobs",
 }
 """Kind of a workload, as scenarios name it -> the module that each room has for it."""
+
+
+JOBS = ("all_to_all", "flows", "collective", "training", "prefill", "decode")
+"""Kinds that may run next to others on one network."""
 
 
 def module(room: str, kind: str) -> ModuleType:

@@ -248,26 +248,31 @@ def reported(kinds: Collection[str], *, words: bool = False) -> list[str] | None
     ]
 
 
+def row_of(name: str) -> Metric | None:
+    """The metric of a name, or of what a job reports under `jobs.NAME.`; None where the table does not have it."""
+    return METRICS.get(name.split(".", 2)[-1] if name.startswith("jobs.") else name)
+
+
 def dimension_of(name: str) -> str:
     """The dimension of a metric; of what the table does not know (a part of memory, a key) the one that its suffix states."""
-    row = METRICS.get(name)
+    row = row_of(name)
     return row.dimension if row is not None else units.dimension_of(name)
 
 
 def more_is_better(name: str) -> bool | None:
     """True where more of a metric is better, False where less is; None where neither is, or it is unknown."""
-    row = METRICS.get(name)
+    row = row_of(name)
     return None if row is None or row.better is None else row.better == "higher"
 
 
 def label(name: str) -> str:
     """A metric at the head of a column: `step_time_s` -> `step`."""
-    row = METRICS.get(name)
+    row = row_of(name)
     words = re.sub(r"_(bytes_per_s|bytes|fraction|s)$", "", name)
     return (row.label if row is not None else "") or words.replace("_", " ").replace(".", " ")
 
 
 def phrase(name: str) -> str:
     """A metric in a sentence: `step_time_s` -> `the step`."""
-    row = METRICS.get(name)
+    row = row_of(name)
     return (row.phrase if row is not None else "") or label(name)

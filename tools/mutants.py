@@ -42,7 +42,7 @@ CHOSEN: tuple[tuple[str, str, str, str, str], ...] = (
      "reductions of the whole sequence"),
     ("sim/schedule/sends", "send_flows", "part * fraction * HEADERS", "part * fraction", "sends without headers"),
     ("sim/cluster/paths", "extra_latency_s", "path_s - same_s", "path_s", "latency within a leaf too"),
-    ("sim/cluster/fabrics", "_three_tier", "rate * hardware.nics_per_node / fabric.oversubscription", "rate * hardware.nics_per_node",
+    ("sim/cluster/fabrics", "_three_tier", "pods[pod] / fabric.oversubscription", "pods[pod]",
      "cores not oversubscribed"),
     ("sim/cluster/kernels", "Kernel.fixed_s", "latency.per_remote_peer[direction] * num_remote_peers",
      "latency.per_remote_peer[direction]", "one peer's cost"),

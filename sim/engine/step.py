@@ -10,9 +10,10 @@ import numpy as np
 
 from sim.cluster.topology import Floats
 from sim.engine import step_loop, step_transfers
-from sim.engine.step_arrays import Net, StepLanes, StepWork, laid_out
+from sim.engine.step_arrays import Net, StepWork, laid_out
+from sim.engine.step_lanes import StepLanes
 from sim.engine.step_network import StepNetwork, network_of
-from sim.engine.step_plan import StepPlan
+from sim.engine.step_plan import Member, StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
 from sim.errors import InfeasibleError
 from sim.schedule.training import Tasks
@@ -34,6 +35,8 @@ class StepRun:
         What crossed each resource at mean loads, and the capacity that it used up [bytes].
     node_ends : float, [tracks, nodes, lane classes]
         When the nodes of each track's last task ended [s].
+    member : Member
+        Its part of the plan that ran.
     """
 
     records: list[GroupRecord]
@@ -41,13 +44,15 @@ class StepRun:
     bytes: Floats
     used: Floats
     node_ends: Floats
+    member: Member
 
-    def lane_ends(self, group: int) -> Floats:
-        """When the nodes of the last task of a group of pipeline rank 0 ended on each lane, [nodes, lanes] [s]."""
+    def lane_ends(self, group: int, rank: int = 0) -> Floats:
+        """When the nodes of the last task of a group of a pipeline rank ended on each lane, [nodes, lanes] [s]."""
         folded = self.network.folded
         of_group = int(folded.group_class[group])
-        ends: Floats = self.node_ends[of_group * len(self.network.collective)]
-        return ends[:, folded.lane_class[of_group]]
+        track = of_group * len(self.network.collective) + self.member.first_rank + rank
+        ends: Floats = self.node_ends[track]
+        return ends[:, folded.lane_class[of_group][: self.member.lanes]]
 
 
 def run_step(plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None = None) -> StepRun:
@@ -70,15 +75,26 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None
     InfeasibleError
         Where bytes wait for a link without capacity.
     """
+    (run,) = run_merged(plan, keep_tasks=keep_tasks, network=network)
+    return run
+
+
+def run_merged(plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None = None) -> list[StepRun]:
+    """Run all programs of a plan on one network; parameters and errors as of `run_step`.
+
+    Returns
+    -------
+    list of StepRun, [members of the plan]
+    """
     network = network or network_of(plan)
     work, lanes, net = laid_out(plan, network, keep_tasks)
-    ended = _loop(work, lanes, net)(work, lanes, network.templates, net, plan.blocking)
+    ended = _loop(work, lanes, net)(work, lanes, network.templates, net)
     if ended == step_transfers.DEAD:
         raise InfeasibleError("bytes of the step wait forever: a link on their way has no capacity")
     if ended == step_transfers.STUCK and plan.conditions:
         raise InfeasibleError("the step never ends: a GPU or a link that fails in it does not come back")
     assert ended == step_transfers.DONE, "orders deadlock"
-    return _ran(plan, network, work, lanes)
+    return [_ran(plan, member, network, work, lanes) for member in plan.members]
 
 
 def _loop(work: StepWork, lanes: StepLanes, net: Net) -> Callable[..., int]:
@@ -92,25 +108,25 @@ def _loop(work: StepWork, lanes: StepLanes, net: Net) -> Callable[..., int]:
 # --- what is written down -----------------------------------------------------------------------------------
 
 
-def _ran(plan: StepPlan, network: StepNetwork, work: StepWork, lanes: StepLanes) -> StepRun:
-    tasks, folded = plan.tasks, network.folded
-    num_ranks, num_classes = len(tasks), len(folded.groups)
+def _ran(plan: StepPlan, member: Member, network: StepNetwork, work: StepWork, lanes: StepLanes) -> StepRun:
+    folded = network.folded
+    ranks = range(member.first_rank, member.first_rank + member.num_ranks)
+    classes = np.unique(folded.group_class[: member.num_groups]).tolist()
     by_class = [
-        [_group_record(plan, network, work, lanes, rank, c) for c in range(num_classes)]
-        for rank in range(num_ranks)
+        {c: _group_record(plan, member, network, work, lanes, rank, c) for c in classes} for rank in ranks
     ]
     records = []
-    for rank in range(num_ranks):
-        for group in range(plan.num_groups):
-            own = by_class[rank][folded.group_class[group]]
+    for rank, of_rank in enumerate(by_class):
+        for group in range(member.num_groups):
+            own = of_rank[int(folded.group_class[group])]
             records.append(GroupRecord(rank, group, own.tasks, own.nodes, own.end_s))
-    return StepRun(records, network, *_carried(tasks, network), lanes.ends)
+    return StepRun(records, network, *_carried(plan.tasks, network, ranks), lanes.ends, member)
 
 
-def _carried(tasks: Tasks, network: StepNetwork) -> tuple[Floats, Floats]:
-    """Load of all transfers of the step on each resource: bytes, and capacity used up, [num_resources]."""
+def _carried(tasks: Tasks, network: StepNetwork, ranks: range) -> tuple[Floats, Floats]:
+    """Load of all transfers of some pipeline ranks on each resource: bytes, and capacity used up, [num_resources]."""
     times = np.zeros(len(network.templates.first) - 1)
-    for rank in range(len(tasks)):
+    for rank in ranks:
         ran = np.bincount(
             tasks.program[tasks.first[rank] : tasks.first[rank + 1]], minlength=len(tasks.programs)
         )
@@ -122,14 +138,20 @@ def _carried(tasks: Tasks, network: StepNetwork) -> tuple[Floats, Floats]:
     sent = tasks.messages[tasks.receives[tasks.receives >= 0]]
     pairs, counts = np.unique(sent[:, 3:5], axis=0, return_counts=True)
     for (source, target), count in zip(pairs.tolist(), counts.tolist(), strict=True):
-        if (source, target) in network.message:
+        if source in ranks and (source, target) in network.message:
             times[network.message[source, target]] += count
     by_class = (times @ network.templates.wire, times @ network.templates.used)
     return by_class[0][network.folded.resource], by_class[1][network.folded.resource]
 
 
 def _group_record(
-    plan: StepPlan, network: StepNetwork, work: StepWork, lanes: StepLanes, rank: int, of_group: int
+    plan: StepPlan,
+    member: Member,
+    network: StepNetwork,
+    work: StepWork,
+    lanes: StepLanes,
+    rank: int,
+    of_group: int,
 ) -> GroupRecord:
     tasks, folded = plan.tasks, network.folded
     before = of_group * len(tasks.kind)
@@ -154,5 +176,5 @@ def _group_record(
         group=int(folded.groups[of_group]),
         tasks=TaskRecords(tasks.kind[i:j], tasks.microbatches[i:j], **columns),
         nodes=NodeRecords(names, streams, numbers, start_s, end_s),
-        end_s=lanes.clock[track][folded.lane_class[of_group]],
+        end_s=lanes.clock[track][folded.lane_class[of_group][: member.lanes]],
     )

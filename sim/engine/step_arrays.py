@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import Floats, Ints
 from sim.engine import sharing
+from sim.engine.step_lanes import StepLanes, lanes_of
 from sim.engine.step_network import StepNetwork
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_rows import MESSAGE, NODE, TASK, TRACK, Rows
-from sim.engine.step_templates import Folded
 from sim.schedule.operations import KINDS
 from sim.schedule.training import Tasks
 
@@ -30,36 +30,6 @@ class StepWork(NamedTuple):
     messages: Rows
     posted: Ints  # messages posted before all else
     node_times: Floats  # [2, kept nodes], start and end
-
-
-class StepLanes(NamedTuple):
-    """Clocks and factors over lane classes."""
-
-    num_lanes: int
-    zero: Floats  # [lanes]
-    clock: Floats  # [num_tracks, lanes], end of the last task
-    compute: Floats  # [num_tracks, lanes], ends of the two streams
-    comm: Floats
-    exposed: Floats  # [num_tracks, lanes], of this task
-    barrier: Floats
-    ends: Floats  # [num_tracks, most nodes, lanes]
-    speed: Floats  # [num_tracks, lanes]
-    weight: Floats  # [group classes, lanes], share of the group's lanes
-    loads: Floats  # see StepPlan
-    jitter: Floats
-    instants: Floats  # see Conditions; without, no instant and no variant
-    variant: Ints  # [conditions, num_tracks, lanes]
-    fixed_s: Floats  # [variants, nodes]
-    routed_s: Floats
-    ready: Floats  # [num_messages, lanes], when both sides have posted
-    arrived: Floats
-    host_costs: Floats  # see `step_host`; without a host empty, as what follows
-    host: Floats  # [num_tracks, lanes], when the host is free
-    host_first: Floats  # [num_tracks, lanes], when it issued the first launch of the last node
-    hosted: Floats  # [num_tracks, lanes], time of this task that the device waited for it
-    late: Floats  # [num_tracks, lanes], how late collectives since the last compute node were by the host
-    done_count: Ints  # [num_tracks, kept], launches issued up to each of the last nodes
-    done_end: Floats  # [num_tracks, kept, lanes], when they had run
 
 
 class Net(NamedTuple):
@@ -120,7 +90,6 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     """
     tasks, folded = plan.tasks, network.folded
     num_ranks, num_classes = len(tasks), len(folded.groups)
-    num_lanes = max(map(len, folded.lanes))
     first, nodes, waits = _programs(tasks, network.kernels)
     rows, node_times = _tasks(tasks, first, keep_tasks, num_classes)
     messages, posted = _messages(tasks, network)
@@ -132,87 +101,21 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     tracks["last"] = tasks.first[rank + 1] + of_group * len(tasks.kind)
     tracks["task"] = tracks["first"]
     tracks["of_group"] = of_group
-    drawn = folded.groups[of_group] if len(plan.loads) > 1 else 0
-    tracks["number_drawn"] = rank + drawn * num_ranks
-    tracks["tasks_drawn"] = (drawn - of_group) * len(tasks.kind)
-    tracks["draws"], loads = _draws(plan, folded, of_group, num_lanes)
-    speed, weight = np.ones((num_tracks, num_lanes)), np.zeros((num_classes, num_lanes))
-    for c, shown in enumerate(folded.lanes):
-        own = of_group == c
-        speed[own] = plan.speed[rank[own], folded.groups[c]][:, _filled(shown, num_lanes)]
-        weight[c, : len(shown)] = np.bincount(folded.lane_class[c], minlength=len(shown)) / plan.lanes
-    shape = (num_tracks, num_lanes)
+    for member in plan.members:
+        own = (member.first_rank <= rank) & (rank < member.first_rank + member.num_ranks)
+        drawn = folded.groups[of_group[own]] if member.draws else np.zeros(own.sum(), dtype=np.int64)
+        tracks["blocking"][own] = member.blocking
+        tracks["number_drawn"][own] = rank[own] - member.first_rank + drawn * member.num_ranks
+        before = of_group[own] * len(tasks.kind) + member.first_task
+        tracks["tasks_drawn"][own] = drawn * member.num_tasks - before
+        tracks["first_jitter"][own], tracks["num_jitter"][own] = member.first_jitter, member.num_jitter
+    tracks["draws"], whole = lanes_of(plan, folded, rank, of_group, first, nodes, len(messages))
     collective = network.collective[rank, of_group]
     work = StepWork(tracks, rows, first, nodes, waits, collective, messages, posted, node_times)
-    whole = StepLanes(
-        num_lanes=num_lanes,
-        zero=np.zeros(num_lanes),
-        clock=np.zeros(shape),
-        compute=np.zeros(shape),
-        comm=np.zeros(shape),
-        exposed=np.zeros(shape),
-        barrier=np.zeros(shape),
-        ends=np.zeros((num_tracks, int(np.diff(first).max(initial=0)), num_lanes)),
-        speed=speed,
-        weight=weight,
-        loads=loads,
-        jitter=plan.jitter,
-        **_conditions(plan, folded, rank, of_group, num_lanes),
-        ready=np.zeros((len(messages), num_lanes)),
-        arrived=np.zeros((len(messages), num_lanes)),
-        **_host(plan, nodes, shape),
-    )
     net = _net(network, work)
     # Rows of records, whose fields plain Python reads by name too.
     named = {name: getattr(work, name).view(np.recarray) for name in ("tracks", "tasks", "nodes", "messages")}
     return work._replace(**named), whole, net
-
-
-def _filled(lanes: Ints, num_lanes: int) -> Ints:
-    """Lanes that stand for a group's classes, then the first again: a lane beyond them is as early, and holds nobody up."""
-    return np.concatenate([lanes, np.full(num_lanes - len(lanes), lanes[0])])
-
-
-def _conditions(plan: StepPlan, folded: Folded, rank: Ints, of_group: Ints, num_lanes: int) -> dict[str, Any]:
-    """Fields of `StepLanes` that `Conditions` fill in; `rank` and `of_group` are of each track."""
-    known, none = plan.conditions, np.zeros((0, 0))
-    if known is None:
-        no_variant = np.zeros((0, 0, 0), np.int64)
-        return {"instants": np.zeros(0), "variant": no_variant, "fixed_s": none, "routed_s": none}
-    variant = np.zeros((len(known.variant), len(rank), num_lanes), dtype=np.int64)
-    for c, shown in enumerate(folded.lanes):
-        own = of_group == c
-        of_class = known.variant[:, rank[own], folded.groups[c]]
-        variant[:, own] = of_class[:, :, _filled(shown, num_lanes)]
-    return {name: getattr(known, name) for name in ("instants", "fixed_s", "routed_s")} | {"variant": variant}
-
-
-def _host(plan: StepPlan, nodes: Rows, shape: tuple[int, int]) -> dict[str, Any]:
-    """Fields of `StepLanes` that a `Host` fills in."""
-    host, kept = plan.host, 0
-    costs = np.zeros(0)
-    if host is None:
-        shape = (0, 0)
-    else:
-        costs = np.array([host.launch_s, host.sync_s, host.run_ahead])
-        fewest = nodes["launches"][nodes["launches"] > 0].min(initial=host.run_ahead)
-        kept = host.run_ahead // int(fewest) + 2
-    clocks = {name: np.zeros(shape) for name in ("host", "host_first", "hosted", "late")}
-    done = {
-        "done_count": np.zeros((shape[0], kept), np.int64),
-        "done_end": np.zeros((shape[0], kept, shape[1])),
-    }
-    return {"host_costs": costs, **clocks, **done}
-
-
-def _draws(plan: StepPlan, folded: Folded, of_group: Ints, num_lanes: int) -> tuple[Ints | int, Floats]:
-    """Place of each track's draws among the loads, and the loads by lane class."""
-    if len(plan.loads) > 1:
-        return folded.groups[of_group], plan.loads
-    whole = np.arange(plan.lanes)
-    if not plan.loads.size or all(np.array_equal(lanes, whole) for lanes in folded.lanes):
-        return 0, plan.loads
-    return of_group, np.stack([plan.loads[0][..., _filled(lanes, num_lanes)] for lanes in folded.lanes])
 
 
 def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]:

@@ -39,7 +39,7 @@ def issue(x: Any, number: Any, track: Any, node: Any, ready: Any, common: Any) -
     common : float [s]
         Start of a collective that waits for all lanes; less than any other instant where it is none.
     """
-    launch, sync = x.host_costs[LAUNCH], x.host_costs[SYNC]
+    launch, sync = x.host_costs[number, LAUNCH], x.host_costs[number, SYNC]
     row = _entry_back(x, number, track, node.launches)
     for j in range(x.num_lanes):
         at = x.host[number, j]
@@ -56,7 +56,7 @@ def _entry_back(x: Any, number: Any, track: Any, launches: Any) -> Any:
     """The last node that must have ended before so many more launches may be issued; -1 for none."""
     if launches == 0 or track.written == 0:
         return -1
-    size, bound = x.done_count.shape[1], track.issued + launches - x.host_costs[RUN_AHEAD]
+    size, bound = x.done_count.shape[1], track.issued + launches - x.host_costs[number, RUN_AHEAD]
     row = -1
     while track.oldest < track.written and x.done_count[number, track.oldest % size] <= bound:
         row = track.oldest % size
@@ -79,7 +79,8 @@ def start_collective(x: Any, number: Any, ready: Any, last: Any, barrier: Any) -
     """Move the starts of a collective to the last launch of its node, [num_lanes] [s]; returns that of the slowest lane."""
     start = last
     for j in range(x.num_lanes):
-        start = max(start, x.host[number, j])
+        if x.weight[number, j] > 0.0:
+            start = max(start, x.host[number, j])
     for j in range(x.num_lanes):
         if barrier:
             x.late[number, j] += start - last

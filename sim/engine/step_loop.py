@@ -25,7 +25,15 @@ from typing import Any
 import numpy as np
 
 from sim.engine.compiled import frugal
-from sim.engine.step_host import end_compute, issue, note_end, share_wait, start_collective, start_compute
+from sim.engine.step_host import (
+    RUN_AHEAD,
+    end_compute,
+    issue,
+    note_end,
+    share_wait,
+    start_collective,
+    start_compute,
+)
 from sim.engine.step_transfers import DEAD, DONE, STUCK, advance, begin, change, set_timer, share, write_out
 
 # Phases of a track; it begins with the first.
@@ -33,15 +41,13 @@ _ENTERING, _WAITING, _RUNNING, _COMMUNICATING, _ENDED = 0, 1, 2, 3, 4
 
 
 @frugal
-def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
+def run(w: Any, x: Any, t: Any, n: Any) -> Any:
     """Run all tasks of all tracks; fill in the times of `w.tasks` and `w.node_times`.
 
     Parameters
     ----------
     w, x, t, n
         `StepWork`, `StepLanes`, `Templates` and `Net` of the step.
-    blocking : bool
-        True where a rank waits for its sends before its next operation.
 
     Returns
     -------
@@ -63,7 +69,7 @@ def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
     while True:
         while num_woken > 0:
             num_woken -= 1
-            _go_on(w, x, t, n, woken[num_woken], now, blocking)
+            _go_on(w, x, t, n, woken[num_woken], now)
         place = n.winner[1]
         if n.pending[0] > 0 and x.instants[len(x.instants) - n.pending[0]] <= n.when[place]:
             if change(t, n, x.instants[len(x.instants) - n.pending[0]]) == DEAD:
@@ -123,7 +129,7 @@ def run(w: Any, x: Any, t: Any, n: Any, blocking: Any) -> Any:
 
 
 @frugal
-def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any) -> None:
+def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any) -> None:
     """Let a track do what it can until it has to wait, for messages or for a collective."""
     track, clock = w.tracks[number], x.clock[number]
     while True:
@@ -141,22 +147,22 @@ def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any)
             sent = w.tasks[track.task - 1]  # of the first task: another one's, not looked at
             there = True
             for k, row in enumerate((task.receive_f, task.receive_b, sent.send_f, sent.send_b)):
-                if row >= 0 and (k < 2 or (blocking and track.task > track.first)):
+                if row >= 0 and (k < 2 or (track.blocking and track.task > track.first)):
                     there = there and w.messages[row].there
             if not there:
                 break
             for k, row in enumerate((task.receive_f, task.receive_b, sent.send_f, sent.send_b)):
-                if row >= 0 and (k < 2 or (blocking and track.task > track.first)):
+                if row >= 0 and (k < 2 or (track.blocking and track.task > track.first)):
                     for j in range(x.num_lanes):
                         clock[j] = max(clock[j], x.arrived[row, j])
             for row in (task.receive_f, task.receive_b):
                 if row >= 0 and w.messages[row].next >= 0:
                     _post(w, x, n, w.messages[row].next, clock, now)
-            task.start_s = _mean(x, track, clock)
+            task.start_s = _mean(x, number, clock)
             for j in range(x.num_lanes):
                 x.compute[number, j] = x.comm[number, j] = clock[j]
                 x.exposed[number, j] = x.barrier[number, j] = 0.0
-                if x.host_costs.size > 0:
+                if x.host_costs[number, RUN_AHEAD] > 0.0:
                     x.hosted[number, j] = x.late[number, j] = 0.0
             track.node = w.programs[task.program]
             track.phase = _RUNNING
@@ -168,13 +174,13 @@ def _go_on(w: Any, x: Any, t: Any, n: Any, number: Any, now: Any, blocking: Any)
         for j in range(x.num_lanes):
             clock[j] = max(x.compute[number, j], x.comm[number, j])
             x.exposed[number, j] += clock[j] - x.compute[number, j]
-            if x.host_costs.size > 0:
+            if x.host_costs[number, RUN_AHEAD] > 0.0:
                 x.exposed[number, j] -= share_wait(x, number, j, clock[j] - x.compute[number, j])
-        task.end_s = _mean(x, track, clock)
-        task.exposed_s = _mean(x, track, x.exposed[number])
-        task.barrier_s = _mean(x, track, x.barrier[number])
-        if x.host_costs.size > 0:
-            task.host_s = _mean(x, track, x.hosted[number])
+        task.end_s = _mean(x, number, clock)
+        task.exposed_s = _mean(x, number, x.exposed[number])
+        task.barrier_s = _mean(x, number, x.barrier[number])
+        if x.host_costs[number, RUN_AHEAD] > 0.0:
+            task.host_s = _mean(x, number, x.hosted[number])
         track.task += 1
         track.phase = _ENTERING
 
@@ -191,16 +197,17 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
             at = max(at, x.ends[number, w.waits[k], j])
         ready[j] = at
     if node.kernel >= 0:
-        last = ready[0]
+        last = 0.0
         for j in range(x.num_lanes):
-            last = max(last, ready[j])
+            if x.weight[number, j] > 0.0:
+                last = max(last, ready[j])
         for j in range(x.num_lanes):
             x.barrier[number, j] += last - ready[j]
-        if x.host_costs.size > 0:
+        if x.host_costs[number, RUN_AHEAD] > 0.0:
             issue(x, number, track, node, ready, last if node.barrier else -np.inf)
             last = start_collective(x, number, ready, last, node.barrier)
         if not node.barrier:
-            last = _mean(x, track, ready)
+            last = _mean(x, number, ready)
         if task.keep >= 0:
             w.node_times[0, task.keep + place] = last
         n.template[number] = w.templates[number, node.kernel, node.beside]
@@ -208,28 +215,28 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
         track.phase = _COMMUNICATING
         set_timer(n, number, max(last, now) + t.fixed_s[n.template[number]])
         return
-    hosted = x.host_costs.size > 0
+    hosted = x.host_costs[number, RUN_AHEAD] > 0.0
     if hosted:
         for j in range(x.num_lanes):
             x.exposed[number, j] -= share_wait(x, number, j, ready[j] - free[j])
         issue(x, number, track, node, ready, -np.inf)
         start_compute(x, number, ready)
     if task.keep >= 0:
-        w.node_times[0, task.keep + place] = _mean(x, track, ready)
+        w.node_times[0, task.keep + place] = _mean(x, number, ready)
     microbatch = task.forward if node.forward else task.backward
     scaled = node.routed_s > 0.0 and x.loads.size > 0
     row = 0
-    if x.jitter.size > 0:
+    if track.num_jitter > 0:
         drawn = track.task + track.tasks_drawn
-        row = ((track.number_drawn * 73_856_093) ^ (drawn * 19_349_663) ^ (place * 83_492_791)) % len(
-            x.jitter
-        )
+        row = ((track.number_drawn * 73_856_093) ^ (drawn * 19_349_663) ^ (place * 83_492_791)) % (
+            track.num_jitter
+        ) + track.first_jitter
     for j in range(x.num_lanes):
         work = node.fixed_s + node.routed_s
         if scaled:
             work = node.fixed_s + node.routed_s * x.loads[track.draws, node.layer, microbatch, j]
         factor = x.speed[number, j]
-        if x.jitter.size > 0:
+        if track.num_jitter > 0:
             factor *= x.jitter[row, j]
         x.exposed[number, j] += (ready[j] - free[j]) + node.exposed_s
         start = ready[j]
@@ -242,12 +249,12 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
             plain = ready[j]
             ready[j] = end_compute(x, number, j, start, plain, node.launches)
             if task.keep >= 0:  # it is as long as without a host, and later
-                w.node_times[0, task.keep + place] += x.weight[track.of_group, j] * (ready[j] - plain)
+                w.node_times[0, task.keep + place] += x.weight[number, j] * (ready[j] - plain)
         x.compute[number, j] = ready[j]
     if hosted:
         note_end(x, number, track, node.launches, ready)
     if task.keep >= 0:
-        w.node_times[1, task.keep + place] = _mean(x, track, ready)
+        w.node_times[1, task.keep + place] = _mean(x, number, ready)
     track.node += 1
 
 
@@ -288,26 +295,28 @@ def _arrive(w: Any, x: Any, t: Any, n: Any, number: Any) -> None:
         last, least = ready[0], np.inf
         for j in range(x.num_lanes):
             ends[j] = max(ends[j] - begun - node.held_s, 0.0)
-            if x.weight[track.of_group, j] > 0.0:
+            if x.weight[number, j] > 0.0:
                 last, least = max(last, ready[j]), min(least, ends[j])
+        if not np.isfinite(least):  # a track of lanes that are not there
+            least = 0.0
         for j in range(x.num_lanes):
             ready[j] = max(ready[j] + ends[j], last + least)
     for j in range(x.num_lanes):
         x.comm[number, j] = x.ends[number, place, j]
     if task.keep >= 0:
-        w.node_times[1, task.keep + place] = _mean(x, track, x.comm[number])
-    if x.host_costs.size > 0:
+        w.node_times[1, task.keep + place] = _mean(x, number, x.comm[number])
+    if x.host_costs[number, RUN_AHEAD] > 0.0:
         note_end(x, number, track, node.launches, x.comm[number])
     track.node += 1
     track.phase = _RUNNING
 
 
 @frugal
-def _mean(x: Any, track: Any, lanes: Any) -> Any:
+def _mean(x: Any, number: Any, lanes: Any) -> Any:
     """Mean over the lanes that the classes of a track stand for."""
     total = 0.0
     for j in range(x.num_lanes):
-        total += x.weight[track.of_group, j] * lanes[j]
+        total += x.weight[number, j] * lanes[j]
     return total
 
 
@@ -326,4 +335,4 @@ def _post(w: Any, x: Any, n: Any, row: Any, clock: Any, now: Any) -> None:
     n.message[place] = row
     n.template[place] = message.template
     n.begun[place] = np.nan
-    set_timer(n, place, max(_mean(x, w.tracks[message.source], x.ready[row]), now))
+    set_timer(n, place, max(_mean(x, message.source, x.ready[row]), now))

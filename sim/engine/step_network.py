@@ -37,9 +37,13 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
     apart = _own_draws(plan)[lane]
     own = group if len(plan.loads) > 1 else np.zeros_like(group)
     start = folding.mixed(rank, apart, own, folding.rounded(plan.speed.copy())).ravel()
+    if plan.merged:
+        start = folding.mixed(start, plan.present().ravel())
     for variant in plan.conditions.variant if plan.conditions else ():
         start = folding.mixed(start, variant.ravel())
-    if num_ranks * num_groups == 1 and len(np.unique(start)) == num_lanes:  # each flow has lanes of its own
+    if (
+        num_ranks * num_groups == 1 and not plan.merged and len(np.unique(start)) == num_lanes
+    ):  # each flow has lanes of its own
         every, only = np.arange(len(plan.traffic.capacity)), np.zeros(1, dtype=np.int64)
         lanes_ = np.arange(num_lanes)
         return Folded(only, only, lanes_[None], [lanes_], np.arange(flows.first[-1]), every, every)

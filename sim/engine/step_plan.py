@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from sim.cluster.software import Software
 from sim.cluster.topology import Floats, Ints
@@ -115,6 +116,43 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """Part of a plan of several programs that share a network (`step_jobs`): what belongs to one of them.
+
+    Parameters
+    ----------
+    first_rank, num_ranks : int
+        Its pipeline ranks.
+    num_groups, lanes : int [count]
+        Groups at each of them and ranks of each; the plan's others are not there.
+    blocking, host
+        As of `StepPlan`.
+    draws : bool
+        True where its groups draw loads for themselves.
+    first_task, num_tasks : int
+    first_jitter, num_jitter : int
+        Rows of the plan's jitter.
+    """
+
+    first_rank: int
+    num_ranks: int
+    num_groups: int
+    lanes: int
+    blocking: bool
+    host: Host | None
+    draws: bool
+    first_task: int
+    num_tasks: int
+    first_jitter: int
+    num_jitter: int
+
+    @property
+    def ranks(self) -> slice:
+        """Its pipeline ranks."""
+        return slice(self.first_rank, self.first_rank + self.num_ranks)
+
+
+@dataclass(frozen=True, slots=True)
 class StepPlan:
     """Everything that `run_step` needs.
 
@@ -137,6 +175,8 @@ class StepPlan:
         None where capacities and compute times stay as they are.
     host : Host, optional
         None where launches cost nothing.
+    merged : tuple of Member
+        Programs that it is put together from, each with its own `blocking` and `host`; empty where it is one.
     """
 
     tasks: Tasks
@@ -149,6 +189,21 @@ class StepPlan:
     blocking: bool = True
     conditions: Conditions | None = None
     host: Host | None = None
+    merged: tuple[Member, ...] = ()
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The programs that it consists of."""
+        num_ranks, num_tasks = len(self.tasks), len(self.tasks.kind)
+        whole = (0, num_ranks, self.num_groups, self.lanes, self.blocking, self.host, len(self.loads) > 1)
+        return self.merged or (Member(*whole, 0, num_tasks, 0, len(self.jitter)),)
+
+    def present(self) -> npt.NDArray[np.bool_]:
+        """True for lanes that are there, [pipeline ranks, groups, lanes]."""
+        there = np.zeros(self.speed.shape, dtype=np.bool_)
+        for member in self.members:
+            there[member.ranks, : member.num_groups, : member.lanes] = True
+        return there
 
     @property
     def capacities(self) -> Floats:

@@ -17,10 +17,13 @@ TRACK = np.dtype(
         ("phase", _I),
         ("of_group", _I),  # class of groups
         ("draws", _I),  # place among the loads
-        # Number of the track, and what its tasks' numbers grow by, if only groups that draw for themselves were counted, so
-        # that jitter does not hang on how groups fold.
+        # Number of the track, and what its tasks' numbers grow by, if only its own program and groups that draw for
+        # themselves were counted, so that jitter does not hang on how groups fold, nor on who shares the network.
         ("number_drawn", np.int64),
         ("tasks_drawn", np.int64),
+        ("first_jitter", _I),  # rows of the jitter
+        ("num_jitter", _I),
+        ("blocking", _I),  # 1 where it waits for its sends before its next operation
         ("issued", np.int64),  # launches of the host so far
         ("written", np.int64),  # nodes with launches that have ended
         ("oldest", np.int64),  # the first of them that the bound of run-ahead has not let pass

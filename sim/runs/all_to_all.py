@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sim import limits
+from sim.cluster.topology import Cluster
 from sim.cost.power import Activity
 from sim.engine import executor
 from sim.engine.records import Trace, TransferRecord
+from sim.engine.step import StepRun
+from sim.errors import InfeasibleError
 from sim.runs import metrics as measure
+from sim.runs import shared_transfers
 from sim.runs.energy import energy_metrics, network_bytes
-from sim.runs.kinds import LINKS, Progress, Result, Runner
+from sim.runs.kinds import LINKS, Progress, Result, Runner, SharedRun
 from sim.runs.routing import record_of, routings
 from sim.scenario.all_to_all import AllToAll
 from sim.scenario.descriptions import Scenario
 from sim.schedule.collectives import Collective
+from sim.workload.traffic import Routing
 
 _DIRECTIONS = ("dispatch", "combine")
 
@@ -68,33 +74,14 @@ def _one_layer(scenario: Scenario, work: AllToAll, progress: Progress) -> Result
     cluster = scenario.cluster()
     progress(f"{scenario.name}: routing tokens")
     routed = routings(scenario)
-    plain = work.spec.bytes_per_rank is not None
     hidden = scenario.model.routed_width if scenario.model else 0
     metrics: dict[str, Any] = {}
     timeline: list[dict[str, Any]] = []
     traffic: dict[str, Any] = {}
     whole = Trace(saturated_s=np.zeros(len(cluster.names)))
     carried = np.zeros(len(cluster.names))
-    for name, direction in [("exchange", "dispatch")] if plain else [(name, name) for name in _DIRECTIONS]:
-        record_bytes = record_of(scenario, direction)
-        collectives = [
-            Collective(
-                cluster=cluster,
-                kernel=work.kernel,
-                direction=direction,
-                gpus=scenario.gpus[group * scenario.ep : (group + 1) * scenario.ep],
-                routing=routing,
-                record_bytes=record_bytes,
-                comm_sms=work.comm_sms,
-                **work.options,
-            )
-            for group, routing in enumerate(routed)
-        ]
-        dtype = (
-            None
-            if plain
-            else (work.spec.dispatch_dtype if direction == "dispatch" else work.spec.combine_dtype)
-        )
+    for name, collectives in _collectives(scenario, work, cluster, routed).items():
+        dtype, direction = _dtype(work, name), collectives[0].direction
         if scenario.fidelity == "closed_form":
             metrics[name] = measure.closed_form_metrics(collectives, dtype, hidden)
             carried += sum(each.flows().bytes_by_resource(len(carried)) for each in collectives)
@@ -104,21 +91,14 @@ def _one_layer(scenario: Scenario, work: AllToAll, progress: Progress) -> Result
         metrics[name] = measure.collective_metrics(trace, collectives, dtype, hidden)
         timeline += [_bars(record) for record in trace.transfers]
         if scenario.ep <= limits.MATRIX_RANKS:
-            matrix = collectives[0].records * record_bytes
+            matrix = collectives[0].records * collectives[0].record_bytes
             traffic[name] = (matrix if direction == "dispatch" else matrix.T).round().astype(int).tolist()
         carried += sum(record.flows.bytes_by_resource(len(carried)) for record in trace.transfers)
         whole.transfers += trace.transfers
         whole.stretches += trace.stretches
         whole.saturated_s += trace.saturated_s
         whole.end_s = trace.end_s
-    times = [(row["completion_time_s"], row["time_s"]) for row in metrics.values()]
-    done = Activity(
-        elapsed_s=sum(row[0] for row in times),
-        communication_s=sum(row[1] for row in times),
-        **network_bytes(cluster, carried),
-    )
-    tokens = (work.spec.tokens_per_rank or 0) * scenario.num_ranks
-    metrics |= energy_metrics(scenario, done, tokens)
+    metrics |= _energy(scenario, work, metrics, network_bytes(cluster, carried))
     if not whole.transfers:
         return {"metrics": metrics, "links": {}, "timeline": {}}
     return {
@@ -127,6 +107,69 @@ def _one_layer(scenario: Scenario, work: AllToAll, progress: Progress) -> Result
         "timeline": {"kernels": timeline, "utilisation": measure.utilisation(whole, cluster)},
         "traffic": traffic,
     }
+
+
+def _collectives(
+    scenario: Scenario, work: AllToAll, cluster: Cluster, routed: Sequence[Routing]
+) -> dict[str, list[Collective]]:
+    """Collectives of every EP group, by name."""
+    plain = work.spec.bytes_per_rank is not None
+    names = {"exchange": "dispatch"} if plain else {name: name for name in _DIRECTIONS}
+    return {
+        name: [
+            Collective(
+                cluster=cluster,
+                kernel=work.kernel,
+                direction=direction,
+                gpus=scenario.gpus[group * scenario.ep : (group + 1) * scenario.ep],
+                routing=routing,
+                record_bytes=record_of(scenario, direction),
+                comm_sms=work.comm_sms,
+                **work.options,
+            )
+            for group, routing in enumerate(routed)
+        ]
+        for name, direction in names.items()
+    }
+
+
+def _dtype(work: AllToAll, name: str) -> str | None:
+    """Format of the payload of a collective; None of a plain one."""
+    return {"dispatch": work.spec.dispatch_dtype, "combine": work.spec.combine_dtype}.get(name)
+
+
+def _energy(
+    scenario: Scenario, work: AllToAll, metrics: Mapping[str, Any], moved: Mapping[str, float]
+) -> dict[str, Any]:
+    done = Activity(
+        elapsed_s=sum(row["completion_time_s"] for row in metrics.values()),
+        communication_s=sum(row["time_s"] for row in metrics.values()),
+        **moved,
+    )
+    return energy_metrics(scenario, done, (work.spec.tokens_per_rank or 0) * scenario.num_ranks)
+
+
+def shared_all_to_all(scenario: Scenario) -> SharedRun:
+    """Dispatch and combine, or the plain all-to-all, next to other jobs."""
+    work, cluster = scenario.workload, scenario.cluster()
+    assert isinstance(work, AllToAll)
+    if work.gate is not None and work.gate.layers:
+        raise InfeasibleError(
+            f"{scenario.name}: next to other jobs an all_to_all has no layers of recorded loads"
+        )
+    named = _collectives(scenario, work, cluster, routings(scenario))
+    groups = [dict(zip(named, group, strict=True)) for group in zip(*named.values(), strict=True)]
+    hidden = scenario.model.routed_width if scenario.model else 0
+
+    def result(runs: Sequence[StepRun]) -> Result:
+        metrics = {}
+        for name, times in shared_transfers.collective_times(groups, runs[0]).items():
+            row = shared_transfers.timed(named[name], times, cluster)
+            metrics[name] = row | measure.logical(named[name], row["time_s"], _dtype(work, name), hidden)
+        energy = _energy(scenario, work, metrics, network_bytes(cluster, runs[0].bytes))
+        return {"metrics": metrics | energy}
+
+    return SharedRun([shared_transfers.collectives_plan(cluster, groups)], result)
 
 
 def _bars(record: TransferRecord) -> dict[str, Any]:
@@ -142,4 +185,4 @@ def _bars(record: TransferRecord) -> dict[str, Any]:
     }
 
 
-RUNNER = Runner(run_all_to_all, reads=LINKS)
+RUNNER = Runner(run_all_to_all, LINKS, shared_all_to_all)

@@ -11,8 +11,10 @@ import numpy as np
 from sim.cluster.topology import Cluster, Ints
 from sim.engine import executor
 from sim.engine.executor import Timed
+from sim.engine.step import StepRun
 from sim.runs import metrics as measure
-from sim.runs.kinds import LINKS, Forecast, Progress, Result, Runner
+from sim.runs import shared_transfers
+from sim.runs.kinds import LINKS, Forecast, Progress, Result, Runner, SharedRun
 from sim.runs.routing import plain
 from sim.scenario.collective import GroupCollectives
 from sim.scenario.descriptions import Scenario
@@ -65,6 +67,20 @@ def run_collective(scenario: Scenario, progress: Progress) -> Result:
         "links": measure.links(trace, cluster),
         "timeline": {"kernels": [bars], "utilisation": measure.utilisation(trace, cluster)},
     }
+
+
+def shared_collective(scenario: Scenario) -> SharedRun:
+    """One collective of all groups next to other jobs."""
+    work, cluster = _work(scenario), scenario.cluster()
+    operations, op = operations_of(scenario, cluster), str(work.spec.op)
+    groups = [{op: each} for each in operations]
+
+    def result(runs: Sequence[StepRun]) -> Result:
+        times = shared_transfers.collective_times(groups, runs[0])[op]
+        metrics = shared_transfers.timed(operations, times, cluster)
+        return {"metrics": metrics | _bandwidths(work, operations, metrics["time_s"])}
+
+    return SharedRun([shared_transfers.collectives_plan(cluster, groups)], result)
 
 
 def operations_of(scenario: Scenario, cluster: Cluster) -> list[Timed]:
@@ -154,4 +170,4 @@ def _work(scenario: Scenario) -> GroupCollectives:
     return work
 
 
-RUNNER = Runner(run_collective, reads=LINKS, forecast=forecast_collective)
+RUNNER = Runner(run_collective, LINKS, shared_collective, forecast_collective)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from sim import limits
 from sim.cluster.topology import LeafSpine
 from sim.cost.power import Activity
 from sim.engine import executor
+from sim.engine.step import StepRun
+from sim.errors import InfeasibleError
 from sim.runs import metrics as measure
+from sim.runs import shared_transfers
 from sim.runs.energy import energy_metrics, network_bytes
-from sim.runs.kinds import LINKS, Progress, Result, Runner
+from sim.runs.kinds import LINKS, Progress, Result, Runner, SharedRun
 from sim.scenario.descriptions import Scenario
 from sim.scenario.flows import FlowList
-from sim.schedule import flow_list
+from sim.schedule import bounds, flow_list
 
 
 def run_flows(scenario: Scenario, progress: Progress) -> Result:
@@ -57,4 +62,41 @@ def run_flows(scenario: Scenario, progress: Progress) -> Result:
     }
 
 
-RUNNER = Runner(run_flows, reads=LINKS)
+def shared_flows(scenario: Scenario) -> SharedRun:
+    """The listed flows next to other jobs, of which none makes two wait.
+
+    Raises
+    ------
+    InfeasibleError
+        Where several flows wait for the same one, or there are more than run next to others.
+    """
+    work, cluster = scenario.workload, scenario.cluster()
+    assert isinstance(work, FlowList)
+    table = work.table
+    num = len(table.src)
+    limits.require(num, limits.SHARED_FLOWS, f"flows of job {scenario.name}")
+    following = np.full(num, -1)
+    waits = np.flatnonzero(table.after >= 0)
+    following[table.after[waits]] = waits
+    if np.any(following[table.after[waits]] != waits):
+        raise InfeasibleError("next to other jobs at most one flow may wait for a flow; several wait for one")
+    chains = []
+    for first in np.flatnonzero(table.after < 0).tolist():
+        chain = [first]
+        while following[chain[-1]] >= 0:
+            chain.append(int(following[chain[-1]]))
+        chains.append(chain)
+    gpus = scenario.gpus
+    flows = flow_list.plan(replace(table, src=gpus[table.src], dst=gpus[table.dst]), cluster, None)
+
+    def result(runs: Sequence[StepRun]) -> Result:
+        finish = shared_transfers.finishes_s(flows, chains, runs[0])
+        elapsed = float(finish.max()) - float(table.start_s[table.after < 0].min())
+        metrics = {"completion_time_s": elapsed, "lower_bound_s": bounds.lower_bound_s([flows], cluster)}
+        done = Activity(elapsed_s=elapsed, **network_bytes(cluster, runs[0].bytes))
+        return {"metrics": metrics | energy_metrics(scenario, done)}
+
+    return SharedRun([shared_transfers.flows_plan(cluster, flows, chains)], result)
+
+
+RUNNER = Runner(run_flows, LINKS, shared_flows)

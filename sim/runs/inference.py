@@ -17,14 +17,14 @@ from sim import limits
 from sim.cost.deployment import Footprint, footprint, require_batch
 from sim.cost.power import Activity
 from sim.cost.work import Part, total_s
+from sim.engine.step import StepRun
 from sim.runs import kernel_list, pass_bound, pass_pipeline, passes
 from sim.runs.energy import energy_metrics
-from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
+from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, SharedRun, named_parts
 from sim.runs.link_rows import link_rows
 from sim.runs.pass_activity import pass_activity
 from sim.runs.pass_collectives import collective
-from sim.runs.pass_plan import PassPlan
-from sim.runs.passes import ForwardPass, PassRecord, forward_pass
+from sim.runs.passes import ForwardPass, PassRecord
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
@@ -55,13 +55,42 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
     DoesNotFitError
         Where weights, cache and buffers overflow a GPU's memory.
     """
-    work, hardware = scenario.workload, scenario.hardware
+    work = scenario.workload
     assert isinstance(work, Inference)
-    assert hardware is not None
     memory, requests = batch_of(scenario, work)
     progress(f"{scenario.name}: routing, all-to-alls and launches of {work.layout.ep} ranks")
-    run = _prefill if work.spec.kind == "prefill" else _decode
-    result = run(scenario, work, requests)
+    forwards = passes.forwards(scenario, work, requests)
+    return _result(scenario, work, requests, memory, forwards, [passes.run(forward) for forward in forwards])
+
+
+def shared_inference(scenario: Scenario) -> SharedRun:
+    """A prefill or decode next to other jobs, its passes one after the other. Raises `DoesNotFitError`."""
+    work = scenario.workload
+    assert isinstance(work, Inference)
+    memory, requests = batch_of(scenario, work)
+    forwards = passes.forwards(scenario, work, requests)
+
+    def result(runs: Sequence[StepRun]) -> dict[str, Any]:
+        records = [passes.record_of(forward, ran) for forward, ran in zip(forwards, runs, strict=True)]
+        return _result(scenario, work, requests, memory, forwards, records)
+
+    tails = [
+        sum(total_s(part) for part in passes.ends(forward).values()) + passes.between_s(forward)
+        for forward in forwards
+    ]
+    return SharedRun([passes.whole_plan(forward) for forward in forwards], result, tails)
+
+
+def _result(
+    scenario: Scenario,
+    work: Inference,
+    requests: float,
+    memory: Footprint,
+    forwards: Sequence[ForwardPass],
+    records: Sequence[PassRecord],
+) -> dict[str, Any]:
+    measure = _prefill if work.spec.kind == "prefill" else _decode
+    result = measure(scenario, work, requests, forwards, records)
     result["metrics"] |= {
         "max_batch_per_gpu": memory.max_batch,
         "kv_cache_bytes": requests * memory.cache_bytes_per_request,
@@ -113,17 +142,20 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, float]:
     return memory, requests
 
 
-def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, Any]:
-    num_passes = (work.context_tokens - work.cached_tokens) // work.step_tokens
+def _prefill(
+    scenario: Scenario,
+    work: Inference,
+    requests: float,
+    forwards: Sequence[ForwardPass],
+    records: Sequence[PassRecord],
+) -> dict[str, Any]:
+    num_passes = len(forwards)
     elapsed = bound = exposed = waited_skew = host_s = layers_s = 0.0
     spent: list[dict[str, float]] = []
     done = Activity(elapsed_s=0.0)
     bounds: list[dict[str, float]] = []
-    like: ForwardPass | None = None
-    for index in range(num_passes):
-        plan = PassPlan(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
-        forward = like = forward_pass(plan, like)
-        record, ends = passes.run(forward), passes.ends(forward)
+    for forward, record in zip(forwards, records, strict=True):
+        ends = passes.ends(forward)
         elapsed += pass_pipeline.step_s(forward, record)
         layers_s += float(record.end_s.max())
         exposed += _exposed_s(forward, record)
@@ -138,7 +170,7 @@ def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, 
         "metrics": {
             "tokens_per_s_per_gpu": tokens / elapsed,
             "tokens_per_s_per_node": tokens / elapsed * scenario.gpus_per_node,
-            "layer_time_s": layers_s / num_passes / plan.model.num_layers,
+            "layer_time_s": layers_s / num_passes / forward.plan.model.num_layers,
             "exposed_comm_s": exposed,
             "skew_wait_s": waited_skew,
             "host_s": host_s,
@@ -157,12 +189,15 @@ def _prefill(scenario: Scenario, work: Inference, requests: float) -> dict[str, 
     }
 
 
-def _decode(scenario: Scenario, work: Inference, requests: float) -> dict[str, Any]:
-    plan = PassPlan(scenario, work, requests)
-    if work.total is not None:
-        plan = PassPlan.of_total(scenario, work, work.total)
-    forward = forward_pass(plan)
-    record, ends = passes.run(forward), passes.ends(forward)
+def _decode(
+    scenario: Scenario,
+    work: Inference,
+    requests: float,
+    forwards: Sequence[ForwardPass],
+    records: Sequence[PassRecord],
+) -> dict[str, Any]:
+    (forward,), (record,) = forwards, records
+    plan, ends = forward.plan, passes.ends(forward)
     step, accepted = pass_pipeline.step_s(forward, record), accepted_tokens(work)
     bounds = pass_bound.bounds_s(forward)
     spent = spent_s(forward, record, ends)
@@ -358,4 +393,4 @@ def forecast_inference(scenario: Scenario) -> Forecast:
     )
 
 
-RUNNER = Runner(run_inference, reads=(*LINKS, *COMPUTE), forecast=forecast_inference)
+RUNNER = Runner(run_inference, (*LINKS, *COMPUTE), shared_inference, forecast_inference)

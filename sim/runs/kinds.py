@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import kinds
 from sim.scenario.descriptions import Scenario
+
+if TYPE_CHECKING:
+    from sim.engine.step import StepRun
+    from sim.engine.step_plan import StepPlan
 
 Result = dict[str, Any]
 Progress = Callable[[str], None]
@@ -47,6 +51,17 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedRun:
+    """A run that goes on next to others on one network: plans, each of which begins when the one before has ended."""
+
+    plans: Sequence[StepPlan]
+    result: Callable[[Sequence[StepRun]], Result]
+    tails_s: Sequence[float] = ()
+    """Time that each takes without the network after it, where it takes any [s]."""
+    """The parts of the result document, of the plans as they ran, each counted from its own begin."""
+
+
+@dataclass(frozen=True, slots=True)
 class Runner:
     """Entry of a module of `sim/runs/` for its kinds, under the name RUNNER."""
 
@@ -54,6 +69,8 @@ class Runner:
     """The parts of the result document that are this kind's own, `metrics` among them."""
     reads: tuple[str, ...]
     """Parameters of the hardware profile that decide a run, by the beginning of their keys."""
+    shared: Callable[[Scenario], SharedRun] | None = None
+    """The run as one of several jobs; None of a kind that has a network to itself."""
     forecast: Callable[[Scenario], Forecast] | None = None
     """Memory and bounds before a run; raises `DoesNotFitError` where memory overflows. None where they take as long as the run."""
 

@@ -21,6 +21,8 @@ from sim.engine.step_plan import Host, StepPlan
 from sim.runs.pass_collectives import PassCollectives, collectives_of, kernel
 from sim.runs.pass_needs import REDUCTION, PassNeeds, common_needs, links, needs_of
 from sim.runs.pass_plan import PassPlan
+from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
 from sim.schedule import reductions
 from sim.schedule.collectives import KINDS
 from sim.schedule.programs import Node, Program
@@ -107,6 +109,21 @@ def forward_pass(plan: PassPlan, like: ForwardPass | None = None) -> ForwardPass
     return forward
 
 
+def forwards(scenario: Scenario, work: Inference, requests: float) -> list[ForwardPass]:
+    """The passes of all chunks of a prompt, or the one of a decode step."""
+    if work.spec.kind == "decode":
+        total = work.total
+        plan = (
+            PassPlan(scenario, work, requests) if total is None else PassPlan.of_total(scenario, work, total)
+        )
+        return [forward_pass(plan)]
+    whole: list[ForwardPass] = []
+    for index in range((work.context_tokens - work.cached_tokens) // work.step_tokens):
+        plan = PassPlan(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
+        whole.append(forward_pass(plan, whole[-1] if whole else None))
+    return whole
+
+
 def _alike(forward: ForwardPass) -> Ints:
     """A number for each rank, the same for ranks whose experts always take as long, [num_ranks]."""
     _, number = np.unique(forward.experts_s.reshape(-1, forward.plan.ranks), axis=1, return_inverse=True)
@@ -148,11 +165,17 @@ def run(forward: ForwardPass) -> PassRecord:
     PassRecord
         Without embedding, head and sampling, see `ends`.
     """
-    plan = forward.plan
+    return record_of(forward, run_step(whole_plan(forward), keep_tasks=1, network=forward.network))
+
+
+def whole_plan(forward: ForwardPass) -> StepPlan:
+    """The pass as the executor takes it."""
+    return forward.step_plan(issued_program(forward), overlapped=forward.plan.in_background)
+
+
+def record_of(forward: ForwardPass, ran: StepRun) -> PassRecord:
+    """What a pass did, from how its plan ran."""
     program = issued_program(forward)
-    ran = run_step(
-        forward.step_plan(program, overlapped=plan.in_background), keep_tasks=1, network=forward.network
-    )
     record = max(ran.records, key=lambda record: float(record.end_s.max()))
     start_s, finish_s = np.array(record.nodes.start_s), np.array(record.nodes.end_s)
     busy: dict[str, float] = {}

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sim.engine.step import StepRun
 from sim.runs import kernel_list, training_metrics, whole_run
-from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, named_parts
+from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, SharedRun, named_parts
 from sim.runs.training_step import Step
 from sim.scenario.descriptions import Scenario
 
@@ -44,6 +45,10 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
     on = f"{step.work.layout.num_ranks} GPUs"
     progress(f"{scenario.name}: the step, {len(plan.tasks.kind)} operations on {on}")
     ran, reduced = step.ran(keep_tasks=(_TASKS_KEPT, 1))
+    return _result(step, ran, reduced, progress)
+
+
+def _result(step: Step, ran: StepRun, reduced: StepRun, progress: Callable[[str], None]) -> dict[str, Any]:
     metrics = step.metrics(ran, reduced)
     totals, whole = whole_run.run_phases(step, metrics, progress)
     metrics |= totals
@@ -58,6 +63,15 @@ def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[st
         **kernel_list.training_launches(step.hardware, step.model, step.work, step.routing.ranks_per_token),
         **whole,
     }
+
+
+def shared_training(scenario: Scenario) -> SharedRun:
+    """One optimizer step next to other jobs: its tasks, then its reductions. Raises `DoesNotFitError`."""
+    step = Step.from_scenario(scenario)
+    step.require_fit()
+    return SharedRun(
+        [step.plan, step.reducing_from(0.0)], lambda runs: _result(step, runs[0], runs[1], lambda _: None)
+    )
 
 
 def _collective_facts(step: Step) -> dict[str, Any]:
@@ -95,4 +109,4 @@ def forecast_training(scenario: Scenario) -> Forecast:
     return Forecast(step.run, named_parts(fullest.parts()), step.least_metrics())
 
 
-RUNNER = Runner(run_training, reads=(*LINKS, *COMPUTE), forecast=forecast_training)
+RUNNER = Runner(run_training, reads=(*LINKS, *COMPUTE), shared=shared_training, forecast=forecast_training)

@@ -295,8 +295,11 @@ class Step:
 
     def reducing_after(self, ran: StepRun) -> StepPlan:
         """`reducing` as it meets the faults that there are when a step has ended."""
+        return self.reducing_from(max(float(np.max(record.end_s)) for record in ran.records))
+
+    def reducing_from(self, begin_s: float) -> StepPlan:
+        """`reducing` with the faults of an instant, and those that come and go after it."""
         plan = self.reducing
-        begin_s = max(float(np.max(record.end_s)) for record in ran.records)
         return replace(plan, conditions=self._conditions(plan.tasks, slowed_update, begin_s))
 
     @cached_property

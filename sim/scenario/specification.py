@@ -17,6 +17,7 @@ from sim.documents import Document
 from sim.kinds import WORKLOADS
 from sim.scenario.cluster import ClusterSpec
 from sim.scenario.draft import LayoutSpec
+from sim.scenario.job_list import JobSpec
 from sim.scenario.kinds import resolver
 from sim.scenario.values import METRIC_NAMES, Branch, Index, Number, WorkloadSpec
 from sim.schemas import Share
@@ -81,6 +82,8 @@ class ScenarioSpec(Branch):
     """What the host of a GPU takes for each launch: a profile of `hardware/software/`, a path, or {launch: 5 us, sync: 20 us,
     graphs: decode}; none when left out."""
     workload: WorkloadSpec
+    jobs: list[JobSpec] = Field(default_factory=list)
+    """Instead of model, layout and workload: several, side by side on one network."""
     expect: dict[str, ExpectSpec] = Field(default_factory=dict, json_schema_extra=METRIC_NAMES)
     question: QuestionSpec | None = None
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -109,7 +112,7 @@ def check(document: Document) -> ScenarioSpec:
     InputError
         With all problems, at their marks.
     """
-    kind = document.get(("workload", "kind"))
+    kind = "jobs" if "jobs" in document.tree else document.get(("workload", "kind"))
     known = isinstance(kind, str) and kind in WORKLOADS
     return schemas.check(document, model_of(kind) if known else model_of(*WORKLOADS))
 
@@ -119,6 +122,8 @@ def model_of(*kinds: str) -> type[ScenarioSpec]:
     """The pydantic model of scenarios whose workload is of one of these kinds."""
     specs = [resolver(kind).specs[kind] for kind in kinds]
     workload: Any = (reduce(or_, specs), Field(discriminator="kind")) if len(specs) > 1 else specs[0]
+    if kinds == ("jobs",):  # which are listed instead
+        workload = (specs[0], specs[0](kind="jobs"))
     return create_model(
         "ScenarioSpec", __base__=ScenarioSpec, __doc__=ScenarioSpec.__doc__, workload=workload
     )

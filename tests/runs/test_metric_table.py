@@ -57,7 +57,7 @@ def every(runs: dict[str, Any], steps: dict[str, Any]) -> list[Mapping[str, Any]
 def test_every_metric_that_runs_report_is_in_the_table_and_the_other_way_round(
     every: list[Mapping[str, Any]],
 ) -> None:
-    found: dict[str, set[str]] = {kind: set() for kind in WORKLOADS}
+    found: dict[str, set[str]] = {kind: set() for kind in WORKLOADS if kind != "jobs"}
     for result in every:
         found[kind_of(result)] |= set(reported(result))
     for kind, names in found.items():
@@ -77,7 +77,13 @@ def test_the_suffix_of_a_name_states_the_unit_of_the_table() -> None:
 def test_every_name_stands_in_one_row_of_kinds_that_there_are() -> None:
     names = [name for row in TABLE for name in row.names]
     assert len(names) == len(set(names))
-    assert {kind for row in TABLE for kind in row.kinds} == set(WORKLOADS)
+    assert {kind for row in TABLE for kind in row.kinds} == set(WORKLOADS) - {"jobs"}
+
+
+def test_what_a_job_reports_is_a_metric_of_its_kind_under_its_name() -> None:
+    assert metrics.dimension_of("jobs.train.energy.gpu_w") == METRICS["energy.gpu_w"].dimension
+    assert metrics.more_is_better("jobs.serve.tokens_per_s_per_gpu")
+    assert metrics.label("jobs.serve.tpot_s") == "TPOT"
 
 
 def test_a_row_stands_for_every_name_that_its_braces_make() -> None:
@@ -109,4 +115,7 @@ def test_an_editor_knows_what_may_be_expected_and_minimised() -> None:
 @pytest.mark.parametrize("name", shipped("scenarios"))
 def test_every_metric_of_a_shipped_scenario_is_in_the_table(name: str) -> None:
     for result in variants(sim.run(name)):
+        if kind_of(result) == "jobs":
+            assert all(metrics.row_of(metric) for metric in reported(result))
+            continue
         assert set(reported(result)) <= set(metrics.reported([kind_of(result)], words=True) or ())

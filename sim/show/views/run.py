@@ -249,13 +249,14 @@ def views_of(document: Mapping[str, Any]) -> RunsView:
 
 
 def _own_pool(cluster: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    """The pool of a cluster that a workload runs on, the first where it does not say, and its first node."""
+    """The pool of a cluster that a workload runs on, or all together where it does not say, and its first node."""
     first, pools = 0, mapping(cluster.get("pools"))
     for name, pool in pools.items():
-        if cluster.get("pool") in (None, name):
+        if cluster.get("pool") == name:
             return first, mapping(pool)
         first += int(pool.get("nodes") or 0)
-    return 0, cluster
+    names = dict.fromkeys(str(pool.get("hardware")) for pool in pools.values())
+    return 0, {**cluster, "hardware": " and ".join(names), "nodes": first} if pools else cluster
 
 
 def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:

@@ -1,0 +1,183 @@
+"""Jobs side by side: they share links where their ways meet, and nothing else."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balanced import SCENARIO
+from sim import documents
+from sim.documents import Document
+from sim.errors import InputError
+from sim.runs.run import run_document
+from sim.schedule.collectives import HEADERS
+from sim.show.pages.run import run_html
+from sim.show.views.run import views_of
+from sim.show.words.run import finding
+
+PLAIN = "{kind: all_to_all, bytes_per_rank: 16 MiB, kernel: {kind: nccl}}"
+TREE = "{hardware: h800, nodes: 8, fabric: {kind: fat_tree, nodes_per_leaf: 4, oversubscription: 4}}"
+FLOWS = "flow_id,src,dst,bytes,start_us,after_flow_id\n1,0,9,100000000,0,0\n2,9,1,50000000,500,1\n3,2,10,100000000,100,0\n"
+POOLS = "{pools: {a: {hardware: h800, nodes: 10}, b: {hardware: h20, nodes: 4}}, fabric: {nodes_per_leaf: 4, oversubscription: RATIO}}"
+KINDS = {
+    "train": "pool: a, gpus: 32, model: mixtral-8x7b, layout: {pp: 2, ep: 8}, workload: {kind: training, sequence_tokens: 4096, microbatches: 2, "
+    "schedule: 1f1b, precision: bf16, dispatch_dtype: bf16, recompute: full, kernel: {kind: two_hop}, skew: {routed_load: 0.2, kernel_jitter: 0.05}}",
+    "move": "pool: a, gpus: 16, workload: {kind: flows, file: flows.csv}",
+    "reduce": "pool: a, gpus: 32, workload: {kind: collective, op: all_reduce, bytes_per_rank: 400 MB}",
+    "serve": "pool: b, gpus: 16, model: deepseek-v3, workload: {kind: decode, requests_per_gpu: 32, context_tokens: 4096, "
+    "overlap: false, kernel: {kind: low_latency}, gate: {kind: uniform, sampling: expected}}",
+    "fill": "pool: b, gpus: 16, model: deepseek-v3, workload: {kind: prefill, prompt_tokens: 2048, chunk_tokens: 1024, prompts_per_gpu: 2, "
+    "kernel: {kind: two_hop}, gate: {kind: uniform, sampling: expected}}",
+}  # fmt: skip
+
+
+def document(cluster: str, **jobs: str) -> Document:
+    rows = "".join(f"  - {{name: {name}, {text}}}\n" for name, text in jobs.items())
+    return documents.loads(f"name: mine\ncluster: {cluster}\njobs:\n{rows}", "mine.yaml")
+
+
+@lru_cache(maxsize=32)
+def two(first: str, second: str | None) -> dict[str, Any]:
+    """Metrics of plain all-to-alls on these nodes of a tree of two leaves."""
+    nodes = {"a": first} | ({"b": second} if second else {})
+    jobs = {name: f"use_nodes: {own}, workload: {PLAIN}" for name, own in nodes.items()}
+    metrics: dict[str, Any] = run_document(document(TREE, **jobs))["metrics"]["jobs"]
+    return metrics
+
+
+def test_two_all_to_alls_across_one_oversubscribed_spine_take_twice_as_long() -> None:
+    """16 GPUs of each leaf send half their 16 MiB to the other leaf, over uplinks of 4 nodes x 8 NICs / 4."""
+    across_s = 16 * 8 * 2**20 * HEADERS / (4 * 8 * 50e9 / 4)
+    alone = two("[0, 1, 4, 5]", None)["a"]["exchange"]["completion_time_s"]
+    both = two("[0, 1, 4, 5]", "[2, 3, 6, 7]")
+    assert both["a"] == both["b"]
+    assert both["a"]["exchange"]["completion_time_s"] - alone == pytest.approx(across_s, rel=1e-9)
+
+
+def test_on_links_of_its_own_each_all_to_all_takes_its_own_time_to_the_last_digit() -> None:
+    both = two("[0, 1, 2, 3]", "[4, 5, 6, 7]")
+    cluster = TREE.replace("nodes: 8", "nodes: 8, use_nodes: [0, 1, 2, 3]")
+    whole = run_document(documents.loads(f"name: mine\ncluster: {cluster}\nworkload: {PLAIN}\n", "mine.yaml"))
+    for name in ("a", "b"):
+        assert both[name]["exchange"].items() <= whole["metrics"]["exchange"].items()
+        assert both[name]["energy"] == whole["metrics"]["energy"]
+
+
+@lru_cache(maxsize=2)
+def everything(folder: Path, ratio: int) -> dict[str, Any]:
+    (folder / "flows.csv").write_text(FLOWS)
+    whole = document(POOLS.replace("RATIO", str(ratio)), **KINDS)
+    whole.folder = folder
+    return run_document(whole)
+
+
+def alone(folder: Path, name: str, cluster: str) -> dict[str, Any]:
+    """Metrics of a job as a scenario of its own."""
+    _, _, rest = KINDS[name].partition("gpus: ")
+    keys = rest.partition(", ")[2].replace(", workload:", "\nworkload:").replace(", layout:", "\nlayout:")
+    own = documents.loads(f"name: mine\ncluster: {cluster}\n{keys}\n", "mine.yaml")
+    own.folder = folder
+    metrics: dict[str, Any] = run_document(own)["metrics"]
+    return metrics
+
+
+def test_jobs_of_every_kind_run_beside_one_another(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """On a fabric of full rate nobody meets anybody: each job reports what it reports alone."""
+    folder = tmp_path_factory.mktemp("jobs")
+    result = everything(folder, 1)
+    jobs = result["metrics"]["jobs"]
+    assert list(jobs) == list(KINDS)
+    places = {
+        "train": "{pools: {a: {hardware: h800, nodes: 10}}, pool: a, gpus: 32",
+        "serve": "{pools: {x: {hardware: h800, nodes: 10}, b: {hardware: h20, nodes: 4}}, pool: b, gpus: 16",
+        "fill": "{pools: {x: {hardware: h800, nodes: 10}, b: {hardware: h20, nodes: 4}}, pool: b, use_nodes: [2, 3]",
+    }
+    for name, place in places.items():
+        own = alone(folder, name, f"{place}, fabric: {{nodes_per_leaf: 4}}}}")
+        assert jobs[name]["step_time_s"] == pytest.approx(own["step_time_s"], rel=1e-12)
+        assert jobs[name].keys() == own.keys()
+    # Flow 1 moves 100 MB over a NIC of 50 GB/s; word of it is back, then flow 2 moves 50 MB, once 0.5 ms have passed.
+    assert jobs["move"]["completion_time_s"] == pytest.approx(3e-3, rel=0.01)
+    busiest = max(job.get("step_time_s", job.get("completion_time_s")) for job in jobs.values())
+    assert result["metrics"]["completion_time_s"] == pytest.approx(busiest, rel=1e-12)
+
+
+def test_jobs_that_cross_thin_uplinks_are_slower_and_those_that_stay_on_their_leaves_are_not(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    free, thin = (everything(tmp_path_factory.mktemp("jobs"), ratio)["metrics"]["jobs"] for ratio in (1, 16))
+    assert thin["serve"]["step_time_s"] > 1.2 * free["serve"]["step_time_s"]  # from any rail to any other
+    for name in ("train", "fill"):  # rail by rail within a leaf
+        assert thin[name]["step_time_s"] == pytest.approx(free[name]["step_time_s"], rel=1e-9)
+
+
+def test_a_job_that_ends_earlier_leaves_its_links_to_the_others() -> None:
+    """The second sends a quarter of the first's bytes: shared until its end, then the first has the spine to itself."""
+    jobs = {
+        "a": f"use_nodes: [0, 1, 4, 5], workload: {PLAIN}",
+        "b": f"use_nodes: [2, 3, 6, 7], workload: {PLAIN.replace('16 MiB', '4 MiB')}",
+    }
+    found = run_document(document(TREE, **jobs))["metrics"]["jobs"]["a"]["exchange"]["completion_time_s"]
+    across_s = 16 * 2 * 2**20 * HEADERS / (4 * 8 * 50e9 / 4)  # the second's bytes
+    assert found - two("[0, 1, 4, 5]", None)["a"]["exchange"]["completion_time_s"] == pytest.approx(
+        across_s, rel=1e-9
+    )
+
+
+def test_reductions_of_a_step_meet_what_goes_on_when_they_begin() -> None:
+    """A step of four nodes and a long exchange on the same leaves: the step alone ends its optimizer earlier."""
+    step = SCENARIO.format(fabric="{}", faults="[]").partition("model:")[2]
+    lines = step.replace("{pp: 4, ep: 8}", "{pp: 1, ep: 8}").splitlines()
+    work = "{" + ", ".join(line.strip() for line in lines[3:]) + "}"
+    train = f"use_nodes: [0, 4], model: mixtral-8x7b, layout: {{pp: 1, ep: 8}}, workload: {work}"
+    long = f"use_nodes: [1, 5], workload: {PLAIN.replace('16 MiB', '64 GiB')}"
+    cluster = TREE.replace("oversubscription: 4", "oversubscription: 32")
+    beside, own = (
+        run_document(document(cluster, **jobs))["metrics"]["jobs"]["train"]
+        for jobs in ({"train": train, "long": long}, {"train": train})
+    )
+    assert beside["optimizer_s"] > 1.5 * own["optimizer_s"]
+    assert beside["phases"]["1F_s"] == own["phases"]["1F_s"]
+
+
+def test_a_result_of_jobs_says_who_ends_when() -> None:
+    result = run_document(
+        document(TREE, a=f"use_nodes: [0, 1], workload: {PLAIN}", b=f"use_nodes: [4, 5], workload: {PLAIN}")
+    )
+    sentences = finding(views_of(result))
+    assert sentences[0].startswith("2 jobs on one network end: a after ")
+    assert "Jobs on one network" in run_html(result)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "place", "words"),
+    [
+        ({"a": f"workload: {PLAIN}", "b": f"workload: {PLAIN}"}, "jobs.1:", ["node 0 is of job 'a'"]),
+        ({"a": f"gpus: 48, workload: {PLAIN}", "b": f"gpus: 24, workload: {PLAIN}"}, "jobs.1.gpus", ["at most 16"]),
+        ({"a": f"pool: a, workload: {PLAIN}"}, "jobs.0.pool", ["'a'", "the cluster has none"]),
+        ({"a": "workload: {kind: serving}"}, "jobs.0.workload.kind", ["'serving'", "one of: all_to_all"]),
+        ({"a": f"workload: {PLAIN.replace('16 MiB', '0 B')}"}, "jobs.0.workload.bytes_per_rank", ["more than 0"]),
+        ({"a": f"layout: {{ep: 5}}, workload: {PLAIN}"}, "jobs.0.layout.ep", ["a divisor of the 64 ranks"]),
+        ({"a": f"use_nodes: [9], workload: {PLAIN}"}, "jobs.0.use_nodes", ["nodes 0 to 7"]),
+        ({"a": f"gpu: 8, workload: {PLAIN}"}, "jobs.0.gpu", ["did you mean gpus?"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_jobs_is_named_at_its_place(
+    jobs: dict[str, str], place: str, words: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        run_document(document(TREE, **jobs))
+    (problem,) = map(str, caught.value.problems)
+    assert place in problem
+    assert all(word in problem for word in words), problem
+
+
+def test_a_list_of_jobs_stands_in_the_place_of_a_workload() -> None:
+    for text, words in (("model: mixtral-8x7b", "each job's own 'model'"), (f"workload: {PLAIN}", "jobs")):
+        whole = document(TREE, a=f"workload: {PLAIN}")
+        whole.overlay(documents.loads(text, "mine.yaml"))
+        with pytest.raises(InputError, match=words):
+            run_document(whole)
