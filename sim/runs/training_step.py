@@ -289,13 +289,11 @@ class Step:
         """The step and its reductions as they ran. Raises `InfeasibleError` where a part fails in it for good, which is named."""
         try:
             ran = run_step(self.plan, keep_tasks=keep_tasks[0])
-            return ran, run_step(self.reducing_after(ran), keep_tasks=keep_tasks[1])
+            return ran, run_step(
+                self.reducing_from(max(training_metrics.ends_s(ran.records))), keep_tasks=keep_tasks[1]
+            )
         except InfeasibleError as error:
             raise named_failure(error, self.scenario.faults) from None
-
-    def reducing_after(self, ran: StepRun) -> StepPlan:
-        """`reducing` as it meets the faults that there are when a step has ended."""
-        return self.reducing_from(max(float(np.max(record.end_s)) for record in ran.records))
 
     def reducing_from(self, begin_s: float) -> StepPlan:
         """`reducing` with the faults of an instant, and those that come and go after it."""
