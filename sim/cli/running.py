@@ -33,10 +33,19 @@ if TYPE_CHECKING:
 @out_option
 @json_option
 @click.option("--no-report", is_flag=True, help="Write result.json only.")
+@click.option(
+    "--range", "ranged", is_flag=True, help="Move each assumed parameter to its stated ends; print the span."
+)
 def run(
-    scenarios: Sequence[str], settings: tuple[str, ...], out: Path | None, as_json: bool, no_report: bool
+    scenarios: Sequence[str],
+    settings: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    no_report: bool,
+    ranged: bool,
 ) -> None:
     """Run scenarios (paths or shipped names); write result.json, report.html and trace.json.gz."""
+    from sim.answers import span as spans
     from sim.runs import result as run_results
     from sim.runs import run as study
     from sim.scenario import resolve as reading
@@ -63,10 +72,14 @@ def run(
         with folders.occupied(places[name], tell):
             with Keeper(places[name], "result.json", tell) as keep:
                 result = results[name] = study.run_document(document, say, keep)
+                if ranged:
+                    spans.add(document, result, say)
             with figure_notes():
                 written = folders.save(places[name], result, with_report=not no_report)
         if not as_json:
             tables.print_result(result, console_of(), written)
+            if ranged:
+                tables.print_spans(result, console_of())
     if as_json:
         printed = {name: folders.without_flows(result) for name, result in results.items()}
         several = {"schema": "moesim.results/1", "results": printed}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sim.metrics import label
 from sim.show.grid import Cell, Grid
-from sim.show.views.answers import Difference, Explanation, Fitted, Moved, Setting, Sizes
+from sim.show.views.answers import Difference, Explanation, Fitted, Moved, Setting, Sizes, Span
 from sim.show.views.labels import metric_cell, value_label
 from sim.show.views.ladder_changes import percent
 from sim.units import show
@@ -106,3 +106,22 @@ def _size_row(one: Fitted) -> tuple[Cell, ...]:
         one.title, f"{one.gpus:,}", layout, show(one.tpot_s or 0.0, "s", 3), f"{one.tokens_per_s_per_gpu:,.0f}",
         f"{100 * (one.memory_fraction or 0.0):.0f} %", f"{one.max_users:,}", *dollars,
     )  # fmt: skip
+
+
+def span_grid(view: Span) -> Grid:
+    """Return a row for each parameter with a stated range: its ends, and what the headline becomes at each."""
+
+    def cell(value: float | None) -> Cell:
+        if value is None:
+            return "cannot be"
+        change = f" ({percent(value / view.value - 1)})" if view.value else ""
+        return f"{metric_cell(view.metric, value).strip()}{change}"
+
+    rows = tuple(
+        (row.key, row.low, row.high, cell(row.gives_low), cell(row.gives_high)) for row in view.parameters
+    )
+    title = (
+        f"{view.name}: assumptions at their stated ends" if view.name else "Assumptions at their stated ends"
+    )
+    heads = ("parameter", "low", "high", f"{label(view.metric)} at low", "at high")
+    return Grid(title, heads, rows)

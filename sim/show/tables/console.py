@@ -12,7 +12,7 @@ from sim.show.tables import ladder as ladder_grids
 from sim.show.tables import run as grids
 from sim.show.tables import sweep as sweep_grids
 from sim.show.tables import validation as validation_tables
-from sim.show.views.answers import difference_view, explanation_view, sizes_view
+from sim.show.views.answers import difference_view, explanation_view, sizes_view, spans_view
 from sim.show.views.ladder import ladder_view
 from sim.show.views.run import views_of
 from sim.show.views.sweep import sweep_view
@@ -75,6 +75,13 @@ def print_difference(document: Document, console: Console) -> None:
     """Print the settings and metrics in which two results differ."""
     view = difference_view(document)
     _print_all("", answer_grids.difference_grids(view), answers.difference(view), console)
+
+
+def print_spans(document: Document, console: Console) -> None:
+    """Print what assumed parameters make of the headline of each run."""
+    for view in spans_view(document):
+        grids = [grid for grid in [answer_grids.span_grid(view)] if grid.rows]
+        _print_all("", grids, answers.span(view), console)
 
 
 def print_sizes(document: Document, console: Console) -> None:

@@ -125,6 +125,41 @@ def _fitted(name: str, entry: Mapping[str, Any]) -> Fitted:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class AtEnds:
+    """A parameter with its stated ends as written, and what the headline becomes at each; None where it cannot be so."""
+
+    key: str
+    low: str
+    high: str
+    gives_low: float | None
+    gives_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The headline of a run, and its ends with every parameter at its own; `name` is the variant's, "" without any."""
+
+    name: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    parameters: tuple[AtEnds, ...]
+    unstated: tuple[str, ...]
+
+
+def spans_view(document: Mapping[str, Any]) -> list[Span]:
+    """Read the spans of a result's runs."""
+    runs = document.get("variants") or {"": document}
+    return [_span(name, run["range"]) for name, run in runs.items() if run.get("range")]
+
+
+def _span(name: str, entry: Mapping[str, Any]) -> Span:
+    stated = tuple(record(AtEnds, row, key=key) for key, row in entry["parameters"].items())
+    return record(Span, entry, name=name, parameters=stated, unstated=tuple(entry["unstated"]))
+
+
 def explanation_view(document: Mapping[str, Any]) -> Explanation:
     """Read the document of `moesim explain`."""
     return record(

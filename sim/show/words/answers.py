@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.metrics import dimension_of, phrase
-from sim.show.views.answers import Cause, Difference, Explanation, Fitted, Sizes
+from sim.show.views.answers import Cause, Difference, Explanation, Fitted, Sizes, Span
 from sim.show.views.names import LABEL
 from sim.units import show
 
@@ -72,3 +72,26 @@ def _fewest(view: Sizes, one: Fitted) -> str:
         f"{_machines(one.gpus or 0, one)} {verb} {view.title} to {users} with "
         f"{view.context_tokens:,} tokens each{limit}: {show(one.tpot_s or 0.0, 's', 3)} a token"
     )
+
+
+def span(view: Span) -> list[str]:
+    """Return between which ends the headline lies, and how many assumptions could not be moved."""
+    dimension, whose = dimension_of(view.metric), f"{view.name}: " if view.name else ""
+    value = show(view.value, dimension, 3)
+    sentences = []
+    if not view.parameters:
+        sentences.append(
+            f"{whose}{phrase(view.metric)} is {value}; no parameter that it leans on states a range."
+        )
+    elif view.low is None or view.high is None:
+        sentences.append(f"{whose}with every parameter at its end the run cannot be.")
+    else:
+        ends = f"{show(view.low, dimension, 3)} to {show(view.high, dimension, 3)}"
+        far = max(abs(end / view.value - 1) for end in (view.low, view.high)) if view.value else 0.0
+        many = _many(len(view.parameters), "parameter")
+        sentences.append(
+            f"{whose}{phrase(view.metric)} is {value}, and {ends} with {many} at the stated ends: within {100 * far:.1f} %."
+        )
+    if view.unstated:
+        sentences.append(f"{_many(len(view.unstated), 'assumed or derived parameter')} more state no range.")
+    return sentences
