@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sim.exports import exported
 
 if TYPE_CHECKING:
+    from sim.cost.activations import stage_activation_bytes
     from sim.cost.attention import attention_backward_s, attention_forward_s, gqa_decode_s, mla_decode_s
     from sim.cost.compute import Processor, gemm_s, grouped_gemm_s, processor, weight_gemm_s
     from sim.cost.curves import Curves, load_curves
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
     from sim.cost.measured import MeasuredProfile, load_profile
     from sim.cost.memory import (
         RankMemory,
-        Recipe,
         buffer_bytes,
         fits,
         require_fit,
-        stage_activation_bytes,
         uniform_ranks_per_token,
     )
     from sim.cost.memory import memory as training_memory
+    from sim.cost.optimizer import Optimizer, newton_schulz_flops
     from sim.cost.power import Activity, Energy, Machines, PowerCurve, Stated, energy, load_power
     from sim.cost.prefill import (
         PrefillBatch,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         prefill_experts,
         prefill_shared,
     )
+    from sim.cost.recipe import Recipe
     from sim.cost.serving_kernels import (
         DecodeBatch,
         decode_attention_0,
@@ -50,16 +51,67 @@ if TYPE_CHECKING:
     from sim.cost.work import Work, launch_work
 
 __all__ = [
-    "Activity", "ComputeTime", "Curves", "DecodeBatch", "Energy", "Footprint", "Launch", "Machines",
-    "MeasuredProfile", "PowerCurve", "PrefillBatch", "Processor", "RankBatch", "RankMemory",
-    "Recipe", "Stated", "TpotBound", "Work", "attention_backward_s", "attention_forward_s",
-    "best_every_s", "buffer_bytes", "decode_attention_0", "decode_attention_1", "decode_dense",
-    "decode_experts", "decode_shared", "embedding", "energy", "ettr_fraction", "fits", "footprint",
-    "gemm_s", "gqa_decode_s", "grouped_gemm_s", "head", "launch_work", "launches_s", "layer_phases",
-    "layer_times", "load_curves", "load_power", "load_profile", "mla_decode_s", "mtp_projection",
-    "phase_time", "prefill_attention", "prefill_dense", "prefill_experts", "prefill_shared",
-    "processor", "require_batch", "require_fit", "stage_activation_bytes", "streaming_s",
-    "tpot_bound", "training_memory", "uniform_ranks_per_token", "weight_gemm_s",
+    "Activity",
+    "ComputeTime",
+    "Curves",
+    "DecodeBatch",
+    "Energy",
+    "Footprint",
+    "Launch",
+    "Machines",
+    "MeasuredProfile",
+    "Optimizer",
+    "PowerCurve",
+    "PrefillBatch",
+    "Processor",
+    "RankBatch",
+    "RankMemory",
+    "Recipe",
+    "Stated",
+    "TpotBound",
+    "Work",
+    "attention_backward_s",
+    "attention_forward_s",
+    "best_every_s",
+    "buffer_bytes",
+    "decode_attention_0",
+    "decode_attention_1",
+    "decode_dense",
+    "decode_experts",
+    "decode_shared",
+    "embedding",
+    "energy",
+    "ettr_fraction",
+    "fits",
+    "footprint",
+    "gemm_s",
+    "gqa_decode_s",
+    "grouped_gemm_s",
+    "head",
+    "launch_work",
+    "launches_s",
+    "layer_phases",
+    "layer_times",
+    "load_curves",
+    "load_power",
+    "load_profile",
+    "mla_decode_s",
+    "mtp_projection",
+    "newton_schulz_flops",
+    "phase_time",
+    "prefill_attention",
+    "prefill_dense",
+    "prefill_experts",
+    "prefill_shared",
+    "processor",
+    "require_batch",
+    "require_fit",
+    "stage_activation_bytes",
+    "streaming_s",
+    "tpot_bound",
+    "training_memory",
+    "uniform_ranks_per_token",
+    "weight_gemm_s",
 ]  # fmt: skip
 
 __getattr__ = exported(__name__, __file__, __all__)

@@ -11,46 +11,21 @@ overflow can name its causes.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from sim import units
+from sim.cost.activations import layer_activation_bytes_per_token, stage_activation_bytes
+from sim.cost.recipe import Recipe
 from sim.cost.recompute import recomputed
-from sim.errors import DoesNotFitError, InputError, Problem, nearest
-from sim.workload.attention import CHUNK_TOKENS, MLA, Attention, Recurrent
-from sim.workload.formats import PRODUCTS, ProductName
+from sim.errors import DoesNotFitError
+from sim.workload.formats import PRODUCTS
 from sim.workload.layout import Layout
-from sim.workload.model import Model
-from sim.workload.shape import Layer
+from sim.workload.model import Model, layer_parameters
 from sim.workload.stages import Stage, held_parameters
 
 Peak = Callable[[Sequence[float]], Sequence[float]]
 """Bytes a microbatch keeps on each stage, [num_stages] -> most that each pipeline rank keeps, [num_ranks]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Formats of a training run; the defaults are DeepSeek-V3's.
-
-    Parameters
-    ----------
-    compute : str
-        A name of `formats.PRODUCTS`, of copies of matrices and kept inputs; "fp8" keeps what SwiGLU reads and attention gives too.
-    recompute : str or sequence of str
-        Part that the backward computes again: "none", "selective", "full" or modules, see `cost.recompute`.
-    gradient_bytes, master_bytes, moments_bytes : float [bytes per parameter]
-        Accumulated gradient; master weight; both Adam moments together.
-    attention_output_bits : float [bits per element]
-        Format in which "fp8" keeps the output of attention: a 12-bit one, E5M6.
-    """
-
-    compute: ProductName = "fp8"
-    recompute: str | Sequence[str] = "selective"
-    gradient_bytes: float = 4.0
-    master_bytes: float = 4.0
-    moments_bytes: float = 4.0
-    attention_output_bits: float = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,39 +102,59 @@ def memory(
 
     Notes
     -----
-    Optimizer states are cut as ZeRO-1 does: over DP x CP, those of experts over expert-DP. Where a schedule keeps two copies of a
-    stage, each keeps its own states.
+    Optimizer states are cut over DP x CP, those of experts over expert-DP, and with `shard` gradients and weights too. Where a
+    schedule keeps two copies of a stage, each keeps its own states.
 
     References
     ----------
     DeepSeek-V3, arXiv 2412.19437, sections 3.2.3 and 3.3; ZeRO, arXiv 1910.02054.
     """
-    recipe = _checked(recipe or Recipe())
+    recipe = (recipe or Recipe()).checked()
+    optimizer = recipe.optimizer
     if ranks_per_token is None:
         ranks_per_token = uniform_ranks_per_token(model, layout.ep)
     tokens = tokens_per_microbatch / (layout.tp * layout.cp)
     received = ranks_per_token * layout.etp
     stage_bytes = [stage_activation_bytes(model, stage, tokens, received, recipe) for stage in stages]
-    per_master = recipe.master_bytes + recipe.moments_bytes
     buffers = buffer_bytes(model, layout, tokens, ranks_per_token, recipe, gpus_per_node)
     rows = []
     for rank, (own, activations) in enumerate(zip(held, peak(stage_bytes), strict=True)):
         count = held_parameters(model, [stages[index] for index in own])
         experts = count.experts / (layout.ep * layout.etp)
-        layers = count.layers / layout.tp
-        others = layers + (count.embedding + count.head) / layout.tp
+        layers, tables = count.layers / layout.tp, (count.embedding + count.head) / layout.tp
+        ranks, expert_ranks = layout.dp * layout.cp, layout.expert_dp
+        part = experts / expert_ranks + layers / ranks
+        gradients = (part if optimizer.shards_gradients else experts + layers) + tables
+        weights = (part if optimizer.shards_weights else experts + layers) + tables
+        states = optimizer.state_bytes(part, tables / ranks)
+        gathered = (
+            _gathered_bytes(model, layout, [stages[index] for index in own])
+            if optimizer.shards_weights
+            else 0.0
+        )
         rows.append(
             RankMemory(
                 rank=rank,
-                weights_bytes=2.0 * (experts + others),
-                fp8_copies_bytes=PRODUCTS[recipe.compute].copies_bytes * (experts + layers),
-                gradients_bytes=recipe.gradient_bytes * (experts + others),
-                optimizer_bytes=per_master * (others / (layout.dp * layout.cp) + experts / layout.expert_dp),
+                weights_bytes=2.0 * weights + gathered,
+                fp8_copies_bytes=PRODUCTS[recipe.compute].copies_bytes * (weights - tables),
+                gradients_bytes=optimizer.gradient_bytes * gradients,
+                optimizer_bytes=states if optimizer.offload == "none" else 0.0,
                 activations_bytes=activations,
                 buffers_bytes=buffers,
             )
         )
     return tuple(rows)
+
+
+def _gathered_bytes(model: Model, layout: Layout, stages: Sequence[Stage]) -> float:
+    """Weights of the largest layer (BF16) while it computes, and of the one that is gathered meanwhile."""
+    largest = 0.0
+    for stage in stages:
+        for layer in stage.kinds(model, stage.num_mtp):
+            count = layer_parameters(model, layer)
+            own = count.others / layout.tp + count.routed / (layout.ep * layout.etp)
+            largest = max(largest, 2.0 * own)
+    return 2 * largest
 
 
 def uniform_ranks_per_token(model: Model, ep: int) -> float:
@@ -234,101 +229,6 @@ def require_fit(rows: Sequence[RankMemory], capacity_bytes: float, gpu: str) -> 
     )
 
 
-# --- activations --------------------------------------------------------------------------------------------
-
-
-def stage_activation_bytes(
-    model: Model, stage: Stage, tokens: float, ranks_per_token: float, recipe: Recipe
-) -> float:
-    """Activations that one microbatch keeps on a stage from its forward to its backward.
-
-    Parameters
-    ----------
-    model : Model
-    stage : Stage
-    tokens : float [tokens]
-        Of one GPU.
-    ranks_per_token : float
-        Rows that a rank receives per token it has.
-    recipe : Recipe
-
-    Returns
-    -------
-    float [bytes]
-
-    Notes
-    -----
-    The head keeps the logits in BF16, which become their own gradient in place, and its input. A layer computed again in full is
-    held once more while that happens; `buffer_bytes` counts it.
-    """
-    layers = Counter(model.layer(layer_idx) for layer_idx in stage.layers)
-    layers[model.layer(model.num_layers)] += stage.num_mtp
-    head = 2.0 * model.vocab + 2.0 * model.hidden
-    per_token = stage.num_head_passes * head
-    for layer, n in layers.items():
-        per_token += n * layer_activation_bytes_per_token(model, layer, ranks_per_token, recipe)
-    return tokens * per_token
-
-
-def layer_activation_bytes_per_token(
-    model: Model, layer: Layer, ranks_per_token: float, recipe: Recipe
-) -> float:
-    """Activations that one token keeps in one layer.
-
-    Parameters
-    ----------
-    model : Model
-    layer : Layer
-        One of `model.layers`.
-    ranks_per_token : float
-        Rows that a rank receives per token it has.
-    recipe : Recipe
-
-    Returns
-    -------
-    float [bytes]
-
-    Notes
-    -----
-    Kept: the inputs of attention and of the feed-forward block (BF16), those of attention's backward, rows received for experts,
-    the input of SwiGLU (two widths) of each expert a token takes, and what modules made that are not in `cost.recompute`.
-    """
-    d = model.hidden
-    if recipe.recompute == "full":
-        return 2.0 * d
-    again = recomputed(recipe.recompute)
-    element = PRODUCTS[recipe.compute].inputs.element_bytes
-    read = element if recipe.compute == "fp8" else 2.0  # of SwiGLU
-    kept = _attention_bytes_per_token(layer.attention, recipe, again) if layer.attention else 0.0
-    blocks = (layer.attention is not None) + (layer.mlp != "none")
-    kept += 2.0 * d * blocks * (1 if "layernorm" in again else 2)
-    inputs = model.up_matrices * read  # of an element of SwiGLU's output
-    plain = inputs + (0.0 if "ffn_act" in again else element)
-    if layer.mlp == "dense" and "mlp" not in again:
-        kept += plain * model.dense_hidden
-    if layer.mlp == "experts" and "moe" not in again:
-        kept += ranks_per_token * model.routed_width * element
-        kept += (inputs + (0.0 if "moe_act" in again else element)) * model.top_k * model.expert_hidden
-        kept += plain * model.shared_width if "shared_experts" not in again else 0.0
-    return kept
-
-
-def _attention_bytes_per_token(a: Attention, recipe: Recipe, again: frozenset[str]) -> float:
-    """Inputs and output of the core, and its log-sum-exp (FP32 a head) [bytes]."""
-    sums = 4.0 * a.num_heads if not isinstance(a, Recurrent) and "core_attn" not in again else 0.0
-    out_element = recipe.attention_output_bits / 8 if recipe.compute == "fp8" else 2.0
-    kept = a.output_width * out_element
-    if isinstance(a, Recurrent):
-        return kept + 2.0 * a.input_width + a.state.elements * 2.0 / CHUNK_TOKENS  # states between chunks
-    if not isinstance(a, MLA):
-        return kept + 2.0 * a.input_width + sums
-    kept += 2.0 * ((a.q_lora_rank or 0) + a.latent_dim)
-    if "mla_up_proj" not in again:
-        kept += 2.0 * a.num_heads * (2 * a.qk_head_dim + a.v_head_dim)
-    index = 2.0 * (a.indexer.num_heads + 1) * a.indexer.head_dim if a.indexer else 0.0
-    return kept + index + sums
-
-
 # --- buffers ------------------------------------------------------------------------------------------------
 
 # Rows that one ring of the two-hop kernel holds, per GPU of the node and per node, and rings each way, see `buffer_bytes`.
@@ -390,11 +290,3 @@ def buffer_bytes(
             for layer in model.layers()
         )
     return total
-
-
-def _checked(recipe: Recipe) -> Recipe:
-    recomputed(recipe.recompute)
-    if recipe.compute not in PRODUCTS:
-        got, near = f"'{recipe.compute}'", nearest(str(recipe.compute), PRODUCTS)
-        raise InputError(Problem(None, "compute", got, f"one of: {', '.join(PRODUCTS)}", near))
-    return recipe

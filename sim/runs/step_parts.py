@@ -9,7 +9,11 @@ from functools import partial
 import numpy as np
 
 from sim.cluster import topology
-from sim.cost.memory import RankMemory, Recipe, buffer_bytes, layer_activation_bytes_per_token, memory
+from sim.cluster.topology import Floats
+from sim.cost.activations import layer_activation_bytes_per_token
+from sim.cost.memory import RankMemory, buffer_bytes, memory
+from sim.cost.recipe import Recipe
+from sim.engine import fluid
 from sim.runs.layer_loads import LayerLoads
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
@@ -56,7 +60,7 @@ def memory_of(
     -------
     tuple of RankMemory, [pp]
     """
-    recipe = Recipe(compute=work.formats.dense, recompute=work.recompute)
+    recipe = Recipe(compute=work.formats.dense, recompute=work.recompute, optimizer=work.optimizer)
     copies = routed.routing.ranks_per_token
     tokens = work.microbatch_tokens / (work.layout.tp * work.layout.cp)
     received, routes_none = copies * work.layout.etp, replace(model, top_k=0)
@@ -177,3 +181,9 @@ def shared_bytes(work: Training, model: Model) -> tuple[float, float]:
     output = work.microbatch_tokens / layout.cp * model.hidden * ACTIVATION_BYTES
     kv = kv_bytes_per_token(model, ACTIVATION_BYTES, layout.tp) / model.num_layers
     return output, work.microbatch_tokens * kv
+
+
+def idle_times_s(collective: Collective) -> Floats:
+    """Time of each rank of an all-to-all on idle links [s]."""
+    flows, capacity = collective.flows(), collective.cluster.capacity
+    return fluid.rank_times_s(flows, capacity, len(collective.gpus), collective.latency_s(), often=False)

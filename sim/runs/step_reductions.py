@@ -1,4 +1,4 @@
-"""Reductions of a training step, cabled: ZeRO-1's at its end as a program of their own, those of TP and CP inside layers."""
+"""Reductions of a training step, cabled: ZeRO's at its end as a program of their own, those of TP and CP inside layers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import numpy as np
 
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Cluster
+from sim.cost.optimizer import WEIGHT_BYTES, Optimizer
 from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
 from sim.runs.step_traffic import Place, require_alive, ring
 from sim.schedule.programs import Node
-from sim.schedule.reductions import HeldParameters, Links, Phase, layer_phases, phases, update_s
+from sim.schedule.reductions import HeldParameters, Links, Phase, copy_phases, layer_phases, phases
 from sim.schedule.training import PipelineTask, tasks_from_rows
 from sim.workload.layout import Layout
-
-_BYTES = 2.0  # BF16, gradients and weights alike
 
 
 def reducing_plan(
@@ -24,10 +23,12 @@ def reducing_plan(
     layout: Layout,
     parameters: Sequence[HeldParameters],
     links: Links,
+    optimizer: Optimizer,
+    updates_s: Sequence[float],
     *,
-    gpus_per_node: int,
+    copies: int,
 ) -> StepPlan:
-    """Gradients scattered, each shard updated, weights gathered, on all pipeline ranks at once.
+    """Gradients scattered, shards of copies of a stage added up, each updated, weights gathered, on all pipeline ranks at once.
 
     Parameters
     ----------
@@ -37,10 +38,20 @@ def reducing_plan(
     parameters : sequence, [pipeline ranks]
         What a GPU of each holds.
     links : Links
-        Latency of a phase, and the rate of an update.
-    gpus_per_node : int [count]
+        Latency of a phase, and GPUs of a node.
+    optimizer : Optimizer
+    updates_s : sequence of float, [pipeline ranks] [s]
+        Time of each update.
+    copies : int [count]
+        Pipeline ranks that hold each stage.
     """
-    asked = phases(layout, gpus_per_node)
+    whole = phases(layout, links.gpus_per_node)
+    both = copy_phases(layout, links.gpus_per_node) if copies > 1 else []
+    asked = [
+        *((phase, phase.name, optimizer.gradient_bytes, optimizer.shards_gradients) for phase in whole),
+        *((phase, phase.name, optimizer.gradient_bytes, False) for phase in both),
+        *((phase, f"{phase.name}, weights", WEIGHT_BYTES, optimizer.shards_weights) for phase in whole),
+    ]
     collectives = [
         [
             _collectives(place, cluster, rank, group, asked, held, links.latency_s)
@@ -49,10 +60,10 @@ def reducing_plan(
         for rank, held in enumerate(parameters)
     ]
     rows = []
-    for rank, held in enumerate(parameters):
+    for rank, update in enumerate(updates_s):
         there = [*collectives[rank][0]]
-        names = [*there, None, *there]
-        update = update_s(links, held.shard(layout))
+        num = sum(not name.endswith(", weights") for name in there)
+        names = [*there[:num], None, *there[num:]]
         program = tuple(
             Node(name or "update", "B", -1, name, 0.0 if name else update, waits=(i - 1,) if i else ())
             for i, name in enumerate(names)
@@ -69,16 +80,16 @@ def _collectives(
     cluster: Cluster,
     rank: int,
     group: int,
-    asked: Sequence[Phase],
+    asked: Sequence[tuple[Phase, str, float, bool]],
     held: HeldParameters,
     fixed_s: float,
 ) -> dict[str, GroupCollective]:
-    """The phases in which a group has bytes to send, in order."""
-    sizes = {"dense": _BYTES * held.dense, "experts": _BYTES * held.experts}
+    """The phases in which a group has bytes to send, in order, each with its name, the bytes of a parameter, and whether layers
+    are reduced in every microbatch."""
     return {
-        phase.name: phase_ring(place, cluster, rank, group, phase, sizes[phase.what], fixed_s)
-        for phase in asked
-        if sizes[phase.what]
+        name: phase_ring(place, cluster, rank, group, phase, size * count, fixed_s)
+        for phase, name, size, sharded in asked
+        if (count := getattr(held.once_a_step(sharded), phase.what.split()[0]))
     }
 
 

@@ -57,7 +57,7 @@ def _result(step: Step, ran: StepRun, reduced: StepRun, progress: Callable[[str]
         "metrics": metrics,
         "memory": [{"rank": row.rank, **row.parts()} for row in step.memory],
         "stages": [str(stage) for stage in step.stages],
-        "timeline": timeline | {"optimizer_s": training_metrics.ends_s(reduced.records)},
+        "timeline": timeline | {"optimizer_s": step.optimizer_s(ran, reduced)},
         "exchanges": {} if step.apart else _collective_facts(step),
         "links": training_metrics.links(step.cluster, (ran, reduced), metrics["step_time_s"]),
         **kernel_list.training_launches(step.hardware, step.model, step.work, step.routing.ranks_per_token),

@@ -11,6 +11,7 @@ from sim.cluster.faults import QUANTITIES
 from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.cost.measured import MeasuredProfile, load_profile
+from sim.cost.optimizer import Optimizer
 from sim.errors import InfeasibleError, InputError, nearest
 from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
@@ -85,6 +86,11 @@ class Training(Workload):
         """What the backward computes again: a word, or modules."""
         asked = self.spec.recompute
         return asked if isinstance(asked, str) else tuple(asked)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer with its formats and places."""
+        return Optimizer(**self.spec.optimizer.model_dump())
 
     @property
     def lent_sms(self) -> int:

@@ -26,6 +26,25 @@ class SkewSpec(Branch):
     """EP groups that are drawn: one of each pipeline rank, which stands for all of it, or every one."""
 
 
+class OptimizerSpec(Branch):
+    """Kind, formats and places of the optimizer's states; left out they are DeepSeek-V3's."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    """muon: matrices have one moment and are orthogonalised; embedding and head stay with AdamW."""
+    moments: Literal["bf16", "fp32"] = "bf16"
+    """Format of the moments."""
+    master: Literal["fp32"] = "fp32"
+    """Format of the master weights."""
+    gradients: Literal["fp32", "bf16"] = "fp32"
+    """Format in which gradients are summed up, kept and reduced."""
+    shard: Literal["zero1", "zero2", "zero3"] = "zero1"
+    """Parts that data-parallel ranks share out: states; gradients too, reduced in every microbatch; weights too, gathered for each."""
+    offload: Literal["none", "cpu"] = "none"
+    """cpu: states and update are the host's."""
+    overlap: bool = False
+    """Reductions run next to compute as far as they have room there."""
+
+
 class TrainingSpec(WorkloadSpec):
     """One optimizer step, and with `run` a whole run of them."""
 
@@ -61,6 +80,7 @@ class TrainingSpec(WorkloadSpec):
     gemm_generation: str = "march_2025"
     """Generation of the GEMM library."""
     recompute: Recompute = "selective"
+    optimizer: OptimizerSpec = OptimizerSpec()
     skew: SkewSpec = SkewSpec()
     run: RunSpec | None = None
 

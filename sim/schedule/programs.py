@@ -345,7 +345,9 @@ def serial(program: Program) -> Program:
     return tuple(replace(node, waits=(i - 1,) if i else ()) for i, node in enumerate(program))
 
 
-def reducing(program: Program, calls: Mapping[str, Sequence[str]]) -> Program:
+def reducing(
+    program: Program, calls: Mapping[str, Sequence[str]], took_s: Mapping[str, float] | None = None
+) -> Program:
     """Put the reductions inside layers on the network: kernels that follow a node, instead of its exposed time.
 
     Parameters
@@ -353,6 +355,8 @@ def reducing(program: Program, calls: Mapping[str, Sequence[str]]) -> Program:
     program : tuple of Node
     calls : mapping
         Name of a node -> kernels that follow it, one after another.
+    took_s : mapping, optional [s]
+        Name of a node -> the exposed time that they take the place of; all of it where left out.
 
     Returns
     -------
@@ -364,7 +368,8 @@ def reducing(program: Program, calls: Mapping[str, Sequence[str]]) -> Program:
     for node in program:
         own = replace(node, waits=tuple(place[i] for i in node.waits))
         kernels = calls.get(node.name, ()) if node.exposed_s > 0 else ()
-        out.append(replace(own, exposed_s=0.0) if kernels else own)
+        left = max(0.0, node.exposed_s - took_s.get(node.name, 0.0)) if took_s else 0.0
+        out.append(replace(own, exposed_s=left) if kernels else own)
         for kernel in kernels:
             name = f"{kernel}({node.half})"
             out.append(Node(name, node.half, node.layer, kernel, waits=(len(out) - 1,)))

@@ -1,4 +1,4 @@
-"""Reductions of a training step: ZeRO-1 at its end, tensor and context parallelism inside its layers.
+"""Reductions of a training step: ZeRO at its end and around its layers, tensor and context parallelism inside its layers.
 
 All are rings or their hierarchical form. The times below have the links to themselves and are bounds and estimates; a step puts
 the `Phase`s on the network, but for those inside an overlapped pair, which stay a time of its compute.
@@ -10,7 +10,6 @@ Hierarchical over g GPUs a node and m nodes: S (g - 1) / g over scale-up, then (
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,11 +18,9 @@ import numpy as np
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import Ints
+from sim.cost.optimizer import WEIGHT_BYTES, Optimizer
 from sim.workload.layout import Layout
 from sim.workload.stages import StageParameters
-
-_ADAM_BYTES = 4 + 2 * (4 + 4) + 2
-"""HBM bytes per parameter of its shard: gradient read, master weight and both moments read and written, weight written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +111,24 @@ def scatter_s(links: Links, total_bytes: float, num_ranks: int, near: int | None
 
 @dataclass(frozen=True, slots=True)
 class HeldParameters:
-    """Parameters that a GPU holds [count]: those of its experts, and all others."""
+    """Parameters that a GPU holds [count]: those of its experts, and all others, of them those of embedding and head."""
 
     dense: float
     experts: float
+    tables: float = 0.0
 
     def shard(self, layout: Layout) -> float:
-        """Count the parameters whose optimizer states the GPU keeps under ZeRO-1 [count]."""
+        """Count the parameters whose optimizer states the GPU keeps [count]."""
         return self.dense / (layout.dp * layout.cp) + self.experts / layout.expert_dp
+
+    def once_a_step(self, sharded: bool) -> HeldParameters:
+        """Those that are reduced or gathered once a step: all, or embedding and head where layers are in every microbatch."""
+        return HeldParameters(self.tables, 0.0, self.tables) if sharded else self
+
+    def parts(self, layout: Layout) -> tuple[float, float]:
+        """Count those of its shard in matrices, and in embedding and head [count]."""
+        tables = self.tables / (layout.dp * layout.cp)
+        return self.shard(layout) - tables, tables
 
 
 def held(count: StageParameters, layout: Layout) -> HeldParameters:
@@ -137,13 +144,19 @@ def held(count: StageParameters, layout: Layout) -> HeldParameters:
     -------
     HeldParameters
     """
-    return HeldParameters(
-        (count.layers + count.embedding + count.head) / layout.tp, count.experts / (layout.ep * layout.etp)
-    )
+    tables = (count.embedding + count.head) / layout.tp
+    return HeldParameters(count.layers / layout.tp + tables, count.experts / (layout.ep * layout.etp), tables)
 
 
-def optimizer_s(links: Links, parameters: HeldParameters, layout: Layout) -> float:
-    """Time of ZeRO-1 of one rank: gradients (BF16) scattered, the shard updated, weights (BF16) gathered.
+def optimizer_s(
+    links: Links,
+    parameters: HeldParameters,
+    layout: Layout,
+    optimizer: Optimizer = Optimizer(),  # noqa: B008
+    *,
+    copies: int = 1,
+) -> float:
+    """Time of ZeRO-1 of one rank: gradients scattered, the shard updated, weights (BF16) gathered.
 
     Parameters
     ----------
@@ -151,6 +164,10 @@ def optimizer_s(links: Links, parameters: HeldParameters, layout: Layout) -> flo
         Links of the rank's own.
     parameters : HeldParameters
     layout : Layout
+    optimizer : Optimizer, optional
+        DeepSeek-V3's where left out. What `shard` does in every microbatch is not in it.
+    copies : int [count]
+        Pipeline ranks that hold each stage.
 
     Returns
     -------
@@ -159,30 +176,50 @@ def optimizer_s(links: Links, parameters: HeldParameters, layout: Layout) -> flo
 
     Notes
     -----
-    Experts are reduced over `expert_dp` ranks, everything else over DP x CP ranks.
+    Experts are reduced over `expert_dp` ranks, everything else over DP x CP ranks. Two copies of a stage then add up their shards.
     """
-    moved, nodes = 0.0, links.gpus_per_node
-    for held, dimensions in ((parameters.dense, ("dp", "cp")), (parameters.experts, ("expert_dp",))):
-        num = math.prod(getattr(layout, name) for name in dimensions)
-        moved += 2 * scatter_s(links, 2.0 * held, num, layout.near(nodes, *dimensions))
-    return moved + update_s(links, parameters.shard(layout))
+    nodes = links.gpus_per_node
+    near = {"dense": layout.near(nodes, "dp", "cp"), "experts": layout.near(nodes, "expert_dp")}
+    num = {"dense": layout.dp * layout.cp, "experts": layout.expert_dp}
+    reduced = parameters.once_a_step(optimizer.shards_gradients)
+    gathered = parameters.once_a_step(optimizer.shards_weights)
+    moved = 0.0
+    for what in num:
+        gradients, shard = (
+            optimizer.gradient_bytes * getattr(reduced, what),
+            getattr(parameters, what) / num[what],
+        )
+        moved += scatter_s(links, gradients, num[what], near[what])
+        moved += scatter_s(links, WEIGHT_BYTES * getattr(gathered, what), num[what], near[what])
+        if copies > 1 and shard:
+            one_node = layout.near(nodes, "pp") == layout.pp
+            rate = links.scale_up_bytes_per_s if one_node else links.nic_bytes_per_s
+            moved += links.latency_s + optimizer.gradient_bytes * shard / rate
+    return moved + update_s(links, *parameters.parts(layout), optimizer)
 
 
-def update_s(links: Links, shard: float) -> float:
-    """Time of an Adam update at the rate of HBM.
+def update_s(
+    links: Links,
+    matrices: float,
+    tables: float = 0.0,
+    optimizer: Optimizer = Optimizer(),  # noqa: B008
+) -> float:
+    """Time of an update at the rate of HBM.
 
     Parameters
     ----------
     links : Links
-    shard : float
+    matrices, tables : float
         Parameters that the rank updates [count].
+    optimizer : Optimizer, optional
+        DeepSeek-V3's where left out.
 
     Returns
     -------
     float
         The time [s].
     """
-    return shard * _ADAM_BYTES / links.hbm_bytes_per_s
+    return optimizer.update_bytes(matrices, tables) / links.hbm_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,13 +229,15 @@ class Phase:
     Parameters
     ----------
     what : str
-        "dense" or "experts" of the optimizer, "tp" or "cp" inside layers.
+        "dense" or "experts" of the optimizer, "tp" or "cp" inside layers; of copies of a stage "dense copies", "experts copies".
     num, near : int [count]
         Ranks of one reduction, and how many of them share a node.
     inside : bool
         True inside the nodes, False between them.
     following : int, [num_ranks]
         The rank that each rank sends to.
+    share : float [fraction]
+        Part of the bytes reduced that it is of.
     """
 
     what: str
@@ -206,6 +245,7 @@ class Phase:
     near: int
     inside: bool
     following: Ints
+    share: float = 1.0
 
     @property
     def name(self) -> str:
@@ -216,7 +256,7 @@ class Phase:
     def fraction(self) -> float:
         """Bytes that each rank sends, over all steps of the ring, per byte reduced."""
         far = -(-self.num // self.near)
-        return (self.near - 1) / self.near if self.inside else (far - 1) / far / self.near
+        return self.share * ((self.near - 1) / self.near if self.inside else (far - 1) / far / self.near)
 
 
 def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
@@ -233,6 +273,30 @@ def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
     list of Phase
     """
     return _phases(layout, gpus_per_node, {"dense": ("dp", "cp"), "experts": ("expert_dp",)})
+
+
+def copy_phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
+    """List the phases in which the two pipeline ranks that hold the same stages (DualPipe) add up their shards of gradients.
+
+    Parameters
+    ----------
+    layout : Layout
+    gpus_per_node : int
+        GPUs of one scale-up domain [count].
+
+    Returns
+    -------
+    list of Phase
+        Each GPU sends half of its shard, and half of the sums.
+    """
+    stages, following = layout.stages(), np.empty(layout.num_ranks, dtype=np.int64)
+    following[stages] = stages[::-1]
+    near = 2 if layout.near(gpus_per_node, "pp") == layout.pp else 1
+    shared = {"dense": layout.dp * layout.cp, "experts": layout.expert_dp}
+    return [
+        Phase(f"{what} copies", 2, near, near == 2, following, share=2.0 / num)
+        for what, num in shared.items()
+    ]
 
 
 def layer_phases(layout: Layout, gpus_per_node: int) -> list[Phase]:

@@ -29,7 +29,7 @@ from sim.schedule.training import StageTimes
 from sim.workload.formats import Precision
 from sim.workload.layout import Layout, split_experts
 from sim.workload.model import Model
-from sim.workload.shape import firsts
+from sim.workload.shape import Layer, firsts
 from sim.workload.stages import Stage
 
 _MORE = 1.1
@@ -89,6 +89,29 @@ class ChunkWork:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Sharded:
+    """Reductions of ZeRO-2 and 3 of a layer, on idle links.
+
+    Parameters
+    ----------
+    gather_s, scatter_s : function [s]
+        Of a layer: time to gather its weights, before its forward and before its backward, and to scatter its gradients.
+    beside : bool
+        They run next to the compute of a layer, and what is longer than it is exposed.
+    """
+
+    gather_s: Callable[[Layer], float]
+    scatter_s: Callable[[Layer], float]
+    beside: bool
+
+    def exposed_s(self, layer: Layer, times: Mapping[str, PhaseTime]) -> dict[str, float]:
+        """Half of a layer's compute ("f", "b", "w") -> what is exposed there [s]."""
+        asked = {"f": self.gather_s(layer), "b": self.gather_s(layer), "w": self.scatter_s(layer)}
+        free = {half: times[f"attn_{half}"].mean_s + times[f"mlp_{half}"].mean_s for half in asked}
+        return {half: max(0.0, took - free[half] * self.beside) for half, took in asked.items()}
+
+
 def stage_times(
     work: ChunkWork,
     stages: Sequence[Stage],
@@ -100,6 +123,7 @@ def stage_times(
     exposed_s: Mapping[str, float] | None = None,
     recompute: str | Sequence[str] | None = None,
     measured: MeasuredProfile | None = None,
+    sharded: Sharded | None = None,
 ) -> tuple[StageTimes, ...]:
     """Times of every stage.
 
@@ -121,6 +145,8 @@ def stage_times(
         modules, where it does so with the gate and the experts; else what the launches of a layer's backward hold.
     measured : MeasuredProfile, optional
         Times of an MoE layer as a machine showed them; what it does not hold (dense layers, heads) is modelled.
+    sharded : Sharded, optional
+        Reductions of ZeRO-2 and 3, which come with each layer of each microbatch.
 
     Returns
     -------
@@ -134,7 +160,7 @@ def stage_times(
     inside = exposed_s or {}
 
     def timed(p: Processor) -> list[tuple[LayerTimes, ...]]:
-        layer = lru_cache(maxsize=None)(partial(_layer, work, p, inside, factors))
+        layer = lru_cache(maxsize=None)(partial(_layer, work, p, inside, factors, sharded))
         plain = lru_cache(maxsize=None)(partial(_plain, work, p))
         return [_layers(work.model, stage, layer, plain) for stage in stages]
 
@@ -234,6 +260,7 @@ def _layer(
     p: Processor,
     exposed_s: Mapping[str, float],
     factors: Mapping[str, float],
+    sharded: Sharded | None,
     dense: bool,
     layer_idx: int,
 ) -> LayerTimes:
@@ -264,6 +291,10 @@ def _layer(
             memory_s=memory * factor,
             launches=count(issued[phase]),
         )
+    if sharded:
+        for half, exposed in sharded.exposed_s(work.model.layer(layer_idx), times).items():
+            own_times = times[f"attn_{half}"]
+            times[f"attn_{half}"] = replace(own_times, exposed_s=own_times.exposed_s + exposed)
     gate = None
     if not dense and "moe" in recomputed(work.recompute):
         again = ops.gate(model, work.batch())

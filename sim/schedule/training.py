@@ -117,6 +117,7 @@ def tasks(
     *,
     overlap: bool = True,
     reductions: Mapping[str, Sequence[str]] | None = None,
+    reduced_s: Mapping[str, float] | None = None,
 ) -> Tasks:
     """Lay out the tasks of each pipeline rank.
 
@@ -130,6 +131,8 @@ def tasks(
         False to run a pair's forward, then its backward, and nothing next to a collective.
     reductions : mapping, optional
         Name of a node ("attn(F)") -> kernels of TP and CP that follow it; in overlapped pairs they stay a time of its compute.
+    reduced_s : mapping, optional [s]
+        Name of a node -> time of these, where its exposed time holds more than them.
 
     Returns
     -------
@@ -150,7 +153,9 @@ def tasks(
         overlapped = overlap and KINDS[kind] in PAIRS
         if not overlap:
             whole = programs.serial(whole)
-        made.append((whole if overlapped else programs.reducing(whole, reductions or {}), overlapped))
+        made.append(
+            (whole if overlapped else programs.reducing(whole, reductions or {}, reduced_s), overlapped)
+        )
     messages = _messages(pipeline)
     receives, sends = _sent(pipeline, messages)
     return Tasks(

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.cost.activations import layer_activation_bytes_per_token
 from sim.cost.memory import (
     RankMemory,
-    Recipe,
     fits,
-    layer_activation_bytes_per_token,
     memory,
     require_fit,
     uniform_ranks_per_token,
 )
+from sim.cost.recipe import Recipe
 from sim.errors import InfeasibleError, InputError
 from sim.schedule.pipelines import plan
 from sim.schedule.replay import peaks

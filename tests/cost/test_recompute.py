@@ -8,10 +8,12 @@ import pytest
 
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
+from sim.cost.activations import layer_activation_bytes_per_token
 from sim.cost.compute import processor
 from sim.cost.launches import RankBatch, launches_s
 from sim.cost.layers import layer_phases, layer_times
-from sim.cost.memory import Recipe, buffer_bytes, layer_activation_bytes_per_token
+from sim.cost.memory import buffer_bytes
+from sim.cost.recipe import Recipe
 from sim.cost.recompute import MODULES, SELECTIVE, recomputed
 from sim.errors import InputError
 from sim.schedule.programs import backward

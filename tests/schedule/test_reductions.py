@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
+from sim.cost.optimizer import Optimizer
 from sim.schedule.reductions import (
     HeldParameters,
     Links,
     context_parallel_s,
+    copy_phases,
     optimizer_s,
     phases,
     scatter_s,
@@ -88,9 +90,25 @@ def test_an_all_reduce_is_a_scatter_and_a_gather() -> None:
 
 
 def test_zero_1_scatters_gradients_gathers_weights_and_updates_its_shard() -> None:
-    # BF16 both ways; 22 HBM bytes an updated parameter: no expert, 8 ranks of one node.
+    # FP32 there, BF16 back; 22 HBM bytes an updated parameter: no expert, 8 ranks of one node.
     got = optimizer_s(LINKS, HeldParameters(dense=8e9, experts=0), derive(8, ep=8))
-    assert got == pytest.approx(2 * 16e9 * 7 / 8 / 100e9 + 1e9 * 22 / 1e12)
+    assert got == pytest.approx((32e9 + 16e9) * 7 / 8 / 100e9 + 1e9 * 22 / 1e12)
+    small = optimizer_s(
+        LINKS, HeldParameters(dense=8e9, experts=0), derive(8, ep=8), Optimizer(gradients="bf16")
+    )
+    assert small == pytest.approx(2 * 16e9 * 7 / 8 / 100e9 + 1e9 * 20 / 1e12)
+
+
+def test_copies_of_a_stage_add_up_their_shards_over_the_pipeline() -> None:
+    """Half of each GPU's shard goes to its other copy and half of the sums comes back, in FP32 over the NIC."""
+    layout, held = derive(64, pp=8, ep=8), HeldParameters(dense=8e9, experts=3e9)
+    one, two = (optimizer_s(LINKS, held, layout, copies=copies) for copies in (1, 2))
+    assert two - one == pytest.approx(4 * (8e9 / 8 + 3e9) / 10e9)
+    for phase in copy_phases(layout, 8):
+        assert phase.following[phase.following].tolist() == list(range(64))  # two of them, each other's
+        stage = np.arange(64) // 8
+        assert (stage[phase.following] == 7 - stage).all()
+        assert phase.fraction == pytest.approx({"dense copies": 1 / 8, "experts copies": 1.0}[phase.what])
 
 
 def test_the_optimizer_of_deepseek_v3_takes_a_fraction_of_a_second() -> None:
