@@ -126,6 +126,11 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     metavar="PAGE.html",
     help="Write one page that needs no server.",
 )
+@click.option(
+    "--motion",
+    is_flag=True,
+    help="Of an all-to-all: its bytes on every link over time, two machines side by side.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the live page [a free one].")
 @click.option(
     "--out",
@@ -134,11 +139,13 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     help="Folder for scenarios saved [here].",
 )
 @json_option
-def explore(spec: str | None, export: Path | None, port: int, out: Path, as_json: bool) -> None:
+def explore(spec: str | None, export: Path | None, motion: bool, port: int, out: Path, as_json: bool) -> None:
     """Serve a page on this machine whose sliders simulate anew at every notch, or write one with every point computed."""
     from sim.answers import cube as answers
     from sim.show.files import folder as folders
 
+    if motion:
+        return _play(spec, export, as_json)
     asked = answers.sweep_of(spec)
     if export is None and not as_json:
         return _serve(asked, folders.check(out), port)
@@ -152,6 +159,26 @@ def explore(spec: str | None, export: Path | None, port: int, out: Path, as_json
         from sim.show.pages.explorer import explorer_html
 
         folders.write(export.parent, {export.name: explorer_html(made)})
+    if as_json:
+        click.echo(folders.dump(made), nl=False)
+    else:
+        tell(f"Written: {export}")
+
+
+def _play(spec: str | None, export: Path | None, as_json: bool) -> None:
+    """Record an all-to-all in motion and write its page."""
+    from sim.answers import motion as answers
+    from sim.scenario import settings as scenario_settings
+    from sim.show.files import folder as folders
+    from sim.show.pages.motion import motion_html
+
+    if export is None and not as_json:
+        raise InputError(Problem(None, "--motion", "no --export", "--export PAGE.html, or --json"))
+    if export is not None:
+        folders.check(export.parent)
+    made = answers.motion(scenario_settings.read(spec or answers.DEFAULT), progress(as_json))
+    if export is not None:
+        folders.write(export.parent, {export.name: motion_html(made)})
     if as_json:
         click.echo(folders.dump(made), nl=False)
     else:

@@ -109,6 +109,19 @@ def _one_layer(scenario: Scenario, work: AllToAll, progress: Progress) -> Result
     }
 
 
+def trace_of(scenario: Scenario) -> tuple[Cluster, Trace]:
+    """Run the collectives of an all-to-all, whose gate has no layers of its own, and return everything that they leave behind."""
+    work, cluster = scenario.workload, scenario.cluster()
+    assert isinstance(work, AllToAll)
+    whole = Trace(saturated_s=np.zeros(len(cluster.names)))
+    for name, collectives in _collectives(scenario, work, cluster, routings(scenario)).items():
+        trace = executor.run_together(cluster, name, collectives, whole.end_s, scenario.gather_fraction)
+        whole.transfers += trace.transfers
+        whole.stretches += trace.stretches
+        whole.end_s = trace.end_s
+    return cluster, whole
+
+
 def _collectives(
     scenario: Scenario, work: AllToAll, cluster: Cluster, routed: Sequence[Routing]
 ) -> dict[str, list[Collective]]:

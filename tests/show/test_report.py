@@ -163,6 +163,7 @@ def test_a_template_escapes_every_text_and_says_what_it_shows(template: Path) ->
     assert not re.findall(r"\bsafe\b|autoescape", text)
     data = {
         "parts.html.j2": '<script type="application/json" id="{{ drawing.ident }}-data">{{ drawing.data | in_script }}</script>',
+        "motion.html.j2": '<script type="application/json" id="motion">{{ page.data | in_script }}</script>',
         "explorer.html.j2": '<script type="application/json" id="cube">{{ page.data | in_script }}</script>',
     }
     lines = [line for line in text.splitlines() if "in_script" in line]
