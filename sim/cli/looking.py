@@ -145,9 +145,14 @@ def _check(file: str) -> str:
 
         load_kernel(path)
         return "kernel generation"
+    if "launch" in tree and "cluster" not in tree:
+        from sim.cluster.software import load_software
+
+        load_software(path)
+        return "software profile"
     wanted = (
         "a scenario (cluster, workload), a sweep (axes), a ladder (rungs), a hardware profile (gpu), a model (attention), "
-        "a kernel generation (latency) or a measured compute profile (schema)"
+        "a kernel generation (latency), a software profile (launch) or a measured compute profile (schema)"
     )
     for key in tree:
         if near := difflib.get_close_matches(key, _IDENTIFYING, 1, _ALIKE):
@@ -219,7 +224,7 @@ def new(name: str, template: str) -> None:
     target = Path(f"{stem}.yaml")
     if target.exists():
         raise InputError(Problem(Mark(str(target)), "", "a file that is already there", "a new name"))
-    folders = (*_RUNNABLE, "scenarios/models", "hardware", "hardware/kernels")
+    folders = (*_RUNNABLE, "scenarios/models", "hardware", "hardware/kernels", "hardware/software")
     source = documents.find(template, folders, "YAML", aliases=DEFAULTS)
     text = text_of(source, "a YAML file")
     named = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]

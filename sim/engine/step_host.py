@@ -12,6 +12,9 @@ that a node that computes for D ends at
 Run-ahead is counted at the grain of nodes: the host waits for the last node that lies `run_ahead` launches back or more.
 
 Arguments are the arrays of `step_arrays`.
+
+Why this way: what a host costs is no term to be added. It hides behind a device that is behind, shows where the device is quick,
+and is paid again after every synchronisation, since nothing is issued ahead any more.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from sim.cost.work import Part, total_s
 from sim.engine.step import StepRun
 from sim.runs import kernel_list, pass_bound, pass_pipeline, passes
 from sim.runs.energy import energy_metrics
+from sim.runs.host_effect import pass_effect
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, SharedRun, named_parts
 from sim.runs.link_rows import link_rows
 from sim.runs.pass_activity import pass_activity
@@ -185,6 +186,7 @@ def _prefill(
         "where": _added(spent),
         "bounds": _added(bounds),
         "links": _links(forward, record, num_passes, elapsed),
+        **pass_effect(forward, record, num_passes, elapsed),
         **_facts(forward, record, ends),
     }
 
@@ -221,6 +223,7 @@ def _decode(
         "where": spent,
         "bounds": bounds,
         "links": _links(forward, record, 1, step),
+        **pass_effect(forward, record, 1, step),
         **_facts(forward, record, ends),
     }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sim.cluster.hardware import Hardware
+from sim.cluster.software import Software
 from sim.cluster.topology import Floats, Ints
 from sim.cost.curves import load_curves
 from sim.cost.prefill import PrefillBatch
@@ -86,15 +87,20 @@ class PassPlan:
     @property
     def issuer(self) -> Issuer | None:
         """What issues the launches of a pass; None where they cost nothing."""
-        software, layout = self.scenario.software, self.layout
-        if software is None:
-            return None
+        return self.issuer_of(self.scenario.software) if self.scenario.software else None
+
+    def issuer_of(self, software: Software) -> Issuer:
+        """What issues the launches of a pass with some software."""
         experts = self.model.num_experts + self.work.spec.placement.redundant_experts
-        local = max(1, experts // layout.ep)
-        before = tuple(map(len, self.blocks.dense_before))
-        least_s = load_curves().streaming.launch_s
         return Issuer(
-            software, self.model, self.work.spec.kind, local, layout.tp, least_s, dense_before=before
+            software,
+            self.model,
+            self.work.spec.kind,
+            local_experts=max(1, experts // self.layout.ep),
+            tp=self.layout.tp,
+            least_s=load_curves().streaming.launch_s,
+            reads_counts=self.ranks > 1 and not KINDS[self.work.kernel.kind].slots,
+            dense_before=tuple(map(len, self.blocks.dense_before)),
         )
 
     @property

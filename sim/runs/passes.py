@@ -196,13 +196,14 @@ def record_of(forward: ForwardPass, ran: StepRun) -> PassRecord:
 
 def issued_program(forward: ForwardPass) -> Program:
     """The nodes of a pass with their times, and with the launches of its software."""
-    plan = forward.plan
-    program = tuple(_timed(forward, node) for node in plan.program())
-    if plan.issuer is None:
-        return program
-    launches = (_num_launches(forward, node) for node in program)
-    counted = (replace(node, launches=num) for node, num in zip(program, launches, strict=True))
-    return plan.issuer.issued(tuple(counted))
+    program, issuer = listed_program(forward), forward.plan.issuer
+    return issuer.issued(program) if issuer else program
+
+
+def listed_program(forward: ForwardPass) -> Program:
+    """The nodes of a pass with their times, and with the launches of moesim's own lists."""
+    program = (_timed(forward, node) for node in forward.plan.program())
+    return tuple(replace(node, launches=_num_launches(forward, node)) for node in program)
 
 
 def _num_launches(forward: ForwardPass, node: Node) -> int:

@@ -262,4 +262,5 @@ class StepFacts:
             reductions=layer_kernels(self.work, self.scenario.gpus_per_node),
             reduced_s=inside_layers_s(self.work, self.model, self.links),
         )
-        return issued_tasks(made, self.scenario.software, self.model, self.work.layout)
+        work = self.work
+        return issued_tasks(made, self.scenario.software, self.model, work.layout, work.kernel.kind)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sim.engine.step import StepRun
 from sim.runs import kernel_list, training_metrics, whole_run
+from sim.runs.host_effect import step_effect
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, SharedRun, named_parts
 from sim.runs.training_step import Step
 from sim.scenario.descriptions import Scenario
@@ -60,6 +61,7 @@ def _result(step: Step, ran: StepRun, reduced: StepRun, progress: Callable[[str]
         "timeline": timeline | {"optimizer_s": step.optimizer_s(ran, reduced)},
         "exchanges": {} if step.apart else _collective_facts(step),
         "links": training_metrics.links(step.cluster, (ran, reduced), metrics["step_time_s"]),
+        **step_effect(step, ran, metrics["step_time_s"]),
         **kernel_list.training_launches(step.hardware, step.model, step.work, step.routing.ranks_per_token),
         **whole,
     }

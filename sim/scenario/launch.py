@@ -56,9 +56,11 @@ class LaunchSpec(WorkloadSpec):
     direction: Literal["forward", "backward", "weight", "decode"] = "forward"
     """weight: the gradient of a weight, summed over m rows; decode: few queries of an attention that reads its cache."""
     heads: Count | None = None
+    """Query heads of an attention."""
     kv_heads: Count | None = None
     """Heads of keys and values, as many as of queries when left out; one with n less than k is a latent that all read (MLA)."""
     sequences: Count = 1
+    """Sequences, or requests, of an attention."""
     context_tokens: Count | None = None
     """Keys of each sequence, its own queries among them; those alone when left out."""
     bytes: Bytes | None = None

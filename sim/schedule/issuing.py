@@ -2,8 +2,8 @@
 
 A node comes with the launches of moesim's own lists. Where the software has a list of its own, an operation's launches are
 those of that list: of attention, norms, router and permutation before a dispatch, of experts after it; those that are more than
-moesim's own take the device the constant time of a launch each. A CUDA graph is one launch, of the first node, and holds no
-synchronisation.
+moesim's own take the device the constant time of a launch each. A dispatch into buffers that are sized by what comes is
+synchronised with, once where the software has no list. A CUDA graph is one launch, of the first node, and holds no synchronisation.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from sim.cluster.software import Issued, Launches, Software
 from sim.cost.curves import load_curves
+from sim.schedule.collectives import KINDS
 from sim.schedule.programs import Node, Program
 from sim.schedule.training import Tasks
 from sim.workload.layout import Layout
@@ -33,6 +34,8 @@ class Issuer:
     tp: int
     least_s: float
     """Time that the shortest launch takes the device [s]."""
+    reads_counts: bool = False
+    """The host reads the counts of a dispatch back, as kernels without slots for every token make it do."""
     pp: int = 1
     dense_before: tuple[int, ...] = ()
     """Layers without experts that a pass runs before each with experts."""
@@ -50,7 +53,10 @@ class Issuer:
         tuple of Node
         """
         listed = self.software.launches
-        nodes = [self._longer(node, self._node(node, listed)) for node in program] if listed else [*program]
+        nodes = [
+            self._longer(node, self._node(node, listed)) if listed else self._synchronised(node)
+            for node in program
+        ]
         if self.software.graphed(self.kind):
             return tuple(replace(node, launches=int(place == 0), syncs=0) for place, node in enumerate(nodes))
         if listed and listed.stage and self.pp > 1 and nodes:
@@ -58,6 +64,19 @@ class Issuer:
             launches, syncs = first.launches + stage.forward, first.syncs + (stage.syncs or 0)
             nodes[0] = replace(first, launches=launches, syncs=syncs)
         return tuple(nodes)
+
+    def added_s(self, program: Program, elapsed_s: float) -> float:
+        """About how much longer than `elapsed_s` a program takes with the software, were the host never ahead of a synchronisation [s]."""
+        nodes, software = self.issued(program), self.software
+        more = sum(node.fixed_s for node in nodes) - sum(node.fixed_s for node in program)
+        drained_s = sum(node.syncs for node in nodes) * (software.sync_s + software.launch_s)
+        issue_s = sum(node.launches * software.launch_s + node.syncs * software.sync_s for node in nodes)
+        return max(elapsed_s + more + drained_s, issue_s) - elapsed_s
+
+    def _synchronised(self, node: Node) -> Node:
+        """A node of moesim's own list: a forward dispatch waits for its counts."""
+        dispatches = node.collective is not None and node.name in ("dispatch", "dispatch(F)")
+        return replace(node, syncs=int(dispatches and self.reads_counts))
 
     def _longer(self, own: Node, node: Node) -> Node:
         """A compute node with the time of the launches that moesim's list lacks."""
@@ -81,7 +100,7 @@ class Issuer:
 
     def _collective(self, node: Node, row: Issued, part: str, phase: str) -> Node:
         """Launches of an all-to-all; where it has phases its receive is one launch, and its flight none."""
-        launches, syncs = row.count(part), (row.syncs or 0) if part == "F" else 0
+        launches, syncs = row.count(part), (row.syncs or 0) * int(part == "F" and self.reads_counts)
         if phase == "receive":
             return replace(node, launches=1, syncs=0)
         if phase == "send":
@@ -117,7 +136,34 @@ class Issuer:
         return [(row, times) for row, times in rows if row is not None and times]
 
 
-def issued_tasks(tasks: Tasks, software: Software | None, model: Model, layout: Layout) -> Tasks:
+def step_issuer(software: Software, model: Model, layout: Layout, kernel: str) -> Issuer:
+    """Make what issues the launches of a training step.
+
+    Parameters
+    ----------
+    software : Software
+    model : Model
+    layout : Layout
+    kernel : str
+        Kind of the all-to-all kernels.
+
+    Returns
+    -------
+    Issuer
+    """
+    return Issuer(
+        software,
+        model,
+        "training",
+        local_experts=max(1, model.num_experts // layout.ep),
+        tp=layout.tp,
+        least_s=load_curves().streaming.launch_s,
+        reads_counts=layout.ep > 1 and not KINDS[kernel].slots,
+        pp=layout.pp,
+    )
+
+
+def issued_tasks(tasks: Tasks, software: Software | None, model: Model, layout: Layout, kernel: str) -> Tasks:
     """Give the programs of a training step the launches of its software.
 
     Parameters
@@ -125,8 +171,8 @@ def issued_tasks(tasks: Tasks, software: Software | None, model: Model, layout: 
     tasks : Tasks
     software : Software or None
         None where launches cost nothing.
-    model : Model
-    layout : Layout
+    model, layout, kernel
+        As of `step_issuer`.
 
     Returns
     -------
@@ -134,6 +180,5 @@ def issued_tasks(tasks: Tasks, software: Software | None, model: Model, layout: 
     """
     if software is None:
         return tasks
-    local, least_s = max(1, model.num_experts // layout.ep), load_curves().streaming.launch_s
-    issuer = Issuer(software, model, "training", local, layout.tp, least_s, layout.pp)
+    issuer = step_issuer(software, model, layout, kernel)
     return replace(tasks, programs=tuple((issuer.issued(own), beside) for own, beside in tasks.programs))

@@ -566,7 +566,7 @@ def test_check_tells_the_problems_of_every_file(moesim: Moesim, tmp_path: Path) 
     assert [line.partition(":")[0] for line in problems] == ["one.yaml", "two.yaml"]
 
 
-@pytest.mark.parametrize("what", ["hardware", "model", "scenario", "kernel"])
+@pytest.mark.parametrize("what", ["hardware", "model", "scenario", "kernel", "software"])
 def test_show_lists_and_shows_everything_shipped(moesim: Moesim, what: str) -> None:
     names = moesim("show", what).out.split()
     assert names
@@ -583,7 +583,7 @@ def test_show_hardware_prints_grades_what_differs_and_the_export_rules(moesim: M
         assert word in said.out.lower() or word in said.out
 
 
-@pytest.mark.parametrize("what", ["scenario", "sweep", "ladder", "hardware", "model", "kernel"])
+@pytest.mark.parametrize("what", ["scenario", "sweep", "ladder", "hardware", "model", "kernel", "software"])
 def test_schema_is_a_json_schema_in_which_every_key_has_a_sentence(moesim: Moesim, what: str) -> None:
     found = moesim("schema", what).json
     assert found["type"] == "object"

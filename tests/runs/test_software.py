@@ -12,6 +12,8 @@ from sim.errors import InputError
 from sim.runs.run import run_file
 from sim.schedule.issuing import Issuer
 from sim.schedule.programs import LayerTimes, Node, PhaseTime, backward, forward
+from sim.show.views.run import views_of
+from sim.show.words.run import finding
 from sim.trees import flatten
 from sim.workload.model import load_model
 
@@ -112,6 +114,7 @@ def test_the_time_between_steps_is_added_to_each(tmp_path: Path) -> None:
     assert later["host_s"] == pytest.approx(3e-3)
 
 
+@pytest.mark.slow
 def test_serving_takes_the_host_of_its_passes(tmp_path: Path) -> None:
     plain, hosted = (metrics(SERVING, tmp_path, *given) for given in ((), ("software={step: 50 ms}",)))
     # Fifteen steps follow the first token of each request.
@@ -145,7 +148,15 @@ def test_launches_of_a_layer_are_those_of_the_list_of_the_stack() -> None:
     none = PhaseTime(launches=1)
     layer = (LayerTimes(3, True, none, none, none, none, none, none),)
     software = load_software("megatron_bridge_2026_06")
-    issuer = Issuer(software, load_model("qwen3-30b-a3b"), "training", local_experts=4, tp=8, least_s=3e-6)
+    issuer = Issuer(
+        software,
+        load_model("qwen3-30b-a3b"),
+        "training",
+        local_experts=4,
+        tp=8,
+        least_s=3e-6,
+        reads_counts=True,
+    )
     # norm, attention, router, permute, and the collectives of TP; then 4 and 2 an expert, without a shared one.
     assert _launches(issuer.issued(forward(layer))) == {
         "attn(F)": (2 + 12 + 20 + 26 + 2, 2),
@@ -171,3 +182,43 @@ def test_launches_that_moesims_list_lacks_take_the_device_their_constant_time() 
     attention, _, mlp, _ = issuer.issued(forward(layer))
     assert attention.fixed_s == 1.0 + (3 + 24 + 16 + 0 - 30) * 0.25
     assert mlp.fixed_s == 1.0  # 12 launches, of 30 in moesim's list
+
+
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "none"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_profile_runs_and_only_adds_time(kind: str, name: str, tmp_path: Path) -> None:
+    plain, hosted = metrics(KINDS[kind], tmp_path), metrics(KINDS[kind], tmp_path, f"software={name}")
+    assert hosted["host_s"] > 0
+    assert hosted["step_time_s"] > plain["step_time_s"]
+
+
+def test_a_synchronisation_costs_where_a_dispatch_has_no_slots_for_all_tokens(tmp_path: Path) -> None:
+    sync = "software={sync: 1 ms}"
+    assert metrics(DECODE, tmp_path, sync)["host_s"] == 0.0  # low-latency kernels read nothing back
+    two_hop, alone = PREFILL.replace("low_latency", "two_hop"), "workload.overlap=false"
+    plain, drained = (metrics(two_hop, tmp_path, alone, *given) for given in ((), (sync,)))
+    # One dispatch in each of the 48 layers, waited for: every synchronisation is a millisecond.
+    assert drained["step_time_s"] == pytest.approx(plain["step_time_s"] + 48e-3, rel=1e-6)
+    assert drained["host_s"] == pytest.approx(48e-3, rel=1e-6)
+
+
+def test_a_run_without_software_says_what_the_nearest_profile_would_add(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(TRAINING)
+    result = run_file(file)
+    added, plain = result["host"], result["metrics"]["step_time_s"]
+    hosted = metrics(TRAINING, tmp_path, f"software={added['software']}")["step_time_s"]
+    assert added["software"] == "megatron_core_2026_05"
+    assert added["adds_s"] == pytest.approx(hosted - plain, rel=0.25)
+    assert added["adds_fraction"] == added["adds_s"] / plain
+    (line,) = [line for line in finding(views_of(result)) if "host time" in line]
+    assert "software megatron_core_2026_05 would add about" in line
+    assert "host" not in run_file(file, ("software=megatron_core_2026_05",))
+
+
+@pytest.mark.slow
+def test_graphs_give_back_what_the_host_takes_of_few_requests() -> None:
+    steps = {name: run["metrics"]["step_time_s"] for name, run in run_file("decode-host")["variants"].items()}
+    assert steps["launched"] > 1.9 * steps["no-host"]
+    assert steps["graphs"] < 1.01 * steps["no-host"]
+    assert steps["launched-90"] < 1.2 * steps["no-host-90"]

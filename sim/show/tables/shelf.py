@@ -1,4 +1,4 @@
-"""Shipped things (hardware, models, scenarios, sweeps, ladders, kernels) as `moesim show` prints them, and the schemas of their files."""
+"""Shipped things (hardware, models, scenarios, sweeps, ladders, kernels, software) as `moesim show` prints them, and the schemas of their files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from sim import documents
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from sim.cluster.parameters import SourcedFile
 from sim.scenario import settings as scenario_settings
 
 FOLDERS = {
@@ -21,6 +23,7 @@ FOLDERS = {
     "sweep": "scenarios/sweeps",
     "ladder": "scenarios/ladders",
     "kernel": "hardware/kernels",
+    "software": "hardware/software",
 }
 """Kind of thing -> the folder that ships it."""
 
@@ -75,12 +78,22 @@ def kernel(name: str, console: Console | None) -> Shown:
     from sim.cluster.kernels import load_kernel
 
     found = load_kernel(name)
+    return _figures(f"{found.title} (generation {found.name} of {found.kind})", found, console)
+
+
+def software(name: str, console: Console | None) -> Shown:
+    """The figures of a software profile, with grade and source."""
+    from sim.cluster.software import load_software
+
+    found = load_software(name)
+    return _figures(f"{found.title} (graphs: {found.graphs})", found, console)
+
+
+def _figures(head: str, found: SourcedFile, console: Console | None) -> Shown:
     if console is None:
         return [asdict(row) for row in found.parameters]
     lines = [f"  {row.path:42} {row.shown:>12}  {row.grade:9} {row.citation}" for row in found.parameters]
-    return console.file.write(
-        "\n".join([f"{found.title} (generation {found.name} of {found.kind})", *lines]) + "\n"
-    )
+    return console.file.write("\n".join([head, *lines]) + "\n")
 
 
 SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
@@ -90,6 +103,7 @@ SHOW: dict[str, Callable[[str, Console | None], Shown]] = {
     "sweep": partial(study, "sweep"),
     "ladder": partial(study, "ladder"),
     "kernel": kernel,
+    "software": software,
 }
 """Kind of thing -> what shows one: on a console, or as a document."""
 
@@ -107,5 +121,6 @@ SCHEMAS = {
     "hardware": ("sim.cluster.hardware", "Hardware"),
     "model": ("sim.workload.model", "Model"),
     "kernel": ("sim.cluster.kernels", "Kernel"),
+    "software": ("sim.cluster.software", "Software"),
 }
 """Kind of file -> the module and name of its pydantic model."""

@@ -98,6 +98,16 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class HostEffect:
+    """What a software profile would add to a run without one, about."""
+
+    software: str
+    adds_s: float
+    adds_fraction: float
+    """Of the step."""
+
+
+@dataclass(frozen=True, slots=True)
 class CollectiveTimes:
     """Dispatch or combine of one layer and microbatch, for workloads that compute too."""
 
@@ -146,6 +156,8 @@ class RunView:
     links: tuple[Link, ...]
     launches: tuple[LayerLaunch, ...]
     roofs: Roofs | None
+    host: HostEffect | None
+    """None of a run with software, or one that a host would hardly slow."""
     memory: tuple[Held, ...]
     collectives: tuple[CollectiveTimes, ...]
     traffic: Mapping[str, Sequence[Sequence[float]]]
@@ -301,6 +313,7 @@ def run_view(result: Mapping[str, Any], variant: str = "") -> RunView:
         "links": tuple(_link(name, entry) for name, entry in mapping(result.get("links")).items()),
         "launches": tuple(record(LayerLaunch, entry) for entry in result.get("kernels") or ()),
         "roofs": record(Roofs, result["roofs"]) if result.get("roofs") else None,
+        "host": record(HostEffect, result["host"]) if result.get("host") else None,
         "memory": tuple(_held(row) for row in result.get("memory") or ()),
         "collectives": tuple(
             record(CollectiveTimes, entry, name=name)

@@ -10,13 +10,25 @@ from collections.abc import Sequence
 from sim.show.kinds import module
 from sim.show.views.run import RunsView, RunView
 from sim.show.words import question
+from sim.units import show
 
 
 def finding(runs: RunsView) -> list[str]:
     """The sentences that answer a result, the most important first: its question, where it carries one."""
     if runs.question is not None:
         return question.answer(runs.question)
-    return [sentence for family in runs.families for sentence in module("words", family).finding(runs)]
+    own = [sentence for family in runs.families for sentence in module("words", family).finding(runs)]
+    return [*own, *_hosts(runs)]
+
+
+def _hosts(runs: RunsView) -> list[str]:
+    """Say what the host would add to the first run that it would slow."""
+    run = next((run for run in runs.runs if run.host is not None), None)
+    if run is None or run.host is None:
+        return []
+    whose = f" to {run.name}" if runs.has_variants else ""
+    added = f"{show(run.host.adds_s, 's', 2)} ({run.host.adds_fraction:.0%})"
+    return [f"Launches cost no host time here; software {run.host.software} would add about {added}{whose}."]
 
 
 def terms(runs: RunsView) -> tuple[tuple[str, str], ...]:
