@@ -16,7 +16,7 @@ from sim.workload.recorded_loads import load_loads
 
 _AT = ("workload",)
 DRIFT = 0.1
-"""Of popularity between planning and use (derived: SGLang's prefill with EPLB against the same with even loads)."""
+"""Part of popularity's variance that is new between planning and use (assumed; `scenarios/published/sglang_prefill.yaml`)."""
 
 
 class GateBase(Branch):

@@ -64,11 +64,13 @@ SOURCES: dict[str, RowSource] = {
     "tpot_bound": _TABLES,
     "prefill": _RUNS,
     "decode": _RUNS,
+    "sglang_prefill": _RUNS,
+    "eplb": _RUNS,
     "schedules": _SCHEDULES,
     "memory": _SCHEDULES,
     "export_rules": _TABLES,
     "models": _TABLES,
-    "eplb": _TABLES,
+    "eplb_example": _TABLES,
 }
 
 GROUPS = tuple(SOURCES)

@@ -247,3 +247,27 @@ def test_popular_experts_cost_the_v3_step_half_as_much_again_and_the_memory_that
     assert 28 < skewed.alone()["step_time_s"] < 33
     with pytest.raises(InfeasibleError, match="H800"):
         skewed.require_fit()
+
+
+# --- what a skew inside nodes costs ---------------------------------------------------------------------------------
+
+
+def skewed_inside(folder: Path, hardware: str, hot: float) -> float:
+    """Time of a dispatch on 32 GPUs [s]: in each node one rank is wanted `hot` times as much as the mean, nodes alike."""
+    inside = np.repeat([hot, *[(8 - hot) / 7] * 7], 8)
+    write(folder, "inside.npy", np.tile(inside, 4))
+    scenario = folder / "inside.yaml"
+    text = A2A.replace("FILE", "inside.npy, top_groups: 4, num_groups: 8").replace("layout: {ep: 4}\n", "")
+    text = text.replace("h800, nodes: 1", f"{hardware}, nodes: 4").replace("mixtral-8x7b", "deepseek-v3")
+    scenario.write_text(text.replace("tokens_per_rank: 2048", "tokens_per_rank: 4096"))
+    return float(sim.run(str(scenario))["metrics"]["dispatch"]["time_s"])
+
+
+def test_loads_that_are_even_over_nodes_and_skewed_inside_take_twice_as_long_on_an_h800(
+    tmp_path: Path,
+) -> None:
+    """Reported of DeepEP (its issue 343) at EP32 and 4,096 tokens: at three times the mean, NVLink of the hot rank binds instead
+    of NICs that all carry the same; the 450 GB/s of an H100 hide it."""
+    even, skewed = (skewed_inside(tmp_path, "h800", hot) for hot in (1, 3))
+    assert skewed / even == pytest.approx(2.0, abs=0.15)
+    assert skewed_inside(tmp_path, "h100", 3) < 1.1 * skewed_inside(tmp_path, "h100", 1)

@@ -72,7 +72,7 @@ def test_single_flows_of_all_to_alls_end_as_on_the_packet_level() -> None:
     assert mean_error(found) <= 0.05
 
 
-@pytest.mark.parametrize("name", ["schedules", "export_rules", "eplb"])
+@pytest.mark.parametrize("name", ["schedules", "export_rules", "eplb_example"])
 def test_tables_are_met_exactly(name: str) -> None:
     assert rows(name)
     assert all(row["error_fraction"] == 0.0 and row["ok"] for row in rows(name))
