@@ -92,7 +92,7 @@ def chip_numbers(hardware: Hardware) -> ChipNumbers:
         for dtype, bits in _BITS.items()
         if (rate := getattr(gpu.dense_flops, dtype)) is not None
     )
-    scale_up = 2 * gpu.scale_up.bandwidth_bytes_per_s
+    scale_up = 0.0 if gpu.scale_up.over_pcie else 2 * gpu.scale_up.bandwidth_bytes_per_s
     return ChipNumbers(
         tpp=tpp,
         pd=tpp / gpu.die_area_mm2 if gpu.die_area_mm2 else None,

@@ -290,11 +290,7 @@ def load_hardware(
     >>> faster.parameter("gpu.scale_up.bandwidth").grade
     'override'
     """
-    if isinstance(name_or_path, Mapping):
-        profile = machines.machine_document(name_or_path, near=near, mark=mark)
-    else:
-        path = documents.find(str(name_or_path), "hardware", "hardware", near=near, mark=mark)
-        profile = documents.load(path)
+    profile = machines.profile_document(name_or_path, near=near, mark=mark)
     hardware, document = p.read(Hardware, profile, override, machines.join_over_pcie)
     hardware = _lay_nic_kind(hardware, document, near)
     ports, nodes = hardware.fabric.switch_ports, hardware.fabric.nodes_per_leaf

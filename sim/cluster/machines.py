@@ -21,6 +21,37 @@ _OF_LINKS = ("latency", "domain", "reduces_in_switch")
 """Keys of `gpu.scale_up` that are the node's; the bandwidth is the chip's."""
 
 
+def profile_document(
+    name: str | Path | Mapping[str, Any], *, near: Path | None = None, mark: Mark | None = None
+) -> Document:
+    """Find a profile, and put it together where it only names a chip and a node.
+
+    Parameters
+    ----------
+    name : str, Path or mapping
+        Name of a shipped profile, a path, or `{chip: NAME, node: NAME}`.
+    near : Path, optional
+        Folder that a relative path may start from.
+    mark : Mark, optional
+        Where the name was written, for messages.
+
+    Returns
+    -------
+    Document
+    """
+    if isinstance(name, Mapping):
+        return machine_document(name, near=near, mark=mark)
+    profile = documents.load(documents.find(str(name), "hardware", "hardware", near=near, mark=mark))
+    parts = {key: profile.tree[key] for key in KEYS if key in profile.tree}
+    if not parts:
+        return profile
+    made = machine_document(parts, near=profile.folder, mark=profile.mark(KEYS[:1]))
+    for key, value in profile.tree.items():
+        if key not in KEYS:
+            made.put((key,), value, profile.mark((key,)))
+    return made
+
+
 def machine_document(
     parts: Mapping[str, Any], *, near: Path | None = None, mark: Mark | None = None
 ) -> Document:
@@ -80,7 +111,8 @@ def _part(name: str, kind: str, near: Path | None, mark: Mark | None) -> Documen
     folder = f"hardware/{kind}s"
     if name not in documents.shipped(folder) and name in documents.shipped("hardware"):
         folder = "hardware"
-    return documents.load(documents.find(name, folder, kind, near=near, mark=mark))
+    found = documents.load(documents.find(name, folder, kind, near=near, mark=mark))
+    return _part(found.tree[kind], kind, found.folder, found.mark((kind,))) if kind in found.tree else found
 
 
 def join_over_pcie(document: Document) -> None:

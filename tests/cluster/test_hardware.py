@@ -17,13 +17,20 @@ from sim.cluster.hardware import Hardware, list_hardware, load_hardware
 from sim.cluster.kernels import list_kernels, load_kernel
 from sim.errors import InfeasibleError, InputError
 
-PROFILES = ("a100", "a800", "b200", "cloudmatrix384", "gb200-nvl72", "h100", "h20", "h200", "h800")
+PROFILES = (
+    "a100", "a800", "b200", "b300", "cloudmatrix384", "gb200-nvl72", "gb300-nvl72", "h100", "h20-141g", "h20", "h200", "h800",
+    "rtx-pro-6000",
+)  # fmt: skip
 KERNELS = (
     "deepep_ll_2025_06", "deepep_v1_2025_02", "deepep_v1_2025_04", "deepep_v1_2025_09", "deepep_v2", "flat", "hybrid_ep",
     "low_latency", "nccl",
 )  # fmt: skip
-FILES = [*documents.shipped("hardware").values(), *documents.shipped("hardware/kernels").values()]
+PUT_TOGETHER = ("b300", "gb300-nvl72", "h20-141g", "rtx-pro-6000")  # they name a chip and a node
+FILES = [path for name, path in documents.shipped("hardware").items() if name not in PUT_TOGETHER]
 FILES += [
+    *documents.shipped("hardware/chips").values(),
+    *documents.shipped("hardware/nodes").values(),
+    *documents.shipped("hardware/kernels").values(),
     *documents.shipped("hardware/collectives").values(),
     *documents.shipped("hardware/software").values(),
 ]
@@ -99,7 +106,8 @@ def test_every_parameter_reads_back_from_what_it_shows(name: str) -> None:
 def test_memory_streams_below_its_peak_and_integer_rates_double_by_halving_the_bits(name: str) -> None:
     gpu = load_hardware(name).gpu
     assert 0 < gpu.hbm.efficiency_fraction < 1
-    for dtype, factor in (("fp8", 2), ("int8", 2), ("fp4", 4)):
+    ultra = {"b300": 14000 / 2250, "gb300-nvl72": 6}  # Blackwell Ultra has more of FP4 alone
+    for dtype, factor in (("fp8", 2), ("int8", 2), ("fp4", ultra.get(name, 4))):
         rate = getattr(gpu.dense_flops, dtype)
         assert rate is None or rate == pytest.approx(factor * gpu.dense_flops.bf16, rel=1e-3)
 
