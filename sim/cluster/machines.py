@@ -111,8 +111,8 @@ def _part(name: str, kind: str, near: Path | None, mark: Mark | None) -> Documen
     folder = f"hardware/{kind}s"
     if name not in documents.shipped(folder) and name in documents.shipped("hardware"):
         folder = "hardware"
-    found = documents.load(documents.find(name, folder, kind, near=near, mark=mark))
-    return _part(found.tree[kind], kind, found.folder, found.mark((kind,))) if kind in found.tree else found
+    part = documents.load(documents.find(name, folder, kind, near=near, mark=mark))
+    return _part(part.tree[kind], kind, part.folder, part.mark((kind,))) if kind in part.tree else part
 
 
 def join_over_pcie(document: Document) -> None:
