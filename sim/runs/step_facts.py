@@ -90,7 +90,9 @@ class StepFacts:
     def stages(self) -> tuple[Stage, ...]:
         """Layers of each stage, with embedding, head and speculation."""
         num_stages = self.work.layout.pp * self.work.spec.chunks_per_rank
-        return stages(self.model, num_stages, num_layers=self.work.spec.stage_layers)
+        return stages(
+            self.model, num_stages, num_layers=self.work.spec.stage_layers, layout=self.work.spec.stages
+        )
 
     @cached_property
     def routing(self) -> Routing:

@@ -274,11 +274,15 @@ def _check_schedule(
             path = next((path for word, path in _COUNTS.items() if word in problem.got), (*_AT, "schedule"))
             draft.problem(path, problem.got, problem.wanted)
         return
-    if spec.stage_layers is not None:
+    if spec.stages is not None and spec.stage_layers is not None:
+        draft.problem((*_AT, "stages"), f"'{spec.stages}'", "no stages beside stage_layers")
+    for key, layers, layout_ in (("stage_layers", spec.stage_layers, None), ("stages", None, spec.stages)):
+        if layers is None and layout_ is None:
+            continue
         try:
-            stages(draft.model, pipeline.num_stages, num_layers=spec.stage_layers)
+            stages(draft.model, pipeline.num_stages, num_layers=layers, layout=layout_)
         except InputError as error:
-            draft.problem((*_AT, "stage_layers"), error.problems[0].got, error.problems[0].wanted)
+            draft.problem((*_AT, key), error.problems[0].got, error.problems[0].wanted)
 
 
 def _check_unused(draft: Draft, spec: TrainingSpec) -> None:

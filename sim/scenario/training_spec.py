@@ -60,6 +60,8 @@ class TrainingSpec(WorkloadSpec):
     """Stages a rank, for `interleaved`."""
     stage_layers: list[Index] | None = None
     """Layers of each stage; balanced when left out."""
+    stages: Annotated[str, Field(max_length=10_000)] | None = None
+    """Blocks of each stage as Megatron-LM writes them, in place of `stage_layers`: `Et|(tt|)*30mL`."""
     overlap: bool | Literal["auto"] | None = None
     """True: all-to-alls run next to compute of another microbatch, in pairs of operations that are neighbours in the schedule.
 

@@ -249,9 +249,10 @@ def _layers(
         blocks.append(plain(ends.embedding))
     blocks += [numbered(number) for number in stage.layers]
     if stage.head:
-        blocks.append(plain(ends.head))
-    for module in range(stage.num_mtp):
-        blocks += [plain(ends.mtp_projection), numbered(model.num_layers + module), plain(ends.head)]
+        blocks += [plain(ends.head)] * (1 + stage.num_mtp_before)
+    for module in range(stage.num_mtp_before, stage.num_mtp_before + stage.num_mtp):
+        blocks += [plain(ends.mtp_projection), numbered(model.num_layers + module)]
+        blocks += [plain(ends.head)] if stage.head else []
     return tuple(blocks)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from sim.errors import InfeasibleError, InputError, Problem
 from sim.workload.model import Model, layer_parameters, parameters
 from sim.workload.shape import Layer
+from sim.workload.stage_layouts import read_stage_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Stage:
     embedding, head : bool
     num_mtp : int [count]
         MTP modules: a projection, a layer with experts, and another pass through the head.
+    num_mtp_before : int [count]
+        Modules on stages before this one; where it holds the head, they pass through it too.
     """
 
     index: int
@@ -46,6 +49,7 @@ class Stage:
     embedding: bool
     head: bool
     num_mtp: int
+    num_mtp_before: int = 0
 
     def kinds(self, model: Model, num_mtp: int) -> dict[Layer, int]:
         """Its layers, with so many MTP modules' own, by kind and number."""
@@ -55,7 +59,7 @@ class Stage:
     @property
     def num_head_passes(self) -> int:
         """Times that a token goes through the output head."""
-        return self.num_mtp + 1 if self.head else 0
+        return self.num_mtp_before + self.num_mtp + 1 if self.head else 0
 
     @property
     def num_expert_layers(self) -> int:
@@ -129,6 +133,7 @@ def stages(
     *,
     costs: LayerCosts | None = None,
     num_layers: Sequence[int] | None = None,
+    layout: str | None = None,
 ) -> tuple[Stage, ...]:
     """Cut a model into pipeline stages.
 
@@ -140,6 +145,8 @@ def stages(
         Costs to balance; forward FLOPs of a 4,096-token sequence where left out.
     num_layers : sequence of int, optional [count]
         Layers of each stage, instead of the balanced cut.
+    layout : str, optional
+        Layers and MTP modules of each stage as Megatron-LM writes them, see `stage_layouts`.
 
     Returns
     -------
@@ -150,7 +157,7 @@ def stages(
     InfeasibleError
         With more stages than layers.
     InputError
-        Where `num_layers` does not fit.
+        Where `num_layers` or `layout` does not fit.
 
     Notes
     -----
@@ -165,7 +172,11 @@ def stages(
     """
     if num_stages < 1:
         raise InputError(Problem(None, "layout.pp", f"{num_stages} stages", "at least 1"))
-    if num_layers is not None:
+    mtp = (0,) * (num_stages - 1) + (model.num_mtp_layers,)
+    if layout is not None:
+        blocks = read_stage_layout(layout, num_stages, model.num_layers, model.num_mtp_layers)
+        cuts, mtp = tuple(b.num_layers for b in blocks), tuple(b.num_mtp for b in blocks)
+    elif num_layers is not None:
         given = tuple(num_layers)
         if len(given) != num_stages or sum(given) != model.num_layers or min(given) < 0:
             wanted = f"{num_stages} numbers that add up to the {model.num_layers} layers of {model.name}"
@@ -183,8 +194,8 @@ def stages(
         first += count
         num_dense = sum(model.is_dense(layer) for layer in layers)
         last = index == num_stages - 1
-        mtp = model.num_mtp_layers if last else 0
-        made.append(Stage(index, layers, num_dense, count - num_dense, index == 0, last, mtp))
+        before = sum(mtp[:index])
+        made.append(Stage(index, layers, num_dense, count - num_dense, index == 0, last, mtp[index], before))
     return tuple(made)
 
 
