@@ -20,6 +20,7 @@ WORKLOADS = {
     "decode": "inference",
     "serving": "serving",
     "jobs": "jobs",
+    "rl_step": "rl_step",
 }
 """Kind of a workload, as scenarios name it -> the module that each room has for it."""
 

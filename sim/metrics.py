@@ -17,7 +17,7 @@ from sim import units
 
 _PASSES = ("prefill", "decode")
 _STEPS = ("training", *_PASSES)
-_ALL = ("all_to_all", "flows", *_STEPS, "serving")
+_ALL = ("all_to_all", "flows", *_STEPS, "serving", "rl_step")
 _SPREADS = "{ttft,ttft_alone,tpot,response,prefill_wait,decode_wait,step_wait,kv_transfer}"
 _KERNELS = "{dispatch,combine,exchange}"
 _TOKENS = "{dispatch,combine}"
@@ -107,22 +107,22 @@ TABLE = (
     Metric("layers.{count,slowest}", ("all_to_all",), "number", None,
            "layers of recorded loads, and the one, from 0, that the other metrics are of"),
     Metric("layers.{dispatch,combine}.{mean,worst}_s", ("all_to_all",), "s", "lower", "mean and worst `time_s` of all these layers"),
-    Metric("energy.per_token_j", ("all_to_all", *_STEPS, "serving"), "J", "lower",
+    Metric("energy.per_token_j", ("all_to_all", *_STEPS, "serving", "rl_step"), "J", "lower",
            "`energy.total_kwh` over tokens: of all ranks, trained, computed or put out", "J/token", "energy of a token"),
     Metric("algbw_bytes_per_s", ("collective",), "bytes/s", "higher",
            "the whole buffer, of an all-gather all shards, over `time_s`", "algbw"),
     Metric("busbw_bytes_per_s", ("collective",), "bytes/s", "higher",
            "algbw times 2(n-1)/n of an all-reduce, 1 of a broadcast, else (n-1)/n", "busbw"),
     # --- steps and passes
-    Metric("step_time_s", _STEPS, "s", "lower",
-           "an optimizer step, all passes of a prompt, or a decode step, until the last rank has ended", "step", "the step"),
+    Metric("step_time_s", (*_STEPS, "rl_step"), "s", "lower",
+           "an optimizer step, all passes of a prompt, a decode step, or an iteration of RL, until the last rank has ended", "step", "the step"),
     Metric("lower_bound_s", ("flows", "collective", "launch", *_STEPS, "serving"), "s", "lower", "what the data sheets leave at the least, see below"),
     Metric("tokens_per_s_per_gpu", _STEPS, "tokens/s", "higher", "tokens a second of a GPU", "tokens/s/GPU",
            "tokens a second and GPU"),
     Metric("exposed_comm_s", _STEPS, "s", "lower",
            "compute stream waits for collectives: of pipeline rank 0; of a pass also the phases in which they hold its SMs",
            "exposed", "exposed communication"),
-    Metric("host_s", (*_STEPS, "serving"), "s", "lower",
+    Metric("host_s", (*_STEPS, "serving", "rl_step"), "s", "lower",
            "compute stream waits for launches that the host has not issued: of pipeline rank 0; of passes with what lies between "
            "them; of serving in all decode steps of the mean instance", "host", "time waiting for the host"),
     Metric("layer_time_s", _STEPS, "s", "lower", "one layer: of a step one with experts, forward and backward, as it runs; of a "
@@ -212,6 +212,22 @@ TABLE = (
     Metric("while_arriving.requests_per_s", ("serving",), "requests/s", "higher", "ends"),
     Metric("while_arriving.output_tokens_per_s", ("serving",), "tokens/s", "higher", "output tokens"),
     Metric("while_arriving.{prefill,decode}_utilisation_fraction", ("serving",), "fraction", None, "as above"),
+    # --- reinforcement learning
+    Metric("rollout_s", ("rl_step",), "s", "lower", "from the first token to the last of the last sample of all instances", "rollout",
+           "the rollout"),
+    Metric("reward_s", ("rl_step",), "s", "lower", "from there to its reward", "reward"),
+    Metric("logprob_s", ("rl_step",), "s", "lower", "forward passes over all samples before the update", "log-probabilities"),
+    Metric("update_s", ("rl_step",), "s", "lower", "all optimizer steps over the samples", "update", "the update"),
+    Metric("sync_s", ("rl_step",), "s", "lower", "the way of new weights into the deployment", "new weights"),
+    Metric("offload_s", ("rl_step",), "s", "lower",
+           "training states to host memory and back, where rollout and update are on the same GPUs", "offload"),
+    Metric("tail_wait_gpu_s", ("rl_step",), "s", "lower", "GPU-seconds in which places of the batch wait for the last sample", "tail"),
+    Metric("idle_fraction.{colocated,rollout,update}", ("rl_step",), "fraction", "lower",
+           "time without work of a pool, by its name, over the iteration"),
+    Metric("tokens_per_s", ("rl_step",), "tokens/s", "higher", "sampled tokens over the iteration", "tokens/s", "tokens a second"),
+    Metric("step_cost_usd", ("rl_step",), "$", "lower", "rent of the GPUs of all pools for an iteration", "cost [$]",
+           "the cost of an iteration"),
+    Metric("staleness_mean", ("rl_step",), "updates", "lower", "updates that the weights of a rollout lag behind"),
 )  # fmt: skip
 
 METRICS: Mapping[str, Metric] = {
@@ -249,8 +265,10 @@ def reported(kinds: Collection[str], *, words: bool = False) -> list[str] | None
 
 
 def row_of(name: str) -> Metric | None:
-    """The metric of a name, or of what a job reports under `jobs.NAME.`; None where the table does not have it."""
-    return METRICS.get(name.split(".", 2)[-1] if name.startswith("jobs.") else name)
+    """The metric of a name, of what a job reports under `jobs.NAME.` or of a pool's idle time; None where the table does not have it."""
+    if name.startswith("jobs."):
+        name = name.split(".", 2)[-1]
+    return METRICS.get("idle_fraction.rollout" if name.startswith("idle_fraction.") else name)
 
 
 def dimension_of(name: str) -> str:

@@ -58,6 +58,11 @@ def require_draws(ep: int, tokens_per_rank: int, draws: int, num_experts: int) -
     limits.require(ep * tokens_per_rank * draws * num_experts, limits.SCORES, more, advice)
 
 
+def require_samples(num: int) -> None:
+    """Refuse more samples than are rolled out one by one. Raises `InfeasibleError`."""
+    limits.require(num, limits.SAMPLES, "workload.iterations x prompts x samples")
+
+
 def require_replicas(num_experts: int, redundant: int) -> None:
     """Refuse a table of the copies of each expert, if all were of one, that is too large. Raises `InfeasibleError`."""
     keys = f"experts {num_experts:,} x (1 + placement.redundant_experts {redundant:,})"

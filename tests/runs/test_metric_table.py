@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import reinforcing
 import sim
 from sim import metrics, units
 from sim.documents import shipped
@@ -50,8 +51,13 @@ def stated(name: str) -> str:
 @pytest.fixture(scope="module")
 def every(runs: dict[str, Any], steps: dict[str, Any]) -> list[Mapping[str, Any]]:
     """A result of each kind; of training also one with a whole run, and of prefill one in chunks."""
+    iterations = (reinforcing.ran(), reinforcing.ran(reinforcing.APART, reinforcing.POOLS))
     prefill = sim.run("v3-prefill-ep32", settings=("expect={}", "workload.gate.sampling=expected"))
-    return [one for result in (*runs.values(), steps["dualpipe"], prefill) for one in variants(result)]
+    return [
+        one
+        for result in (*runs.values(), steps["dualpipe"], prefill, *iterations)
+        for one in variants(result)
+    ]
 
 
 def test_every_metric_that_runs_report_is_in_the_table_and_the_other_way_round(

@@ -1,0 +1,306 @@
+"""An iteration of reinforcement learning: from a scenario to its metrics.
+
+Instants first. An iteration *begins* when its prompts begin to be decoded and *ends* when its last update has. `rollout_s` is from
+the begin to the last token of the last sample of all instances; `reward_s` what its reward takes after that; `logprob_s` the
+forward passes over all samples; `update_s` all optimizer steps; `sync_s` the way of the new weights into the deployment; and
+`offload_s`, where both are on the same GPUs, optimizer, gradients and training weights to host memory before the rollout
+and back after it, over PCIe. Colocated or without staleness, these follow one another, and `step_time_s` is their sum. With
+staleness it is the pace at which rollouts and updates of two pools settle (`engine.rollout.iterate`).
+
+`tail_wait_gpu_s` are GPU-seconds in which places of the batch wait for the last sample. `idle_fraction` of a pool is time
+without work: waits for the other pool, for rewards; waits for the tail are inside a rollout and not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim.cost.power import JOULES_PER_KWH, Activity
+from sim.engine.rollout import RolloutRecord, iterate, roll_out, tail_wait_gpu_s
+from sim.errors import InfeasibleError
+from sim.runs import passes
+from sim.runs.energy import energy_metrics
+from sim.runs.forward_passes import forward_s
+from sim.runs.inference import accepted_tokens, memory_of, spent_s
+from sim.runs.kinds import COMPUTE, LINKS, Runner
+from sim.runs.pass_activity import pass_activity
+from sim.runs.pass_plan import PassPlan
+from sim.runs.step_surface import Surface, surface
+from sim.runs.training_step import Step
+from sim.runs.weight_sync import weight_sync
+from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
+from sim.scenario.rl_step import PoolsSpec, RlStep
+
+_SHOWN = 400  # ends of samples in the timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Times of the stages of an iteration [s], the rollout's and the update's of each that was drawn."""
+
+    rollout_s: list[float]
+    reward_s: float
+    logprob_s: float
+    update_s: float
+    sync_s: float
+    offload_s: float
+
+
+def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Simulate an iteration of reinforcement learning.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Its workload is an `RlStep`.
+    progress : function of a sentence
+
+    Returns
+    -------
+    dict
+        Metrics and timeline, as `result.json` has them.
+
+    Raises
+    ------
+    InfeasibleError
+        Where a sample or the training step does not fit.
+    """
+    work = scenario.workload
+    assert isinstance(work, RlStep)
+    spec = work.spec
+    progress(f"{scenario.name}: what a decode step costs")
+    base = work.rollout.workload
+    assert isinstance(base, Inference)
+    costs, most, capacity = _deployment(work, base)
+    progress(f"{scenario.name}: {work.lengths[0].size} samples on {work.instances} instances")
+    drawn = [_rollouts(work, base, costs, most, capacity, i) for i in range(spec.iterations)]
+    progress(f"{scenario.name}: the update")
+    step = Step.from_scenario(work.update)
+    step.require_fit("update: ")
+    updated = step.alone()
+    logprob_s = spec.logprobs * forward_s(step, work.microbatches)[0] if spec.logprobs else 0.0
+    progress(f"{scenario.name}: new weights")
+    sync = weight_sync(spec.sync, work.rollout, work.rolling, work.update)
+    stages = Stages(
+        rollout_s=[max(float(own.end_s.max()) for own in records) for records in drawn],
+        reward_s=spec.reward.time,
+        logprob_s=logprob_s,
+        update_s=spec.updates * updated["step_time_s"],
+        sync_s=sync.time_s,
+        offload_s=_offload_s(work, step) if work.colocated else 0.0,
+    )
+    time_s, idle, staleness = _cycle(work, stages)
+    tokens = float(work.lengths.sum()) / spec.iterations
+    num_gpus = _pool_gpus(scenario, work)
+    metrics: dict[str, Any] = {
+        "step_time_s": time_s,
+        "rollout_s": float(np.mean(stages.rollout_s)),
+        "reward_s": stages.reward_s,
+        "logprob_s": stages.logprob_s,
+        "update_s": stages.update_s,
+        "sync_s": stages.sync_s,
+        "offload_s": stages.offload_s,
+        "tail_wait_gpu_s": float(np.mean([tail_wait_gpu_s(own, work.rollout.num_ranks) for own in drawn])),
+        "idle_fraction": idle,
+        "tokens_per_s": tokens / time_s,
+        "staleness_mean": staleness,
+        "host_s": _host_s(work, base, costs, drawn) + spec.updates * updated["host_s"],
+    }
+    prices = {name: hardware_price(scenario, name) for name in num_gpus}
+    if None not in prices.values():
+        metrics["step_cost_usd"] = sum(
+            num * time_s / 3600 * float(prices[name] or 0.0) for name, num in num_gpus.items()
+        )
+    metrics |= _energy(scenario, work, base, drawn, updated, metrics, tokens, num_gpus)
+    return {"metrics": metrics, "links": {}, "timeline": _timeline(work, stages, drawn, metrics)}
+
+
+# --- rollout -----------------------------------------------------------------------------------------------------------
+
+
+def _deployment(work: RlStep, base: Inference) -> tuple[Surface, int, float]:
+    """Cost of a step, most requests of a GPU, and tokens that the cache of an instance holds."""
+    memory = memory_of(work.rollout, base)
+    asked = -(-work.spec.prompts * work.spec.samples // (work.instances * work.rollout.num_ranks))
+    if memory.free_bytes <= memory.buffer_bytes_per_request:
+        raise InfeasibleError(
+            f"rollout: no sample fits on {memory.gpu}; most of its memory goes to: {memory.limit}"
+        )
+    # Samples begin short: as many may run as fit with their prompts, and the cache says when they are too many.
+    start = max(1, work.spec.prompt_tokens) / base.context_tokens * memory.cache_bytes_per_request
+    most = max(1, min(asked, int(memory.free_bytes // (start + memory.buffer_bytes_per_request))))
+    most += most % 2 if base.spec.overlap and most > 1 else 0
+    room = memory.free_bytes - most * memory.buffer_bytes_per_request
+    capacity = room * work.rollout.num_ranks / (memory.cache_bytes_per_request / base.context_tokens)
+    return surface(work.rollout, base, most), most, capacity
+
+
+def _rollouts(
+    work: RlStep, base: Inference, costs: Surface, most: int, capacity: float, iteration: int
+) -> list[RolloutRecord]:
+    """The rollout of every instance; prompts are dealt out in turn, their samples stay together."""
+    ranks = work.rollout.num_ranks
+    dealt = [work.lengths[iteration, i :: work.instances].ravel() for i in range(work.instances)]
+    return [
+        roll_out(
+            lengths,
+            work.spec.prompt_tokens,
+            costs.step_s,
+            most=most * ranks,
+            capacity_tokens=capacity,
+            tokens_per_step=accepted_tokens(base),
+            num_ranks=ranks,
+        )
+        for lengths in dealt
+        if len(lengths)
+    ]
+
+
+def _host_s(work: RlStep, base: Inference, costs: Surface, drawn: Sequence[Sequence[RolloutRecord]]) -> float:
+    """Time that the last instance waits for its hosts, steps at their mean load [s]."""
+    last = max(drawn[0], key=lambda own: float(own.end_s.max()))
+    end_s = float(last.end_s.max())
+    load = last.busy_requests_s / end_s / work.rollout.num_ranks
+    step_s = costs.step_s(load, float(base.context_tokens))
+    return end_s / step_s * costs.host_s(load)
+
+
+# --- the other stages ----------------------------------------------------------------------------------------------
+
+
+def _offload_s(work: RlStep, step: Step) -> float:
+    """Training states to host memory and back, on the GPU that has most of them [s]."""
+    hardware = work.update.hardware
+    assert hardware is not None
+    if hardware.gpu.pcie is None:
+        return 0.0
+    states = max(row.states_bytes for row in step.memory)
+    return 2.0 * states / hardware.gpu.pcie.bandwidth_bytes_per_s
+
+
+def _cycle(work: RlStep, stages: Stages) -> tuple[float, dict[str, float], float]:
+    """Time of an iteration [s], time without work of each pool over it, and mean staleness."""
+    trained_s = stages.logprob_s + stages.update_s
+    rolled_s = float(np.mean(stages.rollout_s))
+    if work.colocated:
+        time_s = rolled_s + stages.reward_s + trained_s + stages.sync_s + stages.offload_s
+        return time_s, {"colocated": stages.reward_s / time_s}, 0.0
+    pools = work.spec.pools
+    assert isinstance(pools, PoolsSpec)
+    updates = [trained_s] * len(stages.rollout_s)
+    cycle = iterate(stages.rollout_s, updates, stages.sync_s, work.spec.staleness, stages.reward_s)
+    busy = {pools.rollout: rolled_s + stages.sync_s, pools.update: trained_s}
+    if pools.reward not in (None, *busy):
+        busy[str(pools.reward)] = stages.reward_s
+    idle = {name: max(0.0, 1.0 - spent / cycle.step_s) for name, spent in busy.items()}
+    return cycle.step_s, idle, cycle.staleness_mean
+
+
+def _pool_gpus(scenario: Scenario, work: RlStep) -> dict[str, int]:
+    """GPUs of each pool that the iteration holds, busy or not."""
+    pools = work.spec.pools
+    if not isinstance(pools, PoolsSpec) or scenario.shared is None:
+        return {"colocated": scenario.num_ranks}
+    names = dict.fromkeys(name for name in (pools.rollout, pools.update, pools.reward) if name is not None)
+    own = scenario.shared.pools
+    return {name: own[name].num_nodes * own[name].hardware.gpu.scale_up.domain for name in names}
+
+
+def hardware_price(scenario: Scenario, pool: str) -> float | None:
+    """Rent of a GPU of a pool for an hour [$]; None where its profile has none."""
+    shared = scenario.shared
+    hardware = shared.pools[pool].hardware if shared and pool in shared.pools else scenario.hardware
+    assert hardware is not None
+    return hardware.gpu_hour_usd
+
+
+# --- energy and timeline ---------------------------------------------------------------------------------------------
+
+
+def _energy(
+    scenario: Scenario,
+    work: RlStep,
+    base: Inference,
+    drawn: Sequence[Sequence[RolloutRecord]],
+    updated: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    tokens: float,
+    num_gpus: Mapping[str, int],
+) -> dict[str, Any]:
+    """Decode steps as one at the mean load, forward passes at the power of the update, and all else idle."""
+    rolling, training = work.instances * work.rollout.num_ranks, work.update.num_ranks
+    busy_s = float(np.mean([sum(own.busy_requests_s for own in records) for records in drawn]))
+    rolled_s, trained_s = metrics["rollout_s"], metrics["logprob_s"] + metrics["update_s"]
+    load = busy_s / rolled_s / rolling
+    step = PassPlan(
+        work.rollout, base if load > 1 else base.one_batch(), max(1, round(load)), share=min(1.0, load)
+    )
+    forward = passes.forward_pass(step)
+    record, ends = passes.run(forward), passes.ends(forward)
+    one = pass_activity(forward, record, spent_s(forward, record, ends), ends)
+    rollout = energy_metrics(work.rollout, one.times(rolled_s / one.elapsed_s), num_gpus=rolling)
+    if not rollout or "energy" not in updated:
+        return {}
+    parts = [rollout["energy"]]
+    often = trained_s / updated["step_time_s"]
+    parts.append({key: often * value for key, value in updated["energy"].items()})
+    time_s = metrics["step_time_s"]
+    left = time_s - rolled_s - trained_s if work.colocated else None
+    for scenario_, num, spent in (
+        (work.rollout, rolling, rolled_s),
+        (work.update, training, trained_s),
+    )[: 1 if work.colocated else 2]:
+        idle_s = max(0.0, time_s - spent if left is None else left)
+        parts.append(energy_metrics(scenario_, Activity(elapsed_s=idle_s), num_gpus=num)["energy"])
+    keys = [key for key in parts[0] if key.endswith("_kwh")]
+    whole = {key: float(sum(part.get(key, 0.0) for part in parts)) for key in keys}
+    gpu_s = time_s * sum(num_gpus.values())
+    whole["gpu_w"] = whole["gpu_kwh"] * JOULES_PER_KWH / gpu_s
+    whole["per_token_j"] = whole["total_kwh"] * JOULES_PER_KWH / tokens
+    return {"energy": whole}
+
+
+def _timeline(
+    work: RlStep, stages: Stages, drawn: Sequence[Sequence[RolloutRecord]], metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One iteration: spans of each pool one after another, and samples that are left over time."""
+    spans: list[dict[str, Any]] = []
+    pools = work.spec.pools
+    split = isinstance(pools, PoolsSpec)
+    rows = {"rollout": pools.rollout, "update": pools.update} if isinstance(pools, PoolsSpec) else {}
+    now = 0.0
+    order = [
+        ("offload", stages.offload_s / 2, "update"),
+        ("rollout", stages.rollout_s[0], "rollout"),
+        ("reward", stages.reward_s, "rollout"),
+        ("offload", stages.offload_s / 2, "update"),
+        ("logprob", stages.logprob_s, "update"),
+        ("update", stages.update_s, "update"),
+        ("sync", stages.sync_s, "rollout"),
+    ]
+    for name, took, row in order:
+        if took > 0:
+            spans.append(
+                {
+                    "stage": name,
+                    "pool": rows[row] if split else "colocated",
+                    "start_s": now,
+                    "end_s": now + took,
+                }
+            )
+            now += took
+    ends = np.sort(np.concatenate([own.end_s for own in drawn[0]]))
+    shown = np.unique(np.linspace(0, len(ends) - 1, min(_SHOWN, len(ends))).round().astype(int))
+    return {
+        "end_s": now,
+        "stages": spans,
+        "samples": {"end_s": ends[shown].tolist(), "left": (len(ends) - 1 - shown).tolist()},
+    }
+
+
+RUNNER = Runner(run_rl_step, reads=(*LINKS, *COMPUTE))

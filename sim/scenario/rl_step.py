@@ -1,0 +1,288 @@
+"""The rl_step workload of a scenario: samples to roll out, and a deployment and a training step as scenarios of their own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Discriminator, Field, Tag
+
+from sim.cluster.kernels import Kernel
+from sim.errors import InputError, Problem, nearest
+from sim.scenario import sizes
+from sim.scenario.descriptions import Scenario, Workload
+from sim.scenario.draft import Draft, LayoutSpec, catch
+from sim.scenario.kinds import Resolver
+from sim.scenario.serving import LengthsSpec
+from sim.scenario.values import Branch, Count, Index, WorkloadSpec
+from sim.schemas import Duration, Rate, Size, written
+from sim.workload.requests import Ints as Array
+from sim.workload.requests import Lengths
+
+_AT = ("workload",)
+_SEED = 5  # stream of lengths within the scenario's seed
+_ROUND = 128  # tokens of a sequence are a multiple of this
+
+
+class RewardSpec(Branch):
+    """Rewards of samples."""
+
+    time: Duration = written("0 s")
+    """From the end of a sample to its reward; samples are rewarded while others are rolled out."""
+
+
+class PoolsSpec(Branch):
+    """Pools of the cluster by what they do."""
+
+    rollout: str
+    """Pool that rolls out."""
+    update: str
+    """Pool that trains."""
+    reward: str | None = None
+    """Pool that rewards; that of the rollout when left out."""
+
+
+class SyncSpec(Branch):
+    """The way of new weights to the deployment."""
+
+    mode: Literal["broadcast", "p2p"] = "broadcast"
+    """broadcast: all weights to every GPU, bucket by bucket; p2p: each GPU gets its own weights over its NIC."""
+    apply: Rate = written("82.2 GB/s")
+    """Rate at which a GPU takes in what it gets (derived: from 10.19 s on 16 H20, checkpoint-engine)."""
+    bucket: Size = written("512 MiB")
+    """Weights that are sent and taken in at once (assumed: the default of verl and slime)."""
+
+
+def _pools_tag(value: Any) -> str:
+    return "apart" if isinstance(value, dict | PoolsSpec) else "together"
+
+
+class RlStepSpec(WorkloadSpec):
+    """An iteration of reinforcement learning: rollout, reward, log-probabilities, update, new weights."""
+
+    kind: Literal["rl_step"]
+    prompts: Count
+    """Prompts of an iteration."""
+    samples: Count = 1
+    """Answers to each prompt."""
+    prompt_tokens: Count = 512
+    """Tokens of a prompt, which are in the cache when a sample begins; reading them takes no time."""
+    lengths: LengthsSpec
+    """Tokens of an answer."""
+    rollout: dict[str, Any]
+    """A `decode` workload without kind, requests and context, and `layout` of an instance; as many run as the pool holds."""
+    update: dict[str, Any]
+    """A `training` workload without kind, sequences and microbatches, and `layout`."""
+    pack_tokens: Count | None = None
+    """Tokens of a microbatch of the update; the longest sample when left out."""
+    updates: Count = 1
+    """Optimizer steps over the samples of one rollout, each over its part."""
+    logprobs: Annotated[int, Field(ge=0, le=8, strict=True)] = 2
+    """Forward passes over all samples before the update: of the policy and of a reference."""
+    reward: RewardSpec = RewardSpec()
+    pools: Annotated[
+        Annotated[Literal["colocated"], Tag("together")] | Annotated[PoolsSpec, Tag("apart")],
+        Discriminator(_pools_tag),
+    ] = "colocated"
+    """colocated: rollout and update in turn on the same GPUs; else the pools of each, side by side."""
+    staleness: Index = 0
+    """Updates that the weights of a rollout may lag behind; 0: pools wait for one another."""
+    sync: SyncSpec = SyncSpec()
+    iterations: Annotated[int, Field(ge=1, le=64, strict=True)] = 2
+    """Rollouts whose lengths are drawn, taken in turn; metrics are means."""
+
+
+@dataclass(frozen=True, slots=True)
+class RlStep(Workload):
+    """Drawn lengths [iterations, prompts, samples], one instance of the deployment, and one optimizer step."""
+
+    spec: RlStepSpec
+    lengths: Array
+    rollout: Scenario
+    update: Scenario
+    rolling: Array  # GPUs of all instances in the pool, [num_gpus]
+    microbatches: int  # of all samples of an iteration, on each data-parallel rank
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Those of both."""
+        return tuple(dict.fromkeys((*self.rollout.workload.kernels, *self.update.workload.kernels)))
+
+    @property
+    def instances(self) -> int:
+        """Instances of the deployment [count]."""
+        return len(self.rolling) // self.rollout.num_ranks
+
+    @property
+    def colocated(self) -> bool:
+        """True where both are on the same GPUs."""
+        return self.spec.pools == "colocated"
+
+
+def rl_step_of(draft: Draft, spec: RlStepSpec) -> RlStep:
+    """Resolve an rl_step workload, and the scenarios of its rollout and of its update.
+
+    Parameters
+    ----------
+    draft : Draft
+        Cluster, model and seed of the scenario; problems are added to it.
+    spec : RlStepSpec
+
+    Returns
+    -------
+    RlStep
+
+    Raises
+    ------
+    InputError
+        With the draft's problems.
+    InfeasibleError
+        Where no machine could run one of them.
+    """
+    _check(draft, spec)
+    layouts = {name: _layout(draft, name) for name in ("rollout", "update")}
+    if draft.problems:
+        raise InputError(draft.problems)
+    gpus = {name: _pool_gpus(draft, spec, name) for name in layouts}
+    instance = _instance_gpus(layouts["rollout"])
+    if gpus["rollout"] % instance:
+        wanted = f"a divisor of the {gpus['rollout']} GPUs that roll out"
+        draft.problem((*_AT, "rollout", "layout"), f"an instance of {instance} GPUs", wanted)
+        raise InputError(draft.problems)
+    lengths = _lengths(draft, spec)
+    whole = (lengths + spec.prompt_tokens).astype(float)
+    sequence = max(_ROUND, round(float((whole**2).sum() / whole.sum()) / _ROUND) * _ROUND)
+    pack = spec.pack_tokens or spec.lengths.most + spec.prompt_tokens
+    together = max(1, round(pack / sequence))
+    layout = layouts["update"]
+    dp = max(1, gpus["update"] // ((layout.pp or 1) * (layout.tp or 1) * (layout.cp or 1)))
+    tokens = float(whole.sum()) / spec.iterations
+    each = dp * together * sequence
+    step = {
+        "sequence_tokens": sequence,
+        "microbatch_sequences": together,
+        "microbatches": math.ceil(tokens / spec.updates / each),
+    }
+    context = {"context_tokens": max(2, round(spec.prompt_tokens + float(lengths.mean()) / 2))}
+    rollout = catch(draft.problems, partial(_part, draft, spec, "rollout", "decode", instance, context))
+    update = catch(draft.problems, partial(_part, draft, spec, "update", "training", gpus["update"], step))
+    if rollout is None or update is None:
+        raise InputError(draft.problems)
+    draft.layout = {"ep": rollout.ep}
+    rolling = (
+        np.arange(gpus["rollout"]) if spec.pools != "colocated" or draft.part is None else draft.part.gpus
+    )
+    return RlStep(spec, lengths, rollout, update, rolling, math.ceil(tokens / each))
+
+
+def _check(draft: Draft, spec: RlStepSpec) -> None:
+    pools = [*draft.shared.pools] if draft.shared else []
+    if spec.pools == "colocated":
+        if draft.shared is not None and draft.document.get(("cluster", "pool")) is None:
+            wanted = "'cluster.pool', the one that both are on; or {rollout: POOL, update: POOL}"
+            draft.problem((*_AT, "pools"), "'colocated' in a cluster of pools", wanted)
+        if spec.staleness:
+            wanted = "0: pools of their own let rollouts go on while weights are updated"
+            draft.problem((*_AT, "staleness"), str(spec.staleness), wanted)
+    else:
+        assert isinstance(spec.pools, PoolsSpec)
+        if draft.document.get(("cluster", "pool")) is not None:
+            draft.problem(("cluster", "pool"), "'pool' next to workload.pools", "one of them")
+        for key, name in spec.pools.model_dump(exclude_none=True).items():
+            if name not in pools:
+                at = (*_AT, "pools", key)
+                known = f"one of: {', '.join(pools)}" if pools else "a cluster of 'pools'"
+                draft.problems.append(
+                    draft.document.problem(at, f"'{name}'", known, nearest(str(name), pools))
+                )
+        if spec.pools.rollout == spec.pools.update:
+            wanted = "another pool than the rollout's; or 'pools: colocated'"
+            draft.problem((*_AT, "pools", "update"), f"'{spec.pools.update}'", wanted)
+    if spec.sync.apply <= 0:
+        draft.problem(
+            (*_AT, "sync", "apply"), str(draft.document.get((*_AT, "sync", "apply"))), "more than 0"
+        )
+
+
+def _layout(draft: Draft, name: str) -> LayoutSpec:
+    asked = draft.document.get((*_AT, name, "layout"))
+    if not isinstance(asked, dict):
+        got = "nothing" if asked is None else str(asked)
+        draft.problem((*_AT, name), got, "the key 'layout': {ep: ...}")
+        return LayoutSpec()
+    sizes_ = {key: value for key, value in asked.items() if key in LayoutSpec.model_fields}
+    if any(not isinstance(value, int) or value < 1 for key, value in sizes_.items() if key != "order"):
+        draft.problem((*_AT, name, "layout"), str(asked), "sizes of 1 or more")
+        return LayoutSpec()
+    return LayoutSpec(**sizes_)
+
+
+def _pool_gpus(draft: Draft, spec: RlStepSpec, name: str) -> int:
+    if isinstance(spec.pools, PoolsSpec) and draft.shared is not None:
+        pool = draft.shared.pools[getattr(spec.pools, name)]
+        return pool.num_nodes * pool.hardware.gpu.scale_up.domain
+    return draft.num_ranks
+
+
+def _instance_gpus(layout: LayoutSpec) -> int:
+    """GPUs of an instance: those that its layout multiplies to."""
+    tp, ep = layout.tp or 1, layout.ep or 1
+    stage = math.lcm(tp, ep * (layout.etp or 1)) if layout.dp is None else tp * layout.dp
+    return (layout.pp or 1) * stage
+
+
+def _lengths(draft: Draft, spec: RlStepSpec) -> Array:
+    asked = Lengths(spec.lengths.kind, float(spec.lengths.mean), spec.lengths.spread, spec.lengths.most)
+    num = spec.iterations * spec.prompts * spec.samples
+    sizes.require_samples(num)
+    drawn = asked.draw(num, np.random.default_rng([draft.seed, _SEED]))
+    return drawn.reshape(spec.iterations, spec.prompts, spec.samples)
+
+
+def _part(
+    draft: Draft, spec: RlStepSpec, name: str, kind: str, num_gpus: int, counts: dict[str, int]
+) -> Scenario:
+    """Rollout or update as a scenario of its own; its problems keep their place in this one."""
+    document, at = draft.document.copy(), (*_AT, name)
+    given, mark = document.branch(at), document.mark(at)
+    for key in ("kind", *counts, "requests", "requests_per_gpu", "global_batch", "run"):
+        if key in given.tree:
+            wanted = "no such key: samples and lengths make it"
+            raise InputError(draft.document.problem((*at, key), f"'{key}'", wanted, key=True))
+    layout = given.tree.pop("layout")
+    document.put(_AT, {"kind": kind, **counts}, mark)
+    document.overlay(given, at=_AT)
+    for key in ("expect", "variants", "layout", "question"):
+        document.tree.pop(key, None)
+    document.put(("layout",), layout, mark)
+    if isinstance(spec.pools, PoolsSpec):
+        document.put(("cluster", "pool"), getattr(spec.pools, name), mark)
+    domain = draft.part.domain if draft.part else 1
+    nodes: tuple[int, ...] = draft.part.nodes if draft.part else ()
+    if isinstance(spec.pools, PoolsSpec) and draft.shared is not None:
+        pool = draft.shared.pools[getattr(spec.pools, name)]
+        domain, nodes = pool.hardware.gpu.scale_up.domain, tuple(range(pool.num_nodes))
+    document.put(("cluster", "use_nodes"), list(nodes[: -(-num_gpus // domain)]), mark)
+    document.put(("cluster", "gpus"), num_gpus, mark)
+    try:
+        return draft.resolve(document)
+    except InputError as error:
+        raise InputError([_moved(problem, name) for problem in error.problems]) from None
+
+
+def _moved(problem: Problem, name: str) -> Problem:
+    first, dot, rest = problem.key.partition(".")
+    key = {"workload": f"workload.{name}", "layout": f"workload.{name}.layout"}.get(first, first)
+    return Problem(problem.where, key + dot + rest, problem.got, problem.wanted, problem.nearest)
+
+
+def _count(scenario: Scenario, _: RlStep) -> None:
+    sizes.require_nodes(scenario, scenario.num_nodes)
+
+
+RESOLVER = Resolver(
+    {"rl_step": RlStepSpec}, rl_step_of, faults=("bandwidth", "clock"), divides=True, count=_count
+)

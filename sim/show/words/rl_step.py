@@ -1,0 +1,72 @@
+"""Sentences on an iteration of reinforcement learning: how long it takes, where the time goes, who waits, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.show.views.lanes import Lanes
+from sim.show.views.rl_step import STAGES, RlView
+from sim.show.views.run import RunsView, RunView
+from sim.units import show
+
+TERMS = (
+    ("rollout", "from the first token to the last of the last sample, on all instances"),
+    ("tail", "GPU-seconds in which places of the batch wait for the last sample"),
+    ("update", "all optimizer steps over the samples; log-probabilities are forward passes over them before"),
+    ("new weights", "from the training layout into the engines of the deployment"),
+    ("idle", "time in which a pool has nothing to do; waits for the tail are not in it"),
+    ("staleness", "updates that the weights of a rollout lag behind"),
+)
+
+
+def finding(runs: RunsView) -> list[str]:
+    """Answer for the iterations, the most important sentence first."""
+    shown = runs.select(RlView)
+    first = shown[0]
+    return [_time(first, len(shown) > 1), *_others(shown), _tail(first), *_idle(shown)]
+
+
+def _time(run: RlView, several: bool) -> str:
+    most = max(run.stages_s, key=lambda name: run.stages_s[name])
+    share = run.stages_s[most] / sum(run.stages_s.values())
+    cost = "" if run.step_cost_usd is None else f" and costs {run.step_cost_usd:,.2f} $"
+    named = f" of {run.name}" if several else ""
+    return (
+        f"An iteration{named} takes {show(run.step_time_s, 's', 4)}{cost}; {share:.0%} of its stages' time is "
+        f"{STAGES[most][0]}."
+    )
+
+
+def _others(shown: Sequence[RlView]) -> list[str]:
+    base, sentences = shown[0], []
+    for run in shown[1:3]:
+        cost = ""
+        if run.step_cost_usd and base.step_cost_usd:
+            cost = f" at {run.step_cost_usd / base.step_cost_usd:.2f}x the cost, {run.step_cost_usd:,.2f} $"
+        sentences.append(f"{run.name} takes {run.step_time_s / base.step_time_s:.2f}x as long{cost}.")
+    return sentences
+
+
+def _tail(run: RlView) -> str:
+    return (
+        f"Places of the batch wait {run.tail_wait_gpu_s / 3600:,.1f} GPU-hours for the last of the samples, which come at "
+        f"{run.tokens_per_s:,.0f} tokens a second."
+    )
+
+
+def _idle(shown: Sequence[RlView]) -> list[str]:
+    worst = max(shown, key=lambda run: max(run.idle_fraction.values(), default=0.0))
+    if not worst.idle_fraction or max(worst.idle_fraction.values()) <= 0:
+        return []
+    pools = ", ".join(f"{pool} {share:.0%}" for pool, share in worst.idle_fraction.items())
+    return [f"Pools{f' of {worst.name}' if len(shown) > 1 else ''} are idle part of the time: {pools}."]
+
+
+def aside(runs: Sequence[RunView]) -> str:
+    """Nothing."""
+    return ""
+
+
+def course(run: RlView, lanes: Lanes) -> str:
+    """Title of the timeline."""
+    return f"stages of an iteration, of which the rollout takes {show(run.rollout_s, 's', 3)}"
