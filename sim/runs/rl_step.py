@@ -40,7 +40,7 @@ _SHOWN = 400  # ends of samples in the timeline
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
+class IterationStages:
     """Times of the stages of an iteration [s], the rollout's and the update's of each that was drawn."""
 
     rollout_s: list[float]
@@ -86,7 +86,7 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     logprob_s = spec.logprobs * forward_s(step, work.microbatches)[0] if spec.logprobs else 0.0
     progress(f"{scenario.name}: new weights")
     sync = weight_sync(spec.sync, work.rollout, work.rolling, work.update)
-    stages = Stages(
+    stages = IterationStages(
         rollout_s=[max(float(own.end_s.max()) for own in records) for records in drawn],
         reward_s=spec.reward.time,
         logprob_s=logprob_s,
@@ -183,7 +183,7 @@ def _offload_s(work: RlStep, step: Step) -> float:
     return 2.0 * states / hardware.gpu.pcie.bandwidth_bytes_per_s
 
 
-def _cycle(work: RlStep, stages: Stages) -> tuple[float, dict[str, float], float]:
+def _cycle(work: RlStep, stages: IterationStages) -> tuple[float, dict[str, float], float]:
     """Time of an iteration [s], time without work of each pool over it, and mean staleness."""
     trained_s = stages.logprob_s + stages.update_s
     rolled_s = float(np.mean(stages.rollout_s))
@@ -266,7 +266,10 @@ def _energy(
 
 
 def _timeline(
-    work: RlStep, stages: Stages, drawn: Sequence[Sequence[RolloutRecord]], metrics: Mapping[str, Any]
+    work: RlStep,
+    stages: IterationStages,
+    drawn: Sequence[Sequence[RolloutRecord]],
+    metrics: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One iteration: spans of each pool one after another, and samples that are left over time."""
     spans: list[dict[str, Any]] = []
