@@ -24,10 +24,9 @@ from sim.cost.compute import Dtype, Processor, grouped_gemm_s, processor, weight
 from sim.cost.curves import Curves
 from sim.cost.streaming import streaming_s
 from sim.runs.kinds import Progress
-from sim.scenario.values import Branch
 from sim.schemas import Fraction, Seconds, written
 from sim.validation import published
-from sim.validation.published import Published, Row, Use, row
+from sim.validation.published import Published, Row, Use, Weighed, row
 
 MLA_HEADS, MLA_QK_DIM, MLA_V_DIM = 128, 192, 128
 MIB = 2.0**20
@@ -38,7 +37,7 @@ _MEASURED = ("us", "tflops", "gbps", "ghz")
 Shape = Mapping[str, float]
 
 
-class KernelTable(Branch):
+class KernelTable(Weighed):
     """Rows of one kernel: its shape, and a time or a rate that says the time; with its clock, where that was measured."""
 
     name: str
@@ -63,8 +62,6 @@ class KernelTable(Branch):
     """Distance from the expected number within which the rows of an expert were drawn."""
     timer: Seconds = written("0 s")
     """Time that the published timer adds to the kernel."""
-    counted: bool = True
-    """The bar applies; false: the rows are only printed."""
     columns: list[str]
     calibration: list[list[float]] = Field(default_factory=list)
     validation: list[list[float]] = Field(default_factory=list)
@@ -96,6 +93,8 @@ def rows(figures: KernelFigures, progress: Progress, curves: Curves | None = Non
                     source=table.source,
                     tolerance=figures.bar.worst,
                     bar="main" if table.counted else None,
+                    note=table.note,
+                    evidence=table.evidence,
                 )
 
 

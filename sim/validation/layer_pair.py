@@ -32,23 +32,22 @@ from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
-from sim.scenario.values import Branch, Count
+from sim.scenario.values import Count
 from sim.schedule import alignment
 from sim.schedule.stage_times import stage_times
 from sim.schedule.training import PipelineTask, tasks_from_rows
-from sim.validation.published import FOLDER, Facts, Published, Row, fact_rows
+from sim.validation.published import FOLDER, Facts, Published, Row, Weighed, fact_rows
 from sim.workload.skew import draw
 from sim.workload.stages import Stage
 
 _PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
 
 
-class PairRun(Branch):
+class PairRun(Weighed):
     """One way to run the pair: what it changes in the scenario, and the quantities that are compared."""
 
     name: str
     set: dict[str, Any] = Field(default_factory=dict)
-    counted: bool = True
     quantities: list[str]
 
 
@@ -108,7 +107,12 @@ def rows(figures: PairFigures, progress: Progress) -> Iterator[Row]:
             if facts.quantity in run.quantities:
                 prefix = f"{run.name}."
                 yield from fact_rows(
-                    facts, ours[facts.quantity], figures.bar, prefix=prefix, counted=run.counted
+                    facts,
+                    ours[facts.quantity],
+                    figures.bar,
+                    prefix=prefix,
+                    counted=run.counted,
+                    note=run.note,
                 )
 
 

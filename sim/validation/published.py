@@ -25,6 +25,9 @@ FOLDER = "scenarios/published"
 Use = Literal["calibration", "validation"]
 Confidence = Literal["exact_text", "exact_trace", "digitized", "derived", "secondary", "measured"]
 Kind = Literal["packet_level", "closed_form", "solver"]
+Evidence = Literal["independent", "implied", "identity", "own_count"]
+"""What a row proves: something of its own; no more than another row; that a formula is written down right; or that two ways of
+our own to count agree. Means are over independent rows, where a group has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,26 @@ class Row:
     bar: str | None
     source: str
     note: str | None = None
+    evidence: Evidence | None = None
+    implied_by: str | None = None
 
     def document(self) -> dict[str, Any]:
-        """Return it as `moesim validate --json` has it, without a note where there is none."""
-        return {key: value for key, value in asdict(self).items() if key != "note" or value}
+        """Return it as `moesim validate --json` has it, without what is not said."""
+        unsaid = ("note", "evidence", "implied_by")
+        return {key: value for key, value in asdict(self).items() if key not in unsaid or value}
+
+
+class Weighed(Branch):
+    """An entry with one figure or some, and what they prove."""
+
+    counted: bool = True
+    """The bar applies; false: the figures are only printed, and `note` says why."""
+    evidence: Evidence | None = None
+    """The file's when left out."""
+    implied_by: str | None = None
+    """Row that an implied one follows from."""
+    note: str | None = None
+    """What to know next to the figures."""
 
 
 class Source(Branch):
@@ -60,6 +79,8 @@ class Source(Branch):
     where: str
     date: str | int
     confidence: Confidence
+    software: str | None = None
+    """Software and its release that they were measured with."""
     kind: Kind | None = None
     """Kind of its figures, unless printed by others or, as `confidence` says, measured for this project."""
     note: str | None = None
@@ -72,7 +93,7 @@ class Bar(Branch):
     worst: Fraction | None = None
 
 
-class Facts(Branch):
+class Facts(Weighed):
     """One quantity of several subjects, by their names."""
 
     quantity: str
@@ -81,8 +102,6 @@ class Facts(Branch):
     use: Use = "validation"
     tolerance: Fraction | None = None
     """The bar's worst error where left out."""
-    counted: bool = True
-    """The bar applies; false: the figures are only printed."""
     points: bool = False
     """Shares of a whole: the error is the difference, in parts of that whole."""
     values: dict[str, str | bool]
@@ -101,6 +120,8 @@ class Published(Branch):
     title: str
     bar: Bar
     sources: dict[str, Source]
+    evidence: Evidence = "independent"
+    """What its rows prove, but for those that say otherwise."""
 
     @property
     def bars(self) -> dict[str, Bar]:
@@ -109,20 +130,32 @@ class Published(Branch):
 
     def cited(self) -> Iterator[tuple[Path_, str]]:
         """Yield where an entry names its source, and which."""
-        yield from _cited(self, ())
+        for path, entry in entries(self, ()):
+            if getattr(entry, "source", None) is not None:
+                yield (*path, "source"), getattr(entry, "source", "")
+
+    def unexplained(self) -> Iterator[tuple[Path_, str, str]]:
+        """Yield what is not counted without a reason, and what is implied without its row: where, what and the key it lacks."""
+        for path, entry in entries(self, ()):
+            if isinstance(entry, Weighed) and not entry.counted and not entry.note:
+                yield (*path, "counted"), "false without a reason", "the key 'note', which gives it"
+            if isinstance(entry, Weighed) and (entry.evidence == "implied") != (entry.implied_by is not None):
+                yield (
+                    path,
+                    "half of what implies it",
+                    "'evidence: implied' and 'implied_by', the row that it follows from",
+                )
 
 
-def _cited(value: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+def entries(value: object, path: Path_ = ()) -> Iterator[tuple[Path_, Branch]]:
+    """Yield every entry of a file and where it stands, the file itself first."""
     if isinstance(value, list):
         for i, entry in enumerate(value):
-            yield from _cited(entry, (*path, i))
+            yield from entries(entry, (*path, i))
     elif isinstance(value, Branch):
+        yield path, value
         for name in type(value).model_fields:
-            entry = getattr(value, name)
-            if name == "source" and entry is not None:
-                yield (*path, name), entry
-            else:
-                yield from _cited(entry, (*path, name))
+            yield from entries(getattr(value, name), (*path, name))
 
 
 Figures = TypeVar("Figures", bound=Published)
@@ -158,6 +191,7 @@ def load(group: str, shape: type[Figures]) -> tuple[Figures, Document]:
         for path, source in figures.cited()
         if source not in known
     ]
+    problems += [document.problem(path, got, wanted) for path, got, wanted in figures.unexplained()]
     if problems:
         raise InputError(problems)
     return figures, document
@@ -176,6 +210,8 @@ def row(
     bar: str | None = "main",
     points: bool = False,
     note: str | None = None,
+    evidence: Evidence | None = None,
+    implied_by: str | None = None,
 ) -> Row:
     """Return the row of a figure.
 
@@ -192,6 +228,8 @@ def row(
         The error is the difference, and not relative.
     note : str, optional
         What to know next to the figure.
+    evidence, implied_by : str, optional
+        What it proves, the file's where None, and the row that it follows from.
     """
     error = ours - value if points else (ours - value) / value if value else float(ours != value)
     return Row(
@@ -207,13 +245,21 @@ def row(
         bar=bar,
         source=source,
         note=note,
+        evidence=evidence,
+        implied_by=implied_by,
     )
 
 
 def fact_rows(
-    facts: Facts, ours: Mapping[str, float], bar: Bar, *, prefix: str = "", counted: bool = True
+    facts: Facts,
+    ours: Mapping[str, float],
+    bar: Bar,
+    *,
+    prefix: str = "",
+    counted: bool = True,
+    note: str | None = None,
 ) -> Iterator[Row]:
-    """Yield the rows of one quantity; `ours` by subject."""
+    """Yield the rows of one quantity; `ours` by subject, and the reason why none is counted."""
     for subject in facts.values:
         yield row(
             f"{prefix}{subject}",
@@ -226,4 +272,7 @@ def fact_rows(
             tolerance=facts.tolerance if facts.tolerance is not None else bar.worst,
             bar="main" if facts.counted and counted else None,
             points=facts.points,
+            note=note or facts.note,
+            evidence=facts.evidence,
+            implied_by=facts.implied_by,
         )

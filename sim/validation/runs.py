@@ -31,10 +31,10 @@ from sim.scenario import settings as scenario_settings
 from sim.scenario.values import Branch
 from sim.schemas import Fraction
 from sim.trees import flatten
-from sim.validation.published import FOLDER, Bar, Published, Row, Use, row
+from sim.validation.published import FOLDER, Bar, Published, Row, Use, Weighed, row
 
 
-class PublishedMetric(Branch):
+class PublishedMetric(Weighed):
     """The published value of one metric of a run."""
 
     metric: str
@@ -44,13 +44,10 @@ class PublishedMetric(Branch):
     use: Use
     tolerance: Fraction | None = None
     """The bar's worst error where left out."""
-    counted: bool = True
-    """The bar applies; false: the figure is only printed."""
     unit: str | None = None
     """Unit of the value, if the metric's name does not state it."""
     source: str | None = None
     """The run's where left out."""
-    note: str | None = None
 
 
 class Run(Branch):
@@ -191,6 +188,8 @@ def _figures(figures: RunFigures, run: Run, ours: Mapping[str, float]) -> Iterat
             tolerance=figure.tolerance if figure.tolerance is not None else figures.bar.worst,
             bar="main" if figure.counted else None,
             note=figure.note,
+            evidence=figure.evidence,
+            implied_by=figure.implied_by,
         )
 
 

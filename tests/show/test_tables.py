@@ -91,7 +91,7 @@ def test_kinds_and_uses_of_figures_each_add_up() -> None:
     total, *kinds = map(int, re.findall(r"(\d+) (?:figures|published|packet-level|closed)", bars))
     assert total == sum(kinds) == len(counted)
     assert kinds == [7, 16, 44]  # six bounds and a capacity; flows and runs; formulas
-    *shown, printed_only = map(int, re.findall(r"(\d+) (?:predicted|to be|more)", uses))
+    *shown, printed_only = map(int, re.findall(r"(\d+) (?:predicted|formulas|counts|more)", uses))
     assert sum(shown) == total
     assert printed_only == len(rows) - total
 

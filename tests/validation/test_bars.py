@@ -10,17 +10,30 @@ import pytest
 import yaml
 
 from figures import group, mean_error, rows, worst_error
+from sim import documents
 from sim.documents import data_folder
 from sim.errors import InputError
 from sim.runs.kinds import Progress
 from sim.runs.run import run_file
 from sim.validation import published
-from sim.validation.published import Row
+from sim.validation.published import Row, entries
 from sim.validation.runs import RunFigures
 from sim.validation.tables import TableFigures
 from sim.validation.validate import GROUPS, SOURCES, RowSource, load, validate
 
-SLOW = ("training_step", "whole_cost", "host_efa", "rtp_llm", "tp16", "prefill", "decode", "packet_level")
+SLOW = (
+    "training_step",
+    "v3_generations",
+    "h100_normal",
+    "h100_low_latency",
+    "whole_cost",
+    "host_efa",
+    "rtp_llm",
+    "tp16",
+    "prefill",
+    "decode",
+    "packet_level",
+)
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]
 """The groups; some take seconds."""
 
@@ -45,6 +58,64 @@ def test_low_latency_all_to_all_on_h800_is_within_5_percent() -> None:
     }
     assert mean_error(found) <= 0.05
     assert worst_error(found) <= 0.12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "bar"), [("h100_normal", 0.06), ("h100_low_latency", 0.08)])
+@pytest.mark.parametrize("way", ["dispatch", "combine"])
+def test_kernels_on_h100_hold_their_bar_in_each_direction(name: str, bar: float, way: str) -> None:
+    found = [row for row in rows(name) if row["id"].endswith(way) and row["bar"]]
+    assert len(found) == {"h100_normal": 38, "h100_low_latency": 56}[name]
+    assert mean_error(found) <= bar
+
+
+def test_kernels_of_2026_hold_their_bars() -> None:
+    assert mean_error(rows("hybrid_ep")) <= 0.12
+    assert mean_error(rows("deepep_v2")) <= 0.10
+    predicted = [row for row in rows("hybrid_ep") if row["use"] == "validation"]
+    assert len(predicted) == 9
+    assert mean_error(predicted) <= 0.12
+
+
+def test_nccl_on_8_gpus_holds_its_bar_in_each_collective() -> None:
+    for op in ("all-gather", "all-to-all", "reduce-scatter", "all-reduce"):
+        found = [row for row in rows("nccl_8gpu") if row["id"].startswith(op)]
+        assert len(found) == 8
+        assert mean_error(found) <= 0.08
+
+
+@pytest.mark.slow
+def test_the_step_with_generations_by_name_is_within_5_percent() -> None:
+    text = documents.shipped("scenarios")["v3-training-h800"].read_text()
+    assert "override" not in text
+    step, optimizer = rows("v3_generations")
+    assert abs(step["error_fraction"]) <= 0.05
+    assert abs(optimizer["error_fraction"]) <= 0.15
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_what_is_not_counted_says_why_and_what_is_implied_says_by_what(name: str) -> None:
+    figures = load(name)
+    assert not list(figures.unexplained())
+    implied = [
+        entry.implied_by for _, entry in entries(figures) if getattr(entry, "evidence", None) == "implied"
+    ]
+    names = {run.name for run in getattr(figures, "runs", ())}
+    assert {str(of).partition(".")[0] for of in implied} <= names
+
+
+@pytest.mark.slow
+def test_means_are_over_rows_that_prove_something_of_their_own() -> None:
+    """Of decode's six counted rows two follow from a third, one is a formula and one a count of our own: 2.8 and 4.4 %."""
+    found = group("decode")
+    own = [row for row in found["rows"] if row["bar"] and row["evidence"] == "independent"]
+    assert [row["id"] for row in own] == ["profile-ep128", "production-ep144"]
+    assert found["mean_abs_error_fraction"] == pytest.approx(mean_error(own))
+
+
+def test_training_rows_state_the_release_of_their_software() -> None:
+    for name in ("training_step", "v3_generations", "whole_cost"):
+        assert all(source.software for source in load(name).sources.values())
 
 
 def test_nccl_from_256_mib_is_within_5_percent() -> None:

@@ -45,9 +45,10 @@ def test_each_exchange_without_its_barrier_is_within_15_percent(name: str) -> No
 
 @pytest.mark.parametrize("compute", ["modelled", "measured"])
 def test_the_exposed_share_is_within_2_points(compute: str) -> None:
+    """And its error is of the exposure, as every other: half of 3.28 % is missing, not 1.6 %."""
     row = by_id("layer_pair")[f"{compute}.exposed"]
-    assert row["error_fraction"] == pytest.approx(row["simulated"] - row["published"])
-    assert abs(row["error_fraction"]) <= 0.02
+    assert row["error_fraction"] == pytest.approx(row["simulated"] / row["published"] - 1)
+    assert abs(row["simulated"] - row["published"]) <= 0.02
 
 
 @pytest.mark.parametrize("compute", ["modelled", "measured"])

@@ -47,10 +47,6 @@ def test_the_table_is_read_as_rank_0() -> None:
         assert by_id("training_step")[f"step.mean-{name}"]["bar"] is None
 
 
-def test_multi_plane_and_multi_rail_take_equally_long() -> None:
-    assert error("multi-plane-over-multi-rail") <= 0.01
-
-
 def test_all_parts_of_rank_0_are_the_step() -> None:
     parts = (by_id("training_step")[f"step.{name}"] for name in (*PHASES, "opt"))
     whole = by_id("training_step")["step.time"]

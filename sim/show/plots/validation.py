@@ -14,6 +14,9 @@ _LOOKS = {
     "predicted": ("circle", style.GOOD),
     "calibrated on": ("circle-open", style.GOOD),
     "exact": ("diamond", style.COLOUR["leaf_uplink"]),
+    "implied": ("square-open", style.GOOD),
+    "identity": ("diamond-open", style.COLOUR["leaf_uplink"]),
+    "own count": ("square-open", style.COLOUR["leaf_uplink"]),
     "missed": ("x", style.BAD),
     "printed only": ("circle-open", style.NEUTRAL),
 }

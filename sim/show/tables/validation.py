@@ -11,7 +11,7 @@ from sim.units import show
 
 def group_grid(group: Group) -> Grid:
     """Return the rows of one group of a validation, and its sources, or how many rows a shortened group left out."""
-    notes = [f"{row.id}: {row.note}" for row in group.rows if row.note]
+    notes = _notes(group)
     if len(group.rows) < group.num_rows:
         shown = f"the worst {len(group.rows)} of {group.num_rows} rows"
         notes.append(f"{shown}; all: moesim validate --group {group.name}")
@@ -23,6 +23,19 @@ def group_grid(group: Group) -> Grid:
         bad=frozenset(i for i, row in enumerate(group.rows) if not row.ok),
         note="\n".join((*notes, *group.sources)),
     )
+
+
+def _notes(group: Group) -> list[str]:
+    """A line for each note, with the rows that it is of."""
+    ids: dict[str, list[str]] = {}
+    for row in group.rows:
+        if row.note:
+            ids.setdefault(row.note, []).append(row.id)
+    most = 2
+    return [
+        f"{', '.join(of[:most])}{f' and {len(of) - most} more' if len(of) > most else ''}: {note}"
+        for note, of in ids.items()
+    ]
 
 
 def _cells(row: ComparedRow) -> tuple[Cell, ...]:
@@ -45,6 +58,9 @@ def _bound(fraction: float | None, sign: str = "") -> Cell:
     return f"{sign}{fraction:.1%}" if fraction else "exact"
 
 
+_DEPENDENT = ("implied", "identity", "own count")
+
+
 def summary_grid(view: ValidationView) -> Grid:
     """Return the summary of a validation, a row for each bar of each group."""
     bars = [(group, bar) for group in view.groups for bar in group.bars]
@@ -55,6 +71,7 @@ def summary_grid(view: ValidationView) -> Grid:
             (
                 group.name if bar.name in (None, "main") else f"{group.name}, {bar.name}",
                 *(str(purposes.count(purpose)) for purpose in ("calibrated on", "predicted", "exact")),
+                str(sum(purpose in _DEPENDENT for purpose in purposes)),
                 f"{bar.mean_abs_error_fraction:.2%}",
                 _bound(bar.mean_bar_fraction),
                 f"{bar.worst_error_fraction:.2%}",
@@ -64,9 +81,20 @@ def summary_grid(view: ValidationView) -> Grid:
         )
     return Grid(
         title="Groups, and how good each must be",
-        heads=("group", "calibrated on", "predicted", "exact", "mean error", "bar", "worst", "bar", ""),
+        heads=(
+            "group",
+            "calibrated on",
+            "predicted",
+            "exact",
+            "not its own",
+            "mean error",
+            "bar",
+            "worst",
+            "bar",
+            "",
+        ),
         rows=tuple(rows),
-        words=frozenset({0, 8}),
+        words=frozenset({0, 9}),
         bad=frozenset(i for i, (_, bar) in enumerate(bars) if not bar.ok),
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sim.show.views.record import record
 
-Purpose = Literal["calibrated on", "predicted", "exact"]
+Purpose = Literal["calibrated on", "predicted", "exact", "implied", "identity", "own count"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +125,6 @@ def _row(group: str, entry: Mapping[str, Any], source: Mapping[str, Any]) -> Com
     is_exact = entry["tolerance_fraction"] == 0 or use == "exact"
     kind = "measured" if source.get("confidence") == "measured" else "published"
     purpose = "calibrated on" if use == "calibration" else "exact" if is_exact else "predicted"
+    if (evidence := entry.get("evidence", "independent")) != "independent":
+        purpose = evidence.replace("_", " ")
     return record(ComparedRow, entry, group=group, kind=source.get("kind", kind), purpose=purpose)

@@ -18,7 +18,14 @@ _KINDS = {
     "closed_form": ("closed form", "closed forms"),
 }
 """Kind of figure -> the words for one of them and for several."""
-_PURPOSES = {"calibrated on": "calibrated on", "predicted": "predicted", "exact": "to be met exactly"}
+_PURPOSES = {
+    "calibrated on": "calibrated on",
+    "predicted": "predicted",
+    "exact": "to be met exactly",
+    "implied": "implied by another row",
+    "identity": "formulas written down again",
+    "own count": "counts of our own",
+}
 
 
 def finding(view: ValidationView) -> list[str]:
