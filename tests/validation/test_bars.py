@@ -101,7 +101,9 @@ def test_what_is_not_counted_says_why_and_what_is_implied_says_by_what(name: str
         entry.implied_by for _, entry in entries(figures) if getattr(entry, "evidence", None) == "implied"
     ]
     names = {run.name for run in getattr(figures, "runs", ())}
-    assert {str(of).partition(".")[0] for of in implied} <= names
+    own = {str(of).partition(".")[0] for of in implied if "/" not in str(of)}
+    assert own <= names
+    assert {str(of).partition("/")[0] for of in implied if "/" in str(of)} <= set(GROUPS)
 
 
 @pytest.mark.slow
