@@ -14,6 +14,7 @@ from typing import Any
 from sim.answers.changed import Changes
 from sim.cluster.kernels import generations
 from sim.cluster.topology import Fabric
+from sim.runs.host_effect import LAUNCHED
 from sim.scenario.descriptions import Scenario
 
 _LIMITED = ("group_limited", "deepep_benchmark")
@@ -118,6 +119,12 @@ def _other_generation(scenario: Scenario) -> Changes | None:
     return {"workload.kernel.generation": older[-1]} if older else None
 
 
+def _hosted(scenario: Scenario) -> Changes | None:
+    """Return the software nearest to the kind of workload that issues launch by launch; None where it has one."""
+    software = LAUNCHED.get(scenario.kind)
+    return {"software": software} if software and scenario.software is None else None
+
+
 HEALTHY = "healthy"
 SUSPECTS: Mapping[str, Suspect] = {
     HEALTHY: Suspect("nothing: the machine is healthy", lambda scenario: {}),
@@ -134,6 +141,7 @@ SUSPECTS: Mapping[str, Suspect] = {
     "slow_node": Suspect("one node whose NICs run at half of their rate", _slow_node),
     "slow_gpu": Suspect("one GPU at 80 % of its clock", _slow_gpu),
     "half_scale_up": Suspect("half of the NVLinks", _scale_up),
+    "host": Suspect("a host that issues launches one by one and waits at synchronisations", _hosted),
     "fewer_sms": Suspect("half of the SMs that copy", _fewer_sms),
     "no_group_limit": Suspect("tokens that go to any group", _unlimited),
     "popular_experts": Suspect("popular experts (Zipf, exponent 0.6)", _popular),

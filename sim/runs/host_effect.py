@@ -22,6 +22,8 @@ NEAREST = {
     "decode": "sglang_2026_05",
 }
 """Kind of workload -> the profile that a run without any is compared with."""
+LAUNCHED = NEAREST | {"prefill": "sglang_2025_05", "decode": "rtp_llm"}
+"""Kind of workload -> the nearest profile that issues launch by launch, without CUDA graphs."""
 _SENSITIVE = 0.02
 """Part of a step from which what the host adds is worth a word."""
 

@@ -372,7 +372,9 @@ print(json.dumps(training.Step.from_scenario(resolve(read(sys.argv[1], sys.argv[
 @pytest.mark.parametrize(
     "settings",
     [
-        ["workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"],
+        pytest.param(
+            ["workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"], marks=pytest.mark.slow
+        ),
         [
             "workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}",
             "software=megatron_bridge_2026_06",

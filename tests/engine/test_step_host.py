@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.engine.step import run_step
@@ -65,6 +65,7 @@ programs = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(nodes=programs)
 def test_an_infinitely_fast_host_changes_nothing(nodes: list[tuple[float | None, int, int]]) -> None:
     program = chain(*nodes)
@@ -72,6 +73,7 @@ def test_an_infinitely_fast_host_changes_nothing(nodes: list[tuple[float | None,
     assert host_s(program, Host(0.0, 0.0)) == 0.0
 
 
+@settings(max_examples=40)
 @given(nodes=programs)
 def test_of_a_chain_the_time_is_that_of_the_device_and_what_it_waits_for_the_host(
     nodes: list[tuple[float | None, int, int]],
