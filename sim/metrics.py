@@ -18,7 +18,9 @@ from sim import units
 _PASSES = ("prefill", "decode")
 _STEPS = ("training", *_PASSES)
 _ALL = ("all_to_all", "flows", *_STEPS, "serving", "rl_step")
-_SPREADS = "{ttft,ttft_alone,tpot,response,prefill_wait,decode_wait,step_wait,kv_transfer}"
+_SPREADS = (
+    "{ttft,ttft_alone,ttft_bound,tpot,tpot_bound,response,prefill_wait,decode_wait,step_wait,kv_transfer}"
+)
 _KERNELS = "{dispatch,combine,exchange}"
 _TOKENS = "{dispatch,combine}"
 WORD = "word"
@@ -181,9 +183,11 @@ TABLE = (
     Metric("max_batch_per_gpu", _PASSES, "requests", "higher", "requests that memory holds", "max batch"),
     Metric("kv_cache_bytes", _PASSES, "bytes", "lower", "keys and values of the requests of a GPU"),
     Metric("memory_limit", _PASSES, WORD, None, "what takes most of a GPU's memory"),
+    Metric("microbatches", _PASSES, "microbatches", None, "of a pass: two that hide each other's all-to-alls, or one"),
     # --- serving
     Metric(f"{_SPREADS}.{{mean,p50,p90,p99}}_s", ("serving",), "s", "lower",
            "mean and percentiles over requests: arrival to first token, the same on empty machines, time per output token, "
+           "what FLOPs and bytes leave of either at the least, "
            "arrival to end, waits for prefill, for a decode instance and for its next step, and the move of keys and values"),
     Metric("token_gap.{p50,p90,p99,max}_s", ("serving",), "s", "lower", "end of a step minus that of the one before"),
     Metric("goodput_requests_per_s", ("serving",), "requests/s", "higher", "requests that ended within every objective"),
@@ -198,6 +202,10 @@ TABLE = (
     Metric("{prefill,decode}_utilisation_fraction", ("serving",), "fraction", None,
            "time that the mean instance of a pool is in batches and steps"),
     Metric("kv_peak_fraction", ("serving",), "fraction", None, "of the fullest decode instance's room for keys and values"),
+    Metric("kv_occupancy_fraction", ("serving",), "fraction", None, "keys and values held over the room for them, mean over time"),
+    Metric("preemptions", ("serving",), "requests", "lower", "put out of a full GPU, and computed or brought back again later"),
+    Metric("cache_hit_fraction", ("serving",), "fraction", "higher", "prompt tokens found in a cache over all"),
+    Metric("cost_usd_per_million_tokens", ("serving",), "$", "lower", "rent of all GPUs for a million output tokens"),
     Metric("num_{ended,refused,unfinished}", ("serving",), "requests", None,
            "that ended, that no instance has room for, and that were cut off"),
     Metric("arrivals.{prompt,output}_tokens", ("serving",), "tokens", None, "of all requests that came"),

@@ -48,7 +48,13 @@ class PrefillBatch:
 
 
 def prefill_attention(
-    p: Processor, model: Model, b: PrefillBatch, layer_idx: int, *, gated: bool = True
+    p: Processor,
+    model: Model,
+    b: PrefillBatch,
+    layer_idx: int,
+    *,
+    gated: bool = True,
+    core_s: float | None = None,
 ) -> Part:
     """Time and work of norms, projections, core and gate of one layer in prefill.
 
@@ -61,6 +67,8 @@ def prefill_attention(
         Place of the layer in the model, which decides its attention.
     gated : bool
         A gate follows: the layer has experts.
+    core_s : float, optional [s]
+        Time of `attention_core` instead, where prompts are unlike each other.
 
     Returns
     -------
@@ -73,21 +81,49 @@ def prefill_attention(
     are projected again to keys and values (MLA keeps only latents). TP: every rank has its part of the heads for the tokens of its
     whole group, so times are those of its own tokens.
     """
-    batch = RankBatch(
-        b.sequences, b.new_tokens, precision=b.precision, attention=b.attention, forward_only=True
-    )
-    ops = attention(model, batch, "F", layer_idx=layer_idx, gated=gated and not b.fused_gate)
-    a = model.layer(layer_idx).attention
+    a, ops = model.layer(layer_idx).attention, _attention_ops(model, b, layer_idx, gated=gated)
     kernels = [
         work.launch_work(p, op) for op in ops if op.kind != "attention_forward" and op.name != "keep output"
     ]
-    kernels += [_core(p, a, op, b) for op in ops if a and op.kind == "attention_forward"]
+    if core_s is None:
+        kernels += attention_core(p, model, b, layer_idx)
+    elif a:
+        kernels.append(Work("attention core", "bf16", 0.0, 0.0, core_s))
+    fused = fused_gate(p, model, b.tokens) if gated and b.fused_gate else ()
+    return work.part(*kernels, *fused)
+
+
+def _attention_ops(model: Model, b: PrefillBatch, layer_idx: int, *, gated: bool) -> list[Launch]:
+    batch = RankBatch(
+        b.sequences, b.new_tokens, precision=b.precision, attention=b.attention, forward_only=True
+    )
+    return attention(model, batch, "F", layer_idx=layer_idx, gated=gated and not b.fused_gate)
+
+
+def attention_core(p: Processor, model: Model, b: PrefillBatch, layer_idx: int) -> list[Work]:
+    """Time and work in prefill of what depends on the tokens of each prompt, and not on those of all alone.
+
+    Parameters
+    ----------
+    p : Processor
+    model : Model
+    b : PrefillBatch
+    layer_idx : int
+        Place of the layer in the model, which decides its attention.
+
+    Returns
+    -------
+    list of Work
+        The core, an indexer's scores, and the projection of cached latents to keys and values.
+    """
+    a = model.layer(layer_idx).attention
+    ops = _attention_ops(model, b, layer_idx, gated=False)
+    kernels = [_core(p, a, op, b) for op in ops if a and op.kind == "attention_forward"]
     if b.cached_tokens and isinstance(a, MLA) and a.index is None:
         width = a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
         rows = b.sequences * b.cached_tokens
         kernels.append(work.gemm(p, "kv up, cached", rows, width, a.kv_lora_rank, b.precision))
-    fused = fused_gate(p, model, b.tokens) if gated and b.fused_gate else ()
-    return work.part(*kernels, *fused)
+    return kernels
 
 
 def _core(p: Processor, a: Attention, op: Launch, b: PrefillBatch) -> Work:

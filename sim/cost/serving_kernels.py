@@ -168,7 +168,7 @@ def decode_attention_1(
     record = b.record
     kernels: list[Work] = []
     if layer.attention:
-        kernels, out = _decode_core(p, layer.attention, b), layer.attention.output_width // b.tp
+        kernels, out = decode_core(p, layer.attention, b), layer.attention.output_width // b.tp
         if record != BF16:
             kernels.append(work.streaming(p, "cast", t * out * (BF16 + record)))
         kernels.append(work.gemm(p, "o", t, d, out, b.precision))
@@ -179,8 +179,8 @@ def decode_attention_1(
     return work.part(*kernels)
 
 
-def _decode_core(p: Processor, a: Attention, b: DecodeBatch) -> list[Work]:
-    """Core of one TP rank, with the value up-projection of absorbed MLA."""
+def decode_core(p: Processor, a: Attention, b: DecodeBatch) -> list[Work]:
+    """Time and work in decode of the core of one TP rank, with the value up-projection of absorbed MLA."""
     requests, heads = b.requests * b.tp, a.num_heads // b.tp
     if isinstance(a, Recurrent):
         # Every token reads and writes the states; tokens of one step share them.

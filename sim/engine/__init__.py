@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from sim.engine.fluid import bound_s as island_bound_s
     from sim.engine.network import Network
     from sim.engine.records import Stretch, Trace, TransferRecord
-    from sim.engine.serving import InstanceRecord, ServingTrace, serve
+    from sim.engine.serving import serve
+    from sim.engine.serving_instance import InstanceRecord
+    from sim.engine.serving_lives import ServingTrace
     from sim.engine.sharing import max_min, scratch
     from sim.engine.step import StepRun, run_step
     from sim.engine.step_plan import GroupCollective, StepPlan, Traffic

@@ -1,123 +1,48 @@
-"""A deployment serving requests in simulated time: queues, batches, decode steps, KV on its way.
+"""A deployment serving requests in simulated time: queues, passes, KV that grows, moves and is put out.
 
-A request arrives, waits for a prefill instance with room for its KV, is prefilled in a batch and has its first token. It
-then waits for a decode instance with room for its whole KV (prompt and answer, reserved at once, so nothing is ever put
-out again), its KV moves there, and it joins that instance's next step. Every step gives each running request its tokens.
-Its KV leaves the prefill instance when the transfer has ended, the decode instance when its last token is there.
+A request arrives and waits until a rank of a prefill instance has room for its KV. Every pass of the instance takes as many
+tokens of each rank's prompts as a chunk has, the oldest prompt first; a prompt has its first token at the end of the pass
+that ends it, whatever else is in that pass. Where pools are apart it then waits for a rank that decodes, its KV moves there,
+and it joins that instance's next pass. Its KV leaves the prefill instance when the transfer has ended, the decode instance
+when its last token is there, or earlier where it is put out for others (`Engine.preemption`).
 
-Why this way: an instance is one process with one event a batch or step, not one a token: requests that end are filed under
-the step at which they will, and the tokens between follow from the ends of steps. Queue lengths, waits and percentiles are
-differences of the instants kept here and are computed afterwards. KV is counted in whole tokens, so that sums are exact.
-Ties: instants of equal time are handled in the order they were scheduled; the instance with the lower index comes first.
+Why this way: an instance is one process with one event a pass, not one a token: requests that end are filed under the step
+at which they will, those that need a further block of KV under the step that needs it, and what a rank has in its caches is
+a straight line in steps. Queue lengths, waits and percentiles are differences of the instants kept here and are computed
+afterwards. KV is counted in whole tokens, so that sums are exact. Ties: instants of equal time are handled in the order they
+were scheduled; the instance and the rank with the lower index come first.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Generator
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 from simpy.events import Event
 
-from sim.engine.transfers import Transfers
-from sim.schedule.serving import POLICIES, Pool, Room, Service, Waiting, least_loaded
+from sim.engine.serving_instance import Instance, Job, Running
+from sim.engine.serving_kv import KvWays
+from sim.engine.serving_lives import Lives, ServingTrace
+from sim.schedule.serving import PassWork, Pool, Service, Waiting, WaitingLine
 from sim.workload.requests import Requests
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-INSTANTS = ("arrival_s", "prefill_start_s", "first_token_s", "decode_admitted_s", "kv_arrived_s",
-            "decode_start_s", "end_s")  # fmt: skip
-"""Instants of every request, in this order; NaN where it never came or does not exist (a request of one token never decodes)."""
+_REPORTED = 4096  # requests between two reports of progress
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceRecord:
-    """Work of one instance: batches [num_batches] and decode steps [num_steps], in order."""
-
-    batch_start_s: Floats
-    batch_end_s: Floats
-    batch_tokens: Floats
-    step_start_s: Floats
-    step_end_s: Floats
-    step_requests: Ints
-    peak_kv_tokens: float
-    kv_capacity_tokens: float
-
-
-@dataclass(frozen=True, slots=True)
-class ServingTrace:
-    """Instants of every request [num_requests], where it was served, and what each instance did.
-
-    `decode_instance` is the instance that gave a request its tokens, `first_step` the first of that instance's steps which
-    did; -1 where none did. `refused` requests fit no instance even when it is empty.
-    """
-
-    instants: dict[str, Floats]
-    prefill_instance: Ints
-    decode_instance: Ints
-    first_step: Ints
-    refused: NDArray[np.bool_]
-    prefill: tuple[InstanceRecord, ...]
-    decode: tuple[InstanceRecord, ...]
-    end_s: float
-    moved_kv_bytes: float
-    kv_bytes: dict[tuple[int, int], Floats]
-    """(prefill instance, decode instance) -> bytes that moved, by pair of ranks as in `KvLinks.flows`."""
-
-
-@dataclass(slots=True, eq=False)
-class _Instance:
-    """An expert-parallel group at work."""
-
-    index: int
-    pool: Pool
-    prefills: bool
-    decodes: bool
-    capacity_tokens: float
-    free_tokens: float
-    free_requests: float
-    peak_tokens: float = 0.0
-    running: int = 0
-    base_tokens: int = 0  # prompts and first tokens of running requests
-    steps_done: int = 0  # of running requests, together
-    joining: list[int] = field(default_factory=list)
-    leaving: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    batches: list[tuple[float, float, float]] = field(default_factory=list)
-    steps: list[tuple[float, float, int]] = field(default_factory=list)
-    wake: Event | None = None
-    turn: int = -1
-
-    def next_rank(self) -> int:
-        """The rank that holds the next request: one after the other."""
-        self.turn = (self.turn + 1) % self.pool.num_ranks
-        return self.turn
-
-    def take(self, tokens: int) -> None:
-        self.free_tokens -= tokens
-        self.peak_tokens = max(self.peak_tokens, self.capacity_tokens - self.free_tokens)
-        assert self.free_tokens >= 0, "KV beyond the memory of an instance"
-
-    def record(self) -> InstanceRecord:
-        batches = np.array(self.batches, dtype=np.float64).reshape(-1, 3)
-        steps = np.array(self.steps, dtype=np.float64).reshape(-1, 3)
-        return InstanceRecord(
-            batches[:, 0],
-            batches[:, 1],
-            batches[:, 2],
-            steps[:, 0],
-            steps[:, 1],
-            steps[:, 2].astype(np.int64),
-            self.peak_tokens if math.isfinite(self.capacity_tokens) else math.nan,
-            self.capacity_tokens,
-        )
-
-
-def serve(service: Service, requests: Requests, *, until_s: float | None = None) -> ServingTrace:
+def serve(
+    service: Service,
+    requests: Requests,
+    *,
+    until_s: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ServingTrace:
     """Serve requests until every one has ended.
 
     Parameters
@@ -126,51 +51,36 @@ def serve(service: Service, requests: Requests, *, until_s: float | None = None)
     requests : Requests
     until_s : float, optional
         Instant at which to stop [s]; what then still waits or runs has NaN instants.
+    progress : function, optional
+        Called now and then with the number of requests that have ended, and that of all.
 
     Returns
     -------
     ServingTrace
     """
-    return _Loop(service, requests).run(until_s)
+    return _Loop(service, requests, progress).run(until_s)
 
 
 class _Loop:
     """One run: queues, instances and the instants noted so far."""
 
-    def __init__(self, service: Service, requests: Requests) -> None:
+    def __init__(
+        self, service: Service, requests: Requests, progress: Callable[[int, int], None] | None
+    ) -> None:
         self.env = simpy.Environment()
-        self.service, self.policy = service, POLICIES[service.policy]
-        self.num = requests.num_requests
-        self.arrival = requests.arrival_s.tolist()
-        self.prompt: list[int] = requests.prompt_tokens.tolist()
-        self.output: list[int] = requests.output_tokens.tolist()
-        self.instants = {name: [math.nan] * self.num for name in INSTANTS}
-        self.placed = {"prefill": [-1] * self.num, "decode": [-1] * self.num}
-        self.first_step = [-1] * self.num
-        self.rank = [0] * self.num  # of its prefill instance
-        self.kv_bytes: dict[tuple[int, int], Floats] = {}
-        self.refused = [False] * self.num
-        self.queue: deque[Waiting] = deque()
-        self.handover: deque[Waiting] = deque()
+        self.service, self.engine = service, service.engine
+        self.lives, self.progress = Lives(service, requests), progress
+        self.queue, self.handover = WaitingLine(self.engine.policy), WaitingLine(self.engine.policy)
         self.apart = service.decode is not None
-        self.prefill = self._pool(service.prefill, prefills=True, decodes=not self.apart)
-        self.decode = (
-            self._pool(service.decode, prefills=False, decodes=True) if service.decode else self.prefill
-        )
-        self.fits = {
-            "prefill": service.rank_capacity_tokens(service.prefill),
-            "decode": service.rank_capacity_tokens(service.decode or service.prefill),
-        }
-        self.batch_tokens = service.batch_tokens * service.prefill.num_ranks
-        self.transfers = Transfers(self.env, list(service.kv_links.capacity) if service.kv_links else [])
+        self.prefill = self._pool(service.prefill, "prefill" if self.apart else "prefill and decode")
+        self.decode = self._pool(service.decode, "decode") if service.decode else self.prefill
+        self.outstanding = np.zeros((len(self.prefill), service.prefill.num_ranks), dtype=np.int64)
+        self.turn = -1
+        self.ways = KvWays(self.env, service)
 
-    def _pool(self, pool: Pool, *, prefills: bool, decodes: bool) -> list[_Instance]:
-        capacity = self.service.kv_capacity_tokens(pool)
-        requests = self.service.max_batch if decodes else math.inf
-        return [
-            _Instance(i, pool, prefills, decodes, capacity, capacity, requests)
-            for i in range(pool.num_instances)
-        ]
+    def _pool(self, pool: Pool, roles: str) -> list[Instance]:
+        capacity = self.service.rank_capacity_tokens(pool)
+        return [Instance(i, pool, self.engine, capacity, roles) for i in range(pool.num_instances)]
 
     def run(self, until_s: float | None) -> ServingTrace:
         env = self.env
@@ -178,201 +88,309 @@ class _Loop:
         for instance in self.prefill + (self.decode if self.apart else []):
             env.process(self._live(instance))
         env.run(until_s)
-        prefill = tuple(instance.record() for instance in self.prefill)
-        return ServingTrace(
-            instants={name: np.array(values) for name, values in self.instants.items()},
-            prefill_instance=np.array(self.placed["prefill"], dtype=np.int64),
-            decode_instance=np.array(self.placed["decode"], dtype=np.int64),
-            first_step=np.array(self.first_step, dtype=np.int64),
-            refused=np.array(self.refused, dtype=bool),
-            prefill=prefill,
-            decode=tuple(instance.record() for instance in self.decode) if self.apart else prefill,
-            end_s=env.now,
-            moved_kv_bytes=self.transfers.moved_bytes,
-            kv_bytes=dict(self.kv_bytes),
-        )
+        return self.lives.trace(self.prefill, self.decode, env.now, self.ways)
 
     # --- arrivals --------------------------------------------------------------------------------------------------
 
     def _arrivals(self) -> Generator[Event]:
-        env, arrived = self.env, self.instants["arrival_s"]
-        for request, arrival in enumerate(self.arrival):
+        env, arrived, held = self.env, self.lives.instants["arrival_s"], self.engine.held_tokens
+        prefill, decode = self.prefill[0].rank_capacity, self.decode[0].rank_capacity
+        for request, arrival in enumerate(self.lives.arrival):
             if arrival > env.now:
                 yield env.timeout(arrival - env.now)
             arrived[request] = env.now
-            whole = self.prompt[request] + self.output[request]
-            held = whole if not self.apart else self.prompt[request]
-            decoded = self.output[request] > 1
-            if held > self.fits["prefill"] or (self.apart and decoded and whole > self.fits["decode"]):
-                self.refused[request] = True
+            prompt, output = self.lives.prompt[request], self.lives.output[request]
+            decodes = not self.apart or output > 1
+            if held(prompt) > prefill or (decodes and held(prompt + output) > decode):
+                self.lives.refused[request] = True
                 continue
-            tokens = self.service.computed_tokens(self.prompt[request])
-            self.queue.append(Waiting(request, tokens, held))
+            self._bind(request)
+
+    def _bind(self, request: int) -> None:
+        """Put a request into the queue of all ranks, or of the one that routing gives it to."""
+        waiting = Waiting(self.lives.uncached_tokens(request), request, request)
+        if self.engine.routing is None:
+            self.queue.push(waiting)
             self._call_prefill()
+            return
+        instance, rank = self._routed(request)
+        self.outstanding[instance, rank] += 1
+        self.lives.prefill_instance[request], self.lives.rank[request] = instance, rank
+        self.prefill[instance].waiting[rank].push(waiting)
+        self.prefill[instance].call()
+
+    def _routed(self, request: int) -> tuple[int, int]:
+        """Instance and rank of an arrival."""
+        num_instances, num_ranks = self.outstanding.shape
+        if self.engine.routing == "round_robin":
+            self.turn += 1
+            rank, instance = divmod(self.turn % self.outstanding.size, num_instances)
+            return instance, rank
+        length = self.outstanding.ravel()
+        if self.engine.routing == "cache_aware" and self.lives.blocks is not None:
+            blocks = self.lives.hashes(request)
+            hits = np.array([cache.find(blocks) for instance in self.prefill for cache in instance.caches])
+            length = np.where(hits == hits.max(), length, np.iinfo(np.int64).max)
+        instance, rank = divmod(int(length.argmin()), num_ranks)
+        return instance, rank
 
     def _call_prefill(self) -> None:
-        """Wake the first idle instance that has room for someone."""
+        """Wake the first idle instance that has room for someone of the common queue."""
+
+        def fits(waiting: Waiting) -> bool:
+            return self._room(instance, waiting) >= 0
+
         for instance in self.prefill:
-            if instance.wake is not None and self._choose(instance):
-                instance.wake.succeed()
-                instance.wake = None
+            if instance.wake is not None and self.queue.has(fits):
+                instance.call()
                 return
 
     # --- an instance -----------------------------------------------------------------------------------------------
 
-    def _live(self, instance: _Instance) -> Generator[Event]:
+    def _live(self, instance: Instance) -> Generator[Event]:
         while True:
-            picked = self._choose(instance) if instance.prefills and self.queue else []
-            if picked:
-                batch = [self.queue[position] for position in picked]
-                for position in sorted(picked, reverse=True):
-                    del self.queue[position]
-                yield self._start_batch(instance, batch)
-                self._end_batch(instance, batch)
-            elif instance.running or instance.joining:
-                start_s = self.env.now
-                yield self._start_step(instance)
-                self._end_step(instance, start_s)
-            else:
-                self._nics(instance, running=False)
+            steps = self.engine.mixed and instance.decodes and self._start_step(instance)
+            fed = self._feed(instance) if instance.prefills else []
+            if not fed and not steps and instance.decodes:
+                steps = self._start_step(instance)
+            if not fed and not steps:
+                self.ways.leave_to_kv(instance.index, prefills=instance.prefills, running=False)
                 instance.wake = self.env.event()
                 yield instance.wake
-                self._nics(instance, running=True)
+                self.ways.leave_to_kv(instance.index, prefills=instance.prefills, running=True)
+                continue
+            start_s, requests = self.env.now, instance.num_running if steps else 0
+            yield self.env.timeout(self._pass_s(instance, fed, steps=steps))
+            instance.rows.append((start_s, self.env.now, sum(new for _, new in fed), requests))
+            if steps:
+                self._end_step(instance)
+            for job, new in fed:
+                job.done += new
+                if job.done == job.tokens:
+                    self._prefilled(instance, job)
+            if self.apart:
+                self._hand_over()
 
-    def _nics(self, instance: _Instance, *, running: bool) -> None:
-        """Set the rate that this instance's collectives leave to KV."""
-        links, busy = self.service.kv_links, instance.pool.nic_busy_fraction
-        if self.apart and links and busy > 0:
-            own = (links.send if instance.prefills else links.receive)[instance.index]
-            left = 1.0 - busy if running else 1.0
-            self.transfers.set_capacity(own, [links.capacity[link] * left for link in own])
+    def _pass_s(self, instance: Instance, fed: list[tuple[Job, int]], *, steps: bool) -> float:
+        """Time of a pass, and of what it had to wait for on PCIe [s]."""
+        chunks: dict[int, list[tuple[int, int]]] = {}
+        for job, new in fed:
+            chunks.setdefault(job.rank, []).append((new, job.done))
+        service, i = self.service, instance.index
+        if fed:
+            cost = service.own_prefill_s.get(i, service.prefill_s)
+            nobody = np.zeros(instance.pool.num_ranks, dtype=np.int64), np.zeros(instance.pool.num_ranks)
+            taken_s = cost(instance.step_work(chunks) if steps else PassWork(chunks, *nobody))
+        else:
+            taken_s = service.own_step_s.get(i, service.decode_step_s)(instance.step_work())
+        if instance.swap_bytes:
+            taken_s += max(instance.swap_bytes.values()) / self.engine.swap_bytes_per_s
+            instance.swap_bytes.clear()
+        return taken_s
 
-    def _choose(self, instance: _Instance) -> list[int]:
-        """Positions of the prefill queue that this instance may take now."""
-        if not self.queue:
+    # --- prompts ---------------------------------------------------------------------------------------------------
+
+    def _feed(self, instance: Instance) -> list[tuple[Job, int]]:
+        """Tokens of each prompt in the next pass: of those begun, then of new ones as there is room."""
+        if not instance.jobs and not self.queue and not instance.num_waiting:
             return []
-        service = self.service
-        room = Room(
-            min(service.batch_requests, instance.free_requests), self.batch_tokens, instance.free_tokens
-        )
-        return self.policy(self.queue, room)
+        most, taken = self.engine.chunk_tokens, np.zeros(instance.pool.num_ranks)
+        if self.engine.mixed:
+            taken += instance.requests * (1 + len(self.service.acceptance))
+        fed: list[tuple[Job, int]] = []
 
-    def _start_batch(self, instance: _Instance, batch: list[Waiting]) -> Event:
-        now, started = self.env.now, self.instants["prefill_start_s"]
-        for waiting in batch:
-            instance.take(waiting.kv_tokens)
-            self.rank[waiting.request] = instance.next_rank()
-            started[waiting.request] = now
-            self.placed["prefill"][waiting.request] = instance.index
+        def feed(job: Job) -> None:
+            new = int(min(most - taken[job.rank], job.tokens - job.done))
+            if new > 0:
+                fed.append((job, new))
+                taken[job.rank] += new
+
+        for line in instance.jobs.values():
+            for job in line:
+                feed(job)
+        if len(fed) >= self.engine.batch_requests:
+            return fed
+        own: int | None = None
+        chosen = -1
+
+        def fits(waiting: Waiting) -> bool:
+            nonlocal chosen
+            chosen = self._room(instance, waiting, taken, own)
+            return chosen >= 0
+
+        queues = {None: self.queue} if self.engine.routing is None else {**instance.waiting}
+        for bound, queue in queues.items():
+            own = bound
+            for waiting in queue.take(fits):
+                feed(self._begin(instance, chosen, waiting.request))
+                if len(fed) >= self.engine.batch_requests:
+                    return fed
+        return fed
+
+    def _room(
+        self, instance: Instance, waiting: Waiting, taken: Floats | None = None, rank: int | None = None
+    ) -> int:
+        """Rank that a request may take now, its own where it is bound; -1 without."""
+        tokens = self.lives.needs(waiting.request)
+        if rank is None:
+            return instance.rank_with_room(tokens, taken)
+        has_turn = taken is None or taken[rank] < self.engine.chunk_tokens
+        return rank if has_turn and instance.has_room(rank, tokens) else -1
+
+    def _begin(self, instance: Instance, rank: int, request: int) -> Job:
+        now, tokens, held = self.env.now, self.lives.context[request], self.lives.needs(request)
+        instance.take(rank, held, now)
         if instance.decodes:
-            instance.free_requests -= len(batch)
-        tokens = sum(waiting.batch_tokens for waiting in batch)
-        longest = max(waiting.batch_tokens for waiting in batch)
-        taken_s = self.service.batch_s(longest, tokens, instance.index)
-        instance.batches.append((now, now + taken_s, tokens))
-        return self.env.timeout(taken_s)
+            instance.sit(rank)
+        self.lives.prefill_instance[request], self.lives.rank[request] = instance.index, rank
+        done = self.service.cached_tokens(self.lives.prompt[request])
+        if self.lives.blocks is not None:
+            hits = instance.caches[rank].find(self.lives.hashes(request))
+            done = max(done, min(hits * self.engine.prefix_tokens, tokens - 1))
+        if math.isnan(self.lives.instants["prefill_start_s"][request]):
+            self.lives.instants["prefill_start_s"][request] = now
+            self.lives.cached[request] = done
+        job = Job(request, rank, done, tokens, held)
+        instance.jobs.setdefault(rank, deque()).append(job)
+        return job
 
-    def _end_batch(self, instance: _Instance, batch: list[Waiting]) -> None:
-        now = self.env.now
-        for waiting in batch:
-            request = waiting.request
-            self.instants["first_token_s"][request] = now
-            if self.output[request] == 1:
-                self.instants["end_s"][request] = now
-                self._free(instance, waiting.kv_tokens)
-            elif self.apart:
-                whole = self.prompt[request] + self.output[request]
-                self.handover.append(Waiting(request, 0.0, whole))
-            else:
-                self.instants["decode_admitted_s"][request] = self.instants["kv_arrived_s"][request] = now
-                self.placed["decode"][request] = instance.index
-                instance.joining.append(request)
-        if self.apart:
-            self._hand_over()
+    def _prefilled(self, instance: Instance, job: Job) -> None:
+        now, request = self.env.now, job.request
+        line = instance.jobs[job.rank]
+        line.remove(job)
+        if not line:
+            del instance.jobs[job.rank]
+        if self.lives.blocks is not None:
+            instance.caches[job.rank].keep(self.lives.hashes(request))
+        self.lives.note(request, now, "first_token_s")
+        if not self.lives.to_go[request]:
+            self._end(instance, request, job.rank, job.held)
+        elif self.apart:
+            self.handover.push(Waiting(self.lives.context[request], request, request))
+        else:
+            self.lives.note(request, self.env.now, "decode_admitted_s", "kv_arrived_s")
+            instance.joining.append(self.lives.stay(request, job.rank, job.held))
+            self.lives.decode_instance[request] = instance.index
 
-    def _free(self, instance: _Instance, tokens: int) -> None:
-        """Room again on an instance."""
-        instance.free_tokens += tokens
+    def _end(self, instance: Instance, request: int, rank: int, held: int) -> None:
+        """A request has all of its tokens."""
+        self.lives.instants["end_s"][request] = self.env.now
+        instance.give(rank, held, self.env.now)
         if instance.decodes:
-            instance.free_requests += 1
+            instance.sit(rank, -1)
+        self._gone(request, prefilled=instance.prefills)
+        self.lives.num_ended += 1
+        if self.progress and self.lives.num_ended % _REPORTED == 0:
+            self.progress(self.lives.num_ended, self.lives.num)
+
+    def _gone(self, request: int, *, prefilled: bool) -> None:
+        """A request has left the rank that it was bound to."""
+        if prefilled and self.engine.routing is not None:
+            self.outstanding[self.lives.prefill_instance[request], self.lives.rank[request]] -= 1
+
+    # --- from pool to pool -----------------------------------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        """Give prefilled requests to decode instances with room, and start their KV on its way."""
-        while self.handover:
-            free_requests = [instance.free_requests for instance in self.decode]
-            free_tokens = [instance.free_tokens for instance in self.decode]
-            open_tokens = [
-                tokens for tokens, room in zip(free_tokens, free_requests, strict=True) if room >= 1
-            ]
-            if not open_tokens:
-                return
-            picked = self.policy(self.handover, Room(1, math.inf, max(open_tokens)))
-            if not picked:
-                return
-            waiting = self.handover[picked[0]]
-            index = least_loaded(free_requests, free_tokens, waiting.kv_tokens)
-            assert index is not None
-            del self.handover[picked[0]]
-            self._move(waiting, self.decode[index])
+        """Give prefilled requests to decode ranks with room, and start their KV on its way."""
+        seat: tuple[Instance, int] | None = None
 
-    def _move(self, waiting: Waiting, to: _Instance) -> None:
-        request = waiting.request
-        to.take(waiting.kv_tokens)
-        to.free_requests -= 1
-        self.placed["decode"][request] = to.index
-        self.instants["decode_admitted_s"][request] = self.env.now
-        size_bytes = self.prompt[request] * self.service.kv_bytes_per_token
-        links, lines, latency_s = self._way(request, to, size_bytes)
-        done = self.transfers.send(size_bytes, links, lines, self.service.transfer_latency_s + latency_s)
+        def fits(waiting: Waiting) -> bool:
+            nonlocal seat
+            seat = self._seat(waiting.request)
+            return seat is not None
+
+        for waiting in self.handover.take(fits):
+            assert seat is not None
+            self._move(waiting.request, *seat)
+
+    def _seat(self, request: int) -> tuple[Instance, int] | None:
+        """The instance with the fewest requests among those with room, and its rank; of equal ones the emptier, then the first."""
+        tokens = self.lives.needs_decoding(request)
+        for instance in sorted(self.decode, key=lambda i: (i.num_seated, i.used)):
+            rank = instance.rank_with_room(tokens)
+            if rank >= 0:
+                return instance, rank
+        return None
+
+    def _move(self, request: int, to: Instance, rank: int) -> None:
+        held = self.lives.needs_decoding(request)
+        to.take(rank, held, self.env.now)
+        to.sit(rank)
+        self.lives.decode_instance[request] = to.index
+        self.lives.note(request, self.env.now, "decode_admitted_s")
+        tokens, sender = self.lives.context[request], self.lives.prefill_instance[request]
+        done = self.ways.send(tokens, (sender, self.lives.rank[request]), (to.index, rank))
         assert done.callbacks is not None
-        done.callbacks.append(lambda _: self._moved(request, to))
+        sent_from, stay = self.lives.needs(request), self.lives.stay(request, rank, held)
+        done.callbacks.append(lambda _: self._moved(stay, to, sent_from))
 
-    def _way(self, request: int, to: _Instance, size_bytes: float) -> tuple[list[int], list[float], float]:
-        """Links from the GPU that holds the KV of a request to the one that takes it, capacity used per byte, and latency [s]."""
-        if self.service.kv_links is None:
-            return [], [], 0.0
-        ends = self.placed["prefill"][request], to.index
-        flows = self.service.kv_links.flows(*ends)
-        pair = self.rank[request] * to.pool.num_ranks + to.next_rank()
-        self.kv_bytes.setdefault(ends, np.zeros(flows.num_flows))[pair] += size_bytes
-        own = slice(flows.start[pair], flows.start[pair + 1])
-        return flows.resource[own].tolist(), flows.line[own].tolist(), float(flows.latency_s[pair])
-
-    def _moved(self, request: int, to: _Instance) -> None:
-        self.instants["kv_arrived_s"][request] = self.env.now
-        self._free(self.prefill[self.placed["prefill"][request]], self.prompt[request])
-        to.joining.append(request)
-        if to.wake is not None:
-            to.wake.succeed()
-            to.wake = None
-        self._call_prefill()
+    def _moved(self, stay: Running, to: Instance, sent_from: int) -> None:
+        request = stay.request
+        self.lives.note(request, self.env.now, "kv_arrived_s")
+        sender = self.prefill[self.lives.prefill_instance[request]]
+        sender.give(self.lives.rank[request], sent_from, self.env.now)
+        self._gone(request, prefilled=True)
+        to.joining.append(stay)
+        to.call()
+        if self.engine.routing is None:
+            self._call_prefill()
+        else:
+            sender.call()
 
     # --- decode ----------------------------------------------------------------------------------------------------
 
-    def _start_step(self, instance: _Instance) -> Event:
-        now, step, service = self.env.now, len(instance.steps), self.service
-        for request in instance.joining:
-            self.instants["decode_start_s"][request] = now
-            self.first_step[request] = step
-            instance.leaving[step + service.steps(self.output[request]) - 1].append(request)
-            instance.base_tokens += self.prompt[request] + 1
-        instance.running += len(instance.joining)
+    def _start_step(self, instance: Instance) -> bool:
+        """Let requests join, come back from the host and grow; False where none is there to run."""
+        for run in instance.swapped_in(self.service.kv_bytes_per_token, self.env.now):
+            instance.join(run)
+        for run in instance.joining:
+            self.lives.note(run.request, self.env.now, "decode_start_s")
+            self.lives.first_step[run.request] = instance.step
+            instance.join(run)
         instance.joining.clear()
-        context = instance.base_tokens + service.tokens_per_step * instance.steps_done
-        load = instance.running / instance.pool.num_ranks
-        cost = service.own_step_s.get(instance.index, service.decode_step_s)
-        return self.env.timeout(cost(load, context / instance.running))
+        for run in instance.growing.pop(instance.step, ()):
+            while instance.is_running(run) and not instance.grown(run, self.env.now):
+                self._put_out(instance, run.rank)
+        return instance.num_running > 0
 
-    def _end_step(self, instance: _Instance, start_s: float) -> None:
-        now, step = self.env.now, len(instance.steps)
-        instance.steps.append((start_s, now, instance.running))
-        instance.steps_done += instance.running
-        ended = instance.leaving.pop(step, ())
-        for request in ended:
-            self.instants["end_s"][request] = now
-            instance.base_tokens -= self.prompt[request] + 1
-            instance.steps_done -= step - self.first_step[request] + 1
-            self._free(instance, self.prompt[request] + self.output[request])
-        instance.running -= len(ended)
-        if ended and self.apart:
-            self._hand_over()
+    def _put_out(self, instance: Instance, rank: int) -> None:
+        """Make room on a rank: its latest prompt goes back to its queue, or without any its latest running request goes."""
+        self.lives.preemptions += 1
+        if rank in instance.jobs:
+            job = instance.jobs[rank].pop()
+            if not instance.jobs[rank]:
+                del instance.jobs[rank]
+            instance.give(rank, job.held, self.env.now)
+            self._again(instance, job.request, rank)
+            return
+        run = next(reversed(instance.running[rank].values()))
+        instance.leave(run)
+        instance.give(rank, run.held, self.env.now)
+        self.lives.put_out(run, instance.step)
+        if self.engine.preemption == "swap":
+            instance.swap_out(self.lives.stay(run.request, rank, 0), self.service.kv_bytes_per_token)
+        else:
+            self._again(instance, run.request, rank)
+
+    def _again(self, instance: Instance, request: int, rank: int) -> None:
+        """Put a request first in line for another prefill."""
+        instance.sit(rank, -1)
+        waiting = Waiting(self.lives.uncached_tokens(request), request, request)
+        if self.engine.routing is None:
+            self.queue.push(waiting, first=True)
+            if self.apart:
+                self._call_prefill()
+            return
+        home = self.prefill[self.lives.prefill_instance[request]]
+        if self.apart:
+            self.outstanding[home.index, self.lives.rank[request]] += 1
+        home.waiting[self.lives.rank[request]].push(waiting, first=True)
+        if home is not instance:
+            home.call()
+
+    def _end_step(self, instance: Instance) -> None:
+        instance.step += 1
+        for run in instance.leaving.pop(instance.step, ()):
+            if instance.is_running(run):
+                instance.leave(run)
+                self._end(instance, run.request, run.rank, run.held)

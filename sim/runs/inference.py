@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sim import limits
-from sim.cost.deployment import Footprint, footprint, require_batch
+from sim.cost.deployment import Footprint, require_batch
 from sim.cost.power import Activity
 from sim.cost.work import Part, total_s
 from sim.engine.step import StepRun
+from sim.errors import DoesNotFitError
 from sim.runs import kernel_list, pass_bound, pass_pipeline, passes
 from sim.runs.energy import energy_metrics
 from sim.runs.host_effect import pass_effect
@@ -25,14 +26,13 @@ from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, SharedRun, named_pa
 from sim.runs.link_rows import link_rows
 from sim.runs.pass_activity import pass_activity
 from sim.runs.pass_collectives import collective
+from sim.runs.pass_memory import memory_of, stage_memory
+from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import ForwardPass, PassRecord
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
-from sim.schedule.collectives import KINDS, record_bytes
 from sim.schedule.training import HALVES
-from sim.workload.model import Model
-from sim.workload.stages import stages
 
 _SHOWN_NODES = 120  # of the timeline
 
@@ -58,16 +58,34 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
     """
     work = scenario.workload
     assert isinstance(work, Inference)
-    memory, requests = batch_of(scenario, work)
     progress(f"{scenario.name}: routing, all-to-alls and launches of {work.layout.ep} ranks")
+    return _faster(scenario, work)[1]
+
+
+def _faster(scenario: Scenario, work: Inference) -> tuple[Inference, dict[str, Any]]:
+    """A deployment in one batch or in two, where that is a choice, with its result: the one that gives more tokens a second."""
+    if work.spec.overlap != "auto":
+        return work, _alone(scenario, work)
+    ran: list[tuple[Inference, dict[str, Any]]] = []
+    for left, way in enumerate(reversed(work.ways)):  # of which one may not fit
+        try:
+            ran.append((way, _alone(scenario, way)))
+        except DoesNotFitError:
+            if left and not ran:
+                raise
+    return max(ran, key=lambda each: float(each[1]["metrics"]["tokens_per_s_per_gpu"]))
+
+
+def _alone(scenario: Scenario, work: Inference) -> dict[str, Any]:
+    memory, requests = batch_of(scenario, work)
     forwards = passes.forwards(scenario, work, requests)
     return _result(scenario, work, requests, memory, forwards, [passes.run(forward) for forward in forwards])
 
 
 def shared_inference(scenario: Scenario) -> SharedRun:
     """A prefill or decode next to other jobs, its passes one after the other. Raises `DoesNotFitError`."""
-    work = scenario.workload
-    assert isinstance(work, Inference)
+    assert isinstance(scenario.workload, Inference)
+    work = _faster(scenario, scenario.workload)[0]
     memory, requests = batch_of(scenario, work)
     forwards = passes.forwards(scenario, work, requests)
 
@@ -97,6 +115,7 @@ def _result(
         "kv_cache_bytes": requests * memory.cache_bytes_per_request,
         "memory_limit": memory.limit,
         "memory_capacity_bytes": memory.capacity_bytes,
+        "microbatches": PassPlan(scenario, work, requests).num_microbatches,
     }
     result["memory"] = [
         {"rank": rank, **held.parts(requests)} for rank, held in enumerate(stage_memory(scenario, work))
@@ -128,7 +147,7 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, float]:
     """
     memory = memory_of(scenario, work)
     most = memory.max_batch
-    fitting = most - most % 2 if work.spec.overlap else most
+    fitting = most - most % 2 if work.spec.overlap is True else most
     requests: float = work.requests if work.requests is not None else max(1, fitting)
     if work.total is not None:
         requests = work.total / work.layout.num_ranks
@@ -326,65 +345,6 @@ def _facts(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
         "rank_loads": [load.tolist() for load in loads],
         **kernel_list.pass_launches(forward),
     }
-
-
-def memory_of(scenario: Scenario, work: Inference) -> Footprint:
-    """Memory of a GPU of the pipeline stage that holds fewest requests; parameters as of `stage_memory`."""
-    return min(stage_memory(scenario, work), key=lambda held: (held.max_batch, held.free_bytes))
-
-
-def stage_memory(scenario: Scenario, work: Inference) -> list[Footprint]:
-    """Memory of a GPU of each pipeline stage that does not depend on its requests, and of each request.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Model and hardware.
-    work : Inference
-        The deployment; it may differ from the scenario's own workload.
-
-    Returns
-    -------
-    list of Footprint, [pp]
-        Weights, cache, buffers and reserves [bytes].
-    """
-    assert scenario.model is not None
-    assert scenario.hardware is not None
-    model, hardware, layout = scenario.model, scenario.hardware, work.layout
-    physical = model.num_experts + work.spec.placement.redundant_experts
-    slots = KINDS[work.kernel.kind].slots
-    records = sum(
-        float(record_bytes(work.kernel.kind, name, dtype, model.routed_width, model.top_k))
-        for name, dtype in (("dispatch", work.spec.dispatch_dtype), ("combine", work.spec.combine_dtype))
-    )
-    microbatches = 2 if work.spec.overlap else 1
-    buffered = work.step_tokens / microbatches if slots and layout.ep > 1 else 0.0
-    return [
-        footprint(
-            model,
-            experts_per_rank=physical // layout.ep,
-            num_physical_experts=physical,
-            layout=layout,
-            stage=stage,
-            precision=work.formats,
-            context_tokens=work.context_tokens,
-            buffered_tokens_per_request=buffered,
-            buffers_bytes=0.0 if slots else _expert_rows_bytes(model, work, microbatches),
-            record_bytes=records,
-            with_mtp=work.spec.kind == "decode" and work.step_tokens > 1,
-            capacity_bytes=hardware.gpu.hbm.capacity_bytes,
-            reserve_fraction=work.spec.reserve,
-            graphs_bytes=work.spec.graphs,
-            gpu=f"a GPU of {hardware.title}",
-        )
-        for stage in stages(model, layout.pp)
-    ]
-
-
-def _expert_rows_bytes(model: Model, work: Inference, microbatches: int) -> float:
-    """Buffers of one microbatch's experts: rows in, twice the inner width, rows out (FP8, BF16, BF16) [bytes]."""
-    rows = (work.requests or 1) / microbatches * work.step_tokens * model.top_k
-    return rows * (3.0 * model.routed_width + model.up_matrices * 2.0 * model.expert_hidden)
 
 
 def forecast_inference(scenario: Scenario) -> Forecast:

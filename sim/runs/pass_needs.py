@@ -64,7 +64,7 @@ def needs_of(plan: PassPlan, collectives: PassCollectives) -> PassNeeds:
     PassNeeds
         In an overlapped prefill the collectives take their share of the HBM rate first.
     """
-    p, mean = _processor(plan), collectives.routings[0][0]
+    p, mean = processor_of(plan), collectives.routings[0][0]
     common, parts = common_needs(plan, p, mean)
     if not plan.decode and plan.work.spec.overlap and plan.ranks > 1:
         compute_s = sum(total_s(launches) for launches in parts.values())
@@ -109,7 +109,7 @@ def common_needs(plan: PassPlan, p: Processor, routing: Routing) -> tuple[Needs,
     return needs, shown
 
 
-def _processor(plan: PassPlan) -> Processor:
+def processor_of(plan: PassPlan) -> Processor:
     """SMs left to compute: those of its collectives are lent where the batch overlaps.
 
     Prefill runs at the clock of long load; in decode tensor cores mostly wait.
@@ -167,14 +167,14 @@ def _decode_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
 
 
 def _prefill_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
-    model, batch = plan.model, plan.prefill_batch("attention")
+    model, batch, core_s = plan.model, plan.prefill_batch("attention"), plan.layer_core_s(p, layer)
     if model.is_dense(layer):
-        own = prefill.prefill_attention(p, model, batch, layer, gated=False)
+        own = prefill.prefill_attention(p, model, batch, layer, gated=False, core_s=core_s)
         has_block = model.layer(layer).mlp == "dense"
         block = prefill.prefill_dense(p, model, plan.prefill_batch("dense")) if has_block else {}
         return {"dense": part(*own.values(), *block.values())}
     return {
-        "attention": prefill.prefill_attention(p, model, batch, layer),
+        "attention": prefill.prefill_attention(p, model, batch, layer, core_s=core_s),
         "shared": prefill.prefill_shared(p, model, plan.prefill_batch("shared")),
     }
 
@@ -210,6 +210,11 @@ def _experts_needs(plan: PassPlan, p: Processor, routing: Routing) -> Floats:
             known[key] = _need(plan, _experts(plan, p, key[:-1], float(key[-1]), expected))
         needs[:, rank] = known[key]
     return needs
+
+
+def experts_s(plan: PassPlan, p: Processor, routing: Routing) -> float:
+    """Time of the routed experts of the rank that has most to do, in one layer and microbatch [s]."""
+    return float(_experts_needs(plan, p, routing)[0].max())
 
 
 def _mean_experts(plan: PassPlan, p: Processor, routing: Routing) -> Part:

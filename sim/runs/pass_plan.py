@@ -9,8 +9,9 @@ from functools import cached_property
 from sim.cluster.hardware import Hardware
 from sim.cluster.software import Software
 from sim.cluster.topology import Floats, Ints
+from sim.cost.compute import Processor
 from sim.cost.curves import load_curves
-from sim.cost.prefill import PrefillBatch
+from sim.cost.prefill import PrefillBatch, attention_core
 from sim.cost.serving_kernels import DecodeBatch
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
@@ -41,6 +42,8 @@ class PassPlan:
     share : float, 0 to 1 [fraction]
         Requests of the mean GPU over those of the busiest. Collectives and experts see the mean, all else keeps the
         busiest GPU's time. A share below 1 counts means, whatever the sampling.
+    core_s : float, optional [s]
+        Of a prefill: time of its attention cores in all layers, in place of that of prompts that are all alike.
     """
 
     scenario: Scenario
@@ -48,6 +51,7 @@ class PassPlan:
     requests: float
     cached_tokens: int = 0
     share: float = 1.0
+    core_s: float | None = None
 
     @classmethod
     def of_total(cls, scenario: Scenario, work: Inference, total: int) -> PassPlan:
@@ -226,6 +230,23 @@ class PassPlan:
             attention=self.formats.cores,
             fused_gate=self.work.spec.fused_gate,
         )
+
+    def layer_core_s(self, p: Processor, layer: int) -> float | None:
+        """Part of `core_s` that one microbatch takes in a layer, by what layers take of prompts that are alike [s]."""
+        if self.core_s is None:
+            return None
+        own, whole = self._cores(p)
+        return self.core_s / self.num_microbatches * (own[layer] / whole if whole else 0.0)
+
+    def _cores(self, p: Processor) -> tuple[dict[int, float], float]:
+        """Time of the core of a microbatch of like prompts in each kind of layer, and in all layers [s]."""
+        batch = self.prefill_batch("attention")
+        kinds = [self.layer_kind(layer) for layer in range(self.model.num_layers + self.num_mtp)]
+        own = {
+            kind: sum(launch.time_s for launch in attention_core(p, self.model, batch, kind))
+            for kind in set(kinds)
+        }
+        return own, sum(own[kind] for kind in kinds)
 
     def decode_batch(self, part: str) -> DecodeBatch:
         """A microbatch of requests, with the formats of a part of `formats.PARTS`."""

@@ -1,34 +1,30 @@
 """Time of a forward pass for simulators of serving: seconds of a batch, at microseconds a call.
 
-Passes are simulated at a few loads and contexts when a deployment is first asked about, and straight lines lie between. A step of
-one token a request is read from the surface that serving uses (`step_surface`). A pass with more new tokens is read from
-passes of prompts by two numbers of its busiest GPU: new tokens, and the mean tokens that each of them attends to. Batches that
-agree in both do the same GEMMs, move the same bytes and score the same pairs.
-
-Why the mean pairs: attention of a request of n new tokens behind c cached ones scores n (c + n / 2) pairs, of a batch their sum.
+Requests are dealt to the ranks of a deployment one after the other. A step of one token a request is read from the surface that
+serving uses for steps (`step_surface`), a pass with more new tokens from that for prompts (`pass_surface`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from sim.cluster.hardware import load_hardware
-from sim.cost.surfaces import line
 from sim.documents import Document
 from sim.runs import step_surface
 from sim.runs.inference import batch_of
-from sim.runs.run import run_scenario
+from sim.runs.pass_surface import PassSurface
 from sim.scenario import resolve as scenarios
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
+from sim.schedule.serving import PassCost, PassWork
 
 _CONTEXT = 4096  # mean tokens of a request, around which steps of one token are simulated
-_NEW = (2, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)  # new tokens of a GPU
-_CACHED = (0, 4096, 32768, 131072)  # tokens before a prompt's
-_PARTS = 8  # prompts instead of one, whose tokens attend to fewer
+_MOST = 16_384  # new tokens of a GPU up to which passes are simulated
 _COMM_SMS = 24
 
 
@@ -68,8 +64,7 @@ def pass_time(
 
     Notes
     -----
-    The first call of a deployment simulates some fifty passes. Memory of the requests is not checked. Steps of one token are within
-    3 % of the simulated one, other passes mostly; a tenth is lost where the last wave of a GEMM's tiles is nearly empty.
+    Passes are simulated when a deployment is first asked about what lies near them. Memory of the requests is not checked.
 
     Examples
     --------
@@ -85,13 +80,15 @@ def pass_time(
         hardware,
         tuple(sorted((name, int(size)) for name, size in sizes.items() if name != "order")),
     )
-    total = sum(contexts)
+    ranks, cost = _steps(*key) if new_tokens == 1 else _prefills(*key)
+    of_rank = [contexts[rank::ranks] for rank in range(ranks)]
     if new_tokens == 1:
-        ranks, step_s = _steps(*key)
-        return step_s(num / ranks, max(1.0, total / num))
-    ranks, rows = _prefills(*key)
-    busiest = math.ceil(num / ranks) * new_tokens
-    return rows(busiest, total / num + new_tokens / 2)
+        requests = np.array([len(own) for own in of_rank])
+        return cost(PassWork({}, requests, np.array([float(sum(own)) for own in of_rank])))
+    chunks = {
+        rank: [(new_tokens, int(context)) for context in own] for rank, own in enumerate(of_rank) if own
+    }
+    return cost(PassWork(chunks, np.zeros(ranks, dtype=np.int64), np.zeros(ranks)))
 
 
 def _scenario(model: str, hardware: str, sizes: tuple[tuple[str, int], ...], **workload: Any) -> Scenario:
@@ -115,40 +112,25 @@ def _scenario(model: str, hardware: str, sizes: tuple[tuple[str, int], ...], **w
 
 
 @lru_cache(maxsize=64)
-def _steps(
-    model: str, hardware: str, sizes: tuple[tuple[str, int], ...]
-) -> tuple[int, Callable[[float, float], float]]:
-    """Return the GPUs of a deployment, and the time of a step of one token by requests of a GPU and mean context."""
+def _steps(model: str, hardware: str, sizes: tuple[tuple[str, int], ...]) -> tuple[int, PassCost]:
+    """Return the ranks of a deployment that have requests, and the time of a step of one token."""
     scenario = _scenario(
         model, hardware, sizes, kind="decode", context_tokens=_CONTEXT, kernel={"kind": "low_latency"}
     )
     work = scenario.workload
     assert isinstance(work, Inference)
     memory, _ = batch_of(scenario, work)
-    return work.layout.num_ranks, step_surface.surface(scenario, work, max(2, memory.max_batch)).step_s
+    return work.layout.dp, step_surface.surface(scenario, work, max(2, memory.max_batch)).step_s
 
 
 @lru_cache(maxsize=64)
-def _prefills(
-    model: str, hardware: str, sizes: tuple[tuple[str, int], ...]
-) -> tuple[int, Callable[[float, float], float]]:
-    """Return the GPUs of a deployment, and the time of a pass by new tokens of a GPU and mean tokens attended to."""
-    rows = []
-    ranks = 0
-    for new in _NEW:
-        points: dict[float, float] = {}
-        shapes = [(1, new, cached) for cached in _CACHED] + [(_PARTS, new // _PARTS, 0)] * (new >= 2 * _PARTS)
-        for prompts, tokens, cached in shapes:
-            scenario = _scenario(
-                model, hardware, sizes, kind="prefill", prompts_per_gpu=prompts, prompt_tokens=tokens + cached,
-                cached_tokens=cached, kernel={"kind": "two_hop", "comm_sms": _COMM_SMS}, reserve=0, graphs="0 B",
-            )  # fmt: skip
-            ranks = scenario.num_ranks
-            points[cached + tokens / 2] = run_scenario(scenario)["metrics"]["pass_time_s"]
-        attended = sorted(points)
-        rows.append(line(attended, [points[one] for one in attended]))
-
-    def time_s(new_tokens: float, attended: float) -> float:
-        return line(_NEW, [row(attended) for row in rows])(new_tokens)
-
-    return ranks, time_s
+def _prefills(model: str, hardware: str, sizes: tuple[tuple[str, int], ...]) -> tuple[int, PassCost]:
+    """Return the ranks of a deployment that have requests, and the time of a pass of new tokens."""
+    scenario = _scenario(
+        model, hardware, sizes, kind="prefill", prompts_per_gpu=1, prompt_tokens=_MOST,
+        kernel={"kind": "two_hop", "comm_sms": _COMM_SMS}, reserve=0, graphs="0 B",
+    )  # fmt: skip
+    work = scenario.workload
+    assert isinstance(work, Inference)
+    batch_of(scenario, work)
+    return work.layout.dp, PassSurface(scenario, work, _MOST * work.layout.num_ranks // work.layout.dp)

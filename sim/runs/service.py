@@ -1,36 +1,37 @@
 """The serving workload of a scenario: its requests, its two pools, and what their passes and steps cost.
 
-The pools are a prefill and a decode scenario of their own, made from the serving scenario with the `plan` of each. A prefill
-pass costs what that scenario takes at a few sizes, with straight lines between; a decode step, see `step_surface`. An
-instance whose nodes have faults costs what it takes with them. Instances stand on the cluster one after the other, those
-that prefill first, and KV moves between them on its links.
+The pools are a prefill and a decode scenario of their own, made from the serving scenario with the `plan` of each. Passes cost
+what these scenarios take at a few points (`pass_surface`, `step_surface`), with straight lines between. An instance whose
+nodes have faults costs what it takes with them. Instances stand on the cluster one after the other, those that prefill first,
+and KV moves between them on its links.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
+from sim import units
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import NONE, Cluster, Ints
-from sim.cost.surfaces import line
 from sim.errors import InfeasibleError
-from sim.runs import pass_pipeline, passes
-from sim.runs.pass_plan import PassPlan
-from sim.runs.step_surface import nic_share, surface
+from sim.runs.pass_memory import memory_of
+from sim.runs.pass_surface import PassSurface
+from sim.runs.step_surface import Surface, nic_share, surface
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.scenario.serving import Serving
 from sim.schedule import reductions
 from sim.schedule.flows import Flows
 from sim.schedule.sends import send_flows
-from sim.schedule.serving import KvLinks, Pool, Service, StepCost
+from sim.schedule.serving import EnginePolicy, KvLinks, Pool, Service
+from sim.workload.layout import Layout
 
 _CABLED = 2**22  # pairs of GPUs that are kept cabled
-_BATCHES = (1 / 64, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the largest prefill pass
 
 
 def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
@@ -57,36 +58,59 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     assert scenario.hardware is not None
     links = reductions.Links.achieved(scenario.hardware, load_kernel("nccl"))
     progress(f"{scenario.name}: what a prefill pass costs")
-    prefill_s, prefill_kv, prefill_busy = _prefill_costs(work, work.prefill)
+    plan = work.engine
+    prefill, prefill_kv, prefill_busy = _prefill_costs(work, work.prefill)
     progress(f"{scenario.name}: what a decode step costs")
-    step_s, decode_kv, decode_busy, most, per_step, kv_bytes, host_s = _decode_costs(work, work.decode)
+    held, most = _room(work, work.decode)
+    costs = _decode_costs(work.decode, most)
     apart = work.spec.decode.instances > 0
-    prefill_gpus, decode_gpus = work.prefill.num_ranks, work.decode.num_ranks
+    kv_bytes = held.cache_bytes_per_request / held.tokens
     if not apart:
-        prefill_kv = decode_kv
+        prefill_kv = held.free_bytes
     prefills, decodes = places(scenario, work)
     own_prefill, own_decode = (
         {i: own for i, gpus in enumerate(of_pool) if (own := with_faults(scenario, part, gpus)) is not None}
         for of_pool, part in ((prefills, work.prefill), (decodes if apart else prefills, work.decode))
     )
+    group = work.prefill.num_ranks // _layout(work.prefill).dp
+    kept = plan.prefix_cache.capacity if plan.prefix_cache else 0.0
+    prefix_tokens = plan.prefix_cache.block_tokens if plan.prefix_cache else 1
+    if prefill_kv <= kept:
+        raise InfeasibleError(
+            f"prefill: a prefix cache of {units.show(kept, 'bytes', 3)} leaves none of the "
+            f"{units.show(prefill_kv, 'bytes', 3)} that a GPU has for KV"
+        )
+    decoding = work.decode.workload
+    assert isinstance(decoding, Inference)
+    speculated = [decoding.acceptance_fraction] * (decoding.step_tokens - 1)
     return Service(
-        prefill=Pool(work.spec.prefill.instances, prefill_kv * prefill_gpus, prefill_busy, prefill_gpus),
-        decode=Pool(work.spec.decode.instances, decode_kv * decode_gpus, decode_busy, decode_gpus)
+        prefill=_pool(work.prefill, work.spec.prefill.instances, prefill_kv - kept, prefill_busy),
+        decode=_pool(work.decode, work.spec.decode.instances, held.free_bytes, costs.nic_busy_fraction)
         if apart
         else None,
-        prefill_s=prefill_s,
-        decode_step_s=step_s,
-        step_host_s=host_s,
+        prefill_s=prefill,
+        decode_step_s=costs.step_s,
+        step_host_s=lambda load: costs.host_s(load / group),
         kv_bytes_per_token=kv_bytes,
-        batch_tokens=work.spec.prefill.batch_tokens,
-        max_batch=most * decode_gpus,
-        tokens_per_step=per_step,
+        engine=EnginePolicy(
+            chunk_tokens=work.chunk_tokens * group,
+            mixed=plan.mixed,
+            block_tokens=plan.block_tokens,
+            preemption=plan.preemption,
+            prefix_blocks=math.floor(kept * group / (kv_bytes * prefix_tokens)),
+            prefix_tokens=prefix_tokens,
+            routing=plan.routing,
+            max_requests=most * (work.decode.num_ranks // _layout(work.decode).dp),
+            swap_bytes_per_s=_host_rate(scenario) * group,
+            policy=work.spec.policy,
+        ),
+        acceptance=tuple(speculated),
+        seed=scenario.seed,
         cached_fraction=work.spec.cached,
         kv_links=kv_links(scenario.cluster(), prefills, decodes) if apart else None,
         transfer_latency_s=links.latency_s,
-        policy=work.spec.policy,
         own_prefill_s={i: _prefill_costs(work, own)[0] for i, own in own_prefill.items()},
-        own_step_s={i: _decode_costs(work, own)[0] for i, own in own_decode.items()},
+        own_step_s={i: _decode_costs(own, most).step_s for i, own in own_decode.items()},
     )
 
 
@@ -158,65 +182,66 @@ def _nics(rows: Ints) -> list[int]:
     return own
 
 
-def _prefill_costs(work: Serving, scenario: Scenario) -> tuple[Callable[[float], float], float, float]:
-    """Time by tokens of a GPU [s], KV memory of a GPU [bytes], share of its NICs that all-to-alls take."""
-    from sim.runs.inference import batch_of
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Memory that a GPU has for KV, and KV of a request of so many tokens [bytes]."""
 
-    base = scenario.workload
+    free_bytes: float
+    cache_bytes_per_request: float
+    tokens: int
+
+
+def _layout(scenario: Scenario) -> Layout:
+    assert isinstance(scenario.workload, Inference)
+    return scenario.workload.layout
+
+
+def _pool(scenario: Scenario, instances: int, kv_bytes: float, busy: float) -> Pool:
+    """Instances whose every rank is a GPU, or a group of TP and PP that has requests together."""
+    gpus, ranks = scenario.num_ranks, _layout(scenario).dp
+    return Pool(instances, kv_bytes * gpus, busy, ranks, gpus // ranks)
+
+
+def _host_rate(scenario: Scenario) -> float:
+    """Rate between a GPU and its host [bytes/s]; its NIC's where the profile has no PCIe link."""
+    assert scenario.hardware is not None
+    pcie = scenario.hardware.gpu.pcie
+    return pcie.bandwidth_bytes_per_s if pcie else scenario.hardware.nic_bytes_per_s
+
+
+def _prefill_costs(work: Serving, scenario: Scenario) -> tuple[PassSurface, float, float]:
+    """Cost of passes, KV memory of a GPU [bytes], share of its NICs that all-to-alls take in the largest."""
+    base, decoding = scenario.workload, work.decode.workload
     assert isinstance(base, Inference)
-    tokens: list[float] = []
-    times: list[float] = []
-    busy, memory = 0.0, None
-    for share in _BATCHES:
-        asked = max(2, work.spec.prefill.batch_tokens * share)
-        prompts = max(2, 2 * round(asked / base.context_tokens / 2))
-        each = max(1, round(asked / prompts))
-        if tokens and each * prompts <= tokens[-1]:
-            continue
-        batch = replace(base, requests=prompts, context_tokens=each, step_tokens=each, cached_tokens=0)
-        memory, _ = batch_of(scenario, batch)
-        forward = passes.forward_pass(PassPlan(scenario, batch, prompts))
-        times.append(pass_pipeline.step_s(forward, passes.run(forward)))
-        tokens.append(float(each * prompts))
-        busy = nic_share(forward, times[-1])
-    assert memory is not None
+    assert isinstance(decoding, Inference)
+    most = work.chunk_tokens
+    group = scenario.num_ranks // base.layout.dp
+    memory = memory_of(scenario, replace(base, requests=1, context_tokens=most, step_tokens=most))
     if memory.free_bytes <= 0:
         raise InfeasibleError(
             f"prefill: {memory.gpu} has no memory left for KV; most of it goes to: {memory.limit}"
         )
-    return _through(tokens, times), memory.free_bytes, busy
+    costs = PassSurface(scenario, base, most * group, decoding.step_tokens)
+    return costs, memory.free_bytes, nic_share(*costs.largest())
 
 
-def _through(x: list[float], y: list[float]) -> Callable[[float], float]:
-    return line(x, y) if len(x) > 1 else lambda value: y[0] * max(1.0, value / x[0])
-
-
-def _decode_costs(
-    work: Serving, scenario: Scenario
-) -> tuple[StepCost, float, float, int, float, float, Callable[[float], float]]:
-    """Step time [s], KV memory of a GPU [bytes], NIC share, most requests of a GPU, tokens a step, KV of a token [bytes].
-
-    Last the wait for the host in a step by load [s].
-    """
-    from sim.runs.inference import accepted_tokens, memory_of
-
+def _room(work: Serving, scenario: Scenario) -> tuple[_Room, int]:
+    """Memory for KV of a GPU that decodes, and the most requests that it has at once."""
     base = scenario.workload
     assert isinstance(base, Inference)
     memory = memory_of(scenario, base)
-    most = work.spec.decode.requests_per_gpu or memory.max_batch
+    most = work.engine.max_requests_per_gpu or work.spec.decode.requests_per_gpu or memory.max_batch
     if most < 1 or memory.free_bytes <= most * memory.buffer_bytes_per_request:
         holds = f"at most {memory.max_batch} fit" if memory.max_batch else "not one fits"
         raise InfeasibleError(
             f"decode: {max(most, 1)} requests of {base.context_tokens} tokens on {memory.gpu}: {holds}; "
             f"most of its memory goes to: {memory.limit}"
         )
-    costs = surface(scenario, base, most)
-    return (
-        costs.step_s,
-        memory.free_bytes - most * memory.buffer_bytes_per_request,
-        costs.nic_busy_fraction,
-        most,
-        accepted_tokens(base),
-        memory.cache_bytes_per_request / base.context_tokens,
-        costs.host_s,
-    )
+    free = memory.free_bytes - most * memory.buffer_bytes_per_request
+    return _Room(free, memory.cache_bytes_per_request, base.context_tokens), most
+
+
+def _decode_costs(scenario: Scenario, most: int) -> Surface:
+    base = scenario.workload
+    assert isinstance(base, Inference)
+    return surface(scenario, base, most)

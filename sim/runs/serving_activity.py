@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sim.cost.power import Activity
-from sim.engine.serving import ServingTrace
+from sim.engine.serving_lives import ServingTrace
 from sim.runs import passes
 from sim.runs.inference import spent_s
 from sim.runs.pass_activity import pass_activity
@@ -36,12 +36,12 @@ def serving_activity(
     Returns
     -------
     Activity
-        Prefill batches as a full pass of the prefill plan, decode steps as one at the mean load; keys and values that move
+        Passes that prefill as a full one of the prefill plan, decode steps as one at the mean load; keys and values that move
         between pools are sent once.
     """
     pools = (*trace.prefill, *(trace.decode if service.decode else ()))
-    batch_s = sum(float((pool.batch_end_s - pool.batch_start_s).sum()) for pool in pools)
-    step_s = sum(float((pool.step_end_s - pool.step_start_s).sum()) for pool in pools)
+    batch_s = sum(float((pool.end_s - pool.start_s)[pool.prefills].sum()) for pool in pools)
+    step_s = sum(float((pool.end_s - pool.start_s)[~pool.prefills].sum()) for pool in pools)
     total = Activity(elapsed_s=0.0)
     for busy_s, num_gpus, plan in (
         (batch_s, work.prefill.num_ranks, _typical_batch(work)),
@@ -77,8 +77,8 @@ def _typical_batch(work: Serving) -> PassPlan:
     """A pass of as many tokens as a prefill batch may have, of prompts of the mean length."""
     base = work.prefill.workload
     assert isinstance(base, Inference)
-    prompts = max(2, 2 * round(work.spec.prefill.batch_tokens / base.context_tokens / 2))
-    each = max(1, round(work.spec.prefill.batch_tokens / prompts))
+    prompts = max(2, 2 * round(work.chunk_tokens / base.context_tokens / 2))
+    each = max(1, round(work.chunk_tokens / prompts))
     batch = replace(base, requests=prompts, context_tokens=each, step_tokens=each, cached_tokens=0)
     return PassPlan(work.prefill, batch, prompts)
 
@@ -87,7 +87,7 @@ def _typical_step(work: Serving, trace: ServingTrace) -> PassPlan:
     """A step at the mean load of all steps, of requests of the mean context."""
     base = work.decode.workload
     assert isinstance(base, Inference)
-    requests = [float(pool.step_requests.mean()) for pool in trace.decode if len(pool.step_requests)]
+    requests = [float(pool.requests[pool.steps].mean()) for pool in trace.decode if pool.steps.any()]
     load = sum(requests) / len(requests) / work.decode.ep if requests else 1.0
     busiest = max(1, round(load))
     many = base if busiest > 1 else base.one_batch()
@@ -97,6 +97,8 @@ def _typical_step(work: Serving, trace: ServingTrace) -> PassPlan:
 def host_wait_s(service: Service, trace: ServingTrace) -> float:
     """Time that the mean instance waits for its host in decode steps [s]."""
     ranks = (service.decode or service.prefill).num_ranks
-    loads, steps = np.unique(np.concatenate([own.step_requests for own in trace.decode]), return_counts=True)
+    loads, steps = np.unique(
+        np.concatenate([own.requests[own.steps] for own in trace.decode]), return_counts=True
+    )
     waits = [service.step_host_s(load / ranks) for load in loads.tolist()]
     return float(np.dot(waits, steps)) / len(trace.decode)

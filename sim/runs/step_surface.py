@@ -1,39 +1,41 @@
 """Time of a decode step of a deployment at every load, from one request in all to a full house.
 
-Steps are simulated at a few loads and contexts, and straight lines lie between: the loop asks for a time a hundred thousand
-times. A load is requests of the mean GPU. Below one the GPUs that have a request still run it through every layer, but
-collectives and experts see fewer tokens, and few tokens touch few experts. A single request leaves the second microbatch
-empty, so it runs in one. Where the load is no whole number the busiest GPU has one request more than others, which costs
-what one more request on it alone costs at half of the largest load.
+Steps are simulated at a few loads and contexts as these are met, with straight lines between. A load is requests of the mean
+GPU. Below one the GPUs that have a request still run it through every layer, but collectives and experts see fewer tokens,
+and few tokens touch few experts. A single request leaves a second microbatch empty, so it runs in one. The core of the rank
+with most tokens in its caches is waited for, and so is the rank with most requests: where these are more than the mean, they
+cost what more requests on one GPU alone cost at half of the largest load. Where overlap is a choice, a step takes the faster way.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
-from sim.cost.surfaces import line, plane
+from sim.cost.surfaces import surface as made_surface
 from sim.runs import pass_pipeline, passes
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import ForwardPass, forward_pass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
-from sim.schedule.serving import StepCost
+from sim.schedule.serving import PassCost, PassWork
 
-_PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the largest load
-_CONTEXTS = (0.0, 1.0, 2.0)  # of the mean context; none is one token
+_CONTEXTS = (1, *(2**i for i in range(7, 21)))
+"""Windows and chosen tokens are powers of two: between two of these a core is a straight line."""
+_FEW = sorted({odd * 2**i for i in range(20) for odd in (1, 3, 5, 7)})
+"""Requests of a deployment that has fewer than GPUs."""
 _MOST_BUSY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """Time of a step by load and mean context, and the share of the NICs that its all-to-alls take at the largest load."""
+    """Time of a step by the work of each rank, and the share of the NICs that its all-to-alls take at the largest load."""
 
-    step_s: StepCost
+    step_s: PassCost
     host_s: Callable[[float], float]
-    """Of it what the device waits for the host at the mean context, by load."""
+    """Of it what the device waits for the host at the mean context, by requests of the mean GPU."""
     nic_busy_fraction: float
 
 
@@ -53,38 +55,73 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
     -------
     Surface
     """
-    ranks = work.layout.num_ranks
-    contexts = [max(1, round(work.context_tokens * part)) for part in _CONTEXTS]
-    contexts = sorted({*contexts, 2})[-len(contexts) :]  # distinct, however short the mean one is
-    few = [2**i for i in range(ranks.bit_length()) if 2**i < ranks]
+    gpus = work.layout.num_ranks
+    group = gpus // work.layout.dp
+    few = [num for num in _FEW if num < gpus]
     many = whole_loads(most)
-    light = [forward_pass(PassPlan.of_total(scenario, work, num)) for num in few]
-    full = [forward_pass(PassPlan(scenario, work, num)) for num in many]
-    ran = [[context_step_s(forward, context) for context in contexts] for forward in (*light, *full)]
-    grid = [[step_s for step_s, _ in row] for row in ran]
-    loads = [num / ranks for num in few] + [float(num) for num in many]
-    step_s, host_s = plane(loads, contexts, grid), line(loads, [row[1][1] for row in ran])
-    half = max(1, most // 2)
-    # One more request on one GPU, all else the same.
-    even = forward_pass(PassPlan(scenario, replace(work, sampling="expected"), half))
-    uneven = forward_pass(PassPlan(scenario, work, half + 1, share=half / (half + 1)))
-    extra_s = line(
-        contexts,
-        [max(0.0, context_step_s(uneven, each)[0] - context_step_s(even, each)[0]) for each in contexts],
+    half, evenly = max(1, most // 2), replace(work, sampling="expected")
+
+    @cache
+    def forwards(i: int) -> list[ForwardPass]:
+        """Steps of a load, in one batch and in two."""
+        if i < len(few):
+            return [forward_pass(PassPlan.of_total(scenario, way, few[i])) for way in work.ways]
+        return [
+            forward_pass(PassPlan(scenario, way, many[i - len(few)]))
+            for way in _for_load(work, many[i - len(few)])
+        ]
+
+    @cache
+    def uneven() -> list[tuple[ForwardPass, ForwardPass]]:
+        """Steps of an even load, and of one more request on one GPU."""
+        return [
+            (
+                forward_pass(PassPlan(scenario, way, half)),
+                forward_pass(PassPlan(scenario, way, half + 1, share=half / (half + 1))),
+            )
+            for way in evenly.ways
+        ]
+
+    def at(i: int, j: int) -> float:
+        return min(context_step_s(forward, _CONTEXTS[j])[0] for forward in forwards(i))
+
+    @cache
+    def extra_s() -> float:
+        """One more request on one GPU, its core left out."""
+        pairs = [[context_step_s(forward, 1)[0] for forward in pair] for pair in uneven()]
+        even, more = min(pairs)
+        return max(0.0, more - even)
+
+    loads = [num / gpus for num in few] + [float(num) for num in many]
+    step_s = made_surface([loads, _CONTEXTS], at)
+    host_s = made_surface(
+        [loads], lambda i: min(context_step_s(way, work.context_tokens) for way in forwards(i))[1]
     )
 
-    def cost(load: float, context_tokens: float) -> float:
-        missing = math.ceil(load) - load if load > 1 else 0.0
-        return step_s(load, context_tokens) + missing * extra_s(context_tokens)
+    def cost(work: PassWork) -> float:
+        running = int(work.requests.sum()) / gpus
+        busiest = int(work.requests.max()) / group
+        per_gpu = max(running, 1 / group)
+        context = float(work.context_tokens.max()) / (per_gpu * group)
+        missing = busiest - per_gpu
+        taken_s = step_s(running, context)
+        return taken_s + missing * extra_s() if missing > 1e-9 else taken_s
 
-    return Surface(cost, host_s, nic_share(full[-1], grid[-1][-1]))
+    last = len(loads) - 1
+    return Surface(cost, host_s, nic_share(forwards(last)[-1], at(last, _CONTEXTS.index(2048))))
+
+
+def _for_load(work: Inference, requests: int) -> tuple[Inference, ...]:
+    """Ways to run so many requests of a GPU: two microbatches need two."""
+    return work.ways if requests > 1 or work.spec.overlap is True else work.ways[:1]
 
 
 def whole_loads(most: int) -> list[int]:
-    """Loads of one and more at which steps are simulated: doubling up to an eighth of the largest, then its parts."""
-    parts = {max(1, 2 * round(most * part / 2)) for part in _PARTS} | {most}
-    doubled = {2**i for i in range(most.bit_length()) if 2**i < max(2, min(parts))}
-    return sorted({1, *(load for load in doubled | parts if load <= most), *((2,) if most == 1 else ())})
+    """Loads of one and more at which steps are simulated: both sides of where matrix products take another row of tiles."""
+    loads = {1, 2, most}
+    for upto, tile in ((8, 1), (128, 8), (256, 16), (most, 64)):
+        loads |= {load for i in range(min(upto, most) // tile + 1) for load in (i * tile, i * tile + 1)}
+    return sorted(load for load in loads if 1 <= load <= max(2, most))
 
 
 def context_step_s(forward: ForwardPass, context_tokens: int) -> tuple[float, float]:

@@ -38,8 +38,9 @@ _DRAWN_LAYERS = 4
 class DeployedSpec(WorkloadSpec):
     """Keys that prefill and decode share."""
 
-    overlap: bool = True
-    """Two microbatches, the all-to-alls of one next to compute of the other; false: one batch, every all-to-all waited for."""
+    overlap: Literal["auto"] | bool = "auto"
+    """Two microbatches, the all-to-alls of one next to compute of the other; false: one batch, every all-to-all waited for;
+    auto: the faster of the two."""
     gate: GateSpec = UniformGate(kind="uniform")
     kernel: KernelSpec
     placement: PlacementSpec = PlacementSpec()
@@ -131,6 +132,13 @@ class Inference(Workload):
         """The same deployment without a second microbatch: every collective is waited for."""
         return replace(self, spec=self.spec.model_copy(update={"overlap": False}))
 
+    @property
+    def ways(self) -> tuple[Inference, ...]:
+        """The deployment in one batch and, where it may, in two that overlap."""
+        if not self.spec.overlap or self.layout.pp > 1:
+            return (self.one_batch(),)
+        return self.one_batch(), replace(self, spec=self.spec.model_copy(update={"overlap": True}))
+
 
 def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     """Resolve a prefill or decode workload.
@@ -175,7 +183,7 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     elif spec.tokens_per_step > 1 and not draft.model.num_mtp_layers:
         wanted = f"1: {draft.model.name} has no module that speculates"
         draft.problem((*_AT, "tokens_per_step"), str(spec.tokens_per_step), wanted)
-    if layout and layout.pp > 1 and spec.overlap:
+    if layout and layout.pp > 1 and spec.overlap is True:
         wanted = "false: the microbatches of a pipeline are on different stages, and each waits for its all-to-alls"
         draft.problem((*_AT, "overlap"), "true next to layout.pp", wanted)
     if not 0 <= spec.reserve < 1:
@@ -184,6 +192,9 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         draft.problem((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
     if draft.problems or gate is None or layout is None:
         raise InputError(())  # the draft has them
+    odd = isinstance(spec, PrefillSpec) and spec.prompts_per_gpu % 2
+    if spec.overlap == "auto" and (layout.pp > 1 or odd):
+        spec = spec.model_copy(update={"overlap": False})
     draft.layout = layouts.written(layout, "ep", "tp", "dp")
     return Inference(
         spec=spec,
@@ -228,7 +239,7 @@ def _prompts(draft: Draft, spec: PrefillSpec) -> None:
         draft.problem(
             (*_AT, "chunk_tokens"), str(spec.chunk_tokens), f"a divisor of the {new} tokens to compute"
         )
-    if spec.overlap and spec.prompts_per_gpu % 2:
+    if spec.overlap is True and spec.prompts_per_gpu % 2:
         wanted = "an even number, half of them in each microbatch; or 'overlap: false'"
         draft.problem((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from sim import limits
+from sim import limits, units
 from sim.cluster.kernels import Kernel
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
@@ -18,7 +18,7 @@ from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, LayoutSpec, catch, named_file
 from sim.scenario.kinds import Resolver
 from sim.scenario.values import Branch, Count, Machines, Number, WorkloadSpec
-from sim.schemas import Fraction, Seconds, written
+from sim.schemas import Fraction, Seconds, Size, written
 from sim.workload import request_traces
 from sim.workload import requests as users
 
@@ -85,6 +85,38 @@ class DecodePoolSpec(Branch):
     """A `decode` workload without kind, requests and context: gate, kernel, tokens_per_step, acceptance ..."""
 
 
+class PrefixCacheSpec(Branch):
+    """Blocks of prompts that are kept for later ones that begin alike, those least recently used dropped first."""
+
+    capacity: Size
+    """Of each GPU's memory, set aside from that for KV."""
+    block_tokens: Count = 512
+    """Of a block; with a trace that has hashes of blocks, as many as these stand for."""
+
+
+class EngineSpec(Branch):
+    """What the serving software decides, by the names that it has there."""
+
+    chunk_tokens: Count | None = None
+    """Most tokens of a GPU in a pass that prefills; `prefill.batch_tokens` when left out."""
+    mixed: bool = False
+    """Running requests take part in passes that prefill (chunked prefill); else these hold them up. Where pools are one."""
+    block_tokens: Count = 64
+    """KV is held in whole blocks."""
+    preemption: Literal["none", "recompute", "swap"] = "none"
+    """none: a request's whole KV is reserved; else it grows, and the latest of a full rank is put out: computed again, or
+    moved to the host over PCIe."""
+    prefix_cache: PrefixCacheSpec | None = None
+    """Needs requests whose blocks have hashes."""
+    routing: Literal["round_robin", "shortest_queue", "cache_aware"] | None = None
+    """How an arrival is bound to a rank: in turn, to the one with fewest requests, or to the one that keeps most of its
+    prompt; one queue for all ranks when left out."""
+    max_requests_per_gpu: Annotated[int, Field(ge=1, le=10**5, strict=True)] | None = None
+    """Most requests of a GPU at once; `decode.requests_per_gpu` when left out."""
+    memory_fraction: Fraction | None = None
+    """Part of a GPU's memory that weights, KV, buffers and graphs may use; sets `reserve` of both plans."""
+
+
 class ObjectiveSpec(Branch):
     """Times that a request must meet to count as good."""
 
@@ -99,6 +131,7 @@ class ServingSpec(WorkloadSpec):
     arrivals: Annotated[PoissonSpec | RequestTraceSpec, Field(discriminator="kind")]
     prefill: PrefillPoolSpec
     decode: DecodePoolSpec
+    engine: EngineSpec = EngineSpec()
     policy: Literal["fcfs", "first_fit", "shortest_first"] = "fcfs"
     """Who is taken from a queue."""
     cached: Fraction = written("0 %")
@@ -121,6 +154,16 @@ class Serving(Workload):
     def kernels(self) -> tuple[Kernel, ...]:
         """Those of both pools."""
         return (*self.prefill.workload.kernels, *self.decode.workload.kernels)
+
+    @property
+    def engine(self) -> EngineSpec:
+        """Decisions of the serving software."""
+        return self.spec.engine
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Most tokens of a GPU in a pass that prefills [tokens]."""
+        return self.spec.engine.chunk_tokens or self.spec.prefill.batch_tokens
 
     @property
     def num_gpus(self) -> int:
@@ -176,9 +219,11 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
             draft.problem((*_AT, "slo", key), str(draft.document.get((*_AT, "slo", key))), "more than 0 s")
     if spec.until is not None and spec.until <= 0:
         draft.problem((*_AT, "until"), str(draft.document.get((*_AT, "until"))), "more than 0 s")
+    _check_engine(draft, spec)
     if len(draft.problems) > problems:
         raise InputError(draft.problems)
     asked = _requests(draft, spec)
+    _check_blocks(draft, spec.engine, asked)
     prompt = max(2, round(float(asked.prompt_tokens.mean())))
     context = max(2, round(prompt + float(asked.output_tokens.mean()) / 2))
     first = spec.prefill.instances * size["prefill"] if spec.decode.instances else 0
@@ -194,6 +239,48 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
         raise InputError(draft.problems)
     draft.layout = {"ep": prefill.ep}
     return Serving(spec, asked, prefill, decode)
+
+
+def _check_engine(draft: Draft, spec: ServingSpec) -> None:
+    engine, at = spec.engine, (*_AT, "engine")
+    if engine.chunk_tokens and engine.chunk_tokens < engine.block_tokens and engine.mixed:
+        draft.problem(
+            (*at, "chunk_tokens"),
+            str(engine.chunk_tokens),
+            f"a block of {engine.block_tokens} tokens or more",
+        )
+    if engine.mixed and spec.decode.instances:
+        draft.problem(
+            (*at, "mixed"),
+            "true next to decode.instances",
+            "false, or 'decode.instances: 0': pools are apart",
+        )
+    if engine.max_requests_per_gpu and spec.decode.requests_per_gpu:
+        wanted = "one of them: the most requests of a GPU"
+        draft.problem((*at, "max_requests_per_gpu"), "given next to decode.requests_per_gpu", wanted)
+    if engine.routing == "cache_aware" and engine.prefix_cache is None:
+        draft.problem((*at, "routing"), "cache_aware", "a 'prefix_cache' to look at")
+    if engine.memory_fraction is None:
+        return
+    if not 0 < engine.memory_fraction <= 1:
+        got = f"{engine.memory_fraction:.0%}"
+        draft.problem((*at, "memory_fraction"), got, "more than 0 %, and 100 % at the most")
+    for name, pool in (("prefill", spec.prefill), ("decode", spec.decode)):
+        if "reserve" in pool.plan:
+            got = f"given next to {name}.plan.reserve"
+            draft.problem((*at, "memory_fraction"), got, "one of them: what may be used, or what may not")
+
+
+def _check_blocks(draft: Draft, engine: EngineSpec, asked: users.Requests) -> None:
+    if engine.prefix_cache is None:
+        return
+    at, own = (*_AT, "engine", "prefix_cache"), engine.prefix_cache.block_tokens
+    if asked.blocks is None:
+        wanted = "requests with hashes of blocks, as Mooncake's traces have them; or 'cached', a share of every prompt"
+        raise InputError(draft.document.problem(at, "requests without hashes", wanted))
+    if own != asked.blocks.block_tokens:
+        wanted = f"{asked.blocks.block_tokens}, the tokens that a hash of the trace stands for"
+        raise InputError(draft.document.problem((*at, "block_tokens"), str(own), wanted))
 
 
 def _requests(draft: Draft, spec: ServingSpec) -> users.Requests:
@@ -263,6 +350,10 @@ def _part(
             )
     document.put(_AT, {"kind": kind, **lengths}, mark)
     document.overlay(given, at=_AT)
+    fraction = draft.document.get((*_AT, "engine", "memory_fraction"))
+    if fraction is not None:
+        used = units.parse(str(fraction), "fraction")
+        document.put((*_AT, "reserve"), f"{100 * (1 - used):.12g} %", document.mark((*_AT,)))
     for key in ("expect", "variants", "layout"):
         document.tree.pop(key, None)
     document.put(("layout",), layout, document.mark((*_AT, kind, asked_in)))

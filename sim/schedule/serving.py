@@ -1,26 +1,61 @@
 """A serving deployment, and who is served next: descriptions and pure functions of queue state.
 
-A deployment is a pool of prefill instances and a pool of decode instances, or one pool that does both. An instance is
-one expert-parallel group whose ranks share attention by request (data parallel): it takes as long as its busiest rank.
-Requests are taken to be spread evenly, so its memory for KV is one pool, of which a request can use a rank's part.
-
-A policy looks at a queue in the order of arrival and at the room there is, and answers with the positions to take, in the
-order to take them. It changes nothing and knows no clock, so it can be tested with a list.
+A deployment is a pool of prefill instances and a pool of decode instances, or one pool that does both. An instance is a
+group of ranks that run every pass together (an expert-parallel group with data-parallel attention; a rank is a GPU, or a
+tensor-parallel group of them). Each rank has its own requests, its own memory for their KV, and its own work in a pass.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sim.schedule.flows import Flows
 
-PrefillCost = Callable[[float], float]
-"""Prompt tokens of the busiest rank in a batch -> time of the batch [s]."""
-StepCost = Callable[[float, float], float]
-"""Requests of the mean rank in a step, a fraction where few run; their mean context [tokens] -> time of the step [s]."""
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+_DRAWN_AT_ONCE = 2**22  # gains of steps
+
+
+class PassWork(NamedTuple):
+    """Work of one pass of an instance, rank by rank.
+
+    Parameters
+    ----------
+    chunks : rank -> the new tokens of each prompt in this pass and those before them, in its cache already [tokens]
+    requests : int, [num_ranks], that get their next tokens [count]
+    context_tokens : float, [num_ranks], in the caches of these, together [tokens]
+    """
+
+    chunks: Mapping[int, Sequence[tuple[int, int]]]
+    requests: Ints
+    context_tokens: Floats
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of the instance [count]."""
+        return len(self.requests)
+
+    @property
+    def new_tokens(self) -> dict[int, int]:
+        """Prompt tokens of the ranks that have any."""
+        return {rank: sum(new for new, _ in chunks) for rank, chunks in self.chunks.items()}
+
+    @property
+    def busiest_tokens(self) -> int:
+        """Prompt tokens of the rank that has most."""
+        return max(self.new_tokens.values(), default=0)
+
+
+PassCost = Callable[[PassWork], float]
+"""Work of a pass -> its time [s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +68,14 @@ class Pool:
     kv_capacity_bytes : memory left to KV [bytes]
     nic_busy_fraction : share of the rate of its NICs that its own collectives take while it runs; KV transfers get the rest
     num_ranks : ranks between which its requests are spread [count]
+    gpus_per_rank : [count]
     """
 
     num_instances: int
     kv_capacity_bytes: float
     nic_busy_fraction: float = 0.0
     num_ranks: int = 1
+    gpus_per_rank: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +85,7 @@ class KvLinks:
     Parameters
     ----------
     capacity : float, [num_links] [bytes/s]
-    flows : (prefill instance, decode instance) -> Flows of one byte from each rank to each, the last rank fastest
+    flows : (prefill instance, decode instance) -> Flows of one byte from each GPU to each, the last GPU fastest
     send, receive : links that the collectives of each instance use too: NICs of prefill, out; of decode, in
     """
 
@@ -59,192 +96,199 @@ class KvLinks:
 
 
 @dataclass(frozen=True, slots=True)
+class EnginePolicy:
+    """Decisions of the software of an instance.
+
+    Parameters
+    ----------
+    chunk_tokens : most tokens of a rank in a pass that prefills; a longer prompt takes several passes [tokens]
+    mixed : a pass that prefills also gives running requests their next tokens; else it holds these up
+    block_tokens : KV is held in whole blocks [tokens]
+    preemption : `none` reserves a request's whole KV before it starts. Else it holds what it has, grows, and where a rank
+        runs out its latest request is put out: `recompute` computes its KV again later, `swap` moves it over PCIe
+    prefix_blocks, prefix_tokens : prompt blocks that a rank keeps for later prompts, and the tokens of one
+    routing : how an arrival is bound to a rank (`ROUTINGS`); None where one queue serves all ranks, which take from it
+    max_requests : most requests of a rank, prompts that it prefills and requests that it decodes [count]
+    batch_requests : most prompts of one pass of an instance [count]
+    swap_bytes_per_s : of a rank to its host [bytes/s]
+    policy : of `POLICIES`, for every queue
+    """
+
+    chunk_tokens: float = math.inf
+    mixed: bool = False
+    block_tokens: int = 1
+    preemption: str = "none"
+    prefix_blocks: int = 0
+    prefix_tokens: int = 512
+    routing: str | None = None
+    max_requests: float = math.inf
+    batch_requests: float = math.inf
+    swap_bytes_per_s: float = math.inf
+    policy: str = "fcfs"
+
+    def held_tokens(self, tokens: int) -> int:
+        """Tokens in whole blocks."""
+        return -(-tokens // self.block_tokens) * self.block_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A deployment and its costs.
 
     Parameters
     ----------
-    prefill : the pool that prefills; without `decode` it decodes too, and a prefill then holds up the decode steps
+    prefill : the pool that prefills; without `decode` it decodes too
     decode : the pool that decodes what the first has prefilled, or None
-    prefill_s, decode_step_s : see `PrefillCost`, `StepCost`
+    prefill_s : of a pass with prompts in it, and in a mixed one with running requests too
+    decode_step_s : of a pass with running requests alone
     kv_bytes_per_token : [bytes]
-    batch_tokens : most prompt tokens of a rank in one pass; a longer prompt takes several, in chunks [tokens]
-    batch_requests : most prompts of one prefill batch [count]
-    max_batch : most requests that one instance decodes at once [count]
-    tokens_per_step : tokens that a request gains a step, above 1 with speculation; a mean, not a draw
+    engine : see `EnginePolicy`
+    acceptance : chance that the first, second, ... token speculated in a step is right, given those before it
+    seed : of the draws of acceptance
     cached_fraction : share of every prompt whose KV is found in a cache and not computed
     kv_links : links that KV takes from pool to pool; None where it takes the latency alone
     transfer_latency_s : of one KV transfer, next to that of its way [s]
     own_prefill_s, own_step_s : instance -> its costs, where it has faults of its own
-    policy : of `POLICIES`, for every queue
-    step_host_s : of a decode step what the device waits for the host, by requests of the mean GPU [s]
+    step_host_s : of a decode step what the device waits for the host, by requests of the mean rank [s]
     """
 
     prefill: Pool
     decode: Pool | None
-    prefill_s: PrefillCost
-    decode_step_s: StepCost
+    prefill_s: PassCost
+    decode_step_s: PassCost
     kv_bytes_per_token: float
-    batch_tokens: float = math.inf
-    batch_requests: float = math.inf
-    max_batch: float = math.inf
-    tokens_per_step: float = 1.0
+    engine: EnginePolicy = EnginePolicy()
+    acceptance: tuple[float, ...] = ()
+    seed: int = 0
     cached_fraction: float = 0.0
     kv_links: KvLinks | None = None
     transfer_latency_s: float = 0.0
-    own_prefill_s: Mapping[int, PrefillCost] = field(default_factory=dict)
-    own_step_s: Mapping[int, StepCost] = field(default_factory=dict)
-    policy: str = "fcfs"
+    own_prefill_s: Mapping[int, PassCost] = field(default_factory=dict)
+    own_step_s: Mapping[int, PassCost] = field(default_factory=dict)
     step_host_s: Callable[[float], float] = lambda load: 0.0
 
-    def kv_capacity_tokens(self, pool: Pool) -> float:
-        """Tokens of KV that one instance holds: a whole number, or infinity."""
-        if self.kv_bytes_per_token <= 0 or math.isinf(pool.kv_capacity_bytes):
-            return math.inf
-        return max(0, math.floor(pool.kv_capacity_bytes / self.kv_bytes_per_token))
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a request gains a step in the mean: 1 + a1 + a1 a2 + ... [count]."""
+        return 1.0 + float(np.cumprod(self.acceptance).sum())
 
     def rank_capacity_tokens(self, pool: Pool) -> float:
-        """Tokens of KV that one rank holds: no request can be larger."""
-        return self.kv_capacity_tokens(pool) // pool.num_ranks
+        """Tokens of KV that one rank holds, in whole blocks or infinity: no request can be larger."""
+        if self.kv_bytes_per_token <= 0 or math.isinf(pool.kv_capacity_bytes):
+            return math.inf
+        tokens = math.floor(pool.kv_capacity_bytes / self.kv_bytes_per_token / pool.num_ranks)
+        return max(0, tokens - tokens % self.engine.block_tokens)
 
-    def computed_tokens(self, prompt_tokens: int) -> float:
-        """Tokens of a prompt that are not found in a cache."""
-        return prompt_tokens * (1.0 - self.cached_fraction)
-
-    def batch_s(self, longest_tokens: float, all_tokens: float, instance: int = -1) -> float:
-        """Time of a prefill batch, by its longest prompt and the sum of its prompts as computed [s].
-
-        Notes
-        -----
-        The busiest rank has max(longest, all / ranks) tokens and takes them in passes of `batch_tokens`. The attention
-        of a later chunk to the earlier ones is as in one pass of that size.
-        """
-        tokens = max(longest_tokens, all_tokens / self.prefill.num_ranks)
-        cost = self.own_prefill_s.get(instance, self.prefill_s)
-        full = max(0, math.ceil(tokens / self.batch_tokens) - 1) if math.isfinite(self.batch_tokens) else 0
-        taken_s = full * cost(self.batch_tokens) if full else 0.0
-        return taken_s + cost(tokens - full * self.batch_tokens if full else tokens)
+    def cached_tokens(self, prompt_tokens: int) -> int:
+        """Tokens of every prompt that are found in a cache; the last one is always computed."""
+        return min(prompt_tokens - 1, round(prompt_tokens * self.cached_fraction))
 
     def alone_s(self, prompt_tokens: int) -> float:
-        """Prefill of one prompt with nothing next to it [s]: no TTFT is below this."""
-        tokens = self.computed_tokens(prompt_tokens)
-        return self.batch_s(tokens, tokens)
+        """Prefill of one prompt with nothing next to it [s]."""
+        done, taken_s = self.cached_tokens(prompt_tokens), 0.0
+        none = np.zeros(self.prefill.num_ranks, dtype=np.int64), np.zeros(self.prefill.num_ranks)
+        while done < prompt_tokens:
+            new = int(min(self.engine.chunk_tokens, prompt_tokens - done))
+            taken_s += self.prefill_s(PassWork({0: [(new, done)]}, *none))
+            done += new
+        return taken_s
 
-    def steps(self, output_tokens: int) -> int:
-        """Decode steps of a request; prefill has made its first token [count]."""
-        return math.ceil((output_tokens - 1) / self.tokens_per_step)
+
+def draw_steps(output_tokens: Ints, acceptance: Sequence[float], rng: np.random.Generator) -> Ints:
+    """Draw the decode steps that requests take; prefill has made their first token.
+
+    Parameters
+    ----------
+    output_tokens : int, [num_requests] [tokens]
+    acceptance : sequence of float
+        Chance that the first, second, ... speculated token is right, given those before it.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    int, [num_requests] [count]
+
+    Notes
+    -----
+    A step gives 1 + j tokens with j the number of speculated ones right in a row, drawn for every step of every request.
+    """
+    later = np.asarray(output_tokens, dtype=np.int64) - 1
+    if not acceptance or not len(later):
+        return later
+    chances = np.cumprod(acceptance)
+    steps, order, first = np.zeros_like(later), np.argsort(later, kind="stable"), 0
+    while first < len(order):
+        longest = int(later[order[min(len(order), first + 4096) - 1]])
+        rows = order[first : first + max(1, min(4096, _DRAWN_AT_ONCE // max(1, longest)))]
+        longest = int(later[rows[-1]])
+        drawn = rng.random((len(rows), longest), dtype=np.float32)
+        gained = np.ones(drawn.shape, dtype=np.int16)
+        for chance in chances:
+            gained += drawn < chance
+        have = np.cumsum(gained, axis=1, dtype=np.int32)
+        steps[rows] = (have < later[rows, None]).sum(axis=1) + (later[rows] > 0)
+        first += len(rows)
+    return steps
+
+
+# --- queues --------------------------------------------------------------------------------------------------------
 
 
 class Waiting(NamedTuple):
-    """A request in a queue: its number, the tokens it brings into a batch, the KV it needs [tokens]."""
+    """A request in a queue: its tokens to compute, and its number, or where it is first in line a negative one."""
 
+    tokens: int
+    order: int
     request: int
-    batch_tokens: float
-    kv_tokens: int
 
 
-class Room(NamedTuple):
-    """Room for what is taken now: requests [count], tokens of the batch and of KV [tokens]."""
+class WaitingLine:
+    """Requests that wait, in the order in which a policy looks at them.
 
-    requests: float
-    batch_tokens: float
-    kv_tokens: float
-
-
-Policy = Callable[[Sequence[Waiting], Room], list[int]]
-
-
-def fcfs(queue: Sequence[Waiting], room: Room) -> list[int]:
-    """The oldest first; the first that does not fit holds up all behind it.
-
-    Parameters
-    ----------
-    queue : sequence of Waiting
-        In the order of arrival.
-    room : Room
-
-    Returns
-    -------
-    list of int
-        Positions of the queue to take, in this order.
+    `fcfs`: the oldest first; the first that does not fit holds up all behind it. `first_fit`: what does not fit is passed by
+    what does, and may starve. `shortest_first`: the fewest tokens first, the oldest among equals; none is passed.
     """
-    return list(_take(enumerate(queue), room, passing=False))
 
+    def __init__(self, policy: str) -> None:
+        self.by_tokens, self.passing = policy == "shortest_first", policy == "first_fit"
+        self.sorted: list[Waiting] = []
+        self.line: deque[Waiting] = deque()
 
-def first_fit(queue: Sequence[Waiting], room: Room) -> list[int]:
-    """The oldest first; what does not fit is passed by what does, and may starve.
+    def __len__(self) -> int:
+        return len(self.sorted) + len(self.line)
 
-    Parameters
-    ----------
-    queue : sequence of Waiting
-        In the order of arrival.
-    room : Room
+    def push(self, waiting: Waiting, *, first: bool = False) -> None:
+        """Put a request at the end, or `first` in line."""
+        if self.by_tokens:
+            insort(self.sorted, waiting)
+        elif first:
+            self.line.appendleft(waiting)
+        else:
+            self.line.append(waiting)
 
-    Returns
-    -------
-    list of int
-        Positions of the queue to take, in this order.
-    """
-    return list(_take(enumerate(queue), room, passing=True))
+    def has(self, fits: Callable[[Waiting], bool]) -> bool:
+        """True where someone may be taken."""
+        rows: list[Waiting] | deque[Waiting] = self.sorted if self.by_tokens else self.line
+        return any(map(fits, rows)) if self.passing else len(rows) > 0 and fits(rows[0])
 
-
-def shortest_first(queue: Sequence[Waiting], room: Room) -> list[int]:
-    """The fewest batch tokens first, the oldest among equals; the first that does not fit holds up the others.
-
-    Parameters
-    ----------
-    queue : sequence of Waiting
-        In the order of arrival.
-    room : Room
-
-    Returns
-    -------
-    list of int
-        Positions of the queue to take, in this order.
-    """
-    ordered = sorted(enumerate(queue), key=lambda entry: entry[1].batch_tokens)
-    return list(_take(ordered, room, passing=False))
-
-
-POLICIES: dict[str, Policy] = {"fcfs": fcfs, "first_fit": first_fit, "shortest_first": shortest_first}
-
-
-def _take(ordered: Iterable[tuple[int, Waiting]], room: Room, *, passing: bool) -> Iterator[int]:
-    """Positions taken greedily. The first may exceed the tokens of a batch: it then goes alone."""
-    taken, tokens, kv = 0, 0.0, 0
-    for position, waiting in ordered:
-        if taken >= room.requests or tokens >= room.batch_tokens:
+    def take(self, fits: Callable[[Waiting], bool]) -> Iterator[Waiting]:
+        """Take requests one after the other, as long as they fit what is then left."""
+        if not self.by_tokens and not self.passing:
+            while self.line and fits(self.line[0]):
+                yield self.line.popleft()
             return
-        fits = kv + waiting.kv_tokens <= room.kv_tokens and (
-            taken == 0 or tokens + waiting.batch_tokens <= room.batch_tokens
-        )
-        if fits:
-            taken, tokens, kv = taken + 1, tokens + waiting.batch_tokens, kv + waiting.kv_tokens
-            yield position
-        elif not passing:
-            return
+        rows: list[Waiting] | deque[Waiting] = self.sorted if self.by_tokens else self.line
+        place = 0
+        while place < len(rows):
+            if fits(rows[place]):
+                waiting = rows[place]
+                del rows[place]
+                yield waiting
+            elif self.passing:
+                place += 1
+            else:
+                return
 
 
-def least_loaded(free_requests: Sequence[float], free_tokens: Sequence[float], kv_tokens: int) -> int | None:
-    """The instance with the fewest requests among those with room for one more of `kv_tokens`, or None.
-
-    Parameters
-    ----------
-    free_requests : sequence of float, [num_instances]
-        Requests that each instance may still take [count].
-    free_tokens : sequence of float, [num_instances]
-        Tokens of KV that it may still hold [tokens].
-    kv_tokens : int
-        KV of the request [tokens].
-
-    Returns
-    -------
-    int or None
-        The instance; of equal ones that with more free tokens, then the lower index.
-    """
-    fitting = [
-        i
-        for i, (requests, tokens) in enumerate(zip(free_requests, free_tokens, strict=True))
-        if requests >= 1 and tokens >= kv_tokens
-    ]
-    return max(fitting, key=lambda i: (free_requests[i], free_tokens[i], -i)) if fitting else None
+POLICIES = ("fcfs", "first_fit", "shortest_first")
+ROUTINGS = ("round_robin", "shortest_queue", "cache_aware")

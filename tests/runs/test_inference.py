@@ -307,11 +307,14 @@ def test_popular_experts_make_ranks_late_and_replicas_win_it_back() -> None:
 
 
 def test_overlap_hides_exchanges_in_prefill_and_costs_small_decode_batches() -> None:
-    beside, in_turn = metrics(PREFILL), metrics(PREFILL, workload__overlap=False)
+    beside, in_turn = (metrics(PREFILL, workload__overlap=on) for on in (True, False))
     assert beside["exposed_comm_s"] < 0.1 * in_turn["exposed_comm_s"]
     assert beside["ttft_s"] < in_turn["ttft_s"]
     small = {"workload__requests_per_gpu": 4}
-    assert metrics(DECODE, **small)["tpot_s"] > metrics(DECODE, **small, workload__overlap=False)["tpot_s"]
+    two, one, best = (
+        metrics(DECODE, **small, workload__overlap=on)["tpot_s"] for on in (True, False, "auto")
+    )
+    assert best == one < two
 
 
 def test_tensor_parallel_attention_keeps_more_cache_and_streams_less_weight() -> None:
@@ -361,7 +364,7 @@ def test_the_bound_of_a_token_by_its_exchanges_is_the_published_arithmetic() -> 
         (DECODE, {"layout": {"ep": 16, "pp": 2}}, "a divisor of the 8 ranks of a pipeline stage"),
         (
             DECODE,
-            {"layout": {"ep": 8, "pp": 2}},
+            {"layout": {"ep": 8, "pp": 2}, "workload__overlap": True},
             "workload.overlap: got true next to layout.pp; wanted false",
         ),
         (DECODE, {"layout": {"ep": 16, "cp": 2}}, "1: a deployment has EP, TP, DP and PP only"),
@@ -372,7 +375,7 @@ def test_the_bound_of_a_token_by_its_exchanges_is_the_published_arithmetic() -> 
         (DECODE, {"workload__acceptance": "120 %"}, "0 % to 100 %"),
         (PREFILL, {"workload__chunk_tokens": 1000}, "a divisor of the 2048 tokens"),
         (PREFILL, {"workload__cached_tokens": 2048}, "less than the prompt's 2048 tokens"),
-        (PREFILL, {"workload__prompts_per_gpu": 3}, "an even number"),
+        (PREFILL, {"workload__prompts_per_gpu": 3, "workload__overlap": True}, "an even number"),
         (PREFILL, {"workload__kernel": {"kind": "two_hop", "comm_sms": 132}}, "fewer than the 132 SMs"),
         (DECODE, {"workload__gemm_generation": "march"}, "february_2025, march_2025"),
         (PREFILL, {"workload__promt_tokens": 4}, "prompt_tokens"),

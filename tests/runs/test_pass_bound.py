@@ -53,7 +53,13 @@ def test_a_decode_step_computes_its_projections_in_fp8_and_its_core_in_bf16(name
 
 def test_a_step_of_two_microbatches_reads_its_weights_twice_and_its_cache_once() -> None:
     few, many = (
-        bounds(DECODE, cluster__override=ROOMY, workload__requests_per_gpu=80, workload__context_tokens=n)
+        bounds(
+            DECODE,
+            cluster__override=ROOMY,
+            workload__requests_per_gpu=80,
+            workload__context_tokens=n,
+            workload__overlap=True,
+        )
         for n in (2048, 4096)
     )
     cache = 80 * 2048 * 2 * (512 + 64) * V2.num_layers

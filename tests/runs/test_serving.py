@@ -26,12 +26,13 @@ from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Fabric, Fault, build
 from sim.engine import fluid
-from sim.engine.serving import ServingTrace, serve
+from sim.engine.serving import serve
+from sim.engine.serving_lives import ServingTrace
 from sim.engine.transfers import Transfers
 from sim.errors import InfeasibleError, InputError
 from sim.runs import run
 from sim.runs.service import kv_links, places, service_of, with_faults
-from sim.runs.serving import measure, token_instants_s
+from sim.runs.serving_metrics import measure
 from sim.scenario import settings as scenario_settings
 from sim.scenario.resolve import resolve
 from sim.scenario.serving import Serving
@@ -39,15 +40,13 @@ from sim.schedule.collectives import HEADERS
 from sim.schedule.flows import Columns, Flows
 from sim.schedule.serving import (
     POLICIES,
+    EnginePolicy,
     KvLinks,
+    PassWork,
     Pool,
-    Room,
     Service,
     Waiting,
-    fcfs,
-    first_fit,
-    least_loaded,
-    shortest_first,
+    WaitingLine,
 )
 from sim.workload.requests import Lengths, Requests, poisson
 
@@ -61,15 +60,16 @@ def requests(rows: list[tuple[float, int, int]]) -> Requests:
 
 
 def service(**changes: object) -> Service:
-    """1 ms a prompt token, 10 ms a decode step, one byte of KV a token, no limit."""
+    """1 ms a prompt token of the busiest rank, 10 ms a decode step, one byte of KV a token, no limit."""
     plain = Service(
         prefill=Pool(1, math.inf),
         decode=Pool(1, math.inf),
-        prefill_s=lambda tokens: 1e-3 * tokens,
-        decode_step_s=lambda requests, context: 1e-2,
+        prefill_s=lambda work: 1e-3 * work.busiest_tokens,
+        decode_step_s=lambda work: 1e-2,
         kv_bytes_per_token=1.0,
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    of_engine = {key: changes.pop(key) for key in [*changes] if key in EnginePolicy.__dataclass_fields__}
+    return replace(plain, engine=EnginePolicy(**of_engine), **changes)  # type: ignore[arg-type]
 
 
 # --- queueing theory -----------------------------------------------------------------------------------------------
@@ -108,7 +108,9 @@ def test_prefill_without_batches_waits_as_long_as_m_m_c(servers: int, fraction: 
     def draw(rng: np.random.Generator) -> Requests:
         return poisson(8000, servers * fraction, Lengths("exponential", 100_000), ONE, rng)
 
-    here = service(prefill=Pool(servers, math.inf), prefill_s=lambda tokens: tokens / 1e5, batch_requests=1)
+    here = service(
+        prefill=Pool(servers, math.inf), prefill_s=lambda work: work.busiest_tokens / 1e5, batch_requests=1
+    )
     theory = erlang_c(servers, servers * fraction) / (servers * (1 - fraction))
     assert_agrees(waits_of_seeds(here, draw, "arrival_s", "prefill_start_s"), theory, 0.08)
 
@@ -123,16 +125,16 @@ def test_decode_of_one_request_at_a_time_waits_as_long_as_m_m_c(servers: int, fr
         drawn = poisson(2000, servers * fraction / mean_s, ONE, ONE, rng)
         return replace(drawn, output_tokens=1 + rng.geometric(p, 2000))
 
-    here = service(prefill_s=lambda tokens: 0.0, decode=Pool(servers, math.inf), max_batch=1)
+    here = service(prefill_s=lambda work: 0.0, decode=Pool(servers, math.inf), max_requests=1)
     theory = erlang_c(servers, servers * fraction) / (servers * (1 - fraction)) * mean_s * (1 - p / 2)
     assert_agrees(waits_of_seeds(here, draw, "first_token_s", "decode_start_s"), theory, 0.2)
 
 
 def test_decode_with_room_for_all_is_m_g_infinity() -> None:
     asked = poisson(5000, 10.0, ONE, Lengths("exponential", 100), np.random.default_rng(0))
-    found = serve(service(prefill_s=lambda tokens: 0.0), asked)
+    found = serve(service(prefill_s=lambda work: 0.0), asked)
     steps = found.decode[0]
-    busy = np.sum(steps.step_requests * (steps.step_end_s - steps.step_start_s)) / asked.arrival_s[-1]
+    busy = np.sum(steps.requests * (steps.end_s - steps.start_s)) / asked.arrival_s[-1]
     assert busy == pytest.approx(10.0 * 0.99, rel=0.05)  # Little: rate x 99 steps of 10 ms
 
 
@@ -156,22 +158,39 @@ def test_the_instants_of_one_request_are_sums_of_its_parts() -> None:
 
 
 def test_speculation_takes_fewer_steps_and_one_token_needs_no_decode() -> None:
-    found = serve(service(tokens_per_step=1.7), requests([(0.0, 1, 18), (0.0, 1, 1)]))
-    assert len(found.decode[0].step_end_s) == 10
+    found = serve(service(acceptance=(1.0,)), requests([(0.0, 1, 18), (0.0, 1, 1)]))
+    assert found.decode[0].steps.sum() == 9  # 17 tokens, two a step
     assert found.instants["end_s"][1] == found.instants["first_token_s"][1]
     assert found.decode_instance.tolist() == [0, -1]
 
 
 def test_a_long_prompt_goes_in_chunks_and_a_cached_part_is_not_computed() -> None:
-    here = service(prefill_s=lambda tokens: 1.0 + 1e-3 * tokens, batch_tokens=100, cached_fraction=0.5)
-    found = serve(here, requests([(0.0, 500, 1)]))
+    seen: list[tuple[int, int]] = []
+
+    def cost(work: PassWork) -> float:
+        seen.extend(work.chunks[0])
+        return 1.0 + 1e-3 * work.busiest_tokens
+
+    found = serve(service(prefill_s=cost, chunk_tokens=100, cached_fraction=0.5), requests([(0.0, 500, 1)]))
     assert found.instants["end_s"][0] == pytest.approx(3 * 1.0 + 0.25)
+    assert seen == [(100, 250), (100, 350), (50, 450)]  # each attends to all that came before it
 
 
 def test_prompts_spread_over_the_ranks_of_an_instance_and_the_longest_sets_the_time() -> None:
     here = service(prefill=Pool(1, math.inf, num_ranks=4))
     found = serve(here, requests([(0.0, 50, 1), (0.06, 100, 1), (0.06, 40, 1), (0.06, 40, 1)]))
     assert found.instants["first_token_s"] == pytest.approx([0.05, 0.16, 0.16, 0.16])
+
+
+def test_a_short_prompt_does_not_wait_for_the_end_of_a_long_one() -> None:
+    """On another rank it takes one pass; on the same one it shares the last pass of the long one."""
+    rows = requests([(0.0, 1000, 1), (0.0, 30, 1)])
+    beside = serve(service(prefill=Pool(1, math.inf, num_ranks=2), chunk_tokens=100), rows)
+    assert beside.instants["first_token_s"] == pytest.approx([1.0, 0.1])
+    behind = serve(service(chunk_tokens=100), requests([(0.0, 950, 1), (0.0, 30, 1)]))
+    assert behind.instants["first_token_s"] == pytest.approx([0.98, 0.98])
+    shortest = serve(service(chunk_tokens=100, policy="shortest_first"), rows)
+    assert shortest.instants["first_token_s"] == pytest.approx([1.03, 0.1])
 
 
 def test_one_pool_that_does_both_holds_decode_up_for_a_prefill() -> None:
@@ -238,7 +257,7 @@ def test_two_transfers_into_one_instance_each_get_half() -> None:
 
 def test_a_transfer_gets_what_the_exchanges_of_a_running_instance_leave() -> None:
     pool = Pool(1, math.inf, nic_busy_fraction=0.75)
-    here = service(decode=pool, prefill_s=lambda tokens: 0.0, kv_links=linked([1e9], [1e3]))
+    here = service(decode=pool, prefill_s=lambda work: 0.0, kv_links=linked([1e9], [1e3]))
     found = serve(here, requests([(0.0, 10, 1001), (5.0, 100, 2)])).instants
     assert found["kv_arrived_s"][0] == pytest.approx(0.01)  # nothing runs yet
     assert found["kv_arrived_s"][1] - 5.0 == pytest.approx(0.4)
@@ -294,7 +313,7 @@ def moved_s(num: int, fabric: Fabric | None = None, faults: tuple[Fault, ...] = 
         decode=Pool(each, math.inf, num_ranks=8),
         kv_bytes_per_token=KV,
         batch_requests=num // each,
-        max_batch=100,
+        max_requests=100,
         kv_links=kv_links(cluster, nodes[:2], nodes[2:]),
     )
     trace = serve(here, requests([(0.0, 1, 2)] * num))
@@ -385,48 +404,42 @@ def test_a_slow_gpu_makes_its_instance_alone_decode_as_slowly_as_that_gpu() -> N
         document = scenario_settings.read("serving-example", [*small, f"cluster.faults={faults}"])
         costs.append(service_of(resolve(scenario_settings.variants(document)["apart"]), lambda _: None))
     healthy, slow = costs
-    assert slow.prefill_s(4096) == healthy.prefill_s(4096)
-    assert slow.decode_step_s(16, 2000) == healthy.decode_step_s(16, 2000)
+    step = PassWork({}, np.full(16, 16), np.full(16, 32_000.0))
+    prompts = PassWork({0: [(4096, 0)]}, np.zeros(16, dtype=np.int64), np.zeros(16))
+    assert slow.prefill_s(prompts) == healthy.prefill_s(prompts)
+    assert slow.decode_step_s(step) == healthy.decode_step_s(step)
     assert not healthy.own_step_s
     assert [*slow.own_step_s] == [1]
-    assert 1.5 < slow.own_step_s[1](16, 2000) / healthy.decode_step_s(16, 2000) <= 2.0
+    assert 1.5 < slow.own_step_s[1](step) / healthy.decode_step_s(step) <= 2.0
 
 
 # --- policies ------------------------------------------------------------------------------------------------------
 
-QUEUE = [Waiting(0, 30, 30), Waiting(1, 80, 80), Waiting(2, 10, 10), Waiting(3, 20, 20)]
+
+@pytest.mark.parametrize(
+    ("policy", "taken"), [("fcfs", [0]), ("first_fit", [0, 2, 3]), ("shortest_first", [2, 3, 0])]
+)
+def test_policies_differ_in_who_passes_whom(policy: str, taken: list[int]) -> None:
+    """Of 30, 80, 10 and 20 tokens, with room for 60."""
+    queue, room = WaitingLine(policy), [60]
+    for request, tokens in enumerate((30, 80, 10, 20)):
+        queue.push(Waiting(tokens, request, request))
+
+    def fits(waiting: Waiting) -> bool:
+        return waiting.tokens <= room[0]
+
+    for place, waiting in enumerate(queue.take(fits)):
+        room[0] -= waiting.tokens
+        assert waiting.request == taken[place]
+    assert len(queue) == 4 - len(taken)
+    assert not queue.has(fits)
 
 
-def test_policies_differ_in_who_passes_whom() -> None:
-    room = Room(10, 100, 60)
-    assert fcfs(QUEUE, room) == [0]
-    assert first_fit(QUEUE, room) == [0, 2, 3]
-    assert shortest_first(QUEUE, room) == [2, 3, 0]
-
-
-def test_a_prompt_larger_than_a_batch_goes_alone() -> None:
-    assert fcfs(QUEUE[1:], Room(10, 50, 1000)) == [0]
-
-
-def test_the_least_loaded_instance_with_room_is_chosen_and_ties_go_to_the_lower_index() -> None:
-    assert least_loaded([1, 2, 2], [50, 50, 50], 10) == 1
-    assert least_loaded([1, 2, 2], [50, 5, 50], 10) == 2
-    assert least_loaded([0, 0, 1], [50, 50, 5], 10) is None
-
-
-WAITING = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=12)
-
-
-@given(WAITING, st.integers(0, 5), st.integers(1, 80), st.integers(0, 80), st.sampled_from(sorted(POLICIES)))
-@settings(max_examples=100, deadline=None)
-def test_no_policy_takes_more_than_there_is_room_for(
-    sizes: list[tuple[int, int]], most: int, tokens: int, kv: int, name: str
-) -> None:
-    queue = [Waiting(i, *size) for i, size in enumerate(sizes)]
-    taken = POLICIES[name](queue, Room(most, tokens, kv))
-    assert len(set(taken)) == len(taken) <= most
-    assert sum(queue[i].kv_tokens for i in taken) <= kv
-    assert len(taken) <= 1 or sum(queue[i].batch_tokens for i in taken) <= tokens
+def test_a_request_that_was_put_out_is_first_in_line() -> None:
+    queue = WaitingLine("fcfs")
+    queue.push(Waiting(5, 0, 0))
+    queue.push(Waiting(9, 1, 1), first=True)
+    assert [waiting.request for waiting in queue.take(lambda _: True)] == [1, 0]
 
 
 # --- properties of whole runs --------------------------------------------------------------------------------------
@@ -452,10 +465,10 @@ def test_whatever_arrives_ends_in_order_within_memory(
         prefill=Pool(prefill, memory, 0.5),
         decode=Pool(decode, memory, 0.5) if decode else None,
         kv_links=linked([5e3] * prefill, [5e3] * decode) if decode else None,
-        batch_tokens=64,
-        max_batch=batch,
+        chunk_tokens=64,
+        max_requests=batch,
         policy=policy,
-        tokens_per_step=1.5,
+        acceptance=(0.5,),
     )
     found = serve(here, asked)
     at = found.instants
@@ -469,13 +482,12 @@ def test_whatever_arrives_ends_in_order_within_memory(
     decoded = kept & (asked.output_tokens > 1)
     chain = [at[name][decoded] for name in at]
     assert all((first <= second).all() for first, second in pairwise(chain))
-    steps = np.array([here.steps(int(tokens)) for tokens in asked.output_tokens])
-    assert ((at["end_s"] - at["decode_start_s"] - 1e-2 * steps)[decoded] >= -1e-9).all()
+    assert ((at["end_s"] - at["decode_start_s"] - 1e-2 * found.steps)[decoded] >= -1e-9).all()
     if policy == "fcfs":
         assert (np.diff(at["prefill_start_s"][kept]) >= 0).all()
     for one in found.prefill + found.decode:
         assert one.peak_kv_tokens <= one.kv_capacity_tokens
-        assert (one.step_requests <= batch).all()
+        assert (one.requests <= batch).all()
     assert_no_instance_holds_more_than_its_memory(found, asked, memory, apart=decode > 0)
 
 
@@ -502,7 +514,7 @@ def test_the_same_run_gives_the_same_instants_under_every_hash_seed() -> None:
 import numpy as np, hashlib
 from sim.engine.serving import serve
 from sim.schedule.flows import Columns
-from sim.schedule.serving import KvLinks, Pool, Service
+from sim.schedule.serving import EnginePolicy, KvLinks, Pool, Service
 from sim.workload.requests import Lengths, poisson
 def flows(i, j):
     columns, one = Columns(1), np.ones(1)
@@ -511,8 +523,9 @@ def flows(i, j):
     none = np.zeros(0, dtype=np.int64)
     return columns.pack(one, share=one, latency_s=0 * one, party_flow=none, party_rank=none)
 links = KvLinks([5e4] * 5 + [7e4], flows, [[0], [1], [2]], [[3], [4]])
-here = Service(Pool(3, 4e4, .3), Pool(2, 5e4, .3), lambda t: 1e-5 * t, lambda n, c: 5e-3 + 1e-4 * n, 1.0,
-               batch_tokens=2000, max_batch=32, kv_links=links, transfer_latency_s=1e-3)
+engine = EnginePolicy(chunk_tokens=2000, max_requests=32, block_tokens=16, preemption="recompute")
+here = Service(Pool(3, 4e4, .3), Pool(2, 5e4, .3), lambda w: 1e-5 * w.busiest_tokens,
+               lambda w: 5e-3 + 1e-4 * w.requests.max(), 1.0, engine, (0.7,), kv_links=links, transfer_latency_s=1e-3)
 asked = poisson(400, 30.0, Lengths("lognormal", 500, 1.0, 4000), Lengths("exponential", 50), np.random.default_rng(7))
 found = serve(here, asked).instants
 print(hashlib.sha256(b"".join(found[name].tobytes() for name in found)).hexdigest())
@@ -569,7 +582,7 @@ def test_rates_while_requests_arrive_leave_the_draining_out() -> None:
 
 def test_what_requests_waited_for_is_summed_by_pool() -> None:
     """The second prompt waits 50 ms; its KV lies there for the end of a step, and one of them for a place in decode."""
-    here = service(prefill=Pool(1, 1e4), decode=Pool(1, 1e4), batch_requests=1, max_batch=1)
+    here = service(prefill=Pool(1, 1e4), decode=Pool(1, 1e4), batch_requests=1, max_requests=1)
     asked = requests([(0.0, 100, 21), (0.05, 100, 2)])
     trace = serve(here, asked)
     found = measure(here, asked, trace, 2)["waited_s"]
@@ -596,13 +609,6 @@ def test_every_request_ends_is_refused_or_is_told_unfinished() -> None:
     asked = requests([(0.0, 100, 11), (0.01, 150, 1), (0.02, 99, 11), (0.03, 100, 90)])
     found = measure(here, asked, serve(here, asked, until_s=0.35), 2)
     assert [found[f"num_{what}"] for what in ("ended", "refused", "unfinished")] == [2, 1, 1]
-
-
-def test_tokens_come_with_the_steps_that_make_them() -> None:
-    here = service(tokens_per_step=2.0)
-    asked = requests([(0.0, 100, 6)])
-    tokens = token_instants_s(serve(here, asked), here, asked, 0)
-    assert tokens == pytest.approx([0.1, 0.11, 0.11, 0.12, 0.12, 0.13])
 
 
 # --- scenarios -----------------------------------------------------------------------------------------------------
@@ -661,7 +667,7 @@ def test_apart_no_prefill_stands_between_two_tokens() -> None:
             "workload.prefill: got 'ep' next to 'layout'; wanted one of them",
         ),
         (
-            "workload.decode={layout: {ep: 16, pp: 2}, plan: {kernel: {kind: low_latency}}}",
+            "workload.decode={layout: {ep: 16, pp: 2}, plan: {overlap: true, kernel: {kind: low_latency}}}",
             "true next to layout.pp",
         ),
         ("workload.prefill.instances=9", "40 or more: the instances have 320 GPUs"),

@@ -105,6 +105,9 @@ class PassView(RunView):
         return {part: parts[part] for part in dict.fromkeys((*_HELD, *parts)) if parts.get(part)}
 
 
+_OVERLAP = {True: "two microbatches", "auto": "the faster of one batch and two"}
+
+
 def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """List the facts of a run that only this kind of workload has."""
     sizes = {
@@ -119,7 +122,7 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         *((label, count(work.get(key))) for key, label in sizes.items()),
         ("accepted", work.get("acceptance") if work.get("tokens_per_step", 1) != 1 else ""),
-        ("overlap", "two microbatches" if work.get("overlap") else "none"),
+        ("overlap", _OVERLAP.get(work.get("overlap"), "none")),
         ("KV cache", work.get("kv_dtype")),
     ]
 

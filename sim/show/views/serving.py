@@ -15,7 +15,9 @@ from sim.show.views.run import RunView
 SPREADS = {
     "ttft": "TTFT",
     "ttft_alone": "TTFT alone",
+    "ttft_bound": "TTFT, bound",
     "tpot": "TPOT",
+    "tpot_bound": "TPOT, bound",
     "token_gap": "token gap",
     "prefill_wait": "wait for prefill",
     "decode_wait": "wait for decode",

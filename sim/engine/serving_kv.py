@@ -1,0 +1,67 @@
+"""KV on its way from instances that prefill to instances that decode."""
+
+from __future__ import annotations
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+from simpy.events import Event
+
+from sim.engine.transfers import Transfers
+from sim.schedule.serving import Service
+
+Floats = NDArray[np.float64]
+
+
+class KvWays:
+    """The network between two pools, which KV shares with the collectives of running instances."""
+
+    def __init__(self, env: simpy.Environment, service: Service) -> None:
+        self.service, self.links = service, service.kv_links
+        self.transfers = Transfers(env, list(self.links.capacity) if self.links else [])
+        self.bytes_by_pair: dict[tuple[int, int], Floats] = {}
+
+    def send(self, tokens: int, sender: tuple[int, int], receiver: tuple[int, int]) -> Event:
+        """Send the KV of a request from a rank of an instance to another.
+
+        Parameters
+        ----------
+        tokens : int
+        sender, receiver : (int, int)
+            Instance, and rank; the first GPU of each rank sends and receives.
+
+        Returns
+        -------
+        Event
+            The KV has come.
+        """
+        service, size_bytes = self.service, tokens * self.service.kv_bytes_per_token
+        if self.links is None or service.decode is None:
+            return self.transfers.send(size_bytes, [], [], service.transfer_latency_s)
+        ends = sender[0], receiver[0]
+        flows = self.links.flows(*ends)
+        first, decode = sender[1] * service.prefill.gpus_per_rank, service.decode
+        pair = (first * decode.num_ranks + receiver[1]) * decode.gpus_per_rank
+        self.bytes_by_pair.setdefault(ends, np.zeros(flows.num_flows))[pair] += size_bytes
+        own = slice(flows.start[pair], flows.start[pair + 1])
+        latency_s = service.transfer_latency_s + float(flows.latency_s[pair])
+        return self.transfers.send(
+            size_bytes, flows.resource[own].tolist(), flows.line[own].tolist(), latency_s
+        )
+
+    def leave_to_kv(self, instance: int, *, prefills: bool, running: bool) -> None:
+        """Set the rate that the collectives of an instance leave to KV.
+
+        Parameters
+        ----------
+        instance : int
+        prefills : bool
+            True for one of the pool that prefills.
+        running : bool
+        """
+        pool = self.service.prefill if prefills else self.service.decode
+        if self.links is None or pool is None or not pool.nic_busy_fraction:
+            return
+        own = (self.links.send if prefills else self.links.receive)[instance]
+        left = 1.0 - pool.nic_busy_fraction if running else 1.0
+        self.transfers.set_capacity(own, [self.links.capacity[link] * left for link in own])
