@@ -25,9 +25,10 @@ from sim.errors import InfeasibleError
 from sim.runs import passes
 from sim.runs.energy import energy_metrics
 from sim.runs.forward_passes import forward_s
-from sim.runs.inference import accepted_tokens, memory_of, spent_s
+from sim.runs.inference import accepted_tokens, spent_s
 from sim.runs.kinds import COMPUTE, LINKS, Runner
 from sim.runs.pass_activity import pass_activity
+from sim.runs.pass_memory import memory_of
 from sim.runs.pass_plan import PassPlan
 from sim.runs.step_surface import Surface, surface
 from sim.runs.training_step import Step
@@ -134,7 +135,7 @@ def _deployment(work: RlStep, base: Inference) -> tuple[Surface, int, float]:
     # Samples begin short: as many may run as fit with their prompts, and the cache says when they are too many.
     start = max(1, work.spec.prompt_tokens) / base.context_tokens * memory.cache_bytes_per_request
     most = max(1, min(asked, int(memory.free_bytes // (start + memory.buffer_bytes_per_request))))
-    most += most % 2 if base.spec.overlap and most > 1 else 0
+    most += most % 2 if base.spec.overlap is True and most > 1 else 0
     room = memory.free_bytes - most * memory.buffer_bytes_per_request
     capacity = room * work.rollout.num_ranks / (memory.cache_bytes_per_request / base.context_tokens)
     return surface(work.rollout, base, most), most, capacity
@@ -150,7 +151,7 @@ def _rollouts(
         roll_out(
             lengths,
             work.spec.prompt_tokens,
-            costs.step_s,
+            costs.even_s,
             most=most * ranks,
             capacity_tokens=capacity,
             tokens_per_step=accepted_tokens(base),
@@ -166,7 +167,7 @@ def _host_s(work: RlStep, base: Inference, costs: Surface, drawn: Sequence[Seque
     last = max(drawn[0], key=lambda own: float(own.end_s.max()))
     end_s = float(last.end_s.max())
     load = last.busy_requests_s / end_s / work.rollout.num_ranks
-    step_s = costs.step_s(load, float(base.context_tokens))
+    step_s = costs.even_s(load, float(base.context_tokens))
     return end_s / step_s * costs.host_s(load)
 
 

@@ -9,6 +9,7 @@ cost what more requests on one GPU alone cost at half of the largest load. Where
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -34,6 +35,8 @@ class Surface:
     """Time of a step by the work of each rank, and the share of the NICs that its all-to-alls take at the largest load."""
 
     step_s: PassCost
+    even_s: Callable[[float, float], float]
+    """The same of requests that are spread evenly: by those of the mean GPU, and their mean context [tokens]."""
     host_s: Callable[[float], float]
     """Of it what the device waits for the host at the mean context, by requests of the mean GPU."""
     nic_busy_fraction: float
@@ -98,6 +101,10 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
         [loads], lambda i: min(context_step_s(way, work.context_tokens) for way in forwards(i))[1]
     )
 
+    def even_s(load: float, context_tokens: float) -> float:
+        missing = math.ceil(load) - load if load > 1 else 0.0
+        return step_s(load, context_tokens) + (missing * extra_s() if missing else 0.0)
+
     def cost(work: PassWork) -> float:
         running = int(work.requests.sum()) / gpus
         busiest = int(work.requests.max()) / group
@@ -108,7 +115,7 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
         return taken_s + missing * extra_s() if missing > 1e-9 else taken_s
 
     last = len(loads) - 1
-    return Surface(cost, host_s, nic_share(forwards(last)[-1], at(last, _CONTEXTS.index(2048))))
+    return Surface(cost, even_s, host_s, nic_share(forwards(last)[-1], at(last, _CONTEXTS.index(2048))))
 
 
 def _for_load(work: Inference, requests: int) -> tuple[Inference, ...]:

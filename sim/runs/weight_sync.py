@@ -14,7 +14,7 @@ from sim.cluster.collective_library import load_library
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Ints
 from sim.engine import executor
-from sim.runs.inference import stage_memory
+from sim.runs.pass_memory import stage_memory
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.scenario.rl_step import SyncSpec
