@@ -9,7 +9,7 @@ Names are those of Megatron-LM (`--recompute-modules`), each of which lets go of
 | layernorm | outputs of the norms before attention and before the feed-forward block | both norms |
 | moe_act | output of SwiGLU of the routed experts | SwiGLU, in the launch of its backward |
 | mlp | everything inside a dense feed-forward block | its forward |
-| moe | everything inside the experts' block: received rows, shared experts | gate, dispatch, experts, shared experts |
+| moe | everything inside the experts' block: received rows, shared experts | gate, dispatch, experts, shared experts, combine |
 | shared_experts | everything inside the shared experts | their forward |
 
 `selective` is DeepSeek-V3's: norms, up-projections of MLA, and SwiGLU of every block (`ffn_act` is that of blocks without

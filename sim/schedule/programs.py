@@ -175,7 +175,7 @@ def backward(layers: Sequence[LayerTimes], *, weights: bool = True) -> Program:
 
 
 def _again(out: _ProgramWriter, x: LayerTimes) -> None:
-    """The forward of a layer, or of its experts, of which only the input was kept; what combine(F) returned nobody needs."""
+    """The forward of a layer without combine(F), which nobody needs; or of experts alone, with it (Megatron's `custom_forward`)."""
     if x.again or x.gate_f is not None:
         if x.gate_f is None:
             out.compute("attn(F)", "B", x.layer, x.attn_f)
@@ -184,6 +184,8 @@ def _again(out: _ProgramWriter, x: LayerTimes) -> None:
         if x.communicates:
             out.collective("dispatch(F)", "B", x.layer, DISPATCH)
         out.compute("mlp(F)", "B", x.layer, x.mlp_f)
+        if x.communicates and x.gate_f is not None:
+            out.collective("combine(F)", "B", x.layer, COMBINE)
 
 
 def _backward(out: _ProgramWriter, x: LayerTimes, weights: bool) -> None:

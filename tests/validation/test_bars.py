@@ -26,6 +26,9 @@ SLOW = (
     "v3_generations",
     "h100_normal",
     "h100_low_latency",
+    "qwen3_235b",
+    "mixtral_8x22b",
+    "long_context",
     "whole_cost",
     "host_efa",
     "rtp_llm",
@@ -288,6 +291,27 @@ def test_host_time_on_efa_is_within_15_percent_and_without_a_host_most_of_the_st
     file = tmp_path / "efa.yaml"
     file.write_text(yaml.safe_dump({"name": "efa", **figures.scenario}))
     assert run_file(file, ("software=none",))["metrics"]["step_time_s"] < 0.25 * 27.14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("group", "published_s", "change"),
+    [
+        ("qwen3_235b", 19.7, "workload.overlap=true"),
+        ("mixtral_8x22b", 4.415, "workload.recompute=full"),
+        ("long_context", 11.33, "workload.recompute=selective cluster.override={gpu.hbm.capacity:1TB}"),
+    ],
+)
+def test_steps_of_megatron_are_within_8_percent_and_another_recipe_is_not(
+    group: str, published_s: float, change: str, tmp_path: Path
+) -> None:
+    assert worst_error([row for row in rows(group) if row["tolerance_fraction"]]) <= 0.08
+    figures = load(group)
+    assert isinstance(figures, RunFigures)
+    assert isinstance(figures.scenario, dict)
+    file = tmp_path / "step.yaml"
+    file.write_text(yaml.safe_dump({"name": "step", **figures.scenario}))
+    assert abs(run_file(file, tuple(change.split()))["metrics"]["step_time_s"] / published_s - 1) > 0.08
 
 
 @pytest.mark.slow
