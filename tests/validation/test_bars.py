@@ -299,7 +299,7 @@ def test_host_time_on_efa_is_within_15_percent_and_without_a_host_most_of_the_st
     [
         ("qwen3_235b", 19.7, "workload.overlap=true"),
         ("mixtral_8x22b", 4.415, "workload.recompute=full"),
-        ("long_context", 11.33, "workload.recompute=selective cluster.override={gpu.hbm.capacity:1TB}"),
+        ("long_context", 11.33, "workload.recompute=selective cluster.override.gpu.hbm.capacity=1TB"),
     ],
 )
 def test_steps_of_megatron_are_within_8_percent_and_another_recipe_is_not(
