@@ -148,6 +148,17 @@ class Latency(Description):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Validated(Description):
+    """Measurements that a generation was compared with: their hardware, and the least and the most of sizes."""
+
+    hardware: tuple[str, ...]
+    ep: tuple[int, int]
+    """Ranks of a group."""
+    tokens: tuple[int, int] | None = None
+    """Tokens of a rank; left out where messages were measured by their bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel(p.SourcedFile):
     """One generation of all-to-all kernels."""
 
@@ -158,6 +169,8 @@ class Kernel(p.SourcedFile):
     title: str
     measured_on: str | None = None
     """Name of the hardware on which its efficiencies were measured."""
+    validated: Validated | None = None
+    """Left out where it was never compared."""
     nic_efficiency_fraction: p.Fraction
     """Record bytes a second over the NIC / its line rate."""
     scale_up_efficiency_fraction: Fractions

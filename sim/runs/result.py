@@ -13,6 +13,7 @@ from sim.cost.power import load_power
 from sim.documents import Document
 from sim.errors import InputError, nearest
 from sim.runs.kinds import Result, runner
+from sim.runs.validated import outside
 from sim.scenario import settings as scenario_settings
 from sim.scenario.descriptions import Scenario
 from sim.trees import flatten
@@ -31,7 +32,7 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
     Returns
     -------
     dict
-        Version, seed, settings, hardware with its export rules, and every assumed, derived or overridden parameter that the
+        Version, seed, what lies outside the range of validation, settings, hardware with its export rules, and every assumed, derived or overridden parameter that the
         run read, with grade and source.
     """
     read = runner(scenario.kind).reads
@@ -43,6 +44,7 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
     return {
         "version": __version__,
         "seed": scenario.seed,
+        "outside_validation": outside(scenario),
         **({"settings": list(scenario.settings)} if scenario.settings else {}),
         **_hardware(scenario),
         "leaned_on": [

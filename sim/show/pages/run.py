@@ -110,7 +110,7 @@ def _head(runs: RunsView) -> Head:
         or f"Simulated {(runs.runs[0].kind or 'run').replace('_', '-')}",
         title=runs.question.ask if runs.question else runs.title or "Result",
         facts=_shared_facts(runs),
-        answer=tuple(filter(None, (*words.finding(runs), words.expectations(runs)))),
+        answer=tuple(filter(None, (*words.finding(runs), words.expectations(runs), words.validated(runs)))),
         footer=tuple(filter(None, footer)),
     )
 

@@ -72,6 +72,8 @@ class Provenance:
     verdicts: tuple[RuleVerdict, ...]
     rules_note: str
     leaned_on: tuple[LeanedParameter, ...]
+    outside_validation: tuple[str, ...] = ()
+    """What lies beyond the range that was compared with measurements."""
 
 
 def provenance_of(branch: Mapping[str, Any]) -> Provenance:
@@ -85,4 +87,5 @@ def provenance_of(branch: Mapping[str, Any]) -> Provenance:
         tuple(record(RuleVerdict, entry) for entry in rules.get("verdicts") or ()),
         str(rules.get("note") or ""),
         tuple(record(LeanedParameter, entry) for entry in branch.get("leaned_on") or ()),
+        tuple(branch.get("outside_validation") or ()),
     )

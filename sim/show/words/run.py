@@ -41,6 +41,12 @@ def aside(runs: Sequence[RunView]) -> str:
     return str(module("words", runs[0].family).aside(runs))
 
 
+def validated(runs: RunsView) -> str:
+    """Return what of the runs lies beyond measurements, in one sentence; empty where nothing does."""
+    phrases = dict.fromkeys(phrase for run in runs.runs for phrase in run.provenance.outside_validation)
+    return f"Beyond what was compared with measurements: {'; '.join(phrases)}." if phrases else ""
+
+
 def expectations(runs: RunsView) -> str | None:
     """Say how the published values of `expect` were met; None without any."""
     rows = [row for run in runs.runs for row in run.expected]

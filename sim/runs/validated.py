@@ -1,0 +1,69 @@
+"""The range in which results were compared with measurements, and what of a scenario lies beyond it.
+
+A generation of kernels says so itself, in `validated` of its file; workloads of whole models are listed here. Both are those of
+counted rows of `scenarios/published/`, as a test holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from sim.cluster.kernels import Kernel
+from sim.scenario.descriptions import Scenario
+
+COMPARED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
+    "training": (("deepseek-v3", "h800", "none"), ("qwen3-30b-a3b", "h100", "megatron_bridge_2026_06")),
+    "prefill": (("deepseek-v3", "h800", "none"), ("deepseek-v3", "h100", "sglang_2025_05")),
+    "decode": (
+        ("deepseek-v3", "h800", "none"),
+        ("deepseek-v3", "h800", "rtp_llm"),
+        ("deepseek-v3", "h100", "sglang_2025_05"),
+    ),
+}
+"""Kind of workload -> model, hardware and software of what it was compared with."""
+
+
+def outside(scenario: Scenario) -> list[str]:
+    """List what lies beyond the range in which a kind was compared with measurements.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    list of str
+        A phrase each, with what was compared; empty within the range.
+    """
+    found = [phrase for kernel in scenario.workload.kernels for phrase in _kernel(scenario, kernel)]
+    compared = COMPARED.get(scenario.kind)
+    if compared and scenario.hardware and scenario.model:
+        software = scenario.software.name if scenario.software else "none"
+        if (scenario.model.name, scenario.hardware.name, software) not in compared:
+            known = "; ".join(_run(*run) for run in compared)
+            asked = _run(scenario.model.name, scenario.hardware.name, software)
+            found.append(f"{scenario.kind} of {asked}: compared are {known}")
+    return list(dict.fromkeys(found))
+
+
+def _run(model: str, hardware: str, software: str) -> str:
+    return f"{model} on {hardware}{'' if software == 'none' else f' with {software}'}"
+
+
+def _kernel(scenario: Scenario, kernel: Kernel) -> Iterator[str]:
+    """Phrases about one generation of kernels."""
+    known = kernel.validated
+    if known is None:
+        yield f"kernel {kernel.name}: never compared"
+        return
+    hardware, tokens = scenario.hardware, getattr(scenario.workload.spec, "tokens_per_rank", None)
+    beyond = [hardware.name] if hardware and hardware.name not in known.hardware else []
+    if not known.ep[0] <= scenario.ep <= known.ep[1]:
+        beyond.append(f"EP{scenario.ep}")
+    if tokens and known.tokens and not known.tokens[0] <= tokens <= known.tokens[1]:
+        beyond.append(f"{tokens:,} tokens a rank")
+    if beyond:
+        among = [" and ".join(known.hardware), f"EP{known.ep[0]} to EP{known.ep[1]}"]
+        if known.tokens:
+            among.append(f"{known.tokens[0]:,} to {known.tokens[1]:,} tokens")
+        yield f"kernel {kernel.name} with {', '.join(beyond)}: compared on {', '.join(among)}"
