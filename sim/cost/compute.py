@@ -32,6 +32,8 @@ PAD_ROWS = 128
 _BLOCK_BYTES = 128
 """Bytes of K that one step of the main loop takes of its inputs: 128 FP8 or 64 BF16 elements."""
 _TILE_ROWS = (64, 128)
+_WIDENED_ROWS = 16
+"""Rows of the least tile of kernels that widen weights (MARLIN, arXiv 2408.11743: mma of 16 rows)."""
 _TILE_COLUMNS = 16
 """Columns of a tile are a multiple of this, up to what the generation knows."""
 _HOPPER_BF16_FLOP_PER_CLOCK_PER_SM = 4096.0
@@ -361,7 +363,8 @@ def _tiles(kernel: Generation, product: Product, rows_only_128: bool) -> tuple[S
     """Rows and columns of the tiles to choose from."""
     if product.roof == "fp8" and kernel.fp8_tile:
         return (kernel.fp8_tile,), (kernel.fp8_tile,)
-    heights = _TILE_ROWS[1:] if rows_only_128 else _TILE_ROWS
+    rows = (_WIDENED_ROWS, *_TILE_ROWS) if product.is_weight_only else _TILE_ROWS
+    heights = _TILE_ROWS[-1:] if rows_only_128 else rows
     return heights, range(_TILE_COLUMNS, kernel.widest_tile + 1, _TILE_COLUMNS)
 
 

@@ -64,6 +64,7 @@ def stage_memory(scenario: Scenario, work: Inference) -> list[Footprint]:
 
 
 def _expert_rows_bytes(model: Model, work: Inference, microbatches: int) -> float:
-    """Buffers of one microbatch's experts: rows in, twice the inner width, rows out (FP8, BF16, BF16) [bytes]."""
+    """Buffers of one microbatch's experts: rows in, in their format, twice the inner width and rows out in BF16 [bytes]."""
     rows = (work.requests or 1) / microbatches * work.step_tokens * model.top_k
-    return rows * (3.0 * model.routed_width + model.up_matrices * 2.0 * model.expert_hidden)
+    element = work.formats.received_bytes + 2.0
+    return rows * (element * model.routed_width + model.up_matrices * 2.0 * model.expert_hidden)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sim.descriptions import Description
+from sim.workload.formats import FORMATS
 
 Positive = Annotated[int, Field(gt=0, le=10**9, strict=True)]
 Natural = Annotated[int, Field(ge=0, le=10**9, strict=True)]
@@ -67,7 +68,7 @@ class Index(Description):
     @property
     def key_bytes(self) -> float:
         """Bytes of a token's key in the cache: FP8 with a scale for 128 elements, whatever the rest is kept in."""
-        return self.head_dim * (1.0 + 4.0 / 128)
+        return self.head_dim * FORMATS["fp8_rows"].element_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

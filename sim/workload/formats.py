@@ -177,6 +177,11 @@ class Precision:
         return {part: getattr(self, part) for part in PARTS}
 
     @property
+    def received_bytes(self) -> float:
+        """Bytes of an element of the rows that experts take."""
+        return PRODUCTS[self.experts].inputs.element_bytes
+
+    @property
     def cache(self) -> NumberFormat:
         """NumberFormat of the cache."""
         return CACHED[self.kv]

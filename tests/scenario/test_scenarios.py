@@ -211,6 +211,13 @@ def test_planes_cost_nccl_nothing() -> None:
     assert plane == pytest.approx(rail, rel=1e-3)
 
 
+def test_four_bits_are_quicker_than_eight_and_with_few_requests_alike() -> None:
+    tpot = {name: metric("decode-formats", name, "tpot_s") for name in variants("decode-formats")}
+    assert tpot["w4a8"] < tpot["fp8-cache"] < tpot["fp8"]
+    assert tpot["int4"] == pytest.approx(tpot["w4a8"], rel=0.05)
+    assert tpot["b300-nvfp4"] < 0.8 * tpot["b300-fp8"]
+
+
 def test_an_h800_with_an_h100s_nvlink_is_an_h100() -> None:
     found = variants("h800-450")
     assert found["h800-450"]["metrics"] == found["h100"]["metrics"]

@@ -108,10 +108,10 @@ def test_scales_a_tensor_need_no_promotion_and_those_a_block_one_operation_an_el
     assert backward == pytest.approx(blocks, rel=0.001)
 
 
-def test_weights_of_four_bits_stream_faster_but_do_not_multiply_faster() -> None:
-    """At best by 16 / 4.125, MARLIN's 3.9 for 16 rows; a tile of 64 rows, the least here, hides less of its loading."""
+def test_weights_of_four_bits_stream_in_a_quarter_of_the_time_and_do_not_multiply_faster() -> None:
+    """Of 16 rows by 16 / 4.125 at best; MARLIN reports 3.87 of it."""
     few = {name: gemm_s(H100, 16, 16384, 16384, name) for name in ("bf16", "int4_bf16")}
-    assert 2.9 < few["bf16"] / few["int4_bf16"] < 16 / 4.125
+    assert few["bf16"] / few["int4_bf16"] == pytest.approx(3.87, rel=0.1)
     wide = processor(load_hardware("h100"), generation="cublas_13")  # tiles that loading does not bind
     many = {name: gemm_s(wide, 16384, 16384, 16384, name) for name in ("bf16", "int4_bf16")}
     assert many["int4_bf16"] >= many["bf16"]
