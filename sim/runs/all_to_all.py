@@ -19,10 +19,12 @@ from sim.runs import metrics as measure
 from sim.runs import shared_transfers
 from sim.runs.energy import energy_metrics, network_bytes
 from sim.runs.kinds import LINKS, Progress, Result, Runner, SharedRun
-from sim.runs.routing import record_of, routings
+from sim.runs.routing import expert_bytes, record_of, routings
 from sim.scenario.all_to_all import AllToAll
 from sim.scenario.descriptions import Scenario
 from sim.schedule.collectives import Collective
+from sim.schedule.replicas import dispatch_or_combine
+from sim.workload.formats import SENT
 from sim.workload.traffic import Routing
 
 _DIRECTIONS = ("dispatch", "combine")
@@ -128,9 +130,12 @@ def _collectives(
     """Collectives of every EP group, by name."""
     plain = work.spec.bytes_per_rank is not None
     names = {"exchange": "dispatch"} if plain else {name: name for name in _DIRECTIONS}
+    element_bytes = SENT[work.spec.dispatch_dtype].element_bytes  # of weights too
+    weights = expert_bytes(scenario.model, element_bytes) if scenario.model else 0.0
     return {
         name: [
-            Collective(
+            dispatch_or_combine(
+                weights,
                 cluster=cluster,
                 kernel=work.kernel,
                 direction=direction,

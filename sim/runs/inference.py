@@ -25,7 +25,7 @@ from sim.runs.host_effect import pass_effect
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, SharedRun, named_parts
 from sim.runs.link_rows import link_rows
 from sim.runs.pass_activity import pass_activity
-from sim.runs.pass_collectives import collective
+from sim.runs.pass_collectives import collective, copy_bytes
 from sim.runs.pass_memory import memory_of, stage_memory
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import ForwardPass, PassRecord
@@ -324,6 +324,11 @@ def _facts(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
                 "longest_s": float(alone[name].max()),
                 "ranks_per_token": routing.ranks_per_token,
                 "nodes_per_token": routing.nodes_per_token,
+                **(
+                    {"replica_bytes": _replica_bytes(forward)}
+                    if name == "dispatch" and len(routing.moves)
+                    else {}
+                ),
                 "max_over_mean_rank_load": float(max(load.max() / load.mean() for load in loads)),
             }
             for name in plans.COLLECTIVES
@@ -345,6 +350,13 @@ def _facts(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> d
         "rank_loads": [load.tolist() for load in loads],
         **kernel_list.pass_launches(forward),
     }
+
+
+def _replica_bytes(forward: ForwardPass) -> float:
+    """Weights that the mean GPU takes in for one dispatch, over scale-up [bytes]."""
+    plan, drawn = forward.plan, [routing for row in forward.collectives.routings for routing in row]
+    copies = sum(len(routing.moves) for routing in drawn) / len(drawn) / plan.ranks
+    return copies * copy_bytes(plan)
 
 
 def forecast_inference(scenario: Scenario) -> Forecast:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from sim.cluster import topology
 from sim.engine.step_plan import GroupCollective, Traffic
 from sim.runs.pass_plan import PassPlan
-from sim.runs.routing import draw_routing
+from sim.runs.routing import draw_routing, expert_bytes
 from sim.schedule import bounds
 from sim.schedule import inference as plans
 from sim.schedule.collectives import Collective, record_bytes
 from sim.schedule.flows import NO_FLOWS, Flows
+from sim.schedule.replicas import dispatch_or_combine
+from sim.workload.formats import PRODUCTS
 from sim.workload.traffic import Routing
 
 _SEEDS_APART = 7919  # between the seeds of layers; the first layer has the scenario's
@@ -122,7 +124,8 @@ def collective(
     group : int
         The EP group.
     """
-    return Collective(
+    return dispatch_or_combine(
+        copy_bytes(plan),
         cluster=cluster,
         kernel=plan.work.kernel,
         direction=direction,
@@ -132,6 +135,12 @@ def collective(
         comm_sms=plan.work.comm_sms,
         **plan.work.options,
     )
+
+
+def copy_bytes(plan: PassPlan) -> float:
+    """Size of a GPU's weights of one routed expert [bytes]."""
+    element_bytes = PRODUCTS[plan.formats.experts].weights.element_bytes
+    return expert_bytes(plan.model, element_bytes) / plan.layout.etp
 
 
 def pass_record_bytes(plan: PassPlan, direction: str) -> float:

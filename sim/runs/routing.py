@@ -17,7 +17,8 @@ from sim.scenario.descriptions import Scenario
 from sim.schedule.collectives import record_bytes
 from sim.workload.gates import Gate
 from sim.workload.gating import popularity
-from sim.workload.placement import Placement, contiguous, eplb
+from sim.workload.model import Model
+from sim.workload.placement import Placement, contiguous, copied, eplb, per_microbatch
 from sim.workload.traffic import Routing, route
 
 _POPULARITY, _PAST, _TOKENS = 0, 1, 2  # purposes of the derived generators
@@ -86,18 +87,25 @@ def draw_routing(
     Routing
     """
     likes = popularity(gate, num_experts, np.random.default_rng([seed, _POPULARITY]))
-    placement = place(gate, placement_kind, redundant, num_experts, top_k, num_groups, ep, per_node, seed)
-    return route(
-        gate,
-        placement,
-        top_k=top_k,
-        tokens_per_rank=tokens_per_rank,
-        ranks_per_node=per_node,
-        node_offset=node_offset,
-        sampling=sampling,
-        rng=np.random.default_rng([seed, _TOKENS, draw]),
-        probabilities=likes,
-    )
+
+    def routed(placement: Placement) -> Routing:
+        return route(
+            gate,
+            placement,
+            top_k=top_k,
+            tokens_per_rank=tokens_per_rank,
+            ranks_per_node=per_node,
+            node_offset=node_offset,
+            sampling=sampling,
+            rng=np.random.default_rng([seed, _TOKENS, draw]),
+            probabilities=likes,
+        )
+
+    if placement_kind == "per_microbatch":  # the same tokens, counted before they are placed
+        loads = routed(contiguous(num_experts, ep)).selections_to_physical
+        balanced = per_microbatch(loads, ep, min(per_node, ep), redundant)
+        return replace(routed(balanced), moves=copied(balanced))
+    return routed(place(gate, placement_kind, redundant, num_experts, top_k, num_groups, ep, per_node, seed))
 
 
 _remembered = lru_cache(maxsize=64)(draw_routing)
@@ -169,3 +177,8 @@ def record_of(scenario: Scenario, direction: str) -> float:
     return float(
         record_bytes(work.kernel.kind, direction, dtype, scenario.model.routed_width, scenario.model.top_k)
     )
+
+
+def expert_bytes(model: Model, element_bytes: float) -> float:
+    """Size of the weights of one routed expert [bytes]."""
+    return (model.up_matrices + 1) * model.routed_width * model.expert_hidden * element_bytes

@@ -170,7 +170,8 @@ KernelSpec = Annotated[TwoHopSpec | LowLatencySpec | FlatSpec | NcclSpec, Field(
 class PlacementSpec(Branch):
     """Ranks that hold each expert."""
 
-    kind: Literal["contiguous", "eplb"] = "contiguous"
+    kind: Literal["contiguous", "eplb", "per_microbatch"] = "contiguous"
+    """eplb: placed by earlier loads. per_microbatch: by those of each microbatch, whose replicas move over scale-up first."""
     redundant_experts: Annotated[Index, Field(le=2**17)] = 0
     """Replicas next to the model's experts; contiguous ones are of the first experts again."""
 
@@ -226,6 +227,13 @@ def placement_of(draft: Draft, spec: PlacementSpec, ep: int) -> None:
         near = -(num_experts + redundant) % ep + redundant
         wanted = f"a divisor of the {num_experts + redundant} experts{more}; or {near} redundant_experts"
         draft.problem(("layout", "ep"), str(ep), wanted)
+    elif spec.kind == "per_microbatch":
+        if num_experts % ep or not redundant:
+            got = f"{redundant} next to {num_experts} experts on EP{ep}"
+            wanted = f"a multiple of EP{ep}, and an EP that divides the {num_experts} experts"
+            draft.problem((*_AT, "placement", "redundant_experts"), got, wanted)
+        if draft.fidelity == "closed_form":
+            draft.problem(("fidelity",), "'closed_form'", "'flow' next to placement per_microbatch")
 
 
 def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:

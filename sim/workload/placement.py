@@ -213,6 +213,89 @@ def eplb(loads: ArrayLike, num_physical: int, num_groups: int, num_nodes: int, n
     return place(np.concatenate(physical), num_ranks, num_experts)
 
 
+def per_microbatch(loads: ArrayLike, num_ranks: int, ranks_per_node: int, redundant: int) -> Placement:
+    """Keep experts in their order, and copy the busiest of each node to other ranks of it.
+
+    Parameters
+    ----------
+    loads : array, [num_experts]
+        Tokens that each expert takes in this microbatch.
+    num_ranks, ranks_per_node : int [count]
+    redundant : int [count]
+        Copies of all ranks, equally many of each.
+
+    Returns
+    -------
+    Placement
+        The last of a rank's experts are its copies.
+
+    Notes
+    -----
+    Copy by copy, the lightest rank of a node that has room takes the busiest expert that it does not hold of the busiest rank.
+    A rank for which that would make none lighter has a second copy of its own.
+    """
+    weight = np.asarray(loads, dtype=np.float32)
+    _check_counts(weight.size, weight.size + redundant, num_ranks)
+    each, spare = weight.size // num_ranks, redundant // num_ranks
+    held = np.empty((num_ranks, each + spare), dtype=np.int64)
+    held[:, :each] = np.arange(weight.size).reshape(num_ranks, each)
+    held[:, each:] = -1
+    for first in range(0, num_ranks, ranks_per_node):
+        _copy_inside(weight, held[first : first + ranks_per_node], each)
+    return place(held.ravel(), num_ranks, weight.size)
+
+
+def _copy_inside(weight: NDArray[np.float32], held: NDArray[np.int64], each: int) -> None:
+    """Fill the places of a node's ranks that are -1, `held` [ranks, places]; the first `each` of a rank are its own."""
+    copies = np.bincount(held[held >= 0], minlength=weight.size)
+
+    def loads() -> NDArray[np.float32]:
+        """Load of each rank; an empty place has none."""
+        by_rank: NDArray[np.float32] = np.append(weight / np.maximum(copies, 1), 0.0)[held].sum(axis=1)
+        return by_rank
+
+    for _ in range(int((held < 0).sum())):
+        load, share = loads(), np.append(weight / np.maximum(copies, 1), 0.0)
+        rank = int(np.argmin(np.where((held < 0).any(axis=1), load, np.inf)))  # the lightest with room
+        others = held[np.argsort(-load, kind="stable")]  # of the busiest rank first, its busiest expert first
+        wanted = others[
+            np.arange(len(held))[:, None], np.argsort(-share[others], axis=1, kind="stable")
+        ].ravel()
+        new = wanted[(wanted >= 0) & ~np.isin(wanted, held[rank])]
+        place_in_rank = int(np.argmax(held[rank] < 0))
+        for expert in new[:1]:
+            held[rank, place_in_rank] = expert
+            copies[expert] += 1
+            if loads().max() <= load.max():
+                break
+            copies[expert] -= 1
+            held[rank, place_in_rank] = -1
+        if held[rank, place_in_rank] < 0:
+            held[rank, place_in_rank] = held[rank, 0]
+            copies[held[rank, 0]] += 1
+
+
+def copied(placement: Placement) -> IntArray:
+    """List the copies beyond the experts in their order, by the ranks that they come from and go to.
+
+    Parameters
+    ----------
+    placement : Placement
+        Of `per_microbatch`.
+
+    Returns
+    -------
+    array of int32, [num_copies, 2]
+        Without those that a rank has of its own expert.
+    """
+    held = placement.physical_to_logical.reshape(placement.num_ranks, -1)
+    each = placement.num_experts // placement.num_ranks
+    target = np.repeat(np.arange(placement.num_ranks), held.shape[1] - each)
+    source = held[:, each:].ravel() // each
+    pairs: IntArray = np.stack([source, target], axis=1)[source != target].astype(np.int32)
+    return pairs
+
+
 def _replicate(
     weight: NDArray[np.float32], num_physical: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -7,7 +7,7 @@ the collective to subtract.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,8 @@ class Routing:
         (token, expert) pairs of a source rank on a rank.
     selections_to_physical : array, [num_physical]
         Tokens that each physical expert gets from all sources.
+    moves : array of int, [num_moves, 2]
+        Ranks that the weights of an expert go from and to before its tokens are computed.
     """
 
     tokens_per_rank: float
@@ -55,6 +57,7 @@ class Routing:
     tokens_to_rank: FloatArray
     selections_to_rank: FloatArray
     selections_to_physical: FloatArray
+    moves: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int32))
 
     @property
     def num_ranks(self) -> int:
@@ -91,19 +94,13 @@ class Routing:
 
     def thinned(self, share: float) -> Routing:
         """The mean counts where only a `share` of the tokens is there [fraction]."""
-        return Routing(
-            self.tokens_per_rank * share,
-            self.top_k,
-            self.node_of_rank,
-            *(
-                counts * share
-                for counts in (
-                    self.tokens_to_node,
-                    self.tokens_to_rank,
-                    self.selections_to_rank,
-                    self.selections_to_physical,
-                )
-            ),
+        return replace(
+            self,
+            tokens_per_rank=self.tokens_per_rank * share,
+            tokens_to_node=self.tokens_to_node * share,
+            tokens_to_rank=self.tokens_to_rank * share,
+            selections_to_rank=self.selections_to_rank * share,
+            selections_to_physical=self.selections_to_physical * share,
         )
 
 

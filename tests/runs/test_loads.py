@@ -271,3 +271,73 @@ def test_loads_that_are_even_over_nodes_and_skewed_inside_take_twice_as_long_on_
     even, skewed = (skewed_inside(tmp_path, "h800", hot) for hot in (1, 3))
     assert skewed / even == pytest.approx(2.0, abs=0.15)
     assert skewed_inside(tmp_path, "h100", 3) < 1.1 * skewed_inside(tmp_path, "h100", 1)
+
+
+# --- replicas that move every microbatch ----------------------------------------------------------------------------
+
+PASS = """
+name: moved
+cluster: {hardware: h800, nodes: 2}
+model: deepseek-v3
+workload:
+  kind: prefill
+  prompt_tokens: 4096
+  prompts_per_gpu: 8
+  drawn_layers: 2
+  gate: {kind: lognormal, spread: 1.2, drift: 1, sampling: expected}
+  placement: {kind: per_microbatch, redundant_experts: 16}
+  kernel: {kind: two_hop}
+"""
+
+
+def test_replicas_of_a_microbatch_cost_scale_up_bytes_and_win_more_than_a_placement_that_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    """A place a rank, filled anew for each of 58 layers and 2 microbatches with 3 x 7,168 x 2,048 weights in FP8, of which
+    every 128 x 128 share a scale of 4 bytes."""
+    file = write(tmp_path, "moved.yaml", PASS)
+    moved = sim.run(str(file))
+    expert = 3 * 7168 * 2048 * (1 + 4 / 128**2)
+    copies = moved["exchanges"]["dispatch"]["replica_bytes"] / expert
+    assert 0.3 < copies <= 1  # but for ranks that no copy would make lighter
+    forgotten, still = (
+        sim.run(str(file), settings=(f"workload.placement={placement}",))
+        for placement in ("{kind: eplb, redundant_experts: 16}", "{kind: contiguous}")
+    )
+    for other in (forgotten, still):
+        assert "replica_bytes" not in other["exchanges"]["dispatch"]
+        assert max(map(max, moved["rank_loads"])) < max(map(max, other["rank_loads"]))
+        assert moved["metrics"]["step_time_s"] < other["metrics"]["step_time_s"]
+
+    def ingress(result: Any) -> float:
+        return sum(
+            link["bytes"] for name, link in result["links"].items() if name.endswith("scale_up/ingress")
+        )
+
+    assert ingress(moved) - ingress(still) > 16 * 58 * 2 * copies * expert  # and tokens reach more ranks
+
+
+def test_a_dispatch_alone_moves_weights_next_to_its_tokens(tmp_path: Path) -> None:
+    """Of 8 experts 4 are copied on one node: each rank takes in 3 x 4,096 x 14,336 weights."""
+    file = write(tmp_path, "loads.npy", HOT)
+    still = run(file, "workload.gate.layer=0")["metrics"]["dispatch"]
+    placement = "workload.placement={kind: per_microbatch, redundant_experts: 4}"
+    moved = run(file, "workload.gate.layer=0", placement)["metrics"]["dispatch"]
+    weights = 3 * 4096 * 14336 * (1 + 4 / 128)
+    assert moved["wire_nvlink_bytes"] - still["wire_nvlink_bytes"] == pytest.approx(weights, rel=0.1)
+    assert moved["time_s"] > weights / 200e9
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("workload.placement.redundant_experts=0", "redundant_experts: got 0 next to 256 experts on EP16"),
+        (
+            "fidelity=closed_form",
+            "fidelity: got 'closed_form'; wanted 'flow' next to placement per_microbatch",
+        ),
+    ],
+)
+def test_replicas_that_cannot_move_are_refused(setting: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        sim.run(str(write(tmp_path, "moved.yaml", PASS)), settings=(setting,))

@@ -34,7 +34,9 @@ SLOW = (
     "rtp_llm",
     "tp16",
     "prefill",
+    "sglang_prefill",
     "decode",
+    "eplb",
     "packet_level",
 )
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sim.errors import InputError
 from sim.workload.gating import Gate, draw
-from sim.workload.placement import contiguous, eplb, place
+from sim.workload.placement import contiguous, copied, eplb, per_microbatch, place
 
 # github.com/deepseek-ai/EPLB, README, "Interface and Example"
 PUBLISHED = [
@@ -106,3 +106,37 @@ def test_eplb_with_288_replicas_evens_the_load_of_the_busiest_rank(
         rank_load = per_copy[placement.physical_to_logical].reshape(num_ranks, -1).sum(axis=1)
         ratios.append(rank_load.max() / rank_load.mean())
     assert np.mean(ratios) == pytest.approx(max_over_mean, rel=0.015)
+
+
+# --- placed anew for every microbatch --------------------------------------------------------------------------------
+
+
+def test_the_lightest_rank_of_a_node_takes_the_busiest_expert_of_the_busiest_rank() -> None:
+    """Two nodes of two ranks, two experts each, one place more: 6 of 8 tokens of node 0 are for expert 1, all of node 1 even."""
+    loads = [1, 6, 1, 0, 2, 2, 2, 2]
+    placed = per_microbatch(loads, num_ranks=4, ranks_per_node=2, redundant=4)
+    held = placed.physical_to_logical.reshape(4, 3)
+    assert held[:, :2].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]  # nobody moves from home
+    assert held[1, 2] == 1  # 3 of its tokens go there
+    assert held[0, 2] == 0  # 4 against 4: any other copy would make one of them busier
+    assert set(held[2:, 2]) <= {4, 5, 6, 7}  # never over the NIC
+    moves = copied(placed).tolist()
+    assert [0, 1] in moves
+    assert [1, 0] not in moves
+    assert all(source // 2 == target // 2 and source != target for source, target in moves)
+
+
+@given(st.integers(1, 3), st.integers(0, 3), st.integers(0, 1000))
+def test_copies_of_a_microbatch_stay_in_their_node_and_never_make_the_busiest_rank_busier(
+    each: int, spare: int, seed: int
+) -> None:
+    loads = np.random.default_rng(seed).lognormal(0, 1, 8 * each)
+    placed = per_microbatch(loads, 8, 4, 8 * spare)
+    held = placed.physical_to_logical.reshape(8, each + spare)
+    assert held[:, :each].ravel().tolist() == list(range(8 * each))
+    assert (held // (4 * each) == np.arange(8)[:, None] // 4).all()
+    by_rank = (loads / placed.num_replicas)[held].sum(axis=1)
+    assert by_rank.sum() == pytest.approx(loads.sum())
+    home = loads.reshape(8, each).sum(axis=1)
+    if spare:
+        assert by_rank.max() <= home.max() * (1 + 1e-6)
