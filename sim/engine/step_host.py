@@ -28,7 +28,7 @@ LAUNCH, SYNC, RUN_AHEAD = 0, 1, 2
 
 
 @frugal
-def issue(x: Any, number: Any, track: Any, node: Any, ready: Any, common: Any) -> None:
+def issue(x: Any, number: Any, track: Any, node: Any, ready: Any, due: Any) -> None:
     """Let the host of each lane issue a node; `x.host_first` and `x.host` become the ends of its first and last launch.
 
     Parameters
@@ -39,8 +39,8 @@ def issue(x: Any, number: Any, track: Any, node: Any, ready: Any, common: Any) -
     track, node : rows of TRACK and NODE
     ready : float, [num_lanes] [s]
         When the streams let it start.
-    common : float [s]
-        Start of a collective that waits for all lanes; less than any other instant where it is none.
+    due : float [s]
+        Of a collective of all lanes, when what it depends on has ended on the last one, whatever else is on its stream.
     """
     launch, sync = x.host_costs[number, LAUNCH], x.host_costs[number, SYNC]
     row = _entry_back(x, number, track, node.launches)
@@ -49,7 +49,8 @@ def issue(x: Any, number: Any, track: Any, node: Any, ready: Any, common: Any) -
         if row >= 0:
             at = max(at, x.done_end[number, row, j])
         if node.syncs > 0:
-            at = max(at, ready[j], common) + node.syncs * sync
+            came = due if node.kernel >= 0 and node.barrier else ready[j]
+            at = max(at, came) + node.syncs * sync
         x.host_first[number, j] = at + launch if node.launches > 0 else at
         x.host[number, j] = at + node.launches * launch
 

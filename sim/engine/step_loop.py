@@ -191,11 +191,14 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
     node, place = w.nodes[track.node], track.node - opening
     free = x.compute[number] if node.kernel < 0 else x.comm[number]
     ready = x.ends[number, place]
+    due = 0.0
     for j in range(x.num_lanes):
-        at = free[j]
+        at = 0.0
         for k in range(node.first_wait, node.last_wait):
             at = max(at, x.ends[number, w.waits[k], j])
-        ready[j] = at
+        ready[j] = max(at, free[j])
+        if x.weight[number, j] > 0.0:
+            due = max(due, at)
     if node.kernel >= 0:
         last = 0.0
         for j in range(x.num_lanes):
@@ -204,7 +207,7 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
         for j in range(x.num_lanes):
             x.barrier[number, j] += last - ready[j]
         if x.host_costs[number, RUN_AHEAD] > 0.0:
-            issue(x, number, track, node, ready, last if node.barrier else -np.inf)
+            issue(x, number, track, node, ready, due)
             last = start_collective(x, number, ready, last, node.barrier)
         if not node.barrier:
             last = _mean(x, number, ready)
@@ -219,7 +222,7 @@ def _node(w: Any, x: Any, t: Any, n: Any, number: Any, track: Any, task: Any, op
     if hosted:
         for j in range(x.num_lanes):
             x.exposed[number, j] -= share_wait(x, number, j, ready[j] - free[j])
-        issue(x, number, track, node, ready, -np.inf)
+        issue(x, number, track, node, ready, due)
         start_compute(x, number, ready)
     if task.keep >= 0:
         w.node_times[0, task.keep + place] = _mean(x, number, ready)

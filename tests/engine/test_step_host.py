@@ -143,6 +143,13 @@ def test_a_collective_that_synchronises_waits_for_the_slowest_lane() -> None:
     assert record.end_s == pytest.approx([1.0 + 8.0 + 2.0 + 1.0 + MOVED_S] * 2)
 
 
+def test_a_synchronisation_waits_for_what_a_collective_depends_on_and_not_for_its_stream() -> None:
+    # The first is under way from 1 to 4; what the second needs is computed at 3, and the host goes on at 5.
+    moved, compute = chain((None, 1, 0))[0], chain((1.0, 1, 0))[0]
+    record = ran((moved, compute, replace(moved, waits=(1,), syncs=1)), Host(1.0, 2.0))
+    assert record.nodes.start_s == pytest.approx([1.0, 2.0, 6.0])
+
+
 def test_the_host_runs_on_from_task_to_task() -> None:
     # Twenty launches, whoever's they are; a task that follows finds what the host has issued meanwhile.
     program = chain((0.0, 5, 0))
