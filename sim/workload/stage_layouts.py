@@ -1,7 +1,7 @@
 """Layouts of pipeline stages as Megatron-LM writes them: `Et|(tt|)*30mL`.
 
 `E` embedding, `t` layer, `m` module of multi-token prediction, `L` loss with the output head; `|` ends a stage, and `(...)*n`
-is written out n times. Stages are counted through all chunks of the ranks: stage i is chunk i // ranks of rank i % ranks.
+and `t*n` are written out n times. Stages are counted through all chunks of the ranks: stage i is chunk i // ranks of rank i % ranks.
 
 Reference: Megatron-LM, megatron/core/transformer/pipeline_parallel_layer_layout.py (`--pipeline-model-parallel-layout`).
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sim.errors import InputError, Problem
 
 MOST_BLOCKS = 100_000
-_TOKEN = re.compile(r"[EtmL|(]|\)(?:\*(\d+))?|\s+")
+_TOKEN = re.compile(r"\(|[EtmL|)](?:\*(\d+))?|\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +67,18 @@ def _written_out(text: str) -> str:
     while place < len(text):
         token = _TOKEN.match(text, place)
         if token is None:
-            raise _problem(text, f"E, t, m, L, |, ( and )*n, not '{text[place]}'")
+            raise _problem(text, f"E, t, t*n, m, L, |, ( and )*n, not '{text[place]}'")
         place = token.end()
-        letter = token.group()[0]
+        letter, times = token.group()[0], int(token.group(1) or 1)
+        if letter == ")" and len(open_) == 1:
+            raise _problem(text, "a ( before each )")
         if letter == "(":
             open_.append("")
-        elif letter == ")":
-            if len(open_) == 1:
-                raise _problem(text, "a ( before each )")
-            inner = open_.pop()
-            times = int(token.group(1) or 1)
+        elif not letter.isspace():
+            inner = open_.pop() if letter == ")" else letter
             if len(inner) * times > MOST_BLOCKS:
                 raise _problem(text, f"at most {MOST_BLOCKS:,} blocks")
             open_[-1] += inner * times
-        elif not letter.isspace():
-            open_[-1] += letter
     if len(open_) > 1:
         raise _problem(text, "a ) after each (")
     return open_[0]

@@ -17,6 +17,8 @@ V3 = load_model("deepseek-v3")
 def test_the_layout_of_v3_on_32_stages_is_written_out() -> None:
     found = read_stage_layout("Et|(tt|)*30mL", 32, 61, 1)
     assert found == (StageBlocks(1, 0), *[StageBlocks(2, 0)] * 30, StageBlocks(0, 1))
+    published = read_stage_layout("Et*3|(tt|)*29m|L", 32, 61, 1)  # Megatron-LM's for DeepSeek-V3
+    assert published == (StageBlocks(3, 0), *[StageBlocks(2, 0)] * 29, StageBlocks(0, 1), StageBlocks(0, 0))
     nested = read_stage_layout("Ett | ( (t)*2 | )*2 t m L", 4, 7, 1)
     assert [blocks.num_layers for blocks in nested] == [2, 2, 2, 1]
 
@@ -28,7 +30,7 @@ def test_the_layout_of_v3_on_32_stages_is_written_out() -> None:
         ("Et|(tt|)*30L", "32 stages, 61 t, 1 m"),
         ("|Et|(tt|)*29ttmL", "E in the first"),
         ("t|(tt|)*30mEL", "one E, then every t"),
-        ("Et|(tt|*30mL", "not '\\*'"),
+        ("Et|*30(tt|mL", r"a \) after each \("),
         ("Et|(tt|mL", r"a \) after each \("),
         ("Et|tt)mL", r"a \( before each \)"),
         ("Et|(tt|)*999999999mL", "at most 100,000 blocks"),
