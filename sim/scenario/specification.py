@@ -10,7 +10,7 @@ from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, create_model
+from pydantic import ConfigDict, Discriminator, Field, Tag, create_model
 
 from sim import schemas
 from sim.documents import Document
@@ -62,8 +62,17 @@ def _fidelity_tag(value: Any) -> str:
     return "gathered" if isinstance(value, dict | FlowSpec) else "word"
 
 
+def _workload_or_jobs(schema: dict[str, Any]) -> None:
+    """Say in a JSON Schema that a scenario has a workload or a list of jobs."""
+    if "workload" in schema.get("required", ()):
+        schema["required"].remove("workload")
+        schema["anyOf"] = [{"required": ["workload"]}, {"required": ["jobs"]}]
+
+
 class ScenarioSpec(Branch):
     """A scenario file."""
+
+    model_config = ConfigDict(json_schema_extra=_workload_or_jobs)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     title: str | None = None

@@ -66,6 +66,7 @@ SOURCES: dict[str, RowSource] = {
     "tp16": _RUNS,
     "v3_generations": _RUNS,
     "whole_cost": _RUNS,
+    "rl": _RUNS,
     "failures": _TABLES,
     "tpot_bound": _TABLES,
     "prefill": _RUNS,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import sim
 from reinforcing import APART, POOLS, TEXT, TOGETHER, document, ran
 from sim import documents
 from sim.engine.rollout import iterate, roll_out, tail_wait_gpu_s
@@ -206,6 +208,26 @@ def test_weights_that_go_straight_to_their_gpus_take_the_same_for_any_number_of_
     few, many = (synced(nodes, "p2p") for nodes in (2, 32))
     assert few == many
     assert few.bytes_per_gpu < 0.1 * synced(2, "broadcast").bytes_per_gpu
+
+
+# --- shipped ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_h20_that_roll_out_are_the_cheapest_at_every_rung() -> None:
+    for rung in sim.ladder("rl-h800-h20")["rungs"]:
+        costs = {machine: metrics["step_cost_usd"] for machine, metrics in rung["cumulative"].items()}
+        assert min(costs, key=lambda machine: costs[machine]) == "h20-h800"
+        assert costs["h20-h800"] < 0.7 * costs["h800-h800"]
+
+
+@pytest.mark.slow
+def test_sixteen_nodes_are_split_best_where_the_pools_are_in_balance(tmp_path: Path) -> None:
+    result = sim.sweep("rl-split", folder=tmp_path)
+    best = result["points"][result["best"][0]]
+    assert best["values"] == {"split": "14-2", "workload.staleness": 1}
+    idle = best["metrics"]["idle_fraction"]
+    assert max(idle["rollout"], idle["update"]) < 0.2
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

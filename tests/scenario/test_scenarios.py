@@ -25,6 +25,7 @@ SLOW = (
     "inference-eplb",
     "inference-hardware",
     "qwen3-training",
+    "r1-zero",
     "serving-mooncake",
     "v3-failures",
     "v3-pretraining-cost",

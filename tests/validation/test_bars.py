@@ -30,6 +30,7 @@ SLOW = (
     "mixtral_8x22b",
     "long_context",
     "whole_cost",
+    "rl",
     "host_efa",
     "rtp_llm",
     "tp16",
