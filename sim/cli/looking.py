@@ -187,7 +187,7 @@ def show(what: str, name: str | None, as_json: bool) -> None:
 @click.command(short_help="Print the JSON Schema of a kind of file, for editors.")
 @click.argument("what")
 def schema(what: str) -> None:
-    """Print the JSON Schema of scenario, sweep, ladder, hardware, model or kernel files, for editors."""
+    """Print the JSON Schema of scenario, sweep, ladder, hardware, model or kernel files, or of what `size --json` prints."""
     from sim.show.files.folder import dump
     from sim.show.tables import shelf
 

@@ -9,6 +9,7 @@ import pytest
 import sim
 from command import Moesim
 from sim.answers.size import Asked, size
+from sim.answers.size_document import SizesSpec
 from sim.errors import DoesNotFitError
 
 
@@ -69,6 +70,9 @@ def test_the_command_tells_the_fewest_first_and_why_no_fewer(moesim: Moesim) -> 
     assert text.index("One H20 serves") < text.index("2 H800 serve") < text.index("One H800 does not:")
     told = moesim("size", "llama-3.1-70b", "--hardware", "h20", "--context", "4K", "--json").json
     assert (told["schema"], told["machines"]["h20"]["gpus"]) == ("moesim.size/1", 1)
+    SizesSpec.model_validate(told)
+    nowhere = size("qwen3-30b-a3b", ["h800"], Asked(4096, 1, 1e-6))
+    assert SizesSpec.model_validate(nowhere).machines["h800"].gpus is None
 
 
 @pytest.mark.parametrize(

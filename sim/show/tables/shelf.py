@@ -122,5 +122,6 @@ SCHEMAS = {
     "model": ("sim.workload.model", "Model"),
     "kernel": ("sim.cluster.kernels", "Kernel"),
     "software": ("sim.cluster.software", "Software"),
+    "size": ("sim.answers.size_document", "SizesSpec"),
 }
 """Kind of file -> the module and name of its pydantic model."""
