@@ -583,7 +583,9 @@ def test_show_hardware_prints_grades_what_differs_and_the_export_rules(moesim: M
         assert word in said.out.lower() or word in said.out
 
 
-@pytest.mark.parametrize("what", ["scenario", "sweep", "ladder", "hardware", "model", "kernel", "software", "size"])
+@pytest.mark.parametrize(
+    "what", ["scenario", "sweep", "ladder", "hardware", "model", "kernel", "software", "size"]
+)
 def test_schema_is_a_json_schema_in_which_every_key_has_a_sentence(moesim: Moesim, what: str) -> None:
     found = moesim("schema", what).json
     assert found["type"] == "object"
