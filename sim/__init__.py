@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sim.scenario.routing import BalancedGate as Balanced
     from sim.scenario.routing import FlatSpec as Flat
     from sim.scenario.routing import GroupLimitedGate as GroupLimited
+    from sim.scenario.routing import LognormalGate as Lognormal
     from sim.scenario.routing import LowLatencySpec as LowLatency
     from sim.scenario.routing import NcclSpec as Nccl
     from sim.scenario.routing import PlacementSpec as Placement
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from sim.scenario.training_spec import TrainingSpec as Training
 
 __all__ = [
-    "AllToAll", "Balanced", "Cluster", "Collective", "Decode", "Fabric", "Flat", "GroupLimited", "Layout", "LowLatency",
+    "AllToAll", "Balanced", "Cluster", "Collective", "Decode", "Fabric", "Flat", "GroupLimited", "Layout", "Lognormal", "LowLatency",
     "Nccl", "Placement", "Prefill", "Result", "Scenario", "Serving", "Training", "TwoHop", "Uniform", "Zipf", "__version__",
     "ladder", "load_scenario", "pass_time", "run", "sweep",
 ]  # fmt: skip

@@ -341,3 +341,20 @@ def test_a_dispatch_alone_moves_weights_next_to_its_tokens(tmp_path: Path) -> No
 def test_replicas_that_cannot_move_are_refused(setting: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape(told)):
         sim.run(str(write(tmp_path, "moved.yaml", PASS)), settings=(setting,))
+
+
+def test_layers_of_a_pass_take_the_recorded_ones_in_turn_each_with_its_own_hot_rank(tmp_path: Path) -> None:
+    """Two microbatches of each recorded layer; half of the selections of a top-2 gate over 7 x 50 + 350 are for one of 8 experts."""
+    write(tmp_path, "loads.npy", HOT)
+    text = (
+        PASS.replace("deepseek-v3", "mixtral-8x7b")
+        .replace("nodes: 2", "nodes: 1")
+        .replace("  drawn_layers: 2\n", "")
+    )
+    text = text.replace("{kind: lognormal, spread: 1.2, drift: 1,", "{kind: loads, file: loads.npy,")
+    text = text.replace("{kind: per_microbatch, redundant_experts: 16}", "{kind: contiguous}")
+    loads = np.array(sim.run(str(write(tmp_path, "pass.yaml", text)))["rank_loads"])
+    assert loads.shape == (3 * 2, 8)
+    assert loads.argmax(axis=1).tolist() == [0, 0, 3, 3, 6, 6]
+    hot = (0.5 + 7 * (0.5 / 7) * 0.5 / (1 - 0.5 / 7)) * 8 / 2
+    assert loads.max(axis=1) / loads.mean(axis=1) == pytest.approx(np.full(6, hot), rel=1e-3)
