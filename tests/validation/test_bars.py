@@ -40,6 +40,8 @@ SLOW = (
     "eplb",
     "packet_level",
 )
+ASKED = ("eplb", "host_efa", "long_context", "mixtral_8x22b", "qwen3_235b", "rtp_llm", "sglang_prefill", "tp16")
+"""Groups of other stacks, whose bars are wider than 1.5 times their error: what they were asked to hold."""
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]
 """The groups; some take seconds."""
 
@@ -218,6 +220,9 @@ def test_a_group_says_what_scripts_rely_on(name: str) -> None:
         assert row["source"] in one["sources"]
     ids = [row["id"] for row in one["rows"]]
     assert len(ids) == len(set(ids))
+    if name not in ASKED:
+        bar = one["bars"][0]
+        assert bar["mean_bar_fraction"] <= max(1.5 * bar["mean_abs_error_fraction"], 0.01)
 
 
 def test_what_calibrated_says_so() -> None:
