@@ -12,7 +12,12 @@ from sim.cluster.kernels import Kernel
 from sim.scenario.descriptions import Scenario
 
 COMPARED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
-    "training": (("deepseek-v3", "h800", "none"), ("qwen3-30b-a3b", "h100", "megatron_bridge_2026_06")),
+    "training": (
+        ("deepseek-v3", "h800", "none"),
+        ("qwen3-30b-a3b", "h100", "megatron_bridge_2026_06"),
+        ("qwen3-235b-a22b", "h100", "megatron_core_2026_05"),
+        ("mixtral-8x22b", "h100", "megatron_core_2026_05"),
+    ),
     "prefill": (("deepseek-v3", "h800", "none"), ("deepseek-v3", "h100", "sglang_2025_05")),
     "decode": (
         ("deepseek-v3", "h800", "none"),

@@ -50,10 +50,14 @@ class TableFigures(Published):
 def rows(figures: TableFigures, progress: Progress) -> Iterator[Row]:
     """Yield every figure next to ours."""
     progress(figures.group)
+    named: set[str] = set()
     for facts in figures.facts:
         count = _FACTS.get(facts.quantity) or _rule(facts.quantity)
         for fact in fact_rows(facts, {subject: count(subject) for subject in facts.values}, figures.bar):
-            yield replace(fact, id=f"{fact.id}.{facts.quantity}")
+            name = f"{fact.id}.{facts.quantity}"
+            name = f"{name}.{facts.source}" if name in named else name
+            named.add(name)
+            yield replace(fact, id=name)
     for example in figures.placements:
         yield _placement(example, figures.bar)
 

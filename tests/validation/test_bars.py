@@ -40,7 +40,16 @@ SLOW = (
     "eplb",
     "packet_level",
 )
-ASKED = ("eplb", "host_efa", "long_context", "mixtral_8x22b", "qwen3_235b", "rtp_llm", "sglang_prefill", "tp16")
+ASKED = (
+    "eplb",
+    "host_efa",
+    "long_context",
+    "mixtral_8x22b",
+    "qwen3_235b",
+    "rtp_llm",
+    "sglang_prefill",
+    "tp16",
+)
 """Groups of other stacks, whose bars are wider than 1.5 times their error: what they were asked to hold."""
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]
 """The groups; some take seconds."""
