@@ -114,17 +114,20 @@ def test_jobs_that_cross_thin_uplinks_are_slower_and_those_that_stay_on_their_le
         assert thin[name]["step_time_s"] == pytest.approx(free[name]["step_time_s"], rel=1e-9)
 
 
-def test_a_job_that_ends_earlier_leaves_its_links_to_the_others() -> None:
-    """The second sends a quarter of the first's bytes: shared until its end, then the first has the spine to itself."""
-    jobs = {
-        "a": f"use_nodes: [0, 1, 4, 5], workload: {PLAIN}",
-        "b": f"use_nodes: [2, 3, 6, 7], workload: {PLAIN.replace('16 MiB', '4 MiB')}",
-    }
-    found = run_document(document(TREE, **jobs))["metrics"]["jobs"]["a"]["exchange"]["completion_time_s"]
-    across_s = 16 * 2 * 2**20 * HEADERS / (4 * 8 * 50e9 / 4)  # the second's bytes
-    assert found - two("[0, 1, 4, 5]", None)["a"]["exchange"]["completion_time_s"] == pytest.approx(
-        across_s, rel=1e-9
-    )
+def test_a_job_that_ends_earlier_leaves_its_links_to_the_others(tmp_path: Path) -> None:
+    """100 MB and 25 MB over an uplink of 50 GB/s: half each until the second's are there, then all for the first."""
+    ends = {}
+    for names in ("ab", "a"):
+        jobs = {}
+        for name, nodes, size in (("a", "[0, 4]", 100), ("b", "[1, 5]", 25)):
+            row = f"1,0,8,{size}000000,0\n"
+            (tmp_path / f"{name}.csv").write_text("flow_id,src,dst,bytes,start_us\n" + row)
+            if name in names:
+                jobs[name] = f"use_nodes: {nodes}, workload: {{kind: flows, file: {name}.csv}}"
+        whole = document(TREE.replace("oversubscription: 4", "oversubscription: 32"), **jobs)
+        whole.folder = tmp_path
+        ends[names] = run_document(whole)["metrics"]["jobs"]["a"]["completion_time_s"]
+    assert ends["ab"] - ends["a"] == pytest.approx(25e6 / 50e9, rel=1e-9)
 
 
 def test_reductions_of_a_step_meet_what_goes_on_when_they_begin() -> None:
