@@ -26,7 +26,7 @@ def forward_s(step: Step, num_microbatches: int) -> tuple[float, StepRun]:
     -------
     float [s]
     StepRun
-        Of as many of them as were run.
+        Of as many of them as were run; its bytes are of all.
     """
     shown = min(num_microbatches, max(_MOST, 4 * step.work.layout.pp))
     whole, ran = _run(step, shown)
@@ -34,7 +34,9 @@ def forward_s(step: Step, num_microbatches: int) -> tuple[float, StepRun]:
         return whole, ran
     half = shown // 2
     pace = (whole - _run(step, half)[0]) / (shown - half)
-    return whole + (num_microbatches - shown) * pace, ran
+    often = num_microbatches / shown
+    moved = replace(ran, bytes=ran.bytes * often, used=ran.used * often)
+    return whole + (num_microbatches - shown) * pace, moved
 
 
 def _run(step: Step, num: int) -> tuple[float, StepRun]:

@@ -27,6 +27,7 @@ from sim.runs.energy import energy_metrics
 from sim.runs.forward_passes import forward_s
 from sim.runs.inference import accepted_tokens, spent_s
 from sim.runs.kinds import COMPUTE, LINKS, Runner
+from sim.runs.link_rows import largest, link_rows
 from sim.runs.pass_activity import pass_activity
 from sim.runs.pass_memory import memory_of
 from sim.runs.pass_plan import PassPlan
@@ -83,8 +84,10 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     progress(f"{scenario.name}: the update")
     step = Step.from_scenario(work.update)
     step.require_fit("update: ")
-    updated = step.alone()
-    logprob_s = spec.logprobs * forward_s(step, work.microbatches)[0] if spec.logprobs else 0.0
+    runs = step.ran()
+    updated = step.metrics(*runs)
+    one_s, moved = forward_s(step, work.microbatches)
+    logprob_s = spec.logprobs * one_s
     progress(f"{scenario.name}: new weights")
     sync = weight_sync(spec.sync, work.rollout, work.rolling, work.update)
     stages = IterationStages(
@@ -118,7 +121,17 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
             num * time_s / 3600 * float(prices[name] or 0.0) for name, num in num_gpus.items()
         )
     metrics |= _energy(scenario, work, base, drawn, updated, metrics, tokens, num_gpus)
-    return {"metrics": metrics, "links": {}, "timeline": _timeline(work, stages, drawn, metrics)}
+    # Of what trains; the traffic of decode steps and of new weights is in their times.
+    carried, used = (
+        spec.updates * sum(getattr(run, name) for run in runs) + spec.logprobs * getattr(moved, name)
+        for name in ("bytes", "used")
+    )
+    return {
+        "metrics": metrics,
+        "where": _where(work, stages),
+        "links": largest(link_rows(step.cluster, carried, used, time_s)),
+        "timeline": _timeline(work, stages, drawn, metrics),
+    }
 
 
 # --- rollout -----------------------------------------------------------------------------------------------------------
@@ -200,6 +213,18 @@ def _cycle(work: RlStep, stages: IterationStages) -> tuple[float, dict[str, floa
         busy[str(pools.reward)] = stages.reward_s
     idle = {name: max(0.0, 1.0 - spent / cycle.step_s) for name, spent in busy.items()}
     return cycle.step_s, idle, cycle.staleness_mean
+
+
+def _where(work: RlStep, stages: IterationStages) -> dict[str, float]:
+    """Parts of the time of an iteration: stages one after another, or those of the pool that sets the pace [s]."""
+    rolled = {"rollout": float(np.mean(stages.rollout_s)), "new weights": stages.sync_s}
+    trained = {"log-probabilities": stages.logprob_s, "update": stages.update_s}
+    others = {"reward": stages.reward_s, "offload": stages.offload_s}
+    if work.spec.staleness:
+        parts = max((rolled, trained), key=lambda own: sum(own.values()))
+    else:
+        parts = {**rolled, **others, **trained}
+    return {name: spent for name, spent in parts.items() if spent > 0}
 
 
 def _pool_gpus(scenario: Scenario, work: RlStep) -> dict[str, int]:

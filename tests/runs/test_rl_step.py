@@ -177,6 +177,21 @@ def test_more_updates_cost_their_reductions_and_bubbles() -> None:
     assert four["logprob_s"] == one["logprob_s"]
 
 
+def test_links_carry_every_update_and_every_forward_pass() -> None:
+    """Twice as many forward passes add as many bytes again as one: what the links carry is linear in them."""
+    none, one, two = (ran(more=f"logprobs: {num}")["links"] for num in (0, 1, 2))
+    name = next(name for name in none if name.endswith("nic0/tx"))
+    sent = [links[name]["bytes"] for links in (none, one, two)]
+    assert sent[2] - sent[1] == pytest.approx(sent[1] - sent[0])
+    assert sent[1] > sent[0] > 0
+
+
+def test_parts_of_an_iteration_add_up_to_it() -> None:
+    together, apart = ran(), ran(APART, POOLS, "staleness: 1")
+    assert sum(together["where"].values()) == pytest.approx(together["metrics"]["step_time_s"])
+    assert sum(apart["where"].values()) == pytest.approx(apart["metrics"]["step_time_s"], rel=0.02)
+
+
 def test_a_result_says_where_the_time_goes() -> None:
     result = ran(APART, POOLS, "staleness: 1")
     sentences = finding(views_of(result))
