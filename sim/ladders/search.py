@@ -177,6 +177,12 @@ class _Rows:
     rows: dict[str, PointRow] = field(default_factory=dict)
 
     @property
+    def failed(self) -> dict[str, Any]:
+        """The number of designs that died of a bug of ours, and the first one's."""
+        reasons = [row.reason for row in self.rows.values() if row.status == "failed"]
+        return {"designs": len(reasons), "reason": reasons[0] if reasons else ""}
+
+    @property
     def spec(self) -> SearchSpec:
         assert self.ladder.spec.search is not None
         return self.ladder.spec.search
@@ -274,6 +280,7 @@ def run(ladder: Ladder, planned: Spaces, designs: Designs) -> dict[str, Any]:
         "machines": {
             on: _machine(rows, planned, on, best, first, near) for on in machines(spec) if on != spec.reference
         },
+        "failed": rows.failed,
     }  # fmt: skip
 
 

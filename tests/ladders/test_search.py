@@ -12,12 +12,14 @@ from laddering import run
 from sim import documents
 from sim.errors import InfeasibleError, InputError
 from sim.ladders import run as ladders
+from sim.ladders import search as searching
 from sim.ladders.spec import ladder_of
 from sim.show.pages.ladder import ladder_html
 from sim.show.plots import kinds as plots
 from sim.show.tables import search as tables
 from sim.show.views.ladder import ladder_view
 from sim.show.words import ladder as words
+from sim.sweeps.points import PointRow, evaluate
 
 BASE: dict[str, Any] = {
     "name": "searched",
@@ -208,6 +210,18 @@ def test_a_search_of_which_nothing_runs_on_the_reference_is_infeasible() -> None
         InfeasibleError, match=r"no design of the search runs on h100; the first one: .*ttft_s"
     ):
         run(PREFILL.replace("CAPACITY", "80 GB").replace("10 s", "1 us"))
+
+
+def test_a_design_that_dies_of_a_bug_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(document: documents.Document, constraints: Any, *, run: bool = True) -> PointRow:
+        if run and document.get(("layout", "ep")) == 32:
+            return PointRow("failed", "ZeroDivisionError: a bug")
+        return evaluate(document, constraints, run=run)
+
+    monkeypatch.setattr(searching, "evaluate", dies)
+    found = ran(machines=["h800"], axes={"layout.ep": [16, 32]})
+    assert found["search"]["failed"] == {"designs": 2, "reason": "ZeroDivisionError: a bug"}
+    assert "2 designs failed" in words.finding(ladder_view(found))[-1]
 
 
 def test_ep_moves_to_the_nearest_that_fits() -> None:

@@ -64,6 +64,9 @@ class DesignSearch:
     num_designs: int
     best: Best
     machines: tuple[Searched, ...]
+    num_failed: int
+    failure: str
+    """The first bug of ours of which a design died; "" for none."""
 
 
 def search_view(entry: Mapping[str, Any], labels: Mapping[str, str]) -> DesignSearch:
@@ -105,6 +108,8 @@ def search_view(entry: Mapping[str, Any], labels: Mapping[str, str]) -> DesignSe
         metric=metric,
         best=first,
         machines=tuple(searched(name, machine) for name, machine in entry["machines"].items()),
+        num_failed=entry["failed"]["designs"],
+        failure=entry["failed"]["reason"],
     )
 
 
