@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Flat,
         GroupLimited,
         Layout,
+        Lognormal,
         LowLatency,
         Nccl,
         Placement,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
 
 __all__ = [
-    "AllToAll", "Balanced", "Cluster", "Collective", "Decode", "Fabric", "Flat", "GroupLimited", "Layout", "LowLatency",
+    "AllToAll", "Balanced", "Cluster", "Collective", "Decode", "Fabric", "Flat", "GroupLimited", "Layout", "Lognormal", "LowLatency",
     "Nccl", "Placement", "Prefill", "Result", "Scenario", "Serving", "Training", "TwoHop", "Uniform", "Zipf", "__version__",
     "ladder", "load_scenario", "pass_time", "run", "sweep",
 ]  # fmt: skip
