@@ -220,7 +220,10 @@ class _PassWay:
 
     def core_s(self, work: PassWork, rank: int, group: int, queries: int) -> float:
         """Attention cores of a rank of so many GPUs, on each [s]."""
-        parts = [self.chunk_s(*chunk) for chunk in work.chunks.get(rank, ())]
+        parts = [
+            self.chunk_s(-(-new // _TILE) * _TILE, -(-before // _TILE) * _TILE)  # no block more
+            for new, before in work.chunks.get(rank, ())
+        ]
         added = sum(add for add, _ in parts) / group
         once = max((once for _, once in parts), default=0.0)
         running = int(work.requests[rank])

@@ -6,8 +6,10 @@ cluster (`pass_collectives`), its experts timed at the rows they get (`pass_need
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +49,12 @@ class ForwardPass:
         return np.array(
             [[[by_part["experts", i, j][0] for j in range(len(row))] for i, row in enumerate(drawn)]]
         )
+
+    @cached_property
+    def program(self) -> Program:
+        """Its nodes with their times, and with the launches of its software."""
+        program, issuer = listed_program(self), self.plan.issuer
+        return issuer.issued(program) if issuer else program
 
     @property
     def loads(self) -> Floats:
@@ -196,20 +204,27 @@ def record_of(forward: ForwardPass, ran: StepRun) -> PassRecord:
 
 def issued_program(forward: ForwardPass) -> Program:
     """The nodes of a pass with their times, and with the launches of its software."""
-    program, issuer = listed_program(forward), forward.plan.issuer
-    return issuer.issued(program) if issuer else program
+    return forward.program
 
 
 def listed_program(forward: ForwardPass) -> Program:
     """The nodes of a pass with their times, and with the launches of moesim's own lists."""
-    program = (_timed(forward, node) for node in forward.plan.program())
-    return tuple(replace(node, launches=_num_launches(forward, node)) for node in program)
+    blocks, known, program = forward.plan.blocks, dict[Hashable, dict[str, Any]](), []
+    for node in forward.plan.program():
+        layer = node.layer
+        like: Hashable = (node.name, node.half)
+        if layer >= 0:
+            drawn = layer % len(forward.collectives.routings)
+            kind = forward.plan.layer_kind(blocks.layers[layer])
+            like = (node.name, node.half, drawn, kind, blocks.dense_before[layer])
+        if like not in known:
+            known[like] = _timed(forward, node)
+        program.append(replace(node, **known[like]))
+    return tuple(program)
 
 
 def _num_launches(forward: ForwardPass, node: Node) -> int:
-    """Launches of a node by moesim's own lists [count]; one of attention runs the dense layers before it too."""
-    if node.collective:
-        return int(node.held_s == 0.0)  # else it is sent and received by launches of their own
+    """Launches of compute by moesim's own lists [count]; a node of attention runs the dense layers before it too."""
     parts, blocks = forward.needs.parts, forward.plan.blocks
     dense = blocks.dense_after if node.name == "dense" else ()
     if node.name in ("attention", "attention_0"):
@@ -242,23 +257,29 @@ def alone_s(forward: ForwardPass, direction: str, group: int = 0) -> Floats:
     return times
 
 
-def _timed(forward: ForwardPass, node: Node) -> Node:
-    """A node of the pass with its time, or with the kernel that moves its draw."""
+def _timed(forward: ForwardPass, node: Node) -> dict[str, Any]:
+    """Time and launches of a node of the pass, or the kernel that moves its draw; like nodes have the same."""
     plan = forward.plan
     if node.collective is None and node.name != "experts":
-        return replace(node, fixed_s=float(need(forward, node)[0, 0]))
+        fixed_s = float(need(forward, node)[0, 0])
+        return {"fixed_s": fixed_s, "launches": _num_launches(forward, node)}
     drawn = forward.collectives.draw_idx(node.layer, HALVES.index(node.half))
     if node.collective is None:
+        launches = _num_launches(forward, node)
         if forward.loads.size:
-            return replace(node, layer=drawn[0], routed_s=1.0)
-        return replace(node, fixed_s=float(forward.experts_s[0, *drawn, 0]))
+            return {"layer": drawn[0], "routed_s": 1.0, "launches": launches}
+        return {"fixed_s": float(forward.experts_s[0, *drawn, 0]), "launches": launches}
     held = 0.0
     if plan.has_phases:
         by_part = forward.needs.by_part
         kind = plan.layer_kind(plan.blocks.layers[node.layer])
         held = sum(float(by_part[f"{node.name} {end}", kind, 0][0, 0]) for end in ("send", "receive"))
-    barrier = KINDS[plan.work.kernel.kind].barrier
-    return replace(node, collective=kernel(node.name, *drawn), barrier=barrier, held_s=held)
+    return {
+        "collective": kernel(node.name, *drawn),
+        "barrier": KINDS[plan.work.kernel.kind].barrier,
+        "held_s": held,
+        "launches": int(held == 0.0),  # else it is sent and received by launches of their own
+    }
 
 
 def need(forward: ForwardPass, node: Node) -> Floats:

@@ -30,6 +30,7 @@ from sim.workload.requests import Requests
 
 Floats = NDArray[np.float64]
 
+_STEP = 16  # tokens between prompts that are bounded
 _TOKENS = 1024  # FLOPs of a projection are in proportion to tokens
 
 
@@ -65,13 +66,13 @@ def bound_of(work: Serving, asked: Requests, trace: ServingTrace) -> Bound:
     -------
     Bound
     """
-    rows = np.stack([asked.prompt_tokens, trace.cached_tokens], axis=1)
+    prompts = np.maximum(1, asked.prompt_tokens // _STEP * _STEP)  # not more than it has
+    cached = np.minimum(-(-trace.cached_tokens // _STEP) * _STEP, prompts - 1)
+    rows = np.stack([prompts, cached], axis=1)
     unlike, which = np.unique(rows, axis=0, return_inverse=True)
     ttft = _Prompts(work.prefill)
-    compute_s = np.array([ttft.compute_s(int(prompt), int(cached)) for prompt, cached in unlike])[
-        which.ravel()
-    ]
-    lengths, which = np.unique(asked.prompt_tokens, return_inverse=True)
+    compute_s = np.array([ttft.compute_s(int(new), int(old)) for new, old in unlike])[which.ravel()]
+    lengths, which = np.unique(prompts, return_inverse=True)
     step_s = _steps_s(work.decode, lengths)[which]
     later = np.maximum(asked.output_tokens - 1, 1)
     gpus = work.spec.prefill.instances * work.prefill.num_ranks
