@@ -42,7 +42,7 @@ def drawn(seed: int) -> dict[str, Any]:
     return {
         "name": "drawn",
         "cluster": {"hardware": one("h100", "h800", "h20", "h200", "a800"), "nodes": 8},
-        "model": one("qwen3-30b-a3b", "deepseek-v2-lite", "mixtral-8x7b"),
+        "model": one("qwen3-30b-a3b", "deepseek-v2-lite", *(["mixtral-8x7b"] if ep == 8 else [])),
         "workload": {
             "kind": "serving",
             "prefill": prefill,
