@@ -71,7 +71,7 @@ TOKENS = {"kind": "all_to_all", "tokens_per_rank": 4096, "gate": GATE}
 ROOMY = {"hardware": "h800", "nodes": 2, "override": {"gpu.hbm.capacity": "1 TB"}}
 TRAINING = {"kind": "training", "microbatches": 8, "schedule": "dualpipe", "recompute": "full"}
 PREFILL = {"kind": "prefill", "prompt_tokens": 2048, "prompts_per_gpu": 4, "gate": GATE}
-DECODE = {"kind": "decode", "requests_per_gpu": 32, "context_tokens": 2048, "gate": GATE}
+DECODE = {"kind": "decode", "requests_per_gpu": 32, "context_tokens": 2048, "gate": GATE, "overlap": True}
 
 
 @pytest.fixture
