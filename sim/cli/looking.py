@@ -227,7 +227,9 @@ def new(name: str, template: str) -> None:
     folders = (*_RUNNABLE, "scenarios/models", "hardware", "hardware/kernels", "hardware/software")
     source = documents.find(template, folders, "YAML", aliases=DEFAULTS)
     text = text_of(source, "a YAML file")
-    named = [source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.csv)\b", text)]
+    named = [
+        source.parent / name for name in re.findall(r"\bfile: ([\w.-]+\.(?:csv|jsonl|json|npy))\b", text)
+    ]
     files = {
         file.name: text_of(file, "a CSV file that the template names")
         for file in named

@@ -152,6 +152,7 @@ class Validated(Description):
     """Measurements that a generation was compared with: their hardware, and the least and the most of sizes."""
 
     hardware: tuple[str, ...]
+    """Names of profiles."""
     ep: tuple[int, int]
     """Ranks of a group."""
     tokens: tuple[int, int] | None = None

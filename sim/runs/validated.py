@@ -40,6 +40,8 @@ def outside(scenario: Scenario) -> list[str]:
     list of str
         A phrase each, with what was compared; empty within the range.
     """
+    if scenario.workload.parts:
+        return list(dict.fromkeys(phrase for part in scenario.workload.parts for phrase in outside(part)))
     found = [phrase for kernel in scenario.workload.kernels for phrase in _kernel(scenario, kernel)]
     compared = COMPARED.get(scenario.kind)
     if compared and scenario.hardware and scenario.model:

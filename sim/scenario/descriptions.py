@@ -26,9 +26,14 @@ class Workload:
     spec: WorkloadSpec
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """The all-to-all kernels that it runs."""
+    def parts(self) -> tuple[Scenario, ...]:
+        """Scenarios that it is made of, where it is."""
         return ()
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The all-to-all kernels that it runs, or its parts do."""
+        return tuple(dict.fromkeys(kernel for part in self.parts for kernel in part.workload.kernels))
 
     @property
     def files(self) -> tuple[SourcedFile, ...]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from sim.cluster.kernels import Kernel
 from sim.cluster.parameters import SourcedFile
 from sim.cluster.parts import ClusterPart, part_of
 from sim.documents import Document
@@ -40,9 +39,9 @@ class Jobs(Workload):
     jobs: dict[str, Scenario]
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """Those of all jobs."""
-        return tuple(dict.fromkeys(kernel for job in self.jobs.values() for kernel in job.workload.kernels))
+    def parts(self) -> tuple[Scenario, ...]:
+        """The jobs."""
+        return tuple(self.jobs.values())
 
     @property
     def files(self) -> tuple[SourcedFile, ...]:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Discriminator, Field, Tag
 
-from sim.cluster.kernels import Kernel
 from sim.errors import InputError, Problem, nearest
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
@@ -107,9 +106,9 @@ class RlStep(Workload):
     microbatches: int  # of all samples of an iteration, on each data-parallel rank
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """Those of both."""
-        return tuple(dict.fromkeys((*self.rollout.workload.kernels, *self.update.workload.kernels)))
+    def parts(self) -> tuple[Scenario, ...]:
+        """What rolls out, and what is trained."""
+        return self.rollout, self.update
 
     @property
     def instances(self) -> int:

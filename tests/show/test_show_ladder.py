@@ -98,7 +98,7 @@ def test_what_another_setting_stands_in_for_is_told(small: dict[str, Any]) -> No
     assert rung(found, "per-rank")["alters"] == ["two-hop"]
     view = ladder_view(found)
     assert view.rungs[1].removal_note == "Two hops (set otherwise)"
-    assert "'per-rank', with another setting of 'Two hops' (to " in words.removals(ladder_view(found))[0]
+    assert "'per-rank', with another setting of 'Two hops' (" in words.removals(ladder_view(found))[0]
 
 
 def test_what_stands_beside_the_metric_is_shown_for_every_rung_and_machine() -> None:

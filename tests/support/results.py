@@ -160,4 +160,6 @@ def runs(results: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
         "training": steps["1f1b"],
         "decode": sim.run("inference-hardware", settings=("variants={}",)),
         "serving": sim.run("serving-example", settings=few),
+        "jobs": sim.run("two-jobs", settings=("variants={}", "expect={}")),
+        "rl_step": sim.run("rl-split", settings=("variants={}", "expect={}")),
     }

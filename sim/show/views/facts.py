@@ -24,10 +24,8 @@ def facts_of(scenario: Mapping[str, Any], sizes: Sequence[str], more: Sequence[t
     model = scenario.get("model")
     placement = mapping(work.get("placement"))
     redundant = placement.get("redundant_experts")
-    hosts = mapping(cluster.get("fabric")).get("hosts")
     facts = [
-        ("hardware", cluster.get("hardware") or "bare fabric"),
-        ("nodes" if "nodes" in cluster else "hosts", cluster.get("nodes") or hosts or 1),
+        *_machines(cluster),
         ("GPUs in use", cluster.get("gpus") if cluster.get("use_nodes") else ""),
         ("fabric", _words(mapping(cluster.get("fabric")).get("kind"))),
         ("faults", len(cluster.get("faults") or ())),
@@ -49,6 +47,23 @@ def facts_of(scenario: Mapping[str, Any], sizes: Sequence[str], more: Sequence[t
         *more,
     ]
     return tuple((label, str(value)) for label, value in facts if value)
+
+
+def _machines(cluster: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
+    """Label and words of the machines: those of each pool, of one kind, or the hosts of a bare fabric."""
+    pools = mapping(cluster.get("pools"))
+    if pools:
+        nodes = (f"{name} {pool.get('nodes')} nodes of {_hardware(pool)}" for name, pool in pools.items())
+        return [("pools", ", ".join(nodes))]
+    if not cluster.get("hardware"):
+        return [("hardware", "bare fabric"), ("hosts", mapping(cluster.get("fabric")).get("hosts") or 1)]
+    return [("hardware", _hardware(cluster)), ("nodes", cluster.get("nodes") or 1)]
+
+
+def _hardware(machines: Mapping[str, Any]) -> str:
+    """Name the hardware: a profile, or a chip in a node."""
+    named = machines.get("hardware")
+    return f"{named.get('chip')} in {named.get('node')}" if isinstance(named, Mapping) else str(named)
 
 
 def formats(precision: Any) -> str:
