@@ -373,10 +373,16 @@ def validation_table() -> str:
                 held += f", worst {bar['worst_bar_fraction']:.1%}"
             if not bar["mean_bar_fraction"]:
                 held = "exact"
+            if not mine:
+                held = "printed only"
+            predicted = f"{sum(errors) / len(errors):.2%}" if errors else "-"
+            mean, worst = (
+                f"{bar[key]:.2%}" if mine else "-"
+                for key in ("mean_abs_error_fraction", "worst_error_fraction")
+            )
             title = name if bar["name"] == "main" else f"{name}, single {bar['name']}"
             lines.append(
-                f"| {title} | {len(mine)} | {fitted} | {bar['mean_abs_error_fraction']:.2%} | "
-                f"{sum(errors) / len(errors):.2%} | {bar['worst_error_fraction']:.2%} | {held.replace('.0%', '%')} |"
+                f"| {title} | {len(mine)} | {fitted} | {mean} | {predicted} | {worst} | {held.replace('.0%', '%')} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -45,7 +45,7 @@ class Issued(Description):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launches(Description):
-    """Launches of a layer by operation, as the kernel list of a stack has them."""
+    """Launches of a layer by operation, as a file assumes them of a stack."""
 
     norm: Issued
     """Both norms of a layer."""

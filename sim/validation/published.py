@@ -1,7 +1,8 @@
 """Published figures: measurements, other simulators' runs and tables, as data that `validate` compares with.
 
 One file of `scenarios/published/` is one group. A figure has a value with its unit, a source that anyone can look up, how
-it was read, and what we used it for: `calibration` set a parameter (it proves nothing), `validation` is a prediction.
+it was read, and what we used it for: `calibration` set a parameter, or a choice of its scenario was made with it in view (it
+proves nothing), `validation` is a prediction.
 
 All files have in common a title, bars, sources, and a row, which is one figure beside ours. What else a
 file holds is in the shape that the module which computes its rows gives it (see `validate.SOURCES`).

@@ -74,6 +74,7 @@ class Ratio(Branch):
     value: str | int | float
     use: Use
     tolerance: Fraction | None = None
+    note: str | None = None
 
 
 class PublishedDifference(Branch):
@@ -143,6 +144,7 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
             use=ratio.use,
             source=ratio.source,
             tolerance=ratio.tolerance if ratio.tolerance is not None else figures.bar.worst,
+            note=ratio.note,
         )
     for each in figures.differences:
         unit = dimension_of(each.metric)

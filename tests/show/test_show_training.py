@@ -383,6 +383,17 @@ def test_a_validation_row_without_a_tolerance_is_drawn_and_printed_with_a_dash()
     assert grid.rows[0][-1] == ""
     assert plots.figure("validation", report_).data
     assert "1 figure (1 published)" in validation.finding(validation_view(report_))[0]
+    bar = {
+        "name": "main",
+        "ok": True,
+        "mean_abs_error_fraction": 0.0,
+        "worst_error_fraction": 0.0,
+        "mean_bar_fraction": 0.25,
+    }
+    report_["groups"]["tp16"] = {**group, "bars": [bar], "rows": [row]}
+    view = validation_view(report_)
+    assert validation_tables.summary_grid(view).rows[1][5:] == ("-", "-", "-", "-", "printed only")
+    assert "All 1 bars" in validation.finding(view)[0]
 
 
 # --- whole runs ---------------------------------------------------------------------------------------------

@@ -72,11 +72,11 @@ def summary_grid(view: ValidationView) -> Grid:
                 group.name if bar.name in (None, "main") else f"{group.name}, {bar.name}",
                 *(str(purposes.count(purpose)) for purpose in ("calibrated on", "predicted", "exact")),
                 str(sum(purpose in _DEPENDENT for purpose in purposes)),
-                f"{bar.mean_abs_error_fraction:.2%}",
-                _bound(bar.mean_bar_fraction),
-                f"{bar.worst_error_fraction:.2%}",
-                _bound(bar.worst_bar_fraction),
-                "ok" if bar.ok else "missed",
+                f"{bar.mean_abs_error_fraction:.2%}" if purposes else "-",
+                _bound(bar.mean_bar_fraction if purposes else None),
+                f"{bar.worst_error_fraction:.2%}" if purposes else "-",
+                _bound(bar.worst_bar_fraction if purposes else None),
+                ("ok" if purposes else "printed only") if bar.ok else "missed",
             )
         )
     return Grid(

@@ -32,7 +32,7 @@ def finding(view: ValidationView) -> list[str]:
     """Return how many bars are met, over figures of which kinds and uses, the mean error of predictions, the worst row."""
     rows = [row for row in view.rows if row.counts]
     if not rows:
-        return ["No published figure was compared."]
+        return [f"{len(view.rows)} published figures were printed and none is counted."]
     sentences = [_bars(view, rows), _uses(rows, len(view.rows) - len(rows))]
     predicted = [abs(row.error_fraction) for row in rows if row.purpose == "predicted"]
     worst = max(rows, key=lambda row: abs(row.error_fraction))
@@ -44,7 +44,12 @@ def finding(view: ValidationView) -> list[str]:
 
 
 def _bars(view: ValidationView, rows: Sequence[ComparedRow]) -> str:
-    bars = [bar.ok for group in view.groups for bar in group.bars]
+    bars = [
+        bar.ok
+        for group in view.groups
+        for bar in group.bars
+        if any(row.counts and bar.name in (None, row.bar) for row in group.rows)
+    ]
     met = f"All {len(bars)} bars are" if all(bars) else f"{sum(bars)} of {len(bars)} bars are"
     kinds = [row.kind for row in rows]
     counts = {kind: kinds.count(kind) for kind in _KINDS if kind in kinds}
