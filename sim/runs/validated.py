@@ -19,11 +19,7 @@ COMPARED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("mixtral-8x22b", "h100", "megatron_core_2026_05"),
     ),
     "prefill": (("deepseek-v3", "h800", "none"), ("deepseek-v3", "h100", "sglang_2025_05")),
-    "decode": (
-        ("deepseek-v3", "h800", "none"),
-        ("deepseek-v3", "h800", "rtp_llm"),
-        ("deepseek-v3", "h100", "sglang_2025_05"),
-    ),
+    "decode": (("deepseek-v3", "h800", "none"), ("deepseek-v3", "h800", "rtp_llm")),
 }
 """Kind of workload -> model, hardware and software of what it was compared with."""
 
