@@ -207,11 +207,11 @@ class Instance:
         self.swap_bytes[run.rank] += (run.tokens - 1) * kv_bytes_per_token
 
     def swapped_in(self, kv_bytes_per_token: float, now: float) -> list[Running]:
-        """Bring back requests whose rank has room for them, the first that went first."""
+        """Bring back requests whose rank has room for them and their next step, the first that went first."""
         back: list[Running] = []
         full: set[int] = set()
         for run in self.swapped:
-            held = self.engine.held_tokens(run.tokens)
+            held = self.engine.held_tokens(run.tokens_after(run.joined + 1))
             if run.rank in full or held > self.free[run.rank]:
                 full.add(run.rank)
                 continue

@@ -84,16 +84,20 @@ class Lives:
 
     def needs(self, request: int) -> int:
         """KV that a request holds from its prefill on [tokens]."""
-        apart = self.service.decode is not None
-        if self.engine.preemption == "none":
-            return self.engine.held_tokens(self.prompt[request] + (0 if apart else self.output[request]))
-        return self.engine.held_tokens(self.context[request] + (0 if apart else 1))
+        if self.service.decode is not None:
+            return self.engine.held_tokens(self.context[request])
+        return self.needs_decoding(request)
 
     def needs_decoding(self, request: int) -> int:
-        """KV that it holds from the hand-over to an instance that decodes [tokens]."""
+        """KV that it holds from the hand-over to an instance that decodes [tokens].
+
+        Where KV grows there is room for the step that follows: else who comes back to a full rank is at once put out again.
+        """
+        whole, tokens = self.prompt[request] + self.output[request], self.context[request] + 1
         if self.engine.preemption == "none":
-            return self.engine.held_tokens(self.prompt[request] + self.output[request])
-        return self.engine.held_tokens(self.context[request] + 1)
+            return self.engine.held_tokens(whole)
+        grown = math.ceil((whole - tokens) / max(1, self.to_go[request]) - 1e-9)
+        return self.engine.held_tokens(tokens + grown)
 
     def stay(self, request: int, rank: int, held: int) -> Running:
         """A request about to decode; its newest token is not in its cache yet, but will be read."""

@@ -92,6 +92,14 @@ def test_the_latest_request_is_put_out_of_a_full_rank_and_comes_back_when_there_
     assert found.prefill[0].peak_kv_tokens <= 100
 
 
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+@pytest.mark.parametrize("memory", [100.0, 101.0])
+def test_who_was_put_out_comes_back_only_to_room_for_its_next_step(preemption: str, memory: float) -> None:
+    """At 101 the first takes the last token and the second finds none: where it goes there is just what it held."""
+    here = service(memory=memory, preemption=preemption)
+    assert serve(here, requests([(0.0, 10, 50), (0.0, 10, 50)])).preemptions == 1
+
+
 def test_kv_is_held_in_whole_blocks() -> None:
     """Blocks of 16: a prompt of 17 holds 32 tokens, and 48 from its 33rd on."""
     found = serve(service(memory=64.0, preemption="recompute", block_tokens=16), requests([(0.0, 17, 20)]))
