@@ -16,6 +16,7 @@ from sim.errors import InputError, Mark, Problem
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, LayoutSpec, catch, named_file
+from sim.scenario.inference import Inference
 from sim.scenario.kinds import Resolver
 from sim.scenario.values import Branch, Count, Machines, Number, WorkloadSpec
 from sim.schemas import Fraction, Seconds, Size, written
@@ -235,7 +236,9 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
         draft.problems,
         lambda: _part(draft, "decode", spec.decode, size["decode"], first, {"context_tokens": context}),
     )
-    if prefill is None or decode is None:
+    if prefill is not None and decode is not None:
+        _check_cache(draft, spec, prefill.workload, decode.workload)
+    if prefill is None or decode is None or len(draft.problems) > problems:
         raise InputError(draft.problems)
     draft.layout = {"ep": prefill.ep}
     return Serving(spec, asked, prefill, decode)
@@ -269,6 +272,17 @@ def _check_engine(draft: Draft, spec: ServingSpec) -> None:
         if "reserve" in pool.plan:
             got = f"given next to {name}.plan.reserve"
             draft.problem((*at, "memory_fraction"), got, "one of them: what may be used, or what may not")
+
+
+def _check_cache(draft: Draft, spec: ServingSpec, prefill: Workload, decode: Workload) -> None:
+    """KV that one pool writes is read by the other as it is."""
+    assert isinstance(prefill, Inference)
+    assert isinstance(decode, Inference)
+    written, read = prefill.formats.kv, decode.formats.kv
+    if written != read:
+        key = next((key for key in ("kv_dtype", "precision") if key in spec.decode.plan), "kv_dtype")
+        wanted = f"'{written}', that of the prefill plan: KV is read as it was written"
+        draft.problem((*_AT, "decode", "plan", key), f"KV in '{read}'", wanted)
 
 
 def _check_blocks(draft: Draft, engine: EngineSpec, asked: users.Requests) -> None:
