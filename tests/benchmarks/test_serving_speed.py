@@ -17,20 +17,21 @@ from sim.cluster.hardware import load_hardware
 from sim.cluster.topology import Fabric, build
 from sim.engine.serving import serve
 from sim.runs.service import kv_links
-from sim.runs.serving import measure
-from sim.schedule.serving import Pool, Service
+from sim.runs.serving_metrics import measure
+from sim.schedule.serving import EnginePolicy, Pool, Service
 from sim.workload.requests import Lengths, Requests, poisson
 
 AIM_S = 30.0
 SERVICE = Service(
     prefill=Pool(4, 32 * 40e9, 0.3, 32),
     decode=Pool(4, 144 * 44e9, 0.3, 144),
-    prefill_s=lambda tokens: 0.05 + tokens / 8e3,
-    decode_step_s=lambda requests, context: 0.03 + 3e-4 * requests + 5e-8 * requests * context,
+    prefill_s=lambda work: 0.05 + work.busiest_tokens / 8e3,
+    decode_step_s=lambda work: (
+        0.03 + 3e-4 * float(work.requests.max()) + 5e-8 * float(work.context_tokens.max())
+    ),
     kv_bytes_per_token=70_272.0,
-    batch_tokens=8192,
-    max_batch=144 * 128,
-    tokens_per_step=1.7,
+    engine=EnginePolicy(chunk_tokens=8192, max_requests=128),
+    acceptance=(0.7,),
     transfer_latency_s=1e-5,
 )
 FABRICS = {
