@@ -151,7 +151,7 @@ def test_a_result_of_jobs_says_who_ends_when() -> None:
         document(TREE, a=f"use_nodes: [0, 1], workload: {PLAIN}", b=f"use_nodes: [4, 5], workload: {PLAIN}")
     )
     sentences = finding(views_of(result))
-    assert sentences[0].startswith("2 jobs on one network end: a after ")
+    assert sentences[0].startswith("2 jobs share a network and end: a after ")
     assert "Jobs on one network" in run_html(result)
 
 

@@ -143,16 +143,14 @@ def _within(key: str, label: str, services: Sequence[ServiceView]) -> str:
     for run in services:
         times = run.times_s.get(key) or [0.0]
         share = f"{sum(time_s <= limit_s for time_s in times) / len(times):.0%}" if limit_s else ""
-        words.append(
-            f"{f'{run.name} ' if len(services) > 1 else ''}{share or show(times[len(times) // 2], 's', 3)}"
-        )
+        words.append(f"{f'{run.name} ' if len(services) > 1 else ''}{share or show(_median(times), 's', 3)}")
     against = f"within {show(limit_s, 's', 3)}" if limit_s else "in the median"
     return f"{label}: {', '.join(words)} {against}"
 
 
 def _median(times: Sequence[float]) -> float:
-    shown = quantiles(times)
-    return shown[len(shown) // 2]
+    """Median of sorted times, the mean of the middle two where they are even, as in the metrics."""
+    return (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2
 
 
 def quantiles(times: Sequence[float]) -> list[float]:

@@ -28,7 +28,7 @@ def _ends(run: JobsView, several: bool) -> str:
     times = ", ".join(
         f"{job.name} after {show(job.time_s, 's', 4)}" for job in sorted(run.jobs, key=lambda job: job.time_s)
     )
-    return f"{f'In {run.name} ' if several else ''}{len(run.jobs)} jobs on one network end: {times}."
+    return f"{f'In {run.name}, ' if several else ''}{len(run.jobs)} jobs share a network and end: {times}."
 
 
 def _busiest(run: JobsView) -> list[str]:

@@ -43,7 +43,9 @@ def aside(runs: Sequence[RunView]) -> str:
 
 def validated(runs: RunsView) -> str:
     """Return what of the runs lies beyond measurements, in one sentence; empty where nothing does."""
-    phrases = dict.fromkeys(phrase for run in runs.runs for phrase in run.provenance.outside_validation)
+    phrases = dict.fromkeys(
+        phrase.partition(": compared")[0] for run in runs.runs for phrase in run.provenance.outside_validation
+    )
     return f"Beyond what was compared with measurements: {'; '.join(phrases)}." if phrases else ""
 
 

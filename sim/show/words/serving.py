@@ -61,17 +61,18 @@ def _served(run: ServiceView, services: Sequence[ServiceView]) -> str:
         f"{run.num_requests:,} requests",
         f"{run.goodput_requests_per_s:.3g} a second of the whole run",
     )
-    if len(services) > 1:
-        return f"{run.name} serves {run.good_fraction:.0%} of {requests} within {_objectives(run)}, {rate}; {_medians(run)}."
     medians = f"the median TTFT is {_median(run, 'ttft')}, the median TPOT {_median(run, 'tpot')}"
-    return f"{run.good_fraction:.0%} of {requests} meet {_objectives(run)}, {rate}; {medians}."
-
-
-def _objectives(run: ServiceView) -> str:
+    several = len(services) > 1
     if not run.objectives:
-        return "what was asked (no objective was set)"
+        return (
+            f"{run.name} serves {requests}, {rate}; {_medians(run)}."
+            if several
+            else f"{requests}, {rate}; {medians}."
+        )
     asked = " and ".join(f"{key.upper()} of {show(time_s, 's', 3)}" for key, time_s in run.objectives.items())
-    return f"a {asked}"
+    if several:
+        return f"{run.name} serves {run.good_fraction:.0%} of {requests} within a {asked}, {rate}; {_medians(run)}."
+    return f"{run.good_fraction:.0%} of {requests} meet a {asked}, {rate}; {medians}."
 
 
 def _medians(run: ServiceView) -> str:
