@@ -636,10 +636,10 @@ def test_a_headline_ranks_what_comes_out_by_itself_and_flat_kernels_take_the_sec
 
 @pytest.mark.slow
 def test_tensor_parallelism_is_what_the_cut_nvlink_costs_and_fine_experts_cost_bytes(found: Shipped) -> None:
-    """TP8: four all-reduces of 58.7 MB a layer."""
+    """TP8: two all-reduces of 58.7 MB a layer, of attention, and two more where shared experts are split by TP."""
     ladder = found("v3-layout")
-    for name in ("experts", "fine-grained"):
-        assert 0.2 < rung(ladder, name)["gap_fraction"] < 0.3
+    assert 0.10 < rung(ladder, "experts")["gap_fraction"] < 0.15
+    assert 0.17 < rung(ladder, "fine-grained")["gap_fraction"] < 0.25
     for name in ("no-tp", "dualpipe"):
         assert rung(ladder, name)["gap_fraction"] < 0.01
     assert missed(ladder, "fine-grained") == pytest.approx(-0.065, abs=0.01)
