@@ -497,7 +497,7 @@ def test_plot_lists_its_kinds_and_draws_each(moesim: Moesim, tmp_path: Path) -> 
     kinds = [line.split()[0] for line in listed.out.splitlines()]
     assert all(len(line.split()) > 3 for line in listed.out.splitlines())
     moesim("run", "tiny.yaml", "--no-report", "--out", "r")
-    moesim("validate", "--group", "eplb", "--out", "v")
+    moesim("validate", "--group", "eplb_example", "--out", "v")
     drawn: list[str] = []
     for kind in kinds:
         said = moesim(
