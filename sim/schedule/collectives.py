@@ -120,12 +120,12 @@ class Collective:
         return between_pairs(*pairs, by_nic=by_nic, to_rail=to_rail)
 
     def mean_times_s(self) -> dict[str, float]:
-        """Time that each class of resource takes for the bytes of the mean rank, as the kernel achieves it [s]."""
+        """Time that each class of resource takes for the bytes of the mean rank, as the kernel achieves it where nothing is broken [s]."""
         c, k, way, mean, on_nic = self.cluster, self.kernel, self.direction, self.mean_bytes, self.uses_nic
-        up_rate = k.scale_up_efficiency_fraction[way] * float(c.capacity[c.egress[self.gpus[0]]])
+        up_rate = k.scale_up_efficiency_fraction[way] * float(c.capacity[c.egress[self.gpus]].max())
         times = {"scale_up": mean.scale_up / up_rate}
         if on_nic:
-            nic_rate = self.nic_efficiency_fraction * float(c.capacity[c.nic_tx[self.gpus[0]]])
+            nic_rate = self.nic_efficiency_fraction * self.nic_line_bytes_per_s
             times["nic"] = mean.nic * c.gpus_per_nic / nic_rate + k.exposed_fraction(way) * times["scale_up"]
         copied = way, self.record_bytes, mean.copied, mean.taken_in
         times["copy_sms"] = float(k.copy_s(*copied, uses_nic=on_nic, sms=self.comm_sms))
@@ -134,9 +134,13 @@ class Collective:
     @property
     def nic_efficiency_fraction(self) -> float:
         """Part of a NIC's line rate that the kernel reaches with the cluster's kind of NIC and its own messages."""
-        c, message_bytes = self.cluster, self.kind.message_records * self.record_bytes
-        line = float(c.capacity[c.nic_tx[self.gpus]].max())
-        return c.nic_reach.fraction(self.kernel.nic_efficiency_fraction, line, message_bytes)
+        message_bytes, line = self.kind.message_records * self.record_bytes, self.nic_line_bytes_per_s
+        return self.cluster.nic_reach.fraction(self.kernel.nic_efficiency_fraction, line, message_bytes)
+
+    @property
+    def nic_line_bytes_per_s(self) -> float:
+        """Line rate of the group's fastest NIC: a slow or dead one changes no time of the kernel's own [bytes/s]."""
+        return float(self.cluster.capacity[self.cluster.nic_tx[self.gpus]].max())
 
     def flows(self) -> Flows:
         """Write down the bytes that the kernel puts on the links."""
