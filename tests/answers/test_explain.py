@@ -60,7 +60,7 @@ def test_a_fault_and_popular_experts_have_parts_of_their_own() -> None:
     assert popular["uneven"] > 5 * even["uneven"]
 
 
-@pytest.mark.parametrize("name", ["v3-decode-ep128", "serving-example"])
+@pytest.mark.parametrize("name", ["v3-decode-ep128", pytest.param("serving-example", marks=pytest.mark.slow)])
 def test_parts_of_passes_and_services_add_up(name: str) -> None:
     document = explain(scenario_settings.variants(scenario_settings.read(name)).popitem()[1])
     assert sum(parts(document).values()) == pytest.approx(document["value_s"], rel=1e-6)

@@ -103,7 +103,10 @@ def assert_agrees(means: list[float], theory: float, most_error_fraction: float)
     assert error <= most_error_fraction * theory  # or the test could not fail
 
 
-@pytest.mark.parametrize(("servers", "fraction"), [(1, 0.5), (1, 0.7), (2, 0.7), (4, 0.8)])
+@pytest.mark.parametrize(
+    ("servers", "fraction"),
+    [(1, 0.5), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, 0.7), (2, 0.7), (4, 0.8)])],
+)
 def test_prefill_without_batches_waits_as_long_as_m_m_c(servers: int, fraction: float) -> None:
     def draw(rng: np.random.Generator) -> Requests:
         return poisson(8000, servers * fraction, Lengths("exponential", 100_000), ONE, rng)
@@ -115,7 +118,7 @@ def test_prefill_without_batches_waits_as_long_as_m_m_c(servers: int, fraction: 
     assert_agrees(waits_of_seeds(here, draw, "arrival_s", "prefill_start_s"), theory, 0.08)
 
 
-@pytest.mark.parametrize(("servers", "fraction"), [(1, 0.6), (3, 0.7)])
+@pytest.mark.parametrize(("servers", "fraction"), [(1, 0.6), pytest.param(3, 0.7, marks=pytest.mark.slow)])
 def test_decode_of_one_request_at_a_time_waits_as_long_as_m_m_c(servers: int, fraction: float) -> None:
     """A geometric count of steps: 1 / p in the mean, squared variation 1 - p, which scales the wait by 1 - p / 2."""
     p = 0.05

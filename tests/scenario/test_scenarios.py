@@ -19,14 +19,16 @@ from sim.show.words.run import finding
 from sim.trees import flatten
 from sim.validation.validate import GROUPS, load
 
-SLOW_STEPS = ("fabrics", "h800", "h800-vs-h100", "measured")
+SLOW_STEPS = ("fabrics", "faults", "h800", "h800-vs-h100", "measured")
 SLOW = (
     "group-limit",
     "inference-eplb",
     "inference-hardware",
     "qwen3-training",
     "r1-zero",
+    "serving-example",
     "serving-mooncake",
+    "v3-decode-ep144",
     "v3-failures",
     "v3-pretraining-cost",
     "v3-whole-cost",

@@ -22,6 +22,7 @@ from sim.validation.tables import TableFigures
 from sim.validation.validate import GROUPS, SOURCES, RowSource, load, validate
 
 SLOW = (
+    "layer_pair",
     "training_step",
     "v3_generations",
     "h100_normal",
@@ -234,6 +235,7 @@ def test_a_group_says_what_scripts_rely_on(name: str) -> None:
         assert bar["mean_bar_fraction"] <= max(1.5 * bar["mean_abs_error_fraction"], 0.01)
 
 
+@pytest.mark.slow
 def test_what_calibrated_says_so() -> None:
     """Two-hop EP8 and EP64 dispatch, low-latency EP8 and EP64 of each table, NCCL's plateau; the rest is predicted."""
 

@@ -26,10 +26,12 @@ def test_prefill_of_the_profile_is_within_8_percent() -> None:
     assert abs(rows("prefill")["profile-ep32", "tokens_per_s_per_node"]["error_fraction"]) <= 0.08
 
 
+@pytest.mark.slow
 def test_production_prefill_is_below_what_its_nodes_can_do() -> None:
     assert rows("prefill")["production-ep32", "tokens_per_s_per_node"]["error_fraction"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "metric", "bar"),
     [
