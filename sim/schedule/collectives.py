@@ -104,10 +104,10 @@ class Collective:
         k, r, on_nic = self.kernel, self.routing, self.uses_nic
         sizes = self.direction, self.record_bytes, r.tokens_per_rank, r.ranks_per_token, r.nodes_per_token
         time_s = k.first_chunk_s(*sizes, uses_nic=on_nic, sms=self.comm_sms)
-        if k.chunk_time_s:
-            by_direction = k.chunk_time_s.over_nic if on_nic else k.chunk_time_s.single_node
-            time_s += 2 * math.sqrt(by_direction[self.direction] * max(self.mean_times_s().values()))
-        return time_s
+        if k.chunk_time_s is None:
+            return time_s
+        chunk_s = (k.chunk_time_s.over_nic if on_nic else k.chunk_time_s.single_node)[self.direction]
+        return time_s + 2 * math.sqrt(chunk_s * max(self.mean_times_s().values()))
 
     @property
     def mean_bytes(self) -> MeanBytes:
@@ -115,9 +115,8 @@ class Collective:
         if self.kind.flow_per_node:
             return through_nodes(self.routing, self.record_bytes, self.num_nodes)
         to_rail = self.kind.forwards_to_rail(self) or not self.cluster.planes_joined
-        by_nic = not self.kind.takes_nvlink(self)
         pairs = self.routing, self.records, self.record_bytes, self.num_nodes
-        return between_pairs(*pairs, by_nic=by_nic, to_rail=to_rail)
+        return between_pairs(*pairs, by_nic=not self.kind.takes_nvlink(self), to_rail=to_rail)
 
     def mean_times_s(self) -> dict[str, float]:
         """Time that each class of resource takes for the bytes of the mean rank, as the kernel achieves it where nothing is broken [s]."""
@@ -125,11 +124,10 @@ class Collective:
         up_rate = k.scale_up_efficiency_fraction[way] * float(c.capacity[c.egress[self.gpus]].max())
         times = {"scale_up": mean.scale_up / up_rate}
         if on_nic:
-            nic_rate = self.nic_efficiency_fraction * self.nic_line_bytes_per_s
-            times["nic"] = mean.nic * c.gpus_per_nic / nic_rate + k.exposed_fraction(way) * times["scale_up"]
+            rate = self.nic_efficiency_fraction * self.nic_line_bytes_per_s / c.gpus_per_nic
+            times["nic"] = mean.nic / rate + k.exposed_fraction(way) * times["scale_up"]
         copied = way, self.record_bytes, mean.copied, mean.taken_in
-        times["copy_sms"] = float(k.copy_s(*copied, uses_nic=on_nic, sms=self.comm_sms))
-        return times
+        return times | {"copy_sms": float(k.copy_s(*copied, uses_nic=on_nic, sms=self.comm_sms))}
 
     @property
     def nic_efficiency_fraction(self) -> float:
