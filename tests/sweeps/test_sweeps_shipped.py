@@ -74,13 +74,13 @@ def test_the_published_layout_is_within_three_per_cent_of_the_best_of_all(name: 
 
 
 @pytest.mark.slow
-def test_oversubscription_costs_a_step_what_its_sends_wait_for() -> None:
+def test_oversubscription_costs_a_step_what_its_sends_and_the_sums_of_copies_wait_for() -> None:
     """A hand-checked row: with cores 8:1 behind leaves 8:1 a send that leaves its pod has 1/64 of a NIC, which nothing hides."""
     free = best("v3-oversubscription", kind="rail_optimized", oversubscription=1)
     for kind, ratio, times in (
-        ("rail_optimized", 8, 1.013),
-        ("three_tier", 2, 1.005),
-        ("three_tier", 4, 1.044),
+        ("rail_optimized", 8, 1.032),
+        ("three_tier", 2, 1.011),
+        ("three_tier", 4, 1.088),
     ):
         assert best("v3-oversubscription", kind=kind, oversubscription=ratio) == pytest.approx(
             times * free, rel=3e-3
