@@ -167,12 +167,16 @@ def test_prefill_is_best_on_two_or_four_nodes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hardware", ["h800", "h100"])
-def test_mixtral_wants_its_experts_within_a_node_and_no_tensor_parallelism(hardware: str) -> None:
-    name = "mixtral-64"
-    assert best(name, hardware=hardware, ep=8, tp=1) == best(name, hardware=hardware)
-    losses = {tp: best(name, hardware=hardware, tp=tp) / best(name, hardware=hardware) for tp in (1, 2, 4, 8)}
-    assert sorted(losses, key=lambda tp: losses[tp]) == [1, 2, 4, 8]
+@pytest.mark.parametrize(("hardware", "tp"), [("h800", 1), ("h100", 2)])
+def test_mixtral_wants_its_experts_within_a_node_and_a_full_nvlink_lets_tensor_parallelism_pay(
+    hardware: str, tp: int
+) -> None:
+    """Whole experts reduce nothing over TP, so that two GPUs share attention for two all-reduces a layer alone."""
+    whole = best("mixtral-64", hardware=hardware)
+    assert best("mixtral-64", hardware=hardware, ep=8, tp=tp) == whole
+    assert best("mixtral-64", hardware=hardware, tp=3 - tp) < 1.03 * whole
+    assert 1.05 * whole < best("mixtral-64", hardware=hardware, tp=4)
+    assert best("mixtral-64", hardware=hardware, tp=4) < best("mixtral-64", hardware=hardware, tp=8)
 
 
 @pytest.mark.slow
@@ -182,7 +186,7 @@ def test_the_h100_gains_on_mixtral_and_most_with_wide_tensor_parallelism() -> No
         for tp in (1, 8)
     }
     assert 1.01 < gains[1] < 1.06
-    assert gains[8] > 1.15
+    assert gains[8] > 1.1
 
 
 @pytest.mark.slow
