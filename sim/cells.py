@@ -72,7 +72,11 @@ def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> l
     InputError
         For text that is no CSV, and as soon as there is more of it than `limits` has room for.
     """
-    text = files.text(file, wanted, where, key, limits.CSV_BYTES)
+    return rows_of(file, files.text(file, wanted, where, key, limits.CSV_BYTES), wanted)
+
+
+def rows_of(file: Path, text: str, wanted: str) -> list[Row]:
+    """Read the rows of a CSV whose text is there; parameters, result and errors as of `rows`."""
     reader = csv.reader((line[0] for line in _LINE.finditer(text)), strict=True)
     table: list[Row] = []
     num_rows = num_cells = 0

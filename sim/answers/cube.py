@@ -110,7 +110,8 @@ def _own_axes(base: Document, scenario: Scenario) -> Iterator[tuple[str, list[An
 
 def _figures(scenario: Scenario) -> dict[str, Any]:
     """Return the parameters of a scenario's machine by their paths, in SI units."""
-    return {one.path: one.value for one in scenario.hardware.parameters} if scenario.hardware else {}
+    parameters = scenario.hardware.parameters if scenario.hardware else ()
+    return {parameter.path: parameter.value for parameter in parameters}
 
 
 # --- the cube --------------------------------------------------------------------------------------------------------
@@ -191,7 +192,7 @@ def described(sweep: Sweep) -> dict[str, Any]:
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
-    sets = [{documents.dotted(path): value for path, value in one.items()} for one in axis.sets]
+    sets = [{documents.dotted(path): value for path, value in chosen.items()} for chosen in axis.sets]
     return {"name": axis.name, "values": [str(value) for value in axis.values], "sets": sets}
 
 

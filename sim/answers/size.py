@@ -110,9 +110,9 @@ def _machine(model: str, described: Model, name: str, asked: Asked, progress: Pr
     progress(f"{described.name} on {machine.title}")
     for num_gpus in _numbers(per_node):
         ran, reason = _tried(model, described, name, per_node, num_gpus, asked)
-        fits = [one for one in ran if asked.tpot_s is None or one["tpot_s"] <= asked.tpot_s]
+        fits = [row for row in ran if asked.tpot_s is None or row["tpot_s"] <= asked.tpot_s]
         if fits:
-            best = min(fits, key=lambda one: one["tpot_s"])
+            best = min(fits, key=lambda row: row["tpot_s"])
             price = machine.gpu_hour_usd
             hourly = None if price is None else price * num_gpus
             return {
@@ -125,7 +125,7 @@ def _machine(model: str, described: Model, name: str, asked: Asked, progress: Pr
                 "smaller": smaller,
             }
         if ran:
-            least = min(one["tpot_s"] for one in ran)
+            least = min(row["tpot_s"] for row in ran)
             reason = f"a token takes {units.show(least, 's', 3)}"
             without_gain = 0 if least < best_s * (1 - _GAIN) else without_gain + 1
             best_s = min(best_s, least)

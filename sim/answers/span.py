@@ -114,28 +114,30 @@ def _width(row: Mapping[str, Any], value: float) -> float:
 def _parameters(scenario: Scenario) -> Iterator[Movable]:
     """Yield the assumed and derived parameters that a run reads, but for what was overridden, and for power."""
     read = runner(scenario.kind).reads
-    for one in scenario.hardware.parameters if scenario.hardware else ():
-        if one.grade in _GRADES and one.path.startswith(read):
-            yield Movable(one.path, ("cluster", "override", *one.path.split(".")), one)
+    for parameter in scenario.hardware.parameters if scenario.hardware else ():
+        if parameter.grade in _GRADES and parameter.path.startswith(read):
+            yield Movable(parameter.path, ("cluster", "override", *parameter.path.split(".")), parameter)
     for file in scenario.workload.kernels:
-        for one in file.parameters:
-            if one.grade in _GRADES:
+        for parameter in file.parameters:
+            if parameter.grade in _GRADES:
                 yield Movable(
-                    f"kernel.{one.path}", ("workload", "kernel", "override", *one.path.split(".")), one
+                    f"kernel.{parameter.path}",
+                    ("workload", "kernel", "override", *parameter.path.split(".")),
+                    parameter,
                 )
-    for one in scenario.software.parameters if scenario.software else ():
-        if one.grade in _GRADES:
-            yield Movable(f"software.{one.path}", ("software", one.path), one)
+    for parameter in scenario.software.parameters if scenario.software else ():
+        if parameter.grade in _GRADES:
+            yield Movable(f"software.{parameter.path}", ("software", parameter.path), parameter)
 
 
 def _value(document: Document, metric: str, moved: Mapping[Movable, str]) -> float | None:
     """Run the scenario with parameters at an end; None where it cannot be so."""
     laid, software = document.copy(), {}
-    for one, end in moved.items():
-        if one.path[0] == "software":
-            software[one.path[1]] = end
+    for movable, end in moved.items():
+        if movable.path[0] == "software":
+            software[movable.path[1]] = end
         else:
-            scenario_settings.put(laid, one.path, _override(end), Mark("--range"))
+            scenario_settings.put(laid, movable.path, _override(end), Mark("--range"))
     try:
         scenario = scenarios.resolve(laid)
         named = document.get(("software",))

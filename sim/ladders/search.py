@@ -227,8 +227,8 @@ def _ran(rows: _Rows, space: Sweep, on: str) -> Iterator[Reached]:
 
 def _best(reached: list[Reached]) -> Reached | None:
     """Return the best; of those that agree to nine digits the first of the space."""
-    least = min((one.cost for one in reached), default=math.inf)
-    return next((one for one in reached if one.cost <= least * (1 + _EQUAL)), None)
+    least = min((design.cost for design in reached), default=math.inf)
+    return next((design for design in reached if design.cost <= least * (1 + _EQUAL)), None)
 
 
 def run(ladder: Ladder, planned: Spaces, designs: Designs) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def run(ladder: Ladder, planned: Spaces, designs: Designs) -> dict[str, Any]:
     assert spec is not None
     rows = _Rows(ladder, designs)
     ran = {
-        key: sorted(_ran(rows, space, key[0]), key=lambda one: one.number)
+        key: sorted(_ran(rows, space, key[0]), key=lambda design: design.number)
         for key, space in planned.spaces.items()
     }
     best = {key: _best(reached) for key, reached in ran.items()}
@@ -267,7 +267,7 @@ def run(ladder: Ladder, planned: Spaces, designs: Designs) -> dict[str, Any]:
         number = space.space.numbers()[0]
         reason = rows.reached(space, number, rows.row(space, space.document(number), spec.reference))
         raise InfeasibleError(f"no design of the search runs on {spec.reference}; the first one: {reason}")
-    near = [one for one in ran[spec.reference, FREE] if one.cost <= first.cost * (1 + NEAR)]
+    near = [design for design in ran[spec.reference, FREE] if design.cost <= first.cost * (1 + NEAR)]
     return {
         "reference": spec.reference,
         "objective": {"name": objective(ladder), "more_is_better": _more(ladder)},
@@ -294,9 +294,9 @@ def _machine(
 ) -> dict[str, Any]:
     spec = rows.spec
     own = best[on, FREE]
-    kept = [_kept(rows, planned, on, one) for one in near]
-    costs = [one.cost for one, _ in kept if isinstance(one, Reached)]
-    metrics = [one.metric for one, _ in kept if isinstance(one, Reached)]
+    kept = [_kept(rows, planned, on, design) for design in near]
+    costs = [design.cost for design, _ in kept if isinstance(design, Reached)]
+    metrics = [design.metric for design, _ in kept if isinstance(design, Reached)]
     whole = kept[near.index(first)][0]
     ours = whole if isinstance(whole, Reached) else None
     bought = None
@@ -304,7 +304,7 @@ def _machine(
     if dear and ours and own and min(costs) > own.cost * (1 + _EQUAL):
         bought = (ours.cost - own.cost) / (ours.cost - first.cost)
     replaced = {entry["key"]: entry for _, entries in kept for entry in entries}
-    refused = [one for one, _ in kept if isinstance(one, str)]
+    refused = [reason for reason, _ in kept if isinstance(reason, str)]
     return {
         "best": own.entry() if own else None,
         "gap_fraction": _over(own, first),
@@ -335,29 +335,31 @@ def _entry(reached: Reached | None) -> dict[str, Any] | None:
     return reached.entry() if reached else None
 
 
-def _over(one: Reached | None, other: Reached | None) -> float | None:
+def _over(design: Reached | None, other: Reached | None) -> float | None:
     """Return how much more one takes than the other [fraction]; None where one did not run."""
-    if one is None or other is None:
+    if design is None or other is None:
         return None
-    more = one.cost / other.cost - 1
+    more = design.cost / other.cost - 1
     return 0.0 if abs(more) < _EQUAL else more
 
 
-def _kept(rows: _Rows, planned: Spaces, on: str, one: Reached) -> tuple[Reached | str, list[dict[str, Any]]]:
+def _kept(
+    rows: _Rows, planned: Spaces, on: str, design: Reached
+) -> tuple[Reached | str, list[dict[str, Any]]]:
     """Run a design of the reference on a machine, with only what the machine lacks replaced; and what that was."""
     reference = rows.spec.reference
     theirs, space = planned.spaces[reference, FREE], planned.spaces[on, FREE]
     replaced: list[dict[str, Any]] = []
     document = space.base.copy()
-    for path, value, mark in theirs.space.overrides(one.number):
+    for path, value, mark in theirs.space.overrides(design.number):
         lacks = path in planned.lacking[on] and _is_fp8(value)
         scenario_settings.put(document, path, "bf16" if lacks else value, mark)
-    before = theirs.document(one.number)
+    before = theirs.document(design.number)
     for path, other in planned.lacking[on].items():
         asked = before.get(path) or "fp8"
         if _is_fp8(asked) and path not in planned.lacking[reference]:
             replaced.append({"key": documents.dotted(path), "from": asked, "to": other})
-    reached = rows.reached(space, 0, rows.row(space, document, f"{on}, {one.entry()['design']}"))
+    reached = rows.reached(space, 0, rows.row(space, document, f"{on}, {design.entry()['design']}"))
     present = document.get(_EP)
     if isinstance(reached, str) and isinstance(present, int):
         axis = next((axis for axis in space.space.axes if axis.name == documents.dotted(_EP)), None)

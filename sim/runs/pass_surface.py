@@ -77,13 +77,13 @@ class PassSurface:
         ways = self.ways if sequences[busiest] > 1 else self.ways[:1]
         times = []
         for way in ways:
-            here = {
+            alone_s = {
                 rank: way.local_s(tokens[rank] / self.group)
                 + way.core_s(work, rank, self.group, self.queries)
                 for rank in tokens
             }
             size = tokens[busiest] / self.group
-            core_s = max(here.values()) - way.local_s(size)
+            core_s = max(alone_s.values()) - way.local_s(size)
             times.append(way.pass_s(size, share, core_s))
         return min(times[1:] if self.ways[-1].forced and len(times) > 1 else times)
 
@@ -196,8 +196,8 @@ class _PassWay:
                 for kind, n in self._layers.items()
             )
 
-        one, two = cores_s(1), cores_s(2)
-        return two - one, max(0.0, 2 * one - two)
+        once_s, twice_s = cores_s(1), cores_s(2)
+        return twice_s - once_s, max(0.0, 2 * once_s - twice_s)
 
     def _running_s(self, requests: float, context_tokens: float) -> float:
         """Attention cores of running requests of a GPU in all layers [s]."""

@@ -268,8 +268,8 @@ def _energy(
     )
     forward = passes.forward_pass(step)
     record, ends = passes.run(forward), passes.ends(forward)
-    one = pass_activity(forward, record, spent_s(forward, record, ends), ends)
-    rollout = energy_metrics(work.rollout, one.times(rolled_s / one.elapsed_s), num_gpus=rolling)
+    single = pass_activity(forward, record, spent_s(forward, record, ends), ends)
+    rollout = energy_metrics(work.rollout, single.times(rolled_s / single.elapsed_s), num_gpus=rolling)
     if not rollout or "energy" not in updated:
         return {}
     parts = [rollout["energy"]]

@@ -140,7 +140,9 @@ def measure(
     }
     steps = sum(int(instance.steps.sum()) for instance in trace.decode)
     if steps:
-        metrics["requests_per_step"] = float(sum(one.requests.sum() for one in trace.decode)) / steps
+        metrics["requests_per_step"] = (
+            float(sum(instance.requests.sum() for instance in trace.decode)) / steps
+        )
     if bound is not None:
         metrics |= {
             "ttft_bound": _spread(bound.ttft_s[ended]),
@@ -215,8 +217,8 @@ def _waited_s(
 def _busy(pool: tuple[InstanceRecord, ...], begin_s: float, end_s: float) -> float:
     """Share of a span that the mean instance is in batches and steps."""
     busy = sum(
-        float((np.clip(one.end_s, begin_s, end_s) - np.clip(one.start_s, begin_s, end_s)).sum())
-        for one in pool
+        float((np.clip(instance.end_s, begin_s, end_s) - np.clip(instance.start_s, begin_s, end_s)).sum())
+        for instance in pool
     )
     return min(1.0, busy / (len(pool) * max(end_s - begin_s, 1e-12)))
 

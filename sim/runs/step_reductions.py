@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from sim.cluster.kernels import load_kernel
+from sim.cluster.kernels import Kernel, load_kernel
 from sim.cluster.topology import Cluster
 from sim.cost.optimizer import WEIGHT_BYTES, Optimizer
 from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
@@ -52,9 +53,10 @@ def reducing_plan(
         *((phase, phase.name, optimizer.gradient_bytes, False) for phase in both),
         *((phase, f"{phase.name}, weights", WEIGHT_BYTES, optimizer.shards_weights) for phase in whole),
     ]
+    nccl = load_kernel("nccl")
     collectives = [
         [
-            _collectives(place, cluster, rank, group, asked, held, links.latency_s)
+            _collectives(place, cluster, nccl, rank, group, asked, held, links.latency_s)
             for group in range(place.num_groups)
         ]
         for rank, held in enumerate(parameters)
@@ -78,6 +80,7 @@ def reducing_plan(
 def _collectives(
     place: Place,
     cluster: Cluster,
+    kernel: Kernel,
     rank: int,
     group: int,
     asked: Sequence[tuple[Phase, str, float, bool]],
@@ -85,12 +88,23 @@ def _collectives(
     fixed_s: float,
 ) -> dict[str, GroupCollective]:
     """The phases in which a group has bytes to send, in order, each with its name, the bytes of a parameter, and whether layers
-    are reduced in every microbatch."""
-    return {
-        name: phase_ring(place, cluster, rank, group, phase, size * count, fixed_s)
-        for phase, name, size, sharded in asked
-        if (count := getattr(held.once_a_step(sharded), phase.what.split()[0]))
-    }
+    are reduced in every microbatch. Gradients and weights of a phase take the same cables."""
+    rings: dict[str, GroupCollective] = {}
+    sent: dict[str, GroupCollective] = {}
+    for phase, name, size, sharded in asked:
+        count = getattr(held.once_a_step(sharded), phase.what.split()[0])
+        if count:
+            if phase.name not in rings:
+                rings[phase.name] = _phase_ring(place, cluster, kernel, rank, group, phase, 1.0, fixed_s)
+            sent[name] = _times(rings[phase.name], size * count)
+    return sent
+
+
+def _times(collective: GroupCollective, factor: float) -> GroupCollective:
+    """The same flows with so many times the bytes."""
+    flows = collective.flows
+    more = replace(flows, payload_bytes=flows.payload_bytes * factor, share=flows.share * factor)
+    return replace(collective, flows=more)
 
 
 def layer_reductions(
@@ -110,12 +124,12 @@ def layer_reductions(
     """
     passes = {"tp": 2, "cp": 1}
     size = dict(zip(passes, sizes, strict=True))
-    asked = layer_phases(layout, links.gpus_per_node)
+    asked, nccl = layer_phases(layout, links.gpus_per_node), load_kernel("nccl")
     return [
         [
             {
-                phase.name: phase_ring(
-                    place, cluster, rank, group, phase,
+                phase.name: _phase_ring(
+                    place, cluster, nccl, rank, group, phase,
                     passes[phase.what] * size[phase.what], passes[phase.what] * links.latency_s,
                 )
                 for phase in asked
@@ -126,10 +140,17 @@ def layer_reductions(
     ]  # fmt: skip
 
 
-def phase_ring(
-    place: Place, cluster: Cluster, rank: int, group: int, phase: Phase, size: float, fixed_s: float
+def _phase_ring(
+    place: Place,
+    cluster: Cluster,
+    kernel: Kernel,
+    rank: int,
+    group: int,
+    phase: Phase,
+    size: float,
+    fixed_s: float,
 ) -> GroupCollective:
     """The part that a group has in one phase of a reduction of `size` bytes."""
     ranks = place.ranks[rank, group]
     gpus, following = place.gpu_of_rank[ranks], place.gpu_of_rank[phase.following[ranks]]
-    return ring(gpus, cluster, load_kernel("nccl"), following, size * phase.fraction, fixed_s)
+    return ring(gpus, cluster, kernel, following, size * phase.fraction, fixed_s)

@@ -119,7 +119,7 @@ def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
         text = files.text(file, _WHAT, where, key, limits.CSV_BYTES)
         if re.match(r"\s*\{", text):
             return _mooncake(file, text)
-        table = cells.rows(file, _WHAT, where, key)
+        table = cells.rows_of(file, text, _WHAT)
         header = table[0][1] if table else []
         name = max(FORMATS, key=lambda name: len({*FORMATS[name].columns} & {*header}))
         kind = FORMATS[name]

@@ -20,32 +20,36 @@ _FREE = "nothing held"
 def held(search: DesignSearch, hue: Mapping[str, str]) -> Any:
     """Draw the gap of each machine to the reference by what is held, and what holding it costs over the own best."""
     figure = Canvas()
-    names = [_FREE, *dict.fromkeys(one.name for machine in search.machines for one in machine.held)]
+    names = [_FREE, *dict.fromkeys(held.name for machine in search.machines for held in machine.held)]
     gaps: dict[str, list[float | None]] = {}
     costs: dict[str, list[float | None]] = {search.reference_name: [0.0] * len(names)}
     for machine in search.machines:
-        by_name = {one.name: one for one in machine.held}
+        by_name = {held.name: held for held in machine.held}
         gaps[machine.name] = [machine.gap_fraction, *(by_name[name].gap_fraction for name in names[1:])]
         costs[machine.name] = [0.0, *(by_name[name].costs_machine_fraction for name in names[1:])]
         costs[search.reference_name] = [
             0.0, *(by_name[name].costs_reference_fraction for name in names[1:])
         ]  # fmt: skip
-    labels = {search.reference_name: search.reference} | {one.name: one.label for one in search.machines}
+    labels = {search.reference_name: search.reference} | {
+        machine.name: machine.label for machine in search.machines
+    }
     for axis, table in (("", gaps), ("2", costs)):
         for name, fractions in table.items():
             figure.add(
-                "bar", orientation="h", y=names, x=[None if one is None else 100 * one for one in fractions],
+                "bar", orientation="h", y=names, x=[None if fraction is None else 100 * fraction for fraction in fractions],
                 name=labels[name], legendgroup=name, showlegend=axis == "2", marker={"color": hue[name]},
-                text=["does not run" if one is None else change_text(one) for one in fractions],
+                text=["does not run" if fraction is None else change_text(fraction) for fraction in fractions],
                 textposition="outside", cliponaxis=False, textfont={"size": 12},
                 hovertemplate=f"%{{y}}: %{{text}}<extra>{labels[name]}</extra>", xaxis=f"x{axis}", yaxis=f"y{axis}",
             )  # fmt: skip
     much = search.metric.longer
     longest = [
-        100 * max([0.01, *(one or 0.0 for row in table.values() for one in row)]) for table in (gaps, costs)
+        100 * max([0.01, *(fraction or 0.0 for row in table.values() for fraction in row)])
+        for table in (gaps, costs)
     ]
     lowest = [
-        100 * min([0.0, *(one or 0.0 for row in table.values() for one in row)]) for table in (gaps, costs)
+        100 * min([0.0, *(fraction or 0.0 for row in table.values() for fraction in row)])
+        for table in (gaps, costs)
     ]
     spans = [[_ROOM * low, _ROOM * high] for low, high in zip(lowest, longest, strict=True)]
     figure.axis("x", title=f"% {much} than {search.reference}", domain=[0.0, 0.44], range=spans[0], nticks=6)
@@ -61,9 +65,9 @@ def held(search: DesignSearch, hue: Mapping[str, str]) -> Any:
     )  # fmt: skip
     sentence = words.sentences(search)[0]
     alt = "; ".join(
-        f"{labels[name]} {row}: {change_text(one)}"
+        f"{labels[name]} {row}: {change_text(fraction)}"
         for name, table in gaps.items()
-        for row, one in zip(names, table, strict=True)
+        for row, fraction in zip(names, table, strict=True)
     )
     return style.finish(
         figure,

@@ -92,19 +92,21 @@ def size_grid(view: Sizes) -> Grid:
     )
 
 
-def _size_row(one: Fitted) -> tuple[Cell, ...]:
-    if one.gpus is None:
-        return (one.title, "none", *["-"] * 7)
-    layout = ", ".join(f"{name.upper()} {size}" for name, size in one.layout.items() if size > 1) or "one GPU"
-    if one.overlap:
+def _size_row(fitted: Fitted) -> tuple[Cell, ...]:
+    if fitted.gpus is None:
+        return (fitted.title, "none", *["-"] * 7)
+    layout = (
+        ", ".join(f"{name.upper()} {size}" for name, size in fitted.layout.items() if size > 1) or "one GPU"
+    )
+    if fitted.overlap:
         layout += ", two microbatches"
     dollars = [
-        "-" if one.usd_per_hour is None else f"{one.usd_per_hour:,.2f}",
-        "-" if one.usd_per_million_tokens is None else f"{one.usd_per_million_tokens:,.3f}",
+        "-" if fitted.usd_per_hour is None else f"{fitted.usd_per_hour:,.2f}",
+        "-" if fitted.usd_per_million_tokens is None else f"{fitted.usd_per_million_tokens:,.3f}",
     ]
     return (
-        one.title, f"{one.gpus:,}", layout, show(one.tpot_s or 0.0, "s", 3), f"{one.tokens_per_s_per_gpu:,.0f}",
-        f"{100 * (one.memory_fraction or 0.0):.0f} %", f"{one.max_users:,}", *dollars,
+        fitted.title, f"{fitted.gpus:,}", layout, show(fitted.tpot_s or 0.0, "s", 3), f"{fitted.tokens_per_s_per_gpu:,.0f}",
+        f"{100 * (fitted.memory_fraction or 0.0):.0f} %", f"{fitted.max_users:,}", *dollars,
     )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def search_view(entry: Mapping[str, Any], labels: Mapping[str, str]) -> DesignSe
             num_refused=of["refused"],
             reason=of["reason"],
             replaced=tuple(
-                f"{axis_label(one['key'])} {one['from']} by {one['to']}" for one in of["replaced"]
+                f"{axis_label(change['key'])} {change['from']} by {change['to']}" for change in of["replaced"]
             ),
             held=tuple(
                 record(HeldChoice, held, name=held_text(entry["hold"][choice]), best=best(held["best"]))

@@ -46,31 +46,31 @@ def _many(count: int, noun: str) -> str:
 
 def sizes(view: Sizes) -> list[str]:
     """Return the fewest GPUs of each machine, the fewest first, and what the next smaller number lacks."""
-    served = sorted((one for one in view.machines if one.gpus), key=lambda one: one.gpus or 0)
-    sentences = [f"{_fewest(view, one)}." for one in served]
+    served = sorted((fitted for fitted in view.machines if fitted.gpus), key=lambda fitted: fitted.gpus or 0)
+    sentences = [f"{_fewest(view, fitted)}." for fitted in served]
     sentences += [
-        f"{_machines(one.smaller_gpus, one)} do{'es' * (one.smaller_gpus == 1)} not: {one.smaller}."
-        for one in served
-        if one.smaller_gpus
+        f"{_machines(fitted.smaller_gpus, fitted)} do{'es' * (fitted.smaller_gpus == 1)} not: {fitted.smaller}."
+        for fitted in served
+        if fitted.smaller_gpus
     ]
     return sentences + [
-        f"No number of {one.title} serves {view.title} so: {one.reason}."
-        for one in view.machines
-        if not one.gpus
+        f"No number of {fitted.title} serves {view.title} so: {fitted.reason}."
+        for fitted in view.machines
+        if not fitted.gpus
     ]
 
 
-def _machines(count: int, one: Fitted) -> str:
-    return f"One {one.title}" if count == 1 else f"{count:,} {one.title}"
+def _machines(count: int, fitted: Fitted) -> str:
+    return f"One {fitted.title}" if count == 1 else f"{count:,} {fitted.title}"
 
 
-def _fewest(view: Sizes, one: Fitted) -> str:
+def _fewest(view: Sizes, fitted: Fitted) -> str:
     users = _many(view.users, "user")
     limit = f" within {show(view.tpot_limit_s, 's', 3)} a token" if view.tpot_limit_s else ""
-    verb = "serves" if one.gpus == 1 else "serve"
+    verb = "serves" if fitted.gpus == 1 else "serve"
     return (
-        f"{_machines(one.gpus or 0, one)} {verb} {view.title} to {users} with "
-        f"{view.context_tokens:,} tokens each{limit}: {show(one.tpot_s or 0.0, 's', 3)} a token"
+        f"{_machines(fitted.gpus or 0, fitted)} {verb} {view.title} to {users} with "
+        f"{view.context_tokens:,} tokens each{limit}: {show(fitted.tpot_s or 0.0, 's', 3)} a token"
     )
 
 

@@ -11,12 +11,12 @@ from sim.show.views.search import DesignSearch, HeldChoice, Searched
 
 def sentences(search: DesignSearch) -> list[str]:
     """Return what the search found, the answer first."""
-    told = [sentence for machine in search.machines for sentence in _machine(search, machine)]
+    sentences = [sentence for machine in search.machines for sentence in _machine(search, machine)]
     if search.num_failed:
-        told.append(
+        sentences.append(
             f"{search.num_failed} designs failed, and are in none of these figures: {search.failure}."
         )
-    return told
+    return sentences
 
 
 def _machine(search: DesignSearch, machine: Searched) -> Iterator[str]:

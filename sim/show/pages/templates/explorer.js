@@ -56,11 +56,11 @@ function say(now) {
   if (before && before.axis !== null) {
     const axis = before.axis, old = points(before.state), [was] = old || [null];
     const start = `${CUBE.labels[axis]} from ${AXES[axis].values[before.state[axis]]} to ${AXES[axis].values[state[axis]]}`;
-    const one = takes(was), other = takes(ours);
+    const earlier = takes(was), other = takes(ours);
     if (other === null) words.push(`${start}: it cannot be, ${ours.reason}.`);
-    else if (one === null) words.push(`${start}: it runs${binding(ours) ? `, and ${binding(ours)}` : ""}.`);
+    else if (earlier === null) words.push(`${start}: it runs${binding(ours) ? `, and ${binding(ours)}` : ""}.`);
     else {
-      const ratio = other / one;
+      const ratio = other / earlier;
       const moved = Math.abs(ratio - 1) < SAME ? "nothing moves" : much(ratio).replace(/ (than|as)$/, "");
       words.push(`${start}: ${moved}${binding(ours) ? `, ${binding(ours)}` : ""}.`);
     }
@@ -99,9 +99,9 @@ function row(into, i, bars, value, bound, whole) {
     bar.style.backgroundColor = colour;
     bar.title = title;
   });
-  let said = track.querySelector(".value");
-  if (!said) { said = element("span"); said.className = "value"; track.append(said); }
-  said.textContent = value;
+  let label = track.querySelector(".value");
+  if (!label) { label = element("span"); label.className = "value"; track.append(label); }
+  label.textContent = value;
   let mark = track.querySelector(".bound");
   if (!mark) { mark = element("i"); mark.className = "bound"; track.append(mark); }
   mark.hidden = bound === null;
@@ -251,8 +251,8 @@ function read() { // the address after `#`: slider=value, by name
 }
 
 function write() {
-  const said = new URLSearchParams(AXES.map((axis, i) => [axis.name, axis.values[state[i]]]));
-  history.replaceState(null, "", `${location.pathname}${location.search}#${said}`);
+  const choices = new URLSearchParams(AXES.map((axis, i) => [axis.name, axis.values[state[i]]]));
+  history.replaceState(null, "", `${location.pathname}${location.search}#${choices}`);
 }
 
 function move(axis, place) {

@@ -46,7 +46,7 @@ function build(svg, machine) { // returns every link with its path
       wire(`${name}/ingress`, "scale_up", x + 5, top + 26, top + 62);
       shape(svg, "rect", {x: x - GPU / 2, y: top + 62, width: GPU, height: GPU, rx: 3, class: "part"});
       shape(svg, "text", {x, y: top + 77, "text-anchor": "middle"}, String(gpu));
-      const nic = [`node${node}/nic${gpu}`, `node${node}/nic${Math.floor(gpu / 2)}`].find(one => `${one}/tx` in machine.links || `${one}/rx` in machine.links);
+      const nic = [`node${node}/nic${gpu}`, `node${node}/nic${Math.floor(gpu / 2)}`].find(nic => `${nic}/tx` in machine.links || `${nic}/rx` in machine.links);
       if (!nic || nics.has(nic)) continue;
       nics.add(nic);
       shape(svg, "path", {d: `M${x} ${top + 84}V${top + 106}`, class: "wire"});
@@ -77,9 +77,9 @@ function show(step) { // `step`: frames since the last picture, by which dashes 
     $(`now-${i}`).textContent = now >= machine.end_s ? `ended after ${time(machine.end_s)}` : `${kernel[0]}, until ${time(kernel[1].end_s)}`;
     for (const kind of Object.keys(MOTION.colours)) {
       const share = sums[kind] ? sums[kind].reduce((a, b) => a + b, 0) / sums[kind].length : 0;
-      const [, bar, said] = meters[i][kind];
+      const [, bar, label] = meters[i][kind];
       bar.style.width = `${100 * share}%`;
-      said.textContent = `${Math.round(100 * share)} %`;
+      label.textContent = `${Math.round(100 * share)} %`;
     }
   });
 }
