@@ -178,16 +178,15 @@ def run(forward: ForwardPass) -> PassRecord:
 
 def whole_plan(forward: ForwardPass) -> StepPlan:
     """The pass as the executor takes it."""
-    return forward.step_plan(issued_program(forward), overlapped=forward.plan.in_background)
+    return forward.step_plan(forward.program, overlapped=forward.plan.in_background)
 
 
 def record_of(forward: ForwardPass, ran: StepRun) -> PassRecord:
     """What a pass did, from how its plan ran."""
-    program = issued_program(forward)
     record = max(ran.records, key=lambda record: float(record.end_s.max()))
     start_s, finish_s = np.array(record.nodes.start_s), np.array(record.nodes.end_s)
     busy: dict[str, float] = {}
-    for node, seconds in zip(program, (finish_s - start_s).tolist(), strict=True):
+    for node, seconds in zip(forward.program, (finish_s - start_s).tolist(), strict=True):
         busy[node.name] = busy.get(node.name, 0.0) + seconds
     return PassRecord(
         group=record.group,
@@ -200,11 +199,6 @@ def record_of(forward: ForwardPass, ran: StepRun) -> PassRecord:
         busy_s=busy,
         ran=ran,
     )
-
-
-def issued_program(forward: ForwardPass) -> Program:
-    """The nodes of a pass with their times, and with the launches of its software."""
-    return forward.program
 
 
 def listed_program(forward: ForwardPass) -> Program:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,21 @@ from sim.schedule.programs import Node
 from sim.schedule.reductions import HeldParameters, Links, Phase, copy_phases, layer_phases, phases
 from sim.schedule.training import PipelineTask, tasks_from_rows
 from sim.workload.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """One phase of gradients or of weights: bytes of a parameter, and whether those of layers move in every microbatch instead."""
+
+    phase: Phase
+    size: float
+    sharded: bool
+    weights: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name on a timeline."""
+        return f"{self.phase.name}{', weights' if self.weights else ''}"
 
 
 def reducing_plan(
@@ -48,24 +63,26 @@ def reducing_plan(
     """
     whole = phases(layout, links.gpus_per_node)
     both = copy_phases(layout, links.gpus_per_node) if copies > 1 else []
-    asked = [
-        *((phase, phase.name, optimizer.gradient_bytes, optimizer.shards_gradients) for phase in whole),
-        *((phase, phase.name, optimizer.gradient_bytes, False) for phase in both),
-        *((phase, f"{phase.name}, weights", WEIGHT_BYTES, optimizer.shards_weights) for phase in whole),
+    gradients = [
+        *(_Moved(phase, optimizer.gradient_bytes, optimizer.shards_gradients) for phase in whole),
+        *(_Moved(phase, optimizer.gradient_bytes, sharded=False) for phase in both),
     ]
+    weights = [_Moved(phase, WEIGHT_BYTES, optimizer.shards_weights, weights=True) for phase in whole]
     nccl = load_kernel("nccl")
     collectives = [
         [
-            _collectives(place, cluster, nccl, rank, group, asked, held, links.latency_s)
+            _collectives(place, cluster, nccl, rank, group, [*gradients, *weights], held, links.latency_s)
             for group in range(place.num_groups)
         ]
         for rank, held in enumerate(parameters)
     ]
     rows = []
     for rank, update in enumerate(updates_s):
-        there = [*collectives[rank][0]]
-        num = sum(not name.endswith(", weights") for name in there)
-        names = [*there[:num], None, *there[num:]]
+        present = collectives[rank][0]
+        before, after = (
+            [moved.name for moved in part if moved.name in present] for part in (gradients, weights)
+        )
+        names = [*before, None, *after]
         program = tuple(
             Node(name or "update", "B", -1, name, 0.0 if name else update, waits=(i - 1,) if i else ())
             for i, name in enumerate(names)
@@ -83,20 +100,19 @@ def _collectives(
     kernel: Kernel,
     rank: int,
     group: int,
-    asked: Sequence[tuple[Phase, str, float, bool]],
+    asked: Sequence[_Moved],
     held: HeldParameters,
     fixed_s: float,
 ) -> dict[str, GroupCollective]:
-    """The phases in which a group has bytes to send, in order, each with its name, the bytes of a parameter, and whether layers
-    are reduced in every microbatch. Gradients and weights of a phase take the same cables."""
+    """The phases in which a group has bytes to send, in order; gradients and weights of a phase take the same cables."""
     rings: dict[str, GroupCollective] = {}
     sent: dict[str, GroupCollective] = {}
-    for phase, name, size, sharded in asked:
-        count = getattr(held.once_a_step(sharded), phase.what.split()[0])
+    for moved in asked:
+        phase, count = moved.phase, getattr(held.once_a_step(moved.sharded), moved.phase.what)
         if count:
             if phase.name not in rings:
                 rings[phase.name] = _phase_ring(place, cluster, kernel, rank, group, phase, 1.0, fixed_s)
-            sent[name] = _times(rings[phase.name], size * count)
+            sent[moved.name] = _times(rings[phase.name], moved.size * count)
     return sent
 
 

@@ -229,7 +229,7 @@ class Phase:
     Parameters
     ----------
     what : str
-        "dense" or "experts" of the optimizer, "tp" or "cp" inside layers; of copies of a stage "dense copies", "experts copies".
+        "dense" or "experts" of the optimizer, "tp" or "cp" inside layers.
     num, near : int [count]
         Ranks of one reduction, and how many of them share a node.
     inside : bool
@@ -238,6 +238,8 @@ class Phase:
         The rank that each rank sends to.
     share : float [fraction]
         Part of the bytes reduced that it is of.
+    copies : bool
+        True between pipeline ranks that hold the same stage.
     """
 
     what: str
@@ -246,11 +248,12 @@ class Phase:
     inside: bool
     following: Ints
     share: float = 1.0
+    copies: bool = False
 
     @property
     def name(self) -> str:
         """Its name on a timeline."""
-        return f"{self.what} {'inside nodes' if self.inside else 'between nodes'}"
+        return f"{self.what}{' copies' if self.copies else ''} {'inside nodes' if self.inside else 'between nodes'}"
 
     @property
     def fraction(self) -> float:
@@ -294,7 +297,7 @@ def copy_phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
     near = 2 if layout.near(gpus_per_node, "pp") == layout.pp else 1
     shared = {"dense": layout.dp * layout.cp, "experts": layout.expert_dp}
     return [
-        Phase(f"{what} copies", 2, near, near == 2, following, share=2.0 / num)
+        Phase(what, 2, near, near == 2, following, share=2.0 / num, copies=True)
         for what, num in shared.items()
     ]
 

@@ -108,7 +108,8 @@ def test_copies_of_a_stage_add_up_their_shards_over_the_pipeline() -> None:
         assert phase.following[phase.following].tolist() == list(range(64))  # two of them, each other's
         stage = np.arange(64) // 8
         assert (stage[phase.following] == 7 - stage).all()
-        assert phase.fraction == pytest.approx({"dense copies": 1 / 8, "experts copies": 1.0}[phase.what])
+        assert phase.name == f"{phase.what} copies between nodes"
+        assert phase.fraction == pytest.approx({"dense": 1 / 8, "experts": 1.0}[phase.what])
 
 
 def test_the_optimizer_of_deepseek_v3_takes_a_fraction_of_a_second() -> None:
