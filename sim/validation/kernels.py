@@ -92,9 +92,7 @@ def rows(figures: KernelFigures, progress: Progress, curves: Curves | None = Non
                     use=use,
                     source=table.source,
                     tolerance=figures.bar.worst,
-                    bar="main" if table.counted else None,
-                    note=table.note,
-                    evidence=table.evidence,
+                    weighed=table,
                 )
 
 

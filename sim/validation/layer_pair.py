@@ -105,15 +105,7 @@ def rows(figures: PairFigures, progress: Progress) -> Iterator[Row]:
         ours = simulate(scenario, num_layers=figures.layers, num_groups=figures.groups).quantities()
         for facts in figures.facts:
             if facts.quantity in run.quantities:
-                prefix = f"{run.name}."
-                yield from fact_rows(
-                    facts,
-                    ours[facts.quantity],
-                    figures.bar,
-                    prefix=prefix,
-                    counted=run.counted,
-                    note=run.note,
-                )
+                yield from fact_rows(facts, ours[facts.quantity], figures.bar, prefix=f"{run.name}.", run=run)
 
 
 def simulate(scenario: Scenario, *, num_layers: int, num_groups: int) -> PairTimes:

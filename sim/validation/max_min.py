@@ -16,7 +16,7 @@ from sim.engine import fluid
 from sim.runs.kinds import Progress
 from sim.scenario.values import Branch
 from sim.schedule.flows import Flows
-from sim.validation.published import Published, Row, row
+from sim.validation.published import Published, Row, Weighed, row
 
 _DATA = "published/simgrid"
 
@@ -68,7 +68,7 @@ def rows(figures: SolverFigures, progress: Progress) -> Iterator[Row]:
                 use="validation",
                 source=case.source,
                 tolerance=None,
-                note=f"{case.about}; flow {flow + 1}",
+                weighed=Weighed(note=f"{case.about}; flow {flow + 1}"),
             )
 
 

@@ -72,6 +72,19 @@ class Weighed(Branch):
     note: str | None = None
     """What to know next to the figures."""
 
+    def within(self, whole: Weighed) -> Weighed:
+        """What it proves as a part of another entry, which goes before it where it says something."""
+        return Weighed(
+            counted=self.counted and whole.counted,
+            evidence=whole.evidence or self.evidence,
+            implied_by=whole.implied_by or self.implied_by,
+            note=whole.note or self.note,
+        )
+
+
+PLAIN = Weighed()
+"""Counted, with nothing to say about it."""
+
 
 class Source(Branch):
     """A source of figures."""
@@ -132,8 +145,8 @@ class Published(Branch):
     def cited(self) -> Iterator[tuple[Path_, str]]:
         """Yield where an entry names its source, and which."""
         for path, entry in entries(self, ()):
-            if getattr(entry, "source", None) is not None:
-                yield (*path, "source"), getattr(entry, "source", "")
+            if (source := getattr(entry, "source", None)) is not None:
+                yield (*path, "source"), source
 
     def unexplained(self) -> Iterator[tuple[Path_, str, str]]:
         """Yield what is not counted without a reason, and what is implied without its row: where, what and the key it lacks."""
@@ -208,11 +221,9 @@ def row(
     use: Use,
     source: str,
     tolerance: float | None,
-    bar: str | None = "main",
+    bar: str = "main",
     points: bool = False,
-    note: str | None = None,
-    evidence: Evidence | None = None,
-    implied_by: str | None = None,
+    weighed: Weighed = PLAIN,
 ) -> Row:
     """Return the row of a figure.
 
@@ -223,16 +234,15 @@ def row(
         The published and the simulated value, in SI units.
     tolerance : float, optional
         Of the error [fraction]; None where only the mean of the bar is held.
-    bar : str, optional
-        Name of the bar that it counts towards; None to print it only.
+    bar : str
+        Name of the bar that it counts towards.
     points : bool
         The error is the difference, and not relative.
-    note : str, optional
-        What to know next to the figure.
-    evidence, implied_by : str, optional
-        What it proves, the file's where None, and the row that it follows from.
+    weighed : Weighed
+        What it proves; neither bar nor tolerance is of one that is not counted.
     """
     error = ours - value if points else (ours - value) / value if value else float(ours != value)
+    tolerance = tolerance if weighed.counted else None
     return Row(
         id=id_,
         quantity=what,
@@ -240,27 +250,21 @@ def row(
         published=value,
         simulated=ours,
         error_fraction=float(error),
-        tolerance_fraction=tolerance if bar else None,
+        tolerance_fraction=tolerance,
         use=use,
-        ok=bar is None or tolerance is None or bool(abs(error) <= tolerance),
-        bar=bar,
+        ok=tolerance is None or bool(abs(error) <= tolerance),
+        bar=bar if weighed.counted else None,
         source=source,
-        note=note,
-        evidence=evidence,
-        implied_by=implied_by,
+        note=weighed.note,
+        evidence=weighed.evidence,
+        implied_by=weighed.implied_by,
     )
 
 
 def fact_rows(
-    facts: Facts,
-    ours: Mapping[str, float],
-    bar: Bar,
-    *,
-    prefix: str = "",
-    counted: bool = True,
-    note: str | None = None,
+    facts: Facts, ours: Mapping[str, float], bar: Bar, *, prefix: str = "", run: Weighed = PLAIN
 ) -> Iterator[Row]:
-    """Yield the rows of one quantity; `ours` by subject, and the reason why none is counted."""
+    """Yield the rows of one quantity; `ours` by subject, and what the run that they are of proves."""
     for subject in facts.values:
         yield row(
             f"{prefix}{subject}",
@@ -271,9 +275,6 @@ def fact_rows(
             use=facts.use,
             source=facts.source,
             tolerance=facts.tolerance if facts.tolerance is not None else bar.worst,
-            bar="main" if facts.counted and counted else None,
             points=facts.points,
-            note=note or facts.note,
-            evidence=facts.evidence,
-            implied_by=facts.implied_by,
+            weighed=facts.within(run),
         )

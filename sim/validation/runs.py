@@ -144,7 +144,7 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
             use=ratio.use,
             source=ratio.source,
             tolerance=ratio.tolerance if ratio.tolerance is not None else figures.bar.worst,
-            note=ratio.note,
+            weighed=Weighed(note=ratio.note),
         )
     for each in figures.differences:
         unit = dimension_of(each.metric)
@@ -157,7 +157,7 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
             use=each.use,
             source=each.source,
             tolerance=figures.bar.worst,
-            note=each.note,
+            weighed=Weighed(note=each.note),
         )
 
 
@@ -188,10 +188,7 @@ def _figures(figures: RunFigures, run: Run, ours: Mapping[str, float]) -> Iterat
             use=figure.use,
             source=figure.source or run.source,
             tolerance=figure.tolerance if figure.tolerance is not None else figures.bar.worst,
-            bar="main" if figure.counted else None,
-            note=figure.note,
-            evidence=figure.evidence,
-            implied_by=figure.implied_by,
+            weighed=figure,
         )
 
 
@@ -209,8 +206,9 @@ def _flow_row(run: Run, result: Result, timed: TimedFlows) -> Row:
         use="validation",
         source=run.source,
         tolerance=None,
-        bar="flows" if run.flows_counted else None,
+        bar="flows",
         points=True,
+        weighed=Weighed(counted=run.flows_counted),
     )
 
 

@@ -15,8 +15,8 @@ from sim.documents import data_folder
 from sim.errors import InputError
 from sim.runs.kinds import Progress
 from sim.runs.run import run_file
-from sim.validation import published
-from sim.validation.published import Row, entries
+from sim.validation import kernels, published
+from sim.validation.published import Bar, Facts, Row, Weighed, entries
 from sim.validation.runs import RunFigures
 from sim.validation.tables import TableFigures
 from sim.validation.validate import GROUPS, SOURCES, RowSource, load, validate
@@ -122,6 +122,18 @@ def test_what_is_not_counted_says_why_and_what_is_implied_says_by_what(name: str
     own = {str(of).partition(".")[0] for of in implied if "/" not in str(of)}
     assert own <= names
     assert {str(of).partition("/")[0] for of in implied if "/" in str(of)} <= set(GROUPS)
+
+
+def test_a_table_of_kernels_and_a_run_of_a_pair_say_what_implies_them_on_every_row() -> None:
+    figures = load("kernels_h100")
+    assert isinstance(figures, kernels.KernelFigures)
+    table = figures.tables[0].model_copy(update={"evidence": "implied", "implied_by": "other"})
+    implied = list(kernels.rows(figures.model_copy(update={"tables": [table]}), lambda sentence: None))
+    run = Weighed(evidence="implied", implied_by="other", counted=False, note="why")
+    facts = Facts(quantity="span_s", source="one", unit="s", values={"span": "1 s"}, tolerance=0.1)
+    (printed,) = published.fact_rows(facts, {"span": 2.0}, Bar(mean=0.1), run=run)
+    assert {(row.evidence, row.implied_by) for row in (*implied, printed)} == {("implied", "other")}
+    assert (printed.bar, printed.tolerance_fraction, printed.ok, printed.note) == (None, None, True, "why")
 
 
 @pytest.mark.slow
