@@ -203,17 +203,20 @@ def record_of(forward: ForwardPass, ran: StepRun) -> PassRecord:
 
 def listed_program(forward: ForwardPass) -> Program:
     """The nodes of a pass with their times, and with the launches of moesim's own lists."""
-    blocks, known, program = forward.plan.blocks, dict[Hashable, dict[str, Any]](), []
-    for node in forward.plan.program():
-        layer = node.layer
-        like: Hashable = (node.name, node.half)
-        if layer >= 0:
-            drawn = layer % len(forward.collectives.routings)
-            kind = forward.plan.layer_kind(blocks.layers[layer])
-            like = (node.name, node.half, drawn, kind, blocks.dense_before[layer])
-        if like not in known:
-            known[like] = _timed(forward, node)
-        program.append(replace(node, **known[like]))
+    plan, num_drawn = forward.plan, len(forward.collectives.routings)
+    blocks = plan.blocks
+    layers: dict[int, Hashable] = {-1: ()}  # place among those with experts -> what it shares with like ones
+    for place, layer in enumerate(blocks.layers):
+        layers[place] = place % num_drawn, plan.layer_kind(layer), blocks.dense_before[place]
+    timed: dict[Hashable, dict[str, Any]] = {}
+    program: list[Node] = []
+    for node in plan.program():
+        like = node.name, node.half, layers[node.layer]
+        if like not in timed:
+            timed[like] = _timed(forward, node)
+        # Not `replace`, which takes three times as long: programs of hundreds of nodes are listed for hundreds of passes.
+        fields = {"layer": node.layer, "collective": node.collective, **timed[like]}
+        program.append(Node(node.name, node.half, waits=node.waits, **fields))
     return tuple(program)
 
 
