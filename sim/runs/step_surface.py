@@ -97,9 +97,12 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
 
     loads = [num / gpus for num in few] + [float(num) for num in many]
     step_s = made_surface([loads, _CONTEXTS], at)
-    host_s = made_surface(
-        [loads], lambda i: min(context_step_s(way, work.context_tokens) for way in forwards(i))[1]
-    )
+
+    def host_at(i: int) -> float:
+        if scenario.software is None:  # launches cost nothing
+            return 0.0
+        return min(context_step_s(way, work.context_tokens) for way in forwards(i))[1]
+
 
     def even_s(load: float, context_tokens: float) -> float:
         missing = math.ceil(load) - load if load > 1 else 0.0
@@ -115,6 +118,7 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
         return taken_s + missing * extra_s() if missing > 1e-9 else taken_s
 
     last = len(loads) - 1
+    host_s = made_surface([loads], host_at)
     return Surface(cost, even_s, host_s, nic_share(forwards(last)[-1], at(last, _CONTEXTS.index(2048))))
 
 
