@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from sim import units
 from sim.cluster import parts, topology
-from sim.cluster.hardware import Hardware, load_hardware
+from sim.cluster.hardware import FabricKind, Hardware, load_hardware
 from sim.documents import Document
 from sim.errors import InputError, Problem, nearest
 from sim.scenario.draft import catch
@@ -193,9 +193,6 @@ def _leaf_spine(document: Document, asked: LeafSpineSpec, problems: list[Problem
     )
 
 
-FabricKindName = Literal["rail_optimized", "multi_plane", "three_tier", "rail_only", "fat_tree", "scale_up"]
-
-
 class LeafSpineSpec(Branch):
     """A bare fabric of hosts, for `flows`."""
 
@@ -217,7 +214,7 @@ class LeafSpineSpec(Branch):
 class FabricSpec(Branch):
     """The scale-out fabric between nodes."""
 
-    kind: FabricKindName | None = None
+    kind: FabricKind | None = None
     """The profile's when left out."""
     routing: Literal["adaptive", "ecmp"] = "adaptive"
     oversubscription: Annotated[Number, Field(ge=1e-3, le=1000)] = 1.0

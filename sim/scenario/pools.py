@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
 from sim.cluster import topology
 from sim.cluster.fabrics import NodePool
 from sim.cluster.faults import Fault
 from sim.cluster.hardware import Hardware
-from sim.scenario.values import Branch, Machines
+from sim.scenario.values import Branch, Machines, WordOr
 
 
 class MachineSpec(Branch):
@@ -23,13 +23,7 @@ class MachineSpec(Branch):
     """A file of `hardware/nodes/`, a profile of `hardware/`, or a path: links between GPUs, NICs, fabric."""
 
 
-def _machine_tag(value: Any) -> str:
-    return "parts" if isinstance(value, dict | MachineSpec) else "word"
-
-
-HardwareKey = Annotated[
-    Annotated[str, Tag("word")] | Annotated[MachineSpec, Tag("parts")], Discriminator(_machine_tag)
-]
+HardwareKey = WordOr[str, MachineSpec]
 
 
 def named(hardware: str | MachineSpec) -> str | dict[str, str]:

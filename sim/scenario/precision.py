@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-from pydantic import Discriminator, Tag
+from typing import Any, Literal
 
 from sim.cluster.hardware import Gpu
 from sim.scenario.draft import Draft
-from sim.scenario.values import Branch
+from sim.scenario.values import Branch, WordOr
 from sim.workload import formats
 from sim.workload.formats import PRODUCTS, Precision, Product, ProductName, WeightFormat
 
@@ -32,10 +30,6 @@ class WeightsSpec(Branch):
     """Routed experts."""
 
 
-def _weights_tag(value: Any) -> str:
-    return "parts" if isinstance(value, dict | WeightsSpec) else "word"
-
-
 class PrecisionSpec(Branch):
     """Formats of GEMMs, attention cores, cache and weights, each by itself."""
 
@@ -45,27 +39,11 @@ class PrecisionSpec(Branch):
     """Of the products of attention cores; what they read is then kept in FP8."""
     kv: CacheDtype | None = None
     """Of the cache; `kv_dtype` says the same."""
-    weights: (
-        Annotated[
-            Annotated[WeightFormat, Tag("word")] | Annotated[WeightsSpec, Tag("parts")],
-            Discriminator(_weights_tag),
-        ]
-        | None
-    ) = None
+    weights: WordOr[WeightFormat, WeightsSpec] | None = None
     """Of weights that are held in another format than the GEMM's: with gemm: bf16 held in it alone, and widened when read."""
 
 
-def _tag(value: Any) -> str:
-    return "parts" if isinstance(value, dict | PrecisionSpec) else "word"
-
-
-PrecisionKey = (
-    Annotated[
-        Annotated[Literal["fp8", "bf16"], Tag("word")] | Annotated[PrecisionSpec, Tag("parts")],
-        Discriminator(_tag),
-    ]
-    | None
-)
+PrecisionKey = WordOr[Literal["fp8", "bf16"], PrecisionSpec] | None
 """The key `precision`: a format for all GEMMs, formats by use, or none."""
 
 

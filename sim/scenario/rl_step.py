@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
 from sim.errors import InputError, Problem, nearest
 from sim.scenario import sizes
@@ -16,7 +16,7 @@ from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, LayoutSpec, catch
 from sim.scenario.kinds import Resolver
 from sim.scenario.serving import LengthsSpec
-from sim.scenario.values import Branch, Count, Index, WorkloadSpec
+from sim.scenario.values import Branch, Count, Index, WordOr, WorkloadSpec
 from sim.schemas import Duration, Rate, Size, written
 from sim.workload.requests import Ints as Array
 from sim.workload.requests import Lengths
@@ -55,10 +55,6 @@ class SyncSpec(Branch):
     """Weights that are sent and taken in at once (assumed: the default of verl and slime)."""
 
 
-def _pools_tag(value: Any) -> str:
-    return "apart" if isinstance(value, dict | PoolsSpec) else "together"
-
-
 class RlStepSpec(WorkloadSpec):
     """An iteration of reinforcement learning: rollout, reward, log-probabilities, update, new weights."""
 
@@ -82,10 +78,7 @@ class RlStepSpec(WorkloadSpec):
     logprobs: Annotated[int, Field(ge=0, le=8, strict=True)] = 2
     """Forward passes over all samples before the update: of the policy and of a reference."""
     reward: RewardSpec = RewardSpec()
-    pools: Annotated[
-        Annotated[Literal["colocated"], Tag("together")] | Annotated[PoolsSpec, Tag("apart")],
-        Discriminator(_pools_tag),
-    ] = "colocated"
+    pools: WordOr[Literal["colocated"], PoolsSpec] = "colocated"
     """colocated: rollout and update in turn on the same GPUs; else the pools of each, side by side."""
     staleness: Index = 0
     """Updates that the weights of a rollout may lag behind; 0: pools wait for one another."""

@@ -10,7 +10,7 @@ from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import ConfigDict, Field, create_model
 
 from sim import schemas
 from sim.documents import Document
@@ -19,7 +19,7 @@ from sim.scenario.cluster import ClusterSpec
 from sim.scenario.draft import LayoutSpec
 from sim.scenario.job_list import JobSpec
 from sim.scenario.kinds import resolver
-from sim.scenario.values import METRIC_NAMES, Branch, Index, Number, WorkloadSpec
+from sim.scenario.values import METRIC_NAMES, Branch, Index, Number, WordOr, WorkloadSpec
 from sim.schemas import Share
 
 
@@ -58,10 +58,6 @@ class FlowSpec(Branch):
     """The window; the result states the error."""
 
 
-def _fidelity_tag(value: Any) -> str:
-    return "gathered" if isinstance(value, dict | FlowSpec) else "word"
-
-
 def _workload_or_jobs(schema: dict[str, Any]) -> None:
     """Say in a JSON Schema that a scenario has a workload or a list of jobs."""
     if "workload" in schema.get("required", ()):
@@ -77,10 +73,7 @@ class ScenarioSpec(Branch):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     title: str | None = None
     seed: Index = 0
-    fidelity: Annotated[
-        Annotated[Literal["flow", "closed_form"], Tag("word")] | Annotated[FlowSpec, Tag("gathered")],
-        Discriminator(_fidelity_tag),
-    ] = "flow"
+    fidelity: WordOr[Literal["flow", "closed_form"], FlowSpec] = "flow"
     """flow: bytes on the network, solved exactly; {flow: {gather: 0.1 %}}: nearly, and faster; closed_form: arithmetic alone."""
     cluster: ClusterSpec
     model: str | dict[str, Any] | None = None

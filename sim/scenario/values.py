@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag
 from pydantic.config import JsonDict
 
 from sim.descriptions import documented
@@ -52,6 +52,18 @@ class Branch(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return documented(cls, core, handler)
+
+
+def _word_or_branch(value: Any) -> str:
+    return "branch" if isinstance(value, dict | Branch) else "word"
+
+
+Word = TypeVar("Word")
+Keys = TypeVar("Keys", bound=Branch)
+WordOr = Annotated[
+    Annotated[Word, Tag("word")] | Annotated[Keys, Tag("branch")], Discriminator(_word_or_branch)
+]
+"""A word or a branch, by what is written: problems are those of the one."""
 
 
 class WorkloadSpec(Branch):
