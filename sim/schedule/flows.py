@@ -90,8 +90,10 @@ class Columns:
     """Collects the entries of many flows a column at a time, then packs them flow by flow."""
 
     num_flows: int
-    parts: list[tuple[Ints, npt.NDArray[np.int32], Floats, Floats]] = field(default_factory=list)
-    """Columns so far: the flows that use each, and their resource, wire and line."""
+    parts: list[tuple[Ints, npt.NDArray[np.int32], Floats | float, Floats | float]] = field(
+        default_factory=list
+    )
+    """Columns so far: the flows that use each, and their resource, wire and line; a number is that of all."""
 
     def add(self, resource: Ints, wire: Floats | float, line: Floats | float) -> None:
         """Add one entry to each flow that uses something of a resource.
@@ -103,11 +105,10 @@ class Columns:
         wire, line : float or [num_flows]
             Bytes that cross it, and capacity used up, per payload byte.
         """
-        shape = (self.num_flows,)
-        wire, line = np.broadcast_to(wire, shape), np.broadcast_to(line, shape)
         flow = np.flatnonzero((resource != NONE) & ((wire != 0) | (line != 0)))
         if len(flow):
-            self.parts.append((flow, resource[flow].astype(np.int32), wire[flow], line[flow]))
+            used = [each[flow] if isinstance(each, np.ndarray) else each for each in (wire, line)]
+            self.parts.append((flow, resource[flow].astype(np.int32), used[0], used[1]))
 
     def pack(
         self,
