@@ -233,8 +233,8 @@ class PassPlan:
 
     def layer_core_s(self, p: Processor, layer: int) -> float | None:
         """Part of `core_s` that one microbatch takes in a layer, by what layers take of prompts that are alike [s]."""
-        if self.core_s is None:
-            return None
+        if not self.core_s:
+            return self.core_s
         own, whole = self._cores(p)
         return self.core_s / self.num_microbatches * (own[layer] / whole if whole else 0.0)
 
