@@ -45,7 +45,6 @@ def run(
     ranged: bool,
 ) -> None:
     """Run scenarios (paths or shipped names); write result.json, report.html and trace.json.gz."""
-    from sim.answers import span as spans
     from sim.runs import result as run_results
     from sim.runs import run as study
     from sim.scenario import resolve as reading
@@ -73,7 +72,9 @@ def run(
             with Keeper(places[name], "result.json", tell) as keep:
                 result = results[name] = study.run_document(document, say, keep)
                 if ranged:
-                    spans.add(document, result, say)
+                    from sim.answers import span
+
+                    span.add(document, result, say)
             with figure_notes():
                 written = folders.save(places[name], result, with_report=not no_report)
         if not as_json:

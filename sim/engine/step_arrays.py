@@ -102,7 +102,7 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     tracks["task"] = tracks["first"]
     tracks["of_group"] = of_group
     for member in plan.members:
-        own = (member.first_rank <= rank) & (rank < member.first_rank + member.num_ranks)
+        own = member.holds(rank)
         drawn = folded.groups[of_group[own]] if member.draws else np.zeros(own.sum(), dtype=np.int64)
         tracks["blocking"][own] = member.blocking
         tracks["number_drawn"][own] = rank[own] - member.first_rank + drawn * member.num_ranks

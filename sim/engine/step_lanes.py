@@ -71,10 +71,9 @@ def lanes_of(
         own = of_group == c
         speed[own] = plan.speed[rank[own], folded.groups[c]][:, _filled(shown, num_lanes)]
         for member in plan.members:
-            there = own & (member.first_rank <= rank) & (rank < member.first_rank + member.num_ranks)
             counts = np.bincount(folded.lane_class[c][: member.lanes], minlength=len(shown))
             if folded.groups[c] < member.num_groups:
-                weight[there, : len(shown)] = counts / member.lanes
+                weight[own & member.holds(rank), : len(shown)] = counts / member.lanes
     shape = (num_tracks, num_lanes)
     return draws, StepLanes(
         num_lanes=num_lanes,
@@ -121,8 +120,7 @@ def _host(plan: StepPlan, nodes: Rows, rank: Ints, num_lanes: int) -> dict[str, 
     for member in plan.members:
         host = member.host
         if host is not None:
-            own = (member.first_rank <= rank) & (rank < member.first_rank + member.num_ranks)
-            costs[own] = host.launch_s, host.sync_s, host.run_ahead
+            costs[member.holds(rank)] = host.launch_s, host.sync_s, host.run_ahead
             fewest = nodes["launches"][nodes["launches"] > 0].min(initial=host.run_ahead)
             kept = max(kept, host.run_ahead // int(fewest) + 2)
     shape = (len(rank), num_lanes) if kept else (0, 0)

@@ -151,6 +151,11 @@ class Member:
         """Its pipeline ranks."""
         return slice(self.first_rank, self.first_rank + self.num_ranks)
 
+    def holds(self, rank: Ints) -> npt.NDArray[np.bool_]:
+        """True for those of the plan's pipeline ranks that are its own."""
+        end = self.first_rank + self.num_ranks
+        return (self.first_rank <= rank) & (rank < end)
+
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
@@ -200,10 +205,10 @@ class StepPlan:
 
     def present(self) -> npt.NDArray[np.bool_]:
         """True for lanes that are there, [pipeline ranks, groups, lanes]."""
-        there = np.zeros(self.speed.shape, dtype=np.bool_)
+        present = np.zeros(self.speed.shape, dtype=np.bool_)
         for member in self.members:
-            there[member.ranks, : member.num_groups, : member.lanes] = True
-        return there
+            present[member.ranks, : member.num_groups, : member.lanes] = True
+        return present
 
     @property
     def capacities(self) -> Floats:

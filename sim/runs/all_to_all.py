@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,10 +13,8 @@ from sim.cluster.topology import Cluster
 from sim.cost.power import Activity
 from sim.engine import executor
 from sim.engine.records import Trace, TransferRecord
-from sim.engine.step import StepRun
 from sim.errors import InfeasibleError
 from sim.runs import metrics as measure
-from sim.runs import shared_transfers
 from sim.runs.energy import energy_metrics, network_bytes
 from sim.runs.kinds import LINKS, Progress, Result, Runner, SharedRun
 from sim.runs.routing import expert_bytes, record_of, routings
@@ -26,6 +24,9 @@ from sim.schedule.collectives import Collective
 from sim.schedule.replicas import dispatch_or_combine
 from sim.workload.formats import SENT
 from sim.workload.traffic import Routing
+
+if TYPE_CHECKING:
+    from sim.engine.step import StepRun
 
 _DIRECTIONS = ("dispatch", "combine")
 
@@ -178,6 +179,8 @@ def shared_all_to_all(scenario: Scenario) -> SharedRun:
     named = _collectives(scenario, work, cluster, routings(scenario))
     groups = [dict(zip(named, group, strict=True)) for group in zip(*named.values(), strict=True)]
     hidden = scenario.model.routed_width if scenario.model else 0
+
+    from sim.runs import shared_transfers  # imports the step, which a run alone never needs
 
     def result(runs: Sequence[StepRun]) -> Result:
         metrics = {}

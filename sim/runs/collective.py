@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.cluster.topology import Cluster, Ints
 from sim.engine import executor
 from sim.engine.executor import Timed
-from sim.engine.step import StepRun
 from sim.runs import metrics as measure
-from sim.runs import shared_transfers
 from sim.runs.kinds import LINKS, Forecast, Progress, Result, Runner, SharedRun
 from sim.runs.routing import plain
 from sim.scenario.collective import GroupCollectives
@@ -21,6 +19,9 @@ from sim.scenario.descriptions import Scenario
 from sim.schedule import bounds
 from sim.schedule.collectives import Collective
 from sim.schedule.group_operations import OPERATIONS, GroupOperation, algorithms, protocols, tuned
+
+if TYPE_CHECKING:
+    from sim.engine.step import StepRun
 
 
 def run_collective(scenario: Scenario, progress: Progress) -> Result:
@@ -74,6 +75,8 @@ def shared_collective(scenario: Scenario) -> SharedRun:
     work, cluster = _work(scenario), scenario.cluster()
     operations, op = operations_of(scenario, cluster), str(work.spec.op)
     groups = [{op: each} for each in operations]
+
+    from sim.runs import shared_transfers  # imports the step, which a run alone never needs
 
     def result(runs: Sequence[StepRun]) -> Result:
         times = shared_transfers.collective_times(groups, runs[0])[op]

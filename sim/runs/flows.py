@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,15 +12,16 @@ from sim import limits
 from sim.cluster.topology import LeafSpine
 from sim.cost.power import Activity
 from sim.engine import executor
-from sim.engine.step import StepRun
 from sim.errors import InfeasibleError
 from sim.runs import metrics as measure
-from sim.runs import shared_transfers
 from sim.runs.energy import energy_metrics, network_bytes
 from sim.runs.kinds import LINKS, Progress, Result, Runner, SharedRun
 from sim.scenario.descriptions import Scenario
 from sim.scenario.flows import FlowList
 from sim.schedule import bounds, flow_list
+
+if TYPE_CHECKING:
+    from sim.engine.step import StepRun
 
 
 def run_flows(scenario: Scenario, progress: Progress) -> Result:
@@ -88,6 +90,8 @@ def shared_flows(scenario: Scenario) -> SharedRun:
         chains.append(chain)
     gpus = scenario.gpus
     flows = flow_list.plan(replace(table, src=gpus[table.src], dst=gpus[table.dst]), cluster, None)
+
+    from sim.runs import shared_transfers  # imports the step, which a run alone never needs
 
     def result(runs: Sequence[StepRun]) -> Result:
         finish = shared_transfers.finishes_s(flows, chains, runs[0])

@@ -103,7 +103,6 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
             return 0.0
         return min(context_step_s(way, work.context_tokens) for way in forwards(i))[1]
 
-
     def even_s(load: float, context_tokens: float) -> float:
         missing = math.ceil(load) - load if load > 1 else 0.0
         return step_s(load, context_tokens) + (missing * extra_s() if missing else 0.0)

@@ -76,22 +76,21 @@ def precision_of(
     gpu = draft.hardware.gpu
     stated = draft.model.weights if draft.model and not trains else None
     if isinstance(asked, PrecisionSpec):
-        found = _written(draft, asked, kv, trains)
+        precision = _written(draft, asked, kv, trains)
     elif asked is None and stated is not None:
         held = {part: getattr(stated, part) for part in formats.PARTS}
-        found = Precision.mixed(
+        precision = Precision.mixed(
             {part: _for_weights(gpu, held[part]) for part in formats.PARTS}, kv=kv or "bf16"
         )
-        multiplied = [name for name in found.parts.values() if PRODUCTS[name].inputs.bits < 16]
-        written = {"gemm": multiplied[0] if multiplied else "bf16", "weights": held}
-        draft.derived = {**draft.derived, "precision": written}
+        multiplied = [name for name in precision.parts.values() if PRODUCTS[name].inputs.bits < 16]
+        draft.derived["precision"] = {"gemm": multiplied[0] if multiplied else "bf16", "weights": held}
     else:
         name: ProductName = asked or ("fp8" if gpu.dense_flops.fp8 is not None else "bf16")
-        found = Precision.alike(name, kv=kv or "bf16")
-        draft.derived = {**draft.derived, "precision": name}
+        precision = Precision.alike(name, kv=kv or "bf16")
+        draft.derived["precision"] = name
     if not trains:
-        draft.derived = {**draft.derived, "kv_dtype": found.kv}
-    for name in dict.fromkeys(found.parts.values()):
+        draft.derived["kv_dtype"] = precision.kv
+    for name in dict.fromkeys(precision.parts.values()):
         if lack := lacking(gpu, PRODUCTS[name]):
             at = (*_AT, "gemm") if isinstance(asked, PrecisionSpec) else _AT
             held_alone = (
@@ -102,9 +101,9 @@ def precision_of(
             draft.problem(
                 at, f"'{name}'", f"bf16, or leave it out: {draft.hardware.title} {lack}{held_alone}"
             )
-    if found.cores == "fp8" and gpu.dense_flops.fp8 is None:
+    if precision.cores == "fp8" and gpu.dense_flops.fp8 is None:
         draft.problem((*_AT, "attention"), "'fp8'", f"bf16: {draft.hardware.title} has no FP8 tensor rate")
-    return found
+    return precision
 
 
 def lacking(gpu: Gpu, product: Product) -> str:
@@ -153,9 +152,7 @@ def _written(draft: Draft, asked: PrecisionSpec, kv: str | None, trains: bool) -
     chosen: dict[str, ProductName] = {}
     for part, word in held.items():
         own = formats.product(name, word)
-        if own is None and isinstance(
-            weights, WeightsSpec
-        ):  # a part of its own: multiplied in its format, or widened
+        if own is None and isinstance(weights, WeightsSpec):  # multiplied in its own format, or widened
             own = PRODUCTS.get(str(word)) or formats.product("bf16", word)
         if own is None:
             wanted = "the GEMM's own format, or gemm: bf16 to hold weights alone in this one"
@@ -167,5 +164,5 @@ def _written(draft: Draft, asked: PrecisionSpec, kv: str | None, trains: bool) -
     written |= {} if trains else {"kv": cached}
     if weights is not None:
         written["weights"] = held if isinstance(weights, WeightsSpec) else weights
-    draft.derived = {**draft.derived, "precision": written}
+    draft.derived["precision"] = written
     return Precision.mixed(chosen, asked.attention, cached)

@@ -258,7 +258,7 @@ def _microbatches(draft: Draft, spec: TrainingSpec, layout: Layout) -> int | Non
     if spec.microbatches not in (None, derived):
         wanted = f"{derived}, what global_batch: {spec.global_batch} makes, or leave one of them out"
         draft.problem((*_AT, "microbatches"), str(spec.microbatches), wanted)
-    draft.derived = {**draft.derived, "microbatches": derived}
+    draft.derived["microbatches"] = derived
     return derived
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 Roof = Literal["bf16", "fp8", "int8", "fp4"]
 ROOFS: tuple[Roof, ...] = get_args(Roof)
@@ -30,7 +30,7 @@ Promotion = Literal["none", "tile", "row"]
 
 @dataclass(frozen=True, slots=True)
 class NumberFormat:
-    """NumberFormat of the numbers of a tensor: bits of an element, and of a scale that `block` elements share (0: a whole row)."""
+    """Format of the numbers of a tensor: bits of an element, and of a scale that `block` elements share (0: a whole row)."""
 
     name: str
     bits: int
@@ -127,17 +127,8 @@ def _products() -> dict[str, Product]:
         Product("int8", f["int8"], f["int8"], "int8"),
         Product("w4a8", f["int4"], f["fp8_tensorwise"], "fp8"),
     ]
-    held: tuple[tuple[ProductName, str], ...] = (
-        ("fp8_bf16", "fp8"),
-        ("fp8_tensorwise_bf16", "fp8_tensorwise"),
-        ("mxfp8_bf16", "mxfp8"),
-        ("int8_bf16", "int8"),
-        ("int4_bf16", "int4"),
-        ("int4_g32_bf16", "int4_g32"),
-        ("mxfp4_bf16", "mxfp4"),
-        ("nvfp4_bf16", "nvfp4"),
-    )
-    made += [Product(name, f[weights], f["bf16"], "bf16") for name, weights in held]
+    widened = [word for word in get_args(WeightFormat) if word != "bf16"]
+    made += [Product(cast(ProductName, f"{word}_bf16"), f[word], f["bf16"], "bf16") for word in widened]
     return {product.name: product for product in made}
 
 
@@ -163,13 +154,12 @@ class Precision:
     @classmethod
     def alike(cls, name: ProductName, cores: Roof = "bf16", kv: str = "bf16") -> Precision:
         """Make the record of one product for all parts."""
-        return cls(name, name, name, name, cores, kv)
+        return cls.mixed(dict.fromkeys(PARTS, name), cores, kv)
 
     @classmethod
     def mixed(cls, parts: Mapping[str, ProductName], cores: Roof = "bf16", kv: str = "bf16") -> Precision:
         """Make the record of a product for each part of `PARTS`."""
-        attention, shared, dense, experts = (parts[part] for part in PARTS)
-        return cls(attention, shared, dense, experts, cores, kv)
+        return cls(**parts, cores=cores, kv=kv)
 
     @property
     def parts(self) -> dict[str, ProductName]:
@@ -183,7 +173,7 @@ class Precision:
 
     @property
     def cache(self) -> NumberFormat:
-        """NumberFormat of the cache."""
+        """Format of the cache."""
         return CACHED[self.kv]
 
 
@@ -210,6 +200,6 @@ def product(inputs: str, weights: str | None = None) -> Product | None:
     own = PRODUCTS.get("fp8" if inputs == "fp8_blockwise" else inputs)
     if own is None or weights is None:
         return own
-    wanted = FORMATS.get({"fp8_blockwise": "fp8"}.get(weights, weights))
-    alike = (each for each in PRODUCTS.values() if each.roof == own.roof and each.weights == wanted)
-    return next((each for each in alike if each.inputs == own.inputs), None)
+    wanted = (FORMATS.get(weights), own.inputs, own.roof)
+    products = PRODUCTS.values()
+    return next((each for each in products if (each.weights, each.inputs, each.roof) == wanted), None)
