@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sim.cluster.kernels import Kernel
+from sim.cluster.kernels import Kernel, list_kernels, load_kernel
 from sim.scenario.descriptions import Scenario
 
 COMPARED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
@@ -22,6 +22,37 @@ COMPARED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     "decode": (("deepseek-v3", "h800", "none"), ("deepseek-v3", "h800", "rtp_llm")),
 }
 """Kind of workload -> model, hardware and software of what it was compared with."""
+
+LAUNCHES = ("h100", "h200", "h800")
+"""Hardware whose compute launches were compared."""
+
+
+def compared_on(hardware: str) -> list[str]:
+    """List what was compared with measurements on a machine; empty where nothing was.
+
+    Parameters
+    ----------
+    hardware : str
+        Name of a profile.
+
+    Returns
+    -------
+    list of str
+        A phrase each.
+
+    Examples
+    --------
+    >>> compared_on("h20"), compared_on("b200")
+    (['all-to-alls of deepep_v1_2025_04'], [])
+    """
+    kernels = [load_kernel(name) for name in list_kernels()]
+    known = [kernel.name for kernel in kernels if kernel.validated and hardware in kernel.validated.hardware]
+    found = [f"all-to-alls of {', '.join(known)}"] if known else []
+    found += ["compute launches"] if hardware in LAUNCHES else []
+    for kind, runs in COMPARED.items():
+        models = dict.fromkeys(model for model, machine, _ in runs if machine == hardware)
+        found += [f"{kind} of {', '.join(models)}"] if models else []
+    return found
 
 
 def outside(scenario: Scenario) -> list[str]:

@@ -43,6 +43,7 @@ _SCHEDULES = RowSource(schedule_figures.ScheduleFigures, schedule_figures.rows)
 
 SOURCES: dict[str, RowSource] = {
     "two_hop": _RUNS,
+    "other_machines": _RUNS,
     "low_latency": _RUNS,
     "h100_normal": _RUNS,
     "h100_low_latency": _RUNS,

@@ -33,6 +33,11 @@ NUMBERS = {
     "h20-141g": (2368, 2.91, 1028),
     "b300": (56000, 56000 / 1600, 2056),
     "gb300-nvl72": (60000, 37.5, 1800),
+    "cloudmatrix384-dies": (6016, None, 392),
+    # 2614.9 TFLOP/s in 8 bits; 8 x 115 + 4 x 370 mm2; 7 links of 64 GB/s and PCIe
+    "mi300x": (2614.9 * 8, 2614.9 * 8 / 2400, 1024),
+    "mi325x": (2614.9 * 8, 2614.9 * 8 / 2400, 1024),
+    "mi355x": (5033.2 * 8, 5033.2 * 8 / 2400, 1203.2),
     "rtx-pro-6000": (7484, 7484 / 750, 128),  # no NVLink
 }
 TRUTH = {
@@ -47,7 +52,17 @@ TRUTH = {
         "h20": False,
     },
     "R2023.b": {"h20": False},
-    "R2026": {"h100": True, "h800": True, "h200": True, "b200": False},
+    # The MI325X, at 20,919 of 21,000 and 6,000 of 6,500 GB/s, is one that the press on the rule names.
+    "R2026": {
+        "h100": True,
+        "h800": True,
+        "h200": True,
+        "b200": False,
+        "b300": False,
+        "mi300x": True,
+        "mi325x": True,
+        "mi355x": False,
+    },
 }
 CHIP = ChipNumbers(
     tpp=4800, pd=3.0, io_bytes_per_s=600e9, dram_bytes_per_s=3e12, scale_up_both_ways_bytes_per_s=400e9

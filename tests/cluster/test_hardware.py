@@ -18,15 +18,14 @@ from sim.cluster.kernels import list_kernels, load_kernel
 from sim.errors import InfeasibleError, InputError
 
 PROFILES = (
-    "a100", "a800", "b200", "b300", "cloudmatrix384", "gb200-nvl72", "gb300-nvl72", "h100", "h20-141g", "h20", "h200", "h800",
-    "rtx-pro-6000",
+    "a100", "a800", "b200", "b300", "cloudmatrix384-dies", "cloudmatrix384", "gb200-nvl72", "gb300-nvl72", "h100", "h20-141g", "h20",
+    "h200", "h800", "mi300x", "mi325x", "mi355x", "rtx-pro-6000",
 )  # fmt: skip
 KERNELS = (
     "deepep_ll_2025_06", "deepep_v1_2025_02", "deepep_v1_2025_04", "deepep_v1_2025_09", "deepep_v2", "flat", "hybrid_ep",
     "low_latency", "nccl",
 )  # fmt: skip
-PUT_TOGETHER = ("b300", "gb300-nvl72", "h20-141g", "rtx-pro-6000")  # they name a chip and a node
-FILES = [path for name, path in documents.shipped("hardware").items() if name not in PUT_TOGETHER]
+FILES = [path for path in documents.shipped("hardware").values() if "chip" not in documents.load(path).tree]
 FILES += [
     *documents.shipped("hardware/chips").values(),
     *documents.shipped("hardware/nodes").values(),

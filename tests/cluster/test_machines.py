@@ -41,12 +41,70 @@ def test_every_shipped_chip_stands_in_a_node(chip: str) -> None:
 
 
 @pytest.mark.parametrize(("node", "gigabytes"), [
-    ("hgx-8nic", 50.0), ("dgx-4nic", 25.0), ("hgx-8x200", 25.0), ("hgx-8x100", 12.5), ("hgx-8x800", 100.0), ("pcie-8", 25.0),
+    ("hgx-8nic", 50.0), ("dgx-4nic", 25.0), ("hgx-8x200", 25.0), ("hgx-8x100", 12.5), ("hgx-4x100", 6.25),
+    ("hgx-8x800", 100.0), ("oam-8nic", 50.0), ("pcie-8", 25.0), ("cloudmatrix-384", 50.0), ("cloudmatrix-768", 25.0),
 ])  # fmt: skip
 def test_every_shipped_node_gives_a_gpu_its_share_of_nics(node: str, gigabytes: float) -> None:
     made = load_hardware({"chip": "h100", "node": node})
     assert made.nic_bytes_per_s / made.gpus_per_nic / 1e9 == pytest.approx(gigabytes)
     assert set(NODES) >= {node}
+
+
+@pytest.mark.parametrize(
+    ("chip", "node"), [("h800", "dgx-4nic"), ("a800", "hgx-8x100"), ("a100", "hgx-4x100")]
+)
+def test_an_all_to_all_across_nodes_takes_its_bytes_over_the_nics_that_a_node_has(
+    chip: str, node: str
+) -> None:
+    """Of 256 MiB a GPU sends half to the other node: 8 GPUs x 128 MiB over the NICs of a node, at best."""
+    made = load_hardware({"chip": chip, "node": node})
+    found = sim.run({
+        "name": "nics", "cluster": {"hardware": {"chip": chip, "node": node}, "nodes": 2},
+        "workload": {"kind": "collective", "op": "all_to_all", "bytes_per_rank": "256 MiB"},
+    })["metrics"]  # fmt: skip
+    least = 8 * 128 * 2**20 / (made.nics_per_node * made.nic_bytes_per_s)
+    assert least < found["time_s"] < 1.3 * least
+    assert found["binding"] == "nic"
+
+
+def test_switches_of_an_a800_add_nothing_up() -> None:
+    assert load_hardware({"chip": "a800", "node": "hgx-8x100"}).gpu.scale_up.reduces_in_switch is None
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus"), [("mi300x", 8), ("mi325x", 8), ("mi355x", 8), ("cloudmatrix384-dies", 16)]
+)
+def test_machines_of_other_makers_run_a_small_all_to_all_and_a_decode(name: str, gpus: int) -> None:
+    """A GPU keeps its own part of 64 MiB; a step reads no fewer bytes than its weights hold."""
+    made = load_hardware(name)
+    cluster = {"hardware": name, "nodes": 1, "gpus": gpus}
+    found = sim.run({
+        "name": "small", "cluster": cluster, "workload": {"kind": "collective", "op": "all_to_all", "bytes_per_rank": "64 MiB"},
+    })["metrics"]  # fmt: skip
+    least = 64 * 2**20 * (gpus - 1) / gpus / made.gpu.scale_up.bandwidth_bytes_per_s
+    assert least < found["time_s"] < 2 * least
+    step = sim.run({
+        "name": "small", "cluster": cluster, "model": "qwen3-30b-a3b", "fidelity": "closed_form",
+        "workload": {
+            "kind": "decode", "requests_per_gpu": 16, "context_tokens": 1024, "drawn_layers": 1, "precision": "bf16",
+            "gate": {"kind": "uniform", "sampling": "expected"}, "kernel": {"kind": "low_latency"},
+        },
+    })["metrics"]  # fmt: skip
+    weights = 48 * 3 * 2048 * 768 * 2 * 128 / gpus
+    assert step["step_time_s"] > weights / made.gpu.hbm.bandwidth_bytes_per_s
+
+
+def test_a_package_of_two_dies_has_what_both_have() -> None:
+    whole, die = (load_hardware(name) for name in ("cloudmatrix384", "cloudmatrix384-dies"))
+    for path in (
+        "gpu.dense_flops.bf16",
+        "gpu.hbm.capacity",
+        "gpu.hbm.bandwidth",
+        "gpu.scale_up.bandwidth",
+        "nic.bandwidth",
+    ):
+        assert whole.parameter(path).value == 2 * die.parameter(path).value
+    assert 2 * whole.gpu.scale_up.domain == die.gpu.scale_up.domain
 
 
 def test_half_the_nics_take_twice_as_long_where_nics_bind() -> None:

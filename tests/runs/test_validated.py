@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from command import Moesim
 from sim import documents
 from sim.cluster.kernels import DEFAULTS, list_kernels, load_kernel
 from sim.runs.run import run_document
-from sim.runs.validated import COMPARED
+from sim.runs.validated import COMPARED, LAUNCHES, compared_on
 from sim.scenario import settings
 from sim.show.pages.run import run_html
+from sim.validation.kernels import KernelFigures
 from sim.validation.runs import RunFigures
 from sim.validation.validate import GROUPS, load
 
@@ -71,6 +73,21 @@ def test_the_runs_of_whole_models_are_those_of_the_published_rows(kind: str) -> 
     assert set(COMPARED[kind]) == found
 
 
+def test_launches_were_compared_on_the_machines_of_the_published_tables() -> None:
+    figures = [load(name) for name in GROUPS]
+    tables = {group.hardware for group in figures if isinstance(group, KernelFigures)}
+    assert tables == set(LAUNCHES)
+
+
+def test_a_machine_says_what_was_compared_on_it_or_that_nothing_was(moesim: Moesim) -> None:
+    assert "training of qwen3-30b-a3b, qwen3-235b-a22b, mixtral-8x22b" in compared_on("h100")
+    for name, said in (
+        ("h20", "Compared with measurements: all-to-alls of deepep_v1_2025_04"),
+        ("mi355x", "Never compared with measurements"),
+    ):
+        assert said in moesim("show", "hardware", name).out
+
+
 SCENARIO = """
 name: beyond
 cluster: {{hardware: {hardware}, nodes: {nodes}}}
@@ -88,8 +105,8 @@ workload:
     ("hardware", "nodes", "tokens", "kind", "beyond"),
     [
         ("h800", 4, 4096, "two_hop", []),
-        ("h100", 4, 128, "two_hop", ["kernel deepep_v1_2025_04 with h100, 128 tokens a rank: compared on h800, EP8 to EP64, 4,096 to 4,096 tokens"]),
-        ("h800", 16, 4096, "two_hop", ["kernel deepep_v1_2025_04 with EP128: compared on h800, EP8 to EP64, 4,096 to 4,096 tokens"]),
+        ("h100", 4, 128, "two_hop", ["kernel deepep_v1_2025_04 with h100, 128 tokens a rank: compared on h800 and h20, EP8 to EP64, 4,096 to 4,096 tokens"]),
+        ("h800", 16, 4096, "two_hop", ["kernel deepep_v1_2025_04 with EP128: compared on h800 and h20, EP8 to EP64, 4,096 to 4,096 tokens"]),
         ("h800", 4, 4096, "flat", ["kernel flat: never compared"]),
     ],
 )  # fmt: skip

@@ -145,7 +145,7 @@ def test_a_workload_without_transfers_still_prints_its_metrics() -> None:
 
 
 def test_a_sheet_shows_grades_differences_and_rules() -> None:
-    text = printed(tables.print_sheet, describe(load_hardware("h800"), load_hardware("h100")))
+    text = printed(tables.print_sheet, describe(load_hardware("h800"), load_hardware("h100")), ["launches"])
     for said in ("gpu.scale_up.bandwidth", "0.444", "assumed", "R2022", "not legal advice", "two_hop"):
         assert said in text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.show.grid import Grid
@@ -161,8 +161,8 @@ def _folded(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> tuple[str, .
     return tuple(broken)
 
 
-def print_sheet(sheet: Datasheet, console: Console) -> None:
-    """A hardware profile: figures with grade and source, what kernels reach, export rules."""
+def print_sheet(sheet: Datasheet, compared: Sequence[str], console: Console) -> None:
+    """A hardware profile: figures with grade and source, what of it was compared, what kernels reach, export rules."""
     from rich.text import Text
 
     hardware, reference = sheet.hardware, sheet.reference
@@ -199,6 +199,12 @@ def print_sheet(sheet: Datasheet, console: Console) -> None:
     _reasons(sheet, console)
     if sheet.unread:
         console.print(Text(f"\nRead by no kind of workload: {', '.join(sheet.unread)}"))
+    with_what = (
+        f"Compared with measurements: {'; '.join(compared)}"
+        if compared
+        else "Never compared with measurements"
+    )
+    console.print(Text(f"\n{with_what}"))
     if sheet.achieved:
         console.print(
             Text("\nWhat kernels reach of a link (peak is the datasheet's, of one direction)", style="bold")

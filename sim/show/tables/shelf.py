@@ -34,11 +34,15 @@ def hardware(name: str, console: Console | None) -> Shown:
     """A hardware profile beside the H100's."""
     from sim.cluster.datasheet import describe
     from sim.cluster.hardware import load_hardware
+    from sim.runs.validated import compared_on
     from sim.show.tables import console as tables
 
     found = load_hardware(name)
     sheet = describe(found, load_hardware("h100") if found.name != "h100" else None)
-    return asdict(sheet) if console is None else tables.print_sheet(sheet, console)
+    compared = compared_on(found.name)
+    if console is None:
+        return asdict(sheet) | {"compared": compared}
+    return tables.print_sheet(sheet, compared, console)
 
 
 def model(name: str, console: Console | None) -> Shown:
