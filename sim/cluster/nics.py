@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,15 @@ class NicReach:
 
 MEASURED_ON = NicReach()
 """The NIC that kernels were measured on."""
+
+
+def worst_reach(reaches: Sequence[NicReach]) -> NicReach:
+    """Limits of a way between NICs of unlike kinds."""
+    return NicReach(
+        min(reach.relative_fraction for reach in reaches),
+        min(reach.messages_per_s for reach in reaches),
+        max(reach.step_s for reach in reaches),
+    )
 
 
 def reach_of(kind: NicKind | None) -> NicReach:

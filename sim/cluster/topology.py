@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
@@ -17,19 +17,21 @@ import numpy.typing as npt
 from sim.cluster import fabrics
 from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, NodePool, Routing
 from sim.cluster.faults import Fault, Window, lowered
-from sim.cluster.nics import MEASURED_ON, NicReach
+from sim.cluster.nics import MEASURED_ON, NicReach, worst_reach
+from sim.errors import InfeasibleError
 
 if TYPE_CHECKING:
     from sim.cluster.hardware import Hardware
 
 __all__ = [
     "CLASSES", "NONE", "Cluster", "Fabric", "FabricKind", "Fault", "Floats", "Ints", "LeafSpine", "NodePool", "Routing",
-    "build", "build_leaf_spine", "build_pools", "compile_cluster",
+    "build", "build_leaf_spine", "build_pools", "compile_cluster", "joined",
 ]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+_OF_GPUS = ("egress", "ingress", "pcie_tx", "pcie_rx", "hbm", "copy_sms", "nic_tx", "nic_rx", "leaf")
 CLASSES = ("nic", "scale_up", "leaf_uplink", "pcie", "copy_sms", "hbm")
 """Resource classes, in the words of the `binding` metric (spine uplinks count as `leaf_uplink`)."""
 
@@ -198,6 +200,54 @@ def build_pools(
     capacity = np.min([view.capacity for view in worse], axis=0)
     windows = tuple(window for view in worse for window in view.windows)
     return [replace(view, capacity=capacity, windows=windows) for view in views]
+
+
+def joined(pools: Sequence[Cluster]) -> Cluster:
+    """See pools as one cluster, for what is sent from one to another.
+
+    Parameters
+    ----------
+    pools : sequence of Cluster
+        As `build_pools` makes them, one after the other.
+
+    Returns
+    -------
+    Cluster
+        GPUs are numbered `node * gpus_per_node + index` through all pools, by the node that has most; rows of those that a
+        node lacks are `NONE`. Latencies and the reach of NICs are the worst of all pools.
+
+    Raises
+    ------
+    InfeasibleError
+        Where nodes are unlike and no cable joins their rails.
+    """
+    first, per_node = pools[0], max(pool.gpus_per_node for pool in pools)
+    shapes = {(pool.gpus_per_node, pool.gpus_per_nic) for pool in pools}
+    if len(shapes) > 1 and not first.planes_joined:
+        raise InfeasibleError(
+            f"no cable joins the rails of this {first.fabric.kind} fabric, and its pools have nodes with unlike GPUs or NICs"
+        )
+
+    def rows(name: str) -> Ints:
+        parts = []
+        for pool in pools:
+            whole = np.full((pool.num_nodes, per_node), NONE, dtype=np.int64)
+            whole[:, : pool.gpus_per_node] = getattr(pool, name).reshape(pool.num_nodes, -1)
+            parts.append(whole.ravel())
+        return np.concatenate(parts)
+
+    of_gpus: dict[str, Any] = {name: rows(name) for name in _OF_GPUS}
+    return replace(
+        first,
+        num_nodes=sum(pool.num_nodes for pool in pools),
+        gpus_per_node=per_node,
+        **of_gpus,
+        same_leaf_latency_s=max(pool.same_leaf_latency_s for pool in pools),
+        cross_leaf_latency_s=max(pool.cross_leaf_latency_s for pool in pools),
+        scale_up_latency_s=max(pool.scale_up_latency_s for pool in pools),
+        gpus_per_nic=first.gpus_per_nic if len(shapes) == 1 else 1,
+        nic_reach=worst_reach([pool.nic_reach for pool in pools]),
+    )
 
 
 def build_leaf_spine(spec: LeafSpine, faults: Sequence[Fault] = ()) -> Cluster:

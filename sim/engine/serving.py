@@ -341,7 +341,7 @@ class _Loop:
 
     def _start_step(self, instance: Instance) -> bool:
         """Let requests join, come back from the host and grow; False where none is there to run."""
-        for run in instance.swapped_in(self.service.kv_bytes_per_token, self.env.now):
+        for run in instance.swapped_in(self.service.held_bytes_per_token(instance.pool), self.env.now):
             instance.join(run)
         for run in instance.joining:
             self.lives.note(run.request, self.env.now, "decode_start_s")
@@ -368,7 +368,8 @@ class _Loop:
         instance.give(rank, run.held, self.env.now)
         self.lives.put_out(run, instance.step)
         if self.engine.preemption == "swap":
-            instance.swap_out(self.lives.stay(run.request, rank, 0), self.service.kv_bytes_per_token)
+            stay = self.lives.stay(run.request, rank, 0)
+            instance.swap_out(stay, self.service.held_bytes_per_token(instance.pool))
         else:
             self._again(instance, run.request, rank)
 

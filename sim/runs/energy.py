@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -112,3 +113,35 @@ def energy_metrics(
     if tokens:
         parts["per_token_j"] = used.total_j / tokens
     return {"energy": parts}
+
+
+def summed_energy(machines: Sequence[tuple[Scenario, int, Activity]], tokens: float) -> dict[str, Any]:
+    """The metrics `energy` of a run on unlike machines.
+
+    Parameters
+    ----------
+    machines : sequence of (Scenario, int, Activity)
+        A scenario on them, their GPUs [count], and what the mean one does.
+    tokens : float [count]
+        That all work through.
+
+    Returns
+    -------
+    dict
+        `{}` where the power of a GPU is unknown.
+    """
+    parts = [energy_metrics(on, done, tokens, num_gpus=num) for on, num, done in machines]
+    if len(parts) == 1 or not all(parts):
+        return parts[0] if all(parts) else {}
+    gpu_s = sum(done.elapsed_s * num for _, num, done in machines)
+    return {"energy": added_energy([part["energy"] for part in parts], gpu_s, tokens)}
+
+
+def added_energy(parts: Sequence[Mapping[str, float]], gpu_s: float, tokens: float) -> dict[str, float]:
+    """Energies of parts of a run together, whose GPUs take so many seconds in all for so many tokens."""
+    keys = [key for key in parts[0] if key.endswith("_kwh")]
+    whole = {key: float(sum(part.get(key, 0.0) for part in parts)) for key in keys}
+    whole["gpu_w"] = whole["gpu_kwh"] * JOULES_PER_KWH / gpu_s if gpu_s else 0.0
+    if tokens:
+        whole["per_token_j"] = whole["total_kwh"] * JOULES_PER_KWH / tokens
+    return whole

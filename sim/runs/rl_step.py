@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from sim.cost.power import JOULES_PER_KWH, Activity
+from sim.cost.power import Activity
 from sim.engine.rollout import RolloutRecord, iterate, roll_out, tail_wait_gpu_s
 from sim.errors import InfeasibleError
 from sim.runs import passes
-from sim.runs.energy import energy_metrics
+from sim.runs.energy import added_energy, energy_metrics
 from sim.runs.forward_passes import forward_s
 from sim.runs.inference import accepted_tokens, spent_s
 from sim.runs.kinds import COMPUTE, LINKS, Runner
@@ -283,12 +283,7 @@ def _energy(
     )[: 1 if work.colocated else 2]:
         idle_s = max(0.0, time_s - spent if left is None else left)
         parts.append(energy_metrics(scenario_, Activity(elapsed_s=idle_s), num_gpus=num)["energy"])
-    keys = [key for key in parts[0] if key.endswith("_kwh")]
-    whole = {key: float(sum(part.get(key, 0.0) for part in parts)) for key in keys}
-    gpu_s = time_s * sum(num_gpus.values())
-    whole["gpu_w"] = whole["gpu_kwh"] * JOULES_PER_KWH / gpu_s
-    whole["per_token_j"] = whole["total_kwh"] * JOULES_PER_KWH / tokens
-    return {"energy": whole}
+    return {"energy": added_energy(parts, time_s * sum(num_gpus.values()), tokens)}
 
 
 def _timeline(

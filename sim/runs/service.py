@@ -17,7 +17,7 @@ import numpy as np
 
 from sim import units
 from sim.cluster.kernels import load_kernel
-from sim.cluster.topology import NONE, Cluster, Ints
+from sim.cluster.topology import NONE, Cluster, Fabric, Ints, joined
 from sim.errors import InfeasibleError
 from sim.runs.pass_memory import memory_of
 from sim.runs.pass_surface import PassSurface
@@ -55,8 +55,8 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     """
     work = scenario.workload
     assert isinstance(work, Serving)
-    assert scenario.hardware is not None
-    links = reductions.Links.achieved(scenario.hardware, load_kernel("nccl"))
+    machines = [part.hardware for part in (work.prefill, work.decode) if part.hardware]
+    latency_s = max(reductions.Links.achieved(own, load_kernel("nccl")).latency_s for own in machines)
     progress(f"{scenario.name}: what a prefill pass costs")
     plan = work.engine
     prefill, prefill_kv, prefill_busy = _prefill_costs(work, work.prefill)
@@ -64,7 +64,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     held, most = _room(work, work.decode)
     costs = _decode_costs(work.decode, most)
     apart = work.spec.decode.instances > 0
-    kv_bytes = held.cache_bytes_per_request / held.tokens
+    kv_bytes = _kv_bytes(work.decode, _layout(work.prefill))
     if not apart:
         prefill_kv = held.free_bytes
     prefills, decodes = places(scenario, work)
@@ -85,7 +85,10 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     speculated = [decoding.acceptance_fraction] * (decoding.step_tokens - 1)
     return Service(
         prefill=_pool(work.prefill, work.spec.prefill.instances, prefill_kv - kept, prefill_busy),
-        decode=_pool(work.decode, work.spec.decode.instances, held.free_bytes, costs.nic_busy_fraction)
+        decode=replace(
+            _pool(work.decode, work.spec.decode.instances, held.free_bytes, costs.nic_busy_fraction),
+            kv_bytes_per_token=held.cache_bytes_per_request / held.tokens,
+        )
         if apart
         else None,
         prefill_s=prefill,
@@ -101,26 +104,30 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
             prefix_tokens=prefix_tokens,
             routing=plan.routing,
             max_requests=most * (work.decode.num_ranks // _layout(work.decode).dp),
-            swap_bytes_per_s=_host_rate(scenario) * group,
+            swap_bytes_per_s=_host_rate(work.decode) * group,
             policy=work.spec.policy,
         ),
         acceptance=tuple(speculated),
         seed=scenario.seed,
         cached_fraction=work.spec.cached,
-        kv_links=kv_links(scenario.cluster(), prefills, decodes) if apart else None,
-        transfer_latency_s=links.latency_s,
+        kv_links=_kv_way(scenario, work, prefills, decodes) if apart else None,
+        transfer_latency_s=latency_s,
         own_prefill_s={i: _prefill_costs(work, own)[0] for i, own in own_prefill.items()},
         own_step_s={i: _decode_costs(own, most).step_s for i, own in own_decode.items()},
     )
 
 
 def places(scenario: Scenario, work: Serving) -> tuple[list[Ints], list[Ints]]:
-    """GPUs of each instance: those that prefill come first, one after the other, then those that decode."""
-    prefill, decode = work.prefill.num_ranks, work.decode.num_ranks
-    first = work.spec.prefill.instances * prefill
-    last = first + work.spec.decode.instances * decode
-    gpus = scenario.gpus
-    return list(gpus[:first].reshape(-1, prefill)), list(gpus[first:last].reshape(-1, decode))
+    """GPUs of each instance in its pool: one after the other; of one pool those that prefill come first."""
+    pools = (work.spec.prefill, work.prefill), (work.spec.decode, work.decode)
+    next_gpu: dict[str | None, int] = {}
+    placed = []
+    for asked, part in pools:
+        gpus = scenario.gpus if asked.pool is None else np.arange(part.num_nodes * part.part.domain)
+        first = next_gpu.get(asked.pool, 0)
+        last = next_gpu[asked.pool] = first + asked.instances * part.num_ranks
+        placed.append(list(gpus[first:last].reshape(-1, part.num_ranks)))
+    return placed[0], placed[1]
 
 
 def with_faults(scenario: Scenario, part: Scenario, gpus: Ints) -> Scenario | None:
@@ -133,18 +140,42 @@ def with_faults(scenario: Scenario, part: Scenario, gpus: Ints) -> Scenario | No
     part : Scenario
         An instance of the pool, with the faults that are everywhere.
     gpus : int, [num_ranks]
+        Of the instance, in its pool.
 
     Returns
     -------
     Scenario or None
         None where its nodes have no faults.
     """
-    nodes = dict.fromkeys((gpus // scenario.part.domain).tolist())
+    nodes = dict.fromkeys((gpus // part.part.domain).tolist())
     stands_for = dict(zip(nodes, part.part.nodes, strict=True))
-    own = [
-        replace(fault, node=stands_for[fault.node]) for fault in scenario.faults if fault.node in stands_for
-    ]
-    return replace(part, faults=(*part.faults, *own)) if own else None
+    faults = (
+        scenario.shared.faults.get(part.shared.own, ())
+        if scenario.shared and part.shared
+        else scenario.faults
+    )
+    own = [replace(fault, node=stands_for[fault.node]) for fault in faults if fault.node in stands_for]
+    if not own:
+        return None
+    part = replace(part, faults=(*part.faults, *own))
+    if part.shared is None:
+        return part
+    everywhere = part.shared.faults.get(part.shared.own, ())
+    faults_ = {**part.shared.faults, part.shared.own: (*everywhere, *own)}
+    return replace(part, shared=replace(part.shared, faults=faults_))
+
+
+def _kv_way(scenario: Scenario, work: Serving, prefills: Sequence[Ints], decodes: Sequence[Ints]) -> KvLinks:
+    """The way of KV on the cluster, or between two of its pools."""
+    shared, prefill, decode = scenario.shared, work.spec.prefill.pool, work.spec.decode.pool
+    if shared is None or prefill is None or decode is None:
+        return kv_links(scenario.cluster(), prefills, decodes)
+    assert isinstance(scenario.fabric, Fabric)
+    return kv_links(
+        joined([*shared.build(scenario.fabric).values()]),
+        [shared.ranks(prefill, gpus) for gpus in prefills],
+        [shared.ranks(decode, gpus) for gpus in decodes],
+    )
 
 
 def kv_links(cluster: Cluster, prefills: Sequence[Ints], decodes: Sequence[Ints]) -> KvLinks:
@@ -239,6 +270,13 @@ def _room(work: Serving, scenario: Scenario) -> tuple[_Room, int]:
         )
     free = memory.free_bytes - most * memory.buffer_bytes_per_request
     return _Room(free, memory.cache_bytes_per_request, base.context_tokens), most
+
+
+def _kv_bytes(scenario: Scenario, layout: Layout) -> float:
+    """KV of a token on a rank with a layout, with the modules that decode speculates with [bytes]."""
+    base = scenario.workload
+    assert isinstance(base, Inference)
+    return memory_of(scenario, replace(base, layout=layout)).cache_bytes_per_request / base.context_tokens
 
 
 def _decode_costs(scenario: Scenario, most: int) -> Surface:

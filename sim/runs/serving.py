@@ -12,11 +12,11 @@ import numpy as np
 from sim.engine.serving import serve
 from sim.engine.serving_lives import ServingTrace
 from sim.errors import InfeasibleError
-from sim.runs.energy import energy_metrics
+from sim.runs.energy import summed_energy
 from sim.runs.kinds import COMPUTE, LINKS, Runner
 from sim.runs.link_rows import largest, link_rows
 from sim.runs.service import service_of
-from sim.runs.serving_activity import serving_activity
+from sim.runs.serving_activity import serving_activities
 from sim.runs.serving_bound import bound_of
 from sim.runs.serving_metrics import measure
 from sim.scenario.descriptions import Scenario
@@ -62,13 +62,13 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     slo = work.spec.slo
     bound = bound_of(work, asked, trace)
     metrics = measure(service, asked, trace, work.num_gpus, ttft_s=slo.ttft, tpot_s=slo.tpot, bound=bound)
-    done = serving_activity(work, service, asked, trace, metrics["makespan_s"])
+    machines = serving_activities(scenario, work, service, asked, trace, metrics["makespan_s"])
     tokens = metrics["output_tokens_per_s"] * metrics["makespan_s"]
-    price = scenario.hardware.gpu_hour_usd if scenario.hardware else None
-    if price is not None and tokens:
-        rent = price * work.num_gpus * metrics["makespan_s"] / _HOUR_S
+    hourly = [(num, part.hardware.gpu_hour_usd if part.hardware else None) for part, num, _ in machines]
+    if tokens and all(price is not None for _, price in hourly):
+        rent = sum(num * price for num, price in hourly if price) * metrics["makespan_s"] / _HOUR_S
         metrics["cost_usd_per_million_tokens"] = rent / tokens * 1e6
-    metrics |= energy_metrics(scenario, done, tokens, num_gpus=work.num_gpus) | {"arrivals": totals(asked)}
+    metrics |= summed_energy(machines, tokens) | {"arrivals": totals(asked)}
     return {
         "metrics": metrics,
         "timeline": timeline(trace),

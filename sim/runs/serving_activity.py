@@ -13,20 +13,23 @@ from sim.runs.inference import spent_s
 from sim.runs.pass_activity import pass_activity
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import forward_pass
+from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.scenario.serving import Serving
 from sim.schedule.serving import Service
 from sim.workload.requests import Requests
 
 
-def serving_activity(
-    work: Serving, service: Service, asked: Requests, trace: ServingTrace, span_s: float
-) -> Activity:
+def serving_activities(
+    scenario: Scenario, work: Serving, service: Service, asked: Requests, trace: ServingTrace, span_s: float
+) -> list[tuple[Scenario, int, Activity]]:
     """Activity of the mean GPU of a serving run.
 
     Parameters
     ----------
+    scenario : Scenario
     work : Serving
+        Its workload.
     service : Service
     asked : Requests
     trace : ServingTrace
@@ -35,28 +38,37 @@ def serving_activity(
 
     Returns
     -------
-    Activity
-        Passes that prefill as a full one of the prefill plan, decode steps as one at the mean load; keys and values that move
-        between pools are sent once.
+    list of (Scenario, int, Activity)
+        A scenario on the machines, how many GPUs [count] and what the mean one does; for each pool of the cluster that
+        instances stand on. Passes that prefill count as a full one of the prefill plan, decode steps as one at the mean load;
+        keys and values that move between pools are sent once.
     """
     pools = (*trace.prefill, *(trace.decode if service.decode else ()))
     batch_s = sum(float((pool.end_s - pool.start_s)[pool.prefills].sum()) for pool in pools)
     step_s = sum(float((pool.end_s - pool.start_s)[~pool.prefills].sum()) for pool in pools)
-    total = Activity(elapsed_s=0.0)
-    for busy_s, num_gpus, plan in (
-        (batch_s, work.prefill.num_ranks, _typical_batch(work)),
-        (step_s, work.decode.num_ranks, _typical_step(work, trace)),
-    ):
-        if busy_s:
-            one = _activity(plan)
-            total += replace(_gpu_seconds(one, num_gpus), elapsed_s=0.0).times(busy_s / one.elapsed_s)
     moved = 0.0
     if service.decode is not None:
         came = ~np.isnan(trace.instants["kv_arrived_s"])
         moved = float(asked.prompt_tokens[came].sum()) * service.kv_bytes_per_token
-    each = {name: getattr(total, name) / work.num_gpus for name in _GPU}
-    sent, switched = total.sent_bytes + moved, total.switched_bytes + moved
-    return Activity(elapsed_s=span_s, **each, sent_bytes=sent, switched_bytes=switched)
+    machines: dict[str | None, tuple[Scenario, int, Activity]] = {}
+    for busy_s, part, own, plan, kv_bytes in (
+        (batch_s, work.prefill, work.spec.prefill, _typical_batch(work), moved),
+        (step_s, work.decode, work.spec.decode, _typical_step(work, trace), 0.0),
+    ):
+        whole = scenario if own.pool is None else part
+        _, num, total = machines.get(own.pool, (whole, 0, Activity(elapsed_s=0.0)))
+        if busy_s:
+            one = _activity(plan)
+            total += replace(_gpu_seconds(one, part.num_ranks), elapsed_s=0.0).times(busy_s / one.elapsed_s)
+        total += Activity(elapsed_s=0.0, sent_bytes=kv_bytes, switched_bytes=kv_bytes)
+        machines[own.pool] = whole, num + own.instances * part.num_ranks, total
+    return [(whole, num, _mean(total, num, span_s)) for whole, num, total in machines.values()]
+
+
+def _mean(total: Activity, num_gpus: int, span_s: float) -> Activity:
+    """The mean GPU's time in a span, from that of all."""
+    each = {name: getattr(total, name) / num_gpus for name in _GPU}
+    return replace(total, elapsed_s=span_s, **each)
 
 
 _GPU = ("tensor_s", "memory_s", "communication_s")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from sim.cluster import topology
 from sim.cluster.fabrics import NodePool
 from sim.cluster.faults import Fault
 from sim.cluster.hardware import Hardware
+from sim.documents import Document, Path_
+from sim.errors import Problem, nearest
 from sim.scenario.values import Branch, Machines, WordOr
 
 
@@ -79,6 +83,12 @@ class SharedCluster:
             zip(self.pools, topology.build_pools([*self.pools.values()], fabric, faults), strict=True)
         )
 
+    def ranks(self, pool: str, gpus: topology.Ints) -> topology.Ints:
+        """Numbers in the `joined` cluster of GPUs of a pool."""
+        own, most = self.pools[pool], max(pool.hardware.gpu.scale_up.domain for pool in self.pools.values())
+        node, index = np.divmod(gpus, own.hardware.gpu.scale_up.domain)
+        return np.asarray((own.first_node + node) * most + index)
+
 
 def laid_out(hardware: dict[str, tuple[Hardware, int]]) -> dict[str, NodePool]:
     """Number the nodes of pools, given by hardware and count, one after the other."""
@@ -88,3 +98,21 @@ def laid_out(hardware: dict[str, tuple[Hardware, int]]) -> dict[str, NodePool]:
         pools[name] = NodePool(part, nodes, first)
         first += nodes
     return pools
+
+
+def pool_problem(document: Document, path: Path_, name: str, pools: Sequence[str]) -> list[Problem]:
+    """The problem of a key that names no pool of the cluster; none where it does.
+
+    Parameters
+    ----------
+    document : Document
+    path : path of the key
+    name : str
+        Its value.
+    pools : sequence of str
+        Names of the pools; none where the cluster has no pools.
+    """
+    if name in pools:
+        return []
+    known = f"one of: {', '.join(pools)}" if pools else "a cluster of 'pools'"
+    return [document.problem(path, f"'{name}'", known, nearest(str(name), pools))]

@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from sim.errors import InputError, Problem, nearest
+from sim.errors import InputError, Problem
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, LayoutSpec, catch
 from sim.scenario.kinds import Resolver
+from sim.scenario.pools import pool_problem
 from sim.scenario.serving import LengthsSpec
+from sim.scenario.serving_pools import instance_gpus
 from sim.scenario.values import Branch, Count, Index, WordOr, WorkloadSpec
 from sim.schemas import Duration, Rate, Size, written
 from sim.workload.requests import Ints as Array
@@ -139,7 +141,7 @@ def rl_step_of(draft: Draft, spec: RlStepSpec) -> RlStep:
     if draft.problems:
         raise InputError(draft.problems)
     gpus = {name: _pool_gpus(draft, spec, name) for name in layouts}
-    instance = _instance_gpus(layouts["rollout"])
+    instance = instance_gpus(layouts["rollout"])
     if gpus["rollout"] % instance:
         wanted = f"a divisor of the {gpus['rollout']} GPUs that roll out"
         draft.problem((*_AT, "rollout", "layout"), f"an instance of {instance} GPUs", wanted)
@@ -184,12 +186,7 @@ def _check(draft: Draft, spec: RlStepSpec) -> None:
         if draft.document.get(("cluster", "pool")) is not None:
             draft.problem(("cluster", "pool"), "'pool' next to workload.pools", "one of them")
         for key, name in spec.pools.model_dump(exclude_none=True).items():
-            if name not in pools:
-                at = (*_AT, "pools", key)
-                known = f"one of: {', '.join(pools)}" if pools else "a cluster of 'pools'"
-                draft.problems.append(
-                    draft.document.problem(at, f"'{name}'", known, nearest(str(name), pools))
-                )
+            draft.problems += pool_problem(draft.document, (*_AT, "pools", key), name, pools)
         if spec.pools.rollout == spec.pools.update:
             wanted = "another pool than the rollout's; or 'pools: colocated'"
             draft.problem((*_AT, "pools", "update"), f"'{spec.pools.update}'", wanted)
@@ -217,13 +214,6 @@ def _pool_gpus(draft: Draft, spec: RlStepSpec, name: str) -> int:
         pool = draft.shared.pools[getattr(spec.pools, name)]
         return pool.num_nodes * pool.hardware.gpu.scale_up.domain
     return draft.num_ranks
-
-
-def _instance_gpus(layout: LayoutSpec) -> int:
-    """GPUs of an instance: those that its layout multiplies to."""
-    tp, ep = layout.tp or 1, layout.ep or 1
-    stage = math.lcm(tp, ep * (layout.etp or 1)) if layout.dp is None else tp * layout.dp
-    return (layout.pp or 1) * stage
 
 
 def _lengths(draft: Draft, spec: RlStepSpec) -> Array:

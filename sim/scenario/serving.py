@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from sim import limits, units
+from sim import limits
 from sim.cluster.kernels import Kernel
-from sim.documents import Document
-from sim.errors import InputError, Mark, Problem
+from sim.errors import InputError
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
-from sim.scenario.draft import Draft, LayoutSpec, catch, named_file
+from sim.scenario.draft import Draft, catch, named_file
 from sim.scenario.inference import Inference
 from sim.scenario.kinds import Resolver
-from sim.scenario.values import Branch, Count, Machines, Number, WorkloadSpec
+from sim.scenario.serving_pools import DecodePoolSpec, PrefillPoolSpec, instance_of, instance_sizes
+from sim.scenario.values import Branch, Count, Number, WorkloadSpec
 from sim.schemas import Fraction, Seconds, Size, written
 from sim.workload import request_traces
 from sim.workload import requests as users
@@ -55,35 +54,6 @@ class RequestTraceSpec(Branch):
     kind: Literal["trace"]
     file: str
     """A CSV with arrival_s,prompt_tokens,output_tokens, or a trace of Mooncake, Azure, BurstGPT or vidur."""
-
-
-class PrefillPoolSpec(Branch):
-    """Instances that prefill."""
-
-    instances: Machines = 1
-    ep: Count | None = None
-    """Short for `layout: {ep: ...}`: the GPUs of one instance."""
-    layout: LayoutSpec | None = None
-    """Of one instance, which has as many GPUs as it makes."""
-    batch_tokens: Count = 16_384
-    """Most prompt tokens of a GPU in one pass; longer prompts go in chunks."""
-    plan: dict[str, Any]
-    """A `prefill` workload without kind and prompts: gate, kernel, placement, overlap ..."""
-
-
-class DecodePoolSpec(Branch):
-    """Instances that decode."""
-
-    instances: Annotated[int, Field(ge=0, le=2**17, strict=True)] = 1
-    """0: the prefill instances decode too, and a prefill holds up their steps."""
-    ep: Count | None = None
-    """Short for `layout: {ep: ...}`: the GPUs of one instance."""
-    layout: LayoutSpec | None = None
-    """Of one instance, which has as many GPUs as it makes."""
-    requests_per_gpu: Annotated[int, Field(ge=1, le=10**5, strict=True)] | None = None
-    """Most requests of a GPU in one step; what memory holds at the mean context when left out."""
-    plan: dict[str, Any]
-    """A `decode` workload without kind, requests and context: gate, kernel, tokens_per_step, acceptance ..."""
 
 
 class PrefixCacheSpec(Branch):
@@ -193,25 +163,8 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
     InfeasibleError
         Where no machine could run a pool.
     """
-    per_node, problems = draft.gpus_per_node, len(draft.problems)
-    size = {
-        "prefill": _num_gpus(draft, "prefill", spec.prefill),
-        "decode": _num_gpus(draft, "decode", spec.decode),
-    }
-    for name, pool in (("prefill", spec.prefill), ("decode", spec.decode)):
-        if size[name] % per_node:
-            wanted = f"whole nodes: a multiple of the {per_node} GPUs of a node"
-            draft.problem((*_AT, name, "layout" if pool.layout else "ep"), str(size[name]), wanted)
-    needed = spec.prefill.instances * size["prefill"] + spec.decode.instances * size["decode"]
-    if needed > draft.num_ranks:
-        assert draft.part is not None
-        wanted = f"{-(-needed // per_node)} or more: the instances have {needed} GPUs"
-        whole = draft.part.num_gpus == draft.num_nodes * draft.part.domain
-        got = str(draft.num_nodes) if whole else f"{len(draft.part.nodes)} in use, with {per_node} GPUs each"
-        draft.problem(("cluster", "nodes"), got, wanted)
-    if not spec.decode.instances and size["decode"] != size["prefill"]:
-        wanted = f"{size['prefill']}, the prefill instances that decode too"
-        draft.problem((*_AT, "decode", "layout" if spec.decode.layout else "ep"), str(size["decode"]), wanted)
+    problems = len(draft.problems)
+    size = instance_sizes(draft, {"prefill": spec.prefill, "decode": spec.decode})
     if not 0 <= spec.cached < 1:
         draft.problem((*_AT, "cached"), f"{spec.cached:.0%}", "0 % or more, and less than 100 %")
     for key in ("ttft", "tpot"):
@@ -227,14 +180,15 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
     _check_blocks(draft, spec.engine, asked)
     prompt = max(2, round(float(asked.prompt_tokens.mean())))
     context = max(2, round(prompt + float(asked.output_tokens.mean()) / 2))
-    first = spec.prefill.instances * size["prefill"] if spec.decode.instances else 0
+    follows = spec.decode.instances and spec.decode.pool == spec.prefill.pool
+    first = spec.prefill.instances * size["prefill"] if follows else 0
     prefill = catch(
         draft.problems,
-        lambda: _part(draft, "prefill", spec.prefill, size["prefill"], 0, {"prompt_tokens": prompt}),
+        lambda: instance_of(draft, "prefill", spec.prefill, size["prefill"], 0, {"prompt_tokens": prompt}),
     )
     decode = catch(
         draft.problems,
-        lambda: _part(draft, "decode", spec.decode, size["decode"], first, {"context_tokens": context}),
+        lambda: instance_of(draft, "decode", spec.decode, size["decode"], first, {"context_tokens": context}),
     )
     if prefill is not None and decode is not None:
         _check_cache(draft, spec, prefill.workload, decode.workload)
@@ -309,86 +263,6 @@ def _lengths(spec: LengthsSpec) -> users.Lengths:
     return users.Lengths(spec.kind, float(spec.mean), spec.spread, spec.most)
 
 
-def _place(draft: Draft, document: Document, first_rank: int, num_ranks: int, mark: Mark) -> None:
-    """Give an instance GPUs: a cluster of its own, or its share of the part that is in use."""
-    part = draft.part
-    assert part is not None
-    if part.num_gpus == draft.num_nodes * part.domain:
-        document.put(("cluster", "nodes"), num_ranks // part.domain, mark)
-        return
-    first = first_rank // part.gpus_per_node
-    nodes = list(part.nodes[first : first + num_ranks // part.gpus_per_node])
-    document.put(("cluster", "use_nodes"), nodes, mark)
-    document.put(("cluster", "gpus"), num_ranks, mark)
-
-
-def _num_gpus(draft: Draft, kind: str, pool: PrefillPoolSpec | DecodePoolSpec) -> int:
-    """GPUs of an instance: those that its layout multiplies to, which EP groups and TP groups both cut evenly."""
-    layout = pool.layout or LayoutSpec(ep=pool.ep)
-    if (pool.ep is None) == (pool.layout is None):
-        got = "neither 'ep' nor 'layout'" if pool.layout is None else "'ep' next to 'layout'"
-        draft.problem((*_AT, kind), got, "one of them: the layout of an instance")
-        return draft.gpus_per_node
-    tp, ep = layout.tp or 1, layout.ep or 1
-    stage = math.lcm(tp, ep * (layout.etp or 1)) if layout.dp is None else tp * layout.dp
-    return (layout.pp or 1) * stage
-
-
-def _part(
-    draft: Draft,
-    kind: str,
-    pool: PrefillPoolSpec | DecodePoolSpec,
-    num_ranks: int,
-    first_rank: int,
-    lengths: dict[str, int],
-) -> Scenario:
-    """One pool's instance as a scenario of its own; its problems keep their place in the serving scenario."""
-    document = draft.document.copy()
-    mark, asked_in = document.mark((*_AT, kind)), "ep" if pool.layout is None else "layout"
-    layout = {"ep": pool.ep} if pool.layout is None else pool.layout.model_dump(exclude_none=True)
-    given = document.branch((*_AT, kind, "plan"))
-    for key in (
-        "kind",
-        *lengths,
-        "requests",
-        "requests_per_gpu",
-        "prompts_per_gpu",
-        "cached_tokens",
-        "chunk_tokens",
-    ):
-        if key in pool.plan:
-            raise InputError(
-                draft.document.problem(
-                    (*_AT, kind, "plan", key), f"'{key}'", "no such key in a plan: the loop sets it", key=True
-                )
-            )
-    document.put(_AT, {"kind": kind, **lengths}, mark)
-    document.overlay(given, at=_AT)
-    fraction = draft.document.get((*_AT, "engine", "memory_fraction"))
-    if fraction is not None:
-        used = units.parse(str(fraction), "fraction")
-        document.put((*_AT, "reserve"), f"{100 * (1 - used):.12g} %", document.mark((*_AT,)))
-    for key in ("expect", "variants", "layout"):
-        document.tree.pop(key, None)
-    document.put(("layout",), layout, document.mark((*_AT, kind, asked_in)))
-    _place(draft, document, first_rank, num_ranks, mark)
-    faults = document.get(("cluster", "faults"))
-    if isinstance(faults, list):  # those of nodes are of single instances
-        everywhere = [fault for fault in faults if not (isinstance(fault, dict) and "node" in fault)]
-        document.put(("cluster", "faults"), everywhere, document.mark(("cluster", "faults")))
-    try:
-        return draft.resolve(document)
-    except InputError as error:
-        inside = f"workload.{kind}" if pool.layout is None else f"workload.{kind}.layout"
-        places = {"workload": f"workload.{kind}.plan", "layout": inside}
-        moved = []
-        for problem in error.problems:
-            first, dot, rest = problem.key.partition(".")
-            key = places.get(first, first) + dot + rest
-            moved.append(Problem(problem.where, key, problem.got, problem.wanted, problem.nearest))
-        raise InputError(moved) from None
-
-
 def _count(scenario: Scenario, work: Serving) -> None:
     sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
     prefill, decode = work.prefill.num_ranks, work.decode.num_ranks
@@ -396,4 +270,6 @@ def _count(scenario: Scenario, work: Serving) -> None:
     limits.require(prefill * decode, limits.PAIRS, keys)
 
 
-RESOLVER = Resolver({"serving": ServingSpec}, serving_of, faults=("bandwidth", "clock"), count=_count)
+RESOLVER = Resolver(
+    {"serving": ServingSpec}, serving_of, faults=("bandwidth", "clock"), divides=True, count=_count
+)

@@ -69,6 +69,7 @@ class Pool:
     nic_busy_fraction : share of the rate of its NICs that its own collectives take while it runs; KV transfers get the rest
     num_ranks : ranks between which its requests are spread [count]
     gpus_per_rank : [count]
+    kv_bytes_per_token : of a request on its rank, where layouts make it other than the service's [bytes]
     """
 
     num_instances: int
@@ -76,6 +77,7 @@ class Pool:
     nic_busy_fraction: float = 0.0
     num_ranks: int = 1
     gpus_per_rank: int = 1
+    kv_bytes_per_token: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class Service:
     decode : the pool that decodes what the first has prefilled, or None
     prefill_s : of a pass with prompts in it, and in a mixed one with running requests too
     decode_step_s : of a pass with running requests alone
-    kv_bytes_per_token : [bytes]
+    kv_bytes_per_token : of a request on the rank that prefills it, which moves from there [bytes]
     engine : see `EnginePolicy`
     acceptance : chance that the first, second, ... token speculated in a step is right, given those before it
     seed : of the draws of acceptance
@@ -172,11 +174,16 @@ class Service:
         """Tokens that a request gains a step in the mean: 1 + a1 + a1 a2 + ... [count]."""
         return 1.0 + float(np.cumprod(self.acceptance).sum())
 
+    def held_bytes_per_token(self, pool: Pool) -> float:
+        """KV that a rank of a pool holds of a token [bytes]."""
+        return self.kv_bytes_per_token if pool.kv_bytes_per_token is None else pool.kv_bytes_per_token
+
     def rank_capacity_tokens(self, pool: Pool) -> float:
         """Tokens of KV that one rank holds, in whole blocks or infinity: no request can be larger."""
-        if self.kv_bytes_per_token <= 0 or math.isinf(pool.kv_capacity_bytes):
+        kv_bytes = self.held_bytes_per_token(pool)
+        if kv_bytes <= 0 or math.isinf(pool.kv_capacity_bytes):
             return math.inf
-        tokens = math.floor(pool.kv_capacity_bytes / self.kv_bytes_per_token / pool.num_ranks)
+        tokens = math.floor(pool.kv_capacity_bytes / kv_bytes / pool.num_ranks)
         return max(0, tokens - tokens % self.engine.block_tokens)
 
     def cached_tokens(self, prompt_tokens: int) -> int:

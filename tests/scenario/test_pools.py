@@ -5,14 +5,17 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sim import documents
-from sim.errors import InputError
+from sim.cluster.topology import Fabric, joined
+from sim.errors import InfeasibleError, InputError
 from sim.runs.run import run_document
 from sim.scenario.resolve import resolve
 
 POOLS = "pools: {a: {hardware: h800, nodes: 2}, b: {hardware: h20, nodes: 2, override: {nic.bandwidth: 200 Gb/s}}}"
+UNLIKE = "pools: {a: {hardware: h800, nodes: 2}, b: {hardware: {chip: h20, node: dgx-4nic}, nodes: 2}}"
 PLAIN = """
 name: mine
 cluster: {CLUSTER}
@@ -66,6 +69,20 @@ def test_a_fault_is_of_the_pool_that_has_the_node() -> None:
         f"hardware: h20, nodes: 2, override: {{nic.bandwidth: 200 Gb/s}}, {fault.replace('3', '1')}"
     )
     assert metrics(f"{POOLS}, pool: b, {fault}") == slow != metrics(f"{POOLS}, pool: b")
+
+
+def test_pools_joined_have_the_nics_of_every_gpu_wherever_it_stands() -> None:
+    """Two GPUs of pool b share a NIC; both pools number their GPUs by eight a node."""
+    shared = resolve(documents.loads(PLAIN.replace("CLUSTER", f"{UNLIKE}, pool: a"), "mine.yaml")).shared
+    assert shared is not None
+    whole = joined([*shared.build(Fabric()).values()])
+    assert (whole.num_gpus, whole.gpus_per_node) == (32, 8)
+    assert [whole.names[whole.nic_tx[gpu]] for gpu in (9, 19, 29)] == [
+        "node1/nic1/tx", "node2/nic1/tx", "node3/nic2/tx",
+    ]  # fmt: skip
+    assert shared.ranks("b", np.arange(9)).tolist() == [*range(16, 25)]
+    with pytest.raises(InfeasibleError, match="no cable joins the rails"):
+        joined([*shared.build(Fabric("multi_plane")).values()])
 
 
 @pytest.mark.parametrize(

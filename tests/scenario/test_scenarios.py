@@ -26,6 +26,7 @@ SLOW = (
     "inference-hardware",
     "qwen3-training",
     "r1-zero",
+    "serving-disaggregated-h20-h800",
     "serving-example",
     "serving-mooncake",
     "v3-decode-ep144",
@@ -138,6 +139,22 @@ def test_a_cache_that_finds_what_the_trace_repeats_cuts_ttft_below_a_third() -> 
     assert metric("serving-mooncake", "uncached", "arrivals.reusable_fraction") == pytest.approx(
         0.66, abs=0.005
     )
+
+
+@pytest.mark.slow
+def test_h800_that_prefill_and_h20_that_decode_take_from_each_what_they_are_better_at() -> None:
+    def of(key: str) -> list[float]:
+        return [metric("serving-disaggregated-h20-h800", one, key) for one in ("h800-h20", "h800", "h20")]
+
+    both, compute, memory = of("ttft.p50_s")
+    assert both == compute
+    assert memory / both == pytest.approx(6, abs=0.5)
+    both, compute, memory = of("tpot.p50_s")
+    assert both == pytest.approx(memory, rel=0.1)
+    assert compute < 0.75 * both
+    both, compute, _ = of("cost_usd_per_million_tokens")
+    assert compute / both == pytest.approx(1.2, abs=0.02)
+    assert of("good_fraction") == [pytest.approx(0.87, abs=0.01)] * 2 + [pytest.approx(0, abs=0.01)]
 
 
 def test_replicas_win_back_what_popular_experts_cost() -> None:
