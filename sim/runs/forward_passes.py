@@ -41,7 +41,7 @@ def forward_s(step: Step, num_microbatches: int) -> tuple[float, StepRun]:
 
 def _run(step: Step, num: int) -> tuple[float, StepRun]:
     plan, pipeline = step.plan, step.pipeline
-    reductions = layer_kernels(step.work, step.scenario.gpus_per_node)
+    reductions = layer_kernels(step.work, step.model, step.scenario.gpus_per_node)
     stages = [programs.reducing(programs.forward(stage.alone), reductions) for stage in step.times]
     directions, known = 2 if pipeline.num_copies > 1 else 1, step.work.num_microbatches
     asked: list[tuple[tuple[int, int, int], int, PipelineTask]] = []

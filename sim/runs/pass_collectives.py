@@ -130,7 +130,7 @@ def collective(
         kernel=plan.work.kernel,
         direction=direction,
         gpus=plan.gpus[group],
-        routing=routing,
+        routing=plan.sent(routing),
         record_bytes=pass_record_bytes(plan, direction),
         comm_sms=plan.work.comm_sms,
         **plan.work.options,

@@ -64,7 +64,10 @@ def stage_memory(scenario: Scenario, work: Inference) -> list[Footprint]:
 
 
 def _expert_rows_bytes(model: Model, work: Inference, microbatches: int) -> float:
-    """Buffers of one microbatch's experts: rows in, in their format, twice the inner width and rows out in BF16 [bytes]."""
+    """Buffers of one microbatch's experts: rows in, in their format, twice the inner width and rows out in BF16 [bytes].
+
+    Ranks that split experts have the rows of each other.
+    """
     rows = (work.requests or 1) / microbatches * work.step_tokens * model.top_k
-    element = work.formats.received_bytes + 2.0
+    element = (work.formats.received_bytes + 2.0) * work.layout.etp
     return rows * (element * model.routed_width + model.up_matrices * 2.0 * model.expert_hidden)

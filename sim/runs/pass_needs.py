@@ -21,12 +21,13 @@ from sim.runs.pass_collectives import PassCollectives, pass_record_bytes
 from sim.runs.pass_plan import PassPlan
 from sim.schedule import inference as plans
 from sim.schedule import reductions
+from sim.schedule.collectives import KINDS
 from sim.workload.expectation import rows_of_touched
 from sim.workload.layout import split_experts
-from sim.workload.traffic import Routing
+from sim.workload.traffic import Routing, payload_bytes
 
 REDUCTION = "tensor-parallel reductions"
-"""Name of what a TP group adds up among the launches of a part."""
+"""Name of what a TP group adds up, and of what an ETP group gathers and adds up, among the launches of a part."""
 Needs = dict[tuple[str, int, int], Floats]
 
 
@@ -125,7 +126,7 @@ def _need(plan: PassPlan, launches: Part) -> tuple[float, float, float]:
 
 def _hbm_share(plan: PassPlan, routing: Routing, compute_s: float) -> float:
     """HBM rate that the collectives of one layer leave while a microbatch computes, over all of it [fraction]."""
-    received = routing.ranks_per_token * plan.routed_tokens
+    received = routing.ranks_per_token * plan.sent(routing).tokens_per_rank
     touched = sum(
         plan.work.kernel.hbm_touches[name] * pass_record_bytes(plan, name) for name in plans.COLLECTIVES
     )
@@ -143,7 +144,7 @@ def _parts(plan: PassPlan, p: Processor, routing: Routing, layer: int) -> dict[s
             parts[name] = {**parts[name], REDUCTION: reduced}
     if plan.has_phases and "dense" not in parts:
         # Of the busiest rank, which has all of its tokens.
-        copies = float(routing.selections_to_rank.sum() / plan.ranks) / plan.share
+        copies = float(plan.sent(routing).selections_to_rank.sum() / plan.ranks) / plan.share
         for name in plans.COLLECTIVES:
             record = pass_record_bytes(plan, name)
             send, receive = kernels.phases(p, copies, plan.tokens, plan.model.routed_width, record, name)
@@ -181,7 +182,7 @@ def _prefill_parts(plan: PassPlan, p: Processor, layer: int) -> dict[str, Part]:
 
 def _reductions(plan: PassPlan, has_attention: bool) -> dict[str, int]:
     """Part -> reductions over a TP group: of attention's output, and of a feed-forward block's where the group splits it."""
-    split, own = plan.model.shared_width > 0 or plan.layout.etp > 1, int(has_attention)
+    split, own = plan.layout.reduces_experts(plan.model), int(has_attention)
     return {"attention": own, "attention_1": own, "dense": 1 + own, "shared": int(split)}
 
 
@@ -238,5 +239,29 @@ def _expert_rows(plan: PassPlan, routing: Routing) -> list[Floats]:
 def _experts(plan: PassPlan, p: Processor, rows: tuple[int, ...], received: float, expected: float) -> Part:
     model = split_experts(plan.model, plan.layout.etp)
     if plan.decode:
-        return kernels.decode_experts(p, model, plan.formats.experts, rows, expected)
-    return prefill.prefill_experts(p, model, plan.prefill_batch("experts"), rows, received)
+        own = kernels.decode_experts(p, model, plan.formats.experts, rows, expected)
+    else:
+        own = prefill.prefill_experts(p, model, plan.prefill_batch("experts"), rows, received)
+    if not plan.layout.gathers_experts:
+        return own
+    copies = sum(rows) if KINDS[plan.work.kernel.kind].counts_selections and plan.ranks > 1 else received
+    return {**own, REDUCTION: Work(REDUCTION, "", 0.0, 0.0, expert_tensor_parallel_s(plan, copies), 2)}
+
+
+def expert_tensor_parallel_s(plan: PassPlan, copies: float) -> float:
+    """Time in which an ETP group gathers the tokens that came to its ranks, and scatters the sums of their results [s].
+
+    Parameters
+    ----------
+    plan : PassPlan
+    copies : float [count]
+        Of tokens, on all ranks of the group together. They are as they were sent, or BF16 from the ranks alone.
+    """
+    near, spec = plan.layout.near(plan.scenario.gpus_per_node, "etp"), plan.work.spec
+    formats = (spec.dispatch_dtype if plan.ranks > 1 else "bf16", "bf16")
+    return sum(
+        reductions.scatter_s(
+            links(plan), copies * payload_bytes(dtype, plan.model.routed_width), plan.layout.etp, near
+        )
+        for dtype in formats
+    )

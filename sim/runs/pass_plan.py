@@ -23,6 +23,7 @@ from sim.workload.formats import Precision
 from sim.workload.layout import Layout
 from sim.workload.model import Model
 from sim.workload.shape import firsts
+from sim.workload.traffic import Routing
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,10 @@ class PassPlan:
     def routed_tokens(self) -> int:
         """Tokens that the busiest rank of the EP group has to route, for all GPUs that split its experts [count]."""
         return max(1, math.ceil(self.microbatch_requests * self.layout.etp * self.work.step_tokens))
+
+    def sent(self, routing: Routing) -> Routing:
+        """What one EP group sends of the tokens that all ranks which split its experts have to route."""
+        return routing.thinned(1.0 / self.layout.etp) if self.layout.etp > 1 and self.ranks > 1 else routing
 
     @property
     def in_flight(self) -> int:

@@ -361,13 +361,16 @@ def _gathered(plan: PassPlan, embedded: float, sampled: float) -> Work:
 
 
 def reductions_s(forward: ForwardPass) -> dict[str, float]:
-    """Time that each part of a pass waits for its TP group, within its compute [s]; none without TP."""
+    """Time that each part of a pass waits for its TP or ETP group, within its compute [s]; none without either."""
     plan, parts, by_part = forward.plan, forward.needs.parts, dict[str, float]()
-    if plan.layout.tp == 1:
+    if plan.layout.tp == 1 and not plan.layout.gathers_experts:
         return by_part
     dense = sum(map(len, plan.blocks.dense_before)) + len(plan.blocks.dense_after)
     nodes = [node.name for node in plan.program() if node.collective is None and node.name != "dense"]
     for name in (*nodes, *["dense"] * dense * plan.num_microbatches):
         reduced = parts[name].get(REDUCTION) if name in parts else None
         by_part[name] = by_part.get(name, 0.0) + (reduced.time_s if reduced else 0.0)
-    return {**by_part, "ends": sum(part[REDUCTION].time_s for part in ends(forward).values())}
+    return {
+        **by_part,
+        "ends": sum(part[REDUCTION].time_s for part in ends(forward).values() if REDUCTION in part),
+    }

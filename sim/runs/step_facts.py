@@ -148,6 +148,9 @@ class StepFacts:
         links = Links.achieved(self.hardware, load_kernel("nccl"))
         return replace(links, gpus_per_node=self.scenario.gpus_per_node)
 
+    def _inside_layers_s(self, links: Links) -> dict[str, float]:
+        return inside_layers_s(self.work, self.model, links, self.routing.ranks_per_token)
+
     def send_s(self, links: Links) -> float:
         """One activation, or its gradient, on its way to another stage [s]."""
         layout = self.work.layout
@@ -195,7 +198,7 @@ class StepFacts:
             work.kernel,
             comm_sms=work.lent_sms,
             generation=work.spec.gemm_generation,
-            exposed_s=inside_layers_s(work, self.model, self.links),
+            exposed_s=self._inside_layers_s(self.links),
             measured=measured,
             sharded=step_optimizer.sharded_of(work, self.model, self.links),
         )
@@ -239,7 +242,7 @@ class StepFacts:
             self.hardware.gpu,
             {} if self.apart else self.collectives,
             slowdown=self.slowdown,
-            inside_s=inside_layers_s(work, self.model, links),
+            inside_s=self._inside_layers_s(links),
             send_s=self.send_s(links),
             measured_fraction=fraction,
         )
@@ -261,8 +264,8 @@ class StepFacts:
             self.times,
             partial(self.mean_s, overlapped=True),
             overlap=self.work.spec.overlap is not False and (pairs or not own),
-            reductions=layer_kernels(self.work, self.scenario.gpus_per_node),
-            reduced_s=inside_layers_s(self.work, self.model, self.links),
+            reductions=layer_kernels(self.work, self.model, self.scenario.gpus_per_node),
+            reduced_s=self._inside_layers_s(self.links),
         )
         work = self.work
         return issued_tasks(made, self.scenario.software, self.model, work.layout, work.kernel.kind)

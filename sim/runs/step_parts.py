@@ -23,7 +23,7 @@ from sim.schedule.operations import Pipeline
 from sim.schedule.replay import peaks
 from sim.workload.model import Model, kv_bytes_per_token
 from sim.workload.stages import Stage
-from sim.workload.traffic import DIRECTIONS, Routing
+from sim.workload.traffic import DIRECTIONS, Routing, payload_bytes
 
 ACTIVATION_BYTES = 2.0
 """Size of an element of an activation sent between stages or between TP ranks [bytes]."""
@@ -143,11 +143,13 @@ def step_collectives(
     }
 
 
-def inside_layers_s(work: Training, model: Model, links: reductions.Links) -> dict[str, float]:
-    """Phase of a layer -> its exposed reductions under TP and CP [s].
+def inside_layers_s(
+    work: Training, model: Model, links: reductions.Links, ranks_per_token: float
+) -> dict[str, float]:
+    """Phase of a layer -> its exposed reductions under TP, CP and ETP [s]; "experts(F)" is that of a block with experts.
 
     TP reduces the output of each block, and its gradient. CP gathers keys and values for attention, again in its
-    backward, and scatters their gradients.
+    backward, and scatters their gradients. ETP gathers the tokens that came to the experts of its ranks, and scatters results.
 
     Parameters
     ----------
@@ -155,32 +157,50 @@ def inside_layers_s(work: Training, model: Model, links: reductions.Links) -> di
     model : Model
     links : Links
         Rates and latencies of the collectives.
+    ranks_per_token : float
+        Ranks of the EP group that a token is sent to [count].
     """
-    layout, (output, kv) = work.layout, shared_bytes(work, model)
-    near = {name: layout.near(links.gpus_per_node, name) for name in ("tp", "cp")}
-    reduced = reductions.tensor_parallel_s(links, output, layout.tp, near["tp"])
-    gathered = reductions.context_parallel_s(links, kv, layout.cp, near["cp"])
+    layout, size = work.layout, shared_bytes(work, model, ranks_per_token)
+    near = {name: layout.near(links.gpus_per_node, name) for name in ("tp", "cp", "etp")}
+    reduced = reductions.tensor_parallel_s(links, size["tp"], layout.tp, near["tp"])
+    gathered = reductions.context_parallel_s(links, size["cp"], layout.cp, near["cp"])
+    experts = reduced if layout.reduces_experts(model) else 0.0
+    if layout.gathers_experts:
+        experts += reductions.tensor_parallel_s(links, size["etp"], layout.etp, near["etp"])
     return {
         "attn(F)": reduced + gathered,
         "mlp(F)": reduced,
+        "experts(F)": experts,
         "attn(B)": reduced + 2 * gathered,
         "mlp(B)": reduced,
+        "experts(B)": experts,
     }
 
 
-def layer_kernels(work: Training, gpus_per_node: int) -> dict[str, list[str]]:
-    """Phase of a layer -> the kernels of TP and CP whose times `inside_layers_s` adds up."""
+def layer_kernels(work: Training, model: Model, gpus_per_node: int) -> dict[str, list[str]]:
+    """Phase of a layer -> the kernels of TP, CP and ETP whose times `inside_layers_s` adds up."""
     named = reductions.layer_phases(work.layout, gpus_per_node)
-    tp, cp = ([phase.name for phase in named if phase.what == what] for what in ("tp", "cp"))
-    return {"attn(F)": tp + cp, "mlp(F)": tp, "attn(B)": tp + cp + cp, "mlp(B)": tp}
+    tp, cp, etp = ([phase.name for phase in named if phase.what == what] for what in ("tp", "cp", "etp"))
+    experts = (tp if work.layout.reduces_experts(model) else []) + etp
+    blocks = {
+        f"{name}({half})": calls for half in "FB" for name, calls in (("mlp", tp), ("experts", experts))
+    }
+    return {"attn(F)": tp + cp, "attn(B)": tp + cp + cp, **blocks}
 
 
-def shared_bytes(work: Training, model: Model) -> tuple[float, float]:
-    """Size of a block's output that TP reduces, and of the keys and values that CP gathers [bytes]."""
+def shared_bytes(work: Training, model: Model, ranks_per_token: float) -> dict[str, float]:
+    """Size of a block's output that TP reduces, of the keys and values that CP gathers, and of the tokens of ETP [bytes].
+
+    Tokens come to experts as they were sent to their ranks, or in BF16 from the ranks of ETP alone; results are BF16. The mean of
+    both ways.
+    """
     layout = work.layout
     output = work.microbatch_tokens / layout.cp * model.hidden * ACTIVATION_BYTES
     kv = kv_bytes_per_token(model, ACTIVATION_BYTES, layout.tp) / model.num_layers
-    return output, work.microbatch_tokens * kv
+    tokens = work.microbatch_tokens / (layout.tp * layout.cp) * ranks_per_token * layout.etp
+    sent = payload_bytes(work.spec.dispatch_dtype if layout.ep > 1 else "bf16", model.routed_width)
+    each = (sent + payload_bytes("bf16", model.routed_width)) / 2
+    return {"tp": output, "cp": work.microbatch_tokens * kv, "etp": tokens * each}
 
 
 def idle_times_s(collective: Collective) -> Floats:

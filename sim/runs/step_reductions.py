@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -124,29 +124,29 @@ def _times(collective: GroupCollective, factor: float) -> GroupCollective:
 
 
 def layer_reductions(
-    place: Place, cluster: Cluster, layout: Layout, sizes: tuple[float, float], links: Links
+    place: Place, cluster: Cluster, layout: Layout, sizes: Mapping[str, float], links: Links
 ) -> list[list[dict[str, GroupCollective]]]:
-    """The kernels of TP and CP inside layers, of each pipeline rank and group.
+    """The kernels of TP, CP and ETP inside layers, of each pipeline rank and group.
 
     Parameters
     ----------
     place : Place
     cluster : Cluster
     layout : Layout
-    sizes : (float, float) [bytes]
-        A block's output, which TP scatters and gathers, and keys and values, which CP gathers.
+    sizes : mapping [bytes]
+        "tp", "cp" and "etp" -> a block's output, which TP scatters and gathers; keys and values, which CP gathers; tokens of
+        experts, which ETP gathers and scatters.
     links : Links
         Latency of a phase, and GPUs of a node.
     """
-    passes = {"tp": 2, "cp": 1}
-    size = dict(zip(passes, sizes, strict=True))
+    passes = {"tp": 2, "cp": 1, "etp": 2}
     asked, nccl = layer_phases(layout, links.gpus_per_node), load_kernel("nccl")
     return [
         [
             {
                 phase.name: _phase_ring(
                     place, cluster, nccl, rank, group, phase,
-                    passes[phase.what] * size[phase.what], passes[phase.what] * links.latency_s,
+                    passes[phase.what] * sizes[phase.what], passes[phase.what] * links.latency_s,
                 )
                 for phase in asked
             }

@@ -48,7 +48,11 @@ class Step(StepFacts):
             load_kernel("nccl"),
             loaded=work.skew.routed_load > 0 or self.routed.uneven,
             inside_layers=layer_reductions(
-                place, self.cluster, work.layout, shared_bytes(work, self.model), self.links
+                place,
+                self.cluster,
+                work.layout,
+                shared_bytes(work, self.model, self.routing.ranks_per_token),
+                self.links,
             ),
         )
         draws = skew.draw(

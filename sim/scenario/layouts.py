@@ -65,12 +65,15 @@ def deployed(draft: Draft) -> Layout | None:
         draft.problem(("layout", "pp"), str(pp), wanted)
         return None
     stage = num_ranks // pp
-    ep = asked.ep or (1 if (asked.etp or 1) > 1 else stage)
+    ep, etp = asked.ep or (1 if (asked.etp or 1) > 1 else stage), asked.etp or 1
     if stage % ep:
         wanted = (
             draft.divisor_wanted(ep) if pp == 1 else f"a divisor of the {stage} ranks of a pipeline stage"
         )
         draft.problem(("layout", "ep"), str(ep), wanted)
+    elif stage % (ep * etp) or model.expert_hidden % etp:
+        wanted = f"a divisor of the {stage // ep} ranks that share experts next to EP{ep}, and of their width {model.expert_hidden}"
+        draft.problem(("layout", "etp"), str(etp), wanted)
     of = f"the {stage} ranks{' of a pipeline stage' if pp > 1 else ''}"
     if stage % tp or heads % tp:
         draft.problem(("layout", "tp"), str(tp), f"a divisor of {of}, and of the {heads} heads")
@@ -105,6 +108,6 @@ def written(layout: Layout, *always: str) -> dict[str, int | str]:
     """Sizes as the resolved scenario has them: some always, others where they are more than 1 or were no default."""
     sizes = {name: getattr(layout, name) for name in ("pp", "ep", "tp", "dp", "cp")}
     kept = {name: size for name, size in sizes.items() if name in always or size > 1}
-    told_apart = layout.ep == 1 and layout.tp > 1
+    told_apart = layout.etp > 1 or (layout.ep == 1 and layout.tp > 1)
     order = {"order": layout.order} if layout.order != layouts.ORDER else {}
     return kept | ({"etp": layout.etp} if told_apart else {}) | order

@@ -356,7 +356,7 @@ def reducing(
     ----------
     program : tuple of Node
     calls : mapping
-        Name of a node -> kernels that follow it, one after another.
+        Name of a node -> kernels that follow it, one after another; that of a block with routed experts is "experts(F)".
     took_s : mapping, optional [s]
         Name of a node -> the exposed time that they take the place of; all of it where left out.
 
@@ -369,8 +369,9 @@ def reducing(
     place: list[int] = []
     for node in program:
         own = replace(node, waits=tuple(place[i] for i in node.waits))
-        kernels = calls.get(node.name, ()) if node.exposed_s > 0 else ()
-        left = max(0.0, node.exposed_s - took_s.get(node.name, 0.0)) if took_s else 0.0
+        asked = node.name.replace("mlp", "experts") if node.routed_s > 0 else node.name
+        kernels = calls.get(asked, ()) if node.exposed_s > 0 else ()
+        left = max(0.0, node.exposed_s - took_s.get(asked, 0.0)) if took_s else 0.0
         out.append(replace(own, exposed_s=left) if kernels else own)
         for kernel in kernels:
             name = f"{kernel}({node.half})"

@@ -229,7 +229,7 @@ class Phase:
     Parameters
     ----------
     what : str
-        "dense" or "experts" of the optimizer, "tp" or "cp" inside layers.
+        "dense" or "experts" of the optimizer, "tp", "cp" or "etp" inside layers.
     num, near : int [count]
         Ranks of one reduction, and how many of them share a node.
     inside : bool
@@ -303,7 +303,7 @@ def copy_phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
 
 
 def layer_phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
-    """List the phases of TP's reduction of a block's output, then those of CP's gathering of keys and values.
+    """List the phases of TP's reduction of a block's output, of CP's gathering of keys and values, and of ETP's of experts' tokens.
 
     Parameters
     ----------
@@ -314,9 +314,10 @@ def layer_phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
     Returns
     -------
     list of Phase
-        Empty where neither splits anything.
+        Empty where none splits anything.
     """
-    return _phases(layout, gpus_per_node, {"tp": ("tp",), "cp": ("cp",)})
+    asked = ("tp", "cp", "etp") if layout.gathers_experts else ("tp", "cp")
+    return _phases(layout, gpus_per_node, {name: (name,) for name in asked})
 
 
 def _phases(layout: Layout, gpus_per_node: int, asked: Mapping[str, tuple[str, ...]]) -> list[Phase]:

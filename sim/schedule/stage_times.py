@@ -61,14 +61,6 @@ class ChunkWork:
         return self.sequences * self.sequence_tokens / (self.layout.tp * self.layout.cp)
 
     @property
-    def experts_reduce(self) -> bool:
-        """TP reduces what a block of experts returns: shared ones are split by TP, routed ones by ETP alone.
-
-        Without either the block takes and returns a rank's own part of the sequence (Megatron-LM, sequence parallelism).
-        """
-        return self.layout.etp > 1 or self.model.shared_width > 0
-
-    @property
     def split_model(self) -> Model:
         """The model with its routed experts as wide as a rank has them."""
         return split_experts(self.model, self.layout.etp)
@@ -139,7 +131,8 @@ def stage_times(
     generation : str
         Of the GEMM kernels; see `cost.compute.processor`.
     exposed_s : mapping, optional [s]
-        Phase ("attn(F)") -> time of its reductions under TP and CP; nothing hides them.
+        Phase ("attn(F)", "mlp(F)" of a dense layer, "experts(F)") -> time of its reductions under TP, CP and ETP; nothing hides
+        them.
     recompute : str or sequence of str, optional
         In place of the work's: "full", where the backward computes each layer's forward again, dispatch included; "moe" among
         modules, where it does so with the gate and the experts; else what the launches of a layer's backward hold.
@@ -284,11 +277,10 @@ def _layer(
         factor = 1.0 if dense else factors.get(phase, 1.0)
         fixed = (total - own) / shared + (own - routed)
         memory = mean[phase].memory_bound_s / total * (fixed + routed) if total else 0.0
-        reduces = dense or "attn" in phase or work.experts_reduce
         times[field] = PhaseTime(
             fixed * factor,
             routed * factor,
-            exposed_s.get(phase, 0.0) if reduces else 0.0,
+            exposed_s.get(phase if dense else phase.replace("mlp", "experts"), 0.0),
             memory_s=memory * factor,
             launches=count(issued[phase]),
         )

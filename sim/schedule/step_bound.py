@@ -73,7 +73,7 @@ def least(
     slowdown : mapping
         Time of a collective next to compute over its time alone; where it is below 1, so is the bound.
     inside_s : mapping [s]
-        Phase ("attn(F)") -> its reductions under TP and CP at datasheet rates.
+        Phase ("attn(F)", "mlp(F)" of a dense layer, "experts(F)") -> its reductions under TP, CP and ETP at datasheet rates.
     send_s : float [s]
         One activation to the next stage over the datasheet rate of the link.
     measured_fraction : mapping
@@ -85,10 +85,11 @@ def least(
     """
     f, b, w = _compute_s(work, stages, gpu, measured_fraction)
     num_layers = np.array([len(stage.layers) + stage.num_mtp for stage in stages])
-    num_reducing = num_layers if work.experts_reduce else np.array([stage.num_dense for stage in stages])
+    num_experts = np.array([stage.num_expert_layers for stage in stages])
     inside = {
         half: num_layers * inside_s.get(f"attn({half})", 0.0)
-        + num_reducing * inside_s.get(f"mlp({half})", 0.0)
+        + (num_layers - num_experts) * inside_s.get(f"mlp({half})", 0.0)
+        + num_experts * inside_s.get(f"experts({half})", 0.0)
         for half in "FB"
     }
     both = nic = 0.0
@@ -97,13 +98,12 @@ def least(
         less = [min(1.0, slowdown[name]) for name in collectives]
         both = sum(link * fraction for (link, _), fraction in zip(alone, less, strict=True))
         nic = sum(port for _, port in alone)
-    num_communicating = np.array([stage.num_expert_layers for stage in stages])
     return Least(
         f=f + inside["F"],
         b=b + inside["B"],
         w=w,
-        collectives=num_communicating * both,
-        nic=num_communicating * nic,
+        collectives=num_experts * both,
+        nic=num_experts * nic,
         send=send_s,
     )
 

@@ -4,7 +4,7 @@ Ranks are numbered in an order of the dimensions, by default `tp-cp-ep-dp-pp`: t
 (PP) outermost. Then TP stays inside a node where it fits, an EP group takes consecutive ranks of one pipeline stage, and
 pipeline neighbours are a whole stage apart, on the same rail. The order is read twice: attention's ranks have no EP, experts'
 ranks no CP, and expert tensor parallelism (ETP) and the ranks that hold the same experts (`expert_dp`) in place of TP and DP.
-Both share the pipeline. Experts are split by ETP where they are not shared out (EP1).
+Both share the pipeline. ETP splits each expert of each of the EP ranks.
 
 `Layout.groups` names the ranks of every group; nobody else divides sizes for them.
 
@@ -64,6 +64,21 @@ class Layout:
     def expert_dp(self) -> int:
         """Ranks that hold the same experts, and reduce their gradients with one another."""
         return self.stage_ranks // (self.ep * self.etp)
+
+    @property
+    def gathers_experts(self) -> bool:
+        """ETP has a group of its own, over which the tokens that came to its ranks are gathered, and their results scattered.
+
+        Without EP, and as large as TP, its ranks are those of TP, whose reduction of a block's output is that of the experts too.
+        """
+        return self.etp > 1 and (self.ep > 1 or self.etp != self.tp)
+
+    def reduces_experts(self, model: Model) -> bool:
+        """TP reduces what a block of experts returns: shared ones are split by TP, routed ones by an ETP that is TP.
+
+        Without either the block takes and returns a rank's own part of the sequence (Megatron-LM, sequence parallelism).
+        """
+        return model.shared_width > 0 or (self.etp > 1 and not self.gathers_experts)
 
     def _grids(self) -> tuple[dict[str, int], dict[str, int]]:
         """Dimensions of attention and of experts with their sizes, the slowest first."""
@@ -233,14 +248,8 @@ def derive(
     splits = ep == 1 and num_experts != 0
     ep = ep or (1 if etp and etp > 1 else math.gcd(stage, num_experts) if num_experts else stage)
     etp = etp or (tp if splits else 1)
-    if etp > 1 and ep > 1:
-        wanted = f"1 next to EP{ep}: experts are shared out whole; with 'ep: 1' each is split"
-        raise InputError(Problem(None, "layout.etp", str(etp), wanted))
-    if etp not in (1, tp):
-        wanted = f"1, or {tp} as TP: those that split a layer split its experts"
-        raise InputError(Problem(None, "layout.etp", str(etp), wanted))
     layout = Layout(pp, ep, tp, dp, cp, etp, order)
-    if stage % layout.ep:
+    if stage % (layout.ep * layout.etp):
         raise InfeasibleError(_ep_misfit(layout))
     if not np.array_equal(layout.stages(), layout.groups("expert_dp", "ep", "etp")):
         wanted = "pp last, or what is before it equally large for attention and experts: they share pipeline stages"
@@ -276,7 +285,7 @@ def check(
     """
     experts = num_physical_experts or model.num_experts
     reasons = []
-    if layout.stage_ranks % layout.ep:
+    if layout.stage_ranks % (layout.ep * layout.etp):
         reasons.append(_ep_misfit(layout))
     if experts % layout.ep:
         reasons.append(f"EP{layout.ep} does not divide the {experts} experts of a layer")
@@ -296,7 +305,9 @@ def check(
         ("the experts", model.expert_hidden if model.num_experts else 0, layout.etp),
     ):
         if width % size:
-            reasons.append(f"TP{size} does not divide the inner width {width} of {name}")
+            reasons.append(
+                f"{'ETP' if name == 'the experts' else 'TP'}{size} does not divide the inner width {width} of {name}"
+            )
     if sequence_tokens is not None and sequence_tokens % layout.cp:
         reasons.append(f"CP{layout.cp} does not divide a sequence of {sequence_tokens} tokens")
     if reasons:
@@ -314,7 +325,8 @@ def _rest(num_gpus: int, **taken: int) -> int:
 
 def _ep_misfit(layout: Layout) -> str:
     return (
-        f"EP{layout.ep} does not divide the {layout.stage_ranks} ranks of a pipeline stage "
+        f"EP{layout.ep}{f' x ETP{layout.etp}' if layout.etp > 1 else ''} does not divide "
+        f"the {layout.stage_ranks} ranks of a pipeline stage "
         f"(TP{layout.tp} x CP{layout.cp} x DP{layout.dp})"
     )
 

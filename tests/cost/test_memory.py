@@ -301,6 +301,7 @@ def test_a_rank_is_in_one_group_of_each_dimension() -> None:
     for name in (*GROUPS, "world"):
         assert sorted(layout.groups(name).ravel().tolist()) == list(range(16))
     assert layout.groups("world").tolist() == [list(range(16))]
+    assert Layout(ep=2, etp=2, dp=8).groups("ep").tolist() == [[0, 2], [1, 3], [4, 6], [5, 7]]
     assert Layout(tp=4, etp=4, dp=2).groups("etp").tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     with pytest.raises(InputError, match="did you mean expert_dp"):
         layout.groups("expertdp")
@@ -319,10 +320,10 @@ def test_experts_are_split_by_tp_where_ep_is_given_as_1() -> None:
     assert derive(16, ep=1, tp=8).expert_dp == 2
     assert derive(16, ep=1, tp=8, etp=1).expert_dp == 16
     assert derive(16, ep=8, tp=8).etp == derive(16, tp=8).etp == 1
-    for etp, wanted in ((8, "1 next to EP8"), (3, "1, or 8 as TP")):
-        with pytest.raises(InputError, match=wanted):
-            derive(16, ep=8 if etp == 8 else 1, tp=8, etp=etp)
-    with pytest.raises(InfeasibleError, match="TP3 does not divide the inner width 14336 of the experts"):
+    assert [derive(16, ep=ep, tp=8, etp=etp).expert_dp for ep, etp in ((1, 2), (4, 2), (8, 2))] == [8, 2, 1]
+    with pytest.raises(InfeasibleError, match="EP8 x ETP4 does not divide the 16 ranks"):
+        derive(16, ep=8, tp=8, etp=4)
+    with pytest.raises(InfeasibleError, match="ETP3 does not divide the inner width 14336 of the experts"):
         check(Layout(etp=3), load_model("mixtral-8x7b"))
 
 

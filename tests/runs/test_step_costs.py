@@ -249,13 +249,15 @@ def test_reductions_inside_a_layer_are_rings_over_its_tokens(tp: int, cp: int) -
     hidden, kv_heads, head_dim, tokens = 4096, 8, 128, 4096
     reduced = 2 * scatter_s(made.links, 2.0 * tokens / cp * hidden, tp)
     gathered = scatter_s(made.links, 2.0 * tokens * 2 * kv_heads / tp * head_dim, cp)  # within a node
-    found = inside_layers_s(made.work, made.model, made.links)
+    found = inside_layers_s(made.work, made.model, made.links, made.routing.ranks_per_token)
     assert found == pytest.approx(
         {
             "attn(F)": reduced + gathered,
             "mlp(F)": reduced,
+            "experts(F)": 0.0,
             "attn(B)": reduced + 2 * gathered,
             "mlp(B)": reduced,
+            "experts(B)": 0.0,
         }
     )
 

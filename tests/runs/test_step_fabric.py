@@ -190,8 +190,12 @@ def test_a_slow_nic_slows_the_reductions_of_tp_on_its_rail() -> None:
 
 
 @pytest.mark.parametrize(
-    "layout", ["{pp: 4, ep: 8, tp: 2}", "{pp: 4, ep: 8, tp: 2, cp: 2}", "{pp: 4, ep: 1, tp: 4}"]
-)
+    "layout",
+    [
+        "{pp: 4, ep: 8, tp: 2}", "{pp: 4, ep: 8, tp: 2, cp: 2}", "{pp: 4, ep: 1, tp: 4}",
+        "{pp: 4, ep: 4, tp: 2, etp: 2}", "{pp: 4, ep: 1, tp: 1, etp: 4}",
+    ],
+)  # fmt: skip
 def test_reductions_inside_layers_on_an_idle_fabric_take_their_closed_form(layout: str) -> None:
     """And their bytes are on the links, which a time in the compute stream leaves out."""
     settings = [
@@ -213,7 +217,12 @@ def test_reductions_inside_layers_on_an_idle_fabric_take_their_closed_form(layou
     )  # of Mixtral 8x22B, scattered and gathered
     keys_values = work.microbatch_tokens * 2 * (8 // tp) * 128 * 2 * (cp - 1) / cp
     # Attention, and experts that are split, forward and backward; keys and values once forward and twice backward.
-    a_layer = (4 if work.layout.etp > 1 else 2) * output + 3 * keys_values
+    a_layer = (4 if work.layout.etp == tp > 1 and work.layout.ep == 1 else 2) * output + 3 * keys_values
+    if (
+        work.layout.gathers_experts
+    ):  # what came to the ranks of ETP, gathered and scattered, forward and backward
+        received = work.microbatch_tokens / (tp * cp) * step.routing.ranks_per_token
+        a_layer += 4 * received * (work.layout.etp - 1) * 6144 * 2
     sent = work.layout.num_ranks * 56 / work.layout.pp * work.num_microbatches * a_layer
     assert carried[0] - carried[1] == pytest.approx(2 * sent, rel=1e-9)  # out of a GPU, and into the next
 
