@@ -50,27 +50,10 @@ class Sheet:
 
 
 def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> list[Row]:
-    """Read the rows of a CSV that hold anything.
+    """Read the rows of a CSV that hold anything, stripped, with their lines.
 
-    Parameters
-    ----------
-    file : Path
-    wanted : str
-        Contents that should be there, for messages.
-    where : Mark, optional
-        Place in a document that names the file.
-    key : str
-        Key of that place.
-
-    Returns
-    -------
-    list of Row
-        Line, counted from 1, and stripped cells of each row.
-
-    Raises
-    ------
-    InputError
-        For text that is no CSV, and as soon as there is more of it than `limits` has room for.
+    Messages say what was `wanted`, and `where` it is named.
+    InputError for text that is no CSV, and as soon as there is more of it than `limits` has room for.
     """
     return rows_of(file, files.text(file, wanted, where, key, limits.CSV_BYTES), wanted)
 
@@ -106,32 +89,7 @@ def sheet(
     where: Mark | None = None,
     key: str = "",
 ) -> Sheet:
-    """Read a CSV with a header.
-
-    Parameters
-    ----------
-    file : Path
-    wanted : str
-        Contents that should be there, for messages.
-    needed : sequence of str
-        Columns that must be there, in any order.
-    others : sequence of str
-        Columns that may be there.
-    where : Mark, optional
-        Place in a document that names the file.
-    key : str
-        Key of that place.
-
-    Returns
-    -------
-    Sheet
-        Rows below the header, and the place of each column.
-
-    Raises
-    ------
-    InputError
-        For text that is no CSV, and with every problem of its header.
-    """
+    """Read a CSV whose header has all columns `needed` and maybe `others`, in any order; see `rows` for the rest."""
     return headed(file, rows(file, wanted, where, key), needed, others)
 
 
@@ -142,26 +100,9 @@ def headed(
     others: Sequence[str] | None = (),
     instead: str = "",
 ) -> Sheet:
-    """Take the first row of a CSV as its header.
+    """Take the first row of a CSV as its header, of any `others` where None; InputError with every problem of it.
 
-    Parameters
-    ----------
-    file : Path
-    table : list of Row
-        All of its rows.
-    needed, others : sequence of str
-        As of `sheet`; None for any others.
-    instead : str
-        What would do in place of the needed columns, for messages.
-
-    Returns
-    -------
-    Sheet
-
-    Raises
-    ------
-    InputError
-        With every problem of the header.
+    `instead` is what would do in place of the needed columns, for messages.
     """
     line, header = table[0] if table else (1, [])
     checked = Sheet(file, table[1:], {name: i for i, name in reversed(list(enumerate(header)))})

@@ -43,15 +43,6 @@ class OneOf:
 def key_of(name: str) -> str:
     """Return the key of a file that fills in a field: its name without the unit.
 
-    Parameters
-    ----------
-    name : str
-        Name of a field.
-
-    Returns
-    -------
-    str
-
     Examples
     --------
     >>> key_of("latency_s"), key_of("efficiency_fraction")
@@ -102,18 +93,7 @@ def _key(name: str, hint: Any) -> str:
 
 
 def documented(model: type, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-    """Make the JSON Schema of a description or a pydantic model, with the strings below its fields as descriptions.
-
-    Parameters
-    ----------
-    model : type
-    core, handler
-        As pydantic hands them to `__get_pydantic_json_schema__`.
-
-    Returns
-    -------
-    dict
-    """
+    """Make the JSON Schema of a description or a pydantic model, with the strings below its fields as descriptions."""
     schema: dict[str, Any] = handler(core)
     properties = handler.resolve_ref_schema(schema).get("properties", {})
     meanings = _meanings(model)
@@ -151,17 +131,9 @@ def _meanings(model: type) -> dict[str, str]:
 
 
 def keys(model: Any) -> dict[str, Any]:
-    """List the keys that a file may give.
+    """List the keys that a file may give, with the types of their values.
 
-    Parameters
-    ----------
-    model : type or object
-        A description, a pydantic model, or a declaration of a value of several keys, named in its own `keys`.
-
-    Returns
-    -------
-    dict of str to type
-        Key to the type of its value.
+    Of a description, a pydantic model, or a declaration of a value of several keys, named in its own `keys`.
     """
     if not isinstance(model, type):
         return dict.fromkeys(model.keys, str)
@@ -170,16 +142,7 @@ def keys(model: Any) -> dict[str, Any]:
 
 @functools.cache
 def adapter(model: Any) -> TypeAdapter[Any]:
-    """Make pydantic's reader of a description or model, once.
-
-    Parameters
-    ----------
-    model : type
-
-    Returns
-    -------
-    pydantic.TypeAdapter
-    """
+    """Make pydantic's reader of a description or model, once."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(model)
@@ -188,13 +151,6 @@ def adapter(model: Any) -> TypeAdapter[Any]:
 def json_schema(model: type) -> dict[str, Any]:
     """Make the JSON Schema of the files that a description or a pydantic model reads.
 
-    Parameters
-    ----------
-    model : type
-
-    Returns
-    -------
-    dict
-        Plain values; the strings below fields are descriptions.
+    Strings below fields are descriptions.
     """
     return add_sentences(adapter(model).json_schema(by_alias=True))

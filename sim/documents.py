@@ -153,21 +153,9 @@ def split(key: str) -> Path_:
 
 
 def load(path: str | Path) -> Document:
-    """Read one YAML file.
+    """Read one YAML file; a copy of its own, though a file that has not changed since is not read again.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Document
-        A copy of its own. A file that has not changed since it was last read is not read again.
-
-    Raises
-    ------
-    InputError
-        For anything but a mapping of plain values, with all problems at their lines.
+    InputError for anything but a mapping of plain values, with all problems at their lines.
     """
     path = Path(path)
     try:
@@ -190,23 +178,7 @@ def _read(path: Path, folder: Path, size: int, version: tuple[int, int]) -> Docu
 
 
 def loads(text: str, name: str) -> Document:
-    """Read YAML text.
-
-    Parameters
-    ----------
-    text : str
-    name : str
-        Name of the text in messages.
-
-    Returns
-    -------
-    Document
-
-    Raises
-    ------
-    InputError
-        For anything but a mapping of plain values, with all problems at their lines.
-    """
+    """Read YAML text, called `name` in messages; InputError as of `load`."""
     with files.uncollected():
         return _loads(text, name)
 

@@ -89,34 +89,14 @@ class DoesNotFitError(InfeasibleError):
 
 
 def printable(text: str) -> str:
-    r"""Escape whatever a terminal cannot show, so that text stays one line of text.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    str
-    """
+    r"""Escape whatever a terminal cannot show, so that text stays one line of text."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def shown(text: str, most: int = _MOST_SHOWN) -> str:
-    """Make a user's text fit for a message: printable, and cut in the middle where it is long.
-
-    Parameters
-    ----------
-    text : str
-    most : int
-        Characters that are left as they are.
-
-    Returns
-    -------
-    str
-    """
+    """Make a user's text fit for a message: printable, and cut in the middle where it has more than `most` characters."""
     plain = printable(text if len(text) <= 2 * most else text[:most] + text[-most:])
     if len(plain) <= most:
         return plain
@@ -124,17 +104,7 @@ def shown(text: str, most: int = _MOST_SHOWN) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word closest to a word.
-
-    Parameters
-    ----------
-    word : str
-    known : iterable of str
-
-    Returns
-    -------
-    str or None
-        None where nothing is close.
+    """Return the known word closest to a word; None where nothing is close.
 
     Examples
     --------

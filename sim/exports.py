@@ -16,27 +16,7 @@ from typing import Any
 
 
 def exported(room: str, file: str, names: list[str]) -> Callable[[str], Any]:
-    """Make the `__getattr__` of a room.
-
-    Parameters
-    ----------
-    room : str
-        Name of the package, its `__name__`.
-    file : str
-        Its `__init__.py`, its `__file__`.
-    names : list of str
-        Its `__all__`.
-
-    Returns
-    -------
-    function
-        Public name -> object.
-
-    Raises
-    ------
-    AttributeError
-        By the function, for any other name.
-    """
+    """Make the `__getattr__` of a room from its `__name__`, `__file__` and `__all__`: public name -> object."""
     homes: dict[str, tuple[str, str]] = {}
 
     def attribute(name: str) -> Any:

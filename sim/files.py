@@ -36,35 +36,14 @@ def package_folder() -> Path:
 
 @cache
 def data_folder(name: str) -> Path:
-    """Return a data folder: inside an installed package, or next to it in a checkout.
-
-    Parameters
-    ----------
-    name : str
-        `hardware` or `scenarios`.
-
-    Returns
-    -------
-    Path
-    """
+    """Return a data folder, `hardware` or `scenarios`: inside an installed package, or next to it in a checkout."""
     package = package_folder()
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
 
 
 def shipped(folder: str) -> dict[str, Path]:
-    """List the YAML files directly in a data folder.
-
-    Parameters
-    ----------
-    folder : str
-        Such as `scenarios/models`.
-
-    Returns
-    -------
-    dict of str to Path
-        Name, without its ending, to file, in order of names.
-    """
+    """List the YAML files directly in a data folder such as `scenarios/models`, in order of their names without the ending."""
     top, _, rest = folder.partition("/")
     return {path.stem: path for path in sorted((data_folder(top) / rest).glob("*.yaml"))}
 
@@ -79,33 +58,10 @@ def find(
     aliases: Mapping[str, str] | None = None,
     endings: tuple[str, ...] = (".yaml", ".yml"),
 ) -> Path:
-    """Find the file that a person means.
+    """Find the file that a person means: a path, maybe from `near`, or the name or alias of a shipped file.
 
-    Parameters
-    ----------
-    spec : str
-        A path, or the name of a shipped file.
-    folder : str or sequence of str
-        Data folders of shipped files, such as `hardware`; of several the first that ships the name counts.
-    what : str
-        Kind of file, for messages.
-    near : Path, optional
-        Folder that a relative path may start from.
-    mark : Mark, optional
-        Place of the name in a document, for messages.
-    aliases : mapping of str to str, optional
-        Further names of shipped files.
-    endings : tuple of str
-        Endings by which a path without a folder is known.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    InputError
-        With the shipped names and the nearest of them.
+    Of several folders the first that ships the name counts; by an ending of `endings` a path without a folder
+    is known. InputError, at `mark`, with the shipped names of that kind (`what`) and the nearest of them.
     """
     aliases = aliases or {}
     folders = [folder] if isinstance(folder, str) else list(folder)
@@ -134,20 +90,7 @@ def find(
 
 
 def sibling(path: Path, *, same: bool = False) -> str | None:
-    """Find the file of a folder that a misspelt name most likely means.
-
-    Parameters
-    ----------
-    path : Path
-        A file that is not there.
-    same : bool
-        Accept the name of the path alone.
-
-    Returns
-    -------
-    str or None
-        A name in the folder of `path`; None where nothing is close.
-    """
+    """Find the file of a folder that a misspelt name most likely means; `same` accepts the name of the path alone."""
     try:
         with os.scandir(path.parent) as entries:
             names = [entry.name for entry in itertools.islice(entries, _LOOKED_AT) if not entry.is_dir()]
@@ -164,14 +107,7 @@ def sibling(path: Path, *, same: bool = False) -> str | None:
 def is_settled(status: os.stat_result) -> bool:
     """Tell a file whose text may be kept from one that changed just now, and may change again without showing it.
 
-    Parameters
-    ----------
-    status : os.stat_result
-
-    Returns
-    -------
-    bool
-        True where the last change lies further back than file systems may round times.
+    File systems round times: a change must lie further back than that.
     """
     return time.time_ns() - status.st_mtime_ns > _SETTLED_NS
 
@@ -189,19 +125,7 @@ def uncollected() -> Iterator[None]:
 
 
 def unwritable(folder: Path, error: OSError) -> MoesimError:
-    """Make the error of a folder that cannot be written into.
-
-    Parameters
-    ----------
-    folder : Path
-    error : OSError
-        The system's reason.
-
-    Returns
-    -------
-    MoesimError
-        An `InputError`, but for a full disk, which is no mistake of the user.
-    """
+    """Make the error of a folder that cannot be written into: an `InputError`, but for a full disk, which is no mistake of the user."""
     reason = (error.strerror or str(error)).lower()
     if error.errno in _FULL:
         return MoesimError(f"{folder}: {reason}; nothing there is half-written")
@@ -211,28 +135,10 @@ def unwritable(folder: Path, error: OSError) -> MoesimError:
 def content(
     path: Path, wanted: str, where: Mark | None = None, key: str = "", most: int | None = None
 ) -> bytes:
-    """Read the bytes of a file.
+    """Read the bytes of a file that should hold what is `wanted`; `where` and `key` are the place that names it.
 
-    Parameters
-    ----------
-    path : Path
-    wanted : str
-        Contents that should be there, for messages.
-    where : Mark, optional
-        Place in a document that names the file.
-    key : str
-        Key of that place.
-    most : int, optional
-        Another limit than `limits.FILE_BYTES` [bytes].
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    InputError
-        For no regular file, one that cannot be read, or one larger than the limit.
+    InputError for no regular file, one that cannot be read, or one larger than `most`, by default
+    `limits.FILE_BYTES`.
     """
     most = min(limits.FILE_BYTES, most or limits.FILE_BYTES)
     try:
@@ -257,19 +163,7 @@ def content(
 def text(path: Path, wanted: str, where: Mark | None = None, key: str = "", most: int | None = None) -> str:
     """Read the text of a file in UTF-8, without a byte-order mark.
 
-    Parameters
-    ----------
-    path, wanted, where, key, most
-        As of `content`.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    InputError
-        As of `content`, and at the line and column of a byte that is not UTF-8.
+    As `content`, and InputError at the place of a wrong byte.
     """
     raw = content(path, wanted, where, key, most)
     try:

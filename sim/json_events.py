@@ -70,16 +70,8 @@ class Reader:
     def events(self) -> Iterator[Any]:
         """Yield every event of the list, which is the document itself or is in it at `key`.
 
-        Raises
-        ------
-        CutError
-            Where the text ends in the middle.
-        FormatError
-            Where it is no JSON.
-        TooLongError
-            Where an entry is too long, or there are too many next to the events.
-        ValueError, RecursionError
-            As `json`, of impossible numbers and of nesting.
+        CutError where the text ends in the middle, FormatError for no JSON, TooLongError for an entry too long
+        or too many next to the events; ValueError and RecursionError as of `json`.
         """
         first = self._peek()
         if first == "[":

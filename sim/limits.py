@@ -84,21 +84,7 @@ MATRIX_RANKS = 256
 
 
 def require(count: int, limit: Limit, keys: str, advice: str = "") -> None:
-    """Refuse more of something than its limit.
-
-    Parameters
-    ----------
-    count : int
-    limit : Limit
-    keys : str
-        The product that the count is, by the keys of a scenario.
-    advice : str
-        What would do instead.
-
-    Raises
-    ------
-    InfeasibleError
-        With the count, the limit and the keys.
+    """Refuse more of something than its limit: InfeasibleError with the count, the limit, the keys that make it, and advice.
 
     Examples
     --------

@@ -59,27 +59,9 @@ class Owner:
 def hold(folder: Path, tell: Callable[[str], None] = lambda _: None, name: str = NAME) -> Iterator[None]:
     """Hold the lock of a folder while the body runs; wait as long as another process holds it.
 
-    A lock that this thread holds already is held on.
-
-    Parameters
-    ----------
-    folder : Path
-        Made where it is missing, and removed again where it is left empty.
-    tell : function
-        Called once, with a line that says who is waited for.
-    name : str
-        Name of the lock's file.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    InputError
-        Where nothing can be written.
-    MoesimError
-        Where the disk is full.
+    A lock that this thread holds already is held on. The folder is made where it is missing, and removed again
+    where it is left empty. `tell` is called once, with a line that says who is waited for. InputError where
+    nothing can be written; MoesimError where the disk is full.
     """
     path = folder / name
     made: list[Path] = []

@@ -251,19 +251,9 @@ NUMBERS = tuple(name for name, row in METRICS.items() if row.unit != WORD)
 
 
 def reported(kinds: Collection[str], *, words: bool = False) -> list[str] | None:
-    """Names of the metrics that runs of some kinds report.
+    """Names of the metrics that runs of some kinds report, with those that are `words`.
 
-    Parameters
-    ----------
-    kinds : collection of str
-        Kinds of workloads.
-    words : bool
-        Whether to include metrics that are words, not numbers.
-
-    Returns
-    -------
-    list of str or None
-        None where the table does not have one of the kinds.
+    None for a kind that the table lacks.
     """
     if not kinds or not set(kinds) <= {kind for row in TABLE for kind in row.kinds}:
         return None

@@ -24,17 +24,7 @@ M = TypeVar("M")
 
 
 def quantity_schema(dimension: str) -> dict[str, Any]:
-    """Make the JSON Schema of a quantity as it is written.
-
-    Parameters
-    ----------
-    dimension : str
-        One of `units.DIMENSIONS`; a bare number is allowed where it has no unit.
-
-    Returns
-    -------
-    dict
-    """
+    """Make the JSON Schema of a quantity as it is written; a bare number is allowed where its dimension has no unit."""
     bare = dimension in ("fraction", "count", "number")
     return {"type": ["string", "number"] if bare else "string", "description": units.describe(dimension)}
 
@@ -83,18 +73,7 @@ Price = Annotated[float, Quantity("usd/gpu-hour")]
 
 
 def written(text: str) -> Any:
-    """Declare a default as a file would write it: it is checked like any other value, and shown as written.
-
-    Parameters
-    ----------
-    text : str
-        A quantity with its unit.
-
-    Returns
-    -------
-    str
-        The text, typed as any value.
-    """
+    """Declare a default as a file would write it: it is checked like any other value, and shown as written."""
     return text
 
 
@@ -102,24 +81,9 @@ def written(text: str) -> Any:
 
 
 def check(document: Document, model: type[M]) -> M:
-    """Fill in a description, or a pydantic model, from a document.
+    """Fill in a description or a pydantic model from a document, quantities in SI units.
 
-    Parameters
-    ----------
-    document : Document
-        What a file says.
-    model : type
-        A dataclass derived from `Description`, or a pydantic model.
-
-    Returns
-    -------
-    object
-        An instance of `model`, quantities in SI units.
-
-    Raises
-    ------
-    InputError
-        With all problems, each at its line and column.
+    InputError with all problems at their marks.
     """
     from pydantic import ValidationError
 
@@ -134,18 +98,7 @@ def check(document: Document, model: type[M]) -> M:
 def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
     """Report every problem of a `ValidationError` at its mark, in the words of this package.
 
-    Parameters
-    ----------
-    document : Document
-        The document that was checked.
-    model : type
-        The description or model that it was checked against.
-    error : pydantic.ValidationError
-
-    Yields
-    ------
-    Problem
-        One a place: for a value of several possible kinds, all of them are named in one problem.
+    One a place: for a value of several possible kinds, all of them are named in one problem.
     """
     either: dict[Path_, list[str]] = {}
     entries = error.errors(include_url=False)

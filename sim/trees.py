@@ -9,19 +9,7 @@ Path_ = tuple[str | int, ...]
 
 
 def leaves(tree: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
-    """Walk the leaves of a tree of mappings.
-
-    Parameters
-    ----------
-    tree : mapping
-    at : tuple
-        Path of the tree itself, which the paths start with.
-
-    Yields
-    ------
-    (tuple, object)
-        Path and value of everything that is no mapping, or an empty one.
-    """
+    """Walk the leaves of a tree of mappings, what is no mapping or an empty one, with their paths, which start with `at`."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*at, key))
@@ -35,16 +23,7 @@ def dotted(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Collect the numbers of a tree of metrics.
-
-    Parameters
-    ----------
-    metrics : mapping
-
-    Returns
-    -------
-    dict of str to float
-        Dotted name to number.
+    """Collect the numbers of a tree of metrics by their dotted names.
 
     Examples
     --------

@@ -68,24 +68,9 @@ class UnitError(ValueError):
 
 
 def parse(text: object, dimension: str) -> float:
-    """Read a quantity.
+    """Read a quantity as written into SI units, a bare number only where its dimension has no unit.
 
-    Parameters
-    ----------
-    text : object
-        A quantity as written, e.g. `"400 Gb/s"`; a bare number only where the dimension has no unit.
-    dimension : str
-        One of `DIMENSIONS`.
-
-    Returns
-    -------
-    float
-        The value in SI units.
-
-    Raises
-    ------
-    UnitError
-        With what was got and wanted, and the nearest unit.
+    UnitError with what was got and wanted, and the nearest unit.
 
     Examples
     --------
@@ -112,17 +97,7 @@ def parse(text: object, dimension: str) -> float:
 
 
 def split(text: str) -> tuple[float, str] | None:
-    """Split a quantity of any dimension into its number and its unit.
-
-    Parameters
-    ----------
-    text : str
-        A quantity as written.
-
-    Returns
-    -------
-    (float, str) or None
-        The number, finite, and the unit, a key of `FACTORS` or "" for none; None for other text.
+    """Split a quantity of any dimension into its number, finite, and its unit ("" for none); None for other text.
 
     Examples
     --------
@@ -138,16 +113,6 @@ def split(text: str) -> tuple[float, str] | None:
 
 def dimension_of_unit(unit: str) -> str:
     """Look up the dimension of a unit.
-
-    Parameters
-    ----------
-    unit : str
-        A key of `FACTORS`.
-
-    Returns
-    -------
-    str
-        One of `DIMENSIONS`.
 
     Examples
     --------
@@ -185,17 +150,7 @@ _STEPS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""
 
 
 def figures(value: float, digits: int = 4) -> str:
-    """Write a number to some digits, as a person reads it.
-
-    Parameters
-    ----------
-    value : float
-    digits : int
-        Significant digits.
-
-    Returns
-    -------
-    str
+    """Write a number to some significant digits, as a person reads it.
 
     Examples
     --------
@@ -207,21 +162,7 @@ def figures(value: float, digits: int = 4) -> str:
 
 
 def show(value: float, dimension: str, digits: int = 4) -> str:
-    """Write a value of SI units the way a person reads it.
-
-    Parameters
-    ----------
-    value : float
-        In SI units.
-    dimension : str
-        One of `DIMENSIONS`.
-    digits : int
-        Significant digits.
-
-    Returns
-    -------
-    str
-        The number with the prefix that keeps it between 1 and 1000, and its unit.
+    """Write a value of SI units as a person reads it: with the prefix that keeps it between 1 and 1000, and its unit.
 
     Examples
     --------
@@ -272,17 +213,7 @@ _SUFFIXES = (
 
 
 def dimension_of(key: str) -> str:
-    """Read the dimension of a metric off the suffix of its name.
-
-    Parameters
-    ----------
-    key : str
-        Name of a metric.
-
-    Returns
-    -------
-    str
-        One of `DIMENSIONS`; "number" for a name without a unit.
+    """Read the dimension of a metric off the suffix of its name; "number" for a name without a unit.
 
     Examples
     --------

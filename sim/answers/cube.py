@@ -51,10 +51,7 @@ _RIVALS = ("h800", "h100")
 def sweep_of(spec: str | None) -> Sweep:
     """Return the sweep to explore: one that is named, that of a scenario's own keys, or the shipped one.
 
-    Raises
-    ------
-    InputError
-        For what is neither a scenario nor a sweep, or a scenario whose kind has no sliders.
+    InputError for what is neither a scenario nor a sweep, or a scenario whose kind has no sliders.
     """
     if spec is None:
         return file.read(DEFAULT)
@@ -131,25 +128,11 @@ def shown(sweep: Sweep) -> list[str]:
 
 
 def cube(sweep: Sweep, progress: Progress = lambda _: None) -> dict[str, Any]:
-    """Compute every point of a sweep.
+    """Compute every point of a sweep; it is a whole space with one seed. InfeasibleError where there are too many points.
 
-    Parameters
-    ----------
-    sweep : Sweep
-        A whole space, with one seed.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        `axes` (sliders) with their values and what each sets, `compared` likewise, and `points`, of each slider setting in
-        order, the last slider fastest, a list by what is compared: `values` of the metrics, `binding` and `bound`, or a
-        `reason`.
-
-    Raises
-    ------
-    InfeasibleError
-        Where there are too many points.
+    `axes` are the sliders with their values and what each sets, `compared` likewise. `points` has for each
+    slider setting in order, the last slider fastest, a list by what is compared: `values` of the metrics,
+    `binding` and `bound`, or a `reason`.
     """
     limits.require(sweep.space.size, limits.CUBE, "axes", "fewer values of an axis")
     if sweep.space.sampled is not None:

@@ -24,21 +24,10 @@ _MOST = 12  # settings that are run alone
 def diff(
     first: Result, second: Result, names: tuple[str, str], progress: Progress = lambda _: None
 ) -> dict[str, Any]:
-    """Compare two results.
+    """Compare two results of one run each.
 
-    Parameters
-    ----------
-    first, second : mapping
-        Results of one run each.
-    names : (str, str)
-        Names by which they are told apart.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        `settings` that differ with both values and, where it can be run alone, the metrics that it `gives` the first
-        scenario; `metrics` with both values and the change [fraction]; `versions`.
+    `settings` that differ have both values and, where it can be run alone, the metrics that it `gives` the
+    first scenario; `metrics` have both values and the change [fraction].
     """
     settings = _differing(_unfolded(first), _unfolded(second))
     alone = [

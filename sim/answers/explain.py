@@ -42,28 +42,12 @@ class Measured:
 def explain(
     document: Document, measured: Sequence[str] = (), progress: Progress = lambda _: None
 ) -> dict[str, Any]:
-    """Explain the time of a scenario, and a measured value beside it.
+    """Explain the time of a scenario without variants, and values that were measured beside it.
 
-    Parameters
-    ----------
-    document : Document
-        A scenario without variants.
-    measured : sequence of str
-        Measured values, `12.5 GB/s`, `dispatch=45 us`, or with the whole name of a metric.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        `parts` [s] of the time of `metric`, in order; where something was measured, `causes`, the one that fits best
-        first, each with what it sets, the values it gives and how far off they are.
-
-    Raises
-    ------
-    InputError
-        Where a measured value has no metric in such a run.
-    InfeasibleError
-        Where no machine could run the scenario.
+    Measured values are `12.5 GB/s`, `dispatch=45 us`, or with the whole name of a metric; InputError where a
+    run has no such metric. Returns the `parts` [s] of the time of `metric`, in order, and of measured values
+    the `causes`, the one that fits best first, each with what it sets, the values it gives and how far off they
+    are.
     """
     scenario = scenarios.resolve(document)
     progress(f"{scenario.name}: as it is")

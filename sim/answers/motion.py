@@ -33,24 +33,10 @@ _SHOWN = ("scale_up", "nic")
 def motion(document: Document, progress: Progress = lambda _: None) -> dict[str, Any]:
     """Record an all-to-all on its machine and on another one, frame by frame.
 
-    Parameters
-    ----------
-    document : Document
-        The scenario; of one with variants, the first and the first after it that differs from it in nothing but the machine.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        `frame_s`, the span of a frame, and by machine the `kernels` with their start and end [s], and by link the share of its
-        rate that it carries in each frame [0 to 1].
-
-    Raises
-    ------
-    InputError
-        For another kind of workload, or one without a course in time.
-    InfeasibleError
-        Where it has more than `MOST_GPUS`.
+    Of a scenario with variants, the first and the first after it that differs in nothing but the machine.
+    Returns `frame_s`, the span of a frame, and by machine the `kernels` with their start and end [s], and by
+    link the share of its rate that it carries in each frame [0 to 1]. InputError for another kind of workload,
+    or one without a course in time; InfeasibleError for more than `MOST_GPUS`.
     """
     chosen = {title: scenarios.resolve(each) for title, each in _pair(document).items()}
     for scenario in chosen.values():

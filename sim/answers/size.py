@@ -67,27 +67,10 @@ def seconds_of(text: str) -> float:
 def size(
     model: str, hardware: Sequence[str], asked: Asked, progress: Progress = lambda _: None
 ) -> dict[str, Any]:
-    """Find the fewest GPUs of each machine that hold and serve a model.
+    """Find the fewest GPUs of each machine that hold and serve a model; both are shipped, or paths of files.
 
-    Parameters
-    ----------
-    model : str
-        A shipped model, or the path of a file of one.
-    hardware : sequence of str
-        Machines, shipped or files.
-    asked : Asked
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        By machine the number of `gpus`, the layout, and what it reaches; None and the `reason` where no number of GPUs up to
-        `MOST_GPUS` does. `smaller` says why the number below does not do.
-
-    Raises
-    ------
-    InputError
-        For what is no model or machine.
+    By machine: `gpus`, the layout, and what it reaches; None and the `reason` where no number up to `MOST_GPUS`
+    does. `smaller` says why the number below does not do.
     """
     described = load_model(model)
     return {

@@ -53,21 +53,10 @@ def add(document: Document, result: Result, progress: Progress = lambda _: None)
 
 
 def span(document: Document, result: Result, progress: Progress = lambda _: None) -> dict[str, Any]:
-    """Move each assumed parameter of a run to its stated ends.
+    """Move each assumed parameter of a run without variants to its stated ends.
 
-    Parameters
-    ----------
-    document : Document
-        The scenario, without variants.
-    result : Result
-        Its run.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        `metric`, its `value`, `low` and `high` with all parameters at their ends, `parameters` by key with both ends and what
-        each gives, the one that moves most first, and the names of those `unstated`, which have no range.
+    `low` and `high` are the `value` of `metric` with all parameters at their ends; `parameters` have by key
+    both ends and what each gives, the one that moves most first; those `unstated` have no range.
     """
     metric = headline(result["metrics"])
     value = float(flatten(result["metrics"])[metric])

@@ -82,16 +82,9 @@ class Calibration:
 
 
 def calibrate(path: str | Path, progress: Callable[[str], None] = lambda _: None) -> Calibration:
-    """Read a Kineto trace and time its classes, and its phases where it is of layer pairs.
+    """Read a Kineto trace, gzipped or not; time its classes, and its phases where it is of layer pairs.
 
-    Parameters
-    ----------
-    path : a trace of PyTorch's profiler, JSON, gzipped or not
-
-    Raises
-    ------
-    InputError
-        For a file that cannot be read, is truncated, or is not such a trace.
+    InputError for a file that cannot be read, is truncated, or is not such a trace.
     """
     trace = kineto.read(path, RANGES, progress)
     kernels = trace.kernels

@@ -153,18 +153,7 @@ _WITH_DTYPE = frozenset({"gemm", "grouped_gemm", "wgrad_gemm"})
 
 @lru_cache(maxsize=16384)
 def name_kernel(name: str) -> KernelName:
-    """Return what a kernel does, by its name.
-
-    Parameters
-    ----------
-    name : str
-        Demangled.
-
-    Returns
-    -------
-    KernelName
-        Of the kind `unknown` where no rule knows it.
-    """
+    """Return what a kernel does, by its demangled name; of the kind `unknown` where no rule knows it."""
     kind = next((kind for pattern, kind in _COMPILED if pattern.search(name)), "unknown")
     dtype = (
         next((word for word, pattern in _DTYPES if pattern.search(name)), "") if kind in _WITH_DTYPE else ""

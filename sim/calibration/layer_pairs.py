@@ -79,14 +79,9 @@ def find_streams(kernels: Iterable[KernelEvent]) -> Streams:
 
 
 def segment(kernels: Sequence[KernelEvent], streams: Streams) -> Segmentation:
-    """Cut a trace into layer pairs: by named ranges where it has them, else by markers.
+    """Cut a trace into layer pairs by named ranges where it has them, else by markers.
 
-    Parameters
-    ----------
-    kernels : sequence of KernelEvent
-        In the order in which they start.
-    streams : Streams
-        Of `find_streams`.
+    Kernels are in order of their starts.
     """
     by_ranges = _by_ranges(kernels)
     if by_ranges:

@@ -24,18 +24,7 @@ def profile_text(
 ) -> str:
     """Return the measured compute profile as YAML, in the form that `sim.cost.measured` reads.
 
-    Parameters
-    ----------
-    calibration : Calibration
-    name, title : str
-        Of the profile.
-    source : Source, optional
-        The trace's file where left out.
-
-    Raises
-    ------
-    InputError
-        Where the trace has no layer pairs: totals by class are no profile.
+    InputError where the trace has no layer pairs: totals by class are no profile.
     """
     origin = calibration.origin
     if not calibration.phases:

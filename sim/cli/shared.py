@@ -35,21 +35,9 @@ class Missed(MoesimError):
 
 
 def folder_of(out: Path | None, name: str, *, several: bool = False) -> Path:
-    """Return the folder for the files of a document.
+    """Return the folder of a document, checked: `--out`, or one of its name in it where there are several.
 
-    Parameters
-    ----------
-    out : Path or None
-        The option `--out`; results/NAME without it.
-    name : str
-        Of the document.
-    several : bool
-        Whether each document has a folder of its own below `out`.
-
-    Raises
-    ------
-    InputError
-        Where the path is no folder and cannot become one.
+    Else results/NAME.
     """
     from sim.show.files import folder
 

@@ -109,24 +109,9 @@ def node_graph(
     gpus_per_node: Sequence[int],
     fabric: Fabric,
 ) -> nx.DiGraph[str]:
-    """Draw the graph of nodes and their fabric.
+    """Draw the graph of nodes and their fabric; edges have a `capacity` [bytes/s], a `kind` and a `resource`.
 
-    Parameters
-    ----------
-    pools : sequence of NodePool
-        One after the other.
-    gpus_per_node : sequence of int, [pools] [count]
-    fabric : Fabric
-
-    Returns
-    -------
-    networkx.DiGraph
-        Edges have a `capacity` [bytes/s], a `kind` and a `resource`.
-
-    Raises
-    ------
-    InfeasibleError
-        Where several nodes have no NIC, or more nodes than a rail-only leaf has ports.
+    InfeasibleError where several nodes have no NIC, or more nodes than a rail-only leaf has ports.
     """
     shown = [
         f"{pool.num_nodes} x {gpus} {pool.hardware.title}"
@@ -148,16 +133,7 @@ def node_graph(
 
 
 def host_graph(spec: LeafSpine) -> nx.DiGraph[str]:
-    """Draw the graph of bare hosts on leaves, and leaves on spines.
-
-    Parameters
-    ----------
-    spec : LeafSpine
-
-    Returns
-    -------
-    networkx.DiGraph
-    """
+    """Draw the graph of bare hosts on leaves, and leaves on spines."""
     graph: nx.DiGraph[str] = nx.DiGraph(title=f"{spec.hosts} hosts, {spec.spines} spines")
     num_leaves = -(-spec.hosts // spec.hosts_per_leaf)
     for leaf in range(num_leaves):

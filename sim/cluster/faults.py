@@ -96,19 +96,9 @@ def leaves(cluster: Cluster) -> list[str]:
 
 
 def rows_of(cluster: Cluster, fault: Fault, gpus_per_node: int) -> npt.NDArray[np.int64]:
-    """List the resources that a fault makes slower.
+    """List the resources that a fault makes slower; a leaf or link that it names is there.
 
-    Parameters
-    ----------
-    cluster : Cluster
-    fault : Fault
-        A leaf or link that it names is there.
-    gpus_per_node : int [count]
-        Of the nodes that faults count, whatever joins their GPUs.
-
-    Returns
-    -------
-    int, [num_rows]
+    Nodes that faults count have `gpus_per_node`, whatever joins their GPUs.
     """
     c = cluster
     if fault.link is not None:
@@ -135,20 +125,9 @@ def rows_of(cluster: Cluster, fault: Fault, gpus_per_node: int) -> npt.NDArray[n
 
 
 def lowered(cluster: Cluster, faults: Sequence[Fault], gpus_per_node: int) -> Cluster:
-    """Lay faults over a healthy cluster.
+    """Lay faults over a healthy cluster: `capacity` is what faults that last leave, the others are `windows`.
 
-    Parameters
-    ----------
-    cluster : Cluster
-    faults : sequence of Fault
-        Of two faults of one resource at one time the worse counts.
-    gpus_per_node : int [count]
-        As of `rows_of`.
-
-    Returns
-    -------
-    Cluster
-        Its `capacity` is what faults that last leave; the others are its `windows`.
+    Of two faults of one resource at one time the worse counts.
     """
     capacity, windows = cluster.capacity.copy(), []
     for fault in faults:

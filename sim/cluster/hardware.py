@@ -43,23 +43,9 @@ class DenseFlops(Description):
     fp4: p.Flops | None = None
 
     def peak(self, dtype: str) -> float:
-        """Return the dense peak of a data type.
+        """Return the dense peak of `fp64`, `bf16`, `fp8`, `int8` or `fp4` [FLOP/s].
 
-        Parameters
-        ----------
-        dtype : str
-            `fp64`, `bf16`, `fp8`, `int8` or `fp4`.
-
-        Returns
-        -------
-        float [FLOP/s]
-
-        Raises
-        ------
-        InputError
-            For a data type that is none of these.
-        InfeasibleError
-            Where the part has no such tensor rate.
+        InputError for another data type, InfeasibleError where the part has no such tensor rate.
         """
         if dtype not in self.__slots__:
             wanted = f"one of: {', '.join(self.__slots__)}"

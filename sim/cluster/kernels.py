@@ -296,17 +296,7 @@ def list_kernels() -> tuple[str, ...]:
 
 
 def generations(kind: str) -> tuple[str, ...]:
-    """List the shipped generations of a kind.
-
-    Parameters
-    ----------
-    kind : str
-        A key of `DEFAULTS`.
-
-    Returns
-    -------
-    tuple of str
-    """
+    """List the shipped generations of a kind, a key of `DEFAULTS`."""
     return tuple(name for name in list_kernels() if load_kernel(name).kind == kind)
 
 

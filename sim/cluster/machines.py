@@ -24,21 +24,7 @@ _OF_LINKS = ("latency", "domain", "reduces_in_switch")
 def profile_document(
     name: str | Path | Mapping[str, Any], *, near: Path | None = None, mark: Mark | None = None
 ) -> Document:
-    """Find a profile, and put it together where it only names a chip and a node.
-
-    Parameters
-    ----------
-    name : str, Path or mapping
-        Name of a shipped profile, a path, or `{chip: NAME, node: NAME}`.
-    near : Path, optional
-        Folder that a relative path may start from.
-    mark : Mark, optional
-        Where the name was written, for messages.
-
-    Returns
-    -------
-    Document
-    """
+    """Find a profile, by name or path, and put it together where it is `{chip: NAME, node: NAME}`."""
     if isinstance(name, Mapping):
         return machine_document(name, near=near, mark=mark)
     profile = documents.load(documents.find(str(name), "hardware", "hardware", near=near, mark=mark))
@@ -55,26 +41,9 @@ def profile_document(
 def machine_document(
     parts: Mapping[str, Any], *, near: Path | None = None, mark: Mark | None = None
 ) -> Document:
-    """Put a chip into a node.
+    """Put a chip into a node, both names of files or paths, as a profile of `hardware/` would be written.
 
-    Parameters
-    ----------
-    parts : mapping
-        `chip` and `node`: names of files, or paths.
-    near : Path, optional
-        Folder that a relative path may start from.
-    mark : Mark, optional
-        Where the names were written, for messages.
-
-    Returns
-    -------
-    Document
-        As a profile of `hardware/` would be written.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, and for a node with scale-up around a chip that has no such links.
+    InputError for an unknown name, and for a node with scale-up around a chip that has no such links.
     """
     if sorted(parts) != sorted(KEYS) or not all(isinstance(part, str) for part in parts.values()):
         wanted = "the name of a profile, or {chip: NAME, node: NAME}"
@@ -116,17 +85,9 @@ def _part(name: str, kind: str, near: Path | None, mark: Mark | None) -> Documen
 
 
 def join_over_pcie(document: Document) -> None:
-    """Let GPUs without scale-up send to one another over their PCIe links.
+    """Let GPUs without scale-up send to one another over their PCIe links, as `gpu.scale_up` of the profile.
 
-    Parameters
-    ----------
-    document : Document
-        A profile with its overrides; `gpu.scale_up` is filled in where it has none.
-
-    Raises
-    ------
-    InputError
-        Without the keys that this takes, and for those keys next to scale-up links.
+    InputError without the keys that this takes, and for those keys next to scale-up links.
     """
     pcie = document.get(("gpu", "pcie")) or {}
     if document.get(("gpu", "scale_up")) is not None:

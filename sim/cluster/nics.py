@@ -55,19 +55,9 @@ class NicReach:
     step_s: float = 0.0
 
     def fraction(self, efficiency: float, line_bytes_per_s: float, message_bytes: float = math.inf) -> float:
-        """Part of the line rate that a kernel reaches.
+        """Part of the line rate that a kernel reaches, which reached an `efficiency` where it was measured.
 
-        Parameters
-        ----------
-        efficiency : float
-            What it reaches where it was measured.
-        line_bytes_per_s : float [bytes/s]
-        message_bytes : float, optional [bytes]
-            Size of one message; infinite where it is large.
-
-        Returns
-        -------
-        float
+        Infinite messages are large.
         """
         most = self.messages_per_s * message_bytes / line_bytes_per_s if line_bytes_per_s else 1.0
         return min(1.0, efficiency * self.relative_fraction, most)
@@ -110,27 +100,7 @@ def list_nics() -> tuple[str, ...]:
 
 
 def load_nic(name_or_path: str | Path, *, near: Path | None = None, mark: Mark | None = None) -> NicKind:
-    """Read a kind of NIC.
-
-    Parameters
-    ----------
-    name_or_path : str or Path
-        The name of a shipped kind (`list_nics`), or a path.
-    near : Path, optional
-        Folder that a relative path may start from.
-    mark : Mark, optional
-        Where the name was written, for messages.
-
-    Returns
-    -------
-    NicKind
-        All quantities in SI units, with the table of parameters.
-
-    Raises
-    ------
-    InputError
-        With every problem of the file.
-    """
+    """Read a kind of NIC, a shipped one or a path; InputError with every problem of the file."""
     return _read(documents.find(str(name_or_path), "hardware/nics", "kind of NIC", near=near, mark=mark))
 
 

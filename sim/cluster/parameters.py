@@ -202,28 +202,11 @@ def read(
     override: Document | Mapping[str, Any] | None,
     complete: Callable[[Document], None] | None = None,
 ) -> tuple[D, Document]:
-    """A file of parameters with an override laid over it.
+    """A file of parameters with an override laid over it, as the description and as the document that resulted.
 
-    Parameters
-    ----------
-    model : type
-        The description that the file fills in.
-    document : Document
-        The file.
-    override : Document or mapping, optional
-        What to replace: quantities, whole parameters or branches; dotted keys are walked, None removes.
-    complete : function, optional
-        Fills in what follows from the rest once the override is laid over.
-
-    Returns
-    -------
-    model, Document
-        The description with its table of parameters, and the document that resulted.
-
-    Raises
-    ------
-    InputError
-        With every problem of shape, unit, range, grade and source, each at its line.
+    The override replaces quantities, whole parameters or branches; dotted keys are walked, None removes.
+    `complete` fills in what follows from the rest. InputError with every problem of shape, unit, range, grade
+    and source, each at its line.
     """
     problems = list(_unsourced(document))
     merged = document.copy()

@@ -7,18 +7,7 @@ from sim.cluster.fabrics import Fabric, LeafSpine, num_uplinks
 
 
 def require_gpus(num_nodes: int, gpus_per_node: int) -> None:
-    """Refuse more GPUs than any cluster has, however few of them are built.
-
-    Parameters
-    ----------
-    num_nodes : int
-    gpus_per_node : int
-
-    Raises
-    ------
-    InfeasibleError
-        Above `limits.GPUS`.
-    """
+    """Refuse more GPUs than any cluster has (`limits.GPUS`), however few of them are built."""
     keys = f"cluster.nodes {num_nodes:,} x gpu.scale_up.domain {gpus_per_node:,}"
     limits.require(num_nodes * gpus_per_node, limits.GPUS, keys)
 
@@ -28,18 +17,7 @@ def require_nodes(
 ) -> None:
     """Refuse a cluster of more GPUs, or of more cables between switches, than are built.
 
-    Parameters
-    ----------
-    num_nodes : int
-    gpus_per_node, nics_per_node : int
-    fabric : Fabric
-    nodes : str
-        Name of the nodes in the message: a key of the scenario, or what they are counted from.
-
-    Raises
-    ------
-    InfeasibleError
-        Above `limits.BUILT_GPUS` or `limits.CABLES`.
+    `nodes` is what they are called.
     """
     keys = f"{nodes} {num_nodes:,} x gpu.scale_up.domain {gpus_per_node:,}"
     limits.require(num_nodes * gpus_per_node, limits.BUILT_GPUS, keys)
@@ -58,18 +36,7 @@ def require_nodes(
 
 
 def switch_ports(fabric: Fabric | LeafSpine, num_nodes: int) -> float:
-    """Count the ports of switches that serve one NIC.
-
-    Parameters
-    ----------
-    fabric : Fabric or LeafSpine
-    num_nodes : int [count]
-
-    Returns
-    -------
-    float [count]
-        The port that the NIC is plugged in; of each cable above, its part of the ports at both ends.
-    """
+    """Count the ports of switches that serve one NIC: its own, and of each cable above its part of both ends."""
     if isinstance(fabric, LeafSpine):
         return 1.0 + 2.0 * fabric.spines / fabric.hosts_per_leaf
     if fabric.kind == "scale_up":
@@ -83,17 +50,7 @@ def switch_ports(fabric: Fabric | LeafSpine, num_nodes: int) -> float:
 
 
 def require_hosts(spec: LeafSpine) -> None:
-    """Refuse a bare fabric of more hosts, or of more cables between switches, than are built.
-
-    Parameters
-    ----------
-    spec : LeafSpine
-
-    Raises
-    ------
-    InfeasibleError
-        Above `limits.BUILT_GPUS` or `limits.CABLES`.
-    """
+    """Refuse a bare fabric of more hosts, or of more cables between switches, than are built."""
     limits.require(spec.hosts, limits.BUILT_GPUS, "cluster.fabric.hosts")
     leaves = -(-spec.hosts // spec.hosts_per_leaf)
     keys = (

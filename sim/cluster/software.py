@@ -115,28 +115,9 @@ def load_software(
     near: Path | None = None,
     mark: Mark | None = None,
 ) -> Software:
-    """Read a software profile.
+    """Read a software profile, a shipped one or a path, with an override as of `load_hardware`.
 
-    Parameters
-    ----------
-    name_or_path : str or Path
-        The name of a shipped one (`list_software`), or a path.
-    override : Document or mapping, optional
-        Parameters to replace, as of `load_hardware`.
-    near : Path, optional
-        Folder that a relative path may start from.
-    mark : Mark, optional
-        Place of the name in a document, for messages.
-
-    Returns
-    -------
-    Software
-        All quantities in SI units, with the table of parameters.
-
-    Raises
-    ------
-    InputError
-        With every problem of the file and of the override.
+    InputError with every problem of the file and of the override.
 
     Examples
     --------

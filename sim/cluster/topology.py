@@ -149,25 +149,10 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[F
 def build_pools(
     pools: Sequence[NodePool], fabric: Fabric, faults: Sequence[Sequence[Fault]] = ()
 ) -> list[Cluster]:
-    """Cable pools of nodes with one fabric that joins all NICs, each at its own rate.
+    """Cable pools of nodes with one fabric that joins all NICs, each at its own rate; faults of a pool count its own nodes.
 
-    Parameters
-    ----------
-    pools : sequence of NodePool
-        One after the other.
-    fabric : Fabric
-    faults : sequence of sequence of Fault, [pools]
-        Those that concern a pool, its nodes counted from its own first.
-
-    Returns
-    -------
-    list of Cluster, [pools]
-        One cluster as each pool sees it: resources are those of all, nodes and GPUs its own.
-
-    Raises
-    ------
-    InfeasibleError
-        Where the fabric cannot join so many nodes.
+    One cluster as each pool sees it: resources are those of all, nodes and GPUs its own. InfeasibleError where
+    the fabric cannot join so many nodes.
     """
     joined = fabric.kind == "scale_up" and len(pools) == 1
     domains = [pool.hardware.gpu.scale_up.domain for pool in pools]
@@ -281,26 +266,10 @@ def compile_cluster(
     nic_reach: NicReach = MEASURED_ON,
     first_node: int = 0,
 ) -> Cluster:
-    """Read a graph once into arrays; edges of one `resource` add their capacities.
+    """Read a graph of `fabrics` once into arrays; edges of one `resource` add their capacities.
 
-    Parameters
-    ----------
-    graph : networkx.DiGraph
-        As `fabrics.node_graph` and `fabrics.host_graph` make it.
-    num_nodes, gpus_per_node : int [count]
-    fabric : Fabric
-    latencies_s : (float, float, float) [s]
-        Within a leaf, across leaves, and over scale-up.
-    prefix : str
-        `node` for nodes of GPUs, `host` for bare hosts.
-    gpus_per_nic : int [count]
-    nic_reach : NicReach
-    first_node : int
-        Number in the graph of the first node.
-
-    Returns
-    -------
-    Cluster
+    `latencies_s` are within a leaf, across leaves, and over scale-up; `prefix` is `node`, or `host` of bare
+    hosts, and `first_node` the number of the first in the graph.
     """
     capacity: dict[str, float] = {}
     kind: dict[str, str] = {}

@@ -253,17 +253,7 @@ def mla_bytes(
     queries: int,
     cache_bytes: float,
 ) -> tuple[float, float]:
-    """Bytes of an absorbed core: the cache that it reads, and its BF16 queries and results.
-
-    Parameters
-    ----------
-    requests, context_tokens, heads, latent_dim, rope_dim, queries, cache_bytes
-        As of `mla_decode_s`.
-
-    Returns
-    -------
-    (float, float) [bytes]
-    """
+    """Bytes of an absorbed core, as of `mla_decode_s`: the cache that it reads, and its BF16 queries and results."""
     stream = cache_bytes * (latent_dim + rope_dim) * requests * context_tokens
     return stream, 2.0 * (requests * queries) * heads * (2 * latent_dim + rope_dim)
 
@@ -320,17 +310,7 @@ def gqa_bytes(
     queries: int,
     cache_bytes: float,
 ) -> tuple[float, float]:
-    """Bytes of a grouped-query core: the cache that it reads, and its BF16 queries and results.
-
-    Parameters
-    ----------
-    requests, context_tokens, heads, kv_heads, head_dim, queries, cache_bytes
-        As of `gqa_decode_s`.
-
-    Returns
-    -------
-    (float, float) [bytes]
-    """
+    """Bytes of a grouped-query core, as of `gqa_decode_s`: the cache that it reads, and its BF16 queries and results."""
     stream = 2.0 * cache_bytes * kv_heads * head_dim * requests * context_tokens
     return stream, 2.0 * (requests * queries) * heads * 2 * head_dim
 

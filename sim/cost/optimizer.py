@@ -113,20 +113,7 @@ def newton_schulz_flops(rows: int, columns: int) -> float:
 
 
 def newton_schulz_s(p: Processor, model: Model, stages: Sequence[Stage], layout: Layout) -> float:
-    """Time in which the slowest of the ranks that share the matrices of some stages orthogonalises its part.
-
-    Parameters
-    ----------
-    p : Processor
-    model : Model
-    stages : sequence of Stage
-        Of one pipeline rank.
-    layout : Layout
-
-    Returns
-    -------
-    float
-        The time [s].
+    """Time in which the slowest of the ranks that share the matrices of some stages orthogonalises its part [s].
 
     Notes
     -----
@@ -163,25 +150,10 @@ def _matrices(model: Model, layer: Layer, layout: Layout) -> Iterable[tuple[str,
 
 
 def offload_s(hardware: Hardware, optimizer: Optimizer, matrices: float, tables: float) -> float:
-    """Time of an update on the host: gradients over PCIe, the update at the rate of its memory, weights back.
+    """Time of an update on the host: gradients over PCIe, the update at the rate of its memory, weights back [s].
 
-    Parameters
-    ----------
-    hardware : Hardware
-    optimizer : Optimizer
-        With `overlap` its three parts run in a pipeline of chunks, and the longest counts.
-    matrices, tables : float [count]
-        Parameters that one rank updates.
-
-    Returns
-    -------
-    float
-        The time [s].
-
-    Raises
-    ------
-    InfeasibleError
-        Where the GPU has no PCIe link to its host.
+    With `overlap` the three run in a pipeline of chunks, and the longest counts. InfeasibleError without a PCIe
+    link to the host.
     """
     if hardware.gpu.pcie is None:
         raise InfeasibleError(

@@ -101,20 +101,9 @@ def _attention_ops(model: Model, b: PrefillBatch, layer_idx: int, *, gated: bool
 
 
 def attention_core(p: Processor, model: Model, b: PrefillBatch, layer_idx: int) -> list[Work]:
-    """Time and work in prefill of what depends on the tokens of each prompt, and not on those of all alone.
+    """Time and work in prefill of what depends on the tokens of each prompt, and not on those of all alone, in a layer.
 
-    Parameters
-    ----------
-    p : Processor
-    model : Model
-    b : PrefillBatch
-    layer_idx : int
-        Place of the layer in the model, which decides its attention.
-
-    Returns
-    -------
-    list of Work
-        The core, an indexer's scores, and the projection of cached latents to keys and values.
+    The core, an indexer's scores, and the projection of cached latents to keys and values.
     """
     a = model.layer(layer_idx).attention
     ops = _attention_ops(model, b, layer_idx, gated=False)

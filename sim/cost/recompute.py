@@ -37,20 +37,8 @@ SELECTIVE = frozenset({"layernorm", "mla_up_proj", "moe_act", "ffn_act"})
 def recomputed(recompute: str | Sequence[str]) -> frozenset[str]:
     """List the modules that the backward of a layer computes again; those inside another one are not counted twice.
 
-    Parameters
-    ----------
-    recompute : str or sequence of str
-        "none", "selective", "full" or modules. The backward of "full" follows a forward that is run again whole, and is that of
-        "selective".
-
-    Returns
-    -------
-    frozenset of str
-
-    Raises
-    ------
-    InputError
-        For a name that is none of these.
+    "none", "selective", "full" or modules. The backward of "full" follows a forward that is run again whole,
+    and is that of "selective". InputError for a name that is none of these.
     """
     if isinstance(recompute, str):
         if recompute not in RECOMPUTE:

@@ -309,22 +309,9 @@ def decode_experts(
 
 
 def ends(p: Processor, model: Model, tokens: float, sampled: float, tp: int = 1) -> Part:
-    """Time and work of embedding, final norm, output head and sampling, each rank with its part of the vocabulary.
+    """Launches of embedding, final norm, output head and sampling, each rank of a TP group with its part of the vocabulary.
 
-    Parameters
-    ----------
-    p : Processor
-    model : Model
-    tokens : float
-        Tokens that are embedded, of the whole tensor-parallel group.
-    sampled : float
-        Tokens that go through the head, likewise.
-    tp : int [ranks]
-
-    Returns
-    -------
-    Part
-        Launches by name.
+    `tokens` of the whole group are embedded, `sampled` of them go through the head.
     """
     d, v = model.hidden, -(-model.vocab // tp)
     rows = max(1, round(sampled))
@@ -337,21 +324,7 @@ def ends(p: Processor, model: Model, tokens: float, sampled: float, tp: int = 1)
 
 
 def mtp_join(p: Processor, model: Model, tokens: float, precision: Dtype) -> Part:
-    """Time and work of a multi-token-prediction module up to its layer: an embedding row, two norms and one projection.
-
-    Parameters
-    ----------
-    p : Processor
-    model : Model
-    tokens : float
-    precision : str
-        A name of `workload.formats.PRODUCTS`.
-
-    Returns
-    -------
-    Part
-        Launches by name.
-    """
+    """Launches of a multi-token-prediction module up to its layer: an embedding row, two norms and one projection."""
     d, rows = model.hidden, max(1, round(tokens))
     return work.part(
         work.streaming(p, "norms of the join", rows * d * 3 * BF16, count=2),

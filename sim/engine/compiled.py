@@ -67,16 +67,7 @@ class Compilable:
 
 
 def frugal(plain: Callable[..., Any]) -> Compilable:
-    """Mark a function that makes no arrays.
-
-    Parameters
-    ----------
-    plain : function
-
-    Returns
-    -------
-    Compilable
-    """
+    """Mark a function that makes no arrays."""
     return Compilable(plain, allocates=False)
 
 

@@ -66,16 +66,9 @@ class Cabled:
 
 
 def cabled(transfers: Sequence[tuple[Flows, int, Ints]]) -> Cabled:
-    """Put transfers one after another.
+    """Put transfers of flows, kind and lanes one after another.
 
-    Parameters
-    ----------
-    transfers : sequence of (flows, kind, lanes)
-        Transfers of one kind are the same kernel or message; `lanes` [ranks] are those of the flows' party ranks.
-
-    Returns
-    -------
-    Cabled
+    Those of one kind are the same kernel or message; lanes [ranks] are those of the flows' party ranks.
     """
     flows = [part for part, _, _ in transfers]
     num = np.cumsum([0, *(part.num_flows for part in flows)])
@@ -107,30 +100,13 @@ def _colours(flows: Flows, kind: int) -> Colours:
 
 
 def rounded(values: Floats) -> Floats:
-    """Round to twelve digits, so that sums taken in another order count as equal.
-
-    Parameters
-    ----------
-    values : float array
-
-    Returns
-    -------
-    float array of the same shape
-    """
+    """Round to twelve digits, so that sums taken in another order count as equal."""
     bits = (np.ascontiguousarray(values, dtype=np.float64).view(np.int64) + (1 << 11)) >> 12 << 12
     return bits.view(np.float64)
 
 
 def mixed(*parts: npt.ArrayLike) -> Colours:
     """Hash several numbers to one colour, element by element.
-
-    Parameters
-    ----------
-    parts : arrays that broadcast against each other
-
-    Returns
-    -------
-    uint64 array
 
     References
     ----------

@@ -94,18 +94,9 @@ class Network:
         self._held = np.zeros(len(cluster.names), dtype=bool)  # resources that a runner's island uses
 
     def transfer(self, flows: Flows, *, gather_fraction: float = 0.0) -> Event:
-        """Start a batch of flows now.
+        """Start a batch of flows now; the event's value is when the flows' last bytes have come [s], [num_flows].
 
-        Parameters
-        ----------
-        flows : Flows
-        gather_fraction : float
-            See `fluid`; 0 is exact.
-
-        Returns
-        -------
-        simpy.Event
-            Its value: the instants at which the flows' last bytes have come [s], [num_flows].
+        `gather_fraction` as of `fluid`; 0 is exact.
         """
         batch = _Batch(flows, self.env.event(), np.full(flows.num_flows, np.nan))
         self._batches.append(batch)

@@ -22,18 +22,9 @@ class KvWays:
         self.bytes_by_pair: dict[tuple[int, int], Floats] = {}
 
     def send(self, tokens: int, sender: tuple[int, int], receiver: tuple[int, int]) -> Event:
-        """Send the KV of a request from a rank of an instance to another.
+        """Send the KV of some tokens from a rank of an instance to another, first GPU to first GPU.
 
-        Parameters
-        ----------
-        tokens : int
-        sender, receiver : (int, int)
-            Instance, and rank; the first GPU of each rank sends and receives.
-
-        Returns
-        -------
-        Event
-            The KV has come.
+        The event is its coming.
         """
         service, size_bytes = self.service, tokens * self.service.kv_bytes_per_token
         if self.links is None or service.decode is None:
@@ -50,15 +41,7 @@ class KvWays:
         )
 
     def leave_to_kv(self, instance: int, *, prefills: bool, running: bool) -> None:
-        """Set the rate that the collectives of an instance leave to KV.
-
-        Parameters
-        ----------
-        instance : int
-        prefills : bool
-            True for one of the pool that prefills.
-        running : bool
-        """
+        """Set the rate that the collectives of an instance, which prefills or decodes, leave to KV."""
         pool = self.service.prefill if prefills else self.service.decode
         if self.links is None or pool is None or not pool.nic_busy_fraction:
             return

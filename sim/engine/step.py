@@ -80,12 +80,7 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None
 
 
 def run_merged(plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None = None) -> list[StepRun]:
-    """Run all programs of a plan on one network; parameters and errors as of `run_step`.
-
-    Returns
-    -------
-    list of StepRun, [members of the plan]
-    """
+    """Run all programs of a plan on one network, a run for each member; parameters and errors as of `run_step`."""
     network = network or network_of(plan)
     work, lanes, net = laid_out(plan, network, keep_tasks)
     ended = _loop(work, lanes, net)(work, lanes, network.templates, net)

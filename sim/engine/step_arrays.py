@@ -74,20 +74,7 @@ class Net(NamedTuple):
 
 
 def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[StepWork, StepLanes, Net]:
-    """Lay out everything that the loop touches.
-
-    Parameters
-    ----------
-    plan : StepPlan
-    network : StepNetwork
-        The plan's traffic, folded.
-    keep_tasks : int [count]
-        Tasks of each kind and track whose nodes' times are kept.
-
-    Returns
-    -------
-    StepWork, StepLanes, Net
-    """
+    """Lay out everything that the loop touches; nodes' times of `keep_tasks` of each kind and track are kept."""
     tasks, folded = plan.tasks, network.folded
     num_ranks, num_classes = len(tasks), len(folded.groups)
     first, nodes, waits = _programs(tasks, network.kernels)

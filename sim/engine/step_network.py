@@ -20,18 +20,7 @@ _FITS = 1.0 + 1e-9
 
 
 def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
-    """Fold a step's flows, resources and lanes as far as they are alike in all that they ever do.
-
-    Parameters
-    ----------
-    plan : StepPlan
-    flows : Cabled
-        All flows of the plan's traffic.
-
-    Returns
-    -------
-    Folded
-    """
+    """Fold a step's flows, resources and lanes as far as they are alike in all that they ever do."""
     num_ranks, num_groups, num_lanes = plan.speed.shape
     rank, group, lane = np.indices(plan.speed.shape)
     apart = _own_draws(plan)[lane]
@@ -108,16 +97,7 @@ class StepNetwork:
 
 
 def network_of(plan: StepPlan) -> StepNetwork:
-    """Cable, fold and lay out everything that a step may have under way.
-
-    Parameters
-    ----------
-    plan : StepPlan
-
-    Returns
-    -------
-    StepNetwork
-    """
+    """Cable, fold and lay out everything that a step may have under way."""
     traffic, lanes = plan.traffic, plan.lanes
     transfers: list[StepTransfer] = []
     places: dict[tuple[int, int, int, int], int] = {}

@@ -24,22 +24,7 @@ _TIE = 1e-12
 
 @frugal
 def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
-    """Put the flows of a transfer on the network.
-
-    Parameters
-    ----------
-    w, x, t, n
-        `StepWork`, `StepLanes`, `Templates` and `Net` of the step.
-    place : int
-        Place of the transfer.
-    now : float
-        The present instant [s].
-
-    Returns
-    -------
-    int
-        `DONE` or `DEAD`.
-    """
+    """Put the flows of the transfer at a place on the network, now [s]; `DONE` or `DEAD`."""
     template = n.template[place]
     first, last = t.first[template], t.first[template + 1]
     base = place * n.sizes[0]
@@ -146,20 +131,7 @@ def end_of(n: Any, flow: Any, now: Any) -> Any:
 
 @frugal
 def change(t: Any, n: Any, at: Any) -> Any:
-    """Go on from an instant at which capacities change: all that is under way shares anew.
-
-    Parameters
-    ----------
-    t, n
-        `Templates` and `Net` of the step.
-    at : float
-        The instant [s].
-
-    Returns
-    -------
-    int
-        `DONE` or `DEAD`.
-    """
+    """Go on from an instant at which capacities change [s]: all that is under way shares anew. `DONE` or `DEAD`."""
     num_places = len(n.begun)
     for place in range(num_places):
         if n.active[place]:
@@ -196,22 +168,7 @@ def advance(n: Any, place: Any, now: Any) -> None:
 
 @frugal
 def share(t: Any, n: Any, seed: Any, now: Any) -> Any:
-    """Solve new rates for a transfer and all that hangs together with it, and set their timers.
-
-    Parameters
-    ----------
-    t, n
-        `Templates` and `Net` of the step.
-    seed : int
-        Place of the transfer.
-    now : float
-        The present instant [s].
-
-    Returns
-    -------
-    int
-        `DONE` or `DEAD`.
-    """
+    """Solve new rates for a transfer and all that hangs together with it, and set their timers; `DONE` or `DEAD`."""
     island, num = n.island, 1
     island[0] = seed
     n.seen[seed] = True

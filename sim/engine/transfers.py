@@ -72,22 +72,9 @@ class Transfers:
     def send(
         self, size_bytes: float, links: Sequence[int], lines: Sequence[float], latency_s: float
     ) -> Event:
-        """Start a transfer now; the event succeeds when its last byte has come.
+        """Start a transfer now; the event succeeds when its last byte has come, and the word of it, `latency_s` later.
 
-        Parameters
-        ----------
-        size_bytes : float [bytes]
-        links : sequence of int
-            Links that it crosses.
-        lines : sequence of float
-            Capacity of each that a byte uses up.
-        latency_s : float
-            From the last byte sent to the word that it is there [s].
-
-        Raises
-        ------
-        InfeasibleError
-            Where a link on its way has no capacity.
+        A byte uses up so much (`lines`) of each link. InfeasibleError where a link on its way has no capacity.
         """
         done = self.env.event()
         self.moved_bytes += size_bytes

@@ -52,23 +52,9 @@ def _number(text: str) -> int | float:
 
 
 def run(ladder: Ladder, name: str, axis: Axis, designs: Designs) -> dict[str, Any]:
-    """Run a curve.
+    """Run a curve: every machine at every point of `axis`, the gaps of the reference, and where it breaks even (docs/ladders.md).
 
-    Parameters
-    ----------
-    ladder, name : the ladder, and which of its curves
-    axis : of `plan`
-    designs : what runs each design once
-
-    Returns
-    -------
-    dict
-        Every machine at every point, the gaps of the reference, and where it breaks even, as docs/ladders.md describes it.
-
-    Raises
-    ------
-    InputError
-        Where a run does not have the metric.
+    InputError where a run does not have the metric.
     """
     spec = ladder.spec.curves[name]
     metric = spec.metric or ladder.spec.metric
@@ -111,18 +97,10 @@ def _gaps(points: Sequence[dict[str, Any]], on: str) -> tuple[list[float], list[
 
 
 def break_even(axis: Sequence[float], gaps: Sequence[float], within: float) -> dict[str, Any]:
-    """Find where the reference is no more than `within` slower.
+    """Find where the reference is no more than `within` slower, of its gaps [fraction] at rising values of an axis.
 
-    Parameters
-    ----------
-    axis, gaps : sequence of float, [num_points]
-        Rising values, and how much more the reference takes at each [fraction].
-
-    Returns
-    -------
-    dict
-        `at`: the values of the axis where it is. `crossings`: values between two points at which the gap passes `within`,
-        by straight lines.
+    `at` are values of the axis where it is, `crossings` those between two points where the gap passes `within`,
+    by straight lines.
     """
     crossings = [
         a + (within - g) / (h - g) * (b - a)

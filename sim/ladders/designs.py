@@ -111,20 +111,7 @@ def cost_of(value: float, more_is_better: bool) -> float:
 
 
 def gap(reference: float | None, other: float | None, more_is_better: bool) -> float | None:
-    """Compare two machines.
-
-    Parameters
-    ----------
-    reference, other : float, optional
-        Their values of a metric; None where it did not run.
-    more_is_better : bool
-        Of the metric; then a machine takes the reciprocal of its value.
-
-    Returns
-    -------
-    float, optional
-        How much more the reference takes than the other [fraction]; None where one did not run, or takes nothing.
-    """
+    """How much more the reference takes than another machine [fraction]; None where one did not run, or takes nothing."""
     if reference is None or other is None:
         return None
     if reference == other:

@@ -55,16 +55,7 @@ class Search:
 
 
 def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
-    """Find how much is enough.
-
-    Parameters
-    ----------
-    cost : function
-        Of the figure's value; falling, and level in the end.
-    present : float
-        The value that the profile has.
-    within : sequence of float [fraction]
-        How much more than the unlimited cost is allowed.
+    """Find how much of a figure is enough: `cost` of its value falls and is level in the end, and may be `within` more than level.
 
     Notes
     -----
@@ -135,24 +126,10 @@ def plan(ladder: Ladder, designs: Designs) -> dict[str, Document]:
 
 
 def run(ladder: Ladder, name: str, document: Document, designs: Designs) -> dict[str, Any]:
-    """Run an entry of a ladder.
+    """Run an entry of a ladder: how much of its figure is enough, and the curve that shows it (docs/ladders.md).
 
-    Parameters
-    ----------
-    ladder, name : the ladder, and which of its entries
-    document : the scenario of `plan`
-    designs : what runs each design once
-
-    Returns
-    -------
-    dict
-        How much of its figure is enough, and the curve that shows it, as docs/ladders.md describes it; or the `reason` why not
-        even an unlimited figure lets it run.
-
-    Raises
-    ------
-    InputError
-        Where a run does not have the metric, or the profile cannot have a value that is tried.
+    Without either, the `reason` why not even an unlimited figure lets it run. InputError where a run does not
+    have the metric, or the profile cannot have a value that is tried.
     """
     spec = ladder.spec.enough[name]
     metric = spec.metric or ladder.spec.metric

@@ -50,10 +50,7 @@ class Plan:
 def plan(ladder: Ladder, designs: Designs) -> Plan | None:
     """Resolve every design; what is wrong with one joins the problems of `designs`. None of a ladder without `exchange`.
 
-    Raises
-    ------
-    InfeasibleError
-        Where there are too many combinations.
+    InfeasibleError where there are too many combinations.
     """
     spec = ladder.spec.exchange
     if spec is None:
@@ -103,27 +100,11 @@ def _words(values: Mapping[str, Any]) -> str:
 
 
 def run(ladder: Ladder, planned: Plan, designs: Designs) -> dict[str, Any]:
-    """Run every design on every machine, and search the headroom.
+    """Run every design on every machine, and search the headroom. InputError where a run has not the metric.
 
-    Parameters
-    ----------
-    ladder : Ladder
-        One with an `exchange`.
-    planned : Plan
-    designs : Designs
-        It runs each design once.
-
-    Returns
-    -------
-    dict
-        `limits` [NVLink bytes/NIC byte] by machine; `points` of the axes and `designs` by name, each with its `x`
-        [NVLink bytes/NIC byte, None without NIC bytes], `ratio` of the first machine's time to the reference's, and
-        `time_s` by machine; `headroom` by machine.
-
-    Raises
-    ------
-    InputError
-        Where a run has not the metric.
+    `limits` [NVLink bytes/NIC byte] and `headroom` are by machine; `points` of the axes and `designs` by name
+    have their `x` [NVLink bytes/NIC byte, None without NIC bytes], `ratio` of the first machine's time to the
+    reference's, and `time_s` by machine.
     """
     spec = ladder.spec.exchange
     assert spec is not None

@@ -44,16 +44,8 @@ def removals(ladder: Ladder) -> dict[str, Removal]:
 def effect(rung: str, rungs: Sequence[str], designs: Sequence[Leaves], without: Leaves) -> Removal:
     """Find what the removal of a rung does to the others.
 
-    Parameters
-    ----------
-    rung : str
-        The one that is removed.
-    rungs : sequence of str, [num_rungs]
-        All of them, in order.
-    designs : sequence of mappings, [num_rungs + 1]
-        The naive design, and the design after each rung.
-    without : mapping
-        The full design without the rung.
+    `designs` are the naive one and that after each rung [num_rungs + 1], `without` is the full one but for the
+    rung.
     """
     undone, altered = set(), set()
     for path in {path: None for design in (*designs, without) for path in design}:

@@ -39,42 +39,16 @@ _SAME = 1e-9  # relative; closer values are one
 
 
 def run_file(spec: str | Path, progress: Progress = lambda _: None) -> dict[str, Any]:
-    """Read and run a ladder.
-
-    Parameters
-    ----------
-    spec : a path, or the name of a shipped file
-    progress : called with a sentence now and then
-
-    Raises
-    ------
-    InputError, InfeasibleError
-        As `run`.
-    """
+    """Read and run a ladder; a path, or the name of a shipped file."""
     return run(read(spec), progress)
 
 
 def run(ladder: Ladder, progress: Progress = lambda _: None, keep: Keep = lambda _: None) -> dict[str, Any]:
-    """Run a ladder.
+    """Run a ladder; what no machine could do has its reason in `reasons` of the document (docs/ladders.md).
 
-    Parameters
-    ----------
-    ladder : Ladder
-    progress : called with a sentence now and then
-    keep : given, as rungs, sections and curves end, what makes the document of those that have
-
-    Returns
-    -------
-    dict
-        The document of the ladder, `moesim.ladder/1`, which docs/ladders.md describes. What no machine could do has its reason in
-        `reasons`.
-
-    Raises
-    ------
-    InputError
-        With every problem of every design, before any of them runs.
-    InfeasibleError
-        Where no design fits on any machine.
+    `keep` is given, as rungs, sections and curves end, what makes the document of those that have. InputError
+    with every problem of every design, before any of them runs; InfeasibleError where no design fits on any
+    machine.
     """
     designs = Designs(ladder, progress)
     plan = _plan(ladder, designs)

@@ -70,10 +70,7 @@ class Reached:
 def plan(ladder: Ladder, designs: Designs) -> Spaces | None:
     """Make the space of each machine; what is wrong with one joins the problems of `designs`. None of a ladder without `search`.
 
-    Raises
-    ------
-    InfeasibleError
-        Where there are too many designs.
+    InfeasibleError where there are too many designs.
     """
     spec = ladder.spec.search
     if spec is None:
@@ -232,26 +229,9 @@ def _best(reached: list[Reached]) -> Reached | None:
 
 
 def run(ladder: Ladder, planned: Spaces, designs: Designs) -> dict[str, Any]:
-    """Search the best design of each machine, free and with each choice held.
+    """Search the best design of each machine, free and with each choice held (docs/ladders.md).
 
-    Parameters
-    ----------
-    ladder : Ladder
-        One with a `search`.
-    planned : Spaces
-    designs : Designs
-        It counts the runs and reports on them.
-
-    Returns
-    -------
-    dict
-        `best` of the reference; by machine its own `best`, `gap_fraction`, `of_reference_design`, `cost_fraction`,
-        `bought_back_fraction` and `held`, as docs/ladders.md describes them.
-
-    Raises
-    ------
-    InfeasibleError
-        Where no design runs on the reference.
+    InfeasibleError where no design runs on the reference.
     """
     spec = ladder.spec.search
     assert spec is not None

@@ -222,17 +222,7 @@ class Ladder:
 
 
 def read(spec: str | Path) -> Ladder:
-    """Read a ladder.
-
-    Parameters
-    ----------
-    spec : a path, or the name of a shipped file
-
-    Raises
-    ------
-    InputError
-        With every problem of its shape.
-    """
+    """Read a ladder, a path or the name of a shipped file; InputError with every problem of its shape."""
     return ladder_of(documents.load(documents.find(str(spec), FOLDER, "ladder")))
 
 

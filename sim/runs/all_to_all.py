@@ -32,24 +32,11 @@ _DIRECTIONS = ("dispatch", "combine")
 
 
 def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
-    """Simulate one dispatch and one combine of every EP group, or a plain all-to-all.
+    """Simulate one dispatch and one combine of every EP group, or a plain all-to-all, as `result.json` has them.
 
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is an `AllToAll`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        Metrics, links, timeline and traffic, as `result.json` has them; metrics alone in closed form. Of recorded loads with
-        layers, those of the slowest layer, and next to them `layers`: the mean and the worst time of all.
-
-    Raises
-    ------
-    InfeasibleError
-        Where more pairs of ranks send to each other than can be simulated together.
+    Metrics alone in closed form. Of recorded loads with layers, the run is that of the slowest layer, and next
+    to it `layers` has the mean and the worst time of all. InfeasibleError where more pairs of ranks send to
+    each other than can be simulated together.
     """
     work = scenario.workload
     assert isinstance(work, AllToAll)

@@ -25,19 +25,7 @@ if TYPE_CHECKING:
 
 
 def run_collective(scenario: Scenario, progress: Progress) -> Result:
-    """Simulate one collective of all groups at once.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is a `GroupCollectives`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        Metrics, links and timeline, as `result.json` has them; metrics alone in closed form.
-    """
+    """Simulate one collective of all groups at once, as `result.json` has it; metrics alone in closed form."""
     work, cluster = _work(scenario), scenario.cluster()
     progress(f"{scenario.name}: {len(work.ranks)} groups of {work.ranks.shape[1]} ranks")
     operations = operations_of(scenario, cluster)

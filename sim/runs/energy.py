@@ -43,18 +43,7 @@ def machines_of(scenario: Scenario, num_gpus: int | None = None) -> Machines | N
 
 
 def network_bytes(cluster: Cluster, carried: Floats) -> dict[str, float]:
-    """Bytes that NICs send, and that leave ports of switches, from those that each resource carried.
-
-    Parameters
-    ----------
-    cluster : Cluster
-    carried : float, [num_resources] [bytes]
-
-    Returns
-    -------
-    dict
-        Fields of an `Activity`.
-    """
+    """Bytes that NICs send and that leave ports of switches, fields of an `Activity`, from those carried [num_resources]."""
     uplinks = cluster.class_idx == CLASSES.index("leaf_uplink")
     rows = (
         np.unique(rows[rows >= 0]) for rows in (cluster.nic_tx, cluster.nic_rx)
@@ -78,22 +67,9 @@ def energy_metrics(
     stated: Stated | None = None,
     num_gpus: int | None = None,
 ) -> dict[str, Any]:
-    """The metrics `energy` of a run.
+    """The metrics `energy` of a run on `num_gpus`, by default all; `{}` where the power of a GPU is unknown.
 
-    Parameters
-    ----------
-    scenario : Scenario
-    activity : Activity
-    tokens : float, optional [count]
-        That all its GPUs work through; without them no energy of one.
-    stated : Stated, optional
-    num_gpus : int, optional [count]
-        GPUs that run; the cluster's where left out.
-
-    Returns
-    -------
-    dict
-        `{}` where the power of a GPU is unknown.
+    `tokens` are those that all its GPUs work through; without them there is no energy of one.
     """
     machines = machines_of(scenario, num_gpus)
     if machines is None:

@@ -67,10 +67,7 @@ def run_flows(scenario: Scenario, progress: Progress) -> Result:
 def shared_flows(scenario: Scenario) -> SharedRun:
     """The listed flows next to other jobs, of which none makes two wait.
 
-    Raises
-    ------
-    InfeasibleError
-        Where several flows wait for the same one, or there are more than run next to others.
+    InfeasibleError where several flows wait for the same one, or there are more than run next to others.
     """
     work, cluster = scenario.workload, scenario.cluster()
     assert isinstance(work, FlowList)

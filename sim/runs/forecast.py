@@ -14,21 +14,9 @@ from sim.scenario.descriptions import Scenario
 
 
 def forecast(scenario: Scenario) -> Forecast:
-    """Forecast a run, and prepare it.
+    """Forecast a run, its memory and bounds, and prepare it; the run alone where to bound it takes as long.
 
-    Parameters
-    ----------
-    scenario : Scenario
-
-    Returns
-    -------
-    Forecast
-        Memory, bounds and the run itself; the run alone where to bound it takes as long.
-
-    Raises
-    ------
-    DoesNotFitError
-        Where a GPU's memory overflows.
+    DoesNotFitError where a GPU's memory overflows.
     """
     known = runner(scenario.kind).forecast
     return known(scenario) if known is not None else Forecast(lambda: _metrics(scenario))

@@ -14,19 +14,9 @@ _MOST = 64  # microbatches that are run; more follow at the pace of the last hal
 
 
 def forward_s(step: Step, num_microbatches: int) -> tuple[float, StepRun]:
-    """Run so many microbatches of each data-parallel rank forward.
+    """Run so many microbatches of each data-parallel rank forward: the time [s], and a run of those that were simulated.
 
-    Parameters
-    ----------
-    step : Step
-        Its stages, layout and traffic.
-    num_microbatches : int [count]
-
-    Returns
-    -------
-    float [s]
-    StepRun
-        Of as many of them as were run; its bytes are of all.
+    The bytes of the run are of all.
     """
     shown = min(num_microbatches, max(_MOST, 4 * step.work.layout.pp))
     whole, ran = _run(step, shown)

@@ -19,18 +19,7 @@ from sim.scenario.descriptions import Scenario
 def error_of(scenario: Scenario, result: Result, progress: Progress) -> dict[str, Any]:
     """Estimate the error of gathered completions by a run with twice the window.
 
-    Parameters
-    ----------
-    scenario : Scenario
-        With a `gather_fraction` above 0.
-    result : dict
-        Of its run.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        The window, and the mean and the largest difference of the time of a flow or rank, as parts of that time.
+    The window, and the mean and the largest difference of the time of a flow or rank, as parts of that time.
     """
     progress(f"{scenario.name}: again with twice the window, for the error")
     coarser = replace(scenario, gather_fraction=2 * scenario.gather_fraction)

@@ -29,19 +29,7 @@ _SENSITIVE = 0.02
 
 
 def step_effect(step: Step, ran: StepRun, step_s: float) -> dict[str, Any]:
-    """Estimate what the host would add to a training step.
-
-    Parameters
-    ----------
-    step : Step
-    ran : StepRun
-    step_s : float [s]
-
-    Returns
-    -------
-    dict
-        `{host: {software, adds_s, adds_fraction}}`; empty where the step has software, or it would add little.
-    """
+    """Estimate what the host would add to a training step; nothing where the step has software, or it would add little."""
     if step.scenario.software is not None:
         return {}
     work, tasks = step.work, step.plan.tasks

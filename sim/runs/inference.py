@@ -38,23 +38,9 @@ _SHOWN_NODES = 120  # of the timeline
 
 
 def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Simulate a prefill or decode.
+    """Simulate a prefill or decode, as `result.json` has it.
 
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is an `Inference`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        Metrics, memory, timeline and the like, as `result.json` has them.
-
-    Raises
-    ------
-    DoesNotFitError
-        Where weights, cache and buffers overflow a GPU's memory.
+    DoesNotFitError where weights, cache and buffers overflow a GPU.
     """
     work = scenario.workload
     assert isinstance(work, Inference)
@@ -124,26 +110,10 @@ def _result(
 
 
 def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, float]:
-    """Size the batch of a GPU.
+    """Size the batch of a GPU of a deployment, which may be another than the scenario's own workload.
 
-    Parameters
-    ----------
-    scenario : Scenario
-        Model and hardware.
-    work : Inference
-        The deployment; it may differ from the scenario's own workload.
-
-    Returns
-    -------
-    footprint : Footprint
-        Memory of a GPU, of the pipeline stage that holds fewest requests [bytes].
-    requests : float [count]
-        As asked for, or as many as fit; of a deployment's few, the mean GPU's part.
-
-    Raises
-    ------
-    DoesNotFitError
-        Where they do not fit.
+    The memory of a GPU of the pipeline stage that holds fewest requests, and its requests [count]: as asked
+    for, or as many as fit; of a deployment's few, the mean GPU's part. DoesNotFitError where they do not fit.
     """
     memory = memory_of(scenario, work)
     most = memory.max_batch

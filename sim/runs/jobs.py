@@ -29,21 +29,8 @@ _SAME = 1e-12  # of an instant
 def run_side_by_side(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
     """Simulate the jobs of a scenario on one network.
 
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is a `Jobs`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        Metrics of each job, links of all, and of each job what a run of its kind has, as `result.json` has them.
-
-    Raises
-    ------
-    InfeasibleError
-        Where a job cannot run.
+    Metrics of each, links of all, and of each job what a run of its kind has.
+    InfeasibleError where a job cannot run.
     """
     work = scenario.workload
     assert isinstance(work, Jobs)

@@ -29,20 +29,9 @@ _CONTEXT_TOKENS = 4096
 def training_launches(
     hardware: Hardware, model: Model, work: Training, ranks_per_token: float
 ) -> dict[str, Any]:
-    """List the launches of a layer of a training step.
+    """List the launches of a layer of a training step, and roofs.
 
-    Parameters
-    ----------
-    hardware : Hardware
-    model : Model
-    work : Training
-    ranks_per_token : float [count]
-        Mean ranks that a token is sent to, its own included.
-
-    Returns
-    -------
-    dict
-        `kernels` and `roofs` of the result document.
+    A token is sent to `ranks_per_token`, its own rank included.
     """
     p = processor(hardware, sustained=True, generation=work.spec.gemm_generation)
     chunk = ChunkWork(
@@ -79,17 +68,7 @@ def pass_launches(forward: ForwardPass) -> dict[str, Any]:
 
 
 def hardware_launches(hardware: Hardware) -> dict[str, Any]:
-    """List launches that show the roofline of a profile: one GEMM by rows in each format, and MLA's decode core by requests.
-
-    Parameters
-    ----------
-    hardware : Hardware
-
-    Returns
-    -------
-    dict
-        A result document without metrics.
-    """
+    """List launches that show a profile's roofline: a GEMM by rows in each format, MLA's decode core by requests."""
     p, (n, k) = processor(hardware), _SHAPE
     formats: tuple[Dtype, ...] = ("bf16",) if hardware.gpu.dense_flops.fp8 is None else ("bf16", "fp8")
     phases = {

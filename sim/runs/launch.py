@@ -16,19 +16,7 @@ from sim.workload.formats import CACHED, PRODUCTS
 
 
 def run_launch(scenario: Scenario, progress: Progress) -> Result:
-    """Time one launch.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is a `OneLaunch`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        Metrics, as `result.json` has them; no links and no timeline.
-    """
+    """Time one launch; it has no links and no timeline."""
     assert isinstance(scenario.workload, OneLaunch)
     assert scenario.hardware is not None
     return {"metrics": launch_metrics(scenario.hardware, scenario.workload.spec), "links": {}, "timeline": {}}
@@ -37,15 +25,7 @@ def run_launch(scenario: Scenario, progress: Progress) -> Result:
 def launch_metrics(hardware: Hardware, spec: LaunchSpec) -> dict[str, float | str]:
     """Time, bound, FLOPs and bytes of a launch.
 
-    Parameters
-    ----------
-    hardware : Hardware
-    spec : LaunchSpec
-
-    Returns
-    -------
-    dict
-        `binding` is what the bound consists of, or `latency` where even the shortest launch takes longer.
+    `binding` is `latency` where even the shortest launch takes longer than its bound.
     """
     sustained = spec.clock == "sustained"
     p = processor(hardware, sms=spec.sms, sustained=sustained, generation=spec.gemm_generation)

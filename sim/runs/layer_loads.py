@@ -49,18 +49,7 @@ class LayerLoads:
 
 
 def layer_loads(scenario: Scenario, work: Training, model: Model) -> LayerLoads:
-    """Route the layers of a step.
-
-    Parameters
-    ----------
-    scenario : Scenario
-    work : Training
-    model : Model
-
-    Returns
-    -------
-    LayerLoads
-    """
+    """Route the layers of a step."""
     gate, experts = work.gate, contiguous(model.num_experts, work.layout.ep)
     tokens = max(1, work.microbatch_tokens // (work.layout.tp * work.layout.cp))
     options = {"top_k": model.top_k, "tokens_per_rank": tokens, "sampling": "expected"}

@@ -15,23 +15,10 @@ _MOST_LINKS = 4096  # of a result; of more, one of each class
 def link_rows(
     cluster: Cluster, carried: Floats, used: Floats, over_s: float, same: Sequence[Ints] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Rows of the links that carried something, as in `metrics.links`.
+    """Rows of the links that carried something by name, as in `metrics.links`, with utilisation over `over_s`.
 
-    Parameters
-    ----------
-    cluster : Cluster
-    carried, used : float, [num_resources]
-        Bytes that crossed each, and capacity that they used up [bytes].
-    over_s : float
-        Time that utilisation is counted over [s].
-    same : sequence of int arrays, [num_resources]
-        Classes of alike resources, by one partition or several.
-
-    Returns
-    -------
-    dict
-        A row for each link by name; where very many carried something, one of each class of alike ones, with their
-        number (`alike`).
+    Where very many carried something, one of each class of alike ones with their number (`alike`); `same` are
+    partitions into such classes. `used` is the capacity used up [bytes].
     """
     busy_s = np.divide(used, cluster.capacity, out=np.zeros(len(carried)), where=cluster.capacity > 0)
     rows = np.flatnonzero(busy_s > 0)

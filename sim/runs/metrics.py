@@ -25,22 +25,9 @@ from sim.workload.traffic import payload_bytes
 def collective_metrics(
     trace: Trace, collectives: Sequence[Collective], dtype: str | None, hidden: int
 ) -> dict[str, Any]:
-    """Measure one dispatch or combine of all EP groups.
+    """Measure one dispatch or combine of all EP groups, whose trace has nothing else.
 
-    Parameters
-    ----------
-    trace : Trace
-        Of that collective alone.
-    collectives : sequence, [num_groups]
-    dtype : str or None
-        Format of the payload; None for a plain all-to-all.
-    hidden : int [count]
-        Elements of a token.
-
-    Returns
-    -------
-    dict
-        Metric names without the collective's name; [s], [bytes] and [bytes/s] by their suffixes.
+    `dtype` is None for a plain all-to-all.
     """
     metrics = timed(trace, collectives[0].cluster)
     return metrics | logical(collectives, metrics["time_s"], dtype, hidden)
@@ -98,18 +85,9 @@ def logical(
 ) -> dict[str, float]:
     """Bandwidths as benchmarks print them [bytes/s].
 
-    DeepEP normal: RDMA counts every distinct node of a token, the own one included, NVLink every distinct rank; payload
-    without headers. DeepEP low latency: every (token, expert) selection as a whole record. Plain: algbw and busbw as
-    nccl-tests define them, the own part included.
-
-    Parameters
-    ----------
-    collectives : sequence, [num_groups]
-    time_s : float [s]
-    dtype : str or None
-        Format of the payload; None for a plain all-to-all.
-    hidden : int [count]
-        Elements of a token.
+    DeepEP normal: RDMA counts every distinct node of a token, the own one included, NVLink every distinct rank;
+    payload without headers. DeepEP low latency: every (token, expert) selection as a whole record. Plain, where
+    `dtype` is None: algbw and busbw as nccl-tests define them, the own part included.
 
     References
     ----------
@@ -138,18 +116,9 @@ def logical(
 
 
 def flow_metrics(trace: Trace, cluster: Cluster) -> dict[str, Any]:
-    """Measure a list of bare flows.
+    """Measure a list of bare flows from the first release to the last finish.
 
-    Parameters
-    ----------
-    trace : Trace
-        With one transfer, which holds all flows.
-    cluster : Cluster
-
-    Returns
-    -------
-    dict
-        `completion_time_s` from the first release to the last finish, its bound [s], and what bound it.
+    The trace has one transfer, which holds them all.
     """
     record = trace.transfers[0]
     begin = float(record.flows.release_s[record.flows.after < 0].min())
@@ -163,14 +132,9 @@ def flow_metrics(trace: Trace, cluster: Cluster) -> dict[str, Any]:
 
 
 def binding_of(trace: Trace, cluster: Cluster) -> tuple[str, str | None]:
-    """Find what bound a collective: the resource saturated longest on the path of the flow that ended last.
+    """Find what bound a collective: class and name of the resource full longest on the path of the flow that ended last.
 
-    Returns
-    -------
-    binding : str
-        Class of the resource, or `latency` where none was saturated for longer than latencies took.
-    resource : str or None
-        Its name.
+    `latency` and None where none was full for longer than latencies took.
     """
     last = max(trace.transfers, key=lambda record: float(record.rank_ends_s.max()))
     if last.flows.num_flows == 0:
@@ -194,20 +158,11 @@ def _longest(last: TransferRecord, trace: Trace) -> tuple[int, float]:
 
 
 def links(trace: Trace, cluster: Cluster) -> dict[str, dict[str, Any]]:
-    """Per resource that carried anything: bytes, line time, utilisation, and how long it was full.
+    """Per resource that carried anything: bytes on the wire, line time, utilisation, and how long it was full [s].
 
-    `busy_s` is the time that its bytes take at the rate that kernels reach of it (the data sheet's times their efficiency),
-    `utilisation_fraction` that over the time of the run; bounds, which are at the data sheet's rate, are shorter.
-
-    Parameters
-    ----------
-    trace : Trace
-    cluster : Cluster
-
-    Returns
-    -------
-    dict
-        A row for each resource by name; times in [s], bytes on the wire.
+    `busy_s` is the time that its bytes take at the rate that kernels reach of it (the data sheet's times their
+    efficiency), `utilisation_fraction` that over the time of the run; bounds, which are at the data sheet's
+    rate, are shorter.
     """
     num = len(cluster.names)
     carried, used = np.zeros(num), np.zeros(num)
@@ -230,20 +185,9 @@ def links(trace: Trace, cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 
 def utilisation(trace: Trace, cluster: Cluster, num_bins: int = 120) -> dict[str, Any]:
-    """Utilisation, as in `links`, over time and by class of resources.
+    """Utilisation, as in `links`, over equal spans of time and by class of resources; empty where nothing moved.
 
-    Parameters
-    ----------
-    trace : Trace
-    cluster : Cluster
-    num_bins : int [count]
-        Equal spans of the run.
-
-    Returns
-    -------
-    dict
-        `time_s`, the middle of each span [num_bins], and by class `mean` and `busiest` resource [num_bins] [fraction];
-        empty where nothing moved.
+    `time_s` is the middle of each span [num_bins]; each class has its `mean` and `busiest` resource [num_bins].
     """
     begin = min((record.start_s for record in trace.transfers), default=0.0)
     if not trace.stretches or trace.end_s <= begin:

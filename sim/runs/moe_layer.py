@@ -23,22 +23,12 @@ def layer_metrics(
 ) -> dict[str, float]:
     """Times of one MoE layer of the step (of a dense layer where the model has no other).
 
-    Parameters
-    ----------
-    stages : sequence
-        Compute times of every stage's layers.
-    collective_s : function [s]
-        Mean time of `dispatch` or `combine`, alone or (True) next to compute.
-    overlap : bool
-        Whether the step overlaps pairs.
+    `collective_s` is the mean time of `dispatch` or `combine`, alone or (True) next to compute.
 
-    Returns
-    -------
-    dict
-        `layer_comm_alone_s`: the four all-to-alls, each alone on idle links.
-        `layer_time_s`: the layer as the step runs it in its pairs.
-        `layer_time_exposed_s`: the same kernels on the same SMs, and every all-to-all waited for.
-        `layer_time_serial_s`: every all-to-all waited for, compute on all SMs meanwhile: what a step without overlap runs.
+    `layer_comm_alone_s`: the four all-to-alls, each alone on idle links. `layer_time_s`: the layer as the step
+    runs it in its pairs. `layer_time_exposed_s`: the same kernels on the same SMs, and every all-to-all waited
+    for. `layer_time_serial_s`: every all-to-all waited for, compute on all SMs meanwhile: what a step without
+    overlap runs.
     """
     alone, overlapped = _layer(stages)
     names = (programs.DISPATCH, programs.COMBINE) if alone.communicates else ()

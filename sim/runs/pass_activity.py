@@ -15,20 +15,10 @@ _HELD = tuple(f"{name} {end}" for name in plans.COLLECTIVES for end in ("send", 
 
 
 def classes(part: Part, peak_flops: Mapping[str, float], hbm_bytes_per_s: float) -> dict[str, float]:
-    """Time of a part's launches by what holds the GPU [s].
+    """Time of a part's launches by what holds the GPU: `tensor_s`, `memory_s` and `communication_s`.
 
-    Parameters
-    ----------
-    part : Part
-    peak_flops : mapping
-        Dense peak by format [FLOP/s].
-    hbm_bytes_per_s : float [bytes/s]
-
-    Returns
-    -------
-    dict
-        `tensor_s`, `memory_s` and `communication_s`. A launch is memory's where its bytes take longer at full rates than its
-        FLOPs, and communication's where it has neither.
+    A launch is memory's where its bytes take longer at full rates than its FLOPs, and communication's where it
+    has neither.
     """
     spent = dict.fromkeys(("tensor_s", "memory_s", "communication_s"), 0.0)
     for work in part.values():
@@ -43,21 +33,10 @@ def classes(part: Part, peak_flops: Mapping[str, float], hbm_bytes_per_s: float)
 def pass_activity(
     forward: ForwardPass, record: PassRecord, spent: Mapping[str, float], ends: Mapping[str, Part]
 ) -> Activity:
-    """Activity of the mean GPU of a pass that ran.
+    """Activity of the mean GPU of a pass that ran; bytes are those of the whole deployment.
 
-    Parameters
-    ----------
-    forward : ForwardPass
-    record : PassRecord
-    spent : mapping
-        Time of each part of the compute stream on the mean rank, with `waits`, `last_rank` and `ends` [s].
-    ends : mapping
-        Launches before and after the layers.
-
-    Returns
-    -------
-    Activity
-        Its bytes are those of the whole deployment.
+    `spent` has the time of each part of the compute stream on the mean rank, with `waits`, `last_rank` and
+    `ends` [s].
     """
     plan, gpu = forward.plan, forward.plan.hardware.gpu
     peaks, rate = dense_peaks(gpu), gpu.hbm.bandwidth_bytes_per_s

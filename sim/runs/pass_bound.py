@@ -24,17 +24,7 @@ from sim.schedule import inference as plans
 
 
 def bounds_s(forward: ForwardPass) -> dict[str, float]:
-    """Bound a pass by each class of resource alone.
-
-    Parameters
-    ----------
-    forward : ForwardPass
-
-    Returns
-    -------
-    dict
-        `compute`, `hbm` and `links` [s]; the longest bounds the pass.
-    """
+    """Bound a pass by `compute`, `hbm` and `links` alone [s]; the longest bounds the pass."""
     plan, collectives = forward.plan, forward.collectives
     peaks = dense_peaks(plan.hardware.gpu)
     ends = passes.ends(forward).values()

@@ -65,18 +65,8 @@ def kernel(direction: str, layer: int, microbatch: int) -> str:
 def collectives_of(plan: PassPlan) -> PassCollectives:
     """Draw the routing of a pass and cable its all-to-alls, those of every EP group on the whole cluster.
 
-    Parameters
-    ----------
-    plan : PassPlan
-
-    Returns
-    -------
-    PassCollectives
-        As flows or, as the scenario's fidelity may say, as the times of their closed forms.
-
-    Notes
-    -----
-    All groups carry the same draws: those of one stand for a layer of the deployment.
+    As flows or, as the scenario's fidelity may say, as the times of their closed forms. All groups carry the
+    same draws: those of one stand for a layer of the deployment.
     """
     drawn = range(1 if plan.is_uniform else plan.num_microbatches)
     routings = tuple(
@@ -111,19 +101,7 @@ def _cabled(plan: PassPlan, whole: Collective, flows: list[Flows]) -> GroupColle
 def collective(
     plan: PassPlan, cluster: topology.Cluster, direction: str, routing: Routing, group: int = 0
 ) -> Collective:
-    """Build the dispatch or combine of one layer and microbatch.
-
-    Parameters
-    ----------
-    plan : PassPlan
-    cluster : Cluster
-        The whole cluster.
-    direction : str
-        `dispatch` or `combine`.
-    routing : Routing
-    group : int
-        The EP group.
-    """
+    """Build the dispatch or combine of one layer and microbatch of an EP group on the whole cluster."""
     return dispatch_or_combine(
         copy_bytes(plan),
         cluster=cluster,

@@ -16,19 +16,9 @@ def memory_of(scenario: Scenario, work: Inference) -> Footprint:
 
 
 def stage_memory(scenario: Scenario, work: Inference) -> list[Footprint]:
-    """Memory of a GPU of each pipeline stage that does not depend on its requests, and of each request.
+    """Memory of a GPU of each pipeline stage that does not depend on its requests, and of each request [pp].
 
-    Parameters
-    ----------
-    scenario : Scenario
-        Model and hardware.
-    work : Inference
-        The deployment; it may differ from the scenario's own workload.
-
-    Returns
-    -------
-    list of Footprint, [pp]
-        Weights, cache, buffers and reserves [bytes].
+    The deployment may be another than the scenario's own workload.
     """
     assert scenario.model is not None
     assert scenario.hardware is not None

@@ -52,18 +52,9 @@ class PassNeeds:
 
 
 def needs_of(plan: PassPlan, collectives: PassCollectives) -> PassNeeds:
-    """Time the compute of a pass.
+    """Time the compute of a pass, whose routing decides the rows of experts.
 
-    Parameters
-    ----------
-    plan : PassPlan
-    collectives : PassCollectives
-        Of the same plan: their routing decides the rows of experts.
-
-    Returns
-    -------
-    PassNeeds
-        In an overlapped prefill the collectives take their share of the HBM rate first.
+    In an overlapped prefill the collectives take their share of the HBM rate first.
     """
     p, mean = processor_of(plan), collectives.routings[0][0]
     common, parts = common_needs(plan, p, mean)
@@ -81,22 +72,10 @@ def needs_of(plan: PassPlan, collectives: PassCollectives) -> PassNeeds:
 
 
 def common_needs(plan: PassPlan, p: Processor, routing: Routing) -> tuple[Needs, dict[str, Part]]:
-    """Time what takes every rank the same: all parts but the routed experts.
+    """Time what takes every rank the same, all parts but the routed experts, as `PassNeeds.by_part`.
 
-    Parameters
-    ----------
-    plan : PassPlan
-    p : Processor
-        SMs and HBM rate that compute has.
-    routing : Routing
-        The copies of a token, for the launches of sends and receives.
-
-    Returns
-    -------
-    needs : mapping
-        As in `PassNeeds.by_part`.
-    parts : mapping
-        Launches of the first layer with experts, and of the first without.
+    With it the launches of the first layer with experts, and of the first without. The processor has the SMs
+    and HBM rate that are left to compute; routing counts the copies of a token, for sends and receives.
     """
     needs: Needs = {}
     shown: dict[str, Part] = {}

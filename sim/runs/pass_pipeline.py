@@ -24,18 +24,10 @@ _BF16 = 2.0
 
 
 def step_s(forward: ForwardPass, record: PassRecord) -> float:
-    """Time of a pass that ran, from its embedding until the next of the same microbatch may start.
+    """Time of a pass that ran, from its embedding until the next of the same microbatch may start [s].
 
-    Parameters
-    ----------
-    forward : ForwardPass
-    record : PassRecord
-        Of the layers of all stages, one after the other.
-
-    Returns
-    -------
-    float
-        Until the last rank has sampled, where there is one stage [s].
+    With one stage until the last rank has sampled. The record is of the layers of all stages, one after the
+    other.
     """
     plan = forward.plan
     whole_s = float(record.end_s.max()) + sum(total_s(part) for part in passes.ends(forward).values())

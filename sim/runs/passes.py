@@ -100,15 +100,7 @@ class PassRecord:
 def forward_pass(plan: PassPlan, like: ForwardPass | None = None) -> ForwardPass:
     """Route, cable and time everything that a pass needs.
 
-    Parameters
-    ----------
-    plan : PassPlan
-    like : ForwardPass, optional
-        Another pass of as many tokens of the same deployment, to save time.
-
-    Returns
-    -------
-    ForwardPass
+    `like` is another of as many tokens of the same deployment, to save time.
     """
     collectives = like.collectives if like else collectives_of(plan)
     forward = ForwardPass(plan, collectives, needs_of(plan, collectives))
@@ -139,19 +131,7 @@ def _alike(forward: ForwardPass) -> Ints:
 
 
 def with_context(forward: ForwardPass, context_tokens: int) -> ForwardPass:
-    """Give a decode step another mean context.
-
-    Parameters
-    ----------
-    forward : ForwardPass
-    context_tokens : int [count]
-        Mean tokens of a request in the cache.
-
-    Returns
-    -------
-    ForwardPass
-        With the same routing, all-to-alls and experts.
-    """
+    """Give a decode step another mean context [tokens], with the same routing, all-to-alls and experts."""
     plan = replace(forward.plan, work=replace(forward.plan.work, context_tokens=context_tokens))
     needs = forward.needs
     common, parts = common_needs(plan, needs.processor, forward.collectives.routings[0][0])
@@ -162,17 +142,7 @@ def with_context(forward: ForwardPass, context_tokens: int) -> ForwardPass:
 
 
 def run(forward: ForwardPass) -> PassRecord:
-    """Run a pass in time, all EP groups at once.
-
-    Parameters
-    ----------
-    forward : ForwardPass
-
-    Returns
-    -------
-    PassRecord
-        Without embedding, head and sampling, see `ends`.
-    """
+    """Run a pass in time, all EP groups at once, without embedding, head and sampling, see `ends`."""
     return record_of(forward, run_step(whole_plan(forward), keep_tasks=1, network=forward.network))
 
 
@@ -231,20 +201,7 @@ def _num_launches(forward: ForwardPass, node: Node) -> int:
 
 
 def alone_s(forward: ForwardPass, direction: str, group: int = 0) -> Floats:
-    """Time of an all-to-all next to no compute, those of all EP groups at once.
-
-    Parameters
-    ----------
-    forward : ForwardPass
-    direction : str
-        `dispatch` or `combine`.
-    group : int
-        The EP group whose times are asked for.
-
-    Returns
-    -------
-    floats, [draws, num_ranks] [s]
-    """
+    """Time of an all-to-all next to no compute, those of all EP groups at once, in one group [draws, num_ranks]."""
     kernels_ = forward.collectives.kernels(direction)
     program = tuple(Node(name, "F", 0, name) for name in kernels_)
     ran = run_step(forward.step_plan(program), network=forward.network)
@@ -280,18 +237,9 @@ def _timed(forward: ForwardPass, node: Node) -> dict[str, Any]:
 
 
 def need(forward: ForwardPass, node: Node) -> Floats:
-    """Add up what a compute node takes on healthy GPUs.
+    """Add up time [s], FLOPs over their peaks [s] and bytes of HBM of a compute node on healthy GPUs [3, num_ranks].
 
-    Parameters
-    ----------
-    forward : ForwardPass
-    node : Node
-        On the compute stream. A node of attention runs the dense layers before it too.
-
-    Returns
-    -------
-    floats, [3, num_ranks]
-        Time [s], FLOPs over their peaks [s] and bytes of HBM.
+    A node of attention runs the dense layers before it too.
     """
     blocks, needs = forward.plan.blocks, forward.needs.by_part
     if node.name == "experts":

@@ -23,17 +23,9 @@ RESULT_SCHEMA = "moesim.result/1"
 
 
 def provenance(scenario: Scenario) -> dict[str, Any]:
-    """Record what a run was made with.
+    """Record what a run was made with: version, seed, settings, hardware with its export rules, what lies outside validation.
 
-    Parameters
-    ----------
-    scenario : Scenario
-
-    Returns
-    -------
-    dict
-        Version, seed, what lies outside the range of validation, settings, hardware with its export rules, and every assumed, derived or overridden parameter that the
-        run read, with grade and source.
+    Every assumed, derived or overridden parameter that the run read is in it, with grade and source.
     """
     read = runner(scenario.kind).reads
     leaned = [f for f in scenario.hardware.parameters if f.path.startswith(read)] if scenario.hardware else []
@@ -91,19 +83,7 @@ def _verdict(verdict: export_rules.Verdict) -> dict[str, Any]:
 
 
 def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Compare metrics with the values that a scenario expects.
-
-    Parameters
-    ----------
-    scenario : Scenario
-    metrics : mapping
-        As in the result.
-
-    Returns
-    -------
-    list of dict
-        A row for each expectation; none of a metric that the run does not have, which `check_expected` reports.
-    """
+    """Compare metrics with the values that a scenario expects; `check_expected` reports those that the run does not have."""
     known, rows = flatten(metrics), []
     for expected in scenario.expectations:
         got = known.get(expected.metric)
@@ -128,10 +108,7 @@ def expectations(scenario: Scenario, metrics: Mapping[str, Any]) -> list[dict[st
 def check_expected(document: Document, result: Result) -> None:
     """Check that the runs of a document have every metric that it expects; do so once results are saved.
 
-    Raises
-    ------
-    InputError
-        With all metrics that a run does not have, at their marks.
+    InputError with all metrics that a run does not have, at their marks.
     """
     problems = []
     for name, variant in scenario_settings.variants(document).items():

@@ -54,24 +54,7 @@ class IterationStages:
 
 
 def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Simulate an iteration of reinforcement learning.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is an `RlStep`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        Metrics and timeline, as `result.json` has them.
-
-    Raises
-    ------
-    InfeasibleError
-        Where a sample or the training step does not fit.
-    """
+    """Simulate an iteration of reinforcement learning; InfeasibleError where a sample or the training step does not fit."""
     work = scenario.workload
     assert isinstance(work, RlStep)
     spec = work.spec

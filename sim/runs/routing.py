@@ -25,22 +25,9 @@ _POPULARITY, _PAST, _TOKENS = 0, 1, 2  # purposes of the derived generators
 
 
 def routings(scenario: Scenario) -> list[Routing]:
-    """Draw the routing of an all_to_all scenario.
+    """Draw the routing of each EP group of an all_to_all scenario [num_ranks / ep].
 
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is an `AllToAll`.
-
-    Returns
-    -------
-    list of Routing, [num_ranks / ep]
-        One for each EP group.
-
-    Raises
-    ------
-    InfeasibleError
-        Where more than `MAX_PAIRS` pairs of ranks send to each other.
+    InfeasibleError where more than `MAX_PAIRS` pairs of ranks send to each other.
     """
     work, ep = scenario.workload, scenario.ep
     assert isinstance(work, AllToAll)
@@ -68,23 +55,9 @@ def draw_routing(
     gate: Gate, placement_kind: str, redundant: int, num_experts: int, top_k: int, num_groups: int, tokens_per_rank: int,
     sampling: str, ep: int, per_node: int, seed: int, draw: int, node_offset: int = 0,
 ) -> Routing:  # fmt: skip
-    """Draw where the tokens of an EP group go.
+    """Draw where the tokens of an EP group go, as `place` has its experts, `node_offset` ranks after the first of all.
 
-    Parameters
-    ----------
-    gate, placement_kind, redundant, num_experts, top_k, num_groups, ep, per_node, seed
-        As of `place`.
-    tokens_per_rank : int [count]
-    sampling : str
-        `drawn` or `expected`.
-    draw : int
-        Number of the draw: of an EP group or microbatch.
-    node_offset : int [count]
-        Ranks before the first one of the group.
-
-    Returns
-    -------
-    Routing
+    `sampling` is `drawn` or `expected`; `draw` is the number of the EP group or microbatch.
     """
     likes = popularity(gate, num_experts, np.random.default_rng([seed, _POPULARITY]))
 

@@ -19,27 +19,10 @@ from sim.trees import flatten
 def run_document(
     document: Document, progress: Progress = lambda _: None, keep: Keep = lambda _: None
 ) -> Result:
-    """Run a scenario's document, with its variants if it has any.
+    """Run a scenario's document, with its variants if it has any, each compared with the first.
 
-    Parameters
-    ----------
-    document : Document
-    progress : function of a sentence
-        Called as the run proceeds.
-    keep : function
-        Given, after each variant but the last, what makes the document of those that have ended.
-
-    Returns
-    -------
-    dict
-        The result document; with variants one of each, compared with the first.
-
-    Raises
-    ------
-    InputError
-        With all problems of the document.
-    InfeasibleError
-        Where no machine could run it.
+    `keep` is given, after each variant but the last, what makes the document of those that have ended.
+    InputError with all problems of the document; InfeasibleError where no machine could run it.
     """
     documents = scenario_settings.variants(document)
     if not document.get(("variants",)):
@@ -87,23 +70,7 @@ def _asked(document: Document) -> dict[str, Any]:
 
 
 def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Result:
-    """Run one resolved scenario.
-
-    Parameters
-    ----------
-    scenario : Scenario
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        The result document.
-
-    Raises
-    ------
-    InfeasibleError
-        Where no machine could run it.
-    """
+    """Run one resolved scenario; InfeasibleError where no machine could."""
     result: Result = {
         "schema": RESULT_SCHEMA,
         "name": scenario.name,
@@ -119,17 +86,8 @@ def run_scenario(scenario: Scenario, progress: Progress = lambda _: None) -> Res
 
 
 def run_file(spec: str | Path, settings: tuple[str, ...] = (), progress: Progress = lambda _: None) -> Result:
-    """Read and run a scenario file or shipped scenario.
+    """Read and run a scenario file or shipped scenario, with settings `key.path=value` laid over it.
 
-    Parameters
-    ----------
-    spec : path or shipped name
-    settings : sequence of `key.path=value`
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        The result document. Raises as `run_document`.
+    Errors as of `run_document`.
     """
     return run_document(scenario_settings.read(spec, settings), progress)

@@ -35,23 +35,9 @@ _CABLED = 2**22  # pairs of GPUs that are kept cabled
 
 
 def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
-    """Cost a deployment by a few simulated passes and steps.
+    """Cost a deployment by a few simulated passes and steps, as the serving engine takes them.
 
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is a `Serving`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    Service
-        Pools, and the times of their passes and steps, as the serving engine takes them.
-
-    Raises
-    ------
-    InfeasibleError
-        Where a pool's memory holds no request.
+    InfeasibleError where a pool's memory holds no request.
     """
     work = scenario.workload
     assert isinstance(work, Serving)
@@ -131,21 +117,9 @@ def places(scenario: Scenario, work: Serving) -> tuple[list[Ints], list[Ints]]:
 
 
 def with_faults(scenario: Scenario, part: Scenario, gpus: Ints) -> Scenario | None:
-    """Give an instance the faults of its nodes, on those of the instance that stands for the pool.
+    """Give an instance the faults of its nodes, on those of the instance that stands for the pool; None where they have none.
 
-    Parameters
-    ----------
-    scenario : Scenario
-        The whole deployment.
-    part : Scenario
-        An instance of the pool, with the faults that are everywhere.
-    gpus : int, [num_ranks]
-        Of the instance, in its pool.
-
-    Returns
-    -------
-    Scenario or None
-        None where its nodes have no faults.
+    `part` has the faults that are everywhere; `gpus` are the instance's, in its pool.
     """
     nodes = dict.fromkeys((gpus // part.part.domain).tolist())
     stands_for = dict(zip(nodes, part.part.nodes, strict=True))
@@ -179,19 +153,9 @@ def _kv_way(scenario: Scenario, work: Serving, prefills: Sequence[Ints], decodes
 
 
 def kv_links(cluster: Cluster, prefills: Sequence[Ints], decodes: Sequence[Ints]) -> KvLinks:
-    """Cable the way of KV from every GPU that prefills to every GPU that decodes.
+    """Cable the way of KV from every GPU that prefills to every GPU that decodes [instances][num_ranks].
 
-    Parameters
-    ----------
-    cluster : Cluster
-        The whole one, with its faults.
-    prefills, decodes : sequence of int, [instances][num_ranks]
-        GPUs of the instances.
-
-    Returns
-    -------
-    KvLinks
-        Flows are cabled when they are first asked for.
+    Flows are cabled when they are first asked for.
     """
     kernel = load_kernel("nccl")
 

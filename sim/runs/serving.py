@@ -29,24 +29,7 @@ _HOUR_S, _SAID_EVERY_S = 3600.0, 5.0
 
 
 def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Simulate the requests of a serving scenario.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is a `Serving`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        Metrics, timeline and instants of requests, as `result.json` has them.
-
-    Raises
-    ------
-    InfeasibleError
-        Where no request fits.
-    """
+    """Simulate the requests of a serving scenario; InfeasibleError where no request fits."""
     work = scenario.workload
     assert isinstance(work, Serving)
     service = service_of(scenario, progress)
@@ -78,19 +61,7 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
 
 
 def kv_load(scenario: Scenario, service: Service, trace: ServingTrace) -> dict[str, dict[str, Any]]:
-    """Load that KV on its way put on each link; the collectives of the instances are not in it.
-
-    Parameters
-    ----------
-    scenario : Scenario
-    service : Service
-    trace : ServingTrace
-
-    Returns
-    -------
-    dict
-        As of `link_rows`; of very many links, the busiest.
-    """
+    """Load that KV on its way put on each link, as of `link_rows`; the collectives of the instances are not in it."""
     if service.kv_links is None:
         return {}
     cluster = scenario.cluster()
@@ -121,17 +92,7 @@ class _Left:
 
 
 def timeline(trace: ServingTrace) -> dict[str, Any]:
-    """Count requests in each state at even instants, for plots.
-
-    Parameters
-    ----------
-    trace : ServingTrace
-
-    Returns
-    -------
-    dict
-        `sample_s`, the instants [s], and a list of counts for each state.
-    """
+    """Count requests in each state at even instants `sample_s`, for plots."""
     instants = trace.instants
     when = np.linspace(0.0, trace.end_s, _SAMPLES)
 

@@ -23,25 +23,10 @@ from sim.workload.requests import Requests
 def serving_activities(
     scenario: Scenario, work: Serving, service: Service, asked: Requests, trace: ServingTrace, span_s: float
 ) -> list[tuple[Scenario, int, Activity]]:
-    """Activity of the mean GPU of a serving run.
+    """Activity of the mean GPU of a serving run over its makespan, by pool of the cluster that instances stand on.
 
-    Parameters
-    ----------
-    scenario : Scenario
-    work : Serving
-        Its workload.
-    service : Service
-    asked : Requests
-    trace : ServingTrace
-    span_s : float [s]
-        The makespan.
-
-    Returns
-    -------
-    list of (Scenario, int, Activity)
-        A scenario on the machines, how many GPUs [count] and what the mean one does; for each pool of the cluster that
-        instances stand on. Passes that prefill count as a full one of the prefill plan, decode steps as one at the mean load;
-        keys and values that move between pools are sent once.
+    Of each a scenario on the machines and how many GPUs [count]. Passes that prefill count as a full one of the
+    prefill plan, decode steps as one at the mean load; keys and values that move between pools are sent once.
     """
     pools = (*trace.prefill, *(trace.decode if service.decode else ()))
     batch_s = sum(float((pool.end_s - pool.start_s)[pool.prefills].sum()) for pool in pools)

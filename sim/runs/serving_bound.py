@@ -53,19 +53,7 @@ class Bound:
 
 
 def bound_of(work: Serving, asked: Requests, trace: ServingTrace) -> Bound:
-    """Bound the times of every request of a run.
-
-    Parameters
-    ----------
-    work : Serving
-    asked : Requests
-    trace : ServingTrace
-        For the tokens found in caches, and the steps that speculation left.
-
-    Returns
-    -------
-    Bound
-    """
+    """Bound the times of every request of a run, given the tokens found in caches, and the steps that speculation left."""
     prompts = np.maximum(1, asked.prompt_tokens // _STEP * _STEP)  # not more than it has
     cached = np.minimum(-(-trace.cached_tokens // _STEP) * _STEP, prompts - 1)
     rows = np.stack([prompts, cached], axis=1)

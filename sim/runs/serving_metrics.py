@@ -62,27 +62,10 @@ def measure(
     tpot_s: float | None = None,
     bound: Bound | None = None,
 ) -> dict[str, Any]:
-    """Measure a run; metrics are defined at the head of this module.
+    """Measure a run; metrics are defined at the head of this module, and a spread of no requests is empty.
 
-    Parameters
-    ----------
-    service : Service
-        Pools and their costs.
-    asked : Requests
-        All that came.
-    trace : ServingTrace
-        Instants of each.
-    num_gpus : int [count]
-        Of all instances.
-    ttft_s, tpot_s : float or None [s]
-        Objectives that a good request meets.
-    bound : Bound, optional
-        What no request, and no run, takes less than.
-
-    Returns
-    -------
-    dict
-        Metrics by name; a spread of no requests is empty.
+    `ttft_s` and `tpot_s` are the objectives that a good request meets; no request, and no run, takes less than
+    its `bound`.
     """
     instants = trace.instants
     ended = ~np.isnan(instants["end_s"])

@@ -22,19 +22,7 @@ from sim.schedule.training import PipelineTask, tasks_from_rows
 
 
 def collectives_plan(cluster: Cluster, groups: Sequence[Mapping[str, Timed]]) -> StepPlan:
-    """Collectives of every group, one after the other.
-
-    Parameters
-    ----------
-    cluster : Cluster
-    groups : sequence of name -> Collective or GroupOperation
-        Of each group those that it runs, in order.
-
-    Returns
-    -------
-    StepPlan
-        Of one pipeline rank.
-    """
+    """The collectives that each group runs, one after the other, as the plan of one pipeline rank."""
     cabled = [
         {name: GroupCollective(each.flows(), each.latency_s()) for name, each in group.items()}
         for group in groups
@@ -72,19 +60,9 @@ def timed(collectives: Sequence[Timed], times_s: Floats, cluster: Cluster) -> di
 
 
 def flows_plan(cluster: Cluster, flows: Flows, chains: Sequence[Sequence[int]]) -> StepPlan:
-    """Bare flows, those of a chain one after the other.
+    """Bare flows as a plan: a pipeline rank of one lane for each chain of flows that wait for one another.
 
-    Parameters
-    ----------
-    cluster : Cluster
-    flows : Flows
-    chains : sequence of sequence of int
-        Flows that wait for one another in a row; every flow once.
-
-    Returns
-    -------
-    StepPlan
-        A pipeline rank of one lane for each chain.
+    Every flow once.
     """
     rows, collectives = [], []
     for chain in chains:

@@ -30,21 +30,9 @@ def step_activity(
 ) -> Activity:
     """Add up what the ranks of a step did.
 
-    Parameters
-    ----------
-    records : sequence of GroupRecord
-        Of every rank group; tasks of the mean lane.
-    memory_fraction, optimizer_s, update_s : sequence of float, [pp]
-        Part of a rank's compute that only moves bytes; its reductions and update [s]; of these the update, which only moves
-        bytes too.
-    step_s : float [s]
-    network : mapping
-        `sent_bytes` and `switched_bytes` of the step.
-
-    Returns
-    -------
-    Activity
-        Exposed communication and the optimizer's reductions are communication; the bubble is idle.
+    Exposed communication and the optimizer's reductions are communication, bubbles idle.
+    `memory_fraction` of a rank's compute only moves bytes. `optimizer_s` are reductions and update, `update_s`
+    the update alone, which only moves bytes too [pp].
     """
     tensor, memory, communication = [], [], []
     for record in records:

@@ -28,24 +28,9 @@ def conditions_of(
 ) -> Conditions | None:
     """Capacities and compute times of a step from each instant to the next.
 
-    Parameters
-    ----------
-    faults : sequence of Fault
-        Clocks that are lower for the whole run are in the step's speeds already.
-    cluster : Cluster
-        With its faults.
-    tasks : Tasks
-    gpus : int, [pipeline ranks, groups, lanes]
-    gpus_per_node : int [count]
-        Of the nodes that faults count.
-    slowed : function
-    begin_s : float [s]
-        Instant of the run at which the tasks begin.
-
-    Returns
-    -------
-    Conditions or None
-        None where nothing comes and goes, and every memory is healthy.
+    `begin_s` is the instant at which the tasks begin.
+    None where nothing comes and goes, and every memory is healthy. Clocks that are lower for the whole run are
+    in the step's speeds already. `gpus` are [pipeline ranks, groups, lanes].
     """
     slow = [
         fault
@@ -102,21 +87,10 @@ def slowed_update(_: float, memory: float) -> Callable[[Node], tuple[float, floa
 def slowed_layers(
     healthy: Sequence[StageTimes], modelled: Sequence[StageTimes], slow: Sequence[StageTimes], clock: float
 ) -> Callable[[Node], tuple[float, float]]:
-    """Times of a step's nodes on a GPU with slower memory.
+    """Fixed and routed time of a step's nodes on a GPU with slower memory, whose `clock` is a part of a healthy one's.
 
-    Parameters
-    ----------
-    healthy : sequence of StageTimes, [num_stages]
-        What the nodes were made of.
-    modelled, slow : sequence of StageTimes, [num_stages]
-        The model's times with the healthy and with the slower memory; they differ from `healthy` where that was measured.
-    clock : float
-        Its clock over a healthy one's; all of its compute slows down by it.
-
-    Returns
-    -------
-    function
-        Of a node, its fixed and its routed time [s].
+    `modelled` and `slow` are the model's times with healthy and with slower memory; they differ from `healthy`,
+    which the nodes were made of, where that was measured.
     """
     known: dict[tuple[str, int, float, float], tuple[float, float]] = {}
     for stages in zip(healthy, modelled, slow, strict=True):

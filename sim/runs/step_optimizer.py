@@ -48,18 +48,7 @@ def updates_s(
     held: Sequence[Sequence[Stage]],
     parameters: Sequence[reductions.HeldParameters],
 ) -> list[float]:
-    """Time of the update of each pipeline rank [s]: at the rate of HBM or on the host, and Muon's products before it.
-
-    Parameters
-    ----------
-    work : Training
-    model : Model
-    hardware : Hardware
-    links : Links
-        Rate of HBM.
-    held : sequence of sequence of Stage, [pp]
-    parameters : sequence of HeldParameters, [pp]
-    """
+    """Time of the update of each pipeline rank [s]: at the rate of HBM or on the host, and Muon's products before it."""
     optimizer, layout = work.optimizer, work.layout
     p = processor(hardware, sustained=True, generation=work.spec.gemm_generation)
     found = []
@@ -83,19 +72,7 @@ def exposed_s(
 ) -> list[float]:
     """Time of the optimizer of each pipeline rank that no compute hides [s].
 
-    Parameters
-    ----------
-    work : Training
-    records : sequence of GroupRecord
-        The step's.
-    ends_s, updates_s : sequence of float, [pp] [s]
-        Its reductions and update by themselves; the update alone.
-    held : sequence of sequence of Stage, [pp]
-
-    Returns
-    -------
-    list of float, [pp]
-
+    `ends_s` are its reductions and update by themselves.
     Notes
     -----
     With `overlap` gradients of a layer are scattered while those of the layers below are computed, in a rank's last backwards, and

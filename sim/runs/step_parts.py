@@ -44,22 +44,7 @@ def memory_of(
     routed: LayerLoads,
     gpus_per_node: int,
 ) -> tuple[RankMemory, ...]:
-    """Memory of one GPU at each pipeline rank: of its group's, the one whose experts' loads keep most.
-
-    Parameters
-    ----------
-    work : Training
-    model : Model
-    pipeline : Pipeline
-    cut : sequence of Stage, [num_stages]
-    routed : LayerLoads
-        Mean ranks that a token is sent to, its own included, and loads of the layers.
-    gpus_per_node : int [count]
-
-    Returns
-    -------
-    tuple of RankMemory, [pp]
-    """
+    """Memory of one GPU at each pipeline rank: of its group's, the one whose experts' loads keep most."""
     recipe = Recipe(compute=work.formats.dense, recompute=work.recompute, optimizer=work.optimizer)
     copies = routed.routing.ranks_per_token
     tokens = work.microbatch_tokens / (work.layout.tp * work.layout.cp)
@@ -104,22 +89,7 @@ def slowdown_of(work: Training) -> dict[str, float]:
 def step_collectives(
     scenario: Scenario, work: Training, model: Model, routing: Routing
 ) -> dict[str, Collective]:
-    """Build the dispatch and combine of one EP group, on the nodes that it spans.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Hardware and fabric.
-    work : Training
-    model : Model
-    routing : Routing
-        Mean counts of the group.
-
-    Returns
-    -------
-    dict
-        `dispatch` and `combine`, without faults.
-    """
+    """Build the dispatch and combine of one EP group from its mean counts, on the nodes that it spans, without faults."""
     assert scenario.hardware is not None
     assert isinstance(scenario.fabric, topology.Fabric)
     gpus = scenario.gpus[work.layout.groups("ep")[0]]
@@ -148,17 +118,9 @@ def inside_layers_s(
 ) -> dict[str, float]:
     """Phase of a layer -> its exposed reductions under TP, CP and ETP [s]; "experts(F)" is that of a block with experts.
 
-    TP reduces the output of each block, and its gradient. CP gathers keys and values for attention, again in its
-    backward, and scatters their gradients. ETP gathers the tokens that came to the experts of its ranks, and scatters results.
-
-    Parameters
-    ----------
-    work : Training
-    model : Model
-    links : Links
-        Rates and latencies of the collectives.
-    ranks_per_token : float
-        Ranks of the EP group that a token is sent to [count].
+    TP reduces the output of each block, and its gradient. CP gathers keys and values for attention, again in
+    its backward, and scatters their gradients. ETP gathers the tokens that came to the experts of its ranks,
+    and scatters results; a token is sent to `ranks_per_token` of the EP group.
     """
     layout, size = work.layout, shared_bytes(work, model, ranks_per_token)
     near = {name: layout.near(links.gpus_per_node, name) for name in ("tp", "cp", "etp")}

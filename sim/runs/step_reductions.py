@@ -46,20 +46,7 @@ def reducing_plan(
 ) -> StepPlan:
     """Gradients scattered, shards of copies of a stage added up, each updated, weights gathered, on all pipeline ranks at once.
 
-    Parameters
-    ----------
-    place : Place
-    cluster : Cluster
-    layout : Layout
-    parameters : sequence, [pipeline ranks]
-        What a GPU of each holds.
-    links : Links
-        Latency of a phase, and GPUs of a node.
-    optimizer : Optimizer
-    updates_s : sequence of float, [pipeline ranks] [s]
-        Time of each update.
-    copies : int [count]
-        Pipeline ranks that hold each stage.
+    `parameters` and `updates_s` are by pipeline rank; each stage is held by `copies` of them.
     """
     whole = phases(layout, links.gpus_per_node)
     both = copy_phases(layout, links.gpus_per_node) if copies > 1 else []
@@ -128,16 +115,8 @@ def layer_reductions(
 ) -> list[list[dict[str, GroupCollective]]]:
     """The kernels of TP, CP and ETP inside layers, of each pipeline rank and group.
 
-    Parameters
-    ----------
-    place : Place
-    cluster : Cluster
-    layout : Layout
-    sizes : mapping [bytes]
-        "tp", "cp" and "etp" -> a block's output, which TP scatters and gathers; keys and values, which CP gathers; tokens of
-        experts, which ETP gathers and scatters.
-    links : Links
-        Latency of a phase, and GPUs of a node.
+    `sizes` [bytes] are of a block's output, which TP scatters and gathers; of keys and values, which CP
+    gathers; and of tokens of experts, which ETP gathers and scatters.
     """
     passes = {"tp": 2, "cp": 1, "etp": 2}
     asked, nccl = layer_phases(layout, links.gpus_per_node), load_kernel("nccl")

@@ -43,20 +43,9 @@ class Surface:
 
 
 def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
-    """Simulate a decode scenario at a few loads and contexts.
+    """Simulate a decode deployment, maybe not the scenario's own, at a few contexts and loads up to `most` of a GPU.
 
-    Parameters
-    ----------
-    scenario : Scenario
-        Cluster, model and seed.
-    work : Inference
-        The deployment; it may differ from the scenario's own workload.
-    most : int [count]
-        Largest number of requests of a GPU. Its memory is not checked.
-
-    Returns
-    -------
-    Surface
+    Its memory is not checked.
     """
     gpus = work.layout.num_ranks
     group = gpus // work.layout.dp

@@ -82,27 +82,12 @@ def traffic_of(
     loaded: bool,
     inside_layers: Sequence[Sequence[Mapping[str, GroupCollective]]] | None = None,
 ) -> Traffic:
-    """Cable every collective and every send of a step.
+    """Cable every collective and every send of a step on the whole cluster, with its faults.
 
-    Parameters
-    ----------
-    cluster : Cluster
-        The whole cluster, with its faults.
-    place : Place
-    collectives : mapping
-        Dispatch and combine of one EP group, wherever it is; empty where nothing is sent to experts.
-    slowdown : mapping
-        Time of each next to compute over its time alone.
-    pairs : iterable of (source, target)
-        Pipeline ranks that send to each other.
-    send_bytes : float [bytes]
-        Of one rank and microbatch.
-    sender : Kernel
-        The generation that moves what is sent.
-    loaded : bool
-        Whether routed loads differ by rank.
-    inside_layers : [pipeline ranks][groups], kernel -> GroupCollective, optional
-        Reductions of TP and CP.
+    `collectives` are the dispatch and combine of one EP group, wherever it is, none where nothing is sent to
+    experts; `slowdown` is the time of each next to compute over its time alone. `pairs` of pipeline ranks send
+    `send_bytes` of one rank and microbatch to each other, moved by `sender`. `loaded` where routed loads differ
+    by rank; `inside_layers` are reductions of TP and CP [pipeline ranks][groups].
     """
     by_group = [
         [
@@ -161,15 +146,7 @@ def side_by_side(flows: Flows) -> Flows:
 def ring(
     gpus: Ints, cluster: Cluster, kernel: Kernel, following: Ints, payload_bytes: float, fixed_s: float
 ) -> GroupCollective:
-    """One phase of a ring: each GPU sends `payload_bytes` in all to the one that follows it.
-
-    Parameters
-    ----------
-    gpus, following : int, [lanes]
-    payload_bytes : float [bytes]
-        Of each GPU, over all steps of the ring.
-    fixed_s : float [s]
-    """
+    """One phase of a ring: each GPU sends `payload_bytes` in all to the one that follows it [lanes]."""
     flows = send_flows(cluster, kernel, gpus, following, payload_bytes)
     num = flows.num_flows
     sending = np.arange(len(flows.party_flow)) < num

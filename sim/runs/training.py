@@ -20,24 +20,7 @@ _TASKS_KEPT = 3  # of each kind, in full, in each rank group's timeline
 
 
 def run_training(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Simulate one optimizer step.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is a `Training`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        Metrics, memory, timeline and the like, as `result.json` has them.
-
-    Raises
-    ------
-    DoesNotFitError
-        Where a GPU's memory overflows.
-    """
+    """Simulate one optimizer step, as `result.json` has it; DoesNotFitError where a GPU's memory overflows."""
     step = Step.from_scenario(scenario)
     progress(f"{scenario.name}: memory")
     step.require_fit()

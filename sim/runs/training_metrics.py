@@ -35,21 +35,7 @@ def ends_s(records: Sequence[GroupRecord]) -> list[float]:
 
 
 def links(cluster: Cluster, runs: Sequence[StepRun], step_s: float) -> dict[str, dict[str, Any]]:
-    """Load of each resource over the whole step, as in `metrics.links`.
-
-    Parameters
-    ----------
-    cluster : Cluster
-    runs : sequence of StepRun
-        The step and its reductions.
-    step_s : float [s]
-
-    Returns
-    -------
-    dict
-        A row for each resource by name; where very many carried something, one of each class of alike ones, with their
-        number (`alike`).
-    """
+    """Load of each resource over the whole step, as of `link_rows`, in the step and its reductions."""
     return link_rows(
         cluster,
         np.sum([run.bytes for run in runs], axis=0),
@@ -62,23 +48,7 @@ def links(cluster: Cluster, runs: Sequence[StepRun], step_s: float) -> dict[str,
 def measure(
     scenario: Scenario, records: Sequence[GroupRecord], optimizer_s: Sequence[float], lower_bound_s: float
 ) -> dict[str, Any]:
-    """All metrics but those of memory.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is a `Training`.
-    records : sequence of GroupRecord
-        What each rank group did.
-    optimizer_s : sequence, [pp] [s]
-        Of each pipeline rank, after the last task of all.
-    lower_bound_s : float [s]
-
-    Returns
-    -------
-    dict
-        Metrics by name; every time in [s].
-    """
+    """All metrics but those of memory, from what each rank group did; `optimizer_s` follows the last task of all [pp]."""
     work, model, hardware = scenario.workload, scenario.model, scenario.hardware
     assert isinstance(work, Training)
     assert model is not None
@@ -135,18 +105,7 @@ def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
 
 
 def timeline(records: Sequence[GroupRecord], step_s: float) -> dict[str, Any]:
-    """Timeline of the first EP group of each pipeline rank.
-
-    Parameters
-    ----------
-    records : sequence of GroupRecord
-    step_s : float [s]
-
-    Returns
-    -------
-    dict
-        `pipeline`: all tasks; `nodes`: those of the first tasks of each kind, in full.
-    """
+    """Timeline of the first EP group of each pipeline rank: all tasks, and the nodes of the first ones of each kind."""
     shown = [record for record in records if record.group == 0]
     # Ranks run the same pairs of microbatches: a pair is made once, however many tasks have it.
     pairs: dict[tuple[int, int], tuple[int, int]] = {}

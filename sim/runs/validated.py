@@ -56,17 +56,7 @@ def compared_on(hardware: str) -> list[str]:
 
 
 def outside(scenario: Scenario) -> list[str]:
-    """List what lies beyond the range in which a kind was compared with measurements.
-
-    Parameters
-    ----------
-    scenario : Scenario
-
-    Returns
-    -------
-    list of str
-        A phrase each, with what was compared; empty within the range.
-    """
+    """List what lies beyond the range in which a kind was compared with measurements, a phrase each."""
     if scenario.workload.parts:
         return list(dict.fromkeys(phrase for part in scenario.workload.parts for phrase in outside(part)))
     found = [phrase for kernel in scenario.workload.kernels for phrase in _kernel(scenario, kernel)]

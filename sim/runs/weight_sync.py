@@ -30,22 +30,7 @@ class WeightSync:
 
 
 def weight_sync(asked: SyncSpec, rollout: Scenario, rolling: Ints, update: Scenario) -> WeightSync:
-    """Bring the weights of a training step to all instances of a deployment.
-
-    Parameters
-    ----------
-    asked : SyncSpec
-    rollout : Scenario
-        An instance.
-    rolling : int, [num_gpus]
-        GPUs of all instances in their pool.
-    update : Scenario
-        The training step.
-
-    Returns
-    -------
-    WeightSync
-    """
+    """Bring the weights of a training step to all instances of a rollout, on the GPUs `rolling`."""
     assert rollout.hardware is not None
     assert update.hardware is not None
     work = rollout.workload

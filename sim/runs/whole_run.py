@@ -73,20 +73,8 @@ def run_phases(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run the steps of all phases but the one that has run, and the failures of the whole.
 
-    Parameters
-    ----------
-    first : FirstStep
-        The step that has run, with the phases of the whole.
-    metrics : mapping
-        Its metrics.
-    progress : function of a sentence
-
-    Returns
-    -------
-    metrics : dict
-        Those of the whole run.
-    parts : dict
-        `run`: its phases, and where its lost time goes. Both empty without phases.
+    The metrics of the whole run, and `run`: its phases, and where its lost time goes. Both empty without
+    phases.
     """
     scenario, work, phases = first.scenario, first.work, first.phases
     if not phases:
@@ -136,21 +124,9 @@ def given_run(phase: RunPhase, first: PhaseRun) -> PhaseRun:
 
 
 def totals(work: Training, phases: Sequence[PhaseRun], failed: FailureRecord | None = None) -> dict[str, Any]:
-    """Metrics of a whole run.
+    """Metrics of a whole run, `run_days` and the like; `{}` without phases.
 
-    Parameters
-    ----------
-    work : Training
-        The scenario's.
-    phases : sequence of PhaseRun
-    failed : FailureRecord, optional
-        Course of the run where parts of it fail. Lost time is paid like any other, spare nodes too; it takes the power of
-        the phases.
-
-    Returns
-    -------
-    dict
-        `run_days` and the like; `{}` without phases.
+    Where parts of it fail, lost time is paid like any other, spare nodes too; it takes the power of the phases.
     """
     if not phases:
         return {}
@@ -214,10 +190,7 @@ def every_s(model: FailureModel) -> float:
 def failing(model: FailureModel, seconds: float, seed: int) -> FailureRecord:
     """Course of a run of so much training, the sum over as many repetitions as it takes to know the mean.
 
-    Raises
-    ------
-    InfeasibleError
-        Where failures come so often that nothing is ever saved.
+    InfeasibleError where failures come so often that nothing is ever saved.
     """
     rng = np.random.default_rng([seed, 1])
     records: list[FailureRecord] = []

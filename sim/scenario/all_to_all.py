@@ -54,19 +54,7 @@ class AllToAll(Workload):
 
 
 def all_to_all_of(draft: Draft, spec: AllToAllSpec) -> AllToAll:
-    """Resolve an all_to_all workload.
-
-    Parameters
-    ----------
-    draft : Draft
-        Cluster and model of the scenario; problems are added to it.
-    spec : AllToAllSpec
-
-    Returns
-    -------
-    AllToAll
-        Gate None where it has problems, or there is none.
-    """
+    """Resolve an all_to_all workload; the gate is None where it has problems, which the draft takes, or there is none."""
     at = _AT
     if (spec.tokens_per_rank is None) == (spec.bytes_per_rank is None):
         got = "neither" if spec.tokens_per_rank is None else "both"

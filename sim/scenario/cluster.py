@@ -29,26 +29,11 @@ def cluster_of(
     topology.Fabric | topology.LeafSpine | None,
     SharedCluster | None,
 ]:
-    """Resolve the cluster branch of a scenario.
+    """Resolve the cluster branch of a scenario; problems are added to those given.
 
-    Parameters
-    ----------
-    document : Document
-    cluster : ClusterSpec
-    problems : list of Problem
-        Problems are added to it.
-    divides : bool
-        True for a workload that chooses pools for its parts itself.
-
-    Returns
-    -------
-    hardware : Hardware or None
-        None of a bare fabric, and where it has problems; with pools, that of the pool it runs on.
-    num_nodes : int [count]
-        Hosts of a bare fabric; with pools, nodes of that one.
-    fabric : Fabric, LeafSpine or None
-    shared : SharedCluster or None
-        All pools; None where there are none.
+    Hardware (None of a bare fabric, and where it has problems), nodes or hosts, fabric, and with pools all of
+    them. With pools, hardware and nodes are those of the one it runs on, unless the workload `divides` them
+    itself.
     """
     at = ("cluster",)
     if cluster.pools:

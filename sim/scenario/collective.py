@@ -67,18 +67,7 @@ class GroupCollectives(Workload):
 
 
 def collective_of(draft: Draft, spec: CollectiveSpec) -> GroupCollectives:
-    """Resolve a collective.
-
-    Parameters
-    ----------
-    draft : Draft
-        Cluster and layout of the scenario; problems are added to it.
-    spec : CollectiveSpec
-
-    Returns
-    -------
-    GroupCollectives
-    """
+    """Resolve a collective; problems are added to the draft."""
     assert draft.hardware is not None
     if draft.model is not None:
         draft.problem(("model",), draft.document.get(("model",)), "none: a collective has bytes and no model")

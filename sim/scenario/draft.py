@@ -90,19 +90,7 @@ def catch(problems: list[Problem], make: Callable[[], T]) -> T | None:
 
 
 def placed_at(document: Document, base: documents.Path_, error: InputError) -> list[Problem]:
-    """Move problems of lower rooms to the place in the scenario that caused them.
-
-    Parameters
-    ----------
-    document : Document
-    base : path
-        Branch of the scenario that the keys of the problems are in.
-    error : InputError
-
-    Returns
-    -------
-    list of Problem
-    """
+    """Move problems of lower rooms to the branch of the scenario that caused them, `base`, which their keys are in."""
     placed = []
     for problem in error.problems:
         where = problem.where or document.mark((*base, *documents.split(problem.key)))

@@ -82,21 +82,9 @@ def _rate(text: object, healthy: float, fraction: bool = False) -> float:
 
 
 def faults_of(draft: Draft, asked: Sequence[FaultSpec], kind: Resolver, name: str) -> tuple[Fault, ...]:
-    """Check the faults of a scenario; problems are added to the draft.
+    """Check the faults of a scenario, given what the resolver of its workload knows of them; problems are added to the draft.
 
-    Parameters
-    ----------
-    draft : Draft
-        Its hardware, nodes and fabric are known, and not too large to be built.
-    asked : sequence of FaultSpec
-    kind : Resolver
-        Of the workload: what it knows of faults.
-    name : str
-        The kind's name.
-
-    Returns
-    -------
-    tuple of Fault
+    Hardware, nodes and fabric are known, and not too large to be built.
     """
     if not asked:
         return ()

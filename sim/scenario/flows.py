@@ -32,23 +32,7 @@ class FlowList(Workload):
 
 
 def flows_of(draft: Draft, spec: FlowsSpec) -> FlowList:
-    """Read the file of flows that the workload names.
-
-    Parameters
-    ----------
-    draft : Draft
-        Cluster or bare fabric of the scenario.
-    spec : FlowsSpec
-
-    Returns
-    -------
-    FlowList
-
-    Raises
-    ------
-    InputError
-        With all problems of the file.
-    """
+    """Read the file of flows that the workload names; InputError with all problems of the file."""
     file, mark, key = named_file(draft.document, ("workload", "file"))
     fabric = draft.fabric if isinstance(draft.fabric, topology.LeafSpine) else None
     num_hosts = fabric.hosts if fabric else draft.num_ranks

@@ -141,23 +141,7 @@ class Inference(Workload):
 
 
 def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
-    """Resolve a prefill or decode workload.
-
-    Parameters
-    ----------
-    draft : Draft
-        Cluster, model and layout of the scenario; problems are added to it.
-    spec : PrefillSpec or DecodeSpec
-
-    Returns
-    -------
-    Inference
-
-    Raises
-    ------
-    InputError
-        Empty where the draft holds the problems.
-    """
+    """Resolve a prefill or decode workload; InputError, empty, where the draft holds the problems."""
     assert draft.model is not None
     assert draft.hardware is not None
     layout = layouts.deployed(draft)

@@ -52,22 +52,8 @@ class Jobs(Workload):
 def jobs_of(draft: Draft, spec: JobsSpec) -> Jobs:
     """Resolve the jobs of a scenario.
 
-    Parameters
-    ----------
-    draft : Draft
-        Cluster of the scenario; problems are added to it.
-    spec : JobsSpec
-
-    Returns
-    -------
-    Jobs
-
-    Raises
-    ------
-    InputError
-        With all problems, at their places in the scenario.
-    InfeasibleError
-        Where no machine could run a job.
+    InputError with all problems, at their places in the scenario; InfeasibleError where no machine could run a
+    job.
     """
     asked = [JobSpec.model_validate(job) for job in draft.document.get(_AT) or []]
     draft.problems += _problems(draft, asked)

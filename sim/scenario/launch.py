@@ -80,18 +80,7 @@ class OneLaunch(Workload):
 
 
 def launch_of(draft: Draft, spec: LaunchSpec) -> OneLaunch:
-    """Resolve a launch.
-
-    Parameters
-    ----------
-    draft : Draft
-        The cluster of the scenario; problems are added to it.
-    spec : LaunchSpec
-
-    Returns
-    -------
-    OneLaunch
-    """
+    """Resolve a launch; problems are added to the draft."""
     if draft.hardware is None:
         draft.problem(("cluster", "fabric", "kind"), "'leaf_spine'", "a GPU for launch: the key 'hardware'")
         return OneLaunch(spec)

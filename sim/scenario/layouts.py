@@ -11,24 +11,10 @@ from sim.workload.layout import Layout
 
 
 def derived(draft: Draft, **defaults: int) -> Layout:
-    """Fill in the layout of a scenario.
+    """Fill in the layout of a scenario, with defaults where it gives no size.
 
-    Parameters
-    ----------
-    draft : Draft
-    **defaults : int [ranks]
-        Sizes where the scenario gives none.
-
-    Returns
-    -------
-    Layout
-
-    Raises
-    ------
-    InputError
-        For sizes that mean nothing, at their marks.
-    InfeasibleError
-        For sizes that do not multiply to the ranks.
+    InputError for sizes that mean nothing, at their marks; InfeasibleError for sizes that do not multiply to
+    the ranks.
     """
     assert draft.model is not None
     asked = {**defaults, **draft.asked.model_dump(exclude_none=True)}
@@ -43,15 +29,7 @@ def derived(draft: Draft, **defaults: int) -> Layout:
 def deployed(draft: Draft) -> Layout | None:
     """The layout of a deployment: by default one pipeline stage and EP over all its ranks, attention data-parallel but for TP.
 
-    Parameters
-    ----------
-    draft : Draft
-        Problems are added to it.
-
-    Returns
-    -------
-    Layout or None
-        None where it has problems.
+    None where it has problems, which are added to the draft.
     """
     asked, num_ranks, per_node, model = draft.asked, draft.num_ranks, draft.gpus_per_node, draft.model
     assert model is not None

@@ -54,23 +54,11 @@ def precision_of(
     kv: str | None = None,
     trains: bool = False,
 ) -> Precision:
-    """Choose the formats of a job.
+    """Choose the formats of a job; a format that the GPU lacks is added to the draft's problems.
 
-    Parameters
-    ----------
-    draft : Draft
-        Its hardware and model are known; a format that the GPU lacks is added to its problems.
-    asked : str, PrecisionSpec or None
-        Left out: the formats of the model's weights where its file states them and nothing is trained, else FP8 where the GPU
-        has it.
-    kv : str, optional
-        The key `kv_dtype`.
-    trains : bool
-        Weights are BF16 and their products alone have another format; there is no cache.
-
-    Returns
-    -------
-    Precision
+    Left out: the formats of the model's weights where its file states them and nothing is trained, else FP8
+    where the GPU has it. A job that trains has weights in BF16, only their products in another format, and no
+    cache.
     """
     assert draft.hardware is not None
     gpu = draft.hardware.gpu

@@ -28,20 +28,7 @@ from sim.scenario.specification import ScenarioSpec
 def resolve(document: Document) -> Scenario:
     """Check a document without variants, and build its scenario.
 
-    Parameters
-    ----------
-    document : Document
-
-    Returns
-    -------
-    Scenario
-
-    Raises
-    ------
-    InputError
-        With all problems, at their marks.
-    InfeasibleError
-        Where no machine could run it.
+    InputError with all problems, at their marks; InfeasibleError where no machine could run it.
     """
     spec = specification.check(document)
     kind = resolver(spec.workload.kind)

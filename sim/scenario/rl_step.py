@@ -119,22 +119,7 @@ class RlStep(Workload):
 def rl_step_of(draft: Draft, spec: RlStepSpec) -> RlStep:
     """Resolve an rl_step workload, and the scenarios of its rollout and of its update.
 
-    Parameters
-    ----------
-    draft : Draft
-        Cluster, model and seed of the scenario; problems are added to it.
-    spec : RlStepSpec
-
-    Returns
-    -------
-    RlStep
-
-    Raises
-    ------
-    InputError
-        With the draft's problems.
-    InfeasibleError
-        Where no machine could run one of them.
+    InputError with the draft's problems; InfeasibleError where no machine could run one of them.
     """
     _check(draft, spec)
     layouts = {name: _layout(draft, name) for name in ("rollout", "update")}

@@ -177,27 +177,9 @@ class PlacementSpec(Branch):
 
 
 def kernel_of(draft: Draft, spec: KernelSpec) -> tuple[Kernel, int, dict[str, Any]]:
-    """Resolve the all-to-all kernel of a workload.
+    """Resolve the all-to-all kernel of a workload: its generation, the SMs lent to it, and options of its kind.
 
-    Parameters
-    ----------
-    draft : Draft
-        Problems are added to it.
-    spec : KernelSpec
-
-    Returns
-    -------
-    kernel : Kernel
-        The generation with the scenario's overrides.
-    comm_sms : int [count]
-        SMs lent to it.
-    options : dict
-        Options of its kind.
-
-    Raises
-    ------
-    InputError
-        Where the generation cannot be loaded.
+    Problems are added to the draft; InputError where the generation cannot be loaded.
     """
     at, document = (*_AT, "kernel"), draft.document
     options = spec.model_dump(exclude={"kind", "generation", "override"})
@@ -237,20 +219,9 @@ def placement_of(draft: Draft, spec: PlacementSpec, ep: int) -> None:
 
 
 def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
-    """Resolve the gate of a workload.
+    """Resolve the gate of a workload, which the model completes, for an EP group on so many nodes.
 
-    Parameters
-    ----------
-    draft : Draft
-        With the model, which completes the gate; problems are added to it.
-    spec : GateSpec
-    num_nodes : int [count]
-        Nodes of an EP group.
-
-    Returns
-    -------
-    Gate or None
-        None where it has problems.
+    None where it has problems, which are added to the draft.
     """
     model = draft.model
     assert model is not None

@@ -146,22 +146,7 @@ class Serving(Workload):
 def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
     """Resolve a serving workload, and a scenario for an instance of each pool.
 
-    Parameters
-    ----------
-    draft : Draft
-        Cluster, model and seed of the scenario; problems are added to it.
-    spec : ServingSpec
-
-    Returns
-    -------
-    Serving
-
-    Raises
-    ------
-    InputError
-        With the draft's problems.
-    InfeasibleError
-        Where no machine could run a pool.
+    InputError with the draft's problems; InfeasibleError where no machine could run a pool.
     """
     problems = len(draft.problems)
     size = instance_sizes(draft, {"prefill": spec.prefill, "decode": spec.decode})

@@ -16,22 +16,9 @@ from sim.workload import model_files
 
 
 def read(spec: str | Path | Mapping[str, Any] | BaseModel, settings: Sequence[str] = ()) -> Document:
-    """Read a scenario as a document.
+    """Read a scenario (path, shipped name, tree or specification) as a document, with settings `key.path=value` laid over it.
 
-    Parameters
-    ----------
-    spec : path, shipped name, tree or specification
-    settings : sequence of `key.path=value`
-        Laid over it, as `--set` does.
-
-    Returns
-    -------
-    Document
-
-    Raises
-    ------
-    InputError
-        Where there is no such file, it holds a sweep or ladder, or a setting has problems.
+    InputError where there is no such file, it holds a sweep or ladder, or a setting has problems.
     """
     if isinstance(spec, BaseModel):
         spec = spec.model_dump(mode="json", exclude_unset=True, by_alias=True)
@@ -81,10 +68,7 @@ _TITLED = 3  # settings that a title has room for
 def apply(document: Document, settings: Iterable[str]) -> None:
     """Lay `key.path=value` settings over a document; they win over variants too, and the title names them.
 
-    Raises
-    ------
-    InputError
-        Where a setting is no `key.path=value`.
+    InputError where a setting is no `key.path=value`.
     """
     settings = tuple(settings)
     for setting in settings:
@@ -163,21 +147,9 @@ def kinds(document: Document, overrides: Iterable[Mapping[documents.Path_, Any]]
 
 
 def variants(document: Document) -> dict[str, Document]:
-    """Split a scenario into its variants.
+    """Split a scenario into the documents of its variants, by name; it alone, by its own name, where it has none.
 
-    Parameters
-    ----------
-    document : Document
-
-    Returns
-    -------
-    dict
-        Variant -> its document; `{name: document}` without variants.
-
-    Raises
-    ------
-    InputError
-        With all problems of a document that has variants.
+    InputError with all problems of a document that has variants.
     """
     declared = document.get(("variants",))
     if not declared:

@@ -13,25 +13,7 @@ _AT = ("software",)
 
 
 def software_of(document: Document, asked: str | dict[str, Any] | None) -> Software | None:
-    """Load the software of a scenario.
-
-    Parameters
-    ----------
-    document : Document
-        The scenario's.
-    asked : str, dict or None
-        As the scenario has it.
-
-    Returns
-    -------
-    Software or None
-        None where launches cost nothing.
-
-    Raises
-    ------
-    InputError
-        At the marks of the document.
-    """
+    """Load the software of a scenario, None where launches cost nothing; InputError at the marks of the document."""
     if asked is None or asked == NONE:
         return None
     if isinstance(asked, str):

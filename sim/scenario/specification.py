@@ -98,22 +98,7 @@ class ScenarioSpec(Branch):
 
 
 def check(document: Document) -> ScenarioSpec:
-    """Check the shape of a scenario's document.
-
-    Parameters
-    ----------
-    document : Document
-
-    Returns
-    -------
-    ScenarioSpec
-        Of the document's kind of workload.
-
-    Raises
-    ------
-    InputError
-        With all problems, at their marks.
-    """
+    """Check the shape of a scenario's document, by its kind of workload; InputError with all problems, at their marks."""
     kind = "jobs" if "jobs" in document.tree else document.get(("workload", "kind"))
     known = isinstance(kind, str) and kind in WORKLOADS
     return schemas.check(document, model_of(kind) if known else model_of(*WORKLOADS))

@@ -116,22 +116,8 @@ class Training(Workload):
 def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     """Resolve a training workload.
 
-    Parameters
-    ----------
-    draft : Draft
-        Cluster, model and layout of the scenario; problems are added to it.
-    spec : TrainingSpec
-
-    Returns
-    -------
-    Training
-
-    Raises
-    ------
-    InputError
-        Empty where the draft holds the problems.
-    InfeasibleError
-        Where no machine could run the layout.
+    InputError, empty, where the draft holds the problems; InfeasibleError where no machine could run the
+    layout.
     """
     run = spec.run
     if run is not None:

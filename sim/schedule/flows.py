@@ -96,14 +96,9 @@ class Columns:
     """Columns so far: the flows that use each, and their resource, wire and line; a number is that of all."""
 
     def add(self, resource: Ints, wire: Floats | float, line: Floats | float) -> None:
-        """Add one entry to each flow that uses something of a resource.
+        """Add one entry to each flow that uses something of a resource [num_flows], a row of it or -1 for none.
 
-        Parameters
-        ----------
-        resource : int, [num_flows]
-            Row of the resource; -1 for none.
-        wire, line : float or [num_flows]
-            Bytes that cross it, and capacity used up, per payload byte.
+        `wire` bytes cross it, and `line` is the capacity used up, per payload byte.
         """
         flow = np.flatnonzero((resource != NONE) & ((wire != 0) | (line != 0)))
         if len(flow):

@@ -45,15 +45,7 @@ class Blocks:
 def blocks(model: Model, extra: int = 0) -> Blocks:
     """Cut a model into blocks of one layer with experts and the dense layers before it.
 
-    Parameters
-    ----------
-    model : Model
-    extra : int
-        Further layers with experts (multi-token prediction), which come last [count].
-
-    Returns
-    -------
-    Blocks
+    `extra` layers with experts (multi-token prediction) come last.
     """
     layers: list[int] = []
     before: list[tuple[int, ...]] = []
@@ -104,23 +96,7 @@ def _arrived(collective: str, phases: bool) -> str:
 
 
 def serial_pass(num_layers: int, *, decode: bool, phases: bool, trailing: bool) -> Program:
-    """Program of one batch, part after part, every collective waited for.
-
-    Parameters
-    ----------
-    num_layers : int
-        Layers with experts [count].
-    decode : bool
-        True where attention is cut in two, as decode has it.
-    phases : bool
-        True for low-latency kernels, which hold SMs only to send and to receive.
-    trailing : bool
-        True where dense layers follow the last layer with experts.
-
-    Returns
-    -------
-    tuple of Node
-    """
+    """Program of one batch, part after part, every collective waited for; arguments as of `forward`."""
     out = _PassWriter(phases=phases)
     dispatched, combined = _arrived("dispatch", phases), _arrived("combine", phases)
     halves = ("attention_0", "attention_1") if decode else ("attention",)
@@ -140,18 +116,7 @@ def serial_pass(num_layers: int, *, decode: bool, phases: bool, trailing: bool) 
 
 
 def prefill_pair(num_layers: int, *, trailing: bool) -> Program:
-    """Program of two microbatches of prefill, microbatch 0 a layer ahead.
-
-    Parameters
-    ----------
-    num_layers : int
-        Layers with experts [count].
-    trailing : bool
-        True where dense layers follow the last layer with experts.
-
-    Returns
-    -------
-    tuple of Node
+    """Program of two microbatches of prefill, microbatch 0 a layer ahead; arguments as of `forward`.
 
     References
     ----------
@@ -193,20 +158,7 @@ def prefill_pair(num_layers: int, *, trailing: bool) -> Program:
 
 
 def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> Program:
-    """Program of two microbatches of decode in five stages; see the module docstring.
-
-    Parameters
-    ----------
-    num_layers : int
-        Layers with experts [count].
-    phases : bool
-        True for low-latency kernels, which hold SMs only to send and to receive.
-    trailing : bool
-        True where dense layers follow the last layer with experts.
-
-    Returns
-    -------
-    tuple of Node
+    """Program of two microbatches of decode in five stages; see the module docstring. Arguments as of `forward`.
 
     References
     ----------
@@ -245,24 +197,10 @@ def decode_pair(num_layers: int, *, phases: bool, trailing: bool) -> Program:
 def forward(
     num_layers: int, *, decode: bool, overlap: bool, phases: bool, trailing: Sequence[int] = ()
 ) -> Program:
-    """Program of a pass.
+    """Program of a pass through so many layers with experts; `overlap` has two microbatches hide each other's collectives.
 
-    Parameters
-    ----------
-    num_layers : int
-        Layers with experts [count].
-    decode : bool
-        True for a step of decode, False for prefill.
-    overlap : bool
-        True for two microbatches that hide each other's collectives.
-    phases : bool
-        True for low-latency kernels, which hold SMs only to send and to receive.
-    trailing : sequence of int
-        Dense layers after the last layer with experts.
-
-    Returns
-    -------
-    tuple of Node
+    In `decode` attention is cut in two. `phases` of low-latency kernels hold SMs only to send and to receive.
+    `trailing` are the dense layers after the last one with experts.
     """
     if not overlap:
         return serial_pass(num_layers, decode=decode, phases=phases, trailing=bool(trailing))

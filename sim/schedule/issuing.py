@@ -41,17 +41,7 @@ class Issuer:
     """Layers without experts that a pass runs before each with experts."""
 
     def issued(self, program: Program) -> Program:
-        """Give the nodes of a program their launches and synchronisations.
-
-        Parameters
-        ----------
-        program : tuple of Node
-            With the launches of moesim's own lists.
-
-        Returns
-        -------
-        tuple of Node
-        """
+        """Give the nodes of a program, which has the launches of moesim's own lists, their launches and synchronisations."""
         listed = self.software.launches
         nodes = [
             self._longer(node, self._node(node, listed)) if listed else self._synchronised(node)
@@ -137,20 +127,7 @@ class Issuer:
 
 
 def step_issuer(software: Software, model: Model, layout: Layout, kernel: str) -> Issuer:
-    """Make what issues the launches of a training step.
-
-    Parameters
-    ----------
-    software : Software
-    model : Model
-    layout : Layout
-    kernel : str
-        Kind of the all-to-all kernels.
-
-    Returns
-    -------
-    Issuer
-    """
+    """Make what issues the launches of a training step with all-to-all kernels of a kind."""
     return Issuer(
         software,
         model,
@@ -164,20 +141,7 @@ def step_issuer(software: Software, model: Model, layout: Layout, kernel: str) -
 
 
 def issued_tasks(tasks: Tasks, software: Software | None, model: Model, layout: Layout, kernel: str) -> Tasks:
-    """Give the programs of a training step the launches of its software.
-
-    Parameters
-    ----------
-    tasks : Tasks
-    software : Software or None
-        None where launches cost nothing.
-    model, layout, kernel
-        As of `step_issuer`.
-
-    Returns
-    -------
-    Tasks
-    """
+    """Give the programs of a training step the launches of its software; None where they cost nothing."""
     if software is None:
         return tasks
     issuer = step_issuer(software, model, layout, kernel)

@@ -18,19 +18,7 @@ class MeanBytes(NamedTuple):
 
 
 def through_nodes(r: Routing, record_bytes: float, num_nodes: int) -> MeanBytes:
-    """Count a record to each node of a token, where it goes on to each rank.
-
-    Parameters
-    ----------
-    r : Routing
-    record_bytes : float [bytes]
-    num_nodes : int [count]
-        Nodes of the group.
-
-    Returns
-    -------
-    MeanBytes
-    """
+    """Count a record to each node of a token, where it goes on to each rank."""
     tokens, per_node = r.tokens_per_rank * record_bytes, r.num_ranks / num_nodes
     to_nodes, to_ranks = tokens * r.nodes_per_token, tokens * r.ranks_per_token
     return MeanBytes(
@@ -44,24 +32,10 @@ def through_nodes(r: Routing, record_bytes: float, num_nodes: int) -> MeanBytes:
 def between_pairs(
     r: Routing, records: Floats, record_bytes: float, num_nodes: int, *, by_nic: bool, to_rail: bool
 ) -> MeanBytes:
-    """Count records that go straight to their rank.
+    """Count records that go straight to their rank [ep, ep].
 
-    Parameters
-    ----------
-    r : Routing
-    records : float, [ep, ep]
-        Records from the token's rank to the expert's.
-    record_bytes : float [bytes]
-    num_nodes : int [count]
-        Nodes of the group.
-    by_nic : bool
-        Records to the own node take the NIC too.
-    to_rail : bool
-        Records to other nodes take scale-up to the receiver's rail first.
-
-    Returns
-    -------
-    MeanBytes
+    `by_nic`: records to the own node take the NIC too. `to_rail`: records to other nodes take scale-up to the
+    receiver's rail first.
     """
     p = r.num_ranks
     per_node = p / num_nodes

@@ -154,20 +154,7 @@ class Pipeline:
 def operation(
     kind: Kind, forward: ChunkPass | None, backward: ChunkPass | None, last_stage: int
 ) -> Operation:
-    """Make an operation, with what it waits for and what it completes.
-
-    Parameters
-    ----------
-    kind : str
-        One of `KINDS`.
-    forward, backward : ChunkPass or None
-    last_stage : int
-        Number of the pipeline's last stage.
-
-    Returns
-    -------
-    Operation
-    """
+    """Make an operation, with what it waits for and what it completes, in a pipeline with such a last stage."""
     waits: list[Event] = []
     done: list[Event] = []
     if forward:
@@ -202,35 +189,15 @@ KIND_BITS = (1 << _FORWARD) - 1
 
 
 def word(kind: Kind, forward: int = -1, backward: int = -1) -> int:
-    """Write an operation as a number; its microbatches follow from those written before.
+    """Write an operation as a number, by the chunks of its passes (-1 for none).
 
-    Parameters
-    ----------
-    kind : str
-        One of `KINDS`.
-    forward, backward : int
-        Chunks of its two passes; -1 for none.
-
-    Returns
-    -------
-    int
+    Microbatches follow from those written before.
     """
     return CODES[kind] | (forward + 1) << _FORWARD | (backward + 1) << _BACKWARD
 
 
 def words(kind: Kind, chunks: Ints) -> Ints:
-    """Write operations of one kind and pass as numbers.
-
-    Parameters
-    ----------
-    kind : str
-        One of `KINDS` with one pass.
-    chunks : int, [num_operations]
-
-    Returns
-    -------
-    int, [num_operations]
-    """
+    """Write operations of one kind, with one pass, as numbers [num_operations]."""
     return CODES[kind] | (chunks + 1) << (_FORWARD if kind == "F" else _BACKWARD)
 
 
@@ -271,16 +238,7 @@ class Order:
 
 
 def table(orders: Sequence[Order]) -> Table:
-    """Read the orders of all ranks, every operation with its stage and microbatch.
-
-    Parameters
-    ----------
-    orders : sequence of Order, [num_ranks]
-
-    Returns
-    -------
-    Table
-    """
+    """Read the orders of all ranks, every operation with its stage and microbatch."""
     first = np.concatenate([[0], np.cumsum([len(order.words) for order in orders])]).astype(np.int32)
     words = np.concatenate([np.frombuffer(order.words, dtype=np.int32) for order in orders])
     kind = (words & KIND_BITS).astype(np.int8)

@@ -37,18 +37,7 @@ class Owners:
 
 
 def owners(collective: Collective, flows: Flows) -> Owners:
-    """Who owns the flows of a dispatch or combine.
-
-    Parameters
-    ----------
-    collective : Collective
-    flows : Flows
-        What it puts on the links.
-
-    Returns
-    -------
-    Owners
-    """
+    """Who owns the flows that a dispatch or combine puts on the links."""
     dispatch, num = collective.direction == "dispatch", len(collective.gpus)
     if not collective.kind.flow_per_node:  # a flow belongs to the rank that holds the experts
         half = len(flows.party_rank) // 2

@@ -128,17 +128,7 @@ class _ProgramWriter:
 
 
 def forward(layers: Sequence[LayerTimes]) -> Program:
-    """F of a chunk on its own: nothing to hide its collectives behind.
-
-    Parameters
-    ----------
-    layers : sequence of LayerTimes
-        In forward order.
-
-    Returns
-    -------
-    tuple of Node
-    """
+    """F of a chunk on its own, its layers in forward order: nothing to hide its collectives behind."""
     out = _ProgramWriter()
     for layer in layers:
         _forward(out, layer)
@@ -155,18 +145,9 @@ def _forward(out: _ProgramWriter, x: LayerTimes) -> None:
 
 
 def backward(layers: Sequence[LayerTimes], *, weights: bool = True) -> Program:
-    """B of a chunk on its own.
+    """B of a chunk on its own, its layers in forward order.
 
-    Parameters
-    ----------
-    layers : sequence of LayerTimes
-        In forward order.
-    weights : bool
-        True to compute weight gradients too; mlp(W) then runs next to dispatch(B).
-
-    Returns
-    -------
-    tuple of Node
+    With `weights` it computes weight gradients too; mlp(W) then runs next to dispatch(B).
     """
     out = _ProgramWriter()
     for layer in reversed(layers):
@@ -204,17 +185,7 @@ def _backward(out: _ProgramWriter, x: LayerTimes, weights: bool) -> None:
 
 
 def weight_gradients(layers: Sequence[LayerTimes]) -> Program:
-    """W of a chunk, postponed: compute only.
-
-    Parameters
-    ----------
-    layers : sequence of LayerTimes
-        In forward order.
-
-    Returns
-    -------
-    tuple of Node
-    """
+    """W of a chunk, its layers in forward order, postponed: compute only."""
     out = _ProgramWriter()
     for x in reversed(layers):
         out.compute("mlp(W)", "B", x.layer, x.mlp_w)
@@ -223,19 +194,9 @@ def weight_gradients(layers: Sequence[LayerTimes]) -> Program:
 
 
 def pair(f: LayerTimes | None, b: LayerTimes | None, out: _ProgramWriter | None = None) -> _ProgramWriter:
-    """Write one F block next to one B block, in the order of figure 4 of the report.
+    """Write one F block next to one B block, either maybe missing, in the order of figure 4 of the report.
 
-    Parameters
-    ----------
-    f, b : LayerTimes or None
-        The blocks; either may be missing.
-    out : optional
-        Writer of the program so far; a new one where left out.
-
-    Returns
-    -------
-    _ProgramWriter
-        The writer, its `nodes` and the `last` node of each half.
+    The writer has the `nodes` of the program so far, and the `last` node of each half.
 
     References
     ----------
@@ -268,19 +229,9 @@ def pair(f: LayerTimes | None, b: LayerTimes | None, out: _ProgramWriter | None 
 
 
 def paired(fs: Sequence[LayerTimes], bs: Sequence[LayerTimes], steps: Sequence[tuple[bool, bool]]) -> Program:
-    """Program of an overlapped pair of chunks.
+    """Program of an overlapped pair of chunks, the blocks of both in forward order.
 
-    Parameters
-    ----------
-    fs, bs : sequence of LayerTimes
-        Blocks of the forward and of the backward chunk, both in forward order.
-    steps : sequence of (bool, bool)
-        For each step, True where it takes an F block, and True where it takes a B block.
-
-    Returns
-    -------
-    tuple of Node
-
+    Each step takes an F block, a B block, or both.
     References
     ----------
     DeepSeek-V3 Technical Report, arXiv 2412.19437, figure 4.
@@ -334,16 +285,7 @@ def compute_s(program: Program) -> float:
 
 
 def serial(program: Program) -> Program:
-    """Rewrite a program to do one thing at a time: every collective is exposed.
-
-    Parameters
-    ----------
-    program : tuple of Node
-
-    Returns
-    -------
-    tuple of Node
-    """
+    """Rewrite a program to do one thing at a time: every collective is exposed."""
     return tuple(replace(node, waits=(i - 1,) if i else ()) for i, node in enumerate(program))
 
 
@@ -352,18 +294,9 @@ def reducing(
 ) -> Program:
     """Put the reductions inside layers on the network: kernels that follow a node, instead of its exposed time.
 
-    Parameters
-    ----------
-    program : tuple of Node
-    calls : mapping
-        Name of a node -> kernels that follow it, one after another; that of a block with routed experts is "experts(F)".
-    took_s : mapping, optional [s]
-        Name of a node -> the exposed time that they take the place of; all of it where left out.
-
-    Returns
-    -------
-    tuple of Node
-        What waited for a node waits for the last of its kernels.
+    `calls` are the kernels that follow a node, by its name, one after another; that of a block with routed
+    experts is "experts(F)". They take the place of `took_s` of its exposed time, of all of it where left out.
+    What waited for a node waits for the last of its kernels.
     """
     out: list[Node] = []
     place: list[int] = []
@@ -381,16 +314,7 @@ def reducing(
 
 
 def one_after_another(first: Program, second: Program) -> Program:
-    """Join two programs in a row: the second starts when the first has ended.
-
-    Parameters
-    ----------
-    first, second : tuple of Node
-
-    Returns
-    -------
-    tuple of Node
-    """
+    """Join two programs in a row: the second starts when the first has ended."""
     last = len(first) - 1
     moved = (
         replace(node, waits=tuple(i + len(first) for i in node.waits) or ((last,) if last >= 0 else ()))

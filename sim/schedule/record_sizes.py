@@ -6,19 +6,7 @@ from __future__ import annotations
 def tagged_bytes(direction: str, payload: int, top_k: int) -> int:
     """Size of a record with its source and, per selected expert, an id and a weight; rounded up to 16 bytes.
 
-    Parameters
-    ----------
-    direction : str
-        "dispatch" or "combine".
-    payload : int
-        Payload of one token [bytes].
-    top_k : int
-        Experts that a token selects, whose ids only a dispatch carries [count].
-
-    Returns
-    -------
-    int
-        The size [bytes].
+    Only a dispatch carries the ids of the experts.
 
     References
     ----------
@@ -30,20 +18,6 @@ def tagged_bytes(direction: str, payload: int, top_k: int) -> int:
 def headed_bytes(direction: str, payload: int, top_k: int) -> int:
     """Size of a record with a header of 16 bytes in dispatch; in combine, of the bare payload.
 
-    Parameters
-    ----------
-    direction : str
-        "dispatch" or "combine".
-    payload : int
-        Payload of one token [bytes].
-    top_k : int
-        Not used; other sizes depend on it.
-
-    Returns
-    -------
-    int
-        The size [bytes].
-
     References
     ----------
     DeepEP, csrc/kernels/legacy/internode_ll.cu.
@@ -52,20 +26,5 @@ def headed_bytes(direction: str, payload: int, top_k: int) -> int:
 
 
 def bare_bytes(direction: str, payload: int, top_k: int) -> int:
-    """Size of a record that is the bare payload.
-
-    Parameters
-    ----------
-    direction : str
-        "dispatch" or "combine".
-    payload : int
-        Payload of one token [bytes].
-    top_k : int
-        Not used; other sizes depend on it.
-
-    Returns
-    -------
-    int
-        The size [bytes].
-    """
+    """Size of a record that is the bare payload."""
     return payload

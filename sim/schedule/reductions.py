@@ -132,18 +132,7 @@ class HeldParameters:
 
 
 def held(count: StageParameters, layout: Layout) -> HeldParameters:
-    """Parameters that a GPU holds of the stages of its pipeline rank.
-
-    Parameters
-    ----------
-    count : StageParameters
-        Parameters of these stages.
-    layout : Layout
-
-    Returns
-    -------
-    HeldParameters
-    """
+    """Parameters that a GPU holds of the stages of its pipeline rank."""
     tables = (count.embedding + count.head) / layout.tp
     return HeldParameters(count.layers / layout.tp + tables, count.experts / (layout.ep * layout.etp), tables)
 
@@ -263,34 +252,14 @@ class Phase:
 
 
 def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
-    """List the phases of one reduce-scatter of all gradients, in order; an all-gather of all weights has the same.
-
-    Parameters
-    ----------
-    layout : Layout
-    gpus_per_node : int
-        GPUs of one scale-up domain [count].
-
-    Returns
-    -------
-    list of Phase
-    """
+    """List the phases of one reduce-scatter of all gradients, in order; an all-gather of all weights has the same."""
     return _phases(layout, gpus_per_node, {"dense": ("dp", "cp"), "experts": ("expert_dp",)})
 
 
 def copy_phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
     """List the phases in which the two pipeline ranks that hold the same stages (DualPipe) add up their shards of gradients.
 
-    Parameters
-    ----------
-    layout : Layout
-    gpus_per_node : int
-        GPUs of one scale-up domain [count].
-
-    Returns
-    -------
-    list of Phase
-        Each GPU sends half of its shard, and half of the sums.
+    Each GPU sends half of its shard, and half of the sums.
     """
     stages, following = layout.stages(), np.empty(layout.num_ranks, dtype=np.int64)
     following[stages] = stages[::-1]

@@ -20,13 +20,7 @@ from sim.schedule.sends import hop
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReplicatingDispatch(Collective):
-    """A dispatch, and the weights of replicas that move next to it.
-
-    Parameters
-    ----------
-    expert_bytes : float [bytes]
-        Weights of one expert.
-    """
+    """A dispatch, and the weights of replicas that move next to it, `expert_bytes` for each expert."""
 
     expert_bytes: float = 0.0
 
@@ -49,28 +43,14 @@ class ReplicatingDispatch(Collective):
 
 
 def dispatch_or_combine(expert_bytes: float, **fields: Any) -> Collective:
-    """Build a collective, with the replicas that its routing moves if it dispatches.
-
-    Parameters
-    ----------
-    expert_bytes : float [bytes]
-        Weights of one expert.
-    **fields
-        Of `Collective`.
-    """
+    """Build a collective of such fields, with the replicas that its routing moves if it dispatches."""
     if fields["direction"] == "dispatch" and len(fields["routing"].moves):
         return ReplicatingDispatch(**fields, expert_bytes=expert_bytes)
     return Collective(**fields)
 
 
 def joined(first: Flows, second: Flows) -> Flows:
-    """Flows of two kinds that are under way together, the second's numbered on from the first's.
-
-    Parameters
-    ----------
-    first, second : Flows
-        Of the same ranks.
-    """
+    """Flows of two kinds of the same ranks that are under way together, the second's numbered on from the first's."""
     shift: Mapping[str, int] = {
         "after": first.num_flows,
         "start": int(first.start[-1]),

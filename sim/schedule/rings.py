@@ -25,34 +25,14 @@ class Hops(NamedTuple):
 
 
 def num_channels(nodes: Sequence[Ints]) -> int:
-    """Count the channels of a group: as many as the node with the fewest GPUs has; one inside a node.
-
-    Parameters
-    ----------
-    nodes : sequence of int arrays
-        GPUs of the group on each node.
-
-    Returns
-    -------
-    int
-    """
+    """Count the channels of a group: as many as the node with the fewest GPUs has; one inside a node."""
     return 1 if len(nodes) == 1 else min(map(len, nodes))
 
 
 def ring_hops(nodes: Sequence[Ints], *, closed: bool = True) -> Hops:
-    """Lay the rings of a group.
+    """Lay the rings of a group, given its GPUs on each node; all parts are 1.
 
-    Parameters
-    ----------
-    nodes : sequence of int arrays
-        GPUs of the group on each node.
-    closed : bool
-        False for a chain: nobody sends to the group's first GPU, from which a broadcast comes.
-
-    Returns
-    -------
-    Hops
-        All parts are 1.
+    One that is not `closed` is a chain: nobody sends to the group's first GPU, from which a broadcast comes.
 
     Examples
     --------
@@ -76,17 +56,9 @@ def ring_hops(nodes: Sequence[Ints], *, closed: bool = True) -> Hops:
 
 
 def layered_hops(nodes: Sequence[Ints]) -> Hops:
-    """Lay rings inside nodes and, one for each channel, between GPUs of the same place on every node.
+    """Lay rings inside nodes and, one for each channel, between GPUs of the same place on every node, which all have as many.
 
-    Parameters
-    ----------
-    nodes : sequence of int arrays, all of one length
-        GPUs of the group on each node.
-
-    Returns
-    -------
-    Hops
-        Channel c carries its part of the buffer over its own ring between nodes, and over all rings inside them.
+    Channel c carries its part of the buffer over its own ring between nodes, and over all rings inside them.
     """
     table = np.array(nodes)  # [num_nodes, GPUs of each]
     num, each = table.shape
@@ -101,17 +73,8 @@ def layered_hops(nodes: Sequence[Ints]) -> Hops:
 def tree_hops(nodes: Sequence[Ints], *, chains: bool = True) -> Hops:
     """Lay two binary trees between nodes for each channel; every edge carries sums up and results down.
 
-    Parameters
-    ----------
-    nodes : sequence of int arrays
-        GPUs of the group on each node.
-    chains : bool
-        A chain through the GPUs of each node ends at the channel's GPU, which is on the trees; False where the switch sums.
-
-    Returns
-    -------
-    Hops
-        Channel 2 c + t is tree t of the rail c.
+    A chain through the GPUs of each node ends at the channel's GPU, which is on the trees, unless the switch
+    sums. Channel 2 c + t is tree t of the rail c.
     """
     channel, src, dst = [], [], []
     for c in range(num_channels(nodes)):
@@ -129,18 +92,9 @@ def tree_hops(nodes: Sequence[Ints], *, chains: bool = True) -> Hops:
 
 
 def tree_parents(num: int) -> tuple[Ints, Ints]:
-    """Double binary tree: nodes inside the first are leaves of the second.
+    """Double binary tree of so many nodes: the parent of each in either tree, -1 at the root.
 
-    Parameters
-    ----------
-    num : int [count]
-        Nodes.
-
-    Returns
-    -------
-    int, int, [num] each
-        The parent of each node in either tree; -1 at the root.
-
+    Inner nodes of one are leaves of the other.
     References
     ----------
     Sanders, Speck, Träff, Two-tree algorithms for full bandwidth broadcast, reduction and scan (2009); NCCL, trees.cc.

@@ -73,21 +73,9 @@ def send_flows(cluster: Cluster, kernel: Kernel, src: Ints, dst: Ints, payload_b
 def hop(
     columns: Columns, c: Cluster, src: Ints, dst: Ints, where: np.ndarray, part: Floats, line: float
 ) -> None:
-    """Add a hop over the scale-up switch.
+    """Add a hop over the scale-up switch to the columns, for the pairs of GPUs `where` it is taken [num_pairs].
 
-    Parameters
-    ----------
-    columns : Columns
-        Entries so far; the hop is added to them.
-    c : Cluster
-    src, dst : int, [num_pairs]
-        GPUs.
-    where : bool, [num_pairs]
-        Pairs that take the hop.
-    part : float, [num_pairs]
-        Bytes that take it per payload byte.
-    line : float
-        Capacity used up per byte.
+    `part` is the bytes that take it per payload byte, `line` the capacity used up per byte.
     """
     columns.add(np.where(where, c.egress[src], NONE), part, part * line)
     columns.add(np.where(where, c.ingress[dst], NONE), part, part * line)

@@ -171,20 +171,9 @@ def tasks(
 
 
 def balanced_s(pipeline: Pipeline, steps: Tasks, collective_s: Callable[[str, bool], float]) -> float:
-    """Time of a step whose ranks are alike, with sends that take none.
+    """Time of a step whose ranks are alike, with sends that take none [s].
 
-    Parameters
-    ----------
-    pipeline : Pipeline
-    steps : Tasks
-        Of the pipeline.
-    collective_s : function [s]
-        Name of a kernel, and whether it runs in an overlapped pair -> its mean time; 0 for kernels without one.
-
-    Returns
-    -------
-    float
-        The time [s].
+    `collective_s` is the mean time of a kernel, alone or in an overlapped pair; 0 for kernels without one.
     """
     spans = [
         programs.span_s(
@@ -207,16 +196,7 @@ def balanced_s(pipeline: Pipeline, steps: Tasks, collective_s: Callable[[str, bo
 
 
 def tasks_from_rows(rows: Sequence[Sequence[PipelineTask]]) -> Tasks:
-    """Lay out tasks that are given one by one.
-
-    Parameters
-    ----------
-    rows : sequence of sequence of PipelineTask, [num_ranks][...]
-
-    Returns
-    -------
-    Tasks
-    """
+    """Lay out tasks that are given one by one, a row for each rank."""
     flat = [task for row in rows for task in row]
     programs_ = {(id(task.program), task.overlapped): (task.program, task.overlapped) for task in flat}
     place = {key: i for i, key in enumerate(programs_)}

@@ -33,15 +33,7 @@ class Failure:
 
 
 def attempt(name: str, make: Callable[[], Made]) -> Made | Failure:
-    """Make a figure, or the `Failure` that an error of ours left; a `MoesimError` is none of ours and is raised.
-
-    Parameters
-    ----------
-    name : str
-        Name of the figure, in the note and the warning.
-    make : callable
-        Makes it.
-    """
+    """Make a figure of a name, or the `Failure` that an error of ours left; a `MoesimError` is none of ours and is raised."""
     try:
         return make()
     except MoesimError:

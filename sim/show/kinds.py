@@ -22,16 +22,7 @@ def module(medium: str, family: str) -> ModuleType:
 
 
 def kind_of(document: Mapping[str, Any]) -> Kind:
-    """Kind of a document: a run with or without variants, a validation, a sweep or a ladder.
-
-    Parameters
-    ----------
-    document : as `moesim run`, `validate`, `sweep` or `ladder` writes it with `--json`
-
-    Returns
-    -------
-    its kind; a document that is none of them counts as a run, whose view reports what it lacks
-    """
+    """Kind of a document that a command wrote; one that is none of them counts as a run, whose view reports what it lacks."""
     schema = str(document.get("schema", ""))
     if schema.startswith("moesim.sweep/"):
         return "sweep"

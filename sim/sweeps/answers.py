@@ -47,15 +47,8 @@ def judge(
 ) -> Point:
     """Judge the point that some replicas make: as good as they are on average, infeasible or failed where one is.
 
-    Parameters
-    ----------
-    number : int
-        Number of the point in its space.
-    rows : sequence of Row, [num_replicas]
-    constraints : sequence of Expression
-        Of the mean of the replicas.
-    objectives : iterable of str
-        Metrics without which a point cannot be ranked, and is infeasible.
+    Constraints are of the mean of the replicas; a point without one of the objectives cannot be ranked, and is
+    infeasible.
     """
     first = next((row for row in rows if row.status != "ok"), rows[0])
     layout = {
@@ -111,17 +104,7 @@ def beats(scored: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def front(scored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Find the rows that nothing beats; equals stay together.
-
-    Parameters
-    ----------
-    scored : array, [num_points, num_objectives]
-        Scores, lower is better.
-
-    Returns
-    -------
-    array of bool, [num_points]
-    """
+    """Find the rows of scores that nothing beats (lower is better); equals stay together [num_points]."""
     order = np.lexsort(scored.T[::-1])
     kept = np.zeros(len(scored), dtype=bool)
     if scored.shape[1] <= 2:
@@ -165,16 +148,9 @@ class Ranking:
 def rank(
     points: Iterable[Point], objectives: Objectives, condition: Callable[[int], Any] = lambda _: ()
 ) -> Ranking:
-    """Rank points that ran.
+    """Rank the points that ran by metrics to minimise or maximise, the most important first.
 
-    Parameters
-    ----------
-    points : iterable of Point
-        Those that did not run are left out.
-    objectives : mapping
-        Metric -> minimise or maximise, the most important first.
-    condition : function
-        Of a point's number; only points of the same condition can beat one another.
+    Only points of the same `condition` of their numbers can beat one another.
     """
     ran = [point for point in points if point.status == "ok"]
     if not ran:

@@ -38,16 +38,7 @@ class Changes:
 def changes(
     sweep: Sweep, driver: Driver, points: Sequence[Point], condition: Callable[[int], Any]
 ) -> Changes:
-    """Try points that lack memory with the memory they need.
-
-    Parameters
-    ----------
-    sweep, driver : the sweep, and what runs its scenarios
-    points : sequence of Point
-        All points of the sweep, judged.
-    condition : function
-        Of a point's number; points of the same condition are compared with one another.
-    """
+    """Try points that lack memory with the memory they need, each compared with points of its `condition`."""
     lacking: dict[Any, list[Point]] = {}
     for point in sorted(points, key=lambda member: (_ratio(member), member.number)):
         if 0.0 < _ratio(point) <= _MOST:

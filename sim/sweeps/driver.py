@@ -56,21 +56,10 @@ class Driver:
     _same: dict[str, list[int]] = field(default_factory=dict)  # address -> numbers that wait for its row
 
     def rows(self, tasks: Iterable[Task], *, run: bool = True) -> Iterator[Numbered]:
-        """Yield the number and the row of every task, in the order in which they come.
+        """Yield the number and the row of every task in the order in which they come, without `run` of forecasts alone.
 
-        Parameters
-        ----------
-        tasks : iterable of Task
-            Read as workers become free.
-        run : bool
-            False for forecasts alone.
-
-        Raises
-        ------
-        InputError
-            For a constraint at fault, or whatever else a worker raised; rows that came before are kept.
-        StoreError
-            Where the disk is full.
+        Tasks are read as workers become free. InputError for a constraint at fault, or whatever else a worker
+        raised; rows that came before are kept. StoreError where the disk is full.
         """
         waiting, suspects, source = Waiting(), Waiting(), iter(tasks)
         flying: Flying = {}

@@ -68,13 +68,7 @@ def read(spec: str | Path) -> Sweep:
 
 
 def sweep_of(document: Document) -> Sweep:
-    """Return the sweep that a document describes.
-
-    Raises
-    ------
-    InputError
-        With all problems of its shape, its axes and its constraints.
-    """
+    """Return the sweep that a document describes; InputError with all problems of its shape, its axes and its constraints."""
     spec = schemas.check(document, SweepSpec)
     base = _base(document, spec)
     problems: list[Problem] = []

@@ -70,21 +70,10 @@ def work(batch: Batch) -> list[tuple[int, PointRow]]:
 
 
 def evaluate(document: Document, constraints: Sequence[Expression] = (), *, run: bool = True) -> PointRow:
-    """Evaluate one scenario.
+    """Evaluate one scenario: its run, or without `run` what is known before (`forecast`), or why it cannot be.
 
-    Parameters
-    ----------
-    document : Document
-        The scenario.
-    constraints : sequence of Expression
-        A scenario that one of them excludes by what is known before a run is not run.
-    run : bool
-        False for what is known before a run (`forecast`), or why the scenario cannot be.
-
-    Raises
-    ------
-    InputError
-        Where a constraint is at fault, not the scenario.
+    A scenario that a constraint excludes by what is known before a run is not run. InputError where a
+    constraint is at fault, not the scenario.
     """
     begun = time.perf_counter()
     row = _evaluated(document, constraints, run)

@@ -132,33 +132,12 @@ def run(
     watch: Watch = lambda _: None,
     keep: Keep = lambda _: None,
 ) -> dict[str, Any]:
-    """Run a sweep to its end.
+    """Run a sweep to its end; rows that the store has are not computed again, and workers are not ended.
 
-    A constraint says nothing of a point that lacks its names; without an objective a point cannot be.
-
-    Parameters
-    ----------
-    sweep : Sweep
-    workers : Workers
-        Not ended, whatever happens.
-    store : Store
-        Rows that it has are not computed again.
-    watch : function
-        Of the progress, called whenever a point is judged and while nothing happens.
-    keep : function
-        Given, once, what makes the document of the points that are settled when it is asked.
-
-    Returns
-    -------
-    dict
-        The document of the sweep, `moesim.sweep/1`.
-
-    Raises
-    ------
-    InputError
-        Where a constraint or objective names what the first point that runs does not have.
-    StoreError
-        Where the disk is full.
+    A constraint says nothing of a point that lacks its names; without an objective a point cannot be. `watch`
+    is called with the progress whenever a point is judged and while nothing happens; `keep` is given, once,
+    what makes the document of the points that are settled when it is asked. InputError where a constraint or
+    objective names what the first point that runs does not have; StoreError where the disk is full.
     """
     progress = Progress(len(sweep.space))
     driver = Driver(workers, store, sweep.constraints)
@@ -186,19 +165,8 @@ def run_on(
 ) -> dict[str, Any]:
     """Run a sweep with the store of a file, while no other process has it; workers are ended, at once where anything goes wrong.
 
-    Parameters
-    ----------
-    store : Path
-        Made where it is missing.
-    fresh : bool
-        Forget what it has.
-    keep : function
-        As `run`.
-
-    Raises
-    ------
-    InputError, StoreError
-        As `run`, and where the file is no store of this version.
+    `fresh` forgets what the store has. Else as `run`, and InputError where the file is no store of this
+    version.
     """
     try:
         with locks.hold(store.parent), Store(store, fresh=fresh) as kept:

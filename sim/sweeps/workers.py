@@ -268,19 +268,9 @@ class Dask:
 
 
 def start(jobs: int | None = None, dask: str | None = None) -> Workers:
-    """Start workers.
+    """Start workers: processes, by default one for each core, or those of a Dask scheduler at an address.
 
-    Parameters
-    ----------
-    jobs : int, optional
-        Processes on this machine; one for each core by default.
-    dask : str, optional
-        Address of a running Dask scheduler, whose workers are taken instead.
-
-    Raises
-    ------
-    InputError
-        Where the scheduler cannot be reached, or its workers are of another version.
+    InputError where the scheduler cannot be reached, or its workers are of another version.
     """
     if dask is not None:
         return Dask(dask)

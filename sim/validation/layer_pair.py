@@ -109,14 +109,7 @@ def rows(figures: PairFigures, progress: Progress) -> Iterator[Row]:
 
 
 def simulate(scenario: Scenario, *, num_layers: int, num_groups: int) -> PairTimes:
-    """Run an overlapped pair of `num_layers` MoE layers on `num_groups` EP groups.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Of a training step; its layout, kernels, compute and skew are taken, its pipeline is not.
-    num_layers, num_groups : int
-    """
+    """Run an overlapped pair of MoE layers of a training step on some EP groups, without its pipeline."""
     pairs = [_run(scenario, layers, num_groups) for layers in range(1, num_layers + 1)]
     waits_s = np.diff([0.0, *(_mean(pair, "barrier_s") for pair in pairs)])
     whole = pairs[-1]

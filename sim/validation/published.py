@@ -181,22 +181,7 @@ def groups() -> dict[str, Path]:
 
 
 def load(group: str, shape: type[Figures]) -> tuple[Figures, Document]:
-    """Read a group.
-
-    Parameters
-    ----------
-    group : its name
-    shape : the model of its file
-
-    Returns
-    -------
-    its figures, and its document for messages
-
-    Raises
-    ------
-    InputError
-        With every problem of its shape, and every source that it does not define.
-    """
+    """Read a group, and its document for messages; InputError with every problem of its shape, and every source it lacks."""
     document = documents.load(groups()[group])
     figures = schemas.check(document, shape)
     known = figures.sources
@@ -225,21 +210,10 @@ def row(
     points: bool = False,
     weighed: Weighed = PLAIN,
 ) -> Row:
-    """Return the row of a figure.
+    """Return the row of a figure: published and simulated value, both in `unit`, and the error [fraction].
 
-    Parameters
-    ----------
-    id_, what, unit : its name, its quantity and the unit of both values
-    value, ours : float
-        The published and the simulated value, in SI units.
-    tolerance : float, optional
-        Of the error [fraction]; None where only the mean of the bar is held.
-    bar : str
-        Name of the bar that it counts towards.
-    points : bool
-        The error is the difference, and not relative.
-    weighed : Weighed
-        What it proves; neither bar nor tolerance is of one that is not counted.
+    `tolerance` is None where only the mean of the bar is held; neither bar nor tolerance is of a row that is
+    not counted (`weighed`). With `points` the error is the difference, and not relative.
     """
     error = ours - value if points else (ours - value) / value if value else float(ours != value)
     tolerance = tolerance if weighed.counted else None

@@ -93,24 +93,9 @@ def load(group: str) -> Published:
 def validate(
     groups: Sequence[str] | None = None, progress: Progress = lambda _: None, keep: Keep = lambda _: None
 ) -> dict[str, Any]:
-    """Compare with what was published.
+    """Compare with what was published, in some groups of `GROUPS` or in all; values and units of rows are SI.
 
-    Parameters
-    ----------
-    groups : sequence of str, optional
-        Names from `GROUPS`; all where None or empty.
-    progress : called with a sentence now and then
-    keep : given what makes the document of the groups that have ended
-
-    Returns
-    -------
-    dict
-        `{groups: {NAME: {ok, mean_abs_error_fraction, worst_error_fraction, rows, ...}}}`; values and units of rows are SI.
-
-    Raises
-    ------
-    InputError
-        For an unknown group.
+    `keep` is given what makes the document of the groups that have ended. InputError for an unknown group.
     """
     asked = list(dict.fromkeys(groups or GROUPS))
     problems = [

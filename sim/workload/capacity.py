@@ -18,18 +18,7 @@ DROPPED = -1
 
 
 def capacity_of(factor: float, num_tokens: int, top_k: int, num_experts: int) -> int:
-    """Count the tokens of a rank that an expert takes.
-
-    Parameters
-    ----------
-    factor : float
-        1: as many as a gate that gives every expert the same would send.
-    num_tokens, top_k, num_experts : int [count]
-        Tokens of the rank; of the model.
-
-    Returns
-    -------
-    int [tokens]
+    """Count the tokens of a rank that an expert takes; 1 is the factor of a gate that gives every expert the same.
 
     Examples
     --------
@@ -42,20 +31,9 @@ def capacity_of(factor: float, num_tokens: int, top_k: int, num_experts: int) ->
 def drop_above(
     ids: NDArray[np.int32], tokens_per_rank: int, num_experts: int, factor: float
 ) -> NDArray[np.int32]:
-    """Drop the selections above the capacity of their expert.
+    """Drop selections [num_sources * tokens_per_rank, top_k] above their expert's capacity: `DROPPED` for each.
 
-    Parameters
-    ----------
-    ids : array of int32, [num_sources * tokens_per_rank, top_k]
-        Experts of each token, the tokens of source rank 0 first.
-    tokens_per_rank, num_experts : int [count]
-    factor : float
-        Capacity factor.
-
-    Returns
-    -------
-    array of int32, [num_sources * tokens_per_rank, top_k]
-        `DROPPED` in place of each expert that takes no more.
+    Tokens of source rank 0 come first, and are kept first.
     """
     kept, top_k = ids.copy(), ids.shape[1]
     most = capacity_of(factor, tokens_per_rank, top_k, num_experts)

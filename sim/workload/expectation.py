@@ -40,18 +40,7 @@ _CERTAIN = 1 - 1e-6  # an expert this likely to get a token counts as one that d
 
 
 def sample(gate: Gate, num_experts: int, top_k: int, probabilities: FloatArray | None) -> NDArray[np.int32]:
-    """Draw the fixed-seed tokens that stand for a gate; a trace stands for itself.
-
-    Parameters
-    ----------
-    gate : Gate
-    num_experts, top_k : int [count]
-    probabilities : array or None, [num_experts]
-
-    Returns
-    -------
-    array of int32, [num_sampled, top_k]
-    """
+    """Draw the fixed-seed tokens that stand for a gate [num_sampled, top_k]; a trace stands for itself."""
     if gate.trace is not None and gate.kind == "trace":
         return gate.trace
     return draw(gate, SAMPLE_TOKENS, num_experts, top_k, np.random.default_rng(_SAMPLE_SEED), probabilities)

@@ -178,19 +178,9 @@ class Precision:
 
 
 def product(inputs: str, weights: str | None = None) -> Product | None:
-    """Find the product of weights that are held in another format than a named product's own.
+    """Find the product of weights that are held in another format than a named product's own; None where no kernel is known.
 
-    Parameters
-    ----------
-    inputs : str
-        Name of a product; `fp8_blockwise` is `fp8`.
-    weights : str, optional
-        Name of a format.
-
-    Returns
-    -------
-    Product or None
-        None where no kernel is known that multiplies these.
+    `fp8_blockwise` is `fp8`.
 
     Examples
     --------

@@ -167,17 +167,8 @@ def group_counts(
 ) -> IntArray:
     """Draw the number of experts that each token takes from each group it keeps; the first half of ``draw``.
 
-    Parameters
-    ----------
-    gate : Gate
-        A ``group_limited`` or ``deepep_benchmark`` gate whose limit binds.
-    num_tokens, num_experts, top_k : int [count]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    array of int32, [num_tokens, top_groups]
-        In no order.
+    The limit of the gate, ``group_limited`` or ``deepep_benchmark``, binds. [num_tokens, top_groups], in no
+    order.
     """
     check(gate, num_experts, top_k)
     assert gate.limits_groups

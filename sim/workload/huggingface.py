@@ -43,21 +43,10 @@ _KINDS = {
 
 
 def load(path: str | Path) -> Document:
-    """Read a publisher's configuration as a model document.
+    """Read a publisher's configuration as a model document, each key with the place of what it was read from.
 
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Document
-        With the keys of `shape.Model`, each with the place of what it was read from.
-
-    Raises
-    ------
-    InputError
-        With every key that is missing, that contradicts another, or that cannot be modelled, and its meaning.
+    InputError with every key that is missing, that contradicts another, or that cannot be modelled, and its
+    meaning.
     """
     path = Path(path)
     # JSON has no tab but between its parts, where YAML has none.

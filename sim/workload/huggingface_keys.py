@@ -199,18 +199,9 @@ _SHAPE = re.compile(
 
 
 def is_unknown(key: str, value: object) -> bool:
-    """Tell a key that may change a model's shape from one without effect.
+    """Tell a key that may change a model's shape, neither in `SYNONYMS` nor in `REFUSED`, from one without effect.
 
-    Parameters
-    ----------
-    key : str
-        Not in `SYNONYMS` and not in `REFUSED`.
-    value : object
-
-    Returns
-    -------
-    bool
-        True for a whole number, list or mapping under a name that speaks of a shape.
+    A whole number, list or mapping under a name that speaks of a shape may.
     """
     if not value or isinstance(value, str | bool | float) or _HARMLESS.fullmatch(key):
         return False
@@ -218,34 +209,13 @@ def is_unknown(key: str, value: object) -> bool:
 
 
 def one_number(value: Any) -> Any:
-    """Reduce a list that has the same whole number for every layer, as some families write, to the number.
-
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    object
-        Anything else as it is.
-    """
+    """Reduce a list that has the same whole number for every layer, as some families write, to the number."""
     numbers = isinstance(value, list) and value and all(type(each) is int for each in value)
     return value[0] if numbers and len(set(value)) == 1 else value
 
 
 def weights_in_words(quantization: Any) -> str:
-    """Name the format that weights are published in.
-
-    Parameters
-    ----------
-    quantization : mapping or None
-        The file's block of that name.
-
-    Returns
-    -------
-    str
-        Empty where there is none.
-    """
+    """Name the format that weights are published in, from the file's block of that name; "" where there is none."""
     if not isinstance(quantization, dict):
         return ""
     method = str(
@@ -269,14 +239,6 @@ def weights_in_words(quantization: Any) -> str:
 
 def name_of(path: Path) -> str:
     """Make a model's name of a file's: of the folder's, where the file is called as all are.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    str
 
     Examples
     --------

@@ -145,17 +145,7 @@ class Layout:
         return groups[in_order].reshape(self.pp, -1, groups.shape[1])
 
     def near(self, gpus_per_node: int, *dimensions: str) -> int:
-        """Ranks of a group that share a node, of its fullest [count].
-
-        Parameters
-        ----------
-        gpus_per_node : int
-        *dimensions : str
-            As of `groups`.
-
-        Returns
-        -------
-        int
+        """Ranks of a group of some dimensions, as of `groups`, that share a node, of its fullest [count].
 
         Examples
         --------
@@ -332,18 +322,9 @@ def _ep_misfit(layout: Layout) -> str:
 
 
 def split_experts(model: Model, etp: int) -> Model:
-    """Cut the routed experts of a model as one rank of ETP has them.
+    """Cut the routed experts of a model as one rank of ETP has them: of a part of the width, which ETP divides.
 
-    Parameters
-    ----------
-    model : Model
-    etp : int [ranks]
-        Ranks that split each expert; it divides the experts' width.
-
-    Returns
-    -------
-    Model
-        With experts of a part of the width; shared experts, which TP splits, are as wide together as they were.
+    Shared experts, which TP splits, are as wide together as they were.
     """
     if etp == 1 or not model.num_experts:
         return model

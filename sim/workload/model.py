@@ -75,32 +75,12 @@ class Parameters:
 
 
 def expert_parameters(model: Model) -> int:
-    """Count the parameters of one routed expert.
-
-    Parameters
-    ----------
-    model : Model
-
-    Returns
-    -------
-    int [count]
-    """
+    """Count the parameters of one routed expert."""
     return (model.up_matrices + 1) * model.routed_width * model.expert_hidden
 
 
 def layer_parameters(model: Model, layer: Layer) -> LayerParameters:
-    """Count the parameters of a layer.
-
-    Parameters
-    ----------
-    model : Model
-    layer : Layer
-        One of `model.layers`.
-
-    Returns
-    -------
-    LayerParameters [count]
-    """
+    """Count the parameters of a layer, one of `model.layers`."""
     d = model.hidden
     attention = layer.attention.parameters(d) if layer.attention else 0
     norms = d * ((layer.attention is not None) + (layer.mlp != "none"))
@@ -123,14 +103,6 @@ def layer_parameters(model: Model, layer: Layer) -> LayerParameters:
 
 def parameters(model: Model) -> Parameters:
     """Count the parameters of a model: in all, and of its parts (``attention``, ``expert`` ... of one layer).
-
-    Parameters
-    ----------
-    model : Model
-
-    Returns
-    -------
-    Parameters [count]
 
     Notes
     -----

@@ -15,50 +15,19 @@ _ENDINGS = (".yaml", ".yml", ".json")
 def model_document(
     file: str | Path, *, near: Path | None = None, mark: Mark | None = None
 ) -> documents.Document:
-    """Read the file of a model, unchecked; a publisher's configuration (`config.json`) as a model file would say it.
+    """Read the file of a model, a shipped one or a path, unchecked; a publisher's `config.json` as a model file would say it.
 
-    Parameters
-    ----------
-    file : str or Path
-        A path, or the name of a shipped model.
-    near : Path, optional
-        Folder that a relative path may start from.
-    mark : Mark, optional
-        Place of the name in a document, for messages.
-
-    Returns
-    -------
-    Document
-        With the keys of a model file.
-
-    Raises
-    ------
-    InputError
-        For no such file, and with every key of a configuration that is missing, that contradicts another, or that cannot be
-        modelled, and its meaning.
+    InputError for no such file, and with every key of a configuration that is missing, that contradicts
+    another, or that cannot be modelled, and its meaning.
     """
     path = documents.find(str(file), FOLDER, "model", near=near, mark=mark, endings=_ENDINGS)
     return huggingface.load(path) if path.suffix == ".json" else documents.load(path)
 
 
 def published(document: documents.Document, near: Path | None = None) -> documents.Document:
-    """Read the publisher's configuration that a document `{huggingface: path}` names.
+    """Read the publisher's configuration that a document `{huggingface: path}` names, from its own folder or `near`.
 
-    Parameters
-    ----------
-    document : Document
-    near : Path, optional
-        Folder that a relative path may start from; the document's own by default.
-
-    Returns
-    -------
-    Document
-        With the keys of a model file.
-
-    Raises
-    ------
-    InputError
-        For further keys, no path, and as of `model_document`.
+    InputError for further keys, no path, and as of `model_document`.
     """
     for key in document.tree:
         if key != "huggingface":

@@ -276,17 +276,9 @@ def _copy_inside(weight: NDArray[np.float32], held: NDArray[np.int64], each: int
 
 
 def copied(placement: Placement) -> IntArray:
-    """List the copies beyond the experts in their order, by the ranks that they come from and go to.
+    """List the copies of `per_microbatch` beyond the experts in their order, by the ranks that they come from and go to.
 
-    Parameters
-    ----------
-    placement : Placement
-        Of `per_microbatch`.
-
-    Returns
-    -------
-    array of int32, [num_copies, 2]
-        Without those that a rank has of its own expert.
+    [num_copies, 2], without those that a rank has of its own expert.
     """
     held = placement.physical_to_logical.reshape(placement.num_ranks, -1)
     each = placement.num_experts // placement.num_ranks

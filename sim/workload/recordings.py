@@ -63,14 +63,9 @@ def shape_of(table: Table) -> str:
 def read_table(
     path: Path, wanted: str, where: Mark | None, key: str, *, whole: bool
 ) -> tuple[Table, list[str]]:
-    """Read the numbers of a file, all of 0 or more, and the names of its header, if it has one.
+    """Read the numbers of a file, all of 0 or more (or `whole`), and the names of its header, if it has one.
 
-    Parameters
-    ----------
-    path, wanted, where, key
-        As of `files.content`.
-    whole : bool
-        Only whole numbers are wanted.
+    As `files.content`.
     """
     if path.suffix not in (".npy", ".npz"):
         return _csv(path, wanted, where, key, whole=whole)

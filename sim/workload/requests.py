@@ -86,17 +86,7 @@ class Lengths:
     most_tokens: int = MOST_TOKENS
 
     def draw(self, num: int, rng: np.random.Generator) -> Ints:
-        """Draw token counts.
-
-        Parameters
-        ----------
-        num : int [count]
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        array of int64, [num] [tokens]
-        """
+        """Draw token counts [num]."""
         if self.kind == "fixed":
             drawn = np.full(num, self.mean_tokens)
         elif self.kind == "exponential":
@@ -114,23 +104,9 @@ def poisson(
     output: Lengths,
     rng: np.random.Generator,
 ) -> Requests:
-    """Draw the requests of independent users.
+    """Draw the requests of independent users: gaps between arrivals are exponential with the mean 1 / `requests_per_s`.
 
-    Parameters
-    ----------
-    num_requests : int [count]
-    requests_per_s : float [1/s]
-    prompt, output : Lengths
-        Distributions of the tokens of prompts and of answers, independent of arrivals and of each other.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Requests
-
-    Notes
-    -----
-    Gaps between arrivals are exponential with the mean 1 / `requests_per_s`.
+    Tokens of prompts and of answers are independent of arrivals and of each other.
     """
     gaps = rng.exponential(1.0 / requests_per_s, num_requests)
     return Requests(np.cumsum(gaps), prompt.draw(num_requests, rng), output.draw(num_requests, rng))
@@ -165,17 +141,9 @@ def reused_tokens(asked: Requests) -> Ints:
 
 
 def totals(asked: Requests) -> dict[str, float]:
-    """Sum up requests.
+    """Sum up the tokens of requests, and those dropped.
 
-    Parameters
-    ----------
-    asked : Requests
-
-    Returns
-    -------
-    dict
-        `prompt_tokens`, `output_tokens` and `num_dropped`; of a trace with hashes `reusable_fraction`, the hit rate of a
-        prefix cache without bounds.
+    Of a trace with hashes the hit rate of a prefix cache without bounds.
     """
     prompts = int(asked.prompt_tokens.sum())
     summed: dict[str, float] = {

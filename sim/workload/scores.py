@@ -21,20 +21,7 @@ IntArray = NDArray[np.int32]
 def kept_groups(
     gate: Gate, num_tokens: int, group_size: int, top_k: int, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray]:
-    """Draw the groups that each token keeps, and the number of experts it takes of each.
-
-    Parameters
-    ----------
-    gate : Gate
-        With a group limit.
-    num_tokens, group_size, top_k : int [count]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    (array of int32, array of int32), [num_tokens, top_groups] each
-        Groups, ascending, and experts taken of each.
-    """
+    """Draw the groups that each token keeps, ascending, and the experts it takes of each [num_tokens, top_groups]."""
     assert gate.num_groups is not None
     assert gate.top_groups is not None
     ranked = ranked_scores(gate, group_size)

@@ -197,16 +197,9 @@ def _counted(model: Model) -> Mapping[Layer, int]:
 
 @lru_cache(maxsize=64)
 def firsts(model: Model) -> tuple[int, ...]:
-    """Find for each layer the first one like it, by which costs know the kinds.
+    """Find for each layer the first one like it, by which costs know the kinds [num_layers + num_mtp_layers].
 
-    Parameters
-    ----------
-    model : Model
-
-    Returns
-    -------
-    tuple of int, [num_layers + num_mtp_layers]
-        Layers of MTP modules come after the model's.
+    Layers of MTP modules come after the model's.
     """
     known: dict[Layer, int] = {}
     return tuple(
@@ -217,21 +210,10 @@ def firsts(model: Model) -> tuple[int, ...]:
 
 @lru_cache(maxsize=64)
 def spelled(pattern: str) -> str:
-    """Write a pattern of layers out, a letter each.
+    """Write a pattern of layers out, a letter each: letters, and groups of them in brackets with the times that they come.
 
-    Parameters
-    ----------
-    pattern : str
-        Letters, and groups of them in brackets with the number of times that they come.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        For brackets that do not match, a number that is missing, anything but letters, or too many layers.
+    ValueError for brackets that do not match, a number that is missing, anything but letters, or too many
+    layers.
 
     Examples
     --------
@@ -266,16 +248,7 @@ def spelled(pattern: str) -> str:
 
 
 def pattern_of(letters: str) -> str:
-    """Write letters of layers with groups in brackets where that is shorter: at each place the group that saves most.
-
-    Parameters
-    ----------
-    letters : str
-
-    Returns
-    -------
-    str
-        As `spelled` reads it.
+    """Write letters of layers with groups in brackets, as `spelled` reads them: at each place the group that saves most.
 
     Examples
     --------
@@ -297,17 +270,7 @@ def pattern_of(letters: str) -> str:
 
 
 def contradictions(model: Model) -> list[tuple[str, str]]:
-    """List the keys that are well formed but do not fit the others.
-
-    Parameters
-    ----------
-    model : Model
-
-    Returns
-    -------
-    list of (str, str)
-        Each key with what would fit.
-    """
+    """List the keys that are well formed but do not fit the others, each with what would fit."""
     wrong: list[tuple[str, str]] = []
     if model.num_experts % model.num_groups:
         wrong.append(("num_groups", f"a divisor of num_experts, {model.num_experts}"))

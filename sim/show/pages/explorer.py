@@ -43,14 +43,7 @@ class ExplorerPage:
 
 
 def explorer_html(cube: Mapping[str, Any], *, is_live: bool = False) -> str:
-    """Write the page of a cube; of a live one, the cube has no `points` and its server computes them.
-
-    Parameters
-    ----------
-    cube : mapping
-        A document of `moesim explore`, `moesim.cube/1`.
-    is_live : bool
-    """
+    """Write the page of a cube (`moesim.cube/1`); of a live one, the cube has no `points` and its server computes them."""
     names = cube["metrics"]
     dimension = dimension_of(names[0])
     metric = LadderMetric(" + ".join(names), bool(more_is_better(names[0])))

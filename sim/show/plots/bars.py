@@ -22,17 +22,10 @@ def stacked(
     upright: bool = False,
     noun: str = "",
 ) -> None:
-    """Draw a bar for each name, made of its parts; parts that no bar has are left out.
+    """Draw a bar for each name, made of its parts, in the order of `parts`; those that no bar has are left out.
 
-    Parameters
-    ----------
-    figure : the canvas
-    parts : look of each part, in the order in which they are stacked
-    bars : size of each part of each bar
-    scale : divisor of the sizes
-    hover : template of what pointing at a part shows after its bar and name; `%{customdata}` is its share of the bar
-    upright : bars stand instead of lying
-    noun : what a bar is, before its name
+    `scale` divides sizes. `hover` is the template of what pointing at a part shows after its bar, called
+    `noun`, and its name; `%{customdata}` is its share of the bar.
     """
     totals = [sum(sizes.values()) for sizes in bars.values()]
     along, across = ("y", "x") if upright else ("x", "y")

@@ -44,11 +44,9 @@ def pairs_of(
     time_s: Callable[[_Run], float],
     room: int = 2 * MOST_COMPARED,
 ) -> tuple[list[tuple[_Run, _Run]], str]:
-    """Choose what is compared: reference and run of each choice, then of each twin, at most `room` of them.
+    """Choose what is compared: reference and run of each choice, then of each twin, at most `room`.
 
-    Returns
-    -------
-    the pairs, and a sentence on those left out ("" for none)
+    And a sentence on the rest.
     """
 
     def effect(pair: tuple[_Run, _Run]) -> float:

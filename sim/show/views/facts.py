@@ -13,11 +13,8 @@ Facts = tuple[tuple[str, str], ...]
 def facts_of(scenario: Mapping[str, Any], sizes: Sequence[str], more: Sequence[tuple[str, Any]]) -> Facts:
     """Label and words of each choice of a resolved scenario that a reader asks for first.
 
-    Parameters
-    ----------
-    scenario : the resolved scenario, a tree
-    sizes : parallel dimensions of the layout that mean something for its kind of workload
-    more : what only that kind has; empty values are left out
+    `sizes` are the parallel dimensions that mean something for its kind of workload, `more` what only that kind
+    has; empty values are left out.
     """
     work, cluster = mapping(scenario.get("workload")), mapping(scenario.get("cluster"))
     layout, gate = mapping(scenario.get("layout")), mapping(work.get("gate"))

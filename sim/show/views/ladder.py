@@ -242,12 +242,7 @@ class LadderView:
 
 
 def ladder_view(document: Mapping[str, Any]) -> LadderView:
-    """Read the document of a ladder.
-
-    Parameters
-    ----------
-    document : as `moesim ladder --json` prints it
-    """
+    """Read the document of a ladder."""
     metric = LadderMetric(document["metric"]["name"], document["metric"]["more_is_better"])
     companions = tuple(LadderMetric(entry["name"]) for entry in document["beside"])
     machines = tuple(_machine(name, entry) for name, entry in document["hardware"].items())

@@ -11,17 +11,9 @@ _Record = TypeVar("_Record")
 
 
 def record(kind: type[_Record], branch: Any, /, **known: Any) -> _Record:
-    """Make a record of a dataclass from a branch of a document.
+    """Make a record of a dataclass whose fields are named as the keys of a branch (anything but a mapping is an empty one).
 
-    Parameters
-    ----------
-    kind : a dataclass whose fields are named as the keys of the branch
-    branch : a mapping; anything else counts as an empty one
-    known : fields that are not read from the branch
-
-    Raises
-    ------
-    KeyError : where the branch lacks a field that has no default
+    Fields that are `known` are not read. KeyError where the branch lacks a field that has no default.
     """
     tree, described = mapping(branch), cast(Hashable, kind)
     values = {

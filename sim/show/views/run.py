@@ -240,12 +240,7 @@ class RunsView:
 
 
 def views_of(document: Mapping[str, Any]) -> RunsView:
-    """Read a result document.
-
-    Raises
-    ------
-    InputError : where the document is no result of a run
-    """
+    """Read a result document; InputError where it is no result of a run."""
     variants = document.get("variants")
     if isinstance(variants, Mapping) and variants:
         runs = tuple(run_view(entry, str(name)) for name, entry in variants.items())

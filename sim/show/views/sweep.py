@@ -278,12 +278,7 @@ class SweepView:
 
 
 def sweep_view(document: Mapping[str, Any]) -> SweepView:
-    """Read the document of a sweep.
-
-    Parameters
-    ----------
-    document : as `moesim sweep --json` prints it
-    """
+    """Read the document of a sweep."""
     objectives = tuple(Objective(name, way == "minimise") for name, way in document["objectives"].items())
     given, raw = document["given"], document["points"]
     best = {_condition(given, raw[i]["values"]): raw[i]["metrics"] for i in document["best"]}

@@ -92,12 +92,7 @@ class ValidationView:
 
 
 def validation_view(document: Mapping[str, Any]) -> ValidationView:
-    """Read the document of a validation.
-
-    Parameters
-    ----------
-    document : as `moesim validate --json` prints it
-    """
+    """Read the document of a validation."""
     groups = tuple(_group(name, entry) for name, entry in document["groups"].items())
     return ValidationView(groups, str(document.get("version", "")), str(document.get("schema", "")))
 
