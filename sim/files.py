@@ -43,7 +43,7 @@ def data_folder(name: str) -> Path:
 
 
 def shipped(folder: str) -> dict[str, Path]:
-    """List the YAML files directly in a data folder such as `scenarios/models`, in order of their names without the ending."""
+    """List the YAML files directly in a data folder such as `scenarios/models`, by name without the ending."""
     top, _, rest = folder.partition("/")
     return {path.stem: path for path in sorted((data_folder(top) / rest).glob("*.yaml"))}
 
@@ -125,7 +125,7 @@ def uncollected() -> Iterator[None]:
 
 
 def unwritable(folder: Path, error: OSError) -> MoesimError:
-    """Make the error of a folder that cannot be written into: an `InputError`, but for a full disk, which is no mistake of the user."""
+    """Make the error of a folder that cannot be written into: an `InputError`, but for a full disk, nobody's mistake."""
     reason = (error.strerror or str(error)).lower()
     if error.errno in _FULL:
         return MoesimError(f"{folder}: {reason}; nothing there is half-written")

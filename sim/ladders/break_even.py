@@ -52,7 +52,7 @@ def _number(text: str) -> int | float:
 
 
 def run(ladder: Ladder, name: str, axis: Axis, designs: Designs) -> dict[str, Any]:
-    """Run a curve: every machine at every point of `axis`, the gaps of the reference, and where it breaks even (docs/ladders.md).
+    """Run a curve: every machine at every point, the gaps of the reference, and where it breaks even (docs/ladders.md).
 
     InputError where a run does not have the metric.
     """

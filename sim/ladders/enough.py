@@ -55,7 +55,7 @@ class Search:
 
 
 def search(cost: Cost, present: float, within: Sequence[float]) -> Search:
-    """Find how much of a figure is enough: `cost` of its value falls and is level in the end, and may be `within` more than level.
+    """Find how much of a figure is enough: its cost falls, is level in the end, and may be `within` more than that.
 
     Notes
     -----

@@ -104,6 +104,14 @@ def layer_parameters(model: Model, layer: Layer) -> LayerParameters:
 def parameters(model: Model) -> Parameters:
     """Count the parameters of a model: in all, and of its parts (``attention``, ``expert`` ... of one layer).
 
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    Parameters [count]
+
     Notes
     -----
     An expert has three matrices (SwiGLU), 3 x hidden x expert_hidden. Norms are counted; the biases that a few models have are

@@ -104,9 +104,23 @@ def poisson(
     output: Lengths,
     rng: np.random.Generator,
 ) -> Requests:
-    """Draw the requests of independent users: gaps between arrivals are exponential with the mean 1 / `requests_per_s`.
+    """Draw the requests of independent users.
 
-    Tokens of prompts and of answers are independent of arrivals and of each other.
+    Parameters
+    ----------
+    num_requests : int [count]
+    requests_per_s : float [1/s]
+    prompt, output : Lengths
+        Distributions of the tokens of prompts and of answers, independent of arrivals and of each other.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Requests
+
+    Notes
+    -----
+    Gaps between arrivals are exponential with the mean 1 / `requests_per_s`.
     """
     gaps = rng.exponential(1.0 / requests_per_s, num_requests)
     return Requests(np.cumsum(gaps), prompt.draw(num_requests, rng), output.draw(num_requests, rng))

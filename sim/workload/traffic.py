@@ -186,9 +186,19 @@ def route(
 def count(
     ids: NDArray[np.int32], placement: Placement, tokens_per_rank: int, node_of_rank: NDArray[np.int64]
 ) -> Routing:
-    """Count the destinations of given tokens [num_sources * tokens_per_rank, top_k], those of source rank 0 first.
+    """Count the destinations of given tokens.
 
-    `DROPPED` is a selection that goes nowhere.
+    Parameters
+    ----------
+    ids : array of int32, [num_sources * tokens_per_rank, top_k]
+        Logical experts, the tokens of source rank 0 first; `DROPPED` where a selection goes nowhere.
+    placement : Placement
+    tokens_per_rank : int [count]
+    node_of_rank : array of int, [num_ranks]
+
+    Returns
+    -------
+    Routing
     """
     # What is dropped goes to one rank and one node after the last.
     num_ranks, num_nodes = placement.num_ranks + 1, int(node_of_rank[-1]) + 2
