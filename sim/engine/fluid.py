@@ -257,7 +257,17 @@ def drained(flows: Flows, capacity: Floats, *, gather_fraction: float = 0.0) -> 
 
 
 def bound_s(state: Island) -> float:
-    """Time that no schedule beats [s]: the busiest resource's line bytes over its capacity."""
+    """Divide the busiest resource's line bytes by its capacity.
+
+    Parameters
+    ----------
+    state : Island
+
+    Returns
+    -------
+    float
+        Time that no schedule beats [s].
+    """
     entries = state.line * state.left[np.repeat(np.arange(len(state.left)), np.diff(state.start))]
     load = np.bincount(state.resource, entries, len(state.rows))
     with np.errstate(divide="ignore", invalid="ignore"):

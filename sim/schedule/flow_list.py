@@ -50,10 +50,28 @@ def read(
     where: Mark | None = None,
     key: str = "",
 ) -> FlowTable:
-    """Read and check a flow CSV of a bare fabric, or of a cluster, whose hosts are GPUs.
+    """Read and check a flow CSV.
 
-    `where` and `key` are the place that names it.
-    InputError with all problems of the file, each at its line and column.
+    Parameters
+    ----------
+    file : Path
+    num_hosts : int
+        Hosts of the fabric, or GPUs of the cluster [count].
+    fabric : LeafSpine, optional
+        The bare fabric; None on a cluster.
+    where : Mark, optional
+        Place in a document that names the file.
+    key : str
+        Key in that document.
+
+    Returns
+    -------
+    FlowTable
+
+    Raises
+    ------
+    InputError
+        With all problems of the file, each at its line and column.
     """
     with files.uncollected():
         sheet = cells.sheet(file, _WHAT, _NEEDED, _OTHERS, where, key)
@@ -172,7 +190,18 @@ class _FlowReader:
 def plan(table: FlowTable, cluster: Cluster, fabric: LeafSpine | None) -> Flows:
     """Turn a table into flows: on a bare fabric with its headers and idle latencies, on a cluster from NIC to NIC.
 
-    Parties are all senders, then all receivers.
+    Parameters
+    ----------
+    table : FlowTable
+    cluster : Cluster
+        The cables, of a bare fabric too.
+    fabric : LeafSpine, optional
+        The bare fabric; None on a cluster.
+
+    Returns
+    -------
+    Flows
+        Row i of the table is flow i; parties are all senders, then all receivers.
     """
     line = fabric.line_per_payload if fabric else 1.0
     src, dst, num = table.src, table.dst, len(table.src)

@@ -207,7 +207,21 @@ def _degrees(parent: Ints) -> Floats:
 
 
 def algorithms(op: str, gpus: Ints, hardware: Hardware, gpus_per_node: int) -> list[str]:
-    """List the algorithms that can run an operation on a group, those first that NCCL itself chooses from."""
+    """List the algorithms that can run an operation on a group, those first that NCCL itself chooses from.
+
+    Parameters
+    ----------
+    op : str
+        A key of `OPERATIONS`.
+    gpus : int, [num_ranks]
+        GPU of each rank.
+    hardware : Hardware
+    gpus_per_node : int [count]
+
+    Returns
+    -------
+    list of str
+    """
     if op == "all_to_all":
         return ["direct"]
     each = np.unique(gpus // gpus_per_node, return_counts=True)[1]
@@ -223,7 +237,16 @@ def algorithms(op: str, gpus: Ints, hardware: Hardware, gpus_per_node: int) -> l
 
 
 def tuned(candidates: Sequence[GroupOperation]) -> GroupOperation:
-    """Choose as NCCL's tuner does: the candidate of the least time by arithmetic, the first of equal ones."""
+    """Choose as NCCL's tuner does: the candidate of the least time by arithmetic, the first of equal ones.
+
+    Parameters
+    ----------
+    candidates : sequence of GroupOperation
+
+    Returns
+    -------
+    GroupOperation
+    """
     return min(candidates, key=lambda candidate: candidate.closed_form_s()[0])
 
 

@@ -132,7 +132,18 @@ class HeldParameters:
 
 
 def held(count: StageParameters, layout: Layout) -> HeldParameters:
-    """Parameters that a GPU holds of the stages of its pipeline rank."""
+    """Parameters that a GPU holds of the stages of its pipeline rank.
+
+    Parameters
+    ----------
+    count : StageParameters
+        Parameters of these stages.
+    layout : Layout
+
+    Returns
+    -------
+    HeldParameters
+    """
     tables = (count.embedding + count.head) / layout.tp
     return HeldParameters(count.layers / layout.tp + tables, count.experts / (layout.ep * layout.etp), tables)
 
@@ -252,7 +263,18 @@ class Phase:
 
 
 def phases(layout: Layout, gpus_per_node: int) -> list[Phase]:
-    """List the phases of one reduce-scatter of all gradients, in order; an all-gather of all weights has the same."""
+    """List the phases of one reduce-scatter of all gradients, in order; an all-gather of all weights has the same.
+
+    Parameters
+    ----------
+    layout : Layout
+    gpus_per_node : int
+        GPUs of one scale-up domain [count].
+
+    Returns
+    -------
+    list of Phase
+    """
     return _phases(layout, gpus_per_node, {"dense": ("dp", "cp"), "experts": ("expert_dp",)})
 
 

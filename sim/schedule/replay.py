@@ -65,7 +65,23 @@ class Replay:
 
 
 def replay(pipeline: Pipeline, durations: Durations) -> Replay:
-    """Run the orders of all ranks against one another; InputError where a mapping has no duration of an operation."""
+    """Run the orders of all ranks against one another.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    durations : function or mapping [s]
+        See `Durations`.
+
+    Returns
+    -------
+    Replay
+
+    Raises
+    ------
+    InputError
+        Where a mapping has no duration of an operation.
+    """
     duration = durations if callable(durations) else _lookup(durations)
     happened: dict[Event, float] = {}
     blocked: dict[Event, int] = {}  # at most one rank waits for an event: the one that holds the next stage
