@@ -235,6 +235,10 @@ TABLE = (
     Metric("tokens_per_s", ("rl_step",), "tokens/s", "higher", "sampled tokens over the iteration", "tokens/s", "tokens a second"),
     Metric("step_cost_usd", ("rl_step",), "$", "lower", "rent of the GPUs of all pools for an iteration", "cost [$]",
            "the cost of an iteration"),
+    Metric("carried_samples", ("rl_step",), "samples", "lower", "begun and not ended in a rollout, which the next goes on with, or which are put off"),
+    Metric("stale_tokens_fraction", ("rl_step",), "fraction", "lower", "tokens that an update takes and older weights made, over all that it takes"),
+    Metric("discarded_tokens_fraction", ("rl_step",), "fraction", "lower", "tokens generated and thrown away with prompts that are put off, over all generated"),
+    Metric("recompute_s", ("rl_step",), "s", "lower", "at the begin of a rollout, of reading answers again that it goes on with"),
     Metric("staleness_mean", ("rl_step",), "updates", "lower", "updates that the weights of a rollout lag behind"),
 )  # fmt: skip
 

@@ -26,18 +26,24 @@ class RolloutRecord:
     Parameters
     ----------
     end_s : float, [num_samples] [s]
-        When each sample had its last token.
+        When each sample had its last token, or was stopped.
     most : int [count]
         Samples that were decoded at once, at most.
     busy_requests_s : float [s]
         Requests that were being decoded, summed over time.
     num_preempted : int [count]
+    tokens : int, [num_samples] [tokens]
+        That each has at the end: all of them where nothing stopped it.
+    start_s : float [s]
+        When decoding began.
     """
 
     end_s: Floats
     most: int
     busy_requests_s: float
     num_preempted: int
+    tokens: Ints
+    start_s: float = 0.0
 
     def freed_s(self) -> Floats:
         """When each place of the batch was left for good, [most] [s]."""
@@ -53,6 +59,9 @@ def roll_out(
     capacity_tokens: float = np.inf,
     tokens_per_step: float = 1.0,
     num_ranks: int = 1,
+    given: Ints | None = None,
+    start_s: float = 0.0,
+    until_s: float = np.inf,
 ) -> RolloutRecord:
     """Decode the samples of one instance, from all at once to the last.
 
@@ -72,6 +81,12 @@ def roll_out(
         That a step gives a request on average.
     num_ranks : int [count]
         GPUs of the instance.
+    given : int, [num_samples] [tokens], optional
+        That each has already, fewer than its length; none where left out.
+    start_s : float [s]
+        From the begin of the rollout until decoding begins.
+    until_s : float [s]
+        Instant at which all that still run are stopped.
 
     Returns
     -------
@@ -93,11 +108,13 @@ def roll_out(
         raise InfeasibleError(
             f"a sample of {longest:,} tokens does not fit: the cache of the instance holds {capacity_tokens:,.0f}"
         )
-    waiting = deque((number, 0) for number in range(len(lengths)))  # with what they have so far
+    tokens: Ints = np.zeros(len(lengths), dtype=np.int64) if given is None else given.copy()
+    waiting = deque(enumerate(tokens.tolist()))  # with what they have so far
     running: list[tuple[float, int]] = []  # when the common count of tokens ends each, and its number
     joined: dict[int, tuple[int, float]] = {}  # order of joining, and the common count less what it has
     end_s = np.zeros(len(lengths))
-    count = time_s = busy = held = 0.0
+    count = busy = held = 0.0
+    time_s = start_s
     peak = preempted = order = 0
     while waiting or running:
         while waiting and len(running) < most:
@@ -116,6 +133,16 @@ def roll_out(
         overflows = num > 1 and room < grow
         grow = max(min(grow, room), 0.0) if overflows else grow
         took = grow / tokens_per_step * step_s(num / num_ranks, held / num + grow / 2)
+        if time_s + took > until_s:
+            grow, took = _stopped(
+                grow, max(0.0, until_s - time_s), num, held, step_s, tokens_per_step, num_ranks
+            )
+            for _, number in running:
+                tokens[number] = min(int(count + grow - joined[number][1]), int(lengths[number]) - 1)
+            for number, got in waiting:
+                tokens[number] = got
+            end_s[[*joined, *(number for number, _ in waiting)]] = until_s
+            return RolloutRecord(end_s, peak, busy + num * took, preempted, tokens, start_s)
         time_s, count, held, busy = time_s + took, count + grow, held + num * grow, busy + num * took
         if overflows:
             number = max((number for _, number in running), key=lambda number: joined[number][0])
@@ -130,13 +157,31 @@ def roll_out(
         while running and running[0][0] <= count + 1e-9:
             _, number = heapq.heappop(running)
             joined.pop(number)
-            end_s[number] = time_s
+            end_s[number], tokens[number] = time_s, lengths[number]
             held -= prompt_tokens + int(lengths[number])
-    return RolloutRecord(end_s, peak, busy, preempted)
+    return RolloutRecord(end_s, peak, busy, preempted, tokens, start_s)
+
+
+def _stopped(
+    grow: float,
+    left_s: float,
+    num: int,
+    held: float,
+    step_s: Callable[[float, float], float],
+    tokens_per_step: float,
+    num_ranks: int,
+) -> tuple[float, float]:
+    """Tokens of each request in the time that is left, fewer than `grow`, and that time [s]."""
+    low, high = 0.0, grow
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        took = middle / tokens_per_step * step_s(num / num_ranks, held / num + middle / 2)
+        low, high = (low, middle) if took > left_s else (middle, high)
+    return round(low, 2), left_s
 
 
 def tail_wait_gpu_s(records: Sequence[RolloutRecord], num_ranks: int) -> float:
-    """GPU-seconds in which places of the batch of each instance wait for the last sample of all.
+    """GPU-seconds in which places of the batch of each instance wait for the last sample of all, or for the stop.
 
     Parameters
     ----------

@@ -20,18 +20,16 @@ from typing import Any
 import numpy as np
 
 from sim.cost.power import Activity
-from sim.engine.rollout import RolloutRecord, iterate, roll_out, tail_wait_gpu_s
-from sim.errors import InfeasibleError
+from sim.engine.rollout import RolloutRecord, iterate, tail_wait_gpu_s
 from sim.runs import passes
 from sim.runs.energy import added_energy, energy_metrics
 from sim.runs.forward_passes import forward_s
-from sim.runs.inference import accepted_tokens, spent_s
+from sim.runs.inference import spent_s
 from sim.runs.kinds import COMPUTE, LINKS, Runner
 from sim.runs.link_rows import largest, link_rows
 from sim.runs.pass_activity import pass_activity
-from sim.runs.pass_memory import memory_of
 from sim.runs.pass_plan import PassPlan
-from sim.runs.step_surface import Surface, surface
+from sim.runs.rollouts import RolloutInstance, instance_of, rounds_of, tail_metrics
 from sim.runs.training_step import Step
 from sim.runs.weight_sync import weight_sync
 from sim.scenario.descriptions import Scenario
@@ -61,9 +59,10 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     progress(f"{scenario.name}: what a decode step costs")
     base = work.rollout.workload
     assert isinstance(base, Inference)
-    costs, most, capacity = _deployment(work, base)
+    instance = instance_of(work)
     progress(f"{scenario.name}: {work.lengths[0].size} samples on {work.instances} instances")
-    drawn = [_rollouts(work, base, costs, most, capacity, i) for i in range(spec.iterations)]
+    rounds = rounds_of(work, instance)
+    drawn = [own.records for own in rounds]
     progress(f"{scenario.name}: the update")
     step = Step.from_scenario(work.update)
     step.require_fit("update: ")
@@ -74,7 +73,7 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     progress(f"{scenario.name}: new weights")
     sync = weight_sync(spec.sync, work.rollout, work.rolling, work.update)
     stages = IterationStages(
-        rollout_s=[max(float(own.end_s.max()) for own in records) for records in drawn],
+        rollout_s=[own.end_s for own in rounds],
         reward_s=spec.reward.time,
         logprob_s=logprob_s,
         update_s=spec.updates * updated["step_time_s"],
@@ -96,8 +95,10 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
         "idle_fraction": idle,
         "tokens_per_s": tokens / time_s,
         "staleness_mean": staleness,
-        "host_s": _host_s(work, base, costs, drawn) + spec.updates * updated["host_s"],
+        "host_s": _host_s(work, instance, drawn) + spec.updates * updated["host_s"],
     }
+    if work.spec.tail != "wait":
+        metrics |= tail_metrics(rounds)
     prices = {name: hardware_price(scenario, name) for name in num_gpus}
     if None not in prices.values():
         metrics["step_cost_usd"] = sum(
@@ -117,57 +118,18 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     }
 
 
-# --- rollout -----------------------------------------------------------------------------------------------------------
+# --- the stages ------------------------------------------------------------------------------------------------------
 
 
-def _deployment(work: RlStep, base: Inference) -> tuple[Surface, int, float]:
-    """Cost of a step, most requests of a GPU, and tokens that the cache of an instance holds."""
-    memory = memory_of(work.rollout, base)
-    asked = -(-work.spec.prompts * work.spec.samples // (work.instances * work.rollout.num_ranks))
-    if memory.free_bytes <= memory.buffer_bytes_per_request:
-        raise InfeasibleError(
-            f"rollout: no sample fits on {memory.gpu}; most of its memory goes to: {memory.limit}"
-        )
-    # Samples begin short: as many may run as fit with their prompts, and the cache says when they are too many.
-    start = max(1, work.spec.prompt_tokens) / base.context_tokens * memory.cache_bytes_per_request
-    most = max(1, min(asked, int(memory.free_bytes // (start + memory.buffer_bytes_per_request))))
-    most += most % 2 if base.spec.overlap is True and most > 1 else 0
-    room = memory.free_bytes - most * memory.buffer_bytes_per_request
-    capacity = room * work.rollout.num_ranks / (memory.cache_bytes_per_request / base.context_tokens)
-    return surface(work.rollout, base, most), most, capacity
-
-
-def _rollouts(
-    work: RlStep, base: Inference, costs: Surface, most: int, capacity: float, iteration: int
-) -> list[RolloutRecord]:
-    """The rollout of every instance; prompts are dealt out in turn, their samples stay together."""
-    ranks = work.rollout.num_ranks
-    dealt = [work.lengths[iteration, i :: work.instances].ravel() for i in range(work.instances)]
-    return [
-        roll_out(
-            lengths,
-            work.spec.prompt_tokens,
-            costs.even_s,
-            most=most * ranks,
-            capacity_tokens=capacity,
-            tokens_per_step=accepted_tokens(base),
-            num_ranks=ranks,
-        )
-        for lengths in dealt
-        if len(lengths)
-    ]
-
-
-def _host_s(work: RlStep, base: Inference, costs: Surface, drawn: Sequence[Sequence[RolloutRecord]]) -> float:
+def _host_s(work: RlStep, instance: RolloutInstance, drawn: Sequence[Sequence[RolloutRecord]]) -> float:
     """Time that the last instance waits for its hosts, steps at their mean load [s]."""
     last = max(drawn[0], key=lambda own: float(own.end_s.max()))
     end_s = float(last.end_s.max())
+    if not last.busy_requests_s:
+        return 0.0
     load = last.busy_requests_s / end_s / work.rollout.num_ranks
-    step_s = costs.even_s(load, float(base.context_tokens))
-    return end_s / step_s * costs.host_s(load)
-
-
-# --- the other stages ----------------------------------------------------------------------------------------------
+    step_s = instance.costs.even_s(load, float(instance.base.context_tokens))
+    return end_s / step_s * instance.costs.host_s(load)
 
 
 def _offload_s(work: RlStep, step: Step) -> float:

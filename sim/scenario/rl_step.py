@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -14,12 +15,13 @@ from sim.errors import InputError, Problem
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, LayoutSpec, catch
+from sim.scenario.inference import DecodeSpec, PrefillSpec
 from sim.scenario.kinds import Resolver
 from sim.scenario.pools import pool_problem
 from sim.scenario.serving import LengthsSpec
 from sim.scenario.serving_pools import instance_gpus
 from sim.scenario.values import Branch, Count, Index, WordOr, WorkloadSpec
-from sim.schemas import Duration, Rate, Size, written
+from sim.schemas import Duration, Fraction, Rate, Size, written
 from sim.workload.requests import Ints as Array
 from sim.workload.requests import Lengths
 
@@ -57,6 +59,33 @@ class SyncSpec(Branch):
     """Weights that are sent and taken in at once (assumed: the default of verl and slime)."""
 
 
+class TailBase(Branch):
+    """Keys of a rollout that does not wait for its last samples."""
+
+    done: Fraction = written("80 %")
+    """Prompts that an update takes over prompts that a rollout begins (assumed); 100 % waits for all of them."""
+
+
+class PartialRollouts(TailBase):
+    """Go on with the rest in the next rollout (APRIL, Kimi k1.5)."""
+
+    kind: Literal["partial_rollouts"]
+    cache: Literal["recompute", "keep"] = "recompute"
+    """recompute: prompt and answer so far are read again by the new weights; keep: their keys and values stay in memory, where pools
+    are apart."""
+    prefill: dict[str, Any] = Field(default_factory=dict)
+    """Keys of `rollout` that differ where answers are read again, as of a `prefill` workload."""
+
+
+class TailBatching(TailBase):
+    """Throw away what the rest has; enough of such prompts make a long round of their own, from the beginning (RollPacker)."""
+
+    kind: Literal["tail_batching"]
+
+
+TailSpec = Annotated[PartialRollouts | TailBatching, Field(discriminator="kind")]
+
+
 class RlStepSpec(WorkloadSpec):
     """An iteration of reinforcement learning: rollout, reward, log-probabilities, update, new weights."""
 
@@ -69,8 +98,12 @@ class RlStepSpec(WorkloadSpec):
     """Tokens of a prompt, which are in the cache when a sample begins; reading them takes no time."""
     lengths: LengthsSpec
     """Tokens of an answer."""
+    prompt_correlation: Fraction = written("0 %")
+    """Correlation of the logarithms of lengths of one prompt's samples, 0 to 100 % (lognormal alone)."""
     rollout: dict[str, Any]
     """A `decode` workload without kind, requests and context, and `layout` of an instance; as many run as the pool holds."""
+    tail: WordOr[Literal["wait"], TailSpec] = "wait"
+    """wait: a rollout ends with its last sample; else what becomes of prompts that are late."""
     update: dict[str, Any]
     """A `training` workload without kind, sequences and microbatches, and `layout`."""
     pack_tokens: Count | None = None
@@ -99,11 +132,18 @@ class RlStep(Workload):
     update: Scenario
     rolling: Array  # GPUs of all instances in the pool, [num_gpus]
     microbatches: int  # of all samples of an iteration, on each data-parallel rank
+    again: Scenario | None = None  # an instance that reads answers that go on, where they are
 
     @property
     def parts(self) -> tuple[Scenario, ...]:
         """What rolls out, and what is trained."""
         return self.rollout, self.update
+
+    @property
+    def begun(self) -> int:
+        """Prompts of a rollout at once [count]."""
+        done = 1.0 if isinstance(self.spec.tail, str) else self.spec.tail.done
+        return max(self.spec.prompts, round(self.spec.prompts / done))
 
     @property
     def instances(self) -> int:
@@ -148,13 +188,16 @@ def rl_step_of(draft: Draft, spec: RlStepSpec) -> RlStep:
     context = {"context_tokens": max(2, round(spec.prompt_tokens + float(lengths.mean()) / 2))}
     rollout = catch(draft.problems, partial(_part, draft, spec, "rollout", "decode", instance, context))
     update = catch(draft.problems, partial(_part, draft, spec, "update", "training", gpus["update"], step))
-    if rollout is None or update is None:
+    again = None
+    if isinstance(spec.tail, PartialRollouts) and spec.tail.cache == "recompute" and spec.tail.done < 1:
+        again = catch(draft.problems, partial(_again, draft, spec, instance, sequence))
+    if rollout is None or update is None or draft.problems:
         raise InputError(draft.problems)
     draft.layout = {"ep": rollout.ep}
     rolling = (
         np.arange(gpus["rollout"]) if spec.pools != "colocated" or draft.part is None else draft.part.gpus
     )
-    return RlStep(spec, lengths, rollout, update, rolling, math.ceil(tokens / each))
+    return RlStep(spec, lengths, rollout, update, rolling, math.ceil(tokens / each), again)
 
 
 def _check(draft: Draft, spec: RlStepSpec) -> None:
@@ -175,6 +218,22 @@ def _check(draft: Draft, spec: RlStepSpec) -> None:
         if spec.pools.rollout == spec.pools.update:
             wanted = "another pool than the rollout's; or 'pools: colocated'"
             draft.problem((*_AT, "pools", "update"), f"'{spec.pools.update}'", wanted)
+    if not 0 <= spec.prompt_correlation <= 1:
+        got = str(draft.document.get((*_AT, "prompt_correlation")))
+        draft.problem((*_AT, "prompt_correlation"), got, "0 % to 100 %")
+    elif spec.prompt_correlation and spec.lengths.kind != "lognormal":
+        wanted = "lengths of kind lognormal, or no prompt_correlation"
+        draft.problem((*_AT, "prompt_correlation"), f"{spec.lengths.kind} lengths next to it", wanted)
+    if not isinstance(spec.tail, str):
+        if not 0 < spec.tail.done <= 1:
+            draft.problem((*_AT, "tail", "done"), f"{spec.tail.done:.0%}", "more than 0 %, to 100 %")
+        elif (
+            isinstance(spec.tail, PartialRollouts) and spec.tail.cache == "keep" and spec.pools == "colocated"
+        ):
+            wanted = (
+                "recompute: the update needs the memory of keys and values where both are on the same GPUs"
+            )
+            draft.problem((*_AT, "tail", "cache"), "keep", wanted)
     if spec.sync.apply <= 0:
         draft.problem(
             (*_AT, "sync", "apply"), str(draft.document.get((*_AT, "sync", "apply"))), "more than 0"
@@ -205,16 +264,41 @@ def _lengths(draft: Draft, spec: RlStepSpec) -> Array:
     asked = Lengths(spec.lengths.kind, float(spec.lengths.mean), spec.lengths.spread, spec.lengths.most)
     num = spec.iterations * spec.prompts * spec.samples
     sizes.require_samples(num)
-    drawn = asked.draw(num, np.random.default_rng([draft.seed, _SEED]))
-    return drawn.reshape(spec.iterations, spec.prompts, spec.samples)
+    rng = np.random.default_rng([draft.seed, _SEED])
+    shape = spec.iterations, spec.prompts, spec.samples
+    if not spec.prompt_correlation:
+        return asked.draw(num, rng).reshape(shape)
+    return asked.correlated(shape, spec.prompt_correlation, rng)
+
+
+def _again(draft: Draft, spec: RlStepSpec, num_gpus: int, tokens: int) -> Scenario:
+    """The rollout's instance as a prefill that reads answers so far; keys that only a decode has are left out."""
+    assert isinstance(spec.tail, PartialRollouts)
+    own = DecodeSpec.model_fields.keys() - PrefillSpec.model_fields.keys()
+    counts = {"prompt_tokens": tokens, "prompts_per_gpu": 2}
+    return _part(
+        draft, spec, "rollout", "prefill", num_gpus, counts, less=own, over=(*_AT, "tail", "prefill")
+    )
 
 
 def _part(
-    draft: Draft, spec: RlStepSpec, name: str, kind: str, num_gpus: int, counts: dict[str, int]
+    draft: Draft,
+    spec: RlStepSpec,
+    name: str,
+    kind: str,
+    num_gpus: int,
+    counts: dict[str, int],
+    *,
+    less: Collection[str] = (),
+    over: tuple[str, ...] | None = None,
 ) -> Scenario:
-    """Rollout or update as a scenario of its own; its problems keep their place in this one."""
+    """Rollout, update or reward as a scenario of its own; its problems keep their place in this one."""
     document, at = draft.document.copy(), (*_AT, name)
     given, mark = document.branch(at), document.mark(at)
+    for key in less:
+        given.tree.pop(key, None)
+    if over is not None:
+        given.overlay(document.branch(over))
     for key in ("kind", *counts, "requests", "requests_per_gpu", "global_batch", "run"):
         if key in given.tree:
             wanted = "no such key: samples and lengths make it"
@@ -225,12 +309,12 @@ def _part(
     for key in ("expect", "variants", "layout", "question"):
         document.tree.pop(key, None)
     document.put(("layout",), layout, mark)
-    if isinstance(spec.pools, PoolsSpec):
-        document.put(("cluster", "pool"), getattr(spec.pools, name), mark)
     domain = draft.part.domain if draft.part else 1
     nodes: tuple[int, ...] = draft.part.nodes if draft.part else ()
     if isinstance(spec.pools, PoolsSpec) and draft.shared is not None:
-        pool = draft.shared.pools[getattr(spec.pools, name)]
+        own = getattr(spec.pools, name)
+        document.put(("cluster", "pool"), own, mark)
+        pool = draft.shared.pools[own]
         domain, nodes = pool.hardware.gpu.scale_up.domain, tuple(range(pool.num_nodes))
     document.put(("cluster", "use_nodes"), list(nodes[: -(-num_gpus // domain)]), mark)
     document.put(("cluster", "gpus"), num_gpus, mark)

@@ -93,6 +93,26 @@ class Lengths:
             drawn = rng.exponential(self.mean_tokens, num)
         else:
             drawn = self.mean_tokens * np.exp(rng.normal(-(self.spread**2) / 2, self.spread, num))
+        return self._counts(drawn)
+
+    def correlated(self, shape: tuple[int, ...], correlation: float, rng: np.random.Generator) -> Ints:
+        """Draw lognormal token counts whose logarithms are correlated along the last axis.
+
+        Parameters
+        ----------
+        shape : tuple of int
+        correlation : float, 0 to 1
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        array of int64, [*shape] [tokens]
+        """
+        shared, own = rng.normal(size=(*shape[:-1], 1)), rng.normal(size=shape)
+        normal = correlation**0.5 * shared + (1 - correlation) ** 0.5 * own
+        return self._counts(self.mean_tokens * np.exp(self.spread * normal - self.spread**2 / 2))
+
+    def _counts(self, drawn: Floats) -> Ints:
         counts: Ints = np.clip(np.rint(drawn), 1, self.most_tokens).astype(np.int64)
         return counts
 

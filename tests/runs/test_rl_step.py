@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sim
-from reinforcing import APART, POOLS, TEXT, TOGETHER, document, ran
+from reinforcing import APART, PARTIAL, POOLS, TEXT, TOGETHER, document, ran
 from sim import documents
 from sim.engine.rollout import iterate, roll_out, tail_wait_gpu_s
 from sim.errors import InfeasibleError, InputError
@@ -205,6 +205,37 @@ def test_a_result_says_where_the_time_goes() -> None:
     assert "An iteration of reinforcement learning" in run_html(result)
 
 
+# --- the tail ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["partial_rollouts", "tail_batching"])
+def test_a_tail_of_which_all_is_waited_for_changes_nothing(kind: str) -> None:
+    plain, same = ran()["metrics"], ran(more=f"tail: {{kind: {kind}, done: 100 %}}")["metrics"]
+    assert {name: same[name] for name in plain} == plain
+    assert (same["carried_samples"], same["stale_tokens_fraction"], same["recompute_s"]) == (0, 0, 0)
+
+
+def test_partial_rollouts_shorten_the_rollout_and_read_again_what_goes_on() -> None:
+    plain, own = ran()["metrics"], ran(more=PARTIAL)["metrics"]
+    assert own["rollout_s"] < 0.7 * plain["rollout_s"]
+    assert own["step_time_s"] - own["rollout_s"] == pytest.approx(plain["step_time_s"] - plain["rollout_s"])
+    assert 0 < own["stale_tokens_fraction"] < 0.5
+    assert 0 < own["recompute_s"] < 0.1 * own["rollout_s"]
+    assert own["discarded_tokens_fraction"] == 0
+
+
+def test_keys_and_values_that_stay_are_not_read_again() -> None:
+    again, keeps = (ran(APART, POOLS, PARTIAL[:-1] + more)["metrics"] for more in ("}", ", cache: keep}"))
+    assert again["recompute_s"] > keeps["recompute_s"] == 0
+    assert keeps["rollout_s"] < again["rollout_s"]
+
+
+def test_tail_batching_keeps_every_token_fresh_and_throws_some_away() -> None:
+    own = ran(more="tail: {kind: tail_batching, done: 75 %}")["metrics"]
+    assert own["rollout_s"] < ran()["metrics"]["rollout_s"]
+    assert own["stale_tokens_fraction"] == own["recompute_s"] == 0 < own["discarded_tokens_fraction"]
+
+
 # --- new weights -----------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +292,10 @@ def test_sixteen_nodes_are_split_best_where_the_pools_are_in_balance(tmp_path: P
         (APART, "{rollout: rollout, update: updates}", "", "workload.pools.update", ["did you mean update?"]),
         (APART, "{rollout: update, update: update}", "", "workload.pools.update", ["another pool"]),
         (TOGETHER, "colocated", "sync: {apply: 0 GB/s}", "workload.sync.apply", ["more than 0"]),
+        (TOGETHER, "colocated", "tail: {kind: tail_batching, done: 0 %}", "workload.tail.done", ["to 100 %"]),
+        (TOGETHER, "colocated", "tail: {kind: partial_rollouts, cache: keep}", "workload.tail.cache", ["recompute"]),
+        (TOGETHER, "colocated", "tail: {kind: tail_batching, cache: keep}", "workload.tail.cache", ["done, kind"]),
+        (TOGETHER, "colocated", "prompt_correlation: 120 %", "workload.prompt_correlation", ["0 % to 100 %"]),
         (TOGETHER, "colocated", "sample: 3", "workload.sample", ["did you mean samples?"]),
     ],
 )  # fmt: skip

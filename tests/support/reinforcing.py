@@ -12,6 +12,7 @@ from sim.runs.run import run_document
 TOGETHER = "{hardware: h800, nodes: 4}"
 APART = "{pools: {rollout: {hardware: h20, nodes: 2}, update: {hardware: h800, nodes: 4}}}"
 POOLS = "{rollout: rollout, update: update}"
+PARTIAL = "tail: {kind: partial_rollouts, done: 75 %}"
 TEXT = """\
 name: small
 cluster: CLUSTER

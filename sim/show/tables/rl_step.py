@@ -20,6 +20,12 @@ def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
         ("staleness", *(f"{run.staleness_mean:.2f}" for run in shown)),
         ("cost [$]", *("-" if run.step_cost_usd is None else f"{run.step_cost_usd:,.2f}" for run in shown)),
     ]
+    if any(run.carried_samples is not None for run in shown):
+        rows += [
+            ("samples carried over", *(f"{run.carried_samples or 0:,.0f}" for run in shown)),
+            ("stale tokens", *(share_cell(run.stale_tokens_fraction) for run in shown)),
+            ("tokens thrown away", *(share_cell(run.discarded_tokens_fraction) for run in shown)),
+        ]
     for pool in dict.fromkeys(pool for run in shown for pool in run.idle_fraction):
         rows.append((f"{pool} idle", *(share_cell(run.idle_fraction.get(pool, 0.0)) for run in shown)))
     heads = ("", *(run.name if len(shown) > 1 else "run" for run in shown))

@@ -39,6 +39,9 @@ class RlView(RunView):
     tail_wait_gpu_s: float
     tokens_per_s: float
     staleness_mean: float
+    carried_samples: float | None = None
+    stale_tokens_fraction: float = 0.0
+    discarded_tokens_fraction: float = 0.0
     step_cost_usd: float | None = None
     idle_fraction: Mapping[str, float]
     """By pool."""
@@ -64,11 +67,17 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
             "tokens of an answer",
             f"{lengths.get('kind')}, mean {lengths.get('mean')}, at most {lengths.get('most')}",
         ),
+        ("late prompts", _late(work.get("tail"))),
         ("updates", work.get("updates")),
         ("pools", "apart" if isinstance(pools, Mapping) else pools),
         ("staleness", work.get("staleness")),
         ("new weights by", mapping(work.get("sync")).get("mode")),
     ]
+
+
+def _late(tail: Any) -> str | None:
+    own = mapping(tail)
+    return f"{str(own.get('kind')).replace('_', ' ')}, {own.get('done', '80 %')} done" if own else None
 
 
 def is_complete(metrics: Mapping[str, Any]) -> bool:

@@ -12,6 +12,11 @@ from sim.units import show
 TERMS = (
     ("rollout", "from the first token to the last of the last sample, on all instances"),
     ("tail", "GPU-seconds in which places of the batch wait for the last sample"),
+    (
+        "samples carried over",
+        "begun and not ended in a rollout: the next goes on with them, or they are put off",
+    ),
+    ("stale tokens", "tokens that an update takes and older weights made"),
     ("update", "all optimizer steps over the samples; log-probabilities are forward passes over them before"),
     ("new weights", "from the training layout into the engines of the deployment"),
     ("idle", "time in which a pool has nothing to do; waits for the tail are not in it"),
