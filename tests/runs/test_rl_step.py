@@ -11,11 +11,14 @@ import pytest
 import sim
 from reinforcing import APART, PARTIAL, POOLS, TEXT, TOGETHER, document, ran
 from sim import documents
+from sim.cluster.kernels import load_kernel
 from sim.engine.rollout import iterate, roll_out, tail_wait_gpu_s
 from sim.errors import InfeasibleError, InputError
 from sim.runs.forward_passes import forward_s
+from sim.runs.pass_memory import stage_memory
 from sim.runs.training_step import Step
-from sim.runs.weight_sync import WeightSync, weight_sync
+from sim.runs.weight_sync import WeightSync, pairs, weight_sync
+from sim.scenario.inference import Inference
 from sim.scenario.resolve import resolve
 from sim.scenario.rl_step import RlStep
 from sim.show.pages.run import run_html
@@ -259,6 +262,38 @@ def test_weights_that_go_straight_to_their_gpus_take_the_same_for_any_number_of_
     few, many = (synced(nodes, "p2p") for nodes in (2, 32))
     assert few == many
     assert few.bytes_per_gpu < 0.1 * synced(2, "broadcast").bytes_per_gpu
+
+
+@pytest.mark.parametrize(("nodes", "bound"), [(2, "receivers"), (16, "senders")])
+def test_flows_between_pools_take_what_the_busier_nics_need(nodes: int, bound: str) -> None:
+    """Four H800 nodes hold all weights twice or more; each H20 gets its part: few wait for their own NICs, many for the senders'."""
+    cluster = (
+        f"{{pools: {{rollout: {{hardware: h20, nodes: {nodes}}}, update: {{hardware: h800, nodes: 4}}}}}}"
+    )
+    work = resolve(document(cluster, POOLS, "sync: {mode: p2p}")).workload
+    assert isinstance(work, RlStep)
+    own = weight_sync(work.spec.sync, work.rollout, work.rolling, work.update)
+    nic = 50e9 * load_kernel("nccl").nic_efficiency_fraction
+    senders, receivers = 32, 8 * nodes
+    sent_s = own.bytes_per_gpu * (receivers / senders if bound == "senders" else 1.0) / nic
+    assert own.time_s - own.bytes_per_gpu / work.spec.sync.apply == pytest.approx(sent_s, rel=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["{ep: 8}", "{tp: 2, ep: 16}", "{pp: 2, ep: 8}"])
+def test_every_gpu_gets_just_the_weights_of_its_stage_and_all_copies_send(layout: str) -> None:
+    text = TEXT.replace("layout: {ep: 8}", f"layout: {layout}").replace("mixtral-8x7b", "qwen3-30b-a3b")
+    text = text.replace("CLUSTER", APART).replace("POOLS", POOLS).replace("MORE", "")
+    work = resolve(documents.loads(text, "mine.yaml")).workload
+    assert isinstance(work, RlStep)
+    assert isinstance(work.rollout.workload, Inference)
+    src, dst, num_bytes = pairs(work.rollout, len(work.rolling), work.update)
+    own = work.rollout.workload.layout
+    stages_of = {rank: i for i, ranks in enumerate(own.stages().tolist()) for rank in ranks}
+    held = stage_memory(work.rollout, work.rollout.workload)
+    got = np.bincount(dst, num_bytes, len(work.rolling))
+    for gpu, total in enumerate(got.tolist()):
+        assert total == pytest.approx(held[stages_of[gpu % own.num_ranks]].weights_bytes, rel=1e-12)
+    assert set(src.tolist()) == set(range(32))
 
 
 # --- shipped ---------------------------------------------------------------------------------------------------------
