@@ -437,7 +437,9 @@ def test_failures_are_told_with_what_they_leave(steps: dict[str, Any]) -> None:
 
 def test_the_energy_of_a_step_is_drawn_whole_by_where_it_goes(steps: dict[str, Any]) -> None:
     used = steps["dualpipe"]["metrics"]["energy"]
-    bars = {bar.name: bar.x[0] for bar in plots.figure("energy", steps["dualpipe"]).data}
+    figure = plots.figure("energy", steps["dualpipe"])
+    joules = {"energy of a token [J]": 1.0, "energy of a token [mJ]": 1e-3}[figure.layout.xaxis.title.text]
+    bars = {bar.name: bar.x[0] * joules for bar in figure.data}
     assert sum(bars.values()) == pytest.approx(used["per_token_j"])
     assert bars["GPUs, idle"] == pytest.approx(used["idle_kwh"] / used["total_kwh"] * used["per_token_j"])
     assert bars["building"] == pytest.approx(used["per_token_j"] * (1 - 1 / 1.2))

@@ -118,6 +118,10 @@ def _environment() -> Environment:
     made.tests["failure"] = lambda figure: isinstance(figure, Failure)
     made.filters |= {
         "unbroken": lambda sentence: sentence.replace(" %", "\u00a0%"),  # percentages do not break
+        "whole_words": lambda title: Markup(" ").join(
+            Markup('<span class="word-whole">{}</span>').format(word) if "-" in word else word
+            for word in title.split(" ")
+        ),  # DeepSeek-V3 does not break at its hyphen
         "in_script": Markup,
         "class_of": lambda names: Markup(f' class="{names}"') if names else "",
         "column_looks": _column_looks,

@@ -22,6 +22,7 @@ from sim.show.plots import timeline as plot_timeline
 from sim.show.tables import run as tables
 from sim.show.views.rerun import scenario_yaml
 from sim.show.views.run import RunsView, RunView, views_of
+from sim.show.views.transfers import TransfersView
 from sim.show.words import run as words
 from sim.show.words import transfers as transfer_words
 
@@ -32,6 +33,7 @@ _COURSES = (
     ("traffic_matrix",),
 )  # fmt: skip
 """The same where a timeline is what a reader wants first."""
+_SEEN = 0.01  # load of a link below which a picture of it is empty
 _MAX_BARS = 10_000  # of all timelines in one page; the others are rasters
 
 
@@ -71,7 +73,7 @@ def run_html(document: Mapping[str, Any]) -> str:
     shown = RunPage(
         head=_head(runs),
         results=(
-            *_figures(("bars",), runs, transfer_words.bounds(runs)),
+            *_figures(("bars",), runs, transfer_words.bounds(runs) if runs.select(TransfersView) else None),
             *_figures(
                 (
                     "whole_run",
@@ -169,11 +171,16 @@ def _lines(
 def _pictures(alone: RunsView, kind: str, *, bars: bool) -> list[Picture | Failure | Callable[[], Picture]]:
     """Draw a kind, if the run has its data and no figure above has shown it; without `bars`, a timeline as a raster."""
     run = alone.runs[0]
-    if not plots.is_alone(kind, run):
+    if not plots.is_alone(kind, run) or (kind in ("links", "fabric_map") and _is_idle(run)):
         return []
     if kind == "timeline" and not bars:
         return [partial(plot_timeline.timeline, alone, max_bars=0)] if plot_timeline.num_bars(run) else []
     return list(plots.drawn_from(alone, (kind,)).values())
+
+
+def _is_idle(run: RunView) -> bool:
+    """Check that no link carries enough to be seen."""
+    return all(link.load_fraction < _SEEN for link in run.links)
 
 
 def _ident(name: str) -> str:

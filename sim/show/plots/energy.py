@@ -6,11 +6,13 @@ from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.bars import spoken, stacked
 from sim.show.tables.run import ENERGY
+from sim.show.views.names import energy_unit
 from sim.show.views.run import RunsView
 
 _BLUE, _ORANGE, _GREEN, _LILAC, _BROWN, _RED = style.SERIES
 _COLOURS = (_BLUE, _RED, _ORANGE, "rgba(123,133,143,0.28)", _GREEN, _BROWN, _LILAC)
 _BUILDING = "building"
+_J_IN_KWH = 3.6e6
 
 
 def energy(runs: RunsView) -> Picture:
@@ -22,7 +24,7 @@ def energy(runs: RunsView) -> Picture:
     bars: dict[str, dict[str, float]] = {}
     for run in known:
         whole = run.metric("energy.total_kwh")
-        scale = run.metric("energy.per_token_j") / whole if a_token else 1.0
+        scale = run.metric("energy.per_token_j") / whole if a_token else _J_IN_KWH
         parts = {part: run.metric(f"energy.{part}_kwh") for part in ENERGY}
         parts[_BUILDING] = whole - sum(parts.values())
         bars[run.name] = {part: kwh * scale for part, kwh in parts.items()}
@@ -31,14 +33,24 @@ def energy(runs: RunsView) -> Picture:
         _BUILDING: _BUILDING,
     }
     looks = {part: (name, colour) for (part, name), colour in zip(names.items(), _COLOURS, strict=True)}
-    unit = "J" if a_token else "kWh"
-    figure = Canvas()
-    stacked(figure, looks, bars, 1.0, f"<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the energy")
-    figure.axis("x", title=f"energy{' of a token' if a_token else ''} [{unit}]", rangemode="tozero")
     totals = {name: sum(parts.values()) for name, parts in bars.items()}
-    first, rest = next(iter(totals)), list(totals.items())[1:4]
-    title = f"{'A token' if a_token else 'The run'} takes {totals[first]:.3g} {unit}" + (
-        f" in {first}" + "".join(f", {total:.3g} in {name}" for name, total in rest) if rest else ""
+    factor, unit = energy_unit(max(totals.values()))
+    figure = Canvas()
+    stacked(figure, looks, bars, factor, f"<br>%{{x:.4g}} {unit}, %{{customdata:.1%}} of the energy")
+    figure.axis("x", title=f"energy{' of a token' if a_token else ''} [{unit}]", rangemode="tozero")
+    least, most = min(totals, key=totals.__getitem__), max(totals, key=totals.__getitem__)
+    amounts = [f"{totals[name] / factor:.3g}" for name in (least, most)]
+    if len(totals) == 1:
+        title = f"takes {amounts[0]} {unit}"
+    elif amounts[0] == amounts[1]:
+        title = f"takes {amounts[0]} {unit} in each variant"
+    else:
+        title = f"takes from {amounts[0]} {unit} in {least} to {amounts[1]} {unit} in {most}"
+    words = spoken(names, bars, lambda used: f"{used / factor:.3g} {unit}")
+    return style.finish(
+        figure,
+        f"{'A token' if a_token else 'The run'} {title}",
+        height=160 + 40 * len(bars),
+        alt=f"Stacked bars: {words}",
+        top=96,
     )
-    words = spoken(names, bars, lambda used: f"{used:.3g} {unit}")
-    return style.finish(figure, title, height=160 + 40 * len(bars), alt=f"Stacked bars: {words}", top=96)

@@ -61,7 +61,10 @@ def _by_workload(kind: str) -> Draw:
 
 
 KINDS: dict[str, tuple[str, Draw]] = {
-    "bars": ("Time of dispatch and combine beside its lower bound, coloured by what binds.", transfers.bars),
+    "bars": (
+        "Time of dispatch and combine beside its lower bound, coloured by what binds.",
+        _by_workload("bars"),
+    ),
     "utilisation": (
         "How full each class of links is over time, of what kernels reach: mean and busiest.",
         loads.utilisation,

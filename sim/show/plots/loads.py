@@ -59,8 +59,13 @@ def utilisation(runs: RunsView) -> Picture:
         figure.note(
             name, (start_s + end_s) / 2 / scale, 1.0, yref="paper", yanchor="bottom", font={"size": 13}
         )
-    figure.axis("x", title=f"time [{unit}]", range=[0, max(time) * 1.01], showgrid=False)
-    figure.axis("y", title=f"load [% {REACHED}]; solid mean, dotted busiest", range=[0, 105])
+    figure.axis(
+        "x",
+        title=f"time [{unit}]; solid: mean link, dotted: the busiest",
+        range=[0, max(time) * 1.01],
+        showgrid=False,
+    )
+    figure.axis("y", title=f"load [% {REACHED}]", range=[0, 105])
     figure.layout["legend"] = {"y": 1.08}
     means = {name: sum(courses[name].mean) / len(time) for name in present}
     top = max(means, key=lambda name: means[name])

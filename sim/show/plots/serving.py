@@ -40,16 +40,15 @@ def phases(runs: RunsView) -> Picture:
     stacked(figure, LIVES, spent, scale, f"<br>%{{x:.4g}} {unit}, %{{customdata:.1%}}")
     figure.axis("x", title=f"mean time of a request [{unit}]", rangemode="tozero")
     shares = {name: sum(times[stage] for stage in _WAITS) / totals[name] for name, times in spent.items()}
-    title = "; ".join(
-        f"{f'in {name} ' if len(spent) > 1 else ''}a request takes {show(totals[name], 's', 3)}, {share:.0%} of it waiting"
+    times = [
+        f"{show(totals[name], 's', 3)}{f' in {name}' if len(spent) > 1 else ''}, {share:.0%} of it waiting"
         for name, share in shares.items()
-    )
+    ]
+    title = f"A request takes {'; '.join(times)}"
     labels = {stage: label for stage, (label, _) in LIVES.items()}
     words = spoken(labels, spent, lambda time_s: show(time_s, "s", 3))
     height = 170 + 46 * len(services)
-    return style.finish(
-        figure, title[0].upper() + title[1:], height=height, alt=f"Stacked bars: {words}", top=76
-    )
+    return style.finish(figure, title, height=height, alt=f"Stacked bars: {words}", top=76)
 
 
 def queues(runs: RunsView) -> Picture:

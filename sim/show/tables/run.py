@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sim.show.grid import Cell, Grid, share_cell
 from sim.show.kinds import module
-from sim.show.views.names import value
+from sim.show.views.names import energy_unit, value
 from sim.show.views.run import RunsView, RunView
 
 ENERGY = {
@@ -40,23 +40,30 @@ def energy(runs: Sequence[RunView]) -> Grid:
         used = {key.partition(".")[2]: kwh for key, kwh in run.metrics.items() if key.startswith("energy.")}
         if used.get("total_kwh"):
             whole = used["total_kwh"]
-            parts = [share_cell(used.get(f"{part}_kwh", 0.0) / whole) for part in ENERGY]
+            parts = [share_cell(used.get(f"{part}_kwh", 0.0) / whole or None) for part in ENERGY]
+            scale, unit = energy_unit(whole * 3.6e6)
+            total, low, high = (used[f"{which}_kwh"] * 3.6e6 / scale for which in ("total", "low", "high"))
             token = used.get("per_token_j")
             watts = f"{used['gpu_w']:,.0f} W" if used.get("gpu_w") else "-"
             rows.append(
                 (
                     run.name,
-                    f"{whole:.4g} kWh",
-                    f"{used['low_kwh']:.3g} - {used['high_kwh']:.3g}",
-                    "-" if token is None else f"{token:.3g} J",
+                    f"{total:.4g} {unit}",
+                    f"{low:.3g} - {high:.3g}",
+                    "-" if token is None else _joules(token),
                     watts,
                     *parts,
                 )
             )
-    heads = ("run", "energy", "range [kWh]", "a token", "a GPU", *ENERGY.values())
+    heads = ("run", "energy", "range", "a token", "a GPU", *ENERGY.values())
     note = "shares of the energy, the building's part aside; range: all that is assumed of powers at its low and at its high ends"
     grid = Grid("Energy of what was simulated", heads, tuple(rows), note=note)
     return grid if len(runs) > 1 else grid.without(0)
+
+
+def _joules(energy_j: float) -> str:
+    scale, unit = energy_unit(energy_j)
+    return f"{energy_j / scale:.3g} {unit}"
 
 
 def expectations(runs: Sequence[RunView]) -> Grid:

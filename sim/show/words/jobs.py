@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sim.show.views.jobs import JobsView
 from sim.show.views.lanes import Lanes
-from sim.show.views.names import label
+from sim.show.views.names import joined, label
 from sim.show.views.run import RunsView, RunView
 from sim.units import show
 
@@ -19,24 +19,42 @@ TERMS = (
 
 
 def finding(runs: RunsView) -> list[str]:
-    """A sentence for each of the first runs, and one on the busiest link of the first."""
-    shown = runs.select(JobsView)
-    return [*(_ends(run, len(shown) > 1) for run in shown[:3]), *_busiest(shown[0])]
+    """What each of the next runs costs its jobs against the first, when those of the first end, and the busiest links."""
+    first, *others = runs.select(JobsView)
+    return [*_against(first, others[:2]), _ends(first, bool(others)), *_busiest([first, *others[:2]])]
+
+
+def _against(first: JobsView, others: Sequence[JobsView]) -> list[str]:
+    """Say how much longer each job takes than in the first run."""
+    alone_s = {job.name: job.time_s for job in first.jobs}
+    sentences = []
+    for run in others:
+        ratios = [
+            f"{job.name} takes {show(job.time_s, 's', 4)}, {job.time_s / alone_s[job.name]:.2f}x as long"
+            for job in run.jobs
+            if alone_s.get(job.name)
+        ]
+        if ratios:
+            sentences.append(f"In {run.name} {joined(ratios)} as in {first.name}.")
+    return sentences
 
 
 def _ends(run: JobsView, several: bool) -> str:
-    times = ", ".join(
+    ends = [
         f"{job.name} after {show(job.time_s, 's', 4)}" for job in sorted(run.jobs, key=lambda job: job.time_s)
-    )
-    return f"{f'In {run.name}, ' if several else ''}{len(run.jobs)} jobs share a network and end: {times}."
+    ]
+    return f"{f'In {run.name}, ' if several else ''}{len(run.jobs)} jobs share a network and end: {joined(ends)}."
 
 
-def _busiest(run: JobsView) -> list[str]:
-    if not run.links:
+def _busiest(runs: Sequence[JobsView]) -> list[str]:
+    busiest = {run.name: max(run.links, key=lambda link: link.busy_s) for run in runs if run.links}
+    if not busiest:
         return []
-    link = max(run.links, key=lambda link: link.busy_s)
-    share = f"{link.load_fraction:.0%} of the time until the last job ends"
-    return [f"The busiest link, {link.name} ({label(link.kind)}), is full for {share}."]
+    links = [
+        f"{f'in {name} ' if len(busiest) > 1 else ''}{link.name} ({label(link.kind)}), full for {link.load_fraction:.0%}"
+        for name, link in busiest.items()
+    ]
+    return [f"The busiest link is {', '.join(links)} of the time until the last job ends."]
 
 
 def aside(runs: Sequence[RunView]) -> str:

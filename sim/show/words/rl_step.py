@@ -34,7 +34,7 @@ def finding(runs: RunsView) -> list[str]:
 def _time(run: RlView, several: bool) -> str:
     most = max(run.stages_s, key=lambda name: run.stages_s[name])
     share = run.stages_s[most] / sum(run.stages_s.values())
-    cost = "" if run.step_cost_usd is None else f" and costs {run.step_cost_usd:,.2f} $"
+    cost = "" if run.step_cost_usd is None else f" and costs ${run.step_cost_usd:,.2f}"
     named = f" of {run.name}" if several else ""
     return (
         f"An iteration{named} takes {show(run.step_time_s, 's', 4)}{cost}; {share:.0%} of its stages' time is "
@@ -47,15 +47,15 @@ def _others(shown: Sequence[RlView]) -> list[str]:
     for run in shown[1:3]:
         cost = ""
         if run.step_cost_usd and base.step_cost_usd:
-            cost = f" at {run.step_cost_usd / base.step_cost_usd:.2f}x the cost, {run.step_cost_usd:,.2f} $"
+            cost = f" at {run.step_cost_usd / base.step_cost_usd:.2f}x the cost, ${run.step_cost_usd:,.2f}"
         sentences.append(f"{run.name} takes {run.step_time_s / base.step_time_s:.2f}x as long{cost}.")
     return sentences
 
 
 def _tail(run: RlView) -> str:
     return (
-        f"Places of the batch wait {run.tail_wait_gpu_s / 3600:,.1f} GPU-hours for the last of the samples, which come at "
-        f"{run.tokens_per_s:,.0f} tokens a second."
+        f"It samples {run.tokens_per_s:,.0f} tokens a second; until the last sample has ended, GPUs have empty places in their "
+        f"batches for {run.tail_wait_gpu_s / 3600:,.1f} GPU-hours in all."
     )
 
 

@@ -43,10 +43,14 @@ def aside(runs: Sequence[RunView]) -> str:
 
 def validated(runs: RunsView) -> str:
     """Return what of the runs lies beyond measurements, in one sentence; empty where nothing does."""
-    phrases = dict.fromkeys(
-        phrase.partition(": compared")[0] for run in runs.runs for phrase in run.provenance.outside_validation
-    )
-    return f"Beyond what was compared with measurements: {'; '.join(phrases)}." if phrases else ""
+    beyond: dict[str, dict[str, None]] = {}
+    for run in runs.runs:
+        for phrase in run.provenance.outside_validation:
+            what = phrase.partition(": compared")[0]
+            kernel, _, ranges = what.partition(" with ") if what.startswith("kernel ") else (what, "", "")
+            beyond.setdefault(kernel, {}).update(dict.fromkeys(ranges.split(", ") if ranges else ()))
+    parts = [" with ".join(filter(None, (what, ", ".join(ranges)))) for what, ranges in beyond.items()]
+    return f"Beyond what was compared with measurements: {'; '.join(parts)}." if parts else ""
 
 
 def expectations(runs: RunsView) -> str | None:

@@ -65,13 +65,13 @@ def _served(run: ServiceView, services: Sequence[ServiceView]) -> str:
     several = len(services) > 1
     if not run.objectives:
         return (
-            f"{run.name} serves {requests}, {rate}; {_medians(run)}."
+            f"In {run.name}, {requests} are served, {rate}; {_medians(run)}."
             if several
             else f"{requests}, {rate}; {medians}."
         )
     asked = " and ".join(f"{key.upper()} of {show(time_s, 's', 3)}" for key, time_s in run.objectives.items())
     if several:
-        return f"{run.name} serves {run.good_fraction:.0%} of {requests} within a {asked}, {rate}; {_medians(run)}."
+        return f"In {run.name}, {run.good_fraction:.0%} of {requests} are served within a {asked}, {rate}; {_medians(run)}."
     return f"{run.good_fraction:.0%} of {requests} meet a {asked}, {rate}; {medians}."
 
 
@@ -92,7 +92,7 @@ def _others(services: Sequence[ServiceView]) -> list[str]:
     for run, ratio in sorted(ratios.items(), key=lambda item: -abs(item[1] - 1))[:1]:
         much = "as many" if abs(ratio - 1) < _SAME else f"{ratio:.2f}x as many"
         sentences.append(
-            f"{run.name} serves {much}, {run.goodput_requests_per_s:.3g} a second: {_medians(run)}."
+            f"In {run.name}, {much}, {run.goodput_requests_per_s:.3g} a second: {_medians(run)}."
         )
     left = len(ratios) - len(sentences)
     return (
@@ -111,7 +111,7 @@ def _waits(services: Sequence[ServiceView]) -> str:
         where = f" in {run.name}" if len(services) > 1 else ""
         if total_s:
             each = show(total_s / max(1, run.num_requests - run.num_refused), "s", 3)
-            most.append(f"for {pool}{where} ({show(total_s, 's')} in all, {each} each)")
+            most.append(f"for {pool}{where} ({each} each, {show(total_s, 's', 3)} in all)")
         else:
             nothing.append(where.strip())
     sentences = [f"wait most {', '.join(most)}"] if most else []

@@ -127,7 +127,8 @@ def bounds(runs: RunsView) -> str:
         by_class = ", ".join(f"{name} in {count}" for name, count in counts)
         many = f"Of {len(transfers)} transfers the binding link is {by_class}"
     else:
-        many = f"{counts[0][0][0].upper()}{counts[0][0][1:]} binds throughout"
+        words = binds(transfers[0].binding)
+        many = f"{words[0].upper()}{words[1:]}{' throughout' if len(transfers) > 1 else ''}"
     return f"{'The time is' if len(ratios) == 1 else 'Times are'} {span}. {many}."
 
 
@@ -151,7 +152,8 @@ def _layers(run: TransfersView) -> list[str]:
 
 def _transfer(run: TransfersView, transfer: Transfer) -> str:
     """Say how long a transfer takes next to its bound, and what binds."""
-    over = f", {transfer.over_bound:.2f}x its lower bound" if transfer.over_bound else ""
+    whose = "their" if transfer.name == "flows" else "its"
+    over = f", {transfer.over_bound:.2f}x {whose} lower bound" if transfer.over_bound else ""
     where = f" ({transfer.binding_resource})" if transfer.binding_resource else ""
     subject = (
         f"{len(run.flows):,} flows complete"

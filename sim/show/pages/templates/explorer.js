@@ -68,9 +68,14 @@ function say(now) {
   else words.push(`${capital(CUBE.metric)}${MACHINES[0] ? ` on ${MACHINES[0]}` : ""}: ${text(total(ours))}${binding(ours) ? `, ${binding(ours)}` : ""}.`);
   $("moved").textContent = words.join(" ");
   const reference = takes(now[REFERENCE]);
-  const others = REFERENCE ? now.slice(0, REFERENCE).map((point, i) => takes(point) === null || !reference ? "" :
-    `${capital(MACHINES[i])} takes ${much(takes(point) / reference)} ${MACHINES[REFERENCE]}`).filter(Boolean) : [];
-  $("compared").textContent = others.length ? `${others.join("; ")}.` : "";
+  const alike = new Map(); // how long, with the machines that take so long
+  if (REFERENCE && reference) now.slice(0, REFERENCE).forEach((point, i) => {
+    if (takes(point) === null) return;
+    const long = much(takes(point) / reference);
+    alike.set(long, [...(alike.get(long) || []), MACHINES[i]]);
+  });
+  const others = [...alike].map(([long, names]) => `${names.join(" and ")} take${names.length > 1 ? "" : "s"} ${long} ${MACHINES[REFERENCE]}`);
+  $("compared").textContent = others.length ? `${capital(others.join("; "))}.` : "";
 }
 
 function element(name, look = {}, ...inside) {
