@@ -40,7 +40,7 @@ class RankBatch:
 
     `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came;
     `recomputed` the modules (`cost.recompute`) whose launches the backward runs again. `attention` is the tensor rate of attention
-    cores, `forward_only` that no backward pass follows.
+    cores, `forward_only` that no backward pass follows. `tp` and `cp` ranks share everything but its experts (`cost.shares`).
     """
 
     sequences: int
@@ -51,6 +51,8 @@ class RankBatch:
     recomputed: frozenset[str] = SELECTIVE
     attention: Roof = "bf16"
     forward_only: bool = False
+    tp: int = 1
+    cp: int = 1
 
     @property
     def product(self) -> Product:
@@ -69,7 +71,7 @@ class RankBatch:
 
     @property
     def tokens(self) -> int:
-        """Tokens of this rank [count]."""
+        """Tokens of this rank, before TP and CP share them [count]."""
         return self.sequences * self.sequence_tokens
 
 

@@ -36,6 +36,7 @@ from sim.cost.launches import (
     transposed_weight,
     weight,
 )
+from sim.cost.shares import shared
 from sim.workload.model import Model
 
 PHASES: tuple[Phase, ...] = ("F", "B", "W")
@@ -75,16 +76,21 @@ def layer_phases(
     >>> [launch.name for launch in phases["mlp(W)"] if launch.kind == "weight_gemm"]
     ['up weight', 'down weight', 'expert up weights', 'expert down weights']
     """
-    mlp = dense_mlp if dense else moe_mlp
-    if dense and model.layer(layer_idx).mlp == "none":
-        mlp = _no_mlp
-    attn = {f"attn({x})": attention(model, batch, x, layer_idx=layer_idx, gated=not dense) for x in PHASES}
-    return attn | {f"mlp({x})": mlp(model, batch, x) for x in PHASES}
+
+    def mlp(phase: Phase) -> list[Launch]:
+        if not dense:
+            return moe_mlp(model, batch, phase)
+        has_mlp = model.layer(layer_idx).mlp != "none"
+        return shared(dense_mlp(model, batch, phase), batch.tp, batch.cp) if has_mlp else []
+
+    attn = {x: attention(model, batch, x, layer_idx=layer_idx, gated=not dense) for x in PHASES}
+    phases = {f"attn({x})": shared(attn[x], batch.tp, batch.cp) for x in PHASES}
+    return phases | {f"mlp({x})": mlp(x) for x in PHASES}
 
 
 def gate(model: Model, batch: RankBatch) -> list[Launch]:
     """Launches of the gate and the cast before dispatch, which `attn(F)` ends with."""
-    return [*small_gate(model, batch), *cast(batch, model.hidden)]
+    return shared([*small_gate(model, batch), *cast(batch, model.hidden)], batch.tp, batch.cp)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -113,17 +119,13 @@ def layer_times(
 # --- feed-forward block -----------------------------------------------------------------------------------
 
 
-def _no_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
-    return []
-
-
 def moe_mlp(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
     """Launches of the routed experts of one rank, of the shared expert, and of the projections around latent experts."""
     d, f, up = model.routed_width, model.expert_hidden, model.up_matrices
     own = _ffn(b, model.hidden, model.shared_width, up, phase) if model.shared_width else []
     if phase == "B" and model.shared_width and "shared_experts" in b.recomputed:
         own = [*again(_ffn(b, model.hidden, model.shared_width, up, "F")), *own]
-    own += _latent_projections(model, b, phase)
+    own = shared([*own, *_latent_projections(model, b, phase)], b.tp, b.cp)
     rows, held = float(sum(b.expert_rows)), len(b.expert_rows)
     if phase == "W":
         casts = 2 * transposed_cast(b, d, rows, from_fp8=True)

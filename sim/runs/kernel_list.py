@@ -2,13 +2,12 @@
 
 Of the layers with experts the first, or the first of all; by phase of a training layer (`attn(F)`), or part of a pass
 (`attention_1`). A training layer is listed as it runs alone, on all SMs; a pass as it runs. Under TP and CP a launch has its
-share of the group's work, as in the costs of stages. `roofs` are datasheet rates.
+share of the group's work (`cost.shares`). `roofs` are datasheet rates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from sim.cluster.hardware import Hardware
@@ -44,20 +43,8 @@ def training_launches(
         work.recompute,
     )
     layer = next((i for i in range(model.num_layers) if not model.is_dense(i)), 0)
-    mean, more = (
-        layer_phases(chunk.split_model, chunk.batch(load), dense=model.is_dense(layer), layer_idx=layer)
-        for load in (1.0, 2.0)
-    )
-    shared = work.layout.tp * work.layout.cp
-    phases = {
-        name: part(
-            *(
-                _share(launch_work(p, op), shared if op == loaded else 1)
-                for op, loaded in zip(operations, more[name], strict=True)
-            )
-        )
-        for name, operations in mean.items()
-    }
+    operations = layer_phases(chunk.split_model, chunk.batch(), dense=model.is_dense(layer), layer_idx=layer)
+    phases = {name: part(*(launch_work(p, op) for op in own)) for name, own in operations.items()}
     return _listed(phases, hardware)
 
 
@@ -106,18 +93,6 @@ def roofs(hardware: Hardware, used: Iterable[str] = ()) -> dict[str, Any]:
 def _listed(phases: Mapping[str, Mapping[str, Work]], hardware: Hardware) -> dict[str, Any]:
     rows = _rows(phases)
     return {"kernels": rows, "roofs": roofs(hardware, {row["dtype"] for row in rows})}
-
-
-def _share(launch: Work, shares: int) -> Work:
-    """One share of a launch that a group of ranks splits."""
-    if shares == 1:
-        return launch
-    return replace(
-        launch,
-        flops=launch.flops / shares,
-        moved_bytes=launch.moved_bytes / shares,
-        time_s=launch.time_s / shares,
-    )
 
 
 def _rows(phases: Mapping[str, Mapping[str, Work]]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Self
@@ -20,6 +21,7 @@ from sim.runs.step_parts import (
     idle_times_s,
     inside_layers_s,
     layer_kernels,
+    links_left,
     memory_of,
     pipeline_of,
     slowdown_of,
@@ -198,10 +200,17 @@ class StepFacts:
             work.kernel,
             comm_sms=work.lent_sms,
             generation=work.spec.gemm_generation,
-            exposed_s=self._inside_layers_s(self.links),
+            inside_s=self._inside_s,
             measured=measured,
             sharded=step_optimizer.sharded_of(work, self.model, self.links),
         )
+
+    def _inside_s(self, pair_s: float) -> dict[str, float]:
+        """Reductions inside layers while all-to-alls are on the links for a part of `pair_s`, inf for none [s]."""
+        layout, links = self.work.layout, self.links
+        if layout.tp * layout.cp * layout.etp > 1 and layout.ep > 1 and pair_s < math.inf:
+            links = links_left(links, self.collectives, pair_s)
+        return self._inside_layers_s(links)
 
     @cached_property
     def updates_s(self) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -27,6 +27,13 @@ from sim.workload.traffic import DIRECTIONS, Routing, payload_bytes
 
 ACTIVATION_BYTES = 2.0
 """Size of an element of an activation sent between stages or between TP ranks [bytes]."""
+
+
+_ENDS_REDUCE = {"embedding": 0.5, "head": 0.5, "mtp_projection": 1.5}
+"""Reductions of the two ends and of a joining projection over those of a block, which gathers one width and scatters one.
+
+The embedding scatters its rows' sums, a head gathers its input; a joining projection gathers two widths, and its output one
+(Megatron-LM, `VocabParallelEmbedding`, `multi_token_prediction.py`)."""
 
 
 def pipeline_of(work: Training, pairs: bool) -> Pipeline:
@@ -118,9 +125,10 @@ def inside_layers_s(
 ) -> dict[str, float]:
     """Phase of a layer -> its exposed reductions under TP, CP and ETP [s]; "experts(F)" is that of a block with experts.
 
-    TP reduces the output of each block, and its gradient. CP gathers keys and values for attention, again in
-    its backward, and scatters their gradients. ETP gathers the tokens that came to the experts of its ranks,
-    and scatters results; a token is sent to `ranks_per_token` of the EP group.
+    TP gathers the input of each block and scatters its output, and their gradients; so for embedding, heads
+    and joining projections, each of which has one end in split tokens. CP gathers keys and values for attention,
+    again in its backward, and scatters their gradients. ETP gathers the tokens that came to the experts of its
+    ranks, and scatters results; a token is sent to `ranks_per_token` of the EP group.
     """
     layout, size = work.layout, shared_bytes(work, model, ranks_per_token)
     near = {name: layout.near(links.gpus_per_node, name) for name in ("tp", "cp", "etp")}
@@ -136,7 +144,43 @@ def inside_layers_s(
         "attn(B)": reduced + 2 * gathered,
         "mlp(B)": reduced,
         "experts(B)": experts,
-    }
+    } | {f"{end}({half})": part * reduced for end, part in _ENDS_REDUCE.items() for half in "FB"}
+
+
+def links_left(
+    links: reductions.Links, collectives: Mapping[str, Collective], pair_s: float
+) -> reductions.Links:
+    """Rates that the all-to-alls of a layer pair leave to reductions inside it, on average over the pair.
+
+    Parameters
+    ----------
+    links : Links
+    collectives : mapping
+        Dispatch and combine of one EP group.
+    pair_s : float
+        Time of the pair's compute [s].
+
+    Returns
+    -------
+    Links
+
+    Notes
+    -----
+    A reduction shares a link evenly at worst, so that it never gets less than half of it.
+    """
+    busy_s = {"scale_up": 0.0, "nic": 0.0}
+    for each in collectives.values():
+        cluster = each.cluster
+        line_s = each.flows().line_by_resource(len(cluster.names)) / cluster.capacity
+        busy_s["scale_up"] += 2.0 * float(line_s[cluster.egress[each.gpus]].mean())
+        if each.uses_nic:
+            busy_s["nic"] += 2.0 * float(line_s[cluster.nic_tx[each.gpus]].mean())
+    left = {name: max(0.5, 1.0 - s / pair_s) for name, s in busy_s.items()}
+    return replace(
+        links,
+        scale_up_bytes_per_s=links.scale_up_bytes_per_s * left["scale_up"],
+        nic_bytes_per_s=links.nic_bytes_per_s * left["nic"],
+    )
 
 
 def layer_kernels(work: Training, model: Model, gpus_per_node: int) -> dict[str, list[str]]:

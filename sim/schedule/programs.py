@@ -296,14 +296,14 @@ def reducing(
 
     `calls` are the kernels that follow a node, by its name, one after another; that of a block with routed
     experts is "experts(F)". They take the place of `took_s` of its exposed time, of all of it where left out.
-    What waited for a node waits for the last of its kernels.
+    What waited for a node waits for the last of its kernels. Those of embedding and heads stay a time of theirs.
     """
     out: list[Node] = []
     place: list[int] = []
     for node in program:
         own = replace(node, waits=tuple(place[i] for i in node.waits))
         asked = node.name.replace("mlp", "experts") if node.routed_s > 0 else node.name
-        kernels = calls.get(asked, ()) if node.exposed_s > 0 else ()
+        kernels = calls.get(asked, ()) if node.exposed_s > 0 and node.layer >= 0 else ()
         left = max(0.0, node.exposed_s - took_s.get(asked, 0.0)) if took_s else 0.0
         out.append(replace(own, exposed_s=left) if kernels else own)
         for kernel in kernels:

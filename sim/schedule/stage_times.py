@@ -5,12 +5,14 @@ communication): in an overlapped pair the SMs lent to communication are gone, an
 through HBM take their share of its rate (from the compute time, inserted once).
 
 The part that is proportional to the routed load comes from asking for a tenth more rows: launches of the experts grow
-with the rows they get, everything else of a layer does not. TP and CP share a layer but for the experts: those of a rank
-are its own, and the rows that come to it are already fewer.
+with the rows they get, everything else of a layer does not. TP and CP share a layer but for the experts (`cost.shares`): those
+of a rank are its own, and the rows that come to it are already fewer. Their reductions are waited for; in a pair the all-to-alls
+are on the same links meanwhile, so they have what is left of these, as compute has of HBM.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -23,6 +25,7 @@ from sim.cost.compute import Processor, processor
 from sim.cost.launches import ComputeTime, Launch, Phase, RankBatch, count, phase_time
 from sim.cost.measured import MeasuredProfile
 from sim.cost.recompute import recomputed
+from sim.cost.shares import shared
 from sim.schedule.collectives import record_bytes
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.training import StageTimes
@@ -78,6 +81,8 @@ class ChunkWork:
             precision=self.formats.dense,
             attention=self.formats.cores,
             recomputed=recomputed(self.recompute),
+            tp=self.layout.tp,
+            cp=self.layout.cp,
         )
 
 
@@ -112,7 +117,7 @@ def stage_times(
     *,
     comm_sms: int,
     generation: str,
-    exposed_s: Mapping[str, float] | None = None,
+    inside_s: Callable[[float], Mapping[str, float]] | None = None,
     recompute: str | Sequence[str] | None = None,
     measured: MeasuredProfile | None = None,
     sharded: Sharded | None = None,
@@ -130,9 +135,10 @@ def stage_times(
         SMs that overlapped pairs lend to communication.
     generation : str
         Of the GEMM kernels; see `cost.compute.processor`.
-    exposed_s : mapping, optional [s]
-        Phase ("attn(F)", "mlp(F)" of a dense layer, "experts(F)") -> time of its reductions under TP, CP and ETP; nothing hides
-        them.
+    inside_s : function, optional [s]
+        Phase ("attn(F)", "mlp(F)" of a dense layer, "experts(F)", "head(F)" of an end) -> time of its reductions under TP, CP
+        and ETP, which nothing hides; of the time in which the all-to-alls of a layer pair take their share of the links, inf
+        where they take none.
     recompute : str or sequence of str, optional
         In place of the work's: "full", where the backward computes each layer's forward again, dispatch included; "moe" among
         modules, where it does so with the gate and the experts; else what the launches of a layer's backward hold.
@@ -150,14 +156,15 @@ def stage_times(
     alone = processor(hardware, sustained=True, generation=generation)
     beside = _lent_processor(work, hardware, kernel, comm_sms, generation)
     factors = _measured_factors(work, beside, measured) if measured else {}
-    inside = exposed_s or {}
 
-    def timed(p: Processor) -> list[tuple[LayerTimes, ...]]:
+    def timed(p: Processor, pair_s: float) -> list[tuple[LayerTimes, ...]]:
+        inside = inside_s(pair_s) if inside_s else {}
         layer = lru_cache(maxsize=None)(partial(_layer, work, p, inside, factors, sharded))
-        plain = lru_cache(maxsize=None)(partial(_plain, work, p))
+        plain = lru_cache(maxsize=None)(partial(_plain, work, p, inside))
         return [_layers(work.model, stage, layer, plain) for stage in stages]
 
-    return tuple(StageTimes(*both) for both in zip(timed(alone), timed(beside), strict=True))
+    both = timed(alone, math.inf), timed(beside, _compute_s(work, beside))
+    return tuple(StageTimes(*pair) for pair in zip(*both, strict=True))
 
 
 def measured_fraction(
@@ -206,7 +213,7 @@ def _lent_processor(
 def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: int, generation: str) -> float:
     """Share that the all-to-alls of a layer pair leave of the HBM rate while the pair computes [fraction]."""
     p = processor(hardware, sms=hardware.gpu.sms - comm_sms, sustained=True, generation=generation)
-    compute_s = sum(phase.total_s for phase in ops.layer_times(p, work.model, work.batch()).values())
+    compute_s = _compute_s(work, p)
     received = 2 * work.tokens * work.ranks_per_token  # of the forward and of the backward half
     formats = (("dispatch", "fp8" if work.formats.dense == "fp8" else "bf16"), ("combine", "bf16"))
     touched = sum(
@@ -217,9 +224,14 @@ def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: in
     return max(0.1, 1.0 - received * touched / (compute_s * hardware.gpu.hbm.bandwidth_bytes_per_s))
 
 
+def _compute_s(work: ChunkWork, p: Processor) -> float:
+    """Compute of a layer pair [s]."""
+    return sum(phase.total_s for phase in ops.layer_times(p, work.split_model, work.batch()).values())
+
+
 def _measured_factors(work: ChunkWork, beside: Processor, measured: MeasuredProfile) -> dict[str, float]:
     """Measured over modelled time of each phase of an MoE layer next to communication [ratio]."""
-    modelled = ops.layer_times(beside, work.model, work.batch())
+    modelled = ops.layer_times(beside, work.model, replace(work.batch(), tp=1, cp=1))
     return {name: measured.phases[name].elapsed_s / modelled[name].total_s for name in _FIELDS.values()}
 
 
@@ -267,21 +279,16 @@ def _layer(
     mean = phases(model, 1.0)
     more = mean if dense else phases(model, _MORE)
     issued = ops.layer_phases(model, work.batch(), dense=dense, layer_idx=layer_idx)
-    shared = work.layout.tp * work.layout.cp
-    experts = phases(model.routed_alone(), 1.0) if shared > 1 and not dense else {}
     times: dict[str, PhaseTime] = {}
     for field, phase in _FIELDS.items():
         total = mean[phase].total_s
-        own = total if shared == 1 else experts[phase].total_s if phase in experts and "mlp" in phase else 0.0
-        routed = min(max((more[phase].total_s - total) / (_MORE - 1.0), 0.0), own)
+        routed = min(max((more[phase].total_s - total) / (_MORE - 1.0), 0.0), total)
         factor = 1.0 if dense else factors.get(phase, 1.0)
-        fixed = (total - own) / shared + (own - routed)
-        memory = mean[phase].memory_bound_s / total * (fixed + routed) if total else 0.0
         times[field] = PhaseTime(
-            fixed * factor,
+            (total - routed) * factor,
             routed * factor,
             exposed_s.get(phase if dense else phase.replace("mlp", "experts"), 0.0),
-            memory_s=memory * factor,
+            memory_s=mean[phase].memory_bound_s * factor,
             launches=count(issued[phase]),
         )
     if sharded:
@@ -292,7 +299,7 @@ def _layer(
     if not dense and "moe" in recomputed(work.recompute):
         again = ops.gate(model, work.batch())
         once = phase_time(p, again)
-        gate = PhaseTime(once.total_s / shared, memory_s=once.memory_bound_s / shared, launches=count(again))
+        gate = PhaseTime(once.total_s, memory_s=once.memory_bound_s, launches=count(again))
     return LayerTimes(
         layer=layer_idx,
         communicates=not dense and work.layout.ep > 1,
@@ -302,14 +309,17 @@ def _layer(
     )
 
 
-def _plain(work: ChunkWork, p: Processor, launches: Callable[..., list[Launch]]) -> LayerTimes:
-    """Embedding, head or projection as a block of its own, without a collective."""
-    batch, shared = work.batch(), work.layout.tp * work.layout.cp
+def _plain(
+    work: ChunkWork, p: Processor, exposed_s: Mapping[str, float], launches: Callable[..., list[Launch]]
+) -> LayerTimes:
+    """Embedding, head or projection as a block of its own, without an all-to-all."""
+    batch = work.batch()
 
     def timed(phase: Phase) -> PhaseTime:
-        issued = launches(work.model, batch, phase)
+        issued = shared(launches(work.model, batch, phase), batch.tp, batch.cp)
         t = phase_time(p, issued)
-        return PhaseTime(t.total_s / shared, memory_s=t.memory_bound_s / shared, launches=count(issued))
+        waited_s = exposed_s.get(f"{launches.__name__}({phase})", 0.0)
+        return PhaseTime(t.total_s, exposed_s=waited_s, memory_s=t.memory_bound_s, launches=count(issued))
 
     f, b, w = map(timed, ops.PHASES)
     none = PhaseTime()

@@ -190,17 +190,18 @@ def _compute_s(
     work: ChunkWork, stages: Sequence[Stage], gpu: Gpu, measured_fraction: Mapping[str, float]
 ) -> Floats:
     """FLOPs of one rank for one microbatch over the dense peak of their formats [s], [F B W, num_stages]."""
-    model, batch, shared = work.model, work.batch(), work.layout.tp * work.layout.cp
+    model, batch = work.model, work.batch()
 
     @functools.cache
     def layer(dense: bool, layer_idx: int) -> Floats:
         total = np.zeros(len(ops.PHASES))
-        for name, (all_s, own_s) in _layer_s(work.split_model, batch, gpu, dense, layer_idx).items():
+        for name, flops_s in _layer_s(work.split_model, batch, gpu, dense, layer_idx).items():
             fraction = 1.0 if dense else min(1.0, measured_fraction.get(name, 1.0))
-            total["FBW".index(name[-2])] += fraction * ((all_s - own_s) / shared + own_s)
+            total["FBW".index(name[-2])] += fraction * flops_s
         return total
 
     def plain(launches: Callable[[Model, RankBatch, Phase], list[Launch]]) -> Floats:
+        shared = batch.tp * batch.cp
         return np.array([_flops_s(launches(model, batch, phase), gpu) / shared for phase in ops.PHASES])
 
     kinds = firsts(model)
@@ -216,16 +217,10 @@ def _compute_s(
 
 
 @functools.lru_cache(maxsize=1024)
-def _layer_s(
-    model: Model, batch: RankBatch, gpu: Gpu, dense: bool, layer_idx: int
-) -> Mapping[str, tuple[float, float]]:
-    """Phase -> FLOPs over dense peak of a layer, and of the rank's own experts alone, which TP and CP do not share [s]."""
-    whole = ops.layer_phases(model, batch, dense=dense, layer_idx=layer_idx)
-    experts = model.routed_alone()
-    own = {} if dense else {f"mlp({x})": ops.moe_mlp(experts, batch, x) for x in ops.PHASES}
-    return {
-        name: (_flops_s(launches, gpu), _flops_s(own.get(name, ()), gpu)) for name, launches in whole.items()
-    }
+def _layer_s(model: Model, batch: RankBatch, gpu: Gpu, dense: bool, layer_idx: int) -> Mapping[str, float]:
+    """Phase -> FLOPs of a rank over dense peak, of a layer [s]."""
+    phases = ops.layer_phases(model, batch, dense=dense, layer_idx=layer_idx)
+    return {name: _flops_s(launches, gpu) for name, launches in phases.items()}
 
 
 def _flops_s(launches: Iterable[Launch], gpu: Gpu) -> float:

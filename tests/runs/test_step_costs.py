@@ -22,7 +22,7 @@ from sim.engine import fluid
 from sim.errors import InfeasibleError
 from sim.runs import training
 from sim.runs.run import run_document
-from sim.runs.step_parts import inside_layers_s
+from sim.runs.step_parts import inside_layers_s, links_left
 from sim.scenario.resolve import resolve
 from sim.scenario.settings import read
 from sim.schedule.flows import Flows
@@ -249,6 +249,7 @@ def test_reductions_inside_a_layer_are_rings_over_its_tokens(tp: int, cp: int) -
     hidden, kv_heads, head_dim, tokens = 4096, 8, 128, 4096
     reduced = 2 * scatter_s(made.links, 2.0 * tokens / cp * hidden, tp)
     gathered = scatter_s(made.links, 2.0 * tokens * 2 * kv_heads / tp * head_dim, cp)  # within a node
+    ends = {"embedding": reduced / 2, "head": reduced / 2, "mtp_projection": 1.5 * reduced}
     found = inside_layers_s(made.work, made.model, made.links, made.routing.ranks_per_token)
     assert found == pytest.approx(
         {
@@ -259,7 +260,25 @@ def test_reductions_inside_a_layer_are_rings_over_its_tokens(tp: int, cp: int) -
             "mlp(B)": reduced,
             "experts(B)": 0.0,
         }
+        | {f"{end}({half})": seconds for end, seconds in ends.items() for half in "FB"}
     )
+
+
+def test_reductions_of_a_pair_have_the_part_of_scale_up_that_its_all_to_alls_leave() -> None:
+    # EP8 fills one node: its all-to-alls are on scale-up for all of their time but the latency, twice each in a pair.
+    layout = "{pp: 2, ep: 8, tp: 2}"
+    text = SCENARIO.format(**(DEFAULTS | {"layout": layout, "nodes": 4, "hardware": "h800"}))
+    made = training.Step.from_scenario(resolve(documents.loads(text, "mine.yaml")))
+    busy_s = 2 * sum(
+        float((made.alone_s[name] - each.latency_s()).mean()) for name, each in made.collectives.items()
+    )
+    left = links_left(made.links, made.collectives, 5 * busy_s)
+    assert left.scale_up_bytes_per_s / made.links.scale_up_bytes_per_s == pytest.approx(0.8, abs=0.03)
+    assert left.nic_bytes_per_s == made.links.nic_bytes_per_s
+    least = links_left(made.links, made.collectives, busy_s)  # shared evenly at worst
+    assert least.scale_up_bytes_per_s == made.links.scale_up_bytes_per_s / 2
+    pairs, alone = made.times[0].beside[1], made.times[0].alone[1]
+    assert pairs.attn_f.exposed_s > alone.attn_f.exposed_s
 
 
 def test_more_microbatches_make_the_bubble_a_smaller_share() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -127,34 +128,60 @@ def test_twice_the_tensor_rate_halves_only_what_it_bounds() -> None:
     assert 1.3 < slow / fast < 2.0
 
 
-def test_tensor_parallel_ranks_share_a_layer() -> None:
+def test_tensor_parallel_ranks_share_a_layer_less_than_evenly() -> None:
+    # Two ranks do all work between them; products of half the width waste more of their tiles, launches cost as much as before.
     one, two = (whole(times("mixtral-8x7b", num_stages=4, ep=8, tp=tp)[1].alone) for tp in (1, 2))
-    assert 0.45 < two / one < 0.6
+    assert 0.5 < two / one < 0.6
 
 
-@pytest.mark.parametrize(
-    "tokens", [4000, 4096, 4120]
-)  # 2,000 to 2,060 rows an expert: padded to 2,048 and 2,176
 @pytest.mark.parametrize("split", [{"tp": 4}, {"cp": 4}, {"tp": 2, "cp": 2}])
-def test_ranks_share_a_layer_but_for_their_own_experts(tokens: int, split: dict[str, int]) -> None:
-    model, work = load_model("deepseek-v3"), {"tokens": tokens, "comm_sms": 0}
+def test_ranks_share_a_layer_but_for_their_own_experts(split: dict[str, int]) -> None:
+    model, tokens = load_model("deepseek-v3"), 4096
     bare = dataclasses.replace(model, num_shared_experts=0)
-    rows = round(tokens / 4 * 8 * 64 / 256)
-    batch = RankBatch(1, tokens, (rows,) * 4, tokens / 4 * 7.5, "fp8")
+    batch = RankBatch(1, tokens, (tokens // 4 * 8 * 64 // 256,) * 4, tokens / 4 * 7.5, "fp8")
     p = processor(load_hardware("h800"), sustained=True)
     whole, own = (layer_times(p, one, batch) for one in (model, bare))
-    layer = next(x for x in times(**work, **split)[5].alone if x.communicates)
+    layer = next(x for x in times(tokens=tokens, comm_sms=0, **split)[5].alone if x.communicates)
     for field, phase in zip(("mlp_f", "mlp_b", "mlp_w"), ("mlp(F)", "mlp(B)", "mlp(W)"), strict=True):
         experts, both = own[phase].total_s, whole[phase].total_s
-        assert getattr(layer, field).mean_s == pytest.approx(experts + (both - experts) / 4)
-        assert 0 <= getattr(layer, field).routed_s <= experts
+        assert (
+            experts + (both - experts) / 4
+            <= getattr(layer, field).mean_s
+            < 1.1 * experts + (both - experts) / 2
+        )
+        assert 0 <= getattr(layer, field).routed_s <= experts * 1.001
     for field, phase in zip(("attn_f", "attn_b", "attn_w"), ("attn(F)", "attn(B)", "attn(W)"), strict=True):
-        assert getattr(layer, field).mean_s == pytest.approx(whole[phase].total_s / 4)
+        # A weight gradient under CP sums a quarter of the tokens and stores as large a weight as ever.
+        most = 0.55 if "cp" in split and phase == "attn(W)" else 0.4
+        assert 0.25 <= getattr(layer, field).mean_s / whole[phase].total_s < most
+
+
+def test_all_to_alls_of_a_pair_take_their_share_of_hbm_from_a_rank_and_not_from_its_group() -> None:
+    # TP2 halves bytes and, but for experts' padding and launches, the compute that they are moved in: HBM has as little left.
+    layers = (next(x for x in times(tp=tp)[5].beside if x.communicates) for tp in (1, 2))
+    one, two = (layer.mlp_b.memory_s for layer in layers)
+    assert 0.5 * one < two < 0.56 * one
+
+
+def test_reductions_of_a_pair_ask_for_the_time_of_its_compute_and_those_alone_for_none() -> None:
+    asked: list[float] = []
+
+    def inside_s(pair_s: float) -> dict[str, float]:
+        asked.append(pair_s)
+        return {"head(F)": 1e-3 if pair_s == math.inf else 2e-3, "head(B)": 1e-3}
+
+    found, bare = times(inside_s=inside_s), times()
+    assert asked[0] == math.inf
+    assert 25e-3 < asked[1] < 35e-3  # a layer of the published trace: 31.8 ms
+    ends = [(x, y) for x, y in zip(found[-1].beside, bare[-1].beside, strict=True) if x.layer < 0 and x != y]
+    assert ends
+    assert all(x.mlp_f.exposed_s == 2e-3 and x.mlp_b.exposed_s == 1e-3 for x, _ in ends)
+    assert all(x.mlp_f.fixed_s == y.mlp_f.fixed_s for x, y in ends)
 
 
 def test_reductions_inside_layers_are_added_and_kept_apart() -> None:
-    inside = {"attn(F)": 1e-3, "mlp(F)": 2e-3, "attn(B)": 3e-3, "mlp(B)": 4e-3}
-    bare, reduced = times()[5].beside, times(exposed_s=inside)[5].beside
+    inside = {"attn(F)": 1e-3, "experts(F)": 2e-3, "attn(B)": 3e-3, "experts(B)": 4e-3}
+    bare, reduced = times()[5].beside, times(inside_s=lambda _: inside)[5].beside
     assert whole(reduced) - whole(bare) == pytest.approx(len(bare) * 10e-3)
     assert reduced[0].attn_b.exposed_s == 3e-3
     assert reduced[0].attn_b.fixed_s == bare[0].attn_b.fixed_s
