@@ -46,6 +46,34 @@ def ettr_fraction(mtbf_s: float, every_s: float, write_s: float, restart_s: floa
         return 0.0
 
 
+def straggler_fraction(mtbf_s: float, speed_fraction: float, detect_s: float, swap_s: float) -> float:
+    """Training that counts over time on the clock of a run whose GPUs become slow one after another, and never fail.
+
+    Parameters
+    ----------
+    mtbf_s : float [s]
+        Mean time until any GPU becomes slow.
+    speed_fraction : float, 0 to 1
+        Of the run's pace, next to one that is slow.
+    detect_s, swap_s : float [s]
+        Until it is found, and from then until training goes on without it.
+
+    Returns
+    -------
+    float, 0 to 1
+
+    Notes
+    -----
+    (M + s d) / (M + d + w): a renewal process of healthy times M, slow times d and swaps w.
+
+    Examples
+    --------
+    >>> straggler_fraction(7200, 0.5, 3600, 1200)
+    0.75
+    """
+    return (mtbf_s + speed_fraction * detect_s) / (mtbf_s + detect_s + swap_s)
+
+
 def best_every_s(mtbf_s: float, write_s: float) -> float:
     """Training between checkpoints that wastes least, by Daly's estimate.
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sim.cost.goodput import best_every_s, ettr_fraction
-from sim.engine.failures import FailureRecord, run_failures
+from sim.cost.goodput import best_every_s, ettr_fraction, straggler_fraction
+from sim.engine.failures import FailureRecord, Stragglers, run_failures
 from sim.errors import InfeasibleError
 from sim.runs.kinds import Progress
 from sim.scenario.descriptions import Scenario
@@ -194,6 +194,7 @@ def failing(model: FailureModel, seconds: float, seed: int) -> FailureRecord:
     """
     rng = np.random.default_rng([seed, 1])
     records: list[FailureRecord] = []
+    slow = Stragglers(*_straggling(model)) if model.stragglers else None
     total = 0
     while total < _FAILURES and len(records) < _MOST_RUNS:
         records.append(
@@ -207,9 +208,10 @@ def failing(model: FailureModel, seconds: float, seed: int) -> FailureRecord:
                 repair_s=model.repair_s,
                 rng=rng,
                 most=_FAILURES,
+                stragglers=slow,
             )
         )
-        total += sum(records[-1].failures.values())
+        total += sum(records[-1].failures.values()) + records[-1].stragglers
     whole = sum(records[1:], records[0])
     if whole.trained_s <= 0:
         fails = f"it fails every {mtbf_s(model):,.0f} s, restarts in {model.restart_s:,.0f} s"
@@ -222,12 +224,21 @@ def failing(model: FailureModel, seconds: float, seed: int) -> FailureRecord:
 def failure_facts(model: FailureModel, failed: FailureRecord, seconds: float) -> dict[str, Any]:
     """Where the lost time of a run goes [s], its failures by part, and its ETTR in closed form, as in `result.json`."""
     scale = seconds / failed.trained_s
-    lost = ("saving", "undone", "restarting", "waiting")
+    lost = ["saving", "undone", "restarting", "waiting"]
+    ettr = ettr_fraction(mtbf_s(model), min(every_s(model), seconds), model.write_s, model.restart_s)
+    if model.stragglers:
+        lost += ["slowed", "swapping"]
+        ettr *= straggler_fraction(*_straggling(model))
     return {
-        "closed_form_ettr_fraction": ettr_fraction(
-            mtbf_s(model), min(every_s(model), seconds), model.write_s, model.restart_s
-        ),
+        "closed_form_ettr_fraction": ettr,
         "lost_s": {name: getattr(failed, f"{name}_s") * scale for name in lost},
         "by_part": {part: count * scale for part, count in failed.failures.items()},
         "mtbf_s": dict(model.mtbf_s),
+        **({"stragglers": failed.stragglers * scale} if model.stragglers else {}),
     }
+
+
+def _straggling(model: FailureModel) -> tuple[float, float, float, float]:
+    assert model.stragglers is not None
+    slow = model.stragglers
+    return slow.mtbf, slow.speed, slow.detect, slow.swap

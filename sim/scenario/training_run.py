@@ -83,6 +83,19 @@ class CheckpointSpec(Branch):
     """Training between two saves; what Daly's formula finds best where left out."""
 
 
+class StragglersSpec(Branch):
+    """GPUs that become slow, which the whole run waits for."""
+
+    mtbf: Duration
+    """Mean time until one GPU becomes slow."""
+    speed: Fraction = written("80 %")
+    """Pace of the run next to a slow GPU over its pace without (assumed)."""
+    detect: Duration
+    """Time until it is found."""
+    swap: Duration
+    """From then until training goes on without it: saving, replacement, loading."""
+
+
 class FailuresSpec(Branch):
     """Failures of a run, each of which takes it back to its last checkpoint."""
 
@@ -96,6 +109,8 @@ class FailuresSpec(Branch):
     """Nodes held back to replace failed ones, and paid; as many as needed, from elsewhere, where left out."""
     repair: Duration = written("1 d")
     """Time until a failed node is a spare again (assumed: a day)."""
+    stragglers: StragglersSpec | None = None
+    """GPUs that become slow; none where left out."""
 
 
 class RunSpec(Branch):
@@ -153,6 +168,7 @@ class FailureModel:
     spares: int | None
     repair_s: float
     gpus_per_node: int
+    stragglers: StragglersSpec | None = None  # of any GPU of the run
 
 
 def check_run(draft: Draft, run: RunSpec) -> None:
@@ -183,6 +199,9 @@ def _check_failures(draft: Draft, failures: FailuresSpec) -> None:
         draft.problem((*at, "mtbf"), "no part that fails", "one or more of: gpu, node, nic")
     for key, value in given.items():
         _require(draft, (*at, "mtbf", key), value > 0, "more than 0 s")
+    if slow := failures.stragglers:
+        _require(draft, (*at, "stragglers", "mtbf"), slow.mtbf > 0, "more than 0 s")
+        _require(draft, (*at, "stragglers", "speed"), 0 < slow.speed <= 1, "more than 0 %, to 100 %")
     every = failures.checkpoint.every
     _require(draft, (*at, "checkpoint", "every"), every is None or every > 0, "more than 0 s")
     if every is None:
@@ -202,7 +221,7 @@ def failure_model(
     """Resolve the failures of a run on a cluster; None where it has none."""
     if run is None or run.failures is None:
         return None
-    asked = run.failures
+    asked, slow = run.failures, run.failures.stragglers
     nics = round(num_gpus * hardware.nics_of_gpu)
     counts = {"gpu": num_gpus, "node": num_nodes, "nic": nics}
     return FailureModel(
@@ -217,4 +236,5 @@ def failure_model(
         spares=asked.spares,
         repair_s=asked.repair,
         gpus_per_node=num_gpus // num_nodes,
+        stragglers=slow and slow.model_copy(update={"mtbf": slow.mtbf / num_gpus}),
     )

@@ -101,6 +101,17 @@ def test_failures_make_a_run_longer_and_spare_nodes_are_paid(whole: dict[str, An
     assert run(STEP + PHASES + FAILURES)["metrics"] == m
 
 
+def test_slow_gpus_are_in_the_loss_of_a_run() -> None:
+    slow = ", stragglers: {mtbf: 200 h, speed: 50 %, detect: 2 h, swap: 10 min}}\n"
+    plain, own = (run(STEP + PHASES + text) for text in (FAILURES, FAILURES.replace("}\n", slow)))
+    parts = own["run"]["failures"]
+    assert sum(parts["lost_s"].values()) == pytest.approx(own["metrics"]["lost_s"])
+    assert own["metrics"]["ettr_fraction"] < plain["metrics"]["ettr_fraction"]
+    # Of 16 GPUs one is slow every 12.5 h at most, and each costs an hour of the two, less where a restart finds it first.
+    assert parts["lost_s"]["slowed"] / parts["stragglers"] == pytest.approx(3600 * 0.85, rel=0.15)
+    assert parts["closed_form_ettr_fraction"] == pytest.approx(own["metrics"]["ettr_fraction"], rel=0.05)
+
+
 def test_what_is_stated_of_power_holds_in_every_phase() -> None:
     stated = "    gpu_load: 50 %\n    host_power: 100 W\n    network_power: 10 W\n    pue: 1.5\n"
     m = run(STEP + PHASES + stated)["metrics"]

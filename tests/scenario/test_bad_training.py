@@ -95,6 +95,7 @@ def test_the_scenario_to_be_spoilt_is_good() -> None:
         ("recompute: full", "recompute: full\n  run: {phases: [{name: a, steps: 1, global_batch: 63}]}", "10:52: workload.run.phases.0.global_batch", ["63", "a multiple of DP8"]),
         ("recompute: full", "recompute: full\n  run: {tokens: 1 T, failures: {mtbf: {}, checkpoint: {write: 1 s}, restart: 1 s}}", "10:", ["no part that fails", "gpu, node, nic"]),
         ("recompute: full", "recompute: full\n  run: {tokens: 1 T, failures: {mtbf: {gpu: 0 h}, checkpoint: {write: 1 s}, restart: 1 s}}", "10:45: workload.run.failures.mtbf.gpu", ["more than 0"]),
+        ("recompute: full", "recompute: full\n  run: {tokens: 1 T, failures: {mtbf: {gpu: 1 h}, checkpoint: {write: 1 s}, restart: 1 s, stragglers: {mtbf: 1 h, speed: 0 %, detect: 1 h, swap: 1 s}}}", "10:122: workload.run.failures.stragglers.speed", ["to 100 %"]),
         ("recompute: full", "recompute: full\n  run: {tokens: 1 T, failures: {mtbf: {gpu: 1 h}, checkpoint: {write: 0 s}, restart: 1 s}}", "10:71: workload.run.failures.checkpoint.write", ["more than 0 s, or 'every'"]),
         ("name: mine", "name: mine\nfidelity: closed_form", "2:11: fidelity", ["'flow' for training"]),
         ("model: mixtral-8x7b\n", "", "1:1: ", ["no model"]),

@@ -107,6 +107,10 @@ _SIZES_SHOWN = re.compile(r" (EP1|TP1|CP1|DP\d+)\b")
 def failures(steps: Sequence[StepView]) -> Grid:
     """Failures of whole runs, and where their lost time goes."""
     rows: list[tuple[Cell, ...]] = []
+    slow = any(
+        step.whole_run and step.whole_run.lost and "slowed" in step.whole_run.lost.lost_s for step in steps
+    )
+    parts = [name for name in LOST if slow or name not in ("slowed", "swapping")]
     for step in steps:
         run = step.whole_run
         if run is None or run.lost is None or run.lost_s is None:
@@ -120,13 +124,14 @@ def failures(steps: Sequence[StepView]) -> Grid:
                 span(run.checkpoint_every_s),
                 share_cell(run.ettr_fraction),
                 share_cell(run.lost.closed_form_ettr_fraction),
-                *(share_cell(run.lost.lost_s.get(name, 0.0) / clock_s) for name in LOST),
+                *(share_cell(run.lost.lost_s.get(name, 0.0) / clock_s) for name in parts),
             )
         )
-    heads = ("variant", "MTBF", "failures", "save", "ETTR", "Daly", "saving", "undone", "restarts", "waiting")
+    lost = ("saving", "undone", "restarts", "waiting", *(("slowed", "swaps") if slow else ()))
+    heads = ("variant", "MTBF", "failures", "save", "ETTR", "Daly", *lost)
     note = (
         "shares of the time on the clock; save: training between checkpoints; Daly: the closed form of a run without end and with "
         "spares enough; undone: what failures took back; waiting: for a spare"
-    )
+    ) + ("; slowed: next to slow GPUs until they are found; swaps: of these" if slow else "")
     grid = Grid("What failures take of the run", heads, tuple(rows), note=note)
     return grid if len(steps) > 1 else grid.without(0)

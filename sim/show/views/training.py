@@ -81,9 +81,10 @@ class Failures:
     """Failures of a whole run."""
 
     lost_s: Mapping[str, float]
-    """Lost time by what took it: `saving`, `undone`, `restarting`, `waiting`."""
+    """Lost time by what took it: `saving`, `undone`, `restarting`, `waiting`, `slowed`, `swapping`."""
     by_part: Mapping[str, float]
     closed_form_ettr_fraction: float
+    stragglers: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ LOST = {
     "undone": "hours undone",
     "restarting": "restarts",
     "waiting": "waits for a spare",
+    "slowed": "hours next to slow GPUs",
+    "swapping": "swaps of slow GPUs",
 }
 """Lost time by what took it, as a reader calls it."""
 _NAMED = 4  # runs in a sentence
