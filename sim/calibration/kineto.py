@@ -68,8 +68,6 @@ class KinetoTrace:
 
     origin: TraceOrigin
     kernels: tuple[KernelEvent, ...]
-    other_devices: int
-    """Devices that also ran kernels and were left out."""
 
 
 class _Work(NamedTuple):
@@ -186,7 +184,7 @@ def read(
     kernels = [_kernel(event, zero_us, launched) for event in chosen]
     kernels.sort(key=lambda kernel: (kernel.start_s, kernel.end_s, kernel.stream, kernel.name))
     device = kept.devices[chosen[0].device]
-    return KinetoTrace(_origin(path, head, device), tuple(kernels), len(by_device) - 1)
+    return KinetoTrace(_origin(path, head, device), tuple(kernels))
 
 
 def _read_events(path: Path, kept: _Kept, progress: Callable[[str], None]) -> Mapping[str, Any]:

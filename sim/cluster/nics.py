@@ -94,11 +94,6 @@ def reach_of(kind: NicKind | None) -> NicReach:
     )
 
 
-def list_nics() -> tuple[str, ...]:
-    """List the shipped kinds of NICs, which `load_nic` takes."""
-    return tuple(documents.shipped("hardware/nics"))
-
-
 def load_nic(name_or_path: str | Path, *, near: Path | None = None, mark: Mark | None = None) -> NicKind:
     """Read a kind of NIC, a shipped one or a path; InputError with every problem of the file."""
     return _read(documents.find(str(name_or_path), "hardware/nics", "kind of NIC", near=near, mark=mark))

@@ -97,17 +97,6 @@ class Software(p.SourcedFile):
         return self.graphs in ("all", kind)
 
 
-def list_software() -> tuple[str, ...]:
-    """List the shipped software profiles.
-
-    Returns
-    -------
-    tuple of str
-        Names that `load_software` takes.
-    """
-    return tuple(documents.shipped("hardware/software"))
-
-
 def load_software(
     name_or_path: str | Path,
     override: Document | Mapping[str, Any] | None = None,

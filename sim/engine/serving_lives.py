@@ -38,7 +38,6 @@ class ServingTrace:
     prefill: tuple[InstanceRecord, ...]
     decode: tuple[InstanceRecord, ...]
     end_s: float
-    moved_kv_bytes: float
     kv_bytes: dict[tuple[int, int], Floats]
     """(prefill instance, decode instance) -> bytes that moved, by pair of GPUs as in `KvLinks.flows`."""
     preemptions: int
@@ -129,7 +128,6 @@ class Lives:
             prefill=tuple(records[instance] for instance in prefill),
             decode=tuple(records[instance] for instance in decode),
             end_s=now,
-            moved_kv_bytes=ways.transfers.moved_bytes,
             kv_bytes=dict(ways.bytes_by_pair),
             preemptions=self.preemptions,
             cached_tokens=np.array(self.cached, dtype=np.int64),

@@ -58,7 +58,6 @@ class Transfers:
 
     env: simpy.Environment
     capacity: list[float]
-    moved_bytes: float = 0.0
     _on: dict[int, dict[_Transfer, None]] = field(default_factory=lambda: defaultdict(dict))
     _wanted: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     _full: set[int] = field(default_factory=set)  # links that could fill, when last looked at
@@ -77,7 +76,6 @@ class Transfers:
         A byte uses up so much (`lines`) of each link. InfeasibleError where a link on its way has no capacity.
         """
         done = self.env.event()
-        self.moved_bytes += size_bytes
         if size_bytes <= 0 or not links:
             self._deliver(done, latency_s)
             return done

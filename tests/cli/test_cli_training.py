@@ -10,7 +10,7 @@ import pytest
 
 from command import Moesim
 from sim.cost.measured import load_profile
-from sim.show.files.trace import check_trace
+from traces import check_trace
 
 TRACE = Path(__file__).resolve().parents[1] / "data" / "layer_pairs.json"
 STEP = """

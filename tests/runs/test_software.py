@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import sim
-from sim.cluster.software import list_software, load_software
+from sim import documents
+from sim.cluster.software import load_software
 from sim.errors import InputError
 from sim.runs.run import run_file
 from sim.schedule.issuing import Issuer
@@ -77,7 +78,7 @@ def problem(text: str, folder: Path, *settings: str) -> str:
 
 
 def test_the_shipped_profiles_are_the_promised_ones_and_share_what_a_launch_takes() -> None:
-    assert list_software() == PROFILES
+    assert tuple(documents.shipped("hardware/software")) == PROFILES
     assert [load_software(name).launch_s for name in PROFILES if name != "none"] == pytest.approx([10e-6] * 6)
 
 

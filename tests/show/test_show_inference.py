@@ -14,7 +14,7 @@ import sim
 from results import REQUESTS
 from sim.errors import InputError
 from sim.show.files import timelines
-from sim.show.files.trace import check_trace, document, encode
+from sim.show.files.trace import document, encode
 from sim.show.plots import kinds as plots
 from sim.show.plots.serving import quantiles
 from sim.show.tables import console as tables
@@ -24,6 +24,7 @@ from sim.show.views.inference import PassView
 from sim.show.views.run import views_of
 from sim.show.views.serving import ServiceView
 from sim.show.words import run as findings
+from traces import check_trace
 
 
 @pytest.fixture(scope="module")

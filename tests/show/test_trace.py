@@ -24,10 +24,10 @@ from sim.show.files.trace import (
     Slice,
     Timeline,
     Track,
-    check_trace,
     document,
     encode,
 )
+from traces import check_trace
 
 ALL_TO_ALL = """
 name: trace

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
 from sim.show.views.lanes import OPERATIONS, PARTS, part_of
-from sim.show.views.run import Roofs, RunsView, RunView
+from sim.show.views.run import LayerLaunch, Roofs, RunsView, RunView
 from sim.show.words.headline import headline
 from sim.units import show
 
@@ -35,22 +35,16 @@ _STRIP = 0.08  # of the drawing's height
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedLaunch:
+class PlacedLaunch(LayerLaunch):
     """A launch, its place, and how much of what its roof allows it reaches (0..1)."""
 
-    name: str
-    phase: str
-    dtype: str
-    flops: float
-    moved_bytes: float
-    time_s: float
     side: str
     reached_fraction: float
 
     @property
     def intensity(self) -> float:
         """FLOPs per byte."""
-        return self.flops / self.moved_bytes
+        return self.flops / self.bytes
 
     @property
     def rate(self) -> float:
@@ -69,18 +63,7 @@ def points(run: RunView) -> list[PlacedLaunch]:
         compute_s = launch.flops / roofs.peak_flops[launch.dtype] if launch.flops else 0.0
         side = "moves" if not launch.flops else "compute" if compute_s >= memory_s else "memory"
         reached = max(compute_s, memory_s) / launch.time_s if launch.time_s else 0.0
-        made.append(
-            PlacedLaunch(
-                launch.name,
-                launch.phase,
-                launch.dtype,
-                launch.flops,
-                launch.bytes,
-                launch.time_s,
-                side,
-                reached,
-            )
-        )
+        made.append(PlacedLaunch(**asdict(launch), side=side, reached_fraction=reached))
     return made
 
 

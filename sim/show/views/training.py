@@ -162,11 +162,6 @@ class StepView(RunView):
         """The memory of the pipeline rank that holds most."""
         return max(self.memory, key=lambda held: held.total_bytes, default=Held(0, {}))
 
-    @property
-    def num_operations(self) -> int:
-        """Operations on the timeline."""
-        return sum(len(rank.kinds) for rank in self.pipeline)
-
     @cached_property
     def rank_phases(self) -> dict[str, dict[str, float]]:
         """Phases of each pipeline rank by its name, from the timeline [s]."""
