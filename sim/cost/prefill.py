@@ -8,7 +8,7 @@ backward pass alone needs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim.cost import layers, work
 from sim.cost.attention import attention_forward_s
@@ -26,17 +26,23 @@ _FOR_BACKWARD = ("keep output", "transpose weight", "cast", "transpose scales")
 """Launches of a training forward that only the backward pass needs; casts are needed in attention, where they feed GEMMs."""
 
 
+KV_UP = "kv up, cached"
+"""Name of the projection of latents that are cached, or gathered from other ranks of CP."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrefillBatch:
     """Prompts that one GPU prefills at once: their number, the tokens of each computed now, and those already in the cache.
 
-    `attention` is the tensor rate of attention cores.
+    `attention` is the tensor rate of attention cores. `split` ranks have as many tokens of each prompt.
     """
 
     sequences: int
     new_tokens: int
     cached_tokens: int = 0
     tp: int = 1
+    cp: int = 1
+    split: int = 1
     precision: Dtype = "fp8"
     attention: Roof = "bf16"
     fused_gate: bool = True
@@ -79,7 +85,8 @@ def prefill_attention(
     -----
     The core of a prompt of which c tokens are cached is that of the whole prompt less that of its first c tokens. Their latents
     are projected again to keys and values (MLA keeps only latents). TP: every rank has its part of the heads for the tokens of its
-    whole group, so times are those of its own tokens.
+    whole group, so times are those of its own tokens. CP: it has its part of the queries of all prompts of the group, cut so that
+    all see as many keys; latents that it gathers are projected by each rank.
     """
     a, ops = model.layer(layer_idx).attention, _attention_ops(model, b, layer_idx, gated=gated)
     kernels = [
@@ -103,15 +110,24 @@ def _attention_ops(model: Model, b: PrefillBatch, layer_idx: int, *, gated: bool
 def attention_core(p: Processor, model: Model, b: PrefillBatch, layer_idx: int) -> list[Work]:
     """Time and work in prefill of what depends on the tokens of each prompt, and not on those of all alone, in a layer.
 
-    The core, an indexer's scores, and the projection of cached latents to keys and values.
+    The core, an indexer's scores, and the projection of cached and gathered latents to keys and values.
     """
+    if b.split > 1:
+        new, cached = b.new_tokens * b.split, b.cached_tokens * b.split
+        whole = attention_core(p, model, replace(b, new_tokens=new, cached_tokens=cached, split=1), layer_idx)
+        return [
+            replace(
+                w, flops=w.flops / b.split, moved_bytes=w.moved_bytes / b.split, time_s=w.time_s / b.split
+            )
+            for w in whole
+        ]
     a = model.layer(layer_idx).attention
     ops = _attention_ops(model, b, layer_idx, gated=False)
     kernels = [_core(p, a, op, b) for op in ops if a and op.kind == "attention_forward"]
-    if b.cached_tokens and isinstance(a, MLA) and a.index is None:
+    rows = b.sequences * (b.cached_tokens * b.cp + b.new_tokens * (b.cp - 1))
+    if rows and isinstance(a, MLA) and a.index is None:
         width = a.num_heads * (a.qk_nope_head_dim + a.v_head_dim)
-        rows = b.sequences * b.cached_tokens
-        kernels.append(work.gemm(p, "kv up, cached", rows, width, a.kv_lora_rank, b.precision))
+        kernels.append(work.gemm(p, KV_UP, rows, width, a.kv_lora_rank, b.precision))
     return kernels
 
 

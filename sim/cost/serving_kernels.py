@@ -27,12 +27,16 @@ from sim.workload.model import Model
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
-    """Requests that one GPU decodes at once, query tokens of each, and their mean context; `attention` is the rate of cores."""
+    """Requests that one GPU decodes at once, query tokens of each, and their mean context; `attention` is the rate of cores.
+
+    Each of `cp` ranks has its part of the context of the requests of all, and attends to it for them.
+    """
 
     requests: float
     queries: int
     context_tokens: float
     tp: int = 1
+    cp: int = 1
     precision: Dtype = "fp8"
     kv_bytes_per_element: float = BF16
     attention: Roof = "bf16"
@@ -135,12 +139,12 @@ def _index(p: Processor, a: MLA, b: DecodeBatch, d: int) -> tuple[Work, ...]:
     own = a.indexer
     if own is None:
         return ()
-    t, requests = b.group_tokens, b.requests * b.tp
+    t, requests, context_tokens = b.group_tokens, b.requests * b.tp * b.cp, b.context_tokens / b.cp
     return (
         work.gemm(p, "index queries", t, own.num_heads * own.head_dim, a.q_lora_rank or d, b.precision),
         work.gemm(p, "index keys", t, own.head_dim + own.num_heads, d, b.precision),
-        work.index_scores(p, "index scores", requests, b.context_tokens, own, queries=b.queries),
-        work.streaming(p, "index top-k", 2 * FP32 * requests * b.queries * b.context_tokens),
+        work.index_scores(p, "index scores", requests, context_tokens, own, queries=b.queries),
+        work.streaming(p, "index top-k", 2 * FP32 * requests * b.queries * context_tokens),
     )
 
 
@@ -185,12 +189,13 @@ def decode_core(p: Processor, a: Attention, b: DecodeBatch) -> list[Work]:
     if isinstance(a, Recurrent):
         # Every token reads and writes the states; tokens of one step share them.
         return [work.streaming(p, "state update", 2 * requests * a.state_bytes / b.tp)]
+    requests *= b.cp
     if isinstance(a, GQA):
         core = work.gqa_decode(
             p,
             "attention core",
             requests,
-            a.attended_tokens(b.context_tokens),
+            a.attended_tokens(b.context_tokens) / b.cp,
             heads,
             max(1, a.num_kv_heads // b.tp),
             (a.head_dim + a.value_dim) // 2,
@@ -204,7 +209,7 @@ def decode_core(p: Processor, a: Attention, b: DecodeBatch) -> list[Work]:
         p,
         "attention core",
         requests * b.queries if sparse else requests,  # tokens of a step choose each its own
-        min(b.context_tokens, a.window or b.context_tokens),
+        min(b.context_tokens, a.window or b.context_tokens) / b.cp,
         heads,
         latent_dim=a.kv_lora_rank,
         rope_dim=a.qk_rope_head_dim,

@@ -10,6 +10,7 @@ the deployment run the same pass at once on one network, and every metric is of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -119,8 +120,10 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, float]:
     most = memory.max_batch
     fitting = most - most % 2 if work.spec.overlap is True else most
     requests: float = work.requests if work.requests is not None else max(1, fitting)
+    busiest = requests
     if work.total is not None:
         requests = work.total / work.layout.num_ranks
+        busiest = math.ceil(work.total / work.layout.dp) * work.layout.dp / work.layout.num_ranks
     what = "prompt" if work.spec.kind == "prefill" else "request"
     batch = f"{requests} {what}s of {work.context_tokens} tokens a GPU need"
     if work.total is not None:
@@ -128,7 +131,7 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, float]:
         batch = f"{num} {what}{'s' * (num > 1)} of {work.context_tokens} tokens in all {verb}, of each GPU,"
     elif requests == 1:
         batch = f"one {what} of {work.context_tokens} tokens needs"
-    require_batch(memory, requests, batch)
+    require_batch(memory, busiest, batch)
     return memory, requests
 
 

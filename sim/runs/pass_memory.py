@@ -58,6 +58,7 @@ def _expert_rows_bytes(model: Model, work: Inference, microbatches: int) -> floa
 
     Ranks that split experts have the rows of each other.
     """
-    rows = (work.requests or 1) / microbatches * work.step_tokens * model.top_k
+    requests = work.requests or (work.total or work.layout.num_ranks) / work.layout.num_ranks
+    rows = requests / microbatches * work.step_tokens * model.top_k
     element = (work.formats.received_bytes + 2.0) * work.layout.etp
     return rows * (element * model.routed_width + model.up_matrices * 2.0 * model.expert_hidden)

@@ -16,18 +16,22 @@ from sim.cluster.topology import Floats
 from sim.cost import prefill
 from sim.cost import serving_kernels as kernels
 from sim.cost.compute import Processor, processor
+from sim.cost.launches import FP32
 from sim.cost.work import Part, Work, dense_peaks, hbm_bytes, least_s, part, total_s
 from sim.runs.pass_collectives import PassCollectives, pass_record_bytes
 from sim.runs.pass_plan import PassPlan
 from sim.schedule import inference as plans
 from sim.schedule import reductions
 from sim.schedule.collectives import KINDS
+from sim.workload.attention import MLA, Attention, Recurrent
 from sim.workload.expectation import rows_of_touched
 from sim.workload.layout import split_experts
 from sim.workload.traffic import Routing, payload_bytes
 
-REDUCTION = "tensor-parallel reductions"
-"""Name of what a TP group adds up, and of what an ETP group gathers and adds up, among the launches of a part."""
+REDUCTION = "collectives inside layers"
+"""Name of what groups of TP, CP and ETP gather and add up among the launches of a part."""
+WITH_CORE = ("attention", "attention_1", "dense")
+"""Parts that hold the core of attention, where a layer has one."""
 Needs = dict[tuple[str, int, int], Floats]
 
 
@@ -116,10 +120,14 @@ def _hbm_share(plan: PassPlan, routing: Routing, compute_s: float) -> float:
 def _parts(plan: PassPlan, p: Processor, routing: Routing, layer: int) -> dict[str, Part]:
     """Launches of each part of a layer with experts; of one without all in `dense`."""
     parts = _decode_parts(plan, p, layer) if plan.decode else _prefill_parts(plan, p, layer)
-    has_attention = plan.model.layer(layer).attention is not None
-    for name, times in _reductions(plan, has_attention).items():
-        if times and name in parts and plan.layout.tp > 1:
-            reduced = Work(REDUCTION, "", 0.0, 0.0, times * tensor_parallel_s(plan), times)
+    attention = plan.model.layer(layer).attention
+    for name, times in _reductions(plan, attention is not None).items():
+        gathers = plan.layout.cp > 1 and attention is not None and name in WITH_CORE
+        if name in parts and ((times and plan.layout.tp > 1) or gathers):
+            time_s = times * tensor_parallel_s(plan) + (
+                context_parallel_s(plan, attention) if gathers else 0.0
+            )
+            reduced = Work(REDUCTION, "", 0.0, 0.0, time_s, times * (plan.layout.tp > 1) + gathers)
             parts[name] = {**parts[name], REDUCTION: reduced}
     if plan.has_phases and "dense" not in parts:
         # Of the busiest rank, which has all of its tokens.
@@ -170,6 +178,47 @@ def tensor_parallel_s(plan: PassPlan) -> float:
     size = plan.group_tokens * plan.model.hidden * 2.0
     near = plan.layout.near(plan.scenario.gpus_per_node, "tp")
     return reductions.tensor_parallel_s(links(plan), size, plan.layout.tp, near)
+
+
+def context_parallel_s(plan: PassPlan, a: Attention | None) -> float:
+    """Time of what a CP group exchanges around the core of a layer [s]; nothing hides it.
+
+    Parameters
+    ----------
+    plan : PassPlan
+    a : Attention, optional
+        Of the layer.
+
+    Notes
+    -----
+    Prefill: every rank gathers the keys and values, or latents, of the prompts of all, cached ones too; of a window the last of them
+    before each part, and of a recurrence its states. Decode: every rank gathers the queries of all and attends to its part of their
+    caches; results, each with the sum of its softmax, are scattered and added up.
+
+    References
+    ----------
+    Context parallelism with all-gathered keys and values: Llama 3, arXiv 2407.21783, section 3.3.2. Decode: vLLM's decode context
+    parallel, and Helix parallelism, arXiv 2507.07120.
+    """
+    layout, requests = plan.layout, plan.microbatch_requests * plan.layout.tp * plan.layout.cp
+    if a is None:
+        return 0.0
+    near, rates = layout.near(plan.scenario.gpus_per_node, "cp"), links(plan)
+    if not plan.decode:
+        context = plan.work.step_tokens + plan.cached_tokens
+        kept = min(context, layout.cp * a.kept_tokens(context)) * a.cache_bytes(
+            plan.formats.cache.element_bytes
+        )
+        size = requests * (kept + a.state_bytes) / min(layout.tp, a.num_cached_heads)
+        return reductions.scatter_s(rates, size, layout.cp, near)
+    if isinstance(a, Recurrent):
+        return 0.0
+    rows = plan.group_tokens * layout.cp * a.num_heads / layout.tp
+    query, value = (a.latent_dim, a.kv_lora_rank) if isinstance(a, MLA) else a.core_dims
+    asked, answered = rows * query * 2.0, rows * (value * 2.0 + FP32)
+    return reductions.scatter_s(rates, asked, layout.cp, near) + reductions.scatter_s(
+        rates, answered, layout.cp, near
+    )
 
 
 def links(plan: PassPlan) -> reductions.Links:

@@ -45,6 +45,8 @@ class PassPlan:
         busiest GPU's time. A share below 1 counts means, whatever the sampling.
     core_s : float, optional [s]
         Of a prefill: time of its attention cores in all layers, in place of that of prompts that are all alike.
+    split : int [ranks]
+        Ranks of which each has `1 / split` of every prompt, where `work` and `cached_tokens` give their part of the tokens.
     """
 
     scenario: Scenario
@@ -53,6 +55,18 @@ class PassPlan:
     cached_tokens: int = 0
     share: float = 1.0
     core_s: float | None = None
+    split: int = 1
+
+    @classmethod
+    def of_prompts(cls, scenario: Scenario, work: Inference, total: int, cached_tokens: int) -> PassPlan:
+        """A prefill of so many prompts of the whole deployment, each of which its ranks of TP and CP split."""
+        layout, passed = work.layout, total / cls(scenario, work, 1.0).in_flight
+        split, busiest = layout.tp * layout.cp, math.ceil(passed / layout.dp)
+        each = replace(
+            work if busiest > 1 else work.one_batch(), step_tokens=math.ceil(work.step_tokens / split)
+        )
+        share = passed / layout.dp / busiest
+        return cls(scenario, each, busiest, cached_tokens // split, share, split=split)
 
     @classmethod
     def of_total(cls, scenario: Scenario, work: Inference, total: int) -> PassPlan:
@@ -64,7 +78,7 @@ class PassPlan:
         layout, work = work.layout, replace(work, total=total)
         plan = cls(scenario, work if total > 1 else work.one_batch(), 1.0)
         passed = total / plan.in_flight
-        busiest = math.ceil(passed / layout.dp) / layout.tp
+        busiest = math.ceil(passed / layout.dp) / (layout.tp * layout.cp)
         plan = replace(plan, requests=busiest)
         share = passed * layout.pp / layout.num_ranks / busiest
         if busiest < 1:  # its tokens are rounded up
@@ -231,6 +245,8 @@ class PassPlan:
             new_tokens=self.work.step_tokens,
             cached_tokens=self.cached_tokens,
             tp=self.layout.tp,
+            cp=self.layout.cp,
+            split=self.split,
             precision=self.formats.parts[part],
             attention=self.formats.cores,
             fused_gate=self.work.spec.fused_gate,
@@ -260,6 +276,7 @@ class PassPlan:
             queries=self.work.step_tokens,
             context_tokens=self.work.context_tokens,
             tp=self.layout.tp,
+            cp=self.layout.cp,
             precision=self.formats.parts[part],
             kv_bytes_per_element=self.formats.cache.element_bytes,
             attention=self.formats.cores,

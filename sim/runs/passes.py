@@ -119,7 +119,11 @@ def forwards(scenario: Scenario, work: Inference, requests: float) -> list[Forwa
         return [forward_pass(plan)]
     whole: list[ForwardPass] = []
     for index in range((work.context_tokens - work.cached_tokens) // work.step_tokens):
-        plan = PassPlan(scenario, work, requests, work.cached_tokens + index * work.step_tokens)
+        cached = work.cached_tokens + index * work.step_tokens
+        if work.total is None:
+            plan = PassPlan(scenario, work, requests, cached)
+        else:
+            plan = PassPlan.of_prompts(scenario, work, work.total, cached)
         whole.append(forward_pass(plan, whole[-1] if whole else None))
     return whole
 
@@ -309,9 +313,9 @@ def _gathered(plan: PassPlan, embedded: float, sampled: float) -> Work:
 
 
 def reductions_s(forward: ForwardPass) -> dict[str, float]:
-    """Time that each part of a pass waits for its TP or ETP group, within its compute [s]; none without either."""
+    """Time that each part of a pass waits for its groups of TP, CP and ETP, within its compute [s]; none without any."""
     plan, parts, by_part = forward.plan, forward.needs.parts, dict[str, float]()
-    if plan.layout.tp == 1 and not plan.layout.gathers_experts:
+    if plan.layout.tp * plan.layout.cp == 1 and not plan.layout.gathers_experts:
         return by_part
     dense = sum(map(len, plan.blocks.dense_before)) + len(plan.blocks.dense_after)
     nodes = [node.name for node in plan.program() if node.collective is None and node.name != "dense"]

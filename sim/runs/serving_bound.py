@@ -68,27 +68,28 @@ def bound_of(work: Serving, asked: Requests, trace: ServingTrace) -> Bound:
         ttft_s=np.maximum(compute_s, ttft.weights_s),
         step_s=step_s,
         tpot_s=step_s * trace.steps / later,
-        prompts_s=compute_s * ttft.tp / gpus,
+        prompts_s=compute_s * ttft.shared / gpus,
     )
 
 
 class _Prompts:
-    """Least times of prompts on the GPU, or the TP group, that has them."""
+    """Least times of prompts on the GPU, or the ranks of TP and CP, that have them."""
 
     def __init__(self, scenario: Scenario) -> None:
         base = scenario.workload
         assert isinstance(base, Inference)
         self.plan = PassPlan(scenario, base.one_batch(), 1)
-        self.tp, self.p = base.layout.tp, processor_of(self.plan)
+        tp, self.p = base.layout.tp, processor_of(self.plan)
+        self.shared = tp * base.layout.cp
         self.peaks = dense_peaks(self.plan.hardware.gpu)
         self.kinds = _layer_kinds(self.plan)
         least = (
             sum(least_s(x, self.peaks) for x in self._parts(_TOKENS, kind)) * n
             for kind, n in self.kinds.items()
         )
-        self.token_s = sum(least) / _TOKENS / self.tp
+        self.token_s = sum(least) / _TOKENS / self.shared
         read = sum(hbm_bytes(part) * n for kind, n in self.kinds.items() for part in self._parts(1, kind))
-        self.weights_s = read / self.tp / self.plan.hardware.gpu.hbm.bandwidth_bytes_per_s
+        self.weights_s = read / tp / self.plan.hardware.gpu.hbm.bandwidth_bytes_per_s
 
     def _parts(self, tokens: int, kind: int) -> list[Part]:
         """Launches of a layer that a rank has to itself, its core left out."""
@@ -113,9 +114,9 @@ class _Prompts:
         for kind, n in self.kinds.items():
             launches = prefill.attention_core(self.p, self.plan.model, batch, kind)
             cores += n * least_s(
-                {x.name: x for x in launches if x.name != "kv up, cached"}, self.peaks
+                {x.name: x for x in launches if x.name != prefill.KV_UP}, self.peaks
             )  # which a rank could keep
-        return new * self.token_s + cores / self.tp
+        return new * self.token_s + cores / self.shared
 
 
 def _layer_kinds(plan: PassPlan) -> dict[int, int]:
@@ -134,7 +135,7 @@ def _steps_s(scenario: Scenario, lengths: NDArray[np.int64]) -> Floats:
     rate = plan.hardware.gpu.hbm.bandwidth_bytes_per_s
 
     def read_bytes(context_tokens: float) -> float:
-        each = 1 / plan.layout.tp
+        each = 1 / (plan.layout.tp * plan.layout.cp)
 
         def batch(part: str) -> DecodeBatch:
             return replace(plan.decode_batch(part), requests=each, queries=1, context_tokens=context_tokens)

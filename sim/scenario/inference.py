@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -33,6 +34,7 @@ from sim.workload.layout import Layout
 
 _AT = ("workload",)
 _DRAWN_LAYERS = 4
+_PROMPTS = 4
 
 
 class DeployedSpec(WorkloadSpec):
@@ -66,8 +68,10 @@ class PrefillSpec(DeployedSpec):
 
     kind: Literal["prefill"]
     prompt_tokens: Count = 4096
-    prompts_per_gpu: Count = 4
-    """Prompts computed together on each GPU, in both microbatches; `prompt_tokens` or `chunk_tokens` of each a pass."""
+    prompts_per_gpu: Count | None = None
+    """Prompts computed together on each GPU, in both microbatches; `prompt_tokens` or `chunk_tokens` of each a pass. 4 where `prompts` is left out too."""
+    prompts: Count | None = None
+    """Instead of `prompts_per_gpu`: of the whole deployment, fewer than GPUs allowed. Ranks of TP and CP share a prompt."""
     chunk_tokens: Count | None = None
     """Tokens of a prompt in one pass; the whole prompt when left out."""
     cached_tokens: Index = 0
@@ -160,7 +164,7 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         wanted = f"one of: {', '.join(generations)}"
         draft.problem((*_AT, "gemm_generation"), f"'{spec.gemm_generation}'", wanted)
     if isinstance(spec, PrefillSpec):
-        _prompts(draft, spec)
+        spec = _prompts(draft, spec, layout)
     elif spec.requests is not None and spec.requests_per_gpu is not None:
         wanted = "one of them: requests of the whole deployment, or of each GPU"
         draft.problem((*_AT, "requests"), f"{spec.requests} next to requests_per_gpu", wanted)
@@ -176,7 +180,7 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         draft.problem((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
     if draft.problems or gate is None or layout is None:
         raise InputError(())  # the draft has them
-    odd = isinstance(spec, PrefillSpec) and spec.prompts_per_gpu % 2
+    odd = isinstance(spec, PrefillSpec) and _together(spec, layout) % 2
     if spec.overlap == "auto" and (layout.pp > 1 or odd):
         spec = spec.model_copy(update={"overlap": False})
     draft.layout = layouts.written(layout, "ep", "tp", "dp")
@@ -205,13 +209,26 @@ def _load(spec: PrefillSpec | DecodeSpec) -> dict[str, Any]:
         }
     return {
         "requests": spec.prompts_per_gpu,
+        "total": spec.prompts,
         "context_tokens": spec.prompt_tokens,
         "step_tokens": spec.pass_tokens,
         "cached_tokens": spec.cached_tokens,
     }
 
 
-def _prompts(draft: Draft, spec: PrefillSpec) -> None:
+def _together(spec: PrefillSpec, layout: Layout | None) -> int:
+    """Prompts that a GPU, or the ranks that share them, compute at once [count]."""
+    return spec.prompts_per_gpu or math.ceil((spec.prompts or 1) / (layout.dp if layout else 1))
+
+
+def _prompts(draft: Draft, spec: PrefillSpec, layout: Layout | None) -> PrefillSpec:
+    """The specification with the prompts of a GPU where none are named; problems are added to the draft."""
+    if spec.prompts is None and spec.prompts_per_gpu is None:
+        draft.derived["prompts_per_gpu"] = _PROMPTS
+        spec = spec.model_copy(update={"prompts_per_gpu": _PROMPTS})
+    elif spec.prompts is not None and spec.prompts_per_gpu is not None:
+        wanted = "one of them: prompts of the whole deployment, or of each GPU"
+        draft.problem((*_AT, "prompts"), f"{spec.prompts} next to prompts_per_gpu", wanted)
     new = spec.prompt_tokens - spec.cached_tokens
     if new < 1:
         draft.problem(
@@ -223,9 +240,11 @@ def _prompts(draft: Draft, spec: PrefillSpec) -> None:
         draft.problem(
             (*_AT, "chunk_tokens"), str(spec.chunk_tokens), f"a divisor of the {new} tokens to compute"
         )
-    if spec.overlap is True and spec.prompts_per_gpu % 2:
+    if spec.overlap is True and _together(spec, layout) % 2:
+        key = "prompts_per_gpu" if spec.prompts is None else "prompts"
         wanted = "an even number, half of them in each microbatch; or 'overlap: false'"
-        draft.problem((*_AT, "prompts_per_gpu"), str(spec.prompts_per_gpu), wanted)
+        draft.problem((*_AT, key), str(getattr(spec, key)), wanted)
+    return spec
 
 
 def _count(scenario: Scenario, work: Inference) -> None:

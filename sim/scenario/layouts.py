@@ -27,17 +27,15 @@ def derived(draft: Draft, **defaults: int) -> Layout:
 
 
 def deployed(draft: Draft) -> Layout | None:
-    """The layout of a deployment: by default one pipeline stage and EP over all its ranks, attention data-parallel but for TP.
+    """The layout of a deployment: by default one pipeline stage and EP over all its ranks, attention data-parallel but for TP and CP.
 
     None where it has problems, which are added to the draft.
     """
     asked, num_ranks, per_node, model = draft.asked, draft.num_ranks, draft.gpus_per_node, draft.model
     assert model is not None
     before = len(draft.problems)
-    pp, tp = asked.pp or 1, asked.tp or 1
+    pp, tp, cp = asked.pp or 1, asked.tp or 1, asked.cp or 1
     heads = math.gcd(*(a.num_heads for a in model.attentions()))
-    if asked.cp not in (None, 1):
-        draft.problem(("layout", "cp"), str(asked.cp), "1: a deployment has EP, TP, DP and PP only")
     if num_ranks % pp or pp > model.num_layers:
         wanted = f"a divisor of the {num_ranks} ranks, and at most the {model.num_layers} layers"
         draft.problem(("layout", "pp"), str(pp), wanted)
@@ -57,8 +55,11 @@ def deployed(draft: Draft) -> Layout | None:
         draft.problem(("layout", "tp"), str(tp), f"a divisor of {of}, and of the {heads} heads")
     elif tp % per_node and per_node % tp:
         draft.problem(("layout", "tp"), str(tp), f"a multiple or a divisor of the {per_node} GPUs of a node")
-    elif asked.dp not in (None, stage // tp):
-        wanted = f"{stage // tp}, {of} over TP, or leave it out"
+    elif stage % (tp * cp) or (tp * cp % per_node and per_node % (tp * cp)):
+        wanted = f"a divisor of {of} over TP{tp}, and with TP a multiple or a divisor of the {per_node} GPUs of a node"
+        draft.problem(("layout", "cp"), str(cp), wanted)
+    elif asked.dp not in (None, stage // (tp * cp)):
+        wanted = f"{stage // (tp * cp)}, {of} over TP{' and CP' if cp > 1 else ''}, or leave it out"
         draft.problem(("layout", "dp"), str(asked.dp), wanted)
     if len(draft.problems) > before:
         return None

@@ -60,8 +60,8 @@ Pools = Mapping[str, PrefillPoolSpec | DecodePoolSpec]
 
 def instance_gpus(layout: LayoutSpec) -> int:
     """GPUs of an instance: those that its layout multiplies to, which EP groups and TP groups both cut evenly [count]."""
-    tp, ep = layout.tp or 1, layout.ep or 1
-    stage = math.lcm(tp, ep * (layout.etp or 1)) if layout.dp is None else tp * layout.dp
+    shared, ep = (layout.tp or 1) * (layout.cp or 1), layout.ep or 1
+    stage = math.lcm(shared, ep * (layout.etp or 1)) if layout.dp is None else shared * layout.dp
     return (layout.pp or 1) * stage
 
 
@@ -201,6 +201,7 @@ def instance_of(
         "requests",
         "requests_per_gpu",
         "prompts_per_gpu",
+        "prompts",
         "cached_tokens",
         "chunk_tokens",
     ):

@@ -388,7 +388,17 @@ def test_the_bound_of_a_token_by_its_exchanges_is_the_published_arithmetic() -> 
             {"layout": {"ep": 8, "pp": 2}, "workload__overlap": True},
             "workload.overlap: got true next to layout.pp; wanted false",
         ),
-        (DECODE, {"layout": {"ep": 16, "cp": 2}}, "1: a deployment has EP, TP, DP and PP only"),
+        (
+            DECODE,
+            {"layout": {"ep": 16, "cp": 3}},
+            "layout.cp: got 3; wanted a divisor of the 16 ranks over TP1",
+        ),
+        (
+            DECODE,
+            {"layout": {"ep": 16, "cp": 2, "dp": 16}},
+            "layout.dp: got 16; wanted 8, the 16 ranks over TP and CP",
+        ),
+        (PREFILL, {"workload__prompts": 4}, "4 next to prompts_per_gpu; wanted one of them"),
         (
             DECODE,
             {"layout": {"ep": 8, "tp": 2, "etp": 4}},

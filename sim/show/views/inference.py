@@ -18,7 +18,7 @@ PARTS = {
     "experts": "routed experts",
     "shared": "shared experts",
     "dense": "dense layers",
-    "reductions": "tensor-parallel reductions",
+    "reductions": "collectives inside layers",
     "phases": "sends and receives on SMs",
     "waits": "waits for exchanges",
     "host": "waits for the host",
@@ -29,7 +29,7 @@ PARTS = {
 """Part of a pass -> its label, in the order in which parts are listed and drawn."""
 LIMITS = {"compute": "compute", "hbm": "HBM", "links": "the links"}
 """Class of resource that sets the lower bound -> what a reader calls it."""
-SIZES = ("pp", "ep", "etp", "tp")
+SIZES = ("pp", "ep", "etp", "tp", "cp")
 """Parallel dimensions that mean something."""
 _HELD = (
     "cache", "routed experts", "shared experts", "attention", "dense layers", "gates", "embedding and head", "communication buffers",
@@ -114,6 +114,7 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
         "prompt_tokens": "prompt tokens",
         "cached_tokens": "of them cached",
         "prompts_per_gpu": "prompts a GPU",
+        "prompts": "prompts",
         "context_tokens": "context tokens",
         "requests_per_gpu": "requests a GPU",
         "requests": "requests",
