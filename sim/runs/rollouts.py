@@ -98,7 +98,7 @@ def token_s(scenario: Scenario) -> float:
     work = scenario.workload
     assert isinstance(work, Inference)
     assert isinstance(work.spec, PrefillSpec)
-    tokens = work.spec.prompt_tokens * work.spec.prompts_per_gpu * work.layout.dp
+    tokens = work.spec.prompt_tokens * (work.requests or 1) * work.layout.dp
     return float(run_inference(scenario, lambda _: None)["metrics"]["step_time_s"]) / tokens
 
 
