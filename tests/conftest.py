@@ -1,15 +1,23 @@
-"""What all tests share: hypothesis without deadlines, the same examples every time; a browser; the command in an empty folder."""
+"""What all tests share: hypothesis without deadlines, the same examples every time; a browser; the command in an empty folder.
+
+Of several processes each takes whole files, or groups of tests that say so, since tests of a file share what they look at; those
+that take longest begin first, lest one of them begins last.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import browser
+import shared
 from command import Moesim, runner
 from results import results as results
 from results import runs as runs
@@ -23,6 +31,47 @@ settings.register_profile(
     "moesim", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("moesim")
+
+LONGEST = ()
+"""Groups and files that begin first, in this order."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (
+        getattr(config.option, "dist", "no") != "no"
+    ):  # processes are started from here, and inherit the variable
+        folder = tempfile.TemporaryDirectory()
+        os.environ[shared.FOLDER] = folder.name
+        config.add_cleanup(folder.cleanup)
+
+
+def unit(item: pytest.Item) -> str:
+    """The name of what one process takes at a time."""
+    group = item.get_closest_marker("xdist_group")
+    return str(group.args[0]) if group else item.nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        place = {name: i for i, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(unit(item), len(place)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Units(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            """The group at the end of a test's name, or its file."""
+            group = super()._split_scope(nodeid)
+            return group.partition("::")[0] if group == nodeid else group
+
+    if config.option.dist not in ("load", "loadgroup"):
+        return None
+    config.option.loadscopereorder = False
+    return Units(config, log)
 
 
 @pytest.fixture(scope="module")

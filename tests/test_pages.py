@@ -357,13 +357,14 @@ def _schema() -> dict[str, Any]:
 
 def validation_table() -> str:
     """The table of `moesim validate`: counted figures, those that calibrated, mean and worst error, and the bar."""
-    from sim.validation.validate import validate
+    from shared import group as compared
+    from sim.validation.validate import GROUPS
 
     lines = [
         "| group | figures | calibrated | mean error | of predictions | worst | bar |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, group in validate()["groups"].items():
+    for name, group in ((name, compared(name)) for name in GROUPS):
         for bar in group["bars"]:
             mine = [row for row in group["rows"] if row["bar"] == bar["name"]]
             fitted = sum(row["use"] == "calibration" for row in mine)
@@ -412,9 +413,13 @@ PICTURES = {
 
 
 def picture(name: str, folder: Path) -> str:
-    """A picture of the pages, drawn by the commands that stand below it."""
+    """A picture of the pages, drawn by the second of the commands that stand below it from what the first writes."""
+    from shared import ladder
+
     found = PICTURES[name]
-    run(f"{found[2]} && {found[3]} --format svg --out drawn", folder)
+    ran = found[2].removeprefix("moesim ladder ")
+    ladder(ran).save(folder / "results" / ran)
+    run(f"{found[3]} --format svg --out drawn", folder)
     drawn = (folder / "drawn" / f"{found[4]}.svg").read_text(encoding="utf-8")
     [drawing] = re.findall(r'id="defs-(\w+)"', drawn)  # plotly's name of it, another each time
     return drawn.replace(drawing, "figure")

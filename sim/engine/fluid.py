@@ -81,7 +81,7 @@ class Island:
         """Let time pass until `horizon_s` [s], the end of a batch, or the end of all; return why it stopped."""
         loop = _loop(len(self.resource), self.long)
         self.time_s, stop, self.log_count = loop(
-            self.time_s, horizon_s, self.window_s, self.share, self.latency, self.release, self.start_s, self.after, self.start,
+            float(self.time_s), float(horizon_s), self.window_s, self.share, self.latency, self.release, self.start_s, self.after, self.start,
             self.resource, self.line, self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left,
             self.saturated_s, self.log_time, self.log_used, self.log_count,
         )  # fmt: skip

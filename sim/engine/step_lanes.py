@@ -111,7 +111,8 @@ def _conditions(plan: StepPlan, folded: Folded, rank: Ints, of_group: Ints, num_
         own = of_group == c
         of_class = known.variant[:, rank[own], folded.groups[c]]
         variant[:, own] = of_class[:, :, _filled(shown, num_lanes)]
-    return {name: getattr(known, name) for name in ("instants", "fixed_s", "routed_s")} | {"variant": variant}
+    times = {name: np.ascontiguousarray(getattr(known, name)) for name in ("instants", "fixed_s", "routed_s")}
+    return times | {"variant": variant}
 
 
 def _host(plan: StepPlan, nodes: Rows, rank: Ints, num_lanes: int) -> dict[str, Any]:

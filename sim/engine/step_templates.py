@@ -243,6 +243,7 @@ class Writer:
         }
         flow = np.repeat(np.arange(len(c["entries"])), c["entries"])
         capacity = np.concatenate([self.capacity, self.capacity[:, self.pump != NONE]], axis=1)
+        capacity = np.ascontiguousarray(capacity)  # of another layout, the whole loop would be compiled again
         used = c["line"] > 0
         together = len(self.plan.tasks) * len(self.folded.groups) > 1
         if together or self.plan.traffic.scaled:  # or each transfer has all links to itself

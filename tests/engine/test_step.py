@@ -16,7 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sim
+from sim.engine import step as step_engine
+from sim.engine import step_loop
 from sim.engine.step import run_step
+from sim.engine.step_arrays import laid_out
+from sim.engine.step_network import network_of
 from sim.engine.step_plan import Conditions, StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
 from sim.schedule.pipelines import plan
@@ -360,6 +364,28 @@ def test_what_is_alike_is_one_and_what_differs_is_not() -> None:
     assert sorted(len(lanes) for lanes in folded.lanes) == [1, 2]
 
 
+@settings(max_examples=10)
+@given(step=broken())
+def test_a_step_is_the_same_compiled_and_as_plain_python(step: StepPlan) -> None:
+    found = []
+    with pytest.MonkeyPatch.context() as patched:
+        for loop in (step_loop.run.compiled, step_loop.run.plain):
+            patched.setattr(step_engine, "_loop", lambda *_, loop=loop: loop)
+            found.append(run_step(step, keep_tasks=2).records)
+    assert_same(*found)
+
+
+@settings(max_examples=5)
+@given(step=broken())
+def test_arrays_of_every_step_are_laid_out_alike(step: StepPlan) -> None:
+    """One of another layout is another type to numba, which takes twenty seconds to compile the loop for it."""
+    network = network_of(step)
+    for part in (*laid_out(step, network, 2), network.templates):
+        arrays = [field for field in part if isinstance(field, np.ndarray)]
+        assert arrays
+        assert all(array.flags.c_contiguous for array in arrays)
+
+
 PROGRAM = """
 import json, sys
 from sim.runs import training
@@ -369,25 +395,21 @@ print(json.dumps(training.Step.from_scenario(resolve(read(sys.argv[1], sys.argv[
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(
-            ["workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"], marks=pytest.mark.slow
-        ),
+        ["workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"],
         [
             "workload.skew={routed_load: 0, kernel_jitter: 0, gpu_spread: 0}",
             "software=megatron_bridge_2026_06",
         ],
-        pytest.param(["workload.microbatches=16", "workload.global_batch=null"], marks=pytest.mark.slow),
-        pytest.param(
-            [
-                "cluster.faults=[{node: 3, nic: 1, bandwidth: 100 Gb/s}, {node: 1, nic: 2, bandwidth: 0 %, from: 1 s, until: 2 s}, "
-                "{node: 2, gpu: 1, hbm: 50 %, from: 1.5 s}, {node: 0, clock: 0 %, until: 10 ms}]",
-                "workload.microbatches=16",
-            ],
-            marks=pytest.mark.slow,
-        ),
+        ["workload.microbatches=16", "workload.global_batch=null"],
+        [
+            "cluster.faults=[{node: 3, nic: 1, bandwidth: 100 Gb/s}, {node: 1, nic: 2, bandwidth: 0 %, from: 1 s, until: 2 s}, "
+            "{node: 2, gpu: 1, hbm: 50 %, from: 1.5 s}, {node: 0, clock: 0 %, until: 10 ms}]",
+            "workload.microbatches=16",
+        ],
     ],
 )
 def test_the_loop_is_the_same_compiled_and_as_plain_python(settings: list[str]) -> None:

@@ -86,7 +86,13 @@ def test_a_yaml_file_is_counted_while_it_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["k{i}: 1", "k{i}: [1, 2, 3, 4]", "k{i}: {a: 1}"], ids=["keys", "lists", "mappings"]
+    "line",
+    [
+        "k{i}: 1",
+        pytest.param("k{i}: [1, 2, 3, 4]", marks=pytest.mark.slow),
+        pytest.param("k{i}: {a: 1}", marks=pytest.mark.slow),
+    ],
+    ids=["keys", "lists", "mappings"],
 )
 def test_the_longest_yaml_file_that_is_read_costs_no_more_than_the_bar(line: str, tmp_path: Path) -> None:
     each = {"keys": 2, "lists": 6, "mappings": 4}[
@@ -140,15 +146,19 @@ MOONCAKE = '{"timestamp": 1, "input_length": 900, "output_length": 1, "hash_ids"
 @pytest.mark.parametrize(
     ("reader", "header", "row"),
     [
-        ("lambda file: flow_list.read(file, 8)", FLOWS, "{i},0,1,1000,0.5\n"),
-        ("lambda file: flow_list.read(file, 8)", FLOWS, "x,0,1,1000,0.5\n"),
+        pytest.param(
+            "lambda file: flow_list.read(file, 8)", FLOWS, "{i},0,1,1000,0.5\n", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "lambda file: flow_list.read(file, 8)", FLOWS, "x,0,1,1000,0.5\n", marks=pytest.mark.slow
+        ),
         ("request_traces.read", "arrival_s,prompt_tokens,output_tokens\n", "1.5,100,100\n"),
         pytest.param(
             "request_traces.read", "TIMESTAMP,ContextTokens,GeneratedTokens\n", AZURE, marks=pytest.mark.slow
         ),
         pytest.param("request_traces.read", "", MOONCAKE, marks=pytest.mark.slow),
-        ("recordings.load_trace", "", "1,2,3,4,5,6,7\n"),
-        ("recordings.load_trace", "", "1,2,3,4,5,6,-7\n"),
+        pytest.param("recordings.load_trace", "", "1,2,3,4,5,6,7\n", marks=pytest.mark.slow),
+        pytest.param("recordings.load_trace", "", "1,2,3,4,5,6,-7\n", marks=pytest.mark.slow),
     ],
     ids=["flows", "wrong flows", "requests", "azure", "mooncake", "trace", "wrong trace"],
 )
@@ -251,9 +261,9 @@ STEP = "workload: {kind: training, microbatches: 8, kernel: {kind: two_hop}, sta
 @pytest.mark.parametrize(
     ("text", "got"),
     [
-        (HEAD % "" + STEP % ",".join(["x"] * 190_000), "workload.stage_layers.0: got 'x'; wanted a valid integer"),
+        pytest.param(HEAD % "" + STEP % ",".join(["x"] * 190_000), "workload.stage_layers.0: got 'x'; wanted a valid integer", marks=pytest.mark.slow),
         (HEAD % "" + PLAIN % "".join(f", k{i}: 1" for i in range(95_000)), "workload.k0: got the unknown key 'k0'"),
-        (HEAD % f", override: {{{','.join(f'k{i}: 1' for i in range(95_000))}}}" + PLAIN % "", "k0: got the unknown key 'k0'"),
+        pytest.param(HEAD % f", override: {{{','.join(f'k{i}: 1' for i in range(95_000))}}}" + PLAIN % "", "k0: got the unknown key 'k0'", marks=pytest.mark.slow),
     ],
     ids=["wrong values", "unknown keys", "unknown parameters"],
 )  # fmt: skip

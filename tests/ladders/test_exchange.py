@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import shared
 from laddering import run
 from sim import documents
 from sim.errors import InfeasibleError, InputError
@@ -131,7 +132,7 @@ def test_one_number_decides(ep: int, groups: int, top_k: int, width: int) -> Non
 
 @pytest.mark.slow
 def test_the_shipped_exchange_has_one_curve() -> None:
-    found = ladders.run_file("restriction-exchange")["exchange"]
+    found = shared.ladder("restriction-exchange")["exchange"]
     assert len(found["points"]) == 352
     free = [one["x"] for one in found["points"] if one["ratio"] <= 1.01]
     costly = [one["x"] for one in found["points"] if one["ratio"] > 1.01]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import re
-from collections.abc import Callable
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import shared
 import sim
 from command import Moesim
 from laddering import DECODE, SMALL, run, rung
@@ -476,27 +475,6 @@ def test_a_shipped_ladder_resolves_under_its_own_name_and_says_what_each_rung_wo
     ladders.check(name)
 
 
-Shipped = Callable[[str], dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def found(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Shipped:
-    """A shipped ladder as it ran: once, however many processes run the tests."""
-    folder = tmp_path_factory.getbasetemp()
-    if hasattr(request.config, "workerinput"):
-        folder = folder.parent  # that of all processes
-
-    def ran(name: str) -> dict[str, Any]:
-        path = folder / f"ladder-{name}.json"
-        with (folder / f"ladder-{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
-                path.write_text(json.dumps(sim.ladder(name)))
-        return dict(json.loads(path.read_text()))
-
-    return ran
-
-
 def missed(document: dict[str, Any], name: str) -> float:
     """How much more the full design takes on an H800 without a choice, less one."""
     view, names = ladder_view(document), [one["name"] for one in document["rungs"]]
@@ -511,18 +489,16 @@ def missed(document: dict[str, Any], name: str) -> float:
     [("per-rank", 27.9), ("two-hop", 26.1), ("group-limit", 18.4), ("fp8-dispatch", 18.2), ("naive", 13.8)],
 )
 def test_exchanges_of_a_layer_without_one_choice_are_those_of_the_closed_form(
-    found: Shipped, choice: str, published_ms: float
+    choice: str, published_ms: float
 ) -> None:
     """2 dispatch + 2 combine at EP64, 45 GB/s of NIC and 135 of NVLink: flat per expert, flat per rank, no limit, BF16, full."""
-    metrics = rung(found("v3-training"), choice)["removed_last"]["h800"]
+    metrics = rung(shared.ladder("v3-training"), choice)["removed_last"]["h800"]
     assert metrics["layer_comm_alone_s"] == pytest.approx(published_ms * 1e-3, rel=0.10)
 
 
 @pytest.mark.slow
-def test_without_overlap_the_exchanges_add_half_of_a_layer_and_a_third_where_their_sms_compute(
-    found: Shipped,
-) -> None:
-    full = rung(found("v3-training"), "overlap")["cumulative"]["h800"]
+def test_without_overlap_the_exchanges_add_half_of_a_layer_and_a_third_where_their_sms_compute() -> None:
+    full = rung(shared.ladder("v3-training"), "overlap")["cumulative"]["h800"]
     assert full["layer_time_s"] == pytest.approx(31.5e-3, rel=0.02)
     assert 0.43 <= full["layer_time_exposed_s"] / full["layer_time_s"] - 1 <= 0.65
     # All 132 SMs compute while nothing moves: 12 % of compute comes back.
@@ -530,10 +506,8 @@ def test_without_overlap_the_exchanges_add_half_of_a_layer_and_a_third_where_the
 
 
 @pytest.mark.slow
-def test_five_choices_nearly_halve_the_training_step_on_both_and_leave_a_gap_below_a_percent(
-    found: Shipped,
-) -> None:
-    ladder = found("v3-training")
+def test_five_choices_nearly_halve_the_training_step_on_both_and_leave_a_gap_below_a_percent() -> None:
+    ladder = shared.ladder("v3-training")
     assert rung(ladder, "naive")["values"]["cumulative"]["h800"] == pytest.approx(34, rel=0.03)
     assert rung(ladder, "overlap")["values"]["cumulative"]["h800"] == pytest.approx(18.5, rel=0.02)
     assert all(0 <= one["gap_fraction"] < 0.01 for one in ladder["rungs"])
@@ -546,8 +520,8 @@ def test_five_choices_nearly_halve_the_training_step_on_both_and_leave_a_gap_bel
 
 
 @pytest.mark.slow
-def test_within_one_and_two_nodes_the_ratio_of_nvlink_shows_and_elsewhere_it_does_not(found: Shipped) -> None:
-    ladder = found("v3-small-ep")
+def test_within_one_and_two_nodes_the_ratio_of_nvlink_shows_and_elsewhere_it_does_not() -> None:
+    ladder = shared.ladder("v3-small-ep")
     ratio = {point["value"]: 1 + point["gaps"]["h100"] for point in ladder["curves"]["ep"]["points"]}
     assert ratio[8] == pytest.approx(450 / 200, rel=0.05)
     assert ratio[16] == pytest.approx(1.5, abs=0.1)
@@ -558,9 +532,9 @@ def test_within_one_and_two_nodes_the_ratio_of_nvlink_shows_and_elsewhere_it_doe
 
 
 @pytest.mark.slow
-def test_nvlink_binds_an_h800_from_fourteen_experts_on_four_nodes_and_an_h100_never(found: Shipped) -> None:
+def test_nvlink_binds_an_h800_from_fourteen_experts_on_four_nodes_and_an_h100_never() -> None:
     """V3 report, section 3.2.2: 13 experts at the cost of 8 (160 / 50 = 3.2 on each of 4 nodes)."""
-    curve = found("v3-small-ep")["curves"]["top-k"]
+    curve = shared.ladder("v3-small-ep")["curves"]["top-k"]
     binding = {
         on: {p["value"]: p["metrics"][on]["dispatch"]["binding"] for p in curve["points"]}
         for on in ("h800", "h100")
@@ -571,9 +545,9 @@ def test_nvlink_binds_an_h800_from_fourteen_experts_on_four_nodes_and_an_h100_ne
 
 
 @pytest.mark.slow
-def test_fewer_than_three_nodes_a_token_help_an_h100_and_hardly_an_h800(found: Shipped) -> None:
+def test_fewer_than_three_nodes_a_token_help_an_h100_and_hardly_an_h800() -> None:
     """Group-limit table: ratios 1.87, 1.13 and 1.00 at one, two, and three or more groups."""
-    curve = found("v3-small-ep")["curves"]["groups"]
+    curve = shared.ladder("v3-small-ep")["curves"]["groups"]
     ratio = {point["value"]: 1 + point["gaps"]["h100"] for point in curve["points"]}
     assert ratio[1] == pytest.approx(1.87, rel=0.05)
     assert ratio[2] == pytest.approx(1.13, rel=0.03)
@@ -581,8 +555,8 @@ def test_fewer_than_three_nodes_a_token_help_an_h100_and_hardly_an_h800(found: S
 
 
 @pytest.mark.slow
-def test_attention_without_tp_closes_the_gap_of_prefill(found: Shipped) -> None:
-    ladder = found("v3-prefill")
+def test_attention_without_tp_closes_the_gap_of_prefill() -> None:
+    ladder = shared.ladder("v3-prefill")
     assert rung(ladder, "naive")["gap_fraction"] == pytest.approx(0.24, abs=0.02)
     assert rung(ladder, "data-parallel")["gap_fraction"] == pytest.approx(0, abs=0.005)
     assert rung(ladder, "data-parallel")["gaps"]["h100"]["removed_last"] == pytest.approx(0.49, abs=0.03)
@@ -599,8 +573,8 @@ def test_attention_without_tp_closes_the_gap_of_prefill(found: Shipped) -> None:
 
 
 @pytest.mark.slow
-def test_caches_and_large_ep_count_most_for_decode(found: Shipped) -> None:
-    ladder = found("v3-decode")
+def test_caches_and_large_ep_count_most_for_decode() -> None:
+    ladder = shared.ladder("v3-decode")
     costs = {one["name"]: missed(ladder, one["name"]) for one in ladder["rungs"][1:]}
     assert sorted(costs, key=lambda name: -costs[name])[:4] == ["large-ep", "mla", "replicas", "overlap"]
     assert all(abs(one["gap_fraction"]) < 0.05 for one in ladder["rungs"])
@@ -608,11 +582,11 @@ def test_caches_and_large_ep_count_most_for_decode(found: Shipped) -> None:
 
 
 @pytest.mark.slow
-def test_wider_ep_decodes_faster_at_a_replica_a_gpu_as_under_a_limit_on_time_per_token(
-    found: Shipped,
-) -> None:
+def test_wider_ep_decodes_faster_at_a_replica_a_gpu_as_under_a_limit_on_time_per_token() -> None:
     """The sweep v3-decode-batch, at 50 ms a token, has EP32 a fifth behind EP144: memory holds fewer requests there."""
-    points = {one["value"]: one["metrics"]["h800"] for one in found("v3-decode")["curves"]["ep"]["points"]}
+    points = {
+        one["value"]: one["metrics"]["h800"] for one in shared.ladder("v3-decode")["curves"]["ep"]["points"]
+    }
     for metric in ("tokens_per_s_per_gpu", "requests_per_gpu", "tpot_s"):
         along = [points[ep][metric] for ep in (16, 32, 64, 128)]
         assert along == sorted(along)
@@ -623,9 +597,9 @@ def test_wider_ep_decodes_faster_at_a_replica_a_gpu_as_under_a_limit_on_time_per
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["v3-prefill", "v3-small-ep", "v3-training"])
 def test_a_headline_ranks_what_comes_out_by_itself_and_flat_kernels_take_the_second_hop_along(
-    found: Shipped, name: str
+    name: str,
 ) -> None:
-    ladder = found(name)
+    ladder = shared.ladder(name)
     assert rung(ladder, "per-rank")["takes_along"] == ["two-hop"]
     headline, other = words.removals(ladder_view(ladder))
     assert "One copy a rank" not in headline
@@ -635,9 +609,9 @@ def test_a_headline_ranks_what_comes_out_by_itself_and_flat_kernels_take_the_sec
 
 
 @pytest.mark.slow
-def test_tensor_parallelism_is_what_the_cut_nvlink_costs_and_fine_experts_cost_bytes(found: Shipped) -> None:
+def test_tensor_parallelism_is_what_the_cut_nvlink_costs_and_fine_experts_cost_bytes() -> None:
     """TP8: two all-reduces of 58.7 MB a layer, of attention, and two more where shared experts are split by TP."""
-    ladder = found("v3-layout")
+    ladder = shared.ladder("v3-layout")
     assert 0.10 < rung(ladder, "experts")["gap_fraction"] < 0.15
     assert 0.17 < rung(ladder, "fine-grained")["gap_fraction"] < 0.25
     for name in ("no-tp", "dualpipe"):

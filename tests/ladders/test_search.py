@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+import shared
 import sim
 from laddering import run
 from sim import documents
 from sim.errors import InfeasibleError, InputError
-from sim.ladders import run as ladders
 from sim.ladders import search as searching
 from sim.ladders.spec import ladder_of
 from sim.show.pages.ladder import ladder_html
@@ -297,7 +297,7 @@ RESTRICTED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RESTRICTED)
 def test_a_cut_nvlink_is_small_for_the_best_designs_and_shows_with_tensor_parallelism_held(name: str) -> None:
-    machine = ladders.run_file(name)["search"]["machines"][RESTRICTED[name]]
+    machine = shared.ladder(name)["search"]["machines"][RESTRICTED[name]]
     held = machine["held"]["tp8"]
     assert 0 <= machine["gap_fraction"] <= 0.10
     assert held["gap_fraction"] >= machine["gap_fraction"] + 0.03
@@ -310,6 +310,6 @@ def test_a_cut_nvlink_is_small_for_the_best_designs_and_shows_with_tensor_parall
 @pytest.mark.slow
 def test_the_cut_of_an_h20_is_compute_and_no_design_buys_it_back() -> None:
     """Dense FP8 rates are 1,979 and 296 TFLOP/s; what is not compute is no slower, and its HBM is faster."""
-    h20 = ladders.run_file("restriction-h20")["search"]["machines"]["h20"]
+    h20 = shared.ladder("restriction-h20")["search"]["machines"]["h20"]
     assert 1.5 < h20["gap_fraction"] < 1979 / 296 - 1
     assert (h20["bought_back_fraction"] or 0.0) < 0.15

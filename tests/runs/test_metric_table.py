@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import reinforcing
+import shared
 import sim
 from sim import metrics, units
 from sim.documents import shipped
@@ -124,7 +125,7 @@ def test_an_editor_knows_what_may_be_expected_and_minimised() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", shipped("scenarios"))
 def test_every_metric_of_a_shipped_scenario_is_in_the_table(name: str) -> None:
-    for result in variants(sim.run(name)):
+    for result in variants(shared.scenario(name)):
         if kind_of(result) == "jobs":
             assert all(metrics.row_of(metric) for metric in reported(result))
             continue

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import shared
 import sim
 from reinforcing import APART, PARTIAL, POOLS, TEXT, TOGETHER, document, ran
 from sim import documents
@@ -301,7 +302,7 @@ def test_every_gpu_gets_just_the_weights_of_its_stage_and_all_copies_send(layout
 
 @pytest.mark.slow
 def test_h20_that_roll_out_are_the_cheapest_at_every_rung() -> None:
-    for rung in sim.ladder("rl-h800-h20")["rungs"]:
+    for rung in shared.ladder("rl-h800-h20")["rungs"]:
         costs = {machine: metrics["step_cost_usd"] for machine, metrics in rung["cumulative"].items()}
         assert min(costs, key=lambda machine: costs[machine]) == "h20-h800"
         assert costs["h20-h800"] < 0.7 * costs["h800-h800"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from itertools import takewhile
 from typing import Any
 
 import pytest
 
-import sim
+from shared import scenario as result
 from sim.documents import shipped
 from sim.runs import result as run_results
 from sim.scenario import resolve as scenarios
@@ -36,11 +35,6 @@ SLOW = (
     *(f"v3-training-{name}" for name in SLOW_STEPS),
 )
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in shipped("scenarios")]
-
-
-@cache
-def result(name: str) -> Any:
-    return sim.run(name)
 
 
 def variants(name: str) -> dict[str, Any]:

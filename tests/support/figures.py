@@ -1,17 +1,10 @@
-"""Groups of published figures, each compared once for all tests."""
+"""Rows and errors of groups of published figures."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-from sim.validation.validate import validate
-
-
-@cache
-def group(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = validate([name])["groups"][name]
-    return found
+from shared import group
 
 
 def rows(name: str, bar: str = "main") -> list[dict[str, Any]]:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import takewhile
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from shared import sweep as document
 from sim.documents import shipped
 from sim.scenario import settings as scenario_settings
 from sim.scenario.resolve import resolve
 from sim.scenario.training import Training
 from sim.show.views.sweep import sweep_view
 from sim.sweeps import file as sweep_file
-from sim.sweeps import run as sweeping
-from sim.sweeps.store import Store
-from sweeping import Here
 
-pytestmark = pytest.mark.xdist_group("sweeps")  # one process runs each sweep once
 NAMES = list(shipped("scenarios/sweeps"))
 
 
@@ -39,13 +33,6 @@ def test_a_sweep_reads_under_its_own_name(name: str) -> None:
     sweep = sweep_file.read(name)
     assert sweep.name == name
     assert 8 <= sweep.space.size < 5_000
-
-
-@cache
-def document(name: str) -> dict[str, Any]:
-    """A shipped sweep, run to its end in this process."""
-    with TemporaryDirectory() as folder, Store(Path(folder) / "sweep.sqlite") as store:
-        return sweeping.run(sweep_file.read(name), Here(), store)
 
 
 def best(name: str, **values: Any) -> float:

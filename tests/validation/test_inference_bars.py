@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
 
-from sim.validation.validate import validate
+import shared
 
 
-@cache
 def rows(group: str) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(row["id"], row["quantity"]): row for row in validate([group])["groups"][group]["rows"]}
+    return {(row["id"], row["quantity"]): row for row in shared.group(group)["rows"]}
 
 
 def test_the_bound_by_exchanges_is_met_exactly() -> None:
@@ -47,6 +45,7 @@ def test_decode_is_within_its_bar(run: str, metric: str, bar: float) -> None:
     assert abs(rows("decode")[run, metric]["error_fraction"]) <= bar
 
 
+@pytest.mark.slow
 def test_the_one_token_reading_of_the_profile_is_printed_and_not_counted() -> None:
     row = rows("decode")["profile-ep128-one-token", "step_time_s"]
     assert row["bar"] is None
