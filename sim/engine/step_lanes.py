@@ -86,8 +86,8 @@ def lanes_of(
         ends=np.zeros((num_tracks, int(np.diff(programs).max(initial=0)), num_lanes)),
         speed=speed,
         weight=weight,
-        loads=loads,
-        jitter=plan.jitter,
+        loads=np.ascontiguousarray(loads),  # of another layout, the whole loop would be compiled again
+        jitter=np.ascontiguousarray(plan.jitter),
         **_conditions(plan, folded, rank, of_group, num_lanes),
         ready=np.zeros((num_messages, num_lanes)),
         arrived=np.zeros((num_messages, num_lanes)),

@@ -97,6 +97,7 @@ def test_headroom_ends_where_one_more_takes_too_long(document: dict[str, Any]) -
         assert time_s(machine, most) <= allowed < time_s(machine, most + 1)
 
 
+@pytest.mark.slow
 def test_what_counts_as_free_and_the_slack_are_as_asked(document: dict[str, Any]) -> None:
     """Up to 2.25 times the time lies within 200 %; half as much time again affords more experts than a fiftieth."""
     text = TEXT.replace("slack: 2 %", "slack: 50 %").replace(

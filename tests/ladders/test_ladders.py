@@ -467,7 +467,10 @@ def test_a_shipped_ladder_says_what_it_asks_and_expects(name: str) -> None:
     assert expects.endswith(".")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "restriction-exchange" else ()) for name in NAMES],
+)
 def test_a_shipped_ladder_resolves_under_its_own_name_and_says_what_each_rung_works_around(name: str) -> None:
     ladder = ladders.read(name)
     assert ladder.spec.name == name

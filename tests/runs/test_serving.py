@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import sim
+import shared
 from faults import slow_nic
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
@@ -617,9 +616,8 @@ def test_every_request_ends_is_refused_or_is_told_unfinished() -> None:
 # --- scenarios -----------------------------------------------------------------------------------------------------
 
 
-@cache
 def example() -> Any:
-    return sim.run("serving-example")
+    return shared.scenario("serving-example")
 
 
 def test_the_example_ends_every_request_and_no_ttft_is_below_that_of_an_empty_house() -> None:

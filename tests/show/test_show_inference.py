@@ -119,6 +119,7 @@ def test_a_decode_is_told_with_both_speeds_its_bound_and_what_memory_holds(found
     assert f"{m['max_batch_per_gpu']} requests would fit" in second
 
 
+@pytest.mark.slow
 def test_an_odd_number_that_fits_is_told_beside_the_even_one_that_runs() -> None:
     """Two microbatches take half of the requests each; one takes them all."""
     settings = {"workload.requests_per_gpu": None, "expect": {}, "workload.context_tokens": 5160}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Any
 
 from sim import documents
@@ -62,7 +64,12 @@ rungs:
 
 
 def run(text: str) -> dict[str, Any]:
-    """The document of a ladder from its text."""
+    """The document of a ladder from its text, which runs once."""
+    return copy.deepcopy(_ran(text))
+
+
+@cache
+def _ran(text: str) -> dict[str, Any]:
     return ladders.run(ladder_of(documents.loads(text, "small.yaml")))
 
 

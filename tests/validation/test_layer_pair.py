@@ -32,17 +32,20 @@ def test_four_layers_take_the_published_129_ms_within_4_percent(compute: str) ->
     assert error(f"{compute}.span") <= 0.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PHASES)
 def test_each_phase_is_within_8_percent(name: str) -> None:
     assert error(f"modelled.{name}") <= 0.08
     assert by_id("layer_pair")[f"modelled.{name}"]["use"] == "validation"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_each_exchange_without_its_barrier_is_within_15_percent(name: str) -> None:
     assert error(f"modelled.{name}") <= 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute", ["modelled", "measured"])
 def test_the_exposed_share_is_within_2_points(compute: str) -> None:
     """And its error is of the exposure, as every other: half of 3.28 % is missing, not 1.6 %."""
@@ -51,6 +54,7 @@ def test_the_exposed_share_is_within_2_points(compute: str) -> None:
     assert abs(row["simulated"] - row["published"]) <= 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute", ["modelled", "measured"])
 def test_waiting_at_barriers_is_skew_and_adds_up_to_that_of_the_trace(compute: str) -> None:
     """31 ms of 16 notify kernels (32.6 with the kernels themselves), growing from layer to layer."""
