@@ -229,6 +229,8 @@ TABLE = (
     Metric("sync_s", ("rl_step",), "s", "lower", "the way of new weights into the deployment", "new weights"),
     Metric("offload_s", ("rl_step",), "s", "lower",
            "training states to host memory and back, where rollout and update are on the same GPUs", "offload"),
+    Metric("stage_fraction.{rollout,reward,logprob,update,sync,offload}", ("rl_step",), "fraction", None,
+           "time of a stage over the times of all stages together"),
     Metric("tail_wait_gpu_s", ("rl_step",), "s", "lower", "GPU-seconds in which places of the batch wait for the last sample", "tail"),
     Metric("idle_fraction.{colocated,rollout,update}", ("rl_step",), "fraction", "lower",
            "time without work of a pool, by its name, over the iteration"),

@@ -36,6 +36,7 @@ from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.scenario.rl_step import PoolsSpec, RlStep
 
+_STAGES = ("rollout", "reward", "logprob", "update", "sync", "offload")
 _SHOWN = 400  # ends of samples in the timeline
 
 
@@ -97,6 +98,8 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
         "staleness_mean": staleness,
         "host_s": _host_s(work, instance, drawn) + spec.updates * updated["host_s"],
     }
+    stage_s = {name: metrics[f"{name}_s"] for name in _STAGES}
+    metrics["stage_fraction"] = {name: spent / sum(stage_s.values()) for name, spent in stage_s.items()}
     if work.spec.tail != "wait":
         metrics |= tail_metrics(rounds)
     prices = {name: hardware_price(scenario, name) for name in num_gpus}

@@ -127,6 +127,8 @@ def test_stages_on_the_same_gpus_follow_one_another() -> None:
     metrics = ran(more=MORE)["metrics"]
     assert metrics["step_time_s"] == pytest.approx(sum(stages(metrics).values()), rel=1e-12)
     assert metrics["reward_s"] == 2.0
+    assert metrics["stage_fraction"]["reward"] == pytest.approx(2.0 / metrics["step_time_s"])
+    assert sum(metrics["stage_fraction"].values()) == pytest.approx(1)
     assert metrics["step_cost_usd"] == pytest.approx(32 * metrics["step_time_s"] / 3600 * 2.0)
     assert metrics["idle_fraction"] == {"colocated": pytest.approx(2.0 / metrics["step_time_s"])}
 
