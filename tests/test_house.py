@@ -34,7 +34,7 @@ MAX_LINES = 400
 
 HOMES = {
     "yaml": ("documents",),
-    "networkx": ("cluster.topology", "cluster.fabrics"),
+    "networkx": ("cluster.topology", "cluster.cables"),
     "simpy": ("engine",),
     "numba": ("engine",),
     "plotly": ("show.canvas",),

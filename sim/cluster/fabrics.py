@@ -1,9 +1,9 @@
-"""Fabrics: the cables between GPUs as a scenario describes them, and the graph that they make.
+"""Fabrics: what joins GPUs as a scenario describes it, and the cables that it takes.
 
 Every directed edge has a `capacity` [bytes/s], a `kind` and the `resource` it belongs to.
 
 Why resources and not edges: with adaptive routing a leaf sprays packets over all its uplinks, so the uplinks are *one*
-pooled resource; with ECMP or static routing each uplink is its own. The graph is the same, only the names differ.
+pooled resource; with ECMP or static routing each uplink is its own. The cables are the same, only the names differ.
 
 Kinds (Table 3 and section 5 of the ISCA'25 DeepSeek-V3 paper, arXiv 2505.09343):
 
@@ -24,12 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from math import fsum
 from typing import TYPE_CHECKING, Any, Literal
 
-import networkx as nx
 import numpy as np
 
+from sim.cluster.cables import Cables
 from sim.errors import InfeasibleError
 
 if TYPE_CHECKING:
@@ -104,12 +104,12 @@ class LeafSpine:
         return np.where(same_leaf, within_leaf, across_leaves)
 
 
-def node_graph(
+def node_cables(
     pools: Sequence[NodePool],
     gpus_per_node: Sequence[int],
     fabric: Fabric,
-) -> nx.DiGraph[str]:
-    """Draw the graph of nodes and their fabric; edges have a `capacity` [bytes/s], a `kind` and a `resource`.
+) -> Cables:
+    """Cable nodes with their fabric; edges have a `capacity` [bytes/s], a `kind` and a `resource`.
 
     InfeasibleError where several nodes have no NIC, or more nodes than a rail-only leaf has ports.
     """
@@ -117,51 +117,51 @@ def node_graph(
         f"{pool.num_nodes} x {gpus} {pool.hardware.title}"
         for pool, gpus in zip(pools, gpus_per_node, strict=True)
     ]
-    graph: nx.DiGraph[str] = nx.DiGraph(title=f"{' and '.join(shown)}, {fabric.kind}")
+    cables = Cables(f"{' and '.join(shown)}, {fabric.kind}")
     num_nodes = sum(pool.num_nodes for pool in pools)
     for pool, gpus in zip(pools, gpus_per_node, strict=True):
-        _add_nodes(graph, pool, gpus)
+        _add_nodes(cables, pool, gpus)
         if pool.hardware.nic is not None and fabric.kind != "scale_up":
-            _add_nics(graph, pool)
+            _add_nics(cables, pool)
         elif num_nodes > 1:
             raise InfeasibleError(
                 f"{pool.hardware.name} has no NIC, so {num_nodes} nodes cannot reach each other"
             )
-    if any(data["kind"] == "nic" for _, data in graph.nodes(data=True)):
-        _FABRICS[fabric.kind](graph, pools, fabric)
-    return graph
+    if any(data["kind"] == "nic" for data in cables.nodes.values()):
+        _FABRICS[fabric.kind](cables, pools, fabric)
+    return cables
 
 
-def host_graph(spec: LeafSpine) -> nx.DiGraph[str]:
-    """Draw the graph of bare hosts on leaves, and leaves on spines."""
-    graph: nx.DiGraph[str] = nx.DiGraph(title=f"{spec.hosts} hosts, {spec.spines} spines")
+def host_cables(spec: LeafSpine) -> Cables:
+    """Cable bare hosts with leaves, and leaves with spines."""
+    cables = Cables(f"{spec.hosts} hosts, {spec.spines} spines")
     num_leaves = -(-spec.hosts // spec.hosts_per_leaf)
     for leaf in range(num_leaves):
-        graph.add_node(f"leaf{leaf}", kind="leaf", rail=0, pod=leaf)
+        cables.add_node(f"leaf{leaf}", kind="leaf", rail=0, pod=leaf)
     for host in range(spec.hosts):
         name = f"host{host}"
-        graph.add_node(name, kind="nic", node=host, rail=0, rate=spec.link_bytes_per_s)
-        _plug(graph, name, f"leaf{host // spec.hosts_per_leaf}")
+        cables.add_node(name, kind="nic", node=host, rail=0, rate=spec.link_bytes_per_s)
+        _plug(cables, name, f"leaf{host // spec.hosts_per_leaf}")
     for leaf in range(num_leaves):
         for s in range(spec.spines):
-            graph.add_node(f"spine{s}", kind="spine", pod=NONE)
-            _uplink(graph, f"leaf{leaf}", f"spine{s}", spec.link_bytes_per_s, spec.routing == "adaptive")
-    return graph
+            cables.add_node(f"spine{s}", kind="spine", pod=NONE)
+            _uplink(cables, f"leaf{leaf}", f"spine{s}", spec.link_bytes_per_s, spec.routing == "adaptive")
+    return cables
 
 
-def _duplex(graph: nx.DiGraph[str], a: str, b: str, rate: float, kind: str, forth: str, back: str) -> None:
-    graph.add_edge(a, b, capacity=rate, kind=kind, resource=forth)
-    graph.add_edge(b, a, capacity=rate, kind=kind, resource=back)
+def _duplex(cables: Cables, a: str, b: str, rate: float, kind: str, forth: str, back: str) -> None:
+    cables.add_edge(a, b, capacity=rate, kind=kind, resource=forth)
+    cables.add_edge(b, a, capacity=rate, kind=kind, resource=back)
 
 
-def _add_nodes(graph: nx.DiGraph[str], pool: NodePool, gpus_per_node: int) -> None:
+def _add_nodes(cables: Cables, pool: NodePool, gpus_per_node: int) -> None:
     gpu = pool.hardware.gpu
     for node in range(pool.first_node, pool.first_node + pool.num_nodes):
         switch = f"node{node}/nvswitch"
-        graph.add_node(switch, kind="nvswitch", node=node)
+        cables.add_node(switch, kind="nvswitch", node=node)
         for i in range(gpus_per_node):
             name = f"node{node}/gpu{i}"
-            graph.add_node(
+            cables.add_node(
                 name,
                 kind="gpu",
                 node=node,
@@ -170,10 +170,10 @@ def _add_nodes(graph: nx.DiGraph[str], pool: NodePool, gpus_per_node: int) -> No
             )
             rate = gpu.scale_up.bandwidth_bytes_per_s
             if gpu.scale_up.over_pcie:
-                _duplex(graph, name, switch, rate, "pcie", f"{name}/pcie/tx", f"{name}/pcie/rx")
+                _duplex(cables, name, switch, rate, "pcie", f"{name}/pcie/tx", f"{name}/pcie/rx")
             else:
                 _duplex(
-                    graph,
+                    cables,
                     name,
                     switch,
                     rate,
@@ -183,44 +183,44 @@ def _add_nodes(graph: nx.DiGraph[str], pool: NodePool, gpus_per_node: int) -> No
                 )
 
 
-def _add_nics(graph: nx.DiGraph[str], pool: NodePool) -> None:
+def _add_nics(cables: Cables, pool: NodePool) -> None:
     hardware = pool.hardware
     nics, shared = hardware.nics_per_node, hardware.gpus_per_nic
     for node in range(pool.first_node, pool.first_node + pool.num_nodes):
         for i in range(nics):
             nic = f"node{node}/nic{i}"
-            graph.add_node(nic, kind="nic", node=node, rail=i, rate=hardware.nic_bytes_per_s)
+            cables.add_node(nic, kind="nic", node=node, rail=i, rate=hardware.nic_bytes_per_s)
             for gpu in (f"node{node}/gpu{g}" for g in range(i * shared, (i + 1) * shared)):
                 if hardware.gpu.scale_up.over_pcie:
-                    graph.add_edge(gpu, nic, kind="pcie", resource=f"{gpu}/pcie/tx", capacity=0.0)
-                    graph.add_edge(nic, gpu, kind="pcie", resource=f"{gpu}/pcie/rx", capacity=0.0)
+                    cables.add_edge(gpu, nic, kind="pcie", resource=f"{gpu}/pcie/tx", capacity=0.0)
+                    cables.add_edge(nic, gpu, kind="pcie", resource=f"{gpu}/pcie/rx", capacity=0.0)
                 elif hardware.gpu.pcie is not None:
                     pcie = hardware.gpu.pcie.bandwidth_bytes_per_s
-                    _duplex(graph, gpu, nic, pcie, "pcie", f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")
+                    _duplex(cables, gpu, nic, pcie, "pcie", f"{gpu}/pcie/tx", f"{gpu}/pcie/rx")
 
 
-def _plug(graph: nx.DiGraph[str], nic: str, leaf: str) -> None:
-    _duplex(graph, nic, leaf, graph.nodes[nic]["rate"], "nic", f"{nic}/tx", f"{nic}/rx")
+def _plug(cables: Cables, nic: str, leaf: str) -> None:
+    _duplex(cables, nic, leaf, cables.nodes[nic]["rate"], "nic", f"{nic}/tx", f"{nic}/rx")
 
 
-def _uplink(graph: nx.DiGraph[str], low: str, high: str, rate: float, pooled: bool) -> None:
+def _uplink(cables: Cables, low: str, high: str, rate: float, pooled: bool) -> None:
     forth = f"{low}/up" if pooled else f"{low}->{high}"
     back = f"{low}/down" if pooled else f"{high}->{low}"
-    _duplex(graph, low, high, rate, "leaf_uplink", forth, back)
+    _duplex(cables, low, high, rate, "leaf_uplink", forth, back)
 
 
 def _leaves(
-    graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric, prefix: str
+    cables: Cables, pools: Sequence[NodePool], fabric: Fabric, prefix: str
 ) -> Iterator[tuple[int, int, str]]:
     """Make the leaf of each (rail, pod), plug its NICs in, and yield (rail, pod, name)."""
     for rail in range(max(pool.hardware.nics_per_node for pool in pools)):
         for pod, nodes in _pods(pools, fabric):
-            nics = [nic for node in nodes if (nic := f"node{node}/nic{rail}") in graph]
+            nics = [nic for node in nodes if (nic := f"node{node}/nic{rail}") in cables]
             leaf = f"{prefix}{rail}/leaf{pod}"
             if nics:
-                graph.add_node(leaf, kind="leaf", rail=rail, pod=pod)
+                cables.add_node(leaf, kind="leaf", rail=rail, pod=pod)
                 for nic in nics:
-                    _plug(graph, nic, leaf)
+                    _plug(cables, nic, leaf)
                 yield rail, pod, leaf
 
 
@@ -236,86 +236,85 @@ def num_uplinks(fabric: Fabric) -> int:
     return max(1, round(fabric.nodes_per_leaf * fabric.nics_on_leaf / fabric.oversubscription))
 
 
-def _uplink_rate(graph: nx.DiGraph[str], leaf: str, fabric: Fabric) -> float:
+def _uplink_rate(cables: Cables, leaf: str, fabric: Fabric) -> float:
     """Rate of one uplink of a leaf [bytes/s]."""
-    nic_bytes_per_s = fmean(
-        data["rate"] for nic in graph.successors(leaf) if (data := graph.nodes[nic])["kind"] == "nic"
-    )
+    nics = [data["rate"] for nic in cables.ends[leaf] if (data := cables.nodes[nic])["kind"] == "nic"]
+    nic_bytes_per_s = fsum(nics) / len(nics)
     nics_bytes_per_s = fabric.nodes_per_leaf * fabric.nics_on_leaf * nic_bytes_per_s
     return nics_bytes_per_s / fabric.oversubscription / num_uplinks(fabric)
 
 
-def _rail_optimized(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+def _rail_optimized(cables: Cables, pools: Sequence[NodePool], fabric: Fabric) -> None:
     pooled = fabric.routing == "adaptive"
     spines = [f"spine{s}" for s in range(num_uplinks(fabric))]
-    graph.add_nodes_from(spines, kind="spine", pod=NONE)
-    for _, _, leaf in list(_leaves(graph, pools, fabric, "rail")):
-        rate = _uplink_rate(graph, leaf, fabric)
+    cables.add_nodes(spines, kind="spine", pod=NONE)
+    for _, _, leaf in list(_leaves(cables, pools, fabric, "rail")):
+        rate = _uplink_rate(cables, leaf, fabric)
         for spine in spines:
-            _uplink(graph, leaf, spine, rate, pooled)
+            _uplink(cables, leaf, spine, rate, pooled)
 
 
-def _multi_plane(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+def _multi_plane(cables: Cables, pools: Sequence[NodePool], fabric: Fabric) -> None:
     pooled = fabric.routing == "adaptive"
-    leaves = list(_leaves(graph, pools, fabric, "plane"))
+    leaves = list(_leaves(cables, pools, fabric, "plane"))
     if len(list(_pods(pools, fabric))) == 1:
         return
     for rail, _, leaf in leaves:
-        rate = _uplink_rate(graph, leaf, fabric)
+        rate = _uplink_rate(cables, leaf, fabric)
         for s in range(num_uplinks(fabric)):
             spine = f"plane{rail}/spine{s}"
-            graph.add_node(spine, kind="spine", rail=rail, pod=NONE)
-            _uplink(graph, leaf, spine, rate, pooled)
+            cables.add_node(spine, kind="spine", rail=rail, pod=NONE)
+            _uplink(cables, leaf, spine, rate, pooled)
 
 
-def _rail_only(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+def _rail_only(cables: Cables, pools: Sequence[NodePool], fabric: Fabric) -> None:
     num_nodes = sum(pool.num_nodes for pool in pools)
     if num_nodes > fabric.nodes_per_leaf:
         raise InfeasibleError(
             f"a rail-only fabric joins at most nodes_per_leaf = {fabric.nodes_per_leaf} nodes, and {num_nodes} are asked for"
         )
-    list(_leaves(graph, pools, fabric, "rail"))
+    list(_leaves(cables, pools, fabric, "rail"))
 
 
-def _fat_tree(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+def _fat_tree(cables: Cables, pools: Sequence[NodePool], fabric: Fabric) -> None:
     pooled = fabric.routing == "adaptive"
     nics = max(pool.hardware.nics_per_node for pool in pools)
     spines = [f"spine{s}" for s in range(num_uplinks(fabric))]
-    graph.add_nodes_from(spines, kind="spine", pod=NONE)
+    cables.add_nodes(spines, kind="spine", pod=NONE)
     for pod, nodes in _pods(pools, fabric):
         leaf = f"leaf{pod}"
-        graph.add_node(leaf, kind="leaf", rail=NONE, pod=pod)
+        cables.add_node(leaf, kind="leaf", rail=NONE, pod=pod)
         for nic in (f"node{node}/nic{i}" for node in nodes for i in range(nics)):
-            if nic in graph:
-                _plug(graph, nic, leaf)
-        rate = _uplink_rate(graph, leaf, fabric)
+            if nic in cables:
+                _plug(cables, nic, leaf)
+        rate = _uplink_rate(cables, leaf, fabric)
         for spine in spines:
-            _uplink(graph, leaf, spine, rate, pooled)
+            _uplink(cables, leaf, spine, rate, pooled)
 
 
-def _three_tier(graph: nx.DiGraph[str], pools: Sequence[NodePool], fabric: Fabric) -> None:
+def _three_tier(cables: Cables, pools: Sequence[NodePool], fabric: Fabric) -> None:
     pooled = fabric.routing == "adaptive"
     pods: dict[int, float] = {}  # pod -> rate of an uplink of each of its leaves, together
-    for _, pod, leaf in list(_leaves(graph, pools, fabric, "rail")):
-        rate = _uplink_rate(graph, leaf, fabric)
+    for _, pod, leaf in list(_leaves(cables, pools, fabric, "rail")):
+        rate = _uplink_rate(cables, leaf, fabric)
         pods[pod] = pods.get(pod, 0.0) + rate
         for s in range(num_uplinks(fabric)):
             spine = f"pod{pod}/spine{s}"
-            graph.add_node(spine, kind="spine", pod=pod)
-            _uplink(graph, leaf, spine, rate, pooled)
+            cables.add_node(spine, kind="spine", pod=pod)
+            _uplink(cables, leaf, spine, rate, pooled)
     if len(pods) < 2:
         return
     for pod in sorted(pods):
         for s in range(num_uplinks(fabric)):
             core = f"core{s}"
-            graph.add_node(core, kind="core")
+            cables.add_node(core, kind="core")
             up_rate = pods[pod] / fabric.oversubscription
             _duplex(
-                graph, f"pod{pod}/spine{s}", core, up_rate, "leaf_uplink", f"pod{pod}/up", f"pod{pod}/down"
+                cables, f"pod{pod}/spine{s}", core, up_rate, "leaf_uplink", f"pod{pod}/up", f"pod{pod}/down"
             )
 
 
-_FABRICS: dict[str, Callable[[nx.DiGraph[str], Sequence[NodePool], Fabric], None]] = {
+_FABRICS: dict[str, Callable[[Cables, Sequence[NodePool], Fabric], None]] = {
     "rail_optimized": _rail_optimized,
     "multi_plane": _multi_plane,
     "rail_only": _rail_only,

@@ -92,7 +92,7 @@ class Window:
 
 def leaves(cluster: Cluster) -> list[str]:
     """List the leaves of a cluster by name, in the order of `Cluster.leaf`."""
-    return [name for name, data in cluster.graph.nodes(data=True) if data["kind"] == "leaf"]
+    return [name for name, data in cluster.cables.nodes.items() if data["kind"] == "leaf"]
 
 
 def rows_of(cluster: Cluster, fault: Fault, gpus_per_node: int) -> npt.NDArray[np.int64]:

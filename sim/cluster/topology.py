@@ -1,7 +1,7 @@
-"""The cluster, compiled: the graph of `fabrics` read once into the arrays that the engine uses.
+"""The cluster, compiled: the cables of `fabrics` read once into the arrays that the engine uses.
 
-One row per resource, and for each GPU the rows of the cables and memories it owns. The networkx graph stays beside them,
-to be plotted and asked.
+One row per resource, and for each GPU the rows of the cables and memories it owns. The cables stay next to them, to be asked
+for as a networkx graph.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster import fabrics
+from sim.cluster.cables import Cables
 from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, NodePool, Routing
 from sim.cluster.faults import Fault, Window, lowered
 from sim.cluster.nics import MEASURED_ON, NicReach, worst_reach
 from sim.errors import InfeasibleError
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from sim.cluster.hardware import Hardware
 
 __all__ = [
@@ -43,7 +45,7 @@ class Cluster:
     num_nodes: int
     gpus_per_node: int
     fabric: Fabric
-    graph: nx.DiGraph[str]
+    cables: Cables
     names: tuple[str, ...]  # [num_resources]
     class_idx: Ints  # [num_resources], index into CLASSES
     capacity: (
@@ -70,6 +72,11 @@ class Cluster:
     gpus_per_nic: int = 1  # GPUs in a row that share a NIC
     nic_reach: NicReach = MEASURED_ON
     windows: tuple[Window, ...] = ()  # faults between two instants
+
+    @property
+    def graph(self) -> nx.DiGraph[str]:
+        """The cables as a graph, made anew each time."""
+        return self.cables.graph()
 
     @property
     def instants(self) -> Floats:
@@ -161,10 +168,10 @@ def build_pools(
         for pool, n in zip(pools, domains, strict=True)
     ]
     drawn = [replace(pool, num_nodes=num) for pool, (num, _) in zip(pools, nodes, strict=True)]
-    graph = fabrics.node_graph(drawn, [gpus for _, gpus in nodes], fabric)
+    cables = fabrics.node_cables(drawn, [gpus for _, gpus in nodes], fabric)
     views = [
         compile_cluster(
-            graph,
+            cables,
             num,
             gpus,
             fabric,
@@ -250,13 +257,13 @@ def build_leaf_spine(spec: LeafSpine, faults: Sequence[Fault] = ()) -> Cluster:
         A host counts as a node with one NIC and nothing else.
     """
     fabric = Fabric(kind="rail_optimized", routing=spec.routing, nodes_per_leaf=spec.hosts_per_leaf)
-    graph = fabrics.host_graph(spec)
-    healthy = compile_cluster(graph, spec.hosts, 1, fabric, latencies_s=(0.0, 0.0, 0.0), prefix="host")
+    cables = fabrics.host_cables(spec)
+    healthy = compile_cluster(cables, spec.hosts, 1, fabric, latencies_s=(0.0, 0.0, 0.0), prefix="host")
     return lowered(healthy, faults, 1) if faults else healthy
 
 
 def compile_cluster(
-    graph: nx.DiGraph[str],
+    cables: Cables,
     num_nodes: int,
     gpus_per_node: int,
     fabric: Fabric,
@@ -266,17 +273,17 @@ def compile_cluster(
     nic_reach: NicReach = MEASURED_ON,
     first_node: int = 0,
 ) -> Cluster:
-    """Read a graph of `fabrics` once into arrays; edges of one `resource` add their capacities.
+    """Read cables of `fabrics` once into arrays; those of one `resource` add their capacities.
 
     `latencies_s` are within a leaf, across leaves, and over scale-up; `prefix` is `node`, or `host` of bare
-    hosts, and `first_node` the number of the first in the graph.
+    hosts, and `first_node` the number of the first among the cables.
     """
     capacity: dict[str, float] = {}
     kind: dict[str, str] = {}
-    for _, _, edge in graph.edges(data=True):
+    for edge in cables.edges():
         capacity[edge["resource"]] = capacity.get(edge["resource"], 0.0) + edge["capacity"]
         kind[edge["resource"]] = edge["kind"]
-    for name, owner in graph.nodes(data=True):
+    for name, owner in cables.nodes.items():
         for what, amount in owner.get("owns", {}).items():
             capacity[f"{name}/{what}"], kind[f"{name}/{what}"] = amount, what
     row = {name: i for i, name in enumerate(capacity)}
@@ -289,20 +296,20 @@ def compile_cluster(
     egress, ingress = (rows(f"node{{n}}/gpu{{i}}/scale_up/{way}") for way in ("egress", "ingress"))
     pcie_tx, pcie_rx = (rows(f"node{{n}}/gpu{{i}}/pcie/{way}") for way in ("tx", "rx"))
     nic = "host{n}" if prefix == "host" else "node{n}/nic{nic}"
-    leaves = [name for name, data in graph.nodes(data=True) if data["kind"] == "leaf"]
+    leaves = [name for name, data in cables.nodes.items() if data["kind"] == "leaf"]
     leaf_idx = {name: i for i, name in enumerate(leaves)}
     leaf_of = np.full(len(places), NONE, dtype=np.int64)
     for g, (n, i) in enumerate(places):
         name = nic.format(n=n, nic=i // gpus_per_nic)
-        if name in graph:
-            leaf_of[g] = leaf_idx[next(peer for peer in graph.successors(name) if peer in leaf_idx)]
-    up, down = _uplink_tables(graph, leaves, row)
-    pods = sorted({graph.nodes[leaf]["pod"] for leaf in leaves})
+        if name in cables:
+            leaf_of[g] = leaf_idx[next(peer for peer in cables.ends[name] if peer in leaf_idx)]
+    up, down = _uplink_tables(cables, leaves, row)
+    pods = sorted({cables.nodes[leaf]["pod"] for leaf in leaves})
     return Cluster(
         num_nodes=num_nodes,
         gpus_per_node=gpus_per_node,
         fabric=fabric,
-        graph=graph,
+        cables=cables,
         names=tuple(capacity),
         class_idx=np.array([CLASSES.index(kind[name]) for name in capacity], dtype=np.int64),
         capacity=np.array(list(capacity.values())),
@@ -315,7 +322,7 @@ def compile_cluster(
         nic_tx=rows(nic + "/tx"),
         nic_rx=rows(nic + "/rx"),
         leaf=leaf_of,
-        pod_of_leaf=np.array([graph.nodes[leaf]["pod"] for leaf in leaves], dtype=np.int64),
+        pod_of_leaf=np.array([cables.nodes[leaf]["pod"] for leaf in leaves], dtype=np.int64),
         up=up,
         down=down,
         pod_up=np.array([row.get(f"pod{p}/up", NONE) for p in pods], dtype=np.int64),
@@ -329,16 +336,15 @@ def compile_cluster(
     )
 
 
-def _uplink_tables(graph: nx.DiGraph[str], leaves: list[str], row: dict[str, int]) -> tuple[Ints, Ints]:
+def _uplink_tables(cables: Cables, leaves: list[str], row: dict[str, int]) -> tuple[Ints, Ints]:
     """Rows of each leaf's uplinks and downlinks, [num_leaves, num_uplinks] (one column where pooled)."""
     spines = {
-        leaf: [peer for peer in graph.successors(leaf) if graph.nodes[peer]["kind"] == "spine"]
-        for leaf in leaves
+        leaf: [peer for peer in cables.ends[leaf] if cables.nodes[peer]["kind"] == "spine"] for leaf in leaves
     }
     ups = [
-        list(dict.fromkeys(row[graph.edges[leaf, s]["resource"]] for s in spines[leaf])) for leaf in leaves
+        list(dict.fromkeys(row[cables.ends[leaf][s]["resource"]] for s in spines[leaf])) for leaf in leaves
     ]
     downs = [
-        list(dict.fromkeys(row[graph.edges[s, leaf]["resource"]] for s in spines[leaf])) for leaf in leaves
+        list(dict.fromkeys(row[cables.ends[s][leaf]["resource"]] for s in spines[leaf])) for leaf in leaves
     ]
     return np.array(ups, dtype=np.int64), np.array(downs, dtype=np.int64)

@@ -196,7 +196,7 @@ def memory(name: str, moved_bytes: float, count: int = 1, blocks: int | None = N
 def norm(b: RankBatch, width: int, *, backward: bool = False) -> Launch:
     """A row norm: x in and y out; backward dy and x in, dx out. Its grid fills the whole GPU once."""
     moved = b.tokens * width * BF16 * (3 if backward else 2)
-    return replace(memory("norm backward" if backward else "norm", moved), resident_grid=True)
+    return Launch("norm backward" if backward else "norm", "memory", moved_bytes=moved, resident_grid=True)
 
 
 def cast(b: RankBatch, width: int, rows: float | None = None) -> list[Launch]:

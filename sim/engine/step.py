@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -126,10 +127,10 @@ def _carried(tasks: Tasks, network: StepNetwork, ranks: range) -> tuple[Floats, 
             tasks.program[tasks.first[rank] : tasks.first[rank + 1]], minlength=len(tasks.programs)
         )
         for (program, overlapped), often in zip(tasks.programs, ran.tolist(), strict=True):
-            for node in program:
-                if node.collective is not None and often:
-                    kernel = network.kernels.index(node.collective)
-                    times[network.collective[rank, :, kernel, int(overlapped)]] += often
+            for name, num in Counter(node.collective for node in program).items() if often else ():
+                if name is not None:
+                    kernel = network.kernels.index(name)
+                    times[network.collective[rank, :, kernel, int(overlapped)]] += often * num
     sent = tasks.messages[tasks.receives[tasks.receives >= 0]]
     pairs, counts = np.unique(sent[:, 3:5], axis=0, return_counts=True)
     for (source, target), count in zip(pairs.tolist(), counts.tolist(), strict=True):
@@ -155,16 +156,17 @@ def _group_record(
     columns: dict[str, Any] = {
         name: own[name].copy() for name in ("start_s", "end_s", "exposed_s", "barrier_s", "host_s")
     }
-    nodes: list[tuple[str, str, int]] = []
+    names: list[str] = []
+    streams: list[str] = []
+    numbers: list[int] = []
     kept = np.flatnonzero(own["keep"] >= 0).tolist()
     for task in kept:
-        nodes += [
-            (node.name, "compute" if node.collective is None else "communication", task)
-            for node in tasks.programs[tasks.program[i + task]][0]
-        ]
+        program = tasks.programs[tasks.program[i + task]][0]
+        names += [node.name for node in program]
+        streams += ["compute" if node.collective is None else "communication" for node in program]
+        numbers += [task] * len(program)
     first = int(own["keep"][kept[0]]) if kept else 0
-    names, streams, numbers = zip(*nodes, strict=True) if nodes else ((), (), ())
-    start_s, end_s = work.node_times[:, first : first + len(nodes)].tolist()
+    start_s, end_s = work.node_times[:, first : first + len(names)].tolist()
     track = of_group * len(tasks) + rank
     return GroupRecord(
         pipeline_rank=rank,

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.cluster.topology import Floats, Ints
+from sim.cluster.topology import NONE, Floats, Ints
 from sim.engine import sharing
 from sim.engine.step_lanes import StepLanes, lanes_of
 from sim.engine.step_network import StepNetwork
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_rows import MESSAGE, NODE, TASK, TRACK, Rows
 from sim.schedule.operations import KINDS
+from sim.schedule.programs import Node
 from sim.schedule.training import Tasks
 
 
@@ -107,19 +108,21 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
 
 def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]:
     """Offsets of each program's nodes, the nodes of all, and what they wait for."""
-    nodes: list[tuple[float, ...]] = []
-    waits: list[int] = []
-    for program, overlapped in tasks.programs:
-        for node in program:
-            kernel = -1 if node.collective is None else kernels.index(node.collective)
-            first = len(waits)
-            waits += node.waits
-            place = (kernel, overlapped, node.barrier, node.half == "F", node.layer, first, len(waits))
-            nodes.append(
-                (*place, node.launches, node.syncs, node.fixed_s, node.routed_s, node.exposed_s, node.held_s)
-            )
-    first_of = np.cumsum([0, *(len(program) for program, _ in tasks.programs)])
-    return first_of, np.array(nodes, dtype=NODE), np.array(waits, dtype=np.int64)
+    sizes = [len(program) for program, _ in tasks.programs]
+    nodes = [node for program, _ in tasks.programs for node in program]
+    column = dict(zip(Node._fields, zip(*nodes, strict=True), strict=True)) if nodes else {}
+    rows = np.zeros(len(nodes), dtype=NODE)
+    if nodes:
+        number: dict[str | None, int] = {None: NONE} | {name: i for i, name in enumerate(kernels)}
+        rows["kernel"] = [number[name] for name in column["collective"]]
+        rows["beside"] = np.repeat([overlapped for _, overlapped in tasks.programs], sizes)
+        rows["forward"] = [half == "F" for half in column["half"]]
+        rows["last_wait"] = np.cumsum([len(waits) for waits in column["waits"]])
+        rows["first_wait"][1:] = rows["last_wait"][:-1]
+        for name in ("barrier", "layer", "launches", "syncs", "fixed_s", "routed_s", "exposed_s", "held_s"):
+            rows[name] = column[name]
+    waits = [*itertools.chain.from_iterable(column.get("waits", ()))]
+    return np.cumsum([0, *sizes]), rows, np.array(waits, dtype=np.int64)
 
 
 def _tasks(tasks: Tasks, node_first: Ints, keep_tasks: int, num_classes: int) -> tuple[Rows, Floats]:

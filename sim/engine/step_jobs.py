@@ -199,7 +199,7 @@ def _tasks(plans: Sequence[StepPlan], members: Sequence[Member], layers: Sequenc
             columns["messages"].append(moved)
         messages += len(moved)
         programs += [
-            (tuple(replace(node, layer=node.layer + layer) for node in program) if layer else program, beside)
+            (tuple(node._replace(layer=node.layer + layer) for node in program) if layer else program, beside)
             for program, beside in own.programs
         ]
     if not columns["messages"]:

@@ -66,7 +66,12 @@ def _faster(scenario: Scenario, work: Inference) -> tuple[Inference, dict[str, A
 def _alone(scenario: Scenario, work: Inference) -> dict[str, Any]:
     memory, requests = batch_of(scenario, work)
     forwards = passes.forwards(scenario, work, requests)
-    return _result(scenario, work, requests, memory, forwards, [passes.run(forward) for forward in forwards])
+    records: list[PassRecord] = []
+    begin_s = 0.0
+    for forward in forwards:
+        records.append(passes.run(forward, begin_s))
+        begin_s += pass_pipeline.step_s(forward, records[-1])
+    return _result(scenario, work, requests, memory, forwards, records)
 
 
 def shared_inference(scenario: Scenario) -> SharedRun:

@@ -181,7 +181,8 @@ class _PassWay:
 
     def _pass_s(self, i: int, j: int, k: int) -> float:
         like = self._forward(i, j)
-        forward = forward_pass(replace(like.plan, core_s=self.cores[k]), like)
+        core_s = self.cores[k]
+        forward = forward_pass(replace(like.plan, core_s=core_s), like) if core_s else like
         return pass_pipeline.step_s(forward, passes.run(forward))
 
     def _chunk_s(self, new: int, before: int) -> tuple[float, float]:

@@ -20,9 +20,11 @@ from sim.cost.work import Part, Work, num_launches, total_s
 from sim.engine.step import StepRun, run_step
 from sim.engine.step_network import StepNetwork, network_of
 from sim.engine.step_plan import Host, StepPlan
+from sim.errors import InfeasibleError
 from sim.runs.pass_collectives import PassCollectives, collectives_of, kernel
 from sim.runs.pass_needs import REDUCTION, PassNeeds, common_needs, links, needs_of
 from sim.runs.pass_plan import PassPlan
+from sim.runs.step_conditions import conditions_of, named_failure, slowed_clock
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import reductions
@@ -145,14 +147,28 @@ def with_context(forward: ForwardPass, context_tokens: int) -> ForwardPass:
     return other
 
 
-def run(forward: ForwardPass) -> PassRecord:
-    """Run a pass in time, all EP groups at once, without embedding, head and sampling, see `ends`."""
-    return record_of(forward, run_step(whole_plan(forward), keep_tasks=1, network=forward.network))
+def run(forward: ForwardPass, begin_s: float = 0.0) -> PassRecord:
+    """Run a pass in time, all EP groups at once, without embedding, head and sampling, see `ends`.
+
+    `begin_s` is the instant at which it begins, for faults that come and go; InfeasibleError where a part fails in it for good.
+    """
+    plan = whole_plan(forward, begin_s)
+    try:
+        ran = run_step(plan, keep_tasks=1, network=None if plan.conditions else forward.network)
+    except InfeasibleError as error:
+        raise named_failure(error, forward.plan.scenario.faults) from None
+    return record_of(forward, ran)
 
 
-def whole_plan(forward: ForwardPass) -> StepPlan:
-    """The pass as the executor takes it."""
-    return forward.step_plan(forward.program, overlapped=forward.plan.in_background)
+def whole_plan(forward: ForwardPass, begin_s: float = 0.0) -> StepPlan:
+    """The pass as the executor takes it, with the faults that come and go after an instant [s]."""
+    plan = forward.step_plan(forward.program, overlapped=forward.plan.in_background)
+    scenario, cluster = forward.plan.scenario, forward.collectives.cluster
+    if not cluster.windows and all(fault.lasts for fault in scenario.faults):
+        return plan
+    gpus, domain = forward.plan.gpus[None], forward.plan.hardware.gpu.scale_up.domain
+    conditions = conditions_of(scenario.faults, cluster, plan.tasks, gpus, domain, slowed_clock, begin_s)
+    return replace(plan, conditions=conditions)
 
 
 def record_of(forward: ForwardPass, ran: StepRun) -> PassRecord:
@@ -188,9 +204,7 @@ def listed_program(forward: ForwardPass) -> Program:
         like = node.name, node.half, layers[node.layer]
         if like not in timed:
             timed[like] = _timed(forward, node)
-        # Not `replace`, which takes three times as long: programs of hundreds of nodes are listed for hundreds of passes.
-        fields = {"layer": node.layer, "collective": node.collective, **timed[like]}
-        program.append(Node(node.name, node.half, waits=node.waits, **fields))
+        program.append(node._replace(**timed[like]))
     return tuple(program)
 
 

@@ -1,4 +1,4 @@
-"""Faults of a training step that come and go, and those of memory: what they make of capacities and compute times."""
+"""Faults of a step or pass that come and go, and those of memory: what they make of capacities and compute times."""
 
 from __future__ import annotations
 
@@ -82,6 +82,11 @@ def named_failure(error: InfeasibleError, faults: Sequence[Fault]) -> Infeasible
 def slowed_update(_: float, memory: float) -> Callable[[Node], tuple[float, float]]:
     """Times of an update, which streams what it reads and writes, whatever the clock; as `Slowed`."""
     return lambda node: (node.fixed_s / memory, node.routed_s)
+
+
+def slowed_clock(clock: float, _: float) -> Callable[[Node], tuple[float, float]]:
+    """Times of a pass, all of whose compute slows down with the clock; as `Slowed`."""
+    return lambda node: (node.fixed_s / clock, node.routed_s / clock)
 
 
 def slowed_layers(

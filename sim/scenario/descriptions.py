@@ -79,6 +79,7 @@ class Scenario:
     shared: SharedCluster | None = None  # where the cluster has pools
     software: Software | None = None  # None where launches cost nothing
     gather_fraction: float = 0.0  # of the least time, in which completions count as one
+    _built: list[topology.Cluster] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -110,7 +111,12 @@ class Scenario:
         return factor[self.gpus]
 
     def cluster(self) -> topology.Cluster:
-        """The cabled cluster; with pools, as the own one sees it."""
+        """The cabled cluster, the same one whenever it is asked for; with pools, as the own one sees it."""
+        if not self._built:
+            self._built.append(self._cabled())
+        return self._built[0]
+
+    def _cabled(self) -> topology.Cluster:
         if isinstance(self.fabric, topology.LeafSpine):
             return topology.build_leaf_spine(self.fabric, self.faults)
         if self.shared is not None:

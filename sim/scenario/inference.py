@@ -11,7 +11,7 @@ from pydantic import Field
 from sim import limits
 from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
-from sim.errors import InputError
+from sim.errors import InfeasibleError, InputError
 from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
@@ -251,6 +251,10 @@ def _count(scenario: Scenario, work: Inference) -> None:
     assert scenario.model is not None
     assert scenario.hardware is not None
     spec, ep = work.spec, work.layout.ep
+    if work.layout.pp > 1 and not all(fault.lasts for fault in scenario.faults):
+        raise InfeasibleError(
+            f"{scenario.name}: faults that come and go act on passes of one pipeline stage, and layout.pp is {work.layout.pp}"
+        )
     sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
     even = work.sampling == "expected" and work.gate.is_exchangeable
     draws = 1 if even else min(work.drawn_layers, scenario.model.num_layers) * (2 if spec.overlap else 1)
@@ -270,5 +274,6 @@ RESOLVER = Resolver(
     {"prefill": PrefillSpec, "decode": DecodeSpec},
     inference_of,
     faults=("bandwidth", "clock"),
+    windows=True,
     count=_count,
 )

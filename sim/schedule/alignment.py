@@ -81,12 +81,12 @@ def filled(
     place: list[int] = []
     for node in alone:
         place.append(len(out))
-        out.append(replace(node, waits=tuple(place[i] for i in node.waits)))
+        out.append(node._replace(waits=tuple(place[i] for i in node.waits)))
         left = collective_s(node.collective) if node.collective else 0.0
         while parts and 2 * left > parts[0].mean_s:
             left -= parts[0].mean_s
-            out.append(replace(parts.popleft(), waits=()))
-    return (*out, *(replace(node, waits=()) for node in parts))
+            out.append(parts.popleft()._replace(waits=()))
+    return (*out, *(node._replace(waits=()) for node in parts))
 
 
 Steps = tuple[tuple[bool, bool], ...]

@@ -48,11 +48,11 @@ class Issuer:
             for node in program
         ]
         if self.software.graphed(self.kind):
-            return tuple(replace(node, launches=int(place == 0), syncs=0) for place, node in enumerate(nodes))
+            return tuple(node._replace(launches=int(place == 0), syncs=0) for place, node in enumerate(nodes))
         if listed and listed.stage and self.pp > 1 and nodes:
             first, stage = nodes[0], listed.stage
             launches, syncs = first.launches + stage.forward, first.syncs + (stage.syncs or 0)
-            nodes[0] = replace(first, launches=launches, syncs=syncs)
+            nodes[0] = first._replace(launches=launches, syncs=syncs)
         return tuple(nodes)
 
     def added_s(self, program: Program, elapsed_s: float) -> float:
@@ -66,12 +66,12 @@ class Issuer:
     def _synchronised(self, node: Node) -> Node:
         """A node of moesim's own list: a forward dispatch waits for its counts."""
         dispatches = node.collective is not None and node.name in ("dispatch", "dispatch(F)")
-        return replace(node, syncs=int(dispatches and self.reads_counts))
+        return node._replace(syncs=int(dispatches and self.reads_counts))
 
     def _longer(self, own: Node, node: Node) -> Node:
         """A compute node with the time of the launches that moesim's list lacks."""
         more = max(0, node.launches - own.launches) if node.collective is None else 0
-        return replace(node, fixed_s=node.fixed_s + more * self.least_s) if more else node
+        return node._replace(fixed_s=node.fixed_s + more * self.least_s) if more else node
 
     def _node(self, node: Node, own: Launches) -> Node:
         if node.layer < 0:
@@ -86,17 +86,17 @@ class Issuer:
         if name in _HALVES:  # of decode
             launches = launches // 2 + _HALVES[name] * (launches % 2)
         syncs = sum(row.syncs or 0 for row, _ in rows) if part == "F" and name != "attention_0" else 0
-        return replace(node, launches=launches, syncs=syncs)
+        return node._replace(launches=launches, syncs=syncs)
 
     def _collective(self, node: Node, row: Issued, part: str, phase: str) -> Node:
         """Launches of an all-to-all; where it has phases its receive is one launch, and its flight none."""
         launches, syncs = row.count(part), (row.syncs or 0) * int(part == "F" and self.reads_counts)
         if phase == "receive":
-            return replace(node, launches=1, syncs=0)
+            return node._replace(launches=1, syncs=0)
         if phase == "send":
-            return replace(node, launches=max(launches - 1, 1), syncs=syncs)
-        return replace(
-            node, launches=launches if node.held_s == 0.0 else 0, syncs=syncs * (node.held_s == 0.0)
+            return node._replace(launches=max(launches - 1, 1), syncs=syncs)
+        return node._replace(
+            launches=launches if node.held_s == 0.0 else 0, syncs=syncs * (node.held_s == 0.0)
         )
 
     def _rows(self, node: Node, name: str, listed: Launches) -> list[tuple[Issued, int]]:

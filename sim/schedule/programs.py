@@ -19,14 +19,14 @@ searched (`alignment`), not assumed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 DISPATCH, COMBINE = "dispatch", "combine"
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One step of a program. Nodes of a stream run in the order of the program."""
+class Node(NamedTuple):
+    """One step of a program; those of a stream run in its order. A tuple, since hundreds are made for each of hundreds of passes."""
 
     name: str  # "attn(F)"
     half: str  # F | B: which microbatch it works for
@@ -286,7 +286,7 @@ def compute_s(program: Program) -> float:
 
 def serial(program: Program) -> Program:
     """Rewrite a program to do one thing at a time: every collective is exposed."""
-    return tuple(replace(node, waits=(i - 1,) if i else ()) for i, node in enumerate(program))
+    return tuple(node._replace(waits=(i - 1,) if i else ()) for i, node in enumerate(program))
 
 
 def reducing(
@@ -301,11 +301,11 @@ def reducing(
     out: list[Node] = []
     place: list[int] = []
     for node in program:
-        own = replace(node, waits=tuple(place[i] for i in node.waits))
+        own = node._replace(waits=tuple(place[i] for i in node.waits))
         asked = node.name.replace("mlp", "experts") if node.routed_s > 0 else node.name
         kernels = calls.get(asked, ()) if node.exposed_s > 0 and node.layer >= 0 else ()
         left = max(0.0, node.exposed_s - took_s.get(asked, 0.0)) if took_s else 0.0
-        out.append(replace(own, exposed_s=left) if kernels else own)
+        out.append(own._replace(exposed_s=left) if kernels else own)
         for kernel in kernels:
             name = f"{kernel}({node.half})"
             out.append(Node(name, node.half, node.layer, kernel, waits=(len(out) - 1,)))
@@ -317,7 +317,7 @@ def one_after_another(first: Program, second: Program) -> Program:
     """Join two programs in a row: the second starts when the first has ended."""
     last = len(first) - 1
     moved = (
-        replace(node, waits=tuple(i + len(first) for i in node.waits) or ((last,) if last >= 0 else ()))
+        node._replace(waits=tuple(i + len(first) for i in node.waits) or ((last,) if last >= 0 else ()))
         for node in second
     )
     return (*first, *moved)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,7 +123,7 @@ def test_the_host_is_no_more_launches_ahead_than_the_bound() -> None:
 
 def test_a_graph_issues_all_of_it_with_one_launch() -> None:
     launches = chain((0.5, 9, 0), (0.0, 20, 0), (0.25, 4, 0))
-    graph = tuple(replace(node, launches=int(i == 0)) for i, node in enumerate(launches))
+    graph = tuple(node._replace(launches=int(i == 0)) for i, node in enumerate(launches))
     assert end_s(launches, Host(1.0, 0.0)) == pytest.approx(33.0 + 0.25 / 4)
     assert end_s(graph, Host(1.0, 0.0)) == pytest.approx(1.0 + 0.75)
 
@@ -146,7 +145,7 @@ def test_a_collective_that_synchronises_waits_for_the_slowest_lane() -> None:
 def test_a_synchronisation_waits_for_what_a_collective_depends_on_and_not_for_its_stream() -> None:
     # The first is under way from 1 to 4; what the second needs is computed at 3, and the host goes on at 5.
     moved, compute = chain((None, 1, 0))[0], chain((1.0, 1, 0))[0]
-    record = ran((moved, compute, replace(moved, waits=(1,), syncs=1)), Host(1.0, 2.0))
+    record = ran((moved, compute, moved._replace(waits=(1,), syncs=1)), Host(1.0, 2.0))
     assert record.nodes.start_s == pytest.approx([1.0, 2.0, 6.0])
 
 

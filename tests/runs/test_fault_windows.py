@@ -175,3 +175,75 @@ def test_half_the_memory_rate_doubles_the_update_and_slows_what_is_bound_by_memo
 def test_a_part_that_the_step_needs_and_never_gets_is_infeasible(fault: str, named: str) -> None:
     with pytest.raises(InfeasibleError, match=named):
         step(f"[{{{fault}}}]")
+
+
+PREFILL = """\
+name: mine
+cluster: {{hardware: h800, nodes: 4, faults: {faults}}}
+model: deepseek-v3
+layout: {{ep: {ep}, pp: {pp}}}
+workload:
+  kind: prefill
+  prompt_tokens: {tokens}
+  chunk_tokens: 2048
+  prompts_per_gpu: 2
+  overlap: false
+  kernel: {{kind: two_hop}}
+  gate: {{kind: uniform, sampling: expected}}
+"""
+
+
+@lru_cache(maxsize=32)
+def prefill(fault: str = "", chunks: int = 1, pp: int = 1) -> dict[str, Any]:
+    faults = f"[{{{fault}}}]" if fault else "[]"
+    text = PREFILL.format(faults=faults, tokens=2048 * chunks, ep=32 // pp, pp=pp)
+    return run_document(documents.loads(text, "mine.yaml"))
+
+
+def prefill_later_s(fault: str, chunks: int = 1) -> float:
+    """How much later a fault lets prompts of so many chunks end [s]."""
+    slow, whole = (prefill(each, chunks)["metrics"]["ttft_s"] for each in (fault, ""))
+    return float(slow - whole)
+
+
+@pytest.mark.parametrize(
+    ("node", "what", "lost"),
+    [
+        ("dispatch(0)", "nic: 3, bandwidth: 50 %", 1 / 2),
+        ("combine(0)", "nic: 3, bandwidth: 25 %", 3 / 4),
+        ("attention(0)", "gpu: 3, clock: 50 %", 1 / 2),
+        ("attention(0)", "gpu: 3, clock: 0 %", 1),
+    ],
+)
+def test_a_pass_is_later_by_what_a_part_loses_while_all_others_wait_for_it(
+    node: str, what: str, lost: float
+) -> None:
+    """Of four nodes; NICs bind the exchanges. The fault comes and goes within the first such node."""
+    line = prefill()["timeline"]["passes"][0]
+    begin, end = (line[key][line["names"].index(node)] for key in ("start_s", "end_s"))
+    window = f"from: {begin + (end - begin) / 3} s, until: {end - (end - begin) / 3} s"
+    assert prefill_later_s(f"node: 1, {what}, {window}") == pytest.approx(lost * (end - begin) / 3, rel=1e-6)
+
+
+def test_a_window_over_all_passes_is_a_fault_that_lasts() -> None:
+    for what in ("nic: 3, bandwidth: 50 %", "gpu: 3, clock: 50 %"):
+        lasts = prefill_later_s(f"node: 1, {what}")
+        assert lasts > 0
+        assert prefill_later_s(f"node: 1, {what}, until: 1 h") == pytest.approx(lasts, rel=1e-9)
+
+
+def test_a_fault_that_comes_after_the_first_chunk_costs_what_it_costs_the_second() -> None:
+    what = "node: 1, nic: 3, bandwidth: 50 %"
+    both, first = (prefill_later_s(what, chunks) for chunks in (2, 1))
+    after = f"{what}, from: {prefill()['metrics']['ttft_s']} s"
+    assert prefill_later_s(after, 2) == pytest.approx(both - first, rel=1e-9)
+
+
+def test_a_gpu_that_dies_in_a_pass_for_good_is_named() -> None:
+    with pytest.raises(InfeasibleError, match=r"node 1.* is dead from 0\.1 s on"):
+        prefill("node: 1, gpu: 3, clock: 0 %, from: 100 ms")
+
+
+def test_stages_of_a_pipeline_have_passes_without_faults_that_come_and_go() -> None:
+    with pytest.raises(InfeasibleError, match=r"layout\.pp is 2"):
+        prefill("node: 1, nic: 3, bandwidth: 50 %, until: 1 s", pp=2)

@@ -10,6 +10,7 @@ from sim import documents
 from sim.errors import InputError
 from sim.runs.run import run_document
 from sim.scenario.resolve import resolve
+from sim.scenario.settings import read
 
 PASS = """\
 name: mine
@@ -30,9 +31,9 @@ workload: {{kind: all_to_all, tokens_per_rank: 128, gate: {{kind: uniform, sampl
 """
 
 
-def problems(text: str) -> str:
+def problems(text: str | documents.Document) -> str:
     with pytest.raises(InputError) as caught:
-        resolve(documents.loads(text, "mine.yaml"))
+        resolve(documents.loads(text, "mine.yaml") if isinstance(text, str) else text)
     return "\n".join(map(str, caught.value.problems))
 
 
@@ -111,18 +112,21 @@ def test_the_group_that_ends_last_is_shown_whichever_has_the_fault() -> None:
         assert step_s(f"[{{node: 1, {what}}}, {{node: 5, {what}}}]") == pytest.approx(first, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ("node: 0, hbm: 50 %", ["a fault of hbm", "bandwidth or clock"]),
-        ("rail: 0, bandwidth: 50 %, from: 1 s", ["comes and goes", "decode knows no others"]),
-        ("leaf: rail0/leaf0, bandwidth: 50 %", ["a fault of a leaf or link", "for the whole run"]),
-    ],
-)
-def test_a_pass_refuses_the_faults_that_it_does_not_know(fault: str, words: list[str]) -> None:
+def test_a_pass_refuses_the_faults_that_it_does_not_know() -> None:
     sizes = {**DECODE, "sizes": "requests_per_gpu: 32\n  context_tokens: 4096"}
-    reported = problems(PASS.format(faults=f"[{{{fault}}}]", **sizes))
-    assert all(word in reported for word in words), reported
+    reported = problems(PASS.format(faults="[{node: 0, hbm: 50 %}]", **sizes))
+    assert "a fault of hbm" in reported
+    assert "bandwidth or clock" in reported
+
+
+def test_serving_refuses_faults_that_come_and_go_and_those_of_leaves() -> None:
+    for fault, words in (
+        ("rail: 0, bandwidth: 50 %, from: 1 s", "comes and goes"),
+        ("leaf: rail0/leaf0, bandwidth: 50 %", "a fault of a leaf or link"),
+    ):
+        reported = problems(read("serving-example", [f"cluster.faults=[{{{fault}}}]"]))
+        assert words in reported
+        assert "for the whole run: serving knows no others" in reported
 
 
 def test_a_flow_that_waits_for_another_and_for_its_start_is_released_at_the_later(tmp_path: Any) -> None:

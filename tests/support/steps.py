@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -161,9 +160,9 @@ def run_program(
     timed, collectives = [], {}
     for i, node in enumerate(program):
         if node.collective is None:
-            timed.append(replace(node, half="F", layer=i, routed_s=1.0))
+            timed.append(node._replace(half="F", layer=i, routed_s=1.0))
             continue
-        timed.append(replace(node, collective=str(i), barrier=barrier))
+        timed.append(node._replace(collective=str(i), barrier=barrier))
         columns = Columns(lanes)
         columns.add(np.arange(lanes), 1.0, 1.0)
         collectives[str(i)] = GroupCollective(_flows(columns, loads[0, i, 0]), 0.0)
