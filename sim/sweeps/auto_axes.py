@@ -22,9 +22,16 @@ def _pp(model: Model, num_gpus: int, _: int, __: int) -> list[int]:
     return [size for size in _divisors(num_gpus) if size <= model.num_layers]
 
 
+def _aligned(num_gpus: int, gpus_per_node: int) -> list[int]:
+    return [s for s in _divisors(num_gpus) if s % gpus_per_node == 0 or gpus_per_node % s == 0]
+
+
 def _ep(model: Model, num_gpus: int, gpus_per_node: int, __: int) -> list[int]:
-    aligned = [s for s in _divisors(num_gpus) if s % gpus_per_node == 0 or gpus_per_node % s == 0]
-    return [size for size in aligned if model.num_experts % size == 0]
+    return [size for size in _aligned(num_gpus, gpus_per_node) if model.num_experts % size == 0]
+
+
+def _etp(model: Model, num_gpus: int, gpus_per_node: int, __: int) -> list[int]:
+    return [size for size in _aligned(num_gpus, gpus_per_node) if model.expert_hidden % size == 0]
 
 
 def _tp(model: Model, num_gpus: int, gpus_per_node: int, __: int) -> list[int]:
@@ -41,19 +48,20 @@ def _dp(_: Model, num_gpus: int, __: int, ___: int) -> list[int]:
 
 
 _SIZES: Mapping[str, Find] = {
-    "layout.pp": _pp, "layout.ep": _ep, "layout.tp": _tp, "layout.cp": _cp, "layout.dp": _dp,
+    "layout.pp": _pp, "layout.ep": _ep, "layout.etp": _etp, "layout.tp": _tp, "layout.cp": _cp, "layout.dp": _dp,
 }  # fmt: skip
 KEYS = (*_SIZES, "workload.schedule")
 
 
 def values(
-    key: str, model: Model, *, num_gpus: int, gpus_per_node: int, sequence_tokens: int
+    key: str, model: Model, *, num_gpus: int, gpus_per_node: int, sequence_tokens: int, across: bool = False
 ) -> list[int | str]:
     """Every value of one of `KEYS`, ascending.
 
-    PP: divisors of the GPUs up to the layers. EP: divisors of GPUs and experts that cut nodes evenly. TP and CP: within a
-    node. DP: divisors of the GPUs. The schedule: all.
+    PP: divisors of the GPUs up to the layers. EP and ETP: divisors of GPUs, and of the experts or their width, that cut nodes
+    evenly. TP and CP: within a node or, `across` nodes, cutting them evenly. DP: divisors of the GPUs. The schedule: all.
     """
+    gpus_per_node = num_gpus if across and key in ("layout.tp", "layout.cp") else gpus_per_node
     if key == "workload.schedule":
         return list(SCHEDULES)
     return list(_SIZES[key](model, num_gpus, gpus_per_node, sequence_tokens))

@@ -230,6 +230,7 @@ def _auto(document: Document, name: str, base: Document, others: tuple[Axis, ...
             num_gpus=scenario.num_ranks,
             gpus_per_node=scenario.gpus_per_node,
             sequence_tokens=scenario.document["workload"].get("sequence_tokens", 4096),
+            across=scenario.kind in ("prefill", "decode"),
         )
         possible |= dict.fromkeys(values)
     if not possible:

@@ -134,6 +134,17 @@ def test_auto_takes_every_size_that_could_be() -> None:
     assert {"1f1b", "dualpipe", "zb1p", "interleaved"} < set(found["workload.schedule"])
 
 
+def test_auto_of_a_deployment_takes_tp_and_etp_across_nodes_and_stages() -> None:
+    """16 GPUs of two nodes; DeepSeek-V3: 61 layers, 128 heads, 256 experts of 2,048."""
+    base = {
+        "name": "mine", "cluster": {"hardware": "h200", "nodes": 2}, "model": "deepseek-v3",
+        "workload": {"kind": "decode", "requests": 16, "context_tokens": 1024, "gate": {"kind": "uniform"}, "kernel": {"kind": "low_latency"}},
+    }  # fmt: skip
+    axes = dict.fromkeys((f"layout.{name}" for name in ("pp", "ep", "etp", "tp", "cp")), "auto")
+    sweep = sweep_of(base=base, axes=axes, objectives={"tpot_s": "minimise"})
+    assert {axis.name: axis.values for axis in sweep.space.axes} == dict.fromkeys(axes, (1, 2, 4, 8, 16))
+
+
 def test_auto_looks_at_the_clusters_and_models_of_the_other_axes() -> None:
     nodes = {"cluster.nodes": [1, 4], "cluster.hardware": ["h800", "h100"]}
     for axes in ({**nodes, "layout.pp": "auto"}, {"layout.pp": "auto", **nodes}):

@@ -12,7 +12,7 @@ from sim.show.views.names import LABEL
 from sim.units import show
 
 _SHORT = {"sms": "SMs", "gpu": "GPU", "hbm": "HBM", "nic": "NIC", "nvlink": "NVLink", "pcie": "PCIe"}
-_LAYOUT = ("pp", "ep", "tp", "dp", "cp")
+_LAYOUT = ("pp", "ep", "etp", "tp", "dp", "cp")
 
 
 def axis_label(name: str) -> str:
