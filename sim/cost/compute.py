@@ -47,7 +47,8 @@ class Processor:
     `whole_sms` are the SMs of the whole GPU. `hbm_bytes_per_s` is the datasheet rate times the share that is left by
     others. `clock_fraction` is the clock of GEMMs over the tensor clock: that of their generation in a short benchmark,
     lower by `sustained_fraction`, the clock after seconds of tensor load over that of a short benchmark, inside a step.
-    Attention cores were measured at the sustained clock.
+    Attention cores were measured at the sustained clock. `lent_fraction` is the part of the time in which the other SMs are
+    lent; libraries that are told of it leave them free all the time.
     """
 
     sms: int
@@ -64,6 +65,7 @@ class Processor:
     streaming_fraction: float
     generation: str
     curves: Curves = field(hash=False)
+    lent_fraction: float = 1.0
 
     def flops_per_sm(self, roof: Roof) -> float:
         """Dense rate of one SM at the peak clock [FLOP/s]; raises `InfeasibleError` where the GPU lacks the format."""
@@ -218,7 +220,8 @@ def grouped_gemm_s(
         tile   = ceil(k / k_block) max(tensor + other, operands / fill) + exposure x stored bytes / (HBM / SMs)
         t      = launch + (tiles^q + memory^q)^(1/q),  tiles = ceil(tiles / SMs) tile,  memory = bytes / HBM
 
-    `other` is the work of CUDA cores next to the tensor core: promoting sums that are scaled by blocks, widening weights that are
+    Resident blocks (of a generation) are as many as the whole GPU has SMs; on fewer they take rounds, in the part of the time in
+    which the others are lent. `other` is the work of CUDA cores next to the tensor core: promoting sums that are scaled by blocks, widening weights that are
     held in fewer bits than their inputs. Valid for the generations of `hardware/compute/gemm.yaml`, which also holds every fitted number with its source.
 
     References
@@ -332,6 +335,7 @@ def _tiled_s(
     steps = math.ceil(k / k_block)
     store_rate = min(p.hbm_bytes_per_s * store_fraction / p.sms, fill)
     best_s, tiles_s = math.inf, math.inf
+    known_sms = p.whole_sms if c.generations[p.generation].resident_blocks else p.sms
     heights, widths = _tiles(c.generations[p.generation], product, rows_only_128)
     for height in heights:
         planned_rows = sum(-(-m // height) for m in planned)
@@ -344,14 +348,21 @@ def _tiled_s(
             loaded = height * _BLOCK_BYTES + width * k_block * weights.bits / 8.0
             tile = steps * max(multiply, loaded / fill)
             tile += store_exposure * stored_bytes * area / store_rate
-            planned_s = -(-planned_rows * columns // p.sms) * tile
+            planned_s = -(-planned_rows * columns // known_sms) * tile
             if planned_s < best_s:
-                best_s, tiles_s = planned_s, -(-actual_rows * columns // p.sms) * tile
+                best_s, tiles = planned_s, actual_rows * columns
+                tiles_s = -(-tiles // known_sms) * tile * _rounds(p, min(tiles, known_sms))
     moved = product_bytes(rows, n, k, weights, inputs, stored_bytes)
     memory_s = moved / min(p.hbm_bytes_per_s * c.stream_fraction, p.sms * fill)
     q = c.overlap_exponent
     longer, shorter = max(tiles_s, memory_s), min(tiles_s, memory_s)
     return float(longer * (1.0 + (shorter / longer) ** q) ** (1.0 / q))
+
+
+def _rounds(p: Processor, blocks: int) -> float:
+    """Time of blocks that hold an SM until their last tile, over that on the whole GPU: twice while some find no SM at first."""
+    rounds = -(-blocks // p.sms)
+    return 1.0 / (1.0 - p.lent_fraction * (1.0 - 1.0 / rounds)) if rounds > 1 else 1.0
 
 
 def operands(product: Product, gradient: Gradient) -> tuple[NumberFormat, NumberFormat]:

@@ -43,6 +43,9 @@ class Generation(Description):
     """Columns of the widest tile."""
     fp8_tile: Tile | None = None
     """Rows and columns of the only tile for FP8; a choice of tiles where left out."""
+    resident_blocks: p.Count | None = None
+    """Blocks that a launch has for every SM of the whole GPU, each of many tiles, whatever else runs there; one a tile on the SMs that
+    it was told of where left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

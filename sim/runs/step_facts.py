@@ -201,9 +201,17 @@ class StepFacts:
             comm_sms=work.lent_sms,
             generation=work.spec.gemm_generation,
             inside_s=self._inside_s,
+            all_to_alls_s=self._all_to_alls_s,
             measured=measured,
             sharded=step_optimizer.sharded_of(work, self.model, self.links),
         )
+
+    @property
+    def _all_to_alls_s(self) -> float:
+        """Time of the four of a layer pair, next to compute; inf where they lend no SMs [s]."""
+        if self.work.layout.ep == 1 or not self.work.lent_sms:
+            return math.inf
+        return 2.0 * sum(self.mean_s(name, overlapped=True) for name in self.collectives)
 
     def _inside_s(self, pair_s: float) -> dict[str, float]:
         """Reductions inside layers while all-to-alls are on the links for a part of `pair_s`, inf for none [s]."""

@@ -118,6 +118,7 @@ def stage_times(
     comm_sms: int,
     generation: str,
     inside_s: Callable[[float], Mapping[str, float]] | None = None,
+    all_to_alls_s: float = math.inf,
     recompute: str | Sequence[str] | None = None,
     measured: MeasuredProfile | None = None,
     sharded: Sharded | None = None,
@@ -139,6 +140,8 @@ def stage_times(
         Phase ("attn(F)", "mlp(F)" of a dense layer, "experts(F)", "head(F)" of an end) -> time of its reductions under TP, CP
         and ETP, which nothing hides; of the time in which the all-to-alls of a layer pair take their share of the links, inf
         where they take none.
+    all_to_alls_s : float [s]
+        Time of those of a layer pair next to compute: while they run, they hold the SMs that are lent.
     recompute : str or sequence of str, optional
         In place of the work's: "full", where the backward computes each layer's forward again, dispatch included; "moe" among
         modules, where it does so with the gate and the experts; else what the launches of a layer's backward hold.
@@ -155,6 +158,7 @@ def stage_times(
         work = replace(work, recompute=recompute if isinstance(recompute, str) else tuple(recompute))
     alone = processor(hardware, sustained=True, generation=generation)
     beside = _lent_processor(work, hardware, kernel, comm_sms, generation)
+    beside = _while_lent(work, beside, all_to_alls_s)
     factors = _measured_factors(work, beside, measured) if measured else {}
 
     def timed(p: Processor, pair_s: float) -> list[tuple[LayerTimes, ...]]:
@@ -208,6 +212,15 @@ def _lent_processor(
         generation=generation,
         hbm_share_fraction=_hbm_share(work, hardware, kernel, comm_sms, generation),
     )
+
+
+def _while_lent(work: ChunkWork, p: Processor, all_to_alls_s: float) -> Processor:
+    """The processor with the part of a pair's time in which SMs are lent; the longer the pair takes, the smaller the part."""
+    if p.sms == p.whole_sms or all_to_alls_s == math.inf:
+        return p
+    for _ in range(4):  # a fixed point, each step of which halves the distance at least
+        p = replace(p, lent_fraction=min(1.0, all_to_alls_s / _compute_s(work, p)))
+    return p
 
 
 def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: int, generation: str) -> float:

@@ -353,3 +353,31 @@ def test_launching_twice_takes_twice_as_long() -> None:
     assert math.isclose(
         (phase_time(WHOLE, [once]) + phase_time(WHOLE, [once])).total_s, 2 * launches_s(WHOLE, once)
     )
+
+
+def test_resident_blocks_without_an_sm_wait_for_a_second_round_while_it_is_lent() -> None:
+    # 8192 x 8192 are 2,048 tiles of 256 x 128, a multiple of no number of SMs here: every SM has a block of 15 or 16 of them.
+    h100, shape = load_hardware("h100"), (8192, 8192, 8192, "bf16")
+    launch_s = load_curves().gemm.generations["cublas_13"].launch_s
+
+    def tiles_s(sms: int, lent: float = 1.0) -> float:
+        p = replace(processor(h100, sms=sms, generation="cublas_13"), lent_fraction=lent)
+        return gemm_s(p, *shape) - launch_s  # type: ignore[arg-type]
+
+    assert tiles_s(112) == pytest.approx(2 * tiles_s(132), rel=0.01)  # not 132 / 112
+    assert tiles_s(112, lent=0.5) == pytest.approx(
+        tiles_s(132) / (1 - 0.5 / 2), rel=0.01
+    )  # half the time at half the rate
+    assert tiles_s(112, lent=0.0) == pytest.approx(tiles_s(132), rel=0.01)
+    told = [gemm_s(processor(h100, sms=sms), *shape) for sms in (112, 132)]  # type: ignore[arg-type]
+    assert 1.1 < told[0] / told[1] < 1.25  # DeepGEMM has a block for every SM that is left
+
+
+def test_few_resident_blocks_find_an_sm_each() -> None:
+    # Weight gradients have tiles of 128 rows and at least 16 columns: 100 at most.
+    h100 = load_hardware("h100")
+    times = [
+        weight_gemm_s(processor(h100, sms=sms, generation="cublas_13"), (4096,), 128, 1600, "bf16")
+        for sms in (112, 132)
+    ]
+    assert times[0] == pytest.approx(times[1], rel=0.02)  # but for what HBM hides

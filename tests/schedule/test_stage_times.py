@@ -163,6 +163,20 @@ def test_all_to_alls_of_a_pair_take_their_share_of_hbm_from_a_rank_and_not_from_
     assert 0.5 * one < two < 0.56 * one
 
 
+def test_a_library_that_is_not_told_of_lent_sms_loses_more_the_longer_they_are_lent() -> None:
+    """All-to-alls of a part f of the pair halve the rate of resident blocks for f: products take 1 / (1 - f / 2) as long."""
+    asked = {"precision": "bf16", "generation": "cublas_13"}
+    spans = [
+        next(x for x in times(all_to_alls_s=s, **asked)[5].beside if x.communicates)  # type: ignore[arg-type]
+        for s in (1e-9, 20e-3, math.inf)
+    ]
+    products = [x.attn_w.mean_s for x in spans]  # weight gradients of attention: nothing but products
+    assert products == sorted(products)
+    assert products[2] == pytest.approx(2 * products[0], rel=0.05)
+    pair_s = sum(getattr(spans[1], phase).mean_s for phase in PHASES)
+    assert products[1] == pytest.approx(products[0] / (1 - 20e-3 / pair_s / 2), rel=0.05)
+
+
 def test_reductions_of_a_pair_ask_for_the_time_of_its_compute_and_those_alone_for_none() -> None:
     asked: list[float] = []
 
