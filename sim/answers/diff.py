@@ -71,7 +71,7 @@ def _change(old: float | None, new: float | None) -> float | None:
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ, dotted; a mapping whose kind differs is one setting."""
-    found: dict[str, tuple[Any, Any]] = {}
+    differing: dict[str, tuple[Any, Any]] = {}
 
     def walk(old: Any, new: Any, at: tuple[str, ...]) -> None:
         both = isinstance(old, Mapping) and isinstance(new, Mapping)
@@ -79,12 +79,12 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str,
             for key in dict.fromkeys((*old, *new)):
                 walk(old.get(key), new.get(key), (*at, key))
         elif old != new:
-            found[documents.dotted(at)] = (old, new)
+            differing[documents.dotted(at)] = (old, new)
 
     for key in dict.fromkeys((*first, *second)):
         if key not in _NAMES:
             walk(first.get(key), second.get(key), (key,))
-    return found
+    return differing
 
 
 def _alone(first: Result, key: str, value: Any, progress: Progress) -> dict[str, float] | None:

@@ -44,8 +44,8 @@ class Asked:
 
 def tokens_of(text: str) -> int:
     """Return a length of context: `32K` is 32,768 tokens. Raises `InputError`."""
-    found = re.fullmatch(r"\s*(\d+)\s*([kK]?)\s*", text)
-    tokens = int(found[1]) * (_K if found[2] else 1) if found else 0
+    written = re.fullmatch(r"\s*(\d+)\s*([kK]?)\s*", text)
+    tokens = int(written[1]) * (_K if written[2] else 1) if written else 0
     if not 1 <= tokens <= 2**24:
         wanted = "tokens of each user in the cache, like 32K (of 1,024) or 5000"
         raise InputError(Problem(None, "--context", f"'{text}'", wanted))

@@ -261,12 +261,12 @@ def import_(file: str, out: Path | None) -> None:
     document = model_document(file)
     model = models.load_model(document)
     count, kept = models.parameters(model), models.kv_bytes_per_token(model)
-    found = f"{shown(count.total, 'count')} parameters, {shown(count.active, 'count')} active, "
-    found += f"{shown(kept, 'bytes')} of KV cache a token in BF16"
+    size = f"{shown(count.total, 'count')} parameters, {shown(count.active, 'count')} active, "
+    size += f"{shown(kept, 'bytes')} of KV cache a token in BF16"
     name = {} if out is None else {"name": out.stem}
-    text = f"# {found}.\n{documents.dumps({**document.tree, **name})}"
+    text = f"# {size}.\n{documents.dumps({**document.tree, **name})}"
     if out is None:
         click.echo(text, nl=False)
         return
     folder.write(out.parent, {out.name: text})
-    click.echo(f"{out}: {found}; name it in a scenario, 'model: {out}'", err=True)
+    click.echo(f"{out}: {size}; name it in a scenario, 'model: {out}'", err=True)

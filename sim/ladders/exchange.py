@@ -184,7 +184,7 @@ def _headroom(ladder: Ladder, spec: ExchangeSpec, designs: Designs) -> dict[str,
         taken = designs.run(key).value(ladder.spec.metric, ladder.document, ("metric",)) if key else None
         return math.inf if taken is None else taken
 
-    found = {}
+    most = {}
     for on in _machines(spec):
         allowed = time_s(on, present) * (1 + float(asked.slack))
         low, step = present, 1
@@ -194,9 +194,9 @@ def _headroom(ladder: Ladder, spec: ExchangeSpec, designs: Designs) -> dict[str,
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if time_s(on, middle) <= allowed else (low, middle)
-        found[on] = low
+        most[on] = low
     return {
-        "headroom": found,
+        "headroom": most,
         "headroom_of": {
             "axis": asked.axis,
             "title": asked.title,

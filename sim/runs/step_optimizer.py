@@ -51,7 +51,7 @@ def updates_s(
     """Time of the update of each pipeline rank [s]: at the rate of HBM or on the host, and Muon's products before it."""
     optimizer, layout = work.optimizer, work.layout
     p = processor(hardware, sustained=True, generation=work.spec.gemm_generation)
-    found = []
+    times_s = []
     for stages, count in zip(held, parameters, strict=True):
         parts = count.parts(layout)
         if optimizer.offload == "cpu":
@@ -59,8 +59,8 @@ def updates_s(
         else:
             time_s = reductions.update_s(links, *parts, optimizer)
         products_s = newton_schulz_s(p, model, stages, layout) if optimizer.kind == "muon" else 0.0
-        found.append(time_s + products_s)
-    return found
+        times_s.append(time_s + products_s)
+    return times_s
 
 
 def exposed_s(
@@ -83,13 +83,13 @@ def exposed_s(
         return list(ends_s)
     free = {record.pipeline_rank: _windows_s(record, len(held[record.pipeline_rank])) for record in records}
     share = work.optimizer.gradient_bytes / (work.optimizer.gradient_bytes + WEIGHT_BYTES)
-    found = []
+    exposed = []
     for rank, (end, update) in enumerate(zip(ends_s, updates_s, strict=True)):
         layers = max(1, sum(len(stage.layers) + stage.num_mtp for stage in held[rank]))
         moved = [(end - update) * part for part in (share, 1.0 - share)]
         left = [max(time / layers, time - window) for time, window in zip(moved, free[rank], strict=True)]
-        found.append(update + sum(left))
-    return found
+        exposed.append(update + sum(left))
+    return exposed
 
 
 def _windows_s(record: GroupRecord, chunks: int) -> tuple[float, float]:

@@ -47,27 +47,27 @@ def compared_on(hardware: str) -> list[str]:
     """
     kernels = [load_kernel(name) for name in list_kernels()]
     known = [kernel.name for kernel in kernels if kernel.validated and hardware in kernel.validated.hardware]
-    found = [f"all-to-alls of {', '.join(known)}"] if known else []
-    found += ["compute launches"] if hardware in LAUNCHES else []
+    phrases = [f"all-to-alls of {', '.join(known)}"] if known else []
+    phrases += ["compute launches"] if hardware in LAUNCHES else []
     for kind, runs in COMPARED.items():
         models = dict.fromkeys(model for model, machine, _ in runs if machine == hardware)
-        found += [f"{kind} of {', '.join(models)}"] if models else []
-    return found
+        phrases += [f"{kind} of {', '.join(models)}"] if models else []
+    return phrases
 
 
 def outside(scenario: Scenario) -> list[str]:
     """List what lies beyond the range in which a kind was compared with measurements, a phrase each."""
     if scenario.workload.parts:
         return list(dict.fromkeys(phrase for part in scenario.workload.parts for phrase in outside(part)))
-    found = [phrase for kernel in scenario.workload.kernels for phrase in _kernel(scenario, kernel)]
+    phrases = [phrase for kernel in scenario.workload.kernels for phrase in _kernel(scenario, kernel)]
     compared = COMPARED.get(scenario.kind)
     if compared and scenario.hardware and scenario.model:
         software = scenario.software.name if scenario.software else "none"
         if (scenario.model.name, scenario.hardware.name, software) not in compared:
             known = "; ".join(_run(*run) for run in compared)
             asked = _run(scenario.model.name, scenario.hardware.name, software)
-            found.append(f"{scenario.kind} of {asked}: compared are {known}")
-    return list(dict.fromkeys(found))
+            phrases.append(f"{scenario.kind} of {asked}: compared are {known}")
+    return list(dict.fromkeys(phrases))
 
 
 def _run(model: str, hardware: str, software: str) -> str:

@@ -42,14 +42,8 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class AsyncSlice:
+class AsyncSlice(Slice):
     """Something that may overlap others of its track."""
-
-    track: Track
-    name: str
-    start_s: float
-    end_s: float
-    args: Args = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

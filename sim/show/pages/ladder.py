@@ -21,6 +21,7 @@ from sim.show.tables import ladder as tables
 from sim.show.tables import search as search_tables
 from sim.show.views.exchange import Exchange
 from sim.show.views.ladder import LadderView, ladder_view
+from sim.show.views.search import DesignSearch
 from sim.show.words import ladder as words
 
 _TERMS = (
@@ -79,18 +80,10 @@ class Rungs:
 
 
 @dataclass(frozen=True, slots=True)
-class ExchangeSection:
-    """Designs on one curve."""
+class DrawnSection:
+    """A figure, and the tables behind it."""
 
-    curve: Figure
-    tables: tuple[Grid, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchSection:
-    """The best design of each machine, free and with one choice held."""
-
-    held: Figure
+    figure: Figure
     tables: tuple[Grid, ...]
 
 
@@ -100,8 +93,10 @@ class LadderPage:
 
     head: Head
     warnings: tuple[str, ...]
-    search: SearchSection | None
-    exchange: ExchangeSection | None
+    search: DrawnSection | None
+    """The best design of each machine, free and with one choice held."""
+    exchange: DrawnSection | None
+    """Designs on one curve."""
     rungs: Rungs | None
     enough: EnoughSection | None
     break_even: BreakEven | None
@@ -132,7 +127,7 @@ def ladder_html(document: Mapping[str, Any]) -> str:
             footer=(f"moesim {view.version}", view.schema),
         ),
         warnings=tuple(f"Warning: {warning}" for warning in view.warnings),
-        search=_search(view) if view.search else None,
+        search=_search(view, view.search) if view.search else None,
         exchange=_exchange(view.exchange) if view.exchange else None,
         rungs=_rungs(view) if view.has_rungs else None,
         enough=_enough(view) if view.enough else None,
@@ -148,20 +143,14 @@ def ladder_html(document: Mapping[str, Any]) -> str:
     return page.render("ladder", shown)
 
 
-def _search(view: LadderView) -> SearchSection:
-    search = view.search
-    assert search is not None
-    return SearchSection(
-        held=parts.figure("search", partial(plot_search.held, search, plot_ladder.colours(view))),
-        tables=tuple(search_tables.grids(search)),
-    )
+def _search(view: LadderView, search: DesignSearch) -> DrawnSection:
+    drawn = parts.figure("search", partial(plot_search.held, search, plot_ladder.colours(view)))
+    return DrawnSection(drawn, tuple(search_tables.grids(search)))
 
 
-def _exchange(exchange: Exchange) -> ExchangeSection:
-    return ExchangeSection(
-        curve=parts.figure("exchange", partial(plot_exchange.curve, exchange)),
-        tables=tuple(exchange_tables.grids(exchange)),
-    )
+def _exchange(exchange: Exchange) -> DrawnSection:
+    drawn = parts.figure("exchange", partial(plot_exchange.curve, exchange))
+    return DrawnSection(drawn, tuple(exchange_tables.grids(exchange)))
 
 
 def _rungs(view: LadderView) -> Rungs:

@@ -19,8 +19,8 @@ def _held_grid(search: DesignSearch, machine: Searched) -> Grid:
     rows = [(*free, metric.cell(best.metric if best else None), best.words if best else "-")]
     for held in machine.held:
         costs = (change_text(held.costs_reference_fraction), change_text(held.costs_machine_fraction))
-        found = held.best
-        figures = (metric.cell(found.metric if found else None), found.words if found else "-")
+        own = held.best
+        figures = (metric.cell(own.metric if own else None), own.words if own else "-")
         rows.append((held.name, change_text(held.gap_fraction), *costs, *figures))
     heads = ("held", "gap", f"costs {theirs}", f"costs {ours}", f"{ours} then", f"best design of {ours}")
     note = (

@@ -37,9 +37,9 @@ def hardware(name: str, console: Console | None) -> Shown:
     from sim.runs.validated import compared_on
     from sim.show.tables import console as tables
 
-    found = load_hardware(name)
-    sheet = describe(found, load_hardware("h100") if found.name != "h100" else None)
-    compared = compared_on(found.name)
+    profile = load_hardware(name)
+    sheet = describe(profile, load_hardware("h100") if profile.name != "h100" else None)
+    compared = compared_on(profile.name)
     if console is None:
         return asdict(sheet) | {"compared": compared}
     return tables.print_sheet(sheet, compared, console)
@@ -50,11 +50,11 @@ def model(name: str, console: Console | None) -> Shown:
     from sim.show.tables import console as tables
     from sim.workload import model as models
 
-    found = models.load_model(name)
-    counted, kv_bytes = models.parameters(found), models.kv_bytes_per_token(found)
+    shape = models.load_model(name)
+    counted, kv_bytes = models.parameters(shape), models.kv_bytes_per_token(shape)
     if console is None:
-        return {"model": asdict(found), "parameters": asdict(counted), "kv_bytes_per_token": kv_bytes}
-    return tables.print_model(found, counted, kv_bytes, console)
+        return {"model": asdict(shape), "parameters": asdict(counted), "kv_bytes_per_token": kv_bytes}
+    return tables.print_model(shape, counted, kv_bytes, console)
 
 
 def scenario(name: str, console: Console | None) -> Shown:
@@ -64,8 +64,8 @@ def scenario(name: str, console: Console | None) -> Shown:
     path = documents.find(name, "scenarios", "scenario")
     if console is None:
         variants = scenario_settings.variants(scenario_settings.read(path))
-        found = {key: reading.resolve(one).document for key, one in variants.items()}
-        return found if len(found) > 1 else next(iter(found.values()))
+        resolved = {key: reading.resolve(variant).document for key, variant in variants.items()}
+        return resolved if len(resolved) > 1 else next(iter(resolved.values()))
     return console.file.write(path.read_text(encoding="utf-8"))
 
 
@@ -81,22 +81,22 @@ def kernel(name: str, console: Console | None) -> Shown:
     """The figures of a kernel generation, with grade and source."""
     from sim.cluster.kernels import load_kernel
 
-    found = load_kernel(name)
-    return _figures(f"{found.title} (generation {found.name} of {found.kind})", found, console)
+    file = load_kernel(name)
+    return _figures(f"{file.title} (generation {file.name} of {file.kind})", file, console)
 
 
 def software(name: str, console: Console | None) -> Shown:
     """The figures of a software profile, with grade and source."""
     from sim.cluster.software import load_software
 
-    found = load_software(name)
-    return _figures(f"{found.title} (graphs: {found.graphs})", found, console)
+    file = load_software(name)
+    return _figures(f"{file.title} (graphs: {file.graphs})", file, console)
 
 
-def _figures(head: str, found: SourcedFile, console: Console | None) -> Shown:
+def _figures(head: str, file: SourcedFile, console: Console | None) -> Shown:
     if console is None:
-        return [asdict(row) for row in found.parameters]
-    lines = [f"  {row.path:42} {row.shown:>12}  {row.grade:9} {row.citation}" for row in found.parameters]
+        return [asdict(row) for row in file.parameters]
+    lines = [f"  {row.path:42} {row.shown:>12}  {row.grade:9} {row.citation}" for row in file.parameters]
     return console.file.write("\n".join([head, *lines]) + "\n")
 
 

@@ -113,11 +113,11 @@ def _fitted(name: str, entry: Mapping[str, Any]) -> Fitted:
     known = dict.fromkeys(
         ("tpot_s", "tokens_per_s_per_gpu", "max_users", "usd_per_hour", "usd_per_million_tokens")
     )
-    found = {"layout": {}, "overlap": False, "reason": "", **known, **entry}
+    whole = {"layout": {}, "overlap": False, "reason": "", **known, **entry}
     held = entry["memory_bytes"] / entry["memory_capacity_bytes"] if entry["gpus"] else None
     return record(
         Fitted,
-        found,
+        whole,
         title=hardware_name(name),
         memory_fraction=held,
         smaller=smaller["reason"],

@@ -8,11 +8,13 @@ is asked before what a machine does to it. Of many those of the largest effect s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from sim.show.views.run import RunView, Twin
 
+SAME = 0.005
+"""Ratios this close to 1 are called "as long"."""
 MOST_COMPARED = 3
 """Choices, and twins, that get a sentence each."""
 _Item = TypeVar("_Item")
@@ -65,6 +67,23 @@ def pairs_of(
     else:
         rest = f"The other {left} differ less." if left > 1 else "The other one differs less."
     return [*first, *then], rest if left else ""
+
+
+def speed(ratio: float) -> str:
+    """`1.25x as fast`, or `1.25x as long`, of a time over the one that it is compared with."""
+    return f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
+
+
+def as_long(ratio: float) -> str:
+    """Distance of a ratio from 1, never 0."""
+    return f"{max(abs(ratio - 1), 0.001):.1%}"
+
+
+def most_moved(before: Mapping[str, float], after: Mapping[str, float], *, slower: bool) -> tuple[str, float]:
+    """The part of a time that changed most in the way of the whole, and by how much [s]."""
+    changes = {part: after.get(part, 0.0) - before.get(part, 0.0) for part in {**before, **after}}
+    part = max(changes, key=lambda name: changes[name] if slower else -changes[name])
+    return part, changes[part]
 
 
 def append_rest(sentences: Sequence[str], rest: str) -> list[str]:

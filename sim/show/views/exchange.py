@@ -102,12 +102,12 @@ def exchange_view(entry: Mapping[str, Any]) -> Exchange:
 
 
 def _headroom(entry: Mapping[str, Any], machine: str, reference: str) -> Headroom:
-    of, found = entry["headroom_of"], entry["headroom"]
+    of, most = entry["headroom_of"], entry["headroom"]
     return Headroom(
         title=of["title"] or axis_label(of["axis"]),
         present=of["present"],
         slack_fraction=of["slack_fraction"],
-        ours=found[machine],
-        theirs=found[reference],
+        ours=most[machine],
+        theirs=most[reference],
         design=values_text(of["values"], of["values"]),
     )

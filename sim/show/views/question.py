@@ -52,15 +52,15 @@ def question_of(document: Mapping[str, Any]) -> Question | None:
     order: dict[str, float] = {}
     names: dict[str, None] = {}
     for run in variants.values():
-        tree, found = mapping(run.get("scenario")), mapping(run.get("metrics"))
-        value = flatten(found).get(metric)
+        tree, metrics = mapping(run.get("scenario")), mapping(run.get("metrics"))
+        value = flatten(metrics).get(metric)
         if value is None:
             continue
         name = _name(compare, _at(tree, compare))
         place = _place(over, _at(tree, over)) if over else ""
         names[name] = None
         order.setdefault(place, _number(_at(tree, over)) if over else 0.0)
-        binding = _at(found, f"{metric.rpartition('.')[0]}.binding".lstrip("."))
+        binding = _at(metrics, f"{metric.rpartition('.')[0]}.binding".lstrip("."))
         rows.setdefault(place, {}).setdefault(name, Answered(value, str(binding or "")))
     if len(names) < 2:
         return None

@@ -73,8 +73,8 @@ def search_view(entry: Mapping[str, Any], labels: Mapping[str, str]) -> DesignSe
     """Read the `search` of a ladder's document; `labels` are its machines as a reader calls them."""
     metric = LadderMetric(entry["objective"]["name"], entry["objective"]["more_is_better"])
 
-    def best(found: Mapping[str, Any] | None) -> Best | None:
-        return Best(held_text(found["values"]), found["metric"]) if found else None
+    def best(design: Mapping[str, Any] | None) -> Best | None:
+        return Best(held_text(design["values"]), design["metric"]) if design else None
 
     def searched(name: str, machine: Mapping[str, Any]) -> Searched:
         of = machine["of_reference_design"]

@@ -19,7 +19,6 @@ TERMS = (
     ("sends and receives on SMs", "low-latency kernels take the SMs while they pack and unpack records"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
-_SAME = 0.005  # ratios this close to 1 are called "as long"
 
 
 def finding(runs: RunsView) -> list[str]:
@@ -139,13 +138,10 @@ def _compared(runs: RunsView, passes: Sequence[PassView]) -> list[str]:
     for reference, run in pairs:
         ratio, than = run.latency_s / reference.latency_s, comparison.as_reference(reference, passes)
         rate = f"at {run.tokens_per_s_per_gpu:,.0f} tokens/s a GPU"
-        if abs(ratio - 1) < _SAME:
-            sentences.append(
-                f"{run.name} takes as long{than}, within {max(abs(ratio - 1), 0.001):.1%}, {rate}."
-            )
+        if abs(ratio - 1) < comparison.SAME:
+            sentences.append(f"{run.name} takes as long{than}, within {comparison.as_long(ratio)}, {rate}.")
             continue
-        change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
-        time = show(run.latency_s, "s", 3)
+        change, time = comparison.speed(ratio), show(run.latency_s, "s", 3)
         sentences.append(f"{run.name} takes {time}, {change}{than}, {rate}{_moved(reference, run)}.")
     return comparison.append_rest(sentences, rest)
 
@@ -154,8 +150,8 @@ def _best(passes: Sequence[PassView]) -> str:
     """Which variant gives a GPU, and which a user, most."""
     most = max(run.tokens_per_s_per_gpu for run in passes)
     least_s = min(run.latency_s for run in passes)
-    by_gpu = [run for run in passes if run.tokens_per_s_per_gpu >= most * (1 - _SAME)]
-    by_user = [run for run in passes if run.latency_s <= least_s * (1 + _SAME)]
+    by_gpu = [run for run in passes if run.tokens_per_s_per_gpu >= most * (1 - comparison.SAME)]
+    by_user = [run for run in passes if run.latency_s <= least_s * (1 + comparison.SAME)]
     decodes = passes[0].tpot_s is not None
     user = f"{1 / least_s:.1f} tokens/s" if decodes else f"the first token after {show(least_s, 's', 3)}"
     gpu_names, user_names = (" and ".join(run.name for run in best) for best in (by_gpu, by_user))
@@ -168,11 +164,8 @@ def _best(passes: Sequence[PassView]) -> str:
 
 def _moved(first: PassView, run: PassView) -> str:
     """The part that changed most between two passes."""
-    changes = {
-        part: run.where.get(part, 0.0) - first.where.get(part, 0.0) for part in {**first.where, **run.where}
-    }
-    if not changes:
+    if not first.where and not run.where:
         return ""
-    sign = 1 if run.step_time_s > first.step_time_s else -1
-    part = max(changes, key=lambda name: changes[name] * sign)
-    return f": {show(abs(changes[part]), 's', 3)} {'more' if changes[part] > 0 else 'less'} of a step in {PARTS[part]}"
+    slower = run.step_time_s > first.step_time_s
+    part, change_s = comparison.most_moved(first.where, run.where, slower=slower)
+    return f": {show(abs(change_s), 's', 3)} {'more' if change_s > 0 else 'less'} of a step in {PARTS[part]}"

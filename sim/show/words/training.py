@@ -23,7 +23,6 @@ TERMS = (
     ("energy", "of GPUs by what holds them, NICs and switches, hosts, and the building; a range spans what is assumed of their power"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
-_SAME = 0.005  # ratios this close to 1 are called "as long"
 
 
 def finding(runs: RunsView) -> list[str]:
@@ -103,29 +102,25 @@ def compared(runs: RunsView, room: int = 3) -> list[str]:
     pairs, rest = comparison.pairs_of(steps, runs.twins, lambda step: step.step_time_s, room)
     for reference, step in pairs:
         ratio, than = step.step_time_s / reference.step_time_s, comparison.as_reference(reference, steps)
-        if abs(ratio - 1) < _SAME:
-            sentences.append(f"{step.name} takes as long{than}, within {max(abs(ratio - 1), 0.001):.1%}.")
+        if abs(ratio - 1) < comparison.SAME:
+            sentences.append(f"{step.name} takes as long{than}, within {comparison.as_long(ratio)}.")
             continue
-        change = f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
-        time = show(step.step_time_s, "s", 3)
+        change, time = comparison.speed(ratio), show(step.step_time_s, "s", 3)
         sentences.append(f"{step.name} takes {time}, {change}{than}: {_moved(reference, step)}.")
     return comparison.append_rest(sentences, rest)
 
 
 def _moved(first: StepView, step: StepView) -> str:
     """The phase of the mean pipeline rank that changed most between two steps."""
-    sign = 1 if step.step_time_s > first.step_time_s else -1
-    changes = {
-        phase: step.phases_mean.get(phase, 0.0) - first.phases_mean.get(phase, 0.0) for phase in PHASES
-    }
-    phase = max(changes, key=lambda name: changes[name] * sign)
+    slower = step.step_time_s > first.step_time_s
+    phase, change_s = comparison.most_moved(first.phases_mean, step.phases_mean, slower=slower)
     exposed_s = (step.exposed_comm_mean_s or 0.0) - (first.exposed_comm_mean_s or 0.0)
     more = (
         f", {_change(exposed_s)} of communication exposed"
         if abs(exposed_s) > 0.005 * first.step_time_s
         else ""
     )
-    return f"on the mean rank {_change(changes[phase])} in {words_of(phase)}{more}"
+    return f"on the mean rank {_change(change_s)} in {words_of(phase)}{more}"
 
 
 def _change(time_s: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from sim.show.views.comparison import MOST_COMPARED, choices, most_different
+from sim.show.views.comparison import MOST_COMPARED, SAME, as_long, choices, most_different, speed
 from sim.show.views.lanes import Lanes
 from sim.show.views.names import binds, hardware_name, label
 from sim.show.views.run import RunsView, RunView
@@ -182,11 +182,6 @@ def _time(transfer: Transfer) -> str:
     return show(transfer.time_s, "s", 3)
 
 
-def _within(ratio: float) -> str:
-    """Distance of a ratio from 1, never 0."""
-    return f"{max(abs(ratio - 1), 0.001):.1%}"
-
-
 # --- choices ---------------------------------------------------------------------------------------------------------
 
 
@@ -210,14 +205,12 @@ def _choices(first: TransfersView, chosen: Sequence[TransfersView], room: int) -
     if sentences and alike:
         names, verb = " and ".join(run.name for run in alike), "takes" if len(alike) == 1 else "take"
         most = math.exp(max(abs(effect(run)) for run in alike))
-        sentences.append(f"{names} {verb} as long as {first.name}, within {_within(most)}.")
+        sentences.append(f"{names} {verb} as long as {first.name}, within {as_long(most)}.")
     return sentences
 
 
 def _as(ratio: float) -> str:
-    if abs(ratio - 1) < 0.005:
-        return "as long"
-    return f"{1 / ratio:.2f}x as fast" if ratio < 1 else f"{ratio:.2f}x as long"
+    return "as long" if abs(ratio - 1) < SAME else speed(ratio)
 
 
 def _both_bind(first: TransfersView, run: TransfersView) -> str:
@@ -246,7 +239,7 @@ def _twins(gains: list[_Gain]) -> list[str]:
         same = " and ".join(dict.fromkeys(gain.before.hardware for gain in gains))
         return [
             f"The {hardware_name(names)} takes as long as the {hardware_name(same)} in every case, within "
-            f"{_within(1 + max(abs(ratio - 1) for ratio in ratios))}; what binds: {', '.join(shared)}."
+            f"{as_long(1 + max(abs(ratio - 1) for ratio in ratios))}; what binds: {', '.join(shared)}."
         ]
     sentences = [_gain(most, f"{_subject(most)} {'gains most' if most.ratio < 1 else 'loses least'}")]
     if least.ratio - most.ratio > _SAME:
@@ -265,7 +258,7 @@ def _gain(gain: _Gain, lead: str) -> str:
     elif old == new:
         times = f"{new} on both"
     else:
-        times = f"{new} against {old}, the same within {_within(gain.ratio)}"
+        times = f"{new} against {old}, the same within {as_long(gain.ratio)}"
     before, after = binds(gain.old.binding), binds(gain.new.binding)
     why = f"{before} on {_who(gain, gain.before)}, {after} on {_who(gain, gain.after)}"
     return f"{lead} at {gain.before.name}: {spoken(gain.name)} takes {times}; {f'{before} on both' if before == after else why}."
@@ -295,7 +288,7 @@ def _variants(runs: Sequence[TransfersView]) -> list[str]:
         ratio = slow.time_s / fast.time_s
         if ratio <= 1 + _SAME:
             sentences.append(
-                f"{spoken(name).capitalize()} takes {_time(fast)} in every variant, within {_within(ratio)}."
+                f"{spoken(name).capitalize()} takes {_time(fast)} in every variant, within {as_long(ratio)}."
             )
             continue
         sentences.append(
