@@ -206,10 +206,8 @@ def context_parallel_s(plan: PassPlan, a: Attention | None) -> float:
     near, rates = layout.near(plan.scenario.gpus_per_node, "cp"), links(plan)
     if not plan.decode:
         context = plan.work.step_tokens + plan.cached_tokens
-        kept = min(context, layout.cp * a.kept_tokens(context)) * a.cache_bytes(
-            plan.formats.cache.element_bytes
-        )
-        size = requests * (kept + a.state_bytes) / min(layout.tp, a.num_cached_heads)
+        states = a.state_bytes / min(layout.tp, a.num_cached_heads)
+        size = requests * (_gathered_bytes(plan, a, context) + states)
         return reductions.scatter_s(rates, size, layout.cp, near)
     if isinstance(a, Recurrent):
         return 0.0
@@ -219,6 +217,19 @@ def context_parallel_s(plan: PassPlan, a: Attention | None) -> float:
     return reductions.scatter_s(rates, asked, layout.cp, near) + reductions.scatter_s(
         rates, answered, layout.cp, near
     )
+
+
+def cache_gather_s(plan: PassPlan, a: Attention, cached_tokens: int) -> float:
+    """Time by which a gather of CP is longer for what a prompt has in the cache, in a layer [s]."""
+    near = plan.layout.near(plan.scenario.gpus_per_node, "cp")
+    size = _gathered_bytes(plan, a, cached_tokens)
+    return reductions.scatter_s(replace(links(plan), latency_s=0.0), size, plan.layout.cp, near)
+
+
+def _gathered_bytes(plan: PassPlan, a: Attention, context_tokens: int) -> float:
+    """Keys and values of a prompt that a rank of CP gathers, its own part included: of its heads, and of a window the last."""
+    kept = min(context_tokens, plan.layout.cp * a.kept_tokens(context_tokens))
+    return kept * a.cache_bytes(plan.formats.cache.element_bytes) / min(plan.layout.tp, a.num_cached_heads)
 
 
 def links(plan: PassPlan) -> reductions.Links:

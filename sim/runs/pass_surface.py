@@ -27,7 +27,7 @@ from sim.cost.surfaces import surface
 from sim.cost.work import total_s
 from sim.runs import pass_pipeline, passes
 from sim.runs.pass_collectives import PassCollectives, collectives_of
-from sim.runs.pass_needs import common_needs, experts_s, needs_of, processor_of
+from sim.runs.pass_needs import cache_gather_s, common_needs, experts_s, needs_of, processor_of
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import ForwardPass, forward_pass
 from sim.scenario.descriptions import Scenario
@@ -192,10 +192,20 @@ class _PassWay:
 
         def cores_s(sequences: int) -> float:
             batch = replace(whole, sequences=sequences, new_tokens=new, cached_tokens=before)
-            return sum(
-                n * sum(launch.time_s for launch in attention_core(p, plan.model, batch, kind))
-                for kind, n in self._layers.items()
+            return (
+                sum(
+                    n * sum(launch.time_s for launch in attention_core(p, plan.model, batch, kind))
+                    for kind, n in self._layers.items()
+                )
+                + sequences * gathered_s
             )
+
+        attentions = {kind: plan.model.layer(kind).attention for kind in self._layers}
+        gathered_s = sum(  # on each GPU of a group, whose part of the cores is less by their number
+            self._layers[kind] * plan.layout.num_ranks / plan.layout.dp * cache_gather_s(plan, a, before)
+            for kind, a in attentions.items()
+            if a is not None and plan.layout.cp > 1
+        )
 
         once_s, twice_s = cores_s(1), cores_s(2)
         return twice_s - once_s, max(0.0, 2 * once_s - twice_s)

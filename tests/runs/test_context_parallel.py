@@ -131,7 +131,9 @@ def test_as_many_prompts_in_all_as_with_every_gpu_take_as_long() -> None:
     assert together == each
 
 
-def test_a_served_prompt_waits_for_all_ranks_that_split_it_as_a_prefill_does() -> None:
+@pytest.mark.parametrize("chunk", [LONG, LONG // 8])
+def test_a_served_prompt_waits_for_all_ranks_that_split_it_as_a_prefill_does(chunk: int) -> None:
+    """A chunk of serving is one of all ranks; what earlier ones left on others is gathered again."""
     lengths = {"prompt": {"kind": "fixed", "mean": LONG}, "output": {"kind": "fixed", "mean": 2}}
     plan = {"overlap": False, "gate": {"kind": "uniform", "sampling": "expected"}}
     tree = {
@@ -140,9 +142,11 @@ def test_a_served_prompt_waits_for_all_ranks_that_split_it_as_a_prefill_does() -
             "kind": "serving", "arrivals": {"kind": "poisson", "requests": 1, "requests_per_s": 0.01, **lengths},
             "prefill": {"layout": {"ep": 8, "cp": 8}, "plan": {**plan, "kernel": {"kind": "two_hop"}}},
             "decode": {"layout": {"ep": 8}, "requests_per_gpu": 1, "plan": {**plan, "kernel": {"kind": "low_latency"}}},
-            "engine": {"chunk_tokens": LONG},
+            "engine": {"chunk_tokens": chunk // 8},
         },
     }  # fmt: skip
     served = run_document(Document(yaml.safe_load(yaml.safe_dump(tree)), "test"))["metrics"]["ttft"]["p50_s"]
-    alone = run("qwen3-235b-a22b", {"cp": 8}, prompts=1, prompt_tokens=LONG)["metrics"]["ttft_s"]
-    assert served == pytest.approx(alone, rel=0.1)
+    alone = run("qwen3-235b-a22b", {"cp": 8}, prompts=1, prompt_tokens=LONG, chunk_tokens=chunk)["metrics"][
+        "ttft_s"
+    ]
+    assert served == pytest.approx(alone, rel=0.05)
