@@ -27,6 +27,7 @@ SLOW = (
     "r1-zero",
     "serving-disaggregated-h20-h800",
     "serving-example",
+    "serving-long-prompts",
     "serving-mooncake",
     "v3-decode-ep144",
     "v3-failures",
@@ -149,6 +150,20 @@ def test_h800_that_prefill_and_h20_that_decode_take_from_each_what_they_are_bett
     both, compute, _ = of("cost_usd_per_million_tokens")
     assert compute / both == pytest.approx(1.2, abs=0.02)
     assert of("good_fraction") == [pytest.approx(0.87, abs=0.01)] * 2 + [pytest.approx(0, abs=0.01)]
+
+
+@pytest.mark.slow
+def test_long_prompts_take_what_their_gpus_need_and_hold_up_no_short_ones() -> None:
+    """Of 81,920 tokens the attention takes 28.7 s of a GPU; one on each of 32 takes 40.03 s as a prefill of the same plan."""
+    plan = variants("serving-long-prompts")["house"]["scenario"]["workload"]["prefill"]["plan"]
+    prefill = {"kind": "prefill", "prompt_tokens": 81_920, "chunk_tokens": 8192, "prompts_per_gpu": 1}
+    cluster = {"hardware": "h800", "nodes": 4}
+    whole = {"name": "same", "cluster": cluster, "model": "deepseek-v3", "workload": prefill | plan}
+    house = metric("serving-long-prompts", "house", "ttft.p99_s")
+    assert house == pytest.approx(40.03, rel=0.02)
+    assert house == pytest.approx(sim.run(whole)["metrics"]["ttft_s"], rel=0.02)
+    assert 28.7 < metric("serving-long-prompts", "lone", "ttft.mean_s") < house
+    assert metric("serving-long-prompts", "beside", "ttft.p90_s") < 2
 
 
 def test_replicas_win_back_what_popular_experts_cost() -> None:
