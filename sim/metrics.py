@@ -183,7 +183,10 @@ TABLE = (
     Metric("max_batch_per_gpu", _PASSES, "requests", "higher", "requests that memory holds", "max batch"),
     Metric("kv_cache_bytes", _PASSES, "bytes", "lower", "keys and values of the requests of a GPU"),
     Metric("memory_limit", _PASSES, WORD, None, "what takes most of a GPU's memory"),
-    Metric("microbatches", _PASSES, "microbatches", None, "of a pass: two that hide each other's all-to-alls, or one"),
+    Metric("microbatches", _PASSES, "microbatches", None,
+           "of a pass: two that hide each other's all-to-alls, or one; with attention and experts apart those under way at once"),
+    Metric("idle_fraction.{attention,experts}", ("decode",), "fraction", "lower",
+           "time of a step in which the mean GPU of a pool has nothing to compute, where attention and experts are apart"),
     # --- serving
     Metric(f"{_SPREADS}.{{mean,p50,p90,p99}}_s", ("serving",), "s", "lower",
            "mean and percentiles over requests: arrival to first token, the same on empty machines, time per output token, "

@@ -21,6 +21,7 @@ from sim.cost.work import Part, total_s
 from sim.engine.step import StepRun
 from sim.errors import DoesNotFitError
 from sim.runs import kernel_list, pass_bound, pass_pipeline, passes
+from sim.runs.afd_result import afd_batch, run_disaggregated
 from sim.runs.energy import energy_metrics
 from sim.runs.host_effect import pass_effect
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, SharedRun, named_parts
@@ -46,6 +47,8 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
     work = scenario.workload
     assert isinstance(work, Inference)
     progress(f"{scenario.name}: routing, all-to-alls and launches of {work.layout.ep} ranks")
+    if work.apart:
+        return run_disaggregated(scenario, work)
     return _faster(scenario, work)[1]
 
 
@@ -340,7 +343,11 @@ def _replica_bytes(forward: ForwardPass) -> float:
 def forecast_inference(scenario: Scenario) -> Forecast:
     """Memory of a GPU before a run, without bounds: to bound a pass takes as long as to run it. Raises `DoesNotFitError`."""
     assert isinstance(scenario.workload, Inference)
-    kept, requests = batch_of(scenario, scenario.workload)
+    if scenario.workload.apart:
+        (kept, _), requests = afd_batch(scenario.workload)
+        requests /= scenario.workload.apart.attention.num_ranks
+    else:
+        kept, requests = batch_of(scenario, scenario.workload)
     return Forecast(
         lambda: run_inference(scenario, lambda _: None)["metrics"], named_parts(kept.parts(requests))
     )

@@ -68,10 +68,7 @@ def collectives_of(plan: PassPlan) -> PassCollectives:
     As flows or, as the scenario's fidelity may say, as the times of their closed forms. All groups carry the
     same draws: those of one stand for a layer of the deployment.
     """
-    drawn = range(1 if plan.is_uniform else plan.num_microbatches)
-    routings = tuple(
-        tuple(_routing(plan, layer, microbatch) for microbatch in drawn) for layer in range(plan.num_drawn)
-    )
+    routings = routings_of(plan)
     cluster = plan.scenario.cluster()
     by_group: list[dict[str, GroupCollective]] = []
     flows: list[Flows] = []
@@ -84,6 +81,14 @@ def collectives_of(plan: PassPlan) -> PassCollectives:
                     by_group[-1][kernel(direction, layer, microbatch)] = cabled
     return PassCollectives(
         cluster, routings, Traffic(cluster.capacity, cluster.class_idx, [by_group], {}), flows
+    )
+
+
+def routings_of(plan: PassPlan) -> tuple[tuple[Routing, ...], ...]:
+    """Draw the routing of a pass, [num_drawn][microbatches]; one microbatch where all draws are the same."""
+    drawn = range(1 if plan.is_uniform else plan.num_microbatches)
+    return tuple(
+        tuple(_routing(plan, layer, microbatch) for microbatch in drawn) for layer in range(plan.num_drawn)
     )
 
 

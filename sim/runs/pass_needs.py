@@ -64,15 +64,15 @@ def needs_of(plan: PassPlan, collectives: PassCollectives) -> PassNeeds:
     common, parts = common_needs(plan, p, mean)
     if not plan.decode and plan.work.spec.overlap and plan.ranks > 1:
         compute_s = sum(total_s(launches) for launches in parts.values())
-        compute_s += float(_experts_needs(plan, p, mean)[0].mean())
+        compute_s += float(experts_needs(plan, p, mean)[0].mean())
         p = replace(p, hbm_bytes_per_s=p.hbm_bytes_per_s * _hbm_share(plan, mean, compute_s))
         common, parts = common_needs(plan, p, mean)
     experts = {
-        ("experts", layer, microbatch): _experts_needs(plan, p, routing)
+        ("experts", layer, microbatch): experts_needs(plan, p, routing)
         for layer, row in enumerate(collectives.routings)
         for microbatch, routing in enumerate(row)
     }
-    return PassNeeds(p, {**parts, "experts": _mean_experts(plan, p, mean)}, common | experts)
+    return PassNeeds(p, {**parts, "experts": mean_experts(plan, p, mean)}, common | experts)
 
 
 def common_needs(plan: PassPlan, p: Processor, routing: Routing) -> tuple[Needs, dict[str, Part]]:
@@ -238,8 +238,8 @@ def links(plan: PassPlan) -> reductions.Links:
     return replace(achieved, gpus_per_node=plan.scenario.gpus_per_node)
 
 
-def _experts_needs(plan: PassPlan, p: Processor, routing: Routing) -> Floats:
-    """Routed experts of every rank [3, num_ranks]; ranks with the same rows share one answer."""
+def experts_needs(plan: PassPlan, p: Processor, routing: Routing) -> Floats:
+    """Needs of the routed experts of every rank, [3, num_ranks] as in `PassNeeds.by_part`; ranks with the same rows share one answer."""
     rows, received = _expert_rows(plan, routing), routing.tokens_to_rank.sum(axis=0)
     expected = float(routing.selections_to_physical.mean())
     known: dict[tuple[int, ...], tuple[float, float, float]] = {}
@@ -254,11 +254,11 @@ def _experts_needs(plan: PassPlan, p: Processor, routing: Routing) -> Floats:
 
 def experts_s(plan: PassPlan, p: Processor, routing: Routing) -> float:
     """Time of the routed experts of the rank that has most to do, in one layer and microbatch [s]."""
-    return float(_experts_needs(plan, p, routing)[0].max())
+    return float(experts_needs(plan, p, routing)[0].max())
 
 
-def _mean_experts(plan: PassPlan, p: Processor, routing: Routing) -> Part:
-    """Routed experts of a rank with the mean number of experts that have rows, each with the mean number of these."""
+def mean_experts(plan: PassPlan, p: Processor, routing: Routing) -> Part:
+    """Launches of the routed experts of a rank with the mean number of experts that have rows, each with the mean number of these."""
     rows = np.concatenate(_expert_rows(plan, routing))
     rows = rows[rows > 0]
     each = (round(rows.mean()),) * round(len(rows) / plan.ranks)

@@ -50,6 +50,7 @@ class Draft:
     part: ClusterPart | None = None  # the GPUs that the workload takes
     fabric: topology.Fabric | topology.LeafSpine | None = None
     shared: SharedCluster | None = None  # where the cluster has pools
+    divides: bool = False  # the workload chooses pools for its parts itself
     faults: tuple[topology.Fault, ...] = ()
     model: Model | None = None
     layout: dict[str, int | str] = field(default_factory=dict)

@@ -107,7 +107,7 @@ def faults_of(draft: Draft, asked: Sequence[FaultSpec], kind: Resolver, name: st
             spec = spec.model_copy(update={"node": spec.node - first})
         cluster, hardware = views[pool]
         domain = hardware.gpu.scale_up.domain if hardware else 1
-        known = kind if pool == own_pool or kind.divides else None
+        known = kind if pool == own_pool or draft.divides else None
         problems = list(_problems(draft.document, path, spec, cluster, domain, known, name))
         fault = None if problems else _fault(draft.document, path, spec, cluster, domain, problems)
         draft.problems += problems

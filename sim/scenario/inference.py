@@ -13,6 +13,7 @@ from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
 from sim.errors import InfeasibleError, InputError
 from sim.scenario import layouts, sizes
+from sim.scenario.afd import AfdSpec, Disaggregated, disaggregated
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
@@ -97,6 +98,8 @@ class DecodeSpec(DeployedSpec):
     """Tokens of a request that one step verifies: 2 with one speculated token (MTP)."""
     acceptance: Fraction = written("80 %")
     """Speculated tokens that are right, over all; nothing to accept at one token a step."""
+    afd: AfdSpec | None = None
+    """Attention and experts on pools of their own; on the same GPUs when left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,24 @@ class Inference(Workload):
     step_tokens: int  # of a request, computed at once
     cached_tokens: int  # of a prompt
     total: int | None = None  # requests of the whole deployment, where it is they that are given
+    apart: Disaggregated | None = (
+        None  # the pools of attention and of experts, where these are not on the same GPUs
+    )
+
+    @property
+    def parts(self) -> tuple[Scenario, ...]:
+        """Both pools, where attention and experts are apart."""
+        return (self.apart.attention, self.apart.experts) if self.apart else ()
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """The one kernel."""
         return (self.kernel,)
+
+    @property
+    def stated_price_usd(self) -> float | None:
+        """The mean of both pools, where attention and experts are apart."""
+        return self.apart.price_usd if self.apart else None
 
     @property
     def drawn_layers(self) -> int:
@@ -148,6 +164,11 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     """Resolve a prefill or decode workload; InputError, empty, where the draft holds the problems."""
     assert draft.model is not None
     assert draft.hardware is not None
+    if isinstance(spec, DecodeSpec) and spec.afd is not None:
+        apart = disaggregated(draft, spec.afd, spec.kernel.kind, overlap=spec.overlap is True)
+        experts = apart.experts.workload
+        assert isinstance(experts, Inference)
+        return replace(experts, spec=spec.model_copy(update={"overlap": False}), apart=apart)
     layout = layouts.deployed(draft)
     ep = layout.ep if layout else draft.asked.ep or draft.num_ranks
     precision = precision_of(draft, spec.precision, kv=spec.kv_dtype)
@@ -250,6 +271,8 @@ def _prompts(draft: Draft, spec: PrefillSpec, layout: Layout | None) -> PrefillS
 def _count(scenario: Scenario, work: Inference) -> None:
     assert scenario.model is not None
     assert scenario.hardware is not None
+    if work.apart:
+        return  # each pool was counted as a scenario of its own
     spec, ep = work.spec, work.layout.ep
     if work.layout.pp > 1 and not all(fault.lasts for fault in scenario.faults):
         raise InfeasibleError(
@@ -275,5 +298,6 @@ RESOLVER = Resolver(
     inference_of,
     faults=("bandwidth", "clock"),
     windows=True,
+    divides=lambda spec: isinstance(spec, DecodeSpec) and spec.afd is not None,
     count=_count,
 )

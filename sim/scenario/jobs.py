@@ -175,7 +175,7 @@ RESOLVER = Resolver(
     needs_model=lambda spec: False,
     faults=("bandwidth", "clock", "hbm", "scale_up"),
     windows=True,
-    divides=True,
+    divides=lambda spec: True,
     count=_count,
 )
 """Each job is asked which faults its kind knows."""

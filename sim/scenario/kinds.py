@@ -28,8 +28,8 @@ class Resolver:
     """Quantities of `cluster.faults` that make it slower."""
     windows: bool = False
     """It knows faults of any leaf and link, and such as come and go."""
-    divides: bool = False
-    """It chooses pools of the cluster for its parts itself."""
+    divides: Callable[[Any], bool] = lambda spec: False
+    """True for a specification that chooses pools of the cluster for its parts itself."""
     gathers: bool = False
     """Completions of its flows may be gathered."""
     count: Callable[[Scenario, Any], None] = lambda scenario, work: None

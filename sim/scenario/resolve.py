@@ -33,9 +33,9 @@ def resolve(document: Document) -> Scenario:
     spec = specification.check(document)
     kind = resolver(spec.workload.kind)
     fidelity = spec.fidelity if isinstance(spec.fidelity, str) else "flow"
-    draft = Draft(document, spec.seed, fidelity, spec.layout, resolve)
+    draft = Draft(document, spec.seed, fidelity, spec.layout, resolve, divides=kind.divides(spec.workload))
     draft.hardware, draft.num_nodes, draft.fabric, draft.shared = cluster_of(
-        document, spec.cluster, draft.problems, divides=kind.divides
+        document, spec.cluster, draft.problems, divides=draft.divides
     )
     if draft.num_nodes > 0:
         domain = draft.hardware.gpu.scale_up.domain if draft.hardware else 1

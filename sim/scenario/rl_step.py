@@ -335,5 +335,9 @@ def _count(scenario: Scenario, _: RlStep) -> None:
 
 
 RESOLVER = Resolver(
-    {"rl_step": RlStepSpec}, rl_step_of, faults=("bandwidth", "clock"), divides=True, count=_count
+    {"rl_step": RlStepSpec},
+    rl_step_of,
+    faults=("bandwidth", "clock"),
+    divides=lambda spec: True,
+    count=_count,
 )

@@ -256,5 +256,9 @@ def _count(scenario: Scenario, work: Serving) -> None:
 
 
 RESOLVER = Resolver(
-    {"serving": ServingSpec}, serving_of, faults=("bandwidth", "clock"), divides=True, count=_count
+    {"serving": ServingSpec},
+    serving_of,
+    faults=("bandwidth", "clock"),
+    divides=lambda spec: True,
+    count=_count,
 )

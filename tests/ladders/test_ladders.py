@@ -558,6 +558,28 @@ def test_fewer_than_three_nodes_a_token_help_an_h100_and_hardly_an_h800() -> Non
 
 
 @pytest.mark.slow
+def test_attention_and_experts_apart_pay_between_two_and_twelve_nodes_of_attention_for_one_of_experts() -> (
+    None
+):
+    """With few experts memory bounds the rows of each; beyond, attention waits for experts that all nodes send to."""
+    ladder = shared.ladder("afd-h800-h20")
+    rates = {one["name"]: one["values"]["cumulative"] for one in ladder["rungs"]}
+    assert rates["naive"]["apart"] < 0.7 * rates["naive"]["h20"]
+    assert rates["attention"]["apart"] > 1.15 * max(rates["attention"]["h20"], rates["attention"]["h800"])
+    assert rates["network"]["apart"] == pytest.approx(rates["attention"]["apart"], rel=0.01)
+    points = {point["value"]: point for point in ladder["curves"]["nodes"]["points"]}
+    better = [
+        num
+        for num, point in points.items()
+        if point["values"]["apart"] > max(point["values"]["h20"], point["values"]["h800"])
+    ]
+    assert better == [3, 4, 5, 6, 8]
+    idle = {num: point["metrics"]["apart"]["idle_fraction"] for num, point in points.items()}
+    assert idle[4]["attention"] < 0.02 < 0.3 < idle[12]["attention"]
+    assert idle[12]["experts"] < idle[1]["experts"] / 2
+
+
+@pytest.mark.slow
 def test_attention_without_tp_closes_the_gap_of_prefill() -> None:
     ladder = shared.ladder("v3-prefill")
     assert rung(ladder, "naive")["gap_fraction"] == pytest.approx(0.24, abs=0.02)

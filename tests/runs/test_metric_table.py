@@ -59,7 +59,13 @@ def every(runs: dict[str, Any], steps: dict[str, Any]) -> list[Mapping[str, Any]
     prefill = sim.run("v3-prefill-ep32", settings=("expect={}", "workload.gate.sampling=expected"))
     return [
         one
-        for result in (*runs.values(), steps["dualpipe"], prefill, *iterations)
+        for result in (
+            *runs.values(),
+            steps["dualpipe"],
+            prefill,
+            sim.run("decode-disaggregated"),
+            *iterations,
+        )
         for one in variants(result)
         if kind_of(one) != "jobs"
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import sim
 from shared import scenario as result
 from sim.documents import shipped
 from sim.runs import result as run_results

@@ -48,6 +48,20 @@ def best(name: str, **values: Any) -> float:
     return (min if objective.minimise else max)(score for score in scores if score is not None)
 
 
+@pytest.mark.slow
+def test_more_of_the_nodes_prefill_where_compute_is_scarce() -> None:
+    def rates(machines: str) -> dict[str, float]:
+        splits = ("2-6", "3-5", "4-4", "5-3", "6-2", "7-1")
+        return {each: best("serving-prefill-decode", machines=machines, split=each) for each in splits}
+
+    assert document("serving-prefill-decode")["counts"]["failed"] == 0
+    h800, h20, both = (rates(machines) for machines in ("h800", "h20", "h800-h20"))
+    assert max(h800, key=lambda split: h800[split]) == "5-3"
+    assert max(h20, key=lambda split: h20[split]) in ("6-2", "7-1")
+    assert both["5-3"] > 0.99 * max(both.values())
+    assert all(own["2-6"] < 0.75 * max(own.values()) for own in (h800, h20, both))
+
+
 PUBLISHED = {"schedule": "dualpipe", "tp": 1, "pp": 16, "ep": 64}
 """DeepSeek-V3 Technical Report, arXiv 2412.19437, section 3.1: PP16, EP64 over 8 nodes, ZeRO-1, no tensor parallelism."""
 

@@ -19,6 +19,7 @@ _COLOUR = {
     "last_rank": "#F0D9A0",
     "ends": "#55606A",
     "reductions": "#CC8400",
+    "pool": "#7A7A7A",
     "pipeline": "#B766A0",
 }
 _HELD = {

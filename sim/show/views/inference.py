@@ -21,6 +21,7 @@ PARTS = {
     "reductions": "collectives inside layers",
     "phases": "sends and receives on SMs",
     "waits": "waits for exchanges",
+    "pool": "waits for experts on their pool",
     "host": "waits for the host",
     "last_rank": "the last rank's lag",
     "ends": "embedding, head and sampling",
@@ -105,6 +106,18 @@ class PassView(RunView):
         return {part: parts[part] for part in dict.fromkeys((*_HELD, *parts)) if parts.get(part)}
 
 
+def _apart(afd: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Where attention and experts are, and how many microbatches go between them."""
+    if not afd:
+        return []
+    return [
+        (
+            f"attention on {afd.get('attention')}, experts on {afd.get('experts')}, microbatches",
+            afd.get("microbatches"),
+        )
+    ]
+
+
 _OVERLAP = {True: "two microbatches", "auto": "the faster of one batch and two"}
 
 
@@ -123,6 +136,7 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         *((label, count(work.get(key))) for key, label in sizes.items()),
         ("accepted", work.get("acceptance") if work.get("tokens_per_step", 1) != 1 else ""),
+        *_apart(mapping(work.get("afd"))),
         ("overlap", _OVERLAP.get(work.get("overlap"), "none")),
         ("KV cache", work.get("kv_dtype")),
     ]
