@@ -235,7 +235,7 @@ TABLE = (
     Metric("stage_fraction.{rollout,reward,logprob,update,sync,offload}", ("rl_step",), "fraction", None,
            "time of a stage over the times of all stages together"),
     Metric("tail_wait_gpu_s", ("rl_step",), "s", "lower", "GPU-seconds in which places of the batch wait for the last sample", "tail"),
-    Metric("idle_fraction.{colocated,rollout,update}", ("rl_step",), "fraction", "lower",
+    Metric("idle_fraction.{colocated,rollout,update,reward}", ("rl_step",), "fraction", "lower",
            "time without work of a pool, by its name, over the iteration"),
     Metric("tokens_per_s", ("rl_step",), "tokens/s", "higher", "sampled tokens over the iteration", "tokens/s", "tokens a second"),
     Metric("step_cost_usd", ("rl_step",), "$", "lower", "rent of the GPUs of all pools for an iteration", "cost [$]",

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.cluster.topology import Ints
+from sim.cluster.topology import Floats, Ints
 from sim.engine.rollout import RolloutRecord
 
 _WARM = 64  # rounds after which those of the first that are left are no longer waited for
@@ -39,8 +39,10 @@ class Round:
     records : list of RolloutRecord, [instances]
         Of instances that had something to do.
     end_s : float [s]
-    taken_tokens, stale_tokens : int [tokens]
-        Of the samples that the update takes, and of them those that weights of rounds before made.
+    ends_s, lengths : [samples] [s, tokens]
+        Of the samples that the update takes: when each ended in this round, 0 for one before, and its tokens.
+    stale_tokens : int [tokens]
+        Of them those that weights of rounds before made.
     made_tokens, discarded_tokens : int [tokens]
         That this round generated, and of them those that it threw away.
     carried : int [samples]
@@ -49,11 +51,17 @@ class Round:
 
     records: list[RolloutRecord]
     end_s: float
-    taken_tokens: int
+    ends_s: Floats
+    lengths: Ints
     stale_tokens: int
     made_tokens: int
     discarded_tokens: int
     carried: int
+
+    @property
+    def taken_tokens(self) -> int:
+        """Tokens of the samples that the update takes."""
+        return int(self.lengths.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +211,8 @@ def _run(flight: _Flight, take: int, instances: int, roll: Rollouts) -> tuple[Ro
     whole = Round(
         records=records,
         end_s=end_s,
-        taken_tokens=int(flight.lengths[taken].sum()),
+        ends_s=ends[taken].ravel(),
+        lengths=flight.lengths[taken].ravel(),
         stale_tokens=int(flight.has[taken].sum()),
         made_tokens=int(has.sum() - flight.has.sum()),
         discarded_tokens=0,

@@ -29,12 +29,14 @@ from sim.runs.kinds import COMPUTE, LINKS, Runner
 from sim.runs.link_rows import largest, link_rows
 from sim.runs.pass_activity import pass_activity
 from sim.runs.pass_plan import PassPlan
+from sim.runs.rewards import Judgement, judged
 from sim.runs.rollouts import RolloutInstance, instance_of, rounds_of, tail_metrics
 from sim.runs.training_step import Step
 from sim.runs.weight_sync import weight_sync
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
-from sim.scenario.rl_step import PoolsSpec, RlStep
+from sim.scenario.rl_spec import PoolsSpec
+from sim.scenario.rl_step import RlStep
 
 _STAGES = ("rollout", "reward", "logprob", "update", "sync", "offload")
 _SHOWN = 400  # ends of samples in the timeline
@@ -73,15 +75,16 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     logprob_s = spec.logprobs * one_s
     progress(f"{scenario.name}: new weights")
     sync = weight_sync(spec.sync, work.rollout, work.rolling, work.update)
+    judgement = judged(work, rounds)
     stages = IterationStages(
         rollout_s=[own.end_s for own in rounds],
-        reward_s=spec.reward.time,
+        reward_s=judgement.reward_s,
         logprob_s=logprob_s,
         update_s=spec.updates * updated["step_time_s"],
         sync_s=sync.time_s,
         offload_s=_offload_s(work, step) if work.colocated else 0.0,
     )
-    time_s, idle, staleness = _cycle(work, stages)
+    time_s, idle, staleness = _cycle(work, stages, judgement)
     tokens = float(work.lengths.sum()) / spec.iterations
     num_gpus = _pool_gpus(scenario, work)
     metrics: dict[str, Any] = {
@@ -107,7 +110,7 @@ def run_rl_step(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
         metrics["step_cost_usd"] = sum(
             num * time_s / 3600 * float(prices[name] or 0.0) for name, num in num_gpus.items()
         )
-    metrics |= _energy(scenario, work, base, drawn, updated, metrics, tokens, num_gpus)
+    metrics |= _energy(work, base, drawn, updated, metrics, tokens, num_gpus, judgement)
     # Of what trains; the traffic of decode steps and of new weights is in their times.
     carried, used = (
         spec.updates * sum(getattr(run, name) for run in runs) + spec.logprobs * getattr(moved, name)
@@ -145,20 +148,24 @@ def _offload_s(work: RlStep, step: Step) -> float:
     return 2.0 * states / hardware.gpu.pcie.bandwidth_bytes_per_s
 
 
-def _cycle(work: RlStep, stages: IterationStages) -> tuple[float, dict[str, float], float]:
+def _cycle(
+    work: RlStep, stages: IterationStages, judgement: Judgement
+) -> tuple[float, dict[str, float], float]:
     """Time of an iteration [s], time without work of each pool over it, and mean staleness."""
     trained_s = stages.logprob_s + stages.update_s
     rolled_s = float(np.mean(stages.rollout_s))
     if work.colocated:
         time_s = rolled_s + stages.reward_s + trained_s + stages.sync_s + stages.offload_s
-        return time_s, {"colocated": stages.reward_s / time_s}, 0.0
+        return time_s, {"colocated": max(0.0, stages.reward_s - judgement.busy_s) / time_s}, 0.0
     pools = work.spec.pools
     assert isinstance(pools, PoolsSpec)
     updates = [trained_s] * len(stages.rollout_s)
-    cycle = iterate(stages.rollout_s, updates, stages.sync_s, work.spec.staleness, stages.reward_s)
-    busy = {pools.rollout: rolled_s + stages.sync_s, pools.update: trained_s}
+    own_s = 0.0 if work.judge is None or work.judges_apart else judgement.busy_s  # of the rollout's GPUs
+    rolls = [spent + own_s for spent in stages.rollout_s]
+    cycle = iterate(rolls, updates, stages.sync_s, work.spec.staleness, stages.reward_s - own_s)
+    busy = {pools.rollout: rolled_s + own_s + stages.sync_s, pools.update: trained_s}
     if pools.reward not in (None, *busy):
-        busy[str(pools.reward)] = stages.reward_s
+        busy[str(pools.reward)] = judgement.busy_s if work.judge else stages.reward_s
     idle = {name: max(0.0, 1.0 - spent / cycle.step_s) for name, spent in busy.items()}
     return cycle.step_s, idle, cycle.staleness_mean
 
@@ -197,7 +204,6 @@ def hardware_price(scenario: Scenario, pool: str) -> float | None:
 
 
 def _energy(
-    scenario: Scenario,
     work: RlStep,
     base: Inference,
     drawn: Sequence[Sequence[RolloutRecord]],
@@ -205,6 +211,7 @@ def _energy(
     metrics: Mapping[str, Any],
     tokens: float,
     num_gpus: Mapping[str, int],
+    judgement: Judgement,
 ) -> dict[str, Any]:
     """Decode steps as one at the mean load, forward passes at the power of the update, and all else idle."""
     rolling, training = work.instances * work.rollout.num_ranks, work.update.num_ranks
@@ -223,14 +230,16 @@ def _energy(
     parts = [rollout["energy"]]
     often = trained_s / updated["step_time_s"]
     parts.append({key: often * value for key, value in updated["energy"].items()})
-    time_s = metrics["step_time_s"]
-    left = time_s - rolled_s - trained_s if work.colocated else None
-    for scenario_, num, spent in (
-        (work.rollout, rolling, rolled_s),
-        (work.update, training, trained_s),
-    )[: 1 if work.colocated else 2]:
-        idle_s = max(0.0, time_s - spent if left is None else left)
-        parts.append(energy_metrics(scenario_, Activity(elapsed_s=idle_s), num_gpus=num)["energy"])
+    if judgement.energy:
+        parts.append(judgement.energy)
+    time_s, own_s = metrics["step_time_s"], 0.0 if work.judges_apart else judgement.busy_s
+    idle = [(work.rollout, rolling, time_s - rolled_s - own_s - (trained_s if work.colocated else 0.0))]
+    if not work.colocated:
+        idle.append((work.update, training, time_s - trained_s))
+    if work.judge is not None and work.judges_apart:
+        idle.append((work.judge, work.judges * work.judge.num_ranks, time_s - judgement.busy_s))
+    for own, num, spent in idle:
+        parts.append(energy_metrics(own, Activity(elapsed_s=max(0.0, spent)), num_gpus=num)["energy"])
     return {"energy": added_energy(parts, time_s * sum(num_gpus.values()), tokens)}
 
 
@@ -245,11 +254,13 @@ def _timeline(
     pools = work.spec.pools
     split = isinstance(pools, PoolsSpec)
     rows = {"rollout": pools.rollout, "update": pools.update} if isinstance(pools, PoolsSpec) else {}
+    if isinstance(pools, PoolsSpec):
+        rows["reward"] = pools.reward or pools.rollout
     now = 0.0
     order = [
         ("offload", stages.offload_s / 2, "update"),
         ("rollout", stages.rollout_s[0], "rollout"),
-        ("reward", stages.reward_s, "rollout"),
+        ("reward", stages.reward_s, "reward"),
         ("offload", stages.offload_s / 2, "update"),
         ("logprob", stages.logprob_s, "update"),
         ("update", stages.update_s, "update"),

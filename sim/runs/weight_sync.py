@@ -27,7 +27,7 @@ from sim.errors import InfeasibleError
 from sim.runs.pass_memory import stage_memory
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
-from sim.scenario.rl_step import SyncSpec
+from sim.scenario.rl_spec import SyncSpec
 from sim.scenario.training import Training
 from sim.schedule.group_operations import GroupOperation, algorithms, protocols, tuned
 from sim.schedule.sends import send_flows

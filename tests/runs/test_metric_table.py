@@ -54,7 +54,7 @@ def every(runs: dict[str, Any], steps: dict[str, Any]) -> list[Mapping[str, Any]
     """A result of each kind but jobs, whose metrics are those of others; of training also one with a whole run."""
     iterations = (
         reinforcing.ran(more=reinforcing.PARTIAL),
-        reinforcing.ran(reinforcing.APART, reinforcing.POOLS),
+        reinforcing.ran(reinforcing.JUDGES, reinforcing.JUDGE_POOLS, reinforcing.JUDGED),
     )
     prefill = sim.run("v3-prefill-ep32", settings=("expect={}", "workload.gate.sampling=expected"))
     return [

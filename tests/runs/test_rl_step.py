@@ -10,13 +10,15 @@ import pytest
 
 import shared
 import sim
-from reinforcing import APART, PARTIAL, POOLS, TEXT, TOGETHER, document, ran
+from reinforcing import APART, JUDGE_POOLS, JUDGED, JUDGES, PARTIAL, POOLS, TEXT, TOGETHER, document, ran
 from sim import documents
 from sim.cluster.kernels import load_kernel
 from sim.engine.rollout import iterate, roll_out, tail_wait_gpu_s
 from sim.errors import InfeasibleError, InputError
 from sim.runs.forward_passes import forward_s
 from sim.runs.pass_memory import stage_memory
+from sim.runs.rewards import last_judged_s
+from sim.runs.run import run_document, run_scenario
 from sim.runs.training_step import Step
 from sim.runs.weight_sync import WeightSync, pairs, weight_sync
 from sim.scenario.inference import Inference
@@ -211,6 +213,50 @@ def test_a_result_says_where_the_time_goes() -> None:
     assert "An iteration of reinforcement learning" in run_html(result)
 
 
+# --- rewards ---------------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_judged_in_the_order_of_their_ends() -> None:
+    """Two judges: 3 s and 5 s from 0 and 1, then the third from 3, when the first is free, and the fourth from 10."""
+    begins, takes = np.array([0.0, 1.0, 2.0, 10.0]), np.array([3.0, 5.0, 4.0, 2.5])
+    assert last_judged_s(begins, takes, 2) == 12.5
+    assert last_judged_s(begins[:3], takes[:3], 2) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("cluster", "pools", "ranks"), [(TOGETHER, "colocated", 32), (JUDGES, JUDGE_POOLS, 8)]
+)
+def test_a_model_that_judges_reads_every_sample_once(cluster: str, pools: str, ranks: int) -> None:
+    """128 samples of 640 tokens that end together: ranks read 640 tokens each, one after the other, at the pace of a full pass."""
+    equal = (
+        "lengths: {kind: lognormal, mean: 500, spread: 1, most: 2000}",
+        "lengths: {kind: fixed, mean: 512, most: 512}",
+    )
+    text = TEXT.replace(*equal).replace("CLUSTER", cluster).replace("POOLS", pools).replace("MORE", JUDGED)
+    mine = documents.loads(text, "mine.yaml")
+    work = resolve(mine).workload
+    assert isinstance(work, RlStep)
+    assert work.judge is not None
+    own = run_scenario(work.judge)["metrics"]
+    token_s = own["step_time_s"] / (640 * 2)  # two prompts of the mean length on each GPU
+    metrics = run_document(mine)["metrics"]
+    assert metrics["reward_s"] == pytest.approx(128 / ranks * 640 * token_s, rel=1e-9)
+    idle = metrics["idle_fraction"]
+    idles = 1 - metrics["reward_s"] / metrics["step_time_s"]
+    pool, expected = ("colocated", 0.0) if ranks == 32 else ("reward", idles)
+    assert idle[pool] == pytest.approx(expected, abs=1e-12)
+
+
+def test_judges_apart_work_while_samples_are_rolled_out() -> None:
+    after = ran(APART, POOLS, JUDGED)["metrics"]
+    beside = ran(JUDGES, JUDGE_POOLS, JUDGED)["metrics"]
+    assert beside["reward_s"] < after["reward_s"]
+    assert beside["idle_fraction"]["reward"] > 0.9
+    assert after["step_time_s"] == pytest.approx(
+        sum(after[f"{name}_s"] for name in ("rollout", "reward", "logprob", "update", "sync"))
+    )
+
+
 # --- the tail ----------------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +380,10 @@ def test_sixteen_nodes_are_split_best_where_the_pools_are_in_balance(tmp_path: P
         (TOGETHER, "colocated", "tail: {kind: partial_rollouts, cache: keep}", "workload.tail.cache", ["recompute"]),
         (TOGETHER, "colocated", "tail: {kind: tail_batching, cache: keep}", "workload.tail.cache", ["done, kind"]),
         (TOGETHER, "colocated", "prompt_correlation: 120 %", "workload.prompt_correlation", ["0 % to 100 %"]),
+        (JUDGES, JUDGE_POOLS.replace("d: reward", "d: update"), JUDGED, "workload.pools.reward", ["a pool of its own"]),
+        (TOGETHER, "colocated", "reward: {model: mixtral-8x7b}", "workload.reward.prefill", ["'layout'"]),
+        (TOGETHER, "colocated", JUDGED.replace("model: qwen3-30b-a3b, ", ""), "workload.reward.prefill", ["'model'"]),
+        (TOGETHER, "colocated", JUDGED.replace("ep: 8", "ep: 12"), "workload.reward.prefill.layout", ["divisor of the 32"]),
         (TOGETHER, "colocated", "sample: 3", "workload.sample", ["did you mean samples?"]),
     ],
 )  # fmt: skip

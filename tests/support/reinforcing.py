@@ -12,7 +12,10 @@ from sim.runs.run import run_document
 TOGETHER = "{hardware: h800, nodes: 4}"
 APART = "{pools: {rollout: {hardware: h20, nodes: 2}, update: {hardware: h800, nodes: 4}}}"
 POOLS = "{rollout: rollout, update: update}"
+JUDGE_POOLS = "{rollout: rollout, update: update, reward: reward}"
 PARTIAL = "tail: {kind: partial_rollouts, done: 75 %}"
+JUDGED = "reward: {model: qwen3-30b-a3b, prefill: {layout: {ep: 8}, overlap: false, kernel: {kind: two_hop}}}"
+JUDGES = APART[:-2] + ", reward: {hardware: h20, nodes: 1}}}"
 TEXT = """\
 name: small
 cluster: CLUSTER
