@@ -242,15 +242,20 @@ def new(name: str, template: str) -> None:
     click.echo(f"{target}: edit it, then: {use}", err=True)
 
 
-@click.command("import", short_help="Write a publisher's config.json as a model file.")
+@click.command(
+    "import",
+    short_help="Write a publisher's config.json as a model file, or a listing of a node as a node file.",
+)
 @click.argument("file")
 @click.option("--out", type=click.Path(path_type=Path), help="YAML file to write [standard output].")
 def import_(file: str, out: Path | None) -> None:
-    """Read a model's config.json (keys as in Hugging Face transformers) and write it as a model file.
+    """Read a model's config.json (keys as in Hugging Face transformers) and write it as a model file; or the output of
+    `nvidia-smi topo -m`, or NCCL's topology XML, as a node for `hardware: {chip: NAME, node: FILE}`.
 
     What cannot be modelled is refused by its name and meaning.
     """
     from sim import documents
+    from sim.cluster.node_listings import is_listing, node_tree
     from sim.show.files import folder
     from sim.units import show as shown
     from sim.workload import model as models
@@ -258,6 +263,19 @@ def import_(file: str, out: Path | None) -> None:
 
     if out is not None and out.exists():
         raise InputError(Problem(Mark(str(out)), "", "a file that is already there", "a new name"))
+    if is_listing(file):
+        stem = (out or Path(file)).stem
+        node = node_tree(file, stem)
+        text = f"# {node['title']}.\n{documents.dumps(node)}"
+        if out is None:
+            click.echo(text, nl=False)
+            return
+        folder.write(out.parent, {out.name: text})
+        click.echo(
+            f"{out}: {node['title']}; name it in a scenario, 'hardware: {{chip: h100, node: {out}}}'",
+            err=True,
+        )
+        return
     document = model_document(file)
     model = models.load_model(document)
     count, kept = models.parameters(model), models.kv_bytes_per_token(model)
