@@ -106,7 +106,7 @@ class Lengths:
 
         Returns
         -------
-        array of int64, [*shape] [tokens]
+        array of int64, of that shape [tokens]
         """
         shared, own = rng.normal(size=(*shape[:-1], 1)), rng.normal(size=shape)
         normal = correlation**0.5 * shared + (1 - correlation) ** 0.5 * own
