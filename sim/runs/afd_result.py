@@ -114,7 +114,7 @@ def run_disaggregated(scenario: Scenario, work: Inference) -> dict[str, Any]:
     step_s = layers_s + sum(total_s(part) for part in ends.values())
     busy = [float((record.tasks.end_s - record.tasks.start_s).sum()) for record in ran.records]
     busy[ATTENTION] += step_s - layers_s
-    accepted = float(sum(work.acceptance_fraction**i for i in range(work.step_tokens)))
+    accepted = work.accepted_tokens
     each, tokens = requests / afd.gpus[ATTENTION], requests * accepted
     limits_s = _bounds_s(afd, ends)
     num_layers = afd.attention.model.num_layers + afd.attention.num_mtp

@@ -200,7 +200,7 @@ def _decode(
 ) -> dict[str, Any]:
     (forward,), (record,) = forwards, records
     plan, ends = forward.plan, passes.ends(forward)
-    step, accepted = pass_pipeline.step_s(forward, record), accepted_tokens(work)
+    step, accepted = pass_pipeline.step_s(forward, record), work.accepted_tokens
     bounds = pass_bound.bounds_s(forward)
     spent = spent_s(forward, record, ends)
     done = pass_activity(forward, record, spent, ends)
@@ -231,11 +231,6 @@ def _decode(
 def _energy(scenario: Scenario, done: Activity, tokens_per_gpu: float) -> dict[str, Any]:
     """Energy of all GPUs, which do alike."""
     return energy_metrics(scenario, done, tokens_per_gpu * scenario.num_ranks)
-
-
-def accepted_tokens(work: Inference) -> float:
-    """Tokens that a step gives a request on average: 1 + a + a^2 + ... for those speculated and accepted [count]."""
-    return float(sum(work.acceptance_fraction**i for i in range(work.step_tokens)))
 
 
 def _exposed_s(forward: ForwardPass, record: PassRecord) -> float:

@@ -11,7 +11,7 @@ from sim.cluster.topology import Ints
 from sim.engine.rollout import RolloutRecord, roll_out
 from sim.engine.rounds import Round, all_rounds, partial_rounds, tail_rounds
 from sim.errors import InfeasibleError
-from sim.runs.inference import accepted_tokens, run_inference
+from sim.runs.inference import run_inference
 from sim.runs.pass_memory import memory_of
 from sim.runs.step_surface import Surface, surface
 from sim.scenario.descriptions import Scenario
@@ -52,7 +52,7 @@ class RolloutInstance:
             self.costs.even_s,
             most=self.most * self.num_ranks,
             capacity_tokens=self.capacity_tokens,
-            tokens_per_step=accepted_tokens(self.base),
+            tokens_per_step=self.base.accepted_tokens,
             num_ranks=self.num_ranks,
             given=has,
             start_s=again * self.again_token_s,

@@ -68,7 +68,6 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
         )
     decoding = work.decode.workload
     assert isinstance(decoding, Inference)
-    speculated = [decoding.acceptance_fraction] * (decoding.step_tokens - 1)
     return Service(
         prefill=_pool(work.prefill, work.spec.prefill.instances, prefill_kv - kept, prefill_busy),
         decode=replace(
@@ -93,7 +92,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
             swap_bytes_per_s=_host_rate(work.decode) * group,
             policy=work.spec.policy,
         ),
-        acceptance=tuple(speculated),
+        acceptance=decoding.acceptance,
         seed=scenario.seed,
         cached_fraction=work.spec.cached,
         kv_links=_kv_way(scenario, work, prefills, decodes) if apart else None,

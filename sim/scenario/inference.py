@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import mul
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -27,7 +29,7 @@ from sim.scenario.routing import (
     kernel_of,
     placement_of,
 )
-from sim.scenario.values import Count, Index, WorkloadSpec
+from sim.scenario.values import Count, EachOr, Index, WorkloadSpec
 from sim.schemas import Fraction, Size, written
 from sim.workload.formats import Precision
 from sim.workload.gates import Gate
@@ -96,8 +98,9 @@ class DecodeSpec(DeployedSpec):
     """Mean tokens of a request in the cache."""
     tokens_per_step: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
     """Tokens of a request that one step verifies: 2 with one speculated token (MTP)."""
-    acceptance: Fraction = written("80 %")
-    """Speculated tokens that are right, over all; nothing to accept at one token a step."""
+    acceptance: EachOr[Fraction] = written("80 %")
+    """Speculated tokens that are right, over all whose predecessors are: one value, or one for each in its place, [80 %, 60 %]; nothing
+    to accept at one token a step."""
     afd: AfdSpec | None = None
     """Attention and experts on pools of their own; on the same GPUs when left out."""
 
@@ -144,9 +147,17 @@ class Inference(Workload):
         return self.spec.drawn_layers or len(self.gate.layers) or _DRAWN_LAYERS
 
     @property
-    def acceptance_fraction(self) -> float:
-        """Speculated tokens that are right; nothing is speculated in a prefill."""
-        return self.spec.acceptance if isinstance(self.spec, DecodeSpec) else 0.0
+    def acceptance(self) -> tuple[float, ...]:
+        """Chance that each token speculated in a step is right, given those before it; nothing is speculated in a prefill."""
+        if not isinstance(self.spec, DecodeSpec):
+            return ()
+        asked = self.spec.acceptance
+        return tuple(asked) if isinstance(asked, list) else (asked,) * (self.step_tokens - 1)
+
+    @property
+    def accepted_tokens(self) -> float:
+        """Tokens that a step gives a request on average: 1 + a1 + a1 a2 + ... for those speculated and accepted [count]."""
+        return float(sum(accumulate(self.acceptance, mul, initial=1.0)))
 
     def one_batch(self) -> Inference:
         """The same deployment without a second microbatch: every collective is waited for."""
@@ -197,8 +208,8 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         draft.problem((*_AT, "overlap"), "true next to layout.pp", wanted)
     if not 0 <= spec.reserve < 1:
         draft.problem((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
-    if isinstance(spec, DecodeSpec) and not 0 <= spec.acceptance <= 1:
-        draft.problem((*_AT, "acceptance"), f"{spec.acceptance:.0%}", "0 % to 100 %")
+    if isinstance(spec, DecodeSpec):
+        _acceptance(draft, spec)
     if draft.problems or gate is None or layout is None:
         raise InputError(())  # the draft has them
     odd = isinstance(spec, PrefillSpec) and _together(spec, layout) % 2
@@ -216,6 +227,17 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         formats=precision,
         **_load(spec),
     )
+
+
+def _acceptance(draft: Draft, spec: DecodeSpec) -> None:
+    at, each = (*_AT, "acceptance"), isinstance(spec.acceptance, list)
+    asked = spec.acceptance if isinstance(spec.acceptance, list) else [spec.acceptance]
+    for i, chance in enumerate(asked):
+        if not 0 <= chance <= 1:
+            draft.problem((*at, i) if each else at, f"{chance:.0%}", "0 % to 100 %")
+    if each and len(asked) != spec.tokens_per_step - 1:
+        wanted = f"{spec.tokens_per_step - 1}: one for each token that is speculated, of the {spec.tokens_per_step} a step verifies"
+        draft.problem(at, f"{len(asked)} values", wanted)
 
 
 def _load(spec: PrefillSpec | DecodeSpec) -> dict[str, Any]:

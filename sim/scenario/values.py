@@ -66,6 +66,17 @@ WordOr = Annotated[
 """A word or a branch, by what is written: problems are those of the one."""
 
 
+def _each_or_one(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else "one"
+
+
+Value = TypeVar("Value")
+EachOr = Annotated[
+    Annotated[Value, Tag("one")] | Annotated[list[Value], Tag("list")], Discriminator(_each_or_one)
+]
+"""A value for all, or a list with one for each."""
+
+
 class WorkloadSpec(Branch):
     """The workload of a scenario as written, of one kind."""
 

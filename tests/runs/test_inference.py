@@ -266,6 +266,11 @@ def test_speculation_gives_a_user_more_and_a_step_costs_more() -> None:
     assert two["accepted_tokens_per_step"] == pytest.approx(1.8)
     assert one["step_time_s"] < two["step_time_s"] < 2 * one["step_time_s"]
     assert two["kv_cache_bytes"] == pytest.approx(one["kv_cache_bytes"] * 62 / 61)
+    three = metrics(tree, workload__tokens_per_step=3, workload__acceptance=["80 %", "50 %"])
+    assert three["accepted_tokens_per_step"] == pytest.approx(1 + 0.8 + 0.8 * 0.5)
+    alike = metrics(tree, workload__tokens_per_step=3, workload__acceptance="80 %")
+    assert alike["accepted_tokens_per_step"] == pytest.approx(1 + 0.8 + 0.8 * 0.8)
+    assert alike["step_time_s"] == three["step_time_s"]
 
 
 def test_the_largest_batch_fits_and_one_more_does_not() -> None:
@@ -408,6 +413,8 @@ def test_the_bound_of_a_token_by_its_exchanges_is_the_published_arithmetic() -> 
         (DECODE, {"workload__requests": 8}, "8 next to requests_per_gpu; wanted one of them"),
         (DECODE, {"workload__tokens_per_step": 2}, "has no module that speculates"),
         (DECODE, {"workload__acceptance": "120 %"}, "0 % to 100 %"),
+        (DECODE, {"workload__acceptance": ["80 %", "120 %"]}, "0 % to 100 %"),
+        (DECODE, {"workload__acceptance": ["80 %", "60 %"]}, "0: one for each token that is speculated"),
         (PREFILL, {"workload__chunk_tokens": 1000}, "a divisor of the 2048 tokens"),
         (PREFILL, {"workload__cached_tokens": 2048}, "less than the prompt's 2048 tokens"),
         (PREFILL, {"workload__prompts_per_gpu": 3, "workload__overlap": True}, "an even number"),

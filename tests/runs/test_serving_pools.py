@@ -14,6 +14,7 @@ from sim.runs.run import run_document
 from sim.runs.service import places, service_of, with_faults
 from sim.scenario import settings as scenario_settings
 from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
 from sim.scenario.resolve import resolve
 from sim.scenario.serving import Serving
 from sim.schedule.serving import PassWork, Service
@@ -159,3 +160,15 @@ def test_a_deployment_may_stand_on_one_pool_as_on_a_cluster_of_it() -> None:
     on_pool = service_of(scenario({"pools": POOLS, "pool": "b"}), lambda _: None)
     step = PassWork({}, np.full(8, 3), np.full(8, 9000.0))
     assert on_pool.decode_step_s(step) == service("b").decode_step_s(step)
+
+
+def test_speculated_tokens_may_be_accepted_by_their_place_in_the_step() -> None:
+    plan = {"tokens_per_step": 3, "acceptance": ["80 %", "50 %"]}
+    changes = [f"workload.decode.plan.{key}={value}" for key, value in plan.items()]
+    document = scenario_settings.read("serving-example", changes)
+    work = resolve(scenario_settings.variants(document)["apart"]).workload
+    assert isinstance(work, Serving)
+    decode = work.decode.workload
+    assert isinstance(decode, Inference)
+    assert decode.acceptance == (0.8, 0.5)
+    assert decode.accepted_tokens == pytest.approx(1 + 0.8 + 0.8 * 0.5)

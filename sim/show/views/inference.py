@@ -106,6 +106,11 @@ class PassView(RunView):
         return {part: parts[part] for part in dict.fromkeys((*_HELD, *parts)) if parts.get(part)}
 
 
+def _accepted(acceptance: Any) -> str:
+    """One share, or one for each token in its place."""
+    return " then ".join(map(str, acceptance)) if isinstance(acceptance, list) else str(acceptance or "")
+
+
 def _apart(afd: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Where attention and experts are, and how many microbatches go between them."""
     if not afd:
@@ -135,7 +140,7 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
     }
     return [
         *((label, count(work.get(key))) for key, label in sizes.items()),
-        ("accepted", work.get("acceptance") if work.get("tokens_per_step", 1) != 1 else ""),
+        ("accepted", _accepted(work.get("acceptance")) if work.get("tokens_per_step", 1) != 1 else ""),
         *_apart(mapping(work.get("afd"))),
         ("overlap", _OVERLAP.get(work.get("overlap"), "none")),
         ("KV cache", work.get("kv_dtype")),
