@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 Path_ = tuple[str | int, ...]
 
@@ -30,8 +30,9 @@ def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
     >>> flatten({"dispatch": {"time_s": 1, "binding": "nic"}})
     {'dispatch.time_s': 1.0}
     """
-    return {
-        name: float(value)
-        for name, value in dotted(metrics).items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return {name: float(value) for name, value in dotted(metrics).items() if is_number(value)}
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Tell a number; a truth is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

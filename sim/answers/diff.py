@@ -34,7 +34,7 @@ def diff(
         _alone(first, key, new, progress) if len(settings) <= _MOST else None
         for key, (_, new) in settings.items()
     ]
-    before, after = _numbers(first), _numbers(second)
+    before, after = flatten(first["metrics"]), flatten(second["metrics"])
     return {
         "schema": SCHEMA,
         "names": list(names),
@@ -57,12 +57,6 @@ def _unfolded(result: Result) -> dict[str, Any]:
     document = Document(dict(result["scenario"]), str(result["name"])).copy()
     scenario_settings.unfold_model(document)
     return document.tree
-
-
-def _numbers(result: Result) -> dict[str, float]:
-    return {
-        name: value for name, value in flatten(result["metrics"]).items() if isinstance(value, int | float)
-    }
 
 
 def _change(old: float | None, new: float | None) -> float | None:
@@ -91,4 +85,4 @@ def _alone(first: Result, key: str, value: Any, progress: Progress) -> dict[str,
     """Run the first scenario with one setting of the second; None where there can be no such run."""
     progress(f"{first['name']}: with {key} alone")
     result = run_changed(Document(dict(first["scenario"]), str(first["name"])), {key: value})
-    return None if result is None else _numbers(result)
+    return None if result is None else flatten(result["metrics"])

@@ -52,9 +52,7 @@ def explain(
     scenario = scenarios.resolve(document)
     progress(f"{scenario.name}: as it is")
     result = run_scenario(scenario)
-    known = {
-        name: value for name, value in flatten(result["metrics"]).items() if isinstance(value, int | float)
-    }
+    known = flatten(result["metrics"])
     values = [_measured(text, known) for text in measured]
     metric = _time_of(values[0].metric if values else None, known)
     return {

@@ -20,6 +20,7 @@ from sim import files, json_events, limits
 from sim.calibration.kernel_names import KernelName, name_kernel
 from sim.cost.measured import TraceOrigin
 from sim.errors import InputError, Mark, Problem
+from sim.trees import is_number
 
 _PIECE_BYTES = 1 << 20
 _TOLD_EVENTS = 250_000  # between two words of progress
@@ -351,7 +352,7 @@ def _whole(value: object) -> int:
 
 def _is_time(value: object) -> TypeGuard[float]:
     """Return whether it is a finite number of microseconds, of which sums stay finite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_MAX_US < value < _MAX_US
+    return is_number(value) and -_MAX_US < value < _MAX_US
 
 
 def _is_timed(event: Mapping[str, Any]) -> bool:

@@ -13,13 +13,13 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
 from sim.sweeps.expressions import Expression
 from sim.sweeps.points import PointRow, unmet_reason
-from sim.trees import flatten
+from sim.trees import flatten, is_number
 
 Objectives = Mapping[str, str]
 _MAX_FRONTS = 20  # the rest of a ranking follows by objectives alone
@@ -79,15 +79,11 @@ def _mean(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         others = [tree.get(key) for tree in trees]
         if isinstance(value, Mapping):
             means[key] = _mean([other for other in others if isinstance(other, Mapping)])
-        elif _is_number(value):
-            means[key] = statistics.fmean(other for other in others if _is_number(other))
+        elif is_number(value):
+            means[key] = statistics.fmean(other for other in others if is_number(other))
         else:
             means[key] = value
     return means
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def scores(metrics: Mapping[str, Any], objectives: Objectives) -> tuple[float, ...]:

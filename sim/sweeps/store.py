@@ -29,6 +29,7 @@ from sim.documents import Document
 from sim.errors import InputError, Mark, MoesimError, Problem
 from sim.files import is_settled, unwritable
 from sim.sweeps.points import PointRow, Status
+from sim.trees import is_number
 from sim.version import __version__
 
 SCHEMA = "moesim.store/1"
@@ -167,7 +168,7 @@ def _is_overflow(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)
 
 
 def _are_numbers(value: object) -> bool:

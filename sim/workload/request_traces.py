@@ -20,6 +20,7 @@ import numpy as np
 
 from sim import cells, files, limits
 from sim.errors import InputError, Mark, Problem
+from sim.trees import is_number
 from sim.workload.requests import MOST_TOKENS, PromptBlocks, Requests
 
 MOONCAKE_BLOCK_TOKENS = 512
@@ -264,13 +265,12 @@ def _mooncake(file: Path, text: str) -> Requests:
     kept, order = _Collected("mooncake", may_drop=True), _Order(sheet)
     for line, row in _objects(text, sheet):
         arrival, prompt, output = (row.get(name) for name in _MOONCAKE)
-        is_number = isinstance(arrival, int | float) and not isinstance(arrival, bool)
         kept.add(
             order.arrival(
                 line,
                 _MOONCAKE[0],
                 _shown(arrival),
-                _seconds(str(arrival)) / 1e3 if is_number else math.nan,
+                _seconds(str(arrival)) / 1e3 if is_number(arrival) else math.nan,
                 "milliseconds of 0 or more",
             ),
             _length(sheet, line, _MOONCAKE[1], prompt),

@@ -15,8 +15,8 @@ from sim.metrics import dimension_of, more_is_better
 from sim.show import style
 from sim.show.pages import page
 from sim.show.views.labels import axis_label
-from sim.show.views.ladder_changes import LadderMetric, capital
-from sim.show.views.names import LABEL, binds, hardware_name
+from sim.show.views.ladder_changes import LadderMetric
+from sim.show.views.names import LABEL, binds, capital, hardware_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sim.show.pages import page
 from sim.show.views import names
+from sim.trees import is_number
 
 _SHOWN = 12  # metrics of a table
 
@@ -46,6 +47,6 @@ def runs_html(title: str, findings: Sequence[str], rows: Sequence[Mapping[str, A
 
 
 def _cell(name: str, value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         return names.value(name, float(value))
     return "-" if value is None else str(value)

@@ -18,6 +18,7 @@ from sim.metrics import dimension_of
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
+from sim.show.views.names import capital
 from sim.show.views.sweep import AxisView, Objective, PointView, SweepView
 from sim.units import figures, show, split
 
@@ -136,7 +137,7 @@ def sweep_map(view: SweepView) -> Any:
         for place, value in list(maps.best.items())[:20]
     )
     return style.finish(
-        figure, title[0].upper() + title[1:], height=_height(maps, across), alt=f"Heat map of {objective.label}; {'; '.join(places)}",
+        figure, capital(title), height=_height(maps, across), alt=f"Heat map of {objective.label}; {'; '.join(places)}",
         top=_TOP_PX + _LINE_PX, stacked=_stacked(maps, across),
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sim.show import style
 from sim.show.canvas import Canvas, Picture
 from sim.show.plots.bars import spoken, stacked
+from sim.show.views.names import capital
 from sim.show.views.rl_step import STAGES, RlView
 from sim.show.views.run import RunsView
 from sim.units import show
@@ -29,6 +30,4 @@ def phases(runs: RunsView) -> Picture:
     )
     words = spoken({name: label for name, (label, _) in STAGES.items()}, spent, lambda s: show(s, "s", 3))
     height = 170 + 46 * len(shown)
-    return style.finish(
-        figure, title[0].upper() + title[1:], height=height, alt=f"Stacked bars: {words}", top=76
-    )
+    return style.finish(figure, capital(title), height=height, alt=f"Stacked bars: {words}", top=76)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from sim.show.grid import Cell, Grid
 from sim.show.tables import exchange, rules, search
 from sim.show.views.ladder import Curve, LadderView, Readings, machine_label
-from sim.show.views.ladder_changes import LadderMetric, capital, change_text
-from sim.show.views.names import joined
+from sim.show.views.ladder_changes import LadderMetric, change_text
+from sim.show.views.names import capital, joined
 from sim.show.words.ladder import need_text
 from sim.units import show
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sim.metrics import dimension_of, phrase
 from sim.show.grid import Cell
+from sim.show.views.names import capital
 from sim.units import show
 
 NONE = 0.0005
@@ -142,8 +143,3 @@ class LadderMetric:
         if not self.is_timely:
             return change_text(change(new, old))
         return f"{_factor(self.takes(old) / self.takes(new))} times as fast"
-
-
-def capital(text: str) -> str:
-    """Return a text with its first letter as a capital."""
-    return text[:1].upper() + text[1:]

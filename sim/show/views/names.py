@@ -56,3 +56,8 @@ def hardware_name(name: str) -> str:
 def joined(names: Sequence[str], by: str = "and") -> str:
     """`a`, `a and b`, `a, b and c`."""
     return f" {by} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def capital(text: str) -> str:
+    """Return a text with its first letter as a capital."""
+    return text[:1].upper() + text[1:]

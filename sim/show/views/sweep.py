@@ -17,6 +17,7 @@ from sim.show.grid import Cell
 from sim.show.views.labels import axis_label, metric_cell, value_label, values_text
 from sim.show.views.record import record
 from sim.show.views.sweep_reasons import Reason, count_reasons
+from sim.trees import is_number
 from sim.units import FACTORS, split
 
 COMPANIONS = (
@@ -129,7 +130,7 @@ class PointView:
 def number(metrics: Mapping[str, Any], name: str) -> float | None:
     """Return a number of a tree of metrics by its dotted name; None where there is none."""
     value = _leaf(metrics, name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if is_number(value) else None
 
 
 def _leaf(tree: Mapping[str, Any], name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sim.metrics import dimension_of, phrase
-from sim.show.views.names import binds, joined
+from sim.show.views.names import binds, capital, joined
 from sim.show.views.question import Compared, Question
 from sim.units import show
 
@@ -40,7 +40,7 @@ def _pair(question: Question, first: str, other: str) -> list[str]:
         sentences.append(f"{place} it is the same on both{_why(same[0], first, other)}.")
     elif same:
         places = joined([row.over for row in same])
-        sentences.append(_capital(f"{places} it is the same on both{_why(same[0], first, other)}."))
+        sentences.append(capital(f"{places} it is the same on both{_why(same[0], first, other)}."))
     elif len(rows) > 1:
         least = min(rows, key=lambda row: abs(math.log(_ratio(row, first, other))))
         near = f"{_times(question, least, first, other)}{_why(least, first, other)}"
@@ -53,11 +53,7 @@ def _difference(question: Question, row: Compared, first: str, other: str) -> st
     ours, theirs = (_value(question, row, name) for name in (first, other))
     verb = "takes" if _is_time(question) else "is"
     start = f"{place}{phrase(question.metric)} {verb} {ours} on {first} and {theirs} on {other}"
-    return _capital(f"{start}, {_times(question, row, first, other)}{_why(row, first, other)}.")
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    return capital(f"{start}, {_times(question, row, first, other)}{_why(row, first, other)}.")
 
 
 def _ratio(row: Compared, first: str, other: str) -> float:
