@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.cluster.topology import Floats
+from sim.cluster.topology import Floats, Ints
 from sim.engine import step_loop, step_transfers
 from sim.engine.step_arrays import Net, StepWork, laid_out
 from sim.engine.step_lanes import StepLanes
@@ -17,6 +17,7 @@ from sim.engine.step_network import StepNetwork, network_of
 from sim.engine.step_plan import Member, StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
 from sim.errors import InfeasibleError
+from sim.schedule.flows import Flows
 from sim.schedule.training import Tasks
 
 COMPILED_FROM = 10_000
@@ -38,6 +39,9 @@ class StepRun:
         When the nodes of each track's last task ended [s].
     member : Member
         Its part of the plan that ran.
+    held : int, [tracks, nodes, ways]
+        Classes of the resources that were full on the way of the last flow of each collective of a track's last task; empty
+        where nobody asked.
     """
 
     records: list[GroupRecord]
@@ -46,6 +50,15 @@ class StepRun:
     used: Floats
     node_ends: Floats
     member: Member
+    held: Ints
+
+    def full_rows(self, flows: Flows, node: int, group: int, rank: int = 0) -> Ints:
+        """Resources that were full on the way of the last flow of a group's collective, in the order of its `flows`."""
+        folded = self.network.folded
+        track = int(folded.group_class[group]) * len(self.network.collective) + self.member.first_rank + rank
+        full = self.held[track, node]
+        rows = flows.resource[np.isin(folded.resource[flows.resource], full[full >= 0])]
+        return np.asarray(rows, dtype=np.int64)
 
     def lane_ends(self, group: int, rank: int = 0) -> Floats:
         """When the nodes of the last task of a group of a pipeline rank ended on each lane, [nodes, lanes] [s]."""
@@ -80,17 +93,22 @@ def run_step(plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None
     return run
 
 
-def run_merged(plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None = None) -> list[StepRun]:
-    """Run all programs of a plan on one network, a run for each member; parameters and errors as of `run_step`."""
+def run_merged(
+    plan: StepPlan, *, keep_tasks: int = 0, network: StepNetwork | None = None, keep_full: bool = False
+) -> list[StepRun]:
+    """Run all programs of a plan on one network, a run for each member; parameters and errors as of `run_step`.
+
+    `keep_full` keeps what was full on the way of each collective's last flow.
+    """
     network = network or network_of(plan)
-    work, lanes, net = laid_out(plan, network, keep_tasks)
+    work, lanes, net = laid_out(plan, network, keep_tasks, keep_full=keep_full)
     ended = _loop(work, lanes, net)(work, lanes, network.templates, net)
     if ended == step_transfers.DEAD:
         raise InfeasibleError("bytes of the step wait forever: a link on their way has no capacity")
     if ended == step_transfers.STUCK and plan.conditions:
         raise InfeasibleError("the step never ends: a GPU or a link that fails in it does not come back")
     assert ended == step_transfers.DONE, "orders deadlock"
-    return [_ran(plan, member, network, work, lanes) for member in plan.members]
+    return [_ran(plan, member, network, work, lanes, net.held) for member in plan.members]
 
 
 def _loop(work: StepWork, lanes: StepLanes, net: Net) -> Callable[..., int]:
@@ -104,7 +122,9 @@ def _loop(work: StepWork, lanes: StepLanes, net: Net) -> Callable[..., int]:
 # --- what is written down -----------------------------------------------------------------------------------
 
 
-def _ran(plan: StepPlan, member: Member, network: StepNetwork, work: StepWork, lanes: StepLanes) -> StepRun:
+def _ran(
+    plan: StepPlan, member: Member, network: StepNetwork, work: StepWork, lanes: StepLanes, held: Ints
+) -> StepRun:
     folded = network.folded
     ranks = range(member.first_rank, member.first_rank + member.num_ranks)
     classes = np.unique(folded.group_class[: member.num_groups]).tolist()
@@ -116,7 +136,7 @@ def _ran(plan: StepPlan, member: Member, network: StepNetwork, work: StepWork, l
         for group in range(member.num_groups):
             own = of_rank[int(folded.group_class[group])]
             records.append(GroupRecord(rank, group, own.tasks, own.nodes, own.end_s))
-    return StepRun(records, network, *_carried(plan.tasks, network, ranks), lanes.ends, member)
+    return StepRun(records, network, *_carried(plan.tasks, network, ranks), lanes.ends, member, held)
 
 
 def _carried(tasks: Tasks, network: StepNetwork, ranks: range) -> tuple[Floats, Floats]:

@@ -14,6 +14,7 @@ from sim.engine.step_lanes import StepLanes, lanes_of
 from sim.engine.step_network import StepNetwork
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_rows import MESSAGE, NODE, TASK, TRACK, Rows
+from sim.engine.step_transfers import WAYS
 from sim.schedule.operations import KINDS
 from sim.schedule.programs import Node
 from sim.schedule.training import Tasks
@@ -64,6 +65,10 @@ class Net(NamedTuple):
     share: Floats
     finish: Floats
     bottleneck: Ints
+    full: npt.NDArray[np.bool_]  # [num_resources], at the last solution that it was part of
+    single: npt.NDArray[np.bool_]  # [num_places], of itself alone was its last solution
+    noted: Ints  # [num_places, ways], of the transfer that ended last, see `step_transfers.note_full`
+    held: Ints  # [num_tracks, most nodes, ways]; empty where nobody asks
     start: Ints
     stop: Ints
     flows: Ints
@@ -74,7 +79,9 @@ class Net(NamedTuple):
     member: Ints
 
 
-def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[StepWork, StepLanes, Net]:
+def laid_out(
+    plan: StepPlan, network: StepNetwork, keep_tasks: int, *, keep_full: bool = False
+) -> tuple[StepWork, StepLanes, Net]:
     """Lay out everything that the loop touches; nodes' times of `keep_tasks` of each kind and track are kept."""
     tasks, folded = plan.tasks, network.folded
     num_ranks, num_classes = len(tasks), len(folded.groups)
@@ -100,7 +107,7 @@ def laid_out(plan: StepPlan, network: StepNetwork, keep_tasks: int) -> tuple[Ste
     tracks["draws"], whole = lanes_of(plan, folded, rank, of_group, first, nodes, len(messages))
     collective = network.collective[rank, of_group]
     work = StepWork(tracks, rows, first, nodes, waits, collective, messages, posted, node_times)
-    net = _net(network, work)
+    net = _net(network, work, keep_full)
     # Rows of records, whose fields plain Python reads by name too.
     named = {name: getattr(work, name).view(np.recarray) for name in ("tracks", "tasks", "nodes", "messages")}
     return work._replace(**named), whole, net
@@ -171,9 +178,9 @@ def _messages(tasks: Tasks, network: StepNetwork) -> tuple[Rows, Ints]:
     return messages.ravel(), posted.ravel()
 
 
-def _net(network: StepNetwork, work: StepWork) -> Net:
+def _net(network: StepNetwork, work: StepWork, keep_full: bool) -> Net:
     t = network.templates
-    num_tracks = len(work.tracks)
+    num_tracks, num_nodes = len(work.tracks), int(np.diff(work.programs).max(initial=0))
     num_places = num_tracks + len(work.posted)
     num_flows, num_entries = np.diff(t.first), t.entry[t.first[1:]] - t.entry[t.first[:-1]]
     # Of each place the templates that it may ever have.
@@ -213,6 +220,10 @@ def _net(network: StepNetwork, work: StepWork) -> Net:
         share=np.zeros(flows),
         finish=np.zeros(flows),
         bottleneck=np.zeros(flows, dtype=np.int64),
+        full=np.zeros(t.capacity.shape[1], dtype=np.bool_),
+        single=np.zeros(num_places, dtype=np.bool_),
+        noted=np.full((num_places, WAYS), NONE, dtype=np.int64),
+        held=np.full((num_tracks, num_nodes, WAYS) if keep_full else (0, 0, 0), NONE, dtype=np.int64),
         start=np.zeros(flows, dtype=np.int64),
         stop=np.zeros(flows, dtype=np.int64),
         flows=np.zeros(flows, dtype=np.int64),

@@ -48,7 +48,7 @@ def run_jobs(
     """
     later = [_later(plan, begin) for plan, begin in zip(plans, begins_s, strict=True)]
     merged = merge(cluster, later)
-    runs = run_merged(merged, keep_tasks=keep_tasks)
+    runs = run_merged(merged, keep_tasks=keep_tasks, keep_full=True)
     return [_since(run, begin) if begin > 0.0 else run for run, begin in zip(runs, begins_s, strict=True)]
 
 

@@ -34,7 +34,18 @@ from sim.engine.step_host import (
     start_collective,
     start_compute,
 )
-from sim.engine.step_transfers import DEAD, DONE, STUCK, advance, begin, change, set_timer, share, write_out
+from sim.engine.step_transfers import (
+    DEAD,
+    DONE,
+    STUCK,
+    advance,
+    begin,
+    change,
+    keep_full,
+    set_timer,
+    share,
+    write_out,
+)
 
 # Phases of a track; it begins with the first.
 _ENTERING, _WAITING, _RUNNING, _COMMUNICATING, _ENDED = 0, 1, 2, 3, 4
@@ -85,13 +96,16 @@ def run(w: Any, x: Any, t: Any, n: Any) -> Any:
             if n.left_flows[place] > 0:
                 continue
         else:
-            if n.lazy[place]:
+            alone = n.lazy[place]
+            if alone:
                 write_out(t, n, place, now)
             advance(n, place, now)
             if n.left_flows[place] > 0:
                 if share(t, n, place, now) == DEAD:
                     return DEAD
                 continue
+            if n.held.size > 0 and place < num_tracks:
+                keep_full(w, t, n, place, alone)
             n.active[place] = False
             for k in range(n.near_first[place], n.near_first[place + 1]):
                 other = n.near[k]

@@ -17,6 +17,10 @@ import numpy as np
 from sim.engine.compiled import frugal
 from sim.engine.sharing import max_min
 
+WAYS = 4  # resources that are noted to have been full on a flow's way
+_UNKNOWN = -2
+_SPARE = 1e-9  # of a resource's capacity: it counts as full
+_LAST = 1e-9  # of a transfer's time, before the end of which a flow ends last
 DONE, STUCK, DEAD = 0, 1, 2
 """Ends of a run: all tasks done; all wait for one another; bytes wait for a resource without capacity."""
 _TIE = 1e-12
@@ -29,6 +33,7 @@ def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
     first, last = t.first[template], t.first[template + 1]
     base = place * n.sizes[0]
     n.begun[place] = n.since[place] = now
+    n.noted[place, 0] = _UNKNOWN
     n.left_flows[place] = n.num_flows[place] = last - first
     if last == first:
         return DONE
@@ -187,20 +192,29 @@ def share(t: Any, n: Any, seed: Any, now: Any) -> Any:
     for i in range(num):
         place = island[i]
         n.seen[place] = False
-        if n.lazy[place]:
+        alone = n.lazy[place]
+        if alone:
             write_out(t, n, place, now)
         n.solved[place] = n.solved[-1]
         if n.since[place] < now:
             advance(n, place, now)
+        if n.held.size > 0 and n.left_flows[place] == 0 and n.noted[place, 0] == _UNKNOWN:
+            note_full(t, n, place, alone)
         base = place * n.sizes[0]
         for f in range(base, base + n.num_flows[place]):
             if np.isnan(n.finish[f]):
                 n.flows[open_] = f
                 open_ += 1
-    max_min(
+    num_live = max_min(
         n.flows, open_, n.start, n.stop, n.resource, n.line, n.share, n.capacity, n.rate, n.bottleneck, n.numbers,
         n.counts, n.member,
     )  # fmt: skip
+    if n.held.size > 0:
+        for k in range(num_live):
+            r = n.counts[2, k]
+            n.full[r] = n.numbers[0, r] <= _SPARE * n.capacity[r]
+        for i in range(num):
+            n.single[island[i]] = num == 1
     for i in range(num):
         place = island[i]
         base = place * n.sizes[0]
@@ -214,6 +228,52 @@ def share(t: Any, n: Any, seed: Any, now: Any) -> Any:
         # Alone, no end frees what holds another back. Without open flows `first` is inf, and the transfer ends now.
         set_timer(n, place, last if num == 1 else min(first, last))
     return DONE
+
+
+@frugal
+def note_full(t: Any, n: Any, place: Any, alone: Any) -> None:
+    """Note which resources were full on the way of the flow of a collective that ended last.
+
+    All flows of the collective at a place have ended; `alone` where it was under way without a solution of its own. Of one that
+    shared with nobody, those that end last are all that fills anything as they end.
+    """
+    template, base = n.template[place], place * n.sizes[0]
+    last, latest = -1, -1.0
+    for f in range(t.first[template], t.first[template + 1]):
+        i = base + f - t.first[template]
+        if n.finish[i] + t.latency[f] > latest:
+            last, latest = i, n.finish[i] + t.latency[f]
+    if last >= 0 and (alone or n.single[place]):
+        end = n.finish[last] - _LAST * (n.finish[last] - n.begun[place])
+        for i in range(base, base + n.num_flows[place]):
+            for e in range(n.start[i], n.stop[i]):
+                n.numbers[1, n.resource[e]] = 0.0
+                n.full[n.resource[e]] = False
+        for i in range(base, base + n.num_flows[place]):
+            for e in range(n.start[i], n.stop[i]):
+                r = n.resource[e]
+                if n.finish[i] >= end:
+                    n.numbers[1, r] += n.line[e] * n.rate[i]
+                    n.full[r] = n.numbers[1, r] >= (1.0 - _SPARE) * n.capacity[r]
+    ways = 0
+    for k in range(WAYS):
+        n.noted[place, k] = -1
+    if last >= 0:
+        for e in range(n.start[last], n.stop[last]):
+            if n.full[n.resource[e]] and ways < WAYS:
+                n.noted[place, ways] = n.resource[e]
+                ways += 1
+
+
+@frugal
+def keep_full(w: Any, t: Any, n: Any, place: Any, alone: Any) -> None:
+    """Keep what `note_full` notes of a track's collective, whose node is at hand."""
+    if n.noted[place, 0] == _UNKNOWN:
+        note_full(t, n, place, alone)
+    track = w.tracks[place]
+    node = track.node - w.programs[w.tasks[track.task].program]
+    for k in range(WAYS):
+        n.held[place, node, k] = n.noted[place, k]
 
 
 # --- timers -------------------------------------------------------------------------------------------------

@@ -171,8 +171,8 @@ def shared_all_to_all(scenario: Scenario) -> SharedRun:
 
     def result(runs: Sequence[StepRun]) -> Result:
         metrics = {}
-        for name, times in shared_transfers.collective_times(groups, runs[0]).items():
-            row = shared_transfers.timed(named[name], times, cluster)
+        for place, (name, times) in enumerate(shared_transfers.collective_times(groups, runs[0]).items()):
+            row = shared_transfers.timed(named[name], times, cluster, runs[0], place)
             metrics[name] = row | measure.logical(named[name], row["time_s"], _dtype(work, name), hidden)
         energy = _energy(scenario, work, metrics, network_bytes(cluster, runs[0].bytes))
         return {"metrics": metrics | energy}

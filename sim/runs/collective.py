@@ -68,7 +68,7 @@ def shared_collective(scenario: Scenario) -> SharedRun:
 
     def result(runs: Sequence[StepRun]) -> Result:
         times = shared_transfers.collective_times(groups, runs[0])[op]
-        metrics = shared_transfers.timed(operations, times, cluster)
+        metrics = shared_transfers.timed(operations, times, cluster, runs[0], 0)
         return {"metrics": metrics | _bandwidths(work, operations, metrics["time_s"])}
 
     return SharedRun([shared_transfers.collectives_plan(cluster, groups)], result)

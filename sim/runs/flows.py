@@ -94,6 +94,7 @@ def shared_flows(scenario: Scenario) -> SharedRun:
         finish = shared_transfers.finishes_s(flows, chains, runs[0])
         elapsed = float(finish.max()) - float(table.start_s[table.after < 0].min())
         metrics = {"completion_time_s": elapsed, "lower_bound_s": bounds.lower_bound_s([flows], cluster)}
+        metrics |= shared_transfers.flows_binding(cluster, flows, chains, runs[0], finish)
         done = Activity(elapsed_s=elapsed, **network_bytes(cluster, runs[0].bytes))
         return {"metrics": metrics | energy_metrics(scenario, done)}
 

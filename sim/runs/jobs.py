@@ -48,22 +48,26 @@ def run_side_by_side(scenario: Scenario, progress: Callable[[str], None]) -> dic
         for (name, own), ran, since in zip(shared.items(), runs, begins, strict=True)
     }
     end_s = max(own[-1][1] for own in spans.values())
-    results = {name: own.result(ran) for (name, own), ran in zip(shared.items(), runs, strict=True)}
-    flat = [ran for own in runs for ran in own]
-    carried: Floats = np.sum([ran.bytes for ran in flat], axis=0)
-    used: Floats = np.sum([ran.used for ran in flat], axis=0)
+    results = {
+        name: {"links": _links(cluster, ran, spans[name][-1][1]), **own.result(ran)}
+        for (name, own), ran in zip(shared.items(), runs, strict=True)
+    }
     return {
         "metrics": {
             "completion_time_s": end_s,
             "jobs": {name: result.pop("metrics") for name, result in results.items()},
         },
-        "links": link_rows(cluster, carried, used, end_s, [flat[0].network.folded.resource]),
+        "links": _links(cluster, [ran for own in runs for ran in own], end_s),
         "timeline": {"end_s": end_s, "jobs": spans},
-        "jobs": {
-            name: {key: part for key, part in result.items() if key != "links"}
-            for name, result in results.items()
-        },
+        "jobs": results,
     }
+
+
+def _links(cluster: Cluster, runs: Sequence[StepRun], over_s: float) -> dict[str, Any]:
+    """Load of each link by some plans over a time [s]."""
+    carried: Floats = np.sum([ran.bytes for ran in runs], axis=0)
+    used: Floats = np.sum([ran.used for ran in runs], axis=0)
+    return link_rows(cluster, carried, used, over_s, [runs[0].network.folded.resource])
 
 
 def _settled(cluster: Cluster, jobs: Sequence[SharedRun]) -> tuple[list[list[StepRun]], list[list[float]]]:

@@ -1,7 +1,7 @@
 """All-to-alls, collectives and flows next to other jobs on one network: their plans, and what is measured of them.
 
 A group's combine follows its own dispatch, whatever other groups do. A flow is a pipeline rank of one lane; flows that wait
-for one another in a row are on one rank. What bound a transfer is not told of a network that others share.
+for one another in a row are on one rank.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.cluster.topology import Cluster, Floats
+from sim.cluster.topology import CLASSES, Cluster, Floats, Ints
 from sim.engine.executor import Timed
 from sim.engine.step import StepRun
 from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
@@ -48,12 +48,32 @@ def collective_times(groups: Sequence[Mapping[str, Timed]], ran: StepRun) -> dic
     return {name: np.concatenate(parts) for name, parts in times.items()}
 
 
-def timed(collectives: Sequence[Timed], times_s: Floats, cluster: Cluster) -> dict[str, Any]:
-    """Metrics of one collective of all groups."""
+def timed(
+    collectives: Sequence[Timed], times_s: Floats, cluster: Cluster, ran: StepRun, place: int
+) -> dict[str, Any]:
+    """Metrics of one collective of all groups, each of which has it at a place of its program."""
     flows = [each.flows() for each in collectives]
     metrics = measure.estimated(float(times_s.mean()), "", flows, cluster, len(times_s))
-    kept = {key: value for key, value in metrics.items() if not key.startswith("binding")}
-    return kept | {"completion_time_s": float(times_s.max())}
+    last = int(times_s.reshape(len(collectives), -1).max(axis=1).argmax())
+    fixed_s, longest_s = collectives[last].latency_s(), float(times_s.max())
+    rows = ran.full_rows(flows[last], place, last)
+    return (
+        metrics | _binding(cluster, flows[last], rows, longest_s, fixed_s) | {"completion_time_s": longest_s}
+    )
+
+
+def _binding(cluster: Cluster, flows: Flows, rows: Ints, took_s: float, fixed_s: float) -> dict[str, Any]:
+    """What bound a transfer: the first resource that was full on the way of its last byte, unless latencies took longer.
+
+    A run alone counts for how long a resource was full; that of a lone collective is full until its last byte comes.
+    """
+    latency_s = float(flows.latency_s.max(initial=0.0))
+    if not len(rows) or took_s - fixed_s - latency_s <= fixed_s + latency_s:
+        return {"binding": "latency", "binding_resource": None}
+    return {
+        "binding": CLASSES[int(cluster.class_idx[rows[0]])],
+        "binding_resource": cluster.names[int(rows[0])],
+    }
 
 
 # --- flows ------------------------------------------------------------------------------------------------------------
@@ -108,3 +128,15 @@ def finishes_s(flows: Flows, chains: Sequence[Sequence[int]], ran: StepRun) -> F
         waited_for = list(chain[:-1])
         finish[waited_for] -= flows.latency_s[waited_for]
     return finish
+
+
+def flows_binding(
+    cluster: Cluster, flows: Flows, chains: Sequence[Sequence[int]], ran: StepRun, finish_s: Floats
+) -> dict[str, Any]:
+    """What bound the flow that ended last."""
+    rank = next(i for i, chain in enumerate(chains) if int(finish_s.argmax()) in chain)
+    place = 2 * len(chains[rank]) - 1  # in its chain it is the last
+    ends = ran.lane_ends(0, rank)[:, 0]
+    own = _single(flows, int(finish_s.argmax()), 1.0)
+    rows = ran.full_rows(own, place, 0, rank)
+    return _binding(cluster, own, rows, float(ends[place] - ends[place - 1]), 0.0)

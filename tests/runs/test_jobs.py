@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def test_on_links_of_its_own_each_all_to_all_takes_its_own_time_to_the_last_digi
     cluster = TREE.replace("nodes: 8", "nodes: 8, use_nodes: [0, 1, 2, 3]")
     whole = run_document(documents.loads(f"name: mine\ncluster: {cluster}\nworkload: {PLAIN}\n", "mine.yaml"))
     for name in ("a", "b"):
-        assert both[name]["exchange"].items() <= whole["metrics"]["exchange"].items()
+        theirs = {
+            "binding_resource": whole["metrics"]["exchange"]["binding_resource"]
+        }  # on nodes of their own
+        assert both[name]["exchange"] | theirs == whole["metrics"]["exchange"]
         assert both[name]["energy"] == whole["metrics"]["energy"]
 
 
@@ -184,3 +188,61 @@ def test_a_list_of_jobs_stands_in_the_place_of_a_workload() -> None:
         whole.overlay(documents.loads(text, "mine.yaml"))
         with pytest.raises(InputError, match=words):
             run_document(whole)
+
+
+LONE = {
+    "a NIC at half rate": ("{hardware: h800, nodes: 2, faults: [{node: 1, nic: 3, bandwidth: 50 %}]}", f"workload: {PLAIN}"),
+    "thin uplinks": (TREE, f"workload: {PLAIN}"),
+    "few bytes": (TREE, f"workload: {PLAIN.replace('16 MiB', '1 KiB')}"),
+    "dispatch and combine of two groups": (
+        "{hardware: h800, nodes: 4}",
+        "model: deepseek-v3, layout: {ep: 16}, workload: {kind: all_to_all, tokens_per_rank: 1024, "
+        "gate: {kind: zipf, exponent: 0.5}, kernel: {kind: two_hop}}",
+    ),
+    "all-reduce": (TREE, "workload: {kind: collective, op: all_reduce, bytes_per_rank: 400 MB}"),
+    "flows": (TREE, "workload: {kind: flows, file: flows.csv}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LONE)
+def test_a_lone_job_reports_what_its_workload_reports_without_jobs(tmp_path: Path, case: str) -> None:
+    """Metrics, what binds and where, and the bytes of every link."""
+    (tmp_path / "flows.csv").write_text(FLOWS)
+    cluster, keys = LONE[case]
+    job = document(cluster, a=keys)
+    lines = keys.replace(", layout:", "\nlayout:").replace(", workload:", "\nworkload:")
+    whole = documents.loads(f"name: mine\ncluster: {cluster}\n{lines}\n", "mine.yaml")
+    job.folder = whole.folder = tmp_path
+    ran, own = run_document(job), run_document(whole)
+    of_job, alone = (dict(flat(metrics)) for metrics in (ran["metrics"]["jobs"]["a"], own["metrics"]))
+    for told, expected in ((of_job, alone), (alone, of_job)):
+        for name, value in told.items():
+            exact = isinstance(value, str) or value is None
+            assert expected[name] == (value if exact else pytest.approx(value, rel=1e-13)), name
+    for links in (ran["links"], ran["jobs"]["a"]["links"]):
+        assert {name: row["bytes"] for name, row in links.items()} == pytest.approx(
+            {name: row["bytes"] for name, row in own["links"].items()}, rel=1e-13
+        )
+
+
+def flat(tree: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and values of all leaves."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def test_what_binds_a_job_is_what_others_fill_too() -> None:
+    """Alone on uplinks of full rate NICs bind; next to another job that crosses the same thinner ones, uplinks do."""
+    thin = TREE.replace("oversubscription: 4", "oversubscription: 2")
+    jobs = {"a": f"use_nodes: [0, 4], workload: {PLAIN}", "b": f"use_nodes: [1, 2, 5, 6], workload: {PLAIN}"}
+    own = run_document(document(thin, a=jobs["a"]))["metrics"]["jobs"]["a"]["exchange"]
+    both = run_document(document(thin, **jobs))
+    assert own["binding"] == "nic"
+    assert both["metrics"]["jobs"]["a"]["exchange"]["binding"] == "leaf_uplink"
+    up = [both["jobs"][name]["links"]["leaf0/up"]["bytes"] for name in jobs]
+    assert sum(up) == pytest.approx(both["links"]["leaf0/up"]["bytes"], rel=1e-12)
+    # Of 16 GPUs each sends half its bytes across, of 32 half of theirs: 8 and 16 times 8 MiB up from each leaf.
+    assert up == pytest.approx([n * 8 * 2**20 for n in (8, 16)], rel=1e-9)
