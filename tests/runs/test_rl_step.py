@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sim.scenario.inference import Inference
 from sim.scenario.resolve import resolve
 from sim.scenario.rl_step import RlStep
 from sim.show.pages.run import run_html
+from sim.show.plots import kinds as plots
 from sim.show.views.run import views_of
 from sim.show.words.run import finding
 
@@ -286,6 +288,16 @@ def test_tail_batching_keeps_every_token_fresh_and_throws_some_away() -> None:
     own = ran(more="tail: {kind: tail_batching, done: 75 %}")["metrics"]
     assert own["rollout_s"] < ran()["metrics"]["rollout_s"]
     assert own["stale_tokens_fraction"] == own["recompute_s"] == 0 < own["discarded_tokens_fraction"]
+
+
+def test_a_picture_shows_when_samples_end_and_how_long_the_last_tenth_takes() -> None:
+    """Ten samples: nine have ended after 30 of 120 s, so the last takes three quarters."""
+    result = deepcopy(ran(more=PARTIAL))
+    result["timeline"]["samples"] = {"end_s": [10.0, 30.0, 120.0], "left": [9, 1, 0]}
+    figure = plots.figure("tail", result)
+    assert "The last tenth of the samples takes 75%" in figure.layout.title.text
+    assert list(figure.data[0].y) == [10, 9, 1, 0]
+    assert "older weights made" in " ".join(finding(views_of(result)))
 
 
 # --- new weights -----------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ ELSEWHERE = (
     "layer_pair",
     "roofline",
     "queues",
+    "tail",
     "latencies",
     "phases",
     "memory",

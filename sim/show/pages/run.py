@@ -78,6 +78,7 @@ def run_html(document: Mapping[str, Any]) -> str:
                 (
                     "whole_run",
                     "phases",
+                    "tail",
                     "latencies",
                     *together,
                     *(("interactivity",) if several else ()),

@@ -98,6 +98,7 @@ KINDS: dict[str, tuple[str, Draw]] = {
         _by_workload("memory"),
     ),
     "queues": ("Requests that wait, prefill, move and decode, over time.", serving.queues),
+    "tail": ("Samples of a rollout that are left, over time.", _by_workload("tail")),
     "latencies": ("How TTFT and TPOT spread over requests, with the objectives.", serving.latencies),
     **sweep.KINDS,
     **ladder.KINDS,

@@ -40,6 +40,7 @@ _GAPPED_CELLS = (
 _MAX_BINS = 900  # a pixel each; finer ones would hide one another
 _MAX_HEIGHT_PX = 760
 _NAMED_WIDTH = 0.05  # of the drawing's width that a bar must have to be named on it
+_CHARACTER = 0.008  # of that width, of a character of its name
 
 
 def timeline(runs: RunsView, *, max_bars: int = MAX_BARS) -> Picture:
@@ -118,7 +119,8 @@ def _names(figure: Canvas, lanes: Lanes, scale: float) -> None:
     """Names on the bars that are wide enough."""
     for kind, spans in lanes.spans.items():
         for start_s, end_s, row, _ in spans:
-            if end_s - start_s > _NAMED_WIDTH * lanes.end_s:
+            longest = max(map(len, lanes.kinds[kind][0].split()))
+            if end_s - start_s > max(_NAMED_WIDTH, longest * _CHARACTER) * lanes.end_s:
                 middle = (start_s + end_s) / 2 / scale
                 ink = {"size": 12, "color": "#FFFFFF"}
                 figure.note(lanes.kinds[kind][0].replace(" ", "<br>"), middle, row, font=ink, name="inside")

@@ -17,7 +17,6 @@ def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
     rows += [
         ("waits for the tail [GPU-h]", *(f"{run.tail_wait_gpu_s / 3600:,.1f}" for run in shown)),
         ("tokens/s", *(f"{run.tokens_per_s:,.0f}" for run in shown)),
-        ("staleness", *(f"{run.staleness_mean:.2f}" for run in shown)),
         ("cost [$]", *("-" if run.step_cost_usd is None else f"{run.step_cost_usd:,.2f}" for run in shown)),
     ]
     if any(run.carried_samples is not None for run in shown):
@@ -26,7 +25,9 @@ def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
             ("stale tokens", *(share_cell(run.stale_tokens_fraction) for run in shown)),
             ("tokens thrown away", *(share_cell(run.discarded_tokens_fraction) for run in shown)),
         ]
-    for pool in dict.fromkeys(pool for run in shown for pool in run.idle_fraction):
+    if any(run.staleness_mean for run in shown):
+        rows.append(("staleness [updates]", *(f"{run.staleness_mean:.2f}" for run in shown)))
+    for pool in dict.fromkeys(pool for run in shown for pool, idle in run.idle_fraction.items() if idle > 0):
         rows.append((f"{pool} idle", *(share_cell(run.idle_fraction.get(pool, 0.0)) for run in shown)))
     heads = ("", *(run.name if len(shown) > 1 else "run" for run in shown))
     return [Grid("An iteration of reinforcement learning", heads, tuple(rows))]

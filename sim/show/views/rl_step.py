@@ -45,6 +45,16 @@ class RlView(RunView):
     step_cost_usd: float | None = None
     idle_fraction: Mapping[str, float]
     """By pool."""
+    end_s: Sequence[float] = ()
+    left: Sequence[int] = ()
+    """Instants at which samples of a rollout ended or were stopped, and how many were left then."""
+
+    @property
+    def last_tenth_fraction(self) -> float:
+        """Part of the rollout's time in which no more than a tenth of its samples are left."""
+        most = (self.left[0] + 1) / 10
+        since = next((end for end, left in zip(self.end_s, self.left, strict=True) if left <= most), 0.0)
+        return 1.0 - since / self.end_s[-1]
 
     @property
     def stages_s(self) -> dict[str, float]:
@@ -87,7 +97,9 @@ def is_complete(metrics: Mapping[str, Any]) -> bool:
 
 def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> RlView:
     """Read what a result has of an iteration; `common` are the fields of any run."""
-    return record(RlView, mapping(result.get("metrics")), **common)
+    samples = mapping(mapping(result.get("timeline")).get("samples"))
+    course = {key: tuple(samples.get(key) or ()) for key in ("end_s", "left")}
+    return record(RlView, mapping(result.get("metrics")), **common, **course)
 
 
 def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
@@ -102,5 +114,6 @@ def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
         name = str(row["stage"])
         span = (float(row["start_s"]), float(row["end_s"]), pools.index(str(row["pool"])), STAGES[name][0])
         spans.setdefault(name, []).append(span)
-    note = "one iteration; with staleness the next rollout goes on meanwhile"
+    stale = mapping(mapping(result.get("scenario")).get("workload")).get("staleness")
+    note = "one iteration; the next rollout goes on meanwhile" if stale else ""
     return Lanes("pool", pools, float(timeline["end_s"]), {name: STAGES[name] for name in spans}, spans, note)

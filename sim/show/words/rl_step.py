@@ -35,10 +35,10 @@ def _time(run: RlView, several: bool) -> str:
     most = max(run.stages_s, key=lambda name: run.stages_s[name])
     share = run.stages_s[most] / sum(run.stages_s.values())
     cost = "" if run.step_cost_usd is None else f" and costs ${run.step_cost_usd:,.2f}"
-    named = f" of {run.name}" if several else ""
+    begin = f"{run.name}: an iteration" if several else "An iteration"
     return (
-        f"An iteration{named} takes {show(run.step_time_s, 's', 4)}{cost}; {share:.0%} of its stages' time is "
-        f"{STAGES[most][0]}."
+        f"{begin} takes {show(run.step_time_s, 's', 4)}{cost}; {share:.0%} of its stages' time is "
+        f"{STAGES[most][0]}{_late(run)}."
     )
 
 
@@ -48,8 +48,18 @@ def _others(shown: Sequence[RlView]) -> list[str]:
         cost = ""
         if run.step_cost_usd and base.step_cost_usd:
             cost = f" at {run.step_cost_usd / base.step_cost_usd:.2f}x the cost, ${run.step_cost_usd:,.2f}"
-        sentences.append(f"{run.name} takes {run.step_time_s / base.step_time_s:.2f}x as long{cost}.")
+        took = f"{run.name} takes {run.step_time_s / base.step_time_s:.2f}x as long{cost}"
+        sentences.append(f"{took}{_late(run)}.")
     return sentences
+
+
+def _late(run: RlView) -> str:
+    """What becomes of late samples."""
+    if run.stale_tokens_fraction:
+        return f"; older weights made {run.stale_tokens_fraction:.0%} of the tokens that it trains on"
+    if run.discarded_tokens_fraction:
+        return f"; {run.discarded_tokens_fraction:.0%} of the tokens that it generates are thrown away"
+    return ""
 
 
 def _tail(run: RlView) -> str:
