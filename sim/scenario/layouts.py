@@ -18,7 +18,12 @@ def derived(draft: Draft, **defaults: int) -> Layout:
     """
     assert draft.model is not None
     asked = {**defaults, **draft.asked.model_dump(exclude_none=True)}
-    if draft.asked.ep is None and defaults.get("ep") == 1 and not asked.get("etp"):
+    if (
+        draft.asked.ep is None
+        and defaults.get("ep") == 1
+        and not asked.get("etp")
+        and draft.model.num_experts > 1
+    ):
         asked["etp"] = 1  # nobody wrote `ep: 1`
     try:
         return layouts.derive(draft.num_ranks, **asked, num_experts=draft.model.num_experts)
@@ -41,7 +46,8 @@ def deployed(draft: Draft) -> Layout | None:
         draft.problem(("layout", "pp"), str(pp), wanted)
         return None
     stage = num_ranks // pp
-    ep, etp = asked.ep or (1 if (asked.etp or 1) > 1 else stage), asked.etp or 1
+    shared_out = model.num_experts > 1 and (asked.etp or 1) == 1
+    ep, etp = asked.ep or (stage if shared_out else 1), asked.etp or 1
     if stage % ep:
         wanted = (
             draft.divisor_wanted(ep) if pp == 1 else f"a divisor of the {stage} ranks of a pipeline stage"

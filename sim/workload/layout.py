@@ -192,7 +192,7 @@ def derive(
     pp, ep, tp, dp, cp, etp : int, optional [ranks]
         Sizes that are given. TP and CP default to 1. Where `dp` is left out it takes the GPUs that are left, else `pp` does;
         EP defaults to the largest group of a stage's ranks that divides the experts. ETP defaults to TP where EP is given
-        as 1, as in Megatron-LM, vLLM and SGLang, else to 1.
+        as 1, as in Megatron-LM, vLLM and SGLang, and where there is one expert, a dense model's block; else to 1.
     order : str
         The five dimensions with hyphens between, the one in which neighbouring ranks differ first.
     num_experts : int, optional [count]
@@ -235,7 +235,7 @@ def derive(
         raise InfeasibleError(
             f"the layout PP{pp} x TP{tp} x CP{cp} x DP{dp} takes {pp * stage} GPUs; there are {num_gpus}"
         )
-    splits = ep == 1 and num_experts != 0
+    splits = (ep == 1 and num_experts != 0) or num_experts == 1
     ep = ep or (1 if etp and etp > 1 else math.gcd(stage, num_experts) if num_experts else stage)
     etp = etp or (tp if splits else 1)
     layout = Layout(pp, ep, tp, dp, cp, etp, order)

@@ -12,6 +12,7 @@ from sim.errors import DoesNotFitError, InputError
 from sim.runs.run import run_document
 from sim.runs.training import Step
 from sim.scenario.resolve import resolve
+from sim.workload.layout import derive
 from sim.workload.model import load_model, parameters
 from sim.workload.stages import stages
 
@@ -178,6 +179,23 @@ def test_experts_of_a_training_step_are_split_over_tp_like_everything_else() -> 
     reduced = 8 * 32 * 2 * 2 * (7 / 8) * 2 * 4096 * 4096 / 450e9
     assert split["metrics"]["lower_bound_s"] - shared["lower_bound_s"] == pytest.approx(reduced, rel=0.01)
     assert split["metrics"]["step_time_s"] == pytest.approx(shared["step_time_s"], rel=0.15)
+
+
+def test_the_block_of_a_dense_model_is_split_by_tp_without_a_word_about_experts() -> None:
+    """Llama 3.1 8B: 32 blocks of 3 x 4096 x 14336 in BF16, an eighth on each of TP8; all of it where ranks are alike."""
+    asked = {
+        "kind": "decode", "context_tokens": 1024, "requests_per_gpu": 1, "overlap": False, "precision": "bf16",
+        "gate": {"kind": "uniform"}, "kernel": {"kind": "low_latency"},
+    }  # fmt: skip
+    whole = 32 * 3 * 4096 * 14336 * 2
+    for layout, share in (({"tp": 8}, 1 / 8), ({}, 1), ({"cp": 8}, 1)):
+        tree = {
+            "name": "mine", "cluster": {"hardware": "h100", "nodes": 1}, "model": "llama-3.1-8b", "layout": layout,
+            "workload": asked,
+        }  # fmt: skip
+        found = run_document(Document(yaml.safe_load(yaml.safe_dump(tree)), "test"))
+        assert found["memory"][0]["routed experts"] == whole * share
+    assert (derive(8, tp=8, num_experts=1).etp, derive(8, tp=8, num_experts=8).etp) == (8, 1)
 
 
 # --- order --------------------------------------------------------------------------------------------------
