@@ -23,6 +23,7 @@ from sim.workload.formats import Precision
 from sim.workload.layout import Layout
 from sim.workload.model import Model
 from sim.workload.shape import firsts
+from sim.workload.skew import Draws, Skew, draw
 from sim.workload.traffic import Routing
 
 
@@ -227,8 +228,21 @@ class PassPlan:
 
     @cached_property
     def speed(self) -> Floats:
-        """Compute time of each rank over that of a healthy GPU, [1, num_groups, num_ranks]."""
-        return self.scenario.slowness()[self.members][None]
+        """Compute time of each rank over that of a healthy mean GPU, [1, num_groups, num_ranks]."""
+        return self.scenario.slowness()[self.members][None] * self.draws.speed
+
+    @cached_property
+    def draws(self) -> Draws:
+        """How unlike its ranks are."""
+        return draw(
+            Skew(**self.work.spec.skew.model_dump()),
+            num_ranks=1,
+            num_groups=self.num_groups,
+            lanes=self.ranks,
+            num_layers=0,
+            num_microbatches=0,
+            seed=self.scenario.seed,
+        )
 
     @cached_property
     def _firsts(self) -> tuple[int, ...]:

@@ -80,6 +80,7 @@ class ForwardPass:
             plan.ranks,
             plan.speed,
             loads=self.loads,
+            jitter=plan.draws.jitter,
             host=Host.from_software(plan.scenario.software),
         )
 

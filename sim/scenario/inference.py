@@ -29,7 +29,7 @@ from sim.scenario.routing import (
     kernel_of,
     placement_of,
 )
-from sim.scenario.values import Count, EachOr, Index, WorkloadSpec
+from sim.scenario.values import Branch, Count, EachOr, Index, WorkloadSpec
 from sim.schemas import Fraction, Size, written
 from sim.workload.formats import Precision
 from sim.workload.gates import Gate
@@ -38,6 +38,15 @@ from sim.workload.layout import Layout
 _AT = ("workload",)
 _DRAWN_LAYERS = 4
 _PROMPTS = 4
+
+
+class PassSkewSpec(Branch):
+    """Lognormal standard deviations between ranks: those of a training step are 2 % and 1.5 %."""
+
+    kernel_jitter: Fraction = written("0 %")
+    """Spread of a launch's time."""
+    gpu_spread: Fraction = written("0 %")
+    """Spread of the GPUs' speeds, each drawn once for the whole step."""
 
 
 class DeployedSpec(WorkloadSpec):
@@ -49,6 +58,7 @@ class DeployedSpec(WorkloadSpec):
     gate: GateSpec = UniformGate(kind="uniform")
     kernel: KernelSpec
     placement: PlacementSpec = PlacementSpec()
+    skew: PassSkewSpec = PassSkewSpec()
     drawn_layers: Count | None = None
     """Layers with a routing of their own, taken in turn (1 where the gate samples nothing); 4 or all recorded when left out."""
     dispatch_dtype: DispatchDtype = "fp8"
@@ -206,6 +216,9 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
     if layout and layout.pp > 1 and spec.overlap is True:
         wanted = "false: the microbatches of a pipeline are on different stages, and each waits for its all-to-alls"
         draft.problem((*_AT, "overlap"), "true next to layout.pp", wanted)
+    for key, deviation in spec.skew:
+        if not 0 <= deviation <= 1:
+            draft.problem((*_AT, "skew", key), f"{deviation:.0%}", "a deviation of 0 to 100 %")
     if not 0 <= spec.reserve < 1:
         draft.problem((*_AT, "reserve"), f"{spec.reserve:.0%}", "0 % or more, and less than 100 %")
     if isinstance(spec, DecodeSpec):

@@ -26,6 +26,7 @@ from sim.schedule import inference as plans
 from sim.schedule.programs import Node, Program
 from sim.schedule.training import HALVES
 from sim.workload.model import kv_bytes_per_token, load_model
+from sim.workload.skew import Skew, draw
 from steps import run_program
 
 Floats = NDArray[np.float64]
@@ -464,3 +465,37 @@ def test_weights_that_fit_no_gpu_are_infeasible(tmp_path: Path) -> None:
     tree = DECODE | {"model": "kimi-k2", "layout": {"ep": 8}}
     with pytest.raises(InfeasibleError, match="routed experts"):
         metrics(tree)
+
+
+# --- ranks that are unlike ------------------------------------------------------------------------------------------
+
+
+def test_without_overlap_a_pass_computes_at_the_pace_of_its_slowest_gpu() -> None:
+    """Every layer has two barriers, before which the slowest of 16 lognormal speeds is waited for; links are as fast as ever."""
+    alone = {"workload__overlap": False}
+    even = metrics(PREFILL, **alone)
+    skewed = metrics(PREFILL, **alone, workload__skew={"gpu_spread": 0.1})
+    slowest = draw(
+        Skew(gpu_spread=0.1), num_ranks=1, num_groups=1, lanes=16, num_layers=0, num_microbatches=0, seed=0
+    ).speed.max()
+    computes_s = even["step_time_s"] - even["exposed_comm_s"]
+    assert skewed["step_time_s"] - even["step_time_s"] == pytest.approx(computes_s * (slowest - 1), rel=0.05)
+    assert even["skew_wait_s"] == pytest.approx(0.0, abs=1e-9)
+    assert skewed["skew_wait_s"] > 0.5 * computes_s * (slowest - 1)
+
+
+def test_jitter_of_launches_is_waited_for_at_every_barrier_and_is_drawn_from_the_seed() -> None:
+    asked = {"workload__overlap": False, "workload__skew": {"kernel_jitter": 0.05}}
+    even, once, again, other = (
+        metrics(PREFILL, **settings)
+        for settings in ({"workload__overlap": False}, asked, asked, asked | {"seed": 1})
+    )
+    assert once == again != other
+    # Launches of a kind are nodes here: between barriers one or two, of which the slowest of 16 is 1.77 deviations late.
+    computes_s = even["step_time_s"] - even["exposed_comm_s"]
+    assert 1.0 * 0.05 < (once["step_time_s"] - even["step_time_s"]) / computes_s < 1.9 * 0.05
+
+
+def test_a_deviation_below_zero_is_told_where_it_is() -> None:
+    with pytest.raises(InputError, match=r"workload.skew.gpu_spread.*-5%.*0 to 100 %"):
+        metrics(PREFILL, workload__skew={"gpu_spread": "-5 %"})
