@@ -20,9 +20,11 @@ from sim.cost.compute import Processor
 from sim.cost.work import Part, total_s
 from sim.engine.step import StepRun, run_step
 from sim.engine.step_plan import StepPlan, Traffic
-from sim.runs.pass_collectives import collective, pass_record_bytes, routings_of
-from sim.runs.pass_needs import common_needs, experts_needs, mean_experts, processor_of
+from sim.runs import passes
+from sim.runs.pass_collectives import PassCollectives, collective, pass_record_bytes, routings_of
+from sim.runs.pass_needs import PassNeeds, common_needs, experts_needs, mean_experts, processor_of
 from sim.runs.pass_plan import PassPlan
+from sim.runs.passes import ForwardPass
 from sim.scenario.afd import Disaggregated
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
@@ -50,11 +52,14 @@ class AfdPass:
         With `apart`.
     requests : float [count]
         Of the whole deployment.
+    more : float [count]
+        Requests that the busiest GPU of attention has beyond the mean.
     """
 
     scenario: Scenario
     work: Inference
     requests: float
+    more: float = 0.0
 
     @property
     def apart(self) -> Disaggregated:
@@ -77,7 +82,7 @@ class AfdPass:
         """A microbatch of the busiest GPU that has attention."""
         base = self.apart.attention.workload
         assert isinstance(base, Inference)
-        requests = self.requests / self.microbatches / self.gpus[ATTENTION]
+        requests = (self.requests / self.gpus[ATTENTION] + self.more) / self.microbatches
         if self.work.total is not None:
             groups = base.layout.dp
             requests = math.ceil(self.requests / self.microbatches / groups) / base.layout.tp
@@ -293,6 +298,17 @@ class AfdPass:
             np.ones((2, 1, self.lanes)),
             blocking=False,
         )
+
+    @cached_property
+    def ends(self) -> dict[str, Part]:
+        """Launches before and after the layers, of all microbatches, on attention's GPUs."""
+        plan, c = replace(self.attention, requests=self.attention.requests * self.microbatches), self.cluster
+        moved = PassCollectives(c, (self.routings,), Traffic(c.capacity, c.class_idx, [], {}), [])
+        return passes.ends(ForwardPass(plan, moved, PassNeeds(self.processors[ATTENTION], {}, {})))
+
+    def step_s(self, ran: StepRun) -> float:
+        """Time of a step that ran, until its last token is sampled [s]."""
+        return float(ran.records[ATTENTION].end_s.max()) + sum(total_s(part) for part in self.ends.values())
 
     def run(self, keep_tasks: int = 0) -> StepRun:
         """Run the step, without embedding, head and sampling."""

@@ -15,16 +15,12 @@ from sim.cost.deployment import Footprint, require_batch
 from sim.cost.power import Activity
 from sim.cost.work import Part, dense_peaks, hbm_bytes, least_s, total_s
 from sim.engine.step import StepRun
-from sim.engine.step_plan import Traffic
-from sim.runs import passes
 from sim.runs.afd import AfdPass
 from sim.runs.energy import network_bytes, summed_energy
 from sim.runs.link_rows import largest, link_rows
 from sim.runs.pass_activity import classes
-from sim.runs.pass_collectives import PassCollectives, pass_record_bytes
+from sim.runs.pass_collectives import pass_record_bytes
 from sim.runs.pass_memory import memory_of
-from sim.runs.pass_needs import PassNeeds
-from sim.runs.passes import ForwardPass
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import bounds
@@ -64,17 +60,24 @@ def afd_batch(work: Inference) -> tuple[tuple[Footprint, Footprint], float]:
         Where they do not fit.
     """
     assert work.apart is not None
-    attention, experts = afd_memory(work)
+    attention, _ = afd_memory(work)
     gpus, own = work.apart.attention.num_ranks, work.apart.microbatches
     fitting = max(1, attention.max_batch // own * own or attention.max_batch)
     requests = float(work.requests or fitting) * gpus if work.total is None else float(work.total)
     each = requests / gpus
     what = f"{each:g} requests of {work.context_tokens} tokens a GPU of attention need"
     require_batch(attention, each, what)
-    rows = _rows_bytes(work, requests / own)
-    experts = replace(experts, buffers_bytes=rows)
-    require_batch(experts, 0.0, f"the routed experts on {work.apart.experts.num_ranks} GPUs need")
+    experts = require_experts(work, requests)
     return (attention, experts), requests
+
+
+def require_experts(work: Inference, requests: float) -> Footprint:
+    """Memory of a GPU of the experts with so many requests in the deployment. DoesNotFitError where it does not fit."""
+    assert work.apart is not None
+    _, experts = afd_memory(work)
+    experts = replace(experts, buffers_bytes=_rows_bytes(work, requests / work.apart.microbatches))
+    require_batch(experts, 0.0, f"the routed experts on {work.apart.experts.num_ranks} GPUs need")
+    return experts
 
 
 def _rows_bytes(work: Inference, requests: float) -> float:
@@ -109,9 +112,8 @@ def run_disaggregated(scenario: Scenario, work: Inference) -> dict[str, Any]:
     held, requests = afd_batch(work)
     afd = AfdPass(scenario, work, requests)
     ran = afd.run(_SHOWN_TASKS)
-    ends = passes.ends(_whole(afd))
+    ends, step_s = afd.ends, afd.step_s(ran)
     layers_s = float(ran.records[ATTENTION].end_s.max())
-    step_s = layers_s + sum(total_s(part) for part in ends.values())
     busy = [float((record.tasks.end_s - record.tasks.start_s).sum()) for record in ran.records]
     busy[ATTENTION] += step_s - layers_s
     accepted = work.accepted_tokens
@@ -119,7 +121,7 @@ def run_disaggregated(scenario: Scenario, work: Inference) -> dict[str, Any]:
     limits_s = _bounds_s(afd, ends)
     num_layers = afd.attention.model.num_layers + afd.attention.num_mtp
     spent = _spent_s(afd, ends, step_s)
-    done = _activities(afd, ran, ends, spent, step_s)
+    done = afd_activities(afd, ran)
     rate = tokens / step_s / sum(afd.gpus)
     return {
         "metrics": {
@@ -162,14 +164,6 @@ def run_disaggregated(scenario: Scenario, work: Inference) -> dict[str, Any]:
         "timeline": _timeline(ran, len(afd.attention.blocks.layers)),
         "traffic": {},
     }
-
-
-def _whole(afd: AfdPass) -> ForwardPass:
-    """All microbatches on attention's GPUs, for what comes before and after the layers."""
-    plan = replace(afd.attention, requests=afd.attention.requests * afd.microbatches)
-    c = afd.cluster
-    moved = PassCollectives(c, (afd.routings,), Traffic(c.capacity, c.class_idx, [], {}), [])
-    return ForwardPass(plan, moved, PassNeeds(afd.processors[ATTENTION], {}, {}))
 
 
 def _spent_s(afd: AfdPass, ends: dict[str, Part], step_s: float) -> dict[str, float]:
@@ -216,10 +210,10 @@ def _bounds_s(afd: AfdPass, ends: dict[str, Part]) -> dict[str, float]:
     }
 
 
-def _activities(
-    afd: AfdPass, ran: StepRun, ends: dict[str, Part], spent: dict[str, float], step_s: float
-) -> list[Activity]:
-    """Activity of the mean GPU of attention, and of the experts."""
+def afd_activities(afd: AfdPass, ran: StepRun) -> list[Activity]:
+    """Activity of the mean GPU of attention, and of the experts, in a step that ran."""
+    ends, step_s = afd.ends, afd.step_s(ran)
+    spent = _spent_s(afd, ends, step_s)
     done = []
     routed_s = float((ran.records[EXPERTS].tasks.end_s - ran.records[EXPERTS].tasks.start_s).sum())
     for side, times in ((ATTENTION, spent), (EXPERTS, {"experts": routed_s})):

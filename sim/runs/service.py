@@ -19,6 +19,8 @@ from sim import units
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import NONE, Cluster, Fabric, Ints, joined
 from sim.errors import InfeasibleError
+from sim.runs.afd_result import afd_memory, require_experts
+from sim.runs.afd_surface import afd_surface
 from sim.runs.pass_memory import memory_of
 from sim.runs.pass_surface import PassSurface
 from sim.runs.step_surface import Surface, nic_share, surface
@@ -41,7 +43,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     """
     work = scenario.workload
     assert isinstance(work, Serving)
-    machines = [part.hardware for part in (work.prefill, work.decode) if part.hardware]
+    machines = [part.hardware for part in (work.prefill, work.seats) if part.hardware]
     latency_s = max(reductions.Links.achieved(own, load_kernel("nccl")).latency_s for own in machines)
     progress(f"{scenario.name}: what a prefill pass costs")
     plan = work.engine
@@ -50,7 +52,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     held, most = _room(work, work.decode)
     costs = _decode_costs(work.decode, most)
     apart = work.spec.decode.instances > 0
-    kv_bytes = _kv_bytes(work.decode, _layout(work.prefill))
+    kv_bytes = _kv_bytes(work.seats, _layout(work.prefill))
     if not apart:
         prefill_kv = held.free_bytes
     prefills, decodes = places(scenario, work)
@@ -71,7 +73,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     return Service(
         prefill=_pool(work.prefill, work.spec.prefill.instances, prefill_kv - kept, prefill_busy),
         decode=replace(
-            _pool(work.decode, work.spec.decode.instances, held.free_bytes, costs.nic_busy_fraction),
+            _pool(work.seats, work.spec.decode.instances, held.free_bytes, costs.nic_busy_fraction),
             kv_bytes_per_token=held.cache_bytes_per_request / held.tokens,
         )
         if apart
@@ -88,8 +90,8 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
             prefix_blocks=math.floor(kept * group / (kv_bytes * prefix_tokens)),
             prefix_tokens=prefix_tokens,
             routing=plan.routing,
-            max_requests=most * (work.decode.num_ranks // _layout(work.decode).dp),
-            swap_bytes_per_s=_host_rate(work.decode) * group,
+            max_requests=most * (work.seats.num_ranks // _layout(work.seats).dp),
+            swap_bytes_per_s=_host_rate(work.seats) * group,
             policy=work.spec.policy,
         ),
         acceptance=decoding.acceptance,
@@ -104,15 +106,22 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
 
 def places(scenario: Scenario, work: Serving) -> tuple[list[Ints], list[Ints]]:
     """GPUs of each instance in its pool: one after the other; of one pool those that prefill come first."""
-    pools = (work.spec.prefill, work.prefill), (work.spec.decode, work.decode)
+    prefill, decode = pool_names(work)
+    pools = (prefill, work.spec.prefill, work.prefill), (decode, work.spec.decode, work.seats)
     next_gpu: dict[str | None, int] = {}
     placed = []
-    for asked, part in pools:
-        gpus = scenario.gpus if asked.pool is None else np.arange(part.num_nodes * part.part.domain)
-        first = next_gpu.get(asked.pool, 0)
-        last = next_gpu[asked.pool] = first + asked.instances * part.num_ranks
+    for name, asked, part in pools:
+        gpus = scenario.gpus if name is None else np.arange(part.num_nodes * part.part.domain)
+        first = next_gpu.get(name, 0)
+        last = next_gpu[name] = first + asked.instances * part.num_ranks
         placed.append(list(gpus[first:last].reshape(-1, part.num_ranks)))
     return placed[0], placed[1]
+
+
+def pool_names(work: Serving) -> tuple[str | None, str | None]:
+    """Pools of the cluster with the KV of instances that prefill and that decode; None where it has none, or they are on one."""
+    decode = work.spec.decode
+    return work.spec.prefill.pool, decode.afd.attention if decode.afd else decode.pool
 
 
 def with_faults(scenario: Scenario, part: Scenario, gpus: Ints) -> Scenario | None:
@@ -120,6 +129,8 @@ def with_faults(scenario: Scenario, part: Scenario, gpus: Ints) -> Scenario | No
 
     `part` has the faults that are everywhere; `gpus` are the instance's, in its pool.
     """
+    if part.workload.parts:  # that are the pools, with their faults
+        return None
     nodes = dict.fromkeys((gpus // part.part.domain).tolist())
     stands_for = dict(zip(nodes, part.part.nodes, strict=True))
     faults = (
@@ -140,7 +151,7 @@ def with_faults(scenario: Scenario, part: Scenario, gpus: Ints) -> Scenario | No
 
 def _kv_way(scenario: Scenario, work: Serving, prefills: Sequence[Ints], decodes: Sequence[Ints]) -> KvLinks:
     """The way of KV on the cluster, or between two of its pools."""
-    shared, prefill, decode = scenario.shared, work.spec.prefill.pool, work.spec.decode.pool
+    shared, (prefill, decode) = scenario.shared, pool_names(work)
     if shared is None or prefill is None or decode is None:
         return kv_links(scenario.cluster(), prefills, decodes)
     assert isinstance(scenario.fabric, Fabric)
@@ -223,7 +234,7 @@ def _room(work: Serving, scenario: Scenario) -> tuple[_Room, int]:
     """Memory for KV of a GPU that decodes, and the most requests that it has at once."""
     base = scenario.workload
     assert isinstance(base, Inference)
-    memory = memory_of(scenario, base)
+    memory = afd_memory(base)[0] if base.apart else memory_of(scenario, base)
     most = work.engine.max_requests_per_gpu or work.spec.decode.requests_per_gpu or memory.max_batch
     if most < 1 or memory.free_bytes <= most * memory.buffer_bytes_per_request:
         holds = f"at most {memory.max_batch} fit" if memory.max_batch else "not one fits"
@@ -232,6 +243,8 @@ def _room(work: Serving, scenario: Scenario) -> tuple[_Room, int]:
             f"most of its memory goes to: {memory.limit}"
         )
     free = memory.free_bytes - most * memory.buffer_bytes_per_request
+    if base.apart:
+        require_experts(base, most * work.seats.num_ranks)
     return _Room(free, memory.cache_bytes_per_request, base.context_tokens), most
 
 
@@ -245,4 +258,4 @@ def _kv_bytes(scenario: Scenario, layout: Layout) -> float:
 def _decode_costs(scenario: Scenario, most: int) -> Surface:
     base = scenario.workload
     assert isinstance(base, Inference)
-    return surface(scenario, base, most)
+    return afd_surface(scenario, base, most) if base.apart else surface(scenario, base, most)

@@ -9,6 +9,8 @@ import numpy as np
 from sim.cost.power import Activity
 from sim.engine.serving_lives import ServingTrace
 from sim.runs import passes
+from sim.runs.afd import AfdPass
+from sim.runs.afd_result import afd_activities
 from sim.runs.inference import spent_s
 from sim.runs.pass_activity import pass_activity
 from sim.runs.pass_plan import PassPlan
@@ -35,19 +37,39 @@ def serving_activities(
     if service.decode is not None:
         came = ~np.isnan(trace.instants["kv_arrived_s"])
         moved = float(asked.prompt_tokens[came].sum()) * service.kv_bytes_per_token
+    prefill, decode = work.spec.prefill, work.spec.decode
+    # Pool, machines, instances, time in passes, and of one pass the activity of its mean GPU.
+    rows: list[tuple[str | None, Scenario, int, float, list[Activity]]] = []
+    batch = [_activity(_typical_batch(work))] if batch_s else []
+    rows.append((prefill.pool, work.prefill, prefill.instances, batch_s, batch))
+    base = work.decode.workload
+    assert isinstance(base, Inference)
+    if decode.afd:
+        both = _apart(work, base, trace)
+        names = decode.afd.attention, decode.afd.experts
+        rows += [
+            (pool, part, 1, step_s, [one]) for pool, part, one in zip(names, base.parts, both, strict=True)
+        ]
+    else:
+        step = [_activity(_typical_step(work, trace))] if step_s else []
+        rows.append((decode.pool, work.decode, decode.instances, step_s, step))
     machines: dict[str | None, tuple[Scenario, int, Activity]] = {}
-    for busy_s, part, own, plan, kv_bytes in (
-        (batch_s, work.prefill, work.spec.prefill, _typical_batch(work), moved),
-        (step_s, work.decode, work.spec.decode, _typical_step(work, trace), 0.0),
-    ):
-        whole = scenario if own.pool is None else part
-        _, num, total = machines.get(own.pool, (whole, 0, Activity(elapsed_s=0.0)))
-        if busy_s:
-            one = _activity(plan)
+    for name, part, instances, busy_s, typical in rows:
+        whole = scenario if name is None else part
+        _, num, total = machines.get(name, (whole, 0, Activity(elapsed_s=0.0)))
+        for one in typical:
             total += replace(_gpu_seconds(one, part.num_ranks), elapsed_s=0.0).times(busy_s / one.elapsed_s)
-        total += Activity(elapsed_s=0.0, sent_bytes=kv_bytes, switched_bytes=kv_bytes)
-        machines[own.pool] = whole, num + own.instances * part.num_ranks, total
+        if part is work.prefill:
+            total += Activity(elapsed_s=0.0, sent_bytes=moved, switched_bytes=moved)
+        machines[name] = whole, num + instances * part.num_ranks, total
     return [(whole, num, _mean(total, num, span_s)) for whole, num, total in machines.values()]
+
+
+def _apart(work: Serving, base: Inference, trace: ServingTrace) -> list[Activity]:
+    """Of a step at the mean load, attention's and the experts' GPUs."""
+    requests = [float(pool.requests[pool.steps].mean()) for pool in trace.decode if pool.steps.any()]
+    one = AfdPass(work.decode, base, max(1.0, sum(requests) / max(1, len(requests))))
+    return afd_activities(one, one.run())
 
 
 def _mean(total: Activity, num_gpus: int, span_s: float) -> Activity:

@@ -61,7 +61,7 @@ def bound_of(work: Serving, asked: Requests, trace: ServingTrace) -> Bound:
     ttft = _Prompts(work.prefill)
     compute_s = np.array([ttft.compute_s(int(new), int(old)) for new, old in unlike])[which.ravel()]
     lengths, which = np.unique(prompts, return_inverse=True)
-    step_s = _steps_s(work.decode, lengths)[which]
+    step_s = _steps_s(work.seats, lengths)[which]
     later = np.maximum(asked.output_tokens - 1, 1)
     gpus = work.spec.prefill.instances * work.prefill.num_ranks
     return Bound(

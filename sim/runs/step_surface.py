@@ -23,11 +23,11 @@ from sim.scenario.inference import Inference
 from sim.schedule import inference as plans
 from sim.schedule.serving import PassCost, PassWork
 
-_CONTEXTS = (1, *(2**i for i in range(7, 21)))
+CONTEXTS = (1, *(2**i for i in range(7, 21)))
 """Windows and chosen tokens are powers of two: between two of these a core is a straight line."""
-_FEW = sorted({odd * 2**i for i in range(20) for odd in (1, 3, 5, 7)})
+FEW = sorted({odd * 2**i for i in range(20) for odd in (1, 3, 5, 7)})
 """Requests of a deployment that has fewer than GPUs."""
-_MOST_BUSY = 0.95
+MOST_BUSY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
     """
     gpus = work.layout.num_ranks
     group = gpus // work.layout.dp
-    few = [num for num in _FEW if num < gpus]
+    few = [num for num in FEW if num < gpus]
     many = whole_loads(most)
     half, evenly = max(1, most // 2), replace(work, sampling="expected")
 
@@ -75,7 +75,7 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
         ]
 
     def at(i: int, j: int) -> float:
-        return min(context_step_s(forward, _CONTEXTS[j])[0] for forward in forwards(i))
+        return min(context_step_s(forward, CONTEXTS[j])[0] for forward in forwards(i))
 
     @cache
     def extra_s() -> float:
@@ -84,13 +84,39 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
         even, more = min(pairs)
         return max(0.0, more - even)
 
-    loads = [num / gpus for num in few] + [float(num) for num in many]
-    step_s = made_surface([loads, _CONTEXTS], at)
-
     def host_at(i: int) -> float:
         if scenario.software is None:  # launches cost nothing
             return 0.0
         return min(context_step_s(way, work.context_tokens) for way in forwards(i))[1]
+
+    loads = [num / gpus for num in few] + [float(num) for num in many]
+    last = len(loads) - 1
+    share = nic_share(forwards(last)[-1], at(last, CONTEXTS.index(2048)))
+    return between_steps(loads, at, extra_s, made_surface([loads], host_at), share, (gpus, group))
+
+
+def between_steps(
+    loads: list[float],
+    at: Callable[[int, int], float],
+    extra_s: Callable[[], float],
+    host_s: Callable[[float], float],
+    nic_busy_fraction: float,
+    sizes: tuple[int, int],
+) -> Surface:
+    """Straight lines between steps.
+
+    Parameters
+    ----------
+    loads : list of float, [num_loads]
+        Requests of the mean GPU.
+    at : function of the places of a load and of one of `CONTEXTS` -> time of a step [s]
+    extra_s : function -> what one more request on one GPU alone adds [s]
+    host_s, nic_busy_fraction
+        As of `Surface`.
+    sizes : (int, int) [count]
+        GPUs with requests, and those that share one.
+    """
+    (gpus, group), step_s = sizes, made_surface([loads, CONTEXTS], at)
 
     def even_s(load: float, context_tokens: float) -> float:
         missing = math.ceil(load) - load if load > 1 else 0.0
@@ -105,9 +131,7 @@ def surface(scenario: Scenario, work: Inference, most: int) -> Surface:
         taken_s = step_s(running, context)
         return taken_s + missing * extra_s() if missing > 1e-9 else taken_s
 
-    last = len(loads) - 1
-    host_s = made_surface([loads], host_at)
-    return Surface(cost, even_s, host_s, nic_share(forwards(last)[-1], at(last, _CONTEXTS.index(2048))))
+    return Surface(cost, even_s, host_s, nic_busy_fraction)
 
 
 def _for_load(work: Inference, requests: int) -> tuple[Inference, ...]:
@@ -134,4 +158,4 @@ def nic_share(forward: ForwardPass, step_s: float) -> float:
     """Time of the all-to-alls alone over that of the step: their share of the NICs, as if these bound them all along."""
     plan = forward.plan
     alone_s = [float(passes.alone_s(forward, name).mean()) for name in plans.COLLECTIVES]
-    return min(_MOST_BUSY, sum(alone_s) * plan.model.num_moe_layers * plan.num_microbatches / step_s)
+    return min(MOST_BUSY, sum(alone_s) * plan.model.num_moe_layers * plan.num_microbatches / step_s)

@@ -140,7 +140,13 @@ class Serving(Workload):
     def num_gpus(self) -> int:
         """GPUs of all instances of both pools."""
         prefill, decode = self.spec.prefill.instances, self.spec.decode.instances
-        return prefill * self.prefill.num_ranks + decode * self.decode.num_ranks
+        machines = self.decode.workload.parts or (self.decode,)
+        return prefill * self.prefill.num_ranks + decode * sum(part.num_ranks for part in machines)
+
+    @property
+    def seats(self) -> Scenario:
+        """An instance that decodes, or where experts are apart its attention: who has the requests and their KV."""
+        return next(iter(self.decode.workload.parts), self.decode)
 
 
 def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
@@ -250,7 +256,7 @@ def _lengths(spec: LengthsSpec) -> users.Lengths:
 
 def _count(scenario: Scenario, work: Serving) -> None:
     sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
-    prefill, decode = work.prefill.num_ranks, work.decode.num_ranks
+    prefill, decode = work.prefill.num_ranks, work.seats.num_ranks
     keys = f"GPUs of a prefill instance {prefill:,} x of a decode instance {decode:,}"
     limits.require(prefill * decode, limits.PAIRS, keys)
 

@@ -13,6 +13,7 @@ from sim.cluster.fabrics import NodePool
 from sim.cluster.parts import part_of
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
+from sim.scenario.afd import AfdSpec
 from sim.scenario.descriptions import Scenario
 from sim.scenario.draft import Draft, LayoutSpec
 from sim.scenario.pools import pool_problem
@@ -48,8 +49,10 @@ class DecodePoolSpec(Branch):
     """Short for `layout: {ep: ...}`: the GPUs of one instance."""
     layout: LayoutSpec | None = None
     """Of one instance, which has as many GPUs as it makes."""
+    afd: AfdSpec | None = None
+    """Attention and experts of the one instance on pools of their own, which it takes whole; KV goes to that of attention."""
     requests_per_gpu: Annotated[int, Field(ge=1, le=10**5, strict=True)] | None = None
-    """Most requests of a GPU in one step; what memory holds at the mean context when left out."""
+    """Most requests of a GPU (of attention) in one step; what memory holds at the mean context when left out."""
     plan: dict[str, Any]
     """A `decode` workload without kind, requests and context: gate, kernel, tokens_per_step, acceptance ..."""
 
@@ -83,6 +86,7 @@ def instance_sizes(draft: Draft, asked: Pools) -> dict[str, int]:
     if not _pools_named(draft, asked):
         return {}
     size = {name: _num_gpus(draft, name, pool) for name, pool in asked.items()}
+    asked = {name: pool for name, pool in asked.items() if _afd(pool) is None}
     needed: dict[str | None, int] = {}
     for name, pool in asked.items():
         per_node = _per_node(draft, pool.pool)
@@ -97,7 +101,7 @@ def instance_sizes(draft: Draft, asked: Pools) -> dict[str, int]:
             draft.problem(("cluster", "pools", str(name_), "nodes"), str(own.num_nodes), wanted)
         elif own is None and num > draft.num_ranks:
             _too_few(draft, num)
-    if not asked["decode"].instances and size["decode"] != size["prefill"]:
+    if "decode" in asked and not asked["decode"].instances and size["decode"] != size["prefill"]:
         wanted = f"{size['prefill']}, the prefill instances that decode too"
         draft.problem((*_AT, "decode", _sized_by(asked["decode"])), str(size["decode"]), wanted)
     return size
@@ -123,7 +127,10 @@ def _pools_named(draft: Draft, asked: Pools) -> bool:
                 wanted = "no such key: instances stand on the first nodes of their pools"
                 draft.problems.append(draft.document.problem(("cluster", key), f"'{key}'", wanted, key=True))
     for name, pool in asked.items():
-        if pool.pool is None and names and one is None:
+        afd = _afd(pool)
+        if afd is not None:
+            _check_apart(draft, afd, asked)
+        elif pool.pool is None and names and one is None:
             wanted = f"the key 'pool': one of {', '.join(names)}"
             draft.problem((*_AT, name), "no 'pool'", wanted)
         elif pool.pool is not None and one is not None:
@@ -131,10 +138,29 @@ def _pools_named(draft: Draft, asked: Pools) -> bool:
         elif pool.pool is not None:
             draft.problems += pool_problem(draft.document, (*_AT, name, "pool"), pool.pool, names)
     prefill, decode = asked["prefill"], asked["decode"]
-    if not decode.instances and decode.pool != prefill.pool:
+    if not decode.instances and decode.pool != prefill.pool and _afd(decode) is None:
         wanted = f"'{prefill.pool}', that of the prefill instances, which decode too"
         draft.problem((*_AT, "decode", "pool"), f"'{decode.pool}'", wanted)
     return len(draft.problems) == before
+
+
+def _afd(pool: PrefillPoolSpec | DecodePoolSpec) -> AfdSpec | None:
+    return pool.afd if isinstance(pool, DecodePoolSpec) else None
+
+
+def _check_apart(draft: Draft, afd: AfdSpec, asked: Pools) -> None:
+    """Check an instance that decodes with attention and experts apart."""
+    decode, at = asked["decode"], (*_AT, "decode")
+    for key, given in (("pool", decode.pool), ("ep", decode.ep)):
+        if given is not None:
+            wanted = "no such key next to afd, which names its pools and takes them whole"
+            draft.problems.append(draft.document.problem((*at, key), f"'{key}'", wanted, key=True))
+    if decode.instances != 1:
+        draft.problem((*at, "instances"), str(decode.instances), "1 next to afd: it takes both pools whole")
+    for key in ("attention", "experts"):
+        if getattr(afd, key) == asked["prefill"].pool:
+            wanted = "another pool than that of prefill"
+            draft.problem((*at, "afd", key), f"'{getattr(afd, key)}'", wanted)
 
 
 def _node_pool(draft: Draft, name: str | None) -> NodePool | None:
@@ -153,6 +179,13 @@ def _sized_by(pool: PrefillPoolSpec | DecodePoolSpec) -> str:
 
 def _num_gpus(draft: Draft, kind: str, pool: PrefillPoolSpec | DecodePoolSpec) -> int:
     """GPUs of an instance of a pool."""
+    afd = _afd(pool)
+    if afd is not None:
+        return sum(
+            own.num_nodes * own.hardware.gpu.scale_up.domain
+            for name, own in (draft.shared.pools if draft.shared else {}).items()
+            if name in (afd.attention, afd.experts)
+        )
     if (pool.ep is None) == (pool.layout is None):
         got = "neither 'ep' nor 'layout'" if pool.layout is None else "'ep' next to 'layout'"
         draft.problem((*_AT, kind), got, "one of them: the layout of an instance")
@@ -194,9 +227,11 @@ def instance_of(
     document = draft.document.copy()
     mark, asked_in = document.mark((*_AT, kind)), "ep" if pool.layout is None else "layout"
     layout = {"ep": pool.ep} if pool.layout is None else pool.layout.model_dump(exclude_none=True)
+    afd = _afd(pool)
     given = document.branch((*_AT, kind, "plan"))
     for key in (
         "kind",
+        "afd",
         *lengths,
         "requests",
         "requests_per_gpu",
@@ -219,12 +254,24 @@ def instance_of(
         document.put((*_AT, "reserve"), f"{100 * (1 - used):.12g} %", document.mark((*_AT,)))
     for key in ("expect", "variants", "layout"):
         document.tree.pop(key, None)
+    if afd is not None:
+        document.put((*_AT, "afd"), afd.model_dump(), draft.document.mark((*_AT, kind, "afd")))
+        if pool.layout is not None:
+            document.put(("layout",), layout, document.mark((*_AT, kind, asked_in)))
+        return _resolved(draft, document, kind, pool)
     document.put(("layout",), layout, document.mark((*_AT, kind, asked_in)))
     _place(draft, document, pool.pool, first_rank, num_ranks, mark)
     faults = document.get(("cluster", "faults"))
     if isinstance(faults, list):  # those of nodes are of single instances
         everywhere = [fault for fault in faults if not (isinstance(fault, dict) and "node" in fault)]
         document.put(("cluster", "faults"), everywhere, document.mark(("cluster", "faults")))
+    return _resolved(draft, document, kind, pool)
+
+
+def _resolved(
+    draft: Draft, document: Document, kind: str, pool: PrefillPoolSpec | DecodePoolSpec
+) -> Scenario:
+    """The scenario of an instance, problems where they are written."""
     try:
         return draft.resolve(document)
     except InputError as error:
@@ -233,7 +280,8 @@ def instance_of(
         moved = []
         for problem in error.problems:
             first, dot, rest = problem.key.partition(".")
-            key = places.get(first, first) + dot + rest
+            own = first == "workload" and rest.partition(".")[0] == "afd"
+            key = (f"workload.{kind}" if own else places.get(first, first)) + dot + rest
             moved.append(Problem(problem.where, key, problem.got, problem.wanted, problem.nearest))
         raise InputError(moved) from None
 

@@ -14,9 +14,11 @@ from sim.cost.work import total_s
 from sim.errors import DoesNotFitError, InputError
 from sim.runs.afd import AfdPass
 from sim.runs.run import run_document
+from sim.runs.service import service_of
 from sim.scenario import settings as scenario_settings
 from sim.scenario.inference import Inference
 from sim.scenario.resolve import resolve
+from sim.schedule.serving import PassWork
 from sim.workload.model import load_model, parameters
 
 EXPERTS, GPUS, TOP_K, LAYERS, HIDDEN = 64, 8, 6, 26, 2048
@@ -190,6 +192,73 @@ def test_what_is_wrong_with_pools_apart_is_named(
     whole |= {key: changes[key] for key in ("layout", "software") if key in changes}
     with pytest.raises(InputError) as caught:
         resolve(scenario_settings.read(whole))
+    problem = str(caught.value.problems[0])
+    assert place in problem
+    assert all(word in problem for word in words), problem
+
+
+# --- next to prefill -------------------------------------------------------------------------------------------------
+
+
+def served(decode: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    plan = {"gate": {"kind": "uniform", "sampling": "expected"}, "kv_dtype": "bf16"}
+    fixed = {"kind": "fixed", "mean": 3000}
+    afd_ = {"attention": "a", "experts": "b", "microbatches": 2}
+    work = {
+        "kind": "serving",
+        "arrivals": {
+            "kind": "poisson",
+            "requests": 3,
+            "requests_per_s": 1,
+            "prompt": fixed,
+            "output": fixed | {"mean": 100},
+        },
+        "prefill": {
+            "pool": "p",
+            "ep": 8,
+            "plan": plan | {"kernel": {"kind": "two_hop", "comm_sms": 24}, "overlap": False},
+        },
+        "decode": {"afd": afd_, "requests_per_gpu": 48, "plan": plan | {"kernel": {"kind": "low_latency"}}}
+        | (decode or {}),
+    }
+    pools = {"pools": {"p": POOLS["a"]} | POOLS} | changes
+    return {"name": "mine", "cluster": pools, "model": "deepseek-v2-lite", "workload": work}
+
+
+def test_serving_decodes_with_experts_apart_as_a_decode_does() -> None:
+    """Six requests of 4,096 tokens on each of eight GPUs; KV of a lone request goes to attention's pool, and all three are rented."""
+    scenario = resolve(scenario_settings.read(served()))
+    service = service_of(scenario, lambda _: None)
+    step = PassWork({}, np.full(GPUS, 6), np.full(GPUS, 6 * 4096.0))
+    alone = run_document(scenario_settings.read(tree(requests_per_gpu=6)))["metrics"]["step_time_s"]
+    assert service.decode_step_s(step) == pytest.approx(alone, rel=1e-9)
+    one_more = PassWork({}, np.array([7, *[6] * 7]), np.full(GPUS, 6 * 4096.0))
+    assert alone < service.decode_step_s(one_more) < 1.2 * alone
+    found = run_document(scenario_settings.read(served()))
+    metrics = found["metrics"]
+    assert metrics["tpot"]["p50_s"] > metrics["tpot_bound"]["p50_s"] > 0
+    received = {name.split("/")[0] for name in found["links"] if name.endswith("/rx")}
+    assert received == {"node1"}
+    rent = GPUS * (2 + 2 + 1.85) * metrics["makespan_s"] / 3600
+    assert metrics["cost_usd_per_million_tokens"] == pytest.approx(rent / 300 * 1e6)
+
+
+@pytest.mark.parametrize(
+    ("decode", "place", "words"),
+    [
+        ({"pool": "a"}, "workload.decode.pool", ["no such key next to afd"]),
+        ({"ep": 8}, "workload.decode.ep", ["no such key next to afd"]),
+        ({"instances": 2}, "workload.decode.instances", ["1 next to afd"]),
+        ({"afd": {"attention": "p", "experts": "b"}}, "workload.decode.afd.attention", ["another pool than that of prefill"]),
+        ({"afd": {"attention": "a", "experts": "c"}}, "workload.decode.afd.experts", ["one of: p, a, b"]),
+        ({"plan": {"afd": {"attention": "a", "experts": "b"}, "kernel": {"kind": "low_latency"}}}, "workload.decode.plan.afd", ["no such key"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_experts_apart_in_serving_is_named(
+    decode: dict[str, Any], place: str, words: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve(scenario_settings.read(served(decode)))
     problem = str(caught.value.problems[0])
     assert place in problem
     assert all(word in problem for word in words), problem
