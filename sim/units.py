@@ -130,18 +130,7 @@ def _closest(unit: str, known: Iterable[str]) -> str | None:
 
 
 def describe(dimension: str) -> str:
-    """Describe a quantity by an example, for messages and JSON Schema.
-
-    Parameters
-    ----------
-    dimension : str
-        One of `DIMENSIONS`.
-
-    Returns
-    -------
-    str
-        A phrase such as "a time with its unit, like '3.2 us'".
-    """
+    """Describe a quantity by an example, for messages and JSON Schema: "a time with its unit, like '3.2 us'"."""
     return _EXAMPLE[dimension]
 
 

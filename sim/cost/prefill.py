@@ -15,7 +15,7 @@ from sim.cost.attention import attention_forward_s
 from sim.cost.attention_launches import attention
 from sim.cost.compute import Dtype, Processor
 from sim.cost.launches import BF16, Launch, RankBatch
-from sim.cost.serving_kernels import fused_gate
+from sim.cost.serving_kernels import around_latent, fused_gate
 from sim.cost.streaming import streaming_s
 from sim.cost.work import Part, Work
 from sim.workload.attention import GQA, MLA, Attention, Recurrent, mean_context_tokens
@@ -188,14 +188,7 @@ def prefill_shared(p: Processor, model: Model, b: PrefillBatch) -> Part:
         Launches by name.
     """
     shared = _ffn_prefill(p, model, b, model.shared_width) if model.shared_width else {}
-    if model.expert_latent is None:
-        return shared
-    d, latent = model.hidden, model.expert_latent
-    around = (
-        work.gemm(p, "to latent", b.tokens, latent, d, b.precision),
-        work.gemm(p, "from latent", b.tokens, d, latent, b.precision),
-    )
-    return work.part(*shared.values(), *around)
+    return work.part(*shared.values(), *around_latent(p, model, b.tokens, b.precision))
 
 
 def prefill_dense(p: Processor, model: Model, b: PrefillBatch) -> Part:

@@ -226,6 +226,17 @@ def _small_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
     return tuple(work.launch_work(p, op) for op in small_gate(model, RankBatch(1, tokens)))
 
 
+def around_latent(p: Processor, model: Model, tokens: int, precision: Dtype) -> tuple[Work, ...]:
+    """The projections to the width of latent experts and back; none where they have the model's own."""
+    if model.expert_latent is None:
+        return ()
+    d, latent = model.hidden, model.expert_latent
+    return (
+        work.gemm(p, "to latent", tokens, latent, d, precision),
+        work.gemm(p, "from latent", tokens, d, latent, precision),
+    )
+
+
 def decode_shared(p: Processor, model: Model, b: DecodeBatch) -> Part:
     """Time and work in decode of the shared experts, of which TP cuts the width, and of the projections around latent ones.
 
@@ -242,14 +253,7 @@ def decode_shared(p: Processor, model: Model, b: DecodeBatch) -> Part:
     """
     width = model.shared_width // b.tp
     shared = _ffn_decode(p, model, b.group(), width) if width else {}
-    if model.expert_latent is None:
-        return shared
-    d, latent = model.hidden, model.expert_latent
-    around = (
-        work.gemm(p, "to latent", b.tokens, latent, d, b.precision),
-        work.gemm(p, "from latent", b.tokens, d, latent, b.precision),
-    )
-    return work.part(*shared.values(), *around)
+    return work.part(*shared.values(), *around_latent(p, model, b.tokens, b.precision))
 
 
 def decode_dense(p: Processor, model: Model, b: DecodeBatch) -> Part:

@@ -27,18 +27,7 @@ _BY_INPUTS = ("o", "down")
 
 
 def shared(launches: Iterable[Launch], tp: int, cp: int) -> list[Launch]:
-    """Take one rank's part of launches that TP and CP share.
-
-    Parameters
-    ----------
-    launches : iterable of Launch
-        Of a whole sequence and a whole layer.
-    tp, cp : int [ranks]
-
-    Returns
-    -------
-    list of Launch
-    """
+    """Take one rank's part of launches of a whole sequence and a whole layer that TP and CP share."""
     if tp * cp == 1:
         return list(launches)
     return [_part(op, tp, cp) for op in launches]

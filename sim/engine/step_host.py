@@ -31,16 +31,8 @@ LAUNCH, SYNC, RUN_AHEAD = 0, 1, 2
 def issue(x: Any, number: Any, track: Any, node: Any, ready: Any, due: Any) -> None:
     """Let the host of each lane issue a node; `x.host_first` and `x.host` become the ends of its first and last launch.
 
-    Parameters
-    ----------
-    x : StepLanes
-    number : int
-        Number of the track.
-    track, node : rows of TRACK and NODE
-    ready : float, [num_lanes] [s]
-        When the streams let it start.
-    due : float [s]
-        Of a collective of all lanes, when what it depends on has ended on the last one, whatever else is on its stream.
+    `ready` is when the streams let it start [num_lanes] [s]; `due`, of a collective of all lanes, when what it
+    depends on has ended on the last one, whatever else is on its stream [s].
     """
     launch, sync = x.host_costs[number, LAUNCH], x.host_costs[number, SYNC]
     row = _entry_back(x, number, track, node.launches)

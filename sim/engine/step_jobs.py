@@ -24,27 +24,9 @@ from sim.schedule.training import Tasks
 def run_jobs(
     cluster: Cluster, plans: Sequence[StepPlan], begins_s: Sequence[float], *, keep_tasks: int = 0
 ) -> list[StepRun]:
-    """Run several plans on one network.
+    """Run several plans on one network, a run for each; times from its own begin on, bytes its own.
 
-    Parameters
-    ----------
-    cluster : Cluster
-        The one on which the traffic of all plans is cabled.
-    plans : sequence of StepPlan
-    begins_s : sequence of float [s]
-        Instant at which each begins.
-    keep_tasks : int [count]
-        Tasks of each kind and group whose nodes are kept.
-
-    Returns
-    -------
-    list of StepRun
-        One a plan, times from its own begin on; bytes are its own.
-
-    Raises
-    ------
-    InfeasibleError
-        Where bytes wait for a link without capacity.
+    The traffic of all is cabled on the cluster. InfeasibleError where bytes wait for a link without capacity.
     """
     later = [_later(plan, begin) for plan, begin in zip(plans, begins_s, strict=True)]
     merged = merge(cluster, later)
@@ -109,18 +91,7 @@ def _since(run: StepRun, begin_s: float) -> StepRun:
 
 
 def merge(cluster: Cluster, plans: Sequence[StepPlan]) -> StepPlan:
-    """Put plans together into one.
-
-    Parameters
-    ----------
-    cluster : Cluster
-    plans : sequence of StepPlan
-        None of them merged.
-
-    Returns
-    -------
-    StepPlan
-    """
+    """Put plans, none of them merged, together into one."""
     num_groups, lanes = (max(getattr(plan, name) for plan in plans) for name in ("num_groups", "lanes"))
     members: list[Member] = []
     ranks = tasks = rows = 0

@@ -45,24 +45,10 @@ class StepLanes(NamedTuple):
 def lanes_of(
     plan: StepPlan, folded: Folded, rank: Ints, of_group: Ints, programs: Ints, nodes: Rows, num_messages: int
 ) -> tuple[Ints | int, StepLanes]:
-    """Lay out the lanes of a step.
+    """Lay out the lanes of a step, and the place of each track's draws among the loads.
 
-    Parameters
-    ----------
-    plan : StepPlan
-    folded : Folded
-    rank, of_group : int, [num_tracks]
-        Pipeline rank and class of groups of each track.
-    programs : int, [num_programs + 1]
-        Where each program's nodes begin.
-    nodes : rows of NODE
-    num_messages : int [count]
-
-    Returns
-    -------
-    int, [num_tracks], or int
-        Place of each track's draws among the loads.
-    StepLanes
+    `rank` and `of_group` are the pipeline rank and class of groups of each track; `programs` is where each
+    program's nodes begin [num_programs + 1].
     """
     num_tracks, num_lanes = len(rank), max(map(len, folded.lanes))
     draws, loads = _draws(plan, folded, of_group, num_lanes)

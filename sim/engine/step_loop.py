@@ -53,17 +53,7 @@ _ENTERING, _WAITING, _RUNNING, _COMMUNICATING, _ENDED = 0, 1, 2, 3, 4
 
 @frugal
 def run(w: Any, x: Any, t: Any, n: Any) -> Any:
-    """Run all tasks of all tracks; fill in the times of `w.tasks` and `w.node_times`.
-
-    Parameters
-    ----------
-    w, x, t, n
-        `StepWork`, `StepLanes`, `Templates` and `Net` of the step.
-
-    Returns
-    -------
-    int
-        `DONE`, `STUCK` or `DEAD`.
+    """Run all tasks of all tracks, and fill in the times of `w.tasks` and `w.node_times`: `DONE`, `STUCK` or `DEAD`.
 
     References
     ----------

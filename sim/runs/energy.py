@@ -92,19 +92,9 @@ def energy_metrics(
 
 
 def summed_energy(machines: Sequence[tuple[Scenario, int, Activity]], tokens: float) -> dict[str, Any]:
-    """The metrics `energy` of a run on unlike machines.
+    """The metrics `energy` of a run on unlike machines; `{}` where the power of a GPU is unknown.
 
-    Parameters
-    ----------
-    machines : sequence of (Scenario, int, Activity)
-        A scenario on them, their GPUs [count], and what the mean one does.
-    tokens : float [count]
-        That all work through.
-
-    Returns
-    -------
-    dict
-        `{}` where the power of a GPU is unknown.
+    Of each a scenario, its GPUs [count], and what the mean one does; `tokens` are those that all work through.
     """
     parts = [energy_metrics(on, done, tokens, num_gpus=num) for on, num, done in machines]
     if len(parts) == 1 or not all(parts):

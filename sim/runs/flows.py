@@ -25,20 +25,7 @@ if TYPE_CHECKING:
 
 
 def run_flows(scenario: Scenario, progress: Progress) -> Result:
-    """Simulate the flows that a scenario lists.
-
-    Parameters
-    ----------
-    scenario : Scenario
-        Its workload is a `FlowList`.
-    progress : function of a sentence
-
-    Returns
-    -------
-    dict
-        Metrics, links, timeline and `flow_completion` ([num_flows, 3]: id, release [us], finish [us]), as `result.json` has
-        them.
-    """
+    """Simulate the flows that a scenario lists, with `flow_completion` [num_flows, 3]: id, release [us], finish [us]."""
     work, cluster = scenario.workload, scenario.cluster()
     assert isinstance(work, FlowList)
     fabric = scenario.fabric if isinstance(scenario.fabric, LeafSpine) else None

@@ -183,12 +183,6 @@ def tensor_parallel_s(plan: PassPlan) -> float:
 def context_parallel_s(plan: PassPlan, a: Attention | None) -> float:
     """Time of what a CP group exchanges around the core of a layer [s]; nothing hides it.
 
-    Parameters
-    ----------
-    plan : PassPlan
-    a : Attention, optional
-        Of the layer.
-
     Notes
     -----
     Prefill: every rank gathers the keys and values, or latents, of the prompts of all, cached ones too; of a window the last of them
@@ -290,11 +284,7 @@ def _experts(plan: PassPlan, p: Processor, rows: tuple[int, ...], received: floa
 def expert_tensor_parallel_s(plan: PassPlan, copies: float) -> float:
     """Time in which an ETP group gathers the tokens that came to its ranks, and scatters the sums of their results [s].
 
-    Parameters
-    ----------
-    plan : PassPlan
-    copies : float [count]
-        Of tokens, on all ranks of the group together. They are as they were sent, or BF16 from the ranks alone.
+    `copies` of tokens, on all ranks of the group together, are as they were sent, or BF16 from the ranks alone.
     """
     near, spec = plan.layout.near(plan.scenario.gpus_per_node, "etp"), plan.work.spec
     formats = (spec.dispatch_dtype if plan.ranks > 1 else "bf16", "bf16")

@@ -96,24 +96,10 @@ def place(
     per_node: int,
     seed: int,
 ) -> Placement:
-    """Place experts on the ranks of an EP group.
+    """Place experts of a model, with redundant replicas, on the ranks of an EP group.
 
-    Parameters
-    ----------
-    gate : Gate
-    kind : str
-        `contiguous`, or `eplb`, which balances the loads of an earlier, independent draw of the same gate, before it drifted.
-    redundant : int [count]
-        Replicas next to the model's experts.
-    num_experts, top_k, num_groups : int [count]
-        Of the model.
-    ep, per_node : int [count]
-        Ranks of the group, and of a node.
-    seed : int
-
-    Returns
-    -------
-    Placement
+    `contiguous`, or `eplb`, which balances the loads of an earlier, independent draw of the same gate, before
+    it drifted.
     """
     if kind == "contiguous":
         return contiguous(num_experts, ep, redundant)

@@ -150,19 +150,7 @@ def inside_layers_s(
 def links_left(
     links: reductions.Links, collectives: Mapping[str, Collective], pair_s: float
 ) -> reductions.Links:
-    """Rates that the all-to-alls of a layer pair leave to reductions inside it, on average over the pair.
-
-    Parameters
-    ----------
-    links : Links
-    collectives : mapping
-        Dispatch and combine of one EP group.
-    pair_s : float
-        Time of the pair's compute [s].
-
-    Returns
-    -------
-    Links
+    """Rates that the all-to-alls of a layer pair leave to reductions inside it, on average over the compute of the pair.
 
     Notes
     -----

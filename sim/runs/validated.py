@@ -28,17 +28,7 @@ LAUNCHES = ("h100", "h200", "h800")
 
 
 def compared_on(hardware: str) -> list[str]:
-    """List what was compared with measurements on a machine; empty where nothing was.
-
-    Parameters
-    ----------
-    hardware : str
-        Name of a profile.
-
-    Returns
-    -------
-    list of str
-        A phrase each.
+    """List what was compared with measurements on a machine, a phrase each.
 
     Examples
     --------

@@ -101,17 +101,7 @@ def laid_out(hardware: dict[str, tuple[Hardware, int]]) -> dict[str, NodePool]:
 
 
 def pool_problem(document: Document, path: Path_, name: str, pools: Sequence[str]) -> list[Problem]:
-    """The problem of a key that names no pool of the cluster; none where it does.
-
-    Parameters
-    ----------
-    document : Document
-    path : path of the key
-    name : str
-        Its value.
-    pools : sequence of str
-        Names of the pools; none where the cluster has no pools.
-    """
+    """The problem of a key that names none of the cluster's pools (it may have none); none where it does."""
     if name in pools:
         return []
     known = f"one of: {', '.join(pools)}" if pools else "a cluster of 'pools'"

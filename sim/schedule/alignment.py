@@ -58,19 +58,9 @@ def _aligned(
 def filled(
     fs: tuple[LayerTimes, ...], ws: tuple[LayerTimes, ...], collective_s: Callable[[str], float]
 ) -> Program:
-    """Put the weight parts of one chunk where the forward of another waits for its collectives.
+    """Put the weight parts of one chunk where the forward of another waits for its collectives (`collective_s`).
 
-    Parameters
-    ----------
-    fs, ws : tuple of LayerTimes
-        Blocks of the chunk whose forward, and of the one whose weight parts, both in forward order.
-    collective_s : function
-        Name of a kernel (`DISPATCH`, `COMBINE`) -> its time [s].
-
-    Returns
-    -------
-    tuple of Node
-        The program, every rank alike. Weight parts that find no room run last.
+    Blocks of both are in forward order. Weight parts that find no room run last.
 
     Notes
     -----

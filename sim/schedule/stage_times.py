@@ -180,24 +180,7 @@ def measured_fraction(
     comm_sms: int,
     generation: str,
 ) -> dict[str, float]:
-    """Measured over modelled time of each phase of an MoE layer, by which `stage_times` corrects what it models.
-
-    Parameters
-    ----------
-    work : ChunkWork
-    hardware : Hardware
-    kernel : Kernel
-    measured : MeasuredProfile
-    comm_sms : int
-        SMs that overlapped pairs lend to communication [count].
-    generation : str
-        Generation of the GEMM kernels.
-
-    Returns
-    -------
-    dict
-        Phase ("attn(F)") -> ratio.
-    """
+    """Phase ("attn(F)") of an MoE layer -> measured over modelled time, by which `stage_times` corrects what it models."""
     return _measured_factors(work, _lent_processor(work, hardware, kernel, comm_sms, generation), measured)
 
 

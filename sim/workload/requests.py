@@ -96,18 +96,7 @@ class Lengths:
         return self._counts(drawn)
 
     def correlated(self, shape: tuple[int, ...], correlation: float, rng: np.random.Generator) -> Ints:
-        """Draw lognormal token counts whose logarithms are correlated along the last axis.
-
-        Parameters
-        ----------
-        shape : tuple of int
-        correlation : float, 0 to 1
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        array of int64, of that shape [tokens]
-        """
+        """Draw lognormal token counts of a shape, whose logarithms are correlated along its last axis."""
         shared, own = rng.normal(size=(*shape[:-1], 1)), rng.normal(size=shape)
         normal = correlation**0.5 * shared + (1 - correlation) ** 0.5 * own
         return self._counts(self.mean_tokens * np.exp(self.spread * normal - self.spread**2 / 2))
