@@ -194,9 +194,8 @@ def _loads(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = Mark(name, at.line + 1, at.column + 1) if at else Mark(name)
-        raise InputError(
-            Problem(mark, "", error.problem or "text that is not YAML", "well-formed YAML")
-        ) from None
+        why = f" ({error.problem})" if error.problem else ""
+        raise InputError(Problem(mark, "", f"text that is not YAML{why}", "well-formed YAML")) from None
     except yaml.YAMLError as error:
         raise InputError(Problem(Mark(name), "", str(error).splitlines()[0], "well-formed YAML")) from None
     if not isinstance(node, yaml.MappingNode):

@@ -25,6 +25,9 @@ _SETTLED_NS = 2 * 10**9  # finer than this the times of some file systems do not
 _LOOKED_AT = 2000  # files of a folder, for the nearest name
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _ALIKE = 0.8  # of two file names, ending included
+_LISTED = 24  # shipped names that a message has all
+_SHELVES = ("scenario", "sweep", "ladder", "hardware", "model", "kernel", "software")
+"""Kinds of files that `moesim show` lists."""
 _COMMANDS = {"run": "scenarios", "sweep": "scenarios/sweeps", "ladder": "scenarios/ladders"}
 """Command -> the folder of what it takes."""
 
@@ -81,12 +84,21 @@ def find(
     stem = spec.removesuffix(".yaml").rpartition("/")[2]
     near_name = next(filter(None, close), None) or nearest(stem, known)
     got = f"'{spec}', a folder" if spec and any(os.path.isdir(base / spec) for base in bases) else f"'{spec}'"
-    wanted = f"a {what} file or one of: {', '.join(known) or 'none shipped'}"
+    wanted = f"a {what} file or one of{_listed(known, stem, what)}"
     for command, other in _COMMANDS.items():
         if not looks_like_path and other not in folders and stem in shipped(other):
             got = f"'{spec}', the name of a {'scenario' if command == 'run' else command}"
-            wanted = f"a {what}; it goes with `moesim {command} {spec}`"
+            wanted, near_name = f"a {what}; it goes with `moesim {command} {spec}`", None
     raise InputError(Problem(mark, "", got, wanted, near_name))
+
+
+def _listed(known: Sequence[str], word: str, what: str) -> str:
+    """All names where they are few, else those that are nearest to a word, with what lists the rest."""
+    if len(known) <= _LISTED:
+        return f": {', '.join(known) or 'none shipped'}"
+    close = sorted(difflib.get_close_matches(word, known, n=6, cutoff=0.0))
+    shelf = f"`moesim show {what}` lists" if what in _SHELVES else "there are"
+    return f" those shipped, such as {', '.join(close)} ({shelf} {len(known)})"
 
 
 def sibling(path: Path, *, same: bool = False) -> str | None:

@@ -187,7 +187,9 @@ def show(what: str, name: str | None, as_json: bool) -> None:
 @click.command(short_help="Print the JSON Schema of a kind of file, for editors.")
 @click.argument("what")
 def schema(what: str) -> None:
-    """Print the JSON Schema of scenario, sweep, ladder, hardware, model or kernel files, or of what `size --json` prints."""
+    """Print the JSON Schema of scenario, sweep, ladder, hardware, model or kernel files, or of what
+    `size`, `explain`, `diff` and `explore` print as JSON.
+    """
     from sim.show.files.folder import dump
     from sim.show.tables import shelf
 
@@ -244,7 +246,7 @@ def new(name: str, template: str) -> None:
 
 @click.command(
     "import",
-    short_help="Write a publisher's config.json as a model file, or a listing of a node as a node file.",
+    short_help="Write a config.json as a model file, a node's listing as a node.",
 )
 @click.argument("file")
 @click.option("--out", type=click.Path(path_type=Path), help="YAML file to write [standard output].")
@@ -263,6 +265,8 @@ def import_(file: str, out: Path | None) -> None:
 
     if out is not None and out.exists():
         raise InputError(Problem(Mark(str(out)), "", "a file that is already there", "a new name"))
+    if file.endswith(".json") and not Path(file).exists():
+        raise InputError(Problem(Mark(file), "", "no such file or directory", "a publisher's config.json"))
     if is_listing(file):
         stem = (out or Path(file)).stem
         node = node_tree(file, stem)

@@ -9,6 +9,7 @@ import pytest
 
 from command import Moesim
 from sim.answers.diff import diff
+from sim.answers.diff_document import DifferenceSpec
 from sim.runs.run import run_scenario
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
@@ -27,6 +28,7 @@ def test_a_run_has_no_difference_to_itself() -> None:
 def test_settings_are_told_with_what_each_moves_alone() -> None:
     first, second = result(), result("cluster.hardware=h100", "model.top_k=6")
     found = diff(first, second, ("a", "b"))
+    assert DifferenceSpec.model_validate(found).names == ("a", "b")
     assert {key: (one["first"], one["second"]) for key, one in found["settings"].items()} == {
         "cluster.hardware": ("h800", "h100"),
         "model.top_k": (8, 6),

@@ -11,6 +11,7 @@ import yaml
 
 from command import Moesim
 from sim.answers.explain import explain
+from sim.answers.explain_document import ExplanationSpec
 from sim.answers.suspects import HEALTHY, SUSPECTS
 from sim.errors import InputError
 from sim.scenario import resolve as scenarios
@@ -74,6 +75,7 @@ def test_what_a_suspect_gives_is_found_as_its_cause() -> None:
     document = scenario(**{"cluster.nodes": "4"})
     resolved = scenarios.resolve(document)
     healthy = explain(document, ["30 GB/s", "combine=30 GB/s"])
+    assert len(ExplanationSpec.model_validate(healthy).causes) == len(healthy["causes"])
     for cause in healthy["causes"]:
         values = [f"{name}={value / 1e9:.6g} GB/s" for name, value in cause["values"].items()]
         moved = max(

@@ -17,6 +17,7 @@ import sim
 from command import Moesim
 from sim import documents
 from sim.answers import cube
+from sim.answers.cube_document import CubeSpec
 from sim.cli.live import HOST, LiveExplorer
 from sim.errors import InfeasibleError, InputError
 from sim.scenario import resolve as scenarios
@@ -108,7 +109,7 @@ def test_the_command_writes_a_page_and_the_cube(moesim: Moesim, tmp_path: Path) 
         "explore", str(tmp_path / "small.yaml"), "--export", str(tmp_path / "new" / "page.html"), "--json"
     )
     assert said.code == 0
-    assert said.json["schema"] == "moesim.cube/1"
+    assert CubeSpec.model_validate(said.json).schema_ == "moesim.cube/1"
     page = (tmp_path / "new" / "page.html").read_text()
     assert len(page) < 3e6
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")

@@ -161,7 +161,7 @@ def read(path: Path) -> dict[str, Any]:
         return hardware_launches(load_hardware(str(path)))
     if not os.path.lexists(path):
         known = documents.shipped("hardware")
-        wanted = f"a document of a command, its folder, or one of: {', '.join(known)}"
+        wanted = "a document of a command, its folder, or the name of shipped hardware"
         near = sibling(path) or nearest(str(path), known)
         raise InputError(Problem(Mark(str(path)), "", "no such file or directory", wanted, near))
     names = _DOCUMENTS.values()

@@ -127,5 +127,8 @@ SCHEMAS = {
     "kernel": ("sim.cluster.kernels", "Kernel"),
     "software": ("sim.cluster.software", "Software"),
     "size": ("sim.answers.size_document", "SizesSpec"),
+    "explain": ("sim.answers.explain_document", "ExplanationSpec"),
+    "diff": ("sim.answers.diff_document", "DifferenceSpec"),
+    "explore": ("sim.answers.cube_document", "CubeSpec"),
 }
 """Kind of file -> the module and name of its pydantic model."""
