@@ -115,8 +115,9 @@ class AfdPass:
 
     @cached_property
     def processors(self) -> tuple[Processor, Processor]:
-        """Compute of a GPU of either pool."""
-        return processor_of(self.attention), processor_of(self.experts)
+        """Compute of a GPU of either pool, less what a kernel holds while other microbatches compute."""
+        lends = self.microbatches > 1
+        return processor_of(self.attention, lends=lends), processor_of(self.experts, lends=lends)
 
     # --- bytes -------------------------------------------------------------------------------------------------------
 

@@ -93,13 +93,15 @@ def common_needs(plan: PassPlan, p: Processor, routing: Routing) -> tuple[Needs,
     return needs, shown
 
 
-def processor_of(plan: PassPlan) -> Processor:
-    """SMs left to compute: those of its collectives are lent where the batch overlaps.
+def processor_of(plan: PassPlan, *, lends: bool | None = None) -> Processor:
+    """SMs left to compute: those of its collectives are lent where the batch overlaps, or as `lends` says.
 
     Prefill runs at the clock of long load; in decode tensor cores mostly wait.
     """
     work, sms = plan.work, plan.hardware.gpu.sms
-    free = sms - work.comm_sms if work.spec.overlap and plan.ranks > 1 else sms
+    if lends is None:
+        lends = bool(work.spec.overlap) and plan.ranks > 1
+    free = sms - work.comm_sms if lends else sms
     return processor(plan.hardware, sms=free, sustained=not plan.decode, generation=work.spec.gemm_generation)
 
 

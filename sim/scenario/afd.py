@@ -121,6 +121,13 @@ def _check(draft: Draft, asked: AfdSpec, kernel: str, *, overlap: bool) -> None:
         direct = ", ".join(name for name, kind in KINDS.items() if not kind.flow_per_node)
         wanted = f"one of: {direct}, whose records go straight to the GPU of an expert"
         draft.problem((*_AT, "kernel", "kind"), f"'{kernel}' next to afd", wanted)
+    if draft.fidelity == "closed_form":
+        draft.problem(
+            ("fidelity",), "'closed_form' next to afd", "flow: what goes between the pools is on the network"
+        )
+    if draft.document.get((*_AT, "placement", "kind")) == "per_microbatch":
+        wanted = "contiguous or eplb next to afd: no weights move between its microbatches"
+        draft.problem((*_AT, "placement", "kind"), "'per_microbatch'", wanted)
     for own in draft.shared.faults.values() if draft.shared else ():
         for fault in own:
             if not fault.lasts:

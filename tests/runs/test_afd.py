@@ -23,6 +23,7 @@ from sim.workload.model import load_model, parameters
 
 EXPERTS, GPUS, TOP_K, LAYERS, HIDDEN = 64, 8, 6, 26, 2048
 """Of DeepSeek-V2-Lite on eight GPUs of experts: layers with experts are all but the first."""
+OUTSIDE = ("layout", "software", "fidelity")
 POOLS = {"a": {"hardware": "h800", "nodes": 1}, "b": {"hardware": "h20", "nodes": 1}}
 
 
@@ -104,6 +105,12 @@ def test_a_low_latency_kernel_sends_a_token_once_for_each_expert() -> None:
     assert result()["exchanges"]["combine"]["gpu_bytes"] == pytest.approx(24 * TOP_K * 2 * HIDDEN)
 
 
+def test_a_kernel_that_copies_holds_its_sms_where_other_microbatches_compute() -> None:
+    kernel = {"kind": "flat", "comm_sms": 20}
+    alone, beside = (afd(num, kernel=kernel).processors for num in (1, 2))
+    assert [own.sms - other.sms for own, other in zip(alone, beside, strict=True)] == [20, 20]
+
+
 def test_each_pool_holds_what_it_computes() -> None:
     attention, experts = result()["memory"]
     assert attention["routed experts"] == 0 == experts["cache"] == experts["attention"]
@@ -176,6 +183,8 @@ def test_more_requests_than_attention_has_room_for_do_not_fit() -> None:
         ({"cluster": {"pools": POOLS, "gpus": 8}}, "cluster.gpus", ["both pools are taken whole"]),
         ({"kernel": {"kind": "two_hop"}}, "workload.kernel.kind", ["low_latency, flat, nccl"]),
         ({"overlap": True}, "workload.overlap", ["afd.microbatches"]),
+        ({"fidelity": "closed_form"}, "fidelity", ["flow"]),
+        ({"placement": {"kind": "per_microbatch", "redundant_experts": 8}}, "workload.placement.kind", ["contiguous or eplb"]),
         ({"layout": {"ep": 4}}, "layout.ep", ["8: all GPUs of the pool 'b'"]),
         ({"layout": {"pp": 2}}, "layout.pp", ["next to afd"]),
         ({"software": "sglang_2025_05"}, "software", ["no host is in it"]),
@@ -188,8 +197,8 @@ def test_more_requests_than_attention_has_room_for_do_not_fit() -> None:
 def test_what_is_wrong_with_pools_apart_is_named(
     changes: dict[str, Any], place: str, words: list[str]
 ) -> None:
-    whole = tree(**{key: value for key, value in changes.items() if key not in ("layout", "software")})
-    whole |= {key: changes[key] for key in ("layout", "software") if key in changes}
+    whole = tree(**{key: value for key, value in changes.items() if key not in OUTSIDE})
+    whole |= {key: changes[key] for key in OUTSIDE if key in changes}
     with pytest.raises(InputError) as caught:
         resolve(scenario_settings.read(whole))
     problem = str(caught.value.problems[0])
