@@ -97,7 +97,11 @@ class AfdPass:
         whole = math.ceil(tokens - _UNDER)
         each = base.layout.etp * base.step_tokens
         return PassPlan(
-            self.apart.experts, base.one_batch(), (whole - _UNDER) / each, share=min(1.0, tokens / whole)
+            self.apart.experts,
+            base.one_batch(),
+            (whole - _UNDER) / each,
+            share=min(1.0, tokens / whole),
+            direct=True,
         )
 
     @cached_property

@@ -277,7 +277,7 @@ def _experts(plan: PassPlan, p: Processor, rows: tuple[int, ...], received: floa
         own = kernels.decode_experts(p, model, plan.formats.experts, rows, expected)
     else:
         own = prefill.prefill_experts(p, model, plan.prefill_batch("experts"), rows, received)
-    if not plan.layout.gathers_experts:
+    if not plan.gathers_experts:
         return own
     copies = sum(rows) if KINDS[plan.work.kernel.kind].counts_selections and plan.ranks > 1 else received
     return {**own, REDUCTION: Work(REDUCTION, "", 0.0, 0.0, expert_tensor_parallel_s(plan, copies), 2)}

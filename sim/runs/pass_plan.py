@@ -48,6 +48,8 @@ class PassPlan:
         Of a prefill: time of its attention cores in all layers, in place of that of prompts that are all alike.
     split : int [ranks]
         Ranks of which each has `1 / split` of every prompt, where `work` and `cached_tokens` give their part of the tokens.
+    direct : bool
+        Tokens are sent to each of the ranks that split an expert, which gather nothing from one another.
     """
 
     scenario: Scenario
@@ -57,6 +59,7 @@ class PassPlan:
     share: float = 1.0
     core_s: float | None = None
     split: int = 1
+    direct: bool = False
 
     @classmethod
     def of_prompts(cls, scenario: Scenario, work: Inference, total: int, cached_tokens: int) -> PassPlan:
@@ -173,9 +176,14 @@ class PassPlan:
         """Tokens that the busiest rank of the EP group has to route, for all GPUs that split its experts [count]."""
         return max(1, math.ceil(self.microbatch_requests * self.layout.etp * self.work.step_tokens))
 
+    @property
+    def gathers_experts(self) -> bool:
+        """Ranks that split experts gather the tokens that came to each of them."""
+        return self.layout.gathers_experts and not self.direct
+
     def sent(self, routing: Routing) -> Routing:
         """What one EP group sends of the tokens that all ranks which split its experts have to route."""
-        return routing.thinned(1.0 / self.layout.etp) if self.layout.etp > 1 and self.ranks > 1 else routing
+        return routing.thinned(1.0 / self.layout.etp) if self.gathers_experts and self.ranks > 1 else routing
 
     @property
     def in_flight(self) -> int:

@@ -13,6 +13,7 @@ import sim
 from sim.cost.work import total_s
 from sim.errors import DoesNotFitError, InputError
 from sim.runs.afd import AfdPass
+from sim.runs.pass_needs import REDUCTION
 from sim.runs.run import run_document
 from sim.runs.service import service_of
 from sim.scenario import settings as scenario_settings
@@ -295,3 +296,21 @@ def test_on_an_ordinary_cluster_fine_experts_are_decoded_faster_together() -> No
     together = sim.run("decode-disaggregated", settings=settings)["metrics"]
     assert together["tokens_per_s_per_gpu"] == pytest.approx(1.25 * apart["tokens_per_s_per_gpu"], rel=0.05)
     assert together["tpot_s"] < apart["tpot_s"]
+
+
+def test_ranks_that_split_experts_each_get_every_token_of_them_and_gather_none() -> None:
+    """EP4 x ETP2 on 8 GPUs: a record of each selection to both of two, and the weights of EP8, half of twice as many experts."""
+
+    def laid_out(**layout: int) -> AfdPass:
+        scenario = resolve(scenario_settings.read(tree() | {"layout": layout}))
+        work = scenario.workload
+        assert isinstance(work, Inference)
+        assert work.requests is not None
+        return AfdPass(scenario, work, work.requests * GPUS)
+
+    whole, split = laid_out(ep=8), laid_out(ep=4, etp=2)
+    sent = [float(one.flows["dispatch"].payload_bytes.sum()) for one in (whole, split)]
+    assert sent[1] == pytest.approx(2 * sent[0])
+    moved = [float(one.expert_needs[0][2].mean()) for one in (whole, split)]
+    assert moved[1] == pytest.approx(moved[0], rel=0.35)  # weights, and twice the rows
+    assert REDUCTION not in split.needs[1]["experts"]
