@@ -111,13 +111,18 @@ class HeadroomSpec(Branch):
     """Name of what is counted: experts a token."""
 
 
-class ExchangeSpec(Branch):
-    """All-to-alls of many designs on a machine and on its reference, by the NVLink bytes that they ask for a NIC byte."""
+class ComparedMachines(Branch):
+    """The machines of a section that compares them over many designs."""
 
     reference: Name
     """The machine that others are compared with; one of `hardware`, or a shipped profile."""
     machines: Annotated[list[Name], Field(min_length=1)]
     """The machines that are compared; each one of `hardware`, or a shipped profile."""
+
+
+class ExchangeSpec(ComparedMachines):
+    """All-to-alls of many designs on a machine and on its reference, by the NVLink bytes that they ask for a NIC byte."""
+
     axes: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
     """Dotted key -> its values; every combination is a design."""
     designs: dict[Name, PublishedSpec] = Field(default_factory=dict)
@@ -126,13 +131,9 @@ class ExchangeSpec(Branch):
     """Time above the reference's that still counts as free."""
 
 
-class SearchSpec(Branch):
+class SearchSpec(ComparedMachines):
     """The best design of each machine over a space of designs, free and with one choice held."""
 
-    reference: Name
-    """The machine that others are compared with; one of `hardware`, or a shipped profile."""
-    machines: Annotated[list[Name], Field(min_length=1)]
-    """The machines that are compared; each one of `hardware`, or a shipped profile."""
     axes: Annotated[dict[str, Any], Field(min_length=1)]
     """Dotted key -> its values, as in a sweep; every combination is a design."""
     objective: (

@@ -63,31 +63,29 @@ class Run(Branch):
     rows: list[PublishedMetric] = Field(default_factory=list)
 
 
-class Ratio(Branch):
+class OfTwoRuns(Branch):
+    """What was published of one metric of two runs."""
+
+    name: str
+    source: str
+    metric: str
+    of: str
+    value: str | int | float
+    use: Use
+    note: str | None = None
+
+
+class Ratio(OfTwoRuns):
     """The published ratio of one metric of two runs."""
 
-    name: str
-    source: str
-    metric: str
-    of: str
     over: str
-    value: str | int | float
-    use: Use
     tolerance: Fraction | None = None
-    note: str | None = None
 
 
-class PublishedDifference(Branch):
+class PublishedDifference(OfTwoRuns):
     """The published difference of one metric of two runs."""
 
-    name: str
-    source: str
-    metric: str
-    of: str
     less: str
-    value: str | int | float
-    use: Use
-    note: str | None = None
 
 
 class RunFigures(Published):
