@@ -211,7 +211,7 @@ def test_a_result_says_where_the_time_goes() -> None:
     result = ran(APART, POOLS, "staleness: 1")
     sentences = finding(views_of(result))
     assert sentences[0].startswith("An iteration takes ")
-    assert any(sentence.startswith("Pools are idle") for sentence in sentences)
+    assert any(sentence.startswith("Idle part of the time: update ") for sentence in sentences)
     assert "An iteration of reinforcement learning" in run_html(result)
 
 

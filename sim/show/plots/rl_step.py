@@ -48,8 +48,10 @@ def tail(runs: RunsView) -> Picture:
             hovertemplate=f"{run.name}: %{{y:,}} samples are left after %{{x:.4g}} {unit}<extra></extra>",
         )  # fmt: skip
     stops = "; a fall to 0 is a stop" if any(run.carried_samples for run in shown) else ""
-    figure.axis("x", title=f"time since the rollout began [{unit}]{stops}", rangemode="tozero")
-    figure.axis("y", title="samples that are left", rangemode="tozero")
+    last = max(run.end_s[-1] for run in shown) / scale
+    figure.axis("x", title=f"time since the rollout began [{unit}]{stops}", range=[0, 1.01 * last])
+    most = max(run.left[0] + 1 for run in shown)
+    figure.axis("y", title="samples that are left", range=[-0.04 * most, 1.04 * most], zeroline=False)
     shares = ", ".join(
         f"{run.last_tenth_fraction:.0%}{'' if i else ' of the rollout'}{f' in {run.name}' if len(shown) > 1 else ''}"
         for i, run in enumerate(shown)

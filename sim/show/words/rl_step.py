@@ -71,10 +71,11 @@ def _tail(run: RlView) -> str:
 
 def _idle(shown: Sequence[RlView]) -> list[str]:
     worst = max(shown, key=lambda run: max(run.idle_fraction.values(), default=0.0))
-    if not worst.idle_fraction or max(worst.idle_fraction.values()) <= 0:
+    idle = {pool: share for pool, share in worst.idle_fraction.items() if share >= 0.005}
+    if not idle:
         return []
-    pools = ", ".join(f"{pool} {share:.0%}" for pool, share in worst.idle_fraction.items())
-    return [f"Pools{f' of {worst.name}' if len(shown) > 1 else ''} are idle part of the time: {pools}."]
+    pools = ", ".join(f"{pool} {share:.0%}" for pool, share in idle.items())
+    return [f"Idle part of the time{f' in {worst.name}' if len(shown) > 1 else ''}: {pools}."]
 
 
 def aside(runs: Sequence[RunView]) -> str:
