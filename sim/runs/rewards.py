@@ -8,14 +8,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from sim.cluster.topology import Floats
 from sim.engine.rounds import Round
-from sim.runs.inference import run_inference
-from sim.scenario.inference import Inference, PrefillSpec
+from sim.runs.rollouts import reading
+from sim.scenario.inference import Inference
 from sim.scenario.rl_step import RlStep
 
 
@@ -44,9 +43,7 @@ def judged(work: RlStep, rounds: Sequence[Round]) -> Judgement:
         return Judgement(work.spec.reward.time)
     own = work.judge.workload
     assert isinstance(own, Inference)
-    assert isinstance(own.spec, PrefillSpec)
-    metrics: dict[str, Any] = run_inference(work.judge, lambda _: None)["metrics"]
-    token_s = metrics["step_time_s"] / (own.spec.prompt_tokens * (own.requests or 1))
+    token_s, metrics = reading(work.judge, "reward")
     ranks = work.judges * own.layout.dp
     after_s, busy_s = [], []
     for each in rounds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -89,17 +90,30 @@ def instance_of(work: RlStep) -> RolloutInstance:
         costs=surface(work.rollout, base, most),
         most=most,
         capacity_tokens=capacity,
-        again_token_s=token_s(work.again) if work.again else 0.0,
+        again_token_s=_again_token_s(work),
     )
 
 
-def token_s(scenario: Scenario) -> float:
-    """Time of a deployment for each token that it reads [s]."""
+def _again_token_s(work: RlStep) -> float:
+    if work.again is None:
+        return 0.0
+    assert isinstance(work.again.workload, Inference)
+    return reading(work.again, "tail")[0] / work.again.workload.layout.dp
+
+
+def reading(scenario: Scenario, what: str) -> tuple[float, dict[str, Any]]:
+    """Time of a data-parallel rank for each token that a deployment reads [s], and metrics of a pass.
+
+    InfeasibleError, with `what` it is, where it does not fit.
+    """
     work = scenario.workload
     assert isinstance(work, Inference)
     assert isinstance(work.spec, PrefillSpec)
-    tokens = work.spec.prompt_tokens * (work.requests or 1) * work.layout.dp
-    return float(run_inference(scenario, lambda _: None)["metrics"]["step_time_s"]) / tokens
+    try:
+        metrics = run_inference(scenario, lambda _: None)["metrics"]
+    except InfeasibleError as error:
+        raise InfeasibleError(f"{what}: {error}") from None
+    return metrics["step_time_s"] / (work.spec.prompt_tokens * (work.requests or 1)), metrics
 
 
 def rounds_of(work: RlStep, instance: RolloutInstance) -> list[Round]:

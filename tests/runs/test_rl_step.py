@@ -249,6 +249,11 @@ def test_a_model_that_judges_reads_every_sample_once(cluster: str, pools: str, r
     assert idle[pool] == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_judge_that_does_not_fit_is_named() -> None:
+    with pytest.raises(InfeasibleError, match="^reward: .* need"):
+        run_document(document(more=JUDGED.replace("qwen3-30b-a3b", "deepseek-v3")))
+
+
 def test_judges_apart_work_while_samples_are_rolled_out() -> None:
     after = ran(APART, POOLS, JUDGED)["metrics"]
     beside = ran(JUDGES, JUDGE_POOLS, JUDGED)["metrics"]
