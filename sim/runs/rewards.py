@@ -48,7 +48,7 @@ def judged(work: RlStep, rounds: Sequence[Round]) -> Judgement:
     after_s, busy_s = [], []
     for each in rounds:
         begins = each.ends_s if work.judges_apart else np.full(len(each.ends_s), each.end_s)
-        takes = (each.lengths + work.spec.prompt_tokens) * token_s
+        takes = np.asarray((each.lengths + work.spec.prompt_tokens) * token_s, dtype=np.float64)
         after_s.append(last_judged_s(begins, takes, ranks) - each.end_s)
         busy_s.append(float(takes.sum()) / ranks)
     busy = float(np.mean(busy_s))

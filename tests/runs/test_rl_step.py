@@ -250,7 +250,7 @@ def test_a_model_that_judges_reads_every_sample_once(cluster: str, pools: str, r
 
 
 def test_a_judge_that_does_not_fit_is_named() -> None:
-    with pytest.raises(InfeasibleError, match="^reward: .* need"):
+    with pytest.raises(InfeasibleError, match=r"^reward: .* need"):
         run_document(document(more=JUDGED.replace("qwen3-30b-a3b", "deepseek-v3")))
 
 
