@@ -21,6 +21,7 @@ from sim.runs.link_rows import largest, link_rows
 from sim.runs.pass_activity import classes
 from sim.runs.pass_collectives import pass_record_bytes
 from sim.runs.pass_memory import memory_of
+from sim.runs.pass_needs import REDUCTION
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import bounds
@@ -122,6 +123,7 @@ def run_disaggregated(scenario: Scenario, work: Inference) -> dict[str, Any]:
     num_layers = afd.attention.model.num_layers + afd.attention.num_mtp
     spent = _spent_s(afd, ends, step_s)
     done = afd_activities(afd, ran)
+    held_s = sum(own for name, own in spent.items() if name.endswith((" send", " receive")))
     rate = tokens / step_s / sum(afd.gpus)
     return {
         "metrics": {
@@ -131,7 +133,7 @@ def run_disaggregated(scenario: Scenario, work: Inference) -> dict[str, Any]:
             "tokens_per_s_per_node": rate * work.parts[ATTENTION].gpus_per_node,
             "tokens_per_s_per_user": accepted / step_s,
             "layer_time_s": layers_s / num_layers,
-            "exposed_comm_s": spent["pool"],
+            "exposed_comm_s": spent["pool"] + spent["reductions"] + held_s,
             "skew_wait_s": 0.0,
             "host_s": 0.0,
             "lower_bound_s": max(limits_s.values()) / accepted,
@@ -180,7 +182,24 @@ def _spent_s(afd: AfdPass, ends: dict[str, Part], step_s: float) -> dict[str, fl
             spent[f"{direction} {end}"] = often * len(plan.blocks.layers) * work.time_s
     spent["ends"] = sum(total_s(part) for part in ends.values())
     spent["pool"] = max(0.0, step_s - sum(spent.values()))
-    return spent
+    reduced = _reduced_s(afd, ends, len(dense))
+    return {
+        **{name: own - reduced.get(name, 0.0) for name, own in spent.items()},
+        "reductions": sum(reduced.values()),
+    }
+
+
+def _reduced_s(afd: AfdPass, ends: dict[str, Part], num_dense: int) -> dict[str, float]:
+    """Time of each part in which it waits for the TP group of attention [s]."""
+    layers = {"dense": num_dense} | dict.fromkeys(
+        ("attention_0", "attention_1", "shared"), len(afd.attention.blocks.layers)
+    )
+    parts, reduced = afd.needs[1], dict[str, float]()
+    for name, num in layers.items():
+        if REDUCTION in parts.get(name, {}):
+            reduced[name] = afd.microbatches * num * parts[name][REDUCTION].time_s
+    reduced["ends"] = sum(part[REDUCTION].time_s for part in ends.values() if REDUCTION in part)
+    return reduced
 
 
 def _bounds_s(afd: AfdPass, ends: dict[str, Part]) -> dict[str, float]:
@@ -221,7 +240,7 @@ def afd_activities(afd: AfdPass, ran: StepRun) -> list[Activity]:
         assert gpu is not None
         peaks, rate = dense_peaks(gpu.gpu), gpu.gpu.hbm.bandwidth_bytes_per_s
         held = {"tensor_s": 0.0, "memory_s": 0.0, "communication_s": step_s - sum(times.values())}
-        held["communication_s"] += spent["pool"] if side == ATTENTION else 0.0
+        held["communication_s"] += spent["pool"] + spent["reductions"] if side == ATTENTION else 0.0
         for name, time_s in times.items():
             by_class = classes(afd.needs[1].get(name, {}), peaks, rate)
             whole = sum(by_class.values())

@@ -136,6 +136,17 @@ def test_idle_time_is_what_a_pool_does_not_compute() -> None:
     assert all(link["utilisation_fraction"] <= 1 for link in result(2)["links"].values())
 
 
+def test_attention_split_by_tp_waits_for_its_group_within_the_step() -> None:
+    """Two all-reduces of a layer with shared experts, of all microbatches: what they take is no compute, and the parts still add up."""
+    found = run_document(scenario_settings.read(tree(requests_per_gpu=12) | {"layout": {"tp": 4}}))
+    where, metrics = found["where"], found["metrics"]
+    assert where["reductions"] > 2 * 2 * LAYERS * 5e-6
+    assert sum(where.values()) == pytest.approx(metrics["step_time_s"])
+    held = sum(where[name] for name in ("dispatch send", "combine receive"))
+    assert metrics["exposed_comm_s"] == pytest.approx(where["pool"] + where["reductions"] + held)
+    assert result()["where"]["reductions"] == 0
+
+
 def test_experts_at_half_the_clock_take_twice_as_long() -> None:
     """And nothing else does: with one microbatch a layer is longer by what they took."""
     healthy = afd(1)
