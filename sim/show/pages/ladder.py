@@ -136,7 +136,9 @@ def ladder_html(document: Mapping[str, Any]) -> str:
         every_verdict=tables.every_verdict_grid(view) if verdicts.rows else None,
         leaning=parts.leaning(view.runs),
         terms=tuple(
-            term for term in _TERMS if view.has_rungs or view.search is None or term[0] in _SEARCH_TERMS
+            term
+            for term in _TERMS
+            if view.has_rungs or term[0] in (_SEARCH_TERMS if view.search else _SEARCH_TERMS[-1:])
         ),
         rerun=Rerun("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
     )

@@ -21,10 +21,11 @@ def bars(runs: RunsView) -> Picture:
         bound = [run for run in launches if run.binding == binding]
         figure.add(
             "bar", x=[100 * reached[run.name] for run in bound], y=[run.name for run in bound], orientation="h", name=f"{label(binding)} binds",
-            marker={"color": style.COLOUR.get(binding, style.NEUTRAL)}, text=[f"{show(run.time_s, 's', 3)} · {_rate(run)}" for run in bound],
-            textposition="outside", cliponaxis=False, hovertemplate="%{y}: %{x:.1f} %, %{text}<extra></extra>",
+            marker={"color": style.COLOUR.get(binding, style.NEUTRAL)}, text=[show(run.time_s, "s", 3) for run in bound],
+            textposition="outside", cliponaxis=False, customdata=[_rate(run) for run in bound],
+            hovertemplate="%{y}: %{x:.1f} %, %{text}, %{customdata}<extra></extra>",
         )  # fmt: skip
-    figure.axis("x", title="lower bound over time [%]", range=[0, 132], tickvals=list(range(0, 101, 20)))
+    figure.axis("x", title="lower bound over time [%]", range=[0, 120], tickvals=list(range(0, 101, 20)))
     figure.categories(type="category", categoryorder="array", categoryarray=list(reached))
     figure.layout |= {"barmode": "overlay", "bargap": 0.35}
     least, most = min(reached, key=reached.__getitem__), max(reached, key=reached.__getitem__)

@@ -22,6 +22,6 @@ def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
         )
         for _, job in kept
     )
-    heads = ("job", "kind", "pool", "GPUs", "model", "ends after")
+    heads = ("job", "kind", "pool", "runs on", "model", "ends after")
     grid = Grid("Jobs on one network", heads, rows, words=frozenset({0, 1, 2, 4}))
     return [grid.named([name for name, _ in kept]) if len(shown) > 1 else grid]

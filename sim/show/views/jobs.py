@@ -62,7 +62,11 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> JobsView:
             name=str(job.get("name")),
             kind=str(mapping(job.get("workload")).get("kind")),
             pool=str(job.get("pool") or ""),
-            gpus=str(job.get("gpus") or (f"{len(job['use_nodes'])} nodes" if job.get("use_nodes") else "")),
+            gpus=f"{job['gpus']} GPUs"
+            if job.get("gpus")
+            else f"{len(job['use_nodes'])} nodes"
+            if job.get("use_nodes")
+            else "",
             model=str(job["model"]) if isinstance(job.get("model"), str) else "",
             spans=[(float(begin), float(end)) for begin, end in spans.get(job.get("name"), [])]
             or [(0.0, 0.0)],

@@ -30,12 +30,12 @@ def _against(first: JobsView, others: Sequence[JobsView]) -> list[str]:
     sentences = []
     for run in others:
         ratios = [
-            f"{job.name} takes {show(job.time_s, 's', 4)}, {job.time_s / alone_s[job.name]:.2f}x as long"
+            f"{job.name} takes {show(job.time_s, 's', 4)} ({job.time_s / alone_s[job.name]:.2f}x as long)"
             for job in run.jobs
             if alone_s.get(job.name)
         ]
         if ratios:
-            sentences.append(f"In {run.name} {joined(ratios)} as in {first.name}.")
+            sentences.append(f"In {run.name}, against {first.name}: {joined(ratios)}.")
     return sentences
 
 
@@ -51,10 +51,10 @@ def _busiest(runs: Sequence[JobsView]) -> list[str]:
     if not busiest:
         return []
     links = [
-        f"{f'in {name} ' if len(busiest) > 1 else ''}{link.name} ({label(link.kind)}), full for {link.load_fraction:.0%}"
+        f"{link.name} ({label(link.kind)}){f' in {name}' if len(busiest) > 1 else ''}, {link.load_fraction:.0%}"
         for name, link in busiest.items()
     ]
-    return [f"The busiest link is {', '.join(links)} of the time until the last job ends."]
+    return [f"Fullest until the last job ends: {'; '.join(links)} of the time."]
 
 
 def aside(runs: Sequence[RunView]) -> str:
