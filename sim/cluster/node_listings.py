@@ -60,24 +60,9 @@ def is_listing(file: str) -> bool:
 
 
 def node_tree(file: str, name: str) -> dict[str, Any]:
-    """Read a listing as the tree of a node file.
+    """Read the output of `nvidia-smi topo -m`, or NCCL's XML, as the tree of a file of `hardware/nodes/`.
 
-    Parameters
-    ----------
-    file : str
-        Path of the output of `nvidia-smi topo -m`, or of NCCL's XML.
-    name : str
-        Name of the node.
-
-    Returns
-    -------
-    dict
-        As a file of `hardware/nodes/` has it.
-
-    Raises
-    ------
-    InputError
-        For a file that is neither, that lists no GPU, and for NICs that GPUs do not share evenly.
+    InputError for a file that is neither, that lists no GPU, and for NICs that GPUs do not share evenly.
     """
     written = text(Path(file), "a listing of a node")
     listing = _xml(written, file) if written.lstrip().startswith("<") else _matrix(written, file)

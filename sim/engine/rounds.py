@@ -86,19 +86,8 @@ def all_rounds(lengths: Ints, instances: int, roll: Rollouts) -> list[Round]:
 def partial_rounds(lengths: Ints, begun: int, instances: int, roll: Rollouts) -> list[Round]:
     """Roll out so many prompts at once and take those that are done first, once the rest of the first round is gone.
 
-    Parameters
-    ----------
-    lengths : int, [iterations, prompts, samples] [tokens]
-        Taken in turn, again and again; an update takes as many prompts as an iteration has.
-    begun : int [count]
-        Prompts at once, as many or more.
-    instances : int [count]
-        That new prompts are dealt to, each to the one with fewest.
-    roll : function
-
-    Returns
-    -------
-    list of Round, [iterations]
+    `lengths` [iterations, prompts, samples] [tokens] are taken in turn, again and again; an update takes as
+    many prompts as an iteration has. New prompts are dealt to the instance with fewest.
     """
     num, take = lengths.shape[:2]
     stream, left = _Stream(lengths), _nothing(lengths)
@@ -117,19 +106,9 @@ def partial_rounds(lengths: Ints, begun: int, instances: int, roll: Rollouts) ->
 
 
 def tail_rounds(lengths: Ints, begun: int, instances: int, roll: Rollouts) -> list[Round]:
-    """Roll out short rounds, and a long one as soon as enough prompts are put off.
+    """Roll out short rounds of `begun` prompts, and a long one as soon as enough prompts are put off; else as `partial_rounds`.
 
-    Parameters
-    ----------
-    lengths, instances, roll
-        As of `partial_rounds`.
-    begun : int [count]
-        Prompts that a short round begins.
-
-    Returns
-    -------
-    list of Round
-        From after a long round to another, as many as an iteration draws or more.
+    From after a long round to another, as many as an iteration draws or more.
     """
     num, take = lengths.shape[:2]
     if begun == take:

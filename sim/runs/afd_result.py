@@ -55,10 +55,7 @@ def _held(part: Scenario, **changes: Any) -> Footprint:
 def afd_batch(work: Inference) -> tuple[tuple[Footprint, Footprint], float]:
     """Memory of either pool, and requests of the whole deployment: as asked, or as many as attention has room for.
 
-    Raises
-    ------
-    DoesNotFitError
-        Where they do not fit.
+    DoesNotFitError where they do not fit.
     """
     assert work.apart is not None
     attention, _ = afd_memory(work)
@@ -92,23 +89,9 @@ def _rows_bytes(work: Inference, requests: float) -> float:
 
 
 def run_disaggregated(scenario: Scenario, work: Inference) -> dict[str, Any]:
-    """Simulate a decode step with attention and experts apart.
+    """Simulate a decode step with attention and experts apart, as `result.json` has it.
 
-    Parameters
-    ----------
-    scenario : Scenario
-    work : Inference
-        With `apart`.
-
-    Returns
-    -------
-    dict
-        Metrics, memory, timeline and the like, as `result.json` has them.
-
-    Raises
-    ------
-    DoesNotFitError
-        Where weights, cache and buffers overflow the memory of a GPU of either pool.
+    DoesNotFitError where weights, cache and buffers overflow the memory of a GPU of either pool.
     """
     held, requests = afd_batch(work)
     afd = AfdPass(scenario, work, requests)

@@ -58,18 +58,9 @@ def judged(work: RlStep, rounds: Sequence[Round]) -> Judgement:
 
 
 def last_judged_s(begins: Floats, takes: Floats, ranks: int) -> float:
-    """Instant at which the last of some samples is judged, first come, first served [s].
+    """Instant at which the last of some samples is judged, first come, first served, one at a time on each rank [s].
 
-    Parameters
-    ----------
-    begins, takes : float, [num_samples] [s]
-        When each may begin, and how long it takes.
-    ranks : int [count]
-        That judge one sample each at a time.
-
-    Returns
-    -------
-    float [s]
+    `begins` is when each may begin, `takes` how long it takes [num_samples].
 
     Examples
     --------

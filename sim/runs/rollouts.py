@@ -62,13 +62,7 @@ class RolloutInstance:
 
 
 def instance_of(work: RlStep) -> RolloutInstance:
-    """Size an instance and price its steps.
-
-    Raises
-    ------
-    InfeasibleError
-        Where no sample fits on a GPU.
-    """
+    """Size an instance and price its steps; InfeasibleError where no sample fits on a GPU."""
     base = work.rollout.workload
     assert isinstance(base, Inference)
     memory = memory_of(work.rollout, base)

@@ -49,27 +49,7 @@ class Disaggregated:
 
 
 def disaggregated(draft: Draft, asked: AfdSpec, kernel: str, *, overlap: bool) -> Disaggregated:
-    """Resolve both pools.
-
-    Parameters
-    ----------
-    draft : Draft
-        Cluster, model and layout of the scenario; problems are added to it.
-    asked : AfdSpec
-    kernel : str
-        Kind of the kernel.
-    overlap : bool
-        True where two microbatches are asked for besides.
-
-    Returns
-    -------
-    Disaggregated
-
-    Raises
-    ------
-    InputError
-        Empty where the draft holds the problems.
-    """
+    """Resolve both pools; problems are added to the draft, and InputError, empty, is raised where it has some."""
     _check(draft, asked, kernel, overlap=overlap)
     if draft.problems or draft.shared is None:
         raise InputError(())

@@ -69,20 +69,7 @@ def instance_gpus(layout: LayoutSpec) -> int:
 
 
 def instance_sizes(draft: Draft, asked: Pools) -> dict[str, int]:
-    """Check that the instances of both pools stand on the cluster.
-
-    Parameters
-    ----------
-    draft : Draft
-        Problems are added to it.
-    asked : mapping
-        `prefill` and `decode`.
-
-    Returns
-    -------
-    dict
-        Pool -> GPUs of one of its instances.
-    """
+    """Check that the instances of both pools stand on the cluster; pool -> GPUs of one of its instances."""
     if not _pools_named(draft, asked):
         return {}
     size = {name: _num_gpus(draft, name, pool) for name, pool in asked.items()}
@@ -201,28 +188,9 @@ def instance_of(
     first_rank: int,
     lengths: dict[str, int],
 ) -> Scenario:
-    """Resolve an instance as a scenario of its own; its problems keep their place in the serving scenario.
+    """Resolve an instance, from its first GPU in its pool, as a scenario; problems keep their place in the serving one.
 
-    Parameters
-    ----------
-    draft : Draft
-    kind : str
-        `prefill` or `decode`.
-    pool : PrefillPoolSpec or DecodePoolSpec
-    num_ranks : int [count]
-        GPUs of the instance.
-    first_rank : int
-        Its first GPU, among those of its pool.
-    lengths : dict
-        Tokens of a mean request, by their keys in the workload.
-
-    Returns
-    -------
-    Scenario
-
-    Raises
-    ------
-    InputError
+    `lengths` are the tokens of a mean request, by their keys in the workload.
     """
     document = draft.document.copy()
     mark, asked_in = document.mark((*_AT, kind)), "ep" if pool.layout is None else "layout"

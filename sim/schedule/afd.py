@@ -37,20 +37,9 @@ def chain(nodes: Sequence[Node]) -> Program:
 
 
 def afd_tasks(layers: Sequence[LayerPrograms], last: Program, microbatches: int) -> Tasks:
-    """Lay out a step.
+    """Lay out a step of attention and of the experts, with the programs of each layer with experts.
 
-    Parameters
-    ----------
-    layers : sequence of LayerPrograms
-        One for each layer with experts; like layers may share their programs.
-    last : tuple of Node
-        What attention does with the results of the last layer.
-    microbatches : int [count]
-
-    Returns
-    -------
-    Tasks
-        Of attention and of the experts.
+    `last` is what attention does with the results of the last layer.
     """
     attention: list[PipelineTask] = []
     experts: list[PipelineTask] = []
