@@ -16,6 +16,7 @@ from sim.answers.suspects import HEALTHY, SUSPECTS
 from sim.errors import InputError
 from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
+from sim.show.views.answers import explanation_view
 
 REPORTS = yaml.safe_load(Path(__file__).with_name("reports.yaml").read_text(encoding="utf-8"))["reports"]
 
@@ -68,6 +69,24 @@ def test_parts_of_passes_and_services_add_up(name: str) -> None:
 
 
 # --- what would give a measured value ---------------------------------------------------------------------------------
+
+
+def test_parts_of_a_pass_are_told_as_its_report_tells_them() -> None:
+    shares = {"attention_0": 1.0, "attention_1": 5.0, "ends": 2.0, "waits": 1.0, "rest": 1.0}
+    told = [
+        {"name": name, "title": name, "value_s": time_s, "share_fraction": time_s / 10}
+        for name, time_s in shares.items()
+    ]
+    view = explanation_view(
+        {"title": "", "metric": "step_time_s", "value_s": 10.0, "parts": told, "measured": {}, "causes": []}
+    )
+    parts = {part.title: part.share_fraction for part in view.parts}
+    assert parts == {
+        "attention": 0.6,
+        "waits for exchanges": 0.1,
+        "embedding, head and sampling": 0.2,
+        "rest": 0.1,
+    }
 
 
 def test_what_a_suspect_gives_is_found_as_its_cause() -> None:

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sim.show.views import inference
 from sim.show.views.names import hardware_name
 from sim.show.views.record import record
+
+_REST = "rest"
+"""Name of the part of a time that no other has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +169,23 @@ def explanation_view(document: Mapping[str, Any]) -> Explanation:
     return record(
         Explanation,
         document,
-        parts=tuple(record(TimePart, entry) for entry in document["parts"]),
+        parts=_time_parts(document),
         causes=tuple(record(Cause, entry) for entry in document["causes"]),
     )
+
+
+def _time_parts(document: Mapping[str, Any]) -> tuple[TimePart, ...]:
+    """Parts of a time; those of a pass are summed to the ones that its report has."""
+    entries = document["parts"]
+    if not any(entry["name"] == "ends" for entry in entries):
+        return tuple(record(TimePart, entry) for entry in entries)
+    own = [record(TimePart, entry) for entry in entries if entry["name"] == _REST]
+    spent = inference.parts_of(
+        {entry["name"]: entry["value_s"] for entry in entries if entry["name"] != _REST}
+    )
+    whole_s = document["value_s"]
+    parts = [TimePart(inference.PARTS[name], time_s, time_s / whole_s) for name, time_s in spent.items()]
+    return (*parts, *own)
 
 
 def difference_view(document: Mapping[str, Any]) -> Difference:

@@ -162,12 +162,12 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> PassView:
         result.get("metrics"),
         **common,
         bounds=mapping(result.get("bounds")),
-        where=_where(mapping(result.get("where"))),
+        where=parts_of(mapping(result.get("where"))),
         passes=tuple(record(Nodes, nodes) for nodes in timeline.get("passes") or ()),
     )
 
 
-def _where(times_s: Mapping[str, float]) -> dict[str, float]:
+def parts_of(times_s: Mapping[str, float]) -> dict[str, float]:
     """Sum the times of a result's parts to those of `PARTS`; what takes next to nothing is left out."""
     spent = dict.fromkeys(PARTS, 0.0)
     for part, time_s in times_s.items():

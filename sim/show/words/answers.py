@@ -14,7 +14,8 @@ def explanation(view: Explanation) -> list[str]:
     """Return what the time is made of, and what would give the measured value."""
     longest = max(view.parts, key=lambda part: part.value_s, default=None)
     most = f", {100 * longest.share_fraction:.0f} % of it {longest.title}" if longest else ""
-    sentences = [f"{phrase(view.metric).capitalize()} takes {show(view.value_s, 's', 3)}{most}."]
+    what = phrase(view.metric).removesuffix(" completion time").capitalize()
+    sentences = [f"{what} takes {show(view.value_s, 's', 3)}{most}."]
     if view.causes:
         first, *others = view.causes
         if first.distance_fraction <= _FAR:
