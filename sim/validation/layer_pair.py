@@ -83,7 +83,7 @@ class PairTimes:
         moving_s = layers * sum(self.exchanges_s.values()) + sum(self.waits_s)
         return {
             "span_s": {"span": self.span_s},
-            "exposed_comm_fraction": {"exposed": self.exposed_s / self.span_s},
+            "exposed_comm_fraction": dict.fromkeys(("exposed", "waited"), self.exposed_s / self.span_s),
             "phase_s": dict(self.phases_s),
             "exchange_s": dict(self.exchanges_s),
             "barrier_wait_s": {f"wait-{i + 1}": wait for i, wait in enumerate(self.waits_s)},

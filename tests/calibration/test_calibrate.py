@@ -385,7 +385,9 @@ def test_the_shipped_profile_is_read_and_agrees_with_the_published_trace() -> No
         },
     }
     said = {
-        facts.quantity: {name: facts.published(name) for name in facts.values} for facts in published.facts
+        facts.quantity: {name: facts.published(name) for name in facts.values}
+        for facts in published.facts
+        if "waited" not in facts.values  # gaps that last, which the profile does not tell apart
     }
     waits = said.pop("barrier_wait_s")  # by layer; the profile has means by exchange
     assert sum(waits.values()) == pytest.approx(profile.num_layers * sum(waits_s), rel=2e-3)

@@ -48,10 +48,21 @@ def test_each_exchange_without_its_barrier_is_within_15_percent(name: str) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("compute", ["modelled", "measured"])
 def test_the_exposed_share_is_within_2_points(compute: str) -> None:
-    """And its error is of the exposure, as every other: half of 3.28 % is missing, not 1.6 %."""
+    """And its error is of the exposure, as every other."""
     row = by_id("layer_pair")[f"{compute}.exposed"]
     assert row["error_fraction"] == pytest.approx(row["simulated"] / row["published"] - 1)
     assert abs(row["simulated"] - row["published"]) <= 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compute", ["modelled", "measured"])
+def test_compute_waits_as_long_as_the_gaps_of_the_trace_that_are_no_gaps_between_launches(
+    compute: str,
+) -> None:
+    """4.18 ms of 129.01 are exposed, 1.38 of them in 909 gaps of less than 20 us, which are in the times of phases."""
+    row = by_id("layer_pair")[f"{compute}.waited"]
+    assert row["published"] == pytest.approx((4.18 - 1.38) / 129.01, rel=2e-3)
+    assert abs(row["error_fraction"]) <= 0.25
 
 
 @pytest.mark.slow
