@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -228,7 +229,9 @@ def failure_facts(model: FailureModel, failed: FailureRecord, seconds: float) ->
     ettr = ettr_fraction(mtbf_s(model), min(every_s(model), seconds), model.write_s, model.restart_s)
     if model.stragglers:
         lost += ["slowed", "swapping"]
-        ettr *= straggler_fraction(*_straggling(model))
+        mtbf, speed, detect, swap = _straggling(model)
+        found = math.exp(-detect / mtbf_s(model))  # else a restart is first
+        ettr *= straggler_fraction(mtbf, speed, mtbf_s(model) * (1 - found), swap * found)
     return {
         "closed_form_ettr_fraction": ettr,
         "lost_s": {name: getattr(failed, f"{name}_s") * scale for name in lost},
