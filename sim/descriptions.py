@@ -103,6 +103,7 @@ def documented(model: type, core: Any, handler: GetJsonSchemaHandler) -> dict[st
     return schema
 
 
+@functools.cache
 def _named(model: Any) -> dict[str, tuple[str, Any]]:
     """Fields of a description or a pydantic model, each with its key and the type of its value."""
     if not is_dataclass(model):
@@ -115,6 +116,7 @@ def _is_derived(hint: Any) -> bool:
     return Derived() in getattr(hint, "__metadata__", ())
 
 
+@functools.cache
 def _meanings(model: type) -> dict[str, str]:
     """Fields of a class and its bases with the strings below them in the source."""
     meanings = {}

@@ -213,7 +213,7 @@ def read(
     if override is not None:
         if not isinstance(override, Document):
             override = Document(dict(override), OVERRIDE)
-        _lay_over(merged, override, set(_texts(model)))
+        _lay_over(merged, override, _texts(model))
     try:
         if complete is not None:
             complete(merged)
@@ -284,15 +284,18 @@ def _is_branch(part: object) -> bool:
     return isinstance(part, type) and issubclass(part, Description)
 
 
-def _texts(model: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+@functools.cache
+def _texts(model: Any) -> frozenset[tuple[str, ...]]:
     """Paths of the fields that hold a word and no parameter."""
+    found: set[tuple[str, ...]] = set()
     for name, hint in get_type_hints(model, include_extras=True).items():
         parts = list(_parts(hint))
         if str in parts:
-            yield (*at, key_of(name))
+            found.add((key_of(name),))
         for part in parts:
             if _is_branch(part):
-                yield from _texts(part, (*at, key_of(name)))
+                found |= {(key_of(name), *path) for path in _texts(part)}
+    return frozenset(found)
 
 
 def _lay_over(document: Document, override: Document, texts: Set[Path_]) -> None:

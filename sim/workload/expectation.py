@@ -220,8 +220,12 @@ def _splits(
         gate = Gate(kind, num_groups, top_groups, group_score)
         rng = np.random.default_rng(_SAMPLE_SEED)
         counts = np.sort(group_counts(gate, SAMPLE_TOKENS, num_experts, top_k, rng), axis=1)[:, ::-1]
-        seen = Counter(map(tuple, counts.tolist()))
-        law = {split: number / SAMPLE_TOKENS for split, number in seen.items()}
+        digits = (top_k + 1) ** np.arange(top_groups)
+        _, first, seen = np.unique(counts @ digits, return_index=True, return_counts=True)
+        law = {
+            tuple(split): number / SAMPLE_TOKENS
+            for split, number in zip(counts[first].tolist(), seen.tolist(), strict=True)
+        }
     return tuple(sorted((tuple(n for n in split if n), chance) for split, chance in law.items()))
 
 
