@@ -389,6 +389,7 @@ def validation_table() -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("published")
 def test_the_table_of_validation_is_what_validate_finds() -> None:
     tables = [found for page in PAGES if (found := _TABLE.search(page.read_text(encoding="utf-8")))]
     assert tables
@@ -434,6 +435,7 @@ def test_every_picture_stands_above_the_commands_that_draw_it() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ladders")
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_picture_says_what_its_command_draws(name: str, tmp_path: Path) -> None:

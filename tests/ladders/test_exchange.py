@@ -20,6 +20,8 @@ from sim.show.tables import exchange as tables
 from sim.show.views.ladder import ladder_view
 from sim.show.words import ladder as words
 
+pytestmark = pytest.mark.xdist_group("ladders")
+
 TEXT = """\
 name: exchange
 base:

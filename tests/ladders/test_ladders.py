@@ -31,6 +31,8 @@ from sim.show.tables import ladder as ladder_grids
 from sim.show.views.ladder import ladder_view
 from sim.show.words import ladder as words
 
+pytestmark = pytest.mark.xdist_group("ladders")
+
 
 @pytest.fixture(scope="module")
 def small() -> dict[str, Any]:

@@ -21,6 +21,8 @@ from sim.show.views.ladder import ladder_view
 from sim.show.words import ladder as words
 from sim.sweeps.points import PointRow, evaluate
 
+pytestmark = pytest.mark.xdist_group("ladders")
+
 BASE: dict[str, Any] = {
     "name": "searched",
     "cluster": {"hardware": "h100", "nodes": 4},

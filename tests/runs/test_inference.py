@@ -349,7 +349,10 @@ def test_tensor_parallel_attention_keeps_more_cache_and_streams_less_weight() ->
     assert tp4["kv_cache_bytes"] == 4 * tp1["kv_cache_bytes"]
 
 
-@pytest.mark.parametrize(("ep", "nodes", "redundant"), [(72, 9, 32), (144, 18, 32), (320, 40, 64)])
+@pytest.mark.parametrize(
+    ("ep", "nodes", "redundant"),
+    [(72, 9, 32), (144, 18, 32), pytest.param(320, 40, 64, marks=pytest.mark.slow)],
+)
 def test_every_ep_that_replicas_fill_runs(ep: int, nodes: int, redundant: int) -> None:
     tree = DECODE | {
         "model": "deepseek-v3",

@@ -129,6 +129,7 @@ def test_an_editor_knows_what_may_be_expected_and_minimised() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("scenarios")
 @pytest.mark.parametrize("name", shipped("scenarios"))
 def test_every_metric_of_a_shipped_scenario_is_in_the_table(name: str) -> None:
     for result in variants(shared.scenario(name)):

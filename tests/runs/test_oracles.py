@@ -79,7 +79,14 @@ GROUP_LIMIT = {
 }
 
 
-@pytest.mark.parametrize("groups", GROUP_LIMIT)
+def ends(table: dict[int, Any], *fast: int) -> list[Any]:
+    """The values of a sweep; all but the first, the last and those that decide are slow."""
+    keys = list(table)
+    kept = (keys[0], keys[-1], *fast)
+    return [pytest.param(key, marks=() if key in kept else pytest.mark.slow) for key in keys]
+
+
+@pytest.mark.parametrize("groups", ends(GROUP_LIMIT, 2, 4))
 @pytest.mark.parametrize("hardware", ["h800", "h100"])
 def test_the_group_limit_sweep(groups: int, hardware: str) -> None:
     ranks, *tables = GROUP_LIMIT[groups]
@@ -129,7 +136,7 @@ def record_bytes(top_k: int) -> int:
     return -(-(7168 + 224 + 8 + 8 * top_k) // 16) * 16
 
 
-@pytest.mark.parametrize("top_k", TOP_K)
+@pytest.mark.parametrize("top_k", ends(TOP_K, 13, 14))
 @pytest.mark.parametrize("hardware", ["h800", "h100"])
 def test_the_top_k_sweep(top_k: int, hardware: str) -> None:
     nic, h800, h100 = TOP_K[top_k]
@@ -160,7 +167,7 @@ EP_SWEEP = {
 DRAWN = [pytest.param(ep, marks=pytest.mark.slow if ep == 128 else ()) for ep in EP_SWEEP]
 
 
-@pytest.mark.parametrize("ep", EP_SWEEP)
+@pytest.mark.parametrize("ep", ends(EP_SWEEP, 16))
 @pytest.mark.parametrize("hardware", ["h800", "h100"])
 def test_the_ep_sweep(ep: int, hardware: str) -> None:
     dispatch_us, dispatch_by, combine_us, combine_by = EP_SWEEP[ep][hardware]

@@ -117,7 +117,8 @@ def test_prefill_without_batches_waits_as_long_as_m_m_c(servers: int, fraction: 
     assert_agrees(waits_of_seeds(here, draw, "arrival_s", "prefill_start_s"), theory, 0.08)
 
 
-@pytest.mark.parametrize(("servers", "fraction"), [(1, 0.6), pytest.param(3, 0.7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("servers", "fraction"), [(1, 0.6), (3, 0.7)])
 def test_decode_of_one_request_at_a_time_waits_as_long_as_m_m_c(servers: int, fraction: float) -> None:
     """A geometric count of steps: 1 / p in the mean, squared variation 1 - p, which scales the wait by 1 - p / 2."""
     p = 0.05
@@ -620,6 +621,7 @@ def example() -> Any:
     return shared.scenario("serving-example")
 
 
+@pytest.mark.slow
 def test_the_example_ends_every_request_and_no_ttft_is_below_that_of_an_empty_house() -> None:
     for one in example()["variants"].values():
         found = one["metrics"]
@@ -628,6 +630,7 @@ def test_the_example_ends_every_request_and_no_ttft_is_below_that_of_an_empty_ho
             assert found["ttft"][key] >= found["ttft_alone"][key]
 
 
+@pytest.mark.slow
 def test_the_example_says_that_apart_waits_for_prefill_and_together_for_decode() -> None:
     """Prefill of one instance cannot keep up with 42 prompts a second; two that also decode put prompts first."""
     said = " ".join(example().finding())
@@ -635,21 +638,38 @@ def test_the_example_says_that_apart_waits_for_prefill_and_together_for_decode()
     assert "for decode in together" in said
 
 
-def test_links_carry_the_kv_of_every_prompt_where_pools_are_apart() -> None:
-    """62 layers with the one that speculates, 512 + 64 values of two bytes each."""
+def kv_bytes(result: Any) -> float:
+    """62 layers with the one that speculates, 512 + 64 values of two bytes each; a prompt answered by its first token stays."""
+    asked = result["requests"]
+    pairs = zip(asked["prompt_tokens"], asked["output_tokens"], strict=True)
+    return sum(prompt for prompt, out in pairs if out > 1) * 62 * 576 * 2
+
+
+def moved(result: Any, side: str) -> dict[str, float]:
+    """Bytes of the NICs that move any, by node."""
+    found: dict[str, float] = {}
+    for name, link in result["links"].items():
+        if "/nic" in name and name.endswith(side):
+            node = name.split("/")[0]
+            found[node] = found.get(node, 0.0) + link["bytes"]
+    return found
+
+
+def test_links_carry_the_kv_of_every_prompt_where_pools_are_apart(runs: dict[str, Any]) -> None:
+    for side in ("/tx", "/rx"):
+        assert sum(moved(runs["serving"], side).values()) == pytest.approx(kv_bytes(runs["serving"]))
+
+
+@pytest.mark.slow
+def test_kv_goes_from_the_nodes_of_prefill_to_those_of_decode_and_nowhere_where_one_pool_does_both() -> None:
     apart, together = example()["variants"].values()
-    prompts = sum(apart["requests"]["prompt_tokens"])
     for side, nodes in (("/tx", range(4)), ("/rx", range(4, 8))):
-        moved = {
-            name: link["bytes"]
-            for name, link in apart["links"].items()
-            if "/nic" in name and name.endswith(side)
-        }
-        assert sum(moved.values()) == pytest.approx(prompts * 62 * 576 * 2)
-        assert {name.split("/")[0] for name in moved} == {f"node{node}" for node in nodes}
+        assert moved(apart, side).keys() == {f"node{node}" for node in nodes}
+        assert sum(moved(apart, side).values()) == pytest.approx(kv_bytes(apart))
     assert not together["links"]
 
 
+@pytest.mark.slow
 def test_apart_no_prefill_stands_between_two_tokens() -> None:
     apart, together = (one["metrics"] for one in example()["variants"].values())
     assert apart["tpot"]["p99_s"] < 0.5 * together["tpot"]["p99_s"]

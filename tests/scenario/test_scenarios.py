@@ -19,6 +19,7 @@ from sim.show.words.run import finding
 from sim.trees import flatten
 from sim.validation.validate import GROUPS, load
 
+pytestmark = pytest.mark.xdist_group("scenarios")
 SLOW_STEPS = ("fabrics", "faults", "h800", "h800-vs-h100", "measured")
 SLOW = (
     "group-limit",

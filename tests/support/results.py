@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import shared
 import sim
 
 SMALL = """
@@ -73,7 +75,11 @@ VALIDATION: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("scenarios")
+    found = shared.once("results", lambda: _results(tmp_path_factory.mktemp("scenarios")))
+    return found | {"validation": VALIDATION}
+
+
+def _results(folder: Path) -> dict[str, dict[str, Any]]:
     lines = [f"{8 * s + d + 1},{s},{d},100000,0" for s in range(8) for d in range(8) if s != d]
     (folder / "flows.csv").write_text("flow_id,src,dst,bytes,start_us\n" + "\n".join(lines) + "\n")
     texts = {
@@ -90,7 +96,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         path = folder / f"{name}.yaml"
         path.write_text(text)
         found[name] = sim.run(path)
-    return found | {"validation": VALIDATION}
+    return found
 
 
 STEP = """
@@ -130,7 +136,11 @@ variants:
 
 @pytest.fixture(scope="session")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("steps")
+    found: dict[str, Any] = shared.once("steps", lambda: _steps(tmp_path_factory.mktemp("steps")))
+    return found | {"dualpipe": found["variants"]["variants"]["h800"]}
+
+
+def _steps(folder: Path) -> dict[str, dict[str, Any]]:
     texts = {
         "1f1b": STEP.replace("SCHEDULE", "1f1b") + STEP_EXPECT,
         "variants": STEP.replace("SCHEDULE", "dualpipe") + RUN + STEP_VARIANTS,
@@ -140,7 +150,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
         path = folder / f"{name}.yaml"
         path.write_text(text, encoding="utf-8")
         found[name] = sim.run(path)
-    return found | {"dualpipe": found["variants"]["variants"]["h800"]}
+    return found
 
 
 REQUESTS = 40
@@ -148,16 +158,18 @@ REQUESTS = 40
 
 @pytest.fixture(scope="session")
 def runs(results: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
+    given = {"all_to_all": results["single"], "exchange": results["exchange"], "flows": results["flows"]}
+    found: dict[str, Any] = shared.once("runs", _runs)
+    return {**given, "training": steps["1f1b"], **found}
+
+
+def _runs() -> dict[str, Any]:
     lengths = "prompt: {kind: exponential, mean: 900}, output: {kind: exponential, mean: 60}"
     arrivals = f"{{kind: poisson, requests_per_s: 8, requests: {REQUESTS}, {lengths}}}"
     few = ("variants={}", "expect={}", f"workload.arrivals={arrivals}")
     return {
-        "all_to_all": results["single"],
-        "exchange": results["exchange"],
-        "flows": results["flows"],
         "collective": sim.run("nccl-all-reduce", settings=("variants={}",)),
         "launch": sim.run("kernel-launches", settings=("variants={}",)),
-        "training": steps["1f1b"],
         "decode": sim.run("inference-hardware", settings=("variants={}",)),
         "serving": sim.run("serving-example", settings=few),
         "jobs": sim.run("two-jobs", settings=("variants={}", "expect={}")),

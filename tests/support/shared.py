@@ -28,13 +28,13 @@ FOLDER = "MOESIM_TESTS_SHARED"
 @cache
 def scenario(name: str) -> Any:
     """The result of a shipped scenario."""
-    return _once(f"scenario-{name}", lambda: sim.run(name))
+    return once(f"scenario-{name}", lambda: sim.run(name))
 
 
 @cache
 def ladder(name: str) -> Any:
     """The document of a shipped ladder."""
-    return _once(f"ladder-{name}", lambda: sim.ladder(name))
+    return once(f"ladder-{name}", lambda: sim.ladder(name))
 
 
 @cache
@@ -45,18 +45,19 @@ def sweep(name: str) -> dict[str, Any]:
         with TemporaryDirectory() as folder, Store(Path(folder) / "sweep.sqlite") as store:
             return sweeping.run(sweep_file.read(name), Here(), store)
 
-    found: dict[str, Any] = _once(f"sweep-{name}", ran)
+    found: dict[str, Any] = once(f"sweep-{name}", ran)
     return found
 
 
 @cache
 def group(name: str) -> dict[str, Any]:
     """A group of published figures, compared."""
-    found: dict[str, Any] = _once(f"group-{name}", lambda: validate([name])["groups"][name])
+    found: dict[str, Any] = once(f"group-{name}", lambda: validate([name])["groups"][name])
     return found
 
 
-def _once(name: str, make: Callable[[], Any]) -> Any:
+def once(name: str, make: Callable[[], Any]) -> Any:
+    """What `make` returns, from whichever process made it first."""
     folder = os.environ.get(FOLDER)
     if folder is None:
         return make()

@@ -21,6 +21,8 @@ from sim.validation.runs import RunFigures
 from sim.validation.tables import TableFigures
 from sim.validation.validate import GROUPS, SOURCES, RowSource, load, validate
 
+pytestmark = pytest.mark.xdist_group("published")
+
 SLOW = (
     "layer_pair",
     "training_step",

@@ -8,6 +8,8 @@ import pytest
 
 import shared
 
+pytestmark = pytest.mark.xdist_group("published")
+
 
 def rows(group: str) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["id"], row["quantity"]): row for row in shared.group(group)["rows"]}

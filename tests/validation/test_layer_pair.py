@@ -11,6 +11,8 @@ from sim.scenario import resolve as scenarios
 from sim.scenario import settings as scenario_settings
 from sim.validation.layer_pair import PairTimes, simulate
 
+pytestmark = pytest.mark.xdist_group("published")
+
 PHASES = ("attn(F)", "mlp(B)", "mlp(W)", "mlp(F)", "attn(B)", "attn(W)")
 EXCHANGES = ("combine(B)", "dispatch(F)", "dispatch(B)", "combine(F)")
 

@@ -15,7 +15,7 @@ from sim.scenario import collective, settings
 from sim.validation.runs import RunFigures, rows
 from sim.validation.validate import load
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("published")]
 
 NAMES = (
     "two_hop", "low_latency", "h100_normal", "h100_low_latency", "hybrid_ep", "deepep_v2", "nccl", "nccl_8gpu", "prefill",

@@ -10,7 +10,7 @@ import pytest
 from figures import by_id
 from sim.runs.run import run_file
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("published")]
 
 PHASES = {"1F1B": 0.04, "1F": 0.12, "1B": 0.12, "1W": 0.12, "bubble": 0.25}
 SPREADS = ("0 %", "1.5 %", "3 %")
