@@ -32,8 +32,22 @@ settings.register_profile(
 )
 settings.load_profile("moesim")
 
-LONGEST = ()
-"""Groups and files that begin first, in this order."""
+LONGEST = (
+    "tests/sweeps/test_sweeps_shipped.py",
+    "ladders",
+    "scenarios",
+    "published",
+    "tests/runs/test_laws.py",
+    "tests/engine/test_step.py",
+    "tests/cli/test_cli.py",
+    "tests/answers/test_explain.py",
+    "tests/ladders/test_ladders.py",
+    "tests/runs/test_oracles.py",
+    "tests/test_pages.py",
+    "tests/show/test_show_ladder.py",
+    "tests/ground/test_limits.py",
+)
+"""Groups and files that begin first, in this order: the last one to begin is what the other processes wait for."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
