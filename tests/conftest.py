@@ -56,6 +56,9 @@ def pytest_configure(config: pytest.Config) -> None:
     ):  # processes are started from here, and inherit the variable
         folder = tempfile.TemporaryDirectory()
         os.environ[shared.FOLDER] = folder.name
+        os.environ.pop(
+            "PYTHONDONTWRITEBYTECODE", None
+        )  # each command that a test starts would compile all of `sim`
         config.add_cleanup(folder.cleanup)
 
 
