@@ -17,6 +17,7 @@ import sim
 from sim.errors import InfeasibleError, InputError
 from sim.result import Result
 from sim.show.files import folder
+from sweeping import exchange
 
 QUICK = {"workload.tokens_per_rank": 64, "expect": {}}
 
@@ -226,19 +227,8 @@ def test_a_scenario_made_of_specifications_is_the_one_that_a_file_says() -> None
             dispatch_dtype="bf16",
         ),
     )
-    said = {
-        "name": "mine",
-        "cluster": {"hardware": "h800", "nodes": 2},
-        "model": "deepseek-v3",
-        "layout": {"ep": 16},
-        "workload": {
-            "kind": "all_to_all",
-            "tokens_per_rank": 64,
-            "gate": {"kind": "group_limited", "sampling": "expected"},
-            "kernel": {"kind": "two_hop", "comm_sms": 24},
-            "dispatch_dtype": "bf16",
-        },
-    }
+    gate = {"kind": "group_limited", "sampling": "expected"}
+    said = {"name": "mine", **exchange(tokens_per_rank=64, gate=gate, dispatch_dtype="bf16")}
     assert moesim.load_scenario(made) == sim.load_scenario(said)
     assert moesim.run(made, {"cluster.hardware": "h100"}) == sim.run(said, {"cluster.hardware": "h100"})
 

@@ -20,20 +20,14 @@ from sim.show.tables import search as tables
 from sim.show.views.ladder import ladder_view
 from sim.show.words import ladder as words
 from sim.sweeps.points import PointRow, evaluate
+from sweeping import exchange
 
 pytestmark = pytest.mark.xdist_group("ladders")
 
 BASE: dict[str, Any] = {
     "name": "searched",
+    **exchange(tokens_per_rank=1024, gate={"kind": "group_limited", "sampling": "expected"}),
     "cluster": {"hardware": "h100", "nodes": 4},
-    "model": "deepseek-v3",
-    "layout": {"ep": 16},
-    "workload": {
-        "kind": "all_to_all",
-        "tokens_per_rank": 1024,
-        "gate": {"kind": "group_limited", "sampling": "expected"},
-        "kernel": {"kind": "two_hop", "comm_sms": 24},
-    },
 }
 WAYS: dict[str, dict[str, Any]] = {
     "two hops": {"workload.kernel": {"kind": "two_hop", "comm_sms": 24}},

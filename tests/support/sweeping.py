@@ -29,6 +29,13 @@ EXCHANGE: dict[str, Any] = {
 }
 """A scenario of milliseconds; its name comes from the sweep."""
 
+
+def exchange(**workload: Any) -> dict[str, Any]:
+    """`EXCHANGE` as flows, with other keys of its workload."""
+    rest = {key: value for key, value in EXCHANGE.items() if key != "fidelity"}
+    return copy.deepcopy(rest | {"workload": EXCHANGE["workload"] | workload})
+
+
 STEP: dict[str, Any] = {
     "cluster": {"hardware": "h800", "nodes": 2},
     "model": "mixtral-8x7b",
