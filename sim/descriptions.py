@@ -59,10 +59,11 @@ class Description:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = documented(cls, core, handler)
+        described: Any = cls
+        schema = documented(described, core, handler)
         resolved = handler.resolve_ref_schema(schema)
         properties = resolved["properties"]
-        for key, hint in _named(cls).values():
+        for key, hint in _named(described).values():
             if _is_derived(hint):
                 del properties[key]
             elif "const" in properties[key] and "default" in properties[key]:

@@ -213,7 +213,8 @@ def read(
     if override is not None:
         if not isinstance(override, Document):
             override = Document(dict(override), OVERRIDE)
-        _lay_over(merged, override, _texts(model))
+        described: Any = model
+        _lay_over(merged, override, _texts(described))
     try:
         if complete is not None:
             complete(merged)
