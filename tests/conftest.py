@@ -32,34 +32,34 @@ settings.register_profile(
 )
 settings.load_profile("moesim")
 
-LONGEST = (
+FIRST = (
+    "tests/engine/test_step.py",
+    "tests/ground/test_limits.py",
+    "tests/cli/test_cli.py",
+    "tests/ground/test_kinds.py",
     "tests/sweeps/test_sweeps_shipped.py",
     "ladders",
     "scenarios",
     "published",
     "tests/runs/test_laws.py",
-    "tests/engine/test_step.py",
-    "tests/cli/test_cli.py",
+    "tests/test_pages.py",
     "tests/answers/test_explain.py",
     "tests/ladders/test_ladders.py",
     "tests/runs/test_oracles.py",
-    "tests/test_pages.py",
     "tests/show/test_show_ladder.py",
-    "tests/ground/test_limits.py",
 )
-"""Groups and files that begin first, in this order: the last one to begin is what the other processes wait for."""
+"""Groups and files that begin first, in this order: one that needs the loop of a step compiled, some that do not while it is,
+and those that take longest, for the last one to begin is what the other processes wait for."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if (
-        getattr(config.option, "dist", "no") != "no"
-    ):  # processes are started from here, and inherit the variable
-        folder = tempfile.TemporaryDirectory()
-        os.environ[shared.FOLDER] = folder.name
-        os.environ.pop(
-            "PYTHONDONTWRITEBYTECODE", None
-        )  # each command that a test starts would compile all of `sim`
-        config.add_cleanup(folder.cleanup)
+    """Where several processes run the tests: what they, and the commands that they start, find in their environment."""
+    if getattr(config.option, "dist", "no") == "no":
+        return
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    os.environ[shared.FOLDER] = folder.name
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each command compiles all of `sim`
 
 
 def unit(item: pytest.Item) -> str:
@@ -71,7 +71,7 @@ def unit(item: pytest.Item) -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        place = {name: i for i, name in enumerate(LONGEST)}
+        place = {name: i for i, name in enumerate(FIRST)}
         items.sort(key=lambda item: place.get(unit(item), len(place)))
 
 
