@@ -288,15 +288,15 @@ def _is_branch(part: object) -> bool:
 @functools.cache
 def _texts(model: Any) -> frozenset[tuple[str, ...]]:
     """Paths of the fields that hold a word and no parameter."""
-    found: set[tuple[str, ...]] = set()
+    texts: set[tuple[str, ...]] = set()
     for name, hint in get_type_hints(model, include_extras=True).items():
         parts = list(_parts(hint))
         if str in parts:
-            found.add((key_of(name),))
+            texts.add((key_of(name),))
         for part in parts:
             if _is_branch(part):
-                found |= {(key_of(name), *path) for path in _texts(part)}
-    return frozenset(found)
+                texts |= {(key_of(name), *path) for path in _texts(part)}
+    return frozenset(texts)
 
 
 def _lay_over(document: Document, override: Document, texts: Set[Path_]) -> None:
