@@ -58,7 +58,8 @@ def test_more_of_the_nodes_prefill_where_compute_is_scarce() -> None:
     h800, h20, both = (rates(machines) for machines in ("h800", "h20", "h800-h20"))
     assert max(h800, key=lambda split: h800[split]) == "5-3"
     assert max(h20, key=lambda split: h20[split]) in ("6-2", "7-1")
-    assert both["5-3"] > 0.99 * max(both.values())
+    assert max(both, key=lambda split: both[split]) in ("5-3", "6-2")
+    assert min(both["5-3"], both["6-2"]) > 0.95 * max(both.values())
     assert all(own["2-6"] < 0.75 * max(own.values()) for own in (h800, h20, both))
 
 
