@@ -74,8 +74,9 @@ def queues(runs: RunsView) -> Picture:
     if run.while_arriving and run.requests:
         last = (run.requests.arrival_s[0] + run.while_arriving.span_s) / scale
         figure.upright(last, style.RULE)
+        side, shift = ("right", -5) if last > 0.75 * max(times) else ("left", 5)
         figure.note(
-            "last arrival", last, 1.0, yref="paper", yanchor="top", xanchor="left", xshift=5, font={"size": 12}
+            "last arrival", last, 1.0, yref="paper", yanchor="top", xanchor=side, xshift=shift, font={"size": 12}
         )  # fmt: skip
     decoding = max(stages.counts["decoding"])
     title = (

@@ -103,18 +103,19 @@ def _others(services: Sequence[ServiceView]) -> list[str]:
 
 
 def _waits(services: Sequence[ServiceView]) -> str:
-    """Say for which pool requests waited most, in all and each."""
-    most, nothing = [], []
+    """Say for which pool requests waited most, each and in all."""
+    most: dict[str, list[str]] = {}
+    nothing = []
     for run in services:
         pool = run.longest_wait
         total_s = run.waited_s[pool]
         where = f" in {run.name}" if len(services) > 1 else ""
         if total_s:
             each = show(total_s / max(1, run.num_requests - run.num_refused), "s", 3)
-            most.append(f"for {pool}{where} ({each} each, {show(total_s, 's', 3)} in all)")
+            most.setdefault(pool, []).append(f"{each} each{where} ({show(total_s, 's', 3)} in all)")
         else:
             nothing.append(where.strip())
-    sentences = [f"wait most {', '.join(most)}"] if most else []
+    sentences = [f"wait most for {pool}, {' and '.join(waits)}" for pool, waits in most.items()]
     if nothing:
         sentences.append(f"wait for no pool {', '.join(nothing)}".strip())
     return f"Requests {'; they '.join(sentences)}."
