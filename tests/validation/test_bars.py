@@ -311,7 +311,7 @@ def test_a_missed_bar_fails_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_host_time_on_efa_predicts_overlap_within_21_percent_and_without_a_host_most_of_the_step_is_missing(
+def test_host_time_on_efa_predicts_overlap_within_26_percent_and_without_a_host_most_of_the_step_is_missing(
     tmp_path: Path,
 ) -> None:
     found = {
@@ -320,7 +320,7 @@ def test_host_time_on_efa_predicts_overlap_within_21_percent_and_without_a_host_
     assert [row["id"] for row in found["validation"]] == ["ep16-mb4-overlap", "ep32-mb4-overlap"]
     assert len(found["calibration"]) == 4
     assert worst_error(found["calibration"]) <= 0.05
-    assert worst_error(found["validation"]) <= 0.21
+    assert worst_error(found["validation"]) <= 0.26
     figures = load("host_efa")
     assert isinstance(figures, RunFigures)
     assert isinstance(figures.scenario, dict)
