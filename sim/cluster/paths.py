@@ -65,7 +65,7 @@ def leg(
     if forward_to_rail or not joined:
         same_rail = src % gpn // share == dst % gpn // share
         via = np.where(same_rail, src, src // gpn * gpn + dst % gpn)
-    own = np.arange(cluster.num_gpus)
+    own = cluster.numbers
     nodes = np.unique(np.concatenate([src, dst]) // gpn)
     rate = cluster.nic_rate[::share].reshape(-1, gpn // share)[nodes]
     if not len(src) or ((rate > 0).all() and (rate == rate[0, 0]).all()):

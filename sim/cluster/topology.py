@@ -7,7 +7,7 @@ for as a networkx graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +73,21 @@ class Cluster:
     nic_reach: NicReach = MEASURED_ON
     windows: tuple[Window, ...] = ()  # faults between two instants
 
+    nic_rate: Floats = field(init=False, repr=False)
+    """Rate of each GPU's NIC in its slower direction, 0 without a NIC, [num_gpus] [bytes/s]."""
+    numbers: Ints = field(init=False, repr=False)
+    """Each GPU's own number, [num_gpus]."""
+    nic_alive: npt.NDArray[np.bool_] = field(init=False, repr=False)
+    """True for GPUs whose NIC has any bandwidth, [num_gpus]."""
+
+    def __post_init__(self) -> None:
+        usable = (self.nic_tx >= 0) & (self.nic_rx >= 0)
+        slower = np.minimum(self.capacity[self.nic_tx], self.capacity[self.nic_rx])
+        object.__setattr__(self, "nic_rate", np.where(usable, slower, 0.0))
+        object.__setattr__(self, "nic_alive", self.nic_rate > 0)
+        object.__setattr__(self, "numbers", np.arange(self.num_gpus))
+        self.numbers.setflags(write=False)
+
     @property
     def graph(self) -> nx.DiGraph[str]:
         """The cables as a graph, made anew each time."""
@@ -97,18 +112,6 @@ class Cluster:
     def num_gpus(self) -> int:
         """All GPUs (hosts, on a bare fabric)."""
         return self.num_nodes * self.gpus_per_node
-
-    @property
-    def nic_rate(self) -> Floats:
-        """Rate of each GPU's NIC in its slower direction, 0 without a NIC, [num_gpus] [bytes/s]."""
-        usable = (self.nic_tx >= 0) & (self.nic_rx >= 0)
-        slower = np.minimum(self.capacity[self.nic_tx], self.capacity[self.nic_rx])
-        return np.asarray(np.where(usable, slower, 0.0))
-
-    @property
-    def nic_alive(self) -> npt.NDArray[np.bool_]:
-        """True for GPUs whose NIC has any bandwidth, [num_gpus]."""
-        return np.asarray(self.nic_rate > 0)
 
     def row(self, name: str) -> int:
         """The row of a resource by its name, e.g. `node3/gpu5/scale_up/egress`."""
@@ -287,20 +290,22 @@ def compile_cluster(
         for what, amount in owner.get("owns", {}).items():
             capacity[f"{name}/{what}"], kind[f"{name}/{what}"] = amount, what
     row = {name: i for i, name in enumerate(capacity)}
+    number = {name: i for i, name in enumerate(CLASSES)}
     places = [(first_node + node, i) for node in range(num_nodes) for i in range(gpus_per_node)]
 
-    def rows(pattern: str) -> Ints:
-        names = (pattern.format(n=n, i=i, nic=i // gpus_per_nic) for n, i in places)
-        return np.array([row.get(name, NONE) for name in names], dtype=np.int64)
+    bare = prefix == "host"
+    gpu_names = [f"node{n}/gpu{i}" for n, i in places]
+    nic_names = [f"host{n}" if bare else f"node{n}/nic{i // gpus_per_nic}" for n, i in places]
 
-    egress, ingress = (rows(f"node{{n}}/gpu{{i}}/scale_up/{way}") for way in ("egress", "ingress"))
-    pcie_tx, pcie_rx = (rows(f"node{{n}}/gpu{{i}}/pcie/{way}") for way in ("tx", "rx"))
-    nic = "host{n}" if prefix == "host" else "node{n}/nic{nic}"
+    def rows(owners: Sequence[str], what: str) -> Ints:
+        return np.array([row.get(owner + what, NONE) for owner in owners], dtype=np.int64)
+
+    egress, ingress = (rows(gpu_names, f"/scale_up/{way}") for way in ("egress", "ingress"))
+    pcie_tx, pcie_rx = (rows(gpu_names, f"/pcie/{way}") for way in ("tx", "rx"))
     leaves = [name for name, data in cables.nodes.items() if data["kind"] == "leaf"]
     leaf_idx = {name: i for i, name in enumerate(leaves)}
     leaf_of = np.full(len(places), NONE, dtype=np.int64)
-    for g, (n, i) in enumerate(places):
-        name = nic.format(n=n, nic=i // gpus_per_nic)
+    for g, name in enumerate(nic_names):
         if name in cables:
             leaf_of[g] = leaf_idx[next(peer for peer in cables.ends[name] if peer in leaf_idx)]
     up, down = _uplink_tables(cables, leaves, row)
@@ -311,16 +316,16 @@ def compile_cluster(
         fabric=fabric,
         cables=cables,
         names=tuple(capacity),
-        class_idx=np.array([CLASSES.index(kind[name]) for name in capacity], dtype=np.int64),
+        class_idx=np.array([number[kind[name]] for name in capacity], dtype=np.int64),
         capacity=np.array(list(capacity.values())),
         egress=np.where(egress >= 0, egress, pcie_tx),
         ingress=np.where(ingress >= 0, ingress, pcie_rx),
         pcie_tx=pcie_tx,
         pcie_rx=pcie_rx,
-        hbm=rows("node{n}/gpu{i}/hbm"),
-        copy_sms=rows("node{n}/gpu{i}/copy_sms"),
-        nic_tx=rows(nic + "/tx"),
-        nic_rx=rows(nic + "/rx"),
+        hbm=rows(gpu_names, "/hbm"),
+        copy_sms=rows(gpu_names, "/copy_sms"),
+        nic_tx=rows(nic_names, "/tx"),
+        nic_rx=rows(nic_names, "/rx"),
         leaf=leaf_of,
         pod_of_leaf=np.array([cables.nodes[leaf]["pod"] for leaf in leaves], dtype=np.int64),
         up=up,

@@ -119,9 +119,11 @@ def mixed(*parts: npt.ArrayLike) -> Colours:
             bits = bits.view(np.uint64) if bits.dtype == np.float64 else bits.astype(np.uint64)
             # Turned, so that a colour and its own hash do not cancel out.
             x = (whole << np.uint64(23) | whole >> np.uint64(41)) * np.uint64(0x9E3779B97F4A7C15) ^ bits
-            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            whole = x ^ (x >> np.uint64(31))
+            shifted = np.empty_like(x)
+            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+                x ^= np.right_shift(x, np.uint64(shift), out=shifted)
+                x *= np.uint64(factor)
+            whole = x
     return whole
 
 
