@@ -88,7 +88,8 @@ def find(
     for command, other in _COMMANDS.items():
         if not looks_like_path and other not in folders and stem in shipped(other):
             got = f"'{spec}', the name of a {'scenario' if command == 'run' else command}"
-            wanted, near_name = f"a {what}; it goes with `moesim {command} {spec}`", None
+            wanted = f"a {what}; it goes with `moesim {command} {spec}`"
+            near_name = near_name if (near_name or "").startswith(stem) else None
     raise InputError(Problem(mark, "", got, wanted, near_name))
 
 
