@@ -566,17 +566,17 @@ def test_attention_and_experts_apart_pay_between_two_and_twelve_nodes_of_attenti
     """With few experts memory bounds the rows of each; beyond, attention waits for experts that all nodes send to."""
     ladder = shared.ladder("afd-h800-h20")
     rates = {one["name"]: one["values"]["cumulative"] for one in ladder["rungs"]}
-    assert rates["naive"]["apart"] < 0.7 * rates["naive"]["h20"]
-    assert rates["attention"]["apart"] > 1.15 * max(rates["attention"]["h20"], rates["attention"]["h800"])
-    assert rates["network"]["apart"] == pytest.approx(rates["attention"]["apart"], rel=0.01)
+    assert rates["naive"]["h20-h800"] < 0.7 * rates["naive"]["h20"]
+    assert rates["attention"]["h20-h800"] > 1.15 * max(rates["attention"]["h20"], rates["attention"]["h800"])
+    assert rates["network"]["h20-h800"] == pytest.approx(rates["attention"]["h20-h800"], rel=0.01)
     points = {point["value"]: point for point in ladder["curves"]["nodes"]["points"]}
     better = [
         num
         for num, point in points.items()
-        if point["values"]["apart"] > max(point["values"]["h20"], point["values"]["h800"])
+        if point["values"]["h20-h800"] > max(point["values"]["h20"], point["values"]["h800"])
     ]
     assert better == [3, 4, 5, 6, 8]
-    idle = {num: point["metrics"]["apart"]["idle_fraction"] for num, point in points.items()}
+    idle = {num: point["metrics"]["h20-h800"]["idle_fraction"] for num, point in points.items()}
     assert idle[4]["attention"] < 0.02 < 0.3 < idle[12]["attention"]
     assert idle[12]["experts"] < idle[1]["experts"] / 2
 

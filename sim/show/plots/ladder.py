@@ -24,6 +24,7 @@ _NAME = 24  # letters in a line of a row's name
 _ROOM = 2.1  # of a stacked axis over its longest bar: room for what is written behind it
 _TOP_PX = 44  # for the legend
 _STEPS = (6, 5)  # most between ticks of an axis of changes: panels side by side, stacked
+_WORDS = 0.3  # part of the panel of gaps for what stands beside the longest bar
 _GROUPS = {"barmode": "group", "bargap": 0.22, "bargroupgap": 0.08}
 _BARS = {"orientation": "h", "textposition": "outside", "cliponaxis": False, "textfont": {"size": 12}}
 """Bars with a text behind each."""
@@ -108,14 +109,22 @@ def _span(before: float | None, now: float | None) -> tuple[float, float]:
 def _gap_panel(figure: Canvas, view: LadderView, rows: Sequence[str], rival: Machine) -> None:
     gaps = [None if rung.gap is None else 100 * rung.gap for rung in view.rungs]
     known = [gap for gap in gaps if gap is not None]
-    reach = max([1.0, *map(abs, known)])
-    low = -1.45 * reach if min(known, default=0.0) < -0.05 * reach else 0.0
+    low, high = min([0.0, *known]), max([1.0, *known])
+    left, right = _WORDS * (low < -0.05 * high), _WORDS * (high > -0.05 * low)
+    width = (high - low) / (1.0 - left - right)
     figure.add(
         "bar", x=gaps, y=list(rows), xaxis="x2", yaxis="y2", showlegend=False, marker={"color": style.NEUTRAL}, width=0.34,
         text=[change_text(rung.gap) for rung in view.rungs], hovertemplate="%{y}: %{x:.2f} %<extra></extra>", **_BARS,
     )  # fmt: skip
     title = f"gap: {view.reference.label} takes<br>{view.metric.longer} than {rival.label} by [%]"
-    figure.axis("x2", domain=[0.79, 1.0], anchor="y2", title=title, range=[low, 1.55 * reach], nticks=4)
+    figure.axis(
+        "x2",
+        domain=[0.79, 1.0],
+        anchor="y2",
+        title=title,
+        range=[(low - left * width) if left else 0.0, high + right * width],
+        nticks=4,
+    )
     figure.categories("y2", type="category", anchor="x2", showticklabels=False)
 
 

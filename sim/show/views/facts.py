@@ -50,8 +50,10 @@ def _machines(cluster: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
     """Label and words of the machines: those of each pool, of one kind, or the hosts of a bare fabric."""
     pools = mapping(cluster.get("pools"))
     if pools:
-        nodes = (f"{name} {pool.get('nodes')} nodes of {_hardware(pool)}" for name, pool in pools.items())
-        return [("pools", ", ".join(nodes))]
+        return [
+            (f"pool {name}", f"{pool.get('nodes')} nodes of {_hardware(pool)}")
+            for name, pool in pools.items()
+        ]
     if not cluster.get("hardware"):
         return [("hardware", "bare fabric"), ("hosts", mapping(cluster.get("fabric")).get("hosts") or 1)]
     return [("hardware", _hardware(cluster)), ("nodes", cluster.get("nodes") or 1)]

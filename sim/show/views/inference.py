@@ -115,12 +115,12 @@ def _apart(afd: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Where attention and experts are, and how many microbatches go between them."""
     if not afd:
         return []
-    return [
-        (
-            f"attention on {afd.get('attention')}, experts on {afd.get('experts')}, microbatches",
-            afd.get("microbatches"),
-        )
-    ]
+    parts = (
+        ("pool of attention", "attention"),
+        ("pool of experts", "experts"),
+        ("microbatches", "microbatches"),
+    )
+    return [(label, afd.get(key)) for label, key in parts]
 
 
 _OVERLAP = {True: "two microbatches", "auto": "the faster of one batch and two"}

@@ -96,7 +96,7 @@ def _others(services: Sequence[ServiceView]) -> list[str]:
         )
     left = len(ratios) - len(sentences)
     return (
-        comparison.append_rest(sentences, f"{left} more differ less." if left > 0 else "")
+        comparison.append_rest(sentences, f"{left} more differ{'s' * (left == 1)} less." if left > 0 else "")
         if sentences
         else []
     )
