@@ -8,6 +8,7 @@ from typing import Any
 
 from sim import metrics
 from sim.cluster import export_rules
+from sim.cluster.hardware import Hardware
 from sim.cluster.parameters import OVERRIDE, Parameter
 from sim.cost.power import load_power
 from sim.documents import Document
@@ -27,8 +28,10 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
 
     Every assumed, derived or overridden parameter that the run read is in it, with grade and source.
     """
-    read = runner(scenario.kind).reads
-    leaned = [f for f in scenario.hardware.parameters if f.path.startswith(read)] if scenario.hardware else []
+    read, part, others = runner(scenario.kind).reads, scenario.hardware, _other_pools(scenario)
+    leaned = [f for f in part.parameters if f.path.startswith(read)] if part else []
+    for name, other in others.items():
+        leaned += [replace(f, path=f"{name}.{f.path}") for f in other.parameters if f.path.startswith(read)]
     for file in scenario.workload.files:
         leaned += list(file.parameters)
     if scenario.software is not None:
@@ -38,7 +41,8 @@ def provenance(scenario: Scenario) -> dict[str, Any]:
         "seed": scenario.seed,
         "outside_validation": outside(scenario),
         **({"settings": list(scenario.settings)} if scenario.settings else {}),
-        **_hardware(scenario),
+        **(_hardware(part) if part else {}),
+        **({"pools": {name: _hardware(other) for name, other in others.items()}} if others else {}),
         "leaned_on": [
             {"key": f.path, "value": f.shown, "grade": f.grade, "source": f.citation, "detail": f.detail}
             for f in (
@@ -57,11 +61,14 @@ def _powers() -> list[Parameter]:
     return [replace(row, path=f"power.{row.path}", shown=text) for row, text in zip(rows, shown, strict=True)]
 
 
-def _hardware(scenario: Scenario) -> dict[str, Any]:
-    """Name and overrides of the GPU, and its verdicts under export rules as it ran; nothing of a bare fabric."""
-    part = scenario.hardware
-    if part is None:
-        return {}
+def _other_pools(scenario: Scenario) -> dict[str, Hardware]:
+    """The hardware of the pools that have another than the scenario's own."""
+    pools = scenario.shared.pools if scenario.shared else {}
+    return {name: pool.hardware for name, pool in pools.items() if pool.hardware != scenario.hardware}
+
+
+def _hardware(part: Hardware) -> dict[str, Any]:
+    """Name and overrides of the GPU, and its verdicts under export rules as it ran."""
     return {
         "hardware": {
             "name": part.name,

@@ -10,6 +10,7 @@ import pytest
 
 from sim.cluster.kernels import load_kernel
 from sim.errors import InputError
+from sim.runs.result import provenance
 from sim.runs.run import run_document
 from sim.runs.service import places, service_of, with_faults
 from sim.scenario import settings as scenario_settings
@@ -110,6 +111,20 @@ def test_gpus_are_rented_and_powered_by_their_pools() -> None:
     seconds = 8 * found["makespan_s"]
     assert found["energy"]["gpu_kwh"] * 3.6e6 < seconds * (700 + 400)
     assert found["energy"]["gpu_w"] == pytest.approx(found["energy"]["gpu_kwh"] * 3.6e6 / seconds / 2)
+
+
+def test_a_result_says_what_it_leans_on_in_every_pool_and_what_export_rules_say_of_each() -> None:
+    origin = provenance(scenario({"pools": POOLS}, "a", "b"))
+    assert set(origin["pools"]) == {"b"}  # the first is the result's own
+    assert origin["pools"]["b"]["hardware"]["overrides"] == {"nic.bandwidth": "200 Gb/s"}
+    flagged = {
+        name: {row["rule"]: row["holds"] for row in part["export_rules"]["verdicts"]}
+        for name, part in (("a", origin), ("b", origin["pools"]["b"]))
+    }
+    assert (flagged["a"]["R2023.a"], flagged["b"]["R2023.a"]) == (True, False)
+    assert {"cost.gpu_hour", "b.nic.bandwidth"} <= {
+        row["key"] for row in origin["leaned_on"] if row["grade"] == "override"
+    }
 
 
 def test_instances_stand_one_after_the_other_on_their_pools_and_have_the_faults_there() -> None:

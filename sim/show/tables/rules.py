@@ -22,8 +22,9 @@ def parts(runs: Sequence[RunView]) -> dict[str, Provenance]:
     """The provenance of each part in some runs by its name; parts that differ in overrides are apart."""
     named: dict[str, Provenance] = {}
     for run in runs:
-        if run.provenance.part and run.provenance.verdicts:
-            named.setdefault(run.provenance.part.label, run.provenance)
+        for origin in (run.provenance, *run.provenance.others):
+            if origin.part and origin.verdicts:
+                named.setdefault(origin.part.label, origin)
     return named
 
 

@@ -74,6 +74,8 @@ class Provenance:
     leaned_on: tuple[LeanedParameter, ...]
     outside_validation: tuple[str, ...] = ()
     """What lies beyond the range that was compared with measurements."""
+    others: tuple[Provenance, ...] = ()
+    """Of pools of other hardware, their part and its verdicts."""
 
 
 def provenance_of(branch: Mapping[str, Any]) -> Provenance:
@@ -88,4 +90,5 @@ def provenance_of(branch: Mapping[str, Any]) -> Provenance:
         str(rules.get("note") or ""),
         tuple(record(LeanedParameter, entry) for entry in branch.get("leaned_on") or ()),
         tuple(branch.get("outside_validation") or ()),
+        tuple(provenance_of(pool) for pool in mapping(branch.get("pools")).values()),
     )
