@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
 M = TypeVar("M")
+WORD = "word"
+"""Tag of what is written in a word where a branch of keys may stand, in unions of both."""
 
 
 # --- quantities ----------------------------------------------------------------------------------------------------
@@ -131,7 +133,9 @@ def _problem(document: Document, path: Path_, models: list[Any], entry: Any) -> 
     if kind in ("literal_error", "enum"):
         allowed = context["expected"].replace(" or ", ", ")
         words = re.findall(r"'([^']*)'", allowed)
-        return document.problem(path, _brief(got), f"one of: {', '.join(words)}", nearest(str(got), words))
+        branch = ", or a mapping of keys" if entry["loc"][-1] == WORD else ""
+        wanted = f"one of: {', '.join(words)}{branch}"
+        return document.problem(path, _brief(got), wanted, nearest(str(got), words))
     if kind == "union_tag_invalid":
         words = re.findall(r"'([^']*)'", context["expected_tags"])
         tag, key = str(context["tag"]), str(context["discriminator"]).strip("'")

@@ -249,7 +249,17 @@ def _part(
     try:
         return draft.resolve(document)
     except InputError as error:
-        raise InputError([_moved(problem, ".".join(key)) for problem in error.problems]) from None
+        laid_over = draft.document.branch(over).tree if over is not None else {}
+        moved = (
+            _moved(problem, ".".join((over or ())[1:] if _first(problem) in laid_over else key))
+            for problem in error.problems
+        )
+        raise InputError(list(moved)) from None
+
+
+def _first(problem: Problem) -> str:
+    """The key of the workload that a problem is in."""
+    return problem.key.removeprefix("workload.").partition(".")[0]
 
 
 def _moved(problem: Problem, name: str) -> Problem:

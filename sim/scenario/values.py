@@ -9,6 +9,7 @@ from pydantic.config import JsonDict
 
 from sim.descriptions import documented
 from sim.metrics import NUMBERS
+from sim.schemas import WORD
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 
@@ -55,13 +56,13 @@ class Branch(BaseModel):
 
 
 def _word_or_branch(value: Any) -> str:
-    return "branch" if isinstance(value, dict | Branch) else "word"
+    return "branch" if isinstance(value, dict | Branch) else WORD
 
 
 Word = TypeVar("Word")
 Keys = TypeVar("Keys", bound=Branch)
 WordOr = Annotated[
-    Annotated[Word, Tag("word")] | Annotated[Keys, Tag("branch")], Discriminator(_word_or_branch)
+    Annotated[Word, Tag(WORD)] | Annotated[Keys, Tag("branch")], Discriminator(_word_or_branch)
 ]
 """A word or a branch, by what is written: problems are those of the one."""
 

@@ -396,6 +396,8 @@ def test_sixteen_nodes_are_split_best_where_the_pools_are_in_balance(tmp_path: P
         (TOGETHER, "colocated", "tail: {kind: tail_batching, done: 0 %}", "workload.tail.done", ["to 100 %"]),
         (TOGETHER, "colocated", "tail: {kind: partial_rollouts, cache: keep}", "workload.tail.cache", ["recompute"]),
         (TOGETHER, "colocated", "tail: {kind: tail_batching, cache: keep}", "workload.tail.cache", ["done, kind"]),
+        (TOGETHER, "colocated", "tail: {kind: partial_rollouts, prefill: {batch: 4}}", "workload.tail.prefill.batch", ["unknown"]),
+        (TOGETHER, "apart", "", "workload.pools", ["colocated, or a mapping"]),
         (TOGETHER, "colocated", "prompt_correlation: 120 %", "workload.prompt_correlation", ["0 % to 100 %"]),
         (JUDGES, JUDGE_POOLS.replace("d: reward", "d: update"), JUDGED, "workload.pools.reward", ["a pool of its own"]),
         (TOGETHER, "colocated", "reward: {model: mixtral-8x7b}", "workload.reward.prefill", ["'layout'"]),
