@@ -220,7 +220,7 @@ def require_batch(held: Footprint, requests: float, what: str) -> None:
     parts = sorted(held.parts(requests).items(), key=lambda item: -item[1])
     biggest = ", ".join(f"{name} {units.show(size, 'bytes', 3)}" for name, size in parts[:4])
     needed = sum(size for _, size in parts)
-    most = f"at most {held.max_batch} fit" if held.max_batch else "not one fits"
+    most = f"at most {held.max_batch} a GPU fit" if held.max_batch else "not one fits"
     raise DoesNotFitError(
         f"{what} {units.show(needed, 'bytes', 3)} of the {units.show(held.capacity_bytes, 'bytes', 3)} "
         f"of {held.gpu}: {biggest}; {most}",

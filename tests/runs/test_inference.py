@@ -279,7 +279,7 @@ def test_the_largest_batch_fits_and_one_more_does_not() -> None:
     tree = document(DECODE, workload__overlap=False)
     del tree.tree["workload"]["requests_per_gpu"]
     assert run_document(tree)["metrics"]["requests_per_gpu"] == most
-    with pytest.raises(InfeasibleError, match=f"at most {most} fit"):
+    with pytest.raises(InfeasibleError, match=f"at most {most} a GPU fit"):
         metrics(DECODE, workload__overlap=False, workload__requests_per_gpu=most + 1)
 
 

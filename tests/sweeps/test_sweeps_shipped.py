@@ -162,6 +162,21 @@ def test_wide_decode_serves_more_within_fifty_milliseconds_a_token() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("hardware", "flips"), [("h800", 64), ("h100", 64), ("h20", 128)])
+def test_few_requests_decode_faster_under_tensor_parallelism_and_many_under_ep(
+    hardware: str, flips: int
+) -> None:
+    """MLA's latents are one head: TP holds and reads a request's on every GPU of a group, EP on one, but each has all weights."""
+    for requests in (1, 2, 4, 8, 16, 32, 64, 128):
+        of = {"hardware": hardware, "requests": requests}
+        split, whole = (best("tp-or-ep", way=way, **of) for way in ("TP8-PP2", "EP16"))
+        if requests * 4 < flips:
+            assert best("tp-or-ep", way="TP16", **of) < 0.9 * whole
+        assert (min(split, best("tp-or-ep", **of)) == whole) == (requests >= flips)
+    assert best("tp-or-ep", way="EP16", hardware=hardware, requests=512) > 0
+
+
+@pytest.mark.slow
 def test_prefill_is_best_on_two_or_four_nodes() -> None:
     narrow = [best("v3-prefill-layouts", unit=unit) for unit in ("EP16", "EP32")]
     assert min(narrow) > 0.95 * max(narrow)
