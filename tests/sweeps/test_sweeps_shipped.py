@@ -120,6 +120,10 @@ def test_narrow_experts_and_wide_tensors_rank_behind_and_the_reason_is_visible()
 
 @pytest.mark.slow
 def test_tensor_parallelism_costs_less_on_an_h100() -> None:
+    """A pair of GPUs halves the stages and their bubble: worth its reductions over the full NVLink, and not over the cut one."""
+    two = {name: best(name, tp=2) / best(name, tp=1) for name in ("v3-layouts", "v3-layouts-h100")}
+    assert two["v3-layouts"] == pytest.approx(1.07, abs=0.01)
+    assert two["v3-layouts-h100"] == pytest.approx(1.004, abs=0.004)
     losses = {name: best(name, tp=8) / best(name) for name in ("v3-layouts", "v3-layouts-h100")}
     assert losses["v3-layouts-h100"] < losses["v3-layouts"] - 0.1
 
