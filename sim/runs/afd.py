@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.cluster.topology import Cluster, Fabric, Floats, Ints, joined
+from sim.cluster.topology import Cluster, Floats, Ints
 from sim.cost import serving_kernels as kernels
 from sim.cost.compute import Processor
 from sim.cost.work import Part, total_s
@@ -109,13 +109,10 @@ class AfdPass:
         """Routing of each layer that is drawn."""
         return tuple(row[0] for row in routings_of(self.experts))
 
-    @cached_property
+    @property
     def cluster(self) -> Cluster:
         """Both pools as one cluster."""
-        shared, fabric = self.scenario.shared, self.scenario.fabric
-        assert shared is not None
-        assert isinstance(fabric, Fabric)
-        return joined([*shared.build(fabric).values()])
+        return self.scenario.joined()
 
     @cached_property
     def processors(self) -> tuple[Processor, Processor]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from sim import units
 from sim.cluster.kernels import load_kernel
-from sim.cluster.topology import NONE, Cluster, Fabric, Ints, joined
+from sim.cluster.topology import NONE, Cluster, Ints
 from sim.errors import InfeasibleError
 from sim.runs.afd_result import afd_memory, require_experts
 from sim.runs.afd_surface import afd_surface
@@ -154,9 +154,8 @@ def _kv_way(scenario: Scenario, work: Serving, prefills: Sequence[Ints], decodes
     shared, (prefill, decode) = scenario.shared, pool_names(work)
     if shared is None or prefill is None or decode is None:
         return kv_links(scenario.cluster(), prefills, decodes)
-    assert isinstance(scenario.fabric, Fabric)
     return kv_links(
-        joined([*shared.build(scenario.fabric).values()]),
+        scenario.joined(),
         [shared.ranks(prefill, gpus) for gpus in prefills],
         [shared.ranks(decode, gpus) for gpus in decodes],
     )

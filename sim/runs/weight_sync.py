@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.collective_library import load_library
 from sim.cluster.kernels import load_kernel
-from sim.cluster.topology import Cluster, Floats, Ints
+from sim.cluster.topology import Cluster, Fabric, Floats, Ints
 from sim.engine import executor
-from sim.errors import InfeasibleError
 from sim.runs.pass_memory import stage_memory
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
@@ -69,28 +67,15 @@ def _sent_s(rollout: Scenario, rolling: Ints, update: Scenario) -> float:
 
 def _both(rollout: Scenario, rolling: Ints, update: Scenario) -> tuple[Cluster, Ints, Ints]:
     """One cluster with the GPUs of both, and where in it those of the update and those of the deployment are."""
-    cluster, other = rollout.cluster(), update.cluster()
-    if rollout.shared is None or update.shared is None or rollout.shared.own == update.shared.own:
-        return cluster, update.gpus, rolling
-    # GPUs of two pools share no node, so each may stand for one; where nodes are alike they keep their rails.
-    alike = cluster.gpus_per_node == other.gpus_per_node
-    if not alike and not cluster.planes_joined:
-        sizes = f"{other.gpus_per_node} and {cluster.gpus_per_node} GPUs"
-        raise InfeasibleError(
-            f"new weights: nodes of {sizes} have no rails in common, and no cable joins rails"
-        )
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(other, name), getattr(cluster, name)])
-        for name in ("egress", "ingress", "pcie_tx", "pcie_rx", "hbm", "copy_sms", "nic_tx", "nic_rx", "leaf")
-    }
-    joined = replace(
-        other,
-        **arrays,
-        num_nodes=cluster.num_nodes + other.num_nodes if alike else cluster.num_gpus + other.num_gpus,
-        gpus_per_node=cluster.gpus_per_node if alike else 1,
-        gpus_per_nic=cluster.gpus_per_nic if alike and cluster.gpus_per_nic == other.gpus_per_nic else 1,
+    shared, fabric = rollout.shared, rollout.fabric
+    if shared is None or update.shared is None or shared.own == update.shared.own:
+        return rollout.cluster(), update.gpus, rolling
+    assert isinstance(fabric, Fabric)
+    names = update.shared.own, shared.own
+    sending, receiving = (
+        shared.ranks(name, gpus, names) for name, gpus in zip(names, (update.gpus, rolling), strict=True)
     )
-    return joined, update.gpus, other.num_gpus + rolling
+    return shared.joined(fabric, names), sending, receiving
 
 
 def pairs(rollout: Scenario, num: int, update: Scenario) -> tuple[Ints, Ints, Floats]:
@@ -170,7 +155,7 @@ def _broadcast(asked: SyncSpec, rollout: Scenario, rolling: Ints, update: Scenar
     apply_s = whole_bytes / asked.apply
     cluster, sending, gpus = _both(rollout, rolling, update)
     own = rollout.cluster()
-    if cluster.gpus_per_node != own.gpus_per_node:
+    if own.gpus_per_node != update.cluster().gpus_per_node:
         cluster, gpus = own, rolling
     elif cluster.num_gpus > own.num_gpus:
         gpus = np.concatenate([sending[: cluster.gpus_per_node], gpus])

@@ -80,6 +80,7 @@ class Scenario:
     software: Software | None = None  # None where launches cost nothing
     gather_fraction: float = 0.0  # of the least time, in which completions count as one
     _built: list[topology.Cluster] = field(default_factory=list, init=False, repr=False, compare=False)
+    _joined: list[topology.Cluster] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -115,6 +116,14 @@ class Scenario:
         if not self._built:
             self._built.append(self._cabled())
         return self._built[0]
+
+    def joined(self) -> topology.Cluster:
+        """All pools as one cluster, the same one whenever it is asked for; `shared.ranks` are the numbers of GPUs in it."""
+        if not self._joined:
+            assert self.shared is not None
+            assert isinstance(self.fabric, topology.Fabric)
+            self._joined.append(self.shared.joined(self.fabric))
+        return self._joined[0]
 
     def _cabled(self) -> topology.Cluster:
         if isinstance(self.fabric, topology.LeafSpine):

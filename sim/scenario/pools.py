@@ -83,11 +83,18 @@ class SharedCluster:
             zip(self.pools, topology.build_pools([*self.pools.values()], fabric, faults), strict=True)
         )
 
-    def ranks(self, pool: str, gpus: topology.Ints) -> topology.Ints:
-        """Numbers in the `joined` cluster of GPUs of a pool."""
-        own, most = self.pools[pool], max(pool.hardware.gpu.scale_up.domain for pool in self.pools.values())
+    def joined(self, fabric: topology.Fabric, names: Sequence[str] = ()) -> topology.Cluster:
+        """Some pools, all where none is named, seen as one cluster; InfeasibleError where no cable joins their rails."""
+        views = self.build(fabric)
+        return topology.joined([views[name] for name in names or views])
+
+    def ranks(self, pool: str, gpus: topology.Ints, names: Sequence[str] = ()) -> topology.Ints:
+        """Numbers of GPUs of a pool in what `joined` makes of the same names."""
+        own, among = self.pools[pool], [self.pools[name] for name in names or self.pools]
+        first_node = sum(other.num_nodes for other in among[: among.index(own)])
         node, index = np.divmod(gpus, own.hardware.gpu.scale_up.domain)
-        return np.asarray((own.first_node + node) * most + index)
+        most = max(other.hardware.gpu.scale_up.domain for other in among)
+        return np.asarray((first_node + node) * most + index)
 
 
 def laid_out(hardware: dict[str, tuple[Hardware, int]]) -> dict[str, NodePool]:

@@ -345,6 +345,18 @@ def test_flows_between_pools_take_what_the_busier_nics_need(nodes: int, bound: s
     assert own.time_s - own.bytes_per_gpu / work.spec.sync.apply == pytest.approx(sent_s, rel=1e-3)
 
 
+def test_new_weights_need_a_cable_where_nodes_have_unlike_nics() -> None:
+    """Two GPUs share a NIC of a rollout's node, so that its rails are four, and the update's eight go on past the last."""
+    cluster = (
+        "{fabric: {kind: rail_only}, pools: {rollout: {hardware: {chip: h20, node: dgx-4nic}, nodes: 4}, "
+        "update: {hardware: h800, nodes: 4}}}"
+    )
+    work = resolve(document(cluster, POOLS, "sync: {mode: p2p}")).workload
+    assert isinstance(work, RlStep)
+    with pytest.raises(InfeasibleError, match="no cable joins the rails"):
+        weight_sync(work.spec.sync, work.rollout, work.rolling, work.update)
+
+
 @pytest.mark.parametrize("layout", ["{ep: 8}", "{tp: 2, ep: 16}", "{pp: 2, ep: 8}"])
 def test_every_gpu_gets_just_the_weights_of_its_stage_and_all_copies_send(layout: str) -> None:
     text = TEXT.replace("layout: {ep: 8}", f"layout: {layout}").replace("mixtral-8x7b", "qwen3-30b-a3b")

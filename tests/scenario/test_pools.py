@@ -81,6 +81,11 @@ def test_pools_joined_have_the_nics_of_every_gpu_wherever_it_stands() -> None:
         "node1/nic1/tx", "node2/nic1/tx", "node3/nic2/tx",
     ]  # fmt: skip
     assert shared.ranks("b", np.arange(9)).tolist() == [*range(16, 25)]
+    turned = "b", "a"
+    other_way = shared.joined(Fabric(), turned)
+    assert other_way.names[other_way.nic_tx[3]] == "node2/nic1/tx"
+    assert shared.ranks("b", np.arange(9), turned).tolist() == [*range(9)]
+    assert shared.ranks("a", np.arange(9), turned).tolist() == [*range(16, 25)]
     with pytest.raises(InfeasibleError, match="no cable joins the rails"):
         joined([*shared.build(Fabric("multi_plane")).values()])
 
