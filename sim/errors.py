@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 EXIT_DONE = 0
 EXIT_MISSED = 1
@@ -42,6 +42,14 @@ class Problem:
     got: str
     wanted: str
     nearest: str | None = None
+
+    def moved(self, places: Mapping[str, str]) -> Problem:
+        """The same where a document is a part of another: the longest start of the key that has a place is written as that."""
+        steps = self.key.split(".")
+        for end in range(len(steps), 0, -1):
+            if (start := ".".join(steps[:end])) in places:
+                return replace(self, key=".".join([places[start], *steps[end:]]))
+        return self
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

@@ -10,7 +10,7 @@ from sim.scenario.values import Branch
 
 
 class SliderSpec(Branch):
-    """An axis: a slider, or what stands next to one another at every notch."""
+    """An axis: a slider, or values that are drawn side by side at every notch."""
 
     name: str
     """Key or name of the axis; empty where nothing is compared."""
@@ -24,7 +24,7 @@ class PointSpec(Branch):
     """A run: its values, or why there is none."""
 
     values: list[float] | None = None
-    """Of the metrics, in SI units."""
+    """Value of each metric, in SI units."""
     binding: list[str] | None = None
     """Class of the resource that binds each; empty where nothing is said of that."""
     bound: list[float | None] | None = None
@@ -47,7 +47,7 @@ class CubeSpec(Branch):
     axes: list[SliderSpec]
     """Sliders."""
     compared: SliderSpec
-    """What stands next to one another."""
+    """The axis whose values are drawn side by side."""
     metrics: list[str]
     """Metrics whose sum is drawn."""
     start: list[int]
@@ -55,4 +55,4 @@ class CubeSpec(Branch):
     base: dict[str, Any]
     """The scenario that all settings are laid over."""
     points: list[list[PointSpec]]
-    """Of each setting of the sliders in order, the last slider fastest: a point for each value compared."""
+    """A list for each setting of the sliders, the last slider fastest; in it a point for each value drawn side by side."""

@@ -15,7 +15,7 @@ class PartSpec(Branch):
     name: str
     """Name of the part, for scripts."""
     title: str
-    """What it is, for a reader."""
+    """The part in words."""
     value_s: float
     """Its length [s]; all parts add up to the time."""
     share_fraction: float
@@ -26,9 +26,9 @@ class CauseSpec(Branch):
     """A change of machine or software that may explain what was measured."""
 
     name: str
-    """Name of the suspect, for scripts."""
+    """Name of the cause, for scripts."""
     title: str
-    """What it is, for a reader."""
+    """The cause in words."""
     set: dict[str, Any]
     """Keys of the scenario that it changes."""
     values: dict[str, float]
@@ -36,7 +36,7 @@ class CauseSpec(Branch):
     errors: dict[str, float]
     """Metric -> that value over the measured one, less 1 [fraction]."""
     distance_fraction: float
-    """How far off all values are, together: root mean square of the logarithms [fraction]."""
+    """Root mean square of the logarithms of simulated over measured values [fraction]."""
     binding: str | None
     """Class of the resource that then binds; null where nothing is said of that."""
 

@@ -158,25 +158,24 @@ def _spent_s(afd: AfdPass, ends: dict[str, Part], step_s: float) -> dict[str, fl
         name: often * sum(float(needs[name, plan.layer_kind(layer), 0][0, 0]) for layer in plan.blocks.layers)
         for name in ("attention_0", "attention_1", "shared")
     }
-    dense = (*(layer for before in plan.blocks.dense_before for layer in before), *plan.blocks.dense_after)
-    spent["dense"] = often * afd.dense_s(dense)
+    spent["dense"] = often * afd.dense_s(plan.blocks.dense)
     for direction in plans.COLLECTIVES:
         for end, work in afd.phases.get(f"attention {direction}", {}).items():
             spent[f"{direction} {end}"] = often * len(plan.blocks.layers) * work.time_s
     spent["ends"] = sum(total_s(part) for part in ends.values())
     spent["pool"] = max(0.0, step_s - sum(spent.values()))
-    reduced = _reduced_s(afd, ends, len(dense))
+    reduced = _reduced_s(afd, ends)
     return {
         **{name: own - reduced.get(name, 0.0) for name, own in spent.items()},
         "reductions": sum(reduced.values()),
     }
 
 
-def _reduced_s(afd: AfdPass, ends: dict[str, Part], num_dense: int) -> dict[str, float]:
+def _reduced_s(afd: AfdPass, ends: dict[str, Part]) -> dict[str, float]:
     """Time of each part in which it waits for the TP group of attention [s]."""
-    layers = {"dense": num_dense} | dict.fromkeys(
-        ("attention_0", "attention_1", "shared"), len(afd.attention.blocks.layers)
-    )
+    blocks = afd.attention.blocks
+    layers = dict.fromkeys(("attention_0", "attention_1", "shared"), len(blocks.layers))
+    layers["dense"] = len(blocks.dense)
     parts, reduced = afd.needs[1], dict[str, float]()
     for name, num in layers.items():
         if REDUCTION in parts.get(name, {}):
@@ -194,10 +193,7 @@ def _bounds_s(afd: AfdPass, ends: dict[str, Part]) -> dict[str, float]:
     for layer in plan.blocks.layers:
         for name in ("attention_0", "attention_1", "shared"):
             own += often * needs[name, plan.layer_kind(layer), 0][1:, 0]
-    for layer in (
-        *(layer for before in plan.blocks.dense_before for layer in before),
-        *plan.blocks.dense_after,
-    ):
+    for layer in plan.blocks.dense:
         own += often * needs["dense", plan.layer_kind(layer), 0][1:, 0]
     own[0] += sum(least_s(part, peaks[ATTENTION]) for part in ends.values())
     own[1] += sum(hbm_bytes(part) for part in ends.values())

@@ -332,9 +332,8 @@ def reductions_s(forward: ForwardPass) -> dict[str, float]:
     plan, parts, by_part = forward.plan, forward.needs.parts, dict[str, float]()
     if plan.layout.tp * plan.layout.cp == 1 and not plan.layout.gathers_experts:
         return by_part
-    dense = sum(map(len, plan.blocks.dense_before)) + len(plan.blocks.dense_after)
     nodes = [node.name for node in plan.program() if node.collective is None and node.name != "dense"]
-    for name in (*nodes, *["dense"] * dense * plan.num_microbatches):
+    for name in (*nodes, *["dense"] * len(plan.blocks.dense) * plan.num_microbatches):
         reduced = parts[name].get(REDUCTION) if name in parts else None
         by_part[name] = by_part.get(name, 0.0) + (reduced.time_s if reduced else 0.0)
     return {

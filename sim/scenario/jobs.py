@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from sim.cluster.parameters import SourcedFile
 from sim.cluster.parts import ClusterPart, part_of
-from sim.documents import Document
 from sim.errors import InputError, Problem, nearest
 from sim.kinds import JOBS
 from sim.scenario import sizes
@@ -153,16 +152,10 @@ def _job(draft: Draft, i: int, job: JobSpec, part: ClusterPart) -> Scenario:
     try:
         return draft.resolve(document)
     except InputError as error:
-        raise InputError([_moved(draft.document, problem, i) for problem in error.problems]) from None
-
-
-def _moved(document: Document, problem: Problem, i: int) -> Problem:
-    key = problem.key
-    if key.partition(".")[0] in _OWN:
-        key = f"jobs.{i}.{key}"
-    return Problem(
-        problem.where or document.mark((*_AT, i)), key, problem.got, problem.wanted, problem.nearest
-    )
+        places = {key: f"jobs.{i}.{key}" for key in _OWN}
+        job_mark = draft.document.mark(at)
+        moved = (replace(each.moved(places), where=each.where or job_mark) for each in error.problems)
+        raise InputError(list(moved)) from None
 
 
 def _count(scenario: Scenario, _: Jobs) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from sim.errors import InputError, Problem
+from sim.errors import InputError
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, LayoutSpec, catch
@@ -249,26 +249,14 @@ def _part(
     try:
         return draft.resolve(document)
     except InputError as error:
-        laid_over = draft.document.branch(over).tree if over is not None else {}
-        moved = (
-            _moved(problem, ".".join((over or ())[1:] if _first(problem) in laid_over else key))
-            for problem in error.problems
-        )
-        raise InputError(list(moved)) from None
-
-
-def _first(problem: Problem) -> str:
-    """The key of the workload that a problem is in."""
-    return problem.key.removeprefix("workload.").partition(".")[0]
-
-
-def _moved(problem: Problem, name: str) -> Problem:
-    first, dot, rest = problem.key.partition(".")
-    places = {"workload": f"workload.{name}", "layout": f"workload.{name}.layout"}
-    if name.startswith("reward"):
-        places["model"] = "workload.reward.model"
-    key = places.get(first, first)
-    return Problem(problem.where, key + dot + rest, problem.got, problem.wanted, problem.nearest)
+        inside = ".".join(at)
+        places = {"workload": inside, "layout": f"{inside}.layout"}
+        if key == _JUDGE:
+            places["model"] = "workload.reward.model"
+        if over is not None:
+            laid_over = draft.document.branch(over).tree
+            places |= {f"workload.{name}": ".".join((*over, name)) for name in laid_over}
+        raise InputError([problem.moved(places) for problem in error.problems]) from None
 
 
 def _count(scenario: Scenario, _: RlStep) -> None:

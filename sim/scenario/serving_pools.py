@@ -12,7 +12,7 @@ from sim import units
 from sim.cluster.fabrics import NodePool
 from sim.cluster.parts import part_of
 from sim.documents import Document
-from sim.errors import InputError, Mark, Problem
+from sim.errors import InputError, Mark
 from sim.scenario.afd import AfdSpec
 from sim.scenario.descriptions import Scenario
 from sim.scenario.draft import Draft, LayoutSpec
@@ -244,14 +244,9 @@ def _resolved(
         return draft.resolve(document)
     except InputError as error:
         inside = f"workload.{kind}" if pool.layout is None else f"workload.{kind}.layout"
-        places = {"workload": f"workload.{kind}.plan", "layout": inside}
-        moved = []
-        for problem in error.problems:
-            first, dot, rest = problem.key.partition(".")
-            own = first == "workload" and rest.partition(".")[0] == "afd"
-            key = (f"workload.{kind}" if own else places.get(first, first)) + dot + rest
-            moved.append(Problem(problem.where, key, problem.got, problem.wanted, problem.nearest))
-        raise InputError(moved) from None
+        own = f"workload.{kind}"
+        places = {"workload": f"{own}.plan", "workload.afd": f"{own}.afd", "layout": inside}
+        raise InputError([problem.moved(places) for problem in error.problems]) from None
 
 
 def _place(

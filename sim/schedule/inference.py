@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from sim.schedule.programs import Node, Program
 from sim.schedule.training import HALVES
@@ -40,6 +41,11 @@ class Blocks:
     layers: tuple[int, ...]  # of the model
     dense_before: tuple[tuple[int, ...], ...]
     dense_after: tuple[int, ...]
+
+    @property
+    def dense(self) -> tuple[int, ...]:
+        """All dense layers, in their order."""
+        return (*chain.from_iterable(self.dense_before), *self.dense_after)
 
 
 def blocks(model: Model, extra: int = 0) -> Blocks:

@@ -6,13 +6,12 @@ from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.bars import spoken, stacked
 from sim.show.tables.run import ENERGY
-from sim.show.views.names import energy_unit
+from sim.show.views.names import J_IN_KWH, energy_unit
 from sim.show.views.run import RunsView
 
 _BLUE, _ORANGE, _GREEN, _LILAC, _BROWN, _RED = style.SERIES
 _COLOURS = (_BLUE, _RED, _ORANGE, "rgba(123,133,143,0.28)", _GREEN, _BROWN, _LILAC)
 _BUILDING = "building"
-_J_IN_KWH = 3.6e6
 
 
 def energy(runs: RunsView) -> Picture:
@@ -24,7 +23,7 @@ def energy(runs: RunsView) -> Picture:
     bars: dict[str, dict[str, float]] = {}
     for run in known:
         whole = run.metric("energy.total_kwh")
-        scale = run.metric("energy.per_token_j") / whole if a_token else _J_IN_KWH
+        scale = run.metric("energy.per_token_j") / whole if a_token else J_IN_KWH
         parts = {part: run.metric(f"energy.{part}_kwh") for part in ENERGY}
         parts[_BUILDING] = whole - sum(parts.values())
         bars[run.name] = {part: kwh * scale for part, kwh in parts.items()}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sim.show.grid import Cell, Grid, share_cell
 from sim.show.kinds import module
-from sim.show.views.names import energy_unit, value
+from sim.show.views.names import J_IN_KWH, energy_unit, value
 from sim.show.views.run import RunsView, RunView
 
 ENERGY = {
@@ -41,8 +41,8 @@ def energy(runs: Sequence[RunView]) -> Grid:
         if used.get("total_kwh"):
             whole = used["total_kwh"]
             parts = [share_cell(used.get(f"{part}_kwh", 0.0) / whole or None) for part in ENERGY]
-            scale, unit = energy_unit(whole * 3.6e6)
-            total, low, high = (used[f"{which}_kwh"] * 3.6e6 / scale for which in ("total", "low", "high"))
+            scale, unit = energy_unit(whole * J_IN_KWH)
+            total, low, high = (used[f"{which}_kwh"] * J_IN_KWH / scale for which in ("total", "low", "high"))
             token = used.get("per_token_j")
             watts = f"{used['gpu_w']:,.0f} W" if used.get("gpu_w") else "-"
             rows.append(

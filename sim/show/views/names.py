@@ -40,9 +40,19 @@ def value(key: str, number: float, digits: int = 4) -> str:
     return show(number, dimension_of(key), digits)
 
 
+J_IN_KWH = 3.6e6
+
+
 def energy_unit(largest_j: float) -> tuple[float, str]:
     """Divisor and unit in which energies up to `largest_j` [J] are read well."""
-    steps = ((3.6e9, "MWh"), (3.6e6, "kWh"), (3.6e3, "Wh"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"))
+    steps = (
+        (1e3 * J_IN_KWH, "MWh"),
+        (J_IN_KWH, "kWh"),
+        (1e-3 * J_IN_KWH, "Wh"),
+        (1.0, "J"),
+        (1e-3, "mJ"),
+        (1e-6, "µJ"),
+    )
     return next(((factor, unit) for factor, unit in steps if largest_j >= factor), steps[-1])
 
 
