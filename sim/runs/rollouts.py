@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,11 +116,10 @@ def rounds_of(work: RlStep, instance: RolloutInstance) -> list[Round]:
     def roll(lengths: Sequence[Ints], has: Sequence[Ints], until_s: float) -> list[RolloutRecord]:
         return [instance.roll(*own, until_s) for own in zip(lengths, has, strict=True)]
 
-    run: Callable[..., list[Round]]
     if isinstance(work.spec.tail, str):
         return all_rounds(work.lengths, work.instances, roll)
-    run = {"partial_rollouts": partial_rounds, "tail_batching": tail_rounds}[work.spec.tail.kind]
-    return run(work.lengths, work.begun, work.instances, roll)
+    rounds = {"partial_rollouts": partial_rounds, "tail_batching": tail_rounds}[work.spec.tail.kind]
+    return rounds(work.lengths, work.begun, work.instances, roll)
 
 
 def tail_metrics(rounds: Sequence[Round]) -> dict[str, float]:
