@@ -236,7 +236,7 @@ def _core_backward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
         *cast(b, d),
         *quantise(b, d),
         *transposed_weight(b, d * out),
-        gemm(b, "o input gradient", out, d, gradient="input_gradient"),
+        gemm(b, "o", out, d, gradient="input_gradient", turned=True),
         *transposed_cast(b, out),
         *transposed_cast(b, d),
         *(_heads(a, b, credited=False) if heads else []),
@@ -300,10 +300,10 @@ def _gate_backward(model: Model, b: RankBatch) -> list[Launch]:
         return []
     t, d, e = b.tokens, model.hidden, model.gate_width
     small = memory("gate, small kernels", t * e * FP32, count=SMALL_GATE_KERNELS["B"])
-    gradient = replace(weight(b, "gate weight", e, d), dtype="bf16")
+    gradient = replace(weight(b, "gate weight", e, d, of="gate"), dtype="bf16")
     return [
         small,
-        gemm(b, "gate input gradient", d, e, dtype="bf16"),
+        gemm(b, "gate", d, e, dtype="bf16", turned=True),
         gradient,
         memory("add", 3 * t * d * BF16),
     ]

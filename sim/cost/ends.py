@@ -64,7 +64,7 @@ def head(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:
         entropy = memory("cross entropy", t * v * (BF16 + FP32 + FP32))
         return [norm(b, d), gemm(b, "head", v, d, dtype="bf16"), entropy]
     gradient = memory("cross entropy gradient", t * v * (FP32 + BF16))
-    return [gradient, gemm(b, "head input gradient", d, v, dtype="bf16"), norm(b, d, backward=True)]
+    return [gradient, gemm(b, "head", d, v, dtype="bf16", turned=True), norm(b, d, backward=True)]
 
 
 def mtp_projection(model: Model, b: RankBatch, phase: Phase) -> list[Launch]:

@@ -32,6 +32,12 @@ FP8 = FORMATS["fp8_rows"].element_bytes
 
 Phase = Literal["F", "B", "W"]
 Kind = Literal["gemm", "grouped_gemm", "weight_gemm", "attention_forward", "attention_backward", "memory"]
+Split = Literal["outputs", "inputs", "tokens"]
+"""The side of a projection that tensor parallelism splits; the tokens of one that every rank holds whole."""
+_SPLITS: dict[str, Split] = {
+    **dict.fromkeys(("q down", "kv down", "gate", "to latent", "from latent", "index keys"), "tokens"),
+    **dict.fromkeys(("o", "down"), "inputs"),  # behind split heads or a split width
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +87,14 @@ class Launch:
 
     `rows` has one entry for each GEMM of the launch (tokens, where weights are summed over them). `flops` are those a
     model is credited with: none for what is computed again. Of `moved_bytes`, `cached_bytes` are there for the time they
-    take: a cache has them. `gradient` as in `compute.grouped_gemm_s`, `blocks` and `resident_grid` as in `compute.streaming_s`.
+    take: a cache has them. `split` is the side of a projection that TP splits. `gradient` as in `compute.grouped_gemm_s`, `blocks` and `resident_grid` as in `compute.streaming_s`.
     """
 
     name: str
     kind: Kind
     dtype: Dtype = "bf16"
     gradient: Gradient = "forward"
+    split: Split = "outputs"
     rows: tuple[int, ...] = ()
     n: int = 0
     k: int = 0
@@ -258,6 +265,14 @@ def transposed_weight(b: RankBatch, elements: float) -> list[Launch]:
     return [memory("transpose weight", 2.0 * elements)] if b.is_blockwise else []
 
 
+def split_of(projection: str, *, turned: bool = False) -> Split:
+    """The side that TP splits of a projection of some name, or, `turned`, of the product that gives the gradient of its inputs."""
+    split = _SPLITS.get(projection, "outputs")
+    if turned and split != "tokens":
+        return "outputs" if split == "inputs" else "inputs"
+    return split
+
+
 def gemm(
     b: RankBatch,
     name: str,
@@ -267,11 +282,22 @@ def gemm(
     credited: bool = True,
     dtype: Dtype | None = None,
     gradient: Gradient = "forward",
+    turned: bool = False,
 ) -> Launch:
-    """A projection to `n` outputs from `k` inputs; not `credited` where it is computed again."""
-    flops = 2.0 * b.tokens * n * k if credited else 0.0
+    """A projection to `n` outputs from `k` inputs, or, `turned`, the gradient of its inputs.
+
+    Not `credited` where it is computed again.
+    """
     return Launch(
-        name, "gemm", dtype=dtype or b.precision, gradient=gradient, rows=(b.tokens,), n=n, k=k, flops=flops
+        f"{name} input gradient" if turned else name,
+        "gemm",
+        dtype=dtype or b.precision,
+        gradient=gradient,
+        split=split_of(name, turned=turned),
+        rows=(b.tokens,),
+        n=n,
+        k=k,
+        flops=2.0 * b.tokens * n * k if credited else 0.0,
     )
 
 
@@ -283,11 +309,23 @@ def experts(b: RankBatch, name: str, n: int, k: int, gradient: Gradient = "forwa
     )
 
 
-def weight(b: RankBatch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None) -> Launch:
-    """The gradient of a weight of `n` outputs and `k` inputs, summed over the tokens (of each expert)."""
+def weight(
+    b: RankBatch, name: str, n: int, k: int, rows: tuple[int, ...] | None = None, *, of: str = ""
+) -> Launch:
+    """The gradient of a weight of `n` outputs and `k` inputs, summed over the tokens (of each expert).
+
+    `of` is the projection where the launch has another name.
+    """
     tokens = (b.tokens,) if rows is None else rows
     return Launch(
-        name, "weight_gemm", dtype=b.precision, rows=tokens, n=n, k=k, flops=2.0 * sum(tokens) * n * k
+        name,
+        "weight_gemm",
+        dtype=b.precision,
+        split=split_of(of or name),
+        rows=tokens,
+        n=n,
+        k=k,
+        flops=2.0 * sum(tokens) * n * k,
     )
 
 
@@ -297,6 +335,6 @@ def input_gradient(b: RankBatch, name: str, outputs: int, inputs: int) -> list[L
         *cast(b, outputs),
         *quantise(b, outputs),
         *transposed_weight(b, outputs * inputs),
-        gemm(b, f"{name} input gradient", inputs, outputs, gradient="input_gradient"),
+        gemm(b, name, inputs, outputs, gradient="input_gradient", turned=True),
         *transposed_cast(b, outputs),
     ]

@@ -182,7 +182,8 @@ def _latent_projections(model: Model, b: RankBatch, phase: Phase) -> list[Launch
         to, back = gemm(b, "to latent", latent, d), gemm(b, "from latent", d, latent)
         return [*quantise(b, d), to, *quantise(b, latent), back]
     if phase == "W":
-        return [weight(b, "to latent weight", latent, d), weight(b, "from latent weight", d, latent)]
+        to = weight(b, "to latent weight", latent, d, of="to latent")
+        return [to, weight(b, "from latent weight", d, latent, of="from latent")]
     return [*input_gradient(b, "to latent", latent, d), *input_gradient(b, "from latent", d, latent)]
 
 
@@ -207,7 +208,7 @@ def _ffn(b: RankBatch, d: int, f: int, up: int, phase: Phase) -> list[Launch]:
     """A feed-forward block that every token takes, its first cast shared with what runs next to it."""
     t = b.tokens
     if phase == "W":
-        return [weight(b, "up weight", up * f, d), weight(b, "down weight", d, f)]
+        return [weight(b, "up weight", up * f, d, of="up"), weight(b, "down weight", d, f, of="down")]
     if phase == "F":
         swiglu = memory("swiglu", t * f * (up * BF16 + b.record))
         both = [*quantise(b, d), gemm(b, "up", up * f, d), swiglu, *quantise(b, f), gemm(b, "down", d, f)]
@@ -224,7 +225,7 @@ def _ffn(b: RankBatch, d: int, f: int, up: int, phase: Phase) -> list[Launch]:
         *restore,
         *quantise(b, d),
         *transposed_weight(b, d * f),
-        gemm(b, "down input gradient", f, d, gradient="input_gradient"),
+        gemm(b, "down", f, d, gradient="input_gradient", turned=True),
         *transposed_cast(b, d, from_fp8=True),
         *swiglus,
         *input_gradient(b, "up", up * f, d),

@@ -20,11 +20,6 @@ from dataclasses import replace
 
 from sim.cost.launches import Launch
 
-_BY_TOKENS = ("q down", "kv down", "gate", "to latent", "from latent", "index keys")
-"""Projections that every rank holds whole."""
-_BY_INPUTS = ("o", "down")
-"""Projections that follow split heads or a split width, whose inputs are split; of all others the outputs are."""
-
 
 def shared(launches: Iterable[Launch], tp: int, cp: int) -> list[Launch]:
     """Take one rank's part of launches of a whole sequence and a whole layer that TP and CP share."""
@@ -42,13 +37,9 @@ def _part(op: Launch, tp: int, cp: int) -> Launch:
         return replace(op, heads=-(-op.heads // both), flops=flops)
     if op.kind == "grouped_gemm":  # one product a head
         return replace(op, rows=op.rows[: -(-len(op.rows) // both)], flops=flops)
-    name = op.name.removesuffix(" again").removesuffix(" weight")
-    turned = name.endswith(" input gradient")
-    name = name.removesuffix(" input gradient")
-    if name in _BY_TOKENS:
+    if op.split == "tokens":
         return replace(op, rows=_cut(op.rows, both), flops=flops)
-    outputs = (name in _BY_INPUTS) == turned
-    n, k = (-(-op.n // tp), op.k) if outputs else (op.n, -(-op.k // tp))
+    n, k = (-(-op.n // tp), op.k) if op.split == "outputs" else (op.n, -(-op.k // tp))
     return replace(op, rows=_cut(op.rows, cp), n=n, k=k, flops=flops)
 
 
