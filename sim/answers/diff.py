@@ -11,6 +11,7 @@ from typing import Any
 from sim import documents, metrics
 from sim.answers.changed import run_changed
 from sim.documents import Document
+from sim.errors import InputError, Mark, Problem
 from sim.runs.kinds import Progress, Result
 from sim.scenario import settings as scenario_settings
 from sim.trees import flatten
@@ -27,8 +28,10 @@ def diff(
     """Compare two results of one run each.
 
     `settings` that differ have both values and, where it can be run alone, the metrics that it `gives` the
-    first scenario; `metrics` have both values and the change [fraction].
+    first scenario; `metrics` have both values and the change [fraction]. Raises `InputError` where the workloads are of
+    different kinds: they answer different questions, and no single setting leads from one to the other.
     """
+    _check_kinds(first, second, names)
     settings = _differing(_unfolded(first), _unfolded(second))
     alone = [
         _alone(first, key, new, progress) if len(settings) <= _MOST else None
@@ -50,6 +53,17 @@ def diff(
             if before.get(name) != after.get(name)
         },
     }  # fmt: skip
+
+
+def _check_kinds(first: Result, second: Result, names: tuple[str, str]) -> None:
+    kinds = [_kind(result) for result in (first, second)]
+    if kinds[0] != kinds[1]:
+        got = f"a result of kind {kinds[1]}"
+        raise InputError(Problem(Mark(names[1]), "", got, f"one of kind {kinds[0]}, as {names[0]} is"))
+
+
+def _kind(result: Result) -> str:
+    return "jobs" if "jobs" in result["scenario"] else str(result["scenario"]["workload"]["kind"])
 
 
 def _unfolded(result: Result) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sim.cli.shared import console_of, json_option, progress
-from sim.errors import InfeasibleError, InputError, Problem, nearest
+from sim.errors import InfeasibleError, InputError, Mark, Problem, nearest
 
 _variant_option = click.option(
     "--variant", metavar="NAME", help="The variant that is asked about [the first]."
@@ -52,9 +52,8 @@ def diff(first: Path, second: Path, variant: str | None, as_json: bool) -> None:
     from sim.show.files import folder as folders
     from sim.show.tables import console as tables
 
-    document = answers.diff(
-        _run(first, variant), _run(second, variant), (str(first), str(second)), progress(as_json)
-    )
+    results = (_run(first, variant), _run(second, variant))
+    document = answers.diff(*results, (str(first), str(second)), progress(as_json))
     if as_json:
         click.echo(folders.dump(document), nl=False)
     else:
@@ -106,9 +105,13 @@ def _scenario(asked: str, settings: tuple[str, ...], variant: str | None) -> Any
 def _run(path: Path, variant: str | None) -> Any:
     """Return one run of a result's file or folder."""
     from sim.show.files import folder as folders
-    from sim.show.kinds import runs_in
+    from sim.show.kinds import kind_of, runs_in
 
     result = folders.read_each(path)[0]
+    if (kind := kind_of(result)) != "run":
+        raise InputError(
+            Problem(Mark(str(path)), "", f"the document of a {kind}", "the result of `moesim run`")
+        )
     with folders.blame(path):
         runs = {name: run for name, run in runs_in(result).items() if run["scenario"] and run["metrics"]}
     return runs[_chosen(variant, list(runs), str(path))]

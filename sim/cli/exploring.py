@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,15 +78,16 @@ def sweep(
                     fresh=fresh,
                     keep=keep.later,
                 )
+        table = partial(tables.print_sweep, document, console_of())
         with figure_notes():
-            written = folders.save(folder, document)
+            written = folders.save(folder, document, meanwhile=None if as_json else table)
         if kind is not None:
             folders.write(folder, {f"points.{kind}": exporting.encode(document, kind)})
             written.append(folder / f"points.{kind}")
     if as_json:
         click.echo(folders.dump(document), nl=False)
     else:
-        tables.print_sweep(document, console_of(), written)
+        tables.print_written(written, console_of())
     if not document["ranked"]:
         raise InfeasibleError(sweep_words.finding(sweep_view(document))[0])
 
@@ -108,14 +110,15 @@ def ladder(file: str, out: Path | None, as_json: bool) -> None:
     with folders.occupied(folder, tell):
         with Keeper(folder, "ladder.json", tell) as keep:
             document = study.run(asked, progress(as_json), keep)
+        for warning in document["warnings"]:
+            click.echo(f"warning: {warning}", err=True)
+        table = partial(tables.print_ladder, document, console_of())
         with figure_notes():
-            written = folders.save(folder, document)
-    for warning in document["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
+            written = folders.save(folder, document, meanwhile=None if as_json else table)
     if as_json:
         click.echo(folders.dump(document), nl=False)
     else:
-        tables.print_ladder(document, console_of(), written)
+        tables.print_written(written, console_of())
 
 
 @click.command(short_help="Move sliders over a scenario or a sweep, in one page.")

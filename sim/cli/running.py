@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,11 +77,14 @@ def run(
 
                     span.add(document, result, say)
             with figure_notes():
-                written = folders.save(places[name], result, with_report=not no_report)
+                written = folders.save(
+                    places[name],
+                    result,
+                    with_report=not no_report,
+                    meanwhile=None if as_json else partial(_print_run, result),
+                )
         if not as_json:
-            tables.print_result(result, console_of(), written)
-            if ranged:
-                tables.print_spans(result, console_of())
+            tables.print_written(written, console_of())
     if as_json:
         printed = {name: folders.without_flows(result) for name, result in results.items()}
         several = {"schema": "moesim.results/1", "results": printed}
@@ -90,6 +94,14 @@ def run(
     missed = [line for result in results.values() for line in run_results.missed(result)]
     if missed:
         raise Missed("missed expectations:\n" + "\n".join(missed))
+
+
+def _print_run(result: Result) -> None:
+    """Print the tables of a run, and what assumed parameters make of it where that was asked."""
+    from sim.show.tables import console as tables
+
+    tables.print_result(result, console_of())
+    tables.print_spans(result, console_of())
 
 
 @click.command(short_help="Compare with published and measured figures.")

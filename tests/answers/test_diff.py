@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,35 @@ def test_the_command_names_results_by_their_paths(moesim: Moesim) -> None:
     missing = moesim("diff", "a", "nowhere")
     assert missing.code == 2
     assert "nowhere" in missing.err
+
+
+def test_results_of_different_kinds_are_refused_with_both_named(moesim: Moesim) -> None:
+    """An all-to-all and a decode step answer different questions: nothing that either changes moves the other."""
+    assert (
+        moesim(
+            "run",
+            "deepep-ep8-h800",
+            "--no-report",
+            "--set",
+            "workload.tokens_per_rank=64",
+            "--set",
+            "expect={}",
+        ).code
+        == 0
+    )
+    assert moesim("run", "v3-decode-ep128", "--no-report").code == 0
+    refused = moesim("diff", "results/deepep-ep8-h800", "results/v3-decode-ep128")
+    assert refused.code == 2
+    assert "results/v3-decode-ep128: got a result of kind decode" in refused.err
+    assert "one of kind all_to_all, as results/deepep-ep8-h800 is" in refused.err
+
+
+@pytest.mark.parametrize("command", ["diff", "explain"])
+def test_a_document_of_something_else_is_named(moesim: Moesim, command: str) -> None:
+    Path("sweep.json").write_text('{"schema": "moesim.sweep/1"}')
+    refused = moesim(command, "sweep.json", *["sweep.json"] * (command == "diff"))
+    assert refused.code == 2
+    assert "sweep.json: got the document of a sweep; wanted the result of `moesim run`" in refused.err
 
 
 def test_a_variant_is_compared_where_it_is_asked_for(moesim: Moesim) -> None:

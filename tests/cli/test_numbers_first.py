@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 import laddering
@@ -73,6 +74,27 @@ def test_a_rank_that_sends_less_than_a_byte_has_a_result_and_a_report(moesim: Mo
     assert document("results/bytes1/result.json")["metrics"]["exchange"]["time_s"] > 0
     said = moesim("plot", "results/bytes1", "--kind", "traffic_matrix")
     assert "no rank sends another a whole byte" in said.err
+
+
+@pytest.mark.parametrize("command", ["run", "ladder", "sweep"])
+def test_the_table_is_printed_before_the_report_is_drawn(
+    moesim: Moesim, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """A drawing that says so on standard error stands below the table, above the names of files."""
+
+    def drawn(_: object) -> str:
+        click.echo("DRAWN", err=True)
+        return "a page"
+
+    monkeypatch.setattr("sim.show.pages.report.report_html", drawn)
+    text = {"run": BYTES, "sweep": json.dumps(SWEEP), "ladder": laddering.SMALL}[command]
+    Path("x.yaml").write_text(text)
+    said = moesim(command, "x.yaml")
+    assert said.code == EXIT_DONE
+    table, below = said.err.split("DRAWN")
+    assert "──────" in table
+    assert "──────" not in below
+    assert below.startswith("\nWritten: results/")
 
 
 @drawn_notes

@@ -72,10 +72,21 @@ def _trace(result: Mapping[str, Any]) -> bytes | None:
     return trace.encode(trace.document(timeline)) if has_course else None
 
 
-def save(folder: Path, document: Mapping[str, Any], *, with_report: bool = True) -> list[Path]:
-    """Write the files of a document, numbers before any picture is made of them; returns their paths. Raises as `write`."""
+def save(
+    folder: Path,
+    document: Mapping[str, Any],
+    *,
+    with_report: bool = True,
+    meanwhile: Callable[[], None] | None = None,
+) -> list[Path]:
+    """Write the files of a document, numbers before any picture is made of them; returns their paths. Raises as `write`.
+
+    `meanwhile` is called once the numbers are written: a reader need not wait for pictures.
+    """
     written = numbers(document)
     write(folder, written)
+    if meanwhile is not None:
+        meanwhile()
     drawn = pictures(document) if with_report else {}
     if drawn:
         write(folder, drawn)

@@ -43,26 +43,26 @@ _WORST = 3
 _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
 
-def print_result(document: Document, console: Console, written: Iterable[Path] = ()) -> None:
+def print_result(document: Document, console: Console) -> None:
     """Print times next to bounds, bandwidths, published values, and the findings of a run."""
     runs = views_of(document)
     sentences = (*findings.finding(runs), findings.expectations(runs))
     facts = runs.runs[0].facts if len(runs.runs) == 1 else ()
-    _print_all(runs.title, grids.grids(runs, wide=False), sentences, console, written, facts)
+    _print_all(runs.title, grids.grids(runs, wide=False), sentences, console, facts)
 
 
-def print_sweep(document: Document, console: Console, written: Iterable[Path]) -> None:
+def print_sweep(document: Document, console: Console) -> None:
     """Print the best points of a sweep, what each choice costs, what cannot be, and the findings."""
     view = sweep_view(document)
     tables = sweep_grids.grids(view, wide=False)
-    _print_all(view.title, tables, sweep_words.finding(view), console, written)
+    _print_all(view.title, tables, sweep_words.finding(view), console)
 
 
-def print_ladder(document: Document, console: Console, written: Iterable[Path]) -> None:
+def print_ladder(document: Document, console: Console) -> None:
     """Print every rung, what does not fit, how much is enough, prices and rules, and the findings."""
     view = ladder_view(document)
     title = view.ask or view.title
-    _print_all(title, ladder_grids.grids(view), ladders.finding(view), console, written)
+    _print_all(title, ladder_grids.grids(view), ladders.finding(view), console)
 
 
 def print_explanation(document: Document, console: Console) -> None:
@@ -103,7 +103,6 @@ def _print_all(
     tables: Iterable[Grid],
     sentences: Iterable[str | None],
     console: Console,
-    written: Iterable[Path] = (),
     facts: Iterable[tuple[str, str]] = (),
 ) -> None:
     from rich.markup import escape
@@ -117,8 +116,12 @@ def _print_all(
     console.print()
     for sentence in filter(None, sentences):
         console.print(sentence, highlight=False, markup=False)
-    if files := ", ".join(map(str, written)):
-        console.print(f"[dim]Written: {escape(files)}[/dim]", soft_wrap=True)
+
+
+def print_written(files: Iterable[Path], console: Console) -> None:
+    """Print the paths of the files that a command wrote."""
+    written = f"Written: {', '.join(map(str, files))}"
+    console.print(written, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_grid(grid: Grid, console: Console) -> None:
