@@ -35,6 +35,7 @@ _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROGRESS = re.compile(r"^ +\d+\.\d s  .*\n", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])[-+±]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _METRICS = re.compile(r"(<!-- metrics -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_MACHINES = re.compile(r"(<!-- machines[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- validation[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -388,17 +389,71 @@ def validation_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _machines() -> dict[str, dict[str, Any]]:
+    """Errors of each machine, over all groups."""
+    from shared import group as compared
+    from sim.validation.machines import by_machine
+    from sim.validation.validate import GROUPS
+
+    return by_machine({name: compared(name) for name in GROUPS}, whole=True)
+
+
+def machine_table() -> str:
+    """The table of `moesim validate` by machine; those that were never compared in one line."""
+    lines = [
+        "| machine | figures | predicted | mean error | of predictions | worst | by group |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    found = sorted(_machines().items(), key=lambda each: -each[1]["rows"])
+    for name, errors in found:
+        if not errors["rows"]:
+            continue
+        keys = ("mean_abs_error_fraction", "predicted_mean_abs_error_fraction", "worst_error_fraction")
+        cells = [name, errors["rows"], errors["predicted"]]
+        cells += ["-" if errors[key] is None else f"{errors[key]:.2%}" for key in keys]
+        cells.append(", ".join(f"{group} {error:.1%}" for group, error in errors["groups"].items()))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    never = [
+        f"{name} ({errors['printed']} printed only)" if errors["printed"] else name
+        for name, errors in found
+        if not errors["rows"]
+    ]
+    return "\n".join(lines) + f"\n\nNever compared: {', '.join(never)}.\n"
+
+
+def machine_file() -> str:
+    """The file that `moesim show hardware NAME` reads the errors of a machine from."""
+    lines = ["# How far counted figures are off on each machine; `python tests/test_pages.py` writes it."]
+    for name, errors in _machines().items():
+        if errors["rows"]:
+            predicted = errors["predicted_mean_abs_error_fraction"]
+            lines += [
+                f"{name}:",
+                f"  figures: {errors['rows']}",
+                f"  predicted: {errors['predicted']}",
+                f"  mean: {errors['mean_abs_error_fraction']:.2%}",
+                *([] if predicted is None else [f"  of_predictions: {predicted:.2%}"]),
+                f"  worst: {errors['worst_error_fraction']:.2%}",
+                f"  row: {errors['worst_row']}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+MACHINE_FILE = ROOT / "hardware" / "compared" / "machines.yaml"
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("published")
-def test_the_table_of_validation_is_what_validate_finds() -> None:
-    tables = [found for page in PAGES if (found := _TABLE.search(page.read_text(encoding="utf-8")))]
-    assert tables
-    seen = validation_table()
-    for found in tables:
-        shown = found[2]
-        assert _NUMBER.sub("#", shown) == _NUMBER.sub("#", seen)
-        ours, theirs = ([float(n) for n in _NUMBER.findall(text)] for text in (shown, seen))
-        assert ours == pytest.approx(theirs, abs=0.02)
+def test_the_tables_of_validation_are_what_validate_finds() -> None:
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    shown = [(found[2], validation_table(), 0.02) for text in texts if (found := _TABLE.search(text))]
+    shown += [(found[2], machine_table(), 0.11) for text in texts if (found := _MACHINES.search(text))]
+    assert len(shown) == 2
+    shown.append((MACHINE_FILE.read_text(encoding="utf-8"), machine_file(), 0.02))
+    for written, seen, rounding in shown:
+        assert _NUMBER.sub("#", written) == _NUMBER.sub("#", seen)
+        ours, theirs = ([float(n) for n in _NUMBER.findall(text)] for text in (written, seen))
+        assert ours == pytest.approx(theirs, abs=rounding)
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------
@@ -451,7 +506,8 @@ def refresh() -> None:
     """Write outputs, the tables of metrics and validation, and the pictures."""
     import tempfile
 
-    table = validation_table()
+    table, machines = validation_table(), machine_table()
+    MACHINE_FILE.write_text(machine_file(), encoding="utf-8")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for page in PAGES:
@@ -477,6 +533,7 @@ def refresh() -> None:
                 text = text.replace(f"```pycon\n{block.text}```", f"```pycon\n{''.join(lines)}```")
             text = _METRICS.sub(lambda found: found[1] + metrics_table() + found[3], text)
             text = _TABLE.sub(lambda found: found[1] + table + found[3], text)
+            text = _MACHINES.sub(lambda found: found[1] + machines + found[3], text)
             page.write_text(text, encoding="utf-8")
         for drawn in PICTURES if browser.find() is not None else ():
             (ROOT / "docs" / f"{drawn}.svg").write_text(picture(drawn, folder), encoding="utf-8")

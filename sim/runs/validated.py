@@ -7,7 +7,9 @@ counted rows of `scenarios/published/`, as a test holds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from sim import documents
 from sim.cluster.kernels import Kernel, list_kernels, load_kernel
 from sim.scenario.descriptions import Scenario
 
@@ -43,6 +45,34 @@ def compared_on(hardware: str) -> list[str]:
         models = dict.fromkeys(model for model, machine, _ in runs if machine == hardware)
         phrases += [f"{kind} of {', '.join(models)}"] if models else []
     return phrases
+
+
+def errors_on(hardware: str) -> Mapping[str, Any]:
+    """Return how far counted figures were off on a machine when they were last compared: `figures` and `predicted` of them [count],
+    the mean error of all and of predictions, and the worst; empty where nothing was.
+    """
+    last = documents.load(documents.data_folder("hardware") / "compared" / "machines.yaml")
+    errors: Mapping[str, Any] = last.tree.get(hardware, {})
+    return errors
+
+
+def error_sentence(hardware: str) -> str:
+    """Say `errors_on` a machine in one line; nothing where nothing was compared.
+
+    Examples
+    --------
+    >>> error_sentence("b200")
+    ''
+    """
+    if not (errors := errors_on(hardware)):
+        return ""
+    predicted = (
+        f", {errors['predicted']} predictions by {errors['of_predictions']}" if errors["predicted"] else ""
+    )
+    return (
+        f"Off by {errors['mean']} on average over {errors['figures']} figures{predicted}; "
+        f"the worst is {errors['worst']} ({errors['row']})"
+    )
 
 
 def outside(scenario: Scenario) -> list[str]:

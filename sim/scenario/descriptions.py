@@ -88,6 +88,14 @@ class Scenario:
         return self.workload.spec.kind
 
     @property
+    def machine(self) -> str | None:
+        """Name of the hardware profile that it runs on; where its parts have their own, each once, joined by `+`."""
+        names = [part.machine for part in self.workload.parts] or [
+            self.hardware.name if self.hardware else None
+        ]
+        return "+".join(dict.fromkeys(filter(None, names))) or None
+
+    @property
     def num_ranks(self) -> int:
         """GPUs that the workload takes."""
         return self.part.num_gpus

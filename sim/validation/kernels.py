@@ -91,6 +91,7 @@ def rows(figures: KernelFigures, progress: Progress, curves: Curves | None = Non
                     _SIMULATED[table.kernel](_clocked(whole, shape), table, shape),
                     use=use,
                     source=table.source,
+                    machine=hardware.name,
                     tolerance=figures.bar.worst,
                     weighed=table,
                 )

@@ -105,7 +105,14 @@ def rows(figures: PairFigures, progress: Progress) -> Iterator[Row]:
         ours = simulate(scenario, num_layers=figures.layers, num_groups=figures.groups).quantities()
         for facts in figures.facts:
             if facts.quantity in run.quantities:
-                yield from fact_rows(facts, ours[facts.quantity], figures.bar, prefix=f"{run.name}.", run=run)
+                yield from fact_rows(
+                    facts,
+                    ours[facts.quantity],
+                    figures.bar,
+                    machine=scenario.machine,
+                    prefix=f"{run.name}.",
+                    run=run,
+                )
 
 
 def simulate(scenario: Scenario, *, num_layers: int, num_groups: int) -> PairTimes:

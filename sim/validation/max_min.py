@@ -67,6 +67,7 @@ def rows(figures: SolverFigures, progress: Progress) -> Iterator[Row]:
                 float(ours_s[flow]),
                 use="validation",
                 source=case.source,
+                machine=None,
                 tolerance=None,
                 weighed=Weighed(note=f"{case.about}; flow {flow + 1}"),
             )

@@ -35,6 +35,7 @@ our own to count agree. Means are over independent rows, where a group has any."
 class Row:
     """A published figure next to the simulated one, in SI units.
 
+    `machine` is the hardware profile that ours is of, None where it is of none (a schedule, a model, bare links);
     `error_fraction` is relative, or the difference of shares; `bar` is the name of the bar that it counts towards, None where
     it is printed only; `ok`, whether it is within its tolerance.
     """
@@ -50,6 +51,7 @@ class Row:
     ok: bool
     bar: str | None
     source: str
+    machine: str | None
     note: str | None = None
     evidence: Evidence | None = None
     implied_by: str | None = None
@@ -205,6 +207,7 @@ def row(
     *,
     use: Use,
     source: str,
+    machine: str | None,
     tolerance: float | None,
     bar: str = "main",
     points: bool = False,
@@ -229,6 +232,7 @@ def row(
         ok=tolerance is None or bool(abs(error) <= tolerance),
         bar=bar if weighed.counted else None,
         source=source,
+        machine=machine,
         note=weighed.note,
         evidence=weighed.evidence,
         implied_by=weighed.implied_by,
@@ -236,7 +240,13 @@ def row(
 
 
 def fact_rows(
-    facts: Facts, ours: Mapping[str, float], bar: Bar, *, prefix: str = "", run: Weighed = PLAIN
+    facts: Facts,
+    ours: Mapping[str, float],
+    bar: Bar,
+    *,
+    machine: str | None = None,
+    prefix: str = "",
+    run: Weighed = PLAIN,
 ) -> Iterator[Row]:
     """Yield the rows of one quantity; `ours` by subject, and what the run that they are of proves."""
     for subject in facts.values:
@@ -248,6 +258,7 @@ def fact_rows(
             ours[subject],
             use=facts.use,
             source=facts.source,
+            machine=machine,
             tolerance=facts.tolerance if facts.tolerance is not None else bar.worst,
             points=facts.points,
             weighed=facts.within(run),

@@ -117,6 +117,7 @@ class TimedFlows:
 def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
     """Run everything once, and yield every figure next to ours."""
     metrics: dict[str, Mapping[str, float]] = {}
+    machines: dict[str, str | None] = {}
     with tempfile.TemporaryDirectory(prefix="moesim-") as folder:
         for run in figures.runs:
             document = _document(figures, run)
@@ -127,11 +128,13 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
                 file.write_text(timed.csv_text, encoding="utf-8")
                 document.put(("workload", "file"), str(file), Mark(run.flows))
             progress(f"{figures.group}: {run.name}")
-            result = run_scenario(scenario.resolve(document), progress)
+            resolved = scenario.resolve(document)
+            machines[run.name] = resolved.machine
+            result = run_scenario(resolved, progress)
             metrics[run.name] = flatten(result["metrics"])
-            yield from _figures(figures, run, metrics[run.name])
+            yield from _figures(figures, run, metrics[run.name], resolved.machine)
             if timed is not None:
-                yield _flow_row(run, result, timed)
+                yield _flow_row(run, result, timed, resolved.machine)
     for ratio in figures.ratios:
         yield row(
             ratio.name,
@@ -141,6 +144,7 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
             metrics[ratio.of][ratio.metric] / metrics[ratio.over][ratio.metric],
             use=ratio.use,
             source=ratio.source,
+            machine=machines[ratio.of],
             tolerance=ratio.tolerance if ratio.tolerance is not None else figures.bar.worst,
             weighed=Weighed(note=ratio.note),
         )
@@ -154,6 +158,7 @@ def rows(figures: RunFigures, progress: Progress) -> Iterator[Row]:
             metrics[each.of][each.metric] - metrics[each.less][each.metric],
             use=each.use,
             source=each.source,
+            machine=machines[each.of],
             tolerance=figures.bar.worst,
             weighed=Weighed(note=each.note),
         )
@@ -171,7 +176,7 @@ def _document(figures: RunFigures, run: Run) -> Document:
     return scenario_settings.variants(base)[run.name]
 
 
-def _figures(figures: RunFigures, run: Run, ours: Mapping[str, float]) -> Iterator[Row]:
+def _figures(figures: RunFigures, run: Run, ours: Mapping[str, float], machine: str | None) -> Iterator[Row]:
     """Yield the published metrics of one run."""
     for figure in run.rows:
         unit = figure.unit or dimension_of(figure.metric)
@@ -185,12 +190,13 @@ def _figures(figures: RunFigures, run: Run, ours: Mapping[str, float]) -> Iterat
             ours[figure.metric],
             use=figure.use,
             source=figure.source or run.source,
+            machine=machine,
             tolerance=figure.tolerance if figure.tolerance is not None else figures.bar.worst,
             weighed=figure,
         )
 
 
-def _flow_row(run: Run, result: Result, timed: TimedFlows) -> Row:
+def _flow_row(run: Run, result: Result, timed: TimedFlows, machine: str | None) -> Row:
     """Return the row of the mean over flows of |ours - theirs| / theirs; equal times would make it 0."""
     flow_id, released_us, done_us = np.array(result["flow_completion"]).T
     assert np.array_equal(flow_id, timed.flow_id)
@@ -203,6 +209,7 @@ def _flow_row(run: Run, result: Result, timed: TimedFlows) -> Row:
         error,
         use="validation",
         source=run.source,
+        machine=machine,
         tolerance=None,
         bar="flows",
         points=True,

@@ -110,25 +110,31 @@ def rows(figures: ScheduleFigures, progress: Progress = lambda _: None) -> Itera
     for example in figures.plans:
         ours = _plan_quantities(example)
         for figure in example.rows:
-            yield _row(example.name, example.source, figure, ours, "number", figures.bar)
+            yield _row(example, None, figure, ours, "number", figures.bar)
     for run in figures.memories:
         ours = _memory_quantities(run)
         for figure in run.rows:
             unit = "number" if figure.quantity == "fits" else "bytes"
-            yield _row(run.name, run.source, figure, ours, unit, figures.bar)
+            yield _row(run, run.hardware, figure, ours, unit, figures.bar)
 
 
 def _row(
-    name: str, source: str, figure: PublishedSchedule, ours: dict[str, float | bool], unit: str, bar: Bar
+    of: PlanFigures | MemoryFigures,
+    machine: str | None,
+    figure: PublishedSchedule,
+    ours: dict[str, float | bool],
+    unit: str,
+    bar: Bar,
 ) -> Row:
     return row(
-        f"{name}.{figure.quantity}",
+        f"{of.name}.{figure.quantity}",
         figure.quantity,
         unit,
         figure.value if isinstance(figure.value, bool) else units.parse(figure.value, unit),
         ours[figure.quantity],
         use=figure.use,
-        source=source,
+        source=of.source,
+        machine=machine,
         tolerance=bar.worst,
     )
 

@@ -52,12 +52,14 @@ def rows(figures: TableFigures, progress: Progress) -> Iterator[Row]:
     progress(figures.group)
     named: set[str] = set()
     for facts in figures.facts:
-        count = _FACTS.get(facts.quantity) or _rule(facts.quantity)
-        for fact in fact_rows(facts, {subject: count(subject) for subject in facts.values}, figures.bar):
-            name = f"{fact.id}.{facts.quantity}"
+        known = _FACTS.get(facts.quantity)
+        count = known or _rule(facts.quantity)
+        ours = {subject: count(subject) for subject in facts.values}
+        for subject, fact in zip(ours, fact_rows(facts, ours, figures.bar), strict=True):
+            name = f"{subject}.{facts.quantity}"
             name = f"{name}.{facts.source}" if name in named else name
             named.add(name)
-            yield replace(fact, id=name)
+            yield replace(fact, id=name, machine=None if known else subject)
     for example in figures.placements:
         yield _placement(example, figures.bar)
 
@@ -123,5 +125,6 @@ def _placement(example: PlacementExample, bar: Bar) -> Row:
         float(np.sum(ours.physical_to_logical == published)),
         use="validation",
         source=example.source,
+        machine=None,
         tolerance=bar.worst,
     )

@@ -21,7 +21,7 @@ import numpy as np
 from sim.errors import InputError, Mark, Problem, nearest
 from sim.runs.kinds import Keep, Progress
 from sim.validation import kernels as compute_rows
-from sim.validation import layer_pair, max_min, published
+from sim.validation import layer_pair, machines, max_min, published
 from sim.validation import runs as run_rows
 from sim.validation import schedules as schedule_figures
 from sim.validation import tables as table_rows
@@ -111,7 +111,10 @@ def validate(
         if len(compared) < len(asked):
             finished = {"finished": len(compared), "of": len(asked), "what": "groups"}
             keep(partial(dict, partial=finished, groups=dict(compared)))
-    return {"groups": compared}
+    return {
+        "groups": compared,
+        "machines": machines.by_machine(compared, whole=len(compared) == len(GROUPS)),
+    }
 
 
 def _group(name: str, progress: Progress) -> dict[str, Any]:

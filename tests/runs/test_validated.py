@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from command import Moesim
 from sim import documents
+from sim.cluster.hardware import list_hardware
 from sim.cluster.kernels import DEFAULTS, list_kernels, load_kernel
 from sim.runs.run import run_document
-from sim.runs.validated import COMPARED, LAUNCHES, compared_on
+from sim.runs.validated import COMPARED, LAUNCHES, compared_on, errors_on
 from sim.scenario import settings
 from sim.show.pages.run import run_html
 from sim.validation.kernels import KernelFigures
@@ -86,6 +88,16 @@ def test_a_machine_says_what_was_compared_on_it_or_that_nothing_was(moesim: Moes
         ("mi355x", "Never compared with measurements"),
     ):
         assert said in moesim("show", "hardware", name).out
+
+
+def test_a_machine_that_was_compared_says_its_own_mean_error_and_no_other_does(moesim: Moesim) -> None:
+    sheets = {name: moesim("show", "hardware", name).out for name in list_hardware()}
+    assert "Off by 3.00% on average over 5 figures, 5 predictions by 3.00%" in sheets["h20"]
+    assert {name for name, sheet in sheets.items() if "on average over" in sheet} == {
+        name for name in sheets if errors_on(name)
+    }
+    assert all(compared_on(name) for name in sheets if errors_on(name))
+    assert json.loads(moesim("show", "hardware", "h20", "--json").out)["errors"]["figures"] == 5
 
 
 SCENARIO = """

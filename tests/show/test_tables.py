@@ -12,6 +12,7 @@ from rich.console import Console
 from results import VALIDATION
 from sim.cluster.datasheet import describe
 from sim.cluster.hardware import load_hardware
+from sim.show.pages.validation import validation_html
 from sim.show.tables import console as tables
 from sim.show.tables import run as grids
 from sim.show.tables import transfers
@@ -96,6 +97,23 @@ def test_kinds_and_uses_of_figures_each_add_up() -> None:
     assert printed_only == len(rows) - total
 
 
+def test_machines_stand_below_the_groups_with_their_mean_error_or_that_nothing_was_compared() -> None:
+    none = {"rows": 0, "predicted": 0, "mean_abs_error_fraction": None, "predicted_mean_abs_error_fraction": None,
+            "worst_error_fraction": None, "worst_row": None, "groups": {}, "printed": 0}  # fmt: skip
+    h800 = none | {"rows": 3, "predicted": 2, "mean_abs_error_fraction": 0.08, "worst_error_fraction": 0.2,
+                   "predicted_mean_abs_error_fraction": 0.115, "worst_row": "two_hop ep8", "groups": {"two_hop": 0.08}}  # fmt: skip
+    machines = {"a100": none, "h800": h800, "mi300x": none | {"printed": 4}}
+    grid = validation_tables.machine_grid(validation_view(VALIDATION | {"machines": machines}))
+    assert grid.rows == (
+        ("h800", "3", "2", "8.00%", "11.50%", "20.00%", "two_hop ep8", "two_hop 8.0%"),
+        ("mi300x", "0", "0", "-", "-", "-", "4 printed only", ""),
+        ("a100", "0", "0", "-", "-", "-", "never compared", ""),
+    )
+    text = printed(tables.print_validation, VALIDATION | {"machines": machines})
+    assert "never compared" in text
+    assert "11.50%" in validation_html(VALIDATION | {"machines": machines})
+
+
 def test_a_whole_validation_shows_the_worst_rows_of_a_group_and_one_group_shows_all() -> None:
     group = VALIDATION["groups"]["models"]
     many = {
@@ -145,7 +163,9 @@ def test_a_workload_without_transfers_still_prints_its_metrics() -> None:
 
 
 def test_a_sheet_shows_grades_differences_and_rules() -> None:
-    text = printed(tables.print_sheet, describe(load_hardware("h800"), load_hardware("h100")), ["launches"])
+    text = printed(
+        tables.print_sheet, describe(load_hardware("h800"), load_hardware("h100")), ["launches"], "Off by 1%"
+    )
     for said in ("gpu.scale_up.bandwidth", "0.444", "assumed", "R2022", "not legal advice", "two_hop"):
         assert said in text
 

@@ -11,11 +11,13 @@ import yaml
 
 from figures import by_id, group, mean_error, rows, worst_error
 from sim import documents
+from sim.cluster.hardware import list_hardware
 from sim.documents import data_folder
 from sim.errors import InputError
 from sim.runs.kinds import Progress
 from sim.runs.run import run_file
 from sim.validation import kernels, published
+from sim.validation.machines import by_machine
 from sim.validation.published import Bar, Facts, Row, Weighed, entries
 from sim.validation.runs import RunFigures
 from sim.validation.tables import TableFigures
@@ -54,6 +56,16 @@ ASKED = (
     "tp16",
 )
 """Groups of other stacks, whose bars are wider than 1.5 times their error: what they were asked to hold."""
+WITHOUT_A_MACHINE = (
+    "packet_level",
+    "simgrid",
+    "schedules",
+    "failures",
+    "tpot_bound",
+    "models",
+    "eplb_example",
+)
+"""Groups of bare links, of models, and of what follows from an order or a rate alone."""
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GROUPS]
 """The groups; some take seconds."""
 
@@ -238,7 +250,10 @@ def test_a_group_says_what_scripts_rely_on(name: str) -> None:
             "tolerance_fraction",
             "use",
             "ok",
+            "machine",
         } <= set(row)
+        assert (row["machine"] is None) == (name in WITHOUT_A_MACHINE)
+        assert row["machine"] is None or row["machine"] in list_hardware()
         assert isinstance(row["error_fraction"], float)
         assert row["use"] in ("calibration", "validation")
         assert row["source"] in one["sources"]
@@ -275,6 +290,25 @@ def test_what_calibrated_says_so() -> None:
 def test_predictions_alone_hold_the_bars_too() -> None:
     for name, bar in (("two_hop", 0.04), ("low_latency", 0.05), ("nccl", 0.05)):
         assert group(name)["predicted_mean_abs_error_fraction"] <= bar
+
+
+def test_a_machine_has_the_mean_of_its_own_independent_rows() -> None:
+    """H20's five of other_machines; two_hop is of the H800 alone; a verdict on a B200 compares nothing with it."""
+    names = ("other_machines", "two_hop", "memory", "export_rules")
+    seen = by_machine({name: group(name) for name in names}, whole=True)
+    assert set(seen) == set(list_hardware())
+    assert seen["h20"]["rows"] == seen["h20"]["predicted"] == 5
+    assert seen["h20"]["mean_abs_error_fraction"] == pytest.approx(mean_error(rows("other_machines")))
+    assert (seen["mi300x"]["rows"], seen["mi300x"]["printed"]) == (0, 4)
+    assert seen["h800"]["groups"] == {"two_hop": pytest.approx(mean_error(rows("two_hop")))}
+    assert (seen["h800"]["rows"], seen["h800"]["predicted"]) == (8, 6)
+    assert seen["h800"]["worst_error_fraction"] == worst_error(rows("two_hop"))
+    assert {name for name, errors in seen.items() if errors["rows"]} == {"h20", "h800"}
+    assert seen["b200"]["mean_abs_error_fraction"] is seen["b200"]["worst_row"] is None
+
+
+def test_machines_that_were_never_compared_are_named_where_every_group_was() -> None:
+    assert set(by_machine({"two_hop": group("two_hop")}, whole=False)) == {"h800"}
 
 
 def test_every_published_file_is_a_group() -> None:

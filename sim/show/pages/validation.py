@@ -37,6 +37,7 @@ class ValidationPage:
     head: Head
     errors: Figure
     groups: Grid
+    machines: Grid | None
     rows: tuple[GroupRows, ...]
 
 
@@ -53,6 +54,7 @@ def validation_html(document: Mapping[str, Any]) -> str:
         ),
         errors=parts.figure("validation", lambda: plots.validation(view), _MARKS),
         groups=tables.summary_grid(view),
+        machines=tables.machine_grid(view) if view.machines else None,
         rows=tuple(
             GroupRows(
                 name=group.name,

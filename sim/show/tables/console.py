@@ -95,6 +95,8 @@ def print_validation(document: Document, console: Console) -> None:
     view = validation_view(document)
     groups = view.groups if len(view.groups) == 1 else [group.shortened(_WORST) for group in view.groups]
     tables = [*map(validation_tables.group_grid, groups), validation_tables.summary_grid(view)]
+    if view.machines:
+        tables.append(validation_tables.machine_grid(view).without(7))
     _print_all("", tables, validation.finding(view), console)
 
 
@@ -164,7 +166,7 @@ def _folded(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> tuple[str, .
     return tuple(broken)
 
 
-def print_sheet(sheet: Datasheet, compared: Sequence[str], console: Console) -> None:
+def print_sheet(sheet: Datasheet, compared: Sequence[str], error: str, console: Console) -> None:
     """A hardware profile: figures with grade and source, what of it was compared, what kernels reach, export rules."""
     from rich.text import Text
 
@@ -203,7 +205,7 @@ def print_sheet(sheet: Datasheet, compared: Sequence[str], console: Console) -> 
     if sheet.unread:
         console.print(Text(f"\nRead by no kind of workload: {', '.join(sheet.unread)}"))
     with_what = (
-        f"Compared with measurements: {'; '.join(compared)}"
+        f"Compared with measurements: {'; '.join(compared)}\n{error}".rstrip()
         if compared
         else "Never compared with measurements"
     )

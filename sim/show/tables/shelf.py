@@ -34,15 +34,15 @@ def hardware(name: str, console: Console | None) -> Shown:
     """A hardware profile beside the H100's."""
     from sim.cluster.datasheet import describe
     from sim.cluster.hardware import load_hardware
-    from sim.runs.validated import compared_on
+    from sim.runs.validated import compared_on, error_sentence, errors_on
     from sim.show.tables import console as tables
 
     profile = load_hardware(name)
     sheet = describe(profile, load_hardware("h100") if profile.name != "h100" else None)
     compared = compared_on(profile.name)
     if console is None:
-        return asdict(sheet) | {"compared": compared}
-    return tables.print_sheet(sheet, compared, console)
+        return asdict(sheet) | {"compared": compared, "errors": errors_on(profile.name)}
+    return tables.print_sheet(sheet, compared, error_sentence(profile.name), console)
 
 
 def model(name: str, console: Console | None) -> Shown:

@@ -99,6 +99,35 @@ def summary_grid(view: ValidationView) -> Grid:
     )
 
 
+def machine_grid(view: ValidationView) -> Grid:
+    """Return how far figures are off on each machine, those with most of them first; by group in the last column."""
+    ranked = sorted(view.machines, key=lambda machine: (-machine.rows, -machine.printed))
+    return Grid(
+        title="Machines",
+        heads=("machine", "figures", "predicted", "mean error", "of predictions", "worst", "row", "by group"),
+        rows=tuple(
+            (
+                machine.name,
+                str(machine.rows),
+                str(machine.predicted),
+                _error(machine.mean_abs_error_fraction),
+                _error(machine.predicted_mean_abs_error_fraction),
+                _error(machine.worst_error_fraction),
+                machine.worst_row
+                or (f"{machine.printed} printed only" if machine.printed else "never compared"),
+                ", ".join(f"{group} {error:.1%}" for group, error in machine.groups.items()),
+            )
+            for machine in ranked
+        ),
+        words=frozenset({0, 6, 7}),
+        note="rows that are independent and no verdicts or counts; a mean over many kernels says little of a step: see by group",
+    )
+
+
+def _error(fraction: float | None) -> Cell:
+    return "-" if fraction is None else f"{fraction:.2%}"
+
+
 def quantity_cell(value: Any, unit: str) -> Cell:
     """Return a value of a validation row with its unit."""
     if isinstance(value, bool):

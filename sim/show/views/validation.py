@@ -78,10 +78,26 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """The counted rows of one hardware profile [count], and how far they are off [fraction]; None where there are none."""
+
+    name: str
+    rows: int
+    predicted: int
+    printed: int
+    mean_abs_error_fraction: float | None
+    predicted_mean_abs_error_fraction: float | None
+    worst_error_fraction: float | None
+    worst_row: str | None
+    groups: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class ValidationView:
     """A validation as tables, sentences and plots read it."""
 
     groups: tuple[Group, ...]
+    machines: tuple[Machine, ...]
     version: str
     schema: str
 
@@ -94,7 +110,10 @@ class ValidationView:
 def validation_view(document: Mapping[str, Any]) -> ValidationView:
     """Read the document of a validation."""
     groups = tuple(_group(name, entry) for name, entry in document["groups"].items())
-    return ValidationView(groups, str(document.get("version", "")), str(document.get("schema", "")))
+    machines = tuple(
+        record(Machine, entry, name=name) for name, entry in document.get("machines", {}).items()
+    )
+    return ValidationView(groups, machines, str(document.get("version", "")), str(document.get("schema", "")))
 
 
 def _group(name: str, entry: Mapping[str, Any]) -> Group:
