@@ -78,7 +78,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineErrors:
     """The counted rows of one hardware profile [count], and how far they are off [fraction]; None where there are none."""
 
     name: str
@@ -97,7 +97,7 @@ class ValidationView:
     """A validation as tables, sentences and plots read it."""
 
     groups: tuple[Group, ...]
-    machines: tuple[Machine, ...]
+    machines: tuple[MachineErrors, ...]
     version: str
     schema: str
 
@@ -111,7 +111,7 @@ def validation_view(document: Mapping[str, Any]) -> ValidationView:
     """Read the document of a validation."""
     groups = tuple(_group(name, entry) for name, entry in document["groups"].items())
     machines = tuple(
-        record(Machine, entry, name=name) for name, entry in document.get("machines", {}).items()
+        record(MachineErrors, entry, name=name) for name, entry in document.get("machines", {}).items()
     )
     return ValidationView(groups, machines, str(document.get("version", "")), str(document.get("schema", "")))
 
