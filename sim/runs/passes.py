@@ -6,6 +6,7 @@ cluster (`pass_collectives`), its experts timed at the rows they get (`pass_need
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,10 +22,11 @@ from sim.engine.step import StepRun, run_step
 from sim.engine.step_network import StepNetwork, network_of
 from sim.engine.step_plan import Host, StepPlan
 from sim.errors import InfeasibleError
+from sim.runs import pass_conditions
 from sim.runs.pass_collectives import PassCollectives, collectives_of, kernel
 from sim.runs.pass_needs import REDUCTION, PassNeeds, common_needs, links, needs_of
 from sim.runs.pass_plan import PassPlan
-from sim.runs.step_conditions import conditions_of, named_failure, slowed_clock
+from sim.runs.step_conditions import conditions_of, named_failure
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.schedule import reductions
@@ -68,6 +70,19 @@ class ForwardPass:
         """Everything that it may have under way, folded."""
         return network_of(self.step_plan(()))
 
+    def at_rates(self, memory: float, scale_up: float, nic: float) -> tuple[Program, float]:
+        """The program where memory and links have a fraction of their rates, and routed experts over those of `program`."""
+        scenario = pass_conditions.with_rates(self.plan.scenario, memory, scale_up, nic)
+        plan = replace(self.plan, scenario=scenario)
+        slower = ForwardPass(plan, self.collectives, needs_of(plan, self.collectives))
+        experts_s = float(self.experts_s.sum())
+        return slower.program, float(slower.experts_s.sum()) / experts_s if experts_s else 1.0
+
+    @cached_property
+    def held(self) -> dict[float, PassRecord]:
+        """Records of the pass if all stays as it is from one change to the next, as far as they were asked for."""
+        return {}
+
     def step_plan(self, program: Program, *, overlapped: bool = False) -> StepPlan:
         """The same program of every group, as the executor takes it."""
         last = len(self.collectives.routings[0]) - 1
@@ -98,6 +113,7 @@ class PassRecord:
     host_s: float  # the compute stream stood and waited for the host
     busy_s: dict[str, float]  # part -> time on its stream
     ran: StepRun
+    begin_s: float = 0.0  # instant of the run at which it began
 
 
 def forward_pass(plan: PassPlan, like: ForwardPass | None = None) -> ForwardPass:
@@ -148,32 +164,49 @@ def with_context(forward: ForwardPass, context_tokens: int) -> ForwardPass:
     return other
 
 
-def run(forward: ForwardPass, begin_s: float = 0.0) -> PassRecord:
+def run(forward: ForwardPass, begin_s: float = 0.0, *, held_s: float = 0.0) -> PassRecord:
     """Run a pass in time, all EP groups at once, without embedding, head and sampling, see `ends`.
 
-    `begin_s` is the instant at which it begins, for faults that come and go; InfeasibleError where a part fails in it for good.
+    `begin_s` is the instant at which it begins, for faults that come and go, or at which it has run for `held_s`, see
+    `conditions_of`; InfeasibleError where a part fails in it for good.
     """
-    plan = whole_plan(forward, begin_s)
+    plan = whole_plan(forward, begin_s, held_s)
     try:
         ran = run_step(plan, keep_tasks=1, network=None if plan.conditions else forward.network)
     except InfeasibleError as error:
         raise named_failure(error, forward.plan.scenario.faults) from None
-    return record_of(forward, ran)
+    return record_of(forward, ran, begin_s)
 
 
-def whole_plan(forward: ForwardPass, begin_s: float = 0.0) -> StepPlan:
+def whole_plan(forward: ForwardPass, begin_s: float = 0.0, held_s: float = 0.0) -> StepPlan:
     """The pass as the executor takes it, with the faults that come and go after an instant [s]."""
     plan = forward.step_plan(forward.program, overlapped=forward.plan.in_background)
-    scenario, cluster = forward.plan.scenario, forward.collectives.cluster
-    if not cluster.windows and all(fault.lasts for fault in scenario.faults):
+    scenario, cluster, own = forward.plan.scenario, forward.collectives.cluster, forward.plan
+    if not cluster.windows and not scenario.faults:
         return plan
-    gpus, domain = forward.plan.gpus[None], forward.plan.hardware.gpu.scale_up.domain
-    conditions = conditions_of(scenario.faults, cluster, plan.tasks, gpus, domain, slowed_clock, begin_s)
+    conditions = conditions_of(
+        scenario.faults,
+        cluster,
+        plan.tasks,
+        own.gpus[None],
+        own.hardware.gpu.scale_up.domain,
+        pass_conditions.slowed_nodes(forward.program, forward.at_rates),
+        begin_s,
+        held_s=held_s,
+        links=pass_conditions.link_fractions(scenario, own.layout, own.members),
+    )
     return replace(plan, conditions=conditions)
 
 
-def record_of(forward: ForwardPass, ran: StepRun) -> PassRecord:
-    """What a pass did, from how its plan ran."""
+def changes_s(forward: ForwardPass) -> list[float]:
+    """Instants at which faults come and go [s]."""
+    faults, windows = forward.plan.scenario.faults, forward.collectives.cluster.windows
+    spans = [(each.from_s, each.until_s) for each in faults] + [(w.from_s, w.until_s) for w in windows]
+    return sorted({end for span in spans for end in span if 0.0 < end < math.inf})
+
+
+def record_of(forward: ForwardPass, ran: StepRun, begin_s: float = 0.0) -> PassRecord:
+    """What a pass did that began at an instant, from how its plan ran."""
     record = max(ran.records, key=lambda record: float(record.end_s.max()))
     start_s, finish_s = np.array(record.nodes.start_s), np.array(record.nodes.end_s)
     busy: dict[str, float] = {}
@@ -189,6 +222,7 @@ def record_of(forward: ForwardPass, ran: StepRun) -> PassRecord:
         host_s=float(record.tasks.host_s.sum()),
         busy_s=busy,
         ran=ran,
+        begin_s=begin_s,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 
@@ -13,8 +14,10 @@ from sim.errors import InfeasibleError
 from sim.schedule.programs import LayerTimes, Node
 from sim.schedule.training import StageTimes, Tasks
 
-Slowed = Callable[[float, float], Callable[[Node], tuple[float, float]]]
-"""Of fractions of clock and memory rate, above 0: the fixed and the routed time of each node at them [s]."""
+_BEFORE_S = -1.0  # an instant at which nothing has come yet
+
+Slowed = Callable[..., Callable[[Node], tuple[float, float]]]
+"""Of fractions of clock and memory rate, and those that `links` adds, above 0: the fixed and the routed time of each node at them [s]."""
 
 
 def conditions_of(
@@ -25,10 +28,15 @@ def conditions_of(
     gpus_per_node: int,
     slowed: Slowed,
     begin_s: float = 0.0,
+    *,
+    held_s: float = 0.0,
+    links: Callable[[float], Floats] | None = None,
 ) -> Conditions | None:
     """Capacities and compute times of a step from each instant to the next.
 
-    `begin_s` is the instant at which the tasks begin.
+    `begin_s` is the instant of the run at which the tasks have run for `held_s`: until then all is as it is at that instant, or
+    without faults that come and go where a part of it is dead.
+    `links` are, by the instant, fractions of links that times of nodes depend on as well, [*gpus.shape, number of kinds].
     None where nothing comes and goes, and every memory is healthy. Clocks that are lower for the whole run are
     in the step's speeds already. `gpus` are [pipeline ranks, groups, lanes].
     """
@@ -40,21 +48,28 @@ def conditions_of(
     instants = sorted(
         {end for fault in faults for end in (fault.from_s, fault.until_s) if begin_s < end < np.inf}
     )
-    if not slow and not cluster.windows:
-        return None
     begins = [begin_s, *instants]
-    rates = np.ones((len(begins), gpus.size, 2))  # of clock and memory
+    if held_s and dead_at(faults, begin_s):
+        begins = [_BEFORE_S, *begins]
+    if math.isinf(held_s):
+        begins = begins[:1]
+    parts = [np.ones((len(begins), gpus.size, 2))]  # of clock and memory
     for fault in slow:
         whose = fault.gpus(cluster.num_gpus, gpus_per_node)[gpus.ravel()]
         for i, begin in enumerate(begins):
-            if fault.from_s <= begin < fault.until_s:
-                own = rates[i, :, int(fault.quantity == "hbm")]
+            if fault.lasts or fault.from_s <= begin < fault.until_s:
+                own = parts[0][i, :, int(fault.quantity == "hbm")]
                 own[whose] = np.minimum(own[whose], fault.fraction)
-    pairs, variant = np.unique(rates.reshape(-1, 2), axis=0, return_inverse=True)
+    if links is not None:
+        parts.append(np.array([links(begin).reshape(gpus.size, -1) for begin in begins]))
+    rates = np.concatenate(parts, axis=2)
+    if not slow and not cluster.windows and bool((rates == 1.0).all()):
+        return None
+    kinds, variant = np.unique(rates.reshape(-1, rates.shape[2]), axis=0, return_inverse=True)
     nodes = [node for program, _ in tasks.programs for node in program]
-    times = np.array([_times(nodes, clock, memory, slowed) for clock, memory in pairs.tolist()])
+    times = np.array([_times(nodes, own, slowed) for own in kinds.tolist()])
     return Conditions(
-        instants=np.array(instants) - begin_s,
+        instants=np.array(begins[1:]) - begin_s + (held_s if begins[1:] else 0.0),
         capacity=np.array([cluster.capacity_at(begin) for begin in begins]),
         variant=variant.reshape(len(begins), *gpus.shape),
         fixed_s=times[:, 0],
@@ -62,11 +77,19 @@ def conditions_of(
     )
 
 
-def _times(nodes: Sequence[Node], clock: float, memory: float, slowed: Slowed) -> Floats:
-    """Fixed and routed times of nodes, [2, num_nodes] [s]."""
-    if clock == 0.0 or memory == 0.0:
+def dead_at(faults: Sequence[Fault], time_s: float) -> bool:
+    """True at an instant at which something is dead that was or will be alive."""
+    return any(
+        fault.fraction == 0.0 and not fault.lasts and fault.from_s <= time_s < fault.until_s
+        for fault in faults
+    )
+
+
+def _times(nodes: Sequence[Node], rates: Sequence[float], slowed: Slowed) -> Floats:
+    """Fixed and routed times of nodes at some fractions, [2, num_nodes] [s]."""
+    if 0.0 in rates[:2]:
         return np.array([[np.inf if time > 0 else 0.0 for time in (n.fixed_s, n.routed_s)] for n in nodes]).T
-    at = slowed(clock, memory)
+    at = slowed(*rates)
     return np.array([at(node) for node in nodes]).reshape(-1, 2).T
 
 
@@ -82,11 +105,6 @@ def named_failure(error: InfeasibleError, faults: Sequence[Fault]) -> Infeasible
 def slowed_update(_: float, memory: float) -> Callable[[Node], tuple[float, float]]:
     """Times of an update, which streams what it reads and writes, whatever the clock; as `Slowed`."""
     return lambda node: (node.fixed_s / memory, node.routed_s)
-
-
-def slowed_clock(clock: float, _: float) -> Callable[[Node], tuple[float, float]]:
-    """Times of a pass, all of whose compute slows down with the clock; as `Slowed`."""
-    return lambda node: (node.fixed_s / clock, node.routed_s / clock)
 
 
 def slowed_layers(

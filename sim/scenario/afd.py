@@ -110,9 +110,10 @@ def _check(draft: Draft, asked: AfdSpec, kernel: str, *, overlap: bool) -> None:
         draft.problem((*_AT, "placement", "kind"), "'per_microbatch'", wanted)
     for own in draft.shared.faults.values() if draft.shared else ():
         for fault in own:
-            if not fault.lasts:
-                wanted = "faults for the whole run next to afd"
-                draft.problem(("cluster", "faults"), f"a fault of {fault.part} that comes and goes", wanted)
+            if not fault.lasts or fault.quantity in ("hbm", "scale_up"):
+                got = f"of {fault.quantity}" if fault.lasts else f"of {fault.part} that comes and goes"
+                wanted = "faults of bandwidth or clock for the whole run next to afd"
+                draft.problem(("cluster", "faults"), f"a fault {got}", wanted)
     if draft.document.get(("software",)) not in (None, "none"):
         draft.problem(
             ("software",), str(draft.document.get(("software",))), "none next to afd: no host is in it"

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sim import limits
+from sim.cluster.faults import QUANTITIES
 from sim.cluster.kernels import Kernel
 from sim.cost.curves import load_curves
-from sim.errors import InfeasibleError, InputError
+from sim.errors import InputError
 from sim.scenario import layouts, sizes
 from sim.scenario.afd import AfdSpec, Disaggregated, disaggregated
 from sim.scenario.descriptions import Scenario, Workload
@@ -309,10 +310,6 @@ def _count(scenario: Scenario, work: Inference) -> None:
     if work.apart:
         return  # each pool was counted as a scenario of its own
     spec, ep = work.spec, work.layout.ep
-    if work.layout.pp > 1 and not all(fault.lasts for fault in scenario.faults):
-        raise InfeasibleError(
-            f"{scenario.name}: faults that come and go act on passes of one pipeline stage, and layout.pp is {work.layout.pp}"
-        )
     sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
     even = work.sampling == "expected" and work.gate.is_exchangeable
     draws = 1 if even else min(work.drawn_layers, scenario.model.num_layers) * (2 if spec.overlap else 1)
@@ -331,7 +328,7 @@ def _count(scenario: Scenario, work: Inference) -> None:
 RESOLVER = Resolver(
     {"prefill": PrefillSpec, "decode": DecodeSpec},
     inference_of,
-    faults=("bandwidth", "clock"),
+    faults=QUANTITIES,
     windows=True,
     divides=lambda spec: isinstance(spec, DecodeSpec) and spec.afd is not None,
     count=_count,

@@ -9,11 +9,12 @@ from typing import Literal
 
 from sim.cluster.parameters import SourcedFile
 from sim.cluster.parts import ClusterPart, part_of
-from sim.errors import InputError, Problem, nearest
+from sim.errors import InfeasibleError, InputError, Problem, nearest
 from sim.kinds import JOBS
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft, catch
+from sim.scenario.inference import Inference
 from sim.scenario.job_list import JobSpec
 from sim.scenario.kinds import Resolver
 from sim.scenario.values import WorkloadSpec
@@ -158,8 +159,15 @@ def _job(draft: Draft, i: int, job: JobSpec, part: ClusterPart) -> Scenario:
         raise InputError(list(moved)) from None
 
 
-def _count(scenario: Scenario, _: Jobs) -> None:
+def _count(scenario: Scenario, work: Jobs) -> None:
     sizes.require_nodes(scenario, scenario.num_nodes)
+    for name, job in work.jobs.items():
+        own = job.workload
+        if isinstance(own, Inference) and own.layout.pp > 1 and not all(f.lasts for f in job.faults):
+            raise InfeasibleError(
+                f"job {name}: faults that come and go act on passes of one pipeline stage next to other jobs, and "
+                f"layout.pp is {own.layout.pp}"
+            )
 
 
 RESOLVER = Resolver(

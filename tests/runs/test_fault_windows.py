@@ -244,6 +244,40 @@ def test_a_gpu_that_dies_in_a_pass_for_good_is_named() -> None:
         prefill("node: 1, gpu: 3, clock: 0 %, from: 100 ms")
 
 
-def test_stages_of_a_pipeline_have_passes_without_faults_that_come_and_go() -> None:
-    with pytest.raises(InfeasibleError, match=r"layout\.pp is 2"):
-        prefill("node: 1, nic: 3, bandwidth: 50 %, until: 1 s", pp=2)
+def piped_later_s(fault: str, chunks: int = 1) -> float:
+    """How much later a fault lets prompts end on two stages, of which the second has nodes 2 and 3 [s]."""
+    slow, whole = (prefill(each, chunks, 2)["metrics"]["ttft_s"] for each in (fault, ""))
+    return float(slow - whole)
+
+
+@pytest.mark.parametrize(
+    ("node", "what"),
+    [(1, "nic: 3, bandwidth: 50 %"), (1, "gpu: 3, hbm: 20 %"), (1, "gpu: 3, scale_up: 20 %"), (3, "gpu: 3, clock: 50 %")],
+)  # fmt: skip
+def test_a_window_over_all_passes_of_a_pipeline_is_a_fault_that_lasts(node: int, what: str) -> None:
+    lasts = piped_later_s(f"node: {node}, {what}", 2)
+    assert lasts > 0
+    assert piped_later_s(f"node: {node}, {what}, until: 1 h", 2) == pytest.approx(lasts, rel=1e-6)
+    assert piped_later_s(f"node: {node}, {what}, from: 1 h", 2) == 0.0
+    end = prefill("", 1, 2)["metrics"]["ttft_s"]
+    assert 0 < piped_later_s(f"node: {node}, {what}, until: {end} s", 2) < lasts
+
+
+def test_a_gpu_that_is_dead_for_a_while_holds_up_its_stage_by_that_while() -> None:
+    """The slower stage, the first, takes two microbatches a pass; the first of them is in an attention meanwhile."""
+    line = prefill("", 1, 2)["timeline"]["passes"][0]
+    first = line["names"].index("attention(0)")
+    inside = (line["start_s"][first] + line["end_s"][first]) / 2
+    dead = f"gpu: 3, clock: 0 %, from: {inside} s, until: {inside + 0.5} s"
+    assert piped_later_s(f"node: 1, {dead}") == pytest.approx(0.5, rel=1e-6)
+
+
+def test_a_slow_nic_of_a_stage_that_waits_for_another_is_hidden() -> None:
+    """The first stage takes 5 % longer than the second."""
+    assert piped_later_s("node: 3, nic: 3, bandwidth: 50 %") == 0.0
+
+
+def test_a_window_before_a_stage_has_work_costs_nothing() -> None:
+    """The first microbatch comes to the second stage after half of the pass."""
+    end = prefill("", 1, 2)["metrics"]["ttft_s"]
+    assert piped_later_s(f"node: 3, gpu: 3, clock: 0 %, until: {0.3 * end} s") == 0.0

@@ -112,11 +112,23 @@ def test_the_group_that_ends_last_is_shown_whichever_has_the_fault() -> None:
         assert step_s(f"[{{node: 1, {what}}}, {{node: 5, {what}}}]") == pytest.approx(first, rel=1e-9)
 
 
-def test_a_pass_refuses_the_faults_that_it_does_not_know() -> None:
-    sizes = {**DECODE, "sizes": "requests_per_gpu: 32\n  context_tokens: 4096"}
-    reported = problems(PASS.format(faults="[{node: 0, hbm: 50 %}]", **sizes))
-    assert "a fault of hbm" in reported
-    assert "bandwidth or clock" in reported
+def test_slow_memory_and_a_slow_scale_up_link_act_where_a_pass_needs_them() -> None:
+    """Decode reads its weights and caches; its sums over TP go over scale-up."""
+    healthy = step_s("[]")
+    memory = step_s("[{node: 1, gpu: 2, hbm: 50 %}]")
+    assert healthy < step_s("[{node: 1, gpu: 2, hbm: 75 %}]") < memory < 2 * healthy
+    sizes = {**DECODE, "sizes": "requests_per_gpu: 2\n  context_tokens: 4096"}
+    text = PASS.format(faults="[{fault}]", **sizes)
+    text = text.replace("{ep: 32}", "{ep: 64, tp: 8}")
+
+    def tp_s(fault: str) -> float:
+        metrics: dict[str, Any] = run_document(documents.loads(text.replace("{fault}", fault), "mine.yaml"))[
+            "metrics"
+        ]
+        return float(metrics["step_time_s"])
+
+    half, quarter = (tp_s(f"{{node: 0, gpu: 3, scale_up: {part} %}}") for part in (50, 25))
+    assert tp_s("") < half < quarter
 
 
 def test_serving_refuses_faults_that_come_and_go_and_those_of_leaves() -> None:
