@@ -21,7 +21,7 @@ KEYS = {
     "cluster": "The machines and their fabric.",
     "layout": "Sizes of the groups that ranks stand in.",
     "workload": "What runs on them.",
-    "question": "The question that the variants answer; report and terminal answer it first.",
+    "question": "What the file asks; its report opens with it.",
     "expect": "Metric -> a value to meet; missed, the run exits with 1.",
     "nodes": "Nodes of the cluster, scale-up domains each.",
     "fabric": "The network between nodes.",

@@ -17,7 +17,7 @@ from sim.scenario import settings as scenario_settings
 from sim.trees import flatten
 
 SCHEMA = "moesim.diff/1"
-_NAMES = ("name", "title", "expect")
+_NAMES = ("name", "title", "question", "expect")
 """Keys of a scenario that make no other run."""
 _MOST = 12  # settings that are run alone
 

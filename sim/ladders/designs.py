@@ -63,7 +63,9 @@ class Designs:
             self._outcomes[key] = Outcome(None, str(error))
             return key
         content = {
-            key: value for key, value in scenario.document.items() if key not in ("name", "title", "expect")
+            key: value
+            for key, value in scenario.document.items()
+            if key not in ("name", "title", "question", "expect")
         }
         key = json.dumps([content, str(document.folder)], sort_keys=True, default=str)
         if key not in self._scenarios:

@@ -18,7 +18,7 @@ from sim import documents, metrics, schemas
 from sim.documents import Document, Path_
 from sim.errors import InputError, Problem, nearest
 from sim.scenario import settings as scenario_settings
-from sim.scenario.values import Branch
+from sim.scenario.values import AskSpec, Branch
 from sim.schemas import Fraction, Share, written
 from sim.units import UnitError
 
@@ -144,13 +144,6 @@ class SearchSpec(ComparedMachines):
     """What a design must meet on a machine, as in a sweep: `tpot_s <= 50 ms`."""
     hold: dict[Name, Annotated[Overrides, Field(min_length=1)]] = Field(default_factory=dict)
     """Name -> the keys of a choice that is held while all others are free: {tp8: {layout.tp: 8}}."""
-
-
-class AskSpec(Branch):
-    """The question that a ladder answers; report and terminal answer it first."""
-
-    ask: str
-    """The question in words."""
 
 
 class LadderSpec(Branch):
@@ -359,7 +352,8 @@ def _base(document: Document, at: Path_, name: str) -> Document:
         raise InputError(
             document.problem(at, "a scenario with variants", "a scenario without: the ladder makes its own")
         )
-    base.tree.pop("expect", None)
+    for key in ("expect", "question"):
+        base.tree.pop(key, None)
     base.tree["name"] = name
     return base
 

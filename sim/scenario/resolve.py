@@ -54,8 +54,8 @@ def resolve(document: Document) -> Scenario:
     if software is not None and "host_s" not in (metrics.reported([spec.workload.kind]) or ()):
         wanted = f"none: {spec.workload.kind} has no launches of a host"
         draft.problem(("software",), str(document.get(("software",))), wanted)
-    if spec.question is not None and "variants" not in document.tree:  # those that it is of do not carry it
-        draft.problem(("question",), "a question of one run", "'variants', which answer it, or no question")
+    if spec.question is not None and spec.question.compare and "variants" not in document.tree:
+        draft.problem(("question", "compare"), "a comparison of one run", "'variants', or 'ask' alone")
     if draft.problems:
         raise InputError(draft.problems)
     assert draft.fabric is not None

@@ -220,7 +220,7 @@ def instance_of(
     if fraction is not None:
         used = units.parse(str(fraction), "fraction")
         document.put((*_AT, "reserve"), f"{100 * (1 - used):.12g} %", document.mark((*_AT,)))
-    for key in ("expect", "variants", "layout"):
+    for key in ("expect", "variants", "layout", "question"):
         document.tree.pop(key, None)
     if afd is not None:
         document.put((*_AT, "afd"), afd.model_dump(), draft.document.mark((*_AT, kind, "afd")))

@@ -95,6 +95,8 @@ def apply(document: Document, settings: Iterable[str]) -> None:
         )
         title = document.get(("title",)) or document.get(("name",))
         document.put(("title",), f"{title}, with {named}", Mark("--set"))
+        if asked := document.get(("question", "ask")):
+            document.put(("question", "ask"), f"{str(asked).removesuffix('?')}, with {named}?", Mark("--set"))
 
 
 def _win_over(
@@ -177,8 +179,14 @@ def variants(document: Document) -> dict[str, Document]:
 def _question_problems(document: Document, split: Mapping[str, Document]) -> Iterator[Problem]:
     """Yield a problem for each key of a question that its variants do not answer."""
     question = document.get(("question",))
-    if not question:
+    if not question or {"compare", "metric", "over"}.isdisjoint(question):
         return
+    for name in ("compare", "metric"):
+        if not question.get(name):
+            yield document.problem(
+                ("question",), f"no '{name}'", "both 'compare' and 'metric', or 'ask' alone"
+            )
+            return
     keys = {documents.split(key) for overrides in document.get(("variants",)).values() for key in overrides}
     for name in ("compare", "over"):
         path = documents.split(question[name]) if question.get(name) else ()

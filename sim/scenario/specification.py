@@ -19,7 +19,7 @@ from sim.scenario.cluster import ClusterSpec
 from sim.scenario.draft import LayoutSpec
 from sim.scenario.job_list import JobSpec
 from sim.scenario.kinds import resolver
-from sim.scenario.values import METRIC_NAMES, Branch, Index, Number, WordOr, WorkloadSpec
+from sim.scenario.values import METRIC_NAMES, AskSpec, Branch, Index, Number, WordOr, WorkloadSpec
 from sim.schemas import Share
 
 
@@ -31,16 +31,14 @@ class ExpectSpec(Branch):
     source: str | None = None
 
 
-class QuestionSpec(Branch):
-    """The question that the variants answer; report and terminal answer it first."""
+class QuestionSpec(AskSpec):
+    """The question that a scenario answers; its report opens with it, and with what is compared of variants."""
 
-    ask: str
-    """The question in words."""
-    compare: str
+    compare: str | None = None
     """The key whose values are compared: cluster.hardware."""
     over: str | None = None
     """The key along which they are: layout.ep."""
-    metric: str = Field(json_schema_extra=METRIC_NAMES)
+    metric: str | None = Field(None, json_schema_extra=METRIC_NAMES)
     """The metric that answers it: dispatch.time_s."""
 
 

@@ -55,6 +55,13 @@ class Branch(BaseModel):
         return documented(cls, core, handler)
 
 
+class AskSpec(Branch):
+    """The question that a file answers; its report opens with it."""
+
+    ask: str
+    """The question in words."""
+
+
 def _word_or_branch(value: Any) -> str:
     return "branch" if isinstance(value, dict | Branch) else WORD
 

@@ -148,7 +148,7 @@ def _base(document: Document, spec: SweepSpec) -> Document:
         raise InputError(
             document.problem(("variant",), f"'{spec.variant}'", "none: the base has no variants")
         )
-    for key in ("expect", "variants", "title"):
+    for key in ("expect", "variants", "title", "question"):
         base.tree.pop(key, None)
     for dotted, value in spec.set.items():
         scenario_settings.put(base, documents.split(dotted), value, document.mark(("set", dotted), key=True))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from sim.scenario.values import METRIC_NAMES, Branch, Count, Index, Number, Whole
+from sim.scenario.values import METRIC_NAMES, AskSpec, Branch, Count, Index, Number, Whole
 
 Scalar = str | int | float | bool | None
 
@@ -65,6 +65,7 @@ class SweepSpec(Branch):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     title: str | None = None
+    question: AskSpec | None = None
     base: str | dict[str, Any]
     """The scenario that is varied: a shipped name, a path, or the scenario itself."""
     variant: str | None = None

@@ -34,7 +34,7 @@ from sim.version import __version__
 
 SCHEMA = "moesim.store/1"
 _LIBRARIES = ("numpy", "numba", "simpy")
-_UNADDRESSED = ("name", "title", "expect", "variants")  # no figure follows from them
+_UNADDRESSED = ("name", "title", "question", "expect", "variants")  # no figure follows from them
 _AT_ONCE = 500  # keys of one question to the database
 _LEAST_BYTES = 2**16  # of a database and its log
 

@@ -10,6 +10,7 @@ import pytest
 
 import sim
 from shared import scenario as result
+from sim import documents
 from sim.documents import shipped
 from sim.runs import result as run_results
 from sim.scenario import resolve as scenarios
@@ -52,9 +53,8 @@ def metric(name: str, variant: str, key: str) -> float:
 @pytest.mark.parametrize("name", shipped("scenarios"))
 def test_a_scenario_says_what_it_asks_and_expects(name: str) -> None:
     lines = shipped("scenarios")[name].read_text().splitlines()
-    asks, *expects = (line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
-    assert asks.startswith("Asks: ")
-    assert asks.endswith("?")
+    expects = [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
+    assert documents.load(shipped("scenarios")[name]).tree["question"]["ask"].endswith("?")
     assert expects[0].startswith("Expects: ")
     assert expects[-1].endswith(".")
 
@@ -219,7 +219,7 @@ def test_the_group_limit_is_told_before_the_hardware() -> None:
     assert said[1].startswith(
         "h800-groups8: dispatch takes 3.2 ms against 2.41 ms in h800-groups4 (1.33x as long)"
     )
-    assert said[2].startswith("The H100 gains most at h800-groups1")
+    assert said[2].startswith("The H100 gains most against h800-groups1")
 
 
 def test_hardware_of_two_sizes_of_cluster_is_no_choice() -> None:
@@ -229,7 +229,8 @@ def test_hardware_of_two_sizes_of_cluster_is_no_choice() -> None:
 
 
 def test_twins_of_one_hardware_are_told_by_their_names() -> None:
-    assert result("h800-450").finding()[0].startswith("h800-450 gains most at h800")
+    found = {key: value for key, value in result("h800-450").items() if key != "question"}
+    assert finding(views_of(found))[0].startswith("h800-450 gains most against h800")
 
 
 def test_three_senders_into_one_host_end_together_after_the_time_of_three() -> None:

@@ -94,7 +94,7 @@ def test_a_shipped_question_is_answered_first_and_heads_its_report() -> None:
     first = words.finding(runs)[0]
     assert first.startswith("At EP 8 combine takes")
     page = report_html(result)
-    assert page.index(runs.question.ask.replace("'", "&#39;")) < page.index("2.09 times as long")
+    assert page.index(runs.ask.replace("'", "&#39;")) < page.index("2.09 times as long")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,7 @@ def test_a_shipped_question_is_answered_first_and_heads_its_report() -> None:
         ("question.over=workload.tokens_per_rank", "a key that the variants set differently"),
         ("question.metric=combine.times_s", "did you mean combine.time_s?"),
         ("question.asks=What?", "ask"),
+        ("question={ask: What?, compare: cluster.hardware}", "no 'metric'"),
     ],
 )
 def test_a_question_that_its_variants_do_not_answer_is_refused(setting: str, told: str) -> None:
@@ -112,7 +113,39 @@ def test_a_question_that_its_variants_do_not_answer_is_refused(setting: str, tol
     assert told in str(refused.value)
 
 
-def test_a_question_of_one_run_is_refused() -> None:
+def test_a_comparison_of_one_run_is_refused() -> None:
     asked = "question={ask: Which?, compare: cluster.nodes, metric: dispatch.time_s}"
-    with pytest.raises(InputError, match="a question of one run"):
+    with pytest.raises(InputError, match="a comparison of one run"):
         sim.run("deepep-ep8-h800", (asked,))
+
+
+def test_a_question_alone_heads_the_report_of_one_run_with_what_was_set() -> None:
+    quick = ("workload.tokens_per_rank=64", "expect={}", "cluster.hardware=h100")
+    runs = views_of(sim.run("deepep-ep8-h800", quick))
+    assert runs.question is None
+    assert runs.ask.startswith("How fast are DeepEP's normal kernels on 8 H800, with")
+    assert "cluster.hardware=h100" in runs.ask
+    assert runs.ask.endswith("?")
+
+
+def test_settings_that_are_compared_go_by_their_variants_and_say_what_moved() -> None:
+    """Machines are what a time is on, settings what it is with; without a binding link the part that moved is the why."""
+    precisions = ({}, {"gemm": "bf16"})
+    entries = {
+        name: {"scenario": {"workload": {"precision": precision}}, "metrics": {"tpot_s": time_s}}
+        for name, precision, time_s in zip(("fp8", "wide"), precisions, (1e-3, 2e-3), strict=True)
+    }
+    asked = {"ask": "Which?", "compare": "workload.precision", "metric": "tpot_s"}
+    question = question_of({"question": asked, "variants": entries})
+    assert question is not None
+    assert answer(question, lambda before, after: f"1 ms more in {before} than {after}") == [
+        "Time per output token takes 1 ms with fp8 and 2 ms with wide, 2.00 times as long with wide as with fp8; "
+        "with wide it spends 1 ms more in fp8 than wide."
+    ]
+
+
+def test_what_differs_most_is_said_first() -> None:
+    values = {("h800", 8): (2e-3, "nic"), ("h100", 8): (2e-3, "nic"), ("h20", 8): (5e-3, "nic")}
+    first, second = said(values)
+    assert "2.50 times as long on H20" in first
+    assert second.startswith("H800 and H100 have the same combine")

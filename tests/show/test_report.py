@@ -233,6 +233,27 @@ def test_everything_is_drawn_in_a_browser(
     assert (sum(map(int, re.findall(r"\d+", ink)[:3])) > 380) == dark
 
 
+FIRST_SCREEN = """(() => {
+  const bottom = part => document.querySelector(part).getBoundingClientRect().bottom;
+  const plot = document.querySelector(".plot"), top = plot.getBoundingClientRect().top;
+  return [bottom("h1") <= innerHeight, bottom(".answer") <= innerHeight, (innerHeight - top) / plot.clientHeight, innerHeight - top,
+          plot.querySelectorAll("svg").length > 0];
+})()"""
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize(("width", "height", "least_px"), [(1280, 800, 200), (390, 844, 150)])
+def test_question_answer_and_picture_stand_on_the_first_screen(
+    tab: browser.Tab, pages: dict[str, Path], width: int, height: int, least_px: int
+) -> None:
+    for run, path in pages.items():
+        tab.open(path, width=width, height=height, draw=False)
+        asked, answered, seen_fraction, seen_px, drawn = tab.run(FIRST_SCREEN)
+        assert asked and answered and drawn, run  # noqa: PT018
+        assert seen_fraction >= 1 or seen_px >= least_px, run
+
+
 @pytest.mark.slow
 @needs_browser
 def test_every_control_can_be_reached_by_keyboard(tab: browser.Tab, pages: dict[str, Path]) -> None:

@@ -150,7 +150,7 @@ def test_exposed_communication_is_waits_and_what_kernels_hold_of_the_sms(found: 
 
 
 def test_variants_of_a_decode_are_told_against_the_first(found: dict[str, Any]) -> None:
-    said = finding(found["decodes"])
+    said = finding({key: value for key, value in found["decodes"].items() if key != "question"})
     metrics = {name: one["metrics"] for name, one in found["decodes"]["variants"].items()}
     ratio = metrics["h20"]["tpot_s"] / metrics["h800"]["tpot_s"]
     assert said[0] == (

@@ -54,7 +54,7 @@ def test_twins_are_told_by_their_ratio(results: dict[str, Any]) -> None:
     )
     assert "/ H800" in text
     assert f"{theirs / ours:.3f}" in text
-    assert "The H100 gains most at h800" in text
+    assert "The H100 gains most against h800" in text
 
 
 def test_published_values_say_ok_and_missed_in_words(results: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -73,7 +73,8 @@ class BreakEven:
 class Rungs:
     """Every choice in its turn, alone, and removed last."""
 
-    in_turn: Figure
+    in_turn: Figure | None
+    """None where it stands in the head."""
     tables: tuple[Grid, ...]
     choices: Figure
     readings: Grid
@@ -83,7 +84,8 @@ class Rungs:
 class DrawnSection:
     """A figure, and the tables behind it."""
 
-    figure: Figure
+    figure: Figure | None
+    """None where it stands in the head."""
     tables: tuple[Grid, ...]
 
 
@@ -112,6 +114,12 @@ def ladder_html(document: Mapping[str, Any]) -> str:
     """Write the report of a document of `moesim ladder`."""
     view = ladder_view(document)
     verdicts = tables.verdict_grid(view)
+    sections = (
+        _search(view, view.search) if view.search else None,
+        _exchange(view.exchange) if view.exchange else None,
+        _rungs(view) if view.has_rungs else None,
+    )
+    lead, (search, exchange, rungs) = _lead(*sections)
     shown = LadderPage(
         head=Head(
             kicker=view.title if view.ask else "Ladder of design choices",
@@ -124,12 +132,13 @@ def ladder_html(document: Mapping[str, Any]) -> str:
                 ("runs", str(view.num_runs)),
             ),
             answer=words.answer(view),
+            lead=lead,
             footer=(f"moesim {view.version}", view.schema),
         ),
         warnings=tuple(f"Warning: {warning}" for warning in view.warnings),
-        search=_search(view, view.search) if view.search else None,
-        exchange=_exchange(view.exchange) if view.exchange else None,
-        rungs=_rungs(view) if view.has_rungs else None,
+        search=search,
+        exchange=exchange,
+        rungs=rungs,
         enough=_enough(view) if view.enough else None,
         break_even=_break_even(view) if view.curves else None,
         machines=filled(tables.price_grid(view), verdicts),
@@ -143,6 +152,19 @@ def ladder_html(document: Mapping[str, Any]) -> str:
         rerun=Rerun("ladder", dumps(dict(view.spec)), "The ladder as it was read."),
     )
     return page.render("ladder", shown)
+
+
+def _lead(
+    search: DrawnSection | None, exchange: DrawnSection | None, rungs: Rungs | None
+) -> tuple[Figure | None, tuple[DrawnSection | None, DrawnSection | None, Rungs | None]]:
+    """Take the first figure out of its section: it stands in the head."""
+    if search is not None:
+        return search.figure, (replace(search, figure=None), exchange, rungs)
+    if exchange is not None:
+        return exchange.figure, (None, replace(exchange, figure=None), rungs)
+    if rungs is not None:
+        return rungs.in_turn, (None, None, replace(rungs, in_turn=None))
+    return None, (None, None, None)
 
 
 def _search(view: LadderView, search: DesignSearch) -> DrawnSection:

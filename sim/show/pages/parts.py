@@ -29,6 +29,8 @@ class Head:
     """The question: what ran on what."""
     answer: Sequence[str]
     footer: Sequence[str]
+    lead: Figure | None = None
+    """Picture of the answer; it stands on the first screen with the first sentences."""
 
 
 @dataclass(frozen=True, slots=True)

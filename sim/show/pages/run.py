@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from sim.show.pages.parts import Head, Leaning, Pairs, Rerun, Rules
 from sim.show.plots import kinds as plots
 from sim.show.plots import timeline as plot_timeline
 from sim.show.tables import run as tables
+from sim.show.views.inference import PassView
 from sim.show.views.rerun import scenario_yaml
 from sim.show.views.run import RunsView, RunView, views_of
 from sim.show.views.transfers import TransfersView
@@ -34,6 +35,7 @@ _COURSES = (
 )  # fmt: skip
 """The same where a timeline is what a reader wants first."""
 _SEEN = 0.01  # load of a link below which a picture of it is empty
+_BATCHES = 2  # requests a GPU that differ more often are a curve
 _MAX_BARS = 10_000  # of all timelines in one page; the others are rasters
 
 
@@ -54,6 +56,7 @@ class RunPage:
 
     head: Head
     results: tuple[Figure, ...]
+    """Figures of all runs together, but for the one that the head has."""
     tables: tuple[Grid, ...]
     has_course: bool
     is_single: bool
@@ -69,35 +72,56 @@ def run_html(document: Mapping[str, Any]) -> str:
     """Write the report of a document of `moesim run`."""
     runs = views_of(document)
     first, several = runs.runs[0], len(runs.runs) > 1
-    together = () if plots.is_alone("memory", first) else ("memory",)
+    drawn = _results(runs)
+    head = _head(runs)
+    courses = _courses(runs)
+    if not drawn and courses:  # what runs side by side has its course alone
+        course, ((lead, *line), *lines) = courses[0], courses[0].lines
+        drawn = (lead,)
+        courses = (replace(course, lines=tuple(filter(None, (tuple(line), *lines)))), *courses[1:])
     shown = RunPage(
-        head=_head(runs),
-        results=(
-            *_figures(("bars",), runs, transfer_words.bounds(runs) if runs.select(TransfersView) else None),
-            *_figures(
-                (
-                    "whole_run",
-                    "phases",
-                    "tail",
-                    "latencies",
-                    *together,
-                    *(("interactivity",) if several else ()),
-                    "energy",
-                ),
-                runs,
-            ),
-        ),
+        head=replace(head, lead=_unlike(head.answer, drawn[0]) if drawn else None),
+        results=drawn[1:],
         tables=(*tables.grids(runs), *parts.filled(tables.energy(runs.runs).without_empty())),
         has_course=any(run.links or run.lanes for run in runs.runs),
         is_single=not several,
         rank_loads=_figures(("rank_loads",), runs) if several or first.rank_loads else (),
-        courses=_courses(runs),
+        courses=courses,
         leaning=parts.leaning(runs.runs),
         rules=parts.export_rules(runs.runs),
         rerun=Rerun("run", scenario_yaml(runs), "The resolved scenario, every default written out."),
         terms=words.terms(runs),
     )
     return page.render("run", shown)
+
+
+def _results(runs: RunsView) -> tuple[Figure, ...]:
+    """Draw the figures of all runs together, the one that answers first."""
+    several, first = len(runs.runs) > 1, runs.runs[0]
+    batches = {run.requests_per_gpu for run in runs.select(PassView)}
+    trades = ("interactivity",) if several and len(batches) > _BATCHES else ()
+    kinds = dict.fromkeys(
+        (
+            *trades,
+            "whole_run",
+            "phases",
+            "tail",
+            "latencies",
+            *(() if plots.is_alone("memory", first) else ("memory",)),
+            *(("interactivity",) if several else ()),
+            "energy",
+        )
+    )
+    times = transfer_words.bounds(runs) if runs.select(TransfersView) else None
+    return (*_figures(("bars",), runs, times), *_figures(tuple(kinds), runs))
+
+
+def _unlike(answer: Sequence[str], lead: Figure) -> Figure:
+    """The figure of the answer; under other words, where its own repeat the sentence above it."""
+    if isinstance(lead, Failure) or not lead.title.startswith(answer[0]):
+        return lead
+    kind = lead.ident.removeprefix("fig-")
+    return replace(lead, title=plots.KINDS[kind][0].partition(":")[0])
 
 
 def _head(runs: RunsView) -> Head:
@@ -109,9 +133,8 @@ def _head(runs: RunsView) -> Head:
         runs.schema,
     )
     return Head(
-        kicker=(runs.question and runs.title)
-        or f"Simulated {(runs.runs[0].kind or 'run').replace('_', '-')}",
-        title=runs.question.ask if runs.question else runs.title or "Result",
+        kicker=(runs.ask and runs.title) or f"Simulated {(runs.runs[0].kind or 'run').replace('_', '-')}",
+        title=runs.ask or runs.title or "Result",
         facts=_shared_facts(runs),
         answer=tuple(filter(None, (*words.finding(runs), words.expectations(runs), words.validated(runs)))),
         footer=tuple(filter(None, footer)),

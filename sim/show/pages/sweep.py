@@ -45,11 +45,12 @@ def sweep_html(document: Mapping[str, Any]) -> str:
     """Write the report of a sweep's document."""
     view = sweep_view(document)
     counts = view.counts
+    lead, *overview = (*_figures(view, *(("map", "pareto") if _trades(view) else ("map",))), None)
     goals = (f"{'minimise' if goal.minimise else 'maximise'} {goal.label}" for goal in view.objectives)
     shown = SweepPage(
         head=Head(
-            kicker="Sweep",
-            title=view.title,
+            kicker=view.title if view.ask else "Sweep",
+            title=view.ask or view.title,
             facts=(
                 ("points", f"{counts['points']:,}"),
                 *((key, f"{counts[key]:,}") for key in _SETTLED if counts[key]),
@@ -57,9 +58,10 @@ def sweep_html(document: Mapping[str, Any]) -> str:
                 ("objectives", ", ".join(goals)),
             ),
             answer=words.finding(view),
+            lead=lead,
             footer=(f"moesim {view.version}", view.schema),
         ),
-        overview=_figures(view, *(("map", "pareto") if _trades(view) else ("map",))),
+        overview=tuple(filter(None, overview)),
         tables=tuple(tables.grids(view, most=_RANKED)),
         parallel=_figures(view, "parallel"),
         rerun=Rerun("sweep", dumps(dict(view.spec)), runs_text(view.runs)),

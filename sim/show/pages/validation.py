@@ -8,7 +8,6 @@ from typing import Any
 
 from sim.show.grid import Grid
 from sim.show.pages import page, parts
-from sim.show.pages.page import Figure
 from sim.show.pages.parts import Head
 from sim.show.plots import validation as plots
 from sim.show.tables import validation as tables
@@ -35,7 +34,6 @@ class ValidationPage:
     """Record that `validation.html.j2` shows."""
 
     head: Head
-    errors: Figure
     groups: Grid
     machines: Grid | None
     rows: tuple[GroupRows, ...]
@@ -50,9 +48,9 @@ def validation_html(document: Mapping[str, Any]) -> str:
             title="Published figures beside simulated ones",
             facts=(),
             answer=words.finding(view),
+            lead=parts.figure("validation", lambda: plots.validation(view), _MARKS),
             footer=tuple(filter(None, (f"moesim {view.version}".strip(), view.schema))),
         ),
-        errors=parts.figure("validation", lambda: plots.validation(view), _MARKS),
         groups=tables.summary_grid(view),
         machines=tables.machine_grid(view) if view.machines else None,
         rows=tuple(

@@ -13,7 +13,6 @@ from sim.show.views.run import RunView
 
 SIZES = ()
 """Parallel dimensions that mean something: jobs have layouts of their own."""
-_COLOURS = ("#005EAE", "#F2791B", "#5EAE94", "#BC0000", "#BC86F2", "#86865E")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +87,6 @@ def lanes_of(result: Mapping[str, Any]) -> Lanes | None:
         name: [(float(begin), float(end), row, name) for begin, end in own]
         for row, (name, own) in enumerate(jobs.items())
     }
-    colours = [*_COLOURS, *[style.NEUTRAL] * len(jobs)]
+    colours = [*style.SERIES, *[style.NEUTRAL] * len(jobs)]
     kinds = {name: (name, colours[row]) for row, name in enumerate(jobs)}
     return Lanes("job", tuple(jobs), float(timeline["end_s"]), kinds, spans)

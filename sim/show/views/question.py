@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,16 @@ from sim.show.views.record import mapping
 from sim.trees import flatten
 
 _HARDWARE = "cluster.hardware"
+_MACHINE = "cluster"  # machines that differ in more than their name
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A run: its metric, and the class of resource that bound it; "" where nothing is said of that."""
+    """A run: its metric, the class of resource that bound it ("" where nothing is said of that), and its variant."""
 
     value: float
     binding: str
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,45 +36,56 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question: its words, the metric, what is compared by name (the reference first), and a row for each value over."""
+    """A question: the metric, what is compared by name (the reference first), and a row for each value over.
 
-    ask: str
+    `are_machines` tells that machines are compared, `on` which a metric is, and no settings, `with` which it is.
+    """
+
     metric: str
     compared: tuple[str, ...]
     rows: tuple[Compared, ...]
+    are_machines: bool = True
 
 
 def question_of(document: Mapping[str, Any]) -> Question | None:
     """Read the question of a result document, with the runs that answer it; None where it has none, or no run answers it."""
     asked = mapping(document.get("question"))
     variants = mapping(document.get("variants"))
-    if not asked or not variants:
+    if not asked.get("compare") or not variants:
         return None
     compare, over, metric = asked["compare"], asked.get("over"), asked["metric"]
+    named: dict[str, str] = {}
+    values = [_at(mapping(run.get("scenario")), compare) for run in variants.values()]
+    by_variant = compare != _HARDWARE and not all(isinstance(value, str | int | float) for value in values)
     rows: dict[str, dict[str, Answered]] = {}
     order: dict[str, float] = {}
     names: dict[str, None] = {}
-    for run in variants.values():
+    for variant, run in variants.items():
         tree, metrics = mapping(run.get("scenario")), mapping(run.get("metrics"))
         value = flatten(metrics).get(metric)
         if value is None:
             continue
-        name = _name(compare, _at(tree, compare))
+        compared = _at(tree, compare)
+        own = (
+            _machine(variant) if compare == _MACHINE else variant if by_variant else _name(compare, compared)
+        )
+        name = named.setdefault(json.dumps(compared, default=str), own)
         place = _place(over, _at(tree, over)) if over else ""
         names[name] = None
         order.setdefault(place, _number(_at(tree, over)) if over else 0.0)
         binding = _at(metrics, f"{metric.rpartition('.')[0]}.binding".lstrip("."))
-        rows.setdefault(place, {}).setdefault(name, Answered(value, str(binding or "")))
+        rows.setdefault(place, {}).setdefault(name, Answered(value, str(binding or ""), str(variant)))
     if len(names) < 2:
         return None
     places = sorted(rows, key=order.__getitem__)
-    return Question(
-        str(asked["ask"]), metric, tuple(names), tuple(Compared(place, rows[place]) for place in places)
-    )
+    compared_rows = tuple(Compared(place, rows[place]) for place in places)
+    return Question(metric, tuple(names), compared_rows, split(compare)[0] == "cluster")
 
 
 def _place(key: str, value: Any) -> str:
-    """Return a value over which runs vary, in words: `at EP 8`, `without overlap`."""
+    """Return a value over which runs vary, in words: `at EP 8`, `without overlap`, `on H20`."""
+    if key == _HARDWARE:
+        return f"on {hardware_name(str(value))}"
     if isinstance(value, bool):
         return f"{'with' if value else 'without'} {axis_label(key)}"
     return f"at {axis_label(key)} {value_label(value)}"
@@ -91,5 +105,9 @@ def _at(tree: Mapping[str, Any], key: str) -> Any:
 
 def _name(key: str, value: Any) -> str:
     if key == _HARDWARE:
-        return "-".join(hardware_name(part) for part in str(value).split("-"))
+        return _machine(str(value))
     return f"{axis_label(key)} {value_label(value)}"
+
+
+def _machine(name: str) -> str:
+    return "-".join(hardware_name(part) for part in name.split("-"))

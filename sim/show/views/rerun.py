@@ -8,7 +8,19 @@ from typing import Any
 from sim.documents import dumps
 from sim.show.views.run import RunsView
 
-_ORDER = ("name", "title", "seed", "fidelity", "cluster", "model", "layout", "workload", "expect", "variants")
+_ORDER = (
+    "name",
+    "title",
+    "question",
+    "seed",
+    "fidelity",
+    "cluster",
+    "model",
+    "layout",
+    "workload",
+    "expect",
+    "variants",
+)
 
 
 def scenario_yaml(runs: RunsView) -> str:

@@ -207,6 +207,8 @@ class RunsView:
 
     name: str
     title: str
+    ask: str
+    """The question that it answers, in words; "" where its file has none."""
     schema: str
     runs: tuple[RunView, ...]
     twins: tuple[Twin, ...]
@@ -252,7 +254,9 @@ def views_of(document: Mapping[str, Any]) -> RunsView:
     name = str(document.get("name") or "")
     title = str(document.get("title") or name)
     twins = tuple(_twins(runs))
-    return RunsView(name, title, str(document.get("schema") or ""), runs, twins, question_of(document))
+    asked = mapping(document.get("question") or runs[0].scenario.get("question"))
+    ask, schema = str(asked.get("ask") or ""), str(document.get("schema") or "")
+    return RunsView(name, title, ask, schema, runs, twins, question_of(document))
 
 
 def _own_pool(cluster: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 from sim.metrics import label
 from sim.show.grid import Cell
 from sim.show.views.labels import axis_label, metric_cell, value_label, values_text
-from sim.show.views.record import record
+from sim.show.views.record import mapping, record
 from sim.show.views.sweep_reasons import Reason, count_reasons
 from sim.trees import is_number
 from sim.units import FACTORS, split
@@ -187,6 +187,8 @@ class SweepView:
     `points`.
     """
 
+    ask: str
+    """The question that it answers, in words; "" where its file has none."""
     title: str
     version: str
     schema: str
@@ -307,6 +309,7 @@ def sweep_view(document: Mapping[str, Any]) -> SweepView:
     return record(
         SweepView,
         document,
+        ask=str(mapping(document["sweep"].get("question")).get("ask") or ""),
         spec=document["sweep"],
         axes=tuple(axes.values()),
         objectives=objectives,

@@ -142,7 +142,8 @@ def _compared(runs: RunsView, passes: Sequence[PassView]) -> list[str]:
             sentences.append(f"{run.name} takes as long{than}, within {comparison.as_long(ratio)}, {rate}.")
             continue
         change, time = comparison.speed(ratio), show(run.latency_s, "s", 3)
-        sentences.append(f"{run.name} takes {time}, {change}{than}, {rate}{_moved(reference, run)}.")
+        why = moved(reference, run)
+        sentences.append(f"{run.name} takes {time}, {change}{than}, {rate}{f': {why}' if why else ''}.")
     return comparison.append_rest(sentences, rest)
 
 
@@ -162,10 +163,10 @@ def _best(passes: Sequence[PassView]) -> str:
     return f"{gpu_names} {gives} a GPU most, {most:,.0f} tokens/s; {user_names} a user, {user}."
 
 
-def _moved(first: PassView, run: PassView) -> str:
-    """The part that changed most between two passes."""
+def moved(first: PassView, run: PassView) -> str:
+    """Return the part that changed most between two passes, and by how much; "" where nothing is known of parts."""
     if not first.where and not run.where:
         return ""
     slower = run.step_time_s > first.step_time_s
     part, change_s = comparison.most_moved(first.where, run.where, slower=slower)
-    return f": {show(abs(change_s), 's', 3)} {'more' if change_s > 0 else 'less'} of a step in {PARTS[part]}"
+    return f"{show(abs(change_s), 's', 3)} {'more' if change_s > 0 else 'less'} of a step in {PARTS[part]}"

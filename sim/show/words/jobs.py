@@ -19,9 +19,10 @@ TERMS = (
 
 
 def finding(runs: RunsView) -> list[str]:
-    """What each of the next runs costs its jobs against the first, when those of the first end, and the busiest links."""
+    """What each of the next runs costs its jobs against the first, the busiest links, and when those of the first end."""
     first, *others = runs.select(JobsView)
-    return [*_against(first, others[:2]), _ends(first, bool(others)), *_busiest([first, *others[:2]])]
+    ends, busiest = _ends(first, bool(others)), _busiest([first, *others[:2]])
+    return [*_against(first, others[:2]), *busiest, ends] if others else [ends, *busiest]
 
 
 def _against(first: JobsView, others: Sequence[JobsView]) -> list[str]:

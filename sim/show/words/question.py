@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from sim.metrics import dimension_of, phrase
 from sim.show.views.names import binds, capital, joined
@@ -13,47 +14,75 @@ SAME = 0.02
 """Ratios that differ by less from 1 are the same."""
 
 
-def answer(question: Question) -> list[str]:
-    """Return the sentences that answer a question, the most important first."""
+Because = Callable[[str, str], str]
+"""Variant before and after -> what moved between them, in words; "" where nothing is known of that."""
+
+
+def answer(question: Question, because: Because = lambda before, after: "") -> list[str]:
+    """Return the sentences that answer a question, what differs most first."""
     first, *others = question.compared
-    return [sentence for other in others for sentence in _pair(question, first, other)]
+    others.sort(key=lambda other: _most(question, first, other), reverse=True)
+    return [sentence for other in others for sentence in _pair(question, first, other, because)]
 
 
-def _pair(question: Question, first: str, other: str) -> list[str]:
-    rows = [
+def _most(question: Question, first: str, other: str) -> float:
+    """Return the largest logarithm of a ratio of two that are compared, whichever is larger."""
+    return max((_apart(row, first, other) for row in _rows(question, first, other)), default=0.0)
+
+
+def _apart(row: Compared, first: str, other: str) -> float:
+    return abs(math.log(_ratio(row, first, other)))
+
+
+def _rows(question: Question, first: str, other: str) -> list[Compared]:
+    """Return the rows in which both have a value."""
+    return [
         row
         for row in question.rows
         if first in row.runs and other in row.runs and row.runs[first].value and row.runs[other].value
     ]
+
+
+def _pair(question: Question, first: str, other: str, because: Because) -> list[str]:
+    rows = _rows(question, first, other)
     if not rows:
         return [f"No value is known of both {first} and {other}."]
-    most = max(rows, key=lambda row: abs(math.log(_ratio(row, first, other))))
+    most = max(rows, key=lambda row: _apart(row, first, other))
+    both = f"{_on(question)} both"
     if _is_same(most, first, other):
         everywhere = " throughout" if len(rows) > 1 else f": {_value(question, most, first)}"
         return [
-            f"{first} and {other} have the same {phrase(question.metric)}{everywhere}{_why(most, first, other)}."
+            f"{first} and {other} have the same {phrase(question.metric)}{everywhere}{_why(question, most, first, other)}."
         ]
-    sentences = [_difference(question, most, first, other)]
+    sentences = [_difference(question, most, first, other, because)]
     same = [row for row in rows if _is_same(row, first, other)]
     if len(same) > 1 and rows[-len(same) :] == same:
         place = f"From {same[0].over.removeprefix('at ')} on"
-        sentences.append(f"{place} it is the same on both{_why(same[0], first, other)}.")
+        sentences.append(f"{place} it is the same {both}{_why(question, same[0], first, other)}.")
     elif same:
         places = joined([row.over for row in same])
-        sentences.append(capital(f"{places} it is the same on both{_why(same[0], first, other)}."))
+        sentences.append(capital(f"{places} it is the same {both}{_why(question, same[0], first, other)}."))
     elif len(rows) > 1:
-        least = min(rows, key=lambda row: abs(math.log(_ratio(row, first, other))))
-        near = f"{_times(question, least, first, other)}{_why(least, first, other)}"
+        least = min(rows, key=lambda row: _apart(row, first, other))
+        near = f"{_times(question, least, first, other)}{_why(question, least, first, other)}"
         sentences.append(f"They are nearest {least.over}: {near}.")
     return sentences
 
 
-def _difference(question: Question, row: Compared, first: str, other: str) -> str:
+def _difference(question: Question, row: Compared, first: str, other: str, because: Because) -> str:
     place = f"{row.over} " if row.over else ""
     ours, theirs = (_value(question, row, name) for name in (first, other))
     verb = "takes" if _is_time(question) else "is"
-    start = f"{place}{phrase(question.metric)} {verb} {ours} on {first} and {theirs} on {other}"
-    return capital(f"{start}, {_times(question, row, first, other)}{_why(row, first, other)}.")
+    on = _on(question)
+    start = f"{place}{phrase(question.metric)} {verb} {ours} {on} {first} and {theirs} {on} {other}"
+    why = _why(question, row, first, other)
+    if not why and (moved := because(row.runs[first].variant, row.runs[other].variant)):
+        why = f"; {other} spends {moved}" if question.are_machines else f"; with {other} it spends {moved}"
+    return capital(f"{start}, {_times(question, row, first, other)}{why}.")
+
+
+def _on(question: Question) -> str:
+    return "on" if question.are_machines else "with"
 
 
 def _ratio(row: Compared, first: str, other: str) -> float:
@@ -61,7 +90,7 @@ def _ratio(row: Compared, first: str, other: str) -> float:
 
 
 def _is_same(row: Compared, first: str, other: str) -> bool:
-    return abs(math.log(_ratio(row, first, other))) < SAME
+    return _apart(row, first, other) < SAME
 
 
 def _value(question: Question, row: Compared, name: str) -> str:
@@ -73,20 +102,20 @@ def _times(question: Question, row: Compared, first: str, other: str) -> str:
     ratio = _ratio(row, first, other)
     large, small = (first, other) if ratio > 1 else (other, first)
     much = "long" if _is_time(question) else "much"
-    return f"{max(ratio, 1 / ratio):.2f} times as {much} on {large} as on {small}"
+    on = _on(question)
+    return f"{max(ratio, 1 / ratio):.2f} times as {much} {on} {large} as {on} {small}"
 
 
 def _is_time(question: Question) -> bool:
     return dimension_of(question.metric) == "s"
 
 
-def _why(row: Compared, first: str, other: str) -> str:
+def _why(question: Question, row: Compared, first: str, other: str) -> str:
     """Return what binds, in both or in each."""
     ours, theirs = (row.runs[name].binding for name in (first, other))
     if not ours or not theirs:
         return ""
-    return (
-        f"; {binds(ours)} on both"
-        if ours == theirs
-        else f"; {binds(ours)} on {first}, {binds(theirs)} on {other}"
-    )
+    on = _on(question)
+    if ours == theirs:
+        return f"; {binds(ours)} {on} both"
+    return f"; {binds(ours)} {on} {first}, {binds(theirs)} {on} {other}"

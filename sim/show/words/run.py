@@ -16,9 +16,18 @@ from sim.units import show
 def finding(runs: RunsView) -> list[str]:
     """The sentences that answer a result, the most important first: its question, where it carries one."""
     if runs.question is not None:
-        return question.answer(runs.question)
+        by_variant = {run.variant: run for run in runs.runs}
+        return question.answer(
+            runs.question, lambda before, after: _moved(by_variant[before], by_variant[after])
+        )
     own = [sentence for family in runs.families for sentence in module("words", family).finding(runs)]
     return [*own, *_hosts(runs)]
+
+
+def _moved(before: RunView, after: RunView) -> str:
+    """Say what moved between two runs of one kind; "" where their kind has no words for it."""
+    moved = getattr(module("words", before.family), "moved", None)
+    return str(moved(before, after)) if moved is not None and before.family == after.family else ""
 
 
 def _hosts(runs: RunsView) -> list[str]:

@@ -34,6 +34,8 @@ def finding(runs: RunsView) -> list[str]:
         own = [_step(step), *_fullest(step)]
         return [*run, *own] if step.whole_run and step.whole_run.has_phases else [*own, *run]
     costs = [*whole_run.costs(steps), *whole_run.lost(steps)[:1]]
+    if whole_run.failures_differ(steps):
+        costs.reverse()
     return [*costs, *compared(runs, max(2, 3 - len(costs)))]
 
 
@@ -106,12 +108,12 @@ def compared(runs: RunsView, room: int = 3) -> list[str]:
             sentences.append(f"{step.name} takes as long{than}, within {comparison.as_long(ratio)}.")
             continue
         change, time = comparison.speed(ratio), show(step.step_time_s, "s", 3)
-        sentences.append(f"{step.name} takes {time}, {change}{than}: {_moved(reference, step)}.")
+        sentences.append(f"{step.name} takes {time}, {change}{than}: {moved(reference, step)}.")
     return comparison.append_rest(sentences, rest)
 
 
-def _moved(first: StepView, step: StepView) -> str:
-    """The phase of the mean pipeline rank that changed most between two steps."""
+def moved(first: StepView, step: StepView) -> str:
+    """Return the phase of the mean pipeline rank that changed most between two steps, and by how much."""
     slower = step.step_time_s > first.step_time_s
     phase, change_s = comparison.most_moved(first.phases_mean, step.phases_mean, slower=slower)
     exposed_s = (step.exposed_comm_mean_s or 0.0) - (first.exposed_comm_mean_s or 0.0)

@@ -261,7 +261,7 @@ def _gain(gain: _Gain, lead: str) -> str:
         times = f"{new} against {old}, the same within {as_long(gain.ratio)}"
     before, after = binds(gain.old.binding), binds(gain.new.binding)
     why = f"{before} on {_who(gain, gain.before)}, {after} on {_who(gain, gain.after)}"
-    return f"{lead} at {gain.before.name}: {spoken(gain.name)} takes {times}; {f'{before} on both' if before == after else why}."
+    return f"{lead} against {gain.before.name}: {spoken(gain.name)} takes {times}; {f'{before} on both' if before == after else why}."
 
 
 def _who(gain: _Gain, run: RunView) -> str:

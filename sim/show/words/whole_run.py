@@ -50,6 +50,12 @@ def lost(steps: Sequence[StepView]) -> list[str]:
     ]
 
 
+def failures_differ(steps: Sequence[StepView]) -> bool:
+    """Tell whether runs differ in what failures leave of them: then they are what was asked about."""
+    left = [step.whole_run.ettr_fraction for step in steps if step.whole_run and step.whole_run.lost]
+    return len({f"{share or 1.0:.2f}" for share in left}) > 1
+
+
 LOST = {
     "saving": "checkpoints",
     "undone": "hours undone",
