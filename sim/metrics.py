@@ -181,7 +181,7 @@ TABLE = (
            phrase="requests a GPU"),
     Metric("accepted_tokens_per_step", ("decode",), "tokens", "higher", "tokens that a step gives a request on average"),
     Metric("max_batch_per_gpu", _PASSES, "requests", "higher", "requests that memory holds", "max batch"),
-    Metric("kv_cache_bytes", _PASSES, "bytes", "lower", "keys and values of the requests of a GPU"),
+    Metric("kv_cache_bytes", _PASSES, "bytes", "lower", "keys and values that the fullest GPU holds"),
     Metric("memory_limit", _PASSES, WORD, None, "what takes most of a GPU's memory"),
     Metric("microbatches", _PASSES, "microbatches", None,
            "of a pass: two that hide each other's all-to-alls, or one; with attention and experts apart those under way at once"),

@@ -38,6 +38,8 @@ class Footprint:
     buffer_bytes_per_request: float
     capacity_bytes: float
     gpu: str
+    tp: int = 1
+    """GPUs that share each request; a request for each of them is what `cache_bytes_per_request` is of."""
 
     @property
     def weights_bytes(self) -> float:
@@ -66,6 +68,11 @@ class Footprint:
     def max_batch(self) -> int:
         """Requests that fit on a GPU; 0 where not one does."""
         return max(0, math.floor(self.free_bytes / self.bytes_per_request))
+
+    @property
+    def max_of_a_group(self) -> int:
+        """Requests that fit on a TP group, which may be fewer than its GPUs."""
+        return max(0, math.floor(self.free_bytes * self.tp / self.bytes_per_request))
 
     @property
     def limit(self) -> str:
@@ -181,6 +188,7 @@ def footprint(
         buffer_bytes_per_request=2.0 * num_physical_experts * buffered_tokens_per_request * record_bytes,
         capacity_bytes=capacity_bytes,
         gpu=gpu,
+        tp=tp,
     )
 
 
@@ -221,6 +229,8 @@ def require_batch(held: Footprint, requests: float, what: str) -> None:
     biggest = ", ".join(f"{name} {units.show(size, 'bytes', 3)}" for name, size in parts[:4])
     needed = sum(size for _, size in parts)
     most = f"at most {held.max_batch} a GPU fit" if held.max_batch else "not one fits"
+    if not held.max_batch and held.max_of_a_group:
+        most = f"at most {held.max_of_a_group} a TP group of {held.tp} GPUs fit: say how many with 'requests'"
     raise DoesNotFitError(
         f"{what} {units.show(needed, 'bytes', 3)} of the {units.show(held.capacity_bytes, 'bytes', 3)} "
         f"of {held.gpu}: {biggest}; {most}",

@@ -105,17 +105,25 @@ def _result(
 ) -> dict[str, Any]:
     measure = _prefill if work.spec.kind == "prefill" else _decode
     result = measure(scenario, work, requests, forwards, records)
+    most = _of_the_fullest(work, requests)
     result["metrics"] |= {
         "max_batch_per_gpu": memory.max_batch,
-        "kv_cache_bytes": requests * memory.cache_bytes_per_request,
+        "kv_cache_bytes": most * memory.cache_bytes_per_request,
         "memory_limit": memory.limit,
         "memory_capacity_bytes": memory.capacity_bytes,
         "microbatches": PassPlan(scenario, work, requests).num_microbatches,
     }
     result["memory"] = [
-        {"rank": rank, **held.parts(requests)} for rank, held in enumerate(stage_memory(scenario, work))
+        {"rank": rank, **held.parts(most)} for rank, held in enumerate(stage_memory(scenario, work))
     ]
     return result
+
+
+def _of_the_fullest(work: Inference, requests: float) -> float:
+    """Requests of the GPU that has most of them [count]: a TP group has whole requests, each of its ranks an even part."""
+    if work.total is None:
+        return requests
+    return math.ceil(work.total / work.layout.dp) * work.layout.dp / work.layout.num_ranks
 
 
 def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, float]:
@@ -128,18 +136,17 @@ def batch_of(scenario: Scenario, work: Inference) -> tuple[Footprint, float]:
     most = memory.max_batch
     fitting = most - most % 2 if work.spec.overlap is True else most
     requests: float = work.requests if work.requests is not None else max(1, fitting)
-    busiest = requests
     if work.total is not None:
         requests = work.total / work.layout.num_ranks
-        busiest = math.ceil(work.total / work.layout.dp) * work.layout.dp / work.layout.num_ranks
     what = "prompt" if work.spec.kind == "prefill" else "request"
     batch = f"{requests} {what}s of {work.context_tokens} tokens a GPU need"
     if work.total is not None:
         num, verb = work.total, "needs" if work.total == 1 else "need"
         batch = f"{num} {what}{'s' * (num > 1)} of {work.context_tokens} tokens in all {verb}, of each GPU,"
     elif requests == 1:
-        batch = f"one {what} of {work.context_tokens} tokens needs"
-    require_batch(memory, busiest, batch)
+        each = f" on each GPU, {work.layout.tp} a TP group," if work.layout.tp > 1 else ""
+        batch = f"one {what} of {work.context_tokens} tokens{each} needs"
+    require_batch(memory, _of_the_fullest(work, requests), batch)
     return memory, requests
 
 

@@ -276,3 +276,15 @@ def test_a_pool_of_serving_has_the_gpus_that_its_layout_makes() -> None:
     alone = run(TWO_NODES, {"tp": 16, "ep": 1}, requests=1, context_tokens=1002)["metrics"]["tpot_s"]
     served = run_document(document)["metrics"]
     assert served["token_gap"]["p50_s"] == pytest.approx(alone, rel=0.02)
+
+
+def test_a_lone_request_lies_whole_on_one_tensor_parallel_group() -> None:
+    """Latents of 131,072 tokens, 61 x 576 x 2 B each, are on every GPU of its group: 9.21 GB of 80, and eight times that of eight."""
+    asked = {"context_tokens": 131072, "gate": {"kind": "uniform"}}
+    lone = run(TWO_NODES, {"ep": 16, "tp": 8}, **asked, requests=1)
+    assert lone["metrics"]["kv_cache_bytes"] == lone["memory"][0]["cache"] == 61 * 576 * 2 * 131072
+    assert 61e9 < sum(size for part, size in lone["memory"][0].items() if part != "rank") < 69e9
+    with pytest.raises(
+        DoesNotFitError, match=r"on each GPU, 8 a TP group.* at most 2 a TP group of 8 GPUs fit"
+    ):
+        run(TWO_NODES, {"ep": 16, "tp": 8}, **asked)

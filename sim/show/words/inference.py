@@ -113,9 +113,16 @@ def _room(run: PassView) -> list[str]:
     largest = max((part for part in held if part != "reserve"), key=lambda part: held[part])
     return [
         f"A GPU holds {show(sum(held.values()), 'bytes', 3)} of its {show(capacity, 'bytes', 3)}, most of it {largest} "
-        f"({show(held[largest], 'bytes', 3)}); {run.max_batch_per_gpu:,.0f} {run.noun} would fit, then "
+        f"({show(held[largest], 'bytes', 3)}); {_fitting(run)} would fit, then "
         f"{run.memory_limit or largest} takes most.{_halved(run)}"
     ]
+
+
+def _fitting(run: PassView) -> str:
+    """How many requests a GPU has room for."""
+    if not run.max_batch_per_gpu:
+        return f"fewer {run.noun} than GPUs"
+    return f"{run.max_batch_per_gpu:,.0f} {run.noun}"
 
 
 def _halved(run: PassView) -> str:
