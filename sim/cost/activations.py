@@ -94,6 +94,8 @@ def _attention_bytes_per_token(a: Attention, recipe: Recipe, again: frozenset[st
     sums = 4.0 * a.num_heads if not isinstance(a, Recurrent) and "core_attn" not in again else 0.0
     out_element = recipe.attention_output_bits / 8 if recipe.compute == "fp8" else 2.0
     kept = a.output_width * out_element
+    if not isinstance(a, MLA):
+        kept += 2.0 * sum(outputs for _, outputs, _ in a.ups)
     if isinstance(a, Recurrent):
         return kept + 2.0 * a.input_width + a.state.elements * 2.0 / CHUNK_TOKENS  # states between chunks
     if not isinstance(a, MLA):

@@ -71,10 +71,12 @@ def attention(
 def projections(a: Attention, hidden: int) -> list[tuple[str, int, int]]:
     """Name, outputs and inputs of the weights of attention, the output projection first."""
     out = ("o", hidden, a.output_width)
+    if isinstance(a, GQA) and a.q_lora_rank:
+        return [out, *a.ups, ("kv", a.input_width - a.q_lora_rank, hidden), ("q down", a.q_lora_rank, hidden)]
     if isinstance(a, GQA):
         return [out, ("qkv", a.input_width, hidden)]
     if isinstance(a, Recurrent):
-        return [out, ("in", a.input_width, hidden)]
+        return [out, *a.ups, ("in", a.input_width, hidden)]
     queries = a.num_heads * a.qk_head_dim
     kv = ("kv up", a.num_heads * (a.qk_nope_head_dim + a.v_head_dim), a.kv_lora_rank)
     down = ("kv down", a.latent_dim, hidden)
@@ -93,7 +95,7 @@ def _latents(a: Attention, b: RankBatch, d: int) -> list[Launch]:
     """Everything between the residual stream and the heads: a norm and the (down-) projections."""
     first = [norm(b, d), *cast(b, d), *quantise(b, d)]
     if not isinstance(a, MLA):
-        return [*first, *(gemm(b, name, n, k) for name, n, k in projections(a, d)[1:])]
+        return [*first, *(gemm(b, name, n, k) for name, n, k in projections(a, d)[:0:-1])]
     queries = a.q_lora_rank or a.num_heads * a.qk_head_dim
     return [
         *first,
@@ -250,8 +252,9 @@ def _latents_backward(a: Attention, b: RankBatch, d: int) -> list[Launch]:
     add, last = memory("add", 3 * t * d * BF16), norm(b, d, backward=True)
     first = [norm(b, d)] if "layernorm" in b.recomputed else []
     if not isinstance(a, MLA):
-        (name, width, _), rotary = projections(a, d)[1], _heads(a, b, credited=False)
-        return [*rotary, *first, *input_gradient(b, name, width, d), *transposed_cast(b, d), add, last]
+        rotary = _heads(a, b, credited=False)
+        gradients = [op for name, n, k in projections(a, d)[1:] for op in input_gradient(b, name, n, k)]
+        return [*rotary, *first, *gradients, *transposed_cast(b, d), add, last]
     q, c, r = a.num_heads * a.qk_head_dim, a.kv_lora_rank, a.qk_rope_head_dim
     kv, low = a.num_heads * (a.qk_nope_head_dim + a.v_head_dim), a.q_lora_rank
     index = [

@@ -198,8 +198,8 @@ def _attention_bytes(count: float, a: Attention | None, hidden: int, size: float
         whole: float = ((a.q_lora_rank or 0) + a.kv_lora_rank + a.qk_rope_head_dim) * hidden
         return whole * size + ((count - whole) * size + _kept_in_bf16(a) * (_BF16 - size)) / tp
     if isinstance(a, GQA):
-        kv = a.num_kv_heads * (a.head_dim + a.value_dim) * hidden
-        return (count - kv) * size / tp + kv * size / min(tp, a.num_kv_heads)
+        kv, low = a.kv_width * hidden, (a.q_lora_rank or 0) * hidden
+        return (count - kv - low) * size / tp + low * size + kv * size / min(tp, a.num_kv_heads)
     return count * size / tp
 
 

@@ -95,17 +95,21 @@ def decode_attention_0(p: Processor, model: Model, b: DecodeBatch, layer_idx: in
     record = b.record
     joined = work.streaming(p, "add, norm and cast", t * d * (3 * BF16 + record))
     if isinstance(a, GQA):
-        kv = a.num_kv_heads * (a.head_dim + a.value_dim)  # repeated where TP has more ranks
-        width = (a.input_width - kv) // b.tp + kv // min(b.tp, a.num_kv_heads)
+        kv = a.kv_width // min(b.tp, a.num_kv_heads)  # repeated where TP has more ranks
+        low = a.q_lora_rank or 0  # whole on every rank
+        width = low + (a.input_width - a.kv_width - low) // b.tp + kv
+        heads = a.num_heads * a.head_dim // b.tp + kv if low else width
         return work.part(
             joined,
-            work.gemm(p, "qkv", t, width, d, b.precision),
-            work.streaming(p, "rotary and cache", 2 * t * width * BF16),
+            work.gemm(p, "q down and kv" if low else "qkv", t, width, d, b.precision),
+            *(work.gemm(p, name, t, n // b.tp, k, b.precision) for name, n, k in a.ups),
+            work.streaming(p, "rotary and cache", 2 * t * heads * BF16),
         )
     if isinstance(a, Recurrent):
         return work.part(
             joined,
             work.gemm(p, "in", t, a.input_width // b.tp, d, b.precision),
+            *(work.gemm(p, name, t, n // b.tp, k, b.precision) for name, n, k in a.ups),
             work.streaming(p, "convolution", 2 * t * a.conv_width / b.tp * BF16),
         )
     heads, latent, queries = a.num_heads // b.tp, a.latent_dim, a.num_heads // b.tp * a.qk_head_dim

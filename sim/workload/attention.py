@@ -7,7 +7,6 @@ these and hold no shape of their own.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,13 +14,15 @@ from pydantic import Field
 
 from sim.descriptions import Description
 from sim.workload.formats import FORMATS
+from sim.workload.recurrent import CHUNK_TOKENS as CHUNK_TOKENS
+from sim.workload.recurrent import GatedDelta as GatedDelta
+from sim.workload.recurrent import KimiDelta as KimiDelta
+from sim.workload.recurrent import Lightning as Lightning
+from sim.workload.recurrent import Mamba2 as Mamba2
+from sim.workload.recurrent import Positive as Positive
+from sim.workload.recurrent import Recurrent as Recurrent
 
-Positive = Annotated[int, Field(gt=0, le=10**9, strict=True)]
 Natural = Annotated[int, Field(ge=0, le=10**9, strict=True)]
-
-CHUNK_TOKENS = 64
-"""Tokens that kernels of linear attention take at once between two states (assumed, as flash-linear-attention has it)."""
-_FP32, _BF16 = 4, 2
 
 
 def mean_context_tokens(
@@ -190,6 +191,10 @@ class GQA(Description):
     """Every so manieth layer attends to everything; the others have the window or chunk. Left out: all have it."""
     output_gate: bool = False
     """The core's output is multiplied by a gate as wide as the queries, from a projection of its own."""
+    q_lora_rank: Positive | None = None
+    """Width of a latent that the queries of all heads come from (multi-matrix factorization, MFA); null for none."""
+    values_are_keys: bool = False
+    """Values are the keys before their norm and rotation: they are cached, and no projection makes them."""
 
     @property
     def value_dim(self) -> int:
@@ -207,11 +212,22 @@ class GQA(Description):
         return self.num_heads * self.value_dim
 
     @property
+    def kv_width(self) -> int:
+        """Outputs of the projections to keys and values."""
+        return self.num_kv_heads * (self.head_dim + (0 if self.values_are_keys else self.value_dim))
+
+    @property
     def input_width(self) -> int:
-        """Outputs of the projection to queries, their gate, keys and values."""
+        """Outputs of the projection to queries or their latent, their gate, keys and values."""
         gate = self.output_width if self.output_gate else 0
-        heads = (self.num_heads + self.num_kv_heads) * self.head_dim
-        return heads + self.num_kv_heads * self.value_dim + gate
+        return (self.q_lora_rank or self.num_heads * self.head_dim) + self.kv_width + gate
+
+    @property
+    def ups(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, outputs and inputs of the projections behind a narrow one: queries from their latent."""
+        if self.q_lora_rank is None:
+            return ()
+        return (("q up", self.num_heads * self.head_dim, self.q_lora_rank),)
 
     def cache_bytes(self, element_bytes: float) -> float:
         """Bytes kept of a token: keys and values of every KV head."""
@@ -236,8 +252,9 @@ class GQA(Description):
         return min(context_tokens, self.window or context_tokens, (self.chunk or 2 * context_tokens) / 2)
 
     def parameters(self, hidden: int) -> int:
-        """Parameters of the projections."""
-        return hidden * (self.input_width + self.output_width)
+        """Parameters of the projections, and of the norm of a latent."""
+        count = hidden * (self.input_width + self.output_width) + (self.q_lora_rank or 0)
+        return count + sum(outputs * inputs for _, outputs, inputs in self.ups)
 
     def core_flops(self, sequence_tokens: float, causal: bool) -> float:
         """Forward FLOPs of the core of one token."""
@@ -245,139 +262,4 @@ class GQA(Description):
         return 2.0 * self.num_heads * (self.head_dim + self.value_dim) * attended
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """Matrices that a linear kind keeps of a request in place of a cache, `num_heads` of `key_dim` x `value_dim`."""
-
-    num_heads: int
-    key_dim: int
-    value_dim: int
-    products: int
-    """Products of a matrix and a vector, or of two vectors, that a token takes."""
-
-    @property
-    def elements(self) -> int:
-        """Elements of all matrices."""
-        return self.num_heads * self.key_dim * self.value_dim
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recurrent(Description, ABC):
-    """Linear attention: every token updates matrices, whose size is that of no context."""
-
-    conv_kernel: Positive = 4
-    """Tokens that the convolution before the core sees."""
-
-    @property
-    @abstractmethod
-    def state(self) -> State:
-        """The matrices."""
-
-    @property
-    @abstractmethod
-    def conv_width(self) -> int:
-        """Channels of the convolution: all that enters the core."""
-
-    @property
-    @abstractmethod
-    def input_width(self) -> int:
-        """Outputs of the projections from the residual stream."""
-
-    @property
-    def output_width(self) -> int:
-        """Inputs of the output projection."""
-        return self.state.num_heads * self.state.value_dim
-
-    def cache_bytes(self, element_bytes: float) -> float:
-        """Nothing is kept of a token by itself."""
-        return 0.0
-
-    @property
-    def num_cached_heads(self) -> int:
-        """Parts that tensor parallelism can cut the state into."""
-        return self.state.num_heads
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes kept of a request: the matrices in FP32, and the last inputs of the convolution in BF16."""
-        return _FP32 * self.state.elements + _BF16 * self.conv_width * (self.conv_kernel - 1)
-
-    def kept_tokens(self, context_tokens: float) -> float:
-        """Tokens of a context that are kept: none."""
-        return 0.0
-
-    def core_flops(self, sequence_tokens: float, causal: bool) -> float:
-        """Forward FLOPs of the recurrence of one token, the same at any length."""
-        return 2.0 * self.state.products * self.state.elements
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatedDelta(Recurrent):
-    """Linear attention by the gated delta rule (Gated DeltaNet, arXiv 2412.06464): a matrix for each value head."""
-
-    kind: Literal["gated_delta"] = "gated_delta"
-    num_key_heads: Positive
-    """Heads of queries and keys, which value heads share."""
-    num_heads: Positive
-    """Value heads."""
-    key_head_dim: Positive
-    """Elements of a query or key head."""
-    value_head_dim: Positive
-    """Elements of a value head."""
-
-    @property
-    def state(self) -> State:
-        """A token recalls by its key, adds the difference, and reads by its query."""
-        return State(self.num_heads, self.key_head_dim, self.value_head_dim, products=3)
-
-    @property
-    def conv_width(self) -> int:
-        """Channels of the convolution: queries, keys and values."""
-        return 2 * self.num_key_heads * self.key_head_dim + self.output_width
-
-    @property
-    def input_width(self) -> int:
-        """Outputs of the projections: queries, keys, values, output gate, and two gates a head."""
-        return self.conv_width + self.output_width + 2 * self.num_heads
-
-    def parameters(self, hidden: int) -> int:
-        """Projections, convolution, decay and time step of each head, and the norm of a head."""
-        matrices = hidden * (self.input_width + self.output_width) + self.conv_width * self.conv_kernel
-        return matrices + 2 * self.num_heads + self.value_head_dim
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mamba2(Recurrent):
-    """A state-space layer (Mamba-2, arXiv 2405.21060): a matrix of state_dim x head_dim for each head."""
-
-    kind: Literal["mamba2"] = "mamba2"
-    num_heads: Positive
-    head_dim: Positive
-    """Elements of a head: columns of its matrix."""
-    state_dim: Positive
-    """Rows of a head's matrix."""
-    num_groups: Positive = 1
-    """Groups of heads that share the state's input and output."""
-
-    @property
-    def state(self) -> State:
-        """A token adds its input, and reads its output."""
-        return State(self.num_heads, self.state_dim, self.head_dim, products=2)
-
-    @property
-    def conv_width(self) -> int:
-        """Channels of the convolution: inputs, and the state's input and output of each group."""
-        return self.output_width + 2 * self.num_groups * self.state_dim
-
-    @property
-    def input_width(self) -> int:
-        """Outputs of the projection: the convolution's channels, the output gate, a time step a head."""
-        return self.conv_width + self.output_width + self.num_heads
-
-    def parameters(self, hidden: int) -> int:
-        """Projections, convolution with its bias, three numbers a head, and the norm before the output."""
-        matrices = hidden * (self.input_width + self.output_width)
-        return matrices + self.conv_width * (self.conv_kernel + 1) + 3 * self.num_heads + self.output_width
-
-
-Attention = MLA | GQA | GatedDelta | Mamba2
+Attention = MLA | GQA | GatedDelta | KimiDelta | Lightning | Mamba2

@@ -15,10 +15,12 @@ from sim import documents, files, limits
 from sim.documents import Document
 from sim.errors import InputError, Mark, Problem
 from sim.workload import shape
-from sim.workload.attention import GQA, MLA, Attention, GatedDelta, Index, Mamba2
+from sim.workload.huggingface_attention import attention
 from sim.workload.huggingface_keys import (
     BY_LAYER,
-    OF_WINDOWS,
+    FAMILIES,
+    INNER,
+    NOTES,
     REFUSED,
     SHORTCUT,
     SYNONYMS,
@@ -32,11 +34,14 @@ from sim.workload.huggingface_keys import (
 from sim.workload.quantization import part_formats
 
 _WANTED = "a publisher's configuration of a model (config.json)"
-_NESTED = ("text_config", "language_config", "llm_config", "attn_config", "ffn_config")
+_NESTED = (
+    "text_config", "language_config", "llm_config", "thinker_config", "attn_config", "ffn_config", "moe", "moe_config",
+)  # fmt: skip
 _UNGATED = ("relu2", "relu", "relu_squared", "squared_relu")
 _KINDS = {
     "full_attention": "full", "attention": "full", "full": "full", "*": "full", "1": "full", "deepseek_sparse_attention": "full",
     "sliding_attention": "window", "chunked_attention": "chunk", "linear_attention": "linear", "mamba": "mamba", "M": "mamba",
+    "0": "lightning",
     "moe": "experts", "E": "experts", "mlp": "dense", "-": "dense",
 }  # fmt: skip
 """Names of layers in files -> an attention, or a feed-forward block that is a layer of its own."""
@@ -67,6 +72,7 @@ class _Configuration:
         self.problems: list[Problem] = []
         self.given: dict[str, tuple[documents.Path_, Any]] = {}
         self.media: list[str] = []
+        self.noted: set[str] = set()
         for at, tree in self._trees(document.tree, ()):
             self._scan(tree, at)
 
@@ -83,19 +89,21 @@ class _Configuration:
         meaning = {name: meant for meant, names in SYNONYMS.items() for name in names}
         for key, value in tree.items():
             place = (*at, key)
-            if key in ("vision_config", "audio_config"):
+            if value and key in NOTES:
+                self.noted.add(key)
+            if key in ("vision_config", "audio_config", "talker_config"):
                 self.media.append(key.removesuffix("_config"))
-            if key in REFUSED and self._is_refused(key, value):
-                self._problem(
-                    place, f"'{key}'", f"a model without it: it means {REFUSED[key]}, which is not modelled"
-                )
+            means = FAMILIES.get(str(value)) if key == "model_type" else value and REFUSED.get(key)
+            if means:
+                got = f"'{value}'" if key == "model_type" else f"'{key}'"
+                self._problem(place, got, f"a model without it: it means {means}, which is not modelled")
             elif key in meaning:
                 name = meaning[key]
                 if value is None or value == [] or (name in self.given and self._first(name, key)):
                     continue
                 self.given[name] = place, value if name in BY_LAYER else one_number(value)
-            elif key == "attention_other_setting" and isinstance(value, dict):
-                for inner, name in OF_WINDOWS.items():
+            elif key in INNER and isinstance(value, dict):
+                for inner, name in INNER[key].items():
                     if inner in value:
                         self.given[name] = (*place, inner), value[inner]
             elif key not in (*REFUSED, *_NESTED) and is_unknown(key, value):
@@ -104,13 +112,8 @@ class _Configuration:
 
     def _first(self, name: str, key: str) -> bool:
         """True where an earlier synonym, or an inner mapping, has given the same."""
-        names = (*SYNONYMS[name], *OF_WINDOWS)
-        return names.index(str(self.given[name][0][-1])) <= names.index(key)
-
-    def _is_refused(self, key: str, value: Any) -> bool:
-        if key == "attn_type_list":
-            return not (isinstance(value, list) and all(kind == 1 for kind in value))
-        return bool(value)
+        names, before = SYNONYMS[name], str(self.given[name][0][-1])
+        return before not in names or names.index(before) <= names.index(key)
 
     def _problem(self, place: documents.Path_, got: str, wanted: str) -> None:
         self.problems.append(self.document.problem(place, got, wanted, key=True))
@@ -120,6 +123,11 @@ class _Configuration:
     def value(self, name: str) -> Any:
         """The value that the file gives, or None."""
         return self.given[name][1] if name in self.given else None
+
+    @property
+    def family(self) -> str:
+        """The file's `model_type`."""
+        return str(self.document.get(("model_type",)))
 
     def number(self, name: str, default: int | None = None) -> int:
         """A whole number; a problem where there is none, and no default."""
@@ -152,6 +160,8 @@ class _Configuration:
                 self._problem(self.given["layer_types"][0], got, wanted)
                 kinds = ["full"] * n
             if {"experts", "dense"} & set(kinds):  # every block is a layer of its own
+                if not self.value("experts"):
+                    kinds = ["experts" if k == "dense" else k for k in kinds]  # one, which is the dense block
                 return [("none", k) if k in ("experts", "dense") else (k, "none") for k in kinds]
         else:
             kinds = self._attentions(n)
@@ -165,6 +175,14 @@ class _Configuration:
         listed = self.value("window_layers")
         if isinstance(listed, list) and len(listed) == n:
             return ["window" if kind == 1 else "full" for kind in listed]
+        if isinstance(counted := self.value("full_counted"), list):  # from 1
+            return ["full" if i + 1 in counted else "kda" for i in range(n)]
+        if isinstance(full := self.value("full_layers"), list) and self.value("mamba_heads"):
+            return ["full" if i in full else "mamba" for i in range(n)]
+        if isinstance(group := self.value("lightning_group"), int) and group > 1:  # what is left over is full
+            return [
+                "full" if (i + 1) % group == 0 or i >= n // group * group else "lightning" for i in range(n)
+            ]
         interval = self.value("full_interval")
         if interval and self.value("linear_value_heads"):
             return ["full" if (i + 1) % interval == 0 else "linear" for i in range(n)]
@@ -204,65 +222,6 @@ class _Configuration:
             experts = [on and i not in dense for i, on in enumerate(experts)]
         return ["experts" if on else "dense" for on in experts]
 
-    def _attention(self, kind: str) -> Attention:
-        if kind == "linear":
-            return GatedDelta(
-                num_key_heads=self.number("linear_key_heads"),
-                num_heads=self.number("linear_value_heads"),
-                key_head_dim=self.number("linear_key_dim"),
-                value_head_dim=self.number("linear_value_dim"),
-                conv_kernel=self.number("linear_conv", 4),
-            )
-        if kind == "mamba":
-            return Mamba2(
-                num_heads=self.number("mamba_heads"),
-                head_dim=self.number("mamba_head_dim"),
-                state_dim=self.number("mamba_state"),
-                num_groups=self.number("mamba_groups", 1),
-                conv_kernel=self.number("mamba_conv", 4),
-            )
-        heads = self.number("heads")
-        if self.value("kv_lora_rank") and kind in ("full", "reuse"):
-            return self._latent_attention(heads, kind == "reuse")
-        hidden = self.number("hidden")
-        kv, dim = self.number("kv_heads", heads), self.number("head_dim", max(1, hidden // max(1, heads)))
-        v = self.number("v_head_dim", dim)
-        if kind == "window":
-            heads, kv = self.number("window_heads", heads), self.number("window_kv_heads", kv)
-            dim, v = self.number("window_head_dim", dim), self.number("window_v_head_dim", v)
-        elif kind == "full" and "full_head_dim" in self.given:
-            kv = self.number("full_kv_heads", kv)
-            dim = v = self.number("full_head_dim", dim)
-        gate, family = self.value("output_gate"), str(self.document.get(("model_type",)))
-        return GQA(
-            num_heads=heads,
-            num_kv_heads=kv,
-            head_dim=dim,
-            v_head_dim=v if v != dim else None,
-            window=self.number("window") if kind == "window" else None,
-            chunk=self.number("chunk") if kind == "chunk" else None,
-            output_gate=bool(gate) if gate is not None else family.startswith("qwen3_next"),
-        )
-
-    def _latent_attention(self, heads: int, shared: bool) -> MLA:
-        index = None
-        if self.value("index_top_k"):
-            index = Index(
-                num_heads=self.number("index_heads"),
-                head_dim=self.number("index_dim"),
-                top_k=self.number("index_top_k"),
-                shared=shared,
-            )
-        return MLA(
-            num_heads=heads,
-            q_lora_rank=self.number("q_lora_rank") if self.value("q_lora_rank") else None,
-            kv_lora_rank=self.number("kv_lora_rank"),
-            qk_rope_head_dim=self.number("rope_dim"),
-            qk_nope_head_dim=self.number("nope_dim"),
-            v_head_dim=self.number("v_head_dim"),
-            index=index,
-        )
-
     # --- the model --------------------------------------------------------------------------------------------
 
     def model(self) -> Document:
@@ -295,7 +254,7 @@ class _Configuration:
         kinds = list(dict.fromkeys(layers))
         mixed = {attention for attention, _ in kinds if attention != "none"}
         main = "full" if "full" in mixed else min(mixed, default="full")
-        tree: dict[str, Any] = {"attention": described(self._attention(main))}
+        tree: dict[str, Any] = {"attention": described(attention(self, main))}
         num_dense = sum(block == "dense" for _, block in layers)
         leading = all(
             block == ("dense" if i < num_dense else "experts") for i, (_, block) in enumerate(layers)
@@ -309,7 +268,7 @@ class _Configuration:
                 **(
                     {}
                     if kind[0] == main
-                    else {"attention": "none" if kind[0] == "none" else described(self._attention(kind[0]))}
+                    else {"attention": "none" if kind[0] == "none" else described(attention(self, kind[0]))}
                 ),
                 **({} if kind[1] == "experts" else {"mlp": kind[1]}),
             }
@@ -319,9 +278,9 @@ class _Configuration:
 
     def _experts(self, blocks: list[str], zero: int) -> dict[str, Any]:
         hidden_width = self.number("width", 0)
-        tree: dict[str, Any] = {}
+        tree: dict[str, Any] = {"gated_mlp": False} if self.value("activation") in _UNGATED else {}
         if not self.value("experts"):
-            return {"num_experts": 1, "top_k": 1, "expert_hidden": self.number("width")}
+            return tree | {"num_experts": 1, "top_k": 1, "expert_hidden": self.number("width")}
         tree["num_experts"], tree["top_k"] = self.number("experts"), self.number("top_k")
         if zero:
             real = tree["num_experts"] / max(1, tree["num_experts"] + zero)
@@ -336,18 +295,21 @@ class _Configuration:
         shared, shared_width = self.number("shared", 0), self.number("shared_width", 0)
         if shared_width and shared_width == shared * width:
             shared_width = 0
+        if beside := self.value("block_beside"):
+            arctic = (
+                self.given["block_beside"][0][-1] == "parallel_attn_mlp_res"
+            )  # as wide as the residual stream
+            shared_width += bool(beside) * (self.number("hidden") if arctic else hidden_width)
         if shared_width or zero:
             tree["shared_hidden"] = shared_width or hidden_width
         elif shared:
             tree["num_shared_experts"] = shared
-        elif str(self.document.get(("model_type",))) == "llama4":
+        elif self.family == "llama4":
             tree["num_shared_experts"] = 1
         if self.value("latent"):
             tree["expert_latent"] = self.number("latent")
         if "dense" in blocks:
             tree["dense_hidden"] = self.number("dense_width", self.number("width"))
-        if self.value("activation") in _UNGATED:
-            tree["gated_mlp"] = False
         return tree
 
     def _weights(self, n: int) -> dict[str, Any]:
@@ -368,6 +330,7 @@ class _Configuration:
             words.append(f"of {names[0]}")
         if self.media:
             words.append(f"(text model alone, without its {' and '.join(self.media)} part)")
+        words += [f"; {note}" for key, note in NOTES.items() if key in self.noted]
         if format_ := weights_in_words(self.value("quantization")):
             words.append(f"; weights published in {format_}")
         return " ".join(words).replace(" ;", ";")

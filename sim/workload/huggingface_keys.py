@@ -17,13 +17,13 @@ from sim.workload.attention import MLA, Attention
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
-    "hidden": ("hidden_size", "d_model", "n_embd"),
+    "hidden": ("hidden_size", "d_model", "n_embd", "dim"),
     "vocab": ("vocab_size", "padded_vocab_size"),
-    "tied": ("tie_word_embeddings",),
+    "tied": ("tie_word_embeddings", "tied_embeddings", "tie_embedding"),
     # attention
     "heads": ("num_attention_heads", "n_heads", "n_head"),
     "kv_heads": ("num_key_value_heads", "num_attention_groups", "kv_n_heads", "n_kv_heads"),
-    "head_dim": ("head_dim", "attention_head_dim"),
+    "head_dim": ("head_dim", "attention_head_dim", "kv_channels"),
     "v_head_dim": ("v_head_dim",),
     "q_lora_rank": ("q_lora_rank",),
     "kv_lora_rank": ("kv_lora_rank",),
@@ -37,7 +37,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "window": ("sliding_window", "sliding_window_size", "window_size"),
     "use_window": ("use_sliding_window",),
     "max_window_layers": ("max_window_layers",),
-    "window_pattern": ("sliding_window_pattern",),
+    "window_pattern": ("sliding_window_pattern", "layer_switch", "global_attn_every_n_layers"),
     "chunk": ("attention_chunk_size",),
     "full_without_rope": ("no_rope_layers",),
     "full_interval": ("full_attention_interval",),
@@ -49,15 +49,19 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "window_v_head_dim": ("swa_v_head_dim",),
     "full_kv_heads": ("num_global_key_value_heads",),
     "full_head_dim": ("global_head_dim",),
+    "values_are_keys": ("attention_k_eq_v",),
+    "shared_q_rank": ("share_q_dim",),
     # linear attention, state-space layers
     "linear_key_heads": ("linear_num_key_heads",),
     "linear_value_heads": ("linear_num_value_heads",),
     "linear_key_dim": ("linear_key_head_dim",),
     "linear_value_dim": ("linear_value_head_dim",),
     "linear_conv": ("linear_conv_kernel_dim",),
-    "mamba_heads": ("mamba_num_heads",),
-    "mamba_head_dim": ("mamba_head_dim",),
-    "mamba_state": ("ssm_state_size",),
+    "lightning_group": ("layer_group_size",),
+    "full_layers": ("attn_layer_indices",),
+    "mamba_heads": ("mamba_num_heads", "mamba_n_heads"),
+    "mamba_head_dim": ("mamba_head_dim", "mamba_d_head"),
+    "mamba_state": ("ssm_state_size", "mamba_d_state"),
     "mamba_groups": ("n_groups", "mamba_n_groups"),
     "mamba_conv": ("conv_kernel", "mamba_d_conv"),
     # feed-forward blocks
@@ -77,8 +81,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "expert_ffn_hidden_size",
         "expert_intermediate_size",
         "moe_ffn_hidden_size",
+        "expert_hidden_dim",
     ),
-    "width": ("intermediate_size", "ffn_hidden_size", "ffn_dim"),
+    "width": ("intermediate_size", "ffn_hidden_size", "ffn_dim", "hidden_dim"),
+    "block_beside": ("enable_moe_block", "parallel_attn_mlp_res"),
     "dense_width": ("intermediate_size_mlp", "dense_intermediate_size", "prefix_dense_intermediate_size"),
     "latent": ("moe_latent_size", "routed_expert_hidden_size"),
     "shared": (
@@ -95,15 +101,22 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     ),
     "first_dense": ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"),
     "last_expert": ("moe_layer_end_index",),
-    "expert_layers": ("moe_layer_freq", "moe_layer_interval", "moe_every_n_layer", "mlp_layer_types"),
+    "expert_layers": (
+        "moe_layer_freq",
+        "moe_layer_frequency",
+        "moe_layer_interval",
+        "moe_expert_interval",
+        "moe_every_n_layer",
+        "mlp_layer_types",
+    ),
     "listed_experts": ("moe_layers", "moe_layers_enum"),
-    "every": ("decoder_sparse_step", "interleave_moe_layer_step", "expert_layer_period"),
+    "every": ("decoder_sparse_step", "interleave_moe_layer_step", "expert_layer_period", "route_every_n"),
     "offset": ("expert_layer_offset",),
     "listed_dense": ("mlp_only_layers",),
-    "groups": ("n_group", "num_expert_group"),
-    "top_groups": ("topk_group", "limited_topk_groups"),
+    "groups": ("n_group", "num_expert_group", "num_expert_groups"),
+    "top_groups": ("topk_group", "limited_topk_groups", "num_limited_groups", "num_expert_groups_per_tok"),
     "group_method": ("topk_method",),
-    "activation": ("hidden_act", "mlp_hidden_act", "hidden_activation"),
+    "activation": ("hidden_act", "mlp_hidden_act", "hidden_activation", "ffn_act_fn"),
     "mtp": (
         "num_nextn_predict_layers",
         "num_mtp_modules",
@@ -123,22 +136,42 @@ BY_LAYER = frozenset(
         "expert_layers",
         "listed_experts",
         "listed_dense",
+        "full_layers",
     }
 )
 """Meanings whose lists have an entry for each layer, or name layers; any other list has one number for all."""
 
-OF_WINDOWS = {
-    "num_attention_heads": "window_heads",
-    "num_attention_groups": "window_kv_heads",
-    "head_dim": "window_head_dim",
+INNER: dict[str, dict[str, str]] = {
+    "attention_other_setting": {
+        "num_attention_heads": "window_heads",
+        "num_attention_groups": "window_kv_heads",
+        "head_dim": "window_head_dim",
+    },
+    "linear_attn_config": {
+        "num_heads": "kda_heads",
+        "head_dim": "kda_dim",
+        "short_conv_kernel_size": "kda_conv",
+        "use_full_rank_gate": "kda_full_gate",
+        "full_attn_layers": "full_counted",
+    },
 }
-"""Keys inside `attention_other_setting`, which holds the shape of layers with a window, and their meaning."""
+"""Keys inside a mapping that holds the shape of some layers (those with a window, those of Kimi delta attention), and their meaning."""
 
 SHORTCUT = (
     "its two blocks a layer stand as two layers, without the shortcut past the first; top_k are the real experts of a token on "
     "average"
 )
 """Note on a model with zero-computation experts (LongCat-Flash)."""
+
+NOTES = {
+    "use_parallel_block": "attention and block of a layer, which it has side by side, run one after the other",
+    "enable_moe_block": "the dense block beside a layer's experts stands as a shared expert",
+    "parallel_attn_mlp_res": "the dense block beside a layer's experts stands as a shared expert",
+}
+"""Key -> what stands for what it asks for."""
+
+FAMILIES = {"jetmoe": "attention heads that a gate chooses (MoA)"}
+"""Value of `model_type` -> what its layers have that no key of it says and no description can hold."""
 
 REFUSED: dict[str, str] = {
     "compress_ratios": "attention over compressed tokens (CSA, HCA), by layer",
@@ -147,25 +180,20 @@ REFUSED: dict[str, str] = {
     "hc_mult": "hyper-connections, several residual streams (mHC)",
     "num_hash_layers": "layers that route tokens by a hash",
     "sparse_attention_config": "block-sparse attention",
-    "linear_attn_config": "Kimi delta attention (KDA), a linear attention with a gate for each channel",
-    "share_q_dim": "multi-matrix factorization attention (MFA), queries through a shared low rank",
-    "enable_moe_block": "experts and a dense block side by side in one layer",
-    "attention_k_eq_v": "values that are the keys",
     "num_kv_shared_layers": "layers that share one KV cache",
     "hidden_size_per_layer_input": "embeddings of their own for every layer",
-    "layer_group_size": "linear attention (lightning) in groups of layers",
-    "attn_type_list": "linear attention (lightning) in some layers",
     "block_configs": "blocks of different widths (neural architecture search)",
-    "mamba_d_state": "Mamba layers of Jamba's and Bamba's form",
-    "mamba_expand": "Mamba layers of Jamba's and Bamba's form",
-    "attn_layer_offset": "attention in some layers among Mamba layers (Jamba)",
-    "mamba_dt_rank": "Mamba layers of Jamba's and Bamba's form",
-    "attn_layer_period": "attention in some layers among Mamba layers (Jamba)",
+    "attn_layer_offset": "attention in some layers among Mamba layers of the first generation (Jamba)",
+    "mamba_dt_rank": "Mamba layers of the first generation, whose time steps come from a latent (Jamba)",
+    "mamba_d_ssm": "attention and a Mamba layer side by side in one layer (Falcon-H1)",
+    "num_mem_blocks": "blocks whose weights several layers share (Zamba2)",
+    "use_lf_gate": "convolutions before attention (localized filtering)",
+    "conv_L_cache": "short convolutions in the place of attention (LFM2)",
+    "attn_layer_period": "attention in some layers among Mamba layers of the first generation (Jamba)",
     "is_encoder_decoder": "an encoder and a decoder",
     "lru_width": "recurrent layers (RG-LRU)",
     "num_attention_heads_per_layer": "head counts that differ from layer to layer",
     "num_loops": "layers that run several times",
-    "parallel_attn_mlp_res": "a dense block beside the experts of one layer",
     "use_cla": "layers that share the keys and values of another (CLA)",
 }
 """Key -> what it means, for what no description can hold; null, false, 0 and empty lists are nothing to refuse."""
@@ -188,6 +216,7 @@ _HARMLESS = re.compile(
     |(head_dim_qk|index_skip.*|indexer_rope.*|unk.*|cls.*|name|n_group_.*|norm.*|.*_init|.*_std|.*_jitter.*|multi_modal.*)
     |(clip_qkv|use_cache|unsloth.*|cpt.*|_attn.*|attn_impl.*|add_.*|tf_.*|remove_.*|suppress_tokens|begin_suppress.*)
     |(cla_share_factor|mla_scale.*|zero_expert_type|num_media_.*|org_vocab_size|vit_.*|moe_normalize.*|max_attn_.*|eod.*|sep.*|pad.*|.*_multiplier.*)
+    |(mamba_expand|expert_parallel|expert_model_parallel|mlp_expansion_factor|vocab_size_per_layer_input)
     |(exponential_decay.*|forced_.*|decoder_start.*|diversity.*|sep_.*|tie_encoder_decoder|cross_attention_hidden_size)
     """,
     re.VERBOSE,
@@ -209,7 +238,9 @@ def is_unknown(key: str, value: object) -> bool:
 
 
 def one_number(value: Any) -> Any:
-    """Reduce a list that has the same whole number for every layer, as some families write, to the number."""
+    """Reduce a list that has the same whole number for every layer, as some families write, to the number, and a mapping to its name."""
+    if isinstance(value, dict) and "name" in value:
+        return value["name"]
     numbers = isinstance(value, list) and value and all(type(each) is int for each in value)
     return value[0] if numbers and len(set(value)) == 1 else value
 

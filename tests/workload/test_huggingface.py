@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import sim
 from command import Moesim
 from sim.errors import InputError
-from sim.workload.attention import GQA, MLA, GatedDelta, Mamba2
+from sim.workload.attention import GQA, MLA, GatedDelta, KimiDelta, Mamba2
 from sim.workload.huggingface_keys import REFUSED, SYNONYMS
 from sim.workload.model import Model, cache_bytes, kv_bytes_per_token, load_model, parameters
 
@@ -212,11 +212,134 @@ def test_zero_computation_experts_are_scored_and_nothing_else(tmp_path: Path) ->
     assert "real experts of a token on average" in model.source
 
 
+KIMI_LINEAR = {
+    "model_type": "kimi_linear", "hidden_size": 2304, "num_hidden_layers": 27, "num_attention_heads": 32, "kv_lora_rank": 512,
+    "q_lora_rank": None, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "intermediate_size": 9216,
+    "moe_intermediate_size": 1024, "num_experts": 256, "num_experts_per_token": 8, "num_shared_experts": 1,
+    "first_k_dense_replace": 1, "vocab_size": 163840,
+    "linear_attn_config": {
+        "full_attn_layers": [4, 8, 12, 16, 20, 24, 27], "kda_layers": [i for i in range(1, 27) if i % 4], "num_heads": 32,
+        "head_dim": 128, "short_conv_kernel_size": 4,
+    },
+}  # fmt: skip
+STEP_3 = {
+    "text_config": {
+        "hidden_size": 7168, "intermediate_size": 18432, "num_attention_heads": 64, "num_attention_groups": 1, "head_dim": 256,
+        "share_q_dim": 2048, "num_hidden_layers": 61, "vocab_size": 128815, "moe_intermediate_size": 5120, "moe_num_experts": 48,
+        "moe_top_k": 3, "share_expert_dim": 5120, "moe_layers_enum": ",".join(map(str, range(4, 60))),
+    }
+}  # fmt: skip
+MINIMAX_M1 = {
+    "attn_type_list": [0, 0, 0, 0, 0, 0, 0, 1] * 10, "head_dim": 128, "hidden_size": 6144, "intermediate_size": 9216,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "num_hidden_layers": 80, "num_local_experts": 32,
+    "num_experts_per_tok": 2, "vocab_size": 200064,
+}  # fmt: skip
+RING_LINEAR = {
+    "first_k_dense_replace": 1, "head_dim": 128, "hidden_size": 4096, "intermediate_size": 9216, "layer_group_size": 8,
+    "moe_intermediate_size": 1024, "num_attention_heads": 32, "num_key_value_heads": 4, "num_experts": 256,
+    "num_experts_per_tok": 8, "num_shared_experts": 1, "num_hidden_layers": 32, "vocab_size": 157184, "n_group": 8, "topk_group": 4,
+}  # fmt: skip
+GRANITE_4 = {
+    "hidden_size": 4096, "intermediate_size": 768, "layer_types": ["attention" if i % 10 == 5 else "mamba" for i in range(40)],
+    "mamba_d_conv": 4, "mamba_d_head": 64, "mamba_d_state": 128, "mamba_expand": 2, "mamba_n_groups": 1, "mamba_n_heads": 128,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 40, "num_local_experts": 72,
+    "num_experts_per_tok": 10, "shared_intermediate_size": 1536, "tie_word_embeddings": True, "vocab_size": 100352,
+}  # fmt: skip
+BAMBA = {
+    "attn_layer_indices": [9, 18, 27], "hidden_size": 4096, "intermediate_size": 14336, "mamba_d_conv": 4, "mamba_d_head": 64,
+    "mamba_d_state": 128, "mamba_expand": 2, "mamba_n_groups": 1, "mamba_n_heads": 128, "num_attention_heads": 32,
+    "num_hidden_layers": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+}  # fmt: skip
+ARCTIC = {
+    "hidden_size": 7168, "intermediate_size": 4864, "num_hidden_layers": 35, "num_attention_heads": 56, "num_key_value_heads": 8,
+    "num_local_experts": 128, "num_experts_per_tok": 2, "moe_layer_frequency": 1, "parallel_attn_mlp_res": True, "vocab_size": 32000,
+}  # fmt: skip
+GEMMA_4 = {
+    "text_config": {
+        "enable_moe_block": True, "attention_k_eq_v": True, "global_head_dim": 512, "head_dim": 256, "hidden_size": 2816,
+        "intermediate_size": 2112, "moe_intermediate_size": 704, "num_attention_heads": 16, "num_experts": 128, "top_k_experts": 8,
+        "num_global_key_value_heads": 2, "num_hidden_layers": 30, "num_key_value_heads": 8, "sliding_window": 1024,
+        "vocab_size": 262144, "tie_word_embeddings": True, "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5,
+        "vocab_size_per_layer_input": 262144, "hidden_size_per_layer_input": 0,
+    }
+}  # fmt: skip
+DBRX = {
+    "d_model": 6144, "n_heads": 48, "n_layers": 40, "vocab_size": 100352, "attn_config": {"kv_n_heads": 8, "clip_qkv": 8},
+    "ffn_config": {"ffn_act_fn": {"name": "silu"}, "ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
+}  # fmt: skip
+MISTRAL_3 = {
+    "dim": 7168, "n_layers": 61, "hidden_dim": 16384, "n_heads": 128, "n_kv_heads": 128, "vocab_size": 131072, "q_lora_rank": 1536,
+    "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "tied_embeddings": False,
+    "moe": {
+        "expert_parallel": 1, "route_every_n": 1, "first_k_dense_replace": 3, "num_experts": 128, "num_experts_per_tok": 4,
+        "num_expert_groups": 1, "num_expert_groups_per_tok": 1, "expert_hidden_dim": 4096, "num_shared_experts": 1,
+    },
+}  # fmt: skip
+NEMOTRON_H = {
+    "hidden_size": 8192, "intermediate_size": 32768, "hybrid_override_pattern": "M-M-M-M*-" + "M-M-M-M-M*-" * 9 + "M-M-M-M-M-",
+    "mamba_head_dim": 64, "mamba_num_heads": 256, "n_groups": 8, "ssm_state_size": 256, "conv_kernel": 4, "expand": 2,
+    "attention_head_dim": 128, "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 131072, "mlp_hidden_act": "relu2",
+}  # fmt: skip
+COMMAND_A = {
+    "model_type": "cohere2", "hidden_size": 12288, "intermediate_size": 36864, "num_hidden_layers": 64, "num_attention_heads": 96,
+    "num_key_value_heads": 8, "head_dim": 128, "sliding_window": 4096, "layer_switch": 4, "vocab_size": 256000,
+    "use_parallel_block": True, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tree", "total", "active"),
+    [
+        (KIMI_LINEAR, 49.1e9, 3.5e9), (STEP_3, 316.3e9, 38e9), (MINIMAX_M1, 456e9, 45.9e9), (RING_LINEAR, 104e9, None),
+        (GRANITE_4, 32.2e9, 9e9), (BAMBA, 9.8e9, 9.8e9), (ARCTIC, 479e9, 17e9), (GEMMA_4, 25.2e9, 3.8e9), (DBRX, 132e9, 36e9),
+        (MISTRAL_3, 673e9, None), (NEMOTRON_H, 56e9, 56e9), (COMMAND_A, 111e9, 111e9),
+    ],
+    ids=lambda value: str(value.get("model_type", "")) if isinstance(value, dict) else None,
+)  # fmt: skip
+def test_families_of_every_kind_count_as_their_publishers_say(
+    tmp_path: Path, tree: dict[str, Any], total: float, active: float | None
+) -> None:
+    """Model cards and reports, to 1 %; of what is active, with tables of words or without, to 3 %."""
+    model = read(tmp_path, tree)
+    assert parameters(model).total == pytest.approx(total, rel=0.01)
+    tables = (1 if model.tied_embeddings else 2) * model.vocab * model.hidden
+    counts = (parameters(model).active, parameters(model).active - tables)
+    assert active is None or pytest.approx(active, rel=0.03) in counts
+
+
+def test_states_and_compressed_queries_are_where_the_files_have_them(tmp_path: Path) -> None:
+    kimi = read(tmp_path, KIMI_LINEAR)
+    full = [i + 1 for i in range(27) if isinstance(kimi.layer(i).attention, MLA)]
+    assert full == [4, 8, 12, 16, 20, 24, 27]
+    assert KimiDelta(num_heads=32, head_dim=128) in kimi.attentions()
+    m1, ring, bamba = (read(tmp_path, tree) for tree in (MINIMAX_M1, RING_LINEAR, BAMBA))
+    assert [i for i in range(80) if isinstance(m1.layer(i).attention, GQA)] == list(range(7, 80, 8))
+    assert [i for i in range(32) if isinstance(ring.layer(i).attention, GQA)] == [7, 15, 23, 31]
+    assert [i for i in range(32) if isinstance(bamba.layer(i).attention, GQA)] == [9, 18, 27]
+    cut = read(
+        tmp_path, RING_LINEAR, num_hidden_layers=30
+    )  # of a group that is not whole every layer is full
+    assert [i for i in range(30) if isinstance(cut.layer(i).attention, GQA)] == [7, 15, 23, *range(24, 30)]
+    step, gemma = read(tmp_path, STEP_3), read(tmp_path, GEMMA_4)
+    assert step.attention == GQA(num_heads=64, num_kv_heads=1, head_dim=256, q_lora_rank=2048)
+    wide = GQA(num_heads=16, num_kv_heads=2, head_dim=512, values_are_keys=True)
+    assert gemma.attention == wide
+    plain = dataclasses.replace(wide, values_are_keys=False)
+    assert (
+        plain.parameters(2816) - wide.parameters(2816) == 2816 * 2 * 512
+    )  # no projection, and a cache as large
+    assert plain.cache_bytes(2) == wide.cache_bytes(2)
+    assert (gemma.shared_width, read(tmp_path, ARCTIC).shared_width) == (2112, 7168)
+    assert "stands as a shared expert" in gemma.source
+    assert "run one after the other" in read(tmp_path, COMMAND_A).source
+
+
 def test_the_text_model_of_several_media_is_read_and_said(tmp_path: Path) -> None:
     nested = {"model_type": "all", "text_config": QWEN, "vision_config": {"hidden_size": 9, "depth": 3}}
     model = read(tmp_path, nested)
     assert same(model, read(tmp_path))
     assert "without its vision part" in model.source
+    assert same(read(tmp_path, {"thinker_config": nested, "talker_config": {"hidden_size": 9}}), model)
 
 
 @pytest.mark.parametrize(
@@ -237,12 +360,17 @@ def test_the_format_of_published_weights_is_said(tmp_path: Path, block: dict[str
 
 @pytest.mark.parametrize("key", REFUSED)
 def test_what_cannot_be_modelled_is_refused_by_name_and_meaning(tmp_path: Path, key: str) -> None:
-    value: Any = {"attn_type_list": [0, 1] * 24}.get(key, 4)
     with pytest.raises(InputError) as caught:
-        read(tmp_path, **{key: value})
+        read(tmp_path, **{key: 4})
     (problem,) = [str(p) for p in caught.value.problems if f"'{key}'" in str(p)]
     assert REFUSED[key] in problem
     assert "config.json:" in problem  # with its line
+
+
+def test_a_family_whose_file_does_not_say_what_its_layers_have_is_refused_by_its_name(tmp_path: Path) -> None:
+    """JetMoE's attention has experts too: by the keys of its file alone it would be 7.0 B parameters, and it has 8.5 B."""
+    with pytest.raises(InputError, match=r"model_type: got 'jetmoe'.*attention heads that a gate chooses"):
+        read(tmp_path, model_type="jetmoe")
 
 
 def test_an_unknown_key_of_a_shape_is_refused_and_others_are_not_asked(tmp_path: Path) -> None:
