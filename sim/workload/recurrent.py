@@ -184,7 +184,7 @@ class Lightning(Recurrent):
 
     @property
     def conv_width(self) -> int:
-        """What enters the core: queries, keys and values."""
+        """Inputs of the core: queries, keys and values."""
         return 3 * self.output_width
 
     @property
