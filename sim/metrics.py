@@ -42,6 +42,8 @@ class Metric:
     meaning: str
     label: str = ""
     phrase: str = ""
+    by_class: bool = False
+    """Also of each class of requests, as `classes.NAME.` and this name."""
 
     @property
     def dimension(self) -> str:
@@ -191,12 +193,12 @@ TABLE = (
     Metric(f"{_SPREADS}.{{mean,p50,p90,p99}}_s", ("serving",), "s", "lower",
            "mean and percentiles over requests: arrival to first token, the same on empty machines, time per output token, "
            "what FLOPs and bytes leave of either at the least, "
-           "arrival to end, waits for prefill, for a decode instance and for its next step, and the move of keys and values"),
-    Metric("token_gap.{p50,p90,p99,max}_s", ("serving",), "s", "lower", "end of a step minus that of the one before"),
-    Metric("goodput_requests_per_s", ("serving",), "requests/s", "higher", "requests that ended within every objective"),
-    Metric("good_fraction", ("serving",), "fraction", "higher", "those over all that came"),
-    Metric("requests_per_s", ("serving",), "requests/s", "higher", "requests that ended"),
-    Metric("output_tokens_per_s", ("serving",), "tokens/s", "higher", "their tokens"),
+           "arrival to end, waits for prefill, for a decode instance and for its next step, and the move of keys and values", by_class=True),
+    Metric("token_gap.{p50,p90,p99,max}_s", ("serving",), "s", "lower", "end of a step minus that of the one before", by_class=True),
+    Metric("goodput_requests_per_s", ("serving",), "requests/s", "higher", "requests that ended within every objective", by_class=True),
+    Metric("good_fraction", ("serving",), "fraction", "higher", "those over all that came", by_class=True),
+    Metric("requests_per_s", ("serving",), "requests/s", "higher", "requests that ended", by_class=True),
+    Metric("output_tokens_per_s", ("serving",), "tokens/s", "higher", "their tokens", by_class=True),
     Metric("output_tokens_per_s_per_gpu", ("serving",), "tokens/s", "higher", "the same of a GPU"),
     Metric("requests_per_step", ("serving",), "requests", None, "of a decode step on average"),
     Metric("makespan_s", ("serving",), "s", "lower", "last end minus first arrival; rates are over it"),
@@ -206,12 +208,12 @@ TABLE = (
            "time that the mean instance of a pool is in batches and steps"),
     Metric("kv_peak_fraction", ("serving",), "fraction", None, "of the fullest decode instance's room for keys and values"),
     Metric("kv_occupancy_fraction", ("serving",), "fraction", None, "keys and values held over the room for them, mean over time"),
-    Metric("preemptions", ("serving",), "requests", "lower", "put out of a full GPU, and computed or brought back again later"),
-    Metric("cache_hit_fraction", ("serving",), "fraction", "higher", "prompt tokens found in a cache over all"),
+    Metric("preemptions", ("serving",), "requests", "lower", "put out of a full GPU, and computed or brought back again later", by_class=True),
+    Metric("cache_hit_fraction", ("serving",), "fraction", "higher", "prompt tokens found in a cache over all", by_class=True),
     Metric("cost_usd_per_million_tokens", ("serving",), "$", "lower", "rent of all GPUs for a million output tokens"),
     Metric("num_{ended,refused,unfinished}", ("serving",), "requests", None,
-           "that ended, that no instance has room for, and that were cut off"),
-    Metric("arrivals.{prompt,output}_tokens", ("serving",), "tokens", None, "of all requests that came"),
+           "that ended, that no instance has room for, and that were cut off", by_class=True),
+    Metric("arrivals.{prompt,output}_tokens", ("serving",), "tokens", None, "of all requests that came", by_class=True),
     Metric("arrivals.num_dropped", ("serving",), "requests", None,
            "recorded ones without a prompt or an answer, which are not simulated"),
     Metric("arrivals.reusable_fraction", ("serving",), "fraction", None,
@@ -271,9 +273,20 @@ def reported(kinds: Collection[str], *, words: bool = False) -> list[str] | None
     ]
 
 
+def lacks(kinds: Collection[str], name: str, *, words: bool = False) -> bool:
+    """True where no run of some kinds reports a metric of this name, of all requests or of a class of them."""
+    names = reported(kinds, words=words)
+    if names is None or name in names:
+        return False
+    row = METRICS.get(name.split(".", 2)[-1]) if name.startswith("classes.") else None
+    return row is None or not row.by_class or row.name not in names
+
+
 def row_of(name: str) -> Metric | None:
-    """The metric of a name, of what a job reports under `jobs.NAME.` or of a pool's idle time; None where the table does not have it."""
-    if name.startswith("jobs."):
+    """The metric of a name, of what a job or a class of requests reports under `jobs.NAME.` or `classes.NAME.`, or of a pool's idle
+    time; None where the table does not have it.
+    """
+    if name.startswith(("jobs.", "classes.")):
         name = name.split(".", 2)[-1]
     return METRICS.get("idle_fraction.rollout" if name.startswith("idle_fraction.") else name)
 

@@ -161,7 +161,7 @@ class _Loop:
                 continue
             start_s, requests = self.env.now, instance.num_running if steps else 0
             yield self.env.timeout(self._pass_s(instance, fed, steps=steps))
-            instance.rows.append((start_s, self.env.now, sum(new for _, new in fed), requests))
+            instance.rows.extend((start_s, self.env.now, sum(new for _, new in fed), requests))
             if steps:
                 self._end_step(instance)
             for job, new in fed:
@@ -355,15 +355,16 @@ class _Loop:
 
     def _put_out(self, instance: Instance, rank: int) -> None:
         """Make room on a rank: its latest prompt goes back to its queue, or without any its latest running request goes."""
-        self.lives.preemptions += 1
         if rank in instance.jobs:
             job = instance.jobs[rank].pop()
+            self.lives.times_put_out[job.request] += 1
             if not instance.jobs[rank]:
                 del instance.jobs[rank]
             instance.give(rank, job.held, self.env.now)
             self._again(instance, job.request, rank)
             return
         run = next(reversed(instance.running[rank].values()))
+        self.lives.times_put_out[run.request] += 1
         instance.leave(run)
         instance.give(rank, run.held, self.env.now)
         self.lives.put_out(run, instance.step)

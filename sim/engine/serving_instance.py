@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ class InstanceRecord:
     end_s: Floats
     prompt_tokens: Ints
     requests: Ints
+    stays: Ints
+    """Request, first step and the step after the last, of every stay in the steps, [num_stays, 3]."""
     peak_kv_tokens: float
     mean_kv_tokens: float
     kv_capacity_tokens: float
@@ -94,7 +97,8 @@ class Instance:
         self.swapped: list[Running] = []
         self.num_swapped = np.zeros(ranks)
         self.swap_bytes: defaultdict[int, float] = defaultdict(float)
-        self.rows: list[tuple[float, float, int, int]] = []
+        self.rows = array("d")  # start, end, prompt tokens and requests of each pass in turn
+        self.stays = array("q")
         self.wake: Event | None = None
         self.used = self.peak = 0
         self.area = self.since_s = 0.0
@@ -169,6 +173,7 @@ class Instance:
     def leave(self, run: Running) -> None:
         """Take a request out of the steps."""
         rank = run.rank
+        self.stays.extend((run.request, run.joined, self.step))
         del self.running[rank][run.request]
         self.requests[rank] -= 1
         self.num_running -= 1
@@ -231,6 +236,8 @@ class Instance:
     def record(self, now: float) -> InstanceRecord:
         """Record of its passes and of the KV that it held."""
         rows = np.array(self.rows, dtype=np.float64).reshape(-1, 4)
+        still = [(run.request, run.joined, self.step) for line in self.running for run in line.values()]
+        stays = np.array(self.stays, dtype=np.int64).reshape(-1, 3)
         finite = math.isfinite(self.rank_capacity)
         mean = (self.area + self.used * (now - self.since_s)) / now if now > 0 else 0.0
         return InstanceRecord(
@@ -238,6 +245,7 @@ class Instance:
             rows[:, 1],
             rows[:, 2].astype(np.int64),
             rows[:, 3].astype(np.int64),
+            np.concatenate([stays, np.array(still, dtype=np.int64).reshape(-1, 3)]),
             float(self.peak) if finite else math.nan,
             mean if finite else math.nan,
             self.rank_capacity * self.pool.num_ranks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,9 +41,15 @@ class ServingTrace:
     end_s: float
     kv_bytes: dict[tuple[int, int], Floats]
     """(prefill instance, decode instance) -> bytes that moved, by pair of GPUs as in `KvLinks.flows`."""
-    preemptions: int
+    times_put_out: Ints
+    """Times that each request was put out of a full rank."""
     cached_tokens: Ints
     """Prompt tokens of each request that were found in a cache when it was first prefilled."""
+
+    @property
+    def preemptions(self) -> int:
+        """Times that a request was put out of a full rank."""
+        return int(self.times_put_out.sum())
 
 
 class Lives:
@@ -59,13 +66,13 @@ class Lives:
         self.to_go: list[int] = self.steps.tolist()
         self.context: list[int] = list(self.prompt)  # tokens that prefill has to bring into the cache
         self.blocks = requests.blocks if service.engine.prefix_blocks else None
-        self.instants = {name: [math.nan] * num for name in INSTANTS}
-        self.prefill_instance, self.decode_instance = [-1] * num, [-1] * num
-        self.rank = [0] * num  # of its prefill instance
-        self.first_step = [-1] * num
-        self.cached = [0] * num
+        self.instants = {name: array("d", [math.nan]) * num for name in INSTANTS}
+        self.prefill_instance, self.decode_instance = array("q", [-1]) * num, array("q", [-1]) * num
+        self.rank = array("q", [0]) * num  # of its prefill instance
+        self.first_step = array("q", [-1]) * num
+        self.cached, self.times_put_out = array("q", [0]) * num, array("q", [0]) * num
         self.refused = [False] * num
-        self.preemptions = self.num_ended = 0
+        self.num_ended = 0
 
     def hashes(self, request: int) -> list[int]:
         """Blocks of a prompt; none where nobody keeps them."""
@@ -129,6 +136,6 @@ class Lives:
             decode=tuple(records[instance] for instance in decode),
             end_s=now,
             kv_bytes=dict(ways.bytes_by_pair),
-            preemptions=self.preemptions,
+            times_put_out=np.array(self.times_put_out, dtype=np.int64),
             cached_tokens=np.array(self.cached, dtype=np.int64),
         )

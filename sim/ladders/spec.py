@@ -293,7 +293,7 @@ def _metric_problems(document: Document, spec: LadderSpec, base: Document) -> It
     for path, metric in named:
         ways = {name: metrics.more_is_better(name) for name in parts(metric)}
         for name, way in ways.items():
-            if way is None or name not in reported:
+            if way is None or metrics.lacks(_kinds(document, spec, base), name):
                 wanted = "a time, a size, a cost or a rate that its runs report"
                 yield document.problem(path, f"'{name}'", wanted, nearest(name, reported))
         if len(set(ways.values()) - {None}) > 1:

@@ -21,6 +21,7 @@ from sim.runs.serving_bound import bound_of
 from sim.runs.serving_metrics import measure
 from sim.scenario.descriptions import Scenario
 from sim.scenario.serving import Serving
+from sim.scenario.serving_requests import objectives_of
 from sim.schedule.serving import Service
 from sim.workload.requests import Requests, totals
 
@@ -42,9 +43,9 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
         raise InfeasibleError(
             f"no request fits: a GPU has room for {fits:,.0f} tokens of KV, the shortest request needs {shortest:,}"
         )
-    slo = work.spec.slo
     bound = bound_of(work, asked, trace)
-    metrics = measure(service, asked, trace, work.num_gpus, ttft_s=slo.ttft, tpot_s=slo.tpot, bound=bound)
+    objectives = objectives_of(work.spec.slo, work.spec.classes, asked)
+    metrics = measure(service, asked, trace, work.num_gpus, bound=bound, **objectives)
     machines = serving_activities(scenario, work, service, asked, trace, metrics["makespan_s"])
     tokens = metrics["output_tokens_per_s"] * metrics["makespan_s"]
     hourly = [(num, part.hardware.gpu_hour_usd if part.hardware else None) for part, num, _ in machines]
@@ -114,15 +115,17 @@ def timeline(trace: ServingTrace) -> dict[str, Any]:
     }
 
 
-def _rows(trace: ServingTrace, asked: Requests) -> dict[str, list[float | None]]:
+def _rows(trace: ServingTrace, asked: Requests) -> dict[str, list[Any]]:
     """Instants of the first requests, a column each; None where one never came."""
     shown = slice(0, _SHOWN_REQUESTS)
-    columns = {
+    columns: dict[str, list[Any]] = {
         name: [None if np.isnan(value) else float(value) for value in values[shown]]
         for name, values in trace.instants.items()
     }
     columns["prompt_tokens"] = asked.prompt_tokens[shown].tolist()
     columns["output_tokens"] = asked.output_tokens[shown].tolist()
+    if asked.classes is not None:
+        columns["request_class"] = [asked.classes.names[i] for i in asked.classes.class_idx[shown]]
     return columns
 
 

@@ -29,12 +29,14 @@ Of a run, which lasts `makespan_s` = last end - first arrival, the time in which
 - `preemptions` = requests put out of a full rank; `cache_hit_fraction` = prompt tokens found in a cache over all;
   `kv_occupancy_fraction` = KV held over the room for it, mean over time and decode ranks.
 - `cost_usd_per_million_tokens` = rent of all GPUs over the makespan for a million output tokens.
+Of a class of requests, `classes.NAME`: the same times, rates, shares and counts of its requests alone, good by its own objectives.
 Of the span in which requests arrive, `while_arriving`: `span_s` = last arrival - first arrival; `arrivals_per_s` = arrivals
 after the first over it; the other rates = first tokens, ends and output tokens in it over it; utilisations likewise.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,7 @@ from sim.schedule.serving import Service
 from sim.workload.requests import Requests
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 _PERCENTILES = (50, 90, 99)
 
@@ -58,68 +61,39 @@ def measure(
     trace: ServingTrace,
     num_gpus: int,
     *,
-    ttft_s: float | None = None,
-    tpot_s: float | None = None,
+    ttft_s: float | Floats | None = None,
+    tpot_s: float | Floats | None = None,
     bound: Bound | None = None,
 ) -> dict[str, Any]:
     """Measure a run; metrics are defined at the head of this module, and a spread of no requests is empty.
 
-    `ttft_s` and `tpot_s` are the objectives that a good request meets; no request, and no run, takes less than
-    its `bound`.
+    `ttft_s` and `tpot_s` are the objectives that a good request meets, one for all or of each; no request, and no run, takes less
+    than its `bound`.
     """
     instants = trace.instants
     ended = ~np.isnan(instants["end_s"])
-    decoded = ended & (asked.output_tokens > 1)
-    ttft = instants["first_token_s"] - instants["arrival_s"]
-    tpot = (instants["end_s"] - instants["first_token_s"]) / np.maximum(asked.output_tokens - 1, 1)
-    lengths, which = np.unique(asked.prompt_tokens[ended], return_inverse=True)
-    alone = np.array([service.alone_s(int(tokens)) for tokens in lengths])[which]
-    good = ended.copy()
-    if ttft_s is not None:
-        good &= ~(ttft > ttft_s)
-    if tpot_s is not None:
-        good &= ~((tpot > tpot_s) & decoded)
+    decodes = asked.output_tokens > 1
     last = float(np.nanmax(instants["end_s"])) if ended.any() else trace.end_s
-    makespan = max(last - float(asked.arrival_s[0]), 1e-12)
-    tokens = float(asked.output_tokens[ended].sum())
-    metrics: dict[str, Any] = {
-        "ttft": _spread(ttft[~np.isnan(ttft)]),
-        "ttft_alone": _spread(alone),
-        "tpot": _spread(tpot[decoded]),
-        "token_gap": _gaps(trace),
-        "response": _spread((instants["end_s"] - instants["arrival_s"])[ended]),
-        "prefill_wait": _spread(_difference(instants, "prefill_start_s", "arrival_s")),
-        "decode_wait": _spread(_difference(instants, "decode_admitted_s", "first_token_s")),
-        "step_wait": _spread(_difference(instants, "decode_start_s", "kv_arrived_s")),
-        "kv_transfer": _spread(_difference(instants, "kv_arrived_s", "decode_admitted_s")),
-        "goodput_requests_per_s": float(good.sum()) / makespan,
-        "good_fraction": float(good.sum()) / asked.num_requests,
-        "requests_per_s": float(ended.sum()) / makespan,
-        "output_tokens_per_s": tokens / makespan,
-        "output_tokens_per_s_per_gpu": tokens / makespan / num_gpus,
-        "makespan_s": makespan,
+    times = _Times(service, asked, trace, ttft_s, tpot_s, bound, max(last - float(asked.arrival_s[0]), 1e-12))
+    metrics = times.metrics(np.ones(asked.num_requests, dtype=bool))
+    metrics |= {
+        "output_tokens_per_s_per_gpu": metrics["output_tokens_per_s"] / num_gpus,
+        "makespan_s": times.makespan_s,
         "host_s": host_wait_s(service, trace),
         "queues": {
             "prefill": _queue(instants["arrival_s"], instants["prefill_start_s"], ~trace.refused, last),
-            "decode": _queue(
-                instants["first_token_s"], instants["decode_admitted_s"], asked.output_tokens > 1, last
-            ),
+            "decode": _queue(instants["first_token_s"], instants["decode_admitted_s"], decodes, last),
         },
         "prefill_utilisation_fraction": _busy(trace.prefill, asked.arrival_s[0], last),
         "decode_utilisation_fraction": _busy(trace.decode, asked.arrival_s[0], last),
         "waited_s": {
             "prefill": _waited_s(instants, "arrival_s", "prefill_start_s", ~trace.refused, last),
-            "decode": _waited_s(instants, "first_token_s", "decode_admitted_s", asked.output_tokens > 1, last)
-            + _waited_s(instants, "kv_arrived_s", "decode_start_s", asked.output_tokens > 1, last),
+            "decode": _waited_s(instants, "first_token_s", "decode_admitted_s", decodes, last)
+            + _waited_s(instants, "kv_arrived_s", "decode_start_s", decodes, last),
         },
         "while_arriving": _while_arriving(asked, trace),
         "kv_peak_fraction": _peak(trace.decode),
         "kv_occupancy_fraction": _occupancy(trace.decode),
-        "preemptions": trace.preemptions,
-        "cache_hit_fraction": _hits(asked, trace),
-        "num_ended": int(ended.sum()),
-        "num_refused": int(trace.refused.sum()),
-        "num_unfinished": int((~ended & ~trace.refused).sum()),
     }
     steps = sum(int(instance.steps.sum()) for instance in trace.decode)
     if steps:
@@ -127,17 +101,95 @@ def measure(
             float(sum(instance.requests.sum() for instance in trace.decode)) / steps
         )
     if bound is not None:
-        metrics |= {
-            "ttft_bound": _spread(bound.ttft_s[ended]),
-            "tpot_bound": _spread((bound.tpot_s)[decoded]),
-            "lower_bound_s": bound.makespan_s(asked, trace, ended),
+        metrics["lower_bound_s"] = bound.makespan_s(asked, trace, ended)
+    if asked.classes is not None:
+        own = asked.classes.class_idx
+        metrics["classes"] = {
+            name: times.metrics(own == i)
+            | {
+                "arrivals": {
+                    "prompt_tokens": int(asked.prompt_tokens[own == i].sum()),
+                    "output_tokens": int(asked.output_tokens[own == i].sum()),
+                }
+            }
+            for i, name in enumerate(asked.classes.names)
         }
     return metrics
 
 
-def _difference(instants: dict[str, Floats], later: str, earlier: str) -> Floats:
-    passed_s = instants[later] - instants[earlier]
-    return passed_s[~np.isnan(passed_s)]
+class _Times:
+    """What each request met with [num_requests], and the metrics of any part of them."""
+
+    def __init__(
+        self,
+        service: Service,
+        asked: Requests,
+        trace: ServingTrace,
+        ttft_s: float | Floats | None,
+        tpot_s: float | Floats | None,
+        bound: Bound | None,
+        makespan_s: float,
+    ) -> None:
+        self.asked, self.trace, self.bound, self.makespan_s = asked, trace, bound, makespan_s
+        instants = trace.instants
+        self.ended = ~np.isnan(instants["end_s"])
+        self.decoded = self.ended & (asked.output_tokens > 1)
+        self.ttft_s = instants["first_token_s"] - instants["arrival_s"]
+        self.tpot_s = (instants["end_s"] - instants["first_token_s"]) / np.maximum(asked.output_tokens - 1, 1)
+        lengths, which = np.unique(asked.prompt_tokens, return_inverse=True)
+        needed = np.zeros(len(lengths), dtype=bool)
+        needed[which[self.ended]] = True
+        alone = [
+            service.alone_s(int(tokens)) if own else math.nan
+            for tokens, own in zip(lengths, needed, strict=True)
+        ]
+        self.alone_s = np.array(alone)[which]
+        self.good = self.ended.copy()
+        if ttft_s is not None:
+            self.good &= ~(self.ttft_s > ttft_s)
+        if tpot_s is not None:
+            self.good &= ~((self.tpot_s > tpot_s) & self.decoded)
+
+    def metrics(self, part: Bools) -> dict[str, Any]:
+        """Metrics of a part of the requests [num_requests]; rates are over the makespan of all."""
+        trace, instants, asked = self.trace, self.trace.instants, self.asked
+        ended, decoded = self.ended & part, self.decoded & part
+        num, good, tokens = (
+            int(part.sum()),
+            float(self.good[part].sum()),
+            float(asked.output_tokens[ended].sum()),
+        )
+
+        def between(earlier: str, later: str) -> dict[str, float]:
+            passed_s = (instants[later] - instants[earlier])[part]
+            return _spread(passed_s[~np.isnan(passed_s)])
+
+        metrics: dict[str, Any] = {
+            "ttft": _spread(self.ttft_s[part & ~np.isnan(self.ttft_s)]),
+            "ttft_alone": _spread(self.alone_s[ended]),
+            "tpot": _spread(self.tpot_s[decoded]),
+            "token_gap": _gaps(trace, part),
+            "response": between("arrival_s", "end_s"),
+            "prefill_wait": between("arrival_s", "prefill_start_s"),
+            "decode_wait": between("first_token_s", "decode_admitted_s"),
+            "step_wait": between("kv_arrived_s", "decode_start_s"),
+            "kv_transfer": between("decode_admitted_s", "kv_arrived_s"),
+            "goodput_requests_per_s": good / self.makespan_s,
+            "good_fraction": good / max(1, num),
+            "requests_per_s": float(ended.sum()) / self.makespan_s,
+            "output_tokens_per_s": tokens / self.makespan_s,
+            "preemptions": int(trace.times_put_out[part].sum()),
+            "cache_hit_fraction": _hits(asked, trace, part),
+            "num_ended": int(ended.sum()),
+            "num_refused": int(trace.refused[part].sum()),
+            "num_unfinished": int((part & ~self.ended & ~trace.refused).sum()),
+        }
+        if self.bound is not None:
+            metrics |= {
+                "ttft_bound": _spread(self.bound.ttft_s[ended]),
+                "tpot_bound": _spread(self.bound.tpot_s[decoded]),
+            }
+        return metrics
 
 
 def _spread(values: Floats) -> dict[str, float]:
@@ -149,17 +201,15 @@ def _spread(values: Floats) -> dict[str, float]:
     }
 
 
-def _gaps(trace: ServingTrace) -> dict[str, float]:
-    """Percentiles of the time from one step's end to the next, by the requests that were in both."""
+def _gaps(trace: ServingTrace, part: Bools) -> dict[str, float]:
+    """Percentiles of the time from one step's end to the next, by the requests of a part that were in both."""
     gaps, weights = [], []
-    for index, instance in enumerate(trace.decode):
-        steps = instance.steps
-        step_end_s, requests = instance.end_s[steps], instance.requests[steps]
-        ends = trace.instants["end_s"][trace.decode_instance == index]
-        last_step = np.searchsorted(step_end_s, ends[~np.isnan(ends)])
-        left = np.bincount(last_step, minlength=len(step_end_s))
-        gaps.append(np.diff(step_end_s))
-        weights.append(np.maximum(requests - left, 0)[:-1])
+    for instance in trace.decode:
+        request, first, after = instance.stays[instance.stays[:, 2] > instance.stays[:, 1] + 1].T
+        own, steps = part[request], int(instance.steps.sum())
+        change = np.bincount(first[own], minlength=steps) - np.bincount(after[own] - 1, minlength=steps)
+        gaps.append(np.diff(instance.end_s[instance.steps]))
+        weights.append(np.cumsum(change)[:-1])
     gap, weight = np.concatenate(gaps), np.concatenate(weights)
     if not weight.sum():
         return {}
@@ -172,7 +222,7 @@ def _gaps(trace: ServingTrace) -> dict[str, float]:
     return percentiles | {"max_s": float(gap[weight > 0].max())}
 
 
-def _queue(came: Floats, left: Floats, joined: NDArray[np.bool_], end_s: float) -> dict[str, float]:
+def _queue(came: Floats, left: Floats, joined: Bools, end_s: float) -> dict[str, float]:
     """Mean and greatest length; who never left waited until the end."""
     joined = joined & ~np.isnan(came)
     if not joined.any():
@@ -186,9 +236,7 @@ def _queue(came: Floats, left: Floats, joined: NDArray[np.bool_], end_s: float) 
     return {"mean": float(waited.sum()) / span, "max": int(length.max(initial=0))}
 
 
-def _waited_s(
-    instants: dict[str, Floats], came: str, left: str, joined: NDArray[np.bool_], end_s: float
-) -> float:
+def _waited_s(instants: dict[str, Floats], came: str, left: str, joined: Bools, end_s: float) -> float:
     """Sum of waits [s]; who never left waited until the end."""
     joined = joined & ~np.isnan(instants[came])
     until = np.where(
@@ -245,7 +293,7 @@ def _occupancy(pool: tuple[InstanceRecord, ...]) -> float:
     return held / sum(instance.kv_capacity_tokens for instance in pool)
 
 
-def _hits(asked: Requests, trace: ServingTrace) -> float:
+def _hits(asked: Requests, trace: ServingTrace, part: Bools) -> float:
     """Prompt tokens found in a cache over those of all prompts that were begun."""
-    begun = ~np.isnan(trace.instants["prefill_start_s"])
+    begun = part & ~np.isnan(trace.instants["prefill_start_s"])
     return float(trace.cached_tokens[begun].sum()) / max(1, int(asked.prompt_tokens[begun].sum()))

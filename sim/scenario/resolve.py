@@ -125,7 +125,7 @@ def unreported(scenario: Scenario) -> Iterator[Problem]:
     reported = metrics.reported([scenario.kind])
     for expected in scenario.expectations:
         name = expected.metric
-        if reported is not None and name not in reported:
+        if reported is not None and metrics.lacks([scenario.kind], name):
             wanted, near = f"a metric of {scenario.kind}", nearest(name, reported)
             yield Problem(expected.mark, f"expect.{name}", f"'{name}'", wanted, near)
 

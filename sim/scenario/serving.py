@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from sim import limits
@@ -13,47 +12,16 @@ from sim.cluster.kernels import Kernel
 from sim.errors import InputError
 from sim.scenario import sizes
 from sim.scenario.descriptions import Scenario, Workload
-from sim.scenario.draft import Draft, catch, named_file
+from sim.scenario.draft import Draft, catch
 from sim.scenario.inference import Inference
 from sim.scenario.kinds import Resolver
 from sim.scenario.serving_pools import DecodePoolSpec, PrefillPoolSpec, instance_of, instance_sizes
-from sim.scenario.values import Branch, Count, Number, WorkloadSpec
+from sim.scenario.serving_requests import Arrivals, Classes, ObjectiveSpec, check_requests, requests_of
+from sim.scenario.values import Branch, Count, WorkloadSpec
 from sim.schemas import Fraction, Seconds, Size, written
-from sim.workload import request_traces
 from sim.workload import requests as users
 
 _AT = ("workload",)
-_SEED = 3  # stream of arrivals within the scenario's seed
-
-
-class LengthsSpec(Branch):
-    """Tokens of a prompt or an answer."""
-
-    kind: Literal["fixed", "exponential", "lognormal"]
-    mean: Count
-    """Tokens."""
-    spread: Annotated[Number, Field(ge=0, le=4)] = 1.0
-    """Standard deviation of the logarithm (lognormal)."""
-    most: Count = 131_072
-    """A longer draw is cut to this."""
-
-
-class PoissonSpec(Branch):
-    """Independent users."""
-
-    kind: Literal["poisson"]
-    requests: Annotated[int, Field(ge=1, le=10**7, strict=True)]
-    requests_per_s: Annotated[Number, Field(gt=0, le=1e7)]
-    prompt: LengthsSpec
-    output: LengthsSpec
-
-
-class RequestTraceSpec(Branch):
-    """Requests as recorded."""
-
-    kind: Literal["trace"]
-    file: str
-    """A CSV with arrival_s,prompt_tokens,output_tokens, or a trace of Mooncake, Azure, BurstGPT or vidur."""
 
 
 class PrefixCacheSpec(Branch):
@@ -88,18 +56,13 @@ class EngineSpec(Branch):
     """Part of a GPU's memory that weights, KV, buffers and graphs may use; sets `reserve` of both plans."""
 
 
-class ObjectiveSpec(Branch):
-    """Times that a request must meet to count as good."""
-
-    ttft: Seconds | None = None
-    tpot: Seconds | None = None
-
-
 class ServingSpec(WorkloadSpec):
     """Requests that arrive, wait, are prefilled and decoded."""
 
     kind: Literal["serving"]
-    arrivals: Annotated[PoissonSpec | RequestTraceSpec, Field(discriminator="kind")]
+    arrivals: Arrivals
+    classes: Classes = Field(default_factory=dict)
+    """Requests that are measured apart, by name."""
     prefill: PrefillPoolSpec
     decode: DecodePoolSpec
     engine: EngineSpec = EngineSpec()
@@ -158,16 +121,13 @@ def serving_of(draft: Draft, spec: ServingSpec) -> Serving:
     size = instance_sizes(draft, {"prefill": spec.prefill, "decode": spec.decode})
     if not 0 <= spec.cached < 1:
         draft.problem((*_AT, "cached"), f"{spec.cached:.0%}", "0 % or more, and less than 100 %")
-    for key in ("ttft", "tpot"):
-        bound = getattr(spec.slo, key)
-        if bound is not None and bound <= 0:
-            draft.problem((*_AT, "slo", key), str(draft.document.get((*_AT, "slo", key))), "more than 0 s")
+    check_requests(draft, spec.arrivals, spec.classes, spec.slo)
     if spec.until is not None and spec.until <= 0:
         draft.problem((*_AT, "until"), str(draft.document.get((*_AT, "until"))), "more than 0 s")
     _check_engine(draft, spec)
     if len(draft.problems) > problems:
         raise InputError(draft.problems)
-    asked = _requests(draft, spec)
+    asked = requests_of(draft, spec.arrivals, spec.classes)
     _check_blocks(draft, spec.engine, asked)
     prompt = max(2, round(float(asked.prompt_tokens.mean())))
     context = max(2, round(prompt + float(asked.output_tokens.mean()) / 2))
@@ -240,18 +200,6 @@ def _check_blocks(draft: Draft, engine: EngineSpec, asked: users.Requests) -> No
     if own != asked.blocks.block_tokens:
         wanted = f"{asked.blocks.block_tokens}, the tokens that a hash of the trace stands for"
         raise InputError(draft.document.problem((*at, "block_tokens"), str(own), wanted))
-
-
-def _requests(draft: Draft, spec: ServingSpec) -> users.Requests:
-    if not isinstance(spec.arrivals, PoissonSpec):
-        return request_traces.read(*named_file(draft.document, ("workload", "arrivals", "file")))
-    rng = np.random.default_rng([draft.seed, _SEED])
-    prompt, output = (_lengths(lengths) for lengths in (spec.arrivals.prompt, spec.arrivals.output))
-    return users.poisson(spec.arrivals.requests, spec.arrivals.requests_per_s, prompt, output, rng)
-
-
-def _lengths(spec: LengthsSpec) -> users.Lengths:
-    return users.Lengths(spec.kind, float(spec.mean), spec.spread, spec.most)
 
 
 def _count(scenario: Scenario, work: Serving) -> None:

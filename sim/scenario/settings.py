@@ -199,7 +199,7 @@ def _question_problems(document: Document, split: Mapping[str, Document]) -> Ite
             yield document.problem(at, f"'{question[name]}'", wanted, nearest(str(question[name]), known))
     kinds = {str(variant.get(("workload", "kind"))) for variant in split.values()}
     reported = metrics.reported(kinds)
-    if reported is not None and question["metric"] not in reported:
+    if reported is not None and metrics.lacks(kinds, question["metric"]):
         near = nearest(str(question["metric"]), reported)
         yield document.problem(
             ("question", "metric"), f"'{question['metric']}'", "a metric of its variants", near

@@ -33,8 +33,9 @@ Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # no word, and no truth, is a number
 
 
-METRIC_NAMES: JsonDict = {"propertyNames": {"enum": list(NUMBERS)}}
-"""JSON Schema of a mapping from metrics."""
+_OF_CLASSES = r"^classes\.[A-Za-z0-9][A-Za-z0-9_-]*\."
+METRIC_NAMES: JsonDict = {"propertyNames": {"anyOf": [{"enum": list(NUMBERS)}, {"pattern": _OF_CLASSES}]}}
+"""JSON Schema of a mapping from metrics, of all requests or of a class of them."""
 
 
 class Branch(BaseModel):

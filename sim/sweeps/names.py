@@ -34,10 +34,11 @@ def problems(
     known = [*sorted(keys), *values]
     for constraint in constraints:
         for name in constraint.names:
-            if name not in known and name.partition(".")[0] not in _KEYS:
+            lacking = name not in known and metrics.lacks(kinds, name, words=True)
+            if lacking and name.partition(".")[0] not in _KEYS:
                 yield _constraint_problem(constraint, name, known)
     for name, mark in objectives.items():
-        if name not in numbers:
+        if metrics.lacks(kinds, name):
             wanted = f"a metric of {' or '.join(sorted(kinds))}"
             yield Problem(mark, "objectives", f"'{name}'", wanted, nearest(name, numbers))
 

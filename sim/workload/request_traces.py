@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,8 @@ import numpy as np
 from sim import cells, files, limits
 from sim.errors import InputError, Mark, Problem
 from sim.trees import is_number
-from sim.workload.requests import MOST_TOKENS, PromptBlocks, Requests
+from sim.workload.request_classes import MOST_CLASSES, class_name
+from sim.workload.requests import MOST_TOKENS, PromptBlocks, RequestClasses, Requests
 
 MOONCAKE_BLOCK_TOKENS = 512
 _MOST_SECONDS = 1e9
@@ -89,7 +91,7 @@ _MOONCAKE = ("timestamp", "input_length", "output_length")
 _OTHERS = "; or those of a trace of Mooncake (JSON lines), Azure, BurstGPT or vidur"
 
 
-def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
+def read(file: Path, where: Mark | None = None, key: str = "", class_column: str = "") -> Requests:
     """Read and check a trace of requests, in any of the formats that are known.
 
     Parameters
@@ -101,6 +103,8 @@ def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
         Place in a document that names the file.
     key : str
         Key of that place.
+    class_column : str, optional
+        Column, or key of JSON lines, whose words are classes of requests.
 
     Returns
     -------
@@ -119,17 +123,18 @@ def read(file: Path, where: Mark | None = None, key: str = "") -> Requests:
     with files.uncollected():
         text = files.text(file, _WHAT, where, key, limits.CSV_BYTES)
         if re.match(r"\s*\{", text):
-            return _mooncake(file, text)
+            return _mooncake(file, text, class_column)
         table = cells.rows_of(file, text, _WHAT)
         header = table[0][1] if table else []
         name = max(FORMATS, key=lambda name: len({*FORMATS[name].columns} & {*header}))
         kind = FORMATS[name]
-        sheet = cells.headed(file, table, kind.columns, None if kind.is_recorded else (), _OTHERS)
-        kept = _Collected(name, kind.is_recorded)
-        reader = _RowReader(sheet, kind)
+        needed = (*kind.columns, class_column) if class_column else kind.columns
+        sheet = cells.headed(file, table, needed, None if kind.is_recorded else (), _OTHERS)
+        kept = _Collected(name, sheet, kind.is_recorded, class_column)
+        reader = _RowReader(sheet, kind, class_column)
         for line, row in sheet.rows:
-            kept.add(*reader.row(line, row))
-        kept.check(sheet)
+            kept.add(line, *reader.row(line, row))
+        kept.check()
         sheet.raise_problems()
     return kept.requests()
 
@@ -139,28 +144,53 @@ class _Collected:
     """Requests as they are read."""
 
     source: str
+    sheet: cells.Sheet
     may_drop: bool
-    arrival_s: list[float] = field(default_factory=list)
-    prompt_tokens: list[int] = field(default_factory=list)
-    output_tokens: list[int] = field(default_factory=list)
-    sessions: list[str] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    first: list[int] = field(default_factory=lambda: [0])
+    class_column: str
+    arrival_s: array[float] = field(default_factory=lambda: array("d"))
+    tokens: array[int] = field(default_factory=lambda: array("q"))  # of a prompt and its answer, in turn
+    session_idx: array[int] = field(default_factory=lambda: array("q"))
+    sessions: dict[str, int] = field(default_factory=dict)
+    class_idx: array[int] = field(default_factory=lambda: array("q"))
+    classes: dict[str, int] = field(default_factory=dict)
+    ids: array[int] = field(default_factory=lambda: array("q"))
+    first: array[int] = field(default_factory=lambda: array("q", [0]))
     num_dropped: int = 0
 
-    def add(self, arrival_s: float, prompt: int, output: int, session: str = "", ids: Any = ()) -> None:
+    def add(
+        self,
+        line: int,
+        arrival_s: float,
+        prompt: int,
+        output: int,
+        session: str = "",
+        kind: str = "",
+        ids: Sequence[int] = (),
+    ) -> None:
         """Keep a request, unless it had failed."""
         if self.may_drop and not (prompt and output):
             self.num_dropped += 1
             return
         self.arrival_s.append(arrival_s)
-        self.prompt_tokens.append(prompt)
-        self.output_tokens.append(output)
-        self.sessions.append(session)
-        self.ids += ids
+        self.tokens.extend((prompt, output))
+        self.session_idx.append(self.sessions.setdefault(session, len(self.sessions)))
+        if self.class_column:
+            self.class_idx.append(self._class(line, kind))
+        self.ids.extend(ids)
         self.first.append(len(self.ids))
 
-    def check(self, sheet: cells.Sheet) -> None:
+    def _class(self, line: int, text: str) -> int:
+        """Number of the class that a trace has in words."""
+        name = class_name(text)
+        if not name:
+            self.sheet.problem(line, self.class_column, text or "nothing", "the name of a class")
+        elif name not in self.classes and len(self.classes) == MOST_CLASSES:
+            wanted = f"a column with at most {MOST_CLASSES} words, one for each class"
+            self.sheet.problem(line, self.class_column, f"'{text}' after {MOST_CLASSES} others", wanted)
+            return 0
+        return self.classes.setdefault(name, len(self.classes))
+
+    def check(self) -> None:
         """Note where there is no request."""
         if not self.arrival_s:
             got = (
@@ -168,26 +198,22 @@ class _Collected:
                 if self.num_dropped
                 else "no request"
             )
-            sheet.problem(1, 0, got, "one row or more")
+            self.sheet.problem(1, 0, got, "one row or more")
 
     def requests(self) -> Requests:
         """Make arrays of them."""
-        blocks = session_idx = None
-        if self.ids:
-            blocks = PromptBlocks(
-                np.array(self.ids, np.int64), np.array(self.first, np.int64), MOONCAKE_BLOCK_TOKENS
-            )
-        if any(self.sessions):
-            number: dict[str, int] = {}
-            session_idx = np.array([number.setdefault(name, len(number)) for name in self.sessions], np.int64)
+        ids, first, tokens = (np.array(own, np.int64) for own in (self.ids, self.first, self.tokens))
         return Requests(
             np.array(self.arrival_s, np.float64),
-            np.array(self.prompt_tokens, np.int64),
-            np.array(self.output_tokens, np.int64),
-            blocks,
-            session_idx,
+            tokens[::2].copy(),
+            tokens[1::2].copy(),
+            PromptBlocks(ids, first, MOONCAKE_BLOCK_TOKENS) if len(ids) else None,
+            np.array(self.session_idx, np.int64) if any(self.sessions) else None,
             self.source,
             self.num_dropped,
+            RequestClasses(tuple(self.classes), np.array(self.class_idx, np.int64))
+            if self.class_column
+            else None,
         )
 
 
@@ -217,17 +243,17 @@ class _Order:
 class _RowReader:
     """Parses rows of a CSV; their problems are the sheet's."""
 
-    def __init__(self, sheet: cells.Sheet, kind: Format) -> None:
+    def __init__(self, sheet: cells.Sheet, kind: Format, class_column: str) -> None:
         self.sheet, self.kind, self.order = sheet, kind, _Order(sheet)
         self.at = [sheet.at[name] for name in kind.columns]
-        self.session = sheet.at.get(kind.session, -1)
+        self.session, self.kept_class = sheet.at.get(kind.session, -1), sheet.at.get(class_column, -1)
         self.least = 0 if kind.is_recorded else 1
         self.zero_s = math.nan  # of a calendar
 
-    def row(self, line: int, row: list[str]) -> tuple[float, int, int, str]:
+    def row(self, line: int, row: list[str]) -> tuple[float, int, int, str, str]:
         if len(row) != len(self.sheet.at):
             self.sheet.problem(line, 0, f"{len(row)} cells", f"{len(self.sheet.at)}, as in the header")
-            return 0.0, 1, 1, ""
+            return 0.0, 1, 1, "", "none"
         arrival, prompt, output = (row[i] for i in self.at)
         names, value = self.kind.columns, self.kind.seconds(arrival)
         if self.kind.is_clock:
@@ -238,6 +264,7 @@ class _RowReader:
             self.tokens(line, names[1], prompt),
             self.tokens(line, names[2], output),
             row[self.session] if self.session >= 0 else "",
+            row[self.kept_class] if self.kept_class >= 0 else "",
         )
 
     def tokens(self, line: int, column: str, text: str) -> int:
@@ -250,7 +277,7 @@ class _RowReader:
         return value
 
 
-def _mooncake(file: Path, text: str) -> Requests:
+def _mooncake(file: Path, text: str, class_column: str) -> Requests:
     """Read JSON lines, one request each; lines and entries are counted before any is decoded."""
     wanted = "a readable trace in Mooncake's JSON lines"
     for count, most, noun in (
@@ -262,10 +289,11 @@ def _mooncake(file: Path, text: str) -> Requests:
                 Problem(Mark(str(file)), "", f"more than {most:,} {noun}", f"{wanted}, a shorter one")
             )
     sheet = cells.Sheet(file, [])
-    kept, order = _Collected("mooncake", may_drop=True), _Order(sheet)
-    for line, row in _objects(text, sheet):
+    kept, order = _Collected("mooncake", sheet, may_drop=True, class_column=class_column), _Order(sheet)
+    for line, row in _objects(text, sheet, (*_MOONCAKE, *filter(None, [class_column]))):
         arrival, prompt, output = (row.get(name) for name in _MOONCAKE)
         kept.add(
+            line,
             order.arrival(
                 line,
                 _MOONCAKE[0],
@@ -276,16 +304,17 @@ def _mooncake(file: Path, text: str) -> Requests:
             _length(sheet, line, _MOONCAKE[1], prompt),
             _length(sheet, line, _MOONCAKE[2], output),
             str(row.get("session_id", "")),
+            str(row.get(class_column, "")),
             _hashes(sheet, line, row.get("hash_ids", []), prompt),
         )
-    kept.check(sheet)
+    kept.check()
     sheet.raise_problems()
     return kept.requests()
 
 
-def _objects(text: str, sheet: cells.Sheet) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(text: str, sheet: cells.Sheet, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each line that holds anything, with its number from 1."""
-    wanted = f"a JSON object with {', '.join(_MOONCAKE)} on each line"
+    wanted = f"a JSON object with {', '.join(needed)} on each line"
     for line, match in enumerate(re.finditer(r"[^\n]*\n|[^\n]+", text), 1):
         if not (row := match[0].strip()):
             continue
@@ -296,7 +325,7 @@ def _objects(text: str, sheet: cells.Sheet) -> Iterator[tuple[int, dict[str, Any
         if not isinstance(value, dict):
             sheet.problem(line, 0, row if len(row) < 40 else f"{row[:40]} ...", wanted)
             continue
-        if missing := [name for name in _MOONCAKE if name not in value]:
+        if missing := [name for name in needed if name not in value]:
             sheet.problem(line, 0, f"no {' and no '.join(missing)}", wanted)
             continue
         yield line, value

@@ -41,6 +41,14 @@ class PromptBlocks:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RequestClasses:
+    """Named classes of requests, and which of them each request is of, `class_idx` [num_requests], from 0."""
+
+    names: tuple[str, ...]
+    class_idx: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Requests:
     """Requests in the order of arrival.
 
@@ -56,6 +64,8 @@ class Requests:
         `drawn`, or the name of the trace's format.
     num_dropped : int [count]
         Recorded requests without a prompt or an answer, which are not among these.
+    classes : RequestClasses, optional
+        Parts that are measured apart (`request_classes`).
     """
 
     arrival_s: Floats
@@ -65,6 +75,7 @@ class Requests:
     session_idx: Ints | None = None
     source: str = "drawn"
     num_dropped: int = 0
+    classes: RequestClasses | None = None
 
     @property
     def num_requests(self) -> int:

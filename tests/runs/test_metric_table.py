@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -101,6 +102,8 @@ def test_what_a_job_reports_is_a_metric_of_its_kind_under_its_name() -> None:
     assert metrics.dimension_of("jobs.train.energy.gpu_w") == METRICS["energy.gpu_w"].dimension
     assert metrics.more_is_better("jobs.serve.tokens_per_s_per_gpu")
     assert metrics.label("jobs.serve.tpot_s") == "TPOT"
+    assert metrics.dimension_of("classes.chat.ttft.p99_s") == "s"
+    assert metrics.more_is_better("classes.chat.goodput_requests_per_s")
 
 
 def test_a_row_stands_for_every_name_that_its_braces_make() -> None:
@@ -124,8 +127,9 @@ def test_a_kind_that_the_table_does_not_have_may_report_anything() -> None:
 
 def test_an_editor_knows_what_may_be_expected_and_minimised() -> None:
     for model, key in ((SCENARIO, "expect"), (SweepSpec, "objectives")):
-        names = model.model_json_schema()["properties"][key]["propertyNames"]["enum"]
-        assert names == [name for name, row in METRICS.items() if row.unit != WORD]
+        names, of_classes = model.model_json_schema()["properties"][key]["propertyNames"]["anyOf"]
+        assert names["enum"] == [name for name, row in METRICS.items() if row.unit != WORD]
+        assert re.search(of_classes["pattern"], "classes.chat.ttft.p99_s")
 
 
 @pytest.mark.slow

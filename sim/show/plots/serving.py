@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
@@ -92,8 +92,11 @@ def latencies(runs: RunsView) -> Picture:
     if not any(run.times_s for run in services):
         raise absent("latencies", "this one kept no requests" if services else "this one served no requests")
     figure = Canvas()
-    _curves(figure, services, "ttft", "", [0, 0.46])
-    _curves(figure, services, "tpot", "2", [0.54, 1])
+    curves = {run.name: run.times_s for run in services}
+    if len(services) == 1 and services[0].classes:
+        curves = {name: services[0].times_of(name) for name in services[0].classes}
+    _curves(figure, services, curves, "ttft", "", [0, 0.46])
+    _curves(figure, services, curves, "tpot", "2", [0.54, 1])
     title = "; ".join(_within(key, label, services) for key, label in _LATENCIES.items())
     words = "; ".join(
         f"{run.name}: " + ", ".join(f"median {label} {show(_median(run.times_s[key]), 's', 3)}" for key, label in _LATENCIES.items() if run.times_s.get(key))
@@ -103,16 +106,21 @@ def latencies(runs: RunsView) -> Picture:
 
 
 def _curves(
-    figure: Canvas, services: Sequence[ServiceView], key: str, axis: str, domain: list[float]
+    figure: Canvas,
+    services: Sequence[ServiceView],
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    key: str,
+    axis: str,
+    domain: list[float],
 ) -> None:
-    """A panel: a curve for each run, and a line at each objective."""
+    """A panel: a curve for each run, or of one run for each class of its requests, and a line at each objective."""
     label, first = _LATENCIES[key], not axis
     scale, unit = style.time_unit(
-        max((run.times_s[key][-1] for run in services if run.times_s.get(key)), default=1.0)
+        max((times[key][-1] for times in curves.values() if times.get(key)), default=1.0)
     )
     on = {"mode": "lines", "xaxis": f"x{axis}", "yaxis": f"y{axis}"}
-    for i, run in enumerate(services):
-        times = quantiles(run.times_s.get(key, ()))
+    for i, (name, times_s) in enumerate(curves.items()):
+        times = quantiles(times_s.get(key, ()))
         shares = [100 * (j + 1) / len(times) for j in range(len(times))]
         line = {
             "color": style.SERIES[i % len(style.SERIES)],
@@ -121,11 +129,12 @@ def _curves(
             "shape": "hv",
         }
         figure.add(
-            "scatter", x=[time_s / scale for time_s in times], y=shares, name=run.name, legendgroup=run.name,
-            showlegend=first and len(services) > 1, line=line, **on,
-            hovertemplate=f"{run.name}: %{{y:.0f}} % have a {label} of %{{x:.3g}} {unit} or less<extra></extra>",
+            "scatter", x=[time_s / scale for time_s in times], y=shares, name=name, legendgroup=name,
+            showlegend=first and len(curves) > 1, line=line, **on,
+            hovertemplate=f"{name}: %{{y:.0f}} % have a {label} of %{{x:.3g}} {unit} or less<extra></extra>",
         )  # fmt: skip
-    for objective_s in dict.fromkeys(run.objectives[key] for run in services if key in run.objectives):
+    asked = [own for run in services for own in (run.objectives, *run.class_objectives.values())]
+    for objective_s in dict.fromkeys(own[key] for own in asked if key in own):
         figure.add(
             "scatter", x=[objective_s / scale] * 2, y=[0, 100], name="objective", legendgroup="objective", showlegend=first,
             line={"color": style.NEUTRAL, "width": 1.5, "dash": "dot"},

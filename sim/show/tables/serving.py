@@ -7,13 +7,13 @@ from dataclasses import astuple, replace
 
 from sim.show.grid import Cell, Grid, ratio_cell, share_cell, time_cell
 from sim.show.views.run import RunsView
-from sim.show.views.serving import POOLS, SPREADS, ServiceView
+from sim.show.views.serving import POOLS, SPREADS, ClassOfRequests, ServiceView
 
 
 def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
     """All grids of the serving runs among the runs."""
     services = runs.select(ServiceView)
-    return [delivered(services), arriving(services), spreads(services)]
+    return [delivered(services), arriving(services), spreads(services), classes(services)]
 
 
 def delivered(services: Sequence[ServiceView]) -> Grid:
@@ -86,6 +86,34 @@ def spreads(services: Sequence[ServiceView]) -> Grid:
         return grid
     breaks = frozenset(i for i in range(1, len(kept)) if kept[i][0] != kept[i - 1][0])
     return replace(grid.named([name for _, name, _ in kept], column=1), breaks=breaks)
+
+
+def classes(services: Sequence[ServiceView]) -> Grid:
+    """What the users of each class got: a row for each class of each run."""
+    kept = [(name, run.name, own) for run in services for name, own in run.classes.items()]
+    write: dict[str, Callable[[ClassOfRequests], Cell]] = {
+        "requests": lambda own: f"{own.num_requests:,}",
+        "within objectives": lambda own: share_cell(own.good_fraction),
+        "goodput [requests/s]": lambda own: f"{own.goodput_requests_per_s:.3g}",
+        "TTFT p50": lambda own: time_cell(own.spreads["ttft"].p50_s),
+        "TTFT p99": lambda own: time_cell(own.spreads["ttft"].p99_s),
+        "TPOT p50": lambda own: time_cell(own.spreads["tpot"].p50_s),
+        "TPOT p99": lambda own: time_cell(own.spreads["tpot"].p99_s),
+        "token gap p99": lambda own: time_cell(own.spreads["token_gap"].p99_s),
+        "put out": lambda own: f"{own.preemptions:,}",
+        "found in a cache": lambda own: share_cell(own.cache_hit_fraction),
+    }
+    silent = {
+        "put out": not any(own.preemptions for _, _, own in kept),
+        "found in a cache": not any(own.cache_hit_fraction for _, _, own in kept),
+    }
+    shown = [cell for label, cell in write.items() if not silent.get(label)]
+    rows = tuple((name, *(cell(own) for cell in shown)) for name, _, own in kept)
+    grid = Grid("Classes of requests", ("", *(label for label in write if not silent.get(label))), rows)
+    if len(services) == 1 or not rows:
+        return grid
+    breaks = frozenset(i for i in range(1, len(kept)) if kept[i][1] != kept[i - 1][1])
+    return replace(grid.named([name for _, name, _ in kept], column=0), breaks=breaks)
 
 
 def _heads(services: Sequence[ServiceView]) -> tuple[str, ...]:

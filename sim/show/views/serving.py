@@ -72,6 +72,26 @@ class Arriving:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassOfRequests:
+    """Requests that are measured apart; fields are named as the metrics."""
+
+    num_ended: int
+    num_refused: int
+    num_unfinished: int
+    good_fraction: float
+    goodput_requests_per_s: float
+    preemptions: int
+    cache_hit_fraction: float
+    spreads: Mapping[str, Spread]
+    """By the keys of `SPREADS`."""
+
+    @property
+    def num_requests(self) -> int:
+        """All that were asked for."""
+        return self.num_ended + self.num_refused + self.num_unfinished
+
+
+@dataclass(frozen=True, slots=True)
 class RequestLives:
     """Instants of the first requests [s] and their tokens, a column each; None where an instant never came."""
 
@@ -83,6 +103,7 @@ class RequestLives:
     decode_start_s: Sequence[float | None]
     end_s: Sequence[float | None]
     output_tokens: Sequence[int] = ()
+    request_class: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +144,14 @@ class ServiceView(RunView):
     while_arriving: Arriving | None
     objectives: Mapping[str, float]
     """`ttft` and `tpot` that were asked for [s]."""
+    class_objectives: Mapping[str, Mapping[str, float]]
+    """The same of each class with objectives of its own."""
     requests: RequestLives | None
     stages: Stages | None
     arrivals: Mapping[str, float]
     """Tokens of all that came; of a trace with hashes the part that a cache would hold."""
+    classes: Mapping[str, ClassOfRequests]
+    """By name; none where requests are measured together alone."""
 
     @property
     def num_requests(self) -> int:
@@ -150,14 +175,19 @@ class ServiceView(RunView):
     @cached_property
     def times_s(self) -> dict[str, list[float]]:
         """`ttft` and `tpot` of every request that has them, shortest first."""
+        return self.times_of(None)
+
+    def times_of(self, name: str | None) -> dict[str, list[float]]:
+        """`times_s` of the requests of a class; None for all."""
         times: dict[str, list[float]] = {"ttft": [], "tpot": []}
         rows = self.requests
         if rows is None:
             return {}
-        for came_s, first_s, end_s, tokens in zip(
-            rows.arrival_s, rows.first_token_s, rows.end_s, rows.output_tokens, strict=True
+        names = rows.request_class or [""] * len(rows.arrival_s)
+        for came_s, first_s, end_s, tokens, own in zip(
+            rows.arrival_s, rows.first_token_s, rows.end_s, rows.output_tokens, names, strict=True
         ):
-            if first_s is not None:
+            if first_s is not None and name in (None, own):
                 times["ttft"].append(first_s - came_s)
                 if end_s is not None and tokens > 1:
                     times["tpot"].append((end_s - first_s) / (tokens - 1))
@@ -190,7 +220,8 @@ def is_complete(metrics: Mapping[str, Any]) -> bool:
 def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> ServiceView:
     """Read what a result has of a service; `common` are the fields of any run."""
     metrics, timeline = mapping(result.get("metrics")), mapping(result.get("timeline"))
-    asked = mapping(mapping(common["scenario"].get("workload")).get("slo"))
+    work = mapping(common["scenario"].get("workload"))
+    classes = mapping(work.get("classes"))
     sampled = {key: values for key, values in timeline.items() if key not in ("sample_s", "end_s")}
     return record(
         ServiceView,
@@ -199,11 +230,22 @@ def view(result: Mapping[str, Any], common: Mapping[str, Any]) -> ServiceView:
         queues={pool: record(Queue, entry) for pool, entry in mapping(metrics.get("queues")).items()},
         spreads={key: record(Spread, metrics.get(key)) for key in SPREADS},
         arrivals=mapping(metrics.get("arrivals")),
+        classes={
+            name: record(ClassOfRequests, own, spreads={key: record(Spread, own.get(key)) for key in SPREADS})
+            for name, own in mapping(metrics.get("classes")).items()
+        },
         while_arriving=record(Arriving, metrics["while_arriving"]) if metrics.get("while_arriving") else None,
-        objectives={key: units.parse(asked[key], "s") for key in ("ttft", "tpot") if asked.get(key)},
+        objectives=_objectives(work),
+        class_objectives={name: _objectives(mapping(own)) for name, own in classes.items()},
         requests=record(RequestLives, result["requests"]) if result.get("requests") else None,
         stages=Stages(timeline["sample_s"], timeline["end_s"], sampled) if timeline.get("sample_s") else None,
     )
+
+
+def _objectives(branch: Mapping[str, Any]) -> dict[str, float]:
+    """Objectives of a branch that may have an `slo` [s]."""
+    asked = mapping(branch.get("slo"))
+    return {key: units.parse(asked[key], "s") for key in ("ttft", "tpot") if asked.get(key)}
 
 
 def lanes_of(result: Mapping[str, Any]) -> Lanes | None:

@@ -23,6 +23,7 @@ TERMS = (
     ("p50, p90, p99", "half, nine tenths, 99 of a hundred requests were at least as quick"),
     ("assumed, derived", "figures without a measurement of their own; each says what it stands on"),
 )  # fmt: skip
+_CLASSES = 6  # that a sentence has
 _SAME = 0.005  # ratios this close to 1 are called "as many"
 
 
@@ -32,6 +33,7 @@ def finding(runs: RunsView) -> list[str]:
     first = services[0]
     return [
         _served(first, services),
+        *_classes(first, services),
         *_others(services),
         _waits(services[:4]),
         *_while_arriving(first, services),
@@ -82,6 +84,23 @@ def _medians(run: ServiceView) -> str:
 def _median(run: ServiceView, key: str) -> str:
     median_s = run.spreads[key].p50_s
     return "unknown" if median_s is None else show(median_s, "s", 3)
+
+
+def _classes(run: ServiceView, services: Sequence[ServiceView]) -> list[str]:
+    """Say what each class of the first run's requests got, the one that got least first."""
+    if not run.classes:
+        return []
+    rows = sorted(run.classes.items(), key=lambda row: row[1].good_fraction)
+    if run.objectives or any(run.class_objectives.values()):
+        words = [f"{own.good_fraction:.0%} of {name}" for name, own in rows]
+        what = "meet their objectives"
+    else:
+        late = [(name, own.spreads["ttft"].p99_s) for name, own in rows]
+        words = [f"{show(time_s, 's', 3)} of {name}" for name, time_s in late if time_s is not None]
+        what = "is the p99 of TTFT"
+    *most, last = words[:_CLASSES] or ["nobody"]
+    named = f"In {run.name} " if len(services) > 1 else ""
+    return [f"{named}{' and '.join(filter(None, [', '.join(most), last]))} {what}."]
 
 
 def _others(services: Sequence[ServiceView]) -> list[str]:
