@@ -136,7 +136,7 @@ def requests_of(
         else _read(draft, arrivals, classes)
     )
     if any(own.most_prompt_tokens for own in classes.values()):
-        asked = grouping.by_prompt_tokens(
+        asked = grouping.split_by_length(
             asked, {name: own.most_prompt_tokens for name, own in classes.items()}
         )
     if asked.classes is not None:

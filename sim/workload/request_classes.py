@@ -1,7 +1,7 @@
 """Classes of requests: named parts of a workload, each with lengths of its own, that are measured apart.
 
 Classes are drawn together (`poisson_classes`), recorded one file each (`merged`), a column of a trace (`named`), or ranges of the
-prompts' lengths (`by_prompt_tokens`).
+prompts' lengths (`split_by_length`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def poisson_classes(
     return Requests(arrival_s, prompt, output, classes=RequestClasses(tuple(classes), class_idx))
 
 
-def by_prompt_tokens(asked: Requests, most_tokens: Mapping[str, int | None]) -> Requests:
+def split_by_length(asked: Requests, most_tokens: Mapping[str, int | None]) -> Requests:
     """Sort requests into classes by the tokens of their prompts: into the first whose most they do not exceed.
 
     `most_tokens` rise, and the last is None [tokens].

@@ -21,7 +21,7 @@ from sim.scenario.serving import Serving
 from sim.schedule.serving import EnginePolicy, Pool, Service
 from sim.sweeps import file as sweep_file
 from sim.trees import leaves
-from sim.workload.request_classes import DrawnClass, by_prompt_tokens, poisson_classes
+from sim.workload.request_classes import DrawnClass, split_by_length, poisson_classes
 from sim.workload.requests import Lengths, RequestClasses, Requests
 
 CHAT = DrawnClass(0.75, Lengths("lognormal", 60, 0.5), Lengths("exponential", 20))
@@ -165,7 +165,7 @@ def test_each_class_arrives_as_a_poisson_process_of_its_own() -> None:
 
 def test_a_prompt_is_of_the_first_class_whose_most_it_does_not_exceed() -> None:
     asked = Requests(np.zeros(4), np.array([1, 100, 101, 10**6]), np.ones(4, dtype=int))
-    classes = by_prompt_tokens(asked, {"short": 100, "long": None}).classes
+    classes = split_by_length(asked, {"short": 100, "long": None}).classes
     assert classes is not None
     assert classes.class_idx.tolist() == [0, 0, 1, 1]
 

@@ -235,6 +235,34 @@ def test_curves_of_latency_cross_the_objective_at_the_share_that_met_it(found: d
     assert f"TTFT: {sum(one <= limit for one in ttft) / REQUESTS:.0%}" in figure.layout.title.text
 
 
+def test_classes_have_a_row_a_curve_and_a_share_in_the_words() -> None:
+    lengths = {"prompt": {"kind": "exponential", "mean": 900}, "output": {"kind": "exponential", "mean": 60}}
+    result = sim.run(
+        "serving-example",
+        {
+            "variants": {},
+            "expect": {},
+            "workload.arrivals": {"kind": "poisson", "requests_per_s": 8, "requests": REQUESTS, **lengths},
+            "workload.classes": {"short": {"most_prompt_tokens": 600}, "long": {"slo": {"ttft": "9 s"}}},
+        },
+    )
+    classes = result["metrics"]["classes"]
+    grid = next(
+        grid for grid in grids.grids(views_of(result), wide=True) if grid.title == "Classes of requests"
+    )
+    assert [row[0] for row in grid.rows] == ["short", "long"]
+    assert [row[1] for row in grid.rows] == [str(own["num_ended"]) for own in classes.values()]
+    curves = [trace for trace in plots.figure("latencies", result).data if trace.xaxis == "x"]
+    drawn = {trace.name: len(trace.x) for trace in curves if trace.name != "objective"}
+    assert drawn == {name: own["num_ended"] for name, own in classes.items()}
+    assert sorted(trace.x[0] for trace in curves if trace.name == "objective") == [
+        2.0,
+        9.0,
+    ]  # of all, and of the long
+    shares = {name: f"{own['good_fraction']:.0%} of {name}" for name, own in classes.items()}
+    assert any(all(share in sentence for share in shares.values()) for sentence in finding(result))
+
+
 def test_many_requests_make_a_short_curve_that_ends_at_the_last() -> None:
     times = [float(i) for i in range(1, 10_001)]
     kept = quantiles(times)
