@@ -21,7 +21,7 @@ from sim.scenario.serving import Serving
 from sim.schedule.serving import EnginePolicy, Pool, Service
 from sim.sweeps import file as sweep_file
 from sim.trees import leaves
-from sim.workload.request_classes import DrawnClass, split_by_length, poisson_classes
+from sim.workload.request_classes import DrawnClass, poisson_classes, split_by_length
 from sim.workload.requests import Lengths, RequestClasses, Requests
 
 CHAT = DrawnClass(0.75, Lengths("lognormal", 60, 0.5), Lengths("exponential", 20))

@@ -256,8 +256,8 @@ def test_classes_have_a_row_a_curve_and_a_share_in_the_words() -> None:
     drawn = {trace.name: len(trace.x) for trace in curves if trace.name != "objective"}
     assert drawn == {name: own["num_ended"] for name, own in classes.items()}
     assert sorted(trace.x[0] for trace in curves if trace.name == "objective") == [
-        2.0,
-        9.0,
+        2e3,
+        9e3,
     ]  # of all, and of the long
     shares = {name: f"{own['good_fraction']:.0%} of {name}" for name, own in classes.items()}
     assert any(all(share in sentence for share in shares.values()) for sentence in finding(result))
