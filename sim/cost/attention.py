@@ -94,7 +94,7 @@ def attention_forward_s(
     ----------
     Clocks: hardware/compute/attention.yaml, fitted to tables of alibaba/InferSim and shenh10/DeepSeek_Simulator.
     """
-    block_s = _forward_block_s(p, qk_dim, v_dim, roof)
+    block_s = forward_block_s(p, qk_dim, v_dim, roof)
     return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens, before_tokens)
 
 
@@ -138,8 +138,7 @@ def attention_backward_s(
     ----------
     Rate of the backward over that of the forward core: FlashAttention-3, arXiv 2407.08608.
     """
-    more = (3 * qk_dim + 2 * v_dim) / (qk_dim + v_dim)
-    block_s = _forward_block_s(p, qk_dim, v_dim, roof) * more / p.curves.attention.backward_to_forward
+    block_s = backward_block_s(p, qk_dim, v_dim, roof)
     return _core_s(p, sequences, sequence_tokens, heads, block_s, causal, context_tokens)
 
 
@@ -164,9 +163,16 @@ def backward_passes_bytes(tokens: int, heads: int, qk_dim: int, v_dim: int) -> t
     return 4.0 * tokens * heads * v_dim + 4.0 * queries, (4.0 + 2.0) * queries
 
 
-def _forward_block_s(p: Processor, qk_dim: int, v_dim: int, roof: Roof) -> float:
+def forward_block_s(p: Processor, qk_dim: int, v_dim: int, roof: Roof) -> float:
+    """Time of one SM on a block of a forward core, of 128 queries by 128 keys [s]."""
     a = p.curves.attention
     return _block_s(p, 2.0 * (qk_dim + v_dim), a.forward_other_clocks, roof)
+
+
+def backward_block_s(p: Processor, qk_dim: int, v_dim: int, roof: Roof) -> float:
+    """Time of one SM on a block of a backward core; see `attention_backward_s` [s]."""
+    more = (3 * qk_dim + 2 * v_dim) / (qk_dim + v_dim)
+    return forward_block_s(p, qk_dim, v_dim, roof) * more / p.curves.attention.backward_to_forward
 
 
 def _block_s(p: Processor, flop_per_score: float, other_clocks: float, roof: Roof) -> float:

@@ -7,6 +7,7 @@ grouped GEMM of the same FLOPs is assumed. An indexer (DSA) scores all earlier t
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from sim.cost.attention import backward_passes_bytes
 from sim.cost.launches import (
@@ -136,7 +137,7 @@ def _core(a: Attention, b: RankBatch, *, backward: bool) -> list[Launch]:
     qk, v = a.core_dims
     s = b.sequence_tokens
     chunk = a.chunk if isinstance(a, GQA) else None
-    attended = mean_context_tokens(s, True, a.window, chunk)
+    attended = _attended_tokens(b, a.window, chunk)
     # Chunks are sequences of their own.
     rows = min(s, chunk or s)
     core = Launch(
@@ -151,6 +152,7 @@ def _core(a: Attention, b: RankBatch, *, backward: bool) -> list[Launch]:
         kv_heads=_core_kv_heads(a),
         sequences=-(-b.sequences * s // rows),
         context_tokens=float(min(rows, a.window or rows)),
+        documents=b.documents.chunked(chunk) if b.documents else None,
     )
     if b.attention != "bf16" and not backward:  # its inputs in FP8, one scale a head
         width = a.num_heads * qk + _core_kv_heads(a) * (qk + v)
@@ -160,6 +162,13 @@ def _core(a: Attention, b: RankBatch, *, backward: bool) -> list[Launch]:
     if isinstance(a, GQA) or a.indexer is None:
         return [*core_inputs, core]
     return [*_index_scores(a.indexer, b, backward=backward), *core_inputs, core]
+
+
+def _attended_tokens(b: RankBatch, window: float | None, chunk: float | None) -> Any:
+    """Tokens that the mean query attends to, with documents of each rank and microbatch."""
+    if b.documents is not None:
+        return b.documents.attended_tokens(window, chunk)
+    return mean_context_tokens(b.sequence_tokens, True, window, chunk)
 
 
 def _core_kv_heads(a: MLA | GQA) -> int:
@@ -172,7 +181,7 @@ def _core_kv_heads(a: MLA | GQA) -> int:
 def _index_scores(index: Index, b: RankBatch, *, backward: bool) -> list[Launch]:
     """Scores of all earlier tokens, and forward the choice of the best; timed as a core without values."""
     s = b.sequence_tokens
-    attended = mean_context_tokens(s, True, None, None)
+    attended = _attended_tokens(b, None, None)
     scores = Launch(
         "index scores",
         "attention_backward" if backward else "attention_forward",
@@ -184,6 +193,7 @@ def _index_scores(index: Index, b: RankBatch, *, backward: bool) -> list[Launch]
         kv_heads=1,
         sequences=b.sequences,
         context_tokens=float(s),
+        documents=b.documents,
     )
     return [scores] if backward else [scores, memory("index top-k", 2 * b.tokens * attended * FP32)]
 

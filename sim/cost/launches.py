@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from sim.cost.attention import attention_backward_s, attention_forward_s
 from sim.cost.compute import (
@@ -22,9 +22,11 @@ from sim.cost.compute import (
     grouped_gemm_s,
     weight_gemm_s,
 )
+from sim.cost.document_attention import documents_attention_s
 from sim.cost.recompute import SELECTIVE
 from sim.cost.streaming import streaming_s
 from sim.workload.formats import FORMATS, PRODUCTS, Product, Roof
+from sim.workload.packing import Documents
 
 BF16, FP32 = FORMATS["bf16"].element_bytes, FORMATS["fp32"].element_bytes
 FP8 = FORMATS["fp8_rows"].element_bytes
@@ -47,6 +49,7 @@ class RankBatch:
     `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came;
     `recomputed` the modules (`cost.recompute`) whose launches the backward runs again. `attention` is the tensor rate of attention
     cores, `forward_only` that no backward pass follows. `tp` and `cp` ranks share everything but its experts (`cost.shares`).
+    With `documents` the work and time of attention cores are arrays over the microbatches of a step.
     """
 
     sequences: int
@@ -59,6 +62,7 @@ class RankBatch:
     forward_only: bool = False
     tp: int = 1
     cp: int = 1
+    documents: Documents | None = None
 
     @property
     def product(self) -> Product:
@@ -108,6 +112,7 @@ class Launch:
     kv_heads: int = 0
     sequences: int = 0
     context_tokens: float = 0.0
+    documents: Documents | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ class ComputeTime:
         return ComputeTime(self.sm_bound_s + other.sm_bound_s, self.memory_bound_s + other.memory_bound_s)
 
 
-def launches_s(p: Processor, op: Launch) -> float:
+def launches_s(p: Processor, op: Launch) -> Any:
     """Time of all repetitions of one launch.
 
     Parameters
@@ -137,6 +142,7 @@ def launches_s(p: Processor, op: Launch) -> float:
     Returns
     -------
     float [s]
+        Of a core of packed documents, one for each rank and microbatch, `Documents.shape`.
     """
     if op.kind == "gemm":
         return op.count * gemm_s(p, op.rows[0], op.n, op.k, op.dtype, gradient=op.gradient)
@@ -147,6 +153,17 @@ def launches_s(p: Processor, op: Launch) -> float:
     if op.kind == "memory":
         once = streaming_s(p, op.moved_bytes, blocks=op.blocks, resident_grid=op.resident_grid)
         return op.count * once
+    if op.documents is not None:
+        return op.count * documents_attention_s(
+            p,
+            op.documents,
+            op.heads,
+            op.k,
+            op.n,
+            backward=op.kind == "attention_backward",
+            context_tokens=op.context_tokens,
+            roof=PRODUCTS[op.dtype].roof,
+        )
     core = attention_forward_s if op.kind == "attention_forward" else attention_backward_s
     return op.count * core(
         p,
@@ -173,12 +190,13 @@ def phase_time(p: Processor, launches: Iterable[Launch]) -> ComputeTime:
     ComputeTime
         Launches of kind "memory" count as memory-bound, all others as SM-bound.
     """
-    sm_bound = memory_bound = 0.0
+    sm_bound: Any = 0.0
+    memory_bound: Any = 0.0
     for op in launches:
         if op.kind == "memory":
-            memory_bound += launches_s(p, op)
+            memory_bound = memory_bound + launches_s(p, op)
         else:
-            sm_bound += launches_s(p, op)
+            sm_bound = sm_bound + launches_s(p, op)
     return ComputeTime(sm_bound, memory_bound)
 
 

@@ -9,7 +9,9 @@ max(FLOPs / dense peak, bytes / HBM rate).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from sim.cluster.hardware import Gpu
 from sim.cost.attention import gqa_bytes, gqa_decode_s, index_decode_s, mla_bytes, mla_decode_s
@@ -223,6 +225,9 @@ def launch_work(p: Processor, op: Launch) -> Work:
         FLOPs of products of rows that exist, bytes that HBM must move once, and the time of `launches_s`.
     """
     time_s = launches_s(p, op)
+    if not isinstance(time_s, float):  # of packed documents: the mean microbatch's
+        flops, moved = float(np.mean(op.flops)), float(np.mean(op.moved_bytes))
+        op, time_s = replace(op, flops=flops, moved_bytes=moved), float(time_s.mean())
     if op.kind == "memory":
         return Work(op.name, "", 0.0, op.count * (op.moved_bytes - op.cached_bytes), time_s, op.count)
     if op.kind in ("attention_forward", "attention_backward"):

@@ -44,7 +44,7 @@ class StepLanes(NamedTuple):
 
 def lanes_of(
     plan: StepPlan, folded: Folded, rank: Ints, of_group: Ints, programs: Ints, nodes: Rows, num_messages: int
-) -> tuple[Ints | int, StepLanes]:
+) -> tuple[Ints, StepLanes]:
     """Lay out the lanes of a step, and the place of each track's draws among the loads.
 
     `rank` and `of_group` are the pipeline rank and class of groups of each track; `programs` is where each
@@ -119,11 +119,14 @@ def _host(plan: StepPlan, nodes: Rows, rank: Ints, num_lanes: int) -> dict[str, 
     return {"host_costs": costs, **clocks, **done}
 
 
-def _draws(plan: StepPlan, folded: Folded, of_group: Ints, num_lanes: int) -> tuple[Ints | int, Floats]:
+def _draws(plan: StepPlan, folded: Folded, of_group: Ints, num_lanes: int) -> tuple[Ints, Floats]:
     """Place of each track's draws among the loads, and the loads by lane class."""
-    if len(plan.loads) > 1:
-        return folded.groups[of_group], plan.loads
+    drawn = folded.groups if len(plan.loads) > 1 else np.zeros_like(folded.groups)
     whole = np.arange(plan.lanes)
     if not plan.loads.size or all(np.array_equal(lanes, whole) for lanes in folded.lanes):
-        return 0, plan.loads
-    return of_group, np.stack([plan.loads[0][..., _filled(lanes, num_lanes)] for lanes in folded.lanes])
+        return drawn[of_group], plan.loads
+    shown = [
+        plan.loads[own][..., _filled(lanes, num_lanes)]
+        for own, lanes in zip(drawn, folded.lanes, strict=True)
+    ]
+    return of_group, np.stack(shown)

@@ -50,5 +50,6 @@ def _run(step: Step, num: int) -> tuple[float, StepRun]:
     for _, rank, task in asked:
         rows[rank].append(task)
     # Faults that come and go are of the step alone: they are known by its nodes.
-    ran = run_step(replace(plan, tasks=tasks_from_rows(rows), conditions=None))
+    tasks, loads = step.spread(tasks_from_rows(rows), step.draws.loads)
+    ran = run_step(replace(plan, tasks=tasks, loads=loads, conditions=None))
     return max(float(record.end_s.max()) for record in ran.records), ran

@@ -15,9 +15,7 @@ from sim.cost.compute import Dtype, processor
 from sim.cost.layers import layer_phases
 from sim.cost.work import Work, dense_peaks, gemm, launch_work, mla_decode, part
 from sim.runs.passes import ForwardPass
-from sim.scenario.training import Training
 from sim.schedule.stage_times import ChunkWork
-from sim.workload.model import Model
 
 _SHAPE = (4096, 7168)
 """n and k of the GEMM that shows a profile: what an expert of DeepSeek-V3 does first."""
@@ -25,23 +23,9 @@ _ROWS = tuple(2**i for i in range(15))
 _CONTEXT_TOKENS = 4096
 
 
-def training_launches(
-    hardware: Hardware, model: Model, work: Training, ranks_per_token: float
-) -> dict[str, Any]:
-    """List the launches of a layer of a training step, and roofs.
-
-    A token is sent to `ranks_per_token`, its own rank included.
-    """
-    p = processor(hardware, sustained=True, generation=work.spec.gemm_generation)
-    chunk = ChunkWork(
-        model,
-        work.layout,
-        work.spec.microbatch_sequences,
-        work.spec.sequence_tokens,
-        ranks_per_token,
-        work.formats,
-        work.recompute,
-    )
+def training_launches(hardware: Hardware, chunk: ChunkWork, generation: str) -> dict[str, Any]:
+    """List the launches of a layer of a training step by the work of one chunk, and roofs; `generation` of its GEMM kernels."""
+    p, model = processor(hardware, sustained=True, generation=generation), chunk.model
     layer = next((i for i in range(model.num_layers) if not model.is_dense(i)), 0)
     operations = layer_phases(chunk.split_model, chunk.batch(), dense=model.is_dense(layer), layer_idx=layer)
     phases = {name: part(*(launch_work(p, op) for op in own)) for name, own in operations.items()}

@@ -38,6 +38,7 @@ from sim.schedule.reductions import Links
 from sim.schedule.stage_times import ChunkWork, measured_fraction, stage_times
 from sim.schedule.training import StageTimes, Tasks, balanced_s, tasks
 from sim.workload.model import Model
+from sim.workload.packing import Documents
 from sim.workload.stages import Stage, held_parameters, stages
 from sim.workload.traffic import Routing
 
@@ -142,7 +143,13 @@ class StepFacts:
             per_token,
             work.formats,
             work.recompute,
+            self.documents,
         )
+
+    @cached_property
+    def documents(self) -> Documents | None:
+        """Documents as attention sees them; None where it sees whole sequences."""
+        return self.work.documents
 
     @cached_property
     def links(self) -> Links:

@@ -45,7 +45,7 @@ def _result(step: Step, ran: StepRun, reduced: StepRun, progress: Callable[[str]
         "exchanges": {} if step.apart else _collective_facts(step),
         "links": training_metrics.links(step.cluster, (ran, reduced), metrics["step_time_s"]),
         **step_effect(step, ran, metrics["step_time_s"]),
-        **kernel_list.training_launches(step.hardware, step.model, step.work, step.routing.ranks_per_token),
+        **kernel_list.training_launches(step.hardware, step.chunk_work, step.work.spec.gemm_generation),
         **whole,
     }
 

@@ -9,6 +9,7 @@ of rank 0, `phases_mean` and `exposed_comm_mean_s` the mean over pipeline ranks;
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,13 @@ def measure(
         **rates,
     }
     for name, causal in (("mfu_causal_fraction", True), ("mfu_noncausal_fraction", False)):
-        flops = training_flops_per_token(model, work.spec.sequence_tokens, causal=causal)
-        metrics[name] = flops * rates["tokens_per_s_per_gpu"] / peak
+        flops = partial(training_flops_per_token, model, causal=causal)
+        each = flops(work.spec.sequence_tokens)
+        if work.packed is not None and work.documents is not None:
+            each = work.packed.per_token(flops)
+        metrics[name] = each * rates["tokens_per_s_per_gpu"] / peak
+    if work.packed is not None:
+        metrics["packing"] = work.packed.facts()
     return metrics
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sim.cluster.kernels import load_kernel
+from sim.cluster.topology import Floats
 from sim.engine.step import StepRun, run_step
 from sim.engine.step_plan import Conditions, Host, StepPlan
 from sim.errors import InfeasibleError
@@ -19,9 +20,8 @@ from sim.runs.moe_layer import layer_metrics
 from sim.runs.step_activity import memory_share, step_activity
 from sim.runs.step_conditions import Slowed, conditions_of, named_failure, slowed_layers, slowed_update
 from sim.runs.step_facts import StepFacts
-from sim.runs.step_parts import (
-    shared_bytes,
-)
+from sim.runs.step_packing import spread_loads
+from sim.runs.step_parts import shared_bytes
 from sim.runs.step_reductions import layer_reductions, reducing_plan
 from sim.scenario.training import RunPhase
 from sim.schedule.training import Tasks
@@ -55,16 +55,9 @@ class Step(StepFacts):
                 self.links,
             ),
         )
-        draws = skew.draw(
-            work.skew,
-            num_ranks=place.num_ranks,
-            num_groups=place.num_groups if work.spec.skew.groups == "all" else 1,
-            lanes=place.lanes,
-            num_layers=self.model.num_layers + self.model.num_mtp_layers + 1,
-            num_microbatches=work.num_microbatches,
-            seed=self.scenario.seed,
-            means=self.routed.loads if self.routed.uneven and not self.apart else None,
-        )
+        draws = self.draws
+        conditions = self._conditions(steps, self._slowed)
+        steps, loads = self.spread(steps, draws.loads)
         shape = (place.num_ranks, place.num_groups, place.lanes)
         speed = np.broadcast_to(draws.speed, shape) * self.scenario.slowness()[place.ranks]
         return StepPlan(
@@ -73,11 +66,35 @@ class Step(StepFacts):
             place.num_groups,
             place.lanes,
             speed,
-            loads=draws.loads,
+            loads=loads,
             jitter=draws.jitter,
-            conditions=self._conditions(steps, self._slowed),
+            conditions=conditions,
             host=Host.from_software(self.scenario.software),
         )
+
+    @cached_property
+    def draws(self) -> skew.Draws:
+        """Factors of ranks, launches and routed loads."""
+        work, place = self.work, self.place
+        return skew.draw(
+            work.skew,
+            num_ranks=place.num_ranks,
+            num_groups=place.num_groups if work.spec.skew.groups == "all" else 1,
+            lanes=place.lanes,
+            num_layers=self._loaded_layers,
+            num_microbatches=work.num_microbatches,
+            seed=self.scenario.seed,
+            means=self.routed.loads if self.routed.uneven and not self.apart else None,
+        )
+
+    @property
+    def _loaded_layers(self) -> int:
+        """Rows of routed loads."""
+        return self.model.num_layers + self.model.num_mtp_layers + 1
+
+    def spread(self, steps: Tasks, loads: Floats) -> tuple[Tasks, Floats]:
+        """Tasks whose attention is by documents, and loads with theirs; see `step_packing`."""
+        return spread_loads(steps, loads, self._loaded_layers, self.place, self.work.layout)
 
     def _conditions(self, steps: Tasks, slowed: Slowed, begin_s: float = 0.0) -> Conditions | None:
         gpus = self.place.gpu_of_rank[self.place.ranks]

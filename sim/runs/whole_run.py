@@ -165,7 +165,7 @@ def rows(work: Training, phases: Sequence[PhaseRun]) -> list[dict[str, Any]]:
                 "steps": run.phase.steps,
                 "step_time_s": run.step_s,
                 "sequence_tokens": own.spec.sequence_tokens,
-                "sequences": own.step_tokens // own.spec.sequence_tokens,
+                "sequences": own.step_sequences,
                 "layout": str(own.layout),
                 "schedule": own.spec.schedule,
                 "recompute": own.recompute if isinstance(own.recompute, str) else ", ".join(own.recompute),

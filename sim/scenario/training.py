@@ -17,6 +17,7 @@ from sim.scenario import layouts, sizes
 from sim.scenario.descriptions import Scenario, Workload
 from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
+from sim.scenario.packing import packing_of
 from sim.scenario.precision import precision_of
 from sim.scenario.routing import (
     PlacementSpec,
@@ -37,6 +38,7 @@ from sim.schedule import pipelines
 from sim.workload.formats import Precision
 from sim.workload.gates import Gate
 from sim.workload.layout import Layout, check
+from sim.workload.packing import Documents, Packed
 from sim.workload.skew import Skew
 from sim.workload.stages import stages
 
@@ -72,6 +74,7 @@ class Training(Workload):
     formats: Precision
     measured: MeasuredProfile | None
     skew: Skew
+    packed: Packed | None = None  # documents of its sequences; None where each is one
     price_usd: float | None = None  # of a GPU-hour of a whole run; None without a run, or where it is unknown
     phases: tuple[RunPhase, ...] = ()  # of a whole run; the first that has a step has the workload's own
     failures: FailureModel | None = None
@@ -109,8 +112,22 @@ class Training(Workload):
 
     @property
     def step_tokens(self) -> int:
-        """Tokens of a step, over all data-parallel ranks [count]."""
-        return self.layout.dp * self.num_microbatches * self.microbatch_tokens
+        """Tokens of a step, over all data-parallel ranks, padding left out [count]."""
+        return self.packed.tokens if self.packed else self.step_sequences * self.spec.sequence_tokens
+
+    @property
+    def step_sequences(self) -> int:
+        """Sequences of a step, over all data-parallel ranks [count]."""
+        return self.layout.dp * self.num_microbatches * self.spec.microbatch_sequences
+
+    @property
+    def documents(self) -> Documents | None:
+        """Documents as attention sees them; None where it sees whole sequences."""
+        asked = self.spec.packing
+        if self.packed is None or asked is None or asked.mask == "none" or self.packed.whole:
+            return None
+        parts = self.layout.cp if asked.context_parallel == "sequence" else 1
+        return self.packed.documents(parts)
 
 
 def training_of(draft: Draft, spec: TrainingSpec) -> Training:
@@ -158,6 +175,10 @@ def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
     gate = gate_of(draft, spec.gate, layout.ep // layout.near(draft.gpus_per_node, "ep"))
     placement_of(draft, PlacementSpec(), layout.ep)
     measured = _measured(draft, spec)
+    packed = None
+    if spec.packing is not None and microbatches is not None:
+        counts = microbatches, spec.microbatch_sequences, spec.sequence_tokens
+        packed = packing_of(draft, spec.packing, layout, counts)
     if draft.problems or gate is None or microbatches is None:
         raise InputError(())  # the draft has them
     return Training(
@@ -172,6 +193,7 @@ def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
         formats=precision,
         measured=measured,
         skew=Skew(**spec.skew.model_dump(exclude={"groups"})),
+        packed=packed,
     )
 
 
@@ -281,6 +303,9 @@ def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
     if spec.chunks is not None and spec.schedule != "interleaved":
         wanted = "no chunks but for schedule: interleaved"
         draft.problem((*_AT, "chunks"), f"{spec.chunks} beside {spec.schedule}", wanted)
+    if spec.packing is not None and spec.compute == "measured":
+        wanted = "no packing next to 'compute: measured', whose attention is of whole sequences"
+        draft.problem((*_AT, "packing"), "packing", wanted)
     for key in ("routed_load", "kernel_jitter", "gpu_spread"):
         _check_range(draft, "skew", key, 0 <= getattr(spec.skew, key) <= 1, "a deviation of 0 to 100 %")
     if draft.fidelity != "flow":

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sim.scenario.packing import PackingSpec
 from sim.scenario.precision import CombineDtype, DispatchDtype, PrecisionKey
 from sim.scenario.routing import GateSpec, KernelSpec, UniformGate
 from sim.scenario.training_run import Recompute, RunSpec
@@ -69,6 +70,8 @@ class TrainingSpec(WorkloadSpec):
     weight part and a forward: in `zb1p` and `zb2p`, with a longer fill. `gpipe` has no such neighbours. Left out, pairs are formed
     where they cost no more than that one microbatch. `auto`: where the step is quicker by them, ranks being alike, and fits.
     """
+    packing: PackingSpec | None = None
+    """Documents of unequal length in a sequence; left out, each sequence is one document."""
     gate: GateSpec = UniformGate(kind="uniform")
     """Mean copies a token; the spread around them is `skew`."""
     kernel: KernelSpec

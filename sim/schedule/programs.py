@@ -22,7 +22,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
 DISPATCH, COMBINE = "dispatch", "combine"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadSpread:
+    """Loads over their mean that a part of a time is proportional to, [dp, cp or 1, microbatches]."""
+
+    loads: Floats
 
 
 class Node(NamedTuple):
@@ -42,6 +54,7 @@ class Node(NamedTuple):
     )
     launches: int = 0  # that the host issues for it
     syncs: int = 0  # times that the host waits for it to be due, before it issues them
+    spread: LoadSpread | None = None  # loads of the routed compute; those of experts in the layer where left out
 
     @property
     def mean_s(self) -> float:
@@ -61,20 +74,12 @@ class PhaseTime:
     exposed_s: float = 0.0
     memory_s: float = 0.0  # of the compute, in launches that only move bytes
     launches: int = 0
+    spread: LoadSpread | None = None  # of what is proportional to a load, where that is not the routed one
 
     @property
     def mean_s(self) -> float:
         """At the mean load [s]."""
         return self.fixed_s + self.routed_s + self.exposed_s
-
-    def __add__(self, other: PhaseTime) -> PhaseTime:
-        return PhaseTime(
-            self.fixed_s + other.fixed_s,
-            self.routed_s + other.routed_s,
-            self.exposed_s + other.exposed_s,
-            self.memory_s + other.memory_s,
-            self.launches + other.launches,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,9 @@ class _ProgramWriter:
 
     def _add(self, name: str, half: str, layer: int, time: PhaseTime, waits: tuple[int, ...]) -> None:
         work = (time.fixed_s, time.routed_s, time.exposed_s)
-        self.nodes.append(Node(name, half, layer, None, *work, waits, launches=time.launches))
+        self.nodes.append(
+            Node(name, half, layer, None, *work, waits, launches=time.launches, spread=time.spread)
+        )
 
     def collective(self, name: str, half: str, layer: int, kernel: str) -> None:
         waits = (self.last[half],) if half in self.last else ()

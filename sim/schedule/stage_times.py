@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Any
 
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
@@ -27,15 +28,17 @@ from sim.cost.measured import MeasuredProfile
 from sim.cost.recompute import recomputed
 from sim.cost.shares import shared
 from sim.schedule.collectives import record_bytes
-from sim.schedule.programs import LayerTimes, PhaseTime
+from sim.schedule.programs import LayerTimes, PhaseTime, LoadSpread
 from sim.schedule.training import StageTimes
 from sim.workload.formats import Precision
 from sim.workload.layout import Layout, split_experts
 from sim.workload.model import Model
+from sim.workload.packing import Documents
 from sim.workload.shape import Layer, firsts
 from sim.workload.stages import Stage
 
 _MORE = 1.1
+_ALIKE = 1e-12  # times that differ by less of their mean are one
 _FIELDS = {
     "attn_f": "attn(F)",
     "mlp_f": "mlp(F)",
@@ -57,6 +60,7 @@ class ChunkWork:
     ranks_per_token: float
     formats: Precision
     recompute: str | tuple[str, ...] = "selective"
+    documents: Documents | None = None
 
     @property
     def tokens(self) -> float:
@@ -83,6 +87,7 @@ class ChunkWork:
             recomputed=recomputed(self.recompute),
             tp=self.layout.tp,
             cp=self.layout.cp,
+            documents=self.documents,
         )
 
 
@@ -221,8 +226,9 @@ def _hbm_share(work: ChunkWork, hardware: Hardware, kernel: Kernel, comm_sms: in
 
 
 def _compute_s(work: ChunkWork, p: Processor) -> float:
-    """Compute of a layer pair [s]."""
-    return sum(phase.total_s for phase in ops.layer_times(p, work.split_model, work.batch()).values())
+    """Compute of a layer pair, of packed documents the mean microbatch's [s]."""
+    phases = ops.layer_times(p, work.split_model, work.batch()).values()
+    return sum(_apart(phase.total_s, work.documents)[0] for phase in phases)
 
 
 def _measured_factors(work: ChunkWork, beside: Processor, measured: MeasuredProfile) -> dict[str, float]:
@@ -277,15 +283,19 @@ def _layer(
     issued = ops.layer_phases(model, work.batch(), dense=dense, layer_idx=layer_idx)
     times: dict[str, PhaseTime] = {}
     for field, phase in _FIELDS.items():
-        total = mean[phase].total_s
-        routed = min(max((more[phase].total_s - total) / (_MORE - 1.0), 0.0), total)
+        total, unequal, spread = _apart(mean[phase].total_s, work.documents)
+        routed = min(
+            max((_apart(more[phase].total_s, work.documents)[0] - total) / (_MORE - 1.0), 0.0), total
+        )
         factor = 1.0 if dense else factors.get(phase, 1.0)
+        routed = unequal if spread else routed
         times[field] = PhaseTime(
             (total - routed) * factor,
             routed * factor,
             exposed_s.get(phase if dense else phase.replace("mlp", "experts"), 0.0),
-            memory_s=mean[phase].memory_bound_s * factor,
+            memory_s=_apart(mean[phase].memory_bound_s, work.documents)[0] * factor,
             launches=count(issued[phase]),
+            spread=spread,
         )
     if sharded:
         for half, exposed in sharded.exposed_s(work.model.layer(layer_idx), times).items():
@@ -303,6 +313,17 @@ def _layer(
         gate_f=gate,
         **times,
     )
+
+
+def _apart(time_s: Any, documents: Documents | None) -> tuple[float, float, LoadSpread | None]:
+    """Mean of a time by microbatch [s], its part above the least [s], and how this one differs; of a single time, that alone."""
+    if isinstance(time_s, float):
+        return time_s, 0.0, None
+    assert documents is not None
+    mean, least = float(time_s.mean()), float(time_s.min())
+    if documents.even or time_s.max() - least <= _ALIKE * mean:
+        return mean, 0.0, None
+    return mean, mean - least, LoadSpread((time_s - least) / (mean - least))
 
 
 def _plain(

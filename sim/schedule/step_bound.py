@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,10 @@ from sim.workload.stages import Stage
 
 @dataclass(frozen=True, slots=True)
 class Least:
-    """Least times of one microbatch on each stage [s], [num_stages] each, and of one send [s]."""
+    """Least times of a microbatch on each stage [s], [num_stages] each, and of one send [s].
+
+    Compute may be of each microbatch of a rank, [num_stages, num_microbatches].
+    """
 
     f: Floats  # compute of a forward
     b: Floats  # of a backward without its weight part
@@ -99,8 +103,8 @@ def least(
         both = sum(link * fraction for (link, _), fraction in zip(alone, less, strict=True))
         nic = sum(port for _, port in alone)
     return Least(
-        f=f + inside["F"],
-        b=b + inside["B"],
+        f=f + inside["F"][:, None],
+        b=b + inside["B"][:, None],
         w=w,
         collectives=num_experts * both,
         nic=num_experts * nic,
@@ -123,35 +127,46 @@ def rank_bounds_s(pipeline: Pipeline, least: Least) -> Floats:
     """
     table, last = pipeline.table, pipeline.num_stages - 1
     f, b = table.forward[:, 1], table.backward[:, 1]
+    f_of, b_of = table.forward[:, 2], table.backward[:, 2]
     is_f, is_w = f >= 0, np.isin(table.kind, [CODES[kind] for kind in ("B", "FB", *WEIGHT_PARTS)])
     is_b = (b >= 0) & ~np.isin(table.kind, [CODES[kind] for kind in WEIGHT_PARTS])
     up = _hops(pipeline, f, table.forward[:, 2], is_f & (f < last), +1)
     down = _hops(pipeline, b, table.backward[:, 2], is_b & (b > 0), -1)
 
-    def picked(stage_s: Floats, stage: npt.NDArray[np.int32], there: npt.NDArray[np.bool_]) -> Floats:
-        return np.where(there, stage_s[stage], 0.0)
+    def each_microbatch(stage_s: Floats) -> Floats:
+        each = stage_s.reshape(len(stage_s), -1)
+        return np.broadcast_to(each, (len(stage_s), pipeline.num_microbatches))
+
+    def picked(
+        stage_s: Floats,
+        stage: npt.NDArray[np.int32],
+        number: npt.NDArray[np.int32],
+        there: npt.NDArray[np.bool_],
+    ) -> Floats:
+        return np.where(there, each_microbatch(stage_s)[stage, number], 0.0)
 
     # What an operation sends goes out before the next one begins.
     sends = least.send * np.concatenate([[0.0], (up * 1.0 + down)[:-1]])
     sends[table.first[:-1]] = 0.0
     queues = np.stack(
         [
-            picked(least.f, f, is_f) + picked(least.b, b, is_b) + picked(least.w, b, is_w),
-            picked(least.collectives, f, is_f) + picked(least.collectives, b, is_b),
-            picked(least.nic, f, is_f) + picked(least.nic, b, is_b) + sends,
+            picked(least.f, f, f_of, is_f) + picked(least.b, b, b_of, is_b) + picked(least.w, b, b_of, is_w),
+            picked(least.collectives, f, f_of, is_f) + picked(least.collectives, b, b_of, is_b),
+            picked(least.nic, f, f_of, is_f) + picked(least.nic, b, b_of, is_b) + sends,
         ]
     )
     # Chains: forward through the stages before each one, and back through them.
     hop = least.send * (np.diff(pipeline.holders, axis=0) != 0).all(axis=1)
-    fill = _before(least.f + least.collectives, hop)
-    drain = _before(least.b + least.collectives, hop)
+    fill = _before(each_microbatch(least.f) + each_microbatch(least.collectives), hop[:, None])
+    drain = _before(each_microbatch(least.b) + each_microbatch(least.collectives), hop[:, None])
     least_s = []
     for rank in range(pipeline.num_ranks):
         i, j = table.first[rank : rank + 2].tolist()
         until = int(np.flatnonzero(is_b[i:j])[-1]) + 1  # its last gradient
         before, rest = queues[:, i : i + until].sum(axis=1), queues[:, i + until : j].sum(axis=1)
-        after = drain[b[i + until - 1]]
-        least_s.append(float(fill[f[i]] + (before + np.maximum(rest, after)).max()))
+        end = i + until - 1
+        after = drain[b[end], b_of[end]]
+        least_s.append(float(fill[f[i], f_of[i]] + (before + np.maximum(rest, after)).max()))
     return np.array(least_s)
 
 
@@ -171,8 +186,8 @@ def _hops(
 
 
 def _before(stage_s: Floats, hop_s: Floats) -> Floats:
-    """Sum over the stages before each one and the hops between, [num_stages]."""
-    return np.concatenate([[0.0], np.cumsum(stage_s[:-1] + hop_s)])
+    """Sum over the stages before each one and the hops between, [num_stages, num_microbatches]."""
+    return np.concatenate([np.zeros((1, stage_s.shape[1])), np.cumsum(stage_s[:-1] + hop_s, axis=0)])
 
 
 # --- stages -------------------------------------------------------------------------------------------------
@@ -189,12 +204,15 @@ def _collective_s(collective: Collective) -> tuple[float, float]:
 def _compute_s(
     work: ChunkWork, stages: Sequence[Stage], gpu: Gpu, measured_fraction: Mapping[str, float]
 ) -> Floats:
-    """FLOPs of one rank for one microbatch over the dense peak of their formats [s], [F B W, num_stages]."""
-    model, batch = work.model, work.batch()
+    """FLOPs of one rank over the dense peak of their formats [s], [F B W, num_stages, microbatches or 1].
+
+    With packed documents those of the rank that computes most in all microbatches, or of the mean where all are even.
+    """
+    model, batch, documents = work.model, work.batch(), work.documents
 
     @functools.cache
     def layer(dense: bool, layer_idx: int) -> Floats:
-        total = np.zeros(len(ops.PHASES))
+        total = np.zeros((len(ops.PHASES), *(documents.shape if documents else (1,))))
         for name, flops_s in _layer_s(work.split_model, batch, gpu, dense, layer_idx).items():
             fraction = 1.0 if dense else min(1.0, measured_fraction.get(name, 1.0))
             total["FBW".index(name[-2])] += fraction * flops_s
@@ -202,27 +220,35 @@ def _compute_s(
 
     def plain(launches: Callable[[Model, RankBatch, Phase], list[Launch]]) -> Floats:
         shared = batch.tp * batch.cp
-        return np.array([_flops_s(launches(model, batch, phase), gpu) / shared for phase in ops.PHASES])
+        each = np.array([_flops_s(launches(model, batch, phase), gpu) / shared for phase in ops.PHASES])
+        return each.reshape(-1, *([1] * (3 if documents else 1)))
 
     kinds = firsts(model)
     head, join = plain(ends.head), plain(ends.mtp_projection)
     columns = []
     for stage in stages:
-        total = stage.num_head_passes * head + stage.num_mtp * join
+        total: Floats = stage.num_head_passes * head + stage.num_mtp * join
         for number in (*stage.layers, *range(model.num_layers, model.num_layers + stage.num_mtp)):
             dense = number < model.num_layers and model.is_dense(number)
             total = total + layer(dense, kinds[number])
         columns.append(total)
-    return np.array(columns).T
+    if documents is None:
+        return np.stack(columns, axis=1)
+    times = np.stack(np.broadcast_arrays(*columns, np.zeros((1, *documents.shape)))[:-1], axis=1)
+    if documents.even:
+        return np.asarray(times.mean(axis=(2, 3, 4)))[..., None]
+    ranks = times.reshape(*times.shape[:2], -1, times.shape[-1])
+    fullest: Floats = ranks[:, :, ranks.sum(axis=(0, 1, 3)).argmax()]
+    return fullest
 
 
 @functools.lru_cache(maxsize=1024)
-def _layer_s(model: Model, batch: RankBatch, gpu: Gpu, dense: bool, layer_idx: int) -> Mapping[str, float]:
+def _layer_s(model: Model, batch: RankBatch, gpu: Gpu, dense: bool, layer_idx: int) -> Mapping[str, Any]:
     """Phase -> FLOPs of a rank over dense peak, of a layer [s]."""
     phases = ops.layer_phases(model, batch, dense=dense, layer_idx=layer_idx)
     return {name: _flops_s(launches, gpu) for name, launches in phases.items()}
 
 
-def _flops_s(launches: Iterable[Launch], gpu: Gpu) -> float:
+def _flops_s(launches: Iterable[Launch], gpu: Gpu) -> Any:
     peak = dense_peaks(gpu)
     return sum(launch.count * launch.flops / peak[PRODUCTS[launch.dtype].roof] for launch in launches)

@@ -57,12 +57,21 @@ def every(runs: dict[str, Any], steps: dict[str, Any]) -> list[Mapping[str, Any]
         reinforcing.ran(more=reinforcing.PARTIAL),
         reinforcing.ran(reinforcing.JUDGES, reinforcing.JUDGE_POOLS, reinforcing.JUDGED),
     )
+    packed = sim.run(
+        "mixtral-training",
+        settings=(
+            "expect={}",
+            "workload.microbatches=8",
+            "workload.packing={lengths: {kind: exponential, mean: 1000}}",
+        ),
+    )
     prefill = sim.run("v3-prefill-ep32", settings=("expect={}", "workload.gate.sampling=expected"))
     return [
         one
         for result in (
             *runs.values(),
             steps["dualpipe"],
+            packed,
             prefill,
             sim.run("decode-disaggregated"),
             *iterations,

@@ -27,6 +27,7 @@ def grids(runs: RunsView, *, wide: bool) -> list[Grid]:
         times(steps),
         (phases_down if few else phases_across)(steps),
         (memory_down if few else memory_across)(steps),
+        packing(steps),
         collectives.collectives(steps, ("alone", "beside compute", "ratio")),
         whole_run.phases(steps),
         whole_run.failures(steps),
@@ -56,6 +57,31 @@ def times(steps: Sequence[StepView]) -> Grid:
         "tokens/s\na GPU", "tokens/day", f"/ {steps[0].name}",
     )  # fmt: skip
     return Grid("The step beside its lower bound", heads, tuple(rows))
+
+
+def packing(steps: Sequence[StepView]) -> Grid:
+    """Documents of a step, and how unlike they make microbatches and ranks: a row for each step that packs."""
+    rows = tuple(
+        (
+            step.name,
+            f"{step.packing['documents']:,}",
+            share_cell(step.packing["padding_fraction"]),
+            share_cell(step.packing["attention_fraction"]),
+            *(ratio_cell(step.packing[f"max_over_mean_{part}"]) for part in ("microbatch", "rank")),
+        )
+        for step in steps
+        if step.packing
+    )
+    heads = (
+        "variant",
+        "documents",
+        "padding",
+        "attention",
+        "microbatch,\nmost / mean",
+        "DP rank,\nmost / mean",
+    )
+    note = "attention: of what unbroken sequences would cost; most / mean: its FLOPs in a microbatch, and in all of a rank's."
+    return Grid("Packed documents", heads, rows, note=note)
 
 
 def phases_across(steps: Sequence[StepView]) -> Grid:

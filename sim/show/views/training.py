@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -142,6 +142,8 @@ class StepView(RunView):
     exposed_comm_s: float | None = None
     exposed_comm_mean_s: float | None = None
     barrier_wait_s: float | None = None
+    packing: Mapping[str, float] = field(default_factory=dict)
+    """Metrics `packing`, of a step whose sequences hold several documents."""
     memory_capacity_bytes: float | None = None
     model: str
     ep: int | None
