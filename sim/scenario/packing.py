@@ -11,8 +11,7 @@ from pydantic import Field
 from sim import cells, limits
 from sim.errors import InputError, Mark
 from sim.scenario.draft import Draft, named_file
-from sim.scenario.serving import LengthsSpec
-from sim.scenario.values import Branch
+from sim.scenario.values import Branch, LengthsSpec
 from sim.workload.layout import Layout
 from sim.workload.packing import Ints, Packed, packed
 from sim.workload.requests import MOST_TOKENS, Lengths

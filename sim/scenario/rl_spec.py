@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sim.scenario.serving_requests import LengthsSpec
-from sim.scenario.values import Branch, Count, Index, WordOr, WorkloadSpec
+from sim.scenario.values import Branch, Count, Index, LengthsSpec, WordOr, WorkloadSpec
 from sim.schemas import Duration, Fraction, Rate, Size, written
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from sim.documents import Path_
 from sim.errors import InputError, nearest
 from sim.scenario.draft import Draft, named_file
-from sim.scenario.values import NAME, Branch, Count, Number
+from sim.scenario.values import NAME, Branch, Count, LengthsSpec, Number
 from sim.schemas import Fraction, Seconds
 from sim.workload import request_classes as grouping
 from sim.workload import request_traces
@@ -23,18 +23,6 @@ _ARRIVALS, _CLASSES = (*_AT, "arrivals"), (*_AT, "classes")
 _SEED = 3  # stream of arrivals within the scenario's seed
 _WAYS = ("share", "file", "most_prompt_tokens")
 _SUM = 1e-6
-
-
-class LengthsSpec(Branch):
-    """Tokens of a prompt or an answer."""
-
-    kind: Literal["fixed", "exponential", "lognormal"]
-    mean: Count
-    """Tokens."""
-    spread: Annotated[Number, Field(ge=0, le=4)] = 1.0
-    """Standard deviation of the logarithm (lognormal)."""
-    most: Count = 131_072
-    """A longer draw is cut to this."""
 
 
 class PoissonSpec(Branch):

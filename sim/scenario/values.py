@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag
 from pydantic.config import JsonDict
@@ -84,6 +84,18 @@ EachOr = Annotated[
     Annotated[Value, Tag("one")] | Annotated[list[Value], Tag("list")], Discriminator(_each_or_one)
 ]
 """A value for all, or a list with one for each."""
+
+
+class LengthsSpec(Branch):
+    """Tokens of a prompt, an answer or a document."""
+
+    kind: Literal["fixed", "exponential", "lognormal"]
+    mean: Count
+    """Tokens."""
+    spread: Annotated[Number, Field(ge=0, le=4)] = 1.0
+    """Standard deviation of the logarithm (lognormal)."""
+    most: Count = 131_072
+    """A longer draw is cut to this."""
 
 
 class WorkloadSpec(Branch):

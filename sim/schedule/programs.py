@@ -54,7 +54,9 @@ class Node(NamedTuple):
     )
     launches: int = 0  # that the host issues for it
     syncs: int = 0  # times that the host waits for it to be due, before it issues them
-    spread: LoadSpread | None = None  # loads of the routed compute; those of experts in the layer where left out
+    spread: LoadSpread | None = (
+        None  # loads of the routed compute; those of experts in the layer where left out
+    )
 
     @property
     def mean_s(self) -> float:

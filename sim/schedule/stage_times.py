@@ -28,7 +28,7 @@ from sim.cost.measured import MeasuredProfile
 from sim.cost.recompute import recomputed
 from sim.cost.shares import shared
 from sim.schedule.collectives import record_bytes
-from sim.schedule.programs import LayerTimes, PhaseTime, LoadSpread
+from sim.schedule.programs import LayerTimes, LoadSpread, PhaseTime
 from sim.schedule.training import StageTimes
 from sim.workload.formats import Precision
 from sim.workload.layout import Layout, split_experts

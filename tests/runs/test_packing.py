@@ -86,7 +86,7 @@ def test_the_bound_of_two_documents_a_sequence_is_short_of_the_products_across_t
     model, peak = load_model("llama-3.1-8b"), load_hardware("h100").gpu.dense_flops.peak("bf16")
     left_out = 3 * model.num_layers * 2 * 32 * (128 + 128) * (4096 * 12288)
     assert whole["lower_bound_s"] - packed["lower_bound_s"] == pytest.approx(4 * left_out / peak, rel=1e-9)
-    assert packed["packing"]["attention_fraction"] == pytest.approx((0.25**2 + 0.75**2))
+    assert packed["packing"]["attention_fraction"] == pytest.approx(0.25**2 + 0.75**2)
     tokens = [(4096, 0.25), (12288, 0.75)]
     flops = sum(share * training_flops_per_token(model, length, causal=True) for length, share in tokens)
     rate = packed["tokens_per_s_per_gpu"]
