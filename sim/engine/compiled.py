@@ -11,9 +11,11 @@ from __future__ import annotations
 import dis
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property, wraps
 from typing import Any
+
+from sim.engine.machine_code import MachineCode
 
 
 class Compilable:
@@ -34,36 +36,78 @@ class Compilable:
     def worth(self, work: int, most: int) -> Any:
         """The function to call for so much work: plain while all of it so far is less than `most` and numba does not run yet."""
         self.worked += work
-        return self.plain if self.worked < most and "numba" not in sys.modules else self.compiled
+        plain = self.worked < most and "numba" not in sys.modules
+        return self.plain if plain else self.compiled if self.allocates else self.machine_code
 
     def __call__(self, *args: Any) -> Any:
         """Run it as plain Python."""
         return self.plain(*args)
 
     @cached_property
+    def uses(self) -> dict[str, Compilable]:
+        """Those that it calls, by name."""
+        steps = dis.get_instructions(self.plain)
+        used = dict.fromkeys(step.argval for step in steps if step.opname == "LOAD_GLOBAL")
+        known = {name: self.plain.__globals__.get(name) for name in used}
+        return {name: value for name, value in known.items() if isinstance(value, Compilable)}
+
+    @cached_property
     def compiled(self) -> Any:
         """The same function compiled, with those that it calls; plain where numba cannot be had."""
         try:
-            import numba
+            made = self._jitted("compiled", cache=True)
         except ImportError:
             return self.plain
-        plain = self.plain
-        assert isinstance(plain, types.FunctionType)
-        used = {step.argval for step in dis.get_instructions(plain) if step.opname == "LOAD_GLOBAL"}
-        called = {name: getattr(plain.__globals__.get(name), "compiled", None) for name in used}
-        known = plain.__globals__ | {name: made for name, made in called.items() if made is not None}
-        whole = types.FunctionType(plain.__code__, known, plain.__name__, plain.__defaults__)
-        whole.__module__, whole.__qualname__ = plain.__module__, plain.__qualname__
-        options: dict[str, Any] = {"error_model": "numpy"} | ({} if self.allocates else {"_nrt": False})
-        try:
-            made = numba.njit(cache=True, **options)(whole)
         except RuntimeError:  # no folder to keep compiled code in
-            made = numba.njit(**options)(whole)
+            made = self._jitted("compiled")
         cache = getattr(made, "_cache", None)
         for name in ("load_overload", "save_overload"):
             if hasattr(cache, name):
                 setattr(cache, name, _forgiving(getattr(cache, name), cache))
         return made
+
+    @cached_property
+    def bare(self) -> Any:
+        """The same function compiled for other compiled ones alone, which takes half the time."""
+        return self._jitted("bare", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+    @cached_property
+    def machine_code(self) -> Any:
+        """The same function as machine code that needs no numba once there is a file of it."""
+        name = f"{self.plain.__module__.rpartition('.')[2]}.{self.plain.__qualname__}"
+        return MachineCode(name, lambda: [*self._made_from(set())], lambda: self.bare, lambda: self.compiled)
+
+    def _made_from(self, seen: set[str]) -> Iterator[Any]:
+        """Bytecode and constants of the function and of those that it calls, which decide the code."""
+        plain: Any = self.plain
+        code, place = plain.__code__, f"{plain.__module__}.{plain.__qualname__}"
+        if place not in seen:
+            seen.add(place)
+            known = {name: plain.__globals__.get(name) for name in code.co_names}
+            constants = {name: value for name, value in known.items() if isinstance(value, int | float)}
+            yield (
+                place,
+                self.allocates,
+                code.co_code,
+                code.co_consts,
+                code.co_names,
+                code.co_varnames,
+                constants,
+            )
+            for called in self.uses.values():
+                yield from called._made_from(seen)
+
+    def _jitted(self, form: str, **options: Any) -> Any:
+        """The function given to numba, with those that it calls in the same form."""
+        import numba
+
+        plain = self.plain
+        assert isinstance(plain, types.FunctionType)
+        known = plain.__globals__ | {name: getattr(called, form) for name, called in self.uses.items()}
+        whole = types.FunctionType(plain.__code__, known, plain.__name__, plain.__defaults__)
+        whole.__module__, whole.__qualname__ = plain.__module__, plain.__qualname__
+        options = {"error_model": "numpy"} | ({} if self.allocates else {"_nrt": False}) | options
+        return numba.njit(**options)(whole)
 
 
 def frugal(plain: Callable[..., Any]) -> Compilable:

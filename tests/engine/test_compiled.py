@@ -1,13 +1,17 @@
-"""Functions that numba compiles: nothing that it lacks stops a run."""
+"""Functions that numba compiles, and their machine code: nothing that is lacking stops a run."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
-from sim.engine.compiled import Compilable
+from sim.engine import machine_code
+from sim.engine.compiled import Compilable, frugal
+from sim.engine.machine_code import MachineCode
 
 
 def doubled(values: Any) -> Any:
@@ -46,3 +50,95 @@ def test_a_cache_that_cannot_be_read_or_written_is_no_failure(monkeypatch: pytes
 def test_without_numba_a_function_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     assert Compilable(doubled).compiled is doubled
+
+
+class Sizes(NamedTuple):
+    first: int
+    values: Any
+
+
+STEP = 3
+
+
+@frugal
+def raised(value: Any) -> Any:
+    return value + STEP
+
+
+@frugal
+def summed(sizes: Any, out: Any) -> Any:
+    """Sum up from the first on; note each value raised."""
+    total = 0
+    for i in range(sizes.first, len(sizes.values)):
+        out[i, 0] = raised(sizes.values[i])
+        total += i
+    return total
+
+
+def code_of(function: Compilable) -> Any:
+    """Its machine code in a new process."""
+    return Compilable(function.plain, allocates=False).machine_code
+
+
+def summed_up(code: Any) -> tuple[int, list[float]]:
+    out = np.zeros((4, 2))
+    return code(Sizes(1, np.array([0.5, 1.5, 2.5, 3.5])), out[:, :1]), out[:, 0].tolist()
+
+
+EXPECTED = 1 + 2 + 3, [0.0, 4.5, 5.5, 6.5]
+
+
+@pytest.fixture
+def codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that machine code is kept in."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "codes"))
+    return tmp_path / "codes"
+
+
+def test_machine_code_is_made_once_and_then_runs_without_numba(
+    codes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert summed_up(code_of(summed)) == EXPECTED
+    assert len([*codes.iterdir()]) == 1
+    monkeypatch.setattr(MachineCode, "_make", None)  # and neither may it fall back on numba
+    monkeypatch.setattr(Compilable, "compiled", None)
+    assert summed_up(code_of(summed)) == EXPECTED
+
+
+def test_machine_code_is_made_anew_where_a_file_is_damaged(codes: Path) -> None:
+    summed_up(code_of(summed))
+    (kept,) = codes.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert summed_up(code_of(summed)) == EXPECTED
+    assert len(kept.read_bytes()) == len(whole)
+    assert machine_code._kept(kept.name) is not None
+
+
+def test_machine_code_is_of_the_functions_as_they_are_now(
+    codes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A constant of a function that is only called by the one at hand counts too."""
+    summed_up(code_of(summed))
+    monkeypatch.setitem(globals(), "STEP", 4)
+    monkeypatch.delitem(vars(raised), "bare")
+    assert summed_up(code_of(summed)) == (6, [0.0, 5.5, 6.5, 7.5])
+    assert len([*codes.iterdir()]) == 2
+
+
+@pytest.mark.parametrize("lacking", ["llvmlite", "numba"])
+def test_without_machine_code_a_function_still_runs(
+    codes: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    monkeypatch.setitem(sys.modules, lacking, None)
+    assert summed_up(code_of(summed)) == EXPECTED
+    assert not [*codes.glob("**/*.code")]
+
+
+def test_where_no_file_can_be_written_machine_code_is_made_for_this_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "codes"))
+    monkeypatch.setattr(Compilable, "compiled", None)
+    assert summed_up(code_of(summed)) == EXPECTED

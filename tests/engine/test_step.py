@@ -369,7 +369,7 @@ def test_what_is_alike_is_one_and_what_differs_is_not() -> None:
 def test_a_step_is_the_same_compiled_and_as_plain_python(step: StepPlan) -> None:
     found = []
     with pytest.MonkeyPatch.context() as patched:
-        for loop in (step_loop.run.compiled, step_loop.run.plain):
+        for loop in (step_loop.run.machine_code, step_loop.run.plain):
             patched.setattr(step_engine, "_loop", lambda *_, loop=loop: loop)
             found.append(run_step(step, keep_tasks=2).records)
     assert_same(*found)

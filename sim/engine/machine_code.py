@@ -1,0 +1,178 @@
+"""Machine code of whole loops, kept in files of its own: the next process runs it without numba.
+
+Why this way: to import numba and to read its own cache takes as long as a step of thousands of GPUs. What it makes of a loop that
+allocates nothing needs nothing of it to run, so the bare object code is kept, and llvmlite, which numba stands on, loads it
+in a hundredth of a second. A file is named after all that it was made from: bytecode and constants of the functions, types
+of the arguments, versions, processor. What does not fit is compiled anew, and so is a file that was damaged.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_KEPT = 8  # files of one function in a folder; older ones go
+_SUM_BYTES = hashlib.sha256().digest_size
+
+
+class MachineCode:
+    """A function as machine code, found in a file or made by numba; called like the function.
+
+    Parameters
+    ----------
+    name : str
+        What its files begin with.
+    made_from : () -> Any
+        All of the source that decides the code; its `repr` counts.
+    jitted : () -> dispatcher
+        The function given to numba: of arrays, whole numbers and named tuples of them; it allocates nothing, and returns a
+        whole number.
+    otherwise : () -> function
+        Runs in its place where machine code cannot be had.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        made_from: Callable[[], Any],
+        jitted: Callable[[], Any],
+        otherwise: Callable[[], Callable[..., Any]],
+    ) -> None:
+        self.name, self.made_from, self.jitted, self.otherwise = name, made_from, jitted, otherwise
+        self._loaded: dict[str, Callable[..., int]] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        """Run it, or what there is otherwise."""
+        types: list[Any] = []
+        values: list[int] = []
+        try:
+            for arg in args:
+                _take(arg, types, values)
+            key = repr(types)
+            if key not in self._loaded:
+                self._loaded[key] = self._load(key, args, len(values))
+            run = self._loaded[key]
+        except Exception:  # whatever llvmlite, numba and a file system lack or raise
+            return self.otherwise()(*args)
+        return run(*values)
+
+    def _load(self, types: str, args: Any, num_values: int) -> Callable[..., int]:
+        from llvmlite import binding
+
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+        processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+        made_from = repr((self._versions, processor, self.made_from(), types))
+        name = f"{self.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:24]}.code"
+        code = _kept(name)
+        if code is None:
+            code = self._make(args)
+            _keep(name, self.name, code)
+        symbol, _, whole = code.partition(b"\0")
+        machine = binding.Target.from_default_triple().create_target_machine()
+        engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+        engine.add_object_file(binding.object_file.ObjectFileRef.from_data(whole))
+        engine.finalize_object()
+        # numba's convention: where the result goes, where an exception would, and the arguments taken apart.
+        kinds = (ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * num_values)
+        bare = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(engine.get_function_address(symbol.decode()))
+
+        def run(*values: int) -> int:
+            result, error = ctypes.c_int64(), ctypes.c_void_p()
+            raised = bare(ctypes.addressof(result), ctypes.addressof(error), *values)
+            assert not raised, "compiled loops raise nothing"
+            return result.value
+
+        run.__dict__["engine"] = engine  # it holds the code
+        return run
+
+    def _make(self, args: Any) -> bytes:
+        """Symbol and object code, compiled by numba for such arguments."""
+        import numba
+
+        made, typeof = self.jitted(), numba.typeof
+        made.compile(tuple(map(typeof, args)))
+        (compiled,) = (each for each in made.overloads.values())
+        if compiled.signature.return_type != numba.int64:
+            raise TypeError(f"{self.name} returns {compiled.signature.return_type}")
+        code: bytes = compiled.library._get_compiled_object()
+        return b"\0".join((compiled.fndesc.llvm_func_name.encode(), code))
+
+    @cached_property
+    def _versions(self) -> Any:
+        """Versions that decide the code: Python's, numba's with its settings in the environment, numpy's."""
+        spec = find_spec("numba")
+        if spec is None or spec.origin is None:
+            raise ImportError("numba")
+        chosen = sorted((name, value) for name, value in os.environ.items() if name.startswith("NUMBA_"))
+        return sys.version, Path(spec.origin).with_name("_version.py").read_bytes(), chosen, np.__version__
+
+
+def _take(arg: Any, types: list[Any], values: list[int]) -> None:
+    """Take an argument apart as numba does, and note all that its type depends on."""
+    if isinstance(arg, np.ndarray):
+        flags = arg.flags
+        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+        types.append((arg.dtype.descr, type(arg).__name__, arg.ndim, layout, flags.aligned, flags.writeable))
+        values += (0, 0, arg.size, arg.itemsize, arg.ctypes.data, *arg.shape, *arg.strides)
+    elif isinstance(arg, tuple) and hasattr(arg, "_fields"):
+        types.append((type(arg).__name__, arg._fields))
+        for field in arg:
+            _take(field, types, values)
+    elif type(arg) is int:
+        types.append("int")
+        values.append(arg)
+    else:
+        raise TypeError(f"no machine code for {type(arg).__name__}")
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def _folders() -> Iterator[Path]:
+    """Folders for code: numba's own where one is named, else the one next to the source, then the user's."""
+    if named := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(named)
+        return
+    yield Path(__file__).with_name("__pycache__")
+    with suppress(RuntimeError):  # no home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moesim"
+
+
+def _kept(name: str) -> bytes | None:
+    """The code in a file of that name, None where there is none that is whole."""
+    for folder in _folders():
+        with suppress(OSError):
+            kept = (folder / name).read_bytes()
+            if hashlib.sha256(kept[_SUM_BYTES:]).digest() == kept[:_SUM_BYTES]:
+                return kept[_SUM_BYTES:]
+    return None
+
+
+def _keep(name: str, function: str, code: bytes) -> None:
+    """Write code into the first folder that takes it, whole or not at all, and drop the oldest of the function there."""
+    for folder in _folders():
+        new = folder / f"{name}.{os.getpid()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            new.write_bytes(hashlib.sha256(code).digest() + code)
+            new.replace(folder / name)
+        except OSError:
+            with suppress(OSError):
+                new.unlink()
+            continue
+        with suppress(OSError):
+            ages = {path: path.stat().st_mtime for path in folder.glob(f"{function}-*.code")}
+            for path in sorted(ages, key=ages.__getitem__)[:-_KEPT]:
+                path.unlink()
+        return
