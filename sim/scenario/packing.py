@@ -11,7 +11,7 @@ from pydantic import Field
 from sim import cells, limits
 from sim.errors import InputError, Mark
 from sim.scenario.draft import Draft, named_file
-from sim.scenario.values import Branch, LengthsSpec
+from sim.scenario.values import Branch, Count, LengthsSpec
 from sim.workload.layout import Layout
 from sim.workload.packing import Ints, Packed, packed
 from sim.workload.requests import MOST_TOKENS, Lengths
@@ -27,10 +27,18 @@ class RecordedLengthsSpec(Branch):
     """A CSV with the column `tokens`, a document a row, taken in their order and from the first again."""
 
 
+class ListedLengthsSpec(Branch):
+    """All documents of a step; what they leave of it is padding."""
+
+    kind: Literal["listed"]
+    tokens: Annotated[list[Count], Field(min_length=1)]
+    """Tokens of each."""
+
+
 class PackingSpec(Branch):
     """Documents of unequal length in each sequence."""
 
-    lengths: Annotated[LengthsSpec | RecordedLengthsSpec, Field(discriminator="kind")]
+    lengths: Annotated[LengthsSpec | RecordedLengthsSpec | ListedLengthsSpec, Field(discriminator="kind")]
     """Tokens of a document."""
     fit: Literal["cut", "first_fit"] = "cut"
     """cut: one after another, cut where a sequence ends; first_fit: whole, in the first sequence with room, the rest padded."""
@@ -69,10 +77,11 @@ def packing_of(draft: Draft, spec: PackingSpec, layout: Layout, sizes: tuple[int
     if lengths is None or len(draft.problems) > before:
         return None
     tokens = layout.dp * microbatches * sequences * sequence_tokens
+    listed = isinstance(spec.lengths, ListedLengthsSpec)
     mean = lengths.mean_tokens if isinstance(lengths, Lengths) else float(lengths.mean())
     keys = f"tokens of a step {tokens:,} / tokens of a document {mean:,.0f}"
     limits.require(round(tokens / mean), limits.DOCUMENTS, keys)
-    return packed(
+    documents = packed(
         lengths,
         ranks=layout.dp,
         microbatches=microbatches,
@@ -81,12 +90,21 @@ def packing_of(draft: Draft, spec: PackingSpec, layout: Layout, sizes: tuple[int
         fit=spec.fit,
         balance=spec.balance,
         rng=np.random.default_rng([draft.seed, _SEED]),
+        once=listed,
     )
+    if listed and not isinstance(lengths, Lengths) and documents.tokens < lengths.sum():
+        got = f"{lengths.sum():,} tokens, of which {documents.tokens:,} find room"
+        wanted = f"documents that fit into the step's {tokens // sequence_tokens:,} sequences of {sequence_tokens:,} tokens"
+        draft.problem((*at, "lengths", "tokens"), got, wanted)
+        return None
+    return documents
 
 
-def _lengths(draft: Draft, spec: LengthsSpec | RecordedLengthsSpec) -> Lengths | Ints:
+def _lengths(draft: Draft, spec: LengthsSpec | RecordedLengthsSpec | ListedLengthsSpec) -> Lengths | Ints:
     if isinstance(spec, LengthsSpec):
         return Lengths(spec.kind, float(spec.mean), spec.spread, spec.most)
+    if isinstance(spec, ListedLengthsSpec):
+        return np.array(spec.tokens, dtype=np.int64)
     return _recorded(*named_file(draft.document, ("workload", "packing", "lengths", "file")))
 
 

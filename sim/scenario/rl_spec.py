@@ -90,7 +90,8 @@ class RlStepSpec(WorkloadSpec):
     tail: WordOr[Literal["wait"], TailSpec] = "wait"
     """wait: a rollout ends with its last sample; else what becomes of prompts that are late."""
     update: dict[str, Any]
-    """A `training` workload without kind, sequences and microbatches, and `layout`."""
+    """A `training` workload without kind, sequences and microbatches, and `layout`; with `packing`, which needs no lengths, samples are
+    packed as they are, else as equal ones of the token-weighted mean."""
     pack_tokens: Count | None = None
     """Tokens of a microbatch of the update; the longest sample when left out."""
     updates: Count = 1

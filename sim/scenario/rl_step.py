@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from sim.scenario.kinds import Resolver
 from sim.scenario.pools import pool_problem
 from sim.scenario.rl_spec import PartialRollouts, PoolsSpec, RlStepSpec
 from sim.scenario.serving_pools import instance_gpus
+from sim.workload.packing import sequences_needed
 from sim.workload.requests import Ints as Array
 from sim.workload.requests import Lengths
 
@@ -99,15 +101,25 @@ def rl_step_of(draft: Draft, spec: RlStepSpec) -> RlStep:
     dp = max(1, gpus["update"] // ((layout.pp or 1) * (layout.tp or 1) * (layout.cp or 1)))
     tokens = float(whole.sum()) / spec.iterations
     each = dp * together * sequence
-    step = {
-        "sequence_tokens": sequence,
-        "microbatch_sequences": together,
-        "microbatches": math.ceil(tokens / spec.updates / each),
-    }
+    microbatches = math.ceil(tokens / each)
+    packing = _packing(draft, spec, lengths)
+    if packing:
+        pack = -(-pack // _ROUND) * _ROUND
+        samples = np.array(packing["lengths"]["tokens"])
+        num = math.ceil(sequences_needed(samples, pack, packing["fit"]) / dp)
+        step = {"sequence_tokens": pack, "microbatch_sequences": 1, "microbatches": num}
+        microbatches = spec.updates * num
+    else:
+        step = {
+            "sequence_tokens": sequence,
+            "microbatch_sequences": together,
+            "microbatches": math.ceil(tokens / spec.updates / each),
+        }
     context = {"context_tokens": max(2, round(spec.prompt_tokens + float(lengths.mean()) / 2))}
     reads = {"prompt_tokens": sequence, "prompts_per_gpu": 2}
     rollout = catch(draft.problems, partial(_part, draft, spec, ("rollout",), "decode", instance, context))
-    update = catch(draft.problems, partial(_part, draft, spec, ("update",), "training", gpus["update"], step))
+    trained = partial(_part, draft, spec, ("update",), "training", gpus["update"], step, packing=packing)
+    update = catch(draft.problems, trained)
     again = judge = None
     if isinstance(spec.tail, PartialRollouts) and spec.tail.cache == "recompute" and spec.tail.done < 1:
         less = DecodeSpec.model_fields.keys() - PrefillSpec.model_fields.keys()
@@ -122,7 +134,7 @@ def rl_step_of(draft: Draft, spec: RlStepSpec) -> RlStep:
         np.arange(gpus["rollout"]) if spec.pools != "colocated" or draft.part is None else draft.part.gpus
     )
     judges = gpus["reward"] // sizes_["reward"] if judge else 0
-    return RlStep(spec, lengths, rollout, update, rolling, math.ceil(tokens / each), again, judge, judges)
+    return RlStep(spec, lengths, rollout, update, rolling, microbatches, again, judge, judges)
 
 
 def _check(draft: Draft, spec: RlStepSpec) -> None:
@@ -206,6 +218,20 @@ def _lengths(draft: Draft, spec: RlStepSpec) -> Array:
     return asked.correlated(shape, spec.prompt_correlation, rng)
 
 
+def _packing(draft: Draft, spec: RlStepSpec, lengths: Array) -> dict[str, Any] | None:
+    """Packing of one update as a training workload writes it, its documents the samples that the first update takes."""
+    at = (*_AT, "update", "packing")
+    asked = draft.document.get(at)
+    if not isinstance(asked, dict):
+        return None
+    if "lengths" in asked:
+        wanted = "no such key: they are those of the samples"
+        raise InputError(draft.document.problem((*at, "lengths"), "'lengths'", wanted, key=True))
+    whole = (lengths[0] + spec.prompt_tokens).ravel()
+    own = whole[: -(-whole.size // spec.updates)]
+    return {"fit": "first_fit", **asked, "lengths": {"kind": "listed", "tokens": own.tolist()}}
+
+
 def _part(
     draft: Draft,
     spec: RlStepSpec,
@@ -216,6 +242,7 @@ def _part(
     *,
     less: Collection[str] = (),
     over: tuple[str, ...] | None = None,
+    packing: dict[str, Any] | None = None,
 ) -> Scenario:
     """Rollout, update or reward as a scenario of its own; its problems keep their place in this one."""
     document, at = draft.document.copy(), (*_AT, *key)
@@ -232,6 +259,8 @@ def _part(
     layout = given.tree.pop("layout")
     document.put(_AT, {"kind": kind, **counts}, mark)
     document.overlay(given, at=_AT)
+    for name in (packing or {}).keys() - document.branch((*_AT, "packing")).tree.keys():
+        document.put((*_AT, "packing", name), (packing or {})[name], draft.document.mark((*at, "packing")))
     for name in ("expect", "variants", "layout", "question"):
         document.tree.pop(name, None)
     document.put(("layout",), layout, mark)

@@ -224,6 +224,7 @@ def packed(
     fit: Fit,
     balance: Balance,
     rng: np.random.Generator,
+    once: bool = False,
 ) -> Packed:
     """Pack the documents of a step.
 
@@ -243,15 +244,22 @@ def packed(
         ones at the same time, the heaviest for the rank that has had least. repacked: documents of the step are placed again, the longest first, each
         where least attention is and room for it, cut where there is none; then sorted. even: as none, each taken for the mean one.
     rng : numpy.random.Generator
+    once : bool
+        The recorded lengths are all that the step has; else as many are taken as fill it.
 
     Returns
     -------
     Packed
     """
     num = ranks * microbatches * sequences
-    drawn = documents_of(lengths, num * sequence_tokens, rng)
+    if once:
+        assert not isinstance(lengths, Lengths)
+        drawn = lengths
+    else:
+        drawn = documents_of(lengths, num * sequence_tokens, rng)
     if fit == "cut" and balance != "repacked":
         pieces, sequence = _cut(drawn, sequence_tokens)
+        pieces, sequence = pieces[sequence < num], sequence[sequence < num]
     else:
         pieces = _within(drawn, sequence_tokens)
         sequence = _first_fit(pieces, num, sequence_tokens) if fit == "first_fit" else np.zeros_like(pieces)
@@ -273,6 +281,14 @@ def packed(
     return Packed(
         pieces, at // sequences, offset, (ranks, microbatches), sequence_tokens, sequences, balance == "even"
     )
+
+
+def sequences_needed(documents: Ints, sequence_tokens: int, fit: Fit) -> int:
+    """Count the sequences that documents fill, the last one in part."""
+    if fit == "cut":
+        return -(-int(documents.sum()) // sequence_tokens)
+    pieces = _within(documents, sequence_tokens)
+    return int(_first_fit(pieces, len(pieces), sequence_tokens).max()) + 1
 
 
 def _sums(place: Ints, values: Floats, shape: tuple[int, ...]) -> Floats:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reinforcing
 from sim import documents
 from sim.cluster.hardware import load_hardware
 from sim.engine import step as step_engine
@@ -192,6 +193,47 @@ def test_padding_counts_as_no_token_and_takes_its_time() -> None:
     assert found["step_time_s"] == pytest.approx(metrics(lengths("fixed", 10000))["step_time_s"], rel=0.1)
 
 
+def test_listed_documents_are_all_that_a_step_has() -> None:
+    """Two sequences of a step of 32 hold documents: of 3 / 4 and of 1 / 2 of their tokens."""
+    one = metrics({"lengths": {"kind": "listed", "tokens": [12288, 8192]}, "fit": "first_fit"})
+    assert one["tokens_per_step"] == 12288 + 8192
+    assert one["packing"]["documents"] == 2
+    assert one["packing"]["attention_fraction"] == pytest.approx((0.75**2 + 0.5**2) / 32)
+
+
+# --- samples of reinforcement learning --------------------------------------------------------------------------------------
+
+
+def iteration(
+    packing: dict[str, Any] | None, lengths: dict[str, Any] | None = None, **keys: Any
+) -> dict[str, Any]:
+    made = reinforcing.document()
+    made.tree["workload"] |= keys | ({"lengths": lengths} if lengths else {})
+    if packing is not None:
+        made.tree["workload"]["update"]["packing"] = packing
+    found: dict[str, Any] = run_document(made)["metrics"]
+    return found
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_packed_samples_of_equal_length_are_trained_on_as_sequences_of_it(updates: int) -> None:
+    """Of 128 + 896 = 1,024 tokens each, four a microbatch, both ways."""
+    keys = {"lengths": {"kind": "fixed", "mean": 896}, "pack_tokens": 4096, "updates": updates}
+    packed, plain = iteration({}, **keys), iteration(None, **keys)
+    for name in ("update_s", "logprob_s", "step_time_s"):
+        assert packed[name] == pytest.approx(plain[name], rel=1e-9)
+
+
+def test_an_update_waits_for_the_longest_samples_unless_they_are_balanced() -> None:
+    times = {way: iteration({"balance": way})["update_s"] for way in ("none", "sorted", "even")}
+    assert times["even"] < times["sorted"] < times["none"]
+
+
+def test_lengths_of_packed_samples_are_their_own() -> None:
+    with pytest.raises(InputError, match=r"update\.packing\.lengths.*those of the samples"):
+        iteration({"lengths": LENGTHS})
+
+
 # --- the engine ---------------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +292,12 @@ def test_a_clock_at_half_from_the_begin_on_is_a_slower_gpu() -> None:
             {},
             "workload.packing.lengths.file",
             "documents",
+        ),
+        (
+            {"lengths": {"kind": "listed", "tokens": [16384] * 33}},
+            {},
+            "workload.packing.lengths.tokens",
+            "32 sequences of 16,384",
         ),
         ({}, {"compute": "measured", "profile": "h800-train-measured"}, "workload.packing", "measured"),
     ],
