@@ -5,7 +5,8 @@ clock, with so much of the HBM rate. Its numbers follow from the profile alone; 
 
 Why this way: published GEMM times on the H800 are steps, not curves. A tile of 128 x 128 costs the same whether it is
 needed in full or not, tiles come in waves of one per SM, an SM is fed through a port of 64 bytes a clock, and storing a
-tile is hardly overlapped. These four facts give the efficiency by shape; no table of efficiencies is needed, and fewer
+tile is hardly overlapped. Nor is it faster on an H200, whose memory is 1.4 times that of an H100: a tile leaves at what its
+SM gives. These four facts give the efficiency by shape; no table of efficiencies is needed, and fewer
 SMs, another clock or another memory change the result for the right reason. The remaining parameters are those of
 `hardware/compute/`, each with the data that it was fitted to.
 """
@@ -37,7 +38,7 @@ _WIDENED_ROWS = 16
 _TILE_COLUMNS = 16
 """Columns of a tile are a multiple of this, up to what the generation knows."""
 _HOPPER_BF16_FLOP_PER_CLOCK_PER_SM = 4096.0
-"""Rate of the SM whose fill was measured; one with a faster tensor core is taken to be fed in proportion."""
+"""Rate of the SM whose port was measured; one with a faster tensor core is taken to be fed in proportion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,7 @@ def grouped_gemm_s(
     The library takes the tile that minimises waves x tile time, of at most 128 x 128 (a generation may know wider ones, or one
     alone for FP8), with
 
-        tile   = ceil(k / k_block) max(tensor + other, operands / fill) + exposure x stored bytes / (HBM / SMs)
+        tile   = ceil(k / k_block) max(tensor + other, operands / fill) + stored bytes / store
         t      = launch + (tiles^q + memory^q)^(1/q),  tiles = ceil(tiles / SMs) tile,  memory = bytes / HBM
 
     Resident blocks (of a generation) are as many as the whole GPU has SMs; on fewer they take rounds, in the part of the time in
@@ -247,8 +248,6 @@ def grouped_gemm_s(
         rows_only_128=layout == "contiguous",
         gradient=gradient,
         stored_bytes=2.0,
-        store_exposure=kernel.store_exposure,
-        store_fraction=p.curves.gemm.stream_fraction,
     )
 
 
@@ -276,8 +275,8 @@ def weight_gemm_s(
     Notes
     -----
     The sum runs over tokens. In FP8 with scales a block both operands carry one a row, twice the promotion work; the FP32 gradient is read, added to and
-    written back (8 bytes an element; 4 where it is not `added`) after each tile, at the rate of mixed reads and writes; none of
-    that is hidden, and a generation that stores slowly does so here too. Otherwise as `grouped_gemm_s`.
+    written back (8 bytes an element; 4 where it is not `added`) after each tile, at the rate at which a generation stores. Otherwise
+    as `grouped_gemm_s`.
     """
     kernel = p.curves.gemm.generations[p.generation]
     return sum(
@@ -293,8 +292,6 @@ def weight_gemm_s(
             rows_only_128=True,
             gradient="weight_gradient",
             stored_bytes=8.0 if added else 4.0,
-            store_exposure=max(1.0, kernel.store_exposure),
-            store_fraction=p.streaming_fraction,
         )
         for t in tokens
         if t > 0
@@ -314,8 +311,6 @@ def _tiled_s(
     rows_only_128: bool,
     gradient: Gradient,
     stored_bytes: float,
-    store_exposure: float,
-    store_fraction: float,
 ) -> float:
     c, product = p.curves.gemm, PRODUCTS[dtype]
     weights, inputs = operands(product, gradient)
@@ -333,7 +328,7 @@ def _tiled_s(
     widened = c.widening_per_weight if weights.bits < inputs.bits else 0.0
     cuda_cores = c.fp32_lanes_per_sm * clock
     steps = math.ceil(k / k_block)
-    store_rate = min(p.hbm_bytes_per_s * store_fraction / p.sms, fill)
+    store = _port_bytes_per_s(p, p.clock_hz, c.generations[p.generation].store_bytes_per_clock)
     best_s, tiles_s = math.inf, math.inf
     known_sms = p.whole_sms if c.generations[p.generation].resident_blocks else p.sms
     heights, widths = _tiles(c.generations[p.generation], product, rows_only_128)
@@ -347,7 +342,7 @@ def _tiled_s(
             multiply += widened * width * k_block / cuda_cores
             loaded = height * _BLOCK_BYTES + width * k_block * weights.bits / 8.0
             tile = steps * max(multiply, loaded / fill)
-            tile += store_exposure * stored_bytes * area / store_rate
+            tile += stored_bytes * area / store
             planned_s = -(-planned_rows * columns // known_sms) * tile
             if planned_s < best_s:
                 best_s, tiles = planned_s, actual_rows * columns
@@ -391,7 +386,11 @@ def _fill_bytes_per_s(p: Processor, clock: float, *, grouped: bool) -> float:
     """Rate at which operands reach one SM [bytes/s]."""
     c = p.curves.gemm
     fitted = c.fill_bytes_per_clock.grouped if grouped else c.fill_bytes_per_clock.dense
-    per_clock = c.generations[p.generation].fill_bytes_per_clock or fitted
+    return _port_bytes_per_s(p, clock, c.generations[p.generation].fill_bytes_per_clock or fitted)
+
+
+def _port_bytes_per_s(p: Processor, clock: float, per_clock: float) -> float:
+    """Rate of one SM's port at a clock, from its bytes a clock on Hopper [bytes/s]."""
     tensor = p.bf16_flops / p.whole_sms / p.clock_hz / _HOPPER_BF16_FLOP_PER_CLOCK_PER_SM
     return per_clock * max(1.0, tensor) * clock
 

@@ -4,7 +4,7 @@
 frozen `Curves` in SI units. The equations they enter are those of `sim.cost.compute` and `sim.cost.attention`.
 
 Why this way: no number belongs to a GPU. A part differs from another by its profile alone (SMs, clock, dense FLOP rate,
-HBM rate); a generation of GEMMs differs from another by what it costs to launch and how much of its stores it hides.
+HBM rate); a generation of GEMMs differs from another by what it costs to launch and how quickly it stores.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Generation(Description):
     """Cost of one generation of GEMMs besides its tiles, and what else it does differently."""
 
     launch_s: p.Duration
-    store_exposure: p.Number
-    """Time that storing a tile adds, over that of its bytes at the streaming rate: below 1 part is hidden, above 1 stores are slow."""
+    store_bytes_per_clock: p.Number
+    """Bytes of a finished tile that leave an SM in a clock, at the full tensor clock; more, where part is hidden behind the next tile."""
     clock_fraction: p.Fraction = 1.0
     """Clock in a short benchmark over the tensor clock; 1 where it was not measured and lies in the fill."""
     fill_bytes_per_clock: p.Number | None = None
