@@ -24,10 +24,14 @@ import simpy
 from numpy.typing import NDArray
 from simpy.events import Event
 
-from sim.engine.serving_instance import Instance, Job, Running
+from sim.engine.serving_faults import Outages, pass_s
+from sim.engine.serving_handover import Handover
+from sim.engine.serving_instance import Instance, Job
 from sim.engine.serving_kv import KvWays
 from sim.engine.serving_lives import Lives, ServingTrace
-from sim.schedule.serving import PassWork, Pool, Service, Waiting, WaitingLine
+from sim.engine.serving_routing import Router
+from sim.errors import InfeasibleError
+from sim.schedule.serving import PassWork, Pool, Service, Spell, Waiting, WaitingLine
 from sim.workload.requests import Requests
 
 Floats = NDArray[np.float64]
@@ -70,24 +74,38 @@ class _Loop:
         self.env = simpy.Environment()
         self.service, self.engine = service, service.engine
         self.lives, self.progress = Lives(service, requests), progress
-        self.queue, self.handover = WaitingLine(self.engine.policy), WaitingLine(self.engine.policy)
+        self.queue = WaitingLine(self.engine.policy)
         self.apart = service.decode is not None
         self.prefill = self._pool(service.prefill, "prefill" if self.apart else "prefill and decode")
         self.decode = self._pool(service.decode, "decode") if service.decode else self.prefill
-        self.outstanding = np.zeros((len(self.prefill), service.prefill.num_ranks), dtype=np.int64)
-        self.turn = -1
+        self.router, self.over = Router(self.engine.routing, self.prefill, self.lives), self.env.event()
         self.ways = KvWays(self.env, service)
+        self.handover = Handover(
+            self.env, self.lives, self.ways, self.engine.policy, self.prefill, self.decode, self._freed
+        )
 
     def _pool(self, pool: Pool, roles: str) -> list[Instance]:
         capacity = self.service.rank_capacity_tokens(pool)
-        return [Instance(i, pool, self.engine, capacity, roles) for i in range(pool.num_instances)]
+        spells = [self.service.spells(i, prefills="prefill" in roles) for i in range(pool.num_instances)]
+        return [Instance(i, pool, self.engine, capacity, roles, own) for i, own in enumerate(spells)]
 
     def run(self, until_s: float | None) -> ServingTrace:
         env = self.env
         env.process(self._arrivals())
-        for instance in self.prefill + (self.decode if self.apart else []):
+        instances = self.prefill + (self.decode if self.apart else [])
+        for instance in instances:
             env.process(self._live(instance))
-        env.run(until_s)
+        if not self.service.changes:
+            env.run(until_s)
+            return self.lives.trace(self.prefill, self.decode, env.now, self.ways)
+        Outages(env, self.lives, instances, self.handover.lost, self._first_in_line, self._changed)
+        try:
+            env.run(self.over if until_s is None else self.over | env.timeout(until_s))
+        except RuntimeError:  # nothing happens any more
+            left = self.lives.num - self.lives.num_ended - self.lives.num_refused
+            raise InfeasibleError(
+                f"{left} requests never end: instances that they need are down and do not come back"
+            ) from None
         return self.lives.trace(self.prefill, self.decode, env.now, self.ways)
 
     # --- arrivals --------------------------------------------------------------------------------------------------
@@ -103,8 +121,10 @@ class _Loop:
             decodes = not self.apart or output > 1
             if held(prompt) > prefill or (decodes and held(prompt + output) > decode):
                 self.lives.refused[request] = True
+                self.lives.num_refused += 1
                 continue
             self._bind(request)
+        self._see_end()
 
     def _bind(self, request: int) -> None:
         """Put a request into the queue of all ranks, or of the one that routing gives it to."""
@@ -113,26 +133,10 @@ class _Loop:
             self.queue.push(waiting)
             self._call_prefill()
             return
-        instance, rank = self._routed(request)
-        self.outstanding[instance, rank] += 1
+        instance, rank = self.router.choose(request)
         self.lives.prefill_instance[request], self.lives.rank[request] = instance, rank
         self.prefill[instance].waiting[rank].push(waiting)
         self.prefill[instance].call()
-
-    def _routed(self, request: int) -> tuple[int, int]:
-        """Instance and rank of an arrival."""
-        num_instances, num_ranks = self.outstanding.shape
-        if self.engine.routing == "round_robin":
-            self.turn += 1
-            rank, instance = divmod(self.turn % self.outstanding.size, num_instances)
-            return instance, rank
-        length = self.outstanding.ravel()
-        if self.engine.routing == "cache_aware" and self.lives.blocks is not None:
-            blocks = self.lives.hashes(request)
-            hits = np.array([cache.find(blocks) for instance in self.prefill for cache in instance.caches])
-            length = np.where(hits == hits.max(), length, np.iinfo(np.int64).max)
-        instance, rank = divmod(int(length.argmin()), num_ranks)
-        return instance, rank
 
     def _call_prefill(self) -> None:
         """Wake the first idle instance that has room for someone of the common queue."""
@@ -160,7 +164,10 @@ class _Loop:
                 self.ways.leave_to_kv(instance.index, prefills=instance.prefills, running=True)
                 continue
             start_s, requests = self.env.now, instance.num_running if steps else 0
-            yield self.env.timeout(self._pass_s(instance, fed, steps=steps))
+            taken_s, failures = self._pass_s(instance, fed, steps=steps), instance.num_failures
+            yield self.env.timeout(taken_s) if taken_s < math.inf else instance.dies(self.env)
+            if instance.num_failures > failures:
+                continue
             instance.rows.extend((start_s, self.env.now, sum(new for _, new in fed), requests))
             if steps:
                 self._end_step(instance)
@@ -169,20 +176,23 @@ class _Loop:
                 if job.done == job.tokens:
                     self._prefilled(instance, job)
             if self.apart:
-                self._hand_over()
+                self.handover.go()
 
     def _pass_s(self, instance: Instance, fed: list[tuple[Job, int]], *, steps: bool) -> float:
-        """Time of a pass, and of what it had to wait for on PCIe [s]."""
+        """Time of a pass, and of what it had to wait for on PCIe [s]; infinite where its instance fails in it."""
         chunks: dict[int, list[tuple[int, int]]] = {}
         for job, new in fed:
             chunks.setdefault(job.rank, []).append((new, job.done))
-        service, i = self.service, instance.index
-        if fed:
-            cost = service.own_prefill_s.get(i, service.prefill_s)
-            nobody = np.zeros(instance.pool.num_ranks, dtype=np.int64), np.zeros(instance.pool.num_ranks)
-            taken_s = cost(instance.step_work(chunks) if steps else PassWork(chunks, *nobody))
+        if steps or not fed:
+            work = instance.step_work(chunks)
         else:
-            taken_s = service.own_step_s.get(i, service.decode_step_s)(instance.step_work())
+            nobody = np.zeros(instance.pool.num_ranks, dtype=np.int64), np.zeros(instance.pool.num_ranks)
+            work = PassWork(chunks, *nobody)
+
+        def cost_s(spell: Spell) -> float:
+            return spell.prefill_s(work) if fed else spell.decode_step_s(work)
+
+        taken_s = pass_s(instance.spells, self.env.now, cost_s)
         if instance.swap_bytes:
             taken_s += max(instance.swap_bytes.values()) / self.engine.swap_bytes_per_s
             instance.swap_bytes.clear()
@@ -266,7 +276,7 @@ class _Loop:
         if not self.lives.to_go[request]:
             self._end(instance, request, job.rank, job.held)
         elif self.apart:
-            self.handover.push(Waiting(self.lives.context[request], request, request))
+            self.handover.push(request)
         else:
             self.lives.note(request, self.env.now, "decode_admitted_s", "kv_arrived_s")
             instance.joining.append(self.lives.stay(request, job.rank, job.held))
@@ -280,62 +290,43 @@ class _Loop:
             instance.sit(rank, -1)
         self._gone(request, prefilled=instance.prefills)
         self.lives.num_ended += 1
+        self._see_end()
         if self.progress and self.lives.num_ended % _REPORTED == 0:
             self.progress(self.lives.num_ended, self.lives.num)
+
+    def _see_end(self) -> None:
+        """Note that every request has ended."""
+        if self.lives.num_ended + self.lives.num_refused == self.lives.num and not self.over.triggered:
+            self.over.succeed()
 
     def _gone(self, request: int, *, prefilled: bool) -> None:
         """A request has left the rank that it was bound to."""
         if prefilled and self.engine.routing is not None:
-            self.outstanding[self.lives.prefill_instance[request], self.lives.rank[request]] -= 1
+            self.router.outstanding[self.lives.prefill_instance[request], self.lives.rank[request]] -= 1
 
-    # --- from pool to pool -----------------------------------------------------------------------------------------
-
-    def _hand_over(self) -> None:
-        """Give prefilled requests to decode ranks with room, and start their KV on its way."""
-        seat: tuple[Instance, int] | None = None
-
-        def fits(waiting: Waiting) -> bool:
-            nonlocal seat
-            seat = self._seat(waiting.request)
-            return seat is not None
-
-        for waiting in self.handover.take(fits):
-            assert seat is not None
-            self._move(waiting.request, *seat)
-
-    def _seat(self, request: int) -> tuple[Instance, int] | None:
-        """The instance with the fewest requests among those with room, and its rank; of equal ones the emptier, then the first."""
-        tokens = self.lives.needs_decoding(request)
-        for instance in sorted(self.decode, key=lambda i: (i.num_seated, i.used)):
-            rank = instance.rank_with_room(tokens)
-            if rank >= 0:
-                return instance, rank
-        return None
-
-    def _move(self, request: int, to: Instance, rank: int) -> None:
-        held = self.lives.needs_decoding(request)
-        to.take(rank, held, self.env.now)
-        to.sit(rank)
-        self.lives.decode_instance[request] = to.index
-        self.lives.note(request, self.env.now, "decode_admitted_s")
-        tokens, sender = self.lives.context[request], self.lives.prefill_instance[request]
-        done = self.ways.send(tokens, (sender, self.lives.rank[request]), (to.index, rank))
-        assert done.callbacks is not None
-        sent_from, stay = self.lives.needs(request), self.lives.stay(request, rank, held)
-        done.callbacks.append(lambda _: self._moved(stay, to, sent_from))
-
-    def _moved(self, stay: Running, to: Instance, sent_from: int) -> None:
-        request = stay.request
-        self.lives.note(request, self.env.now, "kv_arrived_s")
-        sender = self.prefill[self.lives.prefill_instance[request]]
-        sender.give(self.lives.rank[request], sent_from, self.env.now)
+    def _freed(self, request: int, sender: Instance) -> None:
+        """The KV of a request has left the instance that prefilled it."""
         self._gone(request, prefilled=True)
-        to.joining.append(stay)
-        to.call()
         if self.engine.routing is None:
             self._call_prefill()
         else:
             sender.call()
+
+    # --- faults ----------------------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        """Bind requests that wait for an instance that is down to another, and wake whoever may go on."""
+        down = [instance for instance in self.prefill if instance.is_down]
+        if len(down) < len(self.prefill):
+            for failed in down:
+                for rank, line in failed.waiting.items():
+                    for waiting in line.drop():
+                        self.router.outstanding[failed.index, rank] -= 1
+                        self._bind(waiting.request)
+        if self.apart:
+            self.handover.go()
+        for _ in self.prefill:
+            self._call_prefill()
 
     # --- decode ----------------------------------------------------------------------------------------------------
 
@@ -375,8 +366,12 @@ class _Loop:
             self._again(instance, run.request, rank)
 
     def _again(self, instance: Instance, request: int, rank: int) -> None:
-        """Put a request first in line for another prefill."""
+        """Put a request of a rank first in line for another prefill."""
         instance.sit(rank, -1)
+        self._first_in_line(instance, request)
+
+    def _first_in_line(self, instance: Instance, request: int) -> None:
+        """Let a request that an instance had be the next to be prefilled again."""
         waiting = Waiting(self.lives.uncached_tokens(request), request, request)
         if self.engine.routing is None:
             self.queue.push(waiting, first=True)
@@ -384,8 +379,8 @@ class _Loop:
                 self._call_prefill()
             return
         home = self.prefill[self.lives.prefill_instance[request]]
-        if self.apart:
-            self.outstanding[home.index, self.lives.rank[request]] += 1
+        if not instance.prefills:
+            self.router.outstanding[home.index, self.lives.rank[request]] += 1
         home.waiting[self.lives.rank[request]].push(waiting, first=True)
         if home is not instance:
             home.call()

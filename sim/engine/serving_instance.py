@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from array import array
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from simpy import Environment
 from simpy.events import Event
 
 from sim.engine.prefix_cache import PrefixCache
-from sim.schedule.serving import EnginePolicy, PassWork, Pool, WaitingLine
+from sim.schedule.serving import EnginePolicy, PassWork, Pool, Spell, WaitingLine
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,6 +33,8 @@ class InstanceRecord:
     peak_kv_tokens: float
     mean_kv_tokens: float
     kv_capacity_tokens: float
+    down_s: float = 0.0
+    """Time in which a GPU of it was dead [s]."""
 
     @property
     def prefills(self) -> NDArray[np.bool_]:
@@ -75,9 +79,16 @@ class Instance:
     """State of one instance; all arrays are [num_ranks]."""
 
     def __init__(
-        self, index: int, pool: Pool, engine: EnginePolicy, rank_capacity: float, roles: str
+        self,
+        index: int,
+        pool: Pool,
+        engine: EnginePolicy,
+        rank_capacity: float,
+        roles: str,
+        spells: Sequence[Spell],
     ) -> None:
         ranks = pool.num_ranks
+        self.spells = spells
         self.index, self.pool, self.engine = index, pool, engine
         self.prefills, self.decodes = "prefill" in roles, "decode" in roles
         self.rank_capacity = rank_capacity
@@ -100,6 +111,9 @@ class Instance:
         self.rows = array("d")  # start, end, prompt tokens and requests of each pass in turn
         self.stays = array("q")
         self.wake: Event | None = None
+        self.dying: Event | None = None  # of a pass under way that the instance will not survive
+        self.is_down, self.num_failures = False, 0
+        self.down_s = self.failed_s = 0.0
         self.used = self.peak = 0
         self.area = self.since_s = 0.0
 
@@ -108,6 +122,18 @@ class Instance:
         if self.wake is not None:
             self.wake.succeed()
             self.wake = None
+
+    def dies(self, env: Environment) -> Event:
+        """The failure that comes before a pass has ended."""
+        self.dying = env.event()
+        return self.dying
+
+    def fail(self) -> None:
+        """Lose the pass under way."""
+        self.num_failures += 1
+        if self.dying is not None:
+            self.dying.succeed()
+            self.dying = None
 
     # --- memory ----------------------------------------------------------------------------------------------------
 
@@ -134,6 +160,8 @@ class Instance:
 
         Of several it is the one with the fewest tokens `taken` of a pass, else with the fewest requests, then the first.
         """
+        if self.is_down:
+            return -1
         fits = (self.free >= tokens) & (self.seated < self.seats) & (self.num_swapped == 0)
         if taken is not None:
             fits &= taken < self.engine.chunk_tokens
@@ -144,7 +172,10 @@ class Instance:
     def has_room(self, rank: int, tokens: int) -> bool:
         """True where a rank can hold so much more KV and one more request."""
         return bool(
-            self.free[rank] >= tokens and self.seated[rank] < self.seats and not self.num_swapped[rank]
+            not self.is_down
+            and self.free[rank] >= tokens
+            and self.seated[rank] < self.seats
+            and not self.num_swapped[rank]
         )
 
     @property
@@ -249,4 +280,5 @@ class Instance:
             float(self.peak) if finite else math.nan,
             mean if finite else math.nan,
             self.rank_capacity * self.pool.num_ranks,
+            self.down_s + (now - self.failed_s if self.is_down else 0.0),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+
 import numpy as np
 import simpy
 from numpy.typing import NDArray
@@ -18,8 +20,23 @@ class KvWays:
 
     def __init__(self, env: simpy.Environment, service: Service) -> None:
         self.service, self.links = service, service.kv_links
-        self.transfers = Transfers(env, list(self.links.capacity) if self.links else [])
+        self.env, self.capacity = env, list(self.links.capacity) if self.links else []
+        self.left: dict[int, float] = {}  # link -> part that collectives leave
+        self.transfers = Transfers(env, list(self.capacity))
         self.bytes_by_pair: dict[tuple[int, int], Floats] = {}
+        if self.links and self.links.changes:
+            env.process(self._change(self.links.changes))
+
+    def _change(self, changes: Sequence[tuple[float, Sequence[float]]]) -> Generator[Event]:
+        """Let links become slower and faster; what meets a dead one waits for its return."""
+        self.transfers.waits = True
+        for place, (time_s, capacity) in enumerate(changes):
+            yield self.env.timeout(time_s - self.env.now)
+            rows = [i for i, (old, new) in enumerate(zip(self.capacity, capacity, strict=True)) if old != new]
+            self.capacity = list(capacity)
+            self.transfers.waits = place < len(changes) - 1
+            self.transfers.set_capacity(rows, [self.capacity[i] * self.left.get(i, 1.0) for i in rows])
+        self.transfers.require_alive()
 
     def send(self, tokens: int, sender: tuple[int, int], receiver: tuple[int, int]) -> Event:
         """Send the KV of some tokens from a rank of an instance to another, first GPU to first GPU.
@@ -47,4 +64,5 @@ class KvWays:
             return
         own = (self.links.send if prefills else self.links.receive)[instance]
         left = 1.0 - pool.nic_busy_fraction if running else 1.0
-        self.transfers.set_capacity(own, [self.links.capacity[link] * left for link in own])
+        self.left.update(dict.fromkeys(own, left))
+        self.transfers.set_capacity(own, [self.capacity[link] * left for link in own])

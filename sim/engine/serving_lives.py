@@ -45,6 +45,8 @@ class ServingTrace:
     """Times that each request was put out of a full rank."""
     cached_tokens: Ints
     """Prompt tokens of each request that were found in a cache when it was first prefilled."""
+    restarts: Ints
+    """Times that each request lost its KV with an instance."""
 
     @property
     def preemptions(self) -> int:
@@ -71,6 +73,7 @@ class Lives:
         self.rank = array("q", [0]) * num  # of its prefill instance
         self.first_step = array("q", [-1]) * num
         self.cached, self.times_put_out = array("q", [0]) * num, array("q", [0]) * num
+        self.restarts, self.num_refused = array("q", [0]) * num, 0
         self.refused = [False] * num
         self.num_ended = 0
 
@@ -138,4 +141,5 @@ class Lives:
             kv_bytes=dict(ways.bytes_by_pair),
             times_put_out=np.array(self.times_put_out, dtype=np.int64),
             cached_tokens=np.array(self.cached, dtype=np.int64),
+            restarts=np.array(self.restarts, dtype=np.int64),
         )

@@ -58,6 +58,9 @@ class Transfers:
 
     env: simpy.Environment
     capacity: list[float]
+    waits: bool = False  # for dead links, which come back; else nothing may meet one
+    _parked: dict[_Transfer, None] = field(default_factory=dict)  # that wait for a dead link
+    _by_done: dict[Event, _Transfer] = field(default_factory=dict)
     _on: dict[int, dict[_Transfer, None]] = field(default_factory=lambda: defaultdict(dict))
     _wanted: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     _full: set[int] = field(default_factory=set)  # links that could fill, when last looked at
@@ -84,6 +87,7 @@ class Transfers:
             lines_[link] = lines_.get(link, 0.0) + line
         self._number += 1
         new = _Transfer(self._number, lines_, size_bytes, latency_s, done, self.env.now)
+        self._by_done[done] = new
         self._join(new)
         self._change()
         return done
@@ -95,24 +99,56 @@ class Transfers:
             if self.capacity[link] != rate:
                 self.capacity[link] = rate
                 there.update(self._on.get(link, {}))
+                there.update(dict.fromkeys(t for t in self._parked if link in t.lines))
         for transfer in there:
             self._leave(transfer)
             self._join(transfer)
         if there:
             self._change()
 
+    def cancel(self, done: Event) -> None:
+        """End a transfer whose event will not come; nothing happens where its last byte is sent."""
+        transfer = self._by_done.pop(done, None)
+        if transfer is not None:
+            transfer.version += 1
+            self._leave(transfer)
+            self._change()
+
+    def require_alive(self) -> None:
+        """Raise InfeasibleError where a transfer waits for a link that never comes back."""
+        if self._parked:
+            raise InfeasibleError("KV waits forever: a link on its way has no capacity")
+
     def _join(self, transfer: _Transfer) -> None:
         """Put a transfer on its links."""
         transfer.alone = min(self.capacity[link] / line for link, line in transfer.lines.items())
         if transfer.alone <= 0:
-            raise InfeasibleError("KV waits forever: a link on its way has no capacity")
+            self._park(transfer)
+            return
         for link, line in transfer.lines.items():
             self._on[link][transfer] = None
             self._wanted[link] += transfer.alone * line
             self._changed[link] = None
         self._fresh[transfer] = None
 
+    def _park(self, transfer: _Transfer) -> None:
+        """Let a transfer wait for a link that is dead."""
+        self._parked[transfer] = None
+        if not self.waits:
+            self.require_alive()
+        self._settle(transfer, 0.0)
+
+    def _settle(self, transfer: _Transfer, rate: float) -> None:
+        """Give a transfer another rate, from now on."""
+        now = self.env.now
+        transfer.left_bytes -= transfer.rate * (now - transfer.since_s)
+        transfer.since_s, transfer.rate = now, rate
+        transfer.version += 1
+
     def _leave(self, transfer: _Transfer) -> None:
+        if transfer in self._parked:
+            del self._parked[transfer]
+            return
         for link, line in transfer.lines.items():
             there = self._on[link]
             del there[transfer]
@@ -182,9 +218,7 @@ class Transfers:
         for transfer, rate in zip(whole, rates, strict=True):
             if rate == transfer.rate:
                 continue
-            transfer.left_bytes -= transfer.rate * (now - transfer.since_s)
-            transfer.since_s, transfer.rate = now, rate
-            transfer.version += 1
+            self._settle(transfer, rate)
             end = now + max(transfer.left_bytes, 0.0) / rate
             heapq.heappush(self._ends, (end, transfer.number, transfer.version, transfer))
 
@@ -207,6 +241,7 @@ class Transfers:
             version, transfer = heapq.heappop(ends)[2:]
             if version == transfer.version:
                 transfer.version += 1
+                del self._by_done[transfer.done]
                 self._leave(transfer)
                 self._deliver(transfer.done, transfer.latency_s)
                 self._change()

@@ -23,6 +23,7 @@ from sim.runs.afd_result import afd_memory, require_experts
 from sim.runs.afd_surface import afd_surface
 from sim.runs.pass_memory import memory_of
 from sim.runs.pass_surface import PassSurface
+from sim.runs.service_faults import Spells, unchanging, with_changes
 from sim.runs.step_surface import Surface, nic_share, surface
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
@@ -47,19 +48,26 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     latency_s = max(reductions.Links.achieved(own, load_kernel("nccl")).latency_s for own in machines)
     progress(f"{scenario.name}: what a prefill pass costs")
     plan = work.engine
-    prefill, prefill_kv, prefill_busy = _prefill_costs(work, work.prefill)
+    prefill, prefill_kv, prefill_busy = _prefill_costs(work, unchanging(work.prefill))
     progress(f"{scenario.name}: what a decode step costs")
     held, most = _room(work, work.decode)
-    costs = _decode_costs(work.decode, most)
+    costs = _decode_costs(unchanging(work.decode), most)
     apart = work.spec.decode.instances > 0
     kv_bytes = _kv_bytes(work.seats, _layout(work.prefill))
     if not apart:
         prefill_kv = held.free_bytes
     prefills, decodes = places(scenario, work)
-    own_prefill, own_decode = (
-        {i: own for i, gpus in enumerate(of_pool) if (own := with_faults(scenario, part, gpus)) is not None}
-        for of_pool, part in ((prefills, work.prefill), (decodes if apart else prefills, work.decode))
+    spells = Spells(
+        scenario,
+        lambda own: _surface(work, own),
+        lambda own: _decode_costs(own, most).step_s,
     )
+    calm = prefill, costs.step_s
+    of_prefill = {
+        i: spells.of_instance(gpus, (work.prefill, None if apart else work.decode), calm)
+        for i, gpus in enumerate(prefills)
+    }
+    of_decode = {i: spells.of_instance(gpus, (None, work.decode), calm) for i, gpus in enumerate(decodes)}
     group = work.prefill.num_ranks // _layout(work.prefill).dp
     kept = plan.prefix_cache.capacity if plan.prefix_cache else 0.0
     prefix_tokens = plan.prefix_cache.block_tokens if plan.prefix_cache else 1
@@ -99,8 +107,8 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
         cached_fraction=work.spec.cached,
         kv_links=_kv_way(scenario, work, prefills, decodes) if apart else None,
         transfer_latency_s=latency_s,
-        own_prefill_s={i: _prefill_costs(work, own)[0] for i, own in own_prefill.items()},
-        own_step_s={i: _decode_costs(own, most).step_s for i, own in own_decode.items()},
+        prefill_spells={i: own for i, own in of_prefill.items() if own},
+        decode_spells={i: own for i, own in of_decode.items() if own},
     )
 
 
@@ -122,31 +130,6 @@ def pool_names(work: Serving) -> tuple[str | None, str | None]:
     """Pools of the cluster with the KV of instances that prefill and that decode; None where it has none, or they are on one."""
     decode = work.spec.decode
     return work.spec.prefill.pool, decode.afd.attention if decode.afd else decode.pool
-
-
-def with_faults(scenario: Scenario, part: Scenario, gpus: Ints) -> Scenario | None:
-    """Give an instance the faults of its nodes, on those of the instance that stands for the pool; None where they have none.
-
-    `part` has the faults that are everywhere; `gpus` are the instance's, in its pool.
-    """
-    if part.workload.parts:  # that are the pools, with their faults
-        return None
-    nodes = dict.fromkeys((gpus // part.part.domain).tolist())
-    stands_for = dict(zip(nodes, part.part.nodes, strict=True))
-    faults = (
-        scenario.shared.faults.get(part.shared.own, ())
-        if scenario.shared and part.shared
-        else scenario.faults
-    )
-    own = [replace(fault, node=stands_for[fault.node]) for fault in faults if fault.node in stands_for]
-    if not own:
-        return None
-    part = replace(part, faults=(*part.faults, *own))
-    if part.shared is None:
-        return part
-    everywhere = part.shared.faults.get(part.shared.own, ())
-    faults_ = {**part.shared.faults, part.shared.own: (*everywhere, *own)}
-    return replace(part, shared=replace(part.shared, faults=faults_))
 
 
 def _kv_way(scenario: Scenario, work: Serving, prefills: Sequence[Ints], decodes: Sequence[Ints]) -> KvLinks:
@@ -173,12 +156,13 @@ def kv_links(cluster: Cluster, prefills: Sequence[Ints], decodes: Sequence[Ints]
         src, dst = prefills[sender], decodes[receiver]
         return send_flows(cluster, kernel, np.repeat(src, len(dst)), np.tile(dst, len(src)), 1.0)
 
-    return KvLinks(
+    own = KvLinks(
         cluster.capacity.tolist(),
         flows,
         [_nics(cluster.nic_tx[gpus]) for gpus in prefills],
         [_nics(cluster.nic_rx[gpus]) for gpus in decodes],
     )
+    return with_changes(own, cluster) if cluster.windows else own
 
 
 def _nics(rows: Ints) -> list[int]:
@@ -215,18 +199,23 @@ def _host_rate(scenario: Scenario) -> float:
 
 def _prefill_costs(work: Serving, scenario: Scenario) -> tuple[PassSurface, float, float]:
     """Cost of passes, KV memory of a GPU [bytes], share of its NICs that all-to-alls take in the largest."""
-    base, decoding = scenario.workload, work.decode.workload
+    base, most = scenario.workload, work.chunk_tokens
     assert isinstance(base, Inference)
-    assert isinstance(decoding, Inference)
-    most = work.chunk_tokens
-    group = scenario.num_ranks // base.layout.dp
     memory = memory_of(scenario, replace(base, requests=1, context_tokens=most, step_tokens=most))
     if memory.free_bytes <= 0:
         raise InfeasibleError(
             f"prefill: {memory.gpu} has no memory left for KV; most of it goes to: {memory.limit}"
         )
-    costs = PassSurface(scenario, base, most * group, decoding.step_tokens)
+    costs = _surface(work, scenario)
     return costs, memory.free_bytes, nic_share(*costs.largest())
+
+
+def _surface(work: Serving, scenario: Scenario) -> PassSurface:
+    base, decoding = scenario.workload, work.decode.workload
+    assert isinstance(base, Inference)
+    assert isinstance(decoding, Inference)
+    group = scenario.num_ranks // base.layout.dp
+    return PassSurface(scenario, base, work.chunk_tokens * group, decoding.step_tokens)
 
 
 def _room(work: Serving, scenario: Scenario) -> tuple[_Room, int]:

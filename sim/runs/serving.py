@@ -16,6 +16,7 @@ from sim.runs.energy import summed_energy
 from sim.runs.kinds import COMPUTE, LINKS, Runner
 from sim.runs.link_rows import largest, link_rows
 from sim.runs.service import service_of
+from sim.runs.service_faults import fault_metrics
 from sim.runs.serving_activity import serving_activities
 from sim.runs.serving_bound import bound_of
 from sim.runs.serving_metrics import measure
@@ -46,6 +47,7 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     bound = bound_of(work, asked, trace)
     objectives = objectives_of(work.spec.slo, work.spec.classes, asked)
     metrics = measure(service, asked, trace, work.num_gpus, bound=bound, **objectives)
+    metrics |= fault_metrics(scenario, trace)
     machines = serving_activities(scenario, work, service, asked, trace, metrics["makespan_s"])
     tokens = metrics["output_tokens_per_s"] * metrics["makespan_s"]
     hourly = [(num, part.hardware.gpu_hour_usd if part.hardware else None) for part, num, _ in machines]

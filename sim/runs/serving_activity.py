@@ -15,6 +15,7 @@ from sim.runs.inference import spent_s
 from sim.runs.pass_activity import pass_activity
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import forward_pass
+from sim.runs.service_faults import unchanging
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
 from sim.scenario.serving import Serving
@@ -99,7 +100,7 @@ def _typical_batch(work: Serving) -> PassPlan:
     prompts = max(2, 2 * round(work.chunk_tokens / base.context_tokens / 2))
     each = max(1, round(work.chunk_tokens / prompts))
     batch = replace(base, requests=prompts, context_tokens=each, step_tokens=each, cached_tokens=0)
-    return PassPlan(work.prefill, batch, prompts)
+    return PassPlan(unchanging(work.prefill), batch, prompts)
 
 
 def _typical_step(work: Serving, trace: ServingTrace) -> PassPlan:
@@ -110,7 +111,7 @@ def _typical_step(work: Serving, trace: ServingTrace) -> PassPlan:
     load = sum(requests) / len(requests) / work.decode.ep if requests else 1.0
     busiest = max(1, round(load))
     many = base if busiest > 1 else base.one_batch()
-    return PassPlan(work.decode, many, busiest, share=min(1.0, load))
+    return PassPlan(unchanging(work.decode), many, busiest, share=min(1.0, load))
 
 
 def host_wait_s(service: Service, trace: ServingTrace) -> float:

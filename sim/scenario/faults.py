@@ -178,8 +178,8 @@ def _problems(
         yield document.problem(
             (*path, does[0]), f"a fault of {does[0]}", wanted if kind.faults else f"none in {name}"
         )
-    elif not kind.windows and (comes or named & {"leaf", "link"}):
-        wanted = f"faults of NICs, rails and GPUs for the whole run: {name} knows no others"
+    elif (comes and not kind.windows) or (named & {"leaf", "link"} and not (kind.windows and kind.leaves)):
+        wanted = f"faults of NICs, rails and GPUs{'' if kind.windows else ' for the whole run'}: {name} knows no others"
         yield document.problem(
             path, "a fault that comes and goes" if comes else "a fault of a leaf or link", wanted
         )

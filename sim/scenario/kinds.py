@@ -27,7 +27,11 @@ class Resolver:
     faults: tuple[str, ...] = ("bandwidth",)
     """Quantities of `cluster.faults` that make it slower."""
     windows: bool = False
-    """It knows faults of any leaf and link, and such as come and go."""
+    """It knows faults that come and go."""
+    leaves: bool = True
+    """It knows faults of any leaf and link too, where it knows such as come and go."""
+    survives: bool = False
+    """It goes on with some of its GPUs dead."""
     divides: Callable[[Any], bool] = lambda spec: False
     """True for a specification that chooses pools of the cluster for its parts itself."""
     gathers: bool = False

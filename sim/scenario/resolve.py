@@ -94,7 +94,8 @@ def resolve(document: Document) -> Scenario:
         settings=document.settings,
     )
     kind.count(scenario, workload)
-    _require_alive(scenario)
+    if not kind.survives:
+        _require_alive(scenario)
     return scenario
 
 

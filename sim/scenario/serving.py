@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sim import limits
+from sim.cluster.faults import QUANTITIES
 from sim.cluster.kernels import Kernel
 from sim.errors import InputError
 from sim.scenario import sizes
@@ -212,7 +213,10 @@ def _count(scenario: Scenario, work: Serving) -> None:
 RESOLVER = Resolver(
     {"serving": ServingSpec},
     serving_of,
-    faults=("bandwidth", "clock"),
+    faults=QUANTITIES,
+    windows=True,
+    leaves=False,
+    survives=True,
     divides=lambda spec: True,
     count=_count,
 )

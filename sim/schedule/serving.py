@@ -59,6 +59,23 @@ PassCost = Callable[[PassWork], float]
 
 
 @dataclass(frozen=True, slots=True)
+class Spell:
+    """An instance from one change of its parts to the next.
+
+    Parameters
+    ----------
+    from_s : instant at which it begins; it ends where the next begins [s]
+    prefill_s, decode_step_s : costs of its passes, as of `Service`
+    down : a GPU of it is dead: nothing runs, and what it held is gone
+    """
+
+    from_s: float
+    prefill_s: PassCost
+    decode_step_s: PassCost
+    down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """Like instances; all quantities are of one instance.
 
@@ -89,12 +106,14 @@ class KvLinks:
     capacity : float, [num_links] [bytes/s]
     flows : (prefill instance, decode instance) -> Flows of one byte from each GPU to each, the last GPU fastest
     send, receive : links that the collectives of each instance use too: NICs of prefill, out; of decode, in
+    changes : instants at which capacities become others, and all of these, [num_links] [s], [bytes/s]
     """
 
     capacity: Sequence[float]
     flows: Callable[[int, int], Flows]
     send: Sequence[Sequence[int]]
     receive: Sequence[Sequence[int]]
+    changes: Sequence[tuple[float, Sequence[float]]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +169,7 @@ class Service:
     cached_fraction : share of every prompt whose KV is found in a cache and not computed
     kv_links : links that KV takes from pool to pool; None where it takes the latency alone
     transfer_latency_s : of one KV transfer, next to that of its way [s]
-    own_prefill_s, own_step_s : instance -> its costs, where it has faults of its own
+    prefill_spells, decode_spells : instance of a pool -> its spells, the first from 0 on, where it has faults
     step_host_s : of a decode step what the device waits for the host, by requests of the mean rank [s]
     """
 
@@ -165,9 +184,22 @@ class Service:
     cached_fraction: float = 0.0
     kv_links: KvLinks | None = None
     transfer_latency_s: float = 0.0
-    own_prefill_s: Mapping[int, PassCost] = field(default_factory=dict)
-    own_step_s: Mapping[int, PassCost] = field(default_factory=dict)
+    prefill_spells: Mapping[int, Sequence[Spell]] = field(default_factory=dict)
+    decode_spells: Mapping[int, Sequence[Spell]] = field(default_factory=dict)
     step_host_s: Callable[[float], float] = lambda load: 0.0
+
+    def spells(self, instance: int, *, prefills: bool) -> Sequence[Spell]:
+        """Spells of an instance that prefills, or of one that decodes alone."""
+        own = (self.prefill_spells if prefills else self.decode_spells).get(instance)
+        return own or (Spell(0.0, self.prefill_s, self.decode_step_s),)
+
+    @property
+    def changes(self) -> bool:
+        """True where parts of it are not what they are for the whole run."""
+        spells = (*self.prefill_spells.values(), *self.decode_spells.values())
+        return any(len(own) > 1 or own[0].down for own in spells) or bool(
+            self.kv_links and self.kv_links.changes
+        )
 
     @property
     def tokens_per_step(self) -> float:
@@ -272,6 +304,14 @@ class WaitingLine:
             self.line.appendleft(waiting)
         else:
             self.line.append(waiting)
+
+    def drop(self, is_out: Callable[[Waiting], bool] = lambda waiting: True) -> list[Waiting]:
+        """Take those out for whom something is true, wherever they are in line."""
+        rows: list[Waiting] | deque[Waiting] = self.sorted if self.by_tokens else self.line
+        out = [waiting for waiting in rows if is_out(waiting)]
+        for waiting in out:
+            rows.remove(waiting)
+        return out
 
     def has(self, fits: Callable[[Waiting], bool]) -> bool:
         """True where someone may be taken."""

@@ -22,6 +22,7 @@ from sim.trees import leaves
 RARE = frozenset(
     {
         "arrivals.reusable_fraction",  # of traces with hashes, see tests/workload/test_requests.py
+        "queue_drain_s",  # of serving with faults that end, see tests/runs/test_serving_faults.py
         *(
             "layers." + name for name in ("count", "slowest")
         ),  # of recorded layers, see tests/runs/test_loads.py

@@ -31,7 +31,8 @@ from sim.engine.serving_lives import ServingTrace
 from sim.engine.transfers import Transfers
 from sim.errors import InfeasibleError, InputError
 from sim.runs import run
-from sim.runs.service import kv_links, places, service_of, with_faults
+from sim.runs.service import kv_links, places, service_of
+from sim.runs.service_faults import at_fault, instance_faults
 from sim.runs.serving_metrics import measure
 from sim.scenario import settings as scenario_settings
 from sim.scenario.resolve import resolve
@@ -359,10 +360,8 @@ def test_an_instance_has_the_faults_of_its_own_nodes() -> None:
     assert (prefill[0], decode[0], len(decode)) == (0, 32, 32)
     rail = Fault("bandwidth", 0.5, rail=2)
     assert work.prefill.faults == work.decode.faults == (rail,)
-    assert with_faults(scenario, work.prefill, prefill) is None
-    own = with_faults(scenario, work.decode, decode)
-    assert own is not None
-    assert set(own.faults) == {
+    assert instance_faults(scenario, work.prefill, prefill) == (rail,)
+    assert set(instance_faults(scenario, work.decode, decode)) == {
         rail,
         Fault("bandwidth", 0.25, node=2, nic=1),
         Fault("clock", 0.5, node=3),
@@ -380,13 +379,11 @@ def test_instances_on_part_of_a_cluster_have_the_faults_of_the_nodes_in_use() ->
     assert isinstance(work, Serving)
     (prefill,), decodes = places(scenario, work)
     assert [gpus[0] // 8 for gpus in (prefill, *decodes)] == [nodes[0], nodes[4], nodes[8]]
-    assert (
-        with_faults(scenario, work.prefill, prefill) is with_faults(scenario, work.decode, decodes[0]) is None
-    )
-    second = with_faults(scenario, work.decode, decodes[1])
-    assert second is not None
-    assert second.faults == (Fault("clock", 0.5, node=nodes[5]),)
-    assert second.slowness().tolist() == [1.0] * 8 + [2.0] * 8 + [1.0] * 16
+    assert instance_faults(scenario, work.prefill, prefill) == ()
+    assert instance_faults(scenario, work.decode, decodes[0]) == ()
+    second = instance_faults(scenario, work.decode, decodes[1])
+    assert second == (Fault("clock", 0.5, node=nodes[5]),)
+    assert at_fault(work.decode, second).slowness().tolist() == [1.0] * 8 + [2.0] * 8 + [1.0] * 16
 
 
 @pytest.mark.slow
@@ -412,9 +409,10 @@ def test_a_slow_gpu_makes_its_instance_alone_decode_as_slowly_as_that_gpu() -> N
     prompts = PassWork({0: [(4096, 0)]}, np.zeros(16, dtype=np.int64), np.zeros(16))
     assert slow.prefill_s(prompts) == healthy.prefill_s(prompts)
     assert slow.decode_step_s(step) == healthy.decode_step_s(step)
-    assert not healthy.own_step_s
-    assert [*slow.own_step_s] == [1]
-    assert 1.5 < slow.own_step_s[1](step) / healthy.decode_step_s(step) <= 2.0
+    assert not healthy.decode_spells
+    assert [*slow.decode_spells] == [1]
+    (spell,) = slow.decode_spells[1]
+    assert 1.5 < spell.decode_step_s(step) / healthy.decode_step_s(step) <= 2.0
 
 
 # --- policies ------------------------------------------------------------------------------------------------------

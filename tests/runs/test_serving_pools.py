@@ -12,7 +12,8 @@ from sim.cluster.kernels import load_kernel
 from sim.errors import InputError
 from sim.runs.result import provenance
 from sim.runs.run import run_document
-from sim.runs.service import places, service_of, with_faults
+from sim.runs.service import places, service_of
+from sim.runs.service_faults import at_fault, instance_faults
 from sim.scenario import settings as scenario_settings
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
@@ -137,10 +138,9 @@ def test_instances_stand_one_after_the_other_on_their_pools_and_have_the_faults_
     assert [gpus.tolist() for gpus in (*prefills, *decodes)] == [
         [*range(8)], [*range(8)], [*range(8, 16)],
     ]  # fmt: skip
-    assert with_faults(whole, work.prefill, prefills[0]) is None
-    assert with_faults(whole, work.decode, decodes[0]) is None
-    slow = with_faults(whole, work.decode, decodes[1])
-    assert slow is not None
+    assert instance_faults(whole, work.prefill, prefills[0]) == ()
+    assert instance_faults(whole, work.decode, decodes[0]) == ()
+    slow = at_fault(work.decode, instance_faults(whole, work.decode, decodes[1]))
     assert slow.slowness().tolist() == [2.0] * 8
     both = scenario({"pools": POOLS}, "a", "a")
     work = both.workload
@@ -158,7 +158,7 @@ def test_instances_stand_one_after_the_other_on_their_pools_and_have_the_faults_
         ({"pools": POOLS, "gpus": 8}, ("a", "b"), {}, "cluster.gpus", ["first nodes of their pools"]),
         ({"pools": POOLS}, ("a", "b"), {"decode_instances": 0}, "workload.decode.pool", ["'a', that of the prefill"]),
         ({"pools": POOLS}, ("a", "b"), {"decode_instances": 3}, "cluster.pools.b.nodes", ["3 or more", "24 GPUs"]),
-        ({"pools": POOLS, "faults": [{"node": 3, "hbm": "50 %"}]}, ("a", "b"), {}, "cluster.faults.0.hbm", ["serving has nothing"]),
+        ({"pools": POOLS, "faults": [{"link": "node3/nic2/tx", "bandwidth": "50 %"}]}, ("a", "b"), {}, "cluster.faults.0", ["NICs, rails and GPUs: serving"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_the_pools_of_serving_is_named(

@@ -131,14 +131,12 @@ def test_slow_memory_and_a_slow_scale_up_link_act_where_a_pass_needs_them() -> N
     assert tp_s("") < half < quarter
 
 
-def test_serving_refuses_faults_that_come_and_go_and_those_of_leaves() -> None:
-    for fault, words in (
-        ("rail: 0, bandwidth: 50 %, from: 1 s", "comes and goes"),
-        ("leaf: rail0/leaf0, bandwidth: 50 %", "a fault of a leaf or link"),
-    ):
-        reported = problems(read("serving-example", [f"cluster.faults=[{{{fault}}}]"]))
-        assert words in reported
-        assert "for the whole run: serving knows no others" in reported
+def test_serving_refuses_faults_of_leaves_and_links() -> None:
+    """Its instances are costed as one that stands for them, on other leaves."""
+    for part in ("leaf: rail0/leaf0", "link: node0/nic0/tx"):
+        reported = problems(read("serving-example", [f"cluster.faults=[{{{part}, bandwidth: 50 %}}]"]))
+        assert "a fault of a leaf or link" in reported
+        assert "faults of NICs, rails and GPUs: serving knows no others" in reported
 
 
 def test_a_flow_that_waits_for_another_and_for_its_start_is_released_at_the_later(tmp_path: Any) -> None:

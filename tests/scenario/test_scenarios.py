@@ -30,6 +30,7 @@ SLOW = (
     "r1-zero",
     "serving-disaggregated-h20-h800",
     "serving-example",
+    "serving-fault",
     "serving-long-prompts",
     "serving-mooncake",
     "v3-decode-ep144",

@@ -15,13 +15,12 @@ from sim.units import show
 
 def finding(runs: RunsView) -> list[str]:
     """The sentences that answer a result, the most important first: its question, where it carries one."""
-    own = [sentence for family in runs.families for sentence in module("words", family).finding(runs)]
     if runs.question is not None:
         by_variant = {run.variant: run for run in runs.runs}
-        said = question.answer(
+        return question.answer(
             runs.question, lambda before, after: _moved(by_variant[before], by_variant[after])
         )
-        return said if len(said) > 1 else [*said, *own[:1]]  # of what is the same, where the time goes
+    own = [sentence for family in runs.families for sentence in module("words", family).finding(runs)]
     return [*own, *_hosts(runs)]
 
 

@@ -1,0 +1,184 @@
+"""Faults of a serving deployment: which concern an instance, and what its passes cost from one change to the next.
+
+An instance is costed as the scenario that stands for its pool, with the faults that hold at the time. One that lasts is known to
+who chooses paths there; of others capacities alone are lower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from sim.cluster.faults import Fault
+from sim.cluster.topology import Cluster, Ints
+from sim.engine.serving_lives import ServingTrace
+from sim.scenario.descriptions import Scenario
+from sim.schedule.serving import KvLinks, PassCost, PassWork, Spell
+
+_ALWAYS_S = 1e18
+"""End of a fault that holds in all of a spell, but is not known to who chooses paths."""
+
+Costs = Callable[[Scenario], PassCost]
+
+
+def instance_faults(scenario: Scenario, part: Scenario, gpus: Ints) -> tuple[Fault, ...]:
+    """Faults that concern an instance, on the nodes of the scenario that stands for its pool.
+
+    `part` has those that are everywhere; `gpus` are the instance's, in its pool.
+    """
+    if part.workload.parts:  # that are the pools, with their faults
+        return ()
+    nodes = dict.fromkeys((gpus // part.part.domain).tolist())
+    stands_for = dict(zip(nodes, part.part.nodes, strict=True))
+    known = (
+        scenario.shared.faults.get(part.shared.own, ())
+        if scenario.shared and part.shared
+        else scenario.faults
+    )
+    own = (replace(fault, node=stands_for[fault.node]) for fault in known if fault.node in stands_for)
+    return (*(fault for fault in part.faults if fault.node is None), *own)
+
+
+def at_fault(part: Scenario, faults: tuple[Fault, ...]) -> Scenario:
+    """The scenario that stands for a pool with these faults; of other pools those that last."""
+    if faults == part.faults:
+        return part
+    part = replace(part, faults=faults)
+    if part.shared is None:
+        return part
+    others = {
+        name: tuple(fault for fault in known if fault.lasts) for name, known in part.shared.faults.items()
+    }
+    return replace(part, shared=replace(part.shared, faults={**others, part.shared.own: faults}))
+
+
+def unchanging(part: Scenario) -> Scenario:
+    """The scenario that stands for a pool with the faults that last."""
+    return at_fault(part, tuple(fault for fault in part.faults if fault.lasts))
+
+
+class Spells:
+    """Spells of the instances of a deployment; instances with like faults share their costs.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        The whole deployment.
+    prefill_s, decode_step_s : function of a scenario -> PassCost
+        What passes of a pool cost as that scenario.
+    """
+
+    def __init__(self, scenario: Scenario, prefill_s: Costs, decode_step_s: Costs) -> None:
+        self.scenario, self.costs = scenario, (prefill_s, decode_step_s)
+        self.known: dict[Hashable, PassCost] = {}
+
+    def of_instance(
+        self, gpus: Ints, parts: tuple[Scenario | None, Scenario | None], calm: tuple[PassCost, PassCost]
+    ) -> tuple[Spell, ...] | None:
+        """Spells of an instance on these GPUs; None where all of it is as it is everywhere for the whole run.
+
+        `parts` stand for its pool where it prefills and where it decodes; `calm` are costs without faults of its own.
+        """
+        faults = [instance_faults(self.scenario, part, gpus) if part else () for part in parts]
+        whole = [fault for own in faults for fault in own]
+        instants = {end for fault in whole for end in (fault.from_s, fault.until_s) if 0.0 < end < math.inf}
+        spells = tuple(self._spell(from_s, faults, parts, calm) for from_s in (0.0, *sorted(instants)))
+        return None if len(spells) == 1 and not spells[0].down and self._pair(spells[0]) == calm else spells
+
+    @staticmethod
+    def _pair(spell: Spell) -> tuple[PassCost, PassCost]:
+        return spell.prefill_s, spell.decode_step_s
+
+    def _spell(
+        self,
+        from_s: float,
+        faults: list[tuple[Fault, ...]],
+        parts: tuple[Scenario | None, Scenario | None],
+        calm: tuple[PassCost, PassCost],
+    ) -> Spell:
+        held = [
+            tuple(fault for fault in own if fault.lasts or fault.from_s <= from_s < fault.until_s)
+            for own in faults
+        ]
+        down = any(_kills(fault) for own in held for fault in own)
+        prefill_s, decode_s = (
+            calm[role] if down or part is None else self._cost(role, part, own, calm[role])
+            for role, (part, own) in enumerate(zip(parts, held, strict=True))
+        )
+        return Spell(from_s, prefill_s, decode_s, down)
+
+    def _cost(self, role: int, part: Scenario, held: tuple[Fault, ...], calm: PassCost) -> PassCost:
+        own = tuple(fault if fault.lasts else replace(fault, from_s=0.0, until_s=_ALWAYS_S) for fault in held)
+        if own == unchanging(part).faults:
+            return calm
+        key = role, frozenset(own)
+        if key not in self.known:
+            self.known[key] = _later(lambda: self.costs[role](at_fault(part, own)))
+        return self.known[key]
+
+
+def _kills(fault: Fault) -> bool:
+    """True of a fault that leaves a GPU dead, with what is in its memory."""
+    return fault.quantity in ("clock", "hbm") and fault.fraction == 0.0
+
+
+def _later(make: Callable[[], PassCost]) -> PassCost:
+    """A cost that is made when it is first asked for."""
+    made = cache(make)
+
+    def cost_s(work: PassWork) -> float:
+        return made()(work)
+
+    return cost_s
+
+
+def with_changes(links: KvLinks, cluster: Cluster) -> KvLinks:
+    """The way of KV with the capacities that links of a cluster have from each instant on."""
+    ends = {end for window in cluster.windows for end in (window.from_s, window.until_s)}
+    instants = sorted(end for end in ends if 0.0 < end < math.inf)
+    changes = tuple((time_s, cluster.capacity_at(time_s).tolist()) for time_s in instants)
+    return replace(links, capacity=cluster.capacity_at(0.0).tolist(), changes=changes)
+
+
+def fault_metrics(scenario: Scenario, trace: ServingTrace) -> dict[str, float]:
+    """What faults cost a run, next to all else that is measured.
+
+    - `restarts` = times that a request lost its KV with a GPU;
+    - `down_s` = time in which instances had a dead GPU, of all together;
+    - `queue_drain_s` = from the last end of a fault until nobody waits for prefill or for a decode rank; none where no fault ends in
+      the run, or somebody waits for ever.
+    """
+    records = {id(own): own for own in (*trace.prefill, *trace.decode)}.values()
+    metrics: dict[str, float] = {
+        "restarts": int(trace.restarts.sum()),
+        "down_s": float(sum(own.down_s for own in records)),
+    }
+    known = (scenario.faults, *(scenario.shared.faults.values() if scenario.shared else ()))
+    ends = [fault.until_s for own in known for fault in own if fault.until_s < trace.end_s]
+    if ends and (empty_s := empty_from_s(trace, max(ends))) is not None:
+        metrics["queue_drain_s"] = empty_s - max(ends)
+    return metrics
+
+
+def empty_from_s(trace: ServingTrace, time_s: float) -> float | None:
+    """First instant from a time on at which nobody waits; None where somebody does for ever [s]."""
+    instants, waits = trace.instants, []
+    for joins, leaves in (("arrival_s", "prefill_start_s"), ("first_token_s", "decode_admitted_s")):
+        ended = ~np.isnan(instants["end_s"]) & np.isnan(instants[leaves])  # with their first token
+        row = np.stack([instants[joins], instants[leaves]])
+        waits.append(row[:, ~np.isnan(instants[joins]) & ~ended & ~trace.refused])
+    came, left = np.concatenate(waits, axis=1)
+    left = np.where(np.isnan(left), np.inf, left)
+    order = np.argsort(came, kind="stable")
+    came, busy = came[order], np.maximum.accumulate(left[order])
+    while True:  # to the end of the waits that have begun
+        begun = int(np.searchsorted(came, time_s, "right"))
+        if not begun or busy[begun - 1] <= time_s:
+            return time_s
+        if math.isinf(busy[begun - 1]):
+            return None
+        time_s = float(busy[begun - 1])
