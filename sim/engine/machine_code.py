@@ -76,7 +76,7 @@ class MachineCode:
         name = f"{self.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:24]}.code"
         code = _kept(name)
         if code is None:
-            code = self._make(args)
+            code = self._make(args, num_values)
             _keep(name, self.name, code)
         symbol, _, whole = code.partition(b"\0")
         machine = binding.Target.from_default_triple().create_target_machine()
@@ -96,15 +96,20 @@ class MachineCode:
         run.__dict__["engine"] = engine  # it holds the code
         return run
 
-    def _make(self, args: Any) -> bytes:
-        """Symbol and object code, compiled by numba for such arguments."""
+    def _make(self, args: Any, num_values: int) -> bytes:
+        """Symbol and object code, compiled by numba for such arguments; TypeError where numba would pass them otherwise."""
         import numba
 
         made, typeof = self.jitted(), numba.typeof
         made.compile(tuple(map(typeof, args)))
         (compiled,) = (each for each in made.overloads.values())
-        if compiled.signature.return_type != numba.int64:
-            raise TypeError(f"{self.name} returns {compiled.signature.return_type}")
+        result, types = compiled.signature.return_type, compiled.signature.args
+        if result != numba.int64:
+            raise TypeError(f"{self.name} returns {result}")
+        called = made.targetctx.call_conv.get_function_type(result, types)
+        taken = ["address" if str(word).endswith("*") else str(word) for word in called.args]
+        if str(called.return_type) != "i32" or len(taken) != 2 + num_values or {*taken} - {"address", "i64"}:
+            raise TypeError(f"{self.name} is called with {taken}")
         code: bytes = compiled.library._get_compiled_object()
         return b"\0".join((compiled.fndesc.llvm_func_name.encode(), code))
 

@@ -142,3 +142,18 @@ def test_where_no_file_can_be_written_machine_code_is_made_for_this_run_alone(
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "codes"))
     monkeypatch.setattr(Compilable, "compiled", None)
     assert summed_up(code_of(summed)) == EXPECTED
+
+
+def test_machine_code_that_takes_its_arguments_otherwise_is_not_run(
+    codes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another numba may take an array apart in another way: its functions run through numba itself."""
+    as_today = machine_code._take
+
+    def without_strides(arg: Any, types: list[Any], values: list[int]) -> None:
+        as_today(arg, types, values)
+        del values[-1]
+
+    monkeypatch.setattr(machine_code, "_take", without_strides)
+    assert summed_up(code_of(summed)) == EXPECTED
+    assert not [*codes.glob("**/*.code")]
