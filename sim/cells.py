@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,25 +60,28 @@ def rows(file: Path, wanted: str, where: Mark | None = None, key: str = "") -> l
 
 def rows_of(file: Path, text: str, wanted: str) -> list[Row]:
     """Read the rows of a CSV whose text is there; parameters, result and errors as of `rows`."""
+    return list(each_row(file, text, wanted, limits.CSV_ROWS, limits.CSV_CELLS))
+
+
+def each_row(file: Path, text: str, wanted: str, most_rows: int, most_cells: int) -> Iterator[Row]:
+    """Yield the rows of a CSV one after the other, so that the text alone is held; errors as of `rows`, with limits of its own."""
     reader = csv.reader((line[0] for line in _LINE.finditer(text)), strict=True)
-    table: list[Row] = []
     num_rows = num_cells = 0
     try:
         for row in reader:
             num_rows += 1
             num_cells += len(row)
-            if num_rows > limits.CSV_ROWS or num_cells > limits.CSV_CELLS:
-                most = limits.CSV_ROWS if num_rows > limits.CSV_ROWS else limits.CSV_CELLS
-                got = f"more than {most:,} {'rows' if num_rows > limits.CSV_ROWS else 'cells'}"
+            if num_rows > most_rows or num_cells > most_cells:
+                most = most_rows if num_rows > most_rows else most_cells
+                got = f"more than {most:,} {'rows' if num_rows > most_rows else 'cells'}"
                 raise InputError(
                     Problem(Mark(str(file), reader.line_num, 1), "", got, f"{wanted}, a shorter one")
                 )
             row = [cell.strip() for cell in row]
             if any(row):
-                table.append((reader.line_num, row))
+                yield reader.line_num, row
     except csv.Error as error:
         raise InputError(Problem(Mark(str(file), reader.line_num, 1), "", str(error), wanted)) from None
-    return table
 
 
 def sheet(

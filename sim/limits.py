@@ -44,6 +44,12 @@ CSV_ROWS = 400_000
 """Rows of one CSV, empty ones too: up to five microseconds each, with their checks."""
 CSV_CELLS = 3_000_000
 """Cells of one CSV."""
+REQUEST_BYTES = 128 * 2**20
+"""Size of a trace of requests that is a CSV: it is held, its rows are not."""
+REQUEST_ROWS = 1_500_000
+"""Rows of such a trace: one to three microseconds each, with their checks."""
+REQUEST_CELLS = 12_000_000
+"""Cells of such a trace."""
 ARRAY_NUMBERS = 2**24
 """Numbers of one npy or npz: 8 bytes each, held twice while they are checked."""
 LOADS = 2**20

@@ -2,17 +2,17 @@
 
 Why this way: nearly all public traces are Mooncake's JSON lines or the CSVs of Azure, BurstGPT and vidur. A format is a row of
 `FORMATS`: its columns, and how it writes a time. A recorded request without a prompt or an answer had failed; it is dropped and
-counted. In the project's own CSV every row was written on purpose, and such a row is a problem.
+counted. Rows are read many at once, and one by one where a cell is wrong, which is then told at its place. In the project's own CSV every row was written on purpose, and such a row is a problem.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
-from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ import numpy as np
 from sim import cells, files, limits
 from sim.errors import InputError, Mark, Problem
 from sim.trees import is_number
-from sim.workload.request_classes import MOST_CLASSES, class_name
-from sim.workload.requests import MOST_TOKENS, PromptBlocks, RequestClasses, Requests
+from sim.workload.request_rows import MOONCAKE_BLOCK_TOKENS, MOST_SECONDS, Collected, Order, Words
+from sim.workload.requests import MOST_TOKENS, Floats, Ints, Requests
 
-MOONCAKE_BLOCK_TOKENS = 512
-_MOST_SECONDS = 1e9
 _WHAT = "a readable CSV of requests"
 _MOST_ID = 2**63 - 1
+_BATCH = 2**15  # rows that are read together
 
 
 def _seconds(text: str) -> float:
@@ -121,134 +120,56 @@ def read(file: Path, where: Mark | None = None, key: str = "", class_column: str
     traces; HPMLL/BurstGPT; microsoft/vidur, data/processed_traces.
     """
     with files.uncollected():
-        text = files.text(file, _WHAT, where, key, limits.CSV_BYTES)
+        text = files.text(file, _WHAT, where, key, limits.REQUEST_BYTES)
         if re.match(r"\s*\{", text):
             return _mooncake(file, text, class_column)
-        table = cells.rows_of(file, text, _WHAT)
+        rows = cells.each_row(file, text, _WHAT, limits.REQUEST_ROWS, limits.REQUEST_CELLS)
+        table = list(itertools.islice(rows, 1))
         header = table[0][1] if table else []
         name = max(FORMATS, key=lambda name: len({*FORMATS[name].columns} & {*header}))
         kind = FORMATS[name]
         needed = (*kind.columns, class_column) if class_column else kind.columns
         sheet = cells.headed(file, table, needed, None if kind.is_recorded else (), _OTHERS)
-        kept = _Collected(name, sheet, kind.is_recorded, class_column)
+        kept = Collected(name, sheet, kind.is_recorded, class_column)
         reader = _RowReader(sheet, kind, class_column)
-        for line, row in sheet.rows:
-            kept.add(line, *reader.row(line, row))
+        while (batch := list(itertools.islice(rows, _BATCH))) and sheet.more < _BATCH:
+            columns = reader.columns(batch)
+            if columns is not None and kept.extend(*columns):
+                reader.order.latest_s, reader.order.latest_line = float(columns[0][-1]), batch[-1][0]
+                continue
+            for line, row in batch:
+                kept.add(line, *reader.row(line, row))
         kept.check()
         sheet.raise_problems()
     return kept.requests()
-
-
-@dataclass(slots=True)
-class _Collected:
-    """Requests as they are read."""
-
-    source: str
-    sheet: cells.Sheet
-    may_drop: bool
-    class_column: str
-    arrival_s: array[float] = field(default_factory=lambda: array("d"))
-    tokens: array[int] = field(default_factory=lambda: array("q"))  # of a prompt and its answer, in turn
-    session_idx: array[int] = field(default_factory=lambda: array("q"))
-    sessions: dict[str, int] = field(default_factory=dict)
-    class_idx: array[int] = field(default_factory=lambda: array("q"))
-    classes: dict[str, int] = field(default_factory=dict)
-    ids: array[int] = field(default_factory=lambda: array("q"))
-    first: array[int] = field(default_factory=lambda: array("q", [0]))
-    num_dropped: int = 0
-
-    def add(
-        self,
-        line: int,
-        arrival_s: float,
-        prompt: int,
-        output: int,
-        session: str = "",
-        kind: str = "",
-        ids: Sequence[int] = (),
-    ) -> None:
-        """Keep a request, unless it had failed."""
-        if self.may_drop and not (prompt and output):
-            self.num_dropped += 1
-            return
-        self.arrival_s.append(arrival_s)
-        self.tokens.extend((prompt, output))
-        self.session_idx.append(self.sessions.setdefault(session, len(self.sessions)))
-        if self.class_column:
-            self.class_idx.append(self._class(line, kind))
-        self.ids.extend(ids)
-        self.first.append(len(self.ids))
-
-    def _class(self, line: int, text: str) -> int:
-        """Number of the class that a trace has in words."""
-        name = class_name(text)
-        if not name:
-            self.sheet.problem(line, self.class_column, text or "nothing", "the name of a class")
-        elif name not in self.classes and len(self.classes) == MOST_CLASSES:
-            wanted = f"a column with at most {MOST_CLASSES} words, one for each class"
-            self.sheet.problem(line, self.class_column, f"'{text}' after {MOST_CLASSES} others", wanted)
-            return 0
-        return self.classes.setdefault(name, len(self.classes))
-
-    def check(self) -> None:
-        """Note where there is no request."""
-        if not self.arrival_s:
-            got = (
-                f"{self.num_dropped} requests, none with prompt and answer"
-                if self.num_dropped
-                else "no request"
-            )
-            self.sheet.problem(1, 0, got, "one row or more")
-
-    def requests(self) -> Requests:
-        """Make arrays of them."""
-        ids, first, tokens = (np.array(own, np.int64) for own in (self.ids, self.first, self.tokens))
-        return Requests(
-            np.array(self.arrival_s, np.float64),
-            tokens[::2].copy(),
-            tokens[1::2].copy(),
-            PromptBlocks(ids, first, MOONCAKE_BLOCK_TOKENS) if len(ids) else None,
-            np.array(self.session_idx, np.int64) if any(self.sessions) else None,
-            self.source,
-            self.num_dropped,
-            RequestClasses(tuple(self.classes), np.array(self.class_idx, np.int64))
-            if self.class_column
-            else None,
-        )
-
-
-@dataclass(slots=True)
-class _Order:
-    """Arrivals that must not run backwards."""
-
-    sheet: cells.Sheet
-    latest_s: float = 0.0
-    latest_line: int = 0
-
-    def arrival(self, line: int, column: str | int, text: str, value: float, wanted: str) -> float:
-        """Check an arrival [s]; its problem is the sheet's."""
-        if not 0 <= value <= _MOST_SECONDS:
-            self.sheet.problem(line, column, text or "nothing", wanted)
-            return 0.0
-        if value < self.latest_s:
-            wanted = (
-                f"an arrival at or after the {self.latest_s:g} s of line {self.latest_line}: rows in order"
-            )
-            self.sheet.problem(line, column, text, wanted)
-            return value
-        self.latest_s, self.latest_line = value, line
-        return value
 
 
 class _RowReader:
     """Parses rows of a CSV; their problems are the sheet's."""
 
     def __init__(self, sheet: cells.Sheet, kind: Format, class_column: str) -> None:
-        self.sheet, self.kind, self.order = sheet, kind, _Order(sheet)
+        self.sheet, self.kind, self.order = sheet, kind, Order(sheet)
         self.at = [sheet.at[name] for name in kind.columns]
         self.session, self.kept_class = sheet.at.get(kind.session, -1), sheet.at.get(class_column, -1)
         self.least = 0 if kind.is_recorded else 1
         self.zero_s = math.nan  # of a calendar
+
+    def columns(self, batch: list[cells.Row]) -> tuple[Floats, Ints, Ints, Words, Words] | None:
+        """Read rows together: arrivals [s], prompt tokens, output tokens, sessions and classes; None where a cell has a problem."""
+        if {len(row) for _, row in batch} != {len(self.sheet.at)}:
+            return None
+        columns = list(zip(*(row for _, row in batch), strict=True))
+        seconds = np.array([self.kind.seconds(text) for text in columns[self.at[0]]])
+        zero_s = float(seconds[0]) if math.isnan(self.zero_s) else self.zero_s
+        if self.kind.is_clock:
+            seconds -= zero_s
+        prompt, output = (_whole(columns[i], self.least) for i in self.at[1:])
+        rising = np.diff(seconds, prepend=self.order.latest_s) >= 0  # False for nan
+        if prompt is None or output is None or not (rising.all() and seconds[-1] <= MOST_SECONDS):
+            return None
+        self.zero_s = zero_s
+        session, kind = (columns[i] if i >= 0 else () for i in (self.session, self.kept_class))
+        return seconds, prompt, output, session, kind
 
     def row(self, line: int, row: list[str]) -> tuple[float, int, int, str, str]:
         if len(row) != len(self.sheet.at):
@@ -277,6 +198,17 @@ class _RowReader:
         return value
 
 
+def _whole(texts: Words, least: int) -> Ints | None:
+    """Whole numbers of a column, as `_RowReader.tokens` reads each; None where one is none, or out of range."""
+    digits = "".join(texts)
+    if not (
+        digits.isascii() and digits.isdecimal() and 1 <= min(map(len, texts)) <= max(map(len, texts)) < 12
+    ):
+        return None
+    values = np.array(list(map(int, texts)), dtype=np.int64)
+    return values if least <= values.min() and values.max() <= MOST_TOKENS else None
+
+
 def _mooncake(file: Path, text: str, class_column: str) -> Requests:
     """Read JSON lines, one request each; lines and entries are counted before any is decoded."""
     wanted = "a readable trace in Mooncake's JSON lines"
@@ -289,7 +221,7 @@ def _mooncake(file: Path, text: str, class_column: str) -> Requests:
                 Problem(Mark(str(file)), "", f"more than {most:,} {noun}", f"{wanted}, a shorter one")
             )
     sheet = cells.Sheet(file, [])
-    kept, order = _Collected("mooncake", sheet, may_drop=True, class_column=class_column), _Order(sheet)
+    kept, order = Collected("mooncake", sheet, may_drop=True, class_column=class_column), Order(sheet)
     for line, row in _objects(text, sheet, (*_MOONCAKE, *filter(None, [class_column]))):
         arrival, prompt, output = (row.get(name) for name in _MOONCAKE)
         kept.add(

@@ -173,6 +173,21 @@ def test_the_longest_csv_that_is_read_costs_no_more_than_the_bar(
     assert megabytes < MEGABYTES
 
 
+@pytest.mark.slow
+def test_the_longest_trace_of_requests_costs_no_more_than_the_bar(tmp_path: Path) -> None:
+    """More than a day of a million requests; a row more is refused."""
+    file = tmp_path / "long.csv"
+    for num, said in (
+        (limits.REQUEST_ROWS - 1, "read"),
+        (limits.REQUEST_ROWS, f"more than {limits.REQUEST_ROWS:,} rows"),
+    ):
+        file.write_text("arrival_s,prompt_tokens,output_tokens\n" + "1.5,100,100\n" * num)
+        cpu_s, megabytes, printed = costs(f"request_traces.read(Path({str(file)!r}))")
+        assert said in printed
+        assert cpu_s < 2 * CPU_S
+        assert megabytes < MEGABYTES
+
+
 def test_an_array_is_counted_by_its_header(tmp_path: Path) -> None:
     file = tmp_path / "ids.npy"
     np.save(file, np.zeros((limits.ARRAY_NUMBERS // 8 + 1, 8), dtype=np.int8))

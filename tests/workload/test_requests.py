@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sim.errors import InputError
+from sim.workload import request_traces
 from sim.workload.request_traces import read
 from sim.workload.requests import Lengths, Requests, poisson, reused_tokens, totals
 
@@ -166,6 +168,50 @@ def test_a_public_trace_is_known_by_its_columns(
     assert found.output_tokens.tolist() == [7, 9, 1]
     assert found.num_dropped == (1 if source == "burstgpt" else 0)
     assert (found.blocks is None) == (source != "mooncake")
+
+
+@pytest.mark.parametrize("batch", [1, 7, 4096])
+def test_rows_read_together_are_those_read_one_by_one(
+    batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the standard library's reader: what had failed is dropped, whatever rows are read with it."""
+    monkeypatch.setattr(request_traces, "_BATCH", batch)
+    rng = np.random.default_rng(0)
+    times, tokens = np.cumsum(rng.integers(0, 3, 500)) / 4, rng.integers(0, 9, (500, 2))
+    rows = [
+        f"{t},s{i % 5},m{i % 3},{p},{o},0,x" for i, (t, (p, o)) in enumerate(zip(times, tokens, strict=True))
+    ]
+    text = "\n".join(
+        ["Timestamp,Session ID,Model,Request tokens,Response tokens,Total tokens,Log Type", *rows, ""]
+    )
+    found = read(write(tmp_path, text), class_column="Model")
+    kept = [
+        row
+        for row in csv.DictReader(text.splitlines())
+        if int(row["Request tokens"]) and int(row["Response tokens"])
+    ]
+    assert found.num_dropped == 500 - len(kept)
+    assert found.arrival_s.tolist() == [float(row["Timestamp"]) for row in kept]
+    assert found.prompt_tokens.tolist() == [int(row["Request tokens"]) for row in kept]
+    assert found.output_tokens.tolist() == [int(row["Response tokens"]) for row in kept]
+    for numbers, words in (
+        (found.session_idx, [row["Session ID"] for row in kept]),
+        (found.classes and found.classes.class_idx, [row["Model"] for row in kept]),
+    ):
+        assert numbers is not None
+        assert numbers.tolist() == [[*dict.fromkeys(words)].index(word) for word in words]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 4096])
+@pytest.mark.parametrize("cell", ["-1", "1.5", "", "1_0", "\u0663", "9999999999"])
+def test_a_wrong_cell_among_many_is_told_alone_at_its_line(
+    batch: int, cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_traces, "_BATCH", batch)
+    [told] = problems(tmp_path, HEADER + "1,10,10\n" * 20 + f"1,10,{cell}\n" + "1,10,10\n" * 20)
+    assert told.startswith(
+        f"requests.csv:22:3: output_tokens: got {cell or 'nothing'}; wanted a whole number"
+    )
 
 
 def test_turns_of_a_conversation_share_a_number(tmp_path: Path) -> None:
