@@ -24,6 +24,8 @@ from sim.workload.attention import GQA, MLA, Attention, Recurrent
 from sim.workload.formats import PRODUCTS, Roof
 from sim.workload.model import Model
 
+_FEW_TOKENS = 16  # of a gate that is no GEMM
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:
@@ -63,10 +65,18 @@ class DecodeBatch:
 
 
 def fused_gate(p: Processor, model: Model, tokens: int) -> tuple[Work, ...]:
-    """Gate logits in BF16, then scores, groups and top-k of a token in one kernel."""
+    """Gate logits in BF16, then scores, groups and top-k of a token in one kernel.
+
+    Of few tokens the product is no GEMM: a block of threads for each expert reads its weights once, for all tokens (`dsv3_router_gemm` of
+    TensorRT-LLM and SGLang, 1 to 16 tokens).
+    """
     if not model.has_gate:
         return ()
     logits = work.gemm(p, "gate", tokens, model.gate_width, model.hidden, "bf16")
+    if tokens <= _FEW_TOKENS:
+        read = (model.gate_width * (model.hidden + tokens) + tokens * model.hidden) * BF16
+        few = replace(logits, time_s=min(logits.time_s, work.streaming(p, "gate", read).time_s))
+        return few, work.streaming(p, "top-k", tokens * model.gate_width * 2 * FP32)
     return logits, work.streaming(p, "top-k", tokens * model.gate_width * 2 * FP32)
 
 

@@ -16,6 +16,7 @@ from sim.cluster.topology import Floats
 from sim.cost import prefill
 from sim.cost import serving_kernels as kernels
 from sim.cost.compute import Processor, processor
+from sim.cost.curves import load_curves
 from sim.cost.launches import FP32
 from sim.cost.work import Part, Work, dense_peaks, hbm_bytes, least_s, part, total_s
 from sim.runs.pass_collectives import PassCollectives, pass_record_bytes
@@ -32,6 +33,8 @@ REDUCTION = "collectives inside layers"
 """Name of what groups of TP, CP and ETP gather and add up among the launches of a part."""
 WITH_CORE = ("attention", "attention_1", "dense")
 """Parts that hold the core of attention, where a layer has one."""
+DIRECT_BYTES = 8 * 2**20
+"""Most of a buffer that GPUs of a node sum by reading each other's memory: `max_size` of vLLM's and SGLang's CustomAllreduce."""
 Needs = dict[tuple[str, int, int], Floats]
 
 
@@ -175,11 +178,18 @@ def _reductions(plan: PassPlan, has_attention: bool) -> dict[str, int]:
     return {"attention": own, "attention_1": own, "dense": 1 + own, "shared": int(split)}
 
 
-def tensor_parallel_s(plan: PassPlan) -> float:
-    """All-gather and reduce-scatter over a TP group, within nodes and between them [s]."""
-    size = plan.group_tokens * plan.model.hidden * 2.0
+def tensor_parallel_s(plan: PassPlan, tokens: float | None = None) -> float:
+    """All-reduce of a block's output over a TP group, of its tokens or of so many [s].
+
+    All-gather and reduce-scatter, within nodes and between them; in a node GPUs may read each other's memory instead.
+    """
+    tp, rates = plan.layout.tp, links(plan)
+    size = (plan.group_tokens if tokens is None else tokens) * plan.model.hidden * 2.0
     near = plan.layout.near(plan.scenario.gpus_per_node, "tp")
-    return reductions.tensor_parallel_s(links(plan), size, plan.layout.tp, near)
+    ring_s = reductions.tensor_parallel_s(rates, size, tp, near)
+    if size > DIRECT_BYTES or near < tp or tp == 1:
+        return ring_s
+    return min(ring_s, reductions.direct_all_reduce_s(rates, size, tp, load_curves().streaming.launch_s))
 
 
 def context_parallel_s(plan: PassPlan, a: Attention | None) -> float:

@@ -24,7 +24,7 @@ from sim.engine.step_plan import Host, StepPlan
 from sim.errors import InfeasibleError
 from sim.runs import pass_conditions
 from sim.runs.pass_collectives import PassCollectives, collectives_of, kernel
-from sim.runs.pass_needs import REDUCTION, PassNeeds, common_needs, links, needs_of
+from sim.runs.pass_needs import REDUCTION, PassNeeds, common_needs, links, needs_of, tensor_parallel_s
 from sim.runs.pass_plan import PassPlan
 from sim.runs.step_conditions import conditions_of, named_failure
 from sim.scenario.descriptions import Scenario
@@ -356,7 +356,7 @@ def between_s(forward: ForwardPass) -> float:
 def _gathered(plan: PassPlan, embedded: float, sampled: float) -> Work:
     """Rows of the embedding summed over a TP group, and logits brought to the ranks that sample them."""
     rates, group = links(plan), (plan.layout.tp, plan.layout.near(plan.scenario.gpus_per_node, "tp"))
-    time_s = reductions.tensor_parallel_s(rates, embedded * plan.model.hidden * _BF16, *group)
+    time_s = tensor_parallel_s(plan, embedded) if embedded else 0.0
     time_s += reductions.scatter_s(rates, sampled * plan.model.vocab * _BF16, *group)
     return Work(REDUCTION, "", 0.0, 0.0, time_s, 2)
 

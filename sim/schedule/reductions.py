@@ -34,6 +34,8 @@ class Links:
     gpus_per_node : int [count]
     latency_s : float [s]
         Fixed time of one phase.
+    flag_s : float [s]
+        Time of a store through scale-up, one way.
     """
 
     scale_up_bytes_per_s: float
@@ -41,6 +43,7 @@ class Links:
     hbm_bytes_per_s: float
     gpus_per_node: int
     latency_s: float
+    flag_s: float = 0.0
 
     @classmethod
     def achieved(cls, hardware: Hardware, kernel: Kernel) -> Links:
@@ -56,6 +59,7 @@ class Links:
             + kernel.beyond_s(
                 hardware.gpu.scale_up.latency_s, hardware.fabric.same_leaf_latency_s, uses_nic=True
             ),
+            flag_s=hardware.gpu.scale_up.latency_s,
         )
 
     @classmethod
@@ -351,6 +355,37 @@ def tensor_parallel_s(links: Links, activation_bytes: float, tp: int, near: int 
         The time [s].
     """
     return 2 * scatter_s(links, activation_bytes, tp, near)
+
+
+def direct_all_reduce_s(links: Links, total_bytes: float, num_ranks: int, launch_s: float) -> float:
+    """Time of an all-reduce among the GPUs of a scale-up domain that read each other's memory, as serving engines do where bytes are few.
+
+    Parameters
+    ----------
+    links : Links
+    total_bytes : float
+        Bytes of the whole buffer [bytes].
+    num_ranks : int
+        Ranks that take part [count].
+    launch_s : float
+        Constant time of a launch [s].
+
+    Returns
+    -------
+    float
+        The time of the faster of two forms [s].
+
+    Notes
+    -----
+    In one shot every rank reads the buffers of all others between two barriers: S (n - 1) bytes, two flags one way and a read there
+    and back. In two, it sums its part, and after a third barrier reads the sums of the others: 2 S (n - 1) / n bytes, and a read more.
+
+    References
+    ----------
+    `cross_device_reduce_1stage` and `_2stage` of vLLM and SGLang (csrc/custom_all_reduce.cuh); TensorRT-LLM has both, too.
+    """
+    once, flag_s = total_bytes * (num_ranks - 1) / links.scale_up_bytes_per_s, links.flag_s
+    return launch_s + min((2 + 2) * flag_s + once, (3 + 4) * flag_s + 2 * once / num_ranks)
 
 
 def context_parallel_s(links: Links, kv_bytes: float, cp: int, near: int | None = None) -> float:

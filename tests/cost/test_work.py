@@ -220,3 +220,17 @@ def test_a_profile_has_a_roofline_without_a_run() -> None:
 def test_what_lists_no_kernels_has_no_roofline() -> None:
     with pytest.raises(InputError, match="list their kernels"):
         plots.figure("roofline", {"metrics": {"time_s": 1.0}})
+
+
+def test_a_gate_of_few_tokens_streams_its_weights_and_one_of_more_is_a_gemm() -> None:
+    """256 experts of 7168 in BF16 are 3.67 MB; sixteen tokens cost what one does, but for their own bytes."""
+    p, v3 = processor(load_hardware("h200"), sustained=False), load_model("deepseek-v3")
+    times = {
+        tokens: decode_attention_1(p, v3, DecodeBatch(tokens, 1, 1024), 10)["gate"].time_s
+        for tokens in (1, 16, 17)
+    }
+    weights = 256 * 7168 * 2.0
+    assert times[1] == pytest.approx(work.streaming(p, "weights", weights).time_s, rel=0.01)
+    assert times[1] > weights / load_hardware("h200").gpu.hbm.bandwidth_bytes_per_s
+    assert times[16] < 1.1 * times[1]
+    assert times[17] == work.gemm(p, "gate", 17, 256, 7168, "bf16").time_s > 2 * times[16]

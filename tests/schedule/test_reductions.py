@@ -17,6 +17,7 @@ from sim.schedule.reductions import (
     Links,
     context_parallel_s,
     copy_phases,
+    direct_all_reduce_s,
     optimizer_s,
     phases,
     scatter_s,
@@ -33,6 +34,19 @@ num_bytes = st.floats(1e3, 1e11)
 
 def test_a_ring_inside_a_node_sends_all_but_its_own_part() -> None:
     assert scatter_s(LINKS, 8e9, 4) == pytest.approx(8e9 * 3 / 4 / 100e9)
+
+
+def test_an_all_reduce_by_reading_takes_one_shot_of_few_bytes_and_two_of_many() -> None:
+    """By hand: one shot has 3 flag times less and sends n / 2 times as much; they meet where that is S (n - 1) (1 - 2 / n)."""
+    links, n = replace(LINKS, flag_s=1e-6), 8
+    assert direct_all_reduce_s(links, 0, n, 3e-6) == pytest.approx(
+        7e-6
+    )  # two barriers, a read there and back
+    assert direct_all_reduce_s(links, 8e9, n, 3e-6) == pytest.approx(10e-6 + 2 * 8e9 * 7 / 8 / 100e9)
+    meet = 3e-6 * 100e9 / (7 * (1 - 2 / 8))
+    below, above = (direct_all_reduce_s(links, meet * part, n, 0.0) for part in (0.5, 2.0))
+    assert below == pytest.approx(4e-6 + 0.5 * meet * 7 / 100e9)
+    assert above == pytest.approx(7e-6 + 2 * 2 * meet * 7 / 8 / 100e9)
 
 
 def test_each_stage_of_a_hierarchical_reduction_has_its_latency() -> None:
