@@ -24,6 +24,7 @@ from sim.runs.pass_plan import PassPlan
 from sim.schedule import inference as plans
 from sim.schedule import reductions
 from sim.schedule.collectives import KINDS
+from sim.schedule.direct_reads import direct_all_reduce_s
 from sim.workload.attention import MLA, Attention, Recurrent
 from sim.workload.expectation import rows_of_touched
 from sim.workload.layout import split_experts
@@ -189,7 +190,7 @@ def tensor_parallel_s(plan: PassPlan, tokens: float | None = None) -> float:
     ring_s = reductions.tensor_parallel_s(rates, size, tp, near)
     if size > DIRECT_BYTES or near < tp or tp == 1:
         return ring_s
-    return min(ring_s, reductions.direct_all_reduce_s(rates, size, tp, load_curves().streaming.launch_s))
+    return min(ring_s, direct_all_reduce_s(rates, size, tp, load_curves().streaming.launch_s))
 
 
 def context_parallel_s(plan: PassPlan, a: Attention | None) -> float:

@@ -122,7 +122,7 @@ class Collected:
 
 
 @dataclass(slots=True)
-class Order:
+class ArrivalOrder:
     """Arrivals that must not run backwards."""
 
     sheet: cells.Sheet

@@ -22,7 +22,7 @@ import numpy as np
 from sim import cells, files, limits
 from sim.errors import InputError, Mark, Problem
 from sim.trees import is_number
-from sim.workload.request_rows import MOONCAKE_BLOCK_TOKENS, MOST_SECONDS, Collected, Order, Words
+from sim.workload.request_rows import MOONCAKE_BLOCK_TOKENS, MOST_SECONDS, ArrivalOrder, Collected, Words
 from sim.workload.requests import MOST_TOKENS, Floats, Ints, Requests
 
 _WHAT = "a readable CSV of requests"
@@ -148,7 +148,7 @@ class _RowReader:
     """Parses rows of a CSV; their problems are the sheet's."""
 
     def __init__(self, sheet: cells.Sheet, kind: Format, class_column: str) -> None:
-        self.sheet, self.kind, self.order = sheet, kind, Order(sheet)
+        self.sheet, self.kind, self.order = sheet, kind, ArrivalOrder(sheet)
         self.at = [sheet.at[name] for name in kind.columns]
         self.session, self.kept_class = sheet.at.get(kind.session, -1), sheet.at.get(class_column, -1)
         self.least = 0 if kind.is_recorded else 1
@@ -221,7 +221,7 @@ def _mooncake(file: Path, text: str, class_column: str) -> Requests:
                 Problem(Mark(str(file)), "", f"more than {most:,} {noun}", f"{wanted}, a shorter one")
             )
     sheet = cells.Sheet(file, [])
-    kept, order = Collected("mooncake", sheet, may_drop=True, class_column=class_column), Order(sheet)
+    kept, order = Collected("mooncake", sheet, may_drop=True, class_column=class_column), ArrivalOrder(sheet)
     for line, row in _objects(text, sheet, (*_MOONCAKE, *filter(None, [class_column]))):
         arrival, prompt, output = (row.get(name) for name in _MOONCAKE)
         kept.add(

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
 from sim.cost.optimizer import Optimizer
+from sim.schedule.direct_reads import direct_all_reduce_s
 from sim.schedule.reductions import (
     HeldParameters,
     Links,
     context_parallel_s,
     copy_phases,
-    direct_all_reduce_s,
     optimizer_s,
     phases,
     scatter_s,
