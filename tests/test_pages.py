@@ -25,6 +25,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).with_name("support")))  # where this file is run by itself
 
 import browser
+from colour import confusable
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -460,25 +461,64 @@ def test_the_tables_of_validation_are_what_validate_finds() -> None:
 
 
 _PICTURE = re.compile(
-    r"!\[.*\]\((?:docs/)?([\w-]+)\.svg\)\n\n\*`(moesim ladder [\w-]+)` and `(moesim plot \S+ --kind (\w+))`"
+    r"!\[.*\]\((?:docs/)?((?:gallery/)?[\w-]+)\.svg\)\n\n"
+    r"\*(?:`moesim (run|ladder|sweep|validate --group) ([\w-]+)[^`]*` and )?`moesim plot (\S+) --kind (\w+)`"
 )
 PICTURES = {
     found[1]: found for page in PAGES for found in _PICTURE.finditer(page.read_text(encoding="utf-8"))
 }
-"""Name of a picture -> where it stands, with the commands below it that draw it."""
+"""Place of a picture in docs -> where it stands, with the commands below it that draw it."""
+GALLERY = ROOT / "docs" / "gallery.md"
+MOST_BYTES, MOST_BYTES_TOGETHER = 100_000, 1_000_000
 
 
-def picture(name: str, folder: Path) -> str:
-    """A picture of the pages, drawn by the second of the commands that stand below it from what the first writes."""
-    from shared import ladder
+def document_of(found: re.Match[str]) -> Any:
+    """The document that a picture is drawn from, as the command below it makes it."""
+    import shared
+    from sim.show.files import folder
+    from sim.validation.validate import validate
 
-    found = PICTURES[name]
-    ran = found[2].removeprefix("moesim ladder ")
-    ladder(ran).save(folder / "results" / ran)
-    run(f"{found[3]} --format svg --out drawn", folder)
-    drawn = (folder / "drawn" / f"{found[4]}.svg").read_text(encoding="utf-8")
-    [drawing] = re.findall(r'id="defs-(\w+)"', drawn)  # plotly's name of it, another each time
-    return drawn.replace(drawing, "figure")
+    makers = {
+        "run": shared.scenario,
+        "ladder": shared.ladder,
+        "sweep": shared.sweep,
+        "validate --group": lambda name: validate([name]),
+    }
+    return makers[found[2]](found[3]) if found[2] else folder.read(Path(found[4]))
+
+
+def drawn(folder: Path) -> dict[str, str]:
+    """Every picture of the pages as its commands draw it, by its place; of several variants the first."""
+    from sim.show.pages import images
+    from sim.show.plots import kinds
+
+    figures = {}
+    for place, found in PICTURES.items():
+        first, *_ = kinds.pictures(found[5], document_of(found)).values()
+        figures[Path(place).name] = first
+    images.write(figures, folder, ["svg"])
+    written = {}
+    for place in PICTURES:
+        svg = (folder / f"{Path(place).name}.svg").read_text(encoding="utf-8")
+        [drawing] = re.findall(r'id="defs-(\w+)"', svg)  # plotly's name of it, another each time
+        written[place] = svg.replace(drawing, "figure")
+    return written
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ladders")
+@pytest.mark.parametrize("place", PICTURES)
+def test_any_two_series_of_a_picture_can_be_told_apart(place: str) -> None:
+    from sim.show.plots import kinds
+
+    found = PICTURES[place]
+    for name, picture in kinds.pictures(found[5], document_of(found)).items():
+        assert list(confusable(picture.data)) == [], name
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return drawn(tmp_path_factory.mktemp("pictures"))
 
 
 def _words(svg: str) -> list[str]:
@@ -486,17 +526,35 @@ def _words(svg: str) -> list[str]:
 
 
 def test_every_picture_stands_above_the_commands_that_draw_it() -> None:
-    assert {path.stem for path in (ROOT / "docs").glob("*.svg")} == set(PICTURES)
+    there = (ROOT / "docs").rglob("*.svg")
+    assert {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in there} == set(PICTURES)
+
+
+def test_the_gallery_has_every_kind_of_plot_with_what_one_reads_from_it() -> None:
+    from sim.show.plots.kinds import KINDS
+
+    text = GALLERY.read_text(encoding="utf-8")
+    shown = [found[5] for found in _PICTURE.finditer(text)]
+    assert sorted(shown) == sorted(KINDS)
+    read = re.findall(r"--kind \w+`\*: ([^!#]+)", text)
+    assert len(read) == len(shown)
+    assert all(len(words.split()) >= 10 and words.strip().endswith(".") for words in read)
+
+
+def test_pictures_of_the_pages_stay_small() -> None:
+    sizes = {place: (ROOT / "docs" / f"{place}.svg").stat().st_size for place in PICTURES}
+    assert max(sizes.values()) <= MOST_BYTES
+    assert sum(sizes.values()) <= MOST_BYTES_TOGETHER
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ladders")
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
-@pytest.mark.parametrize("name", PICTURES)
-def test_the_picture_says_what_its_command_draws(name: str, tmp_path: Path) -> None:
-    shown = (ROOT / "docs" / f"{name}.svg").read_text(encoding="utf-8")
+@pytest.mark.parametrize("place", PICTURES)
+def test_the_picture_says_what_its_command_draws(place: str, drawings: dict[str, str]) -> None:
+    shown = (ROOT / "docs" / f"{place}.svg").read_text(encoding="utf-8")
     assert _words(shown)
-    same(" ".join(_words(shown)), " ".join(_words(picture(name, tmp_path))))
+    same(" ".join(_words(shown)), " ".join(_words(drawings[place])))
 
 
 # --- writing it again ----------------------------------------------------------------------------------------------
@@ -535,8 +593,8 @@ def refresh() -> None:
             text = _TABLE.sub(lambda found: found[1] + table + found[3], text)
             text = _MACHINES.sub(lambda found: found[1] + machines + found[3], text)
             page.write_text(text, encoding="utf-8")
-        for drawn in PICTURES if browser.find() is not None else ():
-            (ROOT / "docs" / f"{drawn}.svg").write_text(picture(drawn, folder), encoding="utf-8")
+        for place, svg in drawn(folder).items() if browser.find() is not None else ():
+            (ROOT / "docs" / f"{place}.svg").write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":

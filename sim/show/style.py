@@ -30,7 +30,19 @@ COLOUR = {
 SERIES = ("#005EAE", "#F2791B", "#5EAE94", "#BC86F2", "#86515E", "#BC0000")
 """Colours of series that are no resource classes."""
 
-GOOD, BAD, NEUTRAL = "#005EAE", "#BC0000", "#7B858F"
+OTHERS = {
+    "olive": "#86865E",
+    "slate": "#798694",
+    "pale": "#DADDE0",
+    "mint": "#A8F0A8",
+    "wine": "#901830",
+    "teal": "#004860",
+    "lilac": "#D8C0F0",
+}
+"""Colours of what `SERIES` has no room for, by name: 12 from all others, and hatched as a second mark."""
+_HATCH = dict(zip(OTHERS.values(), ("/", "\\", ".", "x", "|", "+", "-"), strict=True))
+
+GOOD, BAD, NEUTRAL = "#005EAE", "#BC0000", OTHERS["slate"]
 BAND = "rgba(123,133,143,0.22)"
 RULE = "rgba(123,133,143,0.55)"
 
@@ -151,6 +163,14 @@ def stacked_panels(
     for axis, look in axes.items():
         changes[axis] = changes.get(axis, {}) | dict(look)
     return {"height": inside + top + bottom, **changes}
+
+
+def fill(colour: str) -> dict[str, Any]:
+    """Marker of a bar: its colour, and a hatch of its own where the colour alone is too near to another."""
+    if colour not in _HATCH:
+        return {"color": colour}
+    lines = {"shape": _HATCH[colour], "fillmode": "overlay", "size": 6, "solidity": 0.3}
+    return {"color": colour, "pattern": lines}
 
 
 def mark(symbol: str, size: int, width: float = 1.6) -> dict[str, Any]:

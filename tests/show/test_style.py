@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from colour import VISIONS, distance, lab
+from colour import VISIONS, confusable, distance, lab
 from sim.show import style
 
 PUBLISHED = (
@@ -44,3 +44,28 @@ def test_any_two_classes_of_resources_can_be_told_apart(vision: str) -> None:
 def test_colours_stand_out_from_paper(paper: str) -> None:
     for colour in (*style.SERIES, *style.COLOUR.values()):
         assert abs(lab(colour)[0] - lab(paper)[0]) >= 25, colour
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_other_colours_are_told_from_all_by_their_hatch_too(vision: str) -> None:
+    """Twelve of CIEDE2000, less what rounding of a search leaves."""
+    for one, other in combinations((*style.SERIES, *style.OTHERS.values()), 2):
+        if not {one, other} <= set(style.SERIES):
+            assert distance(lab(one, vision), lab(other, vision)) >= 12, (one, other)
+            assert style.fill(one) != style.fill(other)
+    hatches = [style.fill(colour)["pattern"]["shape"] for colour in style.OTHERS.values()]
+    assert len(set(hatches)) == len(hatches)
+
+
+def test_series_that_are_too_near_are_found() -> None:
+    def bar(colour: str, name: str, **look: object) -> dict[str, object]:
+        return {"type": "bar", "name": name, "marker": {"color": colour, **look}}
+
+    assert not list(confusable([bar("#005EAE", "a"), bar("#F2791B", "b")]))
+    assert [(one, other) for one, other, _ in confusable([bar("#005EAE", "a"), bar("#0072B2", "b")])] == [
+        ("a", "b")
+    ]
+    olive, green = bar(style.OTHERS["olive"], "a"), bar(style.SERIES[2], "b")
+    assert list(confusable([olive, green]))
+    assert not list(confusable([{**olive, "marker": style.fill(style.OTHERS["olive"])}, green]))
+    assert list(confusable([bar("#005EAE", "a"), bar("#005EAE", "b")]))

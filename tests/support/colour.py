@@ -6,6 +6,11 @@ and Dalal, Color Research and Application 30(1), 2005.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -61,3 +66,53 @@ def distance(one: Floats, other: Floats) -> float:
 
 def _cos(degrees: float) -> float:
     return float(np.cos(np.radians(degrees)))
+
+
+PAPER = "#FFFFFF"
+APART, APART_WITH_A_MARK = 20.0, 12.0
+"""Distance of two series by colour alone, and where a second mark (dash, hatch, shape, width) tells them apart too."""
+
+
+def series(traces: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, tuple[Any, ...]]]:
+    """Name, colour and second mark of each series of a picture; scales of colours, and marks with an outline, are none.
+
+    Dots that let others shine through count with their full colour.
+    """
+    found = []
+    for trace in traces:
+        marker, line = (trace.get(part) or {} for part in ("marker", "line"))
+        own = marker.get("color")
+        colours = own if isinstance(own, str | list | tuple) else line.get("color")
+        mark = (
+            trace["type"],
+            str(marker.get("symbol")),
+            str(line.get("dash")),
+            str(line.get("width")),
+            str((marker.get("pattern") or {}).get("shape")),
+        )
+        for colour in [colours] if isinstance(colours, str) else colours or ():
+            if (
+                isinstance(colour, str)
+                and trace.get("name")
+                and not marker.get("line")
+                and on_paper(colour) != PAPER
+            ):
+                found.append((str(trace["name"]), on_paper(colour), mark))
+    return list(dict.fromkeys(found))
+
+
+def on_paper(colour: str) -> str:
+    """A colour `#RRGGBB` or `rgba(...)` as it stands on white."""
+    if colour.startswith("#"):
+        return colour
+    *rgb, opacity = map(float, re.findall(r"[\d.]+", colour))
+    return "#" + "".join(f"{round(opacity * part + (1 - opacity) * 255):02X}" for part in rgb)
+
+
+def confusable(traces: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, float]]:
+    """Pairs of series of one picture that some eye takes for one another, with their distance."""
+    for (name, one, its_mark), (of, other, their_mark) in combinations(series(traces), 2):
+        if name != of and (one != other or its_mark == their_mark):  # a dash or shape tells one colour apart
+            apart = min(distance(lab(one, vision), lab(other, vision)) for vision in VISIONS)
+            if apart < (APART_WITH_A_MARK if its_mark != their_mark else APART):
+                yield name, of, apart

@@ -36,7 +36,7 @@ def stacked(
         shares = [size / total if total else 0.0 for size, total in zip(sizes, totals, strict=True)]
         figure.add(
             "bar", **{along: [size / scale for size in sizes], across: list(bars)}, orientation="v" if upright else "h", name=label,
-            marker={"color": colour}, customdata=shares if "customdata" in hover else None,
+            marker=style.fill(colour), customdata=shares if "customdata" in hover else None,
             hovertemplate=f"{noun}%{{{across}}}, {label}{hover}<extra></extra>",
         )  # fmt: skip
     figure.layout |= {"barmode": "stack", "bargap": 0.3, "legend": {"traceorder": "normal"}}

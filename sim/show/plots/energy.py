@@ -10,7 +10,7 @@ from sim.show.views.names import J_IN_KWH, energy_unit
 from sim.show.views.run import RunsView
 
 _BLUE, _ORANGE, _GREEN, _LILAC, _BROWN, _RED = style.SERIES
-_COLOURS = (_BLUE, _RED, _ORANGE, "rgba(123,133,143,0.28)", _GREEN, _BROWN, _LILAC)
+_COLOURS = (_BLUE, _RED, _ORANGE, style.OTHERS["pale"], _GREEN, _BROWN, _LILAC)
 _BUILDING = "building"
 
 

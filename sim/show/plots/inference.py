@@ -15,12 +15,12 @@ ALONE: tuple[str, ...] = ()
 _COLOUR = {
     **{part: colour for part, (_, colour) in lanes.PARTS.items()},
     "waits": "#F2791B",
-    "host": "#8A6D3B",
-    "last_rank": "#F0D9A0",
-    "ends": "#55606A",
-    "reductions": "#CC8400",
-    "pool": "#7A7A7A",
-    "pipeline": "#B766A0",
+    "host": "#86515E",
+    "last_rank": style.OTHERS["pale"],
+    "ends": style.OTHERS["mint"],
+    "reductions": "#BC86F2",
+    "pool": style.OTHERS["teal"],
+    "pipeline": style.OTHERS["wine"],
 }
 _HELD = {
     "cache": "#F2791B",
@@ -28,10 +28,10 @@ _HELD = {
     "shared experts": _COLOUR["shared"],
     "attention": _COLOUR["attention"],
     "dense layers": _COLOUR["dense"],
-    "gates": "#0072B2",
-    "embedding and head": "#55606A",
+    "gates": style.OTHERS["teal"],
+    "embedding and head": style.OTHERS["mint"],
     "communication buffers": _COLOUR["dispatch"],
-    "graphs and activations": "#F0D9A0",
+    "graphs and activations": "#86515E",
     "reserve": style.NEUTRAL,
 }
 _MAX_NAMED = 4  # variants that a title names

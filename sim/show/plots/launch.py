@@ -21,7 +21,7 @@ def bars(runs: RunsView) -> Picture:
         bound = [run for run in launches if run.binding == binding]
         figure.add(
             "bar", x=[100 * reached[run.name] for run in bound], y=[run.name for run in bound], orientation="h", name=f"{label(binding)} binds",
-            marker={"color": style.COLOUR.get(binding, style.NEUTRAL)}, text=[show(run.time_s, "s", 3) for run in bound],
+            marker=style.fill(style.COLOUR.get(binding, style.NEUTRAL)), text=[show(run.time_s, "s", 3) for run in bound],
             textposition="outside", cliponaxis=False, customdata=[_rate(run) for run in bound],
             hovertemplate="%{y}: %{x:.1f} %, %{text}, %{customdata}<extra></extra>",
         )  # fmt: skip

@@ -95,7 +95,7 @@ def layer_pair(runs: RunsView) -> Picture:
     alt = "; ".join(
         f"{who}: " + ", ".join(f"{b.name} {show(b.end_s - b.start_s, 's', 3)}" for b in bars) for who, bars in rows.items()
     )  # fmt: skip
-    return style.finish(figure, title, height=190 + 58 * len(names), alt=alt, top=72)
+    return style.finish(figure, title, height=190 + 58 * len(names), alt=alt, top=86)
 
 
 def _look(bar: PairBar) -> str:

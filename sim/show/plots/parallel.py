@@ -24,9 +24,9 @@ _METRICS = 3  # uprights behind the axes
 _NAMED = 12  # values of an upright that are written
 _CHARACTER_PX, _GAP_PX, _MARGINS_PX = 7.2, 14, 50
 _GROUPS = (  # at most so many times the best, and how it is drawn
-    (1.01, "within 1 %", {"color": "#084C80", "width": 2.4}),
-    (1.05, "within 5 %", {"color": "#005EAE", "width": 1.6}),
-    (1.25, "within 25 %", {"color": "#E5822B", "width": 1.0}),
+    (1.01, "within 1 %", {"color": "#005EAE", "width": 2.4}),
+    (1.05, "within 5 %", {"color": "#5EAE94", "width": 1.6}),
+    (1.25, "within 25 %", {"color": "#F2791B", "width": 1.0}),
     (float("inf"), "further behind", {"color": "rgba(123,133,143,0.45)", "width": 0.8}),
 )
 

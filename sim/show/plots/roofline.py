@@ -22,7 +22,7 @@ from sim.units import show
 _SIDES = {
     "compute": ("right of the ridge: arithmetic limits", style.COLOUR["compute"]),
     "memory": ("left of the ridge: HBM limits", style.COLOUR["hbm"]),
-    "moves": ("only moves bytes", "#B9DCEE"),
+    "moves": ("only moves bytes", style.OTHERS["pale"]),
 }
 _SYMBOL = {"fp8": "circle", "bf16": "diamond"}
 _TERA = 1e12
@@ -131,7 +131,7 @@ def roofline(runs: RunsView) -> Picture:
         f"{point.name} ({point.phase}): {point.intensity:.3g} FLOP/byte, {_rate(point.rate)}, {point.time_s / total_s:.1%} of the time"
         for point in sorted(multiplying, key=lambda point: -point.time_s)[:8]
     )
-    return style.finish(figure, title, height=560, alt=alt, top=44)
+    return style.finish(figure, title, height=560, alt=alt, top=66)
 
 
 def _across(share: float) -> float:
@@ -199,7 +199,7 @@ def _strip(figure: Canvas, drawn: Sequence[PlacedLaunch], total_s: float) -> dic
         if not spent[side]:
             continue
         figure.add(
-            "bar", x=[100 * spent[side]], y=[""], orientation="h", xaxis="x2", yaxis="y2", marker={"color": colour}, name=label, showlegend=False,
+            "bar", x=[100 * spent[side]], y=[""], orientation="h", xaxis="x2", yaxis="y2", marker=style.fill(colour), name=label, showlegend=False,
             text=[f"{label.partition(':')[0]} {spent[side]:.0%}"] if spent[side] > 0.2 else [f"{spent[side]:.0%}"],
             textposition="inside", insidetextanchor="middle", insidetextfont={"color": "#1C2126" if side != "compute" else "#FFFFFF", "size": 12},
             hovertemplate=f"{label}: %{{x:.1f}} % of the time<extra></extra>",

@@ -20,7 +20,7 @@ _PHASES = {
     "1W_s": OPERATIONS["W"][1],
     "1F1B_s": OPERATIONS["FB"][1],
     "opt_s": style.NEUTRAL,
-    "bubble_s": "rgba(123,133,143,0.28)",
+    "bubble_s": style.OTHERS["pale"],
 }
 _PARTS = {
     "weights": "#005EAE",

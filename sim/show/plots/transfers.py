@@ -59,11 +59,11 @@ def _bar(figure: Canvas, run: RunView, transfer: Transfer, scale: float, axis: s
     bound_s = transfer.lower_bound_s or 0.0
     bar = {"y": [run.name], "orientation": "h", "yaxis": axis}
     figure.add(
-        "bar", x=[transfer.completion_time_s / scale], marker={"color": colour, "opacity": 0.38}, showlegend=False,
+        "bar", x=[transfer.completion_time_s / scale], marker=style.fill(colour) | {"opacity": 0.38}, showlegend=False,
         hovertemplate=f"{run.name}, {transfer.name}<br>{_time(transfer)}{_over(transfer)}<br>{name}<extra></extra>", **bar,
     )  # fmt: skip
     figure.add(
-        "bar", x=[bound_s / scale], marker={"color": colour}, name=name, legendgroup=binding, showlegend=binding not in shown,
+        "bar", x=[bound_s / scale], marker=style.fill(colour), name=name, legendgroup=binding, showlegend=binding not in shown,
         hovertemplate=f"{run.name}, {transfer.name}<br>lower bound {show(bound_s, 's', 4)}<extra></extra>", **bar,
     )  # fmt: skip
     shown.add(binding)

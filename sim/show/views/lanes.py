@@ -21,7 +21,7 @@ OPERATIONS = {
     "B_in": ("backward, inputs only", "#BC0000"),
     "W": ("weight part", "#5EAE94"),
     "FB": ("F&B pair", "#BC86F2"),
-    "FW": ("F&W pair", "#86865E"),
+    "FW": ("F&W pair", style.OTHERS["olive"]),
     "opt": ("optimizer", style.NEUTRAL),
 }
 """Operation of a training step -> what to call it, and its colour."""
@@ -29,18 +29,18 @@ PARTS = {
     "attention": ("attention", "#005EAE"),
     "experts": ("routed experts", "#5EAE94"),
     "shared": ("shared experts", "#BC0000"),
-    "dense": ("dense layers", "#86865E"),
+    "dense": ("dense layers", style.OTHERS["olive"]),
     "phases": ("sends and receives on SMs", style.NEUTRAL),
     "dispatch": ("dispatch", "#BC86F2"),
     "combine": ("combine", "#86515E"),
 }
 """Part of a pass -> what to call it, and its colour; an exchange has the colour it has in a layer pair."""
 LIVES = {
-    "prefill wait": ("waits for prefill", "#B8C0C7"),
+    "prefill wait": ("waits for prefill", style.OTHERS["pale"]),
     "prefill": ("prefill", "#005EAE"),
-    "decode wait": ("waits for decode", "#E69F00"),
+    "decode wait": ("waits for decode", "#F2791B"),
     "KV": ("KV cache moves", "#BC86F2"),
-    "step wait": ("waits for a step", "#F0D9A0"),
+    "step wait": ("waits for a step", "#86515E"),
     "decode": ("decode", "#5EAE94"),
 }
 """Stage of a request's life -> what to call it, and its colour."""

@@ -86,6 +86,8 @@ def _place(key: str, value: Any) -> str:
     """Return a value over which runs vary, in words: `at EP 8`, `without overlap`, `on H20`."""
     if key == _HARDWARE:
         return f"on {hardware_name(str(value))}"
+    if value is None or value == "auto":
+        return f"with {'automatic' if value else 'the default'} {axis_label(key)}"
     if isinstance(value, bool):
         return f"{'with' if value else 'without'} {axis_label(key)}"
     return f"at {axis_label(key)} {value_label(value)}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sim.show import style
 from sim.show.views.lanes import Lanes, Span
 from sim.show.views.record import mapping, record
 from sim.show.views.run import RunView
@@ -14,8 +15,8 @@ SIZES = ()
 """Parallel dimensions that mean something: rollout and update have layouts of their own."""
 STAGES = {
     "rollout": ("rollout", "#005EAE"),
-    "reward": ("reward", "#86865E"),
-    "offload": ("offload and onload", "#B8C0C7"),
+    "reward": ("reward", "#BC0000"),
+    "offload": ("offload and onload", style.OTHERS["pale"]),
     "logprob": ("log-probabilities", "#BC86F2"),
     "update": ("update", "#F2791B"),
     "sync": ("new weights", "#5EAE94"),

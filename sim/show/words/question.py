@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sim.metrics import dimension_of, phrase
 from sim.show.views.names import binds, capital, joined
@@ -50,10 +50,9 @@ def _pair(question: Question, first: str, other: str, because: Because) -> list[
     most = max(rows, key=lambda row: _apart(row, first, other))
     both = f"{_on(question)} both"
     if _is_same(most, first, other):
-        everywhere = " throughout" if len(rows) > 1 else f": {_value(question, most, first)}"
-        return [
-            f"{first} and {other} have the same {phrase(question.metric)}{everywhere}{_why(question, most, first, other)}."
-        ]
+        what = phrase(question.metric).removeprefix("the ")
+        why = _why(question, most, first, other)
+        return [f"{first} and {other} have the same {what}{_everywhere(question, rows, first)}{why}."]
     sentences = [_difference(question, most, first, other, because)]
     same = [row for row in rows if _is_same(row, first, other)]
     if len(same) > 1 and rows[-len(same) :] == same:
@@ -67,6 +66,14 @@ def _pair(question: Question, first: str, other: str, because: Because) -> list[
         near = f"{_times(question, least, first, other)}{_why(question, least, first, other)}"
         sentences.append(f"They are nearest {least.over}: {near}.")
     return sentences
+
+
+def _everywhere(question: Question, rows: Sequence[Compared], first: str) -> str:
+    """Return the value that two share, or those of the first and the last place."""
+    if len(rows) == 1:
+        return f": {_value(question, rows[0], first)}"
+    ends = [f"{_value(question, row, first)} {row.over}" for row in (rows[0], rows[-1])]
+    return f" throughout, {f'{ends[0]} and {ends[1]}' if len(rows) == 2 else f'from {ends[0]} to {ends[1]}'}"
 
 
 def _difference(question: Question, row: Compared, first: str, other: str, because: Because) -> str:

@@ -15,12 +15,13 @@ from sim.units import show
 
 def finding(runs: RunsView) -> list[str]:
     """The sentences that answer a result, the most important first: its question, where it carries one."""
+    own = [sentence for family in runs.families for sentence in module("words", family).finding(runs)]
     if runs.question is not None:
         by_variant = {run.variant: run for run in runs.runs}
-        return question.answer(
+        said = question.answer(
             runs.question, lambda before, after: _moved(by_variant[before], by_variant[after])
         )
-    own = [sentence for family in runs.families for sentence in module("words", family).finding(runs)]
+        return said if len(said) > 1 else [*said, *own[:1]]  # of what is the same, where the time goes
     return [*own, *_hosts(runs)]
 
 
