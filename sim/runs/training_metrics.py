@@ -79,7 +79,7 @@ def measure(
     for name, causal in (("mfu_causal_fraction", True), ("mfu_noncausal_fraction", False)):
         flops = partial(training_flops_per_token, model, causal=causal)
         each = flops(work.spec.sequence_tokens)
-        if work.packed is not None and work.documents is not None:
+        if work.packed is not None and work.attends_by_document:
             each = work.packed.per_token(flops)
         metrics[name] = each * rates["tokens_per_s_per_gpu"] / peak
     if work.packed is not None:

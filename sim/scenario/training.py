@@ -124,10 +124,20 @@ class Training(Workload):
     def documents(self) -> Documents | None:
         """Documents as attention sees them; None where it sees whole sequences."""
         asked = self.spec.packing
-        if self.packed is None or asked is None or asked.mask == "none" or self.packed.whole:
+        if self.packed is None or asked is None or not self.attends_by_document:
             return None
-        parts = self.layout.cp if asked.context_parallel == "sequence" else 1
-        return self.packed.documents(parts)
+        return self.packed.documents(self.layout.cp if asked.context_parallel == "sequence" else 1)
+
+    @property
+    def attends_by_document(self) -> bool:
+        """True where documents are shorter than sequences, and attention stays within them."""
+        asked = self.spec.packing
+        return (
+            self.packed is not None
+            and asked is not None
+            and asked.mask == "document"
+            and not self.packed.whole
+        )
 
 
 def training_of(draft: Draft, spec: TrainingSpec) -> Training:
@@ -355,8 +365,9 @@ def _count(scenario: Scenario, work: Training) -> None:
     layout, layers = work.layout, scenario.model.num_layers + scenario.model.num_mtp_layers
     sizes.require_nodes(scenario, scenario.num_nodes, "the nodes of the cluster")
     sizes.require_pairs(layout.num_ranks // layout.ep, layout.ep)
-    if work.skew.routed_load and layout.ep > 1:
-        groups = layout.expert_dp if work.spec.skew.groups == "all" else 1
+    if (work.skew.routed_load or work.attends_by_document) and layout.ep > 1:
+        every = work.spec.skew.groups == "all" or work.attends_by_document
+        groups = layout.expert_dp if every else 1
         kernels = layers * work.num_microbatches
         at = f"EP groups {groups:,} (ranks / pp / ep) x layers {layers:,} x workload.microbatches {work.num_microbatches:,}"
         limits.require(groups * kernels * layout.ep, limits.CELLS, f"{at} x layout.ep {layout.ep:,}")

@@ -133,6 +133,20 @@ def test_a_single_step_is_told_with_its_largest_part_bubble_and_memory(steps: di
     assert "of 80 GB" in said[1]
 
 
+def test_documents_of_a_step_are_told_and_listed(steps: dict[str, Any]) -> None:
+    packed = deepcopy(steps["1f1b"])
+    packed["metrics"]["packing"] = {
+        "documents": 3042, "padding_fraction": 0.002, "attention_fraction": 0.222, "max_over_mean_microbatch": 4.512, "max_over_mean_rank": 1.481,
+    }  # fmt: skip
+    told = finding(packed)[1]
+    assert "3,042 documents have 22% of the attention" in told
+    assert "4.51 times" in told
+    assert "1.48 times" in told
+    (row,) = training.packing(views(packed)).rows
+    assert row[1:] == ("3,042", "0.2%", "22.2%", "4.512", "1.481")
+    assert not training.packing(views(steps["1f1b"])).rows
+
+
 def test_variants_are_told_against_the_first_and_by_the_phase_that_changed(steps: dict[str, Any]) -> None:
     slower = deepcopy(steps["variants"])
     slow = slower["variants"]["apart"]["metrics"]

@@ -31,7 +31,7 @@ def finding(runs: RunsView) -> list[str]:
     if len(steps) == 1:
         step = steps[0]
         run = [whole_run.cost(step.whole_run), *whole_run.lost(steps)] if step.whole_run else []
-        own = [_step(step), *_fullest(step)]
+        own = [_step(step), *_packed(step), *_fullest(step)]
         return [*run, *own] if step.whole_run and step.whole_run.has_phases else [*own, *run]
     costs = [*whole_run.costs(steps), *whole_run.lost(steps)[:1]]
     if whole_run.failures_differ(steps):
@@ -73,6 +73,18 @@ def _step(step: StepView) -> str:
         f"rank {words_of(largest)} fill {phases[largest] / step_s:.0%} of it and the bubble {phases['bubble_s'] / step_s:.1%}; "
         f"{_exposed(step)}."
     )
+
+
+def _packed(step: StepView) -> list[str]:
+    """Say how unlike documents make microbatches and ranks, where sequences hold several."""
+    known = step.packing
+    if not known:
+        return []
+    return [
+        f"Its {known['documents']:,} documents have {known['attention_fraction']:.0%} of the attention of unbroken sequences, the "
+        f"heaviest microbatch {known['max_over_mean_microbatch']:.2f} times the mean one's, the heaviest data-parallel rank "
+        f"{known['max_over_mean_rank']:.2f} times."
+    ]
 
 
 def _fullest(step: StepView) -> list[str]:
