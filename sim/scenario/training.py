@@ -182,6 +182,10 @@ def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
             str(comm_sms),
             f"fewer than the {draft.hardware.gpu.sms} SMs of the GPU",
         )
+    if "sampling" in spec.gate.model_fields_set and spec.gate.sampling == "tokens":
+        wanted = "expected: a step counts means, which skew.routed_load spreads"
+        draft.problem((*_AT, "gate", "sampling"), "'tokens'", wanted)
+    draft.derived["gate"] = spec.gate.model_dump(exclude_none=True) | {"sampling": "expected"}
     gate = gate_of(draft, spec.gate, layout.ep // layout.near(draft.gpus_per_node, "ep"))
     placement_of(draft, PlacementSpec(), layout.ep)
     measured = _measured(draft, spec)
