@@ -272,15 +272,14 @@ class Kernel(p.SourcedFile):
 
         A generation that does not say so was measured on the H800, whose latencies most profiles share.
         """
-        known = self.measured_on in list_hardware()
-        scale_up_s, same_leaf_s = _measured_latencies_s(str(self.measured_on) if known else "h800")
+        scale_up_s, same_leaf_s = _measured_latencies_s(self.measured_on)
         return scale_up_latency_s - scale_up_s + (same_leaf_latency_s - same_leaf_s) * uses_nic
 
 
 @functools.cache
-def _measured_latencies_s(name: str) -> tuple[float, float]:
+def _measured_latencies_s(name: str | None) -> tuple[float, float]:
     """Latency of scale-up, and of a path within a leaf, of the part that a kernel was measured on [s]."""
-    hardware = load_hardware(name)
+    hardware = load_hardware(name if name in list_hardware() else "h800")
     return hardware.gpu.scale_up.latency_s, hardware.fabric.same_leaf_latency_s
 
 

@@ -16,7 +16,7 @@ some ten million share one has a chance of 1 in 400,000.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ class Cabled:
         Where each flow's entries begin.
     resource, line, wire : [num_entries]
         As in `Flows`.
+    weight : uint64, [num_entries]
+        Odd, and the same where line and wire are.
     party_flow, party_lane : int, [num_parties]
         Who takes part in which flow; lanes are counted over all groups.
     party_sends : bool, [num_parties]
@@ -54,6 +56,7 @@ class Cabled:
     resource: npt.NDArray[np.int32]
     line: Floats
     wire: Floats
+    weight: Colours
     party_flow: Ints
     party_lane: Ints
     party_sends: npt.NDArray[np.bool_]
@@ -71,6 +74,14 @@ def cabled(transfers: Sequence[tuple[Flows, int, Ints]]) -> Cabled:
     Those of one kind are the same kernel or message; lanes [ranks] are those of the flows' party ranks.
     """
     flows = [part for part, _, _ in transfers]
+    colours: dict[tuple[int, ...], Colours] = {}  # alike groups share the arrays of their flows
+
+    def once(make: Callable[..., Colours], *parts: Any) -> Colours:
+        key = tuple(part if isinstance(part, int) else id(part) for part in parts)
+        if key not in colours:
+            colours[key] = make(*parts)
+        return colours[key]
+
     num = np.cumsum([0, *(part.num_flows for part in flows)])
     entries = np.cumsum([0, *(len(part.resource) for part in flows)])
     starts = [part.start[:-1] + before for part, before in zip(flows, entries, strict=False)]
@@ -80,12 +91,19 @@ def cabled(transfers: Sequence[tuple[Flows, int, Ints]]) -> Cabled:
         resource=_joined([part.resource for part in flows], np.int32),
         line=_joined([part.line for part in flows], np.float64),
         wire=_joined([part.wire for part in flows], np.float64),
+        weight=_joined([once(_weights, part.line, part.wire) for part in flows], np.uint64),
         party_flow=_joined(
             [part.party_flow + before for part, before in zip(flows, num, strict=False)], np.int64
         ),
         party_lane=_joined([lanes[part.party_rank] for part, _, lanes in transfers], np.int64),
         party_sends=_joined([np.arange(len(part.party_rank)) < part.num_flows for part in flows], np.bool_),
-        colour=_joined([_colours(part, kind) for part, kind, _ in transfers], np.uint64),
+        colour=_joined(
+            [
+                once(_colours, kind, part.payload_bytes, part.share, part.latency_s, part.release_s)
+                for part, kind, _ in transfers
+            ],
+            np.uint64,
+        ),
     )
 
 
@@ -93,10 +111,17 @@ def _joined(parts: list[Any], dtype: Any) -> Any:
     return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype)
 
 
-def _colours(flows: Flows, kind: int) -> Colours:
+def _weights(line: Floats, wire: Floats) -> Colours:
+    """Odd numbers that stand for weights: a colour times one is the colour of the pair."""
+    return np.asarray(mixed(rounded(line), rounded(wire)) | np.uint64(1))
+
+
+def _colours(
+    kind: int, payload_bytes: Floats, share: Floats, latency_s: Floats, release_s: Floats
+) -> Colours:
     """Colours by all that makes the flows of a transfer differ from the start."""
-    sizes = (rounded(column) for column in (flows.payload_bytes, flows.share, flows.latency_s))
-    return np.broadcast_to(mixed(kind, *sizes, flows.release_s), (flows.num_flows,))
+    sizes = (rounded(column) for column in (payload_bytes, share, latency_s))
+    return np.broadcast_to(mixed(kind, *sizes, release_s), payload_bytes.shape)
 
 
 def rounded(values: Floats) -> Floats:
@@ -151,13 +176,13 @@ def refine(
     ----------
     Grohe, Kersting, Mladenov and Selman, "Dimension Reduction via Colour Refinement", ESA 2014.
     """
-    flow_of_entry, line, wire = flows.flow_of_entry, rounded(flows.line), rounded(flows.wire)
-    # A colour times an odd number that stands for a weight is the colour of the pair.
-    weight, role = mixed(line, wire) | np.uint64(1), mixed(flows.party_sends) | np.uint64(1)
+    flow_of_entry, weight = flows.flow_of_entry, flows.weight
+    role = mixed(flows.party_sends) | np.uint64(1)
     colour, classes = flows.colour, -1
     num_groups = int(groups.max(initial=-1)) + 1
     while True:
-        uses = _sums(flow_of_entry, resources[flows.resource] * weight, len(colour))
+        up_to = np.append(np.uint64(0), np.cumsum(resources[flows.resource] * weight))
+        uses = np.diff(up_to[flows.start])
         takes_part = _sums(flows.party_flow, lanes[flows.party_lane] * role, len(colour))
         colour = mixed(colour, uses, takes_part)
         carries = _sums(flows.resource, colour[flow_of_entry] * weight, len(resources))

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sim.cluster.alike import Alike
 from sim.cluster.kernels import Kernel, load_kernel
 from sim.cluster.topology import Cluster
 from sim.cost.optimizer import WEIGHT_BYTES, Optimizer
 from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
-from sim.runs.step_traffic import Place, require_alive, ring
+from sim.runs.step_traffic import Place, require_alive, ring, spread
 from sim.schedule.programs import Node
 from sim.schedule.reductions import HeldParameters, Links, Phase, copy_phases, layer_phases, phases
 from sim.schedule.training import PipelineTask, tasks_from_rows
@@ -56,11 +57,9 @@ def reducing_plan(
     ]
     weights = [_Moved(phase, WEIGHT_BYTES, optimizer.shards_weights, weights=True) for phase in whole]
     nccl = load_kernel("nccl")
+    rings = {phase.name: _Ring(place, cluster, nccl, phase) for phase in (*whole, *both)}
     collectives = [
-        [
-            _collectives(place, cluster, nccl, rank, group, [*gradients, *weights], held, links.latency_s)
-            for group in range(place.num_groups)
-        ]
+        _collectives(rings, rank, [*gradients, *weights], held, links.latency_s)
         for rank, held in enumerate(parameters)
     ]
     rows = []
@@ -82,25 +81,38 @@ def reducing_plan(
 
 
 def _collectives(
-    place: Place,
-    cluster: Cluster,
-    kernel: Kernel,
-    rank: int,
-    group: int,
-    asked: Sequence[_Moved],
-    held: HeldParameters,
-    fixed_s: float,
-) -> dict[str, GroupCollective]:
-    """The phases in which a group has bytes to send, in order; gradients and weights of a phase take the same cables."""
-    rings: dict[str, GroupCollective] = {}
-    sent: dict[str, GroupCollective] = {}
+    rings: Mapping[str, _Ring], rank: int, asked: Sequence[_Moved], held: HeldParameters, fixed_s: float
+) -> list[dict[str, GroupCollective]]:
+    """The phases in which each group of a pipeline rank has bytes to send, in order; gradients and weights of a phase take the same cables."""
+    sent: dict[str, list[GroupCollective]] = {}
     for moved in asked:
-        phase, count = moved.phase, getattr(held.once_a_step(moved.sharded), moved.phase.what)
+        count = getattr(held.once_a_step(moved.sharded), moved.phase.what)
         if count:
-            if phase.name not in rings:
-                rings[phase.name] = _phase_ring(place, cluster, kernel, rank, group, phase, 1.0, fixed_s)
-            sent[moved.name] = _times(rings[phase.name], moved.size * count)
-    return sent
+            sent[moved.name] = rings[moved.phase.name].sent(rank, 1.0, fixed_s, times=moved.size * count)
+    num_groups = next(iter(rings.values())).place.num_groups if rings else 0
+    return [{name: of_rank[group] for name, of_rank in sent.items()} for group in range(num_groups)]
+
+
+class _Ring:
+    """Who sends to whom in one phase of a reduction, in all groups of all pipeline ranks."""
+
+    def __init__(self, place: Place, cluster: Cluster, kernel: Kernel, phase: Phase) -> None:
+        self.place, self.cluster, self.kernel, self.phase = place, cluster, kernel, phase
+        ranks = place.ranks.reshape(-1, place.lanes)
+        self.gpus, self.following = place.gpu_of_rank[ranks], place.gpu_of_rank[phase.following[ranks]]
+        self.alike = Alike(cluster, np.hstack([self.gpus, self.following]))
+
+    def sent(self, rank: int, size: float, fixed_s: float, times: float = 1.0) -> list[GroupCollective]:
+        """The part that each group of a pipeline rank has in a reduction of `times` as many as `size` bytes."""
+        num = self.place.num_groups
+        return spread(
+            self.alike,
+            range(rank * num, (rank + 1) * num),
+            lambda i: _times(self._ring(i, size * self.phase.fraction, fixed_s), times),
+        )
+
+    def _ring(self, i: int, size: float, fixed_s: float) -> GroupCollective:
+        return ring(self.gpus[i], self.cluster, self.kernel, self.following[i], size, fixed_s)
 
 
 def _times(collective: GroupCollective, factor: float) -> GroupCollective:
@@ -119,33 +131,18 @@ def layer_reductions(
     gathers; and of tokens of experts, which ETP gathers and scatters.
     """
     passes = {"tp": 2, "cp": 1, "etp": 2}
-    asked, nccl = layer_phases(layout, links.gpus_per_node), load_kernel("nccl")
-    return [
-        [
-            {
-                phase.name: _phase_ring(
-                    place, cluster, nccl, rank, group, phase,
-                    passes[phase.what] * sizes[phase.what], passes[phase.what] * links.latency_s,
-                )
-                for phase in asked
-            }
-            for group in range(place.num_groups)
-        ]
+    nccl = load_kernel("nccl")
+    rings = [_Ring(place, cluster, nccl, phase) for phase in layer_phases(layout, links.gpus_per_node)]
+    by_rank = [
+        {
+            ring.phase.name: ring.sent(
+                rank, passes[what := ring.phase.what] * sizes[what], passes[what] * links.latency_s
+            )
+            for ring in rings
+        }
         for rank in range(place.num_ranks)
-    ]  # fmt: skip
-
-
-def _phase_ring(
-    place: Place,
-    cluster: Cluster,
-    kernel: Kernel,
-    rank: int,
-    group: int,
-    phase: Phase,
-    size: float,
-    fixed_s: float,
-) -> GroupCollective:
-    """The part that a group has in one phase of a reduction of `size` bytes."""
-    ranks = place.ranks[rank, group]
-    gpus, following = place.gpu_of_rank[ranks], place.gpu_of_rank[phase.following[ranks]]
-    return ring(gpus, cluster, kernel, following, size * phase.fraction, fixed_s)
+    ]
+    return [
+        [{name: of_rank[group] for name, of_rank in sent.items()} for group in range(place.num_groups)]
+        for sent in by_rank
+    ]

@@ -5,11 +5,12 @@ The layout says who stands where. Rank i of a group sends to rank i of the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sim.cluster.alike import Alike
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import Cluster, Ints
 from sim.engine.step_plan import GroupCollective, Traffic
@@ -89,31 +90,65 @@ def traffic_of(
     `send_bytes` of one rank and microbatch to each other, moved by `sender`. `loaded` where routed loads differ
     by rank; `inside_layers` are reductions of TP and CP [pipeline ranks][groups].
     """
+    num, groups = place.num_ranks, range(place.num_groups)
+    every = place.gpu_of_rank[place.ranks.reshape(-1, place.lanes)]
+    alike = Alike(cluster, every)
+
+    def cabled_as(name: str) -> list[GroupCollective]:
+        def cable(i: int) -> GroupCollective:
+            own = replace(collectives[name], cluster=cluster, gpus=every[i])
+            return _collective(own, slowdown[name], loaded)
+
+        return spread(alike, range(len(every)), cable)
+
+    by_name = {name: cabled_as(name) for name in collectives}
     by_group = [
         [
-            {
-                name: _collective(
-                    replace(collective, cluster=cluster, gpus=place.gpus(rank, group)), slowdown[name], loaded
-                )
-                for name, collective in collectives.items()
-            }
+            {name: cabled[rank * len(groups) + group] for name, cabled in by_name.items()}
             | dict(inside_layers[rank][group] if inside_layers else {})
-            for group in range(place.num_groups)
+            for group in groups
         ]
-        for rank in range(place.num_ranks)
+        for rank in range(num)
     ]
+    asked = sorted(pairs)
+    ends = [(place.gpus(a, group), place.gpus(b, group)) for a, b in asked for group in groups]
+    sent = spread(
+        Alike(
+            cluster,
+            np.array([np.concatenate(both) for both in ends], np.int64).reshape(len(ends), 2 * place.lanes),
+        ),
+        range(len(ends)),
+        lambda i: GroupCollective(side_by_side(send_flows(cluster, sender, *ends[i], send_bytes)), 0.0),
+    )
     sends = {
-        (source, target): [
-            side_by_side(
-                send_flows(cluster, sender, place.gpus(source, group), place.gpus(target, group), send_bytes)
-            )
-            for group in range(place.num_groups)
-        ]
-        for source, target in sorted(pairs)
+        pair: [one.flows for one in sent[i * len(groups) : (i + 1) * len(groups)]]
+        for i, pair in enumerate(asked)
     }
     traffic = Traffic(cluster.capacity, cluster.class_idx, by_group, sends)
     require_alive(cluster, traffic)
     return traffic
+
+
+def spread(
+    alike: Alike, lists: Iterable[int], cable: Callable[[int], GroupCollective]
+) -> list[GroupCollective]:
+    """Cable what several lists of GPUs send, once for all that are alike, of which the first is cabled.
+
+    Flows of alike lists share their arrays, all but `resource`.
+    """
+    cabled: dict[int, tuple[GroupCollective, Ints]] = {}
+    found = []
+    for i in lists:
+        first = alike.first[i]
+        if first not in cabled:
+            known = cable(first)
+            cabled[first] = known, alike.places(known.flows.resource, first)
+        known, places = cabled[first]
+        if i != first:
+            rows = alike.rows(i).astype(np.int32)[places]
+            known = replace(known, flows=replace(known.flows, resource=rows))
+        found.append(known)
+    return found
 
 
 def require_alive(cluster: Cluster, traffic: Traffic) -> None:
