@@ -51,17 +51,23 @@ class Spaces:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A design that ran: its values by axis, what it took (less is better), and its metric."""
+    """A design that ran: its values by axis, what it took (less is better), its metric, and what held it.
+
+    That is the class of resource that bound a collective, of a step or pass the part of it in which communication shows.
+    """
 
     number: int
     values: Mapping[str, Any]
     cost: float
     metric: float
+    binding: str | None
+    exposed_fraction: float | None
 
     def entry(self) -> dict[str, Any]:
         """Return it as a document holds it."""
         words = ", ".join(f"{key}={value}" for key, value in self.values.items())
-        return {"design": words, "values": dict(self.values), "metric": self.metric}
+        held = {"binding": self.binding, "exposed_fraction": self.exposed_fraction}
+        return {"design": words, "values": dict(self.values), "metric": self.metric, **held}
 
 
 # --- the spaces ------------------------------------------------------------------------------------------------------
@@ -200,7 +206,13 @@ class _Rows:
             return point.reason
         known, more = flatten(point.metrics), _more(self.ladder)
         metric = sum(known[name] for name in space.objectives)
-        return Reached(number, space.space.values(number), cost_of(metric, more), metric)
+        kernel = point.metrics.get(next(iter(space.objectives)).partition(".")[0])
+        binding = kernel.get("binding") if isinstance(kernel, Mapping) else None
+        exposed_s = known.get("exposed_comm_mean_s", known.get("exposed_comm_s"))
+        shows = (
+            exposed_s / known["step_time_s"] if exposed_s is not None and known.get("step_time_s") else None
+        )
+        return Reached(number, space.space.values(number), cost_of(metric, more), metric, binding, shows)
 
 
 def _ran(rows: _Rows, space: Sweep, on: str) -> Iterator[Reached]:

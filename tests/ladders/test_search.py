@@ -154,6 +154,20 @@ def test_nothing_is_bought_back_where_the_same_design_is_best(document: dict[str
     assert h800["bought_back_fraction"] is None
 
 
+def test_what_binds_the_best_designs_is_what_binds_them_by_themselves(document: dict[str, Any]) -> None:
+    """An NVLink of 20 GB/s binds two hops; nothing of an all-to-all is a step, of which communication would be a part."""
+    slow = document["search"]["machines"]["slow"]["held"]["two-hops"]
+    for best, machine in ((slow["best"], SLOW), (slow["reference_best"], {"cluster.hardware": "h100"})):
+        settings = {key: value for key, value in best["values"].items() if key != "way"} | WAYS["two hops"]
+        alone = sim.run(BASE, {**settings, **machine})["metrics"]["dispatch"]
+        assert best["binding"] == alone["binding"]
+        assert best["exposed_fraction"] is None
+    assert slow["best"]["binding"] == "scale_up"
+    assert any(
+        sentence.startswith("Then NVLink binds on ") for sentence in words.finding(ladder_view(document))
+    )
+
+
 def test_a_rate_is_compared_by_its_reciprocal() -> None:
     rate = {"objective": "dispatch.logical_nvlink_bytes_per_s", "axes": {"workload.tokens_per_rank": [1024]}}
     search = ran(machines=["slow"], **rate)["search"]
@@ -301,6 +315,8 @@ def test_a_cut_nvlink_is_small_for_the_best_designs_and_shows_with_tensor_parall
         held["costs_machine_fraction"] > held["costs_reference_fraction"] > 0.03
     )  # no choice is told without its price
     assert machine["cost_fraction"] >= machine["gap_fraction"] - 1e-9
+    exposed = [held[best]["exposed_fraction"] for best in ("best", "reference_best")]
+    assert exposed[0] > exposed[1] > 0  # TP's reductions are what a slower NVLink holds up
 
 
 @pytest.mark.slow

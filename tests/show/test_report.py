@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import browser
+import shared
 import sim
 from sim.show.canvas import Picture
 from sim.show.pages import page, report
@@ -256,12 +257,44 @@ def test_question_answer_and_picture_stand_on_the_first_screen(
 
 @pytest.mark.slow
 @needs_browser
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two-jobs",
+        "rl-split",
+        "rl-tail",
+        "decode-disaggregated",
+        "kernel-launches",
+        "serving-disaggregated-h20-h800",
+    ],
+)
+def test_pages_of_jobs_pools_launches_and_iterations_are_whole(
+    tab: browser.Tab, tmp_path: Path, name: str
+) -> None:
+    """Drawn, labelled, reached by the keyboard, quiet, and with its answer on the first screen of a desk and of a telephone."""
+    path = tmp_path / f"{name}.html"
+    path.write_text(report.report_html(shared.scenario(name)), encoding="utf-8")
+    for width, height, dark in ((1280, 800, True), (390, 844, False)):
+        tab.open(path, width=width, height=height, dark=dark)
+        for ident, has_svg, types_kept, has_label in tab.run(DRAWN):
+            assert has_svg and types_kept and has_label, ident  # noqa: PT018
+        asked, answered, seen_fraction, seen_px, _ = tab.run(FIRST_SCREEN)
+        assert asked and answered and (seen_fraction >= 1 or seen_px >= 150), width  # noqa: PT018
+        assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.run(REACHABLE)
+        assert (tab.errors, tab.requests) == ([], [])
+
+
+REACHABLE = (
+    "[...document.querySelectorAll('.scroll, pre, summary, button, a')].every(one => one.tabIndex >= 0)"
+)
+
+
+@pytest.mark.slow
+@needs_browser
 def test_every_control_can_be_reached_by_keyboard(tab: browser.Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["variants"])
-    reachable = tab.run(
-        "[...document.querySelectorAll('.scroll, pre, summary, button, a')].every(one => one.tabIndex >= 0)"
-    )
-    assert reachable
+    assert tab.run(REACHABLE)
 
 
 @needs_browser

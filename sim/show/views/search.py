@@ -13,10 +13,15 @@ from sim.show.views.record import record
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """A best design: its values in words, and its metric."""
+    """A best design: its values in words, its metric, what bound it, and the part of it in which communication shows [fraction].
+
+    The last two are None where that is not known.
+    """
 
     words: str
     metric: float
+    binding: str | None
+    exposed_fraction: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class HeldChoice:
     costs_reference_fraction: float | None
     costs_machine_fraction: float | None
     best: Best | None
+    reference_best: Best | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ def search_view(entry: Mapping[str, Any], labels: Mapping[str, str]) -> DesignSe
     metric = LadderMetric(entry["objective"]["name"], entry["objective"]["more_is_better"])
 
     def best(design: Mapping[str, Any] | None) -> Best | None:
-        return Best(held_text(design["values"]), design["metric"]) if design else None
+        return record(Best, design, words=held_text(design["values"])) if design else None
 
     def searched(name: str, machine: Mapping[str, Any]) -> Searched:
         of = machine["of_reference_design"]
@@ -93,7 +99,13 @@ def search_view(entry: Mapping[str, Any], labels: Mapping[str, str]) -> DesignSe
                 f"{axis_label(change['key'])} {change['from']} by {change['to']}" for change in of["replaced"]
             ),
             held=tuple(
-                record(HeldChoice, held, name=held_text(entry["hold"][choice]), best=best(held["best"]))
+                record(
+                    HeldChoice,
+                    held,
+                    name=held_text(entry["hold"][choice]),
+                    best=best(held["best"]),
+                    reference_best=best(held["reference_best"]),
+                )
                 for choice, held in machine["held"].items()
             ),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sim.show.views.ladder_changes import NONE
-from sim.show.views.names import joined
+from sim.show.views.names import binds, joined
 from sim.show.views.search import DesignSearch, HeldChoice, Searched
 
 
@@ -42,6 +42,7 @@ def _machine(search: DesignSearch, machine: Searched) -> Iterator[str]:
             )
         )
         yield f"With {held.name} held {theirs} takes {first}, and {ours} {second}."
+        yield from _binds(search, machine, held)
     if len(ran) > 1:
         others = [f"{held.name} {_much(search, held)}" for held in ran[1:]]
         yield f"Other choices held, on {ours}: {joined(others)}."
@@ -49,6 +50,24 @@ def _machine(search: DesignSearch, machine: Searched) -> Iterator[str]:
         if held.gap_fraction is None:
             yield f"With {held.name} held no design runs on {ours} or none on {theirs}."
     yield _kept(search, machine)
+
+
+def _binds(search: DesignSearch, machine: Searched, held: HeldChoice) -> Iterator[str]:
+    """Yield what holds the best designs with a choice held, next to those without: a link, or communication that shows."""
+    ours, theirs = machine.label, search.reference
+    mine, other, free, free_other = held.best, held.reference_best, machine.best, search.best
+    if mine is None or other is None or free is None:
+        return
+    if mine.binding and other.binding:
+        same = mine.binding == other.binding
+        yield f"Then {f'{binds(mine.binding)} on both' if same else f'{binds(mine.binding)} on {ours}, {binds(other.binding)} on {theirs}'}."
+    parts = [design.exposed_fraction for design in (mine, other, free, free_other)]
+    if None not in parts:
+        shown = [f"{100 * (part or 0.0):.0f} %" for part in parts]
+        yield (
+            f"Then {shown[0]} of the time on {ours} is communication that shows, and {shown[1]} on {theirs}; with the best design "
+            f"for each, {shown[2]} and {shown[3]}."
+        )
 
 
 def _much(search: DesignSearch, held: HeldChoice) -> str:
