@@ -73,6 +73,7 @@ class _Loop:
     ) -> None:
         self.env = simpy.Environment()
         self.service, self.engine = service, service.engine
+        self.left: Event | None = None  # a request has
         self.lives, self.progress = Lives(service, requests), progress
         self.queue = WaitingLine(self.engine.policy)
         self.apart = service.decode is not None
@@ -116,6 +117,9 @@ class _Loop:
         for request, arrival in enumerate(self.lives.arrival):
             if arrival > env.now:
                 yield env.timeout(arrival - env.now)
+            while request - self.lives.num_ended - self.lives.num_refused >= self.lives.concurrency:
+                self.left = env.event()
+                yield self.left
             arrived[request] = env.now
             prompt, output = self.lives.prompt[request], self.lives.output[request]
             decodes = not self.apart or output > 1
@@ -295,7 +299,9 @@ class _Loop:
             self.progress(self.lives.num_ended, self.lives.num)
 
     def _see_end(self) -> None:
-        """Note that every request has ended."""
+        """Let the next request arrive where one had to leave for it, and note that every one has ended."""
+        if self.left is not None and not self.left.triggered:
+            self.left.succeed()
         if self.lives.num_ended + self.lives.num_refused == self.lives.num and not self.over.triggered:
             self.over.succeed()
 

@@ -76,6 +76,7 @@ class Lives:
         self.restarts, self.num_refused = array("q", [0]) * num, 0
         self.refused = [False] * num
         self.num_ended = 0
+        self.concurrency = requests.concurrency or math.inf
 
     def hashes(self, request: int) -> list[int]:
         """Blocks of a prompt; none where nobody keeps them."""

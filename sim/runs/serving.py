@@ -38,6 +38,8 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     asked = work.requests
     progress(f"{scenario.name}: {asked.num_requests} requests")
     trace = serve(service, asked, until_s=work.spec.until, progress=_Left(scenario.name, progress))
+    if asked.concurrency is not None:
+        asked = replace(asked, arrival_s=trace.instants["arrival_s"])
     if trace.refused.all():
         fits = min(service.rank_capacity_tokens(pool) for pool in (service.prefill, service.decode) if pool)
         shortest = int((asked.prompt_tokens + asked.output_tokens).min())

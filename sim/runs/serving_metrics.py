@@ -256,7 +256,7 @@ def _busy(pool: tuple[InstanceRecord, ...], begin_s: float, end_s: float) -> flo
 
 def _while_arriving(asked: Requests, trace: ServingTrace) -> dict[str, float]:
     """Rates and business from the first arrival to the last, or to where the run was cut; {} where all came at once."""
-    begin, end = float(asked.arrival_s[0]), min(float(asked.arrival_s[-1]), trace.end_s)
+    begin, end = float(asked.arrival_s[0]), min(float(np.nanmax(asked.arrival_s)), trace.end_s)
     span = end - begin
     if span <= 0:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -31,6 +32,19 @@ class PoissonSpec(Branch):
     kind: Literal["poisson"]
     requests: Annotated[int, Field(ge=1, le=10**7, strict=True)]
     requests_per_s: Annotated[Number, Field(gt=0, le=1e7)]
+    prompt: LengthsSpec | None = None
+    """Of every class without lengths of its own."""
+    output: LengthsSpec | None = None
+    """Of every class without lengths of its own."""
+
+
+class ClosedSpec(Branch):
+    """So many users, each of whom asks again when the answer has ended: `--max-concurrency` of benchmarks."""
+
+    kind: Literal["closed"]
+    requests: Annotated[int, Field(ge=1, le=10**7, strict=True)]
+    concurrency: Count
+    """Requests in the system at once."""
     prompt: LengthsSpec | None = None
     """Of every class without lengths of its own."""
     output: LengthsSpec | None = None
@@ -74,7 +88,8 @@ class ClassSpec(Branch):
     """Objectives of its own; those of the workload for what is left out."""
 
 
-Arrivals = Annotated[PoissonSpec | RequestTraceSpec, Field(discriminator="kind")]
+ArrivalsSpec = PoissonSpec | ClosedSpec | RequestTraceSpec
+Arrivals = Annotated[ArrivalsSpec, Field(discriminator="kind")]
 Classes = dict[Annotated[str, Field(pattern=NAME, max_length=40)], ClassSpec]
 
 
@@ -95,7 +110,7 @@ def objectives_of(
 
 def check_requests(
     draft: Draft,
-    arrivals: PoissonSpec | RequestTraceSpec,
+    arrivals: ArrivalsSpec,
     classes: Mapping[str, ClassSpec],
     slo: ObjectiveSpec,
 ) -> None:
@@ -111,18 +126,15 @@ def check_requests(
                 draft.problem((*at, key), str(draft.document.get((*at, key))), "more than 0 s")
 
 
-def requests_of(
-    draft: Draft, arrivals: PoissonSpec | RequestTraceSpec, classes: Mapping[str, ClassSpec]
-) -> users.Requests:
+def requests_of(draft: Draft, arrivals: ArrivalsSpec, classes: Mapping[str, ClassSpec]) -> users.Requests:
     """Draw or read requests that `check_requests` found nothing wrong with, and sort them into classes.
 
     InputError with the problems of a trace.
     """
-    asked = (
-        _drawn(draft, arrivals, classes)
-        if isinstance(arrivals, PoissonSpec)
-        else _read(draft, arrivals, classes)
-    )
+    if isinstance(arrivals, RequestTraceSpec):
+        asked = _read(draft, arrivals, classes)
+    else:
+        asked = _drawn(draft, arrivals, classes)
     if any(own.most_prompt_tokens for own in classes.values()):
         asked = grouping.split_by_length(
             asked, {name: own.most_prompt_tokens for name, own in classes.items()}
@@ -132,18 +144,30 @@ def requests_of(
     return asked
 
 
-def _drawn(draft: Draft, arrivals: PoissonSpec, classes: Mapping[str, ClassSpec]) -> users.Requests:
+def _drawn(
+    draft: Draft, arrivals: PoissonSpec | ClosedSpec, classes: Mapping[str, ClassSpec]
+) -> users.Requests:
+    """Draw requests; those of a closed loop arrive when others have left, of the same draws as at any rate."""
     rng = np.random.default_rng([draft.seed, _SEED])
-    num, rate = arrivals.requests, arrivals.requests_per_s
+    num, closed = arrivals.requests, arrivals if isinstance(arrivals, ClosedSpec) else None
+    rate = 1.0 if isinstance(arrivals, ClosedSpec) else arrivals.requests_per_s
     if not any(own.share for own in classes.values()):
-        return users.poisson(num, rate, _lengths(arrivals.prompt), _lengths(arrivals.output), rng)
+        asked = users.poisson(num, rate, _lengths(arrivals.prompt), _lengths(arrivals.output), rng)
+        return _closed(asked, closed)
     drawn = {
         name: DrawnClass(
             own.share or 0.0, _lengths(own.prompt or arrivals.prompt), _lengths(own.output or arrivals.output)
         )
         for name, own in classes.items()
     }
-    return grouping.poisson_classes(num, rate, drawn, rng)
+    return _closed(grouping.poisson_classes(num, rate, drawn, rng), closed)
+
+
+def _closed(asked: users.Requests, closed: ClosedSpec | None) -> users.Requests:
+    """Requests that arrive as soon as they may, where a loop is closed."""
+    if closed is None:
+        return asked
+    return replace(asked, arrival_s=np.zeros(asked.num_requests), concurrency=closed.concurrency)
 
 
 def _lengths(spec: LengthsSpec | None) -> users.Lengths:
@@ -175,9 +199,7 @@ def _check_names(draft: Draft, names: tuple[str, ...], classes: Mapping[str, Cla
         raise InputError(problems)
 
 
-def _problems(
-    arrivals: PoissonSpec | RequestTraceSpec, classes: Mapping[str, ClassSpec]
-) -> Iterator[tuple[Path_, str, str]]:
+def _problems(arrivals: ArrivalsSpec, classes: Mapping[str, ClassSpec]) -> Iterator[tuple[Path_, str, str]]:
     """What contradicts itself: a place, what is there, and what is wanted."""
     ways = [way for way in _WAYS if any(getattr(own, way) is not None for own in classes.values())]
     trace = arrivals if isinstance(arrivals, RequestTraceSpec) else None
@@ -242,7 +264,7 @@ def _ranges(classes: Mapping[str, ClassSpec]) -> Iterator[tuple[Path_, str, str]
 
 
 def _missing_lengths(
-    arrivals: PoissonSpec | RequestTraceSpec, classes: Mapping[str, ClassSpec]
+    arrivals: ArrivalsSpec, classes: Mapping[str, ClassSpec]
 ) -> Iterator[tuple[Path_, str, str]]:
     """Lengths that nobody has, and those of the arrivals that nobody takes."""
     for key in ("prompt", "output"):

@@ -66,6 +66,8 @@ class Requests:
         Recorded requests without a prompt or an answer, which are not among these.
     classes : RequestClasses, optional
         Parts that are measured apart (`request_classes`).
+    concurrency : int, optional [count]
+        Most that are in the system at once: each further one arrives, not before its `arrival_s`, when another has left.
     """
 
     arrival_s: Floats
@@ -76,6 +78,7 @@ class Requests:
     source: str = "drawn"
     num_dropped: int = 0
     classes: RequestClasses | None = None
+    concurrency: int | None = None
 
     @property
     def num_requests(self) -> int:

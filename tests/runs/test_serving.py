@@ -135,6 +135,41 @@ def test_decode_of_one_request_at_a_time_waits_as_long_as_m_m_c(servers: int, fr
     assert_agrees(waits_of_seeds(here, draw, "first_token_s", "decode_start_s"), theory, 0.2)
 
 
+def closed(num: int, users: int, prompt: Lengths, output: Lengths, seed: int = 0) -> Requests:
+    drawn = poisson(num, 1.0, prompt, output, np.random.default_rng([seed, 2]))
+    return replace(drawn, arrival_s=np.zeros(num), concurrency=users)
+
+
+def test_users_of_a_closed_loop_ask_again_the_instant_that_an_answer_has_ended() -> None:
+    """So the mean response is users over throughput, but for the last who drain (Little)."""
+    asked = closed(600, 5, Lengths("exponential", 50), Lengths("exponential", 20))
+    found = serve(service(), asked).instants
+    assert (found["arrival_s"][:5] == 0).all()
+    np.testing.assert_array_equal(found["arrival_s"][5:], np.sort(found["end_s"])[:-5])
+    until = found["arrival_s"][-1]
+    inside = np.clip(found["end_s"], 0, until) - np.clip(found["arrival_s"], 0, until)
+    assert inside.sum() / until == pytest.approx(5)
+
+
+@pytest.mark.parametrize("users", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_two_exponential_stations_in_a_closed_loop_yield_n_over_n_plus_one(users: int) -> None:
+    """Balanced stations of one server: throughput = N / (N + 1) of a server's rate (Gordon and Newell, 1967)."""
+    steps = 100
+    here = service(
+        prefill_s=lambda work: work.busiest_tokens / 1e5,
+        batch_requests=1,
+        decode=Pool(1, math.inf),
+        max_requests=1,
+    )
+    rates = []
+    for seed in range(NUM_SEEDS):
+        asked = closed(3000, users, Lengths("exponential", 100_000), ONE, 100 + seed)
+        lasts = np.random.default_rng([seed, 3]).geometric(1 / steps, 3000)
+        found = serve(here, replace(asked, output_tokens=1 + lasts)).instants
+        rates.append(3000 / float(found["end_s"].max()))
+    assert_agrees(rates, users / (users + 1), 0.02)
+
+
 def test_decode_with_room_for_all_is_m_g_infinity() -> None:
     asked = poisson(5000, 10.0, ONE, Lengths("exponential", 100), np.random.default_rng(0))
     found = serve(service(prefill_s=lambda work: 0.0), asked)

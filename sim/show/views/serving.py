@@ -198,6 +198,8 @@ def facts(work: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """List the facts of a run that only this kind of workload has."""
     arrivals = mapping(work.get("arrivals"))
     rate = f"{arrivals['requests_per_s']:g} requests/s" if "requests_per_s" in arrivals else ""
+    if "concurrency" in arrivals:
+        rate = f"{arrivals['concurrency']} requests at once"
     objectives = [f"{key.upper()} {value}" for key, value in mapping(work.get("slo")).items() if value]
     return [
         ("arrivals", arrivals.get("file") or rate),
