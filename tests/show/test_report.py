@@ -15,6 +15,7 @@ import shared
 import sim
 from sim.show.canvas import Picture
 from sim.show.pages import page, report
+from sim.show.pages.parts import Head
 from sim.show.plots import kinds as plots
 from sim.show.tables import rules
 from sim.show.views.rerun import scenario_yaml
@@ -295,6 +296,16 @@ REACHABLE = (
 def test_every_control_can_be_reached_by_keyboard(tab: browser.Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["variants"])
     assert tab.run(REACHABLE)
+
+
+def test_an_answer_leaves_room_for_its_picture() -> None:
+    """A first sentence always stands above it, and as many more as 380 characters hold."""
+    for answer, above in (
+        (["a" * 500, "b"], 1),
+        (["a" * 100, "b" * 100, "c" * 100, "d" * 100], 3),
+        (["a"], 1),
+    ):
+        assert Head("", "", (), answer, ()).num_above == above
 
 
 @needs_browser

@@ -166,6 +166,26 @@ def test_of_many_conditions_each_says_how_little_is_enough(tmp_path: Path) -> No
     assert not any("best of" in one for one in said)
 
 
+def test_of_many_conditions_the_answer_says_where_one_choice_takes_over(tmp_path: Path) -> None:
+    """Low-latency kernels are the faster ones for few tokens, two hops for many; where they part is read off the points."""
+    tokens = [8, 32, 128, 512, 4096]
+    ways = {
+        "direct": {"workload.kernel": {"kind": "low_latency"}},
+        "two hops": {"workload.kernel": {"kind": "two_hop"}},
+    }
+    found = run(
+        sweep_of(axes={"workload.tokens_per_rank": tokens, "way": ways}, given="workload.tokens_per_rank"),
+        tmp_path,
+    )
+    times = {(point["values"]["workload.tokens_per_rank"], point["values"]["way"]): point["metrics"]["dispatch"]["time_s"]
+             for point in found["points"]}  # fmt: skip
+    last = max(count for count in tokens if times[count, "direct"] < times[count, "two hops"])
+    after = tokens[tokens.index(last) + 1]
+    assert sweep_words.finding(sweep_view(found))[0] == (
+        f"Best by tokens per rank is direct up to {last} and two hops from {after} on."
+    )
+
+
 def test_more_of_a_rate_is_better_in_words_too(tmp_path: Path) -> None:
     objectives = {"dispatch.logical_nvlink_bytes_per_s": "maximise"}
     found = run(

@@ -132,7 +132,7 @@ def ladder_html(document: Mapping[str, Any]) -> str:
                 ("runs", str(view.num_runs)),
             ),
             answer=words.answer(view),
-            lead=lead,
+            lead=parts.unlike(words.answer(view), lead),
             footer=(f"moesim {view.version}", view.schema),
         ),
         warnings=tuple(f"Warning: {warning}" for warning in view.warnings),

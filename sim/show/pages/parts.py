@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from sim.show.canvas import Picture
 from sim.show.failures import Failure, attempt
 from sim.show.grid import Grid
 from sim.show.pages import page
 from sim.show.pages.page import Figure
+from sim.show.plots import kinds as plots
 from sim.show.tables import rules
 from sim.show.tables import run as grids
 from sim.show.views.run import RunView
 
 Pairs = Sequence[tuple[str, str]]
 """Terms and what they mean, or keys and their values."""
+
+
+_ABOVE = 380  # characters of an answer above its picture, on the first screen of a telephone
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,12 @@ class Head:
     footer: Sequence[str]
     lead: Figure | None = None
     """Picture of the answer; it stands on the first screen with the first sentences."""
+
+    @property
+    def num_above(self) -> int:
+        """Sentences above the picture: the first, and those that leave room for it."""
+        ends = accumulate(map(len, self.answer))
+        return max(1, sum(end <= _ABOVE for end in ends))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,14 @@ def figure(ident: str, drawn: Picture | Failure | Callable[[], Picture], title: 
         ident,
         lambda: page.drawing(f"fig-{ident}", drawn if isinstance(drawn, Picture) else drawn(), title),
     )
+
+
+def unlike(answer: Sequence[str], lead: Figure | None) -> Figure | None:
+    """Return the figure of an answer; under the words of its kind, where its own repeat the sentence above it."""
+    if lead is None or isinstance(lead, Failure) or not answer or not lead.title.startswith(answer[0]):
+        return lead
+    kind = lead.ident.removeprefix("fig-")
+    return replace(lead, title=plots.KINDS[kind][0].partition(":")[0].removesuffix("."))
 
 
 def leaning(runs: Sequence[RunView]) -> Leaning | None:

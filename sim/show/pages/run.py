@@ -80,7 +80,7 @@ def run_html(document: Mapping[str, Any]) -> str:
         drawn = (lead,)
         courses = (replace(course, lines=tuple(filter(None, (tuple(line), *lines)))), *courses[1:])
     shown = RunPage(
-        head=replace(head, lead=_unlike(head.answer, drawn[0]) if drawn else None),
+        head=replace(head, lead=parts.unlike(head.answer, drawn[0] if drawn else None)),
         results=drawn[1:],
         tables=(*tables.grids(runs), *parts.filled(tables.energy(runs.runs).without_empty())),
         has_course=any(run.links or run.lanes for run in runs.runs),
@@ -114,14 +114,6 @@ def _results(runs: RunsView) -> tuple[Figure, ...]:
     )
     times = transfer_words.bounds(runs) if runs.select(TransfersView) else None
     return (*_figures(("bars",), runs, times), *_figures(tuple(kinds), runs))
-
-
-def _unlike(answer: Sequence[str], lead: Figure) -> Figure:
-    """The figure of the answer; under other words, where its own repeat the sentence above it."""
-    if isinstance(lead, Failure) or not lead.title.startswith(answer[0]):
-        return lead
-    kind = lead.ident.removeprefix("fig-")
-    return replace(lead, title=plots.KINDS[kind][0].partition(":")[0])
 
 
 def _head(runs: RunsView) -> Head:

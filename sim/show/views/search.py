@@ -80,7 +80,8 @@ def search_view(entry: Mapping[str, Any], labels: Mapping[str, str]) -> DesignSe
     metric = LadderMetric(entry["objective"]["name"], entry["objective"]["more_is_better"])
 
     def best(design: Mapping[str, Any] | None) -> Best | None:
-        return record(Best, design, words=held_text(design["values"])) if design else None
+        known = {"binding": None, "exposed_fraction": None, **(design or {})}  # older documents lack them
+        return record(Best, known, words=held_text(design["values"])) if design else None
 
     def searched(name: str, machine: Mapping[str, Any]) -> Searched:
         of = machine["of_reference_design"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from sim.metrics import label
+from sim.show.views.names import joined
 from sim.show.views.sweep import Change, Condition, PointView, SweepView
 from sim.units import show
 
@@ -64,8 +66,37 @@ def _least(view: SweepView) -> list[str]:
         apart = sizes[least[1]] < sizes[most[1]]
         rest = f"; {view.condition_text(most[0])} needs {most[1]}" if apart else ", like all others"
         sentences.append(f"{within} {axis.label} {least[1]}{rest}.")
+    if not sentences and (turns := _turns(view)):
+        return turns
     many = f"The best of each of {len(view.conditions)} conditions ({view.given_text}) is in the table."
     return sentences or [many]
+
+
+def _turns(view: SweepView) -> list[str]:
+    """Name the best designs along the given axis of most sizes, and where one takes over from another."""
+    along = max((axis for axis in view.given if axis.sizes), key=lambda axis: len(axis.values), default=None)
+    if along is None:
+        return []
+    at = view.given.index(along)
+    rows: dict[Condition, list[tuple[str, str]]] = {}
+    for condition in view.conditions:
+        leader = view.leaders.get(condition)
+        best = leader.text(view.choices or view.varied) if leader else "nothing"
+        rows.setdefault((*condition[:at], *condition[at + 1 :]), []).append((best, condition[at]))
+    others = [axis for axis in view.given if axis is not along]
+    sentences = []
+    for condition, row in rows.items():
+        stretches = [
+            (best, [text for _, text in own]) for best, own in groupby(row, key=lambda item: item[0])
+        ]
+        *firsts, (last, texts) = stretches
+        parts = [f"{best} up to {own[-1]}" for best, own in firsts]
+        parts.append(f"{last} from {texts[0]} on" if firsts else f"{last} throughout")
+        names = zip(others, condition, strict=True)
+        where = ", ".join(f"{axis.label} {text}" if text[:1].isdigit() else text for axis, text in names)
+        lead = f"{where}: best" if where else "Best"
+        sentences.append(f"{lead} by {along.label} is {joined(parts)}.")
+    return sentences[:_MOST_CONDITIONS]
 
 
 def _costliest(view: SweepView) -> str:
