@@ -10,6 +10,9 @@ import pytest
 from sim import documents
 from sim.errors import InfeasibleError, InputError
 from sim.runs.run import run_document
+from sim.show.views.run import views_of
+from sim.show.words.run import finding
+from sim.units import show
 
 SERVING = """\
 name: mine
@@ -86,6 +89,19 @@ def test_a_dead_gpu_takes_its_instance_down_and_its_requests_elsewhere_or_until_
         later = found["response"]["mean_s"] - healthy["response"]["mean_s"]
         assert later > (0.5 if sum(instances) == 2 else 0.0)
         assert "queue_drain_s" in found
+
+
+def test_a_report_says_what_an_outage_cost() -> None:
+    faults = "[{node: 0, clock: 0 %, from: 1 s, until: 3 s}]"
+    document = documents.loads(SERVING.format(nodes=4, prefill=1, decode=1, faults=faults), "mine.yaml")
+    result = run_document(document)
+    again, drained = result["metrics"]["restarts"], result["metrics"]["queue_drain_s"] + 1.5
+    result["metrics"]["queue_drain_s"] = drained
+    (said,) = [
+        line for line in finding(views_of(result)) if line.startswith("Instances are down for 2 s in all")
+    ]
+    assert f": {again} request" in said
+    assert show(drained, "s", 3) in said
 
 
 def test_links_that_are_dead_for_a_while_hold_up_passes_that_keep_what_they_have() -> None:

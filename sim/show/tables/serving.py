@@ -31,6 +31,9 @@ def delivered(services: Sequence[ServiceView]) -> Grid:
         "bound": lambda run: time_cell(run.lower_bound_s),
         "/ bound": lambda run: ratio_cell(run.makespan_s / run.lower_bound_s if run.lower_bound_s else None),
     }
+    write["instances down, in all"] = lambda run: time_cell(run.down_s or None)
+    write["begun again after it"] = lambda run: f"{run.restarts:,}"
+    write["queue drained after faults"] = lambda run: time_cell(run.queue_drain_s)
     for pool in POOLS:
         write |= _pool(pool)
     write["KV cache, fullest"] = lambda run: share_cell(run.kv_peak_fraction)
@@ -38,6 +41,9 @@ def delivered(services: Sequence[ServiceView]) -> Grid:
     silent = {
         "refused": not any(run.num_refused for run in services),
         "unfinished": not any(run.num_unfinished for run in services),
+        "instances down, in all": not any(run.down_s for run in services),
+        "begun again after it": not any(run.restarts for run in services),
+        "queue drained after faults": all(run.queue_drain_s is None for run in services),
         "requests in a step": all(run.requests_per_step is None for run in services),
     }
     rows = tuple((label, *map(cell, services)) for label, cell in write.items() if not silent.get(label))

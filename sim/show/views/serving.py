@@ -136,6 +136,9 @@ class ServiceView(RunView):
     decode_utilisation_fraction: float
     kv_peak_fraction: float
     requests_per_step: float | None = None
+    restarts: int = 0
+    down_s: float = 0.0
+    queue_drain_s: float | None = None
     waited_s: Mapping[str, float]
     """Over all requests, by pool."""
     queues: Mapping[str, Queue]

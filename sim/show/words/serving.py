@@ -35,6 +35,7 @@ def finding(runs: RunsView) -> list[str]:
         _served(first, services),
         *_classes(first, services),
         *_others(services),
+        *_outages(services),
         _waits(services[:4]),
         *_while_arriving(first, services),
         *_recorded(first),
@@ -119,6 +120,22 @@ def _others(services: Sequence[ServiceView]) -> list[str]:
         if sentences
         else []
     )
+
+
+def _outages(services: Sequence[ServiceView]) -> list[str]:
+    """Say what the outage cost after which the queue took longest to drain."""
+    down = [run for run in services if run.down_s]
+    if not down:
+        return []
+    run = max(down, key=lambda run: run.queue_drain_s or 0.0)
+    named = f" in {run.name}" if len(services) > 1 else ""
+    drained = (
+        f", and the queue drains in {show(run.queue_drain_s, 's', 3)} after the last fault"
+        if run.queue_drain_s
+        else ""
+    )
+    again = f"{run.restarts:,} request{'s' * (run.restarts != 1)} begin{'s' * (run.restarts == 1)} again"
+    return [f"Instances{named} are down for {show(run.down_s, 's', 3)} in all: {again}{drained}."]
 
 
 def _waits(services: Sequence[ServiceView]) -> str:
