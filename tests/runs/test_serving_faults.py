@@ -5,11 +5,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sim import documents
+from sim.engine.serving import serve
 from sim.errors import InfeasibleError, InputError
 from sim.runs.run import run_document
+from sim.runs.service import service_of
+from sim.runs.service_faults import fault_metrics
+from sim.scenario import settings
+from sim.scenario.resolve import resolve
+from sim.scenario.serving import Serving
 from sim.show.views.run import views_of
 from sim.show.words.run import finding
 from sim.units import show
@@ -141,3 +148,22 @@ def test_a_fault_that_cannot_be_has_one_message(fault: str, words: list[str]) ->
     (problem,) = caught.value.problems
     for word in words:
         assert word in str(problem)
+
+
+@pytest.mark.slow
+def test_the_queue_of_the_shipped_outage_drains_as_tokens_flow() -> None:
+    """From 20 s to 80 s one instance prefills full passes, as fast as it does then; two do from there until what came has gone."""
+    scenario = resolve(settings.variants(settings.read("serving-fault"))["dead-prefill-node"])
+    assert isinstance(scenario.workload, Serving)
+    asked = scenario.workload.requests
+    trace = serve(service_of(scenario, lambda _: None), asked)
+    alive = trace.prefill[1]
+    within = (alive.start_s > 25) & (alive.end_s < 80)
+    assert set(alive.prompt_tokens[within].tolist()) == {32 * 8192}
+    one = 32 * 8192 / float((alive.end_s - alive.start_s)[within].mean())
+    came = np.cumsum(np.where(asked.arrival_s >= 20, asked.prompt_tokens, 0))
+    went = one * (60 + 2 * np.maximum(asked.arrival_s - 80, 0))
+    drained = asked.arrival_s[np.argmax((asked.arrival_s > 80) & (came <= went))]
+    metrics = fault_metrics(scenario, trace)
+    assert metrics["queue_drain_s"] == pytest.approx(drained - 80, rel=0.1)
+    assert metrics["down_s"] == pytest.approx(60)
