@@ -22,6 +22,7 @@ COMPARED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "prefill": (("deepseek-v3", "h800", "none"), ("deepseek-v3", "h100", "sglang_2025_05")),
     "decode": (("deepseek-v3", "h800", "none"), ("deepseek-v3", "h800", "rtp_llm")),
+    "serving": (("deepseek-v3", "h200", "sglang_2026_05"),),
 }
 """Kind of workload -> model, hardware and software of what it was compared with."""
 

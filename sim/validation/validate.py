@@ -65,6 +65,7 @@ SOURCES: dict[str, RowSource] = {
     "host_efa": _RUNS,
     "rtp_llm": _RUNS,
     "tp16": _RUNS,
+    "sglang_tp8": _RUNS,
     "v3_generations": _RUNS,
     "whole_cost": _RUNS,
     "rl": _RUNS,

@@ -51,12 +51,17 @@ def test_one_request_on_tp16_is_above_its_floor_and_not_above_what_was_measured(
     assert sum(tp16["where"].values()) == pytest.approx(metrics["step_time_s"])
 
 
-def test_all_reduces_between_nodes_take_two_phases_more_than_those_within_one(tp16: dict[str, Any]) -> None:
-    """Of NCCL's 8 us each; two all-reduces a layer, and that of the embedding; the logits take one phase more."""
+def test_all_reduces_between_nodes_take_four_phases_and_those_within_one_read_memory(
+    tp16: dict[str, Any],
+) -> None:
+    """Of NCCL's 8 us each, against a launch of 3 us, two flags and a read there and back at 0.6 us, and 15 rows of BF16 at 338 GB/s; two
+    all-reduces a layer, and that of the embedding; the logits take one phase more.
+    """
     domain = {"hardware": "h100", "nodes": 1, "override": {"gpu.scale_up.domain": 16}}
     within = run(domain, {"tp": 16, "ep": 1}, requests=1)["metrics"]["tpot_s"]
-    phases = 2 * (2 * 61 + 1) + 1
-    assert tp16["metrics"]["tpot_s"] - within == pytest.approx(phases * 8e-6, rel=0.05)
+    read_s = 3e-6 + 4 * 0.6e-6 + 15 * 7168 * 2 / 338e9
+    more_s = (2 * 61 + 1) * (4 * 8e-6 - read_s) + 8e-6
+    assert tp16["metrics"]["tpot_s"] - within == pytest.approx(more_s, rel=0.03)
 
 
 def test_tp_splits_everything_but_what_all_heads_read(tp16: dict[str, Any]) -> None:

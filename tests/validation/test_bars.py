@@ -39,6 +39,7 @@ SLOW = (
     "host_efa",
     "rtp_llm",
     "tp16",
+    "sglang_tp8",
     "prefill",
     "sglang_prefill",
     "decode",
@@ -390,6 +391,15 @@ def test_decode_without_graphs_is_within_12_percent_from_one_request_to_ninety_t
     assert [row["use"] for row in found] == ["calibration", "calibration"]
     assert mean_error(found) <= 0.06
     assert worst_error(found) <= 0.1
+
+
+@pytest.mark.slow
+def test_a_closed_loop_of_users_on_eight_h200_is_within_5_percent() -> None:
+    found = rows("sglang_tp8")
+    assert [row["use"] for row in found] == ["calibration"] * 5 + ["validation"] * 5
+    assert mean_error(found[:5]) <= 0.05
+    assert mean_error(found[5:]) <= 0.05
+    assert worst_error(found) <= 0.11
 
 
 @pytest.mark.slow

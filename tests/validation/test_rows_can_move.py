@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("published")]
 
 NAMES = (
     "two_hop", "low_latency", "h100_normal", "h100_low_latency", "hybrid_ep", "deepep_v2", "nccl", "nccl_8gpu", "prefill",
-    "decode", "training_step",
+    "decode", "training_step", "sglang_tp8",
 )  # fmt: skip
 LOOSEST = 0.25
 """Tolerance of a row that has none of its own."""
@@ -31,6 +31,7 @@ SLOWER: Mapping[str, Mapping[str, str]] = {
         "gpu.scale_up.bandwidth": "100 GB/s",
         "gpu.hbm.bandwidth": "1.6 TB/s",
     },
+    "h200": {"gpu.scale_up.bandwidth": "225 GB/s", "gpu.hbm.bandwidth": "2.4 TB/s"},
     "h100": {
         "nic.bandwidth": "200 Gb/s",
         "gpu.scale_up.bandwidth": "225 GB/s",
