@@ -458,3 +458,13 @@ def test_the_energy_of_a_step_is_drawn_whole_by_where_it_goes(steps: dict[str, A
     assert sum(bars.values()) == pytest.approx(used["per_token_j"])
     assert bars["GPUs, idle"] == pytest.approx(used["idle_kwh"] / used["total_kwh"] * used["per_token_j"])
     assert bars["building"] == pytest.approx(used["per_token_j"] * (1 - 1 / 1.2))
+
+
+def test_what_failures_take_is_drawn_where_a_run_has_no_phases(steps: dict[str, Any]) -> None:
+    """Training that counts and all that is lost are the whole time on the clock."""
+    picture = plots.figure("whole_run", steps["variants"])
+    counts = next(bar for bar in picture.data if bar.name == "training that counts")
+    assert counts.x[0] == pytest.approx(100 * steps["dualpipe"]["metrics"]["ettr_fraction"], rel=1e-6)
+    assert sum(bar.x[0] for bar in picture.data) == pytest.approx(100)
+    with pytest.raises(InputError, match="none with failures"):
+        plots.figure("whole_run", steps["1f1b"])

@@ -91,7 +91,10 @@ KINDS: dict[str, tuple[str, Draw]] = {
         "Where the time goes: phases of a training step, parts of a pass, stages of a request's life.",
         _by_workload("phases"),
     ),
-    "whole_run": ("Cost of a whole training run, phase by phase.", _by_workload("whole_run")),
+    "whole_run": (
+        "Cost of a whole training run, phase by phase, or what failures take of it.",
+        _by_workload("whole_run"),
+    ),
     "energy": ("Energy by where it goes: GPUs by what holds them, network, hosts, building.", energy.energy),
     "memory": (
         "What a GPU holds by part, beside what it has; of each pipeline rank in training.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.bars import mark_bounds, mark_published, spoken, stacked
@@ -10,6 +12,7 @@ from sim.show.views.run import RunsView
 from sim.show.views.training import PHASES, StepView, parts_of
 from sim.show.words.headline import headline
 from sim.show.words.training import compared, largest_phase, words_of
+from sim.show.words.whole_run import LOST
 from sim.units import show
 
 ALONE = ("memory",)
@@ -115,13 +118,16 @@ def memory(runs: RunsView) -> Picture:
 
 
 def whole_run(runs: RunsView) -> Picture:
-    """Cost of the whole run by phase: a bar for each variant."""
+    """Cost of the whole run by phase, or what failures take of one without phases: a bar for each variant."""
+    lost = [step for step in runs.select(StepView) if step.whole_run and step.whole_run.lost]
+    if lost and not any(step.whole_run and step.whole_run.has_phases for step in lost):
+        return _failures(lost)
     steps = [
         step for step in runs.select(StepView) if step.whole_run is not None and step.whole_run.has_phases
     ]
     priced = [step for step in steps if step.whole_run and step.whole_run.run_cost_usd is not None]
     if not priced:
-        raise absent("whole_run", "this one has no run of phases with a price")
+        raise absent("whole_run", "this one has no run of phases with a price, and none with failures")
     bars = {
         step.name: {phase.name: phase.cost_usd or 0.0 for phase in step.whole_run.phases}
         for step in priced
@@ -156,3 +162,26 @@ def whole_run(runs: RunsView) -> Picture:
     where = f" in {first}" if len(bars) > 1 else ""
     title = f"{most} takes {sizes[most] / sum(sizes.values()):.0%} of the cost{where}"
     return style.finish(figure, title, height=150 + 40 * len(bars), alt=f"Stacked bars: {words}", top=76)
+
+
+def _failures(steps: Sequence[StepView]) -> Picture:
+    """Part of the time on the clock that is training which counts, and what takes the rest."""
+    looks = {"counts": ("training that counts", style.SERIES[0])}
+    colours = (*style.SERIES[1:], style.NEUTRAL)
+    looks |= {part: (label, colour) for (part, label), colour in zip(LOST.items(), colours, strict=True)}
+    bars: dict[str, dict[str, float]] = {}
+    for step in steps:
+        run = step.whole_run
+        assert run is not None
+        assert run.lost is not None
+        kept, lost_s = run.ettr_fraction or 1.0, run.lost.lost_s
+        whole_s = sum(lost_s.values()) or 1.0
+        bars[step.name] = {"counts": kept} | {part: (1 - kept) * s / whole_s for part, s in lost_s.items()}
+    figure = Canvas()
+    stacked(figure, looks, bars, 0.01, "<br>%{x:.1f} % of the time on the clock")
+    figure.axis("x", title="time on the clock [%]", range=[0, 100])
+    least = min(bars, key=lambda name: bars[name]["counts"])
+    where = f" in {least}" if len(bars) > 1 else ""
+    title = f"{bars[least]['counts']:.1%} of the time is training that counts{where}"
+    words = spoken({part: label for part, (label, _) in looks.items()}, bars, lambda share: f"{share:.1%}")
+    return style.finish(figure, title, height=170 + 40 * len(bars), alt=f"Stacked bars: {words}", top=96)
