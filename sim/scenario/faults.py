@@ -109,6 +109,8 @@ def faults_of(draft: Draft, asked: Sequence[FaultSpec], kind: Resolver, name: st
         domain = hardware.gpu.scale_up.domain if hardware else 1
         known = kind if pool == own_pool or draft.divides else None
         problems = list(_problems(draft.document, path, spec, cluster, domain, known, name))
+        if not problems and draft.fidelity == "closed_form":
+            problems = list(_in_time(draft.document, path, spec))
         fault = None if problems else _fault(draft.document, path, spec, cluster, domain, problems)
         draft.problems += problems
         if fault is None:
@@ -209,6 +211,13 @@ def _problems(
         yield document.problem(
             (*path, "until"), str(document.get((*path, "until"))), f"later than from, {begin}"
         )
+
+
+def _in_time(document: Document, path: Path_, spec: FaultSpec) -> Any:
+    """Yield the problem of a link that comes and goes where exchanges are arithmetic."""
+    if (spec.from_ or spec.until) and (spec.bandwidth or spec.scale_up):
+        wanted = "one for the whole run, or 'fidelity: flow': an equation knows no instants"
+        yield document.problem(path, "a fault of links that comes and goes", wanted)
 
 
 def _fault(

@@ -12,8 +12,9 @@ import pytest
 from balanced import SCENARIO
 from sim import documents
 from sim.documents import Document
-from sim.errors import InputError
+from sim.errors import InfeasibleError, InputError
 from sim.runs.run import run_document
+from sim.scenario.resolve import resolve
 from sim.schedule.collectives import HEADERS
 from sim.show.pages.run import run_html
 from sim.show.views.run import views_of
@@ -246,3 +247,17 @@ def test_what_binds_a_job_is_what_others_fill_too() -> None:
     assert sum(up) == pytest.approx(both["links"]["leaf0/up"]["bytes"], rel=1e-12)
     # Of 16 GPUs each sends half its bytes across, of 32 half of theirs: 8 and 16 times 8 MiB up from each leaf.
     assert up == pytest.approx([n * 8 * 2**20 for n in (8, 16)], rel=1e-9)
+
+
+def test_serving_and_stages_whose_links_come_and_go_are_no_jobs_next_to_others() -> None:
+    with pytest.raises(InputError, match="serving decides while time passes"):
+        resolve(document("{hardware: h800, nodes: 2}", users="workload: {kind: serving}"))
+    fault = "[{node: 1, nic: 3, bandwidth: 50 %, until: 1 s}]"
+    stages = (
+        "gpus: 16, model: mixtral-8x7b, layout: {pp: 2, ep: 8}, workload: {kind: prefill, prompt_tokens: 2048, overlap: false, "
+        "prompts_per_gpu: 2, kernel: {kind: two_hop}, gate: {kind: uniform, sampling: expected}}"
+    )
+    cluster = f"{{hardware: h800, nodes: 2, faults: {fault}}}"
+    with pytest.raises(InfeasibleError, match=r"job fill: faults that come and go .* layout\.pp is 2"):
+        resolve(document(cluster, fill=stages))
+    resolve(document(cluster.replace(", until: 1 s", ""), fill=stages))

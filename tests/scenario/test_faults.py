@@ -86,6 +86,14 @@ def test_a_fault_that_cannot_be_is_refused(faults: str, words: list[str]) -> Non
         assert word in told
 
 
+def test_an_equation_knows_no_faults_of_links_that_come_and_go() -> None:
+    text = EXCHANGE.format(faults="[{rail: 1, bandwidth: 50 %, until: 1 ms}]") + "fidelity: closed_form\n"
+    reported = problems(text)
+    assert "a fault of links that comes and goes" in reported
+    assert "'fidelity: flow'" in reported
+    resolve(documents.loads(text.replace(", until: 1 ms", ""), "mine.yaml"))
+
+
 def test_a_part_of_the_healthy_rate_is_that_rate() -> None:
     times = [
         run_document(
