@@ -59,7 +59,7 @@ def reducing_plan(
     nccl = load_kernel("nccl")
     rings = {phase.name: _Ring(place, cluster, nccl, phase) for phase in (*whole, *both)}
     collectives = [
-        _collectives(rings, rank, [*gradients, *weights], held, links.latency_s)
+        _collectives(place, rings, rank, [*gradients, *weights], held, links.latency_s)
         for rank, held in enumerate(parameters)
     ]
     rows = []
@@ -81,7 +81,12 @@ def reducing_plan(
 
 
 def _collectives(
-    rings: Mapping[str, _Ring], rank: int, asked: Sequence[_Moved], held: HeldParameters, fixed_s: float
+    place: Place,
+    rings: Mapping[str, _Ring],
+    rank: int,
+    asked: Sequence[_Moved],
+    held: HeldParameters,
+    fixed_s: float,
 ) -> list[dict[str, GroupCollective]]:
     """The phases in which each group of a pipeline rank has bytes to send, in order; gradients and weights of a phase take the same cables."""
     sent: dict[str, list[GroupCollective]] = {}
@@ -89,8 +94,7 @@ def _collectives(
         count = getattr(held.once_a_step(moved.sharded), moved.phase.what)
         if count:
             sent[moved.name] = rings[moved.phase.name].sent(rank, 1.0, fixed_s, times=moved.size * count)
-    num_groups = next(iter(rings.values())).place.num_groups if rings else 0
-    return [{name: of_rank[group] for name, of_rank in sent.items()} for group in range(num_groups)]
+    return [{name: of_rank[group] for name, of_rank in sent.items()} for group in range(place.num_groups)]
 
 
 class _Ring:
