@@ -49,6 +49,7 @@ from sim.schedule.serving import (
     Waiting,
     WaitingLine,
 )
+from sim.workload.request_classes import DrawnClass, poisson_classes
 from sim.workload.requests import Lengths, Requests, poisson
 
 Floats = NDArray[np.float64]
@@ -117,6 +118,58 @@ def test_prefill_without_batches_waits_as_long_as_m_m_c(servers: int, fraction: 
     )
     theory = erlang_c(servers, servers * fraction) / (servers * (1 - fraction))
     assert_agrees(waits_of_seeds(here, draw, "arrival_s", "prefill_start_s"), theory, 0.08)
+
+
+def one_at_a_time(policy: str = "fcfs") -> Service:
+    """A server that prefills 1e5 tokens a second, one prompt after the other."""
+    return service(prefill_s=lambda work: work.busiest_tokens / 1e5, batch_requests=1, policy=policy)
+
+
+def test_prompts_of_one_length_wait_as_long_as_m_d_1() -> None:
+    """Half of what exponential ones do: rho s / (2 (1 - rho)) (Pollaczek 1930, Khinchine 1932)."""
+
+    def draw(rng: np.random.Generator) -> Requests:
+        return poisson(6000, 0.6, Lengths("fixed", 100_000), ONE, rng)
+
+    assert_agrees(
+        waits_of_seeds(one_at_a_time(), draw, "arrival_s", "prefill_start_s"), 0.6 / (2 * 0.4), 0.08
+    )
+
+
+SHORT_S, LONG_S, SHARE, RATE = 0.5, 3.0, 0.8, 0.7
+TWO = {
+    "short": DrawnClass(SHARE, Lengths("fixed", 50_000), ONE),
+    "long": DrawnClass(1 - SHARE, Lengths("fixed", 300_000), ONE),
+}
+MEETS_S = RATE * (SHARE * SHORT_S**2 + (1 - SHARE) * LONG_S**2) / 2
+"""Work that an arrival finds in service."""
+BUSY_SHORT, BUSY = RATE * SHARE * SHORT_S, RATE * (SHARE * SHORT_S + (1 - SHARE) * LONG_S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "theory"),
+    [
+        ("fcfs", dict.fromkeys(TWO, MEETS_S / (1 - BUSY))),
+        (
+            "shortest_first",
+            {"short": MEETS_S / (1 - BUSY_SHORT), "long": MEETS_S / (1 - BUSY_SHORT) / (1 - BUSY)},
+        ),
+    ],
+)
+def test_two_classes_wait_as_long_as_in_m_g_1_with_or_without_priority(
+    policy: str, theory: dict[str, float]
+) -> None:
+    """In order both wait alike (Pollaczek, Khinchine); shortest first is priority that interrupts nobody (Cobham 1954)."""
+    waits: dict[str, list[float]] = {name: [] for name in TWO}
+    here = one_at_a_time(policy)
+    for seed in range(NUM_SEEDS):
+        asked = poisson_classes(8000, RATE, TWO, np.random.default_rng([seed, 4]))
+        found = measure(here, asked, serve(here, asked), 1)["classes"]
+        for name, own in waits.items():
+            own.append(found[name]["prefill_wait"]["mean_s"])
+    for name, own in waits.items():
+        assert_agrees(own, theory[name], 0.08)
 
 
 @pytest.mark.slow
