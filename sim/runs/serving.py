@@ -37,7 +37,7 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
     service = service_of(scenario, progress)
     asked = work.requests
     progress(f"{scenario.name}: {asked.num_requests} requests")
-    trace = serve(service, asked, until_s=work.spec.until, progress=_Left(scenario.name, progress))
+    trace = serve(service, asked, until_s=work.spec.until, progress=Left(scenario.name, progress))
     if asked.concurrency is not None:
         asked = replace(asked, arrival_s=trace.instants["arrival_s"])
     if trace.refused.all():
@@ -79,20 +79,23 @@ def kv_load(scenario: Scenario, service: Service, trace: ServingTrace) -> dict[s
 
 
 @dataclass(slots=True)
-class _Left:
-    """Says now and then how many requests have ended, and about how long the others will take."""
+class Left:
+    """Says now and then how many requests have ended, and how long the others will take at the rate since it last did.
+
+    The first passes of a run are simulated, later ones are read between these: a mean over all would promise too late an end.
+    """
 
     name: str
     say: Callable[[str], None]
-    begun_s: float = field(default_factory=time.monotonic)
     said_s: float = field(default_factory=time.monotonic)
+    said_ended: int = 0
 
     def __call__(self, ended: int, num: int) -> None:
         """Say it, unless it was said just now."""
         now = time.monotonic()
         if now - self.said_s >= _SAID_EVERY_S:
-            self.said_s = now
-            left_s = (now - self.begun_s) * (num - ended) / ended
+            left_s = (now - self.said_s) * (num - ended) / (ended - self.said_ended)
+            self.said_s, self.said_ended = now, ended
             self.say(f"{self.name}: {ended:,} of {num:,} requests have ended, about {left_s:.0f} s left")
 
 

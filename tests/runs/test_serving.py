@@ -33,6 +33,7 @@ from sim.errors import InfeasibleError, InputError
 from sim.runs import run
 from sim.runs.service import kv_links, places, service_of
 from sim.runs.service_faults import at_fault, instance_faults
+from sim.runs.serving import Left
 from sim.runs.serving_metrics import measure
 from sim.scenario import settings as scenario_settings
 from sim.scenario.resolve import resolve
@@ -699,6 +700,19 @@ def test_every_request_ends_is_refused_or_is_told_unfinished() -> None:
     asked = requests([(0.0, 100, 11), (0.01, 150, 1), (0.02, 99, 11), (0.03, 100, 90)])
     found = measure(here, asked, serve(here, asked, until_s=0.35), 2)
     assert [found[f"num_{what}"] for what in ("ended", "refused", "unfinished")] == [2, 1, 1]
+
+
+def test_progress_knows_its_end_by_the_rate_since_it_last_spoke(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the requests took 100 s, the next 10 s: eight more such tenths are left."""
+    clock, said = iter([0.0, 100.0, 104.0, 110.0]), list[str]()
+    monkeypatch.setattr("sim.runs.serving.time.monotonic", lambda: next(clock))
+    left = Left("mine", said.append)
+    for ended in (4096, 6000, 8192):
+        left(ended, 40_960)
+    assert said == [
+        "mine: 4,096 of 40,960 requests have ended, about 900 s left",
+        "mine: 8,192 of 40,960 requests have ended, about 80 s left",
+    ]
 
 
 # --- scenarios -----------------------------------------------------------------------------------------------------
