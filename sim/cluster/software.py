@@ -71,7 +71,7 @@ class Launches(Description):
     ends: Issued | None = None
     """Embedding, head and sampling of a pass, with the inputs of the next; moesim's own list when left out."""
     stage: Issued | None = None
-    """Once for each chunk and microbatch, where a pipeline has several stages: its sends and receives."""
+    """Each way of a chunk and microbatch, where a pipeline has several stages: its send and receive, which a pair waits for once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,8 +50,9 @@ class Issuer:
         if self.software.graphed(self.kind):
             return tuple(node._replace(launches=int(place == 0), syncs=0) for place, node in enumerate(nodes))
         if listed and listed.stage and self.pp > 1 and nodes:
-            first, stage = nodes[0], listed.stage
-            launches, syncs = first.launches + stage.forward, first.syncs + (stage.syncs or 0)
+            first, stage, ways = nodes[0], listed.stage, {_part(node) for node in nodes} & {"F", "B"}
+            launches = first.launches + sum(map(stage.count, ways))  # gradients of weights go nowhere
+            syncs = first.syncs + (stage.syncs or 0) * bool(ways)  # both ways of a pair are one exchange
             nodes[0] = first._replace(launches=launches, syncs=syncs)
         return tuple(nodes)
 
@@ -76,8 +77,7 @@ class Issuer:
     def _node(self, node: Node, own: Launches) -> Node:
         if node.layer < 0:
             return node
-        name, _, part = node.name.removesuffix(")").partition("(")
-        part = part or "F"
+        name, part = node.name.partition("(")[0], _part(node)
         first, _, phase = name.partition(" ")
         if first in ("dispatch", "combine"):
             return self._collective(node, getattr(own, first), part, phase)
@@ -124,6 +124,11 @@ class Issuer:
         before = self.dense_before[node.layer] if name in ("attention", "attention_0") else 0
         rows += [(row, before * (2 if name == "attention_0" else 1)) for row, times in dense if times]
         return [(row, times) for row, times in rows if row is not None and times]
+
+
+def _part(node: Node) -> str:
+    """F, B or W: the part of a layer that a node is of; F in a pass, which has no other."""
+    return node.name.removesuffix(")").partition("(")[2] or "F"
 
 
 def step_issuer(software: Software, model: Model, layout: Layout, kernel: str) -> Issuer:

@@ -9,12 +9,16 @@ import json
 import typing
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from sim import documents
+from sim.cluster.kernels import list_kernels, load_kernel
+from sim.cluster.software import load_software
 from sim.errors import Mark
 from sim.runs.run import run_document
 from sim.scenario.cluster import ClusterSpec
@@ -695,3 +699,74 @@ def test_another_layout_is_another_result(kind: str, key: str, folder: str) -> N
 def test_every_key_of_a_cluster_and_of_a_layout_is_moved() -> None:
     assert {*keys(ClusterSpec)} | {"hardware", "pools.hardware"} == {*CLUSTERS}
     assert {*keys(LayoutSpec)} == {*LAYOUTS}
+
+
+# --- figures of files ----------------------------------------------------------------------------------------------
+
+WITH_KERNEL = (
+    ("all_to_all", {"cluster": {"hardware": "h100", "nodes": 1}, "layout": {"ep": 8}}),
+    ("all_to_all", {"cluster": {"hardware": "h100", "nodes": 1}, "layout": {"ep": 8}, "tokens_per_rank": 4096}),
+    ("all_to_all", {"tokens_per_rank": 2}),
+    ("all_to_all", {"tokens_per_rank": 4096}),
+    ("all_to_all", {"tokens_per_rank": 4096, "cluster": {"hardware": "b200", "nodes": 4, "override": {"nic.bandwidth": "4000 Gb/s"}}}),
+    ("training", {"schedule": "dualpipe", "microbatches": 8, "sequence_tokens": 4096}),
+)  # fmt: skip
+"""Runs between which everything that a kernel reaches of a machine binds somewhere."""
+FIGURES = [(name, row.path, row.shown) for name in list_kernels() for row in load_kernel(name).parameters]
+LAUNCHED = [
+    (name, row.path, row.shown)
+    for name in documents.shipped("hardware/software")
+    if name != "none"
+    for row in load_software(name).parameters
+    if (name, row.path) != ("rtp_llm", "sync")  # no launch of its list waits for the device
+]
+
+
+def moved(path: str, shown: str) -> str:
+    """A value so much worse that it binds: rates a fiftieth, times and counts twenty times as long or as many."""
+    number, _, unit = shown.partition(" ")
+    value = float(number)
+    if "fraction" in path:
+        return f"{value / 2 or 0.3:g}"
+    if path == "comm_sms":
+        return f"{value + 4:g}"
+    if "slowdown" in path or "touches" in path:
+        return f"{2 * value:g}"
+    return f"{value / 50 if unit == 'GB/s' else (500 if not unit else 20) * (value or {'ns': 200}.get(unit, 5)):g} {unit}".strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "path", "shown"), FIGURES)
+def test_every_figure_of_a_kernel_moves_a_run(name: str, path: str, shown: str, folder: str) -> None:
+    own = {"kind": load_kernel(name).kind, "generation": name}
+    other = own | {"override": {path: moved(path, shown)}}
+    assert any(
+        metrics(kind, change | {"kernel": own}, folder) != metrics(kind, change | {"kernel": other}, folder)
+        for kind, change in WITH_KERNEL
+    )
+
+
+SOFT = (
+    ("training", {"microbatches": 2}),
+    ("training", {"microbatches": 2, "layout": {"pp": 2, "ep": 8, "tp": 2}, "kernel": {"kind": "nccl"}, "model": "deepseek-v2-lite", "recompute": "full"}),
+    ("decode", {"requests_per_gpu": 1}),
+    ("decode", {"requests_per_gpu": 1, "layout": {"ep": 16, "tp": 2}, "model": "deepseek-v2-lite"}),
+)  # fmt: skip
+"""Runs whose launches a host issues: with dense layers and shared experts, under TP, with and without graphs."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "path", "shown"), LAUNCHED)
+def test_every_figure_of_a_software_moves_a_run(name: str, path: str, shown: str, folder: str) -> None:
+    tree = documents.load(documents.shipped("hardware/software")[name]).copy()
+    other = Path(folder) / f"{name}-{path}.yaml"
+    at = documents.split(path)
+    value = 1 if path == "run_ahead" else moved(path, shown)
+    tree.put((*at, "value"), int(value) if str(value).isdecimal() else value, Mark("change"))
+    tree.put(("name",), other.stem, Mark("change"))
+    other.write_text(yaml.safe_dump(tree.tree))
+    assert any(
+        metrics(kind, change | {"software": name}, folder)
+        != metrics(kind, change | {"software": str(other)}, folder)
+        for kind, change in SOFT
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,25 @@ def test_launches_of_a_layer_are_those_of_the_list_of_the_stack() -> None:
         "attn(B)": (4 + 14 + 14 + 8 + 3, 0),
         "attn(W)": (2 + 1, 0),
     }
+
+
+def test_sends_of_a_stage_are_issued_each_way_and_waited_for_once() -> None:
+    """Weight gradients go nowhere; a pair's two ways are one exchange, as Megatron's are."""
+    none = PhaseTime(launches=1)
+    layer = (LayerTimes(3, True, none, none, none, none, none, none),)
+    software = load_software("megatron_bridge_2026_06")
+    assert software.launches is not None
+    assert software.launches.stage is not None
+    stage = replace(software.launches.stage, forward=5, backward=7, syncs=1)
+    software = replace(software, launches=replace(software.launches, stage=stage))
+    issuer = Issuer(software, load_model("qwen3-30b-a3b"), "training", local_experts=4, tp=1, least_s=3e-6)
+    programs = [forward(layer), backward(layer), forward(layer) + backward(layer)]
+    programs.append(tuple(node for node in backward(layer) if node.name.endswith("(W)")))
+    more = []
+    for program in programs:
+        own, pipelined = (replace(issuer, pp=pp).issued(program)[0] for pp in (1, 2))
+        more.append((pipelined.launches - own.launches, pipelined.syncs - own.syncs))
+    assert more == [(5, 1), (7, 1), (12, 1), (0, 0)]
 
 
 def test_launches_that_moesims_list_lacks_take_the_device_their_constant_time() -> None:
