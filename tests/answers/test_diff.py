@@ -86,6 +86,17 @@ def test_a_document_of_something_else_is_named(moesim: Moesim, command: str) -> 
     assert "sweep.json: got the document of a sweep; wanted the result of `moesim run`" in refused.err
 
 
+def test_a_folder_of_results_names_those_in_it(moesim: Moesim) -> None:
+    quick = ("--no-report", "--set", "workload.tokens_per_rank=64", "--set", "expect={}")
+    assert moesim("run", "deepep-ep8-h800", *quick).code == 0
+    refused = moesim("explain", "results")
+    assert refused.code == 2
+    assert (
+        "results: got a folder of results; wanted one of the folders in it: results/deepep-ep8-h800"
+        in refused.err
+    )
+
+
 def test_a_variant_is_compared_where_it_is_asked_for(moesim: Moesim) -> None:
     assert moesim("run", "h800-450", "--no-report", "--set", "workload.tokens_per_rank=64").code == 0
     same = json.loads(

@@ -22,6 +22,7 @@ from sim.show.failures import attempt
 from sim.show.kinds import SCHEMAS, Kind, is_document, kind_of, results_in, runs_in, workload_of
 
 _OF_RUNS = ("report.html", "trace.json.gz", "flow_completion*.csv")
+_NAMED = 3  # folders of results in a message
 _WRITABLE = "a folder that can be written"
 _DOCUMENTS: dict[Kind, str] = {
     "run": "result.json",
@@ -176,6 +177,9 @@ def read(path: Path) -> dict[str, Any]:
         near = sibling(path) or nearest(str(path), known)
         raise InputError(Problem(Mark(str(path)), "", "no such file or directory", wanted, near))
     names = _DOCUMENTS.values()
+    if path.is_dir() and (below := _folders_with_documents(path)):
+        wanted = f"one of the folders in it: {', '.join(below[:_NAMED])}{', ...' * (len(below) > _NAMED)}"
+        raise InputError(Problem(Mark(str(path)), "", "a folder of results", wanted))
     inside = [path / name for name in names if (path / name).is_file()] or [path / _DOCUMENTS["run"]]
     file = inside[0] if path.is_dir() else path
     wanted = f"one of: {', '.join(names)}"
@@ -187,6 +191,17 @@ def read(path: Path) -> dict[str, Any]:
     with blame(file):
         _read_flows(document, file.parent)
     return document
+
+
+def _folders_with_documents(path: Path) -> list[str]:
+    """Name the folders of results in one that has no document of its own."""
+    if any((path / name).is_file() for name in _DOCUMENTS.values()):
+        return []
+    return sorted(
+        str(child)
+        for child in path.iterdir()
+        if child.is_dir() and any((child / name).is_file() for name in _DOCUMENTS.values())
+    )
 
 
 def read_each(path: Path) -> list[dict[str, Any]]:
