@@ -17,7 +17,7 @@ from typing import Any
 from sim import limits
 from sim.cost.deployment import Footprint, require_batch
 from sim.cost.power import Activity
-from sim.cost.work import Part, total_s
+from sim.cost.work import Part
 from sim.engine.step import StepRun
 from sim.errors import DoesNotFitError
 from sim.runs import kernel_list, pass_bound, pass_pipeline, passes
@@ -88,10 +88,7 @@ def shared_inference(scenario: Scenario) -> SharedRun:
         records = [passes.record_of(forward, ran) for forward, ran in zip(forwards, runs, strict=True)]
         return _result(scenario, work, requests, memory, forwards, records)
 
-    tails = [
-        sum(total_s(part) for part in passes.ends(forward).values()) + passes.between_s(forward)
-        for forward in forwards
-    ]
+    tails = [passes.ends_s(forward) + passes.between_s(forward) for forward in forwards]
     return SharedRun([passes.whole_plan(forward) for forward in forwards], result, tails)
 
 
@@ -257,7 +254,7 @@ def spent_s(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> 
     dense = sum(float(need[0].mean()) for need in needs) * plan.num_microbatches
     first = next(part for part in ("attention", "attention_0") if part in spent)
     spent[first] -= dense
-    ends_s = sum(total_s(part) for part in ends.values())
+    ends_s = passes.ends_s(forward, record.begin_s)
     spent |= {"dense": spent.get("dense", 0.0) + dense, "ends": ends_s}
     reduced = passes.reductions_s(forward)
     return {

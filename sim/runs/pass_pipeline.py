@@ -19,7 +19,6 @@ import numpy as np
 
 from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Cluster, Floats, Ints
-from sim.cost.work import total_s
 from sim.errors import InfeasibleError
 from sim.runs import pass_conditions, passes
 from sim.runs.pass_needs import links
@@ -60,7 +59,7 @@ def step_s(forward: ForwardPass, record: PassRecord) -> float:
 
 def _through_s(forward: ForwardPass, record: PassRecord) -> float:
     """Time until the last rank has sampled, of a group that runs all layers [s]."""
-    ends_s = sum(total_s(part) for part in passes.ends(forward).values())
+    ends_s = passes.ends_s(forward, record.begin_s)
     return float(record.end_s.max()) + ends_s + passes.between_s(forward)
 
 

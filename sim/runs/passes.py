@@ -334,6 +334,25 @@ def ends(forward: ForwardPass) -> dict[str, Part]:
     return launches
 
 
+def ends_s(forward: ForwardPass, time_s: float = 0.0) -> float:
+    """Time of embedding, head, sampling and modules that speculate on the slowest GPU of an instant [s].
+
+    What is dead then is waited for in the layers.
+    """
+    plan, rates = forward.plan, {"clock": 1.0, "hbm": 1.0}
+    cluster, domain = forward.collectives.cluster, plan.hardware.gpu.scale_up.domain
+    for fault in plan.scenario.faults:
+        holds = fault.lasts or fault.from_s <= time_s < fault.until_s
+        acts = fault.quantity in rates and fault.fraction and holds
+        if acts and fault.gpus(cluster.num_gpus, domain)[plan.gpus].any():
+            rates[fault.quantity] = min(rates[fault.quantity], fault.fraction)
+    if rates["hbm"] < 1.0:
+        p = forward.needs.processor
+        slower = replace(p, hbm_bytes_per_s=p.hbm_bytes_per_s * rates["hbm"])
+        forward = replace(forward, needs=replace(forward.needs, processor=slower))
+    return sum(total_s(part) for part in ends(forward).values()) / rates["clock"]
+
+
 def _listed(plan: PassPlan, own: Part) -> Part:
     """Launches of the ends with those that the list of the software has besides."""
     listed = plan.scenario.software.launches if plan.scenario.software else None

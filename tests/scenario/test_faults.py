@@ -22,7 +22,7 @@ workload:
   {sizes}
   kernel: {{kind: {kernel}}}
 """
-DECODE = {"kind": "decode", "sizes": "{requests_per_gpu: 32, context_tokens: 4096}", "kernel": "low_latency"}
+DECODE = {"kind": "decode", "sizes": "requests_per_gpu: 32\n  context_tokens: 4096", "kernel": "low_latency"}
 EXCHANGE = """\
 name: mine
 cluster: {{hardware: h800, nodes: 2, faults: {faults}}}
@@ -106,9 +106,12 @@ def test_a_part_of_the_healthy_rate_is_that_rate() -> None:
 
 def step_s(faults: str) -> float:
     """Of two groups of 32 GPUs."""
-    text = PASS.format(faults=faults, **{**DECODE, "sizes": "requests_per_gpu: 32\n  context_tokens: 4096"})
-    metrics: dict[str, Any] = run_document(documents.loads(text, "mine.yaml"))["metrics"]
-    return float(metrics["step_time_s"])
+    return float(passed(faults)["metrics"]["step_time_s"])
+
+
+def passed(faults: str) -> dict[str, Any]:
+    """A decode step of these groups."""
+    return run_document(documents.loads(PASS.format(faults=faults, **DECODE), "mine.yaml"))
 
 
 def test_the_group_that_ends_last_is_shown_whichever_has_the_fault() -> None:
@@ -125,6 +128,12 @@ def test_slow_memory_and_a_slow_scale_up_link_act_where_a_pass_needs_them() -> N
     healthy = step_s("[]")
     memory = step_s("[{node: 1, gpu: 2, hbm: 50 %}]")
     assert healthy < step_s("[{node: 1, gpu: 2, hbm: 75 %}]") < memory < 2 * healthy
+    ends = [
+        passed(fault)["where"]["ends"]
+        for fault in ("[]", "[{node: 1, gpu: 2, clock: 50 %}]", "[{node: 1, gpu: 2, hbm: 50 %}]")
+    ]
+    assert ends[1] == pytest.approx(2 * ends[0], rel=1e-9)
+    assert ends[0] < ends[2] < ends[1]
     sizes = {**DECODE, "sizes": "requests_per_gpu: 2\n  context_tokens: 4096"}
     text = PASS.format(faults="[{fault}]", **sizes)
     text = text.replace("{ep: 32}", "{ep: 64, tp: 8}")
