@@ -274,6 +274,69 @@ def laid(side: str, **layout: Any) -> Change:
     return {side: {key: value for key, value in pool(side)[side].items() if key != "ep"} | {"layout": layout}}
 
 
+def packing(*, lengths: Change | None = None, **changes: Any) -> Change:
+    """A step on documents, of drawn lengths unless told."""
+    drawn = {"kind": "lognormal", "mean": 400, "spread": 1.0, "most": 1024}
+    return {"packing": {"lengths": lengths or drawn, "fit": "first_fit"} | changes}
+
+
+def drawn_lengths(**changes: Any) -> Change:
+    return packing(lengths={"kind": "lognormal", "mean": 400, "spread": 1.0, "most": 1024} | changes)
+
+
+PACKED: dict[str, Change | tuple[Change, Change]] = {
+    "packing.fit": (packing(), packing(fit="cut")),
+    "packing.mask": (packing(), packing(mask="none")),
+    "packing.balance": (packing(), packing(balance="even")),
+    "packing.context_parallel": tuple(
+        {"layout": {"pp": 2, "ep": 8, "cp": 2}, **packing(context_parallel=parts)} for parts in ("document", "sequence")
+    ),
+    "packing.lengths.kind": (packing(), packing(lengths={"kind": "fixed", "mean": 400})),
+    "packing.lengths.mean": (packing(), drawn_lengths(mean=200)),
+    "packing.lengths.spread": (packing(), drawn_lengths(spread=0.2)),
+    "packing.lengths.most": (packing(), drawn_lengths(most=500)),
+    "packing.lengths.file": tuple(packing(lengths={"kind": "recorded", "file": f"FOLDER/{name}.csv"}) for name in ("short", "long")),
+    "packing.lengths.tokens": tuple(
+        packing(lengths={"kind": "listed", "tokens": [tokens] * 64}) for tokens in (500, 1000)
+    ),
+}  # fmt: skip
+
+
+def classes(slo: Change | None = None, **changes: Any) -> Change:
+    """A service of two classes, the first with some keys changed."""
+    lengths = {"prompt": {"kind": "lognormal", "mean": 300}, "output": {"kind": "lognormal", "mean": 30}}
+    first = {"share": "50 %", **lengths, "slo": slo or {}} | changes
+    second = {"share": f"{100 - int(first['share'].split()[0])} %"}
+    return {"classes": {"one": first, "two": second}}
+
+
+def classes_by(most: int) -> Change:
+    """A service of two classes by the length of prompts."""
+    return {"classes": {"short": {"most_prompt_tokens": most}, "long": {}}}
+
+
+CLASSES: dict[str, Change | tuple[Change, Change]] = {
+    "classes.share": (classes(), classes(share="70 %")),
+    "classes.slo.ttft": (classes(), classes(slo={"ttft": "20 ms"})),
+    "classes.slo.tpot": (classes(), classes(slo={"tpot": "1 ms"})),
+    **{
+        f"classes.{part}.{key}": (classes(), classes(**{part: {"kind": "lognormal", "mean": 300 if part == "prompt" else 30, key: value}}))
+        for part in ("prompt", "output")
+        for key, value in (("kind", "fixed"), ("mean", 200), ("spread", 0.2), ("most", 60))
+    },
+    "classes.file": tuple(
+        {"arrivals": {"kind": "trace"}, "classes": {"one": {"file": f"FOLDER/{name}.csv"}, "two": {"file": "FOLDER/requests.csv"}}}
+        for name in ("requests", "others")
+    ),
+    "classes.most_prompt_tokens": tuple(classes_by(most) for most in (1000, 2000)),
+    "arrivals.class_column": tuple(
+        {**arrivals(kind="trace", file=f"FOLDER/{column}.csv", class_column=column), "classes": {"a": {}, "b": {}}} for column in ("first", "second")
+    ),
+    "arrivals.concurrency": tuple(
+        {"arrivals": {key: value for key, value in arrivals(kind="closed", concurrency=n)["arrivals"].items() if key != "requests_per_s"}}
+        for n in (8, 16)
+    ),
+}  # fmt: skip
 LAYOUTS: dict[str, tuple[Change, Change]] = {
     "ep": ({"ep": 8}, {"ep": 16}),
     "tp": ({"ep": 8}, {"ep": 8, "tp": 2}),
@@ -416,9 +479,10 @@ CASES: dict[str, dict[str, Change | tuple[Change, Change]]] = {
         "skew.groups": tuple(
             {"layout": {"pp": 2, "ep": 8}, "skew": {"groups": groups}} for groups in ("one", "all")
         ),
-        **RUNS,
+        **RUNS, **PACKED,
     },
     "serving": {
+        **CLASSES,
         "arrivals.kind": arrivals(kind="trace", file="FOLDER/requests.csv"),
         "arrivals.requests": arrivals(requests=41),
         "arrivals.requests_per_s": arrivals(requests_per_s=100),
@@ -543,6 +607,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     ]
     (made / "layers.csv").write_text("layer_id,expert_id,count\n" + "\n".join(rows) + "\n")
     head = "flow_id,src,dst,bytes,start_us\n"
+    for name, tokens in (("short", 300), ("long", 900)):
+        (made / f"{name}.csv").write_text("tokens\n" + f"{tokens}\n" * 50)
+    for column, of in (("first", "ab" * 15), ("second", "a" * 10 + "b" * 20)):
+        rows = [f"{i * 0.002},{500 + 100 * i},20,{name}" for i, name in enumerate(of)]
+        (made / f"{column}.csv").write_text(
+            f"arrival_s,prompt_tokens,output_tokens,{column}\n" + "\n".join(rows) + "\n"
+        )
     for name, tokens in (("requests", 1000), ("others", 3000)):
         lines = [f"{i * 0.002},{tokens},{20 + i}" for i in range(30)]
         (made / f"{name}.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + "\n".join(lines) + "\n")
