@@ -37,6 +37,8 @@ FIRST = (
     "tests/ground/test_limits.py",
     "tests/cli/test_cli.py",
     "tests/ground/test_kinds.py",
+    "layouts-h800",
+    "layouts-h100",
     "tests/sweeps/test_sweeps_shipped.py",
     "ladders",
     "scenarios",

@@ -37,13 +37,14 @@ class Step(StepFacts):
         """Everything that the engine needs."""
         work, place = self.work, self.place
         steps = self._tasks(self.pipeline, self.pairs)
-        sent = steps.messages[steps.receives[steps.receives >= 0], 3:5]
+        source, target = steps.messages[steps.receives[steps.receives >= 0], 3:5].T
+        pairs = np.unique(source * place.num_ranks + target)
         traffic = step_traffic.traffic_of(
             self.cluster,
             place,
             {} if self.apart else self.collectives,
             self.slowdown,
-            {(source, target) for source, target in sent.tolist()},
+            {divmod(pair, place.num_ranks) for pair in pairs.tolist()},
             self.send_bytes,
             load_kernel("nccl"),
             loaded=work.skew.routed_load > 0 or self.routed.uneven,

@@ -67,8 +67,14 @@ PUBLISHED = {"schedule": "dualpipe", "tp": 1, "pp": 16, "ep": 64}
 """DeepSeek-V3 Technical Report, arXiv 2412.19437, section 3.1: PP16, EP64 over 8 nodes, ZeRO-1, no tensor parallelism."""
 
 
+ON_H800, ON_H100 = (pytest.mark.xdist_group(f"layouts-{machine}") for machine in ("h800", "h100"))
+"""The two sweeps that take longest, each to a process of its own; tests of both go with the second."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["v3-layouts", "v3-layouts-h100"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("v3-layouts", marks=ON_H800), pytest.param("v3-layouts-h100", marks=ON_H100)]
+)
 def test_the_published_layout_is_within_three_per_cent_of_the_best_of_all(name: str) -> None:
     assert len(document(name)["points"]) == 864
     assert document(name)["counts"]["failed"] == 0
@@ -94,6 +100,7 @@ def test_oversubscription_costs_a_step_what_its_sends_and_the_sums_of_copies_wai
 
 
 @pytest.mark.slow
+@ON_H800
 def test_narrow_experts_and_wide_tensors_rank_behind_and_the_reason_is_visible() -> None:
     name = "v3-layouts"
     top = best(name)
@@ -119,6 +126,7 @@ def test_narrow_experts_and_wide_tensors_rank_behind_and_the_reason_is_visible()
 
 
 @pytest.mark.slow
+@ON_H100
 def test_tensor_parallelism_costs_less_on_an_h100() -> None:
     """A pair of GPUs halves the stages and their bubble: worth its reductions over the full NVLink, and not over the cut one."""
     two = {name: best(name, tp=2) / best(name, tp=1) for name in ("v3-layouts", "v3-layouts-h100")}
