@@ -1,36 +1,41 @@
 """Mutation testing: break the physics in many small ways, and see that a test fails each time.
 
-    python tools/mutate.py --sample 60 --write docs/mutants.md
+    python tools/mutate.py --sample 200 --write docs/mutants.md
 
-Mutants are of two kinds. *Chosen* ones are in `tools/mutants.py`: a function, an expression in it and what it becomes, found in the
-syntax tree, so that they outlive edits around them; one that no longer applies is an error. *Generated* ones swap an
-operator or a comparison, drop a term, change a constant, exchange the least and the most.
+Mutants are drawn uniformly from all sites of the physics (`tools/sites.py`).
+*Chosen* mutants are in `tools/mutants.py` (`--chosen`): found in the syntax tree, an error where one no longer applies.
 
 Why this way: tests run in a copy of the tree, so nothing that happens here, Ctrl-C included, changes the tree itself. Each mutant
-is a fork of one process that has numpy, numba and pytest imported already. A compiled loop is kept on disk by the time of
-its own file and would hide a mutant in a function that it calls: mutants of the engine run as plain Python.
+is a fork of one process that has numpy, numba and pytest imported already, and meets the tests that call its function
+(`tools/reached.py`), the quickest and sharpest first, then some of every file of them. A compiled loop is kept on disk by the time of its own
+file and would hide a mutant in a function that it calls: mutants of compiled functions run as plain Python.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import os
-import random
+import re
 import resource
 import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutants import CHOSEN, COVERS, EQUIVALENT
+from mutants import EQUIVALENT, LEFT
+from sites import ROOMS, Mutant, chosen, drawn, modules_of, places, reason
 
 ROOT = Path(__file__).resolve().parents[1]
+TESTED = ROOMS
+"""Of `tests/`: where physics is tested. What only a page, a command or a sweep shows goes unseen here."""
 COPIED = (
     "sim",
     "tests",
@@ -42,173 +47,86 @@ COPIED = (
     "README.md",
     "CHANGELOG.md",
 )
-PYTEST = ("-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark", "-o", "addopts=",
+PYTEST = ("-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:benchmark", "-o", "addopts=",
           "--assert=plain")  # fmt: skip
-EXAMPLES = 10
+EXAMPLES = 20
 """Of a property, against each mutant."""
-LIMIT_S = 120
-"""CPU time of a mutant's tests; one that takes more hangs, and is killed as good as by a test."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One change of one expression: `module` is a path without suffix, `function` a dotted name, empty at the top."""
-
-    module: str
-    function: str
-    line: int
-    start: int
-    """Bytes of the file before the expression."""
-    end: int
-    old: str
-    new: str
-    why: str = ""
-
-    def applied(self, source: bytes) -> bytes:
-        """The source with the change."""
-        return source[: self.start] + f"({self.new})".encode() + source[self.end :]
-
-    def __str__(self) -> str:
-        return f"{self.module}:{self.line} {self.function or 'top'}: {self.old} -> {self.new}"
-
-
-# --- mutants --------------------------------------------------------------------------------------------------------
-
-_SWAPS: Mapping[type, type] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div, ast.Mod: ast.Mult,
-    ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.And: ast.Or, ast.Or: ast.And,
-}  # fmt: skip
-_NAMES = {
-    "min": "max",
-    "max": "min",
-    "minimum": "maximum",
-    "maximum": "minimum",
-    "ceil": "floor",
-    "floor": "ceil",
-}
-
-
-def expressions(source: bytes) -> Iterator[tuple[str, ast.expr]]:
-    """Every expression that computes, with the dotted name of its function; no messages, annotations or assertions."""
-
-    def walk(node: ast.AST, function: str) -> Iterator[tuple[str, ast.expr]]:
-        if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
-            return
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            function = f"{function}.{node.name}".lstrip(".")
-            children: Iterable[ast.AST] = node.body
-        elif isinstance(node, ast.AnnAssign):
-            children = [node.value] if node.value else []
-        else:
-            children = ast.iter_child_nodes(node)
-        if isinstance(node, ast.expr):
-            yield function, node
-        for child in children:
-            yield from walk(child, function)
-
-    yield from walk(ast.parse(source), "")
-
-
-def variants(node: ast.expr) -> Iterator[ast.expr]:
-    """What an expression may become."""
-    if isinstance(node, ast.BinOp):
-        if type(node.op) in _SWAPS:
-            yield ast.BinOp(node.left, _SWAPS[type(node.op)](), node.right)
-        if isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.Div):
-            yield node.left
-        if isinstance(node.op, ast.Add | ast.Mult):
-            yield node.right
-    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _SWAPS:
-        yield ast.Compare(node.left, [_SWAPS[type(node.ops[0])]()], node.comparators)
-    elif isinstance(node, ast.BoolOp):
-        yield ast.BoolOp(_SWAPS[type(node.op)](), node.values)
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not):
-        yield node.operand
-    elif isinstance(node, ast.IfExp):
-        yield node.body
-        yield node.orelse
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield ast.Constant(
-            node.value + 1 if isinstance(node.value, int) else 2 * node.value + (not node.value)
-        )
-    elif isinstance(node, ast.Call):
-        if isinstance(node.func, ast.Name) and node.func.id in _NAMES:
-            yield ast.Call(ast.Name(_NAMES[node.func.id]), node.args, node.keywords)
-        elif isinstance(node.func, ast.Attribute) and node.func.attr in _NAMES:
-            yield ast.Call(ast.Attribute(node.func.value, _NAMES[node.func.attr]), node.args, node.keywords)
-
-
-def _mutant(module: str, source: bytes, function: str, node: ast.expr, new: str, why: str = "") -> Mutant:
-    lines = source.splitlines(keepends=True)
-    assert node.end_lineno is not None
-    assert node.end_col_offset is not None
-    start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
-    end = sum(map(len, lines[: node.end_lineno - 1])) + node.end_col_offset
-    return Mutant(module, function, node.lineno, start, end, ast.unparse(node), new, why)
-
-
-def generated(root: Path, modules: Iterable[str]) -> list[Mutant]:
-    """All mutants that the rules make of modules, in the order of their sources."""
-    made = []
-    for module in modules:
-        source = (root / f"{module}.py").read_bytes()
-        for function, node in expressions(source):
-            if (module, function) not in EQUIVALENT:
-                new = [ast.unparse(ast.fix_missing_locations(variant)) for variant in variants(node)]
-                made += [_mutant(module, source, function, node, text) for text in new]
-    return made
-
-
-def chosen(root: Path, asked: Sequence[tuple[str, str, str, str, str]] = CHOSEN) -> list[Mutant]:
-    """The mutants chosen by hand.
-
-    Raises
-    ------
-    SystemExit
-        Where one no longer applies: its function does not have its expression, or has it twice.
-    """
-    made, wrong = [], []
-    for module, function, old, new, why in asked:
-        source = (root / f"{module}.py").read_bytes()
-        wanted = ast.unparse(ast.parse(old, mode="eval"))
-        at = [
-            node for where, node in expressions(source) if where == function and ast.unparse(node) == wanted
-        ]
-        if len(at) == 1:
-            made.append(_mutant(module, source, function, at[0], new, why))
-        else:
-            wrong.append(f"{module}: {function or 'top'} has {len(at)} times '{old}'; wanted once ({why})")
-    if wrong:
-        raise SystemExit("mutants that no longer apply:\n" + "\n".join(wrong))
-    return made
+QUICK, QUICK_S, MORE_S = 40, 8.0, 12.0
+"""So many tests of a function and so much of their time first, and what more tests may take."""
+LIMIT_S = 30
+"""CPU time of a mutant's quickest tests, and twice as much of more; one that takes more, where the physics as it is does not,
+hangs, and is killed."""
+_TOGETHER = 6  # files of one process that is mapped
 
 
 # --- tests ----------------------------------------------------------------------------------------------------------
 
 
-def covering(module: str, covers: Mapping[str, Sequence[str]] = COVERS) -> Sequence[str]:
-    """Test files that cover a module: those of the longest part of its path that has some."""
-    parts = module.split("/")
-    for length in range(len(parts), 0, -1):
-        if "/".join(parts[:length]) in covers:
-            return covers["/".join(parts[:length])]
-    raise SystemExit(f"no tests cover {module}: name them in COVERS of tools/mutants.py")
+@cache
+def _mentions(root: Path) -> dict[str, set[str]]:
+    """For every name in `sim`, the functions that mention it."""
+    users: dict[str, set[str]] = {}
+    for path in (root / "sim").rglob("*.py"):
+        module = str(path.relative_to(root).with_suffix(""))
+        for place in places(path.read_bytes()):
+            node = place.node
+            name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+            if name and place.function:
+                users.setdefault(name, set()).add(f"{module}:{place.function}")
+    return users
+
+
+def reaching_tests(mutant: Mutant, reached: Any, root: Path = ROOT) -> tuple[list[str], list[str]]:
+    """The quickest and sharpest tests that reach a mutant, and then more, of every file that does.
+
+    A function is reached where it is called; a constant where a function that mentions it is; what neither finds, where
+    anything of its module is called, or else where its room is tested.
+    """
+    functions = {f"{mutant.module}:{mutant.function}"}
+    if mutant.defines:
+        names = re.findall(r"\w+", mutant.defines)
+        functions = set().union(*(_mentions(root).get(name, set()) for name in names))
+    found = reached.reaching(functions)
+    every = {call for kept in reached.files.values() for _, calls in kept["tests"].values() for call in calls}
+    found = found or reached.reaching({call for call in every if call.startswith(f"{mutant.module}:")})
+    room = "/".join(mutant.module.split("/")[:2])
+    found = found or reached.reaching({call for call in every if call.startswith(f"{room}/")})
+    quick = _within(sorted(itertools.chain.from_iterable(found.values())), QUICK_S)[:QUICK]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*found.values()))
+    known = set(quick)
+    return quick, _within([each for each in turns if each and each[2] not in known], MORE_S)
+
+
+def _within(tests: Iterable[tuple[float, float, str]], most_s: float) -> list[str]:
+    """The first tests that together take no more than so long, and at least one."""
+    kept, total_s = list[str](), 0.0
+    for _, taken_s, test in tests:
+        total_s += taken_s
+        if kept and total_s > most_s:
+            break
+        kept.append(test)
+    return kept
 
 
 def killer(copy: Path, tests: Sequence[str], mutant: Mutant | None, limit_s: int = LIMIT_S) -> str | None:
     """Run tests against a mutant, or against the copy as it is, and name the first that fails; None where all pass."""
-    plain = mutant is not None and mutant.module.startswith("sim/engine/")
     if mutant is None:
-        return _run(copy, tests, plain=plain, limit_s=limit_s)
+        return _run(copy, tests, plain=False, limit_s=limit_s)
     path = copy / f"{mutant.module}.py"
     before, when = path.read_bytes(), path.stat()
     path.write_bytes(mutant.applied(before))
     try:
-        return _run(copy, tests, plain=plain, limit_s=limit_s)
+        by = _run(copy, tests, plain=mutant.compiled, limit_s=limit_s)
     finally:
         path.write_bytes(before)
         os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+    if by == _hung(limit_s) and _run(copy, tests, plain=mutant.compiled, limit_s=limit_s):
+        return None
+    return by
+
+
+def _hung(limit_s: int) -> str:
+    return f"{limit_s} s of CPU time"
 
 
 def _run(copy: Path, tests: Sequence[str], *, plain: bool, limit_s: int) -> str | None:
@@ -217,10 +135,10 @@ def _run(copy: Path, tests: Sequence[str], *, plain: bool, limit_s: int) -> str 
     if child == 0:
         os.setsid()
         os.close(read)
-        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
+        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s + 5))
         code = 1
         try:
-            code = _tested(copy, tests, write, plain=plain)
+            code = _tested(copy, ["-x", *tests], _Told(write), plain=plain)
         finally:
             os._exit(code)
     os.close(write)
@@ -235,11 +153,32 @@ def _run(copy: Path, tests: Sequence[str], *, plain: bool, limit_s: int) -> str 
     code = os.waitstatus_to_exitcode(status)
     if code == 0:
         return None
-    return f"{limit_s} s of CPU time" if code == -signal.SIGXCPU else first or "its import or collection"
+    return _hung(limit_s) if code == -signal.SIGXCPU else first or "its import or collection"
 
 
-def _tested(copy: Path, tests: Sequence[str], write: int, *, plain: bool) -> int:
-    """The exit code of pytest, in a process of its own; the first test that fails is written down."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A plugin of pytest that writes the tests that fail into a pipe."""
+
+    write: int
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            os.write(self.write, f"{report.nodeid}\n".encode())
+
+
+class _Few:
+    """A plugin of pytest that has properties try few examples."""
+
+    def pytest_collection(self) -> None:
+        import hypothesis
+
+        hypothesis.settings.register_profile("mutants", hypothesis.settings(max_examples=EXAMPLES))
+        hypothesis.settings.load_profile("mutants")
+
+
+def _tested(copy: Path, tests: Sequence[str], plugin: Any, *, plain: bool) -> int:
+    """The exit code of pytest, in a process of its own."""
     os.chdir(copy)
     os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"} | (
         {"NUMBA_DISABLE_JIT": "1"} if plain else {}
@@ -253,29 +192,55 @@ def _tested(copy: Path, tests: Sequence[str], write: int, *, plain: bool) -> int
     import pytest
 
     numba.config.DISABLE_JIT = int(plain)
+    return int(pytest.main([*PYTEST, *tests], plugins=[_Few(), plugin]))
 
-    class Watch:
-        @pytest.hookimpl(trylast=True)
-        def pytest_configure(self) -> None:
-            import hypothesis
 
-            few = hypothesis.settings(max_examples=EXAMPLES)
-            hypothesis.settings.register_profile("mutants", few)
-            hypothesis.settings.load_profile("mutants")
+def mapped(copy: Path, path: Path, rooms: Sequence[str] = TESTED) -> Any:
+    """The map of tests, mended where test files of the copy changed.
 
-        @pytest.hookimpl
-        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            if report.failed:
-                os.write(write, f"{report.nodeid}\n".encode())
+    Raises
+    ------
+    SystemExit
+        Where a test fails without any mutant.
+    """
+    from reached import Map, Watch
 
-    return int(pytest.main([*PYTEST, *tests], plugins=[Watch()]))
+    reached = Map(path, copy)
+    paths = [file for room in rooms for file in sorted((copy / "tests" / room).glob("test_*.py"))]
+    files = [str(path.relative_to(copy)) for path in paths]
+    changed = reached.changed(files)
+    for start in range(0, len(changed), _TOGETHER):
+        some = changed[start : start + _TOGETHER]
+        print(f"mapping {', '.join(some)}", flush=True)
+        child = os.fork()
+        if child == 0:
+            code, out = 1, os.dup(1)
+            try:
+                watch = Watch(copy)
+                code = _tested(copy, some, watch, plain=False)
+                os.write(
+                    out, "".join(f"fails without any mutant: {test}\n" for test in watch.failed).encode()
+                )
+                if code in (0, 5):
+                    reached.learn(some, watch.tests)
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) not in (0, 5):
+            raise SystemExit(f"tests fail without any mutant: of {', '.join(some)}")
+        reached = Map(path, copy)
+    return reached
 
 
 def copied(root: Path, into: Path) -> Path:
-    """A copy of what tests need, times of files kept."""
+    """A copy of what tests need, times of files kept; one that is there becomes one, and keeps its compiled loops."""
     for name in COPIED:
+        for path in (into / name).rglob("*"):
+            if path.suffix == ".py" and not (root / path.relative_to(into)).exists():
+                path.unlink()
         if (root / name).is_dir():
-            shutil.copytree(root / name, into / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+            left_out = shutil.ignore_patterns("__pycache__", "results")
+            shutil.copytree(root / name, into / name, ignore=left_out, dirs_exist_ok=True)
         elif (root / name).exists():
             shutil.copy2(root / name, into / name)
     return into
@@ -284,23 +249,34 @@ def copied(root: Path, into: Path) -> Path:
 # --- report ---------------------------------------------------------------------------------------------------------
 
 
-def table(tried: int, survivors: Sequence[Mutant]) -> str:
-    """The page of survivors."""
-    rows = "".join(
-        f"| `{m.module.removeprefix('sim/')}` | `{m.function or 'top'}` | `{m.old}` | `{m.new}` |\n".replace(
-            "||", ""
-        )
-        for m in survivors
+def table(title: str, mutants: Sequence[Mutant], known: Mapping[tuple[str, str, str, str], str]) -> str:
+    """Mutants with their reasons, as a section of the page."""
+    if not mutants:
+        return ""
+    rows = [
+        (f"`{m.module.removeprefix('sim/')}`", f"`{m.function or 'top'}`", f"`{m.old}`", f"`{m.new}`", reason(m, known) or "")
+        for m in mutants
+    ]  # fmt: skip
+    cells = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return (
+        f"\n## {title}\n\n| module | function | expression | became | why |\n|---|---|---|---|---|\n{cells}"
     )
+
+
+def page(
+    num_sites: int, seed: int, tried: int, survivors: Sequence[Mutant], equivalent: Sequence[Mutant]
+) -> str:
+    """The page of survivors."""
     return (
         "# Mutants that no test kills\n\n"
         f"`python tools/mutate.py` broke the physics in {tried} ways; {len(survivors)} went unseen "
-        f"({len(survivors) / max(tried, 1):.1%}; at most 3 % may). The list may only shrink.\n\n"
-        + (
-            "| module | function | expression | became |\n|---|---|---|---|\n" + rows
-            if rows
-            else "None survived.\n"
-        )
+        f"({len(survivors) / max(tried, 1):.1%}; at most 3 % may).\n\n"
+        f"Drawn with seed {seed} from the {num_sites:,} operators, comparisons, constants, choices and pairs of arguments of all\n"
+        f"modules of {', '.join(f'`{room}`' for room in ROOMS)}, each as likely as any other; {len(equivalent)} more were drawn and\n"
+        "left out, since they compute the same. Each met tests of these rooms that call its function, none of pages,\n"
+        f"commands and sweeps, for at most {QUICK_S + MORE_S:.0f} s; properties tried {EXAMPLES} examples.\n"
+        + table("Unseen", survivors, LEFT)
+        + table("The same physics", equivalent, EQUIVALENT)
     )
 
 
@@ -310,28 +286,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Break the physics in many small ways, and see that a test fails."
     )
     parser.add_argument("modules", nargs="*", help="of sim/, without suffix: sim/cost/memory; all by default")
-    parser.add_argument("--sample", type=int, default=200, help="mutants in all, the chosen ones first")
+    parser.add_argument("--sample", type=int, default=200, help="mutants to draw")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--numbers", type=int, nargs="+", help="only these of the draw, from 1")
+    parser.add_argument("--chosen", action="store_true", help="those chosen by hand, and none that is drawn")
     parser.add_argument(
-        "--skip", type=int, default=0, help="leave out so many of the sample, which earlier runs tried"
+        "--map", type=Path, default=ROOT / "results" / "reached.json", help="where the map of tests is kept"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--trust", action="store_true", help="do not run the tests without a mutant first")
+    parser.add_argument(
+        "--copy", type=Path, default=ROOT / "results" / "mutated", help="where the copy is kept"
+    )
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
-    parser.add_argument("--write", type=Path, help="write the table of survivors")
+    parser.add_argument("--write", type=Path, help="write the page of survivors")
     asked = parser.parse_args(argv)
-    every = sorted(
-        str(path.relative_to(ROOT).with_suffix(""))
-        for room in ("cluster", "cost", "schedule", "engine", "runs")
-        for path in (ROOT / "sim" / room).glob("*.py")
-        if path.stem != "__init__"
-    )
-    modules = asked.modules or [module for module in every if covering(module)]
-    by_hand = [mutant for mutant in chosen(ROOT) if not asked.modules or mutant.module in modules]
-    made = generated(ROOT, modules)
-    random.Random(asked.seed).shuffle(made)
-    mutants = [*by_hand, *made][: asked.sample][asked.skip :]
+    modules = asked.modules or modules_of(ROOT)
+    every = chosen(ROOT) if asked.chosen else drawn(ROOT, modules, asked.seed)
+    equivalent: list[Mutant] = []
+    mutants: list[Mutant] = []
+    for mutant in every:
+        if len(mutants) < asked.sample:
+            (equivalent if reason(mutant, EQUIVALENT) else mutants).append(mutant)
+    numbered = [
+        (number, mutant) for number, mutant in enumerate(mutants, 1) if number in (asked.numbers or [number])
+    ]
     if asked.list:
-        print(*mutants, sep="\n")
+        for number, mutant in numbered:
+            print(number, mutant)
         return 0
     import hypothesis  # imported once, not in every fork
     import networkx
@@ -343,21 +323,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     del hypothesis, networkx, numpy, pydantic, pytest, simpy
     survivors = []
-    with tempfile.TemporaryDirectory() as folder:
-        copy = copied(ROOT, Path(folder))
-        files = list(dict.fromkeys(name for mutant in mutants for name in covering(mutant.module)))
-        if not asked.trust and (failed := killer(copy, files, None, limit_s=10 * LIMIT_S)):
-            raise SystemExit(f"without any mutant fails {failed}")
-        for number, mutant in enumerate(mutants, 1):
-            by = killer(copy, covering(mutant.module), mutant)
-            survivors += [] if by else [mutant]
-            print(
-                f"{number}/{len(mutants)} {mutant}\n    {'killed by ' + by if by else 'SURVIVES'}", flush=True
-            )
-    print(f"{len(survivors)} of {len(mutants)} survive")
+    asked.copy.mkdir(parents=True, exist_ok=True)
+    copy = copied(ROOT, asked.copy)
+    reached = mapped(copy, asked.map)
+    for number, mutant in numbered:
+        quick, more = reaching_tests(mutant, reached)
+        by = killer(copy, quick, mutant) or (killer(copy, more, mutant, 2 * LIMIT_S) if more else None)
+        survivors += [] if by else [mutant]
+        print(f"{number} {mutant}\n    {'killed by ' + by if by else 'SURVIVES'}", flush=True)
+    print(f"{len(survivors)} of {len(numbered)} survive")
     if asked.write:
-        asked.write.write_text(table(len(mutants), survivors))
-    return int(len(survivors) > 0.03 * len(mutants))
+        asked.write.write_text(page(len(every), asked.seed, len(numbered), survivors, equivalent))
+    return int(len(survivors) > 0.03 * len(numbered))
 
 
 if __name__ == "__main__":

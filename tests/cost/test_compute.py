@@ -301,6 +301,24 @@ def test_input_and_weight_gradients_have_the_flops_of_the_forward_pass_each() ->
     assert sum(_flops(ends.embedding(model, batch, phase)) for phase in PHASES) == 0
 
 
+def test_products_have_the_shapes_of_their_weights_and_gradients_of_inputs_have_them_turned() -> None:
+    """Up and gate of 7,168 x 18,432 in the dense block, of 7,168 x 2,048 in each expert and the shared one."""
+    model, batch = load_model("deepseek-v3"), RankBatch(1, 4096, (8192,) * 4, 30588)
+    for part, before, width in ((layers.dense_mlp, "", 18_432), (layers.moe_mlp, "", 2048), (layers.moe_mlp, "expert ", 2048)):  # fmt: skip
+        made = {(phase, op.name): (op.n, op.k) for phase in PHASES for op in part(model, batch, phase)}
+        up, down = (2 * width, 7168), (7168, width)
+        for phase, name, shape in (("F", "{}", 1), ("B", "{} input gradient", -1)):
+            assert made[phase, f"{before}{name.format('up')}"] == up[::shape]
+            assert made[phase, f"{before}{name.format('down')}"] == down[::shape]
+
+
+def test_what_experts_kept_in_fp8_is_read_and_written_again_in_bf16() -> None:
+    """Rows of both up matrices, 2 x 2,048 wide, before the backward; FP8 with an FP32 scale for each 128 elements."""
+    model, batch = load_model("deepseek-v3"), RankBatch(1, 4096, (8192,) * 4, 30588)
+    restored = [op.moved_bytes for op in layers.moe_mlp(model, batch, "B") if op.name == "restore"]
+    assert 4 * 8192 * 2 * 2048 * (1 + 4 / 128 + 2) in restored
+
+
 def test_bf16_has_nothing_to_cast_or_transpose() -> None:
     model = load_model("qwen3-235b-a22b")
     batch = RankBatch(1, 4096, (16384,) * 2, 30000, "bf16")

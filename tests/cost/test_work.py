@@ -9,6 +9,7 @@ import pytest
 import sim
 from sim.cluster.hardware import list_hardware, load_hardware
 from sim.cost import work
+from sim.cost.attention_launches import attention
 from sim.cost.compute import Dtype, processor
 from sim.cost.launches import RankBatch
 from sim.cost.layers import layer_phases, layer_times
@@ -34,6 +35,20 @@ def known() -> list[str]:
     from sim import documents
 
     return [name for name in MODELS if name in documents.shipped("scenarios/models")]
+
+
+def test_a_backward_core_moves_what_the_forward_does_and_gradients_of_results_and_of_all_inputs() -> None:
+    """128 heads of 192 and 128 elements: BF16 but for the sum of the queries' gradients in FP32."""
+    p, tokens, heads, qk, v = processor(H800), 4096, 128, 192, 128
+    forward, backward = (
+        next(work.launch_work(p, op) for op in attention(V3, RankBatch(1, tokens), phase) if op.kind == f"attention_{kind}")
+        for phase, kind in (("F", "forward"), ("B", "backward"))
+    )  # fmt: skip
+    inputs, result = heads * (2 * qk + v), heads * v
+    assert forward.moved_bytes == tokens * 2 * (inputs + result)
+    assert backward.moved_bytes - forward.moved_bytes == tokens * (
+        2 * result + 4 * heads * qk + 2 * heads * (qk + v)
+    )
 
 
 def test_a_product_has_two_flops_for_each_pair_and_reads_each_operand_once() -> None:

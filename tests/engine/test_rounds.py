@@ -48,6 +48,12 @@ def test_a_rollout_that_is_stopped_keeps_what_its_samples_have() -> None:
     assert record.busy_requests_s == 2 * 200 + 50
 
 
+def test_a_step_costs_what_the_requests_of_its_mean_gpu_do() -> None:
+    """Two samples on two GPUs: 100 steps of 1 s for one each, then 200 of half a second for half of one each."""
+    record = roll_out(np.array([100, 300]), 0, lambda load, context: load, most=2, num_ranks=2)
+    assert record.end_s.tolist() == [100.0, 200.0]
+
+
 def test_a_sample_goes_on_from_what_it_has_after_that_was_read_again() -> None:
     """150 tokens are left, from a context of 150 to 300 in steps of 1 ms a token; reading took 7 s."""
     record = roll_out(

@@ -13,6 +13,7 @@ import sim
 from sim.cost.work import total_s
 from sim.errors import DoesNotFitError, InputError
 from sim.runs.afd import AfdPass
+from sim.runs.afd_result import afd_batch
 from sim.runs.pass_needs import REDUCTION
 from sim.runs.run import run_document
 from sim.runs.service import service_of
@@ -39,6 +40,12 @@ def tree(microbatches: int = 2, cluster: dict[str, Any] | None = None, **changes
     }
     whole = {"name": "mine", "cluster": {"pools": POOLS} | (cluster or {}), "model": "deepseek-v2-lite"}
     return whole | {"workload": {key: value for key, value in (work | changes).items() if value is not None}}
+
+
+def decode(*args: Any, **changes: Any) -> Inference:
+    work = resolve(scenario_settings.read(tree(*args, **changes))).workload
+    assert isinstance(work, Inference)
+    return work
 
 
 def afd(*args: Any, **changes: Any) -> AfdPass:
@@ -179,6 +186,12 @@ def test_pools_of_unlike_size_and_few_requests_decode_too() -> None:
         if name.startswith("node0/nic") and name.endswith("/rx")
     )
     assert sent == pytest.approx(4 * LAYERS * 16 * TOP_K * 2 * HIDDEN)
+
+
+def test_as_many_requests_as_attention_has_room_for_are_cut_into_equal_microbatches() -> None:
+    (kept, _), requests = afd_batch(decode(7, requests_per_gpu=None))
+    assert kept.max_batch % 7
+    assert requests == GPUS * (kept.max_batch // 7) * 7
 
 
 def test_more_requests_than_attention_has_room_for_do_not_fit() -> None:

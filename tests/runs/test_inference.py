@@ -225,6 +225,15 @@ def test_cached_tokens_of_mla_are_projected_again() -> None:
     assert "kv up, cached" not in prefill.prefill_attention(p, V3, PrefillBatch(2, 1024), 3)
 
 
+def test_cores_in_fp8_leave_the_scores_of_an_indexer_in_bf16() -> None:
+    p, model = processor(H800), load_model("deepseek-v3.2")
+    fast, plain = (
+        prefill.prefill_attention(p, model, PrefillBatch(1, 8192, attention=roof), 3)
+        for roof in ("fp8", "bf16")
+    )
+    assert {name for name in plain if fast[name] != plain[name]} == {"attention core"}
+
+
 def test_a_gate_that_is_not_fused_pays_its_launches() -> None:
     p = processor(H800)
     fused, small = (

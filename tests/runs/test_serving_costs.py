@@ -119,6 +119,18 @@ def test_a_pass_that_prefills_costs_what_prefill_says(way: int) -> None:
     assert max(map(abs, errors)) <= 0.02
 
 
+def test_the_attention_of_a_pass_is_that_of_its_chunks_and_of_its_running_requests() -> None:
+    own = PassSurface(*instance("prefill"), 16_384).ways[0]
+    ran, context = np.full(32, 4), np.full(32, 4.0 * 5000)
+    chunks, none = {0: [(2048, 4096)]}, np.zeros(32, dtype=np.int64)
+    alone_s = [
+        own.core_s(work, 0, 1, 1)
+        for work in (PassWork(chunks, none, np.zeros(32)), PassWork({}, ran, context))
+    ]
+    assert min(alone_s) > 0
+    assert own.core_s(PassWork(chunks, ran, context), 0, 1, 1) == pytest.approx(sum(alone_s))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [0, 1])
 def test_a_pass_that_prefills_costs_what_prefill_says_at_random(way: int) -> None:

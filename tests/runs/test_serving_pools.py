@@ -112,6 +112,7 @@ def test_gpus_are_rented_and_powered_by_their_pools() -> None:
     seconds = 8 * found["makespan_s"]
     assert found["energy"]["gpu_kwh"] * 3.6e6 < seconds * (700 + 400)
     assert found["energy"]["gpu_w"] == pytest.approx(found["energy"]["gpu_kwh"] * 3.6e6 / seconds / 2)
+    assert found["energy"]["per_token_j"] * 3000 == pytest.approx(found["energy"]["total_kwh"] * 3.6e6)
 
 
 def test_a_result_says_what_it_leans_on_in_every_pool_and_what_export_rules_say_of_each() -> None:

@@ -91,6 +91,15 @@ def test_training_flops_per_token() -> None:
     )
 
 
+def test_modules_that_speculate_have_parameters_as_often_as_there_are_modules() -> None:
+    one = load_model("deepseek-v3")
+    whole, twice, none = (parameters(dataclasses.replace(one, num_mtp_layers=n)) for n in (1, 2, 0))
+    assert whole.mtp > whole.mtp_active > 2 * one.hidden**2
+    assert (twice.mtp, twice.mtp_active) == (2 * whole.mtp, 2 * whole.mtp_active)
+    assert none.mtp == none.mtp_active == 0
+    assert none.total == whole.total
+
+
 def test_causal_attention_costs_half_of_full_attention() -> None:
     for name in ("deepseek-v3", "mixtral-8x7b", "qwen3-235b-a22b"):
         model = load_model(name)

@@ -73,6 +73,11 @@ def test_columns_in_any_order_blank_lines_and_equal_arrivals_are_fine(tmp_path: 
     assert found.output_tokens.tolist() == [7, 1]
 
 
+def test_a_token_in_and_one_out_are_a_request(tmp_path: Path) -> None:
+    found = read(write(tmp_path, HEADER + "0,1,1\n"))
+    assert (found.prompt_tokens.tolist(), found.output_tokens.tolist()) == ([1], [1])
+
+
 def test_missing_and_unknown_columns_are_told_together(tmp_path: Path) -> None:
     told = problems(tmp_path, "arrival_s,prompt,output_tokens\n0,1,1\n")
     assert len(told) == 2
