@@ -51,7 +51,7 @@ PYTEST = ("-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:benchmark"
           "--assert=plain")  # fmt: skip
 EXAMPLES = 20
 """Of a property, against each mutant."""
-QUICK, QUICK_S, MORE_S = 40, 8.0, 12.0
+QUICK, QUICK_S, MORE_S = 40, 10.0, 40.0
 """So many tests of a function and so much of their time first, and what more tests may take."""
 LIMIT_S = 30
 """CPU time of a mutant's quickest tests, and twice as much of more; one that takes more, where the physics as it is does not,

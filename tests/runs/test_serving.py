@@ -686,6 +686,7 @@ def test_requests_that_never_leave_a_queue_have_waited_until_the_end() -> None:
     asked = requests([(0.0, 1000, 1), (0.25, 1000, 1)])
     found = measure(here, asked, serve(here, asked, until_s=0.5), 2)
     assert found["waited_s"]["prefill"] == pytest.approx(0.25)
+    assert found["queues"]["decode"] == {"mean": 0.0, "max": 0}  # a first token is their last
     assert found["while_arriving"]["span_s"] == 0.25
 
 
