@@ -77,6 +77,10 @@ class Compilable:
         name = f"{self.plain.__module__.rpartition('.')[2]}.{self.plain.__qualname__}"
         return MachineCode(name, lambda: [*self._made_from(set())], lambda: self.bare, lambda: self.compiled)
 
+    def kept(self, *args: Any) -> Any:
+        """Run it as machine code where there is a file of it, and as plain Python elsewhere."""
+        return self.machine_code(*args) if self.machine_code.is_kept(*args) else self.plain(*args)
+
     def _made_from(self, seen: set[str]) -> Iterator[Any]:
         """Bytecode and constants of the function and of those that it calls, which decide the code."""
         plain: Any = self.plain

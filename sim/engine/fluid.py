@@ -11,7 +11,8 @@ of the whole collective's bound: capacity freed within the window is handed out 
 its capacity, and on one link no flow is early, or late by more than a window for each completion before it; across
 links a flow may also gain a little while the rise of a competitor is put off.
 
-The law is `sharing`, the loop `fluid_loop`, plain Python for problems of fewer than `COMPILED_FROM` entries and compiled for others.
+The law is `sharing`, the loop `fluid_loop`, plain Python for problems of fewer than `COMPILED_FROM` entries, unless machine code of it is kept already, and
+compiled for others.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from sim.schedule.flows import Flows
 COMPILED_FROM = (
     20_000  # entries; below, starting numba (a second; the first time ten) costs more than it saves
 )
+KEPT_FROM = 3_000  # entries; below, loading machine code that is kept costs more than it saves
+CALLED_FROM = 300  # entries; below, the call alone does
 LONG_COMPILED_FROM = 2_000  # entries of a problem that has already taken LOG_ROWS stretches
 LOG_ROWS = 256
 FULL = 1.0 - 1e-9  # a resource above this share of its capacity is saturated
@@ -79,12 +82,16 @@ class Island:
 
     def advance(self, horizon_s: float) -> Stop:
         """Let time pass until `horizon_s` [s], the end of a batch, or the end of all; return why it stopped."""
-        loop = _loop(len(self.resource), self.long)
-        self.time_s, stop, self.log_count = loop(
-            float(self.time_s), float(horizon_s), self.window_s, self.share, self.latency, self.release, self.start_s, self.after, self.start,
-            self.resource, self.line, self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left,
-            self.saturated_s, self.log_time, self.log_used, self.log_count,
+        clock, count = np.array([self.time_s], dtype=np.float64), np.array([self.log_count], dtype=np.int64)
+        columns = (self.share, self.latency, self.start, self.resource, self.line)
+        share, latency, *entries = (np.require(column, requirements=["C", "W"]) for column in columns)
+        args = (
+            clock, count, float(horizon_s), float(self.window_s), share, latency, self.release, self.start_s, self.after, *entries,
+            self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left, self.saturated_s, self.log_time,
+            self.log_used, fluid_loop.room(len(self.share), len(self.resource), len(self.rows)),
         )  # fmt: skip
+        stop = _loop(len(self.resource), self.long)(*args)
+        self.time_s, self.log_count = float(clock[0]), int(count[0])
         self.long = self.long or stop == Stop.LOG_FULL
         return Stop(stop)
 
@@ -338,7 +345,10 @@ def merge(islands: list[Island]) -> Island:
     )
 
 
-def _loop(num_entries: int, long: bool) -> Callable[..., tuple[float, int, int]]:
-    """The compiled loop for large or long problems and where numba runs already, plain Python for small ones."""
+def _loop(num_entries: int, long: bool) -> Callable[..., int]:
+    """The machine code for large or long problems and where there is a file of it, plain Python for small ones."""
+    loop = fluid_loop.advance
     large = num_entries >= COMPILED_FROM or (long and num_entries > LONG_COMPILED_FROM)
-    return fluid_loop.advance.compiled if large or "numba" in sys.modules else fluid_loop.advance.plain
+    worth = num_entries >= (CALLED_FROM if "llvmlite" in sys.modules else KEPT_FROM)
+    chosen: Callable[..., int] = loop.machine_code if large else loop.kept if worth else loop.plain
+    return chosen

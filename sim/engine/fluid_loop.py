@@ -9,11 +9,12 @@ the largest ratio of the two line weights, add up to no more than its own.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim.engine.compiled import Compilable
+from sim.engine import sharing
+from sim.engine.compiled import frugal
 from sim.engine.sharing import max_min
 
 DONE, HORIZON, BATCH, LOG_FULL, STUCK = 0, 1, 2, 3, 4
@@ -22,13 +23,67 @@ _TIE = 1e-12
 _MAX_LEADERS = 4
 
 
-@Compilable
-def _can_fill(start: Any, resource: Any, line: Any, capacity: Any) -> Any:
-    """True where a resource could ever be full, [num_resources]."""
+class Room(NamedTuple):
+    """Arrays to work in, whatever they hold."""
+
+    can: Any  # [num_resources]
+    leader: Any  # [num_resources, leaders]
+    ratio: Any
+    opens: Any  # [num_flows]
+    closes: Any
+    resource: Any  # [num_entries]
+    line: Any
+    active: Any  # [num_flows]
+    later: Any
+    order: Any
+    merged: Any
+    end: Any
+    bottleneck: Any
+    used: Any  # [num_resources]
+    held: Any
+    numbers: Any  # of `sharing.scratch`
+    counts: Any
+    member: Any
+
+
+def room(num_flows: int, num_entries: int, num_resources: int) -> Room:
+    """Make room for `advance`."""
+
+    def numbers(*shape: int) -> Any:
+        return np.empty(shape, dtype=np.int64)
+
+    working = sharing.scratch(num_resources, num_entries)
+    return Room(
+        can=np.empty(num_resources, dtype=np.bool_),
+        leader=numbers(num_resources, _MAX_LEADERS),
+        ratio=np.empty((num_resources, _MAX_LEADERS)),
+        opens=numbers(num_flows),
+        closes=numbers(num_flows),
+        resource=numbers(num_entries),
+        line=np.empty(num_entries),
+        active=numbers(num_flows),
+        later=numbers(num_flows),
+        order=numbers(num_flows),
+        merged=numbers(num_flows),
+        end=np.empty(num_flows),
+        bottleneck=numbers(num_flows),
+        used=np.empty(num_resources),
+        held=numbers(num_resources),
+        **dict(zip(("numbers", "counts", "member"), working, strict=True)),
+    )
+
+
+@frugal
+def _note_can_fill(
+    start: Any, resource: Any, line: Any, capacity: Any, can: Any, leader: Any, ratio: Any
+) -> None:
+    """Note in `can` which resources could ever be full, [num_resources]."""
     num = len(capacity)
-    leader = np.full((num, _MAX_LEADERS), -1, dtype=np.int64)
-    ratio = np.zeros((num, _MAX_LEADERS))
-    can = np.zeros(num, dtype=np.bool_)
+    for r in range(num):
+        can[r] = False
+        for k in range(_MAX_LEADERS):
+            leader[r, k] = -1
+            ratio[r, k] = 0.0
     for f in range(len(start) - 1):
         for e in range(start[f], start[f + 1]):
             r = resource[e]
@@ -54,58 +109,85 @@ def _can_fill(start: Any, resource: Any, line: Any, capacity: Any) -> Any:
                 if leader[r, k] >= 0:
                     bound += ratio[r, k] * capacity[leader[r, k]]
             can[r] = bound > capacity[r] * (1.0 - 1e-6)
-    return can
 
 
-@Compilable
+@frugal
+def _sort(order: Any, num: Any, end: Any, merged: Any) -> None:
+    """Sort flows by their ends; those that end together stay in their order."""
+    width = 1
+    while width < num:
+        for first in range(0, num, 2 * width):
+            i, j = first, min(first + width, num)
+            middle, last = j, min(first + 2 * width, num)
+            for k in range(first, last):
+                if j == last or (i < middle and not end[order[j]] < end[order[i]]):
+                    merged[k] = order[i]
+                    i += 1
+                else:
+                    merged[k] = order[j]
+                    j += 1
+        for k in range(num):
+            order[k] = merged[k]
+        width *= 2
+
+
+@frugal
 def advance(
-    now: Any, horizon: Any, window: Any, share: Any, latency: Any, release: Any, start_s: Any, after: Any, start: Any,
+    clock: Any, count: Any, horizon: Any, window: Any, share: Any, latency: Any, release: Any, start_s: Any, after: Any, start: Any,
     resource: Any, line: Any, capacity: Any, batch: Any, left: Any, rate: Any, finish: Any, batch_left: Any,
-    saturated: Any, log_time: Any, log_used: Any, log_count: Any,
+    saturated: Any, log_time: Any, log_used: Any, x: Any,
 ) -> Any:  # fmt: skip
     """One call of the event loop: until `horizon`, the end of a batch, or the end of all.
 
     Parameters
     ----------
-    now, horizon, window : float
-        `Island.time_s`, instant at which to stop, and `Island.window_s` [s].
-    share, ..., log_count
+    clock, count : [1]
+        The time [s], and the stretches noted so far; both are brought up to date.
+    horizon, window : float
+        Instant at which to stop, and `Island.window_s` [s].
+    share, ..., log_used
         Columns of `fluid.Island` of the same names, whose state is changed in place.
+    x : Room
 
     Returns
     -------
-    float, int, int
-        The time [s], the number of its `fluid.Stop`, and the stretches noted so far.
+    int
+        The number of its `fluid.Stop`.
     """
     num, num_flows = len(capacity), len(share)
-    can = _can_fill(start, resource, line, capacity)
+    now, log_count = clock[0], count[0]
+    can, opens, closes, active, later, order, end = (
+        x.can,
+        x.opens,
+        x.closes,
+        x.active,
+        x.later,
+        x.order,
+        x.end,
+    )
+    used, held, bottleneck = x.used, x.held, x.bottleneck
+    _note_can_fill(start, resource, line, capacity, can, x.leader, x.ratio)
     # Entries that some rate may depend on.
-    opens, closes = np.empty(num_flows, dtype=np.int64), np.empty(num_flows, dtype=np.int64)
-    kept_resource, kept_line = np.empty(len(resource), dtype=np.int64), np.empty(len(resource))
     num_kept = 0
     for f in range(num_flows):
         opens[f] = num_kept
         if np.isnan(finish[f]):
             for e in range(start[f], start[f + 1]):
                 if can[resource[e]]:
-                    kept_resource[num_kept], kept_line[num_kept] = resource[e], line[e]
+                    x.resource[num_kept], x.line[num_kept] = resource[e], line[e]
                     num_kept += 1
         closes[f] = num_kept
-    numbers, counts = np.zeros((3, num)), np.zeros((5, num), dtype=np.int64)
-    member = np.empty(max(num_kept, 1), dtype=np.int64)
-    active = np.empty(num_flows, dtype=np.int64)
-    later = np.empty(num_flows, dtype=np.int64)
     num_active, num_later, any_after = 0, 0, False
     for f in range(num_flows):
         if np.isnan(finish[f]):
             later[num_later] = f
             num_later += 1
             any_after = any_after or after[f] >= 0
-    end, used = np.empty(num_flows), np.empty(num)
-    bottleneck, held = np.empty(num_flows, dtype=np.int64), np.empty(num, dtype=np.int64)
-    while True:
+    stop = -1
+    while stop < 0:
         if num_active + num_later == 0:
-            return now, DONE, log_count
+            stop = DONE
+            break
         next_release = np.inf
         kept = 0
         for i in range(num_later):
@@ -119,11 +201,12 @@ def advance(
                 next_release = min(next_release, release[f])
         num_later = kept
         max_min(
-            active, num_active, opens, closes, kept_resource, kept_line, share, capacity, rate, bottleneck, numbers,
-            counts, member,
+            active, num_active, opens, closes, x.resource, x.line, share, capacity, rate, bottleneck, x.numbers,
+            x.counts, x.member,
         )  # fmt: skip
-        held[:] = 0
-        used[:] = 0.0
+        for r in range(num):
+            held[r] = 0
+            used[r] = 0.0
         for i in range(num_active):
             f = active[i]
             if bottleneck[f] >= 0:
@@ -136,8 +219,9 @@ def advance(
                 end[f] = now + left[f] / rate[f]
             else:
                 end[f] = np.inf
-        order = active[:num_active][np.argsort(end[active[:num_active]], kind="mergesort")]
-        solved_at, popped, stop = now, 0, -1
+            order[i] = f
+        _sort(order, num_active, end, x.merged)
+        solved_at, popped = now, 0
         while stop < 0:
             first, last = np.inf, now
             if popped < num_active:
@@ -191,5 +275,5 @@ def advance(
             active[i] = f
             if rate[f] > 0.0:
                 left[f] -= rate[f] * (now - solved_at)
-        if stop >= 0:
-            return now, stop, log_count
+    clock[0], count[0] = now, log_count
+    return stop

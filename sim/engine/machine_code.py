@@ -12,7 +12,7 @@ import ctypes
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from importlib.util import find_spec
@@ -35,7 +35,7 @@ class MachineCode:
     made_from : () -> Any
         All of the source that decides the code; its `repr` counts.
     jitted : () -> dispatcher
-        The function given to numba: of arrays, whole numbers and named tuples of them; it allocates nothing, and returns a
+        The function given to numba: of arrays, numbers and named tuples of them; it allocates nothing, and returns a
         whole number.
     otherwise : () -> function
         Runs in its place where machine code cannot be had.
@@ -49,24 +49,31 @@ class MachineCode:
         otherwise: Callable[[], Callable[..., Any]],
     ) -> None:
         self.name, self.made_from, self.jitted, self.otherwise = name, made_from, jitted, otherwise
-        self._loaded: dict[str, Callable[..., int]] = {}
+        self._loaded: dict[str, Callable[..., int] | None] = {}
 
     def __call__(self, *args: Any) -> Any:
         """Run it, or what there is otherwise."""
-        types: list[Any] = []
-        values: list[int] = []
         try:
-            for arg in args:
-                _take(arg, types, values)
-            key = repr(types)
-            if key not in self._loaded:
-                self._loaded[key] = self._load(key, args, len(values))
-            run = self._loaded[key]
+            key, values = _taken(args)
+            run = self._loaded.get(key)
+            if run is None:
+                run = self._loaded[key] = self._load(key, values, args)
         except Exception:  # whatever llvmlite, numba and a file system lack or raise
-            return self.otherwise()(*args)
-        return run(*values)
+            run = None
+        return run(*values) if run else self.otherwise()(*args)
 
-    def _load(self, types: str, args: Any, num_values: int) -> Callable[..., int]:
+    def is_kept(self, *args: Any) -> bool:
+        """Tell whether there is machine code for such arguments without numba."""
+        try:
+            key, values = _taken(args)
+            if key not in self._loaded:
+                self._loaded[key] = self._load(key, values, None)
+        except Exception:  # as in a call
+            return False
+        return self._loaded[key] is not None
+
+    def _load(self, types: str, values: Sequence[float], args: Any) -> Callable[..., int] | None:
+        """Load the code for arguments of some types; made where there is none and `args` are given."""
         from llvmlite import binding
 
         binding.initialize_native_target()
@@ -75,8 +82,10 @@ class MachineCode:
         made_from = repr((self._versions, processor, self.made_from(), types))
         name = f"{self.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:24]}.code"
         code = _kept(name)
+        if code is None and args is None:
+            return None
         if code is None:
-            code = self._make(args, num_values)
+            code = self._make(args, values)
             _keep(name, self.name, code)
         symbol, _, whole = code.partition(b"\0")
         machine = binding.Target.from_default_triple().create_target_machine()
@@ -84,10 +93,12 @@ class MachineCode:
         engine.add_object_file(binding.object_file.ObjectFileRef.from_data(whole))
         engine.finalize_object()
         # numba's convention: where the result goes, where an exception would, and the arguments taken apart.
-        kinds = (ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * num_values)
-        bare = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(engine.get_function_address(symbol.decode()))
+        kinds = [ctypes.c_double if isinstance(value, float) else ctypes.c_int64 for value in values]
+        bare = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *kinds)(
+            engine.get_function_address(symbol.decode())
+        )
 
-        def run(*values: int) -> int:
+        def run(*values: float) -> int:
             result, error = ctypes.c_int64(), ctypes.c_void_p()
             raised = bare(ctypes.addressof(result), ctypes.addressof(error), *values)
             assert not raised, "compiled loops raise nothing"
@@ -96,7 +107,7 @@ class MachineCode:
         run.__dict__["engine"] = engine  # it holds the code
         return run
 
-    def _make(self, args: Any, num_values: int) -> bytes:
+    def _make(self, args: Any, values: Sequence[float]) -> bytes:
         """Symbol and object code, compiled by numba for such arguments; TypeError where numba would pass them otherwise."""
         import numba
 
@@ -108,7 +119,10 @@ class MachineCode:
             raise TypeError(f"{self.name} returns {result}")
         called = made.targetctx.call_conv.get_function_type(result, types)
         taken = ["address" if str(word).endswith("*") else str(word) for word in called.args]
-        if str(called.return_type) != "i32" or len(taken) != 2 + num_values or {*taken} - {"address", "i64"}:
+        wanted = ["double" if isinstance(value, float) else "i64" for value in values]
+        pairs = zip(wanted, taken[2:], strict=False)
+        fit = len(taken) == 2 + len(wanted) and all(b == a or (a, b) == ("i64", "address") for a, b in pairs)
+        if str(called.return_type) != "i32" or not fit:
             raise TypeError(f"{self.name} is called with {taken}")
         code: bytes = compiled.library._get_compiled_object()
         return b"\0".join((compiled.fndesc.llvm_func_name.encode(), code))
@@ -123,7 +137,16 @@ class MachineCode:
         return sys.version, Path(spec.origin).with_name("_version.py").read_bytes(), chosen, np.__version__
 
 
-def _take(arg: Any, types: list[Any], values: list[int]) -> None:
+def _taken(args: Any) -> tuple[str, list[float]]:
+    """Types of arguments, and all their values taken apart."""
+    types: list[Any] = []
+    values: list[float] = []
+    for arg in args:
+        _take(arg, types, values)
+    return repr(types), values
+
+
+def _take(arg: Any, types: list[Any], values: list[float]) -> None:
     """Take an argument apart as numba does, and note all that its type depends on."""
     if isinstance(arg, np.ndarray):
         flags = arg.flags
@@ -134,8 +157,8 @@ def _take(arg: Any, types: list[Any], values: list[int]) -> None:
         types.append((type(arg).__name__, arg._fields))
         for field in arg:
             _take(field, types, values)
-    elif type(arg) is int:
-        types.append("int")
+    elif type(arg) in (int, float):
+        types.append(type(arg).__name__)
         values.append(arg)
     else:
         raise TypeError(f"no machine code for {type(arg).__name__}")

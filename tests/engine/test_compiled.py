@@ -80,9 +80,13 @@ def code_of(function: Compilable) -> Any:
     return Compilable(function.plain, allocates=False).machine_code
 
 
+def summands() -> tuple[Sizes, Any]:
+    return Sizes(1, np.array([0.5, 1.5, 2.5, 3.5])), np.zeros((4, 2))[:, :1]
+
+
 def summed_up(code: Any) -> tuple[int, list[float]]:
-    out = np.zeros((4, 2))
-    return code(Sizes(1, np.array([0.5, 1.5, 2.5, 3.5])), out[:, :1]), out[:, 0].tolist()
+    sizes, out = summands()
+    return code(sizes, out), out[:, 0].tolist()
 
 
 EXPECTED = 1 + 2 + 3, [0.0, 4.5, 5.5, 6.5]
@@ -103,6 +107,29 @@ def test_machine_code_is_made_once_and_then_runs_without_numba(
     monkeypatch.setattr(MachineCode, "_make", None)  # and neither may it fall back on numba
     monkeypatch.setattr(Compilable, "compiled", None)
     assert summed_up(code_of(summed)) == EXPECTED
+
+
+def test_machine_code_that_is_kept_is_run_and_none_is_made(codes: Path) -> None:
+    function = Compilable(summed.plain, allocates=False)
+    assert summed_up(function.kept) == EXPECTED
+    assert not codes.exists()
+    summed_up(code_of(summed))
+    function = Compilable(summed.plain, allocates=False)
+    assert function.machine_code.is_kept(*summands())
+    assert summed_up(function.kept) == EXPECTED
+
+
+def test_numbers_are_given_to_machine_code_as_they_are(codes: Path) -> None:
+    """Whole ones, and those with a fraction, in a register of their own."""
+
+    def scaled(first: Any, factor: Any, values: Any) -> Any:
+        values[first] *= factor
+        return first
+
+    values = np.ones(3)
+    assert Compilable(scaled, allocates=False).machine_code(1, 2.5, values) == 1
+    assert values.tolist() == [1.0, 2.5, 1.0]
+    assert len([*codes.glob("*.code")]) == 1
 
 
 def test_machine_code_is_made_anew_where_a_file_is_damaged(codes: Path) -> None:

@@ -17,7 +17,7 @@ from sim.engine import fluid, fluid_loop, sharing
 from sim.engine.fluid import Island, Stop
 from sim.schedule.flows import Flows
 
-LOOPS = {"plain": fluid_loop.advance.plain, "compiled": fluid_loop.advance.compiled}
+LOOPS = {"plain": fluid_loop.advance.plain, "compiled": fluid_loop.advance.machine_code}
 
 
 def flows(
@@ -60,22 +60,19 @@ class Spans:
         return np.asarray((self.end - self.start) @ self.used)
 
 
-def drain(
-    here: Island, loop: Callable[..., tuple[float, int, int]], horizon: float = np.inf
-) -> tuple[Stop, Spans]:
+def drain(here: Island, loop: Callable[..., int], horizon: float = np.inf) -> tuple[Stop, Spans]:
     """Run an island to its end with one of the two loops."""
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    while True:
-        here.time_s, stop, n = loop(
-            here.time_s, horizon, here.window_s, here.share, here.latency, here.release, here.start_s, here.after, here.start,
-            here.resource, here.line, here.capacity, here.batch, here.left, here.rate, here.finish, here.batch_left,
-            here.saturated_s, here.log_time, here.log_used, 0,
-        )  # fmt: skip
-        rows.append(
-            (here.log_time[0, :n].copy(), here.log_time[1, :n].copy(), here.log_used[:n].astype(float))
-        )
-        if stop not in (Stop.LOG_FULL, Stop.BATCH):
-            return Stop(stop), Spans(*(np.concatenate([row[i] for row in rows]) for i in range(3)))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fluid, "_loop", lambda *_: loop)
+        while True:
+            here.log_count = 0
+            stop, n = here.advance(horizon), here.log_count
+            rows.append(
+                (here.log_time[0, :n].copy(), here.log_time[1, :n].copy(), here.log_used[:n].astype(float))
+            )
+            if stop not in (Stop.LOG_FULL, Stop.BATCH):
+                return stop, Spans(*(np.concatenate([row[i] for row in rows]) for i in range(3)))
 
 
 def finish(some: Flows, capacity: Sequence[float], loop: str = "plain", gather: float = 0.0) -> np.ndarray:
@@ -282,7 +279,7 @@ def test_both_loops_agree_to_1e_9(problem: tuple[Flows, np.ndarray], gather: flo
     plain = fluid.island(some, capacity, 0.0, gather_fraction=gather)
     compiled = copy.deepcopy(plain)
     stop, spans = drain(plain, fluid_loop.advance.plain)
-    compiled_stop, compiled_spans = drain(compiled, fluid_loop.advance.compiled)
+    compiled_stop, compiled_spans = drain(compiled, fluid_loop.advance.machine_code)
     assert stop is compiled_stop
     np.testing.assert_allclose(compiled.finish, plain.finish, rtol=1e-9)
     np.testing.assert_allclose(compiled.left, plain.left, rtol=1e-9, atol=1e-9)

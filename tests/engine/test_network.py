@@ -120,7 +120,7 @@ def carried(net: Network) -> np.ndarray:
     return total
 
 
-@pytest.fixture(params=["plain", "compiled"])
+@pytest.fixture(params=["plain", "machine_code"])
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(fluid, "_loop", lambda *_: getattr(fluid_loop.advance, request.param))
     return str(request.param)
@@ -235,7 +235,7 @@ def traffic(draw: st.DrawFn, most: int = 6) -> tuple[list[float], list[Sent]]:
     return capacity, batches
 
 
-@pytest.mark.parametrize("kind", ["plain", "compiled"])
+@pytest.mark.parametrize("kind", ["plain", "machine_code"])
 @given(problem=traffic())
 def test_batches_that_come_one_by_one_are_as_one_batch_with_releases(
     problem: tuple[list[float], list[Sent]], kind: str

@@ -250,7 +250,7 @@ def test_a_packed_step_is_the_same_compiled_and_as_plain_python(changes: dict[st
     plan = Step.from_scenario(resolve(document({"lengths": LENGTHS, **way}, **changes))).plan
     found = []
     with pytest.MonkeyPatch.context() as patched:
-        for loop in (step_loop.run.compiled, step_loop.run.plain):
+        for loop in (step_loop.run.machine_code, step_loop.run.plain):
             patched.setattr(step_engine, "_loop", lambda *_, loop=loop: loop)
             found.append([record.end_s.tolist() for record in run_step(plan).records])
     for one, other in zip(*found, strict=True):
