@@ -241,9 +241,11 @@ class PassPlan:
 
     @cached_property
     def draws(self) -> Draws:
-        """How unlike its ranks are."""
+        """How unlike its ranks are; a GPU that waits for no other is the mean one."""
+        layout, spread = self.layout, self.work.spec.skew
+        waits = layout.ep * layout.tp * layout.cp * layout.pp > 1
         return draw(
-            Skew(**self.work.spec.skew.model_dump()),
+            Skew(0.0, spread.kernel_jitter, spread.gpu_spread) if waits else Skew(),
             num_ranks=1,
             num_groups=self.num_groups,
             lanes=self.ranks,

@@ -30,7 +30,7 @@ from sim.scenario.routing import (
     kernel_of,
     placement_of,
 )
-from sim.scenario.values import Branch, Count, EachOr, Index, WorkloadSpec
+from sim.scenario.values import Count, EachOr, Index, SpreadSpec, WorkloadSpec
 from sim.schemas import Fraction, Size, written
 from sim.workload.formats import Precision
 from sim.workload.gates import Gate
@@ -39,15 +39,6 @@ from sim.workload.layout import Layout
 _AT = ("workload",)
 _DRAWN_LAYERS = 4
 _PROMPTS = 4
-
-
-class PassSkewSpec(Branch):
-    """Lognormal standard deviations between ranks: those of a training step are 2 % and 1.5 %."""
-
-    kernel_jitter: Fraction = written("0 %")
-    """Spread of a launch's time."""
-    gpu_spread: Fraction = written("0 %")
-    """Spread of the GPUs' speeds, each drawn once for the whole step."""
 
 
 class DeployedSpec(WorkloadSpec):
@@ -59,7 +50,8 @@ class DeployedSpec(WorkloadSpec):
     gate: GateSpec = UniformGate(kind="uniform")
     kernel: KernelSpec
     placement: PlacementSpec = PlacementSpec()
-    skew: PassSkewSpec = PassSkewSpec()
+    skew: SpreadSpec = SpreadSpec()
+    """How unlike ranks are that wait for one another; 0 for both: alike."""
     drawn_layers: Count | None = None
     """Layers with a routing of their own, taken in turn (1 where the gate samples nothing); 4 or all recorded when left out."""
     dispatch_dtype: DispatchDtype = "fp8"

@@ -206,7 +206,7 @@ def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
         options=kernel_options,
         formats=precision,
         measured=measured,
-        skew=Skew(**spec.skew.model_dump(exclude={"groups"})),
+        skew=Skew(spec.routed_spread, spec.skew.kernel_jitter, spec.skew.gpu_spread),
         packed=packed,
     )
 
@@ -321,7 +321,9 @@ def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
         wanted = "no packing next to 'compute: measured', whose attention is of whole sequences"
         draft.problem((*_AT, "packing"), "packing", wanted)
     for key in ("routed_load", "kernel_jitter", "gpu_spread"):
-        _check_range(draft, "skew", key, 0 <= getattr(spec.skew, key) <= 1, "a deviation of 0 to 100 %")
+        deviation = getattr(spec.skew, key)
+        good = deviation is None or 0 <= deviation <= 1
+        _check_range(draft, "skew", key, good, "a deviation of 0 to 100 %")
     if draft.fidelity != "flow":
         draft.problem(("fidelity",), f"'{draft.fidelity}'", "'flow' for training")
 
@@ -355,7 +357,7 @@ def _measured(draft: Draft, spec: TrainingSpec) -> MeasuredProfile | None:
 
 
 def _hints(spec: TrainingSpec) -> Iterator[str]:
-    if any(spec.skew.model_dump(exclude={"groups"}).values()):
+    if spec.routed_spread or spec.skew.kernel_jitter or spec.skew.gpu_spread:
         alike = "workload.skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
         yield f"steps of unlike ranks take seconds each; with '{alike}' under 'set', milliseconds"
 

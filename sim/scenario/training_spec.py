@@ -10,19 +10,18 @@ from sim.scenario.packing import PackingSpec
 from sim.scenario.precision import CombineDtype, DispatchDtype, PrecisionKey
 from sim.scenario.routing import GateSpec, KernelSpec, UniformGate
 from sim.scenario.training_run import Recompute, RunSpec
-from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, WorkloadSpec
-from sim.schemas import Fraction, written
+from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, SpreadSpec, WorkloadSpec
+from sim.schemas import Fraction
+
+_ROUTED_LOAD = 0.075
+"""Of the rows that expert kernels of a training trace were launched for, routing said to be balanced."""
 
 
-class SkewSpec(Branch):
+class SkewSpec(SpreadSpec):
     """Lognormal standard deviations between ranks. All 0 is a balanced step."""
 
-    routed_load: Fraction = written("7.5 %")
-    """Spread of a rank's routed tokens, drawn for each (layer, microbatch, rank)."""
-    kernel_jitter: Fraction = written("2 %")
-    """Spread of a launch's time."""
-    gpu_spread: Fraction = written("1.5 %")
-    """Spread of the GPUs' speeds, each drawn once for the whole step."""
+    routed_load: Fraction | None = None
+    """Spread of a rank's routed tokens, drawn for each (layer, microbatch, rank). Left out 7.5 %, and 0 of a gate that balances."""
     groups: Literal["one", "all"] = "one"
     """EP groups that are drawn: one of each pipeline rank, which stands for all of it, or every one."""
 
@@ -88,6 +87,13 @@ class TrainingSpec(WorkloadSpec):
     optimizer: OptimizerSpec = OptimizerSpec()
     skew: SkewSpec = SkewSpec()
     run: RunSpec | None = None
+
+    @property
+    def routed_spread(self) -> float:
+        """Spread of a rank's routed tokens around what the gate gives it [fraction]."""
+        if self.skew.routed_load is not None:
+            return self.skew.routed_load
+        return 0.0 if self.gate.kind == "balanced" else _ROUTED_LOAD
 
     @property
     def chunks_per_rank(self) -> int:

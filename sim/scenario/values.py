@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 
 from sim.descriptions import documented
 from sim.metrics import NUMBERS
-from sim.schemas import WORD
+from sim.schemas import WORD, Fraction, written
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 
@@ -61,6 +61,15 @@ class AskSpec(Branch):
 
     ask: str
     """The question in words."""
+
+
+class SpreadSpec(Branch):
+    """Lognormal standard deviations between ranks."""
+
+    kernel_jitter: Fraction = written("2 %")
+    """Spread of a launch's time."""
+    gpu_spread: Fraction = written("1.5 %")
+    """Spread of the GPUs' speeds, each drawn once for the whole step or pass."""
 
 
 def _word_or_branch(value: Any) -> str:

@@ -27,7 +27,8 @@ def run(model: str, layout: dict[str, int], override: dict[str, str] = ROOMY, **
         "layout": {"ep": 8, **layout},
         "workload": {
             "kind": kind, "overlap": False, "gate": {"kind": "uniform", "sampling": "expected"},
-            "kernel": {"kind": "two_hop" if kind == "prefill" else "low_latency"}, **work,
+            "kernel": {"kind": "two_hop" if kind == "prefill" else "low_latency"},
+            "skew": {"kernel_jitter": 0, "gpu_spread": 0}, **work,
         },
     }  # fmt: skip
     return run_document(Document(yaml.safe_load(yaml.safe_dump(tree)), "test"))
@@ -135,7 +136,10 @@ def test_as_many_prompts_in_all_as_with_every_gpu_take_as_long() -> None:
 def test_a_served_prompt_waits_for_all_ranks_that_split_it_as_a_prefill_does(chunk: int) -> None:
     """A chunk of serving is one of all ranks; what earlier ones left on others is gathered again."""
     lengths = {"prompt": {"kind": "fixed", "mean": LONG}, "output": {"kind": "fixed", "mean": 2}}
-    plan = {"overlap": False, "gate": {"kind": "uniform", "sampling": "expected"}}
+    plan = {
+        "overlap": False, "gate": {"kind": "uniform", "sampling": "expected"},
+        "skew": {"kernel_jitter": 0, "gpu_spread": 0},
+    }  # fmt: skip
     tree = {
         "name": "mine", "cluster": {"hardware": "h100", "nodes": 2, "override": ROOMY}, "model": "qwen3-235b-a22b",
         "workload": {

@@ -188,6 +188,7 @@ workload:
   chunk_tokens: 2048
   prompts_per_gpu: 2
   overlap: false
+  skew: {{kernel_jitter: 0, gpu_spread: 0}}
   kernel: {{kind: two_hop}}
   gate: {{kind: uniform, sampling: expected}}
 """

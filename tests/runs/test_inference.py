@@ -44,6 +44,7 @@ DECODE: dict[str, Any] = {
         "context_tokens": 2048,
         "gate": {"kind": "uniform", "sampling": "expected"},
         "kernel": {"kind": "low_latency"},
+        "skew": {"kernel_jitter": 0, "gpu_spread": 0},
     },
 }
 PREFILL: dict[str, Any] = DECODE | {
@@ -53,6 +54,7 @@ PREFILL: dict[str, Any] = DECODE | {
         "prompts_per_gpu": 4,
         "gate": {"kind": "uniform", "sampling": "expected"},
         "kernel": {"kind": "two_hop", "comm_sms": 24},
+        "skew": {"kernel_jitter": 0, "gpu_spread": 0},
     }
 }
 
@@ -486,7 +488,7 @@ def test_without_overlap_a_pass_computes_at_the_pace_of_its_slowest_gpu() -> Non
     """Every layer has two barriers, before which the slowest of 16 lognormal speeds is waited for; links are as fast as ever."""
     alone = {"workload__overlap": False}
     even = metrics(PREFILL, **alone)
-    skewed = metrics(PREFILL, **alone, workload__skew={"gpu_spread": 0.1})
+    skewed = metrics(PREFILL, **alone, workload__skew={"kernel_jitter": 0, "gpu_spread": 0.1})
     slowest = draw(
         Skew(gpu_spread=0.1), num_ranks=1, num_groups=1, lanes=16, num_layers=0, num_microbatches=0, seed=0
     ).speed.max()
@@ -497,7 +499,7 @@ def test_without_overlap_a_pass_computes_at_the_pace_of_its_slowest_gpu() -> Non
 
 
 def test_jitter_of_launches_is_waited_for_at_every_barrier_and_is_drawn_from_the_seed() -> None:
-    asked = {"workload__overlap": False, "workload__skew": {"kernel_jitter": 0.05}}
+    asked = {"workload__overlap": False, "workload__skew": {"kernel_jitter": 0.05, "gpu_spread": 0}}
     even, once, again, other = (
         metrics(PREFILL, **settings)
         for settings in ({"workload__overlap": False}, asked, asked, asked | {"seed": 1})
@@ -506,6 +508,23 @@ def test_jitter_of_launches_is_waited_for_at_every_barrier_and_is_drawn_from_the
     # Launches of a kind are nodes here: between barriers one or two, of which the slowest of 16 is 1.77 deviations late.
     computes_s = even["step_time_s"] - even["exposed_comm_s"]
     assert 1.0 * 0.05 < (once["step_time_s"] - even["step_time_s"]) / computes_s < 1.9 * 0.05
+
+
+def test_ranks_that_wait_for_one_another_are_unlike_by_default_as_in_training_and_a_lone_gpu_is_the_mean_one() -> (
+    None
+):
+    """A step of unlike ranks is what the published rows of decode, prefill and training are compared with."""
+    work = {key: value for key, value in DECODE["workload"].items() if key != "skew"}
+    spread = {"kernel_jitter": "2 %", "gpu_spread": "1.5 %"}
+    unlike = metrics(DECODE | {"workload": work})
+    assert unlike == metrics(DECODE, workload__skew=spread)
+    assert unlike["step_time_s"] > metrics(DECODE)["step_time_s"]
+    lone = {
+        "cluster": {"hardware": "h800", "nodes": 1, "gpus": 1},
+        "model": "qwen3-30b-a3b",
+        "layout": {"ep": 1},
+    }
+    assert metrics(DECODE | lone | {"workload": work}) == metrics(DECODE | lone)
 
 
 def test_a_deviation_below_zero_is_told_where_it_is() -> None:

@@ -30,9 +30,9 @@ KINDS = {
     "move": "pool: a, gpus: 16, workload: {kind: flows, file: flows.csv}",
     "reduce": "pool: a, gpus: 32, workload: {kind: collective, op: all_reduce, bytes_per_rank: 400 MB}",
     "serve": "pool: b, gpus: 16, model: deepseek-v3, workload: {kind: decode, requests_per_gpu: 32, context_tokens: 4096, "
-    "overlap: false, kernel: {kind: low_latency}, gate: {kind: uniform, sampling: expected}}",
+    "overlap: false, skew: {kernel_jitter: 0, gpu_spread: 0}, kernel: {kind: low_latency}, gate: {kind: uniform, sampling: expected}}",
     "fill": "pool: b, gpus: 16, model: deepseek-v3, workload: {kind: prefill, prompt_tokens: 2048, chunk_tokens: 1024, prompts_per_gpu: 2, "
-    "kernel: {kind: two_hop}, gate: {kind: uniform, sampling: expected}}",
+    "skew: {kernel_jitter: 0, gpu_spread: 0}, kernel: {kind: two_hop}, gate: {kind: uniform, sampling: expected}}",
 }  # fmt: skip
 
 

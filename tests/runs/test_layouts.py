@@ -25,7 +25,8 @@ def run(cluster: dict[str, Any], layout: dict[str, Any], **work: Any) -> dict[st
     """A decode step of DeepSeek-V3 without overlap, every all-to-all at its mean."""
     decode = {
         "kind": "decode", "context_tokens": 1024, "overlap": False, "gate": {"kind": "uniform", "sampling": "expected"},
-        "kernel": {"kind": "low_latency"}, **({} if "requests" in work else {"requests_per_gpu": 1}), **work,
+        "kernel": {"kind": "low_latency"}, "skew": {"kernel_jitter": 0, "gpu_spread": 0},
+        **({} if "requests" in work else {"requests_per_gpu": 1}), **work,
     }  # fmt: skip
     tree = {"name": "mine", "cluster": cluster, "model": "deepseek-v3", "layout": layout, "workload": decode}
     return run_document(Document(yaml.safe_load(yaml.safe_dump(tree)), "test"))

@@ -15,6 +15,7 @@ from sim.errors import InfeasibleError, InputError
 from sim.runs.training_step import Step
 from sim.scenario.resolve import resolve
 from sim.scenario.settings import read
+from sim.scenario.training import Training
 from sim.workload.recorded_loads import load_loads
 
 BALANCED = "{routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
@@ -358,3 +359,29 @@ def test_layers_of_a_pass_take_the_recorded_ones_in_turn_each_with_its_own_hot_r
     assert loads.argmax(axis=1).tolist() == [0, 0, 3, 3, 6, 6]
     hot = (0.5 + 7 * (0.5 / 7) * 0.5 / (1 - 0.5 / 7)) * 8 / 2
     assert loads.max(axis=1) / loads.mean(axis=1) == pytest.approx(np.full(6, hot), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("gate", "asked", "spread"),
+    [("balanced", {}, 0.0), ("uniform", {}, 0.075), ("balanced", {"routed_load": 0.1}, 0.1)],
+)
+def test_a_gate_that_balances_gives_every_rank_as_much_in_training_unless_a_spread_is_asked_for(
+    gate: str, asked: dict[str, float], spread: float
+) -> None:
+    step = {
+        "kind": "training",
+        "precision": "bf16",
+        "schedule": "1f1b",
+        "kernel": {"kind": "two_hop"},
+        "skew": asked,
+    }
+    work = resolve(
+        read(
+            {
+                "name": "mine", "cluster": {"hardware": "h800", "nodes": 1}, "model": "mixtral-8x7b", "layout": {"ep": 8},
+                "workload": step | {"gate": {"kind": gate}, "microbatches": 1, "recompute": "full"},
+            }
+        )
+    ).workload  # fmt: skip
+    assert isinstance(work, Training)
+    assert work.skew.routed_load == spread

@@ -30,8 +30,8 @@ workload:
   kernel: {kernel}
 """
 KINDS = {
-    "prefill": "kind: prefill\n  prompt_tokens: 512\n  prompts_per_gpu: 2",
-    "decode": "kind: decode\n  requests_per_gpu: 64\n  context_tokens: 1024",
+    "prefill": "kind: prefill\n  skew: {{kernel_jitter: 0, gpu_spread: 0}}\n  prompt_tokens: 512\n  prompts_per_gpu: 2",
+    "decode": "kind: decode\n  skew: {{kernel_jitter: 0, gpu_spread: 0}}\n  requests_per_gpu: 64\n  context_tokens: 1024",
     "all_to_all": "kind: all_to_all\n  tokens_per_rank: {tokens}",
 }
 TOKENS = {"prefill": 1024, "decode": 64}

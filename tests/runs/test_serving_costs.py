@@ -77,7 +77,7 @@ def test_a_prompt_for_every_gpu_takes_as_long_as_the_prefill_of_the_same_plan() 
         "prefill", prompt_tokens=LONG, chunk_tokens=8192, prompts_per_gpu=1, overlap=False, **PREFILL
     )
     alone_s = run_inference(prefill, lambda _: None)["metrics"]["ttft_s"]
-    assert alone_s == pytest.approx(40.03, rel=0.02)
+    assert alone_s == pytest.approx(41.6, rel=0.02)
     assert first_tokens_s([LONG] * 32) == pytest.approx([alone_s] * 32, rel=0.02)
 
 

@@ -113,7 +113,7 @@ def test_a_decode_is_told_with_both_speeds_its_bound_and_what_memory_holds(found
         f"{m['tokens_per_s_per_user']:.1f} tokens/s",
         f"{m['tokens_per_s_per_gpu']:,.0f}",
         f"{m['tpot_s'] / m['lower_bound_s']:.2f}x its lower bound",
-        f"{m['exposed_comm_s'] / m['step_time_s']:.0%}",
+        f"{m['exposed_comm_s'] / m['step_time_s']:.1%}",
     ):
         assert words in first
     assert f"{m['max_batch_per_gpu']} requests would fit" in second
