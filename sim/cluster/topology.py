@@ -282,15 +282,17 @@ def compile_cluster(
     hosts, and `first_node` the number of the first among the cables.
     """
     capacity: dict[str, float] = {}
-    kind: dict[str, str] = {}
+    kind: dict[str, int] = {}
+    number = {name: i for i, name in enumerate(CLASSES)}
     for edge in cables.edges():
-        capacity[edge["resource"]] = capacity.get(edge["resource"], 0.0) + edge["capacity"]
-        kind[edge["resource"]] = edge["kind"]
+        resource = edge["resource"]
+        capacity[resource] = capacity.get(resource, 0.0) + edge["capacity"]
+        kind[resource] = number[edge["kind"]]
     for name, owner in cables.nodes.items():
         for what, amount in owner.get("owns", {}).items():
-            capacity[f"{name}/{what}"], kind[f"{name}/{what}"] = amount, what
-    row = {name: i for i, name in enumerate(capacity)}
-    number = {name: i for i, name in enumerate(CLASSES)}
+            resource = f"{name}/{what}"
+            capacity[resource], kind[resource] = amount, number[what]
+    row = dict(zip(capacity, range(len(capacity)), strict=True))
     places = [(first_node + node, i) for node in range(num_nodes) for i in range(gpus_per_node)]
 
     bare = prefix == "host"
@@ -303,11 +305,8 @@ def compile_cluster(
     egress, ingress = (rows(gpu_names, f"/scale_up/{way}") for way in ("egress", "ingress"))
     pcie_tx, pcie_rx = (rows(gpu_names, f"/pcie/{way}") for way in ("tx", "rx"))
     leaves = [name for name, data in cables.nodes.items() if data["kind"] == "leaf"]
-    leaf_idx = {name: i for i, name in enumerate(leaves)}
-    leaf_of = np.full(len(places), NONE, dtype=np.int64)
-    for g, name in enumerate(nic_names):
-        if name in cables:
-            leaf_of[g] = leaf_idx[next(peer for peer in cables.ends[name] if peer in leaf_idx)]
+    plugged = {peer: i for i, leaf in enumerate(leaves) for peer in cables.ends[leaf]}
+    leaf_of = np.array([plugged.get(name, NONE) for name in nic_names], dtype=np.int64)
     up, down = _uplink_tables(cables, leaves, row)
     pods = sorted({cables.nodes[leaf]["pod"] for leaf in leaves})
     return Cluster(
@@ -316,8 +315,8 @@ def compile_cluster(
         fabric=fabric,
         cables=cables,
         names=tuple(capacity),
-        class_idx=np.array([number[kind[name]] for name in capacity], dtype=np.int64),
-        capacity=np.array(list(capacity.values())),
+        class_idx=np.fromiter(kind.values(), dtype=np.int64, count=len(kind)),
+        capacity=np.fromiter(capacity.values(), dtype=np.float64, count=len(capacity)),
         egress=np.where(egress >= 0, egress, pcie_tx),
         ingress=np.where(ingress >= 0, ingress, pcie_rx),
         pcie_tx=pcie_tx,
