@@ -21,6 +21,7 @@ workload:
   kind: {kind}
   {sizes}
   kernel: {{kind: {kernel}}}
+  skew: {{kernel_jitter: 0, gpu_spread: 0}}
 """
 DECODE = {"kind": "decode", "sizes": "requests_per_gpu: 32\n  context_tokens: 4096", "kernel": "low_latency"}
 EXCHANGE = """\
