@@ -299,9 +299,7 @@ def need(forward: ForwardPass, node: Node) -> Floats:
         return needs["experts", *forward.collectives.draw_idx(node.layer, HALVES.index(node.half))]
     if node.name == "dense":
         return dense_need(forward, blocks.dense_after)
-    common = needs.get((node.name, forward.plan.layer_kind(blocks.layers[node.layer]), 0))
-    if common is None:  # one rank has nothing to send
-        return np.zeros((3, forward.plan.ranks))
+    common = needs[node.name, forward.plan.layer_kind(blocks.layers[node.layer]), 0]
     if node.name in ("attention", "attention_0") and blocks.dense_before[node.layer]:
         return common + dense_need(forward, blocks.dense_before[node.layer])
     return common

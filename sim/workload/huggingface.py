@@ -138,8 +138,9 @@ class _Configuration:
             place = self.given[name][0] if name in self.given else ()
             wanted = "a whole number" if place else f"the key {' or '.join(SYNONYMS[name])}"
             got = repr(value) if place else "nothing"
-            if not any(p.got == got and p.wanted == wanted for p in self.problems):
-                self.problems.append(self.document.problem(place, got, wanted))
+            problem = self.document.problem(place, got, wanted)
+            if problem not in self.problems:
+                self.problems.append(problem)
             return 1
         return value
 

@@ -471,3 +471,9 @@ def test_commands_show_import_and_check_a_configuration(
     assert moesim("check", "config.json").code == 0
     read_again = moesim("import", "gone.json")
     assert (read_again.code, "gone.json" in read_again.err) == (2, True)
+
+
+def test_two_numbers_that_are_wrong_alike_are_two_problems(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, hidden_size="many", vocab_size="many")
+    assert sorted(problem.key for problem in caught.value.problems) == ["hidden_size", "vocab_size"]
