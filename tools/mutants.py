@@ -62,8 +62,6 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
 """Module, function, expression and what it becomes (empty: any) of mutants that compute the same, and why."""
 
 LEFT: dict[tuple[str, str, str, str], str] = {
-    ("sim/runs/passes", "need", "3", "4"): "no test yet: a node without work",
-    ("sim/workload/huggingface", "_Configuration.number", "p.got == got and p.wanted == wanted", ""): "no test yet: two numbers of one file wrong alike",
     ("sim/workload/request_traces", "_RowReader.__init__", "1", "2"): "another place below zero for a column that is not there",
     ("sim/runs/step_traffic", "side_by_side", "num + np.arange(num)", ""): "lanes are told apart over all pipeline ranks "
     "together, so that a send that forgets its receivers' joins the same ones",
