@@ -487,6 +487,10 @@ def document_of(found: re.Match[str]) -> Any:
     return makers[found[2]](found[3]) if found[2] else folder.read(Path(found[4]))
 
 
+_UID = re.compile(r"(?:(?<=trace)|(?<=cb)|(?<=pfigure-)|(?<=pfigure-legend-))[0-9a-f]{6}(?![0-9a-f])")
+"""What plotly calls a trace, another each time."""
+
+
 def drawn(folder: Path) -> dict[str, str]:
     """Every picture of the pages as its commands draw it, by its place; of several variants the first."""
     from sim.show.pages import images
@@ -501,7 +505,9 @@ def drawn(folder: Path) -> dict[str, str]:
     for place in PICTURES:
         svg = (folder / f"{Path(place).name}.svg").read_text(encoding="utf-8")
         [drawing] = re.findall(r'id="defs-(\w+)"', svg)  # plotly's name of it, another each time
-        written[place] = svg.replace(drawing, "figure")
+        svg = svg.replace(drawing, "figure")
+        numbers = {uid: number for number, uid in enumerate(dict.fromkeys(_UID.findall(svg)))}
+        written[place] = _UID.sub(lambda found, numbers=numbers: f"{numbers[found[0]]:06}", svg)
     return written
 
 
