@@ -63,6 +63,7 @@ _UNTITLED = (
 
 
 _TITLED = 3  # settings that a title has room for
+_SPELT_OUT = 60  # characters of a setting that a title spells out
 
 
 def apply(document: Document, settings: Iterable[str]) -> None:
@@ -85,7 +86,7 @@ def apply(document: Document, settings: Iterable[str]) -> None:
                 _win_over(document, ("variants", name), overrides, path, value, mark)
     document.settings += settings
     changed = [
-        setting
+        setting if len(setting) <= _SPELT_OUT else f"another {setting.partition('=')[0].strip()}"
         for setting in settings
         if setting.partition("=")[0].partition(".")[0].strip() not in _UNTITLED
     ]

@@ -674,6 +674,9 @@ def test_a_changed_scenario_does_not_pass_for_the_one_that_ships(moesim: Moesim,
     assert said.json["provenance"]["settings"] == [words[3], words[5]]
     told = moesim(*words, "--out", "r").err
     assert "values published for the scenario as it was before --set are met" in told
+    kernel = "workload.kernel={kind: two_hop, comm_sms: 24, generation: deepep_v1_2025_02}"
+    long = moesim("run", "deepep-ep16-h800", "--set", kernel, "--json", "--out", "r").json
+    assert long["title"].endswith(" on 16 H800, with another workload.kernel")
     plain = moesim("run", "deepep-ep16-h800", "--set", "seed=3", "--json", "--out", "r").json
     assert plain["title"].endswith("on 16 H800")
 

@@ -559,7 +559,7 @@ def test_fewer_than_three_nodes_a_token_help_an_h100_and_hardly_an_h800() -> Non
 
 
 @pytest.mark.slow
-def test_attention_and_experts_apart_pay_between_two_and_twelve_nodes_of_attention_for_one_of_experts() -> (
+def test_attention_and_experts_apart_pay_between_one_and_twelve_nodes_of_attention_for_one_of_experts() -> (
     None
 ):
     """With few experts memory bounds the rows of each; beyond, attention waits for experts that all nodes send to."""
@@ -574,7 +574,7 @@ def test_attention_and_experts_apart_pay_between_two_and_twelve_nodes_of_attenti
         for num, point in points.items()
         if point["values"]["h20-h800"] > max(point["values"]["h20"], point["values"]["h800"])
     ]
-    assert better == [3, 4, 5, 6, 8]
+    assert better == [2, 3, 4, 5, 6, 8]
     idle = {num: point["metrics"]["h20-h800"]["idle_fraction"] for num, point in points.items()}
     assert idle[4]["attention"] < 0.02 < 0.3 < idle[12]["attention"]
     assert idle[12]["experts"] < idle[1]["experts"] / 2
@@ -609,7 +609,7 @@ def test_caches_and_large_ep_count_most_for_decode() -> None:
 
 @pytest.mark.slow
 def test_wider_ep_decodes_faster_at_a_replica_a_gpu_as_under_a_limit_on_time_per_token() -> None:
-    """The sweep v3-decode-batch, at 50 ms a token, has EP32 a fifth behind EP144: memory holds fewer requests there."""
+    """The sweep v3-decode-batch, at 50 ms a token, has EP32 a fifth behind EP72: memory holds fewer requests there."""
     points = {
         one["value"]: one["metrics"]["h800"] for one in shared.ladder("v3-decode")["curves"]["ep"]["points"]
     }
@@ -617,7 +617,7 @@ def test_wider_ep_decodes_faster_at_a_replica_a_gpu_as_under_a_limit_on_time_per
         along = [points[ep][metric] for ep in (16, 32, 64, 128)]
         assert along == sorted(along)
     ratio = points[32]["tokens_per_s_per_gpu"] / points[128]["tokens_per_s_per_gpu"]
-    assert ratio == pytest.approx(0.79, abs=0.05)
+    assert ratio == pytest.approx(0.84, abs=0.05)
 
 
 @pytest.mark.slow

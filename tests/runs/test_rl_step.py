@@ -391,7 +391,7 @@ def test_sixteen_nodes_are_split_best_where_the_pools_are_in_balance(tmp_path: P
     best = result["points"][result["best"][0]]
     assert best["values"] == {"split": "14-2", "workload.staleness": 1}
     idle = best["metrics"]["idle_fraction"]
-    assert max(idle["rollout"], idle["update"]) < 0.2
+    assert max(idle["rollout"], idle["update"]) < 0.22
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
