@@ -205,7 +205,8 @@ def test_users_of_a_closed_loop_ask_again_the_instant_that_an_answer_has_ended()
     assert inside.sum() / until == pytest.approx(5)
 
 
-@pytest.mark.parametrize("users", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("users", [1, 3])
 def test_two_exponential_stations_in_a_closed_loop_yield_n_over_n_plus_one(users: int) -> None:
     """Balanced stations of one server: throughput = N / (N + 1) of a server's rate (Gordon and Newell, 1967)."""
     steps = 100

@@ -57,11 +57,11 @@ def means_s(fault: str = "") -> list[float]:
     ("what", "slower"),
     [
         ("node: 0, nic: 3, bandwidth: 50 %", {"ttft"}),
-        ("node: 1, gpu: 3, clock: 50 %", {"ttft"}),
+        pytest.param("node: 1, gpu: 3, clock: 50 %", {"ttft"}, marks=pytest.mark.slow),
         ("node: 2, gpu: 3, hbm: 25 %", {"tpot"}),
-        ("node: 3, gpu: 3, clock: 50 %", {"tpot"}),
-        ("rail: 3, bandwidth: 50 %", {"ttft", "kv_transfer"}),
-        ("node: 1, gpu: 3, scale_up: 10 %", {"ttft"}),
+        pytest.param("node: 3, gpu: 3, clock: 50 %", {"tpot"}, marks=pytest.mark.slow),
+        pytest.param("rail: 3, bandwidth: 50 %", {"ttft", "kv_transfer"}, marks=pytest.mark.slow),
+        pytest.param("node: 1, gpu: 3, scale_up: 10 %", {"ttft"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_slows_down_what_runs_there_for_as_long_as_it_lasts(what: str, slower: set[str]) -> None:
@@ -127,6 +127,7 @@ def test_what_never_comes_back_is_infeasible_unless_another_instance_serves() ->
         run("node: 2, bandwidth: 0 %, from: 1 s")
 
 
+@pytest.mark.slow
 def test_a_deeper_fault_is_never_faster() -> None:
     for what in ("node: 2, nic: 1, bandwidth: {} %, until: 1 h", "node: 2, gpu: 1, clock: {} %"):
         times = [run(what.format(part))["tpot"]["mean_s"] for part in (80, 50, 20)]

@@ -67,6 +67,7 @@ def test_between_computed_points_the_surface_keeps_close_to_decode_alone() -> No
         assert step_s(requests, context) == pytest.approx(step_of_a_scenario_s(requests, context), rel=0.01)
 
 
+@pytest.mark.slow
 def test_more_requests_or_more_context_never_take_less() -> None:
     loads, contexts = np.linspace(1 / 32, MOST, 32 * MOST), (1, 500, 2073, 8000)
     times = np.array([[step_s(load, context) for context in contexts] for load in loads.tolist()])
