@@ -8,7 +8,7 @@ link wait for its return.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -54,6 +54,10 @@ class Fault:
         """True where it holds for the whole run."""
         return self.from_s <= 0.0 and math.isinf(self.until_s)
 
+    def holds(self, time_s: float) -> bool:
+        """True at an instant at which the part is at this fraction."""
+        return self.lasts or self.from_s <= time_s < self.until_s
+
     @property
     def part(self) -> str:
         """Name of the part, for messages."""
@@ -88,6 +92,12 @@ class Window:
     capacity: npt.NDArray[np.float64]
     from_s: float
     until_s: float
+
+
+def changes_s(spans: Iterable[Fault | Window], after_s: float = 0.0) -> list[float]:
+    """Instants after another at which faults, or what they make slower, come and go, rising [s]."""
+    ends = {end for span in spans for end in (span.from_s, span.until_s)}
+    return sorted(end for end in ends if after_s < end < math.inf)
 
 
 def leaves(cluster: Cluster) -> list[str]:

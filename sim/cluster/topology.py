@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sim.cluster import fabrics
 from sim.cluster.cables import Cables
 from sim.cluster.fabrics import NONE, Fabric, FabricKind, LeafSpine, NodePool, Routing
-from sim.cluster.faults import Fault, Window, lowered
+from sim.cluster.faults import Fault, Window, changes_s, lowered
 from sim.cluster.nics import MEASURED_ON, NicReach, worst_reach
 from sim.errors import InfeasibleError
 
@@ -96,8 +96,7 @@ class Cluster:
     @property
     def instants(self) -> Floats:
         """Instants at which capacities change, rising [s]."""
-        ends = {end for window in self.windows for end in (window.from_s, window.until_s)}
-        return np.array(sorted(end for end in ends if 0.0 < end < np.inf))
+        return np.array(changes_s(self.windows))
 
     def capacity_at(self, time_s: float) -> Floats:
         """Capacities from an instant on, until the next of `instants`, [num_resources]."""

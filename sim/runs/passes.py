@@ -6,7 +6,6 @@ cluster (`pass_collectives`), its experts timed at the rows they get (`pass_need
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.cluster import faults
 from sim.cluster.topology import Floats, Ints
 from sim.cost import serving_kernels as kernels
 from sim.cost.curves import load_curves
@@ -200,13 +200,11 @@ def whole_plan(forward: ForwardPass, begin_s: float = 0.0, held_s: float = 0.0) 
 
 def changes_s(forward: ForwardPass) -> list[float]:
     """Instants at which faults come and go [s]."""
-    faults, windows = forward.plan.scenario.faults, forward.collectives.cluster.windows
-    spans = [(each.from_s, each.until_s) for each in faults] + [(w.from_s, w.until_s) for w in windows]
-    return sorted({end for span in spans for end in span if 0.0 < end < math.inf})
+    return faults.changes_s((*forward.plan.scenario.faults, *forward.collectives.cluster.windows))
 
 
 def record_of(forward: ForwardPass, ran: StepRun, begin_s: float = 0.0) -> PassRecord:
-    """What a pass did that began at an instant, from how its plan ran."""
+    """Make the record of a pass that began at an instant, from how its plan ran."""
     record = max(ran.records, key=lambda record: float(record.end_s.max()))
     start_s, finish_s = np.array(record.nodes.start_s), np.array(record.nodes.end_s)
     busy: dict[str, float] = {}
@@ -340,8 +338,7 @@ def ends_s(forward: ForwardPass, time_s: float = 0.0) -> float:
     plan, rates = forward.plan, {"clock": 1.0, "hbm": 1.0}
     cluster, domain = forward.collectives.cluster, plan.hardware.gpu.scale_up.domain
     for fault in plan.scenario.faults:
-        holds = fault.lasts or fault.from_s <= time_s < fault.until_s
-        acts = fault.quantity in rates and fault.fraction and holds
+        acts = fault.quantity in rates and fault.fraction and fault.holds(time_s)
         if acts and fault.gpus(cluster.num_gpus, domain)[plan.gpus].any():
             rates[fault.quantity] = min(rates[fault.quantity], fault.fraction)
     if rates["hbm"] < 1.0:

@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from sim.cluster.faults import Fault
+from sim.cluster.faults import Fault, changes_s
 from sim.cluster.topology import Cluster, Ints
 from sim.engine.serving_lives import ServingTrace
 from sim.scenario.descriptions import Scenario
@@ -85,8 +85,7 @@ class Spells:
         """
         faults = [instance_faults(self.scenario, part, gpus) if part else () for part in parts]
         whole = [fault for own in faults for fault in own]
-        instants = {end for fault in whole for end in (fault.from_s, fault.until_s) if 0.0 < end < math.inf}
-        spells = tuple(self._spell(from_s, faults, parts, calm) for from_s in (0.0, *sorted(instants)))
+        spells = tuple(self._spell(from_s, faults, parts, calm) for from_s in (0.0, *changes_s(whole)))
         return None if len(spells) == 1 and not spells[0].down and self._pair(spells[0]) == calm else spells
 
     @staticmethod
@@ -100,10 +99,7 @@ class Spells:
         parts: tuple[Scenario | None, Scenario | None],
         calm: tuple[PassCost, PassCost],
     ) -> Spell:
-        held = [
-            tuple(fault for fault in own if fault.lasts or fault.from_s <= from_s < fault.until_s)
-            for own in faults
-        ]
+        held = [tuple(fault for fault in own if fault.holds(from_s)) for own in faults]
         down = any(_kills(fault) for own in held for fault in own)
         prefill_s, decode_s = (
             calm[role] if down or part is None else self._cost(role, part, own, calm[role])
@@ -138,14 +134,12 @@ def _later(make: Callable[[], PassCost]) -> PassCost:
 
 def with_changes(links: KvLinks, cluster: Cluster) -> KvLinks:
     """The way of KV with the capacities that links of a cluster have from each instant on."""
-    ends = {end for window in cluster.windows for end in (window.from_s, window.until_s)}
-    instants = sorted(end for end in ends if 0.0 < end < math.inf)
-    changes = tuple((time_s, cluster.capacity_at(time_s).tolist()) for time_s in instants)
+    changes = tuple((time_s, cluster.capacity_at(time_s).tolist()) for time_s in changes_s(cluster.windows))
     return replace(links, capacity=cluster.capacity_at(0.0).tolist(), changes=changes)
 
 
 def fault_metrics(scenario: Scenario, trace: ServingTrace) -> dict[str, float]:
-    """What faults cost a run, next to all else that is measured.
+    """Return the metrics of faults in serving.
 
     - `restarts` = times that a request lost its KV with a GPU;
     - `down_s` = time in which instances had a dead GPU, of all together;

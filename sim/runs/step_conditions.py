@@ -8,7 +8,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from sim.cluster.topology import Cluster, Fault, Floats, Ints
+from sim.cluster.faults import Fault, changes_s
+from sim.cluster.topology import Cluster, Floats, Ints
 from sim.engine.step_plan import Conditions
 from sim.errors import InfeasibleError
 from sim.schedule.programs import LayerTimes, Node
@@ -17,7 +18,7 @@ from sim.schedule.training import StageTimes, Tasks
 _BEFORE_S = -1.0  # an instant at which nothing has come yet
 
 Slowed = Callable[..., Callable[[Node], tuple[float, float]]]
-"""Of fractions of clock and memory rate, and those that `links` adds, above 0: the fixed and the routed time of each node at them [s]."""
+"""The fixed and the routed time of each node [s], of the fractions of clock and memory rate, and those that `links` adds, all above 0."""
 
 
 def conditions_of(
@@ -45,10 +46,7 @@ def conditions_of(
         for fault in faults
         if fault.quantity == "hbm" or (fault.quantity == "clock" and not fault.lasts)
     ]
-    instants = sorted(
-        {end for fault in faults for end in (fault.from_s, fault.until_s) if begin_s < end < np.inf}
-    )
-    begins = [begin_s, *instants]
+    begins = [begin_s, *changes_s(faults, begin_s)]
     if held_s and dead_at(faults, begin_s):
         begins = [_BEFORE_S, *begins]
     if math.isinf(held_s):
@@ -57,7 +55,7 @@ def conditions_of(
     for fault in slow:
         whose = fault.gpus(cluster.num_gpus, gpus_per_node)[gpus.ravel()]
         for i, begin in enumerate(begins):
-            if fault.lasts or fault.from_s <= begin < fault.until_s:
+            if fault.holds(begin):
                 own = parts[0][i, :, int(fault.quantity == "hbm")]
                 own[whose] = np.minimum(own[whose], fault.fraction)
     if links is not None:
@@ -79,10 +77,7 @@ def conditions_of(
 
 def dead_at(faults: Sequence[Fault], time_s: float) -> bool:
     """True at an instant at which something is dead that was or will be alive."""
-    return any(
-        fault.fraction == 0.0 and not fault.lasts and fault.from_s <= time_s < fault.until_s
-        for fault in faults
-    )
+    return any(fault.fraction == 0.0 and not fault.lasts and fault.holds(time_s) for fault in faults)
 
 
 def _times(nodes: Sequence[Node], rates: Sequence[float], slowed: Slowed) -> Floats:
