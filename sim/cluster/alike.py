@@ -46,8 +46,7 @@ class Alike:
         signs = np.hstack(
             [self.gpus % gpn, nodes_alike, *map(_ordinals, (node, leaf, pod)), np.minimum(leaf, 0)]
         )
-        known: dict[bytes, int] = {}
-        return [known.setdefault(sign.tobytes(), i) for i, sign in enumerate(signs)]
+        return _first_equal(signs)
 
     @cached_property
     def _nodes_alike(self) -> Ints:
@@ -55,9 +54,7 @@ class Alike:
         c = self.cluster
         rows = np.hstack([getattr(c, name).reshape(c.num_nodes, -1) for name in _TABLES])
         capacity = np.where(rows == NONE, np.nan, c.capacity[rows])
-        known: dict[bytes, int] = {}
-        signs = np.hstack([_ordinals(rows), capacity.view(np.int64)])
-        return np.array([known.setdefault(sign.tobytes(), i) for i, sign in enumerate(signs)], dtype=np.int64)
+        return np.array(_first_equal(np.hstack([_ordinals(rows), capacity.view(np.int64)])), dtype=np.int64)
 
     def rows(self, i: int) -> Ints:
         """All rows that bytes between the nodes of a list may cross; those of alike lists correspond place by place."""
@@ -81,6 +78,12 @@ class Alike:
         places = order[np.searchsorted(rows[order], resource)]
         assert np.array_equal(rows[places], resource), "bytes cross nothing but what is of their nodes"
         return places
+
+
+def _first_equal(signs: Ints) -> list[int]:
+    """The first row that each is equal to, itself where there is none before it."""
+    known: dict[bytes, int] = {}
+    return [known.setdefault(sign.tobytes(), i) for i, sign in enumerate(signs)]
 
 
 def _ordinals(numbers: Ints) -> Ints:

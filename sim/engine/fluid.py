@@ -80,14 +80,17 @@ class Island:
     log_count: int = 0
     long: bool = False  # took more than LOG_ROWS stretches: worth the compiled loop, however small
 
+    def __post_init__(self) -> None:
+        """Bring what comes from flows into the one layout that the loop is compiled for."""
+        for name in ("share", "latency", "start", "resource", "line"):
+            setattr(self, name, np.require(getattr(self, name), requirements=["C", "W"]))
+
     def advance(self, horizon_s: float) -> Stop:
         """Let time pass until `horizon_s` [s], the end of a batch, or the end of all; return why it stopped."""
         clock, count = np.array([self.time_s], dtype=np.float64), np.array([self.log_count], dtype=np.int64)
-        columns = (self.share, self.latency, self.start, self.resource, self.line)
-        share, latency, *entries = (np.require(column, requirements=["C", "W"]) for column in columns)
         args = (
-            clock, count, float(horizon_s), float(self.window_s), share, latency, self.release, self.start_s, self.after, *entries,
-            self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left, self.saturated_s, self.log_time,
+            clock, count, float(horizon_s), float(self.window_s), self.share, self.latency, self.release, self.start_s, self.after,
+            self.start, self.resource, self.line, self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left, self.saturated_s, self.log_time,
             self.log_used, fluid_loop.room(len(self.share), len(self.resource), len(self.rows)),
         )  # fmt: skip
         stop = _loop(len(self.resource), self.long)(*args)
