@@ -77,7 +77,7 @@ class _Stages:
         self.forward, self.record = forward, record
         self.instants = passes.changes_s(forward)
         self.last_s = _stage_s(forward, self.held(record.begin_s).finish_s)
-        """Of the group that ends last, whatever its stage."""
+        """Time of each stage by the group that ends last, on whatever stage that is, [pp] [s]."""
 
     def held(self, time_s: float) -> PassRecord:
         """The pass if all stays as it is at an instant."""

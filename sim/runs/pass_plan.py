@@ -241,7 +241,7 @@ class PassPlan:
 
     @cached_property
     def draws(self) -> Draws:
-        """How unlike its ranks are; a GPU that waits for no other is the mean one."""
+        """Draw the speeds of its ranks and the factors of their launches; a GPU that waits for no other is the mean one."""
         layout, spread = self.layout, self.work.spec.skew
         waits = layout.ep * layout.tp * layout.cp * layout.pp > 1
         return draw(

@@ -118,7 +118,7 @@ def measure(
 
 
 class _Times:
-    """What each request met with [num_requests], and the metrics of any part of them."""
+    """Times of each request and whether it met its objectives, [num_requests], and the metrics of any part of the requests."""
 
     def __init__(
         self,
