@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from one_pool import ONE_POOL
 from sim.engine.serving import serve
 from sim.engine.serving_lives import ServingTrace
 from sim.errors import InputError
@@ -172,21 +173,6 @@ def test_a_prompt_is_of_the_first_class_whose_most_it_does_not_exceed() -> None:
 
 # --- scenarios -------------------------------------------------------------------------------------------------------
 
-HEAD = """
-name: classes
-cluster: {hardware: h100, nodes: 1}
-model: qwen3-30b-a3b
-workload:
-  kind: serving
-  prefill:
-    ep: 8
-    batch_tokens: 4096
-    plan: {gate: {kind: uniform, sampling: expected}, overlap: false, kernel: {kind: two_hop}}
-  decode:
-    instances: 0
-    ep: 8
-    plan: {gate: {kind: uniform, sampling: expected}, overlap: false, kernel: {kind: low_latency}}
-"""
 DRAWN = """
   arrivals: {kind: poisson, requests: 60, requests_per_s: 50, output: {kind: fixed, mean: 8}}
   classes:
@@ -203,7 +189,7 @@ BURSTGPT = (
 
 def read(folder: Path, text: str, *changes: str) -> Any:
     file = folder / "classes.yaml"
-    file.write_text(HEAD + text)
+    file.write_text(ONE_POOL + text)
     return settings.read(str(file), changes)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from one_pool import ONE_POOL
 from sim import files
 from sim.cluster.hardware import load_hardware
 from sim.engine.serving import serve
@@ -26,23 +27,7 @@ from sim.scenario.serving import Serving
 from sim.schedule.serving import Service
 from sim.workload.requests import Requests, totals
 
-EIGHT_GPUS = """
-name: decisions
-cluster: {hardware: h100, nodes: 1}
-model: qwen3-30b-a3b
-workload:
-  kind: serving
-  arrivals: {kind: trace, file: requests.csv}
-  prefill:
-    ep: 8
-    batch_tokens: 4096
-    plan: {gate: {kind: uniform, sampling: expected}, overlap: false, kernel: {kind: two_hop}}
-  decode:
-    instances: 0
-    ep: 8
-    plan: {gate: {kind: uniform, sampling: expected}, overlap: false, kernel: {kind: low_latency}}
-"""
-"""One pool of eight ranks, each a GPU."""
+EIGHT_GPUS = f"{ONE_POOL}  arrivals: {{kind: trace, file: requests.csv}}\n"
 ONE_GROUP = EIGHT_GPUS.replace("ep: 8", "layout: {tp: 8, dp: 1, ep: 8}")
 """One rank, a tensor-parallel group of eight GPUs."""
 NODE = 8
