@@ -102,7 +102,7 @@ def packing_of(draft: Draft, spec: PackingSpec, layout: Layout, sizes: tuple[int
 
 def _lengths(draft: Draft, spec: LengthsSpec | RecordedLengthsSpec | ListedLengthsSpec) -> Lengths | Ints:
     if isinstance(spec, LengthsSpec):
-        return Lengths(spec.kind, float(spec.mean), spec.spread, spec.most)
+        return spec.distribution
     if isinstance(spec, ListedLengthsSpec):
         return np.array(spec.tokens, dtype=np.int64)
     return _recorded(*named_file(draft.document, ("workload", "packing", "lengths", "file")))

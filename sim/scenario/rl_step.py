@@ -21,7 +21,6 @@ from sim.scenario.rl_spec import PartialRollouts, PoolsSpec, RlStepSpec
 from sim.scenario.serving_pools import instance_gpus
 from sim.workload.packing import sequences_needed
 from sim.workload.requests import Ints as Array
-from sim.workload.requests import Lengths
 
 _AT = ("workload",)
 _JUDGE = ("reward", "prefill")
@@ -208,7 +207,7 @@ def _pool(pools: PoolsSpec, name: str) -> str:
 
 
 def _lengths(draft: Draft, spec: RlStepSpec) -> Array:
-    asked = Lengths(spec.lengths.kind, float(spec.lengths.mean), spec.lengths.spread, spec.lengths.most)
+    asked = spec.lengths.distribution
     num = spec.iterations * spec.prompts * spec.samples
     sizes.require_samples(num)
     rng = np.random.default_rng([draft.seed, _SEED])

@@ -172,7 +172,7 @@ def _closed(asked: users.Requests, closed: ClosedSpec | None) -> users.Requests:
 
 def _lengths(spec: LengthsSpec | None) -> users.Lengths:
     assert spec is not None
-    return users.Lengths(spec.kind, float(spec.mean), spec.spread, spec.most)
+    return spec.distribution
 
 
 def _read(draft: Draft, arrivals: RequestTraceSpec, classes: Mapping[str, ClassSpec]) -> users.Requests:

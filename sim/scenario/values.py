@@ -10,6 +10,7 @@ from pydantic.config import JsonDict
 from sim.descriptions import documented
 from sim.metrics import NUMBERS
 from sim.schemas import WORD, Fraction, written
+from sim.workload.requests import Lengths
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 
@@ -105,6 +106,11 @@ class LengthsSpec(Branch):
     """Standard deviation of the logarithm (lognormal)."""
     most: Count = 131_072
     """A longer draw is cut to this."""
+
+    @property
+    def distribution(self) -> Lengths:
+        """What lengths are drawn from."""
+        return Lengths(self.kind, float(self.mean), self.spread, self.most)
 
 
 class WorkloadSpec(Branch):
