@@ -7,10 +7,13 @@ the sliders. A scenario becomes a sweep of its own keys: its links, and what its
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from sim import documents, limits, metrics, units
+from sim.cluster.hardware import Hardware, list_hardware, load_hardware
 from sim.documents import Document
 from sim.errors import InfeasibleError, InputError, Problem
 from sim.runs.kinds import Progress
@@ -22,7 +25,7 @@ from sim.sweeps.axes import Axis
 from sim.sweeps.file import Sweep
 from sim.sweeps.points import PointRow, evaluate
 from sim.sweeps.store import address
-from sim.trees import flatten
+from sim.trees import dotted, flatten
 from sim.version import __version__
 
 SCHEMA = "moesim.cube/1"
@@ -46,6 +49,7 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
 }
 """Kind of workload -> the times whose sum is drawn."""
 _RIVALS = ("h800", "h100")
+_FIRST_FEW = 5  # points after which the time that is left is told
 
 
 def sweep_of(spec: str | None) -> Sweep:
@@ -107,8 +111,31 @@ def _own_axes(base: Document, scenario: Scenario) -> Iterator[tuple[str, list[An
 
 def _figures(scenario: Scenario) -> dict[str, Any]:
     """Return the parameters of a scenario's machine by their paths, in SI units."""
-    parameters = scenario.hardware.parameters if scenario.hardware else ()
-    return {parameter.path: parameter.value for parameter in parameters}
+    return _by_path(scenario.hardware) if scenario.hardware else {}
+
+
+def _by_path(hardware: Hardware) -> dict[str, Any]:
+    return {parameter.path: parameter.value for parameter in hardware.parameters}
+
+
+@lru_cache(16)
+def _shipped(name: str) -> dict[str, Any]:
+    """Return the parameters of a shipped machine; none under a name that no machine has."""
+    return _by_path(load_hardware(name)) if name in list_hardware() else {}
+
+
+def run_address(document: Document) -> str:
+    """Return the address of a scenario's run; a machine overridden by what it has anyway is that machine."""
+    at = ("cluster", "override")
+    name, override = document.get(("cluster", "hardware")), document.get(at)
+    if not override or not isinstance(name, str):
+        return address(document)
+    own = _shipped(name)
+    leaves = dotted(override).items()
+    kept = {key: value for key, value in leaves if value is None or not _same(own.get(key), value)}
+    laid = document.copy()
+    laid.tree["cluster"] = {**laid.tree["cluster"], "override": kept}
+    return address(laid)
 
 
 # --- the cube --------------------------------------------------------------------------------------------------------
@@ -142,13 +169,15 @@ def cube(sweep: Sweep, progress: Progress = lambda _: None) -> dict[str, Any]:
     sliders = [i for i, axis in enumerate(sweep.space.axes) if axis is not beside]
     rows: dict[str, dict[str, Any]] = {}
     points: dict[tuple[int, ...], list[dict[str, Any]]] = {}
-    tenth = max(1, sweep.space.size // 10)
+    tenth, begun_s = max(1, sweep.space.size // 10), time.monotonic()
     for number in sweep.space.numbers():
-        if number % tenth == 0:
-            progress(f"{sweep.name}: point {number + 1:,} of {sweep.space.size:,}")
+        if number % tenth == 0 or number == _FIRST_FEW:
+            left_s = (time.monotonic() - begun_s) * (sweep.space.size / number - 1) if number else 0.0
+            left = f", {left_s / 60:.0f} min left" if left_s > 60 else ""
+            progress(f"{sweep.name}: point {number + 1:,} of {sweep.space.size:,}{left}")
         places = sweep.space.places(number)
         document = sweep.document(number)
-        key = address(document)
+        key = run_address(document)
         if key not in rows:
             rows[key] = entry(sweep, evaluate(document, sweep.constraints))
         points.setdefault(tuple(places[i] for i in sliders), []).append(rows[key])

@@ -203,4 +203,5 @@ def _serve(sweep: Sweep, out: Path, port: int) -> None:
     except KeyboardInterrupt:
         tell("ended")
     finally:
+        explorer.end_exact()
         explorer.server.server_close()

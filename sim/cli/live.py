@@ -12,6 +12,7 @@ import hmac
 import secrets
 import threading
 from collections.abc import Mapping
+from concurrent.futures import BrokenExecutor, CancelledError
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,10 +21,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from sim import documents, files
 from sim.answers import cube
+from sim.answers.preview import preview
 from sim.errors import MoesimError
 from sim.show.pages.explorer import explorer_html, point_json
 from sim.sweeps.file import Sweep
-from sim.sweeps.points import evaluate
+from sim.sweeps.points import Batch, evaluate
+from sim.sweeps.workers import Workers, start
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
@@ -31,13 +34,20 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 
 
 class LiveExplorer:
-    """A sweep whose points are run when they are asked for; `folder` takes the scenarios that are saved."""
+    """A sweep whose points are run when they are asked for; `folder` takes the scenarios that are saved.
+
+    Runs are made one after another, those of a notch before those that only fill in its curve. What takes seconds
+    (`answers.preview`) is run with alike ranks at once, and exactly by processes that end when another is asked.
+    """
 
     def __init__(self, sweep: Sweep, folder: Path, port: int = 0) -> None:
         self.sweep, self.folder, self.token = sweep, folder, secrets.token_urlsafe(24)
         self.page = explorer_html({"schema": cube.SCHEMA, **cube.described(sweep)}, is_live=True).encode()
         self._known: dict[str, Any] = {}
+        self._previews: dict[str, documents.Document | None] = {}
         self._lock = threading.Lock()
+        self._turn, self._is_running, self._num_urgent = threading.Condition(), False, 0
+        self._processes: Workers | None = None
         self.server = ThreadingHTTPServer((HOST, port), _handler(self))
         self.server.daemon_threads = True
 
@@ -49,7 +59,8 @@ class LiveExplorer:
     def places(self, asked: str) -> tuple[int, ...]:
         """Read where the sliders stand: `3,1,0`. Raises `ValueError`."""
         places = tuple(map(int, asked.split(",")))
-        sizes = [len(axis["values"]) for axis in cube.described(self.sweep)["axes"]]
+        beside = cube.compared(self.sweep)
+        sizes = [len(axis.values) for axis in self.sweep.space.axes if axis is not beside]
         if len(places) != len(sizes) or not all(
             0 <= place < size for place, size in zip(places, sizes, strict=True)
         ):
@@ -67,16 +78,58 @@ class LiveExplorer:
             numbers.append(number)
         return [self.sweep.document(number) for number in numbers]
 
-    def point(self, places: tuple[int, ...]) -> list[dict[str, Any]]:
-        """Run the scenarios of one setting, each at most once."""
-        made = []
-        for document in self.documents(places):
-            key = documents.dumps(document.tree)
-            with self._lock:
+    def point(self, places: tuple[int, ...], *, urgent: bool = True) -> list[dict[str, Any]]:
+        """Run the scenarios of one setting, each at most once; `preview` is set in those that were run with alike ranks."""
+        asked = [(cube.run_address(document), document) for document in self.documents(places)]
+        if all(key in self._known for key, _ in asked):
+            return [dict(self._known[key]) for key, _ in asked]
+        for key, document in asked:
+            if key not in self._previews:
+                self._previews[key] = preview(document)
+        previews = [self._previews[key] for key, _ in asked]
+        if not any(previews):
+            return [self._entry(key, document, urgent) for key, document in asked]
+        alike = [other or document for (_, document), other in zip(asked, previews, strict=True)]
+        return [{**self._entry(cube.run_address(each), each, urgent), "preview": True} for each in alike]
+
+    def _entry(self, key: str, document: documents.Document, urgent: bool) -> dict[str, Any]:
+        if key not in self._known:
+            with self._turn:
+                self._num_urgent += urgent
+                self._turn.wait_for(lambda: not self._is_running and (urgent or not self._num_urgent))
+                self._is_running = True
+                self._num_urgent -= urgent
+            try:
                 if key not in self._known:
                     self._known[key] = cube.entry(self.sweep, evaluate(document, self.sweep.constraints))
-            made.append(self._known[key])
-        return made
+            finally:
+                with self._turn:
+                    self._is_running = False
+                    self._turn.notify_all()
+        return dict(self._known[key])
+
+    def exact(self, places: tuple[int, ...]) -> list[dict[str, Any]] | None:
+        """Run the scenarios of one setting as they are; None where another setting was asked for meanwhile."""
+        asked = {cube.run_address(document): document for document in self.documents(places)}
+        missing = [(key, document) for key, document in asked.items() if key not in self._known]
+        with self._lock:
+            self.end_exact()
+            self._processes = start() if missing else None
+            batches = [Batch(((0, document),), self.sweep.constraints) for _, document in missing]
+            futures = [self._processes.submit(batch) for batch in batches if self._processes]
+        try:
+            for (key, _), future in zip(missing, futures, strict=True):
+                ((_, row),) = future.result()
+                self._known[key] = cube.entry(self.sweep, row)
+        except (BrokenExecutor, CancelledError):
+            return None
+        return [dict(self._known[key]) for key in map(cube.run_address, self.documents(places))]
+
+    def end_exact(self) -> None:
+        """End the exact runs that are under way."""
+        if self._processes is not None:
+            self._processes.close(now=True)
+            self._processes = None
 
     def save(self, places: tuple[int, ...]) -> Path:
         """Write the first scenario of one setting into the folder, under a name that is free. Raises `MoesimError`."""
@@ -110,11 +163,15 @@ def _handler(explorer: LiveExplorer) -> type[BaseHTTPRequestHandler]:
                 return
             if asked["path"] == "/":
                 return self._answer(explorer.page, "text/html; charset=utf-8")
-            if asked["path"] == "/point":
+            if asked["path"] in ("/point", "/exact"):
                 places = self._places(asked)
-                if places is not None:
-                    self._answer(point_json(explorer.point(places)).encode(), "application/json")
-                return
+                if places is None:
+                    return
+                is_exact, urgent = asked["path"] == "/exact", "fill" not in asked
+                made = explorer.exact(places) if is_exact else explorer.point(places, urgent=urgent)
+                if made is None:
+                    return self._refuse(HTTPStatus.CONFLICT)
+                return self._answer(point_json(made).encode(), "application/json")
             self._refuse(HTTPStatus.NOT_FOUND)
 
         def do_POST(self) -> None:

@@ -16,7 +16,7 @@ from sim.engine.records import Trace, TransferRecord
 from sim.errors import InfeasibleError
 from sim.runs import metrics as measure
 from sim.runs.energy import energy_metrics, network_bytes
-from sim.runs.kinds import LINKS, Progress, Result, Runner, SharedRun
+from sim.runs.kinds import LINKS, Forecast, Progress, Result, Runner, SharedRun
 from sim.runs.routing import expert_bytes, record_of, routings
 from sim.scenario.all_to_all import AllToAll
 from sim.scenario.descriptions import Scenario
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 _DIRECTIONS = ("dispatch", "combine")
 
 
-def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
+def run_all_to_all(scenario: Scenario, progress: Progress, *, draws: bool = True) -> Result:
     """Simulate one dispatch and one combine of every EP group, or a plain all-to-all, as `result.json` has them.
 
-    Metrics alone in closed form. Of recorded loads with layers, the run is that of the slowest layer, and next
+    Metrics alone in closed form, and without `draws`, which adds what figures are drawn from. Of recorded loads with layers, the run is that of the slowest layer, and next
     to it `layers` has the mean and the worst time of all. InfeasibleError where more pairs of ranks send to
     each other than can be simulated together.
     """
     work = scenario.workload
     assert isinstance(work, AllToAll)
     if work.gate is None or not work.gate.layers:
-        return _one_layer(scenario, work, progress)
+        return _one_layer(scenario, work, progress, draws)
     results = []
     for layer in range(len(work.gate.layers)):
         alone = replace(work, gate=work.gate.layer_gate(layer))
         of_layer = replace(scenario, name=f"{scenario.name}, layer {layer}", workload=alone)
-        results.append(_one_layer(of_layer, alone, progress))
+        results.append(_one_layer(of_layer, alone, progress, draws))
     times_s = np.array([[result["metrics"][name]["time_s"] for name in _DIRECTIONS] for result in results])
     slowest = int(times_s.sum(axis=1).argmax())
     results[slowest]["metrics"]["layers"] = {
@@ -60,7 +60,7 @@ def run_all_to_all(scenario: Scenario, progress: Progress) -> Result:
     return results[slowest]
 
 
-def _one_layer(scenario: Scenario, work: AllToAll, progress: Progress) -> Result:
+def _one_layer(scenario: Scenario, work: AllToAll, progress: Progress, draws: bool) -> Result:
     cluster = scenario.cluster()
     progress(f"{scenario.name}: routing tokens")
     routed = routings(scenario)
@@ -79,8 +79,8 @@ def _one_layer(scenario: Scenario, work: AllToAll, progress: Progress) -> Result
         progress(f"{scenario.name}: {name}")
         trace = executor.run_together(cluster, name, collectives, whole.end_s, scenario.gather_fraction)
         metrics[name] = measure.collective_metrics(trace, collectives, dtype, hidden)
-        timeline += [_bars(record) for record in trace.transfers]
-        if scenario.ep <= limits.MATRIX_RANKS:
+        timeline += [_bars(record) for record in trace.transfers] if draws else []
+        if draws and scenario.ep <= limits.MATRIX_RANKS:
             matrix = collectives[0].records * collectives[0].record_bytes
             traffic[name] = (matrix if direction == "dispatch" else matrix.T).round().astype(int).tolist()
         carried += sum(record.flows.bytes_by_resource(len(carried)) for record in trace.transfers)
@@ -89,7 +89,7 @@ def _one_layer(scenario: Scenario, work: AllToAll, progress: Progress) -> Result
         whole.saturated_s += trace.saturated_s
         whole.end_s = trace.end_s
     metrics |= _energy(scenario, work, metrics, network_bytes(cluster, carried))
-    if not whole.transfers:
+    if not whole.transfers or not draws:
         return {"metrics": metrics, "links": {}, "timeline": {}}
     return {
         "metrics": metrics,
@@ -193,4 +193,9 @@ def _bars(record: TransferRecord) -> dict[str, Any]:
     }
 
 
-RUNNER = Runner(run_all_to_all, LINKS, shared_all_to_all)
+def forecast_all_to_all(scenario: Scenario) -> Forecast:
+    """The run for its metrics: nothing is known before it."""
+    return Forecast(lambda: dict(run_all_to_all(scenario, lambda _: None, draws=False)["metrics"]))
+
+
+RUNNER = Runner(run_all_to_all, LINKS, shared_all_to_all, forecast_all_to_all)

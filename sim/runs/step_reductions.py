@@ -105,6 +105,7 @@ class _Ring:
         ranks = place.ranks.reshape(-1, place.lanes)
         self.gpus, self.following = place.gpu_of_rank[ranks], place.gpu_of_rank[phase.following[ranks]]
         self.alike = Alike(cluster, np.hstack([self.gpus, self.following]))
+        self.cabled: dict[tuple[int, float, float], GroupCollective] = {}
 
     def sent(self, rank: int, size: float, fixed_s: float, times: float = 1.0) -> list[GroupCollective]:
         """The part that each group of a pipeline rank has in a reduction of `times` as many as `size` bytes."""
@@ -116,7 +117,12 @@ class _Ring:
         )
 
     def _ring(self, i: int, size: float, fixed_s: float) -> GroupCollective:
-        return ring(self.gpus[i], self.cluster, self.kernel, self.following[i], size, fixed_s)
+        asked = (i, size, fixed_s)  # by several pipeline ranks, where those are alike
+        if asked not in self.cabled:
+            self.cabled[asked] = ring(
+                self.gpus[i], self.cluster, self.kernel, self.following[i], size, fixed_s
+            )
+        return self.cabled[asked]
 
 
 def _times(collective: GroupCollective, factor: float) -> GroupCollective:

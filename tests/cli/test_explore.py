@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ import pytest
 
 import browser
 import sim
+from balanced import SCENARIO
 from command import Moesim
 from sim import documents
 from sim.answers import cube
+from sim.answers.changed import lay
 from sim.answers.cube_document import CubeSpec
+from sim.answers.preview import preview
 from sim.cli.live import HOST, LiveExplorer
 from sim.errors import InfeasibleError, InputError
 from sim.scenario import resolve as scenarios
@@ -256,6 +261,129 @@ def test_the_live_page_tells_the_same_story(live: LiveExplorer) -> None:
         story(tab)
         assert tab.errors == []
         assert {request.partition("?")[0].rpartition("/")[2] for request in tab.requests} <= {"", "point"}
+
+
+# --- previews --------------------------------------------------------------------------------------------------------
+
+STEP = SCENARIO.format(fabric="{kind: fat_tree}", faults="[]")
+UNLIKE = "skew: {routed_load: 0.3, kernel_jitter: 0, gpu_spread: 0.05}"
+STEPS = {
+    "name": "steps",
+    "title": "A step of unlike ranks",
+    "base": documents.loads(re.sub("skew: .*", UNLIKE, STEP), "step.yaml").tree,
+    "axes": {
+        "cluster.override.nic.bandwidth": ["25 GB/s", "50 GB/s", "75 GB/s"],
+        "machine": {"yours": {}, "H800": {"cluster.override": {}}},
+    },
+    "given": "machine",
+    "objectives": {"step_time_s": "minimise"},
+}
+
+
+def test_a_step_of_unlike_ranks_has_a_preview_where_it_takes_seconds() -> None:
+    long = documents.load(documents.find("v3-training-h800", "scenarios", "scenario"))
+    found = preview(long)
+    assert found is not None
+    assert set(found.tree["workload"]["skew"].values()) == {0}
+    assert {k: v for k, v in found.tree["workload"].items() if k != "skew"} == long.tree["workload"]
+    assert preview(found) is None
+    for quick in ("mixtral-training", "deepep-ep8-h800", "v3-decode-ep144"):
+        assert preview(documents.load(documents.find(quick, "scenarios", "scenario"))) is None
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveExplorer]:
+    """An explorer of steps that count as long ones."""
+    monkeypatch.setattr("sim.answers.preview._MOST", 1)
+    explorer = LiveExplorer(file.sweep_of(documents.loads(json.dumps(STEPS), "steps.yaml")), tmp_path)
+    thread = threading.Thread(
+        target=explorer.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
+    thread.start()
+    yield explorer
+    explorer.end_exact()
+    explorer.server.shutdown()
+    explorer.server.server_close()
+    thread.join()
+
+
+def step_s(nic: str, skew: str) -> float:
+    text = re.sub("skew: .*", skew, STEP)
+    scenario = documents.loads(text, "step.yaml").tree | {"expect": {}}
+    scenario["cluster"]["override"] = {"nic.bandwidth": nic}
+    return float(sim.run(scenario)["metrics"]["step_time_s"])
+
+
+def test_a_long_step_is_told_at_once_with_alike_ranks_and_then_exactly(slow: LiveExplorer) -> None:
+    alike = "skew: {routed_load: 0, kernel_jitter: 0, gpu_spread: 0}"
+    first = slow.point((0,))
+    assert [entry["preview"] for entry in first] == [True, True]
+    assert [entry["values"] for entry in first] == [[step_s("25 GB/s", alike)], [step_s("50 GB/s", alike)]]
+    exact = slow.exact((0,))
+    assert exact is not None
+    assert [entry["values"] for entry in exact] == [[step_s("25 GB/s", UNLIKE)], [step_s("50 GB/s", UNLIKE)]]
+    assert exact[0]["values"] > first[0]["values"]
+    assert slow.point((0,)) == exact
+    assert slow.point((1,)) == [exact[1]] * 2
+    assert all(entry["preview"] for entry in slow.point((2,))), "alike ranks are set beside alike ranks alone"
+
+
+def test_an_exact_answer_that_nobody_waits_for_is_given_up(
+    slow: LiveExplorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Never:
+        """Processes that end nothing until they are closed."""
+
+        def __init__(self) -> None:
+            self.future: Future[Any] = Future()
+
+        def submit(self, batch: object) -> Future[Any]:
+            return self.future
+
+        def close(self, *, now: bool) -> None:
+            self.future.cancel()
+
+    began = threading.Event()
+    monkeypatch.setattr("sim.cli.live.start", lambda: began.set() or Never())
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(slow, "/exact?at=0&token=TOKEN")[0]))
+    asking.start()
+    assert began.wait(60)
+    monkeypatch.undo()
+    slow._known = dict.fromkeys((cube.run_address(each) for each in slow.documents((2,))), {"values": [1.0]})
+    assert slow.exact((2,)) == [{"values": [1.0]}] * 2
+    asking.join(60)
+    assert answers == [409]
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_page_says_that_it_shows_a_preview_until_it_does_not(slow: LiveExplorer) -> None:
+    told = "document.getElementById('wait').textContent"
+    pale = "document.querySelector('.explorer').classList.contains('preview')"
+    with browser.tab() as tab:
+        tab.visit(slow.url)  # settles once the exact answer is there
+        assert (tab.run(told), tab.run(pale)) == ("", False)
+        move = DRAG.format(axis=0, place=0).replace("return moesim.settled();", "")
+        seen = f"""(async () => {{ {move};
+          const end = Date.now() + 60000;
+          while (!({told}).startsWith("Preview")) {{ if (Date.now() > end) return "never"; await new Promise(done => setTimeout(done, 5)); }}
+          return [{told}, {pale}]; }})()"""
+        words, is_pale = tab.run(seen)
+        assert words.startswith("Preview: all ranks alike")
+        assert is_pale
+        tab.run("moesim.settled()")
+        assert (tab.run(told), tab.run(pale)) == ("", False)
+        assert tab.errors == []
+
+
+def test_a_machine_overridden_by_what_it_has_is_run_once(sweep: Sweep) -> None:
+    base = sweep.document(0)
+    plain, same, other = (
+        lay(base, {"cluster.override": override})
+        for override in ({}, {"gpu.scale_up.bandwidth": "200 GB/s"}, {"gpu.scale_up.bandwidth": "201 GB/s"})
+    )
+    assert cube.run_address(plain) == cube.run_address(same) != cube.run_address(other)
 
 
 def test_a_port_that_is_taken_is_told(moesim: Moesim, live: LiveExplorer) -> None:

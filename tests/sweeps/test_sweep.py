@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.errors import InputError
+from sim.runs import all_to_all
 from sim.runs import run as single
 from sim.runs.kinds import Forecast
 from sim.sweeps import answers, changes, driver
@@ -45,14 +46,13 @@ def test_points_that_cannot_be_keep_their_reason(tmp_path: Path) -> None:
 
 
 def test_a_bug_in_one_point_ends_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sim.runs import forecast
-
-    def broken(scenario: Any) -> Any:
+    def broken(scenario: Any, *_: Any, **asked: Any) -> Any:
         if scenario.ep == 8:
             raise ZeroDivisionError("of ours")
-        return single.run_scenario(scenario)
+        return real(scenario, *_, **asked)
 
-    monkeypatch.setattr(forecast, "run_scenario", broken)
+    real = all_to_all.run_all_to_all
+    monkeypatch.setattr(all_to_all, "run_all_to_all", broken)
     found = run(sweep_of(**EP), tmp_path)
     assert [point["status"] for point in found["points"]] == ["failed", "ok"]
     assert found["points"][0]["reason"].startswith("ZeroDivisionError: of ours (in test_sweep.py, line")
@@ -61,16 +61,14 @@ def test_a_bug_in_one_point_ends_no_sweep(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_metric_that_is_no_number_fails_its_point_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sim.runs import forecast
-
-    def odd(scenario: Any) -> Any:
-        result = real(scenario)
+    def odd(scenario: Any, *_: Any, **asked: Any) -> Any:
+        result = real(scenario, *_, **asked)
         if scenario.ep == 8:
             result["metrics"]["combine"]["time_s"] = float("nan")
         return result
 
-    real = forecast.run_scenario
-    monkeypatch.setattr(forecast, "run_scenario", odd)
+    real = all_to_all.run_all_to_all
+    monkeypatch.setattr(all_to_all, "run_all_to_all", odd)
     found = run(sweep_of(**EP), tmp_path)
     assert [point["status"] for point in found["points"]] == ["failed", "ok"]
     assert found["points"][0]["reason"] == "no finite number came out for combine.time_s"

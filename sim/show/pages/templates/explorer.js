@@ -9,31 +9,41 @@ const SAME = 0.005; // relative; less is no move
 const DASHES = ["", "7 4", "2 3", "9 3 2 3", "1 5", "12 4"];
 const SCALES = {s: [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]};
 const $ = id => document.getElementById(id);
-const known = new Map(); // of a live page: points by their address
-let state = AXES.map(() => 0), before = null, dragging = false, active = 0, pending = Promise.resolve();
+const known = {exact: new Map(), preview: new Map()}; // of a live page: points by their address
+const PREVIEW = "Preview: all ranks alike. The exact answer, of ranks that differ, is being simulated";
+let state = AXES.map(() => 0), before = null, dragging = false, active = 0, pending = Promise.resolve(), spent = {};
 
-function points(at) { // the points of one setting, by what is compared; null while a server has not told
-  const index = at.reduce((whole, place, i) => whole * AXES[i].values.length + place, 0);
-  return CUBE.live ? known.get(index) || null : CUBE.points[index];
+const address = at => at.reduce((whole, place, i) => whole * AXES[i].values.length + place, 0);
+
+function points(at, kind = "exact") { // the points of one setting, by what is compared; null while a server has not told
+  if (!CUBE.live) return CUBE.points[address(at)];
+  return known[kind].get(address(at)) || known.exact.get(address(at)) || known.preview.get(address(at)) || null;
 }
 
-async function load(at) {
-  if (!CUBE.live || points(at)) return;
-  const index = at.reduce((whole, place, i) => whole * AXES[i].values.length + place, 0);
-  const answer = await fetch(`point?at=${at.join(",")}&token=${new URLSearchParams(location.search).get("token")}`);
+const isPreview = at => CUBE.live && !known.exact.has(address(at)) && known.preview.has(address(at));
+
+async function load(at, what = "point", more = "") {
+  if (!CUBE.live || (what === "point" ? points(at) : known.exact.has(address(at)))) return;
+  const begun = performance.now();
+  const answer = await fetch(`${what}?at=${at.join(",")}${more}&token=${new URLSearchParams(location.search).get("token")}`);
+  if (answer.status === 409) return; // another setting was asked for meanwhile
   if (!answer.ok) throw new Error((await answer.text()) || "the server does not answer");
-  known.set(index, await answer.json());
+  const made = await answer.json();
+  known[made.some(point => point.preview) ? "preview" : "exact"].set(address(at), made);
+  spent[what] = (performance.now() - begun) / 1000;
 }
+
+const last = what => spent[what] > 0.3 ? ` (the last took ${spent[what].toPrecision(2)} s)` : "";
 
 const total = point => point && point.values ? point.values.reduce((a, b) => a + b, 0) : null;
 const takes = point => { const value = total(point); return value === null ? null : CUBE.more_is_better ? 1 / value : value; };
 
-function text(value) {
+function text(value, digits = number => number >= 1000 ? Math.round(number).toLocaleString("en") : number.toPrecision(3)) {
   if (value === null || value === undefined) return "–";
   const scales = SCALES[CUBE.dimension];
   if (!scales) return value >= 1e4 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
   const [factor, unit] = scales.find(([factor]) => Math.abs(value) >= factor) || scales.at(-1);
-  return `${Number((value / factor).toPrecision(3))} ${unit}`;
+  return `${digits(value / factor)} ${unit}`;
 }
 
 function much(ratio) { // `as long as`, `12 % longer than`, `2.19 times as long as`
@@ -54,7 +64,8 @@ function say(now) {
   const [ours] = now;
   const words = [];
   if (before && before.axis !== null) {
-    const axis = before.axis, old = points(before.state), [was] = old || [null];
+    const axis = before.axis, kind = [before.state, state].some(isPreview) ? "preview" : "exact";
+    const [was] = points(before.state, kind) || [null], [ours] = points(state, kind);
     const start = `${CUBE.labels[axis]} from ${AXES[axis].values[before.state[axis]]} to ${AXES[axis].values[state[axis]]}`;
     const earlier = takes(was), other = takes(ours);
     if (other === null) words.push(`${start}: it cannot be, ${ours.reason}.`);
@@ -124,7 +135,7 @@ const colour = name => CUBE.colours[name] || CUBE.colours[""];
 function bars(now) {
   const reference = takes(now[REFERENCE]);
   const ratio = point => takes(point) === null || !reference ? null : takes(point) / reference;
-  const ends = along(active).map(points).filter(Boolean);
+  const ends = along(active).map(at => points(at)).filter(Boolean);
   const top = most(ends.flatMap(row => row.map(point => takes(point) === null || takes(row[REFERENCE]) === null ? null : takes(point) / takes(row[REFERENCE]))).concat(2));
   const longest = most(ends.flatMap(row => row.map(total)));
   now.forEach((point, i) => {
@@ -146,7 +157,8 @@ function shape(name, look) {
 }
 
 function curve() {
-  const svg = $("curve"), axis = AXES[active], rows = along(active).map(points);
+  const kind = along(active).some(at => known.preview.has(address(at))) ? "preview" : "exact";
+  const svg = $("curve"), axis = AXES[active], rows = along(active).map(at => points(at, kind));
   svg.replaceChildren();
   const wide = Math.max(280, svg.clientWidth || 640);
   svg.setAttribute("viewBox", `0 0 ${wide} 260`);
@@ -160,7 +172,7 @@ function curve() {
   for (let part = 0; part <= Math.round(top / step); part++) {
     svg.append(shape("line", {x1: left, x2: right, y1: y(step * part), y2: y(step * part), class: "grid"}));
     const label = shape("text", {x: left - 8, y: y(step * part) + 4, "text-anchor": "end"});
-    label.textContent = part ? text(step * part) : "0";
+    label.textContent = part ? text(step * part, number => String(Number(number.toPrecision(3)))) : "0";
     svg.append(label);
   }
   const every = Math.ceil(axis.values.length * 48 / (right - left));
@@ -188,11 +200,11 @@ function curve() {
       if (value !== null) svg.append(shape("circle", {cx: x(place), cy: y(value), r: 5 - i, fill: colour(slowest(row[i]))}));
     });
   }
-  $("curve-title").textContent = `${capital(CUBE.metric)} along ${CUBE.labels[active]}`;
+  $("curve-title").textContent = `${capital(CUBE.metric)} along ${CUBE.labels[active]}${kind === "preview" ? ", all ranks alike" : ""}`;
 }
 
 function keys(now) {
-  const used = new Set(along(active).map(points).filter(Boolean).flat().flatMap(point => point && point.binding || []));
+  const used = new Set(along(active).map(at => points(at)).filter(Boolean).flat().flatMap(point => point && point.binding || []));
   $("key").replaceChildren(...[...used].filter(name => CUBE.resources[name]).map(name => {
     const patch = element("i", {backgroundColor: colour(name)});
     return element("span", {}, patch, `${capital(CUBE.resources[name])} binds`.replace("SMs binds", "SMs bind"));
@@ -202,7 +214,8 @@ function keys(now) {
     svg.append(shape("path", {d: "M0 5H34", class: "line", "stroke-dasharray": DASHES[i % DASHES.length]}));
     return element("span", {}, svg, capital(name));
   }));
-  $("heads").replaceChildren(...["", ...CUBE.parts, ...(CUBE.parts.length > 1 ? ["together"] : []), "lower bound", "binds"].map((head, i) => {
+  const isTold = now.some(point => point && (!point.values || point.binding.some(name => CUBE.resources[name])));
+  $("heads").replaceChildren(...["", ...CUBE.parts, ...(CUBE.parts.length > 1 ? ["together"] : []), "lower bound", ...(isTold ? ["binds"] : [])].map((head, i) => {
     const cell = element("th", {}, head);
     if (!i || head === "binds") cell.className = "word";
     return cell;
@@ -214,7 +227,7 @@ function keys(now) {
     binds.className = "word long";
     const bound = point && point.bound && point.bound.every(value => value !== null) ? point.bound.reduce((a, b) => a + b, 0) : null;
     const cells = [...CUBE.parts.map((_, j) => point && point.values ? text(point.values[j]) : "–"), ...(CUBE.parts.length > 1 ? [text(total(point))] : []), text(bound)];
-    return element("tr", {}, head, ...cells.map(cell => element("td", {}, cell)), binds);
+    return element("tr", {}, head, ...cells.map(cell => element("td", {}, cell)), ...(isTold ? [binds] : []));
   }));
 }
 
@@ -225,6 +238,8 @@ function show() {
     $(`axis-${i}`).setAttribute("aria-valuetext", axis.values[state[i]]);
     $(`value-${i}`).textContent = axis.values[state[i]];
   });
+  $("wait").textContent = isPreview(state) ? `${PREVIEW}${last("exact")}.` : "";
+  document.querySelector(".explorer").classList.toggle("preview", isPreview(state));
   if (!now) return;
   say(now);
   bars(now);
@@ -233,18 +248,31 @@ function show() {
 }
 
 async function refresh() {
-  const asked = state.slice();
+  const asked = state.slice(), here = () => asked.every((place, i) => place === state[i]);
+  const waiting = setTimeout(() => { if (here()) $("wait").textContent = `Simulating${last("point")} …`; }, 300);
   try {
     await load(asked);
     if (before) await load(before.state);
     $("note").textContent = "";
   } catch (error) { $("note").textContent = error.message; }
-  if (asked.every((place, i) => place === state[i])) show();
-  if (CUBE.live) for (const at of along(active)) { // the curve fills as its points come
-    if (asked.some((place, i) => place !== state[i])) return;
-    try { await load(at); } catch { return; }
-    if (asked.every((place, i) => place === state[i])) { bars(points(state)); curve(); keys(points(state)); }
+  clearTimeout(waiting);
+  if (here()) show();
+  if (CUBE.live) { fill(asked, here); await exactly(asked, here); }
+}
+
+async function fill(asked, here) { // the curve fills as its points come
+  for (const at of along(active)) {
+    if (!here()) return;
+    try { await load(at, "point", "&fill=1"); } catch { return; }
+    if (here()) { bars(points(state)); curve(); keys(points(state)); }
   }
+}
+
+async function exactly(asked, here) { // once the sliders rest
+  await new Promise(done => setTimeout(done, isPreview(asked) ? 400 : 0));
+  if (!here() || !isPreview(asked)) return;
+  try { await load(asked, "exact"); } catch (error) { $("note").textContent = error.message; }
+  if (here()) show();
 }
 
 function read() { // the address after `#`: slider=value, by name

@@ -1,0 +1,32 @@
+"""Previews: a step of unlike ranks takes seconds to run; with ranks that are all alike it runs in a fraction of one.
+
+What a preview leaves out is skew alone: routed loads, kernels and GPUs then take what the mean of them takes.
+"""
+
+from __future__ import annotations
+
+from sim.answers.changed import lay
+from sim.documents import Document
+from sim.errors import InfeasibleError, InputError
+from sim.scenario import resolve as scenarios
+from sim.scenario.training import Training
+
+_MOST = 2**13
+"""Microbatches of all ranks of a pipeline of EP groups, each of which ends at an instant of its own: 60 microseconds of the run each."""
+_ALIKE = {"routed_load": 0, "kernel_jitter": 0, "gpu_spread": 0}
+
+
+def preview(document: Document) -> Document | None:
+    """Return a scenario with ranks that are alike; None where it runs within a second as it is, or cannot be."""
+    if document.get(("workload", "kind")) != "training":
+        return None
+    try:
+        scenario = scenarios.resolve(document)
+    except (InputError, InfeasibleError):
+        return None
+    work = scenario.workload
+    assert isinstance(work, Training)
+    layout = work.layout
+    if layout.pp * layout.ep * work.num_microbatches < _MOST or not any(getattr(work.skew, name) for name in _ALIKE):
+        return None
+    return lay(document, {"workload.skew": _ALIKE})
