@@ -27,6 +27,8 @@ def preview(document: Document) -> Document | None:
     work = scenario.workload
     assert isinstance(work, Training)
     layout = work.layout
-    if layout.pp * layout.ep * work.num_microbatches < _MOST or not any(getattr(work.skew, name) for name in _ALIKE):
+    if layout.pp * layout.ep * work.num_microbatches < _MOST or not any(
+        getattr(work.skew, name) for name in _ALIKE
+    ):
         return None
     return lay(document, {"workload.skew": _ALIKE})

@@ -131,13 +131,12 @@ def test_text_of_a_sweep_cannot_become_markup(made: dict[str, Any]) -> None:
 
 # --- in a browser ----------------------------------------------------------------------------------------------------
 
-DRAG = """(() => {{
+MOVE = """
   const slider = document.getElementById("axis-{axis}");
   slider.value = {place};
   slider.dispatchEvent(new Event("input", {{bubbles: true}}));
   slider.dispatchEvent(new Event("change", {{bubbles: true}}));
-  return moesim.settled();
-}})()"""
+"""
 BAR = """(() => {
   const bar = document.querySelector("#ratios .bar");
   return [parseFloat(bar.style.width), bar.style.backgroundColor, document.getElementById("moved").textContent];
@@ -146,7 +145,7 @@ NVLINK, GROUPS = 0, 1
 
 
 def drag(tab: browser.Tab, axis: int, place: int) -> tuple[float, str, str]:
-    tab.run(DRAG.format(axis=axis, place=place))
+    tab.run(f"(() => {{ {MOVE.format(axis=axis, place=place)} return moesim.settled(); }})()")
     return tuple(tab.run(BAR))
 
 
@@ -181,6 +180,25 @@ def test_the_still_page_tells_the_story_without_a_server(made: dict[str, Any], t
     scenario = scenarios.resolve(documents.loads(json.dumps(told), "saved.yaml"))
     assert scenario.document["workload"]["gate"]["top_groups"] == 1
     assert scenario.document["cluster"]["override"] == {"gpu.scale_up.bandwidth": "200 GB/s"}
+
+
+@needs_browser
+def test_a_notch_is_drawn_within_a_frame(made: dict[str, Any], tmp_path: Path) -> None:
+    """A drag lays the page out once a frame, and changes what moves alone: bars, sentences and numbers, not the curve's shapes."""
+    path = tmp_path / "page.html"
+    path.write_text(explorer_html(made), encoding="utf-8")
+    frames = 30
+    with browser.tab() as tab:
+        tab.open(path)
+        tab.run("window.kept = [...document.querySelectorAll('#curve circle, #numbers td, .bar')]")
+        first = tab.layouts()
+        changes = tab.run(
+            browser.FRAMES.format(frames=frames, step=MOVE.format(axis=NVLINK, place="frame % 2"))
+        )
+        assert tab.layouts() - first <= frames + 5
+        assert min(changes) > 0
+        assert max(changes) < 80
+        assert tab.run("kept.length >= 20 && kept.every(node => node.isConnected)")
 
 
 # --- live ------------------------------------------------------------------------------------------------------------
@@ -350,7 +368,7 @@ def test_an_exact_answer_that_nobody_waits_for_is_given_up(
     asking.start()
     assert began.wait(60)
     monkeypatch.undo()
-    slow._known = dict.fromkeys((cube.run_address(each) for each in slow.documents((2,))), {"values": [1.0]})
+    slow._known = {cube.run_address(document): {"values": [1.0]} for document in slow.documents((2,))}
     assert slow.exact((2,)) == [{"values": [1.0]}] * 2
     asking.join(60)
     assert answers == [409]
@@ -364,8 +382,7 @@ def test_a_page_says_that_it_shows_a_preview_until_it_does_not(slow: LiveExplore
     with browser.tab() as tab:
         tab.visit(slow.url)  # settles once the exact answer is there
         assert (tab.run(told), tab.run(pale)) == ("", False)
-        move = DRAG.format(axis=0, place=0).replace("return moesim.settled();", "")
-        seen = f"""(async () => {{ {move};
+        seen = f"""(async () => {{ {MOVE.format(axis=0, place=0)};
           const end = Date.now() + 60000;
           while (!({told}).startsWith("Preview")) {{ if (Date.now() > end) return "never"; await new Promise(done => setTimeout(done, 5)); }}
           return [{told}, {pale}]; }})()"""

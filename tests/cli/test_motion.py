@@ -79,7 +79,7 @@ def test_the_page_plays_pauses_and_shows_any_time(played: dict[str, Any], tmp_pa
     path = tmp_path / "page.html"
     path.write_text(motion_html(played), encoding="utf-8")
     now = "[0, 1].map(i => document.getElementById(`now-${i}`).textContent)"
-    flowing = "[0, 1].map(i => [...document.querySelectorAll(`#stage-${i} .flow`)].filter(one => Number(one.getAttribute('opacity')) > 0).length)"
+    flowing = "[0, 1].map(i => [...document.querySelectorAll(`#stage-${i} .flow`)].map(one => (one.getAttribute('d') || '').split('M').length - 1).reduce((a, b) => a + b))"
     with browser.tab() as tab:
         for look in ({}, {"dark": True}, {"width": 390, "height": 844}):
             tab.open(path, **look)
@@ -96,3 +96,21 @@ def test_the_page_plays_pauses_and_shows_any_time(played: dict[str, Any], tmp_pa
             assert tab.run(flowing)[1] == 0
             assert tab.run("document.documentElement.scrollWidth <= innerWidth")
         assert (tab.errors, tab.requests) == ([], [])
+
+
+@pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
+def test_a_frame_changes_paths_of_levels_not_links(tmp_path: Path) -> None:
+    """Links that are equally full are one path, so that a frame of 64 GPUs changes tens of things, not the 1,024 links of two machines."""
+    played = motion(scenario_settings.read("deepep-ep64-h800", QUICK))
+    links = sum(len(machine["links"]) for machine in played["machines"].values())
+    path = tmp_path / "page.html"
+    path.write_text(motion_html(played), encoding="utf-8")
+    frames = 40
+    with browser.tab() as tab:
+        tab.open(path)
+        tab.run("moesim.seek(0)")
+        first = tab.layouts()
+        step = "moesim.seek(frame * 6)"
+        changes = tab.run(browser.FRAMES.format(frames=frames, step=step))
+        assert tab.layouts() - first <= frames + 5
+        assert sum(changes) / frames < 100 < links / 5

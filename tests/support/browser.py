@@ -44,6 +44,25 @@ OVERLAPS = """
 """
 """Script: texts of figures that lie on one another or are cut by their figure."""
 
+FRAMES = """
+(async () => {{
+  let changes = 0;
+  const watch = new MutationObserver(records => {{ changes += records.length; }});
+  watch.observe(document.body, {{subtree: true, childList: true, attributes: true, characterData: true}});
+  const counts = [];
+  for (let frame = 0; frame < {frames}; frame++) {{
+    await new Promise(done => requestAnimationFrame(done));
+    changes = 0;
+    {step};
+    await new Promise(done => setTimeout(done));
+    counts.push(changes);
+  }}
+  watch.disconnect();
+  return counts;
+}})()
+"""
+"""Script, to be formatted: changes of the page that each of some `frames` makes, in which `step` is done."""
+
 NAMES_CUT = "[...document.querySelectorAll('caption span')].filter(s => s.getBoundingClientRect().right > innerWidth).length"
 """Script: how many names of tables do not end on the screen."""
 
@@ -139,6 +158,12 @@ class Tab:
         if "exceptionDetails" in answer:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
+
+    def layouts(self) -> int:
+        """How often the page was laid out since it was loaded."""
+        self.send("Performance.enable")
+        metrics = self.send("Performance.getMetrics")["metrics"]
+        return int(next(metric["value"] for metric in metrics if metric["name"] == "LayoutCount"))
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """A PNG of the page."""

@@ -156,18 +156,34 @@ function shape(name, look) {
   return made;
 }
 
+const LEFT = 64, RIGHT = 22; // of the curve [px]
+
+function abscissa(place) {
+  const last = AXES[active].values.length - 1, right = wide - RIGHT;
+  return last < 1 ? (LEFT + right) / 2 : LEFT + (right - LEFT) * place / last;
+}
+
+function mark() { // where the slider stands on its curve
+  const line = $("curve").querySelector(".here");
+  for (const end of ["x1", "x2"]) line.setAttribute(end, abscissa(state[active]));
+}
+
+let drawn = [], wide = 640; // what the curve was drawn from, and its width, which is not measured while a slider moves
+
 function curve() {
   const kind = along(active).some(at => known.preview.has(address(at))) ? "preview" : "exact";
   const svg = $("curve"), axis = AXES[active], rows = along(active).map(at => points(at, kind));
+  const from = [kind, wide, active, ...rows];
+  if (from.length === drawn.length && from.every((part, i) => part === drawn[i])) return mark();
+  drawn = from;
   svg.replaceChildren();
-  const wide = Math.max(280, svg.clientWidth || 640);
   svg.setAttribute("viewBox", `0 0 ${wide} 260`);
-  const left = 64, right = wide - 22, floor = 214, ceiling = 14;
+  const left = LEFT, right = wide - RIGHT, floor = 214, ceiling = 14;
   const highest = most(rows.filter(Boolean).flatMap(row => row.map(total)));
   const scale = 10 ** Math.floor(Math.log10(highest / 4));
   const step = scale * [1, 2, 2.5, 5, 10].find(part => scale * part >= highest / 4.5);
   const top = step * Math.ceil(1.02 * highest / step);
-  const x = place => axis.values.length < 2 ? (left + right) / 2 : left + (right - left) * place / (axis.values.length - 1);
+  const x = abscissa;
   const y = value => floor - (floor - ceiling) * value / top;
   for (let part = 0; part <= Math.round(top / step); part++) {
     svg.append(shape("line", {x1: left, x2: right, y1: y(step * part), y2: y(step * part), class: "grid"}));
@@ -185,7 +201,8 @@ function curve() {
   const name = shape("text", {x: (left + right) / 2, y: floor + 38, "text-anchor": "middle"});
   const unit = (axis.values[0].match(/ ([A-Za-z]*\/?s)$/) || [])[1];
   name.textContent = CUBE.labels[active] + (unit ? ` [${unit}]` : "");
-  svg.append(name, shape("line", {x1: x(state[active]), x2: x(state[active]), y1: ceiling, y2: floor, class: "here"}));
+  svg.append(name, shape("line", {y1: ceiling, y2: floor, class: "here"}));
+  mark();
   for (let i = MACHINES.length - 1; i >= 0; i--) {
     let path = "", up = true;
     rows.forEach((row, place) => {
@@ -205,30 +222,46 @@ function curve() {
 
 function keys(now) {
   const used = new Set(along(active).map(at => points(at)).filter(Boolean).flat().flatMap(point => point && point.binding || []));
-  $("key").replaceChildren(...[...used].filter(name => CUBE.resources[name]).map(name => {
+  const named = [...used].filter(name => CUBE.resources[name]);
+  if (renew("key", named)) $("key").replaceChildren(...named.map(name => {
     const patch = element("i", {backgroundColor: colour(name)});
     return element("span", {}, patch, `${capital(CUBE.resources[name])} binds`.replace("SMs binds", "SMs bind"));
   }));
-  $("lines").replaceChildren(...MACHINES.filter(Boolean).map((name, i) => {
+  if (renew("lines", MACHINES)) $("lines").replaceChildren(...MACHINES.filter(Boolean).map((name, i) => {
     const svg = shape("svg", {viewBox: "0 0 34 10"});
     svg.append(shape("path", {d: "M0 5H34", class: "line", "stroke-dasharray": DASHES[i % DASHES.length]}));
     return element("span", {}, svg, capital(name));
   }));
   const isTold = now.some(point => point && (!point.values || point.binding.some(name => CUBE.resources[name])));
-  $("heads").replaceChildren(...["", ...CUBE.parts, ...(CUBE.parts.length > 1 ? ["together"] : []), "lower bound", ...(isTold ? ["binds"] : [])].map((head, i) => {
-    const cell = element("th", {}, head);
-    if (!i || head === "binds") cell.className = "word";
-    return cell;
-  }));
-  $("numbers").replaceChildren(...now.map((point, i) => {
-    const head = element("th", {}, capital(MACHINES[i] || CUBE.metric));
-    head.className = "word";
-    const binds = element("td", {}, point && point.values ? [...new Set(point.binding)].map(name => CUBE.resources[name] || "–").join(", ") : (point ? point.reason : ""));
-    binds.className = "word long";
+  const heads = ["", ...CUBE.parts, ...(CUBE.parts.length > 1 ? ["together"] : []), "lower bound", ...(isTold ? ["binds"] : [])];
+  const isWord = i => !i || heads[i] === "binds";
+  if (renew("heads", heads)) {
+    $("heads").replaceChildren(...heads.map((head, i) => cell("th", head, isWord(i) ? "word" : "")));
+    $("numbers").replaceChildren(...now.map(() => element("tr", {}, ...heads.map((head, i) =>
+      cell(i ? "td" : "th", "", isWord(i) ? (i ? "word long" : "word") : "")))));
+  }
+  now.forEach((point, row) => {
+    const binds = point && point.values ? [...new Set(point.binding)].map(name => CUBE.resources[name] || "–").join(", ") : (point ? point.reason : "");
     const bound = point && point.bound && point.bound.every(value => value !== null) ? point.bound.reduce((a, b) => a + b, 0) : null;
-    const cells = [...CUBE.parts.map((_, j) => point && point.values ? text(point.values[j]) : "–"), ...(CUBE.parts.length > 1 ? [text(total(point))] : []), text(bound)];
-    return element("tr", {}, head, ...cells.map(cell => element("td", {}, cell)), ...(isTold ? [binds] : []));
-  }));
+    const words = [capital(MACHINES[row] || CUBE.metric), ...CUBE.parts.map((_, j) => point && point.values ? text(point.values[j]) : "–"),
+      ...(CUBE.parts.length > 1 ? [text(total(point))] : []), text(bound), ...(isTold ? [binds] : [])];
+    words.forEach((word, i) => fillIn($("numbers").children[row].children[i], word));
+  });
+}
+
+const made = {}; // part of the page -> what it was made from
+function renew(part, from) { // whether it has to be made anew
+  const text = JSON.stringify(from), isNew = made[part] !== text;
+  made[part] = text;
+  return isNew;
+}
+
+function fillIn(node, words) { if (node.textContent !== words) node.textContent = words; }
+
+function cell(kind, words, look) {
+  const made = element(kind, {}, words);
+  made.className = look;
+  return made;
 }
 
 function show() {
@@ -335,7 +368,9 @@ $("link").addEventListener("click", async () => {
     $("note").textContent = "The address holds where the sliders stand.";
   } catch { $("note").textContent = location.href; }
 });
-addEventListener("resize", () => { if (points(state)) curve(); });
+function measure() { wide = Math.max(280, $("curve").clientWidth || 640); }
+addEventListener("resize", () => { measure(); if (points(state)) curve(); });
+measure();
 addEventListener("hashchange", () => { before = null; dragging = false; read(); pending = refresh(); });
 state = CUBE.start.slice();
 read();

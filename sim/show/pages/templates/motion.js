@@ -23,14 +23,16 @@ function time(seconds) {
   return `${(seconds / factor).toFixed(2)} ${unit}`;
 }
 
-function build(svg, machine) { // returns every link with its path
+const LEVELS = 10; // of how full a link is: links of one level are one path, of one look and one speed
+
+function build(svg, machine) { // returns every link with its course, and a path for each kind and level
   const per = MOTION.gpus_per_node, wide = per * (GPU + GAP) + GAP + 12, across = Math.min(MOTION.nodes, wide > 250 ? 2 : 4);
   const rows = Math.ceil(MOTION.nodes / across), links = [];
   svg.setAttribute("viewBox", `0 0 ${across * (wide + 10) + 2} ${rows * (HEIGHT + 16) + 2}`);
   const wire = (name, kind, x, from, to) => {
     shape(svg, "path", {d: `M${x} ${from}V${to}`, class: "wire"});
     const course = machine.links[name];
-    if (course) links.push({kind, course, offset: 0, path: shape(svg, "path", {d: `M${x} ${from}V${to}`, class: "flow", stroke: MOTION.colours[kind], opacity: 0})});
+    if (course) links.push({kind, course, d: `M${x} ${from}V${to}`});
   };
   for (let node = 0; node < MOTION.nodes; node++) {
     const left = (node % across) * (wide + 10) + 1, top = Math.floor(node / across) * (HEIGHT + 16) + 1;
@@ -55,7 +57,11 @@ function build(svg, machine) { // returns every link with its path
       wire(`${nic}/rx`, "nic", x + 4, top + 154, top + 120);
     }
   }
-  return links;
+  const flows = Object.fromEntries(Object.entries(MOTION.colours).map(([kind, stroke]) => [kind, Array.from({length: LEVELS}, (_, i) => {
+    const used = (i + 1) / LEVELS;
+    return {used, d: "", offset: 0, path: shape(svg, "path", {class: "flow", stroke, opacity: (0.3 + 0.7 * used).toFixed(2), "stroke-width": (1.5 + 2.5 * used).toFixed(2)})};
+  })]));
+  return {links, flows};
 }
 
 function show(step) { // `step`: frames since the last picture, by which dashes move on
@@ -64,15 +70,19 @@ function show(step) { // `step`: frames since the last picture, by which dashes 
   $("time").textContent = time(now);
   $("frame").setAttribute("aria-valuetext", time(now));
   MOTION.machines.forEach((machine, i) => {
-    const sums = {};
-    for (const link of stages[i]) {
+    const sums = {}, {links, flows} = stages[i];
+    const drawn = Object.fromEntries(Object.keys(flows).map(kind => [kind, Array(LEVELS).fill("")]));
+    for (const link of links) {
       const used = link.course[at];
-      link.offset -= used * step * 6;
-      link.path.setAttribute("stroke-dashoffset", link.offset.toFixed(1));
-      link.path.setAttribute("opacity", used > 0.01 ? (0.3 + 0.7 * used).toFixed(2) : 0);
-      link.path.setAttribute("stroke-width", (1.5 + 2.5 * used).toFixed(1));
+      if (used > 0.01) drawn[link.kind][Math.min(LEVELS, Math.ceil(LEVELS * used - 0.005)) - 1] += link.d;
       (sums[link.kind] ||= []).push(used);
     }
+    for (const [kind, levels] of Object.entries(flows)) levels.forEach((flow, level) => {
+      const d = drawn[kind][level];
+      if (d !== flow.d) flow.path.setAttribute("d", flow.d = d);
+      flow.offset -= flow.used * step * 6;
+      if (d && step) flow.path.setAttribute("stroke-dashoffset", flow.offset.toFixed(1));
+    });
     const kernel = Object.entries(machine.kernels).sort(([, a], [, b]) => a.start_s - b.start_s).find(([, span]) => now < span.end_s);
     $(`now-${i}`).textContent = now >= machine.end_s ? `ended after ${time(machine.end_s)}` : `${kernel[0]}, until ${time(kernel[1].end_s)}`;
     for (const kind of Object.keys(MOTION.colours)) {
