@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from sim import documents, files
 from sim.answers import cube
 from sim.answers.preview import preview
+from sim.documents import Document
 from sim.errors import MoesimError
 from sim.show.pages.explorer import explorer_html, point_json
 from sim.sweeps.file import Sweep
@@ -44,7 +45,7 @@ class LiveExplorer:
         self.sweep, self.folder, self.token = sweep, folder, secrets.token_urlsafe(24)
         self.page = explorer_html({"schema": cube.SCHEMA, **cube.described(sweep)}, is_live=True).encode()
         self._known: dict[str, Any] = {}
-        self._previews: dict[str, documents.Document | None] = {}
+        self._previews: dict[str, Document | None] = {}
         self._lock = threading.Lock()
         self._turn, self._is_running, self._num_urgent = threading.Condition(), False, 0
         self._processes: Workers | None = None
@@ -67,7 +68,7 @@ class LiveExplorer:
             raise ValueError(asked)
         return places
 
-    def documents(self, places: tuple[int, ...]) -> list[documents.Document]:
+    def documents(self, places: tuple[int, ...]) -> list[Document]:
         """Return the scenarios of one setting, by what is compared."""
         space, beside = self.sweep.space, cube.compared(self.sweep)
         numbers = []
@@ -92,7 +93,7 @@ class LiveExplorer:
         alike = [other or document for (_, document), other in zip(asked, previews, strict=True)]
         return [{**self._entry(cube.run_address(each), each, urgent), "preview": True} for each in alike]
 
-    def _entry(self, key: str, document: documents.Document, urgent: bool) -> dict[str, Any]:
+    def _entry(self, key: str, document: Document, urgent: bool) -> dict[str, Any]:
         if key not in self._known:
             with self._turn:
                 self._num_urgent += urgent
