@@ -209,9 +209,9 @@ def test_users_of_a_closed_loop_ask_again_the_instant_that_an_answer_has_ended()
 @pytest.mark.parametrize("users", [1, 3])
 def test_two_exponential_stations_in_a_closed_loop_yield_n_over_n_plus_one(users: int) -> None:
     """Balanced stations of one server: throughput = N / (N + 1) of a server's rate (Gordon and Newell, 1967)."""
-    steps = 100
+    steps, each_s = 30, 1e-2  # both stations take 0.3 s on average
     here = service(
-        prefill_s=lambda work: work.busiest_tokens / 1e5,
+        prefill_s=lambda work: work.busiest_tokens / 100_000 * steps * each_s,
         batch_requests=1,
         decode=Pool(1, math.inf),
         max_requests=1,
@@ -221,7 +221,7 @@ def test_two_exponential_stations_in_a_closed_loop_yield_n_over_n_plus_one(users
         asked = closed(3000, users, Lengths("exponential", 100_000), ONE, 100 + seed)
         lasts = np.random.default_rng([seed, 3]).geometric(1 / steps, 3000)
         found = serve(here, replace(asked, output_tokens=1 + lasts)).instants
-        rates.append(3000 / float(found["end_s"].max()))
+        rates.append(3000 * steps * each_s / float(found["end_s"].max()))
     assert_agrees(rates, users / (users + 1), 0.02)
 
 
