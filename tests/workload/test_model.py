@@ -9,6 +9,7 @@ import pytest
 
 from sim import documents
 from sim.errors import InputError
+from sim.workload.attention import GatedDelta, KimiDelta, Lightning, Mamba2
 from sim.workload.model import (
     GQA,
     attention_core_flops_per_token,
@@ -19,6 +20,7 @@ from sim.workload.model import (
     shipped_models,
     training_flops_per_token,
 )
+from sim.workload.recurrent import Recurrent
 
 # name: total [1e9], active [1e9], KV cache [bytes a token, bf16]
 COUNTS = {
@@ -32,6 +34,38 @@ COUNTS = {
     "llama4-maverick": (400.7, 17.2, 196_608),
     "glm-4.5": (352.8, 33.6, 376_832),
 }
+
+
+STATES: list[tuple[Recurrent, int, list[int], int, int]] = [
+    # query, key, value and gate; two steps a head; convolution; decays and time steps; norm; output (Qwen3-Next)
+    (GatedDelta(num_key_heads=16, num_heads=32, key_head_dim=128, value_head_dim=128), 2048,
+     [2048 * (2048 + 2048 + 4096 + 4096), 2048 * 64, 8192 * 4, 32 + 32, 128, 4096 * 2048], 32 * 128 * 128, 8192),
+    # query, key, value; convolutions; decay by way of a latent; step; gate by way of another; decays, steps, norm; output (Kimi Linear)
+    (KimiDelta(num_heads=32, head_dim=128), 2304,
+     [3 * 2304 * 4096, 3 * 4096 * 4, 2304 * 128 + 128 * 4096, 2304 * 32, 2304 * 128 + 128 * 4096, 32 + 4096 + 128, 4096 * 2304],
+     32 * 128 * 128, 3 * 4096),
+    (KimiDelta(num_heads=32, head_dim=128, full_rank_gate=True), 2304,
+     [3 * 2304 * 4096, 3 * 4096 * 4, 2304 * 128 + 128 * 4096, 2304 * 32, 2304 * 4096, 32 + 4096 + 128, 4096 * 2304],
+     32 * 128 * 128, 3 * 4096),
+    # query, key and value; gate; norm; output (MiniMax-01); no convolution
+    (Lightning(num_heads=64, head_dim=128), 6144, [6144 * 3 * 8192, 6144 * 8192, 8192, 8192 * 6144], 64 * 128 * 128, 0),
+    # input, gate, state's input and output, steps; convolution and its bias; step, decay, skip; norm; output (Bamba)
+    (Mamba2(num_heads=128, head_dim=64, state_dim=128), 4096,
+     [4096 * (8192 + 8192 + 2 * 128 + 128), (8192 + 256) * (4 + 1), 3 * 128, 8192, 8192 * 4096], 128 * 64 * 128, 8448),
+]  # fmt: skip
+"""Linear attention, hidden size, its weights matrix by matrix as checkpoints of these models list them, elements of its
+state, and channels whose last three inputs a convolution keeps."""
+
+
+@pytest.mark.parametrize(("kind", "hidden", "weights", "elements", "kept"), STATES)
+def test_linear_attention_has_the_matrices_and_states_of_its_checkpoints(
+    kind: Recurrent, hidden: int, weights: list[int], elements: int, kept: int
+) -> None:
+    assert kind.parameters(hidden) == sum(weights)
+    assert kind.state_bytes == 4 * elements + 2 * 3 * kept
+    flops = {"mamba2": 4, "lightning": 4}.get(kind.kind, 6)  # add and read; the delta rule recalls before
+    assert kind.core_flops(7, True) == kind.core_flops(70_000, True) == flops * elements
+    assert (kind.cache_bytes(2.0), kind.kept_tokens(4096)) == (0, 0)
 
 
 def test_every_shipped_model_but_the_twins_of_v3_is_held_to_a_published_count() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.workload import packing
 from sim.workload.packing import Packed, documents_of, packed
 from sim.workload.requests import Lengths
 
@@ -47,6 +48,25 @@ def test_first_fit_takes_the_first_sequence_with_room_and_leaves_what_finds_none
     assert contents(one) == [[5, 3], [4, 4]]
     assert contents(of([5, 4, 7], microbatches=2, fit="first_fit")) == [[5], [4]]
     assert of([5, 4, 7], microbatches=2, fit="first_fit").facts()["padding_fraction"] == 7 / 16
+
+
+LISTS = st.lists(st.integers(1, 400), min_size=1, max_size=30)
+
+
+@given(documents=LISTS, tokens=st.integers(1, 200))
+def test_what_is_cut_fills_every_sequence_but_the_last_and_loses_no_token(
+    documents: list[int], tokens: int
+) -> None:
+    lengths, sequence = packing._cut(np.array(documents), tokens)
+    full, rest = divmod(sum(documents), tokens)
+    assert np.bincount(sequence, lengths).tolist() == [tokens] * full + [rest] * bool(rest)
+    assert lengths.min() >= 1
+    assert set(np.cumsum(documents)) <= set(np.cumsum(lengths))  # every end of a document is one of a piece
+    assert packing.sequences_needed(np.array(documents), tokens, "cut") == full + bool(rest)
+    within = packing._within(np.array(documents), tokens)
+    assert (within.sum(), within.max(), len(within)) == (
+        sum(documents), min(tokens, max(documents)), sum(-(-each // tokens) for each in documents),
+    )  # fmt: skip
 
 
 def test_repacking_spreads_the_squares_of_documents() -> None:
