@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -146,12 +146,18 @@ def _taken(args: Any) -> tuple[str, list[float]]:
     return repr(types), values
 
 
+@cache
+def _described(dtype: np.dtype[Any]) -> Any:
+    """Fields of a record with their places, or the type itself."""
+    return dtype.descr
+
+
 def _take(arg: Any, types: list[Any], values: list[float]) -> None:
     """Take an argument apart as numba does, and note all that its type depends on."""
     if isinstance(arg, np.ndarray):
         flags = arg.flags
         layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
-        types.append((arg.dtype.descr, type(arg).__name__, arg.ndim, layout, flags.aligned, flags.writeable))
+        types.append((_described(arg.dtype), type(arg).__name__, arg.ndim, layout, flags.aligned, flags.writeable))
         values += (0, 0, arg.size, arg.itemsize, arg.ctypes.data, *arg.shape, *arg.strides)
     elif isinstance(arg, tuple) and hasattr(arg, "_fields"):
         types.append((type(arg).__name__, arg._fields))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from sim.cluster.hardware import Hardware
 from sim.cluster.software import Software
@@ -244,15 +244,8 @@ class PassPlan:
         """Draw the speeds of its ranks and the factors of their launches; a GPU that waits for no other is the mean one."""
         layout, spread = self.layout, self.work.spec.skew
         waits = layout.ep * layout.tp * layout.cp * layout.pp > 1
-        return draw(
-            Skew(0.0, spread.kernel_jitter, spread.gpu_spread) if waits else Skew(),
-            num_ranks=1,
-            num_groups=self.num_groups,
-            lanes=self.ranks,
-            num_layers=0,
-            num_microbatches=0,
-            seed=self.scenario.seed,
-        )
+        skew = Skew(0.0, spread.kernel_jitter, spread.gpu_spread) if waits else Skew()
+        return _draws(skew, self.num_groups, self.ranks, self.scenario.seed)
 
     @cached_property
     def _firsts(self) -> tuple[int, ...]:
@@ -316,3 +309,17 @@ class PassPlan:
             phases=self.has_phases,
             trailing=self.blocks.dense_after,
         )
+
+
+@lru_cache(maxsize=16)
+def _draws(skew: Skew, num_groups: int, lanes: int, seed: int) -> Draws:
+    """Draw for one operation of all groups; the passes of a service draw the same, so they share them."""
+    return draw(
+        skew,
+        num_ranks=1,
+        num_groups=num_groups,
+        lanes=lanes,
+        num_layers=0,
+        num_microbatches=0,
+        seed=seed,
+    )

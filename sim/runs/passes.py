@@ -231,13 +231,16 @@ def listed_program(forward: ForwardPass) -> Program:
     layers: dict[int, Hashable] = {-1: ()}  # place among those with experts -> what it shares with like ones
     for place, layer in enumerate(blocks.layers):
         layers[place] = place % num_drawn, plan.layer_kind(layer), blocks.dense_before[place]
-    timed: dict[Hashable, dict[str, Any]] = {}
+    timed: dict[Hashable, list[tuple[int, Any]]] = {}
     program: list[Node] = []
     for node in plan.program():
         like = node.name, node.half, layers[node.layer]
         if like not in timed:
-            timed[like] = _timed(forward, node)
-        program.append(node._replace(**timed[like]))
+            timed[like] = [(Node._fields.index(name), value) for name, value in _timed(forward, node).items()]
+        row = list(node)  # a third of the time of `_replace`
+        for place, value in timed[like]:
+            row[place] = value
+        program.append(Node._make(row))
     return tuple(program)
 
 
