@@ -32,7 +32,7 @@ def explain(
     """Take the time of a run apart; simulate which change of machine or software would give a measured value."""
     from sim.answers import explain as answers
     from sim.show.files import folder as folders
-    from sim.show.tables import console as tables
+    from sim.show.tables import asked as tables
 
     document = answers.explain(_scenario(asked, settings, variant), measured, progress(as_json))
     if as_json:
@@ -50,7 +50,7 @@ def diff(first: Path, second: Path, variant: str | None, as_json: bool) -> None:
     """Compare two results: settings and metrics that differ, and what each setting moves alone."""
     from sim.answers import diff as answers
     from sim.show.files import folder as folders
-    from sim.show.tables import console as tables
+    from sim.show.tables import asked as tables
 
     results = (_run(first, variant), _run(second, variant))
     document = answers.diff(*results, (str(first), str(second)), progress(as_json))
@@ -71,7 +71,7 @@ def size(model: str, hardware: str, context: str, users: int, tpot: str | None, 
     """Find the fewest GPUs of each machine that hold a model and decode for some users at once, and how."""
     from sim.answers import size as answers
     from sim.show.files import folder as folders
-    from sim.show.tables import console as tables
+    from sim.show.tables import asked as tables
 
     names = list(dict.fromkeys(name.strip() for name in hardware.split(",") if name.strip()))
     if not names:

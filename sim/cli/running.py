@@ -81,7 +81,7 @@ def run(
                     places[name],
                     result,
                     with_report=not no_report,
-                    meanwhile=None if as_json else partial(_print_run, result),
+                    meanwhile=None if as_json else partial(_print_run, result, ranged),
                 )
         if not as_json:
             tables.print_written(written, console_of())
@@ -96,12 +96,15 @@ def run(
         raise Missed("missed expectations:\n" + "\n".join(missed))
 
 
-def _print_run(result: Result) -> None:
+def _print_run(result: Result, ranged: bool) -> None:
     """Print the tables of a run, and what assumed parameters make of it where that was asked."""
     from sim.show.tables import console as tables
 
     tables.print_result(result, console_of())
-    tables.print_spans(result, console_of())
+    if ranged:
+        from sim.show.tables.asked import print_spans
+
+        print_spans(result, console_of())
 
 
 @click.command(short_help="Compare with published and measured figures.")

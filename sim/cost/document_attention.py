@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from sim.cost.attention import attention_blocks, backward_block_s, forward_block_s
 from sim.cost.compute import Processor
 from sim.workload.formats import Roof
-from sim.workload.packing import Documents, Floats
+
+if TYPE_CHECKING:
+    from sim.workload.packing import Documents, Floats
 
 
 def documents_attention_s(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sim.cost.attention import attention_backward_s, attention_forward_s
 from sim.cost.compute import (
@@ -26,7 +26,9 @@ from sim.cost.document_attention import documents_attention_s
 from sim.cost.recompute import SELECTIVE
 from sim.cost.streaming import streaming_s
 from sim.workload.formats import FORMATS, PRODUCTS, Product, Roof
-from sim.workload.packing import Documents
+
+if TYPE_CHECKING:
+    from sim.workload.packing import Documents
 
 BF16, FP32 = FORMATS["bf16"].element_bytes, FORMATS["fp32"].element_bytes
 FP8 = FORMATS["fp8_rows"].element_bytes

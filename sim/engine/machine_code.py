@@ -157,7 +157,9 @@ def _take(arg: Any, types: list[Any], values: list[float]) -> None:
     if isinstance(arg, np.ndarray):
         flags = arg.flags
         layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
-        types.append((_described(arg.dtype), type(arg).__name__, arg.ndim, layout, flags.aligned, flags.writeable))
+        types.append(
+            (_described(arg.dtype), type(arg).__name__, arg.ndim, layout, flags.aligned, flags.writeable)
+        )
         values += (0, 0, arg.size, arg.itemsize, arg.ctypes.data, *arg.shape, *arg.strides)
     elif isinstance(arg, tuple) and hasattr(arg, "_fields"):
         types.append((type(arg).__name__, arg._fields))

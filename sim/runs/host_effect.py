@@ -6,15 +6,17 @@ synchronisation longer, and no less than the host takes to issue it (`Issuer.add
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.cluster.software import load_software
-from sim.engine.step import StepRun
-from sim.runs.passes import ForwardPass, PassRecord, listed_program
-from sim.runs.training_step import Step
 from sim.schedule.issuing import step_issuer
+
+if TYPE_CHECKING:
+    from sim.engine.step import StepRun
+    from sim.runs.passes import ForwardPass, PassRecord
+    from sim.runs.training_step import Step
 
 NEAREST = {
     "training": "megatron_core_2026_05",
@@ -48,6 +50,8 @@ def step_effect(step: Step, ran: StepRun, step_s: float) -> dict[str, Any]:
 
 def pass_effect(forward: ForwardPass, record: PassRecord, num_passes: int, step_s: float) -> dict[str, Any]:
     """Estimate what the host would add to all passes of a prompt, or to a decode step; see `step_effect`."""
+    from sim.runs.passes import listed_program
+
     plan = forward.plan
     if plan.scenario.software is not None:
         return {}

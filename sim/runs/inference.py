@@ -21,7 +21,6 @@ from sim.cost.work import Part
 from sim.engine.step import StepRun
 from sim.errors import DoesNotFitError
 from sim.runs import kernel_list, pass_bound, pass_pipeline, passes
-from sim.runs.afd_result import afd_batch, run_disaggregated
 from sim.runs.energy import energy_metrics
 from sim.runs.host_effect import pass_effect
 from sim.runs.kinds import COMPUTE, LINKS, Forecast, Runner, SharedRun, named_parts
@@ -48,6 +47,8 @@ def run_inference(scenario: Scenario, progress: Callable[[str], None]) -> dict[s
     assert isinstance(work, Inference)
     progress(f"{scenario.name}: routing, all-to-alls and launches of {work.layout.ep} ranks")
     if work.apart:
+        from sim.runs.afd_result import run_disaggregated
+
         return run_disaggregated(scenario, work)
     return _faster(scenario, work)[1]
 
@@ -343,6 +344,8 @@ def forecast_inference(scenario: Scenario) -> Forecast:
     """Memory of a GPU before a run, without bounds: to bound a pass takes as long as to run it. Raises `DoesNotFitError`."""
     assert isinstance(scenario.workload, Inference)
     if scenario.workload.apart:
+        from sim.runs.afd_result import afd_batch
+
         (kept, _), requests = afd_batch(scenario.workload)
         requests /= scenario.workload.apart.attention.num_ranks
     else:

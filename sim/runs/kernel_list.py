@@ -8,14 +8,16 @@ share of the group's work (`cost.shares`). `roofs` are datasheet rates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.cluster.hardware import Hardware
 from sim.cost.compute import Dtype, processor
 from sim.cost.layers import layer_phases
 from sim.cost.work import Work, dense_peaks, gemm, launch_work, mla_decode, part
-from sim.runs.passes import ForwardPass
-from sim.schedule.stage_times import ChunkWork
+
+if TYPE_CHECKING:
+    from sim.runs.passes import ForwardPass
+    from sim.schedule.stage_times import ChunkWork
 
 _SHAPE = (4096, 7168)
 """n and k of the GEMM that shows a profile: what an expert of DeepSeek-V3 does first."""

@@ -12,7 +12,6 @@ from sim.scenario.draft import Draft, named_file, placed_at
 from sim.scenario.values import Branch, Count, Index, Number
 from sim.workload import gates, recordings
 from sim.workload.gates import Gate
-from sim.workload.recorded_loads import load_loads
 
 _AT = ("workload",)
 DRIFT = 0.1
@@ -241,6 +240,8 @@ def gate_of(draft: Draft, spec: GateSpec, num_nodes: int) -> Gate | None:
         if given.pop("file", None) is not None:
             file = named_file(draft.document, (*_AT, "gate", "file"))
             if isinstance(spec, LoadsGate):
+                from sim.workload.recorded_loads import load_loads  # few gates are recorded
+
                 given |= _recorded(draft, load_loads(*file), given.pop("layer", None))
             else:
                 given["trace"] = recordings.load_trace(*file)

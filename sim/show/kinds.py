@@ -17,7 +17,7 @@ FAMILIES = {kind: "transfers" if kind in _TRANSFERS else name for kind, name in 
 
 
 def module(medium: str, family: str) -> ModuleType:
-    """The module of a family of workloads in a medium."""
+    """The module of a family of workloads, or of a kind of document, in a medium; imported when it is first asked for."""
     return import_module(f"sim.show.{medium}.{family}")
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from sim import documents
 from sim.errors import InputError, Mark
-from sim.workload import huggingface
 
 FOLDER = "scenarios/models"
 _ENDINGS = (".yaml", ".yml", ".json")
@@ -21,7 +20,7 @@ def model_document(
     another, or that cannot be modelled, and its meaning.
     """
     path = documents.find(str(file), FOLDER, "model", near=near, mark=mark, endings=_ENDINGS)
-    return huggingface.load(path) if path.suffix == ".json" else documents.load(path)
+    return _configuration(path) if path.suffix == ".json" else documents.load(path)
 
 
 def published(document: documents.Document, near: Path | None = None) -> documents.Document:
@@ -36,4 +35,10 @@ def published(document: documents.Document, near: Path | None = None) -> documen
     if not isinstance(file, str):
         raise InputError(document.problem(("huggingface",), file, "the path of a config.json"))
     path = documents.find(file, FOLDER, "model", near=near or document.folder, mark=mark, endings=_ENDINGS)
+    return _configuration(path)
+
+
+def _configuration(path: Path) -> documents.Document:
+    from sim.workload import huggingface  # few models are read from one
+
     return huggingface.load(path)

@@ -21,7 +21,6 @@ from sim.show.failures import FigureWarning
 from sim.show.files import folder
 from sim.show.files.partial import Keeper
 from sim.show.plots import kinds as plots
-from sim.show.plots import sweep as sweep_plots
 from sim.validation import validate as validation
 
 BYTES = "{name: bytes1, cluster: {hardware: h800, nodes: 1}, workload: {kind: all_to_all, bytes_per_rank: 1 B, kernel: {kind: nccl}}}"
@@ -175,7 +174,7 @@ def test_a_broken_figure_of_a_ladder_and_of_a_sweep_is_a_note(
     assert said.code == EXIT_DONE
     assert said.err.count("could not be drawn (IndexError: list index out of range)") == 3
     assert document("l/ladder.json")["rungs"]
-    for name in sweep_plots.KINDS:
+    for name in ("pareto", "parallel", "map"):
         monkeypatch.setitem(plots.KINDS, name, ("Broken.", broken))
     Path("sweep.yaml").write_text(json.dumps(SWEEP))
     said = moesim("sweep", "sweep.yaml", "--jobs", "1", "--out", "s")

@@ -8,17 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sim.show.kinds import Kind, kind_of
-from sim.show.pages import ladder, run, sweep, validation
-
-_PAGES: dict[Kind, Callable[[Mapping[str, Any]], str]] = {
-    "run": run.run_html,
-    "validation": validation.validation_html,
-    "sweep": sweep.sweep_html,
-    "ladder": ladder.ladder_html,
-}
+from sim.show.kinds import kind_of, module
 
 
 def report_html(document: Mapping[str, Any]) -> str:
     """Write the report of a run (with or without variants), sweep, ladder or validation as one HTML document."""
-    return _PAGES[kind_of(document)](document)
+    kind = kind_of(document)
+    write: Callable[[Mapping[str, Any]], str] = getattr(module("pages", kind), f"{kind}_html")
+    return write(document)

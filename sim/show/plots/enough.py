@@ -6,7 +6,7 @@ A ladder may have several of each; `several` draws them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -211,18 +211,11 @@ def several(kind: str, view: LadderView) -> dict[str, Any]:
     return {f"{kind}-{name}": draw() for name, draw in _draws(kind, view).items()}
 
 
-def _first(kind: str, view: LadderView) -> Any:
-    return next(iter(_draws(kind, view).values()))()
+def first_enough(view: LadderView) -> Any:
+    """Draw how much of the first link is enough."""
+    return next(iter(_draws("enough", view).values()))()
 
 
-KINDS: Mapping[str, tuple[str, Callable[[LadderView], Any]]] = {
-    "enough": (
-        "How much of a link is enough: time above an unlimited one, by its rate.",
-        partial(_first, "enough"),
-    ),
-    "break_even": (
-        "Machines along an axis, and where the reference breaks even.",
-        partial(_first, "break_even"),
-    ),
-}
-"""Kind of plot -> a sentence, and what draws its first plot of a ladder."""
+def first_break_even(view: LadderView) -> Any:
+    """Draw the first curve of machines along an axis."""
+    return next(iter(_draws("break_even", view).values()))()

@@ -5,7 +5,7 @@ Designs that stay within a node have no NIC bytes; they stand behind a rule at t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -126,16 +126,8 @@ def _is_free(taken: list[tuple[float, float, float, float]], x: float, y: float,
     return all(left > b[2] or right < b[0] or low > b[3] or high < b[1] for b in taken)
 
 
-def _of(view: LadderView) -> Any:
+def exchange(view: LadderView) -> Any:
+    """Draw the curve of a ladder's exchange. Raises `InputError` where it has none."""
     if view.exchange is None:
         raise absent("exchange", "this ladder has no 'exchange'")
     return curve(view.exchange)
-
-
-KINDS: Mapping[str, tuple[str, Callable[[LadderView], Any]]] = {
-    "exchange": (
-        "Designs by the NVLink bytes that they ask for each NIC byte, and how much longer they take.",
-        _of,
-    ),
-}
-"""Kind of plot -> a sentence, and what draws it of a ladder."""

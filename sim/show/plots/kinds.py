@@ -14,41 +14,31 @@ from sim.errors import InputError, Problem, nearest
 from sim.show.canvas import Picture, absent
 from sim.show.failures import Failure, attempt
 from sim.show.kinds import Kind, kind_of, module
-from sim.show.plots import (
-    energy,
-    enough,
-    exchange,
-    fabric,
-    inference,
-    ladder,
-    loads,
-    pair,
-    roofline,
-    search,
-    serving,
-    sweep,
-    timeline,
-    transfers,
-)
-from sim.show.plots import validation as validations
-from sim.show.views.ladder import ladder_view
-from sim.show.views.run import RunsView, RunView, views_of
-from sim.show.views.sweep import sweep_view
-from sim.show.views.validation import validation_view
+from sim.show.views.run import RunsView, RunView
 
 Document = Mapping[str, Any]
-_VIEWS: dict[Kind, Callable[[Document], Any]] = {
-    "run": views_of,
-    "validation": validation_view,
-    "sweep": sweep_view,
-    "ladder": ladder_view,
+_VIEWS: dict[Kind, tuple[str, str]] = {
+    "run": ("run", "views_of"),
+    "validation": ("validation", "validation_view"),
+    "sweep": ("sweep", "sweep_view"),
+    "ladder": ("ladder", "ladder_view"),
 }
-"""Kind of document -> what its plots are drawn from."""
+"""Kind of document -> module of `views` and its function that makes what plots are drawn from."""
 Draw = Callable[[Any], Picture]
 
 
+def _drawn(name: str, function: str) -> Draw:
+    """What a function of a module of plots draws; the module is imported when it draws, since a document has few kinds."""
+
+    def draw(view: Any) -> Picture:
+        own: Draw = getattr(module("plots", name), function)
+        return own(view)
+
+    return draw
+
+
 def _by_workload(kind: str) -> Draw:
-    """Draw a kind that several workloads have each in their own way, by the first run's."""
+    """Draw a kind that workloads have each in their own way, if at all, by the first run's."""
 
     def draw(runs: RunsView) -> Picture:
         family = runs.runs[0].family
@@ -60,56 +50,122 @@ def _by_workload(kind: str) -> Draw:
     return draw
 
 
-KINDS: dict[str, tuple[str, Draw]] = {
-    "bars": (
-        "Time of dispatch and combine beside its lower bound, coloured by what binds.",
-        _by_workload("bars"),
-    ),
-    "utilisation": (
-        "How full each class of links is over time, of what kernels reach: mean and busiest.",
-        loads.utilisation,
-    ),
-    "links": ("Load of every single link, of what kernels reach on it, by class and direction.", loads.links),
-    "rank_times": ("When each rank ends, beside the mean.", transfers.rank_times),
-    "fabric_map": ("The cluster from GPUs to spines, coloured by load.", fabric.fabric_map),
-    "traffic_matrix": ("Bytes from every rank to every other, with node borders.", loads.traffic_matrix),
-    "rank_loads": ("Load of every rank's experts over the mean, before and after EPLB.", loads.rank_loads),
-    "interactivity": (
-        "Tokens a second of a GPU against those of a user, one point a decode variant.",
-        inference.interactivity,
-    ),
-    "timeline": ("Every operation, kernel, request or flow over time, row by row.", timeline.timeline),
-    "layer_pair": (
-        "One overlapped layer pair: compute beside exchanges, and a real trace's.",
-        pair.layer_pair,
-    ),
-    "roofline": (
-        "Kernels of one layer under the roofs of the GPU: FLOP/s against FLOPs per byte.",
-        roofline.roofline,
-    ),
-    "phases": (
-        "Where the time goes: phases of a training step, parts of a pass, stages of a request's life.",
-        _by_workload("phases"),
-    ),
-    "whole_run": (
-        "Cost of a whole training run, phase by phase, or what failures take of it.",
-        _by_workload("whole_run"),
-    ),
-    "energy": ("Energy by where it goes: GPUs by what holds them, network, hosts, building.", energy.energy),
-    "memory": (
-        "What a GPU holds by part, beside what it has; of each pipeline rank in training.",
-        _by_workload("memory"),
-    ),
-    "queues": ("Requests that wait, prefill, move and decode, over time.", serving.queues),
-    "tail": ("Samples of a rollout that are left, over time.", _by_workload("tail")),
-    "latencies": ("How TTFT and TPOT spread over requests, with the objectives.", serving.latencies),
-    **sweep.KINDS,
-    **ladder.KINDS,
-    **enough.KINDS,
-    **exchange.KINDS,
-    **search.KINDS,
-    "validation": ("Error of every published figure, with its tolerance, by group.", validations.validation),
+_OF: dict[Kind, dict[str, tuple[str, Draw]]] = {
+    "run": {
+        "bars": (
+            "Time of dispatch and combine beside its lower bound, coloured by what binds.",
+            _by_workload("bars"),
+        ),
+        "utilisation": (
+            "How full each class of links is over time, of what kernels reach: mean and busiest.",
+            _drawn("loads", "utilisation"),
+        ),
+        "links": (
+            "Load of every single link, of what kernels reach on it, by class and direction.",
+            _drawn("loads", "links"),
+        ),
+        "rank_times": ("When each rank ends, beside the mean.", _drawn("transfers", "rank_times")),
+        "fabric_map": (
+            "The cluster from GPUs to spines, coloured by load.",
+            _drawn("fabric", "fabric_map"),
+        ),
+        "traffic_matrix": (
+            "Bytes from every rank to every other, with node borders.",
+            _drawn("loads", "traffic_matrix"),
+        ),
+        "rank_loads": (
+            "Load of every rank's experts over the mean, before and after EPLB.",
+            _drawn("loads", "rank_loads"),
+        ),
+        "interactivity": (
+            "Tokens a second of a GPU against those of a user, one point a decode variant.",
+            _drawn("inference", "interactivity"),
+        ),
+        "timeline": (
+            "Every operation, kernel, request or flow over time, row by row.",
+            _drawn("timeline", "timeline"),
+        ),
+        "layer_pair": (
+            "One overlapped layer pair: compute beside exchanges, and a real trace's.",
+            _drawn("pair", "layer_pair"),
+        ),
+        "roofline": (
+            "Kernels of one layer under the roofs of the GPU: FLOP/s against FLOPs per byte.",
+            _drawn("roofline", "roofline"),
+        ),
+        "phases": (
+            "Where the time goes: phases of a training step, parts of a pass, stages of a request's life.",
+            _by_workload("phases"),
+        ),
+        "whole_run": (
+            "Cost of a whole training run, phase by phase, or what failures take of it.",
+            _by_workload("whole_run"),
+        ),
+        "energy": (
+            "Energy by where it goes: GPUs by what holds them, network, hosts, building.",
+            _drawn("energy", "energy"),
+        ),
+        "memory": (
+            "What a GPU holds by part, beside what it has; of each pipeline rank in training.",
+            _by_workload("memory"),
+        ),
+        "queues": ("Requests that wait, prefill, move and decode, over time.", _by_workload("queues")),
+        "tail": ("Samples of a rollout that are left, over time.", _by_workload("tail")),
+        "latencies": (
+            "How TTFT and TPOT spread over requests, with the objectives.",
+            _by_workload("latencies"),
+        ),
+    },
+    "sweep": {
+        "pareto": ("Sweep: the points that no other beats, and all others.", _drawn("sweep", "pareto")),
+        "parallel": (
+            "Sweep: every point as a line through its values, coloured by the objective.",
+            _drawn("parallel", "parallel"),
+        ),
+        "map": (
+            "Sweep: the best that each pair of values allows, as a heat map.",
+            _drawn("map", "sweep_map"),
+        ),
+    },
+    "ladder": {
+        "ladder": (
+            "What each design choice moves on every machine, rung by rung, and the gap.",
+            _drawn("ladder", "ladder"),
+        ),
+        "choices": (
+            "What each design choice moves alone, and what its removal from the full design moves.",
+            _drawn("ladder", "choices"),
+        ),
+        "enough": (
+            "How much of a link is enough: time above an unlimited one, by its rate.",
+            _drawn("enough", "first_enough"),
+        ),
+        "break_even": (
+            "Machines along an axis, and where the reference breaks even.",
+            _drawn("enough", "first_break_even"),
+        ),
+        "exchange": (
+            "Designs by the NVLink bytes that they ask for each NIC byte, and how much longer they take.",
+            _drawn("exchange", "exchange"),
+        ),
+        "search": (
+            "How much longer a machine takes with each choice held, next to what holding it costs.",
+            _drawn("search", "search"),
+        ),
+    },
+    "validation": {
+        "validation": (
+            "Error of every published figure, with its tolerance, by group.",
+            _drawn("validation", "validation"),
+        ),
+    },
 }
+"""Kind of document -> the kinds of plot that it has: a sentence, and what draws it."""
+KINDS = {name: kind for kinds in _OF.values() for name, kind in kinds.items()}
+_OWNERS = {name: whose for whose, kinds in _OF.items() for name in kinds}
+"""Kind of plot -> the kind of document that it draws."""
+_SEVERAL = ("enough", "break_even")
+"""Kinds with a plot for each entry of a section."""
 ALONE = (
     "utilisation", "links", "rank_times", "fabric_map", "traffic_matrix", "timeline", "layer_pair", "roofline", "queues",
 )  # fmt: skip
@@ -120,12 +176,6 @@ _DOCUMENTS: dict[Kind, str] = {
     "sweep": "the sweep.json of `moesim sweep`",
     "ladder": "the ladder.json of `moesim ladder`",
 }
-_OWNERS: dict[str, Kind] = {
-    "validation": "validation",
-    **dict.fromkeys(sweep.KINDS, "sweep"),
-    **dict.fromkeys((*ladder.KINDS, *enough.KINDS, *exchange.KINDS, *search.KINDS), "ladder"),
-}
-"""Kind -> which document it draws; all others draw a run's."""
 
 
 def check_kind(kind: str) -> str:
@@ -143,12 +193,16 @@ def picture(kind: str, document: Document) -> Picture:
 
 def _view(kind: str, document: Document) -> Any:
     """The view of a document that a kind of plot draws. Raises `InputError` for a document that it does not."""
-    owner, asked = kind_of(document), _OWNERS.get(kind, "run")
+    owner, asked = kind_of(document), _OWNERS[kind]
     if owner != asked:
-        kinds = ", ".join(name for name in KINDS if _OWNERS.get(name, "run") == owner)
-        wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {kinds}"
+        wanted = f"{_DOCUMENTS[asked]}; this document can be drawn as {', '.join(_OF[owner])}"
         raise InputError(Problem(None, "kind", f"'{kind}'", wanted))
-    return _VIEWS[owner](document)
+    return _view_of(document)
+
+
+def _view_of(document: Document) -> Any:
+    name, function = _VIEWS[kind_of(document)]
+    return getattr(module("views", name), function)(document)
 
 
 def pictures(kind: str, document: Document) -> dict[str, Picture]:
@@ -158,8 +212,9 @@ def pictures(kind: str, document: Document) -> dict[str, Picture]:
     sections give a picture for each of their entries: `enough-nvlink`.
     """
     view, draw = _view(check_kind(kind), document), KINDS[kind][1]
-    if kind in enough.SECTIONS:
-        return enough.several(kind, view)
+    if kind in _SEVERAL:
+        several: dict[str, Picture] = module("plots", "enough").several(kind, view)
+        return several
     if not isinstance(view, RunsView) or not view.has_variants or not is_alone(kind, view.runs[0]):
         return {kind: draw(view)}
     drawn: dict[str, Picture] = {}
@@ -181,8 +236,8 @@ def is_alone(kind: str, run: RunView) -> bool:
 
 def drawable(document: Document, kinds: Iterable[str] = KINDS) -> dict[str, Picture | Failure]:
     """Draw all kinds that the document has data for, as `drawn_from` does."""
-    whose = kind_of(document)
-    return drawn_from(_VIEWS[whose](document), [kind for kind in kinds if _OWNERS.get(kind, "run") == whose])
+    own = _OF[kind_of(document)]
+    return drawn_from(_view_of(document), [kind for kind in kinds if kind in own])
 
 
 def drawn_from(view: Any, kinds: Iterable[str]) -> dict[str, Picture | Failure]:

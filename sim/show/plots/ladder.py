@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sim.show import style
@@ -225,13 +225,3 @@ def _ticks(low: float, high: float, most_steps: int) -> list[float]:
     decade = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= rough)
     return [i * step for i in range(math.ceil(max(low, -100.0) / step), math.floor(high / step) + 1)]
-
-
-KINDS: Mapping[str, tuple[str, Callable[[LadderView], Any]]] = {
-    "ladder": ("What each design choice moves on every machine, rung by rung, and the gap.", ladder),
-    "choices": (
-        "What each design choice moves alone, and what its removal from the full design moves.",
-        choices,
-    ),
-}
-"""Kind of plot -> a sentence, and what draws it of a ladder."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sim.show import style
@@ -79,13 +79,8 @@ def held(search: DesignSearch, hue: Mapping[str, str]) -> Any:
     )
 
 
-def _of(view: LadderView) -> Any:
+def search(view: LadderView) -> Any:
+    """Draw the search of a ladder. Raises `InputError` where it has none."""
     if view.search is None:
         raise absent("search", "this ladder has no 'search'")
     return held(view.search, colours(view))
-
-
-KINDS: Mapping[str, tuple[str, Callable[[LadderView], Any]]] = {
-    "search": ("How much longer a machine takes with each choice held, next to what holding it costs.", _of),
-}
-"""Kind of plot -> a sentence, and what draws it of a ladder."""

@@ -7,7 +7,7 @@ drawn once, so ten thousand points are no more shapes than can be seen.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,7 @@ from sim.metrics import dimension_of, label, more_is_better
 from sim.show import style
 from sim.show.canvas import Canvas
 from sim.show.plots.axis import axis_title, reading_unit
-from sim.show.plots.map import ranked_points, sweep_map
-from sim.show.plots.parallel import parallel
+from sim.show.plots.map import ranked_points
 from sim.show.views.sweep import COMPANIONS, Condition, PointView, SweepView
 
 _GRID = (300, 120)  # places of dots over and up; of those in one place one is drawn
@@ -129,11 +128,3 @@ def _front(rows: Sequence[int], x: _Scale, y: _Scale) -> list[int]:
         if not front or placed[i][1] < placed[front[-1]][1] or placed[i] == placed[front[-1]]:
             front.append(i)
     return front
-
-
-KINDS: Mapping[str, tuple[str, Callable[[SweepView], Any]]] = {
-    "pareto": ("Sweep: the points that no other beats, and all others.", pareto),
-    "parallel": ("Sweep: every point as a line through its values, coloured by the objective.", parallel),
-    "map": ("Sweep: the best that each pair of values allows, as a heat map.", sweep_map),
-}
-"""Kind of plot -> a sentence, and what draws it of a sweep."""

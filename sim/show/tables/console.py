@@ -7,20 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.show.grid import Grid
-from sim.show.tables import answers as answer_grids
-from sim.show.tables import ladder as ladder_grids
-from sim.show.tables import run as grids
-from sim.show.tables import sweep as sweep_grids
-from sim.show.tables import validation as validation_tables
-from sim.show.views.answers import difference_view, explanation_view, sizes_view, spans_view
-from sim.show.views.ladder import ladder_view
-from sim.show.views.run import views_of
-from sim.show.views.sweep import sweep_view
-from sim.show.views.validation import validation_view
-from sim.show.words import answers, validation
-from sim.show.words import ladder as ladders
-from sim.show.words import run as findings
-from sim.show.words import sweep as sweep_words
 from sim.units import show
 
 if TYPE_CHECKING:
@@ -45,68 +31,60 @@ _GRADE = {"assumed": "yellow", "override": "magenta", "derived": "cyan"}
 
 def print_result(document: Document, console: Console) -> None:
     """Print times next to bounds, bandwidths, published values, and the findings of a run."""
+    from sim.show.tables import run as grids
+    from sim.show.views.run import views_of
+    from sim.show.words import run as findings
+
     runs = views_of(document)
     sentences = (*findings.finding(runs), findings.expectations(runs))
     facts = runs.runs[0].facts if len(runs.runs) == 1 else ()
-    _print_all(runs.title, grids.grids(runs, wide=False), sentences, console, facts)
+    print_all(runs.title, grids.grids(runs, wide=False), sentences, console, facts)
 
 
 def print_sweep(document: Document, console: Console) -> None:
     """Print the best points of a sweep, what each choice costs, what cannot be, and the findings."""
+    from sim.show.tables import sweep as sweep_grids
+    from sim.show.views.sweep import sweep_view
+    from sim.show.words import sweep as sweep_words
+
     view = sweep_view(document)
     tables = sweep_grids.grids(view, wide=False)
-    _print_all(view.title, tables, sweep_words.finding(view), console)
+    print_all(view.title, tables, sweep_words.finding(view), console)
 
 
 def print_ladder(document: Document, console: Console) -> None:
     """Print every rung, what does not fit, how much is enough, prices and rules, and the findings."""
+    from sim.show.tables import ladder as ladder_grids
+    from sim.show.views.ladder import ladder_view
+    from sim.show.words import ladder as ladders
+
     view = ladder_view(document)
     title = view.ask or view.title
-    _print_all(title, ladder_grids.grids(view), ladders.finding(view), console)
-
-
-def print_explanation(document: Document, console: Console) -> None:
-    """Print what a time is made of, and what would give a measured value."""
-    view = explanation_view(document)
-    _print_all(view.title, answer_grids.explanation_grids(view), answers.explanation(view), console)
-
-
-def print_difference(document: Document, console: Console) -> None:
-    """Print the settings and metrics in which two results differ."""
-    view = difference_view(document)
-    _print_all("", answer_grids.difference_grids(view), answers.difference(view), console)
-
-
-def print_spans(document: Document, console: Console) -> None:
-    """Print what assumed parameters make of the headline of each run."""
-    for view in spans_view(document):
-        grids = [grid for grid in [answer_grids.span_grid(view)] if grid.rows]
-        _print_all("", grids, answers.span(view), console)
-
-
-def print_sizes(document: Document, console: Console) -> None:
-    """Print the fewest GPUs of each machine, and how."""
-    view = sizes_view(document)
-    _print_all("", [answer_grids.size_grid(view)], answers.sizes(view), console)
+    print_all(title, ladder_grids.grids(view), ladders.finding(view), console)
 
 
 def print_validation(document: Document, console: Console) -> None:
     """Print the worst rows of each group (every row of one asked for alone), then all groups in one table."""
+    from sim.show.tables import validation as validation_tables
+    from sim.show.views.validation import validation_view
+    from sim.show.words import validation
+
     view = validation_view(document)
     groups = view.groups if len(view.groups) == 1 else [group.shortened(_WORST) for group in view.groups]
     tables = [*map(validation_tables.group_grid, groups), validation_tables.summary_grid(view)]
     if view.machines:
         tables.append(validation_tables.machine_grid(view).without(7))
-    _print_all("", tables, validation.finding(view), console)
+    print_all("", tables, validation.finding(view), console)
 
 
-def _print_all(
+def print_all(
     title: str,
     tables: Iterable[Grid],
     sentences: Iterable[str | None],
     console: Console,
     facts: Iterable[tuple[str, str]] = (),
 ) -> None:
+    """Print a title with facts, tables, and sentences."""
     from rich.markup import escape
 
     if title:
