@@ -24,7 +24,7 @@ ROOMS = (
 """From the ground up; `ground` is errors, units, files and documents, `door` the command line and the package itself."""
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
 GROUND = (
-    "errors", "units", "limits", "locks", "json_events", "files", "cells", "documents", "schemas", "descriptions", "trees",
+    "errors", "units", "limits", "locks", "json_events", "files", "kept", "cells", "documents", "schemas", "descriptions", "trees",
     "kinds", "metrics", "version", "exports", "sentences",
 )  # fmt: skip
 DOOR = ("", "cli", "__main__", "result")

@@ -46,10 +46,13 @@ class Compilable:
     @cached_property
     def uses(self) -> dict[str, Compilable]:
         """Those that it calls, by name."""
-        steps = dis.get_instructions(self.plain)
-        used = dict.fromkeys(step.argval for step in steps if step.opname == "LOAD_GLOBAL")
-        known = {name: self.plain.__globals__.get(name) for name in used}
-        return {name: value for name, value in known.items() if isinstance(value, Compilable)}
+        plain: Any = self.plain
+        known = {name: plain.__globals__.get(name) for name in plain.__code__.co_names}
+        maybe = {name: value for name, value in known.items() if isinstance(value, Compilable)}
+        if not maybe:  # to take all apart takes longer than all else here
+            return {}
+        globals_ = {step.argval for step in dis.get_instructions(plain) if step.opname == "LOAD_GLOBAL"}
+        return {name: value for name, value in maybe.items() if name in globals_}
 
     @cached_property
     def compiled(self) -> Any:

@@ -12,8 +12,7 @@ import ctypes
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-_KEPT = 8  # files of one function in a folder; older ones go
-_SUM_BYTES = hashlib.sha256().digest_size
+from sim import kept
 
 
 class MachineCode:
@@ -81,12 +79,12 @@ class MachineCode:
         processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
         made_from = repr((self._versions, processor, self.made_from(), types))
         name = f"{self.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:24]}.code"
-        code = _kept(name)
+        code = kept.read(name)
         if code is None and args is None:
             return None
         if code is None:
             code = self._make(args, values)
-            _keep(name, self.name, code)
+            kept.write(name, self.name, code)
         symbol, _, whole = code.partition(b"\0")
         machine = binding.Target.from_default_triple().create_target_machine()
         engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
@@ -170,45 +168,3 @@ def _take(arg: Any, types: list[Any], values: list[float]) -> None:
         values.append(arg)
     else:
         raise TypeError(f"no machine code for {type(arg).__name__}")
-
-
-# --- files --------------------------------------------------------------------------------------------------
-
-
-def _folders() -> Iterator[Path]:
-    """Folders for code: numba's own where one is named, else the one next to the source, then the user's."""
-    if named := os.environ.get("NUMBA_CACHE_DIR"):
-        yield Path(named)
-        return
-    yield Path(__file__).with_name("__pycache__")
-    with suppress(RuntimeError):  # no home
-        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moesim"
-
-
-def _kept(name: str) -> bytes | None:
-    """The code in a file of that name, None where there is none that is whole."""
-    for folder in _folders():
-        with suppress(OSError):
-            kept = (folder / name).read_bytes()
-            if hashlib.sha256(kept[_SUM_BYTES:]).digest() == kept[:_SUM_BYTES]:
-                return kept[_SUM_BYTES:]
-    return None
-
-
-def _keep(name: str, function: str, code: bytes) -> None:
-    """Write code into the first folder that takes it, whole or not at all, and drop the oldest of the function there."""
-    for folder in _folders():
-        new = folder / f"{name}.{os.getpid()}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(hashlib.sha256(code).digest() + code)
-            new.replace(folder / name)
-        except OSError:
-            with suppress(OSError):
-                new.unlink()
-            continue
-        with suppress(OSError):
-            ages = {path: path.stat().st_mtime for path in folder.glob(f"{function}-*.code")}
-            for path in sorted(ages, key=ages.__getitem__)[:-_KEPT]:
-                path.unlink()
-        return

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from sim import kept
 from sim.engine import machine_code
 from sim.engine.compiled import Compilable, frugal
 from sim.engine.machine_code import MachineCode
@@ -134,12 +135,12 @@ def test_numbers_are_given_to_machine_code_as_they_are(codes: Path) -> None:
 
 def test_machine_code_is_made_anew_where_a_file_is_damaged(codes: Path) -> None:
     summed_up(code_of(summed))
-    (kept,) = codes.iterdir()
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    (file,) = codes.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert summed_up(code_of(summed)) == EXPECTED
-    assert len(kept.read_bytes()) == len(whole)
-    assert machine_code._kept(kept.name) is not None
+    assert len(file.read_bytes()) == len(whole)
+    assert kept.read(file.name) is not None
 
 
 def test_machine_code_is_of_the_functions_as_they_are_now(

@@ -14,11 +14,13 @@ from __future__ import annotations
 import base64
 import functools
 import gzip
+import hashlib
 import json
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from sim import kept
 from sim.show import style
 from sim.show.canvas import Picture
 from sim.show.failures import Failure
@@ -29,6 +31,13 @@ if TYPE_CHECKING:
 
 _TEMPLATES = resources.files("sim.show.pages") / "templates"
 _LEVEL = 5  # of gzip; 9 takes twice as long for 1 % fewer bytes
+_OPTIONS: dict[str, Any] = {
+    "autoescape": True,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "keep_trailing_newline": True,
+}
+"""Of jinja: they decide what a template is compiled to."""
 _LONG = frozenset(
     {
         "why and source", "source", "quantity", "metric", "one of them", "most of it", "works around", "reason", "verdict",
@@ -92,25 +101,41 @@ def render(template: str, page: Any) -> str:
 
 @functools.cache
 def plotly() -> str:
-    """Return plotly's whole script, as gzip in base64."""
+    """Return plotly's whole script, as gzip in base64; packed once on a machine, which takes as long as a small report."""
     script = resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
-    return base64.b64encode(gzip.compress(script, _LEVEL, mtime=0)).decode()
+    name = f"plotly-{_LEVEL}-{hashlib.sha256(script).hexdigest()[:24]}.base64"
+    packed = kept.read(name)
+    if packed is None:
+        packed = base64.b64encode(gzip.compress(script, _LEVEL, mtime=0))
+        kept.write(name, "plotly", packed)
+    return packed.decode()
 
 
 @functools.cache
 def _environment() -> Environment:
     """Templates with their filters; `inlined` is what every whole page holds."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import BytecodeCache, Environment, PackageLoader, StrictUndefined
+    from jinja2.bccache import Bucket
     from markupsafe import Markup
+
+    class Compiled(BytecodeCache):
+        """Bytecode of templates, whose text and versions jinja compares itself."""
+
+        def load_bytecode(self, bucket: Bucket) -> None:
+            if code := kept.read(f"{bucket.key}-{options}.template"):
+                bucket.bytecode_from_string(code)
+
+        def dump_bytecode(self, bucket: Bucket) -> None:
+            kept.write(f"{bucket.key}-{options}.template", bucket.key, bucket.bytecode_to_string())
+
+    options = hashlib.sha256(repr(_OPTIONS).encode()).hexdigest()[:8]
 
     made = Environment(
         loader=PackageLoader("sim.show.pages"),
-        autoescape=True,
         undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
         auto_reload=False,
-        keep_trailing_newline=True,
+        bytecode_cache=Compiled(),
+        **_OPTIONS,
     )
     made.globals["inlined"] = lambda: {key: Markup(text) for key, text in _shell().items()}
     made.globals["look"] = lambda: Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))
