@@ -28,9 +28,7 @@ def kept_groups(
     depth = min(group_size, top_k)
     head = _order_statistics(rng, 0, ranked, group_size, (gate.num_groups, num_tokens))
     score = -head[0] if ranked == 1 else _score_of(head[0]) + _score_of(head[1])
-    # A stable order, so that equal scores mean the same choice on every machine.
-    order = np.argsort(np.ascontiguousarray(-score.T), axis=1, kind="stable")
-    kept = np.sort(order[:, : gate.top_groups].astype(np.int32), axis=1)
+    kept = _best(score, gate.top_groups)
     if top_k == gate.top_groups * depth:
         return kept, np.full(kept.shape, depth, dtype=np.int32)
     w = np.empty((depth, gate.top_groups, num_tokens), dtype=np.float32)
@@ -40,13 +38,26 @@ def kept_groups(
         w[ranked:] += w[ranked - 1]
     of_token = np.ascontiguousarray(w.reshape(depth * gate.top_groups, num_tokens).T)
     of_token.partition(top_k - 1, axis=1)
-    counts = np.zeros((num_tokens, gate.top_groups), dtype=np.int32)
+    last, taken = np.ascontiguousarray(of_token[:, top_k - 1]), np.zeros(w.shape[1:], dtype=np.int32)
     for j in range(depth):
-        counts += (w[j] <= of_token[:, top_k - 1]).T
-    for token in np.flatnonzero(counts.sum(axis=1) > top_k):  # scores equal in float32: any of them may go
+        taken += w[j] <= last
+    counts = np.ascontiguousarray(taken.T)
+    for token in np.flatnonzero(taken.sum(axis=0) > top_k):  # scores equal in float32: any of them may go
         while counts[token].sum() > top_k:
             counts[token, counts[token].argmax()] -= 1
     return kept, counts
+
+
+def _best(score: NDArray[np.float32], num: int) -> IntArray:
+    """The groups with the best scores, ascending [num_tokens, num]; of equals the first, the same on every machine."""
+    by_token = np.ascontiguousarray(score.T)
+    by_token.partition(len(score) - num, axis=1)
+    least = np.ascontiguousarray(by_token[:, len(score) - num])
+    kept = score >= least
+    for token in np.flatnonzero(kept.sum(axis=0, dtype=np.int32) > num):
+        equal = np.flatnonzero(score[:, token] == least[token])
+        kept[equal[num - int(kept[:, token].sum()) :], token] = False
+    return np.nonzero(kept.T)[1].astype(np.int32).reshape(-1, num)
 
 
 def ranked_scores(gate: Gate, group_size: int) -> int:

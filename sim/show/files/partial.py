@@ -16,6 +16,7 @@ from typing import Any
 from sim.errors import InputError, MoesimError
 from sim.show.files import folder as folders
 
+_SOON_S = 1.0  # what ends before is written with what comes after: to make it again takes no longer
 _SHARE = 0.1  # of the time, at most, goes into writing before the end
 _HEAD = 4096  # bytes in which `partial` stands
 
@@ -37,7 +38,7 @@ class Keeper:
         self._make: Make | None = None
         self._path: Path | None = None
         self._words = ""
-        self._next_s = 0.0
+        self._next_s = time.monotonic() + _SOON_S
 
     def __call__(self, make: Make) -> None:
         """Take note that something more has ended; `make` makes the document of it all, when it is time to write."""
