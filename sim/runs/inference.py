@@ -253,8 +253,8 @@ def spent_s(forward: ForwardPass, record: PassRecord, ends: dict[str, Part]) -> 
     # The node of an attention runs the dense layers before it too.
     needs = (passes.dense_need(forward, layers) for layers in plan.blocks.dense_before)
     dense = sum(float(need[0].mean()) for need in needs) * plan.num_microbatches
-    first = next(part for part in ("attention", "attention_0") if part in spent)
-    spent[first] -= dense
+    for part in spent.keys() & {"attention", "attention_0"}:
+        spent[part] -= dense
     ends_s = passes.ends_s(forward, record.begin_s)
     spent |= {"dense": spent.get("dense", 0.0) + dense, "ends": ends_s}
     reduced = passes.reductions_s(forward)

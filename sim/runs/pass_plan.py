@@ -216,7 +216,7 @@ class PassPlan:
     @property
     def num_drawn(self) -> int:
         """Layers whose routing is drawn [count]; the model's layers take these in turn."""
-        return 1 if self.is_uniform else min(self.work.drawn_layers, len(self.blocks.layers))
+        return 1 if self.is_uniform else max(1, min(self.work.drawn_layers, len(self.blocks.layers)))
 
     @property
     def num_groups(self) -> int:

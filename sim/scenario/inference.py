@@ -22,6 +22,7 @@ from sim.scenario.draft import Draft
 from sim.scenario.kinds import Resolver
 from sim.scenario.precision import CacheDtype, CombineDtype, DispatchDtype, PrecisionKey, precision_of
 from sim.scenario.routing import (
+    NCCL,
     GateSpec,
     KernelSpec,
     PlacementSpec,
@@ -48,7 +49,8 @@ class DeployedSpec(WorkloadSpec):
     """Two microbatches, the all-to-alls of one next to compute of the other; false: one batch, every all-to-all waited for;
     auto: the faster of the two."""
     gate: GateSpec = UniformGate(kind="uniform")
-    kernel: KernelSpec
+    kernel: KernelSpec = NCCL
+    """The all-to-all kernel; only a model with one expert can do without."""
     placement: PlacementSpec = PlacementSpec()
     skew: SpreadSpec = SpreadSpec()
     """How unlike ranks are that wait for one another; 0 for both: alike."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from sim.cluster.hardware import Gpu
+from sim.documents import Path_
 from sim.scenario.draft import Draft
 from sim.scenario.values import Branch, WordOr
 from sim.workload import formats
@@ -30,10 +31,13 @@ class WeightsSpec(Branch):
     """Routed experts."""
 
 
+GemmFormat = Literal["bf16", "fp8", "fp8_blockwise", "fp8_tensorwise", "mxfp8", "nvfp4", "int8", "w4a8"]
+
+
 class PrecisionSpec(Branch):
     """Formats of GEMMs, attention cores, cache and weights, each by itself."""
 
-    gemm: Literal["bf16", "fp8", "fp8_blockwise", "fp8_tensorwise", "mxfp8", "nvfp4", "int8", "w4a8"] = "bf16"
+    gemm: GemmFormat = "bf16"
     """Of the operands of GEMMs: fp8_blockwise (fp8 for short) has scales of 1 x 128 and 128 x 128, fp8_tensorwise one a tensor."""
     attention: Literal["bf16", "fp8"] = "bf16"
     """Of the products of attention cores; what they read is then kept in FP8."""
@@ -43,13 +47,13 @@ class PrecisionSpec(Branch):
     """Of weights that are held in another format than the GEMM's: with gemm: bf16 held in it alone, and widened when read."""
 
 
-PrecisionKey = WordOr[Literal["fp8", "bf16"], PrecisionSpec] | None
+PrecisionKey = WordOr[GemmFormat, PrecisionSpec] | None
 """The key `precision`: a format for all GEMMs, formats by use, or none."""
 
 
 def precision_of(
     draft: Draft,
-    asked: Literal["fp8", "bf16"] | PrecisionSpec | None,
+    asked: GemmFormat | PrecisionSpec | None,
     *,
     kv: str | None = None,
     trains: bool = False,
@@ -73,7 +77,10 @@ def precision_of(
         multiplied = [name for name in precision.parts.values() if PRODUCTS[name].inputs.bits < 16]
         draft.derived["precision"] = {"gemm": multiplied[0] if multiplied else "bf16", "weights": held}
     else:
-        name: ProductName = asked or ("fp8" if gpu.dense_flops.fp8 is not None else "bf16")
+        word = "fp8" if asked == "fp8_blockwise" else asked
+        name: ProductName = word or ("fp8" if gpu.dense_flops.fp8 is not None else "bf16")
+        if trains and name not in _TRAINS:
+            _problem_of_training(draft, _AT, name)
         precision = Precision.alike(name, kv=kv or "bf16")
         draft.derived["precision"] = name
     if not trains:
@@ -103,6 +110,10 @@ def lacking(gpu: Gpu, product: Product) -> str:
     return ""
 
 
+def _problem_of_training(draft: Draft, at: Path_, name: str) -> None:
+    draft.problem(at, f"'{name}'", f"one of: {', '.join(_TRAINS)}; others are of inference")
+
+
 def _for_weights(gpu: Gpu, held: str) -> ProductName:
     """The fastest product of a GPU for weights that are kept as they are; weight-only where it multiplies no such format."""
     own = PRODUCTS.get(held)
@@ -117,9 +128,7 @@ def _written(draft: Draft, asked: PrecisionSpec, kv: str | None, trains: bool) -
     name = "fp8" if asked.gemm == "fp8_blockwise" else asked.gemm
     if trains:
         if name not in _TRAINS:
-            draft.problem(
-                (*_AT, "gemm"), f"'{asked.gemm}'", f"one of: {', '.join(_TRAINS)}; others are of inference"
-            )
+            _problem_of_training(draft, (*_AT, "gemm"), asked.gemm)
         for key in ("weights", "kv"):
             if getattr(asked, key) is not None:
                 wanted = "no such key in training: weights are BF16, and there is no cache"

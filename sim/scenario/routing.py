@@ -166,6 +166,10 @@ class NcclSpec(KernelBase):
 KernelSpec = Annotated[TwoHopSpec | LowLatencySpec | FlatSpec | NcclSpec, Field(discriminator="kind")]
 
 
+NCCL = NcclSpec(kind="nccl")
+"""The kernel where none is named."""
+
+
 class PlacementSpec(Branch):
     """Ranks that hold each expert."""
 
@@ -181,6 +185,8 @@ def kernel_of(draft: Draft, spec: KernelSpec) -> tuple[Kernel, int, dict[str, An
     Problems are added to the draft; InputError where the generation cannot be loaded.
     """
     at, document = (*_AT, "kernel"), draft.document
+    if document.get(at) is None and draft.model is not None and draft.model.has_gate:
+        draft.problem(_AT, "nothing", "the key 'kernel', of the all-to-alls of its experts")
     options = spec.model_dump(exclude={"kind", "generation", "override"})
     named, where = spec.generation or spec.kind, (*at, "generation")
     kernel = load_kernel(

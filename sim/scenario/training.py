@@ -146,6 +146,8 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     InputError, empty, where the draft holds the problems; InfeasibleError where no machine could run the
     layout.
     """
+    assert draft.model is not None
+    draft.model = draft.model.with_dense_block()
     run = spec.run
     if run is not None:
         check_run(draft, run)
@@ -166,7 +168,8 @@ def _step_of(draft: Draft, spec: TrainingSpec) -> Training:
     assert draft.hardware is not None
     layout = layouts.derived(draft)
     chunks = spec.chunks_per_rank
-    check(layout, draft.model, sequence_tokens=spec.sequence_tokens, chunks=chunks)
+    given = spec.stages is not None or spec.stage_layers is not None
+    check(layout, draft.model, sequence_tokens=spec.sequence_tokens, chunks=chunks, stages_given=given)
     layouts.check_nodes(draft, layout)
     precision = precision_of(draft, spec.precision, trains=True)
     options = {"chunks": chunks} if spec.schedule == "interleaved" else {}

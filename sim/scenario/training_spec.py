@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sim.scenario.packing import PackingSpec
 from sim.scenario.precision import CombineDtype, DispatchDtype, PrecisionKey
-from sim.scenario.routing import GateSpec, KernelSpec, UniformGate
+from sim.scenario.routing import NCCL, GateSpec, KernelSpec, UniformGate
 from sim.scenario.training_run import Recompute, RunSpec
 from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, SpreadSpec, WorkloadSpec
 from sim.schemas import Fraction
@@ -73,7 +73,8 @@ class TrainingSpec(WorkloadSpec):
     """Documents of unequal length in a sequence; left out, each sequence is one document."""
     gate: GateSpec = UniformGate(kind="uniform")
     """Mean copies a token; the spread around them is `skew`."""
-    kernel: KernelSpec
+    kernel: KernelSpec = NCCL
+    """The all-to-all kernel; only a model with one expert can do without."""
     dispatch_dtype: DispatchDtype = "fp8"
     combine_dtype: CombineDtype = "bf16"
     precision: PrecisionKey = None

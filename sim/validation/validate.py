@@ -62,6 +62,7 @@ SOURCES: dict[str, RowSource] = {
     "qwen3_235b": _RUNS,
     "mixtral_8x22b": _RUNS,
     "long_context": _RUNS,
+    "dense": _RUNS,
     "host_efa": _RUNS,
     "rtp_llm": _RUNS,
     "tp16": _RUNS,

@@ -254,6 +254,7 @@ def check(
     num_physical_experts: int | None = None,
     sequence_tokens: int | None = None,
     chunks: int = 1,
+    stages_given: bool = False,
 ) -> None:
     """Check that a model can be laid out this way.
 
@@ -267,6 +268,8 @@ def check(
         Length that CP cuts.
     chunks : int [count]
         Stages of each pipeline rank.
+    stages_given : bool
+        True where the blocks of each stage are written down, so that one may have the embedding or the head alone.
 
     Raises
     ------
@@ -279,7 +282,7 @@ def check(
         reasons.append(_ep_misfit(layout))
     if experts % layout.ep:
         reasons.append(f"EP{layout.ep} does not divide the {experts} experts of a layer")
-    if layout.pp * chunks > model.num_layers:
+    if layout.pp * chunks > model.num_layers and not stages_given:
         reasons.append(
             f"{layout.pp * chunks} pipeline stages are more than "
             f"the {model.num_layers} layers of {model.name}"

@@ -142,6 +142,22 @@ class Model(Description):
             self, num_shared_experts=0, shared_hidden=0, hidden=self.routed_width, expert_latent=None
         )
 
+    def with_dense_block(self) -> Model:
+        """Return the model as training splits it: a single expert, which all tokens take, is a dense block.
+
+        Tensor parallelism cuts it, and gathers its input again in the backward pass instead of keeping it.
+        """
+        if self.has_gate or self.shared_width:
+            return self
+        kinds = (replace(k, mlp="dense") if k.mlp == "experts" else k for k in self.layer_kinds)
+        return replace(
+            self,
+            num_dense_layers=0 if self.pattern else self.num_layers,
+            dense_layers="leading",
+            layer_kinds=tuple(kinds),
+            dense_hidden=self.expert_hidden,
+        )
+
     def is_dense(self, layer_idx: int) -> bool:
         """True for a layer without experts."""
         return self.layer(layer_idx).mlp != "experts"
@@ -292,6 +308,10 @@ def contradictions(model: Model) -> list[tuple[str, str]]:
         wrong.append(("num_dense_layers", f"{(model.num_layers + 1) // 2}, every other of num_layers"))
     if dense and not model.dense_hidden:
         wrong.append(("dense_hidden", "the inner width of the dense layers"))
+    elif dense and not model.has_gate and model.dense_hidden != model.expert_hidden:
+        wrong.append(
+            ("dense_hidden", f"expert_hidden, {model.expert_hidden}: a single expert is a dense block")
+        )
     own = [kind.attention for kind in model.layer_kinds if not isinstance(kind.attention, str)]
     for place, a in (("attention", model.attention), *(("layer_kinds", a) for a in own)):
         if not isinstance(a, GQA):

@@ -151,3 +151,10 @@ def test_dispatch_and_combine_take_other_formats(name: str) -> None:
         payload + 8 + 8 * 8, rel=0.01
     )  # with its source, and the experts' numbers and weights
     assert found["combine"]["wire_nic_bytes"] < found["dispatch"]["wire_nic_bytes"]
+
+
+def test_a_word_stands_for_any_format_of_gemms_and_training_says_which_it_knows() -> None:
+    by_word, by_key = decode(precision="int8"), decode(precision={"gemm": "int8"})
+    assert by_word["metrics"] == by_key["metrics"]
+    told = problem("v3-training-h800", STEP | {"workload.precision": "int8", "workload.microbatches": 32})
+    assert "workload.precision: got 'int8'; wanted one of: bf16, fp8, fp8_tensorwise, mxfp8" in told

@@ -34,6 +34,7 @@ SLOW = (
     "qwen3_235b",
     "mixtral_8x22b",
     "long_context",
+    "dense",
     "whole_cost",
     "rl",
     "host_efa",
@@ -370,6 +371,7 @@ def test_host_time_on_efa_predicts_overlap_within_26_percent_and_without_a_host_
     [
         ("qwen3_235b", 19.7, "workload.overlap=true"),
         ("mixtral_8x22b", 4.415, "workload.recompute=full"),
+        ("dense", 10.3, "workload.recompute=full"),
         ("long_context", 11.33, "workload.recompute=selective cluster.override.gpu.hbm.capacity=1TB"),
     ],
 )
