@@ -147,7 +147,7 @@ def training_of(draft: Draft, spec: TrainingSpec) -> Training:
     layout.
     """
     assert draft.model is not None
-    draft.model = draft.model.with_dense_block()
+    draft.model = draft.model.dense_for_training()
     run = spec.run
     if run is not None:
         check_run(draft, run)

@@ -142,7 +142,7 @@ class Model(Description):
             self, num_shared_experts=0, shared_hidden=0, hidden=self.routed_width, expert_latent=None
         )
 
-    def with_dense_block(self) -> Model:
+    def dense_for_training(self) -> Model:
         """Return the model as training splits it: a single expert, which all tokens take, is a dense block.
 
         Tensor parallelism cuts it, and gathers its input again in the backward pass instead of keeping it.
