@@ -25,7 +25,7 @@ WORKLOADS = {
 """Kind of a workload, as scenarios name it -> the module that each room has for it."""
 
 
-JOBS = ("all_to_all", "flows", "collective", "training", "prefill", "decode")
+JOBS = ("all_to_all", "flows", "collective", "training", "prefill", "decode", "serving")
 """Kinds that may run next to others on one network."""
 
 

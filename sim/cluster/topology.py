@@ -244,6 +244,16 @@ def joined(pools: Sequence[Cluster]) -> Cluster:
     )
 
 
+def left_by_others(cluster: Cluster, left: Sequence[tuple[int, float]]) -> Cluster:
+    """Lower the capacities of some resources, by row, to the part that other jobs leave of each."""
+    if not left:
+        return cluster
+    part = np.ones(len(cluster.names))
+    part[[row for row, _ in left]] = [fraction for _, fraction in left]
+    windows = tuple(replace(own, capacity=own.capacity * part[own.rows]) for own in cluster.windows)
+    return replace(cluster, capacity=cluster.capacity * part, windows=windows)
+
+
 def build_leaf_spine(spec: LeafSpine, faults: Sequence[Fault] = ()) -> Cluster:
     """Cable bare hosts to leaves, and leaves to spines.
 

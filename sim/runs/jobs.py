@@ -1,29 +1,29 @@
-"""Jobs side by side on one network: their steps, passes, collectives and flows contend where their ways meet.
+"""Jobs side by side on one network: closed ones, and serving next to them.
 
-All jobs begin at once, and each runs once: one that has ended leaves its links to the others. What a job does in turn (a
-step and its reductions, passes of a prompt) is several plans, each of which begins when the one before has ended.
-
-Why this way: when a later plan begins is known only when the one before it has run among all others. So everything is run
-again with what is known so far; nothing that happens before an instant depends on what begins after it, so every
-repetition settles one begin more, and the last one is exact.
+Closed jobs begin at once and run once together (`closed_jobs`). Serving lasts for many of their spans and they repeat for as long,
+so they meet in all states that their links have (`link_states`): serving runs at what the states of the closed jobs leave, these at
+what those of serving leave, in turn, until what is left stands still. On links of its own every job is what it is alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from sim.cluster.topology import Cluster, Floats
-from sim.engine.step import StepRun
-from sim.engine.step_jobs import run_jobs
-from sim.runs.kinds import COMPUTE, LINKS, Runner, SharedRun, runner
-from sim.runs.link_rows import link_rows
+from sim.cluster.topology import Cluster, Floats, Ints, left_by_others
+from sim.engine.link_states import LinkStates, States, part_left, together
+from sim.runs.closed_jobs import ClosedRuns, run_closed
+from sim.runs.kinds import COMPUTE, LINKS, Left, OpenJob, OpenRun, Runner, SharedRun, runner
+from sim.runs.link_rows import largest, link_rows
 from sim.scenario.descriptions import Scenario
 from sim.scenario.jobs import Jobs
 
-_SAME = 1e-12  # of an instant
+_MOST_ROUNDS = 8
+_STANDS_STILL = 2e-3  # of a link
 
 
 def run_side_by_side(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -34,74 +34,120 @@ def run_side_by_side(scenario: Scenario, progress: Callable[[str], None]) -> dic
     """
     work = scenario.workload
     assert isinstance(work, Jobs)
-    shared: dict[str, SharedRun] = {}
+    closed: dict[str, SharedRun] = {}
+    serving: dict[str, OpenJob] = {}
     for name, job in work.jobs.items():
         progress(f"{scenario.name}: job {name}")
-        make = runner(job.kind).shared
-        assert make is not None
-        shared[name] = make(job)
-    progress(f"{scenario.name}: {len(shared)} jobs on one network")
+        own = runner(job.kind)
+        if own.shared is not None:
+            closed[name] = own.shared(job)
+        else:
+            assert own.beside is not None
+            serving[name] = own.beside(job)
+    progress(f"{scenario.name}: {len(work.jobs)} jobs on one network")
     cluster = next(iter(work.jobs.values())).cluster()
-    runs, begins = _settled(cluster, [*shared.values()])
-    spans = {
-        name: [[begin, begin + took] for begin, took in zip(since, _took_s(own, ran), strict=True)]
-        for (name, own), ran, since in zip(shared.items(), runs, begins, strict=True)
-    }
+    if not serving:
+        return _result(cluster, [*work.jobs], run_closed(cluster, closed), {})
+    rounds = _Rounds(cluster, closed, serving, progress)
+    told = rounds.run()
+    return _result(cluster, [*work.jobs], rounds.ran, rounds.served) | {"sharing": told}
+
+
+@dataclass(slots=True)
+class _Rounds:
+    """Serving and closed jobs in turn, each at what the others leave of the links."""
+
+    cluster: Cluster
+    closed: Mapping[str, SharedRun]
+    serving: Mapping[str, OpenJob]
+    progress: Callable[[str], None]
+    ran: ClosedRuns | None = None
+    served: dict[str, OpenRun] = field(default_factory=dict)
+    left: dict[str, Left] = field(default_factory=dict)
+    """Of each serving job, and of the closed ones together under ''."""
+
+    def run(self) -> dict[str, Any]:
+        """Repeat until what is left stands still; how often it was, and what it moved by at last."""
+        repeated: dict[str, dict[int, States]] = {}
+        moved = 0.0
+        for number in range(1, _MOST_ROUNDS + 1):
+            left = self._for_closed(repeated)
+            moved = self._moves("", left)
+            if self.closed and (self.ran is None or moved > _STANDS_STILL):
+                self.left[""] = left
+                self.ran = run_closed(left_by_others(self.cluster, left), self.closed)
+                repeated = self.ran.states(self.cluster)
+            for name, serve in self.serving.items():
+                left = part_left(self._others(name, repeated), lambda _, own: own.left_to_short())
+                change = self._moves(name, left)
+                moved = max(moved, change)
+                if name not in self.served or change > _STANDS_STILL:
+                    self.left[name] = left
+                    others = len(self.closed) + len(self.serving) - 1
+                    self.progress(f"{name}: round {number}, next to {others} other jobs")
+                    self.served[name] = serve(left, lambda _: None)
+            if number > 1 and moved <= _STANDS_STILL:
+                break
+        return {"rounds": number, "moved_fraction": moved, "tolerance_fraction": _STANDS_STILL}
+
+    def _others(self, name: str, repeated: Mapping[str, LinkStates]) -> dict[int, States]:
+        """States of the links by all jobs but one that serves."""
+        others = (own.load.states for other, own in self.served.items() if other != name)
+        return together([*repeated.values(), *others])
+
+    def _for_closed(self, repeated: Mapping[str, LinkStates]) -> Left:
+        """What all that serve leave to the closed jobs of each link."""
+        users = Counter(row for own in repeated.values() for row in own)
+        states = together(own.load.states for own in self.served.values())
+        met = {row: own for row, own in states.items() if row in users}
+        return part_left(met, lambda row, own: own.left_to_long(users[row]))
+
+    def _moves(self, name: str, left: Left) -> float:
+        """The most by which a part that is left to a job differs from what it was."""
+        before, now = dict(self.left.get(name, ())), dict(left)
+        return max((abs(before.get(row, 1.0) - now.get(row, 1.0)) for row in {*before, *now}), default=0.0)
+
+
+def _result(
+    cluster: Cluster, names: Iterable[str], ran: ClosedRuns | None, served: Mapping[str, OpenRun]
+) -> dict[str, Any]:
+    """The parts of the result document: while somebody serves, closed jobs repeat."""
+    spans: dict[str, list[list[float]]] = {}
+    results: dict[str, dict[str, Any]] = {}
+    loads: dict[str, tuple[Floats, Floats]] = {}
+    alike = [next(iter(ran.runs.values()))[0].network.folded.resource] if ran and not served else []
+    for name in names:
+        if name in served:
+            one = served[name]
+            spans[name], loads[name] = [[0.0, one.span_s]], (one.load.carried, one.load.used)
+            own = one.result
+        else:
+            assert ran is not None
+            spans[name], loads[name] = ran.spans(name), ran.load(name)
+            own = ran.jobs[name].result(ran.runs[name])
+        results[name] = {"links": _links(cluster, loads[name], alike, spans[name][-1][1]), **own}
     end_s = max(own[-1][1] for own in spans.values())
-    results = {
-        name: {"links": _links(cluster, ran, spans[name][-1][1]), **own.result(ran)}
-        for (name, own), ran in zip(shared.items(), runs, strict=True)
+    often = {
+        name: end_s / own[-1][1] if served and name not in served else 1.0 for name, own in spans.items()
     }
+    whole = tuple(np.sum([often[name] * load[i] for name, load in loads.items()], axis=0) for i in range(2))
     return {
         "metrics": {
             "completion_time_s": end_s,
             "jobs": {name: result.pop("metrics") for name, result in results.items()},
         },
-        "links": _links(cluster, [ran for own in runs for ran in own], end_s),
+        "links": _links(cluster, (whole[0], whole[1]), alike, end_s),
         "timeline": {"end_s": end_s, "jobs": spans},
         "jobs": results,
     }
 
 
-def _links(cluster: Cluster, runs: Sequence[StepRun], over_s: float) -> dict[str, Any]:
-    """Load of each link by some plans over a time [s]."""
-    carried: Floats = np.sum([ran.bytes for ran in runs], axis=0)
-    used: Floats = np.sum([ran.used for ran in runs], axis=0)
-    return link_rows(cluster, carried, used, over_s, [runs[0].network.folded.resource])
-
-
-def _settled(cluster: Cluster, jobs: Sequence[SharedRun]) -> tuple[list[list[StepRun]], list[list[float]]]:
-    """All plans as they ran, and when each began [s]; `[jobs][plans]` both."""
-    begins: list[list[float]] = [[0.0] for _ in jobs]
-    while True:
-        flat = iter(
-            run_jobs(
-                cluster,
-                [plan for job, since in zip(jobs, begins, strict=True) for plan in job.plans[: len(since)]],
-                [begin for since in begins for begin in since],
-                keep_tasks=1,
-            )
-        )
-        runs = [[next(flat) for _ in since] for since in begins]
-        now = []
-        for job, ran, since in zip(jobs, runs, begins, strict=True):
-            ends = [begin + took for begin, took in zip(since, _took_s(job, ran), strict=True)]
-            now.append([0.0, *ends][: len(job.plans)])
-        if all(
-            len(new) == len(old) and np.allclose(new, old, rtol=_SAME, atol=0.0)
-            for new, old in zip(now, begins, strict=True)
-        ):
-            return runs, begins
-        begins = now
-
-
-def _took_s(job: SharedRun, runs: Sequence[StepRun]) -> list[float]:
-    """From the begin of each plan until its last lane has ended [s]."""
-    tails = job.tails_s or [0.0] * len(job.plans)
-    return [
-        max(float(np.max(record.end_s)) for record in ran.records) + tail
-        for ran, tail in zip(runs, tails, strict=False)
-    ]
+def _links(
+    cluster: Cluster, load: tuple[Floats, Floats], alike: Sequence[Ints], over_s: float
+) -> dict[str, Any]:
+    """Load of each link over a time [s]."""
+    rows = link_rows(cluster, *load, over_s, alike)
+    return rows if alike else largest(rows)
 
 
 RUNNER = Runner(run_side_by_side, reads=(*LINKS, *COMPUTE))

@@ -10,6 +10,7 @@ from sim import kinds
 from sim.scenario.descriptions import Scenario
 
 if TYPE_CHECKING:
+    from sim.engine.link_states import LinkLoad
     from sim.engine.step import StepRun
     from sim.engine.step_plan import StepPlan
 
@@ -62,6 +63,20 @@ class SharedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that decides while time passes, at what other jobs leave of the links: its result, its span [s], its load."""
+
+    result: Result
+    span_s: float
+    load: LinkLoad
+
+
+Left = tuple[tuple[int, float], ...]
+"""Links by their rows, and the part that other jobs leave of each."""
+OpenJob = Callable[[Left, Progress], OpenRun]
+
+
+@dataclass(frozen=True, slots=True)
 class Runner:
     """Entry of a module of `sim/runs/` for its kinds, under the name RUNNER."""
 
@@ -70,9 +85,11 @@ class Runner:
     reads: tuple[str, ...]
     """Parameters of the hardware profile that decide a run, by the beginning of their keys."""
     shared: Callable[[Scenario], SharedRun] | None = None
-    """The run as one of several jobs; None of a kind that has a network to itself."""
+    """The run as one of several jobs that go on together; None of a kind that has a network to itself, or `beside`."""
     forecast: Callable[[Scenario], Forecast] | None = None
     """Memory and bounds before a run; raises `DoesNotFitError` where memory overflows. None where they take as long as the run."""
+    beside: Callable[[Scenario], OpenJob] | None = None
+    """The run next to jobs that repeat, at what they leave of the links; None of a kind that repeats itself."""
 
 
 def runner(kind: str) -> Runner:

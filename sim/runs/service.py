@@ -37,21 +37,50 @@ from sim.workload.layout import Layout
 _CABLED = 2**22  # pairs of GPUs that are kept cabled
 
 
-def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
+@dataclass(frozen=True, slots=True)
+class CalmCosts:
+    """Costs of the pools of a deployment without faults of single instances, and without other jobs.
+
+    Parameters
+    ----------
+    prefill : PassSurface
+    prefill_kv : memory of a GPU that prefills for KV [bytes]
+    prefill_busy : share of its NICs that all-to-alls take in the largest pass
+    room : memory for KV of a GPU that decodes
+    most : requests that such a GPU has at once
+    decode : Surface
+    """
+
+    prefill: PassSurface
+    prefill_kv: float
+    prefill_busy: float
+    room: _Room
+    most: int
+    decode: Surface
+
+
+def calm_costs(work: Serving, progress: Callable[[str], None] = lambda _: None) -> CalmCosts:
+    """Cost the pools of a deployment. InfeasibleError where a pool's memory holds no request."""
+    progress("what a prefill pass costs")
+    prefill = _prefill_costs(work, unchanging(work.prefill))
+    progress("what a decode step costs")
+    room, most = _room(work, work.decode)
+    return CalmCosts(*prefill, room, most, _decode_costs(unchanging(work.decode), most))
+
+
+def service_of(scenario: Scenario, progress: Callable[[str], None], calm: CalmCosts | None = None) -> Service:
     """Cost a deployment by a few simulated passes and steps, as the serving engine takes them.
 
-    InfeasibleError where a pool's memory holds no request.
+    `calm` are costs of the same work, to save time. InfeasibleError where a pool's memory holds no request.
     """
     work = scenario.workload
     assert isinstance(work, Serving)
     machines = [part.hardware for part in (work.prefill, work.seats) if part.hardware]
     latency_s = max(reductions.Links.achieved(own, load_kernel("nccl")).latency_s for own in machines)
-    progress(f"{scenario.name}: what a prefill pass costs")
     plan = work.engine
-    prefill, prefill_kv, prefill_busy = _prefill_costs(work, unchanging(work.prefill))
-    progress(f"{scenario.name}: what a decode step costs")
-    held, most = _room(work, work.decode)
-    costs = _decode_costs(unchanging(work.decode), most)
+    known = calm or calm_costs(work, lambda text: progress(f"{scenario.name}: {text}"))
+    prefill, prefill_kv, costs = known.prefill, known.prefill_kv, known.decode
+    held, most = known.room, known.most
     apart = work.spec.decode.instances > 0
     kv_bytes = _kv_bytes(work.seats, _layout(work.prefill))
     if not apart:
@@ -62,12 +91,14 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
         lambda own: _surface(work, own),
         lambda own: _decode_costs(own, most).step_s,
     )
-    calm = prefill, costs.step_s
+    everywhere = prefill, costs.step_s
     of_prefill = {
-        i: spells.of_instance(gpus, (work.prefill, None if apart else work.decode), calm)
+        i: spells.of_instance(gpus, (work.prefill, None if apart else work.decode), everywhere)
         for i, gpus in enumerate(prefills)
     }
-    of_decode = {i: spells.of_instance(gpus, (None, work.decode), calm) for i, gpus in enumerate(decodes)}
+    of_decode = {
+        i: spells.of_instance(gpus, (None, work.decode), everywhere) for i, gpus in enumerate(decodes)
+    }
     group = work.prefill.num_ranks // _layout(work.prefill).dp
     kept = plan.prefix_cache.capacity if plan.prefix_cache else 0.0
     prefix_tokens = plan.prefix_cache.block_tokens if plan.prefix_cache else 1
@@ -79,7 +110,7 @@ def service_of(scenario: Scenario, progress: Callable[[str], None]) -> Service:
     decoding = work.decode.workload
     assert isinstance(decoding, Inference)
     return Service(
-        prefill=_pool(work.prefill, work.spec.prefill.instances, prefill_kv - kept, prefill_busy),
+        prefill=_pool(work.prefill, work.spec.prefill.instances, prefill_kv - kept, known.prefill_busy),
         decode=replace(
             _pool(work.seats, work.spec.decode.instances, held.free_bytes, costs.nic_busy_fraction),
             kv_bytes_per_token=held.cache_bytes_per_request / held.tokens,

@@ -1,7 +1,8 @@
-"""Faults of a serving deployment: which concern an instance, and what its passes cost from one change to the next.
+"""Faults and neighbours of a serving deployment: which concern an instance, and what its passes cost from one change to the next.
 
 An instance is costed as the scenario that stands for its pool, with the faults that hold at the time. One that lasts is known to
-who chooses paths there; of others capacities alone are lower.
+who chooses paths there; of others capacities alone are lower. An instance whose passes cross links of which other jobs leave a
+part is costed on its own nodes, at the rates that are left.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ from functools import cache
 import numpy as np
 
 from sim.cluster.faults import Fault, changes_s
-from sim.cluster.topology import Cluster, Ints
+from sim.cluster.parts import ClusterPart
+from sim.cluster.topology import NONE, Cluster, Ints
 from sim.engine.serving_lives import ServingTrace
+from sim.runs.pass_collectives import collectives_of
+from sim.runs.pass_plan import PassPlan
 from sim.scenario.descriptions import Scenario
+from sim.scenario.inference import Inference
 from sim.schedule.serving import KvLinks, PassCost, PassWork, Spell
 
 _ALWAYS_S = 1e18
 """End of a fault that holds in all of a spell, but is not known to who chooses paths."""
+
+_DIGITS = 9  # to which parts that are left count as the same
+_MANY, _MANY_TOKENS = 64, 2048  # requests and tokens whose all-to-alls show which links passes cross
 
 Costs = Callable[[Scenario], PassCost]
 
@@ -81,16 +89,34 @@ class Spells:
     ) -> tuple[Spell, ...] | None:
         """Spells of an instance on these GPUs; None where all of it is as it is everywhere for the whole run.
 
-        `parts` stand for its pool where it prefills and where it decodes; `calm` are costs without faults of its own.
+        `parts` stand for its pool where it prefills and where it decodes; `calm` are costs without faults of its own or other jobs.
         """
+        whole = calm
+        if self.scenario.left:
+            parts = (
+                parts[0] and beside_others(self.scenario, parts[0], gpus),
+                parts[1] and beside_others(self.scenario, parts[1], gpus),
+            )
+            calm = self._beside(0, parts[0], calm[0]), self._beside(1, parts[1], calm[1])
         faults = [instance_faults(self.scenario, part, gpus) if part else () for part in parts]
-        whole = [fault for own in faults for fault in own]
-        spells = tuple(self._spell(from_s, faults, parts, calm) for from_s in (0.0, *changes_s(whole)))
-        return None if len(spells) == 1 and not spells[0].down and self._pair(spells[0]) == calm else spells
+        changes = changes_s(fault for own in faults for fault in own)
+        spells = tuple(self._spell(from_s, faults, parts, calm) for from_s in (0.0, *changes))
+        return None if len(spells) == 1 and not spells[0].down and self._pair(spells[0]) == whole else spells
 
     @staticmethod
     def _pair(spell: Spell) -> tuple[PassCost, PassCost]:
         return spell.prefill_s, spell.decode_step_s
+
+    def _beside(self, role: int, part: Scenario | None, calm: PassCost) -> PassCost:
+        """Costs at what other jobs leave, never less than those of the instance that stands for its pool, which has all."""
+        if part is None or not part.left:
+            return calm
+
+        def make() -> PassCost:
+            slower = self.costs[role](unchanging(part))
+            return lambda work: max(calm(work), slower(work))
+
+        return self._known((role, *_likeness(part)), make)
 
     def _spell(
         self,
@@ -111,10 +137,78 @@ class Spells:
         own = tuple(fault if fault.lasts else replace(fault, from_s=0.0, until_s=_ALWAYS_S) for fault in held)
         if own == unchanging(part).faults:
             return calm
-        key = role, frozenset(own)
+        return self._known(
+            (role, frozenset(own), *_likeness(part)), lambda: self.costs[role](at_fault(part, own))
+        )
+
+    def _known(self, key: Hashable, make: Callable[[], PassCost]) -> PassCost:
         if key not in self.known:
-            self.known[key] = _later(lambda: self.costs[role](at_fault(part, own)))
+            self.known[key] = _later(make)
         return self.known[key]
+
+
+def beside_others(scenario: Scenario, part: Scenario, gpus: Ints) -> Scenario:
+    """The scenario that stands for a pool on the nodes of one instance, at what other jobs leave of the links that its passes cross.
+
+    The same one where they leave all.
+    """
+    taken = dict(scenario.left)
+    if part.workload.parts or not taken:
+        return part
+    own = on_nodes(part, gpus)
+    left = tuple((row, taken[row]) for row in _crossed(own).tolist() if row in taken)
+    return replace(own, left=left) if left else part
+
+
+def on_nodes(part: Scenario, gpus: Ints) -> Scenario:
+    """The scenario that stands for a pool on the nodes of one of its instances."""
+    nodes = tuple(dict.fromkeys((gpus // part.part.domain).tolist()))
+    return replace(part, part=ClusterPart(nodes, part.part.gpus_per_node, part.part.domain))
+
+
+def _crossed(part: Scenario) -> Ints:
+    """Links between leaves that passes of an instance cross: its all-to-alls, and what its stages send."""
+    work, cluster = part.workload, part.cluster()
+    assert isinstance(work, Inference)
+    leaves = np.unique(cluster.leaf[part.gpus])
+    leaves = leaves[leaves != NONE]
+    near = [cluster.up[leaves].ravel(), cluster.down[leaves].ravel()] if cluster.up.size else []
+    if len(cluster.pod_up):
+        pods = np.unique(cluster.pod_of_leaf[leaves])
+        near += [cluster.pod_up[pods], cluster.pod_down[pods]]
+    rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *near]))
+    if work.layout.pp > 1:
+        return rows
+    tokens = work.step_tokens if work.spec.kind == "decode" else _MANY_TOKENS
+    several = replace(
+        work,
+        requests=_MANY,
+        context_tokens=_MANY_TOKENS,
+        step_tokens=tokens,
+        cached_tokens=0,
+        sampling="expected",
+    )
+    flows = collectives_of(PassPlan(part, several, _MANY)).flows
+    used = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(own.resource for own in flows)]))
+    return np.intersect1d(rows, used)
+
+
+def _likeness(part: Scenario) -> tuple[Hashable, ...]:
+    """What instances have alike that cost the same next to other jobs: their leaves in the order of GPUs, and what is left of each."""
+    if not part.left:
+        return ()
+    cluster, left = part.cluster(), dict(part.left)
+    names, first, order = np.unique(cluster.leaf[part.gpus], return_index=True, return_inverse=True)
+    place = np.empty(len(first), dtype=np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    shares, pods = [], dict[int, int]()
+    for leaf in names[np.argsort(first)].tolist():
+        pod = int(cluster.pod_of_leaf[leaf])
+        rows = [*cluster.up[leaf], *cluster.down[leaf]]
+        rows += [cluster.pod_up[pod], cluster.pod_down[pod]] if len(cluster.pod_up) else []
+        share = tuple(round(left.get(int(row), 1.0), _DIGITS) for row in rows)
+        shares.append((pods.setdefault(pod, len(pods)), share))
+    return tuple(place[order.reshape(-1)].tolist()), tuple(shares)
 
 
 def _kills(fault: Fault) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from sim.engine.serving import serve
 from sim.engine.serving_lives import ServingTrace
 from sim.errors import InfeasibleError
 from sim.runs.energy import summed_energy
-from sim.runs.kinds import COMPUTE, LINKS, Runner
+from sim.runs.kinds import COMPUTE, LINKS, Left, OpenJob, OpenRun, Runner
 from sim.runs.link_rows import largest, link_rows
-from sim.runs.service import service_of
+from sim.runs.service import CalmCosts, calm_costs, service_of
 from sim.runs.service_faults import fault_metrics
 from sim.runs.serving_activity import serving_activities
 from sim.runs.serving_bound import bound_of
+from sim.runs.serving_load import kv_bytes, serving_load
 from sim.runs.serving_metrics import measure
 from sim.scenario.descriptions import Scenario
 from sim.scenario.serving import Serving
@@ -32,12 +34,38 @@ _HOUR_S, _SAID_EVERY_S = 3600.0, 5.0
 
 def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str, Any]:
     """Simulate the requests of a serving scenario; InfeasibleError where no request fits."""
+    result, service, trace = _served(scenario, progress)
+    carried, used = kv_bytes(scenario.cluster(), service, trace)
+    over_s = max(trace.end_s, 1e-12)
+    links = largest(link_rows(scenario.cluster(), carried, used, over_s)) if used.any() else {}
+    return result | {"links": links}
+
+
+def serving_beside(scenario: Scenario) -> OpenJob:
+    """A serving scenario next to jobs that leave parts of the links; InfeasibleError as of `run_serving`."""
     work = scenario.workload
     assert isinstance(work, Serving)
-    service = service_of(scenario, progress)
+    calm = cache(lambda: calm_costs(work))
+
+    def run(left: Left, progress: Callable[[str], None]) -> OpenRun:
+        own = replace(scenario, left=left)
+        result, service, trace = _served(own, progress, calm())
+        span_s = max(trace.end_s, 1e-12)
+        return OpenRun(result, span_s, serving_load(own, work, service, trace, span_s))
+
+    return run
+
+
+def _served(
+    scenario: Scenario, progress: Callable[[str], None], calm: CalmCosts | None = None
+) -> tuple[dict[str, Any], Service, ServingTrace]:
+    """The parts of the result but its links, with the deployment and what happened in it."""
+    work = scenario.workload
+    assert isinstance(work, Serving)
+    service = service_of(scenario, progress, calm)
     asked = work.requests
     progress(f"{scenario.name}: {asked.num_requests} requests")
-    trace = serve(service, asked, until_s=work.spec.until, progress=Left(scenario.name, progress))
+    trace = serve(service, asked, until_s=work.spec.until, progress=Remaining(scenario.name, progress))
     if asked.concurrency is not None:
         asked = replace(asked, arrival_s=trace.instants["arrival_s"])
     if trace.refused.all():
@@ -57,29 +85,16 @@ def run_serving(scenario: Scenario, progress: Callable[[str], None]) -> dict[str
         rent = sum(num * price for num, price in hourly if price) * metrics["makespan_s"] / _HOUR_S
         metrics["cost_usd_per_million_tokens"] = rent / tokens * 1e6
     metrics |= summed_energy(machines, tokens) | {"arrivals": totals(asked)}
-    return {
+    result = {
         "metrics": metrics,
         "timeline": timeline(trace),
         "requests": _rows(trace, asked),
-        "links": kv_load(scenario, service, trace),
     }
-
-
-def kv_load(scenario: Scenario, service: Service, trace: ServingTrace) -> dict[str, dict[str, Any]]:
-    """Load that KV on its way put on each link, as of `link_rows`; the collectives of the instances are not in it."""
-    if service.kv_links is None:
-        return {}
-    cluster = scenario.cluster()
-    carried, used = np.zeros((2, len(cluster.names)))
-    for ends, payload in trace.kv_bytes.items():
-        flows = replace(service.kv_links.flows(*ends), payload_bytes=payload)
-        carried += flows.bytes_by_resource(len(carried))
-        used += flows.line_by_resource(len(used))
-    return largest(link_rows(cluster, carried, used, max(trace.end_s, 1e-12)))
+    return result, service, trace
 
 
 @dataclass(slots=True)
-class Left:
+class Remaining:
     """Says now and then how many requests have ended, and how long the others will take at the rate since it last did.
 
     The first passes of a run are simulated, later ones are read between these: a mean over all would promise too late an end.
@@ -136,4 +151,4 @@ def _rows(trace: ServingTrace, asked: Requests) -> dict[str, list[Any]]:
     return columns
 
 
-RUNNER = Runner(run_serving, reads=(*LINKS, *COMPUTE))
+RUNNER = Runner(run_serving, reads=(*LINKS, *COMPUTE), beside=serving_beside)

@@ -41,7 +41,7 @@ def serving_activities(
     prefill, decode = work.spec.prefill, work.spec.decode
     # Pool, machines, instances, time in passes, and of one pass the activity of its mean GPU.
     rows: list[tuple[str | None, Scenario, int, float, list[Activity]]] = []
-    batch = [_activity(_typical_batch(work))] if batch_s else []
+    batch = [_activity(typical_batch(work, work.prefill))] if batch_s else []
     rows.append((prefill.pool, work.prefill, prefill.instances, batch_s, batch))
     base = work.decode.workload
     assert isinstance(base, Inference)
@@ -52,7 +52,7 @@ def serving_activities(
             (pool, part, 1, step_s, [one]) for pool, part, one in zip(names, base.parts, both, strict=True)
         ]
     else:
-        step = [_activity(_typical_step(work, trace))] if step_s else []
+        step = [_activity(typical_step(work, trace, work.decode))] if step_s else []
         rows.append((decode.pool, work.decode, decode.instances, step_s, step))
     machines: dict[str | None, tuple[Scenario, int, Activity]] = {}
     for name, part, instances, busy_s, typical in rows:
@@ -93,25 +93,30 @@ def _activity(plan: PassPlan) -> Activity:
     return pass_activity(forward, record, spent_s(forward, record, ends), ends)
 
 
-def _typical_batch(work: Serving) -> PassPlan:
-    """A pass of as many tokens as a prefill batch may have, of prompts of the mean length."""
-    base = work.prefill.workload
+def typical_batch(work: Serving, part: Scenario) -> PassPlan:
+    """A pass of as many tokens as a prefill batch may have, of prompts of the mean length; `part` is an instance that prefills."""
+    base = part.workload
     assert isinstance(base, Inference)
     prompts = max(2, 2 * round(work.chunk_tokens / base.context_tokens / 2))
     each = max(1, round(work.chunk_tokens / prompts))
     batch = replace(base, requests=prompts, context_tokens=each, step_tokens=each, cached_tokens=0)
-    return PassPlan(unchanging(work.prefill), batch, prompts)
+    return PassPlan(unchanging(part), batch, prompts)
 
 
-def _typical_step(work: Serving, trace: ServingTrace) -> PassPlan:
-    """A step at the mean load of all steps, of requests of the mean context."""
-    base = work.decode.workload
+def typical_step(work: Serving, trace: ServingTrace, part: Scenario) -> PassPlan:
+    """A step at the mean load of all steps, of requests of the mean context; `part` is an instance that decodes."""
+    base = part.workload
     assert isinstance(base, Inference)
-    requests = [float(pool.requests[pool.steps].mean()) for pool in trace.decode if pool.steps.any()]
-    load = sum(requests) / len(requests) / work.decode.ep if requests else 1.0
+    load = step_requests(trace) / part.ep
     busiest = max(1, round(load))
     many = base if busiest > 1 else base.one_batch()
-    return PassPlan(unchanging(work.decode), many, busiest, share=min(1.0, load))
+    return PassPlan(unchanging(part), many, busiest, share=min(1.0, load))
+
+
+def step_requests(trace: ServingTrace) -> float:
+    """Requests in the mean step of an instance [count]; those of one GPU where there is no step."""
+    requests = [float(pool.requests[pool.steps].mean()) for pool in trace.decode if pool.steps.any()]
+    return sum(requests) / len(requests) if requests else 1.0
 
 
 def host_wait_s(service: Service, trace: ServingTrace) -> float:

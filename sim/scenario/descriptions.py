@@ -80,6 +80,9 @@ class Scenario:
     shared: SharedCluster | None = None  # where the cluster has pools
     software: Software | None = None  # None where launches cost nothing
     gather_fraction: float = 0.0  # of the least time, in which completions count as one
+    left: tuple[
+        tuple[int, float], ...
+    ] = ()  # links by their rows, and the part that other jobs leave of each
     _built: list[topology.Cluster] = field(default_factory=list, init=False, repr=False, compare=False)
     _joined: list[topology.Cluster] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -123,7 +126,7 @@ class Scenario:
     def cluster(self) -> topology.Cluster:
         """The cabled cluster, the same one whenever it is asked for; with pools, as the own one sees it."""
         if not self._built:
-            self._built.append(self._cabled())
+            self._built.append(topology.left_by_others(self._cabled(), self.left))
         return self._built[0]
 
     def joined(self) -> topology.Cluster:

@@ -27,4 +27,4 @@ class JobSpec(Branch):
     software: str | dict[str, Any] | None = None
     """As of a scenario."""
     workload: dict[str, Any]
-    """As of a scenario: of kind all_to_all, flows, collective, training, prefill or decode."""
+    """As of a scenario: of kind all_to_all, flows, collective, training, prefill, decode or serving."""

@@ -96,8 +96,6 @@ def _problems(draft: Draft, asked: list[JobSpec]) -> Iterator[Problem]:
         kind = job.workload.get("kind")
         if kind not in JOBS:
             at, wanted = (*_AT, i, "workload", "kind"), f"one of: {', '.join(JOBS)}"
-            if kind == "serving":
-                wanted += "; serving decides while time passes, and costs its passes on an instance alone"
             yield document.problem(at, f"'{kind}'" if kind else "nothing", wanted, nearest(str(kind), JOBS))
 
 

@@ -176,7 +176,7 @@ def test_a_result_of_jobs_says_who_ends_when() -> None:
         ({"a": f"workload: {PLAIN}", "b": f"workload: {PLAIN}"}, "jobs.1:", ["node 0 is of job 'a'"]),
         ({"a": f"gpus: 48, workload: {PLAIN}", "b": f"gpus: 24, workload: {PLAIN}"}, "jobs.1.gpus", ["at most 16"]),
         ({"a": f"pool: a, workload: {PLAIN}"}, "jobs.0.pool", ["'a'", "the cluster has none"]),
-        ({"a": "workload: {kind: serving}"}, "jobs.0.workload.kind", ["'serving'", "one of: all_to_all"]),
+        ({"a": "workload: {kind: rl_step}"}, "jobs.0.workload.kind", ["'rl_step'", "one of: all_to_all"]),
         ({"a": f"workload: {PLAIN.replace('16 MiB', '0 B')}"}, "jobs.0.workload.bytes_per_rank", ["more than 0"]),
         ({"a": f"layout: {{ep: 5}}, workload: {PLAIN}"}, "jobs.0.layout.ep", ["a divisor of the 64 ranks"]),
         ({"a": f"use_nodes: [9], workload: {PLAIN}"}, "jobs.0.use_nodes", ["nodes 0 to 7"]),
@@ -259,9 +259,7 @@ def test_what_binds_a_job_is_what_others_fill_too() -> None:
     assert up == pytest.approx([n * 8 * 2**20 for n in (8, 16)], rel=1e-9)
 
 
-def test_serving_and_stages_whose_links_come_and_go_are_no_jobs_next_to_others() -> None:
-    with pytest.raises(InputError, match="serving decides while time passes"):
-        resolve(document("{hardware: h800, nodes: 2}", users="workload: {kind: serving}"))
+def test_stages_whose_links_come_and_go_are_no_jobs_next_to_others() -> None:
     fault = "[{node: 1, nic: 3, bandwidth: 50 %, until: 1 s}]"
     stages = (
         "gpus: 16, model: mixtral-8x7b, layout: {pp: 2, ep: 8}, workload: {kind: prefill, prompt_tokens: 2048, overlap: false, "

@@ -33,7 +33,7 @@ from sim.errors import InfeasibleError, InputError
 from sim.runs import run
 from sim.runs.service import kv_links, places, service_of
 from sim.runs.service_faults import at_fault, instance_faults
-from sim.runs.serving import Left
+from sim.runs.serving import Remaining
 from sim.runs.serving_metrics import measure
 from sim.scenario import settings as scenario_settings
 from sim.scenario.resolve import resolve
@@ -708,7 +708,7 @@ def test_progress_knows_its_end_by_the_rate_since_it_last_spoke(monkeypatch: pyt
     """A tenth of the requests took 100 s, the next 10 s: eight more such tenths are left."""
     clock, said = iter([100.0, 104.0, 110.0]), list[str]()
     monkeypatch.setattr("sim.runs.serving.time.monotonic", lambda: next(clock))
-    left = Left("mine", said.append, said_s=0.0)
+    left = Remaining("mine", said.append, said_s=0.0)
     for ended in (4096, 6000, 8192):
         left(ended, 40_960)
     assert said == [

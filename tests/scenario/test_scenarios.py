@@ -28,6 +28,7 @@ SLOW = (
     "inference-hardware",
     "qwen3-training",
     "r1-zero",
+    "serving-beside-training",
     "serving-disaggregated-h20-h800",
     "serving-example",
     "serving-fault",
@@ -153,6 +154,26 @@ def test_h800_that_prefill_and_h20_that_decode_take_from_each_what_they_are_bett
     both, compute, _ = of("cost_usd_per_million_tokens")
     assert compute / both == pytest.approx(1.155, abs=0.02)
     assert of("good_fraction") == [pytest.approx(0.87, abs=0.01)] * 2 + [pytest.approx(0, abs=0.01)]
+
+
+@pytest.mark.slow
+def test_training_next_door_makes_first_tokens_late_and_halves_of_pods_cost_both_more() -> None:
+    def of(key: str) -> list[float]:
+        rows = ("alone", "next-door", "pods-apart")
+        return [metric("serving-beside-training", one, f"jobs.{key}") for one in rows]
+
+    for key in ("train.step_time_s", "users.ttft.p50_s", "users.tpot.p50_s", "users.kv_transfer.p50_s"):
+        alone, beside, apart = of(key)
+        assert apart < alone < beside
+    alone, beside, apart = of("train.step_time_s")
+    assert beside / alone == pytest.approx(1.07, abs=0.02)
+    assert apart / alone == pytest.approx(2 / 3, abs=0.04)
+    late = of("users.ttft.p50_s")
+    assert late[1] / late[0] == pytest.approx(1.4, abs=0.1)
+    good = of("users.good_fraction")
+    assert good[0] - good[1] == pytest.approx(0.25, abs=0.05)
+    busy = variants("serving-beside-training")["alone"]["links"]["pod0/up"]["utilisation_fraction"]
+    assert busy == pytest.approx(0.55, abs=0.05)
 
 
 @pytest.mark.slow

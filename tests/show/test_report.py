@@ -267,6 +267,7 @@ def test_question_answer_and_picture_stand_on_the_first_screen(
         "decode-disaggregated",
         "kernel-launches",
         "serving-disaggregated-h20-h800",
+        pytest.param("serving-beside-training", marks=pytest.mark.slow),
     ],
 )
 def test_pages_of_jobs_pools_launches_and_iterations_are_whole(

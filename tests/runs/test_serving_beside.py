@@ -1,0 +1,193 @@
+"""Serving next to other jobs: it meets them on the links that both cross, in the states that these have, and nowhere else."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim import documents
+from sim.engine.link_states import States, together
+from sim.errors import InputError
+from sim.runs.run import run_document
+from sim.scenario.resolve import resolve
+from sim.schedule.collectives import HEADERS
+
+TREE = "{{hardware: h800, nodes: 8, fabric: {{kind: fat_tree, nodes_per_leaf: 4, oversubscription: {ratio}}}{more}}}"
+PLAN = "gate: {kind: uniform, sampling: expected}, overlap: false"
+FIXED = "prompt: {kind: fixed, mean: 2000}, output: {kind: fixed, mean: 20}"
+USERS = (
+    f"model: deepseek-v2-lite, workload: {{kind: serving, arrivals: {{kind: poisson, requests: 12, requests_per_s: 10, {FIXED}}}, "
+    f"prefill: {{ep: EP, plan: {{{PLAN}, kernel: {{kind: two_hop}}}}}}, "
+    f"decode: {{instances: NUM, ep: EP, requests_per_gpu: 16, plan: {{{PLAN}, kernel: {{kind: low_latency}}}}}}}}"
+)
+ONE, APART = USERS.replace("EP", "16").replace("NUM", "0"), USERS.replace("EP", "8").replace("NUM", "1")
+"""16 GPUs that do both, or 8 that prefill and 8 that decode."""
+BUSY = "{kind: flows, file: busy.csv}"
+EXCHANGE = "{kind: all_to_all, bytes_per_rank: 64 MiB, kernel: {kind: nccl}}"
+
+
+@lru_cache(maxsize=32)
+def run(folder: Any, ratio: int, more: str = "", **jobs: str) -> dict[str, Any]:
+    rows = "".join(f"  - {{name: {name}, {text}}}\n" for name, text in jobs.items())
+    cluster = TREE.format(ratio=ratio, more=more)
+    whole = documents.loads(f"name: mine\ncluster: {cluster}\njobs:\n{rows}", "mine.yaml")
+    whole.folder = folder
+    return run_document(whole)
+
+
+@lru_cache(maxsize=32)
+def alone(ratio: int, nodes: str, users: str, more: str = "") -> dict[str, Any]:
+    """Metrics of serving as a scenario of its own."""
+    cluster = TREE.format(ratio=ratio, more=f", use_nodes: {nodes}{more}")
+    keys = users.replace(", workload:", "\nworkload:")
+    metrics: dict[str, Any] = run_document(
+        documents.loads(f"name: mine\ncluster: {cluster}\n{keys}\n", "mine.yaml")
+    )["metrics"]
+    return metrics
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Two flows of 20 GB, one each way between the two nodes of a job: of an uplink of 50 GB/s all that there is, for 0.4 s."""
+    path = tmp_path_factory.mktemp("beside")
+    (path / "busy.csv").write_text(
+        "flow_id,src,dst,bytes,start_us\n1,0,8,20000000000,0\n2,8,0,20000000000,0\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(("nodes", "users"), [("[4, 5]", ONE), ("[4, 6]", APART)])
+def test_on_links_of_its_own_serving_is_what_it_is_alone_and_so_is_the_other(
+    folder: Any, nodes: str, users: str
+) -> None:
+    """Each on a leaf of its own: to the last digit."""
+    both = run(
+        folder, 4, train=f"use_nodes: [0, 1], workload: {EXCHANGE}", users=f"use_nodes: {nodes}, {users}"
+    )
+    lone = run(folder, 4, train=f"use_nodes: [0, 1], workload: {EXCHANGE}")
+    assert both["metrics"]["jobs"]["users"] == alone(4, nodes, users)
+    assert both["metrics"]["jobs"]["train"] == lone["metrics"]["jobs"]["train"]
+    assert both["sharing"]["moved_fraction"] == 0.0
+
+
+def test_next_to_a_flow_that_fills_an_uplink_passes_take_what_they_take_on_uplinks_of_half_the_rate(
+    folder: Any,
+) -> None:
+    """An even share of a link that the other wants whole, at all times, is half of it."""
+    both = run(folder, 32, busy=f"use_nodes: [0, 4], workload: {BUSY}", users=f"use_nodes: [1, 5], {ONE}")
+    thick, thin = (alone(ratio, "[1, 5]", ONE) for ratio in (32, 64))
+    for name in ("ttft", "tpot", "response"):
+        assert thin[name]["mean_s"] > 1.05 * thick[name]["mean_s"]
+        assert both["metrics"]["jobs"]["users"][name]["mean_s"] == pytest.approx(
+            thin[name]["mean_s"], rel=1e-3
+        )
+
+
+def test_kv_that_crosses_a_full_uplink_gets_half_of_it(folder: Any) -> None:
+    """Of 25 GB/s: a prompt's bytes take as long again as they do alone."""
+    beside = run(folder, 64, busy=f"use_nodes: [0, 4], workload: {BUSY}", users=f"use_nodes: [1, 5], {APART}")
+    times_s = [
+        metrics["kv_transfer"]["p50_s"]
+        for metrics in (alone(64, "[1, 5]", APART), beside["metrics"]["jobs"]["users"])
+    ]
+    size = 2000 * 27 * 576 * 2 * HEADERS  # a latent of 512 and a key of 64 in each of 27 layers, in BF16
+    assert times_s[1] - times_s[0] == pytest.approx(size / 12.5e9 - size / 25e9, rel=1e-3)
+
+
+def test_a_flow_next_to_serving_gets_what_its_states_leave(folder: Any) -> None:
+    """The flow ends at its bytes over the rate that is left; the rate is as much lower as serving fills the uplink, or less."""
+    jobs = {"busy": f"use_nodes: [0, 4], workload: {BUSY}", "users": f"use_nodes: [1, 5], {ONE}"}
+    both, lone = run(folder, 32, **jobs), run(folder, 32, busy=jobs["busy"])
+    ends_s = [each["metrics"]["jobs"]["busy"]["completion_time_s"] for each in (lone, both)]
+    load = max(
+        both["jobs"]["users"]["links"][f"leaf0/{way}"]["utilisation_fraction"] for way in ("up", "down")
+    )
+    assert load > 0.005
+    assert pytest.approx(ends_s[0], rel=1e-3) == 20e9 / 50e9
+    assert 1.0 - load <= ends_s[0] / ends_s[1] + 1e-6
+    assert ends_s[0] / ends_s[1] < 1.0 - 0.2 * load
+
+
+@pytest.mark.parametrize("ratio", [1, 4, 16])
+def test_nobody_is_faster_next_to_others_than_alone(folder: Any, ratio: int) -> None:
+    jobs = {
+        "train": f"use_nodes: [0, 4], workload: {EXCHANGE}",
+        "users": f"use_nodes: [1, 5], {ONE}",
+        "others": f"use_nodes: [2, 6], {APART}",
+    }
+    metrics = run(folder, ratio, **jobs)["metrics"]["jobs"]
+    for name, users in (("users", ONE), ("others", APART)):
+        own = alone(ratio, "[1, 5]" if name == "users" else "[2, 6]", users)
+        for time in ("ttft", "tpot", "response"):
+            for key in ("mean_s", "p50_s", "p99_s"):
+                assert metrics[name][time][key] >= own[time][key] * (1.0 - 1e-9)
+        assert metrics[name]["lower_bound_s"] == own["lower_bound_s"] <= metrics[name]["makespan_s"]
+    train = run(folder, ratio, train=jobs["train"])["metrics"]["jobs"]["train"]["exchange"]
+    assert metrics["train"]["exchange"]["completion_time_s"] >= train["completion_time_s"] * (1.0 - 1e-9)
+
+
+def test_loads_of_all_jobs_add_up_to_those_of_the_links(folder: Any) -> None:
+    """The exchange repeats until the last request has ended."""
+    result = run(
+        folder, 16, train=f"use_nodes: [0, 4], workload: {EXCHANGE}", users=f"use_nodes: [1, 5], {ONE}"
+    )
+    jobs, whole = result["jobs"], result["links"]
+    end_s = result["metrics"]["completion_time_s"]
+    assert result["timeline"]["jobs"]["users"] == [[0.0, end_s]]
+    for name, row in whole.items():
+        parts = [own["links"][name]["utilisation_fraction"] for own in jobs.values() if name in own["links"]]
+        assert sum(parts) == pytest.approx(row["utilisation_fraction"], rel=1e-9)
+    # Tokens of a pass reach another node with a chance of one half of 64 experts, 6 of them chosen: 1 - C(32, 6)/C(64, 6).
+    assert jobs["users"]["links"]["leaf0/up"]["bytes"] == pytest.approx(
+        jobs["users"]["links"]["leaf1/up"]["bytes"], rel=1e-9
+    )
+
+
+def test_a_slow_nic_and_a_full_uplink_slow_serving_down_together(folder: Any) -> None:
+    fault = ", faults: [{node: 5, nic: 3, bandwidth: 25 %}]"
+    jobs = {"busy": f"use_nodes: [0, 4], workload: {BUSY}", "users": f"use_nodes: [1, 5], {ONE}"}
+    worse = run(folder, 8, fault, **jobs)["metrics"]["jobs"]["users"]["ttft"]["mean_s"]
+    others = [
+        run(folder, 8, **jobs)["metrics"]["jobs"]["users"]["ttft"]["mean_s"],
+        alone(8, "[1, 5]", ONE, fault)["ttft"]["mean_s"],
+    ]
+    assert worse >= max(others) * (1.0 - 1e-6)
+    assert others[1] > 1.01 * alone(8, "[1, 5]", ONE)["ttft"]["mean_s"]
+
+
+def test_what_states_leave() -> None:
+    """A job that takes a link whole for half of the time, and another that takes a quarter of it at all times."""
+    half = States.from_spans(np.array([1.0]), np.array([1.0]), 2.0, 1.0)
+    quarter = States.from_spans(np.array([3.0]), np.array([0.25]), 3.0, 0.75)
+    assert half.left_to_short() == pytest.approx(1 / (0.5 / 1.0 + 0.5 / 0.5))
+    assert half.left_to_long(1) == pytest.approx(0.5 * 1.0 + 0.5 * 0.5)
+    assert quarter.left_to_short() == quarter.left_to_long(1) == pytest.approx(0.75)
+    both = together([{0: half}, {0: quarter}])[0]
+    # Next to one of them three quarters are left; next to both, an even share of three.
+    assert both.left_to_long(1) == pytest.approx(0.5 * 0.75 + 0.5 / 3)
+    parts = together([{0: half}, {0: quarter}], same_job=True)[0]
+    assert parts.left_to_long(1) == pytest.approx(0.5 * 0.75 + 0.5 * 0.5)
+    # Two closed jobs next to one that serves have two parts of three where it wants all.
+    assert half.left_to_long(2) == pytest.approx(0.5 * 1.0 + 0.5 * 2 / 3)
+
+
+def test_many_states_are_few_that_carry_as_much() -> None:
+    spans, rates = np.arange(1.0, 1001.0), np.linspace(0.0, 0.9, 1000)
+    used = float((spans * rates).sum())
+    states = States.from_spans(spans, rates, 2 * float(spans.sum()), used)
+    assert len(states.part) <= 65
+    assert states.part.sum() == pytest.approx(1.0)
+    assert (states.part * states.rate).sum() == pytest.approx(used / (2 * spans.sum()))
+
+
+def test_experts_apart_span_pools_and_are_no_job() -> None:
+    pools = (
+        "{pools: {a: {hardware: h800, nodes: 4}, b: {hardware: h20, nodes: 2}, c: {hardware: h20, nodes: 2}}}"
+    )
+    users = ONE.replace("decode: {instances: 0, ep: 16", "decode: {afd: {attention: b, experts: c}")
+    text = f"name: mine\ncluster: {pools}\njobs:\n  - {{name: users, pool: a, {users}}}\n"
+    with pytest.raises(InputError, match="afd"):
+        resolve(documents.loads(text, "mine.yaml"))
