@@ -114,6 +114,8 @@ class StreamingCurve(p.SourcedFile):
     title: str
     measured_on: str
     launch_s: p.Duration
+    gap_s: p.Duration
+    """Part of the time of any launch in which a profiler shows no kernel on its stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,7 +285,7 @@ def test_what_calibrated_says_so() -> None:
     }
     assert fitted("packet_level") == set()
     assert fitted("layer_pair") == {
-        f"modelled.{name}" for name in ("dispatch(F)", "combine(B)", "dispatch(B)", "combine(F)")
+        f"modelled.{name}" for name in ("dispatch(F)", "combine(B)", "dispatch(B)", "combine(F)", "exposed")
     }
 
 
@@ -347,7 +347,7 @@ def test_a_missed_bar_fails_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_host_time_on_efa_predicts_overlap_within_26_percent_and_without_a_host_most_of_the_step_is_missing(
+def test_host_time_on_efa_predicts_overlap_within_8_percent_and_without_a_host_most_of_the_step_is_missing(
     tmp_path: Path,
 ) -> None:
     found = {
@@ -355,8 +355,8 @@ def test_host_time_on_efa_predicts_overlap_within_26_percent_and_without_a_host_
     }
     assert [row["id"] for row in found["validation"]] == ["ep16-mb4-overlap", "ep32-mb4-overlap"]
     assert len(found["calibration"]) == 4
-    assert worst_error(found["calibration"]) <= 0.05
-    assert worst_error(found["validation"]) <= 0.26
+    assert worst_error(found["calibration"]) <= 0.1
+    assert worst_error(found["validation"]) <= 0.08
     figures = load("host_efa")
     assert isinstance(figures, RunFigures)
     assert isinstance(figures.scenario, dict)

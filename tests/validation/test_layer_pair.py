@@ -49,11 +49,20 @@ def test_each_exchange_without_its_barrier_is_within_15_percent(name: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compute", ["modelled", "measured"])
-def test_the_exposed_share_is_within_2_points(compute: str) -> None:
+def test_what_a_profiler_counts_as_exposed_is_within_25_percent(compute: str) -> None:
     """And its error is of the exposure, as every other."""
     row = by_id("layer_pair")[f"{compute}.exposed"]
     assert row["error_fraction"] == pytest.approx(row["simulated"] / row["published"] - 1)
-    assert abs(row["simulated"] - row["published"]) <= 0.02
+    assert abs(row["error_fraction"]) <= 0.25
+
+
+@pytest.mark.slow
+def test_gaps_between_launches_are_those_of_the_trace_within_a_tenth() -> None:
+    """909 gaps of 1.38 ms in all; ours has a few launches fewer, and each leaves one."""
+    assert pair().gaps_s == pytest.approx(1.38e-3, rel=0.1)
+    shown = pair().quantities()
+    idle = 1 - shown["busy_fraction"]["compute"]
+    assert pair().exposed_s < shown["exposed_comm_fraction"]["exposed"] * pair().span_s < idle * pair().span_s
 
 
 @pytest.mark.slow
