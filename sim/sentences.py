@@ -68,6 +68,7 @@ KEYS = {
     "microbatch_sequences": "Sequences of a microbatch.",
     "schedule": "Order of the pipeline's forwards and backwards.",
     "compute": "modelled: times from shapes; measured: those of a profile.",
+    "cp_comm": "How ranks of CP come by keys and values: all_gather, before the core; p2p, round a ring next to it.",
     "recompute": "What is computed again in the backward pass instead of being kept.",
     "skew": "How unlike ranks are: routed loads, kernels, GPUs.",
     "run": "The whole run that such steps are of.",

@@ -60,13 +60,30 @@ def attention(
         return [weight(b, name, n, k) for name, n, k in projections(a, d)] if a else []
     scale = [memory("scale", 2 * b.tokens * d * BF16)]
     if phase == "F":
-        own = [*_latents(a, b, d), *_core_forward(a, b, d), *scale] if a else []
+        own = [*_latents(a, b, d), *_core_forward(a, b, d), *added_up(a, b, phase), *scale] if a else []
         block = [norm(b, d)] if gated or layer.mlp != "none" else []
         return [*own, *block, *([*small_gate(model, b), *cast(b, d)] if gated else [])]
     gate = _gate_backward(model, b) if gated else []
     block = [norm(b, d, backward=True)] if gated or layer.mlp != "none" else []
-    own = [*scale, *_core_backward(a, b, d), *_latents_backward(a, b, d)] if a else []
+    own = [*scale, *_core_backward(a, b, d), *added_up(a, b, phase), *_latents_backward(a, b, d)] if a else []
     return [*gate, *block, *own]
+
+
+def added_up(a: Attention, b: RankBatch, phase: Phase) -> list[Launch]:
+    """Launches that add the results of a block of keys to those of the blocks before, backward gradients of queries, keys and values.
+
+    Each reads both and writes the sum: of all rows where the block lies before both of the rank's parts of the sequence, of the later
+    half where it lies between them, three quarters on average. Sums in BF16 are assumed.
+
+    References
+    ----------
+    Transformer Engine, `AttnFuncWithCPAndKVP2P`.
+    """
+    if b.blocks == 1 or isinstance(a, Recurrent):
+        return []
+    qk, v = a.core_dims
+    width = a.num_heads * v if phase == "F" else a.num_heads * qk + _core_kv_heads(a) * (qk + v)
+    return [memory("add up blocks", 3 * 0.75 * b.tokens * width * BF16, count=b.blocks - 1)]
 
 
 def projections(a: Attention, hidden: int) -> list[tuple[str, int, int]]:

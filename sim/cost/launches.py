@@ -51,7 +51,8 @@ class RankBatch:
     `expert_rows` are the (token, expert) pairs of each local expert, `received_tokens` the distinct tokens that came;
     `recomputed` the modules (`cost.recompute`) whose launches the backward runs again. `attention` is the tensor rate of attention
     cores, `forward_only` that no backward pass follows. `tp` and `cp` ranks share everything but its experts (`cost.shares`).
-    With `documents` the work and time of attention cores are arrays over the microbatches of a step.
+    With `documents` the work and time of attention cores are arrays over the microbatches of a step. `blocks` of keys come to a core
+    one after another, and their results are added up.
     """
 
     sequences: int
@@ -65,6 +66,7 @@ class RankBatch:
     tp: int = 1
     cp: int = 1
     documents: Documents | None = None
+    blocks: int = 1
 
     @property
     def product(self) -> Product:

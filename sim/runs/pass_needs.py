@@ -15,14 +15,16 @@ from sim.cluster.kernels import load_kernel
 from sim.cluster.topology import Floats
 from sim.cost import prefill
 from sim.cost import serving_kernels as kernels
+from sim.cost.attention_launches import added_up
 from sim.cost.compute import Processor, processor
 from sim.cost.curves import load_curves
-from sim.cost.launches import FP32
-from sim.cost.work import Part, Work, dense_peaks, hbm_bytes, least_s, part, total_s
+from sim.cost.launches import FP32, RankBatch
+from sim.cost.shares import shared
+from sim.cost.work import Part, Work, dense_peaks, hbm_bytes, launch_work, least_s, part, total_s
 from sim.runs.pass_collectives import PassCollectives, pass_record_bytes
 from sim.runs.pass_plan import PassPlan
+from sim.schedule import context_parallel, reductions
 from sim.schedule import inference as plans
-from sim.schedule import reductions
 from sim.schedule.collectives import KINDS
 from sim.schedule.direct_reads import direct_all_reduce_s
 from sim.workload.attention import MLA, Attention, Recurrent
@@ -30,6 +32,8 @@ from sim.workload.expectation import rows_of_touched
 from sim.workload.layout import split_experts
 from sim.workload.traffic import Routing, payload_bytes
 
+CORE = "attention core"
+"""Name of the core among the launches of a part."""
 REDUCTION = "collectives inside layers"
 """Name of what groups of TP, CP and ETP gather and add up among the launches of a part."""
 WITH_CORE = ("attention", "attention_1", "dense")
@@ -130,9 +134,16 @@ def _parts(plan: PassPlan, p: Processor, routing: Routing, layer: int) -> dict[s
     for name, times in _reductions(plan, attention is not None).items():
         gathers = plan.layout.cp > 1 and attention is not None and name in WITH_CORE
         if name in parts and ((times and plan.layout.tp > 1) or gathers):
-            time_s = times * tensor_parallel_s(plan) + (
-                context_parallel_s(plan, attention) if gathers else 0.0
-            )
+            time_s = times * tensor_parallel_s(plan)
+            if gathers and plan.passes_keys_on:
+                assert attention is not None
+                core_s = sum(
+                    parts[name][core].time_s for core in (CORE, prefill.KV_UP) if core in parts[name]
+                )
+                time_s += _ring_s(plan, attention, core_s)
+                parts[name] = part(*parts[name].values(), *_added_up(plan, p, attention))
+            elif gathers:
+                time_s += context_parallel_s(plan, attention)
             reduced = Work(REDUCTION, "", 0.0, 0.0, time_s, times * (plan.layout.tp > 1) + gathers)
             parts[name] = {**parts[name], REDUCTION: reduced}
     if plan.has_phases and "dense" not in parts:
@@ -194,7 +205,7 @@ def tensor_parallel_s(plan: PassPlan, tokens: float | None = None) -> float:
 
 
 def context_parallel_s(plan: PassPlan, a: Attention | None) -> float:
-    """Time of what a CP group exchanges around the core of a layer [s]; nothing hides it.
+    """Time of what a CP group gathers around the core of a layer [s]; nothing hides it.
 
     Notes
     -----
@@ -226,10 +237,32 @@ def context_parallel_s(plan: PassPlan, a: Attention | None) -> float:
     )
 
 
-def cache_gather_s(plan: PassPlan, a: Attention, cached_tokens: int) -> float:
-    """Time by which a gather of CP is longer for what a prompt has in the cache, in a layer [s]."""
+def _ring_s(plan: PassPlan, a: Attention, core_s: float) -> float:
+    """Time by which the ring of a CP group is longer than the core of a layer, keys in the cache going round too [s]."""
+    layout, near = plan.layout, plan.layout.near(plan.scenario.gpus_per_node, "cp")
+    context = plan.work.step_tokens + plan.cached_tokens
+    size = plan.microbatch_requests * layout.tp * layout.cp * _gathered_bytes(plan, a, context)
+    return context_parallel.ring_exposed_s(
+        context_parallel.ring_step_s(links(plan), size, layout.cp, near), core_s, layout.cp
+    )
+
+
+def _added_up(plan: PassPlan, p: Processor, a: Attention) -> list[Work]:
+    """Launches that add up the results of the blocks of keys that came round a ring."""
+    batch = RankBatch(1, plan.group_tokens, blocks=plan.layout.cp)
+    return [launch_work(p, op) for op in shared(added_up(a, batch, "F"), plan.layout.tp, 1)]
+
+
+def cache_gather_s(plan: PassPlan, a: Attention, cached_tokens: int, core_s: float) -> float:
+    """Time by which a gather of CP is longer for what a prompt has in the cache, in a layer of which the core takes `core_s` [s].
+
+    A ring is longer by what the core leaves of its steps.
+    """
     near = plan.layout.near(plan.scenario.gpus_per_node, "cp")
     size = _gathered_bytes(plan, a, cached_tokens)
+    if plan.passes_keys_on:
+        step_s = context_parallel.ring_step_s(replace(links(plan), latency_s=0.0), size, plan.layout.cp, near)
+        return context_parallel.ring_exposed_s(step_s, core_s, plan.layout.cp)
     return reductions.scatter_s(replace(links(plan), latency_s=0.0), size, plan.layout.cp, near)
 
 

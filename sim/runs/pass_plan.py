@@ -177,6 +177,11 @@ class PassPlan:
         return max(1, math.ceil(self.microbatch_requests * self.layout.etp * self.work.step_tokens))
 
     @property
+    def passes_keys_on(self) -> bool:
+        """Ranks of CP pass keys and values round a ring, next to the core of attention."""
+        return getattr(self.work.spec, "cp_comm", "all_gather") == "p2p" and self.layout.cp > 1
+
+    @property
     def gathers_experts(self) -> bool:
         """Ranks that split experts gather the tokens that came to each of them."""
         return self.layout.gathers_experts and not self.direct

@@ -192,20 +192,18 @@ class _PassWay:
 
         def cores_s(sequences: int) -> float:
             batch = replace(whole, sequences=sequences, new_tokens=new, cached_tokens=before)
-            return (
-                sum(
-                    n * sum(launch.time_s for launch in attention_core(p, plan.model, batch, kind))
-                    for kind, n in self._layers.items()
-                )
-                + sequences * gathered_s
-            )
+            own = {
+                kind: sum(launch.time_s for launch in attention_core(p, plan.model, batch, kind))
+                for kind in self._layers
+            }
+            gathered = {  # on each GPU of a group, whose part of the cores is less by their number
+                kind: sequences * shared * cache_gather_s(plan, a, before, own[kind] / sequences / shared)
+                for kind in self._layers
+                if (a := plan.model.layer(kind).attention) is not None and plan.layout.cp > 1
+            }
+            return sum(n * (own[kind] + gathered.get(kind, 0.0)) for kind, n in self._layers.items())
 
-        attentions = {kind: plan.model.layer(kind).attention for kind in self._layers}
-        gathered_s = sum(  # on each GPU of a group, whose part of the cores is less by their number
-            self._layers[kind] * plan.layout.num_ranks / plan.layout.dp * cache_gather_s(plan, a, before)
-            for kind, a in attentions.items()
-            if a is not None and plan.layout.cp > 1
-        )
+        shared = plan.layout.num_ranks / plan.layout.dp
 
         once_s, twice_s = cores_s(1), cores_s(2)
         return twice_s - once_s, max(0.0, 2 * once_s - twice_s)

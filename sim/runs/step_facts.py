@@ -144,6 +144,7 @@ class StepFacts:
             work.formats,
             work.recompute,
             self.documents,
+            work.passes_keys_on,
         )
 
     @cached_property

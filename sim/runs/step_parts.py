@@ -17,10 +17,11 @@ from sim.engine import fluid
 from sim.runs.layer_loads import LayerLoads
 from sim.scenario.descriptions import Scenario
 from sim.scenario.training import Training
-from sim.schedule import pipelines, reductions
+from sim.schedule import context_parallel, pipelines, reductions
 from sim.schedule.collectives import Collective, record_bytes
 from sim.schedule.operations import Pipeline
 from sim.schedule.replay import peaks
+from sim.workload.attention import GQA, MLA
 from sim.workload.model import Model, kv_bytes_per_token
 from sim.workload.stages import Stage
 from sim.workload.traffic import DIRECTIONS, Routing, payload_bytes
@@ -127,13 +128,21 @@ def inside_layers_s(
 
     TP gathers the input of each block and scatters its output, and their gradients; so for embedding, heads
     and joining projections, each of which has one end in split tokens. CP gathers keys and values for attention,
-    again in its backward, and scatters their gradients. ETP gathers the tokens that came to the experts of its
+    again in its backward, and scatters their gradients; "ring(F)" is instead a step of a ring that passes them on, as cores read
+    them, and "ring(B)" one that has their gradients too. ETP gathers the tokens that came to the experts of its
     ranks, and scatters results; a token is sent to `ranks_per_token` of the EP group.
     """
     layout, size = work.layout, shared_bytes(work, model, ranks_per_token)
     near = {name: layout.near(links.gpus_per_node, name) for name in ("tp", "cp", "etp")}
     reduced = reductions.tensor_parallel_s(links, size["tp"], layout.tp, near["tp"])
-    gathered = reductions.context_parallel_s(links, size["cp"], layout.cp, near["cp"])
+    ring: dict[str, float] = {}
+    gathered = 0.0
+    if not work.passes_keys_on:
+        gathered = context_parallel.context_parallel_s(links, size["cp"], layout.cp, near["cp"])
+    else:
+        passed = work.microbatch_tokens * read_bytes_per_token(model, layout.tp)
+        for half, times in (("F", 1), ("B", 2)):
+            ring[f"ring({half})"] = context_parallel.ring_step_s(links, times * passed, layout.cp, near["cp"])
     experts = reduced if layout.reduces_experts(model) else 0.0
     if layout.gathers_experts:
         experts += reductions.tensor_parallel_s(links, size["etp"], layout.etp, near["etp"])
@@ -144,7 +153,16 @@ def inside_layers_s(
         "attn(B)": reduced + 2 * gathered,
         "mlp(B)": reduced,
         "experts(B)": experts,
+        **ring,
     } | {f"{end}({half})": part * reduced for end, part in _ENDS_REDUCE.items() for half in "FB"}
+
+
+def read_bytes_per_token(model: Model, tp: int) -> float:
+    """Size of the keys and values of a token that the core of a layer reads on each of `tp` ranks [bytes]."""
+    a = model.layer(0).attention
+    assert isinstance(a, MLA | GQA)
+    heads = a.num_heads if isinstance(a, MLA) else a.num_kv_heads
+    return max(1.0, heads / tp) * sum(a.core_dims) * ACTIVATION_BYTES
 
 
 def links_left(
@@ -175,6 +193,7 @@ def layer_kernels(work: Training, model: Model, gpus_per_node: int) -> dict[str,
     """Phase of a layer -> the kernels of TP, CP and ETP whose times `inside_layers_s` adds up."""
     named = reductions.layer_phases(work.layout, gpus_per_node)
     tp, cp, etp = ([phase.name for phase in named if phase.what == what] for what in ("tp", "cp", "etp"))
+    cp = [] if work.passes_keys_on else cp  # next to cores, on links of their own
     experts = (tp if work.layout.reduces_experts(model) else []) + etp
     blocks = {
         f"{name}({half})": calls for half in "FB" for name, calls in (("mlp", tp), ("experts", experts))

@@ -31,7 +31,7 @@ from sim.scenario.routing import (
     kernel_of,
     placement_of,
 )
-from sim.scenario.values import Count, EachOr, Index, SpreadSpec, WorkloadSpec
+from sim.scenario.values import Count, CpComm, EachOr, Index, SpreadSpec, WorkloadSpec
 from sim.schemas import Fraction, Size, written
 from sim.workload.formats import Precision
 from sim.workload.gates import Gate
@@ -82,6 +82,7 @@ class PrefillSpec(DeployedSpec):
     """Instead of `prompts_per_gpu`: of the whole deployment, fewer than GPUs allowed. Ranks of TP and CP share a prompt."""
     chunk_tokens: Count | None = None
     """Tokens of a prompt in one pass; the whole prompt when left out."""
+    cp_comm: CpComm = "all_gather"
     cached_tokens: Index = 0
     """Tokens of a prompt whose keys and values are there already: attended to, not computed."""
 
@@ -201,6 +202,7 @@ def inference_of(draft: Draft, spec: PrefillSpec | DecodeSpec) -> Inference:
         wanted = f"one of: {', '.join(generations)}"
         draft.problem((*_AT, "gemm_generation"), f"'{spec.gemm_generation}'", wanted)
     if isinstance(spec, PrefillSpec):
+        layouts.check_ring(draft, spec.cp_comm)
         spec = _prompts(draft, spec, layout)
     elif spec.requests is not None and spec.requests_per_gpu is not None:
         wanted = "one of them: requests of the whole deployment, or of each GPU"

@@ -6,7 +6,9 @@ import math
 
 from sim.errors import InfeasibleError, InputError
 from sim.scenario.draft import Draft, placed_at
+from sim.scenario.values import CpComm
 from sim.workload import layout as layouts
+from sim.workload.attention import GQA, MLA
 from sim.workload.layout import Layout
 
 
@@ -96,3 +98,16 @@ def written(layout: Layout, *always: str) -> dict[str, int | str]:
     told_apart = layout.etp > 1 or (layout.ep == 1 and layout.tp > 1)
     order = {"order": layout.order} if layout.order != layouts.ORDER else {}
     return kept | ({"etp": layout.etp} if told_apart else {}) | order
+
+
+def check_ring(draft: Draft, cp_comm: CpComm) -> None:
+    """Check that the cores of a model can take keys and values block by block, all in one way, as those of a ring do."""
+    if cp_comm == "all_gather" or draft.model is None:
+        return
+    for layer in draft.model.layers():
+        a = layer.attention
+        full = (isinstance(a, MLA) and a.index is None) or (isinstance(a, GQA) and not (a.window or a.chunk))
+        if a is None or not full:
+            wanted = f"all_gather: {draft.model.name} has layers whose cores do not see all keys, and a ring serves none of these"
+            draft.problem(("workload", "cp_comm"), cp_comm, wanted)
+            return

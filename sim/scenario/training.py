@@ -91,6 +91,11 @@ class Training(Workload):
         return asked if isinstance(asked, str) else tuple(asked)
 
     @property
+    def passes_keys_on(self) -> bool:
+        """Ranks of CP pass keys and values round a ring, next to the core of attention."""
+        return self.spec.cp_comm == "p2p" and self.layout.cp > 1
+
+    @property
     def optimizer(self) -> Optimizer:
         """The optimizer with its formats and places."""
         return Optimizer(**self.spec.optimizer.model_dump())
@@ -323,6 +328,7 @@ def _check_unused(draft: Draft, spec: TrainingSpec) -> None:
     if spec.packing is not None and spec.compute == "measured":
         wanted = "no packing next to 'compute: measured', whose attention is of whole sequences"
         draft.problem((*_AT, "packing"), "packing", wanted)
+    layouts.check_ring(draft, spec.cp_comm)
     for key in ("routed_load", "kernel_jitter", "gpu_spread"):
         deviation = getattr(spec.skew, key)
         good = deviation is None or 0 <= deviation <= 1

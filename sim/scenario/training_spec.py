@@ -10,7 +10,7 @@ from sim.scenario.packing import PackingSpec
 from sim.scenario.precision import CombineDtype, DispatchDtype, PrecisionKey
 from sim.scenario.routing import NCCL, GateSpec, KernelSpec, UniformGate
 from sim.scenario.training_run import Recompute, RunSpec
-from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, Index, SpreadSpec, WorkloadSpec
+from sim.scenario.values import MAX_MICROBATCHES, Branch, Count, CpComm, Index, SpreadSpec, WorkloadSpec
 from sim.schemas import Fraction
 
 _ROUTED_LOAD = 0.075
@@ -84,6 +84,7 @@ class TrainingSpec(WorkloadSpec):
     """A measured compute profile, with `compute: measured`."""
     gemm_generation: str = "march_2025"
     """Generation of the GEMM library."""
+    cp_comm: CpComm = "all_gather"
     recompute: Recompute = "selective"
     optimizer: OptimizerSpec = OptimizerSpec()
     skew: SkewSpec = SkewSpec()

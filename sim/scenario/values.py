@@ -25,6 +25,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Index = Annotated[int, Field(ge=0, strict=True)]
 
 
+CpComm = Literal["all_gather", "p2p"]
+"""How ranks of CP come by each other's keys and values; the words are Transformer Engine's."""
+
 MAX_MICROBATCHES = 2**17  # of one step; each pass of each of them is an operation
 
 

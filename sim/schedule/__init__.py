@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sim.schedule.collectives import KINDS as KERNEL_KINDS
     from sim.schedule.collectives import Collective, record_bytes
     from sim.schedule.collectives import Kind as KernelKind
+    from sim.schedule.context_parallel import context_parallel_s
     from sim.schedule.flow_list import FlowTable
     from sim.schedule.flow_list import plan as plan_flows
     from sim.schedule.flow_list import read as read_flows
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
         HeldParameters,
         Links,
         Phase,
-        context_parallel_s,
         optimizer_s,
         scatter_s,
         tensor_parallel_s,

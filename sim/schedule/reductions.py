@@ -355,22 +355,3 @@ def tensor_parallel_s(links: Links, activation_bytes: float, tp: int, near: int 
         The time [s].
     """
     return 2 * scatter_s(links, activation_bytes, tp, near)
-
-
-def context_parallel_s(links: Links, kv_bytes: float, cp: int, near: int | None = None) -> float:
-    """Time to gather the keys and values of the other parts of a sequence for one attention block.
-
-    Parameters
-    ----------
-    links : Links
-    kv_bytes : float
-        Keys and values of the whole sequence [bytes].
-    cp, near : int
-        Ranks that share a sequence, and those of them on each node, as in `scatter_s` [count].
-
-    Returns
-    -------
-    float
-        The time [s].
-    """
-    return scatter_s(links, kv_bytes, cp, near)

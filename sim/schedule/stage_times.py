@@ -23,11 +23,12 @@ from sim.cluster.kernels import Kernel
 from sim.cost import ends
 from sim.cost import layers as ops
 from sim.cost.compute import Processor, processor
-from sim.cost.launches import ComputeTime, Launch, Phase, RankBatch, count, phase_time
+from sim.cost.launches import ComputeTime, Launch, Phase, RankBatch, count, launches_s, phase_time
 from sim.cost.measured import MeasuredProfile
 from sim.cost.recompute import recomputed
 from sim.cost.shares import shared
 from sim.schedule.collectives import record_bytes
+from sim.schedule.context_parallel import ring_exposed_s
 from sim.schedule.programs import LayerTimes, LoadSpread, PhaseTime
 from sim.schedule.training import StageTimes
 from sim.workload.formats import Precision
@@ -61,6 +62,7 @@ class ChunkWork:
     formats: Precision
     recompute: str | tuple[str, ...] = "selective"
     documents: Documents | None = None
+    passes_keys_on: bool = False
 
     @property
     def tokens(self) -> float:
@@ -88,6 +90,7 @@ class ChunkWork:
             tp=self.layout.tp,
             cp=self.layout.cp,
             documents=self.documents,
+            blocks=self.layout.cp if self.passes_keys_on else 1,
         )
 
 
@@ -143,7 +146,7 @@ def stage_times(
         Of the GEMM kernels; see `cost.compute.processor`.
     inside_s : function, optional [s]
         Phase ("attn(F)", "mlp(F)" of a dense layer, "experts(F)", "head(F)" of an end) -> time of its reductions under TP, CP
-        and ETP, which nothing hides; of the time in which the all-to-alls of a layer pair take their share of the links, inf
+        and ETP, which nothing hides, and "ring(F)", "ring(B)" -> a step of the ring of CP, which cores of attention hide; of the time in which the all-to-alls of a layer pair take their share of the links, inf
         where they take none.
     all_to_alls_s : float [s]
         Time of those of a layer pair next to compute: while they run, they hold the SMs that are lent.
@@ -292,7 +295,8 @@ def _layer(
         times[field] = PhaseTime(
             (total - routed) * factor,
             routed * factor,
-            exposed_s.get(phase if dense else phase.replace("mlp", "experts"), 0.0),
+            exposed_s.get(phase if dense else phase.replace("mlp", "experts"), 0.0)
+            + sum(_ring_exposed_s(work, p, launch, exposed_s) for launch in issued[phase]),
             memory_s=_apart(mean[phase].memory_bound_s, work.documents)[0] * factor,
             launches=count(issued[phase]),
             spread=spread,
@@ -313,6 +317,15 @@ def _layer(
         gate_f=gate,
         **times,
     )
+
+
+def _ring_exposed_s(work: ChunkWork, p: Processor, launch: Launch, inside_s: Mapping[str, float]) -> float:
+    """Time by which the ring of CP is longer than a core of attention [s]; 0 of other launches, and of keys that are gathered."""
+    half = {"attention_forward": "F", "attention_backward": "B"}.get(launch.kind, "")
+    step_s = inside_s.get(f"ring({half})", 0.0)
+    if not step_s:
+        return 0.0
+    return ring_exposed_s(step_s, _apart(launches_s(p, launch), work.documents)[0], work.layout.cp)
 
 
 def _apart(time_s: Any, documents: Documents | None) -> tuple[float, float, LoadSpread | None]:

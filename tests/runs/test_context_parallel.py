@@ -10,7 +10,7 @@ import yaml
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
 from sim.documents import Document
-from sim.errors import DoesNotFitError
+from sim.errors import DoesNotFitError, InputError
 from sim.runs.run import run_document
 from sim.schedule.reductions import Links, scatter_s
 
@@ -56,6 +56,37 @@ def test_a_lone_long_prompt_takes_half_of_its_attention_on_two_ranks_and_a_gathe
     assert times[2] - shared == pytest.approx((times[0] - shared) / 8, rel=0.08)
     for result in (one, two, eight):
         assert 0.3 < result["metrics"]["lower_bound_s"] / result["metrics"]["ttft_s"] < 1.0
+
+
+def test_a_ring_hides_keys_and_values_behind_the_core_and_shows_the_rest_of_slow_links() -> None:
+    """Qwen3-235B at CP8: seven steps of an eighth of 4 KV heads of 128, each next to an eighth of the core."""
+    work = {"prompts": 1, "prompt_tokens": LONG, "cp_comm": "p2p"}
+    hidden = run("qwen3-235b-a22b", {"cp": 8}, **work)
+    shown = run("qwen3-235b-a22b", {"cp": 8}, ROOMY | {"gpu.scale_up.bandwidth": "4 GB/s"}, **work)
+    core_s, part = launch(shown, "attention core")["time_s"], LINKS.scale_up_bytes_per_s / 450e9
+    step_s = LINKS.latency_s + LONG / 8 * 2 * 4 * 128 * 2 / (part * 4e9)
+    assert hidden["where"]["reductions"] == 0.0
+    assert step_s > core_s / 8
+    assert shown["where"]["reductions"] == pytest.approx(94 * 7 * (step_s - core_s / 8), rel=1e-6)
+
+
+def test_a_ring_adds_up_the_results_of_its_blocks() -> None:
+    """Seven times, of 64 heads of 128: read twice and written, three quarters of the rows on average."""
+    gathered, passed = (
+        run("qwen3-235b-a22b", {"cp": 8}, prompts=1, prompt_tokens=LONG, cp_comm=way)
+        for way in ("all_gather", "p2p")
+    )
+    added = launch(passed, "add up blocks")
+    assert added["bytes"] == pytest.approx(7 * 0.75 * 3 * LONG / 8 * 64 * 128 * 2)
+    more = passed["metrics"]["ttft_s"] - gathered["metrics"]["ttft_s"]
+    assert more == pytest.approx(94 * added["time_s"] - gathered["where"]["reductions"], rel=1e-6)
+
+
+def test_cores_that_do_not_see_all_keys_have_no_ring() -> None:
+    with pytest.raises(
+        InputError, match="wanted all_gather: gpt-oss-120b has layers whose cores do not see all keys"
+    ):
+        run("gpt-oss-120b", {"cp": 8}, prompts=1, prompt_tokens=LONG, cp_comm="p2p")
 
 
 def test_a_prompt_with_every_gpu_leaves_cp_nothing_to_win() -> None:

@@ -428,6 +428,7 @@ CASES: dict[str, dict[str, Change | tuple[Change, Change]]] = {
         "prompts": ({"prompts_per_gpu": None, "prompts": 16}, {"prompts_per_gpu": None, "prompts": 8}),
         "chunk_tokens": {"chunk_tokens": 256},
         "cached_tokens": {"cached_tokens": 512},
+        "cp_comm": tuple({"layout": {"ep": 8, "cp": 2}, "cp_comm": way} for way in ("all_gather", "p2p")),
     },
     "decode": {
         **PASSES,
@@ -454,6 +455,7 @@ CASES: dict[str, dict[str, Change | tuple[Change, Change]]] = {
         "gate.drift": tuple({"gate": {"kind": "lognormal", "spread": 1, "drift": drift}} for drift in (0, 1)),
         "profile": {"compute": "measured", "profile": "h800-train-measured", **V3_STEP},
         "sequence_tokens": {"sequence_tokens": 1152},
+        "cp_comm": tuple({"layout": {"pp": 2, "ep": 8, "cp": 2}, "cp_comm": way} for way in ("all_gather", "p2p")),
         "microbatch_sequences": {"microbatch_sequences": 2},
         "microbatches": {"microbatches": 5},
         "global_batch": tuple({"microbatches": None, "global_batch": n} for n in (64, 128)),

@@ -264,6 +264,30 @@ def test_reductions_inside_a_layer_are_rings_over_its_tokens(tp: int, cp: int) -
     )
 
 
+def test_a_ring_of_cp_hides_behind_cores_in_a_step_and_sends_gradients_of_keys_and_values_too() -> None:
+    """Nothing is left of it where a core is longer than a step; its cores' results are added up once more for each other rank."""
+    text = SCENARIO.format(**(DEFAULTS | {"layout": "{pp: 2, ep: 8, cp: 2}", "nodes": 4}))
+    steps = [
+        training.Step.from_scenario(
+            resolve(
+                documents.loads(
+                    text.replace("kind: training", f"kind: training\n  cp_comm: {way}"), "mine.yaml"
+                )
+            )
+        )
+        for way in ("all_gather", "p2p")
+    ]
+    made, size = steps[1], 4096 / 2 * 2 * 8 * 128 * 2.0
+    found = inside_layers_s(made.work, made.model, made.links, made.routing.ranks_per_token)
+    one = made.links.latency_s + size / made.links.scale_up_bytes_per_s
+    assert (found["attn(F)"], found["ring(F)"]) == pytest.approx((0.0, one))
+    assert found["ring(B)"] == pytest.approx(2 * one - made.links.latency_s)
+    gathered, passed = (step.times[0].alone[-1] for step in steps)
+    assert passed.attn_f.exposed_s == passed.attn_b.exposed_s == 0.0 < gathered.attn_f.exposed_s
+    assert passed.attn_f.launches == gathered.attn_f.launches + 1
+    assert passed.attn_f.mean_s > gathered.attn_f.mean_s - gathered.attn_f.exposed_s
+
+
 def test_reductions_of_a_pair_have_the_part_of_scale_up_that_its_all_to_alls_leave() -> None:
     # EP8 fills one node: its all-to-alls are on scale-up for all of their time but the latency, twice each in a pair.
     layout = "{pp: 2, ep: 8, tp: 2}"

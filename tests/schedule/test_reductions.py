@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
 from sim.cost.optimizer import Optimizer
+from sim.schedule.context_parallel import context_parallel_s, ring_exposed_s, ring_step_s
 from sim.schedule.direct_reads import direct_all_reduce_s
 from sim.schedule.reductions import (
     HeldParameters,
     Links,
-    context_parallel_s,
     copy_phases,
     optimizer_s,
     phases,
@@ -101,6 +101,18 @@ def test_a_hierarchy_is_never_slower_than_a_flat_ring_over_the_nic(total: float,
 def test_an_all_reduce_is_a_scatter_and_a_gather() -> None:
     assert tensor_parallel_s(LINKS, 1e9, 8) == pytest.approx(2 * 1e9 * 7 / 8 / 100e9)
     assert context_parallel_s(LINKS, 1e9, 4, 4) == pytest.approx(1e9 * 3 / 4 / 100e9)
+
+
+def test_a_ring_of_cp_shows_what_its_steps_take_longer_than_blocks_of_the_core() -> None:
+    """Ring attention (arXiv 2310.01889): three blocks come to the one that is there, each next to the core of the one before."""
+    inside, across = (ring_step_s(LINKS, 1e9, 4, near) for near in (4, 2))
+    assert inside == pytest.approx(LINKS.latency_s + 0.25e9 / 100e9)
+    assert across == pytest.approx(LINKS.latency_s + 0.25e9 / LINKS.nic_bytes_per_s)
+    assert ring_exposed_s(across, 4 * across, 4) == 0.0
+    assert ring_exposed_s(across, 0.0, 4) == pytest.approx(3 * across)
+    assert across + sum(max(across, 1e-3) for _ in range(3)) == pytest.approx(
+        across + 3e-3 + ring_exposed_s(across, 4e-3, 4)
+    )
 
 
 def test_zero_1_scatters_gradients_gathers_weights_and_updates_its_shard() -> None:
