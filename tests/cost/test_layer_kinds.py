@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sim
 from sim.cluster.hardware import load_hardware
-from sim.cost import prefill, serving_kernels, work
+from sim.cost import ends, prefill, serving_kernels, work
+from sim.cost.attention_launches import _recurrence
 from sim.cost.compute import processor
 from sim.cost.deployment import footprint
 from sim.cost.launches import RankBatch
 from sim.cost.layers import layer_phases
 from sim.errors import InputError
-from sim.workload.attention import GQA, MLA, Recurrent
+from sim.workload.attention import GQA, MLA, KimiDelta, Lightning, Mamba2, Recurrent
 from sim.workload.formats import Precision, ProductName
 from sim.workload.layout import Layout
 from sim.workload.model import (
@@ -57,6 +59,75 @@ def test_flops_of_launches_are_those_of_the_model(name: str) -> None:
     head = 6.0 * model.vocab * model.hidden
     expected = training_flops_per_token(model, TOKENS, causal=True)
     assert credited / TOKENS + head == pytest.approx(expected, rel=2e-3)
+
+
+def launched(model: Model, sequences: int, recipe: str, phase: str) -> dict[str, np.ndarray[Any, Any]]:
+    """FLOPs and bytes of each launch of a layer of each kind and of both ends, by name."""
+    tokens = sequences * TOKENS
+    batch = RankBatch(sequences, TOKENS, (tokens,) * model.top_k, float(tokens), recipe)  # type: ignore[arg-type]
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for layer in model.layers():
+        index = next(i for i in range(model.num_layers) if model.layer(i) == layer)
+        phases = layer_phases(model, batch, dense=layer.mlp != "experts", layer_idx=index)
+        parts = [ops for name, ops in phases.items() if name.endswith(f"({phase})")]
+        for op in [op for ops in parts for op in ops]:
+            found[op.name] = found.get(op.name, 0.0) + op.count * np.array([op.flops, op.moved_bytes])
+    for end in (ends.embedding, ends.head, ends.mtp_projection):
+        for op in end(model, batch, phase):  # type: ignore[arg-type]
+            found[f"end {op.name}"] = found.get(f"end {op.name}", 0.0) + op.count * np.array(
+                [op.flops, op.moved_bytes]
+            )
+    return found
+
+
+@pytest.mark.parametrize("recipe", ["bf16", "fp8"])
+@pytest.mark.parametrize("name", shipped_models())
+def test_a_sequence_more_adds_to_every_launch_what_the_one_before_it_did(name: str, recipe: str) -> None:
+    """Sequences are alike; what is there without any is weights."""
+    model = load_model(name)
+    for phase in ("F", "B", "W"):
+        one, two, four = (launched(model, sequences, recipe, phase) for sequences in (1, 2, 4))
+        assert one.keys() == two.keys() == four.keys()
+        for op in one:
+            np.testing.assert_allclose(four[op] - two[op], 2 * (two[op] - one[op]), rtol=1e-9, err_msg=op)
+            assert (two[op] >= one[op]).all(), op
+            flops, moved = two[op] - one[op]
+            assert flops > 0 or moved > 0 or not one[op][0], op
+
+
+def test_what_lies_at_the_ends_moves_its_rows_once_and_its_gradients_are_summed_in_fp32() -> None:
+    model, batch = load_model("deepseek-v3"), RankBatch(2, 128)
+    t, d, v = 256, 7168, 129280
+    for phase, element in (("F", 2 + 2), ("B", 2 + 4 + 4)):  # read and written; a sum is read too
+        assert [op.moved_bytes for op in ends.embedding(model, batch, phase)] == [t * d * element]  # type: ignore[arg-type]
+    assert ends.embedding(model, batch, "W") == []
+    entropy = {
+        phase: [op.moved_bytes for op in ends.head(model, batch, phase) if "entropy" in op.name]
+        for phase in "FB"
+    }  # type: ignore[arg-type]
+    assert entropy == {"F": [t * v * (2 + 4 + 4)], "B": [t * v * (4 + 2)]}
+    (join,) = [
+        op.moved_bytes
+        for op in ends.mtp_projection(model, batch, "F")
+        if op.name == "join" and op.kind == "memory"
+    ]
+    assert join == t * (2 + 2) * d * 2  # two halves read, and written as one row
+
+
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [(Lightning(num_heads=64, head_dim=128), 2 * 128 + 64 * 2),
+     (Mamba2(num_heads=128, head_dim=64, state_dim=128), 2 * 128 + 64 * 3),
+     (KimiDelta(num_heads=32, head_dim=128), 3 * 128 + 2 * 64 * 2)],
+)  # fmt: skip
+def test_a_chunk_of_linear_attention_meets_its_own_keys_and_values_and_the_state(
+    kind: Recurrent, length: int
+) -> None:
+    """For each value of a head: a product with each key dimension of the state, and inside the chunk of 64 scores and sums; the
+    delta rule takes both once more."""
+    core = _recurrence(kind, RankBatch(1, 4096), backward=False)
+    assert (core.n, core.k, core.count) == (kind.state.value_dim, length, 1)
+    assert core.rows == (4096,) * kind.state.num_heads
 
 
 def weights_read(part: work.Part, batch_tokens: int) -> float:

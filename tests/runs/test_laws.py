@@ -34,7 +34,9 @@ from drawn import (
     law,
     slower_links,
 )
+from sim.cluster.hardware import load_hardware
 from sim.cluster.topology import Cluster
+from sim.cost.power import load_power
 from sim.engine.step import run_step
 from sim.runs import training
 from sim.runs.forecast import forecast
@@ -92,6 +94,26 @@ def keeps_bytes(result: dict[str, Any], cluster: Cluster) -> None:
     assert carried(up) == pytest.approx(carried(down), rel=1e-9, abs=1e-3)
 
 
+def adds_up(drawn: Drawn, result: dict[str, Any]) -> None:
+    """Where the time of a pass goes adds up to it; each second of each GPU has the power of what held it, and has it once."""
+    metrics = result["metrics"]
+    span_s = metrics.get("makespan_s", metrics.get("step_time_s"))
+    if "where" in result:
+        assert sum(result["where"].values()) == pytest.approx(span_s, rel=1e-9)
+        assert min(result["where"].values()) >= 0
+    if span_s is None or drawn.hardware is None:
+        return
+    used, power = metrics["energy"], load_power().gpu
+    parts = {part: used[f"{part}_kwh"] for part in ("tensor", "memory", "communication", "idle")}
+    assert used["gpu_kwh"] == pytest.approx(sum(parts.values()), rel=1e-9)
+    held = sum(spent / getattr(power, f"{part}_fraction") for part, spent in parts.items())
+    whole = 8 * drawn.nodes * load_hardware(drawn.hardware).gpu.tdp_w * span_s / 3.6e6
+    assert held >= whole * LESS
+    assert held <= whole * (
+        1 + 1e-9 if parts["idle"] else 1.01
+    )  # a hidden transfer may end after what hides it
+
+
 @law(3, drawn=st.one_of(collectives(), FLOWS, PASSES, STEPS))
 def test_nothing_is_faster_than_its_bound_and_bytes_are_kept(drawn: Drawn) -> None:
     result = drawn.ran()
@@ -99,6 +121,7 @@ def test_nothing_is_faster_than_its_bound_and_bytes_are_kept(drawn: Drawn) -> No
     assert pairs
     for time_s, bound_s in pairs:
         assert time_s >= bound_s * LESS
+    adds_up(drawn, result)
     if result["links"]:
         keeps_bytes(result, drawn.resolved().cluster())
 
@@ -121,7 +144,10 @@ def test_a_host_carries_the_bytes_of_its_flows_and_is_busy_with_their_headers_to
 
 def never_helps(drawn: Drawn, harmed: Drawn, *, times: bool) -> None:
     """Bounds rise, no time is below its own, and times rise where nothing competes."""
-    for (time_s, bound_s), (later_s, above_s) in zip(timed(drawn.ran()), timed(harmed.ran()), strict=True):
+    result, worse = drawn.ran(), harmed.ran()
+    adds_up(drawn, result)
+    adds_up(harmed, worse)
+    for (time_s, bound_s), (later_s, above_s) in zip(timed(result), timed(worse), strict=True):
         assert above_s >= bound_s * LESS
         assert time_s >= bound_s * LESS
         assert later_s >= above_s * LESS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -145,6 +146,14 @@ def test_the_optimizer_of_deepseek_v3_takes_a_fraction_of_a_second() -> None:
     assert 0.05 < got < 0.4
 
 
+def round_from(rank: int, after: Sequence[int]) -> list[int]:
+    """Ranks that what a rank sends passes by on its way back to it: a ring is one round."""
+    way = [rank]
+    while (following := int(after[way[-1]])) != rank:
+        way.append(following)
+    return way
+
+
 @given(
     st.sampled_from(
         [(16, 1, 8, 1), (16, 2, 8, 2), (64, 4, 16, 2), (64, 1, 16, 4), (32, 2, 4, 1), (48, 2, 8, 1)]
@@ -164,6 +173,7 @@ def test_the_phases_of_a_reduction_send_what_its_closed_form_says(
         assert sorted(after) == ranks.tolist()
         groups = layout.groups(*(("dp", "cp") if phase.what == "dense" else ("expert_dp",)))
         assert all(set(after[group]) == set(group) for group in groups)
+        assert len(round_from(0, after)) == (phase.near if phase.inside else phase.num // phase.near)
         same_node = after // gpus_per_node == ranks // gpus_per_node
         assert same_node.all() if phase.inside else not same_node.any()
         rate = links.scale_up_bytes_per_s if phase.inside else links.nic_bytes_per_s

@@ -50,6 +50,16 @@ def test_first_fit_takes_the_first_sequence_with_room_and_leaves_what_finds_none
     assert of([5, 4, 7], microbatches=2, fit="first_fit").facts()["padding_fraction"] == 7 / 16
 
 
+def test_eight_documents_of_a_token_on_one_rank_and_one_of_eight_on_the_other() -> None:
+    """Attention visits 8 x 1 and 64 of the 2 x 64 pairs of unbroken sequences: 64 over their mean, 36; dealt evenly, one each."""
+    facts = {way: of([1] * 8 + [8], ranks=2, balance=way).facts() for way in ("none", "even")}
+    assert facts["none"] == pytest.approx(
+        {"documents": 9, "padding_fraction": 0, "attention_fraction": 72 / 128, "max_over_mean_microbatch": 64 / 36,
+         "max_over_mean_rank": 64 / 36}
+    )  # fmt: skip
+    assert facts["even"] == facts["none"] | {"max_over_mean_microbatch": 1, "max_over_mean_rank": 1}
+
+
 LISTS = st.lists(st.integers(1, 400), min_size=1, max_size=30)
 
 
