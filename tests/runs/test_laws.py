@@ -95,8 +95,14 @@ def keeps_bytes(result: dict[str, Any], cluster: Cluster) -> None:
 
 
 def adds_up(drawn: Drawn, result: dict[str, Any]) -> None:
-    """Where the time of a pass goes adds up to it; each second of each GPU has the power of what held it, and has it once."""
+    """Where the time of a pass goes adds up to it; each second of each GPU has the power of what held it, and has it once.
+
+    What is called a fraction is one.
+    """
     metrics = result["metrics"]
+    fractions = {name: value for name, value in flatten(metrics).items() if name.endswith("_fraction")}
+    assert {name: value for name, value in fractions.items() if not 0 <= value <= 1 + 1e-9} == {}
+    assert metrics.get("kv_occupancy_fraction", 0) <= metrics.get("kv_peak_fraction", 1)
     span_s = metrics.get("makespan_s", metrics.get("step_time_s"))
     if "where" in result:
         assert sum(result["where"].values()) == pytest.approx(span_s, rel=1e-9)

@@ -9,6 +9,7 @@ import pytest
 
 from sim import documents
 from sim.cluster.hardware import load_hardware
+from sim.cost import optimizer
 from sim.cost.compute import processor
 from sim.cost.optimizer import HOST_BYTES_PER_S, Optimizer, newton_schulz_flops, newton_schulz_s, offload_s
 from sim.errors import InfeasibleError
@@ -124,6 +125,21 @@ def test_muon_takes_the_products_of_a_ranks_matrices_and_never_less_than_the_cos
     assert (flops / 8 + max(dense / 64, newton_schulz_flops(6144, 4096))) / peak < many < few / 5
     slower = ran("kind: muon")["metrics"]["optimizer_s"] - ran()["metrics"]["optimizer_s"]
     assert slower > (flops / 2 + dense / 16) / peak
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "deepseek-v3", "qwen3-30b-a3b"])
+@pytest.mark.parametrize(("tp", "etp"), [(1, 1), (2, 1), (4, 2)])
+def test_the_matrices_of_all_ranks_are_those_of_the_model(name: str, tp: int, etp: int) -> None:
+    """All that is no table of words; gates, norms and what few ranks hold twice are below a hundredth."""
+    model, layout = load_model(name), Layout(ep=8, dp=8, tp=tp, etp=etp)
+    ranks = {"dense": tp, "experts": 8 * etp}
+    elements = sum(
+        number * ranks[what] * rows * columns * count
+        for layer, number in model.layers().items()
+        for what, rows, columns, count in optimizer._matrices(model, layer, layout)
+    )
+    tables = (1 if model.tied_embeddings else 2) * model.vocab * model.hidden
+    assert elements == pytest.approx(parameters(model).total - tables, rel=0.01)
 
 
 def test_a_host_updates_at_the_rate_of_its_memory_and_pcie_carries_gradients_and_weights() -> None:

@@ -402,7 +402,10 @@ def test_a_node_without_nics_goes_on_by_scale_up() -> None:
 # --- supernodes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "num_experts"), [("gb200-nvl72", 288), ("cloudmatrix384", 384)])
+@pytest.mark.parametrize(
+    ("name", "num_experts"),
+    [("gb200-nvl72", 288), pytest.param("cloudmatrix384", 384, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("kernel", ["two_hop", "low_latency", "flat per rank", "nccl with PXN"])
 def test_one_scale_up_domain_holds_all_traffic(name: str, num_experts: int, kernel: str) -> None:
     hardware = load_hardware(name)
