@@ -5,7 +5,8 @@ for so long, a dispatch at so many bytes/s for so long. The states of a run are 
 ended; what it sends from stage to stage, of which no instants are kept, is spread over all of its time.
 
 Why this way: a mean rate would say that a training step which fills an uplink for half of its time leaves half of it. It leaves
-all of it for half of the time, and an even share for the other half.
+all of it for half of the time, and a fair share for the other half. What is fair goes by senders: NICs keep their flows alike, so of
+a full link a job has the part that its NICs are of all that send over it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.cluster.topology import Floats, Ints
+from sim.cluster.topology import CLASSES, NONE, Cluster, Floats, Ints
 from sim.engine.step import StepRun
-from sim.schedule.training import Tasks
+from sim.engine.step_plan import StepPlan
+from sim.schedule.flows import Flows
 
+_NIC = CLASSES.index("nic")
 _MOST = 64  # states of a link that are kept apart
 _SAME = 1e-9  # of a rate
 _SILENT = 1e-6  # of a link's capacity: less than this is nothing
@@ -34,57 +37,58 @@ class States:
         Of the time; they add up to 1.
     rate : float, [num_states]
         Of the capacity of the healthy link.
-    num_jobs : float, [num_states]
-        Jobs that use it [count].
+    senders : float, [num_states]
+        NICs that send over it [count].
     """
 
     part: Floats
     rate: Floats
-    num_jobs: Floats
+    senders: Floats
 
     @classmethod
-    def from_spans(cls, span_s: Floats, rate: Floats, over_s: float, used_s: float) -> States:
-        """States of one job from how long it has which rate, silent for the rest of `over_s`.
+    def from_spans(
+        cls, span_s: Floats, rate: Floats, senders: Floats, over_s: float, used_s: float, others: float = 1.0
+    ) -> States:
+        """States of one job from how long it has which rate by how many NICs, silent for the rest of `over_s`.
 
-        What is missing of `used_s`, the seconds for which it would fill the link, is spread over all of its time.
+        What is missing of `used_s`, the seconds for which it would fill the link, is spread over all of its time, and sent by
+        `others`.
         """
         spans, rates = np.append(span_s, max(over_s - float(span_s.sum()), 0.0)), np.append(rate, 0.0)
-        rates = np.minimum(rates, 1.0)
+        rates, number = np.minimum(rates, 1.0), np.append(senders, 0.0)
         missing_s = used_s - float((spans * rates).sum())
         if missing_s > _SAME * used_s:
             rates = np.minimum(rates + missing_s / spans.sum(), 1.0)
-        part, rates = _few(spans / spans.sum(), rates)
-        return cls(part, rates, (rates > _SILENT).astype(float))
+        number = np.where(rates > _SILENT, np.maximum(number, others), 0.0)
+        return cls(*_few(spans / spans.sum(), rates, number))
 
-    def combined(self, other: States, *, same_job: bool = False) -> States:
-        """States of a link that two load, in any of theirs at any time; of one job where two parts of it do."""
+    def combined(self, other: States) -> States:
+        """States of a link that two load, in any of theirs at any time."""
         part = np.multiply.outer(self.part, other.part).ravel()
         rate = np.minimum(np.add.outer(self.rate, other.rate).ravel(), 1.0)
-        both = (np.maximum if same_job else np.add).outer(self.num_jobs, other.num_jobs).ravel()
-        columns = []
-        for number in np.unique(both):
-            own = both == number
-            weight = float(part[own].sum())
-            if weight > 0:
-                parts, rates = _few(part[own] / weight, rate[own])
-                columns.append((parts * weight, rates, np.full(len(parts), number)))
-        return States(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+        return States(*_few(part, rate, np.add.outer(self.senders, other.senders).ravel()))
 
-    def left(self, num_jobs: float = 1.0) -> Floats:
-        """Part of the link that it leaves to others in each state, never less than an even share for each of so many of them."""
-        fair = num_jobs / (num_jobs + self.num_jobs)
+    @property
+    def mean_senders(self) -> float:
+        """NICs that send over it while any does; one where none ever does [count]."""
+        busy = self.senders > 0
+        return float((self.part * self.senders)[busy].sum() / self.part[busy].sum()) if busy.any() else 1.0
+
+    def left(self, senders: float) -> Floats:
+        """Part of the link that it leaves to so many NICs of others in each state, never less than their fair share."""
+        fair = senders / (senders + self.senders)
         return np.asarray(np.maximum(1.0 - self.rate, fair), dtype=np.float64)
 
-    def left_to_short(self) -> float:
+    def left_to_short(self, senders: float) -> float:
         """Part that it leaves to a job whose transfers are short next to its states: each meets one of them.
 
         The mean time of a byte is the mean of its times in all states.
         """
-        return float(1.0 / (self.part / self.left()).sum())
+        return float(1.0 / (self.part / self.left(senders)).sum())
 
-    def left_to_long(self, num_jobs: float) -> float:
-        """Part that it leaves to so many jobs whose transfers are long next to its states: each meets their mean."""
-        return float((self.part * self.left(num_jobs)).sum())
+    def left_to_long(self, senders: float) -> float:
+        """Part that it leaves to jobs whose transfers are long next to its states: each meets their mean."""
+        return float((self.part * self.left(senders)).sum())
 
 
 LinkStates = Mapping[int, States]
@@ -107,92 +111,131 @@ class LinkLoad:
     states: dict[int, States]
 
 
-def _few(part: Floats, rate: Floats) -> tuple[Floats, Floats]:
-    """States with like rates as one, and neighbours where these are very many."""
-    order = np.argsort(rate, kind="stable")
-    part, rate = part[order], rate[order]
-    new = np.diff(rate, prepend=-1.0) > _SAME
+def _few(part: Floats, rate: Floats, senders: Floats) -> tuple[Floats, Floats, Floats]:
+    """Columns of states with those that are alike as one, and neighbours where these are very many; silence is apart."""
+    order = np.lexsort((senders, rate))
+    columns = np.stack([part, part * rate, part * senders])[:, order]
+    rate, senders = rate[order], senders[order]
+    new = (np.diff(rate, prepend=-1.0) > _SAME) | (np.diff(senders, prepend=-1.0) != 0)
     if new.sum() > _MOST:
-        number = np.minimum((np.cumsum(part) - part / 2) * _MOST, _MOST - 1).astype(np.int64)
-        new = np.diff(number, prepend=-1) > 0
-    first = np.flatnonzero(new)
-    parts = np.add.reduceat(part, first)
-    means = np.add.reduceat(part * rate, first) / np.where(parts > 0, parts, 1.0)
+        whole = np.where(senders > 0, columns[0], 0.0)
+        number = np.minimum((np.cumsum(whole) - whole / 2) / whole.sum() * _MOST, _MOST - 1).astype(np.int64)
+        new = np.diff(np.where(senders > 0, number, -1), prepend=-2) > 0
+    parts, rates, numbers = np.add.reduceat(columns, np.flatnonzero(new), axis=1)
     kept = parts > 0
-    return parts[kept], means[kept]
+    return parts[kept], rates[kept] / parts[kept], numbers[kept] / parts[kept]
 
 
-def together(loads: Iterable[LinkStates], *, same_job: bool = False) -> dict[int, States]:
+def together(loads: Iterable[LinkStates]) -> dict[int, States]:
     """States of all links that several jobs load, or several parts of one job."""
     whole: dict[int, States] = {}
     for load in loads:
         for row, states in load.items():
-            whole[row] = whole[row].combined(states, same_job=same_job) if row in whole else states
+            whole[row] = whole[row].combined(states) if row in whole else states
     return whole
 
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Transfers of a plan as it ran, on some links: when each began and ended, and the capacity that it used up.
+    """Transfers of a plan as it ran, on some links: when each began and ended, what it used up, and by how many NICs.
 
     Parameters
     ----------
     start_s, end_s : float, [num_transfers]
-    used : dict of row -> float array, [num_transfers]
-        Capacity of the link that each used up [bytes].
+    rows : int, [num_links]
+    used : float, [num_links, num_transfers]
+        Capacity of each link that each used up [bytes].
+    senders : float, [num_links, num_transfers]
     """
 
     start_s: Floats
     end_s: Floats
-    used: Mapping[int, Floats]
+    rows: Ints
+    used: Floats
+    senders: Floats
 
-    def rates(self, row: int) -> tuple[Floats, Floats]:
-        """Rates of a link from one begin or end to the next, and how long each lasts [s], [bytes/s]; without the time in which it has none."""
+    def rates(self, link: int) -> tuple[Floats, Floats, Floats]:
+        """Rates of a link from one begin or end to the next, by how many NICs, and how long each lasts [s], [bytes/s].
+
+        Without the time in which it has none.
+        """
         took = self.end_s - self.start_s
-        own = (self.used[row] > 0) & (took > 0)
-        rate = self.used[row][own] / took[own]
+        own = (self.used[link] > 0) & (took > 0)
+        rate = self.used[link, own] / took[own]
         when = np.concatenate([self.start_s[own], self.end_s[own]])
         order = np.argsort(when, kind="stable")
-        level = np.cumsum(np.concatenate([rate, -rate])[order])[:-1]
+        level, senders = (
+            np.cumsum(np.concatenate([each, -each])[order])[:-1] for each in (rate, self.senders[link, own])
+        )
         spans = np.diff(when[order])
         busy = (spans > 0) & (level > _SAME * rate.max(initial=0.0))
-        return spans[busy], level[busy]
+        return spans[busy], level[busy], senders[busy].round()
 
 
-def spans_of(tasks: Tasks, ran: StepRun, rows: Ints, begin_s: float = 0.0) -> Spans:
+def senders_of(flows: Iterable[Flows], cluster: Cluster, rows: Ints) -> Floats:
+    """NICs that flows of one time send over each of some links from, [num_links] [count]."""
+    nics = np.array([name.endswith("/tx") for name in cluster.names]) & (cluster.class_idx == _NIC)
+    place = np.full(len(cluster.names), NONE)
+    place[rows] = np.arange(len(rows))
+    pairs = [np.zeros((2, 0), dtype=np.int64)]
+    for own in flows:
+        flow = own.flow_of_entry
+        sender = np.full(own.num_flows, NONE)
+        sent = nics[own.resource]
+        sender[flow[sent]] = own.resource[sent]
+        crosses = place[own.resource] != NONE
+        pairs.append(np.stack([place[own.resource[crosses]], sender[flow[crosses]]]))
+    link, _ = np.unique(np.concatenate(pairs, axis=1), axis=1)
+    return np.bincount(link, minlength=len(rows)).astype(float)
+
+
+def spans_of(plan: StepPlan, ran: StepRun, cluster: Cluster, rows: Ints, begin_s: float = 0.0) -> Spans:
     """Collectives of a plan that ran with the nodes of all of its tasks kept, on the links of some rows."""
-    network, folded = ran.network, ran.network.folded
+    tasks, network, folded = plan.tasks, ran.network, ran.network.folded
     starts, ends, templates = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
+    senders: dict[int, Floats] = {}
     seen: set[tuple[int, int]] = set()
     kernels = {name: i for i, name in enumerate(network.kernels)}
     for record in ran.records:
-        of_group = int(folded.group_class[record.group])
-        if (record.pipeline_rank, of_group) in seen:
+        rank, of_group = record.pipeline_rank, int(folded.group_class[record.group])
+        if (rank, of_group) in seen:
             continue  # a template holds all groups of a class
-        seen.add((record.pipeline_rank, of_group))
-        own = network.collective[ran.member.first_rank + record.pipeline_rank, of_group]
-        programs = tasks.program[tasks.first[record.pipeline_rank] + np.unique(record.nodes.task)]
-        template = [
-            int(own[kernels[node.collective], int(overlapped)]) if node.collective in kernels else 0
-            for program, overlapped in (tasks.programs[number] for number in programs.tolist())
-            for node in program
-        ]
+        seen.add((rank, of_group))
+        groups = np.flatnonzero(folded.group_class[: plan.num_groups] == of_group).tolist()
+        own = network.collective[ran.member.first_rank + rank, of_group]
+        programs = tasks.program[tasks.first[rank] + np.unique(record.nodes.task)]
+        template: list[int] = []
+        for program, overlapped in (tasks.programs[number] for number in programs.tolist()):
+            for node in program:
+                place = kernels.get(node.collective) if node.collective is not None else None
+                template.append(0 if place is None else int(own[place, int(overlapped)]))
+                if template[-1] and template[-1] not in senders:
+                    named = (plan.traffic.collectives[rank][group].get(node.collective) for group in groups)
+                    flows = (collective.flows for collective in named if collective is not None)
+                    senders[template[-1]] = senders_of(flows, cluster, rows)
         starts.append(np.asarray(record.nodes.start_s, dtype=np.float64))
         ends.append(np.asarray(record.nodes.end_s, dtype=np.float64))
         templates.append(np.array(template, dtype=np.int64))
     template_ = np.concatenate(templates)
     moves = np.flatnonzero(template_)
-    used = {row: network.templates.used[template_[moves], folded.resource[row]] for row in rows.tolist()}
     start_s, end_s = np.concatenate(starts)[moves], np.concatenate(ends)[moves]
-    return Spans(start_s + begin_s, end_s + begin_s, used)
+    return Spans(
+        start_s + begin_s,
+        end_s + begin_s,
+        rows,
+        network.templates.used[template_[moves]][:, folded.resource[rows]].T,
+        np.array([senders[number] for number in template_[moves].tolist()]).reshape(len(moves), len(rows)).T,
+    )
 
 
 def joined(parts: Sequence[Spans]) -> Spans:
-    """Transfers of several plans of one job."""
+    """Transfers of several plans of one job, on the same links."""
     return Spans(
         np.concatenate([part.start_s for part in parts]),
         np.concatenate([part.end_s for part in parts]),
-        {row: np.concatenate([part.used[row] for part in parts]) for row in parts[0].used},
+        parts[0].rows,
+        np.concatenate([part.used for part in parts], axis=1),
+        np.concatenate([part.senders for part in parts], axis=1),
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.cluster.topology import CLASSES, Cluster, Floats
-from sim.engine.link_states import States, joined, spans_of
+from sim.engine.link_states import States, joined, senders_of, spans_of
 from sim.engine.step import StepRun
 from sim.engine.step_jobs import run_jobs
 from sim.runs.kinds import SharedRun
@@ -69,16 +69,20 @@ class ClosedRuns:
             rows = np.flatnonzero((healthy.class_idx == _UPLINK) & (used > 0) & (healthy.capacity > 0))
             spans = joined(
                 [
-                    spans_of(plan.tasks, next(flat), rows, begin)
+                    spans_of(plan, next(flat), healthy, rows, begin)
                     for plan, begin in zip(job.plans, self.begins_s[name], strict=True)
                 ]
             )
+            sends = (
+                flows for plan in job.plans for by_group in plan.traffic.sends.values() for flows in by_group
+            )
+            sending = np.maximum(senders_of(sends, healthy, rows), 1.0)
             states[name] = {}
-            for row in rows.tolist():
-                took_s, rate = spans.rates(row)
-                capacity = float(healthy.capacity[row])
+            for link, row in enumerate(rows.tolist()):
+                took_s, rate, senders = spans.rates(link)
+                capacity, full = float(healthy.capacity[row]), float(used[row])
                 states[name][row] = States.from_spans(
-                    took_s, rate / capacity, self.span_s(name), float(used[row]) / capacity
+                    took_s, rate / capacity, senders, self.span_s(name), full / capacity, float(sending[link])
                 )
         return states
 

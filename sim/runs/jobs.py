@@ -7,7 +7,7 @@ what those of serving leave, in turn, until what is left stands still. On links 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,30 +77,34 @@ class _Rounds:
                 self.left[""] = left
                 self.ran = run_closed(left_by_others(self.cluster, left), self.closed)
                 repeated = self.ran.states(self.cluster)
-            for name, serve in self.serving.items():
-                left = part_left(self._others(name, repeated), lambda _, own: own.left_to_short())
+            for name, job in self.serving.items():
+                left = self._for_serving(name, job, repeated)
                 change = self._moves(name, left)
                 moved = max(moved, change)
                 if name not in self.served or change > _STANDS_STILL:
                     self.left[name] = left
                     others = len(self.closed) + len(self.serving) - 1
                     self.progress(f"{name}: round {number}, next to {others} other jobs")
-                    self.served[name] = serve(left, lambda _: None)
+                    self.served[name] = job.run(left, lambda _: None)
             if number > 1 and moved <= _STANDS_STILL:
                 break
         return {"rounds": number, "moved_fraction": moved, "tolerance_fraction": _STANDS_STILL}
 
-    def _others(self, name: str, repeated: Mapping[str, LinkStates]) -> dict[int, States]:
-        """States of the links by all jobs but one that serves."""
+    def _for_serving(self, name: str, job: OpenJob, repeated: Mapping[str, LinkStates]) -> Left:
+        """What all others leave of each link to one that serves."""
         others = (own.load.states for other, own in self.served.items() if other != name)
-        return together([*repeated.values(), *others])
+        states = together([*repeated.values(), *others])
+        return part_left(states, lambda row, own: own.left_to_short(job.senders(row)))
 
     def _for_closed(self, repeated: Mapping[str, LinkStates]) -> Left:
-        """What all that serve leave to the closed jobs of each link."""
-        users = Counter(row for own in repeated.values() for row in own)
+        """What all that serve leave of each link to the closed jobs on it."""
+        senders: defaultdict[int, float] = defaultdict(float)
+        for load in repeated.values():
+            for row, own in load.items():
+                senders[row] += own.mean_senders
         states = together(own.load.states for own in self.served.values())
-        met = {row: own for row, own in states.items() if row in users}
-        return part_left(met, lambda row, own: own.left_to_long(users[row]))
+        met = {row: own for row, own in states.items() if row in senders}
+        return part_left(met, lambda row, own: own.left_to_long(senders[row]))
 
     def _moves(self, name: str, left: Left) -> float:
         """The most by which a part that is left to a job differs from what it was."""

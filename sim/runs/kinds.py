@@ -73,7 +73,14 @@ class OpenRun:
 
 Left = tuple[tuple[int, float], ...]
 """Links by their rows, and the part that other jobs leave of each."""
-OpenJob = Callable[[Left, Progress], OpenRun]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that decides while time passes: its run at what others leave, and the NICs by which it sends over a link, by row."""
+
+    run: Callable[[Left, Progress], OpenRun]
+    senders: Callable[[int], float]
 
 
 @dataclass(frozen=True, slots=True)

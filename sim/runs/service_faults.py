@@ -17,6 +17,7 @@ import numpy as np
 from sim.cluster.faults import Fault, changes_s
 from sim.cluster.parts import ClusterPart
 from sim.cluster.topology import NONE, Cluster, Ints
+from sim.engine.link_states import senders_of
 from sim.engine.serving_lives import ServingTrace
 from sim.runs.pass_collectives import collectives_of
 from sim.runs.pass_plan import PassPlan
@@ -156,7 +157,7 @@ def beside_others(scenario: Scenario, part: Scenario, gpus: Ints) -> Scenario:
     if part.workload.parts or not taken:
         return part
     own = on_nodes(part, gpus)
-    left = tuple((row, taken[row]) for row in _crossed(own).tolist() if row in taken)
+    left = tuple((row, taken[row]) for row in crossed(own) if row in taken)
     return replace(own, left=left) if left else part
 
 
@@ -166,8 +167,8 @@ def on_nodes(part: Scenario, gpus: Ints) -> Scenario:
     return replace(part, part=ClusterPart(nodes, part.part.gpus_per_node, part.part.domain))
 
 
-def _crossed(part: Scenario) -> Ints:
-    """Links between leaves that passes of an instance cross: its all-to-alls, and what its stages send."""
+def crossed(part: Scenario) -> dict[int, float]:
+    """Links between leaves that passes of an instance cross, its all-to-alls and what its stages send, and the NICs that send there."""
     work, cluster = part.workload, part.cluster()
     assert isinstance(work, Inference)
     leaves = np.unique(cluster.leaf[part.gpus])
@@ -177,8 +178,6 @@ def _crossed(part: Scenario) -> Ints:
         pods = np.unique(cluster.pod_of_leaf[leaves])
         near += [cluster.pod_up[pods], cluster.pod_down[pods]]
     rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *near]))
-    if work.layout.pp > 1:
-        return rows
     tokens = work.step_tokens if work.spec.kind == "decode" else _MANY_TOKENS
     several = replace(
         work,
@@ -189,8 +188,11 @@ def _crossed(part: Scenario) -> Ints:
         sampling="expected",
     )
     flows = collectives_of(PassPlan(part, several, _MANY)).flows
-    used = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(own.resource for own in flows)]))
-    return np.intersect1d(rows, used)
+    senders = senders_of(flows, cluster, rows)
+    least = 1.0 if work.layout.pp > 1 else 0.0
+    return {
+        row: num for row, num in zip(rows.tolist(), np.maximum(senders, least).tolist(), strict=True) if num
+    }
 
 
 def _likeness(part: Scenario) -> tuple[Hashable, ...]:

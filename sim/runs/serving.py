@@ -20,7 +20,7 @@ from sim.runs.service import CalmCosts, calm_costs, service_of
 from sim.runs.service_faults import fault_metrics
 from sim.runs.serving_activity import serving_activities
 from sim.runs.serving_bound import bound_of
-from sim.runs.serving_load import kv_bytes, serving_load
+from sim.runs.serving_load import kv_bytes, senders_by_link, serving_load
 from sim.runs.serving_metrics import measure
 from sim.scenario.descriptions import Scenario
 from sim.scenario.serving import Serving
@@ -45,7 +45,7 @@ def serving_beside(scenario: Scenario) -> OpenJob:
     """A serving scenario next to jobs that leave parts of the links; InfeasibleError as of `run_serving`."""
     work = scenario.workload
     assert isinstance(work, Serving)
-    calm = cache(lambda: calm_costs(work))
+    calm, senders = cache(lambda: calm_costs(work)), cache(lambda: senders_by_link(scenario, work))
 
     def run(left: Left, progress: Callable[[str], None]) -> OpenRun:
         own = replace(scenario, left=left)
@@ -53,7 +53,7 @@ def serving_beside(scenario: Scenario) -> OpenJob:
         span_s = max(trace.end_s, 1e-12)
         return OpenRun(result, span_s, serving_load(own, work, service, trace, span_s))
 
-    return run
+    return OpenJob(run, lambda row: senders().get(row, float(work.prefill.num_ranks)))
 
 
 def _served(

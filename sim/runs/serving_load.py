@@ -1,7 +1,7 @@
 """What a serving run puts on the links of a cluster, and for which part of its time: the passes of its instances, and KV on its way.
 
 Every instance is taken to run passes like a full one of the prefill plan and like a step at the mean load, on its own nodes, as
-many as make up the tokens that it had. What passes move is counted exactly where routing is even, since it grows with their tokens.
+many as make up the tokens that it had. What passes move is counted exactly where routing is even, since it grows with their tokens. After a pass every GPU of an instance that prefills sends KV.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sim.runs import passes
 from sim.runs.pass_plan import PassPlan
 from sim.runs.passes import forward_pass
 from sim.runs.service import places
-from sim.runs.service_faults import beside_others, on_nodes
+from sim.runs.service_faults import beside_others, crossed, on_nodes
 from sim.runs.serving_activity import step_requests, typical_batch, typical_step
 from sim.scenario.descriptions import Scenario
 from sim.scenario.inference import Inference
@@ -37,14 +37,15 @@ def serving_load(
     healthy = replace(scenario, left=()).cluster().capacity
     carried, used = kv_bytes(cluster, service, trace)
     uplinks = np.flatnonzero((cluster.class_idx == _UPLINK) & (healthy > 0))
+    none, kv_senders = np.zeros(0), float(work.prefill.num_ranks)
     parts = [
         {
-            row: States.from_spans(np.zeros(0), np.zeros(0), span_s, used[row] / healthy[row])
+            row: States.from_spans(none, none, none, span_s, used[row] / healthy[row], kv_senders)
             for row in uplinks[used[uplinks] > 0].tolist()
         }
     ]
     for gpus, record, roles in _instances(scenario, work, service, trace):
-        spans: dict[int, list[tuple[Floats, Floats]]] = {}
+        spans: dict[int, list[tuple[Floats, Floats, Floats]]] = {}
         own_used = np.zeros(len(used))
         for plan, often in _passes(scenario, work, trace, gpus, record, roles):
             forward = forward_pass(plan)
@@ -53,17 +54,32 @@ def serving_load(
             carried += times * ran.bytes
             own_used += times * ran.used
             rows = uplinks[ran.used[uplinks] > 0]
-            moved = spans_of(passes.whole_plan(forward).tasks, ran, rows)
-            for row in rows.tolist():
-                took_s, rate = moved.rates(row)
-                spans.setdefault(row, []).append((took_s * times, rate / healthy[row]))
+            moved = spans_of(passes.whole_plan(forward), ran, cluster, rows)
+            for link, row in enumerate(rows.tolist()):
+                took_s, rate, senders = moved.rates(link)
+                spans.setdefault(row, []).append((took_s * times, rate / healthy[row], senders))
         used += own_used
         parts.append({})
         for row, own in spans.items():
-            took_s, rates = (np.concatenate(column) for column in zip(*own, strict=True))
+            took_s, rates, senders = (np.concatenate(column) for column in zip(*own, strict=True))
             full_s = float(own_used[row] / healthy[row])
-            parts[-1][row] = States.from_spans(took_s, rates, span_s, full_s)
-    return LinkLoad(carried, used, together(parts, same_job=True))
+            parts[-1][row] = States.from_spans(took_s, rates, senders, span_s, full_s)
+    return LinkLoad(carried, used, together(parts))
+
+
+def senders_by_link(scenario: Scenario, work: Serving) -> dict[int, float]:
+    """NICs by which passes of an instance send over each link that they cross, of the instance that has most."""
+    prefills, decodes = places(scenario, work)
+    both = work.spec.decode.instances == 0
+    placed = [
+        *((gpus, part) for gpus in prefills for part in (work.prefill, work.decode)[: 1 + both]),
+        *((gpus, work.decode) for gpus in decodes),
+    ]
+    most: dict[int, float] = {}
+    for gpus, part in placed if not work.decode.workload.parts else ():
+        for row, number in crossed(on_nodes(part, gpus)).items():
+            most[row] = max(most.get(row, 0.0), number)
+    return most
 
 
 def kv_bytes(cluster: Cluster, service: Service, trace: ServingTrace) -> tuple[Floats, Floats]:

@@ -51,11 +51,12 @@ def alone(ratio: int, nodes: str, users: str, more: str = "") -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Two flows of 20 GB, one each way between the two nodes of a job: of an uplink of 50 GB/s all that there is, for 0.4 s."""
+    """Flows between the two nodes of a job, each way, that fill an uplink of 50 GB/s for 0.4 s: from one GPU, or from all eight."""
     path = tmp_path_factory.mktemp("beside")
-    (path / "busy.csv").write_text(
-        "flow_id,src,dst,bytes,start_us\n1,0,8,20000000000,0\n2,8,0,20000000000,0\n"
-    )
+    for name, gpus in (("lone", 1), ("busy", 8)):
+        pairs = [pair for i in range(gpus) for pair in ((i, 8 + i), (8 + i, i))]
+        rows = [f"{n},{src},{dst},{20_000_000_000 // gpus},0" for n, (src, dst) in enumerate(pairs)]
+        (path / f"{name}.csv").write_text("\n".join(["flow_id,src,dst,bytes,start_us", *rows, ""]))
     return path
 
 
@@ -73,14 +74,16 @@ def test_on_links_of_its_own_serving_is_what_it_is_alone_and_so_is_the_other(
     assert both["sharing"]["moved_fraction"] == 0.0
 
 
-def test_next_to_a_flow_that_fills_an_uplink_passes_take_what_they_take_on_uplinks_of_half_the_rate(
-    folder: Any,
+@pytest.mark.parametrize(("file", "ratio"), [("busy", 64), ("lone", 36)])
+def test_passes_get_of_a_full_uplink_what_their_nics_are_of_all_that_send_over_it(
+    folder: Any, file: str, ratio: int
 ) -> None:
-    """An even share of a link that the other wants whole, at all times, is half of it."""
-    both = run(folder, 32, busy=f"use_nodes: [0, 4], workload: {BUSY}", users=f"use_nodes: [1, 5], {ONE}")
-    thick, thin = (alone(ratio, "[1, 5]", ONE) for ratio in (32, 64))
+    """Eight next to eight that want all at all times have half of it, next to one eight ninths: as on uplinks of 64:1 and 36:1."""
+    busy = f"use_nodes: [0, 4], workload: {BUSY.replace('busy', file)}"
+    both = run(folder, 32, busy=busy, users=f"use_nodes: [1, 5], {ONE}")
+    thick, thin = (alone(each, "[1, 5]", ONE) for each in (32, ratio))
     for name in ("ttft", "tpot", "response"):
-        assert thin[name]["mean_s"] > 1.05 * thick[name]["mean_s"]
+        assert thin[name]["mean_s"] > (1.05 if ratio == 64 else 1.005) * thick[name]["mean_s"]
         assert both["metrics"]["jobs"]["users"][name]["mean_s"] == pytest.approx(
             thin[name]["mean_s"], rel=1e-3
         )
@@ -158,29 +161,31 @@ def test_a_slow_nic_and_a_full_uplink_slow_serving_down_together(folder: Any) ->
     assert others[1] > 1.01 * alone(8, "[1, 5]", ONE)["ttft"]["mean_s"]
 
 
+def states(spans: list[float], rates: list[float], over_s: float, senders: float = 8.0) -> States:
+    took_s, rate = np.array(spans), np.array(rates)
+    return States.from_spans(took_s, rate, np.full(len(spans), senders), over_s, float((took_s * rate).sum()))
+
+
 def test_what_states_leave() -> None:
-    """A job that takes a link whole for half of the time, and another that takes a quarter of it at all times."""
-    half = States.from_spans(np.array([1.0]), np.array([1.0]), 2.0, 1.0)
-    quarter = States.from_spans(np.array([3.0]), np.array([0.25]), 3.0, 0.75)
-    assert half.left_to_short() == pytest.approx(1 / (0.5 / 1.0 + 0.5 / 0.5))
-    assert half.left_to_long(1) == pytest.approx(0.5 * 1.0 + 0.5 * 0.5)
-    assert quarter.left_to_short() == quarter.left_to_long(1) == pytest.approx(0.75)
+    """A job that takes a link whole for half of the time, and another that takes a quarter of it at all times; eight NICs each."""
+    half, quarter = states([1.0], [1.0], 2.0), states([3.0], [0.25], 3.0)
+    assert half.left_to_short(8) == pytest.approx(1 / (0.5 / 1.0 + 0.5 / 0.5))
+    assert half.left_to_long(8) == pytest.approx(0.5 * 1.0 + 0.5 * 0.5)
+    assert half.left_to_long(24) == pytest.approx(0.5 * 1.0 + 0.5 * 0.75)
+    assert quarter.left_to_short(8) == quarter.left_to_long(8) == pytest.approx(0.75)
     both = together([{0: half}, {0: quarter}])[0]
-    # Next to one of them three quarters are left; next to both, an even share of three.
-    assert both.left_to_long(1) == pytest.approx(0.5 * 0.75 + 0.5 / 3)
-    parts = together([{0: half}, {0: quarter}], same_job=True)[0]
-    assert parts.left_to_long(1) == pytest.approx(0.5 * 0.75 + 0.5 * 0.5)
-    # Two closed jobs next to one that serves have two parts of three where it wants all.
-    assert half.left_to_long(2) == pytest.approx(0.5 * 1.0 + 0.5 * 2 / 3)
+    # Next to one of them three quarters are left; next to both, a third.
+    assert both.left_to_long(8) == pytest.approx(0.5 * 0.75 + 0.5 / 3)
+    assert both.mean_senders == pytest.approx(0.5 * 8 + 0.5 * 16)
 
 
-def test_many_states_are_few_that_carry_as_much() -> None:
-    spans, rates = np.arange(1.0, 1001.0), np.linspace(0.0, 0.9, 1000)
-    used = float((spans * rates).sum())
-    states = States.from_spans(spans, rates, 2 * float(spans.sum()), used)
-    assert len(states.part) <= 65
-    assert states.part.sum() == pytest.approx(1.0)
-    assert (states.part * states.rate).sum() == pytest.approx(used / (2 * spans.sum()))
+def test_many_states_are_few_that_carry_as_much_and_silence_stays() -> None:
+    spans, rates = np.arange(1.0, 1001.0), np.linspace(0.001, 0.9, 1000)
+    many = states(spans.tolist(), rates.tolist(), 2 * float(spans.sum()))
+    assert len(many.part) <= 65
+    assert many.part.sum() == pytest.approx(1.0)
+    assert (many.part * many.rate).sum() == pytest.approx(float((spans * rates).sum() / (2 * spans.sum())))
+    assert many.part[many.senders == 0].sum() == pytest.approx(0.5)
 
 
 def test_experts_apart_span_pools_and_are_no_job() -> None:
