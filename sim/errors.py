@@ -111,17 +111,43 @@ def shown(text: str, most: int = _MOST_SHOWN) -> str:
     return f"{plain[: most * 2 // 3]}...{plain[-most // 4 :]}"
 
 
+_ELSEWHERE = {
+    "sequence_tokens": ("seq_len", "seq_length", "sequence_length", "max_seq_len"),
+    "microbatch_sequences": ("micro_batch_size", "microbatch_size", "mbs", "per_device_batch_size"),
+    "global_batch": ("gbs", "global_batch_size", "train_batch_size"),
+    "requests_per_gpu": ("batch_size", "batch", "max_num_seqs"),
+    "context_tokens": ("context_length", "max_model_len"),
+    "prompt_tokens": ("isl", "input_len", "input_length"),
+    "tokens_per_step": ("mtp", "num_speculative_tokens", "num_nextn_predict_layers"),
+    "chunks": ("vpp", "virtual_pipeline", "num_virtual_stages"),
+    "ep": ("expert_parallel_size", "expert_model_parallel_size", "enable_expert_parallel"),
+    "tp": ("tensor_parallel_size", "tensor_model_parallel_size"),
+    "pp": ("pipeline_parallel_size", "pipeline_model_parallel_size"),
+    "zero3": ("fsdp", "fsdp2", "full_shard"),
+    "two_hop": ("deepep", "deep_ep", "deepep_normal"),
+    "low_latency": ("deepep_ll", "deepep_low_latency", "pplx"),
+    "bf16": ("fp16", "float16", "half", "bfloat16"),
+    "fp8": ("float8", "fp8_e4m3", "fp8_e5m2"),
+}
+"""Our word -> what other stacks call it, or use in its place."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word closest to a word; None where nothing is close.
+    """Return the known word closest to a word, or what another stack means by it; None where nothing is close.
 
     Examples
     --------
     >>> nearest("bandwith", ["bandwidth", "latency"])
     'bandwidth'
+    >>> nearest("micro_batch_size", ["microbatch_sequences", "microbatches"])
+    'microbatch_sequences'
     """
     candidates: Sequence[str] = list(known)
     by_case = {candidate.lower(): candidate for candidate in candidates}
     if word.lower() in by_case:
         return by_case[word.lower()]
+    meant = (ours for ours, theirs in _ELSEWHERE.items() if ours in by_case and word.lower() in theirs)
+    if ours := next(meant, None):
+        return by_case[ours]
     close = difflib.get_close_matches(word.lower(), by_case, n=1, cutoff=0.55)
     return by_case[close[0]] if close else None

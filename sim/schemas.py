@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 WORD = "word"
 """Tag of what is written in a word where a branch of keys may stand, in unions of both."""
+WORD_OR_MODULES = "word or modules"
+"""Tag of a word where a list of modules may stand."""
+_INSTEAD = {WORD: ", or a mapping of keys", WORD_OR_MODULES: ", or a list of modules"}
 
 
 # --- quantities ----------------------------------------------------------------------------------------------------
@@ -133,8 +136,7 @@ def _problem(document: Document, path: Path_, models: list[Any], entry: Any) -> 
     if kind in ("literal_error", "enum"):
         allowed = context["expected"].replace(" or ", ", ")
         words = re.findall(r"'([^']*)'", allowed)
-        branch = ", or a mapping of keys" if entry["loc"][-1] == WORD else ""
-        wanted = f"one of: {', '.join(words)}{branch}"
+        wanted = f"one of: {', '.join(words)}{_INSTEAD.get(entry['loc'][-1], '')}"
         return document.problem(path, _brief(got), wanted, nearest(str(got), words))
     if kind == "union_tag_invalid":
         words = re.findall(r"'([^']*)'", context["expected_tags"])
@@ -150,7 +152,7 @@ def _problem(document: Document, path: Path_, models: list[Any], entry: Any) -> 
 _WANTED = {
     "model_type": "a mapping of keys",
     "dataclass_type": "a mapping of keys",
-    "model_attributes_type": "a mapping of keys",
+    "model_attributes_type": "a mapping with the key 'kind'",
     "dict_type": "a mapping of keys",
     "union_tag_not_found": "a mapping with the key 'kind'",
     "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-'",

@@ -12,7 +12,7 @@ from sim.cost.power import Stated
 from sim.cost.recompute import Module
 from sim.scenario.draft import Draft, LayoutSpec
 from sim.scenario.values import Branch, Count, Number
-from sim.schemas import Amount, Duration, Fraction, Price, Watts, written
+from sim.schemas import WORD_OR_MODULES, Amount, Duration, Fraction, Price, Watts, written
 
 AT = ("workload", "run")
 HOUR_S = 3600.0
@@ -20,8 +20,9 @@ HOUR_S = 3600.0
 
 _Modules = Annotated[list[Module], Field(min_length=1)]
 Recompute = Annotated[
-    Annotated[Literal["none", "selective", "full"], Tag("word")] | Annotated[_Modules, Tag("modules")],
-    Discriminator(lambda value: "modules" if isinstance(value, list) else "word"),
+    Annotated[Literal["none", "selective", "full"], Tag(WORD_OR_MODULES)]
+    | Annotated[_Modules, Tag("modules")],
+    Discriminator(lambda value: "modules" if isinstance(value, list) else WORD_OR_MODULES),
 ]
 """A word, or modules of `cost.recompute`."""
 
