@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from sim.cluster.parameters import SourcedFile
 from sim.cluster.parts import ClusterPart, part_of
@@ -148,6 +148,13 @@ def _job(draft: Draft, i: int, job: JobSpec, part: ClusterPart) -> Scenario:
             document.put((key,), value, draft.document.mark((*at, key)))
     if job.pool is not None:
         document.put(("cluster", "pool"), job.pool, draft.document.mark((*at, "pool")))
+    faults = document.get(("cluster", "faults"))
+    if isinstance(faults, list):  # what slows the compute of others is not asked of its kind
+        first = draft.shared.pools[job.pool].first_node if draft.shared and job.pool else 0
+        own = {first + node for node in part.nodes}
+        kept = [fault for fault in faults if not _is_of_others(fault, own)]
+        if len(kept) < len(faults):
+            document.put(("cluster", "faults"), kept, document.mark(("cluster", "faults")))
     document.put(("cluster", "use_nodes"), list(part.nodes), mark)
     document.put(("cluster", "gpus"), part.num_gpus, mark)
     try:
@@ -157,6 +164,16 @@ def _job(draft: Draft, i: int, job: JobSpec, part: ClusterPart) -> Scenario:
         job_mark = draft.document.mark(at)
         moved = (replace(each.moved(places), where=each.where or job_mark) for each in error.problems)
         raise InputError(list(moved)) from None
+
+
+def _is_of_others(fault: Any, nodes: set[int]) -> bool:
+    """True of a fault that slows what GPUs of other nodes compute."""
+    return (
+        isinstance(fault, dict)
+        and isinstance(fault.get("node"), int)
+        and fault["node"] not in nodes
+        and not {"clock", "hbm"}.isdisjoint(fault)
+    )
 
 
 def _count(scenario: Scenario, work: Jobs) -> None:

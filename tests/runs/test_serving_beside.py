@@ -161,6 +161,22 @@ def test_a_slow_nic_and_a_full_uplink_slow_serving_down_together(folder: Any) ->
     assert others[1] > 1.01 * alone(8, "[1, 5]", ONE)["ttft"]["mean_s"]
 
 
+def test_a_gpu_that_dies_next_to_a_full_uplink_is_what_it_is_on_one_of_half_the_rate(folder: Any) -> None:
+    """A fault of nodes of one job is not asked of another, which has no GPU that computes."""
+    fault, users = (
+        ", faults: [{node: 5, clock: 0 %, from: 0.5 s, until: 1 s}]",
+        ONE.replace("requests: 12", "requests: 24"),
+    )
+    jobs = {"busy": f"use_nodes: [0, 4], workload: {BUSY}", "users": f"use_nodes: [1, 5], {users}"}
+    beside = run(folder, 32, fault, **jobs)["metrics"]["jobs"]["users"]
+    thin = alone(64, "[1, 5]", users, fault)
+    assert beside["down_s"] == thin["down_s"] == pytest.approx(0.5)
+    assert beside["restarts"] == thin["restarts"] > 0
+    assert beside["ttft"]["mean_s"] == pytest.approx(thin["ttft"]["mean_s"], rel=2e-3)
+    with pytest.raises(InputError, match="flows has nothing that 'clock' makes slower"):
+        run(folder, 32, fault.replace("5", "0", 1), **jobs)
+
+
 def states(spans: list[float], rates: list[float], over_s: float, senders: float = 8.0) -> States:
     took_s, rate = np.array(spans), np.array(rates)
     return States.from_spans(took_s, rate, np.full(len(spans), senders), over_s, float((took_s * rate).sum()))
