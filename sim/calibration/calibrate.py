@@ -6,6 +6,7 @@ that cannot be named counts as memory-bound in its phase and is listed.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from sim.cost.measured import MeasuredCollective, MeasuredPhase, OperationTime, 
 
 Interval = tuple[float, float]
 _ANY_GRID = 2**31
+_WAIT_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,19 @@ class UnnamedKernel:
     num_kernels: int
     time_s: float
     share_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostTime:
+    """What the host takes from one launch to the next, on whichever of its threads; the profiler's own part is in it."""
+
+    num_launches: int
+    launch_s: float
+    """Mean, but for waits: a figure for `launch` of a software profile."""
+    half_s: float
+    """Half of them follow within this time."""
+    waited_s: float
+    """Sum of what is longer than a millisecond: the host waits for the device there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,8 @@ class Calibration:
     num_layers: int
     phases: Mapping[str, MeasuredPhase]
     exchanges: Mapping[str, MeasuredCollective]
+    host: HostTime | None
+    """None where the trace has no launches."""
 
 
 def calibrate(path: str | Path, progress: Callable[[str], None] = lambda _: None) -> Calibration:
@@ -119,6 +136,17 @@ def calibrate(path: str | Path, progress: Callable[[str], None] = lambda _: None
         num_layers=len(cut.layers),
         phases=_phases(cut, trace.origin.gpu_sms),
         exchanges=_exchanges(cut, trace.origin.gpu_sms),
+        host=_host(trace.launched_s),
+    )
+
+
+def _host(launched_s: Sequence[float]) -> HostTime | None:
+    apart = [after - before for before, after in itertools.pairwise(launched_s)]
+    issued = [time_s for time_s in apart if time_s <= _WAIT_S]
+    if not issued:
+        return None
+    return HostTime(
+        len(launched_s), statistics.fmean(issued), statistics.median(issued), sum(apart) - sum(issued)
     )
 
 

@@ -69,6 +69,8 @@ class KinetoTrace:
 
     origin: TraceOrigin
     kernels: tuple[KernelEvent, ...]
+    launched_s: tuple[float, ...] = ()
+    """When threads of the host launched them, in order; with `ranges` alone."""
 
 
 class _Work(NamedTuple):
@@ -185,7 +187,9 @@ def read(
     kernels = [_kernel(event, zero_us, launched) for event in chosen]
     kernels.sort(key=lambda kernel: (kernel.start_s, kernel.end_s, kernel.stream, kernel.name))
     device = kept.devices[chosen[0].device]
-    return KinetoTrace(_origin(path, head, device), tuple(kernels))
+    ran = {event.correlation for event in chosen} - {None}
+    launched_s = sorted(ts * 1e-6 for ts, _, correlation in kept.launches if correlation in ran)
+    return KinetoTrace(_origin(path, head, device), tuple(kernels), tuple(launched_s))
 
 
 def _read_events(path: Path, kept: _Kept, progress: Callable[[str], None]) -> Mapping[str, Any]:

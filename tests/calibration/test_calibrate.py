@@ -111,6 +111,19 @@ def test_the_backward_of_a_combine_is_a_cached_dispatch_and_the_other_way_round(
     ]  # fmt: skip
 
 
+def test_launches_of_the_host_are_timed_from_one_to_the_next_but_for_waits(tmp_path: Path) -> None:
+    """76 launches, one each 10 us, but for one that comes after the device has been waited for."""
+    tree = json.loads(CUT.read_text())
+    launches = [event for event in tree["traceEvents"] if event.get("cat") == "cuda_runtime"]
+    for i, event in enumerate(launches):
+        event["ts"] = 10 * i + 5000 * (i > 30)
+    host = calibrate(write(tmp_path, tree)).host
+    assert host is not None
+    assert (host.num_launches, host.launch_s, host.half_s) == (76, near(10e-6), near(10e-6))
+    assert host.waited_s == near(5.01e-3)
+    assert calibrate(write(tmp_path, only_gpu(tree), "other.json")).host is None
+
+
 def test_streams_sms_and_tokens_are_told_from_the_kernels(cut: Calibration) -> None:
     assert (cut.streams.compute, cut.streams.second_compute, cut.streams.communication) == (
         "7",
@@ -466,7 +479,7 @@ def test_tables_tell_phases_exchanges_classes_and_what_has_no_name(cut: Calibrat
     assert len(classes.rows) == len(cut.classes)
     for grid in (phases, exchanges, classes):
         assert {len(row) for row in grid.rows} == {len(grid.heads)}
-    assert "2 layer pairs, cut by named ranges" in calibrated.summary(cut)[-2]
+    assert "2 layer pairs, cut by named ranges" in calibrated.summary(cut)[-3]
     assert calibrated.summary(cut)[-1] == "Every kernel could be named."
 
 

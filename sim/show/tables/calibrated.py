@@ -31,6 +31,11 @@ def summary(calibration: Calibration) -> list[str]:
         lines.append(f"{layers}; {sms}; {calibration.tokens_per_rank} tokens a rank.")
     else:
         lines.append(f"No layer pairs were found: {calibration.why_not}. Only totals by class follow.")
+    if host := calibration.host:
+        each = f"one in {_time(host.launch_s)}, half of them within {_time(host.half_s)}"
+        lines.append(
+            f"The host issued {host.num_launches:,} launches, {each} with the profiler's part, waits of {_time(host.waited_s)} left out."
+        )
     if not calibration.unnamed:
         return [*lines, "Every kernel could be named."]
     num_kernels = sum(kernel.num_kernels for kernel in calibration.unnamed)
