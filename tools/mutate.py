@@ -23,6 +23,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from compileall import compile_dir
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,7 +35,7 @@ from mutants import EQUIVALENT, LEFT
 from sites import ROOMS, Mutant, chosen, drawn, modules_of, places, reason
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTED = ROOMS
+TESTED = (*ROOMS, "scenario", "validation")
 """Of `tests/`: where physics is tested. What only a page, a command or a sweep shows goes unseen here."""
 COPIED = (
     "sim",
@@ -243,6 +244,9 @@ def copied(root: Path, into: Path) -> Path:
             shutil.copytree(root / name, into / name, ignore=left_out, dirs_exist_ok=True)
         elif (root / name).exists():
             shutil.copy2(root / name, into / name)
+    for name in ("sim", "tests"):  # no mutant writes bytecode, so each would compile all of both
+        if (into / name).is_dir():
+            compile_dir(into / name, quiet=1)
     return into
 
 
@@ -273,7 +277,8 @@ def page(
         f"({len(survivors) / max(tried, 1):.1%}; at most 3 % may).\n\n"
         f"Drawn with seed {seed} from the {num_sites:,} operators, comparisons, constants, choices and pairs of arguments of all\n"
         f"modules of {', '.join(f'`{room}`' for room in ROOMS)}, each as likely as any other; {len(equivalent)} more were drawn and\n"
-        "left out, since they compute the same. Each met tests of these rooms that call its function, none of pages,\n"
+        "left out, since they compute the same. Each met tests of these rooms, of scenarios and of validation that call its\n"
+        "function, none of pages,\n"
         f"commands and sweeps, for at most {QUICK_S + MORE_S:.0f} s; properties tried {EXAMPLES} examples.\n"
         + table("Unseen", survivors, LEFT)
         + table("The same physics", equivalent, EQUIVALENT)

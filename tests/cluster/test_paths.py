@@ -120,6 +120,17 @@ def test_same_leaf_pairs_use_no_uplink_and_no_extra_latency() -> None:
     assert paths.extra_latency_s(cluster, *ends) == pytest.approx([0, 0.9e-6, 0.9e-6])
 
 
+@pytest.mark.parametrize("routing", ["adaptive", "ecmp"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_way_of_a_pair_is_the_same_whoever_else_is_asked_for(kind: str, routing: str) -> None:
+    cluster = small(kind, routing=routing)
+    src, dst = remote_pairs(cluster)
+    together = list(paths.uplinks(cluster, src, dst, queue_pairs=2))
+    for pair in range(0, len(src), 29):
+        alone = resources(cluster, -1, int(dst[pair]), int(src[pair]), queue_pairs=2)
+        assert [[int(rows[pair]) for rows, _ in together if rows[pair] != NONE]] == alone
+
+
 def test_a_way_through_the_core_takes_a_quarter_longer_than_one_through_a_spine() -> None:
     cluster = small("three_tier")
     added = paths.extra_latency_s(cluster, np.array([0, 0, 0]), np.array([8, 9, 16]))

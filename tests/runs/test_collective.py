@@ -10,7 +10,9 @@ import pytest
 import sim
 from figures import group, mean_error, rows
 from sim import documents
+from sim.engine.records import Trace
 from sim.errors import InputError
+from sim.runs import metrics as measure
 from sim.runs.forecast import forecast
 from sim.runs.run import run_scenario
 from sim.scenario.resolve import resolve
@@ -41,6 +43,10 @@ def refused(*args: Any, **more: Any) -> str:
     with pytest.raises(InputError) as caught:
         scenario(*args, **more)
     return str(caught.value)
+
+
+def test_a_run_in_which_nothing_moves_has_no_utilisation_over_its_time() -> None:
+    assert measure.utilisation(Trace(end_s=1.0), scenario().cluster()) == {}
 
 
 # --- groups --------------------------------------------------------------------------------------------------------

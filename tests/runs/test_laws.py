@@ -97,12 +97,15 @@ def keeps_bytes(result: dict[str, Any], cluster: Cluster) -> None:
 def adds_up(drawn: Drawn, result: dict[str, Any]) -> None:
     """Where the time of a pass goes adds up to it; each second of each GPU has the power of what held it, and has it once.
 
-    What is called a fraction is one.
+    What is called a fraction is one; links of a class are as busy over spans of time as over all of it.
     """
     metrics = result["metrics"]
     fractions = {name: value for name, value in flatten(metrics).items() if name.endswith("_fraction")}
     assert {name: value for name, value in fractions.items() if not 0 <= value <= 1 + 1e-9} == {}
     assert metrics.get("kv_occupancy_fraction", 0) <= metrics.get("kv_peak_fraction", 1)
+    for name, over_time in result.get("timeline", {}).get("utilisation", {}).items():
+        own = [link["utilisation_fraction"] for link in result["links"].values() if link["class"] == name]
+        assert name == "time_s" or np.mean(over_time["mean"]) == pytest.approx(np.mean(own), rel=1e-5)
     span_s = metrics.get("makespan_s", metrics.get("step_time_s"))
     if "where" in result:
         assert sum(result["where"].values()) == pytest.approx(span_s, rel=1e-9)

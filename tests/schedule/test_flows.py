@@ -51,6 +51,15 @@ def test_a_lone_flow_takes_its_wire_bytes_and_the_idle_latency(tmp_path: Path) -
     assert found == pytest.approx([seconds(1e6) + SAME_LEAF, 5e-6 + seconds(2e6) + CROSS_LEAF])
 
 
+def test_a_flow_between_gpus_takes_its_bytes_over_the_nic_and_the_latency_of_its_leaf(tmp_path: Path) -> None:
+    """What a cluster's NIC carries of payload is its own affair: no packets are said."""
+    (tmp_path / "flows.csv").write_text("flow_id,src,dst,bytes,start_us\n1,0,8,1e6,0\n")
+    cluster = build(load_hardware("h800"), 2, Fabric(kind="rail_optimized"))
+    table = flow_list.read(tmp_path / "flows.csv", cluster.num_gpus, None)
+    (found,) = run_flows(cluster, flow_list.plan(table, cluster, None)).transfers[0].finish_s
+    assert found == pytest.approx(1e6 / LINK + cluster.same_leaf_latency_s, rel=1e-9)
+
+
 def test_an_incast_is_fair_to_connections_whatever_their_bytes(tmp_path: Path) -> None:
     """1 and 3 MB into host 0: each at half rate until the small one is out."""
     found = finish(tmp_path, "1,1,0,1e6,0\n2,2,0,3e6,0")

@@ -73,6 +73,7 @@ def test_shared_experts_are_given_by_count_or_by_width(tmp_path: Path) -> None:
     counted = read(tmp_path, n_shared_experts=2)
     wide = read(tmp_path, shared_expert_intermediate_size=1536)
     odd = read(tmp_path, shared_expert_intermediate_size=20480)
+    assert same(read(tmp_path, n_shared_experts=2, shared_expert_intermediate_size=1536), counted)
     assert counted.shared_width == wide.shared_width == 2 * 768
     assert parameters(counted) == parameters(wide)
     assert parameters(odd).total - parameters(read(tmp_path)).total == 48 * 3 * 2048 * 20480
