@@ -146,6 +146,15 @@ def test_alignment_is_never_worse_than_naive_or_one_after_another_and_leaves_not
     assert said == sorted((node.name, node.layer, node.half) for node in alone)
 
 
+@pytest.mark.parametrize("of", [layer(), dense()])
+def test_a_block_of_one_half_leaves_the_other_half_where_it_was(of: LayerTimes) -> None:
+    began = (0.0, 0.0, 3.0, 7.0)  # compute, communication, the ends of both halves
+    for pair, mine, other in (((of, None), 2, 3), ((None, of), 3, 2)):
+        ended = alignment._Block.from_layers(*pair, V3_COLLECTIVES).after(began)
+        assert ended[other] == began[other]
+        assert began[mine] < ended[mine] <= max(ended[:2])
+
+
 def walks(num_f: int, num_b: int) -> Iterator[tuple[tuple[bool, bool], ...]]:
     """Every way through two lists, the plain way."""
     if not num_f and not num_b:
