@@ -195,6 +195,51 @@ def test_what_states_leave() -> None:
     assert both.mean_senders == pytest.approx(0.5 * 8 + 0.5 * 16)
 
 
+def shared_s(gap_s: float, size_s: float) -> tuple[float, float]:
+    """Mean time of a short transfer, and of a burst of 1 s that comes 1 s after the one before, on a link that both share evenly."""
+    rng = np.random.default_rng(0)
+    short, burst, wait_s, silent_s = 0.0, 0.0, gap_s, 1.0
+    begun, took, now = {"short": 0.0, "burst": 0.0}, {"short": [], "burst": []}, 0.0
+    while len(took["burst"]) < 200:
+        rate = 0.5 if short and burst else 1.0
+        step = min(short / rate if short else wait_s, burst / rate if burst else silent_s)
+        now += step
+        if short:
+            short -= rate * step
+            if short < 1e-12:
+                took["short"].append(now - begun["short"])
+                short, wait_s = 0.0, rng.exponential(gap_s)
+        elif (wait_s := wait_s - step) < 1e-12:
+            short, begun["short"] = size_s, now
+        if burst:
+            burst -= rate * step
+            if burst < 1e-12:
+                took["burst"].append(now - begun["burst"])
+                burst, silent_s = 0.0, 1.0
+        elif (silent_s := silent_s - step) < 1e-12:
+            burst, begun["burst"] = 1.0, now
+    return float(np.mean(took["short"])), float(np.mean(took["burst"]))
+
+
+@pytest.mark.parametrize(("gap_s", "size_s"), [(0.03, 0.0015), (0.01, 0.002)])
+def test_states_leave_both_what_they_have_when_every_begin_and_end_is_shared_anew(
+    gap_s: float, size_s: float
+) -> None:
+    """Rounds of the law against every byte in time.
+
+    It counts as many short transfers in a second next to a burst as in one without; in truth those that take longer are fewer, and
+    are under way for more of the burst.
+    """
+    of_short, of_burst = 1.0, 1.0
+    for _ in range(30):
+        of_burst = states([size_s / of_short], [of_short], gap_s + size_s / of_short).left_to_long(8)
+        of_short = states([1.0 / of_burst], [of_burst], 1.0 + 1.0 / of_burst).left_to_short(8)
+    short_s, burst_s = shared_s(gap_s, size_s)
+    assert 1.0 <= size_s / of_short / short_s <= 1.03
+    assert 0.96 <= 1.0 / of_burst / burst_s <= 1.0
+    assert short_s > 1.4 * size_s
+
+
 def test_many_states_are_few_that_carry_as_much_and_silence_stays() -> None:
     spans, rates = np.arange(1.0, 1001.0), np.linspace(0.001, 0.9, 1000)
     many = states(spans.tolist(), rates.tolist(), 2 * float(spans.sum()))

@@ -108,5 +108,5 @@ def aside(runs: Sequence[RunView]) -> str:
 
 def course(run: JobsView, lanes: Lanes) -> str:
     """Title of the timeline."""
-    once = ", others once of many times" if run.serves else ""
+    once = ", those that repeat shown once" if run.serves else ""
     return f"{len(run.jobs)} jobs on one network, the last ends after {show(run.completion_time_s, 's', 3)}{once}"
