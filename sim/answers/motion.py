@@ -38,27 +38,32 @@ def motion(document: Document, progress: Progress = lambda _: None) -> dict[str,
     link the share of its rate that it carries in each frame [0 to 1]. InputError for another kind of workload,
     or one without a course in time; InfeasibleError for more than `MOST_GPUS`.
     """
-    chosen = {title: scenarios.resolve(each) for title, each in _pair(document).items()}
+    return motion_of(_pair(document), document.get(("title",)), progress)
+
+
+def motion_of(
+    machines: Mapping[str, Document], title: str | None, progress: Progress = lambda _: None
+) -> dict[str, Any]:
+    """Record all-to-alls by the name of the machine that each runs on, as `motion` does."""
+    chosen = {name: scenarios.resolve(each) for name, each in machines.items()}
     for scenario in chosen.values():
         _require(scenario)
     traces = {}
-    for title, scenario in chosen.items():
-        progress(f"{scenario.name} on {title}")
-        traces[title] = trace_of(scenario)
+    for name, scenario in chosen.items():
+        progress(f"{scenario.name} on {name}")
+        traces[name] = trace_of(scenario)
     longest_s = max(trace.end_s for _, trace in traces.values())
     first = next(iter(chosen.values()))
     return {
         "schema": SCHEMA,
         "name": first.name,
-        "title": document.get(("title",)) or first.title,
+        "title": title or first.title,
         "version": __version__,
         "frame_s": longest_s / _FRAMES,
         "frames": _FRAMES,
         "nodes": first.num_nodes,
         "gpus_per_node": first.gpus_per_node,
-        "machines": {
-            title: _recorded(cluster, trace, longest_s) for title, (cluster, trace) in traces.items()
-        },
+        "machines": {name: _recorded(cluster, trace, longest_s) for name, (cluster, trace) in traces.items()},
     }
 
 

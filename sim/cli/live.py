@@ -21,10 +21,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from sim import documents, files
 from sim.answers import cube
+from sim.answers.motion import motion, motion_of
 from sim.answers.preview import preview
 from sim.documents import Document
 from sim.errors import MoesimError
 from sim.show.pages.explorer import explorer_html, point_json
+from sim.show.pages.motion import motion_html
 from sim.sweeps.file import Sweep
 from sim.sweeps.points import Batch, evaluate
 from sim.sweeps.workers import Workers, start
@@ -126,6 +128,15 @@ class LiveExplorer:
             return None
         return [dict(self._known[key]) for key in map(cube.run_address, self.documents(places))]
 
+    def motion(self, places: tuple[int, ...]) -> str:
+        """Write the page that plays the all-to-all of one setting, on the first and the last machine. Raises `MoesimError`."""
+        documents_, beside = self.documents(places), cube.compared(self.sweep)
+        if beside is None:
+            return motion_html(motion(documents_[0]))
+        names = ["your machine" if value == "yours" else str(value) for value in beside.values]
+        machines = dict(zip(names, documents_, strict=True))
+        return motion_html(motion_of({name: machines[name] for name in (names[0], names[-1])}, None))
+
     def end_exact(self) -> None:
         """End the exact runs that are under way."""
         if self._processes is not None:
@@ -173,7 +184,18 @@ def _handler(explorer: LiveExplorer) -> type[BaseHTTPRequestHandler]:
                 if made is None:
                     return self._refuse(HTTPStatus.CONFLICT)
                 return self._answer(point_json(made).encode(), "application/json")
+            if asked["path"] == "/motion":
+                return self._play(asked)
             self._refuse(HTTPStatus.NOT_FOUND)
+
+        def _play(self, asked: Mapping[str, str]) -> None:
+            places = self._places(asked)
+            if places is None:
+                return
+            try:
+                self._answer(explorer.motion(places).encode(), "text/html; charset=utf-8")
+            except MoesimError as error:
+                self._answer(f"{error}\n".encode(), "text/plain; charset=utf-8", HTTPStatus.CONFLICT)
 
         def do_POST(self) -> None:
             asked = self._asked()

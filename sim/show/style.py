@@ -23,7 +23,7 @@ COLOUR = {
     "copy_sms": "#86515E",
     "hbm": "#BC0000",
     "compute": "#86865E",
-    "latency": "#798694",
+    "latency": "#8890A8",
 }
 """Resource class -> colour."""
 
@@ -32,7 +32,7 @@ SERIES = ("#005EAE", "#F2791B", "#5EAE94", "#BC86F2", "#86515E", "#BC0000")
 
 OTHERS = {
     "olive": "#86865E",
-    "slate": "#798694",
+    "slate": "#8890A8",
     "pale": "#DADDE0",
     "mint": "#A8F0A8",
     "wine": "#901830",
@@ -171,6 +171,16 @@ def fill(colour: str) -> dict[str, Any]:
         return {"color": colour}
     lines = {"shape": _HATCH[colour], "fillmode": "overlay", "size": 6, "solidity": 0.3}
     return {"color": colour, "pattern": lines}
+
+
+def distinct(colours: Mapping[str, str]) -> dict[str, str]:
+    """Colours of the series that a picture has: of at most six, those of `OTHERS` give way to those of `SERIES` that are free."""
+    own = dict.fromkeys(colours.values())
+    if len(own) > len(SERIES):
+        return dict(colours)
+    free = (colour for colour in SERIES if colour not in own)
+    given = {colour: next(free) if colour in _HATCH else colour for colour in own}
+    return {key: given[colour] for key, colour in colours.items()}
 
 
 def mark(symbol: str, size: int, width: float = 1.6) -> dict[str, Any]:

@@ -253,6 +253,20 @@ def test_what_is_not_to_be_answered_is_refused(live: LiveExplorer, path: str, st
     assert ask(live, path)[0] == status
 
 
+def test_the_setting_of_the_sliders_is_played_link_by_link(live: LiveExplorer) -> None:
+    """Of the first machine and the last, as they stand: with one group and 200 GB/s of NVLink an H800 ends later than an H100."""
+    status, page = ask(live, "/motion?at=0,0&token=TOKEN")
+    assert status == 200
+    played = json.loads(re.search('id="motion">(.*?)</script>', page)[1])
+    assert [machine["label"] for machine in played["machines"]] == ["Your machine", "H100"]
+    ours, theirs = (machine["end_s"] for machine in played["machines"])
+    assert (ours, theirs) == tuple(
+        pytest.approx(sum(point["values"]), rel=0.05) for point in live.point((0, 0))
+    )
+    assert ours > 1.1 * theirs
+    assert ask(live, "/motion?at=0,0")[0] == 403
+
+
 def test_a_page_of_another_name_is_refused(live: LiveExplorer) -> None:
     assert ask(live, "/?token=TOKEN", host="evil.example:80")[0] == 403
     assert ask(live, "/?token=TOKEN", host=f"localhost:{live.server.server_port}")[0] == 200
@@ -279,6 +293,10 @@ def test_the_live_page_tells_the_same_story(live: LiveExplorer) -> None:
         story(tab)
         assert tab.errors == []
         assert {request.partition("?")[0].rpartition("/")[2] for request in tab.requests} <= {"", "point"}
+        assert all(request.startswith(f"http://{HOST}:") for request in tab.requests)
+        tab.visit(tab.run("document.getElementById('play').href"))
+        assert tab.run("document.getElementById('now-0').textContent")
+        assert tab.errors == []
 
 
 # --- previews --------------------------------------------------------------------------------------------------------

@@ -68,12 +68,13 @@ def _cos(degrees: float) -> float:
     return float(np.cos(np.radians(degrees)))
 
 
-PAPER = "#FFFFFF"
+PAPERS = ("#FFFFFF", "#14181C")
 APART, APART_WITH_A_MARK = 20.0, 12.0
-"""Distance of two series by colour alone, and where a second mark (dash, hatch, shape, width) tells them apart too."""
+"""Distance of two colours of one picture, and of more than `FEW` colours where a second mark (dash, hatch, shape, width) tells them apart too."""
+FEW = 6
 
 
-def series(traces: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, tuple[Any, ...]]]:
+def series(traces: Sequence[Mapping[str, Any]], paper: str) -> list[tuple[str, str, tuple[Any, ...]]]:
     """Name, colour and second mark of each series of a picture; scales of colours, and marks with an outline, are none.
 
     Dots that let others shine through count with their full colour.
@@ -82,6 +83,8 @@ def series(traces: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, tuple[An
     for trace in traces:
         marker, line = (trace.get(part) or {} for part in ("marker", "line"))
         own = marker.get("color")
+        if trace.get("fill") == "toself":  # an area, whose line is its border
+            own = trace.get("fillcolor")
         colours = own if isinstance(own, str | list | tuple) else line.get("color")
         mark = (
             trace["type"],
@@ -95,24 +98,34 @@ def series(traces: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, tuple[An
                 isinstance(colour, str)
                 and trace.get("name")
                 and not marker.get("line")
-                and on_paper(colour) != PAPER
+                and on_paper(colour, paper) not in PAPERS
             ):
-                found.append((str(trace["name"]), on_paper(colour), mark))
+                found.append((str(trace["name"]), on_paper(colour, paper), mark))
     return list(dict.fromkeys(found))
 
 
-def on_paper(colour: str) -> str:
-    """A colour `#RRGGBB` or `rgba(...)` as it stands on white."""
+def on_paper(colour: str, paper: str) -> str:
+    """A colour `#RRGGBB` or `rgba(...)` as it stands on a paper."""
     if colour.startswith("#"):
-        return colour
+        return colour.upper()
     *rgb, opacity = map(float, re.findall(r"[\d.]+", colour))
-    return "#" + "".join(f"{round(opacity * part + (1 - opacity) * 255):02X}" for part in rgb)
+    behind = (int(paper[i : i + 2], 16) for i in (1, 3, 5))
+    mixed = (round(opacity * part + (1 - opacity) * under) for part, under in zip(rgb, behind, strict=True))
+    return "#" + "".join(f"{part:02X}" for part in mixed)
 
 
 def confusable(traces: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, float]]:
-    """Pairs of series of one picture that some eye takes for one another, with their distance."""
-    for (name, one, its_mark), (of, other, their_mark) in combinations(series(traces), 2):
-        if name != of and (one != other or its_mark == their_mark):  # a dash or shape tells one colour apart
-            apart = min(distance(lab(one, vision), lab(other, vision)) for vision in VISIONS)
-            if apart < (APART_WITH_A_MARK if its_mark != their_mark else APART):
-                yield name, of, apart
+    """Pairs of series of one picture that some eye takes for one another on some paper, with their distance there."""
+    pairs = (pair for paper in PAPERS for pair in _confusable_on(traces, paper))
+    yield from dict.fromkeys(pairs)
+
+
+def _confusable_on(traces: Sequence[Mapping[str, Any]], paper: str) -> Iterator[tuple[str, str, float]]:
+    found = series(traces, paper)
+    is_few = len({colour for _, colour, _ in found}) <= FEW
+    for (name, one, its_mark), (of, other, their_mark) in combinations(found, 2):
+        if name == of or (one == other and its_mark != their_mark):  # a dash or shape tells one colour apart
+            continue
+        apart = min(distance(lab(one, vision), lab(other, vision)) for vision in VISIONS)
+        if apart < (APART if is_few or its_mark == their_mark else APART_WITH_A_MARK):
+            yield name, of, apart

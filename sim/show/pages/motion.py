@@ -12,7 +12,7 @@ from typing import Any
 
 from sim.show import style
 from sim.show.pages import page
-from sim.show.views.names import LABEL, hardware_name
+from sim.show.views.names import LABEL, capital, hardware_name
 from sim.units import show
 
 
@@ -35,7 +35,8 @@ def motion_html(document: Mapping[str, Any]) -> str:
     data = {
         **document,
         "machines": [
-            {"label": label, **machine} for label, machine in zip(labels, machines.values(), strict=True)
+            {"label": capital(label), **machine}
+            for label, machine in zip(labels, machines.values(), strict=True)
         ],
         "colours": {name: style.COLOUR[name] for name in ("scale_up", "nic")},
         "labels": {name: LABEL[name] for name in ("scale_up", "nic")},
@@ -43,7 +44,7 @@ def motion_html(document: Mapping[str, Any]) -> str:
     shown = MotionPage(
         title=document["title"],
         answer=(_answer(labels, [machine["end_s"] for machine in machines.values()]),),
-        machines=labels,
+        machines=tuple(map(capital, labels)),
         frames=document["frames"],
         data=page.in_script(data),
         footer=(f"moesim {document['version']}", document["schema"]),
@@ -55,6 +56,7 @@ def _answer(labels: tuple[str, ...], ends_s: list[float]) -> str:
     first, second = (
         f"{label} ends after {show(end, 's', 3)}" for label, end in zip(labels, ends_s, strict=True)
     )
+    first = capital(first)
     slow, fast = (0, 1) if ends_s[0] >= ends_s[1] else (1, 0)
     ratio = ends_s[slow] / ends_s[fast]
     if ratio < 1.005:

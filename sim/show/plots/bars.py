@@ -29,14 +29,16 @@ def stacked(
     """
     totals = [sum(sizes.values()) for sizes in bars.values()]
     along, across = ("y", "x") if upright else ("x", "y")
-    for part, (label, colour) in parts.items():
+    present = {
+        part: look for part, look in parts.items() if any(bar.get(part, 0.0) > 0 for bar in bars.values())
+    }
+    colours = style.distinct({part: colour for part, (_, colour) in present.items()})
+    for part, (label, _) in present.items():
         sizes = [bar.get(part, 0.0) for bar in bars.values()]
-        if not any(size > 0 for size in sizes):
-            continue
         shares = [size / total if total else 0.0 for size, total in zip(sizes, totals, strict=True)]
         figure.add(
             "bar", **{along: [size / scale for size in sizes], across: list(bars)}, orientation="v" if upright else "h", name=label,
-            marker=style.fill(colour), customdata=shares if "customdata" in hover else None,
+            marker=style.fill(colours[part]), customdata=shares if "customdata" in hover else None,
             hovertemplate=f"{noun}%{{{across}}}, {label}{hover}<extra></extra>",
         )  # fmt: skip
     figure.layout |= {"barmode": "stack", "bargap": 0.3, "legend": {"traceorder": "normal"}}

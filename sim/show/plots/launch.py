@@ -17,11 +17,12 @@ def bars(runs: RunsView) -> Picture:
     launches = runs.select(LaunchView)
     reached = {run.name: run.lower_bound_s / run.time_s for run in launches}
     figure = Canvas()
-    for binding in dict.fromkeys(run.binding for run in launches):
+    colours = style.distinct({run.binding: style.COLOUR.get(run.binding, style.NEUTRAL) for run in launches})
+    for binding, colour in colours.items():
         bound = [run for run in launches if run.binding == binding]
         figure.add(
             "bar", x=[100 * reached[run.name] for run in bound], y=[run.name for run in bound], orientation="h", name=f"{label(binding)} binds",
-            marker=style.fill(style.COLOUR.get(binding, style.NEUTRAL)), text=[show(run.time_s, "s", 3) for run in bound],
+            marker=style.fill(colour), text=[show(run.time_s, "s", 3) for run in bound],
             textposition="outside", cliponaxis=False, customdata=[_rate(run) for run in bound],
             hovertemplate="%{y}: %{x:.1f} %, %{text}, %{customdata}<extra></extra>",
         )  # fmt: skip

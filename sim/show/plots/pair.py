@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 from sim import documents
 from sim.cost.measured import PROFILE_SCHEMA, MeasuredProfile, load_profile
@@ -26,7 +27,7 @@ _LOOKS = {
     "weight gradients": "#5EAE94",
     "dispatch kernel": "#BC86F2",
     "combine kernel": "#86515E",
-    "layer before": "rgba(123,133,143,0.45)",
+    "layer before": "rgba(0,0,0,0)",
 }
 _KERNELS = {
     "dispatch kernel": "dispatch kernels: dispatch(F), combine(B)",
@@ -74,7 +75,10 @@ def layer_pair(runs: RunsView) -> Picture:
                     _name(figure, bar, start, end, row, narrow=_NARROW * wide)
     for name, colour in _LOOKS.items():
         if spans[name]:
-            boxes(figure, spans[name], name=_KERNELS.get(name, name), fillcolor=colour)
+            hollow: dict[str, Any] = (
+                {"line": {"width": 1, "color": style.NEUTRAL}} if name == "layer before" else {}
+            )
+            boxes(figure, spans[name], name=_KERNELS.get(name, name), fillcolor=colour, **hollow)
     marks = [(bar, names.index(f"{who},<br>{bar.stream}"), who) for who, bars in rows.items() for bar in bars]
     figure.add(
         "scatter", x=[(b.start_s + b.end_s) / 2 / scale for b, _, _ in marks], y=[row for _, row, _ in marks], mode="none", hoveron="points",

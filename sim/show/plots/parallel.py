@@ -27,7 +27,7 @@ _GROUPS = (  # at most so many times the best, and how it is drawn
     (1.01, "within 1 %", {"color": "#005EAE", "width": 2.4}),
     (1.05, "within 5 %", {"color": "#5EAE94", "width": 1.6}),
     (1.25, "within 25 %", {"color": "#F2791B", "width": 1.0}),
-    (float("inf"), "further behind", {"color": "rgba(123,133,143,0.45)", "width": 0.8}),
+    (float("inf"), "further behind", {"color": "#BC86F2", "width": 0.8}),
 )
 
 

@@ -20,9 +20,9 @@ from sim.show.words.headline import headline
 from sim.units import show
 
 _SIDES = {
-    "compute": ("right of the ridge: arithmetic limits", style.COLOUR["compute"]),
+    "compute": ("right of the ridge: arithmetic limits", "#86515E"),
     "memory": ("left of the ridge: HBM limits", style.COLOUR["hbm"]),
-    "moves": ("only moves bytes", style.OTHERS["pale"]),
+    "moves": ("only moves bytes", "#BC86F2"),
 }
 _SYMBOL = {"fp8": "circle", "bf16": "diamond"}
 _TERA = 1e12
@@ -201,7 +201,7 @@ def _strip(figure: Canvas, drawn: Sequence[PlacedLaunch], total_s: float) -> dic
         figure.add(
             "bar", x=[100 * spent[side]], y=[""], orientation="h", xaxis="x2", yaxis="y2", marker=style.fill(colour), name=label, showlegend=False,
             text=[f"{label.partition(':')[0]} {spent[side]:.0%}"] if spent[side] > 0.2 else [f"{spent[side]:.0%}"],
-            textposition="inside", insidetextanchor="middle", insidetextfont={"color": "#1C2126" if side != "compute" else "#FFFFFF", "size": 12},
+            textposition="inside", insidetextanchor="middle", insidetextfont={"color": "#1C2126" if side == "moves" else "#FFFFFF", "size": 12},
             hovertemplate=f"{label}: %{{x:.1f}} % of the time<extra></extra>",
         )  # fmt: skip
     figure.axis(

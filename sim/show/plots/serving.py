@@ -137,7 +137,7 @@ def _curves(
     for objective_s in dict.fromkeys(own[key] for own in asked if key in own):
         figure.add(
             "scatter", x=[objective_s / scale] * 2, y=[0, 100], name="objective", legendgroup="objective", showlegend=first,
-            line={"color": style.NEUTRAL, "width": 1.5, "dash": "dot"},
+            line={"color": style.SERIES[4], "width": 1.5, "dash": "dot"},
             hovertemplate=f"objective: {show(objective_s, 's', 3)}<extra></extra>", **on,
         )  # fmt: skip
     figure.axis(f"x{axis}", title=f"{label} [{unit}]", rangemode="tozero", domain=domain, anchor=f"y{axis}")

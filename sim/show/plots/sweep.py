@@ -21,6 +21,7 @@ from sim.show.views.sweep import COMPANIONS, Condition, PointView, SweepView
 _GRID = (300, 120)  # places of dots over and up; of those in one place one is drawn
 _SYMBOLS = ("circle", "diamond", "triangle-up", "x")  # a round of colours each
 _GREY = style.NEUTRAL
+_FRONTS = tuple(style.SERIES[i] for i in (0, 1, 4, 5, 2, 3))  # those that differ most from grey first
 _MOST_NAMES, _NAME_HEIGHT = 8, 0.055  # of names on the front; of one, as a fraction of the figure
 _SECOND = ("memory_peak_bytes", "tokens_per_s_per_user", "tokens_per_s_per_gpu", "combine.time_s")
 """Metrics to draw against a single objective: the first that the points have."""
@@ -80,7 +81,7 @@ def pareto(view: SweepView) -> Any:
 
     rest = _distinct(sorted(set(range(len(points))) - set(front)), x.values, y.values)
     dots(rest, name="other points", marker={"size": 6, "color": _GREY, "symbol": "circle"})
-    looks = itertools.cycle(itertools.product(_SYMBOLS, style.SERIES))
+    looks = itertools.cycle(itertools.product(_SYMBOLS, _FRONTS))
     for (condition, rows), (symbol, colour) in zip(fronts.items(), looks, strict=False):
         dots(
             rows, "lines+markers", name=view.condition_text(condition) or "Pareto front",

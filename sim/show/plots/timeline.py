@@ -67,6 +67,13 @@ def num_bars(run: RunView) -> int:
     return run.lanes.num_spans if run.lanes else 0
 
 
+def _colours(lanes: Lanes) -> dict[str, str]:
+    """Colours of the kinds that a timeline has."""
+    return style.distinct(
+        {kind: colour for kind, (_, colour) in lanes.kinds.items() if lanes.spans.get(kind)}
+    )
+
+
 # --- bars ------------------------------------------------------------------------------------------------------------
 
 
@@ -81,7 +88,7 @@ def boxes(
         xs += (start, end, end, start, None)
         low, high = round(row - _HALF, 1), round(row + _HALF, 1)
         ys += (low, low, high, high, None)
-    figure.add("scatter", x=xs, y=ys, fill="toself", hoverinfo="skip", **mode, **look)
+    figure.add("scatter", x=xs, y=ys, fill="toself", hoverinfo="skip", **{**mode, **look})
 
 
 def _bars(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str, int]:
@@ -96,13 +103,14 @@ def _bars(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str, i
     few = len(lanes.rows) <= 3
     height = _height(len(lanes.rows), 64 if few else 26)
     seams = lanes.num_spans <= _MAX_SEAMS and height >= _SEAMED_PX * len(lanes.rows)
-    for kind, (name, colour) in lanes.kinds.items():
+    colours = _colours(lanes)
+    for kind, (name, _) in lanes.kinds.items():
         boxed = [
             (rounded(start_s), rounded(end_s), float(row))
             for start_s, end_s, row, _ in lanes.spans.get(kind, ())
         ]
         if boxed:
-            boxes(figure, boxed, seams=seams, name=name, fillcolor=colour)
+            boxes(figure, boxed, seams=seams, name=name, fillcolor=colours[kind])
     marks = [span for spans in lanes.spans.values() for span in spans]
     figure.add(
         "scatter", x=[rounded((s + e) / 2) for s, e, _, _ in marks], y=[row for _, _, row, _ in marks], mode="none", hoveron="points",
@@ -136,7 +144,7 @@ def _raster(figure: Canvas, lanes: Lanes, scale: float, unit: str) -> tuple[str,
     together = -(-len(lanes.rows) // _MAX_ROWS)
     num_rows = -(-len(lanes.rows) // together)
     num_bins = min(_MAX_BINS, max(200, _CELLS // num_rows))
-    present = {kind: lanes.kinds[kind] for kind in lanes.kinds if lanes.spans.get(kind)}
+    present = {kind: (lanes.kinds[kind][0], colour) for kind, colour in _colours(lanes).items()}
     share = {
         kind: occupancy(lanes.spans[kind], lanes.end_s, len(lanes.rows), num_bins, together)
         for kind in present

@@ -22,8 +22,8 @@ _PHASES = {
     "1B_s": OPERATIONS["B"][1],
     "1W_s": OPERATIONS["W"][1],
     "1F1B_s": OPERATIONS["FB"][1],
-    "opt_s": style.NEUTRAL,
-    "bubble_s": style.OTHERS["pale"],
+    "opt_s": OPERATIONS["opt"][1],
+    "bubble_s": "#BC0000",
 }
 _PARTS = {
     "weights": "#005EAE",

@@ -22,7 +22,7 @@ OPERATIONS = {
     "W": ("weight part", "#5EAE94"),
     "FB": ("F&B pair", "#BC86F2"),
     "FW": ("F&W pair", style.OTHERS["olive"]),
-    "opt": ("optimizer", style.NEUTRAL),
+    "opt": ("optimizer", "#86515E"),
 }
 """Operation of a training step -> what to call it, and its colour."""
 PARTS = {
@@ -36,7 +36,7 @@ PARTS = {
 }
 """Part of a pass -> what to call it, and its colour; an exchange has the colour it has in a layer pair."""
 LIVES = {
-    "prefill wait": ("waits for prefill", style.OTHERS["pale"]),
+    "prefill wait": ("waits for prefill", "#BC0000"),
     "prefill": ("prefill", "#005EAE"),
     "decode wait": ("waits for decode", "#F2791B"),
     "KV": ("KV cache moves", "#BC86F2"),

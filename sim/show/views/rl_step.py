@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sim.show import style
 from sim.show.views.lanes import Lanes, Span
 from sim.show.views.record import mapping, record
 from sim.show.views.run import RunView
@@ -16,7 +15,7 @@ SIZES = ()
 STAGES = {
     "rollout": ("rollout", "#005EAE"),
     "reward": ("reward", "#BC0000"),
-    "offload": ("offload and onload", style.OTHERS["pale"]),
+    "offload": ("offload and onload", "#86515E"),
     "logprob": ("log-probabilities", "#BC86F2"),
     "update": ("update", "#F2791B"),
     "sync": ("new weights", "#5EAE94"),

@@ -25,7 +25,7 @@ const isPreview = at => CUBE.live && !known.exact.has(address(at)) && known.prev
 async function load(at, what = "point", more = "") {
   if (!CUBE.live || (what === "point" ? points(at) : known.exact.has(address(at)))) return;
   const begun = performance.now();
-  const answer = await fetch(`${what}?at=${at.join(",")}${more}&token=${new URLSearchParams(location.search).get("token")}`);
+  const answer = await fetch(query(what, at, more));
   if (answer.status === 409) return; // another setting was asked for meanwhile
   if (!answer.ok) throw new Error((await answer.text()) || "the server does not answer");
   const made = await answer.json();
@@ -33,6 +33,7 @@ async function load(at, what = "point", more = "") {
   spent[what] = (performance.now() - begun) / 1000;
 }
 
+const query = (what, at, more = "") => `${what}?at=${at.join(",")}${more}&token=${new URLSearchParams(location.search).get("token")}`;
 const last = what => spent[what] > 0.3 ? ` (the last took ${spent[what].toPrecision(2)} s)` : "";
 
 const total = point => point && point.values ? point.values.reduce((a, b) => a + b, 0) : null;
@@ -273,6 +274,10 @@ function show() {
   });
   $("wait").textContent = isPreview(state) ? `${PREVIEW}${last("exact")}.` : "";
   document.querySelector(".explorer").classList.toggle("preview", isPreview(state));
+  if (CUBE.live && CUBE.base.workload?.kind === "all_to_all") {
+    $("play").href = query("motion", state);
+    $("play").hidden = false;
+  }
   if (!now) return;
   say(now);
   bars(now);
@@ -352,7 +357,7 @@ AXES.forEach((axis, i) => {
 });
 $("save").addEventListener("click", async () => {
   if (CUBE.live) {
-    const answer = await fetch(`save?at=${state.join(",")}&token=${new URLSearchParams(location.search).get("token")}`, {method: "POST"});
+    const answer = await fetch(query("save", state), {method: "POST"});
     $("note").textContent = await answer.text();
     return;
   }
