@@ -67,5 +67,21 @@ def test_series_that_are_too_near_are_found() -> None:
     ]
     olive, green = bar(style.OTHERS["olive"], "a"), bar(style.SERIES[2], "b")
     assert list(confusable([olive, green]))
-    assert not list(confusable([{**olive, "marker": style.fill(style.OTHERS["olive"])}, green]))
+    hatched = {**olive, "marker": style.fill(style.OTHERS["olive"])}
+    assert list(confusable([hatched, green])), "of a few series a hatch does not make up for a colour"
+    many = [bar(colour, f"series {i}") for i, colour in enumerate(style.SERIES) if colour != style.SERIES[2]]
+    assert not list(confusable([hatched, green, *many]))
+    assert list(confusable([olive, green, *many]))
     assert list(confusable([bar("#005EAE", "a"), bar("#005EAE", "b")]))
+
+
+def test_a_few_series_have_colours_that_differ_by_20() -> None:
+    olive, pale = style.OTHERS["olive"], style.OTHERS["pale"]
+    few = {"a": style.SERIES[2], "b": olive, "c": pale, "d": olive}
+    given = style.distinct(few)
+    assert given["a"] == style.SERIES[2]
+    assert given["b"] == given["d"]
+    assert len(set(given.values())) == 3
+    assert set(given.values()) <= set(style.SERIES)
+    many = {str(i): colour for i, colour in enumerate((*style.SERIES, olive))}
+    assert style.distinct(many) == many

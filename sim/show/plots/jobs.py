@@ -25,6 +25,9 @@ def bars(runs: RunsView) -> Picture:
     times = {run.name: {job.name: job.time_s for job in run.jobs} for run in shown}
     names = list(dict.fromkeys(job for own in times.values() for job in own))
     scale, unit = style.time_unit(max(time_s for own in times.values() for time_s in own.values()))
+    longest = (
+        max(time_s for own in times.values() for time_s in own.values()) / scale
+    )  # and room for what it is
     figure = Canvas()
     for i, job in enumerate(names):
         known = {run: own[job] for run, own in times.items() if job in own}
@@ -33,7 +36,9 @@ def bars(runs: RunsView) -> Picture:
             marker={"color": style.SERIES[i % len(style.SERIES)]}, text=[_time(time_s) for time_s in known.values()],
             textposition="outside", cliponaxis=False, hovertemplate=f"{job} in %{{y}}: %{{text}}<extra></extra>",
         )  # fmt: skip
-    figure.axis("x", title=f"time from the common start to the end of a job [{unit}]", rangemode="tozero")
+    figure.axis(
+        "x", title=f"time from the common start to the end of a job [{unit}]", range=[0, 1.3 * longest]
+    )
     figure.categories(type="category")
     figure.layout |= {"barmode": "group", "bargap": 0.3, "legend": {"traceorder": "normal"}}
     ends = {run.name: run.completion_time_s for run in shown}
