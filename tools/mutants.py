@@ -58,6 +58,8 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ("sim/runs/serving_metrics", "_queue", "1e-12", ""): "any span above none keeps the division",
     ("sim/schedule/pipelines", "", "128", ""): "a table with room for one letter more",
     ("sim/engine/fluid", "drained", "0", "1"): "nobody reads the log of rates that is emptied there",
+    ("sim/cost/power", "Machines", "1.0", "2.0"): "a rate of ports where there are none",
+    ("sim/engine/step", "_loop", "max(lanes.num_lanes, int(net.sizes[0]))", ""): "which of two loops with equal results runs",
 }  # fmt: skip
 """Module, function, expression and what it becomes (empty: any) of mutants that compute the same, and why."""
 
@@ -66,6 +68,9 @@ LEFT: dict[tuple[str, str, str, str], str] = {
     ("sim/runs/step_traffic", "side_by_side", "num + np.arange(num)", ""): "lanes are told apart over all pipeline ranks "
     "together, so that a send that forgets its receivers' joins the same ones",
     ("sim/runs/pass_surface", "_PassWay.__init__", "2", "3"): "a coarser grid, whose interpolation stays within its bar",
+    ("sim/runs/shared_transfers", "_single", "1", "2"): "another number below zero for a flow that waits for none",
+    ("sim/cluster/topology", "Cluster.__post_init__", "0", "1"): "resource 0 never receives",
+    ("sim/engine/step_transfers", "share", "_SPARE * n.capacity[r]", ""): "of a link that is full nothing is left to the bit in all runs of tests",
     ("sim/workload/scores", "kept_groups", "counts[token].sum() > top_k", ""): "of scores equal in float32, which no draw of a test has",
 }  # fmt: skip
 """Mutants that change something that no test sees, and why they are left."""

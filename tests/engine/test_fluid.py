@@ -273,6 +273,18 @@ def test_the_sharing_law_is_what_whole_arrays_say(problem: tuple[Flows, np.ndarr
         assert not room[1][0].any()
 
 
+@pytest.mark.parametrize("way", ["plain", "compiled"])
+def test_flows_without_a_share_get_nothing_and_leave_links_to_the_others(way: str) -> None:
+    """One next to another flow, one alone on its link, where there is nothing to divide."""
+    start, resource = np.array([0, 1, 2, 3]), np.array([0, 0, 1])
+    rate, held_by = np.zeros(3), np.zeros(3, dtype=np.int64)
+    getattr(sharing.max_min, way)(
+        np.arange(3), 3, start[:-1].copy(), start[1:].copy(), resource, np.ones(3), np.array([0.0, 2.0, 0.0]),
+        np.array([7.0, 5.0]), rate, held_by, *sharing.scratch(2, 3),
+    )  # fmt: skip
+    assert rate.tolist() == [0.0, 7.0, 0.0]
+
+
 @given(problems(), st.sampled_from([0.0, 0.0, 1e-3, 0.05]))
 def test_both_loops_agree_to_1e_9(problem: tuple[Flows, np.ndarray], gather: float) -> None:
     some, capacity = problem

@@ -774,6 +774,20 @@ def test_every_key_of_a_cluster_and_of_a_layout_is_moved() -> None:
     assert {*keys(LayoutSpec)} == {*LAYOUTS}
 
 
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_what_slows_a_kernel_next_to_compute_slows_a_pass_of_two_microbatches_alone(
+    kind: str, folder: str
+) -> None:
+    """Collectives of one microbatch run next to the compute of the other; those of a single one have the GPU to themselves."""
+    slow = {f"beside_compute_slowdown.{way}": 5 for way in ("dispatch", "combine")}
+    for overlap in (False, True):
+        times_s = [
+            metrics(kind, {"overlap": overlap, "kernel": {"kind": "two_hop"} | more}, folder)["step_time_s"]
+            for more in ({}, {"override": slow})
+        ]
+        assert (times_s[1] > times_s[0]) == overlap
+
+
 # --- figures of files ----------------------------------------------------------------------------------------------
 
 WITH_KERNEL = (

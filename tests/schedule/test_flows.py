@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +52,6 @@ def test_a_lone_flow_takes_its_wire_bytes_and_the_idle_latency(tmp_path: Path) -
     assert found == pytest.approx([seconds(1e6) + SAME_LEAF, 5e-6 + seconds(2e6) + CROSS_LEAF])
 
 
-def test_a_flow_between_gpus_takes_its_bytes_over_the_nic_and_the_latency_of_its_leaf(tmp_path: Path) -> None:
-    """What a cluster's NIC carries of payload is its own affair: no packets are said."""
-    (tmp_path / "flows.csv").write_text("flow_id,src,dst,bytes,start_us\n1,0,8,1e6,0\n")
-    cluster = build(load_hardware("h800"), 2, Fabric(kind="rail_optimized"))
-    table = flow_list.read(tmp_path / "flows.csv", cluster.num_gpus, None)
-    (found,) = run_flows(cluster, flow_list.plan(table, cluster, None)).transfers[0].finish_s
-    assert found == pytest.approx(1e6 / LINK + cluster.same_leaf_latency_s, rel=1e-9)
-
-
 def test_an_incast_is_fair_to_connections_whatever_their_bytes(tmp_path: Path) -> None:
     """1 and 3 MB into host 0: each at half rate until the small one is out."""
     found = finish(tmp_path, "1,1,0,1e6,0\n2,2,0,3e6,0")
@@ -92,6 +84,25 @@ def test_given_paths_collide_where_they_share_a_link(tmp_path: Path) -> None:
     found = finish(tmp_path, rows, bare("static"), header="flow_id,src,dst,bytes,start_us,links")
     assert found[:2] == pytest.approx([seconds(2e6) + CROSS_LEAF] * 2)
     assert found[2:] == pytest.approx([seconds(1e6) + CROSS_LEAF, seconds(1e6) + SAME_LEAF])
+
+
+@pytest.mark.parametrize("routing", ["static", "adaptive", "ecmp"])
+def test_links_carry_the_payload_of_what_crosses_them_and_are_busy_with_its_headers(
+    routing: str, tmp_path: Path
+) -> None:
+    """3 MB leave a leaf and come into others, 1 MB stays; each crosses the two links of its hosts."""
+    rows = "1,0,8,1e6,0,LS0->US3 US3->LS1\n2,1,16,2e6,0,LS0->US4 US4->LS2\n3,2,3,1e6,0,\n"
+    if routing != "static":
+        rows = re.sub("LS.*", "", rows)
+    (tmp_path / "flows.csv").write_text(f"flow_id,src,dst,bytes,start_us,links\n{rows}")
+    spec = bare(routing)
+    cluster = build_leaf_spine(spec)
+    flows = flow_list.plan(flow_list.read(tmp_path / "flows.csv", spec.hosts, spec), cluster, spec)
+    for carried, times in ((flows.bytes_by_resource, 1), (flows.line_by_resource, HEADERS)):
+        found = carried(len(cluster.names))
+        assert found[cluster.up[0]].sum() == pytest.approx(3e6 * times)
+        assert found[cluster.down[1:3]].sum(axis=1) == pytest.approx([1e6 * times, 2e6 * times])
+        assert found.sum() == pytest.approx((2 * 3e6 + 2 * 4e6) * times)
 
 
 def test_ecmp_is_no_faster_than_spraying_and_repeats_itself(tmp_path: Path) -> None:
