@@ -10,7 +10,7 @@ the template alone, so a page may swap `LIGHT` for `DARK` without touching the t
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.show.canvas import Canvas, Picture
@@ -29,6 +29,9 @@ COLOUR = {
 
 SERIES = ("#005EAE", "#F2791B", "#5EAE94", "#BC86F2", "#86515E", "#BC0000")
 """Colours of series that are no resource classes."""
+
+MACHINES = dict(zip(("h100", "h800", "h20", "a100", "a800", "h200"), SERIES, strict=True))
+"""Machine -> colour, the same in every picture in which colours are machines."""
 
 OTHERS = {
     "olive": "#86865E",
@@ -171,6 +174,14 @@ def fill(colour: str) -> dict[str, Any]:
         return {"color": colour}
     lines = {"shape": _HATCH[colour], "fillmode": "overlay", "size": 6, "solidity": 0.3}
     return {"color": colour, "pattern": lines}
+
+
+def machines(names: Sequence[str]) -> dict[str, str]:
+    """Colours of machines by name: those of `MACHINES`, and of the others what is free, in turn where nothing is."""
+    own = {name: MACHINES[name] for name in names if name in MACHINES}
+    free = [colour for colour in SERIES if colour not in own.values()] or list(SERIES)
+    others = (name for name in names if name not in own)
+    return own | {name: free[i % len(free)] for i, name in enumerate(others)}
 
 
 def distinct(colours: Mapping[str, str]) -> dict[str, str]:

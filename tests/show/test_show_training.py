@@ -408,7 +408,7 @@ def test_a_validation_row_without_a_tolerance_is_drawn_and_printed_with_a_dash()
     report_["groups"]["tp16"] = {**group, "bars": [bar], "rows": [row]}
     view = validation_view(report_)
     assert validation_tables.summary_grid(view).rows[1][5:] == ("-", "-", "-", "-", "printed only")
-    assert "All 1 bars" in validation.finding(view)[0]
+    assert "The bar is met" in validation.finding(view)[0]
 
 
 # --- whole runs ---------------------------------------------------------------------------------------------

@@ -75,6 +75,14 @@ def test_series_that_are_too_near_are_found() -> None:
     assert list(confusable([bar("#005EAE", "a"), bar("#005EAE", "b")]))
 
 
+def test_a_machine_has_one_colour_in_every_picture() -> None:
+    first = style.machines(["h800", "h100", "h100-235"])
+    other = style.machines(["h100", "h20", "h800", "mine"])
+    assert [first[name] for name in ("h800", "h100")] == [other[name] for name in ("h800", "h100")]
+    for given in (first, other, style.machines(["mine", "yours", "h800"])):
+        assert len(set(given.values())) == len(given)
+
+
 def test_a_few_series_have_colours_that_differ_by_20() -> None:
     olive, pale = style.OTHERS["olive"], style.OTHERS["pale"]
     few = {"a": style.SERIES[2], "b": olive, "c": pale, "d": olive}

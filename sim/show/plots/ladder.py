@@ -1,6 +1,6 @@
 """Plots of ladders: the way from the naive design to the full one, and each choice alone and removed last.
 
-A colour is a machine here, the same in every plot of a ladder; the reference is vermilion, as the link that was cut.
+A colour is a machine here, the same in every plot of every ladder (`style.MACHINES`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from sim.show.views.ladder import LadderView, Machine, Reading, Rung
 from sim.show.views.ladder_changes import LadderMetric, change_text
 from sim.show.words import ladder as words
 
-_ORDER = (1, 0, 2, 3, 4, 5)  # of `style.SERIES`
 _ROW_PX = 26  # of one machine in a row
 _LINE_PX = 17  # of a row's name
 _NAME = 24  # letters in a line of a row's name
@@ -32,8 +31,7 @@ _BARS = {"orientation": "h", "textposition": "outside", "cliponaxis": False, "te
 
 def colours(view: LadderView) -> dict[str, str]:
     """Return the colour of each machine by its name."""
-    series = [style.SERIES[i] for i in _ORDER]
-    return {machine.name: series[i % len(series)] for i, machine in enumerate(view.machines)}
+    return style.machines([machine.name for machine in view.machines])
 
 
 # --- the ladder -----------------------------------------------------------------------------------------------------

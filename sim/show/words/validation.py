@@ -50,7 +50,8 @@ def _bars(view: ValidationView, rows: Sequence[ComparedRow]) -> str:
         for bar in group.bars
         if any(row.counts and bar.name in (None, row.bar) for row in group.rows)
     ]
-    met = f"All {len(bars)} bars are" if all(bars) else f"{sum(bars)} of {len(bars)} bars are"
+    all_met = f"All {len(bars)} bars are" if len(bars) > 1 else "The bar is"
+    met = all_met if all(bars) else f"{sum(bars)} of {len(bars)} bars are"
     kinds = [row.kind for row in rows]
     counts = {kind: kinds.count(kind) for kind in _KINDS if kind in kinds}
     parts = [f"{count} {_KINDS[kind][count != 1]}" for kind, count in counts.items()]
