@@ -49,13 +49,25 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
 }
 """Kind of workload -> the times whose sum is drawn."""
 _RIVALS = ("h800", "h100")
+_NICS: Mapping[str, Mapping[str, Any]] = {
+    "healthy": {},
+    "one at half rate": {"cluster.faults": [{"node": 0, "nic": 0, "bandwidth": "50 %"}]},
+    "one dead": {"cluster.faults": [{"node": 0, "nic": 0, "bandwidth": "0 %"}]},
+}
+"""Notch -> what it sets, of a slider that harms a NIC."""
+_OVERLAP: Mapping[str, Mapping[str, Any]] = {
+    "as it is": {},
+    "yes": {"workload.overlap": True},
+    "no": {"workload.overlap": False},
+}
+"""The same of one that lets communication run next to compute."""
 _FIRST_FEW = 5  # points after which the time that is left is told
 
 
-def sweep_of(spec: str | None) -> Sweep:
+def sweep_of(spec: str | None, *, live: bool = False) -> Sweep:
     """Return the sweep to explore: one that is named, that of a scenario's own keys, or the shipped one.
 
-    InputError for what is neither a scenario nor a sweep, or a scenario whose kind has no sliders.
+    A scenario that is explored `live` has sliders more, whose points would be too many to compute beforehand. InputError for what is neither a scenario nor a sweep, or a scenario whose kind has no sliders.
     """
     if spec is None:
         return file.read(DEFAULT)
@@ -64,10 +76,10 @@ def sweep_of(spec: str | None) -> Sweep:
     document = documents.load(path)
     if "axes" in document.tree:
         return file.sweep_of(document)
-    return file.sweep_of(_as_sweep(document, spec))
+    return file.sweep_of(_as_sweep(document, spec, live=live))
 
 
-def _as_sweep(document: Document, spec: str) -> Document:
+def _as_sweep(document: Document, spec: str, *, live: bool) -> Document:
     """Return the sweep of a scenario's own keys, machine by machine; of one with variants, the first."""
     variant = next(iter(document.get(("variants",)) or {}), None)
     base = scenario_settings.variants(document)[variant] if variant else document
@@ -77,6 +89,8 @@ def _as_sweep(document: Document, spec: str) -> Document:
         wanted = f"a scenario of kind {', '.join(_SHOWN)}, or a sweep"
         raise InputError(Problem(None, "explore", f"'{spec}', of kind {kind}", wanted))
     axes: dict[str, Any] = dict(_own_axes(base, scenario))
+    if live:
+        axes |= dict(_live_axes(scenario))
     axes["machine"] = {"yours": {}} | {
         name.upper(): {"cluster.hardware": name, "cluster.override": {}} for name in _RIVALS
     }
@@ -107,6 +121,20 @@ def _own_axes(base: Document, scenario: Scenario) -> Iterator[tuple[str, list[An
                 (scenario.model.num_groups if scenario.model else 1) if key.endswith("groups") else math.inf
             )
             yield key, sorted(number for number in around if number <= max(most, value))
+
+
+def _live_axes(scenario: Scenario) -> Iterator[tuple[str, Any]]:
+    """Yield what else a kind of workload is varied by: experts a token, SMs, formats, overlap, and a NIC that fails."""
+    if scenario.kind == "all_to_all":
+        if scenario.model and "gate" in scenario.document["workload"]:
+            own, most = scenario.model.top_k, scenario.model.num_experts
+            yield "model.top_k", sorted({min(most, max(1, round(own * factor))) for factor in _FACTORS})
+        if "dispatch_dtype" in scenario.document["workload"]:
+            yield "workload.dispatch_dtype", ["fp8", "bf16"]
+    if scenario.kind in ("training", "prefill"):
+        yield "overlap", _OVERLAP
+    if not scenario.faults and not scenario.shared and scenario.num_nodes > 1:
+        yield "NICs", _NICS
 
 
 def _figures(scenario: Scenario) -> dict[str, Any]:

@@ -149,8 +149,9 @@ def explore(spec: str | None, export: Path | None, motion: bool, port: int, out:
 
     if motion:
         return _play(spec, export, as_json)
-    asked = answers.sweep_of(spec)
-    if export is None and not as_json:
+    is_live = export is None and not as_json
+    asked = answers.sweep_of(spec, live=is_live)
+    if is_live:
         return _serve(asked, folders.check(out), port)
     if export is not None:
         folders.check(export.parent)

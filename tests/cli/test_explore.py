@@ -92,10 +92,34 @@ def test_a_scenario_is_explored_by_its_links_and_its_kind() -> None:
         "workload.tokens_per_rank",
         "machine",
     ]
+    live = cube.sweep_of("deepep-ep16-h800", live=True)
+    assert [axis.name for axis in live.space.axes] == [
+        *names[:-1], "model.top_k", "workload.dispatch_dtype", "NICs", "machine"
+    ]  # fmt: skip
     decode = cube.sweep_of("decode-batch-sweep")
     axes = {axis.name: axis.values for axis in decode.space.axes}
     assert axes["workload.requests_per_gpu"] == (4, 6, 8, 12, 18)
     assert cube.shown(decode) == ["tpot_s"]
+
+
+def test_every_notch_of_a_live_explorer_runs(tmp_path: Path) -> None:
+    """It starts at the scenario as it is, and each slider that only a live one has moves the time its way."""
+    explorer = LiveExplorer(cube.sweep_of("deepep-ep16-h800", live=True), tmp_path)
+    explorer.server.server_close()
+    described = cube.described(explorer.sweep)
+    names, start = [axis["name"] for axis in described["axes"]], described["start"]
+
+    def total_s(**moved: int) -> float:
+        places = (moved.get(name.rpartition(".")[2], own) for name, own in zip(names, start, strict=True))
+        return float(sum(explorer.point(tuple(places))[0]["values"]))
+
+    metrics = sim.run("deepep-ep16-h800", {"expect": {}})["metrics"]
+    own_s = sum(metrics[way]["time_s"] for way in ("dispatch", "combine"))
+    assert total_s() == pytest.approx(own_s)
+    assert total_s(top_k=0) < own_s < total_s(top_k=4)
+    assert total_s(dispatch_dtype=1) > own_s
+    assert own_s < total_s(NICs=1) <= total_s(NICs=2)
+    assert "overlap" in [axis.name for axis in cube.sweep_of("v3-prefill-ep32", live=True).space.axes]
 
 
 def test_what_cannot_be_explored_is_told() -> None:

@@ -435,7 +435,7 @@ def test_phases_of_a_run_are_listed_and_drawn_with_their_shares(steps: dict[str,
     early, late = picture.data
     assert (early.name, late.name) == ("early", "late")
     assert late.x[0] == pytest.approx(early.x[0] / 9)
-    assert "early takes 90% of the cost in h800" in picture.layout.meta["title"]
+    assert "Early takes 90% of the cost in h800" in picture.layout.meta["title"]
 
 
 def test_failures_are_told_with_what_they_leave(steps: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from sim.show import style
 from sim.show.canvas import Canvas, Picture, absent
 from sim.show.plots.bars import mark_bounds, mark_published, spoken, stacked
 from sim.show.views.lanes import OPERATIONS
+from sim.show.views.names import capital
 from sim.show.views.run import RunsView
 from sim.show.views.training import PHASES, StepView, parts_of
 from sim.show.words.headline import headline
@@ -160,7 +161,7 @@ def whole_run(runs: RunsView) -> Picture:
     first, sizes = next(iter(bars.items()))
     most = max(sizes, key=sizes.__getitem__)
     where = f" in {first}" if len(bars) > 1 else ""
-    title = f"{most} takes {sizes[most] / sum(sizes.values()):.0%} of the cost{where}"
+    title = f"{capital(most)} takes {sizes[most] / sum(sizes.values()):.0%} of the cost{where}"
     return style.finish(figure, title, height=150 + 40 * len(bars), alt=f"Stacked bars: {words}", top=76)
 
 
