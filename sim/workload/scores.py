@@ -28,7 +28,7 @@ def kept_groups(
     depth = min(group_size, top_k)
     head = _order_statistics(rng, 0, ranked, group_size, (gate.num_groups, num_tokens))
     score = -head[0] if ranked == 1 else _score_of(head[0]) + _score_of(head[1])
-    kept = _best(score, gate.top_groups)
+    kept = best_groups(score, gate.top_groups)
     if top_k == gate.top_groups * depth:
         return kept, np.full(kept.shape, depth, dtype=np.int32)
     w = np.empty((depth, gate.top_groups, num_tokens), dtype=np.float32)
@@ -48,7 +48,7 @@ def kept_groups(
     return kept, counts
 
 
-def _best(score: NDArray[np.float32], num: int) -> IntArray:
+def best_groups(score: NDArray[np.float32], num: int) -> IntArray:
     """The groups with the best scores, ascending [num_tokens, num]; of equals the first, the same on every machine."""
     by_token = np.ascontiguousarray(score.T)
     by_token.partition(len(score) - num, axis=1)

@@ -16,6 +16,7 @@ from sim.errors import InputError
 from sim.workload.gating import Gate, check, complete, draw, group_counts, popularity
 from sim.workload.recorded_loads import load_loads
 from sim.workload.recordings import load_trace
+from sim.workload.scores import best_groups
 
 V3_GATE = Gate("group_limited", num_groups=8, top_groups=4)
 
@@ -311,3 +312,11 @@ def test_a_gate_takes_what_it_leaves_open_from_model_and_cluster() -> None:
     )
     assert (narrower.num_groups, narrower.top_groups) == (8, 2)
     assert not complete(Gate("zipf", exponent=1.0), num_nodes=4, model_num_groups=8).limits_groups
+
+
+@pytest.mark.parametrize(("num_groups", "num"), [(8, 4), (8, 1), (8, 8), (64, 8)])
+def test_of_groups_with_equal_scores_the_first_are_kept(num_groups: int, num: int) -> None:
+    """As a stable sort of all scores has it."""
+    score = np.random.default_rng(1).integers(0, 6, (num_groups, 500)).astype(np.float32)
+    order = np.argsort(-score, axis=0, kind="stable")[:num]
+    assert (best_groups(score, num) == np.sort(order, axis=0).T).all()
