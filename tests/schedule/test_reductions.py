@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sim.cluster.hardware import load_hardware
 from sim.cluster.kernels import load_kernel
 from sim.cost.optimizer import Optimizer
+from sim.schedule import reductions
 from sim.schedule.context_parallel import context_parallel_s, ring_exposed_s, ring_step_s
 from sim.schedule.direct_reads import direct_all_reduce_s
 from sim.schedule.reductions import (
@@ -152,6 +153,18 @@ def round_from(rank: int, after: Sequence[int]) -> list[int]:
     while (following := int(after[way[-1]])) != rank:
         way.append(following)
     return way
+
+
+@given(num=st.integers(1, 40), near=st.integers(1, 16))
+def test_rings_inside_nodes_and_between_them_leave_nobody_out_where_the_last_node_is_part_full(
+    num: int, near: int
+) -> None:
+    place = np.arange(num)
+    for inside in (True, False):
+        after = reductions._next(num, near, inside)
+        assert sorted(after) == place.tolist()
+        kept = (place // near, after // near) if inside else (place % near, after % near)
+        assert (kept[0] == kept[1]).all()
 
 
 @given(
