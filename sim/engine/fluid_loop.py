@@ -15,7 +15,7 @@ import numpy as np
 
 from sim.engine import sharing
 from sim.engine.compiled import frugal
-from sim.engine.sharing import max_min
+from sim.engine.sharing import OUT, cross, max_min, sift
 
 DONE, HORIZON, BATCH, LOG_FULL, STUCK = 0, 1, 2, 3, 4
 _FULL = 1.0 - 1e-9
@@ -29,47 +29,46 @@ class Room(NamedTuple):
     can: Any  # [num_resources]
     leader: Any  # [num_resources, leaders]
     ratio: Any
-    opens: Any  # [num_flows]
-    closes: Any
+    start: Any  # [num_flows + 1], where each flow begins in what follows
     resource: Any  # [num_entries]
     line: Any
     active: Any  # [num_flows]
     later: Any
     order: Any
-    merged: Any
+    ended: Any
     end: Any
     bottleneck: Any
     used: Any  # [num_resources]
     held: Any
-    numbers: Any  # of `sharing.scratch`
-    counts: Any
-    member: Any
+    bundles: Any
+    crossings: sharing.Crossings
+    scratch: sharing.Scratch
 
 
 def room(num_flows: int, num_entries: int, num_resources: int) -> Room:
     """Make room for `advance`."""
 
     def numbers(*shape: int) -> Any:
-        return np.empty(shape, dtype=np.int64)
+        return np.empty(shape, dtype=np.int32)
 
-    working = sharing.scratch(num_resources, num_entries)
     return Room(
         can=np.empty(num_resources, dtype=np.bool_),
         leader=numbers(num_resources, _MAX_LEADERS),
         ratio=np.empty((num_resources, _MAX_LEADERS)),
-        opens=numbers(num_flows),
-        closes=numbers(num_flows),
+        start=numbers(num_flows + 1),
         resource=numbers(num_entries),
         line=np.empty(num_entries),
         active=numbers(num_flows),
         later=numbers(num_flows),
         order=numbers(num_flows),
-        merged=numbers(num_flows),
+        ended=numbers(num_flows),
         end=np.empty(num_flows),
         bottleneck=numbers(num_flows),
         used=np.empty(num_resources),
         held=numbers(num_resources),
-        **dict(zip(("numbers", "counts", "member"), working, strict=True)),
+        bundles=np.arange(num_resources, dtype=np.int32),
+        crossings=sharing.crossings(num_entries, num_resources),
+        scratch=sharing.scratch(num_resources, num_resources),
     )
 
 
@@ -112,26 +111,6 @@ def _note_can_fill(
 
 
 @frugal
-def _sort(order: Any, num: Any, end: Any, merged: Any) -> None:
-    """Sort flows by their ends; those that end together stay in their order."""
-    width = 1
-    while width < num:
-        for first in range(0, num, 2 * width):
-            i, j = first, min(first + width, num)
-            middle, last = j, min(first + 2 * width, num)
-            for k in range(first, last):
-                if j == last or (i < middle and not end[order[j]] < end[order[i]]):
-                    merged[k] = order[i]
-                    i += 1
-                else:
-                    merged[k] = order[j]
-                    j += 1
-        for k in range(num):
-            order[k] = merged[k]
-        width *= 2
-
-
-@frugal
 def advance(
     clock: Any, count: Any, horizon: Any, window: Any, share: Any, latency: Any, release: Any, start_s: Any, after: Any, start: Any,
     resource: Any, line: Any, capacity: Any, batch: Any, left: Any, rate: Any, finish: Any, batch_left: Any,
@@ -156,33 +135,24 @@ def advance(
     """
     num, num_flows = len(capacity), len(share)
     now, log_count = clock[0], count[0]
-    can, opens, closes, active, later, order, end = (
-        x.can,
-        x.opens,
-        x.closes,
-        x.active,
-        x.later,
-        x.order,
-        x.end,
-    )
+    can, active, later, order, end = x.can, x.active, x.later, x.order, x.end
     used, held, bottleneck = x.used, x.held, x.bottleneck
     _note_can_fill(start, resource, line, capacity, can, x.leader, x.ratio)
     # Entries that some rate may depend on.
-    num_kept = 0
+    num_kept, num_active, num_later, any_after = 0, 0, 0, False
     for f in range(num_flows):
-        opens[f] = num_kept
-        if np.isnan(finish[f]):
-            for e in range(start[f], start[f + 1]):
-                if can[resource[e]]:
-                    x.resource[num_kept], x.line[num_kept] = resource[e], line[e]
-                    num_kept += 1
-        closes[f] = num_kept
-    num_active, num_later, any_after = 0, 0, False
-    for f in range(num_flows):
+        x.start[f] = num_kept
+        bottleneck[f] = OUT
         if np.isnan(finish[f]):
             later[num_later] = f
             num_later += 1
             any_after = any_after or after[f] >= 0
+            for e in range(start[f], start[f + 1]):
+                if can[resource[e]]:
+                    x.resource[num_kept], x.line[num_kept] = resource[e], line[e]
+                    num_kept += 1
+    x.start[num_flows] = num_kept
+    num_crossing = num_bundles = 0
     stop = -1
     while stop < 0:
         if num_active + num_later == 0:
@@ -199,14 +169,20 @@ def advance(
                 later[kept] = f
                 kept += 1
                 next_release = min(next_release, release[f])
+        if kept < num_later or 2 * num_active < num_crossing:  # some are new, or half of them have ended
+            num_crossing = num_active
+            num_bundles = cross(
+                active, num_active, x.start, x.resource, x.line, share, x.crossings, x.scratch
+            )
         num_later = kept
         max_min(
-            active, num_active, opens, closes, x.resource, x.line, share, capacity, rate, bottleneck, x.numbers,
-            x.counts, x.member,
+            active, num_active, x.start, x.resource, x.line, share, capacity, x.bundles, num_bundles, rate, bottleneck,
+            x.crossings, x.scratch,
         )  # fmt: skip
         for r in range(num):
             held[r] = 0
             used[r] = 0.0
+        last = now
         for i in range(num_active):
             f = active[i]
             if bottleneck[f] >= 0:
@@ -220,12 +196,12 @@ def advance(
             else:
                 end[f] = np.inf
             order[i] = f
-        _sort(order, num_active, end, x.merged)
-        solved_at, popped = now, 0
+            last = max(last, end[f])
+        for i in range(num_active // 2 - 1, -1, -1):
+            sift(order, end, i, num_active)
+        solved_at, num_left = now, num_active
         while stop < 0:
-            first, last = np.inf, now
-            if popped < num_active:
-                first, last = end[order[popped]], end[order[num_active - 1]]
+            first = end[order[0]] if num_left > 0 else np.inf
             stop_at = min(next_release, horizon)
             if not np.isfinite(min(first, stop_at)):
                 stop = STUCK
@@ -241,39 +217,47 @@ def advance(
                     if used[r] >= _FULL * capacity[r]:
                         saturated[r] += then - now
                 log_count += 1
-            changed, ended, begin = False, False, popped
-            while popped < num_active and end[order[popped]] <= then + _TIE * abs(then):
-                f = order[popped]
+            num_ended, batch_ended, changed = 0, False, False
+            while num_left > 0 and end[order[0]] <= then + _TIE * abs(then):
+                f = order[0]
                 finish[f] = end[f]
                 left[f] = 0.0
                 if bottleneck[f] >= 0:
                     held[bottleneck[f]] -= 1
+                bottleneck[f] = OUT
                 batch_left[batch[f]] -= 1
-                ended = ended or batch_left[batch[f]] == 0
-                popped += 1
-            for i in range(begin, popped):
-                f = order[i]
+                batch_ended = batch_ended or batch_left[batch[f]] == 0
+                x.ended[num_ended] = f
+                num_ended += 1
+                num_left -= 1
+                order[0] = order[num_left]
+                sift(order, end, 0, num_left)
+            for i in range(num_ended):
+                f = x.ended[i]
                 for e in range(start[f], start[f + 1]):
                     used[resource[e]] -= line[e] * rate[f]
                     changed = changed or held[resource[e]] > 0
-            if any_after and popped > begin:
+            if any_after and num_ended > 0:
                 for i in range(num_later):
                     f = later[i]
                     if after[f] >= 0 and np.isinf(release[f]) and not np.isnan(finish[after[f]]):
                         release[f] = max(start_s[f], finish[after[f]] + 2.0 * latency[after[f]])
                         next_release = min(next_release, release[f])
             now = then
-            if ended:
+            if batch_ended:
                 stop = BATCH
             elif now >= horizon:
                 stop = HORIZON
-            elif changed or now >= next_release or popped == num_active:
+            elif changed or now >= next_release or num_left == 0:
                 break
-        num_active -= popped
+        kept = 0
         for i in range(num_active):
-            f = order[popped + i]
-            active[i] = f
-            if rate[f] > 0.0:
-                left[f] -= rate[f] * (now - solved_at)
+            f = active[i]
+            if np.isnan(finish[f]):
+                active[kept] = f
+                kept += 1
+                if rate[f] > 0.0:
+                    left[f] -= rate[f] * (now - solved_at)
+        num_active = kept
     clock[0], count[0] = now, log_count
     return stop

@@ -4,45 +4,104 @@ Each flow f asks for a rate `share_f * level`. All levels rise together until a 
 that level, the others go on (progressive filling; Bertsekas and Gallager, Data Networks, 6.5.2). The level at which a
 resource would fill only rises as flows freeze elsewhere, so the next one to fill is the least of a heap whose keys are
 brought up to date when they come to the top.
+
+Why this way: most resources never fill, and what crosses them need not be followed. A resource starts with a level that it
+cannot fill below; only when this comes to the top of the heap is it looked at, and from then on kept up to date. One whose
+flows all cross another that fills before it, its *leader*, is left out.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sim.engine.compiled import frugal
 
-WAITING = -2
-"""Bottleneck of a flow whose rate is not known yet; -1 of one that no resource holds."""
+WAITING, OUT = -2, -3
+"""Bottleneck of a flow whose rate is not known yet, and of one that is not under way; -1 of one that no resource holds."""
 
 
-def scratch(num_resources: int, num_entries: int) -> tuple[Any, Any, Any]:
-    """Make room for `max_min` to work in.
+class Crossings(NamedTuple):
+    """Flows by the resources that they cross, in *bundles* of one resource each; a resource may have several."""
 
-    Parameters
-    ----------
-    num_resources : int [count]
-    num_entries : int [count]
-        The most (flow, resource) pairs of one solution.
+    resource: Any  # int, [num_bundles]
+    first: Any  # int, [num_bundles + 1], of its places in what follows
+    flow: Any  # int, [num_entries]
+    entry: Any  # int, [num_entries], place in the flows' own order
+    asked: Any  # float, [num_bundles], sum of line * share, or more
+    leader: Any  # int, [num_bundles], a resource that its flows cross and fill before this one; -1 where there is none
 
-    Returns
-    -------
-    arrays
-        Numbers [3, num_resources], counts [5, num_resources] and members [num_entries], to be passed on untouched.
+
+class Scratch(NamedTuple):
+    """Arrays for `cross` and `max_min` to work in, over resources where nothing else is said."""
+
+    last: Any  # last bundle, -1 where there is none
+    before: Any  # [num_bundles], the bundle before on the same resource
+    live: Any
+    heap: Any
+    level: Any
+    leader: Any  # of all its bundles, -1 where they have none or several
+    watched: Any  # 1 where what follows is up to date
+    free: Any  # left by the flows that are frozen [bytes/s]
+    demand: Any  # of those that are not, at level 1
+    waiting: Any  # entries of these
+
+
+def crossings(num_entries: int, num_bundles: int) -> Crossings:
+    """Make room for `cross`; both numbers [count] may be more than are needed."""
+    sizes = {"resource": num_bundles, "first": num_bundles + 1, "flow": num_entries, "entry": num_entries}
+    numbers = {name: np.zeros(size, dtype=np.int32) for name, size in sizes.items()}
+    return Crossings(**numbers, asked=np.zeros(num_bundles), leader=np.full(num_bundles, -1, dtype=np.int32))
+
+
+def scratch(num_resources: int, num_bundles: int) -> Scratch:
+    """Make room for `cross` and `max_min` to work in, to be passed on untouched; numbers [count]."""
+    sums = {name: np.zeros(num_resources) for name in ("level", "free", "demand")}
+    names = [name for name in Scratch._fields if name not in (*sums, "last", "before")]
+    numbers = {name: np.zeros(num_resources, dtype=np.int32) for name in names}
+    last, before = np.full(num_resources, -1, dtype=np.int32), np.zeros(num_bundles, dtype=np.int32)
+    return Scratch(last=last, before=before, **numbers, **sums)
+
+
+@frugal
+def cross(
+    flows: Any, num_flows: Any, start: Any, resource: Any, line: Any, share: Any, c: Any, s: Any
+) -> Any:
+    """Write in `c` which of some flows cross each resource; returns the number of bundles, one a resource in use.
+
+    Parameters as of `max_min`.
     """
-    return (
-        np.zeros((3, num_resources)),
-        np.zeros((5, num_resources), dtype=np.int64),
-        np.zeros(max(num_entries, 1), dtype=np.int64),
-    )
+    num = 0
+    for i in range(num_flows):
+        f = flows[i]
+        for e in range(start[f], start[f + 1]):
+            r = resource[e]
+            if s.last[r] < 0:
+                s.last[r] = num
+                c.resource[num], c.asked[num], c.leader[num], c.first[num + 1] = r, 0.0, -1, 0
+                num += 1
+            c.first[s.last[r] + 1] += 1
+            c.asked[s.last[r]] += line[e] * share[f]
+    c.first[0] = 0
+    for b in range(num):
+        s.before[b] = c.first[b]
+        c.first[b + 1] += c.first[b]
+    for i in range(num_flows):
+        f = flows[i]
+        for e in range(start[f], start[f + 1]):
+            b = s.last[resource[e]]
+            c.flow[s.before[b]], c.entry[s.before[b]] = f, e
+            s.before[b] += 1
+    for b in range(num):
+        s.last[c.resource[b]] = -1
+    return num
 
 
 @frugal
 def max_min(
-    flows: Any, num_flows: Any, start: Any, stop: Any, resource: Any, line: Any, share: Any, capacity: Any, rate: Any,
-    bottleneck: Any, numbers: Any, counts: Any, member: Any,
+    flows: Any, num_flows: Any, start: Any, resource: Any, line: Any, share: Any, capacity: Any, bundles: Any,
+    num_bundles: Any, rate: Any, bottleneck: Any, c: Any, s: Any,
 ) -> Any:  # fmt: skip
     """Rates of some flows that share resources with nobody else.
 
@@ -50,90 +109,123 @@ def max_min(
     ----------
     flows : int, [>= num_flows]
         Which flows; all other arrays over flows are indexed by these numbers.
-    start, stop : int, [all flows]
-        Where a flow's entries of `resource` and `line` begin and end.
+    start : int, [all flows + 1]
+        Where each flow's entries of `resource` and `line` begin.
     resource : int, [all entries]
     line : float, [all entries]
         Capacity used per payload byte.
     share : float, [all flows]
         Weight of each flow.
     capacity : float, [num_resources] [bytes/s]
+    bundles : int, [>= num_bundles]
+        Which of `c`: all that these flows are in. Others in them have the bottleneck `OUT`.
     rate, bottleneck : [all flows]
         Written: rate [bytes/s] (inf for a flow that uses nothing) and the resource that holds it.
-    numbers, counts, member
-        From `scratch`.
-
-    Returns
-    -------
-    int
-        Resources in use [count]; `counts[2, :that]` are their numbers, `numbers[0]` what is left of each [bytes/s].
+    c : Crossings
+    s : Scratch
 
     References
     ----------
     Bertsekas and Gallager, Data Networks, section 6.5.2.
     """
-    free, demand, level = numbers[0], numbers[1], numbers[2]
-    open_, first, live, heap, fill = counts[0], counts[1], counts[2], counts[3], counts[4]
-    num_live = 0
+    left = 0
     for i in range(num_flows):
         f = flows[i]
-        rate[f] = np.inf
-        bottleneck[f] = -1
-        for e in range(start[f], stop[f]):
-            r = resource[e]
-            if open_[r] == 0:
-                live[num_live] = r
-                num_live += 1
-                free[r] = capacity[r]
-                demand[r] = 0.0
-            open_[r] += 1
-            demand[r] += line[e] * share[f]
+        if start[f] < start[f + 1]:
             bottleneck[f] = WAITING
-    used = 0
+            left += 1
+        else:
+            bottleneck[f] = -1
+            rate[f] = np.inf
+    size = num_live = 0
+    for i in range(num_bundles):
+        b = bundles[i]
+        r = c.resource[b]
+        if s.last[r] < 0:
+            s.live[num_live] = r
+            num_live += 1
+            s.leader[r] = c.leader[b]
+            s.watched[r] = 0
+            s.demand[r] = 0.0
+        elif s.leader[r] != c.leader[b]:
+            s.leader[r] = -1
+        s.before[b] = s.last[r]
+        s.last[r] = b
+        s.demand[r] += c.asked[b]
     for k in range(num_live):
-        r = live[k]
-        first[r] = fill[r] = used
-        used += open_[r]
-        level[r] = free[r] / demand[r] if demand[r] > 0.0 else np.inf
-        heap[k] = r
-    for i in range(num_flows):
-        f = flows[i]
-        for e in range(start[f], stop[f]):
-            r = resource[e]
-            member[fill[r]] = f
-            fill[r] += 1
-    size = num_live
+        r = s.live[k]
+        if s.leader[r] < 0:
+            s.level[r] = capacity[r] / s.demand[r] if s.demand[r] > 0.0 else np.inf
+            s.heap[size] = r
+            size += 1
     for k in range(size // 2 - 1, -1, -1):
-        _sift(heap, level, k, size)
-    while size > 0:
-        r = heap[0]
-        if open_[r] > 0:
-            now = max(free[r], 0.0) / demand[r] if demand[r] > 0.0 else np.inf
-            if now > level[r]:
-                level[r] = now
-                _sift(heap, level, 0, size)
-                if heap[0] != r:
+        sift(s.heap, s.level, k, size)
+    while left > 0:
+        r = s.heap[0]
+        if s.watched[r] == 0:
+            _watch(r, c, line, share, capacity, rate, bottleneck, s)
+        if s.waiting[r] > 0:
+            now = max(s.free[r], 0.0) / s.demand[r] if s.demand[r] > 0.0 else np.inf
+            if now > s.level[r]:
+                s.level[r] = now
+                sift(s.heap, s.level, 0, size)
+                if s.heap[0] != r:
                     continue
-            for k in range(first[r], fill[r]):
-                f = member[k]
-                if bottleneck[f] != WAITING:
-                    continue
-                bottleneck[f] = r
-                rate[f] = share[f] * level[r] if share[f] > 0.0 else 0.0
-                for e in range(start[f], stop[f]):
-                    other = resource[e]
-                    free[other] -= line[e] * rate[f]
-                    demand[other] -= line[e] * share[f]
-                    open_[other] -= 1
+            left -= _freeze(r, c, start, resource, line, share, rate, bottleneck, s)
         size -= 1
-        heap[0] = heap[size]
-        _sift(heap, level, 0, size)
-    return num_live
+        s.heap[0] = s.heap[size]
+        sift(s.heap, s.level, 0, size)
+    for k in range(num_live):
+        s.last[s.live[k]] = -1
+    return 0
 
 
 @frugal
-def _sift(heap: Any, level: Any, place: Any, size: Any) -> None:
-    """Let the entry at a place of the heap sink to where it belongs."""
+def _watch(r: Any, c: Any, line: Any, share: Any, capacity: Any, rate: Any, bottleneck: Any, s: Any) -> None:
+    """Bring what is left of a resource up to date."""
+    free, demand, waiting = capacity[r], 0.0, 0
+    b = s.last[r]
+    while b >= 0:
+        for k in range(c.first[b], c.first[b + 1]):
+            f, e = c.flow[k], c.entry[k]
+            if bottleneck[f] == WAITING:
+                demand += line[e] * share[f]
+                waiting += 1
+            elif bottleneck[f] != OUT:
+                free -= line[e] * rate[f]
+        b = s.before[b]
+    s.free[r], s.demand[r], s.waiting[r] = free, demand, waiting
+    s.watched[r] = 1
+
+
+@frugal
+def _freeze(
+    r: Any, c: Any, start: Any, resource: Any, line: Any, share: Any, rate: Any, bottleneck: Any, s: Any
+) -> Any:
+    """Freeze the flows that wait on a resource at its level; returns how many."""
+    frozen = 0
+    b = s.last[r]
+    while b >= 0:
+        for k in range(c.first[b], c.first[b + 1]):
+            f = c.flow[k]
+            if bottleneck[f] != WAITING:
+                continue
+            bottleneck[f] = r
+            rate[f] = share[f] * s.level[r] if share[f] > 0.0 else 0.0
+            frozen += 1
+            for e in range(start[f], start[f + 1]):
+                other = resource[e]
+                if s.watched[other] == 1:
+                    s.free[other] -= line[e] * rate[f]
+                    s.demand[other] -= line[e] * share[f]
+                    s.waiting[other] -= 1
+        b = s.before[b]
+    return frozen
+
+
+@frugal
+def sift(heap: Any, level: Any, place: Any, size: Any) -> None:
+    """Let the entry at a place of a heap, whose least level is first, sink to where it belongs."""
     sunk = heap[place]
     while True:
         child = 2 * place + 1

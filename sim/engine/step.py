@@ -11,11 +11,12 @@ import numpy as np
 
 from sim.cluster.topology import Floats, Ints
 from sim.engine import step_loop, step_transfers
-from sim.engine.step_arrays import Net, StepWork, laid_out
+from sim.engine.step_arrays import StepWork, laid_out
 from sim.engine.step_lanes import StepLanes
 from sim.engine.step_network import StepNetwork, network_of
 from sim.engine.step_plan import Member, StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
+from sim.engine.step_templates import Templates
 from sim.errors import InfeasibleError
 from sim.schedule.flows import Flows
 from sim.schedule.training import Tasks
@@ -101,8 +102,8 @@ def run_merged(
     `keep_full` keeps what was full on the way of each collective's last flow.
     """
     network = network or network_of(plan)
-    work, lanes, net = laid_out(plan, network, keep_tasks, keep_full=keep_full)
-    ended = _loop(work, lanes, net)(work, lanes, network.templates, net)
+    work, lanes, templates, net = laid_out(plan, network, keep_tasks, keep_full=keep_full)
+    ended = _loop(work, lanes, templates)(work, lanes, templates, net)
     if ended == step_transfers.DEAD:
         raise InfeasibleError("bytes of the step wait forever: a link on their way has no capacity")
     if ended == step_transfers.STUCK and plan.conditions:
@@ -111,10 +112,11 @@ def run_merged(
     return [_ran(plan, member, network, work, lanes, net.held) for member in plan.members]
 
 
-def _loop(work: StepWork, lanes: StepLanes, net: Net) -> Callable[..., int]:
+def _loop(work: StepWork, lanes: StepLanes, templates: Templates) -> Callable[..., int]:
     """The compiled loop for large or many steps, plain Python for a few small programs of one track."""
     nodes = int(np.diff(work.programs)[work.tasks["program"]].sum())
-    size = nodes * max(lanes.num_lanes, int(net.sizes[0])) if len(work.tracks) == 1 else COMPILED_FROM
+    most = max(lanes.num_lanes, int(np.diff(templates.first).max()))
+    size = nodes * most if len(work.tracks) == 1 else COMPILED_FROM
     loop: Callable[..., int] = step_loop.run.worth(size, COMPILED_FROM)
     return loop
 

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import NONE, Floats, Ints
-from sim.engine import sharing
+from sim.engine import folding, sharing
 from sim.engine.step_lanes import StepLanes, lanes_of
 from sim.engine.step_network import StepNetwork
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_rows import MESSAGE, NODE, TASK, TRACK, Rows
+from sim.engine.step_templates import Templates
 from sim.engine.step_transfers import WAYS
 from sim.schedule.operations import KINDS
 from sim.schedule.programs import Node
@@ -37,7 +38,6 @@ class StepWork(NamedTuple):
 class Net(NamedTuple):
     """Transfers under way: places of collectives, one a track, then of each kind of message to a track."""
 
-    sizes: Ints  # most flows and most entries of a place
     capacity: Floats  # now
     capacities: Floats  # [conditions, num_resources]
     pending: Ints  # [1], instants still to come
@@ -50,7 +50,6 @@ class Net(NamedTuple):
     alone_end: Floats  # [flows of all templates], after its start
     template: Ints
     message: Ints
-    num_flows: Ints
     left_flows: Ints
     near_first: Ints  # [num_places + 1]
     near: Ints  # places that share a resource which could fill
@@ -60,34 +59,35 @@ class Net(NamedTuple):
     woken: Ints
     when: Floats  # timers
     winner: Ints
-    left: Floats  # [num_places x most flows]
+    left: Floats  # [flows of all templates]
     rate: Floats
     share: Floats
     finish: Floats
     bottleneck: Ints
-    full: npt.NDArray[np.bool_]  # [num_resources], at the last solution that it was part of
+    line: Floats  # [entries of all templates]
+    crossings: sharing.Crossings
+    first_bundle: Ints  # [num_templates + 1], the bundles of each
+    bundle: npt.NDArray[np.int32]  # [entries of all templates]
+    flows: Ints  # of a solution
+    bundles: Ints
+    scratch: sharing.Scratch
+    used: Floats  # [num_resources]
+    full: npt.NDArray[np.bool_]  # at the last solution that it was part of
     single: npt.NDArray[np.bool_]  # [num_places], of itself alone was its last solution
     noted: Ints  # [num_places, ways], of the transfer that ended last, see `step_transfers.note_full`
     held: Ints  # [num_tracks, most nodes, ways]; empty where nobody asks
-    start: Ints
-    stop: Ints
-    flows: Ints
-    resource: Ints  # [num_places x most entries]
-    line: Floats
-    numbers: Floats  # scratch of `sharing`
-    counts: Ints
-    member: Ints
 
 
 def laid_out(
     plan: StepPlan, network: StepNetwork, keep_tasks: int, *, keep_full: bool = False
-) -> tuple[StepWork, StepLanes, Net]:
+) -> tuple[StepWork, StepLanes, Templates, Net]:
     """Lay out everything that the loop touches; nodes' times of `keep_tasks` of each kind and track are kept."""
     tasks, folded = plan.tasks, network.folded
     num_ranks, num_classes = len(tasks), len(folded.groups)
     first, nodes, waits = _programs(tasks, network.kernels)
     rows, node_times = _tasks(tasks, first, keep_tasks, num_classes)
     messages, posted = _messages(tasks, network)
+    templates = _one_each(network.templates, messages)
     num_tracks = num_ranks * num_classes
     tracks = np.zeros(num_tracks, dtype=TRACK)
     number = np.arange(num_tracks)
@@ -107,10 +107,10 @@ def laid_out(
     tracks["draws"], whole = lanes_of(plan, folded, rank, of_group, first, nodes, len(messages))
     collective = network.collective[rank, of_group]
     work = StepWork(tracks, rows, first, nodes, waits, collective, messages, posted, node_times)
-    net = _net(network, work, keep_full)
+    net = _net(templates, work, keep_full)
     # Rows of records, whose fields plain Python reads by name too.
     named = {name: getattr(work, name).view(np.recarray) for name in ("tracks", "tasks", "nodes", "messages")}
-    return work._replace(**named), whole, net
+    return work._replace(**named), whole, templates, net
 
 
 def _programs(tasks: Tasks, kernels: tuple[str, ...]) -> tuple[Ints, Rows, Ints]:
@@ -178,21 +178,30 @@ def _messages(tasks: Tasks, network: StepNetwork) -> tuple[Rows, Ints]:
     return messages.ravel(), posted.ravel()
 
 
-def _net(network: StepNetwork, work: StepWork, keep_full: bool) -> Net:
-    t = network.templates
+def _one_each(templates: Templates, messages: Rows) -> Templates:
+    """Templates of which each serves one place alone, so that their flows can be those under way there."""
+    pairs, which = np.unique(
+        messages["place"] * len(templates.fixed_s) + messages["template"], return_inverse=True
+    )
+    template = pairs % len(templates.fixed_s)
+    again = np.ones(len(template), dtype=np.bool_)
+    again[np.unique(template, return_index=True)[1]] = False
+    template[again], copied = len(templates.fixed_s) + np.arange(again.sum()), template[again]
+    messages["template"] = template[which]
+    return templates.repeated(copied)
+
+
+def _net(t: Templates, work: StepWork, keep_full: bool) -> Net:
     num_tracks, num_nodes = len(work.tracks), int(np.diff(work.programs).max(initial=0))
     num_places = num_tracks + len(work.posted)
-    num_flows, num_entries = np.diff(t.first), t.entry[t.first[1:]] - t.entry[t.first[:-1]]
     # Of each place the templates that it may ever have.
     pairs = [(track, template) for track, own in enumerate(work.templates) for template in own.ravel()]
     pairs += [(int(m["place"]), int(m["template"])) for m in work.messages[work.posted]]
-    most = np.array([max(num_flows.max(initial=0), 1), max(num_entries.max(initial=0), 1)], dtype=np.int64)
     near_first, near = _near(pairs, t.resource, t.entry[t.first], num_places, t.capacity.shape[1])
-    flows, entries = num_places * int(most[0]), num_places * int(most[1])
-    numbers, counts, member = sharing.scratch(t.capacity.shape[1], entries)
+    crossings, first_bundle, bundle = _crossings(t)
+    num_flows, num_bundles = len(t.payload), len(crossings.resource)
     when, winner = _timers(num_places)
     return Net(
-        sizes=most,
         capacity=t.capacity[0].copy(),
         capacities=t.capacity,
         pending=np.array([len(t.capacity) - 1], dtype=np.int64),
@@ -205,7 +214,6 @@ def _net(network: StepNetwork, work: StepWork, keep_full: bool) -> Net:
         alone_end=np.zeros(len(t.payload)),
         template=np.zeros(num_places, dtype=np.int64),
         message=np.zeros(num_places, dtype=np.int64),
-        num_flows=np.zeros(num_places, dtype=np.int64),
         left_flows=np.zeros(num_places, dtype=np.int64),
         near_first=near_first,
         near=near,
@@ -215,24 +223,62 @@ def _net(network: StepNetwork, work: StepWork, keep_full: bool) -> Net:
         woken=np.zeros(num_tracks + 2, dtype=np.int64),
         when=when,
         winner=winner,
-        left=np.zeros(flows),
-        rate=np.zeros(flows),
-        share=np.zeros(flows),
-        finish=np.zeros(flows),
-        bottleneck=np.zeros(flows, dtype=np.int64),
+        left=np.zeros(num_flows),
+        rate=np.zeros(num_flows),
+        share=t.payload.copy(),
+        finish=np.zeros(num_flows),
+        bottleneck=np.zeros(num_flows, dtype=np.int32),
+        line=t.line.copy(),
+        crossings=crossings,
+        first_bundle=first_bundle,
+        bundle=bundle,
+        flows=np.zeros(num_flows, dtype=np.int32),
+        bundles=np.zeros(num_bundles, dtype=np.int32),
+        scratch=sharing.scratch(t.capacity.shape[1], num_bundles),
+        used=np.zeros(t.capacity.shape[1]),
         full=np.zeros(t.capacity.shape[1], dtype=np.bool_),
         single=np.zeros(num_places, dtype=np.bool_),
         noted=np.full((num_places, WAYS), NONE, dtype=np.int64),
         held=np.full((num_tracks, num_nodes, WAYS) if keep_full else (0, 0, 0), NONE, dtype=np.int64),
-        start=np.zeros(flows, dtype=np.int64),
-        stop=np.zeros(flows, dtype=np.int64),
-        flows=np.zeros(flows, dtype=np.int64),
-        resource=np.zeros(entries, dtype=np.int64),
-        line=np.zeros(entries),
-        numbers=numbers,
-        counts=counts,
-        member=member,
     )
+
+
+def _crossings(t: Templates) -> tuple[sharing.Crossings, Ints, npt.NDArray[np.int32]]:
+    """Flows of each template by the resources that they cross, where each template's bundles begin, and the bundle of each entry."""
+    flow = np.repeat(np.arange(len(t.payload)), np.diff(t.entry))
+    template = np.repeat(np.arange(len(t.fixed_s)), np.diff(t.entry[t.first]))
+    key = template * t.capacity.shape[1] + t.resource
+    order = np.argsort(key, kind="stable")
+    new = np.diff(key[order], prepend=-1) > 0
+    first = np.flatnonzero(new)
+    bundle = np.empty(len(order), dtype=np.int32)
+    bundle[order] = np.cumsum(new) - 1
+    crossings = sharing.Crossings(
+        resource=t.resource[order[first]].astype(np.int32),
+        first=np.append(first, len(order)).astype(np.int32),
+        flow=flow[order].astype(np.int32),
+        entry=order.astype(np.int32),
+        asked=np.bincount(bundle, t.line * t.payload[flow], len(first)),
+        leader=_leaders(t, order, flow[order], first).astype(np.int32),
+    )
+    return crossings, np.searchsorted(template[order[first]], np.arange(len(t.first))), bundle
+
+
+def _leaders(t: Templates, entry: Ints, flow: Ints, first: Ints) -> Ints:
+    """Find the `leader` of each bundle, among those of the same flows whose lines no load scales: at any capacity it fills before."""
+    if not len(first):
+        return first
+    with np.errstate(divide="ignore"):
+        slowness = t.line[entry] / t.capacity[:, t.resource[entry]]
+    least, most = np.minimum.reduceat(slowness, first, axis=1), np.maximum.reduceat(slowness, first, axis=1)
+    fixed = np.logical_and.reduceat(t.taker[entry] < 0, first)
+    who = np.add.reduceat(folding.mixed(flow), first)
+    order = np.lexsort((-least[0], ~fixed, who))
+    new = np.diff(who[order], prepend=~who[order[0]]) != 0
+    leader = np.empty_like(order)
+    leader[order] = order[new][np.cumsum(new) - 1]
+    led = fixed & fixed[leader] & (leader != np.arange(len(leader))) & (most <= least[:, leader]).all(axis=0)
+    return np.where(led, t.resource[entry[first[leader]]], NONE)
 
 
 def _near(

@@ -89,7 +89,7 @@ def run(w: Any, x: Any, t: Any, n: Any) -> Any:
             alone = n.lazy[place]
             if alone:
                 write_out(t, n, place, now)
-            advance(n, place, now)
+            advance(t, n, place, now)
             if n.left_flows[place] > 0:
                 if share(t, n, place, now) == DEAD:
                     return DEAD
@@ -110,12 +110,11 @@ def run(w: Any, x: Any, t: Any, n: Any) -> Any:
         row = n.message[place]
         message = w.messages[row]
         message.there = True
-        base, begun = place * n.sizes[0], n.begun[place]
-        template = n.template[place]
+        begun, template = n.begun[place], n.template[place]
         for j in range(x.num_lanes):
             x.arrived[row, j] = x.ready[row, j] + (now - begun)
         for f in range(t.first[template], t.first[template + 1]):
-            took = n.finish[base + f - t.first[template]] + t.latency[f] - begun
+            took = n.finish[f] + t.latency[f] - begun
             for k in range(t.party_first[f], t.party_first[f + 1]):
                 j = t.party[k]
                 x.arrived[row, j] = x.ready[row, j] + took
@@ -288,13 +287,13 @@ def _arrive(w: Any, x: Any, t: Any, n: Any, number: Any) -> None:
     track = w.tracks[number]
     task = w.tasks[track.task]
     place = track.node - w.programs[task.program]
-    template, base = n.template[number], number * n.sizes[0]
+    template = n.template[number]
     node, ready = w.nodes[track.node], x.ends[number, place]
     ends = ready if node.barrier else x.comm[number]
     for j in range(x.num_lanes):
         ends[j] = n.begun[number]
     for f in range(t.first[template], t.first[template + 1]):
-        end = n.finish[base + f - t.first[template]] + t.latency[f]
+        end = n.finish[f] + t.latency[f]
         for k in range(t.party_first[f], t.party_first[f + 1]):
             ends[t.party[k]] = max(ends[t.party[k]], end)
     if not node.barrier:  # each lane from when it was ready, and after the last lane's quickest bytes

@@ -58,11 +58,16 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
         )  # classes in the order of their first lanes, the same at every pipeline rank
         lane_class[number] = np.argsort(order)[lane_of.reshape(-1)]
         lanes.append(first[order])
-    _, member, resource = np.unique(of_resource, return_index=True, return_inverse=True)
-    _, first, flow = np.unique(colour, return_index=True, return_inverse=True)
-    appearance = np.empty(len(first), dtype=np.int64)
-    appearance[np.argsort(first)] = np.arange(len(first))  # so that what follows sorts what is nearly sorted
-    return Folded(groups, class_of, lane_class, lanes, appearance[flow], resource, member)
+    member, resource = _classes(of_resource)
+    return Folded(groups, class_of, lane_class, lanes, _classes(colour)[1], resource, member)
+
+
+def _classes(colour: folding.Colours) -> tuple[Ints, Ints]:
+    """First member of each class, and the class of each member, numbered as they appear: neighbours stay neighbours in memory."""
+    _, first, colour_of = np.unique(colour, return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return np.sort(first), number[colour_of]
 
 
 def _own_draws(plan: StepPlan) -> Ints | folding.Colours:

@@ -91,6 +91,23 @@ class Templates(NamedTuple):
     owner_lane: Ints
     capacity: Floats
 
+    def repeated(self, which: Ints) -> Templates:
+        """Add copies of some templates behind all, without `wire` and `used`, which stay as they are."""
+        flows = _ranges(self.first, which)
+        entries, parties = _ranges(self.entry, flows), _ranges(self.party_first, flows)
+        more = {
+            "fixed_s": self.fixed_s[which],
+            **{name: getattr(self, name)[flows] for name in ("payload", "latency", "owner")},
+            **{name: getattr(self, name)[entries] for name in ("resource", "line", "taker")},
+            "party": self.party[parties],
+        }
+        offsets = {"first": which, "entry": flows, "party_first": flows}
+        columns = {name: np.concatenate([getattr(self, name), added]) for name, added in more.items()}
+        for name, added in offsets.items():
+            own = getattr(self, name)
+            columns[name] = np.append(own, own[-1] + np.cumsum(np.diff(own)[added]))
+        return self._replace(**columns)
+
 
 @dataclass(frozen=True, slots=True)
 class StepTransfer:
@@ -322,6 +339,13 @@ def can_fill(flow: Ints, resource: Ints, line: Floats, place: Ints, capacity: Fl
         bound = np.bincount(pair // num, ratio * capacity[pair % num], num)
         spare |= bound <= capacity * (1.0 - 1e-6)
     return can | ~spare
+
+
+def _ranges(first: Ints, which: Ints) -> Ints:
+    """Places first[i] to first[i + 1] of each i of `which`, one after another."""
+    sizes = np.diff(first)[which]
+    places: Ints = np.arange(sizes.sum()) + np.repeat(first[which] - np.cumsum(sizes) + sizes, sizes)
+    return places
 
 
 def _offsets(counts: Ints | list[int]) -> Ints:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sim.engine.compiled import frugal
-from sim.engine.sharing import max_min
+from sim.engine.sharing import OUT, max_min
 
 WAYS = 4  # resources that are noted to have been full on a flow's way
 _UNKNOWN = -2
@@ -31,10 +31,9 @@ def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
     """Put the flows of the transfer at a place on the network, now [s]; `DONE` or `DEAD`."""
     template = n.template[place]
     first, last = t.first[template], t.first[template + 1]
-    base = place * n.sizes[0]
     n.begun[place] = n.since[place] = now
     n.noted[place, 0] = _UNKNOWN
-    n.left_flows[place] = n.num_flows[place] = last - first
+    n.left_flows[place] = last - first
     if last == first:
         return DONE
     scaled = place < len(w.tracks) and x.loads.size > 0 and t.owner[first] >= 0
@@ -43,34 +42,37 @@ def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
         n.lazy[place] = True
         set_timer(n, place, now + n.alone_s[template])
         return DONE
-    layer = microbatch = draws = 0
-    if scaled:
-        track = w.tracks[place]
-        task, node = w.tasks[track.task], w.nodes[track.node]
-        layer, draws = node.layer, track.draws
-        microbatch = task.forward if node.forward else task.backward
-    _write(t, n, place)
     for f in range(first, last):
-        i = base + f - first
-        n.rate[i] = 0.0
-        if scaled:
-            load = _load(x, t, t.owner[f], draws, layer, microbatch) if t.owner[f] >= 0 else 1.0
-            n.left[i] = n.share[i] = t.payload[f] * load
-            for e in range(t.entry[f], t.entry[f + 1]):
-                if t.taker[e] >= 0:
-                    n.line[n.start[i] + e - t.entry[f]] *= (
-                        x.loads[draws, layer, microbatch, t.taker[e]] / load
-                    )
+        n.left[f], n.rate[f], n.finish[f] = n.share[f], 0.0, np.nan
+    if scaled:
+        _scale(w, x, t, n, place)
     ended = share(t, n, place, now)
     if (
         ended == DONE and not scaled and n.island[1] < 0 and np.isfinite(n.when[place])
     ):  # nobody shared with it
         n.alone_s[template] = n.when[place] - now
         for f in range(first, last):
-            i = base + f - first
-            n.alone_rate[f] = n.rate[i]
-            n.alone_end[f] = end_of(n, i, 0.0)
+            n.alone_rate[f] = n.rate[f]
+            n.alone_end[f] = end_of(n, f, 0.0)
     return ended
+
+
+@frugal
+def _scale(w: Any, x: Any, t: Any, n: Any, place: Any) -> None:
+    """Scale the flows of a collective by the routed loads of its microbatch."""
+    template, track = n.template[place], w.tracks[place]
+    task, node = w.tasks[track.task], w.nodes[track.node]
+    loads = x.loads[track.draws, node.layer, task.forward if node.forward else task.backward]
+    c = n.crossings
+    for b in range(n.first_bundle[template], n.first_bundle[template + 1]):
+        c.asked[b] = 0.0
+    for f in range(t.first[template], t.first[template + 1]):
+        load = _load(loads, t, t.owner[f]) if t.owner[f] >= 0 else 1.0
+        n.left[f] = n.share[f] = t.payload[f] * load
+        for e in range(t.entry[f], t.entry[f + 1]):
+            if t.taker[e] >= 0:
+                n.line[e] = t.line[e] * (loads[t.taker[e]] / load)
+            c.asked[n.bundle[e]] += n.line[e] * n.share[f]
 
 
 @frugal
@@ -86,43 +88,30 @@ def _is_alone(n: Any, place: Any) -> Any:
 def write_out(t: Any, n: Any, place: Any, now: Any) -> None:
     """Write out the flows of a transfer that was alone so far and of which only the end was known."""
     template, begun = n.template[place], n.begun[place]
-    first, base = t.first[template], place * n.sizes[0]
-    _write(t, n, place)
-    for f in range(first, t.first[template + 1]):
-        i = base + f - first
-        n.rate[i] = n.alone_rate[f]
+    for f in range(t.first[template], t.first[template + 1]):
+        n.left[f], n.rate[f], n.finish[f] = n.share[f], n.alone_rate[f], np.nan
         if begun + n.alone_end[f] <= now:
-            n.finish[i] = begun + n.alone_end[f]
-            n.left_flows[place] -= 1
+            _end(n, place, f, begun + n.alone_end[f])
         elif now > begun:
-            n.left[i] -= n.alone_rate[f] * (now - begun)
+            n.left[f] -= n.alone_rate[f] * (now - begun)
     n.since[place] = now
     n.lazy[place] = False
 
 
 @frugal
-def _write(t: Any, n: Any, place: Any) -> None:
-    """Write the flows of a transfer, at mean loads and before any byte has moved."""
-    template = n.template[place]
-    first, base, entry = t.first[template], place * n.sizes[0], place * n.sizes[1]
-    for f in range(first, t.first[template + 1]):
-        i = base + f - first
-        n.left[i] = n.share[i] = t.payload[f]
-        n.finish[i] = np.nan
-        n.start[i] = entry
-        for e in range(t.entry[f], t.entry[f + 1]):
-            n.resource[entry] = t.resource[e]
-            n.line[entry] = t.line[e]
-            entry += 1
-        n.stop[i] = entry
+def _end(n: Any, place: Any, flow: Any, end: Any) -> None:
+    """End a flow of the transfer at a place."""
+    n.finish[flow] = end
+    n.bottleneck[flow] = OUT
+    n.left_flows[place] -= 1
 
 
 @frugal
-def _load(x: Any, t: Any, owner: Any, draws: Any, layer: Any, microbatch: Any) -> Any:
+def _load(loads: Any, t: Any, owner: Any) -> Any:
     """Mean routed load of the lanes that a flow's bytes are for."""
     total = 0.0
     for k in range(t.owner_first[owner], t.owner_first[owner + 1]):
-        total += x.loads[draws, layer, microbatch, t.owner_lane[k]]
+        total += loads[t.owner_lane[k]]
     return total / (t.owner_first[owner + 1] - t.owner_first[owner])
 
 
@@ -142,7 +131,7 @@ def change(t: Any, n: Any, at: Any) -> Any:
         if n.active[place]:
             if n.lazy[place]:
                 write_out(t, n, place, at)
-            advance(n, place, at)
+            advance(t, n, place, at)
     condition = len(n.capacities) - n.pending[0]
     n.pending[0] -= 1
     n.solved[-1] += 1
@@ -157,15 +146,14 @@ def change(t: Any, n: Any, at: Any) -> Any:
 
 
 @frugal
-def advance(n: Any, place: Any, now: Any) -> None:
+def advance(t: Any, n: Any, place: Any, now: Any) -> None:
     """Let the flows of a transfer drain until now at the rates they have."""
-    base, since = place * n.sizes[0], n.since[place]
-    for f in range(base, base + n.num_flows[place]):
+    template, since = n.template[place], n.since[place]
+    for f in range(t.first[template], t.first[template + 1]):
         if np.isnan(n.finish[f]):
             end = end_of(n, f, since)
             if end <= now + _TIE * abs(now):
-                n.finish[f] = end
-                n.left_flows[place] -= 1
+                _end(n, place, f, end)
             else:
                 n.left[f] -= n.rate[f] * (now - since)
     n.since[place] = now
@@ -188,7 +176,7 @@ def share(t: Any, n: Any, seed: Any, now: Any) -> Any:
         i += 1
     if num < len(island):
         island[num] = -1
-    open_ = 0
+    num_open = num_bundles = 0
     for i in range(num):
         place = island[i]
         n.seen[place] = False
@@ -197,29 +185,30 @@ def share(t: Any, n: Any, seed: Any, now: Any) -> Any:
             write_out(t, n, place, now)
         n.solved[place] = n.solved[-1]
         if n.since[place] < now:
-            advance(n, place, now)
+            advance(t, n, place, now)
         if n.held.size > 0 and n.left_flows[place] == 0 and n.noted[place, 0] == _UNKNOWN:
             note_full(t, n, place, alone)
-        base = place * n.sizes[0]
-        for f in range(base, base + n.num_flows[place]):
+        template = n.template[place]
+        for f in range(t.first[template], t.first[template + 1]):
             if np.isnan(n.finish[f]):
-                n.flows[open_] = f
-                open_ += 1
-    num_live = max_min(
-        n.flows, open_, n.start, n.stop, n.resource, n.line, n.share, n.capacity, n.rate, n.bottleneck, n.numbers,
-        n.counts, n.member,
+                n.flows[num_open] = f
+                num_open += 1
+        for b in range(n.first_bundle[template], n.first_bundle[template + 1]):
+            n.bundles[num_bundles] = b
+            num_bundles += 1
+    max_min(
+        n.flows, num_open, t.entry, t.resource, n.line, n.share, n.capacity, n.bundles, num_bundles, n.rate, n.bottleneck,
+        n.crossings, n.scratch,
     )  # fmt: skip
     if n.held.size > 0:
-        for k in range(num_live):
-            r = n.counts[2, k]
-            n.full[r] = n.numbers[0, r] <= _SPARE * n.capacity[r]
+        _note_use(t, n, num_open, num_bundles)
         for i in range(num):
             n.single[island[i]] = num == 1
     for i in range(num):
         place = island[i]
-        base = place * n.sizes[0]
+        template = n.template[place]
         first, last = np.inf, now
-        for f in range(base, base + n.num_flows[place]):
+        for f in range(t.first[template], t.first[template + 1]):
             if np.isnan(n.finish[f]):
                 end = end_of(n, f, now)
                 first, last = min(first, end), max(last, end)
@@ -231,37 +220,53 @@ def share(t: Any, n: Any, seed: Any, now: Any) -> Any:
 
 
 @frugal
+def _note_use(t: Any, n: Any, num_open: Any, num_bundles: Any) -> None:
+    """Note which resources the flows of a solution fill."""
+    for i in range(num_bundles):
+        r = n.crossings.resource[n.bundles[i]]
+        n.used[r] = 0.0
+        n.full[r] = n.capacity[r] <= 0.0
+    for i in range(num_open):
+        _add_use(t, n, n.flows[i])
+
+
+@frugal
+def _add_use(t: Any, n: Any, flow: Any) -> None:
+    """Add what a flow takes of resources, and note those that are full."""
+    for e in range(t.entry[flow], t.entry[flow + 1]):
+        r = t.resource[e]
+        n.used[r] += n.line[e] * n.rate[flow]
+        n.full[r] = n.used[r] >= (1.0 - _SPARE) * n.capacity[r]
+
+
+@frugal
 def note_full(t: Any, n: Any, place: Any, alone: Any) -> None:
     """Note which resources were full on the way of the flow of a collective that ended last.
 
     All flows of the collective at a place have ended; `alone` where it was under way without a solution of its own. Of one that
     shared with nobody, those that end last are all that fills anything as they end.
     """
-    template, base = n.template[place], place * n.sizes[0]
+    template = n.template[place]
+    flows = range(t.first[template], t.first[template + 1])
     last, latest = -1, -1.0
-    for f in range(t.first[template], t.first[template + 1]):
-        i = base + f - t.first[template]
-        if n.finish[i] + t.latency[f] > latest:
-            last, latest = i, n.finish[i] + t.latency[f]
+    for f in flows:
+        if n.finish[f] + t.latency[f] > latest:
+            last, latest = f, n.finish[f] + t.latency[f]
     if last >= 0 and (alone or n.single[place]):
         end = n.finish[last] - _LAST * (n.finish[last] - n.begun[place])
-        for i in range(base, base + n.num_flows[place]):
-            for e in range(n.start[i], n.stop[i]):
-                n.numbers[1, n.resource[e]] = 0.0
-                n.full[n.resource[e]] = False
-        for i in range(base, base + n.num_flows[place]):
-            for e in range(n.start[i], n.stop[i]):
-                r = n.resource[e]
-                if n.finish[i] >= end:
-                    n.numbers[1, r] += n.line[e] * n.rate[i]
-                    n.full[r] = n.numbers[1, r] >= (1.0 - _SPARE) * n.capacity[r]
+        for b in range(n.first_bundle[template], n.first_bundle[template + 1]):
+            n.used[n.crossings.resource[b]] = 0.0
+            n.full[n.crossings.resource[b]] = False
+        for f in flows:
+            if n.finish[f] >= end:
+                _add_use(t, n, f)
     ways = 0
     for k in range(WAYS):
         n.noted[place, k] = -1
     if last >= 0:
-        for e in range(n.start[last], n.stop[last]):
-            if n.full[n.resource[e]] and ways < WAYS:
-                n.noted[place, ways] = n.resource[e]
+        for e in range(t.entry[last], t.entry[last + 1]):
+            if n.full[t.resource[e]] and ways < WAYS:
+                n.noted[place, ways] = t.resource[e]
                 ways += 1
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import simpy
 from simpy.events import Event, EventPriority
 
-from sim.engine.sharing import max_min, scratch
+from sim.engine.sharing import Crossings, Scratch, cross, crossings, max_min, scratch
 from sim.errors import InfeasibleError
 
 _AFTER_ALL_ELSE = EventPriority(2)  # simpy priority: after every normal event of the instant
@@ -263,19 +263,24 @@ class Transfers:
 
 def _shared(start: list[int], resource: list[int], line: list[float], capacity: list[float]) -> list[float]:
     """Max-min fair rates of flows by `sharing.max_min`, on lists where these are few."""
-    num = len(start) - 1
-    if len(resource) < _COMPILED_FROM * (1 if "numba" in sys.modules else 4):
-        links, rate = range(len(capacity)), [0.0] * num
-        max_min.plain(
-            range(num), num, start, start[1:], resource, line, [1.0] * num, capacity, rate, [0] * num,
-            [[0.0 for _ in links] for _ in range(3)], [[0 for _ in links] for _ in range(5)], [0] * len(resource),
-        )  # fmt: skip
+    num, num_links, num_entries = len(start) - 1, len(capacity), len(resource)
+    if num_entries < _COMPILED_FROM * (1 if "numba" in sys.modules else 4):
+        rate, zeros = [0.0] * num, [0] * (num_links + num_entries + 1)
+        room = (
+            Crossings(*(zeros.copy() for _ in Crossings._fields)),
+            Scratch([-1] * num_links, *(zeros.copy() for _ in Scratch._fields[1:])),
+        )
+        flows = (range(num), num, start, resource, line, [1.0] * num)
+        num_bundles = cross.plain(*flows, *room)
+        max_min.plain(*flows, capacity, range(num_bundles), num_bundles, rate, [0] * num, *room)
         return rate
-    rate_ = np.zeros(num)
-    starts = np.array(start)
+    rates_ = np.zeros(num)
+    arrays = (np.arange(num), num, np.array(start), np.array(resource), np.array(line), np.ones(num))
+    rooms = crossings(num_entries, num_links), scratch(num_links, num_links)
+    num_bundles = cross.compiled(*arrays, *rooms)
+    bundles = np.arange(num_bundles)
     max_min.compiled(
-        np.arange(num), num, starts[:-1].copy(), starts[1:].copy(), np.array(resource), np.array(line), np.ones(num),
-        np.array(capacity), rate_, np.zeros(num, dtype=np.int64), *scratch(len(capacity), len(resource)),
-    )  # fmt: skip
-    rates: list[float] = rate_.tolist()
+        *arrays, np.array(capacity), bundles, num_bundles, rates_, np.zeros(num, dtype=np.int64), *rooms
+    )
+    rates: list[float] = rates_.tolist()
     return rates

@@ -260,17 +260,20 @@ def test_the_sharing_law_is_what_whole_arrays_say(problem: tuple[Flows, np.ndarr
     """Plain and compiled, against another implementation: rates, and who holds whom back."""
     some, capacity = problem
     expected = rates(some, capacity.tolist())
-    for solve in (sharing.max_min.plain, sharing.max_min.compiled):
-        rate, held_by = np.zeros(some.num_flows), np.zeros(some.num_flows, dtype=np.int64)
-        room = sharing.scratch(len(capacity), len(some.resource))
-        every = np.arange(some.num_flows)
-        solve(
-            every, len(every), some.start[:-1].copy(), some.start[1:].copy(), some.resource.astype(np.int64), some.line,
-            some.share, capacity, rate, held_by, *room,
-        )  # fmt: skip
+    num, num_resources = some.num_flows, len(capacity)
+    for form in ("plain", "compiled"):
+        cross, solve = getattr(sharing.cross, form), getattr(sharing.max_min, form)
+        rate, held_by = np.zeros(num), np.zeros(num, dtype=np.int64)
+        room = (
+            sharing.crossings(len(some.resource), num_resources),
+            sharing.scratch(num_resources, num_resources),
+        )
+        every = np.arange(num), num, some.start, some.resource.astype(np.int64), some.line, some.share
+        num_bundles = cross(*every, *room)
+        solve(*every, capacity, np.arange(num_bundles), num_bundles, rate, held_by, *room)
         np.testing.assert_allclose(rate, expected.rate, rtol=1e-9)
         assert ((held_by < 0) == (expected.bottleneck < 0)).all()
-        assert not room[1][0].any()
+        assert (room[1].last < 0).all()
 
 
 @pytest.mark.parametrize("way", ["plain", "compiled"])
