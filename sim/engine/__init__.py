@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sim.engine.serving import serve
     from sim.engine.serving_instance import InstanceRecord
     from sim.engine.serving_lives import ServingTrace
-    from sim.engine.sharing import cross, crossings, max_min, scratch
+    from sim.engine.sharing import cross, crossings, lead, max_min, scratch
     from sim.engine.step import StepRun, run_step
     from sim.engine.step_plan import GroupCollective, StepPlan, Traffic
     from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
@@ -28,7 +28,7 @@ __all__ = [
     "FailureRecord", "GroupCollective", "GroupRecord", "InstanceRecord", "Island", "Network",
     "NodeRecords", "ServingTrace", "StepPlan", "StepRun", "Stop", "Stretch", "TaskRecords", "Trace",
     "Traffic", "TransferRecord", "Transfers", "alone", "cross", "crossings", "drained", "island", "island_bound_s",
-    "lone", "max_min", "merge", "rank_times_s", "run_failures", "run_flows", "run_step", "run_together",
+    "lead", "lone", "max_min", "merge", "rank_times_s", "run_failures", "run_flows", "run_step", "run_together",
     "scratch", "serve",
 ]  # fmt: skip
 

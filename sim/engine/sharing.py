@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sim.engine import folding
 from sim.engine.compiled import frugal
 
 WAITING, OUT = -2, -3
@@ -62,6 +63,32 @@ def scratch(num_resources: int, num_bundles: int) -> Scratch:
     numbers = {name: np.zeros(num_resources, dtype=np.int32) for name in names}
     last, before = np.full(num_resources, -1, dtype=np.int32), np.zeros(num_bundles, dtype=np.int32)
     return Scratch(last=last, before=before, **numbers, **sums)
+
+
+def lead(c: Crossings, slowness: Any, fixed: Any) -> None:
+    """Find the leaders among bundles of the same flows, and write them in `c`.
+
+    Parameters
+    ----------
+    c : Crossings
+        Of no more bundles than there are.
+    slowness : float, [conditions, num_entries] [s/byte]
+        Line weight over capacity of each entry, in the flows' own order, under all capacities that there may be.
+    fixed : bool, [num_entries]
+        False where the line weight may yet change.
+    """
+    if not len(c.entry):
+        return
+    first, slow = c.first[:-1], slowness[:, c.entry]
+    least, most = np.minimum.reduceat(slow, first, axis=1), np.maximum.reduceat(slow, first, axis=1)
+    stays = np.logical_and.reduceat(fixed[c.entry], first)
+    whose = np.add.reduceat(folding.mixed(c.flow), first)
+    order = np.lexsort((-least[0], ~stays, whose))
+    new = np.diff(whose[order], prepend=~whose[order[0]]) != 0
+    leader = np.empty_like(order)
+    leader[order] = order[new][np.cumsum(new) - 1]
+    led = stays & stays[leader] & (leader != np.arange(len(leader))) & (most <= least[:, leader]).all(axis=0)
+    c.leader[led] = c.resource[leader[led]]
 
 
 @frugal

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import NONE, Floats, Ints
-from sim.engine import folding, sharing
+from sim.engine import sharing
 from sim.engine.step_lanes import StepLanes, lanes_of
 from sim.engine.step_network import StepNetwork
 from sim.engine.step_plan import StepPlan
@@ -259,26 +259,12 @@ def _crossings(t: Templates) -> tuple[sharing.Crossings, Ints, npt.NDArray[np.in
         flow=flow[order].astype(np.int32),
         entry=order.astype(np.int32),
         asked=np.bincount(bundle, t.line * t.payload[flow], len(first)),
-        leader=_leaders(t, order, flow[order], first).astype(np.int32),
+        leader=np.full(len(first), NONE, dtype=np.int32),
     )
-    return crossings, np.searchsorted(template[order[first]], np.arange(len(t.first))), bundle
-
-
-def _leaders(t: Templates, entry: Ints, flow: Ints, first: Ints) -> Ints:
-    """Find the `leader` of each bundle, among those of the same flows whose lines no load scales: at any capacity it fills before."""
-    if not len(first):
-        return first
     with np.errstate(divide="ignore"):
-        slowness = t.line[entry] / t.capacity[:, t.resource[entry]]
-    least, most = np.minimum.reduceat(slowness, first, axis=1), np.maximum.reduceat(slowness, first, axis=1)
-    fixed = np.logical_and.reduceat(t.taker[entry] < 0, first)
-    who = np.add.reduceat(folding.mixed(flow), first)
-    order = np.lexsort((-least[0], ~fixed, who))
-    new = np.diff(who[order], prepend=~who[order[0]]) != 0
-    leader = np.empty_like(order)
-    leader[order] = order[new][np.cumsum(new) - 1]
-    led = fixed & fixed[leader] & (leader != np.arange(len(leader))) & (most <= least[:, leader]).all(axis=0)
-    return np.where(led, t.resource[entry[first[leader]]], NONE)
+        slowness = t.line / t.capacity[:, t.resource]
+    sharing.lead(crossings, slowness, t.taker < 0)
+    return crossings, np.searchsorted(template[order[first]], np.arange(len(t.first))), bundle
 
 
 def _near(

@@ -255,25 +255,63 @@ def test_rates_are_weighted_max_min_fair(problem: tuple[Flows, np.ndarray]) -> N
         assert found.bottleneck[f] in rows
 
 
-@given(problems())
-def test_the_sharing_law_is_what_whole_arrays_say(problem: tuple[Flows, np.ndarray]) -> None:
-    """Plain and compiled, against another implementation: rates, and who holds whom back."""
+def crossed(
+    some: Flows, capacity: np.ndarray, parts: Sequence[np.ndarray], form: str, *, led: bool
+) -> sharing.Crossings:
+    """Who crosses what: bundles of one part of the flows after those of another."""
+    whole = []
+    entries, resources = len(some.resource), len(capacity)
+    with np.errstate(divide="ignore"):
+        slowness = (some.line / capacity[some.resource])[None]
+    for part in parts:
+        c, s = sharing.crossings(entries, resources), sharing.scratch(resources, resources)
+        flows_of = part, len(part), some.start, some.resource.astype(np.int64), some.line, some.share
+        num = getattr(sharing.cross, form)(*flows_of, c, s)
+        last = c.first[num]
+        c = sharing.Crossings(
+            c.resource[:num], c.first[: num + 1], c.flow[:last], c.entry[:last], c.asked[:num], c.leader[:num]
+        )
+        if led:
+            sharing.lead(c, slowness, np.ones(entries, dtype=bool))
+        whole.append(c)
+    before = np.cumsum([0, *(len(c.flow) for c in whole)])
+    first = [c.first[:-1] + num for c, num in zip(whole, before, strict=False)]
+    columns = {name: np.concatenate([getattr(c, name) for c in whole]) for name in sharing.Crossings._fields}
+    return sharing.Crossings(**columns | {"first": np.append(np.concatenate(first), before[-1])})
+
+
+@given(problems(), st.booleans(), st.integers(1, 3))
+def test_the_sharing_law_is_what_whole_arrays_say(
+    problem: tuple[Flows, np.ndarray], led: bool, num_parts: int
+) -> None:
+    """Plain and compiled, against another implementation: rates, and who holds whom back.
+
+    In one bundle a resource or in several, and whether or not those that another fills before are left out.
+    """
     some, capacity = problem
     expected = rates(some, capacity.tolist())
-    num, num_resources = some.num_flows, len(capacity)
+    num = some.num_flows
+    parts = [np.arange(i, num, num_parts) for i in range(num_parts)]
     for form in ("plain", "compiled"):
-        cross, solve = getattr(sharing.cross, form), getattr(sharing.max_min, form)
+        c = crossed(some, capacity, parts, form, led=led)
         rate, held_by = np.zeros(num), np.zeros(num, dtype=np.int64)
-        room = (
-            sharing.crossings(len(some.resource), num_resources),
-            sharing.scratch(num_resources, num_resources),
-        )
-        every = np.arange(num), num, some.start, some.resource.astype(np.int64), some.line, some.share
-        num_bundles = cross(*every, *room)
-        solve(*every, capacity, np.arange(num_bundles), num_bundles, rate, held_by, *room)
+        room = sharing.scratch(len(capacity), len(c.resource))
+        getattr(sharing.max_min, form)(
+            np.arange(num), num, some.start, some.resource.astype(np.int64), some.line, some.share, capacity,
+            np.arange(len(c.resource)), len(c.resource), rate, held_by, c, room,
+        )  # fmt: skip
         np.testing.assert_allclose(rate, expected.rate, rtol=1e-9)
         assert ((held_by < 0) == (expected.bottleneck < 0)).all()
-        assert (room[1].last < 0).all()
+        assert (room.last < 0).all()
+
+
+def test_a_link_behind_a_slower_one_is_left_out() -> None:
+    """Two flows cross a link of 2 and one of 4: the first leads the second, unless a third flow crosses the second alone."""
+    some, capacity = flows([1, 1, 1], [{0: 1, 1: 1}, {0: 1, 1: 1}, {1: 1}]), np.array([2.0, 4.0])
+    every = np.arange(3)
+    assert crossed(some, capacity, [every[:2]], "plain", led=True).leader.tolist() == [-1, 0]
+    assert crossed(some, capacity, [every], "plain", led=True).leader.tolist() == [-1, -1]
+    assert crossed(some, capacity[::-1], [every[:2]], "plain", led=True).leader.tolist() == [1, -1]
 
 
 @pytest.mark.parametrize("way", ["plain", "compiled"])
