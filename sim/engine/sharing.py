@@ -82,7 +82,9 @@ def lead(c: Crossings, slowness: Any, fixed: Any) -> None:
     first, slow = c.first[:-1], slowness[:, c.entry]
     least, most = np.minimum.reduceat(slow, first, axis=1), np.maximum.reduceat(slow, first, axis=1)
     stays = np.logical_and.reduceat(fixed[c.entry], first)
-    whose = np.add.reduceat(folding.mixed(c.flow), first)
+    whose = np.add.reduceat(
+        folding.mixed(1, c.flow), first
+    )  # of flow alone, the first would count as nothing
     order = np.lexsort((-least[0], ~stays, whose))
     new = np.diff(whose[order], prepend=~whose[order[0]]) != 0
     leader = np.empty_like(order)

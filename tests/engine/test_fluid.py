@@ -312,6 +312,8 @@ def test_a_link_behind_a_slower_one_is_left_out() -> None:
     assert crossed(some, capacity, [every[:2]], "plain", led=True).leader.tolist() == [-1, 0]
     assert crossed(some, capacity, [every], "plain", led=True).leader.tolist() == [-1, -1]
     assert crossed(some, capacity[::-1], [every[:2]], "plain", led=True).leader.tolist() == [1, -1]
+    branch = flows([1, 1], [{0: 1}, {0: 1, 1: 1}])
+    assert crossed(branch, capacity, [every[:2]], "plain", led=True).leader.tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize("way", ["plain", "compiled"])
