@@ -1,10 +1,11 @@
 """The event loop of `fluid`: flows drain at the rates of the sharing law until a flow is released or done.
 
-Three things make it fast: a completion that frees no resource which holds another flow back leaves all rates as they are, so
-nothing is solved again (a lone collective, whose flows share by their bytes, needs one solution); resources that can
-never fill are left out; and what is compiled is this same code. A resource cannot fill when each of its entries follows, in
-its flow, an entry of another resource (a NIC's PCIe link, the memory behind a link), and the capacities of those, times
-the largest ratio of the two line weights, add up to no more than its own.
+Four things make it fast: a completion that frees no resource which holds another flow back leaves all rates as they are, so
+nothing is solved again (a lone collective, whose flows share by their bytes, needs one solution); who crosses which resource
+is noted once and kept until flows are released or half of them have ended; resources that can never fill are left out; and
+what is compiled is this same code. A resource cannot fill when each of its entries follows, in its flow, an entry of another
+resource (a NIC's PCIe link, the memory behind a link), and the capacities of those, times the largest ratio of the two line
+weights, add up to no more than its own.
 """
 
 from __future__ import annotations
