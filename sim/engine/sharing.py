@@ -50,14 +50,32 @@ class Scratch(NamedTuple):
 
 
 def crossings(num_entries: int, num_bundles: int) -> Crossings:
-    """Make room for `cross`; both numbers [count] may be more than are needed."""
+    """Make room for `cross`; both numbers may be more than are needed.
+
+    Parameters
+    ----------
+    num_entries, num_bundles : int [count]
+
+    Returns
+    -------
+    Crossings
+    """
     sizes = {"resource": num_bundles, "first": num_bundles + 1, "flow": num_entries, "entry": num_entries}
     numbers = {name: np.zeros(size, dtype=np.int32) for name, size in sizes.items()}
     return Crossings(**numbers, asked=np.zeros(num_bundles), leader=np.full(num_bundles, -1, dtype=np.int32))
 
 
 def scratch(num_resources: int, num_bundles: int) -> Scratch:
-    """Make room for `cross` and `max_min` to work in, to be passed on untouched; numbers [count]."""
+    """Make room for `cross` and `max_min` to work in, to be passed on untouched.
+
+    Parameters
+    ----------
+    num_resources, num_bundles : int [count]
+
+    Returns
+    -------
+    Scratch
+    """
     sums = {name: np.zeros(num_resources) for name in ("level", "free", "demand")}
     names = [name for name in Scratch._fields if name not in (*sums, "last", "before")]
     numbers = {name: np.zeros(num_resources, dtype=np.int32) for name in names}
