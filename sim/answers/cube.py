@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -270,14 +270,31 @@ def _same(present: Any, value: Any) -> bool:
 def entry(sweep: Sweep, row: PointRow) -> dict[str, Any]:
     """Return a point as a page takes it: its metrics with what binds and bounds each, or why it cannot be."""
     point = answers.judge(0, [row], sweep.constraints, sweep.objectives)
-    if point.status != "ok":
-        return {"reason": point.reason}
-    flat = flatten(point.metrics)
-    names = shown(sweep)
+    return _entry(sweep, point.status, point.reason, point.metrics)
+
+
+def cube_of(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the cube of a sweep that has run, of the `points` of its document; None of a sample, or of too many for a page."""
+    space, beside = sweep.space, compared(sweep)
+    if space.sampled is not None or len(points) != space.size or space.size > limits.CUBE.most:
+        return None
+    sliders = [i for i, axis in enumerate(space.axes) if axis is not beside]
+    rows: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+    for number, point in zip(space.numbers(), points, strict=True):
+        places = space.places(number)
+        made = _entry(sweep, point["status"], point["reason"], point["metrics"])
+        rows.setdefault(tuple(places[i] for i in sliders), []).append(made)
+    return {"schema": SCHEMA, **described(sweep), "points": [rows[place] for place in sorted(rows)]}
+
+
+def _entry(sweep: Sweep, status: str, reason: str, metrics_: Mapping[str, Any]) -> dict[str, Any]:
+    if status != "ok":
+        return {"reason": reason or status}
+    flat, names = flatten(metrics_), shown(sweep)
 
     def beside(name: str, what: str) -> Any:
         path = [*documents.split(name)[:-1], what]
-        node: Any = point.metrics
+        node: Any = metrics_
         for part in path:
             node = node.get(part) if isinstance(node, Mapping) else None
         return node

@@ -41,9 +41,11 @@ def sweep(
     as_json: bool,
 ) -> None:
     """Run every point of a sweep; rank them, report what cannot run and why. Goes on where it was stopped."""
+    from sim.answers import cube
     from sim.show.files import export as exporting
     from sim.show.files import folder as folders
     from sim.show.files.partial import Keeper
+    from sim.show.pages.explorer import explorer_html
     from sim.show.tables import console as tables
     from sim.show.tables.progress import SweepBar
     from sim.show.views.labels import values_text
@@ -81,6 +83,10 @@ def sweep(
         table = partial(tables.print_sweep, document, console_of())
         with figure_notes():
             written = folders.save(folder, document, meanwhile=None if as_json else table)
+        made = cube.cube_of(asked, document["points"])
+        if made is not None:
+            folders.write(folder, {"sliders.html": explorer_html(made)})
+            written.append(folder / "sliders.html")
         if kind is not None:
             folders.write(folder, {f"points.{kind}": exporting.encode(document, kind)})
             written.append(folder / f"points.{kind}")

@@ -147,6 +147,17 @@ def test_the_command_writes_a_page_and_the_cube(moesim: Moesim, tmp_path: Path) 
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_sweep_that_has_run_has_its_points_under_sliders(
+    moesim: Moesim, made: dict[str, Any], tmp_path: Path
+) -> None:
+    """The same page as an explorer's of the same sweep, of the points that ran."""
+    (tmp_path / "small.yaml").write_text(TEXT)
+    ran = moesim("sweep", str(tmp_path / "small.yaml"), "--jobs", "1", "--out", str(tmp_path / "out"))
+    assert ran.code == 0
+    assert "sliders.html" in ran.err
+    assert (tmp_path / "out" / "sliders.html").read_text() == explorer_html(made)
+
+
 def test_text_of_a_sweep_cannot_become_markup(made: dict[str, Any]) -> None:
     evil = "</script><img src=x onerror=alert(1)>"
     base = {**made["base"], "title": evil}
@@ -204,6 +215,51 @@ def test_the_still_page_tells_the_story_without_a_server(made: dict[str, Any], t
     scenario = scenarios.resolve(documents.loads(json.dumps(told), "saved.yaml"))
     assert scenario.document["workload"]["gate"]["top_groups"] == 1
     assert scenario.document["cluster"]["override"] == {"gpu.scale_up.bandwidth": "200 GB/s"}
+
+
+TAB, LEFT, RIGHT = ("Tab", 9), ("ArrowLeft", 37), ("ArrowRight", 39)
+
+
+def by_keyboard(tab: browser.Tab) -> None:
+    """Every slider is reached by Tab and moved by arrows, and a screen reader is told its name, its value and what it did."""
+    focus = "document.activeElement.id"
+    reached: dict[str, str] = {}
+    for _ in range(30):
+        tab.press(*TAB)
+        where = tab.run(focus)
+        if not where.startswith("axis-"):
+            reached[where] = ""
+            continue
+        for key in (RIGHT, LEFT):
+            before = tab.run("JSON.stringify(moesim.state())")
+            tab.press(*key)
+            tab.run("moesim.settled()")
+            if tab.run("JSON.stringify(moesim.state())") != before:
+                reached[where] = tab.run("document.getElementById('moved').textContent")
+    sliders = tab.run("AXES.length")
+    assert {f"axis-{i}" for i in range(sliders)} <= set(reached)
+    assert {"save", "link"} <= set(reached)
+    names = tab.run("CUBE.labels")
+    assert all(reached[f"axis-{i}"].startswith(f"{name} from ") for i, name in enumerate(names))
+    values = tab.run("AXES.map((axis, i) => axis.values[state[i]])")
+    assert tab.spoken("slider") == names
+    assert (
+        tab.run("AXES.map((_, i) => document.getElementById(`axis-${i}`).getAttribute('aria-valuetext'))")
+        == values
+    )
+    assert all(tab.spoken("image")), "every picture has a name"
+    assert tab.run("document.querySelector('.answer').getAttribute('aria-live')") == "polite"
+    assert tab.run("document.querySelector('.answer').contains(document.getElementById('moved'))")
+
+
+@needs_browser
+def test_the_still_page_is_moved_by_the_keyboard_alone(made: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(explorer_html(made), encoding="utf-8")
+    with browser.tab() as tab:
+        tab.open(path)
+        by_keyboard(tab)
+        assert (tab.errors, tab.requests) == ([], [])
 
 
 @needs_browser
@@ -316,6 +372,7 @@ def test_the_live_page_tells_the_same_story(live: LiveExplorer) -> None:
         tab.visit(live.url)
         story(tab)
         assert tab.errors == []
+        by_keyboard(tab)
         assert {request.partition("?")[0].rpartition("/")[2] for request in tab.requests} <= {"", "point"}
         assert all(request.startswith(f"http://{HOST}:") for request in tab.requests)
         tab.visit(tab.run("document.getElementById('play').href"))

@@ -146,6 +146,21 @@ class Tab:
             self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x + step, y=y)
             self.settle()
 
+    def press(self, key: str, code: int) -> None:
+        """Press a key and let it go."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.send(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, nativeVirtualKeyCode=code
+            )  # fmt: skip
+        self.settle()
+
+    def spoken(self, role: str) -> list[str]:
+        """The name of each part with a role, as a screen reader is told it."""
+        self.send("Accessibility.enable")
+        nodes = self.send("Accessibility.getFullAXTree")["nodes"]
+        found = [node for node in nodes if node.get("role", {}).get("value") == role]
+        return [node["name"]["value"] for node in found]
+
     def settle(self) -> None:
         """Wait for two frames and for what they set off."""
         self.run(

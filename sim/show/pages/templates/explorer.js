@@ -229,7 +229,7 @@ function keys(now) {
     return element("span", {}, patch, `${capital(CUBE.resources[name])} binds`.replace("SMs binds", "SMs bind"));
   }));
   if (renew("lines", MACHINES)) $("lines").replaceChildren(...MACHINES.filter(Boolean).map((name, i) => {
-    const svg = shape("svg", {viewBox: "0 0 34 10"});
+    const svg = shape("svg", {viewBox: "0 0 34 10", "aria-hidden": "true"});
     svg.append(shape("path", {d: "M0 5H34", class: "line", "stroke-dasharray": DASHES[i % DASHES.length]}));
     return element("span", {}, svg, capital(name));
   }));
