@@ -16,6 +16,7 @@ from sim.show.canvas import Canvas, Picture, absent
 from sim.show.views.run import RunsView, RunView
 from sim.show.words.headline import headline
 
+_NODE_PX = 56  # of a node with its name
 _DETAIL = 64  # endpoints up to which each is drawn
 _PER_ROW = 32
 _NODES_PER_LEAF = 32  # where the scenario leaves it to the profile
@@ -153,8 +154,9 @@ def fabric_map(runs: RunsView) -> Picture:
     figure.axis("x", visible=False)
     height = 130 + 75 * len(tiers) if detailed else 170 + 27 * round(max(ys) - min(ys))
     title = headline(run, _title(tiers))
+    least = 90 + _NODE_PX * len(run.nodes_in_use) if detailed else 0
     return style.finish(
-        figure, title, height=height + 40, top=80, bottom=10, alt=f"Map of the fabric. {title}"
+        figure, title, height=height + 40, top=80, bottom=10, alt=f"Map of the fabric. {title}", least=least
     )
 
 
