@@ -223,7 +223,7 @@ def spans_of(plan: StepPlan, ran: StepRun, cluster: Cluster, rows: Ints, begin_s
         start_s + begin_s,
         end_s + begin_s,
         rows,
-        network.templates.used[template_[moves]][:, folded.resource[rows]].T,
+        network.templates.used[:, folded.resource[rows]][template_[moves]].T,
         np.array([senders[number] for number in template_[moves].tolist()]).reshape(len(moves), len(rows)).T,
     )
 

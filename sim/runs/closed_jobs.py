@@ -62,11 +62,14 @@ class ClosedRuns:
         """Of each job, the states that the links between leaves have by it while it repeats; rates are of the healthy cluster."""
         plans = [plan for job in self.jobs.values() for plan in job.plans]
         begins = [begin for since in self.begins_s.values() for begin in since]
-        flat = iter(run_jobs(self.cluster, plans, begins, keep_tasks=_ALL_TASKS))
+        every = run_jobs(self.cluster, plans, begins, keep_tasks=_ALL_TASKS)
+        flat, alike = iter(every), every[0].network.folded.resource
         states: dict[str, dict[int, States]] = {}
         for name, job in self.jobs.items():
             _, used = self.load(name)
-            rows = np.flatnonzero((healthy.class_idx == _UPLINK) & (used > 0) & (healthy.capacity > 0))
+            loaded = np.flatnonzero((healthy.class_idx == _UPLINK) & (used > 0) & (healthy.capacity > 0))
+            _, first, of_row = np.unique(alike[loaded], return_index=True, return_inverse=True)
+            rows = loaded[first]  # one of each class of links that are alike in all they ever carry
             spans = joined(
                 [
                     spans_of(plan, next(flat), healthy, rows, begin)
@@ -77,13 +80,23 @@ class ClosedRuns:
                 flows for plan in job.plans for by_group in plan.traffic.sends.values() for flows in by_group
             )
             sending = np.maximum(senders_of(sends, healthy, rows), 1.0)
-            states[name] = {}
+            by_class: list[States] = []
             for link, row in enumerate(rows.tolist()):
                 took_s, rate, senders = spans.rates(link)
                 capacity, full = float(healthy.capacity[row]), float(used[row])
-                states[name][row] = States.from_spans(
-                    took_s, rate / capacity, senders, self.span_s(name), full / capacity, float(sending[link])
+                by_class.append(
+                    States.from_spans(
+                        took_s,
+                        rate / capacity,
+                        senders,
+                        self.span_s(name),
+                        full / capacity,
+                        float(sending[link]),
+                    )
                 )
+            states[name] = {
+                row: by_class[i] for row, i in zip(loaded.tolist(), of_row.reshape(-1).tolist(), strict=True)
+            }
         return states
 
 
