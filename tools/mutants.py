@@ -45,7 +45,7 @@ CHOSEN: tuple[tuple[str, str, str, str, str], ...] = (
      "cores not oversubscribed"),
     ("sim/cluster/kernels", "Kernel.fixed_s", "latency.per_remote_peer[direction] * num_remote_peers",
      "latency.per_remote_peer[direction]", "one peer's cost"),
-    ("sim/engine/sharing", "max_min", "share[f] * level[r] if share[f] > 0.0 else 0.0", "level[r]", "all shares equal"),
+    ("sim/engine/sharing", "_freeze", "share[f] * s.level[r] if share[f] > 0.0 else 0.0", "s.level[r]", "all shares equal"),
     ("sim/workload/model", "training_flops_per_token", "6.0 * count.matmul + 3.0 * core", "6.0 * count.matmul + core",
      "attention without its backward"),
 )  # fmt: skip

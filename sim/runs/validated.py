@@ -19,6 +19,8 @@ COMPARED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("qwen3-30b-a3b", "h100", "megatron_bridge_2026_06"),
         ("qwen3-235b-a22b", "h100", "megatron_core_2026_05"),
         ("mixtral-8x22b", "h100", "megatron_core_2026_05"),
+        ("llama-3.1-405b", "h100", "none"),
+        ("nemotron-4-340b", "h100", "none"),
     ),
     "prefill": (("deepseek-v3", "h800", "none"), ("deepseek-v3", "h100", "sglang_2025_05")),
     "decode": (("deepseek-v3", "h800", "none"), ("deepseek-v3", "h800", "rtp_llm")),

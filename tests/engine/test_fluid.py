@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -319,11 +319,12 @@ def test_a_link_behind_a_slower_one_is_left_out() -> None:
 @pytest.mark.parametrize("way", ["plain", "compiled"])
 def test_flows_without_a_share_get_nothing_and_leave_links_to_the_others(way: str) -> None:
     """One next to another flow, one alone on its link, where there is nothing to divide."""
-    start, resource = np.array([0, 1, 2, 3]), np.array([0, 0, 1])
-    rate, held_by = np.zeros(3), np.zeros(3, dtype=np.int64)
+    some = replace(flows([1, 1, 1], [{0: 1}, {0: 1}, {1: 1}]), share=np.array([0.0, 2.0, 0.0]))
+    capacity, rate, held_by = np.array([7.0, 5.0]), np.zeros(3), np.zeros(3, dtype=np.int64)
+    c = crossed(some, capacity, [np.arange(3)], way, led=False)
     getattr(sharing.max_min, way)(
-        np.arange(3), 3, start[:-1].copy(), start[1:].copy(), resource, np.ones(3), np.array([0.0, 2.0, 0.0]),
-        np.array([7.0, 5.0]), rate, held_by, *sharing.scratch(2, 3),
+        np.arange(3), 3, some.start, some.resource.astype(np.int64), some.line, some.share, capacity,
+        np.arange(len(c.resource)), len(c.resource), rate, held_by, c, sharing.scratch(2, len(c.resource)),
     )  # fmt: skip
     assert rate.tolist() == [0.0, 7.0, 0.0]
 

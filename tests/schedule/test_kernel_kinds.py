@@ -18,6 +18,7 @@ SIM = Path(__file__).resolve().parents[2] / "sim"
 NAMES = {*KINDS, *list_kernels()}
 HOMES = {
     "answers/size.py": "writes a scenario",
+    "errors.py": "knows what other stacks call ours",
     "runs/predictor.py": "names the kernel of a pass that it predicts",
     "cluster/kernels.py": "declares the kinds and the default generation of each",
     "schedule/collectives.py": "the table itself",

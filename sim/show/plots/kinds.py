@@ -109,11 +109,11 @@ _OF: dict[Kind, dict[str, tuple[str, Draw]]] = {
             "What a GPU holds by part, beside what it has; of each pipeline rank in training.",
             _by_workload("memory"),
         ),
-        "queues": ("Requests that wait, prefill, move and decode, over time.", _by_workload("queues")),
+        "queues": ("Requests that wait, prefill, move and decode, over time.", _drawn("serving", "queues")),
         "tail": ("Samples of a rollout that are left, over time.", _by_workload("tail")),
         "latencies": (
             "How TTFT and TPOT spread over requests, with the objectives.",
-            _by_workload("latencies"),
+            _drawn("serving", "latencies"),
         ),
     },
     "sweep": {
