@@ -225,7 +225,7 @@ def _net(t: Templates, work: StepWork, keep_full: bool) -> Net:
         winner=winner,
         left=np.zeros(num_flows),
         rate=np.zeros(num_flows),
-        share=t.payload.copy(),
+        share=t.share.copy(),
         finish=np.zeros(num_flows),
         bottleneck=np.zeros(num_flows, dtype=np.int32),
         line=t.line.copy(),
@@ -258,7 +258,7 @@ def _crossings(t: Templates) -> tuple[sharing.Crossings, Ints, npt.NDArray[np.in
         first=np.append(first, len(order)).astype(np.int32),
         flow=flow[order].astype(np.int32),
         entry=order.astype(np.int32),
-        asked=np.bincount(bundle, t.line * t.payload[flow], len(first)),
+        asked=np.bincount(bundle, t.line * t.share[flow], len(first)),
         leader=np.full(len(first), NONE, dtype=np.int32),
     )
     with np.errstate(divide="ignore"):

@@ -14,6 +14,7 @@ from sim.cluster.topology import CLASSES, Ints
 from sim.engine import folding
 from sim.engine.step_plan import StepPlan
 from sim.engine.step_templates import Folded, StepTransfer, Templates, Weights, Writer
+from sim.schedule.flows import Flows
 
 _NIC, _UPLINK = CLASSES.index("nic"), CLASSES.index("leaf_uplink")
 _FITS = 1.0 + 1e-9
@@ -106,6 +107,13 @@ def network_of(plan: StepPlan) -> StepNetwork:
     traffic, lanes = plan.traffic, plan.lanes
     transfers: list[StepTransfer] = []
     places: dict[tuple[int, int, int, int], int] = {}
+    known: dict[int, Flows] = {}  # alike groups share the arrays of their flows
+
+    def among_others(flows: Flows, num_ranks: int) -> Flows:
+        if id(flows) not in known:
+            known[id(flows)] = flows.among_others(num_ranks)
+        return known[id(flows)]
+
     kernels = tuple(dict.fromkeys(name for rank in traffic.collectives for group in rank for name in group))
     for rank, groups in enumerate(traffic.collectives):
         for group, collectives in enumerate(groups):
@@ -115,7 +123,7 @@ def network_of(plan: StepPlan) -> StepNetwork:
                 kind = len(kernels) * rank + kernels.index(name)
                 transfers.append(
                     StepTransfer(
-                        collective.flows,
+                        among_others(collective.flows, len(np.unique(collective.flows.party_rank))),
                         kind,
                         first + np.arange(lanes),
                         group,
@@ -129,7 +137,8 @@ def network_of(plan: StepPlan) -> StepNetwork:
             ends = [(rank * plan.num_groups + group) * lanes for rank in (source, target)]
             both = np.concatenate([ends[0] + np.arange(lanes), ends[1] + np.arange(lanes)])
             places[source, target, group, 0] = len(transfers)
-            transfers.append(StepTransfer(flows, num_ranks * (len(kernels) + source) + target, both, group))
+            kind = num_ranks * (len(kernels) + source) + target
+            transfers.append(StepTransfer(among_others(flows, flows.num_flows), kind, both, group))
     cabled = folding.cabled([(t.flows, t.kind, t.lanes) for t in transfers])
     return _laid_out(plan, transfers, places, cabled, fold(plan, cabled), kernels)
 

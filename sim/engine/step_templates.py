@@ -59,7 +59,7 @@ class Templates(NamedTuple):
     ----------
     first : int, [num_templates + 1]
     fixed_s : float, [num_templates]
-    payload, latency : float, [num_flows]
+    payload, share, latency : float, [num_flows]
     owner : int, [num_flows]
         Place in `owner_first`, -1 where no load scales the flow.
     entry : int, [num_flows + 1]
@@ -77,6 +77,7 @@ class Templates(NamedTuple):
     first: Ints
     fixed_s: Floats
     payload: Floats
+    share: Floats
     latency: Floats
     owner: Ints
     entry: Ints
@@ -97,7 +98,7 @@ class Templates(NamedTuple):
         entries, parties = _ranges(self.entry, flows), _ranges(self.party_first, flows)
         more = {
             "fixed_s": self.fixed_s[which],
-            **{name: getattr(self, name)[flows] for name in ("payload", "latency", "owner")},
+            **{name: getattr(self, name)[flows] for name in ("payload", "share", "latency", "owner")},
             **{name: getattr(self, name)[entries] for name in ("resource", "line", "taker")},
             "party": self.party[parties],
         }
@@ -185,7 +186,7 @@ class Writer:
         nics = np.flatnonzero(self.class_idx == _NIC)
         self.pump[nics] = num + np.arange(len(nics))
         self.columns: dict[str, list[Any]] = {
-            name: [] for name in ("payload", "latency", "owner", "entries", "resource", "line", "taker", "place", "parties", "party")
+            name: [] for name in ("payload", "share", "latency", "owner", "entries", "resource", "line", "taker", "place", "parties", "party")
         }  # fmt: skip
         self.num_flows: list[int] = [0]  # the first template puts nothing on any link
         self.fixed_s: list[float] = [0.0]
@@ -216,6 +217,7 @@ class Writer:
             flow = np.concatenate([flow, flow[pumps]])
         order = np.argsort(flow, kind="stable")
         self.columns["payload"].append(payload)
+        self.columns["share"].append(t.flows.share[shown])
         self.columns["latency"].append(t.flows.latency_s[shown] * by)
         self.columns["owner"].append(self._owner(t, shown))
         self.columns["entries"].append(np.bincount(flow, minlength=len(classes)))
@@ -273,6 +275,7 @@ class Writer:
             first=_offsets(self.num_flows),
             fixed_s=np.array(self.fixed_s),
             payload=c["payload"].astype(float),
+            share=c["share"].astype(float),
             latency=c["latency"].astype(float),
             owner=c["owner"],
             entry=_offsets(np.bincount(flow[kept], minlength=len(c["entries"]))),

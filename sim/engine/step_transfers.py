@@ -43,7 +43,7 @@ def begin(w: Any, x: Any, t: Any, n: Any, place: Any, now: Any) -> Any:
         set_timer(n, place, now + n.alone_s[template])
         return DONE
     for f in range(first, last):
-        n.left[f], n.rate[f], n.finish[f] = n.share[f], 0.0, np.nan
+        n.left[f], n.rate[f], n.finish[f] = t.payload[f], 0.0, np.nan
     if scaled:
         _scale(w, x, t, n, place)
     ended = share(t, n, place, now)
@@ -68,7 +68,7 @@ def _scale(w: Any, x: Any, t: Any, n: Any, place: Any) -> None:
         c.asked[b] = 0.0
     for f in range(t.first[template], t.first[template + 1]):
         load = _load(loads, t, t.owner[f]) if t.owner[f] >= 0 else 1.0
-        n.left[f] = n.share[f] = t.payload[f] * load
+        n.left[f], n.share[f] = t.payload[f] * load, t.share[f] * load
         for e in range(t.entry[f], t.entry[f + 1]):
             if t.taker[e] >= 0:
                 n.line[e] = t.line[e] * (loads[t.taker[e]] / load)
@@ -89,7 +89,7 @@ def write_out(t: Any, n: Any, place: Any, now: Any) -> None:
     """Write out the flows of a transfer that was alone so far and of which only the end was known."""
     template, begun = n.template[place], n.begun[place]
     for f in range(t.first[template], t.first[template + 1]):
-        n.left[f], n.rate[f], n.finish[f] = n.share[f], n.alone_rate[f], np.nan
+        n.left[f], n.rate[f], n.finish[f] = t.payload[f], n.alone_rate[f], np.nan
         if begun + n.alone_end[f] <= now:
             _end(n, place, f, begun + n.alone_end[f])
         elif now > begun:

@@ -8,7 +8,7 @@ That one idea carries headers, two-hop forwarding, multicast fan-out, in-network
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,11 @@ class Flows:
     def _resource_sums(self, weight: Floats, num_resources: int) -> Floats:
         used = weight * self.payload_bytes[self.flow_of_entry]
         return np.asarray(np.bincount(self.resource, used, num_resources), dtype=np.float64)
+
+    def among_others(self, num_ranks: int) -> Flows:
+        """Make shares add up to the number of ranks that send: among other transfers, each rank is worth one flow."""
+        total = float(self.share.sum())
+        return replace(self, share=self.share * (num_ranks / total)) if total else self
 
     def rank_ends(self, finish_s: Floats, num_ranks: int, floor_s: float) -> Floats:
         """When each rank's own sends and receives are done [s], [num_ranks]; `floor_s` for a rank without any."""

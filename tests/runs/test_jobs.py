@@ -59,6 +59,22 @@ def test_two_all_to_alls_across_one_oversubscribed_spine_take_twice_as_long() ->
     assert both["a"]["exchange"]["completion_time_s"] - alone == pytest.approx(across_s, rel=1e-9)
 
 
+def test_an_all_to_all_has_as_much_of_an_uplink_as_one_of_twice_the_bytes() -> None:
+    """The small one begins earlier, has the uplinks to itself until the other begins, then half of them, not a third."""
+    jobs = {
+        "small": f"use_nodes: [0, 1, 4, 5], workload: {PLAIN.replace('16', '8')}",
+        "large": f"use_nodes: [2, 3, 6, 7], workload: {PLAIN}",
+    }
+    small_s, large_s = (
+        run_document(document(TREE, **{name: job}))["metrics"]["jobs"][name]["exchange"]["completion_time_s"]
+        for name, job in jobs.items()
+    )
+    across_s = 16 * 4 * 2**20 * HEADERS / (4 * 8 * 50e9 / 4)
+    earlier_s = (large_s - 2 * across_s) - (small_s - across_s)
+    beside = run_document(document(TREE, **jobs))["metrics"]["jobs"]["small"]["exchange"]
+    assert beside["completion_time_s"] - small_s == pytest.approx(across_s - earlier_s, rel=1e-9)
+
+
 def test_on_links_of_its_own_each_all_to_all_takes_its_own_time_to_the_last_digit() -> None:
     both = two("[0, 1, 2, 3]", "[4, 5, 6, 7]")
     cluster = TREE.replace("nodes: 8", "nodes: 8, use_nodes: [0, 1, 2, 3]")
@@ -132,7 +148,7 @@ def test_like_steps_on_machines_of_their_own_take_the_same_time_whichever_is_fir
 def test_a_job_that_ends_earlier_leaves_its_links_to_the_others(tmp_path: Path) -> None:
     """100 MB and 25 MB over an uplink of 50 GB/s: half each until the second's are there, then all for the first."""
     ends = {}
-    for names in ("ab", "a"):
+    for names in ("ab", "a", "b"):
         jobs = {}
         for name, nodes, size in (("a", "[0, 4]", 100), ("b", "[1, 5]", 25)):
             row = f"1,0,8,{size}000000,0\n"
@@ -141,8 +157,10 @@ def test_a_job_that_ends_earlier_leaves_its_links_to_the_others(tmp_path: Path) 
                 jobs[name] = f"use_nodes: {nodes}, workload: {{kind: flows, file: {name}.csv}}"
         whole = document(TREE.replace("oversubscription: 4", "oversubscription: 32"), **jobs)
         whole.folder = tmp_path
-        ends[names] = run_document(whole)["metrics"]["jobs"]["a"]["completion_time_s"]
-    assert ends["ab"] - ends["a"] == pytest.approx(25e6 / 50e9, rel=1e-9)
+        for name, metrics in run_document(whole)["metrics"]["jobs"].items():
+            ends[names, name] = metrics["completion_time_s"]
+    for name in "ab":
+        assert ends["ab", name] - ends[name, name] == pytest.approx(25e6 / 50e9, rel=1e-9)
 
 
 def test_reductions_of_a_step_meet_what_goes_on_when_they_begin() -> None:
