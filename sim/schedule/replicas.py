@@ -34,7 +34,7 @@ class ReplicatingDispatch(Collective):
         place, payload = np.arange(len(source)), np.full(len(source), self.expert_bytes)
         weights = columns.pack(
             payload,
-            share=payload,
+            share=payload / self.record_bytes,  # in records, as those of tokens
             latency_s=np.zeros(len(source)),
             party_flow=np.concatenate([place, place]),
             party_rank=np.concatenate([source, target]),
