@@ -117,7 +117,7 @@ def test_of_two_that_start_at_once_both_end_well_and_nothing_is_lost(
     (tmp_path / "x.yaml").write_text(text)
     whole = {document, "report.html"}
     whole |= {"trace.json.gz"} if document == "result.json" else set()
-    whole |= {"sweep.sqlite"} if document == "sweep.json" else set()
+    whole |= {"sweep.sqlite", "sliders.html"} if document == "sweep.json" else set()
     told(start(tmp_path, *command))
     alone = json.loads((tmp_path / "out" / document).read_text())
     for _ in range(PAIRS):
