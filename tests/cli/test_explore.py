@@ -252,6 +252,7 @@ def by_keyboard(tab: browser.Tab) -> None:
     assert tab.run("document.querySelector('.answer').contains(document.getElementById('moved'))")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_still_page_is_moved_by_the_keyboard_alone(made: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "page.html"
@@ -262,6 +263,7 @@ def test_the_still_page_is_moved_by_the_keyboard_alone(made: dict[str, Any], tmp
         assert (tab.errors, tab.requests) == ([], [])
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_notch_is_drawn_within_a_frame(made: dict[str, Any], tmp_path: Path) -> None:
     """A drag lays the page out once a frame, and changes what moves alone: bars, sentences and numbers, not the curve's shapes."""

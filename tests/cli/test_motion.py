@@ -98,6 +98,7 @@ def test_the_page_plays_pauses_and_shows_any_time(played: dict[str, Any], tmp_pa
         assert (tab.errors, tab.requests) == ([], [])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
 def test_a_frame_changes_paths_of_levels_not_links(tmp_path: Path) -> None:
     """Links that are equally full are one path, so that a frame of 64 GPUs changes tens of things, not the 1,024 links of two machines."""

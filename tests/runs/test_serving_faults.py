@@ -58,7 +58,7 @@ def means_s(fault: str = "") -> list[float]:
     [
         ("node: 0, nic: 3, bandwidth: 50 %", {"ttft"}),
         pytest.param("node: 1, gpu: 3, clock: 50 %", {"ttft"}, marks=pytest.mark.slow),
-        ("node: 2, gpu: 3, hbm: 25 %", {"tpot"}),
+        pytest.param("node: 2, gpu: 3, hbm: 25 %", {"tpot"}, marks=pytest.mark.slow),
         pytest.param("node: 3, gpu: 3, clock: 50 %", {"tpot"}, marks=pytest.mark.slow),
         pytest.param("rail: 3, bandwidth: 50 %", {"ttft", "kv_transfer"}, marks=pytest.mark.slow),
         pytest.param("node: 1, gpu: 3, scale_up: 10 %", {"ttft"}, marks=pytest.mark.slow),
@@ -85,6 +85,7 @@ def test_a_fault_slows_down_what_runs_there_for_as_long_as_it_lasts(what: str, s
     assert within["restarts"] == within["down_s"] == 0
 
 
+@pytest.mark.slow
 def test_a_dead_gpu_takes_its_instance_down_and_its_requests_elsewhere_or_until_it_is_back() -> None:
     """Nobody's tokens are lost: all end with theirs. One instance alone makes them wait for all of it."""
     what = "gpu: 2, clock: 0 %, from: 1 s, until: 3 s"
@@ -117,6 +118,7 @@ def test_links_that_are_dead_for_a_while_hold_up_passes_that_keep_what_they_have
     assert 1.5 < found["token_gap"]["max_s"] - run()["token_gap"]["max_s"] < 2.0
 
 
+@pytest.mark.slow
 def test_what_never_comes_back_is_infeasible_unless_another_instance_serves() -> None:
     dead = "node: 2, clock: 0 %"
     for fault in (dead, f"{dead}, from: 1 s"):
