@@ -147,6 +147,7 @@ def test_the_command_writes_a_page_and_the_cube(moesim: Moesim, tmp_path: Path) 
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_has_run_has_its_points_under_sliders(
     moesim: Moesim, made: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -313,6 +313,7 @@ def broken(draw: st.DrawFn) -> StepPlan:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(step=broken())
 def test_a_folded_step_with_faults_is_the_step_of_every_lane_by_itself(step: StepPlan) -> None:

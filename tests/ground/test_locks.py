@@ -160,6 +160,7 @@ def test_who_waits_can_be_stopped(tmp_path: Path, held: subprocess.Popen[bytes])
     assert [one.name for one in (tmp_path / "out").iterdir()] == [locks.NAME]
 
 
+@pytest.mark.slow
 def test_many_threads_and_processes_never_hold_a_lock_at_once(tmp_path: Path) -> None:
     """Each adds one to a number in a file, reading it first: were two inside, one would be lost."""
     script = (
