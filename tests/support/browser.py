@@ -180,6 +180,12 @@ class Tab:
         metrics = self.send("Performance.getMetrics")["metrics"]
         return int(next(metric["value"] for metric in metrics if metric["name"] == "LayoutCount"))
 
+    def frames(self, number: int, step: str) -> tuple[list[int], int]:
+        """Changes to the page in each frame in which a step is taken, and how often the page was laid out meanwhile."""
+        first = self.layouts()
+        changes = self.run(FRAMES.format(frames=number, step=step))
+        return changes, self.layouts() - first
+
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """A PNG of the page."""
         data = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
