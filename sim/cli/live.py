@@ -113,7 +113,9 @@ class LiveExplorer:
 
     def exact(self, places: tuple[int, ...]) -> list[dict[str, Any]] | None:
         """Run the scenarios of one setting as they are; None where another setting was asked for meanwhile."""
-        asked = {cube.run_address(document): document for document in self.documents(places)}
+        documents_ = self.documents(places)
+        keys = [cube.run_address(document) for document in documents_]
+        asked = dict(zip(keys, documents_, strict=True))
         missing = [(key, document) for key, document in asked.items() if key not in self._known]
         with self._lock:
             self.end_exact()
@@ -126,7 +128,7 @@ class LiveExplorer:
                 self._known[key] = cube.entry(self.sweep, row)
         except (BrokenExecutor, CancelledError):
             return None
-        return [dict(self._known[key]) for key in map(cube.run_address, self.documents(places))]
+        return [dict(self._known[key]) for key in keys]
 
     def motion(self, places: tuple[int, ...]) -> str:
         """Write the page that plays the all-to-all of one setting, on the first and the last machine. Raises `MoesimError`."""

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.cluster.topology import CLASSES, NONE, Cluster, Floats, Ints
+from sim.cluster.topology import NONE, Cluster, Floats, Ints
 from sim.engine.step import StepRun
 from sim.engine.step_plan import StepPlan
 from sim.schedule.flows import Flows
 
-_NIC = CLASSES.index("nic")
 _MOST = 64  # states of a link that are kept apart
 _SAME = 1e-9  # of a rate
 _SILENT = 1e-6  # of a link's capacity: less than this is nothing
@@ -174,7 +173,8 @@ class Spans:
 
 def senders_of(flows: Iterable[Flows], cluster: Cluster, rows: Ints) -> Floats:
     """NICs that flows of one time send over each of some links from, [num_links] [count]."""
-    nics = np.array([name.endswith("/tx") for name in cluster.names]) & (cluster.class_idx == _NIC)
+    nics = np.zeros(len(cluster.names), dtype=np.bool_)
+    nics[cluster.nic_tx[cluster.nic_tx != NONE]] = True
     place = np.full(len(cluster.names), NONE)
     place[rows] = np.arange(len(rows))
     pairs = [np.zeros((2, 0), dtype=np.int64)]

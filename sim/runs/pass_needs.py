@@ -239,12 +239,15 @@ def context_parallel_s(plan: PassPlan, a: Attention | None) -> float:
 
 def _ring_s(plan: PassPlan, a: Attention, core_s: float) -> float:
     """Time by which the ring of a CP group is longer than the core of a layer, keys in the cache going round too [s]."""
-    layout, near = plan.layout, plan.layout.near(plan.scenario.gpus_per_node, "cp")
     context = plan.work.step_tokens + plan.cached_tokens
-    size = plan.microbatch_requests * layout.tp * layout.cp * _gathered_bytes(plan, a, context)
-    return context_parallel.ring_exposed_s(
-        context_parallel.ring_step_s(links(plan), size, layout.cp, near), core_s, layout.cp
-    )
+    requests = plan.microbatch_requests * plan.layout.tp * plan.layout.cp
+    return _ring_exposed_s(plan, links(plan), requests * _gathered_bytes(plan, a, context), core_s)
+
+
+def _ring_exposed_s(plan: PassPlan, rates: reductions.Links, size: float, core_s: float) -> float:
+    """Time by which a ring that passes so many bytes of keys and values on is longer than a core next to it [s]."""
+    cp, near = plan.layout.cp, plan.layout.near(plan.scenario.gpus_per_node, "cp")
+    return context_parallel.ring_exposed_s(context_parallel.ring_step_s(rates, size, cp, near), core_s, cp)
 
 
 def _added_up(plan: PassPlan, p: Processor, a: Attention) -> list[Work]:
@@ -258,12 +261,11 @@ def cache_gather_s(plan: PassPlan, a: Attention, cached_tokens: int, core_s: flo
 
     A ring is longer by what the core leaves of its steps.
     """
-    near = plan.layout.near(plan.scenario.gpus_per_node, "cp")
-    size = _gathered_bytes(plan, a, cached_tokens)
+    rates, size = replace(links(plan), latency_s=0.0), _gathered_bytes(plan, a, cached_tokens)
     if plan.passes_keys_on:
-        step_s = context_parallel.ring_step_s(replace(links(plan), latency_s=0.0), size, plan.layout.cp, near)
-        return context_parallel.ring_exposed_s(step_s, core_s, plan.layout.cp)
-    return reductions.scatter_s(replace(links(plan), latency_s=0.0), size, plan.layout.cp, near)
+        return _ring_exposed_s(plan, rates, size, core_s)
+    near = plan.layout.near(plan.scenario.gpus_per_node, "cp")
+    return reductions.scatter_s(rates, size, plan.layout.cp, near)
 
 
 def _gathered_bytes(plan: PassPlan, a: Attention, context_tokens: int) -> float:

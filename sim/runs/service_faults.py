@@ -173,11 +173,7 @@ def crossed(part: Scenario) -> dict[int, float]:
     assert isinstance(work, Inference)
     leaves = np.unique(cluster.leaf[part.gpus])
     leaves = leaves[leaves != NONE]
-    near = [cluster.up[leaves].ravel(), cluster.down[leaves].ravel()] if cluster.up.size else []
-    if len(cluster.pod_up):
-        pods = np.unique(cluster.pod_of_leaf[leaves])
-        near += [cluster.pod_up[pods], cluster.pod_down[pods]]
-    rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *near]))
+    rows = np.unique([row for leaf in leaves.tolist() for row in _above(cluster, leaf)]).astype(np.int64)
     tokens = work.step_tokens if work.spec.kind == "decode" else _MANY_TOKENS
     several = replace(
         work,
@@ -195,6 +191,15 @@ def crossed(part: Scenario) -> dict[int, float]:
     }
 
 
+def _above(cluster: Cluster, leaf: int) -> list[int]:
+    """Rows of the links from a leaf to the spines and back, and of those from its pod to the cores and back."""
+    rows = [*cluster.up[leaf].tolist(), *cluster.down[leaf].tolist()] if cluster.up.size else []
+    if len(cluster.pod_up):
+        pod = cluster.pod_of_leaf[leaf]
+        rows += [int(cluster.pod_up[pod]), int(cluster.pod_down[pod])]
+    return rows
+
+
 def _likeness(part: Scenario) -> tuple[Hashable, ...]:
     """What instances have alike that cost the same next to other jobs: their leaves in the order of GPUs, and what is left of each."""
     if not part.left:
@@ -206,9 +211,7 @@ def _likeness(part: Scenario) -> tuple[Hashable, ...]:
     shares, pods = [], dict[int, int]()
     for leaf in names[np.argsort(first)].tolist():
         pod = int(cluster.pod_of_leaf[leaf])
-        rows = [*cluster.up[leaf], *cluster.down[leaf]]
-        rows += [cluster.pod_up[pod], cluster.pod_down[pod]] if len(cluster.pod_up) else []
-        share = tuple(round(left.get(int(row), 1.0), _DIGITS) for row in rows)
+        share = tuple(round(left.get(row, 1.0), _DIGITS) for row in _above(cluster, leaf))
         shares.append((pods.setdefault(pod, len(pods)), share))
     return tuple(place[order.reshape(-1)].tolist()), tuple(shares)
 
