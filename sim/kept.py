@@ -48,7 +48,7 @@ def write(name: str, kind: str, content: bytes) -> None:
 
 
 def _folders() -> Iterator[Path]:
-    """Where files are kept: numba's own folder where one is named, else the one next to the source, then the user's."""
+    """Folders for such files, the first choice first: numba's own alone where one is named, else that next to the source and the user's."""
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(named)
         return

@@ -58,7 +58,7 @@ class UnnamedKernel:
 
 @dataclass(frozen=True, slots=True)
 class HostTime:
-    """What the host takes from one launch to the next, on whichever of its threads; the profiler's own part is in it."""
+    """Time from one launch of the host to its next, of all threads together; the profiler's own part is in it."""
 
     num_launches: int
     launch_s: float

@@ -59,7 +59,7 @@ class ClosedRuns:
         return np.sum([ran.bytes for ran in runs], axis=0), np.sum([ran.used for ran in runs], axis=0)
 
     def states(self, healthy: Cluster) -> dict[str, dict[int, States]]:
-        """Of each job, the states that the links between leaves have by it while it repeats; rates are of the healthy cluster."""
+        """States of the links between leaves by each job while it repeats; rates are of the healthy cluster."""
         plans = [plan for job in self.jobs.values() for plan in job.plans]
         begins = [begin for since in self.begins_s.values() for begin in since]
         every = run_jobs(self.cluster, plans, begins, keep_tasks=_ALL_TASKS)

@@ -49,8 +49,8 @@ def run_side_by_side(scenario: Scenario, progress: Callable[[str], None]) -> dic
     if not serving:
         return _result(cluster, [*work.jobs], run_closed(cluster, closed), {})
     rounds = _Rounds(cluster, closed, serving, progress)
-    told = rounds.run()
-    return _result(cluster, [*work.jobs], rounds.ran, rounds.served) | {"sharing": told}
+    sharing = rounds.run()
+    return _result(cluster, [*work.jobs], rounds.ran, rounds.served) | {"sharing": sharing}
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class _Rounds:
     ran: ClosedRuns | None = None
     served: dict[str, OpenRun] = field(default_factory=dict)
     left: dict[str, Left] = field(default_factory=dict)
-    """Of each serving job, and of the closed ones together under ''."""
+    """Parts of links left to each serving job by its name, and to the closed ones together under ''."""
 
     def run(self) -> dict[str, Any]:
         """Repeat until what is left stands still; how often it was, and what it moved by at last."""
@@ -91,13 +91,13 @@ class _Rounds:
         return {"rounds": number, "moved_fraction": moved, "tolerance_fraction": _STANDS_STILL}
 
     def _for_serving(self, name: str, job: OpenJob, repeated: Mapping[str, LinkStates]) -> Left:
-        """What all others leave of each link to one that serves."""
+        """Parts of links that all others leave to a job that serves."""
         others = (own.load.states for other, own in self.served.items() if other != name)
         states = together([*repeated.values(), *others])
         return part_left(states, lambda row, own: own.left_to_short(job.senders(row)))
 
     def _for_closed(self, repeated: Mapping[str, LinkStates]) -> Left:
-        """What all that serve leave of each link to the closed jobs on it."""
+        """Parts of links that all that serve leave to the closed jobs there."""
         senders: defaultdict[int, float] = defaultdict(float)
         for load in repeated.values():
             for row, own in load.items():
