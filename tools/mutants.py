@@ -51,6 +51,7 @@ CHOSEN: tuple[tuple[str, str, str, str, str], ...] = (
 )  # fmt: skip
 
 EQUIVALENT: dict[tuple[str, str, str, str], str] = {
+    ("sim/runs/passes", "ForwardPass.loads", "0", "1"): "an array with one other length of none is as empty",
     ("sim/cluster/paths", "_hash", "", ""): "any constants mix as well",
     ("sim/engine/folding", "mixed", "", ""): "any constants mix as well",
     ("sim/engine/folding", "rounded", "", ""): "any digits between the sums' and the inputs' do",
@@ -64,13 +65,5 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
 """Module, function, expression and what it becomes (empty: any) of mutants that compute the same, and why."""
 
 LEFT: dict[tuple[str, str, str, str], str] = {
-    ("sim/workload/request_traces", "_RowReader.__init__", "1", "2"): "another place below zero for a column that is not there",
-    ("sim/runs/step_traffic", "side_by_side", "num + np.arange(num)", ""): "lanes are told apart over all pipeline ranks "
-    "together, so that a send that forgets its receivers' joins the same ones",
-    ("sim/runs/pass_surface", "_PassWay.__init__", "2", "3"): "a coarser grid, whose interpolation stays within its bar",
-    ("sim/runs/shared_transfers", "_single", "1", "2"): "another number below zero for a flow that waits for none",
-    ("sim/cluster/topology", "Cluster.__post_init__", "0", "1"): "resource 0 never receives",
-    ("sim/engine/step_transfers", "share", "_SPARE * n.capacity[r]", ""): "of a link that is full nothing is left to the bit in all runs of tests",
-    ("sim/workload/scores", "kept_groups", "counts[token].sum() > top_k", ""): "of scores equal in float32, which no draw of a test has",
 }  # fmt: skip
 """Mutants that change something that no test sees, and why they are left."""

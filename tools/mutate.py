@@ -53,7 +53,7 @@ PYTEST = ("-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:benchmark"
 EXAMPLES = 20
 """Of a property, against each mutant."""
 QUICK, QUICK_S, MORE_S = 40, 10.0, 40.0
-"""So many tests of a function and so much of their time first, and what more tests may take."""
+"""So many tests of a function and so much of their time first, and what more tests may take, of its own room and of others each."""
 LIMIT_S = 30
 """CPU time of a mutant's quickest tests, and twice as much of more; one that takes more, where the physics as it is does not,
 hangs, and is killed."""
@@ -78,7 +78,7 @@ def _mentions(root: Path) -> dict[str, set[str]]:
 
 
 def reaching_tests(mutant: Mutant, reached: Any, root: Path = ROOT) -> tuple[list[str], list[str]]:
-    """The quickest and sharpest tests that reach a mutant, and then more, of every file that does.
+    """The quickest and sharpest tests that reach a mutant, and then more, of every file of its own room and of others that does.
 
     A function is reached where it is called; a constant where a function that mentions it is; what neither finds, where
     anything of its module is called, or else where its room is tested.
@@ -90,16 +90,27 @@ def reaching_tests(mutant: Mutant, reached: Any, root: Path = ROOT) -> tuple[lis
     found = reached.reaching(functions)
     every = {call for kept in reached.files.values() for _, calls in kept["tests"].values() for call in calls}
     found = found or reached.reaching({call for call in every if call.startswith(f"{mutant.module}:")})
-    room = "/".join(mutant.module.split("/")[:2])
-    found = found or reached.reaching({call for call in every if call.startswith(f"{room}/")})
+    room = mutant.module.split("/")[1]
+    found = found or reached.reaching({call for call in every if call.startswith(f"sim/{room}/")})
     quick = _within(sorted(itertools.chain.from_iterable(found.values())), QUICK_S)[:QUICK]
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*found.values()))
     known = set(quick)
-    return quick, _within([each for each in turns if each and each[2] not in known], MORE_S)
+    own, others = dict[str, Any](), dict[str, Any]()
+    for name, tests in found.items():
+        (own if name.startswith(f"tests/{room}/") else others)[name] = tests
+    more = [
+        _within([each for each in _in_turn(some) if each[2] not in known], MORE_S) for some in (own, others)
+    ]
+    return quick, [*itertools.chain.from_iterable(more)]
+
+
+def _in_turn(tests: Mapping[str, Sequence[tuple[float, float, str]]]) -> Iterable[tuple[float, float, str]]:
+    """The first of each file, then the second of each, and so on."""
+    turns = itertools.zip_longest(*tests.values())
+    return (each for each in itertools.chain.from_iterable(turns) if each)
 
 
 def _within(tests: Iterable[tuple[float, float, str]], most_s: float) -> list[str]:
-    """The first tests that together take no more than so long, and at least one."""
+    """The first tests that together take no more than so long, and at least one where there are any."""
     kept, total_s = list[str](), 0.0
     for _, taken_s, test in tests:
         total_s += taken_s
@@ -279,7 +290,7 @@ def page(
         f"modules of {', '.join(f'`{room}`' for room in ROOMS)}, each as likely as any other; {len(equivalent)} more were drawn and\n"
         "left out, since they compute the same. Each met tests of these rooms, of scenarios and of validation that call its\n"
         "function, none of pages,\n"
-        f"commands and sweeps, for at most {QUICK_S + MORE_S:.0f} s; properties tried {EXAMPLES} examples.\n"
+        f"commands and sweeps, for at most {QUICK_S + 2 * MORE_S:.0f} s; properties tried {EXAMPLES} examples.\n"
         + table("Unseen", survivors, LEFT)
         + table("The same physics", equivalent, EQUIVALENT)
     )

@@ -81,7 +81,7 @@ class Cluster:
     """True for GPUs whose NIC has any bandwidth, [num_gpus]."""
 
     def __post_init__(self) -> None:
-        usable = (self.nic_tx >= 0) & (self.nic_rx >= 0)
+        usable = (self.nic_tx != NONE) & (self.nic_rx != NONE)
         slower = np.minimum(self.capacity[self.nic_tx], self.capacity[self.nic_rx])
         object.__setattr__(self, "nic_rate", np.where(usable, slower, 0.0))
         object.__setattr__(self, "nic_alive", self.nic_rate > 0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.cluster.fabrics import NONE
 from sim.cluster.topology import CLASSES, Cluster, Floats, Ints
 from sim.engine.executor import Timed
 from sim.engine.step import StepRun
@@ -110,7 +111,7 @@ def _single(flows: Flows, flow: int, latencies: float) -> Flows:
         share=flows.share[only],
         release_s=np.zeros(1),
         latency_s=latencies * flows.latency_s[only],
-        after=np.full(1, -1),
+        after=np.full(1, NONE),
         start=np.array([0, own.stop - own.start]),
         resource=flows.resource[own],
         wire=flows.wire[own],

@@ -174,8 +174,7 @@ def _collective(collective: Collective, slowdown: float, loaded: bool) -> GroupC
 
 def side_by_side(flows: Flows) -> Flows:
     """Sends whose receivers are lanes of another group: numbered on from the senders."""
-    num = flows.num_flows
-    return replace(flows, party_rank=np.concatenate([np.arange(num), num + np.arange(num)]))
+    return replace(flows, party_rank=np.arange(2 * flows.num_flows))
 
 
 def ring(

@@ -20,6 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from sim.cluster.collective_library import PROTOCOLS, CollectiveLibrary, Steps
+from sim.cluster.fabrics import NONE
 from sim.cluster.hardware import Hardware
 from sim.cluster.kernels import Kernel
 from sim.cluster.topology import CLASSES, Cluster, Floats, Ints
@@ -160,7 +161,7 @@ class GroupOperation:
             share=payload,
             release_s=np.zeros(num),
             latency_s=np.full(num, self.num_steps()[1] * float(far.mean()) if len(far) else 0.0),
-            after=np.full(num, -1),
+            after=np.full(num, NONE),
             start=np.searchsorted(keys, np.arange(num + 1) * rows),
             resource=used.astype(np.int32),
             wire=wire,

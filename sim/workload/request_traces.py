@@ -150,7 +150,7 @@ class _RowReader:
     def __init__(self, sheet: cells.Sheet, kind: Format, class_column: str) -> None:
         self.sheet, self.kind, self.order = sheet, kind, ArrivalOrder(sheet)
         self.at = [sheet.at[name] for name in kind.columns]
-        self.session, self.kept_class = sheet.at.get(kind.session, -1), sheet.at.get(class_column, -1)
+        self.session, self.kept_class = sheet.at.get(kind.session), sheet.at.get(class_column)
         self.least = 0 if kind.is_recorded else 1
         self.zero_s = math.nan  # of a calendar
 
@@ -168,7 +168,7 @@ class _RowReader:
         if prompt is None or output is None or not (rising.all() and seconds[-1] <= MOST_SECONDS):
             return None
         self.zero_s = zero_s
-        session, kind = (columns[i] if i >= 0 else () for i in (self.session, self.kept_class))
+        session, kind = (() if i is None else columns[i] for i in (self.session, self.kept_class))
         return seconds, prompt, output, session, kind
 
     def row(self, line: int, row: list[str]) -> tuple[float, int, int, str, str]:
@@ -184,8 +184,8 @@ class _RowReader:
             self.order.arrival(line, names[0], arrival, value, self.kind.time),
             self.tokens(line, names[1], prompt),
             self.tokens(line, names[2], output),
-            row[self.session] if self.session >= 0 else "",
-            row[self.kept_class] if self.kept_class >= 0 else "",
+            "" if self.session is None else row[self.session],
+            "" if self.kept_class is None else row[self.kept_class],
         )
 
     def tokens(self, line: int, column: str, text: str) -> int:

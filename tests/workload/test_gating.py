@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sim.errors import InputError
 from sim.workload.gating import Gate, check, complete, draw, group_counts, popularity
 from sim.workload.recorded_loads import load_loads
 from sim.workload.recordings import load_trace
-from sim.workload.scores import best_groups
+from sim.workload.scores import best_groups, kept_groups
 
 V3_GATE = Gate("group_limited", num_groups=8, top_groups=4)
 
@@ -320,3 +321,16 @@ def test_of_groups_with_equal_scores_the_first_are_kept(num_groups: int, num: in
     score = np.random.default_rng(1).integers(0, 6, (num_groups, 500)).astype(np.float32)
     order = np.argsort(-score, axis=0, kind="stable")[:num]
     assert (best_groups(score, num) == np.sort(order, axis=0).T).all()
+
+
+@pytest.mark.parametrize("top_groups", [3, 4])
+def test_of_equal_scores_as_many_experts_are_taken_as_a_token_has(top_groups: int) -> None:
+    """Draws that are all alike make every expert's score that of its place in its group, so that groups tie at the last taken."""
+
+    class Alike:
+        def standard_exponential(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+            return np.ones(shape, dtype)
+
+    rng: Any = Alike()
+    _, counts = kept_groups(Gate("group_limited", num_groups=8, top_groups=top_groups), 5, 32, 8, rng)
+    assert (counts.sum(axis=1) == 8).all()
