@@ -51,6 +51,12 @@ CHOSEN: tuple[tuple[str, str, str, str, str], ...] = (
 )  # fmt: skip
 
 EQUIVALENT: dict[tuple[str, str, str, str], str] = {
+    ("sim/runs/afd", "AfdPass._fixed_s",
+     "self.work.kernel.beyond_s(c.scale_up_latency_s, c.same_leaf_latency_s, uses_nic=True)", ""):
+        "where a NIC is used both latencies count, alike",
+    ("sim/cost/serving_kernels", "mtp_join",
+     "work.part(work.streaming(p, 'norms of the join', rows * d * 3 * BF16, count=2), "
+     "work.gemm(p, 'join', rows, d, 2 * d, precision))", ""): "launches of a part, in another order",
     ("sim/runs/passes", "ForwardPass.loads", "0", "1"): "an array with one other length of none is as empty",
     ("sim/cluster/paths", "_hash", "", ""): "any constants mix as well",
     ("sim/engine/folding", "mixed", "", ""): "any constants mix as well",
@@ -65,5 +71,8 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
 """Module, function, expression and what it becomes (empty: any) of mutants that compute the same, and why."""
 
 LEFT: dict[tuple[str, str, str, str], str] = {
+    ("sim/schedule/serving", "draw_steps", "1", "2"): "how many rows are drawn at once: other draws of the same kind",
+    ("sim/engine/step_templates", "Weights.from_transfers", "-1", "1"): "differs only where no entry has the first key of all",
+    ("sim/runs/afd_surface", "afd_surface", "1", "2"): "how busy links are at the second largest load instead of the largest",
 }  # fmt: skip
 """Mutants that change something that no test sees, and why they are left."""

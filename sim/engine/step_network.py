@@ -46,7 +46,7 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
         _, groups, group_class = np.unique(
             by_group.reshape(num_groups, -1), axis=0, return_index=True, return_inverse=True
         )
-        class_of = np.asarray(group_class).reshape(-1)
+        class_of = np.asarray(group_class).ravel()
         if len(groups) == known:
             break
         known = len(groups)  # a group's class is the same at every pipeline rank
@@ -57,7 +57,7 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
         order = np.argsort(
             first
         )  # classes in the order of their first lanes, the same at every pipeline rank
-        lane_class[number] = np.argsort(order)[lane_of.reshape(-1)]
+        lane_class[number] = np.argsort(order)[lane_of.ravel()]
         lanes.append(first[order])
     member, resource = _classes(of_resource)
     return Folded(groups, class_of, lane_class, lanes, _classes(colour)[1], resource, member)

@@ -95,7 +95,7 @@ class ClosedRuns:
                     )
                 )
             states[name] = {
-                row: by_class[i] for row, i in zip(loaded.tolist(), of_row.reshape(-1).tolist(), strict=True)
+                row: by_class[i] for row, i in zip(loaded.tolist(), of_row.ravel().tolist(), strict=True)
             }
         return states
 

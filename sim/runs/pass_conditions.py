@@ -78,8 +78,10 @@ def slowed_nodes(
     `program`.
     """
 
-    def slowed(clock: float, memory: float, *links: float) -> Callable[[Node], tuple[float, float]]:
-        rates = (memory, *(links or (1.0, 1.0)))
+    def slowed(
+        clock: float, memory: float, scale_up: float, nic: float
+    ) -> Callable[[Node], tuple[float, float]]:
+        rates = (memory, scale_up, nic)
         if rates == (1.0, 1.0, 1.0):
             return lambda node: (node.fixed_s / clock, node.routed_s / clock)
         slow, routed = timed(*(rate or 1.0 for rate in rates))

@@ -150,7 +150,7 @@ def forwards(scenario: Scenario, work: Inference, requests: float) -> list[Forwa
 def _alike(forward: ForwardPass) -> Ints:
     """A number for each rank, the same for ranks whose experts always take as long, [num_ranks]."""
     _, number = np.unique(forward.experts_s.reshape(-1, forward.plan.ranks), axis=1, return_inverse=True)
-    return np.asarray(number).reshape(-1)
+    return np.asarray(number).ravel()
 
 
 def with_context(forward: ForwardPass, context_tokens: int) -> ForwardPass:

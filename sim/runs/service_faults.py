@@ -213,7 +213,7 @@ def _likeness(part: Scenario) -> tuple[Hashable, ...]:
         pod = int(cluster.pod_of_leaf[leaf])
         share = tuple(round(left.get(row, 1.0), _DIGITS) for row in _above(cluster, leaf))
         shares.append((pods.setdefault(pod, len(pods)), share))
-    return tuple(place[order.reshape(-1)].tolist()), tuple(shares)
+    return tuple(place[order.ravel()].tolist()), tuple(shares)
 
 
 def _kills(fault: Fault) -> bool:

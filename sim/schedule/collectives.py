@@ -69,7 +69,7 @@ class Collective:
     gpus: Ints  # [ep], GPU of each rank
     routing: Routing
     record_bytes: float
-    comm_sms: int = 0
+    comm_sms: int
     nvlink: bool = True  # from here on options of one kind or another: same-node copies over scale-up
     copies: str = "per_rank"  # per_rank | per_expert
     pxn: bool = True

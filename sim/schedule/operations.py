@@ -140,7 +140,7 @@ class Pipeline:
     @cached_property
     def holders(self) -> Ints:
         """Rank that meets a stage with the microbatches of the first and of the second half, [num_stages, 2]."""
-        holder = np.full((self.num_stages, 2), -1, dtype=np.int32)
+        holder = np.empty((self.num_stages, 2), dtype=np.int32)
         for rank, held in enumerate(self.stages):
             for chunk, stage in enumerate(held):
                 holder[stage, slice(None) if self.num_copies == 1 else chunk] = rank

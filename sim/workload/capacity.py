@@ -38,7 +38,7 @@ def drop_above(
     kept, top_k = ids.copy(), ids.shape[1]
     most = capacity_of(factor, tokens_per_rank, top_k, num_experts)
     for first in range(0, len(ids), tokens_per_rank):
-        own = kept[first : first + tokens_per_rank].reshape(-1)  # a view
+        own = kept[first : first + tokens_per_rank].ravel()  # a view
         order = np.argsort(own, kind="stable")
         counts = np.bincount(own, minlength=num_experts)
         place = np.arange(own.size) - np.repeat(np.cumsum(counts) - counts, counts)

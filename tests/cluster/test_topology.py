@@ -13,7 +13,16 @@ import pytest
 from faults import slow_nic
 from sim.cluster.faults import Fault
 from sim.cluster.hardware import Hardware, load_hardware
-from sim.cluster.topology import CLASSES, NONE, Cluster, Fabric, LeafSpine, build, build_leaf_spine
+from sim.cluster.topology import (
+    CLASSES,
+    NONE,
+    Cluster,
+    Fabric,
+    LeafSpine,
+    build,
+    build_leaf_spine,
+    left_by_others,
+)
 from sim.errors import InfeasibleError
 
 H800 = load_hardware("h800")
@@ -179,6 +188,15 @@ def test_the_worse_of_two_faults_of_one_nic_counts() -> None:
         "rail_optimized", faults=(slow_nic(5, 10e9), slow_nic(5, 0.0, node=0), slow_nic(5, 25e9, node=1))
     )
     assert cluster.capacity[cluster.nic_tx[5::8]].tolist() == [0, *[10e9] * 7]
+
+
+def test_what_others_leave_is_a_part_of_a_link_and_of_what_faults_leave_of_it() -> None:
+    """10 GB/s of 50 for a while; the other job leaves a fifth."""
+    cluster = small("rail_optimized", faults=(replace(slow_nic(5, 10e9, node=1), until_s=1.0),))
+    row = int(cluster.nic_tx[8 + 5])
+    left = left_by_others(cluster, [(row, 0.2)])
+    assert [left.capacity_at(time_s)[row] for time_s in (0.5, 2.0)] == pytest.approx([2e9, 10e9])
+    assert np.delete(left.capacity, row) == pytest.approx(np.delete(cluster.capacity, row))
 
 
 def test_a_supernode_is_one_switch() -> None:

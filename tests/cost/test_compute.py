@@ -301,7 +301,9 @@ def test_input_and_weight_gradients_have_the_flops_of_the_forward_pass_each() ->
     assert sum(_flops(ends.embedding(model, batch, phase)) for phase in PHASES) == 0
 
 
-def test_products_have_the_shapes_of_their_weights_and_gradients_of_inputs_have_them_turned() -> None:
+def test_products_and_gradients_of_weights_have_the_shapes_of_weights_and_gradients_of_inputs_have_them_turned() -> (
+    None
+):
     """Up and gate of 7,168 x 18,432 in the dense block, of 7,168 x 2,048 in each expert and the shared one."""
     model, batch = load_model("deepseek-v3"), RankBatch(1, 4096, (8192,) * 4, 30588)
     for part, before, width in ((layers.dense_mlp, "", 18_432), (layers.moe_mlp, "", 2048), (layers.moe_mlp, "expert ", 2048)):  # fmt: skip
@@ -310,6 +312,8 @@ def test_products_have_the_shapes_of_their_weights_and_gradients_of_inputs_have_
         for phase, name, shape in (("F", "{}", 1), ("B", "{} input gradient", -1)):
             assert made[phase, f"{before}{name.format('up')}"] == up[::shape]
             assert made[phase, f"{before}{name.format('down')}"] == down[::shape]
+        whole = "weights" if before else "weight"
+        assert (made["W", f"{before}up {whole}"], made["W", f"{before}down {whole}"]) == (up, down)
 
 
 def test_what_experts_kept_in_fp8_is_read_and_written_again_in_bf16() -> None:

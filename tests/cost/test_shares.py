@@ -1,17 +1,22 @@
 """Launches of a rank under tensor and context parallelism: all of the group's FLOPs and bytes, in the shapes of one rank."""
 
+import math
+
 import pytest
 
 from sim.cluster.hardware import load_hardware
+from sim.cost import serving_kernels
 from sim.cost.attention_launches import attention
 from sim.cost.compute import gemm_s, processor
 from sim.cost.launches import Launch, RankBatch
 from sim.cost.layers import PHASES, dense_mlp, layer_phases
 from sim.cost.shares import shared
-from sim.workload.model import load_model
+from sim.workload.attention import GQA, Recurrent
+from sim.workload.model import load_model, shipped_models
 
 V3 = load_model("deepseek-v3")
 TOKENS = 4096
+H200 = processor(load_hardware("h200"))
 
 
 def named(launches: list[Launch], name: str) -> Launch:
@@ -61,3 +66,30 @@ def test_a_share_takes_more_than_its_part_of_the_time() -> None:
     # A down-projection of 1,024 of 2,048 inputs stores as many outputs: the part of its tiles that is not hidden is paid in full.
     p = processor(load_hardware("h100"), sustained=True)
     assert gemm_s(p, TOKENS, 7168, 1024) > 0.55 * gemm_s(p, TOKENS, 7168, 2048)
+
+
+SPLIT = {"q up", "absorb keys", "absorb values", "attention core", "o", "qkv"}
+"""Products of decode that TP shares out by heads; all else of a layer's attention every rank has whole, or partly so."""
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_the_ranks_of_a_group_do_the_products_of_heads_once_between_them_in_decode(name: str) -> None:
+    model = load_model(name)
+    for layer in model.layers():
+        i = next(i for i in range(model.num_layers) if model.layer(i) == layer)
+        a = layer.attention
+        if a is None or isinstance(a, Recurrent):
+            continue
+        tp = 4 if not isinstance(a, GQA) else math.gcd(4, a.num_kv_heads)
+        whole, group = (serving_kernels.DecodeBatch(8 / ranks, 1, 4096, tp=ranks) for ranks in (1, tp))
+        for part in (serving_kernels.decode_attention_0, serving_kernels.decode_attention_1):
+            alone, shared = part(H200, model, whole, i), part(H200, model, group, i)
+            assert alone.keys() == shared.keys()
+            for launch in alone:
+                done = tp * shared[launch].flops / (alone[launch].flops or 1.0)
+                moved = tp * shared[launch].moved_bytes / alone[launch].moved_bytes
+                assert 0.99 <= moved <= 1.01 * tp, launch
+                if launch in SPLIT and not (launch == "qkv" and a.q_lora_rank):
+                    assert done == pytest.approx(1.0), launch
+                else:
+                    assert done <= 1.01 * tp, launch

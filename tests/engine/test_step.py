@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from sim.engine.step_arrays import laid_out
 from sim.engine.step_network import network_of
 from sim.engine.step_plan import Conditions, StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
+from sim.engine.step_transfers import end_of
 from sim.schedule.pipelines import plan
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.replay import replay
@@ -434,3 +436,8 @@ def assert_close(found: Any, expected: Any) -> None:
             assert_close(found[key], value)
     else:
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_a_flow_ends_when_what_is_left_of_it_has_gone_be_it_half_a_byte() -> None:
+    state = SimpleNamespace(left=[0.5, 0.5, 0.0], rate=[1.0, 0.0, 0.0])
+    assert [end_of(state, flow, 2.0) for flow in range(3)] == [2.5, np.inf, 2.0]

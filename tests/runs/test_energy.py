@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sim import documents
 from sim.cluster.fabrics import Fabric, LeafSpine
 from sim.cluster.sizes import switch_ports
 from sim.cost.power import load_power
+from sim.runs.energy import added_energy
+from sim.runs.link_rows import link_rows
 from sim.runs.run import run_document
 
 P = load_power()
@@ -102,6 +106,30 @@ def test_ports_of_a_nic_by_fabric() -> None:
     assert ports("rail_optimized", 64, 2.0) == 2
     assert ports("three_tier", 64) == 5
     assert switch_ports(LeafSpine(64, 8, 4, 50e9), 64) == 2
+
+
+def test_energies_of_parts_add_up_and_tokens_share_them() -> None:
+    parts = [
+        {"gpu_kwh": 1.0, "total_kwh": 1.5, "gpu_w": 3.0},
+        {"gpu_kwh": 2.0, "total_kwh": 2.5, "gpu_w": 5.0},
+    ]
+    added = {"gpu_kwh": 3.0, "total_kwh": 4.0, "gpu_w": 3.0 * KWH / 7200.0}
+    assert added_energy(parts, 7200.0, 1000.0) == pytest.approx(added | {"per_token_j": 4.0 * KWH / 1000.0})
+    assert added_energy(parts, 7200.0, 0.0) == pytest.approx(added)
+
+
+@pytest.mark.parametrize(("more", "listed"), [(0, 4096), (1, 2)])
+def test_4096_links_are_listed_one_by_one_and_more_as_one_of_each_kind(more: int, listed: int) -> None:
+    num = 4096 + more
+    cluster: Any = SimpleNamespace(
+        capacity=np.ones(num), names=[f"link{i}" for i in range(num)], class_idx=np.zeros(num, dtype=np.int64)
+    )
+    kind = np.arange(num) % 2
+    rows = link_rows(cluster, 1.0 + kind, 1.0 + kind, 10.0, [kind])
+    assert len(rows) == listed
+    assert sum(row.get("alike", 1) for row in rows.values()) == num
+    assert rows["link1"]["bytes"] == 2.0
+    assert rows["link1"]["utilisation_fraction"] == pytest.approx(0.2)
 
 
 def test_flows_on_a_bare_fabric_take_the_power_of_its_network() -> None:

@@ -131,6 +131,17 @@ def test_the_attention_of_a_pass_is_that_of_its_chunks_and_of_its_running_reques
     assert own.core_s(PassWork(chunks, ran, context), 0, 1, 1) == pytest.approx(sum(alone_s))
 
 
+def test_running_requests_bring_a_token_each_to_a_pass() -> None:
+    """As a pass of so many tokens that attend the same, and quicker than of one more."""
+    costs = PassSurface(*instance("prefill"), 16_384)
+    running = PassWork({}, np.full(32, 40), np.full(32, 40.0 * 5000))
+    own = costs.ways[1]  # in two batches, as the plan has it
+    core_s = own.core_s(running, 0, 1, 1)
+    these_s, more_s = (own.pass_s(tokens, 1.0, core_s) for tokens in (40.0, 41.0))
+    assert costs(running) == pytest.approx(these_s, rel=1e-12)
+    assert these_s < more_s
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [0, 1])
 def test_a_pass_that_prefills_costs_what_prefill_says_at_random(way: int) -> None:
@@ -200,5 +211,7 @@ def test_the_bound_of_a_step_reads_its_own_weights_and_cache_once() -> None:
     asked = Requests(np.zeros(1), np.array([LONG]), np.array([2]))
     found = bound_of(work, asked, serve(here, asked))
     weights = 61 * 187.1e6 + 58 * 44.04e6 + 3 * 396.4e6
+    # What is absorbed, of 128 heads of 2 x 128 by 512, is there in BF16, a byte more, and so are gates of 256 x 7,168.
+    absorbed, gates = 61 * 128 * 2 * 128 * 512, 58 * 2 * 256 * 7168
     cache = 61 * 576 * 2 * LONG
-    assert found.step_s[0] == pytest.approx((weights + cache) / 3.35e12, rel=0.1)
+    assert found.step_s[0] == pytest.approx((weights + absorbed + gates + cache) / 3.35e12, rel=0.004)

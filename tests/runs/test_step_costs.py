@@ -321,6 +321,16 @@ def test_overlap_pays_where_exchanges_cross_the_nic() -> None:
     assert hidden["exposed_comm_s"] < 0.7 * bare["exposed_comm_s"]
 
 
+def test_without_pairs_weight_gradients_alone_hide_an_exchange() -> None:
+    """Those of the experts run next to the dispatch of the backward (`overlap` left out), or after it (`overlap: false`)."""
+    beside, bare = (
+        metrics(schedule="1f1b", hardware="h800", overlap=overlap) for overlap in ("null", "false")
+    )
+    assert beside["exposed_comm_s"] < 0.95 * bare["exposed_comm_s"]
+    saved_s = bare["step_time_s"] - beside["step_time_s"]
+    assert 0 < saved_s <= 1.001 * (bare["exposed_comm_s"] - beside["exposed_comm_s"]) * 2
+
+
 def test_a_layer_computed_again_takes_a_third_more_compute() -> None:
     text = SCENARIO.format(**(DEFAULTS | {"schedule": "1f1b"}))
     again = _result(text)["metrics"]["step_time_s"]

@@ -313,6 +313,9 @@ def test_a_gate_takes_what_it_leaves_open_from_model_and_cluster() -> None:
     )
     assert (narrower.num_groups, narrower.top_groups) == (8, 2)
     assert not complete(Gate("zipf", exponent=1.0), num_nodes=4, model_num_groups=8).limits_groups
+    for groups, completed in ((None, 8), (4, 4)):
+        popular = Gate("zipf", exponent=1.0, num_groups=groups, top_groups=2)
+        assert complete(popular, num_nodes=4, model_num_groups=8).num_groups == completed
 
 
 @pytest.mark.parametrize(("num_groups", "num"), [(8, 4), (8, 1), (8, 8), (64, 8)])
