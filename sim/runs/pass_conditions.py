@@ -79,7 +79,7 @@ def slowed_nodes(
     """
 
     def slowed(
-        clock: float, memory: float, scale_up: float, nic: float
+        clock: float, memory: float, scale_up: float = 1.0, nic: float = 1.0
     ) -> Callable[[Node], tuple[float, float]]:
         rates = (memory, scale_up, nic)
         if rates == (1.0, 1.0, 1.0):
