@@ -116,8 +116,13 @@ _ELSEWHERE = {
     "microbatch_sequences": ("micro_batch_size", "microbatch_size", "mbs", "per_device_batch_size"),
     "global_batch": ("gbs", "global_batch_size", "train_batch_size"),
     "requests_per_gpu": ("batch_size", "batch", "max_num_seqs"),
-    "context_tokens": ("context_length", "max_model_len"),
     "prompt_tokens": ("isl", "input_len", "input_length"),
+    "context_tokens": ("context_length", "max_model_len", "isl"),
+    "comm_sms": ("sms", "num_sms", "num_comm_sms"),
+    "shard": ("zero", "zero_stage", "distributed_optimizer"),
+    "num_experts": ("n_routed_experts", "num_local_experts"),
+    "num_shared_experts": ("n_shared_experts",),
+    "top_k": ("num_experts_per_tok", "moe_router_topk"),
     "tokens_per_step": ("mtp", "num_speculative_tokens", "num_nextn_predict_layers"),
     "chunks": ("vpp", "virtual_pipeline", "num_virtual_stages"),
     "ep": ("expert_parallel_size", "expert_model_parallel_size", "enable_expert_parallel"),
@@ -132,8 +137,25 @@ _ELSEWHERE = {
 """Our word -> what other stacks call it, or use in its place."""
 
 
+def counterpart(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is this word in another case, or that another stack calls so; None where none is.
+
+    Examples
+    --------
+    >>> counterpart("vpp", ["chunks", "pp"])
+    'chunks'
+    """
+    by_case = {candidate.lower(): candidate for candidate in known}
+    if word.lower() in by_case:
+        return by_case[word.lower()]
+    meant = (ours for ours, theirs in _ELSEWHERE.items() if ours in by_case and word.lower() in theirs)
+    return by_case.get(next(meant, ""))
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word closest to a word, or what another stack means by it; None where nothing is close.
+
+    Of several that are equally close, the one that begins alike.
 
     Examples
     --------
@@ -141,13 +163,18 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     'bandwidth'
     >>> nearest("micro_batch_size", ["microbatch_sequences", "microbatches"])
     'microbatch_sequences'
+    >>> nearest("epp", ["pp", "ep"])
+    'ep'
     """
     candidates: Sequence[str] = list(known)
+    if ours := counterpart(word, candidates):
+        return ours
     by_case = {candidate.lower(): candidate for candidate in candidates}
-    if word.lower() in by_case:
-        return by_case[word.lower()]
-    meant = (ours for ours, theirs in _ELSEWHERE.items() if ours in by_case and word.lower() in theirs)
-    if ours := next(meant, None):
-        return by_case[ours]
-    close = difflib.get_close_matches(word.lower(), by_case, n=1, cutoff=0.55)
-    return by_case[close[0]] if close else None
+    close = difflib.get_close_matches(word.lower(), by_case, n=3, cutoff=0.55)
+    alike = [name for name in close if _likeness(word, name) == _likeness(word, close[0])]
+    best = next((name for name in alike if name[0] == word[0].lower()), next(iter(close), ""))
+    return by_case.get(best)
+
+
+def _likeness(word: str, name: str) -> float:
+    return difflib.SequenceMatcher(None, name, word.lower()).ratio()

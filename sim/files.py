@@ -83,7 +83,9 @@ def find(
     close = (sibling(base / meant, same=not looks_like_path) for base in bases)
     stem = spec.removesuffix(".yaml").rpartition("/")[2]
     near_name = next(filter(None, close), None) or nearest(stem, known)
-    got = f"'{spec}', a folder" if spec and any(os.path.isdir(base / spec) for base in bases) else f"'{spec}'"
+    is_folder = spec and any(os.path.isdir(base / spec) for base in bases)
+    missing = ", no such file" if looks_like_path else ""
+    got = f"'{spec}'{', a folder' if is_folder else missing}"
     wanted = f"a {what} file or one of{_listed(known, stem, what)}"
     for command, other in _COMMANDS.items():
         if not looks_like_path and other not in folders and stem in shipped(other):
@@ -94,12 +96,13 @@ def find(
 
 
 def _listed(known: Sequence[str], word: str, what: str) -> str:
-    """All names where they are few, else those that are nearest to a word, with what lists the rest."""
+    """All names where they are few, else those that are near a word, with what lists the rest."""
     if len(known) <= _LISTED:
         return f": {', '.join(known) or 'none shipped'}"
-    close = sorted(difflib.get_close_matches(word, known, n=6, cutoff=0.0))
+    close = sorted(difflib.get_close_matches(word, known, n=6, cutoff=0.45))
     shelf = f"`moesim show {what}` lists" if what in _SHELVES else "there are"
-    return f" those shipped, such as {', '.join(close)} ({shelf} {len(known)})"
+    such = f", such as {', '.join(close)}" if close else ""
+    return f" those shipped{such} ({shelf} {len(known)})"
 
 
 def sibling(path: Path, *, same: bool = False) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from sim import limits, units
 from sim.descriptions import adapter, keys
 from sim.documents import Document, Path_
-from sim.errors import InputError, Mark, Problem, nearest
+from sim.errors import InputError, Mark, Problem, counterpart, nearest
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -112,7 +112,7 @@ def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
         if chosen and not isinstance(entry.get("ctx", {}).get("error"), units.UnitError):
             either.setdefault(path, []).append(_wanted(entry))
         else:
-            yield _problem(document, path, models, entry)
+            yield _problem(document, path, models, entry, model)
     for path, wanted in either.items():
         *others, last = dict.fromkeys(wanted)
         any_of = f"{', '.join(others)} or {last}" if others else last
@@ -121,13 +121,14 @@ def problems(document: Document, model: type, error: Any) -> Iterator[Problem]:
         yield Problem(Mark(document.name), "", f"{len(entries) - limits.PROBLEMS:,} more problems", "none")
 
 
-def _problem(document: Document, path: Path_, models: list[Any], entry: Any) -> Problem:
+def _problem(document: Document, path: Path_, models: list[Any], entry: Any, root: type) -> Problem:
     kind, got, context = entry["type"], entry.get("input"), entry.get("ctx", {})
     cause = context.get("error")
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         known = sorted({key for candidate in models for key in keys(candidate)})
         wanted = f"one of: {', '.join(known)}" if known else "no such key"
-        near = nearest(str(path[-1]), known)
+        word = str(path[-1])
+        near = counterpart(word, known) or _elsewhere(word, root, document.tree) or nearest(word, known)
         return document.problem(path, f"the unknown key '{path[-1]}'", wanted, near, key=True)
     if kind == "missing":
         return document.problem(path[:-1], "nothing", f"the key '{path[-1]}'")
@@ -146,7 +147,36 @@ def _problem(document: Document, path: Path_, models: list[Any], entry: Any) -> 
         meant = nearest("kind", map(str, got))
         if meant:
             return document.problem((*path, meant), f"the key '{meant}'", "the key 'kind'", "kind", key=True)
+    if kind == "model_attributes_type" and isinstance(got, str):
+        holders = [hint for parent in models for key, hint in keys(parent).items() if key == path[-1]]
+        near = nearest(got, filter(None, (_tag(inner) for hint in holders for inner in _models(hint))))
+        return document.problem(path, _brief(got), _wanted(entry), f"{{kind: {near}}}" if near else None)
     return document.problem(path, _brief(got), _wanted(entry))
+
+
+def _elsewhere(word: str, root: type, tree: Any) -> str | None:
+    """Find a key, or what another stack calls so, in another place of a document: its path, the shallowest first.
+
+    Of a place that is of one kind among several, the keys of its own kind count.
+    """
+    level: list[tuple[tuple[str, ...], Any, Any]] = [((), root, tree)]
+    for _ in range(_DEEPEST):
+        below = []
+        for path, model, node in level:
+            if near := counterpart(word, keys(model)):
+                return ".".join((*path, near))
+            for key, annotation in keys(model).items():
+                inner = node.get(key) if isinstance(node, dict) else None
+                kind = inner.get("kind") if isinstance(inner, dict) else None
+                if typing.get_origin(annotation) not in (dict, list, tuple):
+                    own = [m for m in _models(annotation) if kind is None or _tag(m) in (None, kind)]
+                    below += [((*path, key), m, inner) for m in own]
+        level = below
+    return None
+
+
+_DEEPEST = 3
+"""Keys in a path that is looked through for a key in the wrong place."""
 
 
 _WANTED = {
@@ -159,7 +189,14 @@ _WANTED = {
     "string_too_long": "at most {max_length} characters",
     "tuple_type": "a valid list",
     "too_short": "{min_length} entry or more",
-    "int_parsing_size": "a valid integer",
+    "int_parsing_size": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "{le} or less",
+    "less_than": "less than {lt}",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
 }

@@ -102,7 +102,12 @@ def _measured(text: str, known: Mapping[str, float]) -> Measured:
         candidates += [prefix + last for last in kinds for prefix in prefixes[1:]]
         metric = next((candidate for candidate in candidates if known.get(candidate)), "")
         if not metric:
-            wanted = f"a metric of this run, such as {', '.join(list(known)[:3])}"
+            some = ", ".join(list(known)[:3])
+            wanted = (
+                f"a metric of this run, such as {some}"
+                if equals
+                else "a value with its unit, like '43 GB/s' or '2.5 ms'"
+            )
             raise InputError(Problem(mark, "", f"'{name or value.strip()}'", wanted, nearest(name, known)))
     if metrics.dimension_of(metric) != dimension:
         raise InputError(

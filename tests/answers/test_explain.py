@@ -149,7 +149,7 @@ def test_the_command_takes_a_scenario_a_folder_and_a_result(moesim: Moesim, tmp_
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--measured", "43"], "a metric of this run"),
+        (["--measured", "43"], "a value with its unit"),
         (["--measured", "43 parsec"], "a value with its unit"),
         (["--measured", "dispatch=0 GB/s"], "more than 0"),
         (["--measured", "dispatch.time_s=43 GB/s"], "a time with its unit"),

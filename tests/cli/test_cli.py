@@ -351,7 +351,7 @@ BAD = {
     "a missing file": (("run", "nowhere/tiny.yaml"), "nowhere/tiny.yaml", ""),
     "a setting without a value": (("run", "tiny.yaml", "--set", "seed"), "--set seed", "key.path=value"),
     "an unknown key": (("run", "tiny.yaml", "--set", "cluster.nods=2"), "cluster.nods", "did you mean nodes?"),
-    "a wrong type": (("run", "tiny.yaml", "--set", "seed=x"), "seed", "integer"),
+    "a wrong type": (("run", "tiny.yaml", "--set", "seed=x"), "seed", "whole number"),
     "an unknown kernel": (("run", "tiny.yaml", "--set", "workload.kernel.kind=twohop"), "'twohop'", "did you mean two_hop?"),
     "an unknown model": (("run", "tiny.yaml", "--set", "model=deepseek-v33"), "deepseek-v33", "deepseek-v3"),
     "unknown hardware": (("run", "tiny.yaml", "--set", "cluster.hardware=h801"), "h801", "did you mean h800?"),

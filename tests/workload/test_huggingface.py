@@ -402,7 +402,7 @@ def test_an_unknown_key_of_a_shape_is_refused_and_others_are_not_asked(tmp_path:
         (json.dumps(QWEN | {"layer_types": ["full_attention"] * 3}), "3 kinds; wanted 48 layers"),
         (json.dumps(QWEN | {"layer_types": ["psychic"] * 48}), "'psychic'"),
         (json.dumps({"hidden_size": 2048}), "wanted the key num_hidden_layers or"),
-        (json.dumps(QWEN | {"num_attention_heads": 0}), "attention.num_heads: got 0; wanted greater than 0"),
+        (json.dumps(QWEN | {"num_attention_heads": 0}), "attention.num_heads: got 0; wanted more than 0"),
         ('{"hidden_size": 1, "hidden_size": 2}', "a duplicate key"),
         ('{"a": ' * 100 + "1" + "}" * 100, "levels"),
     ],
