@@ -54,6 +54,8 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ("sim/runs/afd", "AfdPass._fixed_s",
      "self.work.kernel.beyond_s(c.scale_up_latency_s, c.same_leaf_latency_s, uses_nic=True)", ""):
         "where a NIC is used both latencies count, alike",
+    ("sim/engine/step_host", "_entry_back", "1", "2"): "another number below zero for no node",
+    ("sim/workload/huggingface", "_Configuration.number", "1", "2"): "stands for a number that is a problem, which ends the reading",
     ("sim/cost/serving_kernels", "mtp_join",
      "work.part(work.streaming(p, 'norms of the join', rows * d * 3 * BF16, count=2), "
      "work.gemm(p, 'join', rows, d, 2 * d, precision))", ""): "launches of a part, in another order",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim import limits
-from sim.cluster.topology import LeafSpine
+from sim.cluster.topology import Floats, LeafSpine
 from sim.cost.power import Activity
 from sim.engine import executor
 from sim.errors import InfeasibleError
@@ -19,6 +19,8 @@ from sim.runs.kinds import LINKS, Progress, Result, Runner, SharedRun
 from sim.scenario.descriptions import Scenario
 from sim.scenario.flows import FlowList
 from sim.schedule import bounds, flow_list
+from sim.schedule.flow_list import FlowTable
+from sim.schedule.flows import Flows
 
 if TYPE_CHECKING:
     from sim.engine.step import StepRun
@@ -35,9 +37,6 @@ def run_flows(scenario: Scenario, progress: Progress) -> Result:
     flows = flow_list.plan(replace(table, src=gpus[table.src], dst=gpus[table.dst]), cluster, fabric)
     trace = executor.run_flows(cluster, flows, scenario.gather_fraction)
     finish = trace.transfers[0].finish_s
-    freed = np.where(table.after < 0, table.start_s, (finish + flows.latency_s)[table.after])
-    released = np.maximum(table.start_s, freed)
-    rows = np.stack([table.flow_id.astype(float), released * 1e6, finish * 1e6], axis=1)
     metrics = measure.flow_metrics(trace, cluster)
     done = Activity(
         elapsed_s=metrics["completion_time_s"],
@@ -47,8 +46,18 @@ def run_flows(scenario: Scenario, progress: Progress) -> Result:
         "metrics": metrics | energy_metrics(scenario, done),
         "links": measure.links(trace, cluster),
         "timeline": {"utilisation": measure.utilisation(trace, cluster)},
-        "flow_completion": rows.tolist(),
+        "flow_completion": _completion(table, flows, finish),
     }
+
+
+def _completion(table: FlowTable, flows: Flows, finish_s: Floats) -> list[list[float]]:
+    """Number, release and finish of each listed flow [us]."""
+    freed = np.where(table.after < 0, table.start_s, (finish_s + flows.latency_s)[table.after])
+    released = np.maximum(table.start_s, freed)
+    rows: list[list[float]] = np.stack(
+        [table.flow_id.astype(float), released * 1e6, finish_s * 1e6], axis=1
+    ).tolist()
+    return rows
 
 
 def shared_flows(scenario: Scenario) -> SharedRun:
@@ -83,7 +92,10 @@ def shared_flows(scenario: Scenario) -> SharedRun:
         metrics = {"completion_time_s": elapsed, "lower_bound_s": bounds.lower_bound_s([flows], cluster)}
         metrics |= shared_transfers.flows_binding(cluster, flows, chains, runs[0], finish)
         done = Activity(elapsed_s=elapsed, **network_bytes(cluster, runs[0].bytes))
-        return {"metrics": metrics | energy_metrics(scenario, done)}
+        return {
+            "metrics": metrics | energy_metrics(scenario, done),
+            "flow_completion": _completion(table, flows, finish),
+        }
 
     return SharedRun([shared_transfers.flows_plan(cluster, flows, chains)], result)
 

@@ -16,6 +16,7 @@ from sim.errors import InfeasibleError, InputError
 from sim.runs.run import run_document
 from sim.scenario.resolve import resolve
 from sim.schedule.collectives import HEADERS
+from sim.show.files.folder import read, save
 from sim.show.pages.run import run_html
 from sim.show.views.run import views_of
 from sim.show.words.run import finding
@@ -248,6 +249,8 @@ def test_a_lone_job_reports_what_its_workload_reports_without_jobs(tmp_path: Pat
         for name, value in told.items():
             exact = isinstance(value, str) or value is None
             assert expected[name] == (value if exact else pytest.approx(value, rel=1e-13)), name
+    for place, row in enumerate(own.get("flow_completion", [])):
+        assert ran["jobs"]["a"]["flow_completion"][place] == pytest.approx(row, rel=1e-12)
     for links in (ran["links"], ran["jobs"]["a"]["links"]):
         assert {name: row["bytes"] for name, row in links.items()} == pytest.approx(
             {name: row["bytes"] for name, row in own["links"].items()}, rel=1e-13
@@ -287,3 +290,21 @@ def test_stages_whose_links_come_and_go_are_no_jobs_next_to_others() -> None:
     with pytest.raises(InfeasibleError, match=r"job fill: faults that come and go .* layout\.pp is 2"):
         resolve(document(cluster, fill=stages))
     resolve(document(cluster.replace(", until: 1 s", ""), fill=stages))
+
+
+def test_ends_of_a_jobs_flows_are_written_beside_the_result_and_read_again(tmp_path: Path) -> None:
+    """The second begins when the last byte of the first is there, which its next hop hears of a latency later."""
+    (tmp_path / "flows.csv").write_text(FLOWS)
+    jobs = document(
+        TREE,
+        a="use_nodes: [0, 1], workload: {kind: flows, file: flows.csv}",
+        b=f"use_nodes: [2, 3], workload: {PLAIN}",
+    )
+    jobs.folder = tmp_path
+    ran = run_document(jobs)
+    save(tmp_path / "out", ran, with_report=False)
+    assert "flow_completion" not in (tmp_path / "out" / "result.json").read_text()
+    rows = read(tmp_path / "out")["jobs"]["a"]["flow_completion"]
+    assert rows == [pytest.approx(row, abs=1e-6) for row in ran["jobs"]["a"]["flow_completion"]]
+    ends_us = {int(flow): (released, done) for flow, released, done in rows}
+    assert ends_us[2][0] > ends_us[1][1] > 1e8 / 50e9 * 1e6

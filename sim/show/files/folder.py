@@ -41,8 +41,9 @@ def dump(document: Any) -> str:
 def without_flows(result: Mapping[str, Any]) -> dict[str, Any]:
     """Copy a result without the rows that have a CSV of their own: the document of result.json."""
     document = {key: value for key, value in result.items() if key != "flow_completion"}
-    if "variants" in document:
-        document["variants"] = {name: without_flows(run) for name, run in document["variants"].items()}
+    for parts in ("variants", "jobs"):
+        if parts in document:
+            document[parts] = {name: without_flows(run) for name, run in document[parts].items()}
     return document
 
 
@@ -95,9 +96,9 @@ def save(
 
 
 def _csv(result: Mapping[str, Any]) -> dict[str, str]:
-    """flow_completion.csv of a `flows` run, or of each of its variants."""
+    """flow_completion.csv of a `flows` run, or of each of its variants and jobs."""
     files = {}
-    for name, run in runs_in(result).items():
+    for name, run in _runs_and_jobs(result).items():
         if "flow_completion" in run:
             lines = [f"{int(flow)},{start:.6f},{done:.6f}" for flow, start, done in run["flow_completion"]]
             files[_flows_file(name)] = "flow_id,start_us,rx_done_us\n" + "\n".join(lines) + "\n"
@@ -250,9 +251,9 @@ def _no_number(word: str) -> Any:
 
 def _read_flows(result: dict[str, Any], folder: Path) -> None:
     """Put the rows of a run's CSVs, where they are still next to it, back into its document."""
-    for name, run in runs_in(result).items():
+    for name, run in _runs_and_jobs(result).items():
         file = folder / _flows_file(name)
-        if workload_of(run) != "flows" or "flow_completion" in run or not file.is_file():
+        if workload_of(run) not in ("flows", "") or "flow_completion" in run or not file.is_file():
             continue
         try:
             rows = [line.split(",") for line in file.read_text(encoding="utf-8").splitlines()[1:]]
@@ -263,5 +264,12 @@ def _read_flows(result: dict[str, Any], folder: Path) -> None:
             ) from None
 
 
-def _flows_file(variant: str) -> str:
-    return f"flow_completion{'-' + variant if variant else ''}.csv"
+def _runs_and_jobs(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Each run by the name of its variant, as `runs_in`, and each of its jobs by both names."""
+    runs = runs_in(document)
+    jobs = {(name, job): own for name, run in runs.items() for job, own in (run.get("jobs") or {}).items()}
+    return runs | {"-".join(filter(None, names)): own for names, own in jobs.items()}
+
+
+def _flows_file(name: str) -> str:
+    return f"flow_completion{'-' + name if name else ''}.csv"
