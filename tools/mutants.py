@@ -56,6 +56,7 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "where a NIC is used both latencies count, alike",
     ("sim/engine/step_host", "_entry_back", "1", "2"): "another number below zero for no node",
     ("sim/workload/huggingface", "_Configuration.number", "1", "2"): "stands for a number that is a problem, which ends the reading",
+    ("sim/workload/expectation", "_splits", "1", "2"): "ways of which there are none, or that take too many and are left out",
     ("sim/cost/serving_kernels", "mtp_join",
      "work.part(work.streaming(p, 'norms of the join', rows * d * 3 * BF16, count=2), "
      "work.gemm(p, 'join', rows, d, 2 * d, precision))", ""): "launches of a part, in another order",
@@ -73,6 +74,7 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
 """Module, function, expression and what it becomes (empty: any) of mutants that compute the same, and why."""
 
 LEFT: dict[tuple[str, str, str, str], str] = {
+    ("sim/workload/stages", "_balanced", "0.0", "1.0"): "one FLOP of a token more than the head alone",
     ("sim/schedule/serving", "draw_steps", "1", "2"): "how many rows are drawn at once: other draws of the same kind",
     ("sim/engine/step_templates", "Weights.from_transfers", "-1", "1"): "differs only where no entry has the first key of all",
     ("sim/runs/afd_surface", "afd_surface", "1", "2"): "how busy links are at the second largest load instead of the largest",

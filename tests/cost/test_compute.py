@@ -369,6 +369,14 @@ def test_more_received_tokens_take_longer() -> None:
     assert high.total_s / low.total_s == pytest.approx(9 / 7, rel=0.08)
 
 
+def test_a_launch_takes_what_its_product_takes() -> None:
+    """Its outputs and its depth in their places: tall ones and flat ones differ."""
+    for n, k in ((576, 7168), (7168, 576)):
+        launch = Launch("product", "gemm", dtype="fp8", rows=(4096,), n=n, k=k)
+        assert launches_s(WHOLE, launch) == gemm_s(WHOLE, 4096, n, k, "fp8")
+    assert gemm_s(WHOLE, 4096, 576, 7168) != gemm_s(WHOLE, 4096, 7168, 576)
+
+
 def test_launching_twice_takes_twice_as_long() -> None:
     once = Launch("copy", "memory", moved_bytes=1e8)
     assert launches_s(WHOLE, replace(once, count=2)) == 2 * launches_s(WHOLE, once)

@@ -161,6 +161,15 @@ def test_the_weights_that_decode_reads_are_those_that_memory_holds(name: str, pr
     assert read == pytest.approx(stored, rel=0.02)
 
 
+def test_the_module_that_speculates_weighs_a_layer_and_the_matrix_that_joins_two_rows() -> None:
+    """The technical report has 11.5 billion of its own: experts, attention (187.1 M), gate, and 14,336 by 7,168."""
+    by_hand = 257 * 3 * 7168 * 2048 + 187.1e6 + 256 * 7168 + 2 * 7168 * 7168
+    model = load_model("deepseek-v3")
+    whole, without = (held(model, with_mtp=speculates).weights_bytes for speculates in (True, False))
+    assert (whole - without) / 2 == pytest.approx(by_hand, rel=1e-3)
+    assert by_hand == pytest.approx(11.5e9, rel=0.01)
+
+
 def test_a_gpu_without_fp8_holds_and_reads_two_bytes_a_weight(tmp_path: Any) -> None:
     settings = {
         "cluster.hardware": "a800",
