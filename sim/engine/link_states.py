@@ -11,7 +11,7 @@ a full link a job has the part that its NICs are of all that send over it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from sim.cluster.topology import NONE, Cluster, Floats, Ints
 from sim.engine.step import StepRun
 from sim.engine.step_plan import StepPlan
+from sim.engine.step_records import GroupRecord
 from sim.schedule.flows import Flows
 
 _MOST = 64  # states of a link that are kept apart
@@ -191,41 +192,56 @@ def senders_of(flows: Iterable[Flows], cluster: Cluster, rows: Ints) -> Floats:
 
 def spans_of(plan: StepPlan, ran: StepRun, cluster: Cluster, rows: Ints, begin_s: float = 0.0) -> Spans:
     """Collectives of a plan that ran with the nodes of all of its tasks kept, on the links of some rows."""
-    tasks, network, folded = plan.tasks, ran.network, ran.network.folded
-    starts, ends, templates = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
+    network = ran.network
+    parts = [(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))]
     senders: dict[int, Floats] = {}
     seen: set[tuple[int, int]] = set()
-    kernels = {name: i for i, name in enumerate(network.kernels)}
     for record in ran.records:
-        rank, of_group = record.pipeline_rank, int(folded.group_class[record.group])
-        if (rank, of_group) in seen:
+        place = record.pipeline_rank, int(network.folded.group_class[record.group])
+        if place in seen:
             continue  # a template holds all groups of a class
-        seen.add((rank, of_group))
-        groups = np.flatnonzero(folded.group_class[: plan.num_groups] == of_group).tolist()
-        own = network.collective[ran.member.first_rank + rank, of_group]
-        programs = tasks.program[tasks.first[rank] + np.unique(record.nodes.task)]
-        template: list[int] = []
-        for program, overlapped in (tasks.programs[number] for number in programs.tolist()):
-            for node in program:
-                place = kernels.get(node.collective) if node.collective is not None else None
-                template.append(0 if place is None else int(own[place, int(overlapped)]))
-                if template[-1] and template[-1] not in senders:
-                    named = (plan.traffic.collectives[rank][group].get(node.collective) for group in groups)
-                    flows = (collective.flows for collective in named if collective is not None)
-                    senders[template[-1]] = senders_of(flows, cluster, rows)
-        starts.append(np.asarray(record.nodes.start_s, dtype=np.float64))
-        ends.append(np.asarray(record.nodes.end_s, dtype=np.float64))
-        templates.append(np.array(template, dtype=np.int64))
-    template_ = np.concatenate(templates)
-    moves = np.flatnonzero(template_)
-    start_s, end_s = np.concatenate(starts)[moves], np.concatenate(ends)[moves]
+        seen.add(place)
+        template, kernel = _templates(plan, ran, record)
+        for number, name in dict(zip(template, kernel, strict=True)).items():
+            if name is not None and number not in senders:
+                senders[number] = senders_of(_flows_of(plan, ran, place, name), cluster, rows)
+        nodes = record.nodes
+        parts.append((np.asarray(nodes.start_s), np.asarray(nodes.end_s), np.array(template, dtype=np.int64)))
+    start_s, end_s, templates = (np.concatenate(column) for column in zip(*parts, strict=True))
+    moves = np.flatnonzero(templates)
+    own = templates[moves]
     return Spans(
-        start_s + begin_s,
-        end_s + begin_s,
+        start_s[moves] + begin_s,
+        end_s[moves] + begin_s,
         rows,
-        network.templates.used[:, folded.resource[rows]][template_[moves]].T,
-        np.array([senders[number] for number in template_[moves].tolist()]).reshape(len(moves), len(rows)).T,
+        network.templates.used[:, network.folded.resource[rows]][own].T,
+        np.array([senders[number] for number in own.tolist()]).reshape(len(own), len(rows)).T,
     )
+
+
+def _templates(plan: StepPlan, ran: StepRun, record: GroupRecord) -> tuple[list[int], list[str | None]]:
+    """Template of what each node of a group's tasks moves, and its kernel; 0 and None of one that moves nothing."""
+    tasks, network, rank = plan.tasks, ran.network, record.pipeline_rank
+    own = network.collective[ran.member.first_rank + rank, network.folded.group_class[record.group]]
+    known = {name: i for i, name in enumerate(network.kernels)}
+    template: list[int] = []
+    kernel: list[str | None] = []
+    for number in tasks.program[tasks.first[rank] + np.unique(record.nodes.task)].tolist():
+        program, overlapped = tasks.programs[number]
+        for node in program:
+            moves = node.collective in known
+            template.append(int(own[known[node.collective], int(overlapped)]) if moves else 0)
+            kernel.append(node.collective if template[-1] else None)
+    return template, kernel
+
+
+def _flows_of(plan: StepPlan, ran: StepRun, place: tuple[int, int], kernel: str) -> Iterator[Flows]:
+    """Flows of a kernel of all groups of a class, on a pipeline rank."""
+    rank, of_class = place
+    for group in np.flatnonzero(ran.network.folded.group_class[: plan.num_groups] == of_class).tolist():
+        collective = plan.traffic.collectives[rank][group].get(kernel)
+        if collective is not None:
+            yield collective.flows
 
 
 def joined(parts: Sequence[Spans]) -> Spans:
