@@ -1,6 +1,6 @@
 """README and the pages of docs are run: their commands, examples, and the output, tables, pictures and numbers that they show.
 
-`python tests/test_pages.py` writes outputs, pictures, and the tables of metrics and validation again.
+`python tests/test_pages.py` writes outputs, pictures, and the tables of keys, metrics and validation again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).with_name("support")))  # where this file is run by itself
 
 import browser
+import keys
 from colour import confusable
 from sim.errors import InputError
 
@@ -36,6 +37,7 @@ FIRST = "moesim run h800-vs-h100"
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROGRESS = re.compile(r"^ +\d+\.\d s  .*\n", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])[-+±]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+_KEYS = re.compile(r"(<!-- keys[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _METRICS = re.compile(r"(<!-- metrics -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _MACHINES = re.compile(r"(<!-- machines[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- validation[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -317,6 +319,12 @@ def test_the_table_of_metrics_is_the_one_that_the_code_has() -> None:
     assert found[2] == metrics_table()
 
 
+def test_the_page_of_keys_has_every_key_that_a_file_may_have() -> None:
+    found = _KEYS.search((ROOT / "docs" / "keys.md").read_text(encoding="utf-8"))
+    assert found
+    assert found[2] == keys.tables()
+
+
 def test_every_key_of_a_result_is_explained() -> None:
     import sim
 
@@ -573,7 +581,7 @@ def test_the_picture_says_what_its_command_draws(place: str, drawings: dict[str,
 
 
 def refresh() -> None:
-    """Write outputs, the tables of metrics and validation, and the pictures."""
+    """Write outputs, the tables of keys, metrics and validation, and the pictures."""
     import tempfile
 
     table, machines = validation_table(), machine_table()
@@ -601,6 +609,7 @@ def refresh() -> None:
                     for example, seen in said
                 ]
                 text = text.replace(f"```pycon\n{block.text}```", f"```pycon\n{''.join(lines)}```")
+            text = _KEYS.sub(lambda found: found[1] + keys.tables() + found[3], text)
             text = _METRICS.sub(lambda found: found[1] + metrics_table() + found[3], text)
             text = _TABLE.sub(lambda found: found[1] + table + found[3], text)
             text = _MACHINES.sub(lambda found: found[1] + machines + found[3], text)

@@ -186,14 +186,19 @@ class LeafSpineSpec(Branch):
     hosts_per_leaf: Machines
     spines: Machines
     link: Rate
+    """Rate of a cable, each way."""
     oversubscription: Annotated[Number, Field(gt=0)] | None = None
     """Must equal hosts_per_leaf / spines."""
     link_latency: Duration = written("0 s")
+    """Time of a cable."""
     switch_latency: Duration = written("0 s")
+    """Time through a switch."""
     routing: Literal["adaptive", "ecmp", "static"] = "adaptive"
     """adaptive: uplinks pooled; ecmp: each flow hashed to one path; static: paths given in the flows."""
     payload_per_packet: Bytes = written("4096 B")
+    """Bytes of a flow in each packet."""
     wire_per_packet: Bytes = written("4096 B")
+    """Bytes of that packet on a cable, headers included."""
 
 
 class FabricSpec(Branch):

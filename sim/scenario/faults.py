@@ -42,7 +42,7 @@ class FaultSpec(Branch):
     """A part that is worse than it should be, for the whole run or between two instants."""
 
     node: Index | None = None
-    """A host, on a bare fabric."""
+    """A node, counted from 0; on a bare fabric a host."""
     nic: Index | None = None
     """With `node`: one NIC."""
     gpu: Index | None = None

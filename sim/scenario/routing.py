@@ -26,7 +26,7 @@ class GateBase(Branch):
     capacity_factor: Annotated[Number, Field(gt=0, le=1e6)] | None = None
     """Most tokens of a rank that an expert takes, over those of an even gate; no limit when left out."""
     drop: bool | None = None
-    """Tokens above the capacity are dropped: true wherever there is one; false, dropless, when left out."""
+    """States whether tokens are dropped, for a reader: true beside a `capacity_factor`, false without one."""
 
 
 class UniformGate(GateBase):

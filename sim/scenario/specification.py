@@ -28,6 +28,7 @@ class ExpectSpec(Branch):
 
     value: str | Number
     tolerance: Share
+    """Largest relative difference that still meets it."""
     source: str | None = None
 
 
