@@ -6,6 +6,7 @@ are inside the commands: `--help` touches none of them.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 
@@ -73,6 +74,7 @@ def main() -> None:
     """Run the command, as the entry point: our messages without traceback, exit codes as documented."""
     streams.hold()
     gc.set_threshold(_UNCOLLECTED, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)  # or Python looks for garbage once more in all that it is about to leave
     try:
         cli.main(standalone_mode=False)
         sys.stdout.flush()
