@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,7 +153,13 @@ def build(hardware: Hardware, num_nodes: int, fabric: Fabric, faults: Sequence[F
     >>> float(cluster.capacity[cluster.nic_tx[0]]) / 1e9  # one NIC of 400 Gb/s a GPU
     50.0
     """
-    return build_pools([NodePool(hardware, num_nodes)], fabric, [faults])[0]
+    healthy = _healthy(hardware, num_nodes, fabric)
+    return lowered(healthy, faults, hardware.gpu.scale_up.domain) if faults else healthy
+
+
+@lru_cache(maxsize=6)  # points of a sweep differ in more than their machines
+def _healthy(hardware: Hardware, num_nodes: int, fabric: Fabric) -> Cluster:
+    return build_pools([NodePool(hardware, num_nodes)], fabric)[0]
 
 
 def build_pools(

@@ -271,10 +271,15 @@ def _near(
     pairs: list[tuple[int, int]], resource: Ints, entry: Ints, num_places: int, num_resources: int
 ) -> tuple[Ints, Ints]:
     """Neighbours of each place: those whose templates use a resource that one of its own uses, as offsets and places."""
-    uses = np.zeros((num_places, num_resources), dtype=np.float32)
+    uses = np.zeros((num_places, num_resources), dtype=np.bool_)
     for place, template in pairs:
-        uses[place, resource[entry[template] : entry[template + 1]]] = 1.0
-    joined = uses @ uses.T > 0
+        uses[place, resource[entry[template] : entry[template + 1]]] = True
+    packed = np.ascontiguousarray(np.packbits(uses, axis=0).T)
+    by_users = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True)[
+        1
+    ]  # one of those that the same places use
+    shared = uses[:, by_users].astype(np.float32)
+    joined = shared @ shared.T > 0
     np.fill_diagonal(joined, False)
     first = np.concatenate([[0], np.cumsum(joined.sum(axis=1))])
     return first.astype(np.int64), np.nonzero(joined)[1].astype(np.int64)

@@ -6,7 +6,7 @@ what a transfer of one kind puts on the links: for each track its collectives, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,8 +49,9 @@ def fold(plan: StepPlan, flows: folding.Cabled) -> Folded:
         class_of = np.asarray(group_class).ravel()
         if len(groups) == known:
             break
-        known = len(groups)  # a group's class is the same at every pipeline rank
-        start = folding.mixed(start, class_of[group].ravel())
+        known = len(groups)  # a group's class is the same at every pipeline rank; what is apart stays so
+        resources, start = of_resource, folding.mixed(of_lane, class_of[group].ravel())
+        flows = replace(flows, colour=colour)
     lane_class, lanes = np.zeros((len(groups), num_lanes), dtype=np.int64), []
     for number, g in enumerate(groups):
         _, first, lane_of = np.unique(by_group[g], axis=1, return_index=True, return_inverse=True)

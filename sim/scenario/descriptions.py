@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -143,11 +142,4 @@ class Scenario:
         if self.shared is not None:
             return self.shared.build(self.fabric)[self.shared.own]
         assert self.hardware is not None
-        return _cabled(self.hardware, self.num_nodes, self.fabric, self.faults)
-
-
-@lru_cache(maxsize=4)  # points of a sweep differ in more than their machines
-def _cabled(
-    hardware: Hardware, num_nodes: int, fabric: topology.Fabric, faults: tuple[topology.Fault, ...]
-) -> topology.Cluster:
-    return topology.build(hardware, num_nodes, fabric, faults)
+        return topology.build(self.hardware, self.num_nodes, self.fabric, self.faults)
