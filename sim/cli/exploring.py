@@ -196,7 +196,10 @@ def _play(spec: str | None, export: Path | None, as_json: bool) -> None:
 
 
 def _serve(sweep: Sweep, out: Path, port: int) -> None:
+    from threading import Thread
+
     from sim.cli.live import HOST, LiveExplorer
+    from sim.engine import fluid
 
     try:
         explorer = LiveExplorer(sweep, out, port)
@@ -205,6 +208,7 @@ def _serve(sweep: Sweep, out: Path, port: int) -> None:
         problem = f"{port}: {(error.strerror or str(error)).lower()}"
         raise InputError(Problem(None, "--port", problem, wanted)) from None
     tell(f"{explorer.url}\nOn {HOST} alone; Ctrl-C ends it.")
+    Thread(target=fluid.prepare, daemon=True).start()  # a notch is many small problems
     try:
         explorer.server.serve_forever()
     except KeyboardInterrupt:

@@ -51,6 +51,7 @@ class LiveExplorer:
         self._lock = threading.Lock()
         self._turn, self._is_running, self._num_urgent = threading.Condition(), False, 0
         self._processes: Workers | None = None
+        self._exact_at: tuple[int, ...] = ()
         self.server = ThreadingHTTPServer((HOST, port), _handler(self))
         self.server.daemon_threads = True
 
@@ -90,6 +91,8 @@ class LiveExplorer:
             if key not in self._previews:
                 self._previews[key] = preview(document)
         previews = [self._previews[key] for key, _ in asked]
+        if urgent:
+            self._give_up_exact(but=places)
         if not any(previews):
             return [self._entry(key, document, urgent) for key, document in asked]
         alike = [other or document for (_, document), other in zip(asked, previews, strict=True)]
@@ -119,7 +122,7 @@ class LiveExplorer:
         missing = [(key, document) for key, document in asked.items() if key not in self._known]
         with self._lock:
             self.end_exact()
-            self._processes = start() if missing else None
+            self._processes, self._exact_at = start() if missing else None, places
             batches = [Batch(((0, document),), self.sweep.constraints) for _, document in missing]
             futures = [self._processes.submit(batch) for batch in batches if self._processes]
         try:
@@ -138,6 +141,14 @@ class LiveExplorer:
         names = ["your machine" if value == "yours" else str(value) for value in beside.values]
         machines = dict(zip(names, documents_, strict=True))
         return motion_html(motion_of({name: machines[name] for name in (names[0], names[-1])}, None))
+
+    def _give_up_exact(self, but: tuple[int, ...]) -> None:
+        """End the exact runs of another setting, which take the cores that a notch waits for; not while they begin."""
+        if self._exact_at != but and self._lock.acquire(blocking=False):
+            try:
+                self.end_exact()
+            finally:
+                self._lock.release()
 
     def end_exact(self) -> None:
         """End the exact runs that are under way."""

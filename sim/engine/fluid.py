@@ -87,13 +87,16 @@ class Island:
 
     def advance(self, horizon_s: float) -> Stop:
         """Let time pass until `horizon_s` [s], the end of a batch, or the end of all; return why it stopped."""
+        return self._advance(_loop(len(self.resource), self.long), horizon_s)
+
+    def _advance(self, loop: Callable[..., int], horizon_s: float) -> Stop:
         clock, count = np.array([self.time_s], dtype=np.float64), np.array([self.log_count], dtype=np.int64)
         args = (
             clock, count, float(horizon_s), float(self.window_s), self.share, self.latency, self.release, self.start_s, self.after,
             self.start, self.resource, self.line, self.capacity, self.batch, self.left, self.rate, self.finish, self.batch_left, self.saturated_s, self.log_time,
             self.log_used, fluid_loop.room(len(self.share), len(self.resource), len(self.rows)),
         )  # fmt: skip
-        stop = _loop(len(self.resource), self.long)(*args)
+        stop = loop(*args)
         self.time_s, self.log_count = float(clock[0]), int(count[0])
         self.long = self.long or stop == Stop.LOG_FULL
         return Stop(stop)
@@ -346,6 +349,14 @@ def merge(islands: list[Island]) -> Island:
         log_time=np.zeros((2, LOG_ROWS)),
         log_used=np.zeros((LOG_ROWS, len(rows)), dtype=np.float32),
     )
+
+
+def prepare() -> None:
+    """Have machine code of the loop for small problems too, which pays where many are solved; made, in seconds, where none is kept."""
+    unit, zero, number = np.ones(1), np.zeros(1), np.zeros(1, dtype=np.int64)
+    entries = number.astype(np.int32)
+    flow = Flows(unit, unit, zero, zero, number - 1, np.arange(2), entries, unit, unit, number, number)
+    island(flow, unit, 0.0, gather_fraction=0.0)._advance(fluid_loop.advance.machine_code, np.inf)
 
 
 def _loop(num_entries: int, long: bool) -> Callable[..., int]:

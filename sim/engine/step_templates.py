@@ -19,7 +19,7 @@ from sim.schedule.flows import Flows
 
 _NIC, _UPLINK = CLASSES.index("nic"), CLASSES.index("leaf_uplink")
 _FITS = 1.0 + 1e-9
-_DENSE_PAIRS = 4_000_000  # of resources: fewer are kept in a table, more are sorted
+_DENSE_PAIRS = 4  # of resources, for each that is there: fewer are kept in a table, more are sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +333,7 @@ def can_fill(flow: Ints, resource: Ints, line: Floats, place: Ints, capacity: Fl
         led = open_[leader[flow[open_]] != NONE]
         leads = leader[flow[led]]
         of_pair = resource[led] * num + resource[leads]
-        if num * num <= _DENSE_PAIRS:
+        if num * num <= _DENSE_PAIRS * len(led):
             pair, inverse = np.arange(num * num), of_pair
         else:
             pair, inverse = np.unique(of_pair, return_inverse=True)

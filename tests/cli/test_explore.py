@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from sim.answers.changed import lay
 from sim.answers.cube_document import CubeSpec
 from sim.answers.preview import preview
 from sim.cli.live import HOST, LiveExplorer
+from sim.engine import fluid, fluid_loop
 from sim.errors import InfeasibleError, InputError
 from sim.scenario import resolve as scenarios
 from sim.show.pages.explorer import explorer_html
@@ -120,6 +122,17 @@ def test_every_notch_of_a_live_explorer_runs(tmp_path: Path) -> None:
     assert total_s(dispatch_dtype=1) > own_s
     assert own_s < total_s(NICs=1) <= total_s(NICs=2)
     assert "overlap" in [axis.name for axis in cube.sweep_of("v3-prefill-ep32", live=True).space.axes]
+
+
+def test_the_collectives_of_a_notch_run_in_machine_code_that_was_prepared(
+    sweep: Sweep, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of entries are too few for a run by itself to have code made; an explorer has it beforehand."""
+    fluid.prepare()
+    monkeypatch.setattr(fluid_loop.advance, "plain", None)
+    monkeypatch.setattr("sim.engine.machine_code.MachineCode._make", None)
+    for now, before in zip(cube.cube(sweep)["points"], made["points"], strict=True):
+        assert [point["values"] for point in now] == [pytest.approx(point["values"]) for point in before]
 
 
 def test_what_cannot_be_explored_is_told() -> None:
@@ -471,6 +484,20 @@ def test_an_exact_answer_that_nobody_waits_for_is_given_up(
     assert slow.exact((2,)) == [{"values": [1.0]}] * 2
     asking.join(60)
     assert answers == [409]
+
+
+def test_a_notch_takes_the_cores_from_an_exact_answer_to_another(
+    slow: LiveExplorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that only fills the curve, or asks for the same setting again, leaves it running."""
+    ended: list[bool] = []
+    running = SimpleNamespace(close=lambda *, now: ended.append(now))
+    slow._processes, slow._exact_at = running, (0,)
+    slow.point((1,), urgent=False)
+    slow.point((0,))
+    assert not ended
+    slow.point((2,))
+    assert ended == [True]
 
 
 @pytest.mark.slow

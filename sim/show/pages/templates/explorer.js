@@ -298,12 +298,20 @@ async function refresh() {
   if (CUBE.live) { fill(asked, here); await exactly(asked, here); }
 }
 
-async function fill(asked, here) { // the curve fills as its points come
+async function fill(asked, here) { // the curve fills as its points come; then the next notch of every slider is made ready
   for (const at of along(active)) {
     if (!here()) return;
     try { await load(at, "point", "&fill=1"); } catch { return; }
     if (here()) { bars(points(state)); curve(); keys(points(state)); }
   }
+  for (const at of nextTo(asked)) {
+    if (!here()) return;
+    try { await load(at, "point", "&fill=1"); } catch { return; }
+  }
+}
+
+function nextTo(at) { // the settings one notch away
+  return AXES.flatMap((axis, i) => [at[i] - 1, at[i] + 1].filter(place => place in axis.values).map(place => at.map((own, j) => i === j ? place : own)));
 }
 
 async function exactly(asked, here) { // once the sliders rest
