@@ -52,10 +52,10 @@ PYTEST = ("-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:benchmark"
           "--assert=plain")  # fmt: skip
 EXAMPLES = 20
 """Of a property, against each mutant."""
-QUICK, QUICK_S, MORE_S = 40, 10.0, 40.0
-"""So many tests of a function and so much of their time first, and what more tests may take, of its own room and of others each."""
+QUICK, QUICK_S, OWN_S, MORE_S = 40, 10.0, 120.0, 40.0
+"""So many tests of a function and so much of their time first, and what more tests may take, of its own room and of others."""
 LIMIT_S = 30
-"""CPU time of a mutant's quickest tests, and twice as much of more; one that takes more, where the physics as it is does not,
+"""CPU time of a mutant's quickest tests, and six times as much of more; one that takes more, where the physics as it is does not,
 hangs, and is killed."""
 _TOGETHER = 6  # files of one process that is mapped
 
@@ -98,7 +98,8 @@ def reaching_tests(mutant: Mutant, reached: Any, root: Path = ROOT) -> tuple[lis
     for name, tests in found.items():
         (own if name.startswith(f"tests/{room}/") else others)[name] = tests
     more = [
-        _within([each for each in _in_turn(some) if each[2] not in known], MORE_S) for some in (own, others)
+        _within([each for each in _in_turn(some) if each[2] not in known], most_s)
+        for some, most_s in ((own, OWN_S), (others, MORE_S))
     ]
     return quick, [*itertools.chain.from_iterable(more)]
 
@@ -290,7 +291,7 @@ def page(
         f"modules of {', '.join(f'`{room}`' for room in ROOMS)}, each as likely as any other; {len(equivalent)} more were drawn and\n"
         "left out, since they compute the same. Each met tests of these rooms, of scenarios and of validation that call its\n"
         "function, none of pages,\n"
-        f"commands and sweeps, for at most {QUICK_S + 2 * MORE_S:.0f} s; properties tried {EXAMPLES} examples.\n"
+        f"commands and sweeps, for at most {QUICK_S + OWN_S + MORE_S:.0f} s; properties tried {EXAMPLES} examples.\n"
         + table("Unseen", survivors, LEFT)
         + table("The same physics", equivalent, EQUIVALENT)
     )
@@ -344,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reached = mapped(copy, asked.map)
     for number, mutant in numbered:
         quick, more = reaching_tests(mutant, reached)
-        by = killer(copy, quick, mutant) or (killer(copy, more, mutant, 2 * LIMIT_S) if more else None)
+        by = killer(copy, quick, mutant) or (killer(copy, more, mutant, 6 * LIMIT_S) if more else None)
         survivors += [] if by else [mutant]
         print(f"{number} {mutant}\n    {'killed by ' + by if by else 'SURVIVES'}", flush=True)
     print(f"{len(survivors)} of {len(numbered)} survive")

@@ -24,7 +24,7 @@ from sim.engine.step_arrays import laid_out
 from sim.engine.step_network import network_of
 from sim.engine.step_plan import Conditions, StepPlan
 from sim.engine.step_records import GroupRecord, NodeRecords, TaskRecords
-from sim.engine.step_transfers import end_of
+from sim.engine.step_transfers import _scale, end_of
 from sim.schedule.pipelines import plan
 from sim.schedule.programs import LayerTimes, PhaseTime
 from sim.schedule.replay import replay
@@ -441,3 +441,22 @@ def assert_close(found: Any, expected: Any) -> None:
 def test_a_flow_ends_when_what_is_left_of_it_has_gone_be_it_half_a_byte() -> None:
     state = SimpleNamespace(left=[0.5, 0.5, 0.0], rate=[1.0, 0.0, 0.0])
     assert [end_of(state, flow, 2.0) for flow in range(3)] == [2.5, np.inf, 2.0]
+
+
+def test_a_collective_asks_as_much_of_a_link_as_its_flows_together_under_their_loads() -> None:
+    """Three times the bytes of a flow whose lane has three times the load, and those of one that is nobody's as they are."""
+    t = SimpleNamespace(
+        first=[0, 2], owner=[0, -1], owner_first=[0, 1], owner_lane=[1], payload=[10.0, 20.0], share=[1.0, 2.0],
+        entry=[0, 1, 2], taker=[-1, -1], line=[1.0, 0.5],
+    )  # fmt: skip
+    n = SimpleNamespace(
+        template=[0], first_bundle=[0, 1], bundle=[0, 0], crossings=SimpleNamespace(asked=[9.0]), line=[1.0, 0.5],
+        left=[0.0, 0.0], share=[0.0, 0.0],
+    )  # fmt: skip
+    w = SimpleNamespace(
+        tracks=[SimpleNamespace(task=0, node=0, draws=0)], tasks=[SimpleNamespace(forward=0, backward=0)],
+        nodes=[SimpleNamespace(layer=0, forward=True)],
+    )  # fmt: skip
+    _scale(w, SimpleNamespace(loads=np.array([[[[1.0, 3.0]]]])), t, n, 0)
+    assert (n.left, n.share) == ([30.0, 20.0], [3.0, 2.0])
+    assert n.crossings.asked == [1.0 * 3.0 + 0.5 * 2.0]

